@@ -1,0 +1,110 @@
+"""The carrier's messages, field for field; msgspec reads and writes them.
+
+Attribute names are the carrier's own in snake case; on the wire they are camel case.
+"""
+
+import msgspec
+
+
+class Message(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """Base of all wire types: immutable, camel case on the wire, unset fields left out."""
+
+
+class DeviceId(Message, frozen=True):
+    """One identifier of a device: `id` in decimal digits, `kind` IMEI or ICCID."""
+
+    id: str
+    kind: str
+
+
+class Device(Message, frozen=True):
+    """ONE device: `device_ids` holds its identifiers (IMEI, ICCID or both), not several devices."""
+
+    device_ids: list[DeviceId]
+    ipaddress: str | None = None
+
+
+class AssignLicenseRequest(Message, frozen=True):
+    """1 to 100 devices of one account to put under one SKU; unassign takes the same body."""
+
+    account_name: str
+    devices: list[Device]
+    sku_number: str
+
+
+class RequestTaken(Message, frozen=True):
+    """The carrier took the request: `request_id` correlates the callbacks to come."""
+
+    request_id: str
+
+
+class AccessToken(Message, frozen=True, rename=None):
+    """Answer of the OAuth endpoint; snake case on the wire, as OAuth has it."""
+
+    access_token: str
+    token_type: str = "bearer"  # noqa: S105 - the type's name, not a secret
+    expires_in: int = 3600
+    scope: str = ""
+
+
+class Login(Message, frozen=True):
+    """Body of the session login."""
+
+    username: str
+    password: str
+
+
+class Session(Message, frozen=True):
+    """Answer of session login and logout."""
+
+    session_token: str
+
+
+class SubscriptionsRequest(Message, frozen=True):
+    """Body of the licence counts: one account, optionally one SKU."""
+
+    account_name: str
+    sku_number: str | None = None
+
+
+class Subscription(Message, frozen=True):
+    """Licence counts of one SKU, in licences."""
+
+    sku_number: str
+    license_type: str
+    license_purchased: int
+    license_assigned: int
+    license_available: int
+
+
+class Subscriptions(Message, frozen=True):
+    """Licence counts of an account."""
+
+    account_name: str
+    subscription_list: list[Subscription]
+
+
+class CallbackRegistration(Message, frozen=True):
+    """Body that registers a listener; `username` and `password` come back in each callback."""
+
+    name: str
+    url: str
+    username: str | None = None
+    password: str | None = None
+
+
+class CallbackListener(Message, frozen=True):
+    """One registered listener."""
+
+    account_name: str
+    service_name: str
+    url: str
+    username: str | None = None
+    password: str | None = None
+
+
+class CallbackService(Message, frozen=True):
+    """Answer of registering and deregistering a listener."""
+
+    account_name: str
+    service_name: str

@@ -1,0 +1,65 @@
+"""What can go wrong, as one tree; each kind carries the exit code that the command line ends with.
+
+    BatchlicError                1  a bug or something nobody foresaw
+    ├── UsageError               2  arguments, job file or settings are wrong
+    │   ├── InventoryError          an inventory can't be read at all
+    │   └── RunFolderError          a run folder is missing, damaged or belongs to another run
+    ├── RefusedToStart           4  nothing was sent: no consent, too few licences, locked run
+    ├── CredentialsRejected      5  the carrier does not accept who we say we are
+    └── StoppedEarly             6  resumable: a signal, the carrier down, too many refusals, no disk
+
+An error's text says what is wrong, where (file, row, column, field or setting) and what to do.
+It never holds a credential (promise F).
+"""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What a scheduler sees when batchlic ends."""
+
+    OK = 0
+    BUG = 1
+    USAGE = 2
+    INCOMPLETE = 3
+    REFUSED = 4
+    CREDENTIALS = 5
+    STOPPED = 6
+
+
+class BatchlicError(Exception):
+    """Root of all errors that batchlic raises on purpose."""
+
+    exit_code = ExitCode.BUG
+
+
+class UsageError(BatchlicError):
+    """Arguments, job file or settings are wrong."""
+
+    exit_code = ExitCode.USAGE
+
+
+class InventoryError(UsageError):
+    """An inventory can't be read: missing, empty, of no known format, or without a usable column."""
+
+
+class RunFolderError(UsageError):
+    """A run folder is missing, damaged, or holds another run than the one asked for."""
+
+
+class RefusedToStart(BatchlicError):
+    """Nothing was sent, because a precondition does not hold (promise E)."""
+
+    exit_code = ExitCode.REFUSED
+
+
+class CredentialsRejected(BatchlicError):
+    """The carrier rejected a login or token. Never retried: five in a row lock the login (promise G)."""
+
+    exit_code = ExitCode.CREDENTIALS
+
+
+class StoppedEarly(BatchlicError):
+    """The run stopped before its plan was done; what is durable stays so and `resume` goes on."""
+
+    exit_code = ExitCode.STOPPED

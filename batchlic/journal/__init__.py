@@ -1,0 +1,1 @@
+"""The durable state of a run: what was intended, sent and answered."""

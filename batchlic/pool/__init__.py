@@ -1,0 +1,1 @@
+"""anyio workers, pace, retries and the isolation of bad devices."""

@@ -1,0 +1,1 @@
+"""Inventories in any format to clean, validated, deduplicated device rows and rejects."""

@@ -1,0 +1,1 @@
+"""A carrier to run against: same paths, hidden limits, strict books."""
