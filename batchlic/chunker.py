@@ -1,0 +1,113 @@
+"""Device rows to a plan, and the plan back to batches: contiguous row ranges of plan.parquet."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from batchlic.carrier.messages import AssignLicenseRequest, Device, DeviceId
+from batchlic.reader import IdKind
+
+if TYPE_CHECKING:
+    import polars as pl
+
+ROWS_PER_READ = 50_000
+"""How much of plan.parquet is in memory at once, in device rows (promise H)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The devices that one request carries: a batch of the plan, or a part of one.
+
+    `offsets` are the places of its devices within the whole batch, ascending; `whole` says whether these are
+    all. A part stands for what is left when a refused batch is split.
+    """
+
+    batch_id: int
+    account_name: str
+    sku_number: str
+    devices: Sequence[Device]
+    offsets: Sequence[int]
+    whole: bool = True
+
+    @property
+    def part(self) -> str:
+        """Name of this part within its batch, as row ranges (`0-49,51`); empty for the whole batch."""
+        return "" if self.whole else format_ranges(self.offsets)
+
+    def take(self, offsets: Iterable[int]) -> Batch:
+        """The part of this batch that has only the devices at `offsets`."""
+        wanted = sorted(offsets)
+        device_at = dict(zip(self.offsets, self.devices, strict=True))
+        return replace(self, devices=[device_at[o] for o in wanted], offsets=wanted, whole=False)
+
+    def request(self) -> AssignLicenseRequest:
+        """The wire message that carries these devices."""
+        return AssignLicenseRequest(
+            account_name=self.account_name, devices=list(self.devices), sku_number=self.sku_number
+        )
+
+    def x_request_id(self, run_id: str) -> str:
+        """The `X-Request-ID` of these devices in that run: `1-` and 30 digits (promise I).
+
+        The same whenever the same devices of the same batch are sent again in the run, different for any
+        other part, batch or run (up to a collision of 99 bits of SHA-256).
+        """
+        digest = hashlib.sha256(f"{run_id}/{self.batch_id}/{self.part}".encode()).digest()
+        return f"1-{int.from_bytes(digest) % 10**30:030d}"
+
+
+def read_batches(plan: Path, id_kind: IdKind, *, first_batch: int = 1) -> Iterator[Batch]:
+    """The batches of a plan in order, from `first_batch` on, a bounded number of rows in memory."""
+    import polars as pl  # noqa: PLC0415 - heavy: only when a plan is really read
+
+    rows = pl.scan_parquet(plan)
+    before = (pl.col("batch_id") < first_batch).sum().alias("before")
+    total, start = rows.select(pl.len(), before).collect().row(0)
+    while start < total:
+        frame = rows.slice(start, ROWS_PER_READ).collect()
+        if start + frame.height < total:  # the last batch may go on beyond this read
+            frame = frame.filter(pl.col("batch_id") != frame["batch_id"][-1])
+        yield from _batches_of(frame, id_kind)
+        start += frame.height
+
+
+def _batches_of(frame: pl.DataFrame, id_kind: IdKind) -> Iterator[Batch]:
+    for (batch_id, account, sku), rows in frame.group_by(
+        "batch_id", "account_name", "sku_number", maintain_order=True
+    ):
+        identifiers = zip(rows["imei"], rows["iccid"], strict=True)
+        devices = [_device(imei, iccid, id_kind) for imei, iccid in identifiers]
+        yield Batch(int(batch_id), account, sku, devices, range(len(devices)))
+
+
+def _device(imei: str | None, iccid: str | None, id_kind: IdKind) -> Device:
+    identifiers = []
+    if imei is not None and id_kind is not IdKind.ICCID:
+        identifiers.append(DeviceId(imei, "IMEI"))
+    if iccid is not None and not (identifiers and id_kind in {IdKind.AUTO, IdKind.IMEI}):
+        identifiers.append(DeviceId(iccid, "ICCID"))
+    return Device(identifiers)
+
+
+def format_ranges(offsets: Sequence[int]) -> str:
+    """Ascending numbers as ranges: `[0, 1, 2, 5]` is `0-2,5`."""
+    ranges: list[list[int]] = []
+    for offset in offsets:
+        if ranges and offset == ranges[-1][1] + 1:
+            ranges[-1][1] = offset
+        else:
+            ranges.append([offset, offset])
+    return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in ranges)
+
+
+def parse_ranges(text: str) -> list[int]:
+    """The numbers that `format_ranges` wrote."""
+    offsets: list[int] = []
+    for piece in filter(None, text.split(",")):
+        low, _, high = piece.partition("-")
+        offsets.extend(range(int(low), int(high or low) + 1))
+    return offsets

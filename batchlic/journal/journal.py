@@ -1,0 +1,292 @@
+"""One run's journal: a SQLite database in write-ahead mode, one writer, grouped commits."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import anyio.to_thread
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.pool import StaticPool
+
+from batchlic.carrier.answers import Answer, Outcome
+from batchlic.carrier.catalogue import Action
+from batchlic.durable import sync_folder
+from batchlic.errors import RunFolderError, StoppedEarly
+from batchlic.journal import tables
+from batchlic.journal.groupcommit import GroupCommit
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.pool import ConnectionPoolEntry
+
+Row: TypeAlias = dict[str, Any]
+Offload: TypeAlias = Callable[[Callable[[list["_Record"]], None], list["_Record"]], Awaitable[None]]
+
+
+class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
+    """What makes a run this run: resuming with anything else is refused."""
+
+    run_id: str
+    job: str
+    action: Action
+    id_kind: str
+    resend_in_doubt: bool
+    plan_sha256: str
+    sources: list[tuple[str, int]]
+    """Name and data rows of each inventory."""
+    rows_read: int
+    rejected: dict[str, int]
+    planned: int
+    batches: int
+    devices_by_sku: dict[str, int]
+    max_rejects: int
+    notes: list[str] = []
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intent:
+    """One request about to be sent; `started_at` in microseconds since 1970, UTC."""
+
+    batch_id: int
+    part: str
+    x_request_id: str
+    attempt: int
+    action: Action
+    device_count: int
+    request_sha256: str
+    pace_rps: float
+    started_at: int
+
+
+class Attempt(NamedTuple):
+    """An intent with its answer: fields of the answer are None where none was recorded.
+
+    Times are microseconds since 1970 in UTC, `duration_ms` milliseconds, `retry_after_s` seconds.
+    """
+
+    seq: int
+    batch_id: int
+    part: str
+    x_request_id: str
+    attempt: int
+    action: str
+    device_count: int
+    request_sha256: str
+    pace_rps: float
+    started_at: int
+    duration_ms: float | None
+    outcome: str | None
+    final: bool | None
+    http_status: int | None
+    request_id: str | None
+    error_code: str | None
+    error_message: str | None
+    retry_after_s: float | None
+
+
+class Ending(NamedTuple):
+    """How one sitting of the run ended; times in microseconds since 1970, UTC."""
+
+    started_at: int
+    ended_at: int
+    exit_code: int
+
+
+class _Record(NamedTuple):
+    table: sa.Table
+    row: Row
+
+
+class Journal:
+    """The journal of one run. Open it with `Journal.create` or `Journal.open`, one process at a time."""
+
+    def __init__(self, engine: sa.Engine, *, offload: Offload = anyio.to_thread.run_sync) -> None:
+        self._engine = engine
+        self._connection = engine.connect()
+        self._writer: GroupCommit[_Record] = GroupCommit(self._commit, offload=offload)
+        self._last_seq = 0
+
+    @classmethod
+    def create(cls, path: Path, identity: RunIdentity, *, created_at: int) -> Journal:
+        """Make the journal of a new run, for its owner only (mode 0600); durable on return."""
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        journal = cls(_sqlite(path))
+        journal.lay_out(identity, created_at=created_at)
+        sync_folder(path.parent)
+        return journal
+
+    @classmethod
+    def open(cls, path: Path) -> Journal:
+        """Open the journal of an earlier sitting; RunFolderError where it is missing or damaged."""
+        if not path.is_file():
+            raise RunFolderError(
+                f"{path}: there is no journal here, so nothing was ever sent from this folder"
+            )
+        try:
+            journal = cls(_sqlite(path))
+            journal._last_seq = journal._scalar(sa.select(sa.func.max(tables.intents.c.seq))) or 0
+            journal.identity  # noqa: B018 - a journal that can't say whose it is must not be resumed
+        except (sa.exc.DatabaseError, msgspec.MsgspecError) as error:
+            raise RunFolderError(
+                f"{path}: the journal is damaged ({_first_line(error)}); restore it, do not delete it"
+            ) from error
+        return journal
+
+    @classmethod
+    def in_memory(cls, identity: RunIdentity, *, offload: Offload) -> Journal:
+        """A journal that lives as long as its process, for dry runs and simulation."""
+        engine = sa.create_engine(
+            "sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False}
+        )
+        journal = cls(engine, offload=offload)
+        journal.lay_out(identity, created_at=0)
+        return journal
+
+    def lay_out(self, identity: RunIdentity, *, created_at: int) -> None:
+        """Make the tables of a new run and write down whose they are."""
+        encoded = msgspec.json.encode(identity).decode()
+        with self._transaction():
+            tables.metadata.create_all(self._connection)
+            self._connection.execute(
+                tables.run.insert(),
+                {"run_id": identity.run_id, "created_at": created_at, "identity": encoded},
+            )
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._connection.close()
+        self._engine.dispose()
+
+    # -- what a run writes ------------------------------------------------------------------------------
+
+    async def intend(self, intent: Intent) -> int:
+        """Make an intent durable and return its number; only then may the request leave (promise B).
+
+        Raises StoppedEarly where the journal can't be written (a full disk).
+        """
+        self._last_seq += 1
+        seq = self._last_seq
+        row = {name: getattr(intent, name) for name in Intent.__slots__}
+        await self._writer.write(_Record(tables.intents, {"seq": seq, **row}))
+        return seq
+
+    async def answer(self, seq: int, answer: Answer, *, duration_ms: float, final: bool) -> None:
+        """Make the answer to an intent durable; only then does it count (promise C).
+
+        `final` says that nothing more will be sent for these devices on account of this answer.
+        """
+        row = {
+            "seq": seq,
+            "duration_ms": duration_ms,
+            "outcome": answer.outcome.value,
+            "final": final,
+            "http_status": answer.http_status,
+            "request_id": answer.request_id,
+            "error_code": answer.error_code,
+            "error_message": answer.error_message,
+            "retry_after_s": answer.retry_after_s,
+        }
+        await self._writer.write(_Record(tables.answers, row))
+
+    def end(self, ending: Ending) -> None:
+        """Write down how this sitting of the run ended."""
+        with self._transaction():
+            self._connection.execute(tables.endings.insert(), ending._asdict())
+
+    # -- what a run reads -------------------------------------------------------------------------------
+
+    @property
+    def identity(self) -> RunIdentity:
+        """What this journal is the journal of."""
+        return msgspec.json.decode(self._scalar(sa.select(tables.run.c.identity)) or "", type=RunIdentity)
+
+    @property
+    def created_at(self) -> int:
+        """When the run was made, in microseconds since 1970, UTC."""
+        return int(self._scalar(sa.select(tables.run.c.created_at)))
+
+    def endings(self) -> list[Ending]:
+        """The sittings that ended in order; the last one's exit code is the run's."""
+        query = sa.select(*(tables.endings.c[name] for name in Ending._fields)).order_by(tables.endings.c.id)
+        return [Ending(*row) for row in self._connection.execute(query)]
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether nothing was ever intended."""
+        return self._last_seq == 0
+
+    def attempts(self, *, batches: range | None = None) -> Iterator[Attempt]:
+        """All attempts in the order of their intents, or those of some batches; read as they are consumed."""
+        query = sa.select(*_ATTEMPT_COLUMNS).select_from(tables.intents.outerjoin(tables.answers))
+        if batches is not None:
+            query = query.where(tables.intents.c.batch_id.between(batches.start, batches.stop - 1))
+        rows = self._connection.execution_options(stream_results=True).execute(
+            query.order_by(tables.intents.c.seq)
+        )
+        yield from map(Attempt._make, rows)
+
+    def outcomes(self) -> Mapping[Outcome | None, int]:
+        """How many requests ended how; None counts intents without an answer."""
+        query = (
+            sa.select(tables.answers.c.outcome, sa.func.count())
+            .select_from(tables.intents.outerjoin(tables.answers))
+            .group_by(tables.answers.c.outcome)
+        )
+        return {outcome and Outcome(outcome): count for outcome, count in self._connection.execute(query)}
+
+    # -- how --------------------------------------------------------------------------------------------
+
+    def _commit(self, records: list[_Record]) -> None:
+        intents = [record.row for record in records if record.table is tables.intents]
+        answers = [record.row for record in records if record.table is tables.answers]
+        try:
+            with self._transaction():
+                if intents:
+                    self._connection.execute(tables.intents.insert(), intents)
+                if answers:
+                    self._connection.execute(tables.answers.insert(), answers)
+        except sa.exc.OperationalError as error:
+            raise StoppedEarly(
+                f"the journal can't be written ({_first_line(error)}): repair that, then resume the run"
+            ) from error
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._connection.begin():
+            yield
+
+    def _scalar(self, query: sa.Select[Any]) -> Any:  # noqa: ANN401 - whatever the column holds
+        value = self._connection.execute(query).scalar()
+        self._connection.rollback()  # ends the read transaction, so that the log can be checkpointed
+        return value
+
+
+_ATTEMPT_COLUMNS = [
+    (tables.intents.c if name in tables.intents.c else tables.answers.c)[name] for name in Attempt._fields
+]
+
+
+def _sqlite(path: Path) -> sa.Engine:
+    engine = sa.create_engine(
+        f"sqlite:///{path}", poolclass=StaticPool, connect_args={"check_same_thread": False, "timeout": 30}
+    )
+    sa.event.listen(engine, "connect", _make_durable)
+    return engine
+
+
+def _make_durable(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+    """A commit is on the disk when it returns: https://sqlite.org/pragma.html#pragma_synchronous."""
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.close()
+
+
+def _first_line(error: Exception) -> str:
+    return str(getattr(error, "orig", None) or error).splitlines()[0]
