@@ -62,6 +62,17 @@ class Batch:
 
 def read_batches(plan: Path, id_kind: IdKind, *, first_batch: int = 1) -> Iterator[Batch]:
     """The batches of a plan in order, from `first_batch` on, a bounded number of rows in memory."""
+    for frame in read_whole_batches(plan, first_batch=first_batch):
+        for (batch_id, account, sku), rows in frame.group_by(
+            "batch_id", "account_name", "sku_number", maintain_order=True
+        ):
+            identifiers = zip(rows["imei"], rows["iccid"], strict=True)
+            devices = [_device(imei, iccid, id_kind) for imei, iccid in identifiers]
+            yield Batch(int(batch_id), account, sku, devices, range(len(devices)))
+
+
+def read_whole_batches(plan: Path, *, first_batch: int = 1) -> Iterator[pl.DataFrame]:
+    """The rows of a plan in order, in frames of about ROWS_PER_READ that no batch crosses."""
     import polars as pl  # noqa: PLC0415 - heavy: only when a plan is really read
 
     rows = pl.scan_parquet(plan)
@@ -71,17 +82,8 @@ def read_batches(plan: Path, id_kind: IdKind, *, first_batch: int = 1) -> Iterat
         frame = rows.slice(start, ROWS_PER_READ).collect()
         if start + frame.height < total:  # the last batch may go on beyond this read
             frame = frame.filter(pl.col("batch_id") != frame["batch_id"][-1])
-        yield from _batches_of(frame, id_kind)
+        yield frame
         start += frame.height
-
-
-def _batches_of(frame: pl.DataFrame, id_kind: IdKind) -> Iterator[Batch]:
-    for (batch_id, account, sku), rows in frame.group_by(
-        "batch_id", "account_name", "sku_number", maintain_order=True
-    ):
-        identifiers = zip(rows["imei"], rows["iccid"], strict=True)
-        devices = [_device(imei, iccid, id_kind) for imei, iccid in identifiers]
-        yield Batch(int(batch_id), account, sku, devices, range(len(devices)))
 
 
 def _device(imei: str | None, iccid: str | None, id_kind: IdKind) -> Device:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from sqlalchemy.pool import StaticPool
 
 from batchlic.carrier.answers import Answer, Outcome
 from batchlic.carrier.catalogue import Action
-from batchlic.durable import sync_folder
+from batchlic.durable import replacing
 from batchlic.errors import RunFolderError, StoppedEarly
 from batchlic.journal import tables
 from batchlic.journal.groupcommit import GroupCommit
@@ -33,19 +32,19 @@ class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
     """What makes a run this run: resuming with anything else is refused."""
 
     run_id: str
-    job: str
     action: Action
-    id_kind: str
-    resend_in_doubt: bool
+    carrier: str
+    """Base URL, or `sandbox`: a run never goes on against another carrier than it began with."""
+    job: dict[str, Any]
+    """The job as given, so that it can be resumed without its file."""
     plan_sha256: str
     sources: list[tuple[str, int]]
     """Name and data rows of each inventory."""
     rows_read: int
     rejected: dict[str, int]
+    """Reason: rows."""
     planned: int
     batches: int
-    devices_by_sku: dict[str, int]
-    max_rejects: int
     notes: list[str] = []
 
 
@@ -60,7 +59,7 @@ class Intent:
     action: Action
     device_count: int
     request_sha256: str
-    pace_rps: float
+    pace_rps: float | None
     started_at: int
 
 
@@ -78,7 +77,7 @@ class Attempt(NamedTuple):
     action: str
     device_count: int
     request_sha256: str
-    pace_rps: float
+    pace_rps: float | None
     started_at: int
     duration_ms: float | None
     outcome: str | None
@@ -115,11 +114,11 @@ class Journal:
     @classmethod
     def create(cls, path: Path, identity: RunIdentity, *, created_at: int) -> Journal:
         """Make the journal of a new run, for its owner only (mode 0600); durable on return."""
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        journal = cls(_sqlite(path))
-        journal.lay_out(identity, created_at=created_at)
-        sync_folder(path.parent)
-        return journal
+        with replacing(path) as temporary:
+            journal = cls(_sqlite(temporary))
+            journal.lay_out(identity, created_at=created_at)
+            journal.close()
+        return cls(_sqlite(path))
 
     @classmethod
     def open(cls, path: Path) -> Journal:
@@ -222,14 +221,14 @@ class Journal:
         return self._last_seq == 0
 
     def attempts(self, *, batches: range | None = None) -> Iterator[Attempt]:
-        """All attempts in the order of their intents, or those of some batches; read as they are consumed."""
+        """All attempts in the order they were made, or those of some batches, batch by batch; read lazily."""
         query = sa.select(*_ATTEMPT_COLUMNS).select_from(tables.intents.outerjoin(tables.answers))
         if batches is not None:
             query = query.where(tables.intents.c.batch_id.between(batches.start, batches.stop - 1))
-        rows = self._connection.execution_options(stream_results=True).execute(
-            query.order_by(tables.intents.c.seq)
-        )
-        yield from map(Attempt._make, rows)
+            query = query.order_by(tables.intents.c.batch_id)
+        with self._transaction():
+            for rows in self._connection.execute(query.order_by(tables.intents.c.seq)).partitions(1000):
+                yield from map(Attempt._make, rows)
 
     def outcomes(self) -> Mapping[Outcome | None, int]:
         """How many requests ended how; None counts intents without an answer."""

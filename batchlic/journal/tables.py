@@ -48,7 +48,7 @@ intents = Table(
     Column("action", String, nullable=False),
     Column("device_count", Integer, nullable=False),
     Column("request_sha256", String(64), nullable=False),
-    Column("pace_rps", Float, nullable=False, comment="requests/s that the pace allowed"),
+    Column("pace_rps", Float, comment="requests/s that the pace allowed; null where it set no rate"),
     Column("started_at", BigInteger, nullable=False),
     Index("intents_by_batch", "batch_id"),
 )

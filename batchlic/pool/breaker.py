@@ -1,0 +1,60 @@
+"""A circuit breaker: while nothing gets through, one request at a time finds out whether that is over.
+
+Nygard, "Release It!" (2007), chapter 5.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+
+from batchlic.carrier.answers import Answer, Outcome
+
+THRESHOLD = 5
+"""Unavailable or ambiguous answers in a row, over all workers, that open the circuit."""
+FIRST_PAUSE = 1.0
+LONGEST_PAUSE = 60.0
+"""Seconds before each probe: doubling from the first to the longest."""
+
+
+class CircuitBreaker:
+    """Shared by all workers: each makes its request inside `passage` and records the answer there."""
+
+    def __init__(self) -> None:
+        self._failures = 0
+        self._probes = 0
+        self._probing = anyio.Lock()
+        self._closed = anyio.Event()
+        self._closed.set()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether requests are held back."""
+        return not self._closed.is_set()
+
+    @asynccontextmanager
+    async def passage(self) -> AsyncIterator[None]:
+        """Enter at once while the circuit is closed, otherwise alone and after a pause, as the probe."""
+        while self.is_open:
+            async with self._probing:
+                if self.is_open:
+                    await self._pause()
+                    yield
+                    return
+        yield
+
+    def record(self, answer: Answer) -> None:
+        """Learn from an answer: any definite one closes the circuit."""
+        if answer.outcome not in {Outcome.UNAVAILABLE, Outcome.AMBIGUOUS}:
+            self._failures = self._probes = 0
+            self._closed.set()
+        else:
+            self._failures += 1
+            if self._failures >= THRESHOLD and not self.is_open:
+                self._closed = anyio.Event()
+
+    async def _pause(self) -> None:
+        pause = min(FIRST_PAUSE * 2**self._probes, LONGEST_PAUSE)
+        self._probes += 1
+        with anyio.move_on_after(pause):
+            await self._closed.wait()

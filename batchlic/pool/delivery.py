@@ -1,0 +1,242 @@
+"""Gets batches delivered: bounded workers, each takes a batch and sees it through to its last device."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import anyio
+
+from batchlic.carrier.answers import Answer, Outcome
+from batchlic.carrier.catalogue import Action
+from batchlic.carrier.client import CarrierClient, Submission, encode
+from batchlic.errors import BatchlicError, CredentialsRejected, StoppedEarly
+from batchlic.journal import Intent, Journal
+from batchlic.pool.breaker import CircuitBreaker
+from batchlic.pool.isolation import can_be_split, isolate
+from batchlic.pool.pace import Pace, Signal, SignalKind, Turn
+from batchlic.pool.refusals import RefusalWatch
+from batchlic.pool.retry import RetryPolicy
+
+if TYPE_CHECKING:
+    from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+    from batchlic.chunker import Batch
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A batch, or what is left of one, to be seen through.
+
+    `attempts` were already made to send exactly these devices; `is_refused` says that the last of them was
+    refused as it stands, so that only parts may be sent.
+    """
+
+    batch: Batch
+    attempts: int = 0
+    is_refused: bool = False
+
+
+class Observer(Protocol):
+    """What a run hears from its pool; must return at once."""
+
+    def answered(
+        self, batch: Batch, intent: Intent, answer: Answer, duration_ms: float, *, final: bool
+    ) -> None:
+        """An attempt was answered, and the answer is durable."""
+
+
+class Pool:
+    """Delivers batches to the carrier with at most `pace`'s concurrency.
+
+    `stop` lets requests in flight finish, `abort` does not; both leave a journal from which the run can be
+    resumed.
+    """
+
+    def __init__(
+        self,
+        *,
+        run_id: str,
+        action: Action,
+        client: CarrierClient,
+        journal: Journal,
+        pace: Pace,
+        policy: RetryPolicy,
+        observer: Observer,
+        workers: int,
+    ) -> None:
+        self._run_id = run_id
+        self._action = action
+        self._client = client
+        self._journal = journal
+        self._pace = pace
+        self._policy = policy
+        self._observer = observer
+        self._workers = workers
+        self._breaker = CircuitBreaker()
+        self._refusals = RefusalWatch()
+        self._scope = anyio.CancelScope()
+        self._in_flight: set[anyio.CancelScope] = set()
+        self._failure: BatchlicError | None = None
+        self._last_progress = 0.0
+        self._proven_generation = 0
+
+    async def deliver(self, deliveries: Iterable[Delivery]) -> None:
+        """See all deliveries through; return early, without an error, after `stop`.
+
+        Raises CredentialsRejected or StoppedEarly when going on makes no sense; requests in flight are
+        finished and recorded first.
+        """
+        self._last_progress = anyio.current_time()
+        send, receive = anyio.create_memory_object_stream[Delivery](self._workers)
+        with self._scope:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._feed, deliveries, send)
+                for _ in range(self._workers):
+                    tasks.start_soon(self._work, receive.clone())
+                receive.close()
+        if self._failure is not None:
+            raise self._failure
+
+    def stop(self) -> None:
+        """Send nothing new; requests in flight are finished and recorded."""
+        self._scope.cancel()
+
+    def abort(self) -> None:
+        """Stop at once; requests in flight end in doubt."""
+        self._scope.cancel()
+        for exchange in self._in_flight:
+            exchange.cancel()
+
+    async def _feed(self, deliveries: Iterable[Delivery], send: MemoryObjectSendStream[Delivery]) -> None:
+        async with send:
+            for delivery in deliveries:
+                await send.send(delivery)
+
+    async def _work(self, receive: MemoryObjectReceiveStream[Delivery]) -> None:
+        async with receive:
+            try:
+                async for delivery in receive:
+                    await self._see_through(delivery)
+            except BatchlicError as error:
+                self._failure = self._failure or error
+                self._scope.cancel()
+
+    async def _see_through(self, delivery: Delivery) -> None:
+        accepted = False
+        last_answer: Answer | None = None
+
+        async def send(part: Batch) -> Answer:
+            nonlocal accepted, last_answer
+            last_answer = await self._send(part, attempts=delivery.attempts if part is delivery.batch else 0)
+            accepted |= last_answer.outcome is Outcome.ACCEPTED
+            return last_answer
+
+        refusal = REFUSED_EARLIER if delivery.is_refused else await send(delivery.batch)
+        if delivery.is_refused or can_be_split(delivery.batch, refusal):
+            await isolate(delivery.batch, refusal, send)
+        if accepted:
+            self._refusals.accepted(delivery.batch)
+        elif last_answer is not None:
+            self._refusals.refused(delivery.batch, last_answer)
+
+    async def _send(self, batch: Batch, *, attempts: int) -> Answer:
+        body = encode(batch.request())
+        submission = Submission(action=self._action, x_request_id=batch.x_request_id(self._run_id), body=body)
+        digest = hashlib.sha256(body).hexdigest()
+        numbers = itertools.count(attempts + 1)
+
+        async def attempt() -> Answer:
+            return await self._attempt(batch, submission, digest, next(numbers))
+
+        return await self._policy.run(attempt, batch.sku_number)
+
+    async def _attempt(self, batch: Batch, submission: Submission, digest: str, number: int) -> Answer:
+        turn = await self._pace.wait_turn()
+        try:
+            async with self._breaker.passage():
+                intent = Intent(
+                    batch_id=batch.batch_id,
+                    part=batch.part,
+                    x_request_id=submission.x_request_id,
+                    attempt=number,
+                    action=self._action,
+                    device_count=len(batch.devices),
+                    request_sha256=digest,
+                    pace_rps=self._pace.rate if math.isfinite(self._pace.rate) else None,
+                    started_at=time.time_ns() // 1000,
+                )
+                answer = await self._exchange(batch, submission, intent, turn)
+                self._breaker.record(answer)
+            self._pace.finished(turn, _signal(answer))
+        finally:
+            turn.abandon()
+        self._give_up_without_progress(answer)
+        await self._renew_where_unauthorized(answer)
+        return answer
+
+    async def _exchange(self, batch: Batch, submission: Submission, intent: Intent, turn: Turn) -> Answer:
+        """Intent, request, answer: once begun it is ended, unless the pool is aborted."""
+        with anyio.CancelScope(shield=True) as exchange:
+            self._in_flight.add(exchange)
+            try:
+                seq = await self._journal.intend(intent)
+                turn.started()
+                sent_at = anyio.current_time()
+                answer = await self._client.submit(submission)
+                duration_ms = (anyio.current_time() - sent_at) * 1000
+                final = answer.outcome is Outcome.REFUSED and not can_be_split(batch, answer)
+                await self._journal.answer(seq, answer, duration_ms=duration_ms, final=final)
+            finally:
+                self._in_flight.discard(exchange)
+            self._observer.answered(batch, intent, answer, duration_ms, final=final)
+            return answer
+        raise StoppedEarly("stopped at once: requests in flight are in doubt; resume the run")
+
+    def _give_up_without_progress(self, answer: Answer) -> None:
+        """Raise StoppedEarly after too long without a definite answer, or when told to wait that long."""
+        now = anyio.current_time()
+        limit = self._policy.give_up_after
+        if answer.outcome in {Outcome.ACCEPTED, Outcome.REFUSED}:
+            self._last_progress = now
+        elif (answer.retry_after_s or 0) > limit:
+            raise StoppedEarly(f"the carrier asks to wait {answer.retry_after_s:.0f} s; resume the run later")
+        elif now - self._last_progress > limit:
+            raise StoppedEarly(
+                f"no progress for {limit:.0f} s, last answer: {answer.error_message or answer.outcome}; "
+                "resume the run when the carrier is well again"
+            )
+
+    async def _renew_where_unauthorized(self, answer: Answer) -> None:
+        """Renew the token that an answer rejects, unless two fresh logins in a row were of no use."""
+        if answer.outcome is not Outcome.UNAUTHORIZED:
+            self._proven_generation = max(self._proven_generation, answer.credentials_generation)
+            return
+        if answer.credentials_generation > self._proven_generation + 1:
+            raise CredentialsRejected(
+                "the carrier rejects the tokens that it has just given: "
+                f"{answer.error_code} {answer.error_message}"
+            )
+        await self._client.renew(answer)
+
+
+REFUSED_EARLIER = Answer(outcome=Outcome.REFUSED)
+"""Stands for a refusal in an earlier sitting of the run, whose named devices are not known any more."""
+
+_KINDS = {
+    Outcome.ACCEPTED: SignalKind.DELIVERED,
+    Outcome.REFUSED: SignalKind.DELIVERED,
+    Outcome.UNAUTHORIZED: SignalKind.DELIVERED,
+    Outcome.THROTTLED: SignalKind.THROTTLED,
+    Outcome.UNAVAILABLE: SignalKind.LOST,
+    Outcome.AMBIGUOUS: SignalKind.LOST,
+}
+
+
+def _signal(answer: Answer) -> Signal:
+    return Signal(_KINDS[answer.outcome], retry_after_s=answer.retry_after_s, quota=answer.quota)

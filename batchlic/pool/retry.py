@@ -1,0 +1,55 @@
+"""When a request is sent again, and after how long: tenacity behind one small policy.
+
+| answer | sent again | after |
+| --- | --- | --- |
+| accepted, refused | never | |
+| throttled | until the run gives up | when the shared pace lets it |
+| unavailable | until the run gives up | exponential backoff with full jitter |
+| unauthorized | once a renewed token | at once |
+| ambiguous | only a licence that can be taken back, `max_resends` times (promise D) | exponential backoff |
+"""
+
+import itertools
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
+
+import anyio
+from tenacity import AsyncRetrying, RetryCallState, retry_if_result, wait_random_exponential
+
+from batchlic.carrier.answers import Answer, Outcome
+
+_backoff = wait_random_exponential(multiplier=0.5, max=60)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """How long a run keeps trying.
+
+    `give_up_after` is in seconds without any definite answer to any request. `resendable` are the SKUs whose
+    licence is asked for again, up to `max_resends` times in a row, where a request may have been executed;
+    the devices of other SKUs stay in doubt.
+    """
+
+    resendable: Collection[str]
+    give_up_after: float = 30 * 60.0
+    max_resends: int = 4
+
+    async def run(self, attempt: Callable[[], Awaitable[Answer]], sku_number: str) -> Answer:
+        """Attempt until an answer settles the matter; return the last one."""
+        doubts = itertools.count(1)
+
+        def is_sent_again(answer: Answer) -> bool:
+            if answer.outcome is Outcome.AMBIGUOUS:
+                return sku_number in self.resendable and next(doubts) <= self.max_resends
+            return answer.outcome in {Outcome.THROTTLED, Outcome.UNAVAILABLE, Outcome.UNAUTHORIZED}
+
+        return await AsyncRetrying(sleep=anyio.sleep, wait=_wait, retry=retry_if_result(is_sent_again))(
+            attempt
+        )
+
+
+def _wait(state: RetryCallState) -> float:
+    answer: Answer = state.outcome.result()  # type: ignore[union-attr]  # tenacity waits only after an outcome
+    if answer.outcome in {Outcome.UNAVAILABLE, Outcome.AMBIGUOUS}:
+        return _backoff(state)
+    return 0.0

@@ -1,0 +1,84 @@
+"""One run's folder: what its files are called, and the lock that keeps a second process out."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from batchlic.errors import RefusedToStart, RunFolderError
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Paths of a run's files; the folder itself is made by `make`."""
+
+    path: Path
+
+    @property
+    def plan(self) -> Path:
+        """The device rows to submit, sorted into batches."""
+        return self.path / "plan.parquet"
+
+    @property
+    def rejects(self) -> Path:
+        """The input rows that are not planned."""
+        return self.path / "rejects.parquet"
+
+    @property
+    def journal(self) -> Path:
+        """What was intended, sent and answered."""
+        return self.path / "journal.db"
+
+    @property
+    def results(self) -> Path:
+        """What became of each planned device."""
+        return self.path / "results.parquet"
+
+    @property
+    def audit(self) -> Path:
+        """Every attempt."""
+        return self.path / "audit.parquet"
+
+    @property
+    def summary(self) -> Path:
+        """The run in figures."""
+        return self.path / "summary.json"
+
+    @property
+    def log(self) -> Path:
+        """What happened, as JSON lines."""
+        return self.path / "run.log"
+
+    def make(self) -> None:
+        """Make the folder, for its owner only (mode 0700)."""
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunFolderError(
+                f"{self.path}: can't make the run folder: {error.strerror}; name another with --run-dir"
+            ) from error
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process; RefusedToStart where another one has it.
+
+        The lock is the operating system's (flock): it goes with its process, however that ends.
+        """
+        descriptor = os.open(self.path / ".lock", os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(descriptor, 200).decode(errors="replace").strip()
+            os.close(descriptor)
+            raise RefusedToStart(
+                f"{self.path}: another batchlic is at work here ({holder}); wait for it or stop it"
+            ) from None
+        try:
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"pid {os.getpid()}, since {datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}".encode())
+            yield
+        finally:
+            os.close(descriptor)

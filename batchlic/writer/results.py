@@ -1,0 +1,58 @@
+"""results.parquet: the plan, with what became of each of its devices."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from batchlic.chunker import read_whole_batches
+from batchlic.journal import Attempt, Journal, Standing
+from batchlic.writer.outcomes import DeviceOutcome, as_row, outcomes_of_batches
+from batchlic.writer.schemas import RESULTS, Schema
+from batchlic.writer.tables import write_table
+
+_OUTCOME: Schema = {
+    name: pl.Int64() if isinstance(RESULTS[name], pl.Datetime) else RESULTS[name]
+    for name in DeviceOutcome.__slots__
+}
+"""The columns that attempts decide, times still as the journal has them: microseconds since 1970."""
+
+_BATCH: Schema = {"batch_id": pl.UInt32()}
+_OFFSET: Schema = {"offset": pl.Int64()}
+
+
+def write_results(path: Path, *, plan: Path, journal: Journal) -> None:
+    """Write results.parquet: one row for each row of `plan`, in its order (columns: schemas.RESULTS)."""
+    write_table(path, RESULTS, _frames(plan, journal))
+
+
+def _frames(plan: Path, journal: Journal) -> Iterator[pl.DataFrame]:
+    identity = journal.identity
+    for rows in read_whole_batches(plan):
+        batches = range(rows["batch_id"][0], rows["batch_id"][-1] + 1)
+        devices = rows.with_columns(
+            pl.lit(identity.run_id).alias("run_id"),
+            pl.lit(identity.action.value).alias("action"),
+            pl.int_range(pl.len()).over("batch_id").alias("offset"),
+        )
+        with_outcome = _join(devices, journal.attempts(batches=batches))
+        yield with_outcome.select(pl.col(name).cast(kind) for name, kind in RESULTS.items())
+
+
+def _join(devices: pl.DataFrame, attempts: Iterator[Attempt]) -> pl.DataFrame:
+    of_batches: list[tuple[Any, ...]] = []
+    of_devices: list[tuple[Any, ...]] = []
+    for batch_id, offset, outcome in outcomes_of_batches(attempts):
+        if offset is None:
+            of_batches.append((batch_id, *as_row(outcome)))
+        else:
+            of_devices.append((batch_id, offset, *as_row(outcome)))
+    whole = pl.DataFrame(of_batches, schema=_BATCH | _OUTCOME, orient="row")
+    split = pl.DataFrame(of_devices, schema=_BATCH | _OFFSET | _OUTCOME, orient="row")
+    return (
+        devices.join(whole, on="batch_id", how="left", maintain_order="left")
+        .join(split, on=["batch_id", "offset"], how="left", maintain_order="left", suffix="_of_device")
+        .with_columns(pl.coalesce(f"{name}_of_device", name).alias(name) for name in _OUTCOME)
+        .with_columns(pl.col("status").fill_null(Standing.PENDING.value), pl.col("attempts").fill_null(0))
+    )
