@@ -10,6 +10,13 @@ class Message(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """Base of all wire types: immutable, camel case on the wire, unset fields left out."""
 
 
+class SecretMessage(Message, frozen=True):
+    """Base of the wire types that hold a secret: their repr shows nothing (promise F)."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(…)"
+
+
 class DeviceId(Message, frozen=True):
     """One identifier of a device: `id` in decimal digits, `kind` IMEI or ICCID."""
 
@@ -38,7 +45,7 @@ class RequestTaken(Message, frozen=True):
     request_id: str
 
 
-class AccessToken(Message, frozen=True, rename=None):
+class AccessToken(SecretMessage, frozen=True, rename=None):
     """Answer of the OAuth endpoint; snake case on the wire, as OAuth has it."""
 
     access_token: str
@@ -47,14 +54,14 @@ class AccessToken(Message, frozen=True, rename=None):
     scope: str = ""
 
 
-class Login(Message, frozen=True):
+class Login(SecretMessage, frozen=True):
     """Body of the session login."""
 
     username: str
     password: str
 
 
-class Session(Message, frozen=True):
+class Session(SecretMessage, frozen=True):
     """Answer of session login and logout."""
 
     session_token: str
@@ -84,7 +91,7 @@ class Subscriptions(Message, frozen=True):
     subscription_list: list[Subscription]
 
 
-class CallbackRegistration(Message, frozen=True):
+class CallbackRegistration(SecretMessage, frozen=True):
     """Body that registers a listener; `username` and `password` come back in each callback."""
 
     name: str
@@ -93,7 +100,7 @@ class CallbackRegistration(Message, frozen=True):
     password: str | None = None
 
 
-class CallbackListener(Message, frozen=True):
+class CallbackListener(SecretMessage, frozen=True):
     """One registered listener."""
 
     account_name: str

@@ -1,0 +1,207 @@
+"""One HTTP exchange: a request goes out at most once, and what comes back is bounded in size and time."""
+
+import ipaddress
+import ssl
+import urllib.request
+from base64 import b64encode
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import aiohttp
+import anyio
+import httpx
+import sniffio
+from aiohttp.connector import Connection
+from aiohttp.tracing import Trace
+from httpx_aiohttp import AiohttpTransport
+
+from batchlic.carrier.answers import Reply
+from batchlic.errors import UsageError
+
+MAX_BODY = 64 * 1024
+"""Bytes read of an answer; an answer of the carrier has a few hundred."""
+
+KEEPALIVE = 4.0
+"""Seconds that an idle connection is kept. A server that closes one while a request is on its way leaves that
+request in doubt, so ours must be the shorter patience: common servers wait 5 seconds or more."""
+
+Headers = list[tuple[bytes, bytes]]
+
+COMMON: Headers = [
+    (b"Accept", b"application/json"),
+    (b"Accept-Encoding", b"identity"),  # answers are short: nothing to gain, a bomb to lose
+    (b"User-Agent", b"batchlic"),
+]
+"""Headers of every request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Patience in seconds: for a connection, and for a whole exchange."""
+
+    connect: float = 10.0
+    exchange: float = 60.0
+
+
+class Wire:
+    """Exchanges with one carrier; `open_wire` makes it."""
+
+    def __init__(self, client: httpx.AsyncClient, root: str, timeouts: Timeouts) -> None:
+        self._client = client
+        self._root = root
+        self._patience = timeouts.exchange
+        within = httpx.Timeout(timeouts.exchange, connect=timeouts.connect, pool=timeouts.connect)
+        self._extensions = {"timeout": within.as_dict()}
+
+    def url(self, path: str) -> httpx.URL:
+        """Address of an endpoint; `path` is already quoted."""
+        return httpx.URL(self._root + path)
+
+    async def exchange(
+        self, method: str, url: httpx.URL, headers: Headers, body: bytes | None = None
+    ) -> Reply:
+        """Send once and read the answer.
+
+        Raises httpx.RequestError if no status came: one of `answers.UNSENT` where nothing was sent.
+        """
+        request = httpx.Request(method, url, headers=headers, content=body, extensions=self._extensions)
+        reply: Reply | None = None
+        with anyio.move_on_after(self._patience):
+            response = await self._client.send(request, stream=True)
+            reply = Reply(response.status_code, _lower(response.headers.raw), b"", whole=False)
+            content, whole = await _read(response)
+            reply = Reply(reply.status, reply.headers, content, whole)
+        if reply is None:
+            raise httpx.ReadTimeout(f"no answer within {self._patience:g} s")
+        return reply
+
+
+@asynccontextmanager
+async def open_wire(
+    base_url: str, *, transport: httpx.AsyncBaseTransport | None, timeouts: Timeouts, max_connections: int
+) -> AsyncIterator[Wire]:
+    """Open a wire to `base_url`; raises UsageError if that is no address for credentials."""
+    url = _checked(base_url)
+    async with httpx.AsyncClient(
+        transport=transport or _transport(url, max_connections), trust_env=False
+    ) as client:
+        yield Wire(client, str(url).rstrip("/"), timeouts)
+
+
+async def _read(response: httpx.Response) -> tuple[bytes, bool]:
+    """Body, and whether it is all there. Whatever breaks after the status came, the status stands."""
+    content = bytearray()
+    try:
+        async for chunk in response.aiter_bytes():
+            content += chunk
+            if len(content) > MAX_BODY:
+                return bytes(content[:MAX_BODY]), False
+    except Exception:  # noqa: BLE001 - transports let pass what their parsers raise
+        return bytes(content), False
+    else:
+        return bytes(content), True
+    finally:
+        await response.aclose()
+
+
+def _lower(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers}
+
+
+def _checked(base_url: str) -> httpx.URL:
+    try:
+        url = httpx.URL(base_url)
+    except httpx.InvalidURL as error:
+        raise UsageError(f"BATCHLIC_BASE_URL: {error}") from None
+    if url.scheme not in {"http", "https"} or not url.host or url.userinfo or url.query or url.fragment:
+        raise UsageError("BATCHLIC_BASE_URL: must be like https://host/path, without user, query or fragment")
+    if url.scheme == "http" and not _is_loopback(url.host):
+        raise UsageError(
+            f"BATCHLIC_BASE_URL: http://{url.host} would send credentials in the clear; use https"
+        )
+    return url
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _transport(url: httpx.URL, max_connections: int) -> httpx.AsyncBaseTransport:
+    context = _tls() if url.scheme == "https" else ssl.create_default_context()
+    proxy = _proxy(url)
+    if sniffio.current_async_library() == "asyncio":
+        return AiohttpTransport(
+            verify=context, proxy=proxy, client=lambda: _session(context, max_connections)
+        )
+    limits = httpx.Limits(
+        max_connections=max_connections, max_keepalive_connections=max_connections, keepalive_expiry=KEEPALIVE
+    )
+    return httpx.AsyncHTTPTransport(verify=context, proxy=proxy, trust_env=False, limits=limits)
+
+
+def _tls() -> ssl.SSLContext:
+    """Verify with SSL_CERT_FILE or SSL_CERT_DIR of the environment, or else with certifi's authorities."""
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:
+        raise UsageError(f"SSL_CERT_FILE or SSL_CERT_DIR: {error}") from None
+
+
+def _proxy(url: httpx.URL) -> httpx.Proxy | None:
+    """Proxy that the environment (HTTPS_PROXY, ALL_PROXY, NO_PROXY) names; never for this machine itself."""
+    proxies = urllib.request.getproxies()
+    address = proxies.get(url.scheme) or proxies.get("all")
+    if not address or _is_loopback(url.host) or urllib.request.proxy_bypass(url.host):
+        return None
+    proxy = httpx.URL(address if "://" in address else f"http://{address}")
+    if proxy.scheme not in {"http", "https"}:
+        raise UsageError(
+            f"{url.scheme.upper()}_PROXY: {proxy.scheme} proxies are not supported, http and https are"
+        )
+    login = b64encode(f"{proxy.username}:{proxy.password}".encode()).decode()
+    headers = {"Proxy-Authorization": f"Basic {login}"} if proxy.userinfo else None
+    return httpx.Proxy(proxy.copy_with(username=None, password=None), headers=headers)
+
+
+def _session(context: ssl.SSLContext, max_connections: int) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=_Connector(ssl=context, limit=max_connections, keepalive_timeout=KEEPALIVE),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        middlewares=(_exchange_once,),
+        skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent"),
+    )
+
+
+class _Connector(aiohttp.TCPConnector):
+    """A connector whose failures all say: no connection, so nothing was sent."""
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109
+    ) -> Connection:
+        try:
+            return await super().connect(req, traces, timeout)
+        except Exception as error:
+            raise httpx.ConnectError(str(error) or "no connection in time") from error
+
+
+async def _exchange_once(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Make any failure with a connection in hand a ReadError: it leaves doubt.
+
+    aiohttp by itself repeats a DELETE when a kept-alive connection breaks, and httpx-aiohttp calls such a
+    break a time-out of connecting. Neither knows this error, so it passes both.
+    """
+    try:
+        return await handler(request)
+    except httpx.ConnectError:
+        raise
+    except Exception as error:
+        raise httpx.ReadError(str(error) or type(error).__name__) from error
