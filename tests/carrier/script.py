@@ -56,7 +56,7 @@ class Exchange:
         await self.raw(response(status, body, *headers))
 
     async def reset(self) -> None:
-        raw = self.stream.extra(anyio.abc.SocketAttribute.raw_socket)
+        raw = self.stream.extra(anyio.abc.SocketAttribute.raw_socket)  # noqa: S610 - not Django
         raw.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
         await self.stream.aclose()
 
@@ -123,7 +123,8 @@ async def scripted(script: Script = take) -> AsyncIterator[ScriptedCarrier]:
         await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
         anyio.create_task_group() as tasks,
     ):
-        carrier.url = f"http://127.0.0.1:{listener.extra(anyio.abc.SocketAttribute.local_port)}"
+        port = listener.extra(anyio.abc.SocketAttribute.local_port)  # noqa: S610 - not Django
+        carrier.url = f"http://127.0.0.1:{port}"
         tasks.start_soon(listener.serve, carrier.serve)
         yield carrier
         tasks.cancel_scope.cancel()

@@ -1,4 +1,4 @@
-"""What goes over the wire: one exchange a submission, the tokens and ids it carries, the questions it asks."""
+"""What goes over the wire: one exchange a submission, the tokens and ids it carries, questions."""
 
 import msgspec
 import pytest
