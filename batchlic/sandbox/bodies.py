@@ -1,0 +1,113 @@
+"""What the carrier demands of a request's body, and the refusal when it is not so."""
+
+from collections.abc import Iterable
+from typing import Annotated, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from batchlic.sandbox.refusals import Refusal, licence_refusal, platform_refusal
+
+DIGITS_BY_KIND = {
+    "EID": 32,
+    "ESN": 11,
+    "ICCID": 20,
+    "IMEI": 15,
+    "IMSI": 15,
+    "MDN": 10,
+    "MEID": 18,
+    "MIN": 10,
+    "MSISDN": 15,
+}
+"""Kinds of identifier the carrier knows, and how many decimal digits each has at most."""
+
+Name = Annotated[str, Meta(min_length=3, max_length=32)]
+
+
+class Body(msgspec.Struct, frozen=True, gc=False, rename="camel", forbid_unknown_fields=True):
+    """Base of all request bodies: camel case, nothing beyond the documented fields."""
+
+
+class DeviceIdBody(Body, frozen=True, gc=False):
+    """One identifier; digits and kind are checked for the whole request at once, which is much faster."""
+
+    id: Annotated[str, Meta(min_length=3, max_length=32)]
+    kind: Annotated[str, Meta(min_length=3, max_length=6)]
+
+
+class DeviceBody(Body, frozen=True, gc=False):
+    """One device, by all its identifiers."""
+
+    device_ids: Annotated[list[DeviceIdBody], Meta(min_length=1, max_length=100)]
+    ipaddress: str | None = None
+
+
+class LicenceBody(Body, frozen=True, gc=False):
+    """Body of assign and unassign."""
+
+    account_name: Name
+    devices: Annotated[list[DeviceBody], Meta(min_length=1, max_length=100)]
+    sku_number: Name
+
+
+class SubscriptionsBody(Body, frozen=True, gc=False):
+    """Body of the licence counts."""
+
+    account_name: Name
+    sku_number: Name | None = None
+
+
+class LoginBody(Body, frozen=True, gc=False):
+    """Body of the session login."""
+
+    username: str
+    password: str
+
+
+class ListenerBody(Body, frozen=True, gc=False):
+    """Body that registers a listener."""
+
+    name: str
+    url: Annotated[str, Meta(pattern=r"^https?://[^\s/]+")]
+    username: str | None = None
+    password: str | None = None
+
+
+B = TypeVar("B", bound=Body)
+
+
+def read(body: bytes, decoder: msgspec.json.Decoder[B]) -> B:
+    """Decode a request's body, or raise the Refusal that the carrier would answer with."""
+    try:
+        return decoder.decode(body)
+    except msgspec.DecodeError as error:
+        raise _refusal_of(str(error)) from None
+
+
+def _refusal_of(problem: str) -> Refusal:
+    """msgspec ends its message with the JSON path of the field at fault, in backquotes."""
+    if problem.endswith(".id`"):
+        return platform_refusal("INPUT_INVALID.Device.Identifier.Invalid", problem)
+    if problem.endswith(".kind`"):
+        return platform_refusal("INPUT_INVALID.Device.Kind.Invalid", problem)
+    return licence_refusal(400, problem)
+
+
+def check_identifiers(devices: Iterable[DeviceBody]) -> None:
+    """Refuse identifiers of an unknown kind, with anything but ASCII digits, or too long for their kind."""
+    identifiers = [identifier for device in devices for identifier in device.device_ids]
+    together = "".join([identifier.id for identifier in identifiers])
+    well_formed = together.isascii() and together.isdigit()
+    for identifier in identifiers:
+        longest = DIGITS_BY_KIND.get(identifier.kind)
+        if longest is None:
+            raise platform_refusal("INPUT_INVALID.Device.Kind.Invalid", f"Unknown kind {identifier.kind}.")
+        if len(identifier.id) > longest or not (well_formed or _is_digits(identifier.id)):
+            raise platform_refusal(
+                "INPUT_INVALID.Device.Identifier.Invalid",
+                f"{identifier.id} is not a valid {identifier.kind}.",
+            )
+
+
+def _is_digits(text: str) -> bool:
+    return text.isascii() and text.isdigit()

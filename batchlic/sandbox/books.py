@@ -1,0 +1,221 @@
+"""The truth: which device holds which licences, and every request that was executed.
+
+What one licence is. Each executed assign of a device uses up ONE licence of that SKU, also when the device
+already holds one: the carrier promises no idempotency, so a device that was licensed twice by mistake shows
+here with two licences, and the account with one licence fewer. Unassigning a device gives back all licences
+of that SKU that it holds; of a device that holds none it is executed and changes nothing. Undoing a
+transaction gives back what its executions took, once.
+
+What one device is. A set of identifiers. Identifiers that come together in one request belong to one device
+from then on; only then is the device found by either of them. Two devices that turn out to be one (IMEI
+alone, ICCID alone, then both together) become one, with the licences of both. Every well-formed device is
+active and on every account, unless it is poisoned.
+"""
+
+from array import array
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import repeat
+
+import msgspec
+
+from batchlic.carrier.catalogue import Action
+from batchlic.sandbox.bodies import DeviceBody
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """One request that was executed: `devices` as numbers of its account, `at` on anyio's clock."""
+
+    request_id: str
+    x_request_id: str | None
+    action: Action
+    account_name: str
+    sku_number: str
+    devices: "array[int]"
+    at: float
+
+
+class DeviceRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the books say of one device; counts in requests that concerned it.
+
+    `licences` are those it holds now, by SKU; `sku_number` is the SKU it holds, or null. `imei` and `iccid`
+    are the first identifier of that kind, `further_ids` all others as `KIND:digits`.
+    """
+
+    account_name: str
+    imei: str | None
+    iccid: str | None
+    sku_number: str | None
+    licences: dict[str, int]
+    assigned: int
+    unassigned: int
+    refused: int
+    further_ids: list[str] = []
+
+
+class AccountBook:
+    """Devices and licences of one account; a device is a number, so that a million cost little memory."""
+
+    def __init__(self, name: str, bought: dict[str, int]) -> None:
+        self.name = name
+        self.bought = bought
+        self.in_use = dict.fromkeys(bought, 0)
+        self._count = 0
+        self._numbers: defaultdict[str, dict[str, int]] = defaultdict(dict)
+        self._aliases: dict[int, int] = {}
+        self._held = {sku: array("I") for sku in bought}
+        self._assigned, self._unassigned, self._refused = array("I"), array("I"), array("I")
+
+    @property
+    def device_count(self) -> int:
+        """How many devices this account has ever been asked about."""
+        return self._count - len(self._aliases)
+
+    def available(self, sku: str) -> int:
+        """Licences bought and not in use."""
+        return self.bought[sku] - self.in_use[sku]
+
+    def numbers_of(self, devices: Sequence[DeviceBody]) -> "array[int]":
+        """Device numbers of a request's devices; devices not seen before are entered."""
+        numbers = array("I", [self._number_of(device) for device in devices])
+        self._grow()
+        return numbers
+
+    def assign(self, sku: str, numbers: "array[int]") -> None:
+        """Every device takes one more licence."""
+        held, assigned = self._held[sku], self._assigned
+        for number in numbers:
+            held[number] += 1
+            assigned[number] += 1
+        self.in_use[sku] += len(numbers)
+
+    def unassign(self, sku: str, numbers: "array[int]") -> None:
+        """Every device gives back all licences of the SKU."""
+        held, unassigned = self._held[sku], self._unassigned
+        for number in numbers:
+            self.in_use[sku] -= held[number]
+            held[number] = 0
+            unassigned[number] += 1
+
+    def undo(self, execution: Execution) -> "array[int]":
+        """Every device of the execution gives back the licence it took, if it still has it."""
+        held = self._held[execution.sku_number]
+        numbers = array("I", [self._current(number) for number in execution.devices])
+        for number in numbers:
+            taken = min(held[number], 1)
+            held[number] -= taken
+            self.in_use[execution.sku_number] -= taken
+            self._unassigned[number] += 1
+        return numbers
+
+    def refuse(self, numbers: "array[int]") -> None:
+        """Every device was in a request that was refused."""
+        for number in numbers:
+            self._refused[number] += 1
+
+    def records(self) -> Iterator[DeviceRecord]:
+        """All devices of the account, in the order in which they were first seen."""
+        identifiers: list[list[tuple[str, str]]] = [[] for _ in range(self._count)]
+        for kind, numbers in self._numbers.items():
+            for digits, number in numbers.items():
+                identifiers[self._current(number)].append((kind, digits))
+        for number, known in enumerate(identifiers):
+            if known:
+                yield self._record(number, known)
+
+    def _record(self, number: int, identifiers: list[tuple[str, str]]) -> DeviceRecord:
+        imei = next((digits for kind, digits in identifiers if kind == "IMEI"), None)
+        iccid = next((digits for kind, digits in identifiers if kind == "ICCID"), None)
+        shown = {("IMEI", imei), ("ICCID", iccid)}
+        licences = {sku: column[number] for sku, column in self._held.items() if column[number]}
+        return DeviceRecord(
+            account_name=self.name,
+            imei=imei,
+            iccid=iccid,
+            sku_number=next(iter(licences), None),
+            licences=licences,
+            assigned=self._assigned[number],
+            unassigned=self._unassigned[number],
+            refused=self._refused[number],
+            further_ids=[f"{kind}:{digits}" for kind, digits in identifiers if (kind, digits) not in shown],
+        )
+
+    def _number_of(self, device: DeviceBody) -> int:
+        known = [self._numbers[identifier.kind].get(identifier.id) for identifier in device.device_ids]
+        first = known[0]
+        if first is not None and first not in self._aliases and known.count(first) == len(known):
+            return first
+        return self._join(device, {self._current(number) for number in known if number is not None})
+
+    def _join(self, device: DeviceBody, known: set[int]) -> int:
+        """Make one device of identifiers that come together; union-find over device numbers."""
+        if known:
+            joined = min(known)
+        else:
+            joined = self._count
+            self._count += 1
+        for other in known - {joined}:
+            self._grow()
+            self._aliases[other] = joined
+            for column in self._columns():
+                column[joined] += column[other]
+                column[other] = 0
+        for identifier in device.device_ids:
+            self._numbers[identifier.kind][identifier.id] = joined
+        return joined
+
+    def _current(self, number: int) -> int:
+        while number in self._aliases:
+            number = self._aliases[number]
+        return number
+
+    def _grow(self) -> None:
+        for column in self._columns():
+            column.extend(repeat(0, self._count - len(column)))
+
+    def _columns(self) -> Iterator["array[int]"]:
+        yield from self._held.values()
+        yield self._assigned
+        yield self._unassigned
+        yield self._refused
+
+
+class Books:
+    """All accounts, and every execution in the order in which it happened."""
+
+    def __init__(self, bought: dict[str, int]) -> None:
+        self._bought = bought
+        self.accounts: dict[str, AccountBook] = {}
+        self.executions: list[Execution] = []
+        self._by_transaction: defaultdict[tuple[Action, str], list[Execution]] = defaultdict(list)
+
+    def account(self, name: str) -> AccountBook:
+        """The account of that name, opened when first asked for."""
+        if name not in self.accounts:
+            self.accounts[name] = AccountBook(name, self._bought)
+        return self.accounts[name]
+
+    def record(self, execution: Execution) -> None:
+        """Enter an execution; the caller has changed the account's licences."""
+        self.executions.append(execution)
+        if execution.x_request_id is not None:
+            self._by_transaction[execution.action, execution.x_request_id].append(execution)
+
+    def executed(self, action: Action, x_request_id: str | None) -> list[Execution]:
+        """Executions of a transaction that were not undone since; empty where there was none."""
+        return self._by_transaction.get((action, x_request_id or ""), [])
+
+    def was_executed(self, action: Action, x_request_id: str) -> bool:
+        """Whether the transaction was ever executed, undone since or not."""
+        return (action, x_request_id) in self._by_transaction
+
+    def forget(self, action: Action, x_request_id: str) -> None:
+        """A transaction was undone: undoing it again changes nothing."""
+        self._by_transaction[action, x_request_id] = []
+
+    def records(self) -> Iterator[DeviceRecord]:
+        """All devices of all accounts."""
+        for account in self.accounts.values():
+            yield from account.records()

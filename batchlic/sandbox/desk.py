@@ -1,0 +1,145 @@
+"""Who executes a licence request on the books, or refuses it by the carrier's rules."""
+
+import re
+from array import array
+from collections.abc import Callable
+from dataclasses import replace
+
+import msgspec
+
+from batchlic.carrier.catalogue import SKUS, Action, Licence
+from batchlic.carrier.messages import Subscription, Subscriptions
+from batchlic.sandbox.bodies import DeviceBody, LicenceBody, SubscriptionsBody, check_identifiers, read
+from batchlic.sandbox.books import AccountBook, Books, Execution
+from batchlic.sandbox.config import SandboxConfig
+from batchlic.sandbox.refusals import licence_refusal, platform_refusal
+
+_LICENCE_BODY = msgspec.json.Decoder(LicenceBody)
+_SUBSCRIPTIONS_BODY = msgspec.json.Decoder(SubscriptionsBody)
+_X_REQUEST_ID = re.compile(r"[0-9]-[0-9]{3,30}")
+
+
+class Desk:
+    """The carrier's rules about accounts, SKUs, devices and transactions.
+
+    All its verbs take the request as it came, and either execute it whole or raise a Refusal.
+    """
+
+    def __init__(self, config: SandboxConfig, books: Books, new_id: Callable[[], str]) -> None:
+        self._config = config
+        self._books = books
+        self._new_id = new_id
+        self._poison = {poison.identifier: poison for poison in config.poison}
+
+    def assign(self, body: bytes, x_request_id: str | None, now: float) -> str:
+        """Give each device of the body one more licence; returns the requestId."""
+        if x_request_id is not None:
+            _check_x_request_id(x_request_id)
+        asked, account, numbers = self._understand(body)
+        if repeated := self._repeated(Action.ASSIGN, x_request_id):
+            return repeated
+        if len(numbers) > account.available(asked.sku_number):
+            account.refuse(numbers)
+            raise licence_refusal(400, f"Not enough licenses of {asked.sku_number} are available.")
+        account.assign(asked.sku_number, numbers)
+        execution = Execution(
+            self._new_id(), x_request_id, Action.ASSIGN, account.name, asked.sku_number, numbers, now
+        )
+        self._books.record(execution)
+        return execution.request_id
+
+    def unassign(self, body: bytes, x_request_id: str | None, now: float) -> str:
+        """Take the licences of the devices of the body; without a body, undo the transaction of that id."""
+        if x_request_id is None:
+            raise licence_refusal(400, "X-Request-ID is required.")
+        _check_x_request_id(x_request_id)
+        if not body:
+            return self._undo(x_request_id, now)
+        asked, account, numbers = self._understand(body)
+        if repeated := self._repeated(Action.UNASSIGN, x_request_id):
+            return repeated
+        _check_revocable(asked.sku_number)
+        account.unassign(asked.sku_number, numbers)
+        execution = Execution(
+            self._new_id(), x_request_id, Action.UNASSIGN, account.name, asked.sku_number, numbers, now
+        )
+        self._books.record(execution)
+        return execution.request_id
+
+    def counts(self, body: bytes) -> Subscriptions:
+        """Licence counts of an account, of one SKU or of all."""
+        asked = read(body, _SUBSCRIPTIONS_BODY)
+        account = self.account(asked.account_name)
+        if asked.sku_number is not None:
+            self._check_sku(asked.sku_number)
+        skus = [asked.sku_number] if asked.sku_number else list(account.bought)
+        return Subscriptions(account.name, [_subscription(account, sku) for sku in skus])
+
+    def account(self, name: str) -> AccountBook:
+        """The account's book, if there is such an account."""
+        if self._config.accounts and name not in self._config.accounts:
+            raise platform_refusal("REQUEST_FAILED.AccountNotFound", f"There is no account {name}.")
+        return self._books.account(name)
+
+    def _understand(self, body: bytes) -> tuple[LicenceBody, AccountBook, "array[int]"]:
+        asked = read(body, _LICENCE_BODY)
+        account = self.account(asked.account_name)
+        self._check_sku(asked.sku_number)
+        check_identifiers(asked.devices)
+        numbers = account.numbers_of(asked.devices)
+        self._check_poison(asked.devices, account, numbers)
+        return asked, account, numbers
+
+    def _check_sku(self, sku: str) -> None:
+        if sku not in self._config.licences:
+            raise licence_refusal(400, f"SKU {sku} is not among the subscriptions of the account.")
+
+    def _check_poison(self, devices: list[DeviceBody], account: AccountBook, numbers: "array[int]") -> None:
+        if not self._poison:
+            return
+        for device in devices:
+            for identifier in device.device_ids:
+                if poison := self._poison.get(identifier.id):
+                    account.refuse(numbers)
+                    whom = f"device {identifier.id}" if poison.named else "a device of the request"
+                    raise platform_refusal(poison.error_code, f"The request was refused because of {whom}.")
+
+    def _repeated(self, action: Action, x_request_id: str | None) -> str | None:
+        executed = self._books.executed(action, x_request_id) if self._config.deduplicate else []
+        return executed[0].request_id if executed else None
+
+    def _undo(self, x_request_id: str, now: float) -> str:
+        if not self._books.was_executed(Action.ASSIGN, x_request_id):
+            raise licence_refusal(404, f"There is no transaction {x_request_id}.")
+        executed = self._books.executed(Action.ASSIGN, x_request_id)
+        for execution in executed:
+            _check_revocable(execution.sku_number)
+        request_id = self._new_id()
+        for execution in executed:
+            numbers = self._books.account(execution.account_name).undo(execution)
+            undone = replace(
+                execution, request_id=request_id, action=Action.UNASSIGN, devices=numbers, at=now
+            )
+            self._books.record(undone)
+        self._books.forget(Action.ASSIGN, x_request_id)
+        return request_id
+
+
+def _check_x_request_id(x_request_id: str) -> None:
+    if not _X_REQUEST_ID.fullmatch(x_request_id):
+        raise licence_refusal(400, "X-Request-ID must be one digit, a dash and 3 to 30 digits.")
+
+
+def _check_revocable(sku: str) -> None:
+    if SKUS.get(sku) is Licence.LIFETIME:
+        raise licence_refusal(400, f"Lifetime licenses ({sku}) can't be unassigned.")
+
+
+def _subscription(account: AccountBook, sku: str) -> Subscription:
+    return Subscription(
+        sku_number=sku,
+        license_type=SKUS.get(sku, Licence.FLEXIBLE).title(),
+        license_purchased=account.bought[sku],
+        license_assigned=account.in_use[sku],
+        license_available=account.available(sku),
+    )

@@ -1,0 +1,52 @@
+"""How the carrier says no: the shapes that its licence endpoints, its platform and its gateway answer in."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+
+import msgspec
+from starlette.responses import Response
+
+SERVICE = "UnifiedWebService"
+
+
+class Refusal(Exception):  # noqa: N818 - an answer, not a failure of the sandbox
+    """An answer other than success: `status`, JSON `body` and further `headers`."""
+
+    def __init__(self, status: int, body: object, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(status, body)
+        self.status = status
+        self.body = msgspec.json.encode(body)
+        self.headers = headers
+
+
+def licence_refusal(status: int, message: str, headers: Mapping[str, str] | None = None) -> Refusal:
+    """Shape of the licence endpoints: the status again as `errorCode`, and an `errorUrl`."""
+    body = {
+        "errorCode": str(status),
+        "errorMessage": message,
+        "errorUrl": f"https://carrier.example/errors/{status}",
+    }
+    return Refusal(status, body, headers)
+
+
+def platform_refusal(code: str, message: str) -> Refusal:
+    """Shape of the platform: a stable `code` behind the service's name; the status follows from the code."""
+    return Refusal(_status_of(code), {"errorCode": f"{SERVICE}.{code}", "errorMessage": message})
+
+
+def _status_of(code: str) -> int:
+    if ".SessionToken." in code:
+        return HTTPStatus.UNAUTHORIZED
+    if code.endswith("NotFound"):
+        return HTTPStatus.NOT_FOUND
+    return HTTPStatus.BAD_REQUEST
+
+
+def gateway_refusal(status: int, code: str, message: str, description: str) -> Refusal:
+    """Shape of the API gateway, with its outer `fault`."""
+    return Refusal(status, {"fault": {"code": code, "message": message, "description": description}})
+
+
+def refusal_answer(refusal: Refusal) -> Response:
+    """The refusal as the answer that goes out."""
+    return Response(refusal.body, refusal.status, refusal.headers, media_type="application/json")

@@ -1,0 +1,92 @@
+"""The sandbox over TCP, on loopback only: uvicorn on uvloop with httptools."""
+
+import os
+import signal
+import socket
+import struct
+import sys
+import threading
+
+import msgspec
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from batchlic.sandbox.app import Sandbox
+from batchlic.sandbox.config import SandboxConfig
+from batchlic.sandbox.faults import DROP
+from batchlic.sandbox.listening import base_url, listen
+
+_NO_LINGER = struct.pack("ii", 1, 0)
+
+
+class DroppingProtocol(HttpToolsProtocol):
+    """HTTP/1.1 that lets the app break the connection it is answering on."""
+
+    def on_message_begin(self) -> None:
+        """Hand the app the means with each request."""
+        super().on_message_begin()
+        self.scope["state"][DROP] = self._drop
+
+    def _drop(self) -> None:
+        if self.cycle.response_started:
+            self.transport.close()
+            return
+        connection = self.transport.get_extra_info("socket")
+        with socket.socket(fileno=os.dup(connection.fileno())) as same:
+            # Closing with a linger time of 0 sends RST in place of FIN (RFC 9293 calls it ABORT).
+            same.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+        self.transport.abort()
+
+
+def serve(config: SandboxConfig, host: str = "127.0.0.1", port: int = 0) -> None:
+    """Run a sandbox until Ctrl-C or SIGTERM; its base URL goes to stdout as a line of JSON."""
+    listener = listen(host, port)
+    print(msgspec.json.encode({"base_url": base_url(listener)}).decode(), flush=True)  # noqa: T201 - the result
+    print(  # noqa: T201 - for people
+        f"Sandbox at {base_url(listener)}, both logins sandbox/sandbox. Ctrl-C stops it.", file=sys.stderr
+    )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        _server(config).run(sockets=[listener])
+    except KeyboardInterrupt:
+        return
+
+
+def _server(config: SandboxConfig) -> uvicorn.Server:
+    return uvicorn.Server(
+        uvicorn.Config(
+            Sandbox(config).app,
+            http=DroppingProtocol,
+            loop="uvloop",
+            ws="none",
+            lifespan="off",
+            access_log=False,
+            log_level="warning",
+            date_header=False,
+            server_header=False,
+            timeout_keep_alive=65,
+            timeout_graceful_shutdown=1,
+        )
+    )
+
+
+def serve_parent() -> None:
+    """Run a sandbox for the process that started this one: `python -m batchlic.sandbox.server FD`.
+
+    The listening socket is inherited as file descriptor FD, the configuration comes as a line of JSON on
+    stdin, and the sandbox ends when stdin does, which is also when the parent dies.
+    """
+    listener = socket.socket(fileno=int(sys.argv[1]))
+    config = msgspec.json.decode(sys.stdin.buffer.readline(), type=SandboxConfig)
+    threading.Thread(target=_end_with_stdin, daemon=True).start()
+    _server(config).run(sockets=[listener])
+
+
+def _end_with_stdin() -> None:
+    """End at once, whatever is in flight: there is nothing to save."""
+    sys.stdin.buffer.read()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    serve_parent()

@@ -1,0 +1,91 @@
+"""The sandbox without sockets: an httpx transport that fails as a real connection would."""
+
+from collections.abc import MutableMapping
+from typing import Any
+
+import anyio
+import httpx
+from starlette.types import ASGIApp
+
+from batchlic.sandbox.faults import DROP
+
+
+class InProcessTransport(httpx.AsyncBaseTransport):
+    """Hands each request to an ASGI app in the caller's own task, on asyncio or trio, under any clock.
+
+    Beyond httpx.ASGITransport it keeps the read time-out of the request, between any two parts of the
+    answer, and turns a dropped connection into the errors that httpx raises for one. Answers arrive whole.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Answer, or raise httpx.ReadTimeout, httpx.ReadError or httpx.RemoteProtocolError."""
+        await anyio.lowlevel.checkpoint()
+        exchange = _Exchange(await request.aread(), request.extensions.get("timeout", {}).get("read"))
+        with exchange.until_broken:
+            await self._app(exchange.scope_of(request), exchange.receive, exchange.send)
+        return exchange.response()
+
+
+class _Exchange:
+    """One request and its answer: the server's end of a connection that does not exist."""
+
+    def __init__(self, body: bytes, read_timeout_s: float | None) -> None:
+        self._body: bytes | None = body
+        self._read_timeout_s = read_timeout_s
+        self._dropped = False
+        self._status: int | None = None
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._parts: list[bytes] = []
+        self.until_broken = anyio.CancelScope()
+        self._wait_for_next_part()
+
+    def scope_of(self, request: httpx.Request) -> MutableMapping[str, Any]:
+        return {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": request.method,
+            "headers": [(name.lower(), value) for name, value in request.headers.raw],
+            "scheme": request.url.scheme,
+            "path": request.url.path,
+            "raw_path": request.url.raw_path.split(b"?")[0],
+            "query_string": request.url.query,
+            "root_path": "",
+            "server": (request.url.host, request.url.port),
+            "client": ("127.0.0.1", 0),
+            "state": {DROP: self._drop},
+        }
+
+    async def receive(self) -> MutableMapping[str, Any]:
+        if self._body is None:
+            await anyio.sleep_forever()
+        body, self._body = self._body, None
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(self, message: MutableMapping[str, Any]) -> None:
+        self._wait_for_next_part()
+        if message["type"] == "http.response.start":
+            self._status, self._headers = message["status"], message["headers"]
+        else:
+            self._parts.append(message["body"])
+
+    def response(self) -> httpx.Response:
+        """The answer that was sent; or the error that its absence is."""
+        if self._dropped and self._status is None:
+            raise httpx.ReadError("The sandbox reset the connection.")
+        if self._dropped:
+            raise httpx.RemoteProtocolError("The sandbox ended the connection within an answer.")
+        if self._status is None or self.until_broken.cancelled_caught:
+            raise httpx.ReadTimeout("The sandbox did not answer in time.")
+        return httpx.Response(self._status, headers=self._headers, content=b"".join(self._parts))
+
+    def _drop(self) -> None:
+        self._dropped = True
+        self.until_broken.cancel()
+
+    def _wait_for_next_part(self) -> None:
+        if self._read_timeout_s is not None:
+            self.until_broken.deadline = anyio.current_time() + self._read_timeout_s
