@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from batchlic.errors import RefusedToStart, RunFolderError
 
@@ -60,6 +61,12 @@ class RunFolder:
             raise RunFolderError(
                 f"{self.path}: can't make the run folder: {error.strerror}; name another with --run-dir"
             ) from error
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A path for a file that is only looked at, and gone afterwards."""
+        with TemporaryDirectory(prefix="batchlic-") as folder:
+            yield Path(folder) / "scratch.parquet"
 
     @contextmanager
     def locked(self) -> Iterator[None]:

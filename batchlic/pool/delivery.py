@@ -7,7 +7,6 @@ import itertools
 import math
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import anyio
@@ -21,25 +20,13 @@ from batchlic.pool.breaker import CircuitBreaker
 from batchlic.pool.isolation import can_be_split, isolate
 from batchlic.pool.pace import Pace, Signal, SignalKind, Turn
 from batchlic.pool.refusals import RefusalWatch
+from batchlic.pool.remaining import Delivery
 from batchlic.pool.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
     from batchlic.chunker import Batch
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """A batch, or what is left of one, to be seen through.
-
-    `attempts` were already made to send exactly these devices; `is_refused` says that the last of them was
-    refused as it stands, so that only parts may be sent.
-    """
-
-    batch: Batch
-    attempts: int = 0
-    is_refused: bool = False
 
 
 class Observer(Protocol):
@@ -84,27 +71,39 @@ class Pool:
         self._in_flight: set[anyio.CancelScope] = set()
         self._failure: BatchlicError | None = None
         self._last_progress = 0.0
-        self._proven_generation = 0
+        self._rejected_generation = -1
+        self._useless_tokens = 0
 
     async def deliver(self, deliveries: Iterable[Delivery]) -> None:
-        """See all deliveries through; return early, without an error, after `stop`.
+        """See all deliveries through.
 
-        Raises CredentialsRejected or StoppedEarly when going on makes no sense; requests in flight are
-        finished and recorded first.
+        Raises CredentialsRejected or StoppedEarly when going on makes no sense or `stop` was called;
+        requests in flight are finished and recorded first.
         """
         self._last_progress = anyio.current_time()
         send, receive = anyio.create_memory_object_stream[Delivery](self._workers)
-        with self._scope:
+        with self._scope, send, receive:
+            await self._policy.reach(self._client.login, since=self._last_progress)
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._feed, deliveries, send)
+                tasks.start_soon(self._feed, deliveries, send.clone())
                 for _ in range(self._workers):
                     tasks.start_soon(self._work, receive.clone())
+                send.close()
                 receive.close()
         if self._failure is not None:
             raise self._failure
 
-    def stop(self) -> None:
-        """Send nothing new; requests in flight are finished and recorded."""
+    @property
+    def is_stopping(self) -> bool:
+        """Whether nothing new is sent any more."""
+        return self._scope.cancel_called
+
+    def stop(self, reason: str) -> None:
+        """Send nothing new: requests in flight are finished, then `deliver` raises StoppedEarly."""
+        self._fail(StoppedEarly(f"{reason}; resume the run to go on"))
+
+    def _fail(self, error: BatchlicError) -> None:
+        self._failure = self._failure or error
         self._scope.cancel()
 
     def abort(self) -> None:
@@ -124,8 +123,7 @@ class Pool:
                 async for delivery in receive:
                     await self._see_through(delivery)
             except BatchlicError as error:
-                self._failure = self._failure or error
-                self._scope.cancel()
+                self._fail(error)
 
     async def _see_through(self, delivery: Delivery) -> None:
         accepted = False
@@ -213,17 +211,23 @@ class Pool:
             )
 
     async def _renew_where_unauthorized(self, answer: Answer) -> None:
-        """Renew the token that an answer rejects, unless two fresh logins in a row were of no use."""
+        """Renew the token that an answer rejects; CredentialsRejected once fresh ones are of no use."""
         if answer.outcome is not Outcome.UNAUTHORIZED:
-            self._proven_generation = max(self._proven_generation, answer.credentials_generation)
+            self._useless_tokens = 0
             return
-        if answer.credentials_generation > self._proven_generation + 1:
+        if answer.credentials_generation > self._rejected_generation:
+            self._rejected_generation = answer.credentials_generation
+            self._useless_tokens += 1
+        if self._useless_tokens > MAX_USELESS_TOKENS:
             raise CredentialsRejected(
                 "the carrier rejects the tokens that it has just given: "
                 f"{answer.error_code} {answer.error_message}"
             )
-        await self._client.renew(answer)
+        await self._policy.reach(lambda: self._client.renew(answer), since=self._last_progress)
 
+
+MAX_USELESS_TOKENS = 2
+"""Generations of tokens in a row that the carrier may reject without having accepted one."""
 
 REFUSED_EARLIER = Answer(outcome=Outcome.REFUSED)
 """Stands for a refusal in an earlier sitting of the run, whose named devices are not known any more."""

@@ -14,9 +14,16 @@ from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 
 import anyio
-from tenacity import AsyncRetrying, RetryCallState, retry_if_result, wait_random_exponential
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception_type,
+    retry_if_result,
+    wait_random_exponential,
+)
 
 from batchlic.carrier.answers import Answer, Outcome
+from batchlic.carrier.auth import CarrierUnreachable
 
 _backoff = wait_random_exponential(multiplier=0.5, max=60)
 
@@ -46,6 +53,20 @@ class RetryPolicy:
         return await AsyncRetrying(sleep=anyio.sleep, wait=_wait, retry=retry_if_result(is_sent_again))(
             attempt
         )
+
+    async def reach(self, ask: Callable[[], Awaitable[None]], *, since: float) -> None:
+        """Call `ask` until it reaches the carrier; its CarrierUnreachable passes after `give_up_after`."""
+
+        def is_too_late(_: RetryCallState) -> bool:
+            return anyio.current_time() - since > self.give_up_after
+
+        await AsyncRetrying(
+            sleep=anyio.sleep,
+            wait=_backoff,
+            retry=retry_if_exception_type(CarrierUnreachable),
+            stop=is_too_late,
+            reraise=True,
+        )(ask)
 
 
 def _wait(state: RetryCallState) -> float:

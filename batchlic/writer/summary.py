@@ -1,7 +1,6 @@
 """summary.json: one run in figures, as its files tell them."""
 
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import polars as pl
@@ -36,7 +35,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     started_at: str | None
     finished_at: str | None
     devices_per_second: float | None
-    exit_code: int
+    exit_code: int | None
+    """None while the run is at work, or after it was killed."""
     stopped_because: str | None = None
     notes: list[str] = []
 
@@ -69,6 +69,6 @@ def write_summary(path: Path, summary: Summary) -> None:
         temporary.write_bytes(encoded + b"\n")
 
 
-def read_summary(path: Path) -> dict[str, Any]:
+def read_summary(path: Path) -> Summary:
     """The summary as it stands in the file."""
-    return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    return msgspec.json.decode(path.read_bytes(), type=Summary)

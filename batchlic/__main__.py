@@ -1,0 +1,5 @@
+"""`python -m batchlic`."""
+
+from batchlic.cli import main
+
+main()

@@ -1,0 +1,207 @@
+"""The doors: parses arguments, calls the rooms, prints, and turns errors into exit codes.
+
+Everything heavy is imported where it is used, so that `--help` answers at once.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from batchlic.errors import BatchlicError, ExitCode, RefusedToStart
+from batchlic.options import Json, OnSandbox, PlanOptions, RunOptions, flattened
+
+if TYPE_CHECKING:
+    from batchlic.chunker import Plan
+    from batchlic.job import Job, Rehearsal
+    from batchlic.run import Target
+    from batchlic.writer.summary import Summary
+
+app = typer.Typer(
+    name="batchlic",
+    help="Assign, move and take back SIM-Secure licences for very large IoT device inventories.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Inventories = Annotated[
+    list[str], typer.Argument(metavar="INVENTORY...", help="Files that hold the devices.")
+]
+JobFile = Annotated[Path, typer.Argument(metavar="JOB.toml", help="A job file, as in jobs/.")]
+RunDirectory = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The folder of a run.")]
+
+
+def main() -> None:
+    """Run the command line; exit with the codes of `batchlic.errors.ExitCode`."""
+    try:
+        app()
+    except BatchlicError as error:
+        _say(f"batchlic: {error}")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        _say("batchlic: stopped; a run that had begun to send can be resumed")
+        sys.exit(ExitCode.STOPPED)
+
+
+@app.command()
+@flattened
+def run(job: JobFile, *, options: RunOptions) -> None:
+    """Run a job file; flags win over what it says."""
+    from batchlic.job import load_job
+
+    _start(load_job(job, options.overrides()), options)
+
+
+@app.command()
+@flattened
+def assign(inventory: Inventories, *, options: RunOptions) -> None:
+    """Put a licence on every device of the inventories."""
+    _start(_job("assign", inventory, options), options)
+
+
+@app.command()
+@flattened
+def unassign(inventory: Inventories, *, options: RunOptions) -> None:
+    """Take the licence back from every device of the inventories; never a Lifetime one."""
+    _start(_job("unassign", inventory, options), options)
+
+
+@app.command()
+@flattened
+def plan(inventory: Inventories, *, options: PlanOptions) -> None:
+    """Write plan.parquet and rejects.parquet, no more: no network, no credentials.
+
+    A single argument that ends in .toml is read as a job file.
+    """
+    from batchlic.job import load_job
+    from batchlic.run import new_run_id, plan_only
+    from batchlic.runfolder import RunFolder
+
+    if len(inventory) == 1 and inventory[0].endswith(".toml"):
+        job = load_job(Path(inventory[0]), options.overrides())
+    else:
+        job = _job("assign", inventory, options)
+    folder = RunFolder(options.run_dir or Path("runs") / new_run_id())
+    _print_plan(plan_only(job, folder), folder.path, as_json=options.json)
+
+
+@app.command()
+def resume(run_dir: RunDirectory, *, sandbox: OnSandbox = False, json: Json = False) -> None:
+    """Go on with a run where it ended; a finished one is left as it is."""
+    from batchlic.job import Rehearsal
+    from batchlic.run import resume as resume_run
+    from batchlic.runfolder import RunFolder
+
+    with _target(Rehearsal() if sandbox else None) as target:
+        summary = resume_run(RunFolder(run_dir), target)
+    _finish(summary, run_dir, as_json=json)
+
+
+@app.command()
+def status(run_dir: RunDirectory, *, json: Json = False) -> None:
+    """Say how a run stands, at work or ended."""
+    from batchlic.run import status as status_of
+    from batchlic.runfolder import RunFolder
+
+    _print(status_of(RunFolder(run_dir)), run_dir, as_json=json)
+
+
+def _job(action: Literal["assign", "unassign"], inventory: list[str], options: PlanOptions) -> "Job":
+    from batchlic.job import make_job
+
+    content = {"name": action, "action": action, "inventory": {"files": inventory}}
+    return make_job(content, options.overrides(), where="options")
+
+
+def _start(job: "Job", options: RunOptions) -> None:
+    from batchlic.run import new_run_id, start
+    from batchlic.runfolder import RunFolder
+
+    if options.dry_run:
+        _rehearse_planning(job, options)
+        return
+    run_id = new_run_id()
+    folder = RunFolder(options.run_dir or Path("runs") / run_id)
+    with _target(job.sandbox if options.sandbox else None) as target:
+        ask = None if options.yes or options.sandbox or not sys.stdin.isatty() else _ask
+        summary = start(job, folder, target, run_id=run_id, ask=ask)
+    _finish(summary, folder.path, as_json=options.json)
+
+
+def _rehearse_planning(job: "Job", options: RunOptions) -> None:
+    from batchlic.run import plan_only
+    from batchlic.runfolder import RunFolder
+
+    with TemporaryDirectory(prefix="batchlic-") as folder:
+        planned = plan_only(job, RunFolder(Path(folder)))
+        job.require_consent(group.sku_number for group in planned.groups)
+        _print_plan(planned, None, as_json=options.json)
+
+
+@contextmanager
+def _target(rehearsal: "Rehearsal | None") -> Iterator["Target"]:
+    """The carrier of the settings, or a sandbox for as long as the block lasts."""
+    from batchlic.run import Target
+
+    if rehearsal is None:
+        from batchlic.settings import load_settings
+
+        settings = load_settings()
+        yield Target(settings.base_url, settings.base_url, settings.credentials(), tuple(settings.secrets()))
+        return
+    from batchlic.carrier.auth import Credentials, Secret
+    from batchlic.sandbox.config import SandboxConfig
+    from batchlic.sandbox.embedded import embedded
+
+    name = Secret("sandbox")
+    credentials = Credentials(client_id=name, client_secret=name, username=name, password=name)
+    config = SandboxConfig(
+        rate=rehearsal.rate, burst=rehearsal.burst, latency_s=rehearsal.latency, seed=rehearsal.seed
+    )
+    with embedded(config) as base_url:
+        yield Target("sandbox", base_url, credentials, ())
+
+
+def _ask(question: str) -> None:
+    if not typer.confirm(question, err=True):
+        raise RefusedToStart("nothing was sent")
+
+
+def _finish(summary: "Summary", folder: Path, *, as_json: bool) -> None:
+    _print(summary, folder, as_json=as_json)
+    sys.exit(summary.exit_code)
+
+
+def _print(summary: "Summary", folder: Path, *, as_json: bool) -> None:
+    from batchlic.screen import describe
+
+    if as_json:
+        _put(summary)
+    else:
+        _say(describe(summary, folder))
+
+
+def _print_plan(planned: "Plan", folder: Path | None, *, as_json: bool) -> None:
+    from batchlic.screen import describe_plan
+
+    if as_json:
+        _put(planned)
+    else:
+        _say(describe_plan(planned, folder))
+
+
+def _put(result: object) -> None:
+    import msgspec
+
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(result), indent=2).decode() + "\n")
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")

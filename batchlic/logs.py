@@ -1,0 +1,82 @@
+"""Logs: JSON lines in run.log, readable ones for people on stderr, secrets in neither (promise F)."""
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TextIO
+
+import msgspec
+import structlog
+from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
+
+REDACTED = "[redacted]"
+_SECRET_KEYS = ("authorization", "password", "secret", "token", "vz-m2m-token")
+
+
+class Redaction:
+    """A structlog processor that takes known secrets out of every value, however deep."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        self._secrets = sorted(filter(None, secrets), key=len, reverse=True)
+
+    def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        """Return the event without secrets, in values that JSON knows."""
+        return {key: self._clean(key, value) for key, value in event.items()}
+
+    def _clean(self, key: str, value: Any) -> Any:  # noqa: ANN401 - whatever is logged
+        if key.lower().endswith(_SECRET_KEYS):
+            return REDACTED
+        match value:
+            case str():
+                for secret in self._secrets:
+                    value = value.replace(secret, REDACTED)
+                return value
+            case dict():
+                return {inner: self._clean(str(inner), v) for inner, v in value.items()}
+            case list() | tuple():
+                return [self._clean(key, v) for v in value]
+            case int() | float() | None:
+                return value
+            case _:
+                return self._clean(key, str(value))
+
+
+class RunLog:
+    """The log of one run; a context manager that gives the logger and closes its file."""
+
+    def __init__(self, path: Path, *, secrets: Iterable[str], people: TextIO = sys.stderr) -> None:
+        self._path = path
+        self._people = people
+        self._redaction = Redaction(secrets)
+        self._console = structlog.dev.ConsoleRenderer(colors=people.isatty())
+
+    def __enter__(self) -> Self:
+        self._file = self._path.open("a", encoding="utf-8", buffering=1)
+        self._path.chmod(0o600)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def logger(self, **bound: str) -> FilteringBoundLogger:
+        """A logger whose every line says `bound`."""
+        processors: list[Processor] = [
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            self._redaction,
+            self._write,
+        ]
+        logger: FilteringBoundLogger = structlog.wrap_logger(
+            None, processors=processors, wrapper_class=structlog.make_filtering_bound_logger("INFO")
+        )
+        return logger.bind(**bound)
+
+    def _write(self, logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+        self._file.write(msgspec.json.encode(event).decode() + "\n")
+        if method in {"warning", "error", "critical", "exception"}:
+            print(self._console(logger, method, event), file=self._people)
+        raise structlog.DropEvent

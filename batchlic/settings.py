@@ -1,0 +1,84 @@
+"""Where the carrier is and as whom we talk to it: environment, `.env`, credentials file.
+
+Secrets come from nowhere else, and a file that holds them must be its owner's alone (promise F).
+"""
+
+import os
+import stat
+from difflib import get_close_matches
+from pathlib import Path
+
+from pydantic import SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from batchlic.carrier.auth import Credentials, Secret
+from batchlic.errors import UsageError
+
+PREFIX = "BATCHLIC_"
+CREDENTIALS_FILE = "BATCHLIC_CREDENTIALS_FILE"
+"""Names a file of the same form as `.env`, for schedulers that hand secrets over as files."""
+
+_LATER = ("BATCHLIC_LISTENER_",)
+"""Settings of the callback listener, read by its own room."""
+
+
+class Settings(BaseSettings):
+    """The settings, each from `BATCHLIC_` and its name in capitals; the environment wins over files."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", hide_input_in_errors=True)
+
+    base_url: str = "https://thingspace.verizon.com/api"
+    client_id: SecretStr | None = None
+    client_secret: SecretStr | None = None
+    username: SecretStr | None = None
+    password: SecretStr | None = None
+    access_token: SecretStr | None = None
+    session_token: SecretStr | None = None
+
+    def credentials(self) -> Credentials:
+        """Who we are to the carrier. Raises UsageError that names the settings which are missing."""
+        names = Credentials.__dataclass_fields__
+        values: dict[str, SecretStr | None] = {name: getattr(self, name) for name in names}
+        return Credentials(**{name: Secret(v.get_secret_value()) for name, v in values.items() if v})
+
+    def secrets(self) -> list[str]:
+        """Every secret text, for the log's redaction."""
+        values = (getattr(self, name) for name in type(self).model_fields)
+        return [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
+
+
+def load_settings() -> Settings:
+    """Read environment, `.env` and the credentials file. Raises UsageError on a wrong or unsafe setting."""
+    files = [file for file in (Path(".env"), _credentials_file()) if file is not None and file.exists()]
+    for file in files:
+        _refuse_open_file(file)
+    _refuse_unknown(os.environ)
+    try:
+        return Settings(_env_file=files)  # type: ignore[call-arg]  # pydantic-settings' own argument
+    except ValidationError as error:
+        wrong = "; ".join(f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
+        raise UsageError(f"settings: {wrong}") from None
+
+
+def _credentials_file() -> Path | None:
+    name = os.environ.get(CREDENTIALS_FILE)
+    if name is None:
+        return None
+    if not Path(name).is_file():
+        raise UsageError(f"{CREDENTIALS_FILE}: there is no file {name}")
+    return Path(name)
+
+
+def _refuse_open_file(file: Path) -> None:
+    mode = file.stat().st_mode
+    if mode & (stat.S_IRWXG | stat.S_IRWXO) and PREFIX in file.read_text(errors="replace"):
+        raise UsageError(f"{file}: holds settings, but others may read it: chmod 600 {file}")
+
+
+def _refuse_unknown(environment: os._Environ[str]) -> None:
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | {CREDENTIALS_FILE}
+    for name in environment:
+        if name.startswith(PREFIX) and name not in known and not name.startswith(_LATER):
+            near = get_close_matches(name, known, n=1)
+            hint = f": did you mean {near[0]}?" if near else ""
+            raise UsageError(f"{name}: there is no such setting{hint}")
