@@ -1,6 +1,7 @@
 """The carrier as a Starlette app: its endpoints, and two of the sandbox's own to look into the books."""
 
 import random
+import re
 import time
 import uuid
 from collections import Counter
@@ -32,6 +33,7 @@ from batchlic.sandbox.transport import InProcessTransport
 Headers = dict[bytes, bytes]
 
 _LOGIN_BODY = msgspec.json.Decoder(LoginBody)
+_PRODUCED = re.compile(rb"\*/\*|application/(\*|json)")
 _RECORDS_PER_CHUNK = 1000
 
 
@@ -90,15 +92,15 @@ class Sandbox:
 
     async def _licences(self, request: Request) -> Response:
         """Assign and unassign: the only endpoint with limits, latency and faults."""
-        headers = _headers(request)
+        headers, now = _headers(request), anyio.current_time()
         fault = None
         try:
-            access = self._logins.check_access(headers, anyio.current_time())
-            await self._enter()
+            access = self._logins.check_access(headers, now)
+            await self._enter(now)
             try:
-                session = self._logins.check_session(headers, anyio.current_time())
+                session = self._logins.check_session(headers, now)
                 fault = self._dice.throw()
-                self._expire(fault, access, session)
+                self._expire(fault, access, session, now)
                 answer = await self._serve(request, headers, fault)
             finally:
                 self._gate.leave()
@@ -107,18 +109,18 @@ class Sandbox:
         self.tally[fault or str(answer.status_code)] += 1
         return answer
 
-    async def _enter(self) -> None:
+    async def _enter(self, now: float) -> None:
         try:
-            self._gate.enter(anyio.current_time())
+            self._gate.enter(now)
         except Throttled as throttled:
             await _work(self.config.latency_s)
             raise throttle_refusal(self.config, throttled.wait_s, self._wall_clock()) from None
 
-    def _expire(self, fault: Fault | None, access: str, session: str) -> None:
+    def _expire(self, fault: Fault | None, access: str, session: str, now: float) -> None:
         if fault is Fault.TOKEN_EXPIRED:
-            raise self._logins.expire_access(access, anyio.current_time())
+            raise self._logins.expire_access(access, now)
         if fault is Fault.SESSION_EXPIRED:
-            raise self._logins.expire_session(session, anyio.current_time())
+            raise self._logins.expire_session(session, now)
 
     async def _serve(self, request: Request, headers: Headers, fault: Fault | None) -> Response:
         """Work, execute, work; so a caller that leaves early may or may not have been served."""
@@ -215,8 +217,7 @@ async def _work(seconds: float) -> None:
 
 def _headers(request: Request) -> Headers:
     headers: Headers = dict(request.scope["headers"])
-    accepted = headers.get(b"accept", b"*/*")
-    if not any(kind in accepted for kind in (b"*/*", b"application/json", b"application/*")):
+    if not _PRODUCED.search(headers.get(b"accept", b"*/*")):
         raise licence_refusal(406, "Only application/json is produced.")
     return headers
 

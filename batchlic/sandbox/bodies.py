@@ -21,6 +21,8 @@ DIGITS_BY_KIND = {
 }
 """Kinds of identifier the carrier knows, and how many decimal digits each has at most."""
 
+_SHAPES = frozenset((kind, digits) for kind, most in DIGITS_BY_KIND.items() for digits in range(3, most + 1))
+
 Name = Annotated[str, Meta(min_length=3, max_length=32)]
 
 
@@ -97,17 +99,18 @@ def check_identifiers(devices: Iterable[DeviceBody]) -> None:
     """Refuse identifiers of an unknown kind, with anything but ASCII digits, or too long for their kind."""
     identifiers = [identifier for device in devices for identifier in device.device_ids]
     together = "".join([identifier.id for identifier in identifiers])
-    well_formed = together.isascii() and together.isdigit()
+    shapes = {(identifier.kind, len(identifier.id)) for identifier in identifiers}
+    if together.isascii() and together.isdigit() and shapes <= _SHAPES:
+        return
     for identifier in identifiers:
-        longest = DIGITS_BY_KIND.get(identifier.kind)
-        if longest is None:
-            raise platform_refusal("INPUT_INVALID.Device.Kind.Invalid", f"Unknown kind {identifier.kind}.")
-        if len(identifier.id) > longest or not (well_formed or _is_digits(identifier.id)):
-            raise platform_refusal(
-                "INPUT_INVALID.Device.Identifier.Invalid",
-                f"{identifier.id} is not a valid {identifier.kind}.",
-            )
+        _check_identifier(identifier)
 
 
-def _is_digits(text: str) -> bool:
-    return text.isascii() and text.isdigit()
+def _check_identifier(identifier: DeviceIdBody) -> None:
+    if identifier.kind not in DIGITS_BY_KIND:
+        raise platform_refusal("INPUT_INVALID.Device.Kind.Invalid", f"Unknown kind {identifier.kind}.")
+    digits = identifier.id.isascii() and identifier.id.isdigit()
+    if not digits or (identifier.kind, len(identifier.id)) not in _SHAPES:
+        raise platform_refusal(
+            "INPUT_INVALID.Device.Identifier.Invalid", f"{identifier.id} is not a valid {identifier.kind}."
+        )

@@ -13,10 +13,10 @@ active and on every account, unless it is poisoned.
 """
 
 from array import array
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import chain
 
 import msgspec
 
@@ -62,11 +62,12 @@ class AccountBook:
         self.name = name
         self.bought = bought
         self.in_use = dict.fromkeys(bought, 0)
+        self.executions: list[Execution] = []
+        self._refusals: Counter[int] = Counter()
         self._count = 0
         self._numbers: defaultdict[str, dict[str, int]] = defaultdict(dict)
         self._aliases: dict[int, int] = {}
         self._held = {sku: array("I") for sku in bought}
-        self._assigned, self._unassigned, self._refused = array("I"), array("I"), array("I")
 
     @property
     def device_count(self) -> int:
@@ -79,41 +80,36 @@ class AccountBook:
 
     def numbers_of(self, devices: Sequence[DeviceBody]) -> "array[int]":
         """Device numbers of a request's devices; devices not seen before are entered."""
-        numbers = array("I", [self._number_of(device) for device in devices])
-        self._grow()
-        return numbers
+        return array("I", [self._number_of(device) for device in devices])
 
     def assign(self, sku: str, numbers: "array[int]") -> None:
         """Every device takes one more licence."""
-        held, assigned = self._held[sku], self._assigned
+        held = self._held_of(sku)
         for number in numbers:
             held[number] += 1
-            assigned[number] += 1
         self.in_use[sku] += len(numbers)
 
     def unassign(self, sku: str, numbers: "array[int]") -> None:
         """Every device gives back all licences of the SKU."""
-        held, unassigned = self._held[sku], self._unassigned
+        held = self._held_of(sku)
         for number in numbers:
             self.in_use[sku] -= held[number]
             held[number] = 0
-            unassigned[number] += 1
 
     def undo(self, execution: Execution) -> "array[int]":
         """Every device of the execution gives back the licence it took, if it still has it."""
-        held = self._held[execution.sku_number]
+        sku = execution.sku_number
+        held = self._held_of(sku)
         numbers = array("I", [self._current(number) for number in execution.devices])
         for number in numbers:
             taken = min(held[number], 1)
             held[number] -= taken
-            self.in_use[execution.sku_number] -= taken
-            self._unassigned[number] += 1
+            self.in_use[sku] -= taken
         return numbers
 
     def refuse(self, numbers: "array[int]") -> None:
         """Every device was in a request that was refused."""
-        for number in numbers:
-            self._refused[number] += 1
+        self._refusals.update(numbers)
 
     def records(self) -> Iterator[DeviceRecord]:
         """All devices of the account, in the order in which they were first seen."""
@@ -121,49 +117,51 @@ class AccountBook:
         for kind, numbers in self._numbers.items():
             for digits, number in numbers.items():
                 identifiers[self._current(number)].append((kind, digits))
+        assigned, unassigned = self._executed(Action.ASSIGN), self._executed(Action.UNASSIGN)
+        refused = self._summed(self._refusals.elements())
+        held = {sku: self._held_of(sku) for sku in self._held}
         for number, known in enumerate(identifiers):
             if known:
-                yield self._record(number, known)
+                licences = {sku: column[number] for sku, column in held.items() if column[number]}
+                counts = assigned[number], unassigned[number], refused[number]
+                yield _record(self.name, known, licences, counts)
 
-    def _record(self, number: int, identifiers: list[tuple[str, str]]) -> DeviceRecord:
-        imei = next((digits for kind, digits in identifiers if kind == "IMEI"), None)
-        iccid = next((digits for kind, digits in identifiers if kind == "ICCID"), None)
-        shown = {("IMEI", imei), ("ICCID", iccid)}
-        licences = {sku: column[number] for sku, column in self._held.items() if column[number]}
-        return DeviceRecord(
-            account_name=self.name,
-            imei=imei,
-            iccid=iccid,
-            sku_number=next(iter(licences), None),
-            licences=licences,
-            assigned=self._assigned[number],
-            unassigned=self._unassigned[number],
-            refused=self._refused[number],
-            further_ids=[f"{kind}:{digits}" for kind, digits in identifiers if (kind, digits) not in shown],
-        )
+    def _executed(self, action: Action) -> "array[int]":
+        executions = [execution for execution in self.executions if execution.action is action]
+        return self._summed(chain.from_iterable(execution.devices for execution in executions))
+
+    def _summed(self, numbers: Iterable[int]) -> "array[int]":
+        """How often each device is among the numbers."""
+        sums = array("I", bytes(4 * self._count))
+        for number in numbers:
+            sums[self._current(number)] += 1
+        return sums
 
     def _number_of(self, device: DeviceBody) -> int:
-        known = [self._numbers[identifier.kind].get(identifier.id) for identifier in device.device_ids]
-        first = known[0]
-        if first is not None and first not in self._aliases and known.count(first) == len(known):
-            return first
-        return self._join(device, {self._current(number) for number in known if number is not None})
-
-    def _join(self, device: DeviceBody, known: set[int]) -> int:
-        """Make one device of identifiers that come together; union-find over device numbers."""
-        if known:
-            joined = min(known)
-        else:
-            joined = self._count
+        new, number = self._count, -1
+        for named in device.device_ids:
+            known = self._numbers[named.kind].setdefault(named.id, new)
+            if number < 0:
+                number = known
+            elif known != number:
+                return self._join(device)
+        if number == new:
             self._count += 1
+        return self._current(number) if self._aliases else number
+
+    def _join(self, device: DeviceBody) -> int:
+        """Make one device of identifiers that come together; union-find over device numbers."""
+        new = self._count
+        numbers = {self._numbers[named.kind].get(named.id, new) for named in device.device_ids}
+        known = {self._current(number) for number in numbers - {new}}
+        joined = min(known)
+        for named in device.device_ids:
+            self._numbers[named.kind][named.id] = joined
         for other in known - {joined}:
-            self._grow()
             self._aliases[other] = joined
-            for column in self._columns():
-                column[joined] += column[other]
-                column[other] = 0
-        for identifier in device.device_ids:
-            self._numbers[identifier.kind][identifier.id] = joined
+            for held in map(self._held_of, self._held):
+                held[joined] += held[other]
+                held[other] = 0
         return joined
 
     def _current(self, number: int) -> int:
@@ -171,15 +169,27 @@ class AccountBook:
             number = self._aliases[number]
         return number
 
-    def _grow(self) -> None:
-        for column in self._columns():
-            column.extend(repeat(0, self._count - len(column)))
+    def _held_of(self, sku: str) -> "array[int]":
+        held = self._held[sku]
+        if len(held) < self._count:
+            held.frombytes(bytes(held.itemsize * (self._count - len(held))))
+        return held
 
-    def _columns(self) -> Iterator["array[int]"]:
-        yield from self._held.values()
-        yield self._assigned
-        yield self._unassigned
-        yield self._refused
+
+def _record(
+    account: str, identifiers: list[tuple[str, str]], licences: dict[str, int], counts: tuple[int, int, int]
+) -> DeviceRecord:
+    first = dict(reversed(identifiers))
+    shown = {("IMEI", first.get("IMEI")), ("ICCID", first.get("ICCID"))}
+    return DeviceRecord(
+        account,
+        first.get("IMEI"),
+        first.get("ICCID"),
+        next(iter(licences), None),
+        licences,
+        *counts,
+        further_ids=[f"{kind}:{digits}" for kind, digits in identifiers if (kind, digits) not in shown],
+    )
 
 
 class Books:
@@ -200,6 +210,7 @@ class Books:
     def record(self, execution: Execution) -> None:
         """Enter an execution; the caller has changed the account's licences."""
         self.executions.append(execution)
+        self.account(execution.account_name).executions.append(execution)
         if execution.x_request_id is not None:
             self._by_transaction[execution.action, execution.x_request_id].append(execution)
 

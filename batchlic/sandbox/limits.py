@@ -80,7 +80,7 @@ def _quota(rate: float, window_s: float) -> int:
     return max(1, round(rate * window_s))
 
 
-class Throttled(Exception):  # noqa: N818 - an answer, not a failure of the sandbox
+class Throttled(Exception):
     """The call was kept out; the next one would come in after `wait_s`."""
 
     def __init__(self, wait_s: float) -> None:

@@ -9,7 +9,7 @@ from starlette.responses import Response
 SERVICE = "UnifiedWebService"
 
 
-class Refusal(Exception):  # noqa: N818 - an answer, not a failure of the sandbox
+class Refusal(Exception):
     """An answer other than success: `status`, JSON `body` and further `headers`."""
 
     def __init__(self, status: int, body: object, headers: Mapping[str, str] | None = None) -> None:
