@@ -38,10 +38,11 @@ class DeviceIdBody(Body, frozen=True, gc=False):
 
 
 class DeviceBody(Body, frozen=True, gc=False):
-    """One device, by all its identifiers."""
+    """One device, by all its identifiers; documents and SDK of the carrier spell the address differently."""
 
     device_ids: Annotated[list[DeviceIdBody], Meta(min_length=1, max_length=100)]
     ipaddress: str | None = None
+    ip_address: str | None = None
 
 
 class LicenceBody(Body, frozen=True, gc=False):

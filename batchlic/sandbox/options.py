@@ -1,0 +1,80 @@
+"""The sandbox's options as people type them, to what SandboxConfig holds."""
+
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TypeVar
+
+from batchlic.carrier.catalogue import SKUS
+from batchlic.errors import UsageError
+from batchlic.sandbox.config import Fault, Poison
+
+N = TypeVar("N", int, float)
+
+
+def parse_fault(text: str) -> tuple[Fault, float]:
+    """`reset-after=0.01`: a fault and the share of licence requests that meet it. Raises UsageError."""
+    name, _, rate = text.partition("=")
+    if name not in set(Fault):
+        raise UsageError(f"The sandbox has no fault {name!r}. {_suggest(name, list(Fault))}")
+    share = _number(float, rate, f"--fault {text}", "NAME=RATE, such as reset-after=0.01")
+    if not 0 <= share <= 1:
+        raise UsageError(f"--fault {text}: the rate is a share of the requests, 0 to 1.")
+    return Fault(name), share
+
+
+def parse_licences(texts: Iterable[str]) -> dict[str, int]:
+    """`5000`: of each known SKU; `SIMSec-IoT=5000`: of that one, later ones win. Raises UsageError.
+
+    Where only single SKUs are given, the account owns no others; where nothing is given, SandboxConfig's
+    own default applies and this need not be called.
+    """
+    licences: dict[str, int] = {}
+    for text in texts:
+        sku, _, count = text.rpartition("=")
+        if sku and not 3 <= len(sku) <= 32:
+            raise UsageError(f"--licences {text}: a SKU has 3 to 32 characters.")
+        number = _number(int, count, f"--licences {text}", "a count, or SKU=COUNT")
+        licences |= {sku: number} if sku else dict.fromkeys(SKUS, number)
+    return licences
+
+
+def parse_change(text: str) -> tuple[float, float]:
+    """`30=0.5`: half the limit from 30 seconds after the first licence request. Raises UsageError."""
+    at, _, factor = text.partition("=")
+    expected = "SECONDS=FACTOR, such as 30=0.5"
+    return _number(float, at, f"--change {text}", expected), _number(
+        float, factor, f"--change {text}", expected
+    )
+
+
+def read_poison_file(path: Path) -> tuple[Poison, ...]:
+    """One device a line: `identifier[,error code[,named|silent]]`; # begins a comment. Raises UsageError."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"The poison file {path} can't be read: {error}.") from None
+    stripped = ((number, line.partition("#")[0].strip()) for number, line in enumerate(lines, start=1))
+    return tuple(_poison(line, f"{path}, line {number}") for number, line in stripped if line)
+
+
+def _poison(line: str, where: str) -> Poison:
+    identifier, *rest = [part.strip() for part in line.split(",")]
+    if not (identifier.isascii() and identifier.isdigit()):
+        raise UsageError(f"{where}: {identifier!r} is not an identifier of 3 to 32 digits.")
+    if len(rest) > 2 or (len(rest) == 2 and rest[1] not in {"named", "silent"}):
+        raise UsageError(f"{where}: expected identifier[,error code[,named|silent]].")
+    code = rest[0] if rest and rest[0] else Poison(identifier=identifier).error_code
+    return Poison(identifier=identifier, error_code=code, named=rest[1:] != ["silent"])
+
+
+def _number(kind: Callable[[str], N], text: str, option: str, expected: str) -> N:
+    try:
+        return kind(text)
+    except ValueError:
+        raise UsageError(f"{option}: expected {expected}.") from None
+
+
+def _suggest(name: str, known: list[str]) -> str:
+    close = get_close_matches(name, known, n=1)
+    return f"Did you mean {close[0]}?" if close else f"There are: {', '.join(known)}."
