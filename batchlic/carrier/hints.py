@@ -16,7 +16,7 @@ _EPOCH_MS_FROM = 1e12
 
 _PREFIXES = ("ratelimit-", "x-ratelimit-", "x-rate-limit-")
 _PARAMETER = re.compile(r"([a-z]+)\s*=\s*(\d{1,18})", re.IGNORECASE)
-_NUMBER = re.compile(r"\d{1,18}(?:\.\d{1,9})?")
+_NUMBER = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,9})?")
 _LONG_NAMES = {"q": "limit", "r": "remaining", "t": "reset"}
 
 
@@ -53,8 +53,9 @@ def quota_of(headers: Mapping[str, str]) -> Quota | None:
         for prefix in _PREFIXES
         if name.startswith(prefix)
     }
-    for name, value in _PARAMETER.findall(headers.get("ratelimit", "")) if "ratelimit" in headers else ():
-        named.setdefault(_LONG_NAMES.get(name.lower(), name.lower()), value)
+    for header in ("ratelimit", "ratelimit-policy"):
+        for name, value in _PARAMETER.findall(headers.get(header, "")):
+            named.setdefault(_LONG_NAMES.get(name.lower(), name.lower()), value)
     limit, remaining, reset = (_number(named.get(key)) for key in ("limit", "remaining", "reset"))
     if limit is None and remaining is None and reset is None:
         return None
@@ -80,10 +81,12 @@ def _wait_from_header(value: str | None, now: float) -> float | None:
 
 def _wait_from_gateway(value: object, now: float) -> float | None:
     """`nextAccessTime` comes as "2026-Nov-21 19:20:00+0000 UTC", or as milliseconds since 1970."""
-    if isinstance(value, int) or (isinstance(value, str) and _number(value) is not None):
-        return _seconds_until(float(value), now)
+    if isinstance(value, int) and 0 <= value < 10**18:
+        value = f"{value:d}"
     if not isinstance(value, str):
         return None
+    if (number := _number(value)) is not None:
+        return _seconds_until(number, now)
     for form in ("%Y-%b-%d %H:%M:%S%z", "%Y-%m-%dT%H:%M:%S%z"):
         try:
             moment = datetime.strptime(value.removesuffix("UTC").strip(), form)  # noqa: DTZ007 - has %z
@@ -108,6 +111,6 @@ def _date(text: str | None) -> float | None:
         return None
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

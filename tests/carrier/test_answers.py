@@ -1,0 +1,455 @@
+"""The table of what an answer means, row by row over a real socket (promise D)."""
+
+import gzip
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import anyio
+import msgspec
+import pytest
+
+from batchlic.carrier.answers import Answer, Blame, Outcome, Token
+from batchlic.carrier.catalogue import Action
+from batchlic.carrier.client import open_client
+from batchlic.carrier.wire import Timeouts
+from tests.carrier.script import (
+    GUID,
+    IMEIS,
+    TOKENS,
+    Exchange,
+    Script,
+    client_of,
+    response,
+    scripted,
+    submission,
+)
+
+pytestmark = pytest.mark.anyio
+
+PAGE = b"<html><head><title>502 Bad Gateway</title></head><body>nginx</body></html>"
+SHORT = Timeouts(connect=0.2, exchange=0.2)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What the carrier does with a request, and what that means."""
+
+    name: str
+    script: Script
+    outcome: Outcome
+    blame: Blame | None = None
+    rejected: Token | None = None
+    timeouts: Timeouts | None = None
+
+
+def says(status: int, body: object = b"", *headers: str) -> Script:
+    async def script(exchange: Exchange) -> None:
+        await exchange.say(status, body, *headers)
+
+    return script
+
+
+def sends(data: bytes) -> Script:
+    async def script(exchange: Exchange) -> None:
+        await exchange.raw(data)
+        await exchange.stream.aclose()
+
+    return script
+
+
+def hangs_after(data: bytes) -> Script:
+    async def script(exchange: Exchange) -> None:
+        if data:
+            await exchange.raw(data)
+        await anyio.sleep_forever()
+
+    return script
+
+
+async def resets(exchange: Exchange) -> None:
+    await exchange.reset()
+
+
+def cut(status: int, body: object) -> Script:
+    return sends(response(status, body)[:-5])
+
+
+def platform(code: str) -> dict[str, str]:
+    return {"errorCode": f"UnifiedWebService.{code}", "errorMessage": "words that may change"}
+
+
+def licences(code: int) -> dict[str, str]:
+    return {"errorCode": str(code), "errorMessage": "words", "errorUrl": "https://carrier.test/errors"}
+
+
+def gateway(code: int) -> dict[str, object]:
+    return {"fault": {"code": str(code), "message": "words", "description": "more words"}}
+
+
+TAKEN = {"requestId": GUID}
+NESTED = b"[" * 60_000
+HUGE = b'{"requestId":"' + GUID.encode() + b'","x":"' + b"y" * 100_000 + b'"}'
+
+ACCEPTED = [
+    Row("200 with a requestId", says(200, TAKEN), Outcome.ACCEPTED),
+    Row("202 with a requestId", says(202, TAKEN), Outcome.ACCEPTED),
+    Row("200 with fields of a later release", says(200, TAKEN | {"new": [1]}), Outcome.ACCEPTED),
+    Row(
+        "200 compressed unasked",
+        says(200, gzip.compress(msgspec.json.encode(TAKEN)), "Content-Encoding: gzip"),
+        Outcome.ACCEPTED,
+    ),
+    Row(
+        "200 in chunks",
+        sends(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b'5\r\n{"req\r\n32\r\nuestId":"' + GUID.encode() + b'"   }\r\n0\r\n\r\n'
+        ),
+        Outcome.ACCEPTED,
+    ),
+]
+IN_DOUBT = [
+    Row("200 with nothing", says(200), Outcome.AMBIGUOUS),
+    Row("204", sends(b"HTTP/1.1 204 No Content\r\n\r\n"), Outcome.AMBIGUOUS),
+    Row("200 with a page", says(200, PAGE), Outcome.AMBIGUOUS),
+    Row("200 without a requestId", says(200, {"accountName": "1"}), Outcome.AMBIGUOUS),
+    Row("200 with a number for a requestId", says(200, {"requestId": 7}), Outcome.AMBIGUOUS),
+    Row("200 with an empty requestId", says(200, {"requestId": ""}), Outcome.AMBIGUOUS),
+    Row("200 with a requestId of many lines", says(200, {"requestId": "a\nb"}), Outcome.AMBIGUOUS),
+    Row("200 with a device's error", says(200, platform("REQUEST_FAILED.DeviceNotFound")), Outcome.AMBIGUOUS),
+    Row("200 that is not UTF-8", says(200, b'{"requestId":"\xff"}'), Outcome.AMBIGUOUS),
+    Row("200 nested too deep", says(200, NESTED), Outcome.AMBIGUOUS),
+    Row("200 too long to read", says(200, HUGE), Outcome.AMBIGUOUS),
+    Row("200 cut short", cut(200, TAKEN), Outcome.AMBIGUOUS),
+    Row(
+        "200 with a broken chunk",
+        sends(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"),
+        Outcome.AMBIGUOUS,
+    ),
+    Row(
+        "200 whose compression is broken",
+        says(200, b"no gzip at all", "Content-Encoding: gzip"),
+        Outcome.AMBIGUOUS,
+    ),
+    Row(
+        "200 that hangs in its body",
+        hangs_after(response(200, TAKEN)[:-5]),
+        Outcome.AMBIGUOUS,
+        timeouts=SHORT,
+    ),
+    Row("a reset after the request", resets, Outcome.AMBIGUOUS),
+    Row("a close after the request", sends(b""), Outcome.AMBIGUOUS),
+    Row("a close within the status line", sends(b"HTTP/1.1 20"), Outcome.AMBIGUOUS),
+    Row("a close within the headers", sends(b"HTTP/1.1 200 OK\r\nContent-Le"), Outcome.AMBIGUOUS),
+    Row("words that are no HTTP", sends(b"220 smtp.carrier.test ESMTP\r\n"), Outcome.AMBIGUOUS),
+    Row("silence after the request", hangs_after(b""), Outcome.AMBIGUOUS, timeouts=SHORT),
+    *(Row(f"{status} with a page", says(status, PAGE), Outcome.AMBIGUOUS) for status in (500, 502, 504, 599)),
+    Row(
+        "500 with the carrier's error",
+        says(500, platform("REQUEST_FAILED.UnexpectedError")),
+        Outcome.AMBIGUOUS,
+    ),
+    Row("500 with a device's error", says(500, platform("REQUEST_FAILED.DeviceNotFound")), Outcome.AMBIGUOUS),
+    Row("303, said by who has done it", says(303, b"", "Location: /done"), Outcome.AMBIGUOUS),
+    Row("304", sends(b"HTTP/1.1 304 Not Modified\r\n\r\n"), Outcome.AMBIGUOUS),
+]
+NOT_EXECUTED = [
+    Row("503 with nothing", says(503), Outcome.UNAVAILABLE),
+    Row("503 with a page", says(503, PAGE), Outcome.UNAVAILABLE),
+    Row("503 cut short", cut(503, PAGE), Outcome.UNAVAILABLE),
+    *(
+        Row(f"{status}, not followed", says(status, b"", "Location: /"), Outcome.UNAVAILABLE)
+        for status in (301, 302, 307, 308)
+    ),
+    Row("407", says(407, PAGE), Outcome.UNAVAILABLE),
+    Row("408", says(408), Outcome.UNAVAILABLE),
+    *(
+        Row(f"{status} with a proxy's page", says(status, PAGE), Outcome.UNAVAILABLE)
+        for status in (400, 401, 403, 404)
+    ),
+    Row("403 with a page cut short", cut(403, PAGE), Outcome.UNAVAILABLE),
+    Row("404 with a load balancer's words", says(404, b"default backend - 404"), Outcome.UNAVAILABLE),
+]
+THROTTLED = [
+    Row("429 with the carrier's error", says(429, licences(429)), Outcome.THROTTLED),
+    Row("429 with nothing", says(429), Outcome.THROTTLED),
+    Row("429 with a page", says(429, PAGE), Outcome.THROTTLED),
+    Row("429 cut short", cut(429, licences(429)), Outcome.THROTTLED),
+    Row(
+        "429 that hangs in its body",
+        hangs_after(response(429, licences(429))[:-5]),
+        Outcome.THROTTLED,
+        timeouts=SHORT,
+    ),
+    *(
+        Row(f"gateway {code} at {status}", says(status, gateway(code)), Outcome.THROTTLED)
+        for code, status in (
+            (900800, 429),
+            (900801, 503),
+            (900802, 400),
+            (900803, 401),
+            (900804, 403),
+            (900805, 500),
+            (900806, 200),
+            (900807, 429),
+        )
+    ),
+]
+UNAUTHORIZED = [
+    *(
+        Row(f"{code} at {status}", says(status, platform(code)), Outcome.UNAUTHORIZED, rejected=Token.SESSION)
+        for code in (
+            "REQUEST_FAILED.SessionToken.Expired",
+            "INPUT_INVALID.SessionToken.Invalid",
+            "REQUEST_FAILED.SessionToken.Format",
+        )
+        for status in (400, 401, 403)
+    ),
+    *(
+        Row(f"gateway {code}", says(401, gateway(code)), Outcome.UNAUTHORIZED, rejected=Token.ACCESS)
+        for code in (900901, 900902, 900903)
+    ),
+    Row(
+        "gateway 900901 without the fault around it",
+        says(401, gateway(900901)["fault"]),
+        Outcome.UNAUTHORIZED,
+        rejected=Token.ACCESS,
+    ),
+    Row(
+        "gateway 900901 as a number",
+        says(401, {"fault": {"code": 900901}}),
+        Outcome.UNAUTHORIZED,
+        rejected=Token.ACCESS,
+    ),
+    Row(
+        "401 that does not say which token",
+        says(401, licences(401)),
+        Outcome.UNAUTHORIZED,
+        rejected=Token.EITHER,
+    ),
+    Row("401 with nothing", says(401), Outcome.UNAUTHORIZED, rejected=Token.EITHER),
+]
+REFUSED = [
+    *(
+        Row(f"{code} at {status}", says(status, platform(code)), Outcome.REFUSED, blame)
+        for status in (400, 404)
+        for blame, codes in {
+            Blame.DEVICE: (
+                "INPUT_INVALID.Device.Identifier.Invalid",
+                "INPUT_INVALID.Device.Kind.Invalid",
+                "INPUT_INVALID.Device.Account.Invalid",
+                "REQUEST_FAILED.DeviceNotFound",
+                "INPUT_INVALID.DeviceState.Invalid",
+            ),
+            Blame.ACCOUNT: (
+                "REQUEST_FAILED.AccountNotFound",
+                "REQUEST_FAILED.AccountName",
+                "INPUT_INVALID.Account.NotDefined",
+                "REQUEST_FAILED.MultipleAccounts",
+                "INPUT_INVALID.SkuNumber.Invalid",
+                "REQUEST_FAILED.LicenseNotAvailable",
+            ),
+            Blame.UNKNOWN: ("REQUEST_FAILED.UnexpectedError", "REQUEST_FAILED.SomethingNew"),
+        }.items()
+        for code in codes
+    ),
+    Row(
+        "a code without a service name",
+        says(400, {"errorCode": "REQUEST_FAILED.DeviceNotFound"}),
+        Outcome.REFUSED,
+        Blame.DEVICE,
+    ),
+    *(
+        Row(f"{status} of the licences", says(status, licences(status)), Outcome.REFUSED, Blame.UNKNOWN)
+        for status in (400, 404, 422)
+    ),
+    *(
+        Row(f"{status} of the licences", says(status, licences(status)), Outcome.REFUSED, Blame.ACCOUNT)
+        for status in (403, 405, 406)
+    ),
+    *(Row(f"{status} with nothing", says(status), Outcome.REFUSED, Blame.UNKNOWN) for status in (400, 404)),
+    Row("gateway 900906: no such resource", says(400, gateway(900906)), Outcome.REFUSED, Blame.ACCOUNT),
+    Row("400 cut short", cut(400, licences(400)), Outcome.REFUSED, Blame.UNKNOWN),
+    Row(
+        "404 that hangs in its body",
+        hangs_after(response(404, licences(404))[:-5]),
+        Outcome.REFUSED,
+        Blame.UNKNOWN,
+        timeouts=SHORT,
+    ),
+    Row(
+        "400 with wrong types",
+        says(400, {"errorCode": {"a": 1}, "errorMessage": 7, "fault": []}),
+        Outcome.REFUSED,
+        Blame.UNKNOWN,
+    ),
+    Row("400 with a list", says(400, [1, 2]), Outcome.REFUSED, Blame.UNKNOWN),
+    Row(
+        "400 too long to read",
+        says(400, b'{"errorMessage":"' + b"y" * 100_000 + b'"}'),
+        Outcome.REFUSED,
+        Blame.UNKNOWN,
+    ),
+]
+ROWS = [*ACCEPTED, *IN_DOUBT, *NOT_EXECUTED, *THROTTLED, *UNAUTHORIZED, *REFUSED]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+async def test_an_answer_means_what_the_table_says(row: Row) -> None:
+    async with client_of(row.script, timeouts=row.timeouts) as (client, carrier):
+        answer = await client.submit(submission())
+    assert (answer.outcome, answer.blame, answer.rejected) == (row.outcome, row.blame, row.rejected)
+    assert len(carrier.requests) == 1
+
+
+@pytest.mark.parametrize("row", IN_DOUBT, ids=lambda row: row.name)
+async def test_an_unassign_in_doubt_reaches_the_carrier_once(row: Row) -> None:
+    async with client_of(row.script, timeouts=row.timeouts) as (client, carrier):
+        answer = await client.submit(submission(Action.UNASSIGN))
+    assert answer.outcome is Outcome.AMBIGUOUS
+    assert len(carrier.requests) == 1
+
+
+async def submit_to(url: str, timeouts: Timeouts | None = None) -> Answer:
+    async with open_client(url, TOKENS, timeouts=timeouts) as client:
+        return await client.submit(submission())
+
+
+async def test_a_refused_connection_leaves_no_doubt() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    answer = await submit_to(f"http://127.0.0.1:{port}")
+    assert answer.outcome is Outcome.UNAVAILABLE
+    assert answer.error_message
+
+
+async def test_an_unknown_host_leaves_no_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(*_: object, **__: object) -> object:
+        raise socket.gaierror(socket.EAI_NONAME, "no such host")
+
+    monkeypatch.setattr(socket, "getaddrinfo", nobody)
+    assert (await submit_to("https://carrier.test")).outcome is Outcome.UNAVAILABLE
+
+
+async def test_a_server_without_tls_leaves_no_doubt() -> None:
+    async def say_hello(stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            await stream.receive()
+            await stream.send(b"220 no TLS here\r\n")
+
+    await with_listener(say_hello, lambda port: expect_unavailable(f"https://127.0.0.1:{port}"))
+
+
+async def test_a_tls_handshake_that_hangs_leaves_no_doubt() -> None:
+    async def stay_silent(stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            await anyio.sleep_forever()
+
+    await with_listener(stay_silent, lambda port: expect_unavailable(f"https://127.0.0.1:{port}"))
+
+
+async def expect_unavailable(url: str) -> None:
+    assert (await submit_to(url, Timeouts(connect=0.2, exchange=30))).outcome is Outcome.UNAVAILABLE
+
+
+async def with_listener(
+    serve: Callable[[anyio.abc.SocketStream], Awaitable[None]], use: Callable[[int], Awaitable[None]]
+) -> None:
+    async with (
+        await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(listener.serve, serve)
+        await use(listener.extra(anyio.abc.SocketAttribute.local_port))  # noqa: S610 - not Django
+        tasks.cancel_scope.cancel()
+
+
+async def test_waiting_in_vain_for_a_free_connection_leaves_no_doubt() -> None:
+    arrived = anyio.Event()
+
+    async def hang(_: Exchange) -> None:
+        arrived.set()
+        await anyio.sleep_forever()
+
+    timeouts = Timeouts(connect=0.2, exchange=30)
+    async with (
+        scripted(hang) as carrier,
+        open_client(carrier.url, TOKENS, timeouts=timeouts, max_connections=1) as client,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(client.submit, submission())
+        await arrived.wait()
+        answer = await client.submit(submission())
+        tasks.cancel_scope.cancel()
+    assert answer.outcome is Outcome.UNAVAILABLE
+    assert len(carrier.requests) == 1
+
+
+async def test_cancelling_passes_through_and_leaves_the_client_usable() -> None:
+    async def hang_first(exchange: Exchange) -> None:
+        if len(carrier.requests) == 1:
+            await anyio.sleep_forever()
+        await exchange.say(200, TAKEN)
+
+    async with client_of(hang_first) as (client, carrier):
+        with anyio.move_on_after(0.1) as scope:
+            await client.submit(submission())
+        assert scope.cancelled_caught
+        assert (await client.submit(submission())).outcome is Outcome.ACCEPTED
+
+
+async def answer_to(script: Script) -> Answer:
+    async with client_of(script) as (client, _):
+        return await client.submit(submission())
+
+
+async def test_a_cut_answer_keeps_a_request_id_that_could_be_read() -> None:
+    whole = msgspec.json.encode(TAKEN)
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(whole) + 9}\r\n\r\n".encode()
+    answer = await answer_to(sends(head + whole))
+    assert (answer.outcome, answer.request_id) == (Outcome.AMBIGUOUS, GUID)
+
+
+async def test_a_refusal_names_devices_of_the_request_and_no_others() -> None:
+    words = f"Device {IMEIS[1]} is not active; neither is 355555050301009; see 1{IMEIS[0]}."
+    answer = await answer_to(
+        says(400, platform("INPUT_INVALID.DeviceState.Invalid") | {"errorMessage": words})
+    )
+    assert answer.named_devices == (IMEIS[1],)
+
+
+async def test_a_refusal_names_devices_beyond_the_part_of_the_message_that_is_kept() -> None:
+    body = licences(400) | {"errorMessage": "x" * 600 + IMEIS[0]}
+    answer = await answer_to(says(400, body))
+    assert answer.named_devices == (IMEIS[0],)
+    assert len(answer.error_message or "") == 500
+
+
+async def test_a_code_stands_without_the_name_of_its_service() -> None:
+    answer = await answer_to(says(404, platform("REQUEST_FAILED.DeviceNotFound")))
+    assert answer.error_code == "REQUEST_FAILED.DeviceNotFound"
+
+
+async def test_a_message_comes_without_control_characters() -> None:
+    answer = await answer_to(says(400, {"errorMessage": "one\r\n\x1b[31mtwo\u202e\x00three"}))
+    assert answer.error_message == "one [31mtwo three"
+
+
+async def test_a_page_is_told_by_its_title() -> None:
+    answer = await answer_to(says(502, PAGE, "Content-Type: text/html"))
+    assert answer.error_message == "not an answer of the carrier's API (text/html): 502 Bad Gateway"
+
+
+async def test_a_throttled_answer_tells_when_to_come_again_and_what_is_left() -> None:
+    headers = ("Retry-After: 7", "X-RateLimit-Limit: 200", "X-RateLimit-Remaining: 0", "X-RateLimit-Reset: 7")
+    answer = await answer_to(says(429, licences(429), *headers))
+    assert answer.retry_after_s == 7
+    assert answer.quota is not None
+    assert (answer.quota.limit, answer.quota.remaining, answer.quota.reset_s) == (200, 0, 7)
+
+
+async def test_an_accepted_answer_tells_what_is_left() -> None:
+    answer = await answer_to(says(200, TAKEN, "RateLimit: limit=100, remaining=50, reset=5"))
+    assert answer.quota is not None
+    assert answer.quota.remaining == 50

@@ -1,0 +1,430 @@
+"""One login however many ask (promise G), and no secret where one can be read (promise F)."""
+
+from collections.abc import Awaitable, Callable
+
+import anyio
+import pytest
+
+from batchlic.carrier.answers import Answer, Outcome, Token
+from batchlic.carrier.auth import CarrierUnreachable, Credentials, Secret
+from batchlic.carrier.client import CarrierClient, open_client
+from batchlic.carrier.messages import AccessToken, CallbackRegistration, Login, Session
+from batchlic.carrier.wire import Timeouts
+from batchlic.errors import CredentialsRejected, StoppedEarly, UsageError
+from tests.carrier.script import (
+    GUID,
+    KEYS,
+    LOGIN,
+    OAUTH,
+    TOKENS,
+    Exchange,
+    ScriptedCarrier,
+    client_of,
+    scripted,
+    submission,
+)
+
+pytestmark = pytest.mark.anyio
+
+EXPIRED = {
+    "errorCode": "UnifiedWebService.REQUEST_FAILED.SessionToken.Expired",
+    "errorMessage": "log in again",
+}
+BAD_ACCESS = {"fault": {"code": "900901", "message": "Invalid Credentials"}}
+BAD_LOGIN = {"errorCode": "UnifiedWebService.INPUT_INVALID.Login.Invalid", "errorMessage": "wrong password"}
+MIXED = Credentials(
+    client_id=Secret("key"),
+    client_secret=Secret("secret"),
+    username=Secret("user"),
+    password=Secret("password"),
+    access_token=Secret("ready-access"),
+    session_token=Secret("ready-session"),
+)
+
+
+def only(access: str | None = None, session: str | None = None) -> Callable[[Exchange], Awaitable[None]]:
+    """A carrier that knows one access token or one session, and rejects any other."""
+
+    async def script(exchange: Exchange) -> None:
+        headers = exchange.request.headers
+        if access is not None and headers["authorization"] != f"Bearer {access}":
+            await exchange.say(401, BAD_ACCESS)
+        elif session is not None and headers["vz-m2m-token"] != session:
+            await exchange.say(400, EXPIRED)
+        else:
+            await exchange.say(200, {"requestId": GUID})
+
+    return script
+
+
+def always(status: int, body: object = b"") -> Callable[[Exchange], Awaitable[None]]:
+    async def script(exchange: Exchange) -> None:
+        await exchange.say(status, body)
+
+    return script
+
+
+async def resets(exchange: Exchange) -> None:
+    await exchange.reset()
+
+
+async def submit_until_taken(client: CarrierClient) -> Answer:
+    while (answer := await client.submit(submission())).outcome is Outcome.UNAUTHORIZED:
+        await client.renew(answer)
+    return answer
+
+
+async def test_a_thousand_workers_that_see_an_expired_session_log_in_once() -> None:
+    expired = Answer(outcome=Outcome.UNAUTHORIZED, rejected=Token.SESSION, credentials_generation=2)
+    async with client_of(only(session="session-2"), KEYS) as (client, carrier):
+        answer = await client.submit(submission())
+        assert answer == Answer(
+            outcome=Outcome.UNAUTHORIZED,
+            http_status=400,
+            error_code="REQUEST_FAILED.SessionToken.Expired",
+            error_message="log in again",
+            rejected=expired.rejected,
+            credentials_generation=expired.credentials_generation,
+        )
+        async with anyio.create_task_group() as tasks:
+            for _ in range(1000):
+                tasks.start_soon(client.renew, answer)
+        assert (await client.submit(submission())).outcome is Outcome.ACCEPTED
+    assert (len(carrier.paths(LOGIN)), len(carrier.paths(OAUTH))) == (2, 1)
+
+
+async def test_many_requests_in_flight_when_the_session_expires_cost_one_login() -> None:
+    async with (
+        client_of(only(session="session-2"), KEYS) as (client, carrier),
+        anyio.create_task_group() as tasks,
+    ):
+        for _ in range(60):
+            tasks.start_soon(submit_until_taken, client)
+    assert len(carrier.paths(LOGIN)) == 2
+
+
+async def test_a_worker_that_comes_late_with_an_old_answer_does_not_renew_again() -> None:
+    async with client_of(only(session="session-2"), KEYS) as (client, carrier):
+        late = await client.submit(submission())
+        await submit_until_taken(client)
+        await client.renew(late)
+    assert len(carrier.paths(LOGIN)) == 2
+
+
+async def test_a_new_access_token_keeps_the_session() -> None:
+    async with client_of(only(access="access-2", session="session-1"), KEYS) as (client, carrier):
+        assert (await submit_until_taken(client)).outcome is Outcome.ACCEPTED
+    assert (len(carrier.paths(LOGIN)), len(carrier.paths(OAUTH))) == (1, 2)
+
+
+async def test_both_tokens_expired_are_both_renewed() -> None:
+    async with client_of(only(access="access-2", session="session-2"), KEYS) as (client, carrier):
+        assert (await submit_until_taken(client)).outcome is Outcome.ACCEPTED
+    assert (len(carrier.paths(LOGIN)), len(carrier.paths(OAUTH))) == (2, 2)
+
+
+async def test_a_401_of_neither_token_opens_a_session_if_the_access_token_is_still_the_same() -> None:
+    async def script(exchange: Exchange) -> None:
+        is_new = exchange.request.headers["vz-m2m-token"] == "session-2"
+        await (exchange.say(200, {"requestId": GUID}) if is_new else exchange.say(401))
+
+    async with scripted(script) as carrier, open_client(carrier.url, KEYS) as client:
+        carrier.oauth_script = always(200, {"access_token": "same-within-the-hour"})
+        await client.login()
+        assert (await submit_until_taken(client)).outcome is Outcome.ACCEPTED
+    assert (len(carrier.paths(LOGIN)), len(carrier.paths(OAUTH))) == (2, 2)
+
+
+async def test_an_access_token_that_is_rejected_and_handed_out_again_is_no_reason_to_give_up() -> None:
+    async with scripted(only(access="another")) as carrier, open_client(carrier.url, KEYS) as client:
+        carrier.oauth_script = always(200, {"access_token": "same-within-the-hour"})
+        await client.login()
+        answer = await client.submit(submission())
+        with pytest.raises(CarrierUnreachable, match="hands out"):
+            await client.renew(answer)
+    assert len(carrier.paths(OAUTH)) == 2
+
+
+REJECTIONS = [(401, BAD_LOGIN), (400, BAD_LOGIN), (403, b"<html>no</html>"), (401, b""), (423, b"")]
+
+
+@pytest.mark.parametrize("where", ["login_script", "oauth_script"])
+@pytest.mark.parametrize(("status", "body"), REJECTIONS)
+async def test_a_rejected_login_is_never_repeated(where: str, status: int, body: object) -> None:
+    async with scripted() as carrier, open_client(carrier.url, KEYS) as client:
+        setattr(carrier, where, always(status, body))
+        with pytest.raises(CredentialsRejected, match="BATCHLIC_"):
+            await client.login()
+        seen = len(carrier.requests)
+        for _ in range(10):
+            with pytest.raises(CredentialsRejected):
+                await client.login()
+        assert len(carrier.requests) == seen
+
+
+async def test_a_thousand_workers_share_one_rejection() -> None:
+    rejected = 0
+    async with client_of(only(session="session-2"), KEYS) as (client, carrier):
+        carrier.login_script = always(401, BAD_LOGIN)
+        answer = await client.submit(submission())
+
+        async def renew() -> None:
+            nonlocal rejected
+            with pytest.raises(CredentialsRejected):
+                await client.renew(answer)
+            rejected += 1
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(1000):
+                tasks.start_soon(renew)
+    assert (rejected, len(carrier.paths(LOGIN))) == (1000, 2)
+
+
+@pytest.mark.parametrize("status", [429, 503, 500, 502, 504])
+async def test_a_carrier_in_trouble_does_not_reject_a_login(status: int) -> None:
+    async with scripted() as carrier, open_client(carrier.url, KEYS) as client:
+        carrier.login_script = always(status)
+        with pytest.raises(CarrierUnreachable):
+            await client.login()
+        carrier.login_script = None
+        await client.login()
+        assert (await client.submit(submission())).outcome is Outcome.ACCEPTED
+
+
+async def test_an_unreachable_carrier_tells_when_to_come_again() -> None:
+    async def busy(exchange: Exchange) -> None:
+        await exchange.say(503, b"", "Retry-After: 30")
+
+    async with scripted() as carrier, open_client(carrier.url, KEYS) as client:
+        carrier.oauth_script = busy
+        with pytest.raises(CarrierUnreachable) as caught:
+            await client.login()
+    assert caught.value.retry_after_s == 30
+
+
+async def log_in_in_vain(client: CarrierClient, times: int) -> None:
+    for _ in range(times):
+        with pytest.raises(CarrierUnreachable):
+            await client.login()
+
+
+async def test_the_fourth_login_without_an_answer_is_not_sent_because_the_fifth_could_lock() -> None:
+    async with scripted() as carrier, open_client(carrier.url, KEYS) as client:
+        carrier.login_script = resets
+        await log_in_in_vain(client, 3)
+        with pytest.raises(StoppedEarly, match="lock"):
+            await client.login()
+    assert len(carrier.paths(LOGIN)) == 3
+
+
+async def test_a_login_that_was_cancelled_counts_as_unanswered() -> None:
+    async def hang(_: Exchange) -> None:
+        await anyio.sleep_forever()
+
+    async with scripted() as carrier, open_client(carrier.url, KEYS) as client:
+        carrier.login_script = hang
+        with anyio.move_on_after(0.2):
+            await client.login()
+        carrier.login_script = resets
+        await log_in_in_vain(client, 2)
+        with pytest.raises(StoppedEarly, match="lock"):
+            await client.login()
+
+
+async def test_a_login_that_was_never_sent_can_be_tried_for_ever() -> None:
+    async with scripted() as carrier:
+        url = carrier.url
+    credentials = Credentials(access_token=Secret("a"), username=Secret("u"), password=Secret("p"))
+    async with open_client(url, credentials) as client:
+        await log_in_in_vain(client, 10)
+
+
+async def test_a_password_that_was_accepted_once_can_be_asked_with_for_ever() -> None:
+    async with client_of(only(session="another"), KEYS) as (client, carrier):
+        answer = await client.submit(submission())
+        carrier.login_script = resets
+        for _ in range(10):
+            with pytest.raises(CarrierUnreachable):
+                await client.renew(answer)
+
+
+async def test_ready_tokens_are_used_without_a_login() -> None:
+    async with client_of(only(access="ready-access", session="ready-session"), MIXED) as (client, carrier):
+        assert (await client.submit(submission())).outcome is Outcome.ACCEPTED
+    assert len(carrier.requests) == 1
+
+
+async def test_ready_tokens_that_are_rejected_are_renewed_where_there_are_credentials() -> None:
+    async with client_of(only(access="access-1", session="session-1"), MIXED) as (client, _):
+        assert (await submit_until_taken(client)).outcome is Outcome.ACCEPTED
+
+
+@pytest.mark.parametrize(
+    ("accepted", "setting"),
+    [(only(access="another"), "BATCHLIC_ACCESS_TOKEN"), (only(session="another"), "BATCHLIC_SESSION_TOKEN")],
+)
+async def test_a_rejected_ready_token_without_credentials_names_its_setting(
+    accepted: Callable[[Exchange], Awaitable[None]], setting: str
+) -> None:
+    async with client_of(accepted) as (client, carrier):
+        answer = await client.submit(submission())
+        for _ in range(2):
+            with pytest.raises(CredentialsRejected, match=setting):
+                await client.renew(answer)
+    assert len(carrier.requests) == 1
+
+
+async def test_an_expired_ready_access_token_is_renewed_for_the_login_too() -> None:
+    credentials = Credentials(
+        client_id=Secret("key"),
+        client_secret=Secret("secret"),
+        username=Secret("user"),
+        password=Secret("password"),
+        access_token=Secret("expired"),
+    )
+
+    async def login(exchange: Exchange) -> None:
+        if exchange.request.headers["authorization"] == "Bearer expired":
+            await exchange.say(401, BAD_ACCESS)
+        else:
+            await exchange.say(200, {"sessionToken": "session-1"})
+
+    async with scripted(only(access="access-1", session="session-1")) as carrier:
+        carrier.login_script = login
+        async with open_client(carrier.url, credentials) as client:
+            await client.login()
+            assert (await client.submit(submission())).outcome is Outcome.ACCEPTED
+
+
+@pytest.mark.parametrize(
+    ("body", "match"),
+    [
+        ({"sessionToken": "two\nlines"}, "no session login"),
+        ({"sessionToken": ""}, "no session login"),
+        (b"<html>", "no session"),
+    ],
+)
+async def test_a_login_that_brings_no_usable_token_is_unanswered(body: object, match: str) -> None:
+    async with scripted() as carrier, open_client(carrier.url, KEYS) as client:
+        carrier.login_script = always(200, body)
+        with pytest.raises(CarrierUnreachable, match=match):
+            await client.login()
+
+
+async def test_logging_out_ends_a_session_opened_here_once() -> None:
+    async with client_of(always(200, {"sessionToken": "session-1"}), KEYS) as (client, carrier):
+        await client.logout()
+        await client.logout()
+    assert [request.headers["vz-m2m-token"] for request in carrier.paths("/m2m/v1/session/logout")] == [
+        "session-1"
+    ]
+
+
+async def test_logging_out_leaves_a_ready_session_alone() -> None:
+    async with client_of() as (client, carrier):
+        await client.logout()
+    assert carrier.requests == []
+
+
+async def test_logging_out_never_fails() -> None:
+    async with client_of(resets, KEYS) as (client, _):
+        await client.logout()
+
+
+PARTS = {"client_id": Secret("key"), "client_secret": Secret("secret"), "username": Secret("user")}
+
+
+@pytest.mark.parametrize(
+    ("credentials", "match"),
+    [
+        ({}, "BATCHLIC_CLIENT_ID"),
+        (PARTS, "BATCHLIC_PASSWORD"),
+        ({"access_token": Secret("x"), "username": Secret("user")}, "BATCHLIC_SESSION_TOKEN"),
+        ({"access_token": Secret("planted x"), "session_token": Secret("y")}, "BATCHLIC_ACCESS_TOKEN"),
+        ({"access_token": Secret("x"), "session_token": Secret("planted\n")}, "BATCHLIC_SESSION_TOKEN"),
+    ],
+)
+def test_credentials_that_cannot_work_are_refused_by_name(credentials: dict[str, Secret], match: str) -> None:
+    with pytest.raises(UsageError, match=match) as caught:
+        Credentials(**credentials)
+    assert "planted" not in str(caught.value)
+
+
+# Promise F
+
+
+def planted(carrier: ScriptedCarrier) -> set[str]:
+    """Everything secret that went over the wire, as the carrier saw it."""
+    headers = [request.headers for request in carrier.requests]
+    tokens = {
+        h[name].split(" ")[-1] for h in headers for name in ("authorization", "vz-m2m-token") if h.get(name)
+    }
+    return tokens | {"planted-client-secret", "planted-password", "planted-access", "planted-session"}
+
+
+def echo(status: int, form: str) -> Callable[[Exchange], Awaitable[None]]:
+    """Answer with everything the request held, in the carrier's fields or as it is."""
+
+    async def script(exchange: Exchange) -> None:
+        said = f"{exchange.request.headers} {exchange.request.body.decode()}"
+        bodies = {
+            "message": {"errorCode": "400", "errorMessage": said},
+            "code": {"errorCode": said, "errorMessage": "words"},
+            "fault": {"fault": {"code": said, "message": said, "description": said}},
+            "request id": {"requestId": exchange.request.headers.get("vz-m2m-token", "")},
+            "page": f"<html><title>{said}</title>".encode(),
+            "words": said.encode(),
+        }
+        await exchange.say(status, bodies[form])
+
+    return script
+
+
+@pytest.mark.parametrize("form", ["message", "code", "fault", "request id", "page", "words"])
+@pytest.mark.parametrize("status", [200, 400, 401, 404, 429, 500, 503])
+@pytest.mark.parametrize("credentials", [KEYS, TOKENS], ids=["keys", "tokens"])
+async def test_a_carrier_that_echoes_secrets_does_not_get_them_into_an_answer(
+    credentials: Credentials, status: int, form: str
+) -> None:
+    async with client_of(echo(status, form), credentials) as (client, carrier):
+        answer = await client.submit(submission())
+    assert not [secret for secret in planted(carrier) if secret in repr(answer)]
+
+
+@pytest.mark.parametrize("where", ["login_script", "oauth_script"])
+@pytest.mark.parametrize("form", ["message", "code", "fault", "page", "words"])
+@pytest.mark.parametrize("status", [200, 400, 401, 404, 429, 500, 503])
+async def test_a_login_that_echoes_secrets_does_not_get_them_into_an_error(
+    where: str, form: str, status: int
+) -> None:
+    async with scripted() as carrier, open_client(carrier.url, KEYS) as client:
+        setattr(carrier, where, echo(status, form))
+        with pytest.raises((CredentialsRejected, CarrierUnreachable)) as caught:
+            await client.login()
+    error: BaseException | None = caught.value
+    while error is not None:
+        assert not [secret for secret in planted(carrier) if secret in f"{error} {error!r}"]
+        error = error.__cause__ or error.__context__
+
+
+async def test_nothing_that_holds_a_secret_shows_it() -> None:
+    async with client_of(credentials=KEYS) as (client, carrier):
+        await client.submit(submission())
+        shown = [
+            repr([client, client._wire, client._keyring, client._keyring.tokens, KEYS, TOKENS]),
+            f"{KEYS.password} {KEYS.password!s} {KEYS.password!r}",
+            repr(Login(username="u", password="planted-password")),
+            repr(AccessToken(access_token="planted-access")),
+            repr(Session(session_token="planted-session")),
+            repr(CallbackRegistration(name="n", url="u", password="planted-password")),
+        ]
+    assert not [text for text in shown for secret in planted(carrier) if secret in text]
+
+
+async def test_a_login_without_an_answer_shows_no_secret() -> None:
+    async with scripted() as carrier:
+        carrier.login_script = resets
+        async with open_client(carrier.url, KEYS, timeouts=Timeouts(exchange=5)) as client:
+            with pytest.raises(CarrierUnreachable) as caught:
+                await client.login()
+    assert not [secret for secret in planted(carrier) if secret in repr(caught.value)]

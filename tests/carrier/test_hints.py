@@ -1,0 +1,108 @@
+"""When to come again, and how much is left, in all the forms that servers say it."""
+
+import time
+from email.utils import formatdate
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchlic.carrier.hints import LONGEST_WAIT, Quota, quota_of, retry_after_of
+
+DATE = {"date": "Sat, 21 Nov 2026 19:20:00 GMT"}
+MOMENT = 1795288800
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("0", 0),
+        ("120", 120),
+        (" 7 ", 7),
+        ("1.5", 1.5),
+        ("-5", 0),
+        ("99999999", LONGEST_WAIT),
+        ("Sat, 21 Nov 2026 19:20:30 GMT", 30),
+        ("Saturday, 21-Nov-26 19:20:30 GMT", 30),
+        ("Sat, 21 Nov 2026 19:19:00 GMT", 0),
+        ("Sat, 21 Nov 2099 19:19:00 GMT", LONGEST_WAIT),
+        ("soon", None),
+        ("", None),
+        ("1e5", None),
+        ("Sat, 99 Nov 2026 19:20:30 GMT", None),
+        ("Sat, 21 Nov 99999999999999999999 19:20:30 GMT", None),
+        ("١٢", None),
+    ],
+)
+def test_retry_after_in_seconds_or_as_a_date(value: str, seconds: float | None) -> None:
+    assert retry_after_of({"retry-after": value, **DATE}) == seconds
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("2026-Nov-21 19:20:09+0000 UTC", 9),
+        ("2026-Nov-21 20:20:09+0100 UTC", 9),
+        ("2026-Nov-21 19:20:09+0000", 9),
+        ("2026-11-21T19:20:09Z", 9),
+        (MOMENT * 1000 + 2500, 2.5),
+        (str(MOMENT * 1000 + 2500), 2.5),
+        (MOMENT + 4, 4),
+        ("2026-Nov-21 19:19:00+0000 UTC", 0),
+        ("tomorrow", None),
+        (None, None),
+        ([1], None),
+        (10**400, None),
+        (float("nan"), None),
+    ],
+)
+def test_the_gateways_next_access_time(value: object, seconds: float | None) -> None:
+    assert retry_after_of(DATE, value) == seconds
+
+
+def test_retry_after_counts_more_than_the_gateways_time() -> None:
+    assert retry_after_of({"retry-after": "3", **DATE}, MOMENT * 1000 + 60_000) == 3
+
+
+def test_a_date_without_the_servers_own_date_is_compared_with_our_clock() -> None:
+    wait = retry_after_of({"retry-after": formatdate(time.time() + 3600, usegmt=True)})
+    assert wait is not None
+    assert 3000 < wait < 3601
+
+
+@pytest.mark.parametrize(
+    ("headers", "quota"),
+    [
+        ({"ratelimit-limit": "100", "ratelimit-remaining": "7", "ratelimit-reset": "9"}, Quota(100, 7, 9)),
+        ({"x-ratelimit-limit": "100", "x-ratelimit-remaining": "0"}, Quota(100, 0, None)),
+        ({"x-rate-limit-reset": str(MOMENT + 9), **DATE}, Quota(None, None, 9)),
+        ({"x-ratelimit-reset": str(MOMENT * 1000 + 9000), **DATE}, Quota(None, None, 9)),
+        ({"ratelimit-limit": "100, 100;w=60", "ratelimit-remaining": "7"}, Quota(100, 7, None)),
+        ({"ratelimit": "limit=100, remaining=50, reset=5"}, Quota(100, 50, 5)),
+        (
+            {"ratelimit": '"default";r=50;t=30', "ratelimit-policy": '"default";q=100;w=60'},
+            Quota(100, 50, 30),
+        ),
+        ({"ratelimit-remaining": "many"}, None),
+        ({"ratelimit-remaining": "-3"}, None),
+        ({}, None),
+    ],
+)
+def test_quotas_in_the_forms_of_gateways_and_drafts(headers: dict[str, str], quota: Quota | None) -> None:
+    assert quota_of(headers) == quota
+
+
+values = st.text(max_size=40) | st.integers().map(str) | st.floats().map(str)
+names = st.sampled_from(
+    ["retry-after", "date", "ratelimit", "ratelimit-limit", "x-ratelimit-reset", "ratelimit-policy"]
+)
+
+
+@given(st.dictionaries(names, values), values | st.integers() | st.floats() | st.none())
+def test_no_header_however_odd_makes_an_error_or_an_absurd_wait(
+    headers: dict[str, str], next_access: object
+) -> None:
+    wait = retry_after_of(headers, next_access)
+    assert wait is None or 0 <= wait <= LONGEST_WAIT
+    quota = quota_of(headers)
+    assert quota is None or quota.reset_s is None or 0 <= quota.reset_s <= LONGEST_WAIT

@@ -1,0 +1,85 @@
+"""Whatever bytes come back, there is one answer, and it claims no more than it may."""
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchlic.carrier.answers import Outcome, Reply, read_reply
+from tests.carrier.script import GUID, IMEIS
+
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False)
+    | st.text(max_size=20)
+)
+names = st.sampled_from(
+    [
+        "errorCode",
+        "errorMessage",
+        "fault",
+        "code",
+        "message",
+        "description",
+        "nextAccessTime",
+        "error",
+        "requestId",
+    ]
+)
+values = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=4)
+)
+bodies = st.binary(max_size=200) | values.map(msgspec.json.encode)
+headers = st.dictionaries(
+    st.sampled_from(["content-type", "retry-after", "date", "ratelimit-reset", "content-encoding"]),
+    st.text(max_size=30),
+)
+replies = st.builds(Reply, status=st.integers(100, 999), headers=headers, body=bodies, whole=st.booleans())
+
+
+@given(replies)
+def test_any_reply_makes_one_answer_within_bounds(reply: Reply) -> None:
+    answer = read_reply(reply, identifiers=lambda: IMEIS)
+    assert answer.http_status == reply.status
+    assert len(answer.error_message or "") <= 500
+    assert (answer.error_message or "").isprintable() or not any(c < " " for c in answer.error_message or "")
+    assert (answer.outcome is Outcome.REFUSED) == (answer.blame is not None)
+    assert (answer.outcome is Outcome.UNAUTHORIZED) == (answer.rejected is not None)
+
+
+@given(replies)
+def test_only_a_whole_2xx_with_a_request_id_is_accepted(reply: Reply) -> None:
+    answer = read_reply(reply)
+    if answer.outcome is Outcome.ACCEPTED:
+        assert 200 <= reply.status < 300
+        assert reply.whole
+        assert answer.request_id
+
+
+@given(replies)
+def test_only_a_4xx_is_refused(reply: Reply) -> None:
+    assert read_reply(reply).outcome is not Outcome.REFUSED or 400 <= reply.status < 500
+
+
+@given(replies)
+def test_a_cut_reply_never_says_more_than_a_whole_one(reply: Reply) -> None:
+    """What is definite without its body stays definite, and no cut 2xx becomes accepted."""
+    cut = read_reply(Reply(reply.status, reply.headers, reply.body[:5], whole=False))
+    assert (cut.outcome is Outcome.AMBIGUOUS) == (
+        reply.status < 300
+        or reply.status in {300, 303, 304, 305, 306}
+        or 309 <= reply.status < 400
+        or (reply.status >= 500 and reply.status != 503)
+    )
+
+
+def test_identifiers_are_not_read_unless_a_request_is_refused() -> None:
+    def never() -> tuple[str, ...]:
+        raise AssertionError("read without need")
+
+    for status in (200, 301, 401, 429, 500, 503):
+        read_reply(
+            Reply(status, {}, msgspec.json.encode({"requestId": GUID, "errorMessage": IMEIS[0]})),
+            identifiers=never,
+        )
