@@ -1,5 +1,6 @@
 """The sandbox's options as people type them, to what SandboxConfig holds."""
 
+import re
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from pathlib import Path
@@ -10,6 +11,8 @@ from batchlic.errors import UsageError
 from batchlic.sandbox.config import Fault, Poison
 
 N = TypeVar("N", int, float)
+
+_IDENTIFIER = re.compile(r"[0-9]{3,32}")
 
 
 def parse_fault(text: str) -> tuple[Fault, float]:
@@ -42,10 +45,8 @@ def parse_licences(texts: Iterable[str]) -> dict[str, int]:
 def parse_change(text: str) -> tuple[float, float]:
     """`30=0.5`: half the limit from 30 seconds after the first licence request. Raises UsageError."""
     at, _, factor = text.partition("=")
-    expected = "SECONDS=FACTOR, such as 30=0.5"
-    return _number(float, at, f"--change {text}", expected), _number(
-        float, factor, f"--change {text}", expected
-    )
+    option, expected = f"--change {text}", "SECONDS=FACTOR, such as 30=0.5"
+    return _number(float, at, option, expected), _number(float, factor, option, expected)
 
 
 def read_poison_file(path: Path) -> tuple[Poison, ...]:
@@ -60,7 +61,7 @@ def read_poison_file(path: Path) -> tuple[Poison, ...]:
 
 def _poison(line: str, where: str) -> Poison:
     identifier, *rest = [part.strip() for part in line.split(",")]
-    if not (identifier.isascii() and identifier.isdigit()):
+    if not _IDENTIFIER.fullmatch(identifier):
         raise UsageError(f"{where}: {identifier!r} is not an identifier of 3 to 32 digits.")
     if len(rest) > 2 or (len(rest) == 2 and rest[1] not in {"named", "silent"}):
         raise UsageError(f"{where}: expected identifier[,error code[,named|silent]].")

@@ -1,0 +1,159 @@
+"""The faults: which were executed, and what the caller sees of each, in process and over TCP."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+import trio
+from trio.testing import MockClock
+
+from batchlic.errors import UsageError
+from batchlic.sandbox.app import Sandbox
+from batchlic.sandbox.config import Fault, SandboxConfig
+from batchlic.sandbox.embedded import embedded
+from batchlic.sandbox.faults import Dice
+from tests.sandbox.caller import (
+    GRANT,
+    IMEI,
+    KEYS,
+    LICENCES,
+    LOGIN,
+    OAUTH,
+    USER,
+    caller_of,
+    code_of,
+    device,
+    request_body,
+)
+
+ONE = request_body(device(IMEI))
+
+SEEN: dict[Fault, tuple[bool, int | type[Exception]]] = {
+    Fault.RESET_BEFORE: (False, httpx.ReadError),
+    Fault.RESET_AFTER: (True, httpx.ReadError),
+    Fault.HANG_BEFORE: (False, httpx.ReadTimeout),
+    Fault.HANG_AFTER: (True, httpx.ReadTimeout),
+    Fault.SLOW_BODY: (True, 200),
+    Fault.CUT_BODY: (True, httpx.RemoteProtocolError),
+    Fault.HTML_502_BEFORE: (False, 502),
+    Fault.HTML_502_AFTER: (True, 502),
+    Fault.EMPTY_503: (False, 503),
+    Fault.ERROR_500_AFTER: (True, 500),
+    Fault.ERROR_504_AFTER: (True, 504),
+    Fault.NO_REQUEST_ID: (True, 200),
+    Fault.TOKEN_EXPIRED: (False, 401),
+    Fault.SESSION_EXPIRED: (False, 401),
+}
+"""Fault: whether the request was executed, and the status or error that the caller sees."""
+
+
+def meet(fault: Fault) -> tuple[Sandbox, httpx.Response | Exception]:
+    """Assign once, meeting the fault, in virtual time."""
+    sandbox = Sandbox(SandboxConfig(faults={fault: 1.0}))
+
+    async def assign() -> httpx.Response | Exception:
+        async with caller_of(sandbox) as caller:
+            try:
+                return await caller.assign(ONE)
+            except httpx.TransportError as error:
+                return error
+
+    return sandbox, trio.run(assign, clock=MockClock(autojump_threshold=0))
+
+
+@pytest.mark.parametrize("fault", Fault)
+def test_a_fault_executes_or_not_as_its_name_says(fault: Fault) -> None:
+    sandbox, met = meet(fault)
+    executed, seen = SEEN[fault]
+    assert sandbox.totals().executions == executed
+    assert sandbox.totals().requests == {fault: 1}
+    assert met.status_code == seen if isinstance(met, httpx.Response) else type(met) is seen
+
+
+def _answer(fault: Fault) -> httpx.Response:
+    _, met = meet(fault)
+    assert isinstance(met, httpx.Response)
+    return met
+
+
+def test_the_bodies_of_a_proxy_and_of_a_dying_carrier_are_not_the_carriers() -> None:
+    assert _answer(Fault.HTML_502_AFTER).headers["content-type"].startswith("text/html")
+    assert _answer(Fault.EMPTY_503).content == b""
+    assert _answer(Fault.NO_REQUEST_ID).json() == {}
+    assert _answer(Fault.ERROR_504_AFTER).json()["errorCode"] == "504"
+    assert _answer(Fault.SLOW_BODY).json().keys() == {"requestId"}
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [(Fault.TOKEN_EXPIRED, "900903"), (Fault.SESSION_EXPIRED, "REQUEST_FAILED.SessionToken.Expired")],
+)
+@pytest.mark.anyio
+async def test_an_expired_token_is_over_for_everyone_and_a_new_login_helps(fault: Fault, code: str) -> None:
+    sandbox = Sandbox(SandboxConfig(faults={fault: 1.0}))
+    async with caller_of(sandbox) as caller:
+        old = dict(caller.headers)
+        assert code_of(await caller.assign(ONE)).endswith(code)
+        assert (await caller.http.get("/m2m/v1/callbacks/acc", headers=old)).status_code == 401
+        await caller.log_in()
+        assert caller.headers != old
+        assert (await caller.http.get("/m2m/v1/callbacks/acc", headers=caller.headers)).status_code == 200
+
+
+@pytest.mark.anyio
+async def test_a_read_time_out_is_kept_on_both_event_loops() -> None:
+    async with caller_of(
+        Sandbox(SandboxConfig(faults={Fault.HANG_AFTER: 1.0})), read_timeout_s=0.01
+    ) as caller:
+        with pytest.raises(httpx.ReadTimeout):
+            await caller.assign(ONE)
+
+
+def test_a_refused_request_can_lose_its_answer_too() -> None:
+    sandbox = Sandbox(SandboxConfig(faults={Fault.RESET_AFTER: 1.0}))
+
+    async def assign() -> None:
+        async with caller_of(sandbox) as caller:
+            with pytest.raises(httpx.ReadError):
+                await caller.assign({})
+
+    trio.run(assign)
+    assert sandbox.books.executions == []
+
+
+def test_the_same_seed_draws_the_same_faults_at_their_rates() -> None:
+    rates = {Fault.RESET_AFTER: 0.1, Fault.EMPTY_503: 0.3}
+    dice, same, other = Dice(rates, 1), Dice(rates, 1), Dice(rates, 2)
+    drawn = [dice.throw() for _ in range(2000)]
+    assert drawn == [same.throw() for _ in range(2000)]
+    assert drawn != [other.throw() for _ in range(2000)]
+    assert drawn.count(Fault.RESET_AFTER) == pytest.approx(200, abs=60)
+    assert drawn.count(Fault.EMPTY_503) == pytest.approx(600, abs=90)
+
+
+@pytest.mark.parametrize("rates", [{Fault.EMPTY_503: 1.1}, {Fault.EMPTY_503: 0.6, Fault.CUT_BODY: 0.6}])
+def test_faults_of_more_than_every_request_are_refused(rates: dict[Fault, float]) -> None:
+    with pytest.raises(UsageError):
+        SandboxConfig(faults=rates)
+
+
+@pytest.fixture(params=[Fault.RESET_BEFORE, Fault.RESET_AFTER, Fault.CUT_BODY, Fault.HANG_AFTER])
+def over_tcp(request: pytest.FixtureRequest) -> Iterator[tuple[Fault, httpx.Client]]:
+    fault: Any = request.param
+    config = SandboxConfig(faults={fault: 1.0})
+    with embedded(config) as url, httpx.Client(base_url=url, trust_env=False, timeout=30) as http:
+        yield fault, http
+
+
+def test_a_connection_breaks_over_tcp_as_it_does_in_process(over_tcp: tuple[Fault, httpx.Client]) -> None:
+    fault, http = over_tcp
+    executed, seen = SEEN[fault]
+    token = http.post(OAUTH, data=GRANT, auth=KEYS).json()["access_token"]
+    headers = {"Authorization": f"Bearer {token}"}
+    headers["VZ-M2M-Token"] = http.post(LOGIN, json=USER, headers=headers).json()["sessionToken"]
+    assert isinstance(seen, type)
+    with pytest.raises(seen):
+        http.post(LICENCES, json=ONE, headers=headers, timeout=0.3 if "hang" in fault else 30)
+    totals = http.get(http.base_url.join("/sandbox/totals")).json()
+    assert totals["executions"] == executed

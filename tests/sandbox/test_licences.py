@@ -1,0 +1,216 @@
+"""Assign, unassign, undo and count: what is executed, what is refused, and what the books say of it."""
+
+from typing import Any
+
+import pytest
+
+from batchlic.sandbox.app import Sandbox
+from batchlic.sandbox.config import Poison, SandboxConfig
+from tests.sandbox.caller import (
+    ACCOUNT,
+    ICCID,
+    IMEI,
+    LICENCES,
+    LIFETIME_SKU,
+    OTHER_IMEI,
+    SKU,
+    caller_of,
+    code_of,
+    device,
+    request_body,
+)
+
+pytestmark = pytest.mark.anyio
+
+ONE = request_body(device(IMEI))
+PLATFORM = "UnifiedWebService."
+
+
+def held(sandbox: Sandbox) -> dict[str | None, dict[str, int]]:
+    return {record.imei or record.iccid: record.licences for record in sandbox.books.records()}
+
+
+async def test_an_assign_is_taken_with_a_request_id_and_the_books_know_who_has_the_licence() -> None:
+    sandbox = Sandbox()
+    async with caller_of(sandbox) as caller:
+        answer = await caller.assign(request_body(device(IMEI, ICCID)), "1-1234")
+    assert answer.status_code == 200
+    [execution] = sandbox.books.executions
+    assert execution.request_id == answer.json()["requestId"]
+    assert (execution.account_name, execution.sku_number, execution.x_request_id) == (ACCOUNT, SKU, "1-1234")
+    [record] = sandbox.books.records()
+    assert (record.imei, record.iccid, record.sku_number, record.assigned) == (IMEI, ICCID, SKU, 1)
+
+
+async def test_a_repeated_assign_is_executed_again_and_costs_a_second_licence() -> None:
+    sandbox = Sandbox()
+    async with caller_of(sandbox) as caller:
+        first, second = await caller.assign(ONE, "1-1234"), await caller.assign(ONE, "1-1234")
+        assert first.json()["requestId"] != second.json()["requestId"]
+        assert (await caller.counts())["licenseAssigned"] == 2
+    assert held(sandbox) == {IMEI: {SKU: 2}}
+
+
+async def test_a_carrier_that_deduplicates_executes_a_transaction_once() -> None:
+    sandbox = Sandbox(SandboxConfig(deduplicate=True))
+    async with caller_of(sandbox) as caller:
+        first, second = await caller.assign(ONE, "1-1234"), await caller.assign(ONE, "1-1234")
+        assert first.json() == second.json()
+        await caller.assign(ONE)
+        await caller.assign(ONE)
+    assert held(sandbox) == {IMEI: {SKU: 3}}
+
+
+async def test_unassign_with_a_body_takes_back_all_licences_of_the_listed_devices() -> None:
+    sandbox = Sandbox()
+    async with caller_of(sandbox) as caller:
+        for _ in range(2):
+            await caller.assign(request_body(device(IMEI), device(OTHER_IMEI)))
+        assert (await caller.unassign(ONE)).status_code == 200
+    assert held(sandbox) == {IMEI: {}, OTHER_IMEI: {SKU: 2}}
+
+
+async def test_unassigning_what_is_not_licensed_is_taken_and_changes_nothing() -> None:
+    sandbox = Sandbox()
+    async with caller_of(sandbox) as caller:
+        assert (await caller.unassign(ONE)).status_code == 200
+        assert (await caller.counts())["licenseAssigned"] == 0
+    assert held(sandbox) == {IMEI: {}}
+
+
+async def test_unassign_without_a_body_undoes_the_transaction_of_that_id_once() -> None:
+    sandbox = Sandbox()
+    async with caller_of(sandbox) as caller:
+        await caller.assign(ONE, "1-1111")
+        await caller.assign(request_body(device(IMEI), device(OTHER_IMEI)), "1-2222")
+        for _ in range(2):
+            assert (await caller.unassign(transaction="1-2222")).status_code == 200
+        assert (await caller.unassign(transaction="1-3333")).status_code == 404
+    assert held(sandbox) == {IMEI: {SKU: 1}, OTHER_IMEI: {}}
+
+
+@pytest.mark.parametrize("body", [request_body(device(IMEI), sku=LIFETIME_SKU), None])
+async def test_lifetime_licences_never_come_back(body: object) -> None:
+    sandbox = Sandbox()
+    async with caller_of(sandbox) as caller:
+        await caller.assign(request_body(device(IMEI), sku=LIFETIME_SKU), "1-1234")
+        assert (await caller.unassign(body, "1-1234")).status_code == 400
+    assert held(sandbox) == {IMEI: {LIFETIME_SKU: 1}}
+
+
+async def test_too_few_licences_refuse_the_whole_request() -> None:
+    sandbox = Sandbox(SandboxConfig(licences={SKU: 2}))
+    both = request_body(device(IMEI), device(OTHER_IMEI))
+    async with caller_of(sandbox) as caller:
+        await caller.assign(ONE)
+        assert (await caller.assign(both)).status_code == 400
+        counts = await caller.counts()
+    assert counts == {
+        "skuNumber": SKU,
+        "licenseType": "Flexible",
+        "licensePurchased": 2,
+        "licenseAssigned": 1,
+        "licenseAvailable": 1,
+    }
+    assert {record.imei: record.refused for record in sandbox.books.records()} == {IMEI: 1, OTHER_IMEI: 1}
+
+
+@pytest.mark.parametrize(
+    ("named", "code", "status"), [(True, "DeviceState", 400), (False, "DeviceNotFound", 404)]
+)
+async def test_a_poisoned_device_refuses_the_whole_batch(named: bool, code: str, status: int) -> None:  # noqa: FBT001
+    sandbox = Sandbox(SandboxConfig(poison=(Poison(identifier=IMEI, error_code=code, named=named),)))
+    async with caller_of(sandbox) as caller:
+        answer = await caller.assign(request_body(device(OTHER_IMEI), device(IMEI)))
+        assert (answer.status_code, code_of(answer)) == (status, PLATFORM + code)
+        assert (IMEI in answer.text) == named
+        assert (await caller.assign(request_body(device(OTHER_IMEI)))).status_code == 200
+    assert held(sandbox) == {OTHER_IMEI: {SKU: 1}, IMEI: {}}
+
+
+async def test_identifiers_that_came_together_are_one_device_from_then_on() -> None:
+    sandbox = Sandbox()
+    async with caller_of(sandbox) as caller:
+        await caller.assign(request_body(device(IMEI), device(ICCID)))
+        assert len(held(sandbox)) == 2
+        await caller.assign(request_body(device(ICCID, IMEI)))
+        await caller.assign(request_body(device(ICCID)))
+    [record] = sandbox.books.records()
+    assert (record.imei, record.iccid, record.licences, record.assigned) == (IMEI, ICCID, {SKU: 4}, 4)
+    assert sandbox.totals().devices == 1
+
+
+async def test_an_account_that_is_not_there_is_refused() -> None:
+    async with caller_of(Sandbox(SandboxConfig(accounts=(ACCOUNT,)))) as caller:
+        assert (await caller.assign(ONE)).status_code == 200
+        answer = await caller.assign(request_body(device(IMEI), account="0000123456-00002"))
+    assert (answer.status_code, code_of(answer)) == (404, PLATFORM + "REQUEST_FAILED.AccountNotFound")
+
+
+IDENTIFIER, KIND = "INPUT_INVALID.Device.Identifier.Invalid", "INPUT_INVALID.Device.Kind.Invalid"
+
+
+def _of(identifier: str, kind: str) -> dict[str, Any]:
+    return request_body({"deviceIds": [{"id": identifier, "kind": kind}]})
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (request_body(), "400"),
+        (request_body(*[device(IMEI)] * 101), "400"),
+        (request_body(device(IMEI), account="ab"), "400"),
+        (request_body(device(IMEI), account="0" * 33), "400"),
+        (request_body(device(IMEI), sku="SIMSec-IOT"), "400"),
+        (request_body(device()), "400"),
+        (request_body(device(*[IMEI] * 101)), "400"),
+        (request_body(device(IMEI)) | {"sku": SKU}, "400"),
+        ({"accountName": ACCOUNT, "skuNumber": SKU}, "400"),
+        ([], "400"),
+        (_of("12", "IMEI"), PLATFORM + IDENTIFIER),
+        (_of("86450803010987A", "IMEI"), PLATFORM + IDENTIFIER),
+        (_of("864508030109877\n", "IMEI"), PLATFORM + IDENTIFIER),
+        (_of("٨٦٤٥٠٨٠٣٠١٠٩٨٧٧", "IMEI"), PLATFORM + IDENTIFIER),
+        (_of("8645080301098770", "IMEI"), PLATFORM + IDENTIFIER),
+        (_of("891480000008001397081", "ICCID"), PLATFORM + IDENTIFIER),
+        (_of(IMEI, "imei"), PLATFORM + KIND),
+        (_of(IMEI, "IM"), PLATFORM + KIND),
+    ],
+)
+async def test_a_body_against_the_rules_is_refused_and_nobody_is_licensed(body: object, code: str) -> None:
+    sandbox = Sandbox()
+    async with caller_of(sandbox) as caller:
+        answer = await caller.assign(body)
+    assert (answer.status_code, code_of(answer)) == (400, code)
+    assert sandbox.books.executions == []
+
+
+@pytest.mark.parametrize("x_request_id", ["11234", "1-12", "12-345", "1-123a", "1-" + "1" * 31])
+async def test_an_x_request_id_of_another_form_is_refused(x_request_id: str) -> None:
+    sandbox = Sandbox()
+    async with caller_of(sandbox) as caller:
+        named = caller.headers | {"X-Request-ID": x_request_id}
+        for method in ("POST", "DELETE"):
+            answer = await caller.http.request(method, LICENCES, json=ONE, headers=named)
+            assert (answer.status_code, code_of(answer)) == (400, "400")
+    assert sandbox.books.executions == []
+
+
+async def test_unassign_needs_an_x_request_id_and_assign_does_not() -> None:
+    async with caller_of(Sandbox()) as caller:
+        assert (await caller.assign(ONE)).status_code == 200
+        assert (await caller.unassign(ONE, transaction=None)).status_code == 400
+        assert (await caller.unassign(transaction=None)).status_code == 400
+
+
+async def test_only_json_is_taken_and_given() -> None:
+    sandbox = Sandbox()
+    async with caller_of(sandbox) as caller:
+        as_text = await caller.http.post(LICENCES, content=b"{}", headers=caller.headers)
+        for_xml = await caller.http.post(LICENCES, json=ONE, headers=caller.headers | {"Accept": "text/xml"})
+        unknown = await caller.http.get("/m2m/v1/devices", headers=caller.headers)
+        wrong_method = await caller.http.get(LICENCES, headers=caller.headers)
+    answers = [as_text, for_xml, unknown, wrong_method]
+    assert [answer.status_code for answer in answers] == [415, 406, 404, 405]
+    assert [code_of(answer) for answer in answers] == ["415", "406", "404", "405"]
+    assert sandbox.books.executions == []

@@ -1,0 +1,132 @@
+"""The sandbox over TCP: it comes up at once, shows its books, and goes when nobody needs it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import httpx
+import psutil
+import pytest
+
+from batchlic.errors import UsageError
+from batchlic.sandbox.config import Fault, LimitKind, Poison, SandboxConfig
+from batchlic.sandbox.embedded import embedded
+from batchlic.sandbox.listening import listen
+from tests.sandbox.caller import (
+    GRANT,
+    ICCID,
+    IMEI,
+    KEYS,
+    LICENCES,
+    LOGIN,
+    OAUTH,
+    OTHER_IMEI,
+    USER,
+    device,
+    request_body,
+)
+
+
+def log_in(http: httpx.Client) -> dict[str, str]:
+    token = http.post(OAUTH, data=GRANT, auth=KEYS).json()["access_token"]
+    headers = {"Authorization": f"Bearer {token}"}
+    headers["VZ-M2M-Token"] = http.post(LOGIN, json=USER, headers=headers).json()["sessionToken"]
+    return headers
+
+
+def refuses_connections(url: str) -> bool:
+    """Within five seconds, since a process may take a moment to go."""
+    for _ in range(500):
+        try:
+            httpx.get(url, trust_env=False)
+        except httpx.TransportError:
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def test_an_embedded_sandbox_is_there_for_the_block_and_its_books_can_be_read() -> None:
+    poison = (Poison(identifier=OTHER_IMEI, named=False),)
+    with embedded(SandboxConfig(poison=poison, limit=LimitKind.FIXED_WINDOW, rate=1000)) as url:
+        with httpx.Client(base_url=url, trust_env=False) as http:
+            headers = log_in(http)
+            good = request_body(device(IMEI, ICCID))
+            assert http.post(LICENCES, json=good, headers=headers).status_code == 200
+            bad = request_body(device(OTHER_IMEI))
+            assert http.post(LICENCES, json=bad, headers=headers).status_code == 400
+            books = http.get(http.base_url.join("/sandbox/books"))
+            totals = http.get(http.base_url.join("/sandbox/totals")).json()
+        root = str(http.base_url)
+    rows = [json.loads(line) for line in books.text.splitlines()]
+    assert [(row["imei"], row["iccid"], row["sku_number"], row["refused"]) for row in rows] == [
+        (IMEI, ICCID, "SIMSec-IoT", 0),
+        (OTHER_IMEI, None, None, 1),
+    ]
+    assert (totals["requests"], totals["devices"], totals["executions"]) == ({"200": 1, "400": 1}, 2, 1)
+    assert refuses_connections(root)
+
+
+def test_an_embedded_sandbox_dies_with_the_process_that_started_it() -> None:
+    program = """
+import os, signal
+from batchlic.sandbox.config import SandboxConfig
+from batchlic.sandbox.embedded import embedded
+with embedded(SandboxConfig()) as url:
+    print(url, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    ended = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert refuses_connections(ended.stdout.strip())
+
+
+def test_ctrl_c_on_the_terminal_does_not_reach_an_embedded_sandbox() -> None:
+    with embedded(SandboxConfig()):
+        [server] = [
+            child for child in psutil.Process().children() if "batchlic.sandbox.server" in child.cmdline()
+        ]
+        assert os.getpgid(server.pid) != os.getpgid(0)
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_served_sandbox_says_where_it_is_and_ends_cleanly(stop: signal.Signals) -> None:
+    program = """
+from batchlic.sandbox.config import SandboxConfig
+from batchlic.sandbox.server import serve
+serve(SandboxConfig())
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        url = json.loads(process.stdout.readline())["base_url"]
+        assert "sandbox/sandbox" in process.stderr.readline()
+        with httpx.Client(base_url=url, trust_env=False) as http:
+            log_in(http)
+            os.kill(process.pid, stop)
+            assert process.wait(10) == 0
+        assert process.stderr.read() == ""
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::", "carrier.example"])  # noqa: S104 - refused
+def test_other_than_loopback_is_refused(host: str) -> None:
+    with pytest.raises(UsageError, match="loopback"):
+        listen(host, 0)
+
+
+def test_a_port_in_use_is_named() -> None:
+    with listen("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UsageError, match=str(port)):
+            listen("127.0.0.1", port)
+
+
+def test_a_configuration_survives_the_way_to_its_process() -> None:
+    config = SandboxConfig(faults={Fault.EMPTY_503: 1.0}, changes=((1.0, 0.5),), accounts=("acc",))
+    with embedded(config) as url, httpx.Client(base_url=url, trust_env=False) as http:
+        headers = log_in(http)
+        assert http.post(LICENCES, json={}, headers=headers).status_code == 503
