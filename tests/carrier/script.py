@@ -47,7 +47,7 @@ class Exchange:
     """A request on its connection; a script answers it, or breaks it."""
 
     request: Request
-    stream: anyio.abc.SocketStream
+    stream: anyio.abc.ByteStream
 
     async def raw(self, data: bytes) -> None:
         await self.stream.send(data)
@@ -78,7 +78,7 @@ class ScriptedCarrier:
     def paths(self, path: str) -> list[Request]:
         return [request for request in self.requests if request.path == path]
 
-    async def serve(self, stream: anyio.abc.SocketStream) -> None:
+    async def serve(self, stream: anyio.abc.ByteStream) -> None:
         self.connections += 1
         async with stream:
             try:
@@ -149,7 +149,7 @@ def submission(action: Action = Action.ASSIGN, imeis: tuple[str, ...] = IMEIS) -
     return Submission(action=action, x_request_id="1-0123456789", body=encode(request))
 
 
-async def _read(stream: anyio.abc.SocketStream) -> Request | None:
+async def _read(stream: anyio.abc.ByteStream) -> Request | None:
     data = b""
     while b"\r\n\r\n" not in data:
         data += (chunk := await _receive(stream))
@@ -165,7 +165,7 @@ async def _read(stream: anyio.abc.SocketStream) -> Request | None:
     return Request(method, re.sub(r"\?.*", "", path), headers, body)
 
 
-async def _receive(stream: anyio.abc.SocketStream) -> bytes:
+async def _receive(stream: anyio.abc.ByteStream) -> bytes:
     try:
         return await stream.receive()
     except anyio.EndOfStream:

@@ -1,0 +1,133 @@
+"""Licence counts and listeners: what is asked, what is understood, and how a refusal reads."""
+
+from collections.abc import Awaitable, Callable
+
+import msgspec
+import pytest
+
+from batchlic.carrier.auth import CarrierUnreachable, Secret
+from batchlic.carrier.client import AccountError
+from batchlic.carrier.messages import CallbackListener, CallbackService, Subscription
+from batchlic.errors import CredentialsRejected
+from tests.carrier.script import KEYS, LOGIN, Exchange, client_of
+
+pytestmark = pytest.mark.anyio
+
+ACCOUNT = "0000123456-00001"
+SUBSCRIPTIONS = "/m2m/v1/accounts/subscriptions/actions/list"
+EXPIRED = {
+    "errorCode": "UnifiedWebService.REQUEST_FAILED.SessionToken.Expired",
+    "errorMessage": "log in again",
+}
+COUNTS = {
+    "accountName": ACCOUNT,
+    "subscriptionList": [
+        {
+            "skuNumber": "SIMSec-IoT",
+            "licenseType": "flexible",
+            "licensePurchased": 9000,
+            "licenseAssigned": 1000,
+            "licenseAvailable": 8000,
+        }
+    ],
+}
+
+
+def says(status: int, body: object = b"") -> Callable[[Exchange], Awaitable[None]]:
+    async def script(exchange: Exchange) -> None:
+        await exchange.say(status, body)
+
+    return script
+
+
+async def test_licence_counts_of_one_sku() -> None:
+    async with client_of(says(200, COUNTS)) as (client, carrier):
+        counts = await client.subscriptions(ACCOUNT, "SIMSec-IoT")
+    assert counts == [Subscription("SIMSec-IoT", "flexible", 9000, 1000, 8000)]
+    (request,) = carrier.requests
+    assert (request.method, request.path) == ("POST", SUBSCRIPTIONS)
+    assert msgspec.json.decode(request.body) == {"accountName": ACCOUNT, "skuNumber": "SIMSec-IoT"}
+
+
+async def test_listeners_come_without_their_passwords() -> None:
+    listener = {
+        "accountName": ACCOUNT,
+        "serviceName": "CarrierService",
+        "url": "https://us.test",
+        "username": "u",
+    }
+    async with client_of(says(200, [listener | {"password": "planted"}])) as (client, carrier):
+        listeners = await client.listeners(ACCOUNT)
+    assert listeners == [CallbackListener(ACCOUNT, "CarrierService", "https://us.test", "u")]
+    assert (carrier.requests[0].method, carrier.requests[0].path) == ("GET", f"/m2m/v1/callbacks/{ACCOUNT}")
+
+
+async def test_a_listener_is_registered_for_the_outcomes_of_licence_requests() -> None:
+    service = {"accountName": ACCOUNT, "serviceName": "CarrierService"}
+    async with client_of(says(200, service)) as (client, carrier):
+        registered = await client.register_listener(ACCOUNT, "https://us.test:9001/x", "u", Secret("p"))
+    assert registered == CallbackService(ACCOUNT, "CarrierService")
+    assert msgspec.json.decode(carrier.requests[0].body) == {
+        "name": "CarrierService",
+        "url": "https://us.test:9001/x",
+        "username": "u",
+        "password": "p",
+    }
+
+
+async def test_a_listener_is_deregistered_by_its_service() -> None:
+    service = {"accountName": ACCOUNT, "serviceName": "CarrierService"}
+    async with client_of(says(200, service)) as (client, carrier):
+        await client.deregister_listener(ACCOUNT)
+    (request,) = carrier.requests
+    assert (request.method, request.path) == ("DELETE", f"/m2m/v1/callbacks/{ACCOUNT}/name/CarrierService")
+
+
+async def test_an_account_cannot_lead_to_another_address() -> None:
+    async with client_of(says(200, [])) as (client, carrier):
+        await client.listeners("../x?y#z")
+    assert carrier.requests[0].path == "/m2m/v1/callbacks/..%2Fx%3Fy%23z"
+
+
+async def test_a_question_with_an_expired_session_is_asked_again_with_a_new_one() -> None:
+    async def once_expired(exchange: Exchange) -> None:
+        is_new = exchange.request.headers["vz-m2m-token"] == "session-2"
+        await (exchange.say(200, COUNTS) if is_new else exchange.say(400, EXPIRED))
+
+    async with client_of(once_expired, KEYS) as (client, carrier):
+        assert len(await client.subscriptions(ACCOUNT)) == 1
+    assert len(carrier.paths(LOGIN)) == 2
+
+
+async def test_a_question_with_a_rejected_ready_token_names_the_setting() -> None:
+    async with client_of(says(400, EXPIRED)) as (client, _):
+        with pytest.raises(CredentialsRejected, match="BATCHLIC_SESSION_TOKEN"):
+            await client.subscriptions(ACCOUNT)
+
+
+async def test_a_wrong_account_is_an_error_of_usage() -> None:
+    error = {
+        "errorCode": "UnifiedWebService.REQUEST_FAILED.AccountNotFound",
+        "errorMessage": "no such account",
+    }
+    async with client_of(says(400, error)) as (client, _):
+        with pytest.raises(AccountError, match=r"HTTP 400: REQUEST_FAILED.AccountNotFound no such account"):
+            await client.subscriptions(ACCOUNT)
+
+
+@pytest.mark.parametrize(
+    ("status", "body"), [(503, b""), (429, b""), (500, b""), (200, b"<html>"), (200, {"x": 1})]
+)
+async def test_a_carrier_that_does_not_answer_a_question_is_unreachable(status: int, body: object) -> None:
+    async with client_of(says(status, body)) as (client, _):
+        with pytest.raises(CarrierUnreachable):
+            await client.subscriptions(ACCOUNT)
+
+
+async def test_a_question_whose_answer_was_lost_says_so() -> None:
+    async def reset(exchange: Exchange) -> None:
+        await exchange.reset()
+
+    async with client_of(reset) as (client, _):
+        with pytest.raises(CarrierUnreachable, match=SUBSCRIPTIONS):
+            await client.subscriptions(ACCOUNT)

@@ -1,0 +1,205 @@
+"""Where credentials may go: verified TLS, the environment's proxy and authorities, never in the clear."""
+
+import socket
+import ssl
+from base64 import b64encode
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import anyio.abc
+import pytest
+import trustme
+from anyio.streams.tls import TLSListener
+
+from batchlic.carrier.answers import Answer, Outcome
+from batchlic.carrier.client import open_client
+from batchlic.carrier.wire import KEEPALIVE, Timeouts
+from batchlic.errors import UsageError
+from tests.carrier.script import TOKENS, ScriptedCarrier, submission, take
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def trusted(authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+
+
+@asynccontextmanager
+async def over_tls(authority: trustme.CA, name: str) -> AsyncIterator[tuple[ScriptedCarrier, int]]:
+    """A scripted carrier with a certificate for `name`, and its port on 127.0.0.1."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert(name).configure_cert(context)
+    carrier = ScriptedCarrier(take)
+    async with (
+        await anyio.create_tcp_listener(local_host="127.0.0.1") as plain,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(TLSListener(plain, context, standard_compatible=False).serve, carrier.serve)
+        yield carrier, plain.extra(anyio.abc.SocketAttribute.local_port)  # noqa: S610 - not Django
+        tasks.cancel_scope.cancel()
+
+
+class Proxy:
+    """A CONNECT proxy that takes everything to one port of this machine, or answers `refusal`."""
+
+    def __init__(self, target: int, refusal: bytes = b"") -> None:
+        self.target, self.refusal = target, refusal
+        self.heads: list[str] = []
+
+    async def serve(self, stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            self.heads.append((await stream.receive()).decode())
+            if self.refusal:
+                await stream.send(self.refusal)
+                return
+            await stream.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            async with (
+                await anyio.connect_tcp("127.0.0.1", self.target) as onward,
+                anyio.create_task_group() as tasks,
+            ):
+                tasks.start_soon(_pipe, stream, onward)
+                await _pipe(onward, stream)
+                tasks.cancel_scope.cancel()
+
+
+async def _pipe(source: anyio.abc.SocketStream, sink: anyio.abc.SocketStream) -> None:
+    try:
+        async for data in source:
+            await sink.send(data)
+    except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+        return
+
+
+@asynccontextmanager
+async def proxied(proxy: Proxy) -> AsyncIterator[int]:
+    async with (
+        await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(listener.serve, proxy.serve)
+        yield listener.extra(anyio.abc.SocketAttribute.local_port)  # noqa: S610 - not Django
+        tasks.cancel_scope.cancel()
+
+
+async def submit_to(url: str) -> Answer:
+    async with open_client(url, TOKENS, timeouts=Timeouts(connect=5, exchange=5)) as client:
+        return await client.submit(submission())
+
+
+@pytest.mark.usefixtures("trusted")
+async def test_the_environments_authorities_are_trusted(authority: trustme.CA) -> None:
+    async with over_tls(authority, "127.0.0.1") as (_, port):
+        assert (await submit_to(f"https://127.0.0.1:{port}")).outcome is Outcome.ACCEPTED
+
+
+async def test_a_certificate_of_nobody_we_trust_gets_nothing(authority: trustme.CA) -> None:
+    async with over_tls(authority, "127.0.0.1") as (carrier, port):
+        answer = await submit_to(f"https://127.0.0.1:{port}")
+    assert answer.outcome is Outcome.UNAVAILABLE
+    assert carrier.requests == []
+
+
+@pytest.mark.usefixtures("trusted")
+async def test_a_certificate_for_another_name_gets_nothing(authority: trustme.CA) -> None:
+    async with over_tls(authority, "other.test") as (carrier, port):
+        answer = await submit_to(f"https://127.0.0.1:{port}")
+    assert answer.outcome is Outcome.UNAVAILABLE
+    assert carrier.requests == []
+
+
+async def test_a_missing_file_of_authorities_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "missing.pem"))
+    with pytest.raises(UsageError, match="SSL_CERT_FILE"):
+        await submit_to("https://carrier.test")
+
+
+@pytest.mark.usefixtures("trusted")
+@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"])
+async def test_the_environments_proxy_is_used_and_sees_no_token(
+    authority: trustme.CA, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    async with over_tls(authority, "carrier.test") as (carrier, port):
+        proxy = Proxy(port)
+        async with proxied(proxy) as proxy_port:
+            monkeypatch.setenv(variable, f"http://robot:planted%40pass@127.0.0.1:{proxy_port}")
+            answer = await submit_to("https://carrier.test")
+    assert answer.outcome is Outcome.ACCEPTED
+    assert len(carrier.requests) == 1
+    (head,) = proxy.heads
+    assert head.startswith("CONNECT carrier.test:443")
+    assert f"basic {b64encode(b'robot:planted@pass').decode()}".lower() in head.lower()
+    assert "planted-access" not in head
+
+
+@pytest.mark.parametrize("status", [b"407 Proxy Authentication Required", b"502 Bad Gateway", b"200"])
+async def test_a_proxy_that_does_not_connect_leaves_no_doubt(
+    monkeypatch: pytest.MonkeyPatch, status: bytes
+) -> None:
+    proxy = Proxy(0, b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\n\r\n")
+    async with proxied(proxy) as port:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://robot:planted@127.0.0.1:{port}")
+        answer = await submit_to("https://carrier.test")
+    assert answer.outcome is Outcome.UNAVAILABLE
+    assert "planted" not in repr(answer)
+
+
+@pytest.mark.usefixtures("trusted")
+async def test_no_proxy_stands_between_us_and_this_machine(
+    authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
+    async with over_tls(authority, "127.0.0.1") as (_, port):
+        assert (await submit_to(f"https://127.0.0.1:{port}")).outcome is Outcome.ACCEPTED
+
+
+async def test_a_host_in_no_proxy_is_reached_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(*_: object, **__: object) -> object:
+        raise socket.gaierror(socket.EAI_NONAME, "no such host")
+
+    proxy = Proxy(0)
+    monkeypatch.setenv("NO_PROXY", "carrier.test")
+    async with proxied(proxy) as port:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
+        monkeypatch.setattr(socket, "getaddrinfo", nobody)
+        assert (await submit_to("https://carrier.test")).outcome is Outcome.UNAVAILABLE
+    assert proxy.heads == []
+
+
+@pytest.mark.parametrize(
+    ("url", "match"),
+    [
+        ("http://carrier.test/api", "in the clear"),
+        ("http://localhost.carrier.test", "in the clear"),
+        ("ftp://127.0.0.1", "https://host/path"),
+        ("carrier.test/api", "https://host/path"),
+        ("", "https://host/path"),
+        ("https://user:planted@carrier.test", "https://host/path"),
+        ("https://carrier.test/api?x=1", "https://host/path"),
+        ("https://carrier.test:port", "BATCHLIC_BASE_URL"),
+    ],
+)
+async def test_an_address_that_is_not_fit_for_credentials_is_refused(url: str, match: str) -> None:
+    with pytest.raises(UsageError, match=match) as caught:
+        await submit_to(url)
+    assert "planted" not in str(caught.value)
+
+
+async def test_a_socks_proxy_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    with pytest.raises(UsageError, match="socks5"):
+        await submit_to("https://carrier.test")
+
+
+def test_an_idle_connection_is_dropped_before_common_servers_drop_it() -> None:
+    assert KEEPALIVE < 5
