@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchlic.carrier.messages import AssignLicenseRequest, Device, DeviceId
-from batchlic.reader import IdKind
+from batchlic.durable import replacing
+from batchlic.reader import IdKind, ReadOptions, Source
 
 if TYPE_CHECKING:
     import polars as pl
@@ -113,3 +114,69 @@ def parse_ranges(text: str) -> list[int]:
         low, _, high = piece.partition("-")
         offsets.extend(range(int(low), int(high or low) + 1))
     return offsets
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanGroup:
+    """The part of a plan that goes under one SKU of one account, in devices and batches."""
+
+    account_name: str
+    sku_number: str
+    devices: int
+    batches: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What `write_plan` found and wrote; `rows_read` is the sum of `rejected` and `planned` (promise A)."""
+
+    sources: tuple[Source, ...]
+    rows_read: int
+    rejected: Mapping[str, int]
+    planned: int
+    batches: int
+    groups: tuple[PlanGroup, ...]
+    notes: tuple[str, ...]
+
+
+def write_plan(inventories: Sequence[str], options: ReadOptions, *, batch_size: int, folder: Path) -> Plan:
+    """Read the inventories; write plan.parquet and rejects.parquet into `folder`, each whole or not at all.
+
+    plan.parquet: `batch_id` (UInt32, ascending from 1), `source` (the inventory's name as given), `row`
+    (UInt32, its 1-based data row), `imei`, `iccid` (String, null where absent), `account_name`, `sku_number`;
+    sorted by account, SKU, IMEI and ICCID (nulls last); a batch is a contiguous range of at most
+    `batch_size` rows of one account and SKU. It depends on inventories and options alone (promise I).
+    rejects.parquet: `source`, `row`, `reason`, `message`, and `imei`, `iccid`, `account_name`, `sku_number`
+    as they stood in the file.
+
+    Raises InventoryError where an inventory can't be read, UsageError where the options contradict it.
+    """
+    import polars as pl  # noqa: PLC0415 - heavy: only when a plan is really made
+
+    from batchlic.reader.fleet import Fleet  # noqa: PLC0415 - brings polars
+
+    fleet = Fleet(options)
+    for name in inventories:
+        fleet.add(name)
+    fleet.sort_out_twins()
+    devices = fleet.devices()
+    group = ["account_name", "sku_number"]
+    within = pl.int_range(pl.len()).over(group) // batch_size
+    starts = (within != within.shift(1)) | pl.any_horizontal(pl.col(c) != pl.col(c).shift(1) for c in group)
+    plan = devices.select(starts.fill_null(value=True).cum_sum().cast(pl.UInt32).alias("batch_id"), pl.all())
+    groups = plan.group_by(group, maintain_order=True).agg(
+        devices=pl.len(), batches=pl.col("batch_id").n_unique()
+    )
+    with replacing(folder / "plan.parquet") as path:
+        plan.write_parquet(path, compression_level=1, row_group_size=ROWS_PER_READ)
+    with replacing(folder / "rejects.parquet") as path:
+        fleet.rejects().write_parquet(path)
+    return Plan(
+        sources=tuple(fleet.sources),
+        rows_read=fleet.rows_read,
+        rejected=dict(fleet.rejected),
+        planned=plan.height,
+        batches=int(plan["batch_id"][-1]) if plan.height else 0,
+        groups=tuple(PlanGroup(**row) for row in groups.iter_rows(named=True)),
+        notes=tuple(fleet.notes),
+    )

@@ -1,1 +1,5 @@
-"""Inventories in any format to clean, validated, deduplicated device rows and rejects."""
+"""Inventories in any format, to clean and validated device rows and to rejects with a reason."""
+
+from batchlic.reader.options import IdKind, ReadOptions, Role, Source
+
+__all__ = ["IdKind", "ReadOptions", "Role", "Source"]

@@ -1,0 +1,53 @@
+"""What people and spreadsheets put around an identifier, taken off again; never what they lost."""
+
+import polars as pl
+
+FILLED_WITH_NOTHING = (
+    "",
+    "n/a",
+    "#n/a",
+    "na",
+    "n.a.",
+    "null",
+    "nil",
+    "none",
+    "nan",
+    "-",
+    "--",
+    "\u2013",
+    "\u2014",
+)
+"""Null words, in lower case."""
+
+_INVISIBLE = "[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]"
+_FULL_WIDTH = {chr(ord(narrow) + 0xFEE0): narrow for narrow in "0123456789.-+"}
+_SEPARATORS = r"[\s\-.\u2010-\u2015\u2212]"
+
+
+def text(cell: pl.Expr) -> pl.Expr:
+    """A cell (String) without quoting, invisible characters and surrounding space; null for null words."""
+    bare = (
+        cell.str.replace_all(_INVISIBLE, "")
+        .str.strip_chars()
+        .str.replace(r'^=\s*"(.*)"$', "$1")
+        .str.replace(r"""^['\u2018\u2019"]+(.*?)["']*$""", "$1")
+        .str.strip_chars()
+    )
+    return pl.when(~bare.str.to_lowercase().is_in(FILLED_WITH_NOTHING)).then(bare)
+
+
+def digits(cell: pl.Expr) -> pl.Expr:
+    """An identifier's `text` without full-width digits, a trailing `.0`, separators and filler `F`."""
+    return (
+        cell.str.replace_many(_FULL_WIDTH)
+        .str.replace(r"^([0-9]+)[.,]0+$", "$1")
+        .str.replace_all(_SEPARATORS, "")
+        .str.replace(r"^([0-9]{18,19})[Ff]{1,2}$", "$1")
+    )
+
+
+def is_mangled(cell: pl.Expr) -> pl.Expr:
+    """Whether an identifier's `text` is a number that lost digits: an exponent, or a float above 2**53."""
+    return cell.str.replace_many(_FULL_WIDTH).str.contains(
+        r"^[+-]?[0-9]+([.,][0-9]*)?[eE][+-]?[0-9]+$|^[0-9]{17,}[.,]0+$"
+    )

@@ -1,0 +1,40 @@
+"""An inventory opened: its format is told by content, never by name."""
+
+from batchlic.errors import InventoryError
+from batchlic.reader import delimited, jsontext, streams, typed, workbook
+from batchlic.reader.inventory import Inventory, empty
+from batchlic.reader.options import ReadOptions
+
+_ARROW = b"ARROW1"
+_PARQUET = b"PAR1"
+_OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+"""Start of an XLS file, and of an XLSX behind a password."""
+
+
+def open_inventory(name: str, options: ReadOptions) -> Inventory:
+    """Open an inventory and find its columns.
+
+    Raises InventoryError: missing, empty, of no known format, without a usable column, or with two columns
+    for one role.
+    """
+    if streams.is_remote(name) and (stored := typed.from_store(name, options)):
+        return stored
+    source = streams.opened(name)
+    if source.head.startswith((_PARQUET, _ARROW)):
+        return typed.from_file(source, options)
+    if source.head.startswith(_OLE) or streams.is_workbook(source.head):
+        return workbook.inventory(source, options)
+    text = streams.in_utf8(source)
+    start = text.head.lstrip()
+    if not start:
+        raise empty(name)
+    if b"\0" in text.head:
+        raise InventoryError(
+            f"{name}: of no known format; an inventory is CSV (or TSV and the like), parquet, Arrow IPC, "
+            f"NDJSON, a JSON array, XLSX, XLS or ODS, plain or packed with gzip, zstd, bz2, xz or zip"
+        )
+    if start.startswith(b"{"):
+        return jsontext.of_lines(text, options)
+    if start.startswith(b"[") and start[1:].lstrip()[:1] in {b"{", b"]"}:
+        return jsontext.of_array(text, options)
+    return delimited.inventory(text, options)

@@ -1,0 +1,105 @@
+"""One block of cells, judged: the rows fit to plan as integers, and the others with a reason."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import polars as pl
+from polars._typing import PolarsDataType
+
+from batchlic.reader import rules
+from batchlic.reader.columns import fold
+from batchlic.reader.inventory import SHORT
+from batchlic.reader.options import IDENTIFIERS, ReadOptions, Role
+
+ROW = "row"
+TARGETS = (Role.ACCOUNT, Role.SKU)
+CELLS = (*IDENTIFIERS, *TARGETS)
+
+ODD: dict[str, PolarsDataType] = {ROW: pl.UInt32, **dict.fromkeys(CELLS, pl.String)}
+REJECTS: dict[str, PolarsDataType] = {**ODD, "reason": pl.String, "message": pl.String}
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What became of a block's rows; `row` counts from 0 within the block.
+
+    `sound`: `row`, `imei_number`, `iccid_number`, and `account` and `sku`, null where the job's stand in.
+    `odd` (columns ODD): the cells, as they stood, of those sound rows that had to be cleaned. `rejects`
+    (columns REJECTS): the cells as they stood, and why. `height`: rows of the block, sound or rejected;
+    repeated header lines are no rows.
+    """
+
+    height: int
+    sound: pl.DataFrame
+    odd: pl.DataFrame
+    rejects: pl.DataFrame
+
+
+class Judge:
+    """Applies the rules to blocks of one inventory, `headers` being those of its columns by role.
+
+    Nearly all rows of a real inventory are plainly sound, and for them a few integer operations prove it.
+    The others are cleaned and put through the table of rules. Safe to share between threads.
+    """
+
+    def __init__(self, options: ReadOptions, headers: Mapping[Role, str]) -> None:
+        self._options = options
+        self._headers = {role: fold(header) for role, header in headers.items()}
+
+    def __call__(self, block: pl.DataFrame) -> Judged:
+        """Judge a block of cells: columns named by role (String); a missing one counts as empty."""
+        frame = self._completed(block)
+        values = frame.select(_sound(rules.plain_values()))
+        plain = frame.with_columns(values).select(rules.plainly_sound(self._options)).to_series()
+        sound = values if plain.all() else values.filter(plain)
+        if sound.height == frame.height:
+            return Judged(frame.height, sound, pl.DataFrame(schema=ODD), pl.DataFrame(schema=REJECTS))
+        doubtful = frame.filter(~plain)
+        repeated = doubtful.filter(self._is_header())[ROW]
+        if len(repeated):
+            return self(block.with_row_index(ROW).filter(~pl.col(ROW).is_in(repeated.implode())).drop(ROW))
+        cleaned, rejects = self._through_the_table(doubtful)
+        sound = pl.concat([sound, cleaned.select(_sound(rules.clean_values()))]).sort(ROW)
+        return Judged(frame.height, sound, cleaned.select(*ODD), rejects)
+
+    def _completed(self, block: pl.DataFrame) -> pl.DataFrame:
+        """The block with all cells, empty ones null, and with its rows numbered."""
+        absent = [pl.lit(None, pl.String).alias(role) for role in CELLS if role not in block.columns]
+        absent += [] if SHORT in block.columns else [pl.lit(value=False).alias(SHORT)]
+        filled = [
+            pl.when(pl.col(role).str.len_bytes() > 0).then(pl.col(role)).alias(role)
+            for role in CELLS
+            if role in block.columns
+        ]
+        return block.with_columns(*absent, *filled).with_row_index(ROW)
+
+    def _is_header(self) -> pl.Expr:
+        if not self._headers.keys() & set(IDENTIFIERS):
+            return pl.lit(value=False)
+        same = (
+            pl.col(role).str.normalize("NFKC").str.replace_all(r"[\W_]+", "").str.to_lowercase() == header
+            for role, header in self._headers.items()
+        )
+        return pl.all_horizontal(same).fill_null(value=False)
+
+    def _through_the_table(self, doubtful: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """The rows that break no rule once cleaned, and the rejects."""
+        for step in rules.cleaning(self._options):
+            doubtful = doubtful.with_columns(step)
+        table = rules.table(self._options)
+        first_broken = pl.coalesce(*(pl.when(rule.broken).then(at) for at, rule in enumerate(table)))
+        doubtful = doubtful.with_columns(broken=first_broken)
+        rejects = (
+            pl.concat(
+                group.select(*ODD, pl.lit(rule.reason.value).alias("reason"), rule.message.alias("message"))
+                for at, rule in enumerate(table)
+                if (group := doubtful.filter(pl.col("broken") == at)).height
+            )
+            if doubtful["broken"].count()
+            else pl.DataFrame(schema=REJECTS)
+        )
+        return doubtful.filter(pl.col("broken").is_null()), rejects.sort(ROW)
+
+
+def _sound(values: Mapping[str, pl.Expr]) -> list[pl.Expr]:
+    return [pl.col(ROW), *(value.alias(name) for name, value in values.items())]

@@ -1,0 +1,42 @@
+"""Inventories read and judged block by block, a few at a time side by side, in the order of their rows."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from batchlic.reader.inventory import Block, Inventory
+from batchlic.reader.judging import Judge, Judged
+from batchlic.reader.options import ReadOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Consecutive rows of one inventory, judged; `offset` rows of that inventory come before them."""
+
+    source: int
+    offset: int
+    judged: Judged
+
+
+def read(source: int, inventory: Inventory, options: ReadOptions) -> Iterator[Stretch]:
+    """Yield all rows of an inventory, judged; memory holds a few blocks of them."""
+    judge = Judge(options, inventory.headers)
+    offset = 0
+    for judged in _side_by_side(lambda block: judge(block()), inventory.blocks()):
+        yield Stretch(source, offset, judged)
+        offset += judged.height
+
+
+def _side_by_side(judge: Callable[[Block], Judged], blocks: Iterable[Block]) -> Iterator[Judged]:
+    """Map in threads, in order, at most one block per thread waiting: polars releases the GIL."""
+    threads = os.cpu_count() or 1
+    pending: deque[Future[Judged]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        for block in blocks:
+            pending.append(pool.submit(judge, block))
+            if len(pending) > threads:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()

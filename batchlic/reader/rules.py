@@ -1,0 +1,327 @@
+"""What makes a row unfit to plan: one table of named polars expressions, each with reason and message.
+
+To add a rule, add an entry. The rules see a *cleaned* row: per identifier its text, its digits and the
+integer they parse to; per account and SKU its text, after the job's default has stood in.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import polars as pl
+
+from batchlic.carrier.catalogue import Action, Licence
+from batchlic.reader import cells
+from batchlic.reader.inventory import SHORT
+from batchlic.reader.luhn import check_digit, luhn_sum
+from batchlic.reader.options import IDENTIFIERS, ReadOptions, Role
+
+
+class Reason(StrEnum):
+    """Why a row is not planned; the public codes of rejects.parquet and summary.json."""
+
+    SHORT_ROW = "short_row"
+    MISSING_IDENTIFIER = "missing_identifier"
+    BAD_LENGTH = "bad_length"
+    NOT_DIGITS = "not_digits"
+    BAD_CHECK_DIGIT = "bad_check_digit"
+    MANGLED_NUMBER = "mangled_number"
+    IMEISV = "imeisv"
+    BAD_ICCID_PREFIX = "bad_iccid_prefix"
+    DUPLICATE = "duplicate"
+    CONFLICT = "conflict"
+    MISSING_ACCOUNT = "missing_account"
+    BAD_ACCOUNT = "bad_account"
+    MISSING_SKU = "missing_sku"
+    UNKNOWN_SKU = "unknown_sku"
+    IRREVOCABLE = "irrevocable"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """A row is rejected for `reason` where `broken` (Boolean) holds; `message` (String) says why."""
+
+    reason: Reason
+    broken: pl.Expr
+    message: pl.Expr
+
+
+def say(template: str, *values: pl.Expr) -> pl.Expr:
+    """The template with each `{}` filled per row (`pl.format` of polars 2.1 panics on some columns)."""
+    texts = template.split("{}")
+    filled = [piece for text, value in zip(texts, values, strict=False) for piece in (pl.lit(text), value)]
+    return pl.concat_str(*filled, pl.lit(texts[-1]))
+
+
+IMEI_TEXT, IMEI_DIGITS, IMEI = pl.col("imei_text"), pl.col("imei_digits"), pl.col("imei_number")
+ICCID_TEXT, ICCID_DIGITS, ICCID = pl.col("iccid_text"), pl.col("iccid_digits"), pl.col("iccid_number")
+ACCOUNT, SKU = pl.col("account_name"), pl.col("sku_number")
+
+_ICCID_STEP = 10**18
+"""An ICCID is `89` and 16 to 18 digits: those digits plus 0, 1 or 2 steps fit Int64 and keep its length."""
+
+
+def imei_number(digits: pl.Expr) -> pl.Expr:
+    """IMEI digits (String) as Int64."""
+    return digits.cast(pl.Int64, strict=False)
+
+
+def imei_digits(number: pl.Expr) -> pl.Expr:
+    """The inverse of `imei_number`."""
+    return number.cast(pl.String).str.zfill(15)
+
+
+def iccid_number(digits: pl.Expr) -> pl.Expr:
+    """ICCID digits (String, 18 to 20 of them, the first two `89`) as Int64, in one-to-one fashion."""
+    length = digits.str.len_bytes().cast(pl.Int64) - 18
+    return digits.str.slice(2, 18).cast(pl.Int64, strict=False) + length * _ICCID_STEP
+
+
+def iccid_digits(number: pl.Expr) -> pl.Expr:
+    """The inverse of `iccid_number`."""
+    rest, length = number % _ICCID_STEP, number // _ICCID_STEP
+    prefix = (
+        pl.when(length == 1)
+        .then(pl.lit(89 * 10**17, pl.Int128))
+        .when(length == 2)
+        .then(pl.lit(89 * 10**18, pl.Int128))
+        .otherwise(pl.lit(89 * 10**16, pl.Int128))
+    )
+    return (rest.cast(pl.Int128) + prefix).cast(pl.String)
+
+
+def imei_is_right(number: pl.Expr) -> pl.Expr:
+    """Whether an `imei_number` ends with its check digit."""
+    return luhn_sum(number, 15) % 10 == 0
+
+
+def iccid_is_right(number: pl.Expr) -> pl.Expr:
+    """Whether an `iccid_number` ends with its check digit; the sum over `89` is 16 or, one place up, 17."""
+    odd = number // _ICCID_STEP % 2
+    return (luhn_sum(number % _ICCID_STEP, 18) + 16 + odd) % 10 == 0
+
+
+def imei_of_imeisv(digits: pl.Expr) -> pl.Expr:
+    """The IMEI (String) of a 16-digit IMEISV: its first 14 digits and a new check digit."""
+    body = digits.str.slice(0, 14)
+    return body + check_digit(body.cast(pl.Int64, strict=False), 14).cast(pl.String)
+
+
+def cleaning(options: ReadOptions) -> list[list[pl.Expr]]:
+    """The columns that the rules see, made from the cells by role; each step builds on those before."""
+    digits = cells.digits(IMEI_TEXT)
+    if options.accept_imeisv:
+        is_imeisv = digits.str.contains("^[0-9]{16}$") & ~cells.is_mangled(IMEI_TEXT)
+        digits = pl.when(is_imeisv).then(imei_of_imeisv(digits)).otherwise(digits)
+    account, sku = pl.lit(options.account, pl.String), pl.lit(options.sku, pl.String)
+    return [
+        [
+            cells.text(pl.col(Role.IMEI)).alias("imei_text"),
+            cells.text(pl.col(Role.ICCID)).alias("iccid_text"),
+            cells.text(pl.col(Role.ACCOUNT)).alias("account_text"),
+            cells.text(pl.col(Role.SKU)).alias("sku_text"),
+        ],
+        [
+            digits.alias("imei_digits"),
+            cells.digits(ICCID_TEXT).alias("iccid_digits"),
+            pl.coalesce("account_text", account).alias("account_name"),
+            pl.coalesce("sku_text", sku).alias("sku_number"),
+        ],
+        [imei_number(IMEI_DIGITS).alias("imei_number"), iccid_number(ICCID_DIGITS).alias("iccid_number")],
+    ]
+
+
+def clean_values() -> dict[str, pl.Expr]:
+    """What a row that was cleaned and broke no rule means."""
+    return {
+        "imei_number": IMEI,
+        "iccid_number": ICCID,
+        "account": pl.col("account_text"),
+        "sku": pl.col("sku_text"),
+    }
+
+
+def plain_values() -> dict[str, pl.Expr]:
+    """What the raw cells of a plainly sound row mean."""
+    return {
+        "imei_number": imei_number(pl.col(Role.IMEI)),
+        "iccid_number": iccid_number(pl.col(Role.ICCID)),
+        "account": pl.col(Role.ACCOUNT),
+        "sku": pl.col(Role.SKU),
+    }
+
+
+def plainly_sound(options: ReadOptions) -> pl.Expr:
+    """Rows that need no cleaning and break no rule: a quick proof for nearly all of them.
+
+    Looks at the raw cells and at their `plain_values`. What it does not prove goes through the table, so it
+    may be too strict and must never be too lax.
+    """
+    imei, iccid = pl.col(Role.IMEI), pl.col(Role.ICCID)
+    account, sku = pl.col(Role.ACCOUNT), pl.col(Role.SKU)
+    right_imei = imei.str.contains("^[0-9]{15}$")
+    right_iccid = iccid.str.contains("^89[0-9]{16,18}$")
+    if options.check_digit:
+        right_imei &= imei_is_right(IMEI)
+        right_iccid &= iccid_is_right(ICCID)
+    present = {Role.IMEI: imei.is_not_null(), Role.ICCID: iccid.is_not_null()}
+    required = [present[role] for role in options.id_kind.required]
+    plannable = [sku for sku in options.skus if sku not in _irrevocable(options)]
+    return (
+        ~pl.col(SHORT)
+        & (pl.all_horizontal(required) if required else pl.any_horizontal(present.values()))
+        & (imei.is_null() | right_imei)
+        & (iccid.is_null() | right_iccid)
+        & account.str.contains("^[0-9-]{3,32}$").fill_null(value=options.account is not None)
+        & sku.is_in(plannable).fill_null(value=options.sku in plannable)
+    )
+
+
+def table(options: ReadOptions) -> tuple[Rule, ...]:
+    """All rules in the order of their say: the first broken one gives the row its reason."""
+    return (
+        Rule(
+            reason=Reason.SHORT_ROW,
+            broken=pl.col(SHORT),
+            message=pl.lit(
+                "the row has fewer cells than the header: restore the missing cell, or join the row if a "
+                "line break cut it"
+            ),
+        ),
+        *_imei_rules(options),
+        *_iccid_rules(options),
+        *_target_rules(options),
+    )
+
+
+def _identifier_rules(kind: str, text: pl.Expr, digits: pl.Expr) -> tuple[Rule, ...]:
+    return (
+        Rule(
+            reason=Reason.MANGLED_NUMBER,
+            broken=cells.is_mangled(text),
+            message=say(
+                f"{kind} {{}} is a number that lost digits, usually to a spreadsheet: take it from the "
+                "source again, with the column formatted as text",
+                text,
+            ),
+        ),
+        Rule(
+            reason=Reason.NOT_DIGITS,
+            broken=~digits.str.contains("^[0-9]+$"),
+            message=say(f"{kind} {{}} has characters that are not digits", text),
+        ),
+    )
+
+
+def _imei_rules(options: ReadOptions) -> tuple[Rule, ...]:
+    rules = (
+        *_identifier_rules("IMEI", IMEI_TEXT, IMEI_DIGITS),
+        Rule(
+            reason=Reason.IMEISV,
+            broken=IMEI_DIGITS.str.len_bytes() == 16,
+            message=say(
+                "{} has 16 digits, so it is an IMEISV: give the 15-digit IMEI, or let --accept-imeisv work "
+                "it out",
+                IMEI_TEXT,
+            ),
+        ),
+        Rule(
+            reason=Reason.BAD_LENGTH,
+            broken=IMEI_DIGITS.str.len_bytes() != 15,
+            message=say(
+                "IMEI {} has {} digits instead of 15{}",
+                IMEI_TEXT,
+                IMEI_DIGITS.str.len_bytes(),
+                pl.when(IMEI_DIGITS.str.len_bytes() == 14)
+                .then(pl.lit(": its check digit or a leading zero is lost"))
+                .otherwise(pl.lit("")),
+            ),
+        ),
+    )
+    if not options.check_digit:
+        return rules
+    return (
+        *rules,
+        Rule(
+            reason=Reason.BAD_CHECK_DIGIT,
+            broken=~imei_is_right(IMEI),
+            message=say("IMEI {} does not end with its check digit: a digit is mistyped", IMEI_TEXT),
+        ),
+    )
+
+
+def _iccid_rules(options: ReadOptions) -> tuple[Rule, ...]:
+    length = ICCID_DIGITS.str.len_bytes()
+    rules = (
+        *_identifier_rules("ICCID", ICCID_TEXT, ICCID_DIGITS),
+        Rule(
+            reason=Reason.BAD_LENGTH,
+            broken=~length.is_between(18, 20),
+            message=say("ICCID {} has {} digits instead of 18 to 20", ICCID_TEXT, length),
+        ),
+        Rule(
+            reason=Reason.BAD_ICCID_PREFIX,
+            broken=~ICCID_DIGITS.str.starts_with("89"),
+            message=say("ICCID {} does not start with 89, as those of SIMs do", ICCID_TEXT),
+        ),
+    )
+    if not options.check_digit:
+        return rules
+    return (
+        *rules,
+        Rule(
+            reason=Reason.BAD_CHECK_DIGIT,
+            broken=~iccid_is_right(ICCID),
+            message=say("ICCID {} does not end with its check digit: a digit is mistyped", ICCID_TEXT),
+        ),
+    )
+
+
+def _target_rules(options: ReadOptions) -> tuple[Rule, ...]:
+    skus = options.skus
+    texts = {Role.IMEI: IMEI_TEXT, Role.ICCID: ICCID_TEXT}
+    required = options.id_kind.required
+    missing = [texts[role].is_null() for role in required or IDENTIFIERS]
+    wanted = " and ".join(role.upper() for role in required) or "IMEI or ICCID"
+    return (
+        Rule(
+            reason=Reason.MISSING_IDENTIFIER,
+            broken=pl.any_horizontal(missing) if required else pl.all_horizontal(missing),
+            message=pl.lit(f"the row has no {wanted}"),
+        ),
+        Rule(
+            reason=Reason.MISSING_ACCOUNT,
+            broken=ACCOUNT.is_null(),
+            message=pl.lit("the row has no account: fill the cell, or give one for all rows with --account"),
+        ),
+        Rule(
+            reason=Reason.BAD_ACCOUNT,
+            broken=~ACCOUNT.str.contains(ACCOUNT_FORM),
+            message=say("account {} is not 3 to 32 letters, digits and dashes", ACCOUNT),
+        ),
+        Rule(
+            reason=Reason.MISSING_SKU,
+            broken=SKU.is_null(),
+            message=pl.lit("the row has no SKU: fill the cell, or give one for all rows with --sku"),
+        ),
+        Rule(
+            reason=Reason.UNKNOWN_SKU,
+            broken=~SKU.is_in(list(skus)),
+            message=say(f"SKU {{}} is not known; known are {', '.join(skus)}", SKU),
+        ),
+        Rule(
+            reason=Reason.IRREVOCABLE,
+            broken=SKU.is_in(_irrevocable(options)),
+            message=say("SKU {} is a Lifetime licence, which can't be taken back", SKU),
+        ),
+    )
+
+
+def _irrevocable(options: ReadOptions) -> list[str]:
+    """SKUs whose licences the job would take back, and can't (promise E)."""
+    if options.action is not Action.UNASSIGN:
+        return []
+    return [sku for sku, licence in options.skus.items() if licence is Licence.LIFETIME]
+
+
+ACCOUNT_FORM = r"^[0-9A-Za-z._-]{3,32}$"
+"""The carrier says 3 to 32 characters; those seen are digits and dashes, and leading zeros count."""

@@ -1,0 +1,222 @@
+"""Bytes of an inventory, whatever wraps them: gzip, zstd, bz2, xz, a zip of one file, told by content."""
+
+import bz2
+import codecs
+import gzip
+import io
+import itertools
+import lzma
+import re
+import shutil
+import sys
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, BinaryIO, Protocol
+
+import polars as pl
+
+from batchlic.errors import InventoryError
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+STDIN = "-"
+HEAD_BYTES = 1 << 18
+CHUNK_BYTES = 1 << 20
+
+_ZIP = b"PK\x03\x04"
+_REMOTE = re.compile(r"(s3|s3a|gs|gcs|az|azure|abfs|abfss|adl)://")
+_DAMAGED = (
+    EOFError,
+    RuntimeError,
+    NotImplementedError,
+    lzma.LZMAError,
+    zlib.error,
+    zstd.ZstdError,
+    zipfile.BadZipFile,
+)
+
+
+class _Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The decompressed bytes of an input: all of them from `stream`, and the first of them as `head`.
+
+    `path` is where the same bytes lie in a file, if they do.
+    """
+
+    name: str
+    head: bytes
+    stream: BinaryIO
+    path: Path | None = None
+
+
+def is_remote(name: str) -> bool:
+    """Whether a name is the address of an object in a cloud store."""
+    return _REMOTE.match(name) is not None
+
+
+def opened(name: str) -> Opened:
+    """Open a file, standard input (`-`) or an object in a cloud store. Raises InventoryError."""
+    if is_remote(name):
+        return _headed(name, _remote_text(name))
+    try:
+        file = sys.stdin.buffer if name == STDIN else Path(name).open("rb")  # noqa: SIM115 - read lazily
+        plain = _headed(name, _chunks(name, file), path=None if name == STDIN else Path(name))
+    except OSError as error:
+        raise InventoryError(f"{name}: can't be read: {error.strerror}") from None
+    return _unwrapped(plain)
+
+
+def in_a_file(source: Opened) -> Path | IO[bytes]:
+    """The same bytes where one can seek in them: the file itself, or a temporary one gone when closed."""
+    if source.path:
+        return source.path
+    spool = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as its reader
+    shutil.copyfileobj(source.stream, spool, CHUNK_BYTES)
+    spool.seek(0)
+    return spool
+
+
+def in_utf8(source: Opened) -> Opened:
+    """Text without its byte order mark; UTF-16 turned into UTF-8."""
+    head = source.head
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "utf-16"
+    elif head[1:200:2].count(0) > len(head[1:200:2]) // 2:
+        encoding = "utf-16-le"
+    elif head[0:200:2].count(0) > len(head[0:200:2]) // 2:
+        encoding = "utf-16-be"
+    elif head.startswith(codecs.BOM_UTF8):
+        source.stream.read(len(codecs.BOM_UTF8))
+        return Opened(source.name, head.removeprefix(codecs.BOM_UTF8), source.stream)
+    else:
+        return source
+    return _headed(source.name, _recoded(source.stream, encoding))
+
+
+def with_newlines(source: Opened) -> Opened:
+    """Text whose lines end with a newline, where the original has bare carriage returns."""
+    if b"\n" in source.head or b"\r" not in source.head:
+        return source
+    chunks = iter(lambda: source.stream.read(CHUNK_BYTES).replace(b"\r", b"\n"), b"")
+    return _headed(source.name, chunks)
+
+
+def _recoded(stream: BinaryIO, encoding: str) -> Iterator[bytes]:
+    decoder = codecs.getincrementaldecoder(encoding)(errors="replace")
+    while chunk := stream.read(CHUNK_BYTES):
+        yield decoder.decode(chunk).encode("utf-8", "replace")
+    yield decoder.decode(b"", final=True).encode("utf-8", "replace")
+
+
+def _unwrapped(outer: Opened) -> Opened:
+    name, stream, head = outer.name, outer.stream, outer.head
+    if head.startswith(b"\x1f\x8b"):
+        return _headed(name, _chunks(name, gzip.GzipFile(fileobj=stream)))
+    if head.startswith(b"\x28\xb5\x2f\xfd"):
+        return _headed(name, _chunks(name, zstd.ZstdFile(stream)))
+    if head.startswith(b"BZh"):
+        return _headed(name, _chunks(name, bz2.BZ2File(stream)))
+    if head.startswith(b"\xfd7zXZ\x00"):
+        return _headed(name, _chunks(name, lzma.LZMAFile(stream)))
+    if head.startswith(_ZIP) and not is_workbook(head):
+        return _headed(name, _only_member(outer))
+    return outer
+
+
+def is_workbook(head: bytes) -> bool:
+    """Whether a zip file is a spreadsheet rather than a compressed inventory."""
+    parts = (b"[Content_Types].xml", b"mimetypeapplication/vnd.oasis", b"_rels/.rels")
+    return head.startswith(_ZIP) and any(part in head[:4096] for part in parts)
+
+
+def _only_member(outer: Opened) -> Iterator[bytes]:
+    try:
+        archive = zipfile.ZipFile(in_a_file(outer))
+        members = [
+            member
+            for member in archive.infolist()
+            if not member.is_dir() and not member.filename.startswith("__MACOSX/")
+        ]
+        if len(members) != 1:
+            listed = ", ".join(member.filename for member in members[:5]) or "none"
+            raise InventoryError(
+                f"{outer.name}: a zip of {len(members)} files ({listed}) where one is expected; unpack it "
+                f"and name the inventories"
+            )
+        yield from _chunks(outer.name, archive.open(members[0]))
+    except _DAMAGED as error:
+        raise _damaged(outer.name, error) from None
+
+
+def _remote_text(name: str) -> Iterator[bytes]:
+    """Text in a cloud store, by polars, which knows the stores and their credentials."""
+    try:
+        lines = pl.scan_lines(name, name="line")
+        for batch in lines.collect_batches(chunk_size=100_000, maintain_order=True, engine="streaming"):
+            yield "\n".join([*batch["line"], ""]).encode()
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise InventoryError(
+            f"{name}: can't be read from the cloud store ({_first_line(error)}); from there batchlic reads "
+            f"parquet, Arrow IPC and UTF-8 text, plain, gzip or zstd: download anything else first"
+        ) from None
+
+
+def _chunks(name: str, file: _Readable) -> Iterator[bytes]:
+    try:
+        while chunk := file.read(CHUNK_BYTES):
+            yield chunk
+    except gzip.BadGzipFile as error:
+        raise _damaged(name, error) from None
+    except OSError as error:
+        raise InventoryError(f"{name}: can't be read: {error.strerror or error}") from None
+    except _DAMAGED as error:
+        raise _damaged(name, error) from None
+
+
+def _damaged(name: str, error: BaseException) -> InventoryError:
+    return InventoryError(f"{name}: the compressed file is damaged, cut off or locked: {_first_line(error)}")
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0][:200] or type(error).__name__
+
+
+def _headed(name: str, chunks: Iterator[bytes], path: Path | None = None) -> Opened:
+    """Read the start of a stream, and put it back."""
+    start: list[bytes] = []
+    while sum(map(len, start)) < HEAD_BYTES and (chunk := next(chunks, None)) is not None:
+        start.append(chunk)
+    whole = itertools.chain(start, chunks)
+    return Opened(name, b"".join(start)[:HEAD_BYTES], io.BufferedReader(_Chunks(whole), CHUNK_BYTES), path)
+
+
+class _Chunks(io.RawIOBase):
+    """Chunks of bytes as a stream."""
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._chunks = iter(chunks)
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        """Fill the buffer from the chunk at hand, or the next that is not empty."""
+        while not self._rest and (chunk := next(self._chunks, None)) is not None:
+            self._rest = memoryview(chunk)
+        taken = min(len(buffer), len(self._rest))
+        buffer[:taken] = self._rest[:taken]
+        self._rest = self._rest[taken:]
+        return taken
