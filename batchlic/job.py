@@ -1,5 +1,6 @@
 """What to do: a job as TOML, or the same from flags. It says nothing about who we are."""
 
+import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
@@ -182,7 +183,7 @@ def make_job(content: Mapping[str, Any], overrides: Overrides, *, where: str) ->
 def _from_folder(folder: Path, file: object) -> object:
     if not isinstance(file, str) or file == "-" or "://" in file:
         return file
-    return str(folder / file)
+    return os.path.normpath(folder / file)
 
 
 def _explain(location: tuple[int | str, ...], message: str, kind: str) -> str:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sqlalchemy.pool import ConnectionPoolEntry
 
 Row: TypeAlias = dict[str, Any]
-Offload: TypeAlias = Callable[[Callable[[list["_Record"]], None], list["_Record"]], Awaitable[None]]
+Offload: TypeAlias = Callable[[Callable[[list["Record"]], None], list["Record"]], Awaitable[None]]
 
 
 class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,7 +97,9 @@ class Ending(NamedTuple):
     exit_code: int
 
 
-class _Record(NamedTuple):
+class Record(NamedTuple):
+    """One row that waits to be committed."""
+
     table: sa.Table
     row: Row
 
@@ -108,16 +110,16 @@ class Journal:
     def __init__(self, engine: sa.Engine, *, offload: Offload = anyio.to_thread.run_sync) -> None:
         self._engine = engine
         self._connection = engine.connect()
-        self._writer: GroupCommit[_Record] = GroupCommit(self._commit, offload=offload)
-        self._last_seq = 0
+        self._writer: GroupCommit[Record] = GroupCommit(self._commit, offload=offload)
+        self._last_seq: int = self._scalar(sa.select(sa.func.max(tables.intents.c.seq))) or 0
 
     @classmethod
     def create(cls, path: Path, identity: RunIdentity, *, created_at: int) -> Journal:
         """Make the journal of a new run, for its owner only (mode 0600); durable on return."""
         with replacing(path) as temporary:
-            journal = cls(_sqlite(temporary))
-            journal.lay_out(identity, created_at=created_at)
-            journal.close()
+            engine = _sqlite(temporary)
+            lay_out(engine, identity, created_at=created_at)
+            engine.dispose()
         return cls(_sqlite(path))
 
     @classmethod
@@ -129,33 +131,12 @@ class Journal:
             )
         try:
             journal = cls(_sqlite(path))
-            journal._last_seq = journal._scalar(sa.select(sa.func.max(tables.intents.c.seq))) or 0
             journal.identity  # noqa: B018 - a journal that can't say whose it is must not be resumed
         except (sa.exc.DatabaseError, msgspec.MsgspecError) as error:
             raise RunFolderError(
                 f"{path}: the journal is damaged ({_first_line(error)}); restore it, do not delete it"
             ) from error
         return journal
-
-    @classmethod
-    def in_memory(cls, identity: RunIdentity, *, offload: Offload) -> Journal:
-        """A journal that lives as long as its process, for dry runs and simulation."""
-        engine = sa.create_engine(
-            "sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False}
-        )
-        journal = cls(engine, offload=offload)
-        journal.lay_out(identity, created_at=0)
-        return journal
-
-    def lay_out(self, identity: RunIdentity, *, created_at: int) -> None:
-        """Make the tables of a new run and write down whose they are."""
-        encoded = msgspec.json.encode(identity).decode()
-        with self._transaction():
-            tables.metadata.create_all(self._connection)
-            self._connection.execute(
-                tables.run.insert(),
-                {"run_id": identity.run_id, "created_at": created_at, "identity": encoded},
-            )
 
     def close(self) -> None:
         """Let go of the database."""
@@ -172,7 +153,7 @@ class Journal:
         self._last_seq += 1
         seq = self._last_seq
         row = {name: getattr(intent, name) for name in Intent.__slots__}
-        await self._writer.write(_Record(tables.intents, {"seq": seq, **row}))
+        await self._writer.write(Record(tables.intents, {"seq": seq, **row}))
         return seq
 
     async def answer(self, seq: int, answer: Answer, *, duration_ms: float, final: bool) -> None:
@@ -191,7 +172,7 @@ class Journal:
             "error_message": answer.error_message,
             "retry_after_s": answer.retry_after_s,
         }
-        await self._writer.write(_Record(tables.answers, row))
+        await self._writer.write(Record(tables.answers, row))
 
     def end(self, ending: Ending) -> None:
         """Write down how this sitting of the run ended."""
@@ -241,7 +222,7 @@ class Journal:
 
     # -- how --------------------------------------------------------------------------------------------
 
-    def _commit(self, records: list[_Record]) -> None:
+    def _commit(self, records: list[Record]) -> None:
         intents = [record.row for record in records if record.table is tables.intents]
         answers = [record.row for record in records if record.table is tables.answers]
         try:
@@ -264,6 +245,17 @@ class Journal:
         value = self._connection.execute(query).scalar()
         self._connection.rollback()  # ends the read transaction, so that the log can be checkpointed
         return value
+
+
+def lay_out(engine: sa.Engine, identity: RunIdentity, *, created_at: int) -> None:
+    """Make the tables of a new run and write down whose they are; `created_at` in microseconds since 1970."""
+    encoded = msgspec.json.encode(identity).decode()
+    with engine.begin() as connection:
+        tables.metadata.create_all(connection)
+        connection.execute(
+            tables.run.insert(),
+            {"run_id": identity.run_id, "created_at": created_at, "identity": encoded},
+        )
 
 
 _ATTEMPT_COLUMNS = [

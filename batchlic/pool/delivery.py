@@ -7,6 +7,7 @@ import itertools
 import math
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 import anyio
@@ -114,8 +115,9 @@ class Pool:
 
     async def _feed(self, deliveries: Iterable[Delivery], send: MemoryObjectSendStream[Delivery]) -> None:
         async with send:
-            for delivery in deliveries:
-                await send.send(delivery)
+            with suppress(anyio.BrokenResourceError):  # no worker is left: the pool has failed
+                for delivery in deliveries:
+                    await send.send(delivery)
 
     async def _work(self, receive: MemoryObjectReceiveStream[Delivery]) -> None:
         async with receive:
@@ -171,7 +173,6 @@ class Pool:
                 )
                 answer = await self._exchange(batch, submission, intent, turn)
                 self._breaker.record(answer)
-            self._pace.finished(turn, _signal(answer))
         finally:
             turn.abandon()
         self._give_up_without_progress(answer)
@@ -187,6 +188,7 @@ class Pool:
                 turn.started()
                 sent_at = anyio.current_time()
                 answer = await self._client.submit(submission)
+                self._pace.finished(turn, _signal(answer))  # at once: others may be about to send
                 duration_ms = (anyio.current_time() - sent_at) * 1000
                 final = answer.outcome is Outcome.REFUSED and not can_be_split(batch, answer)
                 await self._journal.answer(seq, answer, duration_ms=duration_ms, final=final)
@@ -226,7 +228,7 @@ class Pool:
         await self._policy.reach(lambda: self._client.renew(answer), since=self._last_progress)
 
 
-MAX_USELESS_TOKENS = 2
+MAX_USELESS_TOKENS = 5
 """Generations of tokens in a row that the carrier may reject without having accepted one."""
 
 REFUSED_EARLIER = Answer(outcome=Outcome.REFUSED)

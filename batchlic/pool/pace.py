@@ -7,6 +7,7 @@ from enum import Enum
 
 import anyio
 
+from batchlic.carrier.hints import Quota
 from batchlic.pool.spacing import Spacing
 
 _FIRST_BACKOFF = 0.1
@@ -22,15 +23,6 @@ class SignalKind(Enum):
     """429: too many requests."""
     LOST = "lost"
     """Time-out, reset, unavailable, 5xx: nothing is known but that the carrier is not well."""
-
-
-@dataclass(frozen=True, slots=True)
-class Quota:
-    """What `RateLimit` headers of an answer say: requests a window, how many are left, seconds to its end."""
-
-    limit: int | None = None
-    remaining: int | None = None
-    reset_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

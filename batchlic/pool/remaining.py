@@ -53,9 +53,12 @@ def rest_of(batch: Batch, attempts: list[Attempt], resendable: Collection[str]) 
     groups: defaultdict[str, list[int]] = defaultdict(list)
     for offset in batch.offsets:
         of_device = [attempt for attempt, offsets in carriers if offset in offsets]
-        standing = standing_of(of_device)
-        if standing is Standing.PENDING or (standing is Standing.IN_DOUBT and batch.sku_number in resendable):
-            groups[of_device[-1].part if of_device else ""].append(offset)
+        last = of_device[-1] if of_device else None
+        match standing_of(of_device):
+            case Standing.PENDING:
+                groups[last.part if last else ""].append(offset)
+            case Standing.IN_DOUBT if last and not last.final and batch.sku_number in resendable:
+                groups[last.part].append(offset)
     for offsets in groups.values():
         part = batch if len(offsets) == len(batch.offsets) else batch.take(offsets)
         of_part = [attempt for attempt in attempts if attempt.part == part.part]

@@ -57,6 +57,9 @@ class RetryPolicy:
     async def reach(self, ask: Callable[[], Awaitable[None]], *, since: float) -> None:
         """Call `ask` until it reaches the carrier; its CarrierUnreachable passes after `give_up_after`."""
 
+        async def call() -> None:  # tenacity awaits coroutine functions only, not what merely returns one
+            await ask()
+
         def is_too_late(_: RetryCallState) -> bool:
             return anyio.current_time() - since > self.give_up_after
 
@@ -66,7 +69,7 @@ class RetryPolicy:
             retry=retry_if_exception_type(CarrierUnreachable),
             stop=is_too_late,
             reraise=True,
-        )(ask)
+        )(call)
 
 
 def _wait(state: RetryCallState) -> float:

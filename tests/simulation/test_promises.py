@@ -1,0 +1,102 @@
+"""The promises of the design, checked after hundreds of bad nights in virtual time.
+
+A failing seed is printed; `make replay SEED=n` lives through it again.
+"""
+
+import os
+from functools import cache
+
+import pytest
+
+from batchlic.carrier.answers import Outcome
+from batchlic.journal import Standing
+from batchlic.pool.retry import RetryPolicy
+from tests.simulation.world import FLEXIBLE, LIFETIME, Story, draw, live
+
+SEEDS = int(os.environ.get("SCENARIOS", "300"))
+FIRST = int(os.environ.get("SEED", "0"))
+DOUBTFUL = {None, Outcome.AMBIGUOUS}
+
+every_seed = pytest.mark.parametrize("seed", range(FIRST, FIRST + SEEDS))
+
+
+@cache
+def story_of(seed: int) -> Story:
+    return live(draw(seed))
+
+
+@every_seed
+def test_a_every_device_stands_somewhere_and_none_is_left_pending(seed: int) -> None:
+    story = story_of(seed)
+    standings = story.standings()
+    assert len(standings) == sum(len(batch.devices) for batch in story.scenario.batches)
+    assert Standing.PENDING not in {standing for standing, _ in standings.values()}
+
+
+@every_seed
+def test_b_whatever_was_executed_had_been_intended(seed: int) -> None:
+    story = story_of(seed)
+    standings = story.standings()
+    for device, executions in story.executions.items():
+        _, attempts = standings[device]
+        may_have_been = [a for a in attempts if a.outcome in {*DOUBTFUL, Outcome.ACCEPTED}]
+        assert executions <= len(may_have_been)
+
+
+@every_seed
+def test_c_a_settled_device_is_never_sent_again(seed: int) -> None:
+    for _, attempts in story_of(seed).standings().values():
+        assert not any(a.outcome == Outcome.ACCEPTED or a.final for a in attempts[:-1]), attempts
+        for number, attempt in enumerate(attempts):
+            if attempt.outcome == Outcome.REFUSED:
+                assert attempt.part not in {later.part for later in attempts[number + 1 :]}, attempts
+
+
+@every_seed
+def test_d_an_accepted_device_has_its_licence_and_a_failed_one_has_none(seed: int) -> None:
+    story = story_of(seed)
+    for device, (standing, attempts) in story.standings().items():
+        if standing is Standing.ACCEPTED:
+            assert story.executions[device] >= 1, attempts
+        if standing is Standing.FAILED:
+            assert story.executions[device] == 0, attempts
+            assert device in story.scenario.poisoned
+
+
+@every_seed
+def test_d_only_a_lost_answer_leaves_doubt(seed: int) -> None:
+    for device, (standing, attempts) in story_of(seed).standings().items():
+        is_doubtful = any(a.outcome in DOUBTFUL for a in attempts)
+        assert is_doubtful or standing is not Standing.IN_DOUBT, (device, attempts)
+
+
+@every_seed
+def test_d_a_lifetime_licence_is_never_executed_twice(seed: int) -> None:
+    story = story_of(seed)
+    if story.scenario.sku == LIFETIME:
+        assert max(story.executions.values(), default=0) <= 1
+
+
+@every_seed
+def test_d_a_flexible_licence_in_doubt_is_asked_for_again(seed: int) -> None:
+    story = story_of(seed)
+    for device, (standing, attempts) in story.standings().items():
+        if story.scenario.sku == FLEXIBLE and standing is Standing.IN_DOUBT:
+            asked_in_vain = (
+                len([a for a in attempts if a.outcome in DOUBTFUL]) > RetryPolicy(resendable=()).max_resends
+            )
+            assert asked_in_vain or device in story.scenario.poisoned, attempts
+
+
+@every_seed
+def test_g_one_login_for_each_sitting_and_each_rejected_token(seed: int) -> None:
+    story = story_of(seed)
+    unheard = sum(attempt.outcome is None for attempt in story.attempts)
+    assert story.logins <= story.sittings + story.outcomes[Outcome.UNAUTHORIZED] + unheard
+
+
+@every_seed
+def test_j_nobody_sends_while_the_carrier_has_told_anyone_to_wait(seed: int) -> None:
+    story = story_of(seed)
+    for begin, end in story.pauses:
+        assert not [at for at in story.requests_at if begin < at < end - 1e-6]

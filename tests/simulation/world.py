@@ -1,0 +1,259 @@
+"""A whole run in virtual time: the real pool, journal and client against the sandbox in process.
+
+A scenario is drawn from its seed: fleet, SKU, limits, faults, bad devices, and the moments at which the
+process dies. The sandbox's books are the truth that the promises are checked against.
+"""
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import httpx
+import sqlalchemy as sa
+import trio
+from sqlalchemy.pool import StaticPool
+from trio.testing import MockClock
+
+from batchlic.carrier.answers import Answer, Outcome
+from batchlic.carrier.auth import Credentials, Secret
+from batchlic.carrier.catalogue import SKUS, Action, Licence
+from batchlic.carrier.client import open_client
+from batchlic.carrier.messages import Device, DeviceId
+from batchlic.chunker import Batch, parse_ranges
+from batchlic.errors import StoppedEarly
+from batchlic.journal import Attempt, Intent, Journal, RunIdentity, Standing
+from batchlic.journal.journal import Offload, Record, lay_out
+from batchlic.journal.standing import standing_of
+from batchlic.pool.delivery import Pool
+from batchlic.pool.pace import Pace
+from batchlic.pool.remaining import remaining
+from batchlic.pool.retry import RetryPolicy
+from batchlic.sandbox.app import Sandbox
+from batchlic.sandbox.config import Fault, LimitKind, Poison, RetryHint, SandboxConfig
+
+ACCOUNT = "0000123456-00001"
+FLEXIBLE, LIFETIME = "SIMSec-IoT", "SIMSec-IoT-Lt"
+MOST_SITTINGS = 40
+
+
+class Killed(Exception):
+    """The process is dead: nothing is written any more."""
+
+
+@dataclass
+class Scenario:
+    """What a seed stands for."""
+
+    seed: int
+    sku: str
+    batches: list[Batch]
+    poisoned: set[str]
+    sandbox: SandboxConfig
+    kills: list[int]
+    """How many commits each sitting lives through; after the last one nobody kills the run any more."""
+    workers: int
+
+
+@dataclass
+class Story:
+    """What happened: the truth (the sandbox's books), and what batchlic believes (its journal)."""
+
+    scenario: Scenario
+    executions: Counter[str]
+    attempts: list[Attempt]
+    sittings: int
+    logins: int
+    requests_at: list[float]
+    pauses: list[tuple[float, float]]
+    """When a throttled answer with a time to wait had arrived, and until when nobody may send."""
+    outcomes: Counter[Outcome] = field(default_factory=Counter)
+
+    def standings(self) -> dict[str, tuple[Standing, list[Attempt]]]:
+        """Device: where it stands by the journal, and the attempts that carried it."""
+        carried: dict[tuple[int, int], list[Attempt]] = defaultdict(list)
+        sizes = {batch.batch_id: len(batch.devices) for batch in self.scenario.batches}
+        for attempt in self.attempts:
+            whole = range(sizes[attempt.batch_id])
+            for offset in parse_ranges(attempt.part) if attempt.part else whole:
+                carried[attempt.batch_id, offset].append(attempt)
+        return {
+            device.device_ids[0].id: (standing_of(of_device := carried[batch.batch_id, offset]), of_device)
+            for batch in self.scenario.batches
+            for offset, device in enumerate(batch.devices)
+        }
+
+
+def draw(seed: int) -> Scenario:
+    """The scenario of a seed."""
+    dice = random.Random(seed)
+    sku = dice.choice([FLEXIBLE, FLEXIBLE, LIFETIME])
+    size, count = dice.choice([1, 3, 10, 25]), dice.randint(1, 12)
+    numbers = iter(dice.sample(range(10**14, 10**15), size * count))
+    batches = [
+        Batch(n + 1, ACCOUNT, sku, [_device(next(numbers)) for _ in range(size)], range(size))
+        for n in range(count)
+    ]
+    identifiers = [device.device_ids[0].id for batch in batches for device in batch.devices]
+    bad = dice.sample(identifiers, min(dice.choice([0, 0, 1, 2, len(identifiers) // 5]), len(identifiers)))
+    return Scenario(
+        seed=seed,
+        sku=sku,
+        batches=batches,
+        poisoned=set(bad),
+        sandbox=_carrier(dice, bad),
+        kills=[dice.randint(0, 3 * count) for _ in range(dice.choice([0, 0, 1, 3]))],
+        workers=dice.choice([1, 2, 5, 16]),
+    )
+
+
+def _device(number: int) -> Device:
+    return Device([DeviceId(str(number), "IMEI")])
+
+
+def _carrier(dice: random.Random, bad: Sequence[str]) -> SandboxConfig:
+    faults = dice.sample(list(Fault), dice.choice([0, 1, 2, 5]))
+    return SandboxConfig(
+        seed=dice.getrandbits(32),
+        poison=tuple(Poison(identifier=device, named=dice.random() < 0.5) for device in bad),
+        rate=dice.choice([None, None, 2.0, 20.0, 200.0]),
+        limit=dice.choice(list(LimitKind)),
+        burst=dice.choice([1, 5, 20]),
+        max_concurrent=dice.choice([None, None, 1, 4]),
+        retry_hint=dice.choice(list(RetryHint)),
+        latency_s=dice.choice([0.0, 0.05, 2.0]),
+        latency_jitter_s=dice.choice([0.0, 0.1]),
+        session_idle_s=dice.choice([1200.0, 1200.0, 60.0]),
+        access_token_s=dice.choice([3600.0, 3600.0, 60.0]),
+        faults={fault: dice.choice([0.02, 0.1, 0.3]) / max(1, len(faults) / 3) for fault in faults},
+    )
+
+
+class _Network(httpx.AsyncBaseTransport):
+    """The sandbox's transport, which notes when each licence request leaves and how many logins there are."""
+
+    def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
+        self._inner = inner
+        self.requests_at: list[float] = []
+        self.logins = 0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/license/actions/assign"):
+            self.requests_at.append(trio.current_time())
+        self.logins += request.url.path.endswith("/session/login")
+        return await self._inner.handle_async_request(request)
+
+
+class _Witness:
+    """The pool's observer: notes the pauses that the carrier orders."""
+
+    def __init__(self) -> None:
+        self.pauses: list[tuple[float, float]] = []
+        self.outcomes: Counter[Outcome] = Counter()
+
+    def forget(self) -> None:
+        """End the pauses that are under way: the next process knows nothing of them."""
+        now = trio.current_time()
+        self.pauses = [(begin, min(end, now)) for begin, end in self.pauses]
+
+    def answered(
+        self, _batch: Batch, _intent: Intent, answer: Answer, _duration_ms: float, *, final: bool
+    ) -> None:
+        del final
+        self.outcomes[answer.outcome] += 1
+        if answer.outcome is Outcome.THROTTLED and answer.retry_after_s:
+            now = trio.current_time()
+            self.pauses.append((now, now + answer.retry_after_s))
+
+
+def live(scenario: Scenario) -> Story:
+    """Live through a scenario in virtual time."""
+    return trio.run(_live, scenario, clock=MockClock(autojump_threshold=0))
+
+
+async def _live(scenario: Scenario) -> Story:
+    sandbox = Sandbox(scenario.sandbox)
+    network, witness = _Network(sandbox.transport()), _Witness()
+    engine = sa.create_engine("sqlite://", poolclass=StaticPool)
+    lay_out(engine, _identity(scenario), created_at=0)
+    sittings = 0
+    for lifetime in [*scenario.kills, *[None] * MOST_SITTINGS]:
+        sittings += 1
+        done = False
+        try:
+            await _sit(scenario, network, witness, engine, lifetime)
+            done = True
+        except* (Killed, StoppedEarly):
+            pass
+        witness.forget()
+        if done:
+            break
+    else:
+        raise AssertionError(f"seed {scenario.seed}: not done after {MOST_SITTINGS} sittings")
+    return Story(
+        scenario=scenario,
+        executions=Counter(
+            {record.imei: record.assigned for record in sandbox.books.records() if record.imei}
+        ),
+        attempts=list(Journal(engine).attempts()),
+        sittings=sittings,
+        logins=network.logins,
+        requests_at=network.requests_at,
+        pauses=witness.pauses,
+        outcomes=witness.outcomes,
+    )
+
+
+async def _sit(
+    scenario: Scenario, network: _Network, witness: _Witness, engine: sa.Engine, lifetime: int | None
+) -> None:
+    """One sitting of the run: until it is done, gives up, or is killed."""
+    journal = Journal(engine, offload=_mortal(lifetime))
+    name = Secret("sandbox")
+    keys = Credentials(client_id=name, client_secret=name, username=name, password=name)
+    async with open_client("http://127.0.0.1/api", keys, transport=network) as client:
+        flexible = frozenset(sku for sku, licence in SKUS.items() if licence is Licence.FLEXIBLE)
+        pool = Pool(
+            run_id=f"simulated-{scenario.seed}",
+            action=Action.ASSIGN,
+            client=client,
+            journal=journal,
+            pace=Pace(max_concurrency=scenario.workers),
+            policy=RetryPolicy(resendable=flexible),
+            observer=witness,
+            workers=scenario.workers,
+        )
+        await pool.deliver(remaining(scenario.batches, journal, flexible))
+
+
+def _mortal(lifetime: int | None) -> Offload:
+    """Runs commits in place, in no virtual time, until the process dies: before or after a commit."""
+    commits = 0
+
+    async def offload(commit: Callable[[list[Record]], None], records: list[Record]) -> None:
+        nonlocal commits
+        await trio.lowlevel.checkpoint()
+        commits += 1
+        if lifetime is not None and commits > lifetime:
+            if commits == lifetime + 1 and lifetime % 2:
+                commit(records)  # durable, but nobody lives to hear of it
+            raise Killed
+        commit(records)
+
+    return offload
+
+
+def _identity(scenario: Scenario) -> RunIdentity:
+    planned = sum(len(batch.devices) for batch in scenario.batches)
+    return RunIdentity(
+        run_id=f"simulated-{scenario.seed}",
+        action=Action.ASSIGN,
+        carrier="sandbox",
+        job={},
+        plan_sha256="",
+        sources=[],
+        rows_read=planned,
+        rejected={},
+        planned=planned,
+        batches=len(scenario.batches),
+    )
