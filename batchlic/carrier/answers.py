@@ -169,7 +169,7 @@ _MAX_TEXT = 500
 _MAX_CODE = 100
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]+")
 _SERVICE_NAME = re.compile(r"^[A-Za-z0-9]+\.(?=[A-Z]+_[A-Z]+\.)")
-_TITLE = re.compile(r"<title[^>]*>([^<]{1,200})", re.IGNORECASE)
+_TITLE = re.compile(r"<title[^>]*>([^<]+)", re.IGNORECASE)
 _REQUEST_ID = re.compile(r"[\w.:{}-]{1,128}", re.ASCII)
 _taken = msgspec.json.Decoder(RequestTaken)
 
@@ -195,13 +195,13 @@ def read_reply(
     if request_id is not None and reply.whole:
         return Answer(outcome=Outcome.ACCEPTED, http_status=reply.status, request_id=request_id, quota=quota)
     fields = _error_fields(reply.body)
-    code = _code_of(fields, secrets)
+    code = _code_of(fields)
     meaning = _meaning(reply, code, is_json=bool(fields))
     return Answer(
         outcome=meaning.outcome,
         http_status=reply.status,
         request_id=request_id,
-        error_code=code,
+        error_code=_clean(code, secrets, _MAX_CODE),
         error_message=_clean(_text_of(fields) or _description(reply), secrets, _MAX_TEXT),
         retry_after_s=retry_after_of(reply.headers, fields.get("nextAccessTime")),
         blame=meaning.blame,
@@ -211,15 +211,15 @@ def read_reply(
     )
 
 
-def _meaning(reply: Reply, code: str | None, *, is_json: bool) -> Meaning:
-    by_code = CODES.get(code or "")
+def _meaning(reply: Reply, code: str, *, is_json: bool) -> Meaning:
+    by_code = CODES.get(code)
     is_definite = 400 <= reply.status < 500
     if by_code is not None and (is_definite or by_code.outcome is not Outcome.REFUSED):
         return by_code
     meaning = next((meaning for statuses, meaning in STATUSES if reply.status in statuses), _AMBIGUOUS)
     if is_definite and meaning is not _THROTTLED and not is_json and _is_foreign(reply):
         return _UNAVAILABLE
-    if meaning is _REFUSED and code is not None and _WHOLE_REQUEST.match(code):
+    if meaning is _REFUSED and _WHOLE_REQUEST.match(code):
         return _BAD_REQUEST
     return meaning
 
@@ -235,8 +235,7 @@ def _request_id(reply: Reply, secrets: Collection[str]) -> str | None:
         request_id = _taken.decode(reply.body).request_id
     except (msgspec.DecodeError, ValueError, RecursionError):
         return None
-    is_readable = _REQUEST_ID.fullmatch(request_id) is not None and not any(s in request_id for s in secrets)
-    return request_id if is_readable else None
+    return request_id if _REQUEST_ID.fullmatch(request_id) and request_id not in secrets else None
 
 
 def _error_fields(body: bytes) -> Mapping[str, object]:
@@ -250,11 +249,10 @@ def _error_fields(body: bytes) -> Mapping[str, object]:
     return fields if isinstance(fields, dict) else {}
 
 
-def _code_of(fields: Mapping[str, object], secrets: Collection[str]) -> str | None:
+def _code_of(fields: Mapping[str, object]) -> str:
+    """Code without the service that says it: the same code means the same from any service."""
     code = next((fields[key] for key in ("errorCode", "code", "error") if fields.get(key) is not None), None)
-    if not isinstance(code, str | int):
-        return None
-    return _SERVICE_NAME.sub("", _clean(str(code), secrets, _MAX_CODE) or "") or None
+    return _SERVICE_NAME.sub("", str(code)) if isinstance(code, str | int) else ""
 
 
 def _text_of(fields: Mapping[str, object]) -> str:

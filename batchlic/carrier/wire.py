@@ -1,5 +1,6 @@
 """One HTTP exchange: a request goes out at most once, and what comes back is bounded in size and time."""
 
+import asyncio
 import ipaddress
 import ssl
 import urllib.request
@@ -12,7 +13,6 @@ from typing import cast
 import aiohttp
 import anyio
 import httpx
-import sniffio
 from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 from httpx_aiohttp import AiohttpTransport
@@ -144,7 +144,7 @@ def _is_loopback(host: str) -> bool:
 def _transport(url: httpx.URL, max_connections: int) -> httpx.AsyncBaseTransport:
     context = _tls() if url.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     proxy = _proxy(url)
-    if sniffio.current_async_library() == "asyncio":
+    if _on_asyncio():
         return AiohttpTransport(
             verify=context, proxy=proxy, client=lambda: _session(context, max_connections)
         )
@@ -152,6 +152,14 @@ def _transport(url: httpx.URL, max_connections: int) -> httpx.AsyncBaseTransport
         max_connections=max_connections, max_keepalive_connections=max_connections, keepalive_expiry=KEEPALIVE
     )
     return httpx.AsyncHTTPTransport(verify=context, proxy=proxy, trust_env=False, limits=limits)
+
+
+def _on_asyncio() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _tls() -> ssl.SSLContext:

@@ -121,6 +121,11 @@ IN_DOUBT = [
     Row("200 that is not UTF-8", says(200, b'{"requestId":"\xff"}'), Outcome.AMBIGUOUS),
     Row("200 nested too deep", says(200, NESTED), Outcome.AMBIGUOUS),
     Row("200 too long to read", says(200, HUGE), Outcome.AMBIGUOUS),
+    Row(
+        "200 followed by more than is read",
+        says(200, msgspec.json.encode(TAKEN) + b" " * 100_000),
+        Outcome.AMBIGUOUS,
+    ),
     Row("200 cut short", cut(200, TAKEN), Outcome.AMBIGUOUS),
     Row(
         "200 with a broken chunk",

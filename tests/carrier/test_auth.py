@@ -1,6 +1,7 @@
 """One login however many ask (promise G), and no secret where one can be read (promise F)."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import anyio
 import pytest
@@ -389,6 +390,26 @@ async def test_a_carrier_that_echoes_secrets_does_not_get_them_into_an_answer(
     async with client_of(echo(status, form), credentials) as (client, carrier):
         answer = await client.submit(submission())
     assert not [secret for secret in planted(carrier) if secret in repr(answer)]
+
+
+async def test_a_short_secret_hides_itself_without_changing_what_an_answer_means() -> None:
+    short = replace(KEYS, password=Secret("e"))
+    async with client_of(only(access="another"), short) as (client, _):
+        answer = await client.submit(submission())
+        assert answer.rejected is Token.ACCESS
+        await client.renew(answer)
+    async with client_of(credentials=short) as (client, _):
+        assert (await client.submit(submission())).request_id == GUID
+
+
+async def test_a_secret_that_a_bound_would_halve_is_hidden_first() -> None:
+    async def echo_at_the_bound(exchange: Exchange) -> None:
+        token = exchange.request.headers["vz-m2m-token"]
+        await exchange.say(404, f"<html><title>{'x' * 440}{token}</title>".encode())
+
+    long = replace(TOKENS, session_token=Secret("planted-" * 20))
+    async with client_of(echo_at_the_bound, long) as (client, _):
+        assert "planted" not in repr(await client.submit(submission()))
 
 
 @pytest.mark.parametrize("where", ["login_script", "oauth_script"])

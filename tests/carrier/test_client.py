@@ -39,6 +39,16 @@ async def test_an_unassign_without_a_body_undoes_its_transaction() -> None:
     assert request.headers["x-request-id"] == "1-0123456789"
 
 
+async def test_cookies_are_not_kept() -> None:
+    async def set_a_cookie(exchange: Exchange) -> None:
+        await exchange.say(200, {"requestId": GUID}, "Set-Cookie: lb=1; Path=/")
+
+    async with client_of(set_a_cookie) as (client, carrier):
+        await client.submit(submission())
+        await client.submit(submission())
+    assert not any("cookie" in request.headers for request in carrier.requests)
+
+
 async def test_many_submissions_share_one_connection() -> None:
     async with client_of() as (client, carrier):
         for _ in range(20):
