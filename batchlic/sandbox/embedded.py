@@ -29,8 +29,11 @@ def embedded(config: SandboxConfig) -> Iterator[str]:
             pass_fds=[listener.fileno()],
             start_new_session=True,
         )
-    with process:  # on leaving it closes stdin, which ends the process, and waits
+    with process:
         stdin = cast("IO[bytes]", process.stdin)
         stdin.write(msgspec.json.encode(config) + b"\n")
         stdin.flush()
-        yield url
+        try:
+            yield url
+        finally:
+            process.kill()  # it has nothing to save

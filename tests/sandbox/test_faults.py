@@ -110,6 +110,17 @@ async def test_a_read_time_out_is_kept_on_both_event_loops() -> None:
             await caller.assign(ONE)
 
 
+def test_a_slow_body_arrives_where_no_pause_within_it_is_longer_than_the_time_out() -> None:
+    async def assign(slow_body_s: float) -> httpx.Response:
+        config = SandboxConfig(faults={Fault.SLOW_BODY: 1.0}, slow_body_s=slow_body_s)
+        async with caller_of(Sandbox(config), read_timeout_s=5) as caller:
+            return await caller.assign(ONE)
+
+    assert trio.run(assign, 100, clock=MockClock(autojump_threshold=0)).json().keys() == {"requestId"}
+    with pytest.raises(httpx.ReadTimeout):
+        trio.run(assign, 1000, clock=MockClock(autojump_threshold=0))
+
+
 def test_a_refused_request_can_lose_its_answer_too() -> None:
     sandbox = Sandbox(SandboxConfig(faults={Fault.RESET_AFTER: 1.0}))
 

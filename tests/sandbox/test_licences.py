@@ -140,6 +140,17 @@ async def test_identifiers_that_came_together_are_one_device_from_then_on() -> N
     assert sandbox.totals().devices == 1
 
 
+async def test_a_device_is_found_by_every_identifier_after_two_turned_out_to_be_one() -> None:
+    second_iccid = "89148000000800139716"
+    sandbox = Sandbox()
+    async with caller_of(sandbox) as caller:
+        await caller.assign(request_body(device(IMEI), device(ICCID, second_iccid)))
+        await caller.assign(request_body(device(IMEI, ICCID)))
+        await caller.assign(request_body(device(second_iccid)))
+    [record] = sandbox.books.records()
+    assert (record.licences, record.further_ids) == ({SKU: 4}, [f"ICCID:{second_iccid}"])
+
+
 async def test_an_account_that_is_not_there_is_refused() -> None:
     async with caller_of(Sandbox(SandboxConfig(accounts=(ACCOUNT,)))) as caller:
         assert (await caller.assign(ONE)).status_code == 200

@@ -117,6 +117,25 @@ def test_a_cap_on_concurrent_calls_lets_the_next_in_when_one_leaves() -> None:
     assert (gate.inside, gate.most_inside) == (2, 2)
 
 
+def test_a_cap_on_concurrent_calls_changes_too() -> None:
+    gate = Gate(SandboxConfig(max_concurrent=2, changes=((10, 2.0),)))
+    gate.enter(0)
+    gate.enter(0)
+    with pytest.raises(Throttled):
+        gate.enter(9)
+    gate.enter(10)
+    gate.enter(10)
+    with pytest.raises(Throttled):
+        gate.enter(10)
+
+
+@pytest.mark.anyio
+async def test_a_call_that_is_answered_makes_room_for_the_next() -> None:
+    async with caller_of(Sandbox(SandboxConfig(max_concurrent=1))) as caller:
+        for body in (request_body(device(IMEI)), {}, request_body(device(IMEI))):
+            assert (await caller.assign(body)).status_code != 429
+
+
 def test_latency_grows_with_the_calls_inside() -> None:
     config = SandboxConfig(latency_s=0.05, latency_growth_s=0.01)
     assert [Latency(config).of(inside) for inside in (1, 2, 11)] == pytest.approx([0.05, 0.06, 0.15])
@@ -210,11 +229,14 @@ async def test_only_licence_requests_are_limited() -> None:
         assert (await caller.unassign()).status_code == 429
 
 
-def test_a_call_takes_its_latency_on_the_clock_it_runs_under() -> None:
-    async def elapsed() -> float:
-        async with caller_of(Sandbox(SandboxConfig(latency_s=3))) as caller:
-            start = trio.current_time()
-            await caller.assign(request_body(device(IMEI)))
-            return trio.current_time() - start
+def test_a_call_takes_its_latency_on_the_clock_it_runs_under_throttled_or_not() -> None:
+    async def elapsed() -> list[float]:
+        times = []
+        async with caller_of(Sandbox(SandboxConfig(latency_s=3, rate=0.001, burst=1))) as caller:
+            for _ in range(2):
+                start = trio.current_time()
+                await caller.assign(request_body(device(IMEI)))
+                times.append(trio.current_time() - start)
+        return times
 
-    assert trio.run(elapsed, clock=MockClock(autojump_threshold=0)) == pytest.approx(3)
+    assert trio.run(elapsed, clock=MockClock(autojump_threshold=0)) == pytest.approx([3, 3])

@@ -67,18 +67,26 @@ def test_a_session_lives_while_it_is_used_and_ends_after_twenty_minutes_unused()
     assert "REQUEST_FAILED.SessionToken.Expired" in refused(refusal)
 
 
+def fail_to_log_in(carrier: Logins, times: int) -> None:
+    for _ in range(times):
+        with pytest.raises(Refusal):
+            carrier.open_session(WRONG, 0)
+
+
 def test_the_fifth_wrong_login_in_a_row_locks_that_login_for_good() -> None:
     carrier = logins()
-    for attempt in (WRONG, WRONG, WRONG, WRONG, RIGHT, WRONG, WRONG, WRONG, WRONG, WRONG):
-        if attempt is RIGHT:
-            carrier.open_session(attempt, 0)
-            continue
-        with pytest.raises(Refusal):
-            carrier.open_session(attempt, 0)
+    fail_to_log_in(carrier, 5)
     with pytest.raises(Refusal) as refusal:
         carrier.open_session(RIGHT, 0)
     assert "locked" in refused(refusal)
     assert carrier.access_token(basic(*KEYS), GRANT_FORM, 0).access_token, "the other login is not locked"
+
+
+def test_a_right_login_in_between_starts_the_count_of_wrong_ones_anew() -> None:
+    carrier = logins()
+    for _ in range(3):
+        fail_to_log_in(carrier, 4)
+        assert carrier.open_session(RIGHT, 0).session_token
 
 
 def test_five_wrong_client_secrets_lock_the_oauth_login() -> None:
