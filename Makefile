@@ -7,7 +7,8 @@ LOCK := .ci/requirements.txt
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format lock clean
+.PHONY: help install demo test onboard migrate sandbox sample soak replay \
+	bench bench-plan bench-submit bench-pace lint format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,21 +22,59 @@ $(INSTALLED): pyproject.toml $(LOCK)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index -e .
 	@touch $@
 
-lint: $(INSTALLED) ## ruff and mypy, both strict
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-
-format: $(INSTALLED) ## let ruff format the code
-	$(BIN)/ruff check --fix .
-	$(BIN)/ruff format .
-
-lock: $(INSTALLED) ## renew the pinned requirements after a change of pyproject.toml
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
-		--upgrade --group dev --output-file $(LOCK) pyproject.toml
+demo: $(INSTALLED) ## license the sample fleet against the embedded sandbox
+	@$(BIN)/batchlic run jobs/demo.toml --sandbox
 
 test: $(INSTALLED) ## run all tests
-	$(BIN)/pytest
+	@$(BIN)/pytest
+
+onboard: $(INSTALLED) ## license a fleet: make onboard INVENTORY=… ACCOUNT=… SKU=… [OPTIONS=…]
+	$(call need,INVENTORY ACCOUNT SKU)
+	@$(BIN)/batchlic assign "$$INVENTORY" --account "$$ACCOUNT" --sku "$$SKU" $(OPTIONS)
+
+migrate: $(INSTALLED) ## move a fleet to another SKU: make migrate INVENTORY=… ACCOUNT=… FROM_SKU=… TO_SKU=…
+	$(call need,INVENTORY ACCOUNT FROM_SKU TO_SKU)
+	@$(BIN)/batchlic migrate "$$INVENTORY" --account "$$ACCOUNT" --from-sku "$$FROM_SKU" --to-sku "$$TO_SKU" $(OPTIONS)
+
+sandbox: $(INSTALLED) ## serve a carrier to rehearse against: make sandbox [OPTIONS='--rate 50 --fault reset-after=0.01']
+	@$(BIN)/batchlic sandbox $(OPTIONS)
+
+sample: $(INSTALLED) ## make a large inventory: make sample ROWS=1000000 [OUT=fleet.csv]
+	@$(BIN)/python sample_data/generate.py --rows $(or $(ROWS),1000000) --out $(or $(OUT),fleet-$(or $(ROWS),1000000).csv)
+
+soak: $(INSTALLED) ## simulate as many bad nights as asked: make soak [SCENARIOS=10000] [SEED=0]
+	@SCENARIOS=$(or $(SCENARIOS),10000) SEED=$(or $(SEED),0) $(BIN)/pytest -q tests/simulation/test_promises.py
+
+replay: $(INSTALLED) ## live through one seed again: make replay SEED=…
+	$(call need,SEED)
+	@SCENARIOS=1 SEED=$(SEED) $(BIN)/pytest tests/simulation/test_promises.py
+
+bench: bench-plan bench-submit bench-pace ## all benchmarks
+
+bench-plan: $(INSTALLED) ## planning beside a plain copy and DuckDB: make bench-plan [ROWS=100000000]
+	@$(BIN)/python tests/benchmarks/plan.py $(ROWS)
+
+bench-submit: $(INSTALLED) ## the whole program beside a bare loop of its client
+	@$(BIN)/python tests/benchmarks/submit.py
+
+bench-pace: $(INSTALLED) ## the pace beside its peers, under every kind of limit
+	@$(BIN)/python tests/benchmarks/pace.py
+
+lint: $(INSTALLED) ## ruff and mypy, both strict
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(INSTALLED) ## let ruff format the code
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+lock: $(INSTALLED) ## renew the pinned requirements after a change of pyproject.toml
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
+		--upgrade --group dev --output-file $(LOCK) pyproject.toml
 
 clean: ## remove what the tools left behind (never runs/)
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+
+need = @for name in $(1); do test -n "$$(printenv $$name)" \
+	|| { echo "make $@: give $$name=…, as \`make help\` shows" >&2; exit 2; }; done

@@ -6,6 +6,7 @@ Everything heavy is imported where it is used, so that `--help` answers at once.
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -111,6 +112,68 @@ def status(run_dir: RunDirectory, *, json: Json = False) -> None:
     from batchlic.runfolder import RunFolder
 
     _print(status_of(RunFolder(run_dir)), run_dir, as_json=json)
+
+
+@app.command()
+def sandbox(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 finds a free one.")] = 0,
+    rate: Annotated[float | None, typer.Option(help="Hidden limit, requests/s [none].")] = None,
+    limit: Annotated[
+        Literal["token-bucket", "fixed-window", "sliding-window"],
+        typer.Option(help="How it counts the rate."),
+    ] = "token-bucket",
+    burst: Annotated[int, typer.Option(help="Requests that a token bucket lets through at once.")] = 20,
+    window: Annotated[float, typer.Option(help="Seconds of a window; its quota is rate times this.")] = 1.0,
+    max_concurrent: Annotated[int | None, typer.Option(help="Calls inside at once [no limit].")] = None,
+    change: Annotated[
+        list[str] | None,
+        typer.Option(metavar="AT=FACTOR", help="From that second on, limits times FACTOR. Repeatable."),
+    ] = None,
+    retry_hint: Annotated[
+        Literal["nothing", "seconds", "date", "next-access-time"],
+        typer.Option(help="What a 429 says of when to come back."),
+    ] = "seconds",
+    latency: Annotated[float, typer.Option(help="Seconds that an answer takes.")] = 0.0,
+    jitter: Annotated[float, typer.Option(help="Up to so many seconds more.")] = 0.0,
+    licences: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[SKU=]N", help="Licences bought, of one or of all SKUs. Repeatable."),
+    ] = None,
+    account: Annotated[
+        list[str] | None, typer.Option(help="An account that exists [all do]. Repeatable.")
+    ] = None,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=RATE", help="Share of requests that meet a fault. Repeatable."),
+    ] = None,
+    poison_file: Annotated[
+        Path | None, typer.Option(help="Devices that spoil their batch, one a line.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same requests: same faults and ids.")] = 0,
+) -> None:
+    """Serve a carrier to rehearse against on 127.0.0.1; its base URL goes to stdout. See docs/sandbox.md."""
+    from batchlic.sandbox.config import LimitKind, RetryHint, SandboxConfig
+    from batchlic.sandbox.options import parse_change, parse_fault, parse_licences, read_poison_file
+    from batchlic.sandbox.server import serve
+
+    config = SandboxConfig(
+        seed=seed,
+        accounts=tuple(account or ()),
+        poison=read_poison_file(poison_file) if poison_file else (),
+        rate=rate,
+        limit=LimitKind(limit),
+        burst=burst,
+        window_s=window,
+        max_concurrent=max_concurrent,
+        changes=tuple(map(parse_change, change or ())),
+        retry_hint=RetryHint(retry_hint),
+        latency_s=latency,
+        latency_jitter_s=jitter,
+        faults=dict(map(parse_fault, fault or ())),
+    )
+    if licences:
+        config = replace(config, licences=parse_licences(licences))
+    serve(config, port=port)
 
 
 def _job(action: Literal["assign", "unassign"], inventory: list[str], options: PlanOptions) -> "Job":

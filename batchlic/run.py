@@ -132,7 +132,7 @@ def _identify(job: Job, folder: RunFolder, target: Target, plan: Plan, run_id: s
         plan_sha256=_sha256(folder),
         sources=[(source.name, source.rows) for source in plan.sources],
         rows_read=plan.rows_read,
-        rejected=plan.rejected,
+        rejected=dict(plan.rejected),
         planned=plan.planned,
         batches=plan.batches,
         notes=list(plan.notes),
