@@ -173,6 +173,9 @@ _TITLE = re.compile(r"<title[^>]*>([^<]+)", re.IGNORECASE)
 _REQUEST_ID = re.compile(r"[\w.:{}-]{1,128}", re.ASCII)
 _taken = msgspec.json.Decoder(RequestTaken)
 
+UNREADABLE = (msgspec.DecodeError, ValueError, RecursionError)
+"""What msgspec raises for a body that is not the JSON it should be."""
+
 
 def read_silence(error: httpx.RequestError, *, secrets: Collection[str] = ()) -> Answer:
     """Answer for an exchange that brought no status: `error` says how far it came."""
@@ -202,7 +205,7 @@ def read_reply(
         http_status=reply.status,
         request_id=request_id,
         error_code=_clean(code, secrets, _MAX_CODE),
-        error_message=_clean(_text_of(fields) or _description(reply), secrets, _MAX_TEXT),
+        error_message=_clean(_text_of(fields) or _description(reply, fields), secrets, _MAX_TEXT),
         retry_after_s=retry_after_of(reply.headers, fields.get("nextAccessTime")),
         blame=meaning.blame,
         named_devices=_named(reply.body, identifiers) if meaning.outcome is Outcome.REFUSED else (),
@@ -233,7 +236,7 @@ def _is_foreign(reply: Reply) -> bool:
 def _request_id(reply: Reply, secrets: Collection[str]) -> str | None:
     try:
         request_id = _taken.decode(reply.body).request_id
-    except (msgspec.DecodeError, ValueError, RecursionError):
+    except UNREADABLE:
         return None
     return request_id if _REQUEST_ID.fullmatch(request_id) and request_id not in secrets else None
 
@@ -242,7 +245,7 @@ def _error_fields(body: bytes) -> Mapping[str, object]:
     """Fields of the carrier's error in any of its shapes; empty if the body is none of them."""
     try:
         fields = msgspec.json.decode(body)
-    except (msgspec.DecodeError, ValueError, RecursionError):
+    except UNREADABLE:
         return {}
     if isinstance(fields, dict) and isinstance(fields.get("fault"), dict):
         return dict(fields["fault"])
@@ -260,12 +263,14 @@ def _text_of(fields: Mapping[str, object]) -> str:
     return ": ".join(text for text in texts if isinstance(text, str) and text)
 
 
-def _description(reply: Reply) -> str:
-    """Words for a body that is no error of the carrier; not its text, where a cut could halve a secret."""
+def _description(reply: Reply, fields: Mapping[str, object]) -> str:
+    """Words for a body that has none for us; not its text, where a cut could halve a secret."""
     if not reply.whole:
         return f"the answer broke off after {len(reply.body)} bytes"
     if not reply.body:
         return "an empty answer"
+    if fields:
+        return "an answer without a requestId" if reply.status < 300 else "an answer without words"
     title = _TITLE.search(reply.body.decode(errors="replace"))
     kind = reply.headers.get("content-type", "no content type")
     return f"not an answer of the carrier's API ({kind}): {title[1] if title else f'{len(reply.body)} bytes'}"

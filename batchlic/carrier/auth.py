@@ -10,7 +10,7 @@ import anyio
 import httpx
 import msgspec
 
-from batchlic.carrier.answers import Answer, Outcome, Reply, Token, read_reply, read_silence
+from batchlic.carrier.answers import UNREADABLE, Answer, Outcome, Reply, Token, read_reply, read_silence
 from batchlic.carrier.messages import AccessToken, Login, Session
 from batchlic.carrier.wire import COMMON, Headers, Wire
 from batchlic.errors import CredentialsRejected, StoppedEarly, UsageError
@@ -212,8 +212,10 @@ class Keyring:
         except _NotSent:
             self._unanswered -= 1
             raise
-        if _decoded(reply, Session) is not None or read_reply(reply).outcome is not Outcome.AMBIGUOUS:
+        if _decoded(reply, Session) is not None:
             self._unanswered = 0
+        elif read_reply(reply).outcome is not Outcome.AMBIGUOUS:
+            self._unanswered -= 1  # not executed: it neither failed nor ended a row of failures
         return reply
 
     async def _ask(self, path: str, headers: Headers, body: bytes) -> Reply:
@@ -277,7 +279,7 @@ def _decoded(reply: Reply, kind: type[_M]) -> _M | None:
         return None
     try:
         return msgspec.json.decode(reply.body, type=kind)
-    except (msgspec.DecodeError, ValueError):
+    except UNREADABLE:
         return None
 
 

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
-from batchlic.carrier.answers import Answer, Outcome, Token, read_reply, read_silence
+from batchlic.carrier.answers import UNREADABLE, Answer, Outcome, Token, read_reply, read_silence
 from batchlic.carrier.auth import CarrierUnreachable, Credentials, Keyring, Secret
 from batchlic.carrier.catalogue import Action
 from batchlic.carrier.messages import (
@@ -156,7 +156,7 @@ class CarrierClient:
             return answer, None
         try:
             return answer, msgspec.json.decode(reply.body, type=kind)
-        except (msgspec.DecodeError, ValueError):
+        except UNREADABLE:
             return answer, None
 
 

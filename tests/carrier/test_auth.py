@@ -218,6 +218,17 @@ async def test_the_fourth_login_without_an_answer_is_not_sent_because_the_fifth_
     assert len(carrier.paths(LOGIN)) == 3
 
 
+async def test_a_throttled_login_does_not_end_a_row_of_unanswered_ones() -> None:
+    async with scripted() as carrier, open_client(carrier.url, KEYS) as client:
+        for _ in range(3):
+            carrier.login_script = always(429)
+            await log_in_in_vain(client, 2)
+            carrier.login_script = resets
+            await log_in_in_vain(client, 1)
+        with pytest.raises(StoppedEarly, match="lock"):
+            await client.login()
+
+
 async def test_a_login_that_was_cancelled_counts_as_unanswered() -> None:
     async def hang(_: Exchange) -> None:
         await anyio.sleep_forever()
@@ -303,6 +314,7 @@ async def test_an_expired_ready_access_token_is_renewed_for_the_login_too() -> N
         ({"sessionToken": "two\nlines"}, "no session login"),
         ({"sessionToken": ""}, "no session login"),
         (b"<html>", "no session"),
+        (b"[" * 60_000, "no session"),
     ],
 )
 async def test_a_login_that_brings_no_usable_token_is_unanswered(body: object, match: str) -> None:

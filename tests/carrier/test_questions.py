@@ -116,7 +116,8 @@ async def test_a_wrong_account_is_an_error_of_usage() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "body"), [(503, b""), (429, b""), (500, b""), (200, b"<html>"), (200, {"x": 1})]
+    ("status", "body"),
+    [(503, b""), (429, b""), (500, b""), (200, b"<html>"), (200, {"x": 1}), (200, b"[" * 60_000)],
 )
 async def test_a_carrier_that_does_not_answer_a_question_is_unreachable(status: int, body: object) -> None:
     async with client_of(says(status, body)) as (client, _):
