@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from itertools import accumulate
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from batchlic.carrier.messages import AssignLicenseRequest, Device, DeviceId
@@ -14,6 +16,7 @@ from batchlic.reader import IdKind, ReadOptions, Source
 
 if TYPE_CHECKING:
     import polars as pl
+    from polars._typing import PolarsDataType
 
 ROWS_PER_READ = 50_000
 """How much of plan.parquet is in memory at once, in device rows (promise H)."""
@@ -151,32 +154,69 @@ def write_plan(inventories: Sequence[str], options: ReadOptions, *, batch_size: 
 
     Raises InventoryError where an inventory can't be read, UsageError where the options contradict it.
     """
-    import polars as pl  # noqa: PLC0415 - heavy: only when a plan is really made
-
     from batchlic.reader.fleet import Fleet  # noqa: PLC0415 - brings polars
+    from batchlic.reader.sources import expanded  # noqa: PLC0415
 
-    fleet = Fleet(options)
-    for name in inventories:
-        fleet.add(name)
-    fleet.sort_out_twins()
-    devices = fleet.devices()
-    group = ["account_name", "sku_number"]
-    within = pl.int_range(pl.len()).over(group) // batch_size
-    starts = (within != within.shift(1)) | pl.any_horizontal(pl.col(c) != pl.col(c).shift(1) for c in group)
-    plan = devices.select(starts.fill_null(value=True).cum_sum().cast(pl.UInt32).alias("batch_id"), pl.all())
-    groups = plan.group_by(group, maintain_order=True).agg(
-        devices=pl.len(), batches=pl.col("batch_id").n_unique()
-    )
-    with replacing(folder / "plan.parquet") as path:
-        plan.write_parquet(path, compression_level=1, row_group_size=ROWS_PER_READ)
-    with replacing(folder / "rejects.parquet") as path:
-        fleet.rejects().write_parquet(path)
+    with TemporaryDirectory(dir=folder, prefix=".scratch-") as scratch:
+        fleet = Fleet(options, Path(scratch))
+        for name in expanded(inventories):
+            fleet.add(name)
+        fleet.reject_twins()
+        groups = tuple(
+            PlanGroup(**asdict(target), devices=devices, batches=-(-devices // batch_size))
+            for target, devices in fleet.targets().items()
+        )
+        with replacing(folder / "plan.parquet") as path:
+            _sink_plan(fleet.devices(), groups, batch_size, path)
+        with replacing(folder / "rejects.parquet") as path:
+            fleet.rejects().sink_parquet(path)
     return Plan(
         sources=tuple(fleet.sources),
         rows_read=fleet.rows_read,
-        rejected=dict(fleet.rejected),
-        planned=plan.height,
-        batches=int(plan["batch_id"][-1]) if plan.height else 0,
-        groups=tuple(PlanGroup(**row) for row in groups.iter_rows(named=True)),
+        rejected=dict(sorted(fleet.rejected.items())),
+        planned=sum(group.devices for group in groups),
+        batches=sum(group.batches for group in groups),
+        groups=tuple(group for group in groups if group.devices),
         notes=tuple(fleet.notes),
     )
+
+
+def _sink_plan(
+    devices: Iterator[pl.DataFrame], groups: Sequence[PlanGroup], batch_size: int, path: Path
+) -> None:
+    """Number the batches of sorted devices, turn identifiers into text, and write the rows as they come."""
+    import polars as pl  # noqa: PLC0415
+
+    from batchlic.reader.rules import iccid_digits, imei_digits  # noqa: PLC0415
+    from batchlic.reader.spool import streamed  # noqa: PLC0415
+
+    rank = pl.col("rank")
+    group_starts = pl.lit(pl.Series([0, *accumulate(group.devices for group in groups)])).gather(rank)
+    batch_starts = pl.lit(pl.Series([1, *accumulate(group.batches for group in groups)])).gather(rank)
+    of_group = {
+        column: pl.lit(pl.Series([getattr(group, column) for group in groups], dtype=pl.String)).gather(rank)
+        for column in ("account_name", "sku_number")
+    }
+
+    def numbered() -> Iterator[pl.DataFrame]:
+        start = 0
+        for frame in devices:
+            place = pl.int_range(start, start + frame.height, dtype=pl.Int64) - group_starts
+            batch_id = (batch_starts + place // batch_size).cast(pl.UInt32)
+            yield frame.select(batch_id.alias("batch_id"), "source", "row", *_NUMBERS, **of_group)
+            start += frame.height
+
+    columns: dict[str, PolarsDataType] = {"batch_id": pl.UInt32, "source": pl.String, "row": pl.UInt32}
+    columns |= {**dict.fromkeys(_NUMBERS, pl.Int64), **dict.fromkeys(of_group, pl.String)}
+
+    streamed(numbered(), columns).select(
+        "batch_id",
+        "source",
+        "row",
+        imei_digits(pl.col("imei_number")).alias("imei"),
+        iccid_digits(pl.col("iccid_number")).alias("iccid"),
+        *of_group,
+    ).sink_parquet(path, compression_level=1, row_group_size=ROWS_PER_READ)
+
+
+_NUMBERS = ("imei_number", "iccid_number")

@@ -1,199 +1,210 @@
-"""All inventories together as one fleet: its devices as integers, its rejects, and who repeats whom."""
+"""All inventories together as one fleet: its devices as integers, and its rejects, in bounded memory."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
 
 import polars as pl
+from polars._typing import PolarsDataType
 
 from batchlic.errors import InventoryError
 from batchlic.reader import rules, twins
 from batchlic.reader.formats import open_inventory
-from batchlic.reader.judging import CELLS, ROW, TARGETS
+from batchlic.reader.judging import CELLS, ODD, REJECTS, ROW, TARGETS, Judged
 from batchlic.reader.options import ReadOptions, Source
-from batchlic.reader.reading import Stretch, read
-from batchlic.reader.rules import Reason
+from batchlic.reader.reading import read
+from batchlic.reader.spool import Spool
+
+DEVICES: dict[str, PolarsDataType] = {
+    "ordinal": pl.UInt32,
+    "imei_number": pl.Int64,
+    "iccid_number": pl.Int64,
+    "pair": pl.UInt32,
+}
+"""A sound row: `ordinal` counts the rows of all inventories from 0, `pair` tells its account and SKU."""
+
+MAX_ROWS = 2**32 - 1
+"""Ordinals are UInt32."""
+PART_ROWS = 4_000_000
+MAX_PARTS = 12
+"""What needs sorting is sorted in parts, by ranges of its key: of PART_ROWS, or more if they got too many."""
+SAMPLED_ROWS = 100_000
+"""Keys by which the ranges are chosen."""
+TOLD_ROWS = 200_000
+"""Duplicates and conflicts put into words at once."""
+
+KEY = pl.coalesce("imei_number", pl.col("iccid_number") + 10**15)
+"""Sorts by IMEI, and rows without one after all others by ICCID; equal only where those are equal."""
 
 
-@dataclass
+@dataclass(frozen=True, slots=True, order=True)
+class Target:
+    """One account and SKU that devices are planned for."""
+
+    account_name: str
+    sku_number: str
+
+
 class Fleet:
-    """What was read, row by row in input order.
+    """What the inventories hold, in input order; what memory should not hold lies in the folder `scratch`."""
 
-    A row's `ordinal` (UInt32) counts all rows of all sources from 0. `devices`: `ordinal`, `imei_number`,
-    `iccid_number` (Int64), `pair` (UInt32, an index into `pairs`: account and SKU as the row has them).
-    """
-
-    options: ReadOptions
-    sources: list[Source] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    rejected: Counter[str] = field(default_factory=Counter)
-    pairs: dict[tuple[str | None, str | None], int] = field(default_factory=dict)
-    _devices: list[pl.DataFrame] = field(default_factory=list)
-    _odd: list[pl.DataFrame] = field(default_factory=list)
-    _rejects: list[pl.DataFrame] = field(default_factory=list)
-
-    @property
-    def rows_read(self) -> int:
-        """Data rows of all sources."""
-        return sum(source.rows for source in self.sources)
+    def __init__(self, options: ReadOptions, scratch: Path) -> None:
+        self._options = options
+        self.sources: list[Source] = []
+        self.notes: list[str] = []
+        self.rejected: Counter[str] = Counter()
+        self.rows_read = 0
+        self._pairs: dict[tuple[str | None, str | None], int] = {}
+        self._of_pair: Counter[int] = Counter()
+        self._devices = Spool(scratch / "devices", DEVICES, memory_bytes=400 << 20, frame_bytes=24 << 20)
+        self._odd = Spool(scratch / "odd", _NUMBERED | ODD, memory_bytes=64 << 20, frame_bytes=16 << 20)
+        self._unfit = Spool(scratch / "unfit", _REJECTED, memory_bytes=64 << 20, frame_bytes=16 << 20)
+        self._twins = Spool(scratch / "twins", _REJECTED, memory_bytes=64 << 20, frame_bytes=16 << 20)
+        self._dropped: pl.Series | None = None
 
     def add(self, name: str) -> None:
         """Read one more inventory to its end. Raises InventoryError."""
-        inventory = open_inventory(name, self.options)
-        start, rows = self.rows_read, 0
-        for stretch in read(len(self.sources), inventory, self.options):
-            self._take(stretch, start + rows)
-            rows += stretch.judged.height
-        if not rows:
-            raise InventoryError(f"{name}: the file has a header and no rows")
-        self.sources.append(Source(name, rows))
+        inventory = open_inventory(name, self._options)
+        start = self.rows_read
+        for judged in read(inventory, self._options):
+            if self.rows_read + judged.height > MAX_ROWS:
+                raise InventoryError(f"{name}: goes beyond {MAX_ROWS:,} rows: plan in several runs")
+            self._take(judged, name, before=self.rows_read - start)
+        self.sources.append(Source(name, self.rows_read - start))
         self.notes.extend(inventory.notes)
 
-    def _take(self, stretch: Stretch, start: int) -> None:
-        ordinal = (pl.col(ROW) + start).alias("ordinal")
-        judged = stretch.judged
-        ids = judged.sound.select(ordinal, "imei_number", "iccid_number", self._interned(judged.sound))
-        self._devices.append(ids)
+    def _take(self, judged: Judged, name: str, *, before: int) -> None:
+        ordinal = (pl.col(ROW) + self.rows_read).cast(pl.UInt32).alias("ordinal")
+        place = [pl.lit(name).alias("source"), (pl.col(ROW) + before + 1).cast(pl.UInt32).alias("row")]
+        self._devices.append(judged.sound.select(ordinal, *twins.IDS, self._interned(judged.sound)))
         self._odd.append(judged.odd.select(ordinal, *CELLS))
-        self._rejects.append(judged.rejects.select(ordinal, "reason", "message", *CELLS))
+        self._unfit.append(judged.rejects.select(ordinal, *place, *CELLS, "reason", "message"))
         self.rejected.update(judged.rejects["reason"].to_list())
+        self.rows_read += judged.height
 
     def _interned(self, sound: pl.DataFrame) -> pl.Series:
-        distinct = sound.select(TARGETS).unique(maintain_order=True)
-        codes = [self.pairs.setdefault(pair, len(self.pairs)) for pair in distinct.iter_rows()]
+        """Account and SKU of each row as one number."""
+        distinct = sound.group_by(TARGETS, maintain_order=True).agg(rows=pl.len())
+        codes = [self._pairs.setdefault((row[0], row[1]), len(self._pairs)) for row in distinct.iter_rows()]
+        self._of_pair.update(dict(zip(codes, distinct["rows"], strict=True)))
         if len(codes) == 1:
             return pl.repeat(codes[0], sound.height, dtype=pl.UInt32, eager=True).alias("pair")
         coded = distinct.with_columns(pl.Series("pair", codes, dtype=pl.UInt32))
         return sound.join(coded, on=TARGETS, how="left", nulls_equal=True, maintain_order="left")["pair"]
 
-    def sort_out_twins(self) -> None:
-        """Move duplicates and conflicts from the devices to the rejects; done once, after the last `add`."""
-        devices = self._rechunked()
-        suspects = twins.suspects(devices.with_columns(target=self._targets(devices["pair"])))
-        verdicts = twins.find(suspects.rename({"ordinal": "at"})) if len(suspects) else None
-        if verdicts is None or verdicts.is_empty():
+    def reject_twins(self) -> None:
+        """Turn duplicates and conflicts into rejects; once, after the last `add`."""
+        rows = self._sharing_identifiers()
+        if rows.is_empty():
             return
-        self._devices = [devices.filter(~pl.col("ordinal").is_in(verdicts["at"].implode()))]
-        facts = suspects.select("ordinal", "imei_number", "iccid_number", "target", "pair")
-        told = (
-            verdicts.join(facts, left_on="at", right_on="ordinal", maintain_order="left")
-            .join(
-                facts.drop("pair"),
-                left_on="other",
-                right_on="ordinal",
-                suffix="_other",
-                maintain_order="left",
-            )
-            .with_columns(self._places("other"))
-            .select(pl.col("at").alias("ordinal"), *_told(), *self._plain_cells())
-        )
-        odd = pl.concat(self._odd).join(told.select("ordinal"), on="ordinal", how="semi")
-        self._rejects.append(told.update(odd, on="ordinal", how="left", include_nulls=True).select(_REJECTS))
-        self.rejected.update(told["reason"].to_list())
+        verdicts = twins.find(rows)
+        self._drop(verdicts.join(rows, on="ordinal"))
+        for some in verdicts.iter_slices(TOLD_ROWS):
+            told = twins.told(some, rows, self._places("other"))
+            told = told.select("ordinal", *self._plain_cells(), "reason", "message")
+            for odd in self._odd.frames():
+                stood = odd.join(told, on="ordinal", how="semi")
+                told = told.update(stood, on="ordinal", include_nulls=True)
+            told = told.with_columns(self._places("ordinal"))
+            self._twins.append(told.select(*_REJECTED))
+            self.rejected.update(told["reason"].to_list())
 
-    def devices(self) -> pl.DataFrame:
-        """The rows to plan: `source`, `row`, `imei`, `iccid`, `account_name`, `sku_number`, in plan order."""
-        pairs = pl.DataFrame(
-            [
-                (at, account or self.options.account, sku or self.options.sku)
-                for (account, sku), at in self.pairs.items()
-            ],
-            schema={"pair": pl.UInt32, "account_name": pl.String, "sku_number": pl.String},
-            orient="row",
-        )
-        return (
-            self._rechunked()
-            .join(pairs, on="pair")
-            .sort("account_name", "sku_number", "imei_number", "iccid_number", nulls_last=True)
-            .with_columns(self._places("ordinal"))
-            .select(
-                "source",
-                "row",
-                rules.imei_digits(pl.col("imei_number")).alias("imei"),
-                rules.iccid_digits(pl.col("iccid_number")).alias("iccid"),
-                "account_name",
-                "sku_number",
-            )
-        )
+    def _sharing_identifiers(self) -> pl.DataFrame:
+        """The rows that share an identifier with another row, in input order."""
+        shared = [
+            pl.concat(twins.repeated(self._select(part, key)[key]) for part in self._parts(pl.col(key)))
+            for key in twins.IDS
+        ]
+        if not any(map(len, shared)):
+            return pl.DataFrame()
+        either = zip(twins.IDS, shared, strict=True)
+        sharing = pl.any_horizontal(pl.col(key).is_in(values.implode()) for key, values in either)
+        return self._select(sharing, *DEVICES).with_columns(target=self._rank())
 
-    def rejects(self) -> pl.DataFrame:
-        """The rows not to plan, in input order, with their cells as they stood."""
-        return (
-            pl.concat(self._rejects)
-            .sort("ordinal")
-            .with_columns(self._places("ordinal"))
-            .select(
-                "source",
-                "row",
-                "reason",
-                "message",
-                "imei",
-                "iccid",
-                account_name="account",
-                sku_number="sku",
-            )
+    def _drop(self, rows: pl.DataFrame) -> None:
+        dropped = pl.repeat(value=False, n=self.rows_read, dtype=pl.Boolean, eager=True)
+        self._dropped = dropped.scatter(rows["ordinal"], values=True)
+        self._of_pair.subtract(dict(rows["pair"].value_counts().iter_rows()))
+
+    def targets(self) -> dict[Target, int]:
+        """How many devices are planned for each account and SKU that was seen, in the order of the plan."""
+        devices: Counter[Target] = Counter()
+        for pair, number in self._pairs.items():
+            devices[self._target(pair)] += self._of_pair[number]
+        return {target: devices[target] for target in sorted(devices)}
+
+    def devices(self) -> Iterator[pl.DataFrame]:
+        """The rows to plan, in its order: DEVICES, `source`, `row`, and `rank`, the place of its target."""
+        rank = self._rank()
+        order = KEY if len(self.targets()) < 2 else rank.cast(pl.Int128) * 2**64 + KEY
+        for part in self._parts(order):
+            rows = self._select(part, *DEVICES, order.alias("order"))
+            if self._dropped is not None:
+                rows = rows.filter(~self._dropped.gather(rows["ordinal"]))
+            for some in rows.sort("order").drop("order").iter_slices(PART_ROWS // 16):
+                yield some.with_columns(*self._places("ordinal"), rank.alias("rank"))
+
+    def rejects(self) -> pl.LazyFrame:
+        """The rows not to plan, in input order, with their reasons and their cells as they stood."""
+        merged = self._unfit.lazy().merge_sorted(self._twins.lazy(), key="ordinal")
+        return merged.select(
+            "source", "row", "reason", "message", "imei", "iccid", account_name="account", sku_number="sku"
         )
 
-    def _rechunked(self) -> pl.DataFrame:
-        return pl.concat(self._devices, rechunk=True)
+    def _parts(self, key: pl.Expr) -> list[pl.Expr]:
+        """Predicates that part the devices with a key into ranges of it, ascending."""
+        count = min(MAX_PARTS, ceil(self._devices.height / PART_ROWS))
+        if count <= 1:
+            return [key.is_not_null()]
+        step = ceil(self._devices.height / SAMPLED_ROWS)
+        keys = pl.concat(frame.gather_every(step).select(key).to_series() for frame in self._devices.frames())
+        sample = keys.drop_nulls().sort()
+        bounds = sample.gather([len(sample) * at // count for at in range(1, count)]).unique().to_list()
+        return [
+            (key >= low if low is not None else key.is_not_null())
+            & (key < high if high is not None else True)
+            for low, high in zip([None, *bounds], [*bounds, None], strict=True)
+        ]
 
-    def _targets(self, pairs: pl.Series) -> pl.Series:
-        """Account and SKU as one number: pairs differ where a cell says what the job says anyway."""
-        resolved = [(account or self.options.account, sku or self.options.sku) for account, sku in self.pairs]
-        number: dict[tuple[str | None, str | None], int] = {}
-        targets = [number.setdefault(target, len(number)) for target in resolved]
-        return pl.Series(targets, dtype=pl.UInt32).gather(pairs)
+    def _select(self, rows: pl.Expr, *columns: str | pl.Expr) -> pl.DataFrame:
+        return pl.concat(frame.filter(rows).select(columns) for frame in self._devices.frames())
+
+    def _target(self, pair: tuple[str | None, str | None]) -> Target:
+        account, sku = pair[0] or self._options.account, pair[1] or self._options.sku
+        if account is None or sku is None:
+            raise AssertionError("the rules let through a row without account or SKU")
+        return Target(account, sku)
+
+    def _rank(self) -> pl.Expr:
+        """The place of a row's target among all targets, sorted.
+
+        Two pairs have one target where a cell says what the job says anyway.
+        """
+        targets = [self._target(pair) for pair in self._pairs]
+        ranks = {target: rank for rank, target in enumerate(sorted(set(targets)))}
+        of_pairs = pl.Series([ranks[target] for target in targets], dtype=pl.UInt32)
+        return pl.lit(of_pairs).gather(pl.col("pair"))
 
     def _places(self, ordinal: str) -> list[pl.Expr]:
         """Source and 1-based row of an ordinal."""
-        starts = pl.Series([0, *(source.rows for source in self.sources)]).cum_sum()[:-1]
-        names = pl.Series([source.name for source in self.sources])
-        at = pl.lit(starts).search_sorted(pl.col(ordinal), side="right") - 1
-        return [
-            pl.lit(names).gather(at).alias("source"),
-            (pl.col(ordinal) - pl.lit(starts).gather(at) + 1).cast(pl.UInt32).alias("row"),
-        ]
+        rows = pl.Series([0, *(source.rows for source in self.sources)], dtype=pl.Int64)
+        starts = pl.lit(rows.cum_sum().head(-1))
+        at = starts.search_sorted(pl.col(ordinal).cast(pl.Int64), side="right") - 1
+        names = pl.lit(pl.Series([source.name for source in self.sources]))
+        row = (pl.col(ordinal) - starts.gather(at) + 1).cast(pl.UInt32)
+        return [names.gather(at).alias("source"), row.alias("row")]
 
     def _plain_cells(self) -> list[pl.Expr]:
-        accounts, skus = (
-            pl.lit(pl.Series([pair[at] for pair in self.pairs], dtype=pl.String)) for at in (0, 1)
-        )
+        """The cells of rows that had nothing to clean."""
+        cells = [pl.lit(pl.Series([pair[at] for pair in self._pairs], dtype=pl.String)) for at in (0, 1)]
         return [
             rules.imei_digits(pl.col("imei_number")).alias("imei"),
             rules.iccid_digits(pl.col("iccid_number")).alias("iccid"),
-            accounts.gather(pl.col("pair")).alias("account"),
-            skus.gather(pl.col("pair")).alias("sku"),
+            *(cell.gather(pl.col("pair")).alias(role) for cell, role in zip(cells, TARGETS, strict=True)),
         ]
 
 
-_REJECTS = ["ordinal", "reason", "message", *CELLS]
-
-
-def _told() -> list[pl.Expr]:
-    """Reason and message of a row that repeats or contradicts `other`."""
-    where = rules.say("row {} of {}", pl.col("row"), pl.col("source"))
-    same, unlike = [], []
-    for fact, name in {"imei_number": "IMEI", "iccid_number": "ICCID", "target": "account or SKU"}.items():
-        this, other = pl.col(fact), pl.col(f"{fact}_other")
-        same.append(pl.when(this == other).then(pl.lit(name)))
-        unlike.append(pl.when(this != other).then(pl.lit(f"another {name}")))
-    shared = pl.coalesce(*same[:2])
-    conflict = (
-        pl.when(shared.is_null())
-        .then(rules.say("belongs to a device whose rows contradict each other; one of them is {}", where))
-        .otherwise(
-            rules.say(
-                "same {} as {}, but {}: correct or remove one of them",
-                shared,
-                where,
-                pl.concat_str(unlike, separator=" and ", ignore_nulls=True),
-            )
-        )
-    )
-    duplicate = rules.say("same device as {}, which is planned", where)
-    return [
-        pl.when("conflict")
-        .then(pl.lit(Reason.CONFLICT.value))
-        .otherwise(pl.lit(Reason.DUPLICATE.value))
-        .alias("reason"),
-        pl.when("conflict").then(conflict).otherwise(duplicate).alias("message"),
-    ]
+_NUMBERED: dict[str, PolarsDataType] = {"ordinal": pl.UInt32}
+_REJECTED: dict[str, PolarsDataType] = {**_NUMBERED, "source": pl.String, **REJECTS}

@@ -1,10 +1,12 @@
 """How an inventory is to be read: which identifiers count, what stands in for absent columns."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from batchlic.carrier.catalogue import SKUS, Action, Licence
+from batchlic.errors import UsageError
 
 
 class IdKind(StrEnum):
@@ -38,6 +40,9 @@ class Role(StrEnum):
 
 IDENTIFIERS = (Role.IMEI, Role.ICCID)
 
+ACCOUNT_FORM = "[0-9A-Za-z._-]{3,32}"
+"""The carrier says 3 to 32 characters; those seen are digits and dashes, and leading zeros count."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadOptions:
@@ -58,6 +63,15 @@ class ReadOptions:
     accept_imeisv: bool = False
     check_digit: bool = True
     other_skus: Mapping[str, Licence] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse, with a UsageError, what would reject every row."""
+        if self.account is not None and not re.fullmatch(ACCOUNT_FORM, self.account):
+            raise UsageError(f"account {self.account!r} is not 3 to 32 letters, digits and dashes")
+        if self.sku is not None and self.sku not in self.skus:
+            raise UsageError(f"SKU {self.sku!r} is not known; known are {', '.join(self.skus)}")
+        if unknown := set(self.columns) - set(Role):
+            raise UsageError(f"there is no column role {min(unknown)!r}; the roles are {', '.join(Role)}")
 
     @property
     def skus(self) -> dict[str, Licence]:

@@ -4,29 +4,16 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 
 from batchlic.reader.inventory import Block, Inventory
 from batchlic.reader.judging import Judge, Judged
 from batchlic.reader.options import ReadOptions
 
 
-@dataclass(frozen=True, slots=True)
-class Stretch:
-    """Consecutive rows of one inventory, judged; `offset` rows of that inventory come before them."""
-
-    source: int
-    offset: int
-    judged: Judged
-
-
-def read(source: int, inventory: Inventory, options: ReadOptions) -> Iterator[Stretch]:
-    """Yield all rows of an inventory, judged; memory holds a few blocks of them."""
+def read(inventory: Inventory, options: ReadOptions) -> Iterator[Judged]:
+    """Yield all rows of an inventory, judged, block by block; memory holds a few blocks of them."""
     judge = Judge(options, inventory.headers)
-    offset = 0
-    for judged in _side_by_side(lambda block: judge(block()), inventory.blocks()):
-        yield Stretch(source, offset, judged)
-        offset += judged.height
+    return _side_by_side(lambda block: judge(block()), inventory.blocks())
 
 
 def _side_by_side(judge: Callable[[Block], Judged], blocks: Iterable[Block]) -> Iterator[Judged]:

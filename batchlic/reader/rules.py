@@ -13,7 +13,7 @@ from batchlic.carrier.catalogue import Action, Licence
 from batchlic.reader import cells
 from batchlic.reader.inventory import SHORT
 from batchlic.reader.luhn import check_digit, luhn_sum
-from batchlic.reader.options import IDENTIFIERS, ReadOptions, Role
+from batchlic.reader.options import ACCOUNT_FORM, IDENTIFIERS, ReadOptions, Role
 
 
 class Reason(StrEnum):
@@ -295,7 +295,7 @@ def _target_rules(options: ReadOptions) -> tuple[Rule, ...]:
         ),
         Rule(
             reason=Reason.BAD_ACCOUNT,
-            broken=~ACCOUNT.str.contains(ACCOUNT_FORM),
+            broken=~ACCOUNT.str.contains(f"^{ACCOUNT_FORM}$"),
             message=say("account {} is not 3 to 32 letters, digits and dashes", ACCOUNT),
         ),
         Rule(
@@ -321,7 +321,3 @@ def _irrevocable(options: ReadOptions) -> list[str]:
     if options.action is not Action.UNASSIGN:
         return []
     return [sku for sku, licence in options.skus.items() if licence is Licence.LIFETIME]
-
-
-ACCOUNT_FORM = r"^[0-9A-Za-z._-]{3,32}$"
-"""The carrier says 3 to 32 characters; those seen are digits and dashes, and leading zeros count."""

@@ -3,76 +3,81 @@
 Rows that share an identifier, directly or through others, are one device. It contradicts itself where it
 has two IMEIs, two ICCIDs or two targets (account and SKU); then every row of it is a conflict. Otherwise
 its first row is planned and the others are duplicates of that one.
+
+A row is told by `ordinal` (UInt32, its place in the whole input), `imei_number` and `iccid_number` (Int64, or
+null), `target` (UInt32). A verdict is an `ordinal` that is not to be planned, the `other` ordinal that its
+message names, and `conflict` (Boolean; or else it is a duplicate).
 """
 
 import polars as pl
+
+from batchlic.reader.rules import Reason, say
 
 IDS = ("imei_number", "iccid_number")
 FACTS = (*IDS, "target")
 
 
-def suspects(rows: pl.DataFrame) -> pl.DataFrame:
-    """The rows whose identifiers occur in other rows too."""
-    return rows.filter(_shares(rows, IDS[0]) | _shares(rows, IDS[1]))
+def repeated(values: pl.Series) -> pl.Series:
+    """The values that occur more than once; by sorting, which takes less memory than hashing."""
+    known = values.drop_nulls().sort()
+    return known.filter(known == known.shift(1)).unique()
 
 
 def find(rows: pl.DataFrame) -> pl.DataFrame:
-    """Verdicts on rows: `at` (UInt32, ascending), `imei_number`, `iccid_number` (Int64), `target` (UInt32).
+    """Verdicts on rows in order of `ordinal`, all rows that share an identifier among them."""
+    first = pl.col("ordinal").first().over(FACTS)
+    rows = rows.with_columns(other=first)
+    repeats = rows.filter(pl.col("other") != pl.col("ordinal")).select("ordinal", "other")
+    verdicts = _find_among_unlike(rows.filter(pl.col("other") == pl.col("ordinal")).drop("other"))
+    # A row that is exactly like an earlier one shares its fate, and need not burden the search.
+    fates = repeats.join(
+        verdicts.rename({"ordinal": "other", "other": "its_other"}),
+        on="other",
+        how="left",
+        maintain_order="left",
+    ).select(
+        "ordinal", pl.coalesce("its_other", "other").alias("other"), pl.col("conflict").fill_null(value=False)
+    )
+    return pl.concat([verdicts, fates]).sort("ordinal")
 
-    Only those not to plan: `at`, `other` (the first of the duplicates, or a row that contradicts this one)
-    and `conflict` (Boolean: or else a duplicate), in order of `at`.
-    """
+
+def _find_among_unlike(rows: pl.DataFrame) -> pl.DataFrame:
     devices = rows.with_columns(device=_components(rows))
     conflict = pl.any_horizontal(pl.col(fact).drop_nulls().n_unique().over("device") > 1 for fact in FACTS)
-    devices = devices.with_columns(conflict=conflict, first=pl.col("at").first().over("device"))
-    repeats = devices.filter(~pl.col("conflict") & (pl.col("at") != pl.col("first")))
-    verdicts = [
-        repeats.select("at", pl.col("first").alias("other"), "conflict"),
-        devices.filter("conflict").select("at", _counterpart().alias("other"), "conflict"),
-    ]
-    return pl.concat(verdicts).sort("at")
-
-
-def _shares(rows: pl.DataFrame, identifier: str) -> pl.Series:
-    """Whether a row's identifier occurs in another row too; sorting takes less memory than hashing."""
-    known = rows[identifier].drop_nulls().sort()
-    twice = known.filter(known == known.shift(1)).unique()
-    return rows.select(pl.col(identifier).is_in(twice.implode()).fill_null(value=False)).to_series()
+    devices = devices.with_columns(conflict=conflict, first=pl.col("ordinal").first().over("device"))
+    repeats = devices.filter(~pl.col("conflict") & (pl.col("ordinal") != pl.col("first")))
+    clashes = devices.filter("conflict")
+    return pl.concat(
+        [
+            repeats.select("ordinal", pl.col("first").alias("other"), "conflict"),
+            clashes.select("ordinal", _counterpart().alias("other"), "conflict"),
+        ]
+    )
 
 
 def _components(rows: pl.DataFrame) -> pl.Series:
-    """Connected components of rows that share identifiers, each named by its first row.
+    """Connected components of rows that share identifiers, each named by the place of its first row.
 
     Min-label hooking with pointer jumping (Shiloach and Vishkin 1982): a round merges every component
     with its least neighbour, so that even a chain of n rows takes about log n rounds.
     """
-    label = pl.int_range(rows.height, dtype=pl.UInt32, eager=True).alias("label")
+    places = pl.int_range(rows.height, dtype=pl.UInt32, eager=True)
+    label = places.alias("label")
     while True:
-        neighbours = (
-            rows.select(IDS)
-            .with_columns(label)
-            .with_columns(
-                pl.when(pl.col(identifier).is_not_null())
-                .then(pl.col("label").min().over(identifier))
-                .alias(f"by_{identifier}")
-                for identifier in IDS
-            )
-        )
-        hooks = (
-            neighbours.group_by("label")
-            .agg(
-                pl.min_horizontal("label", *(f"by_{identifier}" for identifier in IDS)).min().alias("parent")
-            )
-            .filter(pl.col("parent") != pl.col("label"))
-        )
+        least = rows.select(IDS).with_columns(label).select("label", *(_least_over(key) for key in IDS))
+        hooks = least.group_by("label").agg(parent=pl.min_horizontal(*IDS, "label").min())
+        hooks = hooks.filter(pl.col("parent") != pl.col("label"))
         if hooks.is_empty():
             return label
-        parent = pl.int_range(rows.height, dtype=pl.UInt32, eager=True).scatter(
-            hooks["label"], hooks["parent"]
-        )
+        parent = places.scatter(hooks["label"], hooks["parent"])
         while not (grandparent := parent.gather(parent)).equals(parent):
             parent = grandparent
         label = parent.gather(label).alias("label")
+
+
+def _least_over(identifier: str) -> pl.Expr:
+    known = pl.col(identifier).is_not_null()
+    return pl.when(known).then(pl.col("label").min().over(identifier)).alias(identifier)
 
 
 def _counterpart() -> pl.Expr:
@@ -82,8 +87,34 @@ def _counterpart() -> pl.Expr:
 
 def _unlike(fact: str, group: str) -> pl.Expr:
     """First row of the group with another value of `fact`; null where the group has but one value."""
-    at, value = pl.col("at"), pl.col(fact)
+    ordinal, value = pl.col("ordinal"), pl.col(fact)
     differs = (value != value.drop_nulls().first().over(group)).fill_null(value=False)
-    leader = at.filter(value.is_not_null()).first().over(group)
-    follower = at.filter(differs).first().over(group)
+    leader = ordinal.filter(value.is_not_null()).first().over(group)
+    follower = ordinal.filter(differs).first().over(group)
     return pl.when(pl.col(group).is_not_null()).then(pl.when(differs).then(leader).otherwise(follower))
+
+
+def told(verdicts: pl.DataFrame, rows: pl.DataFrame, places: list[pl.Expr]) -> pl.DataFrame:
+    """The rows of verdicts with `reason` and `message`; `places` make `source` and `row` of `other`."""
+    facts = rows.select("ordinal", *FACTS)
+    compared = (
+        verdicts.join(rows, on="ordinal", maintain_order="left")
+        .join(facts, left_on="other", right_on="ordinal", suffix="_other", maintain_order="left")
+        .with_columns(places)
+    )
+    reason = pl.when("conflict").then(pl.lit(Reason.CONFLICT.value)).otherwise(pl.lit(Reason.DUPLICATE.value))
+    return compared.select(*rows.columns, reason.alias("reason"), _message().alias("message"))
+
+
+def _message() -> pl.Expr:
+    where = say("row {} of {}", pl.col("row"), pl.col("source"))
+    names = dict(zip(FACTS, ("IMEI", "ICCID", "account or SKU"), strict=True))
+    same = [pl.when(pl.col(f) == pl.col(f"{f}_other")).then(pl.lit(names[f])) for f in IDS]
+    unlike = [pl.when(pl.col(f) != pl.col(f"{f}_other")).then(pl.lit(f"another {names[f]}")) for f in FACTS]
+    differences = pl.concat_str(unlike, separator=" and ", ignore_nulls=True)
+    direct = say(
+        "same {} as {}, but {}: correct or remove one of them", pl.coalesce(same), where, differences
+    )
+    indirect = say("one of several rows that tie two devices together; compare {}", where)
+    duplicate = say("same device as {}", where)
+    return pl.when("conflict").then(pl.coalesce(direct, indirect)).otherwise(duplicate)
