@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from batchlic.carrier.messages import AssignLicenseRequest, Device, DeviceId
+from batchlic.carrier.messages import EncodedDevice, encode_request
 from batchlic.durable import replacing
 from batchlic.reader import IdKind, ReadOptions, Source
 
@@ -33,7 +33,7 @@ class Batch:
     batch_id: int
     account_name: str
     sku_number: str
-    devices: Sequence[Device]
+    devices: Sequence[EncodedDevice]
     offsets: Sequence[int]
     whole: bool = True
 
@@ -48,11 +48,9 @@ class Batch:
         device_at = dict(zip(self.offsets, self.devices, strict=True))
         return replace(self, devices=[device_at[o] for o in wanted], offsets=wanted, whole=False)
 
-    def request(self) -> AssignLicenseRequest:
-        """The wire message that carries these devices."""
-        return AssignLicenseRequest(
-            account_name=self.account_name, devices=list(self.devices), sku_number=self.sku_number
-        )
+    def body(self) -> bytes:
+        """The AssignLicenseRequest that carries these devices."""
+        return encode_request(self.account_name, self.devices, self.sku_number)
 
     def x_request_id(self, run_id: str) -> str:
         """The `X-Request-ID` of these devices in that run: `1-` and 30 digits (promise I).
@@ -67,12 +65,11 @@ class Batch:
 def read_batches(plan: Path, id_kind: IdKind, *, first_batch: int = 1) -> Iterator[Batch]:
     """The batches of a plan in order, from `first_batch` on, a bounded number of rows in memory."""
     for frame in read_whole_batches(plan, first_batch=first_batch):
-        for (batch_id, account, sku), rows in frame.group_by(
-            "batch_id", "account_name", "sku_number", maintain_order=True
-        ):
-            identifiers = zip(rows["imei"], rows["iccid"], strict=True)
-            devices = [_device(imei, iccid, id_kind) for imei, iccid in identifiers]
-            yield Batch(int(batch_id), account, sku, devices, range(len(devices)))
+        devices = frame.select(_encoded(id_kind)).to_series().to_list()
+        start = 0
+        for batch_id, account, sku, size in _heads(frame).iter_rows():
+            yield Batch(batch_id, account, sku, devices[start : start + size], range(size))
+            start += size
 
 
 def read_whole_batches(plan: Path, *, first_batch: int = 1) -> Iterator[pl.DataFrame]:
@@ -90,13 +87,30 @@ def read_whole_batches(plan: Path, *, first_batch: int = 1) -> Iterator[pl.DataF
         start += frame.height
 
 
-def _device(imei: str | None, iccid: str | None, id_kind: IdKind) -> Device:
-    identifiers = []
-    if imei is not None and id_kind is not IdKind.ICCID:
-        identifiers.append(DeviceId(imei, "IMEI"))
-    if iccid is not None and not (identifiers and id_kind in {IdKind.AUTO, IdKind.IMEI}):
-        identifiers.append(DeviceId(iccid, "ICCID"))
-    return Device(identifiers)
+def _heads(frame: pl.DataFrame) -> pl.DataFrame:
+    """One row a batch: batch_id, account_name, sku_number and how many devices it has."""
+    import polars as pl  # noqa: PLC0415 - as above
+
+    return frame.group_by("batch_id", maintain_order=True).agg(
+        pl.col("account_name", "sku_number").first(), pl.len()
+    )
+
+
+def _encoded(id_kind: IdKind) -> pl.Expr:
+    """Each device as it goes on the wire, with the identifiers that are to be sent."""
+    import polars as pl  # noqa: PLC0415 - as above
+
+    identifiers = {
+        kind: pl.concat_str(pl.lit('{"id":"'), column, pl.lit(f'","kind":"{kind}"}}'))
+        for kind, column in (("IMEI", pl.col("imei")), ("ICCID", pl.col("iccid")))
+    }
+    sent = {
+        IdKind.AUTO: pl.coalesce(identifiers["IMEI"], identifiers["ICCID"]),
+        IdKind.IMEI: identifiers["IMEI"],
+        IdKind.ICCID: identifiers["ICCID"],
+        IdKind.BOTH: pl.concat_str(identifiers["IMEI"], identifiers["ICCID"], separator=","),
+    }[id_kind]
+    return pl.concat_str(pl.lit('{"deviceIds":['), sent, pl.lit("]}"))
 
 
 def format_ranges(offsets: Sequence[int]) -> str:

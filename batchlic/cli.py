@@ -116,6 +116,7 @@ def status(run_dir: RunDirectory, *, json: Json = False) -> None:
 
 @app.command()
 def sandbox(
+    *,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 finds a free one.")] = 0,
     rate: Annotated[float | None, typer.Option(help="Hidden limit, requests/s [none].")] = None,
     limit: Annotated[

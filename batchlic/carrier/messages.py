@@ -3,6 +3,9 @@
 Attribute names are the carrier's own in snake case; on the wire they are camel case.
 """
 
+from collections.abc import Iterable
+from typing import TypeAlias
+
 import msgspec
 
 
@@ -37,6 +40,16 @@ class AssignLicenseRequest(Message, frozen=True):
     account_name: str
     devices: list[Device]
     sku_number: str
+
+
+EncodedDevice: TypeAlias = str
+"""A Device as its JSON text."""
+
+
+def encode_request(account_name: str, devices: Iterable[EncodedDevice], sku_number: str) -> bytes:
+    """The body of an AssignLicenseRequest of devices that are encoded already: they are many."""
+    encoded = msgspec.Raw(f"[{','.join(devices)}]")
+    return msgspec.json.encode({"accountName": account_name, "devices": encoded, "skuNumber": sku_number})
 
 
 class RequestTaken(Message, frozen=True):

@@ -14,7 +14,7 @@ import anyio
 
 from batchlic.carrier.answers import Answer, Outcome
 from batchlic.carrier.catalogue import Action
-from batchlic.carrier.client import CarrierClient, Submission, encode
+from batchlic.carrier.client import CarrierClient, Submission
 from batchlic.errors import BatchlicError, CredentialsRejected, StoppedEarly
 from batchlic.journal import Intent, Journal
 from batchlic.pool.breaker import CircuitBreaker
@@ -146,7 +146,7 @@ class Pool:
             self._refusals.refused(delivery.batch, last_answer)
 
     async def _send(self, batch: Batch, *, attempts: int) -> Answer:
-        body = encode(batch.request())
+        body = batch.body()
         submission = Submission(action=self._action, x_request_id=batch.x_request_id(self._run_id), body=body)
         digest = hashlib.sha256(body).hexdigest()
         numbers = itertools.count(attempts + 1)

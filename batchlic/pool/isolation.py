@@ -46,9 +46,8 @@ async def _send_and_isolate(batch: Batch, send: Send) -> Answer:
 
 
 def _offsets_of(batch: Batch, identifiers: tuple[str, ...]) -> set[int]:
-    wanted = set(identifiers)
     return {
         offset
         for offset, device in zip(batch.offsets, batch.devices, strict=True)
-        if wanted.intersection(identifier.id for identifier in device.device_ids)
+        if any(f'"{identifier}"' in device for identifier in identifiers)
     }

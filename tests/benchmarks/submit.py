@@ -20,7 +20,7 @@ import polars as pl
 from batchlic.carrier.answers import Outcome
 from batchlic.carrier.auth import Credentials, Secret
 from batchlic.carrier.catalogue import Action
-from batchlic.carrier.client import CarrierClient, Submission, encode, open_client
+from batchlic.carrier.client import CarrierClient, Submission, open_client
 from batchlic.chunker import read_batches
 from batchlic.reader import IdKind
 from batchlic.sandbox.config import SandboxConfig
@@ -110,7 +110,7 @@ async def _post_all(plan: Path) -> None:
     """Post the bodies of a plan, encoded beforehand, by as many tasks as the program has workers."""
     submissions = iter(
         [
-            Submission(Action.ASSIGN, batch.x_request_id("bare"), encode(batch.request()))
+            Submission(Action.ASSIGN, batch.x_request_id("bare"), batch.body())
             for batch in read_batches(plan, IdKind.AUTO)
         ]
     )

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import httpx
+import msgspec
 import sqlalchemy as sa
 import trio
 from sqlalchemy.pool import StaticPool
@@ -19,7 +20,7 @@ from batchlic.carrier.answers import Answer, Outcome
 from batchlic.carrier.auth import Credentials, Secret
 from batchlic.carrier.catalogue import SKUS, Action, Licence
 from batchlic.carrier.client import open_client
-from batchlic.carrier.messages import Device, DeviceId
+from batchlic.carrier.messages import Device, DeviceId, EncodedDevice
 from batchlic.chunker import Batch, parse_ranges
 from batchlic.errors import StoppedEarly
 from batchlic.journal import Attempt, Intent, Journal, RunIdentity, Standing
@@ -78,7 +79,7 @@ class Story:
             for offset in parse_ranges(attempt.part) if attempt.part else whole:
                 carried[attempt.batch_id, offset].append(attempt)
         return {
-            device.device_ids[0].id: (standing_of(of_device := carried[batch.batch_id, offset]), of_device)
+            imei_of(device): (standing_of(of_device := carried[batch.batch_id, offset]), of_device)
             for batch in self.scenario.batches
             for offset, device in enumerate(batch.devices)
         }
@@ -94,7 +95,7 @@ def draw(seed: int) -> Scenario:
         Batch(n + 1, ACCOUNT, sku, [_device(next(numbers)) for _ in range(size)], range(size))
         for n in range(count)
     ]
-    identifiers = [device.device_ids[0].id for batch in batches for device in batch.devices]
+    identifiers = [imei_of(device) for batch in batches for device in batch.devices]
     bad = dice.sample(identifiers, min(dice.choice([0, 0, 1, 2, len(identifiers) // 5]), len(identifiers)))
     return Scenario(
         seed=seed,
@@ -107,8 +108,12 @@ def draw(seed: int) -> Scenario:
     )
 
 
-def _device(number: int) -> Device:
-    return Device([DeviceId(str(number), "IMEI")])
+def _device(number: int) -> EncodedDevice:
+    return msgspec.json.encode(Device([DeviceId(str(number), "IMEI")])).decode()
+
+
+def imei_of(device: EncodedDevice) -> str:
+    return msgspec.json.decode(device, type=Device).device_ids[0].id
 
 
 def _carrier(dice: random.Random, bad: Sequence[str]) -> SandboxConfig:
