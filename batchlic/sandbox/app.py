@@ -5,7 +5,7 @@ import re
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from itertools import islice
 from typing import cast
@@ -232,9 +232,10 @@ def _json(body: object) -> Response:
     return Response(msgspec.json.encode(body), media_type="application/json")
 
 
-def _lines(records: Iterator[DeviceRecord]) -> Iterator[bytes]:
+async def _lines(records: Iterator[DeviceRecord]) -> AsyncIterator[bytes]:
     while chunk := list(islice(records, _RECORDS_PER_CHUNK)):
         yield msgspec.json.Encoder().encode_lines(chunk)
+        await anyio.lowlevel.checkpoint()  # a million devices take a while, and others want to be served
 
 
 def _answer_refusal(_: Request, error: Exception) -> Response:

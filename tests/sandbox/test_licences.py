@@ -2,9 +2,11 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from batchlic.sandbox.app import Sandbox
+from batchlic.sandbox.books import DeviceRecord
 from batchlic.sandbox.config import Poison, SandboxConfig
 from tests.sandbox.caller import (
     ACCOUNT,
@@ -212,6 +214,18 @@ async def test_unassign_needs_an_x_request_id_and_assign_does_not() -> None:
         assert (await caller.assign(ONE)).status_code == 200
         assert (await caller.unassign(ONE, transaction=None)).status_code == 400
         assert (await caller.unassign(transaction=None)).status_code == 400
+
+
+async def test_the_books_can_be_read_over_http_a_device_a_line() -> None:
+    sandbox = Sandbox()
+    numbers = [f"86{n:013d}" for n in range(2500)]
+    async with caller_of(sandbox) as caller:
+        for start in range(0, 2500, 100):
+            await caller.assign(request_body(*map(device, numbers[start : start + 100])))
+        books = await caller.http.get("http://127.0.0.1/sandbox/books")
+    rows = [msgspec.json.decode(line, type=DeviceRecord) for line in books.text.splitlines()]
+    assert [row.imei for row in rows] == numbers
+    assert rows == list(sandbox.books.records())
 
 
 async def test_only_json_is_taken_and_given() -> None:
