@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
@@ -114,8 +114,7 @@ class RunOptions(PlanOptions):
 def flattened(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of the group that is its parameter `options`, so that Typer sees them."""
     hints = get_type_hints(command, include_extras=True)
-    group = hints["options"]
-    assert is_dataclass(group)  # noqa: S101 - for the reader and the type checker
+    group: type[PlanOptions] = hints["options"]
     own = [
         parameter.replace(annotation=hints[name])
         for name, parameter in inspect.signature(command).parameters.items()

@@ -30,7 +30,7 @@ from batchlic.journal import Ending, Journal, RunIdentity
 from batchlic.logs import RunLog
 from batchlic.pool.delivery import Pool
 from batchlic.pool.pace import Pace, PaceChange
-from batchlic.pool.remaining import remaining
+from batchlic.pool.remaining import Delivery, remaining
 from batchlic.pool.retry import RetryPolicy
 from batchlic.progress import Reporter, Tally
 from batchlic.runfolder import RunFolder
@@ -218,11 +218,20 @@ async def _submit(
             tasks.start_soon(_stop_on_signal, pool)
             tasks.start_soon(reporter.show)
             batches = read_batches(folder.plan, job.inventory.id_kind)
-            try:
-                await pool.deliver(remaining(batches, journal, resendable))
-            finally:
-                tasks.cancel_scope.cancel()
+            stopped = await _delivered(pool, remaining(batches, journal, resendable))
+            tasks.cancel_scope.cancel()
         await client.logout()
+    if stopped is not None:
+        raise stopped
+
+
+async def _delivered(pool: Pool, deliveries: Iterator[Delivery]) -> BatchlicError | None:
+    """Deliver, and hand back what stopped the pool: raised, a task group would wrap it."""
+    try:
+        await pool.deliver(deliveries)
+    except BatchlicError as error:
+        return error
+    return None
 
 
 async def _stop_on_signal(pool: Pool) -> None:
