@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
@@ -14,6 +15,11 @@ REDACTED = "[redacted]"
 _SECRET_KEYS = ("authorization", "password", "secret", "token", "vz-m2m-token")
 
 
+@cache
+def _is_secret(key: str) -> bool:
+    return key.lower().endswith(_SECRET_KEYS)
+
+
 class Redaction:
     """A structlog processor that takes known secrets out of every value, however deep."""
 
@@ -22,10 +28,10 @@ class Redaction:
 
     def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
         """Return the event without secrets, in values that JSON knows."""
-        return {key: self._clean(key, value) for key, value in event.items()}
+        return {key: self._clean(key, value) for key, value in event.items() if value is not None}
 
     def _clean(self, key: str, value: Any) -> Any:  # noqa: ANN401 - whatever is logged
-        if key.lower().endswith(_SECRET_KEYS):
+        if _is_secret(key):
             return REDACTED
         match value:
             case str():

@@ -42,17 +42,26 @@ class RetryPolicy:
     max_resends: int = 4
 
     async def run(self, attempt: Callable[[], Awaitable[Answer]], sku_number: str) -> Answer:
-        """Attempt until an answer settles the matter; return the last one."""
-        doubts = itertools.count(1)
+        """Attempt until an answer settles the matter; return the last one.
+
+        The first answer is handed to tenacity only if there is something to retry: most batches go through
+        at once, and then its machinery would cost as much as the journal.
+        """
+        first = await attempt()
+        if first.outcome in {Outcome.ACCEPTED, Outcome.REFUSED}:
+            return first
+        at_hand, doubts = [first], itertools.count(1)
+
+        async def next_answer() -> Answer:
+            return at_hand.pop() if at_hand else await attempt()
 
         def is_sent_again(answer: Answer) -> bool:
             if answer.outcome is Outcome.AMBIGUOUS:
                 return sku_number in self.resendable and next(doubts) <= self.max_resends
             return answer.outcome in {Outcome.THROTTLED, Outcome.UNAVAILABLE, Outcome.UNAUTHORIZED}
 
-        return await AsyncRetrying(sleep=anyio.sleep, wait=_wait, retry=retry_if_result(is_sent_again))(
-            attempt
-        )
+        retrying = AsyncRetrying(sleep=anyio.sleep, wait=_wait, retry=retry_if_result(is_sent_again))
+        return await retrying(next_answer)
 
     async def reach(self, ask: Callable[[], Awaitable[None]], *, since: float) -> None:
         """Call `ask` until it reaches the carrier; its CarrierUnreachable passes after `give_up_after`."""

@@ -32,9 +32,10 @@ CONCURRENCY = 64
 
 @dataclass(frozen=True)
 class Measured:
-    """One process: seconds from start to end, and its peak memory in MB."""
+    """One process: seconds from start to end, seconds of CPU, and its peak memory in MB."""
 
     seconds: float
+    cpu: float
     peak_mb: float
     output: str
 
@@ -47,7 +48,9 @@ def main() -> None:
     if arguments.bare is not None:
         anyio.run(_post_all, arguments.bare, backend_options={"use_uvloop": True})
         return
-    print(f"{'devices':>10} {'program':>22} {'bare loop':>22} {'ratio':>6} {'peak memory':>12}")
+    print(
+        f"{'devices':>10} {'program':>22} {'bare loop':>22} {'ratio':>6} {'peak memory':>12} {'CPU':>11} {'bare':>8}"
+    )
     for devices in arguments.devices:
         with TemporaryDirectory(prefix="batchlic-bench-") as folder:
             _compare(Path(folder), devices)
@@ -60,10 +63,13 @@ def _compare(folder: Path, devices: int) -> None:
     with _sandbox():
         whole = _measure([*program, "--run-dir", str(run_dir), "--max-concurrency", str(CONCURRENCY)])
     with _sandbox():
-        bare = float(_measure([__file__, "--bare", str(run_dir / "plan.parquet")]).output)
+        bare, bare_cpu = map(
+            float, _measure([__file__, "--bare", str(run_dir / "plan.parquet")]).output.split()
+        )
     print(
         f"{devices:>10,} {whole.seconds:>8.1f} s {devices / whole.seconds:>8,.0f}/s "
         f"{bare:>8.1f} s {devices / bare:>8,.0f}/s {bare / whole.seconds:>6.2f} {whole.peak_mb:>9,.0f} MB"
+        f" {whole.cpu:>9.1f} s {bare_cpu:>6.1f} s"
     )
 
 
@@ -103,7 +109,8 @@ def _measure(command: list[str]) -> Measured:
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"{command[:3]} ended with {process.returncode}")
-    return Measured(time.perf_counter() - began, usage.ru_maxrss / 1024, output)
+    cpu = usage.ru_utime + usage.ru_stime
+    return Measured(time.perf_counter() - began, cpu, usage.ru_maxrss / 1024, output)
 
 
 async def _post_all(plan: Path) -> None:
@@ -118,11 +125,11 @@ async def _post_all(plan: Path) -> None:
     keys = Credentials(client_id=name, client_secret=name, username=name, password=name)
     async with open_client(os.environ["BATCHLIC_BASE_URL"], keys, max_connections=CONCURRENCY) as client:
         await client.login()
-        began = time.perf_counter()
+        began, cpu = time.perf_counter(), time.process_time()
         async with anyio.create_task_group() as posting:
             for _ in range(CONCURRENCY):
                 posting.start_soon(_post, client, submissions)
-        print(time.perf_counter() - began)
+        print(time.perf_counter() - began, time.process_time() - cpu)
 
 
 async def _post(client: CarrierClient, submissions: Iterator[Submission]) -> None:
