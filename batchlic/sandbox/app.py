@@ -101,7 +101,7 @@ class Sandbox:
                 session = self._logins.check_session(headers, now)
                 fault = self._dice.throw()
                 self._expire(fault, access, session, now)
-                answer = await self._serve(request, headers, fault)
+                answer = await self._serve(request, headers, fault, now)
             finally:
                 self._gate.leave()
         except Refusal as refusal:
@@ -122,7 +122,7 @@ class Sandbox:
         if fault is Fault.SESSION_EXPIRED:
             raise self._logins.expire_session(session, now)
 
-    async def _serve(self, request: Request, headers: Headers, fault: Fault | None) -> Response:
+    async def _serve(self, request: Request, headers: Headers, fault: Fault | None, now: float) -> Response:
         """Work, execute, work; so a caller that leaves early may or may not have been served."""
         work_s = self._latency.of(self._gate.inside) / 2
         body = await request.body()
@@ -130,18 +130,18 @@ class Sandbox:
         if failure := instead_of_executing(fault):
             return failure
         try:
-            answer = _json(RequestTaken(self._execute(request.method, headers, body)))
+            answer = _json(RequestTaken(self._execute(request.method, headers, body, now + work_s)))
         except Refusal as refusal:
             answer = refusal_answer(refusal)
         await _work(work_s)
         return instead_of(answer, fault, self.config.slow_body_s)
 
-    def _execute(self, method: str, headers: Headers, body: bytes) -> str:
+    def _execute(self, method: str, headers: Headers, body: bytes, now: float) -> str:
         x_request_id = headers[b"x-request-id"].decode("latin-1") if b"x-request-id" in headers else None
         if body:
             _demand_json(headers)
         verb = self._desk.unassign if method == "DELETE" else self._desk.assign
-        return verb(body, x_request_id, anyio.current_time())
+        return verb(body, x_request_id, now)
 
     async def _access_token(self, request: Request) -> Response:
         token = self._logins.access_token(_headers(request), await request.body(), anyio.current_time())

@@ -1,11 +1,11 @@
 """The sandbox over TCP, on loopback only: uvicorn on uvloop with httptools."""
 
 import os
-import signal
 import socket
 import struct
 import sys
 import threading
+from types import FrameType
 
 import msgspec
 import uvicorn
@@ -45,15 +45,18 @@ def serve(config: SandboxConfig, host: str = "127.0.0.1", port: int = 0) -> None
     print(  # noqa: T201 - for people
         f"Sandbox at {base_url(listener)}, both logins sandbox/sandbox. Ctrl-C stops it.", file=sys.stderr
     )
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        _server(config).run(sockets=[listener])
-    except KeyboardInterrupt:
-        return
+    _server(config).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """Ends at once on Ctrl-C and SIGTERM: there is nothing to save, and a request may hang on purpose."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
+        os._exit(0)
 
 
 def _server(config: SandboxConfig) -> uvicorn.Server:
-    return uvicorn.Server(
+    return _Server(
         uvicorn.Config(
             Sandbox(config).app,
             http=DroppingProtocol,
@@ -64,8 +67,8 @@ def _server(config: SandboxConfig) -> uvicorn.Server:
             log_level="warning",
             date_header=False,
             server_header=False,
+            proxy_headers=False,
             timeout_keep_alive=65,
-            timeout_graceful_shutdown=1,
         )
     )
 
@@ -83,7 +86,6 @@ def serve_parent() -> None:
 
 
 def _end_with_stdin() -> None:
-    """End at once, whatever is in flight: there is nothing to save."""
     sys.stdin.buffer.read()
     os._exit(0)
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from http.client import HTTPConnection
 
 import httpx
 import psutil
@@ -92,23 +93,27 @@ def test_ctrl_c_on_the_terminal_does_not_reach_an_embedded_sandbox() -> None:
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_a_served_sandbox_says_where_it_is_and_ends_cleanly(stop: signal.Signals) -> None:
+def test_a_served_sandbox_says_where_it_is_and_ends_cleanly_while_a_call_hangs(stop: signal.Signals) -> None:
     program = """
-from batchlic.sandbox.config import SandboxConfig
+from batchlic.sandbox.config import Fault, SandboxConfig
 from batchlic.sandbox.server import serve
-serve(SandboxConfig())
+serve(SandboxConfig(faults={Fault.HANG_AFTER: 1.0}))
 """
-    with subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         url = json.loads(process.stdout.readline())["base_url"]
         assert "sandbox/sandbox" in process.stderr.readline()
         with httpx.Client(base_url=url, trust_env=False) as http:
-            log_in(http)
-            os.kill(process.pid, stop)
-            assert process.wait(10) == 0
+            hanging = HTTPConnection(http.base_url.host, http.base_url.port)
+            headers = log_in(http) | {"Content-Type": "application/json"}
+            hanging.request("POST", f"/api{LICENCES}", json.dumps(request_body(device(IMEI))), headers)
+            while http.get(http.base_url.join("/sandbox/totals")).json()["executions"] == 0:
+                pass
+        os.kill(process.pid, stop)
+        assert process.wait(10) == 0
+        hanging.close()
         assert process.stderr.read() == ""
 
 
