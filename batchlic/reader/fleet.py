@@ -35,7 +35,7 @@ SAMPLED_ROWS = 100_000
 TOLD_ROWS = 200_000
 """Duplicates and conflicts put into words at once."""
 
-KEY = pl.coalesce("imei_number", pl.col("iccid_number") + 10**15)
+KEY = pl.coalesce(pl.col("imei_number") + -(2**63), "iccid_number")
 """Sorts by IMEI, and rows without one after all others by ICCID; equal only where those are equal."""
 
 

@@ -56,9 +56,6 @@ IMEI_TEXT, IMEI_DIGITS, IMEI = pl.col("imei_text"), pl.col("imei_digits"), pl.co
 ICCID_TEXT, ICCID_DIGITS, ICCID = pl.col("iccid_text"), pl.col("iccid_digits"), pl.col("iccid_number")
 ACCOUNT, SKU = pl.col("account_name"), pl.col("sku_number")
 
-_ICCID_STEP = 10**18
-"""An ICCID is `89` and 16 to 18 digits: those digits plus 0, 1 or 2 steps fit Int64 and keep its length."""
-
 
 def imei_number(digits: pl.Expr) -> pl.Expr:
     """IMEI digits (String) as Int64."""
@@ -66,27 +63,26 @@ def imei_number(digits: pl.Expr) -> pl.Expr:
 
 
 def imei_digits(number: pl.Expr) -> pl.Expr:
-    """The inverse of `imei_number`."""
-    return number.cast(pl.String).str.zfill(15)
+    """The inverse of `imei_number`, with leading zeros."""
+    return (number + 10**15).cast(pl.String).str.slice(1)
 
 
 def iccid_number(digits: pl.Expr) -> pl.Expr:
-    """ICCID digits (String, 18 to 20 of them, the first two `89`) as Int64, in one-to-one fashion."""
-    length = digits.str.len_bytes().cast(pl.Int64) - 18
-    return digits.str.slice(2, 18).cast(pl.Int64, strict=False) + length * _ICCID_STEP
+    """ICCID digits (String, 18 to 20 of them, the first two `89`) as Int64: the low 64 bits of their value.
+
+    One-to-one: 18 and 19 digits fit as they are, and all values of 20 digits come out negative.
+    """
+    return digits.cast(pl.Int128, strict=False).cast(pl.Int64, wrap_numerical=True)
 
 
 def iccid_digits(number: pl.Expr) -> pl.Expr:
     """The inverse of `iccid_number`."""
-    rest, length = number % _ICCID_STEP, number // _ICCID_STEP
-    prefix = (
-        pl.when(length == 1)
-        .then(pl.lit(89 * 10**17, pl.Int128))
-        .when(length == 2)
-        .then(pl.lit(89 * 10**18, pl.Int128))
-        .otherwise(pl.lit(89 * 10**16, pl.Int128))
-    )
-    return (rest.cast(pl.Int128) + prefix).cast(pl.String)
+    lost = pl.when(number < 0).then(pl.lit(_LOST_OF_20, pl.Int128)).otherwise(pl.lit(0, pl.Int128))
+    return (number.cast(pl.Int128) + lost).cast(pl.String)
+
+
+_LOST_OF_20 = 5 * 2**64
+"""What the low 64 bits, as a signed integer, lack of any 20-digit number that starts with 89."""
 
 
 def imei_is_right(number: pl.Expr) -> pl.Expr:
@@ -95,9 +91,14 @@ def imei_is_right(number: pl.Expr) -> pl.Expr:
 
 
 def iccid_is_right(number: pl.Expr) -> pl.Expr:
-    """Whether an `iccid_number` ends with its check digit; the sum over `89` is 16 or, one place up, 17."""
-    odd = number // _ICCID_STEP % 2
-    return (luhn_sum(number % _ICCID_STEP, 18) + 16 + odd) % 10 == 0
+    """Whether an `iccid_number` ends with its check digit.
+
+    `89` adds 16 to the Luhn sum of the digits after it, or 17 where these are odd in number.
+    """
+    has_19 = number >= 10**18
+    prefix = pl.when(number < 0).then(89 * 10**18 - _LOST_OF_20).when(has_19).then(89 * 10**17)
+    rest = number - prefix.otherwise(89 * 10**16)
+    return (luhn_sum(rest, 18) + 16 + has_19.cast(pl.UInt8)) % 10 == 0
 
 
 def imei_of_imeisv(digits: pl.Expr) -> pl.Expr:
@@ -158,15 +159,15 @@ def plainly_sound(options: ReadOptions) -> pl.Expr:
     """
     imei, iccid = pl.col(Role.IMEI), pl.col(Role.ICCID)
     account, sku = pl.col(Role.ACCOUNT), pl.col(Role.SKU)
-    right_imei = imei.str.contains("^[0-9]{15}$")
-    right_iccid = iccid.str.contains("^89[0-9]{16,18}$")
+    right_imei = (imei.str.len_bytes() == 15) & (IMEI >= 0) & ~imei.str.starts_with("+")
+    right_iccid = iccid.str.len_bytes().is_between(18, 20) & iccid.str.starts_with("89") & ICCID.is_not_null()
     if options.check_digit:
         right_imei &= imei_is_right(IMEI)
         right_iccid &= iccid_is_right(ICCID)
     present = {Role.IMEI: imei.is_not_null(), Role.ICCID: iccid.is_not_null()}
     required = [present[role] for role in options.id_kind.required]
     plannable = [sku for sku in options.skus if sku not in _irrevocable(options)]
-    return (
+    sound = (
         ~pl.col(SHORT)
         & (pl.all_horizontal(required) if required else pl.any_horizontal(present.values()))
         & (imei.is_null() | right_imei)
@@ -174,6 +175,7 @@ def plainly_sound(options: ReadOptions) -> pl.Expr:
         & account.str.contains("^[0-9-]{3,32}$").fill_null(value=options.account is not None)
         & sku.is_in(plannable).fill_null(value=options.sku in plannable)
     )
+    return sound.fill_null(value=False)
 
 
 def table(options: ReadOptions) -> tuple[Rule, ...]:

@@ -40,7 +40,7 @@ def _inputs(given: str) -> Iterator[str]:
     elif path.exists() or not glob.has_magic(given):
         yield given
     else:
-        matches = [match for match in sorted(glob.glob(given, recursive=True))]  # noqa: PTH207 - patterns may be absolute
+        matches = sorted(glob.glob(given, recursive=True))  # noqa: PTH207 - patterns may be absolute
         if not matches:
             raise InventoryError(f"{given}: no file matches")
         yield from matches
