@@ -20,7 +20,7 @@ class _Group(Generic[Record]):
     def __init__(self) -> None:
         self.records: list[Record] = []
         self.committed = anyio.Event()
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
 
 
 class GroupCommit(Generic[Record]):
@@ -50,20 +50,21 @@ class GroupCommit(Generic[Record]):
         if group is not None:
             group.records.append(record)
             await group.committed.wait()
+            if group.error is not None:
+                raise group.error
         else:
             group = self._filling = _Group()
             group.records.append(record)
             with anyio.CancelScope(shield=True):  # others wait for this leader
                 await self._lead(group)
-        if group.error is not None:
-            raise group.error
 
     async def _lead(self, group: _Group[Record]) -> None:
         async with self._one_at_a_time:
             self._filling = None
             try:
                 await self._offload(self._commit, group.records)
-            except Exception as error:  # noqa: BLE001 - handed to every task of the group
-                group.error = error
+            except BaseException as error:
+                group.error = error  # for every other task of the group
+                raise
             finally:
                 group.committed.set()

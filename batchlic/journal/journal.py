@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from urllib.parse import quote
 
 import anyio.to_thread
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.pool import StaticPool
 
 from batchlic.carrier.answers import Answer, Outcome
 from batchlic.carrier.catalogue import Action
@@ -105,18 +106,23 @@ class Record(NamedTuple):
 
 
 class Journal:
-    """The journal of one run. Open it with `Journal.create` or `Journal.open`, one process at a time."""
+    """The journal of one run. Open it with `Journal.create` or `Journal.open`, one process at a time.
+
+    Whatever reads or writes raises StoppedEarly where the disk does not do its part (full, read-only), and
+    RunFolderError where the database is damaged.
+    """
 
     def __init__(self, engine: sa.Engine, *, offload: Offload = anyio.to_thread.run_sync) -> None:
         self._engine = engine
         self._connection = engine.connect()
+        """The writer's own: reads have theirs, so that they never meet a commit under way in its thread."""
         self._writer: GroupCommit[Record] = GroupCommit(self._commit, offload=offload)
         self._last_seq: int = self._scalar(sa.select(sa.func.max(tables.intents.c.seq))) or 0
 
     @classmethod
     def create(cls, path: Path, identity: RunIdentity, *, created_at: int) -> Journal:
         """Make the journal of a new run, for its owner only (mode 0600); durable on return."""
-        with replacing(path) as temporary:
+        with _explained(), replacing(path) as temporary:
             engine = _sqlite(temporary)
             lay_out(engine, identity, created_at=created_at)
             engine.dispose()
@@ -124,19 +130,18 @@ class Journal:
 
     @classmethod
     def open(cls, path: Path) -> Journal:
-        """Open the journal of an earlier sitting; RunFolderError where it is missing or damaged."""
+        """Open the journal of an earlier sitting; RunFolderError where it is missing or damaged.
+
+        A damaged one is left as it is, to the last byte.
+        """
         if not path.is_file():
             raise RunFolderError(
                 f"{path}: there is no journal here, so nothing was ever sent from this folder"
             )
-        try:
-            journal = cls(_sqlite(path))
-            journal.identity  # noqa: B018 - a journal that can't say whose it is must not be resumed
-        except (sa.exc.DatabaseError, msgspec.MsgspecError) as error:
-            raise RunFolderError(
-                f"{path}: the journal is damaged ({_first_line(error)}); restore it, do not delete it"
-            ) from error
-        return journal
+        damage = _damage_of(path)
+        if damage:
+            raise RunFolderError(f"{path}: the journal is damaged ({damage}); restore it, do not delete it")
+        return cls(_sqlite(path))
 
     def close(self) -> None:
         """Let go of the database."""
@@ -146,10 +151,7 @@ class Journal:
     # -- what a run writes ------------------------------------------------------------------------------
 
     async def intend(self, intent: Intent) -> int:
-        """Make an intent durable and return its number; only then may the request leave (promise B).
-
-        Raises StoppedEarly where the journal can't be written (a full disk).
-        """
+        """Make an intent durable and return its number; only then may the request leave (promise B)."""
         self._last_seq += 1
         seq = self._last_seq
         row = {name: getattr(intent, name) for name in Intent.__slots__}
@@ -177,7 +179,7 @@ class Journal:
     def end(self, ending: Ending) -> None:
         """Write down how this sitting of the run ended."""
         with self._transaction():
-            self._connection.execute(tables.endings.insert(), ending._asdict())
+            self._connection.execute(tables.endings.insert(), [ending._asdict()])
 
     # -- what a run reads -------------------------------------------------------------------------------
 
@@ -194,7 +196,8 @@ class Journal:
     def endings(self) -> list[Ending]:
         """The sittings that ended in order; the last one's exit code is the run's."""
         query = sa.select(*(tables.endings.c[name] for name in Ending._fields)).order_by(tables.endings.c.id)
-        return [Ending(*row) for row in self._connection.execute(query)]
+        with self._reading() as connection:
+            return [Ending(*row) for row in connection.execute(query)]
 
     @property
     def is_fresh(self) -> bool:
@@ -207,8 +210,8 @@ class Journal:
         if batches is not None:
             query = query.where(tables.intents.c.batch_id.between(batches.start, batches.stop - 1))
             query = query.order_by(tables.intents.c.batch_id)
-        with self._transaction():
-            for rows in self._connection.execute(query.order_by(tables.intents.c.seq)).partitions(1000):
+        with self._reading() as connection:
+            for rows in connection.execute(query.order_by(tables.intents.c.seq)).partitions(1000):
                 yield from map(Attempt._make, rows)
 
     def outcomes(self) -> Mapping[Outcome | None, int]:
@@ -218,33 +221,33 @@ class Journal:
             .select_from(tables.intents.outerjoin(tables.answers))
             .group_by(tables.answers.c.outcome)
         )
-        return {outcome and Outcome(outcome): count for outcome, count in self._connection.execute(query)}
+        with self._reading() as connection:
+            return {outcome and Outcome(outcome): count for outcome, count in connection.execute(query)}
 
     # -- how --------------------------------------------------------------------------------------------
 
     def _commit(self, records: list[Record]) -> None:
         intents = [record.row for record in records if record.table is tables.intents]
         answers = [record.row for record in records if record.table is tables.answers]
-        try:
-            with self._transaction():
-                if intents:
-                    self._connection.execute(tables.intents.insert(), intents)
-                if answers:
-                    self._connection.execute(tables.answers.insert(), answers)
-        except sa.exc.OperationalError as error:
-            raise StoppedEarly(
-                f"the journal can't be written ({_first_line(error)}): repair that, then resume the run"
-            ) from error
+        with self._transaction():
+            if intents:
+                self._connection.execute(tables.intents.insert(), intents)
+            if answers:
+                self._connection.execute(tables.answers.insert(), answers)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        with self._connection.begin():
+        with _explained(), self._connection.begin():
             yield
 
+    @contextmanager
+    def _reading(self) -> Iterator[sa.Connection]:
+        with _explained(), self._engine.connect() as connection:
+            yield connection
+
     def _scalar(self, query: sa.Select[Any]) -> Any:  # noqa: ANN401 - whatever the column holds
-        value = self._connection.execute(query).scalar()
-        self._connection.rollback()  # ends the read transaction, so that the log can be checkpointed
-        return value
+        with self._reading() as connection:
+            return connection.execute(query).scalar()
 
 
 def lay_out(engine: sa.Engine, identity: RunIdentity, *, created_at: int) -> None:
@@ -265,7 +268,7 @@ _ATTEMPT_COLUMNS = [
 
 def _sqlite(path: Path) -> sa.Engine:
     engine = sa.create_engine(
-        f"sqlite:///{path}", poolclass=StaticPool, connect_args={"check_same_thread": False, "timeout": 30}
+        sa.URL.create("sqlite", database=str(path)), connect_args={"check_same_thread": False, "timeout": 30}
     )
     sa.event.listen(engine, "connect", _make_durable)
     return engine
@@ -277,6 +280,33 @@ def _make_durable(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
     cursor.execute("PRAGMA journal_mode = WAL")
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.close()
+
+
+def _damage_of(path: Path) -> str:
+    """What is wrong with the journal at `path`; empty if nothing is. Reads only."""
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as connection:
+            [(verdict,)] = connection.execute("PRAGMA quick_check(1)")
+            if verdict != "ok":
+                return str(verdict)
+            [(identity,)] = connection.execute("SELECT identity FROM run")
+            msgspec.json.decode(identity, type=RunIdentity)
+    except (sqlite3.DatabaseError, msgspec.MsgspecError, ValueError) as error:
+        return _first_line(error)
+    return ""
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Say what the operator can do about what the database complains of."""
+    try:
+        yield
+    except sa.exc.OperationalError as error:
+        raise StoppedEarly(
+            f"the journal can't be written or read ({_first_line(error)}): repair that, then resume the run"
+        ) from error
+    except sa.exc.DatabaseError as error:
+        raise RunFolderError(f"the journal is damaged ({_first_line(error)}): restore it") from error
 
 
 def _first_line(error: Exception) -> str:
