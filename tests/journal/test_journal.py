@@ -1,0 +1,244 @@
+"""The journal on a real disk: durable before it says so, whole after a kill, honest about damage."""
+
+import os
+import random
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+import pytest
+import sqlalchemy as sa
+
+from batchlic.carrier.answers import Outcome
+from batchlic.errors import RunFolderError, StoppedEarly
+from batchlic.journal import Ending, Journal
+from tests.journal.builders import ACCEPTED, AMBIGUOUS, CREATED_AT, identity, intent, new_journal
+
+WRITER = """
+import os, sys, anyio
+from pathlib import Path
+from batchlic.journal import Journal
+from tests.journal.builders import ACCEPTED, intent
+
+async def write(journal, worker):
+    while True:
+        seq = await journal.intend(intent(worker))
+        os.write(1, f"intent {seq}\\n".encode())
+        await journal.answer(seq, ACCEPTED, duration_ms=1.0, final=False)
+        os.write(1, f"answer {seq}\\n".encode())
+
+async def main():
+    journal = Journal.open(Path(sys.argv[1]))
+    async with anyio.create_task_group() as tasks:
+        for worker in range(8):
+            tasks.start_soon(write, journal, worker)
+
+anyio.run(main)
+"""
+
+
+def rows(path: Path, table: str) -> list[int]:
+    """What a second connection sees."""
+    with closing(sqlite3.connect(path)) as other:
+        return [seq for (seq,) in other.execute(f"SELECT seq FROM {table} ORDER BY seq")]  # noqa: S608 - ours
+
+
+@pytest.mark.anyio
+async def test_b_an_intent_is_durable_when_intend_returns(tmp_path: Path) -> None:
+    with closing(new_journal(tmp_path)) as journal:
+        seq = await journal.intend(intent())
+        assert rows(tmp_path / "journal.db", "intents") == [seq]
+
+
+@pytest.mark.anyio
+async def test_c_an_answer_is_durable_when_answer_returns(tmp_path: Path) -> None:
+    with closing(new_journal(tmp_path)) as journal:
+        seq = await journal.intend(intent())
+        await journal.answer(seq, ACCEPTED, duration_ms=1.0, final=False)
+        assert rows(tmp_path / "journal.db", "answers") == [seq]
+
+
+@pytest.mark.anyio
+async def test_commits_are_synced_to_the_disk(tmp_path: Path) -> None:
+    with closing(new_journal(tmp_path)) as journal:
+        pragmas = {
+            name: journal._connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+            for name in ("journal_mode", "synchronous")
+        }
+    assert pragmas == {"journal_mode": "wal", "synchronous": 2}
+
+
+@pytest.mark.anyio
+async def test_many_intents_at_once_cost_few_transactions(tmp_path: Path) -> None:
+    commits = 0
+
+    def count(_: object) -> None:
+        nonlocal commits
+        commits += 1
+
+    with closing(new_journal(tmp_path)) as journal:
+        sa.event.listen(journal._engine, "commit", count)
+        async with anyio.create_task_group() as tasks:
+            for batch in range(200):
+                tasks.start_soon(journal.intend, intent(batch))
+        assert len(rows(tmp_path / "journal.db", "intents")) == 200
+    assert 1 <= commits <= 20
+
+
+@pytest.mark.anyio
+async def test_reading_does_not_meet_a_commit_under_way(tmp_path: Path) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hold(*_: object) -> None:
+        begun.set()
+        go_on.wait(10)
+
+    with closing(new_journal(tmp_path)) as journal:
+        await journal.intend(intent())
+        sa.event.listen(journal._connection, "before_cursor_execute", hold)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(journal.intend, intent(2))
+            await anyio.to_thread.run_sync(begun.wait, 10)
+            seen = [attempt.batch_id for attempt in journal.attempts(batches=range(1, 10))]
+            outcomes = journal.outcomes()
+            go_on.set()
+        assert (seen, outcomes) == ([1], {None: 1})
+        assert [attempt.batch_id for attempt in journal.attempts()] == [1, 2]
+
+
+def test_the_journal_is_its_owners_alone_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        with closing(new_journal(tmp_path)) as journal:
+            journal.end(Ending(1, 2, 0))
+            files = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    finally:
+        os.umask(before)
+    assert files == dict.fromkeys(("journal.db", "journal.db-wal", "journal.db-shm"), 0o600)
+
+
+@pytest.mark.anyio
+async def test_a_reopened_journal_tells_the_same(tmp_path: Path) -> None:
+    with closing(new_journal(tmp_path, rejected={"duplicate": 3})) as journal:
+        assert journal.is_fresh
+        first = await journal.intend(intent(2))
+        await journal.intend(intent(1, part="0-4"))
+        await journal.answer(first, AMBIGUOUS, duration_ms=2.5, final=False)
+        journal.end(Ending(1, 2, 6))
+        journal.end(Ending(3, 4, 0))
+        told = list(journal.attempts())
+    with closing(Journal.open(tmp_path / "journal.db")) as again:
+        assert again.identity == identity(rejected={"duplicate": 3})
+        assert again.created_at == CREATED_AT
+        assert not again.is_fresh
+        assert list(again.attempts()) == told
+        assert [attempt.batch_id for attempt in again.attempts(batches=range(1, 3))] == [1, 2]
+        assert [attempt.batch_id for attempt in again.attempts(batches=range(2, 3))] == [2]
+        assert again.endings() == [Ending(1, 2, 6), Ending(3, 4, 0)]
+        assert again.outcomes() == {Outcome.AMBIGUOUS: 1, None: 1}
+        assert await again.intend(intent()) == told[-1].seq + 1
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_killed_process_leaves_all_that_was_acknowledged(tmp_path: Path, seed: int) -> None:
+    path = tmp_path / "journal.db"
+    new_journal(tmp_path).close()
+    with subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        heard = [process.stdout.readline()]
+        time.sleep(random.Random(seed).uniform(0, 0.1))
+        os.kill(process.pid, signal.SIGKILL)
+        heard += process.stdout.readlines()
+    acknowledged = [line.split() for line in heard if line.endswith(b"\n")]
+    with closing(Journal.open(path)) as journal:
+        attempts = {attempt.seq: attempt for attempt in journal.attempts()}
+    assert {int(seq) for kind, seq in acknowledged if kind == b"intent"} <= attempts.keys()
+    answered = {seq for seq, attempt in attempts.items() if attempt.outcome == Outcome.ACCEPTED}
+    assert {int(seq) for kind, seq in acknowledged if kind == b"answer"} <= answered
+
+
+def cut(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+def scribble(data: bytes) -> bytes:
+    return data[:4096] + os.urandom(len(data) - 4096)
+
+
+def scribble_on_header(data: bytes) -> bytes:
+    return os.urandom(100) + data[100:]
+
+
+def forget_identity(data: bytes) -> bytes:
+    return data.replace(b'"run_id":"run-1"', b'"run_ix":"run-1"')
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("damage", [cut, scribble, scribble_on_header, forget_identity, lambda _: b""])
+async def test_a_damaged_journal_is_refused_and_left_as_it_is(
+    tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    path = tmp_path / "journal.db"
+    with closing(new_journal(tmp_path)) as journal:
+        for batch in range(200):
+            await journal.intend(intent(batch))
+    damaged = damage(path.read_bytes())
+    path.write_bytes(damaged)
+    with pytest.raises(RunFolderError, match=r"journal\.db: the journal is damaged"):
+        Journal.open(path)
+    assert path.read_bytes() == damaged
+
+
+def test_another_database_is_no_journal(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("CREATE TABLE other (x)")
+    with pytest.raises(RunFolderError, match="no such table"):
+        Journal.open(path)
+
+
+def test_a_missing_journal_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match=r"journal\.db: there is no journal"):
+        Journal.open(tmp_path / "journal.db")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.anyio
+async def test_a_full_disk_stops_the_run_and_loses_nothing(tmp_path: Path) -> None:
+    with closing(new_journal(tmp_path)) as journal:
+        pages = journal._connection.exec_driver_sql("PRAGMA page_count").scalar()
+        journal._connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+        journal._connection.rollback()
+        written = 0
+
+        async def write_on() -> None:
+            nonlocal written
+            while True:
+                await journal.intend(intent())
+                written += 1
+
+        with pytest.raises(StoppedEarly, match=r"full.*resume"):
+            await write_on()
+        assert len(list(journal.attempts())) == written > 0
+        journal._connection.exec_driver_sql("PRAGMA max_page_count = 1000000")
+        journal._connection.rollback()
+        await journal.intend(intent())
+        assert len(list(journal.attempts())) == written + 1
+
+
+@pytest.mark.anyio
+async def test_a_read_only_disk_stops_the_run(tmp_path: Path) -> None:
+    with closing(new_journal(tmp_path)) as journal:
+        journal._connection.exec_driver_sql("PRAGMA query_only = 1")
+        journal._connection.rollback()
+        with pytest.raises(StoppedEarly, match="readonly"):
+            await journal.intend(intent())
