@@ -5,13 +5,15 @@ Secrets come from nowhere else, and a file that holds them must be its owner's a
 
 import os
 import stat
+from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
 from pydantic import SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, SettingsConfigDict
 
 from batchlic.carrier.auth import Credentials, Secret
+from batchlic.carrier.wire import check_address
 from batchlic.errors import UsageError
 
 PREFIX = "BATCHLIC_"
@@ -49,15 +51,18 @@ class Settings(BaseSettings):
 
 def load_settings() -> Settings:
     """Read environment, `.env` and the credentials file. Raises UsageError on a wrong or unsafe setting."""
-    files = [file for file in (Path(".env"), _credentials_file()) if file is not None and file.exists()]
+    files = [file for file in (Path(".env"), _credentials_file()) if file is not None and file.is_file()]
+    _refuse_unknown(os.environ, "")
     for file in files:
         _refuse_open_file(file)
-    _refuse_unknown(os.environ)
+        _refuse_unknown(DotEnvSettingsSource(Settings, env_file=file).env_vars, f"{file}: ")
     try:
-        return Settings(_env_file=files)  # type: ignore[call-arg]  # pydantic-settings' own argument
+        settings = Settings(_env_file=files)  # type: ignore[call-arg]  # pydantic-settings' own argument
     except ValidationError as error:
         wrong = "; ".join(f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
         raise UsageError(f"settings: {wrong}") from None
+    settings.base_url = str(check_address(settings.base_url)).rstrip("/")
+    return settings
 
 
 def _credentials_file() -> Path | None:
@@ -70,15 +75,19 @@ def _credentials_file() -> Path | None:
 
 
 def _refuse_open_file(file: Path) -> None:
-    mode = file.stat().st_mode
-    if mode & (stat.S_IRWXG | stat.S_IRWXO) and PREFIX in file.read_text(errors="replace"):
+    try:
+        text, mode = file.read_text(encoding="utf-8"), file.stat().st_mode
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise UsageError(f"{file}: can't be read: {reason}") from None
+    if mode & (stat.S_IRWXG | stat.S_IRWXO) and PREFIX in text:
         raise UsageError(f"{file}: holds settings, but others may read it: chmod 600 {file}")
 
 
-def _refuse_unknown(environment: os._Environ[str]) -> None:
+def _refuse_unknown(names: Iterable[str], where: str) -> None:
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | {CREDENTIALS_FILE}
-    for name in environment:
+    for name in map(str.upper, names):
         if name.startswith(PREFIX) and name not in known and not name.startswith(_LATER):
             near = get_close_matches(name, known, n=1)
             hint = f": did you mean {near[0]}?" if near else ""
-            raise UsageError(f"{name}: there is no such setting{hint}")
+            raise UsageError(f"{where}{name}: there is no such setting{hint}")

@@ -87,7 +87,7 @@ async def open_wire(
     base_url: str, *, transport: httpx.AsyncBaseTransport | None, timeouts: Timeouts, max_connections: int
 ) -> AsyncIterator[Wire]:
     """Open a wire to `base_url`; raises UsageError if that is no address for credentials."""
-    url = _checked(base_url)
+    url = check_address(base_url)
     async with transport or _transport(url, max_connections) as opened:
         yield Wire(opened, str(url).rstrip("/"), timeouts)
 
@@ -120,7 +120,8 @@ def _lower(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers}
 
 
-def _checked(base_url: str) -> httpx.URL:
+def check_address(base_url: str) -> httpx.URL:
+    """The carrier's address; raises UsageError if that is none, or no place for credentials."""
     try:
         url = httpx.URL(base_url)
     except httpx.InvalidURL as error:
