@@ -1,9 +1,15 @@
 """Files that are either whole or not there: temporary name, fsync, rename, fsync of the folder."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from batchlic.errors import StoppedEarly
+
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
+"""How polars tells what the operating system told it."""
 
 
 @contextmanager
@@ -11,18 +17,34 @@ def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; on leaving without an error it durably becomes `path`.
 
     After an error `path` is as it was and the temporary file is gone. Files are made for their owner
-    only (mode 0600).
+    only (mode 0600). Raises StoppedEarly where the disk does not do its part (full, read-only).
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with disk_trouble_explained(path):
+        try:
+            os.close(os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600))
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            sync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def disk_trouble_explained(path: Path) -> Iterator[None]:
+    """Make an error of the operating system about `path` a StoppedEarly that says what to do."""
     try:
-        os.close(os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600))
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except Exception as error:
+        told = _OS_ERROR.search(str(error))
+        if not told and not isinstance(error, OSError):
+            raise
+        reason = os.strerror(int(told[1])) if told else getattr(error, "strerror", None) or error
+        raise StoppedEarly(
+            f"{path}: can't be written ({reason}): make room or repair that, then go on with the run"
+        ) from error
 
 
 def sync_folder(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Logs: JSON lines in run.log, readable ones for people on stderr, secrets in neither (promise F)."""
 
+import os
 import sys
 from collections.abc import Iterable
 from functools import cache
@@ -10,6 +11,8 @@ from typing import Any, Self, TextIO
 import msgspec
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
+
+from batchlic.durable import disk_trouble_explained
 
 REDACTED = "[redacted]"
 _SECRET_KEYS = ("authorization", "password", "secret", "token", "vz-m2m-token")
@@ -49,7 +52,10 @@ class Redaction:
 
 
 class RunLog:
-    """The log of one run; a context manager that gives the logger and closes its file."""
+    """The log of one run; a context manager that gives the logger and closes its file.
+
+    What can't be written is dropped, and people are told so once: the journal is what counts.
+    """
 
     def __init__(self, path: Path, *, secrets: Iterable[str], people: TextIO = sys.stderr) -> None:
         self._path = path
@@ -58,8 +64,10 @@ class RunLog:
         self._console = structlog.dev.ConsoleRenderer(colors=people.isatty())
 
     def __enter__(self) -> Self:
-        self._file = self._path.open("a", encoding="utf-8", buffering=1)
-        self._path.chmod(0o600)
+        with disk_trouble_explained(self._path):
+            descriptor = os.open(self._path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
+        self._file = os.fdopen(descriptor, "ab", buffering=0)
+        self._is_whole = True
         return self
 
     def __exit__(
@@ -82,7 +90,12 @@ class RunLog:
         return logger.bind(**bound)
 
     def _write(self, logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-        self._file.write(msgspec.json.encode(event).decode() + "\n")
+        try:
+            self._file.write(msgspec.json.encode(event) + b"\n")
+        except OSError as error:
+            if self._is_whole:
+                self._is_whole = False
+                print(f"{self._path}: lines are lost: {error.strerror}", file=self._people)
         if method in {"warning", "error", "critical", "exception"}:
             print(self._console(logger, method, event), file=self._people)
         raise structlog.DropEvent

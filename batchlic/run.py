@@ -104,6 +104,7 @@ def resume(folder: RunFolder, target: Target) -> Summary:
 def status(folder: RunFolder) -> Summary:
     """How a run stands now, from plan and journal; nothing is written, a run at work is not disturbed."""
     with _closing(Journal.open(folder.journal)) as journal, folder.scratch() as results:
+        _refuse_changed_plan(folder, journal)
         write_results(results, plan=folder.plan, journal=journal)
         endings = journal.endings()
         return _summarise(journal, count_statuses(results), endings, _last_exit(endings))
@@ -148,10 +149,13 @@ def _refuse_used(folder: RunFolder) -> None:
 
 
 def _refuse_changed(folder: RunFolder, target: Target, journal: Journal) -> None:
-    identity = journal.identity
-    if target.name != identity.carrier:
-        raise UsageError(f"{folder.path}: this run talks to {identity.carrier}, not to {target.name}")
-    if not folder.plan.is_file() or _sha256(folder) != identity.plan_sha256:
+    if target.name != journal.identity.carrier:
+        raise UsageError(f"{folder.path}: this run talks to {journal.identity.carrier}, not to {target.name}")
+    _refuse_changed_plan(folder, journal)
+
+
+def _refuse_changed_plan(folder: RunFolder, journal: Journal) -> None:
+    if not folder.plan.is_file() or _sha256(folder) != journal.identity.plan_sha256:
         raise RunFolderError(
             f"{folder.plan}: missing or changed since the run began; restore it, the journal counts on it"
         )

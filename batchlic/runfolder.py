@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from batchlic.durable import disk_trouble_explained, sync_folder
 from batchlic.errors import RefusedToStart, RunFolderError
 
 
@@ -55,8 +56,11 @@ class RunFolder:
 
     def make(self) -> None:
         """Make the folder, for its owner only (mode 0700)."""
+        new = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for folder in new:
+                sync_folder(folder.parent)  # a journal is only as durable as the names that lead to it
         except OSError as error:
             raise RunFolderError(
                 f"{self.path}: can't make the run folder: {error.strerror}; name another with --run-dir"
@@ -74,7 +78,9 @@ class RunFolder:
 
         The lock is the operating system's (flock): it goes with its process, however that ends.
         """
-        descriptor = os.open(self.path / ".lock", os.O_CREAT | os.O_RDWR, 0o600)
+        lock = self.path / ".lock"
+        with disk_trouble_explained(lock):
+            descriptor = os.open(lock, os.O_CREAT | os.O_RDWR, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -84,8 +90,10 @@ class RunFolder:
                 f"{self.path}: another batchlic is at work here ({holder}); wait for it or stop it"
             ) from None
         try:
-            os.ftruncate(descriptor, 0)
-            os.write(descriptor, f"pid {os.getpid()}, since {datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}".encode())
+            with disk_trouble_explained(lock):
+                os.ftruncate(descriptor, 0)
+                holder = f"pid {os.getpid()}, since {datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+                os.write(descriptor, holder.encode())
             yield
         finally:
             os.close(descriptor)

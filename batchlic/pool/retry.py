@@ -64,21 +64,29 @@ class RetryPolicy:
         return await retrying(next_answer)
 
     async def reach(self, ask: Callable[[], Awaitable[None]], *, since: float) -> None:
-        """Call `ask` until it reaches the carrier; its CarrierUnreachable passes after `give_up_after`."""
+        """Call `ask` until it reaches the carrier, waiting as long as that asks for.
+
+        Its CarrierUnreachable passes after `give_up_after`, or where it would have to wait longer.
+        """
 
         async def call() -> None:  # tenacity awaits coroutine functions only, not what merely returns one
             await ask()
 
-        def is_too_late(_: RetryCallState) -> bool:
-            return anyio.current_time() - since > self.give_up_after
+        def is_too_late(state: RetryCallState) -> bool:
+            return max(anyio.current_time() - since, _asked_to_wait(state)) > self.give_up_after
 
         await AsyncRetrying(
             sleep=anyio.sleep,
-            wait=_backoff,
+            wait=lambda state: max(_backoff(state), _asked_to_wait(state)),
             retry=retry_if_exception_type(CarrierUnreachable),
             stop=is_too_late,
             reraise=True,
         )(call)
+
+
+def _asked_to_wait(state: RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    return (error.retry_after_s or 0.0) if isinstance(error, CarrierUnreachable) else 0.0
 
 
 def _wait(state: RetryCallState) -> float:
