@@ -47,7 +47,8 @@ def digits(cell: pl.Expr) -> pl.Expr:
 
 
 def is_mangled(cell: pl.Expr) -> pl.Expr:
-    """Whether an identifier's `text` is a number that lost digits: an exponent, or a float above 2**53."""
-    return cell.str.replace_many(_FULL_WIDTH).str.contains(
-        r"^[+-]?[0-9]+([.,][0-9]*)?[eE][+-]?[0-9]+$|^[0-9]{17,}[.,]0+$"
-    )
+    """Whether an identifier's `text` is a number that lost digits: an exponent, a fraction, above 2**53."""
+    exponent = r"^[+-]?[0-9]+([.,][0-9]*)?[eE][+-]?[0-9]+$"
+    fraction = r"^[0-9]{15,}[.,][0-9]*[1-9][0-9]*$"
+    too_large = r"^[0-9]{17,}[.,]0+$"
+    return cell.str.replace_many(_FULL_WIDTH).str.contains(f"{exponent}|{fraction}|{too_large}")

@@ -81,15 +81,15 @@ def no_identifier(name: str, headers: Sequence[str]) -> InventoryError:
 
 
 def _listed(headers: Sequence[str], at: Sequence[int]) -> str:
-    shown = [f"{index + 1} {headers[index]!r}" for index in at[:20]]
+    shown = [f"{index + 1} {headers[index][:40]!r}" for index in at[:20]]
     return ", ".join(shown) + (f" and {len(at) - 20} more" if len(at) > 20 else "")
 
 
 _LOOKS: dict[Role, re.Pattern[str]] = {
     Role.IMEI: re.compile(r"\d{15}(\d)?"),
     Role.ICCID: re.compile(r"89\d{16,18}F?", re.IGNORECASE),
-    Role.ACCOUNT: re.compile(r"\d{10}\d{5}"),
 }
+_ACCOUNT = re.compile(r"\d{10}-\d{5}")
 _DECORATION = re.compile(r"[\s\-.='\"]")
 
 
@@ -126,4 +126,6 @@ def looks_like_data(record: Sequence[str]) -> bool:
 def _looks(role: Role, cell: str, options: ReadOptions | None = None) -> bool:
     if role is Role.SKU:
         return options is not None and cell in options.skus
+    if role is Role.ACCOUNT or _ACCOUNT.fullmatch(cell):
+        return role is Role.ACCOUNT and _ACCOUNT.fullmatch(cell) is not None
     return _LOOKS[role].fullmatch(_DECORATION.sub("", cell)) is not None

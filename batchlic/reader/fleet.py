@@ -25,6 +25,9 @@ DEVICES: dict[str, PolarsDataType] = {
 }
 """A sound row: `ordinal` counts the rows of all inventories from 0, `pair` tells its account and SKU."""
 
+NUMBERS_BYTES = 400 << 20
+TEXTS_BYTES = 64 << 20
+"""How much of the devices, and of each kind of text beside them, stays in memory."""
 MAX_ROWS = 2**32 - 1
 """Ordinals are UInt32."""
 PART_ROWS = 4_000_000
@@ -53,25 +56,25 @@ class Fleet:
     def __init__(self, options: ReadOptions, scratch: Path) -> None:
         self._options = options
         self.sources: list[Source] = []
-        self.notes: list[str] = []
+        self.notes = [] if options.check_digit else ["check digits were not checked, as the job says"]
         self.rejected: Counter[str] = Counter()
         self.rows_read = 0
         self._pairs: dict[tuple[str | None, str | None], int] = {}
         self._of_pair: Counter[int] = Counter()
-        self._devices = Spool(scratch / "devices", DEVICES, memory_bytes=400 << 20, frame_bytes=24 << 20)
-        self._odd = Spool(scratch / "odd", _NUMBERED | ODD, memory_bytes=64 << 20, frame_bytes=16 << 20)
-        self._unfit = Spool(scratch / "unfit", _REJECTED, memory_bytes=64 << 20, frame_bytes=16 << 20)
-        self._twins = Spool(scratch / "twins", _REJECTED, memory_bytes=64 << 20, frame_bytes=16 << 20)
+        self._devices = Spool(scratch / "devices", DEVICES, NUMBERS_BYTES)
+        self._odd = Spool(scratch / "odd", _NUMBERED | ODD, TEXTS_BYTES)
+        self._unfit = Spool(scratch / "unfit", _REJECTED, TEXTS_BYTES)
+        self._twins = Spool(scratch / "twins", _REJECTED, TEXTS_BYTES)
         self._dropped: pl.Series | None = None
 
     def add(self, name: str) -> None:
         """Read one more inventory to its end. Raises InventoryError."""
-        inventory = open_inventory(name, self._options)
         start = self.rows_read
-        for judged in read(inventory, self._options):
-            if self.rows_read + judged.height > MAX_ROWS:
-                raise InventoryError(f"{name}: goes beyond {MAX_ROWS:,} rows: plan in several runs")
-            self._take(judged, name, before=self.rows_read - start)
+        with open_inventory(name, self._options) as inventory:
+            for judged in read(inventory, self._options):
+                if self.rows_read + judged.height > MAX_ROWS:
+                    raise InventoryError(f"{name}: goes beyond {MAX_ROWS:,} rows: plan in several runs")
+                self._take(judged, name, before=self.rows_read - start)
         self.sources.append(Source(name, self.rows_read - start))
         self.notes.extend(inventory.notes)
 

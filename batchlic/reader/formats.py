@@ -1,5 +1,8 @@
 """An inventory opened: its format is told by content, never by name."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
 from batchlic.errors import InventoryError
 from batchlic.reader import delimited, jsontext, streams, typed, workbook
 from batchlic.reader.inventory import Inventory, empty
@@ -11,15 +14,21 @@ _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 """Start of an XLS file, and of an XLSX behind a password."""
 
 
-def open_inventory(name: str, options: ReadOptions) -> Inventory:
-    """Open an inventory and find its columns.
+@contextmanager
+def open_inventory(name: str, options: ReadOptions) -> Iterator[Inventory]:
+    """Open an inventory and find its columns; the files behind it are closed in the end.
 
     Raises InventoryError: missing, empty, of no known format, without a usable column, or with two columns
     for one role.
     """
+    with ExitStack() as files:
+        yield _opened(name, options, files)
+
+
+def _opened(name: str, options: ReadOptions, files: ExitStack) -> Inventory:
     if streams.is_remote(name) and (stored := typed.from_store(name, options)):
         return stored
-    source = streams.opened(name)
+    source = streams.opened(name, files)
     if source.head.startswith((_PARQUET, _ARROW)):
         return typed.from_file(source, options)
     if source.head.startswith(_OLE) or streams.is_workbook(source.head):

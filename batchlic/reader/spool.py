@@ -7,21 +7,20 @@ import polars as pl
 from polars._typing import PolarsDataType
 from polars.io.plugins import register_io_source
 
+FRAME_BYTES = 24 << 20
+"""Appended frames are put together to this size."""
+
 
 class Spool:
     """Frames of one schema, appended, and read back in the same order as often as need be.
 
-    `memory_bytes` is how much may stay in memory; once there is more, all of it goes to Arrow IPC files in
-    `folder`, `frame_bytes` each.
+    Once there are more than `memory_bytes`, all of them go to Arrow IPC files in `folder`.
     """
 
-    def __init__(
-        self, folder: Path, schema: dict[str, PolarsDataType], *, memory_bytes: int, frame_bytes: int
-    ) -> None:
+    def __init__(self, folder: Path, schema: Mapping[str, PolarsDataType], memory_bytes: int) -> None:
         self._folder = folder
-        self._schema = schema
+        self._schema = dict(schema)
         self._memory_bytes = memory_bytes
-        self._frame_bytes = frame_bytes
         self._frames: list[pl.DataFrame | Path] = []
         self._fresh: list[pl.DataFrame] = []
         self._fresh_bytes = self._kept_bytes = 0
@@ -34,7 +33,7 @@ class Spool:
         self.height += frame.height
         self._fresh.append(frame)
         self._fresh_bytes += int(frame.estimated_size())
-        if self._fresh_bytes >= self._frame_bytes:
+        if self._fresh_bytes >= FRAME_BYTES:
             self._gather()
 
     def frames(self, columns: Sequence[str] | None = None) -> Iterator[pl.DataFrame]:

@@ -12,8 +12,9 @@ import sys
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, BinaryIO, Protocol
 
@@ -51,12 +52,13 @@ class _Readable(Protocol):
 class Opened:
     """The decompressed bytes of an input: all of them from `stream`, and the first of them as `head`.
 
-    `path` is where the same bytes lie in a file, if they do.
+    `path` is where the same bytes lie in a file, if they do. `files` closes what was opened for it.
     """
 
     name: str
     head: bytes
     stream: BinaryIO
+    files: ExitStack
     path: Path | None = None
 
 
@@ -65,23 +67,24 @@ def is_remote(name: str) -> bool:
     return _REMOTE.match(name) is not None
 
 
-def opened(name: str) -> Opened:
+def opened(name: str, files: ExitStack) -> Opened:
     """Open a file, standard input (`-`) or an object in a cloud store. Raises InventoryError."""
     if is_remote(name):
-        return _headed(name, _remote_text(name))
+        return _headed(name, _remote_text(name), files)
+    if name == STDIN:
+        return _unwrapped(_headed(name, _chunks(name, sys.stdin.buffer), files))
     try:
-        file = sys.stdin.buffer if name == STDIN else Path(name).open("rb")  # noqa: SIM115 - read lazily
-        plain = _headed(name, _chunks(name, file), path=None if name == STDIN else Path(name))
+        file = files.enter_context(Path(name).open("rb"))  # noqa: SIM115 - the stack closes it
     except OSError as error:
         raise InventoryError(f"{name}: can't be read: {error.strerror}") from None
-    return _unwrapped(plain)
+    return _unwrapped(_headed(name, _chunks(name, file), files, path=Path(name)))
 
 
 def in_a_file(source: Opened) -> Path | IO[bytes]:
     """The same bytes where one can seek in them: the file itself, or a temporary one gone when closed."""
     if source.path:
         return source.path
-    spool = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as its reader
+    spool = source.files.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
     shutil.copyfileobj(source.stream, spool, CHUNK_BYTES)
     spool.seek(0)
     return spool
@@ -98,10 +101,10 @@ def in_utf8(source: Opened) -> Opened:
         encoding = "utf-16-be"
     elif head.startswith(codecs.BOM_UTF8):
         source.stream.read(len(codecs.BOM_UTF8))
-        return Opened(source.name, head.removeprefix(codecs.BOM_UTF8), source.stream)
+        return replace(source, head=head.removeprefix(codecs.BOM_UTF8), path=None)
     else:
         return source
-    return _headed(source.name, _recoded(source.stream, encoding))
+    return _headed(source.name, _recoded(source.stream, encoding), source.files)
 
 
 def with_newlines(source: Opened) -> Opened:
@@ -109,7 +112,7 @@ def with_newlines(source: Opened) -> Opened:
     if b"\n" in source.head or b"\r" not in source.head:
         return source
     chunks = iter(lambda: source.stream.read(CHUNK_BYTES).replace(b"\r", b"\n"), b"")
-    return _headed(source.name, chunks)
+    return _headed(source.name, chunks, source.files)
 
 
 def _recoded(stream: BinaryIO, encoding: str) -> Iterator[bytes]:
@@ -120,18 +123,22 @@ def _recoded(stream: BinaryIO, encoding: str) -> Iterator[bytes]:
 
 
 def _unwrapped(outer: Opened) -> Opened:
-    name, stream, head = outer.name, outer.stream, outer.head
-    if head.startswith(b"\x1f\x8b"):
-        return _headed(name, _chunks(name, gzip.GzipFile(fileobj=stream)))
-    if head.startswith(b"\x28\xb5\x2f\xfd"):
-        return _headed(name, _chunks(name, zstd.ZstdFile(stream)))
-    if head.startswith(b"BZh"):
-        return _headed(name, _chunks(name, bz2.BZ2File(stream)))
-    if head.startswith(b"\xfd7zXZ\x00"):
-        return _headed(name, _chunks(name, lzma.LZMAFile(stream)))
-    if head.startswith(_ZIP) and not is_workbook(head):
-        return _headed(name, _only_member(outer))
+    for magic, unpack in _UNPACKED.items():
+        if outer.head.startswith(magic):
+            inner = outer.files.enter_context(unpack(outer.stream))
+            return _headed(outer.name, _chunks(outer.name, inner), outer.files)
+    if outer.head.startswith(_ZIP) and not is_workbook(outer.head):
+        return _headed(outer.name, _only_member(outer), outer.files)
     return outer
+
+
+_UNPACKED: dict[bytes, Callable[[BinaryIO], AbstractContextManager[_Readable]]] = {
+    b"\x1f\x8b": lambda stream: gzip.GzipFile(fileobj=stream),
+    b"\x28\xb5\x2f\xfd": zstd.ZstdFile,
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ\x00": lzma.LZMAFile,
+}
+"""What packed files start with, and how to unpack them."""
 
 
 def is_workbook(head: bytes) -> bool:
@@ -142,7 +149,7 @@ def is_workbook(head: bytes) -> bool:
 
 def _only_member(outer: Opened) -> Iterator[bytes]:
     try:
-        archive = zipfile.ZipFile(in_a_file(outer))
+        archive = outer.files.enter_context(zipfile.ZipFile(in_a_file(outer)))
         members = [
             member
             for member in archive.infolist()
@@ -154,7 +161,7 @@ def _only_member(outer: Opened) -> Iterator[bytes]:
                 f"{outer.name}: a zip of {len(members)} files ({listed}) where one is expected; unpack it "
                 f"and name the inventories"
             )
-        yield from _chunks(outer.name, archive.open(members[0]))
+        yield from _chunks(outer.name, outer.files.enter_context(archive.open(members[0])))
     except _DAMAGED as error:
         raise _damaged(outer.name, error) from None
 
@@ -192,13 +199,14 @@ def _first_line(error: BaseException) -> str:
     return str(error).strip().split("\n")[0][:200] or type(error).__name__
 
 
-def _headed(name: str, chunks: Iterator[bytes], path: Path | None = None) -> Opened:
+def _headed(name: str, chunks: Iterator[bytes], files: ExitStack, path: Path | None = None) -> Opened:
     """Read the start of a stream, and put it back."""
     start: list[bytes] = []
     while sum(map(len, start)) < HEAD_BYTES and (chunk := next(chunks, None)) is not None:
         start.append(chunk)
     whole = itertools.chain(start, chunks)
-    return Opened(name, b"".join(start)[:HEAD_BYTES], io.BufferedReader(_Chunks(whole), CHUNK_BYTES), path)
+    stream = io.BufferedReader(_Chunks(whole), CHUNK_BYTES)
+    return Opened(name, b"".join(start)[:HEAD_BYTES], stream, files, path)
 
 
 class _Chunks(io.RawIOBase):
