@@ -37,6 +37,8 @@ class Redaction:
         if _is_secret(key):
             return REDACTED
         match value:
+            case int() | float() | None:
+                return value
             case str():
                 for secret in self._secrets:
                     value = value.replace(secret, REDACTED)
@@ -45,8 +47,6 @@ class Redaction:
                 return {inner: self._clean(str(inner), v) for inner, v in value.items()}
             case list() | tuple():
                 return [self._clean(key, v) for v in value]
-            case int() | float() | None:
-                return value
             case _:
                 return self._clean(key, str(value))
 

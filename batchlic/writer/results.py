@@ -48,11 +48,15 @@ def _join(devices: pl.DataFrame, attempts: Iterator[Attempt]) -> pl.DataFrame:
             of_batches.append((batch_id, *as_row(outcome)))
         else:
             of_devices.append((batch_id, offset, *as_row(outcome)))
-    whole = pl.DataFrame(of_batches, schema=_BATCH | _OUTCOME, orient="row")
-    split = pl.DataFrame(of_devices, schema=_BATCH | _OFFSET | _OUTCOME, orient="row")
-    return (
-        devices.join(whole, on="batch_id", how="left", maintain_order="left")
-        .join(split, on=["batch_id", "offset"], how="left", maintain_order="left", suffix="_of_device")
-        .with_columns(pl.coalesce(f"{name}_of_device", name).alias(name) for name in _OUTCOME)
-        .with_columns(pl.col("status").fill_null(Standing.PENDING.value), pl.col("attempts").fill_null(0))
+    joined = devices.join(
+        pl.DataFrame(of_batches, schema=_BATCH | _OUTCOME, orient="row"),
+        on="batch_id",
+        how="left",
+        maintain_order="left",
+    )
+    if of_devices:
+        split = pl.DataFrame(of_devices, schema=_BATCH | _OFFSET | _OUTCOME, orient="row")
+        joined = joined.update(split, on=["batch_id", "offset"], how="left")
+    return joined.with_columns(
+        pl.col("status").fill_null(Standing.PENDING.value), pl.col("attempts").fill_null(0)
     )
