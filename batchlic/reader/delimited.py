@@ -19,6 +19,8 @@ from batchlic.reader.options import ReadOptions, Role
 
 SEPARATORS = ",;\t|"
 BLOCK_BYTES = 8 << 20
+MAX_RECORD_BYTES = 16 << 20
+"""A record longer than this is taken for one whose quote was never closed."""
 SAMPLE = 200
 """Records by which the separator, and the columns of a file without header, are told."""
 
@@ -119,7 +121,7 @@ def _whole_records(name: str, stream: BinaryIO, dialect: _Dialect) -> Iterator[b
     while chunk := stream.read(BLOCK_BYTES):
         block = rest + chunk
         cut = _end_of_records(block, dialect.separator.encode())
-        if not cut and len(block) > 2 * BLOCK_BYTES:
+        if not cut and len(block) > MAX_RECORD_BYTES:
             raise _unclosed(name, block[:60].decode("utf-8", "replace"))
         if cut:
             yield block[:cut]
@@ -134,10 +136,12 @@ def _end_of_records(block: bytes, separator: bytes) -> int:
     if block.count(b'"', 0, cut) % 2 == 0:
         return cut
     edge = re.escape(separator) + rb"\r\n"
-    unquoted = re.sub(rb'(?<![^%b])"(?:[^"]|"")*"(?![^%b])' % (edge, edge), b"", block[:cut])
-    if not re.search(rb'(?<![^%b])"' % edge, unquoted):
+    quoted = rb'(?<![^%b])"(?:[^"]|"")*"(?![^%b])' % (edge, edge)
+    blanked = re.sub(quoted, lambda cell: b" " * len(cell[0]), block[:cut])
+    opening = re.search(rb'(?<![^%b])"' % edge, blanked)
+    if opening is None:
         return cut  # a quote inside an unquoted cell, such as 5", opens nothing
-    return block.rfind(b"\n", 0, block.rfind(b'"', 0, cut)) + 1
+    return blanked.rfind(b"\n", 0, opening.start()) + 1
 
 
 def _unclosed(name: str, where: str) -> InventoryError:

@@ -162,7 +162,7 @@ def _only_member(outer: Opened) -> Iterator[bytes]:
                 f"and name the inventories"
             )
         yield from _chunks(outer.name, outer.files.enter_context(archive.open(members[0])))
-    except _DAMAGED as error:
+    except (*_DAMAGED, OSError) as error:
         raise _damaged(outer.name, error) from None
 
 

@@ -1,0 +1,125 @@
+"""Arbitrary bytes: every row is planned or rejected, or the file is refused; never a traceback."""
+
+import contextlib
+import csv
+import io
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from batchlic.errors import UsageError
+from tests.reader.builders import csv_of, iccid, imei, plan_bytes
+from tests.reader.test_formats import FORMATS
+
+FEW = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+FRAGMENTS = st.sampled_from(
+    [
+        imei(1),
+        imei(2),
+        iccid(1),
+        "IMEI",
+        "ICCID",
+        ",",
+        ",",
+        ";",
+        "\t",
+        "\n",
+        "\n",
+        "\r\n",
+        "\r",
+        '"',
+        '""',
+        " ",
+        "é",
+        "\0",
+        "\x1e",
+        "{",
+        "[",
+        "x",
+    ]
+)
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> bytes:
+    """A good inventory of any format with some bytes changed, cut out or put in."""
+    content = bytearray(draw(st.sampled_from(list(FORMATS.values()))))
+    for _ in range(draw(st.integers(1, 4))):
+        at = draw(st.integers(0, len(content)))
+        content[at : at + draw(st.integers(0, 8))] = draw(st.binary(max_size=8))
+    return bytes(content)
+
+
+def survives(content: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(UsageError):
+        plan_bytes(Path(folder), content)  # asserts conservation
+
+
+@given(st.binary(max_size=400))
+@FEW
+def test_arbitrary_bytes_are_planned_or_refused(content: bytes) -> None:
+    survives(content)
+
+
+@given(damaged())
+@FEW
+def test_damaged_inventories_are_planned_or_refused(content: bytes) -> None:
+    survives(content)
+
+
+@given(st.lists(FRAGMENTS, max_size=40).map("".join))
+@example('IMEI,ICCID\n5" x,1\n6" x,2\n')
+@example('IMEI\n"a"b\n')
+@FEW
+def test_text_like_inventories_are_planned_or_refused(text: str) -> None:
+    survives(b"IMEI,ICCID\n" + text.encode())
+
+
+CELL = st.one_of(
+    st.sampled_from(["", imei(1), iccid(1), " ", "a", 'say "x"', "a,b", "two\nlines", "\u00e9", "'", ";"]),
+    st.text(max_size=5),
+)
+
+
+@given(
+    st.lists(
+        st.lists(
+            CELL.filter(lambda cell: "\0" not in cell and "\r" not in cell and "\x1e" not in cell),
+            min_size=1,
+            max_size=4,
+        ),
+        max_size=30,
+    )
+)
+@FEW
+def test_rows_are_those_that_a_csv_reader_finds(rows: list[list[str]]) -> None:
+    file = io.StringIO(newline="")
+    csv.writer(file, lineterminator="\n").writerows([["IMEI", "ICCID", "Notes"], *rows])
+    content = file.getvalue().encode("utf-8", "replace")
+    found = [
+        row
+        for row in csv.reader(io.StringIO(content.decode(), newline=""))
+        if len(row) > 1 or "".join(row).strip()
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        planned = plan_bytes(Path(folder), content)
+    assert planned.summary.rows_read == len(found) - 1
+    short = [at for at, row in enumerate(found) if len(row) < 3]
+    assert [row for row, reason in planned.reasons.items() if reason == "short_row"] == short
+
+
+@pytest.mark.parametrize("note", ['"a\n""b"""', 'a 5" antenna', '"Dallas, TX"', ""])
+@pytest.mark.parametrize("cut", [1, 7, 64, 1000])
+def test_where_blocks_are_cut_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int, note: str
+) -> None:
+    rows = [(imei(n), note if n % 3 else "x", iccid(n), "more")[: 2 + n % 3] for n in range(60)]
+    content = csv_of(rows, "IMEI,Notes,ICCID")
+    whole = plan_bytes(tmp_path, content)
+    monkeypatch.setattr("batchlic.reader.delimited.BLOCK_BYTES", cut)
+    parted = plan_bytes(tmp_path, content)
+    assert parted.plan.equals(whole.plan)
+    assert parted.rejects.equals(whole.rejects)

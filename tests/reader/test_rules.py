@@ -1,0 +1,172 @@
+"""The vectorised rules against an independent scalar oracle (python-stdnum), over mutated cells."""
+
+import re
+
+import polars as pl
+import stdnum.imei
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from stdnum import luhn
+
+from batchlic.carrier.catalogue import Action
+from batchlic.reader import IdKind, ReadOptions, Role
+from batchlic.reader import luhn as vectorised
+from batchlic.reader.inventory import SHORT
+from batchlic.reader.judging import Judge
+from batchlic.reader.rules import iccid_digits, iccid_number, imei_digits, imei_number, table
+from tests.reader.builders import ACCOUNT, JOB, SKU, iccid, imei
+
+IMEIS = st.integers(0, 999_999).map(imei)
+ICCIDS = st.tuples(st.integers(0, 10**9 - 1), st.sampled_from([18, 19, 20])).map(lambda pair: iccid(*pair))
+NOISE = st.sampled_from([*"0123456789.,-+eEFf'\"= \u00a0\u200b\uff10x/", "", "E+14", ".0", "N/A"])
+
+
+@st.composite
+def mutated(draw: st.DrawFn, cells: st.SearchStrategy[str]) -> str:
+    """A right cell with a few places cut out or overwritten."""
+    cell = draw(cells)
+    for _ in range(draw(st.integers(0, 2))):
+        at, length = draw(st.integers(0, len(cell))), draw(st.integers(0, 2))
+        cell = cell[:at] + draw(NOISE) + cell[at + length :]
+    return cell
+
+
+CELLS = st.one_of(
+    st.text(max_size=24), mutated(IMEIS), mutated(ICCIDS), st.from_regex(r"[0-9]{13,21}", fullmatch=True)
+)
+
+NULL_WORDS = {"", "n/a", "#n/a", "na", "n.a.", "null", "nil", "none", "nan", "-", "--", "\u2013", "\u2014"}
+INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
+NARROW = {ord(narrow) + 0xFEE0: narrow for narrow in "0123456789.-+"}
+
+
+def stripped(cell: str) -> str | None:
+    """What a person sees in a cell; None for nothing."""
+    bare = INVISIBLE.sub("", cell).strip()
+    if formula := re.fullmatch(r'=\s*"(.*)"', bare):
+        bare = formula[1]
+    if quoted := re.fullmatch("""['\u2018\u2019"]+(.*?)["']*""", bare):
+        bare = quoted[1]
+    bare = bare.strip()
+    return None if bare.lower() in NULL_WORDS else bare
+
+
+def judged(cell: str, kind: Role) -> str | None:
+    """Reason for which an identifier alone is rejected; None where it is right or missing."""
+    seen = stripped(cell)
+    if seen is None:
+        return "missing_identifier"
+    seen = seen.translate(NARROW)
+    if re.fullmatch(r"[+-]?[0-9]+([.,][0-9]*)?[eE][+-]?[0-9]+", seen):
+        return "mangled_number"
+    if fraction := re.fullmatch(r"([0-9]+)[.,]([0-9]+)", seen):
+        whole, rest = fraction.groups()
+        if (int(rest) and len(whole) >= 15) or (not int(rest) and len(whole) >= 17):
+            return "mangled_number"
+        seen = whole if not int(rest) else seen
+    digits = re.sub(r"[\s\-.\u2010-\u2015\u2212]", "", seen)
+    digits = re.sub("^([0-9]{18,19})[Ff]{1,2}$", r"\1", digits)
+    if not re.fullmatch("[0-9]+", digits):
+        return "not_digits"
+    return of_imei(digits) if kind is Role.IMEI else of_iccid(digits)
+
+
+def of_imei(digits: str) -> str | None:
+    if len(digits) == 16:
+        return "imeisv"
+    if len(digits) != 15:
+        return "bad_length"
+    return None if stdnum.imei.is_valid(digits) else "bad_check_digit"
+
+
+def of_iccid(digits: str) -> str | None:
+    if not 18 <= len(digits) <= 20:
+        return "bad_length"
+    if not digits.startswith("89"):
+        return "bad_iccid_prefix"
+    return None if luhn.is_valid(digits) else "bad_check_digit"
+
+
+def verdict(cells: dict[str, str | None], options: ReadOptions = JOB) -> str | None:
+    """What the vectorised rules say of one row; None where it is sound."""
+    outcome = Judge(options, {})(
+        pl.DataFrame(
+            {role: [cell] for role, cell in cells.items()}, schema_overrides=dict.fromkeys(cells, pl.String)
+        )
+    )
+    assert outcome.height == outcome.sound.height + outcome.rejects.height == 1
+    return None if outcome.rejects.is_empty() else str(outcome.rejects["reason"].item())
+
+
+def is_blank_python_only(cell: str) -> bool:
+    """Characters that only one of Python and the Unicode standard's White_Space counts as space."""
+    return any(mark in cell for mark in "\x1c\x1d\x1e\x1f\x85")
+
+
+@given(CELLS.filter(lambda cell: not is_blank_python_only(cell)))
+@settings(deadline=None, max_examples=500)
+def test_an_imei_is_judged_as_the_oracle_judges_it(cell: str) -> None:
+    assert verdict({Role.IMEI: cell}) == judged(cell, Role.IMEI)
+
+
+@given(CELLS.filter(lambda cell: not is_blank_python_only(cell)))
+@settings(deadline=None, max_examples=500)
+def test_an_iccid_is_judged_as_the_oracle_judges_it(cell: str) -> None:
+    assert verdict({Role.ICCID: cell}) == judged(cell, Role.ICCID)
+
+
+@given(CELLS, CELLS, st.booleans())
+@settings(deadline=None, max_examples=300)
+def test_the_quick_proof_agrees_with_the_table(first: str, second: str, check: bool) -> None:  # noqa: FBT001
+    options = ReadOptions(account=ACCOUNT, sku=SKU, check_digit=check)
+    frame = pl.DataFrame(
+        {Role.IMEI: [first], Role.ICCID: [second], Role.ACCOUNT: [None], Role.SKU: [None]},
+        schema_overrides=dict.fromkeys(Role, pl.String),
+    )
+    judge = Judge(options, {})
+    quick = judge(frame)
+    thorough, rejects = judge._through_the_table(
+        frame.with_columns(pl.lit(value=False).alias(SHORT)).with_row_index("row")
+    )
+    assert quick.rejects["reason"].to_list() == rejects["reason"].to_list()
+    assert quick.sound.select("imei_number", "iccid_number").equals(
+        thorough.select("imei_number", "iccid_number")
+    )
+
+
+@given(st.lists(st.from_regex("[0-9]{15}", fullmatch=True), min_size=1))
+def test_luhn_sums_are_those_of_the_oracle(numbers: list[str]) -> None:
+    sums = pl.select(vectorised.luhn_sum(pl.lit(pl.Series([int(number) for number in numbers])), 15) % 10)
+    assert sums.to_series().to_list() == [luhn.checksum(number) for number in numbers]
+
+
+@given(st.integers(0, 10**14 - 1))
+def test_a_check_digit_makes_a_number_right(body: int) -> None:
+    digit = pl.select(vectorised.check_digit(pl.lit(body), 14)).item()
+    assert luhn.is_valid(f"{body:014d}{digit}")
+
+
+@given(st.lists(st.one_of(ICCIDS, st.from_regex("89[0-9]{16,18}", fullmatch=True)), min_size=1))
+def test_iccids_become_integers_and_back(sims: list[str]) -> None:
+    numbers = pl.select(iccid_number(pl.lit(pl.Series(sims)))).to_series()
+    assert pl.select(iccid_digits(pl.lit(numbers))).to_series().to_list() == sims
+    assert numbers.n_unique() == len(set(sims))
+
+
+@given(st.lists(st.from_regex("[0-9]{15}", fullmatch=True), min_size=1))
+def test_imeis_become_integers_and_back(numbers: list[str]) -> None:
+    assert pl.select(imei_digits(imei_number(pl.lit(pl.Series(numbers))))).to_series().to_list() == numbers
+
+
+@given(st.integers(0, 999_999), st.integers(0, 99))
+def test_an_imeisv_becomes_the_imei_that_it_extends(number: int, version: int) -> None:
+    options = ReadOptions(account=ACCOUNT, sku=SKU, accept_imeisv=True)
+    outcome = Judge(options, {})(pl.DataFrame({Role.IMEI: [f"{imei(number)[:14]}{version:02d}"]}))
+    assert outcome.sound["imei_number"].to_list() == [int(imei(number))]
+
+
+def test_each_rule_says_what_is_wrong_with_the_cell() -> None:
+    options = ReadOptions(action=Action.UNASSIGN, id_kind=IdKind.BOTH)
+    for rule in table(options):
+        assert rule.reason
+        assert rule.message.meta.output_name()
