@@ -128,10 +128,18 @@ def _carrier(dice: random.Random, bad: Sequence[str]) -> SandboxConfig:
         retry_hint=dice.choice(list(RetryHint)),
         latency_s=dice.choice([0.0, 0.05, 2.0]),
         latency_jitter_s=dice.choice([0.0, 0.1]),
+        latency_growth_s=dice.choice([0.0, 0.0, 0.01]),
+        changes=dice.choice([(), ((3.0, 0.5),), ((3.0, 3.0),)]),
         session_idle_s=dice.choice([1200.0, 1200.0, 60.0]),
         access_token_s=dice.choice([3600.0, 3600.0, 60.0]),
-        faults={fault: dice.choice([0.02, 0.1, 0.3]) / max(1, len(faults) / 3) for fault in faults},
+        faults={fault: _rate(dice, fault) / max(1, len(faults) / 3) for fault in faults},
     )
+
+
+def _rate(dice: random.Random, fault: Fault) -> float:
+    """How often; more token expiries than this look like credentials that are rejected for good."""
+    often = [0.02, 0.1] if fault in {Fault.TOKEN_EXPIRED, Fault.SESSION_EXPIRED} else [0.02, 0.1, 0.3]
+    return dice.choice(often)
 
 
 class _Network(httpx.AsyncBaseTransport):
