@@ -205,8 +205,8 @@ def _sink_plan(
     from batchlic.reader.spool import streamed  # noqa: PLC0415
 
     rank = pl.col("rank")
-    group_starts = pl.lit(pl.Series([0, *accumulate(group.devices for group in groups)])).gather(rank)
-    batch_starts = pl.lit(pl.Series([1, *accumulate(group.batches for group in groups)])).gather(rank)
+    group_starts = pl.lit(pl.Series(accumulate((group.devices for group in groups), initial=0))).gather(rank)
+    batch_starts = pl.lit(pl.Series(accumulate((group.batches for group in groups), initial=1))).gather(rank)
     of_group = {
         column: pl.lit(pl.Series([getattr(group, column) for group in groups], dtype=pl.String)).gather(rank)
         for column in ("account_name", "sku_number")

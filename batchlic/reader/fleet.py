@@ -164,6 +164,8 @@ class Fleet:
         step = ceil(self._devices.height / SAMPLED_ROWS)
         keys = pl.concat(frame.gather_every(step).select(key).to_series() for frame in self._devices.frames())
         sample = keys.drop_nulls().sort()
+        if sample.is_empty():
+            return [key.is_not_null()]
         bounds = sample.gather([len(sample) * at // count for at in range(1, count)]).unique().to_list()
         return [
             (key >= low if low is not None else key.is_not_null())
