@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from batchlic.chunker import Plan
 from batchlic.errors import ExitCode
 from batchlic.writer.summary import Summary
 
 _MEANINGS = {
-    ExitCode.OK: "every planned device is licensed as asked",
+    ExitCode.OK: "the carrier accepted every planned device",
     ExitCode.INCOMPLETE: "finished, but some devices failed, are in doubt, or were rejected",
     ExitCode.CREDENTIALS: "the carrier rejected the credentials",
     ExitCode.STOPPED: "stopped early",
@@ -18,19 +19,18 @@ _FILES = {"rejected": "rejects.parquet", "failed": "results.parquet", "in_doubt"
 
 def describe(summary: Summary, folder: Path) -> str:
     """The run in figures, for a terminal."""
-    lines = [("read", f"{summary.rows_read:,} rows", ", ".join(printable(s.name) for s in summary.sources))]
-    lines += [("", "", f"note: {printable(note)}") for note in summary.notes]
-    if summary.rejected:
-        lines.append(("rejected", _count(sum(summary.rejected.values()), "row"), _listed(summary.rejected)))
-    lines.append(("planned", _count(summary.planned, "device"), f"{summary.batches:,} batches"))
-    lines += [(status, _count(devices, "device"), "") for status, devices in summary.statuses.items()]
+    lines = [
+        Line("read", summary.rows_read, "rows from " + ", ".join(printable(s.name) for s in summary.sources))
+    ]
+    lines += [Line("", None, f"note: {printable(note)}") for note in summary.notes]
+    lines += _with_parts("rejected", "rows", summary.rejected)
+    lines.append(Line("planned", summary.planned, f"devices in {summary.batches:,} batches"))
+    lines += [Line(status, devices, "devices") for status, devices in summary.statuses.items()]
     requests = {name: count for name, count in summary.requests.items() if count and name != "total"}
-    lines.append(("requests", f"{summary.requests['total']:,}", _listed(requests)))
+    lines += _with_parts("requests", "sent", requests)
     if summary.devices_per_second:
-        lines.append(("speed", f"{summary.devices_per_second:,.0f} devices/s", ""))
-    width = max(len(figure) for _, figure, _ in lines)
-    table = [f"  {name:10}{figure:>{width}}  {rest}".rstrip() for name, figure, rest in lines]
-    return "\n".join([_headline(summary), "", *table, "", *_what_now(summary, folder)])
+        lines.append(Line("speed", round(summary.devices_per_second), "devices a second"))
+    return "\n".join([_headline(summary), "", *_aligned(lines), "", *_what_now(summary, folder)])
 
 
 def describe_plan(plan: Plan, folder: Path | None) -> str:
@@ -52,6 +52,34 @@ def describe_plan(plan: Plan, folder: Path | None) -> str:
 def printable(text: str) -> str:
     """Text from outside without control characters, which could rewrite the terminal."""
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+
+
+class Line(NamedTuple):
+    """A row of figures."""
+
+    label: str
+    number: int | None
+    words: str
+
+
+def _with_parts(label: str, words: str, counts: Mapping[str, int]) -> list[Line]:
+    """A total and, below it, what it is made of, largest first; nothing where it is 0."""
+    if not counts:
+        return []
+    parts = sorted(counts.items(), key=lambda item: -item[1])
+    return [
+        Line(label, sum(counts.values()), words),
+        *(Line("", count, f"  {name}") for name, count in parts),
+    ]
+
+
+def _aligned(lines: list[Line]) -> list[str]:
+    numbers = ["" if line.number is None else f"{line.number:,}" for line in lines]
+    width = max(map(len, numbers))
+    return [
+        f"  {line.label:10}{number:>{width}}  {line.words}"
+        for line, number in zip(lines, numbers, strict=True)
+    ]
 
 
 def _headline(summary: Summary) -> str:
