@@ -71,12 +71,18 @@ def _named(name: str, headers: Sequence[str], role: str, column: str) -> int:
     )
 
 
-def no_identifier(name: str, headers: Sequence[str]) -> InventoryError:
+def no_identifier(name: str, headers: Sequence[str], sample: Sequence[Sequence[str]] = ()) -> InventoryError:
     """The error for a file in which no column is known to hold an identifier."""
-    columns = _listed(headers, range(len(headers)))
+    hints = [
+        f"; column {at + 1} looks like it: --column {role}={at + 1}"
+        for at in range(len(headers))
+        for role in IDENTIFIERS
+        if _mostly(role, [row[at] for row in sample if at < len(row)])
+    ]
     return InventoryError(
-        f"{name}: no column is known to hold IMEIs or ICCIDs; its columns are {columns}; "
-        f"name one with --column imei=HEADER or --column iccid=HEADER (or by position, from 1)"
+        f"{name}: no column is known to hold IMEIs or ICCIDs; its columns are "
+        f"{_listed(headers, range(len(headers)))}; name one with --column imei=HEADER or "
+        f"--column iccid=HEADER (or by position, from 1){''.join(hints[:1])}"
     )
 
 
@@ -104,8 +110,7 @@ def by_content(name: str, records: Sequence[Sequence[str]], options: ReadOptions
         fits = [
             at
             for at, cells in enumerate(columns)
-            if at not in found.values()
-            and 2 * sum(_looks(role, cell, options) for cell in cells) > sum(map(bool, cells))
+            if at not in found.values() and _mostly(role, cells, options)
         ]
         if len(fits) > 1:
             raise InventoryError(
@@ -121,6 +126,10 @@ def by_content(name: str, records: Sequence[Sequence[str]], options: ReadOptions
 def looks_like_data(record: Sequence[str]) -> bool:
     """Whether a first record can't be a header, for it holds an identifier."""
     return any(_looks(role, cell) for cell in record for role in IDENTIFIERS)
+
+
+def _mostly(role: Role, cells: Sequence[str], options: ReadOptions | None = None) -> bool:
+    return 2 * sum(_looks(role, cell, options) for cell in cells) > sum(map(bool, cells))
 
 
 def _looks(role: Role, cell: str, options: ReadOptions | None = None) -> bool:

@@ -37,7 +37,7 @@ def inventory(source: streams.Opened, options: ReadOptions) -> Inventory:
     dialect, records = _sniff(source)
     if not columns.looks_like_data(records[0]):
         headers = records[0]
-        found = columns_of(name, headers, options)
+        found = columns_of(name, headers, options, sample=records[1:])
         notes: tuple[str, ...] = ()
     else:
         headers = []
@@ -227,15 +227,16 @@ class _Parser:
 
     def _slowly(self, block: bytes) -> pl.DataFrame:
         """What polars finds malformed, by Python's csv module: it takes a quote inside a cell for text."""
-        text = io.StringIO(block.decode(), newline="")
+        text = block.decode()
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=self.dialect.separator, strict=True)
         rows: list[list[str]] = []
+        lines = 0
         try:
-            reader = csv.reader(text, delimiter=self.dialect.separator, strict=True)
-            rows.extend(row for row in reader if _is_row(row))
+            for row in reader:
+                lines = reader.line_num
+                rows.extend([row] if _is_row(row) else [])
         except csv.Error:
-            raise _unclosed(
-                self.name, self.dialect.separator.join(rows[-1]) if rows else "its start"
-            ) from None
+            raise _unclosed(self.name, "".join(text.split("\n")[lines : lines + 1])[:60]) from None
         cells = [[row[at] if at < len(row) else None for row in rows] for at in self.columns.values()]
         short = pl.Series(SHORT, [len(row) < self.dialect.width for row in rows], dtype=pl.Boolean)
         named = zip(self.columns, cells, strict=True)

@@ -77,6 +77,8 @@ class Fleet:
                 self._take(judged, name, before=self.rows_read - start)
         self.sources.append(Source(name, self.rows_read - start))
         self.notes.extend(inventory.notes)
+        if self.rows_read == start:
+            self.notes.append(f"{name}: there are no rows in it")
 
     def _take(self, judged: Judged, name: str, *, before: int) -> None:
         ordinal = (pl.col(ROW) + self.rows_read).cast(pl.UInt32).alias("ordinal")

@@ -31,11 +31,16 @@ class Inventory:
     notes: tuple[str, ...] = ()
 
 
-def columns_of(name: str, headers: Sequence[str], options: ReadOptions) -> dict[Role, int]:
-    """Positions of the columns that matter. Raises InventoryError where no one can tell."""
+def columns_of(
+    name: str, headers: Sequence[str], options: ReadOptions, sample: Sequence[Sequence[str]] = ()
+) -> dict[Role, int]:
+    """Positions of the columns that matter. Raises InventoryError where no one can tell.
+
+    `sample` are some of the rows, to suggest a column from.
+    """
     found = columns.by_header(name, headers, options.columns)
     if not any(role in found for role in IDENTIFIERS):
-        raise columns.no_identifier(name, headers)
+        raise columns.no_identifier(name, headers, sample)
     return found
 
 

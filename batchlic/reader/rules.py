@@ -45,10 +45,15 @@ class Rule:
     message: pl.Expr
 
 
+SHOWN = 200
+"""Characters of a cell that a message quotes."""
+
+
 def say(template: str, *values: pl.Expr) -> pl.Expr:
     """The template with each `{}` filled per row (`pl.format` of polars 2.1 panics on some columns)."""
     texts = template.split("{}")
-    filled = [piece for text, value in zip(texts, values, strict=False) for piece in (pl.lit(text), value)]
+    shown = [value.cast(pl.String).str.head(SHOWN) for value in values]
+    filled = [piece for text, value in zip(texts, shown, strict=False) for piece in (pl.lit(text), value)]
     return pl.concat_str(*filled, pl.lit(texts[-1]))
 
 
