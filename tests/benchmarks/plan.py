@@ -1,0 +1,166 @@
+"""`make bench-plan`: planning beside a plain copy to parquet, and beside DuckDB with the same rules in SQL.
+
+Each measurement has a process to itself; the figures of a run compare with one another only.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
+
+import duckdb
+import polars as pl
+
+from sample_data.generate import write
+
+ACCOUNT, SKU = "0000123456-00001", "SIMSec-IoT"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One process: seconds from start to end, seconds of CPU, and its peak memory in MB."""
+
+    seconds: float
+    cpu: float
+    peak_mb: float
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("rows", type=int, nargs="*", help="beside 1 and 10 million")
+    arguments.add_argument("--only", choices=["copy", "duckdb"], help=argparse.SUPPRESS)
+    arguments.add_argument(
+        "--folder", type=Path, help="where to put inventories (default: a temporary folder)"
+    )
+    chosen = arguments.parse_args()
+    if chosen.only:
+        {"copy": copy, "duckdb": plan_in_sql}[chosen.only](chosen.folder)
+        return
+    print(f"{os.cpu_count()} cores, polars {pl.__version__}, DuckDB {duckdb.__version__}")
+    titles = f"{'rows':>12} {'program':>14} {'wall s':>8} {'CPU s':>8} {'peak MB':>8}"
+    print(f"{titles} {'of copy':>8} {'of DuckDB':>10}", flush=True)
+    for rows in [1_000_000, 10_000_000, *chosen.rows]:
+        with TemporaryDirectory(prefix="batchlic-bench-", dir=chosen.folder) as folder:
+            compare(rows, Path(folder))
+
+
+def compare(rows: int, folder: Path) -> None:
+    """Make an inventory, and print what each program needs for it."""
+    write(rows, 1, folder / "fleet.csv")
+    batchlic = [str(Path(sys.executable).with_name("batchlic")), "plan", "fleet.csv"]
+    flags = ["--account", ACCOUNT, "--sku", SKU]
+    this = [sys.executable, str(Path(__file__).resolve()), "--folder", "."]
+    best = {
+        name: min(
+            (measured(command, folder) for _ in range(3 if rows < 5_000_000 else 2)),
+            key=lambda run: run.seconds,
+        )
+        for name, command in {
+            "polars copy": [*this, "--only", "copy"],
+            "DuckDB": [*this, "--only", "duckdb"],
+            "batchlic plan": [*batchlic, *flags],
+        }.items()
+    }
+    for name, run in best.items():
+        of_copy, of_duckdb = run.seconds / best["polars copy"].seconds, run.seconds / best["DuckDB"].seconds
+        print(
+            f"{rows:>12,} {name:>14} {run.seconds:>8.1f} {run.cpu:>8.1f} {run.peak_mb:>8.0f} {of_copy:>8.2f} "
+            f"{of_duckdb:>10.2f}",
+            flush=True,
+        )
+
+
+def measured(command: Sequence[str], folder: Path) -> Measured:
+    """Run a command to its end; planning may end with 3, for a few rows are wrong."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    start = perf_counter()
+    process = subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = perf_counter() - start
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode not in {0, 3}:
+        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
+    peak = usage.ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+    return Measured(seconds, usage.ru_utime + usage.ru_stime, peak)
+
+
+def copy(folder: Path) -> None:
+    """What polars needs merely to turn the file into parquet."""
+    pl.scan_csv(folder / "fleet.csv").sink_parquet(folder / "copy.parquet")
+
+
+def plan_in_sql(folder: Path) -> None:
+    """The same rules in SQL: identifiers cleaned and checked, twins found, the plan sorted and cut."""
+    connection = duckdb.connect(config={"temp_directory": str(folder / "duckdb")})
+    os.chdir(folder)
+    connection.execute(SQL)
+
+
+def _luhn(digits: int) -> str:
+    pairs = [f"n // {10**at} % 100" for at in range(0, digits, 2)]
+    return " + ".join(f"({pair} - 8 * ({pair} // 10) - 9 * ({pair} // 10 > 4)::BIGINT)" for pair in pairs)
+
+
+SQL = rf"""
+CREATE MACRO luhn(n) AS ({_luhn(18)}) % 10;
+CREATE MACRO cleaned(cell) AS nullif(regexp_replace(regexp_replace(regexp_replace(regexp_replace(
+    trim(cell, ' ' || chr(160)), '^="(.*)"$', '\1'), '^([0-9]+)\.0+$', '\1'), '[\s.-]', '', 'g'),
+    '^(N/A|#N/A|NULL|none)$', ''), '');
+CREATE MACRO bare(cell, plain) AS CASE WHEN regexp_full_match(cell, plain) THEN cell ELSE cleaned(cell) END;
+CREATE TABLE judged AS
+WITH cells AS (
+    SELECT row_number() OVER () AS ordinal, "Device IMEI" AS imei_cell, "SIM ICCID" AS iccid_cell,
+        bare("Device IMEI", '[0-9]{{15}}') AS imei, bare("SIM ICCID", '89[0-9]{{18}}') AS iccid
+    FROM read_csv('fleet.csv', all_varchar = true)
+), numbers AS (
+    SELECT *, try_cast(imei AS BIGINT) AS imei_n, try_cast(iccid[3:] AS BIGINT) AS rest_n FROM cells
+)
+SELECT *, CASE
+    WHEN imei_cell ~ '^[0-9.,]+[eE][+-]?[0-9]+$' THEN 'mangled_number'
+    WHEN imei_n IS NULL AND imei IS NOT NULL THEN 'not_digits'
+    WHEN length(imei) = 16 THEN 'imeisv'
+    WHEN length(imei) != 15 THEN 'bad_length'
+    WHEN luhn(imei_n) != 0 THEN 'bad_check_digit'
+    WHEN rest_n IS NULL AND iccid IS NOT NULL THEN 'not_digits'
+    WHEN length(iccid) NOT BETWEEN 18 AND 20 THEN 'bad_length'
+    WHEN iccid[:2] != '89' THEN 'bad_iccid_prefix'
+    WHEN (luhn(rest_n) + 16 + length(iccid) % 2) % 10 != 0 THEN 'bad_check_digit'
+    WHEN imei IS NULL AND iccid IS NULL THEN 'missing_identifier'
+END AS reason FROM numbers;
+CREATE TABLE sharing AS
+SELECT ordinal, imei_n, rest_n FROM judged WHERE reason IS NULL AND (
+    imei_n IN (SELECT imei_n FROM judged WHERE reason IS NULL GROUP BY imei_n HAVING count(*) > 1)
+    OR rest_n IN (SELECT rest_n FROM judged WHERE reason IS NULL GROUP BY rest_n HAVING count(*) > 1));
+CREATE TABLE twins AS
+SELECT ordinal, CASE
+    WHEN min(rest_n) OVER same_imei != max(rest_n) OVER same_imei
+        OR min(imei_n) OVER same_sim != max(imei_n) OVER same_sim THEN 'conflict'
+    WHEN row_number() OVER (PARTITION BY imei_n ORDER BY ordinal) > 1
+        OR row_number() OVER (PARTITION BY rest_n ORDER BY ordinal) > 1 THEN 'duplicate'
+END AS reason
+FROM sharing WINDOW same_imei AS (PARTITION BY imei_n), same_sim AS (PARTITION BY rest_n);
+COPY (
+    SELECT 'fleet.csv' AS source, ordinal AS row, coalesce(twins.reason, judged.reason) AS reason,
+        imei_cell, iccid_cell
+    FROM judged LEFT JOIN twins USING (ordinal) WHERE coalesce(twins.reason, judged.reason) IS NOT NULL
+    ORDER BY ordinal
+) TO 'sql_rejects.parquet';
+COPY (
+    SELECT (row_number() OVER (ORDER BY imei_n NULLS LAST, rest_n) - 1) // 100 + 1 AS batch_id,
+        'fleet.csv' AS source, ordinal AS row, imei, iccid, '{ACCOUNT}' AS account_name, '{SKU}' AS sku_number
+    FROM judged WHERE reason IS NULL
+        AND ordinal NOT IN (SELECT ordinal FROM twins WHERE reason IS NOT NULL)
+    ORDER BY imei_n NULLS LAST, rest_n
+) TO 'sql_plan.parquet' (COMPRESSION zstd, COMPRESSION_LEVEL 1, ROW_GROUP_SIZE 50000);
+"""  # noqa: S608 - only constants of this file are put in
+
+
+if __name__ == "__main__":
+    main()
