@@ -1,0 +1,125 @@
+"""The program as a scheduler runs it: a process with an environment, files and an exit code."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.request import ProxyHandler, build_opener
+
+import polars as pl
+
+from batchlic.journal import Attempt, Journal
+
+ACCOUNT = "0000123456-00001"
+FLEXIBLE, LIFETIME = "SIMSec-IoT", "SIMSec-IoT-Lt"
+REPOSITORY = Path(__file__).parents[2]
+PATIENCE = 60.0
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended, and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+
+def keys(url: str, **changes: str) -> dict[str, str]:
+    """Settings that log in to the sandbox at `url`."""
+    names = ("CLIENT_ID", "CLIENT_SECRET", "USERNAME", "PASSWORD")
+    return {"BATCHLIC_BASE_URL": url, **{f"BATCHLIC_{name}": "sandbox" for name in names}, **changes}
+
+
+def begin(*arguments: str | Path, settings: Mapping[str, str], cwd: Path) -> subprocess.Popen[str]:
+    """Start `batchlic` with these settings and no others."""
+    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    return subprocess.Popen(
+        [sys.executable, "-m", "batchlic", *map(str, arguments)],
+        env={**inherited, "PYTHONPATH": str(REPOSITORY), **settings},
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def end(process: subprocess.Popen[str]) -> Ended:
+    """Wait for a process."""
+    with process:
+        out, err = process.communicate(timeout=PATIENCE)
+    return Ended(process.returncode, out, err)
+
+
+def batchlic(*arguments: str | Path, settings: Mapping[str, str] | None = None, cwd: Path) -> Ended:
+    """Run `batchlic` to its end."""
+    return end(begin(*arguments, settings=settings or {}, cwd=cwd))
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that another process does."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.02)
+
+
+def imei(number: int) -> str:
+    """The IMEI of a device: type, number, check digit."""
+    body = f"86450803{number:06}"
+    doubled = [int(digit) * (1 + at % 2) for at, digit in enumerate(body)]
+    return f"{body}{-sum(d // 10 + d % 10 for d in doubled) % 10}"
+
+
+def fleet(path: Path, devices: int, *broken: str) -> Path:
+    """An inventory of `devices` devices, and some broken cells."""
+    path.write_text("\n".join(["IMEI", *map(imei, range(devices)), *broken, ""]))
+    return path
+
+
+def books(url: str) -> dict[str, dict[str, Any]]:
+    """What the sandbox knows of each device, by IMEI."""
+    return {record["imei"]: record for record in map(json.loads, _ask(url, "books").splitlines())}
+
+
+def totals(url: str) -> dict[str, Any]:
+    """What has happened at the sandbox, in numbers."""
+    found: dict[str, Any] = json.loads(_ask(url, "totals"))
+    return found
+
+
+def _ask(url: str, what: str) -> bytes:
+    with build_opener(ProxyHandler({})).open(url.removesuffix("/api") + f"/sandbox/{what}") as answer:
+        return bytes(answer.read())
+
+
+def statuses(folder: Path) -> dict[str, str]:
+    """IMEI: status, as results.parquet has it."""
+    results = pl.read_parquet(folder / "results.parquet")
+    return dict(zip(results["imei"], results["status"], strict=True))
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    """What summary.json says."""
+    found: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    return found
+
+
+def attempts(folder: Path) -> list[Attempt]:
+    """All attempts in the journal of a run."""
+    journal = Journal.open(folder / "journal.db")
+    try:
+        return list(journal.attempts())
+    finally:
+        journal.close()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}

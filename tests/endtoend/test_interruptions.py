@@ -1,0 +1,182 @@
+"""Runs that are stopped, killed, crowded or out of disk, and what is left to go on with."""
+
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from batchlic.sandbox.config import SandboxConfig
+from batchlic.sandbox.embedded import embedded
+from tests.endtoend.program import (
+    ACCOUNT,
+    FLEXIBLE,
+    LIFETIME,
+    Ended,
+    attempts,
+    begin,
+    books,
+    end,
+    fleet,
+    imei,
+    keys,
+    statuses,
+    summary,
+    totals,
+    until,
+)
+
+DEVICES = 1000
+KILLS = int(os.environ.get("KILLS", "3"))
+ASSIGN = ("assign", "fleet.csv", "--account", ACCOUNT, "--run-dir", "run", "--batch-size", "10")
+
+
+class Home:
+    """A fleet, a carrier, and a run that takes its time: 100 requests, 2 at once."""
+
+    def __init__(self, path: Path, url: str, sku: str) -> None:
+        self.path = path
+        self.url = url
+        self._sku = sku
+        self.folder = path / "run"
+
+    def begin(self) -> subprocess.Popen[str]:
+        options = ("--sku", self._sku, "--consent-lifetime", "--max-concurrency", "2", "--json")
+        return begin(*ASSIGN, *options, settings=keys(self.url), cwd=self.path)
+
+    def resume(self) -> subprocess.Popen[str]:
+        return begin("resume", "run", "--json", settings=keys(self.url), cwd=self.path)
+
+    def sent(self) -> int:
+        return sum(dict[str, int](totals(self.url)["requests"]).values())
+
+    def has_sent(self, requests: int) -> bool:
+        return self.sent() >= requests
+
+    def executions(self) -> dict[str, int]:
+        return {device: record["assigned"] for device, record in books(self.url).items()}
+
+
+@contextmanager
+def home(path: Path, sku: str = FLEXIBLE, latency: float = 0.02) -> Iterator[Home]:
+    fleet(path / "fleet.csv", DEVICES)
+    with embedded(SandboxConfig(latency_s=latency)) as url:
+        yield Home(path, url, sku)
+
+
+def assert_all_accepted_once(at: Home, ended: Ended) -> None:
+    assert ended.code == 0, ended.err
+    assert set(statuses(at.folder).values()) == {"accepted"}
+    assert at.executions() == {imei(n): 1 for n in range(DEVICES)}
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_one_signal_finishes_what_is_in_flight_and_leaves_nothing_in_doubt(
+    tmp_path: Path, stop: signal.Signals
+) -> None:
+    with home(tmp_path) as at:
+        process = at.begin()
+        until(lambda: at.has_sent(10))
+        process.send_signal(stop)
+        stopped = end(process)
+        executions = at.executions()
+    told = summary(at.folder)
+    assert (stopped.code, told["exit_code"]) == (6, 6)
+    assert stop.name in told["stopped_because"]
+    assert set(told["statuses"]) == {"accepted", "pending"}
+    assert {device for device, status in statuses(at.folder).items() if status == "accepted"} == set(
+        executions
+    )
+    assert json.loads(stopped.out) == told
+
+
+def test_a_stopped_run_goes_on_and_licenses_each_device_once(tmp_path: Path) -> None:
+    with home(tmp_path) as at:
+        process = at.begin()
+        until(lambda: at.has_sent(10))
+        process.send_signal(signal.SIGINT)
+        assert end(process).code == 6
+        assert_all_accepted_once(at, end(at.resume()))
+
+
+def test_two_signals_stop_at_once_and_what_was_in_flight_is_in_doubt(tmp_path: Path) -> None:
+    with home(tmp_path, LIFETIME, latency=1.0) as at:
+        process = at.begin()
+        until(lambda: (at.folder / "journal.db-wal").exists() and len(attempts(at.folder)) >= 4)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        assert "again to stop at once" in process.stderr.readline() + process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        stopped = end(process)
+        told = summary(at.folder)
+        assert stopped.code == 6
+        assert told["statuses"]["in_doubt"] == 20
+        assert sum(told["statuses"].values()) == DEVICES
+
+
+def test_a_run_at_work_can_be_looked_at_but_not_shared(tmp_path: Path) -> None:
+    with home(tmp_path, latency=0.05) as at:
+        process = at.begin()
+        until(lambda: at.has_sent(1))
+        looking, sharing = begin("status", "run", "--json", settings={}, cwd=tmp_path), at.resume()
+        told, second = json.loads(end(looking).out), end(sharing)
+        assert process.poll() is None
+        assert sum(told["statuses"].values()) == told["planned"] == DEVICES
+        assert 0 < told["statuses"]["accepted"] < DEVICES
+        assert (told["exit_code"], told["finished_at"]) == (None, None)
+        assert second.code == 4
+        assert f"pid {process.pid}, since 20" in second.err
+        assert_all_accepted_once(at, end(process))
+
+
+@pytest.mark.parametrize("sku", [FLEXIBLE, LIFETIME])
+def test_a_run_that_is_killed_again_and_again_ends_as_the_books_say(tmp_path: Path, sku: str) -> None:
+    dice = random.Random(sku)
+    with home(tmp_path, sku) as at:
+        process = at.begin()
+        for _ in range(KILLS):
+            sent = at.sent()
+            until(lambda sent=sent: at.has_sent(sent + 1))  # type: ignore[misc]
+            time.sleep(dice.uniform(0, 0.1))
+            os.kill(process.pid, signal.SIGKILL)
+            assert end(process).code == -signal.SIGKILL
+            process = at.resume()
+        ended, executions = end(process), at.executions()
+    standings = statuses(at.folder)
+    results = pl.read_parquet(at.folder / "results.parquet")
+    batch_of = dict(zip(results["imei"], results["batch_id"], strict=True))
+    unanswered = {attempt.batch_id for attempt in attempts(at.folder) if attempt.outcome is None}
+    unsure = {device for device, batch in batch_of.items() if batch in unanswered}
+    assert ended.code == (3 if sku == LIFETIME and unsure else 0)
+    assert unsure
+    assert set(standings) == {imei(n) for n in range(DEVICES)}
+    for device, status in standings.items():
+        executed = executions.get(device, 0)
+        if device not in unsure:
+            assert (status, executed) == ("accepted", 1)
+        elif sku == LIFETIME:
+            assert (status, executed) in {("in_doubt", 0), ("in_doubt", 1)}
+        else:
+            assert (status, executed) in {("accepted", n) for n in range(1, KILLS + 2)}
+
+
+def test_a_disk_without_room_is_exit_6_and_the_run_goes_on_when_there_is(tmp_path: Path) -> None:
+    with home(tmp_path) as at:
+        process = at.begin()
+        until(lambda: at.has_sent(10))
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (30_000, 30_000))
+        stopped = end(process)
+        assert stopped.code == 6
+        assert "Traceback" not in stopped.err
+        assert "resume" in stopped.err
+        ended = end(at.resume())
+        assert ended.code == 0, ended.err
+        assert set(statuses(at.folder).values()) == {"accepted"}
