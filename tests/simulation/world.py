@@ -7,7 +7,7 @@ process dies. The sandbox's books are the truth that the promises are checked ag
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import httpx
 import msgspec
@@ -68,7 +68,8 @@ class Story:
     requests_at: list[float]
     pauses: list[tuple[float, float]]
     """When a throttled answer with a time to wait had arrived, and until when nobody may send."""
-    outcomes: Counter[Outcome] = field(default_factory=Counter)
+    rejected: int
+    """Generations of tokens that the carrier rejected, over all sittings."""
 
     def standings(self) -> dict[str, tuple[Standing, list[Attempt]]]:
         """Device: where it stands by the journal, and the attempts that carried it."""
@@ -162,18 +163,21 @@ class _Witness:
 
     def __init__(self) -> None:
         self.pauses: list[tuple[float, float]] = []
-        self.outcomes: Counter[Outcome] = Counter()
+        self.rejected: set[tuple[int, int]] = set()
+        self._sitting = 0
 
     def forget(self) -> None:
         """End the pauses that are under way: the next process knows nothing of them."""
         now = trio.current_time()
         self.pauses = [(begin, min(end, now)) for begin, end in self.pauses]
+        self._sitting += 1
 
     def answered(
         self, _batch: Batch, _intent: Intent, answer: Answer, _duration_ms: float, *, final: bool
     ) -> None:
         del final
-        self.outcomes[answer.outcome] += 1
+        if answer.outcome is Outcome.UNAUTHORIZED:
+            self.rejected.add((self._sitting, answer.credentials_generation))
         if answer.outcome is Outcome.THROTTLED and answer.retry_after_s:
             now = trio.current_time()
             self.pauses.append((now, now + answer.retry_after_s))
@@ -213,7 +217,7 @@ async def _live(scenario: Scenario) -> Story:
         logins=network.logins,
         requests_at=network.requests_at,
         pauses=witness.pauses,
-        outcomes=witness.outcomes,
+        rejected=len(witness.rejected),
     )
 
 
