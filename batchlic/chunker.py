@@ -160,7 +160,7 @@ def write_plan(inventories: Sequence[str], options: ReadOptions, *, batch_size: 
     """Read the inventories; write plan.parquet and rejects.parquet into `folder`, each whole or not at all.
 
     plan.parquet: `batch_id` (UInt32, ascending from 1), `source` (the inventory's name as given), `row`
-    (UInt32, its 1-based data row), `imei`, `iccid` (String, null where absent), `account_name`, `sku_number`;
+    (UInt64, its 1-based data row), `imei`, `iccid` (String, null where absent), `account_name`, `sku_number`;
     sorted by account, SKU, IMEI and ICCID (nulls last); a batch is a contiguous range of at most
     `batch_size` rows of one account and SKU. It depends on inventories and options alone (promise I).
     rejects.parquet: `source`, `row`, `reason`, `message`, and `imei`, `iccid`, `account_name`, `sku_number`
@@ -226,7 +226,7 @@ def _sink_plan(
     streamed(numbered(), columns).select(
         "batch_id",
         "source",
-        "row",
+        pl.col("row").cast(pl.UInt64),
         imei_digits(pl.col("imei_number")).alias("imei"),
         iccid_digits(pl.col("iccid_number")).alias("iccid"),
         *of_group,

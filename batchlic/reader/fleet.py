@@ -155,7 +155,14 @@ class Fleet:
         """The rows not to plan, in input order, with their reasons and their cells as they stood."""
         merged = self._unfit.lazy().merge_sorted(self._twins.lazy(), key="ordinal")
         return merged.select(
-            "source", "row", "reason", "message", "imei", "iccid", account_name="account", sku_number="sku"
+            "source",
+            pl.col("row").cast(pl.UInt64),
+            "reason",
+            "message",
+            "imei",
+            "iccid",
+            account_name="account",
+            sku_number="sku",
         )
 
     def _parts(self, key: pl.Expr) -> list[pl.Expr]:

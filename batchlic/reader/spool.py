@@ -7,6 +7,8 @@ import polars as pl
 from polars._typing import PolarsDataType
 from polars.io.plugins import register_io_source
 
+from batchlic.durable import disk_trouble_explained
+
 FRAME_BYTES = 24 << 20
 """Appended frames are put together to this size."""
 
@@ -66,9 +68,10 @@ class Spool:
     def _put_down(self, at: int, frame: pl.DataFrame | Path) -> Path:
         if isinstance(frame, Path):
             return frame
-        self._folder.mkdir(exist_ok=True)
         path = self._folder / f"{at}.arrow"
-        frame.write_ipc(path, compression="uncompressed")
+        with disk_trouble_explained(path):
+            self._folder.mkdir(exist_ok=True)
+            frame.write_ipc(path, compression="uncompressed")
         return path
 
 

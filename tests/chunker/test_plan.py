@@ -71,7 +71,7 @@ def test_the_files_have_the_columns_of_the_public_interface(tmp_path: Path) -> N
     assert pl.read_parquet_schema(tmp_path / "plan.parquet") == {
         "batch_id": pl.UInt32,
         "source": pl.String,
-        "row": pl.UInt32,
+        "row": pl.UInt64,
         "imei": pl.String,
         "iccid": pl.String,
         "account_name": pl.String,
@@ -79,7 +79,7 @@ def test_the_files_have_the_columns_of_the_public_interface(tmp_path: Path) -> N
     }
     assert pl.read_parquet_schema(tmp_path / "rejects.parquet") == {
         "source": pl.String,
-        "row": pl.UInt32,
+        "row": pl.UInt64,
         **dict.fromkeys(["reason", "message", "imei", "iccid", "account_name", "sku_number"], pl.String),
     }
 
