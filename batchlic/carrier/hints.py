@@ -103,7 +103,8 @@ def _seconds_until(number: float, now: float) -> float:
 
 
 def _number(text: str | None) -> float | None:
-    return float(text) if text is not None and _NUMBER.fullmatch(text.strip()) else None
+    found = _NUMBER.fullmatch(text.strip()) if text is not None else None
+    return float(found.group()) if found else None
 
 
 def _date(text: str | None) -> float | None:

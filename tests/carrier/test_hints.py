@@ -4,7 +4,7 @@ import time
 from email.utils import formatdate
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from batchlic.carrier.hints import LONGEST_WAIT, Quota, quota_of, retry_after_of
@@ -98,6 +98,7 @@ names = st.sampled_from(
 )
 
 
+@example({"retry-after": "0\x1f"}, None)
 @given(st.dictionaries(names, values), values | st.integers() | st.floats() | st.none())
 def test_no_header_however_odd_makes_an_error_or_an_absurd_wait(
     headers: dict[str, str], next_access: object
