@@ -1,6 +1,10 @@
-"""What all tests share: each async test runs on asyncio and on trio."""
+"""What all tests share: async tests run on asyncio and on trio, and no test fails for being slow."""
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("batchlic", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("batchlic")
 
 
 @pytest.fixture(params=["asyncio", "trio"])
