@@ -115,6 +115,27 @@ def status(run_dir: RunDirectory, *, json: Json = False) -> None:
 
 
 @app.command()
+def export(
+    run_dir: RunDirectory,
+    *,
+    what: Annotated[
+        Literal["rejects", "failed", "in_doubt", "all"], typer.Option(help="Which rows.")
+    ] = "rejects",
+    format: Annotated[  # noqa: A002 - the option's name
+        Literal["csv", "xlsx", "ndjson", "parquet"], typer.Option(help="Written as what.")
+    ] = "csv",
+    to: Annotated[Path | None, typer.Option(help="The file to write; - or nothing is stdout.")] = None,
+) -> None:
+    """Write the rows of a run that need a person, as a file that can go back to whoever sent it."""
+    from batchlic.writer.export import Format, What
+    from batchlic.writer.export import export as export_rows
+
+    target = sys.stdout.buffer if to is None or str(to) == "-" else to
+    count = export_rows(run_dir, What(what), Format(format), target)
+    _say(f"{count:,} rows{'' if target is not to else f' in {to}'}")
+
+
+@app.command()
 def sandbox(
     *,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 finds a free one.")] = 0,
