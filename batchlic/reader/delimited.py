@@ -245,9 +245,13 @@ class _Parser:
 
 def _utf8(block: bytes) -> bytes:
     """The block as UTF-8; what is not UTF-8 already is taken for Windows-1252, or else Latin-1."""
-    for encoding in ("utf-8", "cp1252"):
-        try:
-            return block.decode(encoding).encode()
-        except UnicodeDecodeError:
-            continue
-    return block.decode("latin-1").encode()
+    try:
+        block.decode()
+    except UnicodeDecodeError:
+        pass
+    else:
+        return block
+    try:
+        return block.decode("cp1252").encode()
+    except UnicodeDecodeError:
+        return block.decode("latin-1").encode()

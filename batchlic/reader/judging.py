@@ -43,14 +43,18 @@ class Judge:
     """
 
     def __init__(self, options: ReadOptions, headers: Mapping[Role, str]) -> None:
-        self._options = options
         self._headers = {role: fold(header) for role, header in headers.items()}
+        self._plainly_sound = rules.plainly_sound(options)
+        self._cleaning = rules.cleaning(options)
+        self._table = rules.table(options)
+        broken = (pl.when(rule.broken).then(at) for at, rule in enumerate(self._table))
+        self._first_broken = pl.coalesce(*broken).alias("broken")
 
     def __call__(self, block: pl.DataFrame) -> Judged:
         """Judge a block of cells: columns named by role (String); a missing one counts as empty."""
         frame = self._completed(block)
         values = frame.select(_sound(rules.plain_values()))
-        plain = frame.with_columns(values).select(rules.plainly_sound(self._options)).to_series()
+        plain = frame.with_columns(values).select(self._plainly_sound).to_series()
         sound = values if plain.all() else values.filter(plain)
         if sound.height == frame.height:
             return Judged(frame.height, sound, pl.DataFrame(schema=ODD), pl.DataFrame(schema=REJECTS))
@@ -84,21 +88,17 @@ class Judge:
 
     def _through_the_table(self, doubtful: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
         """The rows that break no rule once cleaned, and the rejects."""
-        for step in rules.cleaning(self._options):
+        for step in self._cleaning:
             doubtful = doubtful.with_columns(step)
-        table = rules.table(self._options)
-        first_broken = pl.coalesce(*(pl.when(rule.broken).then(at) for at, rule in enumerate(table)))
-        doubtful = doubtful.with_columns(broken=first_broken)
-        rejects = (
-            pl.concat(
-                group.select(*ODD, pl.lit(rule.reason.value).alias("reason"), rule.message.alias("message"))
-                for at, rule in enumerate(table)
-                if (group := doubtful.filter(pl.col("broken") == at)).height
-            )
-            if doubtful["broken"].count()
-            else pl.DataFrame(schema=REJECTS)
-        )
-        return doubtful.filter(pl.col("broken").is_null()), rejects.sort(ROW)
+        cleaned, rejects = pl.DataFrame(schema=doubtful.schema), [pl.DataFrame(schema=REJECTS)]
+        for (broken,), rows in doubtful.with_columns(self._first_broken).group_by("broken"):
+            if broken is None:
+                cleaned = rows
+            else:
+                rule = self._table[int(str(broken))]
+                reason = pl.lit(rule.reason.value).alias("reason")
+                rejects.append(rows.select(*ODD, reason, rule.message.alias("message")))
+        return cleaned, pl.concat(rejects).sort(ROW)
 
 
 def _sound(values: Mapping[str, pl.Expr]) -> list[pl.Expr]:

@@ -9,6 +9,9 @@ from batchlic.reader.inventory import Block, Inventory
 from batchlic.reader.judging import Judge, Judged
 from batchlic.reader.options import ReadOptions
 
+MAX_THREADS = 4
+"""Blocks worked on at once; more would cost memory for little, as polars has threads of its own."""
+
 
 def read(inventory: Inventory, options: ReadOptions) -> Iterator[Judged]:
     """Yield all rows of an inventory, judged, block by block; memory holds a few blocks of them."""
@@ -18,7 +21,7 @@ def read(inventory: Inventory, options: ReadOptions) -> Iterator[Judged]:
 
 def _side_by_side(judge: Callable[[Block], Judged], blocks: Iterable[Block]) -> Iterator[Judged]:
     """Map in threads, in order, at most one block per thread waiting: polars releases the GIL."""
-    threads = os.cpu_count() or 1
+    threads = min(MAX_THREADS, os.cpu_count() or 1)
     pending: deque[Future[Judged]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         for block in blocks:

@@ -77,7 +77,8 @@ def opened(name: str, files: ExitStack) -> Opened:
         file = files.enter_context(Path(name).open("rb"))  # noqa: SIM115 - the stack closes it
     except OSError as error:
         raise InventoryError(f"{name}: can't be read: {error.strerror}") from None
-    return _unwrapped(_headed(name, _chunks(name, file), files, path=Path(name)))
+    path = Path(name) if Path(name).is_file() else None  # in a pipe, no one can seek
+    return _unwrapped(_headed(name, _chunks(name, file), files, path))
 
 
 def in_a_file(source: Opened) -> Path | IO[bytes]:

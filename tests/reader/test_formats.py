@@ -5,9 +5,11 @@ import gzip
 import io
 import json
 import lzma
+import os
 import sys
+import threading
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -45,6 +47,24 @@ def as_zip(content: bytes) -> bytes:
     return packed.getvalue()
 
 
+def as_ods(rows: Sequence[Sequence[str]]) -> bytes:
+    """Text cells as an OpenDocument spreadsheet, the least that is one."""
+    cell = '<table:table-cell office:value-type="string"><text:p>{}</text:p></table:table-cell>'
+    lines = "".join(f"<table:table-row>{''.join(map(cell.format, row))}</table:table-row>" for row in rows)
+    spaces = " ".join(
+        f'xmlns:{space}="urn:oasis:names:tc:opendocument:xmlns:{space}:1.0"'
+        for space in ("office", "table", "text")
+    )
+    table = f'<table:table table:name="Fleet">{lines}</table:table>'
+    body = f"<office:body><office:spreadsheet>{table}</office:spreadsheet></office:body>"
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("mimetype", "application/vnd.oasis.opendocument.spreadsheet")
+        archive.writestr("META-INF/manifest.xml", "<manifest/>")
+        archive.writestr("content.xml", f"<office:document-content {spaces}>{body}</office:document-content>")
+    return packed.getvalue()
+
+
 def frame_bytes(write: Callable[[pl.DataFrame, io.BytesIO], object]) -> bytes:
     file = io.BytesIO()
     write(pl.DataFrame(ROWS, schema=["imei", "iccid"], orient="row"), file)
@@ -72,6 +92,8 @@ FORMATS = {
     "json array": json.dumps([{"imei": i, "iccid": c} for i, c in ROWS], indent=2).encode(),
     "workbook": as_sheet([["Site", "IMEI", "ICCID"], *(("a", i, c) for i, c in ROWS)]),
     "workbook with blank rows": as_sheet([[], ["IMEI", "ICCID"], [], *([i, c] for i, c in ROWS), ["", ""]]),
+    "ODS": as_ods([["IMEI", "ICCID"], *ROWS]),
+    "zip of a workbook": as_zip(as_sheet([["IMEI", "ICCID"], *ROWS])),
     "UTF-8 with BOM": b"\xef\xbb\xbf" + CSV,
     "UTF-16 with BOM": CSV.decode().encode("utf-16"),
     "UTF-16 big-endian": CSV.decode().encode("utf-16-be"),
@@ -143,6 +165,15 @@ def test_standard_input_is_an_inventory(tmp_path: Path, monkeypatch: pytest.Monk
 def test_parquet_comes_through_standard_input_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(FORMATS["parquet"])))
     assert plan_files(tmp_path, "-").devices == DEVICES
+
+
+def test_a_named_pipe_is_an_inventory(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=[FORMATS["parquet"]])
+    writer.start()
+    assert plan_files(tmp_path, str(pipe)).devices == DEVICES
+    writer.join()
 
 
 def test_several_files_globs_and_folders_are_read_in_order(

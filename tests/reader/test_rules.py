@@ -135,18 +135,21 @@ def test_the_quick_proof_agrees_with_the_table(first: str, second: str, check: b
 
 
 @given(st.lists(st.from_regex("[0-9]{15}", fullmatch=True), min_size=1))
+@settings(deadline=None)
 def test_luhn_sums_are_those_of_the_oracle(numbers: list[str]) -> None:
     sums = pl.select(vectorised.luhn_sum(pl.lit(pl.Series([int(number) for number in numbers])), 15) % 10)
     assert sums.to_series().to_list() == [luhn.checksum(number) for number in numbers]
 
 
 @given(st.integers(0, 10**14 - 1))
+@settings(deadline=None)
 def test_a_check_digit_makes_a_number_right(body: int) -> None:
     digit = pl.select(vectorised.check_digit(pl.lit(body), 14)).item()
     assert luhn.is_valid(f"{body:014d}{digit}")
 
 
 @given(st.lists(st.one_of(ICCIDS, st.from_regex("89[0-9]{16,18}", fullmatch=True)), min_size=1))
+@settings(deadline=None)
 def test_iccids_become_integers_and_back(sims: list[str]) -> None:
     numbers = pl.select(iccid_number(pl.lit(pl.Series(sims)))).to_series()
     assert pl.select(iccid_digits(pl.lit(numbers))).to_series().to_list() == sims
@@ -154,11 +157,13 @@ def test_iccids_become_integers_and_back(sims: list[str]) -> None:
 
 
 @given(st.lists(st.from_regex("[0-9]{15}", fullmatch=True), min_size=1))
+@settings(deadline=None)
 def test_imeis_become_integers_and_back(numbers: list[str]) -> None:
     assert pl.select(imei_digits(imei_number(pl.lit(pl.Series(numbers))))).to_series().to_list() == numbers
 
 
 @given(st.integers(0, 999_999), st.integers(0, 99))
+@settings(deadline=None)
 def test_an_imeisv_becomes_the_imei_that_it_extends(number: int, version: int) -> None:
     options = ReadOptions(account=ACCOUNT, sku=SKU, accept_imeisv=True)
     outcome = Judge(options, {})(pl.DataFrame({Role.IMEI: [f"{imei(number)[:14]}{version:02d}"]}))
