@@ -1,0 +1,42 @@
+"""Batch after batch refused alike stops the run instead of burning its plan."""
+
+import pytest
+
+from batchlic.errors import ExitCode, StoppedEarly
+from batchlic.pool.refusals import ALIKE, RefusalWatch
+from tests.pool.builders import ACCOUNT, AMBIGUOUS, BAD_ACCOUNT, BAD_DEVICE, FLEXIBLE, LIFETIME, batch
+
+
+def refuse(watch: RefusalWatch, times: int, *, sku: str = FLEXIBLE) -> None:
+    for number in range(times):
+        watch.refused(batch(batch_id=number + 1, sku=sku), BAD_ACCOUNT)
+
+
+def test_the_first_batches_refused_alike_stop_the_run_and_say_what_to_check() -> None:
+    watch = RefusalWatch()
+    refuse(watch, ALIKE - 1)
+    with pytest.raises(StoppedEarly, match=rf"{ACCOUNT}.*{FLEXIBLE}.*AccountNotFound") as stop:
+        refuse(watch, 1)
+    assert stop.value.exit_code is ExitCode.STOPPED
+
+
+def test_once_something_was_accepted_refusals_are_the_devices_own() -> None:
+    watch = RefusalWatch()
+    watch.accepted(batch())
+    refuse(watch, 10 * ALIKE)
+
+
+def test_another_sku_says_nothing_of_this_one() -> None:
+    watch = RefusalWatch()
+    watch.accepted(batch(sku=LIFETIME))
+    with pytest.raises(StoppedEarly):
+        refuse(watch, ALIKE)
+
+
+def test_refusals_that_differ_and_doubts_do_not_add_up() -> None:
+    watch = RefusalWatch()
+    refuse(watch, ALIKE - 1)
+    for _ in range(ALIKE - 1):
+        watch.refused(batch(), BAD_DEVICE)
+        watch.refused(batch(), AMBIGUOUS)
+    refuse(watch, ALIKE - 1, sku=LIFETIME)

@@ -1,0 +1,103 @@
+"""What of a plan is still to be sent: nothing settled, nothing twice, nothing forgotten."""
+
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchlic.carrier.answers import Outcome
+from batchlic.chunker import format_ranges, parse_ranges
+from batchlic.journal import Attempt, Standing
+from batchlic.journal.standing import standing_of
+from batchlic.pool.remaining import BATCHES_PER_LOOK, Delivery, remaining, rest_of
+from tests.pool.builders import FLEXIBLE, LIFETIME, batch
+from tests.writer.builders import Told, journal_of
+
+SIZE = 8
+
+
+def attempt(seq: int, offsets: list[int] | None, outcome: str | None, *, final: bool = False) -> Attempt:
+    return Attempt(
+        seq=seq,
+        batch_id=1,
+        part="" if offsets is None else format_ranges(offsets),
+        x_request_id="1-000",
+        attempt=1,
+        action="assign",
+        device_count=SIZE if offsets is None else len(offsets),
+        request_sha256="",
+        pace_rps=None,
+        started_at=seq,
+        duration_ms=None,
+        outcome=outcome,
+        final=final,
+        http_status=None,
+        request_id=None,
+        error_code=None,
+        error_message=None,
+        retry_after_s=None,
+    )
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[Attempt]:
+    """Attempts of which the first carries all; a refusal is final where it is of a single device."""
+    parts = st.sets(st.integers(0, SIZE - 1), min_size=1).map(sorted)
+    outcomes = st.sampled_from([*Outcome, None])
+    attempts = []
+    for seq in range(draw(st.integers(0, 12))):
+        offsets = draw(parts) if seq else None
+        outcome = draw(outcomes)
+        final = outcome is Outcome.REFUSED and offsets is not None and len(offsets) == 1
+        attempts.append(attempt(seq, offsets, outcome, final=final))
+    return attempts
+
+
+def carriers(history: list[Attempt], offset: int) -> list[Attempt]:
+    return [a for a in history if not a.part or offset in parse_ranges(a.part)]
+
+
+@given(histories(), st.sampled_from([FLEXIBLE, LIFETIME]))
+def test_just_the_unsettled_devices_are_left_each_once(history: list[Attempt], sku: str) -> None:
+    left = Counter(
+        offset
+        for delivery in rest_of(batch(SIZE, sku=sku), history, {FLEXIBLE})
+        for offset in delivery.batch.offsets
+    )
+    expected = set()
+    for offset in range(SIZE):
+        of_device = carriers(history, offset)
+        standing = standing_of(of_device)
+        is_asked_again = sku == FLEXIBLE and standing is Standing.IN_DOUBT and not of_device[-1].final
+        if standing is Standing.PENDING or is_asked_again:
+            expected.add(offset)
+    assert left == Counter(expected)
+
+
+@given(histories())
+def test_c_what_was_refused_as_it_stands_is_never_sent_as_it_stood(history: list[Attempt]) -> None:
+    for delivery in rest_of(batch(SIZE), history, {FLEXIBLE}):
+        same = [a for a in history if a.part == delivery.batch.part]
+        assert delivery.attempts == len(same)
+        assert delivery.is_refused == (bool(same) and same[-1].outcome == Outcome.REFUSED)
+        assert not (delivery.is_refused and len(delivery.batch.offsets) == 1)
+
+
+def test_a_fresh_journal_leaves_everything_as_it_is() -> None:
+    batches = [batch(batch_id=number) for number in range(1, 4)]
+    assert list(remaining(batches, journal_of([]), {FLEXIBLE})) == [Delivery(b) for b in batches]
+
+
+def test_a_whole_batch_in_doubt_goes_again_as_it_was() -> None:
+    whole = batch(SIZE)
+    assert list(rest_of(whole, [attempt(1, None, None)], {FLEXIBLE})) == [Delivery(whole, attempts=1)]
+    assert list(rest_of(batch(SIZE, sku=LIFETIME), [attempt(1, None, None)], {FLEXIBLE})) == []
+
+
+def test_a_long_plan_is_looked_at_in_stretches() -> None:
+    count = 2 * BATCHES_PER_LOOK + 3
+    sizes = [4] * count
+    done = [Told(number) for number in range(1, count + 1) if number % 3]
+    batches = [batch(batch_id=number) for number in range(1, count + 1)]
+    left = [delivery.batch.batch_id for delivery in remaining(batches, journal_of(done, sizes), {FLEXIBLE})]
+    assert left == list(range(3, count + 1, 3))
