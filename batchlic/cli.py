@@ -15,6 +15,7 @@ import typer
 
 from batchlic.errors import BatchlicError, ExitCode, RefusedToStart
 from batchlic.options import Json, OnSandbox, PlanOptions, RunOptions, flattened
+from batchlic.terminal import printable, printable_lines
 
 if TYPE_CHECKING:
     from batchlic.chunker import Plan
@@ -255,7 +256,7 @@ def _target(rehearsal: "Rehearsal | None") -> Iterator["Target"]:
 
 
 def _ask(question: str) -> None:
-    if not typer.confirm(question, err=True):
+    if not typer.confirm(printable(question), err=True):
         raise RefusedToStart("nothing was sent")
 
 
@@ -289,4 +290,4 @@ def _put(result: object) -> None:
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(printable_lines(text) + "\n")

@@ -166,18 +166,25 @@ def load_job(path: Path, overrides: Overrides) -> Job:
 
 def make_job(content: Mapping[str, Any], overrides: Overrides, *, where: str) -> Job:
     """A job from a job file's content. Raises UsageError; `where` is what the error calls its source."""
-    merged = dict(content)
-    for table, values in overrides.items():
-        given = {key: value for key, value in values.items() if value is not None}
-        if given and isinstance(merged.get(table, {}), dict):
-            merged[table] = {**merged.get(table, {}), **given}
     try:
-        return Job.model_validate(merged)
+        return Job.model_validate(_merged(content, overrides))
     except ValidationError as error:
         problems = "; ".join(
             _explain(problem["loc"], problem["msg"], problem["type"]) for problem in error.errors()
         )
         raise UsageError(f"{where}: {problems}") from None
+
+
+def _merged(content: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The content with what is given in `overrides`, table by table, however deep."""
+    merged = dict(content)
+    for key, value in overrides.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(key, {}), dict):
+            if deeper := _merged(merged.get(key, {}), value):
+                merged[key] = deeper
+        elif value is not None:
+            merged[key] = value
+    return merged
 
 
 def _from_folder(folder: Path, file: object) -> object:

@@ -13,6 +13,7 @@ import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 from batchlic.durable import disk_trouble_explained
+from batchlic.terminal import printable_lines
 
 REDACTED = "[redacted]"
 _SECRET_KEYS = ("authorization", "password", "secret", "token", "vz-m2m-token")
@@ -61,7 +62,7 @@ class RunLog:
         self._path = path
         self._people = people
         self._redaction = Redaction(secrets)
-        self._console = structlog.dev.ConsoleRenderer(colors=people.isatty())
+        self._console = structlog.dev.ConsoleRenderer(colors=False)
 
     def __enter__(self) -> Self:
         with disk_trouble_explained(self._path):
@@ -97,5 +98,5 @@ class RunLog:
                 self._is_whole = False
                 print(f"{self._path}: lines are lost: {error.strerror}", file=self._people)
         if method in {"warning", "error", "critical", "exception"}:
-            print(self._console(logger, method, event), file=self._people)
+            print(printable_lines(str(self._console(logger, method, event))), file=self._people)
         raise structlog.DropEvent

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from batchlic.chunker import Plan
 from batchlic.errors import ExitCode
+from batchlic.terminal import printable
 from batchlic.writer.summary import Summary
 
 _MEANINGS = {
@@ -42,16 +43,11 @@ def describe_plan(plan: Plan, folder: Path | None) -> str:
         lines.append(f"  {_count(sum(plan.rejected.values()), 'row')} rejected: {_listed(plan.rejected)}")
     lines += [
         f"  {_count(group.devices, 'device')} in {group.batches:,} requests: "
-        f"account {group.account_name}, SKU {group.sku_number}"
+        f"account {printable(group.account_name)}, SKU {printable(group.sku_number)}"
         for group in plan.groups
     ]
     lines.append(f"Files: {folder}/" if folder else "Dry run: nothing was sent, nothing is left.")
     return "\n".join(lines)
-
-
-def printable(text: str) -> str:
-    """Text from outside without control characters, which could rewrite the terminal."""
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
 class Line(NamedTuple):

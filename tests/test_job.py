@@ -1,0 +1,160 @@
+"""Jobs: what a file or flags may say, and what is refused with a word of advice."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchlic.carrier.catalogue import Action, Licence
+from batchlic.errors import ExitCode, RefusedToStart, UsageError
+from batchlic.job import Job, load_job, make_job
+from batchlic.options import PlanOptions, RunOptions
+from batchlic.reader import IdKind
+
+LIFETIME, FLEXIBLE = "SIMSec-IoT-Lt", "SIMSec-IoT"
+
+
+def job(**tables: Any) -> Job:  # noqa: ANN401 - whatever a job file may hold
+    content = {"action": "assign", "inventory": {"files": ["fleet.csv"]}, **tables}
+    return make_job(content, {}, where="test")
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "nightly.toml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("tables", "advice"),
+    [
+        ({"inventry": {}}, "inventry: there is no such key; did you mean inventory?"),
+        ({"limits": {"max_rte": 3}}, "limits.max_rte: there is no such key; did you mean max_rate?"),
+        ({"licence": {"acount": "123"}}, "licence.acount: there is no such key; did you mean account?"),
+        ({"limits": {"xyzzy": 3}}, "limits.xyzzy: there is no such key; known: batch_size"),
+        ({"licence": {"sku": "SIMSec-IoT-LT"}}, "unknown SKU SIMSec-IoT-LT; did you mean SIMSec-IoT-Lt?"),
+        ({"inventory": {}}, "inventory.files: is missing"),
+    ],
+)
+def test_what_is_misspelt_is_refused_with_a_suggestion(tables: dict[str, Any], advice: str) -> None:
+    with pytest.raises(UsageError) as error:
+        job(**tables)
+    assert advice in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "bad", "good"),
+    [
+        ("inventory", "files", [[]], [["a.csv"], ["a.csv", "-"]]),
+        ("licence", "account", ["12", "1" * 33], ["123", "1" * 32]),
+        ("limits", "batch_size", [0, 101, 1.5, "many"], [1, 100]),
+        ("limits", "max_concurrency", [0, 1001], [1, 1000]),
+        ("limits", "max_rate", [0, -1, float("nan")], [0.001, 1e6]),
+        ("limits", "fixed_rate", [0, -1], [0.5]),
+        ("limits", "give_up_after", [0, -1], [0.1, 86400]),
+        ("limits", "max_rejects", [-1], [0, 10**9]),
+        ("sandbox", "rate", [0], [1]),
+        ("sandbox", "burst", [0], [1]),
+        ("sandbox", "latency", [-1], [0]),
+    ],
+)
+def test_every_limit_holds_at_its_edges(table: str, key: str, bad: list[Any], good: list[Any]) -> None:
+    others = {"files": ["fleet.csv"]} if table == "inventory" else {}
+    for value in good:
+        assert getattr(getattr(job(**{table: {**others, key: value}}), table), key) == value
+    for value in bad:
+        with pytest.raises(UsageError, match=rf"^test: {table}\.{key}: "):
+            job(**{table: {**others, key: value}})
+
+
+@pytest.mark.parametrize("name", ["", "-x", "a b", "a/b", "../x", "\x1b[31m", "x" * 65])
+def test_a_name_that_could_be_anything_but_a_name_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="name: "):
+        job(name=name)
+
+
+def test_migrate_takes_two_skus_and_the_others_take_one() -> None:
+    assert job(action="migrate", licence={"from_sku": FLEXIBLE, "to_sku": LIFETIME}).action == "migrate"
+    for licence in ({"sku": FLEXIBLE}, {"from_sku": FLEXIBLE}, {}):
+        with pytest.raises(UsageError, match="migrate takes from_sku and to_sku"):
+            job(action="migrate", licence=licence)
+    with pytest.raises(UsageError, match="assign takes sku"):
+        job(licence={"from_sku": FLEXIBLE})
+
+
+def test_a_contract_may_have_skus_of_its_own() -> None:
+    own = job(licence={"sku": "OUR-SKU", "other_skus": {"OUR-SKU": "lifetime"}})
+    assert own.skus["OUR-SKU"] is Licence.LIFETIME
+    with pytest.raises(RefusedToStart):
+        own.require_consent(["OUR-SKU"])
+
+
+def test_e_lifetime_needs_a_yes_and_nothing_else_does() -> None:
+    with pytest.raises(RefusedToStart, match="consent_lifetime = true") as refusal:
+        job().require_consent([FLEXIBLE, LIFETIME])
+    assert refusal.value.exit_code is ExitCode.REFUSED
+    job().require_consent([FLEXIBLE])
+    job(licence={"consent_lifetime": True}).require_consent([LIFETIME])
+
+
+def test_files_are_found_from_the_folder_of_the_job_whatever_the_working_directory(tmp_path: Path) -> None:
+    files = '["../a.csv", "/b.csv", "-", "s3://bucket/c.csv"]'
+    loaded = load_job(write(tmp_path, f'action = "assign"\n[inventory]\nfiles = {files}'), {})
+    assert loaded.inventory.files == [str(tmp_path.parent / "a.csv"), "/b.csv", "-", "s3://bucket/c.csv"]
+    assert loaded.name == "nightly"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("action =", "nightly.toml: not a TOML file"),
+        ('action = "asign"\n[inventory]\nfiles = ["a"]', "nightly.toml: action: "),
+        ('action = "assign"\ninventory = 3', "nightly.toml: inventory: "),
+    ],
+)
+def test_an_error_names_the_file_and_the_key(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(UsageError) as error:
+        load_job(write(tmp_path, text), {})
+    assert words in str(error.value)
+
+
+def test_a_missing_job_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"nowhere\.toml: can't read the job file: No such file"):
+        load_job(tmp_path / "nowhere.toml", {})
+
+
+def test_flags_win_over_the_file_and_leave_alone_what_they_do_not_say(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        f"""
+        action = "assign"
+        inventory = {{files = ["a.csv"], id_kind = "iccid", columns = {{imei = "A", iccid = "B"}}}}
+        licence = {{account = "111", sku = "{FLEXIBLE}"}}
+        limits = {{batch_size = 10, max_rate = 5, max_rejects = 7}}
+        """,
+    )
+    flags = RunOptions(
+        account="222", column=["imei=Device, IMEI=1"], batch_size=20, max_rejects=0, consent_lifetime=True
+    )
+    loaded = load_job(path, flags.overrides())
+    assert (loaded.licence.account, loaded.licence.sku, loaded.licence.consent_lifetime) == (
+        "222",
+        FLEXIBLE,
+        True,
+    )
+    assert (loaded.limits.batch_size, loaded.limits.max_rate, loaded.limits.max_rejects) == (20, 5, 0)
+    assert loaded.inventory.id_kind is IdKind.ICCID
+    columns = {role.value: column for role, column in loaded.inventory.columns.items()}
+    assert columns == {"imei": "Device, IMEI=1", "iccid": "B"}
+    assert load_job(path, PlanOptions().overrides()) == load_job(path, {})
+
+
+@pytest.mark.parametrize("given", ["imei", "imei=", "=x", "mac=x"])
+def test_a_column_flag_says_which_roles_there_are(given: str) -> None:
+    with pytest.raises(UsageError, match="imei, iccid, account, sku"):
+        PlanOptions(column=[given]).overrides()
+
+
+def test_the_action_is_what_its_requests_do() -> None:
+    assert job().request_action is Action.ASSIGN
+    assert job(action="unassign").request_action is Action.UNASSIGN

@@ -1,0 +1,121 @@
+"""Settings: from environment and files of tight permissions, and no secret in what goes wrong."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from batchlic.carrier.auth import Secret
+from batchlic.errors import UsageError
+from batchlic.settings import load_settings
+
+PLANTED = {
+    "BATCHLIC_CLIENT_ID": "planted-id",
+    "BATCHLIC_CLIENT_SECRET": "planted-secret",
+    "BATCHLIC_USERNAME": "planted-user",
+    "BATCHLIC_PASSWORD": "planted-password",
+    "BATCHLIC_ACCESS_TOKEN": "planted-access",
+    "BATCHLIC_SESSION_TOKEN": "planted-session",
+}
+
+
+@pytest.fixture(autouse=True)
+def empty_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No settings, in a folder of its own."""
+    for name in [name for name in os.environ if name.upper().startswith("BATCHLIC_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+def dotenv(path: Path, mode: int = 0o600, **values: str) -> Path:
+    path.write_text("".join(f"{name}={value}\n" for name, value in values.items()))
+    path.chmod(mode)
+    return path
+
+
+def test_all_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in PLANTED.items():
+        monkeypatch.setenv(name, value)
+    settings = load_settings()
+    credentials = settings.credentials()
+    assert credentials.password is not None
+    assert credentials.password.reveal() == "planted-password"
+    assert sorted(settings.secrets()) == sorted(PLANTED.values())
+
+
+def test_f_neither_settings_nor_credentials_show_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in PLANTED.items():
+        monkeypatch.setenv(name, value)
+    settings = load_settings()
+    shown = f"{settings!r} {settings} {settings.credentials()!r} {Secret('planted')!s}"
+    assert "planted" not in shown
+
+
+def test_the_environment_wins_over_files_and_the_credentials_file_over_dotenv(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dotenv(Path(".env"), BATCHLIC_USERNAME="a", BATCHLIC_PASSWORD="a", BATCHLIC_CLIENT_ID="a")
+    secrets = dotenv(tmp_path / "secrets", BATCHLIC_USERNAME="b", BATCHLIC_PASSWORD="b")
+    monkeypatch.setenv("BATCHLIC_CREDENTIALS_FILE", str(secrets))
+    monkeypatch.setenv("BATCHLIC_USERNAME", "c")
+    assert load_settings().secrets() == ["a", "c", "b"]
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o644])
+def test_f_a_file_with_settings_that_others_may_read_is_refused(mode: int) -> None:
+    dotenv(Path(".env"), mode, BATCHLIC_PASSWORD="planted")
+    with pytest.raises(UsageError, match=r"^\.env: .*chmod 600 \.env") as error:
+        load_settings()
+    assert "planted" not in str(error.value)
+
+
+def test_a_dotenv_of_other_programs_is_none_of_our_business() -> None:
+    dotenv(Path(".env"), 0o644, DATABASE_URL="x")
+    assert load_settings().secrets() == []
+
+
+@pytest.mark.parametrize("place", ["environment", ".env"])
+def test_an_unknown_setting_is_refused_with_a_suggestion(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if place == ".env":
+        dotenv(Path(".env"), BATCHLIC_PASWORD="planted")
+    else:
+        monkeypatch.setenv("BATCHLIC_PASWORD", "planted")
+    with pytest.raises(UsageError, match=r"BATCHLIC_PASWORD: .*did you mean BATCHLIC_PASSWORD") as error:
+        load_settings()
+    assert "planted" not in str(error.value)
+
+
+def test_settings_of_the_listener_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BATCHLIC_LISTENER_PORT", "443")
+    load_settings()
+
+
+def test_a_missing_or_unreadable_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BATCHLIC_CREDENTIALS_FILE", str(tmp_path / "nowhere"))
+    with pytest.raises(UsageError, match=r"BATCHLIC_CREDENTIALS_FILE: there is no file .*nowhere"):
+        load_settings()
+    (tmp_path / "nowhere").write_bytes(b"\xff\xfe")
+    with pytest.raises(UsageError, match="nowhere: can't be read: not UTF-8"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    "address", ["ftp://host", "host/api", "http://carrier.example/api", "https://user:planted@host/api", ""]
+)
+def test_f_an_address_that_is_none_or_would_leak_is_refused(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BATCHLIC_BASE_URL", address)
+    with pytest.raises(UsageError, match="BATCHLIC_BASE_URL") as error:
+        load_settings()
+    assert "planted" not in str(error.value)
+
+
+def test_a_slash_at_the_end_makes_no_other_carrier(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BATCHLIC_BASE_URL", "https://carrier.example/api/")
+    assert load_settings().base_url == "https://carrier.example/api"
+
+
+def test_missing_credentials_are_named() -> None:
+    with pytest.raises(UsageError, match="BATCHLIC_CLIENT_ID and BATCHLIC_CLIENT_SECRET"):
+        load_settings().credentials()
