@@ -18,7 +18,7 @@ from batchlic.reader.inventory import SHORT, Block, Inventory, columns_of, empty
 from batchlic.reader.options import ReadOptions, Role
 
 SEPARATORS = ",;\t|"
-BLOCK_BYTES = 8 << 20
+BLOCK_BYTES = 4 << 20
 MAX_RECORD_BYTES = 16 << 20
 """A record longer than this is taken for one whose quote was never closed."""
 SAMPLE = 200

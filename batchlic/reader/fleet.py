@@ -30,11 +30,13 @@ TEXTS_BYTES = 64 << 20
 """How much of the devices, and of each kind of text beside them, stays in memory."""
 MAX_ROWS = 2**32 - 1
 """Ordinals are UInt32."""
-PART_ROWS = 4_000_000
+PART_ROWS = 2_000_000
 MAX_PARTS = 12
 """What needs sorting is sorted in parts, by ranges of its key: of PART_ROWS, or more if they got too many."""
 SAMPLED_ROWS = 100_000
 """Keys by which the ranges are chosen."""
+SLICE_ROWS = 50_000
+"""Sorted devices passed on at once."""
 TOLD_ROWS = 200_000
 """Duplicates and conflicts put into words at once."""
 
@@ -148,7 +150,7 @@ class Fleet:
             rows = self._select(part, *DEVICES, order.alias("order"))
             if self._dropped is not None:
                 rows = rows.filter(~self._dropped.gather(rows["ordinal"]))
-            for some in rows.sort("order").drop("order").iter_slices(PART_ROWS // 16):
+            for some in rows.sort("order").drop("order").iter_slices(SLICE_ROWS):
                 yield some.with_columns(*self._places("ordinal"), rank.alias("rank"))
 
     def rejects(self) -> pl.LazyFrame:

@@ -64,7 +64,9 @@ class Judge:
             return self(block.with_row_index(ROW).filter(~pl.col(ROW).is_in(repeated.implode())).drop(ROW))
         cleaned, rejects = self._through_the_table(doubtful)
         sound = pl.concat([sound, cleaned.select(_sound(rules.clean_values()))]).sort(ROW)
-        return Judged(frame.height, sound, cleaned.select(*ODD), rejects)
+        return Judged(
+            frame.height, sound, cleaned.select(*map(_own, ODD)), rejects.select(*map(_own, REJECTS))
+        )
 
     def _completed(self, block: pl.DataFrame) -> pl.DataFrame:
         """The block with all cells, empty ones null, and with its rows numbered."""
@@ -99,6 +101,11 @@ class Judge:
                 reason = pl.lit(rule.reason.value).alias("reason")
                 rejects.append(rows.select(*ODD, reason, rule.message.alias("message")))
         return cleaned, pl.concat(rejects).sort(ROW)
+
+
+def _own(column: str) -> pl.Expr:
+    """A column with its text copied: a view of a few cells would keep the whole block in memory."""
+    return pl.col(column) + "" if REJECTS[column] == pl.String else pl.col(column)
 
 
 def _sound(values: Mapping[str, pl.Expr]) -> list[pl.Expr]:
