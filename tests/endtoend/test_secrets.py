@@ -1,0 +1,79 @@
+"""Promise F with a real process: a carrier that says back every secret it is told, and none is kept."""
+
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+import anyio
+import psutil
+
+from tests.carrier.script import LICENCES, Exchange, scripted, take
+from tests.endtoend.program import ACCOUNT, FLEXIBLE, begin, end, fleet, statuses
+
+PLANTED = {
+    "BATCHLIC_CLIENT_ID": "planted-id-4711",
+    "BATCHLIC_CLIENT_SECRET": "planted-secret-4711",
+    "BATCHLIC_USERNAME": "planted-user-4711",
+    "BATCHLIC_PASSWORD": "planted-password-4711",
+}
+BASIC = "cGxhbnRlZC1pZC00NzExOnBsYW50ZWQtc2VjcmV0LTQ3MTE="
+TOKENS = ("access-1", "session-1", "access-2", "session-2")
+ANSWERS = (503, 429, 400, 401, 500)
+
+
+@contextmanager
+def echoing_carrier() -> Iterator[str]:
+    """A carrier whose every refusal quotes the credentials, and the headers with their tokens."""
+    number = count()
+    urls: list[str] = []
+    ready, done = threading.Event(), threading.Event()
+    secrets = " ".join([*PLANTED.values(), BASIC])
+
+    async def refuse_some(exchange: Exchange) -> None:
+        if (at := next(number)) >= len(ANSWERS):
+            await take(exchange)
+            return
+        said = f"{exchange.request.headers} {secrets}"
+        body = {"errorCode": f"UnifiedWebService.REQUEST_FAILED.{secrets}", "errorMessage": said}
+        await exchange.say(ANSWERS[at], body, f"X-Echo: {secrets}")
+
+    async def serve() -> None:
+        async with scripted(refuse_some) as carrier:
+            urls.append(carrier.url)
+            ready.set()
+            await anyio.to_thread.run_sync(done.wait)
+
+    thread = threading.Thread(target=anyio.run, args=(serve,))
+    thread.start()
+    try:
+        assert ready.wait(10)
+        yield urls[0]
+    finally:
+        done.set()
+        thread.join()
+
+
+def arguments_of(process: subprocess.Popen[str]) -> list[str]:
+    """The command lines of a process and its children."""
+    parent = psutil.Process(process.pid)
+    return [word for one in (parent, *parent.children(recursive=True)) for word in one.cmdline()]
+
+
+def test_f_no_secret_is_in_any_file_of_a_run_on_any_stream_or_in_a_process_list(tmp_path: Path) -> None:
+    fleet(tmp_path / "fleet.csv", 100)
+    options = ("--account", ACCOUNT, "--sku", FLEXIBLE, "--batch-size", "10", "--run-dir", "run")
+    with echoing_carrier() as url:
+        settings = {"BATCHLIC_BASE_URL": url, **PLANTED}
+        process = begin("assign", "fleet.csv", *options, "--json", settings=settings, cwd=tmp_path)
+        listed = arguments_of(process)
+        ended = end(process)
+    assert "accepted" in statuses(tmp_path / "run").values()
+    told = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    told |= {"stdout": ended.out.encode(), "stderr": ended.err.encode(), "list": " ".join(listed).encode()}
+    assert b"[hidden]" in told["run.log"]
+    for secret in (*PLANTED.values(), BASIC, *TOKENS):
+        assert [name for name, content in told.items() if secret.encode() in content] == [], secret
+    assert LICENCES.encode() not in told["list"]
