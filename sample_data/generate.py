@@ -1,9 +1,9 @@
 """Inventories as an ERP exports them, of any size: right identifiers, and troubles of every common kind.
 
-    python sample_data/generate.py --rows 1000000 --to build/fleet.csv
+    python sample_data/generate.py --rows 1000000 --out fleet-1000000.csv
 
 The same rows and seed give the same bytes, on any machine; `.gz` is compressed. The fleet of `make demo`
-is `--rows 25000 --to sample_data/fleet.csv.gz`.
+is `--rows 25000 --out sample_data/fleet.csv.gz`.
 """
 
 import argparse
@@ -151,11 +151,11 @@ def _troubled(trouble: pl.Expr, right: pl.Expr, wrong: list[pl.Expr]) -> pl.Expr
     return pl.coalesce(*(pl.when(trouble == at).then(cell) for at, cell in enumerate(wrong)), right)
 
 
-def write(rows: int, seed: int, to: Path) -> None:
+def write(rows: int, seed: int, out: Path) -> None:
     """Write a fleet as CSV, gzip-compressed where the name ends with `.gz`."""
-    to.parent.mkdir(parents=True, exist_ok=True)
-    with to.open("wb") as file:
-        if to.suffix == ".gz":
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.open("wb") as file:
+        if out.suffix == ".gz":
             with gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) as packed:
                 _write_csv(rows, seed, cast("IO[bytes]", packed))
         else:
@@ -173,10 +173,10 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     arguments.add_argument("--rows", type=int, default=25_000)
     arguments.add_argument("--seed", type=int, default=1)
-    arguments.add_argument("--to", type=Path, default=Path("sample_data/fleet.csv.gz"))
+    arguments.add_argument("--out", type=Path, default=Path("sample_data/fleet.csv.gz"))
     chosen = arguments.parse_args()
-    write(chosen.rows, chosen.seed, chosen.to)
-    print(f"{chosen.to}: {chosen.rows:,} devices")
+    write(chosen.rows, chosen.seed, chosen.out)
+    print(f"{chosen.out}: {chosen.rows:,} devices")
 
 
 if __name__ == "__main__":
