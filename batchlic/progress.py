@@ -92,6 +92,7 @@ class Reporter:
 
     async def show(self) -> None:
         """Show the run until cancelled."""
+        self._seen.append((anyio.current_time(), self.tally.done))
         if self._screen.isatty():
             await self._show_bar()
         else:

@@ -5,6 +5,7 @@ import secrets
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -203,7 +204,9 @@ async def _submit(
         fixed_rate=limits.fixed_rate,
         on_change=lambda change: _log_pace(logger, change),
     )
-    reporter = Reporter(Tally(journal.identity.planned), pace, logger)
+    accepted, failed = journal.settled()
+    tally = Tally(journal.identity.planned, Counter(accepted=accepted, failed=failed))
+    reporter = Reporter(tally, pace, logger)
     resendable = _resendable(job)
     async with open_client(
         target.base_url, target.credentials, max_connections=limits.max_concurrency

@@ -224,6 +224,17 @@ class Journal:
         with self._reading() as connection:
             return {outcome and Outcome(outcome): count for outcome, count in connection.execute(query)}
 
+    def settled(self) -> tuple[int, int]:
+        """Devices in accepted requests, and in requests refused for good."""
+        of_request = tables.intents.c.device_count
+        sums = [
+            sa.func.coalesce(sa.func.sum(of_request).filter(settled), 0)
+            for settled in (tables.answers.c.outcome == Outcome.ACCEPTED.value, tables.answers.c.final)
+        ]
+        with self._reading() as connection:
+            accepted, failed = connection.execute(sa.select(*sums).select_from(_ANSWERED)).one()
+            return int(accepted), int(failed)
+
     # -- how --------------------------------------------------------------------------------------------
 
     def _commit(self, records: list[Record]) -> None:
@@ -260,6 +271,8 @@ def lay_out(engine: sa.Engine, identity: RunIdentity, *, created_at: int) -> Non
             {"run_id": identity.run_id, "created_at": created_at, "identity": encoded},
         )
 
+
+_ANSWERED = tables.intents.join(tables.answers)
 
 _ATTEMPT_COLUMNS = [
     (tables.intents.c if name in tables.intents.c else tables.answers.c)[name] for name in Attempt._fields

@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from batchlic.carrier.answers import Outcome
 from batchlic.errors import RunFolderError, StoppedEarly
 from batchlic.journal import Ending, Journal
-from tests.journal.builders import ACCEPTED, AMBIGUOUS, CREATED_AT, identity, intent, new_journal
+from tests.journal.builders import ACCEPTED, AMBIGUOUS, CREATED_AT, REFUSED, identity, intent, new_journal
 
 WRITER = """
 import os, sys, anyio
@@ -145,7 +145,19 @@ async def test_a_reopened_journal_tells_the_same(tmp_path: Path) -> None:
         assert [attempt.batch_id for attempt in again.attempts(batches=range(2, 3))] == [2]
         assert again.endings() == [Ending(1, 2, 6), Ending(3, 4, 0)]
         assert again.outcomes() == {Outcome.AMBIGUOUS: 1, None: 1}
+        assert again.settled() == (0, 0)
         assert await again.intend(intent()) == told[-1].seq + 1
+
+
+@pytest.mark.anyio
+async def test_settled_devices_are_counted_by_how_their_request_ended(tmp_path: Path) -> None:
+    with closing(new_journal(tmp_path)) as journal:
+        answers = [(ACCEPTED, False, 3), (ACCEPTED, False, 4), (REFUSED, True, 1), (REFUSED, False, 90)]
+        for answer, final, devices in answers:
+            seq = await journal.intend(intent(device_count=devices))
+            await journal.answer(seq, answer, duration_ms=1.0, final=final)
+        await journal.intend(intent(device_count=50))
+        assert journal.settled() == (7, 1)
 
 
 @pytest.mark.parametrize("seed", range(4))
