@@ -1,0 +1,140 @@
+"""What README and docs claim: commands run as they stand, snippets work, and no key or column is left out."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from batchlic.errors import ExitCode
+from batchlic.job import Inventory, Job, Licensing, Limits, Rehearsal
+from batchlic.writer.schemas import AUDIT, RESULTS
+from batchlic.writer.summary import Summary
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "sample_data" / "README.md"]
+
+
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def commands(program: str) -> list[str]:
+    lines = "".join(blocks("console")).splitlines()
+    return [line[2:] for line in lines if line.startswith(f"$ {program} ")]
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder like a checkout, in which the commands of the README have been typed as they stand."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("sample_data", "jobs", "docs"):
+        (folder / name).symlink_to(ROOT / name)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    for command in commands("batchlic"):
+        done = subprocess.run(
+            shlex.split(command),
+            cwd=folder,
+            env={**os.environ, "PATH": path},
+            capture_output=True,
+            check=False,
+        )
+        # The sample fleet has broken rows: a run ends with 3 unless told how many to allow.
+        assert done.returncode in {ExitCode.OK, ExitCode.INCOMPLETE}, (command, done.stderr.decode())
+    return folder
+
+
+def test_the_readme_shows_batchlic_at_work(checkout: Path) -> None:
+    assert len(commands("batchlic")) >= 3
+    assert (checkout / "runs" / "rehearsal" / "results.parquet").exists()
+
+
+@pytest.mark.parametrize("snippet", blocks("python"))
+def test_the_snippets_of_the_readme_run(snippet: str, checkout: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", snippet], cwd=checkout, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+def test_every_make_target_that_is_named_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    text = "".join(page.read_text() for page in PAGES)
+    named = set(re.findall(r"(?:\$ |`)make ([a-z-]+)", text))
+    assert {"demo", "test"} <= named <= targets
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+        assert target.startswith("http") or (page.parent / target).exists(), target
+
+
+def test_every_option_that_is_named_exists() -> None:
+    known = {"--help"}
+    for command in ("run", "plan", "resume", "status", "sandbox"):
+        done = subprocess.run(
+            [sys.executable, "-m", "batchlic", command, "--help"], capture_output=True, text=True, check=True
+        )
+        known |= set(re.findall(r"--[a-z-]+", done.stdout))
+    for page in PAGES:
+        for line in re.findall(r"(?:\$ |`)batchlic [^`\n]*", page.read_text()):
+            assert set(re.findall(r"(?<= )--[a-z-]+", line)) <= known, line
+
+
+def test_every_exit_code_is_explained() -> None:
+    assert re.findall(r"^\| (\d) \|", README, re.MULTILINE) == [str(int(code)) for code in ExitCode]
+
+
+@pytest.mark.parametrize(
+    ("heading", "table"),
+    [
+        ("Top level", Job),
+        ("[inventory]", Inventory),
+        ("[licence]", Licensing),
+        ("[limits]", Limits),
+        ("[sandbox]", Rehearsal),
+    ],
+)
+def test_every_key_of_a_job_file_is_documented(heading: str, table: type[BaseModel]) -> None:
+    section = (ROOT / "docs" / "jobs.md").read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
+    documented = set(re.findall(r"`([a-z_]+)`", "".join(re.findall(r"^\|([^|]*)\|", section, re.MULTILINE))))
+    keys = {name for name, field in table.model_fields.items() if not _is_table(field.annotation)}
+    assert documented == keys
+
+
+def _is_table(annotation: object) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+@pytest.mark.parametrize(
+    ("file", "columns"),
+    [("results.parquet", RESULTS), ("audit.parquet", AUDIT)],
+    ids=lambda value: str(value)[:15],
+)
+def test_every_column_is_documented(file: str, columns: dict[str, object]) -> None:
+    documented = re.findall(r"`([a-z_0-9]+)`", "".join(_first_cells(file)))
+    assert set(columns) <= set(documented)
+
+
+def test_every_field_of_the_summary_is_documented() -> None:
+    documented = re.findall(r"`([a-z_0-9]+)`", "".join(_first_cells("summary.json")))
+    assert set(Summary.__struct_fields__) == set(documented)
+
+
+def _first_cells(file: str) -> list[str]:
+    section = (ROOT / "docs" / "files.md").read_text().split(f"## {file}\n")[1].split("\n## ")[0]
+    return re.findall(r"^\|([^|]*)\|", section, re.MULTILINE)
+
+
+@pytest.mark.parametrize("job", sorted((ROOT / "jobs").glob("*.toml")), ids=lambda job: job.name)
+def test_every_job_file_is_valid(job: Path) -> None:
+    from batchlic.job import load_job  # noqa: PLC0415 - beside what it checks
+
+    assert load_job(job, {}).name
