@@ -186,6 +186,10 @@ def scribble(data: bytes) -> bytes:
     return data[:4096] + os.urandom(len(data) - 4096)
 
 
+def scribble_on_the_end(data: bytes) -> bytes:
+    return data[:-8192] + os.urandom(8192)
+
+
 def scribble_on_header(data: bytes) -> bytes:
     return os.urandom(100) + data[100:]
 
@@ -194,8 +198,11 @@ def forget_identity(data: bytes) -> bytes:
     return data.replace(b'"run_id":"run-1"', b'"run_ix":"run-1"')
 
 
+DAMAGES = [cut, scribble, scribble_on_the_end, scribble_on_header, forget_identity, lambda _: b""]
+
+
 @pytest.mark.anyio
-@pytest.mark.parametrize("damage", [cut, scribble, scribble_on_header, forget_identity, lambda _: b""])
+@pytest.mark.parametrize("damage", DAMAGES)
 async def test_a_damaged_journal_is_refused_and_left_as_it_is(
     tmp_path: Path, damage: Callable[[bytes], bytes]
 ) -> None:

@@ -87,6 +87,12 @@ def test_one_silent_bad_device_among_a_hundred_costs_at_most_as_many_requests_as
         assert len(carrier.requests) - 1 <= 14
 
 
+def test_a_half_is_not_sent_whole_where_its_sibling_got_through() -> None:
+    carrier = Carrier({99})
+    carrier.deliver(batch(100))
+    assert len(carrier.requests) - 1 == 8
+
+
 def test_named_devices_go_alone_and_the_rest_goes_at_once() -> None:
     carrier = Carrier({3, 5}, naming=2)
     carrier.deliver(batch(8))

@@ -108,11 +108,13 @@ def test_the_devices_of_a_split_batch_go_their_own_ways(tmp_path: Path) -> None:
 
 def test_a_doubt_names_the_request_that_may_have_been_executed(tmp_path: Path) -> None:
     history = [
+        Told(1, outcome="throttled", http_status=429),
         Told(1, outcome="ambiguous", http_status=502),
+        Told(1, outcome="ambiguous", http_status=504),
         Told(1, outcome="refused", final=True, http_status=400),
     ]
     [device] = results_of(tmp_path, history, [1]).rows(named=True)
-    assert (device["status"], device["x_request_id"], device["http_status"]) == ("in_doubt", "1-001", 502)
+    assert (device["status"], device["x_request_id"], device["http_status"]) == ("in_doubt", "1-002", 502)
 
 
 @st.composite
