@@ -54,8 +54,8 @@ bench: bench-plan bench-submit bench-pace ## all benchmarks
 bench-plan: $(INSTALLED) ## planning beside a plain copy and DuckDB: make bench-plan [ROWS=100000000]
 	@$(BIN)/python tests/benchmarks/plan.py $(ROWS)
 
-bench-submit: $(INSTALLED) ## the whole program beside a bare loop of its client
-	@$(BIN)/python tests/benchmarks/submit.py
+bench-submit: $(INSTALLED) ## the whole program beside a bare loop of its client: make bench-submit [DEVICES="100000 1000000"]
+	@$(BIN)/python tests/benchmarks/submit.py $(DEVICES)
 
 bench-pace: $(INSTALLED) ## the pace beside its peers, under every kind of limit
 	@$(BIN)/python tests/benchmarks/pace.py

@@ -42,15 +42,14 @@ class Measured:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--devices", type=int, nargs="+", default=[100_000, 1_000_000])
+    parser.add_argument("devices", type=int, nargs="*", default=[100_000, 1_000_000])
     parser.add_argument("--bare", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.bare is not None:
         anyio.run(_post_all, arguments.bare, backend_options={"use_uvloop": True})
         return
-    print(
-        f"{'devices':>10} {'program':>22} {'bare loop':>22} {'ratio':>6} {'peak memory':>12} {'CPU':>11} {'bare':>8}"
-    )
+    titles = f"{'devices':>10} {'program':>21} {'bare loop':>21} {'ratio':>6} {'peak memory':>12}"
+    print(f"{titles} {'CPU':>11} {'bare':>8}", flush=True)
     for devices in arguments.devices:
         with TemporaryDirectory(prefix="batchlic-bench-") as folder:
             _compare(Path(folder), devices)
