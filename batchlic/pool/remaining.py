@@ -1,7 +1,7 @@
 """What of a plan is still to be sent, given what its journal knows (promises C and D)."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
 from operator import attrgetter
@@ -49,16 +49,14 @@ def rest_of(batch: Batch, attempts: list[Attempt], resendable: Collection[str]) 
 
     A device in doubt that was refused for good since then stays in doubt: asking again is of no use.
     """
-    carriers = [(attempt, _offsets(attempt, batch)) for attempt in attempts]
     groups: defaultdict[str, list[int]] = defaultdict(list)
-    for offset in batch.offsets:
-        of_device = [attempt for attempt, offsets in carriers if offset in offsets]
-        last = of_device[-1] if of_device else None
-        match standing_of(of_device):
+    for offsets, carriers in _fates(batch, attempts):
+        last = carriers[-1] if carriers else None
+        match standing_of(carriers):
             case Standing.PENDING:
-                groups[last.part if last else ""].append(offset)
+                groups[last.part if last else ""].extend(offsets)
             case Standing.IN_DOUBT if last and not last.final and batch.sku_number in resendable:
-                groups[last.part].append(offset)
+                groups[last.part].extend(offsets)
     for offsets in groups.values():
         part = batch if len(offsets) == len(batch.offsets) else batch.take(offsets)
         of_part = [attempt for attempt in attempts if attempt.part == part.part]
@@ -66,5 +64,16 @@ def rest_of(batch: Batch, attempts: list[Attempt], resendable: Collection[str]) 
         yield Delivery(part, attempts=len(of_part), is_refused=is_refused)
 
 
-def _offsets(attempt: Attempt, batch: Batch) -> Collection[int]:
-    return frozenset(parse_ranges(attempt.part)) if attempt.part else batch.offsets
+def _fates(batch: Batch, attempts: list[Attempt]) -> Iterator[tuple[Sequence[int], list[Attempt]]]:
+    """Devices and the attempts that carried them: all together where the batch was never split."""
+    if not any(attempt.part for attempt in attempts):
+        yield batch.offsets, attempts
+        return
+    carried = [
+        frozenset(parse_ranges(attempt.part) if attempt.part else batch.offsets) for attempt in attempts
+    ]
+    for offset in batch.offsets:
+        yield (
+            [offset],
+            [attempt for attempt, offsets in zip(attempts, carried, strict=True) if offset in offsets],
+        )

@@ -41,15 +41,19 @@ def attempt(seq: int, offsets: list[int] | None, outcome: str | None, *, final: 
 
 @st.composite
 def histories(draw: st.DrawFn) -> list[Attempt]:
-    """Attempts of which the first carries all; a refusal is final where it is of a single device."""
-    parts = st.sets(st.integers(0, SIZE - 1), min_size=1).map(sorted)
+    """Attempts of which the first carries all, and none a device that is accepted or was refused alone."""
     outcomes = st.sampled_from([*Outcome, None])
-    attempts = []
+    attempts: list[Attempt] = []
+    unsettled = set(range(SIZE))
     for seq in range(draw(st.integers(0, 12))):
-        offsets = draw(parts) if seq else None
+        if not unsettled:
+            break
+        offsets = draw(st.sets(st.sampled_from(sorted(unsettled)), min_size=1).map(sorted)) if seq else None
         outcome = draw(outcomes)
         final = outcome is Outcome.REFUSED and offsets is not None and len(offsets) == 1
         attempts.append(attempt(seq, offsets, outcome, final=final))
+        if final or outcome is Outcome.ACCEPTED:
+            unsettled -= set(range(SIZE) if offsets is None else offsets)
     return attempts
 
 
