@@ -8,10 +8,12 @@ from enum import Enum
 import anyio
 
 from batchlic.carrier.hints import Quota
+from batchlic.pool.observed import Flight, Observed
+from batchlic.pool.regimes import Pinned, Regime, SlowStart
 from batchlic.pool.spacing import Spacing
 
-_FIRST_BACKOFF = 0.1
-_LONGEST_BACKOFF = 60.0
+_CLOCK_S = 1e-6
+"""Seconds that are as good as now: less than a clock tells apart."""
 
 
 class SignalKind(Enum):
@@ -45,32 +47,30 @@ class PaceChange:
 
 
 class Turn:
-    """The right to send one request, held from `Pace.wait_turn` until `finished` or `abandon`."""
+    """The right to send one request, held from `Pace.wait_turn` until `Pace.finished` or `abandon`."""
 
-    __slots__ = ("_pace", "held", "sent_at")
+    __slots__ = ("_pace", "flight", "held")
 
-    def __init__(self, pace: "Pace", now: float) -> None:
+    def __init__(self, pace: "Pace", flight: Flight) -> None:
         self._pace = pace
+        self.flight = flight
         self.held = True
-        self.sent_at = now
 
     def started(self) -> None:
         """Mark the moment at which the request really leaves; without it the turn's own moment counts."""
-        self.sent_at = anyio.current_time()
+        self.flight.sent_at = anyio.current_time()
 
     def abandon(self) -> None:
-        """Give the slot back without having learnt anything; after `finished` this does nothing."""
-        if self.held:
-            self.held = False
-            self._pace._give_back()  # noqa: SLF001  # a turn is a part of its pace
+        """Give the slot back without having learnt anything; does nothing after `Pace.finished`."""
+        self._pace.give_back(self)
 
 
 class Pace:
-    """Spaces requests, bounds those in flight and pauses all workers when the carrier says so.
+    """Finds the carrier's limit by itself and keeps all workers at it together.
 
-    At most `max_concurrency` requests are in flight, at most `max_rate` start a second; `fixed_rate` pins
-    the rate instead of finding it. `on_change` is called at each change of pace that a person would want
-    to read about.
+    At most `max_concurrency` requests are in flight and at most `max_rate` start a second; `fixed_rate` pins
+    the rate instead of finding it. `Retry-After` is obeyed by everyone. `on_change` is called at each
+    change of pace that a person would want to read about.
     """
 
     def __init__(
@@ -81,65 +81,84 @@ class Pace:
         fixed_rate: float | None = None,
         on_change: Callable[[PaceChange], None] | None = None,
     ) -> None:
-        self._max_concurrency = max_concurrency
-        self._spacing = Spacing(min(fixed_rate or math.inf, max_rate or math.inf))
+        now = anyio.current_time()
+        self._max_rate = min(max_rate or math.inf, fixed_rate or math.inf)
         self._on_change = on_change
-        self._in_flight = 0
-        self._resume_at = -math.inf
-        self._backoff = _FIRST_BACKOFF
+        self._seen = Observed(now, max_concurrency)
+        self._regime: Regime = SlowStart(self._seen) if fixed_rate is None else Pinned(self._seen)
+        self._spacing = Spacing(self._max_rate)
+        self._resume_at = now
+        self._reported = self._regime.reason
         self._head_of_line = anyio.Lock(fast_acquire=True)
         self._changed = anyio.Event()
 
     @property
     def rate(self) -> float:
         """Requests/s now allowed; infinite where only the concurrency binds."""
-        return self._spacing.rate
+        return min(self._regime.rate(), self._max_rate)
 
     @property
     def concurrency(self) -> int:
         """Requests now allowed in flight."""
-        return self._max_concurrency
+        return self._regime.concurrency()
 
     async def wait_turn(self) -> Turn:
         """Wait until one more request may start, first come first served; its slot is then taken."""
         async with self._head_of_line:
-            while (delay := self._delay(anyio.current_time())) > 0:
+            while (delay := self._delay()) > _CLOCK_S:
                 self._changed = anyio.Event()
                 with anyio.move_on_after(delay):
                     await self._changed.wait()
-            now = anyio.current_time()
-            self._spacing.take(now)
-            self._in_flight += 1
-            return Turn(self, now)
+            flight = self._seen.takes_off()
+            self._spacing.take(flight.sent_at)
+            self._regime.left(flight)
+            return Turn(self, flight)
 
     def finished(self, turn: Turn, signal: Signal) -> None:
         """Give the slot of `turn` back and learn from how its request ended."""
-        turn.abandon()
-        if signal.kind is SignalKind.THROTTLED:
-            self._pause(anyio.current_time(), turn, signal)
-        elif signal.kind is SignalKind.DELIVERED:
-            self._backoff = _FIRST_BACKOFF
+        if not turn.held:
+            return
+        seen = self._seen
+        seen.now = anyio.current_time()
+        self.give_back(turn)
+        self._pause(signal)
+        if signal.kind is SignalKind.DELIVERED:
+            seen.delivered(turn.flight)
+            self._regime = self._regime.delivered(turn.flight)
+        elif signal.kind is SignalKind.THROTTLED:
+            seen.throttled(turn.flight, max(0.0, self._resume_at - seen.now))
+            self._regime = self._regime.throttled(turn.flight)
+        self._report(self._regime.reason)
 
-    def _delay(self, now: float) -> float:
-        if self._in_flight >= self._max_concurrency:
+    def give_back(self, turn: Turn) -> None:
+        """Free the slot of `turn`, once."""
+        if turn.held:
+            turn.held = False
+            self._seen.in_flight -= 1
+            self._changed.set()
+
+    def _delay(self) -> float:
+        now = self._seen.now = anyio.current_time()
+        if now < self._resume_at:
+            return self._resume_at - now
+        if self._seen.in_flight >= self._regime.concurrency():
             return math.inf
-        return max(self._resume_at - now, self._spacing.delay(now))
+        wait = self._regime.wait()
+        self._spacing.rate = self.rate
+        return max(wait, self._spacing.delay(now))
 
-    def _pause(self, now: float, turn: Turn, signal: Signal) -> None:
-        pause = signal.retry_after_s
-        if pause is None:
-            if turn.sent_at < self._resume_at:
-                return
-            pause = self._backoff
-            self._backoff = min(2 * self._backoff, _LONGEST_BACKOFF)
+    def _pause(self, signal: Signal) -> None:
+        """Obey `Retry-After`, or a quota that is used up."""
+        now, quota = self._seen.now, signal.quota
+        pause = signal.retry_after_s or 0.0
+        if quota is not None and quota.remaining == 0:
+            pause = max(pause, quota.reset_s or 0.0)
         if now + pause > self._resume_at:
+            if self._resume_at <= now < now + pause:
+                self._report(f"everyone waits {pause:.3g} s: the carrier says so")
             self._resume_at = now + pause
-            self._report(now, f"throttled: pause of {pause:.1f} s")
 
-    def _give_back(self) -> None:
-        self._in_flight -= 1
-        self._changed.set()
-
-    def _report(self, now: float, reason: str) -> None:
-        if self._on_change is not None:
-            self._on_change(PaceChange(now, self.rate, self.concurrency, reason))
+    def _report(self, reason: str) -> None:
+        if self._on_change is not None and reason != self._reported:
+            self._reported = reason
+            self._on_change(PaceChange(self._seen.now, self.rate, self.concurrency, reason))

@@ -3,7 +3,7 @@
 https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm
 """
 
-_TOLERANCE = 0.02
+_TOLERANCE = 0.005
 """Seconds of lateness that may be caught up, since timers of event loops fire late."""
 
 

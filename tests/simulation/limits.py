@@ -1,0 +1,70 @@
+"""A carrier in virtual time: the sandbox's own limits and latency, without the wire."""
+
+import heapq
+import math
+from dataclasses import replace
+
+import anyio
+
+from batchlic.pool.pace import Signal, SignalKind
+from batchlic.sandbox.config import RetryHint, SandboxConfig
+from batchlic.sandbox.limits import Gate, Latency, Throttled
+
+NETWORK_S = 0.001
+"""Seconds on the wire, there and back; a refusal takes no more, an answer the carrier's latency too."""
+
+
+class SimulatedCarrier:
+    """Answers calls as the sandbox would, and remembers them."""
+
+    def __init__(self, config: SandboxConfig) -> None:
+        self.admitted: list[float] = []
+        """When each call that came in arrived."""
+        self.throttled: list[float] = []
+        """When each call that was kept out arrived."""
+        self._hint = config.retry_hint
+        self._gate = Gate(config)
+        self._latency = Latency(config)
+
+    async def call(self) -> Signal:
+        """One request, from leaving to its answer."""
+        await anyio.sleep(NETWORK_S / 2)
+        now = anyio.current_time()
+        try:
+            self._gate.enter(now)
+        except Throttled as refusal:
+            self.throttled.append(now)
+            await anyio.sleep(NETWORK_S / 2)
+            told = None if self._hint is RetryHint.NOTHING else float(math.ceil(refusal.wait_s))
+            return Signal(SignalKind.THROTTLED, retry_after_s=told)
+        self.admitted.append(now)
+        try:
+            await anyio.sleep(self._latency.of(self._gate.inside))
+        finally:
+            self._gate.leave()
+        await anyio.sleep(NETWORK_S / 2)
+        return Signal(SignalKind.DELIVERED)
+
+
+def ideal_seconds(config: SandboxConfig, requests: int, *, max_concurrency: int, start: float) -> float:
+    """The least time for `requests`: each sent at the very moment at which the limit lets it in."""
+    gate, latency = Gate(replace(config, count_throttled=False)), Latency(config)
+    leaving: list[float] = []
+    now = start
+    for _ in range(requests):
+        while True:
+            while leaving and leaving[0] <= now:
+                heapq.heappop(leaving)
+                gate.leave()
+            if gate.inside >= max_concurrency:
+                now = leaving[0]
+                continue
+            try:
+                gate.enter(now)
+            except Throttled as refusal:
+                changes = [start + at for at, _ in config.changes if start + at > now]
+                now = min([now + refusal.wait_s, *changes, *leaving[:1]]) + 1e-9
+            else:
+                break
+        heapq.heappush(leaving, now + latency.of(gate.inside))
+    return max(leaving) - start + NETWORK_S
