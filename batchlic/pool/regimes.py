@@ -192,10 +192,10 @@ class Paced(Regime):
     """The rate at which requests were let in since the last refusal, with CUBIC's probing around it."""
 
     def __init__(
-        self, seen: Observed, rate: float, *, probe_s: float | None = None, is_settled: bool = False
+        self, seen: Observed, rate: float, *, probe_s: float | None = None, is_no_window: bool = False
     ) -> None:
         super().__init__(seen)
-        self._is_settled = is_settled
+        self._is_no_window = is_no_window
         self._peak = rate
         self._probe_s = probe_s or self._probing_time()
         self._since = self._latest = seen.now
@@ -229,7 +229,7 @@ class Paced(Regime):
         """See Regime."""
         seen = self._seen
         if not seen.refusals_are_costly and seen.all_is_refused:
-            return Waiting(seen, self._peak if self._is_settled else None)
+            return Waiting(seen, 0.95 * self._peak if self._is_no_window else None)
         if flight.sent_at <= self._since or self._admitted < 10:
             return self
         self._refused_above = self._refused_above + 1 if flight.company > self._most_company else 0
@@ -249,7 +249,6 @@ class Paced(Regime):
         self._probe_s = self._probing_time()
         self._since = self._latest = self._seen.now
         self._admitted = self._most_company = 0
-        self._is_settled = True
 
     def _probing_time(self) -> float:
         """Seconds in which the rate doubles if nothing is refused."""
@@ -280,7 +279,7 @@ class Waiting(Regime):
         seen, last = self._seen, self._seen.stretch
         seen.open_stretch(Stretch(seen.now, after_refusals=True, sent=1, delivered=1))
         if self._rate is not None:
-            return Paced(seen, self._rate, is_settled=True)
+            return Paced(seen, self._rate, is_no_window=True)
         if not last.after_refusals:
             return SlowStart(seen)
         period = seen.now - last.opened
@@ -325,6 +324,7 @@ class Windowed(Regime):
         self._windows_until_more = 1
         self._used_up = False
         self._too_early: Attempts | None = None
+        self._refused_early = False
         self._contradictions = 0
         self.reason = self._describe()
 
@@ -390,9 +390,10 @@ class Windowed(Regime):
         if stretch.admitted >= (0.4 if seen.refusals_are_costly else 0.9) * self._quota:
             self._used_up = True
             return self
-        self._contradictions += stretch.admitted > 2
+        self._refused_early = stretch.admitted > 2
+        self._contradictions += self._refused_early
         if self._contradictions > (0 if seen.refusals_are_costly else 3):
-            return Paced(seen, self._quota / self._period, probe_s=2.0, is_settled=True)
+            return Paced(seen, self._quota / self._period, probe_s=2.0, is_no_window=True)
         self._too_early = Attempts(seen, 0.01 * self._period)
         return self
 
@@ -407,9 +408,9 @@ class Windowed(Regime):
         if self._more:
             self._windows_until_more += int(max(100 / self._quota, 50 * seen.pause / self._period))
         self._windows_until_more -= 1
-        if not stretch.refused:
+        if not self._refused_early:
             self._contradictions = 0
-        self._more, self._used_up, self._too_early = 0, False, None
+        self._more, self._used_up, self._refused_early, self._too_early = 0, False, False, None
         seen.open_stretch(Stretch(opened, after_refusals=True))
 
     def _describe(self) -> str:
