@@ -150,7 +150,7 @@ def sequential() -> Send:
 
     async def send(call: Call) -> None:
         async with lock:
-            while _is_throttled(await call()):
+            while _is_throttled(await call()):  # noqa: ASYNC110 - a peer that knows no better
                 await anyio.sleep(1.0)
 
     return send
@@ -177,7 +177,7 @@ class _Detector:
 
 async def _take(limiter: ClientRateLimiter, bucket: TokenBucket) -> None:
     """What `limiter.on_sending_request` does, waiting in virtual time."""
-    while limiter._enabled:  # noqa: ASYNC110 - a bucket has no event, only a time
+    while limiter._enabled:
         try:
             bucket.acquire(block=False)
         except CapacityNotAvailableError:
