@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from heapq import merge
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from urllib.parse import quote
@@ -20,6 +22,7 @@ from batchlic.durable import replacing
 from batchlic.errors import RunFolderError, StoppedEarly
 from batchlic.journal import tables
 from batchlic.journal.groupcommit import GroupCommit
+from batchlic.journal.settlement import Settlement, Verdict
 
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -27,6 +30,14 @@ if TYPE_CHECKING:
 
 Row: TypeAlias = dict[str, Any]
 Offload: TypeAlias = Callable[[Callable[[list["Record"]], None], list["Record"]], Awaitable[None]]
+
+
+class Input(msgspec.Struct, frozen=True, kw_only=True):
+    """One inventory as the run began with it; size in bytes and hash are None where it is no file."""
+
+    name: str
+    size: int | None = None
+    sha256: str | None = None
 
 
 class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +49,7 @@ class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
     """Base URL, or `sandbox`: a run never goes on against another carrier than it began with."""
     job: dict[str, Any]
     """The job as given, so that it can be resumed without its file."""
+    inputs: list[Input] = []
     plan_sha256: str
     sources: list[tuple[str, int]]
     """Name and data rows of each inventory."""
@@ -90,6 +102,10 @@ class Attempt(NamedTuple):
     retry_after_s: float | None
 
 
+Event: TypeAlias = Attempt | Settlement
+"""What a run's history consists of, in the order of `seq`."""
+
+
 class Ending(NamedTuple):
     """How one sitting of the run ended; times in microseconds since 1970, UTC."""
 
@@ -117,7 +133,10 @@ class Journal:
         self._connection = engine.connect()
         """The writer's own: reads have theirs, so that they never meet a commit under way in its thread."""
         self._writer: GroupCommit[Record] = GroupCommit(self._commit, offload=offload)
-        self._last_seq: int = self._scalar(sa.select(sa.func.max(tables.intents.c.seq))) or 0
+        self._last_seq: int = max(
+            self._scalar(sa.select(sa.func.max(table.c.seq))) or 0
+            for table in (tables.intents, tables.settlements)
+        )
 
     @classmethod
     def create(cls, path: Path, identity: RunIdentity, *, created_at: int) -> Journal:
@@ -176,10 +195,33 @@ class Journal:
         }
         await self._writer.write(Record(tables.answers, row))
 
-    def end(self, ending: Ending) -> None:
-        """Write down how this sitting of the run ended."""
+    def settle(
+        self,
+        parts: Iterable[tuple[int, str, int]],
+        verdict: Verdict,
+        *,
+        settled_by: str,
+        reason: str,
+        settled_at: int,
+    ) -> None:
+        """Write down what the operator decided of some parts: batch, row ranges and devices each."""
+        decided = [
+            Settlement(seq, *part, verdict.value, settled_by, reason, settled_at)
+            for seq, part in enumerate(parts, start=self._last_seq + 1)
+        ]
         with self._transaction():
-            self._connection.execute(tables.endings.insert(), [ending._asdict()])
+            self._connection.execute(tables.settlements.insert(), [row._asdict() for row in decided])
+        self._last_seq = decided[-1].seq
+
+    def end(self, ending: Ending, *, seals: Mapping[str, str] | None = None) -> None:
+        """Write down how this sitting of the run ended, and the SHA-256 of each file that it left."""
+        row = {
+            **ending._asdict(),
+            "last_seq": self._last_seq,
+            "seals": msgspec.json.encode(seals or {}).decode(),
+        }
+        with self._transaction():
+            self._connection.execute(tables.endings.insert(), [row])
 
     # -- what a run reads -------------------------------------------------------------------------------
 
@@ -200,19 +242,41 @@ class Journal:
             return [Ending(*row) for row in connection.execute(query)]
 
     @property
+    def last_word(self) -> Ending | None:
+        """The last ending, unless the history goes on after it: then a sitting is at work or was killed."""
+        last_seq = self._scalar(sa.select(tables.endings.c.last_seq).order_by(tables.endings.c.id.desc()))
+        return self.endings()[-1] if last_seq == self._last_seq else None
+
+    def seals(self) -> dict[str, str]:
+        """File: SHA-256, as the last ending left it; empty before that."""
+        found = self._scalar(sa.select(tables.endings.c.seals).order_by(tables.endings.c.id.desc()))
+        return msgspec.json.decode(found or "{}", type=dict[str, str])
+
+    def check(self) -> list[str]:
+        """What SQLite finds wrong with the database, indexes included; empty if nothing is."""
+        with self._reading() as connection:
+            found = connection.exec_driver_sql("PRAGMA integrity_check").scalars().all()
+        return [] if found == ["ok"] else [str(line) for line in found]
+
+    @property
     def is_fresh(self) -> bool:
         """Whether nothing was ever intended."""
         return self._last_seq == 0
 
+    def history(self, *, batches: range | None = None) -> Iterator[Event]:
+        """All attempts and settlements in their order, or those of some batches, batch by batch; lazily."""
+        attempts = self.attempts(batches=batches)
+        if self._scalar(sa.select(tables.settlements.c.seq).limit(1)) is None:
+            return attempts
+        query = sa.select(*(tables.settlements.c[name] for name in Settlement._fields))
+        settlements = map(Settlement._make, self._rows(query, tables.settlements, batches))
+        order = attrgetter("seq") if batches is None else attrgetter("batch_id", "seq")
+        return merge(attempts, settlements, key=order)
+
     def attempts(self, *, batches: range | None = None) -> Iterator[Attempt]:
         """All attempts in the order they were made, or those of some batches, batch by batch; read lazily."""
         query = sa.select(*_ATTEMPT_COLUMNS).select_from(tables.intents.outerjoin(tables.answers))
-        if batches is not None:
-            query = query.where(tables.intents.c.batch_id.between(batches.start, batches.stop - 1))
-            query = query.order_by(tables.intents.c.batch_id)
-        with self._reading() as connection:
-            for rows in connection.execute(query.order_by(tables.intents.c.seq)).partitions(1000):
-                yield from map(Attempt._make, rows)
+        return map(Attempt._make, self._rows(query, tables.intents, batches))
 
     def outcomes(self) -> Mapping[Outcome | None, int]:
         """How many requests ended how; None counts intents without an answer."""
@@ -245,6 +309,14 @@ class Journal:
                 self._connection.execute(tables.intents.insert(), intents)
             if answers:
                 self._connection.execute(tables.answers.insert(), answers)
+
+    def _rows(self, query: sa.Select[Any], table: sa.Table, batches: range | None) -> Iterator[sa.Row[Any]]:
+        if batches is not None:
+            query = query.where(table.c.batch_id.between(batches.start, batches.stop - 1))
+            query = query.order_by(table.c.batch_id)
+        with self._reading() as connection:
+            for rows in connection.execute(query.order_by(table.c.seq)).partitions(1000):
+                yield from rows
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Protocol
 
 from batchlic.carrier.answers import Outcome
+from batchlic.journal.settlement import Settlement, Verdict
 
 
 class Standing(Enum):
@@ -31,18 +32,28 @@ class Answered(Protocol):
     def final(self) -> bool | None: ...  # noqa: D102
 
 
-def standing_of(attempts: Iterable[Answered]) -> Standing:
-    """Where a device stands after all the attempts that carried it, in the order they were made.
+_SETTLED = {
+    Verdict.ACCEPTED: Standing.ACCEPTED,
+    Verdict.FAILED: Standing.FAILED,
+    Verdict.RESEND: Standing.PENDING,
+}
+
+
+def standing_of(history: Iterable[Answered | Settlement]) -> Standing:
+    """Where a device stands after all that was sent for it and decided of it, in that order.
 
     Accepted once is accepted. A doubt is not taken away by a later refusal or throttling: those speak only
     of their own attempt. Throttled, unavailable and unauthorized attempts were not executed and say nothing.
+    Otherwise the operator's last word counts; sending again leaves what came before as doubtful as it was.
     """
-    standing = Standing.PENDING
-    for attempt in attempts:
-        if attempt.outcome == Outcome.ACCEPTED:
+    standing, was_doubtful = Standing.PENDING, False
+    for event in history:
+        if isinstance(event, Settlement):
+            standing = _SETTLED[Verdict(event.verdict)]
+        elif event.outcome == Outcome.ACCEPTED:
             return Standing.ACCEPTED
-        if attempt.outcome is None or attempt.outcome == Outcome.AMBIGUOUS:
-            standing = Standing.IN_DOUBT
-        elif attempt.outcome == Outcome.REFUSED and attempt.final and standing is Standing.PENDING:
-            standing = Standing.FAILED
+        elif event.outcome is None or event.outcome == Outcome.AMBIGUOUS:
+            standing, was_doubtful = Standing.IN_DOUBT, True
+        elif event.outcome == Outcome.REFUSED and event.final and standing is Standing.PENDING:
+            standing = Standing.IN_DOUBT if was_doubtful else Standing.FAILED
     return standing

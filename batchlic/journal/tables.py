@@ -1,7 +1,8 @@
 """The journal's tables: append-only, nothing in them is ever changed.
 
 `intents` holds what was about to be sent, `answers` what came back: one answer an intent at most, none where
-the answer is not known. Times are microseconds since 1970 in UTC.
+the answer is not known. `settlements` holds what an operator decided of such intents; its `seq` counts on
+from theirs, so that the two make one history. Times are microseconds since 1970 in UTC.
 """
 
 from sqlalchemy import (
@@ -35,6 +36,8 @@ endings = Table(
     Column("started_at", BigInteger, nullable=False, comment="when this sitting of the run began"),
     Column("ended_at", BigInteger, nullable=False),
     Column("exit_code", Integer, nullable=False),
+    Column("last_seq", BigInteger, nullable=False, comment="of the history that this ending speaks of"),
+    Column("seals", Text, nullable=False, comment="SHA-256 of each file that was left, as a JSON object"),
 )
 
 intents = Table(
@@ -65,4 +68,18 @@ answers = Table(
     Column("error_code", String),
     Column("error_message", Text),
     Column("retry_after_s", Float),
+)
+
+settlements = Table(
+    "settlements",
+    metadata,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("batch_id", Integer, nullable=False),
+    Column("part", Text, nullable=False, comment="as in intents"),
+    Column("device_count", Integer, nullable=False),
+    Column("verdict", String, nullable=False),
+    Column("settled_by", String, nullable=False, comment="the operating system's name of the user"),
+    Column("reason", Text, nullable=False),
+    Column("settled_at", BigInteger, nullable=False),
+    Index("settlements_by_batch", "batch_id"),
 )

@@ -8,7 +8,7 @@ from operator import attrgetter
 
 from batchlic.carrier.answers import Outcome
 from batchlic.chunker import Batch, parse_ranges
-from batchlic.journal import Attempt, Journal, Standing
+from batchlic.journal import Attempt, Event, Journal, Settlement, Standing
 from batchlic.journal.standing import standing_of
 
 BATCHES_PER_LOOK = 500
@@ -31,49 +31,53 @@ class Delivery:
 def remaining(batches: Iterable[Batch], journal: Journal, resendable: Collection[str]) -> Iterator[Delivery]:
     """What is left to deliver of `batches`, in their order.
 
-    Accepted and failed devices are left out, and those in doubt unless their SKU is `resendable`.
+    Accepted and failed devices are left out, and those in doubt unless their SKU is `resendable` or the
+    operator has settled that they are to be sent again.
     """
     if journal.is_fresh:
         yield from map(Delivery, batches)
         return
     batches = iter(batches)
     while group := list(islice(batches, BATCHES_PER_LOOK)):
-        attempts = journal.attempts(batches=range(group[0].batch_id, group[-1].batch_id + 1))
-        of_batch = {key: list(found) for key, found in groupby(attempts, key=attrgetter("batch_id"))}
+        history = journal.history(batches=range(group[0].batch_id, group[-1].batch_id + 1))
+        of_batch = {key: list(found) for key, found in groupby(history, key=attrgetter("batch_id"))}
         for batch in group:
             yield from rest_of(batch, of_batch.get(batch.batch_id, []), resendable)
 
 
-def rest_of(batch: Batch, attempts: list[Attempt], resendable: Collection[str]) -> Iterator[Delivery]:
+def rest_of(batch: Batch, history: Sequence[Event], resendable: Collection[str]) -> Iterator[Delivery]:
     """What is left of one batch: its unsettled devices, grouped by the part that carried them last.
 
-    A device in doubt that was refused for good since then stays in doubt: asking again is of no use.
+    A device in doubt that was refused for good since then stays in doubt: asking again is of no use. Where
+    the operator asks for it all the same, its part is sent as it was.
     """
-    groups: defaultdict[str, list[int]] = defaultdict(list)
-    for offsets, carriers in _fates(batch, attempts):
+    groups: defaultdict[tuple[str, bool], list[int]] = defaultdict(list)
+    for alike, events in _alike(batch, history):
+        carriers = [event for event in events if isinstance(event, Attempt)]
         last = carriers[-1] if carriers else None
-        match standing_of(carriers):
+        is_asked_for = bool(events) and isinstance(events[-1], Settlement)
+        match standing_of(events):
             case Standing.PENDING:
-                groups[last.part if last else ""].extend(offsets)
+                groups[last.part if last else "", is_asked_for].extend(alike)
             case Standing.IN_DOUBT if last and not last.final and batch.sku_number in resendable:
-                groups[last.part].extend(offsets)
-    for offsets in groups.values():
+                groups[last.part, is_asked_for].extend(alike)
+    attempts = [event for event in history if isinstance(event, Attempt)]
+    for (_, is_asked_for), offsets in groups.items():
         part = batch if len(offsets) == len(batch.offsets) else batch.take(offsets)
         of_part = [attempt for attempt in attempts if attempt.part == part.part]
-        is_refused = bool(of_part) and of_part[-1].outcome == Outcome.REFUSED
-        yield Delivery(part, attempts=len(of_part), is_refused=is_refused)
+        was_refused = bool(of_part) and of_part[-1].outcome == Outcome.REFUSED
+        yield Delivery(part, attempts=len(of_part), is_refused=was_refused and not is_asked_for)
 
 
-def _fates(batch: Batch, attempts: list[Attempt]) -> Iterator[tuple[Sequence[int], list[Attempt]]]:
-    """Devices and the attempts that carried them: all together where the batch was never split."""
-    if not any(attempt.part for attempt in attempts):
-        yield batch.offsets, attempts
+def _alike(batch: Batch, history: Sequence[Event]) -> Iterator[tuple[Sequence[int], Sequence[Event]]]:
+    """Devices that have one history, with it: all of them where the batch was never split."""
+    if not any(event.part for event in history):
+        yield batch.offsets, history
         return
-    carried = [
-        frozenset(parse_ranges(attempt.part) if attempt.part else batch.offsets) for attempt in attempts
-    ]
+    events = [(event, _offsets(event, batch)) for event in history]
     for offset in batch.offsets:
-        yield (
-            [offset],
-            [attempt for attempt, offsets in zip(attempts, carried, strict=True) if offset in offsets],
-        )
+        yield (offset,), [event for event, offsets in events if offset in offsets]
+
+
+def _offsets(event: Event, batch: Batch) -> Collection[int]:
+    return frozenset(parse_ranges(event.part)) if event.part else batch.offsets

@@ -1,4 +1,4 @@
-"""What became of each device of a batch, from the attempts that carried it."""
+"""What became of each device of a batch, from the attempts that carried it and what was decided of them."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -7,13 +7,13 @@ from operator import attrgetter
 from typing import Any
 
 from batchlic.chunker import parse_ranges
-from batchlic.journal import Attempt, Standing
+from batchlic.journal import Attempt, Event, Settlement, Standing, Verdict
 from batchlic.journal.standing import standing_of
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceOutcome:
-    """The fields of results.parquet that attempts decide; times in microseconds since 1970, UTC."""
+    """The fields of results.parquet that the history decides; times in microseconds since 1970, UTC."""
 
     x_request_id: str
     request_id: str | None
@@ -25,27 +25,35 @@ class DeviceOutcome:
     first_attempt_at: int
     last_attempt_at: int
     settled_at: int | None
+    settled_by: str | None
 
 
-def outcomes_of_batches(attempts: Iterable[Attempt]) -> Iterator[tuple[int, int | None, DeviceOutcome]]:
+def outcomes_of_batches(history: Iterable[Event]) -> Iterator[tuple[int, int | None, DeviceOutcome]]:
     """Batch, offset and outcome; offset None speaks for every device of a batch that was never split.
 
-    `attempts` come batch by batch, in the order they were made.
+    `history` comes batch by batch, in the order of its events.
     """
-    for batch_id, group in groupby(attempts, key=attrgetter("batch_id")):
+    for batch_id, group in groupby(history, key=attrgetter("batch_id")):
         of_batch = list(group)
-        if all(attempt.part == "" for attempt in of_batch):
+        if all(event.part == "" for event in of_batch):
             yield batch_id, None, outcome_of(of_batch)
             continue
         for offset, of_device in _by_offset(of_batch).items():
             yield batch_id, offset, outcome_of(of_device)
 
 
-def outcome_of(attempts: list[Attempt]) -> DeviceOutcome:
-    """The outcome of a device that these attempts carried, at least one, in the order they were made."""
-    standing = standing_of(attempts)
-    decisive = _decisive(attempts, standing)
-    is_settled = standing in {Standing.ACCEPTED, Standing.FAILED} and decisive.duration_ms is not None
+def outcome_of(history: list[Event]) -> DeviceOutcome:
+    """The outcome of a device of this history: at least one attempt that carried it comes first."""
+    standing = standing_of(history)
+    attempts = [event for event in history if isinstance(event, Attempt)]
+    settlement = _settlement(history)
+    decisive = _decisive(attempts, standing if settlement is None else Standing.IN_DOUBT)
+    if settlement is not None:
+        settled_at: int | None = settlement.settled_at
+    elif standing in {Standing.ACCEPTED, Standing.FAILED} and decisive.duration_ms is not None:
+        settled_at = decisive.started_at + round(decisive.duration_ms * 1000)
+    else:
+        settled_at = None
     return DeviceOutcome(
         x_request_id=decisive.x_request_id,
         request_id=decisive.request_id,
@@ -56,8 +64,15 @@ def outcome_of(attempts: list[Attempt]) -> DeviceOutcome:
         attempts=len(attempts),
         first_attempt_at=attempts[0].started_at,
         last_attempt_at=attempts[-1].started_at,
-        settled_at=decisive.started_at + round((decisive.duration_ms or 0) * 1000) if is_settled else None,
+        settled_at=settled_at,
+        settled_by=settlement.settled_by if settlement is not None else None,
     )
+
+
+def _settlement(history: list[Event]) -> Settlement | None:
+    """The operator's decision that stands; after `resend` nothing is settled."""
+    last = history[-1]
+    return last if isinstance(last, Settlement) and last.verdict != Verdict.RESEND else None
 
 
 def _decisive(attempts: list[Attempt], standing: Standing) -> Attempt:
@@ -68,14 +83,14 @@ def _decisive(attempts: list[Attempt], standing: Standing) -> Attempt:
     return attempts[-1]
 
 
-def _by_offset(attempts: list[Attempt]) -> dict[int, list[Attempt]]:
-    """The attempts that carried each device of a split batch; one of the whole batch carried all of them."""
-    size = max(attempt.device_count for attempt in attempts)
-    carried: dict[int, list[Attempt]] = {offset: [] for offset in range(size)}
-    for attempt in attempts:
-        for offset in parse_ranges(attempt.part) if attempt.part else range(size):
-            carried[offset].append(attempt)
-    return carried
+def _by_offset(history: list[Event]) -> dict[int, list[Event]]:
+    """The events that concern each device of a split batch; one of the whole batch concerns all of them."""
+    size = max(event.device_count for event in history)
+    of_device: dict[int, list[Event]] = {offset: [] for offset in range(size)}
+    for event in history:
+        for offset in parse_ranges(event.part) if event.part else range(size):
+            of_device[offset].append(event)
+    return of_device
 
 
 def as_row(outcome: DeviceOutcome) -> tuple[Any, ...]:

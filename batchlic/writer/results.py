@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from batchlic.chunker import read_whole_batches
-from batchlic.journal import Attempt, Journal, Standing
+from batchlic.journal import Event, Journal, Standing
 from batchlic.writer.outcomes import DeviceOutcome, as_row, outcomes_of_batches
 from batchlic.writer.schemas import RESULTS, Schema
 from batchlic.writer.tables import write_table
@@ -16,7 +16,7 @@ _OUTCOME: Schema = {
     name: pl.Int64() if isinstance(RESULTS[name], pl.Datetime) else RESULTS[name]
     for name in DeviceOutcome.__slots__
 }
-"""The columns that attempts decide, times still as the journal has them: microseconds since 1970."""
+"""The columns that the history decides, times still as the journal has them: microseconds since 1970."""
 
 _BATCH: Schema = {"batch_id": pl.UInt32()}
 _OFFSET: Schema = {"offset": pl.Int64()}
@@ -36,14 +36,14 @@ def _frames(plan: Path, journal: Journal) -> Iterator[pl.DataFrame]:
             pl.lit(identity.action.value).alias("action"),
             pl.int_range(pl.len()).over("batch_id").alias("offset"),
         )
-        with_outcome = _join(devices, journal.attempts(batches=batches))
+        with_outcome = _join(devices, journal.history(batches=batches))
         yield with_outcome.select(pl.col(name).cast(kind) for name, kind in RESULTS.items())
 
 
-def _join(devices: pl.DataFrame, attempts: Iterator[Attempt]) -> pl.DataFrame:
+def _join(devices: pl.DataFrame, history: Iterator[Event]) -> pl.DataFrame:
     of_batches: list[tuple[Any, ...]] = []
     of_devices: list[tuple[Any, ...]] = []
-    for batch_id, offset, outcome in outcomes_of_batches(attempts):
+    for batch_id, offset, outcome in outcomes_of_batches(history):
         if offset is None:
             of_batches.append((batch_id, *as_row(outcome)))
         else:

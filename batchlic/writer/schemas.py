@@ -11,6 +11,29 @@ Schema: TypeAlias = dict[str, pl.DataType]
 
 UTC = pl.Datetime("us", "UTC")
 
+PLAN: Schema = {
+    "batch_id": pl.UInt32(),
+    "source": pl.String(),
+    "row": pl.UInt64(),
+    "imei": pl.String(),
+    "iccid": pl.String(),
+    "account_name": pl.String(),
+    "sku_number": pl.String(),
+}
+"""plan.parquet as a rollback writes it; the chunker writes the same columns."""
+
+REJECTS: Schema = {
+    "source": pl.String(),
+    "row": pl.UInt64(),
+    "reason": pl.String(),
+    "message": pl.String(),
+    "imei": pl.String(),
+    "iccid": pl.String(),
+    "account_name": pl.String(),
+    "sku_number": pl.String(),
+}
+"""rejects.parquet: one row an input row that is not planned."""
+
 RESULTS: Schema = {
     "run_id": pl.String(),
     "source": pl.String(),
@@ -31,6 +54,7 @@ RESULTS: Schema = {
     "first_attempt_at": UTC,
     "last_attempt_at": UTC,
     "settled_at": UTC,
+    "settled_by": pl.String(),
 }
 """results.parquet: one row a planned device."""
 
@@ -52,7 +76,9 @@ AUDIT: Schema = {
     "request_id": pl.String(),
     "request_sha256": pl.String(),
     "pace_rps": pl.Float64(),
+    "settled_by": pl.String(),
+    "reason": pl.String(),
     "prev_hash": pl.String(),
     "hash": pl.String(),
 }
-"""audit.parquet: one row an attempt, chained by its hashes."""
+"""audit.parquet: one row an attempt or a settlement, chained by its hashes."""

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 
 from batchlic.carrier.answers import Outcome
 from batchlic.errors import RunFolderError, StoppedEarly
-from batchlic.journal import Ending, Journal
+from batchlic.journal import Ending, Journal, Settlement, Verdict
 from tests.journal.builders import ACCEPTED, AMBIGUOUS, CREATED_AT, REFUSED, identity, intent, new_journal
 
 WRITER = """
@@ -261,3 +261,37 @@ async def test_a_read_only_disk_stops_the_run(tmp_path: Path) -> None:
         journal._connection.rollback()
         with pytest.raises(StoppedEarly, match="readonly"):
             await journal.intend(intent())
+
+
+@pytest.mark.anyio
+async def test_d_what_an_operator_settles_stands_in_the_history_behind_what_it_is_about(
+    tmp_path: Path,
+) -> None:
+    with closing(new_journal(tmp_path)) as journal:
+        for batch in (1, 2):
+            await journal.intend(intent(batch))
+        settle(journal, (1, "0-3", 4), (2, "", 10))
+        await journal.intend(intent(1))
+    with closing(Journal.open(tmp_path / "journal.db")) as again:
+        settlement = Settlement(3, 1, "0-3", 4, "resend", "alice", "the portal says no", CREATED_AT)
+        assert [event.seq for event in again.history()] == [1, 2, 3, 4, 5]
+        assert list(again.history())[2] == settlement
+        assert [event.seq for event in again.history(batches=range(1, 2))] == [1, 3, 5]
+
+
+@pytest.mark.anyio
+async def test_an_ending_is_the_last_word_until_the_history_goes_on(tmp_path: Path) -> None:
+    with closing(new_journal(tmp_path)) as journal:
+        await journal.intend(intent())
+        assert journal.last_word is None
+        journal.end(Ending(1, 2, 3), seals={"results.parquet": "ab"})
+        assert journal.last_word == Ending(1, 2, 3)
+        assert journal.seals() == {"results.parquet": "ab"}
+        settle(journal, (1, "", 10))
+        assert journal.last_word is None
+
+
+def settle(journal: Journal, *parts: tuple[int, str, int]) -> None:
+    journal.settle(
+        parts, Verdict.RESEND, settled_by="alice", reason="the portal says no", settled_at=CREATED_AT
+    )

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchlic.carrier.answers import Outcome
-from batchlic.journal import Standing
+from batchlic.journal import Settlement, Standing, Verdict
 from batchlic.journal.standing import standing_of
 
 
@@ -34,6 +34,13 @@ ALL = [
 histories = st.lists(st.sampled_from(ALL))
 
 
+def settled(verdict: Verdict) -> Settlement:
+    return Settlement(1, 1, "", 10, verdict, "alice", "a reason", 0)
+
+
+AS_ACCEPTED, AS_FAILED, AS_RESEND = map(settled, Verdict)
+
+
 @pytest.mark.parametrize(
     ("attempts", "standing"),
     [
@@ -46,9 +53,17 @@ histories = st.lists(st.sampled_from(ALL))
         ([AMBIGUOUS, REFUSED_FOR_GOOD], Standing.IN_DOUBT),
         ([AMBIGUOUS, ACCEPTED], Standing.ACCEPTED),
         ([REFUSED_FOR_NOW, REFUSED_FOR_GOOD], Standing.FAILED),
+        ([AMBIGUOUS, AS_ACCEPTED], Standing.ACCEPTED),
+        ([AMBIGUOUS, AS_FAILED], Standing.FAILED),
+        ([AMBIGUOUS, AS_FAILED, AS_ACCEPTED], Standing.ACCEPTED),
+        ([AMBIGUOUS, AS_RESEND], Standing.PENDING),
+        ([AMBIGUOUS, AS_RESEND, THROTTLED], Standing.PENDING),
+        ([AMBIGUOUS, AS_RESEND, ACCEPTED], Standing.ACCEPTED),
+        ([AMBIGUOUS, AS_RESEND, AMBIGUOUS], Standing.IN_DOUBT),
+        ([AMBIGUOUS, AS_RESEND, REFUSED_FOR_GOOD], Standing.IN_DOUBT),
     ],
 )
-def test_the_rule(attempts: list[Told], standing: Standing) -> None:
+def test_the_rule(attempts: list[Told | Settlement], standing: Standing) -> None:
     assert standing_of(attempts) is standing
 
 
@@ -64,7 +79,7 @@ def test_c_what_is_accepted_stays_accepted(before: list[Told], after: list[Told]
 
 
 @given(histories)
-def test_d_doubt_ends_with_an_acceptance_only(attempts: list[Told]) -> None:
+def test_d_without_an_operator_doubt_ends_with_an_acceptance_only(attempts: list[Told]) -> None:
     expected = Standing.ACCEPTED if ACCEPTED in attempts else Standing.IN_DOUBT
     assert standing_of([AMBIGUOUS, *attempts]) is expected
 

@@ -29,6 +29,8 @@ COLUMNS = {
     "request_id": pl.String,
     "request_sha256": pl.String,
     "pace_rps": pl.Float64,
+    "settled_by": pl.String,
+    "reason": pl.String,
     "prev_hash": pl.String,
     "hash": pl.String,
 }

@@ -37,6 +37,7 @@ COLUMNS = {
     "first_attempt_at": pl.Datetime("us", "UTC"),
     "last_attempt_at": pl.Datetime("us", "UTC"),
     "settled_at": pl.Datetime("us", "UTC"),
+    "settled_by": pl.String,
 }
 
 
@@ -81,6 +82,7 @@ def test_a_whole_batch_shares_its_fate(tmp_path: Path) -> None:
             "first_attempt_at": after(1),
             "last_attempt_at": after(2),
             "settled_at": after(2.25),
+            "settled_by": None,
         }
     ]
     [unsent] = results.filter(batch_id=2).rows(named=True)
