@@ -1,7 +1,8 @@
 """A whole run in virtual time: the real pool, journal and client against the sandbox in process.
 
-A scenario is drawn from its seed: fleet, SKU, limits, faults, bad devices, and the moments at which the
-process dies. The sandbox's books are the truth that the promises are checked against.
+A scenario is drawn from its seed: fleet, SKU, limits, faults, bad devices, the moments at which the
+process dies, and how often an operator settles what is in doubt. The sandbox's books are the truth that the
+promises are checked against.
 """
 
 import random
@@ -23,7 +24,7 @@ from batchlic.carrier.client import open_client
 from batchlic.carrier.messages import Device, DeviceId, EncodedDevice
 from batchlic.chunker import Batch, parse_ranges
 from batchlic.errors import StoppedEarly
-from batchlic.journal import Attempt, Intent, Journal, RunIdentity, Standing
+from batchlic.journal import Attempt, Event, Intent, Journal, RunIdentity, Standing, Verdict
 from batchlic.journal.journal import Offload, Record, lay_out
 from batchlic.journal.standing import standing_of
 from batchlic.pool.delivery import Pool
@@ -54,6 +55,8 @@ class Scenario:
     kills: list[int]
     """How many commits each sitting lives through; after the last one nobody kills the run any more."""
     workers: int
+    settlings: list[list[int]]
+    """For each time that an operator settles what is in doubt, how long the sittings after it live."""
 
 
 @dataclass
@@ -62,7 +65,7 @@ class Story:
 
     scenario: Scenario
     executions: Counter[str]
-    attempts: list[Attempt]
+    history: list[Event]
     sittings: int
     logins: int
     requests_at: list[float]
@@ -73,17 +76,24 @@ class Story:
 
     def standings(self) -> dict[str, tuple[Standing, list[Attempt]]]:
         """Device: where it stands by the journal, and the attempts that carried it."""
-        carried: dict[tuple[int, int], list[Attempt]] = defaultdict(list)
-        sizes = {batch.batch_id: len(batch.devices) for batch in self.scenario.batches}
-        for attempt in self.attempts:
-            whole = range(sizes[attempt.batch_id])
-            for offset in parse_ranges(attempt.part) if attempt.part else whole:
-                carried[attempt.batch_id, offset].append(attempt)
         return {
-            imei_of(device): (standing_of(of_device := carried[batch.batch_id, offset]), of_device)
-            for batch in self.scenario.batches
-            for offset, device in enumerate(batch.devices)
+            device: (standing_of(events), [event for event in events if isinstance(event, Attempt)])
+            for device, (_, _, events) in places_of(self.scenario, self.history).items()
         }
+
+
+def places_of(scenario: Scenario, history: list[Event]) -> dict[str, tuple[int, int, list[Event]]]:
+    """Device: its batch, its place there, and the events that concern it."""
+    concerning: dict[tuple[int, int], list[Event]] = defaultdict(list)
+    sizes = {batch.batch_id: len(batch.devices) for batch in scenario.batches}
+    for event in history:
+        for offset in parse_ranges(event.part) if event.part else range(sizes[event.batch_id]):
+            concerning[event.batch_id, offset].append(event)
+    return {
+        imei_of(device): (batch.batch_id, offset, concerning[batch.batch_id, offset])
+        for batch in scenario.batches
+        for offset, device in enumerate(batch.devices)
+    }
 
 
 def draw(seed: int) -> Scenario:
@@ -104,9 +114,14 @@ def draw(seed: int) -> Scenario:
         batches=batches,
         poisoned=set(bad),
         sandbox=_carrier(dice, bad),
-        kills=[dice.randint(0, 3 * count) for _ in range(dice.choice([0, 0, 1, 3]))],
+        kills=_kills(dice, count),
         workers=dice.choice([1, 2, 5, 16]),
+        settlings=[_kills(dice, count) for _ in range(dice.choice([0, 1, 1, 3]))],
     )
+
+
+def _kills(dice: random.Random, batches: int) -> list[int]:
+    return [dice.randint(0, 3 * batches) for _ in range(dice.choice([0, 0, 1, 3]))]
 
 
 def _device(number: int) -> EncodedDevice:
@@ -194,8 +209,27 @@ async def _live(scenario: Scenario) -> Story:
     engine = sa.create_engine("sqlite://", poolclass=StaticPool)
     lay_out(engine, _identity(scenario), created_at=0)
     sittings = 0
-    for lifetime in [*scenario.kills, *[None] * MOST_SITTINGS]:
-        sittings += 1
+    for number, kills in enumerate([scenario.kills, *scenario.settlings]):
+        if number:
+            _settle(scenario, engine, _executions(sandbox))
+        sittings += await _see_through(scenario, network, witness, engine, kills)
+    return Story(
+        scenario=scenario,
+        executions=_executions(sandbox),
+        history=list(Journal(engine).history()),
+        sittings=sittings,
+        logins=network.logins,
+        requests_at=network.requests_at,
+        pauses=witness.pauses,
+        rejected=len(witness.rejected),
+    )
+
+
+async def _see_through(
+    scenario: Scenario, network: _Network, witness: _Witness, engine: sa.Engine, kills: list[int]
+) -> int:
+    """Sittings until nothing is left to send; returns how many it took."""
+    for number, lifetime in enumerate([*kills, *[None] * MOST_SITTINGS], start=1):
         done = False
         try:
             await _sit(scenario, network, witness, engine, lifetime)
@@ -204,21 +238,25 @@ async def _live(scenario: Scenario) -> Story:
             pass
         witness.forget()
         if done:
-            break
-    else:
-        raise AssertionError(f"seed {scenario.seed}: not done after {MOST_SITTINGS} sittings")
-    return Story(
-        scenario=scenario,
-        executions=Counter(
-            {record.imei: record.assigned for record in sandbox.books.records() if record.imei}
-        ),
-        attempts=list(Journal(engine).attempts()),
-        sittings=sittings,
-        logins=network.logins,
-        requests_at=network.requests_at,
-        pauses=witness.pauses,
-        rejected=len(witness.rejected),
-    )
+            return number
+    raise AssertionError(f"seed {scenario.seed}: not done after {MOST_SITTINGS} sittings")
+
+
+def _settle(scenario: Scenario, engine: sa.Engine, executions: Counter[str]) -> None:
+    """An operator looks up in the books what became of the devices in doubt, and asks again for the rest."""
+    journal = Journal(engine)
+    for device, (batch_id, offset, events) in places_of(scenario, list(journal.history())).items():
+        if standing_of(events) is Standing.IN_DOUBT:
+            carriers = [event for event in events if isinstance(event, Attempt)]
+            unsent = Verdict.FAILED if carriers[-1].final else Verdict.RESEND
+            verdict = Verdict.ACCEPTED if executions[device] else unsent
+            journal.settle(
+                [(batch_id, str(offset), 1)], verdict, settled_by="operator", reason="the books", settled_at=0
+            )
+
+
+def _executions(sandbox: Sandbox) -> Counter[str]:
+    return Counter({record.imei: record.assigned for record in sandbox.books.records() if record.imei})
 
 
 async def _sit(
