@@ -92,7 +92,8 @@ class Rehearsal(Table):
 class Job(Table):
     """A job: what a scheduler or a person wants done."""
 
-    name: str = Field(default="job", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    """None where flags alone say what to do. Two runs of one name do not go on at the same time."""
     action: Literal["assign", "unassign", "migrate"]
     inventory: Inventory
     licence: Licensing = Licensing()

@@ -1,4 +1,4 @@
-"""One run's folder: what its files are called, and the lock that keeps a second process out."""
+"""One run's folder: what its files are called, and the locks that keep a second process out."""
 
 import fcntl
 import os
@@ -54,6 +54,11 @@ class RunFolder:
         """What happened, as JSON lines."""
         return self.path / "run.log"
 
+    @property
+    def written(self) -> tuple[Path, ...]:
+        """What each sitting of a run writes when it ends."""
+        return self.results, self.audit, self.summary
+
     def make(self) -> None:
         """Make the folder, for its owner only (mode 0700)."""
         new = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
@@ -74,26 +79,44 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder for this process; RefusedToStart where another one has it.
-
-        The lock is the operating system's (flock): it goes with its process, however that ends.
-        """
-        lock = self.path / ".lock"
-        with disk_trouble_explained(lock):
-            descriptor = os.open(lock, os.O_CREAT | os.O_RDWR, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(descriptor, 200).decode(errors="replace").strip()
-            os.close(descriptor)
-            raise RefusedToStart(
-                f"{self.path}: another batchlic is at work here ({holder}); wait for it or stop it"
-            ) from None
-        try:
-            with disk_trouble_explained(lock):
-                os.ftruncate(descriptor, 0)
-                holder = f"pid {os.getpid()}, since {datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
-                os.write(descriptor, holder.encode())
+        """Hold the folder for this process; RefusedToStart where another one has it."""
+        with _held(self.path / ".lock", f"{self.path}: another batchlic is at work here"):
             yield
-        finally:
-            os.close(descriptor)
+
+    @contextmanager
+    def job_locked(self, name: str | None) -> Iterator[None]:
+        """Hold a job's name among the runs beside this one; a job without a name is nobody's rival.
+
+        Runs that a scheduler starts have folders of their own, so the folder's lock does not part them.
+        """
+        if name is None:
+            yield
+            return
+        locks = RunFolder(self.path.parent / ".locks")
+        locks.make()
+        with _held(locks.path / name, f"job {name}: another batchlic is at work on it"):
+            yield
+
+
+@contextmanager
+def _held(lock: Path, trouble: str) -> Iterator[None]:
+    """Hold a lock file, which says by whom and since when.
+
+    The lock is the operating system's (flock): it goes with its process, however that ends.
+    """
+    with disk_trouble_explained(lock):
+        descriptor = os.open(lock, os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(descriptor, 200).decode(errors="replace").strip()
+        os.close(descriptor)
+        raise RefusedToStart(f"{trouble} ({holder}); wait for it or stop it") from None
+    try:
+        with disk_trouble_explained(lock):
+            os.ftruncate(descriptor, 0)
+            holder = f"pid {os.getpid()}, since {datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+            os.write(descriptor, holder.encode())
+        yield
+    finally:
+        os.close(descriptor)

@@ -7,7 +7,7 @@ import polars as pl
 
 from batchlic.carrier.answers import Outcome
 from batchlic.durable import replacing
-from batchlic.errors import ExitCode
+from batchlic.errors import ExitCode, RunFolderError
 from batchlic.journal import Journal
 
 
@@ -56,7 +56,9 @@ def count_requests(journal: Journal) -> dict[str, int]:
 
 
 def exit_code_of(statuses: dict[str, int], *, rejected: int, max_rejects: int) -> ExitCode:
-    """What a run that was not stopped ends with."""
+    """What a run ends with that was not stopped; devices still to be sent make it resumable."""
+    if statuses.get("pending"):
+        return ExitCode.STOPPED
     good = sum(statuses.get(status, 0) for status in ("accepted", "confirmed", "skipped"))
     is_complete = good == sum(statuses.values()) and rejected <= max_rejects
     return ExitCode.OK if is_complete else ExitCode.INCOMPLETE
@@ -70,5 +72,10 @@ def write_summary(path: Path, summary: Summary) -> None:
 
 
 def read_summary(path: Path) -> Summary:
-    """The summary as it stands in the file."""
-    return msgspec.json.decode(path.read_bytes(), type=Summary)
+    """The summary as it stands in the file. Raises RunFolderError where it is damaged."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Summary)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise RunFolderError(
+            f"{path}: is damaged ({error}); move it away, and `batchlic resume {path.parent}` writes it again"
+        ) from error

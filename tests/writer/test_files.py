@@ -96,7 +96,7 @@ def test_trouble_that_polars_reports_of_the_disk_is_understood(tmp_path: Path) -
         ({"accepted": 5}, 4, ExitCode.INCOMPLETE),
         ({"accepted": 5, "failed": 1}, 0, ExitCode.INCOMPLETE),
         ({"accepted": 5, "in_doubt": 1}, 0, ExitCode.INCOMPLETE),
-        ({"accepted": 5, "pending": 1}, 0, ExitCode.INCOMPLETE),
+        ({"accepted": 5, "pending": 1}, 0, ExitCode.STOPPED),
     ],
 )
 def test_the_exit_code_says_whether_all_is_well(statuses: dict[str, int], rejected: int, code: int) -> None:

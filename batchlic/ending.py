@@ -1,0 +1,115 @@
+"""How a sitting of a run ends: results, audit and summary written from the journal, then sealed in it."""
+
+import hashlib
+from datetime import UTC, datetime
+from time import time_ns
+
+import msgspec
+
+from batchlic.errors import BatchlicError, ExitCode
+from batchlic.identity import sha256_of
+from batchlic.job import Job
+from batchlic.journal import Ending, Journal
+from batchlic.runfolder import RunFolder
+from batchlic.writer.audit import write_audit
+from batchlic.writer.results import write_results
+from batchlic.writer.summary import (
+    Source,
+    Summary,
+    count_requests,
+    count_statuses,
+    exit_code_of,
+    read_summary,
+    write_summary,
+)
+
+_FINISHED = {ExitCode.OK, ExitCode.INCOMPLETE}
+
+
+def is_finished(journal: Journal) -> bool:
+    """Whether there is nothing to go on with."""
+    last_word = journal.last_word
+    return last_word is not None and last_word.exit_code in _FINISHED
+
+
+def as_it_ended(job: Job, folder: RunFolder, journal: Journal) -> Summary:
+    """The summary of a finished run; files that have gone since are written again."""
+    if all(path.is_file() for path in folder.written):
+        return read_summary(folder.summary)
+    return write_down(job, folder, journal, started_at=now())
+
+
+def write_down(
+    job: Job, folder: RunFolder, journal: Journal, *, started_at: int, stopped: BatchlicError | None = None
+) -> Summary:
+    """Write the files of a run as its journal has it; `stopped` is why a sitting ended early, if it did.
+
+    The ending comes last: a run counts as finished only once its files are there.
+    """
+    write_results(folder.results, plan=folder.plan, journal=journal)
+    write_audit(folder.audit, journal=journal)
+    statuses = count_statuses(folder.results)
+    if not statuses.keys() & {"pending", "in_doubt"}:
+        stopped = None  # by then everything was done
+    ending = Ending(started_at, now(), _exit_code(job, journal, statuses, stopped))
+    endings = [*journal.endings(), ending]
+    summary = summarise(journal, statuses, endings, ending, stopped)
+    write_summary(folder.summary, summary)
+    seals = {path.name: sha256_of(path) for path in (folder.rejects, *folder.written)}
+    journal.end(ending, seals={**seals, "identity": sha256_of_identity(journal)})
+    return summary
+
+
+def summarise(
+    journal: Journal,
+    statuses: dict[str, int],
+    endings: list[Ending],
+    last_word: Ending | None,
+    stopped: BatchlicError | None = None,
+) -> Summary:
+    """The run in figures; `last_word` is how it ended, None while it has not."""
+    identity = journal.identity
+    seconds = sum(ending.ended_at - ending.started_at for ending in endings) / 1e6
+    settled = sum(statuses.get(name, 0) for name in ("accepted", "confirmed", "failed"))
+    return Summary(
+        run_id=identity.run_id,
+        job=identity.job["name"] or identity.action,
+        action=identity.action,
+        carrier=identity.carrier,
+        sources=[Source(name, rows) for name, rows in identity.sources],
+        rows_read=identity.rows_read,
+        rejected=identity.rejected,
+        planned=identity.planned,
+        statuses=statuses,
+        batches=identity.batches,
+        requests=count_requests(journal),
+        started_at=_iso(journal.created_at),
+        finished_at=_iso(last_word.ended_at) if last_word else None,
+        devices_per_second=round(settled / seconds, 1) if seconds else None,
+        exit_code=last_word.exit_code if last_word else None,
+        stopped_because=str(stopped) if stopped else None,
+        notes=identity.notes,
+    )
+
+
+def sha256_of_identity(journal: Journal) -> str:
+    """SHA-256 of what makes the run this run, as JSON."""
+    return hashlib.sha256(msgspec.json.encode(journal.identity)).hexdigest()
+
+
+def now() -> int:
+    """Microseconds since 1970."""
+    return time_ns() // 1000
+
+
+def _exit_code(
+    job: Job, journal: Journal, statuses: dict[str, int], stopped: BatchlicError | None
+) -> ExitCode:
+    if stopped:
+        return stopped.exit_code
+    rejected = sum(journal.identity.rejected.values())
+    return exit_code_of(statuses, rejected=rejected, max_rejects=job.limits.max_rejects)
+
+
+def _iso(microseconds: int) -> str:
+    return datetime.fromtimestamp(microseconds / 1e6, UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,48 @@
+"""What of a run is in doubt, and why: the requests whose answer was lost."""
+
+from pathlib import Path
+
+import msgspec
+import polars as pl
+
+from batchlic.writer.audit import UNANSWERED
+from batchlic.writer.summary import Summary
+
+
+class Doubt(msgspec.Struct, frozen=True, kw_only=True):
+    """The devices that one request left in doubt; `sent_at` is ISO 8601 in UTC."""
+
+    batch_id: int
+    x_request_id: str
+    sku_number: str
+    sent_at: str
+    reason: str
+    """Why the answer is not known."""
+    devices: list[str]
+    """IMEI, or ICCID where there is none."""
+
+
+class Report(Summary, frozen=True, kw_only=True):
+    """A summary, and all that is in doubt."""
+
+    doubts: list[Doubt]
+
+
+def doubts_in(results: Path) -> list[Doubt]:
+    """The doubts of results.parquet, in the order of their batches."""
+    unanswered = pl.when(pl.col("http_status").is_null()).then(pl.lit(UNANSWERED["error_message"]))
+    found = (
+        pl.scan_parquet(results)
+        .filter(pl.col("status") == "in_doubt")
+        .group_by("batch_id", "x_request_id", maintain_order=True)
+        .agg(
+            pl.col("sku_number").first(),
+            pl.col("last_attempt_at").max().dt.to_string("%Y-%m-%dT%H:%M:%SZ").alias("sent_at"),
+            pl.coalesce("error_message", unanswered, pl.format("HTTP {}", "http_status"))
+            .first()
+            .alias("reason"),
+            pl.coalesce("imei", "iccid").alias("devices"),
+        )
+        .collect()
+    )
+    return [Doubt(**row) for row in found.iter_rows(named=True)]

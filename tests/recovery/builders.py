@@ -1,0 +1,101 @@
+"""Small runs in this process, against a sandbox in one of its own."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import polars as pl
+import stdnum.luhn
+
+from batchlic.carrier.auth import Credentials, Secret
+from batchlic.job import Job, make_job
+from batchlic.run import Target, new_run_id, start
+from batchlic.runfolder import RunFolder
+from batchlic.sandbox.config import Fault, SandboxConfig
+from batchlic.sandbox.embedded import embedded
+from batchlic.writer.summary import Summary
+
+ACCOUNT = "0000123456-00001"
+FLEXIBLE, LIFETIME = "SIMSec-IoT", "SIMSec-IoT-Lt"
+DEVICES, BATCH_SIZE = 100, 10
+LOSES_ANSWERS = {Fault.RESET_AFTER: 0.5}
+
+
+@dataclass(frozen=True)
+class Carrier:
+    """A sandbox, and how to look into its books."""
+
+    target: Target
+
+    def licences(self) -> dict[str, dict[str, int]]:
+        """IMEI: licences that it holds, by SKU."""
+        return {record["imei"]: record["licences"] for record in self._records()}
+
+    def assigned(self) -> dict[str, int]:
+        """IMEI: how often a licence was put on it."""
+        return {record["imei"]: record["assigned"] for record in self._records()}
+
+    def requests(self) -> int:
+        """Licence requests that reached it."""
+        return sum(json.loads(self._get("totals"))["requests"].values())
+
+    def _records(self) -> Iterator[dict[str, Any]]:
+        return (
+            {"licences": {}, "assigned": 0} | json.loads(line) for line in self._get("books").splitlines()
+        )
+
+    def _get(self, page: str) -> str:
+        url = self.target.base_url.removesuffix("/api")
+        return httpx.get(f"{url}/sandbox/{page}", trust_env=False).text
+
+
+@contextmanager
+def carrier(**config: Any) -> Iterator[Carrier]:  # noqa: ANN401 - any setting of a sandbox
+    name = Secret("sandbox")
+    keys = Credentials(client_id=name, client_secret=name, username=name, password=name)
+    with embedded(SandboxConfig(**config)) as url:
+        yield Carrier(Target(url, url, keys, ("sandbox",)))
+
+
+def imei(number: int) -> str:
+    body = f"86450803{number:06}"
+    return body + stdnum.luhn.calc_check_digit(body)
+
+
+def fleet(path: Path, devices: int = DEVICES) -> Path:
+    path.write_text("\n".join(["IMEI", *map(imei, range(devices)), ""]))
+    return path
+
+
+def job(inventory: Path, sku: str = FLEXIBLE, **changes: Any) -> Job:  # noqa: ANN401 - any key of a job
+    content: dict[str, Any] = {
+        "action": "assign",
+        "inventory": {"files": [str(inventory)]},
+        "licence": {"account": ACCOUNT, "sku": sku, "consent_lifetime": sku == LIFETIME},
+        "limits": {"batch_size": BATCH_SIZE},
+    }
+    return make_job(content | changes, {}, where="test")
+
+
+def run(folder: Path, at: Carrier, given: Job) -> Summary:
+    return start(given, RunFolder(folder), at.target, run_id=new_run_id())
+
+
+def in_doubt(folder: Path, at: Carrier, sku: str = LIFETIME) -> Summary:
+    """A run of which some batches are in doubt."""
+    summary = run(folder / "run", at, job(fleet(folder / "fleet.csv"), sku))
+    assert 0 < summary.statuses["in_doubt"] < DEVICES
+    return summary
+
+
+def results(folder: Path) -> pl.DataFrame:
+    return pl.read_parquet(folder / "run" / "results.parquet")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder but its lock."""
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file() and p.name != ".lock"}

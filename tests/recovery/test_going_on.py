@@ -1,0 +1,125 @@
+"""The same command again goes on, another one is refused, and damage is told without being touched."""
+
+import os
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from batchlic.errors import ExitCode, RefusedToStart, RunFolderError, UsageError
+from batchlic.journal import Ending, Journal
+from batchlic.run import resume, status
+from batchlic.runfolder import RunFolder
+from tests.recovery.builders import FLEXIBLE, LIFETIME, carrier, contents, fleet, job, results, run
+
+
+def forget_the_ending(folder: Path) -> None:
+    """As if the run had been stopped before its end."""
+    with closing(Journal.open(folder / "journal.db")) as journal:
+        journal.end(Ending(0, 1, ExitCode.STOPPED))
+
+
+def test_the_same_command_again_goes_on_with_the_plan_and_the_run_that_it_made(tmp_path: Path) -> None:
+    inventory = fleet(tmp_path / "fleet.csv")
+    with carrier() as at:
+        first = run(tmp_path / "run", at, job(inventory))
+        requests, plan = at.requests(), (tmp_path / "run" / "plan.parquet").stat()
+        forget_the_ending(tmp_path / "run")
+        again = run(tmp_path / "run", at, job(inventory, limits={"batch_size": 10, "max_rate": 5.0}))
+        assert (again.run_id, again.exit_code) == (first.run_id, ExitCode.OK)
+        assert (at.requests(), (tmp_path / "run" / "plan.parquet").stat()) == (requests, plan)
+
+
+def test_the_same_command_on_a_finished_run_changes_nothing(tmp_path: Path) -> None:
+    inventory = fleet(tmp_path / "fleet.csv")
+    with carrier() as at:
+        first = run(tmp_path / "run", at, job(inventory))
+        before = contents(tmp_path / "run")
+        assert run(tmp_path / "run", at, job(inventory)) == first
+        assert contents(tmp_path / "run") == before
+
+
+def test_another_command_in_the_same_folder_is_refused_and_told_what_differs(tmp_path: Path) -> None:
+    inventory = fleet(tmp_path / "fleet.csv")
+    with carrier() as at:
+        run(tmp_path / "run", at, job(inventory))
+        before = contents(tmp_path / "run")
+        with pytest.raises(UsageError, match=r"licence\.sku is SIMSec-IoT-Lt, it was SIMSec-IoT;"):
+            run(tmp_path / "run", at, job(inventory, LIFETIME))
+        with pytest.raises(UsageError, match=r"limits\.batch_size is 5, it was 10"):
+            run(tmp_path / "run", at, job(inventory, limits={"batch_size": 5}))
+        fleet(inventory, 99)
+        with pytest.raises(
+            UsageError, match=r"fleet.csv is not the inventory .* \(1,589 bytes, it had 1,605\)"
+        ):
+            run(tmp_path / "run", at, job(inventory))
+        assert contents(tmp_path / "run") == before
+
+
+@pytest.mark.parametrize("name", ["results.parquet", "audit.parquet", "summary.json"])
+def test_files_of_a_finished_run_that_have_gone_are_written_again_without_a_request(
+    tmp_path: Path, name: str
+) -> None:
+    with carrier() as at:
+        run(tmp_path / "run", at, job(fleet(tmp_path / "fleet.csv")))
+        requests = at.requests()
+        (tmp_path / "run" / name).unlink()
+        assert resume(RunFolder(tmp_path / "run"), at.target).exit_code == ExitCode.OK
+        assert at.requests() == requests
+        assert set(results(tmp_path)["status"]) == {"accepted"}
+        assert (tmp_path / "run" / name).is_file()
+
+
+def test_without_its_journal_nothing_is_sent_and_what_is_left_is_named(tmp_path: Path) -> None:
+    inventory = fleet(tmp_path / "fleet.csv")
+    with carrier() as at:
+        run(tmp_path / "run", at, job(inventory))
+        (tmp_path / "run" / "journal.db").unlink()
+        before, requests = contents(tmp_path / "run"), at.requests()
+        what_is_left = r"results.parquet of 20.*audit.parquet of 20.*backup"
+        with pytest.raises(RunFolderError, match=what_is_left):
+            run(tmp_path / "run", at, job(inventory))
+        with pytest.raises(RunFolderError, match=what_is_left):
+            resume(RunFolder(tmp_path / "run"), at.target)
+        assert (contents(tmp_path / "run"), at.requests()) == (before, requests)
+
+
+def test_without_its_plan_a_run_says_how_to_make_it_again_and_it_can_be_made(tmp_path: Path) -> None:
+    inventory = fleet(tmp_path / "fleet.csv")
+    with carrier() as at:
+        run(tmp_path / "run", at, job(inventory))
+        run(tmp_path / "other", at, job(inventory))
+        forget_the_ending(tmp_path / "run")
+        (tmp_path / "run" / "plan.parquet").unlink()
+        before = contents(tmp_path / "run")
+        with pytest.raises(RunFolderError, match="`batchlic plan` of the same"):
+            resume(RunFolder(tmp_path / "run"), at.target)
+        with pytest.raises(RunFolderError):
+            status(RunFolder(tmp_path / "run"))
+        assert contents(tmp_path / "run") == before
+        (tmp_path / "other" / "plan.parquet").rename(tmp_path / "run" / "plan.parquet")
+        assert resume(RunFolder(tmp_path / "run"), at.target).exit_code == ExitCode.OK
+
+
+def test_a_job_goes_on_once_at_a_time_whatever_its_folder(tmp_path: Path) -> None:
+    inventory = fleet(tmp_path / "fleet.csv")
+    nightly = job(inventory, FLEXIBLE, name="nightly")
+    with carrier() as at:
+        with RunFolder(tmp_path / "first").job_locked("nightly"):
+            with pytest.raises(RefusedToStart, match=rf"job nightly: .*pid {os.getpid()}, since 20"):
+                run(tmp_path / "run", at, nightly)
+            assert not (tmp_path / "run").exists()
+            assert run(tmp_path / "ad-hoc", at, job(inventory)).exit_code == ExitCode.OK
+        assert run(tmp_path / "run", at, nightly).exit_code == ExitCode.OK
+
+
+def test_a_lock_goes_with_its_process(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    child = os.fork()
+    if child == 0:
+        with folder.locked(), folder.job_locked("nightly"):
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert (tmp_path / ".lock").read_text().startswith(f"pid {child}")
+    with folder.locked(), folder.job_locked("nightly"):
+        assert (tmp_path / ".lock").read_text().startswith(f"pid {os.getpid()}")
