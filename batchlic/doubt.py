@@ -1,0 +1,100 @@
+"""Doubt, settled: an operator says what became of devices whose answer was lost (promises D and E)."""
+
+import os
+import pwd
+from collections.abc import Collection
+from contextlib import closing
+
+import polars as pl
+
+from batchlic.chunker import format_ranges
+from batchlic.ending import is_finished, now, write_down
+from batchlic.errors import StoppedEarly, UsageError
+from batchlic.identity import job_of, open_journal, refuse_changed_plan
+from batchlic.job import Job
+from batchlic.journal import Journal, Verdict
+from batchlic.runfolder import RunFolder
+from batchlic.writer.results import write_results
+from batchlic.writer.summary import Summary
+
+
+def settle(
+    folder: RunFolder,
+    verdict: Verdict,
+    *,
+    reason: str,
+    batches: Collection[int] = (),
+    devices: Collection[str] = (),
+    consent_lifetime: bool = False,
+) -> Summary:
+    """Record the operator's decision about devices in doubt, and write the files of the run again.
+
+    It is about the `batches` and `devices` (IMEI or ICCID) given, or about all that is in doubt. What an
+    operator settled before may be settled anew where it is named; what the carrier said is not to be settled.
+    Raises UsageError where something named is not in doubt, RefusedToStart where the run is at work or a
+    Lifetime licence would be asked for again without consent.
+    """
+    if not reason.strip():
+        raise UsageError("a settlement needs a reason: say how you know")
+    with folder.locked(), closing(open_journal(folder)) as journal:
+        refuse_changed_plan(folder, journal.identity)
+        job = job_of(journal.identity)
+        started_at, was_finished = now(), is_finished(journal)
+        chosen = _chosen(_candidates(folder, journal), batches, devices)
+        if verdict is Verdict.RESEND:
+            _require_consent(job, chosen, consent_lifetime=consent_lifetime)
+        journal.settle(_parts(chosen), verdict, settled_by=_operator(), reason=reason, settled_at=now())
+        rest = None if was_finished else StoppedEarly("settled in part: resume the run to go on")
+        return write_down(job, folder, journal, started_at=started_at, stopped=rest)
+
+
+def _candidates(folder: RunFolder, journal: Journal) -> pl.DataFrame:
+    """Devices in doubt and those that an operator settled, with their place in their batch."""
+    with folder.scratch() as results:
+        write_results(results, plan=folder.plan, journal=journal)
+        return (
+            pl.scan_parquet(results)
+            .with_columns(
+                pl.int_range(pl.len()).over("batch_id").alias("offset"),
+                pl.len().over("batch_id").alias("batch_size"),
+            )
+            .filter((pl.col("status") == "in_doubt") | pl.col("settled_by").is_not_null())
+            .collect()
+        )
+
+
+def _chosen(candidates: pl.DataFrame, batches: Collection[int], devices: Collection[str]) -> pl.DataFrame:
+    if not batches and not devices:
+        chosen = candidates.filter(pl.col("status") == "in_doubt")
+        if chosen.is_empty():
+            raise UsageError("nothing is in doubt: there is nothing to settle")
+        return chosen
+    known = {*candidates["batch_id"], *candidates["imei"], *candidates["iccid"]}
+    if strange := [name for name in (*batches, *devices) if name not in known]:
+        raise UsageError(f"{strange[0]}: not in doubt; `batchlic status` shows what is")
+    named = pl.col("imei").is_in(list(devices)) | pl.col("iccid").is_in(list(devices))
+    return candidates.filter(pl.col("batch_id").is_in(list(batches)) | named.fill_null(value=False))
+
+
+def _require_consent(job: Job, chosen: pl.DataFrame, *, consent_lifetime: bool) -> None:
+    licence = job.licence.model_copy(update={"consent_lifetime": consent_lifetime})
+    job.model_copy(update={"licence": licence}).require_consent(chosen["sku_number"].unique())
+
+
+def _parts(chosen: pl.DataFrame) -> list[tuple[int, str, int]]:
+    """Batch, row ranges (empty for all of it) and number of devices."""
+    return [
+        (
+            batch_id,
+            "" if len(group) == group["batch_size"][0] else format_ranges(group["offset"].to_list()),
+            len(group),
+        )
+        for (batch_id,), group in chosen.group_by("batch_id", maintain_order=True)
+    ]
+
+
+def _operator() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container's user without a name
+        return f"uid {os.getuid()}"
