@@ -27,7 +27,8 @@ class Batch:
     """The devices that one request carries: a batch of the plan, or a part of one.
 
     `offsets` are the places of its devices within the whole batch, ascending; `whole` says whether these are
-    all. A part stands for what is left when a refused batch is split.
+    all. A part stands for what is left when a refused batch is split. `undoes` is the `X-Request-ID` of a
+    transaction that is to be undone as a whole, by its id and without a body; it can't be split.
     """
 
     batch_id: int
@@ -36,6 +37,7 @@ class Batch:
     devices: Sequence[EncodedDevice]
     offsets: Sequence[int]
     whole: bool = True
+    undoes: str | None = None
 
     @property
     def part(self) -> str:
@@ -48,6 +50,11 @@ class Batch:
         device_at = dict(zip(self.offsets, self.devices, strict=True))
         return replace(self, devices=[device_at[o] for o in wanted], offsets=wanted, whole=False)
 
+    @property
+    def is_divisible(self) -> bool:
+        """Whether its devices can be sent in parts."""
+        return len(self.devices) > 1 and self.undoes is None
+
     def body(self) -> bytes:
         """The AssignLicenseRequest that carries these devices."""
         return encode_request(self.account_name, self.devices, self.sku_number)
@@ -56,8 +63,10 @@ class Batch:
         """The `X-Request-ID` of these devices in that run: `1-` and 30 digits (promise I).
 
         The same whenever the same devices of the same batch are sent again in the run, different for any
-        other part, batch or run (up to a collision of 99 bits of SHA-256).
+        other part, batch or run (up to a collision of 99 bits of SHA-256). To undo a transaction, its own.
         """
+        if self.undoes is not None:
+            return self.undoes
         digest = hashlib.sha256(f"{run_id}/{self.batch_id}/{self.part}".encode()).digest()
         return f"1-{int.from_bytes(digest) % 10**30:030d}"
 
@@ -67,8 +76,8 @@ def read_batches(plan: Path, id_kind: IdKind, *, first_batch: int = 1) -> Iterat
     for frame in read_whole_batches(plan, first_batch=first_batch):
         devices = frame.select(_encoded(id_kind)).to_series().to_list()
         start = 0
-        for batch_id, account, sku, size in _heads(frame).iter_rows():
-            yield Batch(batch_id, account, sku, devices[start : start + size], range(size))
+        for batch_id, account, sku, size, *undoes in _heads(frame).iter_rows():
+            yield Batch(batch_id, account, sku, devices[start : start + size], range(size), True, *undoes)  # noqa: FBT003 - whole
             start += size
 
 
@@ -88,11 +97,14 @@ def read_whole_batches(plan: Path, *, first_batch: int = 1) -> Iterator[pl.DataF
 
 
 def _heads(frame: pl.DataFrame) -> pl.DataFrame:
-    """One row a batch: batch_id, account_name, sku_number and how many devices it has."""
+    """One row a batch: batch_id, account_name, sku_number, how many devices it has, and what it undoes."""
     import polars as pl  # noqa: PLC0415 - as above
+    from polars import selectors  # noqa: PLC0415 - as above
 
     return frame.group_by("batch_id", maintain_order=True).agg(
-        pl.col("account_name", "sku_number").first(), pl.len()
+        pl.col("account_name", "sku_number").first(),
+        pl.len(),
+        selectors.by_name("undoes", require_all=False).first(),
     )
 
 

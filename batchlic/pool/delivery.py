@@ -146,9 +146,9 @@ class Pool:
             self._refusals.refused(delivery.batch, last_answer)
 
     async def _send(self, batch: Batch, *, attempts: int) -> Answer:
-        body = batch.body()
+        body = batch.body() if batch.undoes is None else None
         submission = Submission(action=self._action, x_request_id=batch.x_request_id(self._run_id), body=body)
-        digest = hashlib.sha256(body).hexdigest()
+        digest = hashlib.sha256(body or b"").hexdigest()
         numbers = itertools.count(attempts + 1)
 
         async def attempt() -> Answer:

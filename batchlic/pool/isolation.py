@@ -14,7 +14,7 @@ Send = Callable[[Batch], Awaitable[Answer]]
 
 def can_be_split(batch: Batch, answer: Answer) -> bool:
     """Whether sending less than `batch` may get some of its devices through."""
-    return answer.outcome is Outcome.REFUSED and answer.blame is not Blame.ACCOUNT and len(batch.devices) > 1
+    return answer.outcome is Outcome.REFUSED and answer.blame is not Blame.ACCOUNT and batch.is_divisible
 
 
 async def isolate(batch: Batch, refusal: Answer, send: Send) -> None:

@@ -1,0 +1,153 @@
+"""What a run has assigned is taken back: by request or by device, once, and never what is for life."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from batchlic.doubt import settle
+from batchlic.errors import ExitCode, RefusedToStart, UsageError
+from batchlic.journal import Ending, Journal, Verdict
+from batchlic.rollback import By, rollback
+from batchlic.run import Target, new_run_id, resume
+from batchlic.runfolder import RunFolder
+from batchlic.sandbox.config import Poison
+from batchlic.story import story
+from batchlic.verify import verify
+from batchlic.writer.summary import Summary
+from tests.recovery.builders import (
+    ACCOUNT,
+    DEVICES,
+    FLEXIBLE,
+    LIFETIME,
+    LOSES_ANSWERS,
+    Carrier,
+    carrier,
+    contents,
+    fleet,
+    imei,
+    in_doubt,
+    job,
+    run,
+)
+
+BAD = {imei(7), imei(42)}
+
+
+@pytest.fixture
+def at() -> Iterator[Carrier]:
+    with carrier(poison=tuple(Poison(identifier=device, named=False) for device in BAD)) as found:
+        yield found
+
+
+@pytest.fixture
+def assigned(tmp_path: Path, at: Carrier) -> RunFolder:
+    """A run of which two devices failed, so that two of its batches were split."""
+    run(tmp_path / "run", at, job(fleet(tmp_path / "fleet.csv")))
+    return RunFolder(tmp_path / "run")
+
+
+def back(folder: RunFolder, by: By, target: Target) -> Summary:
+    return rollback(folder, by, target, run_id=new_run_id())
+
+
+def held(at: Carrier) -> Counter[str]:
+    return Counter(sku for licences in at.licences().values() for sku in licences)
+
+
+@pytest.mark.parametrize("by", By)
+def test_every_accepted_device_gives_its_licence_back(assigned: RunFolder, at: Carrier, by: By) -> None:
+    before = contents(assigned.path)
+    assert held(at) == {FLEXIBLE: DEVICES - len(BAD)}
+    told = back(assigned, by, at.target)
+    assert (told.exit_code, told.statuses) == (ExitCode.OK, {"accepted": DEVICES - len(BAD)})
+    assert held(at) == {}
+    undone = RunFolder(assigned.path / f"rollback-by-{by}")
+    assert BAD.isdisjoint(pl.read_parquet(undone.results)["imei"])
+    assert verify(undone).findings == []
+    assert {name: data for name, data in contents(assigned.path).items() if name in before} == before
+
+
+def test_by_request_there_is_one_delete_for_each_accepted_request(assigned: RunFolder, at: Carrier) -> None:
+    audit = pl.read_parquet(assigned.audit).filter(pl.col("outcome") == "accepted")
+    before = at.requests()
+    back(assigned, By.REQUEST, at.target)
+    undone = pl.read_parquet(assigned.path / "rollback-by-request" / "audit.parquet")
+    assert sorted(undone["x_request_id"]) == sorted(audit["x_request_id"])
+    assert at.requests() - before == len(audit)
+
+
+def test_the_same_rollback_again_sends_nothing_and_the_other_way_is_refused(
+    assigned: RunFolder, at: Carrier
+) -> None:
+    first = back(assigned, By.REQUEST, at.target)
+    before = at.requests()
+    assert back(assigned, By.REQUEST, at.target) == first
+    with pytest.raises(UsageError, match="by request already"):
+        back(assigned, By.DEVICE, at.target)
+    assert at.requests() == before
+
+
+def test_a_rollback_that_was_stopped_is_resumed_like_any_run(assigned: RunFolder, at: Carrier) -> None:
+    back(assigned, By.REQUEST, at.target)
+    undone = RunFolder(assigned.path / "rollback-by-request")
+    with closing(Journal.open(undone.journal)) as journal:
+        journal.settle([(2, "", 9)], Verdict.RESEND, settled_by="alice", reason="x", settled_at=1)
+        journal.end(Ending(0, 1, ExitCode.STOPPED))
+    assert resume(undone, at.target).exit_code == ExitCode.OK
+    assert back(assigned, By.REQUEST, at.target).exit_code == ExitCode.OK
+
+
+def test_e_a_lifetime_run_is_refused_before_anything_is_sent(tmp_path: Path, at: Carrier) -> None:
+    run(tmp_path / "run", at, job(fleet(tmp_path / "fleet.csv"), LIFETIME))
+    before = at.requests()
+    with pytest.raises(RefusedToStart, match="Lifetime"):
+        back(RunFolder(tmp_path / "run"), By.REQUEST, at.target)
+    assert at.requests() == before
+    assert not list((tmp_path / "run").glob("rollback*"))
+
+
+@pytest.mark.parametrize("by", By)
+def test_e_of_a_mixed_run_the_lifetime_devices_are_irrevocable(tmp_path: Path, at: Carrier, by: By) -> None:
+    rows = [f"{imei(n)},{LIFETIME if n % 2 else FLEXIBLE}" for n in range(10, 40)]
+    (tmp_path / "mixed.csv").write_text("\n".join(["IMEI,SKU", *rows, ""]))
+    licence = {"account": ACCOUNT, "consent_lifetime": True}
+    run(tmp_path / "run", at, job(tmp_path / "mixed.csv", licence=licence))
+    told = back(RunFolder(tmp_path / "run"), by, at.target)
+    assert (told.rows_read, told.planned, told.rejected) == (30, 15, {"irrevocable": 15})
+    assert told.exit_code == ExitCode.INCOMPLETE
+    assert held(at) == {LIFETIME: 15}
+    rejects = pl.read_parquet(tmp_path / "run" / f"rollback-by-{by}" / "rejects.parquet")
+    assert set(rejects["sku_number"]) == {LIFETIME}
+
+
+def test_d_devices_in_doubt_are_left_and_reported(tmp_path: Path) -> None:
+    with carrier(faults=LOSES_ANSWERS) as at:
+        limits = {"batch_size": 10, "resend_in_doubt": False}
+        told = run(tmp_path / "run", at, job(fleet(tmp_path / "fleet.csv"), limits=limits))
+        doubtful = told.statuses["in_doubt"]
+        told = back(RunFolder(tmp_path / "run"), By.DEVICE, at.target)
+        assert told.planned == DEVICES - doubtful
+        assert f"{doubtful} devices in doubt are left as they are" in told.notes[0]
+        assert held(at)[FLEXIBLE] >= doubtful
+
+
+def test_only_an_assigning_run_with_accepted_devices_is_rolled_back(tmp_path: Path, at: Carrier) -> None:
+    inventory = fleet(tmp_path / "fleet.csv")
+    run(tmp_path / "taken", at, job(inventory, action="unassign"))
+    with pytest.raises(UsageError, match="only what was assigned"):
+        back(RunFolder(tmp_path / "taken"), By.REQUEST, at.target)
+    with carrier(faults=LOSES_ANSWERS) as other:
+        in_doubt(tmp_path, other)
+        settle(RunFolder(tmp_path / "run"), Verdict.FAILED, reason="x")
+        with pytest.raises(UsageError, match="talks to"):
+            back(RunFolder(tmp_path / "run"), By.REQUEST, at.target)
+
+
+def test_a_devices_story_ends_with_what_was_taken_back(assigned: RunFolder, at: Carrier) -> None:
+    back(assigned, By.REQUEST, at.target)
+    events = [chapter.event for chapter in story(imei(90), assigned.path.parent)]
+    assert events == ["planned", "sent", "answered", "planned", "sent", "taken_back"]
