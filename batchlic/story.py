@@ -1,0 +1,110 @@
+"""One device's story across all runs: planned, sent, answered, settled, taken back."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import polars as pl
+
+from batchlic.carrier.answers import Outcome
+from batchlic.carrier.catalogue import Action
+from batchlic.chunker import parse_ranges
+from batchlic.errors import RunFolderError, UsageError
+from batchlic.journal import Attempt, Event, Journal, Settlement
+from batchlic.runfolder import RunFolder
+
+
+class Chapter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Something that happened to a device: `event` is planned, sent, answered, taken_back or settled.
+
+    `at` is ISO 8601 in UTC; what does not belong to the event is left out.
+    """
+
+    at: str
+    event: str
+    run_dir: str
+    run_id: str
+    batch_id: int
+    action: str
+    account_name: str
+    sku_number: str
+    source: str | None = None
+    row: int | None = None
+    x_request_id: str | None = None
+    attempt: int | None = None
+    outcome: str | None = None
+    """Of an answer as in audit.parquet, `none` where none was recorded; of a settlement its verdict."""
+    http_status: int | None = None
+    request_id: str | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+    settled_by: str | None = None
+    reason: str | None = None
+
+
+def story(device: str, runs: Path) -> list[Chapter]:
+    """All that the runs in `runs`, however deep, know of an IMEI or ICCID, in order of time.
+
+    Raises UsageError where there is no run at all, RunFolderError where one can't be read: a story with
+    gaps would mislead.
+    """
+    folders = [RunFolder(path.parent) for path in sorted(runs.rglob("journal.db"))]
+    if not folders:
+        raise UsageError(f"{runs}: there is no run in this folder")
+    chapters = [chapter for folder in folders for chapter in _chapters(device, folder)]
+    return sorted(chapters, key=lambda chapter: chapter.at)
+
+
+def _chapters(device: str, folder: RunFolder) -> Iterator[Chapter]:
+    with closing(Journal.open(folder.journal)) as journal:
+        try:
+            plan = pl.scan_parquet(folder.plan)
+            places = plan.filter((pl.col("imei") == device) | (pl.col("iccid") == device)).collect()
+            for place in places.iter_rows(named=True):
+                batch = plan.filter(pl.col("batch_id") == place["batch_id"]).collect()
+                is_it = (batch["source"] == place["source"]) & (batch["row"] == place["row"])
+                yield from _of_place(place, is_it.arg_true()[0], folder, journal)
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise RunFolderError(f"{folder.plan}: can't be read ({str(error).splitlines()[0]})") from error
+
+
+def _of_place(
+    place: dict[str, object], offset: int, folder: RunFolder, journal: Journal
+) -> Iterator[Chapter]:
+    identity = journal.identity
+    known = {name: place[name] for name in ("batch_id", "account_name", "sku_number")}
+    known |= {"run_dir": str(folder.path), "run_id": identity.run_id, "action": identity.action.value}
+    origin = {"source": place["source"], "row": place["row"]}
+    yield _chapter(journal.created_at, "planned", known | origin)
+    batch_id = int(str(place["batch_id"]))
+    for event in journal.history(batches=range(batch_id, batch_id + 1)):
+        if not event.part or offset in parse_ranges(event.part):
+            yield from _of_event(event, known)
+
+
+def _of_event(event: Event, known: dict[str, object]) -> Iterator[Chapter]:
+    if isinstance(event, Settlement):
+        decided = {"outcome": event.verdict, "settled_by": event.settled_by, "reason": event.reason}
+        yield _chapter(event.settled_at, "settled", known | decided)
+        return
+    request = known | {"x_request_id": event.x_request_id, "attempt": event.attempt}
+    yield _chapter(event.started_at, "sent", request)
+    answer = {
+        name: getattr(event, name) for name in ("http_status", "request_id", "error_code", "error_message")
+    }
+    yield _chapter(
+        event.started_at + round((event.duration_ms or 0) * 1000),
+        "taken_back" if _is_taken_back(event) else "answered",
+        request | answer | {"outcome": event.outcome or "none"},
+    )
+
+
+def _is_taken_back(attempt: Attempt) -> bool:
+    return attempt.action == Action.UNASSIGN and attempt.outcome == Outcome.ACCEPTED
+
+
+def _chapter(at: int, event: str, fields: dict[str, object]) -> Chapter:
+    when = datetime.fromtimestamp(at / 1e6, UTC).isoformat(timespec="milliseconds")
+    return msgspec.convert({"at": when, "event": event, **fields}, Chapter)
