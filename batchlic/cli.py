@@ -3,6 +3,7 @@
 Everything heavy is imported where it is used, so that `--help` answers at once.
 """
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from batchlic.errors import BatchlicError, ExitCode, RefusedToStart
-from batchlic.options import Json, OnSandbox, PlanOptions, RunOptions, flattened
+from batchlic.errors import BatchlicError, ExitCode, RefusedToStart, UsageError
+from batchlic.options import Json, OnSandbox, PlanOptions, RunOptions, Yes, flattened
 from batchlic.terminal import printable, printable_lines
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ RunDirectory = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The folde
 
 def main() -> None:
     """Run the command line; exit with the codes of `batchlic.errors.ExitCode`."""
+    os.umask(0o077)  # whatever this process leaves is its owner's alone
     try:
         app()
     except BatchlicError as error:
@@ -108,11 +110,51 @@ def resume(run_dir: RunDirectory, *, sandbox: OnSandbox = False, json: Json = Fa
 
 @app.command()
 def status(run_dir: RunDirectory, *, json: Json = False) -> None:
-    """Say how a run stands, at work or ended."""
+    """Say how a run stands, at work or ended, and what is in doubt and why."""
     from batchlic.run import status as status_of
     from batchlic.runfolder import RunFolder
+    from batchlic.screen import describe_doubts
 
-    _print(status_of(RunFolder(run_dir)), run_dir, as_json=json)
+    report = status_of(RunFolder(run_dir))
+    _print(report, run_dir, as_json=json)
+    if report.doubts and not json:
+        _say(describe_doubts(report.doubts, run_dir))
+
+
+@app.command()
+def settle(
+    run_dir: RunDirectory,
+    *,
+    verdict: Annotated[
+        Literal["accepted", "failed", "resend"],
+        typer.Option("--as", help="What became of them: accepted, failed, or not known: resend."),
+    ],
+    reason: Annotated[str, typer.Option(help="How you know. Kept in the journal and the audit.")],
+    batch: Annotated[
+        list[int] | None, typer.Option(help="Only this batch [all that is in doubt]. Repeatable.")
+    ] = None,
+    device: Annotated[
+        list[str] | None, typer.Option(help="Only this IMEI or ICCID [all that is in doubt]. Repeatable.")
+    ] = None,
+    consent_lifetime: Annotated[
+        bool, typer.Option("--consent-lifetime", help="Yes to asking again for a Lifetime licence.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Decide what became of devices in doubt. `resend` only notes it: `batchlic resume` sends."""
+    from batchlic.doubt import settle as settle_doubt
+    from batchlic.journal import Verdict
+    from batchlic.runfolder import RunFolder
+
+    summary = settle_doubt(
+        RunFolder(run_dir),
+        Verdict(verdict),
+        reason=reason,
+        batches=batch or (),
+        devices=device or (),
+        consent_lifetime=consent_lifetime,
+    )
+    _finish(summary, run_dir, as_json=json)
 
 
 @app.command()
@@ -134,6 +176,63 @@ def export(
     target = sys.stdout.buffer if to is None or str(to) == "-" else to
     count = export_rows(run_dir, What(what), Format(format), target)
     _say(f"{count:,} rows{'' if target is not to else f' in {to}'}")
+
+
+@app.command()
+def rollback(
+    run_dir: RunDirectory,
+    *,
+    by: Annotated[
+        Literal["request", "device"],
+        typer.Option(help="Undo each accepted request by its X-Request-ID, or unassign the devices."),
+    ] = "request",
+    yes: Yes = False,
+    json: Json = False,
+) -> None:
+    """Take back what a run has assigned; itself a run, in a folder inside that of the first."""
+    from batchlic.rollback import By
+    from batchlic.rollback import rollback as roll_back
+    from batchlic.run import new_run_id
+    from batchlic.runfolder import RunFolder
+
+    folder = RunFolder(run_dir)
+    ask = None if yes or not sys.stdin.isatty() else _ask
+    with _target(None) as target:
+        summary = roll_back(folder, By(by), target, run_id=new_run_id(), ask=ask)
+    _finish(summary, run_dir / f"rollback-by-{by}", as_json=json)
+
+
+@app.command()
+def audit(
+    path: Annotated[
+        Path, typer.Argument(metavar="[RUN_DIR|RUNS_DIR]", help="A run, or with --device a folder of runs.")
+    ] = Path("runs"),
+    *,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Recompute the chain of a run and hold its files against it.")
+    ] = False,
+    device: Annotated[
+        str | None, typer.Option(metavar="ID", help="Tell the story of an IMEI or ICCID across all runs.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Check what a run has left (exit 3 if something was changed), or tell one device's story."""
+    if verify == (device is not None):
+        raise UsageError("audit: give either --verify or --device ID")
+    if device is not None:
+        from batchlic.screen import describe_story
+        from batchlic.story import story
+
+        chapters = story(device, path)
+        _put(chapters) if json else _say(describe_story(device, chapters))
+        return
+    from batchlic.runfolder import RunFolder
+    from batchlic.screen import describe_inspection
+    from batchlic.verify import verify as verify_run
+
+    inspection = verify_run(RunFolder(path))
+    _put(inspection) if json else _say(describe_inspection(inspection, path))
+    sys.exit(ExitCode.INCOMPLETE if inspection.findings else ExitCode.OK)
 
 
 @app.command()
@@ -202,7 +301,7 @@ def sandbox(
 def _job(action: Literal["assign", "unassign"], inventory: list[str], options: PlanOptions) -> "Job":
     from batchlic.job import make_job
 
-    content = {"name": action, "action": action, "inventory": {"files": inventory}}
+    content = {"action": action, "inventory": {"files": inventory}}
     return make_job(content, options.overrides(), where="options")
 
 

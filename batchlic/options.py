@@ -16,6 +16,7 @@ Overrides = dict[str, dict[str, Any]]
 """What flags say, by table and key of a job file; None where a flag was not given."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON on stdout.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, even on a terminal.")]
 OnSandbox = Annotated[
     bool, typer.Option("--sandbox", help="Start a sandbox carrier on loopback and run against it.")
 ]
@@ -95,7 +96,7 @@ class RunOptions(PlanOptions):
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Plan, say what would be sent, and leave nothing.")
     ] = False
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, even on a terminal.")] = False
+    yes: Yes = False
     sandbox: OnSandbox = False
 
     def overrides(self) -> Overrides:

@@ -1,12 +1,15 @@
 """What a person reads: a run in a dozen lines. What inventories and carrier say is shown as data."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from batchlic.chunker import Plan
 from batchlic.errors import ExitCode
+from batchlic.story import Chapter
 from batchlic.terminal import printable
+from batchlic.verify import Inspection
+from batchlic.writer.doubts import Doubt
 from batchlic.writer.summary import Summary
 
 _MEANINGS = {
@@ -15,6 +18,9 @@ _MEANINGS = {
     ExitCode.CREDENTIALS: "the carrier rejected the credentials",
     ExitCode.STOPPED: "stopped early",
 }
+DOUBTS_SHOWN = 10
+"""Requests in doubt that a person is shown."""
+
 _FILES = {"rejected": "rejects.parquet", "failed": "results.parquet", "in_doubt": "results.parquet"}
 
 
@@ -48,6 +54,54 @@ def describe_plan(plan: Plan, folder: Path | None) -> str:
     ]
     lines.append(f"Files: {folder}/" if folder else "Dry run: nothing was sent, nothing is left.")
     return "\n".join(lines)
+
+
+def describe_doubts(doubts: Sequence[Doubt], folder: Path) -> str:
+    """What is in doubt, request by request, and how to settle it."""
+    lines = ["", "In doubt, because the answer was lost:"]
+    for doubt in doubts[:DOUBTS_SHOWN]:
+        some = ", ".join(doubt.devices[:2]) + (" …" if len(doubt.devices) > 2 else "")
+        lines.append(
+            f"  batch {doubt.batch_id}, {_count(len(doubt.devices), 'device')} ({some}), "
+            f"{doubt.sku_number}, sent {doubt.sent_at}: {printable(doubt.reason)}"
+        )
+    if len(doubts) > DOUBTS_SHOWN:
+        lines.append(f"  and {len(doubts) - DOUBTS_SHOWN:,} requests more: --json has them all")
+    lines.append(f"  Settle: batchlic settle {folder} --as accepted|failed|resend --reason …")
+    return "\n".join(lines)
+
+
+def describe_inspection(inspection: Inspection, folder: Path) -> str:
+    """What holding a run's files against each other has shown."""
+    if inspection.findings:
+        lines = [f"{folder}: not as the run left it"]
+        return "\n".join(
+            [*lines, *(f"  {found.file}: {printable(found.what)}" for found in inspection.findings)]
+        )
+    head = f"; the head of the chain is {inspection.head}" if inspection.head else ""
+    return f"{folder}: journal, plan, audit, results, rejects and summary agree{head}"
+
+
+def describe_story(device: str, chapters: Sequence[Chapter]) -> str:
+    """One device's story, a line an event."""
+    if not chapters:
+        return f"{printable(device)}: no run has planned it"
+    return "\n".join([printable(device), *map(_told, chapters)])
+
+
+def _told(chapter: Chapter) -> str:
+    match chapter.event:
+        case "planned":
+            words = f"to {chapter.action}, row {chapter.row} of {chapter.source}"
+        case "sent":
+            words = f"{chapter.action}, request {chapter.x_request_id}, attempt {chapter.attempt}"
+        case "settled":
+            words = f"as {chapter.outcome} by {chapter.settled_by}: {chapter.reason}"
+        case _:
+            details = (chapter.request_id, chapter.error_code, chapter.error_message)
+            words = ", ".join([str(chapter.outcome), *filter(None, details)])
+    licence = f"{chapter.account_name} {chapter.sku_number}"
+    return f"  {chapter.at}  {chapter.event:10}  {chapter.run_dir}  {licence}  {printable(words)}"
 
 
 class Line(NamedTuple):
