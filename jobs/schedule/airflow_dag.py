@@ -1,0 +1,41 @@
+"""Onboard the fleet every night, as an Airflow DAG: copy into the dags folder.
+
+Exit 6 (stopped early, resumable) is retried, in the folder of the same logical date, so that a retry goes on
+where the try before it was. Every other code fails at once: it needs a person.
+"""
+
+import subprocess
+from datetime import UTC, datetime, timedelta
+
+from airflow.exceptions import AirflowException, AirflowFailException
+from airflow.sdk import dag, task
+
+BATCHLIC = "/opt/batchlic/.venv/bin/batchlic"
+JOB = "/opt/batchlic/jobs/onboard_fleet.toml"
+RUNS = "/var/lib/batchlic/runs"
+STOPPED_EARLY = 6
+
+
+@dag(
+    schedule="10 2 * * *",
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=1,
+    tags=["fleet"],
+)
+def onboard_fleet() -> None:
+    """One task: the run of the night."""
+
+    @task(retries=6, retry_delay=timedelta(minutes=15))
+    def onboard(ds_nodash: str | None = None) -> None:
+        """Credentials come from the worker's environment or the file that BATCHLIC_CREDENTIALS_FILE names."""
+        ended = subprocess.run([BATCHLIC, "run", JOB, "--run-dir", f"{RUNS}/{ds_nodash}"], check=False)
+        if ended.returncode == STOPPED_EARLY:
+            raise AirflowException("batchlic stopped early; the next try goes on")
+        if ended.returncode:
+            raise AirflowFailException(f"batchlic ended with {ended.returncode}: see {RUNS}/{ds_nodash}")
+
+    onboard()
+
+
+onboard_fleet()
