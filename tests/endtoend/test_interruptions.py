@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -37,8 +38,9 @@ from tests.endtoend.program import (
 )
 
 DEVICES = 1000
-KILLS = int(os.environ.get("KILLS", "3"))
-ASSIGN = ("assign", "fleet.csv", "--account", ACCOUNT, "--run-dir", "run", "--batch-size", "10")
+KILLS = int(os.environ.get("KILLS", "24"))
+BATCH_SIZE = 10
+ASSIGN = ("assign", "fleet.csv", "--account", ACCOUNT, "--run-dir", "run", "--batch-size", f"{BATCH_SIZE}")
 
 
 class Home:
@@ -159,10 +161,14 @@ def test_a_run_at_work_can_be_looked_at_but_not_shared(tmp_path: Path) -> None:
         assert_all_accepted_once(at, end(process))
 
 
-@pytest.mark.parametrize("sku", [FLEXIBLE, LIFETIME])
-def test_a_run_that_is_killed_again_and_again_ends_as_the_books_say(tmp_path: Path, sku: str) -> None:
-    dice = random.Random(sku)
-    with home(tmp_path, sku) as at:
+def test_a_run_killed_dozens_of_times_repeats_only_what_it_may_and_ends_as_the_books_say(
+    tmp_path: Path,
+) -> None:
+    dice, count = random.Random(KILLS), 15 * BATCH_SIZE * KILLS
+    sku_of = {imei(n): LIFETIME if n % 3 == 0 else FLEXIBLE for n in range(count)}
+    with home(tmp_path) as at:
+        rows = "\n".join(f"{device},{sku}" for device, sku in sku_of.items())
+        (tmp_path / "fleet.csv").write_text(f"IMEI,SKU\n{rows}\n")
         process, ends = at.begin(), []
         for _ in range(KILLS):
             until(partial(at.has_moved, process, at.sent()))
@@ -170,25 +176,21 @@ def test_a_run_that_is_killed_again_and_again_ends_as_the_books_say(tmp_path: Pa
             process.kill()
             ends.append(end(process).code)
             process = at.resume()
-            if ends[-1] != -signal.SIGKILL:  # it was done sooner
-                break
         ended, executions = end(process), at.executions()
-    standings = statuses(at.folder)
     results = pl.read_parquet(at.folder / "results.parquet")
-    batch_of = dict(zip(results["imei"], results["batch_id"], strict=True))
-    unanswered = {attempt.batch_id for attempt in attempts(at.folder) if attempt.outcome is None}
-    unsure = {device for device, batch in batch_of.items() if batch in unanswered}
-    assert ended.code == (3 if sku == LIFETIME and unsure else 0)
-    assert ends[0] == -signal.SIGKILL
-    assert set(standings) == {imei(n) for n in range(DEVICES)}
-    for device, status in standings.items():
+    lost = Counter(attempt.batch_id for attempt in attempts(at.folder) if attempt.outcome is None)
+    assert ends.count(-signal.SIGKILL) >= KILLS / 2  # the others found the run done
+    assert len(results) == count
+    assert ended.code == (3 if "in_doubt" in set(results["status"]) else 0)
+    for device, batch, status in results.select("imei", "batch_id", "status").iter_rows():
         executed = executions.get(device, 0)
-        if device not in unsure:
+        if not lost[batch]:
             assert (status, executed) == ("accepted", 1)
-        elif sku == LIFETIME:
+        elif sku_of[device] == LIFETIME:
             assert (status, executed) in {("in_doubt", 0), ("in_doubt", 1)}
         else:
-            assert (status, executed) in {("accepted", n) for n in range(1, KILLS + 2)}
+            assert status == "accepted"
+            assert 1 <= executed <= 1 + lost[batch]
 
 
 def test_a_disk_without_room_is_exit_6_and_the_run_goes_on_when_there_is(tmp_path: Path) -> None:
