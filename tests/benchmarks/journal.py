@@ -1,0 +1,192 @@
+"""`make bench-journal`: what the journal costs a batch, how long a large run takes to resume, and its size.
+
+Figures are of this run only; the share of a run is that of one core at 1,000 requests a second.
+"""
+
+import argparse
+import os
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TypeVar
+
+import anyio
+import polars as pl
+
+from batchlic.carrier.answers import Answer, Outcome
+from batchlic.carrier.catalogue import Action
+from batchlic.chunker import read_batches
+from batchlic.identity import sha256_of
+from batchlic.journal import Intent, Journal, RunIdentity
+from batchlic.pool.remaining import remaining
+from batchlic.reader import IdKind
+from batchlic.writer.audit import write_audit
+from batchlic.writer.results import write_results
+
+RATE, LATENCY, WORKERS = 1000.0, 0.05, 64
+DEVICES_PER_BATCH, LEFT = 100, 1000
+ACCEPTED = Answer(
+    outcome=Outcome.ACCEPTED, http_status=200, request_id="c3f3d17c-79ff-4b35-82df-94446785b6e0"
+)
+SHA = "f" * 64
+
+T = TypeVar("T")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--batches", type=int, default=100_000)
+    parser.add_argument("--paced", type=int, default=20_000, help="batches of the measurement at 1,000/s")
+    arguments = parser.parse_args()
+    with TemporaryDirectory(prefix="batchlic-bench-") as folder:
+        _cost(Path(folder), arguments.paced)
+        _resume(Path(folder), arguments.batches)
+
+
+def _cost(folder: Path, batches: int) -> None:
+    """A run at 1,000 requests/s whose carrier takes 50 ms, with and without a journal."""
+    bare = anyio.run(_paced, None, batches, backend_options={"use_uvloop": True})
+    with closing(_new(folder / "paced.db", batches)) as journal:
+        kept = anyio.run(_paced, journal, batches, backend_options={"use_uvloop": True})
+    cpu = (kept.cpu - bare.cpu) / batches * 1000
+    print(f"{batches:,} batches at {batches / kept.seconds:,.0f} requests/s, {WORKERS} workers")
+    print(
+        f"  waiting for the disk  {kept.waited / batches * 1000:8.2f} ms a batch, intent and answer together"
+    )
+    print(
+        f"  CPU                   {cpu:8.3f} ms a batch: {cpu * RATE / 10:.0f}% of a core at 1,000 requests/s"
+    )
+    print(f"  elapsed               {kept.seconds:8.1f} s, without a journal {bare.seconds:.1f} s")
+    print(f"  one fsync by itself   {_fsync(folder / 'probe') * 1000:8.2f} ms")
+
+
+class _Measured:
+    def __init__(self) -> None:
+        self.waited = self.seconds = self.cpu = 0.0
+
+
+async def _paced(journal: Journal | None, batches: int) -> _Measured:
+    measured, numbers = _Measured(), iter(range(1, batches + 1))
+    began, cpu = anyio.current_time(), time.process_time()
+
+    async def work() -> None:
+        for number in numbers:
+            await anyio.sleep_until(began + number / RATE)
+            before = anyio.current_time()
+            seq = await journal.intend(_intent(number)) if journal else 0
+            measured.waited += anyio.current_time() - before
+            await anyio.sleep(LATENCY)
+            before = anyio.current_time()
+            if journal:
+                await journal.answer(seq, ACCEPTED, duration_ms=50.0, final=False)
+            measured.waited += anyio.current_time() - before
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(WORKERS):
+            tasks.start_soon(work)
+    measured.seconds, measured.cpu = anyio.current_time() - began, time.process_time() - cpu
+    return measured
+
+
+def _resume(folder: Path, batches: int) -> None:
+    """A run of which all but the last batches were accepted: what `resume` does before and after."""
+    plan, path = folder / "plan.parquet", folder / "journal.db"
+    _write_plan(plan, batches)
+    with closing(_new(path, batches)) as journal:
+        seconds, _ = _timed(lambda: anyio.run(_fill, journal, batches - LEFT))
+        print(f"{batches - LEFT:,} batches as fast as they go: {(batches - LEFT) / seconds:,.0f} a second")
+    print(f"resuming a run of {batches:,} batches, {LEFT:,} of them left")
+    opened, journal = _timed(lambda: Journal.open(path))
+    with closing(journal):
+        hashed, _ = _timed(lambda: sha256_of(plan))
+        looked, left = _timed(
+            lambda: sum(1 for _ in remaining(read_batches(plan, IdKind.AUTO), journal, frozenset()))
+        )
+        assert left == LEFT
+        print(f"  journal checked       {opened:8.1f} s")
+        print(f"  plan held to its hash {hashed:8.1f} s")
+        print(f"  what is left found    {looked:8.1f} s")
+        results, _ = _timed(lambda: write_results(folder / "results", plan=plan, journal=journal))
+        audit, _ = _timed(lambda: write_audit(folder / "audit", journal=journal))
+        print(f"  results, audit after  {results:8.1f} s, {audit:.1f} s")
+    for file in (path, plan, folder / "results", folder / "audit"):
+        size = file.stat().st_size
+        print(f"  {file.stem:8} on disk      {size / 1e6:8.1f} MB, {size / batches:,.0f} bytes a batch")
+
+
+async def _fill(journal: Journal, batches: int) -> None:
+    numbers = iter(range(1, batches + 1))
+
+    async def work() -> None:
+        for number in numbers:
+            seq = await journal.intend(_intent(number))
+            await journal.answer(seq, ACCEPTED, duration_ms=50.0, final=False)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(500):
+            tasks.start_soon(work)
+
+
+def _write_plan(path: Path, batches: int) -> None:
+    number = pl.int_range(batches * DEVICES_PER_BATCH, dtype=pl.Int64)
+    pl.select(
+        batch_id=(number // DEVICES_PER_BATCH + 1).cast(pl.UInt32),
+        source=pl.lit("fleet.csv"),
+        row=(number + 1).cast(pl.UInt64),
+        imei=(number + 864_508_030_000_000).cast(pl.String),
+        iccid=pl.lit(None, pl.String),
+        account_name=pl.lit("0000123456-00001"),
+        sku_number=pl.lit("SIMSec-IoT"),
+    ).write_parquet(path, compression_level=1, row_group_size=50_000)
+
+
+def _new(path: Path, batches: int) -> Journal:
+    identity = RunIdentity(
+        run_id="bench",
+        action=Action.ASSIGN,
+        carrier="bench",
+        job={"name": "bench"},
+        plan_sha256="",
+        sources=[],
+        rows_read=0,
+        rejected={},
+        planned=batches * DEVICES_PER_BATCH,
+        batches=batches,
+    )
+    return Journal.create(path, identity, created_at=0)
+
+
+def _intent(batch: int) -> Intent:
+    return Intent(
+        batch_id=batch,
+        part="",
+        x_request_id=f"1-{batch:030}",
+        attempt=1,
+        action=Action.ASSIGN,
+        device_count=DEVICES_PER_BATCH,
+        request_sha256=SHA,
+        pace_rps=RATE,
+        started_at=time.time_ns() // 1000,
+    )
+
+
+def _fsync(path: Path) -> float:
+    with path.open("wb") as file:
+        began = time.perf_counter()
+        for _ in range(100):
+            file.write(b"x" * 4096)
+            file.flush()
+            os.fsync(file.fileno())
+    return (time.perf_counter() - began) / 100
+
+
+def _timed(call: Callable[[], T]) -> tuple[float, T]:
+    began = time.perf_counter()
+    result = call()
+    return time.perf_counter() - began, result
+
+
+if __name__ == "__main__":
+    main()
