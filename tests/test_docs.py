@@ -78,7 +78,7 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 def test_every_option_that_is_named_exists() -> None:
     known = {"--help"}
-    for command in ("run", "plan", "resume", "status", "sandbox"):
+    for command in ("run", "plan", "resume", "status", "settle", "rollback", "audit", "sandbox"):
         done = subprocess.run(
             [sys.executable, "-m", "batchlic", command, "--help"], capture_output=True, text=True, check=True
         )
