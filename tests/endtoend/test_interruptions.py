@@ -38,7 +38,7 @@ from tests.endtoend.program import (
 )
 
 DEVICES = 1000
-KILLS = int(os.environ.get("KILLS", "24"))
+KILLS = int(os.environ.get("KILLS", "12"))
 BATCH_SIZE = 10
 ASSIGN = ("assign", "fleet.csv", "--account", ACCOUNT, "--run-dir", "run", "--batch-size", f"{BATCH_SIZE}")
 
