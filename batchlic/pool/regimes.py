@@ -185,7 +185,11 @@ class Capped(Regime):
             return self
         self._refuted += 1
         self._cap = max(1, self._cap - max(1, self._cap // 8))
-        return Paced(seen, self._cap / seen.round_trip / 2) if self._refuted == 4 else self
+        if self._refuted < 4:
+            return self
+        elapsed = seen.now - seen.stretch.opened
+        so_far = seen.stretch.admitted / elapsed if elapsed > 20 * seen.round_trip else 0.0
+        return Paced(seen, max(so_far, self._cap / seen.round_trip / 2))
 
 
 class Paced(Regime):
@@ -228,24 +232,28 @@ class Paced(Regime):
     def throttled(self, flight: Flight) -> Regime:
         """See Regime."""
         seen = self._seen
+        is_measured = self._admitted >= 10
         if not seen.refusals_are_costly and seen.all_is_refused:
-            return Waiting(seen, 0.95 * self._peak if self._is_no_window else None)
-        if flight.sent_at <= self._since or self._admitted < 10:
+            known = self._measured() if is_measured else 0.95 * self._peak
+            return Waiting(seen, known if self._is_no_window else None)
+        if flight.sent_at <= self._since or not is_measured:
             return self
         self._refused_above = self._refused_above + 1 if flight.company > self._most_company else 0
         if self._refused_above == 3:
             return Capped(seen, flight.company - 1)
-        self._measure()
+        self._probe_around(self._measured())
         return self
 
-    def _measure(self) -> None:
+    def _measured(self) -> float:
+        """Requests/s let in since the last refusal; if the limit has risen, it lies above that."""
         measured = self._admitted / (self._latest - self._since)
         present = self.rate()
-        if present > 1.1 * self._peak:  # the limit has risen: it lies between the two
-            measured = math.sqrt(measured * present)
-        if abs(measured - self._peak) > 0.1 * self._peak:
-            self.reason = f"throttled: {measured:.3g}/s were let in"
-        self._peak = measured * (0.9 if self._seen.refusals_are_costly else 1.0)
+        return math.sqrt(measured * present) if present > 1.1 * self._peak else measured
+
+    def _probe_around(self, rate: float) -> None:
+        if abs(rate - self._peak) > 0.1 * self._peak:
+            self.reason = f"throttled: {rate:.3g}/s were let in"
+        self._peak = rate * (0.9 if self._seen.refusals_are_costly else 1.0)
         self._probe_s = self._probing_time()
         self._since = self._latest = self._seen.now
         self._admitted = self._most_company = 0
@@ -282,10 +290,10 @@ class Waiting(Regime):
             return Paced(seen, self._rate, is_no_window=True)
         if not last.after_refusals:
             return SlowStart(seen)
-        period = seen.now - last.opened
-        if period < 8 * seen.round_trip or last.admitted < 5:
-            return Paced(seen, last.admitted / period)
-        return Windowed(seen, last.admitted, _configured(period))
+        period, quota = seen.now - last.opened, max(1, last.admitted - 1)
+        if period < 8 * seen.round_trip or quota < 5:
+            return Paced(seen, quota / period, is_no_window=True)
+        return Windowed(seen, quota, _configured(period))
 
     def throttled(self, flight: Flight) -> Regime:
         """See Regime."""
@@ -367,7 +375,13 @@ class Windowed(Regime):
         """See Regime."""
         if self._too_early and flight.sent_at >= self._too_early.since:
             now, stretch = self._seen.now, self._seen.stretch
-            stretch.opened = now if stretch.admitted <= 2 else stretch.opened + now - self._too_early.since
+            waited = now - self._too_early.since
+            if stretch.admitted <= 2:
+                stretch.opened = now
+            elif waited < self._period / 4:
+                stretch.opened += waited
+            else:
+                self._enter(now)
             self._too_early = None
         return self
 
@@ -404,10 +418,12 @@ class Windowed(Regime):
         if stretch.admitted and (self._more or refused):
             self._quota = stretch.admitted
             self.reason = self._describe()
-            self._windows_until_more = 1
-        if self._more:
-            self._windows_until_more += int(max(100 / self._quota, 50 * seen.pause / self._period))
-        self._windows_until_more -= 1
+        if self._more or (self._used_up and refused and stretch.after_refusals):
+            self._windows_until_more = int(max(100 / self._quota, 50 * seen.pause / self._period))
+        elif refused:
+            self._windows_until_more = 0
+        else:
+            self._windows_until_more -= 1
         if not self._refused_early:
             self._contradictions = 0
         self._more, self._used_up, self._refused_early, self._too_early = 0, False, False, None
