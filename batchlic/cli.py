@@ -79,6 +79,23 @@ def unassign(inventory: Inventories, *, options: RunOptions) -> None:
 
 @app.command()
 @flattened
+def migrate(
+    inventory: Inventories,
+    from_sku: Annotated[str, typer.Option(help="SKU to leave.")],
+    to_sku: Annotated[str, typer.Option(help="SKU to get.")],
+    *,
+    options: RunOptions,
+) -> None:
+    """Move devices to another SKU. Arrives with the ledger: until then it exits 2 and sends nothing."""
+    from batchlic.job import make_job
+
+    licence = {"from_sku": from_sku, "to_sku": to_sku}
+    content = {"action": "migrate", "inventory": {"files": inventory}, "licence": licence}
+    _start(make_job(content, options.overrides(), where="options"), options)
+
+
+@app.command()
+@flattened
 def plan(inventory: Inventories, *, options: PlanOptions) -> None:
     """Write plan.parquet and rejects.parquet, no more: no network, no credentials.
 
