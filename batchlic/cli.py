@@ -326,6 +326,7 @@ def _start(job: "Job", options: RunOptions) -> None:
     from batchlic.run import new_run_id, start
     from batchlic.runfolder import RunFolder
 
+    job.require_runnable()
     if options.dry_run:
         _rehearse_planning(job, options)
         return

@@ -120,10 +120,14 @@ class Job(Table):
 
     @property
     def request_action(self) -> Action:
-        """What its requests do. Raises UsageError for migrate, which this version can't run."""
+        """What its requests do. Raises UsageError as `require_runnable` does."""
+        self.require_runnable()
+        return Action(self.action)
+
+    def require_runnable(self) -> None:
+        """Raise UsageError for migrate, which this version can't run."""
         if self.action == "migrate":
             raise UsageError("migrate arrives with the ledger; until then: unassign, then assign")
-        return Action(self.action)
 
     def read_options(self) -> ReadOptions:
         """How its inventories are to be read."""
