@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -17,6 +17,8 @@ from batchlic.reader import IdKind, ReadOptions, Source
 if TYPE_CHECKING:
     import polars as pl
     from polars._typing import PolarsDataType
+
+    from batchlic.reader.known import Known
 
 ROWS_PER_READ = 50_000
 """How much of plan.parquet is in memory at once, in device rows (promise H)."""
@@ -82,18 +84,26 @@ def read_batches(plan: Path, id_kind: IdKind, *, first_batch: int = 1) -> Iterat
 
 
 def read_whole_batches(plan: Path, *, first_batch: int = 1) -> Iterator[pl.DataFrame]:
-    """The rows of a plan in order, in frames of about ROWS_PER_READ that no batch crosses."""
+    """The rows of a plan's batches in order, in frames of about ROWS_PER_READ that no batch crosses."""
     import polars as pl  # noqa: PLC0415 - heavy: only when a plan is really read
 
     rows = pl.scan_parquet(plan)
     before = (pl.col("batch_id") < first_batch).sum().alias("before")
-    total, start = rows.select(pl.len(), before).collect().row(0)
+    total, start = rows.select(pl.col("batch_id").count(), before).collect().row(0)
     while start < total:
-        frame = rows.slice(start, ROWS_PER_READ).collect()
+        frame = rows.slice(start, min(ROWS_PER_READ, total - start)).collect()
         if start + frame.height < total:  # the last batch may go on beyond this read
             frame = frame.filter(pl.col("batch_id") != frame["batch_id"][-1])
         yield frame
         start += frame.height
+
+
+def read_held(plan: Path) -> Iterator[pl.DataFrame]:
+    """The rows of a plan that are in no batch, in order, in frames of ROWS_PER_READ."""
+    import polars as pl  # noqa: PLC0415 - as above
+
+    held = pl.scan_parquet(plan).filter(pl.col("batch_id").is_null())
+    yield from held.collect_batches(chunk_size=ROWS_PER_READ, maintain_order=True)
 
 
 def _heads(frame: pl.DataFrame) -> pl.DataFrame:
@@ -157,30 +167,44 @@ class PlanGroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What `write_plan` found and wrote; `rows_read` is the sum of `rejected` and `planned` (promise A)."""
+    """What `write_plan` found and wrote; `rows_read` is the sum of `rejected` and `planned` (promise A).
+
+    `planned` is the sum of `held`, by status, and of the devices in `groups`.
+    """
 
     sources: tuple[Source, ...]
     rows_read: int
     rejected: Mapping[str, int]
     planned: int
+    held: Mapping[str, int]
     batches: int
     groups: tuple[PlanGroup, ...]
     notes: tuple[str, ...]
 
 
-def write_plan(inventories: Sequence[str], options: ReadOptions, *, batch_size: int, folder: Path) -> Plan:
+def write_plan(
+    inventories: Sequence[str],
+    options: ReadOptions,
+    *,
+    batch_size: int,
+    folder: Path,
+    known: Known | None = None,
+) -> Plan:
     """Read the inventories; write plan.parquet and rejects.parquet into `folder`, each whole or not at all.
 
     plan.parquet: `batch_id` (UInt32, ascending from 1), `source` (the inventory's name as given), `row`
     (UInt64, its 1-based data row), `imei`, `iccid` (String, null where absent), `account_name`, `sku_number`;
     sorted by account, SKU, IMEI and ICCID (nulls last); a batch is a contiguous range of at most
-    `batch_size` rows of one account and SKU. It depends on inventories and options alone (promise I).
+    `batch_size` rows of one account and SKU. `held` is null there. Rows that, by what is `known`, are not to
+    be sent come after all batches, with a null `batch_id` and the status that they have for it as `held`. All
+    depends on inventories, options and what is known alone (promise I).
     rejects.parquet: `source`, `row`, `reason`, `message`, and `imei`, `iccid`, `account_name`, `sku_number`
     as they stood in the file.
 
     Raises InventoryError where an inventory can't be read, UsageError where the options contradict it.
     """
     from batchlic.reader.fleet import Fleet  # noqa: PLC0415 - brings polars
+    from batchlic.reader.known import HELD, Fate  # noqa: PLC0415
     from batchlic.reader.sources import expanded  # noqa: PLC0415
 
     with TemporaryDirectory(dir=folder, prefix=".scratch-") as scratch:
@@ -188,19 +212,23 @@ def write_plan(inventories: Sequence[str], options: ReadOptions, *, batch_size: 
         for name in expanded(inventories):
             fleet.add(name)
         fleet.reject_twins()
+        if known is not None:
+            fleet.hold(known)
         groups = tuple(
             PlanGroup(**asdict(target), devices=devices, batches=-(-devices // batch_size))
             for target, devices in fleet.targets().items()
         )
         with replacing(folder / "plan.parquet") as path:
-            _sink_plan(fleet.devices(), groups, batch_size, path)
+            devices = [fleet.devices(Fate.SENT), *([fleet.devices(*HELD)] if fleet.held else [])]
+            _sink_plan(chain.from_iterable(devices), groups, batch_size, path)
         with replacing(folder / "rejects.parquet") as path:
             fleet.rejects().sink_parquet(path)
     return Plan(
         sources=tuple(fleet.sources),
         rows_read=fleet.rows_read,
         rejected=dict(sorted(fleet.rejected.items())),
-        planned=sum(group.devices for group in groups),
+        planned=sum(group.devices for group in groups) + fleet.held.total(),
+        held=dict(sorted(fleet.held.items())),
         batches=sum(group.batches for group in groups),
         groups=tuple(group for group in groups if group.devices),
         notes=tuple(fleet.notes),
@@ -228,12 +256,14 @@ def _sink_plan(
         start = 0
         for frame in devices:
             place = pl.int_range(start, start + frame.height, dtype=pl.Int64) - group_starts
-            batch_id = (batch_starts + place // batch_size).cast(pl.UInt32)
-            yield frame.select(batch_id.alias("batch_id"), "source", "row", *_NUMBERS, **of_group)
+            batch_id = pl.when(pl.col("held").is_null()).then(batch_starts + place // batch_size)
+            yield frame.select(
+                batch_id.cast(pl.UInt32).alias("batch_id"), "source", "row", *_NUMBERS, "held", **of_group
+            )
             start += frame.height
 
     columns: dict[str, PolarsDataType] = {"batch_id": pl.UInt32, "source": pl.String, "row": pl.UInt32}
-    columns |= {**dict.fromkeys(_NUMBERS, pl.Int64), **dict.fromkeys(of_group, pl.String)}
+    columns |= {**dict.fromkeys(_NUMBERS, pl.Int64), **dict.fromkeys(("held", *of_group), pl.String)}
 
     streamed(numbered(), columns).select(
         "batch_id",
@@ -242,6 +272,7 @@ def _sink_plan(
         imei_digits(pl.col("imei_number")).alias("imei"),
         iccid_digits(pl.col("iccid_number")).alias("iccid"),
         *of_group,
+        "held",
     ).sink_parquet(path, compression_level=1, row_group_size=ROWS_PER_READ)
 
 

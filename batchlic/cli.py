@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from batchlic import ledgerdoors
 from batchlic.errors import BatchlicError, ExitCode, RefusedToStart, UsageError
 from batchlic.options import Json, OnSandbox, PlanOptions, RunOptions, Yes, flattened
 from batchlic.terminal import printable, printable_lines
@@ -33,6 +34,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(ledgerdoors.app, name="ledger")
 
 Inventories = Annotated[
     list[str], typer.Argument(metavar="INVENTORY...", help="Files that hold the devices.")
@@ -102,15 +105,19 @@ def plan(inventory: Inventories, *, options: PlanOptions) -> None:
     A single argument that ends in .toml is read as a job file.
     """
     from batchlic.job import load_job
+    from batchlic.past import past_of_plan
     from batchlic.run import new_run_id, plan_only
     from batchlic.runfolder import RunFolder
+    from batchlic.settings import load_settings
 
     if len(inventory) == 1 and inventory[0].endswith(".toml"):
         job = load_job(Path(inventory[0]), options.overrides())
     else:
         job = _job("assign", inventory, options)
     folder = RunFolder(options.run_dir or Path("runs") / new_run_id())
-    _print_plan(plan_only(job, folder), folder.path, as_json=options.json)
+    with past_of_plan(job, folder, load_settings().base_url) as past:
+        planned = plan_only(job, folder, past)
+    _print_plan(planned, folder.path, as_json=options.json)
 
 
 @app.command()
@@ -339,11 +346,15 @@ def _start(job: "Job", options: RunOptions) -> None:
 
 
 def _rehearse_planning(job: "Job", options: RunOptions) -> None:
+    from batchlic.past import SANDBOX, past_of_plan
     from batchlic.run import plan_only
     from batchlic.runfolder import RunFolder
+    from batchlic.settings import load_settings
 
-    with TemporaryDirectory(prefix="batchlic-") as folder:
-        planned = plan_only(job, RunFolder(Path(folder)))
+    carrier = SANDBOX if options.sandbox else load_settings().base_url
+    beside = RunFolder(options.run_dir or Path("runs") / "-")
+    with TemporaryDirectory(prefix="batchlic-") as folder, past_of_plan(job, beside, carrier) as past:
+        planned = plan_only(job, RunFolder(Path(folder)), past)
         job.require_consent(group.sku_number for group in planned.groups)
         _print_plan(planned, None, as_json=options.json)
 
@@ -360,6 +371,7 @@ def _target(rehearsal: "Rehearsal | None") -> Iterator["Target"]:
         yield Target(settings.base_url, settings.base_url, settings.credentials(), tuple(settings.secrets()))
         return
     from batchlic.carrier.auth import Credentials, Secret
+    from batchlic.past import SANDBOX
     from batchlic.sandbox.config import SandboxConfig
     from batchlic.sandbox.embedded import embedded
 
@@ -369,7 +381,7 @@ def _target(rehearsal: "Rehearsal | None") -> Iterator["Target"]:
         rate=rehearsal.rate, burst=rehearsal.burst, latency_s=rehearsal.latency, seed=rehearsal.seed
     )
     with embedded(config) as base_url:
-        yield Target("sandbox", base_url, credentials, ())
+        yield Target(SANDBOX, base_url, credentials, ())
 
 
 def _ask(question: str) -> None:

@@ -58,7 +58,10 @@ def _candidates(folder: RunFolder, journal: Journal) -> pl.DataFrame:
                 pl.int_range(pl.len()).over("batch_id").alias("offset"),
                 pl.len().over("batch_id").alias("batch_size"),
             )
-            .filter((pl.col("status") == "in_doubt") | pl.col("settled_by").is_not_null())
+            .filter(
+                (pl.col("status") == "in_doubt") | pl.col("settled_by").is_not_null(),
+                pl.col("batch_id").is_not_null(),  # what an earlier run left in doubt is settled there
+            )
             .collect()
         )
 

@@ -10,6 +10,7 @@ from batchlic.errors import BatchlicError, ExitCode
 from batchlic.identity import sha256_of
 from batchlic.job import Job
 from batchlic.journal import Ending, Journal
+from batchlic.past import ledger_path, past_of
 from batchlic.runfolder import RunFolder
 from batchlic.writer.audit import write_audit
 from batchlic.writer.results import write_results
@@ -42,12 +43,16 @@ def as_it_ended(job: Job, folder: RunFolder, journal: Journal) -> Summary:
 def write_down(
     job: Job, folder: RunFolder, journal: Journal, *, started_at: int, stopped: BatchlicError | None = None
 ) -> Summary:
-    """Write the files of a run as its journal has it; `stopped` is why a sitting ended early, if it did.
+    """Write the files of a run as its journal has it, and tell the ledger.
 
-    The ending comes last: a run counts as finished only once its files are there.
+    `stopped` is why a sitting ended early, if it did. The ending comes last: a run counts as finished only
+    once its files are there.
     """
     write_results(folder.results, plan=folder.plan, journal=journal)
     write_audit(folder.audit, journal=journal)
+    carrier = journal.identity.carrier
+    with past_of(ledger_path(job, folder, carrier), job, carrier) as past:
+        past.tell(folder, journal)
     statuses = count_statuses(folder.results)
     if not statuses.keys() & {"pending", "in_doubt"}:
         stopped = None  # by then everything was done

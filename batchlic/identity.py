@@ -14,7 +14,7 @@ from batchlic.reader.sources import expanded
 from batchlic.reader.streams import STDIN, is_remote
 from batchlic.runfolder import RunFolder
 
-_HOW_NOT_WHAT = ("limits", "sandbox", "inventory.files")
+_HOW_NOT_WHAT = ("limits", "ledger", "sandbox", "inventory.files")
 """Keys of a job that may change from one sitting of a run to the next; inventories go by what is in them."""
 
 
@@ -31,6 +31,7 @@ def identify(job: Job, folder: RunFolder, carrier: str, plan: Plan, run_id: str)
         rows_read=plan.rows_read,
         rejected=dict(plan.rejected),
         planned=plan.planned,
+        held=dict(plan.held),
         batches=plan.batches,
         notes=list(plan.notes),
     )
@@ -91,12 +92,23 @@ def refuse_other_carrier(folder: RunFolder, carrier: str, identity: RunIdentity)
 def refuse_changed_plan(folder: RunFolder, identity: RunIdentity) -> None:
     """Raise RunFolderError where the plan is not the one that the journal counts on."""
     if not folder.plan.is_file() or sha256_of(folder.plan) != identity.plan_sha256:
-        inventory = ", ".join(name for name, _ in identity.sources)
         raise RunFolderError(
-            f"{folder.plan}: missing or changed since the run began; the journal is whole. Restore it, or "
-            f"make it again: `batchlic plan` of the same inventory ({inventory}) with the same options "
-            f"gives the same file, byte for byte (SHA-256 {identity.plan_sha256})"
+            f"{folder.plan}: missing or changed since the run began; the journal is whole. "
+            f"{_plan_again(identity)}"
         )
+
+
+def _plan_again(identity: RunIdentity) -> str:
+    if identity.held:
+        return (
+            "Restore it from a backup, or run the inventory again: the ledger knows what was done, as far as "
+            "this run could tell it"
+        )
+    inventory = ", ".join(name for name, _ in identity.sources)
+    return (
+        f"Restore it, or make it again: `batchlic plan --no-ledger` of the same inventory ({inventory}) with "
+        f"the same options gives the same file, byte for byte (SHA-256 {identity.plan_sha256})"
+    )
 
 
 def _job_differences(job: Job, identity: RunIdentity) -> Iterator[str]:

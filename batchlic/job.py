@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from batchlic.carrier.catalogue import MAX_DEVICES_PER_REQUEST, SKUS, Action, Licence
 from batchlic.errors import RefusedToStart, UsageError
@@ -77,6 +77,20 @@ class Limits(Table):
     """Input rows that may be rejected without spoiling the exit code."""
 
 
+class LedgerUse(Table):
+    """Which record of earlier runs counts."""
+
+    path: str | None = None
+    """The ledger's file, from the job file's folder; `ledger.db` beside the run's folder if not given."""
+    use: bool = True
+    """Skip the devices that the ledger knows to be licensed, and tell it what becomes of the others."""
+
+    @field_validator("path")
+    @classmethod
+    def _is_the_same_from_everywhere(cls, path: str | None) -> str | None:
+        return path and os.path.abspath(path)  # noqa: PTH100 - the text goes into the run's identity
+
+
 class Rehearsal(Table):
     """The carrier that `--sandbox` starts; of no meaning otherwise."""
 
@@ -98,6 +112,7 @@ class Job(Table):
     inventory: Inventory
     licence: Licensing = Licensing()
     limits: Limits = Limits()
+    ledger: LedgerUse = LedgerUse()
     sandbox: Rehearsal = Rehearsal()
 
     @model_validator(mode="after")
@@ -117,6 +132,12 @@ class Job(Table):
     def skus(self) -> dict[str, Licence]:
         """Every SKU that this job may name."""
         return {**SKUS, **self.licence.other_skus}
+
+    @property
+    def resendable_skus(self) -> frozenset[str]:
+        """SKUs whose requests may be repeated when in doubt: never a Lifetime one (promise D)."""
+        flexible = (sku for sku, licence in self.skus.items() if licence is Licence.FLEXIBLE)
+        return frozenset(flexible) if self.limits.resend_in_doubt else frozenset()
 
     @property
     def request_action(self) -> Action:
@@ -166,6 +187,9 @@ def load_job(path: Path, overrides: Overrides) -> Job:
     inventory = content.get("inventory")
     if isinstance(inventory, dict) and isinstance(inventory.get("files"), list):
         inventory["files"] = [_from_folder(path.parent, file) for file in inventory["files"]]
+    ledger = content.get("ledger")
+    if isinstance(ledger, dict) and "path" in ledger:
+        ledger["path"] = _from_folder(path.parent, ledger["path"])
     return make_job(content, overrides, where=str(path))
 
 

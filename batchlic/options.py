@@ -48,6 +48,13 @@ class PlanOptions:
     ] = False
     batch_size: Annotated[int | None, typer.Option(min=1, max=100, help="Devices a request [100].")] = None
     run_dir: Annotated[Path | None, typer.Option(help="Folder of the run [runs/ and the run's id].")] = None
+    ledger: Annotated[
+        Path | None, typer.Option(help="Record of earlier runs [ledger.db beside the run's folder].")
+    ] = None
+    no_ledger: Annotated[
+        bool,
+        typer.Option("--no-ledger", help="Neither skip what earlier runs licensed, nor record this one."),
+    ] = False
     json: Json = False
 
     def overrides(self) -> Overrides:
@@ -62,6 +69,10 @@ class PlanOptions:
             },
             "licence": {"account": self.account, "sku": self.sku},
             "limits": {"batch_size": self.batch_size},
+            "ledger": {
+                "path": str(self.ledger) if self.ledger else None,
+                "use": False if self.no_ledger else None,
+            },
         }
 
     def _columns(self) -> dict[str, str] | None:

@@ -14,6 +14,7 @@ from batchlic.errors import RefusedToStart, UsageError
 from batchlic.identity import job_of, open_journal, refuse_changed_plan, refuse_other_carrier, refuse_used
 from batchlic.job import Job
 from batchlic.journal import RunIdentity
+from batchlic.past import ledger_path
 from batchlic.reader import Source
 from batchlic.run import Target, begin, go_on
 from batchlic.runfolder import RunFolder
@@ -84,7 +85,10 @@ def _refuse_unsuited(folder: RunFolder, by: By, identity: RunIdentity) -> None:
 def _job(folder: RunFolder, identity: RunIdentity) -> Job:
     job = job_of(identity)
     inventory = job.inventory.model_copy(update={"files": [str(folder.plan)], "columns": {}})
-    return job.model_copy(update={"name": None, "action": Action.UNASSIGN.value, "inventory": inventory})
+    path = ledger_path(job, folder, identity.carrier)
+    ledger = job.ledger.model_copy(update={"path": str(path.absolute()) if path else None})
+    changes = {"name": None, "action": Action.UNASSIGN.value, "inventory": inventory, "ledger": ledger}
+    return job.model_copy(update=changes)
 
 
 def _look(results: Path, job: Job) -> tuple[str, ...]:
@@ -121,6 +125,7 @@ def _plan(results: Path, job: Job, by: By, back: RunFolder) -> Plan:
         rows_read=devices + irrevocable,
         rejected={"irrevocable": irrevocable} if irrevocable else {},
         planned=devices,
+        held={},
         batches=int(groups["batches"].sum()),
         groups=tuple(PlanGroup(**group) for group in groups.iter_rows(named=True)),
         notes=(),
@@ -138,6 +143,7 @@ def _batches(results: Path, job: Job, by: By, schema: Schema) -> Iterator[pl.Dat
         numbered = accepted.with_columns(
             (pl.col(key).rle_id() + last + 1).cast(pl.UInt32).alias("batch_id"),
             pl.col("x_request_id").alias("undoes"),
+            pl.lit(None, pl.String).alias("held"),
         )
         last = numbered["batch_id"][-1]
         yield numbered.select(*schema)

@@ -14,7 +14,6 @@ import msgspec
 from structlog.typing import FilteringBoundLogger
 
 from batchlic.carrier.auth import Credentials
-from batchlic.carrier.catalogue import Licence
 from batchlic.carrier.client import open_client
 from batchlic.chunker import Plan, read_batches, write_plan
 from batchlic.ending import as_it_ended, is_finished, now, summarise, write_down
@@ -31,6 +30,7 @@ from batchlic.identity import (
 from batchlic.job import Job
 from batchlic.journal import Journal
 from batchlic.logs import RunLog
+from batchlic.past import Past, ledger_path, past_of
 from batchlic.pool.delivery import Pool
 from batchlic.pool.pace import Pace, PaceChange
 from batchlic.pool.remaining import Delivery, remaining
@@ -57,12 +57,12 @@ def new_run_id() -> str:
     return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
 
 
-def plan_only(job: Job, folder: RunFolder) -> Plan:
+def plan_only(job: Job, folder: RunFolder, past: Past | None = None) -> Plan:
     """Write plan.parquet and rejects.parquet, and nothing else; no network."""
     folder.make()
     with folder.locked():
         refuse_used(folder)
-        return _plan(job, folder)
+        return _plan(job, folder, past)
 
 
 def start(
@@ -81,7 +81,8 @@ def start(
                     refuse_other_job(folder, job, journal.identity)
                     return go_on(job, folder, target, journal)
             refuse_used(folder)
-            plan = _plan(job, folder)
+            with past_of(ledger_path(job, folder, target.name), job, target.name) as past:
+                plan = _plan(job, folder, past)
             job.require_consent(group.sku_number for group in plan.groups)
             if ask is not None:
                 ask(_question(job, plan, target))
@@ -91,6 +92,8 @@ def start(
 def begin(job: Job, folder: RunFolder, target: Target, plan: Plan, *, run_id: str) -> Summary:
     """Make the journal of a new run and submit its plan; the caller holds the folder."""
     identity = identify(job, folder, target.name, plan, run_id)
+    with past_of(ledger_path(job, folder, target.name), job, target.name) as past:
+        past.enter(run_id, folder, begun_at=now())
     with closing(Journal.create(folder.journal, identity, created_at=now())) as journal:
         return _submit_and_write(job, folder, target, journal)
 
@@ -111,6 +114,8 @@ def go_on(job: Job, folder: RunFolder, target: Target, journal: Journal) -> Summ
     refuse_changed_plan(folder, journal.identity)
     if is_finished(journal):
         return as_it_ended(job, folder, journal)
+    with past_of(ledger_path(job, folder, target.name), job, target.name) as past:
+        past.reenter(folder, journal)
     return _submit_and_write(job, folder, target, journal)
 
 
@@ -126,9 +131,13 @@ def status(folder: RunFolder) -> Report:
 # -- planning -------------------------------------------------------------------------------------------
 
 
-def _plan(job: Job, folder: RunFolder) -> Plan:
+def _plan(job: Job, folder: RunFolder, past: Past | None) -> Plan:
     return write_plan(
-        job.inventory.files, job.read_options(), batch_size=job.limits.batch_size, folder=folder.path
+        job.inventory.files,
+        job.read_options(),
+        batch_size=job.limits.batch_size,
+        folder=folder.path,
+        known=past.known() if past else None,
     )
 
 
@@ -147,7 +156,8 @@ def _submit_and_write(job: Job, folder: RunFolder, target: Target, journal: Jour
         logger = log.logger(run_id=journal.identity.run_id)
         logger.info("begun", carrier=target.name, planned=journal.identity.planned)
         try:
-            anyio.run(_submit, job, folder, target, journal, logger, backend_options={"use_uvloop": True})
+            if journal.identity.batches:
+                anyio.run(_submit, job, folder, target, journal, logger, backend_options={"use_uvloop": True})
         except (CredentialsRejected, StoppedEarly) as error:
             stopped = error
             logger.error("stopped", reason=str(error))
@@ -167,9 +177,12 @@ async def _submit(
         on_change=lambda change: _log_pace(logger, change),
     )
     accepted, failed = journal.settled()
-    tally = Tally(journal.identity.planned, Counter(accepted=accepted, failed=failed))
+    tally = Tally(
+        journal.identity.planned - sum(journal.identity.held.values()),
+        Counter(accepted=accepted, failed=failed),
+    )
     reporter = Reporter(tally, pace, logger)
-    resendable = _resendable(job)
+    resendable = job.resendable_skus
     async with open_client(
         target.base_url, target.credentials, max_connections=limits.max_concurrency
     ) as client:
@@ -211,12 +224,6 @@ async def _stop_on_signal(pool: Pool) -> None:
             else:
                 pool.stop(f"stopped by {signal.Signals(number).name}")
                 print("\nFinishing the requests in flight; again to stop at once.", file=sys.stderr)  # noqa: T201
-
-
-def _resendable(job: Job) -> frozenset[str]:
-    """SKUs whose requests may be repeated when in doubt: never a Lifetime one (promise D)."""
-    flexible = (sku for sku, licence in job.skus.items() if licence is Licence.FLEXIBLE)
-    return frozenset(flexible) if job.limits.resend_in_doubt else frozenset()
 
 
 def _log_pace(logger: FilteringBoundLogger, change: PaceChange) -> None:

@@ -10,6 +10,7 @@ from batchlic.story import Chapter
 from batchlic.terminal import printable
 from batchlic.verify import Inspection
 from batchlic.writer.doubts import Doubt
+from batchlic.writer.ledgerfiles import Count, Imported
 from batchlic.writer.summary import Summary
 
 _MEANINGS = {
@@ -47,6 +48,9 @@ def describe_plan(plan: Plan, folder: Path | None) -> str:
     lines += [f"  note: {printable(note)}" for note in plan.notes]
     if plan.rejected:
         lines.append(f"  {_count(sum(plan.rejected.values()), 'row')} rejected: {_listed(plan.rejected)}")
+    lines += [
+        f"  {_count(devices, 'device')} {status} by the ledger" for status, devices in plan.held.items()
+    ]
     lines += [
         f"  {_count(group.devices, 'device')} in {group.batches:,} requests: "
         f"account {printable(group.account_name)}, SKU {printable(group.sku_number)}"
@@ -92,7 +96,8 @@ def describe_story(device: str, chapters: Sequence[Chapter]) -> str:
 def _told(chapter: Chapter) -> str:
     match chapter.event:
         case "planned":
-            words = f"to {chapter.action}, row {chapter.row} of {chapter.source}"
+            held = f", {chapter.outcome} by the ledger" if chapter.outcome else ""
+            words = f"to {chapter.action}, row {chapter.row} of {chapter.source}{held}"
         case "sent":
             words = f"{chapter.action}, request {chapter.x_request_id}, attempt {chapter.attempt}"
         case "settled":
@@ -102,6 +107,39 @@ def _told(chapter: Chapter) -> str:
             words = ", ".join([str(chapter.outcome), *filter(None, details)])
     licence = f"{chapter.account_name} {chapter.sku_number}"
     return f"  {chapter.at}  {chapter.event:10}  {chapter.run_dir}  {licence}  {printable(words)}"
+
+
+def describe_counts(counts: Sequence[Count]) -> str:
+    """What the ledger knows, in figures."""
+    lines = [
+        f"{printable(count.account_name)}  {printable(count.sku_number)}  {count.assigned:,} assigned, "
+        f"{count.unassigned:,} unassigned, {count.in_doubt:,} in doubt  ({printable(count.carrier)})"
+        for count in counts
+    ]
+    return "\n".join(lines) or "The ledger knows of no device."
+
+
+def describe_device(device: str, known: Sequence[Mapping[str, object]]) -> str:
+    """What the ledger knows of one device."""
+    lines = [
+        printable(
+            f"{row['account_name']}  {row['sku_number']}  {row['state']} ({row['action']} {row['status']}) "
+            f"by run {row['run_id']}, request {row['request_id'] or row['x_request_id'] or 'unknown'}, "
+            f"{row['at'] or 'time unknown'}"
+        )
+        for row in known
+    ]
+    return "\n".join(lines) or f"The ledger knows of no device {printable(device)}."
+
+
+def describe_import(imported: Imported) -> str:
+    """What became of an import."""
+    lines = [f"{_count(imported.devices, 'device')} taken in"]
+    lines += [f"  run {run_id} is known from itself, and was left as it is" for run_id in imported.known_runs]
+    if imported.rejected:
+        rejected = sum(imported.rejected.values())
+        lines.append(f"  {_count(rejected, 'row')} rejected: {_listed(imported.rejected)}")
+    return "\n".join(lines)
 
 
 class Line(NamedTuple):

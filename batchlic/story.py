@@ -26,7 +26,7 @@ class Chapter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     event: str
     run_dir: str
     run_id: str
-    batch_id: int
+    batch_id: int | None
     action: str
     account_name: str
     sku_number: str
@@ -35,7 +35,8 @@ class Chapter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     x_request_id: str | None = None
     attempt: int | None = None
     outcome: str | None = None
-    """Of an answer as in audit.parquet, `none` where none was recorded; of a settlement its verdict."""
+    """Of an answer as in audit.parquet, `none` where none was recorded; of a settlement its verdict; of a
+    plan the status of a device that it leaves out."""
     http_status: int | None = None
     request_id: str | None = None
     error_code: str | None = None
@@ -63,6 +64,9 @@ def _chapters(device: str, folder: RunFolder) -> Iterator[Chapter]:
             plan = pl.scan_parquet(folder.plan)
             places = plan.filter((pl.col("imei") == device) | (pl.col("iccid") == device)).collect()
             for place in places.iter_rows(named=True):
+                if place["batch_id"] is None:
+                    yield _planned(place, folder, journal)
+                    continue
                 batch = plan.filter(pl.col("batch_id") == place["batch_id"]).collect()
                 is_it = (batch["source"] == place["source"]) & (batch["row"] == place["row"])
                 yield from _of_place(place, is_it.arg_true()[0], folder, journal)
@@ -73,15 +77,23 @@ def _chapters(device: str, folder: RunFolder) -> Iterator[Chapter]:
 def _of_place(
     place: dict[str, object], offset: int, folder: RunFolder, journal: Journal
 ) -> Iterator[Chapter]:
-    identity = journal.identity
-    known = {name: place[name] for name in ("batch_id", "account_name", "sku_number")}
-    known |= {"run_dir": str(folder.path), "run_id": identity.run_id, "action": identity.action.value}
-    origin = {"source": place["source"], "row": place["row"]}
-    yield _chapter(journal.created_at, "planned", known | origin)
+    known = _known(place, folder, journal)
+    yield _planned(place, folder, journal)
     batch_id = int(str(place["batch_id"]))
     for event in journal.history(batches=range(batch_id, batch_id + 1)):
         if not event.part or offset in parse_ranges(event.part):
             yield from _of_event(event, known)
+
+
+def _planned(place: dict[str, object], folder: RunFolder, journal: Journal) -> Chapter:
+    origin = {"source": place["source"], "row": place["row"], "outcome": place.get("held")}
+    return _chapter(journal.created_at, "planned", _known(place, folder, journal) | origin)
+
+
+def _known(place: dict[str, object], folder: RunFolder, journal: Journal) -> dict[str, object]:
+    identity = journal.identity
+    known = {name: place[name] for name in ("batch_id", "account_name", "sku_number")}
+    return known | {"run_dir": str(folder.path), "run_id": identity.run_id, "action": identity.action.value}
 
 
 def _of_event(event: Event, known: dict[str, object]) -> Iterator[Chapter]:

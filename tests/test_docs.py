@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from batchlic.errors import ExitCode
-from batchlic.job import Inventory, Job, Licensing, Limits, Rehearsal
+from batchlic.job import Inventory, Job, LedgerUse, Licensing, Limits, Rehearsal
 from batchlic.writer.schemas import AUDIT, RESULTS
 from batchlic.writer.summary import Summary
 
@@ -78,9 +78,14 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 def test_every_option_that_is_named_exists() -> None:
     known = {"--help"}
-    for command in ("run", "plan", "resume", "status", "settle", "rollback", "audit", "sandbox"):
+    commands = ["run", "plan", "resume", "status", "settle", "rollback", "audit", "sandbox"]
+    commands += ["ledger show", "ledger import", "ledger export"]
+    for command in commands:
         done = subprocess.run(
-            [sys.executable, "-m", "batchlic", command, "--help"], capture_output=True, text=True, check=True
+            [sys.executable, "-m", "batchlic", *command.split(), "--help"],
+            capture_output=True,
+            text=True,
+            check=True,
         )
         known |= set(re.findall(r"--[a-z-]+", done.stdout))
     for page in PAGES:
@@ -99,6 +104,7 @@ def test_every_exit_code_is_explained() -> None:
         ("[inventory]", Inventory),
         ("[licence]", Licensing),
         ("[limits]", Limits),
+        ("[ledger]", LedgerUse),
         ("[sandbox]", Rehearsal),
     ],
 )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from heapq import merge
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import quote
 
 import anyio.to_thread
@@ -19,14 +19,11 @@ import sqlalchemy as sa
 from batchlic.carrier.answers import Answer, Outcome
 from batchlic.carrier.catalogue import Action
 from batchlic.durable import replacing
-from batchlic.errors import RunFolderError, StoppedEarly
+from batchlic.errors import RunFolderError
 from batchlic.journal import tables
+from batchlic.journal.database import explained, first_line, sqlite
 from batchlic.journal.groupcommit import GroupCommit
 from batchlic.journal.settlement import Settlement, Verdict
-
-if TYPE_CHECKING:
-    from sqlalchemy.engine.interfaces import DBAPIConnection
-    from sqlalchemy.pool import ConnectionPoolEntry
 
 Row: TypeAlias = dict[str, Any]
 Offload: TypeAlias = Callable[[Callable[[list["Record"]], None], list["Record"]], Awaitable[None]]
@@ -57,6 +54,8 @@ class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
     rejected: dict[str, int]
     """Reason: rows."""
     planned: int
+    held: dict[str, int] = {}
+    """Planned devices that are in no batch, by their status."""
     batches: int
     notes: list[str] = []
 
@@ -141,11 +140,11 @@ class Journal:
     @classmethod
     def create(cls, path: Path, identity: RunIdentity, *, created_at: int) -> Journal:
         """Make the journal of a new run, for its owner only (mode 0600); durable on return."""
-        with _explained(), replacing(path) as temporary:
-            engine = _sqlite(temporary)
+        with explained("the journal"), replacing(path) as temporary:
+            engine = sqlite(temporary)
             lay_out(engine, identity, created_at=created_at)
             engine.dispose()
-        return cls(_sqlite(path))
+        return cls(sqlite(path))
 
     @classmethod
     def open(cls, path: Path) -> Journal:
@@ -160,7 +159,7 @@ class Journal:
         damage = _damage_of(path)
         if damage:
             raise RunFolderError(f"{path}: the journal is damaged ({damage}); restore it, do not delete it")
-        return cls(_sqlite(path))
+        return cls(sqlite(path))
 
     def close(self) -> None:
         """Let go of the database."""
@@ -320,12 +319,12 @@ class Journal:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        with _explained(), self._connection.begin():
+        with explained("the journal"), self._connection.begin():
             yield
 
     @contextmanager
     def _reading(self) -> Iterator[sa.Connection]:
-        with _explained(), self._engine.connect() as connection:
+        with explained("the journal"), self._engine.connect() as connection:
             yield connection
 
     def _scalar(self, query: sa.Select[Any]) -> Any:  # noqa: ANN401 - whatever the column holds
@@ -351,22 +350,6 @@ _ATTEMPT_COLUMNS = [
 ]
 
 
-def _sqlite(path: Path) -> sa.Engine:
-    engine = sa.create_engine(
-        sa.URL.create("sqlite", database=str(path)), connect_args={"check_same_thread": False, "timeout": 30}
-    )
-    sa.event.listen(engine, "connect", _make_durable)
-    return engine
-
-
-def _make_durable(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
-    """A commit is on the disk when it returns: https://sqlite.org/pragma.html#pragma_synchronous."""
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode = WAL")
-    cursor.execute("PRAGMA synchronous = FULL")
-    cursor.close()
-
-
 def _damage_of(path: Path) -> str:
     """What is wrong with the journal at `path`; empty if nothing is. Reads only."""
     try:
@@ -377,22 +360,5 @@ def _damage_of(path: Path) -> str:
             [(identity,)] = connection.execute("SELECT identity FROM run")
             msgspec.json.decode(identity, type=RunIdentity)
     except (sqlite3.DatabaseError, msgspec.MsgspecError, ValueError) as error:
-        return _first_line(error)
+        return first_line(error)
     return ""
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    """Say what the operator can do about what the database complains of."""
-    try:
-        yield
-    except sa.exc.OperationalError as error:
-        raise StoppedEarly(
-            f"the journal can't be written or read ({_first_line(error)}): repair that, then resume the run"
-        ) from error
-    except sa.exc.DatabaseError as error:
-        raise RunFolderError(f"the journal is damaged ({_first_line(error)}): restore it") from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(getattr(error, "orig", None) or error).splitlines()[0]

@@ -13,6 +13,7 @@ from batchlic.errors import InventoryError
 from batchlic.reader import rules, twins
 from batchlic.reader.formats import open_inventory
 from batchlic.reader.judging import CELLS, ODD, REJECTS, ROW, TARGETS, Judged
+from batchlic.reader.known import HELD, Fate, Known, fate
 from batchlic.reader.options import ReadOptions, Source
 from batchlic.reader.reading import read
 from batchlic.reader.spool import Spool
@@ -67,7 +68,8 @@ class Fleet:
         self._odd = Spool(scratch / "odd", _NUMBERED | ODD, TEXTS_BYTES)
         self._unfit = Spool(scratch / "unfit", _REJECTED, TEXTS_BYTES)
         self._twins = Spool(scratch / "twins", _REJECTED, TEXTS_BYTES)
-        self._dropped: pl.Series | None = None
+        self._fates: pl.Series | None = None
+        self.held: Counter[str] = Counter()
 
     def add(self, name: str) -> None:
         """Read one more inventory to its end. Raises InventoryError."""
@@ -131,9 +133,50 @@ class Fleet:
         return self._select(sharing, *DEVICES).with_columns(target=self._rank())
 
     def _drop(self, rows: pl.DataFrame) -> None:
-        dropped = pl.repeat(value=False, n=self.rows_read, dtype=pl.Boolean, eager=True)
-        self._dropped = dropped.scatter(rows["ordinal"], values=True)
+        self._decide(rows["ordinal"], Fate.REJECTED)
         self._of_pair.subtract(dict(rows["pair"].value_counts().iter_rows()))
+
+    def _decide(self, ordinals: pl.Series, fates: pl.Series | Fate) -> None:
+        if self._fates is None:
+            self._fates = pl.repeat(Fate.SENT, self.rows_read, dtype=pl.UInt8, eager=True)
+        self._fates = self._fates.scatter(ordinals, fates)
+
+    def hold(self, known: Known) -> None:
+        """Keep out of the batches what has its licence, or must not be asked for again; once, at the end."""
+        said = [self._said(known, key) for key in twins.IDS]
+        again = pl.Series(
+            [known.resendable(target.sku_number) for target in self.targets()], dtype=pl.Boolean
+        )
+        for frame in self._devices.frames():
+            states = pl.DataFrame([column.gather(frame["ordinal"]) for column in said])
+            rows = frame.select("ordinal", "pair", self._rank().alias("rank"), state=states.max_horizontal())
+            if self._fates is not None:
+                rows = rows.filter(self._fates.gather(rows["ordinal"]) == Fate.SENT)
+            fates = rows.with_columns(fate=fate(pl.col("state"), pl.lit(again).gather("rank")))
+            held = fates.filter(pl.col("fate") != Fate.SENT)
+            self._decide(held["ordinal"], held["fate"])
+            self._of_pair.subtract(dict(held["pair"].value_counts().iter_rows()))
+            self.held.update({HELD[Fate(row[0])]: row[1] for row in held["fate"].value_counts().iter_rows()})
+
+    def _said(self, known: Known, key: str) -> pl.Series:
+        """What is known of each row by one of its identifiers: a State by ordinal, 0 where there is none.
+
+        By membership in sets, a set for each state: that takes a tenth of what a join does.
+        """
+        targets = [(target.account_name, target.sku_number) for target in self.targets()]
+        among_targets = pl.col("rank").cast(pl.Int128) * 2**64 + pl.col(key)
+        value = (pl.col(key) if len(targets) < 2 else among_targets).alias("value")
+        said = pl.zeros(self.rows_read, dtype=pl.UInt8, eager=True).alias(key)
+        for part in self._parts(pl.col(key)):
+            words = [frame.filter(part).select(value, "state") for frame in known.words(targets, key)]
+            if not any(frame.height for frame in words):
+                continue
+            theirs = _latest(pl.concat(words))
+            ours = self._select(part, "ordinal", key, self._rank().alias("rank")).select("ordinal", value)
+            for (state,), some in theirs.partition_by("state", as_dict=True).items():
+                told = ours["ordinal"].filter(ours["value"].is_in(some["value"].implode()))
+                said = said.scatter(told, state)
+        return said
 
     def targets(self) -> dict[Target, int]:
         """How many devices are planned for each account and SKU that was seen, in the order of the plan."""
@@ -142,16 +185,21 @@ class Fleet:
             devices[self._target(pair)] += self._of_pair[number]
         return {target: devices[target] for target in sorted(devices)}
 
-    def devices(self) -> Iterator[pl.DataFrame]:
-        """The rows to plan, in its order: DEVICES, `source`, `row`, and `rank`, the place of its target."""
+    def devices(self, *fates: Fate) -> Iterator[pl.DataFrame]:
+        """The rows with one of these fates, in the order of the plan.
+
+        Columns DEVICES, `source`, `row`, `rank`: the place of its target, and `held`: the status of a row
+        that is in no batch.
+        """
         rank = self._rank()
         order = KEY if len(self.targets()) < 2 else rank.cast(pl.Int128) * 2**64 + KEY
         for part in self._parts(order):
             rows = self._select(part, *DEVICES, order.alias("order"))
-            if self._dropped is not None:
-                rows = rows.filter(~self._dropped.gather(rows["ordinal"]))
+            decided = pl.lit(Fate.SENT) if self._fates is None else self._fates.gather(rows["ordinal"])
+            rows = rows.with_columns(fate=decided).filter(pl.col("fate").is_in(fates))
+            held = pl.col("fate").replace_strict(HELD, default=None, return_dtype=pl.String)
             for some in rows.sort("order").drop("order").iter_slices(SLICE_ROWS):
-                yield some.with_columns(*self._places("ordinal"), rank.alias("rank"))
+                yield some.with_columns(*self._places("ordinal"), rank.alias("rank"), held.alias("held"))
 
     def rejects(self) -> pl.LazyFrame:
         """The rows not to plan, in input order, with their reasons and their cells as they stood."""
@@ -220,6 +268,14 @@ class Fleet:
             rules.iccid_digits(pl.col("iccid_number")).alias("iccid"),
             *(cell.gather(pl.col("pair")).alias(role) for cell, role in zip(cells, TARGETS, strict=True)),
         ]
+
+
+def _latest(words: pl.DataFrame) -> pl.DataFrame:
+    """The last word about each value."""
+    if words["value"].n_unique() == words.height:
+        return words
+    is_repeated = words["value"].is_in(twins.repeated(words["value"]).implode())
+    return pl.concat([words.filter(~is_repeated), words.filter(is_repeated).unique("value", keep="last")])
 
 
 _NUMBERED: dict[str, PolarsDataType] = {"ordinal": pl.UInt32}

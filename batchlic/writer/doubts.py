@@ -29,11 +29,11 @@ class Report(Summary, frozen=True, kw_only=True):
 
 
 def doubts_in(results: Path) -> list[Doubt]:
-    """The doubts of results.parquet, in the order of their batches."""
+    """The doubts that this run has left in results.parquet, in the order of their batches."""
     unanswered = pl.when(pl.col("http_status").is_null()).then(pl.lit(UNANSWERED["error_message"]))
     found = (
         pl.scan_parquet(results)
-        .filter(pl.col("status") == "in_doubt")
+        .filter(pl.col("status") == "in_doubt", pl.col("batch_id").is_not_null())
         .group_by("batch_id", "x_request_id", maintain_order=True)
         .agg(
             pl.col("sku_number").first(),

@@ -1,12 +1,13 @@
 """results.parquet: the plan, with what became of each of its devices."""
 
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from batchlic.chunker import read_whole_batches
+from batchlic.chunker import read_held, read_whole_batches
 from batchlic.journal import Event, Journal, Standing
 from batchlic.writer.outcomes import DeviceOutcome, as_row, outcomes_of_batches
 from batchlic.writer.schemas import RESULTS, Schema
@@ -17,6 +18,10 @@ _OUTCOME: Schema = {
     for name in DeviceOutcome.__slots__
 }
 """The columns that the history decides, times still as the journal has them: microseconds since 1970."""
+
+DOUBTED_EARLIER = (
+    "in doubt since an earlier run, so not sent: settle it there; `batchlic ledger show` names it"
+)
 
 _BATCH: Schema = {"batch_id": pl.UInt32()}
 _OFFSET: Schema = {"offset": pl.Int64()}
@@ -29,8 +34,9 @@ def write_results(path: Path, *, plan: Path, journal: Journal) -> None:
 
 def _frames(plan: Path, journal: Journal) -> Iterator[pl.DataFrame]:
     identity = journal.identity
-    for rows in read_whole_batches(plan):
-        batches = range(rows["batch_id"][0], rows["batch_id"][-1] + 1)
+    for rows in chain(read_whole_batches(plan), read_held(plan)):
+        numbers = rows["batch_id"].drop_nulls()
+        batches = range(numbers[0], numbers[-1] + 1) if len(numbers) else range(0)
         devices = rows.with_columns(
             pl.lit(identity.run_id).alias("run_id"),
             pl.lit(identity.action.value).alias("action"),
@@ -57,6 +63,9 @@ def _join(devices: pl.DataFrame, history: Iterator[Event]) -> pl.DataFrame:
     if of_devices:
         split = pl.DataFrame(of_devices, schema=_BATCH | _OFFSET | _OUTCOME, orient="row")
         joined = joined.update(split, on=["batch_id", "offset"], how="left")
+    doubted_earlier = pl.when(pl.col("held") == Standing.IN_DOUBT.value).then(pl.lit(DOUBTED_EARLIER))
     return joined.with_columns(
-        pl.col("status").fill_null(Standing.PENDING.value), pl.col("attempts").fill_null(0)
+        pl.coalesce("status", "held", pl.lit(Standing.PENDING.value)),
+        pl.col("attempts").fill_null(0),
+        pl.coalesce("error_message", doubted_earlier).alias("error_message"),
     )

@@ -19,6 +19,7 @@ PLAN: Schema = {
     "iccid": pl.String(),
     "account_name": pl.String(),
     "sku_number": pl.String(),
+    "held": pl.String(),
 }
 """plan.parquet as a rollback writes it; the chunker writes the same columns."""
 

@@ -76,6 +76,7 @@ def test_the_files_have_the_columns_of_the_public_interface(tmp_path: Path) -> N
         "iccid": pl.String,
         "account_name": pl.String,
         "sku_number": pl.String,
+        "held": pl.String,
     }
     assert pl.read_parquet_schema(tmp_path / "rejects.parquet") == {
         "source": pl.String,

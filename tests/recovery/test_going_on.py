@@ -88,16 +88,16 @@ def test_without_its_plan_a_run_says_how_to_make_it_again_and_it_can_be_made(tmp
     inventory = fleet(tmp_path / "fleet.csv")
     with carrier() as at:
         run(tmp_path / "run", at, job(inventory))
-        run(tmp_path / "other", at, job(inventory))
+        run(tmp_path / "elsewhere" / "other", at, job(inventory))
         forget_the_ending(tmp_path / "run")
         (tmp_path / "run" / "plan.parquet").unlink()
         before = contents(tmp_path / "run")
-        with pytest.raises(RunFolderError, match="`batchlic plan` of the same"):
+        with pytest.raises(RunFolderError, match="`batchlic plan --no-ledger` of the same"):
             resume(RunFolder(tmp_path / "run"), at.target)
         with pytest.raises(RunFolderError):
             status(RunFolder(tmp_path / "run"))
         assert contents(tmp_path / "run") == before
-        (tmp_path / "other" / "plan.parquet").rename(tmp_path / "run" / "plan.parquet")
+        (tmp_path / "elsewhere" / "other" / "plan.parquet").rename(tmp_path / "run" / "plan.parquet")
         assert resume(RunFolder(tmp_path / "run"), at.target).exit_code == ExitCode.OK
 
 

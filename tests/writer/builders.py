@@ -41,6 +41,7 @@ def plan_of(path: Path, sizes: Sequence[int]) -> Path:
             "iccid": pl.Series([None] * len(batches), dtype=pl.String),
             "account_name": pl.Series(["0000123456-00001"] * len(batches), dtype=pl.String),
             "sku_number": pl.Series(["SIMSec-IoT"] * len(batches), dtype=pl.String),
+            "held": pl.Series([None] * len(batches), dtype=pl.String),
         }
     )
     frame.write_parquet(path)

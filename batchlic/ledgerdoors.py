@@ -1,0 +1,110 @@
+"""The doors to the ledger: `batchlic ledger show`, `import`, `export` and `forget`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from batchlic.errors import ExitCode, UsageError
+from batchlic.options import Json, PlanOptions
+
+app = typer.Typer(help="What batchlic knows to be licensed, across runs.", no_args_is_help=True)
+
+LedgerFile = Annotated[Path, typer.Option("--ledger", help="The ledger.")]
+DEFAULT = Path("runs/ledger.db")
+
+
+@app.command()
+def show(
+    *,
+    ledger: LedgerFile = DEFAULT,
+    account: Annotated[str | None, typer.Option(help="Only this account.")] = None,
+    sku: Annotated[str | None, typer.Option(help="Only this SKU.")] = None,
+    device: Annotated[str | None, typer.Option(help="Only the device with this IMEI or ICCID.")] = None,
+    json: Json = False,
+) -> None:
+    """Count the devices by what is known of them, or tell what is known of one."""
+    from batchlic.screen import describe_counts, describe_device
+    from batchlic.writer.ledgerfiles import counts, existing, of_device
+
+    with existing(ledger) as opened:
+        if device is None:
+            figures = counts(opened, account=account, sku=sku)
+            _answer(figures, describe_counts(figures), as_json=json)
+        else:
+            known = of_device(opened, device, account=account, sku=sku)
+            _answer(known, describe_device(device, known), as_json=json)
+
+
+@app.command(name="import")
+def import_(
+    files: Annotated[
+        list[str],
+        typer.Argument(metavar="FILE...", help="Earlier results.parquet, an export, a portal's list."),
+    ],
+    *,
+    ledger: LedgerFile = DEFAULT,
+    carrier: Annotated[
+        str | None, typer.Option(help="Base URL of the carrier [that of the settings].")
+    ] = None,
+    account: Annotated[str | None, typer.Option(help="Account of rows that name none.")] = None,
+    sku: Annotated[str | None, typer.Option(help="SKU of rows that name none.")] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=HEADER", help="As with `batchlic plan`. Repeatable.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Take in devices that are known from elsewhere to hold their licence."""
+    from contextlib import closing
+
+    from batchlic.job import make_job
+    from batchlic.journal.ledger import Ledger
+    from batchlic.screen import describe_import
+    from batchlic.settings import load_settings
+    from batchlic.writer.ledgerfiles import import_files
+
+    content = {"action": "assign", "inventory": {"files": files}}
+    flags = PlanOptions(account=account, sku=sku, column=column).overrides()
+    options = make_job(content, flags, where="options").read_options()
+    with closing(Ledger(ledger)) as opened:
+        imported = import_files(opened, files, options, carrier=carrier or load_settings().base_url)
+    _answer(imported, describe_import(imported), as_json=json)
+    sys.exit(ExitCode.INCOMPLETE if imported.rejected else ExitCode.OK)
+
+
+@app.command()
+def export(
+    *,
+    to: Annotated[Path, typer.Option(help="A .parquet or .csv file.")],
+    ledger: LedgerFile = DEFAULT,
+) -> None:
+    """Write all that is known, one row a device, to a file that `import` takes back."""
+    from batchlic.writer.ledgerfiles import existing, export_ledger
+
+    with existing(ledger) as opened:
+        devices = export_ledger(opened, to)
+    sys.stderr.write(f"{devices:,} devices in {to}\n")
+
+
+@app.command()
+def forget(
+    run_id: Annotated[str, typer.Argument(help="A run that did not end, and whose folder is lost.")],
+    *,
+    ledger: LedgerFile = DEFAULT,
+) -> None:
+    """Do not ask for a lost run any more: what it did and did not tell stays unknown."""
+    from batchlic.writer.ledgerfiles import existing
+
+    with existing(ledger) as opened:
+        if not opened.leave(run_id):
+            raise UsageError(f"{ledger}: there is no run {run_id} in this ledger")
+
+
+def _answer(result: object, text: str, *, as_json: bool) -> None:
+    import msgspec
+
+    if as_json:
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(result), indent=2).decode() + "\n")
+    else:
+        sys.stderr.write(text + "\n")

@@ -1,0 +1,99 @@
+"""`make bench-ledger`: planning beside a ledger that knows every device, a part of them, or nothing.
+
+Each measurement has a process to itself; the figures of a run compare with one another only.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
+
+import polars as pl
+
+ACCOUNT, SKU = "0000123456-00001", "SIMSec-IoT"
+REPOSITORY = Path(__file__).resolve().parents[2]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+FLAGS = ["--account", ACCOUNT, "--sku", SKU]
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("rows", type=int, nargs="*", default=[1_000_000, 10_000_000])
+    arguments.add_argument("--folder", type=Path, help="where to put all (default: a temporary folder)")
+    chosen = arguments.parse_args()
+    print(f"{os.cpu_count()} cores, polars {pl.__version__}")
+    print(f"{'rows':>12} {'':>34} {'wall s':>8} {'CPU s':>8} {'peak MB':>8} {'of plain':>9}", flush=True)
+    for rows in chosen.rows:
+        with TemporaryDirectory(prefix="batchlic-bench-", dir=chosen.folder) as folder:
+            compare(rows, Path(folder))
+
+
+def compare(rows: int, folder: Path) -> None:
+    """Fill a ledger, and plan the same inventory with and without it."""
+    generate = ["sample_data/generate.py", "--rows", str(rows), "--out", str(folder / "fleet.csv")]
+    subprocess.run([sys.executable, *generate], cwd=REPOSITORY, check=True)
+    plain = told(rows, "plan", ["plan", "fleet.csv", *FLAGS, "--no-ledger", "--run-dir", "plain"], folder)
+    forked = "from tests.benchmarks.ledger import results_of; results_of()"
+    subprocess.run([sys.executable, "-c", forked], cwd=folder, env=ENVIRONMENT, check=True)
+    told(
+        rows,
+        "feed these results",
+        ["ledger", "import", "results.parquet", "--ledger", "ledger.db"],
+        folder,
+        plain,
+    )
+    known = ["plan", "fleet.csv", *FLAGS, "--ledger", "ledger.db", "--run-dir", "known"]
+    told(rows, "plan, all devices known", known, folder, plain)
+    with (folder / "fleet.csv").open() as fleet, (folder / "few.csv").open("w") as few_rows:
+        few_rows.writelines(islice(fleet, rows // 100 + 1))
+    few = ["plan", "few.csv", *FLAGS, "--run-dir", "few"]
+    alone = told(rows // 100, "plan of 1% of them", [*few, "--no-ledger"], folder)
+    told(
+        rows // 100,
+        "plan of 1% of them, all known",
+        [*few[:-1], "few2", "--ledger", "ledger.db"],
+        folder,
+        alone,
+    )
+    print(f"{'':>12} {'the ledger is so large':>34} {(folder / 'ledger.db').stat().st_size / 1e6:>8.0f} MB")
+
+
+def results_of() -> None:
+    """Write what a run of the plan leaves if all goes well, as far as the ledger reads it."""
+    request = pl.col("batch_id").cast(pl.String)
+    pl.scan_parquet("plain/plan.parquet").with_columns(
+        run_id=pl.lit("run-1"),
+        action=pl.lit("assign"),
+        status=pl.lit("accepted"),
+        x_request_id="1-" + request.hash().cast(pl.String).str.zfill(30),
+        request_id=request.hash(seed=1).cast(pl.String).str.zfill(36),
+        last_attempt_at=pl.datetime(2026, 1, 1, time_unit="us", time_zone="UTC"),
+    ).sink_parquet("results.parquet")
+
+
+def told(rows: int, name: str, command: list[str], folder: Path, plain: float | None = None) -> float:
+    """Run a command, print what it took, and return its seconds of CPU.
+
+    Planning may end with 3, for a few rows are wrong.
+    """
+    start = perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "batchlic", *command], cwd=folder, stderr=subprocess.DEVNULL, env=ENVIRONMENT
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds, cpu = perf_counter() - start, usage.ru_utime + usage.ru_stime
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode not in {0, 3}:
+        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
+    peak = usage.ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+    ratio = f"{cpu / plain:>9.2f}" if plain else ""
+    print(f"{rows:>12,} {name:>34} {seconds:>8.1f} {cpu:>8.1f} {peak:>8.0f} {ratio}", flush=True)
+    return cpu
+
+
+if __name__ == "__main__":
+    main()

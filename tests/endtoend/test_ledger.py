@@ -1,0 +1,113 @@
+"""`batchlic ledger`: shown, exported, imported and lost, as an operator does it."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from batchlic.sandbox.config import SandboxConfig
+from batchlic.sandbox.embedded import embedded
+from tests.endtoend.program import ACCOUNT, FLEXIBLE, Ended, batchlic, fleet, imei, keys, totals
+
+LICENCE = ("--account", ACCOUNT, "--sku", FLEXIBLE)
+
+
+@dataclass(frozen=True)
+class Home:
+    folder: Path
+    url: str
+
+    def run(self, *arguments: str) -> Ended:
+        return batchlic(*arguments, settings=keys(self.url), cwd=self.folder)
+
+    def counts(self, ledger: str) -> list[dict[str, object]]:
+        found: list[dict[str, object]] = json.loads(
+            self.run("ledger", "show", "--ledger", ledger, "--json").out
+        )
+        return found
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    """A folder in which 200 devices got a licence and 50 gave theirs back."""
+    folder = tmp_path_factory.mktemp("home")
+    with embedded(SandboxConfig()) as url:
+        here = Home(folder, url)
+        assert here.run("assign", str(fleet(folder / "fleet.csv", 200)), *LICENCE).code == 0
+        assert here.run("unassign", str(fleet(folder / "back.csv", 50)), *LICENCE).code == 0
+        yield here
+
+
+def test_runs_without_a_folder_of_their_own_share_the_ledger_beside_them(home: Home) -> None:
+    [count] = home.counts("runs/ledger.db")
+    assert count == {
+        "carrier": home.url,
+        "account_name": ACCOUNT,
+        "sku_number": FLEXIBLE,
+        "assigned": 150,
+        "unassigned": 50,
+        "in_doubt": 0,
+    }
+    assert home.run("ledger", "show").err == (
+        f"{ACCOUNT}  {FLEXIBLE}  150 assigned, 50 unassigned, 0 in doubt  ({home.url})\n"
+    )
+
+
+def test_a_device_is_shown_with_the_run_and_the_request_that_decided(home: Home) -> None:
+    [known] = json.loads(home.run("ledger", "show", "--device", imei(7), "--json").out)
+    assert (known["imei"], known["state"], known["status"]) == (imei(7), "unassigned", "accepted")
+    results = pl.read_parquet(home.folder / "runs" / known["run_id"] / "results.parquet")
+    told = results.row(by_predicate=pl.col("imei") == imei(7), named=True)
+    assert (known["x_request_id"], known["request_id"]) == (told["x_request_id"], told["request_id"])
+    assert "knows of no device" in home.run("ledger", "show", "--device", imei(999)).err
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv"])
+def test_what_is_exported_can_be_imported(home: Home, form: str) -> None:
+    assert home.run("ledger", "export", "--to", f"all.{form}").code == 0
+    assert home.run("ledger", "import", f"all.{form}", "--ledger", f"{form}.db").code == 0
+    assert home.counts(f"{form}.db") == home.counts("runs/ledger.db")
+    assert home.run("ledger", "export", "--to", f"again.{form}", "--ledger", f"{form}.db").code == 0
+    read = pl.read_parquet if form == "parquet" else pl.read_csv
+    first, again = (read(home.folder / f"{name}.{form}").sort("imei") for name in ("all", "again"))
+    assert first.equals(again)
+
+
+def test_a_lost_ledger_is_built_again_from_results(home: Home) -> None:
+    results = [str(path) for path in (home.folder / "runs").glob("*/results.parquet")]
+    assert home.run("ledger", "import", *results, "--ledger", "rebuilt.db").code == 0
+    assert home.counts("rebuilt.db") == home.counts("runs/ledger.db")
+    told = home.run("ledger", "import", *results).err
+    assert told.count("is known from itself") == len(results) == 2
+
+
+def test_a_portals_list_is_read_like_an_inventory(home: Home) -> None:
+    (home.folder / "portal.csv").write_text(
+        "\n".join(
+            ["Device IMEI;Account;SKU", *(f"{imei(n)};{ACCOUNT};{FLEXIBLE}" for n in range(5)), "12;;", ""]
+        )
+    )
+    imported = home.run("ledger", "import", "portal.csv", "--ledger", "portal.db", "--json")
+    assert (imported.code, json.loads(imported.out)["devices"]) == (3, 5)
+    assert json.loads(imported.out)["rejected"] == {"bad_length": 1}
+    before = totals(home.url)
+    again = home.run("assign", "portal.csv", "--ledger", "portal.db", "--run-dir", "p", "--max-rejects", "1")
+    assert again.code == 0
+    assert totals(home.url) == before
+
+
+def test_a_plan_and_a_dry_run_leave_out_what_a_run_would_skip(home: Home) -> None:
+    for command in (("plan", "--run-dir", "runs/look"), ("assign", "--dry-run")):
+        told = home.run(command[0], "fleet.csv", *LICENCE, *command[1:]).err
+        assert "150 devices skipped by the ledger" in told
+        assert "50 devices in 1 requests" in told
+
+
+def test_a_ledger_that_is_not_there_is_said_to_be_missing(home: Home) -> None:
+    asked = home.run("ledger", "show", "--ledger", "none.db")
+    assert (asked.code, "none.db: there is no ledger here" in asked.err) == (2, True)
+    assert not (home.folder / "none.db").exists()
+    assert home.run("ledger", "forget", "nobody").code == 2

@@ -1,0 +1,186 @@
+"""The ledger: whatever runs tell it, the newest word about a device is what it knows."""
+
+from collections.abc import Iterable, Mapping
+from contextlib import closing
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batchlic.chunker import write_plan
+from batchlic.errors import RunFolderError
+from batchlic.journal.ledger import WORDS, Entry, Ledger, Memory
+from batchlic.reader.rules import iccid_number, imei_number
+from tests.reader.builders import ACCOUNT, JOB, SKU, csv_of, iccid, imei
+
+CARRIER = "https://carrier.example/api"
+LIFETIME = "SIMSec-IoT-Lt"
+
+
+def word(device: tuple[int | None, int | None], state: str, sku: str = SKU) -> dict[str, object]:
+    """A word about the device with these serial numbers of IMEI and ICCID."""
+    return {
+        "account_name": ACCOUNT,
+        "sku_number": sku,
+        "imei": None if device[0] is None else imei(device[0]),
+        "iccid": None if device[1] is None else iccid(device[1]),
+        "state": state,
+        "action": "unassign" if state == "unassigned" else "assign",
+        "status": "in_doubt" if state == "in_doubt" else "accepted",
+        "x_request_id": "1-0123",
+        "request_id": None,
+        "at": None,
+    }
+
+
+def frame(words: Iterable[Mapping[str, object]]) -> pl.DataFrame:
+    texts = {name: pl.String() for name in ("account_name", "sku_number", "imei", "iccid")}
+    rest = {name: kind for name, kind in WORDS.items() if not name.endswith("_number")}
+    return pl.DataFrame(list(words), schema={**texts, **rest}).with_columns(
+        imei_number=imei_number(pl.col("imei")), iccid_number=iccid_number(pl.col("iccid"))
+    )
+
+
+def tell(ledger: Ledger, run: int, words: Iterable[Mapping[str, object]], carrier: str = CARRIER) -> None:
+    """Let a run say something; runs began in the order of their numbers."""
+    ledger.enter(Entry(f"{carrier} {run}", carrier, None, run))
+    ledger.tell(f"{carrier} {run}", [frame(words)])
+    ledger.leave(f"{carrier} {run}")
+
+
+def planned(
+    ledger: Ledger,
+    folder: Path,
+    devices: Iterable[tuple[int | None, int | None]],
+    *,
+    sku: str = SKU,
+    carrier: str = CARRIER,
+) -> list[str]:
+    """What a plan makes of each device: `sent`, or the status that it is held with, in the order given."""
+    rows = [("" if a is None else imei(a), "" if b is None else iccid(b), sku) for a, b in devices]
+    (folder / "fleet.csv").write_bytes(csv_of(rows, "IMEI,ICCID,SKU"))
+    known = Memory(ledger, carrier, {SKU})
+    write_plan([str(folder / "fleet.csv")], JOB, batch_size=3, folder=folder, known=known)
+    return pl.read_parquet(folder / "plan.parquet").sort("row")["held"].fill_null("sent").to_list()
+
+
+DEVICES = st.sampled_from([(n, n) for n in range(6)] + [(n, None) for n in range(6)])
+STATES = st.sampled_from(["assigned", "unassigned", "in_doubt"])
+HISTORY = st.lists(
+    st.tuples(st.integers(1, 4), st.dictionaries(st.integers(0, 5), st.tuples(st.booleans(), STATES))),
+    max_size=8,
+)
+
+
+@given(HISTORY)
+@settings(deadline=None, max_examples=40)
+def test_a_plan_leaves_out_what_the_newest_run_said_is_assigned(
+    tmp_path_factory: pytest.TempPathFactory, history: list[tuple[int, dict[int, tuple[bool, str]]]]
+) -> None:
+    folder = tmp_path_factory.mktemp("history")
+    said: dict[int, dict[int, str]] = {}
+    with closing(Ledger(folder / "ledger.db")) as ledger:
+        for run, words in history:  # in any order, and again and again: a run's last telling counts
+            tell(ledger, run, [word((n, n if both else None), state) for n, (both, state) in words.items()])
+            said[run] = {n: state for n, (_, state) in words.items()}
+        newest = {n: state for run in sorted(said) for n, state in said[run].items()}
+        expected = ["skipped" if newest.get(n) == "assigned" else "sent" for n in range(6)]
+        assert planned(ledger, folder, [(n, None) for n in range(6)]) == expected
+        truth = ledger.truth(CARRIER, ACCOUNT, SKU) if newest else frame([])
+        assert truth.height == len(newest)
+        assert sorted(truth["state"]) == sorted(newest.values())
+
+
+@pytest.mark.parametrize("device", [(1, None), (None, 1), (1, 1)])
+@pytest.mark.parametrize("known_by", [(1, 1), (1, None), (None, 1)])
+def test_a_device_is_known_by_either_identifier(
+    tmp_path: Path, known_by: tuple[int | None, int | None], device: tuple[int | None, int | None]
+) -> None:
+    shares = any(a == b is not None for a, b in zip(known_by, device, strict=True))
+    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+        tell(ledger, 1, [word(known_by, "assigned")])
+        assert planned(ledger, tmp_path, [device]) == ["skipped" if shares else "sent"]
+
+
+@pytest.mark.parametrize(("taken_by", "asked_by"), [((1, None), (None, 1)), ((None, 1), (1, None))])
+@pytest.mark.parametrize("told", [(1, 2), (2, 1)])
+def test_what_is_said_of_one_identifier_is_said_of_the_other(
+    tmp_path: Path,
+    told: tuple[int, int],
+    taken_by: tuple[int | None, int | None],
+    asked_by: tuple[int | None, int | None],
+) -> None:
+    said = {1: [word((1, 1), "assigned"), word((2, 2), "assigned")], 2: [word(taken_by, "unassigned")]}
+    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+        for run in told:
+            tell(ledger, run, said[run])
+        assert planned(ledger, tmp_path, [asked_by, (2, 2)]) == ["sent", "skipped"]
+        assert sorted(ledger.truth(CARRIER, ACCOUNT, SKU)["state"]) == ["assigned", "unassigned"]
+
+
+def test_a_sim_that_moved_leads_to_no_second_licence(tmp_path: Path) -> None:
+    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+        tell(ledger, 1, [word((1, 1), "assigned")])
+        tell(ledger, 2, [word((2, 1), "unassigned")])
+        assert planned(ledger, tmp_path, [(1, None), (2, None), (None, 1)]) == ["skipped", "sent", "sent"]
+        assert planned(ledger, tmp_path, [(1, 1)]) == ["skipped"]
+
+
+def test_a_lifetime_licence_in_doubt_is_held_and_a_flexible_one_sent_again(tmp_path: Path) -> None:
+    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+        tell(ledger, 1, [word((1, 1), "in_doubt"), word((1, 1), "in_doubt", LIFETIME)])
+        assert planned(ledger, tmp_path, [(1, 1), (2, 2)], sku=SKU) == ["sent", "sent"]
+        assert planned(ledger, tmp_path, [(1, 1), (2, 2)], sku=LIFETIME) == ["in_doubt", "sent"]
+
+
+def test_carriers_accounts_and_skus_do_not_mix(tmp_path: Path) -> None:
+    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+        tell(ledger, 1, [word((1, 1), "assigned")], carrier="sandbox")
+        assert planned(ledger, tmp_path, [(1, 1)]) == ["sent"]
+        assert planned(ledger, tmp_path, [(1, 1)], carrier="sandbox") == ["skipped"]
+        assert planned(ledger, tmp_path, [(1, 1)], carrier="sandbox", sku=LIFETIME) == ["sent"]
+
+
+def test_held_devices_come_after_all_batches(tmp_path: Path) -> None:
+    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+        tell(ledger, 1, [word((n, n), "assigned") for n in range(0, 20, 2)])
+        planned(ledger, tmp_path, [(n, n) for n in range(20)])
+    plan = pl.read_parquet(tmp_path / "plan.parquet")
+    assert plan["batch_id"].to_list() == [1, 1, 1, 2, 2, 2, 3, 3, 3, 4, *[None] * 10]
+    assert plan["imei"].to_list() == [imei(n) for n in [*range(1, 20, 2), *range(0, 20, 2)]]
+
+
+def test_a_run_that_has_not_left_is_open_until_it_does(tmp_path: Path) -> None:
+    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+        entry = Entry("run-1", CARRIER, "/runs/1", 5)
+        ledger.enter(entry)
+        assert ledger.open_entries(CARRIER) == [entry]
+        assert ledger.open_entries("sandbox") == []
+        assert ledger.leave("run-1")
+        assert ledger.open_entries(CARRIER) == []
+        ledger.enter(Entry("run-1", CARRIER, "/runs/1", 99))  # goes on: as old as it was
+        assert ledger.open_entries(CARRIER) == [entry]
+        assert not ledger.leave("run-2")
+
+
+def test_a_telling_that_fails_changes_nothing(tmp_path: Path) -> None:
+    def interrupted() -> Iterable[pl.DataFrame]:
+        yield frame([word((2, 2), "assigned")])
+        raise OSError("the disk is gone")
+
+    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+        tell(ledger, 1, [word((1, 1), "assigned")])
+        with pytest.raises(OSError, match="the disk is gone"):
+            ledger.tell(f"{CARRIER} 1", interrupted())
+        assert planned(ledger, tmp_path, [(1, 1), (2, 2)]) == ["skipped", "sent"]
+
+
+def test_a_ledger_is_its_owners_alone_and_a_damaged_one_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "runs" / "ledger.db"
+    Ledger(path).close()
+    assert path.stat().st_mode & 0o777 == 0o600
+    (tmp_path / "other.db").write_bytes(b"not a database at all" * 100)
+    with pytest.raises(RunFolderError, match=r"other\.db is damaged"):
+        Ledger(tmp_path / "other.db")
