@@ -105,7 +105,7 @@ def plan(inventory: Inventories, *, options: PlanOptions) -> None:
     A single argument that ends in .toml is read as a job file.
     """
     from batchlic.job import load_job
-    from batchlic.past import past_of_plan
+    from batchlic.past import known_for_plan
     from batchlic.run import new_run_id, plan_only
     from batchlic.runfolder import RunFolder
     from batchlic.settings import load_settings
@@ -115,8 +115,8 @@ def plan(inventory: Inventories, *, options: PlanOptions) -> None:
     else:
         job = _job("assign", inventory, options)
     folder = RunFolder(options.run_dir or Path("runs") / new_run_id())
-    with past_of_plan(job, folder, load_settings().base_url) as past:
-        planned = plan_only(job, folder, past)
+    with known_for_plan(job, folder, load_settings().base_url) as known:
+        planned = plan_only(job, folder, known)
     _print_plan(planned, folder.path, as_json=options.json)
 
 
@@ -346,15 +346,15 @@ def _start(job: "Job", options: RunOptions) -> None:
 
 
 def _rehearse_planning(job: "Job", options: RunOptions) -> None:
-    from batchlic.past import SANDBOX, past_of_plan
+    from batchlic.past import SANDBOX, known_for_plan
     from batchlic.run import plan_only
     from batchlic.runfolder import RunFolder
     from batchlic.settings import load_settings
 
     carrier = SANDBOX if options.sandbox else load_settings().base_url
     beside = RunFolder(options.run_dir or Path("runs") / "-")
-    with TemporaryDirectory(prefix="batchlic-") as folder, past_of_plan(job, beside, carrier) as past:
-        planned = plan_only(job, RunFolder(Path(folder)), past)
+    with TemporaryDirectory(prefix="batchlic-") as folder, known_for_plan(job, beside, carrier) as known:
+        planned = plan_only(job, RunFolder(Path(folder)), known)
         job.require_consent(group.sku_number for group in planned.groups)
         _print_plan(planned, None, as_json=options.json)
 

@@ -12,7 +12,7 @@ import polars as pl
 from batchlic.errors import RefusedToStart
 from batchlic.job import Job
 from batchlic.journal import Journal, Standing
-from batchlic.journal.ledger import IDENTIFIERS, SCOPE, Entry, Ledger, Memory
+from batchlic.journal.ledger import IDENTIFIERS, SCOPE, Entry, Ledger, Memory, Told
 from batchlic.reader.rules import iccid_number, imei_number
 from batchlic.runfolder import RunFolder
 from batchlic.writer.results import write_results
@@ -30,14 +30,14 @@ def ledger_path(job: Job, folder: RunFolder, carrier: str) -> Path | None:
 
 
 @contextmanager
-def past_of_plan(job: Job, folder: RunFolder, carrier: str) -> Iterator[Past | None]:
-    """The past for a plan that nobody is to send: no ledger is made for it."""
+def known_for_plan(job: Job, folder: RunFolder, carrier: str) -> Iterator[Memory | None]:
+    """What to leave out of a plan that nobody is to send: no ledger is made for it."""
     path = ledger_path(job, folder, carrier)
     if path is None or not path.exists():
         yield None
         return
     with past_of(path, job, carrier) as past:
-        yield past
+        yield past.known()
 
 
 @contextmanager
@@ -68,10 +68,16 @@ class Past:
         self._catch_up(self.ledger, run_id)
         if self.job.action != "assign":
             return None
-        return Memory(self.ledger, self.carrier, self.job.resendable_skus)
+        return Memory(self.ledger, self.carrier, self.job.resendable_skus, self.ledger.last_number)
 
-    def enter(self, run_id: str, folder: RunFolder, *, begun_at: int) -> None:
-        """Enter a run before it sends. RefusedToStart where a run at work has some of the same devices."""
+    def enter(
+        self, run_id: str, folder: RunFolder, *, begun_at: int, planned_with: Memory | None = None
+    ) -> None:
+        """Enter a run before it sends.
+
+        RefusedToStart where a run at work has some of the same devices, or one has told of them what the
+        memory that this run was planned with did not have yet.
+        """
         if self.ledger is None:
             return
         self.ledger.enter(self._entry(run_id, folder, begun_at))
@@ -82,6 +88,18 @@ class Past:
                 raise RefusedToStart(
                     f"{folder.path}: run {other.run_id} is at work on {shared:,} of the same devices "
                     f"({other.folder}); wait for it or stop it"
+                )
+
+        if planned_with is not None:
+            self._refuse_stale(self.ledger, ours, folder, planned_with.last_number)
+
+    def _refuse_stale(self, ledger: Ledger, ours: pl.LazyFrame, folder: RunFolder, number: int) -> None:
+        targets = ours.select(*SCOPE).unique().collect().rows()
+        for told in ledger.told(self.carrier, targets, IDENTIFIERS, after=number):
+            if shared := _shared(ours, _of_scope(told)):
+                raise RefusedToStart(
+                    f"{folder.path}: while this run was being planned, run {told.entry.run_id} ended with "
+                    f"{shared:,} of the same devices; run it again: what has its licence is skipped"
                 )
 
     def reenter(self, folder: RunFolder, journal: Journal) -> None:
@@ -100,10 +118,7 @@ class Past:
             ours = pl.scan_parquet(results).filter(unsent, pl.col("batch_id").is_not_null())
             targets = ours.select(*SCOPE).unique().collect().rows()
             for told in self.ledger.told(self.carrier, targets, IDENTIFIERS):
-                theirs = told.words.lazy().with_columns(
-                    pl.lit(told.account_name).alias(SCOPE[0]), pl.lit(told.sku_number).alias(SCOPE[1])
-                )
-                if told.entry.run_id in later and (shared := _shared(_numbered(ours), theirs)):
+                if told.entry.run_id in later and (shared := _shared(_numbered(ours), _of_scope(told))):
                     raise RefusedToStart(
                         f"{folder.path}: the later run {told.entry.run_id} has taken up {shared:,} of the "
                         "devices that this one still had to send; run the inventory again instead: what has "
@@ -161,6 +176,12 @@ def _to_be_sent(plan: Path) -> pl.LazyFrame:
 def _numbered(rows: pl.LazyFrame) -> pl.LazyFrame:
     return rows.select(
         *SCOPE, imei_number=imei_number(pl.col("imei")), iccid_number=iccid_number(pl.col("iccid"))
+    )
+
+
+def _of_scope(told: Told) -> pl.LazyFrame:
+    return told.words.lazy().with_columns(
+        pl.lit(told.account_name).alias(SCOPE[0]), pl.lit(told.sku_number).alias(SCOPE[1])
     )
 
 

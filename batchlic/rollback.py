@@ -10,11 +10,12 @@ import polars as pl
 
 from batchlic.carrier.catalogue import Action, Licence
 from batchlic.chunker import Plan, PlanGroup, read_whole_batches
+from batchlic.ending import now
 from batchlic.errors import RefusedToStart, UsageError
 from batchlic.identity import job_of, open_journal, refuse_changed_plan, refuse_other_carrier, refuse_used
 from batchlic.job import Job
 from batchlic.journal import RunIdentity
-from batchlic.past import ledger_path
+from batchlic.past import ledger_path, past_of
 from batchlic.reader import Source
 from batchlic.run import Target, begin, go_on
 from batchlic.runfolder import RunFolder
@@ -61,6 +62,8 @@ def rollback(
                 plan = _plan(results, job, by, back)
                 if ask is not None:
                     ask(f"Take back {plan.planned:,} licences of {folder.path} at {target.name}?")
+                with past_of(ledger_path(job, back, target.name), job, target.name) as past:
+                    past.enter(run_id, back, begun_at=now())
                 return begin(job, back, target, replace(plan, notes=notes), run_id=run_id)
 
 

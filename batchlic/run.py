@@ -29,8 +29,9 @@ from batchlic.identity import (
 )
 from batchlic.job import Job
 from batchlic.journal import Journal
+from batchlic.journal.ledger import Memory
 from batchlic.logs import RunLog
-from batchlic.past import Past, ledger_path, past_of
+from batchlic.past import ledger_path, past_of
 from batchlic.pool.delivery import Pool
 from batchlic.pool.pace import Pace, PaceChange
 from batchlic.pool.remaining import Delivery, remaining
@@ -57,12 +58,12 @@ def new_run_id() -> str:
     return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
 
 
-def plan_only(job: Job, folder: RunFolder, past: Past | None = None) -> Plan:
+def plan_only(job: Job, folder: RunFolder, known: Memory | None = None) -> Plan:
     """Write plan.parquet and rejects.parquet, and nothing else; no network."""
     folder.make()
     with folder.locked():
         refuse_used(folder)
-        return _plan(job, folder, past)
+        return _plan(job, folder, known)
 
 
 def start(
@@ -82,18 +83,21 @@ def start(
                     return go_on(job, folder, target, journal)
             refuse_used(folder)
             with past_of(ledger_path(job, folder, target.name), job, target.name) as past:
-                plan = _plan(job, folder, past)
-            job.require_consent(group.sku_number for group in plan.groups)
-            if ask is not None:
-                ask(_question(job, plan, target))
+                known = past.known()
+                plan = _plan(job, folder, known)
+                job.require_consent(group.sku_number for group in plan.groups)
+                if ask is not None:
+                    ask(_question(job, plan, target))
+                past.enter(run_id, folder, begun_at=now(), planned_with=known)
             return begin(job, folder, target, plan, run_id=run_id)
 
 
 def begin(job: Job, folder: RunFolder, target: Target, plan: Plan, *, run_id: str) -> Summary:
-    """Make the journal of a new run and submit its plan; the caller holds the folder."""
+    """Make the journal of a new run, which the ledger knows of, and submit its plan.
+
+    The caller holds the folder.
+    """
     identity = identify(job, folder, target.name, plan, run_id)
-    with past_of(ledger_path(job, folder, target.name), job, target.name) as past:
-        past.enter(run_id, folder, begun_at=now())
     with closing(Journal.create(folder.journal, identity, created_at=now())) as journal:
         return _submit_and_write(job, folder, target, journal)
 
@@ -131,13 +135,13 @@ def status(folder: RunFolder) -> Report:
 # -- planning -------------------------------------------------------------------------------------------
 
 
-def _plan(job: Job, folder: RunFolder, past: Past | None) -> Plan:
+def _plan(job: Job, folder: RunFolder, known: Memory | None) -> Plan:
     return write_plan(
         job.inventory.files,
         job.read_options(),
         batch_size=job.limits.batch_size,
         folder=folder.path,
-        known=past.known() if past else None,
+        known=known,
     )
 
 

@@ -181,6 +181,23 @@ def test_two_runs_at_work_do_not_share_a_device(tmp_path: Path) -> None:
             assert run(job_of(tmp_path, range(50, 60)), tmp_path / "other", target) == {"accepted": 10}
 
 
+def test_a_run_planned_before_another_one_ended_does_not_send_the_same_devices(tmp_path: Path) -> None:
+    with carrier() as target:
+
+        def ask(_: str) -> None:
+            """Whoever is asked lets another run go first."""
+            assert run(job_of(tmp_path, range(20)), tmp_path / "quick", target) == {"accepted": 20}
+
+        slow = RunFolder(tmp_path / "slow")
+        with pytest.raises(RefusedToStart, match="run quick ended with 10 of the same devices"):
+            start(job_of(tmp_path, range(10, 30)), slow, target, run_id="slow", ask=ask)
+        assert totals(target.base_url)["executions"] == 1
+        assert run(job_of(tmp_path, range(10, 30)), tmp_path / "again", target) == {
+            "accepted": 10,
+            "skipped": 10,
+        }
+
+
 def test_a_run_that_is_lost_with_its_folder_is_asked_for_until_it_is_forgotten(tmp_path: Path) -> None:
     job = job_of(tmp_path, range(10))
     with carrier() as target:

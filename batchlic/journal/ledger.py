@@ -64,6 +64,7 @@ words = sa.Table(
     sa.Column("devices", sa.Integer, nullable=False),
     sa.Column("unpaired", sa.Integer, nullable=False, comment="devices known by one identifier only"),
     sa.Column("content", sa.LargeBinary, nullable=False, comment="parquet, columns WORDS"),
+    sqlite_autoincrement=True,  # a later word has a higher number, even where others have gone
 )
 
 
@@ -201,13 +202,17 @@ class Ledger:
         columns: Sequence[str] = tuple(WORDS),
         *,
         newest_first: bool = False,
+        after: int = 0,
     ) -> Iterator[Told]:
-        """What runs against a carrier have told of some accounts and SKUs, the earliest run first."""
+        """What runs against a carrier have told of some accounts and SKUs, the earliest run first.
+
+        With `after`, only what was told after the words of that number.
+        """
         order = (runs.c.begun_at, runs.c.id)
         query = (
             sa.select(*_ENTRY, words.c.account_name, words.c.sku_number, words.c.content)
             .join_from(words, runs)
-            .where(runs.c.carrier == carrier)
+            .where(runs.c.carrier == carrier, words.c.id > after)
             .where(sa.tuple_(words.c.account_name, words.c.sku_number).in_(targets))
             .order_by(*(column.desc() if newest_first else column for column in order), words.c.id)
         )
@@ -216,6 +221,12 @@ class Ledger:
                 *entry, account, sku, content = row
                 frame = pl.read_parquet(io.BytesIO(content), columns=list(columns))
                 yield Told(Entry(*entry), account, sku, frame)
+
+    @property
+    def last_number(self) -> int:
+        """The number of the newest words, 0 where there are none; what is told later has a higher one."""
+        with self._reading() as connection:
+            return int(connection.execute(sa.select(sa.func.max(words.c.id))).scalar() or 0)
 
     def truth(self, carrier: str, account: str, sku: str) -> pl.DataFrame:
         """The newest word about each device of an account and SKU: columns WORDS, and `run_id`.
@@ -279,11 +290,15 @@ def _paired(said: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What a ledger knows of the devices at one carrier, as the reader asks for it (reader.known.Known)."""
+    """What a ledger knows of the devices at one carrier, as the reader asks for it (reader.known.Known).
+
+    `last_number` is that of the newest words when the memory was made.
+    """
 
     ledger: Ledger
     carrier: str
     resendable_skus: Collection[str]
+    last_number: int
 
     def resendable(self, sku_number: str) -> bool:
         """Whether devices in doubt may be sent again under this SKU."""

@@ -61,7 +61,7 @@ def planned(
     """What a plan makes of each device: `sent`, or the status that it is held with, in the order given."""
     rows = [("" if a is None else imei(a), "" if b is None else iccid(b), sku) for a, b in devices]
     (folder / "fleet.csv").write_bytes(csv_of(rows, "IMEI,ICCID,SKU"))
-    known = Memory(ledger, carrier, {SKU})
+    known = Memory(ledger, carrier, {SKU}, ledger.last_number)
     write_plan([str(folder / "fleet.csv")], JOB, batch_size=3, folder=folder, known=known)
     return pl.read_parquet(folder / "plan.parquet").sort("row")["held"].fill_null("sent").to_list()
 
