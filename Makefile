@@ -8,7 +8,7 @@ INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test onboard migrate sandbox sample soak replay \
-	bench bench-plan bench-submit bench-pace bench-journal lint format lock clean
+	bench bench-plan bench-submit bench-pace bench-journal bench-ledger lint format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,7 +49,7 @@ replay: $(INSTALLED) ## live through one seed again: make replay SEED=…
 	$(call need,SEED)
 	@SCENARIOS=1 SEED=$(SEED) $(BIN)/pytest tests/simulation/test_promises.py
 
-bench: bench-plan bench-submit bench-pace bench-journal ## all benchmarks
+bench: bench-plan bench-submit bench-pace bench-journal bench-ledger ## all benchmarks
 
 bench-plan: $(INSTALLED) ## planning beside a plain copy and DuckDB: make bench-plan [ROWS=100000000]
 	@$(BIN)/python tests/benchmarks/plan.py $(ROWS)
@@ -62,6 +62,9 @@ bench-pace: $(INSTALLED) ## the pace beside its peers, under every kind of limit
 
 bench-journal: $(INSTALLED) ## what the journal costs a batch, resuming 100,000 batches, size on disk
 	@$(BIN)/python tests/benchmarks/journal.py
+
+bench-ledger: $(INSTALLED) ## planning beside a ledger that knows all devices: make bench-ledger [ROWS="1000000 10000000"]
+	@$(BIN)/python tests/benchmarks/ledger.py $(ROWS)
 
 lint: $(INSTALLED) ## ruff and mypy, both strict
 	@$(BIN)/ruff check .
