@@ -7,11 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import accumulate, chain
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from batchlic.carrier.messages import EncodedDevice, encode_request
-from batchlic.durable import replacing
+from batchlic.durable import replacing, scratch_in
 from batchlic.reader import IdKind, ReadOptions, Source
 
 if TYPE_CHECKING:
@@ -207,8 +206,8 @@ def write_plan(
     from batchlic.reader.known import HELD, Fate  # noqa: PLC0415
     from batchlic.reader.sources import expanded  # noqa: PLC0415
 
-    with TemporaryDirectory(dir=folder, prefix=".scratch-") as scratch:
-        fleet = Fleet(options, Path(scratch))
+    with scratch_in(folder) as scratch:
+        fleet = Fleet(options, scratch)
         for name in expanded(inventories):
             fleet.add(name)
         fleet.reject_twins()

@@ -2,11 +2,16 @@
 
 import os
 import re
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from batchlic.errors import StoppedEarly
+
+_UNFINISHED = ".tmp"
+_SCRATCH = ".scratch-"
 
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 """How polars tells what the operating system told it."""
@@ -19,7 +24,7 @@ def replacing(path: Path) -> Iterator[Path]:
     After an error `path` is as it was and the temporary file is gone. Files are made for their owner
     only (mode 0600). Raises StoppedEarly where the disk does not do its part (full, read-only).
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{_UNFINISHED}")
     with disk_trouble_explained(path):
         try:
             os.close(os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600))
@@ -30,6 +35,27 @@ def replacing(path: Path) -> Iterator[Path]:
             sync_folder(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def scratch_in(folder: Path) -> Iterator[Path]:
+    """Give a new folder in `folder` for what memory should not hold, and remove it in the end."""
+    with TemporaryDirectory(dir=folder, prefix=_SCRATCH) as scratch:
+        yield Path(scratch)
+
+
+def sweep(folder: Path, paths: Iterable[Path]) -> None:
+    """Remove what a killed process left of these unfinished, and its scratch folders.
+
+    Only for who holds the folder: nobody else may be writing.
+    """
+    for path in paths:
+        for leftover in folder.glob(
+            f".{path.name}.*{_UNFINISHED}*"
+        ):  # * at the end: a database has several files
+            leftover.unlink(missing_ok=True)
+    for leftover in folder.glob(f"{_SCRATCH}*"):
+        shutil.rmtree(leftover)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from batchlic.durable import disk_trouble_explained, sync_folder
+from batchlic.durable import disk_trouble_explained, sweep, sync_folder
 from batchlic.errors import RefusedToStart, RunFolderError
 
 
@@ -81,6 +81,7 @@ class RunFolder:
     def locked(self) -> Iterator[None]:
         """Hold the folder for this process; RefusedToStart where another one has it."""
         with _held(self.path / ".lock", f"{self.path}: another batchlic is at work here"):
+            sweep(self.path, (self.plan, self.rejects, self.journal, *self.written))
             yield
 
     @contextmanager

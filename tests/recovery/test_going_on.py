@@ -123,3 +123,18 @@ def test_a_lock_goes_with_its_process(tmp_path: Path) -> None:
     assert (tmp_path / ".lock").read_text().startswith(f"pid {child}")
     with folder.locked(), folder.job_locked("nightly"):
         assert (tmp_path / ".lock").read_text().startswith(f"pid {os.getpid()}")
+
+
+def test_what_a_killed_process_left_unfinished_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    inventory = fleet(tmp_path / "fleet.csv")
+    folder = tmp_path / "run"
+    (folder / ".scratch-x1" / "twins").mkdir(parents=True)
+    left = (".plan.parquet.17.tmp", ".journal.db.17.tmp-wal", ".scratch-x1/twins/0.parquet")
+    kept = (".env", "notes.tmp", "export.csv")
+    for name in (*left, *kept):
+        (folder / name).touch()
+    with carrier() as at:
+        assert run(folder, at, job(inventory)).exit_code == ExitCode.OK
+    names = {path.name for path in folder.iterdir()}
+    assert names >= set(kept)
+    assert not {name for name in names if "17" in name or "scratch" in name}
