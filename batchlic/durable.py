@@ -50,9 +50,7 @@ def sweep(folder: Path, paths: Iterable[Path]) -> None:
     Only for who holds the folder: nobody else may be writing.
     """
     for path in paths:
-        for leftover in folder.glob(
-            f".{path.name}.*{_UNFINISHED}*"
-        ):  # * at the end: a database has several files
+        for leftover in folder.glob(f".{path.name}.*{_UNFINISHED}*"):
             leftover.unlink(missing_ok=True)
     for leftover in folder.glob(f"{_SCRATCH}*"):
         shutil.rmtree(leftover)
