@@ -1,0 +1,72 @@
+"""The pool around its parts: what it takes in, and how much of it at a time."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+
+import anyio
+import pytest
+
+from batchlic.carrier.answers import Answer
+from batchlic.carrier.catalogue import Action
+from batchlic.carrier.client import CarrierClient, Submission
+from batchlic.chunker import Batch
+from batchlic.journal import Intent
+from batchlic.pool.delivery import Pool
+from batchlic.pool.pace import Pace
+from batchlic.pool.remaining import Delivery
+from batchlic.pool.retry import RetryPolicy
+from tests.journal.builders import new_journal
+from tests.pool.builders import ACCEPTED, batch
+
+BATCHES, WORKERS = 200, 4
+
+pytestmark = pytest.mark.anyio
+
+
+class TakesTime:
+    """A client whose carrier accepts everything, a moment later."""
+
+    async def login(self) -> None:
+        """Do nothing."""
+
+    async def submit(self, _submission: Submission) -> Answer:
+        """Accept."""
+        await anyio.sleep(0.001)
+        return ACCEPTED
+
+
+class Outstanding:
+    """A plan that counts the batches which were taken out of it and are not answered yet."""
+
+    def __init__(self) -> None:
+        self.taken = self.answers = self.most = 0
+
+    def plan(self) -> Iterator[Delivery]:
+        for batch_id in range(1, BATCHES + 1):
+            self.taken += 1
+            self.most = max(self.most, self.taken - self.answers)
+            yield Delivery(batch(batch_id=batch_id))
+
+    def answered(
+        self, batch: Batch, intent: Intent, answer: Answer, duration_ms: float, *, final: bool
+    ) -> None:
+        """Count."""
+        self.answers += 1
+
+
+async def test_h_batches_are_taken_from_the_plan_as_they_are_needed(tmp_path: Path) -> None:
+    outstanding = Outstanding()
+    pool = Pool(
+        run_id="run",
+        action=Action.ASSIGN,
+        client=cast("CarrierClient", TakesTime()),
+        journal=new_journal(tmp_path),
+        pace=Pace(max_concurrency=WORKERS),
+        policy=RetryPolicy(resendable=()),
+        observer=outstanding,
+        workers=WORKERS,
+    )
+    await pool.deliver(outstanding.plan())
+    assert outstanding.answers == BATCHES
+    assert WORKERS <= outstanding.most <= 2 * WORKERS + 1  # at work, waiting, and in the feeder's hand
