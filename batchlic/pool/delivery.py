@@ -172,7 +172,6 @@ class Pool:
                     started_at=time.time_ns() // 1000,
                 )
                 answer = await self._exchange(batch, submission, intent, turn)
-                self._breaker.record(answer)
         finally:
             turn.abandon()
         self._give_up_without_progress(answer)
@@ -185,10 +184,13 @@ class Pool:
             self._in_flight.add(exchange)
             try:
                 seq = await self._journal.intend(intent)
-                turn.started()
                 sent_at = anyio.current_time()
-                answer = await self._client.submit(submission)
-                self._pace.finished(turn, _signal(answer))  # at once: others may be about to send
+                if turn.started():
+                    answer = await self._client.submit(submission)
+                    self._pace.finished(turn, _signal(answer))  # at once: others may be about to send
+                    self._breaker.record(answer)
+                else:
+                    answer = NOT_SENT
                 duration_ms = (anyio.current_time() - sent_at) * 1000
                 final = answer.outcome is Outcome.REFUSED and not can_be_split(batch, answer)
                 await self._journal.answer(seq, answer, duration_ms=duration_ms, final=final)
@@ -233,6 +235,11 @@ MAX_USELESS_TOKENS = 5
 
 REFUSED_EARLIER = Answer(outcome=Outcome.REFUSED)
 """Stands for a refusal in an earlier sitting of the run, whose named devices are not known any more."""
+
+NOT_SENT = Answer(
+    outcome=Outcome.THROTTLED, error_message="not sent: meanwhile the carrier told everyone to wait"
+)
+"""Ends an intent that became durable too late: its request may not leave any more (promise J)."""
 
 _KINDS = {
     Outcome.ACCEPTED: SignalKind.DELIVERED,

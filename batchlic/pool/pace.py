@@ -56,12 +56,18 @@ class Turn:
         self.flight = flight
         self.held = True
 
-    def started(self) -> None:
-        """Mark the moment at which the request really leaves; without it the turn's own moment counts."""
+    def started(self) -> bool:
+        """Mark the moment at which the request really leaves; without it the turn's own moment counts.
+
+        False if it may not leave any more, since everyone has been told to wait meanwhile.
+        """
         self.flight.sent_at = anyio.current_time()
+        return not self._pace.is_paused
 
     def abandon(self) -> None:
-        """Give the slot back without having learnt anything; does nothing after `Pace.finished`."""
+        """Give the slot back, as if nothing had been sent; does nothing after `Pace.finished`."""
+        if self.held:
+            self.flight.stretch.sent -= 1
         self._pace.give_back(self)
 
 
@@ -101,6 +107,11 @@ class Pace:
     def concurrency(self) -> int:
         """Requests now allowed in flight."""
         return self._regime.concurrency()
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether the carrier has told everyone to wait."""
+        return anyio.current_time() < self._resume_at
 
     async def wait_turn(self) -> Turn:
         """Wait until one more request may start, first come first served; its slot is then taken."""

@@ -17,7 +17,7 @@ import trio
 from sqlalchemy.pool import StaticPool
 from trio.testing import MockClock
 
-from batchlic.carrier.answers import Answer, Outcome
+from batchlic.carrier.answers import Answer, Outcome, Reply, read_reply
 from batchlic.carrier.auth import Credentials, Secret
 from batchlic.carrier.catalogue import SKUS, Action, Licence
 from batchlic.carrier.client import open_client
@@ -54,6 +54,8 @@ class Scenario:
     sandbox: SandboxConfig
     kills: list[int]
     """How many commits each sitting lives through; after the last one nobody kills the run any more."""
+    commit_s: float
+    """Seconds that each commit takes."""
     workers: int
     settlings: list[list[int]]
     """For each time that an operator settles what is in doubt, how long the sittings after it live."""
@@ -117,6 +119,7 @@ def draw(seed: int) -> Scenario:
         kills=_kills(dice, count),
         workers=dice.choice([1, 2, 5, 16]),
         settlings=[_kills(dice, count) for _ in range(dice.choice([0, 1, 1, 3]))],
+        commit_s=dice.choice([0.0, 0.002, 0.1]),
     )
 
 
@@ -159,32 +162,42 @@ def _rate(dice: random.Random, fault: Fault) -> float:
 
 
 class _Network(httpx.AsyncBaseTransport):
-    """The sandbox's transport, which notes when each licence request leaves and how many logins there are."""
+    """The sandbox's transport: notes licence requests, logins, and the pauses that the carrier orders."""
 
     def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
         self._inner = inner
         self.requests_at: list[float] = []
+        self.pauses: list[tuple[float, float]] = []
         self.logins = 0
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         if request.url.path.endswith("/license/actions/assign"):
             self.requests_at.append(trio.current_time())
         self.logins += request.url.path.endswith("/session/login")
-        return await self._inner.handle_async_request(request)
-
-
-class _Witness:
-    """The pool's observer: notes the pauses that the carrier orders."""
-
-    def __init__(self) -> None:
-        self.pauses: list[tuple[float, float]] = []
-        self.rejected: set[tuple[int, int]] = set()
-        self._sitting = 0
+        response = await self._inner.handle_async_request(request)
+        if response.status_code != 429:
+            return response
+        reply = Reply(429, response.headers, await response.aread())
+        if pause := read_reply(reply).retry_after_s:
+            now = trio.current_time()
+            self.pauses.append((now, now + pause))
+        return httpx.Response(429, headers=response.headers.raw, content=reply.body)
 
     def forget(self) -> None:
         """End the pauses that are under way: the next process knows nothing of them."""
         now = trio.current_time()
         self.pauses = [(begin, min(end, now)) for begin, end in self.pauses]
+
+
+class _Witness:
+    """The pool's observer: notes the generations of tokens that the carrier rejects."""
+
+    def __init__(self) -> None:
+        self.rejected: set[tuple[int, int]] = set()
+        self._sitting = 0
+
+    def next_sitting(self) -> None:
+        """Generations are counted anew."""
         self._sitting += 1
 
     def answered(
@@ -193,9 +206,6 @@ class _Witness:
         del final
         if answer.outcome is Outcome.UNAUTHORIZED:
             self.rejected.add((self._sitting, answer.credentials_generation))
-        if answer.outcome is Outcome.THROTTLED and answer.retry_after_s:
-            now = trio.current_time()
-            self.pauses.append((now, now + answer.retry_after_s))
 
 
 def live(scenario: Scenario) -> Story:
@@ -220,7 +230,7 @@ async def _live(scenario: Scenario) -> Story:
         sittings=sittings,
         logins=network.logins,
         requests_at=network.requests_at,
-        pauses=witness.pauses,
+        pauses=network.pauses,
         rejected=len(witness.rejected),
     )
 
@@ -236,7 +246,8 @@ async def _see_through(
             done = True
         except* (Killed, StoppedEarly):
             pass
-        witness.forget()
+        network.forget()
+        witness.next_sitting()
         if done:
             return number
     raise AssertionError(f"seed {scenario.seed}: not done after {MOST_SITTINGS} sittings")
@@ -263,7 +274,7 @@ async def _sit(
     scenario: Scenario, network: _Network, witness: _Witness, engine: sa.Engine, lifetime: int | None
 ) -> None:
     """One sitting of the run: until it is done, gives up, or is killed."""
-    journal = Journal(engine, offload=_mortal(lifetime))
+    journal = Journal(engine, offload=_mortal(lifetime, scenario.commit_s))
     name = Secret("sandbox")
     keys = Credentials(client_id=name, client_secret=name, username=name, password=name)
     async with open_client("http://127.0.0.1/api", keys, transport=network) as client:
@@ -281,13 +292,13 @@ async def _sit(
         await pool.deliver(remaining(scenario.batches, journal, flexible))
 
 
-def _mortal(lifetime: int | None) -> Offload:
-    """Runs commits in place, in no virtual time, until the process dies: before or after a commit."""
+def _mortal(lifetime: int | None, commit_s: float) -> Offload:
+    """Runs commits in place, in virtual time, until the process dies: before or after a commit."""
     commits = 0
 
     async def offload(commit: Callable[[list[Record]], None], records: list[Record]) -> None:
         nonlocal commits
-        await trio.lowlevel.checkpoint()
+        await trio.sleep(commit_s)
         commits += 1
         if lifetime is not None and commits > lifetime:
             if commits == lifetime + 1 and lifetime % 2:
