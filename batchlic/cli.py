@@ -279,8 +279,27 @@ def sandbox(
         Literal["nothing", "seconds", "date", "next-access-time"],
         typer.Option(help="What a 429 says of when to come back."),
     ] = "seconds",
+    quota_headers: Annotated[
+        Literal["nothing", "ratelimit", "x-ratelimit", "draft"],
+        typer.Option(help="What every answer says of the rate that is left."),
+    ] = "nothing",
+    throttle_shape: Annotated[
+        Literal["gateway", "bare-gateway", "licence"], typer.Option(help="Body of a 429.")
+    ] = "gateway",
+    count_throttled: Annotated[
+        bool, typer.Option("--count-throttled", help="Throttled calls count against the rate too.")
+    ] = False,
     latency: Annotated[float, typer.Option(help="Seconds that an answer takes.")] = 0.0,
     jitter: Annotated[float, typer.Option(help="Up to so many seconds more.")] = 0.0,
+    latency_growth: Annotated[
+        float, typer.Option(help="So many seconds more for each other call inside.")
+    ] = 0.0,
+    access_token_life: Annotated[float, typer.Option(help="Seconds that an access token lives.")] = 3600.0,
+    session_idle: Annotated[float, typer.Option(help="Seconds unused that end a session.")] = 1200.0,
+    slow_body: Annotated[float, typer.Option(help="Seconds that the fault slow-body takes.")] = 5.0,
+    deduplicate: Annotated[
+        bool, typer.Option("--deduplicate", help="Execute one X-Request-ID once only.")
+    ] = False,
     licences: Annotated[
         list[str] | None,
         typer.Option(metavar="[SKU=]N", help="Licences bought, of one or of all SKUs. Repeatable."),
@@ -298,7 +317,7 @@ def sandbox(
     seed: Annotated[int, typer.Option(help="Same seed, same requests: same faults and ids.")] = 0,
 ) -> None:
     """Serve a carrier to rehearse against on 127.0.0.1; its base URL goes to stdout. See docs/sandbox.md."""
-    from batchlic.sandbox.config import LimitKind, RetryHint, SandboxConfig
+    from batchlic.sandbox.config import LimitKind, QuotaHeaders, RetryHint, SandboxConfig, ThrottleShape
     from batchlic.sandbox.options import parse_change, parse_fault, parse_licences, read_poison_file
     from batchlic.sandbox.server import serve
 
@@ -312,9 +331,17 @@ def sandbox(
         window_s=window,
         max_concurrent=max_concurrent,
         changes=tuple(map(parse_change, change or ())),
+        count_throttled=count_throttled,
+        throttle_shape=ThrottleShape(throttle_shape),
         retry_hint=RetryHint(retry_hint),
+        quota_headers=QuotaHeaders(quota_headers),
         latency_s=latency,
         latency_jitter_s=jitter,
+        latency_growth_s=latency_growth,
+        access_token_s=access_token_life,
+        session_idle_s=session_idle,
+        slow_body_s=slow_body,
+        deduplicate=deduplicate,
         faults=dict(map(parse_fault, fault or ())),
     )
     if licences:

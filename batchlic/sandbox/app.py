@@ -24,7 +24,7 @@ from batchlic.sandbox.books import Books, DeviceRecord
 from batchlic.sandbox.config import Fault, SandboxConfig
 from batchlic.sandbox.desk import Desk
 from batchlic.sandbox.faults import Dice, instead_of, instead_of_executing
-from batchlic.sandbox.limits import Gate, Latency, Throttled, throttle_refusal
+from batchlic.sandbox.limits import Gate, Latency, Throttled, quota_headers, throttle_refusal
 from batchlic.sandbox.listeners import Listeners
 from batchlic.sandbox.logins import Logins
 from batchlic.sandbox.refusals import Refusal, gateway_refusal, licence_refusal, refusal_answer
@@ -93,10 +93,10 @@ class Sandbox:
     async def _licences(self, request: Request) -> Response:
         """Assign and unassign: the only endpoint with limits, latency and faults."""
         headers, now = _headers(request), anyio.current_time()
-        fault = None
+        fault, quota = None, {}
         try:
             access = self._logins.check_access(headers, now)
-            await self._enter(now)
+            quota = await self._enter(now)
             try:
                 session = self._logins.check_session(headers, now)
                 fault = self._dice.throw()
@@ -106,15 +106,19 @@ class Sandbox:
                 self._gate.leave()
         except Refusal as refusal:
             answer = refusal_answer(refusal)
+        answer.headers.update(quota)
         self.tally[fault or str(answer.status_code)] += 1
         return answer
 
-    async def _enter(self, now: float) -> None:
+    async def _enter(self, now: float) -> dict[str, str]:
+        """Let a call in, or throttle it; what its answer says of the quota that is left."""
         try:
             self._gate.enter(now)
         except Throttled as throttled:
+            quota = quota_headers(self.config.quota_headers, self._gate.quota(now))
             await _work(self.config.latency_s)
-            raise throttle_refusal(self.config, throttled.wait_s, self._wall_clock()) from None
+            raise throttle_refusal(self.config, throttled.wait_s, self._wall_clock(), quota) from None
+        return quota_headers(self.config.quota_headers, self._gate.quota(now))
 
     def _expire(self, fault: Fault | None, access: str, session: str, now: float) -> None:
         if fault is Fault.TOKEN_EXPIRED:

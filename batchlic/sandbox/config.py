@@ -39,6 +39,18 @@ class RetryHint(StrEnum):
     """`nextAccessTime` in the body, beside a `Date`; where the body is the gateway's."""
 
 
+class QuotaHeaders(StrEnum):
+    """What every answer says of the limit of rate: the quota, how much is left, seconds until it is whole."""
+
+    NOTHING = "nothing"
+    RATELIMIT = "ratelimit"
+    """`RateLimit-Limit`, `RateLimit-Remaining`, `RateLimit-Reset`."""
+    X_RATELIMIT = "x-ratelimit"
+    """The same with `X-` before."""
+    DRAFT = "draft"
+    """`RateLimit` and `RateLimit-Policy` of draft-ietf-httpapi-ratelimit-headers-10."""
+
+
 class Fault(StrEnum):
     """What can go wrong with a licence request; `after` and its like were executed, `before` were not."""
 
@@ -109,6 +121,7 @@ class SandboxConfig:
     """Whether a throttled call counts against the rate too."""
     throttle_shape: ThrottleShape = ThrottleShape.GATEWAY
     retry_hint: RetryHint = RetryHint.SECONDS
+    quota_headers: QuotaHeaders = QuotaHeaders.NOTHING
 
     latency_s: float = 0.0
     latency_jitter_s: float = 0.0
@@ -128,6 +141,9 @@ class SandboxConfig:
             raise UsageError(
                 "The sandbox's rate must be above 0 requests per second; leave it out for no limit."
             )
+        times = (self.latency_s, self.latency_jitter_s, self.latency_growth_s, self.slow_body_s)
+        if min(times) < 0 or min(self.access_token_s, self.session_idle_s) <= 0:
+            raise UsageError("The sandbox's times can't be negative, and its tokens must live for a while.")
         if min(self.burst, self.max_concurrent or 1) < 1 or self.window_s <= 0:
             raise UsageError("The sandbox's burst, window and concurrent calls must be at least 1.")
         if any(factor <= 0 for _, factor in self.changes):

@@ -2,17 +2,29 @@
 
 import random
 from collections import deque
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from email.utils import format_datetime
 from math import ceil
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from batchlic.sandbox.config import LimitKind, RetryHint, SandboxConfig, ThrottleShape
+from batchlic.sandbox.config import LimitKind, QuotaHeaders, RetryHint, SandboxConfig, ThrottleShape
 from batchlic.sandbox.refusals import Refusal, licence_refusal
+
+
+class Quota(NamedTuple):
+    """Calls that come in at once, how many of them are left, and seconds until all of them are again."""
+
+    limit: int
+    remaining: int
+    reset_s: float
 
 
 class RateLimit(Protocol):
     """Counts calls; times in seconds, rates in calls per second."""
+
+    def quota(self, now: float, rate: float) -> Quota:
+        """What is left after the latest call."""
 
     def wait(self, now: float, rate: float) -> float:
         """0 if the call at `now` comes in, otherwise how long until the next one would."""
@@ -37,6 +49,10 @@ class TokenBucket:
         self._tokens = max(-self._burst, self._tokens - self._cost_when_throttled)
         return (1 - self._tokens) / rate
 
+    def quota(self, now: float, rate: float) -> Quota:  # noqa: ARG002 - the tokens are those of the latest call
+        """See RateLimit."""
+        return Quota(int(self._burst), max(0, int(self._tokens)), (self._burst - self._tokens) / rate)
+
 
 class FixedWindow:
     """Fixed window: a quota, renewed when the clock enters the next window."""
@@ -54,6 +70,11 @@ class FixedWindow:
             self._used += 1
             return 0.0
         return (window + 1) * self._window_s - now
+
+    def quota(self, now: float, rate: float) -> Quota:
+        """See RateLimit."""
+        limit = _quota(rate, self._window_s)
+        return Quota(limit, max(0, limit - self._used), (self._window + 1) * self._window_s - now)
 
 
 class SlidingWindow:
@@ -74,6 +95,11 @@ class SlidingWindow:
             return 0.0
         self._calls.extend([now] * self._cost_when_throttled)
         return self._calls[len(self._calls) - quota] + self._window_s - now
+
+    def quota(self, now: float, rate: float) -> Quota:
+        """See RateLimit."""
+        limit = _quota(rate, self._window_s)
+        return Quota(limit, max(0, limit - len(self._calls)), self._calls[-1] + self._window_s - now)
 
 
 def _quota(rate: float, window_s: float) -> int:
@@ -110,6 +136,11 @@ class Gate:
                 raise Throttled(wait_s)
         self.inside += 1
         self.most_inside = max(self.most_inside, self.inside)
+
+    def quota(self, now: float) -> Quota | None:
+        """What is left of the limit of rate after a call at `now`; None if there is no such limit."""
+        rate = self._config.rate
+        return None if rate is None else self._limit.quota(now, rate * self._factor(now))
 
     def leave(self) -> None:
         """A call that came in is done."""
@@ -149,9 +180,26 @@ class Latency:
         return config.latency_s + jitter + config.latency_growth_s * (inside - 1)
 
 
-def throttle_refusal(config: SandboxConfig, wait_s: float, clock: datetime) -> Refusal:
+def quota_headers(kind: QuotaHeaders, quota: Quota | None) -> dict[str, str]:
+    """Headers that say what is left, in whole seconds as they are used to."""
+    if quota is None or kind is QuotaHeaders.NOTHING:
+        return {}
+    reset = ceil(quota.reset_s)
+    if kind is QuotaHeaders.DRAFT:
+        return {
+            "ratelimit-policy": f'"default";q={quota.limit}',
+            "ratelimit": f'"default";r={quota.remaining};t={reset}',
+        }
+    said = {"limit": quota.limit, "remaining": quota.remaining, "reset": reset}
+    return {f"{kind}-{name}": str(number) for name, number in said.items()}
+
+
+def throttle_refusal(
+    config: SandboxConfig, wait_s: float, clock: datetime, quota: Mapping[str, str] | None = None
+) -> Refusal:
     """The 429 in the configured shape and with the configured hint; `clock` is the carrier's wall clock."""
     headers, body = _hint(config.retry_hint, wait_s, clock)
+    headers |= quota or {}
     if config.throttle_shape is ThrottleShape.LICENCE:
         return licence_refusal(429, "Too many requests.", headers)
     fault = {

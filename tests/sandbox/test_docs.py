@@ -8,7 +8,14 @@ import pytest
 import typer.main
 
 from batchlic.cli import app
-from batchlic.sandbox.config import Fault, LimitKind, RetryHint, SandboxConfig
+from batchlic.sandbox.config import (
+    Fault,
+    LimitKind,
+    QuotaHeaders,
+    RetryHint,
+    SandboxConfig,
+    ThrottleShape,
+)
 from batchlic.sandbox.options import parse_change, parse_fault, read_poison_file
 from tests.sandbox.test_faults import SEEN
 
@@ -33,7 +40,7 @@ def test_every_option_of_the_command_is_explained_and_no_other() -> None:
     assert named <= options | elsewhere
 
 
-@pytest.mark.parametrize("kind", [*LimitKind, *RetryHint])
+@pytest.mark.parametrize("kind", [*LimitKind, *RetryHint, *ThrottleShape, *QuotaHeaders])
 def test_every_limit_and_hint_is_explained(kind: str) -> None:
     assert re.search(rf"`(--limit )?{kind}`", TEXT)
 

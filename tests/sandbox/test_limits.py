@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
 import anyio
+import httpx
 import msgspec
 import pytest
 import trio
@@ -12,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
+from batchlic.carrier.hints import quota_of
 from batchlic.sandbox.app import Sandbox
-from batchlic.sandbox.config import LimitKind, RetryHint, SandboxConfig, ThrottleShape
+from batchlic.sandbox.config import LimitKind, QuotaHeaders, RetryHint, SandboxConfig, ThrottleShape
 from batchlic.sandbox.limits import (
     FixedWindow,
     Gate,
@@ -183,6 +185,36 @@ def test_a_429_comes_in_each_of_the_carriers_shapes(shape: ThrottleShape, path: 
     for key in path:
         body = body[key]
     assert body in {"900802", "429"}
+
+
+QUOTAS = [
+    (LimitKind.TOKEN_BUCKET, [(2, 1, 1), (2, 0, 2), (2, 0, 2)]),
+    (LimitKind.FIXED_WINDOW, [(2, 1, 2), (2, 0, 2), (2, 0, 2)]),
+    (LimitKind.SLIDING_WINDOW, [(2, 1, 2), (2, 0, 2), (2, 0, 2)]),
+]
+
+
+@pytest.mark.parametrize("kind", [QuotaHeaders.RATELIMIT, QuotaHeaders.X_RATELIMIT, QuotaHeaders.DRAFT])
+@pytest.mark.parametrize(("limit", "told"), QUOTAS)
+def test_every_answer_says_what_is_left_of_the_rate_and_our_client_reads_it(
+    kind: QuotaHeaders, limit: LimitKind, told: list[tuple[int, int, int]]
+) -> None:
+    config = SandboxConfig(rate=1.0, burst=2, window_s=2.0, limit=limit, quota_headers=kind)
+
+    async def ask() -> list[httpx.Response]:
+        async with caller_of(Sandbox(config)) as caller:
+            return [await caller.assign(request_body(device(IMEI))) for _ in told]
+
+    answers = trio.run(ask, clock=MockClock(autojump_threshold=0))
+    read = [quota_of(answer.headers) for answer in answers]
+    assert [(quota.limit, quota.remaining, quota.reset_s) for quota in read if quota] == told
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+
+
+@pytest.mark.anyio
+async def test_nothing_is_said_where_there_is_no_limit_of_rate() -> None:
+    async with caller_of(Sandbox(SandboxConfig(quota_headers=QuotaHeaders.RATELIMIT))) as caller:
+        assert quota_of((await caller.assign(request_body(device(IMEI)))).headers) is None
 
 
 async def _hurry(sandbox: Sandbox, calls: int) -> list[int]:
