@@ -204,7 +204,8 @@ async def _submit(
             tasks.start_soon(_stop_on_signal, pool)
             tasks.start_soon(reporter.show)
             batches = read_batches(folder.plan, job.inventory.id_kind)
-            stopped = await _delivered(pool, remaining(batches, journal, resendable))
+            left = remaining(batches, journal, resendable, on_accepted=pool.refusals.accepted)
+            stopped = await _delivered(pool, left)
             tasks.cancel_scope.cancel()
         await client.logout()
     if stopped is not None:

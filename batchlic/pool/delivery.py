@@ -43,7 +43,7 @@ class Pool:
     """Delivers batches to the carrier with at most `pace`'s concurrency.
 
     `stop` lets requests in flight finish, `abort` does not; both leave a journal from which the run can be
-    resumed.
+    resumed. `refusals` may be told what earlier sittings got accepted.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Pool:
         self._observer = observer
         self._workers = workers
         self._breaker = CircuitBreaker()
-        self._refusals = RefusalWatch()
+        self.refusals = RefusalWatch()
         self._scope = anyio.CancelScope()
         self._in_flight: set[anyio.CancelScope] = set()
         self._failure: BatchlicError | None = None
@@ -141,9 +141,9 @@ class Pool:
         if delivery.is_refused or can_be_split(delivery.batch, refusal):
             await isolate(delivery.batch, refusal, send)
         if accepted:
-            self._refusals.accepted(delivery.batch)
+            self.refusals.accepted(delivery.batch)
         elif last_answer is not None:
-            self._refusals.refused(delivery.batch, last_answer)
+            self.refusals.refused(delivery.batch, last_answer)
 
     async def _send(self, batch: Batch, *, attempts: int) -> Answer:
         body = batch.body() if batch.undoes is None else None

@@ -1,35 +1,47 @@
 """Notices when batch after batch is refused alike, so that a run stops instead of burning its plan."""
 
 from collections import Counter
+from typing import TypeAlias
 
-from batchlic.carrier.answers import Answer, Outcome
+from batchlic.carrier.answers import Answer, Blame, Outcome
 from batchlic.chunker import Batch
 from batchlic.errors import StoppedEarly
 
 ALIKE = 5
 """Batches of one account and SKU, refused to the last device with one code, before anything was accepted."""
+MANY_DEVICES = 100
+"""So many devices must be in them where the code does not blame the account: a few may well be bad."""
+
+_Group: TypeAlias = tuple[str, str]
 
 
 class RefusalWatch:
     """Learns what became of each batch; raises StoppedEarly when account or SKU seem to be wrong."""
 
     def __init__(self) -> None:
-        self._has_accepted: set[tuple[str, str]] = set()
-        self._refused: Counter[tuple[str, str, str | None]] = Counter()
+        self._has_accepted: set[_Group] = set()
+        self._batches: Counter[tuple[_Group, str | None]] = Counter()
+        self._devices: Counter[tuple[_Group, str | None]] = Counter()
 
     def accepted(self, batch: Batch) -> None:
-        """A part of this batch was accepted: its account and SKU are fine."""
-        self._has_accepted.add((batch.account_name, batch.sku_number))
+        """A part of this batch was accepted, now or in an earlier sitting: its account and SKU are fine."""
+        self._has_accepted.add(_group(batch))
 
     def refused(self, batch: Batch, answer: Answer) -> None:
         """No device of this batch was accepted; `answer` is the refusal of the whole of it."""
-        group = (batch.account_name, batch.sku_number)
-        if group in self._has_accepted or answer.outcome is not Outcome.REFUSED:
+        if _group(batch) in self._has_accepted or answer.outcome is not Outcome.REFUSED:
             return
-        self._refused[*group, answer.error_code] += 1
-        if self._refused[*group, answer.error_code] >= ALIKE:
+        alike = _group(batch), answer.error_code
+        self._batches[alike] += 1
+        self._devices[alike] += len(batch.devices)
+        are_enough = answer.blame is Blame.ACCOUNT or self._devices[alike] >= MANY_DEVICES
+        if self._batches[alike] >= ALIKE and are_enough:
             raise StoppedEarly(
-                f"the first {ALIKE} batches for account {batch.account_name}, SKU {batch.sku_number} were "
-                f"all refused alike: {answer.error_code or answer.http_status} ({answer.error_message}). "
-                "Check account and SKU, then resume the run"
+                f"the first {self._batches[alike]} batches for account {batch.account_name}, SKU "
+                f"{batch.sku_number} were all refused alike: {answer.error_code or answer.http_status} "
+                f"({answer.error_message}). Check account and SKU, then resume the run"
             )
+
+
+def _group(batch: Batch) -> _Group:
+    return batch.account_name, batch.sku_number

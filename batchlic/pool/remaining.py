@@ -1,7 +1,7 @@
 """What of a plan is still to be sent, given what its journal knows (promises C and D)."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
 from operator import attrgetter
@@ -28,11 +28,18 @@ class Delivery:
     is_refused: bool = False
 
 
-def remaining(batches: Iterable[Batch], journal: Journal, resendable: Collection[str]) -> Iterator[Delivery]:
+def remaining(
+    batches: Iterable[Batch],
+    journal: Journal,
+    resendable: Collection[str],
+    *,
+    on_accepted: Callable[[Batch], None] = lambda _: None,
+) -> Iterator[Delivery]:
     """What is left to deliver of `batches`, in their order.
 
     Accepted and failed devices are left out, and those in doubt unless their SKU is `resendable` or the
-    operator has settled that they are to be sent again.
+    operator has settled that they are to be sent again. `on_accepted` is told each batch of which an
+    earlier sitting got a part accepted.
     """
     if journal.is_fresh:
         yield from map(Delivery, batches)
@@ -42,7 +49,10 @@ def remaining(batches: Iterable[Batch], journal: Journal, resendable: Collection
         history = journal.history(batches=range(group[0].batch_id, group[-1].batch_id + 1))
         of_batch = {key: list(found) for key, found in groupby(history, key=attrgetter("batch_id"))}
         for batch in group:
-            yield from rest_of(batch, of_batch.get(batch.batch_id, []), resendable)
+            events = of_batch.get(batch.batch_id, [])
+            if any(isinstance(event, Attempt) and event.outcome == Outcome.ACCEPTED for event in events):
+                on_accepted(batch)
+            yield from rest_of(batch, events, resendable)
 
 
 def rest_of(batch: Batch, history: Sequence[Event], resendable: Collection[str]) -> Iterator[Delivery]:

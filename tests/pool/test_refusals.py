@@ -2,14 +2,26 @@
 
 import pytest
 
+from batchlic.carrier.answers import Answer
 from batchlic.errors import ExitCode, StoppedEarly
-from batchlic.pool.refusals import ALIKE, RefusalWatch
-from tests.pool.builders import ACCOUNT, AMBIGUOUS, BAD_ACCOUNT, BAD_DEVICE, FLEXIBLE, LIFETIME, batch
+from batchlic.pool.refusals import ALIKE, MANY_DEVICES, RefusalWatch
+from tests.pool.builders import (
+    ACCOUNT,
+    AMBIGUOUS,
+    BAD_ACCOUNT,
+    BAD_DEVICE,
+    FLEXIBLE,
+    LIFETIME,
+    REFUSED,
+    batch,
+)
 
 
-def refuse(watch: RefusalWatch, times: int, *, sku: str = FLEXIBLE) -> None:
+def refuse(
+    watch: RefusalWatch, times: int, *, sku: str = FLEXIBLE, refusal: Answer = BAD_ACCOUNT, devices: int = 4
+) -> None:
     for number in range(times):
-        watch.refused(batch(batch_id=number + 1, sku=sku), BAD_ACCOUNT)
+        watch.refused(batch(devices, batch_id=number + 1, sku=sku), refusal)
 
 
 def test_the_first_batches_refused_alike_stop_the_run_and_say_what_to_check() -> None:
@@ -31,6 +43,17 @@ def test_another_sku_says_nothing_of_this_one() -> None:
     watch.accepted(batch(sku=LIFETIME))
     with pytest.raises(StoppedEarly):
         refuse(watch, ALIKE)
+
+
+@pytest.mark.parametrize("refusal", [BAD_DEVICE, REFUSED])
+def test_bad_devices_in_a_row_are_no_wrong_account(refusal: Answer) -> None:
+    refuse(RefusalWatch(), MANY_DEVICES - 1, refusal=refusal, devices=1)
+
+
+@pytest.mark.parametrize("refusal", [BAD_DEVICE, REFUSED])
+def test_where_all_of_many_devices_are_bad_the_account_is_suspected(refusal: Answer) -> None:
+    with pytest.raises(StoppedEarly):
+        refuse(RefusalWatch(), ALIKE, refusal=refusal, devices=MANY_DEVICES // ALIKE)
 
 
 def test_refusals_that_differ_and_doubts_do_not_add_up() -> None:

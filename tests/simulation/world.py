@@ -289,7 +289,8 @@ async def _sit(
             observer=witness,
             workers=scenario.workers,
         )
-        await pool.deliver(remaining(scenario.batches, journal, flexible))
+        accepted = pool.refusals.accepted
+        await pool.deliver(remaining(scenario.batches, journal, flexible, on_accepted=accepted))
 
 
 def _mortal(lifetime: int | None, commit_s: float) -> Offload:
