@@ -180,6 +180,7 @@ async def _submit(
         fixed_rate=limits.fixed_rate,
         on_change=lambda change: _log_pace(logger, change),
     )
+    _heed(journal, pace, limits.give_up_after)
     accepted, failed = journal.settled()
     tally = Tally(
         journal.identity.planned - sum(journal.identity.held.values()),
@@ -210,6 +211,15 @@ async def _submit(
         await client.logout()
     if stopped is not None:
         raise stopped
+
+
+def _heed(journal: Journal, pace: Pace, give_up_after: float) -> None:
+    """Go on obeying a `Retry-After` that an earlier sitting heard (promise J)."""
+    wait = (journal.told_to_wait_until - now()) / 1e6
+    if wait > give_up_after:
+        raise StoppedEarly(f"the carrier has asked to wait {wait:.0f} s more; resume the run later")
+    if wait > 0:
+        pace.hold(wait)
 
 
 async def _delivered(pool: Pool, deliveries: Iterator[Delivery]) -> BatchlicError | None:

@@ -286,6 +286,13 @@ class Journal:
         with self._reading() as connection:
             return {outcome and Outcome(outcome): count for outcome, count in connection.execute(query)}
 
+    @property
+    def told_to_wait_until(self) -> int:
+        """Until when the carrier has told anyone to wait, in microseconds since 1970; 0 if it never has."""
+        answers = tables.answers.c
+        until = tables.intents.c.started_at + answers.duration_ms * 1000 + answers.retry_after_s * 1_000_000
+        return int(self._scalar(sa.select(sa.func.max(until)).select_from(_ANSWERED)) or 0)
+
     def settled(self) -> tuple[int, int]:
         """Devices in accepted requests, and in requests refused for good."""
         of_request = tables.intents.c.device_count

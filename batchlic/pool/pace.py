@@ -113,6 +113,10 @@ class Pace:
         """Whether the carrier has told everyone to wait."""
         return anyio.current_time() < self._resume_at
 
+    def hold(self, seconds: float) -> None:
+        """Let nobody start for so long: the carrier has told an earlier sitting of the run to wait."""
+        self._resume_at = max(self._resume_at, anyio.current_time() + seconds)
+
     async def wait_turn(self) -> Turn:
         """Wait until one more request may start, first come first served; its slot is then taken."""
         async with self._head_of_line:

@@ -21,7 +21,16 @@ import sqlalchemy as sa
 from batchlic.carrier.answers import Outcome
 from batchlic.errors import RunFolderError, StoppedEarly
 from batchlic.journal import Ending, Journal, Settlement, Verdict
-from tests.journal.builders import ACCEPTED, AMBIGUOUS, CREATED_AT, REFUSED, identity, intent, new_journal
+from tests.journal.builders import (
+    ACCEPTED,
+    AMBIGUOUS,
+    CREATED_AT,
+    REFUSED,
+    THROTTLED,
+    identity,
+    intent,
+    new_journal,
+)
 
 WRITER = """
 import os, sys, anyio
@@ -65,6 +74,16 @@ async def test_c_an_answer_is_durable_when_answer_returns(tmp_path: Path) -> Non
         seq = await journal.intend(intent())
         await journal.answer(seq, ACCEPTED, duration_ms=1.0, final=False)
         assert rows(tmp_path / "journal.db", "answers") == [seq]
+
+
+@pytest.mark.anyio
+async def test_j_the_latest_time_until_which_the_carrier_told_to_wait_is_known(tmp_path: Path) -> None:
+    with closing(new_journal(tmp_path)) as journal:
+        assert journal.told_to_wait_until == 0
+        for started_at in (CREATED_AT + 2_000_000, CREATED_AT):
+            seq = await journal.intend(intent(started_at=started_at))
+            await journal.answer(seq, THROTTLED, duration_ms=500.0, final=False)
+        assert journal.told_to_wait_until == CREATED_AT + 4_000_000
 
 
 @pytest.mark.anyio

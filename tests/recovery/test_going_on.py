@@ -1,6 +1,7 @@
 """The same command again goes on, another one is refused, and damage is told without being touched."""
 
 import os
+import re
 from contextlib import closing
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from batchlic.errors import ExitCode, RefusedToStart, RunFolderError, UsageError
 from batchlic.journal import Ending, Journal
 from batchlic.run import resume, status
 from batchlic.runfolder import RunFolder
+from batchlic.sandbox.config import LimitKind
 from tests.recovery.builders import FLEXIBLE, LIFETIME, carrier, contents, fleet, job, results, run
 
 
@@ -138,3 +140,14 @@ def test_what_a_killed_process_left_unfinished_is_swept_and_nothing_else(tmp_pat
     names = {path.name for path in folder.iterdir()}
     assert names >= set(kept)
     assert not {name for name in names if "17" in name or "scratch" in name}
+
+
+def test_j_a_retry_after_holds_for_the_sittings_that_follow(tmp_path: Path) -> None:
+    inventory = fleet(tmp_path / "fleet.csv")
+    with carrier(rate=3 / 7200, limit=LimitKind.SLIDING_WINDOW, window_s=7200) as at:
+        stopped = run(tmp_path / "run", at, job(inventory))
+        asked = at.requests()
+        again = resume(RunFolder(tmp_path / "run"), at.target)
+        assert at.requests() == asked
+    assert stopped.exit_code == again.exit_code == ExitCode.STOPPED
+    assert re.match(r"the carrier has asked to wait 7\d\d\d s more", again.stopped_because or "")
