@@ -38,7 +38,7 @@ app = typer.Typer(
 app.add_typer(ledgerdoors.app, name="ledger")
 
 Inventories = Annotated[
-    list[str], typer.Argument(metavar="INVENTORY...", help="Files that hold the devices.")
+    list[str], typer.Argument(metavar="INVENTORY", help="Files that hold the devices.")
 ]
 JobFile = Annotated[Path, typer.Argument(metavar="JOB.toml", help="A job file, as in jobs/.")]
 RunDirectory = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The folder of a run.")]

@@ -41,7 +41,7 @@ def show(
 def import_(
     files: Annotated[
         list[str],
-        typer.Argument(metavar="FILE...", help="Earlier results.parquet, an export, a portal's list."),
+        typer.Argument(metavar="FILE", help="Earlier results.parquet, an export, a portal's list."),
     ],
     *,
     ledger: LedgerFile = DEFAULT,
