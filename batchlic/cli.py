@@ -37,9 +37,7 @@ app = typer.Typer(
 
 app.add_typer(ledgerdoors.app, name="ledger")
 
-Inventories = Annotated[
-    list[str], typer.Argument(metavar="INVENTORY", help="Files that hold the devices.")
-]
+Inventories = Annotated[list[str], typer.Argument(metavar="INVENTORY", help="Files that hold the devices.")]
 JobFile = Annotated[Path, typer.Argument(metavar="JOB.toml", help="A job file, as in jobs/.")]
 RunDirectory = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The folder of a run.")]
 
@@ -373,7 +371,8 @@ def _start(job: "Job", options: RunOptions) -> None:
 
 
 def _rehearse_planning(job: "Job", options: RunOptions) -> None:
-    from batchlic.past import SANDBOX, known_for_plan
+    from batchlic.journal import SANDBOX
+    from batchlic.past import known_for_plan
     from batchlic.run import plan_only
     from batchlic.runfolder import RunFolder
     from batchlic.settings import load_settings
@@ -398,7 +397,7 @@ def _target(rehearsal: "Rehearsal | None") -> Iterator["Target"]:
         yield Target(settings.base_url, settings.base_url, settings.credentials(), tuple(settings.secrets()))
         return
     from batchlic.carrier.auth import Credentials, Secret
-    from batchlic.past import SANDBOX
+    from batchlic.journal import SANDBOX
     from batchlic.sandbox.config import SandboxConfig
     from batchlic.sandbox.embedded import embedded
 

@@ -13,6 +13,7 @@ from batchlic.errors import StoppedEarly, UsageError
 from batchlic.identity import job_of, open_journal, refuse_changed_plan
 from batchlic.job import Job
 from batchlic.journal import Journal, Verdict
+from batchlic.past import past_of
 from batchlic.runfolder import RunFolder
 from batchlic.writer.results import write_results
 from batchlic.writer.summary import Summary
@@ -43,6 +44,8 @@ def settle(
         chosen = _chosen(_candidates(folder, journal), batches, devices)
         if verdict is Verdict.RESEND:
             _require_consent(job, chosen, consent_lifetime=consent_lifetime)
+        with past_of(job, journal.identity.carrier, holding=(folder,)) as past:
+            past.reopen(folder, journal)
         journal.settle(_parts(chosen), verdict, settled_by=_operator(), reason=reason, settled_at=now())
         rest = None if was_finished else StoppedEarly("settled in part: resume the run to go on")
         return write_down(job, folder, journal, started_at=started_at, stopped=rest)

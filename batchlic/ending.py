@@ -10,7 +10,7 @@ from batchlic.errors import BatchlicError, ExitCode
 from batchlic.identity import sha256_of
 from batchlic.job import Job
 from batchlic.journal import Ending, Journal
-from batchlic.past import ledger_path, past_of
+from batchlic.past import past_of
 from batchlic.runfolder import RunFolder
 from batchlic.writer.audit import write_audit
 from batchlic.writer.results import write_results
@@ -43,16 +43,13 @@ def as_it_ended(job: Job, folder: RunFolder, journal: Journal) -> Summary:
 def write_down(
     job: Job, folder: RunFolder, journal: Journal, *, started_at: int, stopped: BatchlicError | None = None
 ) -> Summary:
-    """Write the files of a run as its journal has it, and tell the ledger.
+    """Write the files of a run as its journal has it, then tell the ledger.
 
-    `stopped` is why a sitting ended early, if it did. The ending comes last: a run counts as finished only
-    once its files are there.
+    `stopped` is why a sitting ended early, if it did. The ending comes after the files: a run counts as
+    finished only once they are there.
     """
     write_results(folder.results, plan=folder.plan, journal=journal)
     write_audit(folder.audit, journal=journal)
-    carrier = journal.identity.carrier
-    with past_of(ledger_path(job, folder, carrier), job, carrier) as past:
-        past.tell(folder, journal)
     statuses = count_statuses(folder.results)
     if not statuses.keys() & {"pending", "in_doubt"}:
         stopped = None  # by then everything was done
@@ -62,6 +59,17 @@ def write_down(
     write_summary(folder.summary, summary)
     seals = {path.name: sha256_of(path) for path in (folder.rejects, *folder.written)}
     journal.end(ending, seals={**seals, "identity": sha256_of_identity(journal)})
+    return _tell(job, folder, journal, summary)
+
+
+def _tell(job: Job, folder: RunFolder, journal: Journal, summary: Summary) -> Summary:
+    """Tell the ledger how it ended; what it can't take now, it asks for later."""
+    try:
+        with past_of(job, journal.identity.carrier, holding=(folder,)) as past:
+            past.tell(folder, journal)
+    except BatchlicError as error:
+        note = f"the ledger could not be told, the next run will read it from here: {error}"
+        return msgspec.structs.replace(summary, notes=[*summary.notes, note])
     return summary
 
 

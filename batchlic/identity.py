@@ -70,7 +70,7 @@ def refuse_used(folder: RunFolder) -> None:
     """Raise where a run has been in this folder before."""
     if folder.journal.exists():
         raise UsageError(f"{folder.path}: holds a run already; {_instead(folder)}")
-    if _left_by_a_run(folder):
+    if left_by_a_run(folder):
         open_journal(folder)
 
 
@@ -150,12 +150,13 @@ def _instead(folder: RunFolder) -> str:
     return f"go on with `batchlic resume {folder.path}`, or name another folder with --run-dir"
 
 
-def _left_by_a_run(folder: RunFolder) -> list[Path]:
+def left_by_a_run(folder: RunFolder) -> list[Path]:
+    """The files of a folder that only a run that sent something leaves, but for its journal."""
     return [path for path in (folder.results, folder.audit, folder.log) if path.exists()]
 
 
 def _salvageable(folder: RunFolder) -> str:
-    left = _left_by_a_run(folder)
+    left = left_by_a_run(folder)
     if not left:
         return "nothing else here speaks of requests"
     dated = ", ".join(

@@ -41,7 +41,9 @@ def show(
 def import_(
     files: Annotated[
         list[str],
-        typer.Argument(metavar="FILE", help="Earlier results.parquet, an export, a portal's list."),
+        typer.Argument(
+            metavar="FILE", help="Earlier results.parquet or a folder of them, an export, a portal's list."
+        ),
     ],
     *,
     ledger: LedgerFile = DEFAULT,
@@ -60,6 +62,7 @@ def import_(
 
     from batchlic.job import make_job
     from batchlic.journal.ledger import Ledger
+    from batchlic.past import refuse_at_work
     from batchlic.screen import describe_import
     from batchlic.settings import load_settings
     from batchlic.writer.ledgerfiles import import_files
@@ -67,8 +70,10 @@ def import_(
     content = {"action": "assign", "inventory": {"files": files}}
     flags = PlanOptions(account=account, sku=sku, column=column).overrides()
     options = make_job(content, flags, where="options").read_options()
+    where = (carrier or load_settings().base_url).rstrip("/")
     with closing(Ledger(ledger)) as opened:
-        imported = import_files(opened, files, options, carrier=carrier or load_settings().base_url)
+        refuse_at_work(opened, where)
+        imported = import_files(opened, files, options, carrier=where)
     _answer(imported, describe_import(imported), as_json=json)
     sys.exit(ExitCode.INCOMPLETE if imported.rejected else ExitCode.OK)
 

@@ -15,7 +15,7 @@ from batchlic.errors import RefusedToStart, UsageError
 from batchlic.identity import job_of, open_journal, refuse_changed_plan, refuse_other_carrier, refuse_used
 from batchlic.job import Job
 from batchlic.journal import RunIdentity
-from batchlic.past import ledger_path, past_of
+from batchlic.past import past_of
 from batchlic.reader import Source
 from batchlic.run import Target, begin, go_on
 from batchlic.runfolder import RunFolder
@@ -62,7 +62,8 @@ def rollback(
                 plan = _plan(results, job, by, back)
                 if ask is not None:
                     ask(f"Take back {plan.planned:,} licences of {folder.path} at {target.name}?")
-                with past_of(ledger_path(job, back, target.name), job, target.name) as past:
+                with past_of(job, target.name, holding=(folder, back)) as past:
+                    past.catch_up()
                     past.enter(run_id, back, begun_at=now())
                 return begin(job, back, target, replace(plan, notes=notes), run_id=run_id)
 
@@ -88,10 +89,7 @@ def _refuse_unsuited(folder: RunFolder, by: By, identity: RunIdentity) -> None:
 def _job(folder: RunFolder, identity: RunIdentity) -> Job:
     job = job_of(identity)
     inventory = job.inventory.model_copy(update={"files": [str(folder.plan)], "columns": {}})
-    path = ledger_path(job, folder, identity.carrier)
-    ledger = job.ledger.model_copy(update={"path": str(path.absolute()) if path else None})
-    changes = {"name": None, "action": Action.UNASSIGN.value, "inventory": inventory, "ledger": ledger}
-    return job.model_copy(update=changes)
+    return job.model_copy(update={"name": None, "action": Action.UNASSIGN.value, "inventory": inventory})
 
 
 def _look(results: Path, job: Job) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ from batchlic.job import Job
 from batchlic.journal import Journal
 from batchlic.journal.ledger import Memory
 from batchlic.logs import RunLog
-from batchlic.past import ledger_path, past_of
+from batchlic.past import past_of, with_ledger
 from batchlic.pool.delivery import Pool
 from batchlic.pool.pace import Pace, PaceChange
 from batchlic.pool.remaining import Delivery, remaining
@@ -80,9 +80,10 @@ def start(
             if folder.journal.exists():
                 with closing(open_journal(folder)) as journal:
                     refuse_other_job(folder, job, journal.identity)
-                    return go_on(job, folder, target, journal)
+                    return go_on(with_ledger(job, folder, journal.identity), folder, target, journal)
             refuse_used(folder)
-            with past_of(ledger_path(job, folder, target.name), job, target.name) as past:
+            job = with_ledger(job, folder)
+            with past_of(job, target.name, holding=(folder,), is_new=True) as past:
                 known = past.known()
                 plan = _plan(job, folder, known)
                 job.require_consent(group.sku_number for group in plan.groups)
@@ -118,7 +119,7 @@ def go_on(job: Job, folder: RunFolder, target: Target, journal: Journal) -> Summ
     refuse_changed_plan(folder, journal.identity)
     if is_finished(journal):
         return as_it_ended(job, folder, journal)
-    with past_of(ledger_path(job, folder, target.name), job, target.name) as past:
+    with past_of(job, target.name, holding=(folder,)) as past:
         past.reenter(folder, journal)
     return _submit_and_write(job, folder, target, journal)
 

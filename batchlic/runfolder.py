@@ -59,6 +59,11 @@ class RunFolder:
         """What each sitting of a run writes when it ends."""
         return self.results, self.audit, self.summary
 
+    @property
+    def beside(self) -> Path:
+        """The folder that this one lies in."""
+        return Path(os.path.abspath(self.path)).parent  # noqa: PTH100 - a link counts as where it is
+
     def make(self) -> None:
         """Make the folder, for its owner only (mode 0700)."""
         new = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
@@ -93,7 +98,7 @@ class RunFolder:
         if name is None:
             yield
             return
-        locks = RunFolder(self.path.parent / ".locks")
+        locks = RunFolder(self.beside / ".locks")
         locks.make()
         with _held(locks.path / name, f"job {name}: another batchlic is at work on it"):
             yield

@@ -136,6 +136,7 @@ def describe_import(imported: Imported) -> str:
     """What became of an import."""
     lines = [f"{_count(imported.devices, 'device')} taken in"]
     lines += [f"  run {run_id} is known from itself, and was left as it is" for run_id in imported.known_runs]
+    lines += [f"  run {run_id} was against an embedded sandbox: left out" for run_id in imported.rehearsals]
     if imported.rejected:
         rejected = sum(imported.rejected.values())
         lines.append(f"  {_count(rejected, 'row')} rejected: {_listed(imported.rejected)}")

@@ -13,7 +13,7 @@ import pytest
 from batchlic.carrier.answers import Answer, Outcome
 from batchlic.carrier.auth import Credentials, Secret
 from batchlic.doubt import settle
-from batchlic.errors import RefusedToStart, UsageError
+from batchlic.errors import RefusedToStart, StoppedEarly, UsageError
 from batchlic.job import Job, make_job
 from batchlic.journal import Journal, Verdict
 from batchlic.journal.ledger import Ledger
@@ -69,7 +69,7 @@ def killed(job: Job, folder: Path, target: Target, answers: list[Answer | None])
         anyio.run(write)
 
 
-def _die(*_: object) -> None:
+def _die(*_: object, **__: object) -> None:
     raise SystemExit
 
 
@@ -136,7 +136,7 @@ def test_what_a_killed_run_could_not_tell_is_read_from_its_journal(tmp_path: Pat
     job = job_of(tmp_path, range(30), limits={"batch_size": 10})
     with carrier() as target:
         killed(job, tmp_path / "killed", target, [TAKEN, None])
-        assert run(job, tmp_path / "next", target) == {"accepted": 20, "skipped": 10}
+        assert run(job, tmp_path / "next", target) == {"accepted": 10, "in_doubt": 10, "skipped": 10}
 
 
 def test_a_lifetime_licence_that_a_killed_run_left_in_doubt_is_not_asked_for_again(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_a_lifetime_licence_that_a_killed_run_left_in_doubt_is_not_asked_for_aga
     assert (summary.exit_code, summary.statuses) == (3, {"accepted": 10, "in_doubt": 10, "skipped": 10})
     doubtful = pl.read_parquet(tmp_path / "next" / "results.parquet").filter(status="in_doubt")
     assert doubtful["batch_id"].null_count() == doubtful["x_request_id"].null_count() == 10
-    assert doubtful["error_message"].str.contains("settle it there").all()
+    assert doubtful["error_message"].str.contains("resume or settle that").all()
 
 
 def test_a_killed_run_that_a_later_one_took_up_does_not_go_on(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_a_killed_run_that_a_later_one_took_up_does_not_go_on(tmp_path: Path) ->
         killed(job, tmp_path / "killed", target, [TAKEN])
         run(job, tmp_path / "next", target)
         before = totals(target.base_url)
-        with pytest.raises(RefusedToStart, match="later run next has taken up 20 of the devices"):
+        with pytest.raises(RefusedToStart, match="run next has seen to 20 of the devices"):
             resume(RunFolder(tmp_path / "killed"), target)
         assert totals(target.base_url) == before
 
@@ -189,7 +189,7 @@ def test_a_run_planned_before_another_one_ended_does_not_send_the_same_devices(t
             assert run(job_of(tmp_path, range(20)), tmp_path / "quick", target) == {"accepted": 20}
 
         slow = RunFolder(tmp_path / "slow")
-        with pytest.raises(RefusedToStart, match="run quick ended with 10 of the same devices"):
+        with pytest.raises(RefusedToStart, match="run quick has seen to 10 of the devices"):
             start(job_of(tmp_path, range(10, 30)), slow, target, run_id="slow", ask=ask)
         assert totals(target.base_url)["executions"] == 1
         assert run(job_of(tmp_path, range(10, 30)), tmp_path / "again", target) == {
@@ -245,3 +245,102 @@ def test_a_skipped_device_has_its_place_in_the_story(tmp_path: Path) -> None:
             run(job_of(tmp_path, range(3)), tmp_path / name, target)
     told = [(chapter.event, chapter.outcome) for chapter in story(imei(1), tmp_path)]
     assert told == [("planned", None), ("sent", None), ("answered", "accepted"), ("planned", "skipped")]
+
+
+def test_of_two_stopped_runs_with_the_same_devices_one_goes_on(tmp_path: Path) -> None:
+    job = job_of(tmp_path, range(30), sku=LIFETIME, limits={"batch_size": 10})
+    with carrier() as target:
+        for name in "ab":
+            killed(job, tmp_path / name, target, [])
+        assert resume(RunFolder(tmp_path / "a"), target).statuses == {"accepted": 30}
+        with pytest.raises(RefusedToStart, match="run a has seen to 30 of the devices"):
+            resume(RunFolder(tmp_path / "b"), target)
+        assert {device["assigned"] for device in books(target.base_url).values()} == {1}
+
+
+def test_a_run_asks_the_ledger_that_it_began_with_from_wherever_it_is_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_of(tmp_path, range(30), sku=LIFETIME, limits={"batch_size": 10})
+    with carrier() as target:
+        for name in "ab":
+            killed(job, tmp_path / "runs" / name, target, [])
+        assert run(job, tmp_path / "runs" / "next", target) == {"accepted": 30}
+        monkeypatch.chdir(tmp_path / "runs" / "a")
+        (tmp_path / "old").mkdir()
+        (tmp_path / "runs" / "b").rename(tmp_path / "old" / "b")
+        for folder in (Path(), tmp_path / "old" / "b"):
+            with pytest.raises(RefusedToStart, match="run next has seen to 30"):
+                resume(RunFolder(folder), target)
+        (tmp_path / "runs" / "ledger.db").unlink()
+        with pytest.raises(RefusedToStart, match="build it again: batchlic ledger import"):
+            resume(RunFolder(tmp_path / "old" / "b"), target)
+        assert {device["assigned"] for device in books(target.base_url).values()} == {1}
+
+
+def test_a_refused_start_does_not_stand_in_its_own_way(tmp_path: Path) -> None:
+    job = job_of(tmp_path, range(30))
+    with carrier() as target:
+        killed(job, tmp_path / "at-work", target, [])
+        with RunFolder(tmp_path / "at-work").locked(), pytest.raises(RefusedToStart, match="is at work on"):
+            run(job, tmp_path / "tonight", target)
+        resume(RunFolder(tmp_path / "at-work"), target)
+        assert run(job, tmp_path / "tonight", target) == {"skipped": 30}
+
+
+def test_a_start_that_died_before_it_had_a_journal_is_made_again_in_its_folder(tmp_path: Path) -> None:
+    job = job_of(tmp_path, range(30))
+    with carrier() as target:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("batchlic.run.begin", _die)
+            with pytest.raises(SystemExit):
+                run(job, tmp_path / "tonight", target)
+        again = start(job, RunFolder(tmp_path / "tonight"), target, run_id="again")
+    assert again.statuses == {"accepted": 30}
+
+
+def test_what_a_killed_run_did_can_be_rolled_back(tmp_path: Path) -> None:
+    job = job_of(tmp_path, range(30), limits={"batch_size": 10})
+    with carrier() as target:
+        killed(job, tmp_path / "killed", target, [TAKEN])
+        back = rollback(RunFolder(tmp_path / "killed"), By.DEVICE, target, run_id="back")
+    assert back.planned == 10
+
+
+@pytest.mark.parametrize("lost", ["journal.db", "plan.parquet"])
+def test_a_killed_run_that_can_not_be_read_is_asked_for_until_it_is_forgotten(
+    tmp_path: Path, lost: str
+) -> None:
+    with carrier() as target:
+        killed(job_of(tmp_path, range(10)), tmp_path / "killed", target, [None])
+        (tmp_path / "killed" / "run.log").touch()
+        for path in (tmp_path / "killed").glob(f"{lost}*"):
+            path.unlink()
+        with pytest.raises(RefusedToStart, match=rf"{lost}.*batchlic ledger forget killed"):
+            run(job_of(tmp_path, range(50, 60)), tmp_path / "next", target)
+
+
+def test_a_ledger_that_can_not_be_told_is_no_trouble_of_the_run(tmp_path: Path) -> None:
+    job = job_of(tmp_path, range(10), ledger={"path": str(tmp_path / "one.db")})
+    with carrier() as target:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Ledger, "tell", _full_disk)
+            told = start(job, RunFolder(tmp_path / "first"), target, run_id="first")
+        assert (told.exit_code, told.statuses) == (0, {"accepted": 10})
+        assert "the disk is full" in told.notes[0]
+        assert run(job, tmp_path / "again", target) == {"skipped": 10}
+
+
+def _full_disk(*_: object) -> None:
+    raise StoppedEarly("the disk is full")
+
+
+@pytest.mark.parametrize("path", ["folder", "file/ledger.db"])
+def test_a_ledger_that_can_not_be_made_is_told_before_anything_is_sent(tmp_path: Path, path: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    job = job_of(tmp_path, range(10), ledger={"path": str(tmp_path / path)})
+    with carrier() as target:
+        with pytest.raises(StoppedEarly, match="can't be written"):
+            run(job, tmp_path / "first", target)
+        assert totals(target.base_url)["executions"] == 0

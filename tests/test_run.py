@@ -13,6 +13,7 @@ from batchlic.carrier.auth import Credentials, Secret
 from batchlic.errors import ExitCode, RefusedToStart, RunFolderError, UsageError
 from batchlic.job import Job, make_job
 from batchlic.journal import Journal
+from batchlic.past import with_ledger
 from batchlic.run import Target, plan_only, resume, start, status
 from batchlic.runfolder import RunFolder
 from batchlic.sandbox.config import SandboxConfig
@@ -131,4 +132,4 @@ def test_the_journal_remembers_the_job_so_that_its_file_may_go(tmp_path: Path) -
     with carrier() as target:
         start(job, folder, target, run_id="run")
     with closing(Journal.open(folder.journal)) as journal:
-        assert Job.model_validate(journal.identity.job) == job
+        assert Job.model_validate(journal.identity.job) == with_ledger(job, folder)

@@ -4,11 +4,21 @@ Nothing is sent before its intent is durable here, and no answer counts before i
 one and committed in groups. The public verbs are those of the domain: `intend`, `answer`, `settle`, `end`.
 """
 
-from batchlic.journal.journal import Attempt, Ending, Event, Input, Intent, Journal, RunIdentity
+from batchlic.journal.journal import (
+    SANDBOX,
+    Attempt,
+    Ending,
+    Event,
+    Input,
+    Intent,
+    Journal,
+    RunIdentity,
+)
 from batchlic.journal.settlement import Settlement, Verdict
 from batchlic.journal.standing import Standing
 
 __all__ = [
+    "SANDBOX",
     "Attempt",
     "Ending",
     "Event",

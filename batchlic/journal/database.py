@@ -19,10 +19,10 @@ PATIENCE = 30
 """Seconds that a process waits for another one's commit."""
 
 
-def sqlite(path: Path) -> sa.Engine:
-    """The database at `path`."""
+def sqlite(path: Path, *, patience: int = PATIENCE) -> sa.Engine:
+    """The database at `path`; `patience` is in seconds."""
     url = sa.URL.create("sqlite", database=str(path))
-    engine = sa.create_engine(url, connect_args={"check_same_thread": False, "timeout": PATIENCE})
+    engine = sa.create_engine(url, connect_args={"check_same_thread": False, "timeout": patience})
     sa.event.listen(engine, "connect", _make_durable)
     return engine
 

@@ -29,6 +29,10 @@ from batchlic.journal.settlement import Settlement, Verdict
 Offload: TypeAlias = Callable[[Callable[[list["Record"]], None], list["Record"]], Awaitable[None]]
 
 
+SANDBOX = "sandbox"
+"""The carrier's name where `--sandbox` starts one: it knows nothing when it begins, so it has no past."""
+
+
 class Input(msgspec.Struct, frozen=True, kw_only=True):
     """One inventory as the run began with it; size in bytes and hash are None where it is no file."""
 

@@ -10,20 +10,26 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 import polars as pl
 import sqlalchemy as sa
 from polars._typing import PolarsDataType
+from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.schema import CreateIndex, CreateTable
 
+from batchlic.durable import disk_trouble_explained
 from batchlic.journal.database import explained, sqlite
 from batchlic.reader.known import State
 
 WORDS_AT_ONCE = 100_000
+PATIENCE = 300
+"""Seconds that a run waits for another one to have told."""
 
 STATES = pl.Enum([state.name.lower() for state in State])
 IDENTIFIERS = ("imei_number", "iccid_number")
@@ -52,6 +58,7 @@ runs = sa.Table(
     sa.Column("folder", sa.String, comment="where its journal is; null for what was imported"),
     sa.Column("begun_at", sa.BigInteger, nullable=False, comment="microseconds since 1970, UTC"),
     sa.Column("is_open", sa.Boolean, nullable=False, comment="may have done more than it has told"),
+    sa.Column("planned_after", sa.Integer, nullable=False, comment="id of the newest words by then"),
 )
 
 words = sa.Table(
@@ -97,11 +104,15 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         """Open the ledger at `path`; where there is none, make one, for its owner only (mode 0600)."""
         self.path = path
-        with self._explained():
+        with disk_trouble_explained(path):
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-            self._engine = sqlite(path)
-            metadata.create_all(self._engine)
+        self._engine = sqlite(path, patience=PATIENCE)
+        with self._transaction() as connection:
+            for table in metadata.sorted_tables:  # two processes may make it at once
+                connection.execute(CreateTable(table, if_not_exists=True))
+                for index in table.indexes:
+                    connection.execute(CreateIndex(index, if_not_exists=True))
 
     def close(self) -> None:
         """Let go of the database."""
@@ -109,11 +120,26 @@ class Ledger:
 
     # -- what runs write --------------------------------------------------------------------------------
 
-    def enter(self, entry: Entry) -> None:
-        """Enter a run that is about to send, or that goes on; until `leave` it may do more than it tells."""
+    def enter(self, entry: Entry, *, planned_after: int | None = None) -> None:
+        """Enter a run that is about to send, or that goes on; until `leave` it may do more than it tells.
+
+        A new one says after which words it was planned (`last_number`); it is the newest, whatever the clock
+        says.
+        """
+        begun_at: sa.ColumnElement[int] = sa.literal(entry.begun_at)
+        if planned_after is not None:
+            latest = sa.select(sa.func.coalesce(sa.func.max(runs.c.begun_at), 0)).scalar_subquery()
+            begun_at = sa.func.max(begun_at, latest + 1)
+        insertion = insert(runs).values(
+            {**entry._asdict(), "begun_at": begun_at, "is_open": True, "planned_after": planned_after or 0}
+        )
+        renewed = {"folder", "is_open"} | ({"begun_at"} if planned_after is not None else set())
         with self._transaction() as connection:
-            connection.execute(runs.insert().prefix_with("OR IGNORE"), [{**entry._asdict(), "is_open": True}])
-            connection.execute(runs.update().where(runs.c.run_id == entry.run_id).values(is_open=True))
+            connection.execute(
+                insertion.on_conflict_do_update(
+                    index_elements=[runs.c.run_id], set_={name: insertion.excluded[name] for name in renewed}
+                )
+            )
 
     def leave(self, run_id: str) -> bool:
         """Note that a run has told all that it did; False where there is no such run."""
@@ -121,56 +147,66 @@ class Ledger:
             left = connection.execute(runs.update().where(runs.c.run_id == run_id).values(is_open=False))
             return left.rowcount > 0
 
-    def tell(self, run_id: str, frames: Iterable[pl.DataFrame]) -> int:
+    def tell(
+        self, run_id: str, frames: Iterable[pl.DataFrame], pairs: Callable[[], Iterable[pl.DataFrame]] = tuple
+    ) -> int:
         """Put what a run says now in the place of what it said before; all or nothing.
 
         `frames` have SCOPE and the columns WORDS. A word that gives only one identifier of a device is about
-        both of them where another run's word knows the other. Returns how many words there are.
+        both of them where another run's word knows the other, or one of `pairs` (columns IDENTIFIERS), which
+        are asked for where such a word is known. Returns how many words there are.
         """
         entry, number = self._entry(run_id)
-        told = 0
+        said = [
+            _Packed.of(some, account, sku)
+            for frame in frames
+            for (account, sku), some in frame.partition_by(SCOPE, as_dict=True).items()
+        ]
+        others = sa.select(words.c.content).join_from(words, runs)
+        others = others.where(runs.c.carrier == entry.carrier, words.c.run != number)
         with self._transaction() as connection:
-            connection.execute(words.delete().where(words.c.run == number))
-            for frame in frames:
-                for (account, sku), some in frame.partition_by(SCOPE, as_dict=True).items():
-                    said = self._completed(some.select(*WORDS), entry, account, sku)
-                    self._complete_others(connection, said, entry, account, sku)
-                    row = {"run": number, "account_name": account, "sku_number": sku}
-                    connection.execute(words.insert(), [row | _stored(said)])
-                    told += said.height
-        return told
+            connection.execute(
+                words.delete().where(words.c.run == number)
+            )  # first: from here on we are alone
+            if any(one.unpaired for one in said):
+                newest_first = others.where(words.c.unpaired < words.c.devices).order_by(
+                    runs.c.begun_at.desc(), words.c.id.desc()
+                )
+                partners = _partners(said, map(_identifiers, connection.scalars(newest_first)))
+                said = [one.paired(partners) for one in said]
+            lonely = connection.execute(
+                others.add_columns(*_PACKED, words.c.id).where(words.c.unpaired > 0)
+            ).all()
+            if lonely:
+                ours = chain((_identifiers(one.content) for one in said), pairs())
+                self._complete(connection, [(row.id, _Packed(*row[1:-1])) for row in lonely], ours)
+            rows = [{"run": number, **one._asdict()} for one in said]
+            if rows:
+                connection.execute(words.insert(), rows)
+        return sum(one.devices for one in said)
 
-    def _completed(self, said: pl.DataFrame, entry: Entry, account: str, sku: str) -> pl.DataFrame:
-        """The words of a run with the identifiers that it lacks and other runs know, the newest first."""
-        if _unpaired(said):
-            for told in self.told(entry.carrier, [(account, sku)], IDENTIFIERS, newest_first=True):
-                if told.entry.run_id != entry.run_id:
-                    said = _paired(said, told.words)
-        return said
-
-    def _complete_others(
-        self, connection: sa.Connection, said: pl.DataFrame, entry: Entry, account: str, sku: str
+    def _complete(
+        self,
+        connection: sa.Connection,
+        lonely: Sequence[tuple[int, _Packed]],
+        pairs: Iterable[pl.DataFrame],
     ) -> None:
-        """Give other runs' words the identifiers that they lack and this one's know."""
-        if _unpaired(said) == said.height:
-            return
-        query = (
-            sa.select(words.c.id, words.c.content)
-            .join_from(words, runs)
-            .where(runs.c.carrier == entry.carrier, runs.c.run_id != entry.run_id, words.c.unpaired > 0)
-            .where(words.c.account_name == account, words.c.sku_number == sku)
-        )
-        for number, content in connection.execute(query).all():
-            paired = _paired(pl.read_parquet(io.BytesIO(content)), said)
-            connection.execute(words.update().where(words.c.id == number).values(**_stored(paired)))
+        """Give words the identifiers that they lack and `pairs` know."""
+        partners = _partners([packed for _, packed in lonely], pairs)
+        for number, packed in lonely:
+            paired = packed.paired(partners)
+            if paired.unpaired < packed.unpaired:
+                connection.execute(words.update().where(words.c.id == number).values(paired._asdict()))
 
     # -- what is read -----------------------------------------------------------------------------------
 
     def open_entries(self, carrier: str) -> list[Entry]:
         """The runs against a carrier that may have done more than they have told."""
-        query = sa.select(*_ENTRY).where(runs.c.carrier == carrier, runs.c.is_open).order_by(runs.c.begun_at)
+        query = sa.select(*_ENTRY).where(
+            runs.c.carrier == carrier, runs.c.is_open, runs.c.folder.is_not(None)
+        )
         with self._reading() as connection:
-            return [Entry(*row) for row in connection.execute(query)]
+            return [Entry(*row) for row in connection.execute(query.order_by(runs.c.begun_at))]
 
     def knows(self, run_id: str) -> bool:
         """Whether a run has told what it did itself, rather than by an import."""
@@ -178,15 +214,11 @@ class Ledger:
         with self._reading() as connection:
             return connection.execute(query).first() is not None
 
-    def began_after(self, run_id: str) -> set[str]:
-        """The runs against the same carrier that began later than this one."""
-        entry, number = self._entry(run_id)
-        order = sa.tuple_(runs.c.begun_at, runs.c.id) > sa.tuple_(
-            sa.literal(entry.begun_at), sa.literal(number)
-        )
-        query = sa.select(runs.c.run_id).where(runs.c.carrier == entry.carrier, order)
+    def planned_after(self, run_id: str) -> int:
+        """The number of the newest words when a run was planned; 0 where that is not known."""
+        query = sa.select(runs.c.planned_after).where(runs.c.run_id == run_id)
         with self._reading() as connection:
-            return set(connection.execute(query).scalars())
+            return int(connection.execute(query).scalar() or 0)
 
     def scopes(self) -> list[tuple[str, str, str]]:
         """Carrier, account and SKU of all words, in order."""
@@ -266,26 +298,68 @@ class Ledger:
 _ENTRY = [runs.c[name] for name in Entry._fields]
 
 
-def _stored(said: pl.DataFrame) -> dict[str, object]:
-    """Words as a row of the database keeps them."""
-    content = io.BytesIO()
-    said.write_parquet(content, compression="zstd", compression_level=1)
-    return {"devices": said.height, "unpaired": _unpaired(said), "content": content.getvalue()}
+class _Packed(NamedTuple):
+    """Words of one account and SKU as a row of the database keeps them."""
+
+    account_name: str
+    sku_number: str
+    devices: int
+    unpaired: int
+    content: bytes
+
+    @classmethod
+    def of(cls, said: pl.DataFrame, account: str, sku: str) -> _Packed:
+        """Pack words (columns WORDS)."""
+        content = io.BytesIO()
+        said.select(*WORDS).write_parquet(content, compression="zstd", compression_level=1)
+        unpaired = said.height - said.select(IDENTIFIERS).drop_nulls().height
+        return cls(account, sku, said.height, unpaired, content.getvalue())
+
+    def paired(self, partners: pl.DataFrame) -> _Packed:
+        """The words with the identifiers that they lack and `partners` know."""
+        if not self.unpaired or partners.is_empty():
+            return self
+        said = pl.read_parquet(io.BytesIO(self.content))
+        for known, missing in (IDENTIFIERS, IDENTIFIERS[::-1]):
+            of_known = partners.unique(known, keep="first", maintain_order=True)
+            said = said.join(
+                of_known.rename({missing: "partner"}), on=known, how="left", maintain_order="left"
+            )
+            said = said.with_columns(pl.coalesce(missing, "partner").alias(missing)).drop("partner")
+        return _Packed.of(said, self.account_name, self.sku_number)
 
 
-def _unpaired(said: pl.DataFrame) -> int:
-    """How many words give only one identifier."""
-    return said.height - said.select(IDENTIFIERS).drop_nulls().height
+_PACKED = [words.c[name] for name in _Packed._fields]
 
 
-def _paired(said: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
-    """Words with the identifiers that they lack and `others` know."""
-    pairs = others.select(IDENTIFIERS).drop_nulls()
-    for known, missing in (IDENTIFIERS, IDENTIFIERS[::-1]):
-        partners = pairs.unique(known).rename({missing: "partner"})
-        said = said.join(partners, on=known, how="left", maintain_order="left")
-        said = said.with_columns(pl.coalesce(missing, "partner").alias(missing)).drop("partner")
-    return said
+def _identifiers(content: bytes) -> pl.DataFrame:
+    return pl.read_parquet(io.BytesIO(content), columns=list(IDENTIFIERS))
+
+
+def _partners(lonely: Iterable[_Packed], pairs: Iterable[pl.DataFrame]) -> pl.DataFrame:
+    """Those of `pairs` that tell the other identifier of a lonely word, in their order."""
+    alone = pl.concat(_identifiers(packed.content) for packed in lonely if packed.unpaired)
+    known = {
+        key: alone.filter(pl.col(other).is_null())[key].drop_nulls().sort()
+        for key, other in (IDENTIFIERS, IDENTIFIERS[::-1])
+    }
+    found = [
+        whole.filter(
+            _among(whole["imei_number"], known["imei_number"])
+            | _among(whole["iccid_number"], known["iccid_number"])
+        )
+        for frame in pairs
+        if not (whole := frame.drop_nulls()).is_empty()
+    ]
+    return pl.concat(found) if found else pl.DataFrame(schema=dict.fromkeys(IDENTIFIERS, pl.Int64))
+
+
+def _among(values: pl.Series, ascending: pl.Series) -> pl.Series:
+    """Whether each value is among those, by binary search: they are many, and asked for again and again."""
+    if ascending.is_empty():
+        return pl.zeros(len(values), dtype=pl.Boolean, eager=True)
+    places = ascending.search_sorted(values).clip(0, len(ascending) - 1)
+    return ascending.gather(places) == values
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,12 +371,7 @@ class Memory:
 
     ledger: Ledger
     carrier: str
-    resendable_skus: Collection[str]
     last_number: int
-
-    def resendable(self, sku_number: str) -> bool:
-        """Whether devices in doubt may be sent again under this SKU."""
-        return sku_number in self.resendable_skus
 
     def words(self, targets: Sequence[tuple[str, str]], identifier: str) -> Iterator[pl.DataFrame]:
         """All words about devices of some accounts and SKUs, the earliest first."""

@@ -144,15 +144,12 @@ class Fleet:
     def hold(self, known: Known) -> None:
         """Keep out of the batches what has its licence, or must not be asked for again; once, at the end."""
         said = [self._said(known, key) for key in twins.IDS]
-        again = pl.Series(
-            [known.resendable(target.sku_number) for target in self.targets()], dtype=pl.Boolean
-        )
         for frame in self._devices.frames():
             states = pl.DataFrame([column.gather(frame["ordinal"]) for column in said])
-            rows = frame.select("ordinal", "pair", self._rank().alias("rank"), state=states.max_horizontal())
+            rows = frame.select("ordinal", "pair", state=states.max_horizontal())
             if self._fates is not None:
                 rows = rows.filter(self._fates.gather(rows["ordinal"]) == Fate.SENT)
-            fates = rows.with_columns(fate=fate(pl.col("state"), pl.lit(again).gather("rank")))
+            fates = rows.with_columns(fate=fate(pl.col("state")))
             held = fates.filter(pl.col("fate") != Fate.SENT)
             self._decide(held["ordinal"], held["fate"])
             self._of_pair.subtract(dict(held["pair"].value_counts().iter_rows()))

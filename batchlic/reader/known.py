@@ -28,9 +28,6 @@ class Known(Protocol):
         device's, not null. `state` (UInt8): a State.
         """
 
-    def resendable(self, sku_number: str) -> bool:
-        """Whether devices in doubt may be sent again under this SKU (promise D)."""
-
 
 class Fate(IntEnum):
     """What becomes of a sound row."""
@@ -45,13 +42,16 @@ HELD: dict[Fate, str] = {Fate.SKIPPED: "skipped", Fate.IN_DOUBT: "in_doubt"}
 """Rows that are planned but in no batch, and the status that they have for it."""
 
 
-def fate(state: pl.Expr, may_be_sent_again: pl.Expr) -> pl.Expr:
-    """The Fate (UInt8) of rows that are to be assigned, by the State known of each, 0 where none is."""
-    is_held = (state == State.IN_DOUBT) & ~may_be_sent_again
+def fate(state: pl.Expr) -> pl.Expr:
+    """The Fate (UInt8) of rows that are to be assigned, by the State known of each, 0 where none is.
+
+    What is in doubt is asked for again by the run that left it so, or by nobody: only that run can do so
+    under the same `X-Request-ID` (promise D).
+    """
     return (
         pl.when(state == State.ASSIGNED)
         .then(pl.lit(Fate.SKIPPED, pl.UInt8))
-        .when(is_held)
+        .when(state == State.IN_DOUBT)
         .then(pl.lit(Fate.IN_DOUBT, pl.UInt8))
         .otherwise(pl.lit(Fate.SENT, pl.UInt8))
     )

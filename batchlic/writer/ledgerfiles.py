@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,12 +13,15 @@ from polars._typing import PolarsDataType
 
 from batchlic.chunker import write_plan
 from batchlic.durable import replacing
-from batchlic.errors import UsageError
+from batchlic.errors import RunFolderError, UsageError
+from batchlic.journal import SANDBOX
 from batchlic.journal.ledger import STATES, WORDS, Entry, Ledger
 from batchlic.reader import ReadOptions
 from batchlic.reader.rules import iccid_digits, imei_digits
 from batchlic.reader.spool import streamed
-from batchlic.writer.words import words, words_of_plan
+from batchlic.reader.streams import opened
+from batchlic.writer.summary import read_summary
+from batchlic.writer.words import IS_WORD, words, words_of_plan
 
 ROWS: dict[str, PolarsDataType] = {
     **dict.fromkeys(("carrier", "account_name", "sku_number", "imei", "iccid"), pl.String),
@@ -34,6 +37,10 @@ _TOLD = frozenset(
 """Columns by which results.parquet and an export of the ledger are recognised."""
 
 
+_OF_RUNS = ((b"run_id", b"status"), (b"status", b"reason", b"message"))
+"""Columns in the first bytes of what `ledger export` and `batchlic export` write in other forms."""
+
+
 class Count(msgspec.Struct, frozen=True):
     """Devices of one account and SKU by what is known of them."""
 
@@ -46,11 +53,15 @@ class Count(msgspec.Struct, frozen=True):
 
 
 class Imported(msgspec.Struct, frozen=True):
-    """What an import took in, in devices, and what it left: rows rejected, and runs known from themselves."""
+    """What an import took in, in devices, and what it left.
+
+    Rows rejected; runs known from themselves; runs against an embedded sandbox, which speak of no carrier.
+    """
 
     devices: int
     rejected: dict[str, int]
     known_runs: list[str]
+    rehearsals: list[str]
 
 
 @contextmanager
@@ -115,41 +126,70 @@ def import_files(ledger: Ledger, files: Sequence[str], options: ReadOptions, *, 
     """Take in what is known from elsewhere, at `carrier` unless a file says where.
 
     results.parquet and exports of a ledger are taken for what they say, run by run, but for runs that the
-    ledger knows from themselves. Any other file is read as an inventory of devices that hold the licence.
-    Raises InventoryError and UsageError.
+    ledger knows from themselves; of a folder, all the results below it. Any other file is read as an
+    inventory of devices that hold the licence now. Raises InventoryError and UsageError.
     """
-    told = {file: table for file in files if (table := _told(file)) is not None}
+    found = [str(file) for name in files for file in _results_below(name)]
+    told = {file: table for file in found if (table := _told(file, carrier)) is not None}
+    listed = [file for file in found if file not in told]
+    for file in listed:
+        _refuse_records(file)
     known: list[str] = []
+    rehearsals: list[str] = []
     devices = 0
     for table in told.values():
-        of_runs = table.group_by("carrier", "run_id").agg(pl.col("at").min().dt.epoch("us")).sort("at")
-        for name, run_id, at in of_runs.collect().iter_rows():
-            if ledger.knows(run_id):
+        of_runs = table.filter(IS_WORD).group_by("carrier", "run_id").agg(pl.col("at").min().dt.epoch("us"))
+        for name, run_id, at in of_runs.sort("at").collect().iter_rows():
+            if name == SANDBOX:
+                rehearsals.append(run_id)
+            elif ledger.knows(run_id):
                 known.append(run_id)
             else:
-                entry = Entry(run_id, name or carrier, None, at)
-                devices += _take_in(ledger, entry, words(table, only=pl.col("run_id") == run_id))
-    listed = [file for file in files if file not in told]
+                ledger.enter(Entry(run_id, name, None, at or 0))
+                devices += _take_in(ledger, run_id, words(table, only=pl.col("run_id") == run_id))
     if not listed:
-        return Imported(devices, {}, known)
+        return Imported(devices, {}, known, rehearsals)
     with TemporaryDirectory(prefix="batchlic-") as folder:
         planned = write_plan(listed, options, batch_size=1, folder=Path(folder))
         plan = Path(folder) / "plan.parquet"
-        run_id = f"import-{hashlib.sha256(plan.read_bytes()).hexdigest()[:16]}"
+        run_id = f"import-{hashlib.sha256(plan.read_bytes() + carrier.encode()).hexdigest()[:16]}"
         entry = Entry(run_id, carrier, None, time.time_ns() // 1000)
-        devices += _take_in(ledger, entry, words_of_plan(plan))
-    return Imported(devices, dict(planned.rejected), known)
+        ledger.enter(entry, planned_after=ledger.last_number)
+        devices += _take_in(ledger, run_id, words_of_plan(plan))
+    return Imported(devices, dict(planned.rejected), known, rehearsals)
 
 
-def _take_in(ledger: Ledger, entry: Entry, said: Iterator[pl.DataFrame]) -> int:
-    ledger.enter(entry)
-    devices = ledger.tell(entry.run_id, said)
-    ledger.leave(entry.run_id)
+def _take_in(ledger: Ledger, run_id: str, said: Iterator[pl.DataFrame]) -> int:
+    devices = ledger.tell(run_id, said)
+    ledger.leave(run_id)
     return devices
 
 
-def _told(file: str) -> pl.LazyFrame | None:
-    """Results or an export as rows with `carrier` and `at`; None where the file is neither."""
+def _results_below(name: str) -> list[Path]:
+    path = Path(name)
+    if not path.is_dir():
+        return [path]
+    if found := sorted(path.rglob("results.parquet")):
+        return found
+    raise UsageError(f"{name}: there is no results.parquet in this folder or below")
+
+
+def _refuse_records(file: str) -> None:
+    """Raise UsageError for rows of a run in another form: a list says that all in it is licensed."""
+    with ExitStack() as opened_files:
+        head = opened(file, opened_files).head
+    if any(all(name in head for name in names) for names in _OF_RUNS):
+        raise UsageError(
+            f"{file}: holds rows of runs, not a list of licensed devices; those are taken from "
+            "results.parquet and from exports of a ledger as .parquet or .csv"
+        )
+
+
+def _told(file: str, carrier: str) -> pl.LazyFrame | None:
+    """Results or an export as rows with `carrier` and `at`; None where the file is neither.
+
+    What no file says the carrier of was at `carrier`.
+    """
     path = Path(file)
     if path.suffix == ".parquet":
         table = pl.scan_parquet(path)
@@ -164,5 +204,14 @@ def _told(file: str) -> pl.LazyFrame | None:
     if not columns >= _TOLD:
         return None
     if "at" not in columns:
-        table = table.with_columns(pl.lit(None, pl.String).alias("carrier"), at="last_attempt_at")
+        where = _carrier_of_run(path.parent) or carrier
+        table = table.with_columns(pl.lit(where).alias("carrier"), at="last_attempt_at")
     return table if path.suffix == ".parquet" else table.with_columns(pl.col("at").str.to_datetime("%+"))
+
+
+def _carrier_of_run(folder: Path) -> str | None:
+    """The carrier that the run in a folder talked to; None where nothing there says so."""
+    try:
+        return read_summary(folder / "summary.json").carrier
+    except (OSError, RunFolderError):
+        return None

@@ -20,7 +20,7 @@ _OUTCOME: Schema = {
 """The columns that the history decides, times still as the journal has them: microseconds since 1970."""
 
 DOUBTED_EARLIER = (
-    "in doubt since an earlier run, so not sent: settle it there; `batchlic ledger show` names it"
+    "in doubt since an earlier run, so not sent: resume or settle that; `batchlic ledger show` names it"
 )
 
 _BATCH: Schema = {"batch_id": pl.UInt32()}

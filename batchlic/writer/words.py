@@ -16,9 +16,27 @@ TOLD = (Standing.ACCEPTED.value, "confirmed", Standing.IN_DOUBT.value, IMPORTED)
 """Statuses that say something: a device that failed is as it was, one not sent as well."""
 
 
+IS_WORD = pl.col("status").is_in(TOLD) & (
+    pl.col("x_request_id").is_not_null() | (pl.col("status") == IMPORTED)
+)
+"""Rows of results.parquet that say something."""
+
+_NUMBERS = (
+    imei_number(pl.col("imei")).alias("imei_number"),
+    iccid_number(pl.col("iccid")).alias("iccid_number"),
+)
+
+
 def words_of_results(results: Path) -> Iterator[pl.DataFrame]:
     """The words in a results.parquet, about devices that this run has sent a request for."""
     yield from words(pl.scan_parquet(results).with_columns(at="last_attempt_at"))
+
+
+def pairs_of_results(results: Path) -> Iterator[pl.DataFrame]:
+    """Identifiers (ledger.IDENTIFIERS) that a results.parquet gives together, of devices not sent."""
+    rows = pl.scan_parquet(results).filter(pl.col("batch_id").is_null())
+    for start in range(0, rows.select(pl.len()).collect().item(), WORDS_AT_ONCE):
+        yield rows.slice(start, WORDS_AT_ONCE).select(*_NUMBERS).drop_nulls().collect()
 
 
 def words_of_plan(plan: Path) -> Iterator[pl.DataFrame]:
@@ -33,16 +51,9 @@ def words(rows: pl.LazyFrame, *, only: pl.Expr | None = None) -> Iterator[pl.Dat
 
     A device that no request was sent for is none of the run's business.
     """
-    is_sent = pl.col("x_request_id").is_not_null() | (pl.col("status") == IMPORTED)
-    columns = [
-        *SCOPE,
-        imei_number(pl.col("imei")).alias("imei_number"),
-        iccid_number(pl.col("iccid")).alias("iccid_number"),
-        _state().alias("state"),
-        *list(WORDS)[3:],
-    ]
+    columns = [*SCOPE, *_NUMBERS, _state().alias("state"), *list(WORDS)[3:]]
     for start in range(0, rows.select(pl.len()).collect().item(), WORDS_AT_ONCE):
-        some = rows.slice(start, WORDS_AT_ONCE).filter(pl.col("status").is_in(TOLD) & is_sent)
+        some = rows.slice(start, WORDS_AT_ONCE).filter(IS_WORD)
         frame = (some if only is None else some.filter(only)).select(columns).collect()
         if frame.height:
             yield frame

@@ -1,5 +1,6 @@
 """`batchlic ledger`: shown, exported, imported and lost, as an operator does it."""
 
+import gzip
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -76,12 +77,42 @@ def test_what_is_exported_can_be_imported(home: Home, form: str) -> None:
     assert first.equals(again)
 
 
-def test_a_lost_ledger_is_built_again_from_results(home: Home) -> None:
-    results = [str(path) for path in (home.folder / "runs").glob("*/results.parquet")]
-    assert home.run("ledger", "import", *results, "--ledger", "rebuilt.db").code == 0
-    assert home.counts("rebuilt.db") == home.counts("runs/ledger.db")
-    told = home.run("ledger", "import", *results).err
-    assert told.count("is known from itself") == len(results) == 2
+def test_a_lost_ledger_is_built_again_from_the_folder_of_the_runs(home: Home) -> None:
+    assert (
+        home.run("assign", str(fleet(home.folder / "more.csv", 210)), *LICENCE, "--run-dir", "r/1").code == 0
+    )
+    assert home.run("assign", "more.csv", *LICENCE, "--run-dir", "r/2").code == 0  # skips all of them
+    assert home.run("assign", "fleet.csv", *LICENCE, "--sandbox", "--run-dir", "r/rehearsal").code == 0
+    assert home.run("rollback", "r/1", "--yes").code == 0
+    rebuilt = home.run("ledger", "import", "r", "--ledger", "rebuilt.db", "--carrier", "http://127.0.0.1:1")
+    assert rebuilt.code == 0
+    assert rebuilt.err.count("was against an embedded sandbox") == 1
+    assert home.counts("rebuilt.db") == home.counts("r/ledger.db")
+    [count] = home.counts("rebuilt.db")
+    assert (count["carrier"], count["assigned"], count["unassigned"]) == (home.url, 0, 210)
+    assert home.run("ledger", "import", "r", "--ledger", "r/ledger.db").err.count("known from itself") == 2
+
+
+@pytest.mark.parametrize("name", ["all.ndjson", "all.csv.gz"])
+def test_rows_of_runs_in_another_form_are_not_taken_for_a_list_of_licensed_devices(
+    home: Home, name: str
+) -> None:
+    assert home.run("ledger", "export", "--to", "rows.parquet").code == 0
+    rows = pl.read_parquet(home.folder / "rows.parquet")
+    if name.endswith("gz"):
+        (home.folder / name).write_bytes(gzip.compress(rows.write_csv(separator=";").encode()))
+    else:
+        rows.write_ndjson(home.folder / name)
+    refused = home.run("ledger", "import", name, *LICENCE, "--ledger", "other.db")
+    assert (refused.code, "holds rows of runs" in refused.err) == (2, True)
+
+
+def test_a_list_is_true_when_it_is_imported_however_often(home: Home) -> None:
+    fleet(home.folder / "list.csv", 20)
+    for command in ("import", "unassign", "import"):
+        given = ("ledger", "import") if command == "import" else ("unassign",)
+        assert home.run(*given, "list.csv", *LICENCE, "--ledger", "list.db").code == 0
+    assert [count["assigned"] for count in home.counts("list.db")] == [20]
 
 
 def test_a_portals_list_is_read_like_an_inventory(home: Home) -> None:

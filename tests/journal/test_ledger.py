@@ -61,7 +61,7 @@ def planned(
     """What a plan makes of each device: `sent`, or the status that it is held with, in the order given."""
     rows = [("" if a is None else imei(a), "" if b is None else iccid(b), sku) for a, b in devices]
     (folder / "fleet.csv").write_bytes(csv_of(rows, "IMEI,ICCID,SKU"))
-    known = Memory(ledger, carrier, {SKU}, ledger.last_number)
+    known = Memory(ledger, carrier, ledger.last_number)
     write_plan([str(folder / "fleet.csv")], JOB, batch_size=3, folder=folder, known=known)
     return pl.read_parquet(folder / "plan.parquet").sort("row")["held"].fill_null("sent").to_list()
 
@@ -86,7 +86,8 @@ def test_a_plan_leaves_out_what_the_newest_run_said_is_assigned(
             tell(ledger, run, [word((n, n if both else None), state) for n, (both, state) in words.items()])
             said[run] = {n: state for n, (_, state) in words.items()}
         newest = {n: state for run in sorted(said) for n, state in said[run].items()}
-        expected = ["skipped" if newest.get(n) == "assigned" else "sent" for n in range(6)]
+        fates = {"assigned": "skipped", "in_doubt": "in_doubt"}
+        expected = [fates.get(newest.get(n, ""), "sent") for n in range(6)]
         assert planned(ledger, folder, [(n, None) for n in range(6)]) == expected
         truth = ledger.truth(CARRIER, ACCOUNT, SKU) if newest else frame([])
         assert truth.height == len(newest)
@@ -128,11 +129,11 @@ def test_a_sim_that_moved_leads_to_no_second_licence(tmp_path: Path) -> None:
         assert planned(ledger, tmp_path, [(1, 1)]) == ["skipped"]
 
 
-def test_a_lifetime_licence_in_doubt_is_held_and_a_flexible_one_sent_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sku", [SKU, LIFETIME])
+def test_d_what_a_run_left_in_doubt_is_held_in_others(tmp_path: Path, sku: str) -> None:
     with closing(Ledger(tmp_path / "ledger.db")) as ledger:
-        tell(ledger, 1, [word((1, 1), "in_doubt"), word((1, 1), "in_doubt", LIFETIME)])
-        assert planned(ledger, tmp_path, [(1, 1), (2, 2)], sku=SKU) == ["sent", "sent"]
-        assert planned(ledger, tmp_path, [(1, 1), (2, 2)], sku=LIFETIME) == ["in_doubt", "sent"]
+        tell(ledger, 1, [word((1, 1), "in_doubt", sku)])
+        assert planned(ledger, tmp_path, [(1, 1), (2, 2)], sku=sku) == ["in_doubt", "sent"]
 
 
 def test_carriers_accounts_and_skus_do_not_mix(tmp_path: Path) -> None:
@@ -163,6 +164,57 @@ def test_a_run_that_has_not_left_is_open_until_it_does(tmp_path: Path) -> None:
         ledger.enter(Entry("run-1", CARRIER, "/runs/1", 99))  # goes on: as old as it was
         assert ledger.open_entries(CARRIER) == [entry]
         assert not ledger.leave("run-2")
+
+
+def test_a_run_that_goes_on_elsewhere_is_looked_for_there(tmp_path: Path) -> None:
+    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+        for folder in (None, "/here", "/there"):  # imported, gone on with, moved
+            ledger.enter(Entry("run-1", CARRIER, folder, 5))
+        assert ledger.open_entries(CARRIER) == [Entry("run-1", CARRIER, "/there", 5)]
+
+
+def test_a_new_run_is_the_newest_though_the_clock_went_back(tmp_path: Path) -> None:
+    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+        for run, (begun_at, state) in enumerate([(900, "assigned"), (100, "unassigned"), (50, "assigned")]):
+            ledger.enter(Entry(f"{run}", CARRIER, "/runs", begun_at), planned_after=0)
+            ledger.tell(f"{run}", [frame([word((1, 1), state)])])
+            assert ledger.truth(CARRIER, ACCOUNT, SKU)["state"].to_list() == [state]
+
+
+def test_identifiers_seen_together_by_a_run_that_sent_nothing_are_known(tmp_path: Path) -> None:
+    pairs = frame([word((n, n), "assigned") for n in (1, 7)]).select("imei_number", "iccid_number")
+    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+        tell(ledger, 1, [word((1, None), "assigned"), word((2, None), "assigned")])
+        ledger.enter(Entry("second", CARRIER, None, 2))
+        assert ledger.tell("second", [], lambda: [pairs]) == 0
+        assert planned(ledger, tmp_path, [(None, 1), (None, 2), (2, None)]) == ["skipped", "sent", "skipped"]
+
+
+PAIRINGS = st.lists(st.tuples(st.one_of(st.none(), st.integers(0, 9)), st.booleans()), max_size=12)
+
+
+@given(PAIRINGS, PAIRINGS)
+@settings(deadline=None, max_examples=40)
+def test_the_order_in_which_two_runs_tell_does_not_matter(
+    tmp_path_factory: pytest.TempPathFactory,
+    first: list[tuple[int | None, bool]],
+    second: list[tuple[int | None, bool]],
+) -> None:
+    said = {
+        run: [
+            word((n, n if both else None) if n is not None else (None, 50 + place), "assigned")
+            for place, (n, both) in enumerate(dict(devices).items())
+        ]
+        for run, devices in ((1, first), (2, second))
+    }
+    known = []
+    for order in ((1, 2), (2, 1)):
+        with closing(Ledger(tmp_path_factory.mktemp("order") / "ledger.db")) as ledger:
+            for run in order:
+                tell(ledger, run, said[run])
+            truth = ledger.truth(CARRIER, ACCOUNT, SKU) if first or second else frame([])
+            known.append(truth.select("imei_number", "iccid_number").sort(pl.all()).rows())
+    assert known[0] == known[1]
 
 
 def test_a_telling_that_fails_changes_nothing(tmp_path: Path) -> None:
