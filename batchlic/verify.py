@@ -31,7 +31,7 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 class Inspection(msgspec.Struct, frozen=True, kw_only=True):
-    """What `verify` saw; `head` is the last hash of the chain, worth keeping somewhere else."""
+    """What `verify` saw; `head` is the last hash of a chain that holds, worth keeping somewhere else."""
 
     run_id: str | None
     head: str | None
@@ -49,7 +49,8 @@ def verify(folder: RunFolder) -> Inspection:
         try:
             with closing(Journal.open(folder.journal)) as journal:
                 findings = list(_findings(folder, journal))
-                return Inspection(run_id=journal.identity.run_id, head=_head(folder.audit), findings=findings)
+                head = None if findings else _head(folder.audit)
+                return Inspection(run_id=journal.identity.run_id, head=head, findings=findings)
         except RunFolderError as error:
             return Inspection(run_id=None, head=None, findings=[Finding(folder.journal.name, str(error))])
 
@@ -65,10 +66,11 @@ def _findings(folder: RunFolder, journal: Journal) -> Iterator[Finding]:
         return
     if not seals:
         return
-    yield from _chain(folder, journal)
     with TemporaryDirectory(prefix="batchlic-") as scratch:
         again = RunFolder(Path(scratch))
         write_audit(again.audit, journal=journal)
+        if not _is_damaged(folder.audit, again.audit, seals):
+            yield from _chain(folder, journal)
         yield from _table(folder.audit, again.audit, seals, is_prefix=journal.last_word is None)
         if journal.last_word is not None:
             write_results(again.results, plan=folder.plan, journal=journal)
@@ -95,6 +97,8 @@ def _table(path: Path, again: Path, seals: dict[str, str], *, is_prefix: bool = 
     is_sealed = sha256_of(path) == seals.get(path.name)
     if not is_sealed and sha256_of(again) == seals.get(path.name):
         yield Finding(path.name, f"byte {_first_byte(path, again):,} is not the one that was sealed")
+        if _is_damaged(path, again, seals):
+            return
     elif not is_sealed:
         yield Finding(path.name, "not the file that the journal sealed")
     try:
@@ -103,6 +107,17 @@ def _table(path: Path, again: Path, seals: dict[str, str], *, is_prefix: bool = 
         difference = f"can't be read: {_first_line(error)}"
     if difference:
         yield Finding(path.name, difference)
+
+
+def _is_damaged(path: Path, again: Path, seals: dict[str, str]) -> bool:
+    """Whether bytes of a file were changed where they are: then it is not decoded any more.
+
+    A decoder may take a length that it finds there at its word, and ask for so much memory that the process
+    ends.
+    """
+    if not path.is_file() or path.stat().st_size != again.stat().st_size:
+        return False
+    return sha256_of(path) != seals.get(path.name) == sha256_of(again)
 
 
 def _first_byte(path: Path, again: Path) -> int:
