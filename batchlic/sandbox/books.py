@@ -82,6 +82,11 @@ class AccountBook:
         """Device numbers of a request's devices; devices not seen before are entered."""
         return array("I", [self._number_of(device) for device in devices])
 
+    def holds_other(self, sku: str, numbers: "array[int]") -> bool:
+        """Whether any of the devices holds a licence of another SKU."""
+        others = [self._held_of(other) for other in self.bought if other != sku]
+        return any(held[number] for held in others for number in numbers)
+
     def assign(self, sku: str, numbers: "array[int]") -> None:
         """Every device takes one more licence."""
         held = self._held_of(sku)

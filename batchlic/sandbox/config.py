@@ -102,6 +102,9 @@ class SandboxConfig:
     licences: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SKUS, 10_000_000))
     """Licences that each account has bought, by SKU. A SKU that is not listed was not bought."""
     poison: tuple[Poison, ...] = ()
+    exclusive: bool = False
+    """Refuse a licence to a device that holds one of another SKU; whether the real carrier does is not
+    documented."""
     deduplicate: bool = False
     """Execute one X-Request-ID once only; whether the real carrier does is not documented."""
 

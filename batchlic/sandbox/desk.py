@@ -41,6 +41,9 @@ class Desk:
         if len(numbers) > account.available(asked.sku_number):
             account.refuse(numbers)
             raise licence_refusal(400, f"Not enough licenses of {asked.sku_number} are available.")
+        if self._config.exclusive and account.holds_other(asked.sku_number, numbers):
+            account.refuse(numbers)
+            raise licence_refusal(400, "A device of the request holds a license of another SKU.")
         account.assign(asked.sku_number, numbers)
         execution = Execution(
             self._new_id(), x_request_id, Action.ASSIGN, account.name, asked.sku_number, numbers, now
