@@ -9,6 +9,7 @@ from itertools import accumulate, chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from batchlic.carrier.catalogue import Action
 from batchlic.carrier.messages import EncodedDevice, encode_request
 from batchlic.durable import replacing, scratch_in
 from batchlic.reader import IdKind, ReadOptions, Source
@@ -29,7 +30,8 @@ class Batch:
 
     `offsets` are the places of its devices within the whole batch, ascending; `whole` says whether these are
     all. A part stands for what is left when a refused batch is split. `undoes` is the `X-Request-ID` of a
-    transaction that is to be undone as a whole, by its id and without a body; it can't be split.
+    transaction that is to be undone as a whole, by its id and without a body; it can't be split. `action` is
+    what to do with them, where that is not what the whole run does.
     """
 
     batch_id: int
@@ -39,6 +41,7 @@ class Batch:
     offsets: Sequence[int]
     whole: bool = True
     undoes: str | None = None
+    action: Action | None = None
 
     @property
     def part(self) -> str:
@@ -95,6 +98,12 @@ def read_whole_batches(plan: Path, *, first_batch: int = 1) -> Iterator[pl.DataF
             frame = frame.filter(pl.col("batch_id") != frame["batch_id"][-1])
         yield frame
         start += frame.height
+
+
+def batch_sizes(plan: Path) -> Iterator[tuple[int, str, int]]:
+    """Each batch of a plan in order: its id, its account, and how many devices it has."""
+    for frame in read_whole_batches(plan):
+        yield from _heads(frame).select("batch_id", "account_name", "len").iter_rows()
 
 
 def read_held(plan: Path) -> Iterator[pl.DataFrame]:

@@ -62,6 +62,15 @@ class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
     """Planned devices that are in no batch, by their status."""
     batches: int
     notes: list[str] = []
+    to_sku: str | None = None
+    """Of a migration, the SKU to get; its plan has the one to leave."""
+    restorable: list[str] = []
+    """Of a migration, the SKUs whose step is undone where the other one fails."""
+
+    @property
+    def does(self) -> str:
+        """assign, unassign or migrate."""
+        return self.action.value if self.to_sku is None else "migrate"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

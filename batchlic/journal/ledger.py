@@ -372,6 +372,7 @@ class Memory:
     ledger: Ledger
     carrier: str
     last_number: int
+    to_sku: str | None = None
 
     def words(self, targets: Sequence[tuple[str, str]], identifier: str) -> Iterator[pl.DataFrame]:
         """All words about devices of some accounts and SKUs, the earliest first."""

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
@@ -75,18 +75,28 @@ class Pool:
         self._rejected_generation = -1
         self._useless_tokens = 0
 
-    async def deliver(self, deliveries: Iterable[Delivery]) -> None:
-        """See all deliveries through.
+    async def deliver(
+        self,
+        courses: Iterable[Iterable[Delivery]],
+        *,
+        before: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """See all deliveries through: courses side by side, the deliveries of a course one after another.
 
-        Raises CredentialsRejected or StoppedEarly when going on makes no sense or `stop` was called;
-        requests in flight are finished and recorded first.
+        The next delivery of a course is asked for when the last one is through; one that nothing follows is
+        a course of its own. `before` is called once logged in, before the first course is asked for.
+
+        Raises what `before` raises, and CredentialsRejected or StoppedEarly when going on makes no sense or
+        `stop` was called; requests in flight are finished and recorded first.
         """
         self._last_progress = anyio.current_time()
-        send, receive = anyio.create_memory_object_stream[Delivery](self._workers)
+        send, receive = anyio.create_memory_object_stream[Iterable[Delivery]](self._workers)
         with self._scope, send, receive:
             await self._policy.reach(self._client.login, since=self._last_progress)
+            if before is not None:
+                await before()
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._feed, deliveries, send.clone())
+                tasks.start_soon(self._feed, courses, send.clone())
                 for _ in range(self._workers):
                     tasks.start_soon(self._work, receive.clone())
                 send.close()
@@ -113,17 +123,20 @@ class Pool:
         for exchange in self._in_flight:
             exchange.cancel()
 
-    async def _feed(self, deliveries: Iterable[Delivery], send: MemoryObjectSendStream[Delivery]) -> None:
+    async def _feed(
+        self, courses: Iterable[Iterable[Delivery]], send: MemoryObjectSendStream[Iterable[Delivery]]
+    ) -> None:
         async with send:
             with suppress(anyio.BrokenResourceError):  # no worker is left: the pool has failed
-                for delivery in deliveries:
-                    await send.send(delivery)
+                for course in courses:
+                    await send.send(course)
 
-    async def _work(self, receive: MemoryObjectReceiveStream[Delivery]) -> None:
+    async def _work(self, receive: MemoryObjectReceiveStream[Iterable[Delivery]]) -> None:
         async with receive:
             try:
-                async for delivery in receive:
-                    await self._see_through(delivery)
+                async for course in receive:
+                    for delivery in course:
+                        await self._see_through(delivery)
             except BatchlicError as error:
                 self._fail(error)
 
@@ -147,7 +160,8 @@ class Pool:
 
     async def _send(self, batch: Batch, *, attempts: int) -> Answer:
         body = batch.body() if batch.undoes is None else None
-        submission = Submission(action=self._action, x_request_id=batch.x_request_id(self._run_id), body=body)
+        action = batch.action or self._action
+        submission = Submission(action=action, x_request_id=batch.x_request_id(self._run_id), body=body)
         digest = hashlib.sha256(body or b"").hexdigest()
         numbers = itertools.count(attempts + 1)
 
@@ -165,7 +179,7 @@ class Pool:
                     part=batch.part,
                     x_request_id=submission.x_request_id,
                     attempt=number,
-                    action=self._action,
+                    action=submission.action,
                     device_count=len(batch.devices),
                     request_sha256=digest,
                     pace_rps=self._pace.rate if math.isfinite(self._pace.rate) else None,

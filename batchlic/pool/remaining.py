@@ -27,6 +27,10 @@ class Delivery:
     attempts: int = 0
     is_refused: bool = False
 
+    def __iter__(self) -> Iterator["Delivery"]:
+        """A course of its own: nothing follows it."""
+        yield self
+
 
 def remaining(
     batches: Iterable[Batch],
@@ -77,6 +81,16 @@ def rest_of(batch: Batch, history: Sequence[Event], resendable: Collection[str])
         of_part = [attempt for attempt in attempts if attempt.part == part.part]
         was_refused = bool(of_part) and of_part[-1].outcome == Outcome.REFUSED
         yield Delivery(part, attempts=len(of_part), is_refused=was_refused and not is_asked_for)
+
+
+def standings_of(batch: Batch, history: Sequence[Event]) -> dict[int, Standing]:
+    """Offset: standing, of each device of a batch."""
+    return {
+        offset: standing
+        for alike, events in _alike(batch, history)
+        for standing in [standing_of(events)]
+        for offset in alike
+    }
 
 
 def _alike(batch: Batch, history: Sequence[Event]) -> Iterator[tuple[Sequence[int], Sequence[Event]]]:

@@ -1,0 +1,27 @@
+"""The steps of a migration, and the numbers under which a batch's requests stand in journal and audit.
+
+A run that only assigns or only unassigns has one step a batch, and its number is the batch's own.
+"""
+
+from enum import IntEnum
+
+
+class Step(IntEnum):
+    """What a migration does with a batch: the old licence goes, the new one comes, or the first is undone."""
+
+    UNASSIGN = 0
+    ASSIGN = 1
+    RESTORE = 2
+
+    @property
+    def word(self) -> str:
+        """Its name in the files of a run."""
+        return self.name.lower()
+
+    def number(self, batch_id: int, batches: int) -> int:
+        """The number of this step of a batch (from 1) of a plan that has so many `batches`."""
+        return batch_id + self * batches
+
+    def numbers(self, ids: range, batches: int) -> range:
+        """The numbers of this step of some batches."""
+        return range(self.number(ids.start, batches), self.number(ids.stop, batches))

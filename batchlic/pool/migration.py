@@ -1,0 +1,108 @@
+"""Devices moved from one SKU to another: two requests for each batch, the second once the first is accepted.
+
+Which comes first is chosen batch by batch: as long as the account has licences of the new SKU to spare,
+devices get the new one before they lose the old one, so that none is ever without; otherwise the old one goes
+first. A batch goes on in the order in which it began.
+"""
+
+import math
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby, islice
+from operator import attrgetter
+from typing import TypeAlias
+
+from batchlic.carrier.catalogue import Action
+from batchlic.chunker import Batch
+from batchlic.journal import Event, Journal, Standing
+from batchlic.journal.steps import Step
+from batchlic.pool.remaining import BATCHES_PER_LOOK, Delivery, rest_of, standings_of
+
+_Known: TypeAlias = Mapping[int, list[Event]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Migration:
+    """What is left to do for the batches of a plan, whose SKU is the one to leave.
+
+    `batches` is their number. `spare` has, by account, the licences of `to_sku` that batches may still be
+    promised which begin with getting one; accounts that are not in it have enough. `restorable` are the SKUs
+    whose first step is undone where the second one fails. `on_end` is told how many devices of a batch have
+    moved, and how many have failed to, when nothing more is to be done for it.
+    """
+
+    journal: Journal
+    to_sku: str
+    batches: int
+    spare: dict[str, int]
+    resendable: Collection[str]
+    restorable: Collection[str]
+    on_end: Callable[[int, int], None]
+
+    def courses(self, batches: Iterable[Batch]) -> Iterator[Iterator[Delivery]]:
+        """A course for each batch, in their order: whatever of its steps is not done, one after another."""
+        was_fresh, batches = self.journal.is_fresh, iter(batches)
+        while group := list(islice(batches, BATCHES_PER_LOOK)):
+            known = {} if was_fresh else self._known(range(group[0].batch_id, group[-1].batch_id + 1))
+            for batch in group:
+                yield self._course(batch, known)
+
+    def _course(self, batch: Batch, known: _Known) -> Iterator[Delivery]:
+        unassign = self._step(batch, Step.UNASSIGN, Action.UNASSIGN, batch.sku_number)
+        assign = self._step(batch, Step.ASSIGN, Action.ASSIGN, self.to_sku)
+        first, second = (
+            (assign, unassign) if self._assigns_first(assign, unassign, known) else (unassign, assign)
+        )
+        begun = yield from self._through(first, first.offsets, known)
+        ended = yield from self._through(second, _that_are(Standing.ACCEPTED, begun), known)
+        if first.sku_number in self.restorable:
+            undo = self._step(batch, Step.RESTORE, _opposite(first), first.sku_number)
+            yield from self._through(undo, _that_are(Standing.FAILED, ended), known)
+        failed = _that_are(Standing.FAILED, begun) + _that_are(Standing.FAILED, ended)
+        self.on_end(len(_that_are(Standing.ACCEPTED, ended)), len(failed))
+
+    def _step(self, batch: Batch, step: Step, action: Action, sku: str) -> Batch:
+        number = step.number(batch.batch_id, self.batches)
+        return replace(batch, batch_id=number, action=action, sku_number=sku)
+
+    def _assigns_first(self, assign: Batch, unassign: Batch, known: _Known) -> bool:
+        begun = [*known.get(assign.batch_id, [])[:1], *known.get(unassign.batch_id, [])[:1]]
+        if begun:
+            return min(begun, key=attrgetter("seq")).batch_id == assign.batch_id
+        account, size = assign.account_name, len(assign.devices)
+        if size > self.spare.get(account, math.inf):
+            return False
+        if account in self.spare:
+            self.spare[account] -= size
+        return True
+
+    def _through(
+        self, step: Batch, offsets: Sequence[int], known: _Known
+    ) -> Generator[Delivery, None, dict[int, Standing]]:
+        """Deliver what is left of a step for some of its devices; returns where each of them stands then."""
+        if not offsets:
+            return {}
+        part = step if len(offsets) == len(step.offsets) else step.take(offsets)
+        events = known.get(step.batch_id, [])
+        if left := list(rest_of(part, events, self.resendable)):
+            yield from left
+            events = list(self.journal.history(batches=range(step.batch_id, step.batch_id + 1)))
+        return standings_of(part, events)
+
+    def _known(self, ids: range) -> _Known:
+        """What earlier sittings did, by the number of the step."""
+        return {
+            number: list(events)
+            for step in Step
+            for number, events in groupby(
+                self.journal.history(batches=step.numbers(ids, self.batches)), key=attrgetter("batch_id")
+            )
+        }
+
+
+def _opposite(step: Batch) -> Action:
+    return Action.UNASSIGN if step.action is Action.ASSIGN else Action.ASSIGN
+
+
+def _that_are(standing: Standing, standings: Mapping[int, Standing]) -> list[int]:
+    return [offset for offset, found in standings.items() if found is standing]

@@ -1,0 +1,237 @@
+"""The course of a migration: two steps for each batch, in an order that leaves no device without for long."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from itertools import chain
+
+import anyio
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batchlic.carrier.answers import Outcome
+from batchlic.carrier.catalogue import Action
+from batchlic.chunker import Batch
+from batchlic.journal import Journal, Verdict
+from batchlic.journal.steps import Step
+from batchlic.pool.migration import Migration
+from batchlic.pool.remaining import Delivery
+from tests.journal.builders import intent
+from tests.pool.builders import ACCOUNT, FLEXIBLE, answer, batch
+from tests.writer.builders import journal_of
+
+NEW = "TS-BUNDLE-KTO-SIMSEC-MRC"
+SIZE = 4
+
+Carrier = Callable[[Batch, int], Outcome | None]
+"""What it says to a device (by its offset) in a request; None: its answer is lost."""
+
+
+class Ends(Counter[str]):
+    def __call__(self, moved: int, failed: int) -> None:
+        self["moved"] += moved
+        self["failed"] += failed
+
+
+def migration(
+    journal: Journal,
+    *,
+    batches: int = 1,
+    spare: dict[str, int] | None = None,
+    restorable: Iterable[str] = (),
+    resendable: Iterable[str] = (FLEXIBLE, NEW),
+    ends: Ends | None = None,
+) -> Migration:
+    return Migration(
+        journal=journal,
+        to_sku=NEW,
+        batches=batches,
+        spare={} if spare is None else spare,
+        resendable=set(resendable),
+        restorable=set(restorable),
+        on_end=Ends() if ends is None else ends,
+    )
+
+
+def deliver(journal: Journal, delivery: Delivery, says: Carrier) -> None:
+    """See a delivery through as the pool does, device by device: each refusal is final."""
+
+    async def tell() -> None:
+        for offset in delivery.batch.offsets:
+            part = delivery.batch.take([offset])
+            assert part.action is not None
+            asked = intent(part.batch_id, part=part.part, device_count=1, action=part.action)
+            seq, outcome = await journal.intend(asked), says(part, offset)
+            if outcome is not None:
+                final = outcome is Outcome.REFUSED
+                await journal.answer(seq, answer(outcome), duration_ms=1, final=final)
+
+    anyio.run(tell)
+
+
+def live(
+    journal: Journal,
+    moving: Migration,
+    batches: Iterable[Batch],
+    says: Carrier,
+    *,
+    deliveries: int | None = None,
+) -> list[tuple[int, str]]:
+    """Courses one after another, until all are through or so many deliveries are; what was sent."""
+    sent: list[tuple[int, str]] = []
+    for delivery in chain.from_iterable(moving.courses(batches)):
+        if len(sent) == deliveries:
+            break
+        sent.append((delivery.batch.batch_id, str(delivery.batch.action)))
+        deliver(journal, delivery, says)
+    return sent
+
+
+def agreeing(_: Batch, __: int) -> Outcome:
+    return Outcome.ACCEPTED
+
+
+def refusing(action: Action, offsets: Iterable[int]) -> Carrier:
+    bad = set(offsets)
+    return lambda part, offset: (
+        Outcome.REFUSED if part.action is action and offset in bad else Outcome.ACCEPTED
+    )
+
+
+@pytest.mark.parametrize(
+    ("spare", "order"),
+    [
+        ({}, ["assign", "unassign"]),
+        ({ACCOUNT: SIZE}, ["assign", "unassign"]),
+        ({ACCOUNT: SIZE - 1}, ["unassign", "assign"]),
+        ({ACCOUNT: 0}, ["unassign", "assign"]),
+    ],
+)
+def test_the_new_licence_comes_first_where_there_are_enough(spare: dict[str, int], order: list[str]) -> None:
+    journal = journal_of([])
+    sent = live(journal, migration(journal, spare=spare), [batch(SIZE)], agreeing)
+    assert [action for _, action in sent] == order
+
+
+def test_licences_are_promised_to_batches_in_their_order_and_only_once() -> None:
+    journal, batches = journal_of([]), [batch(SIZE, batch_id=n) for n in (1, 2, 3)]
+    sent = live(journal, migration(journal, batches=3, spare={ACCOUNT: 2 * SIZE}), batches, agreeing)
+    assert [action for _, action in sent] == ["assign", "unassign"] * 2 + ["unassign", "assign"]
+
+
+def test_a_batch_goes_on_in_the_order_in_which_it_began() -> None:
+    for spare, later, action in (({}, {ACCOUNT: 0}, "unassign"), ({ACCOUNT: 0}, {}, "assign")):
+        journal = journal_of([])
+        live(journal, migration(journal, spare=dict(spare)), [batch(SIZE)], agreeing, deliveries=1)
+        sent = live(journal, migration(journal, spare=dict(later)), [batch(SIZE)], agreeing)
+        assert [found for _, found in sent] == [action]
+
+
+def test_steps_have_numbers_and_request_ids_of_their_own() -> None:
+    journal = journal_of([])
+    says = refusing(Action.ASSIGN, [0])
+    moving = migration(journal, batches=5, spare={ACCOUNT: 0}, restorable=[])
+    assert live(journal, moving, [batch(SIZE, batch_id=3)], says) == [(3, "unassign"), (8, "assign")]
+    assert Step.RESTORE.number(3, 5) == 13
+    assert len({batch(batch_id=number).x_request_id("run") for number in (3, 8, 13)}) == 3
+
+
+def test_only_what_has_taken_the_first_step_takes_the_second() -> None:
+    journal, carried = journal_of([]), []
+
+    def says(part: Batch, offset: int) -> Outcome:
+        carried.append((part.action, part.sku_number, offset))
+        return refusing(Action.ASSIGN, [1])(part, offset) or Outcome.ACCEPTED
+
+    live(journal, migration(journal), [batch(SIZE)], says)
+    assert carried == [
+        *((Action.ASSIGN, NEW, offset) for offset in range(SIZE)),
+        *((Action.UNASSIGN, FLEXIBLE, offset) for offset in (0, 2, 3)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("spare", "second", "undo"),
+    [
+        ({ACCOUNT: 0}, Action.ASSIGN, (Action.ASSIGN, FLEXIBLE)),
+        ({}, Action.UNASSIGN, (Action.UNASSIGN, NEW)),
+    ],
+)
+def test_where_the_second_step_fails_the_first_is_undone_on_request(
+    spare: dict[str, int], second: Action, undo: tuple[Action, str]
+) -> None:
+    for restorable, expected in (({FLEXIBLE, NEW}, [(*undo, 2)]), (set[str](), [])):
+        journal, undone = journal_of([]), []
+
+        def says(part: Batch, offset: int, undone: list[object] = undone) -> Outcome:
+            if part.batch_id == Step.RESTORE.number(1, 1):
+                undone.append((part.action, part.sku_number, offset))
+                return Outcome.ACCEPTED
+            return refusing(second, [2])(part, offset) or Outcome.ACCEPTED
+
+        ends = Ends()
+        moving = migration(journal, spare=dict(spare), restorable=restorable, ends=ends)
+        live(journal, moving, [batch(SIZE)], says)
+        assert undone == expected
+        assert ends == {"moved": SIZE - 1, "failed": 1}
+
+
+def test_d_a_licence_for_life_is_never_undone_and_never_asked_for_again() -> None:
+    def lost(part: Batch, _: int) -> Outcome | None:
+        return None if part.action is Action.ASSIGN else Outcome.ACCEPTED
+
+    journal = journal_of([])
+    for _ in range(3):
+        moving = migration(journal, resendable=[FLEXIBLE], restorable=[FLEXIBLE])
+        live(journal, moving, [batch(SIZE)], lost)
+    assert Counter(attempt.action for attempt in journal.attempts()) == {"assign": SIZE}
+
+
+def test_what_an_operator_settles_as_accepted_takes_the_second_step() -> None:
+    def says(part: Batch, offset: int) -> Outcome | None:
+        return None if part.action is Action.ASSIGN and offset == 1 else Outcome.ACCEPTED
+
+    journal = journal_of([])
+    live(journal, migration(journal, resendable=[]), [batch(SIZE)], says)
+    number = Step.ASSIGN.number(1, 1)
+    journal.settle([(number, "1", 1)], Verdict.ACCEPTED, settled_by="x", reason="x", settled_at=1)
+    ends = Ends()
+    live(journal, migration(journal, resendable=[], ends=ends), [batch(SIZE)], agreeing)
+    last = list(journal.attempts())[-1]
+    assert (last.action, last.part) == ("unassign", "1")
+    assert ends == {"moved": SIZE, "failed": 0}
+
+
+@given(st.data(), st.integers(1, 3), st.integers(0, 12), st.sampled_from([(), (FLEXIBLE, NEW)]))
+@settings(deadline=None, max_examples=40)
+def test_however_often_it_is_stopped_each_device_takes_its_steps_in_order_and_none_twice(
+    data: st.DataObject, batches: int, spare: int, restorable: tuple[str, ...]
+) -> None:
+    executed: defaultdict[tuple[int, int], list[str]] = defaultdict(list)
+
+    def says(part: Batch, offset: int) -> Outcome:
+        outcome = data.draw(st.sampled_from([Outcome.ACCEPTED, Outcome.ACCEPTED, Outcome.REFUSED]))
+        if outcome is Outcome.ACCEPTED:
+            number, device = (part.batch_id - 1) % batches, (part.batch_id - 1) // batches
+            executed[number, offset].append(f"{Step(device).word} {part.action} {part.sku_number}")
+        return outcome
+
+    journal = journal_of([])
+    plan = [batch(SIZE, batch_id=number) for number in range(1, batches + 1)]
+    for deliveries in [*data.draw(st.lists(st.integers(0, 6), max_size=4)), None]:
+        ends = Ends()
+        moving = migration(
+            journal,
+            batches=batches,
+            spare={ACCOUNT: spare},
+            restorable=restorable,
+            ends=ends,
+        )
+        live(journal, moving, plan, says, deliveries=deliveries)
+    away, there = f"unassign unassign {FLEXIBLE}", f"assign assign {NEW}"
+    back, out = f"restore assign {FLEXIBLE}", f"restore unassign {NEW}"
+    moves = [[away, there], [there, away]]
+    undone = [[away, back], [there, out]] if restorable else []
+    assert all(steps in [[away], [there], *moves, *undone] for steps in executed.values())
+    moved = sum(steps in moves for steps in executed.values())
+    assert ends == Counter(moved=moved, failed=batches * SIZE - moved)
