@@ -5,6 +5,7 @@ from pathlib import Path
 import msgspec
 import polars as pl
 
+from batchlic.journal.steps import Step
 from batchlic.writer.audit import UNANSWERED
 from batchlic.writer.summary import Summary
 
@@ -28,6 +29,12 @@ class Report(Summary, frozen=True, kw_only=True):
     doubts: list[Doubt]
 
 
+_is_about_old = (pl.col("step") == Step.UNASSIGN.word) | (
+    (pl.col("step") == Step.RESTORE.word) & (pl.col("assign_status") == "failed")
+)
+"""Whether the request in doubt is about the SKU that a migration leaves."""
+
+
 def doubts_in(results: Path) -> list[Doubt]:
     """The doubts that this run has left in results.parquet, in the order of their batches."""
     unanswered = pl.when(pl.col("http_status").is_null()).then(pl.lit(UNANSWERED["error_message"]))
@@ -36,7 +43,7 @@ def doubts_in(results: Path) -> list[Doubt]:
         .filter(pl.col("status") == "in_doubt", pl.col("batch_id").is_not_null())
         .group_by("batch_id", "x_request_id", maintain_order=True)
         .agg(
-            pl.col("sku_number").first(),
+            pl.when(_is_about_old).then("from_sku").otherwise("sku_number").first().alias("sku_number"),
             pl.col("last_attempt_at").max().dt.to_string("%Y-%m-%dT%H:%M:%SZ").alias("sent_at"),
             pl.coalesce("error_message", unanswered, pl.format("HTTP {}", "http_status"))
             .first()

@@ -1,5 +1,6 @@
 """What became of each device of a batch, from the attempts that carried it and what was decided of them."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
@@ -84,11 +85,14 @@ def _decisive(attempts: list[Attempt], standing: Standing) -> Attempt:
 
 
 def _by_offset(history: list[Event]) -> dict[int, list[Event]]:
-    """The events that concern each device of a split batch; one of the whole batch concerns all of them."""
-    size = max(event.device_count for event in history)
-    of_device: dict[int, list[Event]] = {offset: [] for offset in range(size)}
+    """The events that concern each device of a split batch; one of the whole batch concerns all of them.
+
+    A device that no event concerns is not there: of a migration's second step, some may never be sent.
+    """
+    everyone = range(max((event.device_count for event in history if not event.part), default=0))
+    of_device: defaultdict[int, list[Event]] = defaultdict(list)
     for event in history:
-        for offset in parse_ranges(event.part) if event.part else range(size):
+        for offset in parse_ranges(event.part) if event.part else everyone:
             of_device[offset].append(event)
     return of_device
 

@@ -8,7 +8,9 @@ from typing import Any
 import polars as pl
 
 from batchlic.chunker import read_held, read_whole_batches
-from batchlic.journal import Event, Journal, Standing
+from batchlic.journal import Event, Journal, RunIdentity, Standing
+from batchlic.journal.steps import Step
+from batchlic.writer.moves import OF_MOVES, migrated
 from batchlic.writer.outcomes import DeviceOutcome, as_row, outcomes_of_batches
 from batchlic.writer.schemas import RESULTS, Schema
 from batchlic.writer.tables import write_table
@@ -22,6 +24,14 @@ _OUTCOME: Schema = {
 DOUBTED_EARLIER = (
     "in doubt since an earlier run, so not sent: resume or settle that; `batchlic ledger show` names it"
 )
+
+HOLDS_BOTH = (
+    "holds both licences since an earlier run, by the ledger, so nothing was sent: `batchlic unassign` takes "
+    "the old one"
+)
+_WHY_HELD = {Standing.IN_DOUBT.value: DOUBTED_EARLIER, Standing.FAILED.value: HOLDS_BOTH}
+
+_NO_MOVE = [pl.lit(None, RESULTS[name]).alias(name) for name in OF_MOVES]
 
 _BATCH: Schema = {"batch_id": pl.UInt32()}
 _OFFSET: Schema = {"offset": pl.Int64()}
@@ -39,17 +49,49 @@ def _frames(plan: Path, journal: Journal) -> Iterator[pl.DataFrame]:
         batches = range(numbers[0], numbers[-1] + 1) if len(numbers) else range(0)
         devices = rows.with_columns(
             pl.lit(identity.run_id).alias("run_id"),
-            pl.lit(identity.action.value).alias("action"),
+            pl.lit(identity.does).alias("action"),
             pl.int_range(pl.len()).over("batch_id").alias("offset"),
         )
-        with_outcome = _join(devices, journal.history(batches=batches))
-        yield with_outcome.select(pl.col(name).cast(kind) for name, kind in RESULTS.items())
+        if identity.to_sku is None:
+            outcome = _join(devices, journal.history(batches=batches)).with_columns(_NO_MOVE)
+        else:
+            outcome = _moves(devices, journal, identity, batches)
+        yield _told(outcome).select(pl.col(name).cast(kind) for name, kind in RESULTS.items())
 
 
-def _join(devices: pl.DataFrame, history: Iterator[Event]) -> pl.DataFrame:
+def _moves(devices: pl.DataFrame, journal: Journal, identity: RunIdentity, batches: range) -> pl.DataFrame:
+    """The devices of a migration, with what all of its steps together made of them."""
+    steps = [
+        _join(
+            devices,
+            journal.history(batches=step.numbers(batches, identity.batches)),
+            before=step.number(0, identity.batches),
+        ).select(pl.col(name).alias(f"{name}_{step.word}") for name in _OUTCOME)
+        for step in Step
+    ]
+    together = pl.concat([devices, *steps], how="horizontal")
+    return migrated(together, identity.to_sku or "", identity.restorable)
+
+
+def _told(devices: pl.DataFrame) -> pl.DataFrame:
+    """Devices as they are shown: those that nothing was sent for have a status, too."""
+    why_held = pl.col("held").replace_strict(_WHY_HELD, default=None, return_dtype=pl.String)
+    return devices.with_columns(
+        pl.coalesce("held", "status", pl.lit(Standing.PENDING.value)).alias("status"),
+        pl.col("attempts").fill_null(0),
+        pl.coalesce("error_message", why_held).alias("error_message"),
+    )
+
+
+def _join(devices: pl.DataFrame, history: Iterator[Event], *, before: int = 0) -> pl.DataFrame:
+    """The devices with what their history made of them (columns _OUTCOME), null where there is none.
+
+    The numbers of the history are those of the batches and `before`.
+    """
     of_batches: list[tuple[Any, ...]] = []
     of_devices: list[tuple[Any, ...]] = []
-    for batch_id, offset, outcome in outcomes_of_batches(history):
+    for number, offset, outcome in outcomes_of_batches(history):
+        batch_id = number - before
         if offset is None:
             of_batches.append((batch_id, *as_row(outcome)))
         else:
@@ -63,9 +105,4 @@ def _join(devices: pl.DataFrame, history: Iterator[Event]) -> pl.DataFrame:
     if of_devices:
         split = pl.DataFrame(of_devices, schema=_BATCH | _OFFSET | _OUTCOME, orient="row")
         joined = joined.update(split, on=["batch_id", "offset"], how="left")
-    doubted_earlier = pl.when(pl.col("held") == Standing.IN_DOUBT.value).then(pl.lit(DOUBTED_EARLIER))
-    return joined.with_columns(
-        pl.coalesce("status", "held", pl.lit(Standing.PENDING.value)),
-        pl.col("attempts").fill_null(0),
-        pl.coalesce("error_message", doubted_earlier).alias("error_message"),
-    )
+    return joined

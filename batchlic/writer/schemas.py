@@ -56,6 +56,11 @@ RESULTS: Schema = {
     "last_attempt_at": UTC,
     "settled_at": UTC,
     "settled_by": pl.String(),
+    "from_sku": pl.String(),
+    "step": pl.String(),
+    "unassign_status": pl.String(),
+    "assign_status": pl.String(),
+    "restore_status": pl.String(),
 }
 """results.parquet: one row a planned device."""
 

@@ -38,7 +38,13 @@ COLUMNS = {
     "last_attempt_at": pl.Datetime("us", "UTC"),
     "settled_at": pl.Datetime("us", "UTC"),
     "settled_by": pl.String,
+    "from_sku": pl.String,
+    "step": pl.String,
+    "unassign_status": pl.String,
+    "assign_status": pl.String,
+    "restore_status": pl.String,
 }
+OF_MIGRATIONS = ("from_sku", "step", "unassign_status", "assign_status", "restore_status")
 
 
 def results_of(folder: Path, attempts: Sequence[Told], sizes: Sequence[int]) -> pl.DataFrame:
@@ -83,6 +89,7 @@ def test_a_whole_batch_shares_its_fate(tmp_path: Path) -> None:
             "last_attempt_at": after(2),
             "settled_at": after(2.25),
             "settled_by": None,
+            **dict.fromkeys(OF_MIGRATIONS),
         }
     ]
     [unsent] = results.filter(batch_id=2).rows(named=True)
