@@ -85,12 +85,19 @@ def migrate(
     from_sku: Annotated[str, typer.Option(help="SKU to leave.")],
     to_sku: Annotated[str, typer.Option(help="SKU to get.")],
     *,
+    order: Annotated[
+        Literal["auto", "unassign-first"],
+        typer.Option(help="Which licence first; auto: the new one, as far as there are enough."),
+    ] = "auto",
+    restore: Annotated[
+        bool, typer.Option("--restore", help="Undo the first step where the second one fails.")
+    ] = False,
     options: RunOptions,
 ) -> None:
-    """Move devices to another SKU. Arrives with the ledger: until then it exits 2 and sends nothing."""
+    """Move devices from one SKU to another; see docs/migrate.md."""
     from batchlic.job import make_job
 
-    licence = {"from_sku": from_sku, "to_sku": to_sku}
+    licence = {"from_sku": from_sku, "to_sku": to_sku, "order": order, "restore": restore}
     content = {"action": "migrate", "inventory": {"files": inventory}, "licence": licence}
     _start(make_job(content, options.overrides(), where="options"), options)
 
@@ -309,6 +316,9 @@ def sandbox(
         list[str] | None,
         typer.Option(metavar="NAME=RATE", help="Share of requests that meet a fault. Repeatable."),
     ] = None,
+    exclusive: Annotated[
+        bool, typer.Option("--exclusive", help="Refuse a device a second SKU while it holds another.")
+    ] = False,
     poison_file: Annotated[
         Path | None, typer.Option(help="Devices that spoil their batch, one a line.")
     ] = None,
@@ -323,6 +333,7 @@ def sandbox(
         seed=seed,
         accounts=tuple(account or ()),
         poison=read_poison_file(poison_file) if poison_file else (),
+        exclusive=exclusive,
         rate=rate,
         limit=LimitKind(limit),
         burst=burst,
@@ -358,7 +369,6 @@ def _start(job: "Job", options: RunOptions) -> None:
     from batchlic.run import new_run_id, start
     from batchlic.runfolder import RunFolder
 
-    job.require_runnable()
     if options.dry_run:
         _rehearse_planning(job, options)
         return

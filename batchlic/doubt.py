@@ -13,6 +13,7 @@ from batchlic.errors import StoppedEarly, UsageError
 from batchlic.identity import job_of, open_journal, refuse_changed_plan
 from batchlic.job import Job
 from batchlic.journal import Journal, Verdict
+from batchlic.journal.steps import Step
 from batchlic.past import past_of
 from batchlic.runfolder import RunFolder
 from batchlic.writer.results import write_results
@@ -46,7 +47,8 @@ def settle(
             _require_consent(job, chosen, consent_lifetime=consent_lifetime)
         with past_of(job, journal.identity.carrier, holding=(folder,)) as past:
             past.reopen(folder, journal)
-        journal.settle(_parts(chosen), verdict, settled_by=_operator(), reason=reason, settled_at=now())
+        parts = _parts(chosen, journal.identity.batches)
+        journal.settle(parts, verdict, settled_by=_operator(), reason=reason, settled_at=now())
         rest = None if was_finished else StoppedEarly("settled in part: resume the run to go on")
         return write_down(job, folder, journal, started_at=started_at, stopped=rest)
 
@@ -84,18 +86,21 @@ def _chosen(candidates: pl.DataFrame, batches: Collection[int], devices: Collect
 
 def _require_consent(job: Job, chosen: pl.DataFrame, *, consent_lifetime: bool) -> None:
     licence = job.licence.model_copy(update={"consent_lifetime": consent_lifetime})
-    job.model_copy(update={"licence": licence}).require_consent(chosen["sku_number"].unique())
+    gets_new = pl.col("step").is_null() | (pl.col("step") == Step.ASSIGN.word)  # a migration also takes away
+    job.model_copy(update={"licence": licence}).require_consent(
+        chosen.filter(gets_new)["sku_number"].unique()
+    )
 
 
-def _parts(chosen: pl.DataFrame) -> list[tuple[int, str, int]]:
-    """Batch, row ranges (empty for all of it) and number of devices."""
+def _parts(chosen: pl.DataFrame, batches: int) -> list[tuple[int, str, int]]:
+    """Batch (of a migration: the number of the step in doubt), row ranges (empty for all) and devices."""
     return [
         (
-            batch_id,
+            Step[step.upper()].number(batch_id, batches) if step else batch_id,
             "" if len(group) == group["batch_size"][0] else format_ranges(group["offset"].to_list()),
             len(group),
         )
-        for (batch_id,), group in chosen.group_by("batch_id", maintain_order=True)
+        for (batch_id, step), group in chosen.group_by("batch_id", "step", maintain_order=True)
     ]
 
 

@@ -86,8 +86,8 @@ def summarise(
     settled = sum(statuses.get(name, 0) for name in ("accepted", "confirmed", "failed"))
     return Summary(
         run_id=identity.run_id,
-        job=identity.job["name"] or identity.action,
-        action=identity.action,
+        job=identity.job["name"] or identity.does,
+        action=identity.does,
         carrier=identity.carrier,
         sources=[Source(name, rows) for name, rows in identity.sources],
         rows_read=identity.rows_read,

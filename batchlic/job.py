@@ -52,6 +52,10 @@ class Licensing(Table):
     from_sku: SkuNumber | None = None
     to_sku: SkuNumber | None = None
     """For migrate: the SKU to leave and the SKU to get."""
+    order: Literal["auto", "unassign-first"] = "auto"
+    """For migrate: which licence is dealt with first; auto: the new one, as far as there are enough."""
+    restore: bool = False
+    """For migrate: undo the first step of a device whose second one fails."""
     consent_lifetime: bool = False
     """An explicit yes to licences that can never be taken back (promise E)."""
     other_skus: dict[SkuNumber, Licence] = {}
@@ -121,8 +125,12 @@ class Job(Table):
         if self.action == "migrate":
             if not (licence.from_sku and licence.to_sku) or licence.sku:
                 raise ValueError("licence: migrate takes from_sku and to_sku, and no sku")
-        elif licence.from_sku or licence.to_sku:
-            raise ValueError(f"licence: {self.action} takes sku; from_sku and to_sku are for migrate")
+            if licence.from_sku == licence.to_sku:
+                raise ValueError(f"licence: there is nothing to migrate from {licence.to_sku} to itself")
+        elif licence.from_sku or licence.to_sku or licence.restore or licence.order != "auto":
+            raise ValueError(
+                f"licence: {self.action} takes sku; from_sku, to_sku, order and restore are for migrate"
+            )
         for sku in filter(None, (licence.sku, licence.from_sku, licence.to_sku)):
             if sku not in self.skus:
                 raise ValueError(f"licence: unknown SKU {sku}{_suggest(sku, self.skus)}")
@@ -141,14 +149,16 @@ class Job(Table):
 
     @property
     def request_action(self) -> Action:
-        """What its requests do. Raises UsageError as `require_runnable` does."""
-        self.require_runnable()
-        return Action(self.action)
+        """What its requests do with the SKU of the plan; a migration begins with taking that away."""
+        return Action.ASSIGN if self.action == "assign" else Action.UNASSIGN
 
-    def require_runnable(self) -> None:
-        """Raise UsageError for migrate, which this version can't run."""
-        if self.action == "migrate":
-            raise UsageError("migrate arrives with the ledger; until then: unassign, then assign")
+    @property
+    def restorable_skus(self) -> frozenset[str]:
+        """Of a migration, the SKUs whose step may be undone: not a Lifetime one, none unless asked for."""
+        licence = self.licence
+        both = filter(None, (licence.from_sku, licence.to_sku))
+        flexible = (sku for sku in both if self.skus[sku] is Licence.FLEXIBLE)
+        return frozenset(flexible) if licence.restore else frozenset()
 
     def read_options(self) -> ReadOptions:
         """How its inventories are to be read."""
@@ -156,7 +166,8 @@ class Job(Table):
         return ReadOptions(
             action=self.request_action,
             account=self.licence.account,
-            sku=self.licence.sku,
+            sku=self.licence.from_sku or self.licence.sku,
+            only_sku=self.licence.from_sku,
             id_kind=inventory.id_kind,
             columns={role.value: column for role, column in inventory.columns.items()},
             sheet=inventory.sheet,
@@ -166,7 +177,12 @@ class Job(Table):
         )
 
     def require_consent(self, planned_skus: Iterable[str]) -> None:
-        """Raise RefusedToStart if Lifetime licences would be assigned without a yes (promise E)."""
+        """Raise RefusedToStart if Lifetime licences would be assigned without a yes (promise E).
+
+        A migration assigns its `to_sku`, whatever SKUs its plan leaves.
+        """
+        if self.licence.to_sku:
+            planned_skus = {self.licence.to_sku} if list(planned_skus) else ()
         lifetime = sorted(sku for sku in planned_skus if self.skus[sku] is Licence.LIFETIME)
         if self.action != "unassign" and lifetime and not self.licence.consent_lifetime:
             raise RefusedToStart(

@@ -11,7 +11,7 @@ import polars as pl
 
 from batchlic.errors import BatchlicError, RefusedToStart, RunFolderError
 from batchlic.identity import left_by_a_run, open_journal, refuse_changed_plan
-from batchlic.job import Job
+from batchlic.job import Job, Licensing
 from batchlic.journal import SANDBOX, Journal, RunIdentity, Standing
 from batchlic.journal.ledger import IDENTIFIERS, SCOPE, Entry, Ledger, Memory, Told
 from batchlic.reader.rules import iccid_number, imei_number
@@ -80,14 +80,15 @@ class Past:
     def known(self) -> Memory | None:
         """What to leave out of a plan; runs that ended without telling are asked first.
 
-        Only devices to be assigned are left out: what the ledger does not know to be assigned may well be so.
+        Only devices to get a licence are left out: what the ledger does not know to be assigned may well be
+        so.
         """
         if self.ledger is None:
             return None
         self.catch_up()
-        if self.job.action != "assign":
+        if self.job.action == "unassign":
             return None
-        return Memory(self.ledger, self.carrier, self.ledger.last_number)
+        return Memory(self.ledger, self.carrier, self.ledger.last_number, self.job.licence.to_sku)
 
     def enter(
         self, run_id: str, folder: RunFolder, *, begun_at: int, planned_with: Memory | None = None
@@ -152,11 +153,12 @@ class Past:
             plan = RunFolder(Path(other.folder or "")).plan
             if other.run_id == run_id or not plan.is_file():
                 continue
-            if shared := _shared(ours, _numbered(_batched(plan))):
+            if shared := _shared(ours, _numbered(_batched(plan)), whatever_sku=True):
                 raise RefusedToStart(
                     f"{folder.path}: run {other.run_id} is at work on {shared:,} of the same devices "
                     f"({other.folder}); wait for it or stop it"
                 )
+        ours = _under_each(ours, self.job.licence)
         targets = ours.select(*SCOPE).unique().collect().rows()
         for told in ledger.told(self.carrier, targets, IDENTIFIERS, after=number):
             if told.entry.run_id != run_id and (shared := _shared(ours, _of_scope(told))):
@@ -229,10 +231,19 @@ def _of_scope(told: Told) -> pl.LazyFrame:
     )
 
 
-def _shared(ours: pl.LazyFrame, theirs: pl.LazyFrame) -> int:
+def _under_each(ours: pl.LazyFrame, licence: Licensing) -> pl.LazyFrame:
+    """Our devices: those of a migration under the SKU to leave as under the SKU to get."""
+    if licence.to_sku is None:
+        return ours
+    skus = (licence.from_sku, licence.to_sku)
+    return pl.concat(ours.with_columns(pl.lit(sku).alias("sku_number")) for sku in skus)
+
+
+def _shared(ours: pl.LazyFrame, theirs: pl.LazyFrame, *, whatever_sku: bool = False) -> int:
     """How many of our devices are among theirs, by either identifier."""
+    scope = SCOPE[:1] if whatever_sku else SCOPE
     counts: list[int] = [
-        ours.join(theirs, on=[*SCOPE, key], how="semi").select(pl.len()).collect(engine="streaming").item()
+        ours.join(theirs, on=[*scope, key], how="semi").select(pl.len()).collect(engine="streaming").item()
         for key in IDENTIFIERS
     ]
     return max(counts)

@@ -32,6 +32,11 @@ class Tally:
     """accepted, failed, in_doubt: devices."""
     requests: Counter[Outcome] = field(default_factory=Counter)
 
+    def moved(self, devices: int, failed: int) -> None:
+        """Count a batch for which a migration has nothing more to do: its devices that moved, and did not."""
+        self.devices["accepted"] += devices
+        self.devices["failed"] += failed
+
     @property
     def done(self) -> int:
         """Devices whose outcome is known, as far as the carrier's answer goes."""
@@ -66,10 +71,10 @@ class Reporter:
             self._in_doubt.add(part)
             self.tally.devices["in_doubt"] += intent.device_count
         elif answer.outcome is Outcome.ACCEPTED:
-            self.tally.devices["accepted"] += intent.device_count
             self._settle_doubt(part, intent.device_count)
+            self._count("accepted", batch, intent)
         elif final and part not in self._in_doubt:
-            self.tally.devices["failed"] += intent.device_count
+            self._count("failed", batch, intent)
         self._logger.info(
             answer.outcome.value,
             batch_id=batch.batch_id,
@@ -84,6 +89,11 @@ class Reporter:
             error_message=answer.error_message,
             retry_after_s=answer.retry_after_s,
         )
+
+    def _count(self, outcome: str, batch: Batch, intent: Intent) -> None:
+        """Count devices that are through; a step of a migration (`batch.action`) is not all of it."""
+        if batch.action is None:
+            self.tally.devices[outcome] += intent.device_count
 
     def _settle_doubt(self, part: tuple[int, str], devices: int) -> None:
         if part in self._in_doubt:

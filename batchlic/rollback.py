@@ -40,9 +40,9 @@ def rollback(
     """Take back what the run in `folder` has assigned, or go on with doing so.
 
     The new run is `rollback-by-request` or `rollback-by-device` in the folder of the first. Devices in doubt
-    are left as they are, and Lifetime ones are rejected as `irrevocable`. Raises UsageError where the run
-    assigned nothing by its nature or goes back the other way already, RefusedToStart where there is nothing
-    that can be taken back.
+    are left as they are, and Lifetime ones are rejected as `irrevocable`. A migration goes back by device:
+    the devices that have moved are moved back. Raises UsageError where the run assigned nothing by its nature
+    or goes back the other way already, RefusedToStart where there is nothing that can be taken back.
     """
     with folder.locked(), closing(open_journal(folder)) as journal:
         _refuse_unsuited(folder, by, journal.identity)
@@ -73,10 +73,10 @@ def _folder_of(folder: RunFolder, by: By) -> RunFolder:
 
 
 def _refuse_unsuited(folder: RunFolder, by: By, identity: RunIdentity) -> None:
-    if identity.job["action"] != Action.ASSIGN:
-        raise UsageError(
-            f"{folder.path}: this run did {identity.job['action']}; only what was assigned is rolled back"
-        )
+    if identity.does == Action.UNASSIGN:
+        raise UsageError(f"{folder.path}: this run did unassign; only what was assigned is rolled back")
+    if identity.to_sku and by is not By.DEVICE:
+        raise UsageError(f"{folder.path}: a migration takes two requests, so it goes back --by device")
     for other in By:
         its = _folder_of(folder, other)
         if other is not by and its.journal.exists():
@@ -89,7 +89,11 @@ def _refuse_unsuited(folder: RunFolder, by: By, identity: RunIdentity) -> None:
 def _job(folder: RunFolder, identity: RunIdentity) -> Job:
     job = job_of(identity)
     inventory = job.inventory.model_copy(update={"files": [str(folder.plan)], "columns": {}})
-    return job.model_copy(update={"name": None, "action": Action.UNASSIGN.value, "inventory": inventory})
+    changes = {"name": None, "inventory": inventory}
+    if identity.to_sku is None:
+        return job.model_copy(update={**changes, "action": Action.UNASSIGN.value})
+    swapped = {"from_sku": job.licence.to_sku, "to_sku": job.licence.from_sku}
+    return job.model_copy(update={**changes, "licence": job.licence.model_copy(update=swapped)})
 
 
 def _look(results: Path, job: Job) -> tuple[str, ...]:

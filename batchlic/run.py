@@ -4,10 +4,11 @@ import secrets
 import signal
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 
 import anyio
 import msgspec
@@ -17,7 +18,13 @@ from batchlic.carrier.auth import Credentials
 from batchlic.carrier.client import open_client
 from batchlic.chunker import Plan, read_batches, write_plan
 from batchlic.ending import as_it_ended, is_finished, now, summarise, write_down
-from batchlic.errors import BatchlicError, CredentialsRejected, RunFolderError, StoppedEarly
+from batchlic.errors import (
+    BatchlicError,
+    CredentialsRejected,
+    RefusedToStart,
+    RunFolderError,
+    StoppedEarly,
+)
 from batchlic.identity import (
     identify,
     job_of,
@@ -31,6 +38,7 @@ from batchlic.job import Job
 from batchlic.journal import Journal
 from batchlic.journal.ledger import Memory
 from batchlic.logs import RunLog
+from batchlic.moving import look_for_licences, migration_of
 from batchlic.past import past_of, with_ledger
 from batchlic.pool.delivery import Pool
 from batchlic.pool.pace import Pace, PaceChange
@@ -137,18 +145,23 @@ def status(folder: RunFolder) -> Report:
 
 
 def _plan(job: Job, folder: RunFolder, known: Memory | None) -> Plan:
-    return write_plan(
+    plan = write_plan(
         job.inventory.files,
         job.read_options(),
         batch_size=job.limits.batch_size,
         folder=folder.path,
         known=known,
     )
+    if job.licence.to_sku is None:
+        return plan
+    aim = f"from {job.licence.from_sku} to {job.licence.to_sku}, by two requests a batch"
+    return replace(plan, notes=(*plan.notes, aim))
 
 
 def _question(job: Job, plan: Plan, target: Target) -> str:
     groups = ", ".join(f"{g.devices:,} x {g.sku_number} on account {g.account_name}" for g in plan.groups)
-    return f"{job.action.capitalize()} {groups or 'nothing'} at {target.name}?"
+    aim = f" to {job.licence.to_sku}" if job.licence.to_sku else ""
+    return f"{job.action.capitalize()} {groups or 'nothing'}{aim} at {target.name}?"
 
 
 # -- submitting -----------------------------------------------------------------------------------------
@@ -163,7 +176,7 @@ def _submit_and_write(job: Job, folder: RunFolder, target: Target, journal: Jour
         try:
             if journal.identity.batches:
                 anyio.run(_submit, job, folder, target, journal, logger, backend_options={"use_uvloop": True})
-        except (CredentialsRejected, StoppedEarly) as error:
+        except (CredentialsRejected, RefusedToStart, StoppedEarly) as error:
             stopped = error
             logger.error("stopped", reason=str(error))
         summary = write_down(job, folder, journal, started_at=started_at, stopped=stopped)
@@ -182,7 +195,7 @@ async def _submit(
         on_change=lambda change: _log_pace(logger, change),
     )
     _heed(journal, pace, limits.give_up_after)
-    accepted, failed = journal.settled()
+    accepted, failed = (0, 0) if journal.identity.to_sku else journal.settled()
     tally = Tally(
         journal.identity.planned - sum(journal.identity.held.values()),
         Counter(accepted=accepted, failed=failed),
@@ -206,8 +219,13 @@ async def _submit(
             tasks.start_soon(_stop_on_signal, pool)
             tasks.start_soon(reporter.show)
             batches = read_batches(folder.plan, job.inventory.id_kind)
-            left = remaining(batches, journal, resendable, on_accepted=pool.refusals.accepted)
-            stopped = await _delivered(pool, left)
+            if journal.identity.to_sku:
+                migration = migration_of(job, journal, tally.moved)
+                look = partial(look_for_licences, client, job, folder.plan, migration, logger)
+                stopped = await _delivered(pool, migration.courses(batches), before=look)
+            else:
+                left = remaining(batches, journal, resendable, on_accepted=pool.refusals.accepted)
+                stopped = await _delivered(pool, left)
             tasks.cancel_scope.cancel()
         await client.logout()
     if stopped is not None:
@@ -223,10 +241,15 @@ def _heed(journal: Journal, pace: Pace, give_up_after: float) -> None:
         pace.hold(wait)
 
 
-async def _delivered(pool: Pool, deliveries: Iterator[Delivery]) -> BatchlicError | None:
+async def _delivered(
+    pool: Pool,
+    courses: Iterable[Iterable[Delivery]],
+    *,
+    before: Callable[[], Awaitable[None]] | None = None,
+) -> BatchlicError | None:
     """Deliver, and hand back what stopped the pool: raised, a task group would wrap it."""
     try:
-        await pool.deliver(deliveries)
+        await pool.deliver(courses, before=before)
     except BatchlicError as error:
         return error
     return None

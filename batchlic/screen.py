@@ -16,6 +16,7 @@ from batchlic.writer.summary import Summary
 _MEANINGS = {
     ExitCode.OK: "the carrier accepted every planned device",
     ExitCode.INCOMPLETE: "finished, but some devices failed, are in doubt, or were rejected",
+    ExitCode.REFUSED: "refused",
     ExitCode.CREDENTIALS: "the carrier rejected the credentials",
     ExitCode.STOPPED: "stopped early",
 }

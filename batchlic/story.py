@@ -12,7 +12,8 @@ from batchlic.carrier.answers import Outcome
 from batchlic.carrier.catalogue import Action
 from batchlic.chunker import parse_ranges
 from batchlic.errors import RunFolderError, UsageError
-from batchlic.journal import Attempt, Event, Journal, Settlement
+from batchlic.journal import Attempt, Event, Journal, RunIdentity, Settlement
+from batchlic.journal.steps import Step
 from batchlic.runfolder import RunFolder
 
 
@@ -79,10 +80,22 @@ def _of_place(
 ) -> Iterator[Chapter]:
     known = _known(place, folder, journal)
     yield _planned(place, folder, journal)
-    batch_id = int(str(place["batch_id"]))
-    for event in journal.history(batches=range(batch_id, batch_id + 1)):
-        if not event.part or offset in parse_ranges(event.part):
-            yield from _of_event(event, known)
+    batch_id, identity = int(str(place["batch_id"])), journal.identity
+    for step in Step if identity.to_sku else [Step.UNASSIGN]:
+        for event in journal.history(batches=step.numbers(range(batch_id, batch_id + 1), identity.batches)):
+            if not event.part or offset in parse_ranges(event.part):
+                yield from _of_event(event, known | _licence_of(event, step, identity))
+
+
+def _licence_of(event: Event, step: Step, identity: RunIdentity) -> dict[str, object]:
+    """What a request of a migration, or a settlement of one, is about; nothing to add for other runs."""
+    if identity.to_sku is None:
+        return {}
+    if isinstance(event, Settlement):
+        action, is_about_new = step.word, step is Step.ASSIGN
+    else:
+        action, is_about_new = event.action, (event.action == Action.ASSIGN) == (step is Step.ASSIGN)
+    return {"action": action, **({"sku_number": identity.to_sku} if is_about_new else {})}
 
 
 def _planned(place: dict[str, object], folder: RunFolder, journal: Journal) -> Chapter:
@@ -93,7 +106,7 @@ def _planned(place: dict[str, object], folder: RunFolder, journal: Journal) -> C
 def _known(place: dict[str, object], folder: RunFolder, journal: Journal) -> dict[str, object]:
     identity = journal.identity
     known = {name: place[name] for name in ("batch_id", "account_name", "sku_number")}
-    return known | {"run_dir": str(folder.path), "run_id": identity.run_id, "action": identity.action.value}
+    return known | {"run_dir": str(folder.path), "run_id": identity.run_id, "action": identity.does}
 
 
 def _of_event(event: Event, known: dict[str, object]) -> Iterator[Chapter]:

@@ -78,8 +78,21 @@ def test_migrate_takes_two_skus_and_the_others_take_one() -> None:
     for licence in ({"sku": FLEXIBLE}, {"from_sku": FLEXIBLE}, {}):
         with pytest.raises(UsageError, match="migrate takes from_sku and to_sku"):
             job(action="migrate", licence=licence)
-    with pytest.raises(UsageError, match="assign takes sku"):
-        job(licence={"from_sku": FLEXIBLE})
+    with pytest.raises(UsageError, match="nothing to migrate"):
+        job(action="migrate", licence={"from_sku": FLEXIBLE, "to_sku": FLEXIBLE})
+    for licence in ({"from_sku": FLEXIBLE}, {"order": "unassign-first"}, {"restore": True}):
+        with pytest.raises(UsageError, match="assign takes sku"):
+            job(licence=licence)
+
+
+def test_e_a_migration_needs_consent_to_what_it_gets_and_never_undoes_that() -> None:
+    licence = {"from_sku": FLEXIBLE, "to_sku": LIFETIME, "restore": True}
+    given = job(action="migrate", licence=licence)
+    with pytest.raises(RefusedToStart, match=LIFETIME):
+        given.require_consent([FLEXIBLE])
+    given.require_consent([])
+    assert given.restorable_skus == {FLEXIBLE}
+    assert job(action="migrate", licence={**licence, "restore": False}).restorable_skus == set()
 
 
 def test_a_contract_may_have_skus_of_its_own() -> None:
@@ -158,3 +171,6 @@ def test_a_column_flag_says_which_roles_there_are(given: str) -> None:
 def test_the_action_is_what_its_requests_do() -> None:
     assert job().request_action is Action.ASSIGN
     assert job(action="unassign").request_action is Action.UNASSIGN
+    moving = job(action="migrate", licence={"from_sku": FLEXIBLE, "to_sku": LIFETIME})
+    assert moving.request_action is Action.UNASSIGN
+    assert moving.read_options().sku == moving.read_options().only_sku == FLEXIBLE

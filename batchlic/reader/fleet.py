@@ -1,8 +1,8 @@
 """All inventories together as one fleet: its devices as integers, and its rejects, in bounded memory."""
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 
@@ -143,24 +143,41 @@ class Fleet:
 
     def hold(self, known: Known) -> None:
         """Keep out of the batches what has its licence, or must not be asked for again; once, at the end."""
-        said = [self._said(known, key) for key in twins.IDS]
+        planned = list(self.targets())
+        wanted = [replace(target, sku_number=known.to_sku or target.sku_number) for target in planned]
+        said = self._said(known, wanted)
+        said_of_left = (
+            self._said(known, planned) if known.to_sku else pl.zeros(len(said), dtype=pl.UInt8, eager=True)
+        )
         for frame in self._devices.frames():
-            states = pl.DataFrame([column.gather(frame["ordinal"]) for column in said])
-            rows = frame.select("ordinal", "pair", state=states.max_horizontal())
+            rows = frame.select(
+                "ordinal",
+                "pair",
+                state=said.gather(frame["ordinal"]),
+                left=said_of_left.gather(frame["ordinal"]),
+            )
             if self._fates is not None:
                 rows = rows.filter(self._fates.gather(rows["ordinal"]) == Fate.SENT)
-            fates = rows.with_columns(fate=fate(pl.col("state")))
+            fates = rows.with_columns(fate=fate(pl.col("state"), pl.col("left")))
             held = fates.filter(pl.col("fate") != Fate.SENT)
             self._decide(held["ordinal"], held["fate"])
             self._of_pair.subtract(dict(held["pair"].value_counts().iter_rows()))
             self.held.update({HELD[Fate(row[0])]: row[1] for row in held["fate"].value_counts().iter_rows()})
 
-    def _said(self, known: Known, key: str) -> pl.Series:
-        """What is known of each row by one of its identifiers: a State by ordinal, 0 where there is none.
+    def _said(self, known: Known, of: Sequence[Target]) -> pl.Series:
+        """What is known of each row by both its identifiers: a State by ordinal, 0 where there is none.
+
+        `of` are the accounts and SKUs to ask for in the place of the rows' own, in their order.
+        """
+        targets = [(target.account_name, target.sku_number) for target in of]
+        states = pl.DataFrame([self._said_by(known, targets, key) for key in twins.IDS])
+        return states.max_horizontal()
+
+    def _said_by(self, known: Known, targets: Sequence[tuple[str, str]], key: str) -> pl.Series:
+        """What is known of each row by one of its identifiers.
 
         By membership in sets, a set for each state: that takes a tenth of what a join does.
         """
-        targets = [(target.account_name, target.sku_number) for target in self.targets()]
         among_targets = pl.col("rank").cast(pl.Int128) * 2**64 + pl.col(key)
         value = (pl.col(key) if len(targets) < 2 else among_targets).alias("value")
         said = pl.zeros(self.rows_read, dtype=pl.UInt8, eager=True).alias(key)

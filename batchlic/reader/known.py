@@ -28,6 +28,10 @@ class Known(Protocol):
         device's, not null. `state` (UInt8): a State.
         """
 
+    @property
+    def to_sku(self) -> str | None:
+        """The SKU that all devices are to get instead of the one they are planned under, if there is one."""
+
 
 class Fate(IntEnum):
     """What becomes of a sound row."""
@@ -36,22 +40,25 @@ class Fate(IntEnum):
     SKIPPED = 1
     IN_DOUBT = 2
     REJECTED = 3
+    FAILED = 4
 
 
-HELD: dict[Fate, str] = {Fate.SKIPPED: "skipped", Fate.IN_DOUBT: "in_doubt"}
+HELD: dict[Fate, str] = {Fate.SKIPPED: "skipped", Fate.IN_DOUBT: "in_doubt", Fate.FAILED: "failed"}
 """Rows that are planned but in no batch, and the status that they have for it."""
 
 
-def fate(state: pl.Expr) -> pl.Expr:
-    """The Fate (UInt8) of rows that are to be assigned, by the State known of each, 0 where none is.
+def fate(state: pl.Expr, left: pl.Expr) -> pl.Expr:
+    """The Fate (UInt8) of rows by the State known of each under the SKU that it is to get, 0 where none is.
 
     What is in doubt is asked for again by the run that left it so, or by nobody: only that run can do so
-    under the same `X-Request-ID` (promise D).
+    under the same `X-Request-ID` (promise D). `left` is the State under the SKU that it is to leave, 0 where
+    it is to leave none: what has the new licence is not given it again, and has not moved while it is known
+    to hold the old one, too.
     """
-    return (
-        pl.when(state == State.ASSIGNED)
-        .then(pl.lit(Fate.SKIPPED, pl.UInt8))
-        .when(state == State.IN_DOUBT)
-        .then(pl.lit(Fate.IN_DOUBT, pl.UInt8))
-        .otherwise(pl.lit(Fate.SENT, pl.UInt8))
+    cases = (
+        ((state == State.ASSIGNED) & (left == State.ASSIGNED), Fate.FAILED),
+        ((state == State.IN_DOUBT) | (left == State.IN_DOUBT), Fate.IN_DOUBT),
+        (state == State.ASSIGNED, Fate.SKIPPED),
     )
+    decided = [pl.when(holds).then(pl.lit(fate, pl.UInt8)) for holds, fate in cases]
+    return pl.coalesce(*decided, pl.lit(Fate.SENT, pl.UInt8))

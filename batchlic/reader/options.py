@@ -52,11 +52,13 @@ class ReadOptions:
     role, by header or 1-based position, where the aliases do not find it. `sheet` picks a sheet of a
     workbook (default: the first). `accept_imeisv` turns 16-digit IMEISVs into IMEIs; `check_digit=False`
     takes identifiers whose check digit is wrong. `other_skus` are the contract's own, beside the catalogue.
+    `only_sku` is the one SKU that rows may name, where there is one.
     """
 
     action: Action = Action.ASSIGN
     account: str | None = None
     sku: str | None = None
+    only_sku: str | None = None
     id_kind: IdKind = IdKind.AUTO
     columns: Mapping[str, str] = field(default_factory=dict)
     sheet: str | None = None

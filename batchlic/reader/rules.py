@@ -33,6 +33,7 @@ class Reason(StrEnum):
     BAD_ACCOUNT = "bad_account"
     MISSING_SKU = "missing_sku"
     UNKNOWN_SKU = "unknown_sku"
+    OTHER_SKU = "other_sku"
     IRREVOCABLE = "irrevocable"
 
 
@@ -171,7 +172,7 @@ def plainly_sound(options: ReadOptions) -> pl.Expr:
         right_iccid &= iccid_is_right(ICCID)
     present = {Role.IMEI: imei.is_not_null(), Role.ICCID: iccid.is_not_null()}
     required = [present[role] for role in options.id_kind.required]
-    plannable = [sku for sku in options.skus if sku not in _irrevocable(options)]
+    plannable = [sku for sku in _nameable(options) if sku not in _irrevocable(options)]
     sound = (
         ~pl.col(SHORT)
         & (pl.all_horizontal(required) if required else pl.any_horizontal(present.values()))
@@ -316,11 +317,21 @@ def _target_rules(options: ReadOptions) -> tuple[Rule, ...]:
             message=say(f"SKU {{}} is not known; known are {', '.join(skus)}", SKU),
         ),
         Rule(
+            reason=Reason.OTHER_SKU,
+            broken=~SKU.is_in(_nameable(options)),
+            message=say(f"SKU {{}} is not {options.only_sku}, which the job moves devices from", SKU),
+        ),
+        Rule(
             reason=Reason.IRREVOCABLE,
             broken=SKU.is_in(_irrevocable(options)),
             message=say("SKU {} is a Lifetime licence, which can't be taken back", SKU),
         ),
     )
+
+
+def _nameable(options: ReadOptions) -> list[str]:
+    """SKUs that a row may name."""
+    return list(options.skus) if options.only_sku is None else [options.only_sku]
 
 
 def _irrevocable(options: ReadOptions) -> list[str]:

@@ -21,7 +21,7 @@ from batchlic.reader.rules import iccid_digits, imei_digits
 from batchlic.reader.spool import streamed
 from batchlic.reader.streams import opened
 from batchlic.writer.summary import read_summary
-from batchlic.writer.words import IS_WORD, words, words_of_plan
+from batchlic.writer.words import spoken, words, words_of_plan
 
 ROWS: dict[str, PolarsDataType] = {
     **dict.fromkeys(("carrier", "account_name", "sku_number", "imei", "iccid"), pl.String),
@@ -138,7 +138,7 @@ def import_files(ledger: Ledger, files: Sequence[str], options: ReadOptions, *, 
     rehearsals: list[str] = []
     devices = 0
     for table in told.values():
-        of_runs = table.filter(IS_WORD).group_by("carrier", "run_id").agg(pl.col("at").min().dt.epoch("us"))
+        of_runs = spoken(table).group_by("carrier", "run_id").agg(pl.col("at").min().dt.epoch("us"))
         for name, run_id, at in of_runs.sort("at").collect().iter_rows():
             if name == SANDBOX:
                 rehearsals.append(run_id)

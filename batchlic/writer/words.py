@@ -8,18 +8,19 @@ import polars as pl
 from batchlic.carrier.catalogue import Action
 from batchlic.journal import Standing
 from batchlic.journal.ledger import SCOPE, STATES, WORDS, WORDS_AT_ONCE
+from batchlic.journal.steps import Step
 from batchlic.reader.known import State
 from batchlic.reader.rules import iccid_number, imei_number
+from batchlic.writer.moves import STEP_STATUSES
 
 IMPORTED = "imported"
 TOLD = (Standing.ACCEPTED.value, "confirmed", Standing.IN_DOUBT.value, IMPORTED)
 """Statuses that say something: a device that failed is as it was, one not sent as well."""
 
 
-IS_WORD = pl.col("status").is_in(TOLD) & (
+_IS_WORD = pl.col("status").is_in(TOLD) & (
     pl.col("x_request_id").is_not_null() | (pl.col("status") == IMPORTED)
 )
-"""Rows of results.parquet that say something."""
 
 _NUMBERS = (
     imei_number(pl.col("imei")).alias("imei_number"),
@@ -28,7 +29,10 @@ _NUMBERS = (
 
 
 def words_of_results(results: Path) -> Iterator[pl.DataFrame]:
-    """The words in a results.parquet, about devices that this run has sent a request for."""
+    """The words in a results.parquet, about devices that this run has sent a request for.
+
+    A migrated device has two: one about the SKU that it left, one about the SKU that it got.
+    """
     yield from words(pl.scan_parquet(results).with_columns(at="last_attempt_at"))
 
 
@@ -53,10 +57,45 @@ def words(rows: pl.LazyFrame, *, only: pl.Expr | None = None) -> Iterator[pl.Dat
     """
     columns = [*SCOPE, *_NUMBERS, _state().alias("state"), *list(WORDS)[3:]]
     for start in range(0, rows.select(pl.len()).collect().item(), WORDS_AT_ONCE):
-        some = rows.slice(start, WORDS_AT_ONCE).filter(IS_WORD)
+        some = spoken(rows.slice(start, WORDS_AT_ONCE))
         frame = (some if only is None else some.filter(only)).select(columns).collect()
         if frame.height:
             yield frame
+
+
+def spoken(rows: pl.LazyFrame) -> pl.LazyFrame:
+    """The rows, of those of results.parquet, that say something: of a migrated device two, one for each SKU.
+
+    What was undone counts as what undid it: the restoring step is about the SKU of the step before it. A
+    request is named where the row of the migration names it.
+    """
+    if "from_sku" not in rows.collect_schema():
+        return rows.filter(_IS_WORD)
+    unassign, assign, restore = (pl.col(name) for name in STEP_STATUSES.values())
+    is_undone, failed = restore.is_in(TOLD).fill_null(value=False), Standing.FAILED.value
+    given_back = is_undone & (assign == failed).fill_null(value=False)
+    taken_back = is_undone & (unassign == failed).fill_null(value=False)
+    moves = rows.filter(pl.col("from_sku").is_not_null())
+    sides = (
+        (pl.col("from_sku"), Step.UNASSIGN, unassign, given_back, Action.UNASSIGN, Action.ASSIGN),
+        (pl.col("sku_number"), Step.ASSIGN, assign, taken_back, Action.ASSIGN, Action.UNASSIGN),
+    )
+    told = (
+        moves.with_columns(
+            sku.alias("sku_number"),
+            pl.when(undone).then(restore).otherwise(status).alias("status"),
+            pl.when(undone).then(pl.lit(reverse)).otherwise(pl.lit(action)).alias("action"),
+            *(
+                pl.when((pl.col("step") == step.word) & ~undone).then(name).alias(name)
+                for name in ("x_request_id", "request_id")
+            ),
+        )
+        for sku, step, status, undone, action, reverse in sides
+    )
+    is_said = pl.col("status").is_in(TOLD)
+    return pl.concat(
+        [rows.filter(pl.col("from_sku").is_null(), _IS_WORD), *(side.filter(is_said) for side in told)]
+    )
 
 
 def _state() -> pl.Expr:
