@@ -43,11 +43,11 @@ sample: $(INSTALLED) ## make a large inventory: make sample ROWS=1000000 [OUT=fl
 	@$(BIN)/python sample_data/generate.py --rows $(or $(ROWS),1000000) --out $(or $(OUT),fleet-$(or $(ROWS),1000000).csv)
 
 soak: $(INSTALLED) ## simulate as many bad nights as asked: make soak [SCENARIOS=10000] [SEED=0]
-	@SCENARIOS=$(or $(SCENARIOS),10000) SEED=$(or $(SEED),0) $(BIN)/pytest -q tests/simulation/test_promises.py
+	@SCENARIOS=$(or $(SCENARIOS),10000) SEED=$(or $(SEED),0) $(BIN)/pytest -q tests/simulation
 
 replay: $(INSTALLED) ## live through one seed again: make replay SEED=…
 	$(call need,SEED)
-	@SCENARIOS=1 SEED=$(SEED) $(BIN)/pytest tests/simulation/test_promises.py
+	@SCENARIOS=1 SEED=$(SEED) $(BIN)/pytest tests/simulation
 
 bench: bench-plan bench-submit bench-pace bench-journal bench-ledger ## all benchmarks
 

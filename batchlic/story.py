@@ -94,7 +94,8 @@ def _licence_of(event: Event, step: Step, identity: RunIdentity) -> dict[str, ob
     if isinstance(event, Settlement):
         action, is_about_new = step.word, step is Step.ASSIGN
     else:
-        action, is_about_new = event.action, (event.action == Action.ASSIGN) == (step is Step.ASSIGN)
+        undoes_new = step is Step.RESTORE and event.action == Action.UNASSIGN
+        action, is_about_new = event.action, step is Step.ASSIGN or undoes_new
     return {"action": action, **({"sku_number": identity.to_sku} if is_about_new else {})}
 
 

@@ -80,7 +80,8 @@ def test_migrate_takes_two_skus_and_the_others_take_one() -> None:
             job(action="migrate", licence=licence)
     with pytest.raises(UsageError, match="nothing to migrate"):
         job(action="migrate", licence={"from_sku": FLEXIBLE, "to_sku": FLEXIBLE})
-    for licence in ({"from_sku": FLEXIBLE}, {"order": "unassign-first"}, {"restore": True}):
+    strange: list[dict[str, Any]] = [{"from_sku": FLEXIBLE}, {"order": "unassign-first"}, {"restore": True}]
+    for licence in strange:
         with pytest.raises(UsageError, match="assign takes sku"):
             job(licence=licence)
 

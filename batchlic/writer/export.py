@@ -67,13 +67,9 @@ def _rows(folder: RunFolder, what: What) -> pl.LazyFrame:
     rejects = _scan(folder.rejects).with_columns(status=pl.lit("rejected"))
     if what is What.REJECTS:
         return rejects.select(COLUMNS)
-    results = _scan(folder.results).with_columns(
-        reason="error_code",
-        message="error_message",
-        sku_number=pl.coalesce(
-            "from_sku", "sku_number"
-        ),  # so that what a migration left can be given to it again
-    )
+    results = _scan(folder.results).with_columns(reason="error_code", message="error_message")
+    if "from_sku" in results.collect_schema():  # what a migration left can be given to it again
+        results = results.with_columns(sku_number=pl.coalesce("from_sku", "sku_number"))
     if what is not What.ALL:
         return results.filter(pl.col("status") == what.value).select(COLUMNS)
     return pl.concat([results.select(COLUMNS), rejects.select(COLUMNS)], how="vertical_relaxed")

@@ -161,7 +161,8 @@ def test_where_the_second_step_fails_the_first_is_undone_on_request(
     spare: dict[str, int], second: Action, undo: tuple[Action, str]
 ) -> None:
     for restorable, expected in (({FLEXIBLE, NEW}, [(*undo, 2)]), (set[str](), [])):
-        journal, undone = journal_of([]), []
+        journal = journal_of([])
+        undone: list[object] = []
 
         def says(part: Batch, offset: int, undone: list[object] = undone) -> Outcome:
             if part.batch_id == Step.RESTORE.number(1, 1):
@@ -218,6 +219,7 @@ def test_however_often_it_is_stopped_each_device_takes_its_steps_in_order_and_no
 
     journal = journal_of([])
     plan = [batch(SIZE, batch_id=number) for number in range(1, batches + 1)]
+    ends = Ends()
     for deliveries in [*data.draw(st.lists(st.integers(0, 6), max_size=4)), None]:
         ends = Ends()
         moving = migration(

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import sqlalchemy as sa
@@ -48,13 +49,18 @@ def plan_of(path: Path, sizes: Sequence[int]) -> Path:
     return path
 
 
-def journal_of(attempts: Iterable[Told], sizes: Sequence[int] = (10,)) -> Journal:
+def journal_of(
+    attempts: Iterable[Told],
+    sizes: Sequence[int] = (10,),
+    **changes: Any,  # noqa: ANN401 - any field of an identity
+) -> Journal:
     """A journal in memory that tells these attempts, one a second, each answered after 250 ms."""
     engine = sa.create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
-    lay_out(engine, identity(planned=sum(sizes), batches=len(sizes)), created_at=CREATED_AT)
+    whose = identity(planned=sum(sizes), batches=len(sizes), **changes)
+    lay_out(engine, whose, created_at=CREATED_AT)
     with engine.begin() as connection:
         for seq, told in enumerate(attempts, start=1):
-            size = sizes[told.batch_id - 1]
+            size = sizes[(told.batch_id - 1) % len(sizes)]
             intent = {
                 "seq": seq,
                 "batch_id": told.batch_id,

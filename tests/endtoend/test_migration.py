@@ -1,0 +1,90 @@
+"""A migration as a scheduler runs it: killed half-way, several times, and ended as the books say."""
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections import Counter
+from contextlib import contextmanager
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import polars as pl
+
+from batchlic.sandbox.config import SandboxConfig
+from batchlic.sandbox.embedded import embedded
+from tests.endtoend.program import (
+    ACCOUNT,
+    FLEXIBLE,
+    attempts,
+    batchlic,
+    begin,
+    books,
+    end,
+    fleet,
+    imei,
+    keys,
+    totals,
+    until,
+)
+
+NEW = "TS-BUNDLE-KTO-SIMSEC-MRC"
+DEVICES = 10_000
+KILLS = int(os.environ.get("KILLS", "4"))
+MIGRATE = ("migrate", "fleet.csv", "--account", ACCOUNT, "--from-sku", FLEXIBLE, "--to-sku", NEW)
+
+
+@contextmanager
+def onboarded(path: Path) -> Iterator[str]:
+    """The URL of a carrier at which a fleet has its old licences, and which takes its time from then on."""
+    fleet(path / "fleet.csv", DEVICES)
+    with embedded(SandboxConfig(latency_s=0.05)) as url:
+        given = ("assign", "fleet.csv", "--account", ACCOUNT, "--sku", FLEXIBLE, "--run-dir", "runs/given")
+        assert batchlic(*given, settings=keys(url), cwd=path).code == 0
+        yield url
+
+
+def asked(url: str) -> int:
+    return sum(dict[str, int](totals(url)["requests"]).values())
+
+
+def has_moved_on(url: str, process: subprocess.Popen[str], before: int) -> bool:
+    return asked(url) > before or process.poll() is not None
+
+
+def test_a_migration_killed_again_and_again_ends_with_every_device_on_the_new_sku_exactly_once(
+    tmp_path: Path,
+) -> None:
+    dice = random.Random(KILLS)
+    with onboarded(tmp_path) as url:
+        settings = keys(url)
+        command = (*MIGRATE, "--run-dir", "runs/move", "--max-concurrency", "4")
+        half_way = asked(url) + DEVICES // 100
+        processes = [begin(*command, settings=settings, cwd=tmp_path)]
+        until(lambda: asked(url) >= half_way or processes[0].poll() is not None)
+        for _ in range(KILLS):
+            processes[-1].kill()
+            assert end(processes[-1]).code == -signal.SIGKILL
+            processes.append(begin("resume", "runs/move", settings=settings, cwd=tmp_path))
+            until(partial(has_moved_on, url, processes[-1], asked(url)))
+            time.sleep(dice.uniform(0, 0.1))
+        ended, licences = end(processes[-1]), {device: one["licences"] for device, one in books(url).items()}
+        again = batchlic("resume", "runs/move", settings=settings, cwd=tmp_path)
+        verified = batchlic("audit", "runs/move", "--verify", cwd=tmp_path)
+    folder = tmp_path / "runs" / "move"
+    results = pl.read_parquet(folder / "results.parquet")
+    assert (ended.code, again.code, verified.code) == (0, 0, 0), (ended.err, again.err, verified.err)
+    assert results["status"].value_counts().rows() == [("accepted", DEVICES)]
+    lost = Counter(
+        (attempt.batch_id - 1) % 100 + 1 for attempt in attempts(folder) if attempt.outcome is None
+    )
+    assert 0 < lost.total() <= 4 * KILLS
+    assert set(licences) == {imei(number) for number in range(DEVICES)}
+    for device, batch_id in results.select("imei", "batch_id").iter_rows():
+        if lost[batch_id]:
+            assert licences[device].keys() == {NEW}
+            assert 1 <= licences[device][NEW] <= 1 + lost[batch_id]
+        else:
+            assert licences[device] == {NEW: 1}

@@ -1,0 +1,251 @@
+"""Migrations against a sandbox over TCP: order, licences, doubt, the ledger, going back, what is told."""
+
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from batchlic.doubt import settle
+from batchlic.errors import ExitCode, RefusedToStart, UsageError
+from batchlic.job import Job
+from batchlic.journal import Verdict
+from batchlic.journal.ledger import Ledger
+from batchlic.rollback import By, rollback
+from batchlic.run import new_run_id, resume, status
+from batchlic.runfolder import RunFolder
+from batchlic.sandbox.config import Poison
+from batchlic.story import story
+from batchlic.verify import verify
+from batchlic.writer.export import Format, What, export
+from batchlic.writer.ledgerfiles import counts
+from tests.recovery.builders import (
+    ACCOUNT,
+    BATCH_SIZE,
+    DEVICES,
+    FLEXIBLE,
+    LIFETIME,
+    LOSES_ANSWERS,
+    Carrier,
+    carrier,
+    fleet,
+    imei,
+    job,
+    run,
+)
+
+NEW = "TS-BUNDLE-KTO-SIMSEC-MRC"
+
+
+def moving(inventory: Path, to_sku: str = NEW, **licence: Any) -> Job:  # noqa: ANN401 - any key of the table
+    skus = {"from_sku": FLEXIBLE, "to_sku": to_sku, "consent_lifetime": to_sku == LIFETIME}
+    return job(inventory, action="migrate", licence={"account": ACCOUNT, **skus, **licence})
+
+
+def onboarded(folder: Path, at: Carrier) -> Path:
+    """The inventory of a fleet that has the old licence."""
+    inventory = fleet(folder / "fleet.csv")
+    assert run(folder / "onboarding", at, job(inventory)).exit_code == ExitCode.OK
+    return inventory
+
+
+def held(at: Carrier) -> Counter[tuple[tuple[str, int], ...]]:
+    """How many devices hold what."""
+    return Counter(tuple(sorted(licences.items())) for licences in at.licences().values())
+
+
+def actions(folder: Path) -> list[str]:
+    return pl.read_parquet(folder / "audit.parquet").sort("seq")["action"].to_list()
+
+
+def known(folder: Path) -> dict[str, tuple[int, int, int]]:
+    """By SKU, how many devices the ledger holds for assigned, unassigned and in doubt."""
+    with closing(Ledger(folder / "ledger.db")) as ledger:
+        return {
+            found.sku_number: (found.assigned, found.unassigned, found.in_doubt) for found in counts(ledger)
+        }
+
+
+@pytest.mark.parametrize(("order", "first"), [("auto", "assign"), ("unassign-first", "unassign")])
+def test_every_device_is_on_the_new_sku_exactly_once(tmp_path: Path, order: str, first: str) -> None:
+    with carrier() as at:
+        told = run(tmp_path / "move", at, moving(onboarded(tmp_path, at), order=order))
+        assert held(at) == {((NEW, 1),): DEVICES}
+    assert (told.exit_code, told.action, told.statuses) == (0, "migrate", {"accepted": DEVICES})
+    assert actions(tmp_path / "move")[0] == first
+    assert verify(RunFolder(tmp_path / "move")).findings == []
+
+
+def test_where_a_device_may_have_one_sku_only_nothing_is_lost_and_unassign_first_moves_it(
+    tmp_path: Path,
+) -> None:
+    with carrier(exclusive=True) as at:
+        inventory = onboarded(tmp_path, at)
+        told = run(tmp_path / "move", at, moving(inventory))
+        assert "accepted" not in told.statuses
+        assert held(at) == {((FLEXIBLE, 1),): DEVICES}
+        assert run(tmp_path / "again", at, moving(inventory, order="unassign-first")).exit_code == 0
+        assert held(at) == {((NEW, 1),): DEVICES}
+
+
+def test_too_few_licences_are_exit_4_and_nothing_is_sent(tmp_path: Path) -> None:
+    with carrier(licences={FLEXIBLE: 1000, NEW: DEVICES - 1}) as at:
+        inventory = onboarded(tmp_path, at)
+        before = at.requests()
+        told = run(tmp_path / "move", at, moving(inventory))
+        assert told.exit_code == ExitCode.REFUSED
+        assert f"has {DEVICES - 1} of {NEW} left, for {DEVICES} devices" in (told.stopped_because or "")
+        assert (at.requests(), told.statuses) == (before, {"pending": DEVICES})
+
+
+def test_with_too_few_licences_the_rest_goes_unassign_first_and_is_restored_on_request(
+    tmp_path: Path,
+) -> None:
+    with carrier(licences={FLEXIBLE: 1000, NEW: DEVICES // 2}) as at:
+        told = run(tmp_path / "move", at, moving(onboarded(tmp_path, at), restore=True))
+        assert (told.exit_code, told.statuses) == (3, {"accepted": DEVICES // 2, "failed": DEVICES // 2})
+        assert held(at) == {((NEW, 1),): DEVICES // 2, ((FLEXIBLE, 1),): DEVICES // 2}
+    rows = pl.read_parquet(tmp_path / "move" / "results.parquet").filter(status="failed")
+    assert rows["error_message"].str.starts_with("has its old licence back: ").all()
+    assert known(tmp_path) == {FLEXIBLE: (50, 50, 0), NEW: (50, 0, 0)}
+
+
+def test_without_it_who_ends_with_no_licence_is_said(tmp_path: Path) -> None:
+    with carrier(licences={FLEXIBLE: 1000, NEW: 95}) as at:
+        told = run(tmp_path / "move", at, moving(onboarded(tmp_path, at), order="unassign-first"))
+        assert told.statuses == {"accepted": 95, "failed": 5}
+        without = {device for device, licences in at.licences().items() if not licences}
+    rows = pl.read_parquet(tmp_path / "move" / "results.parquet").filter(status="failed")
+    assert set(rows["imei"]) == without
+    assert rows["error_message"].str.starts_with("holds no licence: ").all()
+
+
+def test_e_a_licence_for_life_needs_consent_and_is_never_left(tmp_path: Path) -> None:
+    with carrier() as at:
+        inventory = onboarded(tmp_path, at)
+        before = at.requests()
+        with pytest.raises(RefusedToStart, match="Lifetime"):
+            run(tmp_path / "move", at, moving(inventory, LIFETIME, consent_lifetime=False))
+        leaving = moving(inventory, NEW, from_sku=LIFETIME)
+        told = run(tmp_path / "leave", at, leaving)
+        assert (told.exit_code, told.rejected, told.planned) == (3, {"irrevocable": DEVICES}, 0)
+        assert at.requests() == before
+        assert run(tmp_path / "stay", at, moving(inventory, LIFETIME)).exit_code == ExitCode.OK
+        assert held(at) == {((LIFETIME, 1),): DEVICES}
+
+
+def test_a_row_that_names_another_sku_is_not_moved(tmp_path: Path) -> None:
+    with carrier() as at:
+        rows = [f"{imei(0)},{FLEXIBLE}", f"{imei(1)},", f"{imei(2)},{NEW}", f"{imei(3)},{LIFETIME}"]
+        (tmp_path / "fleet.csv").write_text("\n".join(["IMEI,SKU", *rows, ""]))
+        told = run(tmp_path / "move", at, moving(tmp_path / "fleet.csv"))
+        assert (told.planned, told.rejected) == (2, {"other_sku": 2})
+
+
+def test_what_has_moved_is_skipped_and_what_is_new_is_moved(tmp_path: Path) -> None:
+    with carrier() as at:
+        inventory = onboarded(tmp_path, at)
+        half = fleet(tmp_path / "half.csv", DEVICES // 2)
+        assert run(tmp_path / "half", at, moving(half)).statuses == {"accepted": DEVICES // 2}
+        told = run(tmp_path / "all", at, moving(inventory))
+        assert told.statuses == {"accepted": DEVICES // 2, "skipped": DEVICES // 2}
+        assert held(at) == {((NEW, 1),): DEVICES}
+        assert known(tmp_path) == {FLEXIBLE: (0, DEVICES, 0), NEW: (DEVICES, 0, 0)}
+        assert run(tmp_path / "again", at, job(inventory)).statuses == {"accepted": DEVICES}
+
+
+def test_what_holds_both_by_the_ledger_is_not_given_the_new_one_twice(tmp_path: Path) -> None:
+    with carrier() as at:
+        inventory = onboarded(tmp_path, at)
+        run(tmp_path / "both", at, job(inventory, NEW))
+        before = at.requests()
+        told = run(tmp_path / "move", at, moving(inventory))
+        assert (told.exit_code, told.statuses, at.requests()) == (3, {"failed": DEVICES}, before)
+    rows = pl.read_parquet(tmp_path / "move" / "results.parquet")
+    assert rows["error_message"].str.starts_with("holds both licences").all()
+
+
+def test_d_doubt_of_a_step_is_settled_and_the_migration_goes_on(tmp_path: Path) -> None:
+    with carrier(faults=LOSES_ANSWERS) as at:
+        inventory = fleet(tmp_path / "fleet.csv")
+        folder = RunFolder(tmp_path / "move")
+        told = run(folder.path, at, moving(inventory, LIFETIME))
+        doubts = status(folder).doubts
+        assert sum(len(doubt.devices) for doubt in doubts) == told.statuses["in_doubt"] > 0
+        assert {doubt.sku_number for doubt in doubts} == {LIFETIME}
+        with pytest.raises(RefusedToStart, match="Lifetime"):
+            settle(folder, Verdict.RESEND, reason="again")
+        some = settle(folder, Verdict.ACCEPTED, reason="the portal says so", batches=[doubts[0].batch_id])
+        assert some.statuses["pending"] == BATCH_SIZE
+        settle(folder, Verdict.ACCEPTED, reason="the portal says so")
+        done = resume(folder, at.target)
+        assert done.statuses == {"accepted": DEVICES}
+        assert held(at) == {((LIFETIME, 1),): DEVICES}
+        assert verify(folder).findings == []
+
+
+def test_a_migration_goes_back_by_device(tmp_path: Path) -> None:
+    with carrier() as at:
+        folder = RunFolder(tmp_path / "move")
+        run(folder.path, at, moving(onboarded(tmp_path, at)))
+        with pytest.raises(UsageError, match="--by device"):
+            rollback(folder, By.REQUEST, at.target, run_id=new_run_id())
+        told = rollback(folder, By.DEVICE, at.target, run_id=new_run_id())
+        assert (told.action, told.statuses) == ("migrate", {"accepted": DEVICES})
+        assert held(at) == {((FLEXIBLE, 1),): DEVICES}
+
+
+def test_a_licence_for_life_does_not_go_back(tmp_path: Path) -> None:
+    with carrier() as at:
+        run(tmp_path / "move", at, moving(onboarded(tmp_path, at), LIFETIME))
+        with pytest.raises(RefusedToStart, match="can't be taken back"):
+            rollback(RunFolder(tmp_path / "move"), By.DEVICE, at.target, run_id=new_run_id())
+
+
+def test_the_story_of_a_device_tells_both_requests_and_their_skus(tmp_path: Path) -> None:
+    with carrier() as at:
+        run(tmp_path / "move", at, moving(onboarded(tmp_path, at)))
+    chapters = [chapter for chapter in story(imei(1), tmp_path) if chapter.run_dir.endswith("move")]
+    assert [(chapter.event, chapter.action, chapter.sku_number) for chapter in chapters] == [
+        ("planned", "migrate", FLEXIBLE),
+        ("sent", "assign", NEW),
+        ("answered", "assign", NEW),
+        ("sent", "unassign", FLEXIBLE),
+        ("taken_back", "unassign", FLEXIBLE),
+    ]
+
+
+def test_an_export_of_what_failed_can_be_migrated_again(tmp_path: Path) -> None:
+    bad = {imei(7), imei(42)}
+    with carrier(poison=tuple(Poison(identifier=device) for device in bad)) as at:
+        inventory = fleet(tmp_path / "fleet.csv")
+        told = run(tmp_path / "move", at, moving(inventory))
+        assert told.statuses == {"accepted": DEVICES - 2, "failed": 2}
+        export(tmp_path / "move", What.FAILED, Format.CSV, tmp_path / "again.csv")
+        again = run(tmp_path / "again", at, moving(tmp_path / "again.csv"))
+        assert (again.planned, again.rejected) == (2, {})
+
+
+def test_two_runs_do_not_move_and_license_the_same_devices_at_once(tmp_path: Path) -> None:
+    with carrier() as at:
+        inventory = fleet(tmp_path / "fleet.csv")
+        interrupted(tmp_path / "move", at, moving(inventory))
+        with RunFolder(tmp_path / "move").locked(), pytest.raises(RefusedToStart, match="is at work on 100"):
+            run(tmp_path / "rival", at, job(inventory, NEW))
+        run(tmp_path / "later", at, job(inventory, NEW))
+        with pytest.raises(RefusedToStart, match="the later run"):
+            resume(RunFolder(tmp_path / "move"), at.target)
+
+
+def interrupted(folder: Path, at: Carrier, given: Job) -> None:
+    """Leave what a run leaves that was killed before its first request."""
+
+    def die(*_: object) -> None:
+        raise SystemExit
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("batchlic.run._submit_and_write", die)
+        with pytest.raises(SystemExit):
+            run(folder, at, given)

@@ -1,0 +1,96 @@
+"""Migrations after hundreds of bad nights in virtual time: each device holds what its results say.
+
+A failing seed is printed; `make replay SEED=n` lives through it again.
+"""
+
+import os
+from functools import cache
+
+import pytest
+
+from batchlic.carrier.answers import Outcome
+from batchlic.journal import Standing
+from batchlic.journal.steps import Step
+from tests.simulation.migrating import LIFETIME, OLD, Fate, Story, draw, live
+
+SEEDS = int(os.environ.get("SCENARIOS", "100"))
+FIRST = int(os.environ.get("SEED", "0"))
+DOUBTFUL = {None, Outcome.AMBIGUOUS}
+
+every_seed = pytest.mark.parametrize("seed", range(FIRST, FIRST + SEEDS))
+
+
+@cache
+def story_of(seed: int) -> Story:
+    return live(draw(seed))
+
+
+def held(fate: Fate, new: str) -> set[str]:
+    """The SKUs that a device without any doubt must hold, by what the journal says of its steps."""
+    skus = {OLD}
+    if fate.standings.get(Step.UNASSIGN) is Standing.ACCEPTED:
+        skus -= {OLD}
+    if fate.standings.get(Step.ASSIGN) is Standing.ACCEPTED:
+        skus |= {new}
+    if fate.standings.get(Step.RESTORE) is Standing.ACCEPTED:
+        skus = {OLD}
+    return skus
+
+
+def is_in_doubt(fate: Fate) -> bool:
+    return Standing.IN_DOUBT in fate.standings.values()
+
+
+@every_seed
+def test_a_no_step_is_left_undone(seed: int) -> None:
+    story = story_of(seed)
+    for device, fate in story.fates.items():
+        assert Standing.PENDING not in fate.standings.values(), device
+        first = min(fate.standings, key=lambda step: fate.attempts[step][0].seq)
+        second = Step.UNASSIGN if first is Step.ASSIGN else Step.ASSIGN
+        goes_on = fate.standings[first] is Standing.ACCEPTED
+        assert (second in fate.standings) == goes_on, device
+        is_undone = fate.standings.get(second) is Standing.FAILED
+        sku = OLD if first is Step.UNASSIGN else story.scenario.to_sku
+        assert (Step.RESTORE in fate.standings) == (is_undone and sku in story.scenario.restorable), device
+
+
+@every_seed
+def test_d_a_device_holds_what_its_steps_say_and_of_that_one_licence(seed: int) -> None:
+    story = story_of(seed)
+    for device, fate in story.fates.items():
+        if is_in_doubt(fate):
+            continue
+        assert set(fate.licences) == held(fate, story.scenario.to_sku), device
+        lost = sum(a.outcome in DOUBTFUL for attempts in fate.attempts.values() for a in attempts)
+        assert all(1 <= count <= 1 + lost for count in fate.licences.values()), device
+
+
+@every_seed
+def test_d_a_licence_for_life_is_never_given_twice(seed: int) -> None:
+    for device, fate in story_of(seed).fates.items():
+        assert fate.licences.get(LIFETIME, 0) <= 1, device
+
+
+@every_seed
+def test_d_only_a_lost_answer_leaves_a_step_in_doubt(seed: int) -> None:
+    for device, fate in story_of(seed).fates.items():
+        for step, standing in fate.standings.items():
+            if standing is Standing.IN_DOUBT:
+                assert any(a.outcome in DOUBTFUL for a in fate.attempts[step]), (device, step)
+
+
+@every_seed
+def test_c_a_settled_step_is_never_sent_again(seed: int) -> None:
+    for device, fate in story_of(seed).fates.items():
+        for attempts in fate.attempts.values():
+            assert not any(a.outcome == Outcome.ACCEPTED or a.final for a in attempts[:-1]), device
+
+
+@every_seed
+def test_a_device_without_doubt_is_never_left_without_a_licence_where_it_can_be_restored(seed: int) -> None:
+    story = story_of(seed)
+    if OLD in story.scenario.restorable:
+        for device, fate in story.fates.items():
+            is_in_vain = fate.standings.get(Step.RESTORE) is Standing.FAILED
+            assert fate.licences or is_in_doubt(fate) or is_in_vain, device

@@ -1,0 +1,127 @@
+"""The row of a migrated device: what its steps together made of it."""
+
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from batchlic.journal import Standing
+from batchlic.journal.steps import Step
+from batchlic.writer.results import write_results
+from batchlic.writer.summary import count_statuses
+from tests.writer.builders import Told, journal_of, plan_of
+
+OLD, NEW = "SIMSec-IoT", "TS-BUNDLE-KTO-SIMSEC-MRC"
+ANSWERS: dict[str | None, list[tuple[str | None, bool]]] = {
+    None: [],
+    "pending": [("throttled", False)],
+    "in_doubt": [(None, False)],
+    "accepted": [("accepted", False)],
+    "failed": [("refused", True)],
+}
+"""Answers after which a step stands so."""
+
+NAMES = ("unassign", "assign", "restore")
+GOOD_MOVE = {"unassign": "accepted", "assign": "accepted"}
+
+
+def rows_of(
+    folder: Path, steps: list[dict[str, str]], *, restorable: tuple[str, ...] = (), batches: int = 1
+) -> pl.DataFrame:
+    """Devices of the last batch of a migration, by how their steps stand; requests in the order given."""
+    attempts = [
+        Told(
+            Step[name.upper()].number(batches, batches),
+            [offset],
+            outcome,
+            final=final,
+            error_code="BAD" if outcome == "refused" else None,
+        )
+        for offset, of_device in enumerate(steps)
+        for name, standing in of_device.items()
+        for outcome, final in ANSWERS[standing]
+    ]
+    sizes = [1] * (batches - 1) + [len(steps)]
+    journal = journal_of(attempts, sizes, to_sku=NEW, restorable=list(restorable))
+    path = folder / "results.parquet"
+    write_results(path, plan=plan_of(folder / "plan.parquet", sizes), journal=journal)
+    assert sum(count_statuses(path).values()) == sum(sizes)
+    return pl.read_parquet(path).filter(batch_id=batches)
+
+
+def row_of(folder: Path, steps: dict[str, str], restorable: tuple[str, ...] = ()) -> dict[str, Any]:
+    return rows_of(folder, [steps], restorable=restorable).row(0, named=True)
+
+
+def test_a_device_that_has_moved_is_told_with_the_request_that_gave_the_new_licence(
+    tmp_path: Path,
+) -> None:
+    for order in (("unassign", "assign"), ("assign", "unassign")):
+        row = row_of(tmp_path, dict.fromkeys(order, "accepted"))
+        assert (row["action"], row["from_sku"], row["sku_number"]) == ("migrate", OLD, NEW)
+        assert (row["status"], row["step"], row["attempts"]) == ("accepted", "assign", 2)
+        assert (row["unassign_status"], row["assign_status"]) == ("accepted", "accepted")
+        assert row["restore_status"] is None
+        assert row["error_message"] is None
+        assert row["x_request_id"] == f"1-{order.index('assign') + 1:03}"
+        assert row["first_attempt_at"] < row["last_attempt_at"]
+
+
+STRANDED = {"unassign": "accepted", "assign": "failed"}
+DOUBLED = {"assign": "accepted", "unassign": "failed"}
+
+
+@pytest.mark.parametrize(
+    ("steps", "restorable", "told"),
+    [
+        ({}, (), ("pending", None, None)),
+        ({"unassign": "pending"}, (), ("pending", "unassign", None)),
+        ({"unassign": "accepted"}, (), ("pending", "unassign", None)),
+        ({"assign": "accepted", "unassign": "pending"}, (), ("pending", "unassign", None)),
+        ({"assign": "in_doubt"}, (), ("in_doubt", "assign", None)),
+        ({"assign": "accepted", "unassign": "in_doubt"}, (), ("in_doubt", "unassign", None)),
+        ({"assign": "failed"}, (), ("failed", "assign", "has its old licence still: BAD")),
+        ({"unassign": "failed"}, (), ("failed", "unassign", "has its old licence still: BAD")),
+        (STRANDED, (), ("failed", "assign", "holds no licence: BAD")),
+        (DOUBLED, (), ("failed", "unassign", "holds both licences: BAD")),
+        (STRANDED, (OLD,), ("pending", "assign", "holds no licence: BAD")),
+        (DOUBLED, (OLD,), ("failed", "unassign", "holds both licences: BAD")),
+        (DOUBLED, (OLD, NEW), ("pending", "unassign", "holds both licences: BAD")),
+        ({**STRANDED, "restore": "accepted"}, (OLD,), ("failed", "assign", "has its old licence back: BAD")),
+        (
+            {**STRANDED, "restore": "failed"},
+            (OLD,),
+            ("failed", "assign", "holds no licence, and could not be given the old one back: BAD"),
+        ),
+        ({**STRANDED, "restore": "in_doubt"}, (OLD,), ("in_doubt", "restore", None)),
+        (
+            {**DOUBLED, "restore": "accepted"},
+            (OLD, NEW),
+            ("failed", "unassign", "has only its old licence again: BAD"),
+        ),
+    ],
+)
+def test_what_a_device_holds_is_said(
+    tmp_path: Path, steps: dict[str, str], restorable: tuple[str, ...], told: tuple[str | None, ...]
+) -> None:
+    row = row_of(tmp_path, steps, restorable)
+    assert (row["status"], row["step"], row["error_message"]) == told
+    assert [row[f"{name}_status"] for name in NAMES] == [steps.get(name) for name in NAMES]
+
+
+def test_a_every_device_has_one_row_whatever_its_steps_are(tmp_path: Path) -> None:
+    steps = [
+        {name: standing for name, standing in zip(NAMES, standings, strict=True) if standing}
+        for standings in product(ANSWERS, repeat=3)
+    ]
+    rows = rows_of(tmp_path, steps, restorable=(OLD, NEW), batches=3)
+    assert rows["row"].to_list() == list(range(3, 3 + len(steps)))
+    assert set(rows["status"]) <= {standing.value for standing in Standing}
+    in_doubt = ["in_doubt" in of_device.values() for of_device in steps]
+    assert (rows["status"] == "in_doubt").to_list() == in_doubt
+    has_moved = [of_device | GOOD_MOVE == of_device for of_device in steps]
+    assert (rows["status"] == "accepted").to_list() == [
+        moved and not doubt for moved, doubt in zip(has_moved, in_doubt, strict=True)
+    ]
