@@ -31,7 +31,8 @@ class Batch:
     `offsets` are the places of its devices within the whole batch, ascending; `whole` says whether these are
     all. A part stands for what is left when a refused batch is split. `undoes` is the `X-Request-ID` of a
     transaction that is to be undone as a whole, by its id and without a body; it can't be split. `action` is
-    what to do with them, where that is not what the whole run does.
+    what to do with them, where that is not what the whole run does. `is_repeatable` says whether it may be
+    sent again as it is where its answer was lost, if its SKU allows that.
     """
 
     batch_id: int
@@ -42,6 +43,7 @@ class Batch:
     whole: bool = True
     undoes: str | None = None
     action: Action | None = None
+    is_repeatable: bool = True
 
     @property
     def part(self) -> str:

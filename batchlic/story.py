@@ -95,7 +95,7 @@ def _licence_of(event: Event, step: Step, identity: RunIdentity) -> dict[str, ob
         action, is_about_new = step.word, step is Step.ASSIGN
     else:
         undoes_new = step is Step.RESTORE and event.action == Action.UNASSIGN
-        action, is_about_new = event.action, step is Step.ASSIGN or undoes_new
+        action, is_about_new = event.action, step in {Step.ASSIGN, Step.CLEAR} or undoes_new
     return {"action": action, **({"sku_number": identity.to_sku} if is_about_new else {})}
 
 

@@ -7,11 +7,16 @@ from enum import IntEnum
 
 
 class Step(IntEnum):
-    """What a migration does with a batch: the old licence goes, the new one comes, or the first is undone."""
+    """What a migration does with a batch."""
 
     UNASSIGN = 0
+    """The old licence goes."""
     ASSIGN = 1
+    """The new one comes."""
     RESTORE = 2
+    """The first of these is undone, because the second one failed."""
+    CLEAR = 3
+    """A new licence that an assign in doubt may have given goes, before the assign is sent again."""
 
     @property
     def word(self) -> str:

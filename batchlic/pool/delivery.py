@@ -168,7 +168,7 @@ class Pool:
         async def attempt() -> Answer:
             return await self._attempt(batch, submission, digest, next(numbers))
 
-        return await self._policy.run(attempt, batch.sku_number)
+        return await self._policy.run(attempt, batch.sku_number if batch.is_repeatable else None)
 
     async def _attempt(self, batch: Batch, submission: Submission, digest: str, number: int) -> Answer:
         turn = await self._pace.wait_turn()

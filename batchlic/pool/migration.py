@@ -3,6 +3,9 @@
 Which comes first is chosen batch by batch: as long as the account has licences of the new SKU to spare,
 devices get the new one before they lose the old one, so that none is ever without; otherwise the old one goes
 first. A batch goes on in the order in which it began.
+
+An assign whose answer was lost is not simply sent again: what it may have given is taken back first, so that
+a device ends with one new licence and not with two.
 """
 
 import math
@@ -17,6 +20,9 @@ from batchlic.chunker import Batch
 from batchlic.journal import Event, Journal, Standing
 from batchlic.journal.steps import Step
 from batchlic.pool.remaining import BATCHES_PER_LOOK, Delivery, rest_of, standings_of
+
+MAX_CLEARINGS = 4
+"""How often in a row an assign whose answer was lost is cleared and sent again."""
 
 _Known: TypeAlias = Mapping[int, list[Event]]
 
@@ -49,21 +55,28 @@ class Migration:
 
     def _course(self, batch: Batch, known: _Known) -> Iterator[Delivery]:
         unassign = self._step(batch, Step.UNASSIGN, Action.UNASSIGN, batch.sku_number)
-        assign = self._step(batch, Step.ASSIGN, Action.ASSIGN, self.to_sku)
+        assign = self._step(batch, Step.ASSIGN, Action.ASSIGN, self.to_sku, is_repeatable=False)
         first, second = (
             (assign, unassign) if self._assigns_first(assign, unassign, known) else (unassign, assign)
         )
-        begun = yield from self._through(first, first.offsets, known)
-        ended = yield from self._through(second, _that_are(Standing.ACCEPTED, begun), known)
+        begun = yield from self._taken(first, first.offsets, known)
+        ended = yield from self._taken(second, _that_are(Standing.ACCEPTED, begun), known)
         if first.sku_number in self.restorable:
             undo = self._step(batch, Step.RESTORE, _opposite(first), first.sku_number)
-            yield from self._through(undo, _that_are(Standing.FAILED, ended), known)
+            yield from self._taken(undo, _that_are(Standing.FAILED, ended), known)
         failed = _that_are(Standing.FAILED, begun) + _that_are(Standing.FAILED, ended)
         self.on_end(len(_that_are(Standing.ACCEPTED, ended)), len(failed))
 
-    def _step(self, batch: Batch, step: Step, action: Action, sku: str) -> Batch:
-        number = step.number(batch.batch_id, self.batches)
-        return replace(batch, batch_id=number, action=action, sku_number=sku)
+    def _step(
+        self, batch: Batch, step: Step, action: Action, sku: str, *, is_repeatable: bool = True
+    ) -> Batch:
+        return replace(
+            batch,
+            batch_id=step.number(batch.batch_id, self.batches),
+            action=action,
+            sku_number=sku,
+            is_repeatable=is_repeatable,
+        )
 
     def _assigns_first(self, assign: Batch, unassign: Batch, known: _Known) -> bool:
         begun = [*known.get(assign.batch_id, [])[:1], *known.get(unassign.batch_id, [])[:1]]
@@ -76,7 +89,7 @@ class Migration:
             self.spare[account] -= size
         return True
 
-    def _through(
+    def _taken(
         self, step: Batch, offsets: Sequence[int], known: _Known
     ) -> Generator[Delivery, None, dict[int, Standing]]:
         """Deliver what is left of a step for some of its devices; returns where each of them stands then."""
@@ -84,10 +97,35 @@ class Migration:
             return {}
         part = step if len(offsets) == len(step.offsets) else step.take(offsets)
         events = known.get(step.batch_id, [])
-        if left := list(rest_of(part, events, self.resendable)):
+        resendable = self.resendable if step.is_repeatable else ()
+        if left := list(rest_of(part, events, resendable)):
             yield from left
-            events = list(self.journal.history(batches=range(step.batch_id, step.batch_id + 1)))
+            events = self._events(step)
+        for _ in range(MAX_CLEARINGS):
+            if step.is_repeatable or not (doubtful := list(rest_of(part, events, self.resendable))):
+                break
+            for delivery in doubtful:
+                if (yield from self._cleared(delivery.batch, since=events[-1].seq)):
+                    yield delivery
+            events = self._events(step)
         return standings_of(part, events)
+
+    def _cleared(self, assign: Batch, *, since: int) -> Generator[Delivery, None, bool]:
+        """Take back what an assign in doubt may have given, since the last time it was sent.
+
+        Returns whether its devices are known to have nothing of it: what they have not can't be taken, so a
+        refusal says that, too.
+        """
+        number = assign.batch_id + (Step.CLEAR - Step.ASSIGN) * self.batches
+        clear = replace(assign, batch_id=number, action=Action.UNASSIGN, is_repeatable=True)
+        yield from rest_of(clear, self._events(clear, since=since), self.resendable)
+        standings = standings_of(clear, self._events(clear, since=since))
+        return all(found in {Standing.ACCEPTED, Standing.FAILED} for found in standings.values())
+
+    def _events(self, step: Batch, *, since: int = 0) -> list[Event]:
+        """What was sent and decided of a step, after the event of that number."""
+        history = self.journal.history(batches=range(step.batch_id, step.batch_id + 1))
+        return [event for event in history if event.seq > since]
 
     def _known(self, ids: range) -> _Known:
         """What earlier sittings did, by the number of the step."""

@@ -41,8 +41,10 @@ class RetryPolicy:
     give_up_after: float = 30 * 60.0
     max_resends: int = 4
 
-    async def run(self, attempt: Callable[[], Awaitable[Answer]], sku_number: str) -> Answer:
+    async def run(self, attempt: Callable[[], Awaitable[Answer]], sku_number: str | None) -> Answer:
         """Attempt until an answer settles the matter; return the last one.
+
+        `sku_number` is that of the devices, None where whoever asks sees to lost answers itself.
 
         The first answer is handed to tenacity only if there is something to retry: most batches go through
         at once, and then its machinery would cost as much as the journal.

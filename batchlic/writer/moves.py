@@ -7,7 +7,7 @@ import polars as pl
 from batchlic.journal import Standing
 from batchlic.journal.steps import Step
 
-STEP_STATUSES = {step: f"{step.word}_status" for step in Step}
+STEP_STATUSES = {step: f"{step.word}_status" for step in (Step.UNASSIGN, Step.ASSIGN, Step.RESTORE)}
 """Columns of results.parquet that say how each step stands: as `status`, null where nothing was sent."""
 
 OF_MOVES = ("from_sku", "step", *STEP_STATUSES.values())
@@ -28,7 +28,7 @@ def migrated(devices: pl.DataFrame, to_sku: str, restorable: Collection[str]) ->
     `step` is the one that decides: the one in doubt, the one refused, the assign of a device that has moved,
     or the last one sent.
     """
-    unassign, assign, restore = (_Status(step) for step in Step)
+    unassign, assign, restore = (_Status(step) for step in STEP_STATUSES)
     in_doubt = unassign.is_doubtful | assign.is_doubtful | restore.is_doubtful
     refused = (unassign.failed | assign.failed) & ~in_doubt
     stranded, doubled = refused & unassign.is_good, refused & assign.is_good

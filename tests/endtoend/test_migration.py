@@ -5,9 +5,8 @@ import random
 import signal
 import subprocess
 import time
-from collections import Counter
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -77,14 +76,5 @@ def test_a_migration_killed_again_and_again_ends_with_every_device_on_the_new_sk
     results = pl.read_parquet(folder / "results.parquet")
     assert (ended.code, again.code, verified.code) == (0, 0, 0), (ended.err, again.err, verified.err)
     assert results["status"].value_counts().rows() == [("accepted", DEVICES)]
-    lost = Counter(
-        (attempt.batch_id - 1) % 100 + 1 for attempt in attempts(folder) if attempt.outcome is None
-    )
-    assert 0 < lost.total() <= 4 * KILLS
-    assert set(licences) == {imei(number) for number in range(DEVICES)}
-    for device, batch_id in results.select("imei", "batch_id").iter_rows():
-        if lost[batch_id]:
-            assert licences[device].keys() == {NEW}
-            assert 1 <= licences[device][NEW] <= 1 + lost[batch_id]
-        else:
-            assert licences[device] == {NEW: 1}
+    assert 0 < sum(attempt.outcome is None for attempt in attempts(folder)) <= 4 * KILLS
+    assert licences == {imei(number): {NEW: 1} for number in range(DEVICES)}
