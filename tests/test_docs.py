@@ -78,7 +78,19 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 def test_every_option_that_is_named_exists() -> None:
     known = {"--help"}
-    commands = ["run", "plan", "resume", "status", "settle", "rollback", "audit", "sandbox"]
+    commands = [
+        "run",
+        "assign",
+        "migrate",
+        "plan",
+        "export",
+        "resume",
+        "status",
+        "settle",
+        "rollback",
+        "audit",
+        "sandbox",
+    ]
     commands += ["ledger show", "ledger import", "ledger export"]
     for command in commands:
         done = subprocess.run(

@@ -14,7 +14,7 @@ from batchlic.carrier.catalogue import Action
 from batchlic.chunker import Batch
 from batchlic.journal import Journal, Verdict
 from batchlic.journal.steps import Step
-from batchlic.pool.migration import Migration
+from batchlic.pool.migration import MAX_CLEARINGS, Migration
 from batchlic.pool.remaining import Delivery
 from tests.journal.builders import intent
 from tests.pool.builders import ACCOUNT, FLEXIBLE, answer, batch
@@ -119,12 +119,18 @@ def test_licences_are_promised_to_batches_in_their_order_and_only_once() -> None
     assert [action for _, action in sent] == ["assign", "unassign"] * 2 + ["unassign", "assign"]
 
 
-def test_a_batch_goes_on_in_the_order_in_which_it_began() -> None:
-    for spare, later, action in (({}, {ACCOUNT: 0}, "unassign"), ({ACCOUNT: 0}, {}, "assign")):
-        journal = journal_of([])
-        live(journal, migration(journal, spare=dict(spare)), [batch(SIZE)], agreeing, deliveries=1)
-        sent = live(journal, migration(journal, spare=dict(later)), [batch(SIZE)], agreeing)
-        assert [found for _, found in sent] == [action]
+@pytest.mark.parametrize(
+    ("spare", "later", "second"),
+    [({}, {ACCOUNT: 0}, Action.UNASSIGN), ({ACCOUNT: 0}, {}, Action.ASSIGN)],
+)
+def test_a_batch_goes_on_in_the_order_in_which_it_began(
+    spare: dict[str, int], later: dict[str, int], second: Action
+) -> None:
+    journal = journal_of([])
+    live(journal, migration(journal, spare=spare), [batch(SIZE)], agreeing, deliveries=1)
+    moving = migration(journal, spare=later, restorable=[FLEXIBLE, NEW])
+    sent = live(journal, moving, [batch(SIZE)], refusing(second, [0]))
+    assert sent == [(1 + Step[second.name], second.value), (1 + Step.RESTORE, second.value)]
 
 
 def test_steps_have_numbers_and_request_ids_of_their_own() -> None:
@@ -186,6 +192,34 @@ def test_d_a_licence_for_life_is_never_undone_and_never_asked_for_again() -> Non
         moving = migration(journal, resendable=[FLEXIBLE], restorable=[FLEXIBLE])
         live(journal, moving, [batch(SIZE)], lost)
     assert Counter(attempt.action for attempt in journal.attempts()) == {"assign": SIZE}
+
+
+def test_an_assign_whose_answer_was_lost_is_cleared_before_it_is_sent_again() -> None:
+    def lost(part: Batch, offset: int) -> Outcome | None:
+        return None if part.action is Action.ASSIGN and offset == 1 else Outcome.ACCEPTED
+
+    journal = journal_of([])
+    live(journal, migration(journal), [batch(SIZE)], lost, deliveries=1)
+    sent = live(journal, migration(journal), [batch(SIZE)], agreeing)
+    assert sent == [(1 + Step.CLEAR, "unassign"), (1 + Step.ASSIGN, "assign"), (1, "unassign")]
+    cleared = [a for a in journal.attempts() if a.batch_id == 1 + Step.CLEAR]
+    assert [attempt.part for attempt in cleared] == ["1"]
+
+
+def test_it_is_cleared_each_time_and_not_for_ever() -> None:
+    journal = journal_of([])
+    sent = live(journal, migration(journal), [batch(1)], lambda part, _: _lost_if(part, Action.ASSIGN))
+    assert [action for _, action in sent] == ["assign", *["unassign", "assign"] * MAX_CLEARINGS]
+
+
+def test_what_could_not_be_cleared_is_not_sent_again() -> None:
+    journal = journal_of([])
+    live(journal, migration(journal), [batch(1)], lambda part, _: _lost_if(part, *Action), deliveries=3)
+    assert Counter(attempt.action for attempt in journal.attempts())["assign"] == 1
+
+
+def _lost_if(part: Batch, *actions: Action) -> Outcome | None:
+    return None if part.action in actions else Outcome.ACCEPTED
 
 
 def test_what_an_operator_settles_as_accepted_takes_the_second_step() -> None:
