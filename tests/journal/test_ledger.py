@@ -16,7 +16,7 @@ from batchlic.reader.rules import iccid_number, imei_number
 from tests.reader.builders import ACCOUNT, JOB, SKU, csv_of, iccid, imei
 
 CARRIER = "https://carrier.example/api"
-LIFETIME = "SIMSec-IoT-Lt"
+LIFETIME, OTHER = "SIMSec-IoT-Lt", "TS-BUNDLE-KTO-SIMSEC-MRC"
 
 
 def word(device: tuple[int | None, int | None], state: str, sku: str = SKU) -> dict[str, object]:
@@ -57,11 +57,12 @@ def planned(
     *,
     sku: str = SKU,
     carrier: str = CARRIER,
+    to_sku: str | None = None,
 ) -> list[str]:
     """What a plan makes of each device: `sent`, or the status that it is held with, in the order given."""
     rows = [("" if a is None else imei(a), "" if b is None else iccid(b), sku) for a, b in devices]
     (folder / "fleet.csv").write_bytes(csv_of(rows, "IMEI,ICCID,SKU"))
-    known = Memory(ledger, carrier, ledger.last_number)
+    known = Memory(ledger, carrier, ledger.last_number, to_sku)
     write_plan([str(folder / "fleet.csv")], JOB, batch_size=3, folder=folder, known=known)
     return pl.read_parquet(folder / "plan.parquet").sort("row")["held"].fill_null("sent").to_list()
 
@@ -236,3 +237,32 @@ def test_a_ledger_is_its_owners_alone_and_a_damaged_one_is_refused(tmp_path: Pat
     (tmp_path / "other.db").write_bytes(b"not a database at all" * 100)
     with pytest.raises(RunFolderError, match=r"other\.db is damaged"):
         Ledger(tmp_path / "other.db")
+
+
+@pytest.mark.parametrize(
+    ("new", "old", "fate"),
+    [
+        (None, None, "sent"),
+        (None, "assigned", "sent"),
+        (None, "in_doubt", "in_doubt"),
+        ("unassigned", "assigned", "sent"),
+        ("in_doubt", "assigned", "in_doubt"),
+        ("assigned", None, "skipped"),
+        ("assigned", "unassigned", "skipped"),
+        ("assigned", "in_doubt", "in_doubt"),
+        ("assigned", "assigned", "failed"),
+    ],
+)
+def test_what_has_the_new_licence_is_not_given_it_again(
+    tmp_path: Path, new: str | None, old: str | None, fate: str
+) -> None:
+    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+        said = [(new, OTHER), (old, SKU)]
+        tell(ledger, 1, [word((1, 1), state, sku) for state, sku in said if state])
+        assert planned(ledger, tmp_path, [(1, None), (2, 2)], to_sku=OTHER) == [fate, "sent"]
+
+
+def test_a_new_licence_for_life_in_doubt_is_held(tmp_path: Path) -> None:
+    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+        tell(ledger, 1, [word((1, 1), "in_doubt", LIFETIME), word((1, 1), "assigned")])
+        assert planned(ledger, tmp_path, [(1, 1)], to_sku=LIFETIME) == ["in_doubt"]

@@ -11,6 +11,7 @@ from batchlic.journal import Standing
 from batchlic.journal.steps import Step
 from batchlic.writer.results import write_results
 from batchlic.writer.summary import count_statuses
+from batchlic.writer.words import words_of_results
 from tests.writer.builders import Told, journal_of, plan_of
 
 OLD, NEW = "SIMSec-IoT", "TS-BUNDLE-KTO-SIMSEC-MRC"
@@ -125,3 +126,41 @@ def test_a_every_device_has_one_row_whatever_its_steps_are(tmp_path: Path) -> No
     assert (rows["status"] == "accepted").to_list() == [
         moved and not doubt for moved, doubt in zip(has_moved, in_doubt, strict=True)
     ]
+
+
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [
+        ({}, {}),
+        ({"assign": "failed"}, {}),
+        ({"unassign": "accepted"}, {OLD: "unassigned"}),
+        ({"assign": "accepted", "unassign": "pending"}, {NEW: "assigned"}),
+        ({"assign": "in_doubt"}, {NEW: "in_doubt"}),
+        (GOOD_MOVE, {OLD: "unassigned", NEW: "assigned"}),
+        (STRANDED, {OLD: "unassigned"}),
+        (DOUBLED, {NEW: "assigned"}),
+        ({**STRANDED, "restore": "accepted"}, {OLD: "assigned"}),
+        ({**STRANDED, "restore": "in_doubt"}, {OLD: "in_doubt"}),
+        ({**STRANDED, "restore": "failed"}, {OLD: "unassigned"}),
+        ({**DOUBLED, "restore": "accepted"}, {NEW: "unassigned"}),
+    ],
+)
+def test_the_ledger_is_told_of_both_skus(tmp_path: Path, steps: dict[str, str], said: dict[str, str]) -> None:
+    rows_of(tmp_path, [steps], restorable=(OLD, NEW))
+    words = pl.concat(
+        [
+            pl.DataFrame(schema=["sku_number", "state"]),
+            *(
+                frame.select("sku_number", pl.col("state").cast(pl.String))
+                for frame in words_of_results(tmp_path / "results.parquet")
+            ),
+        ],
+        how="vertical_relaxed",
+    )
+    assert dict(words.iter_rows()) == said
+
+
+def test_the_word_about_the_new_sku_names_its_request(tmp_path: Path) -> None:
+    rows_of(tmp_path, [GOOD_MOVE])
+    words = pl.concat(words_of_results(tmp_path / "results.parquet"))
+    assert dict(words.select("sku_number", "x_request_id").iter_rows()) == {OLD: None, NEW: "1-002"}
