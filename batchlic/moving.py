@@ -8,7 +8,7 @@ from structlog.typing import FilteringBoundLogger
 
 from batchlic.carrier.auth import CarrierUnreachable
 from batchlic.carrier.client import AccountError, CarrierClient
-from batchlic.chunker import batch_sizes
+from batchlic.chunker import Batch, batch_sizes
 from batchlic.errors import RefusedToStart
 from batchlic.job import Job
 from batchlic.journal import Journal
@@ -16,7 +16,13 @@ from batchlic.journal.steps import Step
 from batchlic.pool.migration import Migration
 
 
-def migration_of(job: Job, journal: Journal, on_end: Callable[[int, int], None]) -> Migration:
+def migration_of(
+    job: Job,
+    journal: Journal,
+    *,
+    on_accepted: Callable[[Batch], None],
+    on_end: Callable[[int, int], None],
+) -> Migration:
     """The migration of a job, before it is known what licences there are to spare."""
     identity = journal.identity
     return Migration(
@@ -26,6 +32,7 @@ def migration_of(job: Job, journal: Journal, on_end: Callable[[int, int], None])
         spare={},
         resendable=job.resendable_skus,
         restorable=identity.restorable,
+        on_accepted=on_accepted,
         on_end=on_end,
     )
 

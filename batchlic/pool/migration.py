@@ -15,9 +15,10 @@ from itertools import groupby, islice
 from operator import attrgetter
 from typing import TypeAlias
 
+from batchlic.carrier.answers import Outcome
 from batchlic.carrier.catalogue import Action
 from batchlic.chunker import Batch
-from batchlic.journal import Event, Journal, Standing
+from batchlic.journal import Attempt, Event, Journal, Standing
 from batchlic.journal.steps import Step
 from batchlic.pool.remaining import BATCHES_PER_LOOK, Delivery, rest_of, standings_of
 
@@ -33,8 +34,9 @@ class Migration:
 
     `batches` is their number. `spare` has, by account, the licences of `to_sku` that batches may still be
     promised which begin with getting one; accounts that are not in it have enough. `restorable` are the SKUs
-    whose first step is undone where the second one fails. `on_end` is told how many devices of a batch have
-    moved, and how many have failed to, when nothing more is to be done for it.
+    whose first step is undone where the second one fails. `on_accepted` is told each step of which an earlier
+    sitting got a part accepted; `on_end` how many devices of a batch have moved, and how many have failed to,
+    when nothing more is to be done for it.
     """
 
     journal: Journal
@@ -43,6 +45,7 @@ class Migration:
     spare: dict[str, int]
     resendable: Collection[str]
     restorable: Collection[str]
+    on_accepted: Callable[[Batch], None]
     on_end: Callable[[int, int], None]
 
     def courses(self, batches: Iterable[Batch]) -> Iterator[Iterator[Delivery]]:
@@ -97,6 +100,8 @@ class Migration:
             return {}
         part = step if len(offsets) == len(step.offsets) else step.take(offsets)
         events = known.get(step.batch_id, [])
+        if any(isinstance(event, Attempt) and event.outcome == Outcome.ACCEPTED for event in events):
+            self.on_accepted(step)
         resendable = self.resendable if step.is_repeatable else ()
         if left := list(rest_of(part, events, resendable)):
             yield from left

@@ -49,6 +49,7 @@ def migration(
         spare={} if spare is None else spare,
         resendable=set(resendable),
         restorable=set(restorable),
+        on_accepted=lambda _: None,
         on_end=Ends() if ends is None else ends,
     )
 

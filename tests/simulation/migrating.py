@@ -172,15 +172,6 @@ async def _sit(scenario: Scenario, network: _Network, engine: sa.Engine, lifetim
     journal = Journal(engine, offload=_mortal(lifetime))
     name = Secret("sandbox")
     keys = Credentials(client_id=name, client_secret=name, username=name, password=name)
-    migration = Migration(
-        journal=journal,
-        to_sku=scenario.to_sku,
-        batches=len(scenario.batches),
-        spare={} if scenario.spare is None else {ACCOUNT: scenario.spare},
-        resendable=_FLEXIBLE_SKUS,
-        restorable=scenario.restorable,
-        on_end=lambda _moved, _failed: None,
-    )
     async with open_client("http://127.0.0.1/api", keys, transport=network) as client:
         pool = Pool(
             run_id=f"simulated-{scenario.seed}",
@@ -191,6 +182,16 @@ async def _sit(scenario: Scenario, network: _Network, engine: sa.Engine, lifetim
             policy=RetryPolicy(resendable=_FLEXIBLE_SKUS),
             observer=_Witness(),
             workers=scenario.workers,
+        )
+        migration = Migration(
+            journal=journal,
+            to_sku=scenario.to_sku,
+            batches=len(scenario.batches),
+            spare={} if scenario.spare is None else {ACCOUNT: scenario.spare},
+            resendable=_FLEXIBLE_SKUS,
+            restorable=scenario.restorable,
+            on_accepted=pool.refusals.accepted,
+            on_end=lambda _moved, _failed: None,
         )
         await pool.deliver(migration.courses(scenario.batches))
 
