@@ -13,6 +13,7 @@ from batchlic.errors import ExitCode, RefusedToStart, UsageError
 from batchlic.job import Job
 from batchlic.journal import Verdict
 from batchlic.journal.ledger import Ledger
+from batchlic.reader import ReadOptions
 from batchlic.rollback import By, rollback
 from batchlic.run import new_run_id, resume, status
 from batchlic.runfolder import RunFolder
@@ -20,7 +21,7 @@ from batchlic.sandbox.config import Poison
 from batchlic.story import story
 from batchlic.verify import verify
 from batchlic.writer.export import Format, What, export
-from batchlic.writer.ledgerfiles import counts
+from batchlic.writer.ledgerfiles import counts, import_files
 from tests.recovery.builders import (
     ACCOUNT,
     BATCH_SIZE,
@@ -226,6 +227,28 @@ def test_an_export_of_what_failed_can_be_migrated_again(tmp_path: Path) -> None:
         export(tmp_path / "move", What.FAILED, Format.CSV, tmp_path / "again.csv")
         again = run(tmp_path / "again", at, moving(tmp_path / "again.csv"))
         assert (again.planned, again.rejected) == (2, {})
+
+
+def test_the_order_may_change_from_one_sitting_to_the_next_and_nothing_else(tmp_path: Path) -> None:
+    with carrier() as at:
+        inventory = fleet(tmp_path / "fleet.csv")
+        interrupted(tmp_path / "move", at, moving(inventory))
+        with pytest.raises(UsageError, match="restore is True, it was False"):
+            run(tmp_path / "move", at, moving(inventory, restore=True))
+        told = run(tmp_path / "move", at, moving(inventory, order="unassign-first"))
+        assert told.statuses == {"accepted": DEVICES}
+    assert actions(tmp_path / "move")[0] == "unassign"
+
+
+def test_a_lost_ledger_is_built_again_from_the_results_of_a_migration(tmp_path: Path) -> None:
+    with carrier() as at:
+        run(tmp_path / "move", at, moving(onboarded(tmp_path, at)))
+        told = known(tmp_path)
+        (tmp_path / "ledger.db").unlink()
+        with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+            files = [str(tmp_path / name / "results.parquet") for name in ("move", "onboarding")]
+            import_files(ledger, files, ReadOptions(), carrier=at.target.name)
+        assert known(tmp_path) == told
 
 
 def test_two_runs_do_not_move_and_license_the_same_devices_at_once(tmp_path: Path) -> None:

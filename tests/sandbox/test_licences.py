@@ -239,3 +239,18 @@ async def test_only_json_is_taken_and_given() -> None:
     assert [answer.status_code for answer in answers] == [415, 406, 404, 405]
     assert [code_of(answer) for answer in answers] == ["415", "406", "404", "405"]
     assert sandbox.books.executions == []
+
+
+@pytest.mark.parametrize("exclusive", [False, True])
+async def test_a_device_may_hold_a_second_sku_unless_the_sandbox_is_exclusive(*, exclusive: bool) -> None:
+    second, both = request_body(device(IMEI), sku=LIFETIME_SKU), [device(OTHER_IMEI), device(IMEI)]
+    sandbox = Sandbox(SandboxConfig(exclusive=exclusive))
+    async with caller_of(sandbox) as caller:
+        await caller.assign(ONE)
+        assert (await caller.assign(request_body(*both))).status_code == 200, (
+            "more of the same SKU is no matter"
+        )
+        assert (await caller.assign(second)).status_code == (400 if exclusive else 200)
+        await caller.unassign(ONE)
+        assert (await caller.assign(second)).status_code == 200
+    assert LIFETIME_SKU in held(sandbox)[IMEI]
