@@ -17,7 +17,7 @@ from batchlic.reader import ReadOptions
 from batchlic.rollback import By, rollback
 from batchlic.run import new_run_id, resume, status
 from batchlic.runfolder import RunFolder
-from batchlic.sandbox.config import Poison
+from batchlic.sandbox.config import Fault, Poison
 from batchlic.story import story
 from batchlic.verify import verify
 from batchlic.writer.export import Format, What, export
@@ -28,7 +28,6 @@ from tests.recovery.builders import (
     DEVICES,
     FLEXIBLE,
     LIFETIME,
-    LOSES_ANSWERS,
     Carrier,
     carrier,
     fleet,
@@ -169,7 +168,7 @@ def test_what_holds_both_by_the_ledger_is_not_given_the_new_one_twice(tmp_path: 
 
 
 def test_d_doubt_of_a_step_is_settled_and_the_migration_goes_on(tmp_path: Path) -> None:
-    with carrier(faults=LOSES_ANSWERS) as at:
+    with carrier(faults={Fault.RESET_AFTER: 0.25}) as at:
         inventory = fleet(tmp_path / "fleet.csv")
         folder = RunFolder(tmp_path / "move")
         told = run(folder.path, at, moving(inventory, LIFETIME))

@@ -13,7 +13,7 @@ from batchlic.journal import Standing
 from batchlic.journal.steps import Step
 from tests.simulation.migrating import LIFETIME, OLD, Fate, Story, draw, live
 
-SEEDS = int(os.environ.get("SCENARIOS", "100"))
+SEEDS = int(os.environ.get("SCENARIOS", "60"))
 FIRST = int(os.environ.get("SEED", "0"))
 DOUBTFUL = {None, Outcome.AMBIGUOUS}
 
