@@ -257,7 +257,7 @@ def test_two_runs_do_not_move_and_license_the_same_devices_at_once(tmp_path: Pat
         with RunFolder(tmp_path / "move").locked(), pytest.raises(RefusedToStart, match="is at work on 100"):
             run(tmp_path / "rival", at, job(inventory, NEW))
         run(tmp_path / "later", at, job(inventory, NEW))
-        with pytest.raises(RefusedToStart, match="the later run"):
+        with pytest.raises(RefusedToStart, match="has seen to 100 of the devices"):
             resume(RunFolder(tmp_path / "move"), at.target)
 
 
