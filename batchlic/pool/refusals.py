@@ -4,6 +4,7 @@ from collections import Counter
 from typing import TypeAlias
 
 from batchlic.carrier.answers import Answer, Blame, Outcome
+from batchlic.carrier.catalogue import Action
 from batchlic.chunker import Batch
 from batchlic.errors import StoppedEarly
 
@@ -39,9 +40,16 @@ class RefusalWatch:
             raise StoppedEarly(
                 f"the first {self._batches[alike]} batches for account {batch.account_name}, SKU "
                 f"{batch.sku_number} were all refused alike: {answer.error_code or answer.http_status} "
-                f"({answer.error_message}). Check account and SKU, then resume the run"
+                f"({answer.error_message}). Check account and SKU, then resume the run{_or_else(batch)}"
             )
 
 
 def _group(batch: Batch) -> _Group:
     return batch.account_name, batch.sku_number
+
+
+def _or_else(batch: Batch) -> str:
+    """What else may be wrong where a migration gives a device its new licence while it has the old one."""
+    if batch.action is not Action.ASSIGN:
+        return ""
+    return "; if a device may have one SKU only, migrate the rest with --order unassign-first"

@@ -1,8 +1,11 @@
 """Batch after batch refused alike stops the run instead of burning its plan."""
 
+from dataclasses import replace
+
 import pytest
 
 from batchlic.carrier.answers import Answer
+from batchlic.carrier.catalogue import Action
 from batchlic.errors import ExitCode, StoppedEarly
 from batchlic.pool.refusals import ALIKE, MANY_DEVICES, RefusalWatch
 from tests.pool.builders import (
@@ -30,6 +33,13 @@ def test_the_first_batches_refused_alike_stop_the_run_and_say_what_to_check() ->
     with pytest.raises(StoppedEarly, match=rf"{ACCOUNT}.*{FLEXIBLE}.*AccountNotFound") as stop:
         refuse(watch, 1)
     assert stop.value.exit_code is ExitCode.STOPPED
+
+
+def test_a_migration_is_told_that_a_device_may_have_one_sku_only() -> None:
+    watch = RefusalWatch()
+    refuse(watch, ALIKE - 1)
+    with pytest.raises(StoppedEarly, match="--order unassign-first"):
+        watch.refused(replace(batch(), action=Action.ASSIGN), BAD_ACCOUNT)
 
 
 def test_once_something_was_accepted_refusals_are_the_devices_own() -> None:
