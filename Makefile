@@ -26,7 +26,7 @@ demo: $(INSTALLED) ## license the sample fleet against the embedded sandbox
 	@$(BIN)/batchlic run jobs/demo.toml --sandbox
 
 test: $(INSTALLED) ## run all tests
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n auto
 
 onboard: $(INSTALLED) ## license a fleet: make onboard INVENTORY=… ACCOUNT=… SKU=… [OPTIONS=…]
 	$(call need,INVENTORY ACCOUNT SKU)

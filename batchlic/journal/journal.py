@@ -290,11 +290,17 @@ class Journal:
         return map(Attempt._make, self._rows(query, tables.intents, batches))
 
     def outcomes(self) -> Mapping[Outcome | None, int]:
-        """How many requests ended how; None counts intents without an answer."""
+        """How many requests ended how; None counts intents without an answer.
+
+        An intent that ended as throttled without a status never left (promise J), so it was no request.
+        """
+        outcome, http_status = tables.answers.c.outcome, tables.answers.c.http_status
+        may_have_left = (outcome.is_(None), outcome != Outcome.THROTTLED.value, http_status.is_not(None))
         query = (
-            sa.select(tables.answers.c.outcome, sa.func.count())
+            sa.select(outcome, sa.func.count())
             .select_from(tables.intents.outerjoin(tables.answers))
-            .group_by(tables.answers.c.outcome)
+            .where(sa.or_(*may_have_left))
+            .group_by(outcome)
         )
         with self._reading() as connection:
             return {outcome and Outcome(outcome): count for outcome, count in connection.execute(query)}

@@ -210,7 +210,8 @@ class Pool:
                 await self._journal.answer(seq, answer, duration_ms=duration_ms, final=final)
             finally:
                 self._in_flight.discard(exchange)
-            self._observer.answered(batch, intent, answer, duration_ms, final=final)
+            if answer is not NOT_SENT:
+                self._observer.answered(batch, intent, answer, duration_ms, final=final)
             return answer
         raise StoppedEarly("stopped at once: requests in flight are in doubt; resume the run")
 

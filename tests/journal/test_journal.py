@@ -18,7 +18,7 @@ import anyio.to_thread
 import pytest
 import sqlalchemy as sa
 
-from batchlic.carrier.answers import Outcome
+from batchlic.carrier.answers import Answer, Outcome
 from batchlic.errors import RunFolderError, StoppedEarly
 from batchlic.journal import Ending, Journal, Settlement, Verdict
 from tests.journal.builders import (
@@ -84,6 +84,14 @@ async def test_j_the_latest_time_until_which_the_carrier_told_to_wait_is_known(t
             seq = await journal.intend(intent(started_at=started_at))
             await journal.answer(seq, THROTTLED, duration_ms=500.0, final=False)
         assert journal.told_to_wait_until == CREATED_AT + 4_000_000
+
+
+@pytest.mark.anyio
+async def test_an_intent_that_never_left_is_no_request(tmp_path: Path) -> None:
+    with closing(new_journal(tmp_path)) as journal:
+        for answer in (THROTTLED, Answer(outcome=Outcome.THROTTLED), AMBIGUOUS):
+            await journal.answer(await journal.intend(intent()), answer, duration_ms=1.0, final=False)
+        assert journal.outcomes() == {Outcome.THROTTLED: 1, Outcome.AMBIGUOUS: 1}
 
 
 @pytest.mark.anyio
