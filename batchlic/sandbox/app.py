@@ -21,6 +21,7 @@ from starlette.routing import Route
 from batchlic.carrier.messages import RequestTaken
 from batchlic.sandbox.bodies import LoginBody, read
 from batchlic.sandbox.books import Books, DeviceRecord
+from batchlic.sandbox.callbacks import Callbacks
 from batchlic.sandbox.config import Fault, SandboxConfig
 from batchlic.sandbox.desk import Desk
 from batchlic.sandbox.faults import Dice, instead_of, instead_of_executing
@@ -38,20 +39,25 @@ _RECORDS_PER_CHUNK = 1000
 
 
 class Totals(msgspec.Struct, frozen=True):
-    """The sandbox in numbers; `requests` counts licence requests by status, or by the fault they met."""
+    """The sandbox in numbers; `requests` counts licence requests by status, or by the fault they met.
+
+    `callbacks` counts messages, `callbacks_pending` those that are still to be posted.
+    """
 
     requests: dict[str, int]
     executions: int
     devices: int
     licences_in_use: dict[str, dict[str, int]]
     most_concurrent: int
+    callbacks: dict[str, int]
+    callbacks_pending: int
 
 
 class Sandbox:
     """A carrier with books of its own, reachable in process or, served, over TCP.
 
     `app` is the ASGI app, `books` the truth about devices and licences, `tally` counts licence requests by
-    their status or by the fault that they met.
+    their status or by the fault that they met, `callbacks` are the outcomes on their way.
     """
 
     def __init__(self, config: SandboxConfig | None = None) -> None:
@@ -59,16 +65,18 @@ class Sandbox:
         self.books = Books(self.config.licences)
         self.tally: Counter[str] = Counter()
         self._random = random.Random(f"{self.config.seed}/ids")  # noqa: S311 - reproducible, guards nothing
-        self._desk = Desk(self.config, self.books, self._new_id)
+        self._listeners = Listeners()
+        self.callbacks = Callbacks(self.config, self._listeners)
+        self._desk = Desk(self.config, self.books, self.callbacks, self._new_id)
         self._logins = Logins(self.config.access_token_s, self.config.session_idle_s, self._new_id)
         self._gate = Gate(self.config)
         self._latency = Latency(self.config)
         self._dice = Dice(self.config.faults, self.config.seed)
-        self._listeners = Listeners()
         self._epoch: float | None = None
         self.app = Starlette(
             routes=self._routes(),
             exception_handlers={Refusal: _answer_refusal, HTTPException: _answer_http_exception},
+            lifespan=lambda _: self.callbacks.delivering(),
         )
 
     def transport(self) -> InProcessTransport:
@@ -134,7 +142,9 @@ class Sandbox:
         if failure := instead_of_executing(fault):
             return failure
         try:
-            answer = _json(RequestTaken(self._execute(request.method, headers, body, now + work_s)))
+            request_id = self._execute(request.method, headers, body, now + work_s)
+            await self.callbacks.post_early(request_id)
+            answer = _json(RequestTaken(request_id))
         except Refusal as refusal:
             answer = refusal_answer(refusal)
         await _work(work_s)
@@ -192,6 +202,8 @@ class Sandbox:
             devices=sum(account.device_count for account in accounts),
             licences_in_use={account.name: account.in_use for account in accounts},
             most_concurrent=self._gate.most_inside,
+            callbacks=dict(self.callbacks.tally),
+            callbacks_pending=self.callbacks.pending,
         )
 
     def _admit(self, request: Request) -> Headers:

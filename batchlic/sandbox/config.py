@@ -136,6 +136,19 @@ class SandboxConfig:
     """Share of the licence requests that meet each fault, 0 to 1; a request meets one at most."""
     slow_body_s: float = 5.0
 
+    callback_delay_s: float = 0.0
+    """From executing a request to posting the outcomes of its devices, to the account's listener."""
+    callback_jitter_s: float = 0.0
+    """Up to this much more, drawn evenly for each device, so that outcomes overtake each other."""
+    callback_early: float = 0.0
+    """Share of the requests whose outcomes are posted before they are answered."""
+    callback_repeats: float = 0.0
+    """Share of the outcomes that are posted twice, acknowledged or not."""
+    callback_failures: float = 0.0
+    """Share of the devices that the carrier takes and then does not serve: their outcome is a failure."""
+    callback_retry_s: float = 300.0
+    """From an outcome that was not acknowledged to the next of three more tries."""
+
     def __post_init__(self) -> None:
         """Refuse what can't be meant."""
         if sum(self.faults.values()) > 1 or any(rate < 0 for rate in self.faults.values()):
@@ -149,5 +162,8 @@ class SandboxConfig:
             raise UsageError("The sandbox's times can't be negative, and its tokens must live for a while.")
         if min(self.burst, self.max_concurrent or 1) < 1 or self.window_s <= 0:
             raise UsageError("The sandbox's burst, window and concurrent calls must be at least 1.")
+        shares = (self.callback_early, self.callback_repeats, self.callback_failures)
+        if not all(0 <= share <= 1 for share in shares):
+            raise UsageError("The sandbox's shares of early, repeated and failed callbacks must be 0 to 1.")
         if any(factor <= 0 for _, factor in self.changes):
             raise UsageError("A change of the sandbox's limit needs a factor above 0.")

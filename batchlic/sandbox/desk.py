@@ -11,6 +11,7 @@ from batchlic.carrier.catalogue import SKUS, Action, Licence
 from batchlic.carrier.messages import Subscription, Subscriptions
 from batchlic.sandbox.bodies import DeviceBody, LicenceBody, SubscriptionsBody, check_identifiers, read
 from batchlic.sandbox.books import AccountBook, Books, Execution
+from batchlic.sandbox.callbacks import Callbacks
 from batchlic.sandbox.config import SandboxConfig
 from batchlic.sandbox.refusals import licence_refusal, platform_refusal
 
@@ -25,9 +26,12 @@ class Desk:
     All its verbs take the request as it came, and either execute it whole or raise a Refusal.
     """
 
-    def __init__(self, config: SandboxConfig, books: Books, new_id: Callable[[], str]) -> None:
+    def __init__(
+        self, config: SandboxConfig, books: Books, callbacks: Callbacks, new_id: Callable[[], str]
+    ) -> None:
         self._config = config
         self._books = books
+        self._callbacks = callbacks
         self._new_id = new_id
         self._poison = {poison.identifier: poison for poison in config.poison}
 
@@ -44,12 +48,13 @@ class Desk:
         if self._config.exclusive and account.holds_other(asked.sku_number, numbers):
             account.refuse(numbers)
             raise licence_refusal(400, "A device of the request holds a license of another SKU.")
-        account.assign(asked.sku_number, numbers)
+        failed = self._callbacks.draw_failures(len(numbers))
+        served = _without(numbers, failed)
+        account.assign(asked.sku_number, served)
         execution = Execution(
-            self._new_id(), x_request_id, Action.ASSIGN, account.name, asked.sku_number, numbers, now
+            self._new_id(), x_request_id, Action.ASSIGN, account.name, asked.sku_number, served, now
         )
-        self._books.record(execution)
-        return execution.request_id
+        return self._enter(execution, asked, failed)
 
     def unassign(self, body: bytes, x_request_id: str | None, now: float) -> str:
         """Take the licences of the devices of the body; without a body, undo the transaction of that id."""
@@ -62,12 +67,13 @@ class Desk:
         if repeated := self._repeated(Action.UNASSIGN, x_request_id):
             return repeated
         _check_revocable(asked.sku_number)
-        account.unassign(asked.sku_number, numbers)
+        failed = self._callbacks.draw_failures(len(numbers))
+        served = _without(numbers, failed)
+        account.unassign(asked.sku_number, served)
         execution = Execution(
-            self._new_id(), x_request_id, Action.UNASSIGN, account.name, asked.sku_number, numbers, now
+            self._new_id(), x_request_id, Action.UNASSIGN, account.name, asked.sku_number, served, now
         )
-        self._books.record(execution)
-        return execution.request_id
+        return self._enter(execution, asked, failed)
 
     def counts(self, body: bytes) -> Subscriptions:
         """Licence counts of an account, of one SKU or of all."""
@@ -83,6 +89,13 @@ class Desk:
         if self._config.accounts and name not in self._config.accounts:
             raise platform_refusal("REQUEST_FAILED.AccountNotFound", f"There is no account {name}.")
         return self._books.account(name)
+
+    def _enter(self, execution: Execution, asked: LicenceBody, failed: frozenset[int]) -> str:
+        """Enter an execution, and have its outcomes told; returns its requestId."""
+        self._books.record(execution)
+        account, request_id = execution.account_name, execution.request_id
+        self._callbacks.expect(account, request_id, asked.devices, failed, execution.at)
+        return request_id
 
     def _understand(self, body: bytes) -> tuple[LicenceBody, AccountBook, "array[int]"]:
         asked = read(body, _LICENCE_BODY)
@@ -126,6 +139,12 @@ class Desk:
             self._books.record(undone)
         self._books.forget(Action.ASSIGN, x_request_id)
         return request_id
+
+
+def _without(numbers: "array[int]", places: frozenset[int]) -> "array[int]":
+    if not places:
+        return numbers
+    return array("I", [number for place, number in enumerate(numbers) if place not in places])
 
 
 def _check_x_request_id(x_request_id: str) -> None:

@@ -62,7 +62,7 @@ def _server(config: SandboxConfig) -> uvicorn.Server:
             http=DroppingProtocol,
             loop="uvloop",
             ws="none",
-            lifespan="off",
+            lifespan="on",
             access_log=False,
             log_level="warning",
             date_header=False,
