@@ -18,6 +18,12 @@ from batchlic.terminal import printable_lines
 REDACTED = "[redacted]"
 _SECRET_KEYS = ("authorization", "password", "secret", "token", "vz-m2m-token")
 
+_STAMPS: tuple[Processor, ...] = (
+    structlog.processors.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    structlog.processors.format_exc_info,
+)
+
 
 @cache
 def _is_secret(key: str) -> bool:
@@ -52,6 +58,17 @@ class Redaction:
                 return self._clean(key, str(value))
 
 
+def console(*, secrets: Iterable[str]) -> FilteringBoundLogger:
+    """A logger that writes JSON lines to stderr: for what has no run folder."""
+    processors: list[Processor] = [*_STAMPS, Redaction(secrets), structlog.processors.JSONRenderer()]
+    logger: FilteringBoundLogger = structlog.wrap_logger(
+        structlog.PrintLogger(sys.stderr),
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger("INFO"),
+    )
+    return logger
+
+
 class RunLog:
     """The log of one run; a context manager that gives the logger and closes its file.
 
@@ -78,13 +95,7 @@ class RunLog:
 
     def logger(self, **bound: str) -> FilteringBoundLogger:
         """A logger whose every line says `bound`."""
-        processors: list[Processor] = [
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            self._redaction,
-            self._write,
-        ]
+        processors: list[Processor] = [*_STAMPS, self._redaction, self._write]
         logger: FilteringBoundLogger = structlog.wrap_logger(
             None, processors=processors, wrapper_class=structlog.make_filtering_bound_logger("INFO")
         )

@@ -12,6 +12,7 @@ from pathlib import Path
 from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, SettingsConfigDict
 
+from batchlic.callbacks.access import CARRIER_SOURCES, Access, networks
 from batchlic.carrier.auth import Credentials, Secret
 from batchlic.carrier.wire import check_address
 from batchlic.errors import UsageError
@@ -19,9 +20,6 @@ from batchlic.errors import UsageError
 PREFIX = "BATCHLIC_"
 CREDENTIALS_FILE = "BATCHLIC_CREDENTIALS_FILE"
 """Names a file of the same form as `.env`, for schedulers that hand secrets over as files."""
-
-_LATER = ("BATCHLIC_LISTENER_",)
-"""Settings of the callback listener, read by its own room."""
 
 
 class Settings(BaseSettings):
@@ -36,12 +34,41 @@ class Settings(BaseSettings):
     password: SecretStr | None = None
     access_token: SecretStr | None = None
     session_token: SecretStr | None = None
+    listener_username: SecretStr | None = None
+    listener_password: SecretStr | None = None
+    listener_allowed_sources: str = ",".join(CARRIER_SOURCES)
+    """Addresses and networks that callbacks may come from, with commas between."""
+    listener_store: SecretStr | None = None
+    """Where callbacks are kept: a path, or a URL, which may hold a password."""
 
     def credentials(self) -> Credentials:
         """Who we are to the carrier. Raises UsageError that names the settings which are missing."""
         names = Credentials.__dataclass_fields__
         values: dict[str, SecretStr | None] = {name: getattr(self, name) for name in names}
         return Credentials(**{name: Secret(v.get_secret_value()) for name, v in values.items() if v})
+
+    def access(self, proxies: Iterable[str] = ()) -> Access:
+        """Who may tell us outcomes. Raises UsageError where the settings do not say it."""
+        if not (self.listener_username and self.listener_password):
+            raise UsageError(
+                "set BATCHLIC_LISTENER_USERNAME and BATCHLIC_LISTENER_PASSWORD, as given at registration: "
+                "without them anybody could tell outcomes"
+            )
+        sources = filter(str.strip, self.listener_allowed_sources.split(","))
+        return Access(
+            username=Secret(self.listener_username.get_secret_value()),
+            password=Secret(self.listener_password.get_secret_value()),
+            sources=networks(sources, where=f"{PREFIX}LISTENER_ALLOWED_SOURCES"),
+            proxies=networks(proxies, where="--trusted-proxy"),
+        )
+
+    def store(self, given: str | None) -> str:
+        """Where callbacks are kept: as given, or as set. Raises UsageError where neither says."""
+        if given is not None:
+            return given
+        if self.listener_store is None:
+            raise UsageError("say where callbacks are kept: --store, or BATCHLIC_LISTENER_STORE")
+        return self.listener_store.get_secret_value()
 
     def secrets(self) -> list[str]:
         """Every secret text, for the log's redaction."""
@@ -87,7 +114,7 @@ def _refuse_open_file(file: Path) -> None:
 def _refuse_unknown(names: Iterable[str], where: str) -> None:
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | {CREDENTIALS_FILE}
     for name in map(str.upper, names):
-        if name.startswith(PREFIX) and name not in known and not name.startswith(_LATER):
+        if name.startswith(PREFIX) and name not in known:
             near = get_close_matches(name, known, n=1)
             hint = f": did you mean {near[0]}?" if near else ""
             raise UsageError(f"{where}{name}: there is no such setting{hint}")

@@ -86,7 +86,7 @@ def test_an_unknown_setting_is_refused_with_a_suggestion(place: str, monkeypatch
 
 
 def test_settings_of_the_listener_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BATCHLIC_LISTENER_PORT", "443")
+    monkeypatch.setenv("BATCHLIC_LISTENER_USERNAME", "somebody")
     load_settings()
 
 

@@ -255,7 +255,12 @@ def _error_fields(body: bytes) -> Mapping[str, object]:
 def _code_of(fields: Mapping[str, object]) -> str:
     """Code without the service that says it: the same code means the same from any service."""
     code = next((fields[key] for key in ("errorCode", "code", "error") if fields.get(key) is not None), None)
-    return _SERVICE_NAME.sub("", str(code)) if isinstance(code, str | int) else ""
+    return without_service(str(code)) if isinstance(code, str | int) else ""
+
+
+def without_service(code: str) -> str:
+    """A code without the service's name and dot before it."""
+    return _SERVICE_NAME.sub("", code)
 
 
 def _text_of(fields: Mapping[str, object]) -> str:
