@@ -13,6 +13,7 @@ from batchlic.errors import StoppedEarly, UsageError
 from batchlic.identity import job_of, open_journal, refuse_changed_plan
 from batchlic.job import Job
 from batchlic.journal import Journal, Verdict
+from batchlic.journal.settlement import BY_CALLBACK
 from batchlic.journal.steps import Step
 from batchlic.past import past_of
 from batchlic.runfolder import RunFolder
@@ -47,7 +48,7 @@ def settle(
             _require_consent(job, chosen, consent_lifetime=consent_lifetime)
         with past_of(job, journal.identity.carrier, holding=(folder,)) as past:
             past.reopen(folder, journal)
-        parts = _parts(chosen, journal.identity.batches)
+        parts = parts_of(chosen, journal.identity.batches)
         journal.settle(parts, verdict, settled_by=_operator(), reason=reason, settled_at=now())
         rest = None if was_finished else StoppedEarly("settled in part: resume the run to go on")
         return write_down(job, folder, journal, started_at=started_at, stopped=rest)
@@ -56,7 +57,7 @@ def settle(
 def _candidates(folder: RunFolder, journal: Journal) -> pl.DataFrame:
     """Devices in doubt and those that an operator settled, with their place in their batch."""
     with folder.scratch() as results:
-        write_results(results, plan=folder.plan, journal=journal)
+        write_results(results, plan=folder.plan, journal=journal, outcomes=folder.outcomes)
         return (
             pl.scan_parquet(results)
             .with_columns(
@@ -64,7 +65,7 @@ def _candidates(folder: RunFolder, journal: Journal) -> pl.DataFrame:
                 pl.len().over("batch_id").alias("batch_size"),
             )
             .filter(
-                (pl.col("status") == "in_doubt") | pl.col("settled_by").is_not_null(),
+                (pl.col("status") == "in_doubt") | (pl.col("settled_by") != BY_CALLBACK),
                 pl.col("batch_id").is_not_null(),  # what an earlier run left in doubt is settled there
             )
             .collect()
@@ -92,8 +93,11 @@ def _require_consent(job: Job, chosen: pl.DataFrame, *, consent_lifetime: bool) 
     )
 
 
-def _parts(chosen: pl.DataFrame, batches: int) -> list[tuple[int, str, int]]:
-    """Batch (of a migration: the number of the step in doubt), row ranges (empty for all) and devices."""
+def parts_of(chosen: pl.DataFrame, batches: int) -> list[tuple[int, str, int]]:
+    """Batch (of a migration: the number of the step in doubt), row ranges (empty for all) and devices.
+
+    `chosen`: `batch_id`, `offset`, `batch_size` and `step`, a row a device.
+    """
     return [
         (
             Step[step.upper()].number(batch_id, batches) if step else batch_id,

@@ -1,6 +1,7 @@
 """How a sitting of a run ends: results, audit and summary written from the journal, then sealed in it."""
 
 import hashlib
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from time import time_ns
 
@@ -41,14 +42,22 @@ def as_it_ended(job: Job, folder: RunFolder, journal: Journal) -> Summary:
 
 
 def write_down(
-    job: Job, folder: RunFolder, journal: Journal, *, started_at: int, stopped: BatchlicError | None = None
+    job: Job,
+    folder: RunFolder,
+    journal: Journal,
+    *,
+    started_at: int,
+    stopped: BatchlicError | None = None,
+    notes: Sequence[str] | None = None,
 ) -> Summary:
     """Write the files of a run as its journal has it, then tell the ledger.
 
-    `stopped` is why a sitting ended early, if it did. The ending comes after the files: a run counts as
-    finished only once they are there.
+    `stopped` is why a sitting ended early, if it did; `notes` what is worth saying beside the identity's, by
+    default what was noted last time. The ending comes after the files: a run counts as finished only once
+    they are there.
     """
-    write_results(folder.results, plan=folder.plan, journal=journal)
+    noted = _noted(folder, journal) if notes is None else notes
+    write_results(folder.results, plan=folder.plan, journal=journal, outcomes=folder.outcomes)
     write_audit(folder.audit, journal=journal)
     statuses = count_statuses(folder.results)
     if not statuses.keys() & {"pending", "in_doubt"}:
@@ -56,8 +65,10 @@ def write_down(
     ending = Ending(started_at, now(), _exit_code(job, journal, statuses, stopped))
     endings = [*journal.endings(), ending]
     summary = summarise(journal, statuses, endings, ending, stopped)
+    summary = msgspec.structs.replace(summary, notes=[*summary.notes, *noted])
     write_summary(folder.summary, summary)
-    seals = {path.name: sha256_of(path) for path in (folder.rejects, *folder.written)}
+    sealed = (folder.rejects, *folder.written, *([folder.outcomes] if folder.outcomes.exists() else []))
+    seals = {path.name: sha256_of(path) for path in sealed}
     journal.end(ending, seals={**seals, "identity": sha256_of_identity(journal)})
     return _tell(job, folder, journal, summary)
 
@@ -113,6 +124,11 @@ def sha256_of_identity(journal: Journal) -> str:
 def now() -> int:
     """Microseconds since 1970."""
     return time_ns() // 1000
+
+
+def _noted(folder: RunFolder, journal: Journal) -> list[str]:
+    notes = read_summary(folder.summary).notes if folder.summary.is_file() else []
+    return notes[len(journal.identity.notes) :]
 
 
 def _exit_code(

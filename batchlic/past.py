@@ -113,7 +113,7 @@ class Past:
         self.catch_up()
         self.reopen(folder, journal)
         with self._left_if_refused(self.ledger, run_id), folder.scratch() as results:
-            write_results(results, plan=folder.plan, journal=journal)
+            write_results(results, plan=folder.plan, journal=journal, outcomes=folder.outcomes)
             is_unsent = pl.col("status").is_in([Standing.PENDING.value, Standing.IN_DOUBT.value])
             unsent = _numbered(_batched(results).filter(is_unsent))
             self._refuse_shared(self.ledger, unsent, run_id, folder, self.ledger.planned_after(run_id))
@@ -193,7 +193,7 @@ class Past:
             with closing(open_journal(folder)) as journal, folder.scratch() as results:
                 if journal.identity.run_id == run_id:
                     refuse_changed_plan(folder, journal.identity)
-                    write_results(results, plan=folder.plan, journal=journal)
+                    write_results(results, plan=folder.plan, journal=journal, outcomes=folder.outcomes)
                     self._tell(ledger, run_id, results)
                     return
         except RunFolderError as error:

@@ -54,7 +54,7 @@ def rollback(
                 return go_on(job_of(its_journal.identity), back, target, its_journal)
         job = _job(folder, journal.identity)
         with folder.scratch() as results:
-            write_results(results, plan=folder.plan, journal=journal)
+            write_results(results, plan=folder.plan, journal=journal, outcomes=folder.outcomes)
             notes = _look(results, job)
             back.make()
             with back.locked():

@@ -40,6 +40,11 @@ class RunFolder:
         return self.path / "results.parquet"
 
     @property
+    def outcomes(self) -> Path:
+        """What callbacks told of its devices."""
+        return self.path / "outcomes.parquet"
+
+    @property
     def audit(self) -> Path:
         """Every attempt."""
         return self.path / "audit.parquet"

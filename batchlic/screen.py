@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from batchlic.carrier.messages import Subscription
 from batchlic.chunker import Plan
 from batchlic.errors import ExitCode
 from batchlic.story import Chapter
@@ -107,7 +108,7 @@ def _told(chapter: Chapter) -> str:
             details = (chapter.request_id, chapter.error_code, chapter.error_message)
             words = ", ".join([str(chapter.outcome), *filter(None, details)])
     licence = f"{chapter.account_name} {chapter.sku_number}"
-    return f"  {chapter.at}  {chapter.event:10}  {chapter.run_dir}  {licence}  {printable(words)}"
+    return f"  {chapter.at}  {chapter.event:11}  {chapter.run_dir}  {licence}  {printable(words)}"
 
 
 def describe_counts(counts: Sequence[Count]) -> str:
@@ -141,6 +142,25 @@ def describe_import(imported: Imported) -> str:
     if imported.rejected:
         rejected = sum(imported.rejected.values())
         lines.append(f"  {_count(rejected, 'row')} rejected: {_listed(imported.rejected)}")
+    return "\n".join(lines)
+
+
+def describe_subscriptions(found: Sequence[Subscription]) -> str:
+    """Licence counts as a table, for a terminal."""
+    head = ("SKU", "licence", "purchased", "assigned", "available")
+    rows = [
+        (
+            printable(one.sku_number),
+            printable(one.license_type),
+            *(f"{n:,}" for n in (one.license_purchased, one.license_assigned, one.license_available)),
+        )
+        for one in found
+    ]
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = []
+    for sku, licence, *numbers in (head, *rows):
+        right = "  ".join(f"{number:>{width}}" for number, width in zip(numbers, widths[2:], strict=True))
+        lines.append(f"{sku:{widths[0]}}  {licence:{widths[1]}}  {right}")
     return "\n".join(lines)
 
 

@@ -18,7 +18,7 @@ from batchlic.runfolder import RunFolder
 
 
 class Chapter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Something that happened to a device: `event` is planned, sent, answered, taken_back or settled.
+    """What happened to a device: `event` is planned, sent, answered, taken_back, settled or called_back.
 
     `at` is ISO 8601 in UTC; what does not belong to the event is left out.
     """
@@ -62,7 +62,7 @@ def story(device: str, runs: Path) -> list[Chapter]:
 def _chapters(device: str, folder: RunFolder) -> Iterator[Chapter]:
     with closing(Journal.open(folder.journal)) as journal:
         try:
-            plan = pl.scan_parquet(folder.plan)
+            plan = pl.scan_parquet(folder.plan).with_row_index("plan_row")
             places = plan.filter((pl.col("imei") == device) | (pl.col("iccid") == device)).collect()
             for place in places.iter_rows(named=True):
                 if place["batch_id"] is None:
@@ -71,6 +71,7 @@ def _chapters(device: str, folder: RunFolder) -> Iterator[Chapter]:
                 batch = plan.filter(pl.col("batch_id") == place["batch_id"]).collect()
                 is_it = (batch["source"] == place["source"]) & (batch["row"] == place["row"])
                 yield from _of_place(place, is_it.arg_true()[0], folder, journal)
+                yield from _called_back(place, folder, journal)
         except (pl.exceptions.PolarsError, OSError) as error:
             raise RunFolderError(f"{folder.plan}: can't be read ({str(error).splitlines()[0]})") from error
 
@@ -97,6 +98,17 @@ def _licence_of(event: Event, step: Step, identity: RunIdentity) -> dict[str, ob
         undoes_new = step is Step.RESTORE and event.action == Action.UNASSIGN
         action, is_about_new = event.action, step in {Step.ASSIGN, Step.CLEAR} or undoes_new
     return {"action": action, **({"sku_number": identity.to_sku} if is_about_new else {})}
+
+
+def _called_back(place: dict[str, object], folder: RunFolder, journal: Journal) -> Iterator[Chapter]:
+    if not folder.outcomes.exists():
+        return
+    told = pl.scan_parquet(folder.outcomes).filter(pl.col("plan_row") == place["plan_row"]).collect()
+    for outcome in told.iter_rows(named=True):
+        fields = {name: outcome[name] for name in ("request_id", "error_code", "error_message")}
+        at = round(outcome["settled_at"].timestamp() * 1e6)
+        said = {"outcome": outcome["status"]} | fields
+        yield _chapter(at, "called_back", _known(place, folder, journal) | said)
 
 
 def _planned(place: dict[str, object], folder: RunFolder, journal: Journal) -> Chapter:

@@ -20,6 +20,9 @@ from batchlic.writer.summary import count_statuses, read_summary
 
 ROWS_PER_LOOK = 50_000
 
+_SEALED_ALONE = {"stopped_because", "notes"}
+"""Fields of summary.json that the journal does not tell."""
+
 _UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError)
 
 
@@ -73,10 +76,11 @@ def _findings(folder: RunFolder, journal: Journal) -> Iterator[Finding]:
             yield from _chain(folder, journal)
         yield from _table(folder.audit, again.audit, seals, is_prefix=journal.last_word is None)
         if journal.last_word is not None:
-            write_results(again.results, plan=folder.plan, journal=journal)
+            write_results(again.results, plan=folder.plan, journal=journal, outcomes=folder.outcomes)
             yield from _table(folder.results, again.results, seals)
             yield from _summary(folder, again.results, journal)
-    for path in (folder.rejects, folder.summary):
+    told = [folder.outcomes] if folder.outcomes.name in seals or folder.outcomes.exists() else []
+    for path in (folder.rejects, folder.summary, *told):
         if not path.is_file() or sha256_of(path) != seals.get(path.name):
             yield Finding(path.name, "missing, or not the file that the journal sealed")
 
@@ -155,7 +159,7 @@ def _summary(folder: RunFolder, results: Path, journal: Journal) -> Iterator[Fin
         yield Finding(folder.summary.name, f"can't be read: {_first_line(error)}")
         return
     for name in told.__struct_fields__:
-        if name != "stopped_because" and getattr(found, name) != getattr(told, name):
+        if name not in _SEALED_ALONE and getattr(found, name) != getattr(told, name):
             yield Finding(
                 folder.summary.name,
                 f"{name} is {getattr(found, name)!r}, the journal tells {getattr(told, name)!r}",

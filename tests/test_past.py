@@ -327,7 +327,7 @@ def test_a_ledger_that_can_not_be_told_is_no_trouble_of_the_run(tmp_path: Path) 
             patch.setattr(Ledger, "tell", _full_disk)
             told = start(job, RunFolder(tmp_path / "first"), target, run_id="first")
         assert (told.exit_code, told.statuses) == (0, {"accepted": 10})
-        assert "the disk is full" in told.notes[0]
+        assert "the disk is full" in told.notes[-1]
         assert run(job, tmp_path / "again", target) == {"skipped": 10}
 
 

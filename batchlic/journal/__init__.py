@@ -12,6 +12,7 @@ from batchlic.journal.journal import (
     Input,
     Intent,
     Journal,
+    LicenceCount,
     RunIdentity,
 )
 from batchlic.journal.settlement import Settlement, Verdict
@@ -25,6 +26,7 @@ __all__ = [
     "Input",
     "Intent",
     "Journal",
+    "LicenceCount",
     "RunIdentity",
     "Settlement",
     "Standing",

@@ -41,6 +41,15 @@ class Input(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str | None = None
 
 
+class LicenceCount(msgspec.Struct, frozen=True):
+    """Licences of one SKU on one account, at one moment."""
+
+    account_name: str
+    sku_number: str
+    assigned: int
+    available: int
+
+
 class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
     """What makes a run this run: resuming with anything else is refused."""
 
@@ -62,6 +71,8 @@ class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
     """Planned devices that are in no batch, by their status."""
     batches: int
     notes: list[str] = []
+    licences: list[LicenceCount] = []
+    """As they were before anything was sent; empty where the carrier did not say."""
     to_sku: str | None = None
     """Of a migration, the SKU to get; its plan has the one to leave."""
     restorable: list[str] = []
@@ -215,7 +226,7 @@ class Journal:
         reason: str,
         settled_at: int,
     ) -> None:
-        """Write down what the operator decided of some parts: batch, row ranges and devices each."""
+        """Write down what was decided of some parts: batch, row ranges and devices each."""
         decided = [
             Settlement(seq, *part, verdict.value, settled_by, reason, settled_at)
             for seq, part in enumerate(parts, start=self._last_seq + 1)
@@ -289,6 +300,25 @@ class Journal:
         query = sa.select(*_ATTEMPT_COLUMNS).select_from(tables.intents.outerjoin(tables.answers))
         return map(Attempt._make, self._rows(query, tables.intents, batches))
 
+    def lost_answers(self) -> list[tuple[int, str, int]]:
+        """Batch and part of the requests whose answers are not known, and how many of each there are."""
+        of_part = tables.intents.c.batch_id, tables.intents.c.part
+        lost = tables.answers.c.outcome.is_(None) | (tables.answers.c.outcome == Outcome.AMBIGUOUS.value)
+        query = (
+            sa.select(*of_part, sa.func.count())
+            .select_from(tables.intents.outerjoin(tables.answers))
+            .where(lost)
+            .group_by(*of_part)
+        )
+        with self._reading() as connection:
+            return [(batch_id, part, count) for batch_id, part, count in connection.execute(query)]
+
+    def request_ids(self) -> list[str]:
+        """The requestId of each request that the carrier took."""
+        query = sa.select(tables.answers.c.request_id).where(tables.answers.c.request_id.is_not(None))
+        with self._reading() as connection:
+            return list(connection.execute(query).scalars())
+
     def outcomes(self) -> Mapping[Outcome | None, int]:
         """How many requests ended how; None counts intents without an answer.
 
@@ -313,7 +343,7 @@ class Journal:
         return int(self._scalar(sa.select(sa.func.max(until)).select_from(_ANSWERED)) or 0)
 
     def settled(self) -> tuple[int, int]:
-        """Devices in accepted requests, and in requests refused for good."""
+        """Devices accepted, and failed for good: by the carrier's answers, or as was settled last."""
         of_request = tables.intents.c.device_count
         sums = [
             sa.func.coalesce(sa.func.sum(of_request).filter(settled), 0)
@@ -321,7 +351,11 @@ class Journal:
         ]
         with self._reading() as connection:
             accepted, failed = connection.execute(sa.select(*sums).select_from(_ANSWERED)).one()
-            return int(accepted), int(failed)
+            decided = {str(verdict): int(sum_) for verdict, sum_ in connection.execute(_LAST_DECIDED)}
+        return (
+            int(accepted) + decided.get(Verdict.ACCEPTED.value, 0),
+            int(failed) + decided.get(Verdict.FAILED.value, 0),
+        )
 
     # -- how --------------------------------------------------------------------------------------------
 
@@ -375,6 +409,18 @@ _INSERTIONS = {
 """Made once and given to the driver as they are: two rows a request go this way."""
 
 _ANSWERED = tables.intents.join(tables.answers)
+
+_LAST_DECIDED = (
+    sa.select(tables.settlements.c.verdict, sa.func.sum(tables.settlements.c.device_count))
+    .where(
+        tables.settlements.c.seq.in_(
+            sa.select(sa.func.max(tables.settlements.c.seq)).group_by(
+                tables.settlements.c.batch_id, tables.settlements.c.part
+            )
+        )
+    )
+    .group_by(tables.settlements.c.verdict)
+)
 
 _ATTEMPT_COLUMNS = [
     (tables.intents.c if name in tables.intents.c else tables.answers.c)[name] for name in Attempt._fields

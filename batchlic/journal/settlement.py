@@ -1,11 +1,14 @@
-"""What an operator decided of devices in doubt: part of a run's history, as its attempts are."""
+"""What was decided of devices in doubt: part of a run's history, as its attempts are."""
 
 from enum import StrEnum
 from typing import NamedTuple
 
+BY_CALLBACK = "a callback"
+"""Who settled what the carrier's callbacks prove; no user of an operating system has a name with a space."""
+
 
 class Verdict(StrEnum):
-    """What an operator can say of a request whose answer was lost."""
+    """What can be said of a request whose answer was lost."""
 
     ACCEPTED = "accepted"
     """It was executed."""

@@ -1,9 +1,9 @@
 """results.parquet: the plan, with what became of each of its devices."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import polars as pl
 
@@ -12,7 +12,7 @@ from batchlic.journal import Event, Journal, RunIdentity, Standing
 from batchlic.journal.steps import Step
 from batchlic.writer.moves import OF_MOVES, migrated
 from batchlic.writer.outcomes import DeviceOutcome, as_row, outcomes_of_batches
-from batchlic.writer.schemas import RESULTS, Schema
+from batchlic.writer.schemas import OUTCOMES, RESULTS, Schema
 from batchlic.writer.tables import write_table
 
 _OUTCOME: Schema = {
@@ -33,17 +33,35 @@ _WHY_HELD = {Standing.IN_DOUBT.value: DOUBTED_EARLIER, Standing.FAILED.value: HO
 
 _NO_MOVE = [pl.lit(None, RESULTS[name]).alias(name) for name in OF_MOVES]
 
+History: TypeAlias = Callable[..., Iterator[Event]]
+"""`Journal.history` or `Journal.attempts`: the events of `batches`, batch by batch."""
+
 _BATCH: Schema = {"batch_id": pl.UInt32()}
 _OFFSET: Schema = {"offset": pl.Int64()}
 
 
-def write_results(path: Path, *, plan: Path, journal: Journal) -> None:
-    """Write results.parquet: one row for each row of `plan`, in its order (columns: schemas.RESULTS)."""
-    write_table(path, RESULTS, _frames(plan, journal))
+def write_results(path: Path, *, plan: Path, journal: Journal, outcomes: Path) -> None:
+    """Write results.parquet: one row for each row of `plan`, in its order (columns: schemas.RESULTS).
+
+    `outcomes` is what callbacks told (columns: schemas.OUTCOMES), where there is such a file: it counts more
+    than what the journal tells of the same devices.
+    """
+    told = pl.scan_parquet(outcomes) if outcomes.exists() else pl.LazyFrame(schema=OUTCOMES)
+    frames = (
+        _corrected(rows, told).select(pl.col(name).cast(kind) for name, kind in RESULTS.items())
+        for rows in planned_rows(plan, journal, journal.history)
+    )
+    write_table(path, RESULTS, frames)
 
 
-def _frames(plan: Path, journal: Journal) -> Iterator[pl.DataFrame]:
+def planned_rows(plan: Path, journal: Journal, history: History) -> Iterator[pl.DataFrame]:
+    """Each row of `plan`, in its order, with what became of it by `history`.
+
+    Columns: those of results.parquet, times as Int64 in microseconds since 1970; `offset` (Int64), its place
+    in its batch, and `plan_row` (UInt32), its place in the plan, both from 0.
+    """
     identity = journal.identity
+    start = 0
     for rows in chain(read_whole_batches(plan), read_held(plan)):
         numbers = rows["batch_id"].drop_nulls()
         batches = range(numbers[0], numbers[-1] + 1) if len(numbers) else range(0)
@@ -51,12 +69,27 @@ def _frames(plan: Path, journal: Journal) -> Iterator[pl.DataFrame]:
             pl.lit(identity.run_id).alias("run_id"),
             pl.lit(identity.does).alias("action"),
             pl.int_range(pl.len()).over("batch_id").alias("offset"),
+            pl.int_range(start, start + rows.height, dtype=pl.UInt32).alias("plan_row"),
         )
         if identity.to_sku is None:
-            outcome = _join(devices, journal.history(batches=batches)).with_columns(_NO_MOVE)
+            outcome = _join(devices, history(batches=batches)).with_columns(_NO_MOVE)
         else:
             outcome = _moves(devices, journal, identity, batches)
-        yield _told(outcome).select(pl.col(name).cast(kind) for name, kind in RESULTS.items())
+        yield _told(outcome)
+        start += rows.height
+
+
+def _corrected(devices: pl.DataFrame, told: pl.LazyFrame) -> pl.DataFrame:
+    first, last = devices["plan_row"][0], devices["plan_row"][-1]
+    said = told.filter(pl.col("plan_row").is_between(first, last)).collect()
+    if said.is_empty():
+        return devices
+    said = said.with_columns(pl.col("settled_at").dt.epoch("us"))
+    return devices.join(said, on="plan_row", how="left", suffix="_told", maintain_order="left").with_columns(
+        pl.when(pl.col("status_told").is_not_null()).then(f"{name}_told").otherwise(name).alias(name)
+        for name in OUTCOMES
+        if name != "plan_row"
+    )
 
 
 def _moves(devices: pl.DataFrame, journal: Journal, identity: RunIdentity, batches: range) -> pl.DataFrame:

@@ -88,3 +88,13 @@ AUDIT: Schema = {
     "hash": pl.String(),
 }
 """audit.parquet: one row an attempt or a settlement, chained by its hashes."""
+
+OUTCOMES: Schema = {
+    "plan_row": pl.UInt32(),
+    "status": pl.String(),
+    "request_id": pl.String(),
+    "error_code": pl.String(),
+    "error_message": pl.String(),
+    "settled_at": UTC,
+}
+"""outcomes.parquet: one row a device that callbacks told of; `plan_row` counts the plan's rows from 0."""

@@ -108,7 +108,10 @@ def _resume(folder: Path, batches: int) -> None:
         print(f"  journal checked       {opened:8.1f} s")
         print(f"  plan held to its hash {hashed:8.1f} s")
         print(f"  what is left found    {looked:8.1f} s")
-        results, _ = _timed(lambda: write_results(folder / "results", plan=plan, journal=journal))
+        untold = folder / "outcomes"
+        results, _ = _timed(
+            lambda: write_results(folder / "results", plan=plan, journal=journal, outcomes=untold)
+        )
         audit, _ = _timed(lambda: write_audit(folder / "audit", journal=journal))
         print(f"  results, audit after  {results:8.1f} s, {audit:.1f} s")
     for file in (path, plan, folder / "results", folder / "audit"):

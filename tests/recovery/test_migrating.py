@@ -264,7 +264,7 @@ def test_two_runs_do_not_move_and_license_the_same_devices_at_once(tmp_path: Pat
 def interrupted(folder: Path, at: Carrier, given: Job) -> None:
     """Leave what a run leaves that was killed before its first request."""
 
-    def die(*_: object) -> None:
+    def die(*_: object, **__: object) -> None:
         raise SystemExit
 
     with pytest.MonkeyPatch.context() as patch:

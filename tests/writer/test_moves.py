@@ -47,7 +47,8 @@ def rows_of(
     sizes = [1] * (batches - 1) + [len(steps)]
     journal = journal_of(attempts, sizes, to_sku=NEW, restorable=list(restorable))
     path = folder / "results.parquet"
-    write_results(path, plan=plan_of(folder / "plan.parquet", sizes), journal=journal)
+    plan = plan_of(folder / "plan.parquet", sizes)
+    write_results(path, plan=plan, journal=journal, outcomes=folder / "outcomes.parquet")
     assert sum(count_statuses(path).values()) == sum(sizes)
     return pl.read_parquet(path).filter(batch_id=batches)
 

@@ -49,7 +49,8 @@ OF_MIGRATIONS = ("from_sku", "step", "unassign_status", "assign_status", "restor
 
 def results_of(folder: Path, attempts: Sequence[Told], sizes: Sequence[int]) -> pl.DataFrame:
     path = folder / "results.parquet"
-    write_results(path, plan=plan_of(folder / "plan.parquet", sizes), journal=journal_of(attempts, sizes))
+    plan, journal = plan_of(folder / "plan.parquet", sizes), journal_of(attempts, sizes)
+    write_results(path, plan=plan, journal=journal, outcomes=folder / "outcomes.parquet")
     return pl.read_parquet(path)
 
 

@@ -1,0 +1,211 @@
+"""A run and its callbacks: what the store tells of its devices goes into outcomes, results and summary."""
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from datetime import UTC, datetime
+
+import polars as pl
+
+from batchlic.callbacks.matching import DEVICES, LAST_TRY, latest_word, told_outcomes
+from batchlic.callbacks.store import Store
+from batchlic.chunker import parse_ranges
+from batchlic.doubt import parts_of
+from batchlic.durable import replacing
+from batchlic.ending import is_finished, now, write_down
+from batchlic.errors import (
+    BatchlicError,
+    CredentialsRejected,
+    ExitCode,
+    RunFolderError,
+    StoppedEarly,
+    UsageError,
+)
+from batchlic.identity import job_of, open_journal, refuse_changed_plan, sha256_of
+from batchlic.journal import Journal, Standing, Verdict
+from batchlic.journal.settlement import BY_CALLBACK
+from batchlic.past import past_of
+from batchlic.runfolder import RunFolder
+from batchlic.writer.results import planned_rows
+from batchlic.writer.schemas import OUTCOMES, Schema
+from batchlic.writer.schemas import UTC as UTC_TIME
+from batchlic.writer.summary import Summary, read_summary
+
+POLL_EVERY = 2.0
+"""Seconds between two looks into the store, where somebody waits."""
+
+_CLOCKS_APART = 3600 * 1_000_000
+"""Microseconds that the listener's clock may be behind the run's; older messages are not even read."""
+
+_ID: Schema = {"id": pl.Int64()}
+_SUCCESS: Schema = dict.fromkeys(("request_id", "imei", "iccid", "account_name"), pl.String()) | {
+    "received_at": pl.Int64()
+}
+_FAILURE: Schema = _SUCCESS | dict.fromkeys(("error_code", "error_message"), pl.String())
+"""What matching needs of a message, as the store has it."""
+
+_REQUESTS: Schema = {"request_id": pl.String()}
+
+_MESSAGES: Schema = _FAILURE | {"received_at": UTC_TIME, "succeeded": pl.Boolean()}
+
+
+def reconcile(folder: RunFolder, store: Store) -> Summary:
+    """Match the store's messages with the run, and write its files again if that changes anything.
+
+    What callbacks prove of devices in doubt is settled in the journal, so that nothing is sent for them any
+    more. Raises RefusedToStart where the run is at work, RunFolderError where there is none, UsageError where
+    it is a migration, StoreError.
+    """
+    with folder.locked(), closing(open_journal(folder)) as journal:
+        refuse_changed_plan(folder, journal.identity)
+        if journal.identity.to_sku is not None:
+            raise UsageError(f"{folder.path}: callbacks of a migration are not reconciled yet")
+        job, rest = job_of(journal.identity), _rest(folder, journal)
+        devices = _devices(folder, journal)
+        outcomes = _outcomes(folder, journal, devices, store)
+        if not outcomes.equals(_known(folder)):
+            with past_of(job, journal.identity.carrier, holding=(folder,)) as past:
+                past.reopen(folder, journal)
+            # The journal first: what was executed must not be sent again, even if we are killed here.
+            _settle_doubts(folder, journal, devices, outcomes)
+            with replacing(folder.outcomes) as path:
+                outcomes.write_parquet(path)
+        if _is_written_down(folder, journal):
+            return read_summary(folder.summary)
+        return write_down(job, folder, journal, started_at=now(), stopped=rest)
+
+
+def follow(folder: RunFolder, store: Store, *, patience: float | None) -> Summary:
+    """Reconcile as messages come in, until every device is settled or for `patience` seconds."""
+    ends_at = math.inf if patience is None else time.monotonic() + patience
+    while True:
+        began, seen = time.monotonic(), store.extent()
+        summary = reconcile(folder, store)
+        took = time.monotonic() - began
+        while True:
+            left = ends_at - time.monotonic()
+            if is_settled(summary) or left <= 0:
+                return summary
+            time.sleep(min(left, max(POLL_EVERY, 2 * took)))
+            if store.extent() != seen:
+                break
+
+
+def is_settled(summary: Summary) -> bool:
+    """Whether no callback can change anything any more."""
+    return not summary.statuses.keys() & {"accepted", "in_doubt", "pending"}
+
+
+def unconfirmed(folder: RunFolder) -> pl.DataFrame:
+    """`imei` and `iccid` of the accepted devices that had no callback until after the carrier's last try."""
+    gone = pl.lit(datetime.now(UTC)) - pl.col("last_attempt_at") > LAST_TRY
+    results = pl.scan_parquet(folder.results).filter((pl.col("status") == "accepted") & gone)
+    return results.select("imei", "iccid").collect()
+
+
+def _devices(folder: RunFolder, journal: Journal) -> pl.DataFrame:
+    """The devices of the plan, as the carrier's answers alone have them (columns: DEVICES)."""
+    kept = [pl.col(name).cast(kind) for name, kind in DEVICES.items()]
+    frames = (rows.select(kept) for rows in planned_rows(folder.plan, journal, journal.attempts))
+    return pl.concat([pl.DataFrame(schema=DEVICES), *frames])
+
+
+def _outcomes(folder: RunFolder, journal: Journal, devices: pl.DataFrame, store: Store) -> pl.DataFrame:
+    """What the store's messages tell of the run (columns: OUTCOMES), and what others told before."""
+    messages = _messages(store, since=journal.created_at - _CLOCKS_APART)
+    lost = [
+        (batch_id, offset, count)
+        for batch_id, part, count in journal.lost_answers()
+        for offset in (parse_ranges(part) if part else [None])
+    ]
+    told = told_outcomes(
+        devices.lazy(),
+        messages.lazy(),
+        pl.DataFrame(lost, {"batch_id": pl.UInt32, "offset": pl.Int64, "lost": pl.UInt32}, orient="row"),
+        pl.LazyFrame({"request_id": _requests_of_others(folder, journal) if lost else []}, _REQUESTS),
+    )
+    return latest_word([_known(folder).lazy(), told]).collect()
+
+
+def _messages(store: Store, *, since: int) -> pl.DataFrame:
+    return pl.concat([pl.DataFrame(schema=_MESSAGES), *_read(store, since=since)])
+
+
+def _read(store: Store, *, since: int) -> Iterator[pl.DataFrame]:
+    for succeeded, columns in ((True, _SUCCESS), (False, _FAILURE)):
+        for rows in store.read(list(columns), succeeded=succeeded, since=since):
+            frame = pl.DataFrame(rows, schema=_ID | columns, orient="row").with_columns(
+                pl.lit(succeeded).alias("succeeded"),
+                *(pl.lit("").alias(name) for name in _FAILURE if name not in columns),
+            )
+            yield frame.select(pl.col(name).cast(kind) for name, kind in _MESSAGES.items())
+
+
+def _requests_of_others(folder: RunFolder, journal: Journal) -> list[str]:
+    """The requestIds of runs beside this one, as far as they were at work since it began."""
+    found: list[str] = []
+    for path in folder.path.absolute().parent.rglob(folder.journal.name):
+        files = (file for file in (path, path.with_name(f"{path.name}-wal")) if file.exists())
+        is_recent = max(file.stat().st_mtime for file in files) * 1e6 > journal.created_at
+        if path.parent != folder.path.absolute() and is_recent:
+            with suppress(RunFolderError), closing(Journal.open(path)) as other:
+                found += other.request_ids()
+    return found
+
+
+def _settle_doubts(
+    folder: RunFolder, journal: Journal, devices: pl.DataFrame, outcomes: pl.DataFrame
+) -> None:
+    """Write down in the journal what became of devices in doubt, where it does not say so yet."""
+    proven = (
+        devices.with_columns(pl.len().over("batch_id").alias("batch_size"))
+        .filter(pl.col("status") == Standing.IN_DOUBT.value)
+        .join(outcomes, on="plan_row", suffix="_told")
+        .select("plan_row", "batch_id", "offset", "batch_size", pl.col("status_told").replace(_VERDICTS))
+        .with_columns(pl.lit(None, pl.String).alias("step"))
+    )
+    if proven.is_empty():
+        return
+    settled = pl.concat(
+        rows.filter(pl.col("settled_by") == BY_CALLBACK).select("plan_row", "status")
+        for rows in planned_rows(folder.plan, journal, journal.history)
+    )
+    new = proven.join(
+        settled, left_on=["plan_row", "status_told"], right_on=["plan_row", "status"], how="anti"
+    )
+    for (verdict,), chosen in new.sort("plan_row").group_by("status_told", maintain_order=True):
+        journal.settle(
+            parts_of(chosen, journal.identity.batches),
+            Verdict(verdict),
+            settled_by=BY_CALLBACK,
+            reason=_REASON,
+            settled_at=now(),
+        )
+
+
+_VERDICTS = {"confirmed": Verdict.ACCEPTED.value, "failed": Verdict.FAILED.value}
+_REASON = "a callback came for a request whose answer was lost"
+
+
+def _known(folder: RunFolder) -> pl.DataFrame:
+    """What was told before (columns: OUTCOMES)."""
+    return pl.read_parquet(folder.outcomes) if folder.outcomes.exists() else pl.DataFrame(schema=OUTCOMES)
+
+
+def _is_written_down(folder: RunFolder, journal: Journal) -> bool:
+    """Whether the files of the run say all that is known."""
+    known = sha256_of(folder.outcomes) if folder.outcomes.exists() else None
+    is_whole = all(path.is_file() for path in folder.written)
+    return is_whole and journal.last_word is not None and journal.seals().get(folder.outcomes.name) == known
+
+
+def _rest(folder: RunFolder, journal: Journal) -> BatchlicError | None:
+    """Why the run is not done, where it is not: callbacks change nothing about that."""
+    if is_finished(journal):
+        return None
+    why = read_summary(folder.summary).stopped_because if folder.summary.is_file() else None
+    last_word = journal.last_word
+    is_rejected = last_word is not None and last_word.exit_code == ExitCode.CREDENTIALS
+    kind = CredentialsRejected if is_rejected else StoppedEarly
+    return kind(why or "the run was killed: resume it")

@@ -1,0 +1,211 @@
+"""Runs that were submitted, messages about them, and the listener that takes the messages in."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import astuple
+from pathlib import Path
+from typing import IO, Any, cast
+
+import polars as pl
+
+from batchlic.callbacks.messages import Told
+from batchlic.carrier.answers import Answer, Outcome
+from batchlic.carrier.catalogue import Action
+from batchlic.chunker import write_plan
+from batchlic.job import make_job
+from batchlic.journal import Intent, Journal, RunIdentity
+from batchlic.journal.journal import Record
+from batchlic.journal.tables import answers, intents
+from batchlic.past import with_ledger
+from batchlic.runfolder import RunFolder
+
+ACCOUNT, SKU = "0000123456-00001", "SIMSec-IoT"
+BEGAN = 1_700_000_000_000_000
+USERNAME, PASSWORD = "listener", "planted-secret"
+
+
+def fleet(path: Path, devices: int) -> Path:
+    """An inventory of devices with right check digits, by IMEI and ICCID."""
+    number = pl.int_range(devices).cast(pl.String).str.zfill(8)
+    frame = pl.select(imei=pl.lit("864508") + number, iccid=pl.lit("8914800000") + number)
+    frame.with_columns(
+        pl.col("imei") + _check_digit("imei", 14), pl.col("iccid") + _check_digit("iccid", 18)
+    ).write_csv(path)
+    return path
+
+
+def _check_digit(column: str, length: int) -> pl.Expr:
+    """Luhn (ISO/IEC 7812-1, annex B)."""
+    total = pl.lit(0)
+    for place in range(length):
+        digit = pl.col(column).str.slice(length - 1 - place, 1).cast(pl.Int32)
+        total = total + (digit if place % 2 else digit * 2 - 9 * (digit > 4).cast(pl.Int32))
+    return ((10 - total % 10) % 10).cast(pl.String)
+
+
+def accepted(batch_id: int) -> list[Answer | None]:
+    """One attempt, taken by the carrier under a requestId that says which batch it was."""
+    return [Answer(outcome=Outcome.ACCEPTED, http_status=200, request_id=f"request-{batch_id}")]
+
+
+def lost(_: int) -> list[Answer | None]:
+    """One attempt whose answer is not known."""
+    return [None]
+
+
+def submitted_run(
+    path: Path,
+    devices: int,
+    *,
+    batch_size: int = 100,
+    answered: Callable[[int], list[Answer | None]] = accepted,
+    sku: str = SKU,
+    carrier: str = "sandbox",
+    to_sku: str | None = None,
+) -> RunFolder:
+    """The folder of a run that has sent all its batches: plan and journal, no results yet."""
+    folder = RunFolder(path)
+    folder.make()
+    given = {"account": ACCOUNT, "sku": sku, "consent_lifetime": True}
+    inventory = {"files": [str(fleet(path / "fleet.csv", devices))]}
+    content = {"action": "assign", "inventory": inventory, "licence": given}
+    job = with_ledger(make_job(content, {"limits": {"batch_size": batch_size}}, where="test"), folder)
+    plan = write_plan(job.inventory.files, job.read_options(), batch_size=batch_size, folder=path)
+    identity = RunIdentity(
+        run_id="run-1",
+        action=Action.ASSIGN,
+        carrier=carrier,
+        job=job.model_dump(mode="json"),
+        plan_sha256=hashlib.sha256(folder.plan.read_bytes()).hexdigest(),
+        sources=[(source.name, source.rows) for source in plan.sources],
+        rows_read=plan.rows_read,
+        rejected=dict(plan.rejected),
+        planned=plan.planned,
+        batches=plan.batches,
+        to_sku=to_sku,
+    )
+    journal = Journal.create(folder.journal, identity, created_at=BEGAN)
+    journal._commit(list(_records(devices, batch_size, answered)))
+    journal.close()
+    return folder
+
+
+def _records(
+    devices: int, batch_size: int, answered: Callable[[int], list[Answer | None]]
+) -> Iterator[Record]:
+    seq = 0
+    for batch_id in range(1, -(-devices // batch_size) + 1):
+        size = min(batch_size, devices - (batch_id - 1) * batch_size)
+        for attempt, answer in enumerate(answered(batch_id), start=1):
+            seq += 1
+            intent = Intent(
+                batch_id=batch_id,
+                part="",
+                x_request_id=f"1-{batch_id:03d}",
+                attempt=attempt,
+                action=Action.ASSIGN,
+                device_count=size,
+                request_sha256="ab" * 32,
+                pace_rps=None,
+                started_at=BEGAN,
+            )
+            yield Record(intents, (seq, *astuple(intent)))
+            if answer is not None:
+                names = ("http_status", "request_id", "error_code", "error_message", "retry_after_s")
+                said = (getattr(answer, name) for name in names)
+                yield Record(answers, (seq, 1.0, answer.outcome.value, True, *said))
+
+
+def messages_of(folder: RunFolder, *, batch_size: int = 100, **changes: Any) -> list[Told]:  # noqa: ANN401
+    """A success for each device of a submitted run, in the plan's order, changed as said."""
+    plan = pl.read_parquet(folder.plan, columns=["imei", "iccid"])
+    return [
+        told(f"request-{place // batch_size + 1}", imei, iccid, **changes)
+        for place, (imei, iccid) in enumerate(plan.iter_rows())
+    ]
+
+
+def told(request_id: str, imei: str = "", iccid: str = "", **changes: Any) -> Told:  # noqa: ANN401
+    """A message that a device was served, a second after the run began; changed as said."""
+    fields: dict[str, Any] = {
+        "further_ids": "",
+        "account_name": ACCOUNT,
+        "succeeded": True,
+        "error_code": "",
+        "error_message": "",
+        "received_at": BEGAN + 1_000_000,
+    }
+    return Told(request_id=request_id, imei=imei, iccid=iccid, **fields | changes)
+
+
+def failure(**changes: Any) -> dict[str, Any]:  # noqa: ANN401
+    """What a failure says otherwise."""
+    return {"succeeded": False, "error_code": "REQUEST_FAILED.UnexpectedError", **changes}
+
+
+def body(request_id: str = "r1", imei: str = "864508030109877", **changes: object) -> dict[str, object]:
+    """A callback as the carrier's documents show it."""
+    return {
+        "username": USERNAME,
+        "password": PASSWORD,
+        "requestId": request_id,
+        "deviceIds": [{"id": imei, "kind": "imei"}],
+        "deviceResponse": {},
+        "status": "Success",
+        "callbackCount": 1,
+        "maxCallbackThreshold": 4,
+        **changes,
+    }
+
+
+SETTINGS = {
+    "BATCHLIC_LISTENER_USERNAME": USERNAME,
+    "BATCHLIC_LISTENER_PASSWORD": PASSWORD,
+    "BATCHLIC_LISTENER_ALLOWED_SOURCES": "127.0.0.1",
+}
+
+
+class ListenerProcess:
+    """A `batchlic listen` of its own, until it is killed or stopped."""
+
+    def __init__(self, store: str, *options: str, **settings: str) -> None:
+        environment = {**os.environ, **SETTINGS, **settings}
+        command = [sys.executable, "-m", "batchlic", "listen", "--store", store, "--port", "0", *options]
+        self.process = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        line = cast("IO[str]", self.process.stdout).readline()
+        self.url = json.loads(line)["url"] if line else ""
+
+    def end(self, by: signal.Signals = signal.SIGTERM) -> tuple[int, str]:
+        """Exit code and what it logged."""
+        self.process.send_signal(by)
+        _, logged = self.process.communicate(timeout=20)
+        return self.process.returncode, logged
+
+
+@contextmanager
+def listener(store: Path | str, *options: str, **settings: str) -> Iterator[ListenerProcess]:
+    running = ListenerProcess(str(store), *options, **settings)
+    try:
+        yield running
+    finally:
+        if running.process.poll() is None:
+            running.end()
+
+
+def statuses(folder: RunFolder) -> dict[str, int]:
+    """Status: devices, as results.parquet has them."""
+    counts = pl.read_parquet(folder.results)["status"].value_counts()
+    return {str(status): int(count) for status, count in counts.iter_rows()}
+
+
+def shuffled(messages: Iterable[Told], seed: int) -> list[Told]:
+    """The messages in another order."""
+    return sorted(messages, key=lambda message: hashlib.sha256(f"{seed}{message}".encode()).digest())
