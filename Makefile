@@ -8,7 +8,8 @@ INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test onboard migrate sandbox sample soak replay \
-	bench bench-plan bench-submit bench-pace bench-journal bench-ledger lint format lock clean
+	bench bench-plan bench-submit bench-pace bench-journal bench-ledger bench-listener demo-callbacks \
+	test-callbacks lint format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +25,9 @@ $(INSTALLED): pyproject.toml $(LOCK)
 
 demo: $(INSTALLED) ## license the sample fleet against the embedded sandbox
 	@$(BIN)/batchlic run jobs/demo.toml --sandbox
+
+demo-callbacks: $(INSTALLED) ## the same with callbacks: assign, listen, confirmed
+	@$(BIN)/batchlic run jobs/demo_callbacks.toml --sandbox --wait-callbacks 5m --listen-port 0 || test $$? -eq 3
 
 test: $(INSTALLED) ## run all tests
 	@$(BIN)/pytest -n auto
@@ -49,7 +53,7 @@ replay: $(INSTALLED) ## live through one seed again: make replay SEED=…
 	$(call need,SEED)
 	@SCENARIOS=1 SEED=$(SEED) $(BIN)/pytest tests/simulation
 
-bench: bench-plan bench-submit bench-pace bench-journal bench-ledger ## all benchmarks
+bench: bench-plan bench-submit bench-pace bench-journal bench-ledger bench-listener ## all benchmarks
 
 bench-plan: $(INSTALLED) ## planning beside a plain copy and DuckDB: make bench-plan [ROWS=100000000]
 	@$(BIN)/python tests/benchmarks/plan.py $(ROWS)
@@ -65,6 +69,12 @@ bench-journal: $(INSTALLED) ## what the journal costs a batch, resuming 100,000 
 
 bench-ledger: $(INSTALLED) ## planning beside a ledger that knows all devices: make bench-ledger [ROWS="1000000 10000000"]
 	@$(BIN)/python tests/benchmarks/ledger.py $(ROWS)
+
+bench-listener: $(INSTALLED) ## the listener beside the same server not storing; a million messages reconciled
+	@PYTHONPATH=. $(BIN)/python tests/benchmarks/listener.py
+
+test-callbacks: $(INSTALLED) ## the whole loop with callbacks: make test-callbacks [DEVICES=100000]
+	@LOOP_DEVICES=$(or $(DEVICES),100000) $(BIN)/pytest -q tests/callbacks/test_loop.py
 
 lint: $(INSTALLED) ## ruff and mypy, both strict
 	@$(BIN)/ruff check .

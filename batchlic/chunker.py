@@ -245,6 +245,41 @@ def write_plan(
     )
 
 
+def cut_plan(plan: Plan, fits: Sequence[int], *, batch_size: int, folder: Path) -> Plan:
+    """Leave the first `fits[i]` devices of each group i in plan.parquet; the others go to rejects.parquet.
+
+    Their reason is `no_licence`. Batches are numbered anew, so the result depends on plan and `fits` alone;
+    what is held stays held.
+    """
+    import polars as pl  # noqa: PLC0415
+
+    rows = pl.scan_parquet(folder / "plan.parquet")
+    rejects = pl.scan_parquet(folder / "rejects.parquet")
+    kept, cut, groups = [], [], []
+    start = dropped = 0
+    for group, fit in zip(plan.groups, fits, strict=True):
+        kept.append(rows.slice(start, fit).with_columns(pl.col("batch_id") - pl.lit(dropped, pl.UInt32)))
+        cut.append(rows.slice(start + fit, group.devices - fit))
+        groups.append(replace(group, devices=fit, batches=-(-fit // batch_size)))
+        start += group.devices
+        dropped += group.batches - groups[-1].batches
+    kept.append(rows.slice(start))
+    said = {"reason": pl.lit("no_licence"), "message": pl.lit("no licence is left for this device")}
+    without = pl.concat(cut).with_columns(**said).select(rejects.collect_schema().names())
+    with replacing(folder / "rejects.parquet") as path:
+        pl.concat([rejects, without]).sink_parquet(path)
+    with replacing(folder / "plan.parquet") as path:
+        pl.concat(kept).sink_parquet(path, compression_level=1, row_group_size=ROWS_PER_READ)
+    without_licence = sum(group.devices for group in plan.groups) - sum(fits)
+    return replace(
+        plan,
+        rejected=dict(sorted({**plan.rejected, "no_licence": without_licence}.items())),
+        planned=plan.planned - without_licence,
+        batches=sum(group.batches for group in groups),
+        groups=tuple(group for group in groups if group.devices),
+    )
+
+
 def _sink_plan(
     devices: Iterator[pl.DataFrame], groups: Sequence[PlanGroup], batch_size: int, path: Path
 ) -> None:

@@ -5,8 +5,6 @@ Everything heavy is imported where it is used, so that `--help` answers at once.
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,16 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from batchlic import ledgerdoors
+from batchlic import callbackdoors, ledgerdoors
+from batchlic.callbackdoors import own_listener, wait
+from batchlic.doorway import carrier, finish, print_summary, put, say
 from batchlic.errors import BatchlicError, ExitCode, RefusedToStart, UsageError
 from batchlic.options import Json, OnSandbox, PlanOptions, RunOptions, Yes, flattened
-from batchlic.terminal import printable, printable_lines
+from batchlic.terminal import printable
 
 if TYPE_CHECKING:
     from batchlic.chunker import Plan
-    from batchlic.job import Job, Rehearsal
-    from batchlic.run import Target
-    from batchlic.writer.summary import Summary
+    from batchlic.job import Job
 
 app = typer.Typer(
     name="batchlic",
@@ -36,6 +34,7 @@ app = typer.Typer(
 )
 
 app.add_typer(ledgerdoors.app, name="ledger")
+app.add_typer(callbackdoors.app)
 
 Inventories = Annotated[list[str], typer.Argument(metavar="INVENTORY", help="Files that hold the devices.")]
 JobFile = Annotated[Path, typer.Argument(metavar="JOB.toml", help="A job file, as in jobs/.")]
@@ -48,10 +47,10 @@ def main() -> None:
     try:
         app()
     except BatchlicError as error:
-        _say(f"batchlic: {error}")
+        say(f"batchlic: {error}")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        _say("batchlic: stopped; a run that had begun to send can be resumed")
+        say("batchlic: stopped; a run that had begun to send can be resumed")
         sys.exit(ExitCode.STOPPED)
 
 
@@ -132,9 +131,9 @@ def resume(run_dir: RunDirectory, *, sandbox: OnSandbox = False, json: Json = Fa
     from batchlic.run import resume as resume_run
     from batchlic.runfolder import RunFolder
 
-    with _target(Rehearsal() if sandbox else None) as target:
+    with carrier(Rehearsal() if sandbox else None) as target:
         summary = resume_run(RunFolder(run_dir), target)
-    _finish(summary, run_dir, as_json=json)
+    finish(summary, run_dir, as_json=json)
 
 
 @app.command()
@@ -145,9 +144,9 @@ def status(run_dir: RunDirectory, *, json: Json = False) -> None:
     from batchlic.screen import describe_doubts
 
     report = status_of(RunFolder(run_dir))
-    _print(report, run_dir, as_json=json)
+    print_summary(report, run_dir, as_json=json)
     if report.doubts and not json:
-        _say(describe_doubts(report.doubts, run_dir))
+        say(describe_doubts(report.doubts, run_dir))
 
 
 @app.command()
@@ -183,7 +182,7 @@ def settle(
         devices=device or (),
         consent_lifetime=consent_lifetime,
     )
-    _finish(summary, run_dir, as_json=json)
+    finish(summary, run_dir, as_json=json)
 
 
 @app.command()
@@ -204,7 +203,7 @@ def export(
 
     target = sys.stdout.buffer if to is None or str(to) == "-" else to
     count = export_rows(run_dir, What(what), Format(format), target)
-    _say(f"{count:,} rows{'' if target is not to else f' in {to}'}")
+    say(f"{count:,} rows{'' if target is not to else f' in {to}'}")
 
 
 @app.command()
@@ -226,9 +225,9 @@ def rollback(
 
     folder = RunFolder(run_dir)
     ask = None if yes or not sys.stdin.isatty() else _ask
-    with _target(None) as target:
+    with carrier(None) as target:
         summary = roll_back(folder, By(by), target, run_id=new_run_id(), ask=ask)
-    _finish(summary, run_dir / f"rollback-by-{by}", as_json=json)
+    finish(summary, run_dir / f"rollback-by-{by}", as_json=json)
 
 
 @app.command()
@@ -253,14 +252,14 @@ def audit(
         from batchlic.story import story
 
         chapters = story(device, path)
-        _put(chapters) if json else _say(describe_story(device, chapters))
+        put(chapters) if json else say(describe_story(device, chapters))
         return
     from batchlic.runfolder import RunFolder
     from batchlic.screen import describe_inspection
     from batchlic.verify import verify as verify_run
 
     inspection = verify_run(RunFolder(path))
-    _put(inspection) if json else _say(describe_inspection(inspection, path))
+    put(inspection) if json else say(describe_inspection(inspection, path))
     sys.exit(ExitCode.INCOMPLETE if inspection.findings else ExitCode.OK)
 
 
@@ -322,6 +321,20 @@ def sandbox(
     poison_file: Annotated[
         Path | None, typer.Option(help="Devices that spoil their batch, one a line.")
     ] = None,
+    callback_delay: Annotated[float, typer.Option(help="Seconds until an outcome is called back.")] = 0.0,
+    callback_jitter: Annotated[float, typer.Option(help="Up to so many more, for each device.")] = 0.0,
+    callback_early: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of requests called back before their answer.")
+    ] = 0.0,
+    callback_repeats: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of outcomes called back twice.")
+    ] = 0.0,
+    callback_failures: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of devices that are taken, and then fail.")
+    ] = 0.0,
+    callback_retry: Annotated[
+        float, typer.Option(help="Seconds between tries, three more after the first.")
+    ] = 300.0,
     seed: Annotated[int, typer.Option(help="Same seed, same requests: same faults and ids.")] = 0,
 ) -> None:
     """Serve a carrier to rehearse against on 127.0.0.1; its base URL goes to stdout. See docs/sandbox.md."""
@@ -352,6 +365,12 @@ def sandbox(
         slow_body_s=slow_body,
         deduplicate=deduplicate,
         faults=dict(map(parse_fault, fault or ())),
+        callback_delay_s=callback_delay,
+        callback_jitter_s=callback_jitter,
+        callback_early=callback_early,
+        callback_repeats=callback_repeats,
+        callback_failures=callback_failures,
+        callback_retry_s=callback_retry,
     )
     if licences:
         config = replace(config, licences=parse_licences(licences))
@@ -369,15 +388,22 @@ def _start(job: "Job", options: RunOptions) -> None:
     from batchlic.run import new_run_id, start
     from batchlic.runfolder import RunFolder
 
+    if options.wait_callbacks is not None and job.action == "migrate":
+        raise UsageError("--wait-callbacks: callbacks of a migration are not reconciled yet")
     if options.dry_run:
         _rehearse_planning(job, options)
         return
     run_id = new_run_id()
     folder = RunFolder(options.run_dir or Path("runs") / run_id)
-    with _target(job.sandbox if options.sandbox else None) as target:
+    with (
+        carrier(job.sandbox if options.sandbox else None) as target,
+        own_listener(options, folder) as listener,
+    ):
         ask = None if options.yes or options.sandbox or not sys.stdin.isatty() else _ask
-        summary = start(job, folder, target, run_id=run_id, ask=ask)
-    _finish(summary, folder.path, as_json=options.json)
+        summary = start(job, folder, target, run_id=run_id, ask=ask, listener=listener)
+        if options.wait_callbacks is not None:
+            summary = wait(options, folder)
+    finish(summary, folder.path, as_json=options.json)
 
 
 def _rehearse_planning(job: "Job", options: RunOptions) -> None:
@@ -387,37 +413,12 @@ def _rehearse_planning(job: "Job", options: RunOptions) -> None:
     from batchlic.runfolder import RunFolder
     from batchlic.settings import load_settings
 
-    carrier = SANDBOX if options.sandbox else load_settings().base_url
+    name = SANDBOX if options.sandbox else load_settings().base_url
     beside = RunFolder(options.run_dir or Path("runs") / "-")
-    with TemporaryDirectory(prefix="batchlic-") as folder, known_for_plan(job, beside, carrier) as known:
+    with TemporaryDirectory(prefix="batchlic-") as folder, known_for_plan(job, beside, name) as known:
         planned = plan_only(job, RunFolder(Path(folder)), known)
         job.require_consent(group.sku_number for group in planned.groups)
         _print_plan(planned, None, as_json=options.json)
-
-
-@contextmanager
-def _target(rehearsal: "Rehearsal | None") -> Iterator["Target"]:
-    """The carrier of the settings, or a sandbox for as long as the block lasts."""
-    from batchlic.run import Target
-
-    if rehearsal is None:
-        from batchlic.settings import load_settings
-
-        settings = load_settings()
-        yield Target(settings.base_url, settings.base_url, settings.credentials(), tuple(settings.secrets()))
-        return
-    from batchlic.carrier.auth import Credentials, Secret
-    from batchlic.journal import SANDBOX
-    from batchlic.sandbox.config import SandboxConfig
-    from batchlic.sandbox.embedded import embedded
-
-    name = Secret("sandbox")
-    credentials = Credentials(client_id=name, client_secret=name, username=name, password=name)
-    config = SandboxConfig(
-        rate=rehearsal.rate, burst=rehearsal.burst, latency_s=rehearsal.latency, seed=rehearsal.seed
-    )
-    with embedded(config) as base_url:
-        yield Target(SANDBOX, base_url, credentials, ())
 
 
 def _ask(question: str) -> None:
@@ -425,34 +426,10 @@ def _ask(question: str) -> None:
         raise RefusedToStart("nothing was sent")
 
 
-def _finish(summary: "Summary", folder: Path, *, as_json: bool) -> None:
-    _print(summary, folder, as_json=as_json)
-    sys.exit(summary.exit_code)
-
-
-def _print(summary: "Summary", folder: Path, *, as_json: bool) -> None:
-    from batchlic.screen import describe
-
-    if as_json:
-        _put(summary)
-    else:
-        _say(describe(summary, folder))
-
-
 def _print_plan(planned: "Plan", folder: Path | None, *, as_json: bool) -> None:
     from batchlic.screen import describe_plan
 
     if as_json:
-        _put(planned)
+        put(planned)
     else:
-        _say(describe_plan(planned, folder))
-
-
-def _put(result: object) -> None:
-    import msgspec
-
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(result), indent=2).decode() + "\n")
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(printable_lines(text) + "\n")
+        say(describe_plan(planned, folder))

@@ -77,6 +77,8 @@ class Limits(Table):
     """Seconds without any progress after which the run stops, resumable."""
     resend_in_doubt: bool = True
     """Ask again for a flexible licence whose request may have been executed (promise D)."""
+    allow_partial: bool = False
+    """Where licences are too few, plan as many devices as fit instead of stopping before anything is sent."""
     max_rejects: int = Field(default=0, ge=0)
     """Input rows that may be rejected without spoiling the exit code."""
 
@@ -104,6 +106,10 @@ class Rehearsal(Table):
     """Requests that it lets through at once."""
     latency: float = Field(default=0.0, ge=0)
     """Seconds that it takes to answer."""
+    callback_delay: float = Field(default=0.0, ge=0)
+    """Seconds until an outcome is called back; each comes up to as much later still."""
+    callback_failures: float = Field(default=0.0, ge=0, le=1)
+    """Share of the devices that it takes and then does not serve."""
     seed: int = 0
 
 

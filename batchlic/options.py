@@ -1,6 +1,7 @@
 """The options that commands share, each declared once and flattened into the commands that take it."""
 
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import wraps
@@ -19,6 +20,15 @@ Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON on
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, even on a terminal.")]
 OnSandbox = Annotated[
     bool, typer.Option("--sandbox", help="Start a sandbox carrier on loopback and run against it.")
+]
+
+StoreLocation = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        metavar="PATH_OR_URL",
+        help="Where callbacks are kept: an SQLite file, or postgresql://… [BATCHLIC_LISTENER_STORE].",
+    ),
 ]
 
 
@@ -101,6 +111,19 @@ class RunOptions(PlanOptions):
     max_rejects: Annotated[
         int | None, typer.Option(min=0, help="Rejected rows that do not spoil exit code 0 [0].")
     ] = None
+    allow_partial: Annotated[
+        bool, typer.Option("--allow-partial", help="Where licences are too few, license as many as fit.")
+    ] = False
+    wait_callbacks: Annotated[
+        str | None,
+        typer.Option(metavar="DURATION", help="Wait so long for outcomes after sending: 90s, 30m, 2h."),
+    ] = None
+    store: StoreLocation = None
+    listen_port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Wait with a listener of its own, on this port; 0: a free one."),
+    ] = None
+    listen_host: Annotated[str, typer.Option(help="Address of that listener.")] = "127.0.0.1"
     consent_lifetime: Annotated[
         bool, typer.Option("--consent-lifetime", help="Yes to licences that can never be taken back.")
     ] = False
@@ -119,8 +142,21 @@ class RunOptions(PlanOptions):
             "max_rate": self.max_rate,
             "give_up_after": self.give_up_after,
             "max_rejects": self.max_rejects,
+            "allow_partial": self.allow_partial or None,
         }
         return tables
+
+
+def parse_duration(text: str) -> float:
+    """`90s`, `30m`, `2h` or plain seconds, in seconds. Raises UsageError."""
+    found = _DURATION.fullmatch(text)
+    if not found:
+        raise UsageError(f"{text!r} is no duration: give seconds, or 90s, 30m, 2h")
+    return float(found[1]) * _SECONDS[found[2]]
+
+
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)")
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def flattened(command: Callable[..., None]) -> Callable[..., None]:

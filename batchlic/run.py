@@ -4,7 +4,7 @@ import secrets
 import signal
 import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ from structlog.typing import FilteringBoundLogger
 
 from batchlic.carrier.auth import Credentials
 from batchlic.carrier.client import open_client
-from batchlic.chunker import Plan, read_batches, write_plan
+from batchlic.chunker import Plan, PlanGroup, read_batches, write_plan
 from batchlic.ending import as_it_ended, is_finished, now, summarise, write_down
 from batchlic.errors import (
     BatchlicError,
@@ -35,8 +35,19 @@ from batchlic.identity import (
     refuse_used,
 )
 from batchlic.job import Job
-from batchlic.journal import Journal
+from batchlic.journal import SANDBOX, Journal
 from batchlic.journal.ledger import Memory
+from batchlic.licences import (
+    UNASKED,
+    Findings,
+    OwnListener,
+    compare,
+    fitted,
+    look,
+    refuse_too_few,
+    register,
+    still_needed,
+)
 from batchlic.logs import RunLog
 from batchlic.moving import look_for_licences, migration_of
 from batchlic.past import past_of, with_ledger
@@ -75,12 +86,19 @@ def plan_only(job: Job, folder: RunFolder, known: Memory | None = None) -> Plan:
 
 
 def start(
-    job: Job, folder: RunFolder, target: Target, *, run_id: str, ask: Callable[[str], None] | None = None
+    job: Job,
+    folder: RunFolder,
+    target: Target,
+    *,
+    run_id: str,
+    ask: Callable[[str], None] | None = None,
+    listener: OwnListener | None = None,
 ) -> Summary:
     """Plan and submit, or go on with the run in `folder` if it is this one; a plan is made only once.
 
     Raises UsageError or RefusedToStart before anything is sent; `ask` may raise RefusedToStart when it is
-    told what is about to be done.
+    told what is about to be done. `listener` is one that this process has brought up: an embedded sandbox is
+    told to call it, a real carrier has been told before.
     """
     with folder.job_locked(job.name):
         folder.make()
@@ -95,20 +113,28 @@ def start(
                 known = past.known()
                 plan = _plan(job, folder, known)
                 job.require_consent(group.sku_number for group in plan.groups)
+                found = anyio.run(_look, target, plan, listener)
+                plan = fitted(job, folder, plan, found.counts)
                 if ask is not None:
                     ask(_question(job, plan, target))
                 past.enter(run_id, folder, begun_at=now(), planned_with=known)
-            return begin(job, folder, target, plan, run_id=run_id)
+            return begin(job, folder, target, plan, run_id=run_id, found=found)
 
 
-def begin(job: Job, folder: RunFolder, target: Target, plan: Plan, *, run_id: str) -> Summary:
+def begin(
+    job: Job, folder: RunFolder, target: Target, plan: Plan, *, run_id: str, found: Findings = UNASKED
+) -> Summary:
     """Make the journal of a new run, which the ledger knows of, and submit its plan.
 
     The caller holds the folder.
     """
-    identity = identify(job, folder, target.name, plan, run_id)
+    identity = msgspec.structs.replace(
+        identify(job, folder, target.name, plan, run_id),
+        notes=[*plan.notes, *found.notes],
+        licences=found.counts,
+    )
     with closing(Journal.create(folder.journal, identity, created_at=now())) as journal:
-        return _submit_and_write(job, folder, target, journal)
+        return _submit_and_write(job, folder, target, journal, stopped=found.stopped)
 
 
 def resume(folder: RunFolder, target: Target) -> Summary:
@@ -127,16 +153,20 @@ def go_on(job: Job, folder: RunFolder, target: Target, journal: Journal) -> Summ
     refuse_changed_plan(folder, journal.identity)
     if is_finished(journal):
         return as_it_ended(job, folder, journal)
+    needed = still_needed(job, folder.plan, journal)
+    found = anyio.run(_look_again, target, needed)
+    if not job.limits.allow_partial:
+        refuse_too_few(needed, found.counts)
     with past_of(job, target.name, holding=(folder,)) as past:
         past.reenter(folder, journal)
-    return _submit_and_write(job, folder, target, journal)
+    return _submit_and_write(job, folder, target, journal, stopped=found.stopped)
 
 
 def status(folder: RunFolder) -> Report:
     """How a run stands now, from plan and journal; nothing is written, a run at work is not disturbed."""
     with closing(open_journal(folder)) as journal, folder.scratch() as results:
         refuse_changed_plan(folder, journal.identity)
-        write_results(results, plan=folder.plan, journal=journal)
+        write_results(results, plan=folder.plan, journal=journal, outcomes=folder.outcomes)
         summary = summarise(journal, count_statuses(results), journal.endings(), journal.last_word)
         return Report(**msgspec.structs.asdict(summary), doubts=doubts_in(results))
 
@@ -164,29 +194,66 @@ def _question(job: Job, plan: Plan, target: Target) -> str:
     return f"{job.action.capitalize()} {groups or 'nothing'}{aim} at {target.name}?"
 
 
+# -- asking first ---------------------------------------------------------------------------------------
+
+
+async def _look(target: Target, plan: Plan, listener: OwnListener | None) -> Findings:
+    if not plan.groups:
+        return UNASKED
+    is_rehearsal = target.name == SANDBOX
+    async with open_client(target.base_url, target.credentials) as client:
+        if is_rehearsal and listener is not None:
+            await register(client, (group.account_name for group in plan.groups), listener)
+        found = await look(client, plan.groups, listeners=not is_rehearsal)
+        await client.logout()
+    return found
+
+
+async def _look_again(target: Target, groups: Sequence[PlanGroup]) -> Findings:
+    if not groups:
+        return UNASKED
+    async with open_client(target.base_url, target.credentials) as client:
+        found = await look(client, groups, listeners=False)
+        await client.logout()
+    return found
+
+
 # -- submitting -----------------------------------------------------------------------------------------
 
 
-def _submit_and_write(job: Job, folder: RunFolder, target: Target, journal: Journal) -> Summary:
+def _submit_and_write(
+    job: Job,
+    folder: RunFolder,
+    target: Target,
+    journal: Journal,
+    *,
+    stopped: BatchlicError | None = None,
+) -> Summary:
+    """Send what is left of the plan, unless something has `stopped` the run already, and write its files."""
     started_at = now()
-    stopped: BatchlicError | None = None
+    notes: list[str] = []
     with RunLog(folder.log, secrets=target.secrets) as log:
         logger = log.logger(run_id=journal.identity.run_id)
         logger.info("begun", carrier=target.name, planned=journal.identity.planned)
         try:
+            if stopped is not None:
+                raise stopped
             if journal.identity.batches:
-                anyio.run(_submit, job, folder, target, journal, logger, backend_options={"use_uvloop": True})
+                notes = anyio.run(
+                    _submit, job, folder, target, journal, logger, backend_options={"use_uvloop": True}
+                )
         except (CredentialsRejected, RefusedToStart, StoppedEarly) as error:
             stopped = error
             logger.error("stopped", reason=str(error))
-        summary = write_down(job, folder, journal, started_at=started_at, stopped=stopped)
+        summary = write_down(job, folder, journal, started_at=started_at, stopped=stopped, notes=notes)
         logger.info("ended", exit_code=summary.exit_code, statuses=summary.statuses)
     return summary
 
 
 async def _submit(
     job: Job, folder: RunFolder, target: Target, journal: Journal, logger: FilteringBoundLogger
-) -> None:
+) -> list[str]:
+    """Send what is left of the plan; returns what is to be noted. Raises what stopped the pool."""
     limits = job.limits
     pace = Pace(
         max_concurrency=limits.max_concurrency,
@@ -228,9 +295,12 @@ async def _submit(
                 left = remaining(batches, journal, resendable, on_accepted=pool.refusals.accepted)
                 stopped = await _delivered(pool, left)
             tasks.cancel_scope.cancel()
+        is_move = journal.identity.to_sku is not None  # its licences are looked for in its own way
+        notes = [] if stopped or is_move else await compare(client, folder.plan, journal)
         await client.logout()
     if stopped is not None:
         raise stopped
+    return notes
 
 
 def _heed(journal: Journal, pace: Pace, give_up_after: float) -> None:

@@ -1,0 +1,424 @@
+"""The listener: believes the carrier alone, acknowledges what is durable, survives the rest."""
+
+import json
+import os
+import random
+import signal
+import socket
+import sqlite3
+import ssl
+import stat
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import anyio
+import httpx
+import pytest
+import structlog
+import trustme
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from batchlic.callbacks.access import CARRIER_SOURCES, Access, networks
+from batchlic.callbacks.listener import LARGEST_BODY, PATH, Listener
+from batchlic.callbacks.messages import Told
+from batchlic.callbacks.store import StoreError
+from batchlic.carrier.auth import Secret
+from tests.callbacks.builders import ACCOUNT, PASSWORD, SETTINGS, USERNAME, body, listener
+
+CARRIER = CARRIER_SOURCES[0]
+
+
+def access(*proxies: str) -> Access:
+    return Access(
+        username=Secret(USERNAME),
+        password=Secret(PASSWORD),
+        sources=networks(CARRIER_SOURCES, where="test"),
+        proxies=networks(proxies, where="test"),
+    )
+
+
+class Kept:
+    """A listener in process, what it kept and what it logged."""
+
+    def __init__(self, who: Access | None = None, *, account: str = "", most_waiting: int = 10) -> None:
+        self.messages: list[Told] = []
+        self.trouble: StoreError | None = None
+        self.gate = anyio.Event()
+        self.gate.set()
+        self.logged: list[structlog.typing.EventDict] = []
+        self.app = Listener(
+            who or access(),
+            keep=self.keep,
+            check=self.check,
+            logger=structlog.wrap_logger(None, processors=[self._log]),
+            account=account,
+            most_waiting=most_waiting,
+        ).app
+
+    async def keep(self, message: Told) -> None:
+        await self.gate.wait()
+        self.check()
+        self.messages.append(message)
+
+    def check(self) -> None:
+        if self.trouble:
+            raise self.trouble
+
+    def _log(
+        self, _logger: object, _method: str, event: structlog.typing.EventDict
+    ) -> structlog.typing.EventDict:
+        self.logged.append(event)
+        raise structlog.DropEvent
+
+    async def post(self, content: object, *, path: str = PATH, peer: str = CARRIER, **headers: str) -> int:
+        transport = httpx.ASGITransport(self.app, client=(peer, 1234))
+        sent = content if isinstance(content, bytes) else json.dumps(content).encode()
+        async with httpx.AsyncClient(transport=transport, base_url="http://listener") as http:
+            given_headers = {"Content-Type": "application/json"} | {
+                name.replace("_", "-"): value for name, value in headers.items()
+            }
+            return (await http.post(path, content=sent, headers=given_headers)).status_code
+
+    async def get(self, path: str) -> int:
+        transport = httpx.ASGITransport(self.app, client=("192.0.2.1", 1))
+        async with httpx.AsyncClient(transport=transport, base_url="http://listener") as http:
+            return (await http.get(path)).status_code
+
+
+@pytest.mark.anyio
+async def test_a_message_of_the_carrier_is_kept_without_its_credentials() -> None:
+    kept = Kept()
+    assert await kept.post(body("r1", "864508030109877")) == 200
+    [message] = kept.messages
+    assert (message.request_id, message.imei, message.succeeded) == ("r1", "864508030109877", True)
+    assert PASSWORD not in repr(message)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("kind", ["imei", "Imei", "IMEI"])
+async def test_kinds_come_in_any_case_and_with_others(kind: str) -> None:
+    kept = Kept()
+    ids = [
+        {"id": "3105551234", "kind": "mdn"},
+        {"id": "864508030109877", "kind": kind},
+        {"id": "89148000000800139708", "kind": "iccId"},
+    ]
+    assert await kept.post(body(deviceIds=ids)) == 200
+    [message] = kept.messages
+    assert (message.imei, message.iccid) == ("864508030109877", "89148000000800139708")
+    assert message.further_ids == "MDN:3105551234"
+
+
+@pytest.mark.anyio
+async def test_no_text_is_kept_at_any_length() -> None:
+    kept = Kept()
+    ids = [{"id": f"{number:032d}", "kind": "mdn"} for number in range(100)]
+    fault = {"faultcode": "x" * 5000, "faultstring": "y" * 5000}
+    assert await kept.post(body(deviceIds=ids, status="Failed", faultResponse=fault)) == 200
+    [message] = kept.messages
+    assert max(len(text) for text in message if isinstance(text, str)) == 500
+
+
+@pytest.mark.anyio
+async def test_a_failure_tells_its_code_without_the_service_and_its_text_without_control_characters() -> None:
+    kept = Kept()
+    fault = {"faultcode": "UnifiedWebService.REQUEST_FAILED.DeviceNotFound", "faultstring": "a\x00b\x1b[31m"}
+    assert await kept.post(body(status="Failed", faultResponse=fault)) == 200
+    [message] = kept.messages
+    assert (message.succeeded, message.error_code) == (False, "REQUEST_FAILED.DeviceNotFound")
+    assert message.error_message == "a b [31m"
+
+
+@pytest.mark.anyio
+async def test_the_path_says_the_account_and_the_option_where_it_does_not() -> None:
+    kept = Kept(account="of-the-option")
+    await kept.post(body(), path=f"{PATH}/{ACCOUNT}")
+    await kept.post(body())
+    assert [message.account_name for message in kept.messages] == [ACCOUNT, "of-the-option"]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", 400),
+        (b"{", 400),
+        (b"[" * 5000, 422),
+        (b"\xff\xfe", 400),
+        (b"null", 422),
+        (b"[]", 422),
+        ({"username": USERNAME, "password": PASSWORD}, 422),
+        (body(status="Perhaps"), 422),
+        (body(status=None), 422),
+        (body(deviceIds=[]), 422),
+        (body(deviceIds=[{"id": "not digits", "kind": "imei"}]), 422),
+        (body(deviceIds=[{"id": "864508030109877\n", "kind": "imei"}]), 422),
+        (body(requestId=""), 422),
+        (body(requestId="x" * 1000), 422),
+        (body(requestId="'; DROP TABLE messages; --"), 422),
+        (body(password="wrong"), 401),
+        (body(password=""), 401),
+        (body(username="somebody"), 401),
+        (body(username=None, password=None), 401),
+        (body(username=PASSWORD, password=USERNAME), 401),
+        (b" " * (LARGEST_BODY + 1), 413),
+    ],
+)
+async def test_what_is_not_the_carriers_word_is_refused_and_not_kept(content: object, expected: int) -> None:
+    kept = Kept()
+    assert await kept.post(content) == expected
+    assert kept.messages == []
+    assert PASSWORD not in repr(kept.logged)
+    assert "wrong" not in {
+        value for event in kept.logged for value in event.values() if value != event["reason"]
+    }
+
+
+@pytest.mark.anyio
+async def test_other_content_than_json_is_refused() -> None:
+    kept = Kept()
+    assert await kept.post(body(), Content_Type="text/plain") == 415
+    assert kept.messages == []
+
+
+def test_a_body_without_a_length_is_cut_off_at_the_bound(tmp_path: Path) -> None:
+    with listener(tmp_path / "store.db") as running:
+        chunks = (b" " * 10_000 for _ in range(10))
+        answer = httpx.post(
+            running.url, content=chunks, headers={"Content-Type": "application/json"}, trust_env=False
+        )
+    assert answer.status_code == 413
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(noise=st.integers(0, 10**9))
+def test_a_message_that_was_tampered_with_is_answered_and_never_a_crash(noise: int) -> None:
+    dice = random.Random(noise)
+    content = bytearray(json.dumps(body()).encode())
+    for _ in range(dice.randint(1, 5)):
+        place = dice.randrange(len(content))
+        content[place : place + dice.randint(0, 3)] = dice.randbytes(dice.randint(0, 3))
+
+    async def post() -> int:
+        return await Kept().post(bytes(content))
+
+    assert anyio.run(post) in {200, 400, 401, 422}
+
+
+# -- sources --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("source", CARRIER_SOURCES)
+async def test_every_published_source_is_allowed(source: str) -> None:
+    assert await Kept().post(body(), peer=source) == 200
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("source", ["192.0.2.1", "127.0.0.1", "::1", "not an address", "3.87.163.46"])
+async def test_another_source_is_refused(source: str) -> None:
+    kept = Kept()
+    assert await kept.post(body(), peer=source) == 403
+    assert kept.messages == []
+
+
+@pytest.mark.anyio
+async def test_a_source_forged_in_a_header_is_not_believed() -> None:
+    assert await Kept().post(body(), peer="192.0.2.1", X_Forwarded_For=CARRIER) == 403
+
+
+@pytest.mark.parametrize(
+    ("forwarded_for", "source"),
+    [
+        (CARRIER, CARRIER),
+        (f"192.0.2.9, {CARRIER}", CARRIER),
+        (f"{CARRIER}, 192.0.2.9", "192.0.2.9"),
+        (f"{CARRIER}, 10.0.0.7", CARRIER),
+        ("", "10.0.0.5"),
+    ],
+)
+def test_a_trusted_proxy_vouches_for_the_address_before_it_alone(forwarded_for: str, source: str) -> None:
+    assert access("10.0.0.0/24").source_of("10.0.0.5", forwarded_for) == source
+
+
+def test_an_ipv4_address_in_ipv6_clothes_is_the_same() -> None:
+    assert access().allows(f"::ffff:{CARRIER}")
+
+
+# -- load and trouble ------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_more_messages_than_can_wait_are_turned_away_and_the_listener_says_it_is_not_ready() -> None:
+    kept = Kept(most_waiting=2)
+    kept.gate = anyio.Event()
+    answers: list[int] = []
+
+    async def post() -> None:
+        answers.append(await kept.post(body()))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(post)
+        tasks.start_soon(post)
+        await anyio.wait_all_tasks_blocked()
+        assert await kept.post(body()) == 503
+        assert await kept.get("/ready") == 503
+        assert await kept.get("/health") == 200
+        kept.gate.set()
+    assert answers == [200, 200]
+    assert await kept.get("/ready") == 200
+
+
+@pytest.mark.anyio
+async def test_what_can_not_be_kept_is_not_acknowledged() -> None:
+    kept = Kept()
+    kept.trouble = StoreError("no room")
+    assert await kept.post(body()) == 503
+    assert await kept.get("/ready") == 503
+
+
+@pytest.mark.anyio
+async def test_a_flood_of_bad_messages_is_no_flood_of_log_lines() -> None:
+    kept = Kept()
+    for _ in range(50):
+        await kept.post(b"{")
+    assert len(kept.logged) < 10
+
+
+# -- the process -----------------------------------------------------------------------------------------
+
+
+def post(url: str, content: object) -> int:
+    return httpx.post(url, json=content, trust_env=False).status_code
+
+
+def rows(store: Path) -> int:
+    connection = sqlite3.connect(store)
+    [(count,)] = connection.execute("SELECT count(*) FROM messages")
+    connection.close()
+    return int(count)
+
+
+def test_what_was_acknowledged_survives_a_kill_and_repeats_are_no_news(tmp_path: Path) -> None:
+    store = tmp_path / "store.db"
+    with listener(store) as running:
+        for number in range(20):
+            assert post(running.url, body("r1", f"{number:015d}")) == 200
+        running.end(signal.SIGKILL)
+    assert rows(store) == 20
+    with listener(store) as running:
+        assert post(running.url, body("r1", f"{0:015d}")) == 200
+    assert rows(store) == 20
+    assert stat.S_IMODE(store.stat().st_mode) == 0o600
+
+
+def test_it_stops_gracefully_and_logs_no_secret(tmp_path: Path) -> None:
+    with listener(tmp_path / "store.db") as running:
+        assert post(running.url, body(password="planted-guess")) == 401
+        code, logged = running.end()
+    assert code == 0
+    assert "wrong credentials" in logged
+    assert PASSWORD not in logged
+    assert "planted-guess" not in logged
+
+
+def is_open(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=20).close()
+    except ConnectionError:
+        return False
+    return True
+
+
+def test_a_runs_own_listener_goes_with_the_run(tmp_path: Path) -> None:
+    program = (
+        "import os, sys; from batchlic.callbacks.server import *\n"
+        "with listening(ListenerOptions(port=0), sys.argv[1], {}) as url:\n"
+        "    print(url, flush=True); os.kill(os.getpid(), 9)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "store.db")],
+        env={**os.environ, **SETTINGS},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    address = urlsplit(done.stdout.strip())
+    for _ in range(600):
+        if not is_open(str(address.hostname), int(address.port or 0)):
+            return
+        time.sleep(0.05)
+    pytest.fail("it is still there")
+
+
+def test_twenty_megabytes_are_refused_and_the_next_message_is_taken(tmp_path: Path) -> None:
+    with listener(tmp_path / "store.db") as running:
+        try:
+            status = httpx.post(
+                running.url,
+                content=b" " * 20_000_000,
+                headers={"Content-Type": "application/json"},
+                trust_env=False,
+            ).status_code
+        except httpx.TransportError:
+            status = 413  # it hung up on us before we were done
+        assert status == 413
+        assert post(running.url, body()) == 200
+
+
+def test_it_speaks_tls(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    certificate = tmp_path / "server.pem"
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(certificate))
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    with listener(tmp_path / "store.db", "--tls-cert", str(certificate)) as running:
+        assert running.url.startswith("https://")
+        context = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
+        with httpx.Client(verify=context, trust_env=False) as http:
+            assert http.post(running.url, json=body()).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("settings_", "options", "said"),
+    [
+        ({"BATCHLIC_LISTENER_PASSWORD": ""}, [], "BATCHLIC_LISTENER_PASSWORD"),
+        ({"BATCHLIC_LISTENER_ALLOWED_SOURCES": "carrier.example"}, [], "ALLOWED_SOURCES"),
+        ({}, ["--tls-cert", "nowhere.pem"], "nowhere.pem"),
+        ({}, ["--tls-key", "nowhere.pem"], "--tls-key"),
+        ({}, ["--path", "callbacks"], "--path"),
+        ({}, ["--trusted-proxy", "proxy"], "--trusted-proxy"),
+        ({}, ["--store", "mysql://x/y"], "--store"),
+        ({}, ["--store", "/nowhere/store.db"], "/nowhere/store.db"),
+    ],
+)
+def test_a_wrong_setting_is_named_before_anything_listens(
+    tmp_path: Path, settings_: dict[str, str], options: list[str], said: str
+) -> None:
+    with listener(tmp_path / "store.db", *options, **settings_) as running:
+        _, complaint = running.process.communicate()
+        assert running.process.returncode == 2
+        assert said in complaint
+
+
+@pytest.mark.skipif("TEST_POSTGRESQL_URL" not in os.environ, reason="no TEST_POSTGRESQL_URL")
+def test_postgresql_keeps_the_same(tmp_path: Path) -> None:
+    from batchlic.callbacks.store import Store  # noqa: PLC0415
+    from batchlic.reconcile import reconcile  # noqa: PLC0415
+    from tests.callbacks.builders import messages_of, submitted_run  # noqa: PLC0415
+
+    url = os.environ["TEST_POSTGRESQL_URL"]
+    with listener(url) as running:
+        assert post(running.url, body("r1", "864508030109877")) == 200
+        assert post(running.url, body("r1", "864508030109877")) == 200
+        running.end(signal.SIGKILL)
+    with closing(Store.open(url)) as store:
+        assert store.extent()[0] >= 1
+        folder = submitted_run(tmp_path / "run", 250)
+        store.write(messages_of(folder))
+        store.write(messages_of(folder))
+        assert reconcile(folder, store).statuses == {"confirmed": 250}
