@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from batchlic.errors import ExitCode
 from batchlic.job import Inventory, Job, LedgerUse, Licensing, Limits, Rehearsal
-from batchlic.writer.schemas import AUDIT, RESULTS
+from batchlic.writer.schemas import AUDIT, OUTCOMES, RESULTS
 from batchlic.writer.summary import Summary
 
 ROOT = Path(__file__).parent.parent
@@ -92,6 +92,7 @@ def test_every_option_that_is_named_exists() -> None:
         "sandbox",
     ]
     commands += ["ledger show", "ledger import", "ledger export"]
+    commands += ["listen", "reconcile", "subscriptions", "callbacks register"]
     for command in commands:
         done = subprocess.run(
             [sys.executable, "-m", "batchlic", *command.split(), "--help"],
@@ -133,7 +134,7 @@ def _is_table(annotation: object) -> bool:
 
 @pytest.mark.parametrize(
     ("file", "columns"),
-    [("results.parquet", RESULTS), ("audit.parquet", AUDIT)],
+    [("results.parquet", RESULTS), ("audit.parquet", AUDIT), ("outcomes.parquet", OUTCOMES)],
     ids=lambda value: str(value)[:15],
 )
 def test_every_column_is_documented(file: str, columns: dict[str, object]) -> None:

@@ -1,0 +1,125 @@
+"""The whole loop over TCP: assign, callbacks, the listener killed in the middle, and the books.
+
+`make test-callbacks` runs it with 100,000 devices (LOOP_DEVICES).
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import polars as pl
+import pytest
+
+from batchlic.sandbox.config import Fault, SandboxConfig
+from batchlic.sandbox.embedded import embedded
+from tests.callbacks.builders import ACCOUNT, PASSWORD, SETTINGS, ListenerProcess, body, fleet
+
+FLEXIBLE, LIFETIME = "SIMSec-IoT", "SIMSec-IoT-Lt"
+DEVICES = {sku: int(os.environ.get("LOOP_DEVICES", few)) for sku, few in ((FLEXIBLE, 1000), (LIFETIME, 5000))}
+
+
+class Place:
+    """One machine: sandbox, listener, run folder, and the commands of an operator."""
+
+    def __init__(self, folder: Path, base_url: str) -> None:
+        self.folder = folder
+        self.base_url = base_url
+        self.store = str(folder / "store.db")
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+
+    def listen(self) -> ListenerProcess:
+        return ListenerProcess(self.store, "--port", str(self.port))
+
+    def batchlic(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        names = ("CLIENT_ID", "CLIENT_SECRET", "USERNAME", "PASSWORD")
+        carrier = {f"BATCHLIC_{name}": "sandbox" for name in names} | {"BATCHLIC_BASE_URL": self.base_url}
+        return subprocess.run(
+            [sys.executable, "-m", "batchlic", *arguments],
+            env={**os.environ, **SETTINGS, **carrier},
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def assign(self, sku: str) -> subprocess.CompletedProcess[str]:
+        fleet(self.folder / "fleet.csv", DEVICES[sku])
+        options = ["--account", ACCOUNT, "--sku", sku, "--consent-lifetime", "--run-dir", "run"]
+        return self.batchlic("assign", "fleet.csv", *options)
+
+    def reconcile(self) -> subprocess.CompletedProcess[str]:
+        return self.batchlic("reconcile", "run", "--store", self.store, "--json")
+
+    def totals(self) -> dict[str, Any]:
+        url = self.base_url.replace("/api", "/sandbox/totals")
+        return dict(httpx.get(url, trust_env=False, timeout=60).json())
+
+    def wait_for(self, acknowledged: int) -> None:
+        while self.totals()["callbacks"].get("acknowledged", 0) < acknowledged:
+            time.sleep(0.05)
+
+    def wait_for_all(self) -> None:
+        while self.totals()["callbacks_pending"]:
+            time.sleep(0.1)
+
+    def compare(self) -> set[tuple[str, bool]]:
+        """Each status in the results, with whether the books show a licence for such a device."""
+        url = self.base_url.replace("/api", "/sandbox/books")
+        books = pl.read_ndjson(httpx.get(url, trust_env=False, timeout=300).content)
+        licensed = books.select("imei", licensed=pl.col("sku_number").is_not_null())
+        results = pl.read_parquet(self.folder / "run" / "results.parquet")
+        both = results.join(licensed, on="imei", how="left", validate="1:1")
+        return set(both.select("status", "licensed").unique().iter_rows())
+
+
+@pytest.mark.parametrize("sku", [FLEXIBLE, LIFETIME])
+def test_every_device_ends_as_the_books_say_though_answers_were_lost_and_the_listener_was_killed(
+    tmp_path: Path, sku: str
+) -> None:
+    config = SandboxConfig(
+        callback_delay_s=0.2,
+        callback_jitter_s=2.0,
+        callback_early=0.2,
+        callback_repeats=0.1,
+        callback_failures=0.05,
+        callback_retry_s=2.0,
+        faults={Fault.RESET_AFTER: 0.1, Fault.ERROR_504_AFTER: 0.1},
+        seed=5,
+    )
+    with embedded(config) as base_url:
+        place = Place(tmp_path, base_url)
+        listener = place.listen()
+        registered = place.batchlic("callbacks", "register", "--account", ACCOUNT, "--url", listener.url)
+        assert registered.returncode == 0, registered.stderr
+        assert "will not call port" in registered.stderr
+        assert PASSWORD not in registered.stderr
+        listed = place.batchlic("callbacks", "list", "--account", ACCOUNT, "--json")
+        assert json.loads(listed.stdout)[0]["url"].endswith(ACCOUNT)
+        assert PASSWORD not in listed.stdout
+        place.assign(sku)
+        place.wait_for(DEVICES[sku] // 4)
+        listener.end(signal.SIGKILL)
+        listener = place.listen()
+        place.wait_for_all()
+        reconciled = place.reconcile()
+        assert "given-up" not in place.totals()["callbacks"]
+        hostile = [
+            (body("forged", "864508000000004", username="x"), 401),
+            (body("forged", "864508000000004", status="Failed"), 200),
+        ]
+        for message, answer in hostile:
+            assert httpx.post(listener.url, json=message, trust_env=False).status_code == answer
+        again = place.reconcile()
+        listener.end()
+        assert place.compare() == {("confirmed", True), ("failed", False)}
+    assert sum(json.loads(again.stdout)["statuses"].values()) == DEVICES[sku]
+    assert json.loads(again.stdout) == json.loads(reconciled.stdout), again.stderr
+    assert reconciled.returncode == again.returncode == 3
