@@ -14,7 +14,7 @@ import typer
 
 from batchlic import callbackdoors, ledgerdoors
 from batchlic.callbackdoors import own_listener, wait
-from batchlic.doorway import carrier, finish, print_summary, put, say
+from batchlic.doorway import carrier, finish, may_be_cut_short, print_summary, put, say
 from batchlic.errors import BatchlicError, ExitCode, RefusedToStart, UsageError
 from batchlic.options import Json, OnSandbox, PlanOptions, RunOptions, Yes, flattened
 from batchlic.terminal import printable
@@ -202,8 +202,9 @@ def export(
     from batchlic.writer.export import export as export_rows
 
     target = sys.stdout.buffer if to is None or str(to) == "-" else to
-    count = export_rows(run_dir, What(what), Format(format), target)
-    say(f"{count:,} rows{'' if target is not to else f' in {to}'}")
+    with may_be_cut_short():
+        count = export_rows(run_dir, What(what), Format(format), target)
+        say(f"{count:,} rows{'' if target is not to else f' in {to}'}")
 
 
 @app.command()

@@ -1,5 +1,7 @@
 """What every door has: the carrier that it leads to, and how it answers."""
 
+import errno
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,7 +67,20 @@ def put(result: object) -> None:
     """Print a result as JSON, to stdout."""
     import msgspec
 
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(result), indent=2).decode() + "\n")
+    with may_be_cut_short():
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(result), indent=2).decode() + "\n")
+
+
+@contextmanager
+def may_be_cut_short() -> Iterator[None]:
+    """Write to stdout for as long as somebody reads it (`| head`): the exit code is another matter."""
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError) and f"(os error {errno.EPIPE})" not in str(error):  # polars
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def say(text: str) -> None:

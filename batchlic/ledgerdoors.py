@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from batchlic.doorway import put, say
 from batchlic.errors import ExitCode, UsageError
 from batchlic.options import Json, PlanOptions
 
@@ -31,10 +32,10 @@ def show(
     with existing(ledger) as opened:
         if device is None:
             figures = counts(opened, account=account, sku=sku)
-            _answer(figures, describe_counts(figures), as_json=json)
+            put(figures) if json else say(describe_counts(figures))
         else:
             known = of_device(opened, device, account=account, sku=sku)
-            _answer(known, describe_device(device, known), as_json=json)
+            put(known) if json else say(describe_device(device, known))
 
 
 @app.command(name="import")
@@ -74,7 +75,7 @@ def import_(
     with closing(Ledger(ledger)) as opened:
         refuse_at_work(opened, where)
         imported = import_files(opened, files, options, carrier=where)
-    _answer(imported, describe_import(imported), as_json=json)
+    put(imported) if json else say(describe_import(imported))
     sys.exit(ExitCode.INCOMPLETE if imported.rejected else ExitCode.OK)
 
 
@@ -89,7 +90,7 @@ def export(
 
     with existing(ledger) as opened:
         devices = export_ledger(opened, to)
-    sys.stderr.write(f"{devices:,} devices in {to}\n")
+    say(f"{devices:,} devices in {to}")
 
 
 @app.command()
@@ -104,12 +105,3 @@ def forget(
     with existing(ledger) as opened:
         if not opened.leave(run_id):
             raise UsageError(f"{ledger}: there is no run {run_id} in this ledger")
-
-
-def _answer(result: object, text: str, *, as_json: bool) -> None:
-    import msgspec
-
-    if as_json:
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(result), indent=2).decode() + "\n")
-    else:
-        sys.stderr.write(text + "\n")

@@ -18,6 +18,7 @@ from tests.endtoend.program import (
     LIFETIME,
     Ended,
     batchlic,
+    begin,
     books,
     contents,
     fleet,
@@ -184,3 +185,14 @@ def test_bad_usage_is_exit_2_and_leaves_nothing(tmp_path: Path) -> None:
         assert (ended.code, ended.out) == (2, ""), arguments
         assert words in ended.err
     assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("command", [("export", "run", "--what", "all"), ("status", "run", "--json")])
+def test_whoever_reads_stdout_may_have_had_enough(finished: Run, command: tuple[str, ...]) -> None:
+    process = begin(*command, settings={}, cwd=finished.folder.parent)
+    assert process.stdout is not None
+    process.stdout.close()
+    with process:
+        assert process.stderr is not None
+        assert "Traceback" not in process.stderr.read()
+    assert process.returncode == 0
