@@ -6,17 +6,15 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects import sqlite as sqlite_dialect
 
 from batchlic.callbacks.messages import Told
 from batchlic.errors import StoppedEarly, UsageError
-
-if TYPE_CHECKING:
-    from sqlalchemy.engine.interfaces import DBAPIConnection
-    from sqlalchemy.pool import ConnectionPoolEntry
+from batchlic.journal.database import sqlite
 
 ROWS_PER_READ = 100_000
 
@@ -41,7 +39,7 @@ messages = sa.Table(
 """A repeat says nothing new, so it is no new row: what a message says is unique."""
 
 _INSERTS: dict[str, sa.Insert] = {
-    "sqlite": sqlite.insert(messages).on_conflict_do_nothing(),
+    "sqlite": sqlite_dialect.insert(messages).on_conflict_do_nothing(),
     "postgresql": postgresql.insert(messages).on_conflict_do_nothing(),
 }
 
@@ -121,18 +119,7 @@ def _sqlite(path: Path) -> sa.Engine:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     except OSError as error:
         raise UsageError(f"--store {path}: {error.strerror}") from None
-    url = sa.URL.create("sqlite", database=str(path))
-    engine = sa.create_engine(url, connect_args={"check_same_thread": False, "timeout": 30})
-    sa.event.listen(engine, "connect", _make_durable)
-    return engine
-
-
-def _make_durable(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
-    """A commit is on the disk when it returns: https://sqlite.org/pragma.html#pragma_synchronous."""
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode = WAL")
-    cursor.execute("PRAGMA synchronous = FULL")
-    cursor.close()
+    return sqlite(path)
 
 
 def _postgresql(location: str) -> sa.Engine:
