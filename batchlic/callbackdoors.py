@@ -180,6 +180,13 @@ def own_listener(options: RunOptions, folder: "RunFolder") -> Iterator["OwnListe
         yield OwnListener(url=url, username=Secret(username), password=Secret(password))
 
 
+def refuse_unable_to_wait(options: RunOptions, folder: "RunFolder") -> None:
+    """Raise UsageError before anything is sent, where a run could not wait for callbacks as it is told to."""
+    if options.wait_callbacks is not None:
+        parse_duration(options.wait_callbacks)
+        _store(options, folder)
+
+
 def wait(options: RunOptions, folder: "RunFolder") -> "Summary":
     """Reconcile a run that was submitted, for as long as it is to wait."""
     from batchlic.callbacks.store import Store

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from batchlic import callbackdoors, ledgerdoors
-from batchlic.callbackdoors import own_listener, wait
+from batchlic.callbackdoors import own_listener, refuse_unable_to_wait, wait
 from batchlic.doorway import carrier, finish, may_be_cut_short, print_summary, put, say
 from batchlic.errors import BatchlicError, ExitCode, RefusedToStart, UsageError
 from batchlic.options import Json, OnSandbox, PlanOptions, RunOptions, Yes, flattened
@@ -396,13 +396,14 @@ def _start(job: "Job", options: RunOptions) -> None:
         return
     run_id = new_run_id()
     folder = RunFolder(options.run_dir or Path("runs") / run_id)
+    refuse_unable_to_wait(options, folder)
     with (
         carrier(job.sandbox if options.sandbox else None) as target,
         own_listener(options, folder) as listener,
     ):
         ask = None if options.yes or options.sandbox or not sys.stdin.isatty() else _ask
         summary = start(job, folder, target, run_id=run_id, ask=ask, listener=listener)
-        if options.wait_callbacks is not None:
+        if options.wait_callbacks is not None and summary.stopped_because is None:
             summary = wait(options, folder)
     finish(summary, folder.path, as_json=options.json)
 

@@ -3,20 +3,22 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 
 import polars as pl
 
 from batchlic.callbacks.registration import address
-from batchlic.carrier.answers import Outcome
 from batchlic.carrier.auth import CarrierUnreachable, Secret
 from batchlic.carrier.catalogue import Action
 from batchlic.carrier.client import CALLBACK_SERVICE, AccountError, CarrierClient
 from batchlic.chunker import Plan, PlanGroup, cut_plan
 from batchlic.errors import BatchlicError, CredentialsRejected, RefusedToStart, StoppedEarly
 from batchlic.job import Job
-from batchlic.journal import Journal, LicenceCount
+from batchlic.journal import Journal, LicenceCount, Standing
 from batchlic.runfolder import RunFolder
+from batchlic.writer.outcomes import outcomes_of_batches
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,20 +51,31 @@ async def look(client: CarrierClient, groups: Sequence[PlanGroup], *, listeners:
 
     A carrier that is down or does not answer such questions stops nothing here.
     """
-    accounts = dict.fromkeys(group.account_name for group in groups)
-    notes = []
+    counts: list[LicenceCount] = []
+    notes: list[str] = []
     try:
         await client.login()
-        counts = await count(client, groups)
-        if listeners:
-            notes = [
-                f"account {name}: {_NO_LISTENER}" for name in accounts if not await _listens(client, name)
-            ]
-    except (CarrierUnreachable, AccountError) as error:
-        return Findings([], [f"licence counts are unknown: {error}"])
+        for account, some in groupby(groups, key=attrgetter("account_name")):
+            try:
+                counts += await count(client, list(some))
+            except AccountError as error:
+                notes.append(f"account {account}: licence counts are unknown: {error}")
+            if listeners:
+                notes += await _listening(client, account)
+    except CarrierUnreachable as error:
+        return Findings(counts, [*notes, f"licence counts are unknown, or who listens: {error}"])
     except (CredentialsRejected, StoppedEarly) as error:
         return Findings([], [], stopped=error)
     return Findings(counts, notes)
+
+
+async def _listening(client: CarrierClient, account: str) -> list[str]:
+    """What is to be said of an account's listeners, if anything."""
+    try:
+        listens = any(found.service_name == CALLBACK_SERVICE for found in await client.listeners(account))
+    except AccountError as error:
+        return [f"account {account}: its listeners are unknown: {error}"]
+    return [] if listens else [f"account {account}: {_NO_LISTENER}"]
 
 
 async def register(client: CarrierClient, accounts: Iterable[str], listener: OwnListener) -> None:
@@ -195,29 +208,26 @@ def _planned(plan: Path) -> pl.DataFrame:
 
 def _sent(plan: Path, journal: Journal) -> dict[tuple[str, str], Counter[str]]:
     """By account and SKU, how many devices were `accepted`, `refused` for good, or their answer `lost`."""
-    fates = {Outcome.ACCEPTED.value: "accepted", None: "lost", Outcome.AMBIGUOUS.value: "lost"}
+    fates = {Standing.ACCEPTED: "accepted", Standing.FAILED: "refused", Standing.IN_DOUBT: "lost"}
     rows = [
-        (attempt.batch_id, fates.get(attempt.outcome, "refused"), attempt.device_count)
-        for attempt in journal.attempts()
-        if attempt.outcome in fates or attempt.final
+        (batch_id, offset is None, fates[Standing(outcome.status)])
+        for batch_id, offset, outcome in outcomes_of_batches(
+            journal.attempts(batches=range(1, journal.identity.batches + 1))
+        )
+        if Standing(outcome.status) in fates
     ]
-    sent = pl.DataFrame(
-        rows, {"batch_id": pl.UInt32, "fate": pl.String, "devices": pl.Int64}, orient="row"
-    ).lazy()
-    targets = pl.scan_parquet(plan).select("batch_id", "account_name", "sku_number").unique("batch_id")
-    sums = (
-        sent.join(targets, on="batch_id")
-        .group_by("account_name", "sku_number", "fate")
-        .agg(pl.sum("devices"))
+    known = pl.DataFrame(
+        rows, {"batch_id": pl.UInt32, "is_whole": pl.Boolean, "fate": pl.String}, orient="row"
     )
+    batches = pl.scan_parquet(plan).group_by("batch_id", *_TARGET).agg(pl.len().alias("size"))
+    devices = pl.when("is_whole").then("size").otherwise(1).sum()
+    sums = known.lazy().join(batches, on="batch_id").group_by(*_TARGET, "fate").agg(devices.alias("devices"))
     found: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
-    for account, sku, fate, devices in sums.collect().iter_rows():
-        found[account, sku][fate] = devices
+    for account, sku, fate, devices_ in sums.collect().iter_rows():
+        found[account, sku][fate] = devices_
     return found
 
 
-async def _listens(client: CarrierClient, account: str) -> bool:
-    return any(found.service_name == CALLBACK_SERVICE for found in await client.listeners(account))
-
+_TARGET = ("account_name", "sku_number")
 
 _NO_LISTENER = f"no listener for {CALLBACK_SERVICE} is registered, so no outcome will be called back"

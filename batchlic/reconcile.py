@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from datetime import UTC, datetime
 
 import polars as pl
@@ -34,6 +34,8 @@ from batchlic.writer.summary import Summary, read_summary
 
 POLL_EVERY = 2.0
 """Seconds between two looks into the store, where somebody waits."""
+
+_DAY = 24 * 3600 * 1_000_000
 
 _CLOCKS_APART = 3600 * 1_000_000
 """Microseconds that the listener's clock may be behind the run's; older messages are not even read."""
@@ -123,7 +125,7 @@ def _outcomes(folder: RunFolder, journal: Journal, devices: pl.DataFrame, store:
         devices.lazy(),
         messages.lazy(),
         pl.DataFrame(lost, {"batch_id": pl.UInt32, "offset": pl.Int64, "lost": pl.UInt32}, orient="row"),
-        pl.LazyFrame({"request_id": _requests_of_others(folder, journal) if lost else []}, _REQUESTS),
+        _requests_of_others(folder, journal) if lost else None,
     )
     return latest_word([_known(folder).lazy(), told]).collect()
 
@@ -142,16 +144,25 @@ def _read(store: Store, *, since: int) -> Iterator[pl.DataFrame]:
             yield frame.select(pl.col(name).cast(kind) for name, kind in _MESSAGES.items())
 
 
-def _requests_of_others(folder: RunFolder, journal: Journal) -> list[str]:
-    """The requestIds of runs beside this one, as far as they were at work since it began."""
+def _requests_of_others(folder: RunFolder, journal: Journal) -> pl.LazyFrame | None:
+    """`request_id` of the requests of runs beside this one that were at work since a day before it began.
+
+    None where one of them can't be read: then nobody knows whose a strange message is.
+    """
     found: list[str] = []
-    for path in folder.path.absolute().parent.rglob(folder.journal.name):
+    outermost = folder
+    while RunFolder(outermost.beside).journal.exists():  # a rollback lies in the folder of its run
+        outermost = RunFolder(outermost.beside)
+    for path in outermost.beside.rglob(folder.journal.name):
         files = (file for file in (path, path.with_name(f"{path.name}-wal")) if file.exists())
-        is_recent = max(file.stat().st_mtime for file in files) * 1e6 > journal.created_at
-        if path.parent != folder.path.absolute() and is_recent:
-            with suppress(RunFolderError), closing(Journal.open(path)) as other:
-                found += other.request_ids()
-    return found
+        is_recent = max(file.stat().st_mtime for file in files) * 1e6 > journal.created_at - _DAY
+        if is_recent and not path.samefile(folder.journal):
+            try:
+                with closing(Journal.open(path)) as other:
+                    found += other.request_ids()
+            except RunFolderError:
+                return None
+    return pl.LazyFrame({"request_id": found}, _REQUESTS)
 
 
 def _settle_doubts(

@@ -55,7 +55,7 @@ def rollback(
         job = _job(folder, journal.identity)
         with folder.scratch() as results:
             write_results(results, plan=folder.plan, journal=journal, outcomes=folder.outcomes)
-            notes = _look(results, job)
+            notes = _look(results, job, by)
             back.make()
             with back.locked():
                 refuse_used(back)
@@ -96,7 +96,7 @@ def _job(folder: RunFolder, identity: RunIdentity) -> Job:
     return job.model_copy(update={**changes, "licence": job.licence.model_copy(update=swapped)})
 
 
-def _look(results: Path, job: Job) -> tuple[str, ...]:
+def _look(results: Path, job: Job, by: By) -> tuple[str, ...]:
     """What should be said of devices that are left. Raises RefusedToStart where none is to be taken back."""
     rows = pl.scan_parquet(results)
     accepted, flexible = rows.filter(_ACCEPTED), rows.filter(_ACCEPTED & ~_is_lifetime(job))
@@ -109,6 +109,12 @@ def _look(results: Path, job: Job) -> tuple[str, ...]:
         raise RefusedToStart(f"nothing to roll back: {why}")
     if not n_doubtful:
         return ()
+    halves = accepted.join(doubtful, on="x_request_id", how="semi").select(pl.len()).collect().item()
+    if by is By.REQUEST and halves:
+        raise RefusedToStart(
+            f"{halves:,} accepted devices share a request with devices in doubt, and it is undone as a "
+            "whole: settle these first, or take back --by device"
+        )
     return (
         f"{n_doubtful:,} devices in doubt are left as they are: settle them, then unassign what has to be",
     )

@@ -91,7 +91,7 @@ class RunFolder:
     def locked(self) -> Iterator[None]:
         """Hold the folder for this process; RefusedToStart where another one has it."""
         with _held(self.path / ".lock", f"{self.path}: another batchlic is at work here"):
-            sweep(self.path, (self.plan, self.rejects, self.journal, *self.written))
+            sweep(self.path, (self.plan, self.rejects, self.journal, self.outcomes, *self.written))
             yield
 
     @contextmanager

@@ -45,25 +45,33 @@ DEVICES: Schema = {"plan_row": pl.UInt32(), "offset": pl.Int64()} | {
 
 
 def told_outcomes(
-    devices: pl.LazyFrame, messages: pl.LazyFrame, lost_answers: pl.DataFrame, other_requests: pl.LazyFrame
+    devices: pl.LazyFrame,
+    messages: pl.LazyFrame,
+    lost_answers: pl.DataFrame,
+    other_requests: pl.LazyFrame | None,
 ) -> pl.LazyFrame:
     """The outcomes that messages tell of devices (columns: schemas.OUTCOMES), at most one a device.
 
     `devices` (columns: DEVICES) as the carrier's answers alone have them: what an operator settled is as
     doubtful as before. `messages`: the fields of Told, `received_at` as UTC. `lost_answers`: how many
     requests had no known answer (`lost`), for the whole `batch_id`, or for one `offset` in it where that is
-    not null. `other_requests`: `request_id` of requests that other runs made.
+    not null. `other_requests`: `request_id` of requests that other runs made; None where they can't be known,
+    and then no message proves anything about a lost answer.
     """
     open_devices = devices.filter(pl.col("status").is_in(["accepted", "in_doubt"]))
     numbered = messages.with_row_index("message")
     by_request = _found(open_devices.drop_nulls("request_id"), numbered, ["request_id"])
     if lost_answers.is_empty():
         return latest_word([_outcomes(by_request)])
-    known = pl.concat([open_devices.select("request_id").drop_nulls(), other_requests])
-    strange = numbered.join(known, on="request_id", how="anti")
-    return latest_word(
-        [_outcomes(by_request), *_proofs(_with_lost(open_devices, lost_answers.lazy()), strange)]
-    )
+    if other_requests is None:
+        strange = numbered.clear()
+    else:
+        known = pl.concat([open_devices.select("request_id").drop_nulls(), other_requests])
+        strange = numbered.join(known, on="request_id", how="anti")
+    with_lost = _with_lost(open_devices, lost_answers.lazy())
+    proofs = _during(_found(with_lost, strange, []))
+    is_final = pl.col("succeeded") | ~pl.col("plan_row").is_in(_may_have_succeeded(with_lost, proofs))
+    return latest_word([_outcomes(by_request.filter(is_final)), *_proven(proofs)])
 
 
 def latest_word(outcomes: list[pl.LazyFrame]) -> pl.LazyFrame:
@@ -86,23 +94,34 @@ def _with_lost(devices: pl.LazyFrame, lost_answers: pl.LazyFrame) -> pl.LazyFram
     return both.with_columns(lost.alias("lost")).drop("lost_in_part").filter(pl.col("lost") > 0)
 
 
-def _proofs(doubtful: pl.LazyFrame, messages: pl.LazyFrame) -> list[pl.LazyFrame]:
+def _during(found: pl.LazyFrame) -> pl.LazyFrame:
+    """The messages that came while requests for their device were under way, to an account's own address."""
+    return found.filter(
+        pl.col("received_at").is_between(pl.col("first_attempt_at"), pl.col("last_attempt_at") + WINDOW),
+        pl.col("account_of_message") != "",
+    )
+
+
+def _proven(found: pl.LazyFrame) -> list[pl.LazyFrame]:
     """Outcomes of devices whose answers were lost.
 
     A success proves itself. Failures do only where there is one for every request that was lost: as long as
     one is outstanding, it may have succeeded.
     """
-    during = pl.col("received_at").is_between(
-        pl.col("first_attempt_at"), pl.col("last_attempt_at") + WINDOW
-    ) & (pl.col("account_of_message") != "")
-    found = _found(doubtful, messages, []).filter(during)
-    successes = found.filter("succeeded")
     failures = (
         found.filter(pl.col("status") == "in_doubt")
         .filter(~pl.col("succeeded").any().over("plan_row"))
         .filter(pl.col("told_request_id").n_unique().over("plan_row") >= pl.col("lost"))
     )
-    return [_outcomes(successes), _outcomes(failures)]
+    return [_outcomes(found.filter("succeeded")), _outcomes(failures)]
+
+
+def _may_have_succeeded(with_lost: pl.LazyFrame, found: pl.LazyFrame) -> pl.Series:
+    """`plan_row` of the devices of which fewer lost requests are told to have failed than were lost."""
+    failed = found.filter(~pl.col("succeeded")).group_by("plan_row")
+    told = with_lost.join(failed.agg(pl.col("told_request_id").n_unique()), on="plan_row", how="left")
+    is_open = pl.col("told_request_id").fill_null(0) < pl.col("lost")
+    return told.filter(is_open).select("plan_row").collect()["plan_row"].implode()
 
 
 def _found(devices: pl.LazyFrame, messages: pl.LazyFrame, on: list[str]) -> pl.LazyFrame:

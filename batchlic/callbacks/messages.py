@@ -13,6 +13,9 @@ _SUCCEEDED = {"success": True, "failed": False}
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 """Control characters, and halves of surrogate pairs: no database takes all of them."""
 
+_MOST_DIGITS = 32
+"""Of an IMEI or ICCID; of other identifiers batchlic has no opinion."""
+
 _LONGEST_TEXT = 500
 """Of what is kept: an index of PostgreSQL takes no row of more than 2,700 bytes."""
 
@@ -20,7 +23,7 @@ _LONGEST_TEXT = 500
 class Identifier(Message, frozen=True):
     """One identifier of the device; `kind` comes in any case."""
 
-    id: Annotated[str, Meta(pattern=r"^[0-9]{3,32}\Z")]
+    id: Annotated[str, Meta(pattern=r"^[0-9A-Za-z]{1,64}\Z")]
     kind: Annotated[str, Meta(pattern=r"^[A-Za-z]{3,16}\Z")]
 
 
@@ -66,7 +69,7 @@ DECODER = msgspec.json.Decoder(Callback)
 def told(callback: Callback, *, account: str, received_at: int) -> Told:
     """What is kept of a callback."""
     named = [(identifier.kind.upper(), identifier.id) for identifier in callback.device_ids]
-    first = dict(reversed(named))
+    first = {kind: text for kind, text in reversed(named) if text.isdecimal() and len(text) <= _MOST_DIGITS}
     imei, iccid = first.get("IMEI", ""), first.get("ICCID", "")
     further = [f"{kind}:{digits}" for kind, digits in named if digits not in (imei, iccid)]
     fault = callback.fault_response or FaultResponse()

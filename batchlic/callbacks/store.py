@@ -122,13 +122,20 @@ def _sqlite(path: Path) -> sa.Engine:
     return sqlite(path)
 
 
+_SECRET_KEYS = {"password", "sslpassword"}
+
+
 def _postgresql(location: str) -> sa.Engine:
     try:
         url = sa.make_url(location)
-    except sa.exc.ArgumentError:
+    except (sa.exc.ArgumentError, ValueError):  # the text may hold a password: it is not quoted
         raise UsageError("--store: not a URL; give a path, or postgresql://user@host/database") from None
     if url.get_backend_name() != "postgresql":
         raise UsageError(f"--store: {url.drivername} is not supported; give a path, or postgresql://…")
+    if "@" in (url.host or ""):
+        raise UsageError("--store: an @ in the password is written %40, a / %2F, a : %3A")
+    if url.query.keys() & _SECRET_KEYS:
+        raise UsageError("--store: a password belongs before the host, or into ~/.pgpass")
     try:
         # Durable also where the server's default is not; the answer to the carrier hangs on it.
         return sa.create_engine(

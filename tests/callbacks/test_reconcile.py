@@ -1,5 +1,6 @@
 """Reconciling: what messages say becomes what a run says, whatever the order, and nothing else does."""
 
+import os
 from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from batchlic.callbacks.messages import Told
 from batchlic.callbacks.store import Store
 from batchlic.carrier.answers import Answer, Outcome
+from batchlic.carrier.auth import Credentials, Secret
 from batchlic.chunker import read_batches
 from batchlic.doubt import settle
 from batchlic.errors import ExitCode, RefusedToStart, UsageError
@@ -23,7 +25,8 @@ from batchlic.journal.ledger import Ledger
 from batchlic.pool.remaining import remaining
 from batchlic.reader import IdKind
 from batchlic.reconcile import reconcile, unconfirmed
-from batchlic.run import status
+from batchlic.rollback import By, rollback
+from batchlic.run import Target, status
 from batchlic.runfolder import RunFolder
 from batchlic.story import story
 from batchlic.verify import verify
@@ -225,6 +228,41 @@ def test_a_lost_request_that_succeeded_counts_more_than_its_repetition_that_fail
     [served] = messages_of(folder)
     settled(folder, failed, served._replace(request_id="lost"))
     assert statuses(folder) == {"confirmed": 1}
+
+
+def test_a_repetition_that_failed_does_not_speak_for_a_lost_request(tmp_path: Path) -> None:
+    folder = submitted_run(tmp_path / "run", 1, answered=lambda batch: [AMBIGUOUS, *accepted(batch)])
+    [failed] = messages_of(folder, **failure())
+    settled(folder, failed)
+    assert statuses(folder) == {"accepted": 1}
+    settled(folder, failed._replace(request_id="lost"))
+    assert statuses(folder) == {"failed": 1}
+
+
+def test_what_another_run_did_shortly_before_proves_nothing_and_one_that_can_not_be_read_neither(
+    tmp_path: Path,
+) -> None:
+    other = submitted_run(tmp_path / "other", 1)
+    folder = submitted_run(tmp_path / "run", 1, answered=lost)
+    hour_ago = BEGAN / 1e6 - 3600
+    for path in other.path.glob("journal.db*"):
+        os.utime(path, (hour_ago, hour_ago))
+    settled(folder, *messages_of(folder))
+    assert statuses(folder) == {"in_doubt": 1}
+    other.journal.write_bytes(b"damaged")
+    settled(folder, *(message._replace(request_id="whose") for message in messages_of(folder)))
+    assert statuses(folder) == {"in_doubt": 1}
+
+
+def test_a_request_is_not_undone_as_a_whole_where_a_part_of_it_is_in_doubt(tmp_path: Path) -> None:
+    folder = submitted_run(tmp_path / "run", 3, answered=lost)
+    served, *_ = messages_of(folder)
+    settled(folder, served)
+    name = Secret("sandbox")
+    nobody = Credentials(client_id=name, client_secret=name, username=name, password=name)
+    target = Target("sandbox", "http://127.0.0.1:1/api", nobody, ())
+    with pytest.raises(RefusedToStart, match="1 accepted devices share a request with devices in doubt"):
+        rollback(folder, By.REQUEST, target, run_id="back")
 
 
 def test_what_a_callback_settled_is_settled_in_the_journal_once(tmp_path: Path) -> None:
