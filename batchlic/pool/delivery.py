@@ -201,7 +201,7 @@ class Pool:
                 sent_at = anyio.current_time()
                 if turn.started():
                     answer = await self._client.submit(submission)
-                    self._pace.finished(turn, _signal(answer))  # at once: others may be about to send
+                    self._pace.finished(turn, signal_of(answer))  # at once: others may be about to send
                     self._breaker.record(answer)
                 else:
                     answer = NOT_SENT
@@ -266,5 +266,6 @@ _KINDS = {
 }
 
 
-def _signal(answer: Answer) -> Signal:
+def signal_of(answer: Answer) -> Signal:
+    """What an answer says to the pace."""
     return Signal(_KINDS[answer.outcome], retry_after_s=answer.retry_after_s, quota=answer.quota)

@@ -5,13 +5,21 @@ import math
 from dataclasses import replace
 
 import anyio
+import trio
 
+from batchlic.carrier.hints import Quota, quota_of
 from batchlic.pool.pace import Signal, SignalKind
 from batchlic.sandbox.config import RetryHint, SandboxConfig
-from batchlic.sandbox.limits import Gate, Latency, Throttled
+from batchlic.sandbox.limits import Gate, Latency, Throttled, quota_headers
 
 NETWORK_S = 0.001
 """Seconds on the wire, there and back; a refusal takes no more, an answer the carrier's latency too."""
+
+
+def seed_scheduler(seed: int) -> None:
+    """Let trio run tasks in an order that depends on the seed alone: by itself it shuffles them."""
+    vars(trio._core._run)["_ALLOW_DETERMINISTIC_SCHEDULING"] = True
+    trio._core._run._r.seed(seed)
 
 
 class SimulatedCarrier:
@@ -23,6 +31,7 @@ class SimulatedCarrier:
         self.throttled: list[float] = []
         """When each call that was kept out arrived."""
         self._hint = config.retry_hint
+        self._quota_headers = config.quota_headers
         self._gate = Gate(config)
         self._latency = Latency(config)
 
@@ -36,14 +45,18 @@ class SimulatedCarrier:
             self.throttled.append(now)
             await anyio.sleep(NETWORK_S / 2)
             told = None if self._hint is RetryHint.NOTHING else float(math.ceil(refusal.wait_s))
-            return Signal(SignalKind.THROTTLED, retry_after_s=told)
+            return Signal(SignalKind.THROTTLED, retry_after_s=told, quota=self._quota(now))
         self.admitted.append(now)
+        quota = self._quota(now)
         try:
             await anyio.sleep(self._latency.of(self._gate.inside))
         finally:
             self._gate.leave()
         await anyio.sleep(NETWORK_S / 2)
-        return Signal(SignalKind.DELIVERED)
+        return Signal(SignalKind.DELIVERED, quota=quota)
+
+    def _quota(self, now: float) -> Quota | None:
+        return quota_of(quota_headers(self._quota_headers, self._gate.quota(now)))
 
 
 def ideal_seconds(config: SandboxConfig, requests: int, *, max_concurrency: int, start: float) -> float:

@@ -32,6 +32,7 @@ from batchlic.pool.retry import RetryPolicy
 from batchlic.sandbox.app import Sandbox
 from batchlic.sandbox.bodies import DeviceBody, DeviceIdBody
 from batchlic.sandbox.config import Fault, Poison, SandboxConfig
+from tests.simulation.limits import seed_scheduler
 
 ACCOUNT = "0000123456-00001"
 OLD, FLEXIBLE, LIFETIME = "SIMSec-IoT", "TS-BUNDLE-KTO-SIMSEC-MRC", "SIMSec-IoT-Lt"
@@ -124,6 +125,7 @@ def imei_of(device: str) -> str:
 
 def live(scenario: Scenario) -> Story:
     """Live through a scenario in virtual time."""
+    seed_scheduler(scenario.seed)
     return trio.run(_live, scenario, clock=MockClock(autojump_threshold=0))
 
 

@@ -33,6 +33,7 @@ from batchlic.pool.remaining import remaining
 from batchlic.pool.retry import RetryPolicy
 from batchlic.sandbox.app import Sandbox
 from batchlic.sandbox.config import Fault, LimitKind, Poison, RetryHint, SandboxConfig
+from tests.simulation.limits import seed_scheduler
 
 ACCOUNT = "0000123456-00001"
 FLEXIBLE, LIFETIME = "SIMSec-IoT", "SIMSec-IoT-Lt"
@@ -210,6 +211,7 @@ class _Witness:
 
 def live(scenario: Scenario) -> Story:
     """Live through a scenario in virtual time."""
+    seed_scheduler(scenario.seed)
     return trio.run(_live, scenario, clock=MockClock(autojump_threshold=0))
 
 

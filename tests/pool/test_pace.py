@@ -1,0 +1,267 @@
+"""The pace finds limits that it is not told of, in virtual time; and keeps to those that it is told."""
+
+import itertools
+import math
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
+
+import anyio
+import pytest
+import trio
+from trio.testing import MockClock
+
+from batchlic.carrier.hints import Quota
+from batchlic.pool.pace import Pace, PaceChange, Signal, SignalKind
+from batchlic.sandbox.config import LimitKind, RetryHint, SandboxConfig
+from tests.simulation.limits import SimulatedCarrier, ideal_seconds, seed_scheduler
+
+DELIVERED = Signal(SignalKind.DELIVERED)
+THROTTLED = Signal(SignalKind.THROTTLED)
+WORKERS = 64
+
+PLAIN = SandboxConfig(latency_s=0.049, latency_jitter_s=0.002, retry_hint=RetryHint.NOTHING)
+BUCKET = replace(PLAIN, rate=200.0, burst=20)
+WINDOW = replace(PLAIN, rate=200.0, limit=LimitKind.FIXED_WINDOW)
+SLIDING = replace(PLAIN, rate=200.0, limit=LimitKind.SLIDING_WINDOW)
+CAP = replace(PLAIN, max_concurrent=10)
+
+
+class Run:
+    """One run of a number of requests from start to end, in virtual time."""
+
+    def __init__(self, config: SandboxConfig, requests: int, *, start: float = 0.3) -> None:
+        self.changes: list[PaceChange] = []
+        clock = MockClock(autojump_threshold=0)
+        clock.jump(start)
+        seed_scheduler(config.seed)
+        self.seconds, self.carrier = trio.run(self._work, config, requests, clock=clock)
+        ideal = ideal_seconds(config, requests, max_concurrency=WORKERS, start=start)
+        self.share = ideal / self.seconds
+        self.throttled_share = self._throttled_share(start)
+        self.throttled_later = self._throttled_share(start + 5.0)
+
+    async def _work(self, config: SandboxConfig, requests: int) -> tuple[float, SimulatedCarrier]:
+        carrier = SimulatedCarrier(config)
+        pace = Pace(max_concurrency=WORKERS, on_change=self.changes.append)
+        started = anyio.current_time()
+        async with anyio.create_task_group() as tasks:
+            left = iter(range(requests))
+            for _ in range(WORKERS):
+                tasks.start_soon(work, pace, carrier.call, left)
+        return anyio.current_time() - started, carrier
+
+    def _throttled_share(self, since: float) -> float:
+        throttled, admitted = (
+            sum(at >= since for at in times) for times in (self.carrier.throttled, self.carrier.admitted)
+        )
+        return throttled / max(1, throttled + admitted)
+
+
+async def work(pace: Pace, call: Callable[[], Awaitable[Signal]], left: Iterator[int]) -> None:
+    for _ in left:
+        signal = THROTTLED
+        while signal.kind is SignalKind.THROTTLED:
+            turn = await pace.wait_turn()
+            turn.started()
+            signal = await call()
+            pace.finished(turn, signal)
+
+
+def in_virtual_time(test: Callable[[], Awaitable[None]]) -> None:
+    seed_scheduler(0)
+    trio.run(test, clock=MockClock(autojump_threshold=0))
+
+
+@pytest.mark.parametrize(
+    ("config", "least_share", "start"),
+    [
+        pytest.param(BUCKET, 0.97, 0.3, id="token bucket"),
+        pytest.param(WINDOW, 0.97, 0.71, id="fixed window"),
+        pytest.param(WINDOW, 0.97, 1.5, id="fixed window that ends soon"),
+        pytest.param(SLIDING, 0.9, 1.12, id="sliding window"),  # 0.97 is asked for, and missed
+        pytest.param(CAP, 0.95, 0.3, id="cap on concurrent calls"),
+        pytest.param(replace(BUCKET, changes=((10.0, 0.5),)), 0.95, 0.3, id="limit that halves"),
+        pytest.param(replace(BUCKET, changes=((7.0, 3.0),)), 0.95, 0.71, id="limit that triples"),
+    ],
+)
+def test_a_hidden_limit_is_found_and_kept_to(config: SandboxConfig, least_share: float, start: float) -> None:
+    run = Run(replace(config, seed=1), 4000, start=start)
+    assert run.share >= least_share
+    assert run.throttled_share <= 0.05
+    assert run.throttled_later <= 0.025
+    assert all(change.reason and change.rate > 0 and change.concurrency >= 1 for change in run.changes)
+    assert 1 <= len(run.changes) <= 40
+
+
+@pytest.mark.parametrize(
+    ("config", "least_share"),
+    [
+        (replace(WINDOW, retry_hint=RetryHint.SECONDS), 0.9),
+        (replace(BUCKET, retry_hint=RetryHint.SECONDS), 0.75),
+    ],
+    ids=["window", "bucket"],
+)
+def test_where_each_refusal_costs_a_second_there_are_few(config: SandboxConfig, least_share: float) -> None:
+    run = Run(config, 2000)
+    assert run.share >= least_share - 0.1  # half the work, the same search
+    assert len(run.carrier.throttled) <= 10
+
+
+@pytest.mark.parametrize(
+    ("rate", "latency", "requests", "least_share"), [(1.0, 0.05, 40, 0.9), (20.0, 0.15, 400, 0.85)]
+)
+def test_low_limits_are_kept_to(rate: float, latency: float, requests: int, least_share: float) -> None:
+    config = replace(BUCKET, rate=rate, burst=max(1, round(rate / 10)), latency_s=latency)
+    assert Run(config, requests).share >= least_share
+
+
+def test_without_a_limit_all_workers_are_busy_after_a_few_round_trips() -> None:
+    run = Run(PLAIN, 4000)
+    assert run.share >= 0.93
+    assert run.changes == []
+
+
+@pytest.mark.parametrize(
+    ("config", "processes", "ratio"),
+    [(BUCKET, 2, 2.0), (BUCKET, 4, 2.5), (WINDOW, 2, 2.0), (WINDOW, 4, 2.5)],
+    ids=["bucket 2", "bucket 4", "window 2", "window 4"],
+)
+def test_processes_that_share_a_limit_end_near_equal_shares(
+    config: SandboxConfig, processes: int, ratio: float
+) -> None:
+    counts = [0] * processes
+
+    async def main() -> None:
+        carrier = SimulatedCarrier(config)
+
+        async def call(process: int) -> Signal:
+            signal = await carrier.call()
+            counts[process] += signal.kind is SignalKind.DELIVERED and anyio.current_time() > 30
+            return signal
+
+        with anyio.move_on_after(45):
+            async with anyio.create_task_group() as tasks:
+                for process in range(processes):
+                    pace = Pace(max_concurrency=16)
+                    for _ in range(16):
+                        tasks.start_soon(work, pace, lambda n=process: call(n), itertools.count())
+                    await anyio.sleep(1.0)
+
+    in_virtual_time(main)
+    assert sum(counts) >= 0.9 * 200 * 15
+    assert max(counts) <= ratio * min(counts)
+
+
+@pytest.mark.parametrize("told", [Signal(SignalKind.THROTTLED, 30.0), Signal(SignalKind.LOST, 30.0)])
+def test_nobody_sends_while_the_carrier_has_told_anyone_to_wait(told: Signal) -> None:
+    async def main() -> None:
+        pace = Pace(max_concurrency=8)
+        others = [await pace.wait_turn() for _ in range(4)]
+        late = await pace.wait_turn()
+        pace.finished(await pace.wait_turn(), told)
+        assert not late.started()
+        late.abandon()
+        for turn in others:
+            pace.finished(turn, DELIVERED)
+        turn = await pace.wait_turn()
+        assert anyio.current_time() >= 30.0
+        assert turn.started()
+
+    in_virtual_time(main)
+
+
+def used_up(after_s: float) -> Signal:
+    return Signal(SignalKind.DELIVERED, quota=Quota(limit=100, remaining=0, reset_s=after_s))
+
+
+def test_a_used_up_quota_is_waited_for_before_anything_is_refused() -> None:
+    async def main() -> None:
+        pace = Pace(max_concurrency=8)
+        pace.finished(await pace.wait_turn(), used_up(7.0))
+        await pace.wait_turn()
+        assert anyio.current_time() >= 7.0
+
+    in_virtual_time(main)
+
+
+@pytest.mark.parametrize("bound", ["max_rate", "fixed_rate"])
+def test_a_rate_set_by_a_person_is_never_exceeded(bound: str) -> None:
+    starts: list[float] = []
+
+    async def main() -> None:
+        pace = Pace(max_concurrency=WORKERS, **{bound: 50.0})  # type: ignore[arg-type]  # one of the two
+        for _ in range(500):
+            turn = await pace.wait_turn()
+            starts.append(anyio.current_time())
+            pace.finished(turn, DELIVERED)
+
+    in_virtual_time(main)
+    assert all(later - earlier >= 9.7 / 50 for earlier, later in zip(starts, starts[10:], strict=False))
+    assert starts[-1] - starts[0] == pytest.approx(499 / 50, rel=0.01)
+
+
+def test_a_fixed_rate_still_pauses_everyone_when_throttled() -> None:
+    async def main() -> None:
+        pace = Pace(max_concurrency=8, fixed_rate=1000.0)
+        waits = []
+        for _ in range(4):
+            before = anyio.current_time()
+            pace.finished(await pace.wait_turn(), THROTTLED)
+            waits.append(anyio.current_time() - before)
+        assert waits[1:] == pytest.approx([0.1, 0.2, 0.4])
+        assert pace.rate == 1000.0
+
+    in_virtual_time(main)
+
+
+@pytest.mark.anyio
+async def test_no_more_turns_are_held_than_the_concurrency_allows() -> None:
+    pace = Pace(max_concurrency=3)
+    turns = [await pace.wait_turn() for _ in range(3)]
+    with anyio.move_on_after(0.01):
+        turns.append(await pace.wait_turn())
+    assert len(turns) == pace.concurrency == 3
+    turns[0].abandon()
+    with anyio.fail_after(10):
+        await pace.wait_turn()
+
+
+@pytest.mark.anyio
+async def test_a_cancelled_wait_and_an_abandoned_turn_leak_no_slot() -> None:
+    pace = Pace(max_concurrency=1)
+    held = await pace.wait_turn()
+    async with anyio.create_task_group() as tasks:
+        for _ in range(5):
+            tasks.start_soon(pace.wait_turn)
+        await anyio.wait_all_tasks_blocked()
+        tasks.cancel_scope.cancel()
+    held.abandon()
+    held.abandon()
+    for _ in range(3):
+        with anyio.fail_after(10):
+            turn = await pace.wait_turn()
+        pace.finished(turn, DELIVERED)
+        turn.abandon()
+
+
+@pytest.mark.anyio
+async def test_a_waiting_worker_goes_on_as_soon_as_a_slot_is_free() -> None:
+    pace = Pace(max_concurrency=1)
+    turn = await pace.wait_turn()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(pace.wait_turn)
+        await anyio.wait_all_tasks_blocked()
+        pace.finished(turn, DELIVERED)
+
+
+def test_an_idle_night_does_no_harm() -> None:
+    async def main() -> None:
+        pace = Pace(max_concurrency=8)
+        carrier = SimulatedCarrier(BUCKET)
+        with anyio.move_on_after(3):
+            await work(pace, carrier.call, itertools.count())
+        await anyio.sleep(12 * 3600)
+        await work(pace, carrier.call, iter(range(100)))
+        assert not math.isnan(pace.rate)
+
+    in_virtual_time(main)
