@@ -1,6 +1,7 @@
 """The listener over TCP: uvicorn with what it needs, and the same as a process of its own beside a run."""
 
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -26,6 +27,7 @@ from batchlic.errors import StoppedEarly, UsageError
 from batchlic.journal.groupcommit import GroupCommit
 from batchlic.logs import console
 
+_DESCRIPTORS = 65_536
 _GRACE = 10
 """Seconds that messages under way have after SIGTERM."""
 
@@ -86,12 +88,20 @@ def serve(listener: Listener, options: ListenerOptions) -> None:
         timeout_graceful_shutdown=_GRACE,
     )
     config.ssl_certfile, config.ssl_keyfile = _certificate(options)
+    _take_all_descriptors()
     with _socket(options) as bound:
         host, port = bound.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         url = f"{'https' if options.tls_cert else 'http'}://{shown}:{port}{options.path}"
         print(msgspec.json.encode(Listening(url)).decode(), flush=True)  # noqa: T201 - the result
         _Server(config).run(sockets=[bound])
+
+
+def _take_all_descriptors() -> None:
+    """Let this process have as many connections as the system allows it, rather than as many as is usual."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
 
 
 def stop_with_stdin() -> None:
