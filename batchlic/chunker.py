@@ -32,7 +32,8 @@ class Batch:
     all. A part stands for what is left when a refused batch is split. `undoes` is the `X-Request-ID` of a
     transaction that is to be undone as a whole, by its id and without a body; it can't be split. `action` is
     what to do with them, where that is not what the whole run does. `is_repeatable` says whether it may be
-    sent again as it is where its answer was lost, if its SKU allows that.
+    sent again as it is where its answer was lost, if its SKU allows that. `clearings` counts how often
+    what an earlier sending may have executed was undone: what is sent after that is another request.
     """
 
     batch_id: int
@@ -44,6 +45,7 @@ class Batch:
     undoes: str | None = None
     action: Action | None = None
     is_repeatable: bool = True
+    clearings: int = 0
 
     @property
     def part(self) -> str:
@@ -69,11 +71,13 @@ class Batch:
         """The `X-Request-ID` of these devices in that run: `1-` and 30 digits (promise I).
 
         The same whenever the same devices of the same batch are sent again in the run, different for any
-        other part, batch or run (up to a collision of 99 bits of SHA-256). To undo a transaction, its own.
+        other part, batch or run, and after each clearing, as a carrier that executes each id only once
+        would not execute it again (up to a collision of 99 bits of SHA-256). To undo a transaction, its own.
         """
         if self.undoes is not None:
             return self.undoes
-        digest = hashlib.sha256(f"{run_id}/{self.batch_id}/{self.part}".encode()).digest()
+        cleared = f"/{self.clearings}" if self.clearings else ""
+        digest = hashlib.sha256(f"{run_id}/{self.batch_id}/{self.part}{cleared}".encode()).digest()
         return f"1-{int.from_bytes(digest) % 10**30:030d}"
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from structlog.typing import FilteringBoundLogger
 
 from batchlic.carrier.auth import CarrierUnreachable
+from batchlic.carrier.catalogue import Licence
 from batchlic.carrier.client import AccountError, CarrierClient
 from batchlic.chunker import Batch, batch_sizes
 from batchlic.errors import RefusedToStart
@@ -30,6 +31,7 @@ def migration_of(
         to_sku=identity.to_sku or "",
         batches=identity.batches,
         spare={},
+        is_revocable=job.skus[identity.to_sku or ""] is Licence.FLEXIBLE,
         resendable=job.resendable_skus,
         restorable=identity.restorable,
         on_accepted=on_accepted,

@@ -12,15 +12,16 @@ import math
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import TypeAlias
 
 from batchlic.carrier.answers import Outcome
 from batchlic.carrier.catalogue import Action
 from batchlic.chunker import Batch
 from batchlic.journal import Attempt, Event, Journal, Standing
+from batchlic.journal.standing import standing_of
 from batchlic.journal.steps import Step
-from batchlic.pool.remaining import BATCHES_PER_LOOK, Delivery, rest_of, standings_of
+from batchlic.pool.remaining import BATCHES_PER_LOOK, Delivery, alike, events_of, rest_of, standings_of
 
 MAX_CLEARINGS = 4
 """How often in a row an assign whose answer was lost is cleared and sent again."""
@@ -33,8 +34,9 @@ class Migration:
     """What is left to do for the batches of a plan, whose SKU is the one to leave.
 
     `batches` is their number. `spare` has, by account, the licences of `to_sku` that batches may still be
-    promised which begin with getting one; accounts that are not in it have enough. `restorable` are the SKUs
-    whose first step is undone where the second one fails. `on_accepted` is told each step of which an earlier
+    promised which begin with getting one; accounts that are not in it have enough. `is_revocable` says
+    whether the new licence can be taken back: a flexible one can. `restorable` are the SKUs whose first step
+    is undone where the second one fails. `on_accepted` is told each step of which an earlier
     sitting got a part accepted; `on_end` how many devices of a batch have moved, and how many have failed to,
     when nothing more is to be done for it.
     """
@@ -43,6 +45,7 @@ class Migration:
     to_sku: str
     batches: int
     spare: dict[str, int]
+    is_revocable: bool
     resendable: Collection[str]
     restorable: Collection[str]
     on_accepted: Callable[[Batch], None]
@@ -102,35 +105,36 @@ class Migration:
         events = known.get(step.batch_id, [])
         if any(isinstance(event, Attempt) and event.outcome == Outcome.ACCEPTED for event in events):
             self.on_accepted(step)
-        resendable = self.resendable if step.is_repeatable else ()
-        if left := list(rest_of(part, events, resendable)):
-            yield from left
-            events = self._events(step)
-        for _ in range(MAX_CLEARINGS):
-            if step.is_repeatable or not (doubtful := list(rest_of(part, events, self.resendable))):
+        for _ in range(1 if step.is_repeatable else 1 + MAX_CLEARINGS):
+            if not (left := list(rest_of(part, events, self.resendable))):
                 break
-            for delivery in doubtful:
-                if (yield from self._cleared(delivery.batch, since=events[-1].seq)):
+            for delivery in left:
+                sent = [event for event in events_of(delivery.batch, events) if isinstance(event, Attempt)]
+                if not step.is_repeatable and self.is_revocable and any(map(_is_doubtful, sent)):
+                    yield from self._assigned_anew(delivery, sent)
+                else:
                     yield delivery
             events = self._events(step)
         return standings_of(part, events)
 
-    def _cleared(self, assign: Batch, *, since: int) -> Generator[Delivery, None, bool]:
-        """Take back what an assign in doubt may have given, since the last time it was sent.
+    def _assigned_anew(self, delivery: Delivery, sent: Sequence[Attempt]) -> Iterator[Delivery]:
+        """Take back what the assigns sent may have given, and assign again once that is known to be gone.
 
-        Returns whether its devices are known to have nothing of it: what they have not can't be taken, so a
-        refusal says that, too.
+        What a device has not can't be taken, so a refusal says that it is gone, too.
         """
+        assign, since = delivery.batch, max(attempt.seq for attempt in sent if _is_doubtful(attempt))
         number = assign.batch_id + (Step.CLEAR - Step.ASSIGN) * self.batches
         clear = replace(assign, batch_id=number, action=Action.UNASSIGN, is_repeatable=True)
-        yield from rest_of(clear, self._events(clear, since=since), self.resendable)
-        standings = standings_of(clear, self._events(clear, since=since))
-        return all(found in {Standing.ACCEPTED, Standing.FAILED} for found in standings.values())
+        earlier = self._events(clear)
+        clear = replace(clear, clearings=_clearings(clear, sent, earlier, until=since))
+        yield from rest_of(clear, _after(since, earlier), {clear.sku_number})
+        done = self._events(clear)
+        if all(map(_is_gone, (events for _, events in alike(clear, _after(since, done))))):
+            yield replace(delivery, batch=replace(assign, clearings=_clearings(clear, sent, done)))
 
-    def _events(self, step: Batch, *, since: int = 0) -> list[Event]:
-        """What was sent and decided of a step, after the event of that number."""
-        history = self.journal.history(batches=range(step.batch_id, step.batch_id + 1))
-        return [event for event in history if event.seq > since]
+    def _events(self, step: Batch) -> list[Event]:
+        """What was sent and decided of a step."""
+        return list(self.journal.history(batches=range(step.batch_id, step.batch_id + 1)))
 
     def _known(self, ids: range) -> _Known:
         """What earlier sittings did, by the number of the step."""
@@ -141,6 +145,31 @@ class Migration:
                 self.journal.history(batches=step.numbers(ids, self.batches)), key=attrgetter("batch_id")
             )
         }
+
+
+def _clearings(
+    part: Batch, assigns: Iterable[Event], clears: Iterable[Event], *, until: float = math.inf
+) -> int:
+    """How often assigns of a part were cleared, however many requests each time took.
+
+    A count of what the journal has, so that nobody who goes on with the run counts otherwise.
+    """
+    marks = [(event.seq, False) for event in assigns]
+    marks += [(event.seq, True) for event in events_of(part, clears) if event.seq < until]
+    return sum(is_clearing for is_clearing, _ in groupby(sorted(marks), key=itemgetter(1)))
+
+
+def _after(seq: int, events: Iterable[Event]) -> list[Event]:
+    return [event for event in events if event.seq > seq]
+
+
+def _is_doubtful(attempt: Attempt) -> bool:
+    return attempt.outcome is None or attempt.outcome == Outcome.AMBIGUOUS
+
+
+def _is_gone(clears: Sequence[Event]) -> bool:
+    was_refused = bool(clears) and isinstance(clears[-1], Attempt) and bool(clears[-1].final)
+    return was_refused or standing_of(clears) is Standing.ACCEPTED
 
 
 def _opposite(step: Batch) -> Action:

@@ -66,15 +66,15 @@ def rest_of(batch: Batch, history: Sequence[Event], resendable: Collection[str])
     the operator asks for it all the same, its part is sent as it was.
     """
     groups: defaultdict[tuple[str, bool], list[int]] = defaultdict(list)
-    for alike, events in _alike(batch, history):
+    for offsets, events in alike(batch, history):
         carriers = [event for event in events if isinstance(event, Attempt)]
         last = carriers[-1] if carriers else None
         is_asked_for = bool(events) and isinstance(events[-1], Settlement)
         match standing_of(events):
             case Standing.PENDING:
-                groups[last.part if last else "", is_asked_for].extend(alike)
+                groups[last.part if last else "", is_asked_for].extend(offsets)
             case Standing.IN_DOUBT if last and not last.final and batch.sku_number in resendable:
-                groups[last.part, is_asked_for].extend(alike)
+                groups[last.part, is_asked_for].extend(offsets)
     attempts = [event for event in history if isinstance(event, Attempt)]
     for (_, is_asked_for), offsets in groups.items():
         part = batch if len(offsets) == len(batch.offsets) else batch.take(offsets)
@@ -87,13 +87,18 @@ def standings_of(batch: Batch, history: Sequence[Event]) -> dict[int, Standing]:
     """Offset: standing, of each device of a batch."""
     return {
         offset: standing
-        for alike, events in _alike(batch, history)
+        for offsets, events in alike(batch, history)
         for standing in [standing_of(events)]
-        for offset in alike
+        for offset in offsets
     }
 
 
-def _alike(batch: Batch, history: Sequence[Event]) -> Iterator[tuple[Sequence[int], Sequence[Event]]]:
+def events_of(batch: Batch, history: Iterable[Event]) -> list[Event]:
+    """What was sent and decided of any of the devices of a batch, out of the history of all its parts."""
+    return [event for event in history if not set(batch.offsets).isdisjoint(_offsets(event, batch))]
+
+
+def alike(batch: Batch, history: Sequence[Event]) -> Iterator[tuple[Sequence[int], Sequence[Event]]]:
     """Devices that have one history, with it: all of them where the batch was never split."""
     if not any(event.part for event in history):
         yield batch.offsets, history

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
-from itertools import chain
+from itertools import chain, islice
 
 import anyio
 import pytest
@@ -40,6 +40,7 @@ def migration(
     spare: dict[str, int] | None = None,
     restorable: Iterable[str] = (),
     resendable: Iterable[str] = (FLEXIBLE, NEW),
+    is_revocable: bool = True,
     ends: Ends | None = None,
 ) -> Migration:
     return Migration(
@@ -47,6 +48,7 @@ def migration(
         to_sku=NEW,
         batches=batches,
         spare={} if spare is None else spare,
+        is_revocable=is_revocable,
         resendable=set(resendable),
         restorable=set(restorable),
         on_accepted=lambda _: None,
@@ -207,6 +209,16 @@ def test_an_assign_whose_answer_was_lost_is_cleared_before_it_is_sent_again() ->
     assert [attempt.part for attempt in cleared] == ["1"]
 
 
+def test_after_each_clearing_the_same_devices_have_another_x_request_id_whoever_goes_on() -> None:
+    journal, ids = journal_of([]), []
+    for deliveries in (1, 2, 1, 2):
+        for delivery in islice(next(migration(journal).courses([batch(1)])), deliveries):
+            ids.append((delivery.batch.action, delivery.batch.x_request_id("run")))
+            deliver(journal, delivery, lambda part, _: _lost_if(part, Action.ASSIGN))
+    assert [action for action, _ in ids] == [Action.ASSIGN, Action.UNASSIGN] * 3
+    assert len(set(ids)) == len(ids)
+
+
 def test_it_is_cleared_each_time_and_not_for_ever() -> None:
     journal = journal_of([])
     sent = live(journal, migration(journal), [batch(1)], lambda part, _: _lost_if(part, Action.ASSIGN))
@@ -217,6 +229,35 @@ def test_what_could_not_be_cleared_is_not_sent_again() -> None:
     journal = journal_of([])
     live(journal, migration(journal), [batch(1)], lambda part, _: _lost_if(part, *Action), deliveries=3)
     assert Counter(attempt.action for attempt in journal.attempts())["assign"] == 1
+
+
+def test_what_can_not_be_taken_away_once_a_clearing_was_lost_is_gone() -> None:
+    journal, lost = journal_of([]), [Action.ASSIGN, Action.UNASSIGN]
+
+    def says(part: Batch, _: int) -> Outcome | None:
+        if lost and part.action is lost[0]:
+            lost.pop(0)
+            return None
+        is_clearing = part.action is Action.UNASSIGN and part.sku_number == NEW
+        return Outcome.REFUSED if is_clearing else Outcome.ACCEPTED
+
+    ends = Ends()
+    sent = live(journal, migration(journal, ends=ends), [batch(1)], says)
+    assert [action for _, action in sent] == ["assign", "unassign", "unassign", "assign", "unassign"]
+    assert ends == {"moved": 1, "failed": 0}
+
+
+@pytest.mark.parametrize("resendable", [[FLEXIBLE, NEW], []])
+@pytest.mark.parametrize(("is_revocable", "actions"), [(True, ["unassign", "assign"]), (False, ["assign"])])
+def test_what_an_operator_has_sent_again_is_cleared_first_if_it_can_be(
+    resendable: list[str], *, is_revocable: bool, actions: list[str]
+) -> None:
+    journal, number = journal_of([]), Step.ASSIGN.number(1, 1)
+    lost = migration(journal, resendable=[], is_revocable=is_revocable)
+    live(journal, lost, [batch(1)], lambda part, _: _lost_if(part, Action.ASSIGN))
+    journal.settle([(number, "", 1)], Verdict.RESEND, settled_by="x", reason="x", settled_at=1)
+    moving = migration(journal, resendable=resendable, is_revocable=is_revocable)
+    assert [action for _, action in live(journal, moving, [batch(1)], agreeing)] == [*actions, "unassign"]
 
 
 def _lost_if(part: Batch, *actions: Action) -> Outcome | None:

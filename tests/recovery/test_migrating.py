@@ -78,6 +78,17 @@ def test_every_device_is_on_the_new_sku_exactly_once(tmp_path: Path, order: str,
     assert verify(RunFolder(tmp_path / "move")).findings == []
 
 
+@pytest.mark.parametrize("order", ["auto", "unassign-first"])
+def test_d_a_carrier_that_executes_each_x_request_id_once_gives_the_new_licence_once_and_not_never(
+    tmp_path: Path, order: str
+) -> None:
+    with carrier(deduplicate=True, faults={Fault.RESET_AFTER: 0.3}) as at:
+        inventory = onboarded(tmp_path, at)
+        told = run(tmp_path / "move", at, moving(inventory, order=order))
+        assert told.statuses == {"accepted": DEVICES}
+        assert held(at) == {((NEW, 1),): DEVICES}
+
+
 def test_where_a_device_may_have_one_sku_only_nothing_is_lost_and_unassign_first_moves_it(
     tmp_path: Path,
 ) -> None:
