@@ -11,12 +11,13 @@ from batchlic.journal.ledger import SCOPE, STATES, WORDS, WORDS_AT_ONCE
 from batchlic.journal.steps import Step
 from batchlic.reader.known import State
 from batchlic.reader.rules import iccid_number, imei_number
-from batchlic.writer.moves import STEP_STATUSES
+from batchlic.writer.moves import GOOD, STEP_STATUSES
 
 IMPORTED = "imported"
 TOLD = (Standing.ACCEPTED.value, "confirmed", Standing.IN_DOUBT.value, IMPORTED)
 """Statuses that say something: a device that failed is as it was, one not sent as well."""
 
+_REVERSE = {Action.ASSIGN: Action.UNASSIGN, Action.UNASSIGN: Action.ASSIGN}
 
 _IS_WORD = pl.col("status").is_in(TOLD) & (
     pl.col("x_request_id").is_not_null() | (pl.col("status") == IMPORTED)
@@ -67,7 +68,8 @@ def spoken(rows: pl.LazyFrame) -> pl.LazyFrame:
     """The rows, of those of results.parquet, that say something: of a migrated device two, one for each SKU.
 
     What was undone counts as what undid it: the restoring step is about the SKU of the step before it. A
-    request is named where the row of the migration names it.
+    device that has the new licence and has not given up the old one is assigned of both, known before or not.
+    A request is named where the row of the migration names it.
     """
     if "from_sku" not in rows.collect_schema():
         return rows.filter(_IS_WORD)
@@ -75,22 +77,25 @@ def spoken(rows: pl.LazyFrame) -> pl.LazyFrame:
     is_undone, failed = restore.is_in(TOLD).fill_null(value=False), Standing.FAILED.value
     given_back = is_undone & (assign == failed).fill_null(value=False)
     taken_back = is_undone & (unassign == failed).fill_null(value=False)
+    keeps = (
+        assign.is_in(GOOD).fill_null(value=False) & ~taken_back & (unassign.is_null() | ~unassign.is_in(TOLD))
+    )
     moves = rows.filter(pl.col("from_sku").is_not_null())
     sides = (
-        (pl.col("from_sku"), Step.UNASSIGN, unassign, given_back, Action.UNASSIGN, Action.ASSIGN),
-        (pl.col("sku_number"), Step.ASSIGN, assign, taken_back, Action.ASSIGN, Action.UNASSIGN),
+        (pl.col("from_sku"), Step.UNASSIGN, unassign, given_back, keeps, Action.UNASSIGN),
+        (pl.col("sku_number"), Step.ASSIGN, assign, taken_back, pl.lit(value=False), Action.ASSIGN),
     )
     told = (
         moves.with_columns(
             sku.alias("sku_number"),
-            pl.when(undone).then(restore).otherwise(status).alias("status"),
-            pl.when(undone).then(pl.lit(reverse)).otherwise(pl.lit(action)).alias("action"),
+            pl.when(undone).then(restore).when(kept).then(assign).otherwise(status).alias("status"),
+            pl.when(undone | kept).then(pl.lit(_REVERSE[action])).otherwise(pl.lit(action)).alias("action"),
             *(
-                pl.when((pl.col("step") == step.word) & ~undone).then(name).alias(name)
+                pl.when((pl.col("step") == step.word) & ~undone & ~kept).then(name).alias(name)
                 for name in ("x_request_id", "request_id")
             ),
         )
-        for sku, step, status, undone, action, reverse in sides
+        for sku, step, status, undone, kept, action in sides
     )
     is_said = pl.col("status").is_in(TOLD)
     return pl.concat(

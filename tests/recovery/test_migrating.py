@@ -1,18 +1,22 @@
 """Migrations against a sandbox over TCP: order, licences, doubt, the ledger, going back, what is told."""
 
 from collections import Counter
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 
+from batchlic.carrier.catalogue import Action
 from batchlic.doubt import settle
-from batchlic.errors import ExitCode, RefusedToStart, UsageError
+from batchlic.errors import ExitCode, RefusedToStart, StoppedEarly, UsageError
 from batchlic.job import Job
 from batchlic.journal import Verdict
 from batchlic.journal.ledger import Ledger
+from batchlic.pool.delivery import Pool
+from batchlic.pool.remaining import Delivery
 from batchlic.reader import ReadOptions
 from batchlic.rollback import By, rollback
 from batchlic.run import new_run_id, resume, status
@@ -178,6 +182,24 @@ def test_what_holds_both_by_the_ledger_is_not_given_the_new_one_twice(tmp_path: 
     assert rows["error_message"].str.starts_with("holds both licences").all()
 
 
+@pytest.mark.parametrize("ledger", [True, False])
+def test_what_a_stopped_migration_left_with_both_is_known_to_hold_both_until_that_is_resumed(
+    tmp_path: Path, *, ledger: bool
+) -> None:
+    with carrier() as at:
+        inventory = fleet(tmp_path / "fleet.csv")
+        run(tmp_path / "onboarding", at, job(inventory, ledger={"use": ledger}))
+        with stopping_at(Action.UNASSIGN, FLEXIBLE):
+            run(tmp_path / "move", at, moving(inventory))
+        both = held(at)[(FLEXIBLE, 1), (NEW, 1)]
+        assert both > 0
+        told = run(tmp_path / "again", at, moving(inventory))
+        assert told.statuses["failed"] == both
+        rows = pl.read_parquet(tmp_path / "again" / "results.parquet").filter(status="failed")
+        assert rows["error_message"].str.contains("batchlic resume").all()
+        assert known(tmp_path)[NEW] == (DEVICES, 0, 0)
+
+
 def test_d_doubt_of_a_step_is_settled_and_the_migration_goes_on(tmp_path: Path) -> None:
     with carrier(faults={Fault.RESET_AFTER: 0.25}) as at:
         inventory = fleet(tmp_path / "fleet.csv")
@@ -270,6 +292,21 @@ def test_two_runs_do_not_move_and_license_the_same_devices_at_once(tmp_path: Pat
         run(tmp_path / "later", at, job(inventory, NEW))
         with pytest.raises(RefusedToStart, match="has seen to 100 of the devices"):
             resume(RunFolder(tmp_path / "move"), at.target)
+
+
+@contextmanager
+def stopping_at(action: Action, sku: str) -> Iterator[None]:
+    """Runs stop before a request that does this with the SKU."""
+    see_through = Pool._see_through
+
+    async def stop(self: Pool, delivery: Delivery) -> None:
+        if (delivery.batch.action, delivery.batch.sku_number) == (action, sku):
+            raise StoppedEarly("stopped")
+        await see_through(self, delivery)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Pool, "_see_through", stop)
+        yield
 
 
 def interrupted(folder: Path, at: Carrier, given: Job) -> None:
