@@ -21,7 +21,7 @@ from batchlic.pool.breaker import CircuitBreaker
 from batchlic.pool.isolation import can_be_split, isolate
 from batchlic.pool.pace import Pace, Signal, SignalKind, Turn
 from batchlic.pool.refusals import RefusalWatch
-from batchlic.pool.remaining import Delivery
+from batchlic.pool.remaining import Delivery, Place
 from batchlic.pool.retry import RetryPolicy
 
 if TYPE_CHECKING:
@@ -135,6 +135,8 @@ class Pool:
         async with receive:
             try:
                 async for course in receive:
+                    if self._failure is not None:
+                        return
                     for delivery in course:
                         await self._see_through(delivery)
             except BatchlicError as error:
@@ -156,7 +158,15 @@ class Pool:
         if accepted:
             self.refusals.accepted(delivery.batch)
         elif last_answer is not None:
-            self.refusals.refused(delivery.batch, last_answer)
+            self._refused(delivery, last_answer)
+
+    def _refused(self, delivery: Delivery, answer: Answer) -> None:
+        try:
+            self.refusals.refused(delivery.batch, answer, delivery.place)
+        except StoppedEarly as stopped:
+            if delivery.place is not Place.SECOND_OR_BACK:
+                raise
+            self._failure = self._failure or stopped  # once all courses in hand have undone what they began
 
     async def _send(self, batch: Batch, *, attempts: int) -> Answer:
         body = batch.body() if batch.undoes is None else None

@@ -21,7 +21,7 @@ from batchlic.chunker import Batch
 from batchlic.journal import Attempt, Event, Journal, Standing
 from batchlic.journal.standing import standing_of
 from batchlic.journal.steps import Step
-from batchlic.pool.remaining import BATCHES_PER_LOOK, Delivery, alike, events_of, rest_of, standings_of
+from batchlic.pool.remaining import BATCHES_PER_LOOK, Delivery, Place, alike, events_of, rest_of, standings_of
 
 MAX_CLEARINGS = 4
 """How often in a row an assign whose answer was lost is cleared and sent again."""
@@ -65,11 +65,13 @@ class Migration:
         first, second = (
             (assign, unassign) if self._assigns_first(assign, unassign, known) else (unassign, assign)
         )
+        is_restorable = first.sku_number in self.restorable
+        place = Place.SECOND_OR_BACK if is_restorable else Place.SECOND
         begun = yield from self._taken(first, first.offsets, known)
-        ended = yield from self._taken(second, _that_are(Standing.ACCEPTED, begun), known)
-        if first.sku_number in self.restorable:
+        ended = yield from self._taken(second, _that_are(Standing.ACCEPTED, begun), known, place)
+        if is_restorable:
             undo = self._step(batch, Step.RESTORE, _opposite(first), first.sku_number)
-            yield from self._taken(undo, _that_are(Standing.FAILED, ended), known)
+            yield from self._taken(undo, _that_are(Standing.FAILED, ended), known, Place.BACK)
         failed = _that_are(Standing.FAILED, begun) + _that_are(Standing.FAILED, ended)
         self.on_end(len(_that_are(Standing.ACCEPTED, ended)), len(failed))
 
@@ -96,7 +98,7 @@ class Migration:
         return True
 
     def _taken(
-        self, step: Batch, offsets: Sequence[int], known: _Known
+        self, step: Batch, offsets: Sequence[int], known: _Known, place: Place = Place.FIRST
     ) -> Generator[Delivery, None, dict[int, Standing]]:
         """Deliver what is left of a step for some of its devices; returns where each of them stands then."""
         if not offsets:
@@ -108,7 +110,7 @@ class Migration:
         for _ in range(1 if step.is_repeatable else 1 + MAX_CLEARINGS):
             if not (left := list(rest_of(part, events, self.resendable))):
                 break
-            for delivery in left:
+            for delivery in (replace(found, place=place) for found in left):
                 sent = [event for event in events_of(delivery.batch, events) if isinstance(event, Attempt)]
                 if not step.is_repeatable and self.is_revocable and any(map(_is_doubtful, sent)):
                     yield from self._assigned_anew(delivery, sent)
@@ -127,7 +129,8 @@ class Migration:
         clear = replace(assign, batch_id=number, action=Action.UNASSIGN, is_repeatable=True)
         earlier = self._events(clear)
         clear = replace(clear, clearings=_clearings(clear, sent, earlier, until=since))
-        yield from rest_of(clear, _after(since, earlier), {clear.sku_number})
+        for found in rest_of(clear, _after(since, earlier), {clear.sku_number}):
+            yield replace(found, place=Place.BACK)
         done = self._events(clear)
         if all(map(_is_gone, (events for _, events in alike(clear, _after(since, done))))):
             yield replace(delivery, batch=replace(assign, clearings=_clearings(clear, sent, done)))

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from itertools import groupby, islice
 from operator import attrgetter
 
@@ -13,6 +14,19 @@ from batchlic.journal.standing import standing_of
 
 BATCHES_PER_LOOK = 500
 """Batches whose attempts are in memory at once (promise H)."""
+
+
+class Place(Enum):
+    """Where in its course a delivery comes: what it means for the run if the carrier refuses it."""
+
+    FIRST = auto()
+    """Nothing was done to its devices before."""
+    SECOND = auto()
+    """A step before it was accepted, and stays so."""
+    SECOND_OR_BACK = auto()
+    """A step before it was accepted, and is undone by the same course if this one is refused."""
+    BACK = auto()
+    """It takes back, or gives back, what may not be there: its refusal says nothing of account and SKU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +40,7 @@ class Delivery:
     batch: Batch
     attempts: int = 0
     is_refused: bool = False
+    place: Place = Place.FIRST
 
     def __iter__(self) -> Iterator["Delivery"]:
         """A course of its own: nothing follows it."""

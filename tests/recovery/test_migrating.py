@@ -48,6 +48,10 @@ def moving(inventory: Path, to_sku: str = NEW, **licence: Any) -> Job:  # noqa: 
     return job(inventory, action="migrate", licence={"account": ACCOUNT, **skus, **licence})
 
 
+def with_limits(given: Job, **limits: Any) -> Job:  # noqa: ANN401 - any key of the table
+    return given.model_copy(update={"limits": given.limits.model_copy(update=limits)})
+
+
 def onboarded(folder: Path, at: Carrier) -> Path:
     """The inventory of a fleet that has the old licence."""
     inventory = fleet(folder / "fleet.csv")
@@ -125,6 +129,20 @@ def test_with_too_few_licences_the_rest_goes_unassign_first_and_is_restored_on_r
     rows = pl.read_parquet(tmp_path / "move" / "results.parquet").filter(status="failed")
     assert rows["error_message"].str.starts_with("has its old licence back: ").all()
     assert known(tmp_path) == {FLEXIBLE: (50, 50, 0), NEW: (50, 0, 0)}
+
+
+def test_before_a_run_stops_because_all_are_refused_each_device_has_its_old_licence_back(
+    tmp_path: Path,
+) -> None:
+    with carrier(licences={FLEXIBLE: 1000, NEW: 0}) as at:
+        inventory = fleet(tmp_path / "fleet.csv", 3 * DEVICES)
+        run(tmp_path / "onboarding", at, job(inventory))
+        told = run(tmp_path / "move", at, with_limits(moving(inventory, restore=True), max_concurrency=2))
+        assert told.exit_code == ExitCode.STOPPED
+        assert told.statuses["pending"] > 0
+        assert held(at) == {((FLEXIBLE, 1),): 3 * DEVICES}
+    assert "Not enough licenses" in (told.stopped_because or "")
+    assert "--order" not in (told.stopped_because or "")
 
 
 def test_without_it_who_ends_with_no_licence_is_said(tmp_path: Path) -> None:
