@@ -33,9 +33,9 @@ def settle(
     """Record the operator's decision about devices in doubt, and write the files of the run again.
 
     It is about the `batches` and `devices` (IMEI or ICCID) given, or about all that is in doubt. What an
-    operator settled before may be settled anew where it is named; what the carrier said is not to be settled.
-    Raises UsageError where something named is not in doubt, RefusedToStart where the run is at work or a
-    Lifetime licence would be asked for again without consent.
+    operator settled before may be settled anew where it is named, unless a migration has acted on it since;
+    what the carrier said is not to be settled. Raises UsageError where something named is not to be settled,
+    RefusedToStart where the run is at work or a Lifetime licence would be asked for again without consent.
     """
     if not reason.strip():
         raise UsageError("a settlement needs a reason: say how you know")
@@ -72,6 +72,9 @@ def _candidates(folder: RunFolder, journal: Journal) -> pl.DataFrame:
         )
 
 
+_WAS_SENT_SINCE = pl.col("last_attempt_at") > pl.col("settled_at")
+
+
 def _chosen(candidates: pl.DataFrame, batches: Collection[int], devices: Collection[str]) -> pl.DataFrame:
     if not batches and not devices:
         chosen = candidates.filter(pl.col("status") == "in_doubt")
@@ -82,7 +85,14 @@ def _chosen(candidates: pl.DataFrame, batches: Collection[int], devices: Collect
     if strange := [name for name in (*batches, *devices) if name not in known]:
         raise UsageError(f"{strange[0]}: not in doubt; `batchlic status` shows what is")
     named = pl.col("imei").is_in(list(devices)) | pl.col("iccid").is_in(list(devices))
-    return candidates.filter(pl.col("batch_id").is_in(list(batches)) | named.fill_null(value=False))
+    chosen = candidates.filter(pl.col("batch_id").is_in(list(batches)) | named.fill_null(value=False))
+    is_acted_on = pl.col("from_sku").is_not_null() & (pl.col("status") != "in_doubt") & _WAS_SENT_SINCE
+    if (acted_on := chosen.filter(is_acted_on)).height:
+        raise UsageError(
+            f"batch {acted_on['batch_id'][0]}: settled before, and the other step has been taken since; "
+            "that is not to be settled anew"
+        )
+    return chosen
 
 
 def _require_consent(job: Job, chosen: pl.DataFrame, *, consent_lifetime: bool) -> None:
