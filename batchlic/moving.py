@@ -1,7 +1,8 @@
 """A migration as a run sets it up: its courses, and whether there are licences enough to begin with them."""
 
-from collections import Counter
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
@@ -44,46 +45,71 @@ async def look_for_licences(
 ) -> None:
     """Find out how many licences of the new SKU each account has to spare for batches that get it first.
 
-    None where the job says that the old one goes first. Where the carrier does not say how many there are,
+    None where the job says that the old one goes first, or where it did in the batch of the account that was
+    begun last: `resume` keeps to what was chosen then. Where the carrier does not say how many there are,
     there are enough: if the new one is refused then, the device still has the old one.
 
     Raises RefusedToStart where there are too few, so that devices would give the old one for none, unless
     the job has such devices restored.
     """
-    fresh, begun = _needs(plan, migration)
-    for account, needed in fresh.items():
-        if job.licence.order == "unassign-first":
+    for account, need in _needs(plan, migration).items():
+        if not need.fresh:
+            continue
+        if job.licence.order == "unassign-first" or need.unassigns_first:
             migration.spare[account] = 0
             continue
         available = await _available(client, account, migration.to_sku)
-        logger.info("licences", account=account, sku=migration.to_sku, available=available, needed=needed)
+        logger.info("licences", account=account, sku=migration.to_sku, available=available, needed=need.fresh)
         if available is None:
             continue
-        migration.spare[account] = available - begun[account]
-        if needed > migration.spare[account] and not job.licence.restore:
+        migration.spare[account] = available - need.begun
+        if need.fresh > migration.spare[account] and not job.licence.restore:
             raise RefusedToStart(
                 f"too few licences: account {account} has {available:,} of {migration.to_sku} left, for "
-                f"{needed + begun[account]:,} devices. Buy more, or say what is to be done: with --restore a "
-                "device that gets no new licence has its old one back; --order unassign-first does not count"
+                f"{need.fresh + need.begun:,} devices. Buy more, or say what is to be done: with --restore a "
+                "device that gets no new licence has its old one back (it needs another --run-dir); "
+                "--order unassign-first does not count"
             )
 
 
-def _needs(plan: Path, migration: Migration) -> tuple[Counter[str], Counter[str]]:
-    """Devices that will ask for a licence, by account: of batches to begin, and of those begun otherwise."""
-    asked, unassigned = (
-        {
-            attempt.batch_id - step.number(0, migration.batches)
-            for attempt in migration.journal.attempts(
-                batches=step.numbers(range(1, migration.batches + 1), migration.batches)
-            )
-        }
-        for step in (Step.ASSIGN, Step.UNASSIGN)
-    )
-    fresh, begun = Counter[str](), Counter[str]()
+@dataclass
+class _Need:
+    """What the batches of an account are about to ask for."""
+
+    fresh: int = 0
+    """Devices of batches to begin."""
+    begun: int = 0
+    """Devices of batches that have begun with giving up the old licence."""
+    last: int = 0
+    """When the batch begun last began, as a place in the journal."""
+    unassigns_first: bool = False
+    """Whether that one began with giving up the old licence."""
+
+
+def _needs(plan: Path, migration: Migration) -> Mapping[str, _Need]:
+    """What is still to be asked for, by account."""
+    asked, unassigned = (_begun(migration, step) for step in (Step.ASSIGN, Step.UNASSIGN))
+    needs = defaultdict[str, _Need](_Need)
     for batch_id, account, devices in batch_sizes(plan):
-        if batch_id not in asked:
-            (begun if batch_id in unassigned else fresh)[account] += devices
-    return fresh, begun
+        need, places = needs[account], (asked.get(batch_id), unassigned.get(batch_id))
+        match places:
+            case None, None:
+                need.fresh += devices
+            case None, _:
+                need.begun += devices
+        began = min((place for place in places if place is not None), default=0)
+        if began > need.last:
+            need.last, need.unassigns_first = began, began == unassigned.get(batch_id)
+    return needs
+
+
+def _begun(migration: Migration, step: Step) -> dict[int, int]:
+    """The place in the journal of the first request of a step, by batch."""
+    numbers = step.numbers(range(1, migration.batches + 1), migration.batches)
+    first: dict[int, int] = {}
+    for attempt in migration.journal.attempts(batches=numbers):
+        first.setdefault(attempt.batch_id - step.number(0, migration.batches), attempt.seq)
+    return first
 
 
 async def _available(client: CarrierClient, account: str, sku: str) -> int | None:

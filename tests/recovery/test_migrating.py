@@ -9,7 +9,9 @@ from typing import Any
 import polars as pl
 import pytest
 
+from batchlic.carrier.answers import Answer, Outcome
 from batchlic.carrier.catalogue import Action
+from batchlic.carrier.client import CarrierClient, Submission
 from batchlic.doubt import settle
 from batchlic.errors import ExitCode, RefusedToStart, StoppedEarly, UsageError
 from batchlic.job import Job
@@ -106,6 +108,17 @@ def test_where_a_device_may_have_one_sku_only_nothing_is_lost_and_unassign_first
         assert "accepted" not in told.statuses
         assert held(at) == {((FLEXIBLE, 1),): DEVICES}
         assert run(tmp_path / "again", at, moving(inventory, order="unassign-first")).exit_code == 0
+        assert held(at) == {((NEW, 1),): DEVICES}
+
+
+def test_resume_keeps_to_the_order_that_the_run_had_last(tmp_path: Path) -> None:
+    with carrier(exclusive=True) as at:
+        inventory, folder = onboarded(tmp_path, at), RunFolder(tmp_path / "move")
+        interrupted(folder.path, at, moving(inventory))
+        with stopping_at(Action.ASSIGN, NEW):
+            run(folder.path, at, with_limits(moving(inventory, order="unassign-first"), max_concurrency=1))
+        assert held(at) == {(): BATCH_SIZE, ((FLEXIBLE, 1),): DEVICES - BATCH_SIZE}
+        assert resume(folder, at.target).statuses == {"accepted": DEVICES}
         assert held(at) == {((NEW, 1),): DEVICES}
 
 
@@ -237,6 +250,30 @@ def test_d_doubt_of_a_step_is_settled_and_the_migration_goes_on(tmp_path: Path) 
         assert verify(folder).findings == []
 
 
+@pytest.mark.parametrize(
+    ("lost", "order", "first", "then"),
+    [
+        (NEW, "auto", Verdict.ACCEPTED, Verdict.FAILED),
+        (FLEXIBLE, "auto", Verdict.FAILED, Verdict.ACCEPTED),
+        (NEW, "unassign-first", Verdict.FAILED, Verdict.ACCEPTED),
+    ],
+)
+def test_a_step_is_not_settled_anew_once_another_was_taken_on_the_strength_of_it(
+    tmp_path: Path, lost: str, order: str, first: Verdict, then: Verdict
+) -> None:
+    with carrier() as at:
+        inventory, folder = fleet(tmp_path / "fleet.csv", BATCH_SIZE), RunFolder(tmp_path / "move")
+        run(tmp_path / "onboarding", at, job(inventory))
+        with losing_an_answer_about(lost):
+            moves = moving(inventory, order=order, restore=True)
+            run(folder.path, at, with_limits(moves, resend_in_doubt=False))
+        settle(folder, first, reason="the portal says so")
+        told = resume(folder, at.target)
+        with pytest.raises(UsageError, match="the other step has been taken since"):
+            settle(folder, then, reason="no", batches=[1])
+        assert status(folder).statuses == told.statuses
+
+
 def test_a_migration_goes_back_by_device(tmp_path: Path) -> None:
     with carrier() as at:
         folder = RunFolder(tmp_path / "move")
@@ -310,6 +347,23 @@ def test_two_runs_do_not_move_and_license_the_same_devices_at_once(tmp_path: Pat
         run(tmp_path / "later", at, job(inventory, NEW))
         with pytest.raises(RefusedToStart, match="has seen to 100 of the devices"):
             resume(RunFolder(tmp_path / "move"), at.target)
+
+
+@contextmanager
+def losing_an_answer_about(sku: str) -> Iterator[None]:
+    """The answer to the first request about the SKU is lost, once that was executed."""
+    submit, lost = CarrierClient.submit, list[Answer]()
+
+    async def lose(self: CarrierClient, submission: Submission) -> Answer:
+        answer = await submit(self, submission)
+        if lost or f'"{sku}"'.encode() not in (submission.body or b""):
+            return answer
+        lost.append(answer)
+        return Answer(outcome=Outcome.AMBIGUOUS)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CarrierClient, "submit", lose)
+        yield
 
 
 @contextmanager
