@@ -13,7 +13,7 @@ from batchlic.journal import Standing
 from batchlic.pool.retry import RetryPolicy
 from tests.simulation.world import FLEXIBLE, LIFETIME, Story, draw, live
 
-SEEDS = int(os.environ.get("SCENARIOS", "150"))
+SEEDS = int(os.environ.get("SCENARIOS", "100"))
 FIRST = int(os.environ.get("SEED", "0"))
 DOUBTFUL = {None, Outcome.AMBIGUOUS}
 
