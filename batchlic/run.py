@@ -261,7 +261,7 @@ async def _submit(
         fixed_rate=limits.fixed_rate,
         on_change=lambda change: _log_pace(logger, change),
     )
-    _heed(journal, pace, limits.give_up_after)
+    heed(journal, pace, limits.give_up_after)
     accepted, failed = (0, 0) if journal.identity.to_sku else journal.settled()
     tally = Tally(
         journal.identity.planned - sum(journal.identity.held.values()),
@@ -303,7 +303,7 @@ async def _submit(
     return notes
 
 
-def _heed(journal: Journal, pace: Pace, give_up_after: float) -> None:
+def heed(journal: Journal, pace: Pace, give_up_after: float) -> None:
     """Go on obeying a `Retry-After` that an earlier sitting heard (promise J)."""
     wait = (journal.told_to_wait_until - now()) / 1e6
     if wait > give_up_after:

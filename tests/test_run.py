@@ -1,24 +1,29 @@
 """One run from start to end against a sandbox over TCP, in this process."""
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio
 import polars as pl
 import pytest
 
+from batchlic.carrier.answers import Answer, Outcome
 from batchlic.carrier.auth import Credentials, Secret
 from batchlic.errors import ExitCode, RefusedToStart, RunFolderError, UsageError
 from batchlic.job import Job, make_job
 from batchlic.journal import Journal
 from batchlic.past import with_ledger
-from batchlic.run import Target, plan_only, resume, start, status
+from batchlic.pool.pace import Pace
+from batchlic.run import Target, heed, plan_only, resume, start, status
 from batchlic.runfolder import RunFolder
 from batchlic.sandbox.config import SandboxConfig
 from batchlic.sandbox.embedded import embedded
 from tests.endtoend.program import ACCOUNT, FLEXIBLE, LIFETIME, books, contents, imei, totals
+from tests.journal.builders import intent, new_journal
 
 
 @contextmanager
@@ -133,3 +138,16 @@ def test_the_journal_remembers_the_job_so_that_its_file_may_go(tmp_path: Path) -
         start(job, folder, target, run_id="run")
     with closing(Journal.open(folder.journal)) as journal:
         assert Job.model_validate(journal.identity.job) == with_ledger(job, folder)
+
+
+def test_j_a_sitting_waits_out_the_rest_of_a_retry_after(tmp_path: Path) -> None:
+    async def is_held() -> bool:
+        with closing(new_journal(tmp_path)) as journal:
+            seq = await journal.intend(intent(started_at=time.time_ns() // 1000))
+            told = Answer(outcome=Outcome.THROTTLED, http_status=429, retry_after_s=600.0)
+            await journal.answer(seq, told, duration_ms=1.0, final=False)
+            pace = Pace(max_concurrency=1)
+            heed(journal, pace, give_up_after=1800)
+            return pace.is_paused
+
+    assert anyio.run(is_held)

@@ -132,6 +132,17 @@ def test_counts_that_the_carrier_does_not_tell_stop_nothing(
     assert [note for note in summary.notes if "licence counts are unknown" in note]
 
 
+def test_what_was_counted_counts_though_nobody_says_who_listens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_: object) -> list[object]:
+        raise AccountError("no")
+
+    monkeypatch.setattr(CarrierClient, "listeners", refuse)
+    with pytest.raises(RefusedToStart, match="too few licences"):
+        run(tmp_path, 10, 5)
+
+
 def test_an_account_of_which_nothing_is_listed_is_not_taken_to_have_no_licences(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

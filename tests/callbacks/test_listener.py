@@ -104,14 +104,14 @@ async def test_a_message_of_the_carrier_is_kept_without_its_credentials() -> Non
 async def test_kinds_come_in_any_case_and_with_others(kind: str) -> None:
     kept = Kept()
     ids = [
-        {"id": "3105551234", "kind": "mdn"},
+        {"id": "A100003685E561", "kind": "meid"},
         {"id": "864508030109877", "kind": kind},
         {"id": "89148000000800139708", "kind": "iccId"},
     ]
     assert await kept.post(body(deviceIds=ids)) == 200
     [message] = kept.messages
     assert (message.imei, message.iccid) == ("864508030109877", "89148000000800139708")
-    assert message.further_ids == "MDN:3105551234"
+    assert message.further_ids == "MEID:A100003685E561"
 
 
 @pytest.mark.anyio
@@ -394,6 +394,9 @@ def test_it_speaks_tls(tmp_path: Path) -> None:
         ({}, ["--trusted-proxy", "proxy"], "--trusted-proxy"),
         ({}, ["--store", "mysql://x/y"], "--store"),
         ({}, ["--store", "/nowhere/store.db"], "/nowhere/store.db"),
+        ({}, ["--store", "postgresql://u:p@ss:w0rd@127.0.0.1/db"], "--store"),
+        ({}, ["--store", "postgresql://u:p@ssw0rd@127.0.0.1/db"], "%40"),
+        ({}, ["--store", "postgresql://u@127.0.0.1/db?password=w0rd"], "before the host"),
     ],
 )
 def test_a_wrong_setting_is_named_before_anything_listens(
@@ -403,6 +406,7 @@ def test_a_wrong_setting_is_named_before_anything_listens(
         _, complaint = running.process.communicate()
         assert running.process.returncode == 2
         assert said in complaint
+        assert "w0rd" not in complaint
 
 
 @pytest.mark.skipif("TEST_POSTGRESQL_URL" not in os.environ, reason="no TEST_POSTGRESQL_URL")

@@ -32,6 +32,7 @@ from batchlic.pool.retry import RetryPolicy
 from batchlic.sandbox.app import Sandbox
 from batchlic.sandbox.bodies import DeviceBody, DeviceIdBody
 from batchlic.sandbox.config import Fault, Poison, SandboxConfig
+from tests.journal.builders import identity
 from tests.simulation.limits import seed_scheduler
 
 ACCOUNT = "0000123456-00001"
@@ -248,15 +249,10 @@ def _fates(scenario: Scenario, journal: Journal, sandbox: Sandbox) -> Iterator[t
 
 def _identity(scenario: Scenario) -> RunIdentity:
     planned = sum(len(batch.devices) for batch in scenario.batches)
-    return RunIdentity(
+    return identity(
         run_id=f"simulated-{scenario.seed}",
         action=Action.UNASSIGN,
-        carrier="sandbox",
-        job={},
-        plan_sha256="",
-        sources=[],
         rows_read=planned,
-        rejected={},
         planned=planned,
         batches=len(scenario.batches),
         to_sku=scenario.to_sku,

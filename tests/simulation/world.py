@@ -33,6 +33,7 @@ from batchlic.pool.remaining import remaining
 from batchlic.pool.retry import RetryPolicy
 from batchlic.sandbox.app import Sandbox
 from batchlic.sandbox.config import Fault, LimitKind, Poison, RetryHint, SandboxConfig
+from tests.journal.builders import identity
 from tests.simulation.limits import seed_scheduler
 
 ACCOUNT = "0000123456-00001"
@@ -314,15 +315,9 @@ def _mortal(lifetime: int | None, commit_s: float) -> Offload:
 
 def _identity(scenario: Scenario) -> RunIdentity:
     planned = sum(len(batch.devices) for batch in scenario.batches)
-    return RunIdentity(
+    return identity(
         run_id=f"simulated-{scenario.seed}",
-        action=Action.ASSIGN,
-        carrier="sandbox",
-        job={},
-        plan_sha256="",
-        sources=[],
         rows_read=planned,
-        rejected={},
         planned=planned,
         batches=len(scenario.batches),
     )
