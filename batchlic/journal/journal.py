@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from heapq import merge
 from operator import attrgetter
 from pathlib import Path
@@ -84,8 +83,7 @@ class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
         return self.action.value if self.to_sku is None else "migrate"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Intent:
+class Intent(msgspec.Struct, frozen=True, kw_only=True):
     """One request about to be sent; `started_at` in microseconds since 1970, UTC."""
 
     batch_id: int

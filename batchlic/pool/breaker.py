@@ -4,7 +4,7 @@ Nygard, "Release It!" (2007), chapter 5.
 """
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 
 import anyio
 
@@ -32,9 +32,12 @@ class CircuitBreaker:
         """Whether requests are held back."""
         return not self._closed.is_set()
 
-    @asynccontextmanager
-    async def passage(self) -> AsyncIterator[None]:
+    def passage(self) -> AbstractAsyncContextManager[None]:
         """Enter at once while the circuit is closed, otherwise alone and after a pause, as the probe."""
+        return self._probe() if self.is_open else nullcontext()
+
+    @asynccontextmanager
+    async def _probe(self) -> AsyncIterator[None]:
         while self.is_open:
             async with self._probing:
                 if self.is_open:

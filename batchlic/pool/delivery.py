@@ -6,8 +6,7 @@ import hashlib
 import itertools
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 import anyio
@@ -25,8 +24,6 @@ from batchlic.pool.remaining import Delivery, Place
 from batchlic.pool.retry import RetryPolicy
 
 if TYPE_CHECKING:
-    from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
-
     from batchlic.chunker import Batch
 
 
@@ -90,17 +87,14 @@ class Pool:
         `stop` was called; requests in flight are finished and recorded first.
         """
         self._last_progress = anyio.current_time()
-        send, receive = anyio.create_memory_object_stream[Iterable[Delivery]](self._workers)
-        with self._scope, send, receive:
+        with self._scope:
             await self._policy.reach(self._client.login, since=self._last_progress)
             if before is not None:
                 await before()
+            shared = iter(courses)
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._feed, courses, send.clone())
                 for _ in range(self._workers):
-                    tasks.start_soon(self._work, receive.clone())
-                send.close()
-                receive.close()
+                    tasks.start_soon(self._work, shared)
         if self._failure is not None:
             raise self._failure
 
@@ -123,24 +117,16 @@ class Pool:
         for exchange in self._in_flight:
             exchange.cancel()
 
-    async def _feed(
-        self, courses: Iterable[Iterable[Delivery]], send: MemoryObjectSendStream[Iterable[Delivery]]
-    ) -> None:
-        async with send:
-            with suppress(anyio.BrokenResourceError):  # no worker is left: the pool has failed
-                for course in courses:
-                    await send.send(course)
-
-    async def _work(self, receive: MemoryObjectReceiveStream[Iterable[Delivery]]) -> None:
-        async with receive:
-            try:
-                async for course in receive:
-                    if self._failure is not None:
-                        return
-                    for delivery in course:
-                        await self._see_through(delivery)
-            except BatchlicError as error:
-                self._fail(error)
+    async def _work(self, courses: Iterator[Iterable[Delivery]]) -> None:
+        """See through one course after another: each worker takes the next one that nobody has taken."""
+        try:
+            for course in courses:
+                if self._failure is not None:
+                    return
+                for delivery in course:
+                    await self._see_through(delivery)
+        except BatchlicError as error:
+            self._fail(error)
 
     async def _see_through(self, delivery: Delivery) -> None:
         accepted = False
@@ -208,14 +194,13 @@ class Pool:
             self._in_flight.add(exchange)
             try:
                 seq = await self._journal.intend(intent)
-                sent_at = anyio.current_time()
                 if turn.started():
                     answer = await self._client.submit(submission)
                     self._pace.finished(turn, signal_of(answer))  # at once: others may be about to send
                     self._breaker.record(answer)
                 else:
                     answer = NOT_SENT
-                duration_ms = (anyio.current_time() - sent_at) * 1000
+                duration_ms = (anyio.current_time() - turn.flight.sent_at) * 1000
                 final = answer.outcome is Outcome.REFUSED and not can_be_split(batch, answer)
                 await self._journal.answer(seq, answer, duration_ms=duration_ms, final=final)
             finally:

@@ -8,10 +8,10 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import astuple
 from pathlib import Path
 from typing import IO, Any, cast
 
+import msgspec
 import polars as pl
 
 from batchlic.callbacks.messages import Told
@@ -115,7 +115,7 @@ def _records(
                 pace_rps=None,
                 started_at=BEGAN,
             )
-            yield Record(intents, (seq, *astuple(intent)))
+            yield Record(intents, (seq, *msgspec.structs.astuple(intent)))
             if answer is not None:
                 names = ("http_status", "request_id", "error_code", "error_message", "retry_after_s")
                 said = (getattr(answer, name) for name in names)
