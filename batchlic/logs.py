@@ -16,6 +16,7 @@ from batchlic.durable import disk_trouble_explained
 from batchlic.terminal import printable_lines
 
 REDACTED = "[redacted]"
+_NUMBERS = frozenset({bool, int, float})
 _SECRET_KEYS = ("authorization", "password", "secret", "token", "vz-m2m-token")
 
 _STAMPS: tuple[Processor, ...] = (
@@ -38,17 +39,22 @@ class Redaction:
 
     def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
         """Return the event without secrets, in values that JSON knows."""
-        return {key: self._clean(key, value) for key, value in event.items() if value is not None}
+        return {
+            key: value if type(value) in _NUMBERS and not _is_secret(key) else self._clean(key, value)
+            for key, value in event.items()
+            if value is not None
+        }
 
     def _clean(self, key: str, value: Any) -> Any:  # noqa: ANN401 - whatever is logged
         if _is_secret(key):
             return REDACTED
         match value:
-            case int() | float() | None:
-                return value
             case str():
                 for secret in self._secrets:
-                    value = value.replace(secret, REDACTED)
+                    if secret in value:
+                        value = value.replace(secret, REDACTED)
+                return value
+            case int() | float() | None:
                 return value
             case dict():
                 return {inner: self._clean(str(inner), v) for inner, v in value.items()}

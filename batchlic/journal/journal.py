@@ -5,7 +5,9 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from functools import cache
 from heapq import merge
+from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -359,10 +361,12 @@ class Journal:
 
     def _commit(self, records: list[Record]) -> None:
         with self._transaction():
-            for table, insertion in _INSERTIONS.items():
+            for table in _INSERTIONS:
                 rows = [record.row for record in records if record.table is table]
-                if rows:
-                    self._connection.exec_driver_sql(insertion, rows)
+                for start in range(0, len(rows), ROWS_PER_STATEMENT):
+                    some = rows[start : start + ROWS_PER_STATEMENT]
+                    values = tuple(chain.from_iterable(some))
+                    self._connection.exec_driver_sql(_insertion(table, len(some)), values)
 
     def _rows(self, query: sa.Select[Any], table: sa.Table, batches: range | None) -> Iterator[sa.Row[Any]]:
         if batches is not None:
@@ -405,6 +409,21 @@ _INSERTIONS = {
     for table in (tables.intents, tables.answers)
 }
 """Made once and given to the driver as they are: two rows a request go this way."""
+
+ROWS_PER_STATEMENT = 90
+"""So that the values are fewer than 1,000: older versions of SQLite take no more."""
+
+
+@cache
+def _insertion(table: sa.Table, rows: int) -> str:
+    """One statement for many rows.
+
+    The driver lets go of the interpreter at each statement, and has to wait for it again.
+    """
+    insertion = _INSERTIONS[table]
+    row = insertion[insertion.rindex("(") :]
+    return insertion + f", {row}" * (rows - 1)
+
 
 _ANSWERED = tables.intents.join(tables.answers)
 

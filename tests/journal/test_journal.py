@@ -21,6 +21,7 @@ import sqlalchemy as sa
 from batchlic.carrier.answers import Answer, Outcome
 from batchlic.errors import RunFolderError, StoppedEarly
 from batchlic.journal import Ending, Journal, Settlement, Verdict
+from batchlic.journal.journal import ROWS_PER_STATEMENT
 from tests.journal.builders import (
     ACCEPTED,
     AMBIGUOUS,
@@ -119,6 +120,17 @@ async def test_many_intents_at_once_cost_few_transactions(tmp_path: Path) -> Non
                 tasks.start_soon(journal.intend, intent(batch))
         assert len(rows(tmp_path / "journal.db", "intents")) == 200
     assert 1 <= commits <= 20
+
+
+@pytest.mark.anyio
+async def test_more_intents_at_once_than_a_statement_takes_are_all_written(tmp_path: Path) -> None:
+    count = 2 * ROWS_PER_STATEMENT + 1
+    with closing(new_journal(tmp_path)) as journal:
+        async with anyio.create_task_group() as tasks:
+            for number in range(1, count + 1):
+                tasks.start_soon(journal.intend, intent(batch_id=number, part=str(number)))
+        written = [(attempt.batch_id, attempt.part) for attempt in journal.history()]
+    assert sorted(written) == [(number, str(number)) for number in range(1, count + 1)]
 
 
 @pytest.mark.anyio
