@@ -200,11 +200,14 @@ class Pool:
                     self._breaker.record(answer)
                 else:
                     answer = NOT_SENT
-                duration_ms = (anyio.current_time() - turn.flight.sent_at) * 1000
+                ended_at = anyio.current_time()
+                duration_ms = (ended_at - turn.flight.sent_at) * 1000
                 final = answer.outcome is Outcome.REFUSED and not can_be_split(batch, answer)
                 await self._journal.answer(seq, answer, duration_ms=duration_ms, final=final)
             finally:
                 self._in_flight.discard(exchange)
+            if answer.outcome in DEFINITE:
+                self._last_progress = ended_at
             if answer is not NOT_SENT:
                 self._observer.answered(batch, intent, answer, duration_ms, final=final)
             return answer
@@ -212,13 +215,12 @@ class Pool:
 
     def _give_up_without_progress(self, answer: Answer) -> None:
         """Raise StoppedEarly after too long without a definite answer, or when told to wait that long."""
-        now = anyio.current_time()
         limit = self._policy.give_up_after
-        if answer.outcome in {Outcome.ACCEPTED, Outcome.REFUSED}:
-            self._last_progress = now
-        elif (answer.retry_after_s or 0) > limit:
+        if answer.outcome in DEFINITE:
+            return
+        if (answer.retry_after_s or 0) > limit:
             raise StoppedEarly(f"the carrier asks to wait {answer.retry_after_s:.0f} s; resume the run later")
-        elif now - self._last_progress > limit:
+        if anyio.current_time() - self._last_progress > limit:
             raise StoppedEarly(
                 f"no progress for {limit:.0f} s, last answer: {answer.error_message or answer.outcome}; "
                 "resume the run when the carrier is well again"
@@ -242,6 +244,9 @@ class Pool:
 
 MAX_USELESS_TOKENS = 5
 """Generations of tokens in a row that the carrier may reject without having accepted one."""
+
+DEFINITE = frozenset({Outcome.ACCEPTED, Outcome.REFUSED})
+"""Answers that get the run on."""
 
 REFUSED_EARLIER = Answer(outcome=Outcome.REFUSED)
 """Stands for a refusal in an earlier sitting of the run, whose named devices are not known any more."""

@@ -2,18 +2,16 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
-from typing import Any
+from typing import NamedTuple
 
 from batchlic.chunker import parse_ranges
 from batchlic.journal import Attempt, Event, Settlement, Standing, Verdict
 from batchlic.journal.standing import standing_of
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceOutcome:
+class DeviceOutcome(NamedTuple):
     """The fields of results.parquet that the history decides; times in microseconds since 1970, UTC."""
 
     x_request_id: str
@@ -95,8 +93,3 @@ def _by_offset(history: list[Event]) -> dict[int, list[Event]]:
         for offset in parse_ranges(event.part) if event.part else everyone:
             of_device[offset].append(event)
     return of_device
-
-
-def as_row(outcome: DeviceOutcome) -> tuple[Any, ...]:
-    """The fields of an outcome in their order."""
-    return tuple(getattr(outcome, name) for name in DeviceOutcome.__slots__)

@@ -11,13 +11,13 @@ from batchlic.chunker import read_held, read_whole_batches
 from batchlic.journal import Event, Journal, RunIdentity, Standing
 from batchlic.journal.steps import Step
 from batchlic.writer.moves import OF_MOVES, migrated
-from batchlic.writer.outcomes import DeviceOutcome, as_row, outcomes_of_batches
+from batchlic.writer.outcomes import DeviceOutcome, outcomes_of_batches
 from batchlic.writer.schemas import OUTCOMES, RESULTS, Schema
 from batchlic.writer.tables import write_table
 
 _OUTCOME: Schema = {
     name: pl.Int64() if isinstance(RESULTS[name], pl.Datetime) else RESULTS[name]
-    for name in DeviceOutcome.__slots__
+    for name in DeviceOutcome._fields
 }
 """The columns that the history decides, times still as the journal has them: microseconds since 1970."""
 
@@ -126,9 +126,9 @@ def _join(devices: pl.DataFrame, history: Iterator[Event], *, before: int = 0) -
     for number, offset, outcome in outcomes_of_batches(history):
         batch_id = number - before
         if offset is None:
-            of_batches.append((batch_id, *as_row(outcome)))
+            of_batches.append((batch_id, *outcome))
         else:
-            of_devices.append((batch_id, offset, *as_row(outcome)))
+            of_devices.append((batch_id, offset, *outcome))
     joined = devices.join(
         pl.DataFrame(of_batches, schema=_BATCH | _OUTCOME, orient="row"),
         on="batch_id",
