@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchlic.carrier.catalogue import Action
-from batchlic.carrier.messages import EncodedDevice, encode_request
+from batchlic.carrier.messages import EncodedDevice, EncodedDevices, encode_request, split_devices
 from batchlic.durable import replacing, scratch_in
 from batchlic.reader import IdKind, ReadOptions, Source
 
@@ -28,18 +28,19 @@ ROWS_PER_READ = 50_000
 class Batch:
     """The devices that one request carries: a batch of the plan, or a part of one.
 
-    `offsets` are the places of its devices within the whole batch, ascending; `whole` says whether these are
-    all. A part stands for what is left when a refused batch is split. `undoes` is the `X-Request-ID` of a
-    transaction that is to be undone as a whole, by its id and without a body; it can't be split. `action` is
-    what to do with them, where that is not what the whole run does. `is_repeatable` says whether it may be
-    sent again as it is where its answer was lost, if its SKU allows that. `clearings` counts how often
-    what an earlier sending may have executed was undone: what is sent after that is another request.
+    `encoded` are its devices as they go on the wire. `offsets` are their places within the whole batch,
+    ascending; `whole` says whether these are all. A part stands for what is left when a refused batch is
+    split. `undoes` is the `X-Request-ID` of a transaction that is to be undone as a whole, by its id and
+    without a body; it can't be split. `action` is what to do with them, where that is not what the whole
+    run does. `is_repeatable` says whether it may be sent again as it is where its answer was lost, if its
+    SKU allows that. `clearings` counts how often what an earlier sending may have executed was undone:
+    what is sent after that is another request.
     """
 
     batch_id: int
     account_name: str
     sku_number: str
-    devices: Sequence[EncodedDevice]
+    encoded: EncodedDevices
     offsets: Sequence[int]
     whole: bool = True
     undoes: str | None = None
@@ -52,20 +53,26 @@ class Batch:
         """Name of this part within its batch, as row ranges (`0-49,51`); empty for the whole batch."""
         return "" if self.whole else format_ranges(self.offsets)
 
+    @property
+    def devices(self) -> list[EncodedDevice]:
+        """Its devices one by one, in the order of `offsets`."""
+        return split_devices(self.encoded)
+
     def take(self, offsets: Iterable[int]) -> Batch:
         """The part of this batch that has only the devices at `offsets`."""
         wanted = sorted(offsets)
         device_at = dict(zip(self.offsets, self.devices, strict=True))
-        return replace(self, devices=[device_at[o] for o in wanted], offsets=wanted, whole=False)
+        encoded = ",".join(device_at[offset] for offset in wanted)
+        return replace(self, encoded=encoded, offsets=wanted, whole=False)
 
     @property
     def is_divisible(self) -> bool:
         """Whether its devices can be sent in parts."""
-        return len(self.devices) > 1 and self.undoes is None
+        return len(self.offsets) > 1 and self.undoes is None
 
     def body(self) -> bytes:
         """The AssignLicenseRequest that carries these devices."""
-        return encode_request(self.account_name, self.devices, self.sku_number)
+        return encode_request(self.account_name, self.encoded, self.sku_number)
 
     def x_request_id(self, run_id: str) -> str:
         """The `X-Request-ID` of these devices in that run: `1-` and 30 digits (promise I).
@@ -84,11 +91,9 @@ class Batch:
 def read_batches(plan: Path, id_kind: IdKind, *, first_batch: int = 1) -> Iterator[Batch]:
     """The batches of a plan in order, from `first_batch` on, a bounded number of rows in memory."""
     for frame in read_whole_batches(plan, first_batch=first_batch):
-        devices = frame.select(_encoded(id_kind)).to_series().to_list()
-        start = 0
-        for batch_id, account, sku, size, *undoes in _heads(frame).iter_rows():
-            yield Batch(batch_id, account, sku, devices[start : start + size], range(size), True, *undoes)  # noqa: FBT003 - whole
-            start += size
+        heads = _heads(frame, _encoded(id_kind).str.join(",", ignore_nulls=False).alias("encoded"))
+        for batch_id, account, sku, size, encoded, *undoes in heads.iter_rows():
+            yield Batch(batch_id, account, sku, encoded, range(size), True, *undoes)  # noqa: FBT003 - whole
 
 
 def read_whole_batches(plan: Path, *, first_batch: int = 1) -> Iterator[pl.DataFrame]:
@@ -120,14 +125,15 @@ def read_held(plan: Path) -> Iterator[pl.DataFrame]:
     yield from held.collect_batches(chunk_size=ROWS_PER_READ, maintain_order=True)
 
 
-def _heads(frame: pl.DataFrame) -> pl.DataFrame:
-    """One row a batch: batch_id, account_name, sku_number, how many devices it has, and what it undoes."""
+def _heads(frame: pl.DataFrame, *also: pl.Expr) -> pl.DataFrame:
+    """One row a batch: batch_id, account_name, sku_number, len (in devices), `also`, and what it undoes."""
     import polars as pl  # noqa: PLC0415 - as above
     from polars import selectors  # noqa: PLC0415 - as above
 
     return frame.group_by("batch_id", maintain_order=True).agg(
         pl.col("account_name", "sku_number").first(),
         pl.len(),
+        *also,
         selectors.by_name("undoes", require_all=False).first(),
     )
 

@@ -3,7 +3,7 @@
 Attribute names are the carrier's own in snake case; on the wire they are camel case.
 """
 
-from collections.abc import Iterable
+import re
 from typing import TypeAlias
 
 import msgspec
@@ -43,12 +43,22 @@ class AssignLicenseRequest(Message, frozen=True):
 
 
 EncodedDevice: TypeAlias = str
-"""A Device as its JSON text."""
+"""A Device as its JSON text; without an `ipaddress` it ends with its identifiers."""
+
+EncodedDevices: TypeAlias = str
+"""Devices as they stand in a request: EncodedDevice after EncodedDevice, with commas between."""
+
+_BETWEEN_DEVICES = re.compile(r"(?<=\]\}),")
 
 
-def encode_request(account_name: str, devices: Iterable[EncodedDevice], sku_number: str) -> bytes:
+def split_devices(devices: EncodedDevices) -> list[EncodedDevice]:
+    """The devices one by one, as `",".join` had them before."""
+    return _BETWEEN_DEVICES.split(devices)
+
+
+def encode_request(account_name: str, devices: EncodedDevices, sku_number: str) -> bytes:
     """The body of an AssignLicenseRequest of devices that are encoded already: they are many."""
-    encoded = msgspec.Raw(f"[{','.join(devices)}]")
+    encoded = msgspec.Raw("[" + devices + "]")
     return msgspec.json.encode({"accountName": account_name, "devices": encoded, "skuNumber": sku_number})
 
 

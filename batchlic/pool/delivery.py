@@ -176,7 +176,7 @@ class Pool:
                     x_request_id=submission.x_request_id,
                     attempt=number,
                     action=submission.action,
-                    device_count=len(batch.devices),
+                    device_count=len(batch.offsets),
                     request_sha256=digest,
                     pace_rps=self._pace.rate if math.isfinite(self._pace.rate) else None,
                     started_at=time.time_ns() // 1000,

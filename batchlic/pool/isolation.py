@@ -24,7 +24,7 @@ async def isolate(batch: Batch, refusal: Answer, send: Send) -> None:
     where it is known to hold the bad device because its sibling got through.
     """
     named = _offsets_of(batch, refusal.named_devices)
-    if 0 < len(named) < len(batch.devices):
+    if 0 < len(named) < len(batch.offsets):
         for offset in named:
             await send(batch.take([offset]))
         await _send_and_isolate(batch.take(set(batch.offsets) - named), send)

@@ -90,7 +90,7 @@ class Migration:
         begun = [*known.get(assign.batch_id, [])[:1], *known.get(unassign.batch_id, [])[:1]]
         if begun:
             return min(begun, key=attrgetter("seq")).batch_id == assign.batch_id
-        account, size = assign.account_name, len(assign.devices)
+        account, size = assign.account_name, len(assign.offsets)
         if size > self.spare.get(account, math.inf):
             return False
         if account in self.spare:

@@ -39,7 +39,7 @@ class RefusalWatch:
             return
         alike = _group(batch), answer.error_code
         self._batches[alike] += 1
-        self._devices[alike] += len(batch.devices)
+        self._devices[alike] += len(batch.offsets)
         are_enough = answer.blame is Blame.ACCOUNT or self._devices[alike] >= MANY_DEVICES
         if self._batches[alike] >= ALIKE and are_enough:
             raise StoppedEarly(

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchlic import chunker
-from batchlic.carrier.messages import AssignLicenseRequest
+from batchlic.carrier.messages import AssignLicenseRequest, Device
 from batchlic.chunker import Batch, format_ranges, parse_ranges, read_batches, read_whole_batches
 from batchlic.reader import IdKind
 from tests.pool.builders import batch
@@ -78,6 +78,28 @@ def test_an_empty_plan_has_no_batches(tmp_path: Path) -> None:
 @given(st.sets(st.integers(0, 99)).map(sorted))
 def test_the_name_of_a_part_tells_its_offsets(offsets: list[int]) -> None:
     assert parse_ranges(format_ranges(offsets)) == offsets
+
+
+@pytest.mark.parametrize("id_kind", list(IdKind))
+def test_a_batch_tells_its_devices_apart_whatever_identifiers_they_have(
+    tmp_path: Path, id_kind: IdKind
+) -> None:
+    plan = plan_of(tmp_path / "plan.parquet", [10])
+    pl.read_parquet(plan).with_columns(iccid=pl.lit("89148000000000000001")).write_parquet(plan)
+    [batch] = read_batches(plan, id_kind)
+    request = msgspec.json.decode(batch.body(), type=AssignLicenseRequest)
+    assert [msgspec.json.decode(device, type=Device) for device in batch.devices] == request.devices
+    assert len(batch.devices) == 10
+
+
+def test_a_device_without_what_is_asked_for_is_not_left_out_in_silence(tmp_path: Path) -> None:
+    """The reader lets none through; if one came, the others must not count for it."""
+    plan = plan_of(tmp_path / "plan.parquet", [2])
+    iccids = pl.Series("iccid", ["89148000000000000001", None])
+    pl.read_parquet(plan).with_columns(iccids).write_parquet(plan)
+    [batch] = read_batches(plan, IdKind.ICCID)
+    with pytest.raises(TypeError):
+        batch.body()
 
 
 @given(st.sets(st.integers(0, 19), min_size=1).map(sorted))

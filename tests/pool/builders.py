@@ -12,7 +12,7 @@ def identifier(offset: int) -> str:
 
 def batch(devices: int = 4, *, batch_id: int = 1, sku: str = FLEXIBLE, account: str = ACCOUNT) -> Batch:
     encoded = [f'{{"deviceIds":[{{"id":"{identifier(o)}","kind":"IMEI"}}]}}' for o in range(devices)]
-    return Batch(batch_id, account, sku, encoded, range(devices))
+    return Batch(batch_id, account, sku, ",".join(encoded), range(devices))
 
 
 def answer(outcome: Outcome, *, blame: Blame | None = None, code: str | None = None) -> Answer:

@@ -87,7 +87,7 @@ def draw(seed: int) -> Scenario:
     size, count = dice.choice([1, 3, 10]), dice.randint(1, 8)
     numbers = dice.sample(range(10**14, 10**15), size * count)
     batches = [
-        Batch(n + 1, ACCOUNT, OLD, [_device(i) for i in numbers[n * size : (n + 1) * size]], range(size))
+        Batch(n + 1, ACCOUNT, OLD, ",".join(map(_device, numbers[n * size : (n + 1) * size])), range(size))
         for n in range(count)
     ]
     bad, stubborn = (

@@ -107,7 +107,7 @@ def draw(seed: int) -> Scenario:
     size, count = dice.choice([1, 3, 10, 25]), dice.randint(1, 12)
     numbers = iter(dice.sample(range(10**14, 10**15), size * count))
     batches = [
-        Batch(n + 1, ACCOUNT, sku, [_device(next(numbers)) for _ in range(size)], range(size))
+        Batch(n + 1, ACCOUNT, sku, ",".join(_device(next(numbers)) for _ in range(size)), range(size))
         for n in range(count)
     ]
     identifiers = [imei_of(device) for batch in batches for device in batch.devices]
