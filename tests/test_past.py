@@ -1,7 +1,7 @@
 """What runs do with what earlier runs did, against a sandbox over TCP: nothing twice, nothing forgotten."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import anyio
 import polars as pl
 import pytest
 
+from batchlic.callbacks.store import Store
 from batchlic.carrier.answers import Answer, Outcome
 from batchlic.carrier.auth import Credentials, Secret
 from batchlic.doubt import settle
@@ -17,12 +18,15 @@ from batchlic.errors import RefusedToStart, StoppedEarly, UsageError
 from batchlic.job import Job, make_job
 from batchlic.journal import Journal, Verdict
 from batchlic.journal.ledger import Ledger
+from batchlic.reconcile import reconcile
 from batchlic.rollback import By, rollback
 from batchlic.run import Target, resume, start
 from batchlic.runfolder import RunFolder
 from batchlic.sandbox.config import Fault, SandboxConfig
 from batchlic.sandbox.embedded import embedded
 from batchlic.story import story
+from tests.callbacks.builders import failure
+from tests.callbacks.builders import told as called_back
 from tests.endtoend.program import ACCOUNT, FLEXIBLE, LIFETIME, books, imei, totals
 from tests.journal.builders import intent
 
@@ -74,6 +78,24 @@ def _die(*_: object, **__: object) -> None:
 
 
 TAKEN = Answer(outcome=Outcome.ACCEPTED, http_status=200, request_id="request-1")
+
+
+def reconciled(folder: Path, *, failed: Collection[str] = ()) -> dict[str, int]:
+    """Let a callback come for each device of a run, with the IMEIs that failed; its devices by status."""
+    sent = pl.read_parquet(folder / "results.parquet").drop_nulls("request_id")
+    with closing(Store.open(str(folder.parent / f"{folder.name}.db"))) as store:
+        store.write(
+            [
+                called_back(
+                    row["request_id"],
+                    row["imei"],
+                    received_at=round(row["last_attempt_at"].timestamp() * 1e6) + 1,
+                    **failure() if row["imei"] in failed else {"succeeded": True},
+                )
+                for row in sent.iter_rows(named=True)
+            ]
+        )
+        return dict(reconcile(RunFolder(folder), store).statuses)
 
 
 def test_the_same_inventory_again_sends_nothing(tmp_path: Path) -> None:
@@ -276,6 +298,41 @@ def test_a_run_asks_the_ledger_that_it_began_with_from_wherever_it_is_resumed(
         with pytest.raises(RefusedToStart, match="build it again: batchlic ledger import"):
             resume(RunFolder(tmp_path / "old" / "b"), target)
         assert {device["assigned"] for device in books(target.base_url).values()} == {1}
+
+
+def test_what_callbacks_confirm_or_deny_stands_in_no_unassigns_way(tmp_path: Path) -> None:
+    job = job_of(tmp_path, range(30), limits={"batch_size": 10})
+    take = job_of(tmp_path, range(30), action="unassign", limits={"batch_size": 10})
+    with carrier() as target:
+        run(job, tmp_path / "given", target)
+        killed(take, tmp_path / "taken", target, [TAKEN])
+        assert reconciled(tmp_path / "given", failed=[imei(29)]) == {"confirmed": 29, "failed": 1}
+        assert resume(RunFolder(tmp_path / "taken"), target).statuses == {"accepted": 30}
+
+
+def test_an_interrupted_rollback_goes_on_after_its_run_was_reconciled(tmp_path: Path) -> None:
+    job = job_of(tmp_path, range(30), limits={"batch_size": 10})
+    with carrier() as target:
+        run(job, tmp_path / "given", target)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("batchlic.run._submit_and_write", _die)
+            with pytest.raises(SystemExit):
+                rollback(RunFolder(tmp_path / "given"), By.DEVICE, target, run_id="back")
+        reconciled(tmp_path / "given")
+        back = rollback(RunFolder(tmp_path / "given"), By.DEVICE, target, run_id="again")
+    assert back.statuses == {"accepted": 30}
+
+
+def test_an_unassign_that_a_callback_denies_stops_the_run_that_counts_on_it(tmp_path: Path) -> None:
+    job = job_of(tmp_path, range(10), limits={"batch_size": 10})
+    with carrier() as target:
+        run(job, tmp_path / "given", target)
+        run(job_of(tmp_path, range(10), action="unassign"), tmp_path / "taken", target)
+        killed(job, tmp_path / "anew", target, [])
+        reconciled(tmp_path / "taken", failed=[imei(3)])
+        with pytest.raises(RefusedToStart, match="run taken has seen to 1 of the devices"):
+            resume(RunFolder(tmp_path / "anew"), target)
+        assert run(job, tmp_path / "next", target) == {"accepted": 9, "skipped": 1}
 
 
 def test_a_refused_start_does_not_stand_in_its_own_way(tmp_path: Path) -> None:

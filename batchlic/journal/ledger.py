@@ -1,15 +1,18 @@
 """The ledger: what batchlic knows of devices across runs, as a durable record of what each run was told.
 
 A word is what became of a run's request for a device: assigned, unassigned, or in doubt. A run has one word a
-device, said anew as a whole whenever more becomes known; the newest run's word counts. Words are kept by the
-column, a parquet file of about WORDS_AT_ONCE devices in each row of the database: a row for each device would
-take a minute to write and to read where this takes a second.
+device, said anew as a whole whenever more becomes known; the newest run's word counts. What a run says again
+as it said it before keeps its number: only what has changed is news to others.
+
+Words are kept by the column, a parquet file of about WORDS_AT_ONCE devices in each row of the database: a row
+for each device would take a minute to write and to read where this takes a second.
 """
 
 from __future__ import annotations
 
 import io
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -43,7 +46,8 @@ WORDS: dict[str, PolarsDataType] = {
     "at": pl.Datetime("us", "UTC"),
 }
 """The columns of words: identifiers as the reader's numbers (null where not known), what is known, of which
-request (null where imported), and when the last request for the device left."""
+request (null where imported), and when the last request for the device left. Where `state` is null, the run
+takes back that it has unassigned: what others said before counts again, which is news."""
 
 SCOPE = ("account_name", "sku_number")
 
@@ -66,6 +70,7 @@ words = sa.Table(
     metadata,
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("run", sa.ForeignKey("runs.id"), nullable=False, index=True),
+    sa.Column("part", sa.Integer, comment="which of the run's frames it was told in; null in old ledgers"),
     sa.Column("account_name", sa.String, nullable=False),
     sa.Column("sku_number", sa.String, nullable=False),
     sa.Column("devices", sa.Integer, nullable=False),
@@ -113,6 +118,8 @@ class Ledger:
                 connection.execute(CreateTable(table, if_not_exists=True))
                 for index in table.indexes:
                     connection.execute(CreateIndex(index, if_not_exists=True))
+            if all(column["name"] != "part" for column in sa.inspect(connection).get_columns("words")):
+                connection.exec_driver_sql("ALTER TABLE words ADD COLUMN part INTEGER")
 
     def close(self) -> None:
         """Let go of the database."""
@@ -152,22 +159,22 @@ class Ledger:
     ) -> int:
         """Put what a run says now in the place of what it said before; all or nothing.
 
-        `frames` have SCOPE and the columns WORDS. A word that gives only one identifier of a device is about
-        both of them where another run's word knows the other, or one of `pairs` (columns IDENTIFIERS), which
-        are asked for where such a word is known. Returns how many words there are.
+        `frames` have SCOPE and the columns WORDS; a device told of again is in the same one as before. A word
+        that gives only one identifier of a device is about both of them where another run's word knows the
+        other, or one of `pairs` (columns IDENTIFIERS), which are asked for where such a word is known.
+        Returns how many words there are.
         """
         entry, number = self._entry(run_id)
         said = [
-            _Packed.of(some, account, sku)
-            for frame in frames
+            _Packed.of(some, part, account, sku)
+            for part, frame in enumerate(frames)
             for (account, sku), some in frame.partition_by(SCOPE, as_dict=True).items()
         ]
         others = sa.select(words.c.content).join_from(words, runs)
         others = others.where(runs.c.carrier == entry.carrier, words.c.run != number)
         with self._transaction() as connection:
-            connection.execute(
-                words.delete().where(words.c.run == number)
-            )  # first: from here on we are alone
+            ours = runs.update().where(runs.c.id == number)
+            connection.execute(ours.values(is_open=True))  # first: from here on we are alone
             if any(one.unpaired for one in said):
                 newest_first = others.where(words.c.unpaired < words.c.devices).order_by(
                     runs.c.begun_at.desc(), words.c.id.desc()
@@ -178,11 +185,13 @@ class Ledger:
                 others.add_columns(*_PACKED, words.c.id).where(words.c.unpaired > 0)
             ).all()
             if lonely:
-                ours = chain((_identifiers(one.content) for one in said), pairs())
-                self._complete(connection, [(row.id, _Packed(*row[1:-1])) for row in lonely], ours)
-            rows = [{"run": number, **one._asdict()} for one in said]
-            if rows:
-                connection.execute(words.insert(), rows)
+                known = chain((_identifiers(one.content) for one in said), pairs())
+                self._complete(connection, [(row.id, _Packed(*row[1:-1])) for row in lonely], known)
+            rows = list(_numbered(connection, number, said))
+            connection.execute(words.delete().where(words.c.run == number))
+            for one, its_number in rows:
+                row = {"id": its_number, "run": number, **one._asdict()}
+                connection.execute(words.insert(), row)
         return sum(one.devices for one in said)
 
     def _complete(
@@ -266,7 +275,7 @@ class Ledger:
         Where a SIM has moved to another device, each identifier is shown with its newest word.
         """
         frames = [
-            told.words.with_columns(pl.lit(told.entry.run_id).alias("run_id"))
+            told.words.drop_nulls("state").with_columns(pl.lit(told.entry.run_id).alias("run_id"))
             for told in self.told(carrier, [(account, sku)], newest_first=True)
         ]
         everything = pl.concat(frames)
@@ -301,6 +310,7 @@ _ENTRY = [runs.c[name] for name in Entry._fields]
 class _Packed(NamedTuple):
     """Words of one account and SKU as a row of the database keeps them."""
 
+    part: int | None
     account_name: str
     sku_number: str
     devices: int
@@ -308,28 +318,81 @@ class _Packed(NamedTuple):
     content: bytes
 
     @classmethod
-    def of(cls, said: pl.DataFrame, account: str, sku: str) -> _Packed:
+    def of(cls, said: pl.DataFrame, part: int | None, account: str, sku: str) -> _Packed:
         """Pack words (columns WORDS)."""
         content = io.BytesIO()
         said.select(*WORDS).write_parquet(content, compression="zstd", compression_level=1)
         unpaired = said.height - said.select(IDENTIFIERS).drop_nulls().height
-        return cls(account, sku, said.height, unpaired, content.getvalue())
+        return cls(part, account, sku, said.height, unpaired, content.getvalue())
+
+    @property
+    def place(self) -> tuple[int | None, str, str]:
+        """Where among the run's words they stand."""
+        return self[:3]
+
+    def words(self) -> pl.DataFrame:
+        """The words (columns WORDS)."""
+        return pl.read_parquet(io.BytesIO(self.content))
 
     def paired(self, partners: pl.DataFrame) -> _Packed:
         """The words with the identifiers that they lack and `partners` know."""
         if not self.unpaired or partners.is_empty():
             return self
-        said = pl.read_parquet(io.BytesIO(self.content))
+        said = self.words()
         for known, missing in (IDENTIFIERS, IDENTIFIERS[::-1]):
             of_known = partners.unique(known, keep="first", maintain_order=True)
             said = said.join(
                 of_known.rename({missing: "partner"}), on=known, how="left", maintain_order="left"
             )
             said = said.with_columns(pl.coalesce(missing, "partner").alias(missing)).drop("partner")
-        return _Packed.of(said, self.account_name, self.sku_number)
+        return _Packed.of(said, *self.place)
 
 
 _PACKED = [words.c[name] for name in _Packed._fields]
+
+
+_SAME = (*IDENTIFIERS, "state", "at")
+"""What makes a word the same as one before: nothing was sent since, and no more is known."""
+
+
+def _numbered(
+    connection: sa.Connection, run: int, said: Sequence[_Packed]
+) -> Iterator[tuple[_Packed, int | None]]:
+    """What a run says, and its words taken back, in rows with the number that they had; None where new."""
+    places = [words.c[name] for name in _Packed._fields[:3]]
+    before = defaultdict[tuple[int | None, str, str], list[int]](list)
+    query = sa.select(words.c.id, *places).where(words.c.run == run, words.c.part.is_not(None))
+    for number, part, account, sku in connection.execute(query):
+        before[part, account, sku].append(number)
+    for one in said:
+        yield from _renumbered(connection, one, before.pop(one.place, []))
+    for place, numbers in before.items():
+        yield from _renumbered(connection, _Packed.of(pl.DataFrame(schema=WORDS), *place), numbers)
+
+
+def _renumbered(
+    connection: sa.Connection, said: _Packed, numbers: Sequence[int]
+) -> Iterator[tuple[_Packed, int | None]]:
+    if not numbers:
+        yield said, None
+        return
+    query = sa.select(words.c.id, words.c.content).where(words.c.id.in_(numbers)).order_by(words.c.id)
+    before = pl.concat(
+        pl.read_parquet(io.BytesIO(content), columns=list(_SAME)).with_columns(pl.lit(number).alias("number"))
+        for number, content in connection.execute(query)
+    )
+    again = said.words().join(
+        before.unique(_SAME), on=_SAME, how="left", nulls_equal=True, maintain_order="left"
+    )
+    is_taken_back = pl.col("state").is_null()
+    taken_back = (
+        before.filter(is_taken_back | (pl.col("state") == State.UNASSIGNED.name.lower()))
+        .join(again, on=IDENTIFIERS, how="anti", nulls_equal=True)
+        .with_columns(pl.when(is_taken_back).then("number"), state=pl.lit(None, STATES))
+    )
+    whole = pl.concat([again, taken_back], how="diagonal")
+    for (number,), some in whole.partition_by("number", as_dict=True, maintain_order=True).items():
+        yield (said if some.height == said.devices == whole.height else _Packed.of(some, *said.place)), number
 
 
 def _identifiers(content: bytes) -> pl.DataFrame:
@@ -380,6 +443,6 @@ class Memory:
         for told in self.ledger.told(self.carrier, targets, (identifier, "state")):
             rank = pl.lit(ranks[told.account_name, told.sku_number], pl.UInt32)
             state = pl.col("state").to_physical().cast(pl.UInt8) + State.UNASSIGNED
-            yield told.words.drop_nulls(identifier).select(
+            yield told.words.drop_nulls([identifier, "state"]).select(
                 rank.alias("rank"), identifier, state.alias("state")
             )

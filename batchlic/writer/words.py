@@ -54,14 +54,13 @@ def words_of_plan(plan: Path) -> Iterator[pl.DataFrame]:
 def words(rows: pl.LazyFrame, *, only: pl.Expr | None = None) -> Iterator[pl.DataFrame]:
     """Words (ledger.SCOPE and ledger.WORDS) of rows with the columns of results.parquet, and `at`.
 
-    A device that no request was sent for is none of the run's business.
+    A device that no request was sent for is none of the run's business. The same rows are in the same frame,
+    though it is empty.
     """
     columns = [*SCOPE, *_NUMBERS, _state().alias("state"), *list(WORDS)[3:]]
     for start in range(0, rows.select(pl.len()).collect().item(), WORDS_AT_ONCE):
         some = spoken(rows.slice(start, WORDS_AT_ONCE))
-        frame = (some if only is None else some.filter(only)).select(columns).collect()
-        if frame.height:
-            yield frame
+        yield (some if only is None else some.filter(only)).select(columns).collect()
 
 
 def spoken(rows: pl.LazyFrame) -> pl.LazyFrame:

@@ -1,7 +1,9 @@
 """The ledger: whatever runs tell it, the newest word about a device is what it knows."""
 
+import sqlite3
 from collections.abc import Iterable, Mapping
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
@@ -152,6 +154,60 @@ def test_held_devices_come_after_all_batches(tmp_path: Path) -> None:
     plan = pl.read_parquet(tmp_path / "plan.parquet")
     assert plan["batch_id"].to_list() == [1, 1, 1, 2, 2, 2, 3, 3, 3, 4, *[None] * 10]
     assert plan["imei"].to_list() == [imei(n) for n in [*range(1, 20, 2), *range(0, 20, 2)]]
+
+
+def news(ledger: Ledger, after: int) -> set[int]:
+    """Serial numbers of the devices of which something was said after the words of that number."""
+    serials = {frame([word((n, n), "assigned")])["imei_number"][0]: n for n in range(6)}
+    told = ledger.told(CARRIER, [(ACCOUNT, SKU)], ("imei_number",), after=after)
+    return {serials[number] for one in told for number in one.words["imei_number"]}
+
+
+@given(st.lists(st.dictionaries(st.integers(0, 5), st.tuples(STATES, st.integers(1, 2))), max_size=6))
+@settings(deadline=None, max_examples=40)
+def test_what_is_told_again_is_news_only_where_it_has_changed(
+    tmp_path_factory: pytest.TempPathFactory, tellings: list[dict[int, tuple[str, int]]]
+) -> None:
+    with closing(Ledger(tmp_path_factory.mktemp("news") / "ledger.db")) as ledger:
+        before: dict[int, tuple[str, int]] = {}
+        for said in tellings:
+            number = ledger.last_number
+            at = {n: datetime.fromtimestamp(hour * 3600, UTC) for n, (_, hour) in said.items()}
+            tell(ledger, 1, [word((n, n), state) | {"at": at[n]} for n, (state, _) in said.items()])
+            new = {n for n, what in said.items() if before.get(n) != what}
+            denied = {n for n, (state, _) in before.items() if state == "unassigned" and n not in said}
+            assert news(ledger, number) == new | denied
+            assert (ledger.truth(CARRIER, ACCOUNT, SKU).height if ledger.scopes() else 0) == len(said)
+            before = said
+
+
+def test_words_keep_their_numbers_frame_by_frame_though_one_is_empty_now(tmp_path: Path) -> None:
+    frames = [frame([word((n, n), "assigned")]) for n in range(3)]
+    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+        ledger.enter(Entry("run", CARRIER, None, 1))
+        ledger.tell("run", frames)
+        number = ledger.last_number
+        ledger.tell("run", [frames[0], frame([]), frames[2]])
+        assert news(ledger, number) == set()
+        assert ledger.truth(CARRIER, ACCOUNT, SKU).height == 2
+
+
+def test_what_is_confirmed_is_known_as_confirmed(tmp_path: Path) -> None:
+    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+        for status in ("accepted", "confirmed"):
+            tell(ledger, 1, [word((1, 1), "assigned") | {"status": status}])
+        assert ledger.truth(CARRIER, ACCOUNT, SKU)["status"].to_list() == ["confirmed"]
+
+
+def test_a_ledger_made_before_words_kept_their_numbers_is_taken_on(tmp_path: Path) -> None:
+    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+        tell(ledger, 1, [word((1, 1), "assigned")])
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as database:
+        database.execute("ALTER TABLE words DROP COLUMN part")
+    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+        assert planned(ledger, tmp_path, [(1, 1)]) == ["skipped"]
+        tell(ledger, 1, [word((2, 2), "assigned")])
+        assert planned(ledger, tmp_path, [(1, 1), (2, 2)]) == ["sent", "skipped"]
 
 
 def test_a_run_that_has_not_left_is_open_until_it_does(tmp_path: Path) -> None:
