@@ -10,13 +10,14 @@ import polars as pl
 from batchlic.chunker import format_ranges
 from batchlic.ending import is_finished, now, write_down
 from batchlic.errors import StoppedEarly, UsageError
-from batchlic.identity import job_of, open_journal, refuse_changed_plan
+from batchlic.identity import job_of, refuse_changed_plan
 from batchlic.job import Job
 from batchlic.journal import Journal, Verdict
 from batchlic.journal.settlement import BY_CALLBACK
 from batchlic.journal.steps import Step
 from batchlic.past import past_of
 from batchlic.runfolder import RunFolder
+from batchlic.sealing import taken_up
 from batchlic.writer.results import write_results
 from batchlic.writer.summary import Summary
 
@@ -39,7 +40,7 @@ def settle(
     """
     if not reason.strip():
         raise UsageError("a settlement needs a reason: say how you know")
-    with folder.locked(), closing(open_journal(folder)) as journal:
+    with folder.locked(), closing(taken_up(folder)) as journal:
         refuse_changed_plan(folder, journal.identity)
         job = job_of(journal.identity)
         started_at, was_finished = now(), is_finished(journal)

@@ -37,6 +37,11 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def aside(path: Path) -> Path:
+    """Where what is to become `path` waits for what it is to change together with."""
+    return path.with_name(f".{path.name}.next")
+
+
 @contextmanager
 def scratch_in(folder: Path) -> Iterator[Path]:
     """Give a new folder in `folder` for what memory should not hold, and remove it in the end."""

@@ -3,16 +3,19 @@
 import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from time import time_ns
 
 import msgspec
 
+from batchlic.durable import aside
 from batchlic.errors import BatchlicError, ExitCode
 from batchlic.identity import sha256_of
 from batchlic.job import Job
-from batchlic.journal import Ending, Journal
+from batchlic.journal import Ending, Journal, Verdict
 from batchlic.past import past_of
 from batchlic.runfolder import RunFolder
+from batchlic.sealing import put_in_place
 from batchlic.writer.audit import write_audit
 from batchlic.writer.results import write_results
 from batchlic.writer.summary import (
@@ -29,14 +32,20 @@ _FINISHED = {ExitCode.OK, ExitCode.INCOMPLETE}
 
 
 def is_finished(journal: Journal) -> bool:
-    """Whether there is nothing to go on with."""
-    last_word = journal.last_word
-    return last_word is not None and last_word.exit_code in _FINISHED
+    """Whether there is nothing to go on with: what was decided since the run ended sends nothing by itself.
+
+    But for `resend`, and for the first step of a migration, after which comes the second.
+    """
+    ended, sends = journal.endings()[-1:], {Verdict.RESEND}
+    if journal.identity.to_sku is not None:
+        sends.add(Verdict.ACCEPTED)
+    was_done = bool(ended) and ended[0].exit_code in _FINISHED
+    return was_done and not journal.was_sent_since and not journal.decided_since & sends
 
 
 def as_it_ended(job: Job, folder: RunFolder, journal: Journal) -> Summary:
-    """The summary of a finished run; files that have gone since are written again."""
-    if all(path.is_file() for path in folder.written):
+    """The summary of a finished run; files that have gone, or say too little, are written again."""
+    if journal.last_word is not None and all(path.is_file() for path in folder.written):
         return read_summary(folder.summary)
     return write_down(job, folder, journal, started_at=now())
 
@@ -50,26 +59,28 @@ def write_down(
     stopped: BatchlicError | None = None,
     notes: Sequence[str] | None = None,
 ) -> Summary:
-    """Write the files of a run as its journal has it, then tell the ledger.
+    """Write the files of a run as its journal has it, seal them there, then tell the ledger.
 
     `stopped` is why a sitting ended early, if it did; `notes` what is worth saying beside the identity's, by
-    default what was noted last time. The ending comes after the files: a run counts as finished only once
-    they are there.
+    default what was noted last time. What callbacks told may have been written aside. The ending comes after
+    the files: a run counts as finished only once they are there, in place or aside.
     """
     noted = _noted(folder, journal) if notes is None else notes
-    write_results(folder.results, plan=folder.plan, journal=journal, outcomes=folder.outcomes)
-    write_audit(folder.audit, journal=journal)
-    statuses = count_statuses(folder.results)
+    results, outcomes = aside(folder.results), _newest(folder.outcomes)
+    write_results(results, plan=folder.plan, journal=journal, outcomes=outcomes)
+    write_audit(aside(folder.audit), journal=journal)
+    statuses = count_statuses(results)
     if not statuses.keys() & {"pending", "in_doubt"}:
         stopped = None  # by then everything was done
     ending = Ending(started_at, now(), _exit_code(job, journal, statuses, stopped))
     endings = [*journal.endings(), ending]
     summary = summarise(journal, statuses, endings, ending, stopped)
     summary = msgspec.structs.replace(summary, notes=[*summary.notes, *noted])
-    write_summary(folder.summary, summary)
-    sealed = (folder.rejects, *folder.written, *([folder.outcomes] if folder.outcomes.exists() else []))
-    seals = {path.name: sha256_of(path) for path in sealed}
+    write_summary(aside(folder.summary), summary)
+    sealed = (folder.rejects, *folder.written, *([folder.outcomes] if outcomes.exists() else []))
+    seals = {path.name: sha256_of(_newest(path)) for path in sealed}
     journal.end(ending, seals={**seals, "identity": sha256_of_identity(journal)})
+    put_in_place(folder)
     return _tell(job, folder, journal, summary)
 
 
@@ -124,6 +135,10 @@ def sha256_of_identity(journal: Journal) -> str:
 def now() -> int:
     """Microseconds since 1970."""
     return time_ns() // 1000
+
+
+def _newest(path: Path) -> Path:
+    return written if (written := aside(path)).exists() else path
 
 
 def _noted(folder: RunFolder, journal: Journal) -> list[str]:

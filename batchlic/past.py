@@ -10,12 +10,13 @@ from pathlib import Path
 import polars as pl
 
 from batchlic.errors import BatchlicError, RefusedToStart, RunFolderError
-from batchlic.identity import left_by_a_run, open_journal, refuse_changed_plan
+from batchlic.identity import left_by_a_run, refuse_changed_plan
 from batchlic.job import Job, Licensing
 from batchlic.journal import SANDBOX, Journal, RunIdentity, Standing
 from batchlic.journal.ledger import IDENTIFIERS, SCOPE, Entry, Ledger, Memory, Told
 from batchlic.reader.rules import iccid_number, imei_number
 from batchlic.runfolder import RunFolder
+from batchlic.sealing import taken_up
 from batchlic.writer.results import write_results
 from batchlic.writer.words import pairs_of_results, words_of_results
 
@@ -190,7 +191,7 @@ class Past:
             ledger.leave(run_id)  # nothing was sent
             return
         try:
-            with closing(open_journal(folder)) as journal, folder.scratch() as results:
+            with closing(taken_up(folder)) as journal, folder.scratch() as results:
                 if journal.identity.run_id == run_id:
                     refuse_changed_plan(folder, journal.identity)
                     write_results(results, plan=folder.plan, journal=journal, outcomes=folder.outcomes)

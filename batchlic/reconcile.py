@@ -12,7 +12,7 @@ from batchlic.callbacks.matching import DEVICES, LAST_TRY, latest_word, told_out
 from batchlic.callbacks.store import Store
 from batchlic.chunker import parse_ranges
 from batchlic.doubt import parts_of
-from batchlic.durable import replacing
+from batchlic.durable import aside, replacing
 from batchlic.ending import is_finished, now, write_down
 from batchlic.errors import (
     BatchlicError,
@@ -22,11 +22,12 @@ from batchlic.errors import (
     StoppedEarly,
     UsageError,
 )
-from batchlic.identity import job_of, open_journal, refuse_changed_plan, sha256_of
+from batchlic.identity import job_of, refuse_changed_plan, sha256_of
 from batchlic.journal import Journal, Standing, Verdict
 from batchlic.journal.settlement import BY_CALLBACK
 from batchlic.past import past_of
 from batchlic.runfolder import RunFolder
+from batchlic.sealing import taken_up
 from batchlic.writer.results import planned_rows
 from batchlic.writer.schemas import OUTCOMES, Schema
 from batchlic.writer.schemas import UTC as UTC_TIME
@@ -59,7 +60,7 @@ def reconcile(folder: RunFolder, store: Store) -> Summary:
     more. Raises RefusedToStart where the run is at work, RunFolderError where there is none, UsageError where
     it is a migration, StoreError.
     """
-    with folder.locked(), closing(open_journal(folder)) as journal:
+    with folder.locked(), closing(taken_up(folder)) as journal:
         refuse_changed_plan(folder, journal.identity)
         if journal.identity.to_sku is not None:
             raise UsageError(f"{folder.path}: callbacks of a migration are not reconciled yet")
@@ -71,9 +72,9 @@ def reconcile(folder: RunFolder, store: Store) -> Summary:
                 past.reopen(folder, journal)
             # The journal first: what was executed must not be sent again, even if we are killed here.
             _settle_doubts(folder, journal, devices, outcomes)
-            with replacing(folder.outcomes) as path:
+            with replacing(aside(folder.outcomes)) as path:
                 outcomes.write_parquet(path)
-        if _is_written_down(folder, journal):
+        elif _is_written_down(folder, journal):
             return read_summary(folder.summary)
         return write_down(job, folder, journal, started_at=now(), stopped=rest)
 
@@ -216,7 +217,7 @@ def _rest(folder: RunFolder, journal: Journal) -> BatchlicError | None:
     if is_finished(journal):
         return None
     why = read_summary(folder.summary).stopped_because if folder.summary.is_file() else None
-    last_word = journal.last_word
-    is_rejected = last_word is not None and last_word.exit_code == ExitCode.CREDENTIALS
+    ended = [] if journal.was_sent_since else journal.endings()
+    is_rejected = bool(ended) and ended[-1].exit_code == ExitCode.CREDENTIALS
     kind = CredentialsRejected if is_rejected else StoppedEarly
     return kind(why or "the run was killed: resume it")

@@ -12,13 +12,14 @@ from batchlic.carrier.catalogue import Action, Licence
 from batchlic.chunker import Plan, PlanGroup, read_whole_batches
 from batchlic.ending import now
 from batchlic.errors import RefusedToStart, UsageError
-from batchlic.identity import job_of, open_journal, refuse_changed_plan, refuse_other_carrier, refuse_used
+from batchlic.identity import job_of, refuse_changed_plan, refuse_other_carrier, refuse_used
 from batchlic.job import Job
 from batchlic.journal import RunIdentity
 from batchlic.past import past_of
 from batchlic.reader import Source
 from batchlic.run import Target, begin, go_on
 from batchlic.runfolder import RunFolder
+from batchlic.sealing import taken_up
 from batchlic.writer.results import write_results
 from batchlic.writer.schemas import PLAN, REJECTS, Schema
 from batchlic.writer.summary import Summary
@@ -44,13 +45,13 @@ def rollback(
     the devices that have moved are moved back. Raises UsageError where the run assigned nothing by its nature
     or goes back the other way already, RefusedToStart where there is nothing that can be taken back.
     """
-    with folder.locked(), closing(open_journal(folder)) as journal:
+    with folder.locked(), closing(taken_up(folder)) as journal:
         _refuse_unsuited(folder, by, journal.identity)
         refuse_other_carrier(folder, target.name, journal.identity)
         refuse_changed_plan(folder, journal.identity)
         back = _folder_of(folder, by)
         if back.journal.exists():
-            with back.locked(), closing(open_journal(back)) as its_journal:
+            with back.locked(), closing(taken_up(back)) as its_journal:
                 return go_on(job_of(its_journal.identity), back, target, its_journal)
         job = _job(folder, journal.identity)
         with folder.scratch() as results:

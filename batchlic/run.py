@@ -57,6 +57,7 @@ from batchlic.pool.remaining import Delivery, remaining
 from batchlic.pool.retry import RetryPolicy
 from batchlic.progress import Reporter, Tally
 from batchlic.runfolder import RunFolder
+from batchlic.sealing import taken_up
 from batchlic.writer.doubts import Report, doubts_in
 from batchlic.writer.results import write_results
 from batchlic.writer.summary import Summary, count_statuses
@@ -104,7 +105,7 @@ def start(
         folder.make()
         with folder.locked():
             if folder.journal.exists():
-                with closing(open_journal(folder)) as journal:
+                with closing(taken_up(folder)) as journal:
                     refuse_other_job(folder, job, journal.identity)
                     return go_on(with_ledger(job, folder, journal.identity), folder, target, journal)
             refuse_used(folder)
@@ -141,7 +142,7 @@ def resume(folder: RunFolder, target: Target) -> Summary:
     """Go on with a run where its journal ends; a finished run is left as it is."""
     if not folder.path.is_dir():
         raise RunFolderError(f"{folder.path}: there is no such run folder")
-    with folder.locked(), closing(open_journal(folder)) as journal:
+    with folder.locked(), closing(taken_up(folder)) as journal:
         job = job_of(journal.identity)
         with folder.job_locked(job.name):
             return go_on(job, folder, target, journal)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from batchlic.durable import disk_trouble_explained, sweep, sync_folder
+from batchlic.durable import aside, disk_trouble_explained, sweep, sync_folder
 from batchlic.errors import RefusedToStart, RunFolderError
 
 
@@ -65,6 +65,11 @@ class RunFolder:
         return self.results, self.audit, self.summary
 
     @property
+    def changing(self) -> tuple[Path, ...]:
+        """What changes together when more becomes known of a run (batchlic.sealing)."""
+        return self.outcomes, *self.written
+
+    @property
     def beside(self) -> Path:
         """The folder that this one lies in."""
         return Path(os.path.abspath(self.path)).parent  # noqa: PTH100 - a link counts as where it is
@@ -91,7 +96,8 @@ class RunFolder:
     def locked(self) -> Iterator[None]:
         """Hold the folder for this process; RefusedToStart where another one has it."""
         with _held(self.path / ".lock", f"{self.path}: another batchlic is at work here"):
-            sweep(self.path, (self.plan, self.rejects, self.journal, self.outcomes, *self.written))
+            unfinished = (self.plan, self.rejects, self.journal, *self.changing, *map(aside, self.changing))
+            sweep(self.path, unfinished)
             yield
 
     @contextmanager

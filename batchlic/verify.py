@@ -14,6 +14,7 @@ from batchlic.errors import RunFolderError
 from batchlic.identity import sha256_of
 from batchlic.journal import Journal
 from batchlic.runfolder import RunFolder
+from batchlic.sealing import mend
 from batchlic.writer.audit import chain_breaks, write_audit
 from batchlic.writer.results import write_results
 from batchlic.writer.summary import count_statuses, read_summary
@@ -51,6 +52,7 @@ def verify(folder: RunFolder) -> Inspection:
     with folder.locked():
         try:
             with closing(Journal.open(folder.journal)) as journal:
+                mend(folder, journal)
                 findings = list(_findings(folder, journal))
                 head = None if findings else _head(folder.audit)
                 return Inspection(run_id=journal.identity.run_id, head=head, findings=findings)

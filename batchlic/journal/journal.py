@@ -269,6 +269,19 @@ class Journal:
         last_seq = self._scalar(sa.select(tables.endings.c.last_seq).order_by(tables.endings.c.id.desc()))
         return self.endings()[-1] if last_seq == self._last_seq else None
 
+    @property
+    def was_sent_since(self) -> bool:
+        """Whether anything was about to be sent since the last ending."""
+        query = sa.select(tables.intents.c.seq).where(tables.intents.c.seq > _LAST_ENDED).limit(1)
+        return self._scalar(query) is not None
+
+    @property
+    def decided_since(self) -> set[Verdict]:
+        """What was decided of devices in doubt since the last ending."""
+        query = sa.select(tables.settlements.c.verdict).where(tables.settlements.c.seq > _LAST_ENDED)
+        with self._reading() as connection:
+            return {Verdict(verdict) for verdict in connection.execute(query.distinct()).scalars()}
+
     def seals(self) -> dict[str, str]:
         """File: SHA-256, as the last ending left it; empty before that."""
         found = self._scalar(sa.select(tables.endings.c.seals).order_by(tables.endings.c.id.desc()))
@@ -424,6 +437,8 @@ def _insertion(table: sa.Table, rows: int) -> str:
     row = insertion[insertion.rindex("(") :]
     return insertion + f", {row}" * (rows - 1)
 
+
+_LAST_ENDED = sa.select(sa.func.coalesce(sa.func.max(tables.endings.c.last_seq), 0)).scalar_subquery()
 
 _ANSWERED = tables.intents.join(tables.answers)
 

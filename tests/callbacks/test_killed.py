@@ -1,0 +1,132 @@
+"""A reconciling that is killed, wherever that is: no file looks tampered with, and the next command ends it."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from itertools import count
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from batchlic.callbacks.messages import Told
+from batchlic.callbacks.store import Store
+from batchlic.carrier.answers import Answer
+from batchlic.carrier.auth import Credentials, Secret
+from batchlic.doubt import settle
+from batchlic.ending import now, write_down
+from batchlic.errors import ExitCode
+from batchlic.identity import job_of
+from batchlic.journal import Journal, Verdict
+from batchlic.reconcile import reconcile
+from batchlic.run import Target, resume
+from batchlic.runfolder import RunFolder
+from batchlic.verify import verify
+from tests.callbacks.builders import accepted, failure, lost, messages_of, statuses, submitted_run
+
+NAME = Secret("sandbox")
+KEYS = Credentials(client_id=NAME, client_secret=NAME, username=NAME, password=NAME)
+NOBODY = Target("sandbox", "http://127.0.0.1:1/api", KEYS, ())
+
+
+STRIDE = int(os.environ.get("STRIDE", "4"))
+"""Of how many places one is tried; 1 takes a minute and tries all."""
+
+
+class KilledError(BaseException):
+    """What a process does not survive."""
+
+
+@contextmanager
+def killed_at(step: int) -> Iterator[None]:
+    """Let a process die at this one of its durable steps: before and after a sync, a rename and a commit."""
+    steps = count()
+
+    def passing() -> None:
+        if next(steps) == step:
+            raise KilledError
+
+    fsync, replace = os.fsync, Path.replace
+
+    def synced(descriptor: int) -> None:
+        passing()
+        fsync(descriptor)
+
+    def replaced(path: Path, target: Path) -> Path:
+        passing()
+        found = replace(path, target)
+        passing()
+        return found
+
+    def committing(_: sa.Connection) -> None:
+        passing()
+
+    sa.event.listen(sa.Engine, "commit", committing)
+    try:
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(os, "fsync", synced)
+            patched.setattr(Path, "replace", replaced)
+            yield
+    finally:
+        sa.event.remove(sa.Engine, "commit", committing)
+
+
+def finished(path: Path, answered: Callable[[int], list[Answer | None]]) -> RunFolder:
+    """A run of three Lifetime licences that has ended, with the messages about two of them in its folder."""
+    folder = submitted_run(path, 3, answered=answered, sku="SIMSec-IoT-Lt")
+    with closing(Journal.open(folder.journal)) as journal:
+        write_down(job_of(journal.identity), folder, journal, started_at=now())
+    served, failed, _ = messages_of(folder)
+    keep(folder, [served, failed._replace(**failure())])
+    return folder
+
+
+def keep(folder: RunFolder, messages: list[Told]) -> None:
+    with closing(Store.open(str(folder.path / "store.db"))) as store:
+        store.write(messages)
+
+
+def reconciled(folder: RunFolder) -> dict[str, int]:
+    with closing(Store.open(str(folder.path / "store.db"))) as store:
+        return dict(reconcile(folder, store).statuses)
+
+
+def settled(folder: RunFolder) -> dict[str, int]:
+    first = messages_of(folder)[0].imei
+    return dict(settle(folder, Verdict.ACCEPTED, reason="the portal shows it", devices=[first]).statuses)
+
+
+@pytest.mark.parametrize(
+    ("answered", "act", "expected"),
+    [
+        (accepted, reconciled, {"confirmed": 1, "failed": 1, "accepted": 1}),
+        (lost, reconciled, {"confirmed": 1, "failed": 1, "in_doubt": 1}),
+        (lost, settled, {"accepted": 1, "in_doubt": 2}),
+    ],
+)
+def test_wherever_it_is_killed_nothing_looks_changed_and_the_next_command_ends_it(
+    tmp_path: Path,
+    answered: Callable[[int], list[Answer | None]],
+    act: Callable[[RunFolder], dict[str, int]],
+    expected: dict[str, int],
+) -> None:
+    before = finished(tmp_path / "before", answered)
+    for step in count(step=STRIDE):
+        here = RunFolder(tmp_path / f"{step}")
+        shutil.copytree(before.path, here.path)
+        try:
+            with killed_at(step):
+                act(here)
+        except KilledError:
+            pass
+        else:
+            break
+        assert verify(here).findings == [], step
+        assert resume(here, NOBODY).exit_code in {ExitCode.OK, ExitCode.INCOMPLETE}, step
+        assert verify(here).findings == [], step
+        assert resume(here, NOBODY).statuses == statuses(here), step
+        assert act(here) == expected == statuses(here), step
+        assert verify(here).findings == [], step
+        assert not list(here.path.glob(".*.next")), step
+    assert step > 10
