@@ -395,8 +395,6 @@ def _start(job: "Job", options: RunOptions) -> None:
     from batchlic.run import new_run_id, start
     from batchlic.runfolder import RunFolder
 
-    if options.wait_callbacks is not None and job.action == "migrate":
-        raise UsageError("--wait-callbacks: callbacks of a migration are not reconciled yet")
     if options.dry_run:
         _rehearse_planning(job, options)
         return

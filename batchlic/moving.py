@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import polars as pl
 from structlog.typing import FilteringBoundLogger
 
 from batchlic.carrier.auth import CarrierUnreachable
@@ -16,11 +17,14 @@ from batchlic.job import Job
 from batchlic.journal import Journal
 from batchlic.journal.steps import Step
 from batchlic.pool.migration import Migration
+from batchlic.runfolder import RunFolder
+from batchlic.writer.results import read_outcomes
 
 
 def migration_of(
     job: Job,
     journal: Journal,
+    folder: RunFolder,
     *,
     on_accepted: Callable[[Batch], None],
     on_end: Callable[[int, int], None],
@@ -35,9 +39,26 @@ def migration_of(
         is_revocable=job.skus[identity.to_sku or ""] is Licence.FLEXIBLE,
         resendable=job.resendable_skus,
         restorable=identity.restorable,
+        denied=_denied(folder, identity.batches),
         on_accepted=on_accepted,
         on_end=on_end,
     )
+
+
+def _denied(folder: RunFolder, batches: int) -> dict[int, list[int]]:
+    """By the number of a step, the places in the batch of the devices that callbacks say it failed for."""
+    denied = defaultdict[int, list[int]](list)
+    failed = read_outcomes(folder.outcomes).filter(pl.col("status") == "failed")
+    if failed.select(pl.len()).collect().item():
+        places = pl.scan_parquet(folder.plan).select(
+            "batch_id",
+            pl.int_range(pl.len()).over("batch_id").alias("offset"),
+            pl.int_range(pl.len(), dtype=pl.UInt32).alias("plan_row"),
+        )
+        of_steps = failed.join(places, on="plan_row").select("batch_id", "offset", "step").collect()
+        for batch_id, offset, step in of_steps.iter_rows():
+            denied[Step[step.upper()].number(batch_id, batches)].append(offset)
+    return denied
 
 
 async def look_for_licences(

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 
 import polars as pl
 
-from batchlic.callbacks.matching import DEVICES, LAST_TRY, latest_word, told_outcomes
+from batchlic.callbacks.losses import losses
+from batchlic.callbacks.matching import DEVICES, LAST_TRY, ONE, latest_word, told_outcomes
 from batchlic.callbacks.store import Store
-from batchlic.chunker import parse_ranges
 from batchlic.doubt import parts_of
 from batchlic.durable import aside, replacing
 from batchlic.ending import is_finished, now, write_down
@@ -20,7 +20,6 @@ from batchlic.errors import (
     ExitCode,
     RunFolderError,
     StoppedEarly,
-    UsageError,
 )
 from batchlic.identity import job_of, refuse_changed_plan, sha256_of
 from batchlic.journal import Journal, Standing, Verdict
@@ -28,9 +27,9 @@ from batchlic.journal.settlement import BY_CALLBACK
 from batchlic.past import past_of
 from batchlic.runfolder import RunFolder
 from batchlic.sealing import taken_up
-from batchlic.writer.results import planned_rows
-from batchlic.writer.schemas import OUTCOMES, Schema
+from batchlic.writer.results import read_outcomes, requested_rows
 from batchlic.writer.schemas import UTC as UTC_TIME
+from batchlic.writer.schemas import Schema
 from batchlic.writer.summary import Summary, read_summary
 
 POLL_EVERY = 2.0
@@ -57,13 +56,11 @@ def reconcile(folder: RunFolder, store: Store) -> Summary:
     """Match the store's messages with the run, and write its files again if that changes anything.
 
     What callbacks prove of devices in doubt is settled in the journal, so that nothing is sent for them any
-    more. Raises RefusedToStart where the run is at work, RunFolderError where there is none, UsageError where
-    it is a migration, StoreError.
+    more; of a migration, the step that comes after is to be sent then. Raises RefusedToStart where the run is
+    at work, RunFolderError where there is none, StoreError.
     """
     with folder.locked(), closing(taken_up(folder)) as journal:
         refuse_changed_plan(folder, journal.identity)
-        if journal.identity.to_sku is not None:
-            raise UsageError(f"{folder.path}: callbacks of a migration are not reconciled yet")
         job, rest = job_of(journal.identity), _rest(folder, journal)
         devices = _devices(folder, journal)
         outcomes = _outcomes(folder, journal, devices, store)
@@ -108,26 +105,21 @@ def unconfirmed(folder: RunFolder) -> pl.DataFrame:
 
 
 def _devices(folder: RunFolder, journal: Journal) -> pl.DataFrame:
-    """The devices of the plan, as the carrier's answers alone have them (columns: DEVICES)."""
-    kept = [pl.col(name).cast(kind) for name, kind in DEVICES.items()]
-    frames = (rows.select(kept) for rows in planned_rows(folder.plan, journal, journal.attempts))
-    return pl.concat([pl.DataFrame(schema=DEVICES), *frames])
+    """The devices of the plan, as the carrier's answers alone have them (columns: DEVICES, `batch_size`)."""
+    schema = DEVICES | {"batch_size": pl.UInt32()}
+    kept = [pl.col(name).cast(kind) for name, kind in schema.items()]
+    frames = (
+        rows.select(kept).drop_nulls("status")
+        for rows in requested_rows(folder.plan, journal.identity, journal.attempts)
+    )
+    return pl.concat([pl.DataFrame(schema=schema), *frames])
 
 
 def _outcomes(folder: RunFolder, journal: Journal, devices: pl.DataFrame, store: Store) -> pl.DataFrame:
     """What the store's messages tell of the run (columns: OUTCOMES), and what others told before."""
-    messages = _messages(store, since=journal.created_at - _CLOCKS_APART)
-    lost = [
-        (batch_id, offset, count)
-        for batch_id, part, count in journal.lost_answers()
-        for offset in (parse_ranges(part) if part else [None])
-    ]
-    told = told_outcomes(
-        devices.lazy(),
-        messages.lazy(),
-        pl.DataFrame(lost, {"batch_id": pl.UInt32, "offset": pl.Int64, "lost": pl.UInt32}, orient="row"),
-        _requests_of_others(folder, journal) if lost else None,
-    )
+    messages, lost = _messages(store, since=journal.created_at - _CLOCKS_APART), losses(journal)
+    known = None if lost.is_empty() else _known_requests(folder, journal)
+    told = told_outcomes(devices.lazy(), messages.lazy(), lost, known)
     return latest_word([_known(folder).lazy(), told]).collect()
 
 
@@ -145,12 +137,13 @@ def _read(store: Store, *, since: int) -> Iterator[pl.DataFrame]:
             yield frame.select(pl.col(name).cast(kind) for name, kind in _MESSAGES.items())
 
 
-def _requests_of_others(folder: RunFolder, journal: Journal) -> pl.LazyFrame | None:
-    """`request_id` of the requests of runs beside this one that were at work since a day before it began.
+def _known_requests(folder: RunFolder, journal: Journal) -> pl.LazyFrame | None:
+    """`request_id` of this run's requests, and of those of runs beside it, but for long gone ones.
 
-    None where one of them can't be read: then nobody knows whose a strange message is.
+    Those were not at work any more a day before it began. None where one of the runs can't be read: then
+    nobody knows whose a strange message is.
     """
-    found: list[str] = []
+    found = journal.request_ids()
     outermost = folder
     while RunFolder(outermost.beside).journal.exists():  # a rollback lies in the folder of its run
         outermost = RunFolder(outermost.beside)
@@ -171,24 +164,22 @@ def _settle_doubts(
 ) -> None:
     """Write down in the journal what became of devices in doubt, where it does not say so yet."""
     proven = (
-        devices.with_columns(pl.len().over("batch_id").alias("batch_size"))
-        .filter(pl.col("status") == Standing.IN_DOUBT.value)
-        .join(outcomes, on="plan_row", suffix="_told")
-        .select("plan_row", "batch_id", "offset", "batch_size", pl.col("status_told").replace(_VERDICTS))
-        .with_columns(pl.lit(None, pl.String).alias("step"))
+        devices.filter(pl.col("status") == Standing.IN_DOUBT.value)
+        .drop("status")
+        .join(outcomes.with_columns(pl.col("status").replace(_VERDICTS)), on=ONE, nulls_equal=True)
+        .select(*ONE, "number", "offset", "batch_size", "status")
     )
     if proven.is_empty():
         return
     settled = pl.concat(
-        rows.filter(pl.col("settled_by") == BY_CALLBACK).select("plan_row", "status")
-        for rows in planned_rows(folder.plan, journal, journal.history)
+        rows.filter(pl.col("settled_by") == BY_CALLBACK).select(*ONE, "status")
+        for rows in requested_rows(folder.plan, journal.identity, journal.history)
     )
-    new = proven.join(
-        settled, left_on=["plan_row", "status_told"], right_on=["plan_row", "status"], how="anti"
-    )
-    for (verdict,), chosen in new.sort("plan_row").group_by("status_told", maintain_order=True):
+    new = proven.join(settled, on=[*ONE, "status"], how="anti", nulls_equal=True)
+    by_number = new.sort("number", "offset").select("status", "offset", "batch_size", batch_id="number")
+    for (verdict,), chosen in by_number.group_by("status", maintain_order=True):
         journal.settle(
-            parts_of(chosen, journal.identity.batches),
+            parts_of(chosen.with_columns(step=None), journal.identity.batches),
             Verdict(verdict),
             settled_by=BY_CALLBACK,
             reason=_REASON,
@@ -202,7 +193,7 @@ _REASON = "a callback came for a request whose answer was lost"
 
 def _known(folder: RunFolder) -> pl.DataFrame:
     """What was told before (columns: OUTCOMES)."""
-    return pl.read_parquet(folder.outcomes) if folder.outcomes.exists() else pl.DataFrame(schema=OUTCOMES)
+    return read_outcomes(folder.outcomes).collect()
 
 
 def _is_written_down(folder: RunFolder, journal: Journal) -> bool:

@@ -289,7 +289,9 @@ async def _submit(
             batches = read_batches(folder.plan, job.inventory.id_kind)
             if journal.identity.to_sku:
                 accepted_earlier = pool.refusals.accepted
-                migration = migration_of(job, journal, on_accepted=accepted_earlier, on_end=tally.moved)
+                migration = migration_of(
+                    job, journal, folder, on_accepted=accepted_earlier, on_end=tally.moved
+                )
                 look = partial(look_for_licences, client, job, folder.plan, migration, logger)
                 stopped = await _delivered(pool, migration.courses(batches), before=look)
             else:

@@ -15,6 +15,7 @@ from batchlic.errors import RunFolderError, UsageError
 from batchlic.journal import Attempt, Event, Journal, RunIdentity, Settlement
 from batchlic.journal.steps import Step
 from batchlic.runfolder import RunFolder
+from batchlic.writer.results import read_outcomes
 
 
 class Chapter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -100,14 +101,22 @@ def _licence_of(event: Event, step: Step, identity: RunIdentity) -> dict[str, ob
     return {"action": action, **({"sku_number": identity.to_sku} if is_about_new else {})}
 
 
+def _step_of(outcome: dict[str, object], identity: RunIdentity) -> dict[str, object]:
+    """What a callback about a step of a migration is about."""
+    if outcome["step"] is None:
+        return {}
+    is_about_new = outcome["step"] == Step.ASSIGN.word
+    return {"action": outcome["step"], **({"sku_number": identity.to_sku} if is_about_new else {})}
+
+
 def _called_back(place: dict[str, object], folder: RunFolder, journal: Journal) -> Iterator[Chapter]:
     if not folder.outcomes.exists():
         return
-    told = pl.scan_parquet(folder.outcomes).filter(pl.col("plan_row") == place["plan_row"]).collect()
+    told = read_outcomes(folder.outcomes).filter(pl.col("plan_row") == place["plan_row"]).collect()
     for outcome in told.iter_rows(named=True):
         fields = {name: outcome[name] for name in ("request_id", "error_code", "error_message")}
         at = round(outcome["settled_at"].timestamp() * 1e6)
-        said = {"outcome": outcome["status"]} | fields
+        said = {"outcome": outcome["status"]} | fields | _step_of(outcome, journal.identity)
         yield _chapter(at, "called_back", _known(place, folder, journal) | said)
 
 

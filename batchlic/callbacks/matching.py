@@ -6,7 +6,8 @@ A message tells the outcome of a device of the run in one of two ways.
 2. Where an answer to a request for the device was lost, its requestId is not known. Then a message proves
    that it was executed if it is about that device on that account, carries a requestId that no known request
    of this run or of one beside it had, and came between the first request for the device and `WINDOW` after
-   the last.
+   the last. Of a migration that holds only where all that was lost is of one step, as no message says which
+   step it is about.
 
 Identifiers are compared as IMEI first; a message whose IMEI names no device of the request is looked up by
 its ICCID. A message that came to the address of another account tells nothing. Of several messages about one
@@ -28,10 +29,10 @@ WINDOW = 2 * LAST_TRY
 
 _IDENTIFIERS = ("imei", "iccid")
 
-DEVICES: Schema = {"plan_row": pl.UInt32(), "offset": pl.Int64()} | {
+DEVICES: Schema = {"plan_row": pl.UInt32(), "number": pl.UInt32(), "offset": pl.Int64()} | {
     name: RESULTS[name]
     for name in (
-        "batch_id",
+        "step",
         "imei",
         "iccid",
         "account_name",
@@ -41,57 +42,65 @@ DEVICES: Schema = {"plan_row": pl.UInt32(), "offset": pl.Int64()} | {
         "last_attempt_at",
     )
 }
-"""What matching needs of a device: `plan_row` is its place in the plan, `offset` that in its batch."""
+"""What matching needs of a device, or of a step of it: `plan_row` is its place in the plan, `offset` that in
+its batch, and `number` that of the batch, or of the step, in the journal."""
+
+ONE = ["plan_row", "step"]
+"""What there is one outcome for."""
 
 
 def told_outcomes(
     devices: pl.LazyFrame,
     messages: pl.LazyFrame,
     lost_answers: pl.DataFrame,
-    other_requests: pl.LazyFrame | None,
+    known_requests: pl.LazyFrame | None,
 ) -> pl.LazyFrame:
-    """The outcomes that messages tell of devices (columns: schemas.OUTCOMES), at most one a device.
+    """The outcomes that messages tell of devices (columns: schemas.OUTCOMES), at most one a device and step.
 
     `devices` (columns: DEVICES) as the carrier's answers alone have them: what an operator settled is as
-    doubtful as before. `messages`: the fields of Told, `received_at` as UTC. `lost_answers`: how many
-    requests had no known answer (`lost`), for the whole `batch_id`, or for one `offset` in it where that is
-    not null. `other_requests`: `request_id` of requests that other runs made; None where they can't be known,
-    and then no message proves anything about a lost answer.
+    doubtful as before. `messages`: the fields of Told, `received_at` as UTC. `lost_answers` (columns:
+    losses.LOSSES): the requests that had no known answer. `known_requests`: `request_id` of the requests of
+    this run and of others; None where those can't be known, and then no message proves anything about a lost
+    answer.
     """
     open_devices = devices.filter(pl.col("status").is_in(["accepted", "in_doubt"]))
     numbered = messages.with_row_index("message")
     by_request = _found(open_devices.drop_nulls("request_id"), numbered, ["request_id"])
     if lost_answers.is_empty():
         return latest_word([_outcomes(by_request)])
-    if other_requests is None:
+    if known_requests is None:
         strange = numbered.clear()
     else:
-        known = pl.concat([open_devices.select("request_id").drop_nulls(), other_requests])
-        strange = numbered.join(known, on="request_id", how="anti")
+        strange = numbered.join(known_requests, on="request_id", how="anti")
     with_lost = _with_lost(open_devices, lost_answers.lazy())
-    proofs = _during(_found(with_lost, strange, []))
-    is_final = pl.col("succeeded") | ~pl.col("plan_row").is_in(_may_have_succeeded(with_lost, proofs))
-    return latest_word([_outcomes(by_request.filter(is_final)), *_proven(proofs)])
+    proofs = _during(_found(with_lost.filter("is_alone"), strange, []))
+    failed = by_request.filter(~pl.col("succeeded")).join(
+        _may_have_succeeded(with_lost, proofs), on=ONE, how="anti", nulls_equal=True
+    )
+    return latest_word([_outcomes(by_request.filter("succeeded")), _outcomes(failed), *_proven(proofs)])
 
 
 def latest_word(outcomes: list[pl.LazyFrame]) -> pl.LazyFrame:
-    """At most one outcome a device: the first success, or else the first failure; in the plan's order."""
+    """At most one outcome a device and step: the first success, or else the first failure; in order."""
     return (
         pl.concat(outcomes)
-        .sort("plan_row", pl.col("status") != "confirmed", "settled_at", "request_id")
-        .unique("plan_row", keep="first", maintain_order=True)
+        .sort(*ONE, pl.col("status") != "confirmed", "settled_at", "request_id")
+        .unique(ONE, keep="first", maintain_order=True)
     )
 
 
 def _with_lost(devices: pl.LazyFrame, lost_answers: pl.LazyFrame) -> pl.LazyFrame:
-    """The devices some of whose requests had no known answer, with how many of them: `lost`."""
-    of_batch = lost_answers.filter(pl.col("offset").is_null()).group_by("batch_id").agg(pl.sum("lost"))
-    of_device = lost_answers.drop_nulls("offset").group_by("batch_id", "offset").agg(pl.sum("lost"))
-    both = devices.join(of_batch, on="batch_id", how="left").join(
-        of_device, on=["batch_id", "offset"], how="left", suffix="_in_part"
+    """The devices some of whose requests had no known answer, with how many of them, and `is_alone`."""
+    summed = [pl.sum("lost"), pl.all("is_alone")]
+    of_batch = lost_answers.filter(pl.col("offset").is_null()).group_by("number").agg(summed)
+    of_device = lost_answers.drop_nulls("offset").group_by("number", "offset").agg(summed)
+    both = devices.join(of_batch, on="number", how="left").join(
+        of_device, on=["number", "offset"], how="left", suffix="_in_part"
     )
-    lost = pl.sum_horizontal("lost", "lost_in_part")
-    return both.with_columns(lost.alias("lost")).drop("lost_in_part").filter(pl.col("lost") > 0)
+    return both.with_columns(
+        pl.sum_horizontal("lost", "lost_in_part").alias("lost"),
+        pl.all_horizontal(pl.col("is_alone", "is_alone_in_part").fill_null(value=True)).alias("is_alone"),
+    ).filter(pl.col("lost") > 0)
 
 
 def _during(found: pl.LazyFrame) -> pl.LazyFrame:
@@ -110,18 +119,17 @@ def _proven(found: pl.LazyFrame) -> list[pl.LazyFrame]:
     """
     failures = (
         found.filter(pl.col("status") == "in_doubt")
-        .filter(~pl.col("succeeded").any().over("plan_row"))
-        .filter(pl.col("told_request_id").n_unique().over("plan_row") >= pl.col("lost"))
+        .filter(~pl.col("succeeded").any().over(ONE))
+        .filter(pl.col("told_request_id").n_unique().over(ONE) >= pl.col("lost"))
     )
     return [_outcomes(found.filter("succeeded")), _outcomes(failures)]
 
 
-def _may_have_succeeded(with_lost: pl.LazyFrame, found: pl.LazyFrame) -> pl.Series:
-    """`plan_row` of the devices of which fewer lost requests are told to have failed than were lost."""
-    failed = found.filter(~pl.col("succeeded")).group_by("plan_row")
-    told = with_lost.join(failed.agg(pl.col("told_request_id").n_unique()), on="plan_row", how="left")
-    is_open = pl.col("told_request_id").fill_null(0) < pl.col("lost")
-    return told.filter(is_open).select("plan_row").collect()["plan_row"].implode()
+def _may_have_succeeded(with_lost: pl.LazyFrame, found: pl.LazyFrame) -> pl.LazyFrame:
+    """The devices and steps (columns: ONE) of which fewer lost requests are told to have failed than were."""
+    failed = found.filter(~pl.col("succeeded")).group_by(ONE).agg(pl.col("told_request_id").n_unique())
+    told = with_lost.join(failed, on=ONE, how="left", nulls_equal=True)
+    return told.filter(pl.col("told_request_id").fill_null(0) < pl.col("lost")).select(ONE)
 
 
 def _found(devices: pl.LazyFrame, messages: pl.LazyFrame, on: list[str]) -> pl.LazyFrame:
@@ -146,7 +154,7 @@ def _found(devices: pl.LazyFrame, messages: pl.LazyFrame, on: list[str]) -> pl.L
 def _outcomes(found: pl.LazyFrame) -> pl.LazyFrame:
     failed = ~pl.col("succeeded")
     return found.select(
-        "plan_row",
+        *ONE,
         pl.when(failed).then(pl.lit("failed")).otherwise(pl.lit("confirmed")).alias("status"),
         pl.col("told_request_id").alias("request_id"),
         pl.when(failed).then("error_code").alias("error_code"),

@@ -23,6 +23,11 @@ class Step(IntEnum):
         """Its name in the files of a run."""
         return self.name.lower()
 
+    @classmethod
+    def of(cls, number: int, batches: int) -> tuple["Step", int]:
+        """The step that has this number, and its batch."""
+        return cls((number - 1) // batches), (number - 1) % batches + 1
+
     def number(self, batch_id: int, batches: int) -> int:
         """The number of this step of a batch (from 1) of a plan that has so many `batches`."""
         return batch_id + self * batches

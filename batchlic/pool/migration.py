@@ -36,9 +36,10 @@ class Migration:
     `batches` is their number. `spare` has, by account, the licences of `to_sku` that batches may still be
     promised which begin with getting one; accounts that are not in it have enough. `is_revocable` says
     whether the new licence can be taken back: a flexible one can. `restorable` are the SKUs whose first step
-    is undone where the second one fails. `on_accepted` is told each step of which an earlier
-    sitting got a part accepted; `on_end` how many devices of a batch have moved, and how many have failed to,
-    when nothing more is to be done for it.
+    is undone where the second one fails. `denied` has, by the number of a step, the places in the batch of
+    devices that a callback says it failed for: no second step is taken for them. `on_accepted` is told each
+    step of which an earlier sitting got a part accepted; `on_end` how many devices of a batch have moved, and
+    how many have failed to, when nothing more is to be done for it.
     """
 
     journal: Journal
@@ -48,6 +49,7 @@ class Migration:
     is_revocable: bool
     resendable: Collection[str]
     restorable: Collection[str]
+    denied: Mapping[int, Collection[int]]
     on_accepted: Callable[[Batch], None]
     on_end: Callable[[int, int], None]
 
@@ -68,6 +70,7 @@ class Migration:
         is_restorable = first.sku_number in self.restorable
         place = Place.SECOND_OR_BACK if is_restorable else Place.SECOND
         begun = yield from self._taken(first, first.offsets, known)
+        begun |= dict.fromkeys(self.denied.get(first.batch_id, ()), Standing.FAILED)
         ended = yield from self._taken(second, _that_are(Standing.ACCEPTED, begun), known, place)
         if is_restorable:
             undo = self._step(batch, Step.RESTORE, _opposite(first), first.sku_number)

@@ -23,6 +23,7 @@ _OF_STEP = ("x_request_id", "request_id", "http_status", "error_code", "settled_
 def migrated(devices: pl.DataFrame, to_sku: str, restorable: Collection[str]) -> pl.DataFrame:
     """Rows of results.parquet from devices with the outcome of each step, columns suffixed by its name.
 
+    `answered_…` is the status of a step by the answers alone: what a callback denies later is not undone.
     `status` is accepted (or confirmed) once both licences have been dealt with; failed where one of them was
     refused, once the other step is undone where that is to be; in_doubt where any step is; otherwise pending.
     `step` is the one that decides: the one in doubt, the one refused, the assign of a device that has moved,
@@ -32,8 +33,8 @@ def migrated(devices: pl.DataFrame, to_sku: str, restorable: Collection[str]) ->
     in_doubt = unassign.is_doubtful | assign.is_doubtful | restore.is_doubtful
     refused = (unassign.failed | assign.failed) & ~in_doubt
     stranded, doubled = refused & unassign.is_good, refused & assign.is_good
-    may_undo = (stranded & pl.col("sku_number").is_in(list(restorable))) | (
-        doubled & pl.lit(to_sku in restorable)
+    may_undo = (stranded & assign.was_refused & pl.col("sku_number").is_in(list(restorable))) | (
+        doubled & unassign.was_refused & pl.lit(to_sku in restorable)
     )
     decided = devices.with_columns(
         _first_that(
@@ -85,6 +86,7 @@ class _Status:
         self.is_confirmed = (status == CONFIRMED).fill_null(value=False)
         self.is_doubtful = (status == Standing.IN_DOUBT.value).fill_null(value=False)
         self.failed = (status == Standing.FAILED.value).fill_null(value=False)
+        self.was_refused = (pl.col(f"answered_{step.word}") == Standing.FAILED.value).fill_null(value=False)
 
 
 def _first_that(*cases: tuple[pl.Expr, str]) -> pl.Expr:

@@ -10,7 +10,7 @@ import polars as pl
 from batchlic.chunker import read_held, read_whole_batches
 from batchlic.journal import Event, Journal, RunIdentity, Standing
 from batchlic.journal.steps import Step
-from batchlic.writer.moves import OF_MOVES, migrated
+from batchlic.writer.moves import OF_MOVES, STEP_STATUSES, migrated
 from batchlic.writer.outcomes import DeviceOutcome, outcomes_of_batches
 from batchlic.writer.schemas import OUTCOMES, RESULTS, Schema
 from batchlic.writer.tables import write_table
@@ -40,73 +40,103 @@ _BATCH: Schema = {"batch_id": pl.UInt32()}
 _OFFSET: Schema = {"offset": pl.Int64()}
 
 
+def read_outcomes(path: Path) -> pl.LazyFrame:
+    """What callbacks told of a run (columns: schemas.OUTCOMES); nothing where there is no such file."""
+    if not path.exists():
+        return pl.LazyFrame(schema=OUTCOMES)
+    return pl.scan_parquet(path, schema=OUTCOMES, missing_columns="insert")
+
+
 def write_results(path: Path, *, plan: Path, journal: Journal, outcomes: Path) -> None:
     """Write results.parquet: one row for each row of `plan`, in its order (columns: schemas.RESULTS).
 
     `outcomes` is what callbacks told (columns: schemas.OUTCOMES), where there is such a file: it counts more
     than what the journal tells of the same devices.
     """
-    told = pl.scan_parquet(outcomes) if outcomes.exists() else pl.LazyFrame(schema=OUTCOMES)
+    told = read_outcomes(outcomes)
     frames = (
-        _corrected(rows, told).select(pl.col(name).cast(kind) for name, kind in RESULTS.items())
-        for rows in planned_rows(plan, journal, journal.history)
+        _row(devices, batches, journal.history, journal.identity, told).select(
+            pl.col(name).cast(kind) for name, kind in RESULTS.items()
+        )
+        for devices, batches in _devices(plan)
     )
     write_table(path, RESULTS, frames)
 
 
-def planned_rows(plan: Path, journal: Journal, history: History) -> Iterator[pl.DataFrame]:
-    """Each row of `plan`, in its order, with what became of it by `history`.
+def requested_rows(plan: Path, identity: RunIdentity, history: History) -> Iterator[pl.DataFrame]:
+    """Each row of `plan`, of a migration once for each of its steps, with what became of it by `history`.
 
-    Columns: those of results.parquet, times as Int64 in microseconds since 1970; `offset` (Int64), its place
-    in its batch, and `plan_row` (UInt32), its place in the plan, both from 0.
+    Columns: those of the plan and of DeviceOutcome, times as Int64 in microseconds since 1970, null where
+    nothing was sent; `offset` (Int64), its place in its batch, which has so many devices: `batch_size`;
+    `plan_row` (UInt32), its place in the plan, both from 0; `step`, null but in a migration; `number`, that
+    of the batch, or of its step, in the journal.
     """
-    identity = journal.identity
+    for devices, batches in _devices(plan):
+        for step in STEP_STATUSES if identity.to_sku else (None,):
+            before = 0 if step is None else step.number(0, identity.batches)
+            yield _of_step(devices, batches, history, identity, step).with_columns(
+                pl.len().over("batch_id").alias("batch_size"),
+                pl.lit(None if step is None else step.word, pl.String).alias("step"),
+                (pl.col("batch_id") + before).alias("number"),
+            )
+
+
+def _devices(plan: Path) -> Iterator[tuple[pl.DataFrame, range]]:
+    """The rows of `plan` in its order, with `offset` and `plan_row`, and the batches that they are of."""
     start = 0
     for rows in chain(read_whole_batches(plan), read_held(plan)):
         numbers = rows["batch_id"].drop_nulls()
-        batches = range(numbers[0], numbers[-1] + 1) if len(numbers) else range(0)
         devices = rows.with_columns(
-            pl.lit(identity.run_id).alias("run_id"),
-            pl.lit(identity.does).alias("action"),
             pl.int_range(pl.len()).over("batch_id").alias("offset"),
             pl.int_range(start, start + rows.height, dtype=pl.UInt32).alias("plan_row"),
         )
-        if identity.to_sku is None:
-            outcome = _join(devices, history(batches=batches)).with_columns(_NO_MOVE)
-        else:
-            outcome = _moves(devices, journal, identity, batches)
-        yield _told(outcome)
+        yield devices, range(numbers[0], numbers[-1] + 1) if len(numbers) else range(0)
         start += rows.height
 
 
-def _corrected(devices: pl.DataFrame, told: pl.LazyFrame) -> pl.DataFrame:
+def _row(
+    devices: pl.DataFrame, batches: range, history: History, identity: RunIdentity, told: pl.LazyFrame
+) -> pl.DataFrame:
+    """The rows of results.parquet about some devices, times as in the journal."""
     first, last = devices["plan_row"][0], devices["plan_row"][-1]
     said = told.filter(pl.col("plan_row").is_between(first, last)).collect()
+    whose = devices.with_columns(run_id=pl.lit(identity.run_id), action=pl.lit(identity.does))
+    if identity.to_sku is None:
+        outcome = _corrected(_of_step(whose, batches, history, identity, None), said)
+        return _shown(outcome.with_columns(_NO_MOVE))
+    steps = []
+    for step in Step:
+        answered = _of_step(devices, batches, history, identity, step)
+        corrected = _corrected(answered, said.filter(step=step.word))
+        names = [pl.col(name).alias(f"{name}_{step.word}") for name in _OUTCOME]
+        steps += [corrected.select(names), answered.select(pl.col("status").alias(f"answered_{step.word}"))]
+    together = pl.concat([whose, *steps], how="horizontal")
+    return _shown(migrated(together, identity.to_sku, identity.restorable))
+
+
+def _of_step(
+    devices: pl.DataFrame, batches: range, history: History, identity: RunIdentity, step: Step | None
+) -> pl.DataFrame:
+    """The devices with what one step made of them, or the only one."""
+    if step is None:
+        return _join(devices, history(batches=batches))
+    numbers = step.numbers(batches, identity.batches)
+    return _join(devices, history(batches=numbers), before=step.number(0, identity.batches))
+
+
+def _corrected(devices: pl.DataFrame, said: pl.DataFrame) -> pl.DataFrame:
+    """The devices as `said` tells of them (columns: schemas.OUTCOMES), where it does."""
     if said.is_empty():
         return devices
-    said = said.with_columns(pl.col("settled_at").dt.epoch("us"))
+    said = said.drop("step").with_columns(pl.col("settled_at").dt.epoch("us"))
     return devices.join(said, on="plan_row", how="left", suffix="_told", maintain_order="left").with_columns(
         pl.when(pl.col("status_told").is_not_null()).then(f"{name}_told").otherwise(name).alias(name)
-        for name in OUTCOMES
+        for name in said.columns
         if name != "plan_row"
     )
 
 
-def _moves(devices: pl.DataFrame, journal: Journal, identity: RunIdentity, batches: range) -> pl.DataFrame:
-    """The devices of a migration, with what all of its steps together made of them."""
-    steps = [
-        _join(
-            devices,
-            journal.history(batches=step.numbers(batches, identity.batches)),
-            before=step.number(0, identity.batches),
-        ).select(pl.col(name).alias(f"{name}_{step.word}") for name in _OUTCOME)
-        for step in Step
-    ]
-    together = pl.concat([devices, *steps], how="horizontal")
-    return migrated(together, identity.to_sku or "", identity.restorable)
-
-
-def _told(devices: pl.DataFrame) -> pl.DataFrame:
+def _shown(devices: pl.DataFrame) -> pl.DataFrame:
     """Devices as they are shown: those that nothing was sent for have a status, too."""
     why_held = pl.col("held").replace_strict(_WHY_HELD, default=None, return_dtype=pl.String)
     return devices.with_columns(

@@ -91,10 +91,14 @@ AUDIT: Schema = {
 
 OUTCOMES: Schema = {
     "plan_row": pl.UInt32(),
+    "step": pl.String(),
     "status": pl.String(),
     "request_id": pl.String(),
     "error_code": pl.String(),
     "error_message": pl.String(),
     "settled_at": UTC,
 }
-"""outcomes.parquet: one row a device that callbacks told of; `plan_row` counts the plan's rows from 0."""
+"""outcomes.parquet: one row a device that callbacks told of, of a migration one a step of it.
+
+`plan_row` counts the plan's rows from 0; `step` is null but in a migration.
+"""

@@ -1,4 +1,4 @@
-"""A reconciling that is killed, wherever that is: no file looks tampered with, and the next command ends it."""
+"""A reconciling that is killed, wherever that is: no file looks tampered with, the next command ends it."""
 
 import os
 import shutil

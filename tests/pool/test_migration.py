@@ -1,7 +1,7 @@
 """The course of a migration: two steps for each batch, in an order that leaves no device without for long."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import chain, islice
 
 import anyio
@@ -41,6 +41,7 @@ def migration(
     restorable: Iterable[str] = (),
     resendable: Iterable[str] = (FLEXIBLE, NEW),
     is_revocable: bool = True,
+    denied: Mapping[int, Collection[int]] | None = None,
     ends: Ends | None = None,
 ) -> Migration:
     return Migration(
@@ -51,6 +52,7 @@ def migration(
         is_revocable=is_revocable,
         resendable=set(resendable),
         restorable=set(restorable),
+        denied=denied or {},
         on_accepted=lambda _: None,
         on_end=Ends() if ends is None else ends,
     )

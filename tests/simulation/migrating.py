@@ -195,6 +195,7 @@ async def _sit(scenario: Scenario, network: _Network, engine: sa.Engine, lifetim
             is_revocable=scenario.to_sku in _FLEXIBLE_SKUS,
             resendable=_FLEXIBLE_SKUS,
             restorable=scenario.restorable,
+            denied={},
             on_accepted=pool.refusals.accepted,
             on_end=lambda _moved, _failed: None,
         )

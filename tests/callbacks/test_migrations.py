@@ -1,0 +1,290 @@
+"""Callbacks of migrations: each step has its own outcome, and both together say what a device holds."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Collection, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+import polars as pl
+import pytest
+
+from batchlic.callbacks.messages import Told
+from batchlic.callbacks.server import ListenerOptions, listening
+from batchlic.callbacks.store import Store
+from batchlic.carrier.auth import Secret
+from batchlic.carrier.catalogue import Action
+from batchlic.carrier.client import open_client
+from batchlic.chunker import parse_ranges
+from batchlic.errors import ExitCode
+from batchlic.journal import Journal
+from batchlic.journal.steps import Step
+from batchlic.licences import OwnListener, register
+from batchlic.reconcile import reconcile
+from batchlic.run import resume
+from batchlic.runfolder import RunFolder
+from batchlic.story import story
+from batchlic.verify import verify
+from batchlic.writer.summary import Summary
+from tests.callbacks.builders import PASSWORD, SETTINGS, USERNAME, failure, statuses, told
+from tests.recovery.builders import (
+    ACCOUNT,
+    BATCH_SIZE,
+    DEVICES,
+    FLEXIBLE,
+    LIFETIME,
+    Carrier,
+    carrier,
+    fleet,
+    imei,
+    job,
+    run,
+)
+from tests.recovery.moves import (
+    NEW,
+    held,
+    known,
+    losing_an_answer_about,
+    moving,
+    onboarded,
+    stopping_at,
+    with_limits,
+)
+
+FIRST = imei(0)
+
+
+def messages(folder: RunFolder, **failing: Collection[str]) -> Iterator[Told]:
+    """A message about each device of each accepted request; `failing` are, by step, the IMEIs that fail."""
+    plan = pl.read_parquet(folder.plan)
+    with closing(Journal.open(folder.journal)) as journal:
+        for attempt in journal.attempts():
+            step, batch_id = Step.of(attempt.batch_id, journal.identity.batches)
+            devices = plan.filter(batch_id=batch_id)["imei"]
+            for offset in parse_ranges(attempt.part) or range(len(devices)):
+                failed = devices[offset] in failing.get(step.word, ())
+                if attempt.request_id:
+                    yield about(devices[offset], attempt.request_id, attempt.started_at + 1, failed=failed)
+
+
+def about(device: str, request_id: str, at: int, *, failed: bool = False) -> Told:
+    fault = failure(error_message="sorry") if failed else {}
+    return told(request_id, device, account_name=ACCOUNT, **{"received_at": at, **fault})
+
+
+def reconciled(folder: RunFolder, said: Collection[Told] = ()) -> Summary:
+    with closing(Store.open(str(folder.path / "store.db"))) as store:
+        if said:
+            store.write(list(said))
+        return reconcile(folder, store)
+
+
+def strange(folder: RunFolder, devices: Collection[str], *, failed: bool = False) -> list[Told]:
+    """Messages of a request that nobody has had an answer to, just after the last one of the run."""
+    with closing(Journal.open(folder.journal)) as journal:
+        last = max(attempt.started_at for attempt in journal.attempts())
+    return [about(device, "strange", last + 1000, failed=failed) for device in devices]
+
+
+def row(folder: RunFolder, device: str = FIRST) -> dict[str, Any]:
+    return pl.read_parquet(folder.results).row(by_predicate=pl.col("imei") == device, named=True)
+
+
+def moved(folder: Path, at: Carrier, **licence: Any) -> RunFolder:  # noqa: ANN401 - any key of the table
+    run(folder / "move", at, moving(onboarded(folder, at), **licence))
+    return RunFolder(folder / "move")
+
+
+def test_a_device_is_confirmed_once_both_of_its_steps_are(tmp_path: Path) -> None:
+    with carrier() as at:
+        folder = moved(tmp_path, at)
+        said = list(messages(folder))
+        assert reconciled(folder, said[:DEVICES]).statuses == {"accepted": DEVICES}
+        summary = reconciled(folder, said)
+    assert (summary.exit_code, summary.statuses) == (ExitCode.OK, {"confirmed": DEVICES})
+    found = row(folder)
+    assert (found["unassign_status"], found["assign_status"]) == ("confirmed", "confirmed")
+    assert found["step"] == "assign"
+    assert known(tmp_path) == {FLEXIBLE: (0, DEVICES, 0), NEW: (DEVICES, 0, 0)}
+    assert verify(folder).findings == []
+    events = [(one.event, one.action, one.sku_number) for one in story(FIRST, folder.path)]
+    assert ("called_back", "unassign", FLEXIBLE) in events
+    assert ("called_back", "assign", NEW) in events
+
+
+@pytest.mark.parametrize("order", ["auto", "unassign-first"])
+@pytest.mark.parametrize(
+    ("failing", "holds", "has_old", "has_new"),
+    [
+        (["assign"], "holds no licence: sorry", 0, 0),
+        (["unassign"], "holds both licences: sorry", 1, 1),
+        (["unassign", "assign"], "has its old licence still: sorry", 1, 0),
+    ],
+)
+def test_a_device_that_a_step_failed_for_is_told_with_what_it_holds(  # noqa: PLR0917 - one column each
+    tmp_path: Path, order: str, failing: list[str], holds: str, has_old: int, has_new: int
+) -> None:
+    with carrier() as at:
+        folder = moved(tmp_path, at, order=order, restore=True)
+        said = list(messages(folder, **{step: [FIRST] for step in failing}))
+        for some in (said[::2], said[1::2]):
+            reconciled(folder, some)
+    summary = reconciled(folder)  # nothing is to be restored: that is for what an answer refuses
+    assert (summary.exit_code, summary.statuses) == (3, {"confirmed": DEVICES - 1, "failed": 1})
+    found = row(folder)
+    assert (found["status"], found["step"], found["error_message"]) == ("failed", failing[0], holds)
+    assert found["error_code"] == "REQUEST_FAILED.UnexpectedError"
+    assert known(tmp_path) == {
+        FLEXIBLE: (has_old, DEVICES - has_old, 0),
+        NEW: (DEVICES - 1 + has_new, 0, 0),
+    }
+    assert verify(folder).findings == []
+
+
+def test_what_still_has_its_old_licence_is_moved_by_the_next_run(tmp_path: Path) -> None:
+    with carrier() as at:
+        folder = moved(tmp_path, at)
+        reconciled(folder, list(messages(folder, assign=[FIRST], unassign=[FIRST])))
+        again = run(tmp_path / "again", at, moving(tmp_path / "fleet.csv"))
+    assert again.statuses == {"accepted": 1, "skipped": DEVICES - 1}
+
+
+@pytest.mark.parametrize("order", ["auto", "unassign-first"])
+def test_no_second_step_is_taken_where_a_callback_denies_the_first(tmp_path: Path, order: str) -> None:
+    first, second = {"auto": ("assign", "unassign"), "unassign-first": ("unassign", "assign")}[order]
+    with carrier() as at:
+        folder, given = RunFolder(tmp_path / "move"), moving(onboarded(tmp_path, at), order=order)
+        with stopping_at(Action(second), NEW if second == "assign" else FLEXIBLE):
+            assert run(folder.path, at, with_limits(given, max_concurrency=1)).exit_code == ExitCode.STOPPED
+        [denied] = {one.imei for one in list(messages(folder))[:1]}
+        summary = reconciled(folder, list(messages(folder, **{first: [denied]})))
+        assert (summary.exit_code, summary.statuses["failed"]) == (ExitCode.STOPPED, 1)
+        assert resume(folder, at.target).statuses == {"accepted": DEVICES - 1, "failed": 1}
+        assert at.licences()[denied] == ({FLEXIBLE: 1, NEW: 1} if order == "auto" else {})
+    assert row(folder, denied)[f"{second}_status"] is None
+    assert row(folder, denied)["error_message"] == "has its old licence still: sorry"
+    assert verify(folder).findings == []
+
+
+# -- doubt ----------------------------------------------------------------------------------------------
+
+
+def test_a_proven_first_step_is_followed_by_the_second(tmp_path: Path) -> None:
+    with carrier() as at:
+        folder = RunFolder(tmp_path / "move")
+        with losing_an_answer_about(LIFETIME):
+            told = run(folder.path, at, moving(onboarded(tmp_path, at), LIFETIME))
+        doubtful = pl.read_parquet(folder.results).filter(status="in_doubt")["imei"].to_list()
+        assert told.statuses["in_doubt"] == len(doubtful) == BATCH_SIZE
+        some = reconciled(folder, strange(folder, doubtful[:4]))
+        assert (some.exit_code, some.statuses["pending"], some.statuses["in_doubt"]) == (6, 4, 6)
+        reconciled(folder, strange(folder, doubtful))
+        assert resume(folder, at.target).statuses == {"accepted": DEVICES}
+        assert held(at) == {((LIFETIME, 1),): DEVICES}
+        assert reconciled(folder, list(messages(folder))).statuses == {"confirmed": DEVICES}
+    assert row(folder, doubtful[0])["request_id"] == "strange"
+    assert verify(folder).findings == []
+
+
+def test_a_first_step_that_is_proven_to_have_failed_leaves_the_old_licence(tmp_path: Path) -> None:
+    with carrier() as at:
+        folder = RunFolder(tmp_path / "move")
+        with losing_an_answer_about(LIFETIME):
+            run(folder.path, at, moving(onboarded(tmp_path, at), LIFETIME))
+        doubtful = pl.read_parquet(folder.results).filter(status="in_doubt")["imei"].to_list()
+        told = reconciled(folder, strange(folder, doubtful, failed=True))
+    assert told.statuses == {"accepted": DEVICES - BATCH_SIZE, "failed": BATCH_SIZE}
+    assert row(folder, doubtful[0])["error_message"] == "has its old licence still: sorry"
+
+
+def test_where_answers_about_both_steps_were_lost_a_message_proves_neither(tmp_path: Path) -> None:
+    with carrier() as at:
+        folder = RunFolder(tmp_path / "move")
+        moves = moving(onboarded(tmp_path, at), LIFETIME, order="unassign-first")
+        with losing_an_answer_about(FLEXIBLE), losing_an_answer_about(LIFETIME):
+            told = run(folder.path, at, with_limits(moves, max_concurrency=1))
+        doubtful = pl.read_parquet(folder.results).filter(status="in_doubt")["imei"].to_list()
+        assert told.statuses["in_doubt"] == len(doubtful) == BATCH_SIZE
+        said = [*messages(folder), *strange(folder, doubtful)]
+        again = reconciled(folder, said)
+    assert again.statuses == {"confirmed": DEVICES - BATCH_SIZE, "in_doubt": BATCH_SIZE}
+    assert row(folder, doubtful[0])["unassign_status"] == "confirmed"
+
+
+def test_what_was_taken_back_before_an_assign_was_sent_again_proves_nothing(tmp_path: Path) -> None:
+    with carrier() as at:
+        folder = RunFolder(tmp_path / "move")
+        with losing_an_answer_about(NEW):
+            run(folder.path, at, moving(onboarded(tmp_path, at)))
+        with closing(Journal.open(folder.journal)) as journal:
+            number = next(a.batch_id for a in journal.attempts() if Step.of(a.batch_id, 10)[0] is Step.CLEAR)
+        batch_id = Step.of(number, 10)[1]
+        device = pl.read_parquet(folder.plan).filter(batch_id=batch_id)["imei"][0]
+        told = reconciled(folder, [*strange(folder, [device]), *messages(folder, assign=[device])])
+    assert told.statuses == {"confirmed": DEVICES - 1, "failed": 1}
+    assert row(folder, device)["error_message"] == "holds no licence: sorry"
+
+
+# -- the whole loop -------------------------------------------------------------------------------------
+
+
+def test_every_device_holds_what_the_results_say_by_the_books(tmp_path: Path) -> None:
+    store = str(tmp_path / "store.db")
+    untidy = {"callback_jitter_s": 0.3, "callback_repeats": 0.2, "callback_early": 0.2}
+    with (
+        carrier(callback_failures=0.2, seed=3, **untidy) as at,
+        listening(ListenerOptions(port=0), store, SETTINGS) as url,
+    ):
+        run(tmp_path / "onboarding", at, job(fleet(tmp_path / "fleet.csv")))
+        holders = [device for device, licences in at.licences().items() if licences]
+        (tmp_path / "holders.csv").write_text("\n".join(["IMEI", *holders, ""]))
+        anyio.run(_registered, at, url)
+        folder = RunFolder(tmp_path / "move")
+        run(folder.path, at, moving(tmp_path / "holders.csv"))
+        totals = at.target.base_url.replace("/api", "/sandbox/totals")
+        while httpx.get(totals, trust_env=False).json()["callbacks_pending"]:
+            time.sleep(0.05)
+        with closing(Store.open(store)) as kept:
+            reconcile(folder, kept)
+        books = at.licences()
+    results = pl.read_parquet(folder.results).with_columns(pl.col("error_message").str.extract("^([^:]+):"))
+    expected = {
+        None: {NEW: 1},
+        "holds no licence": {},
+        "holds both licences": {FLEXIBLE: 1, NEW: 1},
+        "has its old licence still": {FLEXIBLE: 1},
+    }
+    by_books = {device: books[device] for device in results["imei"]}
+    assert by_books == {r["imei"]: expected[r["error_message"]] for r in results.iter_rows(named=True)}
+    assert set(statuses(folder)) == {"confirmed", "failed"}
+    assert results["error_message"].n_unique() == 4
+    assert known(tmp_path)[NEW][0] == sum(NEW in licences for licences in by_books.values())
+
+
+async def _registered(at: Carrier, url: str) -> None:
+    own = OwnListener(url=url, username=Secret(USERNAME), password=Secret(PASSWORD))
+    async with open_client(at.target.base_url, at.target.credentials) as client:
+        await register(client, [ACCOUNT], own)
+
+
+def test_a_migration_waits_for_its_callbacks(tmp_path: Path) -> None:
+    fleet(tmp_path / "fleet.csv")
+    skus = ["--account", ACCOUNT, "--from-sku", FLEXIBLE, "--to-sku", NEW]
+    waiting = ["--sandbox", "--wait-callbacks", "1m", "--listen-port", "0", "--run-dir", "run", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "batchlic", "migrate", "fleet.csv", *skus, *waiting],
+        env={**os.environ, "HOME": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["statuses"] == {"confirmed": DEVICES}

@@ -1,0 +1,95 @@
+"""Migrations against a sandbox, what devices hold afterwards, and how they come to grief."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchlic.carrier.answers import Answer, Outcome
+from batchlic.carrier.catalogue import Action
+from batchlic.carrier.client import CarrierClient, Submission
+from batchlic.errors import ExitCode, StoppedEarly
+from batchlic.job import Job
+from batchlic.journal.ledger import Ledger
+from batchlic.pool.delivery import Pool
+from batchlic.pool.remaining import Delivery
+from batchlic.writer.ledgerfiles import counts
+from tests.recovery.builders import ACCOUNT, FLEXIBLE, LIFETIME, Carrier, fleet, job, run
+
+NEW = "TS-BUNDLE-KTO-SIMSEC-MRC"
+
+
+def moving(inventory: Path, to_sku: str = NEW, **licence: Any) -> Job:  # noqa: ANN401 - any key of the table
+    skus = {"from_sku": FLEXIBLE, "to_sku": to_sku, "consent_lifetime": to_sku == LIFETIME}
+    return job(inventory, action="migrate", licence={"account": ACCOUNT, **skus, **licence})
+
+
+def with_limits(given: Job, **limits: Any) -> Job:  # noqa: ANN401 - any key of the table
+    return given.model_copy(update={"limits": given.limits.model_copy(update=limits)})
+
+
+def onboarded(folder: Path, at: Carrier) -> Path:
+    """The inventory of a fleet that has the old licence."""
+    inventory = fleet(folder / "fleet.csv")
+    assert run(folder / "onboarding", at, job(inventory)).exit_code == ExitCode.OK
+    return inventory
+
+
+def held(at: Carrier) -> Counter[tuple[tuple[str, int], ...]]:
+    """How many devices hold what."""
+    return Counter(tuple(sorted(licences.items())) for licences in at.licences().values())
+
+
+def known(folder: Path) -> dict[str, tuple[int, int, int]]:
+    """By SKU, how many devices the ledger holds for assigned, unassigned and in doubt."""
+    with closing(Ledger(folder / "ledger.db")) as ledger:
+        return {
+            found.sku_number: (found.assigned, found.unassigned, found.in_doubt) for found in counts(ledger)
+        }
+
+
+@contextmanager
+def losing_an_answer_about(sku: str) -> Iterator[None]:
+    """The answer to the first request about the SKU is lost, once that was executed."""
+    submit, lost = CarrierClient.submit, list[Answer]()
+
+    async def lose(self: CarrierClient, submission: Submission) -> Answer:
+        answer = await submit(self, submission)
+        if lost or f'"{sku}"'.encode() not in (submission.body or b""):
+            return answer
+        lost.append(answer)
+        return Answer(outcome=Outcome.AMBIGUOUS)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CarrierClient, "submit", lose)
+        yield
+
+
+@contextmanager
+def stopping_at(action: Action, sku: str) -> Iterator[None]:
+    """Runs stop before a request that does this with the SKU."""
+    see_through = Pool._see_through
+
+    async def stop(self: Pool, delivery: Delivery) -> None:
+        if (delivery.batch.action, delivery.batch.sku_number) == (action, sku):
+            raise StoppedEarly("stopped")
+        await see_through(self, delivery)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Pool, "_see_through", stop)
+        yield
+
+
+def interrupted(folder: Path, at: Carrier, given: Job) -> None:
+    """Leave what a run leaves that was killed before its first request."""
+
+    def die(*_: object, **__: object) -> None:
+        raise SystemExit
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("batchlic.run._submit_and_write", die)
+        with pytest.raises(SystemExit):
+            run(folder, at, given)
