@@ -15,7 +15,7 @@ from batchlic.job import Job
 from batchlic.journal import Ending, Journal, Verdict
 from batchlic.past import past_of
 from batchlic.runfolder import RunFolder
-from batchlic.sealing import put_in_place
+from batchlic.sealing import changing
 from batchlic.writer.audit import write_audit
 from batchlic.writer.results import write_results
 from batchlic.writer.summary import (
@@ -66,6 +66,21 @@ def write_down(
     the files: a run counts as finished only once they are there, in place or aside.
     """
     noted = _noted(folder, journal) if notes is None else notes
+    with changing(folder, journal):
+        summary = _written(job, folder, journal, started_at=started_at, stopped=stopped, noted=noted)
+    return _tell(job, folder, journal, summary)
+
+
+def _written(
+    job: Job,
+    folder: RunFolder,
+    journal: Journal,
+    *,
+    started_at: int,
+    stopped: BatchlicError | None,
+    noted: Sequence[str],
+) -> Summary:
+    """Write the files aside, and seal them."""
     results, outcomes = aside(folder.results), _newest(folder.outcomes)
     write_results(results, plan=folder.plan, journal=journal, outcomes=outcomes)
     write_audit(aside(folder.audit), journal=journal)
@@ -80,8 +95,7 @@ def write_down(
     sealed = (folder.rejects, *folder.written, *([folder.outcomes] if outcomes.exists() else []))
     seals = {path.name: sha256_of(_newest(path)) for path in sealed}
     journal.end(ending, seals={**seals, "identity": sha256_of_identity(journal)})
-    put_in_place(folder)
-    return _tell(job, folder, journal, summary)
+    return summary
 
 
 def _tell(job: Job, folder: RunFolder, journal: Journal, summary: Summary) -> Summary:

@@ -4,6 +4,9 @@ The seal is what counts. A process that is killed before it leaves the files tha
 killed after it leaves new ones aside, which whoever holds the folder next puts in place.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from batchlic.durable import aside, sync_folder
 from batchlic.identity import open_journal, sha256_of
 from batchlic.journal import Journal
@@ -20,6 +23,18 @@ def taken_up(folder: RunFolder) -> Journal:
     return journal
 
 
+@contextmanager
+def changing(folder: RunFolder, journal: Journal) -> Iterator[None]:
+    """Let what is written aside take its place once the block has sealed it.
+
+    If that fails, nothing is left aside: a full disk has better use for the room.
+    """
+    try:
+        yield
+    finally:
+        mend(folder, journal)
+
+
 def mend(folder: RunFolder, journal: Journal) -> None:
     """Put in place what a killed process had sealed, and remove what it had not.
 
@@ -30,13 +45,8 @@ def mend(folder: RunFolder, journal: Journal) -> None:
         written = aside(path)
         if written.exists() and sha256_of(written) != seals.get(path.name):
             written.unlink()
-    put_in_place(folder)
-
-
-def put_in_place(folder: RunFolder) -> None:
-    """Let the files that lie aside, all of them sealed, take their places."""
-    waiting = [path for path in folder.changing if aside(path).exists()]
-    for path in waiting:
+    sealed = [path for path in folder.changing if aside(path).exists()]
+    for path in sealed:
         aside(path).replace(path)
-    if waiting:
+    if sealed:
         sync_folder(folder.path)

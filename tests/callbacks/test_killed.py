@@ -16,7 +16,7 @@ from batchlic.carrier.answers import Answer
 from batchlic.carrier.auth import Credentials, Secret
 from batchlic.doubt import settle
 from batchlic.ending import now, write_down
-from batchlic.errors import ExitCode
+from batchlic.errors import ExitCode, StoppedEarly
 from batchlic.identity import job_of
 from batchlic.journal import Journal, Verdict
 from batchlic.reconcile import reconcile
@@ -40,14 +40,17 @@ class KilledError(BaseException):
 
 @contextmanager
 def killed_at(step: int) -> Iterator[None]:
-    """Let a process die at this one of its durable steps: before and after a sync, a rename and a commit."""
+    """Let a process die at this one of its durable steps: around a rename, before a sync, commit or removal.
+
+    It does nothing durable any more from then on, whatever it still tries.
+    """
     steps = count()
 
     def passing() -> None:
-        if next(steps) == step:
+        if next(steps) >= step:
             raise KilledError
 
-    fsync, replace = os.fsync, Path.replace
+    fsync, replace, unlink = os.fsync, Path.replace, Path.unlink
 
     def synced(descriptor: int) -> None:
         passing()
@@ -59,6 +62,10 @@ def killed_at(step: int) -> Iterator[None]:
         passing()
         return found
 
+    def unlinked(path: Path, missing_ok: bool = False) -> None:  # noqa: FBT001, FBT002 - as pathlib has it
+        passing()
+        unlink(path, missing_ok=missing_ok)
+
     def committing(_: sa.Connection) -> None:
         passing()
 
@@ -67,6 +74,7 @@ def killed_at(step: int) -> Iterator[None]:
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(os, "fsync", synced)
             patched.setattr(Path, "replace", replaced)
+            patched.setattr(Path, "unlink", unlinked)
             yield
     finally:
         sa.event.remove(sa.Engine, "commit", committing)
@@ -130,3 +138,19 @@ def test_wherever_it_is_killed_nothing_looks_changed_and_the_next_command_ends_i
         assert verify(here).findings == [], step
         assert not list(here.path.glob(".*.next")), step
     assert step > 10
+
+
+def test_what_can_not_be_written_leaves_nothing_aside_and_the_files_as_they_were(tmp_path: Path) -> None:
+    folder = finished(tmp_path / "run", accepted)
+    before = {path.name: path.read_bytes() for path in folder.written}
+
+    def full(*_: object) -> None:
+        raise StoppedEarly("no space left")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("batchlic.ending.write_summary", full)
+        with pytest.raises(StoppedEarly):
+            reconciled(folder)
+    assert {path.name: path.read_bytes() for path in folder.written} == before
+    assert not list(folder.path.glob(".*.next"))
+    assert not folder.outcomes.exists()

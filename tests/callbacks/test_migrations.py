@@ -1,9 +1,6 @@
 """Callbacks of migrations: each step has its own outcome, and both together say what a device holds."""
 
 import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Collection, Iterator
 from contextlib import closing
@@ -33,6 +30,7 @@ from batchlic.story import story
 from batchlic.verify import verify
 from batchlic.writer.summary import Summary
 from tests.callbacks.builders import PASSWORD, SETTINGS, USERNAME, failure, statuses, told
+from tests.endtoend.program import batchlic
 from tests.recovery.builders import (
     ACCOUNT,
     BATCH_SIZE,
@@ -145,6 +143,19 @@ def test_a_device_that_a_step_failed_for_is_told_with_what_it_holds(  # noqa: PL
         NEW: (DEVICES - 1 + has_new, 0, 0),
     }
     assert verify(folder).findings == []
+
+
+def test_a_callback_that_denies_a_restored_licence_says_that_the_device_holds_none(tmp_path: Path) -> None:
+    with carrier(licences={FLEXIBLE: 1000, NEW: DEVICES // 2}) as at:
+        folder = moved(tmp_path, at, restore=True)
+        back = pl.read_parquet(folder.results).filter(status="failed")["imei"].to_list()
+        summary = reconciled(folder, list(messages(folder, restore=back[:1])))
+    assert summary.statuses == {"confirmed": DEVICES - len(back), "failed": len(back)}
+    found = [row(folder, device) for device in back[:2]]
+    assert [one["restore_status"] for one in found] == ["failed", "confirmed"]
+    told = [one["error_message"].split(":")[0] for one in found]
+    assert told == ["holds no licence, and could not be given the old one back", "has its old licence back"]
+    assert known(tmp_path)[FLEXIBLE] == (len(back) - 1, DEVICES - len(back) + 1, 0)
 
 
 def test_what_still_has_its_old_licence_is_moved_by_the_next_run(tmp_path: Path) -> None:
@@ -277,14 +288,6 @@ def test_a_migration_waits_for_its_callbacks(tmp_path: Path) -> None:
     fleet(tmp_path / "fleet.csv")
     skus = ["--account", ACCOUNT, "--from-sku", FLEXIBLE, "--to-sku", NEW]
     waiting = ["--sandbox", "--wait-callbacks", "1m", "--listen-port", "0", "--run-dir", "run", "--json"]
-    done = subprocess.run(
-        [sys.executable, "-m", "batchlic", "migrate", "fleet.csv", *skus, *waiting],
-        env={**os.environ, "HOME": str(tmp_path)},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["statuses"] == {"confirmed": DEVICES}
+    done = batchlic("migrate", "fleet.csv", *skus, *waiting, cwd=tmp_path)
+    assert done.code == ExitCode.OK, done.err
+    assert json.loads(done.out)["statuses"] == {"confirmed": DEVICES}

@@ -1,0 +1,28 @@
+"""Waiting for callbacks, from the command line: what can't be waited for is said before anything is sent."""
+
+from pathlib import Path
+
+import pytest
+
+from batchlic.errors import ExitCode
+from tests.endtoend.program import ACCOUNT, FLEXIBLE, batchlic, fleet
+
+ASSIGN = ("assign", "fleet.csv", "--account", ACCOUNT, "--sku", FLEXIBLE, "--sandbox", "--run-dir", "run")
+
+
+@pytest.mark.parametrize(
+    ("waiting", "says"),
+    [
+        (["--wait-callbacks", "soon", "--listen-port", "0"], "soon"),
+        (["--wait-callbacks", "1m"], "--store"),
+        (["--listen-port", "0"], "--wait-callbacks"),
+    ],
+)
+def test_a_run_that_could_not_wait_is_refused_before_anything_is_sent(
+    tmp_path: Path, waiting: list[str], says: str
+) -> None:
+    fleet(tmp_path / "fleet.csv", 10)
+    told = batchlic(*ASSIGN, *waiting, cwd=tmp_path)
+    assert told.code == ExitCode.USAGE, told.err
+    assert says in told.err
+    assert not (tmp_path / "run").exists()
