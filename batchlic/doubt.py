@@ -8,7 +8,7 @@ from contextlib import closing
 import polars as pl
 
 from batchlic.chunker import format_ranges
-from batchlic.ending import is_finished, now, write_down
+from batchlic.ending import has_ended, now, write_down
 from batchlic.errors import StoppedEarly, UsageError
 from batchlic.identity import job_of, refuse_changed_plan
 from batchlic.job import Job
@@ -43,7 +43,7 @@ def settle(
     with folder.locked(), closing(taken_up(folder)) as journal:
         refuse_changed_plan(folder, journal.identity)
         job = job_of(journal.identity)
-        started_at, was_finished = now(), is_finished(journal)
+        started_at, had_ended = now(), has_ended(journal)
         chosen = _chosen(_candidates(folder, journal), batches, devices)
         if verdict is Verdict.RESEND:
             _require_consent(job, chosen, consent_lifetime=consent_lifetime)
@@ -51,7 +51,7 @@ def settle(
             past.reopen(folder, journal)
         parts = parts_of(chosen, journal.identity.batches)
         journal.settle(parts, verdict, settled_by=_operator(), reason=reason, settled_at=now())
-        rest = None if was_finished else StoppedEarly("settled in part: resume the run to go on")
+        rest = None if had_ended else StoppedEarly("settled in part: resume the run to go on")
         return write_down(job, folder, journal, started_at=started_at, stopped=rest)
 
 

@@ -31,16 +31,19 @@ from batchlic.writer.summary import (
 _FINISHED = {ExitCode.OK, ExitCode.INCOMPLETE}
 
 
+def has_ended(journal: Journal) -> bool:
+    """Whether the run ended by itself, and sent nothing since."""
+    ended = journal.endings()[-1:]
+    return bool(ended) and ended[0].exit_code in _FINISHED and not journal.was_sent_since
+
+
 def is_finished(journal: Journal) -> bool:
     """Whether there is nothing to go on with: what was decided since the run ended sends nothing by itself.
 
     But for `resend`, and for the first step of a migration, after which comes the second.
     """
-    ended, sends = journal.endings()[-1:], {Verdict.RESEND}
-    if journal.identity.to_sku is not None:
-        sends.add(Verdict.ACCEPTED)
-    was_done = bool(ended) and ended[0].exit_code in _FINISHED
-    return was_done and not journal.was_sent_since and not journal.decided_since & sends
+    sends = {Verdict.RESEND} if journal.identity.to_sku is None else {Verdict.RESEND, Verdict.ACCEPTED}
+    return has_ended(journal) and not journal.decided_since & sends
 
 
 def as_it_ended(job: Job, folder: RunFolder, journal: Journal) -> Summary:

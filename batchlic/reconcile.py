@@ -13,7 +13,7 @@ from batchlic.callbacks.matching import DEVICES, LAST_TRY, ONE, latest_word, tol
 from batchlic.callbacks.store import Store
 from batchlic.doubt import parts_of
 from batchlic.durable import aside, replacing
-from batchlic.ending import is_finished, now, write_down
+from batchlic.ending import has_ended, now, write_down
 from batchlic.errors import (
     BatchlicError,
     CredentialsRejected,
@@ -205,7 +205,7 @@ def _is_written_down(folder: RunFolder, journal: Journal) -> bool:
 
 def _rest(folder: RunFolder, journal: Journal) -> BatchlicError | None:
     """Why the run is not done, where it is not: callbacks change nothing about that."""
-    if is_finished(journal):
+    if has_ended(journal):
         return None
     why = read_summary(folder.summary).stopped_because if folder.summary.is_file() else None
     ended = [] if journal.was_sent_since else journal.endings()

@@ -53,9 +53,9 @@ def write_results(path: Path, *, plan: Path, journal: Journal, outcomes: Path) -
     `outcomes` is what callbacks told (columns: schemas.OUTCOMES), where there is such a file: it counts more
     than what the journal tells of the same devices.
     """
-    told = read_outcomes(outcomes)
+    identity, told = journal.identity, read_outcomes(outcomes)
     frames = (
-        _row(devices, batches, journal.history, journal.identity, told).select(
+        _row(devices, batches, journal.history, identity, told).select(
             pl.col(name).cast(kind) for name, kind in RESULTS.items()
         )
         for devices, batches in _devices(plan)

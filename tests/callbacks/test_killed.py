@@ -7,6 +7,7 @@ from contextlib import closing, contextmanager
 from itertools import count
 from pathlib import Path
 
+import anyio
 import pytest
 import sqlalchemy as sa
 
@@ -19,18 +20,20 @@ from batchlic.ending import now, write_down
 from batchlic.errors import ExitCode, StoppedEarly
 from batchlic.identity import job_of
 from batchlic.journal import Journal, Verdict
+from batchlic.journal.steps import Step
 from batchlic.reconcile import reconcile
 from batchlic.run import Target, resume
 from batchlic.runfolder import RunFolder
 from batchlic.verify import verify
-from tests.callbacks.builders import accepted, failure, lost, messages_of, statuses, submitted_run
+from tests.callbacks.builders import BEGAN, accepted, failure, lost, messages_of, statuses, submitted_run
+from tests.journal.builders import intent
 
 NAME = Secret("sandbox")
 KEYS = Credentials(client_id=NAME, client_secret=NAME, username=NAME, password=NAME)
 NOBODY = Target("sandbox", "http://127.0.0.1:1/api", KEYS, ())
 
 
-STRIDE = int(os.environ.get("STRIDE", "4"))
+STRIDE = int(os.environ.get("STRIDE", "7"))
 """Of how many places one is tried; 1 takes a minute and tries all."""
 
 
@@ -154,3 +157,25 @@ def test_what_can_not_be_written_leaves_nothing_aside_and_the_files_as_they_were
     assert {path.name: path.read_bytes() for path in folder.written} == before
     assert not list(folder.path.glob(".*.next"))
     assert not folder.outcomes.exists()
+
+
+def test_a_killed_reconciling_of_a_migration_that_had_ended_is_not_taken_for_a_killed_run(
+    tmp_path: Path,
+) -> None:
+    folder = submitted_run(tmp_path / "run", 3, to_sku="SIMSec-IoT-Lt")  # the old licences are gone
+    with closing(Journal.open(folder.journal)) as journal:
+        assign = intent(Step.ASSIGN.number(1, 1), device_count=3, started_at=BEGAN)
+        anyio.run(journal.intend, assign)  # and whether the new ones came is not known
+        write_down(job_of(journal.identity), folder, journal, started_at=now())
+    keep(folder, [messages_of(folder)[0]._replace(request_id="strange")])
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("batchlic.reconcile.write_down", _die)
+        with pytest.raises(KilledError):
+            reconciled(folder)
+    with closing(Store.open(str(folder.path / "store.db"))) as store:
+        summary = reconcile(folder, store)
+    assert (summary.exit_code, summary.statuses) == (ExitCode.INCOMPLETE, {"accepted": 1, "in_doubt": 2})
+
+
+def _die(*_: object, **__: object) -> None:
+    raise KilledError

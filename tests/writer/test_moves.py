@@ -1,5 +1,6 @@
 """The row of a migrated device: what its steps together made of it."""
 
+from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from batchlic.journal import Standing
 from batchlic.journal.steps import Step
 from batchlic.writer.results import write_results
+from batchlic.writer.schemas import OUTCOMES
 from batchlic.writer.summary import count_statuses
 from batchlic.writer.words import words_of_results
 from tests.writer.builders import Told, journal_of, plan_of
@@ -24,14 +26,23 @@ ANSWERS: dict[str | None, list[tuple[str | None, bool]]] = {
 }
 """Answers after which a step stands so."""
 
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 NAMES = ("unassign", "assign", "restore")
 GOOD_MOVE = {"unassign": "accepted", "assign": "accepted"}
 
 
 def rows_of(
-    folder: Path, steps: list[dict[str, str]], *, restorable: tuple[str, ...] = (), batches: int = 1
+    folder: Path,
+    steps: list[dict[str, str]],
+    *,
+    called_back: list[dict[str, str]] | None = None,
+    restorable: tuple[str, ...] = (),
+    batches: int = 1,
 ) -> pl.DataFrame:
-    """Devices of the last batch of a migration, by how their steps stand; requests in the order given."""
+    """Devices of the last batch of a migration, by how their steps stand; requests in the order given.
+
+    `called_back` is what callbacks tell of the steps of each.
+    """
     attempts = [
         Told(
             Step[name.upper()].number(batches, batches),
@@ -48,6 +59,12 @@ def rows_of(
     journal = journal_of(attempts, sizes, to_sku=NEW, restorable=list(restorable))
     path = folder / "results.parquet"
     plan = plan_of(folder / "plan.parquet", sizes)
+    outcomes = [
+        {"plan_row": batches - 1 + offset, "step": name, "status": status, "settled_at": NOON}
+        for offset, of_device in enumerate(called_back or ())
+        for name, status in of_device.items()
+    ]
+    pl.DataFrame(outcomes, OUTCOMES).write_parquet(folder / "outcomes.parquet")
     write_results(path, plan=plan, journal=journal, outcomes=folder / "outcomes.parquet")
     assert sum(count_statuses(path).values()) == sum(sizes)
     return pl.read_parquet(path).filter(batch_id=batches)
@@ -127,6 +144,47 @@ def test_a_every_device_has_one_row_whatever_its_steps_are(tmp_path: Path) -> No
     assert (rows["status"] == "accepted").to_list() == [
         moved and not doubt for moved, doubt in zip(has_moved, in_doubt, strict=True)
     ]
+
+
+TOLD = [
+    (standing, told)
+    for standing in ANSWERS
+    for told in ([None, "confirmed", "failed"] if standing in {"accepted", "in_doubt"} else [None])
+]
+"""How a step stands by its answers, and what a callback tells of it."""
+
+HOLDS = {
+    (True, False): "has its old licence still: BAD",
+    (False, False): "holds no licence: BAD",
+    (True, True): "holds both licences: BAD",
+}
+"""What is said of a device that has the old licence, and the new one."""
+
+
+@pytest.mark.parametrize("restorable", [(), (OLD, NEW)])
+def test_whatever_callbacks_tell_of_either_step_the_row_says_what_the_device_holds(
+    tmp_path: Path, restorable: tuple[str, ...]
+) -> None:
+    both = list(product(TOLD, repeat=2))
+    steps = [{n: s for n, (s, _) in zip(NAMES, one, strict=False) if s} for one in both]
+    told = [{n: t for n, (_, t) in zip(NAMES, one, strict=False) if t} for one in both]
+    rows = rows_of(tmp_path, steps, called_back=told, restorable=restorable, batches=2)
+    for row, answered, called_back in zip(rows.to_dicts(), steps, told, strict=True):
+        known = answered | called_back
+        good = [known.get(name) in {"accepted", "confirmed"} for name in ("unassign", "assign")]
+        if "in_doubt" in known.values():
+            expected = "in_doubt"
+        elif all(good):
+            expected = "confirmed" if set(known.values()) == {"confirmed"} else "accepted"
+        elif "failed" in known.values():
+            to_undo = restorable and any(good) and "failed" in answered.values()
+            expected = "pending" if to_undo else "failed"
+            told_of = (row["error_message"] or "").replace("refused", "BAD")
+            assert told_of == HOLDS[not good[0], good[1]], (answered, called_back)
+        else:
+            expected = "pending"
+        assert row["status"] == expected, (answered, called_back)
+        assert [row[f"{name}_status"] for name in NAMES] == [known.get(name) for name in NAMES]
 
 
 @pytest.mark.parametrize(
