@@ -1,11 +1,15 @@
 """What the answers so far tell of the carrier: round trip, runs of refusals, what a refusal costs."""
 
+import math
+from collections import deque
 from dataclasses import dataclass
+from itertools import takewhile
 
 _SHORTEST = 1e-4
 """Seconds; clocks of simulations stand still."""
 _SMOOTHING = 0.1
 """Weight of a new round trip, about that of RFC 6298."""
+_LONGEST_LOG = 100_000
 
 
 @dataclass(slots=True, eq=False)
@@ -43,9 +47,8 @@ class Observed:
         self.now = now
         """The moment of the latest event."""
         self.max_concurrency = max_concurrency
-        self.in_flight = 0
         self.round_trip = 0.0
-        """Of delivered requests; 0 until there was one."""
+        """Of delivered requests, until there was one of a refused one; 0 at first."""
         self.stretch = Stretch(now)
         self.refused_in_a_row = 0
         """Refusals since the latest request known to have been let in."""
@@ -53,18 +56,55 @@ class Observed:
         """When the first of these left."""
         self.pause = 0.0
         """How long the latest refusal told everyone to wait."""
+        self._log: deque[Flight] = deque(maxlen=_LONGEST_LOG)
+        """Requests let in or in flight, in the order in which they left."""
+        self._flying: set[Flight] = set()
+        self.has_delivered = False
+        """Whether the round trip is that of a delivered request, and not of a refused one."""
         self._latest_delivered = now
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that have left and are not answered yet."""
+        return len(self._flying)
 
     def takes_off(self) -> Flight:
         """Count one request that leaves."""
-        self.in_flight += 1
         self.stretch.sent += 1
-        return Flight(self.now, self.in_flight, self.stretch)
+        flight = Flight(self.now, len(self._flying) + 1, self.stretch)
+        self._flying.add(flight)
+        self._log.append(flight)
+        return flight
+
+    def lands(self, flight: Flight) -> None:
+        """Count one request that is in flight no more."""
+        self._flying.discard(flight)
+
+    def forget(self, flight: Flight) -> None:
+        """A request was not let in, or never left."""
+        later = []
+        while self._log and (last := self._log.pop()) is not flight:
+            later.append(last)
+        self._log.extend(reversed(later))
+
+    def forget_before(self, moment: float) -> None:
+        """What left before a moment counts no more."""
+        while self._log and self._log[0].sent_at < moment:
+            self._log.popleft()
+
+    def left_at(self, back: int) -> float:
+        """When the request that was let in so many requests ago left; minus infinity if there was none."""
+        return self._log[-back].sent_at if back <= len(self._log) else -math.inf
+
+    def left_since(self, moment: float) -> int:
+        """Requests let in that left from a moment on, as far as the log goes back."""
+        return sum(1 for _ in takewhile(lambda flight: flight.sent_at >= moment, reversed(self._log)))
 
     def delivered(self, flight: Flight) -> None:
         """Count one that got a definite answer."""
         took = max(_SHORTEST, self.now - flight.sent_at)
-        self.round_trip += (_SMOOTHING if self.round_trip else 1.0) * (took - self.round_trip)
+        self.round_trip += (_SMOOTHING if self.has_delivered else 1.0) * (took - self.round_trip)
+        self.has_delivered = True
         self._latest_delivered = max(self._latest_delivered, flight.sent_at)
         flight.stretch.delivered += 1
         if flight.sent_at > self.refused_since:
@@ -75,6 +115,7 @@ class Observed:
         self.round_trip = self.round_trip or max(_SHORTEST, self.now - flight.sent_at)
         self.pause = pause
         flight.stretch.refused += 1
+        self.forget(flight)
         if flight.sent_at > self._latest_delivered:
             earlier = self.refused_since if self.refused_in_a_row else flight.sent_at
             self.refused_since = min(earlier, flight.sent_at)
@@ -87,9 +128,14 @@ class Observed:
 
     @property
     def all_is_refused(self) -> bool:
-        """Whether a request let in since the first of the refusals would have been answered by now."""
-        waited = self.in_flight == 0 or self.now - self.refused_since > 1.2 * self.round_trip
-        return self.refused_in_a_row > 0 and waited
+        """Whether all that left since the first of the refusals, a round trip ago at least, was refused.
+
+        Where a refusal stops everyone that can't be known.
+        """
+        if not self.refused_in_a_row or self.refusals_are_costly:
+            return False
+        waited = not self._flying or self.now - self.refused_since > 1.2 * self.round_trip
+        return waited and all(flight.sent_at <= self.refused_since for flight in self._flying)
 
     def open_stretch(self, stretch: Stretch) -> None:
         """Begin anew: the carrier lets requests in again."""

@@ -8,8 +8,11 @@ from enum import Enum
 import anyio
 
 from batchlic.carrier.hints import Quota
+from batchlic.pool.knee import Knee
 from batchlic.pool.observed import Flight, Observed
-from batchlic.pool.regimes import Pinned, Regime, SlowStart
+from batchlic.pool.rates import Pinned
+from batchlic.pool.regime import NoLimit, Regime
+from batchlic.pool.regimes import regime_for
 from batchlic.pool.spacing import Spacing
 
 _CLOCK_S = 1e-6
@@ -67,7 +70,7 @@ class Turn:
     def abandon(self) -> None:
         """Give the slot back, as if nothing had been sent; does nothing after `Pace.finished`."""
         if self.held:
-            self.flight.stretch.sent -= 1
+            self._pace.take_back(self.flight)
         self._pace.give_back(self)
 
 
@@ -91,9 +94,11 @@ class Pace:
         self._max_rate = min(max_rate or math.inf, fixed_rate or math.inf)
         self._on_change = on_change
         self._seen = Observed(now, max_concurrency)
-        self._regime: Regime = SlowStart(self._seen) if fixed_rate is None else Pinned(self._seen)
+        self._regime: Regime = regime_for(NoLimit(), self._seen) if fixed_rate is None else Pinned(self._seen)
+        self._knee = Knee(self._seen)
         self._spacing = Spacing(self._max_rate)
-        self._resume_at = now
+        self._resume_at = self._used_up_until = now
+        self._believes_quota = True
         self._reported = self._regime.reason
         self._head_of_line = anyio.Lock(fast_acquire=True)
         self._changed = anyio.Event()
@@ -111,7 +116,7 @@ class Pace:
     @property
     def is_paused(self) -> bool:
         """Whether the carrier has told everyone to wait."""
-        return anyio.current_time() < self._resume_at
+        return anyio.current_time() < max(self._resume_at, self._used_up_until)
 
     def hold(self, seconds: float) -> None:
         """Let nobody start for so long: the carrier has told an earlier sitting of the run to wait."""
@@ -139,23 +144,36 @@ class Pace:
         self._pause(signal)
         if signal.kind is SignalKind.DELIVERED:
             seen.delivered(turn.flight)
-            self._regime = self._regime.delivered(turn.flight)
+            if self._knee.delivered(turn.flight):
+                self._report(f"{seen.max_concurrency} in flight deliver as much as twice as many")
+            found = self._regime.delivered(turn.flight)
         elif signal.kind is SignalKind.THROTTLED:
+            self._knee.throttled()
             seen.throttled(turn.flight, max(0.0, self._resume_at - seen.now))
-            self._regime = self._regime.throttled(turn.flight)
+            found = self._regime.throttled(turn.flight)
+        else:
+            self._regime.lost(turn.flight)
+            found = None
+        if found is not None:
+            self._regime = regime_for(found, seen)
         self._report(self._regime.reason)
+
+    def take_back(self, flight: Flight) -> None:
+        """Forget a request that never left."""
+        flight.stretch.sent -= 1
+        self._seen.forget(flight)
 
     def give_back(self, turn: Turn) -> None:
         """Free the slot of `turn`, once."""
         if turn.held:
             turn.held = False
-            self._seen.in_flight -= 1
+            self._seen.lands(turn.flight)
             self._changed.set()
 
     def _delay(self) -> float:
         now = self._seen.now = anyio.current_time()
-        if now < self._resume_at:
-            return self._resume_at - now
+        if (resume_at := max(self._resume_at, self._used_up_until)) > now:
+            return resume_at - now
         if self._seen.in_flight >= self._regime.concurrency():
             return math.inf
         wait = self._regime.wait()
@@ -164,14 +182,28 @@ class Pace:
 
     def _pause(self, signal: Signal) -> None:
         """Obey `Retry-After`, or a quota that is used up."""
-        now, quota = self._seen.now, signal.quota
+        now = self._seen.now
+        self._heed(signal)
         pause = signal.retry_after_s or 0.0
-        if quota is not None and quota.remaining == 0:
-            pause = max(pause, quota.reset_s or 0.0)
         if now + pause > self._resume_at:
             if self._resume_at <= now < now + pause:
                 self._report(f"everyone waits {pause:.3g} s: the carrier says so")
             self._resume_at = now + pause
+
+    def _heed(self, signal: Signal) -> None:
+        """Wait for the next window where a quota is said to be used up.
+
+        Only one request can be the last of a quota: one more that is let in and says the same shows that the
+        quota is not a window's (a bucket's, say), and then it is of no use.
+        """
+        now, quota = self._seen.now, signal.quota
+        if quota is None or quota.remaining != 0 or not self._believes_quota:
+            return
+        if signal.kind is SignalKind.DELIVERED and now < self._used_up_until:
+            self._believes_quota = False
+            self._used_up_until = now
+        else:
+            self._used_up_until = max(self._used_up_until, now + (quota.reset_s or 0.0))
 
     def _report(self, reason: str) -> None:
         if self._on_change is not None and reason != self._reported:

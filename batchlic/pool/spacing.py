@@ -5,8 +5,9 @@ https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm
 
 import math
 
-_TOLERANCE = 0.005
-"""Seconds of lateness that may be caught up, since timers of event loops fire late."""
+_TOLERANCE_S = 0.005
+_MOST_AT_ONCE = 3
+"""Lateness that may be caught up, since timers of event loops fire late: so many seconds and requests."""
 
 
 class Spacing:
@@ -24,4 +25,5 @@ class Spacing:
 
     def take(self, now: float) -> None:
         """Count one start at `now`."""
-        self._latest = max(self._latest + 1.0 / self.rate, now - _TOLERANCE)
+        tolerance = min(_TOLERANCE_S, (_MOST_AT_ONCE - 1) / self.rate)
+        self._latest = max(self._latest + 1.0 / self.rate, now - tolerance)
