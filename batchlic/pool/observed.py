@@ -9,6 +9,8 @@ _SHORTEST = 1e-4
 """Seconds; clocks of simulations stand still."""
 _SMOOTHING = 0.1
 """Weight of a new round trip, about that of RFC 6298."""
+_FEW = 3
+_LONGEST_PATIENCE_S = 60.0
 _LONGEST_LOG = 100_000
 
 
@@ -87,11 +89,6 @@ class Observed:
             later.append(last)
         self._log.extend(reversed(later))
 
-    def forget_before(self, moment: float) -> None:
-        """What left before a moment counts no more."""
-        while self._log and self._log[0].sent_at < moment:
-            self._log.popleft()
-
     def left_at(self, back: int) -> float:
         """When the request that was let in so many requests ago left; minus infinity if there was none."""
         return self._log[-back].sent_at if back <= len(self._log) else -math.inf
@@ -99,6 +96,10 @@ class Observed:
     def left_since(self, moment: float) -> int:
         """Requests let in that left from a moment on, as far as the log goes back."""
         return sum(1 for _ in takewhile(lambda flight: flight.sent_at >= moment, reversed(self._log)))
+
+    def left_between(self, first: float, last: float) -> int:
+        """The same up to another moment, included."""
+        return self.left_since(first) - self.left_since(math.nextafter(last, math.inf))
 
     def delivered(self, flight: Flight) -> None:
         """Count one that got a definite answer."""
@@ -127,15 +128,20 @@ class Observed:
         return self.pause > 4 * self.round_trip
 
     @property
+    def patience(self) -> float:
+        """Seconds to leave out what may be refused, where a refusal stops everyone."""
+        return min(50 * self.pause, _LONGEST_PATIENCE_S + self.pause)
+
+    @property
     def all_is_refused(self) -> bool:
-        """Whether all that left since the first of the refusals, a round trip ago at least, was refused.
+        """Whether a request let in since the first of the refusals would have been answered by now.
 
         Where a refusal stops everyone that can't be known.
         """
         if not self.refused_in_a_row or self.refusals_are_costly:
             return False
-        waited = not self._flying or self.now - self.refused_since > 1.2 * self.round_trip
-        return waited and all(flight.sent_at <= self.refused_since for flight in self._flying)
+        waited = self.now - self.refused_since > 1.2 * self.round_trip
+        return not self._flying or (waited and self.refused_in_a_row >= _FEW)
 
     def open_stretch(self, stretch: Stretch) -> None:
         """Begin anew: the carrier lets requests in again."""

@@ -149,7 +149,7 @@ class Pace:
             found = self._regime.delivered(turn.flight)
         elif signal.kind is SignalKind.THROTTLED:
             self._knee.throttled()
-            seen.throttled(turn.flight, max(0.0, self._resume_at - seen.now))
+            seen.throttled(turn.flight, signal.retry_after_s or 0.0)
             found = self._regime.throttled(turn.flight)
         else:
             self._regime.lost(turn.flight)
@@ -162,6 +162,7 @@ class Pace:
         """Forget a request that never left."""
         flight.stretch.sent -= 1
         self._seen.forget(flight)
+        self._regime.lost(flight)
 
     def give_back(self, turn: Turn) -> None:
         """Free the slot of `turn`, once."""

@@ -21,6 +21,8 @@ _FIRST_PROBE_S = 2.0
 """Seconds in which a rate doubles that is hardly known, where refusals are costly."""
 _MEASURABLE = 10
 """Requests let in from which on their rate is a measurement."""
+_ESTABLISHED = 5
+"""Measurements after which it is known that this is no window."""
 _LATE_S = 0.005
 """Seconds by which timers of event loops may be late."""
 _LONGEST_GAP = 4
@@ -89,7 +91,9 @@ class SlowStart(Regime):
             self._concurrency = max(1, seen.in_flight)
             return None
         if seen.refusals_are_costly and seen.stretch.admitted > 3 * flight.company:
-            return Window(seen.stretch.admitted, enclosing(seen.pause))
+            period = enclosing(seen.pause)
+            if seen.now - seen.stretch.opened <= period:
+                return Window(seen.stretch.admitted, period)
         if flight.company > 1:
             return Cap(flight.company - 1)
         return Rate(1 / seen.round_trip)
@@ -104,7 +108,7 @@ class Capped(Regime):
         self._cap = cap
         self._more = 0
         self._next_more = 1
-        self._more_at = seen.now + 2 * seen.round_trip + 50 * seen.pause
+        self._more_at = seen.now + 2 * seen.round_trip + seen.patience
         self._changed_at = seen.now
         self._refuted = 0
 
@@ -125,7 +129,7 @@ class Capped(Regime):
         """See Regime."""
         if self._more and flight.sent_at > self._changed_at and flight.company >= self.concurrency():
             self._cap, self._more = self.concurrency(), 0
-            self._next_more *= 2
+            self._next_more = min(2 * self._next_more, self._seen.max_concurrency)
             self._more_at, self._refuted = self._seen.now, 0
         return None
 
@@ -138,8 +142,8 @@ class Capped(Regime):
             return None
         self._changed_at = seen.now
         if self._more:
-            self._more, self._next_more, self._refuted = 0, 1, 0
-            self._more_at = seen.now + 0.5 + 100 * seen.round_trip / self._cap + 50 * seen.pause
+            self._more, self._next_more = 0, 1
+            self._more_at = seen.now + 0.5 + 100 * seen.round_trip / self._cap + seen.patience
             return None
         self._refuted += 1
         self._cap = max(1, self._cap - max(1, self._cap // 8))
@@ -166,6 +170,7 @@ class Paced(Regime):
         self._admitted = 0
         self._most_company = 0
         self._refused_above = 0
+        self._measurements = 0
         self._resume_at = seen.now
         self._gap_s = 0.0
         self.reason = f"throttled: {found.per_s:.3g}/s were let in"
@@ -206,7 +211,7 @@ class Paced(Regime):
         is_measured = self._admitted >= _MEASURABLE
         if seen.all_is_refused:
             known = self._measured() if is_measured else (1 - _DIP) * self._peak
-            return Shut(known if self._is_no_window else None)
+            return Shut(known if self._is_no_window or self._measurements >= _ESTABLISHED else None)
         if flight.sent_at >= self._resume_at:
             self._gap_s = min(max(2 * self._gap_s, 1 / self._peak), _LONGEST_GAP / self._peak)
             self._resume_at = seen.now + self._gap_s
@@ -229,9 +234,11 @@ class Paced(Regime):
             self.reason = f"throttled: {rate:.3g}/s were let in"
         self._peak = rate * (0.9 if self._seen.refusals_are_costly else 1.0)
         self._probe_s = self._probing_time()
+        self._measurements += 1
         self._since = self._latest = self._grows_since = self._left_at = self._seen.now
         self._admitted = self._most_company = 0
 
     def _probing_time(self) -> float:
         """Seconds in which the rate doubles if nothing is refused."""
-        return 0.3 + 6.4 / math.sqrt(self._peak) + 4 * self._seen.round_trip + 30 * self._seen.pause
+        seen = self._seen
+        return 0.3 + 6.4 / math.sqrt(self._peak) + 4 * seen.round_trip + 0.6 * seen.patience

@@ -14,8 +14,9 @@ _EDGE_S = 0.002
 _LATE_S = 0.005
 """Seconds by which timers of event loops may be late, and requests overtake each other."""
 _YIELD = 0.02
+"""Share of a quota that is left to others after each probe in vain, where others were let in instead."""
 _CONTENTION_PERIODS = 30
-"""Share of a quota that is up for grabs after each probe, for so long after others were let in instead."""
+"""For how long after that."""
 _MOST_MISFITS = 12
 """Times that a window may let next to nothing in before it is taken for none."""
 _USUAL_WINDOWS_S = (1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 60.0, 300.0, 600.0, 900.0, 1800.0, 3600.0)
@@ -41,6 +42,10 @@ class Waiting(Regime):
         """See Regime."""
         return self._attempts.wait()
 
+    def left(self, flight: Flight) -> None:  # noqa: ARG002 - when, not which
+        """See Regime."""
+        self._attempts.left()
+
     def throttled(self, flight: Flight) -> Found | None:
         """See Regime."""
         self._attempts.refused(flight)
@@ -59,7 +64,7 @@ class Waiting(Regime):
         waited = flight.sent_at - seen.refused_since
         if _is_window(quota, elapsed, seen.round_trip) and waited > 0.1 * elapsed:
             return Window(quota, _configured(elapsed), self._attempts.step)
-        if last.after_refusals or elapsed > 8 * seen.round_trip:
+        if last.after_refusals:
             return Rate(quota / elapsed, is_no_window=True)
         return NoLimit()
 
@@ -177,12 +182,12 @@ class Windowed(Regime):
         self._before_trial: tuple[float, float] | None = None
         self._probes: set[Flight] = set()
         self._probe_size = self._probes_left = 0
-        self._probe_at = seen.now + 50 * seen.pause
+        self._probe_at = seen.now + seen.patience
         self._question: Flight | None = None
         self._asks = False
         self._blocked: Attempts | None = None
-        self._adjusted_at = seen.now
-        self._lowered = 0
+        self._refused_at: float | None = None
+        self._held_until = self._settled_at = seen.now
         self._suspicious_until = self._contended_until = -math.inf
         self._misfits = 0
         self._plan_questions()
@@ -202,6 +207,8 @@ class Windowed(Regime):
         """See Regime."""
         if self._blocked:
             return self._blocked.wait()
+        if self._held_until > self._seen.now:
+            return self._held_until - self._seen.now
         if self._probes_left and not self._cycle.is_over(self._seen.now):
             return 0.0
         self._probes_left = 0
@@ -231,9 +238,10 @@ class Windowed(Regime):
 
     def _question_due(self) -> float:
         """Seconds until one may ask whether the next window is open, once this one is used up."""
-        if self._question or self._cycle.used < self._quota:
+        now, cycle = self._seen.now, self._cycle
+        if self._question or cycle.used < self._quota or cycle.is_over(now):
             return math.inf
-        return self._cycle.question_due(self._seen.now)
+        return cycle.question_due(now)
 
     def left(self, flight: Flight) -> None:
         """See Regime."""
@@ -270,11 +278,9 @@ class Windowed(Regime):
             self._readmitted(flight, self._blocked)
         else:
             cycle.delivered(flight)
-        if flight.sent_at >= self._adjusted_at:
-            self._lowered = 0
         if self._quota / cycle.period > 2 * seen.max_concurrency / seen.round_trip:
             return NoLimit(seen.max_concurrency)
-        return None
+        return self._settled()
 
     def throttled(self, flight: Flight) -> Found | None:
         """See Regime."""
@@ -291,12 +297,10 @@ class Windowed(Regime):
             self._blocked.refused(flight)
             if seen.now - self._blocked.since > 1.5 * cycle.period:
                 return Shut()
-        elif flight.sent_at >= self._adjusted_at:
-            self._adjusted_at = seen.now
-            return self._refused_within_quota()
-        elif flight.sent_at >= cycle.opened and (self._is_fixed or seen.refusals_are_costly):
-            self._quota = max(1, min(self._quota, cycle.used))
-        return None
+        elif self._refused_at is None and flight.sent_at >= self._settled_at:
+            self._refused_at, self._held_until = flight.sent_at, seen.now + 1.5 * seen.round_trip
+            self._probes_left = 0
+        return self._settled()
 
     def lost(self, flight: Flight) -> None:
         """See Regime."""
@@ -304,39 +308,44 @@ class Windowed(Regime):
         if flight is self._question:
             self._question = None
 
-    def _refused_within_quota(self) -> Found | None:
-        """The window has not opened yet, or the quota is less by now, or this is no window."""
+    def _settled(self) -> Found | None:
+        """Once all are answered that left before a refusal within the quota was known: what it says.
+
+        The window has not opened yet, or the quota is less by now, or this is no window.
+        """
         seen, cycle = self._seen, self._cycle
-        self._probes_left = 0
+        if self._refused_at is None or (seen.in_flight and seen.now < self._held_until):
+            return None
+        since = cycle.opened if self._is_fixed else self._refused_at - cycle.period
+        admitted = seen.left_between(since, self._refused_at)
+        cycle.used = seen.left_since(cycle.opened)
+        self._refused_at, self._held_until, self._settled_at = None, seen.now, seen.now
         if self._before_trial and cycle.used < 0.5 * self._quota:
             cycle.period, self._counts_from = self._before_trial
             self._before_trial, self._is_fixed, self._is_sliding = None, False, True
             return None
         self._misfits += 1
         if self._misfits > _MOST_MISFITS or not _is_window(self._quota, cycle.period, seen.round_trip):
-            return Rate(seen.left_since(seen.now - cycle.period) / cycle.period, is_no_window=True)
-        if cycle.used >= 0.9 * self._quota:
-            self._learn(cycle.used)
+            recent = seen.left_since(seen.now - cycle.period)
+            return Rate(max(recent, self._quota / 2) / cycle.period, is_no_window=True)
+        if admitted >= 0.9 * self._quota:
+            self._learn(min(self._quota, admitted))
         elif cycle.used < max(3, 0.1 * self._quota):
             cycle.has_not_begun()
             self._blocked = Attempts(seen, max(cycle.period / self._quota, seen.round_trip / 4))
         elif seen.refusals_are_costly:
-            self._learn(max(cycle.used, 3 * self._quota // 4))
+            self._learn(max(admitted, 3 * self._quota // 4))
         else:
-            self._give_way()
+            self._give_way(admitted)
         return None
 
-    def _give_way(self) -> None:
+    def _give_way(self, admitted: int) -> None:
         """Less is let in than was: the quota is lower, or others want their share."""
         now = self._seen.now
         is_again = now < self._suspicious_until
         if self._cycle.is_confirmed:
             self._suspicious_until = now + _CONTENTION_PERIODS * self._cycle.period
-        if self._is_fixed:
-            self._learn(self._cycle.used)
-        else:
-            self._learn(max(self._quota - 2**self._lowered, self._quota // 2))
-        self._lowered += 1
+        self._learn(min(self._quota, admitted))
         if is_again:
             self._contended_until = self._suspicious_until
             self._is_fixed = False
@@ -353,7 +362,7 @@ class Windowed(Regime):
             self._learn(self._quota - math.ceil(_YIELD * self._quota))
         else:
             periods = max(0.4 if self._cycle.is_confirmed else 1.0, min(100 / self._quota, 2.0))
-        self._probe_at = seen.now + max(periods * self._cycle.period, 50 * seen.pause)
+        self._probe_at = seen.now + max(periods * self._cycle.period, seen.patience)
         self._probe_size = self._probes_left = 0
         seen.refused_in_a_row = 0
 

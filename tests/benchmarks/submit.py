@@ -49,9 +49,11 @@ def main() -> None:
     if arguments.bare is not None:
         anyio.run(_post_all, arguments.bare, backend_options={"use_uvloop": True})
         return
-    print("ratio: to the bare loop, of the program from start to end, and of its sending and writing alone")
+    print("devices/s beside the bare loop: of the program from start to end, of its sending and writing,")
+    print("and of its sending alone, from the first request to the last answer")
     titles = (
-        f"{'devices':>10} {'program':>21} {'bare loop':>21} {'ratio':>6} {'alone':>6} {'peak memory':>12}"
+        f"{'devices':>10} {'program':>21} {'bare loop':>21} {'whole':>6} {'written':>8} {'sent':>6} "
+        f"{'peak memory':>12}"
     )
     print(f"{titles} {'CPU':>11} {'bare':>8}", flush=True)
     for devices in arguments.devices:
@@ -72,9 +74,17 @@ def _compare(folder: Path, devices: int) -> None:
     sitting = devices / msgspec.json.decode((run_dir / "summary.json").read_bytes())["devices_per_second"]
     print(
         f"{devices:>10,} {whole.seconds:>8.1f} s {devices / whole.seconds:>8,.0f}/s "
-        f"{bare:>8.1f} s {devices / bare:>8,.0f}/s {bare / whole.seconds:>6.2f} {bare / sitting:>6.2f} "
+        f"{bare:>8.1f} s {devices / bare:>8,.0f}/s {bare / whole.seconds:>6.2f} {bare / sitting:>8.2f} "
+        f"{bare / _sending_s(run_dir / 'audit.parquet'):>6.2f} "
         f"{whole.peak_mb:>9,.0f} MB {whole.cpu:>9.1f} s {bare_cpu:>6.1f} s"
     )
+
+
+def _sending_s(audit: Path) -> float:
+    """Seconds from the first request to the last answer."""
+    started = pl.col("started_at").dt.epoch("us") / 1e6
+    ended = started + pl.col("duration_ms") / 1000
+    return float(pl.scan_parquet(audit).select(ended.max() - started.min()).collect().item())
 
 
 def _write_fleet(path: Path, devices: int) -> None:
