@@ -17,6 +17,8 @@ _YIELD = 0.02
 """Share of a quota that is left to others after each probe in vain, where others were let in instead."""
 _CONTENTION_PERIODS = 30
 """For how long after that."""
+_OUTAGE_S = 60.0
+"""Seconds after which nothing let in from the start is no low limit but something that has passed."""
 _MOST_MISFITS = 12
 """Times that a window may let next to nothing in before it is taken for none."""
 _USUAL_WINDOWS_S = (1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 60.0, 300.0, 600.0, 900.0, 1800.0, 3600.0)
@@ -58,13 +60,13 @@ class Waiting(Regime):
         seen, last = self._seen, self._seen.stretch
         seen.open_stretch(Stretch(flight.sent_at, after_refusals=True, sent=1, delivered=1))
         if self._rate is not None:
-            shown = 1 / (flight.sent_at - seen.left_at(2))
+            shown = 1 / max(flight.sent_at - seen.left_at(2), _EDGE_S)
             return Rate(max(shown, self._rate * 0.93**self._attempts.in_vain), is_no_window=True)
         elapsed, quota = flight.sent_at - last.opened, max(1, last.admitted - 1)
         waited = flight.sent_at - seen.refused_since
         if _is_window(quota, elapsed, seen.round_trip) and waited > 0.1 * elapsed:
             return Window(quota, _configured(elapsed), self._attempts.step)
-        if last.after_refusals:
+        if last.after_refusals or waited < _OUTAGE_S:
             return Rate(quota / elapsed, is_no_window=True)
         return NoLimit()
 
@@ -188,6 +190,8 @@ class Windowed(Regime):
         self._blocked: Attempts | None = None
         self._refused_at: float | None = None
         self._held_until = self._settled_at = seen.now
+        self._lowered = 0
+        """Times in a row."""
         self._suspicious_until = self._contended_until = -math.inf
         self._misfits = 0
         self._plan_questions()
@@ -278,6 +282,8 @@ class Windowed(Regime):
             self._readmitted(flight, self._blocked)
         else:
             cycle.delivered(flight)
+        if flight.sent_at >= self._settled_at:
+            self._lowered = 0
         if self._quota / cycle.period > 2 * seen.max_concurrency / seen.round_trip:
             return NoLimit(seen.max_concurrency)
         return self._settled()
@@ -328,7 +334,7 @@ class Windowed(Regime):
         if self._misfits > _MOST_MISFITS or not _is_window(self._quota, cycle.period, seen.round_trip):
             recent = seen.left_since(seen.now - cycle.period)
             return Rate(max(recent, self._quota / 2) / cycle.period, is_no_window=True)
-        if admitted >= 0.9 * self._quota:
+        if cycle.used >= 0.9 * self._quota:
             self._learn(min(self._quota, admitted))
         elif cycle.used < max(3, 0.1 * self._quota):
             cycle.has_not_begun()
@@ -345,7 +351,8 @@ class Windowed(Regime):
         is_again = now < self._suspicious_until
         if self._cycle.is_confirmed:
             self._suspicious_until = now + _CONTENTION_PERIODS * self._cycle.period
-        self._learn(min(self._quota, admitted))
+        self._learn(max(min(self._quota - 2**self._lowered, admitted), self._quota // 2))
+        self._lowered += 1
         if is_again:
             self._contended_until = self._suspicious_until
             self._is_fixed = False
