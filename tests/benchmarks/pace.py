@@ -37,7 +37,7 @@ from batchlic.pool.delivery import signal_of
 from batchlic.pool.pace import Pace, Signal, SignalKind
 from batchlic.sandbox.config import LimitKind, QuotaHeaders, RetryHint, SandboxConfig
 from batchlic.sandbox.embedded import embedded
-from tests.simulation.limits import SimulatedCarrier, ideal_seconds, seed_scheduler
+from tests.simulation.limits import NETWORK_S, SimulatedCarrier, ideal_seconds, seed_scheduler
 
 REQUESTS = 4000
 CONCURRENCY = 64
@@ -58,12 +58,15 @@ class Limit:
     target: float | None
     options: dict[str, Any]
     requests: int = REQUESTS
+    network_s: float = NETWORK_S
+    """Of the latency, what a refusal takes as well."""
 
 
 _BUCKET: dict[str, Any] = {"rate": 200.0, "burst": 20}
 _WINDOW: dict[str, Any] = {"rate": 200.0, "limit": LimitKind.FIXED_WINDOW}
 _SLIDING: dict[str, Any] = {"rate": 200.0, "limit": LimitKind.SLIDING_WINDOW}
 _COSTLY: dict[str, Any] = {"retry_hint": RetryHint.SECONDS}
+_FAR: dict[str, Any] = {"latency_s": 0.02}
 
 LIMITS = [
     Limit("token bucket", 0.97, _BUCKET),
@@ -89,6 +92,9 @@ LIMITS = [
     Limit("window of 0.1 s", None, _WINDOW | {"window_s": 0.1}),
     Limit("sliding, 150 ms", None, _SLIDING | {"latency_s": 0.15}),
     Limit("window, 150 ms", None, _WINDOW | {"latency_s": 0.15}),
+    Limit("bucket, slow 429s", None, _BUCKET | _FAR, network_s=0.03),
+    Limit("window, slow 429s", None, _WINDOW | _FAR, network_s=0.03),
+    Limit("sliding, slow 429s", None, _SLIDING | _FAR, network_s=0.03),
     Limit("20/s bucket", None, {"rate": 20.0, "burst": 5}, requests=400),
     Limit("5/s bucket", None, {"rate": 5.0, "burst": 5}, requests=100),
     Limit(
@@ -232,17 +238,17 @@ class Measured:
     steady: float
 
 
-def measure(contender: Callable[[], Send], config: SandboxConfig, start: float, requests: int) -> Measured:
+def measure(contender: Callable[[], Send], config: SandboxConfig, start: float, limit: Limit) -> Measured:
     """Let a contender do the work from `start` on, in virtual time."""
     clock = MockClock(autojump_threshold=0)
     clock.jump(start)
     seed_scheduler(config.seed)
-    return trio.run(_work, contender, config, requests, clock=clock)
+    return trio.run(_work, contender, config, limit, clock=clock)
 
 
-async def _work(contender: Callable[[], Send], config: SandboxConfig, requests: int) -> Measured:
+async def _work(contender: Callable[[], Send], config: SandboxConfig, limit: Limit) -> Measured:
     random.seed(config.seed)
-    carrier, send = SimulatedCarrier(config), contender()
+    carrier, send, requests = SimulatedCarrier(config, limit.network_s), contender(), limit.requests
     begin, left = anyio.current_time(), iter(range(requests))
 
     async def worker() -> None:
@@ -292,7 +298,7 @@ def main() -> None:
 
 
 def _run(limit: Limit, contender: Callable[[], Send], number: int) -> Measured:
-    return measure(contender, _config(limit.options, number + 1), 0.3 + 0.41 * number, limit.requests)
+    return measure(contender, _config(limit.options, number + 1), 0.3 + 0.41 * number, limit)
 
 
 def _config(options: dict[str, Any], seed: int) -> SandboxConfig:

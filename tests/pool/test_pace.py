@@ -13,7 +13,7 @@ from trio.testing import MockClock
 from batchlic.carrier.hints import Quota
 from batchlic.pool.pace import Pace, PaceChange, Signal, SignalKind
 from batchlic.sandbox.config import LimitKind, QuotaHeaders, RetryHint, SandboxConfig
-from tests.simulation.limits import SimulatedCarrier, ideal_seconds, seed_scheduler
+from tests.simulation.limits import NETWORK_S, SimulatedCarrier, ideal_seconds, seed_scheduler
 
 DELIVERED = Signal(SignalKind.DELIVERED)
 THROTTLED = Signal(SignalKind.THROTTLED)
@@ -29,19 +29,23 @@ CAP = replace(PLAIN, max_concurrent=10)
 class Run:
     """One run of a number of requests from start to end, in virtual time."""
 
-    def __init__(self, config: SandboxConfig, requests: int, *, start: float = 0.3) -> None:
+    def __init__(
+        self, config: SandboxConfig, requests: int, *, start: float = 0.3, network_s: float = NETWORK_S
+    ) -> None:
         self.changes: list[PaceChange] = []
         clock = MockClock(autojump_threshold=0)
         clock.jump(start)
         seed_scheduler(config.seed)
-        self.seconds, self.carrier = trio.run(self._work, config, requests, clock=clock)
+        self.seconds, self.carrier = trio.run(self._work, config, requests, network_s, clock=clock)
         ideal = ideal_seconds(config, requests, max_concurrency=WORKERS, start=start)
         self.share = ideal / self.seconds
         self.throttled_share = self._throttled_share(start)
         self.throttled_later = self._throttled_share(start + 5.0)
 
-    async def _work(self, config: SandboxConfig, requests: int) -> tuple[float, SimulatedCarrier]:
-        carrier = SimulatedCarrier(config)
+    async def _work(
+        self, config: SandboxConfig, requests: int, network_s: float
+    ) -> tuple[float, SimulatedCarrier]:
+        carrier = SimulatedCarrier(config, network_s)
         pace = Pace(max_concurrency=WORKERS, on_change=self.changes.append)
         started = anyio.current_time()
         async with anyio.create_task_group() as tasks:
@@ -110,6 +114,68 @@ def test_where_each_refusal_costs_a_second_there_are_few(config: SandboxConfig, 
     run = Run(config, 2000)
     assert run.share >= least_share - 0.1  # half the work, the same search
     assert len(run.carrier.throttled) <= 10
+
+
+@pytest.mark.parametrize(
+    ("config", "least_share"),
+    [(BUCKET, 0.95), (WINDOW, 0.95), (SLIDING, 0.95)],
+    ids=["bucket", "window", "sliding"],
+)
+def test_refusals_that_take_as_long_as_answers_are_no_more(config: SandboxConfig, least_share: float) -> None:
+    run = Run(replace(config, latency_s=0.015), 4000, network_s=0.03)
+    assert run.share >= least_share
+    assert run.throttled_share <= 0.06
+
+
+@pytest.mark.parametrize(
+    "told",
+    [Signal(SignalKind.THROTTLED, 300.0), Signal(SignalKind.THROTTLED), Signal(SignalKind.LOST, 300.0)],
+)
+def test_what_has_passed_leaves_no_mark(told: Signal) -> None:
+    """Five seconds of refusals after a free run; some minutes later all goes at full speed again."""
+    let_in = 0
+
+    async def call() -> Signal:
+        nonlocal let_in
+        await anyio.sleep(0.05)
+        if 5 <= anyio.current_time() < 10:
+            return told
+        let_in += anyio.current_time() > 450
+        return DELIVERED
+
+    async def main() -> None:
+        pace = Pace(max_concurrency=4)
+        with anyio.move_on_after(500):
+            async with anyio.create_task_group() as tasks:
+                for _ in range(4):
+                    tasks.start_soon(work, pace, call, itertools.count())
+
+    in_virtual_time(main)
+    assert let_in >= 0.75 * 50 * 80
+
+
+def test_a_probe_that_never_left_is_not_waited_for() -> None:
+    async def main() -> None:
+        carrier, pace = (
+            SimulatedCarrier(replace(WINDOW, rate=50.0, changes=((20.0, 4.0),))),
+            Pace(max_concurrency=8),
+        )
+
+        async def now_and_then_nothing() -> None:
+            while True:
+                (await pace.wait_turn()).abandon()
+                await anyio.sleep(0.005)
+
+        with anyio.move_on_after(60):
+            async with anyio.create_task_group() as tasks:
+                for _ in range(8):
+                    tasks.start_soon(work, pace, carrier.call, itertools.count())
+                await anyio.sleep(10)
+                with anyio.move_on_after(1):
+                    await now_and_then_nothing()
+        assert sum(at > 50 for at in carrier.admitted) >= 0.6 * 10 * 150
+
+    in_virtual_time(main)
 
 
 @pytest.mark.parametrize(

@@ -23,13 +23,14 @@ def seed_scheduler(seed: int) -> None:
 
 
 class SimulatedCarrier:
-    """Answers calls as the sandbox would, and remembers them."""
+    """Answers calls as the sandbox would, and remembers them; `network_s` is what a refusal takes."""
 
-    def __init__(self, config: SandboxConfig) -> None:
+    def __init__(self, config: SandboxConfig, network_s: float = NETWORK_S) -> None:
         self.admitted: list[float] = []
         """When each call that came in arrived."""
         self.throttled: list[float] = []
         """When each call that was kept out arrived."""
+        self._network_s = network_s
         self._hint = config.retry_hint
         self._quota_headers = config.quota_headers
         self._gate = Gate(config)
@@ -37,13 +38,13 @@ class SimulatedCarrier:
 
     async def call(self) -> Signal:
         """One request, from leaving to its answer."""
-        await anyio.sleep(NETWORK_S / 2)
+        await anyio.sleep(self._network_s / 2)
         now = anyio.current_time()
         try:
             self._gate.enter(now)
         except Throttled as refusal:
             self.throttled.append(now)
-            await anyio.sleep(NETWORK_S / 2)
+            await anyio.sleep(self._network_s / 2)
             told = None if self._hint is RetryHint.NOTHING else float(math.ceil(refusal.wait_s))
             return Signal(SignalKind.THROTTLED, retry_after_s=told, quota=self._quota(now))
         self.admitted.append(now)
@@ -52,7 +53,7 @@ class SimulatedCarrier:
             await anyio.sleep(self._latency.of(self._gate.inside))
         finally:
             self._gate.leave()
-        await anyio.sleep(NETWORK_S / 2)
+        await anyio.sleep(self._network_s / 2)
         return Signal(SignalKind.DELIVERED, quota=quota)
 
     def _quota(self, now: float) -> Quota | None:
