@@ -42,7 +42,7 @@ from tests.simulation.limits import NETWORK_S, SimulatedCarrier, ideal_seconds, 
 REQUESTS = 4000
 CONCURRENCY = 64
 STEADY_AFTER = 5.0
-LONGEST = 1200.0
+LONGEST = 400.0
 """Seconds after which a contender is stopped."""
 
 Call = Callable[[], Awaitable[Signal]]
@@ -277,7 +277,7 @@ def _largest(measured: list[Measured], name: str) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--starts", type=int, default=3)
+    parser.add_argument("--starts", type=int, default=2)
     parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     chosen = parser.parse_args()
     peers = [name for name in chosen.only if name != "batchlic"]
