@@ -161,7 +161,7 @@ class Past:
                 )
         ours = _under_each(ours, self.job.licence)
         targets = ours.select(*SCOPE).unique().collect().rows()
-        for told in ledger.told(self.carrier, targets, IDENTIFIERS, after=number):
+        for told in ledger.told(self.carrier, targets, IDENTIFIERS, after=number, to=run_id):
             if told.entry.run_id != run_id and (shared := _shared(ours, _of_scope(told))):
                 raise RefusedToStart(
                     f"{folder.path}: since this run was planned, run {told.entry.run_id} has seen to "

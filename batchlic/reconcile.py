@@ -140,10 +140,11 @@ def _read(store: Store, *, since: int) -> Iterator[pl.DataFrame]:
 def _known_requests(folder: RunFolder, journal: Journal) -> pl.LazyFrame | None:
     """`request_id` of this run's requests, and of those of runs beside it, but for long gone ones.
 
-    Those were not at work any more a day before it began. None where one of the runs can't be read: then
+    Those were not at work any more a day before it began. An answer that was cut short may name its request:
+    a message about that one tells of a lost answer of ours. None where one of the runs can't be read: then
     nobody knows whose a strange message is.
     """
-    found = journal.request_ids()
+    found = journal.request_ids(doubtful=False)
     outermost = folder
     while RunFolder(outermost.beside).journal.exists():  # a rollback lies in the folder of its run
         outermost = RunFolder(outermost.beside)

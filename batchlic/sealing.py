@@ -7,7 +7,7 @@ killed after it leaves new ones aside, which whoever holds the folder next puts 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from batchlic.durable import aside, sync_folder
+from batchlic.durable import aside, disk_trouble_explained, sync_folder
 from batchlic.identity import open_journal, sha256_of
 from batchlic.journal import Journal
 from batchlic.runfolder import RunFolder
@@ -38,15 +38,16 @@ def changing(folder: RunFolder, journal: Journal) -> Iterator[None]:
 def mend(folder: RunFolder, journal: Journal) -> None:
     """Put in place what a killed process had sealed, and remove what it had not.
 
-    The caller holds the folder.
+    The caller holds the folder. Raises StoppedEarly where the disk does not do its part.
     """
     seals = journal.seals()
-    for path in folder.changing:
-        written = aside(path)
-        if written.exists() and sha256_of(written) != seals.get(path.name):
-            written.unlink()
-    sealed = [path for path in folder.changing if aside(path).exists()]
-    for path in sealed:
-        aside(path).replace(path)
-    if sealed:
-        sync_folder(folder.path)
+    with disk_trouble_explained(folder.path):
+        for path in folder.changing:
+            written = aside(path)
+            if written.exists() and sha256_of(written) != seals.get(path.name):
+                written.unlink()
+        sealed = [path for path in folder.changing if aside(path).exists()]
+        for path in sealed:
+            aside(path).replace(path)
+        if sealed:
+            sync_folder(folder.path)

@@ -66,13 +66,15 @@ def told_outcomes(
     open_devices = devices.filter(pl.col("status").is_in(["accepted", "in_doubt"]))
     numbered = messages.with_row_index("message")
     by_request = _found(open_devices.drop_nulls("request_id"), numbered, ["request_id"])
+    # A requestId that the carrier gave to two steps of a device proves neither.
+    by_request = by_request.filter(pl.col("step").n_unique().over("message", "plan_row") == 1)
     if lost_answers.is_empty():
         return latest_word([_outcomes(by_request)])
     if known_requests is None:
         strange = numbered.clear()
     else:
         strange = numbered.join(known_requests, on="request_id", how="anti")
-    with_lost = _with_lost(open_devices, lost_answers.lazy())
+    with_lost = _with_lost(open_devices, _outstanding(open_devices, numbered, lost_answers.lazy()))
     proofs = _during(_found(with_lost.filter("is_alone"), strange, []))
     failed = by_request.filter(~pl.col("succeeded")).join(
         _may_have_succeeded(with_lost, proofs), on=ONE, how="anti", nulls_equal=True
@@ -87,6 +89,15 @@ def latest_word(outcomes: list[pl.LazyFrame]) -> pl.LazyFrame:
         .sort(*ONE, pl.col("status") != "confirmed", "settled_at", "request_id")
         .unique(ONE, keep="first", maintain_order=True)
     )
+
+
+def _outstanding(devices: pl.LazyFrame, messages: pl.LazyFrame, lost_answers: pl.LazyFrame) -> pl.LazyFrame:
+    """The lost answers but for those whose request is told to have been taken back."""
+    place = ["number", "offset", "cleared_by"]
+    to_clear = devices.drop("request_id").join(lost_answers.select(place).drop_nulls(), on=place[:2])
+    clears = to_clear.with_columns(pl.col("cleared_by").alias("request_id"))
+    cleared = _found(clears, messages.filter("succeeded"), ["request_id"])
+    return lost_answers.join(cleared.select(place), on=place, how="anti")
 
 
 def _with_lost(devices: pl.LazyFrame, lost_answers: pl.LazyFrame) -> pl.LazyFrame:

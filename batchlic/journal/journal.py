@@ -326,9 +326,12 @@ class Journal:
         with self._reading() as connection:
             return [(batch_id, part, count) for batch_id, part, count in connection.execute(query)]
 
-    def request_ids(self) -> list[str]:
-        """The requestId of each request that the carrier took."""
-        query = sa.select(tables.answers.c.request_id).where(tables.answers.c.request_id.is_not(None))
+    def request_ids(self, *, doubtful: bool = True) -> list[str]:
+        """The requestId of each answer, or of those only that leave no doubt what the carrier did."""
+        answered = tables.answers.c
+        query = sa.select(answered.request_id).where(answered.request_id.is_not(None))
+        if not doubtful:
+            query = query.where(answered.outcome != Outcome.AMBIGUOUS.value)
         with self._reading() as connection:
             return list(connection.execute(query).scalars())
 

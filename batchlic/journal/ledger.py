@@ -76,6 +76,9 @@ words = sa.Table(
     sa.Column("devices", sa.Integer, nullable=False),
     sa.Column("unpaired", sa.Integer, nullable=False, comment="devices known by one identifier only"),
     sa.Column("content", sa.LargeBinary, nullable=False, comment="parquet, columns WORDS"),
+    sa.Column(
+        "completed_by", sa.Integer, comment="the run that told both identifiers; null where its own did"
+    ),
     sqlite_autoincrement=True,  # a later word has a higher number, even where others have gone
 )
 
@@ -118,8 +121,12 @@ class Ledger:
                 connection.execute(CreateTable(table, if_not_exists=True))
                 for index in table.indexes:
                     connection.execute(CreateIndex(index, if_not_exists=True))
-            if all(column["name"] != "part" for column in sa.inspect(connection).get_columns("words")):
-                connection.exec_driver_sql("ALTER TABLE words ADD COLUMN part INTEGER")
+            is_old = bool(_lacking(connection))
+        if is_old:
+            with self._transaction() as connection:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")  # others may be at it, too
+                for name in _lacking(connection):
+                    connection.exec_driver_sql(f"ALTER TABLE words ADD COLUMN {name} INTEGER")
 
     def close(self) -> None:
         """Let go of the database."""
@@ -182,30 +189,48 @@ class Ledger:
                 partners = _partners(said, map(_identifiers, connection.scalars(newest_first)))
                 said = [one.paired(partners) for one in said]
             lonely = connection.execute(
-                others.add_columns(*_PACKED, words.c.id).where(words.c.unpaired > 0)
+                others.add_columns(*_PACKED, words.c.id, words.c.run).where(words.c.unpaired > 0)
             ).all()
             if lonely:
                 known = chain((_identifiers(one.content) for one in said), pairs())
-                self._complete(connection, [(row.id, _Packed(*row[1:-1])) for row in lonely], known)
+                alone = [(row.id, row.run, _Packed(*row[1:-2])) for row in lonely]
+                self._complete(connection, alone, known, teller=number)
             rows = list(_numbered(connection, number, said))
+            ours_before = sa.select(words.c.id, words.c.completed_by).where(words.c.run == number)
+            completed_by = {row.id: row.completed_by for row in connection.execute(ours_before)}
             connection.execute(words.delete().where(words.c.run == number))
             for one, its_number in rows:
                 row = {"id": its_number, "run": number, **one._asdict()}
-                connection.execute(words.insert(), row)
+                connection.execute(words.insert(), row | {"completed_by": completed_by.get(its_number)})
         return sum(one.devices for one in said)
 
     def _complete(
         self,
         connection: sa.Connection,
-        lonely: Sequence[tuple[int, _Packed]],
+        lonely: Sequence[tuple[int, int, _Packed]],
         pairs: Iterable[pl.DataFrame],
+        *,
+        teller: int,
     ) -> None:
-        """Give words the identifiers that they lack and `pairs` know."""
-        partners = _partners([packed for _, packed in lonely], pairs)
-        for number, packed in lonely:
+        """Give words the identifiers that they lack and `pairs` know.
+
+        That is news to whoever knew such a device by the other identifier only, though not to the teller.
+        """
+        partners = _partners([packed for _, _, packed in lonely], pairs)
+        for number, run, packed in lonely:
             paired = packed.paired(partners)
-            if paired.unpaired < packed.unpaired:
-                connection.execute(words.update().where(words.c.id == number).values(paired._asdict()))
+            if paired.unpaired == packed.unpaired:
+                continue
+            said, is_whole = paired.words(), ~pl.any_horizontal(pl.col(IDENTIFIERS).is_null())
+            is_completed = said.select(is_whole).to_series() & ~packed.words().select(is_whole).to_series()
+            connection.execute(words.delete().where(words.c.id == number))
+            for some, whole in (
+                (said.filter(~is_completed), {"id": number}),
+                (said.filter(is_completed), {}),
+            ):
+                if not some.is_empty():
+                    row = _Packed.of(some, *paired.place)._asdict() | {"run": run} | whole
+                    connection.execute(words.insert(), row | {"completed_by": None if whole else teller})
 
     # -- what is read -----------------------------------------------------------------------------------
 
@@ -244,10 +269,12 @@ class Ledger:
         *,
         newest_first: bool = False,
         after: int = 0,
+        to: str | None = None,
     ) -> Iterator[Told]:
         """What runs against a carrier have told of some accounts and SKUs, the earliest run first.
 
-        With `after`, only what was told after the words of that number.
+        With `after`, only what was told after the words of that number; `to` is the run that asks for news:
+        what it has made known itself is none.
         """
         order = (runs.c.begun_at, runs.c.id)
         query = (
@@ -257,6 +284,9 @@ class Ledger:
             .where(sa.tuple_(words.c.account_name, words.c.sku_number).in_(targets))
             .order_by(*(column.desc() if newest_first else column for column in order), words.c.id)
         )
+        if to is not None:
+            asker = sa.select(runs.c.id).where(runs.c.run_id == to).scalar_subquery()
+            query = query.where(words.c.completed_by.is_distinct_from(asker))
         with self._reading() as connection:
             for row in connection.execute(query).yield_per(1):
                 *entry, account, sku, content = row
@@ -305,6 +335,12 @@ class Ledger:
 
 
 _ENTRY = [runs.c[name] for name in Entry._fields]
+
+
+def _lacking(connection: sa.Connection) -> list[str]:
+    """The columns of words that a ledger of an older version has not."""
+    present = {column["name"] for column in sa.inspect(connection).get_columns("words")}
+    return [name for name in ("part", "completed_by") if name not in present]
 
 
 class _Packed(NamedTuple):
@@ -361,17 +397,20 @@ def _numbered(
     """What a run says, and its words taken back, in rows with the number that they had; None where new."""
     places = [words.c[name] for name in _Packed._fields[:3]]
     before = defaultdict[tuple[int | None, str, str], list[int]](list)
-    query = sa.select(words.c.id, *places).where(words.c.run == run, words.c.part.is_not(None))
+    query = sa.select(words.c.id, *places).where(words.c.run == run)
     for number, part, account, sku in connection.execute(query):
         before[part, account, sku].append(number)
     for one in said:
         yield from _renumbered(connection, one, before.pop(one.place, []))
-    for place, numbers in before.items():
-        yield from _renumbered(connection, _Packed.of(pl.DataFrame(schema=WORDS), *place), numbers)
+    for (part, *scope), numbers in before.items():
+        # What an older version told, it may have told in any frame.
+        anywhere = [one for one in said if part is None and [*one.place[1:]] == scope]
+        nothing = _Packed.of(pl.DataFrame(schema=WORDS), part, *scope)
+        yield from _renumbered(connection, nothing, numbers, elsewhere=anywhere)
 
 
 def _renumbered(
-    connection: sa.Connection, said: _Packed, numbers: Sequence[int]
+    connection: sa.Connection, said: _Packed, numbers: Sequence[int], elsewhere: Sequence[_Packed] = ()
 ) -> Iterator[tuple[_Packed, int | None]]:
     if not numbers:
         yield said, None
@@ -385,9 +424,10 @@ def _renumbered(
         before.unique(_SAME), on=_SAME, how="left", nulls_equal=True, maintain_order="left"
     )
     is_taken_back = pl.col("state").is_null()
+    known = pl.concat([again.select(IDENTIFIERS), *(_identifiers(one.content) for one in elsewhere)])
     taken_back = (
         before.filter(is_taken_back | (pl.col("state") == State.UNASSIGNED.name.lower()))
-        .join(again, on=IDENTIFIERS, how="anti", nulls_equal=True)
+        .join(known, on=IDENTIFIERS, how="anti", nulls_equal=True)
         .with_columns(pl.when(is_taken_back).then("number"), state=pl.lit(None, STATES))
     )
     whole = pl.concat([again, taken_back], how="diagonal")

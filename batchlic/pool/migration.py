@@ -17,7 +17,7 @@ from typing import TypeAlias
 
 from batchlic.carrier.answers import Outcome
 from batchlic.carrier.catalogue import Action
-from batchlic.chunker import Batch
+from batchlic.chunker import Batch, parse_ranges
 from batchlic.journal import Attempt, Event, Journal, Standing
 from batchlic.journal.standing import standing_of
 from batchlic.journal.steps import Step
@@ -37,7 +37,8 @@ class Migration:
     promised which begin with getting one; accounts that are not in it have enough. `is_revocable` says
     whether the new licence can be taken back: a flexible one can. `restorable` are the SKUs whose first step
     is undone where the second one fails. `denied` has, by the number of a step, the places in the batch of
-    devices that a callback says it failed for: no second step is taken for them. `on_accepted` is told each
+    devices that a callback says it failed for: no second step is begun for them, but one that may have been
+    carried out is seen through, as it would stay in doubt. `on_accepted` is told each
     step of which an earlier sitting got a part accepted; `on_end` how many devices of a batch have moved, and
     how many have failed to, when nothing more is to be done for it.
     """
@@ -70,13 +71,15 @@ class Migration:
         is_restorable = first.sku_number in self.restorable
         place = Place.SECOND_OR_BACK if is_restorable else Place.SECOND
         begun = yield from self._taken(first, first.offsets, known)
-        begun |= dict.fromkeys(self.denied.get(first.batch_id, ()), Standing.FAILED)
+        denied = set(self.denied.get(first.batch_id, ()))
+        begun |= dict.fromkeys(denied - _doubted(second, known), Standing.FAILED)
         ended = yield from self._taken(second, _that_are(Standing.ACCEPTED, begun), known, place)
         if is_restorable:
             undo = self._step(batch, Step.RESTORE, _opposite(first), first.sku_number)
-            yield from self._taken(undo, _that_are(Standing.FAILED, ended), known, Place.BACK)
-        failed = _that_are(Standing.FAILED, begun) + _that_are(Standing.FAILED, ended)
-        self.on_end(len(_that_are(Standing.ACCEPTED, ended)), len(failed))
+            to_undo = [offset for offset in _that_are(Standing.FAILED, ended) if offset not in denied]
+            yield from self._taken(undo, to_undo, known, Place.BACK)
+        failed = denied.union(_that_are(Standing.FAILED, begun), _that_are(Standing.FAILED, ended))
+        self.on_end(len(set(_that_are(Standing.ACCEPTED, ended)) - denied), len(failed))
 
     def _step(
         self, batch: Batch, step: Step, action: Action, sku: str, *, is_repeatable: bool = True
@@ -176,6 +179,17 @@ def _is_doubtful(attempt: Attempt) -> bool:
 def _is_gone(clears: Sequence[Event]) -> bool:
     was_refused = bool(clears) and isinstance(clears[-1], Attempt) and bool(clears[-1].final)
     return was_refused or standing_of(clears) is Standing.ACCEPTED
+
+
+def _doubted(step: Batch, known: _Known) -> set[int]:
+    """The devices that a request without a known answer was sent for."""
+    doubtful = (event for event in known.get(step.batch_id, []) if isinstance(event, Attempt))
+    return {
+        offset
+        for attempt in doubtful
+        if _is_doubtful(attempt)
+        for offset in (parse_ranges(attempt.part) if attempt.part else step.offsets)
+    }
 
 
 def _opposite(step: Batch) -> Action:

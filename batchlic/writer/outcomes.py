@@ -12,7 +12,10 @@ from batchlic.journal.standing import standing_of
 
 
 class DeviceOutcome(NamedTuple):
-    """The fields of results.parquet that the history decides; times in microseconds since 1970, UTC."""
+    """The fields of results.parquet that the history decides; times in microseconds since 1970, UTC.
+
+    And `is_awaited`, which is none: it may have been executed, and is to be sent again all the same.
+    """
 
     x_request_id: str
     request_id: str | None
@@ -25,6 +28,7 @@ class DeviceOutcome(NamedTuple):
     last_attempt_at: int
     settled_at: int | None
     settled_by: str | None
+    is_awaited: bool
 
 
 def outcomes_of_batches(history: Iterable[Event]) -> Iterator[tuple[int, int | None, DeviceOutcome]]:
@@ -65,6 +69,8 @@ def outcome_of(history: list[Event]) -> DeviceOutcome:
         last_attempt_at=attempts[-1].started_at,
         settled_at=settled_at,
         settled_by=settlement.settled_by if settlement is not None else None,
+        is_awaited=standing is Standing.PENDING
+        and any(standing_of([attempt]) is Standing.IN_DOUBT for attempt in attempts),
     )
 
 

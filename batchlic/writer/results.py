@@ -18,7 +18,8 @@ from batchlic.writer.tables import write_table
 _OUTCOME: Schema = {
     name: pl.Int64() if isinstance(RESULTS[name], pl.Datetime) else RESULTS[name]
     for name in DeviceOutcome._fields
-}
+    if name in RESULTS
+} | {"is_awaited": pl.Boolean()}
 """The columns that the history decides, times still as the journal has them: microseconds since 1970."""
 
 DOUBTED_EARLIER = (

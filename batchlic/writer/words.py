@@ -74,8 +74,12 @@ def spoken(rows: pl.LazyFrame) -> pl.LazyFrame:
         return rows.filter(_IS_WORD)
     unassign, assign, restore = (pl.col(name) for name in STEP_STATUSES.values())
     is_undone, failed = restore.is_in(TOLD).fill_null(value=False), Standing.FAILED.value
-    given_back = is_undone & (assign == failed).fill_null(value=False)
-    taken_back = is_undone & (unassign == failed).fill_null(value=False)
+    came_late = unassign.is_in(GOOD) & assign.is_in(GOOD)  # the second step, after the first was undone
+    is_last = {step: pl.col("step").is_in([step.word, Step.RESTORE.word]) for step in STEP_STATUSES}
+    given_back = is_undone & ((assign == failed) | (came_late & is_last[Step.ASSIGN])).fill_null(value=False)
+    taken_back = is_undone & ((unassign == failed) | (came_late & is_last[Step.UNASSIGN])).fill_null(
+        value=False
+    )
     keeps = (
         assign.is_in(GOOD).fill_null(value=False) & ~taken_back & (unassign.is_null() | ~unassign.is_in(TOLD))
     )

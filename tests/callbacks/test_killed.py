@@ -1,5 +1,6 @@
 """A reconciling that is killed, wherever that is: no file looks tampered with, the next command ends it."""
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -157,6 +158,23 @@ def test_what_can_not_be_written_leaves_nothing_aside_and_the_files_as_they_were
     assert {path.name: path.read_bytes() for path in folder.written} == before
     assert not list(folder.path.glob(".*.next"))
     assert not folder.outcomes.exists()
+
+
+def test_what_can_not_be_put_in_place_stops_the_command_and_the_next_one_does_it(tmp_path: Path) -> None:
+    folder, replace = finished(tmp_path / "run", accepted), Path.replace
+
+    def read_only(path: Path, target: Path) -> Path:
+        if path.suffix == ".next":
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        return replace(path, target)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Path, "replace", read_only)
+        with pytest.raises(StoppedEarly, match="Read-only"):
+            reconciled(folder)
+    assert list(folder.path.glob(".*.next"))
+    assert reconciled(folder) == {"confirmed": 1, "failed": 1, "accepted": 1}
+    assert verify(folder).findings == []
 
 
 def test_a_killed_reconciling_of_a_migration_that_had_ended_is_not_taken_for_a_killed_run(

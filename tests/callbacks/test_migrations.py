@@ -19,8 +19,9 @@ from batchlic.carrier.auth import Secret
 from batchlic.carrier.catalogue import Action
 from batchlic.carrier.client import open_client
 from batchlic.chunker import parse_ranges
+from batchlic.doubt import settle
 from batchlic.errors import ExitCode
-from batchlic.journal import Journal
+from batchlic.journal import Journal, Verdict
 from batchlic.journal.steps import Step
 from batchlic.licences import OwnListener, register
 from batchlic.reconcile import reconcile
@@ -183,6 +184,33 @@ def test_no_second_step_is_taken_where_a_callback_denies_the_first(tmp_path: Pat
     assert verify(folder).findings == []
 
 
+@pytest.mark.parametrize("order", ["auto", "unassign-first"])
+def test_a_second_step_in_doubt_stays_so_though_a_callback_denies_the_first(
+    tmp_path: Path, order: str
+) -> None:
+    first, second, lost = {
+        "auto": ("assign", "unassign", FLEXIBLE),
+        "unassign-first": ("unassign", "assign", NEW),
+    }[order]
+    with carrier() as at:
+        given = with_limits(moving(onboarded(tmp_path, at), order=order), resend_in_doubt=False)
+        folder = RunFolder(tmp_path / "move")
+        with losing_an_answer_about(lost):
+            run(folder.path, at, with_limits(given, max_concurrency=1))
+        device = pl.read_parquet(folder.results).filter(status="in_doubt")["imei"][0]
+        reconciled(folder, list(messages(folder, **{first: [device]})))
+        assert resume(folder, at.target).statuses == {"confirmed": 90, "in_doubt": 10}
+        assert row(folder, device)["step"] == second
+        settle(folder, Verdict.RESEND, reason="nobody knows")
+        assert row(folder, device)["status"] == "pending"
+        resume(folder, at.target)
+    assert (row(folder, device)["status"], row(folder, device)["step"]) == ("failed", first)
+    assert row(folder, device)[f"{second}_status"] == "accepted"
+    with closing(Journal.open(folder.journal)) as journal:
+        sent = [a for a in journal.attempts() if Step.of(a.batch_id, 10)[0] is Step[second.upper()]]
+    assert {attempt.part for attempt in sent} == {""}  # and so each request as it was
+
+
 # -- doubt ----------------------------------------------------------------------------------------------
 
 
@@ -228,18 +256,27 @@ def test_where_answers_about_both_steps_were_lost_a_message_proves_neither(tmp_p
     assert row(folder, doubtful[0])["unassign_status"] == "confirmed"
 
 
-def test_what_was_taken_back_before_an_assign_was_sent_again_proves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("clear", "status"), [("confirmed", "failed"), ("failed", "accepted"), ("unheard of", "accepted")]
+)
+def test_a_lost_assign_counts_until_it_is_known_to_be_taken_back(
+    tmp_path: Path, clear: str, status: str
+) -> None:
     with carrier() as at:
         folder = RunFolder(tmp_path / "move")
         with losing_an_answer_about(NEW):
             run(folder.path, at, moving(onboarded(tmp_path, at)))
         with closing(Journal.open(folder.journal)) as journal:
-            number = next(a.batch_id for a in journal.attempts() if Step.of(a.batch_id, 10)[0] is Step.CLEAR)
-        batch_id = Step.of(number, 10)[1]
+            cleared = next(a for a in journal.attempts() if Step.of(a.batch_id, 10)[0] is Step.CLEAR)
+        batch_id = Step.of(cleared.batch_id, 10)[1]
         device = pl.read_parquet(folder.plan).filter(batch_id=batch_id)["imei"][0]
-        told = reconciled(folder, [*strange(folder, [device]), *messages(folder, assign=[device])])
-    assert told.statuses == {"confirmed": DEVICES - 1, "failed": 1}
-    assert row(folder, device)["error_message"] == "holds no licence: sorry"
+        failing = {"assign": [device], "clear": [device] if clear == "failed" else []}
+        said = [*strange(folder, [device]), *messages(folder, **failing)]
+        if clear == "unheard of":
+            said = [one for one in said if one.request_id != cleared.request_id]
+        told = reconciled(folder, said)
+    assert told.statuses == {"confirmed": DEVICES - 1, status: 1}
+    assert row(folder, device)["error_message"] == ("holds no licence: sorry" if status == "failed" else None)
 
 
 # -- the whole loop -------------------------------------------------------------------------------------

@@ -220,6 +220,16 @@ def test_no_doubt_is_settled_by_another_account_time_or_device(
     assert statuses(folder) == {"in_doubt": 1}
 
 
+@pytest.mark.parametrize("fault", [{}, failure()])
+def test_a_request_whose_answer_was_cut_short_is_one_whose_answer_was_lost(
+    tmp_path: Path, fault: dict[str, str]
+) -> None:
+    cut = Answer(outcome=Outcome.AMBIGUOUS, http_status=200, request_id="cut")
+    folder = submitted_run(tmp_path / "run", 2, answered=lambda _: [cut])
+    settled(folder, *(told("cut", device, **fault) for device in pl.read_parquet(folder.plan)["imei"]))
+    assert set(statuses(folder)) == {"failed" if fault else "confirmed"}
+
+
 def test_a_failure_settles_a_doubt_only_when_no_lost_request_is_outstanding(tmp_path: Path) -> None:
     folder = submitted_run(tmp_path / "run", 1, answered=lambda _: [AMBIGUOUS, None])
     [message] = messages_of(folder, **failure())

@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from batchlic.chunker import write_plan
 from batchlic.errors import RunFolderError
-from batchlic.journal.ledger import WORDS, Entry, Ledger, Memory
+from batchlic.journal.ledger import IDENTIFIERS, WORDS, Entry, Ledger, Memory
 from batchlic.reader.rules import iccid_number, imei_number
 from tests.reader.builders import ACCOUNT, JOB, SKU, csv_of, iccid, imei
 
@@ -322,3 +323,39 @@ def test_a_new_licence_for_life_in_doubt_is_held(tmp_path: Path) -> None:
     with closing(Ledger(tmp_path / "ledger.db")) as ledger:
         tell(ledger, 1, [word((1, 1), "in_doubt", LIFETIME), word((1, 1), "assigned")])
         assert planned(ledger, tmp_path, [(1, 1)], to_sku=LIFETIME) == ["in_doubt"]
+
+
+def test_identifiers_that_another_run_completes_are_news_to_all_but_that_one(tmp_path: Path) -> None:
+    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+        tell(ledger, 1, [word((1, None), "assigned"), word((2, None), "assigned")])
+        before = ledger.last_number
+        tell(ledger, 2, [word((1, 1), "assigned", OTHER)])
+        for _ in range(2):  # said again as it is, it is the same news
+            [news] = ledger.told(CARRIER, [(ACCOUNT, SKU)], IDENTIFIERS, after=before, to=f"{CARRIER} 3")
+            assert news.words.equals(frame([word((1, 1), "assigned")]).select(IDENTIFIERS))
+            assert not list(ledger.told(CARRIER, [(ACCOUNT, SKU)], after=before, to=f"{CARRIER} 2"))
+            tell(ledger, 1, [word((1, None), "assigned"), word((2, None), "assigned")])
+
+
+def test_an_unassign_that_an_older_version_told_is_news_once_it_is_taken_back(tmp_path: Path) -> None:
+    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+        tell(ledger, 1, [word((n, n), "unassigned") for n in (1, 2)])
+        with closing(sqlite3.connect(tmp_path / "ledger.db")) as database, database:
+            database.execute("UPDATE words SET part = NULL")
+        before = ledger.last_number
+        tell(ledger, 1, [word((2, 2), "unassigned")])
+        news = [told.words for told in ledger.told(CARRIER, [(ACCOUNT, SKU)], after=before)]
+    taken_back = pl.concat(news).filter(pl.col("state").is_null())
+    assert taken_back["imei_number"].to_list() == frame([word((1, 1), "unassigned")])["imei_number"].to_list()
+
+
+def test_several_processes_may_open_a_ledger_of_an_older_version_at_once(tmp_path: Path) -> None:
+    for n in range(5):
+        path = tmp_path / f"{n}.db"
+        Ledger(path).close()
+        with closing(sqlite3.connect(path)) as database:
+            database.execute("ALTER TABLE words DROP COLUMN part")
+            database.execute("ALTER TABLE words DROP COLUMN completed_by")
+        with ThreadPoolExecutor(8) as threads:
+            for opened in [threads.submit(Ledger, path) for _ in range(8)]:
+                opened.result().close()

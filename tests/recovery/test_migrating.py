@@ -110,7 +110,7 @@ def test_with_too_few_licences_the_rest_goes_unassign_first_and_is_restored_on_r
         assert (told.exit_code, told.statuses) == (3, {"accepted": DEVICES // 2, "failed": DEVICES // 2})
         assert held(at) == {((NEW, 1),): DEVICES // 2, ((FLEXIBLE, 1),): DEVICES // 2}
     rows = pl.read_parquet(tmp_path / "move" / "results.parquet").filter(status="failed")
-    assert rows["error_message"].str.starts_with("has its old licence back: ").all()
+    assert rows["error_message"].str.starts_with("has its old licence back (not confirmed): ").all()
     assert known(tmp_path) == {FLEXIBLE: (50, 50, 0), NEW: (50, 0, 0)}
 
 
@@ -135,7 +135,7 @@ def test_without_it_who_ends_with_no_licence_is_said(tmp_path: Path) -> None:
         without = {device for device, licences in at.licences().items() if not licences}
     rows = pl.read_parquet(tmp_path / "move" / "results.parquet").filter(status="failed")
     assert set(rows["imei"]) == without
-    assert rows["error_message"].str.starts_with("holds no licence: ").all()
+    assert rows["error_message"].str.starts_with("holds no licence (not confirmed): ").all()
 
 
 def test_e_a_licence_for_life_needs_consent_and_is_never_left(tmp_path: Path) -> None:

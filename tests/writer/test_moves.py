@@ -103,22 +103,30 @@ DOUBLED = {"assign": "accepted", "unassign": "failed"}
         ({"assign": "accepted", "unassign": "in_doubt"}, (), ("in_doubt", "unassign", None)),
         ({"assign": "failed"}, (), ("failed", "assign", "has its old licence still: BAD")),
         ({"unassign": "failed"}, (), ("failed", "unassign", "has its old licence still: BAD")),
-        (STRANDED, (), ("failed", "assign", "holds no licence: BAD")),
-        (DOUBLED, (), ("failed", "unassign", "holds both licences: BAD")),
-        (STRANDED, (OLD,), ("pending", "assign", "holds no licence: BAD")),
-        (DOUBLED, (OLD,), ("failed", "unassign", "holds both licences: BAD")),
-        (DOUBLED, (OLD, NEW), ("pending", "unassign", "holds both licences: BAD")),
-        ({**STRANDED, "restore": "accepted"}, (OLD,), ("failed", "assign", "has its old licence back: BAD")),
+        (STRANDED, (), ("failed", "assign", "holds no licence (not confirmed): BAD")),
+        (DOUBLED, (), ("failed", "unassign", "holds both licences (not confirmed): BAD")),
+        (STRANDED, (OLD,), ("pending", "assign", "holds no licence (not confirmed): BAD")),
+        (DOUBLED, (OLD,), ("failed", "unassign", "holds both licences (not confirmed): BAD")),
+        (DOUBLED, (OLD, NEW), ("pending", "unassign", "holds both licences (not confirmed): BAD")),
+        (
+            {**STRANDED, "restore": "accepted"},
+            (OLD,),
+            ("failed", "assign", "has its old licence back (not confirmed): BAD"),
+        ),
         (
             {**STRANDED, "restore": "failed"},
             (OLD,),
-            ("failed", "assign", "holds no licence, and could not be given the old one back: BAD"),
+            (
+                "failed",
+                "assign",
+                "holds no licence, and could not be given the old one back (not confirmed): BAD",
+            ),
         ),
         ({**STRANDED, "restore": "in_doubt"}, (OLD,), ("in_doubt", "restore", None)),
         (
             {**DOUBLED, "restore": "accepted"},
             (OLD, NEW),
-            ("failed", "unassign", "has only its old licence again: BAD"),
+            ("failed", "unassign", "has only its old licence again (not confirmed): BAD"),
         ),
     ],
 )
@@ -142,7 +150,8 @@ def test_a_every_device_has_one_row_whatever_its_steps_are(tmp_path: Path) -> No
     assert (rows["status"] == "in_doubt").to_list() == in_doubt
     has_moved = [of_device | GOOD_MOVE == of_device for of_device in steps]
     assert (rows["status"] == "accepted").to_list() == [
-        moved and not doubt for moved, doubt in zip(has_moved, in_doubt, strict=True)
+        moved and not doubt and of_device.get("restore") != "accepted"
+        for of_device, moved, doubt in zip(steps, has_moved, in_doubt, strict=True)
     ]
 
 
@@ -180,7 +189,10 @@ def test_whatever_callbacks_tell_of_either_step_the_row_says_what_the_device_hol
             to_undo = restorable and any(good) and "failed" in answered.values()
             expected = "pending" if to_undo else "failed"
             told_of = (row["error_message"] or "").replace("refused", "BAD")
-            assert told_of == HOLDS[not good[0], good[1]], (answered, called_back)
+            holds = HOLDS[not good[0], good[1]]
+            if "accepted" in known.values():
+                holds = holds.replace(":", " (not confirmed):")
+            assert told_of == holds, (answered, called_back)
         else:
             expected = "pending"
         assert row["status"] == expected, (answered, called_back)
@@ -224,3 +236,21 @@ def test_the_word_about_the_new_sku_names_its_request(tmp_path: Path) -> None:
     rows_of(tmp_path, [GOOD_MOVE])
     words = pl.concat(words_of_results(tmp_path / "results.parquet"))
     assert dict(words.select("sku_number", "x_request_id").iter_rows()) == {OLD: None, NEW: "1-002"}
+
+
+@pytest.mark.parametrize(
+    ("order", "step", "holds", "said"),
+    [
+        (("unassign", "assign"), "assign", "holds both licences", {OLD: "assigned", NEW: "assigned"}),
+        (("assign", "unassign"), "unassign", "holds no licence", {OLD: "unassigned", NEW: "unassigned"}),
+    ],
+)
+def test_a_second_step_that_took_effect_once_the_first_was_undone_has_moved_nothing(
+    tmp_path: Path, order: tuple[str, str], step: str, holds: str, said: dict[str, str]
+) -> None:
+    steps = dict.fromkeys(order, "accepted") | {"restore": "accepted"}
+    row = row_of(tmp_path, steps, restorable=(OLD, NEW))
+    assert (row["status"], row["step"]) == ("failed", step)
+    assert row["error_message"].startswith(f"{holds} (not confirmed): a step took effect after")
+    [words] = words_of_results(tmp_path / "results.parquet")
+    assert dict(words.select("sku_number", "state").rows()) == said
