@@ -215,7 +215,7 @@ class Windowed(Regime):
             return self._held_until - self._seen.now
         if self._probes_left and not self._cycle.is_over(self._seen.now):
             return 0.0
-        self._probes_left = 0
+        self._drop_probes()
         due, probe, question = self._due(), self._probe_due(), self._question_due()
         if due < min(probe, question) + 2 * _EDGE_S:
             return due
@@ -247,13 +247,17 @@ class Windowed(Regime):
             return math.inf
         return cycle.question_due(now)
 
+    def _drop_probes(self) -> None:
+        """Send none of the probes, nor the question, that were to leave next."""
+        self._probes_left, self._asks = 0, False
+
     def left(self, flight: Flight) -> None:
         """See Regime."""
         if self._blocked:
             self._blocked.left()
         elif self._asks:
             self._question = flight
-            self._asks, self._probes_left = False, 0
+            self._drop_probes()
             self._cycle.asked()
         elif self._probes_left:
             self._probes_left -= 1
@@ -305,7 +309,7 @@ class Windowed(Regime):
                 return Shut()
         elif self._refused_at is None and flight.sent_at >= self._settled_at:
             self._refused_at, self._held_until = flight.sent_at, seen.now + 1.5 * seen.round_trip
-            self._probes_left = 0
+            self._drop_probes()
         return self._settled()
 
     def lost(self, flight: Flight) -> None:
@@ -370,7 +374,8 @@ class Windowed(Regime):
         else:
             periods = max(0.4 if self._cycle.is_confirmed else 1.0, min(100 / self._quota, 2.0))
         self._probe_at = seen.now + max(periods * self._cycle.period, seen.patience)
-        self._probe_size = self._probes_left = 0
+        self._probe_size = 0
+        self._drop_probes()
         seen.refused_in_a_row = 0
 
     def _suppose_fixed(self, period: float, opened: float) -> None:
@@ -399,7 +404,8 @@ class Windowed(Regime):
         self._cycle.begin(flight.sent_at, used, by_plan=by_plan)
         if self._is_fixed:
             self._counts_from = flight.sent_at
-        self._probe_size = self._probes_left = 0
+        self._probe_size = 0
+        self._drop_probes()
         self._plan_questions()
 
     def _plan_questions(self) -> None:
