@@ -7,7 +7,11 @@ Load Control in Transaction Processing Systems" (VLDB 1991).
 from batchlic.pool.observed import Flight, Observed
 
 _SLOWER = 2.0
-"""Round trips so many times as long as the shortest are a sign of load."""
+_SLOWER_S = 0.05
+"""Round trips so many times as long as the shortest, and so many seconds longer, are a sign of load.
+
+Less is as likely to be our own: a client that is busy answers itself late.
+"""
 _WORTH, _COST = 0.05, 0.02
 """Shares of throughput that twice as many in flight must bring, and that half as many may cost."""
 _FIRST_REST, _LONGEST_REST = 4, 64
@@ -76,7 +80,7 @@ class Knee:
         self._rounds_left -= 1
         if self._rounds_left > 0:
             return
-        is_loaded = seen.round_trip > _SLOWER * self._shortest
+        is_loaded = seen.round_trip > max(_SLOWER * self._shortest, self._shortest + _SLOWER_S)
         self._goes_up = self._settled < self._most and (self._goes_up or not is_loaded)
         if self._goes_up or (is_loaded and self._settled > 1):
             step = 2 * self._settled if self._goes_up else self._settled // 2
