@@ -10,6 +10,7 @@ _SHORTEST = 1e-4
 _SMOOTHING = 0.1
 """Weight of a new round trip, about that of RFC 6298."""
 _FEW = 3
+"""Refusals in a row, at least, that show more than bad luck."""
 _LONGEST_PATIENCE_S = 60.0
 _LONGEST_LOG = 100_000
 
@@ -24,7 +25,6 @@ class Stretch:
     opened: float
     after_refusals: bool = False
     sent: int = 0
-    delivered: int = 0
     refused: int = 0
 
     @property
@@ -107,7 +107,6 @@ class Observed:
         self.round_trip += (_SMOOTHING if self.has_delivered else 1.0) * (took - self.round_trip)
         self.has_delivered = True
         self._latest_delivered = max(self._latest_delivered, flight.sent_at)
-        flight.stretch.delivered += 1
         if flight.sent_at > self.refused_since:
             self.refused_in_a_row = 0
 

@@ -58,7 +58,7 @@ class Waiting(Regime):
         if flight.sent_at < self._attempts.since:
             return None
         seen, last = self._seen, self._seen.stretch
-        seen.open_stretch(Stretch(flight.sent_at, after_refusals=True, sent=1, delivered=1))
+        seen.open_stretch(Stretch(flight.sent_at, after_refusals=True, sent=1))
         if self._rate is not None:
             shown = 1 / max(flight.sent_at - seen.left_at(2), _EDGE_S)
             return Rate(max(shown, self._rate * 0.93**self._attempts.in_vain), is_no_window=True)
@@ -298,7 +298,7 @@ class Windowed(Regime):
         cycle.used -= flight.sent_at >= cycle.opened
         if flight in self._probes:
             self._probes.remove(flight)
-            self._is_fixed = self._is_fixed or False
+            self._is_fixed = bool(self._is_fixed)
             self._rest()
         elif flight is self._question:
             self._question = None
