@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from batchlic import chunker
 from batchlic.carrier.messages import AssignLicenseRequest, Device
-from batchlic.chunker import Batch, format_ranges, parse_ranges, read_batches, read_whole_batches
+from batchlic.chunker import format_ranges, parse_ranges, read_batches, read_whole_batches
 from batchlic.reader import IdKind
 from tests.pool.builders import batch
 from tests.writer.builders import plan_of
@@ -111,12 +111,24 @@ def test_a_part_holds_just_its_devices(offsets: list[int]) -> None:
 
 
 def test_i_an_x_request_id_repeats_within_a_run_and_nowhere_else() -> None:
-    parts = [batch(), batch(batch_id=2), batch().take([0]), batch().take([0, 1]), batch(batch_id=2).take([0])]
+    """Whoever makes the batch, in this process or after a kill."""
     runs = ["run-1", "run-2", "run-11"]
 
-    def ids(of: list[Batch]) -> list[str]:
-        return [part.x_request_id(run) for run in runs for part in of]
+    def ids() -> list[str]:
+        parts = (
+            batch(),
+            batch(batch_id=2),
+            batch().take([0]),
+            batch().take([0, 1]),
+            batch(batch_id=2).take([0]),
+        )
+        return [part.x_request_id(run) for run in runs for part in parts]
 
-    assert ids(parts) == ids(parts)
-    assert len(set(ids(parts))) == len(parts) * len(runs)
-    assert all(pl.Series(ids(parts)).str.contains(r"^1-[0-9]{30}$"))
+    assert ids() == ids()
+    assert len(set(ids())) == 5 * len(runs)
+    assert all(pl.Series(ids()).str.contains(r"^1-[0-9]{30}$"))
+
+
+def test_i_a_new_version_goes_on_with_the_x_request_ids_of_the_one_before() -> None:
+    assert batch().x_request_id("run-1") == "1-682749061657096901706597567521"
+    assert batch().take([0]).x_request_id("run-1") == "1-467608769512985724092436169285"
