@@ -1,6 +1,9 @@
-"""`make bench-submit`: the whole program beside a bare loop of its own client posting the same bodies.
+"""`make bench-submit`: the whole program beside bare loops that post the same bodies and keep nothing.
 
-Each measurement has a process and a fresh unlimited sandbox to itself; figures are of this run only.
+One loop is of batchlic's own client, by as many tasks as the program has workers. The other is of
+httpx.AsyncClient as it comes, by each number of tasks in HTTPX_TASKS; the quickest counts. Each measurement
+has a process and a fresh unlimited sandbox to itself: once one that answers at once, and once one that takes
+50 ms. Figures are of this run only.
 """
 
 import argparse
@@ -15,6 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import anyio
+import httpx
 import msgspec
 import polars as pl
 
@@ -27,8 +31,16 @@ from batchlic.reader import IdKind
 from batchlic.sandbox.config import SandboxConfig
 from batchlic.sandbox.embedded import embedded
 
-ACCOUNT, SKU = "0000123456-00001", "SIMSec-IoT"
+ACCOUNT, SKU, LOGIN = "0000123456-00001", "SIMSec-IoT", "sandbox"
 CONCURRENCY = 64
+LATENCIES = (0.0, 0.05)
+"""Seconds."""
+HTTPX_TASKS = {0.0: (1, 4), 0.05: (32, 64)}
+"""By latency: with fewer or more of them it takes longer, as its pool looks through all that wait."""
+LEGEND = """\
+Seconds of the program from start to end and of the bare loops; the program's devices/s beside those of the
+loop of httpx and of its own client's, and beside the latter its sending and writing, and its sending alone,
+from the first request to the last answer; its peak memory and CPU seconds, and those of its own client's."""
 
 
 @dataclass(frozen=True)
@@ -45,39 +57,59 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("devices", type=int, nargs="*", default=[100_000, 1_000_000])
     parser.add_argument("--bare", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--httpx-tasks", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.bare is not None:
-        anyio.run(_post_all, arguments.bare, backend_options={"use_uvloop": True})
+        post_all = _post_all if arguments.httpx_tasks is None else _post_all_by_httpx
+        anyio.run(post_all, arguments.bare, arguments.httpx_tasks, backend_options={"use_uvloop": True})
         return
-    print("devices/s beside the bare loop: of the program from start to end, of its sending and writing,")
-    print("and of its sending alone, from the first request to the last answer")
-    titles = (
-        f"{'devices':>10} {'program':>21} {'bare loop':>21} {'whole':>6} {'written':>8} {'sent':>6} "
-        f"{'peak memory':>12}"
-    )
-    print(f"{titles} {'CPU':>11} {'bare':>8}", flush=True)
+    print(LEGEND)
+    columns = "devices", "latency", "program", "httpx", "own", "of httpx", "of own", "written", "sent"
+    print(_row(*columns, "memory", "CPU", "own"), flush=True)
     for devices in arguments.devices:
-        with TemporaryDirectory(prefix="batchlic-bench-") as folder:
-            _compare(Path(folder), devices)
+        for latency in LATENCIES:
+            with TemporaryDirectory(prefix="batchlic-bench-") as folder:
+                _compare(Path(folder), devices, latency)
 
 
-def _compare(folder: Path, devices: int) -> None:
+def _compare(folder: Path, devices: int, latency: float) -> None:
     inventory, run_dir = folder / "fleet.csv", folder / "run"
+    plan = str(run_dir / "plan.parquet")
     _write_fleet(inventory, devices)
     program = ["-m", "batchlic", "assign", str(inventory), "--account", ACCOUNT, "--sku", SKU]
-    with _sandbox():
+    with _sandbox(latency):
         whole = _measure([*program, "--run-dir", str(run_dir), "--max-concurrency", str(CONCURRENCY)])
-    with _sandbox():
-        bare, bare_cpu = map(
-            float, _measure([__file__, "--bare", str(run_dir / "plan.parquet")]).output.split()
-        )
+    with _sandbox(latency):
+        own, own_cpu = _loop(plan)
+    httpx_s = []
+    for tasks in HTTPX_TASKS[latency]:
+        with _sandbox(latency):
+            httpx_s.append(_loop(plan, "--httpx-tasks", str(tasks))[0])
     sitting = devices / msgspec.json.decode((run_dir / "summary.json").read_bytes())["devices_per_second"]
+    sending = _sending_s(run_dir / "audit.parquet")
+    quickest = min(httpx_s)
+    ratios = quickest / whole.seconds, own / whole.seconds, own / sitting, own / sending
     print(
-        f"{devices:>10,} {whole.seconds:>8.1f} s {devices / whole.seconds:>8,.0f}/s "
-        f"{bare:>8.1f} s {devices / bare:>8,.0f}/s {bare / whole.seconds:>6.2f} {bare / sitting:>8.2f} "
-        f"{bare / _sending_s(run_dir / 'audit.parquet'):>6.2f} "
-        f"{whole.peak_mb:>9,.0f} MB {whole.cpu:>9.1f} s {bare_cpu:>6.1f} s"
+        _row(
+            f"{devices:,}",
+            f"{latency * 1000:.0f} ms",
+            *(f"{seconds:.1f} s" for seconds in (whole.seconds, quickest, own)),
+            *(f"{ratio:.2f}" for ratio in ratios),
+            f"{whole.peak_mb:,.0f} MB",
+            *(f"{seconds:.1f} s" for seconds in (whole.cpu, own_cpu)),
+        ),
+        flush=True,
     )
+
+
+def _row(*cells: str) -> str:
+    return "".join(f"{cell:>10}" for cell in cells)
+
+
+def _loop(plan: str, *options: str) -> tuple[float, float]:
+    """Seconds that a bare loop takes, and seconds of its CPU."""
+    seconds, cpu = map(float, _measure([__file__, "--bare", plan, *options]).output.split())
+    return seconds, cpu
 
 
 def _sending_s(audit: Path) -> float:
@@ -106,10 +138,10 @@ def _check_digit(column: str, length: int) -> pl.Expr:
 
 
 @contextmanager
-def _sandbox() -> Iterator[None]:
+def _sandbox(latency: float) -> Iterator[None]:
     names = ("CLIENT_ID", "CLIENT_SECRET", "USERNAME", "PASSWORD")
-    with embedded(SandboxConfig()) as base_url:
-        os.environ |= {f"BATCHLIC_{name}": "sandbox" for name in names} | {"BATCHLIC_BASE_URL": base_url}
+    with embedded(SandboxConfig(latency_s=latency)) as base_url:
+        os.environ |= {f"BATCHLIC_{name}": LOGIN for name in names} | {"BATCHLIC_BASE_URL": base_url}
         yield
 
 
@@ -127,23 +159,17 @@ def _measure(command: list[str]) -> Measured:
     return Measured(time.perf_counter() - began, cpu, usage.ru_maxrss / 1024, output)
 
 
-async def _post_all(plan: Path) -> None:
-    """Post the bodies of a plan, encoded beforehand, by as many tasks as the program has workers."""
-    submissions = iter(
-        [
-            Submission(Action.ASSIGN, batch.x_request_id("bare"), batch.body())
-            for batch in read_batches(plan, IdKind.AUTO)
-        ]
-    )
-    name = Secret("sandbox")
+async def _post_all(plan: Path, _: None) -> None:
+    """Post the bodies of a plan, encoded beforehand, by batchlic's client."""
+    submissions = iter(_submissions(plan))
+    name = Secret(LOGIN)
     keys = Credentials(client_id=name, client_secret=name, username=name, password=name)
     async with open_client(os.environ["BATCHLIC_BASE_URL"], keys, max_connections=CONCURRENCY) as client:
         await client.login()
-        began, cpu = time.perf_counter(), time.process_time()
-        async with anyio.create_task_group() as posting:
-            for _ in range(CONCURRENCY):
-                posting.start_soon(_post, client, submissions)
-        print(time.perf_counter() - began, time.process_time() - cpu)
+        with _timed():
+            async with anyio.create_task_group() as posting:
+                for _task in range(CONCURRENCY):
+                    posting.start_soon(_post, client, submissions)
 
 
 async def _post(client: CarrierClient, submissions: Iterator[Submission]) -> None:
@@ -151,6 +177,48 @@ async def _post(client: CarrierClient, submissions: Iterator[Submission]) -> Non
         answer = await client.submit(submission)
         if answer.outcome is not Outcome.ACCEPTED:
             raise SystemExit(f"the sandbox answered {answer}")
+
+
+async def _post_all_by_httpx(plan: Path, tasks: int) -> None:
+    """Post the bodies of a plan, encoded beforehand, by httpx as it comes."""
+    submissions = iter(_submissions(plan))
+    async with httpx.AsyncClient(base_url=os.environ["BATCHLIC_BASE_URL"]) as client:
+        answer = await client.post(
+            "/ts/v1/oauth2/token", data={"grant_type": "client_credentials"}, auth=(LOGIN, LOGIN)
+        )
+        client.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+        answer = await client.post("/m2m/v1/session/login", json={"username": LOGIN, "password": LOGIN})
+        client.headers["VZ-M2M-Token"] = answer.json()["sessionToken"]
+        client.headers["Content-Type"] = "application/json"
+        with _timed():
+            async with anyio.create_task_group() as posting:
+                for _ in range(tasks):
+                    posting.start_soon(_post_by_httpx, client, submissions)
+
+
+async def _post_by_httpx(client: httpx.AsyncClient, submissions: Iterator[Submission]) -> None:
+    for submission in submissions:
+        answer = await client.post(
+            "/m2m/v1/devices/license/actions/assign",
+            content=submission.body,
+            headers={"X-Request-ID": submission.x_request_id},
+        )
+        answer.raise_for_status()
+
+
+def _submissions(plan: Path) -> list[Submission]:
+    return [
+        Submission(Action.ASSIGN, batch.x_request_id("bare"), batch.body())
+        for batch in read_batches(plan, IdKind.AUTO)
+    ]
+
+
+@contextmanager
+def _timed() -> Iterator[None]:
+    """Print how many seconds this takes, and how many of CPU."""
+    began, cpu = time.perf_counter(), time.process_time()
+    yield
+    print(time.perf_counter() - began, time.process_time() - cpu)
 
 
 if __name__ == "__main__":
