@@ -84,7 +84,7 @@ class Reporter:
             attempt=intent.attempt,
             devices=intent.device_count,
             http_status=answer.http_status,
-            duration_ms=round(duration_ms, 3),
+            duration_ms=duration_ms,
             error_code=answer.error_code,
             error_message=answer.error_message,
             retry_after_s=answer.retry_after_s,

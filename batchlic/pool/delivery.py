@@ -201,7 +201,7 @@ class Pool:
                 else:
                     answer = NOT_SENT
                 ended_at = anyio.current_time()
-                duration_ms = (ended_at - turn.flight.sent_at) * 1000
+                duration_ms = round((ended_at - turn.flight.sent_at) * 1000, 3)
                 final = answer.outcome is Outcome.REFUSED and not can_be_split(batch, answer)
                 await self._journal.answer(seq, answer, duration_ms=duration_ms, final=final)
             finally:
