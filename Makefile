@@ -7,7 +7,7 @@ LOCK := .ci/requirements.txt
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test onboard migrate sandbox sample soak replay \
+.PHONY: help install demo test onboard migrate sandbox sample soak fuzz replay \
 	bench bench-plan bench-submit bench-pace bench-journal bench-ledger bench-listener demo-callbacks \
 	test-callbacks lint format lock clean
 
@@ -48,6 +48,9 @@ sample: $(INSTALLED) ## make a large inventory: make sample ROWS=1000000 [OUT=fl
 
 soak: $(INSTALLED) ## simulate as many bad nights as asked: make soak [SCENARIOS=10000] [SEED=0]
 	@SCENARIOS=$(or $(SCENARIOS),10000) SEED=$(or $(SEED),0) $(BIN)/pytest -q tests/simulation
+
+fuzz: $(INSTALLED) ## invent more inventories, answers and histories: make fuzz [EXAMPLES=1000]
+	@EXAMPLES=$(or $(EXAMPLES),1000) $(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal -m hypothesis
 
 replay: $(INSTALLED) ## live through one seed again: make replay SEED=…
 	$(call need,SEED)

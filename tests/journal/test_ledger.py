@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from batchlic.chunker import write_plan
@@ -79,7 +79,6 @@ HISTORY = st.lists(
 
 
 @given(HISTORY)
-@settings(deadline=None, max_examples=40)
 def test_a_plan_leaves_out_what_the_newest_run_said_is_assigned(
     tmp_path_factory: pytest.TempPathFactory, history: list[tuple[int, dict[int, tuple[bool, str]]]]
 ) -> None:
@@ -165,7 +164,6 @@ def news(ledger: Ledger, after: int) -> set[int]:
 
 
 @given(st.lists(st.dictionaries(st.integers(0, 5), st.tuples(STATES, st.integers(1, 2))), max_size=6))
-@settings(deadline=None, max_examples=40)
 def test_what_is_told_again_is_news_only_where_it_has_changed(
     tmp_path_factory: pytest.TempPathFactory, tellings: list[dict[int, tuple[str, int]]]
 ) -> None:
@@ -252,7 +250,6 @@ PAIRINGS = st.lists(st.tuples(st.one_of(st.none(), st.integers(0, 9)), st.boolea
 
 
 @given(PAIRINGS, PAIRINGS)
-@settings(deadline=None, max_examples=40)
 def test_the_order_in_which_two_runs_tell_does_not_matter(
     tmp_path_factory: pytest.TempPathFactory,
     first: list[tuple[int | None, bool]],
