@@ -30,7 +30,7 @@ demo-callbacks: $(INSTALLED) ## the same with callbacks: assign, listen, confirm
 	@$(BIN)/batchlic run jobs/demo_callbacks.toml --sandbox --wait-callbacks 5m --listen-port 0 || test $$? -eq 3
 
 test: $(INSTALLED) ## run all tests
-	@$(BIN)/pytest -n auto --maxprocesses 4 --dist loadscope
+	@$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal
 
 onboard: $(INSTALLED) ## license a fleet: make onboard INVENTORY=… ACCOUNT=… SKU=… [OPTIONS=…]
 	$(call need,INVENTORY ACCOUNT SKU)
