@@ -7,7 +7,7 @@ LOCK := .ci/requirements.txt
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test onboard migrate sandbox sample soak fuzz replay \
+.PHONY: help install demo test onboard migrate sandbox sample soak fuzz kill replay \
 	bench bench-plan bench-submit bench-pace bench-journal bench-ledger bench-listener demo-callbacks \
 	test-callbacks lint format lock clean
 
@@ -51,6 +51,10 @@ soak: $(INSTALLED) ## simulate as many bad nights as asked: make soak [SCENARIOS
 
 fuzz: $(INSTALLED) ## invent more inventories, answers and histories: make fuzz [EXAMPLES=1000]
 	@EXAMPLES=$(or $(EXAMPLES),1000) $(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal -m hypothesis
+
+kill: $(INSTALLED) ## kill what is at work as often as asked: make kill [KILLS=50]
+	@KILLS=$(or $(KILLS),50) STRIDE=1 $(BIN)/pytest -q \
+		tests/endtoend/test_interruptions.py tests/endtoend/test_migration.py tests/callbacks/test_killed.py
 
 replay: $(INSTALLED) ## live through one seed again: make replay SEED=…
 	$(call need,SEED)
