@@ -28,6 +28,7 @@ _FORKING.set_forkserver_preload(
     [
         "anyio._backends._asyncio",
         "batchlic.callbacks.server",
+        "batchlic.carrier.connections",
         "batchlic.reader.fleet",
         "batchlic.reconcile",
         "batchlic.run",
