@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from batchlic.chunker import write_plan
@@ -255,6 +255,8 @@ PAIRINGS = st.lists(st.tuples(st.one_of(st.none(), st.integers(0, 9)), st.boolea
 
 @HALF
 @given(PAIRINGS, PAIRINGS)
+@example([(1, True)], [(1, False)])
+@example([(1, False)], [(1, True)])
 def test_the_order_in_which_two_runs_tell_does_not_matter(
     tmp_path_factory: pytest.TempPathFactory,
     first: list[tuple[int | None, bool]],
