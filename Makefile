@@ -7,7 +7,7 @@ LOCK := .ci/requirements.txt
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test onboard migrate sandbox sample soak replay \
+.PHONY: help install demo test onboard migrate sandbox sample soak fuzz kill replay \
 	bench bench-plan bench-submit bench-pace bench-journal bench-ledger bench-listener demo-callbacks \
 	test-callbacks lint format lock clean
 
@@ -30,7 +30,7 @@ demo-callbacks: $(INSTALLED) ## the same with callbacks: assign, listen, confirm
 	@$(BIN)/batchlic run jobs/demo_callbacks.toml --sandbox --wait-callbacks 5m --listen-port 0 || test $$? -eq 3
 
 test: $(INSTALLED) ## run all tests
-	@$(BIN)/pytest -n auto --maxprocesses 4 --dist loadscope
+	@$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal
 
 onboard: $(INSTALLED) ## license a fleet: make onboard INVENTORY=… ACCOUNT=… SKU=… [OPTIONS=…]
 	$(call need,INVENTORY ACCOUNT SKU)
@@ -48,6 +48,13 @@ sample: $(INSTALLED) ## make a large inventory: make sample ROWS=1000000 [OUT=fl
 
 soak: $(INSTALLED) ## simulate as many bad nights as asked: make soak [SCENARIOS=10000] [SEED=0]
 	@SCENARIOS=$(or $(SCENARIOS),10000) SEED=$(or $(SEED),0) $(BIN)/pytest -q tests/simulation
+
+fuzz: $(INSTALLED) ## invent more inventories, answers and histories: make fuzz [EXAMPLES=1000]
+	@EXAMPLES=$(or $(EXAMPLES),1000) $(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal -m hypothesis
+
+kill: $(INSTALLED) ## kill what is at work as often as asked: make kill [KILLS=50]
+	@KILLS=$(or $(KILLS),50) STRIDE=1 $(BIN)/pytest -q \
+		tests/endtoend/test_interruptions.py tests/endtoend/test_migration.py tests/callbacks/test_killed.py
 
 replay: $(INSTALLED) ## live through one seed again: make replay SEED=…
 	$(call need,SEED)

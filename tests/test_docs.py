@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
+from typer.testing import CliRunner
 
+from batchlic.cli import app
 from batchlic.errors import ExitCode
 from batchlic.job import Inventory, Job, LedgerUse, Licensing, Limits, Rehearsal
 from batchlic.writer.schemas import AUDIT, OUTCOMES, RESULTS
@@ -94,13 +96,9 @@ def test_every_option_that_is_named_exists() -> None:
     commands += ["ledger show", "ledger import", "ledger export"]
     commands += ["listen", "reconcile", "subscriptions", "callbacks register"]
     for command in commands:
-        done = subprocess.run(
-            [sys.executable, "-m", "batchlic", *command.split(), "--help"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        known |= set(re.findall(r"--[a-z-]+", done.stdout))
+        told = CliRunner().invoke(app, [*command.split(), "--help"])
+        assert told.exit_code == ExitCode.OK, command
+        known |= set(re.findall(r"--[a-z-]+", told.stdout))
     for page in PAGES:
         for line in re.findall(r"(?:\$ |`)batchlic [^`\n]*", page.read_text()):
             assert set(re.findall(r"(?<= )--[a-z-]+", line)) <= known, line

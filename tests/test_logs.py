@@ -6,7 +6,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from batchlic.logs import REDACTED, Redaction, RunLog
@@ -35,7 +35,6 @@ values = st.recursive(
 
 
 @given(values)
-@settings(deadline=None, max_examples=40)
 def test_f_no_value_however_deep_shows_a_secret(value: object) -> None:
     assert not any(secret in redacted(event="e", value=value) for secret in SECRETS)
 

@@ -23,11 +23,11 @@ from batchlic.rollback import By, rollback
 from batchlic.run import Target, resume, start
 from batchlic.runfolder import RunFolder
 from batchlic.sandbox.config import Fault, SandboxConfig
-from batchlic.sandbox.embedded import embedded
 from batchlic.story import story
 from tests.callbacks.builders import failure
 from tests.callbacks.builders import told as called_back
 from tests.endtoend.program import ACCOUNT, FLEXIBLE, LIFETIME, books, imei, totals
+from tests.forking import serving
 from tests.journal.builders import intent
 
 
@@ -35,7 +35,7 @@ from tests.journal.builders import intent
 def carrier(**config: Any) -> Iterator[Target]:  # noqa: ANN401 - any field of a sandbox's configuration
     name = Secret("sandbox")
     credentials = Credentials(client_id=name, client_secret=name, username=name, password=name)
-    with embedded(SandboxConfig(**config)) as url:
+    with serving(SandboxConfig(**config)) as url:
         yield Target(url, url, credentials, ())
 
 

@@ -21,8 +21,8 @@ from batchlic.pool.pace import Pace
 from batchlic.run import Target, heed, plan_only, resume, start, status
 from batchlic.runfolder import RunFolder
 from batchlic.sandbox.config import SandboxConfig
-from batchlic.sandbox.embedded import embedded
 from tests.endtoend.program import ACCOUNT, FLEXIBLE, LIFETIME, books, contents, imei, totals
+from tests.forking import serving
 from tests.journal.builders import intent, new_journal
 
 
@@ -30,7 +30,7 @@ from tests.journal.builders import intent, new_journal
 def carrier(**config: Any) -> Iterator[Target]:  # noqa: ANN401 - any field of a sandbox's configuration
     name = Secret("sandbox")
     credentials = Credentials(client_id=name, client_secret=name, username=name, password=name)
-    with embedded(SandboxConfig(**config)) as url:
+    with serving(SandboxConfig(**config)) as url:
         yield Target(url, url, credentials, ())
 
 

@@ -10,12 +10,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import cast
 
-import aiohttp
 import anyio
 import httpx
-from aiohttp.connector import Connection
-from aiohttp.tracing import Trace
-from httpx_aiohttp import AiohttpTransport
 
 from batchlic.carrier.answers import Reply
 from batchlic.errors import UsageError
@@ -146,9 +142,9 @@ def _transport(url: httpx.URL, max_connections: int) -> httpx.AsyncBaseTransport
     context = _tls() if url.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     proxy = _proxy(url)
     if _on_asyncio():
-        return AiohttpTransport(
-            verify=context, proxy=proxy, client=lambda: _session(context, max_connections)
-        )
+        from batchlic.carrier.connections import pooled
+
+        return pooled(context, proxy, max_connections=max_connections, keepalive=KEEPALIVE)
     limits = httpx.Limits(
         max_connections=max_connections, max_keepalive_connections=max_connections, keepalive_expiry=KEEPALIVE
     )
@@ -185,43 +181,3 @@ def _proxy(url: httpx.URL) -> httpx.Proxy | None:
     login = b64encode(f"{proxy.username}:{proxy.password}".encode()).decode()
     headers = {"Proxy-Authorization": f"Basic {login}"} if proxy.userinfo else None
     return httpx.Proxy(proxy.copy_with(username=None, password=None), headers=headers)
-
-
-def _session(context: ssl.SSLContext, max_connections: int) -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(
-        connector=_Connector(ssl=context, limit=max_connections, keepalive_timeout=KEEPALIVE),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        middlewares=(_exchange_once,),
-        skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent"),
-    )
-
-
-class _Connector(aiohttp.TCPConnector):
-    """A connector whose failures all say: no connection, so nothing was sent."""
-
-    async def connect(
-        self,
-        req: aiohttp.ClientRequest,
-        traces: list[Trace],
-        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109
-    ) -> Connection:
-        try:
-            return await super().connect(req, traces, timeout)
-        except Exception as error:
-            raise httpx.ConnectError(str(error) or "no connection in time") from error
-
-
-async def _exchange_once(
-    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-) -> aiohttp.ClientResponse:
-    """Make any failure with a connection in hand a ReadError: it leaves doubt.
-
-    aiohttp by itself repeats a DELETE when a kept-alive connection breaks, and httpx-aiohttp calls such a
-    break a time-out of connecting. Neither knows this error, so it passes both.
-    """
-    try:
-        return await handler(request)
-    except httpx.ConnectError:
-        raise
-    except Exception as error:
-        raise httpx.ReadError(str(error) or type(error).__name__) from error

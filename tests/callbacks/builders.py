@@ -4,12 +4,10 @@ import hashlib
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 import msgspec
 import polars as pl
@@ -24,6 +22,8 @@ from batchlic.journal.journal import Record
 from batchlic.journal.tables import answers, intents
 from batchlic.past import with_ledger
 from batchlic.runfolder import RunFolder
+from tests.endtoend.program import end
+from tests.forking import Program
 
 ACCOUNT, SKU = "0000123456-00001", "SIMSec-IoT"
 BEGAN = 1_700_000_000_000_000
@@ -176,18 +176,16 @@ class ListenerProcess:
 
     def __init__(self, store: str, *options: str, **settings: str) -> None:
         environment = {**os.environ, **SETTINGS, **settings}
-        command = [sys.executable, "-m", "batchlic", "listen", "--store", store, "--port", "0", *options]
-        self.process = subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        line = cast("IO[str]", self.process.stdout).readline()
+        command = ["listen", "--store", store, "--port", "0", *options]
+        self.process = Program(command, environment, Path.cwd())
+        line = self.process.stdout.readline()
         self.url = json.loads(line)["url"] if line else ""
 
     def end(self, by: signal.Signals = signal.SIGTERM) -> tuple[int, str]:
         """Exit code and what it logged."""
         self.process.send_signal(by)
-        _, logged = self.process.communicate(timeout=20)
-        return self.process.returncode, logged
+        ended = end(self.process)
+        return ended.code, ended.err
 
 
 @contextmanager

@@ -22,9 +22,9 @@ from batchlic.licences import look, mismatches, refuse_too_few, room
 from batchlic.run import Target, new_run_id, resume, start, status
 from batchlic.runfolder import RunFolder
 from batchlic.sandbox.config import SandboxConfig
-from batchlic.sandbox.embedded import embedded
 from batchlic.writer.summary import Summary
 from tests.callbacks.builders import ACCOUNT, SKU, fleet
+from tests.forking import serving
 
 NAME = Secret("sandbox")
 CREDENTIALS = Credentials(client_id=NAME, client_secret=NAME, username=NAME, password=NAME)
@@ -43,7 +43,7 @@ def run_at(target: Target, folder: Path, devices: int, *, allow_partial: bool = 
 
 @contextmanager
 def carrier(licences: int) -> Iterator[Target]:
-    with embedded(SandboxConfig(licences={SKU: licences})) as url:
+    with serving(SandboxConfig(licences={SKU: licences})) as url:
         yield Target(url, url, CREDENTIALS, ())
 
 

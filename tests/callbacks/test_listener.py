@@ -195,7 +195,7 @@ def test_a_body_without_a_length_is_cut_off_at_the_bound(tmp_path: Path) -> None
     assert answer.status_code == 413
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(noise=st.integers(0, 10**9))
 def test_a_message_that_was_tampered_with_is_answered_and_never_a_crash(noise: int) -> None:
     dice = random.Random(noise)

@@ -124,7 +124,7 @@ def test_what_the_carrier_refused_or_was_never_sent_stays_so(tmp_path: Path) -> 
     assert statuses(folder) == {"failed": 1, "pending": 1}
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 10_000), cut=st.integers(0, 12), repeat=st.integers(1, 2))
 def test_order_repeats_and_the_times_of_looking_change_nothing(
     tmp_path: Path, seed: int, cut: int, repeat: int

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from batchlic.chunker import write_plan
@@ -30,7 +30,6 @@ ROWS = st.lists(
 
 
 @given(ROWS, st.integers(1, 7))
-@settings(deadline=None, max_examples=60)
 def test_every_row_ends_in_the_plan_or_in_the_rejects(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str, str, str]], batch_size: int
 ) -> None:

@@ -14,6 +14,7 @@ from urllib.request import ProxyHandler, build_opener
 import polars as pl
 
 from batchlic.journal import Attempt, Journal
+from tests.forking import Program
 
 ACCOUNT = "0000123456-00001"
 FLEXIBLE, LIFETIME = "SIMSec-IoT", "SIMSec-IoT-Lt"
@@ -36,12 +37,18 @@ def keys(url: str, **changes: str) -> dict[str, str]:
     return {"BATCHLIC_BASE_URL": url, **{f"BATCHLIC_{name}": "sandbox" for name in names}, **changes}
 
 
-def begin(*arguments: str | Path, settings: Mapping[str, str], cwd: Path) -> subprocess.Popen[str]:
+def begin(*arguments: str | Path, settings: Mapping[str, str], cwd: Path) -> Program:
     """Start `batchlic` with these settings and no others."""
-    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    return Program(list(map(str, arguments)), _environment(settings), cwd)
+
+
+def begin_as_a_shell_does(
+    *arguments: str | Path, settings: Mapping[str, str], cwd: Path
+) -> subprocess.Popen[str]:
+    """The same by its command line, which others see; for what an interpreter does at its start and end."""
     return subprocess.Popen(
         [sys.executable, "-m", "batchlic", *map(str, arguments)],
-        env={**inherited, "PYTHONPATH": str(REPOSITORY), **settings},
+        env=_environment(settings),
         cwd=cwd,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -50,10 +57,16 @@ def begin(*arguments: str | Path, settings: Mapping[str, str], cwd: Path) -> sub
     )
 
 
-def end(process: subprocess.Popen[str]) -> Ended:
+def _environment(settings: Mapping[str, str]) -> dict[str, str]:
+    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    return {**inherited, "PYTHONPATH": str(REPOSITORY), **settings}
+
+
+def end(process: Program | subprocess.Popen[str]) -> Ended:
     """Wait for a process."""
     with process:
         out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode is not None
     return Ended(process.returncode, out, err)
 
 

@@ -10,8 +10,8 @@ import polars as pl
 import pytest
 
 from batchlic.sandbox.config import SandboxConfig
-from batchlic.sandbox.embedded import embedded
 from tests.endtoend.program import ACCOUNT, FLEXIBLE, Ended, batchlic, fleet, imei, keys, totals
+from tests.forking import serving
 
 LICENCE = ("--account", ACCOUNT, "--sku", FLEXIBLE)
 
@@ -35,7 +35,7 @@ class Home:
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     """A folder in which 200 devices got a licence and 50 gave theirs back."""
     folder = tmp_path_factory.mktemp("home")
-    with embedded(SandboxConfig()) as url:
+    with serving(SandboxConfig()) as url:
         here = Home(folder, url)
         assert here.run("assign", str(fleet(folder / "fleet.csv", 200)), *LICENCE).code == 0
         assert here.run("unassign", str(fleet(folder / "back.csv", 50)), *LICENCE).code == 0

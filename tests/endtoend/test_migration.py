@@ -3,7 +3,6 @@
 import os
 import random
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +12,6 @@ from pathlib import Path
 import polars as pl
 
 from batchlic.sandbox.config import SandboxConfig
-from batchlic.sandbox.embedded import embedded
 from tests.endtoend.program import (
     ACCOUNT,
     FLEXIBLE,
@@ -28,6 +26,7 @@ from tests.endtoend.program import (
     totals,
     until,
 )
+from tests.forking import Program, serving
 
 NEW = "TS-BUNDLE-KTO-SIMSEC-MRC"
 DEVICES = 10_000
@@ -39,7 +38,7 @@ MIGRATE = ("migrate", "fleet.csv", "--account", ACCOUNT, "--from-sku", FLEXIBLE,
 def onboarded(path: Path) -> Iterator[str]:
     """The URL of a carrier at which a fleet has its old licences, and which takes its time from then on."""
     fleet(path / "fleet.csv", DEVICES)
-    with embedded(SandboxConfig(latency_s=0.05)) as url:
+    with serving(SandboxConfig(latency_s=0.05)) as url:
         given = ("assign", "fleet.csv", "--account", ACCOUNT, "--sku", FLEXIBLE, "--run-dir", "runs/given")
         assert batchlic(*given, settings=keys(url), cwd=path).code == 0
         yield url
@@ -49,7 +48,7 @@ def asked(url: str) -> int:
     return sum(dict[str, int](totals(url)["requests"]).values())
 
 
-def has_moved_on(url: str, process: subprocess.Popen[str], before: int) -> bool:
+def has_moved_on(url: str, process: Program, before: int) -> bool:
     return asked(url) > before or process.poll() is not None
 
 

@@ -11,14 +11,13 @@ import polars as pl
 import pytest
 
 from batchlic.sandbox.config import LimitKind, Poison, SandboxConfig
-from batchlic.sandbox.embedded import embedded
 from tests.endtoend.program import (
     ACCOUNT,
     FLEXIBLE,
     LIFETIME,
     Ended,
     batchlic,
-    begin,
+    begin_as_a_shell_does,
     books,
     contents,
     fleet,
@@ -28,6 +27,7 @@ from tests.endtoend.program import (
     summary,
     totals,
 )
+from tests.forking import serving
 
 DEVICES = 1000
 BAD = {imei(7), imei(8), imei(950)}
@@ -51,7 +51,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         Poison(identifier=imei(950), error_code="REQUEST_FAILED.DeviceNotFound"),
     )
     config = SandboxConfig(poison=poison, rate=100, burst=3, limit=LimitKind.TOKEN_BUCKET)
-    with embedded(config) as url:
+    with serving(config) as url:
         options = ("--account", ACCOUNT, "--sku", FLEXIBLE, "--run-dir", "run", "--json")
         ended = batchlic("assign", inventory.name, *options, settings=keys(url), cwd=home)
         yield Run(home / "run", ended, url)
@@ -137,7 +137,7 @@ def test_resuming_a_finished_run_changes_nothing_and_exits_as_it_did(finished: R
 def test_e_lifetime_without_consent_is_exit_4_and_sends_nothing(tmp_path: Path) -> None:
     fleet(tmp_path / "fleet.csv", 250)
     options = ("assign", "fleet.csv", "--account", ACCOUNT, "--sku", LIFETIME, "--run-dir", "run")
-    with embedded(SandboxConfig()) as url:
+    with serving(SandboxConfig()) as url:
         refused = batchlic(*options, settings=keys(url), cwd=tmp_path)
         assert (refused.code, totals(url)["requests"]) == (4, {})
     assert "--consent-lifetime" in refused.err
@@ -146,7 +146,7 @@ def test_e_lifetime_without_consent_is_exit_4_and_sends_nothing(tmp_path: Path) 
 def test_rejected_credentials_are_exit_5_and_name_the_settings(tmp_path: Path) -> None:
     fleet(tmp_path / "fleet.csv", 10)
     options = ("fleet.csv", "--account", ACCOUNT, "--sku", FLEXIBLE, "--run-dir", "run")
-    with embedded(SandboxConfig()) as url:
+    with serving(SandboxConfig()) as url:
         wrong = keys(url, BATCHLIC_PASSWORD="planted-wrong")
         refused = batchlic("assign", *options, settings=wrong, cwd=tmp_path)
         assert (refused.code, summary(tmp_path / "run")["statuses"]) == (5, {"pending": 10})
@@ -157,7 +157,7 @@ def test_rejected_credentials_are_exit_5_and_name_the_settings(tmp_path: Path) -
 def test_a_carrier_that_is_down_is_exit_6(tmp_path: Path) -> None:
     fleet(tmp_path / "fleet.csv", 10)
     options = ("--account", ACCOUNT, "--sku", FLEXIBLE, "--run-dir", "run", "--give-up-after", "1")
-    with embedded(SandboxConfig()) as url:
+    with serving(SandboxConfig()) as url:
         pass
     down = batchlic("assign", "fleet.csv", *options, settings=keys(url), cwd=tmp_path)
     assert (down.code, summary(tmp_path / "run")["statuses"]) == (6, {"pending": 10})
@@ -189,7 +189,7 @@ def test_bad_usage_is_exit_2_and_leaves_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", [("export", "run", "--what", "all"), ("status", "run", "--json")])
 def test_whoever_reads_stdout_may_have_had_enough(finished: Run, command: tuple[str, ...]) -> None:
-    process = begin(*command, settings={}, cwd=finished.folder.parent)
+    process = begin_as_a_shell_does(*command, settings={}, cwd=finished.folder.parent)
     assert process.stdout is not None
     process.stdout.close()
     with process:

@@ -11,7 +11,7 @@ import anyio
 import psutil
 
 from tests.carrier.script import LICENCES, Exchange, scripted, take
-from tests.endtoend.program import ACCOUNT, FLEXIBLE, begin, end, fleet, statuses
+from tests.endtoend.program import ACCOUNT, FLEXIBLE, begin_as_a_shell_does, end, fleet, statuses
 
 PLANTED = {
     "BATCHLIC_CLIENT_ID": "planted-id-4711",
@@ -67,7 +67,9 @@ def test_f_no_secret_is_in_any_file_of_a_run_on_any_stream_or_in_a_process_list(
     options = ("--account", ACCOUNT, "--sku", FLEXIBLE, "--batch-size", "10", "--run-dir", "run")
     with echoing_carrier() as url:
         settings = {"BATCHLIC_BASE_URL": url, **PLANTED}
-        process = begin("assign", "fleet.csv", *options, "--json", settings=settings, cwd=tmp_path)
+        process = begin_as_a_shell_does(
+            "assign", "fleet.csv", *options, "--json", settings=settings, cwd=tmp_path
+        )
         listed = arguments_of(process)
         ended = end(process)
     assert "accepted" in statuses(tmp_path / "run").values()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from batchlic.chunker import write_plan
@@ -20,6 +20,8 @@ from tests.reader.builders import ACCOUNT, JOB, SKU, csv_of, iccid, imei
 
 CARRIER = "https://carrier.example/api"
 LIFETIME, OTHER = "SIMSec-IoT-Lt", "TS-BUNDLE-KTO-SIMSEC-MRC"
+HALF = settings(max_examples=settings.get_profile("batchlic").max_examples // 2)
+"""Each example takes a database of its own, on the disk."""
 
 
 def word(device: tuple[int | None, int | None], state: str, sku: str = SKU) -> dict[str, object]:
@@ -78,8 +80,8 @@ HISTORY = st.lists(
 )
 
 
+@HALF
 @given(HISTORY)
-@settings(deadline=None, max_examples=40)
 def test_a_plan_leaves_out_what_the_newest_run_said_is_assigned(
     tmp_path_factory: pytest.TempPathFactory, history: list[tuple[int, dict[int, tuple[bool, str]]]]
 ) -> None:
@@ -164,8 +166,8 @@ def news(ledger: Ledger, after: int) -> set[int]:
     return {serials[number] for one in told for number in one.words["imei_number"]}
 
 
+@HALF
 @given(st.lists(st.dictionaries(st.integers(0, 5), st.tuples(STATES, st.integers(1, 2))), max_size=6))
-@settings(deadline=None, max_examples=40)
 def test_what_is_told_again_is_news_only_where_it_has_changed(
     tmp_path_factory: pytest.TempPathFactory, tellings: list[dict[int, tuple[str, int]]]
 ) -> None:
@@ -251,8 +253,10 @@ def test_identifiers_seen_together_by_a_run_that_sent_nothing_are_known(tmp_path
 PAIRINGS = st.lists(st.tuples(st.one_of(st.none(), st.integers(0, 9)), st.booleans()), max_size=12)
 
 
+@HALF
 @given(PAIRINGS, PAIRINGS)
-@settings(deadline=None, max_examples=40)
+@example([(1, True)], [(1, False)])
+@example([(1, False)], [(1, True)])
 def test_the_order_in_which_two_runs_tell_does_not_matter(
     tmp_path_factory: pytest.TempPathFactory,
     first: list[tuple[int | None, bool]],

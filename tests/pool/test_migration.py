@@ -6,7 +6,7 @@ from itertools import chain, islice
 
 import anyio
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from batchlic.carrier.answers import Outcome
@@ -282,7 +282,6 @@ def test_what_an_operator_settles_as_accepted_takes_the_second_step() -> None:
 
 
 @given(st.data(), st.integers(1, 3), st.integers(0, 12), st.sampled_from([(), (FLEXIBLE, NEW)]))
-@settings(deadline=None, max_examples=40)
 def test_however_often_it_is_stopped_each_device_takes_its_steps_in_order_and_none_twice(
     data: st.DataObject, batches: int, spare: int, restorable: tuple[str, ...]
 ) -> None:

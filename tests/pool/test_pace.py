@@ -128,10 +128,14 @@ def test_refusals_that_take_as_long_as_answers_are_no_more(config: SandboxConfig
 
 
 @pytest.mark.parametrize(
-    "told",
-    [Signal(SignalKind.THROTTLED, 300.0), Signal(SignalKind.THROTTLED), Signal(SignalKind.LOST, 300.0)],
+    ("told", "later"),
+    [
+        (Signal(SignalKind.THROTTLED, 300.0), 450),
+        (Signal(SignalKind.THROTTLED), 150),
+        (Signal(SignalKind.LOST, 300.0), 450),
+    ],
 )
-def test_what_has_passed_leaves_no_mark(told: Signal) -> None:
+def test_what_has_passed_leaves_no_mark(told: Signal, later: float) -> None:
     """Five seconds of refusals after a free run; some minutes later all goes at full speed again."""
     let_in = 0
 
@@ -140,12 +144,12 @@ def test_what_has_passed_leaves_no_mark(told: Signal) -> None:
         await anyio.sleep(0.05)
         if 5 <= anyio.current_time() < 10:
             return told
-        let_in += anyio.current_time() > 450
+        let_in += anyio.current_time() > later
         return DELIVERED
 
     async def main() -> None:
         pace = Pace(max_concurrency=4)
-        with anyio.move_on_after(500):
+        with anyio.move_on_after(later + 50):
             async with anyio.create_task_group() as tasks:
                 for _ in range(4):
                     tasks.start_soon(work, pace, call, itertools.count())
@@ -244,10 +248,10 @@ def test_processes_that_share_a_limit_end_near_equal_shares(
 
         async def call(process: int) -> Signal:
             signal = await carrier.call()
-            counts[process] += signal.kind is SignalKind.DELIVERED and anyio.current_time() > 30
+            counts[process] += signal.kind is SignalKind.DELIVERED and anyio.current_time() > 20
             return signal
 
-        with anyio.move_on_after(45):
+        with anyio.move_on_after(30):
             async with anyio.create_task_group() as tasks:
                 for process in range(processes):
                     pace = Pace(max_concurrency=16)
@@ -256,7 +260,7 @@ def test_processes_that_share_a_limit_end_near_equal_shares(
                     await anyio.sleep(1.0)
 
     in_virtual_time(main)
-    assert sum(counts) >= 0.9 * 200 * 15
+    assert sum(counts) >= 0.9 * 200 * 10
     assert max(counts) <= ratio * min(counts)
 
 

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from batchlic.errors import UsageError
@@ -16,7 +16,6 @@ from tests.reader.test_formats import FORMATS
 
 NO_SPACES = dict.fromkeys(range(0x1C, 0x20), "x")
 """Control characters that Python takes for white space, and Unicode does not."""
-FEW = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 FRAGMENTS = st.sampled_from(
     [
         imei(1),
@@ -61,13 +60,11 @@ def survives(content: bytes) -> None:
 
 
 @given(st.binary(max_size=400))
-@FEW
 def test_arbitrary_bytes_are_planned_or_refused(content: bytes) -> None:
     survives(content)
 
 
 @given(damaged())
-@FEW
 def test_damaged_inventories_are_planned_or_refused(content: bytes) -> None:
     survives(content)
 
@@ -75,7 +72,6 @@ def test_damaged_inventories_are_planned_or_refused(content: bytes) -> None:
 @given(st.lists(FRAGMENTS, max_size=40).map("".join))
 @example('IMEI,ICCID\n5" x,1\n6" x,2\n')
 @example('IMEI\n"a"b\n')
-@FEW
 def test_text_like_inventories_are_planned_or_refused(text: str) -> None:
     survives(b"IMEI,ICCID\n" + text.encode())
 
@@ -96,7 +92,6 @@ CELL = st.one_of(
         max_size=30,
     )
 )
-@FEW
 def test_rows_are_those_that_a_csv_reader_finds(rows: list[list[str]]) -> None:
     file = io.StringIO(newline="")
     csv.writer(file, lineterminator="\n").writerows([["IMEI", "ICCID", "Notes"], *rows])

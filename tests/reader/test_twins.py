@@ -5,7 +5,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from batchlic.reader import ReadOptions, fleet, twins
@@ -123,7 +123,6 @@ ROWS = st.lists(
 
 
 @given(ROWS)
-@settings(deadline=None)
 def test_verdicts_are_those_of_a_search_through_the_graph(
     rows: list[tuple[int | None, int | None, int]],
 ) -> None:
@@ -140,7 +139,6 @@ def test_verdicts_are_those_of_a_search_through_the_graph(
 
 
 @given(ROWS)
-@settings(deadline=None)
 def test_a_conflict_names_another_row_of_the_same_device(
     rows: list[tuple[int | None, int | None, int]],
 ) -> None:

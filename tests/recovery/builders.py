@@ -16,8 +16,8 @@ from batchlic.job import Job, make_job
 from batchlic.run import Target, new_run_id, start
 from batchlic.runfolder import RunFolder
 from batchlic.sandbox.config import Fault, SandboxConfig
-from batchlic.sandbox.embedded import embedded
 from batchlic.writer.summary import Summary
+from tests.forking import serving
 
 ACCOUNT = "0000123456-00001"
 FLEXIBLE, LIFETIME = "SIMSec-IoT", "SIMSec-IoT-Lt"
@@ -57,7 +57,7 @@ class Carrier:
 def carrier(**config: Any) -> Iterator[Carrier]:  # noqa: ANN401 - any setting of a sandbox
     name = Secret("sandbox")
     keys = Credentials(client_id=name, client_secret=name, username=name, password=name)
-    with embedded(SandboxConfig(**config)) as url:
+    with serving(SandboxConfig(**config)) as url:
         yield Carrier(Target(url, url, keys, ("sandbox",)))
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from batchlic.errors import UsageError
 from batchlic.sandbox.config import SandboxConfig
-from batchlic.sandbox.embedded import embedded
+from tests.forking import serving
 from tests.sandbox.caller import CALLBACKS, LICENCES, device, request_body
 from tests.sandbox.test_server import log_in
 
@@ -57,7 +57,7 @@ def listening(heard: Heard) -> Iterator[None]:
 
 def told(heard: Heard, config: SandboxConfig, *, url: str | None = None) -> tuple[str, dict[str, Any]]:
     """License IMEIS in one request, wait for its callbacks; the requestId and the sandbox's totals."""
-    with listening(heard), embedded(config) as base, httpx.Client(base_url=base, trust_env=False) as http:
+    with listening(heard), serving(config) as base, httpx.Client(base_url=base, trust_env=False) as http:
         headers = log_in(http)
         listener = {"name": "CarrierService", "url": url or heard.url, "username": "u", "password": "p"}
         assert http.post(CALLBACKS, json=listener, headers=headers).status_code == 200
@@ -106,7 +106,7 @@ def test_repeats_come_though_the_first_was_acknowledged() -> None:
 
 def test_early_outcomes_are_there_before_the_answer() -> None:
     heard = Heard()
-    early = embedded(SandboxConfig(callback_early=1.0))
+    early = serving(SandboxConfig(callback_early=1.0))
     with listening(heard), early as base, httpx.Client(base_url=base, trust_env=False) as http:
         headers = log_in(http)
         http.post(CALLBACKS, json={"name": "CarrierService", "url": heard.url}, headers=headers)

@@ -11,8 +11,8 @@ from trio.testing import MockClock
 from batchlic.errors import UsageError
 from batchlic.sandbox.app import Sandbox
 from batchlic.sandbox.config import Fault, SandboxConfig
-from batchlic.sandbox.embedded import embedded
 from batchlic.sandbox.faults import Dice
+from tests.forking import serving
 from tests.sandbox.caller import (
     GRANT,
     IMEI,
@@ -153,7 +153,7 @@ def test_faults_of_more_than_every_request_are_refused(rates: dict[Fault, float]
 def over_tcp(request: pytest.FixtureRequest) -> Iterator[tuple[Fault, httpx.Client]]:
     fault: Any = request.param
     config = SandboxConfig(faults={fault: 1.0})
-    with embedded(config) as url, httpx.Client(base_url=url, trust_env=False, timeout=30) as http:
+    with serving(config) as url, httpx.Client(base_url=url, trust_env=False, timeout=30) as http:
         yield fault, http
 
 

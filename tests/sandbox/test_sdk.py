@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from batchlic.sandbox.config import SandboxConfig
-from batchlic.sandbox.embedded import embedded
+from tests.forking import serving
 
 RECORDING = Path(__file__).with_name("sdk_session.http")
 
@@ -38,7 +38,7 @@ def conversation() -> list[tuple[str, int, dict[str, object]]]:
     """Request line, status and body of each exchange, all on one connection."""
     spoken: list[tuple[str, int, dict[str, object]]] = []
     tokens: dict[str, str] = {}
-    with embedded(SandboxConfig()) as url:
+    with serving(SandboxConfig()) as url:
         port = int(url.split(":")[2].split("/")[0])
         with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
             for text in RECORDING.read_text(encoding="utf-8").split("\n=====\n"):

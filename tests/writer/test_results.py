@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from batchlic.journal.standing import standing_of
@@ -145,7 +145,6 @@ def histories(draw: st.DrawFn) -> tuple[list[int], list[Told]]:
 
 
 @given(histories())
-@settings(deadline=None, max_examples=60)
 def test_a_whatever_was_attempted_each_device_has_one_row_and_the_status_that_its_attempts_say(
     tmp_path_factory: pytest.TempPathFactory, history: tuple[list[int], list[Told]]
 ) -> None:

@@ -1,0 +1,147 @@
+"""Processes that are there at once: each is forked from one that has done the imports already.
+
+In all else they are like others, with memory, environment, folder, streams and signals of their own. What is
+about being started (a command line that others see, how an interpreter ends) is not to be proven by them.
+"""
+
+import multiprocessing
+import os
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from signal import SIGKILL
+from socket import socket
+from subprocess import TimeoutExpired
+from typing import IO, Self
+
+from batchlic import cli
+from batchlic.sandbox import server
+from batchlic.sandbox.config import SandboxConfig
+from batchlic.sandbox.listening import base_url, listen
+
+_FORKING = multiprocessing.get_context("forkserver")
+_FORKING.set_forkserver_preload(
+    [
+        "anyio._backends._asyncio",
+        "batchlic.callbacks.server",
+        "batchlic.carrier.connections",
+        "batchlic.reader.fleet",
+        "batchlic.reconcile",
+        "batchlic.run",
+        "batchlic.screen",
+        "batchlic.settings",
+        "batchlic.writer.ledgerfiles",
+        __name__,
+    ]
+)
+
+
+@contextmanager
+def serving(config: SandboxConfig) -> Iterator[str]:
+    """What `batchlic.sandbox.embedded` does: a sandbox on a free loopback port for as long as the block."""
+    with listen("127.0.0.1", 0) as listener:
+        url = base_url(listener)
+        process = _FORKING.Process(target=_serve, args=(listener, config), daemon=True)
+        process.start()
+    try:
+        yield url
+    finally:
+        process.kill()
+        process.join()
+
+
+class Program:
+    """A `batchlic` of its own; as much of `subprocess.Popen` as tests need."""
+
+    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], cwd: Path) -> None:
+        (out, told), (err, said) = _FORKING.Pipe(duplex=False), _FORKING.Pipe(duplex=False)
+        self._process = _FORKING.Process(
+            target=_run, args=(arguments, dict(environment), cwd, told, said), daemon=True
+        )
+        self._process.start()
+        self.pid = self._process.pid or 0
+        self.stdout, self.stderr = _text(out), _text(err)
+        told.close()
+        said.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.join()
+        self.stdout.close()
+        self.stderr.close()
+
+    @property
+    def returncode(self) -> int | None:
+        """How it ended, minus the number of the signal that ended it; None while it is at work."""
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        """The same."""
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, if it is there still."""
+        if self.returncode is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.send_signal(SIGKILL)
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """What it says until it ends, on stdout and stderr. Raises TimeoutExpired, and ends it, if late."""
+        with ThreadPoolExecutor(2) as readers:
+            out, err = (readers.submit(_last_words, stream) for stream in (self.stdout, self.stderr))
+            self._process.join(timeout)
+            if self.returncode is None:
+                self.kill()
+                raise TimeoutExpired("batchlic", timeout or 0)
+        return out.result(), err.result()
+
+
+def _last_words(stream: IO[str]) -> str:
+    with stream:
+        return stream.read()
+
+
+def _serve(listener: socket, config: SandboxConfig) -> None:
+    _end_with_the_tests()
+    server._server(config).run(sockets=[listener])
+
+
+def _run(
+    arguments: Sequence[str], environment: Mapping[str, str], cwd: Path, told: Connection, said: Connection
+) -> None:
+    _end_with_the_tests()
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(environment)
+    for stream, descriptor in ((told, 1), (said, 2)):
+        os.dup2(stream.fileno(), descriptor)
+        stream.close()
+    sys.argv = ["batchlic", *arguments]
+    cli.main()
+
+
+def _end_with_the_tests() -> None:
+    """Nobody is left to stop this process once the one that tests is gone."""
+    tests = multiprocessing.parent_process()
+
+    def wait() -> None:
+        if tests is not None:
+            tests.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _text(stream: Connection) -> IO[str]:
+    with stream:
+        return os.fdopen(os.dup(stream.fileno()))
