@@ -27,8 +27,8 @@ _ESTABLISHED = 5
 """Measurements after which it is known that this is no window."""
 _LATE_S = 0.005
 """Seconds by which timers of event loops may be late."""
-_LONGEST_GAP = 4
-"""Requests that are left out after refusals in a row."""
+_SHORTEST_GAP, _LONGEST_GAP = 2, 4
+"""Requests that are left out after refusals in a row, so that a late one is not refused for being late."""
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 60.0
 
@@ -217,7 +217,7 @@ class Paced(Regime):
             known = self._measured() if is_measured else (1 - _DIP) * self._peak
             return Shut(known if self._is_no_window or self._measurements >= _ESTABLISHED else None)
         if flight.sent_at >= self._resume_at:
-            self._gap_s = min(max(2 * self._gap_s, 1 / self._peak), _LONGEST_GAP / self._peak)
+            self._gap_s = min(max(2 * self._gap_s, _SHORTEST_GAP / self._peak), _LONGEST_GAP / self._peak)
             self._resume_at = seen.now + self._gap_s
         if flight.sent_at <= self._since:
             return None
