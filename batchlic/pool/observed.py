@@ -3,7 +3,7 @@
 import math
 from collections import deque
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import dropwhile, takewhile
 
 _SHORTEST = 1e-4
 """Seconds; clocks of simulations stand still."""
@@ -13,6 +13,7 @@ _FEW = 3
 """Refusals in a row, at least, that show more than bad luck."""
 _LONGEST_PATIENCE_S = 60.0
 _LONGEST_LOG = 100_000
+_BURSTS = 8
 
 
 @dataclass(slots=True, eq=False)
@@ -64,6 +65,9 @@ class Observed:
         self.has_delivered = False
         """Whether the round trip is that of a delivered request, and not of a refused one."""
         self._latest_delivered = now
+        self.bursts: deque[tuple[float, float]] = deque(maxlen=_BURSTS)
+        """The latest times from the end of a pause that everyone was told to the next refusal."""
+        self._resumed_at = now
 
     @property
     def in_flight(self) -> int:
@@ -97,6 +101,13 @@ class Observed:
         """Requests let in that left from a moment on, as far as the log goes back."""
         return sum(1 for _ in takewhile(lambda flight: flight.sent_at >= moment, reversed(self._log)))
 
+    def let_in_during(self, burst: tuple[float, float]) -> list[float]:
+        """When each request left that was let in during a burst, and last the refused one."""
+        first, last = burst
+        late = dropwhile(lambda flight: flight.sent_at >= last, reversed(self._log))
+        of_burst = takewhile(lambda flight: flight.sent_at >= first, late)
+        return [*reversed([flight.sent_at for flight in of_burst]), last]
+
     def left_between(self, first: float, last: float) -> int:
         """The same up to another moment, included."""
         return self.left_since(first) - self.left_since(math.nextafter(last, math.inf))
@@ -112,6 +123,9 @@ class Observed:
 
     def throttled(self, flight: Flight, pause: float) -> None:
         """Count one that was refused; everyone pauses for `pause` seconds, if at all."""
+        if pause and flight.sent_at >= self._resumed_at:
+            self.bursts.append((self._resumed_at, flight.sent_at))
+            self._resumed_at = self.now + pause
         self.round_trip = self.round_trip or max(_SHORTEST, self.now - flight.sent_at)
         self.pause = pause
         flight.stretch.refused += 1

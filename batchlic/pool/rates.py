@@ -8,7 +8,9 @@ processes the faster is refused more often, which evens them out (Chiu and Jain 
 """
 
 import math
+from dataclasses import replace
 
+from batchlic.pool.bursts import shown_by_bursts
 from batchlic.pool.observed import Flight, Observed
 from batchlic.pool.regime import Cap, Found, NoLimit, Rate, Regime, Shut, Window
 from batchlic.pool.windows import enclosing
@@ -25,8 +27,8 @@ _ESTABLISHED = 5
 """Measurements after which it is known that this is no window."""
 _LATE_S = 0.005
 """Seconds by which timers of event loops may be late."""
-_LONGEST_GAP = 4
-"""Requests that are left out after refusals in a row."""
+_SHORTEST_GAP, _LONGEST_GAP = 2, 4
+"""Requests that are left out after refusals in a row, so that a late one is not refused for being late."""
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 60.0
 
@@ -149,6 +151,8 @@ class Capped(Regime):
         self._cap = max(1, self._cap - max(1, self._cap // 8))
         if self._refuted < (1 if seen.refusals_are_costly else 4):
             return None
+        if found := shown_by_bursts(seen):
+            return found
         elapsed = seen.now - seen.stretch.opened
         so_far = seen.stretch.admitted / elapsed if elapsed > 20 * seen.round_trip else 0.0
         probe_s = _FIRST_PROBE_S if seen.refusals_are_costly else None
@@ -213,14 +217,33 @@ class Paced(Regime):
             known = self._measured() if is_measured else (1 - _DIP) * self._peak
             return Shut(known if self._is_no_window or self._measurements >= _ESTABLISHED else None)
         if flight.sent_at >= self._resume_at:
-            self._gap_s = min(max(2 * self._gap_s, 1 / self._peak), _LONGEST_GAP / self._peak)
+            self._gap_s = min(max(2 * self._gap_s, _SHORTEST_GAP / self._peak), _LONGEST_GAP / self._peak)
             self._resume_at = seen.now + self._gap_s
-        if flight.sent_at <= self._since or not is_measured:
+        if flight.sent_at <= self._since:
+            return None
+        if seen.refusals_are_costly:
+            return self._shown_at_a_cost(flight)
+        if not is_measured:
             return None
         self._refused_above = self._refused_above + 1 if flight.company > self._most_company else 0
         if self._refused_above == 3:
             return Cap(flight.company - 1)
-        self._probe_around(self._measured())
+        self._probe_around(Rate(self._measured()))
+        return None
+
+    def _shown_at_a_cost(self, flight: Flight) -> Window | None:
+        """What a refusal shows that stops everyone.
+
+        The limit is at least what was let in on average, the waiting included, and at most the present rate.
+        """
+        found = shown_by_bursts(self._seen)
+        if isinstance(found, Window):
+            return found
+        least = max(1, self._admitted) / (flight.sent_at - self._since)
+        if found is None:
+            probe_s = None if self._admitted >= _MEASURABLE else _FIRST_PROBE_S
+            found = Rate(math.sqrt(least * self.rate()), probe_s)
+        self._probe_around(replace(found, per_s=max(found.per_s, least)))
         return None
 
     def _measured(self) -> float:
@@ -229,11 +252,11 @@ class Paced(Regime):
         present = self.rate()
         return math.sqrt(measured * present) if present > 1.1 * self._peak else measured
 
-    def _probe_around(self, rate: float) -> None:
-        if abs(rate - self._peak) > 0.1 * self._peak:
-            self.reason = f"throttled: {rate:.3g}/s were let in"
-        self._peak = rate * (0.9 if self._seen.refusals_are_costly else 1.0)
-        self._probe_s = self._probing_time()
+    def _probe_around(self, found: Rate) -> None:
+        if abs(found.per_s - self._peak) > 0.1 * self._peak:
+            self.reason = f"throttled: {found.per_s:.3g}/s were let in"
+        self._peak = found.per_s
+        self._probe_s = found.probe_s or self._probing_time()
         self._measurements += 1
         self._since = self._latest = self._grows_since = self._left_at = self._seen.now
         self._admitted = self._most_company = 0

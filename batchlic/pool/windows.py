@@ -64,7 +64,7 @@ class Waiting(Regime):
             return Rate(max(shown, self._rate * 0.93**self._attempts.in_vain), is_no_window=True)
         elapsed, quota = flight.sent_at - last.opened, max(1, last.admitted - 1)
         waited = flight.sent_at - seen.refused_since
-        if _is_window(quota, elapsed, seen.round_trip) and waited > 0.1 * elapsed:
+        if is_window(quota, elapsed, seen.round_trip) and waited > 0.1 * elapsed:
             return Window(quota, _configured(elapsed), self._attempts.step)
         if last.after_refusals or waited < _OUTAGE_S:
             return Rate(quota / elapsed, is_no_window=True)
@@ -335,7 +335,7 @@ class Windowed(Regime):
             self._before_trial, self._is_fixed, self._is_sliding = None, False, True
             return None
         self._misfits += 1
-        if self._misfits > _MOST_MISFITS or not _is_window(self._quota, cycle.period, seen.round_trip):
+        if self._misfits > _MOST_MISFITS or not is_window(self._quota, cycle.period, seen.round_trip):
             recent = seen.left_since(seen.now - cycle.period)
             return Rate(max(recent, self._quota / 2) / cycle.period, is_no_window=True)
         if cycle.used >= 0.9 * self._quota:
@@ -425,7 +425,7 @@ class Windowed(Regime):
         return f"quota of {self._quota} in {self._cycle.period:.3g} s"
 
 
-def _is_window(quota: int, period: float, round_trip: float) -> bool:
+def is_window(quota: int, period: float, round_trip: float) -> bool:
     """Whether it makes sense to wait for such a window, rather than to send at its rate."""
     return quota >= _FEWEST and period * min(2, quota / 20) >= 8 * round_trip
 

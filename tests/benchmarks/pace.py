@@ -96,6 +96,7 @@ LIMITS = [
     Limit("window, slow 429s", None, _WINDOW | _FAR, network_s=0.03),
     Limit("sliding, slow 429s", None, _SLIDING | _FAR, network_s=0.03),
     Limit("20/s bucket", None, {"rate": 20.0, "burst": 5}, requests=400),
+    Limit("20/s, Retry-After", None, {"rate": 20.0, "burst": 5} | _COSTLY, requests=400),
     Limit("5/s bucket", None, {"rate": 5.0, "burst": 5}, requests=100),
     Limit(
         "5/min window", None, {"rate": 5 / 60, "window_s": 60.0, "limit": LimitKind.FIXED_WINDOW}, requests=20

@@ -207,6 +207,23 @@ def test_low_limits_are_kept_to(rate: float, latency: float, requests: int, leas
     assert Run(config, requests).share >= least_share
 
 
+@pytest.mark.parametrize(
+    ("config", "requests", "least_share"),
+    [
+        (replace(BUCKET, rate=20.0, burst=5), 400, 0.65),
+        (replace(BUCKET, rate=20.0, burst=5, latency_s=0.002, latency_jitter_s=0.0), 400, 0.6),
+        (replace(BUCKET, rate=20.0), 400, 0.8),
+        (replace(WINDOW, rate=10.0), 200, 0.9),
+    ],
+    ids=["small bucket", "small bucket nearby", "bucket", "window"],
+)
+def test_low_limits_are_found_though_each_refusal_costs_a_second(
+    config: SandboxConfig, requests: int, least_share: float
+) -> None:
+    run = Run(replace(config, retry_hint=RetryHint.SECONDS), requests, network_s=0.001)
+    assert run.share >= least_share
+
+
 @pytest.mark.parametrize("kind", list(LimitKind))
 def test_five_a_minute_are_found_with_ever_rarer_questions(kind: LimitKind) -> None:
     run = Run(replace(PLAIN, rate=5 / 60, window_s=60.0, burst=1, limit=kind), 20)
