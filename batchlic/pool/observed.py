@@ -56,10 +56,14 @@ class Observed:
         """Refusals since the latest request known to have been let in."""
         self.refused_since = now
         """When the first of these left."""
+        self.refused_at = -math.inf
+        """When the latest that was refused left."""
         self.pause = 0.0
         """How long the latest refusal told everyone to wait."""
         self._log: deque[Flight] = deque(maxlen=_LONGEST_LOG)
         """Requests let in or in flight, in the order in which they left."""
+        self._refusals: deque[float] = deque(maxlen=_LONGEST_LOG)
+        """When requests left that were refused, in the order of the refusals."""
         self._flying: set[Flight] = set()
         self.has_delivered = False
         """Whether the round trip is that of a delivered request, and not of a refused one."""
@@ -97,6 +101,10 @@ class Observed:
         """Requests let in that left from a moment on, as far as the log goes back."""
         return sum(1 for _ in takewhile(lambda flight: flight.sent_at >= moment, reversed(self._log)))
 
+    def refused_from(self, moment: float) -> int:
+        """Requests refused that left from a moment on."""
+        return sum(1 for _ in takewhile(lambda sent_at: sent_at >= moment, reversed(self._refusals)))
+
     def left_between(self, first: float, last: float) -> int:
         """The same up to another moment, included."""
         return self.left_since(first) - self.left_since(math.nextafter(last, math.inf))
@@ -114,6 +122,8 @@ class Observed:
         """Count one that was refused; everyone pauses for `pause` seconds, if at all."""
         self.round_trip = self.round_trip or max(_SHORTEST, self.now - flight.sent_at)
         self.pause = pause
+        self.refused_at = max(self.refused_at, flight.sent_at)
+        self._refusals.append(flight.sent_at)
         flight.stretch.refused += 1
         self.forget(flight)
         if flight.sent_at > self._latest_delivered:
