@@ -57,10 +57,14 @@ class Observed:
         """Refusals since the latest request known to have been let in."""
         self.refused_since = now
         """When the first of these left."""
+        self.refused_at = -math.inf
+        """When the latest that was refused left."""
         self.pause = 0.0
         """How long the latest refusal told everyone to wait."""
         self._log: deque[Flight] = deque(maxlen=_LONGEST_LOG)
         """Requests let in or in flight, in the order in which they left."""
+        self._refusals: deque[float] = deque(maxlen=_LONGEST_LOG)
+        """When requests left that were refused, in the order of the refusals."""
         self._flying: set[Flight] = set()
         self.has_delivered = False
         """Whether the round trip is that of a delivered request, and not of a refused one."""
@@ -108,6 +112,10 @@ class Observed:
         of_burst = takewhile(lambda flight: flight.sent_at >= first, late)
         return [*reversed([flight.sent_at for flight in of_burst]), last]
 
+    def refused_from(self, moment: float) -> int:
+        """Requests refused that left from a moment on."""
+        return sum(1 for _ in takewhile(lambda sent_at: sent_at >= moment, reversed(self._refusals)))
+
     def left_between(self, first: float, last: float) -> int:
         """The same up to another moment, included."""
         return self.left_since(first) - self.left_since(math.nextafter(last, math.inf))
@@ -128,6 +136,8 @@ class Observed:
             self._resumed_at = self.now + pause
         self.round_trip = self.round_trip or max(_SHORTEST, self.now - flight.sent_at)
         self.pause = pause
+        self.refused_at = max(self.refused_at, flight.sent_at)
+        self._refusals.append(flight.sent_at)
         flight.stretch.refused += 1
         self.forget(flight)
         if flight.sent_at > self._latest_delivered:

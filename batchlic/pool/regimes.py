@@ -12,6 +12,7 @@ A 429 says that there is a limit, not of which kind. What tells the kinds apart 
                     │        what was let in until then, and since when, is its quota and its length
                     ▼
                  Windowed    a quota for each window, fixed or sliding; also where Retry-After says so
+                             (a sliding one that others use too is Paced again)
 """
 
 from batchlic.pool.observed import Observed

@@ -13,7 +13,7 @@ _EDGE_S = 0.002
 """Seconds by which a window is entered late, so as not to be early."""
 _LATE_S = 0.005
 """Seconds by which timers of event loops may be late, and requests overtake each other."""
-_YIELD = 0.02
+_YIELD = 0.04
 """Share of a quota that is left to others after each probe in vain, where others were let in instead."""
 _CONTENTION_PERIODS = 30
 """For how long after that."""
@@ -167,9 +167,9 @@ class Windowed(Regime):
     window): what the carrier let in once it will let in again, be the window fixed or sliding. Single
     requests ask now and then whether the quota is more by now (and then four more, sixteen more...); whether
     a window has opened earlier than thought; and, while the quota is not used up, whether the window is a
-    fixed one, so that all of it may be used at once. Where others are let in instead, a share is left to
-    whoever comes first, which evens processes out: additive increase, multiplicative decrease (Chiu and Jain
-    1989).
+    fixed one, so that all of it may be used at once. Where others are let in instead, which shows in a quota
+    that is now less and now more, a share is left to whoever comes first, which evens processes out: additive
+    increase, multiplicative decrease (Chiu and Jain 1989). A sliding window that is shared becomes a rate.
     """
 
     def __init__(self, seen: Observed, found: Window) -> None:
@@ -185,6 +185,12 @@ class Windowed(Regime):
         self._probes: set[Flight] = set()
         self._probe_size = self._probes_left = 0
         self._probe_at = seen.now + seen.patience
+        self._full = math.inf
+        """The quota at which one more was refused, and what earlier refusals may have used up."""
+        self._shut_at = -math.inf
+        """When the latest request left that was refused before one was let in."""
+        self._opens_anytime = self._is_shared = False
+        """Whether it has opened twice within its length; whether others use it too, as far as is known."""
         self._question: Flight | None = None
         self._asks = False
         self._blocked: Attempts | None = None
@@ -275,6 +281,8 @@ class Windowed(Regime):
                 self._suppose_fixed(cycle.period, cycle.opened)
             else:
                 self._learn(self._quota + 1)
+                if self._probe_size == 1 and self._is_inexplicable(self._quota - self._full):
+                    self._suspect(is_clear=True)
                 if self._is_contended:
                     self._probe_at = seen.now + 0.2 * cycle.period
         elif flight is self._question:
@@ -288,9 +296,10 @@ class Windowed(Regime):
             cycle.delivered(flight)
         if flight.sent_at >= self._settled_at:
             self._lowered = 0
+        self._compare(flight)
         if self._quota / cycle.period > 2 * seen.max_concurrency / seen.round_trip:
             return NoLimit(seen.max_concurrency)
-        return self._settled()
+        return self._settled() or self._shared()
 
     def throttled(self, flight: Flight) -> Found | None:
         """See Regime."""
@@ -336,9 +345,10 @@ class Windowed(Regime):
             return None
         self._misfits += 1
         if self._misfits > _MOST_MISFITS or not is_window(self._quota, cycle.period, seen.round_trip):
-            recent = seen.left_since(seen.now - cycle.period)
-            return Rate(max(recent, self._quota / 2) / cycle.period, is_no_window=True)
+            return self._as_rate()
         if cycle.used >= 0.9 * self._quota:
+            if admitted < self._quota - 1:
+                self._less_is_let_in(admitted)
             self._learn(min(self._quota, admitted))
         elif cycle.used < max(3, 0.1 * self._quota):
             cycle.has_not_begun()
@@ -346,20 +356,57 @@ class Windowed(Regime):
         elif seen.refusals_are_costly:
             self._learn(max(admitted, 3 * self._quota // 4))
         else:
-            self._give_way(admitted)
-        return None
+            self._less_is_let_in(admitted)
+            self._learn(max(min(self._quota - 2**self._lowered, admitted), self._quota // 2))
+            self._lowered += 1
+        return self._shared()
 
-    def _give_way(self, admitted: int) -> None:
-        """Less is let in than was: the quota is lower, or others want their share."""
-        now = self._seen.now
-        is_again = now < self._suspicious_until
-        if self._cycle.is_confirmed:
-            self._suspicious_until = now + _CONTENTION_PERIODS * self._cycle.period
-        self._learn(max(min(self._quota - 2**self._lowered, admitted), self._quota // 2))
-        self._lowered += 1
-        if is_again:
-            self._contended_until = self._suspicious_until
-            self._is_fixed = False
+    def _compare(self, flight: Flight) -> None:
+        """A fixed window does not open twice within its length."""
+        refused_at = self._seen.refused_at
+        if flight.sent_at > refused_at + _LATE_S and refused_at > self._shut_at:
+            if flight.sent_at < self._shut_at + 0.9 * self._cycle.period:
+                self._opens_anytime, self._is_fixed, self._is_sliding = True, False, True
+                self._before_trial = None
+                self._cycle.ask_nothing()
+            self._shut_at = refused_at
+
+    def _is_inexplicable(self, difference: float) -> bool:
+        """Whether refused requests that count, and one at the very edge of a window, do not explain it."""
+        return difference > 1 + self._recent_refusals()
+
+    def _less_is_let_in(self, admitted: int) -> None:
+        is_clear = self._is_inexplicable(self._quota - admitted)
+        if is_clear or self._opens_anytime:
+            self._suspect(is_clear=is_clear)
+
+    def _suspect(self, *, is_clear: bool) -> None:
+        """The quota is not what it was: it has changed or, if that happens again, others use it too."""
+        if not self._cycle.is_confirmed:
+            return
+        now, self._full = self._seen.now, math.inf
+        if now < self._suspicious_until:
+            self._contended_until = now + _CONTENTION_PERIODS * self._cycle.period
+            self._is_shared = self._is_shared or is_clear
+            if not self._is_fixed and not self._is_sliding:
+                self._is_fixed = None
+        self._suspicious_until = now + _CONTENTION_PERIODS * self._cycle.period
+
+    def _recent_refusals(self) -> int:
+        """Requests refused that a carrier which counts those may still count."""
+        return self._seen.refused_from(self._seen.now - 2 * self._cycle.period)
+
+    def _shared(self) -> Found | None:
+        """A sliding window that others use too is as good as a rate, and shares of that even out."""
+        if not (self._is_contended and self._is_shared and self._opens_anytime):
+            return None
+        return self._as_rate()
+
+    def _as_rate(self) -> Rate:
+        """What was let in of late, as a rate; that may be nothing, which would be no rate."""
+        seen, period = self._seen, self._cycle.period
+        recent = seen.left_since(seen.now - period)
+        return Rate(max(recent, self._quota / 2) / period, is_no_window=True)
 
     @property
     def _is_contended(self) -> bool:
@@ -368,6 +415,7 @@ class Windowed(Regime):
     def _rest(self) -> None:
         """Probe no more for a while; in about a hundred requests one may be refused."""
         seen = self._seen
+        self._full = self._quota + self._recent_refusals()
         if self._is_contended:
             periods = 0.7
             self._learn(self._quota - math.ceil(_YIELD * self._quota))

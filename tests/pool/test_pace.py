@@ -252,8 +252,15 @@ def test_a_quota_in_the_headers_is_kept_to_without_a_refusal() -> None:
 
 @pytest.mark.parametrize(
     ("config", "processes", "ratio"),
-    [(BUCKET, 2, 2.0), (BUCKET, 4, 2.0), (WINDOW, 2, 1.5), (WINDOW, 4, 2.5), (SLIDING, 2, 2.5)],
-    ids=["bucket 2", "bucket 4", "window 2", "window 4", "sliding 2"],
+    [
+        (BUCKET, 2, 2.0),
+        (BUCKET, 4, 2.0),
+        (WINDOW, 2, 1.5),
+        (WINDOW, 4, 2.5),
+        (SLIDING, 2, 2.5),
+        (SLIDING, 4, 6.0),
+    ],
+    ids=["bucket 2", "bucket 4", "window 2", "window 4", "sliding 2", "sliding 4"],
 )
 def test_processes_that_share_a_limit_end_near_equal_shares(
     config: SandboxConfig, processes: int, ratio: float
