@@ -257,7 +257,7 @@ def test_a_quota_in_the_headers_is_kept_to_without_a_refusal() -> None:
         (BUCKET, 4, 2.0),
         (WINDOW, 2, 1.5),
         (WINDOW, 4, 2.5),
-        (SLIDING, 2, 2.5),
+        (SLIDING, 2, 3.0),
         (SLIDING, 4, 6.0),
     ],
     ids=["bucket 2", "bucket 4", "window 2", "window 4", "sliding 2", "sliding 4"],
@@ -272,10 +272,10 @@ def test_processes_that_share_a_limit_end_near_equal_shares(
 
         async def call(process: int) -> Signal:
             signal = await carrier.call()
-            counts[process] += signal.kind is SignalKind.DELIVERED and anyio.current_time() > 20
+            counts[process] += signal.kind is SignalKind.DELIVERED and anyio.current_time() > 30
             return signal
 
-        with anyio.move_on_after(30):
+        with anyio.move_on_after(45):
             async with anyio.create_task_group() as tasks:
                 for process in range(processes):
                     pace = Pace(max_concurrency=16)
@@ -284,7 +284,7 @@ def test_processes_that_share_a_limit_end_near_equal_shares(
                     await anyio.sleep(1.0)
 
     in_virtual_time(main)
-    assert sum(counts) >= 0.9 * 200 * 10
+    assert sum(counts) >= 0.9 * 200 * 15
     assert max(counts) <= ratio * min(counts)
 
 
