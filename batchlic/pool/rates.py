@@ -95,7 +95,7 @@ class SlowStart(Regime):
         if seen.refusals_are_costly and seen.stretch.admitted > 3 * flight.company:
             period = enclosing(seen.pause)
             if seen.now - seen.stretch.opened <= period:
-                return Window(seen.stretch.admitted, period)
+                return Window(seen.stretch.admitted, period, includes_in_flight=True)
         if flight.company > 1:
             return Cap(flight.company - 1)
         return Rate(1 / seen.round_trip)

@@ -43,11 +43,15 @@ class Shut:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A quota for each period of so many seconds; when one opened is known to `late` seconds."""
+    """A quota for each period of so many seconds; when one opened is known to `late` seconds.
+
+    `includes_in_flight` where the quota counts requests in flight, some of which may be refused yet.
+    """
 
     quota: int
     period: float
     late: float = 0.0
+    includes_in_flight: bool = False
 
 
 Found = NoLimit | Cap | Rate | Shut | Window

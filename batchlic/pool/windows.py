@@ -177,6 +177,7 @@ class Windowed(Regime):
         opened = seen.stretch.opened
         self._cycle = Cycle(opened, found.period, seen.left_since(opened), found.late)
         self._quota = self._said = found.quota
+        self._in_flight_until = seen.now if found.includes_in_flight else -math.inf
         self._is_fixed: bool | None = None
         self._is_sliding = False
         """Whether it was taken for a fixed one, wrongly."""
@@ -316,6 +317,8 @@ class Windowed(Regime):
             self._blocked.refused(flight)
             if seen.now - self._blocked.since > 1.5 * cycle.period:
                 return Shut()
+        elif flight.sent_at <= self._in_flight_until:
+            self._learn(self._quota - 1)
         elif self._refused_at is None and flight.sent_at >= self._settled_at:
             self._refused_at, self._held_until = flight.sent_at, seen.now + 1.5 * seen.round_trip
             self._drop_probes()
