@@ -102,7 +102,10 @@ class SlowStart(Regime):
 
 
 class Capped(Regime):
-    """A number of requests in flight that goes through; now and then one more, then twice as many more."""
+    """A number of requests in flight that goes through; now and then one more, then twice as many more.
+
+    What is let in and then refused again and again is no cap: a bucket had some left.
+    """
 
     def __init__(self, seen: Observed, cap: int) -> None:
         super().__init__(seen)
@@ -112,7 +115,7 @@ class Capped(Regime):
         self._next_more = 1
         self._more_at = seen.now + 2 * seen.round_trip + seen.patience
         self._changed_at = seen.now
-        self._refuted = 0
+        self._refuted = self._most_refuted = 0
 
     def rate(self) -> float:
         """See Regime."""
@@ -132,7 +135,9 @@ class Capped(Regime):
         if self._more and flight.sent_at > self._changed_at and flight.company >= self.concurrency():
             self._cap, self._more = self.concurrency(), 0
             self._next_more = min(2 * self._next_more, self._seen.max_concurrency)
-            self._more_at, self._refuted = self._seen.now, 0
+            self._more_at = self._seen.now
+            if self._cap > self._most_refuted:
+                self._refuted = 0
         return None
 
     def throttled(self, flight: Flight) -> Found | None:
@@ -148,6 +153,7 @@ class Capped(Regime):
             self._more_at = seen.now + 0.5 + 100 * seen.round_trip / self._cap + seen.patience
             return None
         self._refuted += 1
+        self._most_refuted = max(self._most_refuted, self._cap)
         self._cap = max(1, self._cap - max(1, self._cap // 8))
         if self._refuted < (1 if seen.refusals_are_costly else 4):
             return None

@@ -191,6 +191,7 @@ def test_a_probe_that_never_left_is_not_waited_for() -> None:
         pytest.param(replace(WINDOW, latency_s=0.15), 0.9, id="window of six round trips"),
         pytest.param(replace(SLIDING, latency_s=0.15), 0.9, id="sliding window of six round trips"),
         pytest.param(replace(WINDOW, window_s=0.1), 0.9, id="window of two round trips"),
+        pytest.param(replace(BUCKET, rate=50.0, burst=5), 0.9, id="bucket that looks like a cap"),
     ],
 )
 def test_awkward_limits_are_found_as_well(config: SandboxConfig, least_share: float) -> None:
