@@ -73,6 +73,7 @@ LIMITS = [
     Limit("window of 1 s", 0.97, _WINDOW),
     Limit("window of 5 s", 0.97, _WINDOW | {"window_s": 5.0}),
     Limit("window, Retry-After", 0.97, _WINDOW | _COSTLY),
+    Limit("the same for a minute", 0.97, _WINDOW | _COSTLY, requests=3 * REQUESTS),
     Limit("sliding window", 0.97, _SLIDING),
     Limit("10 calls at once", 0.95, {"max_concurrent": 10}),
     Limit("bucket that halves", 0.95, _BUCKET | {"changes": ((10.0, 0.5),)}),

@@ -35,7 +35,7 @@ ACCOUNT, SKU, LOGIN = "0000123456-00001", "SIMSec-IoT", "sandbox"
 CONCURRENCY = 64
 LATENCIES = (0.0, 0.05)
 """Seconds."""
-HTTPX_TASKS = {0.0: (1, 4), 0.05: (32, 64)}
+HTTPX_TASKS = {0.0: (1, 4), 0.05: (64, 96)}
 """By latency: with fewer or more of them it takes longer, as its pool looks through all that wait."""
 LEGEND = """\
 Seconds of the program from start to end and of the bare loops; the program's devices/s beside those of the
