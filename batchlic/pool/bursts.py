@@ -19,12 +19,13 @@ _ROUGH_PROBE_S = 8.0
 
 def shown_by_bursts(seen: Observed) -> Rate | Window | None:
     """What the quickest burst of late and the latest one show together, if that one took twice as long."""
-    if not seen.refusals_are_costly:
+    if not seen.refusals_are_costly or not seen.bursts:
         return None
-    bursts = [burst for burst in map(seen.let_in_during, seen.bursts) if len(burst) >= _FEWEST]
-    if not bursts:
+    bursts = [seen.let_in_during(burst) for burst in seen.bursts]
+    slow = bursts[-1]
+    if len(slow) < _FEWEST:
         return None
-    quick, slow = min(bursts, key=_took), bursts[-1]
+    quick = min((burst for burst in bursts if len(burst) >= _FEWEST), key=_took)
     if _took(slow) < max(2 * _took(quick), _took(quick) + seen.round_trip):
         return None
     return _window(quick, slow, seen) or _rate(quick, slow)
@@ -33,9 +34,10 @@ def shown_by_bursts(seen: Observed) -> Rate | Window | None:
 def _window(quick: list[float], slow: list[float], seen: Observed) -> Window | None:
     """The window that let in as many twice, where a bucket as large would have let in more meanwhile."""
     quota, period = len(quick) - 1, enclosing(seen.pause)
-    more = max(0, len(slow) - len(quick))
-    could_flow = (more + 1) / (_took(slow) - _took(quick))
-    if could_flow > quota / period / 2 or not is_window(quota, period, seen.round_trip):
+    if not 0.9 * len(quick) <= len(slow) <= 1.1 * len(quick) + 1:
+        return None
+    could_flow = (max(0, len(slow) - len(quick)) + 1) / (_took(slow) - _took(quick))
+    if could_flow > 0.8 * quota / period or not is_window(quota, period, seen.round_trip):
         return None
     return Window(quota, period)
 
@@ -54,7 +56,9 @@ def _rate(quick: list[float], slow: list[float]) -> Rate | None:
             least, best, doubt = (more - 1) / took, more / took, 1 / more
     if not best:
         return None
-    return Rate(best * (1 - min(doubt, _MOST_DOUBT)), _ROUGH_PROBE_S if doubt > _ROUGH else None)
+    return Rate(
+        best * (1 - min(doubt, _MOST_DOUBT)), max(_ROUGH_PROBE_S, 40 / best) if doubt > _ROUGH else None
+    )
 
 
 def _took(burst: list[float]) -> float:

@@ -71,7 +71,8 @@ class Observed:
         self._latest_delivered = now
         self.bursts: deque[tuple[float, float]] = deque(maxlen=_BURSTS)
         """The latest times from the end of a pause that everyone was told to the next refusal."""
-        self._resumed_at = now
+        self.resumed_at = now
+        """When the latest pause ends that everyone was told."""
 
     @property
     def in_flight(self) -> int:
@@ -131,9 +132,9 @@ class Observed:
 
     def throttled(self, flight: Flight, pause: float) -> None:
         """Count one that was refused; everyone pauses for `pause` seconds, if at all."""
-        if pause and flight.sent_at >= self._resumed_at:
-            self.bursts.append((self._resumed_at, flight.sent_at))
-            self._resumed_at = self.now + pause
+        if pause and flight.sent_at >= self.resumed_at:
+            self.bursts.append((self.resumed_at, flight.sent_at))
+            self.resumed_at = self.now + pause
         self.round_trip = self.round_trip or max(_SHORTEST, self.now - flight.sent_at)
         self.pause = pause
         self.refused_at = max(self.refused_at, flight.sent_at)

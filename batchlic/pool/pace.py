@@ -116,7 +116,7 @@ class Pace:
     @property
     def is_paused(self) -> bool:
         """Whether the carrier has told everyone to wait."""
-        return anyio.current_time() < max(self._resume_at, self._used_up_until)
+        return max(self._resume_at, self._used_up_until) - anyio.current_time() > _CLOCK_S
 
     def hold(self, seconds: float) -> None:
         """Let nobody start for so long: the carrier has told an earlier sitting of the run to wait."""
@@ -190,6 +190,8 @@ class Pace:
             if self._resume_at <= now < now + pause:
                 self._report(f"everyone waits {pause:.3g} s: the carrier says so")
             self._resume_at = now + pause
+            if signal.kind is not SignalKind.THROTTLED:
+                self._seen.resumed_at = self._resume_at  # no burst goes through a pause
 
     def _heed(self, signal: Signal) -> None:
         """Wait for the next window where a quota is said to be used up.

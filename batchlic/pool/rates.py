@@ -17,6 +17,8 @@ from batchlic.pool.windows import enclosing
 
 _DIP = 0.02
 """Share of the rate that is given up after a refusal."""
+_COSTLY_DIP = 0.1
+"""The same where a refusal stops everyone."""
 _GONE = 0.6
 """Share of the probing time after which a limit not met again is gone: growth becomes exponential."""
 _FIRST_PROBE_S = 2.0
@@ -27,6 +29,8 @@ _ESTABLISHED = 5
 """Measurements after which it is known that this is no window."""
 _LATE_S = 0.005
 """Seconds by which timers of event loops may be late."""
+_SOON = 150
+"""Requests let in until a number in flight is refused that went through."""
 _SHORTEST_GAP, _LONGEST_GAP = 2, 4
 """Requests that are left out after refusals in a row, so that a late one is not refused for being late."""
 _FIRST_PAUSE_S = 0.1
@@ -115,7 +119,7 @@ class Capped(Regime):
         self._next_more = 1
         self._more_at = seen.now + 2 * seen.round_trip + seen.patience
         self._changed_at = seen.now
-        self._refuted = self._most_refuted = 0
+        self._refuted = self._let_in = 0
 
     def rate(self) -> float:
         """See Regime."""
@@ -136,8 +140,7 @@ class Capped(Regime):
             self._cap, self._more = self.concurrency(), 0
             self._next_more = min(2 * self._next_more, self._seen.max_concurrency)
             self._more_at = self._seen.now
-            if self._cap > self._most_refuted:
-                self._refuted = 0
+        self._let_in += 1
         return None
 
     def throttled(self, flight: Flight) -> Found | None:
@@ -152,8 +155,8 @@ class Capped(Regime):
             self._more, self._next_more = 0, 1
             self._more_at = seen.now + 0.5 + 100 * seen.round_trip / self._cap + seen.patience
             return None
-        self._refuted += 1
-        self._most_refuted = max(self._most_refuted, self._cap)
+        self._refuted = self._refuted + 1 if self._let_in < _SOON else 1
+        self._let_in = 0
         self._cap = max(1, self._cap - max(1, self._cap // 8))
         if self._refuted < (1 if seen.refusals_are_costly else 4):
             return None
@@ -242,14 +245,15 @@ class Paced(Regime):
 
         The limit is at least what was let in on average, the waiting included, and at most the present rate.
         """
-        found = shown_by_bursts(self._seen)
-        if isinstance(found, Window):
+        found, present = shown_by_bursts(self._seen), self.rate()
+        if isinstance(found, Window) and not self._is_no_window:
             return found
-        least = max(1, self._admitted) / (flight.sent_at - self._since)
-        if found is None:
-            probe_s = None if self._admitted >= _MEASURABLE else _FIRST_PROBE_S
-            found = Rate(math.sqrt(least * self.rate()), probe_s)
-        self._probe_around(replace(found, per_s=max(found.per_s, least)))
+        least = min(self._admitted / (flight.sent_at - self._since), present)
+        likely = (1 - _COSTLY_DIP) * math.sqrt(least * present) or present / 2
+        if not isinstance(found, Rate):
+            is_known = self._admitted >= _MEASURABLE
+            found = Rate(likely, None if is_known else max(_FIRST_PROBE_S, _MEASURABLE / likely))
+        self._probe_around(replace(found, per_s=max(found.per_s, likely)))
         return None
 
     def _measured(self) -> float:

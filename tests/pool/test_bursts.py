@@ -100,3 +100,14 @@ def test_refusals_that_stop_nobody_show_nothing_here() -> None:
     seen = observed(bucket(20.0, 5), 400.0, 40.0, pause=2.0)
     seen.pause = 0.0
     assert shown_by_bursts(seen) is None
+
+
+def test_a_limit_that_has_fallen_is_not_judged_by_what_was_let_in_before() -> None:
+    falls = bucket(20.0, 5)
+    seen = observed(lambda at: at < 110 and falls(at), 400.0, 28.0, 28.0, 5.0, pause=10.0)
+    assert shown_by_bursts(seen) is None
+
+
+def test_a_bucket_that_was_not_full_again_is_no_window() -> None:
+    seen = observed(bucket(1.0, 50), 500.0, 30.0, 20.0, pause=5.0)
+    assert not isinstance(shown_by_bursts(seen), Window)
