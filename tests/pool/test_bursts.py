@@ -104,10 +104,11 @@ def test_refusals_that_stop_nobody_show_nothing_here() -> None:
 
 def test_a_limit_that_has_fallen_is_not_judged_by_what_was_let_in_before() -> None:
     falls = bucket(20.0, 5)
-    seen = observed(lambda at: at < 110 and falls(at), 400.0, 28.0, 28.0, 5.0, pause=10.0)
+    seen = observed(lambda at: at < 115 and falls(at), 400.0, 28.0, 28.0, pause=10.0)
+    assert [len(seen.let_in_during(burst)) for burst in seen.bursts][2:] == [1]
     assert shown_by_bursts(seen) is None
 
 
 def test_a_bucket_that_was_not_full_again_is_no_window() -> None:
-    seen = observed(bucket(1.0, 50), 500.0, 30.0, 20.0, pause=5.0)
+    seen = observed(bucket(1.0, 50), 500.0, 3.0, pause=5.0)
     assert not isinstance(shown_by_bursts(seen), Window)
