@@ -190,7 +190,7 @@ class Pace:
             if self._resume_at <= now < now + pause:
                 self._report(f"everyone waits {pause:.3g} s: the carrier says so")
             self._resume_at = now + pause
-            if signal.kind is not SignalKind.THROTTLED:
+            if pause and signal.kind is not SignalKind.THROTTLED:
                 self._seen.resumed_at = self._resume_at  # no burst goes through a pause
 
     def _heed(self, signal: Signal) -> None:

@@ -211,8 +211,8 @@ def test_low_limits_are_kept_to(rate: float, latency: float, requests: int, leas
 @pytest.mark.parametrize(
     ("config", "requests", "least_share"),
     [
-        (replace(BUCKET, rate=20.0, burst=5), 400, 0.65),
-        (replace(BUCKET, rate=20.0, burst=5, latency_s=0.002, latency_jitter_s=0.0), 400, 0.6),
+        (replace(BUCKET, rate=20.0, burst=5), 400, 0.72),
+        (replace(BUCKET, rate=20.0, burst=5, latency_s=0.002, latency_jitter_s=0.0), 400, 0.7),
         (replace(BUCKET, rate=20.0), 400, 0.8),
         (replace(BUCKET, rate=3.0, burst=1), 400, 0.8),
         (replace(WINDOW, rate=10.0), 200, 0.72),
