@@ -36,7 +36,7 @@ CONCURRENCY = 64
 LATENCIES = (0.0, 0.05)
 """Seconds."""
 HTTPX_TASKS = {0.0: (1, 4), 0.05: (64, 96)}
-"""By latency: with fewer or more of them it takes longer, as its pool looks through all that wait."""
+"""By latency: with fewer or more of them it is no quicker, as its pool looks through all that wait."""
 LEGEND = """\
 Seconds of the program from start to end and of the bare loops; the program's devices/s beside those of the
 loop of httpx and of its own client's, and beside the latter its sending and writing, and its sending alone,
