@@ -13,8 +13,12 @@ _FEWEST = 4
 _MOST_DOUBT = 0.2
 """Share of a rate that is given up, at most, as few requests have shown it."""
 _ROUGH = 0.1
-_ROUGH_PROBE_S = 8.0
-"""Seconds in which a rate doubles that is known no better than that."""
+_ROUGH_PROBE_S, _ROUGH_PROBE = 8.0, 40
+"""Seconds in which a rate doubles that is known no better than that, and requests, at least."""
+_ALIKE = 0.1
+"""Share by which two bursts may differ that a window let in."""
+_WOULD_SHOW = 0.8
+"""Share of a window's average rate above which a bucket of that rate would have let in more."""
 
 
 def shown_by_bursts(seen: Observed) -> Rate | Window | None:
@@ -34,10 +38,10 @@ def shown_by_bursts(seen: Observed) -> Rate | Window | None:
 def _window(quick: list[float], slow: list[float], seen: Observed) -> Window | None:
     """The window that let in as many twice, where a bucket as large would have let in more meanwhile."""
     quota, period = len(quick) - 1, enclosing(seen.pause)
-    if not 0.9 * len(quick) <= len(slow) <= 1.1 * len(quick) + 1:
+    if not (1 - _ALIKE) * len(quick) <= len(slow) <= (1 + _ALIKE) * len(quick) + 1:
         return None
     could_flow = (max(0, len(slow) - len(quick)) + 1) / (_took(slow) - _took(quick))
-    if could_flow > 0.8 * quota / period or not is_window(quota, period, seen.round_trip):
+    if could_flow > _WOULD_SHOW * quota / period or not is_window(quota, period, seen.round_trip):
         return None
     return Window(quota, period)
 
@@ -56,9 +60,8 @@ def _rate(quick: list[float], slow: list[float]) -> Rate | None:
             least, best, doubt = (more - 1) / took, more / took, 1 / more
     if not best:
         return None
-    return Rate(
-        best * (1 - min(doubt, _MOST_DOUBT)), max(_ROUGH_PROBE_S, 40 / best) if doubt > _ROUGH else None
-    )
+    probe_s = max(_ROUGH_PROBE_S, _ROUGH_PROBE / best) if doubt > _ROUGH else None
+    return Rate(best * (1 - min(doubt, _MOST_DOUBT)), probe_s)
 
 
 def _took(burst: list[float]) -> float:

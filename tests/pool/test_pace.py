@@ -309,6 +309,29 @@ def test_nobody_sends_while_the_carrier_has_told_anyone_to_wait(told: Signal) ->
     in_virtual_time(main)
 
 
+def test_who_is_let_go_at_the_end_of_a_pause_may_leave() -> None:
+    """Though a clock that counts in fractions does not meet the end of the pause exactly."""
+
+    async def main() -> None:
+        pace = Pace(max_concurrency=1)
+        pace.hold(5e-7)
+        turn = await pace.wait_turn()
+        assert turn.started()
+
+    in_virtual_time(main)
+
+
+def test_nothing_is_measured_across_a_pause_that_another_failure_told() -> None:
+    async def main() -> None:
+        pace = Pace(max_concurrency=1)
+        pace.finished(await pace.wait_turn(), Signal(SignalKind.LOST, 5.0))
+        pace.finished(await pace.wait_turn(), Signal(SignalKind.THROTTLED, 1.0))
+        [(began, refused_at)] = pace._seen.bursts
+        assert refused_at - began == pytest.approx(0.0, abs=0.01)
+
+    in_virtual_time(main)
+
+
 def used_up(after_s: float) -> Signal:
     return Signal(SignalKind.DELIVERED, quota=Quota(limit=100, remaining=0, reset_s=after_s))
 
