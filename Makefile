@@ -65,7 +65,7 @@ bench: bench-plan bench-submit bench-pace bench-journal bench-ledger bench-liste
 bench-plan: $(INSTALLED) ## planning beside a plain copy and DuckDB: make bench-plan [ROWS=100000000]
 	@$(BIN)/python tests/benchmarks/plan.py $(ROWS)
 
-bench-submit: $(INSTALLED) ## the whole program beside a bare loop of its client: make bench-submit [DEVICES="100000 1000000"]
+bench-submit: $(INSTALLED) ## the whole program beside bare loops of its client and of httpx: make bench-submit [DEVICES="100000 1000000"]
 	@$(BIN)/python tests/benchmarks/submit.py $(DEVICES)
 
 bench-pace: $(INSTALLED) ## the pace beside its peers, under every kind of limit
