@@ -1,5 +1,5 @@
 """`python -m batchlic`."""
 
-from batchlic.cli import main
+from batchlic.cli.run import main
 
 main()

@@ -12,7 +12,7 @@ import msgspec
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
-from batchlic.durable import disk_trouble_explained
+from batchlic.atomic import disk_trouble_explained
 from batchlic.terminal import printable_lines
 
 REDACTED = "[redacted]"

@@ -18,7 +18,7 @@ from socket import socket
 from subprocess import TimeoutExpired
 from typing import IO, Self
 
-from batchlic import cli
+from batchlic.cli import run as cli
 from batchlic.sandbox import server
 from batchlic.sandbox.config import SandboxConfig
 from batchlic.sandbox.listening import base_url, listen
@@ -30,11 +30,11 @@ _FORKING.set_forkserver_preload(
         "batchlic.callbacks.server",
         "batchlic.carrier.connections",
         "batchlic.reader.fleet",
-        "batchlic.reconcile",
-        "batchlic.run",
-        "batchlic.screen",
+        "batchlic.runs.reconcile",
+        "batchlic.runs.run",
+        "batchlic.cli.format",
         "batchlic.settings",
-        "batchlic.writer.ledgerfiles",
+        "batchlic.ledger.files",
         __name__,
     ]
 )

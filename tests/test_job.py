@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from batchlic.carrier.catalogue import Action, Licence
+from batchlic.cli.options import PlanOptions, RunOptions
 from batchlic.errors import ExitCode, RefusedToStart, UsageError
 from batchlic.job import Job, load_job, make_job
-from batchlic.options import PlanOptions, RunOptions
 from batchlic.reader import IdKind
 
 LIFETIME, FLEXIBLE = "SIMSec-IoT-Lt", "SIMSec-IoT"

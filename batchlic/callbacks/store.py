@@ -13,8 +13,8 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects import sqlite as sqlite_dialect
 
 from batchlic.callbacks.messages import Told
+from batchlic.database import sqlite
 from batchlic.errors import StoppedEarly, UsageError
-from batchlic.journal.database import sqlite
 
 ROWS_PER_READ = 100_000
 

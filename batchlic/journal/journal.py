@@ -18,12 +18,12 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 
+from batchlic.atomic import replacing
 from batchlic.carrier.answers import Answer, Outcome
 from batchlic.carrier.catalogue import Action
-from batchlic.durable import replacing
+from batchlic.database import explained, first_line, sqlite
 from batchlic.errors import RunFolderError
 from batchlic.journal import tables
-from batchlic.journal.database import explained, first_line, sqlite
 from batchlic.journal.groupcommit import GroupCommit
 from batchlic.journal.settlement import Settlement, Verdict
 

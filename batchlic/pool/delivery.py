@@ -16,9 +16,9 @@ from batchlic.carrier.catalogue import Action
 from batchlic.carrier.client import CarrierClient, Submission
 from batchlic.errors import BatchlicError, CredentialsRejected, StoppedEarly
 from batchlic.journal import Intent, Journal
+from batchlic.pool.bisect import can_be_split, isolate
 from batchlic.pool.breaker import CircuitBreaker
-from batchlic.pool.isolation import can_be_split, isolate
-from batchlic.pool.pace import Pace, Signal, SignalKind, Turn
+from batchlic.pool.limiter.pace import Pace, Signal, SignalKind, Turn
 from batchlic.pool.refusals import RefusalWatch
 from batchlic.pool.remaining import Delivery, Place
 from batchlic.pool.retry import RetryPolicy

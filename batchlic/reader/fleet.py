@@ -10,7 +10,8 @@ import polars as pl
 from polars._typing import PolarsDataType
 
 from batchlic.errors import InventoryError
-from batchlic.reader import rules, twins
+from batchlic.reader import duplicates as twins
+from batchlic.reader import rules
 from batchlic.reader.formats import open_inventory
 from batchlic.reader.judging import CELLS, ODD, REJECTS, ROW, TARGETS, Judged
 from batchlic.reader.known import HELD, Fate, Known, fate

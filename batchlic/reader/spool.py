@@ -7,7 +7,7 @@ import polars as pl
 from polars._typing import PolarsDataType
 from polars.io.plugins import register_io_source
 
-from batchlic.durable import disk_trouble_explained
+from batchlic.atomic import disk_trouble_explained
 
 FRAME_BYTES = 24 << 20
 """Appended frames are put together to this size."""

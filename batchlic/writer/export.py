@@ -11,9 +11,9 @@ from typing import BinaryIO
 import polars as pl
 import xlsxwriter  # type: ignore[import-untyped]
 
-from batchlic.durable import replacing
+from batchlic.atomic import replacing
 from batchlic.errors import RunFolderError, UsageError
-from batchlic.runfolder import RunFolder
+from batchlic.runs.folder import RunFolder
 
 COLUMNS = ("source", "row", "imei", "iccid", "account_name", "sku_number", "status", "reason", "message")
 """Columns of every export; `status` is that of results.parquet, or `rejected`."""

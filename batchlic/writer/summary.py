@@ -5,8 +5,8 @@ from pathlib import Path
 import msgspec
 import polars as pl
 
+from batchlic.atomic import replacing
 from batchlic.carrier.answers import Outcome
-from batchlic.durable import replacing
 from batchlic.errors import ExitCode, RunFolderError
 from batchlic.journal import Journal
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 from polars.io.plugins import register_io_source
 
-from batchlic.durable import replacing
+from batchlic.atomic import replacing
 from batchlic.writer.schemas import Schema
 
 

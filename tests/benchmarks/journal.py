@@ -18,10 +18,10 @@ import polars as pl
 from batchlic.carrier.answers import Answer, Outcome
 from batchlic.carrier.catalogue import Action
 from batchlic.chunker import read_batches
-from batchlic.identity import sha256_of
 from batchlic.journal import Intent, Journal, RunIdentity
 from batchlic.pool.remaining import remaining
 from batchlic.reader import IdKind
+from batchlic.runs.identity import sha256_of
 from batchlic.writer.audit import write_audit
 from batchlic.writer.results import write_results
 

@@ -28,7 +28,7 @@ from batchlic.callbacks.messages import Told
 from batchlic.callbacks.server import ListenerOptions, listen, serve
 from batchlic.callbacks.store import Store
 from batchlic.carrier.auth import Secret
-from batchlic.reconcile import reconcile
+from batchlic.runs.reconcile import reconcile
 from tests.callbacks.builders import PASSWORD, USERNAME, body, messages_of, submitted_run
 
 OPTIONS = ListenerOptions(port=0)

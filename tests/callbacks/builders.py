@@ -20,8 +20,8 @@ from batchlic.job import make_job
 from batchlic.journal import Intent, Journal, RunIdentity
 from batchlic.journal.journal import Record
 from batchlic.journal.tables import answers, intents
-from batchlic.past import with_ledger
-from batchlic.runfolder import RunFolder
+from batchlic.runs.folder import RunFolder
+from batchlic.runs.ledger_sync import with_ledger
 from tests.endtoend.program import end
 from tests.forking import Program
 

@@ -15,8 +15,8 @@ import pytest
 from batchlic.callbacks.access import CARRIER_SOURCES
 from batchlic.callbacks.messages import Told
 from batchlic.callbacks.store import Store
-from batchlic.reconcile import reconcile
-from batchlic.runfolder import RunFolder
+from batchlic.runs.folder import RunFolder
+from batchlic.runs.reconcile import reconcile
 from tests.callbacks.builders import (
     ACCOUNT,
     PASSWORD,

@@ -16,16 +16,16 @@ from batchlic.callbacks.messages import Told
 from batchlic.callbacks.store import Store
 from batchlic.carrier.answers import Answer
 from batchlic.carrier.auth import Credentials, Secret
-from batchlic.doubt import settle
-from batchlic.ending import now, write_down
 from batchlic.errors import ExitCode, StoppedEarly
-from batchlic.identity import job_of
 from batchlic.journal import Journal, Verdict
 from batchlic.journal.steps import Step
-from batchlic.reconcile import reconcile
-from batchlic.run import Target, resume
-from batchlic.runfolder import RunFolder
-from batchlic.verify import verify
+from batchlic.runs.finalize import now, write_down
+from batchlic.runs.folder import RunFolder
+from batchlic.runs.identity import job_of
+from batchlic.runs.reconcile import reconcile
+from batchlic.runs.run import Target, resume
+from batchlic.runs.settle import settle
+from batchlic.runs.verify import verify
 from tests.callbacks.builders import BEGAN, accepted, failure, lost, messages_of, statuses, submitted_run
 from tests.journal.builders import intent
 
@@ -152,7 +152,7 @@ def test_what_can_not_be_written_leaves_nothing_aside_and_the_files_as_they_were
         raise StoppedEarly("no space left")
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("batchlic.ending.write_summary", full)
+        patched.setattr("batchlic.runs.finalize.write_summary", full)
         with pytest.raises(StoppedEarly):
             reconciled(folder)
     assert {path.name: path.read_bytes() for path in folder.written} == before
@@ -187,7 +187,7 @@ def test_a_killed_reconciling_of_a_migration_that_had_ended_is_not_taken_for_a_k
         write_down(job_of(journal.identity), folder, journal, started_at=now())
     keep(folder, [messages_of(folder)[0]._replace(request_id="strange")])
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("batchlic.reconcile.write_down", _die)
+        patched.setattr("batchlic.runs.reconcile.write_down", _die)
         with pytest.raises(KilledError):
             reconciled(folder)
     with closing(Store.open(str(folder.path / "store.db"))) as store:

@@ -412,7 +412,7 @@ def test_a_wrong_setting_is_named_before_anything_listens(
 @pytest.mark.skipif("TEST_POSTGRESQL_URL" not in os.environ, reason="no TEST_POSTGRESQL_URL")
 def test_postgresql_keeps_the_same(tmp_path: Path) -> None:
     from batchlic.callbacks.store import Store  # noqa: PLC0415
-    from batchlic.reconcile import reconcile  # noqa: PLC0415
+    from batchlic.runs.reconcile import reconcile  # noqa: PLC0415
     from tests.callbacks.builders import messages_of, submitted_run  # noqa: PLC0415
 
     url = os.environ["TEST_POSTGRESQL_URL"]

@@ -19,16 +19,16 @@ from batchlic.carrier.auth import Secret
 from batchlic.carrier.catalogue import Action
 from batchlic.carrier.client import open_client
 from batchlic.chunker import parse_ranges
-from batchlic.doubt import settle
 from batchlic.errors import ExitCode
 from batchlic.journal import Journal, Verdict
 from batchlic.journal.steps import Step
-from batchlic.licences import OwnListener, register
-from batchlic.reconcile import reconcile
-from batchlic.run import resume
-from batchlic.runfolder import RunFolder
-from batchlic.story import story
-from batchlic.verify import verify
+from batchlic.runs.folder import RunFolder
+from batchlic.runs.history import story
+from batchlic.runs.preflight import OwnListener, register
+from batchlic.runs.reconcile import reconcile
+from batchlic.runs.run import resume
+from batchlic.runs.settle import settle
+from batchlic.runs.verify import verify
 from batchlic.writer.summary import Summary
 from tests.callbacks.builders import PASSWORD, SETTINGS, USERNAME, failure, statuses, told
 from tests.endtoend.program import batchlic

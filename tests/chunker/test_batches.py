@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchlic import chunker
 from batchlic.carrier.messages import AssignLicenseRequest, Device
+from batchlic.chunker import batch as chunker
 from batchlic.chunker import format_ranges, parse_ranges, read_batches, read_whole_batches
 from batchlic.reader import IdKind
 from tests.pool.builders import batch

@@ -11,7 +11,7 @@ from batchlic.carrier.answers import Answer
 from batchlic.carrier.catalogue import Action
 from batchlic.carrier.client import CarrierClient, Submission
 from batchlic.pool.delivery import Pool
-from batchlic.pool.pace import Pace
+from batchlic.pool.limiter.pace import Pace
 from batchlic.pool.remaining import Delivery
 from batchlic.pool.retry import RetryPolicy
 from tests.journal.builders import new_journal

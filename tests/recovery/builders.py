@@ -13,8 +13,8 @@ import stdnum.luhn
 
 from batchlic.carrier.auth import Credentials, Secret
 from batchlic.job import Job, make_job
-from batchlic.run import Target, new_run_id, start
-from batchlic.runfolder import RunFolder
+from batchlic.runs.folder import RunFolder
+from batchlic.runs.run import Target, new_run_id, start
 from batchlic.sandbox.config import Fault, SandboxConfig
 from batchlic.writer.summary import Summary
 from tests.forking import serving

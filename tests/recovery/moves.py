@@ -13,10 +13,10 @@ from batchlic.carrier.catalogue import Action
 from batchlic.carrier.client import CarrierClient, Submission
 from batchlic.errors import ExitCode, StoppedEarly
 from batchlic.job import Job
-from batchlic.journal.ledger import Ledger
+from batchlic.ledger.files import counts
+from batchlic.ledger.ledger import Ledger
 from batchlic.pool.delivery import Pool
 from batchlic.pool.remaining import Delivery
-from batchlic.writer.ledgerfiles import counts
 from tests.recovery.builders import ACCOUNT, FLEXIBLE, LIFETIME, Carrier, fleet, job, run
 
 NEW = "TS-BUNDLE-KTO-SIMSEC-MRC"
@@ -90,6 +90,6 @@ def interrupted(folder: Path, at: Carrier, given: Job) -> None:
         raise SystemExit
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("batchlic.run._submit_and_write", die)
+        patch.setattr("batchlic.runs.run._submit_and_write", die)
         with pytest.raises(SystemExit):
             run(folder, at, given)

@@ -10,12 +10,12 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from batchlic.doubt import settle
 from batchlic.errors import RefusedToStart, RunFolderError, UsageError
 from batchlic.journal import Journal, Verdict
-from batchlic.runfolder import RunFolder
-from batchlic.story import story
-from batchlic.verify import Finding, verify
+from batchlic.runs.folder import RunFolder
+from batchlic.runs.history import story
+from batchlic.runs.settle import settle
+from batchlic.runs.verify import Finding, verify
 from tests.recovery.builders import FLEXIBLE, LOSES_ANSWERS, carrier, fleet, imei, in_doubt, job, run
 
 FILES = ["plan.parquet", "rejects.parquet", "results.parquet", "audit.parquet", "summary.json"]

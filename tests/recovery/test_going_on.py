@@ -9,8 +9,8 @@ import pytest
 
 from batchlic.errors import ExitCode, RefusedToStart, RunFolderError, UsageError
 from batchlic.journal import Ending, Journal
-from batchlic.run import resume, status
-from batchlic.runfolder import RunFolder
+from batchlic.runs.folder import RunFolder
+from batchlic.runs.run import resume, status
 from batchlic.sandbox.config import LimitKind
 from tests.recovery.builders import FLEXIBLE, LIFETIME, carrier, contents, fleet, job, results, run
 

@@ -7,19 +7,19 @@ import polars as pl
 import pytest
 
 from batchlic.carrier.catalogue import Action
-from batchlic.doubt import settle
 from batchlic.errors import ExitCode, RefusedToStart, UsageError
 from batchlic.journal import Verdict
-from batchlic.journal.ledger import Ledger
+from batchlic.ledger.files import import_files
+from batchlic.ledger.ledger import Ledger
 from batchlic.reader import ReadOptions
-from batchlic.rollback import By, rollback
-from batchlic.run import new_run_id, resume, status
-from batchlic.runfolder import RunFolder
+from batchlic.runs.folder import RunFolder
+from batchlic.runs.history import story
+from batchlic.runs.rollback import By, rollback
+from batchlic.runs.run import new_run_id, resume, status
+from batchlic.runs.settle import settle
+from batchlic.runs.verify import verify
 from batchlic.sandbox.config import Fault, Poison
-from batchlic.story import story
-from batchlic.verify import verify
 from batchlic.writer.export import Format, What, export
-from batchlic.writer.ledgerfiles import import_files
 from tests.recovery.builders import (
     BATCH_SIZE,
     DEVICES,

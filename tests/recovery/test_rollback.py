@@ -8,15 +8,15 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from batchlic.doubt import settle
 from batchlic.errors import ExitCode, RefusedToStart, UsageError
 from batchlic.journal import Ending, Journal, Verdict
-from batchlic.rollback import By, rollback
-from batchlic.run import Target, new_run_id, resume
-from batchlic.runfolder import RunFolder
+from batchlic.runs.folder import RunFolder
+from batchlic.runs.history import story
+from batchlic.runs.rollback import By, rollback
+from batchlic.runs.run import Target, new_run_id, resume
+from batchlic.runs.settle import settle
+from batchlic.runs.verify import verify
 from batchlic.sandbox.config import Poison
-from batchlic.story import story
-from batchlic.verify import verify
 from batchlic.writer.summary import Summary
 from tests.recovery.builders import (
     ACCOUNT,

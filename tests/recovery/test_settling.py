@@ -7,11 +7,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from batchlic.doubt import settle
 from batchlic.errors import ExitCode, RefusedToStart, RunFolderError, UsageError
 from batchlic.journal import Journal, Verdict
-from batchlic.run import resume, status
-from batchlic.runfolder import RunFolder
+from batchlic.runs.folder import RunFolder
+from batchlic.runs.run import resume, status
+from batchlic.runs.settle import settle
 from tests.recovery.builders import (
     BATCH_SIZE,
     DEVICES,

@@ -8,7 +8,7 @@ import anyio
 import trio
 
 from batchlic.carrier.hints import Quota, quota_of
-from batchlic.pool.pace import Signal, SignalKind
+from batchlic.pool.limiter.pace import Signal, SignalKind
 from batchlic.sandbox.config import RetryHint, SandboxConfig
 from batchlic.sandbox.limits import Gate, Latency, Throttled, quota_headers
 

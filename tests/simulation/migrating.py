@@ -26,8 +26,8 @@ from batchlic.journal.journal import Offload, Record, lay_out
 from batchlic.journal.standing import standing_of
 from batchlic.journal.steps import Step
 from batchlic.pool.delivery import Pool
+from batchlic.pool.limiter.pace import Pace
 from batchlic.pool.migration import Migration
-from batchlic.pool.pace import Pace
 from batchlic.pool.retry import RetryPolicy
 from batchlic.sandbox.app import Sandbox
 from batchlic.sandbox.bodies import DeviceBody, DeviceIdBody

@@ -28,7 +28,7 @@ from batchlic.journal import Attempt, Event, Intent, Journal, RunIdentity, Stand
 from batchlic.journal.journal import Offload, Record, lay_out
 from batchlic.journal.standing import standing_of
 from batchlic.pool.delivery import Pool
-from batchlic.pool.pace import Pace
+from batchlic.pool.limiter.pace import Pace
 from batchlic.pool.remaining import remaining
 from batchlic.pool.retry import RetryPolicy
 from batchlic.sandbox.app import Sandbox

@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from batchlic.durable import replacing
+from batchlic.atomic import replacing
 from batchlic.errors import ExitCode, StoppedEarly
 from batchlic.writer.summary import exit_code_of
 from batchlic.writer.tables import write_table

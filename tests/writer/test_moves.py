@@ -10,10 +10,10 @@ import pytest
 
 from batchlic.journal import Standing
 from batchlic.journal.steps import Step
+from batchlic.ledger.records import words_of_results
 from batchlic.writer.results import write_results
 from batchlic.writer.schemas import OUTCOMES
 from batchlic.writer.summary import count_statuses
-from batchlic.writer.words import words_of_results
 from tests.writer.builders import Told, journal_of, plan_of
 
 OLD, NEW = "SIMSec-IoT", "TS-BUNDLE-KTO-SIMSEC-MRC"

@@ -1,0 +1,26 @@
+"""Device rows to a plan, and the plan back to batches: contiguous row ranges of plan.parquet."""
+
+from batchlic.chunker.batch import (
+    Batch,
+    batch_sizes,
+    format_ranges,
+    parse_ranges,
+    read_batches,
+    read_held,
+    read_whole_batches,
+)
+from batchlic.chunker.plan import Plan, PlanGroup, cut_plan, write_plan
+
+__all__ = [
+    "Batch",
+    "Plan",
+    "PlanGroup",
+    "batch_sizes",
+    "cut_plan",
+    "format_ranges",
+    "parse_ranges",
+    "read_batches",
+    "read_held",
+    "read_whole_batches",
+    "write_plan",
+]

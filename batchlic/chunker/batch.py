@@ -1,0 +1,170 @@
+"""A plan back to batches: contiguous row ranges of plan.parquet that one request carries."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from batchlic.carrier.catalogue import Action
+from batchlic.carrier.messages import EncodedDevice, EncodedDevices, encode_request, split_devices
+from batchlic.reader import IdKind
+
+if TYPE_CHECKING:
+    import polars as pl
+
+ROWS_PER_READ = 50_000
+"""How much of plan.parquet is in memory at once, in device rows (promise H)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The devices that one request carries: a batch of the plan, or a part of one.
+
+    `encoded` are its devices as they go on the wire. `offsets` are their places within the whole batch,
+    ascending; `whole` says whether these are all. A part stands for what is left when a refused batch is
+    split. `undoes` is the `X-Request-ID` of a transaction that is to be undone as a whole, by its id and
+    without a body; it can't be split. `action` is what to do with them, where that is not what the whole
+    run does. `is_repeatable` says whether it may be sent again as it is where its answer was lost, if its
+    SKU allows that. `clearings` counts how often what an earlier sending may have executed was undone:
+    what is sent after that is another request.
+    """
+
+    batch_id: int
+    account_name: str
+    sku_number: str
+    encoded: EncodedDevices
+    offsets: Sequence[int]
+    whole: bool = True
+    undoes: str | None = None
+    action: Action | None = None
+    is_repeatable: bool = True
+    clearings: int = 0
+
+    @property
+    def part(self) -> str:
+        """Name of this part within its batch, as row ranges (`0-49,51`); empty for the whole batch."""
+        return "" if self.whole else format_ranges(self.offsets)
+
+    @property
+    def devices(self) -> list[EncodedDevice]:
+        """Its devices one by one, in the order of `offsets`."""
+        return split_devices(self.encoded)
+
+    def take(self, offsets: Iterable[int]) -> Batch:
+        """The part of this batch that has only the devices at `offsets`."""
+        wanted = sorted(offsets)
+        device_at = dict(zip(self.offsets, self.devices, strict=True))
+        encoded = ",".join(device_at[offset] for offset in wanted)
+        return replace(self, encoded=encoded, offsets=wanted, whole=False)
+
+    @property
+    def is_divisible(self) -> bool:
+        """Whether its devices can be sent in parts."""
+        return len(self.offsets) > 1 and self.undoes is None
+
+    def body(self) -> bytes:
+        """The AssignLicenseRequest that carries these devices."""
+        return encode_request(self.account_name, self.encoded, self.sku_number)
+
+    def x_request_id(self, run_id: str) -> str:
+        """The `X-Request-ID` of these devices in that run: `1-` and 30 digits (promise I).
+
+        The same whenever the same devices of the same batch are sent again in the run, different for any
+        other part, batch or run, and after each clearing, as a carrier that executes each id only once
+        would not execute it again (up to a collision of 99 bits of SHA-256). To undo a transaction, its own.
+        """
+        if self.undoes is not None:
+            return self.undoes
+        cleared = f"/{self.clearings}" if self.clearings else ""
+        digest = hashlib.sha256(f"{run_id}/{self.batch_id}/{self.part}{cleared}".encode()).digest()
+        return f"1-{int.from_bytes(digest) % 10**30:030d}"
+
+
+def read_batches(plan: Path, id_kind: IdKind, *, first_batch: int = 1) -> Iterator[Batch]:
+    """The batches of a plan in order, from `first_batch` on, a bounded number of rows in memory."""
+    for frame in read_whole_batches(plan, first_batch=first_batch):
+        heads = _heads(frame, _encoded(id_kind).str.join(",", ignore_nulls=False).alias("encoded"))
+        for batch_id, account, sku, size, encoded, *undoes in heads.iter_rows():
+            yield Batch(batch_id, account, sku, encoded, range(size), True, *undoes)  # noqa: FBT003 - whole
+
+
+def read_whole_batches(plan: Path, *, first_batch: int = 1) -> Iterator[pl.DataFrame]:
+    """The rows of a plan's batches in order, in frames of about ROWS_PER_READ that no batch crosses."""
+    import polars as pl  # noqa: PLC0415 - heavy: only when a plan is really read
+
+    rows = pl.scan_parquet(plan)
+    before = (pl.col("batch_id") < first_batch).sum().alias("before")
+    total, start = rows.select(pl.col("batch_id").count(), before).collect().row(0)
+    while start < total:
+        frame = rows.slice(start, min(ROWS_PER_READ, total - start)).collect()
+        if start + frame.height < total:  # the last batch may go on beyond this read
+            frame = frame.filter(pl.col("batch_id") != frame["batch_id"][-1])
+        yield frame
+        start += frame.height
+
+
+def batch_sizes(plan: Path) -> Iterator[tuple[int, str, int]]:
+    """Each batch of a plan in order: its id, its account, and how many devices it has."""
+    for frame in read_whole_batches(plan):
+        yield from _heads(frame).select("batch_id", "account_name", "len").iter_rows()
+
+
+def read_held(plan: Path) -> Iterator[pl.DataFrame]:
+    """The rows of a plan that are in no batch, in order, in frames of ROWS_PER_READ."""
+    import polars as pl  # noqa: PLC0415 - as above
+
+    held = pl.scan_parquet(plan).filter(pl.col("batch_id").is_null())
+    yield from held.collect_batches(chunk_size=ROWS_PER_READ, maintain_order=True)
+
+
+def _heads(frame: pl.DataFrame, *also: pl.Expr) -> pl.DataFrame:
+    """One row a batch: batch_id, account_name, sku_number, len (in devices), `also`, and what it undoes."""
+    import polars as pl  # noqa: PLC0415 - as above
+    from polars import selectors  # noqa: PLC0415 - as above
+
+    return frame.group_by("batch_id", maintain_order=True).agg(
+        pl.col("account_name", "sku_number").first(),
+        pl.len(),
+        *also,
+        selectors.by_name("undoes", require_all=False).first(),
+    )
+
+
+def _encoded(id_kind: IdKind) -> pl.Expr:
+    """Each device as it goes on the wire, with the identifiers that are to be sent."""
+    import polars as pl  # noqa: PLC0415 - as above
+
+    identifiers = {
+        kind: pl.concat_str(pl.lit('{"id":"'), column, pl.lit(f'","kind":"{kind}"}}'))
+        for kind, column in (("IMEI", pl.col("imei")), ("ICCID", pl.col("iccid")))
+    }
+    sent = {
+        IdKind.AUTO: pl.coalesce(identifiers["IMEI"], identifiers["ICCID"]),
+        IdKind.IMEI: identifiers["IMEI"],
+        IdKind.ICCID: identifiers["ICCID"],
+        IdKind.BOTH: pl.concat_str(identifiers["IMEI"], identifiers["ICCID"], separator=","),
+    }[id_kind]
+    return pl.concat_str(pl.lit('{"deviceIds":['), sent, pl.lit("]}"))
+
+
+def format_ranges(offsets: Sequence[int]) -> str:
+    """Ascending numbers as ranges: `[0, 1, 2, 5]` is `0-2,5`."""
+    ranges: list[list[int]] = []
+    for offset in offsets:
+        if ranges and offset == ranges[-1][1] + 1:
+            ranges[-1][1] = offset
+        else:
+            ranges.append([offset, offset])
+    return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in ranges)
+
+
+def parse_ranges(text: str) -> list[int]:
+    """The numbers that `format_ranges` wrote."""
+    offsets: list[int] = []
+    for piece in filter(None, text.split(",")):
+        low, _, high = piece.partition("-")
+        offsets.extend(range(int(low), int(high or low) + 1))
+    return offsets

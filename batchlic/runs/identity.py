@@ -1,0 +1,171 @@
+"""Whether a folder holds the run that is asked for: journal, plan, job, inventories and carrier."""
+
+import hashlib
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from batchlic.chunker import Plan
+from batchlic.errors import RunFolderError, UsageError
+from batchlic.job import Job
+from batchlic.journal import Input, Journal, RunIdentity
+from batchlic.reader.sources import expanded
+from batchlic.reader.streams import STDIN, is_remote
+from batchlic.runs.folder import RunFolder
+
+_HOW_NOT_WHAT = ("limits", "ledger", "sandbox", "inventory.files", "licence.order")
+"""Keys of a job that may change from one sitting of a run to the next; inventories go by what is in them."""
+
+
+def identify(job: Job, folder: RunFolder, carrier: str, plan: Plan, run_id: str) -> RunIdentity:
+    """What makes this run this run."""
+    return RunIdentity(
+        run_id=run_id,
+        action=job.request_action,
+        carrier=carrier,
+        job=job.model_dump(mode="json"),
+        inputs=inputs_of(job),
+        plan_sha256=sha256_of(folder.plan),
+        sources=[(source.name, source.rows) for source in plan.sources],
+        rows_read=plan.rows_read,
+        rejected=dict(plan.rejected),
+        planned=plan.planned,
+        held=dict(plan.held),
+        batches=plan.batches,
+        notes=list(plan.notes),
+        to_sku=job.licence.to_sku,
+        restorable=sorted(job.restorable_skus),
+    )
+
+
+def job_of(identity: RunIdentity) -> Job:
+    """The job that the run began with."""
+    return Job.model_validate(identity.job)
+
+
+def inputs_of(job: Job) -> list[Input]:
+    """Size and SHA-256 of each inventory that is a file."""
+    return [
+        Input(name=name)
+        if name == STDIN or is_remote(name)
+        else Input(name=name, size=Path(name).stat().st_size, sha256=sha256_of(Path(name)))
+        for name in expanded(job.inventory.files)
+    ]
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def open_journal(folder: RunFolder) -> Journal:
+    """The journal of a folder. Raises RunFolderError that says what is salvageable; nothing is touched."""
+    try:
+        return Journal.open(folder.journal)
+    except RunFolderError as error:
+        raise RunFolderError(f"{error}; {_salvageable(folder)}") from error
+
+
+def refuse_used(folder: RunFolder) -> None:
+    """Raise where a run has been in this folder before."""
+    if folder.journal.exists():
+        raise UsageError(f"{folder.path}: holds a run already; {_instead(folder)}")
+    if left_by_a_run(folder):
+        open_journal(folder)
+
+
+def refuse_other_job(folder: RunFolder, job: Job, identity: RunIdentity) -> None:
+    """Raise UsageError that says in what `job` differs from the one that the run began with."""
+    differences = [*_job_differences(job, identity), *_input_differences(job, identity)]
+    if differences:
+        raise UsageError(
+            f"{folder.path}: holds a run already, another one: {'; '.join(differences)}; {_instead(folder)}"
+        )
+
+
+def refuse_other_carrier(folder: RunFolder, carrier: str, identity: RunIdentity) -> None:
+    """Raise UsageError where the run talks to another carrier."""
+    if carrier != identity.carrier:
+        raise UsageError(f"{folder.path}: this run talks to {identity.carrier}, not to {carrier}")
+
+
+def refuse_changed_plan(folder: RunFolder, identity: RunIdentity) -> None:
+    """Raise RunFolderError where the plan is not the one that the journal counts on."""
+    if not folder.plan.is_file() or sha256_of(folder.plan) != identity.plan_sha256:
+        raise RunFolderError(
+            f"{folder.plan}: missing or changed since the run began; the journal is whole. "
+            f"{_plan_again(identity)}"
+        )
+
+
+def _plan_again(identity: RunIdentity) -> str:
+    if identity.held:
+        return (
+            "Restore it from a backup, or run the inventory again: the ledger knows what was done, as far as "
+            "this run could tell it"
+        )
+    inventory = ", ".join(name for name, _ in identity.sources)
+    return (
+        f"Restore it, or make it again: `batchlic plan --no-ledger` of the same inventory ({inventory}) with "
+        f"the same options gives the same file, byte for byte (SHA-256 {identity.plan_sha256})"
+    )
+
+
+def _job_differences(job: Job, identity: RunIdentity) -> Iterator[str]:
+    now, then = dict(_flat(job.model_dump(mode="json"))), dict(_flat(identity.job))
+    now["limits.batch_size"], then["limits.batch_size"] = (
+        job.limits.batch_size,
+        identity.job["limits"]["batch_size"],
+    )
+    for key in sorted({*now, *then}):
+        if now.get(key) != then.get(key):
+            yield f"{key} is {now.get(key)}, it was {then.get(key)}"
+
+
+def _flat(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        name = f"{prefix}{key}"
+        if name in _HOW_NOT_WHAT:
+            continue
+        if isinstance(value, dict):
+            yield from _flat(value, f"{name}.")
+        else:
+            yield name, value
+
+
+def _input_differences(job: Job, identity: RunIdentity) -> Iterator[str]:
+    now, then = inputs_of(job), identity.inputs
+    if len(now) != len(then):
+        yield f"{len(now)} inventories, there were {len(then)}"
+        return
+    for given, known in zip(now, then, strict=True):
+        if given.sha256 is None:
+            yield f"{given.name} can't be compared with what was read from it"
+        elif given.sha256 != known.sha256:
+            sizes = f" ({given.size:,} bytes, it had {known.size:,})" if known.size is not None else ""
+            yield f"{given.name} is not the inventory that the run began with{sizes}"
+
+
+def _instead(folder: RunFolder) -> str:
+    return f"go on with `batchlic resume {folder.path}`, or name another folder with --run-dir"
+
+
+def left_by_a_run(folder: RunFolder) -> list[Path]:
+    """The files of a folder that only a run that sent something leaves, but for its journal."""
+    return [path for path in (folder.results, folder.audit, folder.log) if path.exists()]
+
+
+def _salvageable(folder: RunFolder) -> str:
+    left = left_by_a_run(folder)
+    if not left:
+        return "nothing else here speaks of requests"
+    dated = ", ".join(
+        f"{path.name} of {datetime.fromtimestamp(path.stat().st_mtime, UTC):%Y-%m-%d %H:%M:%SZ}"
+        for path in left
+    )
+    return (
+        f"what was known is in {dated}. Restore the journal from a backup; without it nothing is sent from "
+        "this folder, as it might be sent twice"
+    )

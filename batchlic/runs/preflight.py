@@ -1,0 +1,233 @@
+"""Licence counts and listeners, asked before a run and after it: is there enough, did it change right."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
+from pathlib import Path
+
+import polars as pl
+
+from batchlic.callbacks.registration import address
+from batchlic.carrier.auth import CarrierUnreachable, Secret
+from batchlic.carrier.catalogue import Action
+from batchlic.carrier.client import CALLBACK_SERVICE, AccountError, CarrierClient
+from batchlic.chunker import Plan, PlanGroup, cut_plan
+from batchlic.errors import BatchlicError, CredentialsRejected, RefusedToStart, StoppedEarly
+from batchlic.job import Job
+from batchlic.journal import Journal, LicenceCount, Standing
+from batchlic.runs.folder import RunFolder
+from batchlic.writer.outcomes import outcomes_of_batches
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnListener:
+    """The listener that a run has brought up itself, and what callbacks to it carry."""
+
+    url: str
+    username: Secret
+    password: Secret
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What the carrier said before anything was sent; without counts where it would not say.
+
+    `stopped` is why nothing can be sent: a login that was rejected is not tried again (promise G).
+    """
+
+    counts: list[LicenceCount]
+    notes: list[str]
+    stopped: BatchlicError | None = None
+
+
+UNASKED = Findings([], [])
+"""Where there is nothing to be asked."""
+
+
+async def look(client: CarrierClient, groups: Sequence[PlanGroup], *, listeners: bool) -> Findings:
+    """Ask for the licence counts of a plan's groups and, if so told, whether outcomes will be called back.
+
+    A carrier that is down or does not answer such questions stops nothing here.
+    """
+    counts: list[LicenceCount] = []
+    notes: list[str] = []
+    try:
+        await client.login()
+        for account, some in groupby(groups, key=attrgetter("account_name")):
+            try:
+                counts += await count(client, list(some))
+            except AccountError as error:
+                notes.append(f"account {account}: licence counts are unknown: {error}")
+            if listeners:
+                notes += await _listening(client, account)
+    except CarrierUnreachable as error:
+        return Findings(counts, [*notes, f"licence counts are unknown, or who listens: {error}"])
+    except (CredentialsRejected, StoppedEarly) as error:
+        return Findings([], [], stopped=error)
+    return Findings(counts, notes)
+
+
+async def _listening(client: CarrierClient, account: str) -> list[str]:
+    """What is to be said of an account's listeners, if anything."""
+    try:
+        listens = any(found.service_name == CALLBACK_SERVICE for found in await client.listeners(account))
+    except AccountError as error:
+        return [f"account {account}: its listeners are unknown: {error}"]
+    return [] if listens else [f"account {account}: {_NO_LISTENER}"]
+
+
+async def register(client: CarrierClient, accounts: Iterable[str], listener: OwnListener) -> None:
+    """Have the outcomes of these accounts called back to a run's own listener."""
+    await client.login()
+    for account in dict.fromkeys(accounts):
+        await client.register_listener(
+            account, address(listener.url, account), listener.username.reveal(), listener.password
+        )
+
+
+async def count(client: CarrierClient, groups: Sequence[PlanGroup]) -> list[LicenceCount]:
+    """The licence counts of each group's account and SKU: 0 where the account has others, but not this one.
+
+    An account of which the carrier lists nothing is left out: that says nothing.
+    """
+    counts = []
+    for account in dict.fromkeys(group.account_name for group in groups):
+        known = {found.sku_number: found for found in await client.subscriptions(account)}
+        for sku in (group.sku_number for group in groups if known and group.account_name == account):
+            found = known.get(sku)
+            counts.append(
+                LicenceCount(
+                    account,
+                    sku,
+                    assigned=found.license_assigned if found else 0,
+                    available=found.license_available if found else 0,
+                )
+            )
+    return counts
+
+
+def fitted(job: Job, folder: RunFolder, plan: Plan, counts: Sequence[LicenceCount]) -> Plan:
+    """The plan, or as much of it as there are licences for, where the job allows that.
+
+    Raises RefusedToStart with the numbers where it does not.
+    """
+    if job.request_action is not Action.ASSIGN:
+        return plan
+    if not job.limits.allow_partial:
+        refuse_too_few(plan.groups, counts)
+    fits = room(plan.groups, counts)
+    if fits == [group.devices for group in plan.groups]:
+        return plan
+    return cut_plan(plan, fits, batch_size=job.limits.batch_size, folder=folder.path)
+
+
+def refuse_too_few(groups: Sequence[PlanGroup], counts: Sequence[LicenceCount]) -> None:
+    """Raise RefusedToStart with the numbers where a group has more devices than licences are left."""
+    short = [
+        f"account {group.account_name} has {fit:,} licences of {group.sku_number} left, "
+        f"for {group.devices:,} devices"
+        for group, fit in zip(groups, room(groups, counts), strict=True)
+        if fit < group.devices
+    ]
+    if short:
+        raise RefusedToStart(
+            f"too few licences: {'; '.join(short)}. Buy more, or license as many as fit: --allow-partial"
+        )
+
+
+def still_needed(job: Job, plan: Path, journal: Journal) -> list[PlanGroup]:
+    """What of a plan's groups surely needs a licence yet: nothing was accepted, refused or lost for it."""
+    if job.request_action is not Action.ASSIGN:
+        return []
+    sent = _sent(plan, journal)
+    groups = []
+    for account, sku, devices in _planned(plan).iter_rows():
+        left = devices - sent.get((account, sku), Counter()).total()
+        if left > 0:
+            groups.append(PlanGroup(account_name=account, sku_number=sku, devices=left, batches=0))
+    return groups
+
+
+async def compare(client: CarrierClient, plan: Path, journal: Journal) -> list[str]:
+    """In words, where the licence counts did not change over the whole run as its answers say."""
+    before = journal.identity.licences
+    groups = [
+        PlanGroup(account_name=one.account_name, sku_number=one.sku_number, devices=0, batches=0)
+        for one in before
+    ]
+    try:
+        after = await count(client, groups)
+    except (StoppedEarly, AccountError, CredentialsRejected) as error:
+        return [f"licence counts after the run are unknown: {error}"]
+    return mismatches(_sent(plan, journal), before, after, journal.identity.action)
+
+
+def mismatches(
+    sent: Mapping[tuple[str, str], Counter[str]],
+    before: Sequence[LicenceCount],
+    after: Sequence[LicenceCount],
+    action: Action,
+) -> list[str]:
+    """In words, where `licenseAssigned` did not change by as many as the devices that were accepted.
+
+    `sent`, by account and SKU, has the devices whose requests were `accepted` or whose answers were `lost`.
+    """
+    sign, verb = (1, "rose") if action is Action.ASSIGN else (-1, "fell")
+    then = {(one.account_name, one.sku_number): one.assigned for one in before}
+    notes = []
+    for found in after:
+        key = found.account_name, found.sku_number
+        fates = sent.get(key, Counter())
+        change, accepted = sign * (found.assigned - then.get(key, found.assigned)), fates["accepted"]
+        if not accepted <= change <= accepted + fates["lost"]:
+            notes.append(
+                f"licences of {found.sku_number} in use on account {found.account_name} {verb} by "
+                f"{change:,}, while {accepted:,} devices were accepted: outcomes to come, failures or "
+                "somebody else may be why"
+            )
+    return notes
+
+
+def room(groups: Sequence[PlanGroup], counts: Sequence[LicenceCount]) -> list[int]:
+    """How many devices of each group there are licences for: all, where none were counted."""
+    available = {(found.account_name, found.sku_number): found.available for found in counts}
+    return [
+        min(group.devices, max(0, available.get((group.account_name, group.sku_number), group.devices)))
+        for group in groups
+    ]
+
+
+def _planned(plan: Path) -> pl.DataFrame:
+    """`account_name`, `sku_number`, `devices` of what a plan sends."""
+    rows = pl.scan_parquet(plan).filter(pl.col("batch_id").is_not_null())
+    groups = rows.group_by("account_name", "sku_number").agg(pl.len().alias("devices"))
+    return groups.sort("account_name", "sku_number").collect()
+
+
+def _sent(plan: Path, journal: Journal) -> dict[tuple[str, str], Counter[str]]:
+    """By account and SKU, how many devices were `accepted`, `refused` for good, or their answer `lost`."""
+    fates = {Standing.ACCEPTED: "accepted", Standing.FAILED: "refused", Standing.IN_DOUBT: "lost"}
+    rows = [
+        (batch_id, offset is None, fates[Standing(outcome.status)])
+        for batch_id, offset, outcome in outcomes_of_batches(
+            journal.attempts(batches=range(1, journal.identity.batches + 1))
+        )
+        if Standing(outcome.status) in fates
+    ]
+    known = pl.DataFrame(
+        rows, {"batch_id": pl.UInt32, "is_whole": pl.Boolean, "fate": pl.String}, orient="row"
+    )
+    batches = pl.scan_parquet(plan).group_by("batch_id", *_TARGET).agg(pl.len().alias("size"))
+    devices = pl.when("is_whole").then("size").otherwise(1).sum()
+    sums = known.lazy().join(batches, on="batch_id").group_by(*_TARGET, "fate").agg(devices.alias("devices"))
+    found: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    for account, sku, fate, devices_ in sums.collect().iter_rows():
+        found[account, sku][fate] = devices_
+    return found
+
+
+_TARGET = ("account_name", "sku_number")
+
+_NO_LISTENER = f"no listener for {CALLBACK_SERVICE} is registered, so no outcome will be called back"

@@ -1,0 +1,180 @@
+"""Takes back what a run has assigned: a run of its own, whose plan comes from what the first one achieved."""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+
+import polars as pl
+
+from batchlic.carrier.catalogue import Action, Licence
+from batchlic.chunker import Plan, PlanGroup, read_whole_batches
+from batchlic.runs.finalize import now
+from batchlic.errors import RefusedToStart, UsageError
+from batchlic.runs.identity import job_of, refuse_changed_plan, refuse_other_carrier, refuse_used
+from batchlic.job import Job
+from batchlic.journal import RunIdentity
+from batchlic.runs.ledger_sync import past_of
+from batchlic.reader import Source
+from batchlic.runs.run import Target, begin, go_on
+from batchlic.runs.folder import RunFolder
+from batchlic.runs.staging import taken_up
+from batchlic.writer.results import write_results
+from batchlic.writer.schemas import PLAN, REJECTS, Schema
+from batchlic.writer.summary import Summary
+from batchlic.writer.tables import write_table
+
+
+class By(StrEnum):
+    """How the carrier is told what to take back."""
+
+    REQUEST = "request"
+    """Each accepted request by its X-Request-ID, without a body."""
+    DEVICE = "device"
+    """The accepted devices, in a body like that of assign."""
+
+
+def rollback(
+    folder: RunFolder, by: By, target: Target, *, run_id: str, ask: Callable[[str], None] | None = None
+) -> Summary:
+    """Take back what the run in `folder` has assigned, or go on with doing so.
+
+    The new run is `rollback-by-request` or `rollback-by-device` in the folder of the first. Devices in doubt
+    are left as they are, and Lifetime ones are rejected as `irrevocable`. A migration goes back by device:
+    the devices that have moved are moved back. Raises UsageError where the run assigned nothing by its nature
+    or goes back the other way already, RefusedToStart where there is nothing that can be taken back.
+    """
+    with folder.locked(), closing(taken_up(folder)) as journal:
+        _refuse_unsuited(folder, by, journal.identity)
+        refuse_other_carrier(folder, target.name, journal.identity)
+        refuse_changed_plan(folder, journal.identity)
+        back = _folder_of(folder, by)
+        if back.journal.exists():
+            with back.locked(), closing(taken_up(back)) as its_journal:
+                return go_on(job_of(its_journal.identity), back, target, its_journal)
+        job = _job(folder, journal.identity)
+        with folder.scratch() as results:
+            write_results(results, plan=folder.plan, journal=journal, outcomes=folder.outcomes)
+            notes = _look(results, job, by)
+            back.make()
+            with back.locked():
+                refuse_used(back)
+                plan = _plan(results, job, by, back)
+                if ask is not None:
+                    ask(f"Take back {plan.planned:,} licences of {folder.path} at {target.name}?")
+                with past_of(job, target.name, holding=(folder, back)) as past:
+                    past.catch_up()
+                    past.enter(run_id, back, begun_at=now())
+                return begin(job, back, target, replace(plan, notes=notes), run_id=run_id)
+
+
+def _folder_of(folder: RunFolder, by: By) -> RunFolder:
+    return RunFolder(folder.path / f"rollback-by-{by}")
+
+
+def _refuse_unsuited(folder: RunFolder, by: By, identity: RunIdentity) -> None:
+    if identity.does == Action.UNASSIGN:
+        raise UsageError(f"{folder.path}: this run did unassign; only what was assigned is rolled back")
+    if identity.to_sku and by is not By.DEVICE:
+        raise UsageError(f"{folder.path}: a migration takes two requests, so it goes back --by device")
+    for other in By:
+        its = _folder_of(folder, other)
+        if other is not by and its.journal.exists():
+            raise UsageError(
+                f"{folder.path}: is rolled back by {other} already, in {its.path}; for what that leaves, "
+                f"`batchlic unassign {its.results}` goes by device"
+            )
+
+
+def _job(folder: RunFolder, identity: RunIdentity) -> Job:
+    job = job_of(identity)
+    inventory = job.inventory.model_copy(update={"files": [str(folder.plan)], "columns": {}})
+    changes = {"name": None, "inventory": inventory}
+    if identity.to_sku is None:
+        return job.model_copy(update={**changes, "action": Action.UNASSIGN.value})
+    swapped = {"from_sku": job.licence.to_sku, "to_sku": job.licence.from_sku}
+    return job.model_copy(update={**changes, "licence": job.licence.model_copy(update=swapped)})
+
+
+def _look(results: Path, job: Job, by: By) -> tuple[str, ...]:
+    """What should be said of devices that are left. Raises RefusedToStart where none is to be taken back."""
+    rows = pl.scan_parquet(results)
+    accepted, flexible = rows.filter(_ACCEPTED), rows.filter(_ACCEPTED & ~_is_lifetime(job))
+    doubtful = rows.filter(pl.col("status") == "in_doubt")
+    n_accepted, n_flexible, n_doubtful = (
+        frame.item() for frame in pl.collect_all([t.select(pl.len()) for t in (accepted, flexible, doubtful)])
+    )
+    if not n_flexible:
+        why = "a Lifetime licence can't be taken back" if n_accepted else "the run has no accepted device"
+        raise RefusedToStart(f"nothing to roll back: {why}")
+    if not n_doubtful:
+        return ()
+    halves = accepted.join(doubtful, on="x_request_id", how="semi").select(pl.len()).collect().item()
+    if by is By.REQUEST and halves:
+        raise RefusedToStart(
+            f"{halves:,} accepted devices share a request with devices in doubt, and it is undone as a "
+            "whole: settle these first, or take back --by device"
+        )
+    return (
+        f"{n_doubtful:,} devices in doubt are left as they are: settle them, then unassign what has to be",
+    )
+
+
+def _plan(results: Path, job: Job, by: By, back: RunFolder) -> Plan:
+    schema = PLAN | ({"undoes": pl.String()} if by is By.REQUEST else {})
+    write_table(back.plan, schema, _batches(results, job, by, schema))
+    write_table(back.rejects, REJECTS, _rejects(results, job))
+    planned, rejected = pl.scan_parquet(back.plan), pl.scan_parquet(back.rejects).select(pl.len())
+    groups = (
+        planned.group_by("account_name", "sku_number", maintain_order=True)
+        .agg(pl.len().alias("devices"), pl.col("batch_id").n_unique().alias("batches"))
+        .collect()
+    )
+    devices, irrevocable = int(groups["devices"].sum()), int(rejected.collect().item())
+    return Plan(
+        sources=(Source(str(back.path.parent), devices + irrevocable),),
+        rows_read=devices + irrevocable,
+        rejected={"irrevocable": irrevocable} if irrevocable else {},
+        planned=devices,
+        held={},
+        batches=int(groups["batches"].sum()),
+        groups=tuple(PlanGroup(**group) for group in groups.iter_rows(named=True)),
+        notes=(),
+    )
+
+
+def _batches(results: Path, job: Job, by: By, schema: Schema) -> Iterator[pl.DataFrame]:
+    """One batch for each accepted request, or for what was accepted of each batch."""
+    key = "x_request_id" if by is By.REQUEST else "batch_id"
+    last = 0
+    for rows in read_whole_batches(results):
+        accepted = rows.filter(_ACCEPTED & ~_is_lifetime(job)).sort("batch_id", key, maintain_order=True)
+        if accepted.is_empty():
+            continue
+        numbered = accepted.with_columns(
+            (pl.col(key).rle_id() + last + 1).cast(pl.UInt32).alias("batch_id"),
+            pl.col("x_request_id").alias("undoes"),
+            pl.lit(None, pl.String).alias("held"),
+        )
+        last = numbered["batch_id"][-1]
+        yield numbered.select(*schema)
+
+
+def _rejects(results: Path, job: Job) -> Iterator[pl.DataFrame]:
+    for rows in read_whole_batches(results):
+        irrevocable = rows.filter(_ACCEPTED & _is_lifetime(job))
+        if not irrevocable.is_empty():
+            yield irrevocable.with_columns(
+                pl.lit("irrevocable").alias("reason"),
+                pl.lit("a Lifetime licence can't be taken back").alias("message"),
+            ).select(*REJECTS)
+
+
+_ACCEPTED = pl.col("status").is_in(["accepted", "confirmed"])
+
+
+def _is_lifetime(job: Job) -> pl.Expr:
+    return pl.col("sku_number").is_in(
+        [sku for sku, licence in job.skus.items() if licence is Licence.LIFETIME]
+    )

@@ -1,0 +1,89 @@
+"""What a person reads: figures, and nothing from outside that could rewrite the terminal."""
+
+import io
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchlic.chunker import Plan, PlanGroup
+from batchlic.cli.format import describe, describe_plan
+from batchlic.logs import RunLog
+from batchlic.reader import Source
+from batchlic.terminal import printable, printable_lines
+from batchlic.writer.summary import Source as Read
+from batchlic.writer.summary import Summary
+
+HOSTILE = "\x1b]0;owned\x07\r\u202e\x9b31m"
+
+
+def summary(**changes: object) -> Summary:
+    fields: dict[str, object] = {
+        "run_id": "run-1",
+        "job": "nightly",
+        "action": "assign",
+        "carrier": "sandbox",
+        "sources": [Read("fleet.csv", 12)],
+        "rows_read": 12,
+        "rejected": {"duplicate": 2},
+        "planned": 10,
+        "statuses": {"accepted": 7, "failed": 1, "in_doubt": 2},
+        "batches": 1,
+        "requests": {"total": 3, "accepted": 1, "throttled": 2, "refused": 0},
+        "started_at": None,
+        "finished_at": None,
+        "devices_per_second": None,
+        "exit_code": 3,
+    }
+    return Summary(**fields | changes)  # type: ignore[arg-type]  # a builder's fields
+
+
+@given(st.text())
+def test_nothing_that_is_not_printable_is_printed(text: str) -> None:
+    assert printable(text).isprintable()
+    assert printable_lines(text).replace("\n", "").isprintable()
+
+
+def test_what_inventory_and_carrier_say_reaches_the_terminal_as_data_only() -> None:
+    hostile = summary(sources=[Read(HOSTILE, 1)], notes=[HOSTILE], stopped_because=HOSTILE, exit_code=6)
+    plan = Plan(
+        sources=(Source(HOSTILE, 1),),
+        rows_read=1,
+        rejected={},
+        planned=1,
+        held={},
+        batches=1,
+        groups=(PlanGroup(account_name=HOSTILE, sku_number=HOSTILE, devices=1, batches=1),),
+        notes=(HOSTILE,),
+    )
+    for text in (describe(hostile, Path("run")), describe_plan(plan, Path("run"))):
+        assert all(line.isprintable() for line in text.split("\n"))
+
+
+def test_warnings_for_people_are_data_too(tmp_path: Path) -> None:
+    people = io.StringIO()
+    with RunLog(tmp_path / "run.log", secrets=[], people=people) as log:
+        log.logger(run_id="r").warning(HOSTILE, reason=HOSTILE, inner=[HOSTILE])
+    assert all(line.isprintable() for line in people.getvalue().split("\n"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "finished, but some devices failed, are in doubt, or were rejected"),
+        ({"exit_code": None}, "not ended"),
+        ({"exit_code": 6, "stopped_because": "no progress"}, "stopped early: no progress"),
+        ({"exit_code": 6}, "Go on: batchlic resume runs/r"),
+        ({"statuses": {"pending": 10}, "exit_code": None}, "Go on: batchlic resume runs/r"),
+    ],
+)
+def test_the_screen_says_how_it_ended_and_what_to_do(changes: dict[str, object], words: str) -> None:
+    assert words in describe(summary(**changes), Path("runs/r"))
+
+
+def test_the_screen_says_where_trouble_is_written_down() -> None:
+    text = describe(summary(), Path("runs/r"))
+    assert "rejected: see runs/r/rejects.parquet" in text
+    assert "in_doubt: see runs/r/results.parquet" in text
+    assert "Go on" not in text

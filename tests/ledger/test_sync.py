@@ -1,0 +1,403 @@
+"""What runs do with what earlier runs did, against a sandbox over TCP: nothing twice, nothing forgotten."""
+
+from collections import Counter
+from collections.abc import Collection, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import polars as pl
+import pytest
+
+from batchlic.callbacks.store import Store
+from batchlic.carrier.answers import Answer, Outcome
+from batchlic.carrier.auth import Credentials, Secret
+from batchlic.errors import RefusedToStart, StoppedEarly, UsageError
+from batchlic.job import Job, make_job
+from batchlic.journal import Journal, Verdict
+from batchlic.ledger.ledger import Ledger
+from batchlic.runs.folder import RunFolder
+from batchlic.runs.history import story
+from batchlic.runs.reconcile import reconcile
+from batchlic.runs.rollback import By, rollback
+from batchlic.runs.run import Target, resume, start
+from batchlic.runs.settle import settle
+from batchlic.sandbox.config import Fault, SandboxConfig
+from tests.callbacks.builders import failure
+from tests.callbacks.builders import told as called_back
+from tests.endtoend.program import ACCOUNT, FLEXIBLE, LIFETIME, books, imei, totals
+from tests.forking import serving
+from tests.journal.builders import intent
+
+
+@contextmanager
+def carrier(**config: Any) -> Iterator[Target]:  # noqa: ANN401 - any field of a sandbox's configuration
+    name = Secret("sandbox")
+    credentials = Credentials(client_id=name, client_secret=name, username=name, password=name)
+    with serving(SandboxConfig(**config)) as url:
+        yield Target(url, url, credentials, ())
+
+
+def job_of(folder: Path, devices: range, *, sku: str = FLEXIBLE, **tables: Any) -> Job:  # noqa: ANN401
+    inventory = folder / f"fleet-{devices.start}-{devices.stop}.csv"
+    inventory.write_text("\n".join(["IMEI", *map(imei, devices), ""]))
+    content = {
+        "action": "assign",
+        "inventory": {"files": [str(inventory)]},
+        "licence": {"account": ACCOUNT, "sku": sku, "consent_lifetime": True},
+    }
+    return make_job(content | tables, {}, where="test")
+
+
+def run(job: Job, folder: Path, target: Target) -> dict[str, int]:
+    """Start a run whose id is its folder's name; its devices by status."""
+    return dict(start(job, RunFolder(folder), target, run_id=folder.name).statuses)
+
+
+def killed(job: Job, folder: Path, target: Target, answers: list[Answer | None]) -> None:
+    """Leave what a run leaves that was killed: intents in order of the batches, and some of their answers."""
+    stopped = job.model_copy(update={"limits": job.limits.model_copy(update={"max_concurrency": 1})})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("batchlic.runs.run._submit_and_write", _die)
+        with pytest.raises(SystemExit):
+            start(stopped, RunFolder(folder), target, run_id=folder.name)
+    with closing(Journal.open(folder / "journal.db")) as journal:
+
+        async def write() -> None:
+            for batch_id, answer in enumerate(answers, start=1):
+                seq = await journal.intend(intent(batch_id, device_count=job.limits.batch_size))
+                if answer is not None:
+                    await journal.answer(seq, answer, duration_ms=1.0, final=False)
+
+        anyio.run(write)
+
+
+def _die(*_: object, **__: object) -> None:
+    raise SystemExit
+
+
+TAKEN = Answer(outcome=Outcome.ACCEPTED, http_status=200, request_id="request-1")
+
+
+def reconciled(folder: Path, *, failed: Collection[str] = ()) -> dict[str, int]:
+    """Let a callback come for each device of a run, with the IMEIs that failed; its devices by status."""
+    sent = pl.read_parquet(folder / "results.parquet").drop_nulls("request_id")
+    with closing(Store.open(str(folder.parent / f"{folder.name}.db"))) as store:
+        store.write(
+            [
+                called_back(
+                    row["request_id"],
+                    row["imei"],
+                    received_at=round(row["last_attempt_at"].timestamp() * 1e6) + 1,
+                    **failure() if row["imei"] in failed else {"succeeded": True},
+                )
+                for row in sent.iter_rows(named=True)
+            ]
+        )
+        return dict(reconcile(RunFolder(folder), store).statuses)
+
+
+def test_the_same_inventory_again_sends_nothing(tmp_path: Path) -> None:
+    job = job_of(tmp_path, range(1000))
+    with carrier() as target:
+        assert run(job, tmp_path / "first", target) == {"accepted": 1000}
+        before = totals(target.base_url)
+        again = start(job, RunFolder(tmp_path / "again"), target, run_id="again")
+        assert totals(target.base_url) == before
+    assert (again.exit_code, again.planned, again.statuses) == (0, 1000, {"skipped": 1000})
+    assert again.requests["total"] == again.batches == 0
+    results = pl.read_parquet(tmp_path / "again" / "results.parquet")
+    assert results["attempts"].to_list() == [0] * 1000
+
+
+def test_an_inventory_that_grew_sends_only_what_is_new(tmp_path: Path) -> None:
+    with carrier() as target:
+        run(job_of(tmp_path, range(1000)), tmp_path / "first", target)
+        grown = run(job_of(tmp_path, range(1010)), tmp_path / "grown", target)
+        licences = Counter(sum(device["licences"].values()) for device in books(target.base_url).values())
+        assert totals(target.base_url)["executions"] == 11
+    assert grown == {"accepted": 10, "skipped": 1000}
+    assert licences == {1: 1010}
+
+
+def test_what_was_taken_back_is_licensed_again(tmp_path: Path) -> None:
+    with carrier() as target:
+        run(job_of(tmp_path, range(10)), tmp_path / "give", target)
+        taken = run(job_of(tmp_path, range(4), action="unassign"), tmp_path / "take", target)
+        unknown = run(job_of(tmp_path, range(10, 12), action="unassign"), tmp_path / "unknown", target)
+        again = run(job_of(tmp_path, range(10)), tmp_path / "again", target)
+    assert (taken, unknown) == ({"accepted": 4}, {"accepted": 2})
+    assert again == {"accepted": 4, "skipped": 6}
+
+
+def test_a_run_without_ledger_neither_asks_nor_tells(tmp_path: Path) -> None:
+    job = job_of(tmp_path, range(10), ledger={"use": False})
+    with carrier() as target:
+        assert [run(job, tmp_path / name, target) for name in "ab"] == [{"accepted": 10}] * 2
+    assert not (tmp_path / "ledger.db").exists()
+
+
+def test_two_carriers_in_one_ledger_do_not_mix(tmp_path: Path) -> None:
+    job = job_of(tmp_path, range(10), ledger={"path": str(tmp_path / "one.db")})
+    with carrier() as here, carrier() as there:
+        assert run(job, tmp_path / "here", here) == {"accepted": 10}
+        assert run(job, tmp_path / "there", there) == {"accepted": 10}
+        assert run(job, tmp_path / "again", here) == {"skipped": 10}
+
+
+def test_an_embedded_sandbox_has_no_past(tmp_path: Path) -> None:
+    job = job_of(tmp_path, range(10), ledger={"path": str(tmp_path / "ledger.db")})
+    with carrier() as target:
+        fresh = Target("sandbox", target.base_url, target.credentials, ())
+        assert [run(job, tmp_path / name, fresh) for name in "ab"] == [{"accepted": 10}] * 2
+    assert not (tmp_path / "ledger.db").exists()
+
+
+def test_what_a_killed_run_could_not_tell_is_read_from_its_journal(tmp_path: Path) -> None:
+    job = job_of(tmp_path, range(30), limits={"batch_size": 10})
+    with carrier() as target:
+        killed(job, tmp_path / "killed", target, [TAKEN, None])
+        assert run(job, tmp_path / "next", target) == {"accepted": 10, "in_doubt": 10, "skipped": 10}
+
+
+def test_a_lifetime_licence_that_a_killed_run_left_in_doubt_is_not_asked_for_again(tmp_path: Path) -> None:
+    job = job_of(tmp_path, range(30), sku=LIFETIME, limits={"batch_size": 10})
+    with carrier() as target:
+        killed(job, tmp_path / "killed", target, [TAKEN, None])
+        summary = start(job, RunFolder(tmp_path / "next"), target, run_id="next")
+        assert set(books(target.base_url)) == {imei(n) for n in range(20, 30)}
+    assert (summary.exit_code, summary.statuses) == (3, {"accepted": 10, "in_doubt": 10, "skipped": 10})
+    doubtful = pl.read_parquet(tmp_path / "next" / "results.parquet").filter(status="in_doubt")
+    assert doubtful["batch_id"].null_count() == doubtful["x_request_id"].null_count() == 10
+    assert doubtful["error_message"].str.contains("resume or settle that").all()
+
+
+def test_a_killed_run_that_a_later_one_took_up_does_not_go_on(tmp_path: Path) -> None:
+    job = job_of(tmp_path, range(30), limits={"batch_size": 10})
+    with carrier() as target:
+        killed(job, tmp_path / "killed", target, [TAKEN])
+        run(job, tmp_path / "next", target)
+        before = totals(target.base_url)
+        with pytest.raises(RefusedToStart, match="run next has seen to 20 of the devices"):
+            resume(RunFolder(tmp_path / "killed"), target)
+        assert totals(target.base_url) == before
+
+
+def test_a_killed_run_goes_on_where_nobody_took_it_up(tmp_path: Path) -> None:
+    with carrier() as target:
+        killed(job_of(tmp_path, range(30), limits={"batch_size": 10}), tmp_path / "killed", target, [TAKEN])
+        run(job_of(tmp_path, range(30, 40)), tmp_path / "next", target)
+        summary = resume(RunFolder(tmp_path / "killed"), target)
+        assert summary.statuses == {"accepted": 30}
+        assert run(job_of(tmp_path, range(40)), tmp_path / "all", target) == {"skipped": 40}
+
+
+def test_two_runs_at_work_do_not_share_a_device(tmp_path: Path) -> None:
+    job = job_of(tmp_path, range(30))
+    with carrier() as target:
+        killed(job, tmp_path / "at-work", target, [])
+        with RunFolder(tmp_path / "at-work").locked():
+            with pytest.raises(RefusedToStart, match="run at-work is at work on 10 of the same devices"):
+                run(job_of(tmp_path, range(20, 40)), tmp_path / "rival", target)
+            assert run(job_of(tmp_path, range(50, 60)), tmp_path / "other", target) == {"accepted": 10}
+
+
+def test_a_run_planned_before_another_one_ended_does_not_send_the_same_devices(tmp_path: Path) -> None:
+    with carrier() as target:
+
+        def ask(_: str) -> None:
+            """Whoever is asked lets another run go first."""
+            assert run(job_of(tmp_path, range(20)), tmp_path / "quick", target) == {"accepted": 20}
+
+        slow = RunFolder(tmp_path / "slow")
+        with pytest.raises(RefusedToStart, match="run quick has seen to 10 of the devices"):
+            start(job_of(tmp_path, range(10, 30)), slow, target, run_id="slow", ask=ask)
+        assert totals(target.base_url)["executions"] == 1
+        assert run(job_of(tmp_path, range(10, 30)), tmp_path / "again", target) == {
+            "accepted": 10,
+            "skipped": 10,
+        }
+
+
+def test_a_run_that_is_lost_with_its_folder_is_asked_for_until_it_is_forgotten(tmp_path: Path) -> None:
+    job = job_of(tmp_path, range(10))
+    with carrier() as target:
+        killed(job, tmp_path / "lost", target, [None])
+        (tmp_path / "lost").rename(tmp_path / "elsewhere")
+        with pytest.raises(RefusedToStart, match="batchlic ledger forget lost"):
+            run(job, tmp_path / "next", target)
+        with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+            ledger.leave("lost")
+        assert run(job, tmp_path / "next", target) == {"accepted": 10}
+
+
+def test_a_doubt_of_the_network_is_told_as_a_doubt(tmp_path: Path) -> None:
+    job = job_of(tmp_path, range(10), sku=LIFETIME)
+    with carrier(faults={Fault.RESET_AFTER: 1.0}) as target:
+        assert run(job, tmp_path / "first", target) == {"in_doubt": 10}
+        assert run(job, tmp_path / "again", target) == {"in_doubt": 10}
+        assert {device["assigned"] for device in books(target.base_url).values()} == {1}
+
+
+def test_what_an_operator_settles_reaches_the_ledger(tmp_path: Path) -> None:
+    job = job_of(tmp_path, range(10), limits={"resend_in_doubt": False})
+    with carrier(faults={Fault.RESET_AFTER: 1.0}) as doubtful:
+        assert run(job, tmp_path / "first", doubtful) == {"in_doubt": 10}
+        assert run(job, tmp_path / "held", doubtful) == {"in_doubt": 10}
+        with pytest.raises(UsageError, match="nothing is in doubt"):
+            settle(RunFolder(tmp_path / "held"), Verdict.ACCEPTED, reason="looked it up")
+        settle(RunFolder(tmp_path / "first"), Verdict.ACCEPTED, reason="looked it up")
+        assert run(job, tmp_path / "again", doubtful) == {"skipped": 10}
+
+
+def test_what_is_rolled_back_may_be_licensed_again(tmp_path: Path) -> None:
+    job = job_of(tmp_path, range(10))
+    with carrier() as target:
+        run(job, tmp_path / "first", target)
+        back = rollback(RunFolder(tmp_path / "first"), By.REQUEST, target, run_id="back")
+        assert back.statuses == {"accepted": 10}
+        assert run(job, tmp_path / "again", target) == {"accepted": 10}
+        assert {device["assigned"] for device in books(target.base_url).values()} == {2}
+
+
+def test_a_skipped_device_has_its_place_in_the_story(tmp_path: Path) -> None:
+    with carrier() as target:
+        for name in ("first", "again"):
+            run(job_of(tmp_path, range(3)), tmp_path / name, target)
+    told = [(chapter.event, chapter.outcome) for chapter in story(imei(1), tmp_path)]
+    assert told == [("planned", None), ("sent", None), ("answered", "accepted"), ("planned", "skipped")]
+
+
+def test_of_two_stopped_runs_with_the_same_devices_one_goes_on(tmp_path: Path) -> None:
+    job = job_of(tmp_path, range(30), sku=LIFETIME, limits={"batch_size": 10})
+    with carrier() as target:
+        for name in "ab":
+            killed(job, tmp_path / name, target, [])
+        assert resume(RunFolder(tmp_path / "a"), target).statuses == {"accepted": 30}
+        with pytest.raises(RefusedToStart, match="run a has seen to 30 of the devices"):
+            resume(RunFolder(tmp_path / "b"), target)
+        assert {device["assigned"] for device in books(target.base_url).values()} == {1}
+
+
+def test_a_run_asks_the_ledger_that_it_began_with_from_wherever_it_is_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_of(tmp_path, range(30), sku=LIFETIME, limits={"batch_size": 10})
+    with carrier() as target:
+        for name in "ab":
+            killed(job, tmp_path / "runs" / name, target, [])
+        assert run(job, tmp_path / "runs" / "next", target) == {"accepted": 30}
+        monkeypatch.chdir(tmp_path / "runs" / "a")
+        (tmp_path / "old").mkdir()
+        (tmp_path / "runs" / "b").rename(tmp_path / "old" / "b")
+        for folder in (Path(), tmp_path / "old" / "b"):
+            with pytest.raises(RefusedToStart, match="run next has seen to 30"):
+                resume(RunFolder(folder), target)
+        (tmp_path / "runs" / "ledger.db").unlink()
+        with pytest.raises(RefusedToStart, match="build it again: batchlic ledger import"):
+            resume(RunFolder(tmp_path / "old" / "b"), target)
+        assert {device["assigned"] for device in books(target.base_url).values()} == {1}
+
+
+def test_what_callbacks_confirm_or_deny_stands_in_no_unassigns_way(tmp_path: Path) -> None:
+    job = job_of(tmp_path, range(30), limits={"batch_size": 10})
+    take = job_of(tmp_path, range(30), action="unassign", limits={"batch_size": 10})
+    with carrier() as target:
+        run(job, tmp_path / "given", target)
+        killed(take, tmp_path / "taken", target, [TAKEN])
+        assert reconciled(tmp_path / "given", failed=[imei(29)]) == {"confirmed": 29, "failed": 1}
+        assert resume(RunFolder(tmp_path / "taken"), target).statuses == {"accepted": 30}
+
+
+def test_an_interrupted_rollback_goes_on_after_its_run_was_reconciled(tmp_path: Path) -> None:
+    job = job_of(tmp_path, range(30), limits={"batch_size": 10})
+    with carrier() as target:
+        run(job, tmp_path / "given", target)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("batchlic.runs.run._submit_and_write", _die)
+            with pytest.raises(SystemExit):
+                rollback(RunFolder(tmp_path / "given"), By.DEVICE, target, run_id="back")
+        reconciled(tmp_path / "given")
+        back = rollback(RunFolder(tmp_path / "given"), By.DEVICE, target, run_id="again")
+    assert back.statuses == {"accepted": 30}
+
+
+def test_an_unassign_that_a_callback_denies_stops_the_run_that_counts_on_it(tmp_path: Path) -> None:
+    job = job_of(tmp_path, range(10), limits={"batch_size": 10})
+    with carrier() as target:
+        run(job, tmp_path / "given", target)
+        run(job_of(tmp_path, range(10), action="unassign"), tmp_path / "taken", target)
+        killed(job, tmp_path / "anew", target, [])
+        reconciled(tmp_path / "taken", failed=[imei(3)])
+        with pytest.raises(RefusedToStart, match="run taken has seen to 1 of the devices"):
+            resume(RunFolder(tmp_path / "anew"), target)
+        assert run(job, tmp_path / "next", target) == {"accepted": 9, "skipped": 1}
+
+
+def test_a_refused_start_does_not_stand_in_its_own_way(tmp_path: Path) -> None:
+    job = job_of(tmp_path, range(30))
+    with carrier() as target:
+        killed(job, tmp_path / "at-work", target, [])
+        with RunFolder(tmp_path / "at-work").locked(), pytest.raises(RefusedToStart, match="is at work on"):
+            run(job, tmp_path / "tonight", target)
+        resume(RunFolder(tmp_path / "at-work"), target)
+        assert run(job, tmp_path / "tonight", target) == {"skipped": 30}
+
+
+def test_a_start_that_died_before_it_had_a_journal_is_made_again_in_its_folder(tmp_path: Path) -> None:
+    job = job_of(tmp_path, range(30))
+    with carrier() as target:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("batchlic.runs.run.begin", _die)
+            with pytest.raises(SystemExit):
+                run(job, tmp_path / "tonight", target)
+        again = start(job, RunFolder(tmp_path / "tonight"), target, run_id="again")
+    assert again.statuses == {"accepted": 30}
+
+
+def test_what_a_killed_run_did_can_be_rolled_back(tmp_path: Path) -> None:
+    job = job_of(tmp_path, range(30), limits={"batch_size": 10})
+    with carrier() as target:
+        killed(job, tmp_path / "killed", target, [TAKEN])
+        back = rollback(RunFolder(tmp_path / "killed"), By.DEVICE, target, run_id="back")
+    assert back.planned == 10
+
+
+@pytest.mark.parametrize("lost", ["journal.db", "plan.parquet"])
+def test_a_killed_run_that_can_not_be_read_is_asked_for_until_it_is_forgotten(
+    tmp_path: Path, lost: str
+) -> None:
+    with carrier() as target:
+        killed(job_of(tmp_path, range(10)), tmp_path / "killed", target, [None])
+        (tmp_path / "killed" / "run.log").touch()
+        for path in (tmp_path / "killed").glob(f"{lost}*"):
+            path.unlink()
+        with pytest.raises(RefusedToStart, match=rf"{lost}.*batchlic ledger forget killed"):
+            run(job_of(tmp_path, range(50, 60)), tmp_path / "next", target)
+
+
+def test_a_ledger_that_can_not_be_told_is_no_trouble_of_the_run(tmp_path: Path) -> None:
+    job = job_of(tmp_path, range(10), ledger={"path": str(tmp_path / "one.db")})
+    with carrier() as target:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Ledger, "tell", _full_disk)
+            told = start(job, RunFolder(tmp_path / "first"), target, run_id="first")
+        assert (told.exit_code, told.statuses) == (0, {"accepted": 10})
+        assert "the disk is full" in told.notes[-1]
+        assert run(job, tmp_path / "again", target) == {"skipped": 10}
+
+
+def _full_disk(*_: object) -> None:
+    raise StoppedEarly("the disk is full")
+
+
+@pytest.mark.parametrize("path", ["folder", "file/ledger.db"])
+def test_a_ledger_that_can_not_be_made_is_told_before_anything_is_sent(tmp_path: Path, path: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    job = job_of(tmp_path, range(10), ledger={"path": str(tmp_path / path)})
+    with carrier() as target:
+        with pytest.raises(StoppedEarly, match="can't be written"):
+            run(job, tmp_path / "first", target)
+        assert totals(target.base_url)["executions"] == 0

@@ -1,0 +1,220 @@
+"""Licence counts: enough before anything is sent, and changed by as many as were accepted."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import anyio
+import polars as pl
+import pytest
+
+from batchlic.carrier.auth import CarrierUnreachable, Credentials, Secret
+from batchlic.carrier.catalogue import Action
+from batchlic.carrier.client import AccountError, CarrierClient, open_client
+from batchlic.carrier.messages import Subscription
+from batchlic.chunker import PlanGroup
+from batchlic.errors import ExitCode, RefusedToStart
+from batchlic.job import Job, make_job
+from batchlic.journal import LicenceCount
+from batchlic.runs.preflight import look, mismatches, refuse_too_few, room
+from batchlic.runs.run import Target, new_run_id, resume, start, status
+from batchlic.runs.folder import RunFolder
+from batchlic.sandbox.config import SandboxConfig
+from batchlic.writer.summary import Summary
+from tests.callbacks.builders import ACCOUNT, SKU, fleet
+from tests.forking import serving
+
+NAME = Secret("sandbox")
+CREDENTIALS = Credentials(client_id=NAME, client_secret=NAME, username=NAME, password=NAME)
+GROUP = PlanGroup(account_name=ACCOUNT, sku_number=SKU, devices=10, batches=1)
+
+
+def run(folder: Path, devices: int, licences: int, *, allow_partial: bool = False) -> Summary:
+    with carrier(licences) as target:
+        return run_at(target, folder / "run", devices, allow_partial=allow_partial)
+
+
+def run_at(target: Target, folder: Path, devices: int, *, allow_partial: bool = False) -> Summary:
+    given = job(folder.parent, devices, allow_partial=allow_partial)
+    return start(given, RunFolder(folder), target, run_id=new_run_id())
+
+
+@contextmanager
+def carrier(licences: int) -> Iterator[Target]:
+    with serving(SandboxConfig(licences={SKU: licences})) as url:
+        yield Target(url, url, CREDENTIALS, ())
+
+
+def job(folder: Path, devices: int, *, allow_partial: bool) -> Job:
+    content = {
+        "action": "assign",
+        "inventory": {"files": [str(fleet(folder / "fleet.csv", devices))]},
+        "licence": {"account": ACCOUNT, "sku": SKU},
+        "limits": {"allow_partial": allow_partial},
+    }
+    return make_job(content, {}, where="test")
+
+
+def test_too_few_licences_refuse_the_run_with_the_numbers_before_anything_is_sent(tmp_path: Path) -> None:
+    with pytest.raises(RefusedToStart, match=r"120 licences of SIMSec-IoT left, for 250 devices"):
+        run(tmp_path, 250, 120)
+    assert not (tmp_path / "run" / "journal.db").exists()
+
+
+def test_as_many_as_fit_are_licensed_and_the_others_are_rejected(tmp_path: Path) -> None:
+    summary = run(tmp_path, 250, 120, allow_partial=True)
+    assert (summary.planned, summary.rejected, summary.batches) == (120, {"no_licence": 130}, 2)
+    assert summary.statuses == {"accepted": 120}
+    assert summary.exit_code == ExitCode.INCOMPLETE
+    assert summary.rows_read == summary.planned + sum(summary.rejected.values())
+    rejects = pl.read_parquet(tmp_path / "run" / "rejects.parquet")
+    plan = pl.read_parquet(tmp_path / "run" / "plan.parquet")
+    assert rejects["reason"].unique().to_list() == ["no_licence"]
+    assert sorted([*rejects["row"], *plan["row"]]) == list(range(1, 251))
+
+
+def test_the_same_devices_fit_each_time(tmp_path: Path) -> None:
+    plans = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        run(tmp_path / name, 250, 120, allow_partial=True)
+        plans.append(pl.read_parquet(tmp_path / name / "run" / "plan.parquet").drop("source"))
+    assert plans[0].equals(plans[1])
+    assert plans[0]["batch_id"].unique().sort().to_list() == [1, 2]
+
+
+def test_enough_licences_leave_the_plan_as_it_is_and_no_word_is_lost_on_them(tmp_path: Path) -> None:
+    summary = run(tmp_path, 250, 250)
+    assert (summary.statuses, summary.exit_code) == ({"accepted": 250}, ExitCode.OK)
+    assert [note for note in summary.notes if "licences" in note] == []
+
+
+def test_devices_that_the_ledger_holds_back_need_no_licence(tmp_path: Path) -> None:
+    with carrier(100) as target:
+        assert run_at(target, tmp_path / "first", 60).statuses == {"accepted": 60}
+        with pytest.raises(RefusedToStart, match=r"40 licences of SIMSec-IoT left, for 60 devices"):
+            run_at(target, tmp_path / "second", 120)
+        summary = run_at(target, tmp_path / "third", 120, allow_partial=True)
+    assert summary.statuses == {"accepted": 40, "skipped": 60}
+    assert (summary.planned, summary.rejected, summary.rows_read) == (100, {"no_licence": 20}, 120)
+    assert [note for note in summary.notes if "licences" in note] == []
+
+
+def test_a_run_that_goes_on_asks_again_for_what_it_still_has_to_send(tmp_path: Path) -> None:
+    with carrier(100) as target:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("batchlic.runs.run._submit", unreachable)
+            assert run_at(target, tmp_path / "killed", 60).statuses == {"pending": 60}
+        others = tmp_path / "elsewhere"
+        others.mkdir()
+        run_at(target, others / "run", 70)
+        with pytest.raises(RefusedToStart, match=r"30 licences of SIMSec-IoT left, for 60 devices"):
+            resume(RunFolder(tmp_path / "killed"), target)
+        assert status(RunFolder(tmp_path / "killed")).statuses == {"pending": 60}
+
+
+async def unreachable(*_: object) -> list[str]:
+    raise CarrierUnreachable("test")
+
+
+@pytest.mark.parametrize("error", [AccountError("no"), CarrierUnreachable("no")])
+def test_counts_that_the_carrier_does_not_tell_stop_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    async def refuse(*_: object) -> list[Subscription]:
+        raise error
+
+    monkeypatch.setattr(CarrierClient, "subscriptions", refuse)
+    summary = run(tmp_path, 10, 10)
+    assert (summary.statuses, summary.exit_code) == ({"accepted": 10}, ExitCode.OK)
+    assert [note for note in summary.notes if "licence counts are unknown" in note]
+
+
+def test_what_was_counted_counts_though_nobody_says_who_listens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_: object) -> list[object]:
+        raise AccountError("no")
+
+    monkeypatch.setattr(CarrierClient, "listeners", refuse)
+    with pytest.raises(RefusedToStart, match="too few licences"):
+        run(tmp_path, 10, 5)
+
+
+def test_an_account_of_which_nothing_is_listed_is_not_taken_to_have_no_licences(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nothing(*_: object) -> list[Subscription]:
+        return []
+
+    monkeypatch.setattr(CarrierClient, "subscriptions", nothing)
+    assert run(tmp_path, 10, 10).statuses == {"accepted": 10}
+
+
+def test_a_run_with_a_listener_has_nothing_to_say_of_it(tmp_path: Path) -> None:
+    async def listening(target: Target) -> None:
+        async with open_client(target.base_url, target.credentials) as client:
+            await client.login()
+            await client.register_listener(ACCOUNT, "https://127.0.0.1:9001/callbacks/CarrierService")
+
+    with carrier(1) as target:
+        anyio.run(listening, target)
+        summary = run_at(target, tmp_path / "run", 1)
+    assert [note for note in summary.notes if "CarrierService" in note] == []
+
+
+def test_a_run_says_that_nobody_will_be_called_back(tmp_path: Path) -> None:
+    assert [note for note in run(tmp_path, 1, 1).notes if "CarrierService" in note]
+
+
+def test_each_group_has_its_own_room() -> None:
+    other = PlanGroup(account_name=ACCOUNT, sku_number="other-sku", devices=5, batches=1)
+    counts = [LicenceCount(ACCOUNT, SKU, assigned=0, available=3)]
+    assert room([GROUP, other], counts) == [3, 5]
+    refuse_too_few([other], counts)
+    with pytest.raises(RefusedToStart):
+        refuse_too_few([GROUP, other], counts)
+
+
+def test_a_carrier_that_is_down_stops_nothing_yet() -> None:
+    async def ask() -> list[str]:
+        async with open_client("http://127.0.0.1:1/api", CREDENTIALS) as client:
+            return (await look(client, [GROUP], listeners=True)).notes
+
+    [note] = anyio.run(ask)
+    assert "unknown" in note
+
+
+@pytest.mark.parametrize(
+    ("action", "after", "said"),
+    [
+        (Action.ASSIGN, 110, []),
+        (Action.ASSIGN, 115, []),
+        (Action.ASSIGN, 109, ["rose by 9, while 10 devices"]),
+        (Action.ASSIGN, 116, ["rose by 16, while 10 devices"]),
+        (Action.UNASSIGN, 90, []),
+        (Action.UNASSIGN, 100, ["fell by 0, while 10 devices"]),
+    ],
+)
+def test_a_change_other_than_what_was_accepted_or_lost_is_noted(
+    action: Action, after: int, said: list[str]
+) -> None:
+    sent = {(ACCOUNT, SKU): Counter(accepted=10, lost=5)}
+    before = [LicenceCount(ACCOUNT, SKU, assigned=100, available=50)]
+    found = [LicenceCount(ACCOUNT, SKU, assigned=after, available=50)]
+    notes = mismatches(sent, before, found, action)
+    assert len(notes) == len(said)
+    assert all(words in note for words, note in zip(said, notes, strict=True))
+
+
+def test_the_counts_are_printed_as_a_table_and_as_json(capfd: pytest.CaptureFixture[str]) -> None:
+    from batchlic.cli.run import app  # noqa: PLC0415
+
+    app(["subscriptions", "--account", ACCOUNT, "--sku", SKU, "--sandbox"], standalone_mode=False)
+    head, line = capfd.readouterr().out.splitlines()
+    assert head.split() == ["SKU", "licence", "purchased", "assigned", "available"]
+    assert line.split() == [SKU, "Flexible", "10,000,000", "0", "10,000,000"]
+    app(["subscriptions", "--account", ACCOUNT, "--sandbox", "--json"], standalone_mode=False)
+    assert len(json.loads(capfd.readouterr().out)) == 4

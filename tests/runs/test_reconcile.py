@@ -1,0 +1,391 @@
+"""Reconciling: what messages say becomes what a run says, whatever the order, and nothing else does."""
+
+import os
+from collections.abc import Callable
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import anyio
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from batchlic.callbacks.messages import Told
+from batchlic.callbacks.store import Store
+from batchlic.carrier.answers import Answer, Outcome
+from batchlic.carrier.auth import Credentials, Secret
+from batchlic.chunker import read_batches
+from batchlic.runs.settle import settle
+from batchlic.errors import ExitCode, RefusedToStart, UsageError
+from batchlic.journal import Journal, Settlement, Verdict
+from batchlic.ledger.ledger import Ledger
+from batchlic.pool.remaining import remaining
+from batchlic.reader import IdKind
+from batchlic.runs.reconcile import reconcile, unconfirmed
+from batchlic.runs.rollback import By, rollback
+from batchlic.runs.run import Target, status
+from batchlic.runs.folder import RunFolder
+from batchlic.runs.history import story
+from batchlic.runs.verify import verify
+from batchlic.ledger.files import rows
+from batchlic.writer.summary import Summary
+from tests.callbacks.builders import (
+    BEGAN,
+    SKU,
+    accepted,
+    failure,
+    lost,
+    messages_of,
+    shuffled,
+    statuses,
+    submitted_run,
+    told,
+)
+from tests.journal.builders import intent
+
+AMBIGUOUS = Answer(outcome=Outcome.AMBIGUOUS, http_status=502)
+REFUSED = Answer(outcome=Outcome.REFUSED, http_status=400, error_code="INPUT_INVALID.DeviceState.Invalid")
+MINUTE = 60_000_000
+
+
+def settled(folder: RunFolder, *messages: Told) -> Summary:
+    with closing(Store.open(str(folder.path / "store.db"))) as store:
+        if messages:
+            store.write(list(messages))
+        return reconcile(folder, store)
+
+
+def changed(message: Told, **changes: Any) -> Told:  # noqa: ANN401 - any field of a message
+    return message._replace(**changes)
+
+
+def row(folder: RunFolder, place: int) -> dict[str, object]:
+    return pl.read_parquet(folder.results).row(place, named=True)
+
+
+def test_a_device_is_confirmed_or_failed_as_its_message_says(tmp_path: Path) -> None:
+    folder = submitted_run(tmp_path / "run", 4, batch_size=2)
+    first, second, third, _ = messages_of(folder, batch_size=2)
+    second = second._replace(succeeded=False, error_code="REQUEST_FAILED.X", error_message="sorry")
+    summary = settled(folder, first, second, third)
+    assert summary.statuses == statuses(folder) == {"accepted": 1, "confirmed": 2, "failed": 1}
+    assert summary.exit_code == ExitCode.INCOMPLETE
+    failed = row(folder, 1)
+    assert (failed["error_code"], failed["error_message"]) == ("REQUEST_FAILED.X", "sorry")
+    assert failed["settled_at"] == datetime.fromtimestamp(BEGAN / 1e6 + 1, UTC)
+
+
+@pytest.mark.parametrize("kind", ["imei", "iccid"])
+def test_either_identifier_is_enough(tmp_path: Path, kind: str) -> None:
+    folder = submitted_run(tmp_path / "run", 2)
+    other = {"imei": "iccid", "iccid": "imei"}[kind]
+    settled(folder, *(changed(message, **{other: ""}) for message in messages_of(folder)))
+    assert statuses(folder) == {"confirmed": 2}
+
+
+def test_the_first_and_the_last_device_of_many_are_not_forgotten(tmp_path: Path) -> None:
+    folder = submitted_run(tmp_path / "run", 2001)
+    settled(folder, *messages_of(folder))
+    assert statuses(folder) == {"confirmed": 2001}
+
+
+def test_a_device_with_another_sim_is_found_by_its_imei(tmp_path: Path) -> None:
+    folder = submitted_run(tmp_path / "run", 2)
+    first, second = messages_of(folder)
+    settled(folder, changed(first, iccid=second.iccid))
+    assert [row(folder, place)["status"] for place in (0, 1)] == ["confirmed", "accepted"]
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        {"request_id": "request-of-another-run"},
+        {"account_name": "0000999999-00001"},
+        {"imei": "490154203237518", "iccid": ""},
+        {"imei": "", "iccid": ""},
+        {"received_at": BEGAN - 2 * 3600 * 1_000_000},
+    ],
+)
+def test_a_message_about_something_else_changes_nothing(tmp_path: Path, strange: dict[str, object]) -> None:
+    folder = submitted_run(tmp_path / "run", 1)
+    [message] = messages_of(folder)
+    settled(folder, changed(message, **failure(**strange)))
+    assert statuses(folder) == {"accepted": 1}
+
+
+def test_what_the_carrier_refused_or_was_never_sent_stays_so(tmp_path: Path) -> None:
+    folder = submitted_run(
+        tmp_path / "run", 2, batch_size=1, answered=lambda batch: [REFUSED] if batch == 1 else []
+    )
+    settled(folder, *messages_of(folder, batch_size=1))
+    assert statuses(folder) == {"failed": 1, "pending": 1}
+
+
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 10_000), cut=st.integers(0, 12), repeat=st.integers(1, 2))
+def test_order_repeats_and_the_times_of_looking_change_nothing(
+    tmp_path: Path, seed: int, cut: int, repeat: int
+) -> None:
+    folder = submitted_run(tmp_path / f"run-{seed}-{cut}-{repeat}", 6, batch_size=3)
+    told_both = [*messages_of(folder, batch_size=3), *messages_of(folder, batch_size=3, **failure())]
+    messages = shuffled(told_both, seed)[seed % len(told_both) :] * repeat
+    settled(folder, *messages[:cut])
+    settled(folder, *messages[cut:])
+    in_parts = folder.outcomes.read_bytes()
+    folder.outcomes.unlink()
+    settled(folder)
+    assert pl.read_parquet(folder.outcomes).equals(pl.read_parquet(in_parts))
+
+
+def test_reconciling_again_changes_no_file(tmp_path: Path) -> None:
+    folder = submitted_run(tmp_path / "run", 3)
+    settled(folder, *messages_of(folder)[:2])
+    before = {path.name: path.stat().st_mtime_ns for path in folder.path.glob("*.parquet")}
+    before["summary.json"] = folder.summary.stat().st_mtime_ns
+    settled(folder)
+    names = [name for name, time in before.items() if (folder.path / name).stat().st_mtime_ns != time]
+    assert names in ([], ["outcomes.parquet"])
+
+
+@pytest.mark.parametrize("place", ["reconcile.replacing", "reconcile.write_down", "finalize.write_summary"])
+@pytest.mark.parametrize("answered", [accepted, lost])
+def test_a_crash_on_the_way_is_made_good(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    answered: Callable[[int], list[Answer | None]],
+) -> None:
+    folder = submitted_run(tmp_path / "run", 3, answered=answered)
+    settled(folder)
+
+    def crash(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(f"batchlic.runs.{place}", crash)
+        with pytest.raises(KeyboardInterrupt):
+            settled(folder, *messages_of(folder))
+    assert settled(folder).statuses == {"confirmed": 3}
+    assert verify(folder).findings == []
+
+
+def test_outcomes_outlive_the_store_and_another_writing_of_the_results(tmp_path: Path) -> None:
+    folder = submitted_run(tmp_path / "run", 2)
+    settled(folder, *messages_of(folder))
+    (folder.path / "store.db").unlink()
+    assert settled(folder).statuses == {"confirmed": 2}
+    assert status(folder).statuses == {"confirmed": 2}
+
+
+def test_outcomes_of_before_there_were_steps_are_taken_on(tmp_path: Path) -> None:
+    folder = submitted_run(tmp_path / "run", 2)
+    first, second = messages_of(folder)
+    settled(folder, first)
+    pl.read_parquet(folder.outcomes).drop("step").write_parquet(folder.outcomes)
+    (folder.path / "store.db").unlink()
+    assert settled(folder, second).statuses == {"confirmed": 2}
+
+
+# -- doubt ----------------------------------------------------------------------------------------------
+
+
+def test_a_callback_proves_a_request_whose_answer_was_lost(tmp_path: Path) -> None:
+    folder = submitted_run(tmp_path / "run", 2, answered=lost, sku="SIMSec-IoT-Lt")
+    settled(folder)
+    assert statuses(folder) == {"in_doubt": 2}
+    settled(folder, messages_of(folder)[0]._replace(request_id="never-seen"))
+    assert statuses(folder) == {"confirmed": 1, "in_doubt": 1}
+    assert row(folder, 0)["request_id"] == "never-seen"
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        {"account_name": ""},
+        {"account_name": "0000999999-00001"},
+        {"received_at": BEGAN - 1},
+        {"received_at": BEGAN + 31 * MINUTE},
+        {"imei": "490154203237518", "iccid": ""},
+    ],
+)
+def test_no_doubt_is_settled_by_another_account_time_or_device(
+    tmp_path: Path, strange: dict[str, object]
+) -> None:
+    folder = submitted_run(tmp_path / "run", 1, answered=lost)
+    [message] = messages_of(folder)
+    settled(folder, changed(message, **{"request_id": "never-seen", **strange}))
+    assert statuses(folder) == {"in_doubt": 1}
+
+
+@pytest.mark.parametrize("fault", [{}, failure()])
+def test_a_request_whose_answer_was_cut_short_is_one_whose_answer_was_lost(
+    tmp_path: Path, fault: dict[str, str]
+) -> None:
+    cut = Answer(outcome=Outcome.AMBIGUOUS, http_status=200, request_id="cut")
+    folder = submitted_run(tmp_path / "run", 2, answered=lambda _: [cut])
+    settled(folder, *(told("cut", device, **fault) for device in pl.read_parquet(folder.plan)["imei"]))
+    assert set(statuses(folder)) == {"failed" if fault else "confirmed"}
+
+
+def test_a_failure_settles_a_doubt_only_when_no_lost_request_is_outstanding(tmp_path: Path) -> None:
+    folder = submitted_run(tmp_path / "run", 1, answered=lambda _: [AMBIGUOUS, None])
+    [message] = messages_of(folder, **failure())
+    settled(folder, message._replace(request_id="one"))
+    assert statuses(folder) == {"in_doubt": 1}
+    settled(folder, message._replace(request_id="two"))
+    assert statuses(folder) == {"failed": 1}
+
+
+def test_a_lost_request_that_succeeded_counts_more_than_its_repetition_that_failed(tmp_path: Path) -> None:
+    folder = submitted_run(tmp_path / "run", 1, answered=lambda batch: [AMBIGUOUS, *accepted(batch)])
+    [failed] = messages_of(folder, **failure())
+    [served] = messages_of(folder)
+    settled(folder, failed, served._replace(request_id="lost"))
+    assert statuses(folder) == {"confirmed": 1}
+
+
+def test_a_repetition_that_failed_does_not_speak_for_a_lost_request(tmp_path: Path) -> None:
+    folder = submitted_run(tmp_path / "run", 1, answered=lambda batch: [AMBIGUOUS, *accepted(batch)])
+    [failed] = messages_of(folder, **failure())
+    settled(folder, failed)
+    assert statuses(folder) == {"accepted": 1}
+    settled(folder, failed._replace(request_id="lost"))
+    assert statuses(folder) == {"failed": 1}
+
+
+def test_what_another_run_did_shortly_before_proves_nothing_and_one_that_can_not_be_read_neither(
+    tmp_path: Path,
+) -> None:
+    other = submitted_run(tmp_path / "other", 1)
+    folder = submitted_run(tmp_path / "run", 1, answered=lost)
+    hour_ago = BEGAN / 1e6 - 3600
+    for path in other.path.glob("journal.db*"):
+        os.utime(path, (hour_ago, hour_ago))
+    settled(folder, *messages_of(folder))
+    assert statuses(folder) == {"in_doubt": 1}
+    other.journal.write_bytes(b"damaged")
+    settled(folder, *(message._replace(request_id="whose") for message in messages_of(folder)))
+    assert statuses(folder) == {"in_doubt": 1}
+
+
+def test_a_request_is_not_undone_as_a_whole_where_a_part_of_it_is_in_doubt(tmp_path: Path) -> None:
+    folder = submitted_run(tmp_path / "run", 3, answered=lost)
+    served, *_ = messages_of(folder)
+    settled(folder, served)
+    name = Secret("sandbox")
+    nobody = Credentials(client_id=name, client_secret=name, username=name, password=name)
+    target = Target("sandbox", "http://127.0.0.1:1/api", nobody, ())
+    with pytest.raises(RefusedToStart, match="1 accepted devices share a request with devices in doubt"):
+        rollback(folder, By.REQUEST, target, run_id="back")
+
+
+def test_what_a_callback_settled_is_settled_in_the_journal_once(tmp_path: Path) -> None:
+    folder = submitted_run(tmp_path / "run", 4, batch_size=2, answered=lost)
+    served, failed, *_ = messages_of(folder, batch_size=2)
+    failed = failed._replace(**failure())
+    for _ in range(2):
+        settled(folder, served, failed)
+    with closing(Journal.open(folder.journal)) as journal:
+        decided = [event for event in journal.history() if isinstance(event, Settlement)]
+        assert {(one.part, one.verdict) for one in decided} == {("0", "accepted"), ("1", "failed")}
+        assert len(decided) == 2
+        assert journal.settled() == (1, 1)
+    assert [row(folder, place)["settled_by"] for place in range(3)] == ["a callback", "a callback", None]
+    assert status(folder).statuses == {"confirmed": 1, "failed": 1, "in_doubt": 2}
+    assert sum(len(doubt.devices) for doubt in status(folder).doubts) == 2
+    assert verify(folder).findings == []
+
+
+def test_a_devices_story_has_what_was_called_back(tmp_path: Path) -> None:
+    folder = submitted_run(tmp_path / "run", 2)
+    _, failed = messages_of(folder)
+    settled(folder, failed._replace(**failure()))
+    [last] = [one for one in story(failed.imei, tmp_path) if one.event == "called_back"]
+    assert (last.outcome, last.request_id) == ("failed", "request-1")
+    assert last.error_code == "REQUEST_FAILED.UnexpectedError"
+
+
+def test_nothing_is_sent_again_for_what_a_callback_settled(tmp_path: Path) -> None:
+    folder = submitted_run(tmp_path / "run", 4, batch_size=2, answered=lost)
+    served, failed, *_ = messages_of(folder, batch_size=2)
+    settled(folder, served, failed._replace(**failure()))
+    with closing(Journal.open(folder.journal)) as journal:
+        batches = read_batches(folder.plan, IdKind.AUTO)
+        left = remaining(batches, journal, [SKU], on_accepted=lambda _: None)
+        assert [(delivery.batch.batch_id, delivery.batch.part) for delivery in left] == [(2, "")]
+
+
+@pytest.mark.parametrize("verdict", list(Verdict))
+def test_a_callback_counts_more_than_what_an_operator_said(tmp_path: Path, verdict: Verdict) -> None:
+    folder = submitted_run(tmp_path / "run", 1, answered=lost)
+    settle(folder, verdict, reason="looked at the portal")
+    settled(folder, *messages_of(folder))
+    assert statuses(folder) == {"confirmed": 1}
+    with pytest.raises(UsageError, match="nothing is in doubt"):
+        settle(folder, Verdict.FAILED, reason="no")
+
+
+def test_a_request_of_another_run_proves_nothing_for_this_one(tmp_path: Path) -> None:
+    folder = submitted_run(tmp_path / "run", 1, answered=lost)
+    submitted_run(tmp_path / "other", 1)
+    settled(folder, *messages_of(folder))
+    assert statuses(folder) == {"in_doubt": 1}
+
+
+def test_a_part_whose_answer_was_lost_waits_for_its_own_requests_alone(tmp_path: Path) -> None:
+    folder = submitted_run(tmp_path / "run", 2, answered=lambda _: [REFUSED])
+    with closing(Journal.open(folder.journal)) as journal:
+        intents = [intent(1, part=part, device_count=1, started_at=BEGAN) for part in ("0", "1")]
+        for one in intents:
+            anyio.run(journal.intend, one)
+    first, _ = messages_of(folder, **failure())
+    settled(folder, first._replace(request_id="strange"))
+    assert [row(folder, place)["status"] for place in (0, 1)] == ["failed", "in_doubt"]
+
+
+# -- the ledger ------------------------------------------------------------------------------------------
+
+
+def test_the_ledger_hears_what_became_of_each_device(tmp_path: Path) -> None:
+    Ledger(tmp_path / "ledger.db").close()
+    folder = submitted_run(tmp_path / "run", 3, carrier="https://carrier.example/api")
+    served, failed, _ = messages_of(folder)
+    settled(folder, served, failed._replace(**failure()))
+    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+        known = pl.concat(rows(ledger)).sort("imei")
+    assert known["status"].to_list() == ["confirmed", "accepted"]
+    assert failed.imei not in known["imei"].to_list()
+
+
+# -- the run ---------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_was_killed_is_still_to_be_resumed(tmp_path: Path) -> None:
+    folder = submitted_run(
+        tmp_path / "run", 2, batch_size=1, answered=lambda batch: accepted(batch) if batch == 1 else []
+    )
+    summary = settled(folder, *messages_of(folder, batch_size=1))
+    assert (summary.statuses, summary.exit_code) == ({"confirmed": 1, "pending": 1}, ExitCode.STOPPED)
+
+
+def test_a_run_at_work_is_left_alone(tmp_path: Path) -> None:
+    folder = submitted_run(tmp_path / "run", 1)
+    with folder.locked(), pytest.raises(RefusedToStart):
+        settled(folder)
+    assert not folder.outcomes.exists()
+
+
+def test_devices_without_a_callback_after_the_last_try_are_named(tmp_path: Path) -> None:
+    folder = submitted_run(tmp_path / "run", 2)
+    settled(folder, messages_of(folder)[0])
+    assert unconfirmed(folder)["imei"].to_list() == [messages_of(folder)[1].imei]
+
+
+def test_a_message_that_came_before_its_request_was_known_is_found_later(tmp_path: Path) -> None:
+    folder = submitted_run(tmp_path / "run", 1)
+    with closing(Store.open(str(folder.path / "store.db"))) as store:
+        store.write([told("request-of-nobody", "864508030109877"), *messages_of(folder)])
+    assert settled(folder).statuses == {"confirmed": 1}

@@ -1,0 +1,153 @@
+"""One run from start to end against a sandbox over TCP, in this process."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import polars as pl
+import pytest
+
+from batchlic.carrier.answers import Answer, Outcome
+from batchlic.carrier.auth import Credentials, Secret
+from batchlic.errors import ExitCode, RefusedToStart, RunFolderError, UsageError
+from batchlic.job import Job, make_job
+from batchlic.journal import Journal
+from batchlic.runs.ledger_sync import with_ledger
+from batchlic.pool.limiter.pace import Pace
+from batchlic.runs.run import Target, heed, plan_only, resume, start, status
+from batchlic.runs.folder import RunFolder
+from batchlic.sandbox.config import SandboxConfig
+from tests.endtoend.program import ACCOUNT, FLEXIBLE, LIFETIME, books, contents, imei, totals
+from tests.forking import serving
+from tests.journal.builders import intent, new_journal
+
+
+@contextmanager
+def carrier(**config: Any) -> Iterator[Target]:  # noqa: ANN401 - any field of a sandbox's configuration
+    name = Secret("sandbox")
+    credentials = Credentials(client_id=name, client_secret=name, username=name, password=name)
+    with serving(SandboxConfig(**config)) as url:
+        yield Target(url, url, credentials, ())
+
+
+def job_of(folder: Path, rows: list[str], *, action: str = "assign", **limits: float) -> Job:
+    (folder / "fleet.csv").write_text("\n".join(["IMEI,SKU", *rows, ""]))
+    content = {
+        "action": action,
+        "inventory": {"files": [str(folder / "fleet.csv")]},
+        "licence": {"account": ACCOUNT, "sku": FLEXIBLE, "consent_lifetime": True},
+        "limits": limits,
+    }
+    return make_job(content, {}, where="test")
+
+
+def test_unassign_takes_flexible_licences_back_and_never_asks_for_lifetime_ones(tmp_path: Path) -> None:
+    rows = [f"{imei(n)},{LIFETIME if n == 3 else FLEXIBLE}" for n in range(10)]
+    with carrier() as target:
+        given = start(job_of(tmp_path, rows), RunFolder(tmp_path / "give"), target, run_id="give")
+        assert (given.exit_code, given.statuses) == (0, {"accepted": 10})
+        back = job_of(tmp_path, rows, action="unassign")
+        taken = start(back, RunFolder(tmp_path / "take"), target, run_id="take")
+        held = {device: record["licences"] for device, record in books(target.base_url).items()}
+    assert (taken.exit_code, taken.statuses, taken.rejected) == (3, {"accepted": 9}, {"irrevocable": 1})
+    assert held == {imei(n): {LIFETIME: 1} if n == 3 else {} for n in range(10)}
+
+
+def test_every_request_carries_one_account_and_one_sku(tmp_path: Path) -> None:
+    rows = [f"{imei(n)},{LIFETIME if n % 3 else FLEXIBLE}" for n in range(250)]
+    with carrier() as target:
+        start(job_of(tmp_path, rows), RunFolder(tmp_path / "run"), target, run_id="run")
+        held = {device: record["licences"] for device, record in books(target.base_url).items()}
+    assert held == {imei(n): {LIFETIME if n % 3 else FLEXIBLE: 1} for n in range(250)}
+
+
+def test_a_wrong_account_stops_the_run_instead_of_burning_its_plan(tmp_path: Path) -> None:
+    job = job_of(tmp_path, [f"{imei(n)}," for n in range(300)], batch_size=1, max_concurrency=2)
+    with carrier(accounts=("0000999999-00001",)) as target:
+        stopped = start(job, RunFolder(tmp_path / "run"), target, run_id="run")
+    assert (stopped.exit_code, stopped.requests["accepted"]) == (ExitCode.STOPPED, 0)
+    assert stopped.requests["total"] <= 10
+    assert stopped.stopped_because is not None
+    assert ACCOUNT in stopped.stopped_because
+
+
+def test_a_run_goes_on_only_with_its_own_carrier_and_plan_and_starts_only_once(tmp_path: Path) -> None:
+    folder, job = RunFolder(tmp_path / "run"), job_of(tmp_path, [f"{imei(n)}," for n in range(10)])
+    with carrier() as target:
+        start(job, folder, target, run_id="run")
+        before = contents(folder.path)
+        assert start(job, folder, target, run_id="again").run_id == "run"
+        with pytest.raises(UsageError, match="batchlic resume"):
+            plan_only(job, folder)
+        other = Target("https://elsewhere.example", target.base_url, target.credentials, ())
+        with pytest.raises(UsageError, match=r"talks to http://127.*not to https://elsewhere"):
+            resume(folder, other)
+        assert contents(folder.path) == before
+        pl.read_parquet(folder.plan).head(5).write_parquet(folder.plan)
+        with pytest.raises(RunFolderError, match=r"plan\.parquet: missing or changed"):
+            resume(folder, target)
+        with pytest.raises(RunFolderError, match=r"plan\.parquet: missing or changed"):
+            status(folder)
+        assert sum(totals(target.base_url)["requests"].values()) == 1
+
+
+def test_what_is_asked_before_sending_says_how_much_of_what_goes_where(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def ask(question: str) -> None:
+        asked.append(question)
+        raise RefusedToStart("nothing was sent")
+
+    folder, job = RunFolder(tmp_path / "run"), job_of(tmp_path, [f"{imei(n)}," for n in range(10)])
+    with carrier() as target:
+        with pytest.raises(RefusedToStart):
+            start(job, folder, target, run_id="run", ask=ask)
+        assert asked == [f"Assign 10 x {FLEXIBLE} on account {ACCOUNT} at {target.name}?"]
+        assert not folder.journal.exists()
+        assert start(job, folder, target, run_id="run").statuses == {"accepted": 10}
+
+
+@pytest.mark.parametrize(("rows", "code"), [([], 0), (["123,"], 3)])
+def test_a_run_with_nothing_to_send_ends_with_files_all_the_same(
+    tmp_path: Path, rows: list[str], code: int
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    with carrier() as target:
+        summary = start(job_of(tmp_path, rows), folder, target, run_id="run")
+    assert (summary.exit_code, summary.planned, summary.statuses) == (code, 0, {})
+    assert pl.read_parquet(folder.results).height == pl.read_parquet(folder.audit).height == 0
+    assert json.loads(folder.summary.read_text())["rows_read"] == len(rows)
+
+
+def test_a_planned_folder_has_a_plan_and_no_journal(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    planned = plan_only(job_of(tmp_path, [f"{imei(1)},", "123,"]), folder)
+    assert (planned.planned, dict(planned.rejected)) == (1, {"bad_length": 1})
+    assert set(contents(folder.path)) == {"plan.parquet", "rejects.parquet"}
+    with pytest.raises(RunFolderError, match="nothing was ever sent"):
+        status(folder)
+
+
+def test_the_journal_remembers_the_job_so_that_its_file_may_go(tmp_path: Path) -> None:
+    folder, job = RunFolder(tmp_path / "run"), job_of(tmp_path, [f"{imei(1)},"], max_rate=50, max_rejects=7)
+    with carrier() as target:
+        start(job, folder, target, run_id="run")
+    with closing(Journal.open(folder.journal)) as journal:
+        assert Job.model_validate(journal.identity.job) == with_ledger(job, folder)
+
+
+def test_j_a_sitting_waits_out_the_rest_of_a_retry_after(tmp_path: Path) -> None:
+    async def is_held() -> bool:
+        with closing(new_journal(tmp_path)) as journal:
+            seq = await journal.intend(intent(started_at=time.time_ns() // 1000))
+            told = Answer(outcome=Outcome.THROTTLED, http_status=429, retry_after_s=600.0)
+            await journal.answer(seq, told, duration_ms=1.0, final=False)
+            pace = Pace(max_concurrency=1)
+            heed(journal, pace, give_up_after=1800)
+            return pace.is_paused
+
+    assert anyio.run(is_held)
