@@ -1,1 +1,1 @@
-"""batchlic: assign, move and take back SIM-Secure licences for very large device inventories."""
+"""batchlic: assign, move and take back SIM-Secure licenses for very large device inventories."""

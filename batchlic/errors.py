@@ -4,7 +4,7 @@
     ├── UsageError               2  arguments, job file or settings are wrong
     │   ├── InventoryError          an inventory can't be read at all
     │   └── RunFolderError          a run folder is missing, damaged or belongs to another run
-    ├── RefusedToStart           4  nothing was sent: no consent, too few licences, locked run
+    ├── RefusedToStart           4  nothing was sent: no consent, too few licenses, locked run
     ├── CredentialsRejected      5  the carrier does not accept who we say we are
     └── StoppedEarly             6  resumable: a signal, the carrier down, too many refusals, no disk
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from batchlic.carrier.catalogue import MAX_DEVICES_PER_REQUEST, SKUS, Action, Licence
+from batchlic.carrier.catalogue import MAX_DEVICES_PER_REQUEST, SKUS, Action, LicenseType
 from batchlic.errors import RefusedToStart, UsageError
 from batchlic.reader import IdKind, ReadOptions, Role
 
@@ -43,7 +43,7 @@ class Inventory(Table):
 
 
 class Licensing(Table):
-    """Which licence goes where."""
+    """Which license goes where."""
 
     account: AccountName | None = None
     """Account of rows that name none."""
@@ -53,12 +53,12 @@ class Licensing(Table):
     to_sku: SkuNumber | None = None
     """For migrate: the SKU to leave and the SKU to get."""
     order: Literal["auto", "unassign-first"] = "auto"
-    """For migrate: which licence is dealt with first; auto: the new one, as far as there are enough."""
+    """For migrate: which license is dealt with first; auto: the new one, as far as there are enough."""
     restore: bool = False
     """For migrate: undo the first step of a device whose second one fails."""
     consent_lifetime: bool = False
-    """An explicit yes to licences that can never be taken back (promise E)."""
-    other_skus: dict[SkuNumber, Licence] = {}
+    """An explicit yes to licenses that can never be taken back (promise E)."""
+    other_skus: dict[SkuNumber, LicenseType] = {}
     """SKUs of the contract beside the known ones, each with what it is: lifetime or flexible."""
 
 
@@ -76,9 +76,9 @@ class Limits(Table):
     give_up_after: float = Field(default=1800, gt=0)
     """Seconds without any progress after which the run stops, resumable."""
     resend_in_doubt: bool = True
-    """Ask again for a flexible licence whose request may have been executed (promise D)."""
+    """Ask again for a flexible license whose request may have been executed (promise D)."""
     allow_partial: bool = False
-    """Where licences are too few, plan as many devices as fit instead of stopping before anything is sent."""
+    """Where licenses are too few, plan as many devices as fit instead of stopping before anything is sent."""
     max_rejects: int = Field(default=0, ge=0)
     """Input rows that may be rejected without spoiling the exit code."""
 
@@ -120,37 +120,37 @@ class Job(Table):
     """None where flags alone say what to do. Two runs of one name do not go on at the same time."""
     action: Literal["assign", "unassign", "migrate"]
     inventory: Inventory
-    licence: Licensing = Licensing()
+    license: Licensing = Licensing()
     limits: Limits = Limits()
     ledger: LedgerUse = LedgerUse()
     sandbox: Rehearsal = Rehearsal()
 
     @model_validator(mode="after")
     def _fits_its_action(self) -> Self:
-        licence = self.licence
+        license = self.license
         if self.action == "migrate":
-            if not (licence.from_sku and licence.to_sku) or licence.sku:
-                raise ValueError("licence: migrate takes from_sku and to_sku, and no sku")
-            if licence.from_sku == licence.to_sku:
-                raise ValueError(f"licence: there is nothing to migrate from {licence.to_sku} to itself")
-        elif licence.from_sku or licence.to_sku or licence.restore or licence.order != "auto":
+            if not (license.from_sku and license.to_sku) or license.sku:
+                raise ValueError("license: migrate takes from_sku and to_sku, and no sku")
+            if license.from_sku == license.to_sku:
+                raise ValueError(f"license: there is nothing to migrate from {license.to_sku} to itself")
+        elif license.from_sku or license.to_sku or license.restore or license.order != "auto":
             raise ValueError(
-                f"licence: {self.action} takes sku; from_sku, to_sku, order and restore are for migrate"
+                f"license: {self.action} takes sku; from_sku, to_sku, order and restore are for migrate"
             )
-        for sku in filter(None, (licence.sku, licence.from_sku, licence.to_sku)):
+        for sku in filter(None, (license.sku, license.from_sku, license.to_sku)):
             if sku not in self.skus:
-                raise ValueError(f"licence: unknown SKU {sku}{_suggest(sku, self.skus)}")
+                raise ValueError(f"license: unknown SKU {sku}{_suggest(sku, self.skus)}")
         return self
 
     @property
-    def skus(self) -> dict[str, Licence]:
+    def skus(self) -> dict[str, LicenseType]:
         """Every SKU that this job may name."""
-        return {**SKUS, **self.licence.other_skus}
+        return {**SKUS, **self.license.other_skus}
 
     @property
     def resendable_skus(self) -> frozenset[str]:
         """SKUs whose requests may be repeated when in doubt: never a Lifetime one (promise D)."""
-        flexible = (sku for sku, licence in self.skus.items() if licence is Licence.FLEXIBLE)
+        flexible = (sku for sku, license in self.skus.items() if license is LicenseType.FLEXIBLE)
         return frozenset(flexible) if self.limits.resend_in_doubt else frozenset()
 
     @property
@@ -161,39 +161,39 @@ class Job(Table):
     @property
     def restorable_skus(self) -> frozenset[str]:
         """Of a migration, the SKUs whose step may be undone: not a Lifetime one, none unless asked for."""
-        licence = self.licence
-        both = filter(None, (licence.from_sku, licence.to_sku))
-        flexible = (sku for sku in both if self.skus[sku] is Licence.FLEXIBLE)
-        return frozenset(flexible) if licence.restore else frozenset()
+        license = self.license
+        both = filter(None, (license.from_sku, license.to_sku))
+        flexible = (sku for sku in both if self.skus[sku] is LicenseType.FLEXIBLE)
+        return frozenset(flexible) if license.restore else frozenset()
 
     def read_options(self) -> ReadOptions:
         """How its inventories are to be read."""
         inventory = self.inventory
         return ReadOptions(
             action=self.request_action,
-            account=self.licence.account,
-            sku=self.licence.from_sku or self.licence.sku,
-            only_sku=self.licence.from_sku,
+            account=self.license.account,
+            sku=self.license.from_sku or self.license.sku,
+            only_sku=self.license.from_sku,
             id_kind=inventory.id_kind,
             columns={role.value: column for role, column in inventory.columns.items()},
             sheet=inventory.sheet,
             accept_imeisv=inventory.accept_imeisv,
             check_digit=inventory.check_digit,
-            other_skus=self.licence.other_skus,
+            other_skus=self.license.other_skus,
         )
 
     def require_consent(self, planned_skus: Iterable[str]) -> None:
-        """Raise RefusedToStart if Lifetime licences would be assigned without a yes (promise E).
+        """Raise RefusedToStart if Lifetime licenses would be assigned without a yes (promise E).
 
         A migration assigns its `to_sku`, whatever SKUs its plan leaves.
         """
-        if self.licence.to_sku:
-            planned_skus = {self.licence.to_sku} if list(planned_skus) else ()
-        lifetime = sorted(sku for sku in planned_skus if self.skus[sku] is Licence.LIFETIME)
-        if self.action != "unassign" and lifetime and not self.licence.consent_lifetime:
+        if self.license.to_sku:
+            planned_skus = {self.license.to_sku} if list(planned_skus) else ()
+        lifetime = sorted(sku for sku in planned_skus if self.skus[sku] is LicenseType.LIFETIME)
+        if self.action != "unassign" and lifetime and not self.license.consent_lifetime:
             raise RefusedToStart(
-                f"{', '.join(lifetime)} is a Lifetime licence: it can never be taken back. Say yes with "
-                "--consent-lifetime, or consent_lifetime = true in the job's [licence]"
+                f"{', '.join(lifetime)} is a Lifetime license: it can never be taken back. Say yes with "
+                "--consent-lifetime, or consent_lifetime = true in the job's [license]"
             )
 
 

@@ -113,7 +113,7 @@ def test_every_exit_code_is_explained() -> None:
     [
         ("Top level", Job),
         ("[inventory]", Inventory),
-        ("[licence]", Licensing),
+        ("[license]", Licensing),
         ("[limits]", Limits),
         ("[ledger]", LedgerUse),
         ("[sandbox]", Rehearsal),

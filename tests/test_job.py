@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from batchlic.carrier.catalogue import Action, Licence
+from batchlic.carrier.catalogue import Action, LicenseType
 from batchlic.cli.options import PlanOptions, RunOptions
 from batchlic.errors import ExitCode, RefusedToStart, UsageError
 from batchlic.job import Job, load_job, make_job
@@ -30,9 +30,9 @@ def write(folder: Path, text: str) -> Path:
     [
         ({"inventry": {}}, "inventry: there is no such key; did you mean inventory?"),
         ({"limits": {"max_rte": 3}}, "limits.max_rte: there is no such key; did you mean max_rate?"),
-        ({"licence": {"acount": "123"}}, "licence.acount: there is no such key; did you mean account?"),
+        ({"license": {"acount": "123"}}, "license.acount: there is no such key; did you mean account?"),
         ({"limits": {"xyzzy": 3}}, "limits.xyzzy: there is no such key; known: batch_size"),
-        ({"licence": {"sku": "SIMSec-IoT-LT"}}, "unknown SKU SIMSec-IoT-LT; did you mean SIMSec-IoT-Lt?"),
+        ({"license": {"sku": "SIMSec-IoT-LT"}}, "unknown SKU SIMSec-IoT-LT; did you mean SIMSec-IoT-Lt?"),
         ({"inventory": {}}, "inventory.files: is missing"),
     ],
 )
@@ -46,7 +46,7 @@ def test_what_is_misspelt_is_refused_with_a_suggestion(tables: dict[str, Any], a
     ("table", "key", "bad", "good"),
     [
         ("inventory", "files", [[]], [["a.csv"], ["a.csv", "-"]]),
-        ("licence", "account", ["12", "1" * 33], ["123", "1" * 32]),
+        ("license", "account", ["12", "1" * 33], ["123", "1" * 32]),
         ("limits", "batch_size", [0, 101, 1.5, "many"], [1, 100]),
         ("limits", "max_concurrency", [0, 1001], [1, 1000]),
         ("limits", "max_rate", [0, -1, float("nan")], [0.001, 1e6]),
@@ -74,31 +74,31 @@ def test_a_name_that_could_be_anything_but_a_name_is_refused(name: str) -> None:
 
 
 def test_migrate_takes_two_skus_and_the_others_take_one() -> None:
-    assert job(action="migrate", licence={"from_sku": FLEXIBLE, "to_sku": LIFETIME}).action == "migrate"
-    for licence in ({"sku": FLEXIBLE}, {"from_sku": FLEXIBLE}, {}):
+    assert job(action="migrate", license={"from_sku": FLEXIBLE, "to_sku": LIFETIME}).action == "migrate"
+    for license in ({"sku": FLEXIBLE}, {"from_sku": FLEXIBLE}, {}):
         with pytest.raises(UsageError, match="migrate takes from_sku and to_sku"):
-            job(action="migrate", licence=licence)
+            job(action="migrate", license=license)
     with pytest.raises(UsageError, match="nothing to migrate"):
-        job(action="migrate", licence={"from_sku": FLEXIBLE, "to_sku": FLEXIBLE})
+        job(action="migrate", license={"from_sku": FLEXIBLE, "to_sku": FLEXIBLE})
     strange: list[dict[str, Any]] = [{"from_sku": FLEXIBLE}, {"order": "unassign-first"}, {"restore": True}]
-    for licence in strange:
+    for license in strange:
         with pytest.raises(UsageError, match="assign takes sku"):
-            job(licence=licence)
+            job(license=license)
 
 
 def test_e_a_migration_needs_consent_to_what_it_gets_and_never_undoes_that() -> None:
-    licence = {"from_sku": FLEXIBLE, "to_sku": LIFETIME, "restore": True}
-    given = job(action="migrate", licence=licence)
+    license = {"from_sku": FLEXIBLE, "to_sku": LIFETIME, "restore": True}
+    given = job(action="migrate", license=license)
     with pytest.raises(RefusedToStart, match=LIFETIME):
         given.require_consent([FLEXIBLE])
     given.require_consent([])
     assert given.restorable_skus == {FLEXIBLE}
-    assert job(action="migrate", licence={**licence, "restore": False}).restorable_skus == set()
+    assert job(action="migrate", license={**license, "restore": False}).restorable_skus == set()
 
 
 def test_a_contract_may_have_skus_of_its_own() -> None:
-    own = job(licence={"sku": "OUR-SKU", "other_skus": {"OUR-SKU": "lifetime"}})
-    assert own.skus["OUR-SKU"] is Licence.LIFETIME
+    own = job(license={"sku": "OUR-SKU", "other_skus": {"OUR-SKU": "lifetime"}})
+    assert own.skus["OUR-SKU"] is LicenseType.LIFETIME
     with pytest.raises(RefusedToStart):
         own.require_consent(["OUR-SKU"])
 
@@ -108,7 +108,7 @@ def test_e_lifetime_needs_a_yes_and_nothing_else_does() -> None:
         job().require_consent([FLEXIBLE, LIFETIME])
     assert refusal.value.exit_code is ExitCode.REFUSED
     job().require_consent([FLEXIBLE])
-    job(licence={"consent_lifetime": True}).require_consent([LIFETIME])
+    job(license={"consent_lifetime": True}).require_consent([LIFETIME])
 
 
 def test_files_are_found_from_the_folder_of_the_job_whatever_the_working_directory(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_flags_win_over_the_file_and_leave_alone_what_they_do_not_say(tmp_path: 
         f"""
         action = "assign"
         inventory = {{files = ["a.csv"], id_kind = "iccid", columns = {{imei = "A", iccid = "B"}}}}
-        licence = {{account = "111", sku = "{FLEXIBLE}"}}
+        license = {{account = "111", sku = "{FLEXIBLE}"}}
         limits = {{batch_size = 10, max_rate = 5, max_rejects = 7}}
         """,
     )
@@ -151,7 +151,7 @@ def test_flags_win_over_the_file_and_leave_alone_what_they_do_not_say(tmp_path: 
         account="222", column=["imei=Device, IMEI=1"], batch_size=20, max_rejects=0, consent_lifetime=True
     )
     loaded = load_job(path, flags.overrides())
-    assert (loaded.licence.account, loaded.licence.sku, loaded.licence.consent_lifetime) == (
+    assert (loaded.license.account, loaded.license.sku, loaded.license.consent_lifetime) == (
         "222",
         FLEXIBLE,
         True,
@@ -172,6 +172,6 @@ def test_a_column_flag_says_which_roles_there_are(given: str) -> None:
 def test_the_action_is_what_its_requests_do() -> None:
     assert job().request_action is Action.ASSIGN
     assert job(action="unassign").request_action is Action.UNASSIGN
-    moving = job(action="migrate", licence={"from_sku": FLEXIBLE, "to_sku": LIFETIME})
+    moving = job(action="migrate", license={"from_sku": FLEXIBLE, "to_sku": LIFETIME})
     assert moving.request_action is Action.UNASSIGN
     assert moving.read_options().sku == moving.read_options().only_sku == FLEXIBLE

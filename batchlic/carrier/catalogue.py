@@ -4,14 +4,14 @@ from enum import StrEnum
 
 
 class Action(StrEnum):
-    """What a request does with the licences of its devices."""
+    """What a request does with the licenses of its devices."""
 
     ASSIGN = "assign"
     UNASSIGN = "unassign"
 
 
-class Licence(StrEnum):
-    """How long a licence stays where it was put."""
+class LicenseType(StrEnum):
+    """How long a license stays where it was put."""
 
     LIFETIME = "lifetime"
     """For the life of the SIM: it can never be taken back."""
@@ -19,11 +19,11 @@ class Licence(StrEnum):
     """Can be unassigned and given to another device."""
 
 
-SKUS: dict[str, Licence] = {
-    "SIMSec-IoT-Lt": Licence.LIFETIME,
-    "SIMSec-IoT": Licence.FLEXIBLE,
-    "TS-BUNDLE-KTO-SIMSEC-MRC": Licence.FLEXIBLE,
-    "TSS-IOT-INTLG-TIERED-SIMSEC": Licence.FLEXIBLE,
+SKUS: dict[str, LicenseType] = {
+    "SIMSec-IoT-Lt": LicenseType.LIFETIME,
+    "SIMSec-IoT": LicenseType.FLEXIBLE,
+    "TS-BUNDLE-KTO-SIMSEC-MRC": LicenseType.FLEXIBLE,
+    "TSS-IOT-INTLG-TIERED-SIMSEC": LicenseType.FLEXIBLE,
 }
 """The known SKUs, as the carrier spells them."""
 

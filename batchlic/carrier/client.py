@@ -1,4 +1,4 @@
-"""The carrier's API as verbs: log in, submit, renew, count licences, manage listeners."""
+"""The carrier's API as verbs: log in, submit, renew, count licenses, manage listeners."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -26,7 +26,7 @@ from batchlic.carrier.wire import Timeouts, Wire, open_wire
 from batchlic.errors import UsageError
 
 CALLBACK_SERVICE = "CarrierService"
-"""The service whose listener gets the outcomes of licence requests."""
+"""The service whose listener gets the outcomes of license requests."""
 
 _METHODS = {Action.ASSIGN: "POST", Action.UNASSIGN: "DELETE"}
 _encoder = msgspec.json.Encoder()
@@ -35,7 +35,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """One licence request as it goes on the wire; an unassign without a body undoes that transaction."""
+    """One license request as it goes on the wire; an unassign without a body undoes that transaction."""
 
     action: Action
     x_request_id: str
@@ -54,7 +54,7 @@ class AccountError(UsageError):
 
 
 def encode(request: AssignLicenseRequest) -> bytes:
-    """Body of a licence request: the same bytes for the same request."""
+    """Body of a license request: the same bytes for the same request."""
     return _encoder.encode(request)
 
 
@@ -64,7 +64,7 @@ class CarrierClient:
     def __init__(self, wire: Wire, credentials: Credentials) -> None:
         self._wire = wire
         self._keyring = Keyring(wire, credentials)
-        self._licences = wire.url("/m2m/v1/devices/license/actions/assign")
+        self._licenses = wire.url("/m2m/v1/devices/license/actions/assign")
 
     async def login(self) -> None:
         """Fetch the tokens that the settings don't give; nothing to do if all are there.
@@ -80,7 +80,7 @@ class CarrierClient:
         headers = [*tokens.headers, (b"X-Request-ID", submission.x_request_id.encode())]
         try:
             reply = await self._wire.exchange(
-                _METHODS[submission.action], self._licences, headers, submission.body
+                _METHODS[submission.action], self._licenses, headers, submission.body
             )
         except httpx.RequestError as error:
             return read_silence(error, secrets=secrets)
@@ -101,7 +101,7 @@ class CarrierClient:
         await self._keyring.logout()
 
     async def subscriptions(self, account: str, sku: str | None = None) -> list[Subscription]:
-        """Licence counts of an account. Raises as `login`, and AccountError."""
+        """License counts of an account. Raises as `login`, and AccountError."""
         question = SubscriptionsRequest(account_name=account, sku_number=sku)
         path = "/m2m/v1/accounts/subscriptions/actions/list"
         return (await self._ask("POST", path, Subscriptions, question)).subscription_list
@@ -114,7 +114,7 @@ class CarrierClient:
     async def register_listener(
         self, account: str, url: str, username: str | None = None, password: Secret | None = None
     ) -> CallbackService:
-        """Register `url` for the outcomes of licence requests. Raises as `subscriptions`."""
+        """Register `url` for the outcomes of license requests. Raises as `subscriptions`."""
         registration = CallbackRegistration(
             name=CALLBACK_SERVICE,
             url=url,

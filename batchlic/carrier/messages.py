@@ -91,14 +91,14 @@ class Session(SecretMessage, frozen=True):
 
 
 class SubscriptionsRequest(Message, frozen=True):
-    """Body of the licence counts: one account, optionally one SKU."""
+    """Body of the license counts: one account, optionally one SKU."""
 
     account_name: str
     sku_number: str | None = None
 
 
 class Subscription(Message, frozen=True):
-    """Licence counts of one SKU, in licences."""
+    """License counts of one SKU, in licenses."""
 
     sku_number: str
     license_type: str
@@ -108,7 +108,7 @@ class Subscription(Message, frozen=True):
 
 
 class Subscriptions(Message, frozen=True):
-    """Licence counts of an account."""
+    """License counts of an account."""
 
     account_name: str
     subscription_list: list[Subscription]

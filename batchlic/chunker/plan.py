@@ -102,7 +102,7 @@ def write_plan(
 def cut_plan(plan: Plan, fits: Sequence[int], *, batch_size: int, folder: Path) -> Plan:
     """Leave the first `fits[i]` devices of each group i in plan.parquet; the others go to rejects.parquet.
 
-    Their reason is `no_licence`. Batches are numbered anew, so the result depends on plan and `fits` alone;
+    Their reason is `no_license`. Batches are numbered anew, so the result depends on plan and `fits` alone;
     what is held stays held.
     """
     import polars as pl  # noqa: PLC0415
@@ -118,17 +118,17 @@ def cut_plan(plan: Plan, fits: Sequence[int], *, batch_size: int, folder: Path) 
         start += group.devices
         dropped += group.batches - groups[-1].batches
     kept.append(rows.slice(start))
-    said = {"reason": pl.lit("no_licence"), "message": pl.lit("no licence is left for this device")}
+    said = {"reason": pl.lit("no_license"), "message": pl.lit("no license is left for this device")}
     without = pl.concat(cut).with_columns(**said).select(rejects.collect_schema().names())
     with replacing(folder / "rejects.parquet") as path:
         pl.concat([rejects, without]).sink_parquet(path)
     with replacing(folder / "plan.parquet") as path:
         pl.concat(kept).sink_parquet(path, compression_level=1, row_group_size=ROWS_PER_READ)
-    without_licence = sum(group.devices for group in plan.groups) - sum(fits)
+    without_license = sum(group.devices for group in plan.groups) - sum(fits)
     return replace(
         plan,
-        rejected=dict(sorted({**plan.rejected, "no_licence": without_licence}.items())),
-        planned=plan.planned - without_licence,
+        rejected=dict(sorted({**plan.rejected, "no_license": without_license}.items())),
+        planned=plan.planned - without_license,
         batches=sum(group.batches for group in groups),
         groups=tuple(group for group in groups if group.devices),
     )

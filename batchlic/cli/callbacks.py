@@ -1,4 +1,4 @@
-"""The doors to callbacks and licence counts: `listen`, `callbacks`, `reconcile` and `subscriptions`."""
+"""The doors to callbacks and license counts: `listen`, `callbacks`, `reconcile` and `subscriptions`."""
 
 import secrets
 import sys
@@ -105,7 +105,7 @@ def subscriptions(
     sandbox: OnSandbox = False,
     json: Json = False,
 ) -> None:
-    """Print the licences of an account: purchased, assigned, available."""
+    """Print the licenses of an account: purchased, assigned, available."""
     from batchlic.cli.format import describe_subscriptions
 
     found = _asked(lambda client: client.subscriptions(account, sku), on_sandbox=sandbox)

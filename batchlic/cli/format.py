@@ -107,8 +107,8 @@ def _told(chapter: Chapter) -> str:
         case _:
             details = (chapter.request_id, chapter.error_code, chapter.error_message)
             words = ", ".join([str(chapter.outcome), *filter(None, details)])
-    licence = f"{chapter.account_name} {chapter.sku_number}"
-    return f"  {chapter.at}  {chapter.event:11}  {chapter.run_dir}  {licence}  {printable(words)}"
+    license = f"{chapter.account_name} {chapter.sku_number}"
+    return f"  {chapter.at}  {chapter.event:11}  {chapter.run_dir}  {license}  {printable(words)}"
 
 
 def describe_counts(counts: Sequence[Count]) -> str:
@@ -146,8 +146,8 @@ def describe_import(imported: Imported) -> str:
 
 
 def describe_subscriptions(found: Sequence[Subscription]) -> str:
-    """Licence counts as a table, for a terminal."""
-    head = ("SKU", "licence", "purchased", "assigned", "available")
+    """License counts as a table, for a terminal."""
+    head = ("SKU", "license", "purchased", "assigned", "available")
     rows = [
         (
             printable(one.sku_number),
@@ -158,9 +158,9 @@ def describe_subscriptions(found: Sequence[Subscription]) -> str:
     ]
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     lines = []
-    for sku, licence, *numbers in (head, *rows):
+    for sku, license, *numbers in (head, *rows):
         right = "  ".join(f"{number:>{width}}" for number, width in zip(numbers, widths[2:], strict=True))
-        lines.append(f"{sku:{widths[0]}}  {licence:{widths[1]}}  {right}")
+        lines.append(f"{sku:{widths[0]}}  {license:{widths[1]}}  {right}")
     return "\n".join(lines)
 
 

@@ -58,7 +58,7 @@ def import_(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Take in devices that are known from elsewhere to hold their licence."""
+    """Take in devices that are known from elsewhere to hold their license."""
     from contextlib import closing
 
     from batchlic.cli.format import describe_import

@@ -34,7 +34,7 @@ StoreLocation = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class PlanOptions:
-    """How to read the inventories, which licence goes where, and where the files go."""
+    """How to read the inventories, which license goes where, and where the files go."""
 
     account: Annotated[str | None, typer.Option(help="Account of rows that name none.")] = None
     sku: Annotated[str | None, typer.Option(help="SKU of rows that name none.")] = None
@@ -77,7 +77,7 @@ class PlanOptions:
                 "accept_imeisv": self.accept_imeisv or None,
                 "check_digit": False if self.no_check_digit else None,
             },
-            "licence": {"account": self.account, "sku": self.sku},
+            "license": {"account": self.account, "sku": self.sku},
             "limits": {"batch_size": self.batch_size},
             "ledger": {
                 "path": str(self.ledger) if self.ledger else None,
@@ -112,7 +112,7 @@ class RunOptions(PlanOptions):
         int | None, typer.Option(min=0, help="Rejected rows that do not spoil exit code 0 [0].")
     ] = None
     allow_partial: Annotated[
-        bool, typer.Option("--allow-partial", help="Where licences are too few, license as many as fit.")
+        bool, typer.Option("--allow-partial", help="Where licenses are too few, license as many as fit.")
     ] = False
     wait_callbacks: Annotated[
         str | None,
@@ -125,7 +125,7 @@ class RunOptions(PlanOptions):
     ] = None
     listen_host: Annotated[str, typer.Option(help="Address of that listener.")] = "127.0.0.1"
     consent_lifetime: Annotated[
-        bool, typer.Option("--consent-lifetime", help="Yes to licences that can never be taken back.")
+        bool, typer.Option("--consent-lifetime", help="Yes to licenses that can never be taken back.")
     ] = False
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Plan, say what would be sent, and leave nothing.")
@@ -136,7 +136,7 @@ class RunOptions(PlanOptions):
     def overrides(self) -> Overrides:
         """What the flags say, by table and key of a job file."""
         tables = super().overrides()
-        tables["licence"]["consent_lifetime"] = self.consent_lifetime or None
+        tables["license"]["consent_lifetime"] = self.consent_lifetime or None
         tables["limits"] |= {
             "max_concurrency": self.max_concurrency,
             "max_rate": self.max_rate,

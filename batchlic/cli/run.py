@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="batchlic",
-    help="Assign, move and take back SIM-Secure licences for very large IoT device inventories.",
+    help="Assign, move and take back SIM-Secure licenses for very large IoT device inventories.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -73,14 +73,14 @@ def run(job: JobFile, *, options: RunOptions) -> None:
 @app.command()
 @flattened
 def assign(inventory: Inventories, *, options: RunOptions) -> None:
-    """Put a licence on every device of the inventories."""
+    """Put a license on every device of the inventories."""
     _start(_job("assign", inventory, options), options)
 
 
 @app.command()
 @flattened
 def unassign(inventory: Inventories, *, options: RunOptions) -> None:
-    """Take the licence back from every device of the inventories; never a Lifetime one."""
+    """Take the license back from every device of the inventories; never a Lifetime one."""
     _start(_job("unassign", inventory, options), options)
 
 
@@ -93,7 +93,7 @@ def migrate(
     *,
     order: Annotated[
         Literal["auto", "unassign-first"],
-        typer.Option(help="Which licence first; auto: the new one, as far as there are enough."),
+        typer.Option(help="Which license first; auto: the new one, as far as there are enough."),
     ] = "auto",
     restore: Annotated[
         bool, typer.Option("--restore", help="Undo the first step where the second one fails.")
@@ -103,8 +103,8 @@ def migrate(
     """Move devices from one SKU to another; see docs/migrate.md."""
     from batchlic.job import make_job
 
-    licence = {"from_sku": from_sku, "to_sku": to_sku, "order": order, "restore": restore}
-    content = {"action": "migrate", "inventory": {"files": inventory}, "licence": licence}
+    license = {"from_sku": from_sku, "to_sku": to_sku, "order": order, "restore": restore}
+    content = {"action": "migrate", "inventory": {"files": inventory}, "license": license}
     _start(make_job(content, options.overrides(), where="options"), options)
 
 
@@ -172,7 +172,7 @@ def settle(
         list[str] | None, typer.Option(help="Only this IMEI or ICCID [all that is in doubt]. Repeatable.")
     ] = None,
     consent_lifetime: Annotated[
-        bool, typer.Option("--consent-lifetime", help="Yes to asking again for a Lifetime licence.")
+        bool, typer.Option("--consent-lifetime", help="Yes to asking again for a Lifetime license.")
     ] = False,
     json: Json = False,
 ) -> None:
@@ -296,7 +296,7 @@ def sandbox(
         typer.Option(help="What every answer says of the rate that is left."),
     ] = "nothing",
     throttle_shape: Annotated[
-        Literal["gateway", "bare-gateway", "licence"], typer.Option(help="Body of a 429.")
+        Literal["gateway", "bare-gateway", "license"], typer.Option(help="Body of a 429.")
     ] = "gateway",
     count_throttled: Annotated[
         bool, typer.Option("--count-throttled", help="Throttled calls count against the rate too.")
@@ -312,9 +312,9 @@ def sandbox(
     deduplicate: Annotated[
         bool, typer.Option("--deduplicate", help="Execute one X-Request-ID once only.")
     ] = False,
-    licences: Annotated[
+    licenses: Annotated[
         list[str] | None,
-        typer.Option(metavar="[SKU=]N", help="Licences bought, of one or of all SKUs. Repeatable."),
+        typer.Option(metavar="[SKU=]N", help="Licenses bought, of one or of all SKUs. Repeatable."),
     ] = None,
     account: Annotated[
         list[str] | None, typer.Option(help="An account that exists [all do]. Repeatable.")
@@ -347,7 +347,7 @@ def sandbox(
 ) -> None:
     """Serve a carrier to rehearse against on 127.0.0.1; its base URL goes to stdout. See docs/sandbox.md."""
     from batchlic.sandbox.config import LimitKind, QuotaHeaders, RetryHint, SandboxConfig, ThrottleShape
-    from batchlic.sandbox.options import parse_change, parse_fault, parse_licences, read_poison_file
+    from batchlic.sandbox.options import parse_change, parse_fault, parse_licenses, read_poison_file
     from batchlic.sandbox.server import serve
 
     config = SandboxConfig(
@@ -380,8 +380,8 @@ def sandbox(
         callback_failures=callback_failures,
         callback_retry_s=callback_retry,
     )
-    if licences:
-        config = replace(config, licences=parse_licences(licences))
+    if licenses:
+        config = replace(config, licenses=parse_licenses(licenses))
     serve(config, port=port)
 
 

@@ -12,7 +12,7 @@ from batchlic.journal.journal import (
     Input,
     Intent,
     Journal,
-    LicenceCount,
+    LicenseCount,
     RunIdentity,
 )
 from batchlic.journal.settlement import Settlement, Verdict
@@ -26,7 +26,7 @@ __all__ = [
     "Input",
     "Intent",
     "Journal",
-    "LicenceCount",
+    "LicenseCount",
     "RunIdentity",
     "Settlement",
     "Standing",

@@ -42,8 +42,8 @@ class Input(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str | None = None
 
 
-class LicenceCount(msgspec.Struct, frozen=True):
-    """Licences of one SKU on one account, at one moment."""
+class LicenseCount(msgspec.Struct, frozen=True):
+    """Licenses of one SKU on one account, at one moment."""
 
     account_name: str
     sku_number: str
@@ -72,7 +72,7 @@ class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
     """Planned devices that are in no batch, by their status."""
     batches: int
     notes: list[str] = []
-    licences: list[LicenceCount] = []
+    licenses: list[LicenseCount] = []
     """As they were before anything was sent; empty where the carrier did not say."""
     to_sku: str | None = None
     """Of a migration, the SKU to get; its plan has the one to leave."""

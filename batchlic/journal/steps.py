@@ -10,13 +10,13 @@ class Step(IntEnum):
     """What a migration does with a batch."""
 
     UNASSIGN = 0
-    """The old licence goes."""
+    """The old license goes."""
     ASSIGN = 1
     """The new one comes."""
     RESTORE = 2
     """The first of these is undone, because the second one failed."""
     CLEAR = 3
-    """A new licence that an assign in doubt may have given goes, before the assign is sent again."""
+    """A new license that an assign in doubt may have given goes, before the assign is sent again."""
 
     @property
     def word(self) -> str:

@@ -127,7 +127,7 @@ def import_files(ledger: Ledger, files: Sequence[str], options: ReadOptions, *, 
 
     results.parquet and exports of a ledger are taken for what they say, run by run, but for runs that the
     ledger knows from themselves; of a folder, all the results below it. Any other file is read as an
-    inventory of devices that hold the licence now. Raises InventoryError and UsageError.
+    inventory of devices that hold the license now. Raises InventoryError and UsageError.
     """
     found = [str(file) for name in files for file in _results_below(name)]
     told = {file: table for file in found if (table := _told(file, carrier)) is not None}

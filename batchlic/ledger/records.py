@@ -67,7 +67,7 @@ def spoken(rows: pl.LazyFrame) -> pl.LazyFrame:
     """The rows, of those of results.parquet, that say something: of a migrated device two, one for each SKU.
 
     What was undone counts as what undid it: the restoring step is about the SKU of the step before it. A
-    device that has the new licence and has not given up the old one is assigned of both, known before or not.
+    device that has the new license and has not given up the old one is assigned of both, known before or not.
     A request is named where the row of the migration names it.
     """
     if "from_sku" not in rows.collect_schema():

@@ -1,11 +1,11 @@
 """Devices moved from one SKU to another: two requests for each batch, the second once the first is accepted.
 
-Which comes first is chosen batch by batch: as long as the account has licences of the new SKU to spare,
+Which comes first is chosen batch by batch: as long as the account has licenses of the new SKU to spare,
 devices get the new one before they lose the old one, so that none is ever without; otherwise the old one goes
 first. A batch goes on in the order in which it began.
 
 An assign whose answer was lost is not simply sent again: what it may have given is taken back first, so that
-a device ends with one new licence and not with two.
+a device ends with one new license and not with two.
 """
 
 import math
@@ -33,9 +33,9 @@ _Known: TypeAlias = Mapping[int, list[Event]]
 class Migration:
     """What is left to do for the batches of a plan, whose SKU is the one to leave.
 
-    `batches` is their number. `spare` has, by account, the licences of `to_sku` that batches may still be
+    `batches` is their number. `spare` has, by account, the licenses of `to_sku` that batches may still be
     promised which begin with getting one; accounts that are not in it have enough. `is_revocable` says
-    whether the new licence can be taken back: a flexible one can. `restorable` are the SKUs whose first step
+    whether the new license can be taken back: a flexible one can. `restorable` are the SKUs whose first step
     is undone where the second one fails. `denied` has, by the number of a step, the places in the batch of
     devices that a callback says it failed for: no second step is begun for them, but one that may have been
     carried out is seen through, as it would stay in doubt. `on_accepted` is told each

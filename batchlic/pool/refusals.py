@@ -55,7 +55,7 @@ def _group(batch: Batch) -> _Group:
 
 
 def _or_else(batch: Batch, place: Place) -> str:
-    """What else may be wrong where a migration gives a device its new licence while it has the old one."""
+    """What else may be wrong where a migration gives a device its new license while it has the old one."""
     if batch.action is not Action.ASSIGN or place is not Place.FIRST:
         return ""
     return "; if a device may have one SKU only, migrate the rest with --order unassign-first"

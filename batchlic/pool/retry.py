@@ -6,7 +6,7 @@
 | throttled | until the run gives up | when the shared pace lets it |
 | unavailable | until the run gives up | exponential backoff with full jitter |
 | unauthorized | once a renewed token | at once |
-| ambiguous | only a licence that can be taken back, `max_resends` times (promise D) | exponential backoff |
+| ambiguous | only a license that can be taken back, `max_resends` times (promise D) | exponential backoff |
 """
 
 import itertools
@@ -33,7 +33,7 @@ class RetryPolicy:
     """How long a run keeps trying.
 
     `give_up_after` is in seconds without any definite answer to any request. `resendable` are the SKUs whose
-    licence is asked for again, up to `max_resends` times in a row, where a request may have been executed;
+    license is asked for again, up to `max_resends` times in a row, where a request may have been executed;
     the devices of other SKUs stay in doubt.
     """
 

@@ -143,7 +143,7 @@ class Fleet:
         self._fates = self._fates.scatter(ordinals, fates)
 
     def hold(self, known: Known) -> None:
-        """Keep out of the batches what has its licence, or must not be asked for again; once, at the end."""
+        """Keep out of the batches what has its license, or must not be asked for again; once, at the end."""
         planned = list(self.targets())
         wanted = [replace(target, sku_number=known.to_sku or target.sku_number) for target in planned]
         said = self._said(known, wanted)

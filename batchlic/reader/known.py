@@ -10,7 +10,7 @@ import polars as pl
 class State(IntEnum):
     """What is known of a device; where its two identifiers are told different things, the greater counts.
 
-    So a SIM that has moved to another device leads to no second licence.
+    So a SIM that has moved to another device leads to no second license.
     """
 
     UNASSIGNED = 1
@@ -52,7 +52,7 @@ def fate(state: pl.Expr, left: pl.Expr) -> pl.Expr:
 
     What is in doubt is asked for again by the run that left it so, or by nobody: only that run can do so
     under the same `X-Request-ID` (promise D). `left` is the State under the SKU that it is to leave, 0 where
-    it is to leave none: what has the new licence is not given it again, and has not moved while it is known
+    it is to leave none: what has the new license is not given it again, and has not moved while it is known
     to hold the old one, too.
     """
     cases = (

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from batchlic.carrier.catalogue import SKUS, Action, Licence
+from batchlic.carrier.catalogue import SKUS, Action, LicenseType
 from batchlic.errors import UsageError
 
 
@@ -64,7 +64,7 @@ class ReadOptions:
     sheet: str | None = None
     accept_imeisv: bool = False
     check_digit: bool = True
-    other_skus: Mapping[str, Licence] = field(default_factory=dict)
+    other_skus: Mapping[str, LicenseType] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse, with a UsageError, what would reject every row."""
@@ -76,7 +76,7 @@ class ReadOptions:
             raise UsageError(f"there is no column role {min(unknown)!r}; the roles are {', '.join(Role)}")
 
     @property
-    def skus(self) -> dict[str, Licence]:
+    def skus(self) -> dict[str, LicenseType]:
         """All SKUs that may be named: the catalogue's and the contract's own."""
         return {**SKUS, **self.other_skus}
 

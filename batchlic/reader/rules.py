@@ -9,7 +9,7 @@ from enum import StrEnum
 
 import polars as pl
 
-from batchlic.carrier.catalogue import Action, Licence
+from batchlic.carrier.catalogue import Action, LicenseType
 from batchlic.reader import cells
 from batchlic.reader.inventory import SHORT
 from batchlic.reader.luhn import check_digit, luhn_sum
@@ -324,7 +324,7 @@ def _target_rules(options: ReadOptions) -> tuple[Rule, ...]:
         Rule(
             reason=Reason.IRREVOCABLE,
             broken=SKU.is_in(_irrevocable(options)),
-            message=say("SKU {} is a Lifetime licence, which can't be taken back", SKU),
+            message=say("SKU {} is a Lifetime license, which can't be taken back", SKU),
         ),
     )
 
@@ -335,7 +335,7 @@ def _nameable(options: ReadOptions) -> list[str]:
 
 
 def _irrevocable(options: ReadOptions) -> list[str]:
-    """SKUs whose licences the job would take back, and can't (promise E)."""
+    """SKUs whose licenses the job would take back, and can't (promise E)."""
     if options.action is not Action.UNASSIGN:
         return []
-    return [sku for sku, licence in options.skus.items() if licence is Licence.LIFETIME]
+    return [sku for sku, license in options.skus.items() if license is LicenseType.LIFETIME]

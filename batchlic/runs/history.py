@@ -86,10 +86,10 @@ def _of_place(
     for step in Step if identity.to_sku else [Step.UNASSIGN]:
         for event in journal.history(batches=step.numbers(range(batch_id, batch_id + 1), identity.batches)):
             if not event.part or offset in parse_ranges(event.part):
-                yield from _of_event(event, known | _licence_of(event, step, identity))
+                yield from _of_event(event, known | _license_of(event, step, identity))
 
 
-def _licence_of(event: Event, step: Step, identity: RunIdentity) -> dict[str, object]:
+def _license_of(event: Event, step: Step, identity: RunIdentity) -> dict[str, object]:
     """What a request of a migration, or a settlement of one, is about; nothing to add for other runs."""
     if identity.to_sku is None:
         return {}

@@ -14,7 +14,7 @@ from batchlic.reader.sources import expanded
 from batchlic.reader.streams import STDIN, is_remote
 from batchlic.runs.folder import RunFolder
 
-_HOW_NOT_WHAT = ("limits", "ledger", "sandbox", "inventory.files", "licence.order")
+_HOW_NOT_WHAT = ("limits", "ledger", "sandbox", "inventory.files", "license.order")
 """Keys of a job that may change from one sitting of a run to the next; inventories go by what is in them."""
 
 
@@ -34,7 +34,7 @@ def identify(job: Job, folder: RunFolder, carrier: str, plan: Plan, run_id: str)
         held=dict(plan.held),
         batches=plan.batches,
         notes=list(plan.notes),
-        to_sku=job.licence.to_sku,
+        to_sku=job.license.to_sku,
         restorable=sorted(job.restorable_skus),
     )
 

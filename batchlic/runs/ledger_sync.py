@@ -81,7 +81,7 @@ class Past:
     def known(self) -> Memory | None:
         """What to leave out of a plan; runs that ended without telling are asked first.
 
-        Only devices to get a licence are left out: what the ledger does not know to be assigned may well be
+        Only devices to get a license are left out: what the ledger does not know to be assigned may well be
         so.
         """
         if self.ledger is None:
@@ -89,7 +89,7 @@ class Past:
         self.catch_up()
         if self.job.action == "unassign":
             return None
-        return Memory(self.ledger, self.carrier, self.ledger.last_number, self.job.licence.to_sku)
+        return Memory(self.ledger, self.carrier, self.ledger.last_number, self.job.license.to_sku)
 
     def enter(
         self, run_id: str, folder: RunFolder, *, begun_at: int, planned_with: Memory | None = None
@@ -159,14 +159,14 @@ class Past:
                     f"{folder.path}: run {other.run_id} is at work on {shared:,} of the same devices "
                     f"({other.folder}); wait for it or stop it"
                 )
-        ours = _under_each(ours, self.job.licence)
+        ours = _under_each(ours, self.job.license)
         targets = ours.select(*SCOPE).unique().collect().rows()
         for told in ledger.told(self.carrier, targets, IDENTIFIERS, after=number, to=run_id):
             if told.entry.run_id != run_id and (shared := _shared(ours, _of_scope(told))):
                 raise RefusedToStart(
                     f"{folder.path}: since this run was planned, run {told.entry.run_id} has seen to "
                     f"{shared:,} of the devices that it still has to send; run the inventory again instead: "
-                    "what has its licence is skipped, what this one left in doubt is held until it is settled"
+                    "what has its license is skipped, what this one left in doubt is held until it is settled"
                 )
 
     def catch_up(self) -> None:
@@ -232,11 +232,11 @@ def _of_scope(told: Told) -> pl.LazyFrame:
     )
 
 
-def _under_each(ours: pl.LazyFrame, licence: Licensing) -> pl.LazyFrame:
+def _under_each(ours: pl.LazyFrame, license: Licensing) -> pl.LazyFrame:
     """Our devices: those of a migration under the SKU to leave as under the SKU to get."""
-    if licence.to_sku is None:
+    if license.to_sku is None:
         return ours
-    skus = (licence.from_sku, licence.to_sku)
+    skus = (license.from_sku, license.to_sku)
     return pl.concat(ours.with_columns(pl.lit(sku).alias("sku_number")) for sku in skus)
 
 

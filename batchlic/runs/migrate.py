@@ -1,4 +1,4 @@
-"""A migration as a run sets it up: its courses, and whether there are licences enough to begin with them."""
+"""A migration as a run sets it up: its courses, and whether there are licenses enough to begin with them."""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -9,7 +9,7 @@ import polars as pl
 from structlog.typing import FilteringBoundLogger
 
 from batchlic.carrier.auth import CarrierUnreachable
-from batchlic.carrier.catalogue import Licence
+from batchlic.carrier.catalogue import LicenseType
 from batchlic.carrier.client import AccountError, CarrierClient
 from batchlic.chunker import Batch, batch_sizes
 from batchlic.errors import RefusedToStart
@@ -29,14 +29,14 @@ def migration_of(
     on_accepted: Callable[[Batch], None],
     on_end: Callable[[int, int], None],
 ) -> Migration:
-    """The migration of a job, before it is known what licences there are to spare."""
+    """The migration of a job, before it is known what licenses there are to spare."""
     identity = journal.identity
     return Migration(
         journal=journal,
         to_sku=identity.to_sku or "",
         batches=identity.batches,
         spare={},
-        is_revocable=job.skus[identity.to_sku or ""] is Licence.FLEXIBLE,
+        is_revocable=job.skus[identity.to_sku or ""] is LicenseType.FLEXIBLE,
         resendable=job.resendable_skus,
         restorable=identity.restorable,
         denied=_denied(folder, identity.batches),
@@ -61,10 +61,10 @@ def _denied(folder: RunFolder, batches: int) -> dict[int, list[int]]:
     return denied
 
 
-async def look_for_licences(
+async def look_for_licenses(
     client: CarrierClient, job: Job, plan: Path, migration: Migration, logger: FilteringBoundLogger
 ) -> None:
-    """Find out how many licences of the new SKU each account has to spare for batches that get it first.
+    """Find out how many licenses of the new SKU each account has to spare for batches that get it first.
 
     None where the job says that the old one goes first, or where it did in the batch of the account that was
     begun last: `resume` keeps to what was chosen then. Where the carrier does not say how many there are,
@@ -76,19 +76,19 @@ async def look_for_licences(
     for account, need in _needs(plan, migration).items():
         if not need.fresh:
             continue
-        if job.licence.order == "unassign-first" or need.unassigns_first:
+        if job.license.order == "unassign-first" or need.unassigns_first:
             migration.spare[account] = 0
             continue
         available = await _available(client, account, migration.to_sku)
-        logger.info("licences", account=account, sku=migration.to_sku, available=available, needed=need.fresh)
+        logger.info("licenses", account=account, sku=migration.to_sku, available=available, needed=need.fresh)
         if available is None:
             continue
         migration.spare[account] = available - need.begun
-        if need.fresh > migration.spare[account] and not job.licence.restore:
+        if need.fresh > migration.spare[account] and not job.license.restore:
             raise RefusedToStart(
-                f"too few licences: account {account} has {available:,} of {migration.to_sku} left, for "
+                f"too few licenses: account {account} has {available:,} of {migration.to_sku} left, for "
                 f"{need.fresh + need.begun:,} devices. Buy more, or say what is to be done: with --restore a "
-                "device that gets no new licence has its old one back (it needs another --run-dir); "
+                "device that gets no new license has its old one back (it needs another --run-dir); "
                 "--order unassign-first does not count"
             )
 
@@ -100,11 +100,11 @@ class _Need:
     fresh: int = 0
     """Devices of batches to begin."""
     begun: int = 0
-    """Devices of batches that have begun with giving up the old licence."""
+    """Devices of batches that have begun with giving up the old license."""
     last: int = 0
     """When the batch begun last began, as a place in the journal."""
     unassigns_first: bool = False
-    """Whether that one began with giving up the old licence."""
+    """Whether that one began with giving up the old license."""
 
 
 def _needs(plan: Path, migration: Migration) -> Mapping[str, _Need]:
@@ -134,7 +134,7 @@ def _begun(migration: Migration, step: Step) -> dict[int, int]:
 
 
 async def _available(client: CarrierClient, account: str, sku: str) -> int | None:
-    """Licences left of a SKU; None where the carrier does not say."""
+    """Licenses left of a SKU; None where the carrier does not say."""
     try:
         counts = await client.subscriptions(account, sku)
     except (AccountError, CarrierUnreachable):

@@ -1,4 +1,4 @@
-"""Licence counts and listeners, asked before a run and after it: is there enough, did it change right."""
+"""License counts and listeners, asked before a run and after it: is there enough, did it change right."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +16,7 @@ from batchlic.carrier.client import CALLBACK_SERVICE, AccountError, CarrierClien
 from batchlic.chunker import Plan, PlanGroup, cut_plan
 from batchlic.errors import BatchlicError, CredentialsRejected, RefusedToStart, StoppedEarly
 from batchlic.job import Job
-from batchlic.journal import Journal, LicenceCount, Standing
+from batchlic.journal import Journal, LicenseCount, Standing
 from batchlic.runs.folder import RunFolder
 from batchlic.writer.outcomes import outcomes_of_batches
 
@@ -37,7 +37,7 @@ class Findings:
     `stopped` is why nothing can be sent: a login that was rejected is not tried again (promise G).
     """
 
-    counts: list[LicenceCount]
+    counts: list[LicenseCount]
     notes: list[str]
     stopped: BatchlicError | None = None
 
@@ -47,11 +47,11 @@ UNASKED = Findings([], [])
 
 
 async def look(client: CarrierClient, groups: Sequence[PlanGroup], *, listeners: bool) -> Findings:
-    """Ask for the licence counts of a plan's groups and, if so told, whether outcomes will be called back.
+    """Ask for the license counts of a plan's groups and, if so told, whether outcomes will be called back.
 
     A carrier that is down or does not answer such questions stops nothing here.
     """
-    counts: list[LicenceCount] = []
+    counts: list[LicenseCount] = []
     notes: list[str] = []
     try:
         await client.login()
@@ -59,11 +59,11 @@ async def look(client: CarrierClient, groups: Sequence[PlanGroup], *, listeners:
             try:
                 counts += await count(client, list(some))
             except AccountError as error:
-                notes.append(f"account {account}: licence counts are unknown: {error}")
+                notes.append(f"account {account}: license counts are unknown: {error}")
             if listeners:
                 notes += await _listening(client, account)
     except CarrierUnreachable as error:
-        return Findings(counts, [*notes, f"licence counts are unknown, or who listens: {error}"])
+        return Findings(counts, [*notes, f"license counts are unknown, or who listens: {error}"])
     except (CredentialsRejected, StoppedEarly) as error:
         return Findings([], [], stopped=error)
     return Findings(counts, notes)
@@ -87,8 +87,8 @@ async def register(client: CarrierClient, accounts: Iterable[str], listener: Own
         )
 
 
-async def count(client: CarrierClient, groups: Sequence[PlanGroup]) -> list[LicenceCount]:
-    """The licence counts of each group's account and SKU: 0 where the account has others, but not this one.
+async def count(client: CarrierClient, groups: Sequence[PlanGroup]) -> list[LicenseCount]:
+    """The license counts of each group's account and SKU: 0 where the account has others, but not this one.
 
     An account of which the carrier lists nothing is left out: that says nothing.
     """
@@ -98,7 +98,7 @@ async def count(client: CarrierClient, groups: Sequence[PlanGroup]) -> list[Lice
         for sku in (group.sku_number for group in groups if known and group.account_name == account):
             found = known.get(sku)
             counts.append(
-                LicenceCount(
+                LicenseCount(
                     account,
                     sku,
                     assigned=found.license_assigned if found else 0,
@@ -108,8 +108,8 @@ async def count(client: CarrierClient, groups: Sequence[PlanGroup]) -> list[Lice
     return counts
 
 
-def fitted(job: Job, folder: RunFolder, plan: Plan, counts: Sequence[LicenceCount]) -> Plan:
-    """The plan, or as much of it as there are licences for, where the job allows that.
+def fitted(job: Job, folder: RunFolder, plan: Plan, counts: Sequence[LicenseCount]) -> Plan:
+    """The plan, or as much of it as there are licenses for, where the job allows that.
 
     Raises RefusedToStart with the numbers where it does not.
     """
@@ -123,22 +123,22 @@ def fitted(job: Job, folder: RunFolder, plan: Plan, counts: Sequence[LicenceCoun
     return cut_plan(plan, fits, batch_size=job.limits.batch_size, folder=folder.path)
 
 
-def refuse_too_few(groups: Sequence[PlanGroup], counts: Sequence[LicenceCount]) -> None:
-    """Raise RefusedToStart with the numbers where a group has more devices than licences are left."""
+def refuse_too_few(groups: Sequence[PlanGroup], counts: Sequence[LicenseCount]) -> None:
+    """Raise RefusedToStart with the numbers where a group has more devices than licenses are left."""
     short = [
-        f"account {group.account_name} has {fit:,} licences of {group.sku_number} left, "
+        f"account {group.account_name} has {fit:,} licenses of {group.sku_number} left, "
         f"for {group.devices:,} devices"
         for group, fit in zip(groups, room(groups, counts), strict=True)
         if fit < group.devices
     ]
     if short:
         raise RefusedToStart(
-            f"too few licences: {'; '.join(short)}. Buy more, or license as many as fit: --allow-partial"
+            f"too few licenses: {'; '.join(short)}. Buy more, or license as many as fit: --allow-partial"
         )
 
 
 def still_needed(job: Job, plan: Path, journal: Journal) -> list[PlanGroup]:
-    """What of a plan's groups surely needs a licence yet: nothing was accepted, refused or lost for it."""
+    """What of a plan's groups surely needs a license yet: nothing was accepted, refused or lost for it."""
     if job.request_action is not Action.ASSIGN:
         return []
     sent = _sent(plan, journal)
@@ -151,8 +151,8 @@ def still_needed(job: Job, plan: Path, journal: Journal) -> list[PlanGroup]:
 
 
 async def compare(client: CarrierClient, plan: Path, journal: Journal) -> list[str]:
-    """In words, where the licence counts did not change over the whole run as its answers say."""
-    before = journal.identity.licences
+    """In words, where the license counts did not change over the whole run as its answers say."""
+    before = journal.identity.licenses
     groups = [
         PlanGroup(account_name=one.account_name, sku_number=one.sku_number, devices=0, batches=0)
         for one in before
@@ -160,14 +160,14 @@ async def compare(client: CarrierClient, plan: Path, journal: Journal) -> list[s
     try:
         after = await count(client, groups)
     except (StoppedEarly, AccountError, CredentialsRejected) as error:
-        return [f"licence counts after the run are unknown: {error}"]
+        return [f"license counts after the run are unknown: {error}"]
     return mismatches(_sent(plan, journal), before, after, journal.identity.action)
 
 
 def mismatches(
     sent: Mapping[tuple[str, str], Counter[str]],
-    before: Sequence[LicenceCount],
-    after: Sequence[LicenceCount],
+    before: Sequence[LicenseCount],
+    after: Sequence[LicenseCount],
     action: Action,
 ) -> list[str]:
     """In words, where `licenseAssigned` did not change by as many as the devices that were accepted.
@@ -183,15 +183,15 @@ def mismatches(
         change, accepted = sign * (found.assigned - then.get(key, found.assigned)), fates["accepted"]
         if not accepted <= change <= accepted + fates["lost"]:
             notes.append(
-                f"licences of {found.sku_number} in use on account {found.account_name} {verb} by "
+                f"licenses of {found.sku_number} in use on account {found.account_name} {verb} by "
                 f"{change:,}, while {accepted:,} devices were accepted: outcomes to come, failures or "
                 "somebody else may be why"
             )
     return notes
 
 
-def room(groups: Sequence[PlanGroup], counts: Sequence[LicenceCount]) -> list[int]:
-    """How many devices of each group there are licences for: all, where none were counted."""
+def room(groups: Sequence[PlanGroup], counts: Sequence[LicenseCount]) -> list[int]:
+    """How many devices of each group there are licenses for: all, where none were counted."""
     available = {(found.account_name, found.sku_number): found.available for found in counts}
     return [
         min(group.devices, max(0, available.get((group.account_name, group.sku_number), group.devices)))

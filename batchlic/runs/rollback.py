@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
-from batchlic.carrier.catalogue import Action, Licence
+from batchlic.carrier.catalogue import Action, LicenseType
 from batchlic.chunker import Plan, PlanGroup, read_whole_batches
 from batchlic.runs.finalize import now
 from batchlic.errors import RefusedToStart, UsageError
@@ -62,7 +62,7 @@ def rollback(
                 refuse_used(back)
                 plan = _plan(results, job, by, back)
                 if ask is not None:
-                    ask(f"Take back {plan.planned:,} licences of {folder.path} at {target.name}?")
+                    ask(f"Take back {plan.planned:,} licenses of {folder.path} at {target.name}?")
                 with past_of(job, target.name, holding=(folder, back)) as past:
                     past.catch_up()
                     past.enter(run_id, back, begun_at=now())
@@ -93,8 +93,8 @@ def _job(folder: RunFolder, identity: RunIdentity) -> Job:
     changes = {"name": None, "inventory": inventory}
     if identity.to_sku is None:
         return job.model_copy(update={**changes, "action": Action.UNASSIGN.value})
-    swapped = {"from_sku": job.licence.to_sku, "to_sku": job.licence.from_sku}
-    return job.model_copy(update={**changes, "licence": job.licence.model_copy(update=swapped)})
+    swapped = {"from_sku": job.license.to_sku, "to_sku": job.license.from_sku}
+    return job.model_copy(update={**changes, "license": job.license.model_copy(update=swapped)})
 
 
 def _look(results: Path, job: Job, by: By) -> tuple[str, ...]:
@@ -106,7 +106,7 @@ def _look(results: Path, job: Job, by: By) -> tuple[str, ...]:
         frame.item() for frame in pl.collect_all([t.select(pl.len()) for t in (accepted, flexible, doubtful)])
     )
     if not n_flexible:
-        why = "a Lifetime licence can't be taken back" if n_accepted else "the run has no accepted device"
+        why = "a Lifetime license can't be taken back" if n_accepted else "the run has no accepted device"
         raise RefusedToStart(f"nothing to roll back: {why}")
     if not n_doubtful:
         return ()
@@ -167,7 +167,7 @@ def _rejects(results: Path, job: Job) -> Iterator[pl.DataFrame]:
         if not irrevocable.is_empty():
             yield irrevocable.with_columns(
                 pl.lit("irrevocable").alias("reason"),
-                pl.lit("a Lifetime licence can't be taken back").alias("message"),
+                pl.lit("a Lifetime license can't be taken back").alias("message"),
             ).select(*REJECTS)
 
 
@@ -176,5 +176,5 @@ _ACCEPTED = pl.col("status").is_in(["accepted", "confirmed"])
 
 def _is_lifetime(job: Job) -> pl.Expr:
     return pl.col("sku_number").is_in(
-        [sku for sku, licence in job.skus.items() if licence is Licence.LIFETIME]
+        [sku for sku, license in job.skus.items() if license is LicenseType.LIFETIME]
     )

@@ -49,7 +49,7 @@ from batchlic.runs.preflight import (
     still_needed,
 )
 from batchlic.logs import RunLog
-from batchlic.runs.migrate import look_for_licences, migration_of
+from batchlic.runs.migrate import look_for_licenses, migration_of
 from batchlic.runs.ledger_sync import past_of, with_ledger
 from batchlic.pool.delivery import Pool
 from batchlic.pool.limiter.pace import Pace, PaceChange
@@ -132,7 +132,7 @@ def begin(
     identity = msgspec.structs.replace(
         identify(job, folder, target.name, plan, run_id),
         notes=[*plan.notes, *found.notes],
-        licences=found.counts,
+        licenses=found.counts,
     )
     with closing(Journal.create(folder.journal, identity, created_at=now())) as journal:
         return _submit_and_write(job, folder, target, journal, stopped=found.stopped)
@@ -183,15 +183,15 @@ def _plan(job: Job, folder: RunFolder, known: Memory | None) -> Plan:
         folder=folder.path,
         known=known,
     )
-    if job.licence.to_sku is None:
+    if job.license.to_sku is None:
         return plan
-    aim = f"from {job.licence.from_sku} to {job.licence.to_sku}, by two requests a batch"
+    aim = f"from {job.license.from_sku} to {job.license.to_sku}, by two requests a batch"
     return replace(plan, notes=(*plan.notes, aim))
 
 
 def _question(job: Job, plan: Plan, target: Target) -> str:
     groups = ", ".join(f"{g.devices:,} x {g.sku_number} on account {g.account_name}" for g in plan.groups)
-    aim = f" to {job.licence.to_sku}" if job.licence.to_sku else ""
+    aim = f" to {job.license.to_sku}" if job.license.to_sku else ""
     return f"{job.action.capitalize()} {groups or 'nothing'}{aim} at {target.name}?"
 
 
@@ -292,13 +292,13 @@ async def _submit(
                 migration = migration_of(
                     job, journal, folder, on_accepted=accepted_earlier, on_end=tally.moved
                 )
-                look = partial(look_for_licences, client, job, folder.plan, migration, logger)
+                look = partial(look_for_licenses, client, job, folder.plan, migration, logger)
                 stopped = await _delivered(pool, migration.courses(batches), before=look)
             else:
                 left = remaining(batches, journal, resendable, on_accepted=pool.refusals.accepted)
                 stopped = await _delivered(pool, left)
             tasks.cancel_scope.cancel()
-        is_move = journal.identity.to_sku is not None  # its licences are looked for in its own way
+        is_move = journal.identity.to_sku is not None  # its licenses are looked for in its own way
         notes = [] if stopped or is_move else await compare(client, folder.plan, journal)
         await client.logout()
     if stopped is not None:

@@ -36,7 +36,7 @@ def settle(
     It is about the `batches` and `devices` (IMEI or ICCID) given, or about all that is in doubt. What an
     operator settled before may be settled anew where it is named, unless a migration has acted on it since;
     what the carrier said is not to be settled. Raises UsageError where something named is not to be settled,
-    RefusedToStart where the run is at work or a Lifetime licence would be asked for again without consent.
+    RefusedToStart where the run is at work or a Lifetime license would be asked for again without consent.
     """
     if not reason.strip():
         raise UsageError("a settlement needs a reason: say how you know")
@@ -97,9 +97,9 @@ def _chosen(candidates: pl.DataFrame, batches: Collection[int], devices: Collect
 
 
 def _require_consent(job: Job, chosen: pl.DataFrame, *, consent_lifetime: bool) -> None:
-    licence = job.licence.model_copy(update={"consent_lifetime": consent_lifetime})
+    license = job.license.model_copy(update={"consent_lifetime": consent_lifetime})
     gets_new = pl.col("step").is_null() | (pl.col("step") == Step.ASSIGN.word)  # a migration also takes away
-    job.model_copy(update={"licence": licence}).require_consent(
+    job.model_copy(update={"license": license}).require_consent(
         chosen.filter(gets_new)["sku_number"].unique()
     )
 

@@ -28,7 +28,7 @@ from batchlic.sandbox.faults import Dice, instead_of, instead_of_executing
 from batchlic.sandbox.limits import Gate, Latency, Throttled, quota_headers, throttle_refusal
 from batchlic.sandbox.listeners import Listeners
 from batchlic.sandbox.logins import Logins
-from batchlic.sandbox.refusals import Refusal, gateway_refusal, licence_refusal, refusal_answer
+from batchlic.sandbox.refusals import Refusal, gateway_refusal, license_refusal, refusal_answer
 from batchlic.sandbox.transport import InProcessTransport
 
 Headers = dict[bytes, bytes]
@@ -39,7 +39,7 @@ _RECORDS_PER_CHUNK = 1000
 
 
 class Totals(msgspec.Struct, frozen=True):
-    """The sandbox in numbers; `requests` counts licence requests by status, or by the fault they met.
+    """The sandbox in numbers; `requests` counts license requests by status, or by the fault they met.
 
     `callbacks` counts messages, `callbacks_pending` those that are still to be posted.
     """
@@ -47,7 +47,7 @@ class Totals(msgspec.Struct, frozen=True):
     requests: dict[str, int]
     executions: int
     devices: int
-    licences_in_use: dict[str, dict[str, int]]
+    licenses_in_use: dict[str, dict[str, int]]
     most_concurrent: int
     callbacks: dict[str, int]
     callbacks_pending: int
@@ -56,13 +56,13 @@ class Totals(msgspec.Struct, frozen=True):
 class Sandbox:
     """A carrier with books of its own, reachable in process or, served, over TCP.
 
-    `app` is the ASGI app, `books` the truth about devices and licences, `tally` counts licence requests by
+    `app` is the ASGI app, `books` the truth about devices and licenses, `tally` counts license requests by
     their status or by the fault that they met, `callbacks` are the outcomes on their way.
     """
 
     def __init__(self, config: SandboxConfig | None = None) -> None:
         self.config = config or SandboxConfig()
-        self.books = Books(self.config.licences)
+        self.books = Books(self.config.licenses)
         self.tally: Counter[str] = Counter()
         self._random = random.Random(f"{self.config.seed}/ids")  # noqa: S311 - reproducible, guards nothing
         self._listeners = Listeners()
@@ -86,7 +86,7 @@ class Sandbox:
     def _routes(self) -> list[Route]:
         m2m = "/api/m2m/v1"
         return [
-            Route(f"{m2m}/devices/license/actions/assign", self._licences, methods=["POST", "DELETE"]),
+            Route(f"{m2m}/devices/license/actions/assign", self._licenses, methods=["POST", "DELETE"]),
             Route("/api/ts/v1/oauth2/token", self._access_token, methods=["POST"]),
             Route(f"{m2m}/session/login", self._open_session, methods=["POST"]),
             Route(f"{m2m}/session/logout", self._close_session, methods=["POST"]),
@@ -98,7 +98,7 @@ class Sandbox:
             Route("/sandbox/totals", self._show_totals, methods=["GET"]),
         ]
 
-    async def _licences(self, request: Request) -> Response:
+    async def _licenses(self, request: Request) -> Response:
         """Assign and unassign: the only endpoint with limits, latency and faults."""
         headers, now = _headers(request), anyio.current_time()
         fault, quota = None, {}
@@ -200,7 +200,7 @@ class Sandbox:
             requests=dict(self.tally),
             executions=len(self.books.executions),
             devices=sum(account.device_count for account in accounts),
-            licences_in_use={account.name: account.in_use for account in accounts},
+            licenses_in_use={account.name: account.in_use for account in accounts},
             most_concurrent=self._gate.most_inside,
             callbacks=dict(self.callbacks.tally),
             callbacks_pending=self.callbacks.pending,
@@ -234,14 +234,14 @@ async def _work(seconds: float) -> None:
 def _headers(request: Request) -> Headers:
     headers: Headers = dict(request.scope["headers"])
     if not _PRODUCED.search(headers.get(b"accept", b"*/*")):
-        raise licence_refusal(406, "Only application/json is produced.")
+        raise license_refusal(406, "Only application/json is produced.")
     return headers
 
 
 def _demand_json(headers: Headers) -> None:
     media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
     if media_type != b"application/json":
-        raise licence_refusal(415, "The body must be application/json.")
+        raise license_refusal(415, "The body must be application/json.")
 
 
 def _json(body: object) -> Response:

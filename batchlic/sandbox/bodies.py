@@ -6,7 +6,7 @@ from typing import Annotated, TypeVar
 import msgspec
 from msgspec import Meta
 
-from batchlic.sandbox.refusals import Refusal, licence_refusal, platform_refusal
+from batchlic.sandbox.refusals import Refusal, license_refusal, platform_refusal
 
 DIGITS_BY_KIND = {
     "EID": 32,
@@ -45,7 +45,7 @@ class DeviceBody(Body, frozen=True, gc=False):
     ip_address: str | None = None
 
 
-class LicenceBody(Body, frozen=True, gc=False):
+class LicenseBody(Body, frozen=True, gc=False):
     """Body of assign and unassign."""
 
     account_name: Name
@@ -54,7 +54,7 @@ class LicenceBody(Body, frozen=True, gc=False):
 
 
 class SubscriptionsBody(Body, frozen=True, gc=False):
-    """Body of the licence counts."""
+    """Body of the license counts."""
 
     account_name: Name
     sku_number: Name | None = None
@@ -93,7 +93,7 @@ def _refusal_of(problem: str) -> Refusal:
         return platform_refusal("INPUT_INVALID.Device.Identifier.Invalid", problem)
     if problem.endswith(".kind`"):
         return platform_refusal("INPUT_INVALID.Device.Kind.Invalid", problem)
-    return licence_refusal(400, problem)
+    return license_refusal(400, problem)
 
 
 def check_identifiers(devices: Iterable[DeviceBody]) -> None:

@@ -1,14 +1,14 @@
-"""The truth: which device holds which licences, and every request that was executed.
+"""The truth: which device holds which licenses, and every request that was executed.
 
-What one licence is. Each executed assign of a device uses up ONE licence of that SKU, also when the device
+What one license is. Each executed assign of a device uses up ONE license of that SKU, also when the device
 already holds one: the carrier promises no idempotency, so a device that was licensed twice by mistake shows
-here with two licences, and the account with one licence fewer. Unassigning a device gives back all licences
+here with two licenses, and the account with one license fewer. Unassigning a device gives back all licenses
 of that SKU that it holds; of a device that holds none it is executed and changes nothing. Undoing a
 transaction gives back what its executions took, once.
 
 What one device is. A set of identifiers. Identifiers that come together in one request belong to one device
 from then on; only then is the device found by either of them. Two devices that turn out to be one (IMEI
-alone, ICCID alone, then both together) become one, with the licences of both. Every well-formed device is
+alone, ICCID alone, then both together) become one, with the licenses of both. Every well-formed device is
 active and on every account, unless it is poisoned.
 """
 
@@ -40,7 +40,7 @@ class Execution:
 class DeviceRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the books say of one device; counts in requests that concerned it.
 
-    `licences` are those it holds now, by SKU; `sku_number` is the SKU it holds, or null. `imei` and `iccid`
+    `licenses` are those it holds now, by SKU; `sku_number` is the SKU it holds, or null. `imei` and `iccid`
     are the first identifier of that kind, `further_ids` all others as `KIND:digits`.
     """
 
@@ -48,7 +48,7 @@ class DeviceRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     imei: str | None
     iccid: str | None
     sku_number: str | None
-    licences: dict[str, int]
+    licenses: dict[str, int]
     assigned: int
     unassigned: int
     refused: int
@@ -56,7 +56,7 @@ class DeviceRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class AccountBook:
-    """Devices and licences of one account; a device is a number, so that a million cost little memory."""
+    """Devices and licenses of one account; a device is a number, so that a million cost little memory."""
 
     def __init__(self, name: str, bought: dict[str, int]) -> None:
         self.name = name
@@ -75,7 +75,7 @@ class AccountBook:
         return self._count - len(self._aliases)
 
     def available(self, sku: str) -> int:
-        """Licences bought and not in use."""
+        """Licenses bought and not in use."""
         return self.bought[sku] - self.in_use[sku]
 
     def numbers_of(self, devices: Sequence[DeviceBody]) -> "array[int]":
@@ -83,26 +83,26 @@ class AccountBook:
         return array("I", [self._number_of(device) for device in devices])
 
     def holds_other(self, sku: str, numbers: "array[int]") -> bool:
-        """Whether any of the devices holds a licence of another SKU."""
+        """Whether any of the devices holds a license of another SKU."""
         others = [self._held_of(other) for other in self.bought if other != sku]
         return any(held[number] for held in others for number in numbers)
 
     def assign(self, sku: str, numbers: "array[int]") -> None:
-        """Every device takes one more licence."""
+        """Every device takes one more license."""
         held = self._held_of(sku)
         for number in numbers:
             held[number] += 1
         self.in_use[sku] += len(numbers)
 
     def unassign(self, sku: str, numbers: "array[int]") -> None:
-        """Every device gives back all licences of the SKU."""
+        """Every device gives back all licenses of the SKU."""
         held = self._held_of(sku)
         for number in numbers:
             self.in_use[sku] -= held[number]
             held[number] = 0
 
     def undo(self, execution: Execution) -> "array[int]":
-        """Every device of the execution gives back the licence it took, if it still has it."""
+        """Every device of the execution gives back the license it took, if it still has it."""
         sku = execution.sku_number
         held = self._held_of(sku)
         numbers = array("I", [self._current(number) for number in execution.devices])
@@ -127,9 +127,9 @@ class AccountBook:
         held = {sku: self._held_of(sku) for sku in self._held}
         for number, known in enumerate(identifiers):
             if known:
-                licences = {sku: column[number] for sku, column in held.items() if column[number]}
+                licenses = {sku: column[number] for sku, column in held.items() if column[number]}
                 counts = assigned[number], unassigned[number], refused[number]
-                yield _record(self.name, known, licences, counts)
+                yield _record(self.name, known, licenses, counts)
 
     def _executed(self, action: Action) -> "array[int]":
         executions = [execution for execution in self.executions if execution.action is action]
@@ -182,7 +182,7 @@ class AccountBook:
 
 
 def _record(
-    account: str, identifiers: list[tuple[str, str]], licences: dict[str, int], counts: tuple[int, int, int]
+    account: str, identifiers: list[tuple[str, str]], licenses: dict[str, int], counts: tuple[int, int, int]
 ) -> DeviceRecord:
     first = dict(reversed(identifiers))
     shown = {("IMEI", first.get("IMEI")), ("ICCID", first.get("ICCID"))}
@@ -190,8 +190,8 @@ def _record(
         account,
         first.get("IMEI"),
         first.get("ICCID"),
-        next(iter(licences), None),
-        licences,
+        next(iter(licenses), None),
+        licenses,
         *counts,
         further_ids=[f"{kind}:{digits}" for kind, digits in identifiers if (kind, digits) not in shown],
     )
@@ -213,7 +213,7 @@ class Books:
         return self.accounts[name]
 
     def record(self, execution: Execution) -> None:
-        """Enter an execution; the caller has changed the account's licences."""
+        """Enter an execution; the caller has changed the account's licenses."""
         self.executions.append(execution)
         self.account(execution.account_name).executions.append(execution)
         if execution.x_request_id is not None:

@@ -1,4 +1,4 @@
-"""What a sandbox is told before it starts: licences, limits, latency, faults, poisoned devices."""
+"""What a sandbox is told before it starts: licenses, limits, latency, faults, poisoned devices."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -24,7 +24,7 @@ class ThrottleShape(StrEnum):
     GATEWAY = "gateway"
     BARE_GATEWAY = "bare-gateway"
     """The gateway's, without the outer `fault`."""
-    LICENCE = "licence"
+    LICENSE = "license"
 
 
 class RetryHint(StrEnum):
@@ -52,7 +52,7 @@ class QuotaHeaders(StrEnum):
 
 
 class Fault(StrEnum):
-    """What can go wrong with a licence request; `after` and its like were executed, `before` were not."""
+    """What can go wrong with a license request; `after` and its like were executed, `before` were not."""
 
     RESET_BEFORE = "reset-before"
     RESET_AFTER = "reset-after"
@@ -90,7 +90,7 @@ class Poison:
 class SandboxConfig:
     """All that can be chosen about a sandbox; rates in requests per second, times in seconds.
 
-    Limits, latency and faults concern the licence endpoint (assign and unassign) only.
+    Limits, latency and faults concern the license endpoint (assign and unassign) only.
     Raises UsageError where values contradict each other.
     """
 
@@ -99,11 +99,11 @@ class SandboxConfig:
 
     accounts: tuple[str, ...] = ()
     """The accounts there are; empty: every account name of the right form exists."""
-    licences: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SKUS, 10_000_000))
-    """Licences that each account has bought, by SKU. A SKU that is not listed was not bought."""
+    licenses: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SKUS, 10_000_000))
+    """Licenses that each account has bought, by SKU. A SKU that is not listed was not bought."""
     poison: tuple[Poison, ...] = ()
     exclusive: bool = False
-    """Refuse a licence to a device that holds one of another SKU; whether the real carrier does is not
+    """Refuse a license to a device that holds one of another SKU; whether the real carrier does is not
     documented."""
     deduplicate: bool = False
     """Execute one X-Request-ID once only; whether the real carrier does is not documented."""
@@ -119,7 +119,7 @@ class SandboxConfig:
     max_concurrent: int | None = None
     """Calls inside at the same time; None: no limit of concurrency."""
     changes: tuple[tuple[float, float], ...] = ()
-    """(seconds since the first licence request, factor on `rate` and `max_concurrent` from then on)."""
+    """(seconds since the first license request, factor on `rate` and `max_concurrent` from then on)."""
     count_throttled: bool = False
     """Whether a throttled call counts against the rate too."""
     throttle_shape: ThrottleShape = ThrottleShape.GATEWAY
@@ -133,7 +133,7 @@ class SandboxConfig:
     """This much more for each other call inside."""
 
     faults: dict[Fault, float] = field(default_factory=dict)
-    """Share of the licence requests that meet each fault, 0 to 1; a request meets one at most."""
+    """Share of the license requests that meet each fault, 0 to 1; a request meets one at most."""
     slow_body_s: float = 5.0
 
     callback_delay_s: float = 0.0

@@ -1,4 +1,4 @@
-"""Who executes a licence request on the books, or refuses it by the carrier's rules."""
+"""Who executes a license request on the books, or refuses it by the carrier's rules."""
 
 import re
 from array import array
@@ -7,15 +7,15 @@ from dataclasses import replace
 
 import msgspec
 
-from batchlic.carrier.catalogue import SKUS, Action, Licence
+from batchlic.carrier.catalogue import SKUS, Action, LicenseType
 from batchlic.carrier.messages import Subscription, Subscriptions
-from batchlic.sandbox.bodies import DeviceBody, LicenceBody, SubscriptionsBody, check_identifiers, read
+from batchlic.sandbox.bodies import DeviceBody, LicenseBody, SubscriptionsBody, check_identifiers, read
 from batchlic.sandbox.books import AccountBook, Books, Execution
 from batchlic.sandbox.callbacks import Callbacks
 from batchlic.sandbox.config import SandboxConfig
-from batchlic.sandbox.refusals import licence_refusal, platform_refusal
+from batchlic.sandbox.refusals import license_refusal, platform_refusal
 
-_LICENCE_BODY = msgspec.json.Decoder(LicenceBody)
+_LICENSE_BODY = msgspec.json.Decoder(LicenseBody)
 _SUBSCRIPTIONS_BODY = msgspec.json.Decoder(SubscriptionsBody)
 _X_REQUEST_ID = re.compile(r"[0-9]-[0-9]{3,30}")
 
@@ -36,7 +36,7 @@ class Desk:
         self._poison = {poison.identifier: poison for poison in config.poison}
 
     def assign(self, body: bytes, x_request_id: str | None, now: float) -> str:
-        """Give each device of the body one more licence; returns the requestId."""
+        """Give each device of the body one more license; returns the requestId."""
         if x_request_id is not None:
             _check_x_request_id(x_request_id)
         asked, account, numbers = self._understand(body)
@@ -44,10 +44,10 @@ class Desk:
             return repeated
         if len(numbers) > account.available(asked.sku_number):
             account.refuse(numbers)
-            raise licence_refusal(400, f"Not enough licenses of {asked.sku_number} are available.")
+            raise license_refusal(400, f"Not enough licenses of {asked.sku_number} are available.")
         if self._config.exclusive and account.holds_other(asked.sku_number, numbers):
             account.refuse(numbers)
-            raise licence_refusal(400, "A device of the request holds a license of another SKU.")
+            raise license_refusal(400, "A device of the request holds a license of another SKU.")
         failed = self._callbacks.draw_failures(len(numbers))
         served = _without(numbers, failed)
         account.assign(asked.sku_number, served)
@@ -57,9 +57,9 @@ class Desk:
         return self._enter(execution, asked, failed)
 
     def unassign(self, body: bytes, x_request_id: str | None, now: float) -> str:
-        """Take the licences of the devices of the body; without a body, undo the transaction of that id."""
+        """Take the licenses of the devices of the body; without a body, undo the transaction of that id."""
         if x_request_id is None:
-            raise licence_refusal(400, "X-Request-ID is required.")
+            raise license_refusal(400, "X-Request-ID is required.")
         _check_x_request_id(x_request_id)
         if not body:
             return self._undo(x_request_id, now)
@@ -76,7 +76,7 @@ class Desk:
         return self._enter(execution, asked, failed)
 
     def counts(self, body: bytes) -> Subscriptions:
-        """Licence counts of an account, of one SKU or of all."""
+        """License counts of an account, of one SKU or of all."""
         asked = read(body, _SUBSCRIPTIONS_BODY)
         account = self.account(asked.account_name)
         if asked.sku_number is not None:
@@ -90,15 +90,15 @@ class Desk:
             raise platform_refusal("REQUEST_FAILED.AccountNotFound", f"There is no account {name}.")
         return self._books.account(name)
 
-    def _enter(self, execution: Execution, asked: LicenceBody, failed: frozenset[int]) -> str:
+    def _enter(self, execution: Execution, asked: LicenseBody, failed: frozenset[int]) -> str:
         """Enter an execution, and have its outcomes told; returns its requestId."""
         self._books.record(execution)
         account, request_id = execution.account_name, execution.request_id
         self._callbacks.expect(account, request_id, asked.devices, failed, execution.at)
         return request_id
 
-    def _understand(self, body: bytes) -> tuple[LicenceBody, AccountBook, "array[int]"]:
-        asked = read(body, _LICENCE_BODY)
+    def _understand(self, body: bytes) -> tuple[LicenseBody, AccountBook, "array[int]"]:
+        asked = read(body, _LICENSE_BODY)
         account = self.account(asked.account_name)
         self._check_sku(asked.sku_number)
         check_identifiers(asked.devices)
@@ -107,8 +107,8 @@ class Desk:
         return asked, account, numbers
 
     def _check_sku(self, sku: str) -> None:
-        if sku not in self._config.licences:
-            raise licence_refusal(400, f"SKU {sku} is not among the subscriptions of the account.")
+        if sku not in self._config.licenses:
+            raise license_refusal(400, f"SKU {sku} is not among the subscriptions of the account.")
 
     def _check_poison(self, devices: list[DeviceBody], account: AccountBook, numbers: "array[int]") -> None:
         if not self._poison:
@@ -126,7 +126,7 @@ class Desk:
 
     def _undo(self, x_request_id: str, now: float) -> str:
         if not self._books.was_executed(Action.ASSIGN, x_request_id):
-            raise licence_refusal(404, f"There is no transaction {x_request_id}.")
+            raise license_refusal(404, f"There is no transaction {x_request_id}.")
         executed = self._books.executed(Action.ASSIGN, x_request_id)
         for execution in executed:
             _check_revocable(execution.sku_number)
@@ -149,18 +149,18 @@ def _without(numbers: "array[int]", places: frozenset[int]) -> "array[int]":
 
 def _check_x_request_id(x_request_id: str) -> None:
     if not _X_REQUEST_ID.fullmatch(x_request_id):
-        raise licence_refusal(400, "X-Request-ID must be one digit, a dash and 3 to 30 digits.")
+        raise license_refusal(400, "X-Request-ID must be one digit, a dash and 3 to 30 digits.")
 
 
 def _check_revocable(sku: str) -> None:
-    if SKUS.get(sku) is Licence.LIFETIME:
-        raise licence_refusal(400, f"Lifetime licenses ({sku}) can't be unassigned.")
+    if SKUS.get(sku) is LicenseType.LIFETIME:
+        raise license_refusal(400, f"Lifetime licenses ({sku}) can't be unassigned.")
 
 
 def _subscription(account: AccountBook, sku: str) -> Subscription:
     return Subscription(
         sku_number=sku,
-        license_type=SKUS.get(sku, Licence.FLEXIBLE).title(),
+        license_type=SKUS.get(sku, LicenseType.FLEXIBLE).title(),
         license_purchased=account.bought[sku],
         license_assigned=account.in_use[sku],
         license_available=account.available(sku),

@@ -1,4 +1,4 @@
-"""What goes wrong with a licence request, and how the wrong answers look on the wire."""
+"""What goes wrong with a license request, and how the wrong answers look on the wire."""
 
 import random
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from batchlic.sandbox.config import Fault
-from batchlic.sandbox.refusals import licence_refusal, refusal_answer
+from batchlic.sandbox.refusals import license_refusal, refusal_answer
 
 DROP = "batchlic.drop"
 """Key in an ASGI scope's `state`: a function that breaks the connection. Before an answer has begun it is
@@ -120,4 +120,4 @@ def instead_of(answer: Response, fault: Fault | None, slow_body_s: float) -> Res
 
 
 def _server_error(status: int) -> Response:
-    return refusal_answer(licence_refusal(status, "The request failed."))
+    return refusal_answer(license_refusal(status, "The request failed."))

@@ -9,7 +9,7 @@ from math import ceil
 from typing import NamedTuple, Protocol
 
 from batchlic.sandbox.config import LimitKind, QuotaHeaders, RetryHint, SandboxConfig, ThrottleShape
-from batchlic.sandbox.refusals import Refusal, licence_refusal
+from batchlic.sandbox.refusals import Refusal, license_refusal
 
 
 class Quota(NamedTuple):
@@ -200,8 +200,8 @@ def throttle_refusal(
     """The 429 in the configured shape and with the configured hint; `clock` is the carrier's wall clock."""
     headers, body = _hint(config.retry_hint, wait_s, clock)
     headers |= quota or {}
-    if config.throttle_shape is ThrottleShape.LICENCE:
-        return licence_refusal(429, "Too many requests.", headers)
+    if config.throttle_shape is ThrottleShape.LICENSE:
+        return license_refusal(429, "Too many requests.", headers)
     fault = {
         "code": "900802",
         "message": "Message throttled out",

@@ -6,12 +6,12 @@ import msgspec
 
 from batchlic.carrier.messages import CallbackListener, CallbackService
 from batchlic.sandbox.bodies import ListenerBody, read
-from batchlic.sandbox.refusals import licence_refusal
+from batchlic.sandbox.refusals import license_refusal
 
 SERVICES = frozenset(
     {"CarrierService", "DevicePRLInformation", "DeviceService", "DeviceUsage", "StateService"}
 )
-"""Services that the carrier calls back for; licences come under CarrierService."""
+"""Services that the carrier calls back for; licenses come under CarrierService."""
 
 _LISTENER_BODY = msgspec.json.Decoder(ListenerBody)
 
@@ -30,7 +30,7 @@ class Listeners:
         """Register the listener that the body describes."""
         asked = read(body, _LISTENER_BODY)
         if asked.name not in SERVICES:
-            raise licence_refusal(400, f"There is no callback service {asked.name}.")
+            raise license_refusal(400, f"There is no callback service {asked.name}.")
         listener = CallbackListener(account, asked.name, asked.url, asked.username, asked.password)
         self._of_account[account][asked.name] = listener
         return CallbackService(account, asked.name)
@@ -38,5 +38,5 @@ class Listeners:
     def deregister(self, account: str, service: str) -> CallbackService:
         """Remove the listener of a service."""
         if self._of_account[account].pop(service, None) is None:
-            raise licence_refusal(404, f"{account} has no listener for {service}.")
+            raise license_refusal(404, f"{account} has no listener for {service}.")
         return CallbackService(account, service)

@@ -16,7 +16,7 @@ _IDENTIFIER = re.compile(r"[0-9]{3,32}")
 
 
 def parse_fault(text: str) -> tuple[Fault, float]:
-    """`reset-after=0.01`: a fault and the share of licence requests that meet it. Raises UsageError."""
+    """`reset-after=0.01`: a fault and the share of license requests that meet it. Raises UsageError."""
     name, _, rate = text.partition("=")
     if name not in set(Fault):
         raise UsageError(f"The sandbox has no fault {name!r}. {_suggest(name, list(Fault))}")
@@ -26,24 +26,24 @@ def parse_fault(text: str) -> tuple[Fault, float]:
     return Fault(name), share
 
 
-def parse_licences(texts: Iterable[str]) -> dict[str, int]:
+def parse_licenses(texts: Iterable[str]) -> dict[str, int]:
     """`5000`: of each known SKU; `SIMSec-IoT=5000`: of that one, later ones win. Raises UsageError.
 
     Where only single SKUs are given, the account owns no others; where nothing is given, SandboxConfig's
     own default applies and this need not be called.
     """
-    licences: dict[str, int] = {}
+    licenses: dict[str, int] = {}
     for text in texts:
         sku, _, count = text.rpartition("=")
         if sku and not 3 <= len(sku) <= 32:
-            raise UsageError(f"--licences {text}: a SKU has 3 to 32 characters.")
-        number = _number(int, count, f"--licences {text}", "a count, or SKU=COUNT")
-        licences |= {sku: number} if sku else dict.fromkeys(SKUS, number)
-    return licences
+            raise UsageError(f"--licenses {text}: a SKU has 3 to 32 characters.")
+        number = _number(int, count, f"--licenses {text}", "a count, or SKU=COUNT")
+        licenses |= {sku: number} if sku else dict.fromkeys(SKUS, number)
+    return licenses
 
 
 def parse_change(text: str) -> tuple[float, float]:
-    """`30=0.5`: half the limit from 30 seconds after the first licence request. Raises UsageError."""
+    """`30=0.5`: half the limit from 30 seconds after the first license request. Raises UsageError."""
     at, _, factor = text.partition("=")
     option, expected = f"--change {text}", "SECONDS=FACTOR, such as 30=0.5"
     return _number(float, at, option, expected), _number(float, factor, option, expected)

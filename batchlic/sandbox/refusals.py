@@ -1,4 +1,4 @@
-"""How the carrier says no: the shapes that its licence endpoints, its platform and its gateway answer in."""
+"""How the carrier says no: the shapes that its license endpoints, its platform and its gateway answer in."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -19,8 +19,8 @@ class Refusal(Exception):
         self.headers = headers
 
 
-def licence_refusal(status: int, message: str, headers: Mapping[str, str] | None = None) -> Refusal:
-    """Shape of the licence endpoints: the status again as `errorCode`, and an `errorUrl`."""
+def license_refusal(status: int, message: str, headers: Mapping[str, str] | None = None) -> Refusal:
+    """Shape of the license endpoints: the status again as `errorCode`, and an `errorUrl`."""
     body = {
         "errorCode": str(status),
         "errorMessage": message,

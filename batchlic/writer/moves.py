@@ -24,7 +24,7 @@ def migrated(devices: pl.DataFrame, to_sku: str, restorable: Collection[str]) ->
     """Rows of results.parquet from devices with the outcome of each step, columns suffixed by its name.
 
     `answered_…` is the status of a step by the answers alone: what a callback denies later is not undone.
-    `status` is accepted (or confirmed) once both licences have been dealt with; failed where one of them was
+    `status` is accepted (or confirmed) once both licenses have been dealt with; failed where one of them was
     refused, once the other step is undone where that is to be, or where both were dealt with though the first
     one was undone; in_doubt where any step is; otherwise pending. `step` is the one that decides: the one in
     doubt, the one refused, the one that came after all, the assign of a device that has moved, or the last
@@ -60,12 +60,12 @@ def migrated(devices: pl.DataFrame, to_sku: str, restorable: Collection[str]) ->
             (unassign.is_good & assign.is_good, Standing.ACCEPTED.value),
         ).alias("status"),
         _first_that(
-            (stranded & restore.is_good, "has its old licence back"),
-            (stranded & restore.failed, "holds no licence, and could not be given the old one back"),
-            (stranded | (came_late & ~unassigned_first), "holds no licence"),
-            (doubled & restore.is_good, "has only its old licence again"),
-            (doubled | came_late, "holds both licences"),
-            (refused, "has its old licence still"),
+            (stranded & restore.is_good, "has its old license back"),
+            (stranded & restore.failed, "holds no license, and could not be given the old one back"),
+            (stranded | (came_late & ~unassigned_first), "holds no license"),
+            (doubled & restore.is_good, "has only its old license again"),
+            (doubled | came_late, "holds both licenses"),
+            (refused, "has its old license still"),
         ).alias("holds"),
         _first_that(
             (unassign.is_unconfirmed | assign.is_unconfirmed | restore.is_unconfirmed, " (not confirmed): "),

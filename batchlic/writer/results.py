@@ -27,7 +27,7 @@ DOUBTED_EARLIER = (
 )
 
 HOLDS_BOTH = (
-    "holds both licences since an earlier run, by the ledger, so nothing was sent: go on with that run by "
+    "holds both licenses since an earlier run, by the ledger, so nothing was sent: go on with that run by "
     "`batchlic resume` if it was stopped, or else `batchlic unassign` takes the old one"
 )
 _WHY_HELD = {Standing.IN_DOUBT.value: DOUBTED_EARLIER, Standing.FAILED.value: HOLDS_BOTH}

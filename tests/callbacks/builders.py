@@ -74,7 +74,7 @@ def submitted_run(
     folder.make()
     given = {"account": ACCOUNT, "sku": sku, "consent_lifetime": True}
     inventory = {"files": [str(fleet(path / "fleet.csv", devices))]}
-    content = {"action": "assign", "inventory": inventory, "licence": given}
+    content = {"action": "assign", "inventory": inventory, "license": given}
     job = with_ledger(make_job(content, {"limits": {"batch_size": batch_size}}, where="test"), folder)
     plan = write_plan(job.inventory.files, job.read_options(), batch_size=batch_size, folder=path)
     identity = RunIdentity(

@@ -85,7 +85,7 @@ def killed_at(step: int) -> Iterator[None]:
 
 
 def finished(path: Path, answered: Callable[[int], list[Answer | None]]) -> RunFolder:
-    """A run of three Lifetime licences that has ended, with the messages about two of them in its folder."""
+    """A run of three Lifetime licenses that has ended, with the messages about two of them in its folder."""
     folder = submitted_run(path, 3, answered=answered, sku="SIMSec-IoT-Lt")
     with closing(Journal.open(folder.journal)) as journal:
         write_down(job_of(journal.identity), folder, journal, started_at=now())
@@ -180,7 +180,7 @@ def test_what_can_not_be_put_in_place_stops_the_command_and_the_next_one_does_it
 def test_a_killed_reconciling_of_a_migration_that_had_ended_is_not_taken_for_a_killed_run(
     tmp_path: Path,
 ) -> None:
-    folder = submitted_run(tmp_path / "run", 3, to_sku="SIMSec-IoT-Lt")  # the old licences are gone
+    folder = submitted_run(tmp_path / "run", 3, to_sku="SIMSec-IoT-Lt")  # the old licenses are gone
     with closing(Journal.open(folder.journal)) as journal:
         assign = intent(Step.ASSIGN.number(1, 1), device_count=3, started_at=BEGAN)
         anyio.run(journal.intend, assign)  # and whether the new ones came is not known

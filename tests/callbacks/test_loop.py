@@ -63,7 +63,7 @@ class Place:
             time.sleep(0.1)
 
     def compare(self) -> set[tuple[str, bool]]:
-        """Each status in the results, with whether the books show a licence for such a device."""
+        """Each status in the results, with whether the books show a license for such a device."""
         url = self.base_url.replace("/api", "/sandbox/books")
         books = pl.read_ndjson(httpx.get(url, trust_env=False, timeout=300).content)
         licensed = books.select("imei", licensed=pl.col("sku_number").is_not_null())

@@ -95,8 +95,8 @@ def row(folder: RunFolder, device: str = FIRST) -> dict[str, Any]:
     return pl.read_parquet(folder.results).row(by_predicate=pl.col("imei") == device, named=True)
 
 
-def moved(folder: Path, at: Carrier, **licence: Any) -> RunFolder:  # noqa: ANN401 - any key of the table
-    run(folder / "move", at, moving(onboarded(folder, at), **licence))
+def moved(folder: Path, at: Carrier, **license: Any) -> RunFolder:  # noqa: ANN401 - any key of the table
+    run(folder / "move", at, moving(onboarded(folder, at), **license))
     return RunFolder(folder / "move")
 
 
@@ -121,9 +121,9 @@ def test_a_device_is_confirmed_once_both_of_its_steps_are(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("failing", "holds", "has_old", "has_new"),
     [
-        (["assign"], "holds no licence: sorry", 0, 0),
-        (["unassign"], "holds both licences: sorry", 1, 1),
-        (["unassign", "assign"], "has its old licence still: sorry", 1, 0),
+        (["assign"], "holds no license: sorry", 0, 0),
+        (["unassign"], "holds both licenses: sorry", 1, 1),
+        (["unassign", "assign"], "has its old license still: sorry", 1, 0),
     ],
 )
 def test_a_device_that_a_step_failed_for_is_told_with_what_it_holds(  # noqa: PLR0917 - one column each
@@ -146,8 +146,8 @@ def test_a_device_that_a_step_failed_for_is_told_with_what_it_holds(  # noqa: PL
     assert verify(folder).findings == []
 
 
-def test_a_callback_that_denies_a_restored_licence_says_that_the_device_holds_none(tmp_path: Path) -> None:
-    with carrier(licences={FLEXIBLE: 1000, NEW: DEVICES // 2}) as at:
+def test_a_callback_that_denies_a_restored_license_says_that_the_device_holds_none(tmp_path: Path) -> None:
+    with carrier(licenses={FLEXIBLE: 1000, NEW: DEVICES // 2}) as at:
         folder = moved(tmp_path, at, restore=True)
         back = pl.read_parquet(folder.results).filter(status="failed")["imei"].to_list()
         summary = reconciled(folder, list(messages(folder, restore=back[:1])))
@@ -155,11 +155,11 @@ def test_a_callback_that_denies_a_restored_licence_says_that_the_device_holds_no
     found = [row(folder, device) for device in back[:2]]
     assert [one["restore_status"] for one in found] == ["failed", "confirmed"]
     told = [one["error_message"].split(":")[0] for one in found]
-    assert told == ["holds no licence, and could not be given the old one back", "has its old licence back"]
+    assert told == ["holds no license, and could not be given the old one back", "has its old license back"]
     assert known(tmp_path)[FLEXIBLE] == (len(back) - 1, DEVICES - len(back) + 1, 0)
 
 
-def test_what_still_has_its_old_licence_is_moved_by_the_next_run(tmp_path: Path) -> None:
+def test_what_still_has_its_old_license_is_moved_by_the_next_run(tmp_path: Path) -> None:
     with carrier() as at:
         folder = moved(tmp_path, at)
         reconciled(folder, list(messages(folder, assign=[FIRST], unassign=[FIRST])))
@@ -178,9 +178,9 @@ def test_no_second_step_is_taken_where_a_callback_denies_the_first(tmp_path: Pat
         summary = reconciled(folder, list(messages(folder, **{first: [denied]})))
         assert (summary.exit_code, summary.statuses["failed"]) == (ExitCode.STOPPED, 1)
         assert resume(folder, at.target).statuses == {"accepted": DEVICES - 1, "failed": 1}
-        assert at.licences()[denied] == ({FLEXIBLE: 1, NEW: 1} if order == "auto" else {})
+        assert at.licenses()[denied] == ({FLEXIBLE: 1, NEW: 1} if order == "auto" else {})
     assert row(folder, denied)[f"{second}_status"] is None
-    assert row(folder, denied)["error_message"] == "has its old licence still: sorry"
+    assert row(folder, denied)["error_message"] == "has its old license still: sorry"
     assert verify(folder).findings == []
 
 
@@ -231,7 +231,7 @@ def test_a_proven_first_step_is_followed_by_the_second(tmp_path: Path) -> None:
     assert verify(folder).findings == []
 
 
-def test_a_first_step_that_is_proven_to_have_failed_leaves_the_old_licence(tmp_path: Path) -> None:
+def test_a_first_step_that_is_proven_to_have_failed_leaves_the_old_license(tmp_path: Path) -> None:
     with carrier() as at:
         folder = RunFolder(tmp_path / "move")
         with losing_an_answer_about(LIFETIME):
@@ -239,7 +239,7 @@ def test_a_first_step_that_is_proven_to_have_failed_leaves_the_old_licence(tmp_p
         doubtful = pl.read_parquet(folder.results).filter(status="in_doubt")["imei"].to_list()
         told = reconciled(folder, strange(folder, doubtful, failed=True))
     assert told.statuses == {"accepted": DEVICES - BATCH_SIZE, "failed": BATCH_SIZE}
-    assert row(folder, doubtful[0])["error_message"] == "has its old licence still: sorry"
+    assert row(folder, doubtful[0])["error_message"] == "has its old license still: sorry"
 
 
 def test_where_answers_about_both_steps_were_lost_a_message_proves_neither(tmp_path: Path) -> None:
@@ -276,7 +276,7 @@ def test_a_lost_assign_counts_until_it_is_known_to_be_taken_back(
             said = [one for one in said if one.request_id != cleared.request_id]
         told = reconciled(folder, said)
     assert told.statuses == {"confirmed": DEVICES - 1, status: 1}
-    assert row(folder, device)["error_message"] == ("holds no licence: sorry" if status == "failed" else None)
+    assert row(folder, device)["error_message"] == ("holds no license: sorry" if status == "failed" else None)
 
 
 # -- the whole loop -------------------------------------------------------------------------------------
@@ -290,7 +290,7 @@ def test_every_device_holds_what_the_results_say_by_the_books(tmp_path: Path) ->
         listening(ListenerOptions(port=0), store, SETTINGS) as url,
     ):
         run(tmp_path / "onboarding", at, job(fleet(tmp_path / "fleet.csv")))
-        holders = [device for device, licences in at.licences().items() if licences]
+        holders = [device for device, licenses in at.licenses().items() if licenses]
         (tmp_path / "holders.csv").write_text("\n".join(["IMEI", *holders, ""]))
         anyio.run(_registered, at, url)
         folder = RunFolder(tmp_path / "move")
@@ -300,19 +300,19 @@ def test_every_device_holds_what_the_results_say_by_the_books(tmp_path: Path) ->
             time.sleep(0.05)
         with closing(Store.open(store)) as kept:
             reconcile(folder, kept)
-        books = at.licences()
+        books = at.licenses()
     results = pl.read_parquet(folder.results).with_columns(pl.col("error_message").str.extract("^([^:]+):"))
     expected = {
         None: {NEW: 1},
-        "holds no licence": {},
-        "holds both licences": {FLEXIBLE: 1, NEW: 1},
-        "has its old licence still": {FLEXIBLE: 1},
+        "holds no license": {},
+        "holds both licenses": {FLEXIBLE: 1, NEW: 1},
+        "has its old license still": {FLEXIBLE: 1},
     }
     by_books = {device: books[device] for device in results["imei"]}
     assert by_books == {r["imei"]: expected[r["error_message"]] for r in results.iter_rows(named=True)}
     assert set(statuses(folder)) == {"confirmed", "failed"}
     assert results["error_message"].n_unique() == 4
-    assert known(tmp_path)[NEW][0] == sum(NEW in licences for licences in by_books.values())
+    assert known(tmp_path)[NEW][0] == sum(NEW in licenses for licenses in by_books.values())
 
 
 async def _registered(at: Carrier, url: str) -> None:

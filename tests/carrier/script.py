@@ -18,7 +18,7 @@ from batchlic.carrier.messages import AssignLicenseRequest, Device, DeviceId
 from batchlic.carrier.wire import Timeouts
 
 GUID = "c3f3d17c-79ff-4b35-82df-94446785b6e0"
-LICENCES = "/m2m/v1/devices/license/actions/assign"
+LICENSES = "/m2m/v1/devices/license/actions/assign"
 LOGIN = "/m2m/v1/session/login"
 OAUTH = "/ts/v1/oauth2/token"
 IMEIS = ("864508030109877", "490154203237518")
@@ -66,7 +66,7 @@ Script = Callable[[Exchange], Awaitable[None]]
 
 @dataclass
 class ScriptedCarrier:
-    """Logs in whoever asks, `access-1`, `session-1` and so on; licence requests go to `script`."""
+    """Logs in whoever asks, `access-1`, `session-1` and so on; license requests go to `script`."""
 
     script: Script
     url: str = ""
@@ -111,7 +111,7 @@ def response(status: int, body: object = b"", *headers: str) -> bytes:
 
 
 async def take(exchange: Exchange) -> None:
-    """Take a licence request, as the carrier does."""
+    """Take a license request, as the carrier does."""
     await exchange.say(200, {"requestId": GUID})
 
 

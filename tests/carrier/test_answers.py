@@ -79,7 +79,7 @@ def platform(code: str) -> dict[str, str]:
     return {"errorCode": f"UnifiedWebService.{code}", "errorMessage": "words that may change"}
 
 
-def licences(code: int) -> dict[str, str]:
+def licenses(code: int) -> dict[str, str]:
     return {"errorCode": str(code), "errorMessage": "words", "errorUrl": "https://carrier.test/errors"}
 
 
@@ -177,13 +177,13 @@ NOT_EXECUTED = [
     Row("404 with a load balancer's words", says(404, b"default backend - 404"), Outcome.UNAVAILABLE),
 ]
 THROTTLED = [
-    Row("429 with the carrier's error", says(429, licences(429)), Outcome.THROTTLED),
+    Row("429 with the carrier's error", says(429, licenses(429)), Outcome.THROTTLED),
     Row("429 with nothing", says(429), Outcome.THROTTLED),
     Row("429 with a page", says(429, PAGE), Outcome.THROTTLED),
-    Row("429 cut short", cut(429, licences(429)), Outcome.THROTTLED),
+    Row("429 cut short", cut(429, licenses(429)), Outcome.THROTTLED),
     Row(
         "429 that hangs in its body",
-        hangs_after(response(429, licences(429))[:-5]),
+        hangs_after(response(429, licenses(429))[:-5]),
         Outcome.THROTTLED,
         timeouts=SHORT,
     ),
@@ -229,7 +229,7 @@ UNAUTHORIZED = [
     ),
     Row(
         "401 that does not say which token",
-        says(401, licences(401)),
+        says(401, licenses(401)),
         Outcome.UNAUTHORIZED,
         rejected=Token.EITHER,
     ),
@@ -266,19 +266,19 @@ REFUSED = [
         Blame.DEVICE,
     ),
     *(
-        Row(f"{status} of the licences", says(status, licences(status)), Outcome.REFUSED, Blame.UNKNOWN)
+        Row(f"{status} of the licenses", says(status, licenses(status)), Outcome.REFUSED, Blame.UNKNOWN)
         for status in (400, 404, 422)
     ),
     *(
-        Row(f"{status} of the licences", says(status, licences(status)), Outcome.REFUSED, Blame.ACCOUNT)
+        Row(f"{status} of the licenses", says(status, licenses(status)), Outcome.REFUSED, Blame.ACCOUNT)
         for status in (403, 405, 406)
     ),
     *(Row(f"{status} with nothing", says(status), Outcome.REFUSED, Blame.UNKNOWN) for status in (400, 404)),
     Row("gateway 900906: no such resource", says(400, gateway(900906)), Outcome.REFUSED, Blame.ACCOUNT),
-    Row("400 cut short", cut(400, licences(400)), Outcome.REFUSED, Blame.UNKNOWN),
+    Row("400 cut short", cut(400, licenses(400)), Outcome.REFUSED, Blame.UNKNOWN),
     Row(
         "404 that hangs in its body",
-        hangs_after(response(404, licences(404))[:-5]),
+        hangs_after(response(404, licenses(404))[:-5]),
         Outcome.REFUSED,
         Blame.UNKNOWN,
         timeouts=SHORT,
@@ -425,7 +425,7 @@ async def test_a_refusal_names_devices_of_the_request_and_no_others() -> None:
 
 
 async def test_a_refusal_names_devices_beyond_the_part_of_the_message_that_is_kept() -> None:
-    body = licences(400) | {"errorMessage": "x" * 600 + IMEIS[0]}
+    body = licenses(400) | {"errorMessage": "x" * 600 + IMEIS[0]}
     answer = await answer_to(says(400, body))
     assert answer.named_devices == (IMEIS[0],)
     assert len(answer.error_message or "") == 500
@@ -448,7 +448,7 @@ async def test_a_page_is_told_by_its_title() -> None:
 
 async def test_a_throttled_answer_tells_when_to_come_again_and_what_is_left() -> None:
     headers = ("Retry-After: 7", "X-RateLimit-Limit: 200", "X-RateLimit-Remaining: 0", "X-RateLimit-Reset: 7")
-    answer = await answer_to(says(429, licences(429), *headers))
+    answer = await answer_to(says(429, licenses(429), *headers))
     assert answer.retry_after_s == 7
     assert answer.quota is not None
     assert (answer.quota.limit, answer.quota.remaining, answer.quota.reset_s) == (200, 0, 7)

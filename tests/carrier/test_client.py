@@ -6,7 +6,7 @@ import pytest
 from batchlic.carrier.answers import Outcome
 from batchlic.carrier.catalogue import Action
 from batchlic.carrier.client import Submission
-from tests.carrier.script import GUID, KEYS, LICENCES, Exchange, client_of, submission
+from tests.carrier.script import GUID, KEYS, LICENSES, Exchange, client_of, submission
 
 pytestmark = pytest.mark.anyio
 
@@ -16,7 +16,7 @@ async def test_an_assign_carries_both_tokens_its_id_and_its_devices() -> None:
         answer = await client.submit(submission())
     request = carrier.requests[-1]
     assert (answer.outcome, answer.request_id, answer.http_status) == (Outcome.ACCEPTED, GUID, 200)
-    assert (request.method, request.path) == ("POST", LICENCES)
+    assert (request.method, request.path) == ("POST", LICENSES)
     assert request.headers["authorization"] == "Bearer access-1"
     assert request.headers["vz-m2m-token"] == "session-1"
     assert request.headers["x-request-id"] == "1-0123456789"
@@ -35,7 +35,7 @@ async def test_an_unassign_without_a_body_undoes_its_transaction() -> None:
     async with client_of() as (client, carrier):
         await client.submit(Submission(Action.UNASSIGN, "1-0123456789", None))
     request = carrier.requests[-1]
-    assert (request.method, request.path, request.body) == ("DELETE", LICENCES, b"")
+    assert (request.method, request.path, request.body) == ("DELETE", LICENSES, b"")
     assert request.headers["x-request-id"] == "1-0123456789"
 
 

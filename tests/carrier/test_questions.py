@@ -1,4 +1,4 @@
-"""Licence counts and listeners: what is asked, what is understood, and how a refusal reads."""
+"""License counts and listeners: what is asked, what is understood, and how a refusal reads."""
 
 from collections.abc import Awaitable, Callable
 
@@ -40,7 +40,7 @@ def says(status: int, body: object = b"") -> Callable[[Exchange], Awaitable[None
     return script
 
 
-async def test_licence_counts_of_one_sku() -> None:
+async def test_license_counts_of_one_sku() -> None:
     async with client_of(says(200, COUNTS)) as (client, carrier):
         counts = await client.subscriptions(ACCOUNT, "SIMSec-IoT")
     assert counts == [Subscription("SIMSec-IoT", "flexible", 9000, 1000, 8000)]
@@ -62,7 +62,7 @@ async def test_listeners_come_without_their_passwords() -> None:
     assert (carrier.requests[0].method, carrier.requests[0].path) == ("GET", f"/m2m/v1/callbacks/{ACCOUNT}")
 
 
-async def test_a_listener_is_registered_for_the_outcomes_of_licence_requests() -> None:
+async def test_a_listener_is_registered_for_the_outcomes_of_license_requests() -> None:
     service = {"accountName": ACCOUNT, "serviceName": "CarrierService"}
     async with client_of(says(200, service)) as (client, carrier):
         registered = await client.register_listener(ACCOUNT, "https://us.test:9001/x", "u", Secret("p"))

@@ -13,7 +13,7 @@ from batchlic.sandbox.config import SandboxConfig
 from tests.endtoend.program import ACCOUNT, FLEXIBLE, Ended, batchlic, fleet, imei, keys, totals
 from tests.forking import serving
 
-LICENCE = ("--account", ACCOUNT, "--sku", FLEXIBLE)
+LICENSE = ("--account", ACCOUNT, "--sku", FLEXIBLE)
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,12 @@ class Home:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
-    """A folder in which 200 devices got a licence and 50 gave theirs back."""
+    """A folder in which 200 devices got a license and 50 gave theirs back."""
     folder = tmp_path_factory.mktemp("home")
     with serving(SandboxConfig()) as url:
         here = Home(folder, url)
-        assert here.run("assign", str(fleet(folder / "fleet.csv", 200)), *LICENCE).code == 0
-        assert here.run("unassign", str(fleet(folder / "back.csv", 50)), *LICENCE).code == 0
+        assert here.run("assign", str(fleet(folder / "fleet.csv", 200)), *LICENSE).code == 0
+        assert here.run("unassign", str(fleet(folder / "back.csv", 50)), *LICENSE).code == 0
         yield here
 
 
@@ -79,10 +79,10 @@ def test_what_is_exported_can_be_imported(home: Home, form: str) -> None:
 
 def test_a_lost_ledger_is_built_again_from_the_folder_of_the_runs(home: Home) -> None:
     assert (
-        home.run("assign", str(fleet(home.folder / "more.csv", 210)), *LICENCE, "--run-dir", "r/1").code == 0
+        home.run("assign", str(fleet(home.folder / "more.csv", 210)), *LICENSE, "--run-dir", "r/1").code == 0
     )
-    assert home.run("assign", "more.csv", *LICENCE, "--run-dir", "r/2").code == 0  # skips all of them
-    assert home.run("assign", "fleet.csv", *LICENCE, "--sandbox", "--run-dir", "r/rehearsal").code == 0
+    assert home.run("assign", "more.csv", *LICENSE, "--run-dir", "r/2").code == 0  # skips all of them
+    assert home.run("assign", "fleet.csv", *LICENSE, "--sandbox", "--run-dir", "r/rehearsal").code == 0
     assert home.run("rollback", "r/1", "--yes").code == 0
     rebuilt = home.run("ledger", "import", "r", "--ledger", "rebuilt.db", "--carrier", "http://127.0.0.1:1")
     assert rebuilt.code == 0
@@ -103,7 +103,7 @@ def test_rows_of_runs_in_another_form_are_not_taken_for_a_list_of_licensed_devic
         (home.folder / name).write_bytes(gzip.compress(rows.write_csv(separator=";").encode()))
     else:
         rows.write_ndjson(home.folder / name)
-    refused = home.run("ledger", "import", name, *LICENCE, "--ledger", "other.db")
+    refused = home.run("ledger", "import", name, *LICENSE, "--ledger", "other.db")
     assert (refused.code, "holds rows of runs" in refused.err) == (2, True)
 
 
@@ -111,7 +111,7 @@ def test_a_list_is_true_when_it_is_imported_however_often(home: Home) -> None:
     fleet(home.folder / "list.csv", 20)
     for command in ("import", "unassign", "import"):
         given = ("ledger", "import") if command == "import" else ("unassign",)
-        assert home.run(*given, "list.csv", *LICENCE, "--ledger", "list.db").code == 0
+        assert home.run(*given, "list.csv", *LICENSE, "--ledger", "list.db").code == 0
     assert [count["assigned"] for count in home.counts("list.db")] == [20]
 
 
@@ -132,7 +132,7 @@ def test_a_portals_list_is_read_like_an_inventory(home: Home) -> None:
 
 def test_a_plan_and_a_dry_run_leave_out_what_a_run_would_skip(home: Home) -> None:
     for command in (("plan", "--run-dir", "runs/look"), ("assign", "--dry-run")):
-        told = home.run(command[0], "fleet.csv", *LICENCE, *command[1:]).err
+        told = home.run(command[0], "fleet.csv", *LICENSE, *command[1:]).err
         assert "150 devices skipped by the ledger" in told
         assert "50 devices in 1 requests" in told
 

@@ -36,7 +36,7 @@ MIGRATE = ("migrate", "fleet.csv", "--account", ACCOUNT, "--from-sku", FLEXIBLE,
 
 @contextmanager
 def onboarded(path: Path) -> Iterator[str]:
-    """The URL of a carrier at which a fleet has its old licences, and which takes its time from then on."""
+    """The URL of a carrier at which a fleet has its old licenses, and which takes its time from then on."""
     fleet(path / "fleet.csv", DEVICES)
     with serving(SandboxConfig(latency_s=0.05)) as url:
         given = ("assign", "fleet.csv", "--account", ACCOUNT, "--sku", FLEXIBLE, "--run-dir", "runs/given")
@@ -68,7 +68,7 @@ def test_a_migration_killed_again_and_again_ends_with_every_device_on_the_new_sk
             processes.append(begin("resume", "runs/move", settings=settings, cwd=tmp_path))
             until(partial(has_moved_on, url, processes[-1], asked(url)))
             time.sleep(dice.uniform(0, 0.1))
-        ended, licences = end(processes[-1]), {device: one["licences"] for device, one in books(url).items()}
+        ended, licenses = end(processes[-1]), {device: one["licenses"] for device, one in books(url).items()}
         again = batchlic("resume", "runs/move", settings=settings, cwd=tmp_path)
         verified = batchlic("audit", "runs/move", "--verify", cwd=tmp_path)
     folder = tmp_path / "runs" / "move"
@@ -76,4 +76,4 @@ def test_a_migration_killed_again_and_again_ends_with_every_device_on_the_new_sk
     assert (ended.code, again.code, verified.code) == (0, 0, 0), (ended.err, again.err, verified.err)
     assert results["status"].value_counts().rows() == [("accepted", DEVICES)]
     assert 0 < sum(attempt.outcome is None for attempt in attempts(folder)) <= 4 * KILLS
-    assert licences == {imei(number): {NEW: 1} for number in range(DEVICES)}
+    assert licenses == {imei(number): {NEW: 1} for number in range(DEVICES)}

@@ -10,7 +10,7 @@ from pathlib import Path
 import anyio
 import psutil
 
-from tests.carrier.script import LICENCES, Exchange, scripted, take
+from tests.carrier.script import LICENSES, Exchange, scripted, take
 from tests.endtoend.program import ACCOUNT, FLEXIBLE, begin_as_a_shell_does, end, fleet, statuses
 
 PLANTED = {
@@ -78,4 +78,4 @@ def test_f_no_secret_is_in_any_file_of_a_run_on_any_stream_or_in_a_process_list(
     assert b"[hidden]" in told["run.log"]
     for secret in (*PLANTED.values(), BASIC, *TOKENS):
         assert [name for name, content in told.items() if secret.encode() in content] == [], secret
-    assert LICENCES.encode() not in told["list"]
+    assert LICENSES.encode() not in told["list"]

@@ -127,7 +127,7 @@ def test_what_is_said_of_one_identifier_is_said_of_the_other(
         assert sorted(ledger.truth(CARRIER, ACCOUNT, SKU)["state"]) == ["assigned", "unassigned"]
 
 
-def test_a_sim_that_moved_leads_to_no_second_licence(tmp_path: Path) -> None:
+def test_a_sim_that_moved_leads_to_no_second_license(tmp_path: Path) -> None:
     with closing(Ledger(tmp_path / "ledger.db")) as ledger:
         tell(ledger, 1, [word((1, 1), "assigned")])
         tell(ledger, 2, [word((2, 1), "unassigned")])
@@ -314,7 +314,7 @@ def test_a_ledger_is_its_owners_alone_and_a_damaged_one_is_refused(tmp_path: Pat
         ("assigned", "assigned", "failed"),
     ],
 )
-def test_what_has_the_new_licence_is_not_given_it_again(
+def test_what_has_the_new_license_is_not_given_it_again(
     tmp_path: Path, new: str | None, old: str | None, fate: str
 ) -> None:
     with closing(Ledger(tmp_path / "ledger.db")) as ledger:
@@ -323,7 +323,7 @@ def test_what_has_the_new_licence_is_not_given_it_again(
         assert planned(ledger, tmp_path, [(1, None), (2, 2)], to_sku=OTHER) == [fate, "sent"]
 
 
-def test_a_new_licence_for_life_in_doubt_is_held(tmp_path: Path) -> None:
+def test_a_new_license_for_life_in_doubt_is_held(tmp_path: Path) -> None:
     with closing(Ledger(tmp_path / "ledger.db")) as ledger:
         tell(ledger, 1, [word((1, 1), "in_doubt", LIFETIME), word((1, 1), "assigned")])
         assert planned(ledger, tmp_path, [(1, 1)], to_sku=LIFETIME) == ["in_doubt"]

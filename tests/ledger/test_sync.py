@@ -45,7 +45,7 @@ def job_of(folder: Path, devices: range, *, sku: str = FLEXIBLE, **tables: Any) 
     content = {
         "action": "assign",
         "inventory": {"files": [str(inventory)]},
-        "licence": {"account": ACCOUNT, "sku": sku, "consent_lifetime": True},
+        "license": {"account": ACCOUNT, "sku": sku, "consent_lifetime": True},
     }
     return make_job(content | tables, {}, where="test")
 
@@ -115,10 +115,10 @@ def test_an_inventory_that_grew_sends_only_what_is_new(tmp_path: Path) -> None:
     with carrier() as target:
         run(job_of(tmp_path, range(1000)), tmp_path / "first", target)
         grown = run(job_of(tmp_path, range(1010)), tmp_path / "grown", target)
-        licences = Counter(sum(device["licences"].values()) for device in books(target.base_url).values())
+        licenses = Counter(sum(device["licenses"].values()) for device in books(target.base_url).values())
         assert totals(target.base_url)["executions"] == 11
     assert grown == {"accepted": 10, "skipped": 1000}
-    assert licences == {1: 1010}
+    assert licenses == {1: 1010}
 
 
 def test_what_was_taken_back_is_licensed_again(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_what_a_killed_run_could_not_tell_is_read_from_its_journal(tmp_path: Pat
         assert run(job, tmp_path / "next", target) == {"accepted": 10, "in_doubt": 10, "skipped": 10}
 
 
-def test_a_lifetime_licence_that_a_killed_run_left_in_doubt_is_not_asked_for_again(tmp_path: Path) -> None:
+def test_a_lifetime_license_that_a_killed_run_left_in_doubt_is_not_asked_for_again(tmp_path: Path) -> None:
     job = job_of(tmp_path, range(30), sku=LIFETIME, limits={"batch_size": 10})
     with carrier() as target:
         killed(job, tmp_path / "killed", target, [TAKEN, None])

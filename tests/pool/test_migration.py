@@ -112,13 +112,13 @@ def refusing(action: Action, offsets: Iterable[int]) -> Carrier:
         ({ACCOUNT: 0}, ["unassign", "assign"]),
     ],
 )
-def test_the_new_licence_comes_first_where_there_are_enough(spare: dict[str, int], order: list[str]) -> None:
+def test_the_new_license_comes_first_where_there_are_enough(spare: dict[str, int], order: list[str]) -> None:
     journal = journal_of([])
     sent = live(journal, migration(journal, spare=spare), [batch(SIZE)], agreeing)
     assert [action for _, action in sent] == order
 
 
-def test_licences_are_promised_to_batches_in_their_order_and_only_once() -> None:
+def test_licenses_are_promised_to_batches_in_their_order_and_only_once() -> None:
     journal, batches = journal_of([]), [batch(SIZE, batch_id=n) for n in (1, 2, 3)]
     sent = live(journal, migration(journal, batches=3, spare={ACCOUNT: 2 * SIZE}), batches, agreeing)
     assert [action for _, action in sent] == ["assign", "unassign"] * 2 + ["unassign", "assign"]
@@ -188,7 +188,7 @@ def test_where_the_second_step_fails_the_first_is_undone_on_request(
         assert ends == {"moved": SIZE - 1, "failed": 1}
 
 
-def test_d_a_licence_for_life_is_never_undone_and_never_asked_for_again() -> None:
+def test_d_a_license_for_life_is_never_undone_and_never_asked_for_again() -> None:
     def lost(part: Batch, _: int) -> Outcome | None:
         return None if part.action is Action.ASSIGN else Outcome.ACCEPTED
 

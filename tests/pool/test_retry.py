@@ -56,12 +56,12 @@ def test_what_was_not_executed_is_sent_again(sku: str, answer: Answer) -> None:
     assert attempts(sku, answer, answer, answer, ACCEPTED)[:2] == (ACCEPTED, 4)
 
 
-def test_d_a_doubtful_flexible_licence_is_asked_for_a_few_times_more() -> None:
+def test_d_a_doubtful_flexible_license_is_asked_for_a_few_times_more() -> None:
     assert attempts(FLEXIBLE, AMBIGUOUS)[:2] == (AMBIGUOUS, 5)
     assert attempts(FLEXIBLE, AMBIGUOUS, THROTTLED, AMBIGUOUS, ACCEPTED)[:2] == (ACCEPTED, 4)
 
 
-def test_d_a_doubtful_lifetime_licence_is_never_asked_for_again() -> None:
+def test_d_a_doubtful_lifetime_license_is_never_asked_for_again() -> None:
     assert attempts(LIFETIME, AMBIGUOUS)[:2] == (AMBIGUOUS, 1)
     assert attempts(LIFETIME, THROTTLED, AMBIGUOUS)[:2] == (AMBIGUOUS, 2)
 

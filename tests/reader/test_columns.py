@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from batchlic.carrier.catalogue import Action, Licence
+from batchlic.carrier.catalogue import Action, LicenseType
 from batchlic.errors import InventoryError, UsageError
 from batchlic.reader import IdKind, ReadOptions
 from tests.reader.builders import ACCOUNT, JOB, SKU, iccid, imei, plan_rows
@@ -104,14 +104,14 @@ def test_rejected_cells_stand_as_they_stood_in_the_file(tmp_path: Path) -> None:
     ]
 
 
-def test_a_lifetime_licence_is_not_planned_for_unassigning(tmp_path: Path) -> None:
+def test_a_lifetime_license_is_not_planned_for_unassigning(tmp_path: Path) -> None:
     options = ReadOptions(account=ACCOUNT, sku=SKU, action=Action.UNASSIGN)
     planned = plan_rows(tmp_path, [(imei(1), "SIMSec-IoT-Lt"), (imei(2), "")], options, header="IMEI,SKU")
     assert planned.reasons == {1: "irrevocable"}
 
 
 def test_a_contracts_own_sku_is_known(tmp_path: Path) -> None:
-    options = ReadOptions(account=ACCOUNT, sku="OWN-1", other_skus={"OWN-1": Licence.FLEXIBLE})
+    options = ReadOptions(account=ACCOUNT, sku="OWN-1", other_skus={"OWN-1": LicenseType.FLEXIBLE})
     assert plan_rows(tmp_path, [(imei(1), "")], options).summary.planned == 1
 
 

@@ -31,21 +31,21 @@ class Carrier:
 
     target: Target
 
-    def licences(self) -> dict[str, dict[str, int]]:
-        """IMEI: licences that it holds, by SKU."""
-        return {record["imei"]: record["licences"] for record in self._records()}
+    def licenses(self) -> dict[str, dict[str, int]]:
+        """IMEI: licenses that it holds, by SKU."""
+        return {record["imei"]: record["licenses"] for record in self._records()}
 
     def assigned(self) -> dict[str, int]:
-        """IMEI: how often a licence was put on it."""
+        """IMEI: how often a license was put on it."""
         return {record["imei"]: record["assigned"] for record in self._records()}
 
     def requests(self) -> int:
-        """Licence requests that reached it."""
+        """License requests that reached it."""
         return sum(json.loads(self._get("totals"))["requests"].values())
 
     def _records(self) -> Iterator[dict[str, Any]]:
         return (
-            {"licences": {}, "assigned": 0} | json.loads(line) for line in self._get("books").splitlines()
+            {"licenses": {}, "assigned": 0} | json.loads(line) for line in self._get("books").splitlines()
         )
 
     def _get(self, page: str) -> str:
@@ -75,7 +75,7 @@ def job(inventory: Path, sku: str = FLEXIBLE, **changes: Any) -> Job:  # noqa: A
     content: dict[str, Any] = {
         "action": "assign",
         "inventory": {"files": [str(inventory)]},
-        "licence": {"account": ACCOUNT, "sku": sku, "consent_lifetime": sku == LIFETIME},
+        "license": {"account": ACCOUNT, "sku": sku, "consent_lifetime": sku == LIFETIME},
         "limits": {"batch_size": BATCH_SIZE},
     }
     return make_job(content | changes, {}, where="test")

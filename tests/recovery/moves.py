@@ -22,9 +22,9 @@ from tests.recovery.builders import ACCOUNT, FLEXIBLE, LIFETIME, Carrier, fleet,
 NEW = "TS-BUNDLE-KTO-SIMSEC-MRC"
 
 
-def moving(inventory: Path, to_sku: str = NEW, **licence: Any) -> Job:  # noqa: ANN401 - any key of the table
+def moving(inventory: Path, to_sku: str = NEW, **license: Any) -> Job:  # noqa: ANN401 - any key of the table
     skus = {"from_sku": FLEXIBLE, "to_sku": to_sku, "consent_lifetime": to_sku == LIFETIME}
-    return job(inventory, action="migrate", licence={"account": ACCOUNT, **skus, **licence})
+    return job(inventory, action="migrate", license={"account": ACCOUNT, **skus, **license})
 
 
 def with_limits(given: Job, **limits: Any) -> Job:  # noqa: ANN401 - any key of the table
@@ -32,7 +32,7 @@ def with_limits(given: Job, **limits: Any) -> Job:  # noqa: ANN401 - any key of 
 
 
 def onboarded(folder: Path, at: Carrier) -> Path:
-    """The inventory of a fleet that has the old licence."""
+    """The inventory of a fleet that has the old license."""
     inventory = fleet(folder / "fleet.csv")
     assert run(folder / "onboarding", at, job(inventory)).exit_code == ExitCode.OK
     return inventory
@@ -40,7 +40,7 @@ def onboarded(folder: Path, at: Carrier) -> Path:
 
 def held(at: Carrier) -> Counter[tuple[tuple[str, int], ...]]:
     """How many devices hold what."""
-    return Counter(tuple(sorted(licences.items())) for licences in at.licences().values())
+    return Counter(tuple(sorted(licenses.items())) for licenses in at.licenses().values())
 
 
 def known(folder: Path) -> dict[str, tuple[int, int, int]]:

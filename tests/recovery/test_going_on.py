@@ -46,7 +46,7 @@ def test_another_command_in_the_same_folder_is_refused_and_told_what_differs(tmp
     with carrier() as at:
         run(tmp_path / "run", at, job(inventory))
         before = contents(tmp_path / "run")
-        with pytest.raises(UsageError, match=r"licence\.sku is SIMSec-IoT-Lt, it was SIMSec-IoT;"):
+        with pytest.raises(UsageError, match=r"license\.sku is SIMSec-IoT-Lt, it was SIMSec-IoT;"):
             run(tmp_path / "run", at, job(inventory, LIFETIME))
         with pytest.raises(UsageError, match=r"limits\.batch_size is 5, it was 10"):
             run(tmp_path / "run", at, job(inventory, limits={"batch_size": 5}))

@@ -1,4 +1,4 @@
-"""Migrations against a sandbox over TCP: order, licences, doubt, the ledger, going back, what is told."""
+"""Migrations against a sandbox over TCP: order, licenses, doubt, the ledger, going back, what is told."""
 
 from contextlib import closing
 from pathlib import Path
@@ -59,7 +59,7 @@ def test_every_device_is_on_the_new_sku_exactly_once(tmp_path: Path, order: str,
 
 
 @pytest.mark.parametrize("order", ["auto", "unassign-first"])
-def test_d_a_carrier_that_executes_each_x_request_id_once_gives_the_new_licence_once_and_not_never(
+def test_d_a_carrier_that_executes_each_x_request_id_once_gives_the_new_license_once_and_not_never(
     tmp_path: Path, order: str
 ) -> None:
     with carrier(deduplicate=True, faults={Fault.RESET_AFTER: 0.3}) as at:
@@ -92,8 +92,8 @@ def test_resume_keeps_to_the_order_that_the_run_had_last(tmp_path: Path) -> None
         assert held(at) == {((NEW, 1),): DEVICES}
 
 
-def test_too_few_licences_are_exit_4_and_nothing_is_sent(tmp_path: Path) -> None:
-    with carrier(licences={FLEXIBLE: 1000, NEW: DEVICES - 1}) as at:
+def test_too_few_licenses_are_exit_4_and_nothing_is_sent(tmp_path: Path) -> None:
+    with carrier(licenses={FLEXIBLE: 1000, NEW: DEVICES - 1}) as at:
         inventory = onboarded(tmp_path, at)
         before = at.requests()
         told = run(tmp_path / "move", at, moving(inventory))
@@ -102,22 +102,22 @@ def test_too_few_licences_are_exit_4_and_nothing_is_sent(tmp_path: Path) -> None
         assert (at.requests(), told.statuses) == (before, {"pending": DEVICES})
 
 
-def test_with_too_few_licences_the_rest_goes_unassign_first_and_is_restored_on_request(
+def test_with_too_few_licenses_the_rest_goes_unassign_first_and_is_restored_on_request(
     tmp_path: Path,
 ) -> None:
-    with carrier(licences={FLEXIBLE: 1000, NEW: DEVICES // 2}) as at:
+    with carrier(licenses={FLEXIBLE: 1000, NEW: DEVICES // 2}) as at:
         told = run(tmp_path / "move", at, moving(onboarded(tmp_path, at), restore=True))
         assert (told.exit_code, told.statuses) == (3, {"accepted": DEVICES // 2, "failed": DEVICES // 2})
         assert held(at) == {((NEW, 1),): DEVICES // 2, ((FLEXIBLE, 1),): DEVICES // 2}
     rows = pl.read_parquet(tmp_path / "move" / "results.parquet").filter(status="failed")
-    assert rows["error_message"].str.starts_with("has its old licence back (not confirmed): ").all()
+    assert rows["error_message"].str.starts_with("has its old license back (not confirmed): ").all()
     assert known(tmp_path) == {FLEXIBLE: (50, 50, 0), NEW: (50, 0, 0)}
 
 
-def test_before_a_run_stops_because_all_are_refused_each_device_has_its_old_licence_back(
+def test_before_a_run_stops_because_all_are_refused_each_device_has_its_old_license_back(
     tmp_path: Path,
 ) -> None:
-    with carrier(licences={FLEXIBLE: 1000, NEW: 0}) as at:
+    with carrier(licenses={FLEXIBLE: 1000, NEW: 0}) as at:
         inventory = fleet(tmp_path / "fleet.csv", 3 * DEVICES)
         run(tmp_path / "onboarding", at, job(inventory))
         told = run(tmp_path / "move", at, with_limits(moving(inventory, restore=True), max_concurrency=2))
@@ -128,17 +128,17 @@ def test_before_a_run_stops_because_all_are_refused_each_device_has_its_old_lice
     assert "--order" not in (told.stopped_because or "")
 
 
-def test_without_it_who_ends_with_no_licence_is_said(tmp_path: Path) -> None:
-    with carrier(licences={FLEXIBLE: 1000, NEW: 95}) as at:
+def test_without_it_who_ends_with_no_license_is_said(tmp_path: Path) -> None:
+    with carrier(licenses={FLEXIBLE: 1000, NEW: 95}) as at:
         told = run(tmp_path / "move", at, moving(onboarded(tmp_path, at), order="unassign-first"))
         assert told.statuses == {"accepted": 95, "failed": 5}
-        without = {device for device, licences in at.licences().items() if not licences}
+        without = {device for device, licenses in at.licenses().items() if not licenses}
     rows = pl.read_parquet(tmp_path / "move" / "results.parquet").filter(status="failed")
     assert set(rows["imei"]) == without
-    assert rows["error_message"].str.starts_with("holds no licence (not confirmed): ").all()
+    assert rows["error_message"].str.starts_with("holds no license (not confirmed): ").all()
 
 
-def test_e_a_licence_for_life_needs_consent_and_is_never_left(tmp_path: Path) -> None:
+def test_e_a_license_for_life_needs_consent_and_is_never_left(tmp_path: Path) -> None:
     with carrier() as at:
         inventory = onboarded(tmp_path, at)
         before = at.requests()
@@ -180,7 +180,7 @@ def test_what_holds_both_by_the_ledger_is_not_given_the_new_one_twice(tmp_path: 
         told = run(tmp_path / "move", at, moving(inventory))
         assert (told.exit_code, told.statuses, at.requests()) == (3, {"failed": DEVICES}, before)
     rows = pl.read_parquet(tmp_path / "move" / "results.parquet")
-    assert rows["error_message"].str.starts_with("holds both licences").all()
+    assert rows["error_message"].str.starts_with("holds both licenses").all()
 
 
 @pytest.mark.parametrize("ledger", [True, False])
@@ -255,7 +255,7 @@ def test_a_migration_goes_back_by_device(tmp_path: Path) -> None:
         assert held(at) == {((FLEXIBLE, 1),): DEVICES}
 
 
-def test_a_licence_for_life_does_not_go_back(tmp_path: Path) -> None:
+def test_a_license_for_life_does_not_go_back(tmp_path: Path) -> None:
     with carrier() as at:
         run(tmp_path / "move", at, moving(onboarded(tmp_path, at), LIFETIME))
         with pytest.raises(RefusedToStart, match="can't be taken back"):

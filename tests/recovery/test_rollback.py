@@ -55,11 +55,11 @@ def back(folder: RunFolder, by: By, target: Target) -> Summary:
 
 
 def held(at: Carrier) -> Counter[str]:
-    return Counter(sku for licences in at.licences().values() for sku in licences)
+    return Counter(sku for licenses in at.licenses().values() for sku in licenses)
 
 
 @pytest.mark.parametrize("by", By)
-def test_every_accepted_device_gives_its_licence_back(assigned: RunFolder, at: Carrier, by: By) -> None:
+def test_every_accepted_device_gives_its_license_back(assigned: RunFolder, at: Carrier, by: By) -> None:
     before = contents(assigned.path)
     assert held(at) == {FLEXIBLE: DEVICES - len(BAD)}
     told = back(assigned, by, at.target)
@@ -114,8 +114,8 @@ def test_e_a_lifetime_run_is_refused_before_anything_is_sent(tmp_path: Path, at:
 def test_e_of_a_mixed_run_the_lifetime_devices_are_irrevocable(tmp_path: Path, at: Carrier, by: By) -> None:
     rows = [f"{imei(n)},{LIFETIME if n % 2 else FLEXIBLE}" for n in range(10, 40)]
     (tmp_path / "mixed.csv").write_text("\n".join(["IMEI,SKU", *rows, ""]))
-    licence = {"account": ACCOUNT, "consent_lifetime": True}
-    run(tmp_path / "run", at, job(tmp_path / "mixed.csv", licence=licence))
+    license = {"account": ACCOUNT, "consent_lifetime": True}
+    run(tmp_path / "run", at, job(tmp_path / "mixed.csv", license=license))
     told = back(RunFolder(tmp_path / "run"), by, at.target)
     assert (told.rows_read, told.planned, told.rejected) == (30, 15, {"irrevocable": 15})
     assert told.exit_code == ExitCode.INCOMPLETE

@@ -90,7 +90,7 @@ def test_one_device_and_one_batch_can_be_settled_alone(tmp_path: Path, at: Carri
     assert len(doubtful(tmp_path)) == len(rows) - BATCH_SIZE - 1
 
 
-def test_e_a_lifetime_licence_is_asked_for_again_only_by_consent(tmp_path: Path, at: Carrier) -> None:
+def test_e_a_lifetime_license_is_asked_for_again_only_by_consent(tmp_path: Path, at: Carrier) -> None:
     in_doubt(tmp_path, at, LIFETIME)
     folder, before = RunFolder(tmp_path / "run"), contents(tmp_path / "run")
     with pytest.raises(RefusedToStart, match="--consent-lifetime"):

@@ -1,4 +1,4 @@
-"""Licence counts: enough before anything is sent, and changed by as many as were accepted."""
+"""License counts: enough before anything is sent, and changed by as many as were accepted."""
 
 import json
 from collections import Counter
@@ -17,7 +17,7 @@ from batchlic.carrier.messages import Subscription
 from batchlic.chunker import PlanGroup
 from batchlic.errors import ExitCode, RefusedToStart
 from batchlic.job import Job, make_job
-from batchlic.journal import LicenceCount
+from batchlic.journal import LicenseCount
 from batchlic.runs.preflight import look, mismatches, refuse_too_few, room
 from batchlic.runs.run import Target, new_run_id, resume, start, status
 from batchlic.runs.folder import RunFolder
@@ -31,8 +31,8 @@ CREDENTIALS = Credentials(client_id=NAME, client_secret=NAME, username=NAME, pas
 GROUP = PlanGroup(account_name=ACCOUNT, sku_number=SKU, devices=10, batches=1)
 
 
-def run(folder: Path, devices: int, licences: int, *, allow_partial: bool = False) -> Summary:
-    with carrier(licences) as target:
+def run(folder: Path, devices: int, licenses: int, *, allow_partial: bool = False) -> Summary:
+    with carrier(licenses) as target:
         return run_at(target, folder / "run", devices, allow_partial=allow_partial)
 
 
@@ -42,8 +42,8 @@ def run_at(target: Target, folder: Path, devices: int, *, allow_partial: bool = 
 
 
 @contextmanager
-def carrier(licences: int) -> Iterator[Target]:
-    with serving(SandboxConfig(licences={SKU: licences})) as url:
+def carrier(licenses: int) -> Iterator[Target]:
+    with serving(SandboxConfig(licenses={SKU: licenses})) as url:
         yield Target(url, url, CREDENTIALS, ())
 
 
@@ -51,27 +51,27 @@ def job(folder: Path, devices: int, *, allow_partial: bool) -> Job:
     content = {
         "action": "assign",
         "inventory": {"files": [str(fleet(folder / "fleet.csv", devices))]},
-        "licence": {"account": ACCOUNT, "sku": SKU},
+        "license": {"account": ACCOUNT, "sku": SKU},
         "limits": {"allow_partial": allow_partial},
     }
     return make_job(content, {}, where="test")
 
 
-def test_too_few_licences_refuse_the_run_with_the_numbers_before_anything_is_sent(tmp_path: Path) -> None:
-    with pytest.raises(RefusedToStart, match=r"120 licences of SIMSec-IoT left, for 250 devices"):
+def test_too_few_licenses_refuse_the_run_with_the_numbers_before_anything_is_sent(tmp_path: Path) -> None:
+    with pytest.raises(RefusedToStart, match=r"120 licenses of SIMSec-IoT left, for 250 devices"):
         run(tmp_path, 250, 120)
     assert not (tmp_path / "run" / "journal.db").exists()
 
 
 def test_as_many_as_fit_are_licensed_and_the_others_are_rejected(tmp_path: Path) -> None:
     summary = run(tmp_path, 250, 120, allow_partial=True)
-    assert (summary.planned, summary.rejected, summary.batches) == (120, {"no_licence": 130}, 2)
+    assert (summary.planned, summary.rejected, summary.batches) == (120, {"no_license": 130}, 2)
     assert summary.statuses == {"accepted": 120}
     assert summary.exit_code == ExitCode.INCOMPLETE
     assert summary.rows_read == summary.planned + sum(summary.rejected.values())
     rejects = pl.read_parquet(tmp_path / "run" / "rejects.parquet")
     plan = pl.read_parquet(tmp_path / "run" / "plan.parquet")
-    assert rejects["reason"].unique().to_list() == ["no_licence"]
+    assert rejects["reason"].unique().to_list() == ["no_license"]
     assert sorted([*rejects["row"], *plan["row"]]) == list(range(1, 251))
 
 
@@ -85,21 +85,21 @@ def test_the_same_devices_fit_each_time(tmp_path: Path) -> None:
     assert plans[0]["batch_id"].unique().sort().to_list() == [1, 2]
 
 
-def test_enough_licences_leave_the_plan_as_it_is_and_no_word_is_lost_on_them(tmp_path: Path) -> None:
+def test_enough_licenses_leave_the_plan_as_it_is_and_no_word_is_lost_on_them(tmp_path: Path) -> None:
     summary = run(tmp_path, 250, 250)
     assert (summary.statuses, summary.exit_code) == ({"accepted": 250}, ExitCode.OK)
-    assert [note for note in summary.notes if "licences" in note] == []
+    assert [note for note in summary.notes if "licenses" in note] == []
 
 
-def test_devices_that_the_ledger_holds_back_need_no_licence(tmp_path: Path) -> None:
+def test_devices_that_the_ledger_holds_back_need_no_license(tmp_path: Path) -> None:
     with carrier(100) as target:
         assert run_at(target, tmp_path / "first", 60).statuses == {"accepted": 60}
-        with pytest.raises(RefusedToStart, match=r"40 licences of SIMSec-IoT left, for 60 devices"):
+        with pytest.raises(RefusedToStart, match=r"40 licenses of SIMSec-IoT left, for 60 devices"):
             run_at(target, tmp_path / "second", 120)
         summary = run_at(target, tmp_path / "third", 120, allow_partial=True)
     assert summary.statuses == {"accepted": 40, "skipped": 60}
-    assert (summary.planned, summary.rejected, summary.rows_read) == (100, {"no_licence": 20}, 120)
-    assert [note for note in summary.notes if "licences" in note] == []
+    assert (summary.planned, summary.rejected, summary.rows_read) == (100, {"no_license": 20}, 120)
+    assert [note for note in summary.notes if "licenses" in note] == []
 
 
 def test_a_run_that_goes_on_asks_again_for_what_it_still_has_to_send(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_a_run_that_goes_on_asks_again_for_what_it_still_has_to_send(tmp_path: P
         others = tmp_path / "elsewhere"
         others.mkdir()
         run_at(target, others / "run", 70)
-        with pytest.raises(RefusedToStart, match=r"30 licences of SIMSec-IoT left, for 60 devices"):
+        with pytest.raises(RefusedToStart, match=r"30 licenses of SIMSec-IoT left, for 60 devices"):
             resume(RunFolder(tmp_path / "killed"), target)
         assert status(RunFolder(tmp_path / "killed")).statuses == {"pending": 60}
 
@@ -129,7 +129,7 @@ def test_counts_that_the_carrier_does_not_tell_stop_nothing(
     monkeypatch.setattr(CarrierClient, "subscriptions", refuse)
     summary = run(tmp_path, 10, 10)
     assert (summary.statuses, summary.exit_code) == ({"accepted": 10}, ExitCode.OK)
-    assert [note for note in summary.notes if "licence counts are unknown" in note]
+    assert [note for note in summary.notes if "license counts are unknown" in note]
 
 
 def test_what_was_counted_counts_though_nobody_says_who_listens(
@@ -139,11 +139,11 @@ def test_what_was_counted_counts_though_nobody_says_who_listens(
         raise AccountError("no")
 
     monkeypatch.setattr(CarrierClient, "listeners", refuse)
-    with pytest.raises(RefusedToStart, match="too few licences"):
+    with pytest.raises(RefusedToStart, match="too few licenses"):
         run(tmp_path, 10, 5)
 
 
-def test_an_account_of_which_nothing_is_listed_is_not_taken_to_have_no_licences(
+def test_an_account_of_which_nothing_is_listed_is_not_taken_to_have_no_licenses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def nothing(*_: object) -> list[Subscription]:
@@ -171,7 +171,7 @@ def test_a_run_says_that_nobody_will_be_called_back(tmp_path: Path) -> None:
 
 def test_each_group_has_its_own_room() -> None:
     other = PlanGroup(account_name=ACCOUNT, sku_number="other-sku", devices=5, batches=1)
-    counts = [LicenceCount(ACCOUNT, SKU, assigned=0, available=3)]
+    counts = [LicenseCount(ACCOUNT, SKU, assigned=0, available=3)]
     assert room([GROUP, other], counts) == [3, 5]
     refuse_too_few([other], counts)
     with pytest.raises(RefusedToStart):
@@ -202,8 +202,8 @@ def test_a_change_other_than_what_was_accepted_or_lost_is_noted(
     action: Action, after: int, said: list[str]
 ) -> None:
     sent = {(ACCOUNT, SKU): Counter(accepted=10, lost=5)}
-    before = [LicenceCount(ACCOUNT, SKU, assigned=100, available=50)]
-    found = [LicenceCount(ACCOUNT, SKU, assigned=after, available=50)]
+    before = [LicenseCount(ACCOUNT, SKU, assigned=100, available=50)]
+    found = [LicenseCount(ACCOUNT, SKU, assigned=after, available=50)]
     notes = mismatches(sent, before, found, action)
     assert len(notes) == len(said)
     assert all(words in note for words, note in zip(said, notes, strict=True))
@@ -214,7 +214,7 @@ def test_the_counts_are_printed_as_a_table_and_as_json(capfd: pytest.CaptureFixt
 
     app(["subscriptions", "--account", ACCOUNT, "--sku", SKU, "--sandbox"], standalone_mode=False)
     head, line = capfd.readouterr().out.splitlines()
-    assert head.split() == ["SKU", "licence", "purchased", "assigned", "available"]
+    assert head.split() == ["SKU", "license", "purchased", "assigned", "available"]
     assert line.split() == [SKU, "Flexible", "10,000,000", "0", "10,000,000"]
     app(["subscriptions", "--account", ACCOUNT, "--sandbox", "--json"], standalone_mode=False)
     assert len(json.loads(capfd.readouterr().out)) == 4

@@ -39,20 +39,20 @@ def job_of(folder: Path, rows: list[str], *, action: str = "assign", **limits: f
     content = {
         "action": action,
         "inventory": {"files": [str(folder / "fleet.csv")]},
-        "licence": {"account": ACCOUNT, "sku": FLEXIBLE, "consent_lifetime": True},
+        "license": {"account": ACCOUNT, "sku": FLEXIBLE, "consent_lifetime": True},
         "limits": limits,
     }
     return make_job(content, {}, where="test")
 
 
-def test_unassign_takes_flexible_licences_back_and_never_asks_for_lifetime_ones(tmp_path: Path) -> None:
+def test_unassign_takes_flexible_licenses_back_and_never_asks_for_lifetime_ones(tmp_path: Path) -> None:
     rows = [f"{imei(n)},{LIFETIME if n == 3 else FLEXIBLE}" for n in range(10)]
     with carrier() as target:
         given = start(job_of(tmp_path, rows), RunFolder(tmp_path / "give"), target, run_id="give")
         assert (given.exit_code, given.statuses) == (0, {"accepted": 10})
         back = job_of(tmp_path, rows, action="unassign")
         taken = start(back, RunFolder(tmp_path / "take"), target, run_id="take")
-        held = {device: record["licences"] for device, record in books(target.base_url).items()}
+        held = {device: record["licenses"] for device, record in books(target.base_url).items()}
     assert (taken.exit_code, taken.statuses, taken.rejected) == (3, {"accepted": 9}, {"irrevocable": 1})
     assert held == {imei(n): {LIFETIME: 1} if n == 3 else {} for n in range(10)}
 
@@ -61,7 +61,7 @@ def test_every_request_carries_one_account_and_one_sku(tmp_path: Path) -> None:
     rows = [f"{imei(n)},{LIFETIME if n % 3 else FLEXIBLE}" for n in range(250)]
     with carrier() as target:
         start(job_of(tmp_path, rows), RunFolder(tmp_path / "run"), target, run_id="run")
-        held = {device: record["licences"] for device, record in books(target.base_url).items()}
+        held = {device: record["licenses"] for device, record in books(target.base_url).items()}
     assert held == {imei(n): {LIFETIME if n % 3 else FLEXIBLE: 1} for n in range(250)}
 
 

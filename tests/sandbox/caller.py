@@ -13,7 +13,7 @@ SKU = "SIMSec-IoT"
 LIFETIME_SKU = "SIMSec-IoT-Lt"
 IMEI, OTHER_IMEI, ICCID = "864508030109877", "490154203237518", "89148000000800139708"
 
-LICENCES = "/m2m/v1/devices/license/actions/assign"
+LICENSES = "/m2m/v1/devices/license/actions/assign"
 COUNTS = "/m2m/v1/accounts/subscriptions/actions/list"
 OAUTH = "/ts/v1/oauth2/token"
 LOGIN = "/m2m/v1/session/login"
@@ -49,11 +49,11 @@ class Caller:
 
     async def assign(self, body: object, transaction: str | None = None) -> httpx.Response:
         named = {"X-Request-ID": transaction} if transaction else {}
-        return await self.http.post(LICENCES, json=body, headers=self.headers | named)
+        return await self.http.post(LICENSES, json=body, headers=self.headers | named)
 
     async def unassign(self, body: object = None, transaction: str | None = "1-0001") -> httpx.Response:
         named = {"X-Request-ID": transaction} if transaction else {}
-        return await self.http.request("DELETE", LICENCES, json=body, headers=self.headers | named)
+        return await self.http.request("DELETE", LICENSES, json=body, headers=self.headers | named)
 
     async def counts(self, sku: str = SKU) -> dict[str, Any]:
         body = {"accountName": ACCOUNT, "skuNumber": sku}

@@ -14,7 +14,7 @@ import pytest
 from batchlic.errors import UsageError
 from batchlic.sandbox.config import SandboxConfig
 from tests.forking import serving
-from tests.sandbox.caller import CALLBACKS, LICENCES, device, request_body
+from tests.sandbox.caller import CALLBACKS, LICENSES, device, request_body
 from tests.sandbox.test_server import log_in
 
 IMEIS = [f"{number:015d}" for number in range(40)]
@@ -61,7 +61,7 @@ def told(heard: Heard, config: SandboxConfig, *, url: str | None = None) -> tupl
         headers = log_in(http)
         listener = {"name": "CarrierService", "url": url or heard.url, "username": "u", "password": "p"}
         assert http.post(CALLBACKS, json=listener, headers=headers).status_code == 200
-        answer = http.post(LICENCES, json=request_body(*map(device, IMEIS)), headers=headers)
+        answer = http.post(LICENSES, json=request_body(*map(device, IMEIS)), headers=headers)
         while (totals := http.get(http.base_url.join("/sandbox/totals")).json())["callbacks_pending"]:
             pass
         books = http.get(http.base_url.join("/sandbox/books")).text
@@ -81,7 +81,7 @@ def test_each_device_is_told_once_with_the_credentials_of_the_registration() -> 
     assert totals["callbacks"] == {"posted": 40, "acknowledged": 40}
 
 
-def test_what_failed_has_no_licence_and_says_why() -> None:
+def test_what_failed_has_no_license_and_says_why() -> None:
     heard = Heard()
     _, totals = told(heard, SandboxConfig(callback_failures=0.5, seed=3))
     served = {m["deviceIds"][0]["id"] for m in heard.messages if m["status"] == "Success"}
@@ -110,7 +110,7 @@ def test_early_outcomes_are_there_before_the_answer() -> None:
     with listening(heard), early as base, httpx.Client(base_url=base, trust_env=False) as http:
         headers = log_in(http)
         http.post(CALLBACKS, json={"name": "CarrierService", "url": heard.url}, headers=headers)
-        http.post(LICENCES, json=request_body(*map(device, IMEIS)), headers=headers)
+        http.post(LICENSES, json=request_body(*map(device, IMEIS)), headers=headers)
         assert sorted(heard.imeis) == IMEIS
 
 

@@ -17,7 +17,7 @@ from tests.sandbox.caller import (
     GRANT,
     IMEI,
     KEYS,
-    LICENCES,
+    LICENSES,
     LOGIN,
     OAUTH,
     USER,
@@ -165,6 +165,6 @@ def test_a_connection_breaks_over_tcp_as_it_does_in_process(over_tcp: tuple[Faul
     headers["VZ-M2M-Token"] = http.post(LOGIN, json=USER, headers=headers).json()["sessionToken"]
     assert isinstance(seen, type)
     with pytest.raises(seen):
-        http.post(LICENCES, json=ONE, headers=headers, timeout=0.3 if "hang" in fault else 30)
+        http.post(LICENSES, json=ONE, headers=headers, timeout=0.3 if "hang" in fault else 30)
     totals = http.get(http.base_url.join("/sandbox/totals")).json()
     assert totals["executions"] == executed

@@ -177,7 +177,7 @@ def test_every_hint_says_to_come_back_no_earlier_than_the_limit_allows(wait_s: f
     [
         (ThrottleShape.GATEWAY, ["fault", "code"]),
         (ThrottleShape.BARE_GATEWAY, ["code"]),
-        (ThrottleShape.LICENCE, ["errorCode"]),
+        (ThrottleShape.LICENSE, ["errorCode"]),
     ],
 )
 def test_a_429_comes_in_each_of_the_carriers_shapes(shape: ThrottleShape, path: list[str]) -> None:
@@ -251,7 +251,7 @@ def test_what_the_limit_does_not_take_is_throttled_and_not_executed(
 
 
 @pytest.mark.anyio
-async def test_only_licence_requests_are_limited() -> None:
+async def test_only_license_requests_are_limited() -> None:
     async with caller_of(Sandbox(SandboxConfig(rate=0.001, burst=1))) as caller:
         for _ in range(3):
             await caller.log_in()

@@ -25,7 +25,7 @@ async def test_a_listener_is_listed_with_its_credentials_until_it_is_deregistere
         assert (await http.get(CALLBACKS, headers=headers)).json() == []
 
 
-@pytest.mark.parametrize("wrong", [{"name": "LicenceService"}, {"url": "erp.example"}, {"listener": "x"}])
+@pytest.mark.parametrize("wrong", [{"name": "LicenseService"}, {"url": "erp.example"}, {"listener": "x"}])
 async def test_a_listener_of_an_unknown_service_or_without_a_url_is_refused(wrong: dict[str, str]) -> None:
     async with caller_of(Sandbox()) as caller:
         answer = await caller.http.post(CALLBACKS, json=LISTENER | wrong, headers=caller.headers)

@@ -12,7 +12,7 @@ from tests.sandbox.caller import (
     CALLBACKS,
     GRANT,
     KEYS,
-    LICENCES,
+    LICENSES,
     LOGIN,
     LOGOUT,
     OAUTH,
@@ -122,7 +122,7 @@ async def test_oauth_answers_as_rfc_6749_says() -> None:
 )
 async def test_every_call_needs_both_tokens(headers: dict[str, str], code: str) -> None:
     async with caller_of(Sandbox()) as caller:
-        for method, path in (("POST", LICENCES), ("DELETE", LICENCES), ("GET", CALLBACKS), ("POST", LOGOUT)):
+        for method, path in (("POST", LICENSES), ("DELETE", LICENSES), ("GET", CALLBACKS), ("POST", LOGOUT)):
             answer = await caller.http.request(method, path, headers=caller.headers | headers)
             assert (answer.status_code, code_of(answer)) == (401, code)
 

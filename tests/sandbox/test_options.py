@@ -6,7 +6,7 @@ import pytest
 
 from batchlic.errors import UsageError
 from batchlic.sandbox.config import Fault, Poison
-from batchlic.sandbox.options import parse_change, parse_fault, parse_licences, read_poison_file
+from batchlic.sandbox.options import parse_change, parse_fault, parse_licenses, read_poison_file
 
 
 @pytest.mark.parametrize("fault", Fault)
@@ -29,12 +29,12 @@ def test_a_fault_needs_a_rate_of_0_to_1(text: str) -> None:
         parse_fault(text)
 
 
-def test_licences_are_of_every_sku_or_of_one() -> None:
-    everywhere = parse_licences(["5", "SIMSec-IoT=7"])
+def test_licenses_are_of_every_sku_or_of_one() -> None:
+    everywhere = parse_licenses(["5", "SIMSec-IoT=7"])
     assert (everywhere["SIMSec-IoT"], everywhere["SIMSec-IoT-Lt"]) == (7, 5)
-    assert parse_licences(["SIMSec-IoT=7"]) == {"SIMSec-IoT": 7}
+    assert parse_licenses(["SIMSec-IoT=7"]) == {"SIMSec-IoT": 7}
     with pytest.raises(UsageError, match="many"):
-        parse_licences(["many"])
+        parse_licenses(["many"])
 
 
 def test_a_change_is_a_time_and_a_factor() -> None:

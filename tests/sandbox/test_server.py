@@ -21,7 +21,7 @@ from tests.sandbox.caller import (
     ICCID,
     IMEI,
     KEYS,
-    LICENCES,
+    LICENSES,
     LOGIN,
     OAUTH,
     OTHER_IMEI,
@@ -55,9 +55,9 @@ def test_an_embedded_sandbox_is_there_for_the_block_and_its_books_can_be_read() 
         with httpx.Client(base_url=url, trust_env=False) as http:
             headers = log_in(http)
             good = request_body(device(IMEI, ICCID))
-            assert http.post(LICENCES, json=good, headers=headers).status_code == 200
+            assert http.post(LICENSES, json=good, headers=headers).status_code == 200
             bad = request_body(device(OTHER_IMEI))
-            assert http.post(LICENCES, json=bad, headers=headers).status_code == 400
+            assert http.post(LICENSES, json=bad, headers=headers).status_code == 400
             books = http.get(http.base_url.join("/sandbox/books"))
             totals = http.get(http.base_url.join("/sandbox/totals")).json()
         root = str(http.base_url)
@@ -107,7 +107,7 @@ serve(SandboxConfig(faults={Fault.HANG_AFTER: 1.0}))
         with httpx.Client(base_url=url, trust_env=False) as http:
             hanging = HTTPConnection(http.base_url.host, http.base_url.port)
             headers = log_in(http) | {"Content-Type": "application/json"}
-            hanging.request("POST", f"/api{LICENCES}", json.dumps(request_body(device(IMEI))), headers)
+            hanging.request("POST", f"/api{LICENSES}", json.dumps(request_body(device(IMEI))), headers)
             while http.get(http.base_url.join("/sandbox/totals")).json()["executions"] == 0:
                 pass
         os.kill(process.pid, stop)
@@ -133,4 +133,4 @@ def test_a_configuration_survives_the_way_to_its_process() -> None:
     config = SandboxConfig(faults={Fault.EMPTY_503: 1.0}, changes=((1.0, 0.5),), accounts=("acc",))
     with embedded(config) as url, httpx.Client(base_url=url, trust_env=False) as http:
         headers = log_in(http)
-        assert http.post(LICENCES, json={}, headers=headers).status_code == 503
+        assert http.post(LICENSES, json={}, headers=headers).status_code == 503

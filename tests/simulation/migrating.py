@@ -1,7 +1,7 @@
 """Migrations in virtual time: the real courses, pool, journal and client against the sandbox in process.
 
-A scenario is drawn from its seed: fleet, SKUs, order, licences, faults, bad devices, and the moments at which
-the process dies. All devices hold the old licence when it begins; the sandbox's books are the truth.
+A scenario is drawn from its seed: fleet, SKUs, order, licenses, faults, bad devices, and the moments at which
+the process dies. All devices hold the old license when it begins; the sandbox's books are the truth.
 """
 
 import random
@@ -16,7 +16,7 @@ from sqlalchemy.pool import StaticPool
 from trio.testing import MockClock
 
 from batchlic.carrier.auth import Credentials, Secret
-from batchlic.carrier.catalogue import SKUS, Action, Licence
+from batchlic.carrier.catalogue import SKUS, Action, LicenseType
 from batchlic.carrier.client import open_client
 from batchlic.carrier.messages import Device, DeviceId
 from batchlic.chunker import Batch, parse_ranges
@@ -38,7 +38,7 @@ from tests.simulation.limits import seed_scheduler
 ACCOUNT = "0000123456-00001"
 OLD, FLEXIBLE, LIFETIME = "SIMSec-IoT", "TS-BUNDLE-KTO-SIMSEC-MRC", "SIMSec-IoT-Lt"
 MOST_SITTINGS = 40
-_FLEXIBLE_SKUS = frozenset(sku for sku, licence in SKUS.items() if licence is Licence.FLEXIBLE)
+_FLEXIBLE_SKUS = frozenset(sku for sku, license in SKUS.items() if license is LicenseType.FLEXIBLE)
 
 
 class Killed(Exception):
@@ -53,9 +53,9 @@ class Scenario:
     to_sku: str
     batches: list[Batch]
     stubborn: list[str]
-    """Devices that the carrier does not take the old licence from."""
+    """Devices that the carrier does not take the old license from."""
     spare: int | None
-    """Licences that batches may be promised; None: as many as they like."""
+    """Licenses that batches may be promised; None: as many as they like."""
     restorable: frozenset[str]
     sandbox: SandboxConfig
     kills: list[int]
@@ -69,7 +69,7 @@ class Fate:
 
     standings: dict[Step, Standing]
     attempts: dict[Step, list[Attempt]]
-    licences: dict[str, int]
+    licenses: dict[str, int]
 
 
 @dataclass
@@ -105,7 +105,7 @@ def draw(seed: int) -> Scenario:
         sandbox=SandboxConfig(
             seed=dice.getrandbits(32),
             poison=tuple(Poison(identifier=device, named=dice.random() < 0.5) for device in bad),
-            licences={OLD: 10**6, to_sku: dice.choice([10**6, 10**6, total - 1, total // 2])},
+            licenses={OLD: 10**6, to_sku: dice.choice([10**6, 10**6, total - 1, total // 2])},
             rate=dice.choice([None, None, 20.0]),
             latency_s=dice.choice([0.0, 0.05]),
             exclusive=dice.random() < 0.2,
@@ -133,7 +133,7 @@ def live(scenario: Scenario) -> Story:
 
 async def _live(scenario: Scenario) -> Story:
     sandbox = Sandbox(scenario.sandbox)
-    _hand_out_old_licences(sandbox, scenario)
+    _hand_out_old_licenses(sandbox, scenario)
     engine = sa.create_engine("sqlite://", poolclass=StaticPool)
     lay_out(engine, _identity(scenario), created_at=0)
     network = _Network(sandbox.transport(), scenario.stubborn)
@@ -150,7 +150,7 @@ async def _live(scenario: Scenario) -> Story:
 
 
 class _Network(httpx.AsyncBaseTransport):
-    """The sandbox's transport, but for devices that do not give up the old licence."""
+    """The sandbox's transport, but for devices that do not give up the old license."""
 
     def __init__(self, inner: httpx.AsyncBaseTransport, stubborn: list[str]) -> None:
         self._inner = inner
@@ -219,7 +219,7 @@ def _mortal(lifetime: int | None) -> Offload:
     return offload
 
 
-def _hand_out_old_licences(sandbox: Sandbox, scenario: Scenario) -> None:
+def _hand_out_old_licenses(sandbox: Sandbox, scenario: Scenario) -> None:
     account = sandbox.books.account(ACCOUNT)
     devices = [
         DeviceBody([DeviceIdBody(imei_of(device), "IMEI")])
@@ -230,7 +230,7 @@ def _hand_out_old_licences(sandbox: Sandbox, scenario: Scenario) -> None:
 
 
 def _fates(scenario: Scenario, journal: Journal, sandbox: Sandbox) -> Iterator[tuple[str, Fate]]:
-    held = {record.imei: record.licences for record in sandbox.books.records()}
+    held = {record.imei: record.licenses for record in sandbox.books.records()}
     planned = len(scenario.batches)
     for batch in scenario.batches:
         of_step = {

@@ -56,21 +56,21 @@ def test_a_no_step_is_left_undone(seed: int) -> None:
 
 
 @every_seed
-def test_d_a_device_holds_what_its_steps_say_and_the_new_licence_once(seed: int) -> None:
+def test_d_a_device_holds_what_its_steps_say_and_the_new_license_once(seed: int) -> None:
     story = story_of(seed)
     for device, fate in story.fates.items():
         if is_in_doubt(fate):
             continue
-        assert set(fate.licences) == held(fate, story.scenario.to_sku), device
-        assert fate.licences.get(story.scenario.to_sku, 1) == 1, device
+        assert set(fate.licenses) == held(fate, story.scenario.to_sku), device
+        assert fate.licenses.get(story.scenario.to_sku, 1) == 1, device
         lost = sum(a.outcome in DOUBTFUL for a in fate.attempts[Step.RESTORE])
-        assert 1 <= fate.licences.get(OLD, 1) <= 1 + lost, device
+        assert 1 <= fate.licenses.get(OLD, 1) <= 1 + lost, device
 
 
 @every_seed
-def test_d_a_licence_for_life_is_never_given_twice(seed: int) -> None:
+def test_d_a_license_for_life_is_never_given_twice(seed: int) -> None:
     for device, fate in story_of(seed).fates.items():
-        assert fate.licences.get(LIFETIME, 0) <= 1, device
+        assert fate.licenses.get(LIFETIME, 0) <= 1, device
 
 
 @every_seed
@@ -90,9 +90,9 @@ def test_c_a_settled_step_is_never_sent_again(seed: int) -> None:
 
 
 @every_seed
-def test_a_device_without_doubt_is_never_left_without_a_licence_where_it_can_be_restored(seed: int) -> None:
+def test_a_device_without_doubt_is_never_left_without_a_license_where_it_can_be_restored(seed: int) -> None:
     story = story_of(seed)
     if OLD in story.scenario.restorable:
         for device, fate in story.fates.items():
             is_in_vain = fate.standings.get(Step.RESTORE) is Standing.FAILED
-            assert fate.licences or is_in_doubt(fate) or is_in_vain, device
+            assert fate.licenses or is_in_doubt(fate) or is_in_vain, device

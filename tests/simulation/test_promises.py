@@ -53,7 +53,7 @@ def test_c_a_settled_device_is_never_sent_again(seed: int) -> None:
 
 
 @every_seed
-def test_d_an_accepted_device_has_its_licence_and_a_failed_one_has_none(seed: int) -> None:
+def test_d_an_accepted_device_has_its_license_and_a_failed_one_has_none(seed: int) -> None:
     story = story_of(seed)
     for device, (standing, attempts) in story.standings().items():
         if standing is Standing.ACCEPTED:
@@ -71,14 +71,14 @@ def test_d_only_a_lost_answer_leaves_doubt(seed: int) -> None:
 
 
 @every_seed
-def test_d_a_lifetime_licence_is_never_executed_twice(seed: int) -> None:
+def test_d_a_lifetime_license_is_never_executed_twice(seed: int) -> None:
     story = story_of(seed)
     if story.scenario.sku == LIFETIME:
         assert max(story.executions.values(), default=0) <= 1
 
 
 @every_seed
-def test_d_a_flexible_licence_in_doubt_is_asked_for_again(seed: int) -> None:
+def test_d_a_flexible_license_in_doubt_is_asked_for_again(seed: int) -> None:
     story = story_of(seed)
     for device, (standing, attempts) in story.standings().items():
         if story.scenario.sku == FLEXIBLE and standing is Standing.IN_DOUBT:

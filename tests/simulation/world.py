@@ -19,7 +19,7 @@ from trio.testing import MockClock
 
 from batchlic.carrier.answers import Answer, Outcome, Reply, read_reply
 from batchlic.carrier.auth import Credentials, Secret
-from batchlic.carrier.catalogue import SKUS, Action, Licence
+from batchlic.carrier.catalogue import SKUS, Action, LicenseType
 from batchlic.carrier.client import open_client
 from batchlic.carrier.messages import Device, DeviceId, EncodedDevice
 from batchlic.chunker import Batch, parse_ranges
@@ -164,7 +164,7 @@ def _rate(dice: random.Random, fault: Fault) -> float:
 
 
 class _Network(httpx.AsyncBaseTransport):
-    """The sandbox's transport: notes licence requests, logins, and the pauses that the carrier orders."""
+    """The sandbox's transport: notes license requests, logins, and the pauses that the carrier orders."""
 
     def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
         self._inner = inner
@@ -281,7 +281,7 @@ async def _sit(
     name = Secret("sandbox")
     keys = Credentials(client_id=name, client_secret=name, username=name, password=name)
     async with open_client("http://127.0.0.1/api", keys, transport=network) as client:
-        flexible = frozenset(sku for sku, licence in SKUS.items() if licence is Licence.FLEXIBLE)
+        flexible = frozenset(sku for sku, license in SKUS.items() if license is LicenseType.FLEXIBLE)
         pool = Pool(
             run_id=f"simulated-{scenario.seed}",
             action=Action.ASSIGN,

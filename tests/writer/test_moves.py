@@ -74,7 +74,7 @@ def row_of(folder: Path, steps: dict[str, str], restorable: tuple[str, ...] = ()
     return rows_of(folder, [steps], restorable=restorable).row(0, named=True)
 
 
-def test_a_device_that_has_moved_is_told_with_the_request_that_gave_the_new_licence(
+def test_a_device_that_has_moved_is_told_with_the_request_that_gave_the_new_license(
     tmp_path: Path,
 ) -> None:
     for order in (("unassign", "assign"), ("assign", "unassign")):
@@ -101,17 +101,17 @@ DOUBLED = {"assign": "accepted", "unassign": "failed"}
         ({"assign": "accepted", "unassign": "pending"}, (), ("pending", "unassign", None)),
         ({"assign": "in_doubt"}, (), ("in_doubt", "assign", None)),
         ({"assign": "accepted", "unassign": "in_doubt"}, (), ("in_doubt", "unassign", None)),
-        ({"assign": "failed"}, (), ("failed", "assign", "has its old licence still: BAD")),
-        ({"unassign": "failed"}, (), ("failed", "unassign", "has its old licence still: BAD")),
-        (STRANDED, (), ("failed", "assign", "holds no licence (not confirmed): BAD")),
-        (DOUBLED, (), ("failed", "unassign", "holds both licences (not confirmed): BAD")),
-        (STRANDED, (OLD,), ("pending", "assign", "holds no licence (not confirmed): BAD")),
-        (DOUBLED, (OLD,), ("failed", "unassign", "holds both licences (not confirmed): BAD")),
-        (DOUBLED, (OLD, NEW), ("pending", "unassign", "holds both licences (not confirmed): BAD")),
+        ({"assign": "failed"}, (), ("failed", "assign", "has its old license still: BAD")),
+        ({"unassign": "failed"}, (), ("failed", "unassign", "has its old license still: BAD")),
+        (STRANDED, (), ("failed", "assign", "holds no license (not confirmed): BAD")),
+        (DOUBLED, (), ("failed", "unassign", "holds both licenses (not confirmed): BAD")),
+        (STRANDED, (OLD,), ("pending", "assign", "holds no license (not confirmed): BAD")),
+        (DOUBLED, (OLD,), ("failed", "unassign", "holds both licenses (not confirmed): BAD")),
+        (DOUBLED, (OLD, NEW), ("pending", "unassign", "holds both licenses (not confirmed): BAD")),
         (
             {**STRANDED, "restore": "accepted"},
             (OLD,),
-            ("failed", "assign", "has its old licence back (not confirmed): BAD"),
+            ("failed", "assign", "has its old license back (not confirmed): BAD"),
         ),
         (
             {**STRANDED, "restore": "failed"},
@@ -119,14 +119,14 @@ DOUBLED = {"assign": "accepted", "unassign": "failed"}
             (
                 "failed",
                 "assign",
-                "holds no licence, and could not be given the old one back (not confirmed): BAD",
+                "holds no license, and could not be given the old one back (not confirmed): BAD",
             ),
         ),
         ({**STRANDED, "restore": "in_doubt"}, (OLD,), ("in_doubt", "restore", None)),
         (
             {**DOUBLED, "restore": "accepted"},
             (OLD, NEW),
-            ("failed", "unassign", "has only its old licence again (not confirmed): BAD"),
+            ("failed", "unassign", "has only its old license again (not confirmed): BAD"),
         ),
     ],
 )
@@ -163,11 +163,11 @@ TOLD = [
 """How a step stands by its answers, and what a callback tells of it."""
 
 HOLDS = {
-    (True, False): "has its old licence still: BAD",
-    (False, False): "holds no licence: BAD",
-    (True, True): "holds both licences: BAD",
+    (True, False): "has its old license still: BAD",
+    (False, False): "holds no license: BAD",
+    (True, True): "holds both licenses: BAD",
 }
-"""What is said of a device that has the old licence, and the new one."""
+"""What is said of a device that has the old license, and the new one."""
 
 
 @pytest.mark.parametrize("restorable", [(), (OLD, NEW)])
@@ -241,8 +241,8 @@ def test_the_word_about_the_new_sku_names_its_request(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("order", "step", "holds", "said"),
     [
-        (("unassign", "assign"), "assign", "holds both licences", {OLD: "assigned", NEW: "assigned"}),
-        (("assign", "unassign"), "unassign", "holds no licence", {OLD: "unassigned", NEW: "unassigned"}),
+        (("unassign", "assign"), "assign", "holds both licenses", {OLD: "assigned", NEW: "assigned"}),
+        (("assign", "unassign"), "unassign", "holds no license", {OLD: "unassigned", NEW: "unassigned"}),
     ],
 )
 def test_a_second_step_that_took_effect_once_the_first_was_undone_has_moved_nothing(

@@ -12,7 +12,7 @@ from tests.sandbox.caller import (
     ACCOUNT,
     ICCID,
     IMEI,
-    LICENCES,
+    LICENSES,
     LIFETIME_SKU,
     OTHER_IMEI,
     SKU,
@@ -29,10 +29,10 @@ PLATFORM = "UnifiedWebService."
 
 
 def held(sandbox: Sandbox) -> dict[str | None, dict[str, int]]:
-    return {record.imei or record.iccid: record.licences for record in sandbox.books.records()}
+    return {record.imei or record.iccid: record.licenses for record in sandbox.books.records()}
 
 
-async def test_an_assign_is_taken_with_a_request_id_and_the_books_know_who_has_the_licence() -> None:
+async def test_an_assign_is_taken_with_a_request_id_and_the_books_know_who_has_the_license() -> None:
     sandbox = Sandbox()
     async with caller_of(sandbox) as caller:
         answer = await caller.assign(request_body(device(IMEI, ICCID)), "1-1234")
@@ -44,7 +44,7 @@ async def test_an_assign_is_taken_with_a_request_id_and_the_books_know_who_has_t
     assert (record.imei, record.iccid, record.sku_number, record.assigned) == (IMEI, ICCID, SKU, 1)
 
 
-async def test_a_repeated_assign_is_executed_again_and_costs_a_second_licence() -> None:
+async def test_a_repeated_assign_is_executed_again_and_costs_a_second_license() -> None:
     sandbox = Sandbox()
     async with caller_of(sandbox) as caller:
         first, second = await caller.assign(ONE, "1-1234"), await caller.assign(ONE, "1-1234")
@@ -63,7 +63,7 @@ async def test_a_carrier_that_deduplicates_executes_a_transaction_once() -> None
     assert held(sandbox) == {IMEI: {SKU: 3}}
 
 
-async def test_unassign_with_a_body_takes_back_all_licences_of_the_listed_devices() -> None:
+async def test_unassign_with_a_body_takes_back_all_licenses_of_the_listed_devices() -> None:
     sandbox = Sandbox()
     async with caller_of(sandbox) as caller:
         for _ in range(2):
@@ -92,7 +92,7 @@ async def test_unassign_without_a_body_undoes_the_transaction_of_that_id_once() 
 
 
 @pytest.mark.parametrize("body", [request_body(device(IMEI), sku=LIFETIME_SKU), None])
-async def test_lifetime_licences_never_come_back(body: object) -> None:
+async def test_lifetime_licenses_never_come_back(body: object) -> None:
     sandbox = Sandbox()
     async with caller_of(sandbox) as caller:
         await caller.assign(request_body(device(IMEI), sku=LIFETIME_SKU), "1-1234")
@@ -100,8 +100,8 @@ async def test_lifetime_licences_never_come_back(body: object) -> None:
     assert held(sandbox) == {IMEI: {LIFETIME_SKU: 1}}
 
 
-async def test_too_few_licences_refuse_the_whole_request() -> None:
-    sandbox = Sandbox(SandboxConfig(licences={SKU: 2}))
+async def test_too_few_licenses_refuse_the_whole_request() -> None:
+    sandbox = Sandbox(SandboxConfig(licenses={SKU: 2}))
     both = request_body(device(IMEI), device(OTHER_IMEI))
     async with caller_of(sandbox) as caller:
         await caller.assign(ONE)
@@ -138,7 +138,7 @@ async def test_identifiers_that_came_together_are_one_device_from_then_on() -> N
         await caller.assign(request_body(device(ICCID, IMEI)))
         await caller.assign(request_body(device(ICCID)))
     [record] = sandbox.books.records()
-    assert (record.imei, record.iccid, record.licences, record.assigned) == (IMEI, ICCID, {SKU: 4}, 4)
+    assert (record.imei, record.iccid, record.licenses, record.assigned) == (IMEI, ICCID, {SKU: 4}, 4)
     assert sandbox.totals().devices == 1
 
 
@@ -150,7 +150,7 @@ async def test_a_device_is_found_by_every_identifier_after_two_turned_out_to_be_
         await caller.assign(request_body(device(IMEI, ICCID)))
         await caller.assign(request_body(device(second_iccid)))
     [record] = sandbox.books.records()
-    assert (record.licences, record.further_ids) == ({SKU: 4}, [f"ICCID:{second_iccid}"])
+    assert (record.licenses, record.further_ids) == ({SKU: 4}, [f"ICCID:{second_iccid}"])
 
 
 async def test_an_account_that_is_not_there_is_refused() -> None:
@@ -204,7 +204,7 @@ async def test_an_x_request_id_of_another_form_is_refused(x_request_id: str) -> 
     async with caller_of(sandbox) as caller:
         named = caller.headers | {"X-Request-ID": x_request_id}
         for method in ("POST", "DELETE"):
-            answer = await caller.http.request(method, LICENCES, json=ONE, headers=named)
+            answer = await caller.http.request(method, LICENSES, json=ONE, headers=named)
             assert (answer.status_code, code_of(answer)) == (400, "400")
     assert sandbox.books.executions == []
 
@@ -231,10 +231,10 @@ async def test_the_books_can_be_read_over_http_a_device_a_line() -> None:
 async def test_only_json_is_taken_and_given() -> None:
     sandbox = Sandbox()
     async with caller_of(sandbox) as caller:
-        as_text = await caller.http.post(LICENCES, content=b"{}", headers=caller.headers)
-        for_xml = await caller.http.post(LICENCES, json=ONE, headers=caller.headers | {"Accept": "text/xml"})
+        as_text = await caller.http.post(LICENSES, content=b"{}", headers=caller.headers)
+        for_xml = await caller.http.post(LICENSES, json=ONE, headers=caller.headers | {"Accept": "text/xml"})
         unknown = await caller.http.get("/m2m/v1/devices", headers=caller.headers)
-        wrong_method = await caller.http.get(LICENCES, headers=caller.headers)
+        wrong_method = await caller.http.get(LICENSES, headers=caller.headers)
     answers = [as_text, for_xml, unknown, wrong_method]
     assert [answer.status_code for answer in answers] == [415, 406, 404, 405]
     assert [code_of(answer) for answer in answers] == ["415", "406", "404", "405"]
