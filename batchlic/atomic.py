@@ -25,7 +25,7 @@ def replacing(path: Path) -> Iterator[Path]:
     only (mode 0600). Raises StoppedEarly where the disk does not do its part (full, read-only).
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}{_UNFINISHED}")
-    with disk_trouble_explained(path):
+    with explain_disk_errors(path):
         try:
             os.close(os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600))
             yield temporary
@@ -37,7 +37,7 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def aside(path: Path) -> Path:
+def staged_path(path: Path) -> Path:
     """Where what is to become `path` waits for what it is to change together with."""
     return path.with_name(f".{path.name}.next")
 
@@ -49,7 +49,7 @@ def scratch_in(folder: Path) -> Iterator[Path]:
         yield Path(scratch)
 
 
-def sweep(folder: Path, paths: Iterable[Path]) -> None:
+def remove_leftovers(folder: Path, paths: Iterable[Path]) -> None:
     """Remove what a killed process left of these unfinished, and its scratch folders.
 
     Only for who holds the folder: nobody else may be writing.
@@ -62,7 +62,7 @@ def sweep(folder: Path, paths: Iterable[Path]) -> None:
 
 
 @contextmanager
-def disk_trouble_explained(path: Path) -> Iterator[None]:
+def explain_disk_errors(path: Path) -> Iterator[None]:
     """Make an error of the operating system about `path` a StoppedEarly that says what to do."""
     try:
         yield

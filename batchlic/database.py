@@ -36,7 +36,7 @@ def _make_durable(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
 
 
 @contextmanager
-def explained(what: str) -> Iterator[None]:
+def explain_database_errors(what: str) -> Iterator[None]:
     """Say what the operator can do about what the database complains of; `what` is what it is to him."""
     try:
         yield

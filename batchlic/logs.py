@@ -12,7 +12,7 @@ import msgspec
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
-from batchlic.atomic import disk_trouble_explained
+from batchlic.atomic import explain_disk_errors
 from batchlic.terminal import printable_lines
 
 REDACTED = "[redacted]"
@@ -88,7 +88,7 @@ class RunLog:
         self._console = structlog.dev.ConsoleRenderer(colors=False)
 
     def __enter__(self) -> Self:
-        with disk_trouble_explained(self._path):
+        with explain_disk_errors(self._path):
             descriptor = os.open(self._path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
         self._file = os.fdopen(descriptor, "ab", buffering=0)
         self._is_whole = True

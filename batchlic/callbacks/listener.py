@@ -14,7 +14,7 @@ from starlette.routing import Route
 from structlog.typing import FilteringBoundLogger
 
 from batchlic.callbacks.access import Access
-from batchlic.callbacks.messages import DECODER, Callback, Told, told
+from batchlic.callbacks.messages import DECODER, Callback, DeviceMessage, told
 from batchlic.callbacks.store import StoreError
 from batchlic.carrier.answers import UNREADABLE
 
@@ -51,7 +51,7 @@ class Listener:
         self,
         access: Access,
         *,
-        keep: Callable[[Told], Awaitable[None]],
+        keep: Callable[[DeviceMessage], Awaitable[None]],
         check: Callable[[], None],
         logger: FilteringBoundLogger,
         path: str = PATH,
@@ -89,7 +89,7 @@ class Listener:
             self._waiting -= 1
         return Response(b"{}", media_type="application/json")
 
-    async def _read(self, request: Request) -> Told:
+    async def _read(self, request: Request) -> DeviceMessage:
         """The message in a request that deserves belief; raises Unacceptable."""
         if not self._access.allows(self._source(request)):
             raise Unacceptable(403, "the source address is not allowed")

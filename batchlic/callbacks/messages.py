@@ -45,7 +45,7 @@ class Callback(SecretMessage, frozen=True):
     fault_response: FaultResponse | None = None
 
 
-class Told(NamedTuple):
+class DeviceMessage(NamedTuple):
     """A callback without its credentials, as it is kept; texts are empty where it said nothing.
 
     `account_name` is that of the address it came to. `further_ids` are identifiers beyond the first IMEI and
@@ -66,14 +66,14 @@ class Told(NamedTuple):
 DECODER = msgspec.json.Decoder(Callback)
 
 
-def told(callback: Callback, *, account: str, received_at: int) -> Told:
+def told(callback: Callback, *, account: str, received_at: int) -> DeviceMessage:
     """What is kept of a callback."""
     named = [(identifier.kind.upper(), identifier.id) for identifier in callback.device_ids]
     first = {kind: text for kind, text in reversed(named) if text.isdecimal() and len(text) <= _MOST_DIGITS}
     imei, iccid = first.get("IMEI", ""), first.get("ICCID", "")
     further = [f"{kind}:{digits}" for kind, digits in named if digits not in (imei, iccid)]
     fault = callback.fault_response or FaultResponse()
-    return Told(
+    return DeviceMessage(
         request_id=callback.request_id,
         imei=imei,
         iccid=iccid,

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects import sqlite as sqlite_dialect
 
-from batchlic.callbacks.messages import Told
+from batchlic.callbacks.messages import DeviceMessage
 from batchlic.database import sqlite
 from batchlic.errors import StoppedEarly, UsageError
 
@@ -71,7 +71,7 @@ class Store:
         """Let go of the database."""
         self._engine.dispose()
 
-    def write(self, received: list[Told]) -> None:
+    def write(self, received: list[DeviceMessage]) -> None:
         """Make the messages durable; those that are there already stay as they are."""
         with self._explained(), self._engine.begin() as connection:
             connection.execute(self._insert, [message._asdict() for message in received])

@@ -6,7 +6,7 @@ from batchlic.chunker.batch import (
     format_ranges,
     parse_ranges,
     read_batches,
-    read_held,
+    read_excluded,
     read_whole_batches,
 )
 from batchlic.chunker.plan import Plan, PlanGroup, cut_plan, write_plan
@@ -20,7 +20,7 @@ __all__ = [
     "format_ranges",
     "parse_ranges",
     "read_batches",
-    "read_held",
+    "read_excluded",
     "read_whole_batches",
     "write_plan",
 ]

@@ -112,7 +112,7 @@ def batch_sizes(plan: Path) -> Iterator[tuple[int, str, int]]:
         yield from _heads(frame).select("batch_id", "account_name", "len").iter_rows()
 
 
-def read_held(plan: Path) -> Iterator[pl.DataFrame]:
+def read_excluded(plan: Path) -> Iterator[pl.DataFrame]:
     """The rows of a plan that are in no batch, in order, in frames of ROWS_PER_READ."""
     import polars as pl  # noqa: PLC0415 - as above
 

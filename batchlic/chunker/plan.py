@@ -75,7 +75,7 @@ def write_plan(
         fleet = Fleet(options, scratch)
         for name in expanded(inventories):
             fleet.add(name)
-        fleet.reject_twins()
+        fleet.reject_duplicates()
         if known is not None:
             fleet.hold(known)
         groups = tuple(

@@ -17,7 +17,7 @@ from batchlic.terminal import printable
 if TYPE_CHECKING:
     from batchlic.carrier.client import CarrierClient
     from batchlic.runs.folder import RunFolder
-    from batchlic.runs.preflight import OwnListener
+    from batchlic.runs.preflight import RunListener
     from batchlic.runs.run import Target
     from batchlic.writer.summary import Summary
 
@@ -155,7 +155,7 @@ def deregister_listener(*, account: Account) -> None:
 
 
 @contextmanager
-def own_listener(options: RunOptions, folder: "RunFolder") -> Iterator["OwnListener | None"]:
+def run_listener(options: RunOptions, folder: "RunFolder") -> Iterator["RunListener | None"]:
     """The listener that a waiting run brings up, for as long as the block lasts; None where it has none."""
     if options.wait_callbacks is None or options.listen_port is None:
         if options.listen_port is not None:
@@ -164,7 +164,7 @@ def own_listener(options: RunOptions, folder: "RunFolder") -> Iterator["OwnListe
         return
     from batchlic.callbacks.server import ListenerOptions, listening
     from batchlic.carrier.auth import Secret
-    from batchlic.runs.preflight import OwnListener
+    from batchlic.runs.preflight import RunListener
     from batchlic.settings import load_settings
 
     where = ListenerOptions(host=options.listen_host, port=options.listen_port)
@@ -177,7 +177,7 @@ def own_listener(options: RunOptions, folder: "RunFolder") -> Iterator["OwnListe
         username, password, settings = access.username.reveal(), access.password.reveal(), {}
     environment = {f"BATCHLIC_LISTENER_{name}": value for name, value in settings.items()}
     with listening(where, _store(options, folder), environment) as url:
-        yield OwnListener(url=url, username=Secret(username), password=Secret(password))
+        yield RunListener(url=url, username=Secret(username), password=Secret(password))
 
 
 def refuse_unable_to_wait(options: RunOptions, folder: "RunFolder") -> None:

@@ -8,10 +8,10 @@ from batchlic.carrier.messages import Subscription
 from batchlic.chunker import Plan
 from batchlic.errors import ExitCode
 from batchlic.ledger.files import Count, Imported
-from batchlic.runs.history import Chapter
-from batchlic.runs.verify import Inspection
+from batchlic.runs.history import HistoryEvent
+from batchlic.runs.verify import Verification
 from batchlic.terminal import printable
-from batchlic.writer.doubts import Doubt
+from batchlic.writer.in_doubt import Doubt
 from batchlic.writer.summary import Summary
 
 _MEANINGS = {
@@ -77,38 +77,38 @@ def describe_doubts(doubts: Sequence[Doubt], folder: Path) -> str:
     return "\n".join(lines)
 
 
-def describe_inspection(inspection: Inspection, folder: Path) -> str:
+def describe_verification(verification: Verification, folder: Path) -> str:
     """What holding a run's files against each other has shown."""
-    if inspection.findings:
+    if verification.findings:
         lines = [f"{folder}: not as the run left it"]
         return "\n".join(
-            [*lines, *(f"  {found.file}: {printable(found.what)}" for found in inspection.findings)]
+            [*lines, *(f"  {found.file}: {printable(found.what)}" for found in verification.findings)]
         )
-    head = f"; the head of the chain is {inspection.head}" if inspection.head else ""
+    head = f"; the head of the chain is {verification.head}" if verification.head else ""
     return f"{folder}: journal, plan, audit, results, rejects and summary agree{head}"
 
 
-def describe_story(device: str, chapters: Sequence[Chapter]) -> str:
+def describe_history(device: str, events: Sequence[HistoryEvent]) -> str:
     """One device's story, a line an event."""
-    if not chapters:
+    if not events:
         return f"{printable(device)}: no run has planned it"
-    return "\n".join([printable(device), *map(_told, chapters)])
+    return "\n".join([printable(device), *map(_told, events)])
 
 
-def _told(chapter: Chapter) -> str:
-    match chapter.event:
+def _told(event: HistoryEvent) -> str:
+    match event.event:
         case "planned":
-            held = f", {chapter.outcome} by the ledger" if chapter.outcome else ""
-            words = f"to {chapter.action}, row {chapter.row} of {chapter.source}{held}"
+            held = f", {event.outcome} by the ledger" if event.outcome else ""
+            words = f"to {event.action}, row {event.row} of {event.source}{held}"
         case "sent":
-            words = f"{chapter.action}, request {chapter.x_request_id}, attempt {chapter.attempt}"
+            words = f"{event.action}, request {event.x_request_id}, attempt {event.attempt}"
         case "settled":
-            words = f"as {chapter.outcome} by {chapter.settled_by}: {chapter.reason}"
+            words = f"as {event.outcome} by {event.settled_by}: {event.reason}"
         case _:
-            details = (chapter.request_id, chapter.error_code, chapter.error_message)
-            words = ", ".join([str(chapter.outcome), *filter(None, details)])
-    license = f"{chapter.account_name} {chapter.sku_number}"
-    return f"  {chapter.at}  {chapter.event:11}  {chapter.run_dir}  {license}  {printable(words)}"
+            details = (event.request_id, event.error_code, event.error_message)
+            words = ", ".join([str(event.outcome), *filter(None, details)])
+    license = f"{event.account_name} {event.sku_number}"
+    return f"  {event.at}  {event.event:11}  {event.run_dir}  {license}  {printable(words)}"
 
 
 def describe_counts(counts: Sequence[Count]) -> str:

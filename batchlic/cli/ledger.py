@@ -103,5 +103,5 @@ def forget(
     from batchlic.ledger.files import existing
 
     with existing(ledger) as opened:
-        if not opened.leave(run_id):
+        if not opened.close_run(run_id):
             raise UsageError(f"{ledger}: there is no run {run_id} in this ledger")

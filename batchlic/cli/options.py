@@ -13,7 +13,7 @@ import typer
 from batchlic.errors import UsageError
 
 ROLES = ("imei", "iccid", "account", "sku")
-Overrides = dict[str, dict[str, Any]]
+FlagValues = dict[str, dict[str, Any]]
 """What flags say, by table and key of a job file; None where a flag was not given."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON on stdout.")]
@@ -67,7 +67,7 @@ class PlanOptions:
     ] = False
     json: Json = False
 
-    def overrides(self) -> Overrides:
+    def overrides(self) -> FlagValues:
         """What the flags say, by table and key of a job file."""
         return {
             "inventory": {
@@ -133,7 +133,7 @@ class RunOptions(PlanOptions):
     yes: Yes = False
     sandbox: OnSandbox = False
 
-    def overrides(self) -> Overrides:
+    def overrides(self) -> FlagValues:
         """What the flags say, by table and key of a job file."""
         tables = super().overrides()
         tables["license"]["consent_lifetime"] = self.consent_lifetime or None

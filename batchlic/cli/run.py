@@ -15,7 +15,7 @@ import typer
 
 from batchlic.cli import callbacks as callbackdoors
 from batchlic.cli import ledger as ledgerdoors
-from batchlic.cli.callbacks import own_listener, refuse_unable_to_wait, wait
+from batchlic.cli.callbacks import refuse_unable_to_wait, run_listener, wait
 from batchlic.cli.options import Json, OnSandbox, PlanOptions, RunOptions, Yes, flattened
 from batchlic.cli.output import carrier, finish, may_be_cut_short, print_summary, put, say
 from batchlic.errors import BatchlicError, ExitCode, RefusedToStart, UsageError
@@ -117,7 +117,7 @@ def plan(inventory: Inventories, *, options: PlanOptions) -> None:
     """
     from batchlic.job import load_job
     from batchlic.runs.folder import RunFolder
-    from batchlic.runs.ledger_sync import known_for_plan
+    from batchlic.runs.ledger_sync import snapshot_for_plan
     from batchlic.runs.run import new_run_id, plan_only
     from batchlic.settings import load_settings
 
@@ -126,7 +126,7 @@ def plan(inventory: Inventories, *, options: PlanOptions) -> None:
     else:
         job = _job("assign", inventory, options)
     folder = RunFolder(options.run_dir or Path("runs") / new_run_id())
-    with known_for_plan(job, folder, load_settings().base_url) as known:
+    with snapshot_for_plan(job, folder, load_settings().base_url) as known:
         planned = plan_only(job, folder, known)
     _print_plan(planned, folder.path, as_json=options.json)
 
@@ -256,19 +256,19 @@ def audit(
     if verify == (device is not None):
         raise UsageError("audit: give either --verify or --device ID")
     if device is not None:
-        from batchlic.cli.format import describe_story
-        from batchlic.runs.history import story
+        from batchlic.cli.format import describe_history
+        from batchlic.runs.history import device_history
 
-        chapters = story(device, path)
-        put(chapters) if json else say(describe_story(device, chapters))
+        events = device_history(device, path)
+        put(events) if json else say(describe_history(device, events))
         return
-    from batchlic.cli.format import describe_inspection
+    from batchlic.cli.format import describe_verification
     from batchlic.runs.folder import RunFolder
     from batchlic.runs.verify import verify as verify_run
 
-    inspection = verify_run(RunFolder(path))
-    put(inspection) if json else say(describe_inspection(inspection, path))
-    sys.exit(ExitCode.INCOMPLETE if inspection.findings else ExitCode.OK)
+    verification = verify_run(RunFolder(path))
+    put(verification) if json else say(describe_verification(verification, path))
+    sys.exit(ExitCode.INCOMPLETE if verification.findings else ExitCode.OK)
 
 
 @app.command()
@@ -404,7 +404,7 @@ def _start(job: "Job", options: RunOptions) -> None:
     refuse_unable_to_wait(options, folder)
     with (
         carrier(job.sandbox if options.sandbox else None) as target,
-        own_listener(options, folder) as listener,
+        run_listener(options, folder) as listener,
     ):
         ask = None if options.yes or options.sandbox or not sys.stdin.isatty() else _ask
         summary = start(job, folder, target, run_id=run_id, ask=ask, listener=listener)
@@ -416,13 +416,13 @@ def _start(job: "Job", options: RunOptions) -> None:
 def _rehearse_planning(job: "Job", options: RunOptions) -> None:
     from batchlic.journal import SANDBOX
     from batchlic.runs.folder import RunFolder
-    from batchlic.runs.ledger_sync import known_for_plan
+    from batchlic.runs.ledger_sync import snapshot_for_plan
     from batchlic.runs.run import plan_only
     from batchlic.settings import load_settings
 
     name = SANDBOX if options.sandbox else load_settings().base_url
     beside = RunFolder(options.run_dir or Path("runs") / "-")
-    with TemporaryDirectory(prefix="batchlic-") as folder, known_for_plan(job, beside, name) as known:
+    with TemporaryDirectory(prefix="batchlic-") as folder, snapshot_for_plan(job, beside, name) as known:
         planned = plan_only(job, RunFolder(Path(folder)), known)
         job.require_consent(group.sku_number for group in planned.groups)
         _print_plan(planned, None, as_json=options.json)

@@ -7,27 +7,27 @@ one and committed in groups. The public verbs are those of the domain: `intend`,
 from batchlic.journal.journal import (
     SANDBOX,
     Attempt,
-    Ending,
     Event,
-    Input,
     Intent,
+    InventoryFile,
     Journal,
     LicenseCount,
     RunIdentity,
+    SessionEnd,
 )
 from batchlic.journal.settlement import Settlement, Verdict
-from batchlic.journal.standing import Standing
+from batchlic.journal.status import Standing
 
 __all__ = [
     "SANDBOX",
     "Attempt",
-    "Ending",
     "Event",
-    "Input",
     "Intent",
+    "InventoryFile",
     "Journal",
     "LicenseCount",
     "RunIdentity",
+    "SessionEnd",
     "Settlement",
     "Standing",
     "Verdict",

@@ -21,7 +21,7 @@ from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 from batchlic.atomic import replacing
 from batchlic.carrier.answers import Answer, Outcome
 from batchlic.carrier.catalogue import Action
-from batchlic.database import explained, first_line, sqlite
+from batchlic.database import explain_database_errors, first_line, sqlite
 from batchlic.errors import RunFolderError
 from batchlic.journal import tables
 from batchlic.journal.groupcommit import GroupCommit
@@ -34,7 +34,7 @@ SANDBOX = "sandbox"
 """The carrier's name where `--sandbox` starts one: it knows nothing when it begins, so it has no past."""
 
 
-class Input(msgspec.Struct, frozen=True, kw_only=True):
+class InventoryFile(msgspec.Struct, frozen=True, kw_only=True):
     """One inventory as the run began with it; size in bytes and hash are None where it is no file."""
 
     name: str
@@ -60,7 +60,7 @@ class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
     """Base URL, or `sandbox`: a run never goes on against another carrier than it began with."""
     job: dict[str, Any]
     """The job as given, so that it can be resumed without its file."""
-    inputs: list[Input] = []
+    inputs: list[InventoryFile] = []
     plan_sha256: str
     sources: list[tuple[str, int]]
     """Name and data rows of each inventory."""
@@ -68,7 +68,7 @@ class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
     rejected: dict[str, int]
     """Reason: rows."""
     planned: int
-    held: dict[str, int] = {}
+    excluded: dict[str, int] = {}
     """Planned devices that are in no batch, by their status."""
     batches: int
     notes: list[str] = []
@@ -80,7 +80,7 @@ class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
     """Of a migration, the SKUs whose step is undone where the other one fails."""
 
     @property
-    def does(self) -> str:
+    def job_action(self) -> str:
         """assign, unassign or migrate."""
         return self.action.value if self.to_sku is None else "migrate"
 
@@ -129,7 +129,7 @@ Event: TypeAlias = Attempt | Settlement
 """What a run's history consists of, in the order of `seq`."""
 
 
-class Ending(NamedTuple):
+class SessionEnd(NamedTuple):
     """How one sitting of the run ended; times in microseconds since 1970, UTC."""
 
     started_at: int
@@ -164,9 +164,9 @@ class Journal:
     @classmethod
     def create(cls, path: Path, identity: RunIdentity, *, created_at: int) -> Journal:
         """Make the journal of a new run, for its owner only (mode 0600); durable on return."""
-        with explained("the journal"), replacing(path) as temporary:
+        with explain_database_errors("the journal"), replacing(path) as temporary:
             engine = sqlite(temporary)
-            lay_out(engine, identity, created_at=created_at)
+            create_tables(engine, identity, created_at=created_at)
             engine.dispose()
         return cls(sqlite(path))
 
@@ -235,15 +235,15 @@ class Journal:
             self._connection.execute(tables.settlements.insert(), [row._asdict() for row in decided])
         self._last_seq = decided[-1].seq
 
-    def end(self, ending: Ending, *, seals: Mapping[str, str] | None = None) -> None:
+    def end(self, ending: SessionEnd, *, file_hashes: Mapping[str, str] | None = None) -> None:
         """Write down how this sitting of the run ended, and the SHA-256 of each file that it left."""
         row = {
             **ending._asdict(),
             "last_seq": self._last_seq,
-            "seals": msgspec.json.encode(seals or {}).decode(),
+            "file_hashes": msgspec.json.encode(file_hashes or {}).decode(),
         }
         with self._transaction():
-            self._connection.execute(tables.endings.insert(), [row])
+            self._connection.execute(tables.session_ends.insert(), [row])
 
     # -- what a run reads -------------------------------------------------------------------------------
 
@@ -257,34 +257,40 @@ class Journal:
         """When the run was made, in microseconds since 1970, UTC."""
         return int(self._scalar(sa.select(tables.run.c.created_at)))
 
-    def endings(self) -> list[Ending]:
+    def session_ends(self) -> list[SessionEnd]:
         """The sittings that ended in order; the last one's exit code is the run's."""
-        query = sa.select(*(tables.endings.c[name] for name in Ending._fields)).order_by(tables.endings.c.id)
+        query = sa.select(*(tables.session_ends.c[name] for name in SessionEnd._fields)).order_by(
+            tables.session_ends.c.id
+        )
         with self._reading() as connection:
-            return [Ending(*row) for row in connection.execute(query)]
+            return [SessionEnd(*row) for row in connection.execute(query)]
 
     @property
-    def last_word(self) -> Ending | None:
+    def final_session_end(self) -> SessionEnd | None:
         """The last ending, unless the history goes on after it: then a sitting is at work or was killed."""
-        last_seq = self._scalar(sa.select(tables.endings.c.last_seq).order_by(tables.endings.c.id.desc()))
-        return self.endings()[-1] if last_seq == self._last_seq else None
+        last_seq = self._scalar(
+            sa.select(tables.session_ends.c.last_seq).order_by(tables.session_ends.c.id.desc())
+        )
+        return self.session_ends()[-1] if last_seq == self._last_seq else None
 
     @property
-    def was_sent_since(self) -> bool:
+    def sent_since_end(self) -> bool:
         """Whether anything was about to be sent since the last ending."""
         query = sa.select(tables.intents.c.seq).where(tables.intents.c.seq > _LAST_ENDED).limit(1)
         return self._scalar(query) is not None
 
     @property
-    def decided_since(self) -> set[Verdict]:
+    def settled_since_end(self) -> set[Verdict]:
         """What was decided of devices in doubt since the last ending."""
         query = sa.select(tables.settlements.c.verdict).where(tables.settlements.c.seq > _LAST_ENDED)
         with self._reading() as connection:
             return {Verdict(verdict) for verdict in connection.execute(query.distinct()).scalars()}
 
-    def seals(self) -> dict[str, str]:
+    def file_hashes(self) -> dict[str, str]:
         """File: SHA-256, as the last ending left it; empty before that."""
-        found = self._scalar(sa.select(tables.endings.c.seals).order_by(tables.endings.c.id.desc()))
+        found = self._scalar(
+            sa.select(tables.session_ends.c.file_hashes).order_by(tables.session_ends.c.id.desc())
+        )
         return msgspec.json.decode(found or "{}", type=dict[str, str])
 
     def check(self) -> list[str]:
@@ -352,7 +358,7 @@ class Journal:
             return {outcome and Outcome(outcome): count for outcome, count in connection.execute(query)}
 
     @property
-    def told_to_wait_until(self) -> int:
+    def retry_not_before(self) -> int:
         """Until when the carrier has told anyone to wait, in microseconds since 1970; 0 if it never has."""
         answers = tables.answers.c
         until = tables.intents.c.started_at + answers.duration_ms * 1000 + answers.retry_after_s * 1_000_000
@@ -394,12 +400,12 @@ class Journal:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        with explained("the journal"), self._connection.begin():
+        with explain_database_errors("the journal"), self._connection.begin():
             yield
 
     @contextmanager
     def _reading(self) -> Iterator[sa.Connection]:
-        with explained("the journal"), self._engine.connect() as connection:
+        with explain_database_errors("the journal"), self._engine.connect() as connection:
             yield connection
 
     def _scalar(self, query: sa.Select[Any]) -> Any:  # noqa: ANN401 - whatever the column holds
@@ -407,7 +413,7 @@ class Journal:
             return connection.execute(query).scalar()
 
 
-def lay_out(engine: sa.Engine, identity: RunIdentity, *, created_at: int) -> None:
+def create_tables(engine: sa.Engine, identity: RunIdentity, *, created_at: int) -> None:
     """Make the tables of a new run and write down whose they are; `created_at` in microseconds since 1970."""
     encoded = msgspec.json.encode(identity).decode()
     with engine.begin() as connection:
@@ -441,7 +447,7 @@ def _insertion(table: sa.Table, rows: int) -> str:
     return insertion + f", {row}" * (rows - 1)
 
 
-_LAST_ENDED = sa.select(sa.func.coalesce(sa.func.max(tables.endings.c.last_seq), 0)).scalar_subquery()
+_LAST_ENDED = sa.select(sa.func.coalesce(sa.func.max(tables.session_ends.c.last_seq), 0)).scalar_subquery()
 
 _ANSWERED = tables.intents.join(tables.answers)
 

@@ -29,15 +29,15 @@ run = Table(
     Column("identity", Text, nullable=False, comment="RunIdentity as JSON"),
 )
 
-endings = Table(
-    "endings",
+session_ends = Table(
+    "session_ends",
     metadata,
     Column("id", Integer, primary_key=True),
     Column("started_at", BigInteger, nullable=False, comment="when this sitting of the run began"),
     Column("ended_at", BigInteger, nullable=False),
     Column("exit_code", Integer, nullable=False),
     Column("last_seq", BigInteger, nullable=False, comment="of the history that this ending speaks of"),
-    Column("seals", Text, nullable=False, comment="SHA-256 of each file that was left, as a JSON object"),
+    Column("file_hashes", Text, nullable=False, comment="file name: SHA-256, as a JSON object"),
 )
 
 intents = Table(

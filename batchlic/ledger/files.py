@@ -15,8 +15,8 @@ from batchlic.atomic import replacing
 from batchlic.chunker import write_plan
 from batchlic.errors import RunFolderError, UsageError
 from batchlic.journal import SANDBOX
-from batchlic.ledger.ledger import STATES, WORDS, Entry, Ledger
-from batchlic.ledger.records import spoken, words, words_of_plan
+from batchlic.ledger.ledger import RECORD_COLUMNS, STATES, Entry, Ledger
+from batchlic.ledger.records import ledger_records, recordable_rows, records_of_plan
 from batchlic.reader import ReadOptions
 from batchlic.reader.rules import iccid_digits, imei_digits
 from batchlic.reader.spool import streamed
@@ -25,9 +25,9 @@ from batchlic.writer.summary import read_summary
 
 ROWS: dict[str, PolarsDataType] = {
     **dict.fromkeys(("carrier", "account_name", "sku_number", "imei", "iccid"), pl.String),
-    **{name: WORDS[name] for name in ("state", "action", "status")},
+    **{name: RECORD_COLUMNS[name] for name in ("state", "action", "status")},
     "run_id": pl.String,
-    **{name: WORDS[name] for name in ("x_request_id", "request_id", "at")},
+    **{name: RECORD_COLUMNS[name] for name in ("x_request_id", "request_id", "at")},
 }
 """The columns in which the ledger is shown and exported: one row a device, its newest word."""
 
@@ -77,7 +77,7 @@ def rows(ledger: Ledger, *, account: str | None = None, sku: str | None = None) 
     """What is known (columns ROWS), one frame a carrier, account and SKU."""
     for carrier, account_name, sku_number in ledger.scopes():
         if account in {None, account_name} and sku in {None, sku_number}:
-            yield ledger.truth(carrier, account_name, sku_number).select(
+            yield ledger.latest(carrier, account_name, sku_number).select(
                 pl.lit(carrier).alias("carrier"),
                 pl.lit(account_name).alias("account_name"),
                 pl.lit(sku_number).alias("sku_number"),
@@ -138,15 +138,15 @@ def import_files(ledger: Ledger, files: Sequence[str], options: ReadOptions, *, 
     rehearsals: list[str] = []
     devices = 0
     for table in told.values():
-        of_runs = spoken(table).group_by("carrier", "run_id").agg(pl.col("at").min().dt.epoch("us"))
+        of_runs = recordable_rows(table).group_by("carrier", "run_id").agg(pl.col("at").min().dt.epoch("us"))
         for name, run_id, at in of_runs.sort("at").collect().iter_rows():
             if name == SANDBOX:
                 rehearsals.append(run_id)
-            elif ledger.knows(run_id):
+            elif ledger.has_run(run_id):
                 known.append(run_id)
             else:
-                ledger.enter(Entry(run_id, name, None, at or 0))
-                devices += _take_in(ledger, run_id, words(table, only=pl.col("run_id") == run_id))
+                ledger.register(Entry(run_id, name, None, at or 0))
+                devices += _take_in(ledger, run_id, ledger_records(table, only=pl.col("run_id") == run_id))
     if not listed:
         return Imported(devices, {}, known, rehearsals)
     with TemporaryDirectory(prefix="batchlic-") as folder:
@@ -154,14 +154,14 @@ def import_files(ledger: Ledger, files: Sequence[str], options: ReadOptions, *, 
         plan = Path(folder) / "plan.parquet"
         run_id = f"import-{hashlib.sha256(plan.read_bytes() + carrier.encode()).hexdigest()[:16]}"
         entry = Entry(run_id, carrier, None, time.time_ns() // 1000)
-        ledger.enter(entry, planned_after=ledger.last_number)
-        devices += _take_in(ledger, run_id, words_of_plan(plan))
+        ledger.register(entry, planned_after=ledger.last_number)
+        devices += _take_in(ledger, run_id, records_of_plan(plan))
     return Imported(devices, dict(planned.rejected), known, rehearsals)
 
 
 def _take_in(ledger: Ledger, run_id: str, said: Iterator[pl.DataFrame]) -> int:
-    devices = ledger.tell(run_id, said)
-    ledger.leave(run_id)
+    devices = ledger.record(run_id, said)
+    ledger.close_run(run_id)
     return devices
 
 

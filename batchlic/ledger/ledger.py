@@ -26,17 +26,17 @@ from polars._typing import PolarsDataType
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from batchlic.atomic import disk_trouble_explained
-from batchlic.database import explained, sqlite
+from batchlic.atomic import explain_disk_errors
+from batchlic.database import explain_database_errors, sqlite
 from batchlic.reader.known import State
 
-WORDS_AT_ONCE = 100_000
+RECORDS_PER_FRAME = 100_000
 PATIENCE = 300
 """Seconds that a run waits for another one to have told."""
 
 STATES = pl.Enum([state.name.lower() for state in State])
 IDENTIFIERS = ("imei_number", "iccid_number")
-WORDS: dict[str, PolarsDataType] = {
+RECORD_COLUMNS: dict[str, PolarsDataType] = {
     **dict.fromkeys(IDENTIFIERS, pl.Int64),
     "state": STATES,
     "action": pl.String,
@@ -65,8 +65,8 @@ runs = sa.Table(
     sa.Column("planned_after", sa.Integer, nullable=False, comment="id of the newest words by then"),
 )
 
-words = sa.Table(
-    "words",
+records = sa.Table(
+    "records",
     metadata,
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("run", sa.ForeignKey("runs.id"), nullable=False, index=True),
@@ -93,13 +93,13 @@ class Entry(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class RunRecords:
     """Words of one run about devices of one account and SKU."""
 
     entry: Entry
     account_name: str
     sku_number: str
-    words: pl.DataFrame
+    records: pl.DataFrame
 
 
 class Ledger:
@@ -112,7 +112,7 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         """Open the ledger at `path`; where there is none, make one, for its owner only (mode 0600)."""
         self.path = path
-        with disk_trouble_explained(path):
+        with explain_disk_errors(path):
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         self._engine = sqlite(path, patience=PATIENCE)
@@ -126,7 +126,7 @@ class Ledger:
             with self._transaction() as connection:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")  # others may be at it, too
                 for name in _lacking(connection):
-                    connection.exec_driver_sql(f"ALTER TABLE words ADD COLUMN {name} INTEGER")
+                    connection.exec_driver_sql(f"ALTER TABLE records ADD COLUMN {name} INTEGER")
 
     def close(self) -> None:
         """Let go of the database."""
@@ -134,7 +134,7 @@ class Ledger:
 
     # -- what runs write --------------------------------------------------------------------------------
 
-    def enter(self, entry: Entry, *, planned_after: int | None = None) -> None:
+    def register(self, entry: Entry, *, planned_after: int | None = None) -> None:
         """Enter a run that is about to send, or that goes on; until `leave` it may do more than it tells.
 
         A new one says after which words it was planned (`last_number`); it is the newest, whatever the clock
@@ -155,13 +155,13 @@ class Ledger:
                 )
             )
 
-    def leave(self, run_id: str) -> bool:
+    def close_run(self, run_id: str) -> bool:
         """Note that a run has told all that it did; False where there is no such run."""
         with self._transaction() as connection:
             left = connection.execute(runs.update().where(runs.c.run_id == run_id).values(is_open=False))
             return left.rowcount > 0
 
-    def tell(
+    def record(
         self, run_id: str, frames: Iterable[pl.DataFrame], pairs: Callable[[], Iterable[pl.DataFrame]] = tuple
     ) -> int:
         """Put what a run says now in the place of what it said before; all or nothing.
@@ -177,31 +177,31 @@ class Ledger:
             for part, frame in enumerate(frames)
             for (account, sku), some in frame.partition_by(SCOPE, as_dict=True).items()
         ]
-        others = sa.select(words.c.content).join_from(words, runs)
-        others = others.where(runs.c.carrier == entry.carrier, words.c.run != number)
+        others = sa.select(records.c.content).join_from(records, runs)
+        others = others.where(runs.c.carrier == entry.carrier, records.c.run != number)
         with self._transaction() as connection:
             ours = runs.update().where(runs.c.id == number)
             connection.execute(ours.values(is_open=True))  # first: from here on we are alone
             if any(one.unpaired for one in said):
-                newest_first = others.where(words.c.unpaired < words.c.devices).order_by(
-                    runs.c.begun_at.desc(), words.c.id.desc()
+                newest_first = others.where(records.c.unpaired < records.c.devices).order_by(
+                    runs.c.begun_at.desc(), records.c.id.desc()
                 )
                 partners = _partners(said, map(_identifiers, connection.scalars(newest_first)))
                 said = [one.paired(partners) for one in said]
             lonely = connection.execute(
-                others.add_columns(*_PACKED, words.c.id, words.c.run).where(words.c.unpaired > 0)
+                others.add_columns(*_PACKED, records.c.id, records.c.run).where(records.c.unpaired > 0)
             ).all()
             if lonely:
                 known = chain((_identifiers(one.content) for one in said), pairs())
                 alone = [(row.id, row.run, _Packed(*row[1:-2])) for row in lonely]
                 self._complete(connection, alone, known, teller=number)
             rows = list(_numbered(connection, number, said))
-            ours_before = sa.select(words.c.id, words.c.completed_by).where(words.c.run == number)
+            ours_before = sa.select(records.c.id, records.c.completed_by).where(records.c.run == number)
             completed_by = {row.id: row.completed_by for row in connection.execute(ours_before)}
-            connection.execute(words.delete().where(words.c.run == number))
+            connection.execute(records.delete().where(records.c.run == number))
             for one, its_number in rows:
                 row = {"id": its_number, "run": number, **one._asdict()}
-                connection.execute(words.insert(), row | {"completed_by": completed_by.get(its_number)})
+                connection.execute(records.insert(), row | {"completed_by": completed_by.get(its_number)})
         return sum(one.devices for one in said)
 
     def _complete(
@@ -221,16 +221,16 @@ class Ledger:
             paired = packed.paired(partners)
             if paired.unpaired == packed.unpaired:
                 continue
-            said, is_whole = paired.words(), ~pl.any_horizontal(pl.col(IDENTIFIERS).is_null())
-            is_completed = said.select(is_whole).to_series() & ~packed.words().select(is_whole).to_series()
-            connection.execute(words.delete().where(words.c.id == number))
+            said, is_whole = paired.records(), ~pl.any_horizontal(pl.col(IDENTIFIERS).is_null())
+            is_completed = said.select(is_whole).to_series() & ~packed.records().select(is_whole).to_series()
+            connection.execute(records.delete().where(records.c.id == number))
             for some, whole in (
                 (said.filter(~is_completed), {"id": number}),
                 (said.filter(is_completed), {}),
             ):
                 if not some.is_empty():
                     row = _Packed.of(some, *paired.place)._asdict() | {"run": run} | whole
-                    connection.execute(words.insert(), row | {"completed_by": None if whole else teller})
+                    connection.execute(records.insert(), row | {"completed_by": None if whole else teller})
 
     # -- what is read -----------------------------------------------------------------------------------
 
@@ -242,7 +242,7 @@ class Ledger:
         with self._reading() as connection:
             return [Entry(*row) for row in connection.execute(query.order_by(runs.c.begun_at))]
 
-    def knows(self, run_id: str) -> bool:
+    def has_run(self, run_id: str) -> bool:
         """Whether a run has told what it did itself, rather than by an import."""
         query = sa.select(runs.c.id).where(runs.c.run_id == run_id, runs.c.folder.is_not(None))
         with self._reading() as connection:
@@ -256,8 +256,8 @@ class Ledger:
 
     def scopes(self) -> list[tuple[str, str, str]]:
         """Carrier, account and SKU of all words, in order."""
-        columns = (runs.c.carrier, words.c.account_name, words.c.sku_number)
-        query = sa.select(*columns).join_from(words, runs).distinct().order_by(*columns)
+        columns = (runs.c.carrier, records.c.account_name, records.c.sku_number)
+        query = sa.select(*columns).join_from(records, runs).distinct().order_by(*columns)
         with self._reading() as connection:
             return [(row[0], row[1], row[2]) for row in connection.execute(query)]
 
@@ -265,12 +265,12 @@ class Ledger:
         self,
         carrier: str,
         targets: Sequence[tuple[str, str]],
-        columns: Sequence[str] = tuple(WORDS),
+        columns: Sequence[str] = tuple(RECORD_COLUMNS),
         *,
         newest_first: bool = False,
         after: int = 0,
         to: str | None = None,
-    ) -> Iterator[Told]:
+    ) -> Iterator[RunRecords]:
         """What runs against a carrier have told of some accounts and SKUs, the earliest run first.
 
         With `after`, only what was told after the words of that number; `to` is the run that asks for news:
@@ -278,34 +278,34 @@ class Ledger:
         """
         order = (runs.c.begun_at, runs.c.id)
         query = (
-            sa.select(*_ENTRY, words.c.account_name, words.c.sku_number, words.c.content)
-            .join_from(words, runs)
-            .where(runs.c.carrier == carrier, words.c.id > after)
-            .where(sa.tuple_(words.c.account_name, words.c.sku_number).in_(targets))
-            .order_by(*(column.desc() if newest_first else column for column in order), words.c.id)
+            sa.select(*_ENTRY, records.c.account_name, records.c.sku_number, records.c.content)
+            .join_from(records, runs)
+            .where(runs.c.carrier == carrier, records.c.id > after)
+            .where(sa.tuple_(records.c.account_name, records.c.sku_number).in_(targets))
+            .order_by(*(column.desc() if newest_first else column for column in order), records.c.id)
         )
         if to is not None:
             asker = sa.select(runs.c.id).where(runs.c.run_id == to).scalar_subquery()
-            query = query.where(words.c.completed_by.is_distinct_from(asker))
+            query = query.where(records.c.completed_by.is_distinct_from(asker))
         with self._reading() as connection:
             for row in connection.execute(query).yield_per(1):
                 *entry, account, sku, content = row
                 frame = pl.read_parquet(io.BytesIO(content), columns=list(columns))
-                yield Told(Entry(*entry), account, sku, frame)
+                yield RunRecords(Entry(*entry), account, sku, frame)
 
     @property
     def last_number(self) -> int:
         """The number of the newest words, 0 where there are none; what is told later has a higher one."""
         with self._reading() as connection:
-            return int(connection.execute(sa.select(sa.func.max(words.c.id))).scalar() or 0)
+            return int(connection.execute(sa.select(sa.func.max(records.c.id))).scalar() or 0)
 
-    def truth(self, carrier: str, account: str, sku: str) -> pl.DataFrame:
+    def latest(self, carrier: str, account: str, sku: str) -> pl.DataFrame:
         """The newest word about each device of an account and SKU: columns WORDS, and `run_id`.
 
         Where a SIM has moved to another device, each identifier is shown with its newest word.
         """
         frames = [
-            told.words.drop_nulls("state").with_columns(pl.lit(told.entry.run_id).alias("run_id"))
+            told.records.drop_nulls("state").with_columns(pl.lit(told.entry.run_id).alias("run_id"))
             for told in self.told(carrier, [(account, sku)], newest_first=True)
         ]
         everything = pl.concat(frames)
@@ -331,7 +331,7 @@ class Ledger:
             yield connection
 
     def _explained(self) -> AbstractContextManager[None]:
-        return explained(f"the ledger {self.path}")
+        return explain_database_errors(f"the ledger {self.path}")
 
 
 _ENTRY = [runs.c[name] for name in Entry._fields]
@@ -339,7 +339,7 @@ _ENTRY = [runs.c[name] for name in Entry._fields]
 
 def _lacking(connection: sa.Connection) -> list[str]:
     """The columns of words that a ledger of an older version has not."""
-    present = {column["name"] for column in sa.inspect(connection).get_columns("words")}
+    present = {column["name"] for column in sa.inspect(connection).get_columns("records")}
     return [name for name in ("part", "completed_by") if name not in present]
 
 
@@ -357,7 +357,7 @@ class _Packed(NamedTuple):
     def of(cls, said: pl.DataFrame, part: int | None, account: str, sku: str) -> _Packed:
         """Pack words (columns WORDS)."""
         content = io.BytesIO()
-        said.select(*WORDS).write_parquet(content, compression="zstd", compression_level=1)
+        said.select(*RECORD_COLUMNS).write_parquet(content, compression="zstd", compression_level=1)
         unpaired = said.height - said.select(IDENTIFIERS).drop_nulls().height
         return cls(part, account, sku, said.height, unpaired, content.getvalue())
 
@@ -366,7 +366,7 @@ class _Packed(NamedTuple):
         """Where among the run's words they stand."""
         return self[:3]
 
-    def words(self) -> pl.DataFrame:
+    def records(self) -> pl.DataFrame:
         """The words (columns WORDS)."""
         return pl.read_parquet(io.BytesIO(self.content))
 
@@ -374,7 +374,7 @@ class _Packed(NamedTuple):
         """The words with the identifiers that they lack and `partners` know."""
         if not self.unpaired or partners.is_empty():
             return self
-        said = self.words()
+        said = self.records()
         for known, missing in (IDENTIFIERS, IDENTIFIERS[::-1]):
             of_known = partners.unique(known, keep="first", maintain_order=True)
             said = said.join(
@@ -384,7 +384,7 @@ class _Packed(NamedTuple):
         return _Packed.of(said, *self.place)
 
 
-_PACKED = [words.c[name] for name in _Packed._fields]
+_PACKED = [records.c[name] for name in _Packed._fields]
 
 
 _SAME = (*IDENTIFIERS, "state", "at")
@@ -395,9 +395,9 @@ def _numbered(
     connection: sa.Connection, run: int, said: Sequence[_Packed]
 ) -> Iterator[tuple[_Packed, int | None]]:
     """What a run says, and its words taken back, in rows with the number that they had; None where new."""
-    places = [words.c[name] for name in _Packed._fields[:3]]
+    places = [records.c[name] for name in _Packed._fields[:3]]
     before = defaultdict[tuple[int | None, str, str], list[int]](list)
-    query = sa.select(words.c.id, *places).where(words.c.run == run)
+    query = sa.select(records.c.id, *places).where(records.c.run == run)
     for number, part, account, sku in connection.execute(query):
         before[part, account, sku].append(number)
     for one in said:
@@ -405,7 +405,7 @@ def _numbered(
     for (part, *scope), numbers in before.items():
         # What an older version told, it may have told in any frame.
         anywhere = [one for one in said if part is None and [*one.place[1:]] == scope]
-        nothing = _Packed.of(pl.DataFrame(schema=WORDS), part, *scope)
+        nothing = _Packed.of(pl.DataFrame(schema=RECORD_COLUMNS), part, *scope)
         yield from _renumbered(connection, nothing, numbers, elsewhere=anywhere)
 
 
@@ -415,12 +415,12 @@ def _renumbered(
     if not numbers:
         yield said, None
         return
-    query = sa.select(words.c.id, words.c.content).where(words.c.id.in_(numbers)).order_by(words.c.id)
+    query = sa.select(records.c.id, records.c.content).where(records.c.id.in_(numbers)).order_by(records.c.id)
     before = pl.concat(
         pl.read_parquet(io.BytesIO(content), columns=list(_SAME)).with_columns(pl.lit(number).alias("number"))
         for number, content in connection.execute(query)
     )
-    again = said.words().join(
+    again = said.records().join(
         before.unique(_SAME), on=_SAME, how="left", nulls_equal=True, maintain_order="left"
     )
     is_taken_back = pl.col("state").is_null()
@@ -466,7 +466,7 @@ def _among(values: pl.Series, ascending: pl.Series) -> pl.Series:
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class Snapshot:
     """What a ledger knows of the devices at one carrier, as the reader asks for it (reader.known.Known).
 
     `last_number` is that of the newest words when the memory was made.
@@ -477,12 +477,12 @@ class Memory:
     last_number: int
     to_sku: str | None = None
 
-    def words(self, targets: Sequence[tuple[str, str]], identifier: str) -> Iterator[pl.DataFrame]:
+    def records(self, targets: Sequence[tuple[str, str]], identifier: str) -> Iterator[pl.DataFrame]:
         """All words about devices of some accounts and SKUs, the earliest first."""
         ranks = {target: rank for rank, target in enumerate(targets)}
         for told in self.ledger.told(self.carrier, targets, (identifier, "state")):
             rank = pl.lit(ranks[told.account_name, told.sku_number], pl.UInt32)
             state = pl.col("state").to_physical().cast(pl.UInt8) + State.UNASSIGNED
-            yield told.words.drop_nulls([identifier, "state"]).select(
+            yield told.records.drop_nulls([identifier, "state"]).select(
                 rank.alias("rank"), identifier, state.alias("state")
             )

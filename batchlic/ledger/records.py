@@ -8,10 +8,10 @@ import polars as pl
 from batchlic.carrier.catalogue import Action
 from batchlic.journal import Standing
 from batchlic.journal.steps import Step
-from batchlic.ledger.ledger import SCOPE, STATES, WORDS, WORDS_AT_ONCE
+from batchlic.ledger.ledger import RECORD_COLUMNS, RECORDS_PER_FRAME, SCOPE, STATES
 from batchlic.reader.known import State
 from batchlic.reader.rules import iccid_number, imei_number
-from batchlic.writer.moves import GOOD, STEP_STATUSES
+from batchlic.writer.migrations import GOOD, STEP_STATUSES
 
 IMPORTED = "imported"
 TOLD = (Standing.ACCEPTED.value, "confirmed", Standing.IN_DOUBT.value, IMPORTED)
@@ -29,41 +29,43 @@ _NUMBERS = (
 )
 
 
-def words_of_results(results: Path) -> Iterator[pl.DataFrame]:
+def records_of_results(results: Path) -> Iterator[pl.DataFrame]:
     """The words in a results.parquet, about devices that this run has sent a request for.
 
     A migrated device has two: one about the SKU that it left, one about the SKU that it got.
     """
-    yield from words(pl.scan_parquet(results).with_columns(at="last_attempt_at"))
+    yield from ledger_records(pl.scan_parquet(results).with_columns(at="last_attempt_at"))
 
 
 def pairs_of_results(results: Path) -> Iterator[pl.DataFrame]:
     """Identifiers (ledger.IDENTIFIERS) that a results.parquet gives together, of devices not sent."""
     rows = pl.scan_parquet(results).filter(pl.col("batch_id").is_null())
-    for start in range(0, rows.select(pl.len()).collect().item(), WORDS_AT_ONCE):
-        yield rows.slice(start, WORDS_AT_ONCE).select(*_NUMBERS).drop_nulls().collect()
+    for start in range(0, rows.select(pl.len()).collect().item(), RECORDS_PER_FRAME):
+        yield rows.slice(start, RECORDS_PER_FRAME).select(*_NUMBERS).drop_nulls().collect()
 
 
-def words_of_plan(plan: Path) -> Iterator[pl.DataFrame]:
+def records_of_plan(plan: Path) -> Iterator[pl.DataFrame]:
     """A word for each device of a plan: that it is known, from outside, to be assigned."""
     said = {"action": Action.ASSIGN.value, "status": IMPORTED, "x_request_id": None, "request_id": None}
     columns = [pl.lit(value, pl.String).alias(name) for name, value in said.items()]
-    yield from words(pl.scan_parquet(plan).with_columns(*columns, at=pl.lit(None, WORDS["at"])))
+    yield from ledger_records(
+        pl.scan_parquet(plan).with_columns(*columns, at=pl.lit(None, RECORD_COLUMNS["at"]))
+    )
 
 
-def words(rows: pl.LazyFrame, *, only: pl.Expr | None = None) -> Iterator[pl.DataFrame]:
+def ledger_records(rows: pl.LazyFrame, *, only: pl.Expr | None = None) -> Iterator[pl.DataFrame]:
     """Words (ledger.SCOPE and ledger.WORDS) of rows with the columns of results.parquet, and `at`.
 
     A device that no request was sent for is none of the run's business. The same rows are in the same frame,
     though it is empty.
     """
-    columns = [*SCOPE, *_NUMBERS, _state().alias("state"), *list(WORDS)[3:]]
-    for start in range(0, rows.select(pl.len()).collect().item(), WORDS_AT_ONCE):
-        some = spoken(rows.slice(start, WORDS_AT_ONCE))
+    columns = [*SCOPE, *_NUMBERS, _state().alias("state"), *list(RECORD_COLUMNS)[3:]]
+    for start in range(0, rows.select(pl.len()).collect().item(), RECORDS_PER_FRAME):
+        some = recordable_rows(rows.slice(start, RECORDS_PER_FRAME))
         yield (some if only is None else some.filter(only)).select(columns).collect()
 
 
-def spoken(rows: pl.LazyFrame) -> pl.LazyFrame:
+def recordable_rows(rows: pl.LazyFrame) -> pl.LazyFrame:
     """The rows, of those of results.parquet, that say something: of a migrated device two, one for each SKU.
 
     What was undone counts as what undid it: the restoring step is about the SKU of the step before it. A

@@ -17,7 +17,7 @@ def can_be_split(batch: Batch, answer: Answer) -> bool:
     return answer.outcome is Outcome.REFUSED and answer.blame is not Blame.ACCOUNT and batch.is_divisible
 
 
-async def isolate(batch: Batch, refusal: Answer, send: Send) -> None:
+async def bisect(batch: Batch, refusal: Answer, send: Send) -> None:
     """Send parts of a refused batch until each device is in an accepted part or refused alone.
 
     Devices that the refusal names go alone; without a name the batch is halved. A half is not sent whole
@@ -33,7 +33,7 @@ async def isolate(batch: Batch, refusal: Answer, send: Send) -> None:
     left, right = batch.take(batch.offsets[:middle]), batch.take(batch.offsets[middle:])
     answer = await _send_and_isolate(left, send)
     if answer.outcome is Outcome.ACCEPTED and can_be_split(right, refusal):
-        await isolate(right, refusal, send)
+        await bisect(right, refusal, send)
     else:
         await _send_and_isolate(right, send)
 
@@ -41,7 +41,7 @@ async def isolate(batch: Batch, refusal: Answer, send: Send) -> None:
 async def _send_and_isolate(batch: Batch, send: Send) -> Answer:
     answer = await send(batch)
     if can_be_split(batch, answer):
-        await isolate(batch, answer, send)
+        await bisect(batch, answer, send)
     return answer
 
 

@@ -16,7 +16,7 @@ from batchlic.carrier.catalogue import Action
 from batchlic.carrier.client import CarrierClient, Submission
 from batchlic.errors import BatchlicError, CredentialsRejected, StoppedEarly
 from batchlic.journal import Intent, Journal
-from batchlic.pool.bisect import can_be_split, isolate
+from batchlic.pool.bisect import bisect, can_be_split
 from batchlic.pool.breaker import CircuitBreaker
 from batchlic.pool.limiter.pace import Pace, Signal, SignalKind, Turn
 from batchlic.pool.refusals import RefusalWatch
@@ -74,7 +74,7 @@ class Pool:
 
     async def deliver(
         self,
-        courses: Iterable[Iterable[Delivery]],
+        sequences: Iterable[Iterable[Delivery]],
         *,
         before: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
@@ -91,7 +91,7 @@ class Pool:
             await self._policy.reach(self._client.login, since=self._last_progress)
             if before is not None:
                 await before()
-            shared = iter(courses)
+            shared = iter(sequences)
             async with anyio.create_task_group() as tasks:
                 for _ in range(self._workers):
                     tasks.start_soon(self._work, shared)
@@ -117,13 +117,13 @@ class Pool:
         for exchange in self._in_flight:
             exchange.cancel()
 
-    async def _work(self, courses: Iterator[Iterable[Delivery]]) -> None:
+    async def _work(self, sequences: Iterator[Iterable[Delivery]]) -> None:
         """See through one course after another: each worker takes the next one that nobody has taken."""
         try:
-            for course in courses:
+            for sequence in sequences:
                 if self._failure is not None:
                     return
-                for delivery in course:
+                for delivery in sequence:
                     await self._see_through(delivery)
         except BatchlicError as error:
             self._fail(error)
@@ -140,7 +140,7 @@ class Pool:
 
         refusal = REFUSED_EARLIER if delivery.is_refused else await send(delivery.batch)
         if delivery.is_refused or can_be_split(delivery.batch, refusal):
-            await isolate(delivery.batch, refusal, send)
+            await bisect(delivery.batch, refusal, send)
         if accepted:
             self.refusals.accepted(delivery.batch)
         elif last_answer is not None:

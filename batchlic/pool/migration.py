@@ -19,7 +19,7 @@ from batchlic.carrier.answers import Outcome
 from batchlic.carrier.catalogue import Action
 from batchlic.chunker import Batch, parse_ranges
 from batchlic.journal import Attempt, Event, Journal, Standing
-from batchlic.journal.standing import standing_of
+from batchlic.journal.status import standing_of
 from batchlic.journal.steps import Step
 from batchlic.pool.remaining import BATCHES_PER_LOOK, Delivery, Place, alike, events_of, rest_of, standings_of
 
@@ -54,7 +54,7 @@ class Migration:
     on_accepted: Callable[[Batch], None]
     on_end: Callable[[int, int], None]
 
-    def courses(self, batches: Iterable[Batch]) -> Iterator[Iterator[Delivery]]:
+    def sequences(self, batches: Iterable[Batch]) -> Iterator[Iterator[Delivery]]:
         """A course for each batch, in their order: whatever of its steps is not done, one after another."""
         was_fresh, batches = self.journal.is_fresh, iter(batches)
         while group := list(islice(batches, BATCHES_PER_LOOK)):

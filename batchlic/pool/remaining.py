@@ -10,7 +10,7 @@ from operator import attrgetter
 from batchlic.carrier.answers import Outcome
 from batchlic.chunker import Batch, parse_ranges
 from batchlic.journal import Attempt, Event, Journal, Settlement, Standing
-from batchlic.journal.standing import standing_of
+from batchlic.journal.status import standing_of
 
 BATCHES_PER_LOOK = 500
 """Batches whose attempts are in memory at once (promise H)."""

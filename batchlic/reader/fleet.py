@@ -10,14 +10,13 @@ import polars as pl
 from polars._typing import PolarsDataType
 
 from batchlic.errors import InventoryError
-from batchlic.reader import duplicates as twins
-from batchlic.reader import rules
+from batchlic.reader import duplicates, rules
 from batchlic.reader.formats import open_inventory
-from batchlic.reader.judging import CELLS, ODD, REJECTS, ROW, TARGETS, Judged
 from batchlic.reader.known import HELD, Fate, Known, fate
 from batchlic.reader.options import ReadOptions, Source
 from batchlic.reader.reading import read
 from batchlic.reader.spool import Spool
+from batchlic.reader.validation import CELLS, ODD, REJECTS, ROW, TARGETS, Validated
 
 DEVICES: dict[str, PolarsDataType] = {
     "ordinal": pl.UInt32,
@@ -68,7 +67,7 @@ class Fleet:
         self._devices = Spool(scratch / "devices", DEVICES, NUMBERS_BYTES)
         self._odd = Spool(scratch / "odd", _NUMBERED | ODD, TEXTS_BYTES)
         self._unfit = Spool(scratch / "unfit", _REJECTED, TEXTS_BYTES)
-        self._twins = Spool(scratch / "twins", _REJECTED, TEXTS_BYTES)
+        self._duplicates = Spool(scratch / "twins", _REJECTED, TEXTS_BYTES)
         self._fates: pl.Series | None = None
         self.held: Counter[str] = Counter()
 
@@ -76,23 +75,25 @@ class Fleet:
         """Read one more inventory to its end. Raises InventoryError."""
         start = self.rows_read
         with open_inventory(name, self._options) as inventory:
-            for judged in read(inventory, self._options):
-                if self.rows_read + judged.height > MAX_ROWS:
+            for validated in read(inventory, self._options):
+                if self.rows_read + validated.height > MAX_ROWS:
                     raise InventoryError(f"{name}: goes beyond {MAX_ROWS:,} rows: plan in several runs")
-                self._take(judged, name, before=self.rows_read - start)
+                self._take(validated, name, before=self.rows_read - start)
         self.sources.append(Source(name, self.rows_read - start))
         self.notes.extend(inventory.notes)
         if self.rows_read == start:
             self.notes.append(f"{name}: there are no rows in it")
 
-    def _take(self, judged: Judged, name: str, *, before: int) -> None:
+    def _take(self, validated: Validated, name: str, *, before: int) -> None:
         ordinal = (pl.col(ROW) + self.rows_read).cast(pl.UInt32).alias("ordinal")
         place = [pl.lit(name).alias("source"), (pl.col(ROW) + before + 1).cast(pl.UInt32).alias("row")]
-        self._devices.append(judged.sound.select(ordinal, *twins.IDS, self._interned(judged.sound)))
-        self._odd.append(judged.odd.select(ordinal, *CELLS))
-        self._unfit.append(judged.rejects.select(ordinal, *place, *CELLS, "reason", "message"))
-        self.rejected.update(judged.rejects["reason"].to_list())
-        self.rows_read += judged.height
+        self._devices.append(
+            validated.sound.select(ordinal, *duplicates.IDS, self._interned(validated.sound))
+        )
+        self._odd.append(validated.odd.select(ordinal, *CELLS))
+        self._unfit.append(validated.rejects.select(ordinal, *place, *CELLS, "reason", "message"))
+        self.rejected.update(validated.rejects["reason"].to_list())
+        self.rows_read += validated.height
 
     def _interned(self, sound: pl.DataFrame) -> pl.Series:
         """Account and SKU of each row as one number."""
@@ -104,32 +105,32 @@ class Fleet:
         coded = distinct.with_columns(pl.Series("pair", codes, dtype=pl.UInt32))
         return sound.join(coded, on=TARGETS, how="left", nulls_equal=True, maintain_order="left")["pair"]
 
-    def reject_twins(self) -> None:
+    def reject_duplicates(self) -> None:
         """Turn duplicates and conflicts into rejects; once, after the last `add`."""
         rows = self._sharing_identifiers()
         if rows.is_empty():
             return
-        verdicts = twins.find(rows)
+        verdicts = duplicates.find(rows)
         self._drop(verdicts.join(rows, on="ordinal"))
         for some in verdicts.iter_slices(TOLD_ROWS):
-            told = twins.told(some, rows, self._places("other"))
+            told = duplicates.told(some, rows, self._places("other"))
             told = told.select("ordinal", *self._plain_cells(), "reason", "message")
             for odd in self._odd.frames():
                 stood = odd.join(told, on="ordinal", how="semi")
                 told = told.update(stood, on="ordinal", include_nulls=True)
             told = told.with_columns(self._places("ordinal"))
-            self._twins.append(told.select(*_REJECTED))
+            self._duplicates.append(told.select(*_REJECTED))
             self.rejected.update(told["reason"].to_list())
 
     def _sharing_identifiers(self) -> pl.DataFrame:
         """The rows that share an identifier with another row, in input order."""
         shared = [
-            pl.concat(twins.repeated(self._select(part, key)[key]) for part in self._parts(pl.col(key)))
-            for key in twins.IDS
+            pl.concat(duplicates.repeated(self._select(part, key)[key]) for part in self._parts(pl.col(key)))
+            for key in duplicates.IDS
         ]
         if not any(map(len, shared)):
             return pl.DataFrame()
-        either = zip(twins.IDS, shared, strict=True)
+        either = zip(duplicates.IDS, shared, strict=True)
         sharing = pl.any_horizontal(pl.col(key).is_in(values.implode()) for key, values in either)
         return self._select(sharing, *DEVICES).with_columns(target=self._rank())
 
@@ -171,7 +172,7 @@ class Fleet:
         `of` are the accounts and SKUs to ask for in the place of the rows' own, in their order.
         """
         targets = [(target.account_name, target.sku_number) for target in of]
-        states = pl.DataFrame([self._said_by(known, targets, key) for key in twins.IDS])
+        states = pl.DataFrame([self._said_by(known, targets, key) for key in duplicates.IDS])
         return states.max_horizontal()
 
     def _said_by(self, known: Known, targets: Sequence[tuple[str, str]], key: str) -> pl.Series:
@@ -183,10 +184,10 @@ class Fleet:
         value = (pl.col(key) if len(targets) < 2 else among_targets).alias("value")
         said = pl.zeros(self.rows_read, dtype=pl.UInt8, eager=True).alias(key)
         for part in self._parts(pl.col(key)):
-            words = [frame.filter(part).select(value, "state") for frame in known.words(targets, key)]
-            if not any(frame.height for frame in words):
+            records = [frame.filter(part).select(value, "state") for frame in known.records(targets, key)]
+            if not any(frame.height for frame in records):
                 continue
-            theirs = _latest(pl.concat(words))
+            theirs = _latest(pl.concat(records))
             ours = self._select(part, "ordinal", key, self._rank().alias("rank")).select("ordinal", value)
             for (state,), some in theirs.partition_by("state", as_dict=True).items():
                 told = ours["ordinal"].filter(ours["value"].is_in(some["value"].implode()))
@@ -218,7 +219,7 @@ class Fleet:
 
     def rejects(self) -> pl.LazyFrame:
         """The rows not to plan, in input order, with their reasons and their cells as they stood."""
-        merged = self._unfit.lazy().merge_sorted(self._twins.lazy(), key="ordinal")
+        merged = self._unfit.lazy().merge_sorted(self._duplicates.lazy(), key="ordinal")
         return merged.select(
             "source",
             pl.col("row").cast(pl.UInt64),
@@ -285,12 +286,12 @@ class Fleet:
         ]
 
 
-def _latest(words: pl.DataFrame) -> pl.DataFrame:
+def _latest(records: pl.DataFrame) -> pl.DataFrame:
     """The last word about each value."""
-    if words["value"].n_unique() == words.height:
-        return words
-    is_repeated = words["value"].is_in(twins.repeated(words["value"]).implode())
-    return pl.concat([words.filter(~is_repeated), words.filter(is_repeated).unique("value", keep="last")])
+    if records["value"].n_unique() == records.height:
+        return records
+    is_repeated = records["value"].is_in(duplicates.repeated(records["value"]).implode())
+    return pl.concat([records.filter(~is_repeated), records.filter(is_repeated).unique("value", keep="last")])
 
 
 _NUMBERED: dict[str, PolarsDataType] = {"ordinal": pl.UInt32}

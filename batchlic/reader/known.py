@@ -21,7 +21,7 @@ class State(IntEnum):
 class Known(Protocol):
     """What earlier runs were told of devices; the later word about an identifier counts."""
 
-    def words(self, targets: Sequence[tuple[str, str]], identifier: str) -> Iterator[pl.DataFrame]:
+    def records(self, targets: Sequence[tuple[str, str]], identifier: str) -> Iterator[pl.DataFrame]:
         """All words about devices of some accounts and SKUs, the earliest first.
 
         `rank` (UInt32): the target's place among `targets`. A column called `identifier` (Int64): the

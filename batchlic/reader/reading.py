@@ -6,23 +6,23 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from batchlic.reader.inventory import Block, Inventory
-from batchlic.reader.judging import Judge, Judged
 from batchlic.reader.options import ReadOptions
+from batchlic.reader.validation import Validated, Validator
 
 MAX_THREADS = 4
 """Blocks worked on at once; more would cost memory for little, as polars has threads of its own."""
 
 
-def read(inventory: Inventory, options: ReadOptions) -> Iterator[Judged]:
+def read(inventory: Inventory, options: ReadOptions) -> Iterator[Validated]:
     """Yield all rows of an inventory, judged, block by block; memory holds a few blocks of them."""
-    judge = Judge(options, inventory.headers)
+    judge = Validator(options, inventory.headers)
     return _side_by_side(lambda block: judge(block()), inventory.blocks())
 
 
-def _side_by_side(judge: Callable[[Block], Judged], blocks: Iterable[Block]) -> Iterator[Judged]:
+def _side_by_side(judge: Callable[[Block], Validated], blocks: Iterable[Block]) -> Iterator[Validated]:
     """Map in threads, in order, at most one block per thread waiting: polars releases the GIL."""
     threads = min(MAX_THREADS, os.cpu_count() or 1)
-    pending: deque[Future[Judged]] = deque()
+    pending: deque[Future[Validated]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         for block in blocks:
             pending.append(pool.submit(judge, block))

@@ -7,7 +7,7 @@ import polars as pl
 from polars._typing import PolarsDataType
 from polars.io.plugins import register_io_source
 
-from batchlic.atomic import disk_trouble_explained
+from batchlic.atomic import explain_disk_errors
 
 FRAME_BYTES = 24 << 20
 """Appended frames are put together to this size."""
@@ -69,7 +69,7 @@ class Spool:
         if isinstance(frame, Path):
             return frame
         path = self._folder / f"{at}.arrow"
-        with disk_trouble_explained(path):
+        with explain_disk_errors(path):
             self._folder.mkdir(exist_ok=True)
             frame.write_ipc(path, compression="uncompressed")
         return path

@@ -8,18 +8,18 @@ from time import time_ns
 
 import msgspec
 
-from batchlic.atomic import aside
+from batchlic.atomic import staged_path
 from batchlic.errors import BatchlicError, ExitCode
 from batchlic.runs.identity import sha256_of
 from batchlic.job import Job
-from batchlic.journal import Ending, Journal, Verdict
-from batchlic.runs.ledger_sync import past_of
+from batchlic.journal import SessionEnd, Journal, Verdict
+from batchlic.runs.ledger_sync import ledger_sync
 from batchlic.runs.folder import RunFolder
-from batchlic.runs.staging import changing
+from batchlic.runs.staging import publishing
 from batchlic.writer.audit import write_audit
 from batchlic.writer.results import write_results
 from batchlic.writer.summary import (
-    Source,
+    InventoryRows,
     Summary,
     count_requests,
     count_statuses,
@@ -33,8 +33,8 @@ _FINISHED = {ExitCode.OK, ExitCode.INCOMPLETE}
 
 def has_ended(journal: Journal) -> bool:
     """Whether the run ended by itself, and sent nothing since."""
-    ended = journal.endings()[-1:]
-    return bool(ended) and ended[0].exit_code in _FINISHED and not journal.was_sent_since
+    ended = journal.session_ends()[-1:]
+    return bool(ended) and ended[0].exit_code in _FINISHED and not journal.sent_since_end
 
 
 def is_finished(journal: Journal) -> bool:
@@ -43,17 +43,17 @@ def is_finished(journal: Journal) -> bool:
     But for `resend`, and for the first step of a migration, after which comes the second.
     """
     sends = {Verdict.RESEND} if journal.identity.to_sku is None else {Verdict.RESEND, Verdict.ACCEPTED}
-    return has_ended(journal) and not journal.decided_since & sends
+    return has_ended(journal) and not journal.settled_since_end & sends
 
 
-def as_it_ended(job: Job, folder: RunFolder, journal: Journal) -> Summary:
+def final_summary(job: Job, folder: RunFolder, journal: Journal) -> Summary:
     """The summary of a finished run; files that have gone, or say too little, are written again."""
-    if journal.last_word is not None and all(path.is_file() for path in folder.written):
+    if journal.final_session_end is not None and all(path.is_file() for path in folder.session_files):
         return read_summary(folder.summary)
-    return write_down(job, folder, journal, started_at=now())
+    return finalize(job, folder, journal, started_at=now())
 
 
-def write_down(
+def finalize(
     job: Job,
     folder: RunFolder,
     journal: Journal,
@@ -69,7 +69,7 @@ def write_down(
     the files: a run counts as finished only once they are there, in place or aside.
     """
     noted = _noted(folder, journal) if notes is None else notes
-    with changing(folder, journal):
+    with publishing(folder, journal):
         summary = _written(job, folder, journal, started_at=started_at, stopped=stopped, noted=noted)
     return _tell(job, folder, journal, summary)
 
@@ -84,51 +84,51 @@ def _written(
     noted: Sequence[str],
 ) -> Summary:
     """Write the files aside, and seal them."""
-    results, outcomes = aside(folder.results), _newest(folder.outcomes)
+    results, outcomes = staged_path(folder.results), _newest(folder.outcomes)
     write_results(results, plan=folder.plan, journal=journal, outcomes=outcomes)
-    write_audit(aside(folder.audit), journal=journal)
+    write_audit(staged_path(folder.audit), journal=journal)
     statuses = count_statuses(results)
     if not statuses.keys() & {"pending", "in_doubt"}:
         stopped = None  # by then everything was done
-    ending = Ending(started_at, now(), _exit_code(job, journal, statuses, stopped))
-    endings = [*journal.endings(), ending]
-    summary = summarise(journal, statuses, endings, ending, stopped)
+    ending = SessionEnd(started_at, now(), _exit_code(job, journal, statuses, stopped))
+    session_ends = [*journal.session_ends(), ending]
+    summary = summarize(journal, statuses, session_ends, ending, stopped)
     summary = msgspec.structs.replace(summary, notes=[*summary.notes, *noted])
-    write_summary(aside(folder.summary), summary)
-    sealed = (folder.rejects, *folder.written, *([folder.outcomes] if outcomes.exists() else []))
-    seals = {path.name: sha256_of(_newest(path)) for path in sealed}
-    journal.end(ending, seals={**seals, "identity": sha256_of_identity(journal)})
+    write_summary(staged_path(folder.summary), summary)
+    sealed = (folder.rejects, *folder.session_files, *([folder.outcomes] if outcomes.exists() else []))
+    file_hashes = {path.name: sha256_of(_newest(path)) for path in sealed}
+    journal.end(ending, file_hashes={**file_hashes, "identity": identity_sha256(journal)})
     return summary
 
 
 def _tell(job: Job, folder: RunFolder, journal: Journal, summary: Summary) -> Summary:
     """Tell the ledger how it ended; what it can't take now, it asks for later."""
     try:
-        with past_of(job, journal.identity.carrier, holding=(folder,)) as past:
-            past.tell(folder, journal)
+        with ledger_sync(job, journal.identity.carrier, holding=(folder,)) as past:
+            past.record(folder, journal)
     except BatchlicError as error:
         note = f"the ledger could not be told, the next run will read it from here: {error}"
         return msgspec.structs.replace(summary, notes=[*summary.notes, note])
     return summary
 
 
-def summarise(
+def summarize(
     journal: Journal,
     statuses: dict[str, int],
-    endings: list[Ending],
-    last_word: Ending | None,
+    session_ends: list[SessionEnd],
+    final_session_end: SessionEnd | None,
     stopped: BatchlicError | None = None,
 ) -> Summary:
     """The run in figures; `last_word` is how it ended, None while it has not."""
     identity = journal.identity
-    seconds = sum(ending.ended_at - ending.started_at for ending in endings) / 1e6
+    seconds = sum(ending.ended_at - ending.started_at for ending in session_ends) / 1e6
     settled = sum(statuses.get(name, 0) for name in ("accepted", "confirmed", "failed"))
     return Summary(
         run_id=identity.run_id,
-        job=identity.job["name"] or identity.does,
-        action=identity.does,
+        job=identity.job["name"] or identity.job_action,
+        action=identity.job_action,
         carrier=identity.carrier,
-        sources=[Source(name, rows) for name, rows in identity.sources],
+        sources=[InventoryRows(name, rows) for name, rows in identity.sources],
         rows_read=identity.rows_read,
         rejected=identity.rejected,
         planned=identity.planned,
@@ -136,15 +136,15 @@ def summarise(
         batches=identity.batches,
         requests=count_requests(journal),
         started_at=_iso(journal.created_at),
-        finished_at=_iso(last_word.ended_at) if last_word else None,
+        finished_at=_iso(final_session_end.ended_at) if final_session_end else None,
         devices_per_second=round(settled / seconds, 1) if seconds else None,
-        exit_code=last_word.exit_code if last_word else None,
+        exit_code=final_session_end.exit_code if final_session_end else None,
         stopped_because=str(stopped) if stopped else None,
         notes=identity.notes,
     )
 
 
-def sha256_of_identity(journal: Journal) -> str:
+def identity_sha256(journal: Journal) -> str:
     """SHA-256 of what makes the run this run, as JSON."""
     return hashlib.sha256(msgspec.json.encode(journal.identity)).hexdigest()
 
@@ -155,7 +155,7 @@ def now() -> int:
 
 
 def _newest(path: Path) -> Path:
-    return written if (written := aside(path)).exists() else path
+    return written if (written := staged_path(path)).exists() else path
 
 
 def _noted(folder: RunFolder, journal: Journal) -> list[str]:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from batchlic.atomic import aside, disk_trouble_explained, sweep, sync_folder
+from batchlic.atomic import staged_path, explain_disk_errors, remove_leftovers, sync_folder
 from batchlic.errors import RefusedToStart, RunFolderError
 
 
@@ -60,17 +60,17 @@ class RunFolder:
         return self.path / "run.log"
 
     @property
-    def written(self) -> tuple[Path, ...]:
+    def session_files(self) -> tuple[Path, ...]:
         """What each sitting of a run writes when it ends."""
         return self.results, self.audit, self.summary
 
     @property
-    def changing(self) -> tuple[Path, ...]:
+    def published_files(self) -> tuple[Path, ...]:
         """What changes together when more becomes known of a run (batchlic.runs.staging)."""
-        return self.outcomes, *self.written
+        return self.outcomes, *self.session_files
 
     @property
-    def beside(self) -> Path:
+    def parent(self) -> Path:
         """The folder that this one lies in."""
         return Path(os.path.abspath(self.path)).parent  # noqa: PTH100 - a link counts as where it is
 
@@ -96,12 +96,12 @@ class RunFolder:
     def locked(self) -> Iterator[None]:
         """Hold the folder for this process; RefusedToStart where another one has it."""
         with _held(self.path / ".lock", f"{self.path}: another batchlic is at work here"):
-            unfinished = (self.plan, self.rejects, self.journal, *self.changing, *map(aside, self.changing))
-            sweep(self.path, unfinished)
+            unfinished = (self.plan, self.rejects, self.journal, *self.published_files, *map(staged_path, self.published_files))
+            remove_leftovers(self.path, unfinished)
             yield
 
     @contextmanager
-    def job_locked(self, name: str | None) -> Iterator[None]:
+    def job_lock(self, name: str | None) -> Iterator[None]:
         """Hold a job's name among the runs beside this one; a job without a name is nobody's rival.
 
         Runs that a scheduler starts have folders of their own, so the folder's lock does not part them.
@@ -109,7 +109,7 @@ class RunFolder:
         if name is None:
             yield
             return
-        locks = RunFolder(self.beside / ".locks")
+        locks = RunFolder(self.parent / ".locks")
         locks.make()
         with _held(locks.path / name, f"job {name}: another batchlic is at work on it"):
             yield
@@ -121,7 +121,7 @@ def _held(lock: Path, trouble: str) -> Iterator[None]:
 
     The lock is the operating system's (flock): it goes with its process, however that ends.
     """
-    with disk_trouble_explained(lock):
+    with explain_disk_errors(lock):
         descriptor = os.open(lock, os.O_CREAT | os.O_RDWR, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -130,7 +130,7 @@ def _held(lock: Path, trouble: str) -> Iterator[None]:
         os.close(descriptor)
         raise RefusedToStart(f"{trouble} ({holder}); wait for it or stop it") from None
     try:
-        with disk_trouble_explained(lock):
+        with explain_disk_errors(lock):
             os.ftruncate(descriptor, 0)
             holder = f"pid {os.getpid()}, since {datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
             os.write(descriptor, holder.encode())

@@ -18,7 +18,7 @@ from batchlic.runs.folder import RunFolder
 from batchlic.writer.results import read_outcomes
 
 
-class Chapter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class HistoryEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What happened to a device: `event` is planned, sent, answered, taken_back, settled or called_back.
 
     `at` is ISO 8601 in UTC; what does not belong to the event is left out.
@@ -47,7 +47,7 @@ class Chapter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reason: str | None = None
 
 
-def story(device: str, runs: Path) -> list[Chapter]:
+def device_history(device: str, runs: Path) -> list[HistoryEvent]:
     """All that the runs in `runs`, however deep, know of an IMEI or ICCID, in order of time.
 
     Raises UsageError where there is no run at all, RunFolderError where one can't be read: a story with
@@ -56,11 +56,11 @@ def story(device: str, runs: Path) -> list[Chapter]:
     folders = [RunFolder(path.parent) for path in sorted(runs.rglob("journal.db"))]
     if not folders:
         raise UsageError(f"{runs}: there is no run in this folder")
-    chapters = [chapter for folder in folders for chapter in _chapters(device, folder)]
-    return sorted(chapters, key=lambda chapter: chapter.at)
+    events = [event for folder in folders for event in _chapters(device, folder)]
+    return sorted(events, key=lambda event: event.at)
 
 
-def _chapters(device: str, folder: RunFolder) -> Iterator[Chapter]:
+def _chapters(device: str, folder: RunFolder) -> Iterator[HistoryEvent]:
     with closing(Journal.open(folder.journal)) as journal:
         try:
             plan = pl.scan_parquet(folder.plan).with_row_index("plan_row")
@@ -79,7 +79,7 @@ def _chapters(device: str, folder: RunFolder) -> Iterator[Chapter]:
 
 def _of_place(
     place: dict[str, object], offset: int, folder: RunFolder, journal: Journal
-) -> Iterator[Chapter]:
+) -> Iterator[HistoryEvent]:
     known = _known(place, folder, journal)
     yield _planned(place, folder, journal)
     batch_id, identity = int(str(place["batch_id"])), journal.identity
@@ -109,7 +109,7 @@ def _step_of(outcome: dict[str, object], identity: RunIdentity) -> dict[str, obj
     return {"action": outcome["step"], **({"sku_number": identity.to_sku} if is_about_new else {})}
 
 
-def _called_back(place: dict[str, object], folder: RunFolder, journal: Journal) -> Iterator[Chapter]:
+def _called_back(place: dict[str, object], folder: RunFolder, journal: Journal) -> Iterator[HistoryEvent]:
     if not folder.outcomes.exists():
         return
     told = read_outcomes(folder.outcomes).filter(pl.col("plan_row") == place["plan_row"]).collect()
@@ -120,7 +120,7 @@ def _called_back(place: dict[str, object], folder: RunFolder, journal: Journal) 
         yield _chapter(at, "called_back", _known(place, folder, journal) | said)
 
 
-def _planned(place: dict[str, object], folder: RunFolder, journal: Journal) -> Chapter:
+def _planned(place: dict[str, object], folder: RunFolder, journal: Journal) -> HistoryEvent:
     origin = {"source": place["source"], "row": place["row"], "outcome": place.get("held")}
     return _chapter(journal.created_at, "planned", _known(place, folder, journal) | origin)
 
@@ -128,10 +128,10 @@ def _planned(place: dict[str, object], folder: RunFolder, journal: Journal) -> C
 def _known(place: dict[str, object], folder: RunFolder, journal: Journal) -> dict[str, object]:
     identity = journal.identity
     known = {name: place[name] for name in ("batch_id", "account_name", "sku_number")}
-    return known | {"run_dir": str(folder.path), "run_id": identity.run_id, "action": identity.does}
+    return known | {"run_dir": str(folder.path), "run_id": identity.run_id, "action": identity.job_action}
 
 
-def _of_event(event: Event, known: dict[str, object]) -> Iterator[Chapter]:
+def _of_event(event: Event, known: dict[str, object]) -> Iterator[HistoryEvent]:
     if isinstance(event, Settlement):
         decided = {"outcome": event.verdict, "settled_by": event.settled_by, "reason": event.reason}
         yield _chapter(event.settled_at, "settled", known | decided)
@@ -152,6 +152,6 @@ def _is_taken_back(attempt: Attempt) -> bool:
     return attempt.action == Action.UNASSIGN and attempt.outcome == Outcome.ACCEPTED
 
 
-def _chapter(at: int, event: str, fields: dict[str, object]) -> Chapter:
+def _chapter(at: int, event: str, fields: dict[str, object]) -> HistoryEvent:
     when = datetime.fromtimestamp(at / 1e6, UTC).isoformat(timespec="milliseconds")
-    return msgspec.convert({"at": when, "event": event, **fields}, Chapter)
+    return msgspec.convert({"at": when, "event": event, **fields}, HistoryEvent)

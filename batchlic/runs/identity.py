@@ -9,7 +9,7 @@ from typing import Any
 from batchlic.chunker import Plan
 from batchlic.errors import RunFolderError, UsageError
 from batchlic.job import Job
-from batchlic.journal import Input, Journal, RunIdentity
+from batchlic.journal import InventoryFile, Journal, RunIdentity
 from batchlic.reader.sources import expanded
 from batchlic.reader.streams import STDIN, is_remote
 from batchlic.runs.folder import RunFolder
@@ -31,7 +31,7 @@ def identify(job: Job, folder: RunFolder, carrier: str, plan: Plan, run_id: str)
         rows_read=plan.rows_read,
         rejected=dict(plan.rejected),
         planned=plan.planned,
-        held=dict(plan.held),
+        excluded=dict(plan.held),
         batches=plan.batches,
         notes=list(plan.notes),
         to_sku=job.license.to_sku,
@@ -44,12 +44,12 @@ def job_of(identity: RunIdentity) -> Job:
     return Job.model_validate(identity.job)
 
 
-def inputs_of(job: Job) -> list[Input]:
+def inputs_of(job: Job) -> list[InventoryFile]:
     """Size and SHA-256 of each inventory that is a file."""
     return [
-        Input(name=name)
+        InventoryFile(name=name)
         if name == STDIN or is_remote(name)
-        else Input(name=name, size=Path(name).stat().st_size, sha256=sha256_of(Path(name)))
+        else InventoryFile(name=name, size=Path(name).stat().st_size, sha256=sha256_of(Path(name)))
         for name in expanded(job.inventory.files)
     ]
 
@@ -101,7 +101,7 @@ def refuse_changed_plan(folder: RunFolder, identity: RunIdentity) -> None:
 
 
 def _plan_again(identity: RunIdentity) -> str:
-    if identity.held:
+    if identity.excluded:
         return (
             "Restore it from a backup, or run the inventory again: the ledger knows what was done, as far as "
             "this run could tell it"

@@ -13,35 +13,35 @@ from batchlic.errors import BatchlicError, RefusedToStart, RunFolderError
 from batchlic.runs.identity import left_by_a_run, refuse_changed_plan
 from batchlic.job import Job, Licensing
 from batchlic.journal import SANDBOX, Journal, RunIdentity, Standing
-from batchlic.ledger.ledger import IDENTIFIERS, SCOPE, Entry, Ledger, Memory, Told
+from batchlic.ledger.ledger import IDENTIFIERS, SCOPE, Entry, Ledger, Snapshot, RunRecords
 from batchlic.reader.rules import iccid_number, imei_number
 from batchlic.runs.folder import RunFolder
-from batchlic.runs.staging import taken_up
+from batchlic.runs.staging import recovered_journal
 from batchlic.writer.results import write_results
-from batchlic.ledger.records import pairs_of_results, words_of_results
+from batchlic.ledger.records import pairs_of_results, records_of_results
 
 
 def with_ledger(job: Job, folder: RunFolder, begun: RunIdentity | None = None) -> Job:
     """The job with its ledger named: by itself, or as the run began, or else the one beside its folder."""
-    path = job.ledger.path or (begun and begun.job["ledger"]["path"]) or str(folder.beside / "ledger.db")
+    path = job.ledger.path or (begun and begun.job["ledger"]["path"]) or str(folder.parent / "ledger.db")
     return job.model_copy(update={"ledger": job.ledger.model_copy(update={"path": path})})
 
 
 @contextmanager
-def known_for_plan(job: Job, folder: RunFolder, carrier: str) -> Iterator[Memory | None]:
+def snapshot_for_plan(job: Job, folder: RunFolder, carrier: str) -> Iterator[Snapshot | None]:
     """What to leave out of a plan that nobody is to send: no ledger is made for it."""
     path = _path(with_ledger(job, folder), carrier)
     if path is None or not path.exists():
         yield None
         return
     with closing(Ledger(path)) as ledger:
-        yield Past(ledger, job, carrier, holding=()).known()
+        yield LedgerSync(ledger, job, carrier, holding=()).known()
 
 
 @contextmanager
-def past_of(
+def ledger_sync(
     job: Job, carrier: str, *, holding: tuple[RunFolder, ...], is_new: bool = False
-) -> Iterator[Past]:
+) -> Iterator[LedgerSync]:
     """The past as far as the ledger that `job` names knows it; without one, nothing is known, nothing told.
 
     `holding` are the folders that the caller has locked. Raises RefusedToStart where a run that is not new
@@ -49,7 +49,7 @@ def past_of(
     """
     path = _path(job, carrier)
     if path is None:
-        yield Past(None, job, carrier, holding)
+        yield LedgerSync(None, job, carrier, holding)
         return
     if not is_new and not path.exists():
         raise RefusedToStart(
@@ -57,7 +57,7 @@ def past_of(
             f"batchlic ledger import {path.parent} --ledger {path}"
         )
     with closing(Ledger(path)) as ledger:
-        yield Past(ledger, job, carrier, holding)
+        yield LedgerSync(ledger, job, carrier, holding)
 
 
 def refuse_at_work(ledger: Ledger, carrier: str) -> None:
@@ -70,7 +70,7 @@ def refuse_at_work(ledger: Ledger, carrier: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class LedgerSync:
     """The ledger as one run of `job` against `carrier` sees it; `holding` are folders that it has locked."""
 
     ledger: Ledger | None
@@ -78,7 +78,7 @@ class Past:
     carrier: str
     holding: tuple[RunFolder, ...]
 
-    def known(self) -> Memory | None:
+    def known(self) -> Snapshot | None:
         """What to leave out of a plan; runs that ended without telling are asked first.
 
         Only devices to get a license are left out: what the ledger does not know to be assigned may well be
@@ -89,10 +89,10 @@ class Past:
         self.catch_up()
         if self.job.action == "unassign":
             return None
-        return Memory(self.ledger, self.carrier, self.ledger.last_number, self.job.license.to_sku)
+        return Snapshot(self.ledger, self.carrier, self.ledger.last_number, self.job.license.to_sku)
 
-    def enter(
-        self, run_id: str, folder: RunFolder, *, begun_at: int, planned_with: Memory | None = None
+    def register(
+        self, run_id: str, folder: RunFolder, *, begun_at: int, planned_with: Snapshot | None = None
     ) -> None:
         """Enter a new run before it sends.
 
@@ -102,11 +102,11 @@ class Past:
         if self.ledger is None:
             return
         number = planned_with.last_number if planned_with else self.ledger.last_number
-        self.ledger.enter(self._entry(run_id, folder, begun_at), planned_after=number)
+        self.ledger.register(self._entry(run_id, folder, begun_at), planned_after=number)
         with self._left_if_refused(self.ledger, run_id):
             self._refuse_shared(self.ledger, _numbered(_batched(folder.plan)), run_id, folder, number)
 
-    def reenter(self, folder: RunFolder, journal: Journal) -> None:
+    def register_resumed(self, folder: RunFolder, journal: Journal) -> None:
         """Enter a run that goes on. RefusedToStart where another one took up what it still has to send."""
         if self.ledger is None:
             return
@@ -122,17 +122,17 @@ class Past:
     def reopen(self, folder: RunFolder, journal: Journal) -> None:
         """Note that more may become known of a run than it has told."""
         if self.ledger is not None:
-            self.ledger.enter(self._entry(journal.identity.run_id, folder, journal.created_at))
+            self.ledger.register(self._entry(journal.identity.run_id, folder, journal.created_at))
 
-    def tell(self, folder: RunFolder, journal: Journal) -> None:
+    def record(self, folder: RunFolder, journal: Journal) -> None:
         """Let the ledger know what became of the run's devices, instead of what it heard of it before."""
         if self.ledger is not None:
             self.reopen(folder, journal)
             self._tell(self.ledger, journal.identity.run_id, folder.results)
 
     def _tell(self, ledger: Ledger, run_id: str, results: Path) -> None:
-        ledger.tell(run_id, words_of_results(results), lambda: pairs_of_results(results))
-        ledger.leave(run_id)
+        ledger.record(run_id, records_of_results(results), lambda: pairs_of_results(results))
+        ledger.close_run(run_id)
 
     def _entry(self, run_id: str, folder: RunFolder, begun_at: int) -> Entry:
         return Entry(run_id, self.carrier, str(folder.path.absolute()), begun_at)
@@ -143,7 +143,7 @@ class Past:
         try:
             yield
         except BatchlicError:
-            ledger.leave(run_id)
+            ledger.close_run(run_id)
             raise
 
     def _refuse_shared(
@@ -188,10 +188,10 @@ class Past:
 
     def _absorb(self, ledger: Ledger, run_id: str, folder: RunFolder) -> None:
         if not folder.journal.exists() and not left_by_a_run(folder):
-            ledger.leave(run_id)  # nothing was sent
+            ledger.close_run(run_id)  # nothing was sent
             return
         try:
-            with closing(taken_up(folder)) as journal, folder.scratch() as results:
+            with closing(recovered_journal(folder)) as journal, folder.scratch() as results:
                 if journal.identity.run_id == run_id:
                     refuse_changed_plan(folder, journal.identity)
                     write_results(results, plan=folder.plan, journal=journal, outcomes=folder.outcomes)
@@ -226,8 +226,8 @@ def _numbered(rows: pl.LazyFrame) -> pl.LazyFrame:
     )
 
 
-def _of_scope(told: Told) -> pl.LazyFrame:
-    return told.words.lazy().with_columns(
+def _of_scope(told: RunRecords) -> pl.LazyFrame:
+    return told.records.lazy().with_columns(
         pl.lit(told.account_name).alias(SCOPE[0]), pl.lit(told.sku_number).alias(SCOPE[1])
     )
 

@@ -61,7 +61,7 @@ def _denied(folder: RunFolder, batches: int) -> dict[int, list[int]]:
     return denied
 
 
-async def look_for_licenses(
+async def reserve_licenses(
     client: CarrierClient, job: Job, plan: Path, migration: Migration, logger: FilteringBoundLogger
 ) -> None:
     """Find out how many licenses of the new SKU each account has to spare for batches that get it first.

@@ -22,7 +22,7 @@ from batchlic.writer.outcomes import outcomes_of_batches
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OwnListener:
+class RunListener:
     """The listener that a run has brought up itself, and what callbacks to it carry."""
 
     url: str
@@ -42,11 +42,11 @@ class Findings:
     stopped: BatchlicError | None = None
 
 
-UNASKED = Findings([], [])
+NOT_ASKED = Findings([], [])
 """Where there is nothing to be asked."""
 
 
-async def look(client: CarrierClient, groups: Sequence[PlanGroup], *, listeners: bool) -> Findings:
+async def preflight(client: CarrierClient, groups: Sequence[PlanGroup], *, listeners: bool) -> Findings:
     """Ask for the license counts of a plan's groups and, if so told, whether outcomes will be called back.
 
     A carrier that is down or does not answer such questions stops nothing here.
@@ -78,7 +78,7 @@ async def _listening(client: CarrierClient, account: str) -> list[str]:
     return [] if listens else [f"account {account}: {_NO_LISTENER}"]
 
 
-async def register(client: CarrierClient, accounts: Iterable[str], listener: OwnListener) -> None:
+async def register(client: CarrierClient, accounts: Iterable[str], listener: RunListener) -> None:
     """Have the outcomes of these accounts called back to a run's own listener."""
     await client.login()
     for account in dict.fromkeys(accounts):
@@ -108,7 +108,7 @@ async def count(client: CarrierClient, groups: Sequence[PlanGroup]) -> list[Lice
     return counts
 
 
-def fitted(job: Job, folder: RunFolder, plan: Plan, counts: Sequence[LicenseCount]) -> Plan:
+def fit_to_licenses(job: Job, folder: RunFolder, plan: Plan, counts: Sequence[LicenseCount]) -> Plan:
     """The plan, or as much of it as there are licenses for, where the job allows that.
 
     Raises RefusedToStart with the numbers where it does not.
@@ -117,7 +117,7 @@ def fitted(job: Job, folder: RunFolder, plan: Plan, counts: Sequence[LicenseCoun
         return plan
     if not job.limits.allow_partial:
         refuse_too_few(plan.groups, counts)
-    fits = room(plan.groups, counts)
+    fits = devices_that_fit(plan.groups, counts)
     if fits == [group.devices for group in plan.groups]:
         return plan
     return cut_plan(plan, fits, batch_size=job.limits.batch_size, folder=folder.path)
@@ -128,7 +128,7 @@ def refuse_too_few(groups: Sequence[PlanGroup], counts: Sequence[LicenseCount]) 
     short = [
         f"account {group.account_name} has {fit:,} licenses of {group.sku_number} left, "
         f"for {group.devices:,} devices"
-        for group, fit in zip(groups, room(groups, counts), strict=True)
+        for group, fit in zip(groups, devices_that_fit(groups, counts), strict=True)
         if fit < group.devices
     ]
     if short:
@@ -137,7 +137,7 @@ def refuse_too_few(groups: Sequence[PlanGroup], counts: Sequence[LicenseCount]) 
         )
 
 
-def still_needed(job: Job, plan: Path, journal: Journal) -> list[PlanGroup]:
+def still_to_license(job: Job, plan: Path, journal: Journal) -> list[PlanGroup]:
     """What of a plan's groups surely needs a license yet: nothing was accepted, refused or lost for it."""
     if job.request_action is not Action.ASSIGN:
         return []
@@ -150,7 +150,7 @@ def still_needed(job: Job, plan: Path, journal: Journal) -> list[PlanGroup]:
     return groups
 
 
-async def compare(client: CarrierClient, plan: Path, journal: Journal) -> list[str]:
+async def compare_counts(client: CarrierClient, plan: Path, journal: Journal) -> list[str]:
     """In words, where the license counts did not change over the whole run as its answers say."""
     before = journal.identity.licenses
     groups = [
@@ -161,10 +161,10 @@ async def compare(client: CarrierClient, plan: Path, journal: Journal) -> list[s
         after = await count(client, groups)
     except (StoppedEarly, AccountError, CredentialsRejected) as error:
         return [f"license counts after the run are unknown: {error}"]
-    return mismatches(_sent(plan, journal), before, after, journal.identity.action)
+    return count_mismatches(_sent(plan, journal), before, after, journal.identity.action)
 
 
-def mismatches(
+def count_mismatches(
     sent: Mapping[tuple[str, str], Counter[str]],
     before: Sequence[LicenseCount],
     after: Sequence[LicenseCount],
@@ -190,7 +190,7 @@ def mismatches(
     return notes
 
 
-def room(groups: Sequence[PlanGroup], counts: Sequence[LicenseCount]) -> list[int]:
+def devices_that_fit(groups: Sequence[PlanGroup], counts: Sequence[LicenseCount]) -> list[int]:
     """How many devices of each group there are licenses for: all, where none were counted."""
     available = {(found.account_name, found.sku_number): found.available for found in counts}
     return [

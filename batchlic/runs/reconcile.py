@@ -12,8 +12,8 @@ from batchlic.callbacks.losses import losses
 from batchlic.callbacks.matching import DEVICES, LAST_TRY, ONE, latest_word, told_outcomes
 from batchlic.callbacks.store import Store
 from batchlic.runs.settle import parts_of
-from batchlic.atomic import aside, replacing
-from batchlic.runs.finalize import has_ended, now, write_down
+from batchlic.atomic import staged_path, replacing
+from batchlic.runs.finalize import has_ended, now, finalize
 from batchlic.errors import (
     BatchlicError,
     CredentialsRejected,
@@ -24,9 +24,9 @@ from batchlic.errors import (
 from batchlic.runs.identity import job_of, refuse_changed_plan, sha256_of
 from batchlic.journal import Journal, Standing, Verdict
 from batchlic.journal.settlement import BY_CALLBACK
-from batchlic.runs.ledger_sync import past_of
+from batchlic.runs.ledger_sync import ledger_sync
 from batchlic.runs.folder import RunFolder
-from batchlic.runs.staging import taken_up
+from batchlic.runs.staging import recovered_journal
 from batchlic.writer.results import read_outcomes, requested_rows
 from batchlic.writer.schemas import UTC as UTC_TIME
 from batchlic.writer.schemas import Schema
@@ -59,21 +59,21 @@ def reconcile(folder: RunFolder, store: Store) -> Summary:
     more; of a migration, the step that comes after is to be sent then. Raises RefusedToStart where the run is
     at work, RunFolderError where there is none, StoreError.
     """
-    with folder.locked(), closing(taken_up(folder)) as journal:
+    with folder.locked(), closing(recovered_journal(folder)) as journal:
         refuse_changed_plan(folder, journal.identity)
         job, rest = job_of(journal.identity), _rest(folder, journal)
         devices = _devices(folder, journal)
         outcomes = _outcomes(folder, journal, devices, store)
         if not outcomes.equals(_known(folder)):
-            with past_of(job, journal.identity.carrier, holding=(folder,)) as past:
+            with ledger_sync(job, journal.identity.carrier, holding=(folder,)) as past:
                 past.reopen(folder, journal)
             # The journal first: what was executed must not be sent again, even if we are killed here.
             _settle_doubts(folder, journal, devices, outcomes)
-            with replacing(aside(folder.outcomes)) as path:
+            with replacing(staged_path(folder.outcomes)) as path:
                 outcomes.write_parquet(path)
         elif _is_written_down(folder, journal):
             return read_summary(folder.summary)
-        return write_down(job, folder, journal, started_at=now(), stopped=rest)
+        return finalize(job, folder, journal, started_at=now(), stopped=rest)
 
 
 def follow(folder: RunFolder, store: Store, *, patience: float | None) -> Summary:
@@ -146,9 +146,9 @@ def _known_requests(folder: RunFolder, journal: Journal) -> pl.LazyFrame | None:
     """
     found = journal.request_ids(doubtful=False)
     outermost = folder
-    while RunFolder(outermost.beside).journal.exists():  # a rollback lies in the folder of its run
-        outermost = RunFolder(outermost.beside)
-    for path in outermost.beside.rglob(folder.journal.name):
+    while RunFolder(outermost.parent).journal.exists():  # a rollback lies in the folder of its run
+        outermost = RunFolder(outermost.parent)
+    for path in outermost.parent.rglob(folder.journal.name):
         files = (file for file in (path, path.with_name(f"{path.name}-wal")) if file.exists())
         is_recent = max(file.stat().st_mtime for file in files) * 1e6 > journal.created_at - _DAY
         if is_recent and not path.samefile(folder.journal):
@@ -200,8 +200,8 @@ def _known(folder: RunFolder) -> pl.DataFrame:
 def _is_written_down(folder: RunFolder, journal: Journal) -> bool:
     """Whether the files of the run say all that is known."""
     known = sha256_of(folder.outcomes) if folder.outcomes.exists() else None
-    is_whole = all(path.is_file() for path in folder.written)
-    return is_whole and journal.last_word is not None and journal.seals().get(folder.outcomes.name) == known
+    is_whole = all(path.is_file() for path in folder.session_files)
+    return is_whole and journal.final_session_end is not None and journal.file_hashes().get(folder.outcomes.name) == known
 
 
 def _rest(folder: RunFolder, journal: Journal) -> BatchlicError | None:
@@ -209,7 +209,7 @@ def _rest(folder: RunFolder, journal: Journal) -> BatchlicError | None:
     if has_ended(journal):
         return None
     why = read_summary(folder.summary).stopped_because if folder.summary.is_file() else None
-    ended = [] if journal.was_sent_since else journal.endings()
+    ended = [] if journal.sent_since_end else journal.session_ends()
     is_rejected = bool(ended) and ended[-1].exit_code == ExitCode.CREDENTIALS
     kind = CredentialsRejected if is_rejected else StoppedEarly
     return kind(why or "the run was killed: resume it")

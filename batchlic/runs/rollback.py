@@ -15,11 +15,11 @@ from batchlic.errors import RefusedToStart, UsageError
 from batchlic.runs.identity import job_of, refuse_changed_plan, refuse_other_carrier, refuse_used
 from batchlic.job import Job
 from batchlic.journal import RunIdentity
-from batchlic.runs.ledger_sync import past_of
+from batchlic.runs.ledger_sync import ledger_sync
 from batchlic.reader import Source
 from batchlic.runs.run import Target, begin, go_on
 from batchlic.runs.folder import RunFolder
-from batchlic.runs.staging import taken_up
+from batchlic.runs.staging import recovered_journal
 from batchlic.writer.results import write_results
 from batchlic.writer.schemas import PLAN, REJECTS, Schema
 from batchlic.writer.summary import Summary
@@ -45,13 +45,13 @@ def rollback(
     the devices that have moved are moved back. Raises UsageError where the run assigned nothing by its nature
     or goes back the other way already, RefusedToStart where there is nothing that can be taken back.
     """
-    with folder.locked(), closing(taken_up(folder)) as journal:
+    with folder.locked(), closing(recovered_journal(folder)) as journal:
         _refuse_unsuited(folder, by, journal.identity)
         refuse_other_carrier(folder, target.name, journal.identity)
         refuse_changed_plan(folder, journal.identity)
         back = _folder_of(folder, by)
         if back.journal.exists():
-            with back.locked(), closing(taken_up(back)) as its_journal:
+            with back.locked(), closing(recovered_journal(back)) as its_journal:
                 return go_on(job_of(its_journal.identity), back, target, its_journal)
         job = _job(folder, journal.identity)
         with folder.scratch() as results:
@@ -63,9 +63,9 @@ def rollback(
                 plan = _plan(results, job, by, back)
                 if ask is not None:
                     ask(f"Take back {plan.planned:,} licenses of {folder.path} at {target.name}?")
-                with past_of(job, target.name, holding=(folder, back)) as past:
+                with ledger_sync(job, target.name, holding=(folder, back)) as past:
                     past.catch_up()
-                    past.enter(run_id, back, begun_at=now())
+                    past.register(run_id, back, begun_at=now())
                 return begin(job, back, target, replace(plan, notes=notes), run_id=run_id)
 
 
@@ -74,7 +74,7 @@ def _folder_of(folder: RunFolder, by: By) -> RunFolder:
 
 
 def _refuse_unsuited(folder: RunFolder, by: By, identity: RunIdentity) -> None:
-    if identity.does == Action.UNASSIGN:
+    if identity.job_action == Action.UNASSIGN:
         raise UsageError(f"{folder.path}: this run did unassign; only what was assigned is rolled back")
     if identity.to_sku and by is not By.DEVICE:
         raise UsageError(f"{folder.path}: a migration takes two requests, so it goes back --by device")

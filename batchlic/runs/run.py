@@ -17,7 +17,7 @@ from structlog.typing import FilteringBoundLogger
 from batchlic.carrier.auth import Credentials
 from batchlic.carrier.client import open_client
 from batchlic.chunker import Plan, PlanGroup, read_batches, write_plan
-from batchlic.runs.finalize import as_it_ended, is_finished, now, summarise, write_down
+from batchlic.runs.finalize import final_summary, is_finished, now, summarize, finalize
 from batchlic.errors import (
     BatchlicError,
     CredentialsRejected,
@@ -36,29 +36,29 @@ from batchlic.runs.identity import (
 )
 from batchlic.job import Job
 from batchlic.journal import SANDBOX, Journal
-from batchlic.ledger.ledger import Memory
+from batchlic.ledger.ledger import Snapshot
 from batchlic.runs.preflight import (
-    UNASKED,
+    NOT_ASKED,
     Findings,
-    OwnListener,
-    compare,
-    fitted,
-    look,
+    RunListener,
+    compare_counts,
+    fit_to_licenses,
+    preflight,
     refuse_too_few,
     register,
-    still_needed,
+    still_to_license,
 )
 from batchlic.logs import RunLog
-from batchlic.runs.migrate import look_for_licenses, migration_of
-from batchlic.runs.ledger_sync import past_of, with_ledger
+from batchlic.runs.migrate import reserve_licenses, migration_of
+from batchlic.runs.ledger_sync import ledger_sync, with_ledger
 from batchlic.pool.delivery import Pool
 from batchlic.pool.limiter.pace import Pace, PaceChange
 from batchlic.pool.remaining import Delivery, remaining
 from batchlic.pool.retry import RetryPolicy
 from batchlic.runs.progress import Reporter, Tally
 from batchlic.runs.folder import RunFolder
-from batchlic.runs.staging import taken_up
-from batchlic.writer.doubts import Report, doubts_in
+from batchlic.runs.staging import recovered_journal
+from batchlic.writer.in_doubt import Report, doubts_in
 from batchlic.writer.results import write_results
 from batchlic.writer.summary import Summary, count_statuses
 
@@ -78,7 +78,7 @@ def new_run_id() -> str:
     return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
 
 
-def plan_only(job: Job, folder: RunFolder, known: Memory | None = None) -> Plan:
+def plan_only(job: Job, folder: RunFolder, known: Snapshot | None = None) -> Plan:
     """Write plan.parquet and rejects.parquet, and nothing else; no network."""
     folder.make()
     with folder.locked():
@@ -93,7 +93,7 @@ def start(
     *,
     run_id: str,
     ask: Callable[[str], None] | None = None,
-    listener: OwnListener | None = None,
+    listener: RunListener | None = None,
 ) -> Summary:
     """Plan and submit, or go on with the run in `folder` if it is this one; a plan is made only once.
 
@@ -101,29 +101,29 @@ def start(
     told what is about to be done. `listener` is one that this process has brought up: an embedded sandbox is
     told to call it, a real carrier has been told before.
     """
-    with folder.job_locked(job.name):
+    with folder.job_lock(job.name):
         folder.make()
         with folder.locked():
             if folder.journal.exists():
-                with closing(taken_up(folder)) as journal:
+                with closing(recovered_journal(folder)) as journal:
                     refuse_other_job(folder, job, journal.identity)
                     return go_on(with_ledger(job, folder, journal.identity), folder, target, journal)
             refuse_used(folder)
             job = with_ledger(job, folder)
-            with past_of(job, target.name, holding=(folder,), is_new=True) as past:
+            with ledger_sync(job, target.name, holding=(folder,), is_new=True) as past:
                 known = past.known()
                 plan = _plan(job, folder, known)
                 job.require_consent(group.sku_number for group in plan.groups)
-                found = anyio.run(_look, target, plan, listener)
-                plan = fitted(job, folder, plan, found.counts)
+                found = anyio.run(_preflight, target, plan, listener)
+                plan = fit_to_licenses(job, folder, plan, found.counts)
                 if ask is not None:
                     ask(_question(job, plan, target))
-                past.enter(run_id, folder, begun_at=now(), planned_with=known)
+                past.register(run_id, folder, begun_at=now(), planned_with=known)
             return begin(job, folder, target, plan, run_id=run_id, found=found)
 
 
 def begin(
-    job: Job, folder: RunFolder, target: Target, plan: Plan, *, run_id: str, found: Findings = UNASKED
+    job: Job, folder: RunFolder, target: Target, plan: Plan, *, run_id: str, found: Findings = NOT_ASKED
 ) -> Summary:
     """Make the journal of a new run, which the ledger knows of, and submit its plan.
 
@@ -142,9 +142,9 @@ def resume(folder: RunFolder, target: Target) -> Summary:
     """Go on with a run where its journal ends; a finished run is left as it is."""
     if not folder.path.is_dir():
         raise RunFolderError(f"{folder.path}: there is no such run folder")
-    with folder.locked(), closing(taken_up(folder)) as journal:
+    with folder.locked(), closing(recovered_journal(folder)) as journal:
         job = job_of(journal.identity)
-        with folder.job_locked(job.name):
+        with folder.job_lock(job.name):
             return go_on(job, folder, target, journal)
 
 
@@ -153,13 +153,13 @@ def go_on(job: Job, folder: RunFolder, target: Target, journal: Journal) -> Summ
     refuse_other_carrier(folder, target.name, journal.identity)
     refuse_changed_plan(folder, journal.identity)
     if is_finished(journal):
-        return as_it_ended(job, folder, journal)
-    needed = still_needed(job, folder.plan, journal)
-    found = anyio.run(_look_again, target, needed)
+        return final_summary(job, folder, journal)
+    needed = still_to_license(job, folder.plan, journal)
+    found = anyio.run(_preflight_rest, target, needed)
     if not job.limits.allow_partial:
         refuse_too_few(needed, found.counts)
-    with past_of(job, target.name, holding=(folder,)) as past:
-        past.reenter(folder, journal)
+    with ledger_sync(job, target.name, holding=(folder,)) as past:
+        past.register_resumed(folder, journal)
     return _submit_and_write(job, folder, target, journal, stopped=found.stopped)
 
 
@@ -168,14 +168,14 @@ def status(folder: RunFolder) -> Report:
     with closing(open_journal(folder)) as journal, folder.scratch() as results:
         refuse_changed_plan(folder, journal.identity)
         write_results(results, plan=folder.plan, journal=journal, outcomes=folder.outcomes)
-        summary = summarise(journal, count_statuses(results), journal.endings(), journal.last_word)
+        summary = summarize(journal, count_statuses(results), journal.session_ends(), journal.final_session_end)
         return Report(**msgspec.structs.asdict(summary), doubts=doubts_in(results))
 
 
 # -- planning -------------------------------------------------------------------------------------------
 
 
-def _plan(job: Job, folder: RunFolder, known: Memory | None) -> Plan:
+def _plan(job: Job, folder: RunFolder, known: Snapshot | None) -> Plan:
     plan = write_plan(
         job.inventory.files,
         job.read_options(),
@@ -198,23 +198,23 @@ def _question(job: Job, plan: Plan, target: Target) -> str:
 # -- asking first ---------------------------------------------------------------------------------------
 
 
-async def _look(target: Target, plan: Plan, listener: OwnListener | None) -> Findings:
+async def _preflight(target: Target, plan: Plan, listener: RunListener | None) -> Findings:
     if not plan.groups:
-        return UNASKED
+        return NOT_ASKED
     is_rehearsal = target.name == SANDBOX
     async with open_client(target.base_url, target.credentials) as client:
         if is_rehearsal and listener is not None:
             await register(client, (group.account_name for group in plan.groups), listener)
-        found = await look(client, plan.groups, listeners=not is_rehearsal)
+        found = await preflight(client, plan.groups, listeners=not is_rehearsal)
         await client.logout()
     return found
 
 
-async def _look_again(target: Target, groups: Sequence[PlanGroup]) -> Findings:
+async def _preflight_rest(target: Target, groups: Sequence[PlanGroup]) -> Findings:
     if not groups:
-        return UNASKED
+        return NOT_ASKED
     async with open_client(target.base_url, target.credentials) as client:
-        found = await look(client, groups, listeners=False)
+        found = await preflight(client, groups, listeners=False)
         await client.logout()
     return found
 
@@ -246,7 +246,7 @@ def _submit_and_write(
         except (CredentialsRejected, RefusedToStart, StoppedEarly) as error:
             stopped = error
             logger.error("stopped", reason=str(error))
-        summary = write_down(job, folder, journal, started_at=started_at, stopped=stopped, notes=notes)
+        summary = finalize(job, folder, journal, started_at=started_at, stopped=stopped, notes=notes)
         logger.info("ended", exit_code=summary.exit_code, statuses=summary.statuses)
     return summary
 
@@ -262,10 +262,10 @@ async def _submit(
         fixed_rate=limits.fixed_rate,
         on_change=lambda change: _log_pace(logger, change),
     )
-    heed(journal, pace, limits.give_up_after)
+    obey_earlier_retry_after(journal, pace, limits.give_up_after)
     accepted, failed = (0, 0) if journal.identity.to_sku else journal.settled()
     tally = Tally(
-        journal.identity.planned - sum(journal.identity.held.values()),
+        journal.identity.planned - sum(journal.identity.excluded.values()),
         Counter(accepted=accepted, failed=failed),
     )
     reporter = Reporter(tally, pace, logger)
@@ -292,23 +292,23 @@ async def _submit(
                 migration = migration_of(
                     job, journal, folder, on_accepted=accepted_earlier, on_end=tally.moved
                 )
-                look = partial(look_for_licenses, client, job, folder.plan, migration, logger)
-                stopped = await _delivered(pool, migration.courses(batches), before=look)
+                preflight = partial(reserve_licenses, client, job, folder.plan, migration, logger)
+                stopped = await _delivered(pool, migration.sequences(batches), before=preflight)
             else:
                 left = remaining(batches, journal, resendable, on_accepted=pool.refusals.accepted)
                 stopped = await _delivered(pool, left)
             tasks.cancel_scope.cancel()
         is_move = journal.identity.to_sku is not None  # its licenses are looked for in its own way
-        notes = [] if stopped or is_move else await compare(client, folder.plan, journal)
+        notes = [] if stopped or is_move else await compare_counts(client, folder.plan, journal)
         await client.logout()
     if stopped is not None:
         raise stopped
     return notes
 
 
-def heed(journal: Journal, pace: Pace, give_up_after: float) -> None:
+def obey_earlier_retry_after(journal: Journal, pace: Pace, give_up_after: float) -> None:
     """Go on obeying a `Retry-After` that an earlier sitting heard (promise J)."""
-    wait = (journal.told_to_wait_until - now()) / 1e6
+    wait = (journal.retry_not_before - now()) / 1e6
     if wait > give_up_after:
         raise StoppedEarly(f"the carrier has asked to wait {wait:.0f} s more; resume the run later")
     if wait > 0:
@@ -317,13 +317,13 @@ def heed(journal: Journal, pace: Pace, give_up_after: float) -> None:
 
 async def _delivered(
     pool: Pool,
-    courses: Iterable[Iterable[Delivery]],
+    sequences: Iterable[Iterable[Delivery]],
     *,
     before: Callable[[], Awaitable[None]] | None = None,
 ) -> BatchlicError | None:
     """Deliver, and hand back what stopped the pool: raised, a task group would wrap it."""
     try:
-        await pool.deliver(courses, before=before)
+        await pool.deliver(sequences, before=before)
     except BatchlicError as error:
         return error
     return None

@@ -8,16 +8,16 @@ from contextlib import closing
 import polars as pl
 
 from batchlic.chunker import format_ranges
-from batchlic.runs.finalize import has_ended, now, write_down
+from batchlic.runs.finalize import has_ended, now, finalize
 from batchlic.errors import StoppedEarly, UsageError
 from batchlic.runs.identity import job_of, refuse_changed_plan
 from batchlic.job import Job
 from batchlic.journal import Journal, Verdict
 from batchlic.journal.settlement import BY_CALLBACK
 from batchlic.journal.steps import Step
-from batchlic.runs.ledger_sync import past_of
+from batchlic.runs.ledger_sync import ledger_sync
 from batchlic.runs.folder import RunFolder
-from batchlic.runs.staging import taken_up
+from batchlic.runs.staging import recovered_journal
 from batchlic.writer.results import write_results
 from batchlic.writer.summary import Summary
 
@@ -40,19 +40,19 @@ def settle(
     """
     if not reason.strip():
         raise UsageError("a settlement needs a reason: say how you know")
-    with folder.locked(), closing(taken_up(folder)) as journal:
+    with folder.locked(), closing(recovered_journal(folder)) as journal:
         refuse_changed_plan(folder, journal.identity)
         job = job_of(journal.identity)
         started_at, had_ended = now(), has_ended(journal)
         chosen = _chosen(_candidates(folder, journal), batches, devices)
         if verdict is Verdict.RESEND:
             _require_consent(job, chosen, consent_lifetime=consent_lifetime)
-        with past_of(job, journal.identity.carrier, holding=(folder,)) as past:
+        with ledger_sync(job, journal.identity.carrier, holding=(folder,)) as past:
             past.reopen(folder, journal)
         parts = parts_of(chosen, journal.identity.batches)
         journal.settle(parts, verdict, settled_by=_operator(), reason=reason, settled_at=now())
         rest = None if had_ended else StoppedEarly("settled in part: resume the run to go on")
-        return write_down(job, folder, journal, started_at=started_at, stopped=rest)
+        return finalize(job, folder, journal, started_at=started_at, stopped=rest)
 
 
 def _candidates(folder: RunFolder, journal: Journal) -> pl.DataFrame:

@@ -9,12 +9,12 @@ from typing import Any
 import msgspec
 import polars as pl
 
-from batchlic.runs.finalize import sha256_of_identity, summarise
+from batchlic.runs.finalize import identity_sha256, summarize
 from batchlic.errors import RunFolderError
 from batchlic.runs.identity import sha256_of
 from batchlic.journal import Journal
 from batchlic.runs.folder import RunFolder
-from batchlic.runs.staging import mend
+from batchlic.runs.staging import publish_staged
 from batchlic.writer.audit import chain_breaks, write_audit
 from batchlic.writer.results import write_results
 from batchlic.writer.summary import count_statuses, read_summary
@@ -34,7 +34,7 @@ class Finding(msgspec.Struct, frozen=True):
     what: str
 
 
-class Inspection(msgspec.Struct, frozen=True, kw_only=True):
+class Verification(msgspec.Struct, frozen=True, kw_only=True):
     """What `verify` saw; `head` is the last hash of a chain that holds, worth keeping somewhere else."""
 
     run_id: str | None
@@ -42,7 +42,7 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     findings: list[Finding]
 
 
-def verify(folder: RunFolder) -> Inspection:
+def verify(folder: RunFolder) -> Verification:
     """Recompute the chain, and hold journal, plan, audit, results, rejects and summary against each other.
 
     Raises RunFolderError where there is no journal, RefusedToStart while the run is at work.
@@ -52,38 +52,38 @@ def verify(folder: RunFolder) -> Inspection:
     with folder.locked():
         try:
             with closing(Journal.open(folder.journal)) as journal:
-                mend(folder, journal)
+                publish_staged(folder, journal)
                 findings = list(_findings(folder, journal))
                 head = None if findings else _head(folder.audit)
-                return Inspection(run_id=journal.identity.run_id, head=head, findings=findings)
+                return Verification(run_id=journal.identity.run_id, head=head, findings=findings)
         except RunFolderError as error:
-            return Inspection(run_id=None, head=None, findings=[Finding(folder.journal.name, str(error))])
+            return Verification(run_id=None, head=None, findings=[Finding(folder.journal.name, str(error))])
 
 
 def _findings(folder: RunFolder, journal: Journal) -> Iterator[Finding]:
     for trouble in journal.check():
         yield Finding(folder.journal.name, trouble)
-    seals = journal.seals()
-    if seals.get("identity", sha256_of_identity(journal)) != sha256_of_identity(journal):
+    file_hashes = journal.file_hashes()
+    if file_hashes.get("identity", identity_sha256(journal)) != identity_sha256(journal):
         yield Finding(folder.journal.name, "the identity of the run is not the one that was sealed")
     if not folder.plan.is_file() or sha256_of(folder.plan) != journal.identity.plan_sha256:
         yield Finding(folder.plan.name, "missing, or not the plan that the journal knows by its SHA-256")
         return
-    if not seals:
+    if not file_hashes:
         return
     with TemporaryDirectory(prefix="batchlic-") as scratch:
         again = RunFolder(Path(scratch))
         write_audit(again.audit, journal=journal)
-        if not _is_damaged(folder.audit, again.audit, seals):
+        if not _is_damaged(folder.audit, again.audit, file_hashes):
             yield from _chain(folder, journal)
-        yield from _table(folder.audit, again.audit, seals, is_prefix=journal.last_word is None)
-        if journal.last_word is not None:
+        yield from _table(folder.audit, again.audit, file_hashes, is_prefix=journal.final_session_end is None)
+        if journal.final_session_end is not None:
             write_results(again.results, plan=folder.plan, journal=journal, outcomes=folder.outcomes)
-            yield from _table(folder.results, again.results, seals)
+            yield from _table(folder.results, again.results, file_hashes)
             yield from _summary(folder, again.results, journal)
-    told = [folder.outcomes] if folder.outcomes.name in seals or folder.outcomes.exists() else []
+    told = [folder.outcomes] if folder.outcomes.name in file_hashes or folder.outcomes.exists() else []
     for path in (folder.rejects, folder.summary, *told):
-        if not path.is_file() or sha256_of(path) != seals.get(path.name):
+        if not path.is_file() or sha256_of(path) != file_hashes.get(path.name):
             yield Finding(path.name, "missing, or not the file that the journal sealed")
 
 
@@ -95,15 +95,15 @@ def _chain(folder: RunFolder, journal: Journal) -> Iterator[Finding]:
         yield Finding(folder.audit.name, f"can't be read: {_first_line(error)}")
 
 
-def _table(path: Path, again: Path, seals: dict[str, str], *, is_prefix: bool = False) -> Iterator[Finding]:
+def _table(path: Path, again: Path, file_hashes: dict[str, str], *, is_prefix: bool = False) -> Iterator[Finding]:
     """Hold a table against the same one written again from the journal."""
     if not path.is_file():
         yield Finding(path.name, "missing")
         return
-    is_sealed = sha256_of(path) == seals.get(path.name)
-    if not is_sealed and sha256_of(again) == seals.get(path.name):
+    is_sealed = sha256_of(path) == file_hashes.get(path.name)
+    if not is_sealed and sha256_of(again) == file_hashes.get(path.name):
         yield Finding(path.name, f"byte {_first_byte(path, again):,} is not the one that was sealed")
-        if _is_damaged(path, again, seals):
+        if _is_damaged(path, again, file_hashes):
             return
     elif not is_sealed:
         yield Finding(path.name, "not the file that the journal sealed")
@@ -115,7 +115,7 @@ def _table(path: Path, again: Path, seals: dict[str, str], *, is_prefix: bool = 
         yield Finding(path.name, difference)
 
 
-def _is_damaged(path: Path, again: Path, seals: dict[str, str]) -> bool:
+def _is_damaged(path: Path, again: Path, file_hashes: dict[str, str]) -> bool:
     """Whether bytes of a file were changed where they are: then it is not decoded any more.
 
     A decoder may take a length that it finds there at its word, and ask for so much memory that the process
@@ -123,7 +123,7 @@ def _is_damaged(path: Path, again: Path, seals: dict[str, str]) -> bool:
     """
     if not path.is_file() or path.stat().st_size != again.stat().st_size:
         return False
-    return sha256_of(path) != seals.get(path.name) == sha256_of(again)
+    return sha256_of(path) != file_hashes.get(path.name) == sha256_of(again)
 
 
 def _first_byte(path: Path, again: Path) -> int:
@@ -154,7 +154,7 @@ def _first_difference(path: Path, again: Path, *, is_prefix: bool) -> str | None
 
 
 def _summary(folder: RunFolder, results: Path, journal: Journal) -> Iterator[Finding]:
-    told = summarise(journal, count_statuses(results), journal.endings(), journal.last_word)
+    told = summarize(journal, count_statuses(results), journal.session_ends(), journal.final_session_end)
     try:
         found = read_summary(folder.summary)
     except (RunFolderError, OSError) as error:

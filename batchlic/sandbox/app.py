@@ -23,12 +23,12 @@ from batchlic.sandbox.bodies import LoginBody, read
 from batchlic.sandbox.books import Books, DeviceRecord
 from batchlic.sandbox.callbacks import Callbacks
 from batchlic.sandbox.config import Fault, SandboxConfig
-from batchlic.sandbox.desk import Desk
 from batchlic.sandbox.faults import Dice, instead_of, instead_of_executing
 from batchlic.sandbox.limits import Gate, Latency, Throttled, quota_headers, throttle_refusal
 from batchlic.sandbox.listeners import Listeners
 from batchlic.sandbox.logins import Logins
 from batchlic.sandbox.refusals import Refusal, gateway_refusal, license_refusal, refusal_answer
+from batchlic.sandbox.service import Desk
 from batchlic.sandbox.transport import InProcessTransport
 
 Headers = dict[bytes, bytes]

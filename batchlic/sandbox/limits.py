@@ -12,7 +12,7 @@ from batchlic.sandbox.config import LimitKind, QuotaHeaders, RetryHint, SandboxC
 from batchlic.sandbox.refusals import Refusal, license_refusal
 
 
-class Quota(NamedTuple):
+class AdvertisedQuota(NamedTuple):
     """Calls that come in at once, how many of them are left, and seconds until all of them are again."""
 
     limit: int
@@ -23,7 +23,7 @@ class Quota(NamedTuple):
 class RateLimit(Protocol):
     """Counts calls; times in seconds, rates in calls per second."""
 
-    def quota(self, now: float, rate: float) -> Quota:
+    def quota(self, now: float, rate: float) -> AdvertisedQuota:
         """What is left after the latest call."""
 
     def wait(self, now: float, rate: float) -> float:
@@ -49,9 +49,11 @@ class TokenBucket:
         self._tokens = max(-self._burst, self._tokens - self._cost_when_throttled)
         return (1 - self._tokens) / rate
 
-    def quota(self, now: float, rate: float) -> Quota:  # noqa: ARG002 - the tokens are those of the latest call
+    def quota(self, now: float, rate: float) -> AdvertisedQuota:  # noqa: ARG002 - the tokens are those of the latest call
         """See RateLimit."""
-        return Quota(int(self._burst), max(0, int(self._tokens)), (self._burst - self._tokens) / rate)
+        return AdvertisedQuota(
+            int(self._burst), max(0, int(self._tokens)), (self._burst - self._tokens) / rate
+        )
 
 
 class FixedWindow:
@@ -71,10 +73,10 @@ class FixedWindow:
             return 0.0
         return (window + 1) * self._window_s - now
 
-    def quota(self, now: float, rate: float) -> Quota:
+    def quota(self, now: float, rate: float) -> AdvertisedQuota:
         """See RateLimit."""
         limit = _quota(rate, self._window_s)
-        return Quota(limit, max(0, limit - self._used), (self._window + 1) * self._window_s - now)
+        return AdvertisedQuota(limit, max(0, limit - self._used), (self._window + 1) * self._window_s - now)
 
 
 class SlidingWindow:
@@ -96,10 +98,12 @@ class SlidingWindow:
         self._calls.extend([now] * self._cost_when_throttled)
         return self._calls[len(self._calls) - quota] + self._window_s - now
 
-    def quota(self, now: float, rate: float) -> Quota:
+    def quota(self, now: float, rate: float) -> AdvertisedQuota:
         """See RateLimit."""
         limit = _quota(rate, self._window_s)
-        return Quota(limit, max(0, limit - len(self._calls)), self._calls[-1] + self._window_s - now)
+        return AdvertisedQuota(
+            limit, max(0, limit - len(self._calls)), self._calls[-1] + self._window_s - now
+        )
 
 
 def _quota(rate: float, window_s: float) -> int:
@@ -137,7 +141,7 @@ class Gate:
         self.inside += 1
         self.most_inside = max(self.most_inside, self.inside)
 
-    def quota(self, now: float) -> Quota | None:
+    def quota(self, now: float) -> AdvertisedQuota | None:
         """What is left of the limit of rate after a call at `now`; None if there is no such limit."""
         rate = self._config.rate
         return None if rate is None else self._limit.quota(now, rate * self._factor(now))
@@ -180,7 +184,7 @@ class Latency:
         return config.latency_s + jitter + config.latency_growth_s * (inside - 1)
 
 
-def quota_headers(kind: QuotaHeaders, quota: Quota | None) -> dict[str, str]:
+def quota_headers(kind: QuotaHeaders, quota: AdvertisedQuota | None) -> dict[str, str]:
     """Headers that say what is left, in whole seconds as they are used to."""
     if quota is None or kind is QuotaHeaders.NOTHING:
         return {}

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from batchlic.chunker import parse_ranges
 from batchlic.journal import Attempt, Event, Settlement, Standing, Verdict
-from batchlic.journal.standing import standing_of
+from batchlic.journal.status import standing_of
 
 
 class DeviceOutcome(NamedTuple):

@@ -7,10 +7,10 @@ from typing import Any, TypeAlias
 
 import polars as pl
 
-from batchlic.chunker import read_held, read_whole_batches
+from batchlic.chunker import read_excluded, read_whole_batches
 from batchlic.journal import Event, Journal, RunIdentity, Standing
 from batchlic.journal.steps import Step
-from batchlic.writer.moves import OF_MOVES, STEP_STATUSES, migrated
+from batchlic.writer.migrations import OF_MOVES, STEP_STATUSES, migrated
 from batchlic.writer.outcomes import DeviceOutcome, outcomes_of_batches
 from batchlic.writer.schemas import OUTCOMES, RESULTS, Schema
 from batchlic.writer.tables import write_table
@@ -85,7 +85,7 @@ def requested_rows(plan: Path, identity: RunIdentity, history: History) -> Itera
 def _devices(plan: Path) -> Iterator[tuple[pl.DataFrame, range]]:
     """The rows of `plan` in its order, with `offset` and `plan_row`, and the batches that they are of."""
     start = 0
-    for rows in chain(read_whole_batches(plan), read_held(plan)):
+    for rows in chain(read_whole_batches(plan), read_excluded(plan)):
         numbers = rows["batch_id"].drop_nulls()
         devices = rows.with_columns(
             pl.int_range(pl.len()).over("batch_id").alias("offset"),
@@ -101,7 +101,7 @@ def _row(
     """The rows of results.parquet about some devices, times as in the journal."""
     first, last = devices["plan_row"][0], devices["plan_row"][-1]
     said = told.filter(pl.col("plan_row").is_between(first, last)).collect()
-    whose = devices.with_columns(run_id=pl.lit(identity.run_id), action=pl.lit(identity.does))
+    whose = devices.with_columns(run_id=pl.lit(identity.run_id), action=pl.lit(identity.job_action))
     if identity.to_sku is None:
         outcome = _corrected(_of_step(whose, batches, history, identity, None), said)
         return _shown(outcome.with_columns(_NO_MOVE))

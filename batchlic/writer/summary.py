@@ -11,7 +11,7 @@ from batchlic.errors import ExitCode, RunFolderError
 from batchlic.journal import Journal
 
 
-class Source(msgspec.Struct, frozen=True):
+class InventoryRows(msgspec.Struct, frozen=True):
     """One inventory: its name and data rows."""
 
     name: str
@@ -25,7 +25,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     job: str
     action: str
     carrier: str
-    sources: list[Source]
+    sources: list[InventoryRows]
     rows_read: int
     rejected: dict[str, int]
     planned: int

@@ -24,7 +24,7 @@ import uvloop
 
 from batchlic.callbacks.access import Access, networks
 from batchlic.callbacks.listener import Listener
-from batchlic.callbacks.messages import Told
+from batchlic.callbacks.messages import DeviceMessage
 from batchlic.callbacks.server import ListenerOptions, listen, serve
 from batchlic.callbacks.store import Store
 from batchlic.carrier.auth import Secret
@@ -67,7 +67,7 @@ def durable() -> None:
 
 
 def not_storing() -> None:
-    async def forget(_: Told) -> None:
+    async def forget(_: DeviceMessage) -> None:
         """Acknowledge at once."""
 
     logger = structlog.wrap_logger(None)

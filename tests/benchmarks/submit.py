@@ -85,10 +85,10 @@ def _compare(folder: Path, devices: int, latency: float) -> None:
     for tasks in HTTPX_TASKS[latency]:
         with _sandbox(latency):
             httpx_s.append(_loop(plan, "--httpx-tasks", str(tasks))[0])
-    sitting = devices / msgspec.json.decode((run_dir / "summary.json").read_bytes())["devices_per_second"]
+    session = devices / msgspec.json.decode((run_dir / "summary.json").read_bytes())["devices_per_second"]
     sending = _sending_s(run_dir / "audit.parquet")
     quickest = min(httpx_s)
-    ratios = quickest / whole.seconds, own / whole.seconds, own / sitting, own / sending
+    ratios = quickest / whole.seconds, own / whole.seconds, own / session, own / sending
     print(
         _row(
             f"{devices:,}",

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import polars as pl
 
-from batchlic.callbacks.messages import Told
+from batchlic.callbacks.messages import DeviceMessage
 from batchlic.carrier.answers import Answer, Outcome
 from batchlic.carrier.catalogue import Action
 from batchlic.chunker import write_plan
@@ -122,7 +122,7 @@ def _records(
                 yield Record(answers, (seq, 1.0, answer.outcome.value, True, *said))
 
 
-def messages_of(folder: RunFolder, *, batch_size: int = 100, **changes: Any) -> list[Told]:  # noqa: ANN401
+def messages_of(folder: RunFolder, *, batch_size: int = 100, **changes: Any) -> list[DeviceMessage]:  # noqa: ANN401
     """A success for each device of a submitted run, in the plan's order, changed as said."""
     plan = pl.read_parquet(folder.plan, columns=["imei", "iccid"])
     return [
@@ -131,7 +131,7 @@ def messages_of(folder: RunFolder, *, batch_size: int = 100, **changes: Any) -> 
     ]
 
 
-def told(request_id: str, imei: str = "", iccid: str = "", **changes: Any) -> Told:  # noqa: ANN401
+def told(request_id: str, imei: str = "", iccid: str = "", **changes: Any) -> DeviceMessage:  # noqa: ANN401
     """A message that a device was served, a second after the run began; changed as said."""
     fields: dict[str, Any] = {
         "further_ids": "",
@@ -141,7 +141,7 @@ def told(request_id: str, imei: str = "", iccid: str = "", **changes: Any) -> To
         "error_message": "",
         "received_at": BEGAN + 1_000_000,
     }
-    return Told(request_id=request_id, imei=imei, iccid=iccid, **fields | changes)
+    return DeviceMessage(request_id=request_id, imei=imei, iccid=iccid, **fields | changes)
 
 
 def failure(**changes: Any) -> dict[str, Any]:  # noqa: ANN401
@@ -204,6 +204,6 @@ def statuses(folder: RunFolder) -> dict[str, int]:
     return {str(status): int(count) for status, count in counts.iter_rows()}
 
 
-def shuffled(messages: Iterable[Told], seed: int) -> list[Told]:
+def shuffled(messages: Iterable[DeviceMessage], seed: int) -> list[DeviceMessage]:
     """The messages in another order."""
     return sorted(messages, key=lambda message: hashlib.sha256(f"{seed}{message}".encode()).digest())

@@ -12,14 +12,14 @@ import anyio
 import pytest
 import sqlalchemy as sa
 
-from batchlic.callbacks.messages import Told
+from batchlic.callbacks.messages import DeviceMessage
 from batchlic.callbacks.store import Store
 from batchlic.carrier.answers import Answer
 from batchlic.carrier.auth import Credentials, Secret
 from batchlic.errors import ExitCode, StoppedEarly
 from batchlic.journal import Journal, Verdict
 from batchlic.journal.steps import Step
-from batchlic.runs.finalize import now, write_down
+from batchlic.runs.finalize import finalize, now
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import job_of
 from batchlic.runs.reconcile import reconcile
@@ -88,13 +88,13 @@ def finished(path: Path, answered: Callable[[int], list[Answer | None]]) -> RunF
     """A run of three Lifetime licenses that has ended, with the messages about two of them in its folder."""
     folder = submitted_run(path, 3, answered=answered, sku="SIMSec-IoT-Lt")
     with closing(Journal.open(folder.journal)) as journal:
-        write_down(job_of(journal.identity), folder, journal, started_at=now())
+        finalize(job_of(journal.identity), folder, journal, started_at=now())
     served, failed, _ = messages_of(folder)
     keep(folder, [served, failed._replace(**failure())])
     return folder
 
 
-def keep(folder: RunFolder, messages: list[Told]) -> None:
+def keep(folder: RunFolder, messages: list[DeviceMessage]) -> None:
     with closing(Store.open(str(folder.path / "store.db"))) as store:
         store.write(messages)
 
@@ -146,7 +146,7 @@ def test_wherever_it_is_killed_nothing_looks_changed_and_the_next_command_ends_i
 
 def test_what_can_not_be_written_leaves_nothing_aside_and_the_files_as_they_were(tmp_path: Path) -> None:
     folder = finished(tmp_path / "run", accepted)
-    before = {path.name: path.read_bytes() for path in folder.written}
+    before = {path.name: path.read_bytes() for path in folder.session_files}
 
     def full(*_: object) -> None:
         raise StoppedEarly("no space left")
@@ -155,7 +155,7 @@ def test_what_can_not_be_written_leaves_nothing_aside_and_the_files_as_they_were
         patched.setattr("batchlic.runs.finalize.write_summary", full)
         with pytest.raises(StoppedEarly):
             reconciled(folder)
-    assert {path.name: path.read_bytes() for path in folder.written} == before
+    assert {path.name: path.read_bytes() for path in folder.session_files} == before
     assert not list(folder.path.glob(".*.next"))
     assert not folder.outcomes.exists()
 
@@ -184,10 +184,10 @@ def test_a_killed_reconciling_of_a_migration_that_had_ended_is_not_taken_for_a_k
     with closing(Journal.open(folder.journal)) as journal:
         assign = intent(Step.ASSIGN.number(1, 1), device_count=3, started_at=BEGAN)
         anyio.run(journal.intend, assign)  # and whether the new ones came is not known
-        write_down(job_of(journal.identity), folder, journal, started_at=now())
+        finalize(job_of(journal.identity), folder, journal, started_at=now())
     keep(folder, [messages_of(folder)[0]._replace(request_id="strange")])
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("batchlic.runs.reconcile.write_down", _die)
+        patched.setattr("batchlic.runs.reconcile.finalize", _die)
         with pytest.raises(KilledError):
             reconciled(folder)
     with closing(Store.open(str(folder.path / "store.db"))) as store:

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 from batchlic.callbacks.access import CARRIER_SOURCES, Access, networks
 from batchlic.callbacks.listener import LARGEST_BODY, PATH, Listener
-from batchlic.callbacks.messages import Told
+from batchlic.callbacks.messages import DeviceMessage
 from batchlic.callbacks.store import StoreError
 from batchlic.carrier.auth import Secret
 from tests.callbacks.builders import ACCOUNT, PASSWORD, SETTINGS, USERNAME, body, listener
@@ -46,7 +46,7 @@ class Kept:
     """A listener in process, what it kept and what it logged."""
 
     def __init__(self, who: Access | None = None, *, account: str = "", most_waiting: int = 10) -> None:
-        self.messages: list[Told] = []
+        self.messages: list[DeviceMessage] = []
         self.trouble: StoreError | None = None
         self.gate = anyio.Event()
         self.gate.set()
@@ -60,7 +60,7 @@ class Kept:
             most_waiting=most_waiting,
         ).app
 
-    async def keep(self, message: Told) -> None:
+    async def keep(self, message: DeviceMessage) -> None:
         await self.gate.wait()
         self.check()
         self.messages.append(message)

@@ -12,7 +12,7 @@ import httpx
 import polars as pl
 import pytest
 
-from batchlic.callbacks.messages import Told
+from batchlic.callbacks.messages import DeviceMessage
 from batchlic.callbacks.server import ListenerOptions, listening
 from batchlic.callbacks.store import Store
 from batchlic.carrier.auth import Secret
@@ -23,8 +23,8 @@ from batchlic.errors import ExitCode
 from batchlic.journal import Journal, Verdict
 from batchlic.journal.steps import Step
 from batchlic.runs.folder import RunFolder
-from batchlic.runs.history import story
-from batchlic.runs.preflight import OwnListener, register
+from batchlic.runs.history import device_history
+from batchlic.runs.preflight import RunListener, register
 from batchlic.runs.reconcile import reconcile
 from batchlic.runs.run import resume
 from batchlic.runs.settle import settle
@@ -45,7 +45,7 @@ from tests.recovery.builders import (
     job,
     run,
 )
-from tests.recovery.moves import (
+from tests.recovery.migrations import (
     NEW,
     held,
     known,
@@ -59,7 +59,7 @@ from tests.recovery.moves import (
 FIRST = imei(0)
 
 
-def messages(folder: RunFolder, **failing: Collection[str]) -> Iterator[Told]:
+def messages(folder: RunFolder, **failing: Collection[str]) -> Iterator[DeviceMessage]:
     """A message about each device of each accepted request; `failing` are, by step, the IMEIs that fail."""
     plan = pl.read_parquet(folder.plan)
     with closing(Journal.open(folder.journal)) as journal:
@@ -72,19 +72,19 @@ def messages(folder: RunFolder, **failing: Collection[str]) -> Iterator[Told]:
                     yield about(devices[offset], attempt.request_id, attempt.started_at + 1, failed=failed)
 
 
-def about(device: str, request_id: str, at: int, *, failed: bool = False) -> Told:
+def about(device: str, request_id: str, at: int, *, failed: bool = False) -> DeviceMessage:
     fault = failure(error_message="sorry") if failed else {}
     return told(request_id, device, account_name=ACCOUNT, **{"received_at": at, **fault})
 
 
-def reconciled(folder: RunFolder, said: Collection[Told] = ()) -> Summary:
+def reconciled(folder: RunFolder, said: Collection[DeviceMessage] = ()) -> Summary:
     with closing(Store.open(str(folder.path / "store.db"))) as store:
         if said:
             store.write(list(said))
         return reconcile(folder, store)
 
 
-def strange(folder: RunFolder, devices: Collection[str], *, failed: bool = False) -> list[Told]:
+def strange(folder: RunFolder, devices: Collection[str], *, failed: bool = False) -> list[DeviceMessage]:
     """Messages of a request that nobody has had an answer to, just after the last one of the run."""
     with closing(Journal.open(folder.journal)) as journal:
         last = max(attempt.started_at for attempt in journal.attempts())
@@ -112,7 +112,7 @@ def test_a_device_is_confirmed_once_both_of_its_steps_are(tmp_path: Path) -> Non
     assert found["step"] == "assign"
     assert known(tmp_path) == {FLEXIBLE: (0, DEVICES, 0), NEW: (DEVICES, 0, 0)}
     assert verify(folder).findings == []
-    events = [(one.event, one.action, one.sku_number) for one in story(FIRST, folder.path)]
+    events = [(one.event, one.action, one.sku_number) for one in device_history(FIRST, folder.path)]
     assert ("called_back", "unassign", FLEXIBLE) in events
     assert ("called_back", "assign", NEW) in events
 
@@ -316,7 +316,7 @@ def test_every_device_holds_what_the_results_say_by_the_books(tmp_path: Path) ->
 
 
 async def _registered(at: Carrier, url: str) -> None:
-    own = OwnListener(url=url, username=Secret(USERNAME), password=Secret(PASSWORD))
+    own = RunListener(url=url, username=Secret(USERNAME), password=Secret(PASSWORD))
     async with open_client(at.target.base_url, at.target.credentials) as client:
         await register(client, [ACCOUNT], own)
 

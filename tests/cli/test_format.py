@@ -12,8 +12,7 @@ from batchlic.cli.format import describe, describe_plan
 from batchlic.logs import RunLog
 from batchlic.reader import Source
 from batchlic.terminal import printable, printable_lines
-from batchlic.writer.summary import Source as Read
-from batchlic.writer.summary import Summary
+from batchlic.writer.summary import InventoryRows, Summary
 
 HOSTILE = "\x1b]0;owned\x07\r\u202e\x9b31m"
 
@@ -24,7 +23,7 @@ def summary(**changes: object) -> Summary:
         "job": "nightly",
         "action": "assign",
         "carrier": "sandbox",
-        "sources": [Read("fleet.csv", 12)],
+        "sources": [InventoryRows("fleet.csv", 12)],
         "rows_read": 12,
         "rejected": {"duplicate": 2},
         "planned": 10,
@@ -46,7 +45,9 @@ def test_nothing_that_is_not_printable_is_printed(text: str) -> None:
 
 
 def test_what_inventory_and_carrier_say_reaches_the_terminal_as_data_only() -> None:
-    hostile = summary(sources=[Read(HOSTILE, 1)], notes=[HOSTILE], stopped_because=HOSTILE, exit_code=6)
+    hostile = summary(
+        sources=[InventoryRows(HOSTILE, 1)], notes=[HOSTILE], stopped_because=HOSTILE, exit_code=6
+    )
     plan = Plan(
         sources=(Source(HOSTILE, 1),),
         rows_read=1,

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 
 from batchlic.carrier.answers import Answer, Outcome
 from batchlic.errors import RunFolderError, StoppedEarly
-from batchlic.journal import Ending, Journal, Settlement, Verdict
+from batchlic.journal import Journal, SessionEnd, Settlement, Verdict
 from batchlic.journal.journal import ROWS_PER_STATEMENT
 from tests.journal.builders import (
     ACCEPTED,
@@ -80,11 +80,11 @@ async def test_c_an_answer_is_durable_when_answer_returns(tmp_path: Path) -> Non
 @pytest.mark.anyio
 async def test_j_the_latest_time_until_which_the_carrier_told_to_wait_is_known(tmp_path: Path) -> None:
     with closing(new_journal(tmp_path)) as journal:
-        assert journal.told_to_wait_until == 0
+        assert journal.retry_not_before == 0
         for started_at in (CREATED_AT + 2_000_000, CREATED_AT):
             seq = await journal.intend(intent(started_at=started_at))
             await journal.answer(seq, THROTTLED, duration_ms=500.0, final=False)
-        assert journal.told_to_wait_until == CREATED_AT + 4_000_000
+        assert journal.retry_not_before == CREATED_AT + 4_000_000
 
 
 @pytest.mark.anyio
@@ -158,7 +158,7 @@ def test_the_journal_is_its_owners_alone_whatever_the_umask(tmp_path: Path) -> N
     before = os.umask(0)
     try:
         with closing(new_journal(tmp_path)) as journal:
-            journal.end(Ending(1, 2, 0))
+            journal.end(SessionEnd(1, 2, 0))
             files = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
     finally:
         os.umask(before)
@@ -172,8 +172,8 @@ async def test_a_reopened_journal_tells_the_same(tmp_path: Path) -> None:
         first = await journal.intend(intent(2))
         await journal.intend(intent(1, part="0-4"))
         await journal.answer(first, AMBIGUOUS, duration_ms=2.5, final=False)
-        journal.end(Ending(1, 2, 6))
-        journal.end(Ending(3, 4, 0))
+        journal.end(SessionEnd(1, 2, 6))
+        journal.end(SessionEnd(3, 4, 0))
         told = list(journal.attempts())
     with closing(Journal.open(tmp_path / "journal.db")) as again:
         assert again.identity == identity(rejected={"duplicate": 3})
@@ -182,7 +182,7 @@ async def test_a_reopened_journal_tells_the_same(tmp_path: Path) -> None:
         assert list(again.attempts()) == told
         assert [attempt.batch_id for attempt in again.attempts(batches=range(1, 3))] == [1, 2]
         assert [attempt.batch_id for attempt in again.attempts(batches=range(2, 3))] == [2]
-        assert again.endings() == [Ending(1, 2, 6), Ending(3, 4, 0)]
+        assert again.session_ends() == [SessionEnd(1, 2, 6), SessionEnd(3, 4, 0)]
         assert again.outcomes() == {Outcome.AMBIGUOUS: 1, None: 1}
         assert again.settled() == (0, 0)
         assert await again.intend(intent()) == told[-1].seq + 1
@@ -322,12 +322,12 @@ async def test_d_what_an_operator_settles_stands_in_the_history_behind_what_it_i
 async def test_an_ending_is_the_last_word_until_the_history_goes_on(tmp_path: Path) -> None:
     with closing(new_journal(tmp_path)) as journal:
         await journal.intend(intent())
-        assert journal.last_word is None
-        journal.end(Ending(1, 2, 3), seals={"results.parquet": "ab"})
-        assert journal.last_word == Ending(1, 2, 3)
-        assert journal.seals() == {"results.parquet": "ab"}
+        assert journal.final_session_end is None
+        journal.end(SessionEnd(1, 2, 3), file_hashes={"results.parquet": "ab"})
+        assert journal.final_session_end == SessionEnd(1, 2, 3)
+        assert journal.file_hashes() == {"results.parquet": "ab"}
         settle(journal, (1, "", 10))
-        assert journal.last_word is None
+        assert journal.final_session_end is None
 
 
 def settle(journal: Journal, *parts: tuple[int, str, int]) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from batchlic.chunker import write_plan
 from batchlic.errors import RunFolderError
-from batchlic.ledger.ledger import IDENTIFIERS, WORDS, Entry, Ledger, Memory
+from batchlic.ledger.ledger import IDENTIFIERS, RECORD_COLUMNS, Entry, Ledger, Snapshot
 from batchlic.reader.rules import iccid_number, imei_number
 from tests.reader.builders import ACCOUNT, JOB, SKU, csv_of, iccid, imei
 
@@ -40,19 +40,19 @@ def word(device: tuple[int | None, int | None], state: str, sku: str = SKU) -> d
     }
 
 
-def frame(words: Iterable[Mapping[str, object]]) -> pl.DataFrame:
+def frame(records: Iterable[Mapping[str, object]]) -> pl.DataFrame:
     texts = {name: pl.String() for name in ("account_name", "sku_number", "imei", "iccid")}
-    rest = {name: kind for name, kind in WORDS.items() if not name.endswith("_number")}
-    return pl.DataFrame(list(words), schema={**texts, **rest}).with_columns(
+    rest = {name: kind for name, kind in RECORD_COLUMNS.items() if not name.endswith("_number")}
+    return pl.DataFrame(list(records), schema={**texts, **rest}).with_columns(
         imei_number=imei_number(pl.col("imei")), iccid_number=iccid_number(pl.col("iccid"))
     )
 
 
-def tell(ledger: Ledger, run: int, words: Iterable[Mapping[str, object]], carrier: str = CARRIER) -> None:
+def record(ledger: Ledger, run: int, records: Iterable[Mapping[str, object]], carrier: str = CARRIER) -> None:
     """Let a run say something; runs began in the order of their numbers."""
-    ledger.enter(Entry(f"{carrier} {run}", carrier, None, run))
-    ledger.tell(f"{carrier} {run}", [frame(words)])
-    ledger.leave(f"{carrier} {run}")
+    ledger.register(Entry(f"{carrier} {run}", carrier, None, run))
+    ledger.record(f"{carrier} {run}", [frame(records)])
+    ledger.close_run(f"{carrier} {run}")
 
 
 def planned(
@@ -67,7 +67,7 @@ def planned(
     """What a plan makes of each device: `sent`, or the status that it is held with, in the order given."""
     rows = [("" if a is None else imei(a), "" if b is None else iccid(b), sku) for a, b in devices]
     (folder / "fleet.csv").write_bytes(csv_of(rows, "IMEI,ICCID,SKU"))
-    known = Memory(ledger, carrier, ledger.last_number, to_sku)
+    known = Snapshot(ledger, carrier, ledger.last_number, to_sku)
     write_plan([str(folder / "fleet.csv")], JOB, batch_size=3, folder=folder, known=known)
     return pl.read_parquet(folder / "plan.parquet").sort("row")["held"].fill_null("sent").to_list()
 
@@ -88,16 +88,18 @@ def test_a_plan_leaves_out_what_the_newest_run_said_is_assigned(
     folder = tmp_path_factory.mktemp("history")
     said: dict[int, dict[int, str]] = {}
     with closing(Ledger(folder / "ledger.db")) as ledger:
-        for run, words in history:  # in any order, and again and again: a run's last telling counts
-            tell(ledger, run, [word((n, n if both else None), state) for n, (both, state) in words.items()])
-            said[run] = {n: state for n, (_, state) in words.items()}
+        for run, records in history:  # in any order, and again and again: a run's last telling counts
+            record(
+                ledger, run, [word((n, n if both else None), state) for n, (both, state) in records.items()]
+            )
+            said[run] = {n: state for n, (_, state) in records.items()}
         newest = {n: state for run in sorted(said) for n, state in said[run].items()}
         fates = {"assigned": "skipped", "in_doubt": "in_doubt"}
         expected = [fates.get(newest.get(n, ""), "sent") for n in range(6)]
         assert planned(ledger, folder, [(n, None) for n in range(6)]) == expected
-        truth = ledger.truth(CARRIER, ACCOUNT, SKU) if newest else frame([])
-        assert truth.height == len(newest)
-        assert sorted(truth["state"]) == sorted(newest.values())
+        latest = ledger.latest(CARRIER, ACCOUNT, SKU) if newest else frame([])
+        assert latest.height == len(newest)
+        assert sorted(latest["state"]) == sorted(newest.values())
 
 
 @pytest.mark.parametrize("device", [(1, None), (None, 1), (1, 1)])
@@ -107,7 +109,7 @@ def test_a_device_is_known_by_either_identifier(
 ) -> None:
     shares = any(a == b is not None for a, b in zip(known_by, device, strict=True))
     with closing(Ledger(tmp_path / "ledger.db")) as ledger:
-        tell(ledger, 1, [word(known_by, "assigned")])
+        record(ledger, 1, [word(known_by, "assigned")])
         assert planned(ledger, tmp_path, [device]) == ["skipped" if shares else "sent"]
 
 
@@ -122,15 +124,15 @@ def test_what_is_said_of_one_identifier_is_said_of_the_other(
     said = {1: [word((1, 1), "assigned"), word((2, 2), "assigned")], 2: [word(taken_by, "unassigned")]}
     with closing(Ledger(tmp_path / "ledger.db")) as ledger:
         for run in told:
-            tell(ledger, run, said[run])
+            record(ledger, run, said[run])
         assert planned(ledger, tmp_path, [asked_by, (2, 2)]) == ["sent", "skipped"]
-        assert sorted(ledger.truth(CARRIER, ACCOUNT, SKU)["state"]) == ["assigned", "unassigned"]
+        assert sorted(ledger.latest(CARRIER, ACCOUNT, SKU)["state"]) == ["assigned", "unassigned"]
 
 
 def test_a_sim_that_moved_leads_to_no_second_license(tmp_path: Path) -> None:
     with closing(Ledger(tmp_path / "ledger.db")) as ledger:
-        tell(ledger, 1, [word((1, 1), "assigned")])
-        tell(ledger, 2, [word((2, 1), "unassigned")])
+        record(ledger, 1, [word((1, 1), "assigned")])
+        record(ledger, 2, [word((2, 1), "unassigned")])
         assert planned(ledger, tmp_path, [(1, None), (2, None), (None, 1)]) == ["skipped", "sent", "sent"]
         assert planned(ledger, tmp_path, [(1, 1)]) == ["skipped"]
 
@@ -138,13 +140,13 @@ def test_a_sim_that_moved_leads_to_no_second_license(tmp_path: Path) -> None:
 @pytest.mark.parametrize("sku", [SKU, LIFETIME])
 def test_d_what_a_run_left_in_doubt_is_held_in_others(tmp_path: Path, sku: str) -> None:
     with closing(Ledger(tmp_path / "ledger.db")) as ledger:
-        tell(ledger, 1, [word((1, 1), "in_doubt", sku)])
+        record(ledger, 1, [word((1, 1), "in_doubt", sku)])
         assert planned(ledger, tmp_path, [(1, 1), (2, 2)], sku=sku) == ["in_doubt", "sent"]
 
 
 def test_carriers_accounts_and_skus_do_not_mix(tmp_path: Path) -> None:
     with closing(Ledger(tmp_path / "ledger.db")) as ledger:
-        tell(ledger, 1, [word((1, 1), "assigned")], carrier="sandbox")
+        record(ledger, 1, [word((1, 1), "assigned")], carrier="sandbox")
         assert planned(ledger, tmp_path, [(1, 1)]) == ["sent"]
         assert planned(ledger, tmp_path, [(1, 1)], carrier="sandbox") == ["skipped"]
         assert planned(ledger, tmp_path, [(1, 1)], carrier="sandbox", sku=LIFETIME) == ["sent"]
@@ -152,7 +154,7 @@ def test_carriers_accounts_and_skus_do_not_mix(tmp_path: Path) -> None:
 
 def test_held_devices_come_after_all_batches(tmp_path: Path) -> None:
     with closing(Ledger(tmp_path / "ledger.db")) as ledger:
-        tell(ledger, 1, [word((n, n), "assigned") for n in range(0, 20, 2)])
+        record(ledger, 1, [word((n, n), "assigned") for n in range(0, 20, 2)])
         planned(ledger, tmp_path, [(n, n) for n in range(20)])
     plan = pl.read_parquet(tmp_path / "plan.parquet")
     assert plan["batch_id"].to_list() == [1, 1, 1, 2, 2, 2, 3, 3, 3, 4, *[None] * 10]
@@ -163,7 +165,7 @@ def news(ledger: Ledger, after: int) -> set[int]:
     """Serial numbers of the devices of which something was said after the words of that number."""
     serials = {frame([word((n, n), "assigned")])["imei_number"][0]: n for n in range(6)}
     told = ledger.told(CARRIER, [(ACCOUNT, SKU)], ("imei_number",), after=after)
-    return {serials[number] for one in told for number in one.words["imei_number"]}
+    return {serials[number] for one in told for number in one.records["imei_number"]}
 
 
 @HALF
@@ -176,77 +178,77 @@ def test_what_is_told_again_is_news_only_where_it_has_changed(
         for said in tellings:
             number = ledger.last_number
             at = {n: datetime.fromtimestamp(hour * 3600, UTC) for n, (_, hour) in said.items()}
-            tell(ledger, 1, [word((n, n), state) | {"at": at[n]} for n, (state, _) in said.items()])
+            record(ledger, 1, [word((n, n), state) | {"at": at[n]} for n, (state, _) in said.items()])
             new = {n for n, what in said.items() if before.get(n) != what}
             denied = {n for n, (state, _) in before.items() if state == "unassigned" and n not in said}
             assert news(ledger, number) == new | denied
-            assert (ledger.truth(CARRIER, ACCOUNT, SKU).height if ledger.scopes() else 0) == len(said)
+            assert (ledger.latest(CARRIER, ACCOUNT, SKU).height if ledger.scopes() else 0) == len(said)
             before = said
 
 
 def test_words_keep_their_numbers_frame_by_frame_though_one_is_empty_now(tmp_path: Path) -> None:
     frames = [frame([word((n, n), "assigned")]) for n in range(3)]
     with closing(Ledger(tmp_path / "ledger.db")) as ledger:
-        ledger.enter(Entry("run", CARRIER, None, 1))
-        ledger.tell("run", frames)
+        ledger.register(Entry("run", CARRIER, None, 1))
+        ledger.record("run", frames)
         number = ledger.last_number
-        ledger.tell("run", [frames[0], frame([]), frames[2]])
+        ledger.record("run", [frames[0], frame([]), frames[2]])
         assert news(ledger, number) == set()
-        assert ledger.truth(CARRIER, ACCOUNT, SKU).height == 2
+        assert ledger.latest(CARRIER, ACCOUNT, SKU).height == 2
 
 
 def test_what_is_confirmed_is_known_as_confirmed(tmp_path: Path) -> None:
     with closing(Ledger(tmp_path / "ledger.db")) as ledger:
         for status in ("accepted", "confirmed"):
-            tell(ledger, 1, [word((1, 1), "assigned") | {"status": status}])
-        assert ledger.truth(CARRIER, ACCOUNT, SKU)["status"].to_list() == ["confirmed"]
+            record(ledger, 1, [word((1, 1), "assigned") | {"status": status}])
+        assert ledger.latest(CARRIER, ACCOUNT, SKU)["status"].to_list() == ["confirmed"]
 
 
 def test_a_ledger_made_before_words_kept_their_numbers_is_taken_on(tmp_path: Path) -> None:
     with closing(Ledger(tmp_path / "ledger.db")) as ledger:
-        tell(ledger, 1, [word((1, 1), "assigned")])
+        record(ledger, 1, [word((1, 1), "assigned")])
     with closing(sqlite3.connect(tmp_path / "ledger.db")) as database:
-        database.execute("ALTER TABLE words DROP COLUMN part")
+        database.execute("ALTER TABLE records DROP COLUMN part")
     with closing(Ledger(tmp_path / "ledger.db")) as ledger:
         assert planned(ledger, tmp_path, [(1, 1)]) == ["skipped"]
-        tell(ledger, 1, [word((2, 2), "assigned")])
+        record(ledger, 1, [word((2, 2), "assigned")])
         assert planned(ledger, tmp_path, [(1, 1), (2, 2)]) == ["sent", "skipped"]
 
 
 def test_a_run_that_has_not_left_is_open_until_it_does(tmp_path: Path) -> None:
     with closing(Ledger(tmp_path / "ledger.db")) as ledger:
         entry = Entry("run-1", CARRIER, "/runs/1", 5)
-        ledger.enter(entry)
+        ledger.register(entry)
         assert ledger.open_entries(CARRIER) == [entry]
         assert ledger.open_entries("sandbox") == []
-        assert ledger.leave("run-1")
+        assert ledger.close_run("run-1")
         assert ledger.open_entries(CARRIER) == []
-        ledger.enter(Entry("run-1", CARRIER, "/runs/1", 99))  # goes on: as old as it was
+        ledger.register(Entry("run-1", CARRIER, "/runs/1", 99))  # goes on: as old as it was
         assert ledger.open_entries(CARRIER) == [entry]
-        assert not ledger.leave("run-2")
+        assert not ledger.close_run("run-2")
 
 
 def test_a_run_that_goes_on_elsewhere_is_looked_for_there(tmp_path: Path) -> None:
     with closing(Ledger(tmp_path / "ledger.db")) as ledger:
         for folder in (None, "/here", "/there"):  # imported, gone on with, moved
-            ledger.enter(Entry("run-1", CARRIER, folder, 5))
+            ledger.register(Entry("run-1", CARRIER, folder, 5))
         assert ledger.open_entries(CARRIER) == [Entry("run-1", CARRIER, "/there", 5)]
 
 
 def test_a_new_run_is_the_newest_though_the_clock_went_back(tmp_path: Path) -> None:
     with closing(Ledger(tmp_path / "ledger.db")) as ledger:
         for run, (begun_at, state) in enumerate([(900, "assigned"), (100, "unassigned"), (50, "assigned")]):
-            ledger.enter(Entry(f"{run}", CARRIER, "/runs", begun_at), planned_after=0)
-            ledger.tell(f"{run}", [frame([word((1, 1), state)])])
-            assert ledger.truth(CARRIER, ACCOUNT, SKU)["state"].to_list() == [state]
+            ledger.register(Entry(f"{run}", CARRIER, "/runs", begun_at), planned_after=0)
+            ledger.record(f"{run}", [frame([word((1, 1), state)])])
+            assert ledger.latest(CARRIER, ACCOUNT, SKU)["state"].to_list() == [state]
 
 
 def test_identifiers_seen_together_by_a_run_that_sent_nothing_are_known(tmp_path: Path) -> None:
     pairs = frame([word((n, n), "assigned") for n in (1, 7)]).select("imei_number", "iccid_number")
     with closing(Ledger(tmp_path / "ledger.db")) as ledger:
-        tell(ledger, 1, [word((1, None), "assigned"), word((2, None), "assigned")])
-        ledger.enter(Entry("second", CARRIER, None, 2))
-        assert ledger.tell("second", [], lambda: [pairs]) == 0
+        record(ledger, 1, [word((1, None), "assigned"), word((2, None), "assigned")])
+        ledger.register(Entry("second", CARRIER, None, 2))
+        assert ledger.record("second", [], lambda: [pairs]) == 0
         assert planned(ledger, tmp_path, [(None, 1), (None, 2), (2, None)]) == ["skipped", "sent", "skipped"]
 
 
@@ -273,9 +275,9 @@ def test_the_order_in_which_two_runs_tell_does_not_matter(
     for order in ((1, 2), (2, 1)):
         with closing(Ledger(tmp_path_factory.mktemp("order") / "ledger.db")) as ledger:
             for run in order:
-                tell(ledger, run, said[run])
-            truth = ledger.truth(CARRIER, ACCOUNT, SKU) if first or second else frame([])
-            known.append(truth.select("imei_number", "iccid_number").sort(pl.all()).rows())
+                record(ledger, run, said[run])
+            latest = ledger.latest(CARRIER, ACCOUNT, SKU) if first or second else frame([])
+            known.append(latest.select("imei_number", "iccid_number").sort(pl.all()).rows())
     assert known[0] == known[1]
 
 
@@ -285,9 +287,9 @@ def test_a_telling_that_fails_changes_nothing(tmp_path: Path) -> None:
         raise OSError("the disk is gone")
 
     with closing(Ledger(tmp_path / "ledger.db")) as ledger:
-        tell(ledger, 1, [word((1, 1), "assigned")])
+        record(ledger, 1, [word((1, 1), "assigned")])
         with pytest.raises(OSError, match="the disk is gone"):
-            ledger.tell(f"{CARRIER} 1", interrupted())
+            ledger.record(f"{CARRIER} 1", interrupted())
         assert planned(ledger, tmp_path, [(1, 1), (2, 2)]) == ["skipped", "sent"]
 
 
@@ -319,36 +321,36 @@ def test_what_has_the_new_license_is_not_given_it_again(
 ) -> None:
     with closing(Ledger(tmp_path / "ledger.db")) as ledger:
         said = [(new, OTHER), (old, SKU)]
-        tell(ledger, 1, [word((1, 1), state, sku) for state, sku in said if state])
+        record(ledger, 1, [word((1, 1), state, sku) for state, sku in said if state])
         assert planned(ledger, tmp_path, [(1, None), (2, 2)], to_sku=OTHER) == [fate, "sent"]
 
 
 def test_a_new_license_for_life_in_doubt_is_held(tmp_path: Path) -> None:
     with closing(Ledger(tmp_path / "ledger.db")) as ledger:
-        tell(ledger, 1, [word((1, 1), "in_doubt", LIFETIME), word((1, 1), "assigned")])
+        record(ledger, 1, [word((1, 1), "in_doubt", LIFETIME), word((1, 1), "assigned")])
         assert planned(ledger, tmp_path, [(1, 1)], to_sku=LIFETIME) == ["in_doubt"]
 
 
 def test_identifiers_that_another_run_completes_are_news_to_all_but_that_one(tmp_path: Path) -> None:
     with closing(Ledger(tmp_path / "ledger.db")) as ledger:
-        tell(ledger, 1, [word((1, None), "assigned"), word((2, None), "assigned")])
+        record(ledger, 1, [word((1, None), "assigned"), word((2, None), "assigned")])
         before = ledger.last_number
-        tell(ledger, 2, [word((1, 1), "assigned", OTHER)])
+        record(ledger, 2, [word((1, 1), "assigned", OTHER)])
         for _ in range(2):  # said again as it is, it is the same news
             [news] = ledger.told(CARRIER, [(ACCOUNT, SKU)], IDENTIFIERS, after=before, to=f"{CARRIER} 3")
-            assert news.words.equals(frame([word((1, 1), "assigned")]).select(IDENTIFIERS))
+            assert news.records.equals(frame([word((1, 1), "assigned")]).select(IDENTIFIERS))
             assert not list(ledger.told(CARRIER, [(ACCOUNT, SKU)], after=before, to=f"{CARRIER} 2"))
-            tell(ledger, 1, [word((1, None), "assigned"), word((2, None), "assigned")])
+            record(ledger, 1, [word((1, None), "assigned"), word((2, None), "assigned")])
 
 
 def test_an_unassign_that_an_older_version_told_is_news_once_it_is_taken_back(tmp_path: Path) -> None:
     with closing(Ledger(tmp_path / "ledger.db")) as ledger:
-        tell(ledger, 1, [word((n, n), "unassigned") for n in (1, 2)])
+        record(ledger, 1, [word((n, n), "unassigned") for n in (1, 2)])
         with closing(sqlite3.connect(tmp_path / "ledger.db")) as database, database:
-            database.execute("UPDATE words SET part = NULL")
+            database.execute("UPDATE records SET part = NULL")
         before = ledger.last_number
-        tell(ledger, 1, [word((2, 2), "unassigned")])
-        news = [told.words for told in ledger.told(CARRIER, [(ACCOUNT, SKU)], after=before)]
+        record(ledger, 1, [word((2, 2), "unassigned")])
+        news = [told.records for told in ledger.told(CARRIER, [(ACCOUNT, SKU)], after=before)]
     taken_back = pl.concat(news).filter(pl.col("state").is_null())
     assert taken_back["imei_number"].to_list() == frame([word((1, 1), "unassigned")])["imei_number"].to_list()
 
@@ -358,8 +360,8 @@ def test_several_processes_may_open_a_ledger_of_an_older_version_at_once(tmp_pat
         path = tmp_path / f"{n}.db"
         Ledger(path).close()
         with closing(sqlite3.connect(path)) as database:
-            database.execute("ALTER TABLE words DROP COLUMN part")
-            database.execute("ALTER TABLE words DROP COLUMN completed_by")
+            database.execute("ALTER TABLE records DROP COLUMN part")
+            database.execute("ALTER TABLE records DROP COLUMN completed_by")
         with ThreadPoolExecutor(8) as threads:
             for opened in [threads.submit(Ledger, path) for _ in range(8)]:
                 opened.result().close()

@@ -18,7 +18,7 @@ from batchlic.job import Job, make_job
 from batchlic.journal import Journal, Verdict
 from batchlic.ledger.ledger import Ledger
 from batchlic.runs.folder import RunFolder
-from batchlic.runs.history import story
+from batchlic.runs.history import device_history
 from batchlic.runs.reconcile import reconcile
 from batchlic.runs.rollback import By, rollback
 from batchlic.runs.run import Target, resume, start
@@ -228,7 +228,7 @@ def test_a_run_that_is_lost_with_its_folder_is_asked_for_until_it_is_forgotten(t
         with pytest.raises(RefusedToStart, match="batchlic ledger forget lost"):
             run(job, tmp_path / "next", target)
         with closing(Ledger(tmp_path / "ledger.db")) as ledger:
-            ledger.leave("lost")
+            ledger.close_run("lost")
         assert run(job, tmp_path / "next", target) == {"accepted": 10}
 
 
@@ -265,7 +265,7 @@ def test_a_skipped_device_has_its_place_in_the_story(tmp_path: Path) -> None:
     with carrier() as target:
         for name in ("first", "again"):
             run(job_of(tmp_path, range(3)), tmp_path / name, target)
-    told = [(chapter.event, chapter.outcome) for chapter in story(imei(1), tmp_path)]
+    told = [(event.event, event.outcome) for event in device_history(imei(1), tmp_path)]
     assert told == [("planned", None), ("sent", None), ("answered", "accepted"), ("planned", "skipped")]
 
 
@@ -381,7 +381,7 @@ def test_a_ledger_that_can_not_be_told_is_no_trouble_of_the_run(tmp_path: Path) 
     job = job_of(tmp_path, range(10), ledger={"path": str(tmp_path / "one.db")})
     with carrier() as target:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Ledger, "tell", _full_disk)
+            patch.setattr(Ledger, "record", _full_disk)
             told = start(job, RunFolder(tmp_path / "first"), target, run_id="first")
         assert (told.exit_code, told.statuses) == (0, {"accepted": 10})
         assert "the disk is full" in told.notes[-1]

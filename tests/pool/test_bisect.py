@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from batchlic.carrier.answers import Answer, Outcome
 from batchlic.chunker import Batch
-from batchlic.pool.bisect import can_be_split, isolate
+from batchlic.pool.bisect import bisect, can_be_split
 from tests.pool.builders import (
     ACCEPTED,
     AMBIGUOUS,
@@ -49,7 +49,7 @@ class Carrier:
         async def see_through() -> None:
             refusal = await self.send(whole)
             if can_be_split(whole, refusal):
-                await isolate(whole, refusal, self.send)
+                await bisect(whole, refusal, self.send)
 
         anyio.run(see_through)
 
@@ -114,7 +114,7 @@ def test_a_half_in_doubt_is_left_and_the_other_half_is_seen_through() -> None:
         sent.append(part.part)
         return AMBIGUOUS if part.part == "0-1" else BAD_DEVICE if 3 in part.offsets else ACCEPTED
 
-    anyio.run(isolate, batch(4), BAD_DEVICE, send)
+    anyio.run(bisect, batch(4), BAD_DEVICE, send)
     assert sent == ["0-1", "2-3", "2", "3"]
 
 
@@ -125,6 +125,6 @@ def test_an_account_level_refusal_of_a_part_ends_the_splitting_of_that_part() ->
         sent.append(part.part)
         return BAD_ACCOUNT
 
-    anyio.run(isolate, batch(8), BAD_DEVICE, send)
+    anyio.run(bisect, batch(8), BAD_DEVICE, send)
     assert sent == ["0-3", "4-7"]
     assert BAD_ACCOUNT.outcome is Outcome.REFUSED

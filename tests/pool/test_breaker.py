@@ -12,8 +12,8 @@ from batchlic.pool.breaker import FIRST_PAUSE, LONGEST_PAUSE, THRESHOLD, Circuit
 from tests.pool.builders import ACCEPTED, AMBIGUOUS, REFUSED, THROTTLED, UNAUTHORIZED, UNAVAILABLE
 
 
-def virtually(story: Callable[[], Awaitable[None]]) -> None:
-    trio.run(story, clock=MockClock(autojump_threshold=0))
+def virtually(device_history: Callable[[], Awaitable[None]]) -> None:
+    trio.run(device_history, clock=MockClock(autojump_threshold=0))
 
 
 def opened() -> CircuitBreaker:
@@ -24,7 +24,7 @@ def opened() -> CircuitBreaker:
 
 
 def test_it_opens_after_so_many_failures_in_a_row_and_no_sooner() -> None:
-    async def story() -> None:
+    async def device_history() -> None:
         breaker = CircuitBreaker()
         for _ in range(2):
             for failure in [UNAVAILABLE, AMBIGUOUS, UNAVAILABLE, AMBIGUOUS][: THRESHOLD - 1]:
@@ -33,19 +33,19 @@ def test_it_opens_after_so_many_failures_in_a_row_and_no_sooner() -> None:
             breaker.record(THROTTLED)
         assert opened().is_open
 
-    virtually(story)
+    virtually(device_history)
 
 
 @pytest.mark.parametrize("answer", [ACCEPTED, REFUSED, THROTTLED, UNAUTHORIZED])
 def test_any_definite_answer_closes_it(answer: Answer) -> None:
-    async def story() -> None:
+    async def device_history() -> None:
         begun, breaker = trio.current_time(), opened()
         breaker.record(answer)
         assert not breaker.is_open
         async with breaker.passage():
             assert trio.current_time() == begun
 
-    virtually(story)
+    virtually(device_history)
 
 
 def test_while_it_is_open_one_probe_goes_at_a_time_with_growing_pauses() -> None:
@@ -63,7 +63,7 @@ def test_while_it_is_open_one_probe_goes_at_a_time_with_growing_pauses() -> None
                 inside -= 1
                 breaker.record(UNAVAILABLE)
 
-    async def story() -> None:
+    async def device_history() -> None:
         breaker, begun = opened(), trio.current_time()
         async with anyio.create_task_group() as tasks:
             for _ in range(20):
@@ -74,7 +74,7 @@ def test_while_it_is_open_one_probe_goes_at_a_time_with_growing_pauses() -> None
         assert gaps[0] == FIRST_PAUSE
         assert gaps[1:8] == [0.5 + min(FIRST_PAUSE * 2**n, LONGEST_PAUSE) for n in range(1, 8)]
 
-    virtually(story)
+    virtually(device_history)
 
 
 def test_when_a_probe_gets_through_all_who_waited_go_at_once() -> None:
@@ -85,11 +85,11 @@ def test_when_a_probe_gets_through_all_who_waited_go_at_once() -> None:
             went.append(trio.current_time())
             breaker.record(ACCEPTED)
 
-    async def story() -> None:
+    async def device_history() -> None:
         breaker, begun = opened(), trio.current_time()
         async with anyio.create_task_group() as tasks:
             for _ in range(20):
                 tasks.start_soon(work, breaker)
         assert [at - begun for at in went] == [FIRST_PAUSE] * 20
 
-    virtually(story)
+    virtually(device_history)

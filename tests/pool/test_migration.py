@@ -84,7 +84,7 @@ def live(
 ) -> list[tuple[int, str]]:
     """Courses one after another, until all are through or so many deliveries are; what was sent."""
     sent: list[tuple[int, str]] = []
-    for delivery in chain.from_iterable(moving.courses(batches)):
+    for delivery in chain.from_iterable(moving.sequences(batches)):
         if len(sent) == deliveries:
             break
         sent.append((delivery.batch.batch_id, str(delivery.batch.action)))
@@ -214,7 +214,7 @@ def test_an_assign_whose_answer_was_lost_is_cleared_before_it_is_sent_again() ->
 def test_after_each_clearing_the_same_devices_have_another_x_request_id_whoever_goes_on() -> None:
     journal, ids = journal_of([]), []
     for deliveries in (1, 2, 1, 2):
-        for delivery in islice(next(migration(journal).courses([batch(1)])), deliveries):
+        for delivery in islice(next(migration(journal).sequences([batch(1)])), deliveries):
             ids.append((delivery.batch.action, delivery.batch.x_request_id("run")))
             deliver(journal, delivery, lambda part, _: _lost_if(part, Action.ASSIGN))
     assert [action for action, _ in ids] == [Action.ASSIGN, Action.UNASSIGN] * 3

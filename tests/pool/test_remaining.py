@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from batchlic.carrier.answers import Outcome
 from batchlic.chunker import Batch, format_ranges, parse_ranges
 from batchlic.journal import Attempt, Standing
-from batchlic.journal.standing import standing_of
+from batchlic.journal.status import standing_of
 from batchlic.pool.remaining import BATCHES_PER_LOOK, Delivery, remaining, rest_of
 from tests.pool.builders import FLEXIBLE, LIFETIME, batch
 from tests.writer.builders import Told, journal_of

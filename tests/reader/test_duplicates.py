@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchlic.reader import ReadOptions, fleet
-from batchlic.reader import duplicates as twins
+from batchlic.reader import ReadOptions, duplicates, fleet
 from tests.reader.builders import ACCOUNT, JOB, SKU, Planned, csv_of, iccid, imei, plan_files, plan_rows
 
 OTHER_ACCOUNT = "0000123456-00002"
@@ -134,7 +133,7 @@ def test_verdicts_are_those_of_a_search_through_the_graph(
     ).with_row_index("ordinal")
     found = {
         ordinal: ("conflict" if conflict else "duplicate", None if conflict else other)
-        for ordinal, other, conflict in twins.find(frame).iter_rows()
+        for ordinal, other, conflict in duplicates.find(frame).iter_rows()
     }
     assert found == oracle(rows)
 
@@ -148,7 +147,7 @@ def test_a_conflict_names_another_row_of_the_same_device(
         schema={"imei_number": pl.Int64, "iccid_number": pl.Int64, "target": pl.UInt32},
         orient="row",
     ).with_row_index("ordinal")
-    verdicts = twins.find(frame)
+    verdicts = duplicates.find(frame)
     assert verdicts["other"].null_count() == 0
     assert (verdicts["other"] != verdicts["ordinal"]).all()
 

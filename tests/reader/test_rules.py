@@ -12,8 +12,8 @@ from batchlic.carrier.catalogue import Action
 from batchlic.reader import IdKind, ReadOptions, Role
 from batchlic.reader import luhn as vectorised
 from batchlic.reader.inventory import SHORT
-from batchlic.reader.judging import Judge
 from batchlic.reader.rules import iccid_digits, iccid_number, imei_digits, imei_number, table
+from batchlic.reader.validation import Validator
 from tests.reader.builders import ACCOUNT, JOB, SKU, iccid, imei
 
 IMEIS = st.integers(0, 999_999).map(imei)
@@ -51,7 +51,7 @@ def stripped(cell: str) -> str | None:
     return None if bare.lower() in NULL_WORDS else bare
 
 
-def judged(cell: str, kind: Role) -> str | None:
+def validated(cell: str, kind: Role) -> str | None:
     """Reason for which an identifier alone is rejected; None where it is right or missing."""
     seen = stripped(cell)
     if seen is None:
@@ -89,7 +89,7 @@ def of_iccid(digits: str) -> str | None:
 
 def verdicts(role: Role, cells: list[str]) -> list[str | None]:
     """What the vectorised rules say of each row of a block with that one column; None where it is sound."""
-    outcome = Judge(JOB, {})(pl.DataFrame({role: cells}, schema={role: pl.String}))
+    outcome = Validator(JOB, {})(pl.DataFrame({role: cells}, schema={role: pl.String}))
     reasons = dict(outcome.rejects.select("row", "reason").iter_rows())
     assert outcome.height == len(cells)
     assert sorted([*outcome.sound["row"], *outcome.rejects["row"]]) == list(range(len(cells)))
@@ -106,12 +106,12 @@ BLOCKS = st.lists(CELLS.filter(lambda cell: not is_blank_python_only(cell)), min
 
 @given(BLOCKS)
 def test_an_imei_is_judged_as_the_oracle_judges_it(cells: list[str]) -> None:
-    assert verdicts(Role.IMEI, cells) == [judged(cell, Role.IMEI) for cell in cells]
+    assert verdicts(Role.IMEI, cells) == [validated(cell, Role.IMEI) for cell in cells]
 
 
 @given(BLOCKS)
 def test_an_iccid_is_judged_as_the_oracle_judges_it(cells: list[str]) -> None:
-    assert verdicts(Role.ICCID, cells) == [judged(cell, Role.ICCID) for cell in cells]
+    assert verdicts(Role.ICCID, cells) == [validated(cell, Role.ICCID) for cell in cells]
 
 
 @given(st.lists(st.tuples(CELLS, CELLS), min_size=5, max_size=20), st.booleans())
@@ -122,7 +122,7 @@ def test_the_quick_proof_agrees_with_the_table(rows: list[tuple[str, str]], chec
         schema=dict.fromkeys((Role.IMEI, Role.ICCID, Role.ACCOUNT, Role.SKU), pl.String),
         orient="row",
     )
-    judge = Judge(options, {})
+    judge = Validator(options, {})
     quick = judge(frame)
     thorough, rejects = judge._through_the_table(
         frame.with_columns(pl.lit(value=False).alias(SHORT)).with_row_index("row")
@@ -159,7 +159,7 @@ def test_imeis_become_integers_and_back(numbers: list[str]) -> None:
 @given(st.integers(0, 999_999), st.integers(0, 99))
 def test_an_imeisv_becomes_the_imei_that_it_extends(number: int, version: int) -> None:
     options = ReadOptions(account=ACCOUNT, sku=SKU, accept_imeisv=True)
-    outcome = Judge(options, {})(pl.DataFrame({Role.IMEI: [f"{imei(number)[:14]}{version:02d}"]}))
+    outcome = Validator(options, {})(pl.DataFrame({Role.IMEI: [f"{imei(number)[:14]}{version:02d}"]}))
     assert outcome.sound["imei_number"].to_list() == [int(imei(number))]
 
 

@@ -13,7 +13,7 @@ import pytest
 from batchlic.errors import RefusedToStart, RunFolderError, UsageError
 from batchlic.journal import Journal, Verdict
 from batchlic.runs.folder import RunFolder
-from batchlic.runs.history import story
+from batchlic.runs.history import device_history
 from batchlic.runs.settle import settle
 from batchlic.runs.verify import Finding, verify
 from tests.recovery.builders import FLEXIBLE, LOSES_ANSWERS, carrier, fleet, imei, in_doubt, job, run
@@ -46,9 +46,9 @@ def change(folder: Path, sql: str) -> None:
 
 
 def test_a_run_that_nobody_touched_is_found_whole(copy: Path) -> None:
-    inspection = verify(RunFolder(copy))
-    assert inspection.findings == []
-    assert inspection.head == pl.read_parquet(copy / "audit.parquet")["hash"][-1]
+    verification = verify(RunFolder(copy))
+    assert verification.findings == []
+    assert verification.head == pl.read_parquet(copy / "audit.parquet")["hash"][-1]
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -81,7 +81,7 @@ def test_a_missing_file_is_found(copy: Path, name: str) -> None:
         ("DELETE FROM answers WHERE outcome = 'ambiguous'", "audit.parquet", "duration_ms is"),
         ("UPDATE run SET identity = replace(identity, 'fleet', 'other')", "journal.db", "identity"),
         ("UPDATE run SET created_at = 0", "summary.json", "started_at"),
-        ("UPDATE endings SET exit_code = 0", "summary.json", "exit_code"),
+        ("UPDATE session_ends SET exit_code = 0", "summary.json", "exit_code"),
     ],
 )
 def test_a_changed_journal_is_found_by_what_it_contradicts(
@@ -133,8 +133,8 @@ def twice(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_devices_story_goes_across_runs_in_order_of_time(twice: Path) -> None:
-    chapters = story(imei(42), twice)
-    assert [(chapter.event, chapter.action) for chapter in chapters] == [
+    events = device_history(imei(42), twice)
+    assert [(event.event, event.action) for event in events] == [
         ("planned", "assign"),
         ("sent", "assign"),
         ("answered", "assign"),
@@ -142,23 +142,23 @@ def test_a_devices_story_goes_across_runs_in_order_of_time(twice: Path) -> None:
         ("sent", "unassign"),
         ("taken_back", "unassign"),
     ]
-    assert [chapter.at for chapter in chapters] == sorted(chapter.at for chapter in chapters)
-    assert {(chapter.row, chapter.sku_number) for chapter in chapters if chapter.row} == {(43, FLEXIBLE)}
+    assert [event.at for event in events] == sorted(event.at for event in events)
+    assert {(event.row, event.sku_number) for event in events if event.row} == {(43, FLEXIBLE)}
 
 
 def test_a_story_has_what_an_operator_settled(settled: Path) -> None:
     doubtful = pl.read_parquet(settled / "results.parquet").filter(pl.col("settled_by").is_not_null())
-    last = story(doubtful["imei"][0], settled.parent)[-1]
+    last = device_history(doubtful["imei"][0], settled.parent)[-1]
     assert (last.event, last.outcome, last.reason) == ("settled", "failed", "the portal says no")
 
 
 def test_an_unknown_device_has_no_story_and_no_runs_is_an_error(twice: Path, tmp_path: Path) -> None:
-    assert story("864508039999999", twice) == []
+    assert device_history("864508039999999", twice) == []
     with pytest.raises(UsageError, match="no run"):
-        story(imei(1), tmp_path / "nowhere")
+        device_history(imei(1), tmp_path / "nowhere")
 
 
 def test_a_story_with_a_gap_is_not_told(twice: Path) -> None:
     (twice / "2" / "plan.parquet").write_bytes(b"")
     with pytest.raises(RunFolderError, match=r"plan\.parquet"):
-        story(imei(1), twice)
+        device_history(imei(1), twice)

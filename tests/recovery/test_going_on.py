@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from batchlic.errors import ExitCode, RefusedToStart, RunFolderError, UsageError
-from batchlic.journal import Ending, Journal
+from batchlic.journal import Journal, SessionEnd
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.run import resume, status
 from batchlic.sandbox.config import LimitKind
@@ -18,7 +18,7 @@ from tests.recovery.builders import FLEXIBLE, LIFETIME, carrier, contents, fleet
 def forget_the_ending(folder: Path) -> None:
     """As if the run had been stopped before its end."""
     with closing(Journal.open(folder / "journal.db")) as journal:
-        journal.end(Ending(0, 1, ExitCode.STOPPED))
+        journal.end(SessionEnd(0, 1, ExitCode.STOPPED))
 
 
 def test_the_same_command_again_goes_on_with_the_plan_and_the_run_that_it_made(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_a_job_goes_on_once_at_a_time_whatever_its_folder(tmp_path: Path) -> Non
     inventory = fleet(tmp_path / "fleet.csv")
     nightly = job(inventory, FLEXIBLE, name="nightly")
     with carrier() as at:
-        with RunFolder(tmp_path / "first").job_locked("nightly"):
+        with RunFolder(tmp_path / "first").job_lock("nightly"):
             with pytest.raises(RefusedToStart, match=rf"job nightly: .*pid {os.getpid()}, since 20"):
                 run(tmp_path / "run", at, nightly)
             assert not (tmp_path / "run").exists()
@@ -119,11 +119,11 @@ def test_a_lock_goes_with_its_process(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     child = os.fork()
     if child == 0:
-        with folder.locked(), folder.job_locked("nightly"):
+        with folder.locked(), folder.job_lock("nightly"):
             os._exit(0)
     os.waitpid(child, 0)
     assert (tmp_path / ".lock").read_text().startswith(f"pid {child}")
-    with folder.locked(), folder.job_locked("nightly"):
+    with folder.locked(), folder.job_lock("nightly"):
         assert (tmp_path / ".lock").read_text().startswith(f"pid {os.getpid()}")
 
 

@@ -13,7 +13,7 @@ from batchlic.ledger.files import import_files
 from batchlic.ledger.ledger import Ledger
 from batchlic.reader import ReadOptions
 from batchlic.runs.folder import RunFolder
-from batchlic.runs.history import story
+from batchlic.runs.history import device_history
 from batchlic.runs.rollback import By, rollback
 from batchlic.runs.run import new_run_id, resume, status
 from batchlic.runs.settle import settle
@@ -31,7 +31,7 @@ from tests.recovery.builders import (
     job,
     run,
 )
-from tests.recovery.moves import (
+from tests.recovery.migrations import (
     NEW,
     held,
     interrupted,
@@ -265,8 +265,8 @@ def test_a_license_for_life_does_not_go_back(tmp_path: Path) -> None:
 def test_the_story_of_a_device_tells_both_requests_and_their_skus(tmp_path: Path) -> None:
     with carrier() as at:
         run(tmp_path / "move", at, moving(onboarded(tmp_path, at)))
-    chapters = [chapter for chapter in story(imei(1), tmp_path) if chapter.run_dir.endswith("move")]
-    assert [(chapter.event, chapter.action, chapter.sku_number) for chapter in chapters] == [
+    events = [event for event in device_history(imei(1), tmp_path) if event.run_dir.endswith("move")]
+    assert [(event.event, event.action, event.sku_number) for event in events] == [
         ("planned", "migrate", FLEXIBLE),
         ("sent", "assign", NEW),
         ("answered", "assign", NEW),

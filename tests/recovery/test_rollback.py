@@ -9,9 +9,9 @@ import polars as pl
 import pytest
 
 from batchlic.errors import ExitCode, RefusedToStart, UsageError
-from batchlic.journal import Ending, Journal, Verdict
+from batchlic.journal import Journal, SessionEnd, Verdict
 from batchlic.runs.folder import RunFolder
-from batchlic.runs.history import story
+from batchlic.runs.history import device_history
 from batchlic.runs.rollback import By, rollback
 from batchlic.runs.run import Target, new_run_id, resume
 from batchlic.runs.settle import settle
@@ -96,7 +96,7 @@ def test_a_rollback_that_was_stopped_is_resumed_like_any_run(assigned: RunFolder
     undone = RunFolder(assigned.path / "rollback-by-request")
     with closing(Journal.open(undone.journal)) as journal:
         journal.settle([(2, "", 9)], Verdict.RESEND, settled_by="alice", reason="x", settled_at=1)
-        journal.end(Ending(0, 1, ExitCode.STOPPED))
+        journal.end(SessionEnd(0, 1, ExitCode.STOPPED))
     assert resume(undone, at.target).exit_code == ExitCode.OK
     assert back(assigned, By.REQUEST, at.target).exit_code == ExitCode.OK
 
@@ -149,5 +149,5 @@ def test_only_an_assigning_run_with_accepted_devices_is_rolled_back(tmp_path: Pa
 
 def test_a_devices_story_ends_with_what_was_taken_back(assigned: RunFolder, at: Carrier) -> None:
     back(assigned, By.REQUEST, at.target)
-    events = [chapter.event for chapter in story(imei(90), assigned.path.parent)]
+    events = [event.event for event in device_history(imei(90), assigned.path.parent)]
     assert events == ["planned", "sent", "answered", "planned", "sent", "taken_back"]

@@ -18,7 +18,7 @@ from batchlic.chunker import PlanGroup
 from batchlic.errors import ExitCode, RefusedToStart
 from batchlic.job import Job, make_job
 from batchlic.journal import LicenseCount
-from batchlic.runs.preflight import look, mismatches, refuse_too_few, room
+from batchlic.runs.preflight import preflight, count_mismatches, refuse_too_few, devices_that_fit
 from batchlic.runs.run import Target, new_run_id, resume, start, status
 from batchlic.runs.folder import RunFolder
 from batchlic.sandbox.config import SandboxConfig
@@ -172,7 +172,7 @@ def test_a_run_says_that_nobody_will_be_called_back(tmp_path: Path) -> None:
 def test_each_group_has_its_own_room() -> None:
     other = PlanGroup(account_name=ACCOUNT, sku_number="other-sku", devices=5, batches=1)
     counts = [LicenseCount(ACCOUNT, SKU, assigned=0, available=3)]
-    assert room([GROUP, other], counts) == [3, 5]
+    assert devices_that_fit([GROUP, other], counts) == [3, 5]
     refuse_too_few([other], counts)
     with pytest.raises(RefusedToStart):
         refuse_too_few([GROUP, other], counts)
@@ -181,7 +181,7 @@ def test_each_group_has_its_own_room() -> None:
 def test_a_carrier_that_is_down_stops_nothing_yet() -> None:
     async def ask() -> list[str]:
         async with open_client("http://127.0.0.1:1/api", CREDENTIALS) as client:
-            return (await look(client, [GROUP], listeners=True)).notes
+            return (await preflight(client, [GROUP], listeners=True)).notes
 
     [note] = anyio.run(ask)
     assert "unknown" in note
@@ -204,7 +204,7 @@ def test_a_change_other_than_what_was_accepted_or_lost_is_noted(
     sent = {(ACCOUNT, SKU): Counter(accepted=10, lost=5)}
     before = [LicenseCount(ACCOUNT, SKU, assigned=100, available=50)]
     found = [LicenseCount(ACCOUNT, SKU, assigned=after, available=50)]
-    notes = mismatches(sent, before, found, action)
+    notes = count_mismatches(sent, before, found, action)
     assert len(notes) == len(said)
     assert all(words in note for words, note in zip(said, notes, strict=True))
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from batchlic.callbacks.messages import Told
+from batchlic.callbacks.messages import DeviceMessage
 from batchlic.callbacks.store import Store
 from batchlic.carrier.answers import Answer, Outcome
 from batchlic.carrier.auth import Credentials, Secret
@@ -28,7 +28,7 @@ from batchlic.runs.reconcile import reconcile, unconfirmed
 from batchlic.runs.rollback import By, rollback
 from batchlic.runs.run import Target, status
 from batchlic.runs.folder import RunFolder
-from batchlic.runs.history import story
+from batchlic.runs.history import device_history
 from batchlic.runs.verify import verify
 from batchlic.ledger.files import rows
 from batchlic.writer.summary import Summary
@@ -51,14 +51,14 @@ REFUSED = Answer(outcome=Outcome.REFUSED, http_status=400, error_code="INPUT_INV
 MINUTE = 60_000_000
 
 
-def settled(folder: RunFolder, *messages: Told) -> Summary:
+def settled(folder: RunFolder, *messages: DeviceMessage) -> Summary:
     with closing(Store.open(str(folder.path / "store.db"))) as store:
         if messages:
             store.write(list(messages))
         return reconcile(folder, store)
 
 
-def changed(message: Told, **changes: Any) -> Told:  # noqa: ANN401 - any field of a message
+def changed(message: DeviceMessage, **changes: Any) -> DeviceMessage:  # noqa: ANN401 - any field of a message
     return message._replace(**changes)
 
 
@@ -150,7 +150,7 @@ def test_reconciling_again_changes_no_file(tmp_path: Path) -> None:
     assert names in ([], ["outcomes.parquet"])
 
 
-@pytest.mark.parametrize("place", ["reconcile.replacing", "reconcile.write_down", "finalize.write_summary"])
+@pytest.mark.parametrize("place", ["reconcile.replacing", "reconcile.finalize", "finalize.write_summary"])
 @pytest.mark.parametrize("answered", [accepted, lost])
 def test_a_crash_on_the_way_is_made_good(
     tmp_path: Path,
@@ -303,7 +303,7 @@ def test_a_devices_story_has_what_was_called_back(tmp_path: Path) -> None:
     folder = submitted_run(tmp_path / "run", 2)
     _, failed = messages_of(folder)
     settled(folder, failed._replace(**failure()))
-    [last] = [one for one in story(failed.imei, tmp_path) if one.event == "called_back"]
+    [last] = [one for one in device_history(failed.imei, tmp_path) if one.event == "called_back"]
     assert (last.outcome, last.request_id) == ("failed", "request-1")
     assert last.error_code == "REQUEST_FAILED.UnexpectedError"
 

@@ -18,7 +18,7 @@ from batchlic.job import Job, make_job
 from batchlic.journal import Journal
 from batchlic.runs.ledger_sync import with_ledger
 from batchlic.pool.limiter.pace import Pace
-from batchlic.runs.run import Target, heed, plan_only, resume, start, status
+from batchlic.runs.run import Target, obey_earlier_retry_after, plan_only, resume, start, status
 from batchlic.runs.folder import RunFolder
 from batchlic.sandbox.config import SandboxConfig
 from tests.endtoend.program import ACCOUNT, FLEXIBLE, LIFETIME, books, contents, imei, totals
@@ -147,7 +147,7 @@ def test_j_a_sitting_waits_out_the_rest_of_a_retry_after(tmp_path: Path) -> None
             told = Answer(outcome=Outcome.THROTTLED, http_status=429, retry_after_s=600.0)
             await journal.answer(seq, told, duration_ms=1.0, final=False)
             pace = Pace(max_concurrency=1)
-            heed(journal, pace, give_up_after=1800)
+            obey_earlier_retry_after(journal, pace, give_up_after=1800)
             return pace.is_paused
 
     assert anyio.run(is_held)

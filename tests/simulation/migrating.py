@@ -22,8 +22,8 @@ from batchlic.carrier.messages import Device, DeviceId
 from batchlic.chunker import Batch, parse_ranges
 from batchlic.errors import StoppedEarly
 from batchlic.journal import Attempt, Journal, RunIdentity, Standing
-from batchlic.journal.journal import Offload, Record, lay_out
-from batchlic.journal.standing import standing_of
+from batchlic.journal.journal import Offload, Record, create_tables
+from batchlic.journal.status import standing_of
 from batchlic.journal.steps import Step
 from batchlic.pool.delivery import Pool
 from batchlic.pool.limiter.pace import Pace
@@ -37,7 +37,7 @@ from tests.simulation.limits import seed_scheduler
 
 ACCOUNT = "0000123456-00001"
 OLD, FLEXIBLE, LIFETIME = "SIMSec-IoT", "TS-BUNDLE-KTO-SIMSEC-MRC", "SIMSec-IoT-Lt"
-MOST_SITTINGS = 40
+MOST_SESSIONS = 40
 _FLEXIBLE_SKUS = frozenset(sku for sku, license in SKUS.items() if license is LicenseType.FLEXIBLE)
 
 
@@ -135,9 +135,9 @@ async def _live(scenario: Scenario) -> Story:
     sandbox = Sandbox(scenario.sandbox)
     _hand_out_old_licenses(sandbox, scenario)
     engine = sa.create_engine("sqlite://", poolclass=StaticPool)
-    lay_out(engine, _identity(scenario), created_at=0)
+    create_tables(engine, _identity(scenario), created_at=0)
     network = _Network(sandbox.transport(), scenario.stubborn)
-    for lifetime in [*scenario.kills, *[None] * MOST_SITTINGS]:
+    for lifetime in [*scenario.kills, *[None] * MOST_SESSIONS]:
         is_done = False
         try:
             await _sit(scenario, network, engine, lifetime)
@@ -146,7 +146,7 @@ async def _live(scenario: Scenario) -> Story:
             pass
         if is_done:
             return Story(scenario, dict(_fates(scenario, Journal(engine), sandbox)))
-    raise AssertionError(f"seed {scenario.seed}: not done after {MOST_SITTINGS} sittings")
+    raise AssertionError(f"seed {scenario.seed}: not done after {MOST_SESSIONS} sittings")
 
 
 class _Network(httpx.AsyncBaseTransport):
@@ -199,7 +199,7 @@ async def _sit(scenario: Scenario, network: _Network, engine: sa.Engine, lifetim
             on_accepted=pool.refusals.accepted,
             on_end=lambda _moved, _failed: None,
         )
-        await pool.deliver(migration.courses(scenario.batches))
+        await pool.deliver(migration.sequences(scenario.batches))
 
 
 def _mortal(lifetime: int | None) -> Offload:

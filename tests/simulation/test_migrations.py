@@ -43,26 +43,28 @@ def is_in_doubt(fate: Fate) -> bool:
 
 @every_seed
 def test_a_no_step_is_left_undone(seed: int) -> None:
-    story = story_of(seed)
-    for device, fate in story.fates.items():
+    device_history = story_of(seed)
+    for device, fate in device_history.fates.items():
         assert Standing.PENDING not in fate.standings.values(), device
         first = min(fate.standings, key=lambda step: fate.attempts[step][0].seq)
         second = Step.UNASSIGN if first is Step.ASSIGN else Step.ASSIGN
         goes_on = fate.standings[first] is Standing.ACCEPTED
         assert (second in fate.standings) == goes_on, device
         is_undone = fate.standings.get(second) is Standing.FAILED
-        sku = OLD if first is Step.UNASSIGN else story.scenario.to_sku
-        assert (Step.RESTORE in fate.standings) == (is_undone and sku in story.scenario.restorable), device
+        sku = OLD if first is Step.UNASSIGN else device_history.scenario.to_sku
+        assert (Step.RESTORE in fate.standings) == (
+            is_undone and sku in device_history.scenario.restorable
+        ), device
 
 
 @every_seed
 def test_d_a_device_holds_what_its_steps_say_and_the_new_license_once(seed: int) -> None:
-    story = story_of(seed)
-    for device, fate in story.fates.items():
+    device_history = story_of(seed)
+    for device, fate in device_history.fates.items():
         if is_in_doubt(fate):
             continue
-        assert set(fate.licenses) == held(fate, story.scenario.to_sku), device
-        assert fate.licenses.get(story.scenario.to_sku, 1) == 1, device
+        assert set(fate.licenses) == held(fate, device_history.scenario.to_sku), device
+        assert fate.licenses.get(device_history.scenario.to_sku, 1) == 1, device
         lost = sum(a.outcome in DOUBTFUL for a in fate.attempts[Step.RESTORE])
         assert 1 <= fate.licenses.get(OLD, 1) <= 1 + lost, device
 
@@ -91,8 +93,8 @@ def test_c_a_settled_step_is_never_sent_again(seed: int) -> None:
 
 @every_seed
 def test_a_device_without_doubt_is_never_left_without_a_license_where_it_can_be_restored(seed: int) -> None:
-    story = story_of(seed)
-    if OLD in story.scenario.restorable:
-        for device, fate in story.fates.items():
+    device_history = story_of(seed)
+    if OLD in device_history.scenario.restorable:
+        for device, fate in device_history.fates.items():
             is_in_vain = fate.standings.get(Step.RESTORE) is Standing.FAILED
             assert fate.licenses or is_in_doubt(fate) or is_in_vain, device

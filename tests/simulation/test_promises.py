@@ -27,17 +27,17 @@ def story_of(seed: int) -> Story:
 
 @every_seed
 def test_a_every_device_stands_somewhere_and_none_is_left_pending(seed: int) -> None:
-    story = story_of(seed)
-    standings = story.standings()
-    assert len(standings) == sum(len(batch.devices) for batch in story.scenario.batches)
+    device_history = story_of(seed)
+    standings = device_history.standings()
+    assert len(standings) == sum(len(batch.devices) for batch in device_history.scenario.batches)
     assert Standing.PENDING not in {standing for standing, _ in standings.values()}
 
 
 @every_seed
 def test_b_whatever_was_executed_had_been_intended(seed: int) -> None:
-    story = story_of(seed)
-    standings = story.standings()
-    for device, executions in story.executions.items():
+    device_history = story_of(seed)
+    standings = device_history.standings()
+    for device, executions in device_history.executions.items():
         _, attempts = standings[device]
         may_have_been = [a for a in attempts if a.outcome in {*DOUBTFUL, Outcome.ACCEPTED}]
         assert executions <= len(may_have_been)
@@ -54,13 +54,13 @@ def test_c_a_settled_device_is_never_sent_again(seed: int) -> None:
 
 @every_seed
 def test_d_an_accepted_device_has_its_license_and_a_failed_one_has_none(seed: int) -> None:
-    story = story_of(seed)
-    for device, (standing, attempts) in story.standings().items():
+    device_history = story_of(seed)
+    for device, (standing, attempts) in device_history.standings().items():
         if standing is Standing.ACCEPTED:
-            assert story.executions[device] >= 1, attempts
+            assert device_history.executions[device] >= 1, attempts
         if standing is Standing.FAILED:
-            assert story.executions[device] == 0, attempts
-            assert device in story.scenario.poisoned
+            assert device_history.executions[device] == 0, attempts
+            assert device in device_history.scenario.poisoned
 
 
 @every_seed
@@ -72,30 +72,30 @@ def test_d_only_a_lost_answer_leaves_doubt(seed: int) -> None:
 
 @every_seed
 def test_d_a_lifetime_license_is_never_executed_twice(seed: int) -> None:
-    story = story_of(seed)
-    if story.scenario.sku == LIFETIME:
-        assert max(story.executions.values(), default=0) <= 1
+    device_history = story_of(seed)
+    if device_history.scenario.sku == LIFETIME:
+        assert max(device_history.executions.values(), default=0) <= 1
 
 
 @every_seed
 def test_d_a_flexible_license_in_doubt_is_asked_for_again(seed: int) -> None:
-    story = story_of(seed)
-    for device, (standing, attempts) in story.standings().items():
-        if story.scenario.sku == FLEXIBLE and standing is Standing.IN_DOUBT:
+    device_history = story_of(seed)
+    for device, (standing, attempts) in device_history.standings().items():
+        if device_history.scenario.sku == FLEXIBLE and standing is Standing.IN_DOUBT:
             asked_in_vain = (
                 len([a for a in attempts if a.outcome in DOUBTFUL]) > RetryPolicy(resendable=()).max_resends
             )
-            assert asked_in_vain or device in story.scenario.poisoned, attempts
+            assert asked_in_vain or device in device_history.scenario.poisoned, attempts
 
 
 @every_seed
 def test_g_one_login_for_each_sitting_and_each_rejected_token(seed: int) -> None:
-    story = story_of(seed)
-    assert story.logins <= story.sittings + story.rejected
+    device_history = story_of(seed)
+    assert device_history.logins <= device_history.sessions + device_history.rejected
 
 
 @every_seed
 def test_j_nobody_sends_while_the_carrier_has_told_anyone_to_wait(seed: int) -> None:
-    story = story_of(seed)
-    for begin, end in story.pauses:
-        assert not [at for at in story.requests_at if begin < at < end - 1e-6]
+    device_history = story_of(seed)
+    for begin, end in device_history.pauses:
+        assert not [at for at in device_history.requests_at if begin < at < end - 1e-6]

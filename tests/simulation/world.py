@@ -25,8 +25,8 @@ from batchlic.carrier.messages import Device, DeviceId, EncodedDevice
 from batchlic.chunker import Batch, parse_ranges
 from batchlic.errors import StoppedEarly
 from batchlic.journal import Attempt, Event, Intent, Journal, RunIdentity, Standing, Verdict
-from batchlic.journal.journal import Offload, Record, lay_out
-from batchlic.journal.standing import standing_of
+from batchlic.journal.journal import Offload, Record, create_tables
+from batchlic.journal.status import standing_of
 from batchlic.pool.delivery import Pool
 from batchlic.pool.limiter.pace import Pace
 from batchlic.pool.remaining import remaining
@@ -38,7 +38,7 @@ from tests.simulation.limits import seed_scheduler
 
 ACCOUNT = "0000123456-00001"
 FLEXIBLE, LIFETIME = "SIMSec-IoT", "SIMSec-IoT-Lt"
-MOST_SITTINGS = 40
+MOST_SESSIONS = 40
 
 
 class Killed(Exception):
@@ -70,7 +70,7 @@ class Story:
     scenario: Scenario
     executions: Counter[str]
     history: list[Event]
-    sittings: int
+    sessions: int
     logins: int
     requests_at: list[float]
     pauses: list[tuple[float, float]]
@@ -220,17 +220,17 @@ async def _live(scenario: Scenario) -> Story:
     sandbox = Sandbox(scenario.sandbox)
     network, witness = _Network(sandbox.transport()), _Witness()
     engine = sa.create_engine("sqlite://", poolclass=StaticPool)
-    lay_out(engine, _identity(scenario), created_at=0)
-    sittings = 0
+    create_tables(engine, _identity(scenario), created_at=0)
+    sessions = 0
     for number, kills in enumerate([scenario.kills, *scenario.settlings]):
         if number:
             _settle(scenario, engine, _executions(sandbox))
-        sittings += await _see_through(scenario, network, witness, engine, kills)
+        sessions += await _see_through(scenario, network, witness, engine, kills)
     return Story(
         scenario=scenario,
         executions=_executions(sandbox),
         history=list(Journal(engine).history()),
-        sittings=sittings,
+        sessions=sessions,
         logins=network.logins,
         requests_at=network.requests_at,
         pauses=network.pauses,
@@ -242,7 +242,7 @@ async def _see_through(
     scenario: Scenario, network: _Network, witness: _Witness, engine: sa.Engine, kills: list[int]
 ) -> int:
     """Sittings until nothing is left to send; returns how many it took."""
-    for number, lifetime in enumerate([*kills, *[None] * MOST_SITTINGS], start=1):
+    for number, lifetime in enumerate([*kills, *[None] * MOST_SESSIONS], start=1):
         done = False
         try:
             await _sit(scenario, network, witness, engine, lifetime)
@@ -253,7 +253,7 @@ async def _see_through(
         witness.next_sitting()
         if done:
             return number
-    raise AssertionError(f"seed {scenario.seed}: not done after {MOST_SITTINGS} sittings")
+    raise AssertionError(f"seed {scenario.seed}: not done after {MOST_SESSIONS} sittings")
 
 
 def _settle(scenario: Scenario, engine: sa.Engine, executions: Counter[str]) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy.pool import StaticPool
 
 from batchlic.chunker import format_ranges
 from batchlic.journal import Journal, tables
-from batchlic.journal.journal import lay_out
+from batchlic.journal.journal import create_tables
 from tests.journal.builders import CREATED_AT, identity
 
 SECOND = 1_000_000
@@ -57,7 +57,7 @@ def journal_of(
     """A journal in memory that tells these attempts, one a second, each answered after 250 ms."""
     engine = sa.create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
     whose = identity(planned=sum(sizes), batches=len(sizes), **changes)
-    lay_out(engine, whose, created_at=CREATED_AT)
+    create_tables(engine, whose, created_at=CREATED_AT)
     with engine.begin() as connection:
         for seq, told in enumerate(attempts, start=1):
             size = sizes[(told.batch_id - 1) % len(sizes)]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchlic.journal.standing import standing_of
+from batchlic.journal.status import standing_of
 from batchlic.writer.results import write_results
 from batchlic.writer.summary import count_statuses
 from tests.journal.builders import CREATED_AT

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from batchlic.carrier.answers import Outcome
 from batchlic.journal import Settlement, Standing, Verdict
-from batchlic.journal.standing import standing_of
+from batchlic.journal.status import standing_of
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ REJECTS: dict[str, PolarsDataType] = {**ODD, "reason": pl.String, "message": pl.
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class Validated:
     """What became of a block's rows; `row` counts from 0 within the block.
 
     `sound`: `row`, `imei_number`, `iccid_number`, and `account` and `sku`, null where the job's stand in.
@@ -35,7 +35,7 @@ class Judged:
     rejects: pl.DataFrame
 
 
-class Judge:
+class Validator:
     """Applies the rules to blocks of one inventory, `headers` being those of its columns by role.
 
     Nearly all rows of a real inventory are plainly sound, and for them a few integer operations prove it.
@@ -50,21 +50,21 @@ class Judge:
         broken = (pl.when(rule.broken).then(at) for at, rule in enumerate(self._table))
         self._first_broken = pl.coalesce(*broken).alias("broken")
 
-    def __call__(self, block: pl.DataFrame) -> Judged:
+    def __call__(self, block: pl.DataFrame) -> Validated:
         """Judge a block of cells: columns named by role (String); a missing one counts as empty."""
         frame = self._completed(block)
         values = frame.select(_sound(rules.plain_values()))
         plain = frame.with_columns(values).select(self._plainly_sound).to_series()
         sound = values if plain.all() else values.filter(plain)
         if sound.height == frame.height:
-            return Judged(frame.height, sound, pl.DataFrame(schema=ODD), pl.DataFrame(schema=REJECTS))
+            return Validated(frame.height, sound, pl.DataFrame(schema=ODD), pl.DataFrame(schema=REJECTS))
         doubtful = frame.filter(~plain)
         repeated = doubtful.filter(self._is_header())[ROW]
         if len(repeated):
             return self(block.with_row_index(ROW).filter(~pl.col(ROW).is_in(repeated.implode())).drop(ROW))
         cleaned, rejects = self._through_the_table(doubtful)
         sound = pl.concat([sound, cleaned.select(_sound(rules.clean_values()))]).sort(ROW)
-        return Judged(
+        return Validated(
             frame.height, sound, cleaned.select(*map(_own, ODD)), rejects.select(*map(_own, REJECTS))
         )
 
