@@ -14,7 +14,9 @@ from typer.testing import CliRunner
 from batchlic.cli.run import app
 from batchlic.errors import ExitCode
 from batchlic.job import Inventory, Job, LedgerUse, Licensing, Limits, Rehearsal
-from batchlic.writer.schemas import AUDIT, OUTCOMES, RESULTS
+from batchlic.writer.audit import AUDIT
+from batchlic.writer.callback_outcomes import OUTCOMES
+from batchlic.writer.device_states import RESULTS
 from batchlic.writer.summary import Summary
 
 ROOT = Path(__file__).parent.parent

@@ -10,11 +10,16 @@ from batchlic.chunker.batch import (
     read_whole_batches,
 )
 from batchlic.chunker.plan import Plan, PlanGroup, cut_plan, write_plan
+from batchlic.chunker.status import DeviceStatus
+from batchlic.chunker.step import Step, StepRequest
 
 __all__ = [
     "Batch",
+    "DeviceStatus",
     "Plan",
     "PlanGroup",
+    "Step",
+    "StepRequest",
     "batch_sizes",
     "cut_plan",
     "format_ranges",

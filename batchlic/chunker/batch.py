@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from batchlic.carrier.catalogue import Action
 from batchlic.carrier.messages import EncodedDevice, EncodedDevices, encode_request, split_devices
+from batchlic.chunker.step import Step, StepRequest
 from batchlic.reader import IdKind
 
 if TYPE_CHECKING:
@@ -23,13 +24,10 @@ ROWS_PER_READ = 50_000
 class Batch:
     """The devices that one request carries: a batch of the plan, or a part of one.
 
-    `encoded` are its devices as they go on the wire. `offsets` are their places within the whole batch,
-    ascending; `whole` says whether these are all. A part stands for what is left when a refused batch is
-    split. `undoes` is the `X-Request-ID` of a transaction that is to be undone as a whole, by its id and
-    without a body; it can't be split. `action` is what to do with them, where that is not what the whole
-    run does. `is_repeatable` says whether it may be sent again as it is where its answer was lost, if its
-    SKU allows that. `clearings` counts how often what an earlier sending may have executed was undone:
-    what is sent after that is another request.
+    `encoded` holds its devices as JSON text. `offsets` are their places within the whole batch, ascending;
+    `whole` says whether these are all. A part is what is left when a refused batch is split. `undoes` is the
+    `X-Request-ID` of a request that is to be undone as a whole, without a body; such a batch can't be split.
+    `request` is what a migration does with the devices; None in other runs, where the run says it.
     """
 
     batch_id: int
@@ -39,9 +37,22 @@ class Batch:
     offsets: Sequence[int]
     whole: bool = True
     undoes: str | None = None
-    action: Action | None = None
-    is_repeatable: bool = True
-    clearings: int = 0
+    request: StepRequest | None = None
+
+    @property
+    def step(self) -> Step | None:
+        """The step of a migration that this batch is sent for; None in other runs."""
+        return self.request.step if self.request else None
+
+    @property
+    def action(self) -> Action | None:
+        """What a migration does with the devices; None in other runs."""
+        return self.request.action if self.request else None
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether the request may be sent again unchanged after a lost answer, if its SKU allows that."""
+        return self.request is None or self.request.is_repeatable
 
     @property
     def part(self) -> str:
@@ -70,17 +81,19 @@ class Batch:
         return encode_request(self.account_name, self.encoded, self.sku_number)
 
     def x_request_id(self, run_id: str) -> str:
-        """The `X-Request-ID` of these devices in that run: `1-` and 30 digits (promise I).
+        """The `X-Request-ID` of this request in a run: `1-` and 30 digits (promise I).
 
-        The same whenever the same devices of the same batch are sent again in the run, different for any
-        other part, batch or run, and after each clearing, as a carrier that executes each id only once
-        would not execute it again (up to a collision of 99 bits of SHA-256). To undo a transaction, its own.
+        It is the same whenever the same devices are sent again for the same step. It differs for any other
+        part, batch, step or run, up to a collision of 99 bits of SHA-256. After each clearing it differs,
+        too: a carrier that executes each id only once would ignore the repetition. A batch that undoes a
+        request has the id of that request.
         """
         if self.undoes is not None:
             return self.undoes
-        cleared = f"/{self.clearings}" if self.clearings else ""
-        digest = hashlib.sha256(f"{run_id}/{self.batch_id}/{self.part}{cleared}".encode()).digest()
-        return f"1-{int.from_bytes(digest) % 10**30:030d}"
+        step = f"/{self.request.step}" if self.request else ""
+        clearings = f"/{self.request.clearings}" if self.request and self.request.clearings else ""
+        name = f"{run_id}/{self.batch_id}/{self.part}{step}{clearings}"
+        return f"1-{int.from_bytes(hashlib.sha256(name.encode()).digest()) % 10**30:030d}"
 
 
 def read_batches(plan: Path, id_kind: IdKind, *, first_batch: int = 1) -> Iterator[Batch]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from batchlic.carrier.client import CarrierClient
     from batchlic.runs.folder import RunFolder
     from batchlic.runs.preflight import RunListener
-    from batchlic.runs.run import Target
+    from batchlic.runs.target import Target
     from batchlic.writer.summary import Summary
 
 T = TypeVar("T")

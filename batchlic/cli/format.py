@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from batchlic.carrier.messages import Subscription
-from batchlic.chunker import Plan
+from batchlic.chunker import DeviceStatus, Plan
 from batchlic.errors import ExitCode
 from batchlic.ledger.files import Count, Imported
 from batchlic.runs.history import HistoryEvent
@@ -202,7 +202,10 @@ def _what_now(summary: Summary, folder: Path) -> list[str]:
     lines = [f"  Files: {folder}/"]
     trouble = {*summary.statuses, *(["rejected"] if summary.rejected else [])}
     lines += [f"  {name}: see {folder}/{file}" for name, file in _FILES.items() if name in trouble]
-    if summary.statuses.get("pending") or summary.exit_code in {ExitCode.STOPPED, ExitCode.CREDENTIALS}:
+    if summary.statuses.get(DeviceStatus.PENDING) or summary.exit_code in {
+        ExitCode.STOPPED,
+        ExitCode.CREDENTIALS,
+    }:
         lines.append(f"  Go on: batchlic resume {folder}")
     return lines
 

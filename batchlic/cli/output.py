@@ -12,14 +12,14 @@ from batchlic.terminal import printable_lines
 
 if TYPE_CHECKING:
     from batchlic.job import Rehearsal
-    from batchlic.runs.run import Target
+    from batchlic.runs.target import Target
     from batchlic.writer.summary import Summary
 
 
 @contextmanager
 def carrier(rehearsal: "Rehearsal | None") -> Iterator["Target"]:
     """The carrier of the settings, or a sandbox for as long as the block lasts."""
-    from batchlic.runs.run import Target
+    from batchlic.runs.target import Target
 
     if rehearsal is None:
         from batchlic.settings import load_settings

@@ -177,13 +177,13 @@ def settle(
     json: Json = False,
 ) -> None:
     """Decide what became of devices in doubt. `resend` only notes it: `batchlic resume` sends."""
-    from batchlic.journal import Verdict
+    from batchlic.chunker import DeviceStatus
     from batchlic.runs.folder import RunFolder
     from batchlic.runs.settle import settle as settle_doubt
 
     summary = settle_doubt(
         RunFolder(run_dir),
-        Verdict(verdict),
+        DeviceStatus.PENDING if verdict == "resend" else DeviceStatus(verdict),
         reason=reason,
         batches=batch or (),
         devices=device or (),
@@ -205,12 +205,13 @@ def export(
     to: Annotated[Path | None, typer.Option(help="The file to write; - or nothing is stdout.")] = None,
 ) -> None:
     """Write the rows of a run that need a person, as a file that can go back to whoever sent it."""
-    from batchlic.writer.export import Format, What
-    from batchlic.writer.export import export as export_rows
+    from batchlic.runs.export import export as export_rows
+    from batchlic.runs.folder import RunFolder
+    from batchlic.writer.export import Format, Selection
 
     target = sys.stdout.buffer if to is None or str(to) == "-" else to
     with may_be_cut_short():
-        count = export_rows(run_dir, What(what), Format(format), target)
+        count = export_rows(RunFolder(run_dir), Selection(what), Format(format), target)
         say(f"{count:,} rows{'' if target is not to else f' in {to}'}")
 
 

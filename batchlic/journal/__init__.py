@@ -1,34 +1,42 @@
-"""The durable state of a run: what was intended, sent and answered (promises B, C and D).
+"""One run's durable log of intents and answers (promises B, C and D).
 
-Nothing is sent before its intent is durable here, and no answer counts before it is. Both are awaited one by
-one and committed in groups. The public verbs are those of the domain: `intend`, `answer`, `settle`, `end`.
+No request is sent before its intent is durable here, and no answer counts before it is. Intents and answers
+are awaited one by one and committed in groups.
 """
 
-from batchlic.journal.journal import (
+from batchlic.journal.journal import Journal
+from batchlic.journal.queries import JournalQueries
+from batchlic.journal.records import (
     SANDBOX,
+    SETTLED_BY_CALLBACK,
     Attempt,
     Event,
     Intent,
     InventoryFile,
-    Journal,
     LicenseCount,
+    LostAnswers,
+    Part,
     RunIdentity,
     SessionEnd,
+    Settlement,
 )
-from batchlic.journal.settlement import Settlement, Verdict
-from batchlic.journal.status import Standing
+from batchlic.journal.status import is_lost, status_of
 
 __all__ = [
     "SANDBOX",
+    "SETTLED_BY_CALLBACK",
     "Attempt",
     "Event",
     "Intent",
     "InventoryFile",
     "Journal",
+    "JournalQueries",
     "LicenseCount",
+    "LostAnswers",
+    "Part",
     "RunIdentity",
     "SessionEnd",
     "Settlement",
-    "Standing",
-    "Verdict",
+    "is_lost",
+    "status_of",
 ]

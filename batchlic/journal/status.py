@@ -1,26 +1,13 @@
-"""Where the devices of a batch stand, as the journal tells it (promises C and D)."""
+"""How the devices of a batch stand, by the batch's history (promises C and D)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from enum import Enum
 from typing import Protocol
 
 from batchlic.carrier.answers import Outcome
-from batchlic.journal.settlement import Settlement, Verdict
-
-
-class Standing(Enum):
-    """What is known of the devices of one part of a batch."""
-
-    PENDING = "pending"
-    """Surely not executed, and still to be sent."""
-    IN_DOUBT = "in_doubt"
-    """May have been executed; the answer is not known."""
-    ACCEPTED = "accepted"
-    """The carrier took it. Never sent again."""
-    FAILED = "failed"
-    """The carrier refused it for good. Never sent again."""
+from batchlic.chunker.status import DeviceStatus
+from batchlic.journal.records import Settlement
 
 
 class Answered(Protocol):
@@ -32,28 +19,29 @@ class Answered(Protocol):
     def final(self) -> bool | None: ...  # noqa: D102
 
 
-_SETTLED = {
-    Verdict.ACCEPTED: Standing.ACCEPTED,
-    Verdict.FAILED: Standing.FAILED,
-    Verdict.RESEND: Standing.PENDING,
-}
+def status_of(history: Iterable[Answered | Settlement]) -> DeviceStatus:
+    """The status of a device after everything that was sent for it and settled about it, in that order.
 
-
-def standing_of(history: Iterable[Answered | Settlement]) -> Standing:
-    """Where a device stands after all that was sent for it and decided of it, in that order.
-
-    Accepted once is accepted. A doubt is not taken away by a later refusal or throttling: those speak only
-    of their own attempt. Throttled, unavailable and unauthorized attempts were not executed and say nothing.
-    Otherwise the operator's last word counts; sending again leaves what came before as doubtful as it was.
+    1. One accepted attempt makes the device accepted.
+    2. A lost answer puts it in doubt. A later refusal or throttling speaks only of its own attempt, so the
+       doubt stays.
+    3. Throttled, unavailable and unauthorized attempts were not executed and change nothing.
+    4. A settlement replaces what was known before. After `pending`, the earlier doubt counts again as soon as
+       a repetition is refused.
     """
-    standing, was_doubtful = Standing.PENDING, False
+    status, was_in_doubt = DeviceStatus.PENDING, False
     for event in history:
         if isinstance(event, Settlement):
-            standing = _SETTLED[Verdict(event.verdict)]
+            status = DeviceStatus(event.status)
         elif event.outcome == Outcome.ACCEPTED:
-            return Standing.ACCEPTED
-        elif event.outcome is None or event.outcome == Outcome.AMBIGUOUS:
-            standing, was_doubtful = Standing.IN_DOUBT, True
-        elif event.outcome == Outcome.REFUSED and event.final and standing is Standing.PENDING:
-            standing = Standing.IN_DOUBT if was_doubtful else Standing.FAILED
-    return standing
+            return DeviceStatus.ACCEPTED
+        elif is_lost(event):
+            status, was_in_doubt = DeviceStatus.IN_DOUBT, True
+        elif event.outcome == Outcome.REFUSED and event.final and status is DeviceStatus.PENDING:
+            status = DeviceStatus.IN_DOUBT if was_in_doubt else DeviceStatus.FAILED
+    return status
+
+
+def is_lost(attempt: Answered) -> bool:
+    """Whether the attempt may have been executed, and its answer is not known."""
+    return attempt.outcome is None or attempt.outcome == Outcome.AMBIGUOUS

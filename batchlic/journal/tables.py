@@ -1,8 +1,9 @@
 """The journal's tables: append-only, nothing in them is ever changed.
 
-`intents` holds what was about to be sent, `answers` what came back: one answer an intent at most, none where
-the answer is not known. `settlements` holds what an operator decided of such intents; its `seq` counts on
-from theirs, so that the two make one history. Times are microseconds since 1970 in UTC.
+`intents` holds the requests about to be sent. `answers` holds what came back: at most one answer an intent,
+none where the answer is not known. `settlements` holds decisions about devices in doubt; intents and
+settlements share one count, `seq`, so that together they are the run's history. Times are microseconds since
+1970 in UTC.
 """
 
 from sqlalchemy import (
@@ -33,10 +34,10 @@ session_ends = Table(
     "session_ends",
     metadata,
     Column("id", Integer, primary_key=True),
-    Column("started_at", BigInteger, nullable=False, comment="when this sitting of the run began"),
+    Column("started_at", BigInteger, nullable=False, comment="when this session of the run began"),
     Column("ended_at", BigInteger, nullable=False),
     Column("exit_code", Integer, nullable=False),
-    Column("last_seq", BigInteger, nullable=False, comment="of the history that this ending speaks of"),
+    Column("last_seq", BigInteger, nullable=False, comment="newest entry of the history at that time"),
     Column("file_hashes", Text, nullable=False, comment="file name: SHA-256, as a JSON object"),
 )
 
@@ -45,13 +46,14 @@ intents = Table(
     metadata,
     Column("seq", BigInteger, primary_key=True, autoincrement=False),
     Column("batch_id", Integer, nullable=False),
+    Column("step", String, comment="of a migration, the step of the batch; null in other runs"),
     Column("part", Text, nullable=False, comment="row ranges within the batch, empty for all of it"),
     Column("x_request_id", String(32), nullable=False),
     Column("attempt", Integer, nullable=False, comment="1-based, of this part"),
     Column("action", String, nullable=False),
     Column("device_count", Integer, nullable=False),
     Column("request_sha256", String(64), nullable=False),
-    Column("pace_rps", Float, comment="requests/s that the pace allowed; null where it set no rate"),
+    Column("pace_rps", Float, comment="requests/s that the limiter allowed; null where it set no rate"),
     Column("started_at", BigInteger, nullable=False),
     Index("intents_by_batch", "batch_id"),
 )
@@ -75,10 +77,11 @@ settlements = Table(
     metadata,
     Column("seq", BigInteger, primary_key=True, autoincrement=False),
     Column("batch_id", Integer, nullable=False),
+    Column("step", String, comment="as in intents"),
     Column("part", Text, nullable=False, comment="as in intents"),
     Column("device_count", Integer, nullable=False),
-    Column("verdict", String, nullable=False),
-    Column("settled_by", String, nullable=False, comment="the operating system's name of the user"),
+    Column("status", String, nullable=False, comment="accepted, failed, or pending: send again"),
+    Column("settled_by", String, nullable=False, comment="user name, or `a callback`"),
     Column("reason", Text, nullable=False),
     Column("settled_at", BigInteger, nullable=False),
     Index("settlements_by_batch", "batch_id"),

@@ -6,15 +6,14 @@ from pathlib import Path
 import polars as pl
 
 from batchlic.carrier.catalogue import Action
-from batchlic.journal import Standing
-from batchlic.journal.steps import Step
+from batchlic.chunker import DeviceStatus, Step
 from batchlic.ledger.ledger import RECORD_COLUMNS, RECORDS_PER_FRAME, SCOPE, STATES
 from batchlic.reader.known import State
 from batchlic.reader.rules import iccid_number, imei_number
-from batchlic.writer.migrations import GOOD, STEP_STATUSES
+from batchlic.writer.migrations import EXECUTED, STEP_STATUSES
 
 IMPORTED = "imported"
-TOLD = (Standing.ACCEPTED.value, "confirmed", Standing.IN_DOUBT.value, IMPORTED)
+TOLD = (DeviceStatus.ACCEPTED.value, "confirmed", DeviceStatus.IN_DOUBT.value, IMPORTED)
 """Statuses that say something: a device that failed is as it was, one not sent as well."""
 
 _REVERSE = {Action.ASSIGN: Action.UNASSIGN, Action.UNASSIGN: Action.ASSIGN}
@@ -75,15 +74,19 @@ def recordable_rows(rows: pl.LazyFrame) -> pl.LazyFrame:
     if "from_sku" not in rows.collect_schema():
         return rows.filter(_IS_WORD)
     unassign, assign, restore = (pl.col(name) for name in STEP_STATUSES.values())
-    is_undone, failed = restore.is_in(TOLD).fill_null(value=False), Standing.FAILED.value
-    came_late = unassign.is_in(GOOD) & assign.is_in(GOOD)  # the second step, after the first was undone
-    is_last = {step: pl.col("step").is_in([step.word, Step.RESTORE.word]) for step in STEP_STATUSES}
+    is_undone, failed = restore.is_in(TOLD).fill_null(value=False), DeviceStatus.FAILED.value
+    came_late = unassign.is_in(EXECUTED) & assign.is_in(
+        EXECUTED
+    )  # the second step, after the first was undone
+    is_last = {step: pl.col("step").is_in([step, Step.RESTORE]) for step in STEP_STATUSES}
     given_back = is_undone & ((assign == failed) | (came_late & is_last[Step.ASSIGN])).fill_null(value=False)
     taken_back = is_undone & ((unassign == failed) | (came_late & is_last[Step.UNASSIGN])).fill_null(
         value=False
     )
     keeps = (
-        assign.is_in(GOOD).fill_null(value=False) & ~taken_back & (unassign.is_null() | ~unassign.is_in(TOLD))
+        assign.is_in(EXECUTED).fill_null(value=False)
+        & ~taken_back
+        & (unassign.is_null() | ~unassign.is_in(TOLD))
     )
     moves = rows.filter(pl.col("from_sku").is_not_null())
     sides = (
@@ -96,7 +99,7 @@ def recordable_rows(rows: pl.LazyFrame) -> pl.LazyFrame:
             pl.when(undone).then(restore).when(kept).then(assign).otherwise(status).alias("status"),
             pl.when(undone | kept).then(pl.lit(_REVERSE[action])).otherwise(pl.lit(action)).alias("action"),
             *(
-                pl.when((pl.col("step") == step.word) & ~undone & ~kept).then(name).alias(name)
+                pl.when((pl.col("step") == step) & ~undone & ~kept).then(name).alias(name)
                 for name in ("x_request_id", "request_id")
             ),
         )
@@ -110,7 +113,7 @@ def recordable_rows(rows: pl.LazyFrame) -> pl.LazyFrame:
 
 def _state() -> pl.Expr:
     state = (
-        pl.when(pl.col("status") == Standing.IN_DOUBT.value)
+        pl.when(pl.col("status") == DeviceStatus.IN_DOUBT.value)
         .then(pl.lit(State.IN_DOUBT.name.lower()))
         .when(pl.col("action") == Action.ASSIGN.value)
         .then(pl.lit(State.ASSIGNED.name.lower()))

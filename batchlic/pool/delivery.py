@@ -20,7 +20,7 @@ from batchlic.pool.bisect import bisect, can_be_split
 from batchlic.pool.breaker import CircuitBreaker
 from batchlic.pool.limiter.pace import Pace, Signal, SignalKind, Turn
 from batchlic.pool.refusals import RefusalWatch
-from batchlic.pool.remaining import Delivery, Place
+from batchlic.pool.remaining import Delivery, Position
 from batchlic.pool.retry import RetryPolicy
 
 if TYPE_CHECKING:
@@ -148,9 +148,9 @@ class Pool:
 
     def _refused(self, delivery: Delivery, answer: Answer) -> None:
         try:
-            self.refusals.refused(delivery.batch, answer, delivery.place)
+            self.refusals.refused(delivery.batch, answer, delivery.position)
         except StoppedEarly as stopped:
-            if delivery.place is not Place.SECOND_OR_BACK:
+            if delivery.position is not Position.SECOND_RESTORABLE:
                 raise
             self._failure = self._failure or stopped  # once all courses in hand have undone what they began
 
@@ -172,6 +172,7 @@ class Pool:
             async with self._breaker.passage():
                 intent = Intent(
                     batch_id=batch.batch_id,
+                    step=batch.step,
                     part=batch.part,
                     x_request_id=submission.x_request_id,
                     attempt=number,

@@ -4,10 +4,9 @@ from collections import Counter
 from typing import TypeAlias
 
 from batchlic.carrier.answers import Answer, Blame, Outcome
-from batchlic.carrier.catalogue import Action
-from batchlic.chunker import Batch
+from batchlic.chunker import Batch, Step
 from batchlic.errors import StoppedEarly
-from batchlic.pool.remaining import Place
+from batchlic.pool.remaining import Position
 
 ALIKE = 5
 """Batches of one account and SKU, refused to the last device with one code, before anything was accepted."""
@@ -29,12 +28,12 @@ class RefusalWatch:
         """A part of this batch was accepted, now or in an earlier sitting: its account and SKU are fine."""
         self._has_accepted.add(_group(batch))
 
-    def refused(self, batch: Batch, answer: Answer, place: Place = Place.FIRST) -> None:
+    def refused(self, batch: Batch, answer: Answer, position: Position = Position.FIRST) -> None:
         """No device of this batch was accepted; `answer` is the refusal of the whole of it."""
         if (
             _group(batch) in self._has_accepted
             or answer.outcome is not Outcome.REFUSED
-            or place is Place.BACK
+            or position is Position.UNDO
         ):
             return
         alike = _group(batch), answer.error_code
@@ -46,7 +45,7 @@ class RefusalWatch:
                 f"the first {self._batches[alike]} batches for account {batch.account_name}, SKU "
                 f"{batch.sku_number} were all refused alike: {answer.error_code or answer.http_status} "
                 f"({answer.error_message}). Check account and SKU, then "
-                f"resume the run{_or_else(batch, place)}"
+                f"resume the run{_or_else(batch, position)}"
             )
 
 
@@ -54,8 +53,8 @@ def _group(batch: Batch) -> _Group:
     return batch.account_name, batch.sku_number
 
 
-def _or_else(batch: Batch, place: Place) -> str:
+def _or_else(batch: Batch, position: Position) -> str:
     """What else may be wrong where a migration gives a device its new license while it has the old one."""
-    if batch.action is not Action.ASSIGN or place is not Place.FIRST:
+    if batch.step is not Step.ASSIGN or position is not Position.FIRST:
         return ""
     return "; if a device may have one SKU only, migrate the rest with --order unassign-first"

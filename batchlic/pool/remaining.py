@@ -1,4 +1,4 @@
-"""What of a plan is still to be sent, given what its journal knows (promises C and D)."""
+"""What of a plan is still to be sent, by its journal (promises C and D)."""
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -8,42 +8,41 @@ from itertools import groupby, islice
 from operator import attrgetter
 
 from batchlic.carrier.answers import Outcome
-from batchlic.chunker import Batch, parse_ranges
-from batchlic.journal import Attempt, Event, Journal, Settlement, Standing
-from batchlic.journal.status import standing_of
+from batchlic.chunker import Batch, DeviceStatus, parse_ranges
+from batchlic.journal import Attempt, Event, Journal, Settlement, status_of
 
-BATCHES_PER_LOOK = 500
-"""Batches whose attempts are in memory at once (promise H)."""
+BATCHES_PER_READ = 500
+"""Batches whose history is in memory at once (promise H)."""
 
 
-class Place(Enum):
-    """Where in its course a delivery comes: what it means for the run if the carrier refuses it."""
+class Position(Enum):
+    """Where a delivery stands among the deliveries of its batch: decides what a refusal of it means."""
 
     FIRST = auto()
     """Nothing was done to its devices before."""
     SECOND = auto()
     """A step before it was accepted, and stays so."""
-    SECOND_OR_BACK = auto()
-    """A step before it was accepted, and is undone by the same course if this one is refused."""
-    BACK = auto()
-    """It takes back, or gives back, what may not be there: its refusal says nothing of account and SKU."""
+    SECOND_RESTORABLE = auto()
+    """A step before it was accepted, and is undone if this one is refused."""
+    UNDO = auto()
+    """It undoes a step that may not have been executed: its refusal says nothing about account and SKU."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A batch, or what is left of one, to be seen through.
+    """A batch, or what is left of one, to be sent until each device has a definite answer.
 
-    `attempts` were already made to send exactly these devices; `is_refused` says that the last of them was
-    refused as it stands, so that only parts may be sent.
+    `attempts` counts the requests already made for exactly these devices. `is_refused` says that the last of
+    them was refused as a whole, so that only parts may be sent.
     """
 
     batch: Batch
     attempts: int = 0
     is_refused: bool = False
-    place: Place = Place.FIRST
+    position: Position = Position.FIRST
 
     def __iter__(self) -> Iterator["Delivery"]:
-        """A course of its own: nothing follows it."""
+        """A sequence of one: nothing follows this delivery."""
         yield self
 
 
@@ -56,65 +55,65 @@ def remaining(
 ) -> Iterator[Delivery]:
     """What is left to deliver of `batches`, in their order.
 
-    Accepted and failed devices are left out, and those in doubt unless their SKU is `resendable` or the
-    operator has settled that they are to be sent again. `on_accepted` is told each batch of which an
-    earlier sitting got a part accepted.
+    Accepted and failed devices are left out. Devices in doubt are left out, too, unless their SKU is
+    `resendable` or they were settled as pending. `on_accepted` is called with each batch of which an earlier
+    session got a part accepted.
     """
     if journal.is_fresh:
         yield from map(Delivery, batches)
         return
     batches = iter(batches)
-    while group := list(islice(batches, BATCHES_PER_LOOK)):
+    while group := list(islice(batches, BATCHES_PER_READ)):
         history = journal.history(batches=range(group[0].batch_id, group[-1].batch_id + 1))
-        of_batch = {key: list(found) for key, found in groupby(history, key=attrgetter("batch_id"))}
+        by_batch = {batch_id: list(events) for batch_id, events in groupby(history, attrgetter("batch_id"))}
         for batch in group:
-            events = of_batch.get(batch.batch_id, [])
+            events = by_batch.get(batch.batch_id, [])
             if any(isinstance(event, Attempt) and event.outcome == Outcome.ACCEPTED for event in events):
                 on_accepted(batch)
-            yield from rest_of(batch, events, resendable)
+            yield from remaining_of(batch, events, resendable)
 
 
-def rest_of(batch: Batch, history: Sequence[Event], resendable: Collection[str]) -> Iterator[Delivery]:
-    """What is left of one batch: its unsettled devices, grouped by the part that carried them last.
+def remaining_of(batch: Batch, history: Sequence[Event], resendable: Collection[str]) -> Iterator[Delivery]:
+    """What is left to deliver of one batch: its unsettled devices, by the part that carried them last.
 
-    A device in doubt that was refused for good since then stays in doubt: asking again is of no use. Where
-    the operator asks for it all the same, its part is sent as it was.
+    A device in doubt that was refused for good since then stays in doubt: sending it again is useless. Where
+    the operator settled it as pending all the same, its part is sent as it was.
     """
     groups: defaultdict[tuple[str, bool], list[int]] = defaultdict(list)
-    for offsets, events in alike(batch, history):
-        carriers = [event for event in events if isinstance(event, Attempt)]
-        last = carriers[-1] if carriers else None
-        is_asked_for = bool(events) and isinstance(events[-1], Settlement)
-        match standing_of(events):
-            case Standing.PENDING:
-                groups[last.part if last else "", is_asked_for].extend(offsets)
-            case Standing.IN_DOUBT if last and not last.final and batch.sku_number in resendable:
-                groups[last.part, is_asked_for].extend(offsets)
+    for offsets, events in by_history(batch, history):
+        attempts = [event for event in events if isinstance(event, Attempt)]
+        last = attempts[-1] if attempts else None
+        is_settled = bool(events) and isinstance(events[-1], Settlement)
+        match status_of(events):
+            case DeviceStatus.PENDING:
+                groups[last.part if last else "", is_settled].extend(offsets)
+            case DeviceStatus.IN_DOUBT if last and not last.final and batch.sku_number in resendable:
+                groups[last.part, is_settled].extend(offsets)
     attempts = [event for event in history if isinstance(event, Attempt)]
-    for (_, is_asked_for), offsets in groups.items():
+    for (_, is_settled), offsets in groups.items():
         part = batch if len(offsets) == len(batch.offsets) else batch.take(offsets)
         of_part = [attempt for attempt in attempts if attempt.part == part.part]
         was_refused = bool(of_part) and of_part[-1].outcome == Outcome.REFUSED
-        yield Delivery(part, attempts=len(of_part), is_refused=was_refused and not is_asked_for)
+        yield Delivery(part, attempts=len(of_part), is_refused=was_refused and not is_settled)
 
 
-def standings_of(batch: Batch, history: Sequence[Event]) -> dict[int, Standing]:
-    """Offset: standing, of each device of a batch."""
+def statuses_of(batch: Batch, history: Sequence[Event]) -> dict[int, DeviceStatus]:
+    """Offset: status, of each device of a batch."""
     return {
-        offset: standing
-        for offsets, events in alike(batch, history)
-        for standing in [standing_of(events)]
+        offset: status
+        for offsets, events in by_history(batch, history)
+        for status in [status_of(events)]
         for offset in offsets
     }
 
 
-def events_of(batch: Batch, history: Iterable[Event]) -> list[Event]:
-    """What was sent and decided of any of the devices of a batch, out of the history of all its parts."""
+def events_about(batch: Batch, history: Iterable[Event]) -> list[Event]:
+    """The attempts and settlements about any device of a batch, out of the history of all its parts."""
     return [event for event in history if not set(batch.offsets).isdisjoint(_offsets(event, batch))]
 
 
-def alike(batch: Batch, history: Sequence[Event]) -> Iterator[tuple[Sequence[int], Sequence[Event]]]:
-    """Devices that have one history, with it: all of them where the batch was never split."""
+def by_history(batch: Batch, history: Sequence[Event]) -> Iterator[tuple[Sequence[int], Sequence[Event]]]:
+    """Offsets of devices that share one history, with it: all devices where the batch was never split."""
     if not any(event.part for event in history):
         yield batch.offsets, history
         return

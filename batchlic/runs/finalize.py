@@ -1,7 +1,7 @@
-"""How a sitting of a run ends: results, audit and summary written from the journal, then sealed in it."""
+"""How a session of a run ends: its files are written from the journal and published, the ledger is updated."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from time import time_ns
@@ -9,20 +9,22 @@ from time import time_ns
 import msgspec
 
 from batchlic.atomic import staged_path
+from batchlic.chunker import DeviceStatus
 from batchlic.errors import BatchlicError, ExitCode
-from batchlic.runs.identity import sha256_of
 from batchlic.job import Job
-from batchlic.journal import SessionEnd, Journal, Verdict
-from batchlic.runs.ledger_sync import ledger_sync
+from batchlic.journal import Journal, JournalQueries, SessionEnd
 from batchlic.runs.folder import RunFolder
+from batchlic.runs.identity import sha256_of
+from batchlic.runs.ledger_sync import ledger_sync
 from batchlic.runs.staging import publishing
 from batchlic.writer.audit import write_audit
+from batchlic.writer.callback_outcomes import read_outcomes
+from batchlic.writer.device_states import device_states
 from batchlic.writer.results import write_results
 from batchlic.writer.summary import (
     InventoryRows,
     Summary,
     count_requests,
-    count_statuses,
     exit_code_of,
     read_summary,
     write_summary,
@@ -30,24 +32,31 @@ from batchlic.writer.summary import (
 
 _FINISHED = {ExitCode.OK, ExitCode.INCOMPLETE}
 
+_SETTLED = (DeviceStatus.ACCEPTED, DeviceStatus.CONFIRMED, DeviceStatus.FAILED)
 
-def has_ended(journal: Journal) -> bool:
-    """Whether the run ended by itself, and sent nothing since."""
-    ended = journal.session_ends()[-1:]
-    return bool(ended) and ended[0].exit_code in _FINISHED and not journal.sent_since_end
+_UNDECIDED = {DeviceStatus.PENDING, DeviceStatus.IN_DOUBT}
 
 
-def is_finished(journal: Journal) -> bool:
-    """Whether there is nothing to go on with: what was decided since the run ended sends nothing by itself.
+def has_ended(journal: JournalQueries) -> bool:
+    """Whether the run ended by itself, and has sent nothing since."""
+    last = journal.session_ends()[-1:]
+    return bool(last) and last[0].exit_code in _FINISHED and not journal.sent_since_end
 
-    But for `resend`, and for the first step of a migration, after which comes the second.
+
+def is_finished(journal: JournalQueries) -> bool:
+    """Whether nothing is left to send: a settlement after the end sends nothing by itself.
+
+    Exceptions are devices settled as pending, and the first step of a migration settled as accepted: the
+    second step comes after it.
     """
-    sends = {Verdict.RESEND} if journal.identity.to_sku is None else {Verdict.RESEND, Verdict.ACCEPTED}
-    return has_ended(journal) and not journal.settled_since_end & sends
+    leads_to_requests = {DeviceStatus.PENDING}
+    if journal.identity.to_sku is not None:
+        leads_to_requests.add(DeviceStatus.ACCEPTED)
+    return has_ended(journal) and not journal.settled_since_end & leads_to_requests
 
 
 def final_summary(job: Job, folder: RunFolder, journal: Journal) -> Summary:
-    """The summary of a finished run; files that have gone, or say too little, are written again."""
+    """The summary of a finished run; files that are missing or out of date are written again."""
     if journal.final_session_end is not None and all(path.is_file() for path in folder.session_files):
         return read_summary(folder.summary)
     return finalize(job, folder, journal, started_at=now())
@@ -62,67 +71,68 @@ def finalize(
     stopped: BatchlicError | None = None,
     notes: Sequence[str] | None = None,
 ) -> Summary:
-    """Write the files of a run as its journal has it, seal them there, then tell the ledger.
+    """Write the files of a run as its journal has it, record and publish them, then update the ledger.
 
-    `stopped` is why a sitting ended early, if it did; `notes` what is worth saying beside the identity's, by
-    default what was noted last time. What callbacks told may have been written aside. The ending comes after
-    the files: a run counts as finished only once they are there, in place or aside.
+    `stopped` is why the session ended early, if it did. `notes` go into the summary beside those of the
+    run's identity; by default the notes of last time. Outcomes of callbacks may be staged already. The end
+    of the session is recorded after its files are written: a run counts as finished only when they exist.
     """
-    noted = _noted(folder, journal) if notes is None else notes
+    session_notes = _earlier_notes(folder, journal) if notes is None else notes
     with publishing(folder, journal):
-        summary = _written(job, folder, journal, started_at=started_at, stopped=stopped, noted=noted)
-    return _tell(job, folder, journal, summary)
+        summary = _stage(job, folder, journal, started_at=started_at, stopped=stopped, notes=session_notes)
+    return _update_ledger(job, folder, journal, summary)
 
 
-def _written(
+def _stage(
     job: Job,
     folder: RunFolder,
     journal: Journal,
     *,
     started_at: int,
     stopped: BatchlicError | None,
-    noted: Sequence[str],
+    notes: Sequence[str],
 ) -> Summary:
-    """Write the files aside, and seal them."""
-    results, outcomes = staged_path(folder.results), _newest(folder.outcomes)
-    write_results(results, plan=folder.plan, journal=journal, outcomes=outcomes)
-    write_audit(staged_path(folder.audit), journal=journal)
-    statuses = count_statuses(results)
-    if not statuses.keys() & {"pending", "in_doubt"}:
-        stopped = None  # by then everything was done
-    ending = SessionEnd(started_at, now(), _exit_code(job, journal, statuses, stopped))
-    session_ends = [*journal.session_ends(), ending]
-    summary = summarize(journal, statuses, session_ends, ending, stopped)
-    summary = msgspec.structs.replace(summary, notes=[*summary.notes, *noted])
+    """Stage the files of the run, and record them in the journal."""
+    outcomes = _staged_or_published(folder.outcomes)
+    states = device_states(folder.plan, journal, read_outcomes(outcomes))
+    statuses = write_results(staged_path(folder.results), states)
+    write_audit(staged_path(folder.audit), journal)
+    if not statuses.keys() & _UNDECIDED:
+        stopped = None  # everything was done before the stop took effect
+    end = SessionEnd(started_at, now(), _exit_code(job, journal, statuses, stopped))
+    summary = summarize(journal, statuses, [*journal.session_ends(), end], end, stopped)
+    summary = msgspec.structs.replace(summary, notes=[*summary.notes, *notes])
     write_summary(staged_path(folder.summary), summary)
-    sealed = (folder.rejects, *folder.session_files, *([folder.outcomes] if outcomes.exists() else []))
-    file_hashes = {path.name: sha256_of(_newest(path)) for path in sealed}
-    journal.end(ending, file_hashes={**file_hashes, "identity": identity_sha256(journal)})
+    recorded = [folder.rejects, *folder.session_files]
+    if outcomes.exists():
+        recorded.append(folder.outcomes)
+    file_hashes = {path.name: sha256_of(_staged_or_published(path)) for path in recorded}
+    journal.end(end, file_hashes={**file_hashes, "identity": identity_sha256(journal)})
     return summary
 
 
-def _tell(job: Job, folder: RunFolder, journal: Journal, summary: Summary) -> Summary:
-    """Tell the ledger how it ended; what it can't take now, it asks for later."""
+def _update_ledger(job: Job, folder: RunFolder, journal: Journal, summary: Summary) -> Summary:
+    """Record the run in the ledger; if that fails now, the next run of the ledger does it."""
     try:
-        with ledger_sync(job, journal.identity.carrier, holding=(folder,)) as past:
-            past.record(folder, journal)
+        with ledger_sync(job, journal.identity.carrier, holding=(folder,)) as ledger:
+            ledger.record(folder, journal)
     except BatchlicError as error:
-        note = f"the ledger could not be told, the next run will read it from here: {error}"
+        note = f"the ledger could not be updated; the next run reads this run's journal instead: {error}"
         return msgspec.structs.replace(summary, notes=[*summary.notes, note])
     return summary
 
 
 def summarize(
-    journal: Journal,
-    statuses: dict[str, int],
-    session_ends: list[SessionEnd],
+    journal: JournalQueries,
+    statuses: Mapping[DeviceStatus, int],
+    session_ends: Sequence[SessionEnd],
     final_session_end: SessionEnd | None,
     stopped: BatchlicError | None = None,
 ) -> Summary:
-    """The run in figures; `last_word` is how it ended, None while it has not."""
+    """The run in figures; `final_session_end` is how it ended, None while a session is at work."""
     identity = journal.identity
-    seconds = sum(ending.ended_at - ending.started_at for ending in session_ends) / 1e6
-    settled = sum(statuses.get(name, 0) for name in ("accepted", "confirmed", "failed"))
+    seconds = sum(end.ended_at - end.started_at for end in session_ends) / 1e6
+    settled = sum(statuses.get(status, 0) for status in _SETTLED)
     return Summary(
         run_id=identity.run_id,
         job=identity.job["name"] or identity.job_action,
@@ -132,7 +142,7 @@ def summarize(
         rows_read=identity.rows_read,
         rejected=identity.rejected,
         planned=identity.planned,
-        statuses=statuses,
+        statuses=dict(statuses),
         batches=identity.batches,
         requests=count_requests(journal),
         started_at=_iso(journal.created_at),
@@ -144,8 +154,8 @@ def summarize(
     )
 
 
-def identity_sha256(journal: Journal) -> str:
-    """SHA-256 of what makes the run this run, as JSON."""
+def identity_sha256(journal: JournalQueries) -> str:
+    """SHA-256 of the run's identity, as JSON."""
     return hashlib.sha256(msgspec.json.encode(journal.identity)).hexdigest()
 
 
@@ -154,17 +164,20 @@ def now() -> int:
     return time_ns() // 1000
 
 
-def _newest(path: Path) -> Path:
-    return written if (written := staged_path(path)).exists() else path
+def _staged_or_published(path: Path) -> Path:
+    return staged if (staged := staged_path(path)).exists() else path
 
 
-def _noted(folder: RunFolder, journal: Journal) -> list[str]:
+def _earlier_notes(folder: RunFolder, journal: JournalQueries) -> list[str]:
     notes = read_summary(folder.summary).notes if folder.summary.is_file() else []
     return notes[len(journal.identity.notes) :]
 
 
 def _exit_code(
-    job: Job, journal: Journal, statuses: dict[str, int], stopped: BatchlicError | None
+    job: Job,
+    journal: JournalQueries,
+    statuses: Mapping[DeviceStatus, int],
+    stopped: BatchlicError | None,
 ) -> ExitCode:
     if stopped:
         return stopped.exit_code

@@ -9,14 +9,16 @@ from pathlib import Path
 
 import polars as pl
 
+from batchlic.chunker import DeviceStatus
 from batchlic.errors import BatchlicError, RefusedToStart, RunFolderError
 from batchlic.runs.identity import left_by_a_run, refuse_changed_plan
 from batchlic.job import Job, Licensing
-from batchlic.journal import SANDBOX, Journal, RunIdentity, Standing
+from batchlic.journal import SANDBOX, Journal, RunIdentity
 from batchlic.ledger.ledger import IDENTIFIERS, SCOPE, Entry, Ledger, Snapshot, RunRecords
 from batchlic.reader.rules import iccid_number, imei_number
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.staging import recovered_journal
+from batchlic.runs.states import states_of
 from batchlic.writer.results import write_results
 from batchlic.ledger.records import pairs_of_results, records_of_results
 
@@ -114,8 +116,8 @@ class LedgerSync:
         self.catch_up()
         self.reopen(folder, journal)
         with self._left_if_refused(self.ledger, run_id), folder.scratch() as results:
-            write_results(results, plan=folder.plan, journal=journal, outcomes=folder.outcomes)
-            is_unsent = pl.col("status").is_in([Standing.PENDING.value, Standing.IN_DOUBT.value])
+            write_results(results, states_of(folder, journal))
+            is_unsent = pl.col("status").is_in([DeviceStatus.PENDING.value, DeviceStatus.IN_DOUBT.value])
             unsent = _numbered(_batched(results).filter(is_unsent))
             self._refuse_shared(self.ledger, unsent, run_id, folder, self.ledger.planned_after(run_id))
 
@@ -194,7 +196,7 @@ class LedgerSync:
             with closing(recovered_journal(folder)) as journal, folder.scratch() as results:
                 if journal.identity.run_id == run_id:
                     refuse_changed_plan(folder, journal.identity)
-                    write_results(results, plan=folder.plan, journal=journal, outcomes=folder.outcomes)
+                    write_results(results, states_of(folder, journal))
                     self._tell(ledger, run_id, results)
                     return
         except RunFolderError as error:

@@ -1,4 +1,4 @@
-"""A migration as a run sets it up: its courses, and whether there are licenses enough to begin with them."""
+"""Sets up a migration for a run: its deliveries, and whether there are enough licenses to begin."""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -11,14 +11,13 @@ from structlog.typing import FilteringBoundLogger
 from batchlic.carrier.auth import CarrierUnreachable
 from batchlic.carrier.catalogue import LicenseType
 from batchlic.carrier.client import AccountError, CarrierClient
-from batchlic.chunker import Batch, batch_sizes
+from batchlic.chunker import Batch, DeviceStatus, Step, batch_sizes
 from batchlic.errors import RefusedToStart
 from batchlic.job import Job
 from batchlic.journal import Journal
-from batchlic.journal.steps import Step
 from batchlic.pool.migration import Migration
 from batchlic.runs.folder import RunFolder
-from batchlic.writer.results import read_outcomes
+from batchlic.writer.callback_outcomes import read_outcomes
 
 
 def migration_of(
@@ -29,49 +28,49 @@ def migration_of(
     on_accepted: Callable[[Batch], None],
     on_end: Callable[[int, int], None],
 ) -> Migration:
-    """The migration of a job, before it is known what licenses there are to spare."""
+    """The migration of a job, before the license counts are known."""
     identity = journal.identity
     return Migration(
         journal=journal,
         to_sku=identity.to_sku or "",
-        batches=identity.batches,
         spare={},
         is_revocable=job.skus[identity.to_sku or ""] is LicenseType.FLEXIBLE,
         resendable=job.resendable_skus,
         restorable=identity.restorable,
-        denied=_denied(folder, identity.batches),
+        denied=_denied(folder),
         on_accepted=on_accepted,
         on_end=on_end,
     )
 
 
-def _denied(folder: RunFolder, batches: int) -> dict[int, list[int]]:
-    """By the number of a step, the places in the batch of the devices that callbacks say it failed for."""
-    denied = defaultdict[int, list[int]](list)
-    failed = read_outcomes(folder.outcomes).filter(pl.col("status") == "failed")
+def _denied(folder: RunFolder) -> dict[tuple[int, Step], list[int]]:
+    """By batch and step, the places in the batch of the devices for which callbacks reported a failure."""
+    denied = defaultdict[tuple[int, Step], list[int]](list)
+    failed = read_outcomes(folder.outcomes).filter(pl.col("status") == DeviceStatus.FAILED.value)
     if failed.select(pl.len()).collect().item():
         places = pl.scan_parquet(folder.plan).select(
             "batch_id",
             pl.int_range(pl.len()).over("batch_id").alias("offset"),
             pl.int_range(pl.len(), dtype=pl.UInt32).alias("plan_row"),
         )
-        of_steps = failed.join(places, on="plan_row").select("batch_id", "offset", "step").collect()
-        for batch_id, offset, step in of_steps.iter_rows():
-            denied[Step[step.upper()].number(batch_id, batches)].append(offset)
+        of_steps = failed.join(places, on="plan_row").select("batch_id", "step", "offset").collect()
+        for batch_id, step, offset in of_steps.iter_rows():
+            denied[batch_id, Step(step)].append(offset)
     return denied
 
 
 async def reserve_licenses(
     client: CarrierClient, job: Job, plan: Path, migration: Migration, logger: FilteringBoundLogger
 ) -> None:
-    """Find out how many licenses of the new SKU each account has to spare for batches that get it first.
+    """Ask the carrier how many licenses of the new SKU each account has, and keep them in `migration.spare`.
 
-    None where the job says that the old one goes first, or where it did in the batch of the account that was
-    begun last: `resume` keeps to what was chosen then. Where the carrier does not say how many there are,
-    there are enough: if the new one is refused then, the device still has the old one.
+    They are for batches that begin with the new license. An account has none to spare if the job says that
+    the old license goes first, or if its batch begun last began so: `resume` keeps to the order chosen then.
+    An account whose count the carrier does not give is left out, which means enough: if the new license is
+    refused, the device still has the old one.
 
-    Raises RefusedToStart where there are too few, so that devices would give the old one for none, unless
-    the job has such devices restored.
+    Raises RefusedToStart where there are too few, so that devices would lose the old license for nothing,
+    unless the job restores such devices.
     """
     for account, need in _needs(plan, migration).items():
         if not need.fresh:
@@ -83,53 +82,53 @@ async def reserve_licenses(
         logger.info("licenses", account=account, sku=migration.to_sku, available=available, needed=need.fresh)
         if available is None:
             continue
-        migration.spare[account] = available - need.begun
+        migration.spare[account] = available - need.without_old
         if need.fresh > migration.spare[account] and not job.license.restore:
             raise RefusedToStart(
-                f"too few licenses: account {account} has {available:,} of {migration.to_sku} left, for "
-                f"{need.fresh + need.begun:,} devices. Buy more, or say what is to be done: with --restore a "
-                "device that gets no new license has its old one back (it needs another --run-dir); "
-                "--order unassign-first does not count"
+                f"too few licenses: account {account} has {available:,} of {migration.to_sku} left for "
+                f"{need.fresh + need.without_old:,} devices. Buy more, or choose what happens to the others: "
+                "--restore gives a device its old license back if it gets no new one (needs another "
+                "--run-dir); --order unassign-first does not count licenses"
             )
 
 
 @dataclass
 class _Need:
-    """What the batches of an account are about to ask for."""
+    """The licenses of the new SKU that one account is going to need."""
 
     fresh: int = 0
-    """Devices of batches to begin."""
-    begun: int = 0
-    """Devices of batches that have begun with giving up the old license."""
-    last: int = 0
-    """When the batch begun last began, as a place in the journal."""
+    """Devices of batches that have not begun."""
+    without_old: int = 0
+    """Devices of batches that began with the old license, and have not asked for the new one."""
+    newest_seq: int = 0
+    """Place in the journal where the batch begun last began."""
     unassigns_first: bool = False
-    """Whether that one began with giving up the old license."""
+    """Whether that batch began with the old license."""
 
 
 def _needs(plan: Path, migration: Migration) -> Mapping[str, _Need]:
-    """What is still to be asked for, by account."""
-    asked, unassigned = (_begun(migration, step) for step in (Step.ASSIGN, Step.UNASSIGN))
+    """What is still needed, by account."""
+    first_seqs = _first_seqs(migration.journal)
     needs = defaultdict[str, _Need](_Need)
     for batch_id, account, devices in batch_sizes(plan):
-        need, places = needs[account], (asked.get(batch_id), unassigned.get(batch_id))
-        match places:
-            case None, None:
-                need.fresh += devices
-            case None, _:
-                need.begun += devices
-        began = min((place for place in places if place is not None), default=0)
-        if began > need.last:
-            need.last, need.unassigns_first = began, began == unassigned.get(batch_id)
+        need = needs[account]
+        assign, unassign = (first_seqs.get((batch_id, step)) for step in (Step.ASSIGN, Step.UNASSIGN))
+        if assign is None and unassign is None:
+            need.fresh += devices
+            continue
+        if assign is None:
+            need.without_old += devices
+        began = min(seq for seq in (assign, unassign) if seq is not None)
+        if began > need.newest_seq:
+            need.newest_seq, need.unassigns_first = began, began == unassign
     return needs
 
 
-def _begun(migration: Migration, step: Step) -> dict[int, int]:
-    """The place in the journal of the first request of a step, by batch."""
-    numbers = step.numbers(range(1, migration.batches + 1), migration.batches)
-    first: dict[int, int] = {}
-    for attempt in migration.journal.attempts(batches=numbers):
-        first.setdefault(attempt.batch_id - step.number(0, migration.batches), attempt.seq)
+def _first_seqs(journal: Journal) -> dict[tuple[int, str | None], int]:
+    """Place in the journal of the first request for each batch and step."""
+    first: dict[tuple[int, str | None], int] = {}
+    for attempt in journal.attempts():
+        first.setdefault((attempt.batch_id, attempt.step), attempt.seq)
     return first
 
 

@@ -1,6 +1,5 @@
 """License counts and listeners, asked before a run and after it: is there enough, did it change right."""
 
-from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -13,12 +12,12 @@ from batchlic.callbacks.registration import address
 from batchlic.carrier.auth import CarrierUnreachable, Secret
 from batchlic.carrier.catalogue import Action
 from batchlic.carrier.client import CALLBACK_SERVICE, AccountError, CarrierClient
-from batchlic.chunker import Plan, PlanGroup, cut_plan
+from batchlic.chunker import DeviceStatus, Plan, PlanGroup, cut_plan
 from batchlic.errors import BatchlicError, CredentialsRejected, RefusedToStart, StoppedEarly
 from batchlic.job import Job
-from batchlic.journal import Journal, LicenseCount, Standing
+from batchlic.journal import Journal, LicenseCount
 from batchlic.runs.folder import RunFolder
-from batchlic.writer.outcomes import outcomes_of_batches
+from batchlic.writer.device_states import request_totals
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,10 +140,10 @@ def still_to_license(job: Job, plan: Path, journal: Journal) -> list[PlanGroup]:
     """What of a plan's groups surely needs a license yet: nothing was accepted, refused or lost for it."""
     if job.request_action is not Action.ASSIGN:
         return []
-    sent = _sent(plan, journal)
+    sent = request_totals(plan, journal)
     groups = []
     for account, sku, devices in _planned(plan).iter_rows():
-        left = devices - sent.get((account, sku), Counter()).total()
+        left = devices - sum(sent.get((account, sku), {}).values())
         if left > 0:
             groups.append(PlanGroup(account_name=account, sku_number=sku, devices=left, batches=0))
     return groups
@@ -161,27 +160,28 @@ async def compare_counts(client: CarrierClient, plan: Path, journal: Journal) ->
         after = await count(client, groups)
     except (StoppedEarly, AccountError, CredentialsRejected) as error:
         return [f"license counts after the run are unknown: {error}"]
-    return count_mismatches(_sent(plan, journal), before, after, journal.identity.action)
+    return count_mismatches(request_totals(plan, journal), before, after, journal.identity.action)
 
 
 def count_mismatches(
-    sent: Mapping[tuple[str, str], Counter[str]],
+    sent: Mapping[tuple[str, str], Mapping[DeviceStatus, int]],
     before: Sequence[LicenseCount],
     after: Sequence[LicenseCount],
     action: Action,
 ) -> list[str]:
     """In words, where `licenseAssigned` did not change by as many as the devices that were accepted.
 
-    `sent`, by account and SKU, has the devices whose requests were `accepted` or whose answers were `lost`.
+    `sent` has the devices by account, SKU and status, by the carrier's answers alone.
     """
     sign, verb = (1, "rose") if action is Action.ASSIGN else (-1, "fell")
     then = {(one.account_name, one.sku_number): one.assigned for one in before}
     notes = []
     for found in after:
         key = found.account_name, found.sku_number
-        fates = sent.get(key, Counter())
-        change, accepted = sign * (found.assigned - then.get(key, found.assigned)), fates["accepted"]
-        if not accepted <= change <= accepted + fates["lost"]:
+        statuses = sent.get(key, {})
+        change = sign * (found.assigned - then.get(key, found.assigned))
+        accepted, lost = (statuses.get(s, 0) for s in (DeviceStatus.ACCEPTED, DeviceStatus.IN_DOUBT))
+        if not accepted <= change <= accepted + lost:
             notes.append(
                 f"licenses of {found.sku_number} in use on account {found.account_name} {verb} by "
                 f"{change:,}, while {accepted:,} devices were accepted: outcomes to come, failures or "
@@ -205,29 +205,5 @@ def _planned(plan: Path) -> pl.DataFrame:
     groups = rows.group_by("account_name", "sku_number").agg(pl.len().alias("devices"))
     return groups.sort("account_name", "sku_number").collect()
 
-
-def _sent(plan: Path, journal: Journal) -> dict[tuple[str, str], Counter[str]]:
-    """By account and SKU, how many devices were `accepted`, `refused` for good, or their answer `lost`."""
-    fates = {Standing.ACCEPTED: "accepted", Standing.FAILED: "refused", Standing.IN_DOUBT: "lost"}
-    rows = [
-        (batch_id, offset is None, fates[Standing(outcome.status)])
-        for batch_id, offset, outcome in outcomes_of_batches(
-            journal.attempts(batches=range(1, journal.identity.batches + 1))
-        )
-        if Standing(outcome.status) in fates
-    ]
-    known = pl.DataFrame(
-        rows, {"batch_id": pl.UInt32, "is_whole": pl.Boolean, "fate": pl.String}, orient="row"
-    )
-    batches = pl.scan_parquet(plan).group_by("batch_id", *_TARGET).agg(pl.len().alias("size"))
-    devices = pl.when("is_whole").then("size").otherwise(1).sum()
-    sums = known.lazy().join(batches, on="batch_id").group_by(*_TARGET, "fate").agg(devices.alias("devices"))
-    found: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
-    for account, sku, fate, devices_ in sums.collect().iter_rows():
-        found[account, sku][fate] = devices_
-    return found
-
-
-_TARGET = ("account_name", "sku_number")
 
 _NO_LISTENER = f"no listener for {CALLBACK_SERVICE} is registered, so no outcome will be called back"

@@ -78,6 +78,7 @@ class Reporter:
         self._logger.info(
             answer.outcome.value,
             batch_id=batch.batch_id,
+            step=batch.step,
             part=intent.part or None,
             x_request_id=intent.x_request_id,
             request_id=answer.request_id,
@@ -91,8 +92,8 @@ class Reporter:
         )
 
     def _count(self, outcome: str, batch: Batch, intent: Intent) -> None:
-        """Count devices that are through; a step of a migration (`batch.action`) is not all of it."""
-        if batch.action is None:
+        """Count devices that are through; a step of a migration (`batch.request`) is not all of it."""
+        if batch.request is None:
             self.tally.devices[outcome] += intent.device_count
 
     def _settle_doubt(self, part: tuple[int, str], devices: int) -> None:

@@ -1,19 +1,19 @@
-"""A run and its callbacks: what the store tells of its devices goes into outcomes, results and summary."""
+"""A run and its callbacks: what the store's messages report goes into outcomes, results and summary."""
 
 import math
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC as UTC_ZONE
+from datetime import datetime
 
 import polars as pl
 
-from batchlic.callbacks.losses import losses
-from batchlic.callbacks.matching import DEVICES, LAST_TRY, ONE, latest_word, told_outcomes
+from batchlic.atomic import staged_path
+from batchlic.callbacks.lost_answers import lost_answers
+from batchlic.callbacks.matching import DEVICE_STEP, LAST_TRY, REQUESTS, first_outcomes, reported_outcomes
 from batchlic.callbacks.store import Store
-from batchlic.runs.settle import parts_of
-from batchlic.atomic import staged_path, replacing
-from batchlic.runs.finalize import has_ended, now, finalize
+from batchlic.chunker import DeviceStatus
 from batchlic.errors import (
     BatchlicError,
     CredentialsRejected,
@@ -21,23 +21,24 @@ from batchlic.errors import (
     RunFolderError,
     StoppedEarly,
 )
-from batchlic.runs.identity import job_of, refuse_changed_plan, sha256_of
-from batchlic.journal import Journal, Standing, Verdict
-from batchlic.journal.settlement import BY_CALLBACK
-from batchlic.runs.ledger_sync import ledger_sync
+from batchlic.journal import SETTLED_BY_CALLBACK, Journal
+from batchlic.reader.streaming import UTC, Schema
+from batchlic.runs.finalize import finalize, has_ended, now
 from batchlic.runs.folder import RunFolder
+from batchlic.runs.identity import job_of, refuse_changed_plan, sha256_of
+from batchlic.runs.ledger_sync import ledger_sync
+from batchlic.runs.settle import parts_of
 from batchlic.runs.staging import recovered_journal
-from batchlic.writer.results import read_outcomes, requested_rows
-from batchlic.writer.schemas import UTC as UTC_TIME
-from batchlic.writer.schemas import Schema
+from batchlic.writer.callback_outcomes import read_outcomes, write_outcomes
+from batchlic.writer.device_states import request_states
 from batchlic.writer.summary import Summary, read_summary
 
 POLL_EVERY = 2.0
-"""Seconds between two looks into the store, where somebody waits."""
+"""Seconds between two reads of the store, where somebody waits."""
 
 _DAY = 24 * 3600 * 1_000_000
 
-_CLOCKS_APART = 3600 * 1_000_000
+_CLOCK_DIFFERENCE = 3600 * 1_000_000
 """Microseconds that the listener's clock may be behind the run's; older messages are not even read."""
 
 _ID: Schema = {"id": pl.Int64()}
@@ -47,33 +48,34 @@ _SUCCESS: Schema = dict.fromkeys(("request_id", "imei", "iccid", "account_name")
 _FAILURE: Schema = _SUCCESS | dict.fromkeys(("error_code", "error_message"), pl.String())
 """What matching needs of a message, as the store has it."""
 
-_REQUESTS: Schema = {"request_id": pl.String()}
+_KNOWN_REQUESTS: Schema = {"request_id": pl.String()}
 
-_MESSAGES: Schema = _FAILURE | {"received_at": UTC_TIME, "succeeded": pl.Boolean()}
+_MESSAGES: Schema = _FAILURE | {"received_at": UTC, "succeeded": pl.Boolean()}
+
+_PLACED_REQUESTS: Schema = REQUESTS | {"batch_size": pl.UInt32()}
 
 
 def reconcile(folder: RunFolder, store: Store) -> Summary:
     """Match the store's messages with the run, and write its files again if that changes anything.
 
-    What callbacks prove of devices in doubt is settled in the journal, so that nothing is sent for them any
-    more; of a migration, the step that comes after is to be sent then. Raises RefusedToStart where the run is
-    at work, RunFolderError where there is none, StoreError.
+    What callbacks prove about devices in doubt is settled in the journal, so that nothing is sent for them
+    any more. In a migration, `resume` then sends the next step. Raises RefusedToStart where a session is at
+    work, RunFolderError where there is no run, StoreError.
     """
     with folder.locked(), closing(recovered_journal(folder)) as journal:
         refuse_changed_plan(folder, journal.identity)
-        job, rest = job_of(journal.identity), _rest(folder, journal)
-        devices = _devices(folder, journal)
-        outcomes = _outcomes(folder, journal, devices, store)
-        if not outcomes.equals(_known(folder)):
-            with ledger_sync(job, journal.identity.carrier, holding=(folder,)) as past:
-                past.reopen(folder, journal)
-            # The journal first: what was executed must not be sent again, even if we are killed here.
-            _settle_doubts(folder, journal, devices, outcomes)
-            with replacing(staged_path(folder.outcomes)) as path:
-                outcomes.write_parquet(path)
-        elif _is_written_down(folder, journal):
+        job, stopped = job_of(journal.identity), _why_not_done(folder, journal)
+        requests = _requests(folder, journal)
+        outcomes = _outcomes(folder, journal, requests, store)
+        if not outcomes.equals(_earlier_outcomes(folder)):
+            with ledger_sync(job, journal.identity.carrier, holding=(folder,)) as ledger:
+                ledger.reopen(folder, journal)
+            # The journal first: what was executed must not be sent again, even after a kill right here.
+            _settle_proven(folder, journal, requests, outcomes)
+            write_outcomes(staged_path(folder.outcomes), outcomes.lazy())
+        elif _is_up_to_date(folder, journal):
             return read_summary(folder.summary)
-        return finalize(job, folder, journal, started_at=now(), stopped=rest)
+        return finalize(job, folder, journal, started_at=now(), stopped=stopped)
 
 
 def follow(folder: RunFolder, store: Store, *, patience: float | None) -> Summary:
@@ -94,40 +96,40 @@ def follow(folder: RunFolder, store: Store, *, patience: float | None) -> Summar
 
 def is_settled(summary: Summary) -> bool:
     """Whether no callback can change anything any more."""
-    return not summary.statuses.keys() & {"accepted", "in_doubt", "pending"}
+    return not summary.statuses.keys() & _OPEN_STATUSES
+
+
+_OPEN_STATUSES = {DeviceStatus.ACCEPTED, DeviceStatus.IN_DOUBT, DeviceStatus.PENDING}
 
 
 def unconfirmed(folder: RunFolder) -> pl.DataFrame:
-    """`imei` and `iccid` of the accepted devices that had no callback until after the carrier's last try."""
-    gone = pl.lit(datetime.now(UTC)) - pl.col("last_attempt_at") > LAST_TRY
-    results = pl.scan_parquet(folder.results).filter((pl.col("status") == "accepted") & gone)
+    """`imei` and `iccid` of the accepted devices without a callback after the carrier's last try."""
+    is_overdue = pl.lit(datetime.now(UTC_ZONE)) - pl.col("last_attempt_at") > LAST_TRY
+    is_accepted = pl.col("status") == DeviceStatus.ACCEPTED.value
+    results = pl.scan_parquet(folder.results).filter(is_accepted & is_overdue)
     return results.select("imei", "iccid").collect()
 
 
-def _devices(folder: RunFolder, journal: Journal) -> pl.DataFrame:
-    """The devices of the plan, as the carrier's answers alone have them (columns: DEVICES, `batch_size`)."""
-    schema = DEVICES | {"batch_size": pl.UInt32()}
-    kept = [pl.col(name).cast(kind) for name, kind in schema.items()]
-    frames = (
-        rows.select(kept).drop_nulls("status")
-        for rows in requested_rows(folder.plan, journal.identity, journal.attempts)
-    )
-    return pl.concat([pl.DataFrame(schema=schema), *frames])
+def _requests(folder: RunFolder, journal: Journal) -> pl.DataFrame:
+    """The requests for the run's devices, by the carrier's answers alone (columns: _PLACED_REQUESTS)."""
+    columns = [pl.col(name).cast(kind) for name, kind in _PLACED_REQUESTS.items()]
+    frames = (rows.select(columns).drop_nulls("status") for rows in request_states(folder.plan, journal))
+    return pl.concat([pl.DataFrame(schema=_PLACED_REQUESTS), *frames])
 
 
-def _outcomes(folder: RunFolder, journal: Journal, devices: pl.DataFrame, store: Store) -> pl.DataFrame:
-    """What the store's messages tell of the run (columns: OUTCOMES), and what others told before."""
-    messages, lost = _messages(store, since=journal.created_at - _CLOCKS_APART), losses(journal)
-    known = None if lost.is_empty() else _known_requests(folder, journal)
-    told = told_outcomes(devices.lazy(), messages.lazy(), lost, known)
-    return latest_word([_known(folder).lazy(), told]).collect()
+def _outcomes(folder: RunFolder, journal: Journal, requests: pl.DataFrame, store: Store) -> pl.DataFrame:
+    """What the store's messages report of the run, and what was reported before (columns: OUTCOMES)."""
+    messages, lost = _messages(store, since=journal.created_at - _CLOCK_DIFFERENCE), lost_answers(journal)
+    known_requests = None if lost.is_empty() else _known_requests(folder, journal)
+    reported = reported_outcomes(requests.lazy(), messages.lazy(), lost, known_requests)
+    return first_outcomes([_earlier_outcomes(folder).lazy(), reported]).collect()
 
 
 def _messages(store: Store, *, since: int) -> pl.DataFrame:
-    return pl.concat([pl.DataFrame(schema=_MESSAGES), *_read(store, since=since)])
+    return pl.concat([pl.DataFrame(schema=_MESSAGES), *_read_messages(store, since=since)])
 
 
-def _read(store: Store, *, since: int) -> Iterator[pl.DataFrame]:
+def _read_messages(store: Store, *, since: int) -> Iterator[pl.DataFrame]:
     for succeeded, columns in ((True, _SUCCESS), (False, _FAILURE)):
         for rows in store.read(list(columns), succeeded=succeeded, since=since):
             frame = pl.DataFrame(rows, schema=_ID | columns, orient="row").with_columns(
@@ -138,13 +140,13 @@ def _read(store: Store, *, since: int) -> Iterator[pl.DataFrame]:
 
 
 def _known_requests(folder: RunFolder, journal: Journal) -> pl.LazyFrame | None:
-    """`request_id` of this run's requests, and of those of runs beside it, but for long gone ones.
+    """`request_id` of the requests of this run and of the recent runs beside it.
 
-    Those were not at work any more a day before it began. An answer that was cut short may name its request:
-    a message about that one tells of a lost answer of ours. None where one of the runs can't be read: then
-    nobody knows whose a strange message is.
+    A run that was not at work in the day before this one began is not recent. An ambiguous answer of ours may
+    still name its request: a message about that one reports one of our lost answers, so it is left out here.
+    None where one of the runs can't be read: then nobody knows which run an unknown message is about.
     """
-    found = journal.request_ids(doubtful=False)
+    found = journal.request_ids(of_lost_answers=False)
     outermost = folder
     while RunFolder(outermost.parent).journal.exists():  # a rollback lies in the folder of its run
         outermost = RunFolder(outermost.parent)
@@ -157,59 +159,62 @@ def _known_requests(folder: RunFolder, journal: Journal) -> pl.LazyFrame | None:
                     found += other.request_ids()
             except RunFolderError:
                 return None
-    return pl.LazyFrame({"request_id": found}, _REQUESTS)
+    return pl.LazyFrame({"request_id": found}, _KNOWN_REQUESTS)
 
 
-def _settle_doubts(
-    folder: RunFolder, journal: Journal, devices: pl.DataFrame, outcomes: pl.DataFrame
+def _settle_proven(
+    folder: RunFolder, journal: Journal, requests: pl.DataFrame, outcomes: pl.DataFrame
 ) -> None:
-    """Write down in the journal what became of devices in doubt, where it does not say so yet."""
+    """Settle in the journal what callbacks prove about devices in doubt, where it is not settled yet."""
     proven = (
-        devices.filter(pl.col("status") == Standing.IN_DOUBT.value)
+        requests.filter(pl.col("status") == DeviceStatus.IN_DOUBT.value)
         .drop("status")
-        .join(outcomes.with_columns(pl.col("status").replace(_VERDICTS)), on=ONE, nulls_equal=True)
-        .select(*ONE, "number", "offset", "batch_size", "status")
+        .join(
+            outcomes.with_columns(pl.col("status").replace(_PROVEN_STATUS)), on=DEVICE_STEP, nulls_equal=True
+        )
+        .select(*DEVICE_STEP, "batch_id", "offset", "batch_size", "status")
     )
     if proven.is_empty():
         return
     settled = pl.concat(
-        rows.filter(pl.col("settled_by") == BY_CALLBACK).select(*ONE, "status")
-        for rows in requested_rows(folder.plan, journal.identity, journal.history)
+        rows.filter(pl.col("settled_by") == SETTLED_BY_CALLBACK).select(*DEVICE_STEP, "status")
+        for rows in request_states(folder.plan, journal, with_settlements=True)
     )
-    new = proven.join(settled, on=[*ONE, "status"], how="anti", nulls_equal=True)
-    by_number = new.sort("number", "offset").select("status", "offset", "batch_size", batch_id="number")
-    for (verdict,), chosen in by_number.group_by("status", maintain_order=True):
+    new = proven.join(settled, on=[*DEVICE_STEP, "status"], how="anti", nulls_equal=True)
+    in_order = new.sort("step", "batch_id", "offset")
+    for (status,), devices in in_order.group_by("status", maintain_order=True):
         journal.settle(
-            parts_of(chosen.with_columns(step=None), journal.identity.batches),
-            Verdict(verdict),
-            settled_by=BY_CALLBACK,
+            parts_of(devices),
+            DeviceStatus(status),
+            settled_by=SETTLED_BY_CALLBACK,
             reason=_REASON,
             settled_at=now(),
         )
 
 
-_VERDICTS = {"confirmed": Verdict.ACCEPTED.value, "failed": Verdict.FAILED.value}
+_PROVEN_STATUS = {DeviceStatus.CONFIRMED.value: DeviceStatus.ACCEPTED.value}
 _REASON = "a callback came for a request whose answer was lost"
 
 
-def _known(folder: RunFolder) -> pl.DataFrame:
-    """What was told before (columns: OUTCOMES)."""
+def _earlier_outcomes(folder: RunFolder) -> pl.DataFrame:
+    """What was reported before (columns: OUTCOMES)."""
     return read_outcomes(folder.outcomes).collect()
 
 
-def _is_written_down(folder: RunFolder, journal: Journal) -> bool:
-    """Whether the files of the run say all that is known."""
-    known = sha256_of(folder.outcomes) if folder.outcomes.exists() else None
+def _is_up_to_date(folder: RunFolder, journal: Journal) -> bool:
+    """Whether the files of the run hold everything that is known."""
+    outcomes_hash = sha256_of(folder.outcomes) if folder.outcomes.exists() else None
     is_whole = all(path.is_file() for path in folder.session_files)
-    return is_whole and journal.final_session_end is not None and journal.file_hashes().get(folder.outcomes.name) == known
+    is_recorded = journal.file_hashes().get(folder.outcomes.name) == outcomes_hash
+    return is_whole and journal.final_session_end is not None and is_recorded
 
 
-def _rest(folder: RunFolder, journal: Journal) -> BatchlicError | None:
-    """Why the run is not done, where it is not: callbacks change nothing about that."""
+def _why_not_done(folder: RunFolder, journal: Journal) -> BatchlicError | None:
+    """Why the run is not done; None where it is. Callbacks change nothing about that."""
     if has_ended(journal):
         return None
-    why = read_summary(folder.summary).stopped_because if folder.summary.is_file() else None
-    ended = [] if journal.sent_since_end else journal.session_ends()
-    is_rejected = bool(ended) and ended[-1].exit_code == ExitCode.CREDENTIALS
+    reason = read_summary(folder.summary).stopped_because if folder.summary.is_file() else None
+    ends = [] if journal.sent_since_end else journal.session_ends()
+    is_rejected = bool(ends) and ends[-1].exit_code == ExitCode.CREDENTIALS
     kind = CredentialsRejected if is_rejected else StoppedEarly
-    return kind(why or "the run was killed: resume it")
+    return kind(reason or "the run was killed; resume it")

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from enum import StrEnum
+from typing import TypeAlias
 from pathlib import Path
 
 import polars as pl
@@ -17,13 +18,21 @@ from batchlic.job import Job
 from batchlic.journal import RunIdentity
 from batchlic.runs.ledger_sync import ledger_sync
 from batchlic.reader import Source
-from batchlic.runs.run import Target, begin, go_on
+from batchlic.runs.run import begin, go_on
+from batchlic.runs.target import Target
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.staging import recovered_journal
-from batchlic.writer.results import write_results
-from batchlic.writer.schemas import PLAN, REJECTS, Schema
+from batchlic.runs.states import state_frames_of, states_of
+from batchlic.reader.streaming import Schema, lazy_frame
 from batchlic.writer.summary import Summary
 from batchlic.writer.tables import write_table
+
+
+PLAN = {"batch_id": pl.UInt32(),"source": pl.String(),"row": pl.UInt64(),"imei": pl.String(),"iccid": pl.String(),"account_name": pl.String(),"sku_number": pl.String(),"held": pl.String()}
+REJECTS = {"source": pl.String(),"row": pl.UInt64(),"reason": pl.String(),"message": pl.String(),"imei": pl.String(),"iccid": pl.String(),"account_name": pl.String(),"sku_number": pl.String()}
+
+Frames: TypeAlias = Callable[[], Iterator[pl.DataFrame]]
+"""Makes frames of whole batches with the columns of device_states.DEVICE_STATES."""
 
 
 class By(StrEnum):
@@ -54,19 +63,17 @@ def rollback(
             with back.locked(), closing(recovered_journal(back)) as its_journal:
                 return go_on(job_of(its_journal.identity), back, target, its_journal)
         job = _job(folder, journal.identity)
-        with folder.scratch() as results:
-            write_results(results, plan=folder.plan, journal=journal, outcomes=folder.outcomes)
-            notes = _look(results, job, by)
-            back.make()
-            with back.locked():
-                refuse_used(back)
-                plan = _plan(results, job, by, back)
-                if ask is not None:
-                    ask(f"Take back {plan.planned:,} licenses of {folder.path} at {target.name}?")
-                with ledger_sync(job, target.name, holding=(folder, back)) as past:
-                    past.catch_up()
-                    past.register(run_id, back, begun_at=now())
-                return begin(job, back, target, replace(plan, notes=notes), run_id=run_id)
+        notes = _preflight(states_of(folder, journal), job, by)
+        back.make()
+        with back.locked():
+            refuse_used(back)
+            plan = _plan(lambda: state_frames_of(folder, journal), job, by, back)
+            if ask is not None:
+                ask(f"Take back {plan.planned:,} licenses of {folder.path} at {target.name}?")
+            with ledger_sync(job, target.name, holding=(folder, back)) as ledger:
+                ledger.catch_up()
+                ledger.register(run_id, back, begun_at=now())
+            return begin(job, back, target, replace(plan, notes=notes), run_id=run_id)
 
 
 def _folder_of(folder: RunFolder, by: By) -> RunFolder:
@@ -97,9 +104,8 @@ def _job(folder: RunFolder, identity: RunIdentity) -> Job:
     return job.model_copy(update={**changes, "license": job.license.model_copy(update=swapped)})
 
 
-def _look(results: Path, job: Job, by: By) -> tuple[str, ...]:
+def _preflight(rows: pl.LazyFrame, job: Job, by: By) -> tuple[str, ...]:
     """What should be said of devices that are left. Raises RefusedToStart where none is to be taken back."""
-    rows = pl.scan_parquet(results)
     accepted, flexible = rows.filter(_ACCEPTED), rows.filter(_ACCEPTED & ~_is_lifetime(job))
     doubtful = rows.filter(pl.col("status") == "in_doubt")
     n_accepted, n_flexible, n_doubtful = (
@@ -121,10 +127,10 @@ def _look(results: Path, job: Job, by: By) -> tuple[str, ...]:
     )
 
 
-def _plan(results: Path, job: Job, by: By, back: RunFolder) -> Plan:
+def _plan(frames: Frames, job: Job, by: By, back: RunFolder) -> Plan:
     schema = PLAN | ({"undoes": pl.String()} if by is By.REQUEST else {})
-    write_table(back.plan, schema, _batches(results, job, by, schema))
-    write_table(back.rejects, REJECTS, _rejects(results, job))
+    write_table(back.plan, lazy_frame(lambda: _batches(frames, job, by, schema), schema))
+    write_table(back.rejects, lazy_frame(lambda: _rejects(frames, job), REJECTS))
     planned, rejected = pl.scan_parquet(back.plan), pl.scan_parquet(back.rejects).select(pl.len())
     groups = (
         planned.group_by("account_name", "sku_number", maintain_order=True)
@@ -144,11 +150,11 @@ def _plan(results: Path, job: Job, by: By, back: RunFolder) -> Plan:
     )
 
 
-def _batches(results: Path, job: Job, by: By, schema: Schema) -> Iterator[pl.DataFrame]:
+def _batches(frames: Frames, job: Job, by: By, schema: Schema) -> Iterator[pl.DataFrame]:
     """One batch for each accepted request, or for what was accepted of each batch."""
     key = "x_request_id" if by is By.REQUEST else "batch_id"
     last = 0
-    for rows in read_whole_batches(results):
+    for rows in frames():
         accepted = rows.filter(_ACCEPTED & ~_is_lifetime(job)).sort("batch_id", key, maintain_order=True)
         if accepted.is_empty():
             continue
@@ -161,8 +167,8 @@ def _batches(results: Path, job: Job, by: By, schema: Schema) -> Iterator[pl.Dat
         yield numbered.select(*schema)
 
 
-def _rejects(results: Path, job: Job) -> Iterator[pl.DataFrame]:
-    for rows in read_whole_batches(results):
+def _rejects(frames: Frames, job: Job) -> Iterator[pl.DataFrame]:
+    for rows in frames():
         irrevocable = rows.filter(_ACCEPTED & _is_lifetime(job))
         if not irrevocable.is_empty():
             yield irrevocable.with_columns(

@@ -1,4 +1,4 @@
-"""Doubt, settled: an operator says what became of devices whose answer was lost (promises D and E)."""
+"""An operator decides what became of devices whose answer was lost (promises D and E)."""
 
 import os
 import pwd
@@ -7,24 +7,22 @@ from contextlib import closing
 
 import polars as pl
 
-from batchlic.chunker import format_ranges
-from batchlic.runs.finalize import has_ended, now, finalize
+from batchlic.chunker import DeviceStatus, Step, format_ranges
 from batchlic.errors import StoppedEarly, UsageError
-from batchlic.runs.identity import job_of, refuse_changed_plan
 from batchlic.job import Job
-from batchlic.journal import Journal, Verdict
-from batchlic.journal.settlement import BY_CALLBACK
-from batchlic.journal.steps import Step
-from batchlic.runs.ledger_sync import ledger_sync
+from batchlic.journal import SETTLED_BY_CALLBACK, Journal, Part
+from batchlic.runs.finalize import finalize, has_ended, now
 from batchlic.runs.folder import RunFolder
+from batchlic.runs.identity import job_of, refuse_changed_plan
+from batchlic.runs.ledger_sync import ledger_sync
 from batchlic.runs.staging import recovered_journal
-from batchlic.writer.results import write_results
+from batchlic.runs.states import states_of
 from batchlic.writer.summary import Summary
 
 
 def settle(
     folder: RunFolder,
-    verdict: Verdict,
+    status: DeviceStatus,
     *,
     reason: str,
     batches: Collection[int] = (),
@@ -33,89 +31,81 @@ def settle(
 ) -> Summary:
     """Record the operator's decision about devices in doubt, and write the files of the run again.
 
-    It is about the `batches` and `devices` (IMEI or ICCID) given, or about all that is in doubt. What an
-    operator settled before may be settled anew where it is named, unless a migration has acted on it since;
-    what the carrier said is not to be settled. Raises UsageError where something named is not to be settled,
-    RefusedToStart where the run is at work or a Lifetime license would be asked for again without consent.
+    `status` is accepted, failed or pending (send again). The decision is about the `batches` and `devices`
+    (IMEI or ICCID) given, or about everything in doubt. A device that an operator settled before can be
+    settled again by naming it, unless a migration has sent its other step since. What the carrier answered
+    can't be settled.
+
+    Raises UsageError where something named can't be settled, RefusedToStart where a session is at work or a
+    Lifetime license would be requested again without consent.
     """
     if not reason.strip():
-        raise UsageError("a settlement needs a reason: say how you know")
+        raise UsageError("--reason is empty: say how you know what became of these devices")
     with folder.locked(), closing(recovered_journal(folder)) as journal:
         refuse_changed_plan(folder, journal.identity)
         job = job_of(journal.identity)
         started_at, had_ended = now(), has_ended(journal)
         chosen = _chosen(_candidates(folder, journal), batches, devices)
-        if verdict is Verdict.RESEND:
+        if status is DeviceStatus.PENDING:
             _require_consent(job, chosen, consent_lifetime=consent_lifetime)
-        with ledger_sync(job, journal.identity.carrier, holding=(folder,)) as past:
-            past.reopen(folder, journal)
-        parts = parts_of(chosen, journal.identity.batches)
-        journal.settle(parts, verdict, settled_by=_operator(), reason=reason, settled_at=now())
-        rest = None if had_ended else StoppedEarly("settled in part: resume the run to go on")
-        return finalize(job, folder, journal, started_at=started_at, stopped=rest)
+        with ledger_sync(job, journal.identity.carrier, holding=(folder,)) as ledger:
+            ledger.reopen(folder, journal)
+        journal.settle(
+            parts_of(chosen), status, settled_by=_operator(), reason=reason, settled_at=now()
+        )
+        stopped = None if had_ended else StoppedEarly("settled in part; resume the run to send the rest")
+        return finalize(job, folder, journal, started_at=started_at, stopped=stopped)
+
+
+_IS_IN_DOUBT = pl.col("status") == DeviceStatus.IN_DOUBT.value
 
 
 def _candidates(folder: RunFolder, journal: Journal) -> pl.DataFrame:
-    """Devices in doubt and those that an operator settled, with their place in their batch."""
-    with folder.scratch() as results:
-        write_results(results, plan=folder.plan, journal=journal, outcomes=folder.outcomes)
-        return (
-            pl.scan_parquet(results)
-            .with_columns(
-                pl.int_range(pl.len()).over("batch_id").alias("offset"),
-                pl.len().over("batch_id").alias("batch_size"),
-            )
-            .filter(
-                (pl.col("status") == "in_doubt") | (pl.col("settled_by") != BY_CALLBACK),
-                pl.col("batch_id").is_not_null(),  # what an earlier run left in doubt is settled there
-            )
-            .collect()
-        )
-
-
-_WAS_SENT_SINCE = pl.col("last_attempt_at") > pl.col("settled_at")
+    """Devices in doubt, and devices that an operator settled before (columns: DEVICE_STATES)."""
+    is_settled = pl.col("settled_by") != SETTLED_BY_CALLBACK
+    is_sent = pl.col("batch_id").is_not_null()  # what an earlier run left in doubt is settled in that run
+    return states_of(folder, journal).filter(_IS_IN_DOUBT | is_settled, is_sent).collect()
 
 
 def _chosen(candidates: pl.DataFrame, batches: Collection[int], devices: Collection[str]) -> pl.DataFrame:
     if not batches and not devices:
-        chosen = candidates.filter(pl.col("status") == "in_doubt")
+        chosen = candidates.filter(_IS_IN_DOUBT)
         if chosen.is_empty():
-            raise UsageError("nothing is in doubt: there is nothing to settle")
+            raise UsageError("nothing is in doubt in this run, so there is nothing to settle")
         return chosen
-    known = {*candidates["batch_id"], *candidates["imei"], *candidates["iccid"]}
-    if strange := [name for name in (*batches, *devices) if name not in known]:
-        raise UsageError(f"{strange[0]}: not in doubt; `batchlic status` shows what is")
-    named = pl.col("imei").is_in(list(devices)) | pl.col("iccid").is_in(list(devices))
-    chosen = candidates.filter(pl.col("batch_id").is_in(list(batches)) | named.fill_null(value=False))
-    is_acted_on = pl.col("from_sku").is_not_null() & (pl.col("status") != "in_doubt") & _WAS_SENT_SINCE
-    if (acted_on := chosen.filter(is_acted_on)).height:
+    names = {*candidates["batch_id"], *candidates["imei"], *candidates["iccid"]}
+    if unknown := [name for name in (*batches, *devices) if name not in names]:
+        raise UsageError(f"{unknown[0]}: not in doubt; `batchlic status` shows what is")
+    is_named = pl.col("imei").is_in(list(devices)) | pl.col("iccid").is_in(list(devices))
+    chosen = candidates.filter(pl.col("batch_id").is_in(list(batches)) | is_named.fill_null(value=False))
+    was_sent_since = pl.col("last_attempt_at") > pl.col("settled_at")
+    is_too_late = pl.col("from_sku").is_not_null() & ~_IS_IN_DOUBT & was_sent_since
+    if (too_late := chosen.filter(is_too_late)).height:
         raise UsageError(
-            f"batch {acted_on['batch_id'][0]}: settled before, and the other step has been taken since; "
-            "that is not to be settled anew"
+            f"batch {too_late['batch_id'][0]}: was settled before, and its other step has been sent since; "
+            "it can't be settled again"
         )
     return chosen
 
 
 def _require_consent(job: Job, chosen: pl.DataFrame, *, consent_lifetime: bool) -> None:
     license = job.license.model_copy(update={"consent_lifetime": consent_lifetime})
-    gets_new = pl.col("step").is_null() | (pl.col("step") == Step.ASSIGN.word)  # a migration also takes away
+    assigns = pl.col("step").is_null() | (pl.col("step") == Step.ASSIGN.value)  # the others take a license
     job.model_copy(update={"license": license}).require_consent(
-        chosen.filter(gets_new)["sku_number"].unique()
+        chosen.filter(assigns)["sku_number"].unique()
     )
 
 
-def parts_of(chosen: pl.DataFrame, batches: int) -> list[tuple[int, str, int]]:
-    """Batch (of a migration: the number of the step in doubt), row ranges (empty for all) and devices.
-
-    `chosen`: `batch_id`, `offset`, `batch_size` and `step`, a row a device.
-    """
+def parts_of(devices: pl.DataFrame) -> list[Part]:
+    """The parts of batches that hold some devices: `batch_id`, `step`, `offset` and `batch_size`, a row each."""
     return [
-        (
-            Step[step.upper()].number(batch_id, batches) if step else batch_id,
+        Part(
+            batch_id,
+            step,
             "" if len(group) == group["batch_size"][0] else format_ranges(group["offset"].to_list()),
             len(group),
         )
-        for (batch_id, step), group in chosen.group_by("batch_id", "step", maintain_order=True)
+        for (batch_id, step), group in devices.group_by("batch_id", "step", maintain_order=True)
     ]
 
 

@@ -1,20 +1,20 @@
-"""The files of a run change together: written aside, sealed in its journal, and only then put in place.
+"""The files of a run change together: staged, recorded in the journal, then published.
 
-The seal is what counts. A process that is killed before it leaves the files that were there; one that is
-killed after it leaves new ones aside, which whoever holds the folder next puts in place.
+What counts is the record: the SHA-256 of each file in the journal. A process that is killed before it leaves
+the old files in place. One that is killed after it leaves staged files, which the next session publishes.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from batchlic.atomic import staged_path, explain_disk_errors, sync_folder
-from batchlic.runs.identity import open_journal, sha256_of
+from batchlic.atomic import explain_disk_errors, staged_path, sync_folder
 from batchlic.journal import Journal
 from batchlic.runs.folder import RunFolder
+from batchlic.runs.identity import open_journal, sha256_of
 
 
 def recovered_journal(folder: RunFolder) -> Journal:
-    """The journal of a folder that the caller holds, its files as they were sealed last.
+    """The journal of a folder that the caller holds, after publishing what a killed session had staged.
 
     Raises RunFolderError that says what is salvageable.
     """
@@ -25,9 +25,9 @@ def recovered_journal(folder: RunFolder) -> Journal:
 
 @contextmanager
 def publishing(folder: RunFolder, journal: Journal) -> Iterator[None]:
-    """Let what is written aside take its place once the block has sealed it.
+    """Publish what the block stages and records in the journal.
 
-    If that fails, nothing is left aside: a full disk has better use for the room.
+    If the block fails, the staged files are removed: a full disk needs the room.
     """
     try:
         yield
@@ -36,18 +36,18 @@ def publishing(folder: RunFolder, journal: Journal) -> Iterator[None]:
 
 
 def publish_staged(folder: RunFolder, journal: Journal) -> None:
-    """Put in place what a killed process had sealed, and remove what it had not.
+    """Move staged files into place if the journal has recorded them, and remove the others.
 
-    The caller holds the folder. Raises StoppedEarly where the disk does not do its part.
+    The caller holds the folder. Raises StoppedEarly where the disk fails.
     """
     file_hashes = journal.file_hashes()
     with explain_disk_errors(folder.path):
         for path in folder.published_files:
-            written = staged_path(path)
-            if written.exists() and sha256_of(written) != file_hashes.get(path.name):
-                written.unlink()
-        sealed = [path for path in folder.published_files if staged_path(path).exists()]
-        for path in sealed:
+            staged = staged_path(path)
+            if staged.exists() and sha256_of(staged) != file_hashes.get(path.name):
+                staged.unlink()
+        recorded = [path for path in folder.published_files if staged_path(path).exists()]
+        for path in recorded:
             staged_path(path).replace(path)
-        if sealed:
+        if recorded:
             sync_folder(folder.path)

@@ -1,28 +1,32 @@
-"""Holds what a run has left against its journal: a changed byte is found, and where it is."""
+"""Compares the files of a run with its journal: a changed byte is found, and where it is."""
 
-from collections.abc import Iterator
+import hashlib
+import io
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 import msgspec
 import polars as pl
 
-from batchlic.runs.finalize import identity_sha256, summarize
 from batchlic.errors import RunFolderError
-from batchlic.runs.identity import sha256_of
 from batchlic.journal import Journal
+from batchlic.runs.finalize import identity_sha256, summarize
 from batchlic.runs.folder import RunFolder
+from batchlic.runs.identity import sha256_of
 from batchlic.runs.staging import publish_staged
-from batchlic.writer.audit import chain_breaks, write_audit
-from batchlic.writer.results import write_results
-from batchlic.writer.summary import count_statuses, read_summary
+from batchlic.runs.states import states_of
+from batchlic.writer.audit import audit_table, chain_breaks
+from batchlic.writer.device_states import RESULTS
+from batchlic.writer.results import count_statuses
+from batchlic.writer.summary import read_summary
+from batchlic.writer.tables import write_table
 
-ROWS_PER_LOOK = 50_000
+ROWS_PER_COMPARISON = 50_000
 
-_SEALED_ALONE = {"stopped_because", "notes"}
-"""Fields of summary.json that the journal does not tell."""
+_ONLY_IN_SUMMARY = {"stopped_because", "notes"}
+"""Fields of summary.json that the journal does not hold."""
 
 _UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError)
 
@@ -35,7 +39,7 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True):
-    """What `verify` saw; `head` is the last hash of a chain that holds, worth keeping somewhere else."""
+    """What `verify` found. `head` is the last hash of an intact chain, worth keeping somewhere else."""
 
     run_id: str | None
     head: str | None
@@ -43,12 +47,12 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def verify(folder: RunFolder) -> Verification:
-    """Recompute the chain, and hold journal, plan, audit, results, rejects and summary against each other.
+    """Recompute the audit's chain, and compare plan, audit, results, rejects and summary with the journal.
 
-    Raises RunFolderError where there is no journal, RefusedToStart while the run is at work.
+    Raises RunFolderError where there is no journal, RefusedToStart while a session is at work.
     """
     if not folder.journal.is_file():
-        raise RunFolderError(f"{folder.journal}: there is no journal here to hold anything against")
+        raise RunFolderError(f"{folder.journal}: there is no journal to compare the other files with")
     with folder.locked():
         try:
             with closing(Journal.open(folder.journal)) as journal:
@@ -57,115 +61,152 @@ def verify(folder: RunFolder) -> Verification:
                 head = None if findings else _head(folder.audit)
                 return Verification(run_id=journal.identity.run_id, head=head, findings=findings)
         except RunFolderError as error:
-            return Verification(run_id=None, head=None, findings=[Finding(folder.journal.name, str(error))])
+            finding = Finding(folder.journal.name, str(error))
+            return Verification(run_id=None, head=None, findings=[finding])
 
 
 def _findings(folder: RunFolder, journal: Journal) -> Iterator[Finding]:
-    for trouble in journal.check():
-        yield Finding(folder.journal.name, trouble)
-    file_hashes = journal.file_hashes()
-    if file_hashes.get("identity", identity_sha256(journal)) != identity_sha256(journal):
-        yield Finding(folder.journal.name, "the identity of the run is not the one that was sealed")
+    for error in journal.integrity_errors():
+        yield Finding(folder.journal.name, error)
+    hashes = journal.file_hashes()
+    if hashes.get("identity", identity_sha256(journal)) != identity_sha256(journal):
+        yield Finding(folder.journal.name, "the identity of the run is not the recorded one")
     if not folder.plan.is_file() or sha256_of(folder.plan) != journal.identity.plan_sha256:
-        yield Finding(folder.plan.name, "missing, or not the plan that the journal knows by its SHA-256")
+        yield Finding(folder.plan.name, "missing, or its SHA-256 is not the one in the journal")
         return
-    if not file_hashes:
+    if not hashes:
         return
-    with TemporaryDirectory(prefix="batchlic-") as scratch:
-        again = RunFolder(Path(scratch))
-        write_audit(again.audit, journal=journal)
-        if not _is_damaged(folder.audit, again.audit, file_hashes):
-            yield from _chain(folder, journal)
-        yield from _table(folder.audit, again.audit, file_hashes, is_prefix=journal.final_session_end is None)
-        if journal.final_session_end is not None:
-            write_results(again.results, plan=folder.plan, journal=journal, outcomes=folder.outcomes)
-            yield from _table(folder.results, again.results, file_hashes)
-            yield from _summary(folder, again.results, journal)
-    told = [folder.outcomes] if folder.outcomes.name in file_hashes or folder.outcomes.exists() else []
-    for path in (folder.rejects, folder.summary, *told):
-        if not path.is_file() or sha256_of(path) != file_hashes.get(path.name):
-            yield Finding(path.name, "missing, or not the file that the journal sealed")
+    has_ended = journal.final_session_end is not None
+    audit = _Table(folder.audit, audit_table(journal), hashes)
+    yield from audit.findings(
+        is_prefix=not has_ended, also=lambda: chain_breaks(folder.audit, journal.identity.run_id)
+    )
+    if has_ended:
+        states = states_of(folder, journal)
+        yield from _Table(folder.results, states.select(*RESULTS), hashes).findings()
+        yield from _summary_findings(folder, states, journal)
+    callback_outcomes = [folder.outcomes] if folder.outcomes.name in hashes or folder.outcomes.exists() else []
+    for path in (folder.rejects, folder.summary, *callback_outcomes):
+        if not path.is_file() or sha256_of(path) != hashes.get(path.name):
+            yield Finding(path.name, "missing, or not the file that the journal recorded")
 
 
-def _chain(folder: RunFolder, journal: Journal) -> Iterator[Finding]:
-    try:
-        for trouble in chain_breaks(folder.audit, journal.identity.run_id):
-            yield Finding(folder.audit.name, trouble)
-    except _UNREADABLE as error:
-        yield Finding(folder.audit.name, f"can't be read: {_first_line(error)}")
+class _Table(NamedTuple):
+    """A parquet file of a run, and the rows that it should have by the journal."""
 
+    path: Path
+    expected: pl.LazyFrame
+    hashes: Mapping[str, str]
 
-def _table(path: Path, again: Path, file_hashes: dict[str, str], *, is_prefix: bool = False) -> Iterator[Finding]:
-    """Hold a table against the same one written again from the journal."""
-    if not path.is_file():
-        yield Finding(path.name, "missing")
-        return
-    is_sealed = sha256_of(path) == file_hashes.get(path.name)
-    if not is_sealed and sha256_of(again) == file_hashes.get(path.name):
-        yield Finding(path.name, f"byte {_first_byte(path, again):,} is not the one that was sealed")
-        if _is_damaged(path, again, file_hashes):
+    def findings(
+        self, *, is_prefix: bool = False, also: Callable[[], Iterator[str]] = lambda: iter(())
+    ) -> Iterator[Finding]:
+        """How the file differs, and what `also` finds in it. With `is_prefix` it may lack the last rows."""
+        if not self.path.is_file():
+            yield self._finding("missing")
             return
-    elif not is_sealed:
-        yield Finding(path.name, "not the file that the journal sealed")
-    try:
-        difference = _first_difference(path, again, is_prefix=is_prefix)
-    except _UNREADABLE as error:
-        difference = f"can't be read: {_first_line(error)}"
-    if difference:
-        yield Finding(path.name, difference)
+        recorded = self.hashes.get(self.path.name)
+        if sha256_of(self.path) != recorded:
+            comparison = self._compare_bytes()
+            if comparison.sha256 != recorded:
+                yield self._finding("not the file that the journal recorded")
+            else:
+                at = comparison.first_difference
+                yield self._finding(f"byte {at:,} is not the one that the journal recorded")
+                if comparison.size == self.path.stat().st_size:
+                    # Bytes were changed in place. A decoder may believe a damaged length, and ask for more
+                    # memory than there is: such a file is not decoded.
+                    return
+        try:
+            for difference in (*also(), *_differences(self.path, self.expected, is_prefix=is_prefix)):
+                yield self._finding(difference)
+        except _UNREADABLE as error:
+            yield self._finding(f"can't be read: {_first_line(error)}")
+
+    def _finding(self, what: str) -> Finding:
+        return Finding(self.path.name, what)
+
+    def _compare_bytes(self) -> "_ByteComparison":
+        """Write the table again, against the bytes of the file."""
+        with self.path.open("rb") as file:
+            comparison = _ByteComparison(file)
+            write_table(comparison, self.expected)
+        return comparison
 
 
-def _is_damaged(path: Path, again: Path, file_hashes: dict[str, str]) -> bool:
-    """Whether bytes of a file were changed where they are: then it is not decoded any more.
+class _ByteComparison(io.BytesIO):
+    """Compares what is written to it with a file, and keeps none of it."""
 
-    A decoder may take a length that it finds there at its word, and ask for so much memory that the process
-    ends.
-    """
-    if not path.is_file() or path.stat().st_size != again.stat().st_size:
-        return False
-    return sha256_of(path) != file_hashes.get(path.name) == sha256_of(again)
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__()
+        self._file = file
+        self._hash = hashlib.sha256()
+        self._difference: int | None = None
+        self.size = 0
+
+    def write(self, data: Any) -> int:  # noqa: ANN401 - any buffer
+        """Compare the next bytes."""
+        expected = bytes(data)
+        found = self._file.read(len(expected))
+        if self._difference is None and found != expected:
+            pairs = enumerate(zip(found, expected, strict=False))
+            unequal = (at for at, (one, other) in pairs if one != other)
+            self._difference = self.size + next(unequal, len(found))
+        self._hash.update(expected)
+        self.size += len(expected)
+        return len(expected)
+
+    @property
+    def sha256(self) -> str:
+        """Of what was written, in hexadecimal."""
+        return self._hash.hexdigest()
+
+    @property
+    def first_difference(self) -> int:
+        """Place of the first byte that differs; the size of what was written if the file only goes on."""
+        return self.size if self._difference is None else self._difference
 
 
-def _first_byte(path: Path, again: Path) -> int:
-    found, expected = path.read_bytes(), again.read_bytes()
-    pairs = enumerate(zip(found, expected, strict=False))
-    return next((at for at, (one, other) in pairs if one != other), min(len(found), len(expected)))
+def _differences(path: Path, expected: pl.LazyFrame, *, is_prefix: bool) -> Iterator[str]:
+    """The first value in which a file differs from the rows that it should have."""
+    table = pl.scan_parquet(path)
+    rows = int(table.select(pl.len()).collect().item())
+    start = 0
+    for wanted in expected.collect_batches(chunk_size=ROWS_PER_COMPARISON, maintain_order=True):
+        found = table.slice(start, wanted.height).collect()
+        if difference := _first_difference(found, wanted.head(found.height), start):
+            yield difference
+            return
+        start += wanted.height
+    if rows > start or (rows < start and not is_prefix):
+        yield f"has {rows:,} rows, the journal has {start:,}"
 
 
-def _first_difference(path: Path, again: Path, *, is_prefix: bool) -> str | None:
-    """Where the values of two tables differ first, in words."""
-    found, expected = pl.scan_parquet(path), pl.scan_parquet(again)
-    rows, told = (int(table.select(pl.len()).collect().item()) for table in (found, expected))
-    if rows > told or (rows < told and not is_prefix):
-        return f"has {rows:,} rows, the journal tells of {told:,}"
-    for start in range(0, rows, ROWS_PER_LOOK):
-        length = min(ROWS_PER_LOOK, rows - start)
-        ours, theirs = found.slice(start, length).collect(), expected.slice(start, length).collect()
-        for name in theirs.columns:
-            unequal = ours[name].ne_missing(theirs[name]).arg_true()
-            if len(unequal):
-                row: Any = ours.row(unequal[0], named=True)
-                whose = f"seq {row['seq']}" if "seq" in row else f"batch {row['batch_id']}"
-                return (
-                    f"row {start + unequal[0] + 1:,} ({whose}): {name} is {ours[name][unequal[0]]!r}, "
-                    f"the journal tells {theirs[name][unequal[0]]!r}"
-                )
+def _first_difference(found: pl.DataFrame, expected: pl.DataFrame, start: int) -> str | None:
+    for name in expected.columns:
+        unequal = found[name].ne_missing(expected[name]).arg_true()
+        if len(unequal):
+            at = unequal[0]
+            row: Any = found.row(at, named=True)
+            key = f"seq {row['seq']}" if "seq" in row else f"batch {row['batch_id']}"
+            return (
+                f"row {start + at + 1:,} ({key}): {name} is {found[name][at]!r}, "
+                f"by the journal {expected[name][at]!r}"
+            )
     return None
 
 
-def _summary(folder: RunFolder, results: Path, journal: Journal) -> Iterator[Finding]:
-    told = summarize(journal, count_statuses(results), journal.session_ends(), journal.final_session_end)
+def _summary_findings(folder: RunFolder, states: pl.LazyFrame, journal: Journal) -> Iterator[Finding]:
+    expected = summarize(journal, count_statuses(states), journal.session_ends(), journal.final_session_end)
     try:
         found = read_summary(folder.summary)
     except (RunFolderError, OSError) as error:
         yield Finding(folder.summary.name, f"can't be read: {_first_line(error)}")
         return
-    for name in told.__struct_fields__:
-        if name not in _SEALED_ALONE and getattr(found, name) != getattr(told, name):
-            yield Finding(
-                folder.summary.name,
-                f"{name} is {getattr(found, name)!r}, the journal tells {getattr(told, name)!r}",
-            )
+    for name in expected.__struct_fields__:
+        values = getattr(found, name), getattr(expected, name)
+        if name not in _ONLY_IN_SUMMARY and values[0] != values[1]:
+            yield Finding(folder.summary.name, f"{name} is {values[0]!r}, by the journal {values[1]!r}")
 
 
 def _head(audit: Path) -> str | None:

@@ -1,4 +1,4 @@
-"""audit.parquet: every attempt and settlement in order, each row's hash covering it and the hash before."""
+"""audit.parquet: every attempt and settlement in order; each row's hash covers it and the hash before."""
 
 import hashlib
 from collections.abc import Iterator
@@ -9,28 +9,69 @@ from typing import Any, TypeAlias
 import msgspec
 import polars as pl
 
-from batchlic.journal import Attempt, Journal, Settlement
-from batchlic.writer.schemas import AUDIT
-from batchlic.writer.tables import write_table
+from batchlic.carrier.answers import Outcome
+from batchlic.chunker import DeviceStatus
+from batchlic.journal import Attempt, JournalQueries, Settlement
+from batchlic.reader.streaming import UTC, Schema, lazy_frame
+from batchlic.writer.tables import Target, write_table
 
 Row: TypeAlias = dict[str, Any]
 
 ROWS_PER_FRAME = 10_000
 
+AUDIT: Schema = {
+    "seq": pl.UInt64(),
+    "batch_id": pl.UInt32(),
+    "part": pl.String(),
+    "step": pl.String(),
+    "x_request_id": pl.String(),
+    "attempt": pl.UInt32(),
+    "action": pl.String(),
+    "device_count": pl.UInt16(),
+    "started_at": UTC,
+    "duration_ms": pl.Float64(),
+    "http_status": pl.UInt16(),
+    "outcome": pl.String(),
+    "error_code": pl.String(),
+    "error_message": pl.String(),
+    "retry_after_s": pl.Float64(),
+    "request_id": pl.String(),
+    "request_sha256": pl.String(),
+    "pace_rps": pl.Float64(),
+    "settled_by": pl.String(),
+    "reason": pl.String(),
+    "prev_hash": pl.String(),
+    "hash": pl.String(),
+}
+"""audit.parquet: one row an attempt or a settlement. docs/files.md explains each column."""
+
+UNANSWERED = {
+    "outcome": Outcome.AMBIGUOUS.value,
+    "error_message": "no answer was recorded: the run was interrupted while the request was in flight",
+}
+"""What the audit says of an intent without an answer."""
+
 _HASHED = [name for name in AUDIT if name not in {"prev_hash", "hash"}]
 _STORED = {name: pl.Int64() if isinstance(kind, pl.Datetime) else kind for name, kind in AUDIT.items()}
-UNANSWERED = {
-    "outcome": "ambiguous",
-    "error_message": "no answer was recorded: the run was interrupted while the request was in flight",
+
+_SETTLED_AS = {
+    DeviceStatus.ACCEPTED: "settled_accepted",
+    DeviceStatus.FAILED: "settled_failed",
+    DeviceStatus.PENDING: "settled_resend",
 }
 
 
-def write_audit(path: Path, *, journal: Journal) -> None:
-    """Write audit.parquet: one row an attempt or a settlement, in their order (columns: schemas.AUDIT)."""
-    write_table(path, AUDIT, _frames(journal))
+def audit_table(journal: JournalQueries) -> pl.LazyFrame:
+    """One row an attempt or a settlement, in their order (columns: AUDIT)."""
+    return lazy_frame(lambda: _frames(journal), AUDIT)
 
 
-def audit_rows(journal: Journal) -> Iterator[Row]:
+def write_audit(target: Target, journal: JournalQueries) -> None:
+    """Write audit.parquet (columns: AUDIT). A path is written whole or not at all."""
+    write_table(target, audit_table(journal))
+
+
+def audit_rows(journal: JournalQueries) -> Iterator[Row]:
     """The rows of audit.parquet, times as microseconds since 1970."""
     prev_hash = first_hash(journal.identity.run_id)
     for event in journal.history():
@@ -74,7 +115,7 @@ def chain_breaks(path: Path, run_id: str) -> Iterator[str]:
             expected = row["hash"]
 
 
-def _frames(journal: Journal) -> Iterator[pl.DataFrame]:
+def _frames(journal: JournalQueries) -> Iterator[pl.DataFrame]:
     rows = audit_rows(journal)
     while frame := list(islice(rows, ROWS_PER_FRAME)):
         stored = pl.DataFrame(frame, schema=_STORED)
@@ -90,12 +131,13 @@ def _of_attempt(attempt: Attempt) -> Row:
 def _of_settlement(settlement: Settlement) -> Row:
     return {
         "seq": settlement.seq,
+        "step": settlement.step,
         "batch_id": settlement.batch_id,
         "part": settlement.part,
         "action": "settle",
         "device_count": settlement.device_count,
         "started_at": settlement.settled_at,
-        "outcome": f"settled_{settlement.verdict}",
+        "outcome": _SETTLED_AS[DeviceStatus(settlement.status)],
         "settled_by": settlement.settled_by,
         "reason": settlement.reason,
     }

@@ -1,12 +1,11 @@
 """What of a run is in doubt, and why: the requests whose answer was lost."""
 
-from pathlib import Path
-
 import msgspec
 import polars as pl
 
-from batchlic.journal.steps import Step
+from batchlic.chunker import DeviceStatus, Step
 from batchlic.writer.audit import UNANSWERED
+from batchlic.writer.migrations import STEP_STATUSES
 from batchlic.writer.summary import Summary
 
 
@@ -23,27 +22,26 @@ class Doubt(msgspec.Struct, frozen=True, kw_only=True):
     """IMEI, or ICCID where there is none."""
 
 
-class Report(Summary, frozen=True, kw_only=True):
+class StatusReport(Summary, frozen=True, kw_only=True):
     """A summary, and all that is in doubt."""
 
     doubts: list[Doubt]
 
 
-_is_about_old = (pl.col("step") == Step.UNASSIGN.word) | (
-    (pl.col("step") == Step.RESTORE.word) & (pl.col("assign_status") == "failed")
+_IS_ABOUT_OLD_SKU = (pl.col("step") == Step.UNASSIGN.value) | (
+    (pl.col("step") == Step.RESTORE.value) & (pl.col(STEP_STATUSES[Step.ASSIGN]) == DeviceStatus.FAILED.value)
 )
 """Whether the request in doubt is about the SKU that a migration leaves."""
 
 
-def doubts_in(results: Path) -> list[Doubt]:
-    """The doubts that this run has left in results.parquet, in the order of their batches."""
+def doubts_in(states: pl.LazyFrame) -> list[Doubt]:
+    """The devices in doubt by the requests that left them so, in the order of their batches."""
     unanswered = pl.when(pl.col("http_status").is_null()).then(pl.lit(UNANSWERED["error_message"]))
     found = (
-        pl.scan_parquet(results)
-        .filter(pl.col("status") == "in_doubt", pl.col("batch_id").is_not_null())
+        states.filter(pl.col("status") == DeviceStatus.IN_DOUBT.value, pl.col("batch_id").is_not_null())
         .group_by("batch_id", "x_request_id", maintain_order=True)
         .agg(
-            pl.when(_is_about_old).then("from_sku").otherwise("sku_number").first().alias("sku_number"),
+            pl.when(_IS_ABOUT_OLD_SKU).then("from_sku").otherwise("sku_number").first().alias("sku_number"),
             pl.col("last_attempt_at").max().dt.to_string("%Y-%m-%dT%H:%M:%SZ").alias("sent_at"),
             pl.coalesce("error_message", unanswered, pl.format("HTTP {}", "http_status"))
             .first()

@@ -1,127 +1,185 @@
-"""What became of a migrated device: one row made of its steps."""
+"""What became of a migrated device: a table that makes one status out of those of its steps."""
 
 from collections.abc import Callable, Collection
+from typing import NamedTuple
 
 import polars as pl
 
-from batchlic.journal import Standing
-from batchlic.journal.steps import Step
+from batchlic.chunker import DeviceStatus, Step
 
-STEP_STATUSES = {step: f"{step.word}_status" for step in (Step.UNASSIGN, Step.ASSIGN, Step.RESTORE)}
+STEP_STATUSES = {step: f"{step}_status" for step in (Step.UNASSIGN, Step.ASSIGN, Step.RESTORE)}
 """Columns of results.parquet that say how each step stands: as `status`, null where nothing was sent."""
 
-OF_MOVES = ("from_sku", "step", *STEP_STATUSES.values())
+MIGRATION_COLUMNS = ("from_sku", "step", *STEP_STATUSES.values())
 """Columns of results.parquet that only a migration fills."""
 
-CONFIRMED = "confirmed"
-GOOD = (Standing.ACCEPTED.value, CONFIRMED)
+EXECUTED = (DeviceStatus.ACCEPTED.value, DeviceStatus.CONFIRMED.value)
+"""Statuses of a request that the carrier took."""
 
-_OF_STEP = ("x_request_id", "request_id", "http_status", "error_code", "settled_at", "settled_by")
-"""Columns that are told of the step that decides."""
+# How one step of a device stands. REFUSED: by an answer; DENIED: accepted, then failed by a callback.
+UNSENT, PENDING, RESEND = "unsent", "pending", "resend"
+IN_DOUBT, REFUSED, DENIED, ACCEPTED, CONFIRMED = "in_doubt", "refused", "denied", "accepted", "confirmed"
+
+ANY = frozenset({UNSENT, PENDING, RESEND, IN_DOUBT, REFUSED, DENIED, ACCEPTED, CONFIRMED})
+DONE = frozenset({ACCEPTED, CONFIRMED})
+FAILED = frozenset({REFUSED, DENIED})
+NOT_OVER = ANY - DONE - FAILED
+
+# Conditions that the states of the steps do not say.
+ALWAYS, OLD_RESTORABLE, NEW_RESTORABLE, UNASSIGNED_FIRST = "", "old", "new", "unassigned_first"
+
+
+class Rule(NamedTuple):
+    """If the steps stand like this and the condition holds, the device has this status.
+
+    `step` is the step whose request and error the result shows. `holds` says what the device holds, where it
+    did not move.
+    """
+
+    unassign: Collection[str]
+    assign: Collection[str]
+    restore: Collection[str]
+    condition: str
+    status: DeviceStatus
+    step: Step
+    holds: str | None = None
+
+
+_OLD_BACK = "has its old license back"
+_NONE_STUCK = "holds no license, and could not be given the old one back"
+_NONE = "holds no license"
+_ONLY_OLD = "has only its old license again"
+_BOTH = "holds both licenses"
+_STILL_OLD = "has its old license still"
+
+_S = DeviceStatus
+RULES = (
+    # unassign    assign      restore     condition          status        step           the device …
+    Rule({IN_DOUBT}, ANY, ANY, ALWAYS, _S.IN_DOUBT, Step.UNASSIGN),
+    Rule(ANY, {IN_DOUBT}, ANY, ALWAYS, _S.IN_DOUBT, Step.ASSIGN),
+    Rule(ANY, ANY, {IN_DOUBT}, ALWAYS, _S.IN_DOUBT, Step.RESTORE),
+    # A step that may have been executed and is sent again decides what the device holds.
+    Rule(FAILED, {RESEND}, ANY, ALWAYS, _S.PENDING, Step.UNASSIGN),
+    Rule({RESEND}, FAILED, ANY, ALWAYS, _S.PENDING, Step.ASSIGN),
+    # The new license came, the old one could not be taken.
+    Rule(FAILED, DONE, DONE, ALWAYS, _S.FAILED, Step.UNASSIGN, _ONLY_OLD),
+    Rule({REFUSED}, DONE, NOT_OVER, NEW_RESTORABLE, _S.PENDING, Step.UNASSIGN, _BOTH),
+    Rule(FAILED, DONE, ANY, ALWAYS, _S.FAILED, Step.UNASSIGN, _BOTH),
+    # The old license went, the new one could not be given.
+    Rule(DONE, FAILED, DONE, ALWAYS, _S.FAILED, Step.ASSIGN, _OLD_BACK),
+    Rule(DONE, FAILED, FAILED, ALWAYS, _S.FAILED, Step.ASSIGN, _NONE_STUCK),
+    Rule(DONE, {REFUSED}, NOT_OVER, OLD_RESTORABLE, _S.PENDING, Step.ASSIGN, _NONE),
+    Rule(DONE, FAILED, ANY, ALWAYS, _S.FAILED, Step.ASSIGN, _NONE),
+    # The first step failed, or both did.
+    Rule(FAILED, ANY, ANY, ALWAYS, _S.FAILED, Step.UNASSIGN, _STILL_OLD),
+    Rule(ANY, FAILED, ANY, ALWAYS, _S.FAILED, Step.ASSIGN, _STILL_OLD),
+    # Both steps took effect although the first one had been undone.
+    Rule(DONE, DONE, DONE, UNASSIGNED_FIRST, _S.FAILED, Step.ASSIGN, _BOTH),
+    Rule(DONE, DONE, DONE, ALWAYS, _S.FAILED, Step.UNASSIGN, _NONE),
+    # The device moved.
+    Rule({CONFIRMED}, {CONFIRMED}, ANY, ALWAYS, _S.CONFIRMED, Step.ASSIGN),
+    Rule(DONE, DONE, ANY, ALWAYS, _S.ACCEPTED, Step.ASSIGN),
+)
+"""The first rule that matches decides. A device that none matches is pending, at the step sent last."""
+
+_SHOWN_OF_STEP = ("x_request_id", "request_id", "http_status", "error_code", "settled_at", "settled_by")
 
 
 def migrated(devices: pl.DataFrame, to_sku: str, restorable: Collection[str]) -> pl.DataFrame:
-    """Rows of results.parquet from devices with the outcome of each step, columns suffixed by its name.
+    """Rows of results.parquet from devices with the outcome of each step, in columns suffixed by its name.
 
-    `answered_…` is the status of a step by the answers alone: what a callback denies later is not undone.
-    `status` is accepted (or confirmed) once both licenses have been dealt with; failed where one of them was
-    refused, once the other step is undone where that is to be, or where both were dealt with though the first
-    one was undone; in_doubt where any step is; otherwise pending. `step` is the one that decides: the one in
-    doubt, the one refused, the one that came after all, the assign of a device that has moved, or the last
-    one sent.
+    `answered_<step>` is the status of a step by the carrier's answers alone: a step that a callback denies
+    later is not undone. `restorable` are the SKUs whose step is undone where the other one fails.
     """
-    unassign, assign, restore = (_Status(step) for step in STEP_STATUSES)
-    in_doubt = unassign.is_doubtful | assign.is_doubtful | restore.is_doubtful
-    # A step that may have been taken and is to be sent again decides what the device holds.
-    is_awaited = unassign.is_awaited | assign.is_awaited
-    refused = (unassign.failed | assign.failed) & ~in_doubt & ~is_awaited
-    came_late = unassign.is_good & assign.is_good & restore.is_good
-    unassigned_first = unassign.begun_at < assign.begun_at
-    stranded, doubled = refused & unassign.is_good, refused & assign.is_good
-    may_undo = (stranded & assign.was_refused & pl.col("sku_number").is_in(list(restorable))) | (
-        doubled & unassign.was_refused & pl.lit(to_sku in restorable)
-    )
-    decided = devices.with_columns(
-        _first_that(
-            (unassign.is_doubtful, Step.UNASSIGN.word),
-            (assign.is_doubtful, Step.ASSIGN.word),
-            (restore.is_doubtful, Step.RESTORE.word),
-            (unassign.failed, Step.UNASSIGN.word),
-            (came_late & ~unassigned_first, Step.UNASSIGN.word),
-            (assign.failed | (unassign.is_good & assign.is_good), Step.ASSIGN.word),
-            (unassign.was_sent & (unassign.sent_at > assign.sent_at), Step.UNASSIGN.word),
-            (assign.was_sent, Step.ASSIGN.word),
-        ).alias("step"),
-        _first_that(
-            (in_doubt, Standing.IN_DOUBT.value),
-            (may_undo & ~restore.is_good & ~restore.failed, Standing.PENDING.value),
-            (refused | (came_late & ~in_doubt), Standing.FAILED.value),
-            (unassign.is_confirmed & assign.is_confirmed, CONFIRMED),
-            (unassign.is_good & assign.is_good, Standing.ACCEPTED.value),
-        ).alias("status"),
-        _first_that(
-            (stranded & restore.is_good, "has its old license back"),
-            (stranded & restore.failed, "holds no license, and could not be given the old one back"),
-            (stranded | (came_late & ~unassigned_first), "holds no license"),
-            (doubled & restore.is_good, "has only its old license again"),
-            (doubled | came_late, "holds both licenses"),
-            (refused, "has its old license still"),
-        ).alias("holds"),
-        _first_that(
-            (unassign.is_unconfirmed | assign.is_unconfirmed | restore.is_unconfirmed, " (not confirmed): "),
-            (pl.lit(value=True), ": "),
-        ).alias("surely"),
-    )
-    error = pl.coalesce(
-        _first_that((came_late, "a step took effect after the other one had been undone")),
-        _of_the_step("error_message"),
-        _of_the_step("error_code"),
-        pl.lit("refused"),
+    conditions = {
+        ALWAYS: pl.lit(value=True),
+        OLD_RESTORABLE: pl.col("sku_number").is_in(list(restorable)),
+        NEW_RESTORABLE: pl.lit(to_sku in restorable),
+        UNASSIGNED_FIRST: pl.col("first_attempt_at_unassign") < pl.col("first_attempt_at_assign"),
+    }
+    stated = devices.with_columns(_state(step).alias(f"state_{step}") for step in STEP_STATUSES)
+    ruled = stated.with_columns(rule=pl.coalesce(*(_match(i, conditions) for i in range(len(RULES)))))
+    decided = ruled.with_columns(
+        _column_of_rules("step", _step_sent_last()),
+        _column_of_rules("status", pl.lit(DeviceStatus.PENDING.value)),
+        _column_of_rules("holds", pl.lit(None, pl.String)),
     )
     return decided.with_columns(
-        *(_of_the_step(name).alias(name) for name in _OF_STEP),
-        pl.coalesce(pl.concat_str("holds", "surely", error), _of_the_step("error_message")).alias(
-            "error_message"
-        ),
+        *(_of_deciding_step(name).alias(name) for name in _SHOWN_OF_STEP),
+        pl.coalesce(_message(), _of_deciding_step("error_message")).alias("error_message"),
         _over_steps(pl.sum_horizontal, "attempts"),
         _over_steps(pl.min_horizontal, "first_attempt_at"),
         _over_steps(pl.max_horizontal, "last_attempt_at"),
-        *(pl.col(f"status_{step.word}").alias(name) for step, name in STEP_STATUSES.items()),
+        *(pl.col(f"status_{step}").alias(name) for step, name in STEP_STATUSES.items()),
         pl.col("sku_number").alias("from_sku"),
         pl.lit(to_sku).alias("sku_number"),
     )
 
 
-class _Status:
-    """How one step stands, as expressions that are never null."""
-
-    def __init__(self, step: Step) -> None:
-        status = pl.col(f"status_{step.word}")
-        self.sent_at = pl.col(f"last_attempt_at_{step.word}").fill_null(0)
-        self.was_sent = status.is_not_null()
-        self.is_good = status.is_in(GOOD).fill_null(value=False)
-        self.begun_at = pl.col(f"first_attempt_at_{step.word}").fill_null(0)
-        self.is_awaited = pl.col(f"is_awaited_{step.word}").fill_null(value=False) & (
-            status == Standing.PENDING.value
-        )
-        self.is_unconfirmed = (status == Standing.ACCEPTED.value).fill_null(value=False)
-        self.is_confirmed = (status == CONFIRMED).fill_null(value=False)
-        self.is_doubtful = (status == Standing.IN_DOUBT.value).fill_null(value=False)
-        self.failed = (status == Standing.FAILED.value).fill_null(value=False)
-        self.was_refused = (pl.col(f"answered_{step.word}") == Standing.FAILED.value).fill_null(value=False)
+def _state(step: Step) -> pl.Expr:
+    """How a step stands, in the words of the rules."""
+    status = pl.col(f"status_{step}")
+    was_refused = pl.col(f"answered_{step}") == DeviceStatus.FAILED.value
+    return (
+        pl.when(status.is_null())
+        .then(pl.lit(UNSENT))
+        .when((status == DeviceStatus.FAILED.value) & was_refused.fill_null(value=False))
+        .then(pl.lit(REFUSED))
+        .when(status == DeviceStatus.FAILED.value)
+        .then(pl.lit(DENIED))
+        .when((status == DeviceStatus.PENDING.value) & pl.col(f"awaits_resend_{step}"))
+        .then(pl.lit(RESEND))
+        .otherwise(status)
+    )
 
 
-def _first_that(*cases: tuple[pl.Expr, str]) -> pl.Expr:
-    """The word of the first case that holds; null where none does."""
-    return pl.coalesce([pl.when(holds).then(pl.lit(word)) for holds, word in cases])
+def _match(number: int, conditions: dict[str, pl.Expr]) -> pl.Expr:
+    """The number of a rule where it matches, null elsewhere."""
+    rule = RULES[number]
+    states = {Step.UNASSIGN: rule.unassign, Step.ASSIGN: rule.assign, Step.RESTORE: rule.restore}
+    matches = [pl.col(f"state_{step}").is_in(sorted(found)) for step, found in states.items() if found != ANY]
+    return pl.when(*matches, conditions[rule.condition]).then(pl.lit(number, pl.UInt8))
 
 
-def _over_steps(together: Callable[..., pl.Expr], name: str) -> pl.Expr:
-    return together([f"{name}_{step.word}" for step in Step]).alias(name)
+def _column_of_rules(name: str, default: pl.Expr) -> pl.Expr:
+    values = {number: getattr(rule, name) for number, rule in enumerate(RULES)}
+    texts = {number: str(value) if value is not None else None for number, value in values.items()}
+    found = pl.col("rule").replace_strict(texts, default=None, return_dtype=pl.String)
+    return pl.when(pl.col("rule").is_null()).then(default).otherwise(found).alias(name)
 
 
-def _of_the_step(name: str) -> pl.Expr:
+def _step_sent_last() -> pl.Expr:
+    unassigned, assigned = (pl.col(f"last_attempt_at_{step}") for step in (Step.UNASSIGN, Step.ASSIGN))
+    return (
+        pl.when(unassigned.is_not_null() & (unassigned > assigned.fill_null(0)))
+        .then(pl.lit(Step.UNASSIGN.value))
+        .when(assigned.is_not_null())
+        .then(pl.lit(Step.ASSIGN.value))
+    )
+
+
+def _message() -> pl.Expr:
+    """What a device holds that did not move, and why; null for the others."""
+    is_unconfirmed = pl.any_horizontal(
+        pl.col(f"state_{step}") == DeviceStatus.ACCEPTED.value for step in STEP_STATUSES
+    )
+    is_late = pl.all_horizontal(pl.col(f"state_{step}").is_in(sorted(DONE)) for step in STEP_STATUSES)
+    error = pl.coalesce(
+        pl.when(is_late).then(pl.lit("a step took effect after the other one had been undone")),
+        _of_deciding_step("error_message"),
+        _of_deciding_step("error_code"),
+        pl.lit("refused"),
+    )
+    separator = pl.when(is_unconfirmed).then(pl.lit(" (not confirmed): ")).otherwise(pl.lit(": "))
+    return pl.concat_str("holds", separator, error)
+
+
+def _over_steps(combine: Callable[..., pl.Expr], name: str) -> pl.Expr:
+    return combine([f"{name}_{step}" for step in Step]).alias(name)
+
+
+def _of_deciding_step(name: str) -> pl.Expr:
     """The column of the step that decides."""
     return pl.coalesce(
-        [pl.when(pl.col("step") == step.word).then(pl.col(f"{name}_{step.word}")) for step in Step]
+        [pl.when(pl.col("step") == step.value).then(pl.col(f"{name}_{step}")) for step in Step]
     )

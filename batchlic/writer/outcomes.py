@@ -1,20 +1,19 @@
-"""What became of each device of a batch, from the attempts that carried it and what was decided of them."""
+"""What the history of a batch made of its devices: attempts that carried them, and settlements."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import attrgetter
 from typing import NamedTuple
 
-from batchlic.chunker import parse_ranges
-from batchlic.journal import Attempt, Event, Settlement, Standing, Verdict
-from batchlic.journal.status import standing_of
+from batchlic.chunker import DeviceStatus, parse_ranges
+from batchlic.journal import Attempt, Event, Settlement, status_of
 
 
 class DeviceOutcome(NamedTuple):
-    """The fields of results.parquet that the history decides; times in microseconds since 1970, UTC.
+    """The columns of results.parquet that the history decides; times in microseconds since 1970, UTC.
 
-    And `is_awaited`, which is none: it may have been executed, and is to be sent again all the same.
+    `awaits_resend` is no column: the device may have its license, and was settled as pending all the same.
     """
 
     x_request_id: str
@@ -28,39 +27,54 @@ class DeviceOutcome(NamedTuple):
     last_attempt_at: int
     settled_at: int | None
     settled_by: str | None
-    is_awaited: bool
+    awaits_resend: bool
 
 
-def outcomes_of_batches(history: Iterable[Event]) -> Iterator[tuple[int, int | None, DeviceOutcome]]:
-    """Batch, offset and outcome; offset None speaks for every device of a batch that was never split.
+class BatchOutcome(NamedTuple):
+    """The outcome of one step of a batch: of the device at `offset`, or of all its devices if that is None.
+
+    `step` is None in a run that is no migration.
+    """
+
+    batch_id: int
+    step: str | None
+    offset: int | None
+    outcome: DeviceOutcome
+
+
+def batch_outcomes(history: Iterable[Event]) -> Iterator[BatchOutcome]:
+    """The outcomes of batches, step by step; one for a whole batch if it was never split.
 
     `history` comes batch by batch, in the order of its events.
     """
-    for batch_id, group in groupby(history, key=attrgetter("batch_id")):
-        of_batch = list(group)
-        if all(event.part == "" for event in of_batch):
-            yield batch_id, None, outcome_of(of_batch)
-            continue
-        for offset, of_device in _by_offset(of_batch).items():
-            yield batch_id, offset, outcome_of(of_device)
+    for batch_id, events in groupby(history, key=attrgetter("batch_id")):
+        by_step = defaultdict[str | None, list[Event]](list)
+        for event in events:
+            by_step[event.step].append(event)
+        for step, of_step in by_step.items():
+            if all(event.part == "" for event in of_step):
+                yield BatchOutcome(batch_id, step, None, outcome_of(of_step))
+                continue
+            for offset, of_device in _by_offset(of_step).items():
+                yield BatchOutcome(batch_id, step, offset, outcome_of(of_device))
 
 
-def outcome_of(history: list[Event]) -> DeviceOutcome:
-    """The outcome of a device of this history: at least one attempt that carried it comes first."""
-    standing = standing_of(history)
+def outcome_of(history: Sequence[Event]) -> DeviceOutcome:
+    """The outcome of a device with this history, which begins with an attempt."""
+    status = status_of(history)
     attempts = [event for event in history if isinstance(event, Attempt)]
     settlement = _settlement(history)
-    decisive = _decisive(attempts, standing if settlement is None else Standing.IN_DOUBT)
+    decisive = _decisive(attempts, status if settlement is None else DeviceStatus.IN_DOUBT)
     if settlement is not None:
         settled_at: int | None = settlement.settled_at
-    elif standing in {Standing.ACCEPTED, Standing.FAILED} and decisive.duration_ms is not None:
+    elif status in {DeviceStatus.ACCEPTED, DeviceStatus.FAILED} and decisive.duration_ms is not None:
         settled_at = decisive.started_at + round(decisive.duration_ms * 1000)
     else:
         settled_at = None
     return DeviceOutcome(
         x_request_id=decisive.x_request_id,
         request_id=decisive.request_id,
-        status=standing.value,
+        status=status.value,
         http_status=decisive.http_status,
         error_code=decisive.error_code,
         error_message=decisive.error_message,
@@ -69,33 +83,33 @@ def outcome_of(history: list[Event]) -> DeviceOutcome:
         last_attempt_at=attempts[-1].started_at,
         settled_at=settled_at,
         settled_by=settlement.settled_by if settlement is not None else None,
-        is_awaited=standing is Standing.PENDING
-        and any(standing_of([attempt]) is Standing.IN_DOUBT for attempt in attempts),
+        awaits_resend=status is DeviceStatus.PENDING
+        and any(status_of([attempt]) is DeviceStatus.IN_DOUBT for attempt in attempts),
     )
 
 
-def _settlement(history: list[Event]) -> Settlement | None:
-    """The operator's decision that stands; after `resend` nothing is settled."""
+def _settlement(history: Sequence[Event]) -> Settlement | None:
+    """The settlement that decides; none after one as pending."""
     last = history[-1]
-    return last if isinstance(last, Settlement) and last.verdict != Verdict.RESEND else None
+    return last if isinstance(last, Settlement) and last.status != DeviceStatus.PENDING else None
 
 
-def _decisive(attempts: list[Attempt], standing: Standing) -> Attempt:
-    """The attempt that made the standing what it is: the accepted or doubtful one, otherwise the last."""
+def _decisive(attempts: Sequence[Attempt], status: DeviceStatus) -> Attempt:
+    """The attempt that gave the device its status: the accepted or doubtful one, otherwise the last."""
     for attempt in attempts:
-        if standing in {Standing.ACCEPTED, Standing.IN_DOUBT} and standing_of([attempt]) is standing:
+        if status in {DeviceStatus.ACCEPTED, DeviceStatus.IN_DOUBT} and status_of([attempt]) is status:
             return attempt
     return attempts[-1]
 
 
-def _by_offset(history: list[Event]) -> dict[int, list[Event]]:
-    """The events that concern each device of a split batch; one of the whole batch concerns all of them.
+def _by_offset(history: Sequence[Event]) -> dict[int, list[Event]]:
+    """The events about each device of a split batch; events about the whole batch are about each of them.
 
-    A device that no event concerns is not there: of a migration's second step, some may never be sent.
+    A device without events is left out: some are never sent for the second step of a migration.
     """
-    everyone = range(max((event.device_count for event in history if not event.part), default=0))
-    of_device: defaultdict[int, list[Event]] = defaultdict(list)
+    whole_batch = range(max((event.device_count for event in history if not event.part), default=0))
+    by_offset: defaultdict[int, list[Event]] = defaultdict(list)
     for event in history:
-        for offset in parse_ranges(event.part) if event.part else everyone:
-            of_device[offset].append(event)
-    return of_device
+        for offset in parse_ranges(event.part) if event.part else whole_batch:
+            by_offset[offset].append(event)
+    return by_offset

@@ -1,14 +1,15 @@
 """summary.json: one run in figures, as its files tell them."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
-import polars as pl
 
 from batchlic.atomic import replacing
 from batchlic.carrier.answers import Outcome
+from batchlic.chunker import DeviceStatus
 from batchlic.errors import ExitCode, RunFolderError
-from batchlic.journal import Journal
+from batchlic.journal import JournalQueries
 
 
 class InventoryRows(msgspec.Struct, frozen=True):
@@ -29,7 +30,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     rows_read: int
     rejected: dict[str, int]
     planned: int
-    statuses: dict[str, int]
+    statuses: dict[DeviceStatus, int]
     batches: int
     requests: dict[str, int]
     started_at: str | None
@@ -41,13 +42,10 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     notes: list[str] = []
 
 
-def count_statuses(results: Path) -> dict[str, int]:
-    """Status: devices, as results.parquet has them."""
-    counts = pl.scan_parquet(results).group_by("status").len().sort("status").collect()
-    return dict(counts.iter_rows())
+_DONE = (DeviceStatus.ACCEPTED, DeviceStatus.CONFIRMED, DeviceStatus.SKIPPED)
 
 
-def count_requests(journal: Journal) -> dict[str, int]:
+def count_requests(journal: JournalQueries) -> dict[str, int]:
     """Outcome: requests, and their total; a request without a recorded answer is ambiguous."""
     found = journal.outcomes()
     counts = {outcome.value: found.get(outcome, 0) for outcome in Outcome}
@@ -55,12 +53,12 @@ def count_requests(journal: Journal) -> dict[str, int]:
     return {"total": sum(counts.values()), **counts}
 
 
-def exit_code_of(statuses: dict[str, int], *, rejected: int, max_rejects: int) -> ExitCode:
-    """What a run ends with that was not stopped; devices still to be sent make it resumable."""
-    if statuses.get("pending"):
+def exit_code_of(statuses: Mapping[DeviceStatus, int], *, rejected: int, max_rejects: int) -> ExitCode:
+    """The exit code of a run that was not stopped; pending devices make it resumable."""
+    if statuses.get(DeviceStatus.PENDING):
         return ExitCode.STOPPED
-    good = sum(statuses.get(status, 0) for status in ("accepted", "confirmed", "skipped"))
-    is_complete = good == sum(statuses.values()) and rejected <= max_rejects
+    done = sum(statuses.get(status, 0) for status in _DONE)
+    is_complete = done == sum(statuses.values()) and rejected <= max_rejects
     return ExitCode.OK if is_complete else ExitCode.INCOMPLETE
 
 

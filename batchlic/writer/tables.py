@@ -1,23 +1,24 @@
 """Parquet files written row group by row group, whole or not at all, in bounded memory."""
 
-from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO, TypeAlias
 
 import polars as pl
-from polars.io.plugins import register_io_source
 
 from batchlic.atomic import replacing
-from batchlic.writer.schemas import Schema
+
+Target: TypeAlias = Path | BinaryIO
+"""Where a table goes: a file that becomes whole or is not there, or an open one."""
 
 
-def write_table(path: Path, schema: Schema, frames: Iterator[pl.DataFrame]) -> None:
-    """Write `frames` one after another to the parquet file at `path`, never holding more than a few."""
+def write_table(target: Target, table: pl.LazyFrame) -> None:
+    """Write the rows of `table` in their order as parquet, never holding more than a few row groups."""
+    if isinstance(target, Path):
+        with replacing(target) as temporary:
+            _sink(table, temporary)
+    else:
+        _sink(table, target)
 
-    def source(
-        _columns: list[str] | None, _predicate: pl.Expr | None, _rows: int | None, _batch: int | None
-    ) -> Iterator[pl.DataFrame]:
-        yield from frames
 
-    table = register_io_source(source, schema=schema, validate_schema=True)
-    with replacing(path) as temporary:
-        table.sink_parquet(temporary, compression="zstd", compression_level=1)
+def _sink(table: pl.LazyFrame, target: Target) -> None:
+    table.sink_parquet(target, compression="zstd", compression_level=1, maintain_order=True)

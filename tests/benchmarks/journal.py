@@ -23,6 +23,8 @@ from batchlic.pool.remaining import remaining
 from batchlic.reader import IdKind
 from batchlic.runs.identity import sha256_of
 from batchlic.writer.audit import write_audit
+from batchlic.writer.callback_outcomes import read_outcomes
+from batchlic.writer.device_states import device_states
 from batchlic.writer.results import write_results
 
 RATE, LATENCY, WORKERS = 1000.0, 0.05, 64
@@ -110,9 +112,9 @@ def _resume(folder: Path, batches: int) -> None:
         print(f"  what is left found    {looked:8.1f} s")
         untold = folder / "outcomes"
         results, _ = _timed(
-            lambda: write_results(folder / "results", plan=plan, journal=journal, outcomes=untold)
+            lambda: write_results(folder / "results", device_states(plan, journal, read_outcomes(untold)))
         )
-        audit, _ = _timed(lambda: write_audit(folder / "audit", journal=journal))
+        audit, _ = _timed(lambda: write_audit(folder / "audit", journal))
         print(f"  results, audit after  {results:8.1f} s, {audit:.1f} s")
     for file in (path, plan, folder / "results", folder / "audit"):
         size = file.stat().st_size

@@ -15,11 +15,11 @@ import polars as pl
 from batchlic.callbacks.messages import DeviceMessage
 from batchlic.carrier.answers import Answer, Outcome
 from batchlic.carrier.catalogue import Action
-from batchlic.chunker import write_plan
+from batchlic.chunker import Step, write_plan
 from batchlic.job import make_job
 from batchlic.journal import Intent, Journal, RunIdentity
-from batchlic.journal.journal import Record
 from batchlic.journal.tables import answers, intents
+from batchlic.journal.writes import Insertion
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.ledger_sync import with_ledger
 from tests.endtoend.program import end
@@ -91,14 +91,17 @@ def submitted_run(
         to_sku=to_sku,
     )
     journal = Journal.create(folder.journal, identity, created_at=BEGAN)
-    journal._commit(list(_records(devices, batch_size, answered)))
+    journal._commit(list(_records(devices, batch_size, answered, Step.UNASSIGN if to_sku else None)))
     journal.close()
     return folder
 
 
 def _records(
-    devices: int, batch_size: int, answered: Callable[[int], list[Answer | None]]
-) -> Iterator[Record]:
+    devices: int,
+    batch_size: int,
+    answered: Callable[[int], list[Answer | None]],
+    step: Step | None,
+) -> Iterator[Insertion]:
     seq = 0
     for batch_id in range(1, -(-devices // batch_size) + 1):
         size = min(batch_size, devices - (batch_id - 1) * batch_size)
@@ -106,6 +109,7 @@ def _records(
             seq += 1
             intent = Intent(
                 batch_id=batch_id,
+                step=step,
                 part="",
                 x_request_id=f"1-{batch_id:03d}",
                 attempt=attempt,
@@ -115,11 +119,11 @@ def _records(
                 pace_rps=None,
                 started_at=BEGAN,
             )
-            yield Record(intents, (seq, *msgspec.structs.astuple(intent)))
+            yield Insertion(intents, (seq, *msgspec.structs.astuple(intent)))
             if answer is not None:
                 names = ("http_status", "request_id", "error_code", "error_message", "retry_after_s")
                 said = (getattr(answer, name) for name in names)
-                yield Record(answers, (seq, 1.0, answer.outcome.value, True, *said))
+                yield Insertion(answers, (seq, 1.0, answer.outcome.value, True, *said))
 
 
 def messages_of(folder: RunFolder, *, batch_size: int = 100, **changes: Any) -> list[DeviceMessage]:  # noqa: ANN401

@@ -16,15 +16,16 @@ from batchlic.callbacks.messages import DeviceMessage
 from batchlic.callbacks.store import Store
 from batchlic.carrier.answers import Answer
 from batchlic.carrier.auth import Credentials, Secret
+from batchlic.chunker import DeviceStatus, Step
 from batchlic.errors import ExitCode, StoppedEarly
-from batchlic.journal import Journal, Verdict
-from batchlic.journal.steps import Step
+from batchlic.journal import Journal
 from batchlic.runs.finalize import finalize, now
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import job_of
 from batchlic.runs.reconcile import reconcile
-from batchlic.runs.run import Target, resume
+from batchlic.runs.run import resume
 from batchlic.runs.settle import settle
+from batchlic.runs.target import Target
 from batchlic.runs.verify import verify
 from tests.callbacks.builders import BEGAN, accepted, failure, lost, messages_of, statuses, submitted_run
 from tests.journal.builders import intent
@@ -99,14 +100,14 @@ def keep(folder: RunFolder, messages: list[DeviceMessage]) -> None:
         store.write(messages)
 
 
-def reconciled(folder: RunFolder) -> dict[str, int]:
+def reconciled(folder: RunFolder) -> dict[DeviceStatus, int]:
     with closing(Store.open(str(folder.path / "store.db"))) as store:
         return dict(reconcile(folder, store).statuses)
 
 
-def settled(folder: RunFolder) -> dict[str, int]:
+def settled(folder: RunFolder) -> dict[DeviceStatus, int]:
     first = messages_of(folder)[0].imei
-    return dict(settle(folder, Verdict.ACCEPTED, reason="the portal shows it", devices=[first]).statuses)
+    return dict(settle(folder, DeviceStatus.ACCEPTED, reason="the portal shows it", devices=[first]).statuses)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +183,7 @@ def test_a_killed_reconciling_of_a_migration_that_had_ended_is_not_taken_for_a_k
 ) -> None:
     folder = submitted_run(tmp_path / "run", 3, to_sku="SIMSec-IoT-Lt")  # the old licenses are gone
     with closing(Journal.open(folder.journal)) as journal:
-        assign = intent(Step.ASSIGN.number(1, 1), device_count=3, started_at=BEGAN)
+        assign = intent(1, step=Step.ASSIGN, device_count=3, started_at=BEGAN)
         anyio.run(journal.intend, assign)  # and whether the new ones came is not known
         finalize(job_of(journal.identity), folder, journal, started_at=now())
     keep(folder, [messages_of(folder)[0]._replace(request_id="strange")])

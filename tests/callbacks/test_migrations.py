@@ -18,10 +18,9 @@ from batchlic.callbacks.store import Store
 from batchlic.carrier.auth import Secret
 from batchlic.carrier.catalogue import Action
 from batchlic.carrier.client import open_client
-from batchlic.chunker import parse_ranges
+from batchlic.chunker import DeviceStatus, Step, parse_ranges
 from batchlic.errors import ExitCode
-from batchlic.journal import Journal, Verdict
-from batchlic.journal.steps import Step
+from batchlic.journal import Journal
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.history import device_history
 from batchlic.runs.preflight import RunListener, register
@@ -64,10 +63,9 @@ def messages(folder: RunFolder, **failing: Collection[str]) -> Iterator[DeviceMe
     plan = pl.read_parquet(folder.plan)
     with closing(Journal.open(folder.journal)) as journal:
         for attempt in journal.attempts():
-            step, batch_id = Step.of(attempt.batch_id, journal.identity.batches)
-            devices = plan.filter(batch_id=batch_id)["imei"]
+            devices = plan.filter(batch_id=attempt.batch_id)["imei"]
             for offset in parse_ranges(attempt.part) or range(len(devices)):
-                failed = devices[offset] in failing.get(step.word, ())
+                failed = devices[offset] in failing.get(str(attempt.step), ())
                 if attempt.request_id:
                     yield about(devices[offset], attempt.request_id, attempt.started_at + 1, failed=failed)
 
@@ -176,7 +174,7 @@ def test_no_second_step_is_taken_where_a_callback_denies_the_first(tmp_path: Pat
             assert run(folder.path, at, with_limits(given, max_concurrency=1)).exit_code == ExitCode.STOPPED
         [denied] = {one.imei for one in list(messages(folder))[:1]}
         summary = reconciled(folder, list(messages(folder, **{first: [denied]})))
-        assert (summary.exit_code, summary.statuses["failed"]) == (ExitCode.STOPPED, 1)
+        assert (summary.exit_code, summary.statuses[DeviceStatus.FAILED]) == (ExitCode.STOPPED, 1)
         assert resume(folder, at.target).statuses == {"accepted": DEVICES - 1, "failed": 1}
         assert at.licenses()[denied] == ({FLEXIBLE: 1, NEW: 1} if order == "auto" else {})
     assert row(folder, denied)[f"{second}_status"] is None
@@ -201,13 +199,13 @@ def test_a_second_step_in_doubt_stays_so_though_a_callback_denies_the_first(
         reconciled(folder, list(messages(folder, **{first: [device]})))
         assert resume(folder, at.target).statuses == {"confirmed": 90, "in_doubt": 10}
         assert row(folder, device)["step"] == second
-        settle(folder, Verdict.RESEND, reason="nobody knows")
+        settle(folder, DeviceStatus.PENDING, reason="nobody knows")
         assert row(folder, device)["status"] == "pending"
         resume(folder, at.target)
     assert (row(folder, device)["status"], row(folder, device)["step"]) == ("failed", first)
     assert row(folder, device)[f"{second}_status"] == "accepted"
     with closing(Journal.open(folder.journal)) as journal:
-        sent = [a for a in journal.attempts() if Step.of(a.batch_id, 10)[0] is Step[second.upper()]]
+        sent = [a for a in journal.attempts() if a.step == second]
     assert {attempt.part for attempt in sent} == {""}  # and so each request as it was
 
 
@@ -220,9 +218,13 @@ def test_a_proven_first_step_is_followed_by_the_second(tmp_path: Path) -> None:
         with losing_an_answer_about(LIFETIME):
             told = run(folder.path, at, moving(onboarded(tmp_path, at), LIFETIME))
         doubtful = pl.read_parquet(folder.results).filter(status="in_doubt")["imei"].to_list()
-        assert told.statuses["in_doubt"] == len(doubtful) == BATCH_SIZE
+        assert told.statuses[DeviceStatus.IN_DOUBT] == len(doubtful) == BATCH_SIZE
         some = reconciled(folder, strange(folder, doubtful[:4]))
-        assert (some.exit_code, some.statuses["pending"], some.statuses["in_doubt"]) == (6, 4, 6)
+        assert (
+            some.exit_code,
+            some.statuses[DeviceStatus.PENDING],
+            some.statuses[DeviceStatus.IN_DOUBT],
+        ) == (6, 4, 6)
         reconciled(folder, strange(folder, doubtful))
         assert resume(folder, at.target).statuses == {"accepted": DEVICES}
         assert held(at) == {((LIFETIME, 1),): DEVICES}
@@ -249,7 +251,7 @@ def test_where_answers_about_both_steps_were_lost_a_message_proves_neither(tmp_p
         with losing_an_answer_about(FLEXIBLE), losing_an_answer_about(LIFETIME):
             told = run(folder.path, at, with_limits(moves, max_concurrency=1))
         doubtful = pl.read_parquet(folder.results).filter(status="in_doubt")["imei"].to_list()
-        assert told.statuses["in_doubt"] == len(doubtful) == BATCH_SIZE
+        assert told.statuses[DeviceStatus.IN_DOUBT] == len(doubtful) == BATCH_SIZE
         said = [*messages(folder), *strange(folder, doubtful)]
         again = reconciled(folder, said)
     assert again.statuses == {"confirmed": DEVICES - BATCH_SIZE, "in_doubt": BATCH_SIZE}
@@ -267,9 +269,8 @@ def test_a_lost_assign_counts_until_it_is_known_to_be_taken_back(
         with losing_an_answer_about(NEW):
             run(folder.path, at, moving(onboarded(tmp_path, at)))
         with closing(Journal.open(folder.journal)) as journal:
-            cleared = next(a for a in journal.attempts() if Step.of(a.batch_id, 10)[0] is Step.CLEAR)
-        batch_id = Step.of(cleared.batch_id, 10)[1]
-        device = pl.read_parquet(folder.plan).filter(batch_id=batch_id)["imei"][0]
+            cleared = next(a for a in journal.attempts() if a.step == Step.CLEAR)
+        device = pl.read_parquet(folder.plan).filter(batch_id=cleared.batch_id)["imei"][0]
         failing = {"assign": [device], "clear": [device] if clear == "failed" else []}
         said = [*strange(folder, [device]), *messages(folder, **failing)]
         if clear == "unheard of":

@@ -19,9 +19,10 @@ import pytest
 import sqlalchemy as sa
 
 from batchlic.carrier.answers import Answer, Outcome
+from batchlic.chunker import DeviceStatus
 from batchlic.errors import RunFolderError, StoppedEarly
-from batchlic.journal import Journal, SessionEnd, Settlement, Verdict
-from batchlic.journal.journal import ROWS_PER_STATEMENT
+from batchlic.journal import Journal, Part, SessionEnd, Settlement
+from batchlic.journal.writes import ROWS_PER_STATEMENT
 from tests.journal.builders import (
     ACCEPTED,
     AMBIGUOUS,
@@ -309,10 +310,10 @@ async def test_d_what_an_operator_settles_stands_in_the_history_behind_what_it_i
     with closing(new_journal(tmp_path)) as journal:
         for batch in (1, 2):
             await journal.intend(intent(batch))
-        settle(journal, (1, "0-3", 4), (2, "", 10))
+        settle(journal, Part(1, None, "0-3", 4), Part(2, None, "", 10))
         await journal.intend(intent(1))
     with closing(Journal.open(tmp_path / "journal.db")) as again:
-        settlement = Settlement(3, 1, "0-3", 4, "resend", "alice", "the portal says no", CREATED_AT)
+        settlement = Settlement(3, 1, None, "0-3", 4, "pending", "alice", "the portal says no", CREATED_AT)
         assert [event.seq for event in again.history()] == [1, 2, 3, 4, 5]
         assert list(again.history())[2] == settlement
         assert [event.seq for event in again.history(batches=range(1, 2))] == [1, 3, 5]
@@ -326,11 +327,11 @@ async def test_an_ending_is_the_last_word_until_the_history_goes_on(tmp_path: Pa
         journal.end(SessionEnd(1, 2, 3), file_hashes={"results.parquet": "ab"})
         assert journal.final_session_end == SessionEnd(1, 2, 3)
         assert journal.file_hashes() == {"results.parquet": "ab"}
-        settle(journal, (1, "", 10))
+        settle(journal, Part(1, None, "", 10))
         assert journal.final_session_end is None
 
 
-def settle(journal: Journal, *parts: tuple[int, str, int]) -> None:
+def settle(journal: Journal, *parts: Part) -> None:
     journal.settle(
-        parts, Verdict.RESEND, settled_by="alice", reason="the portal says no", settled_at=CREATED_AT
+        parts, DeviceStatus.PENDING, settled_by="alice", reason="the portal says no", settled_at=CREATED_AT
     )

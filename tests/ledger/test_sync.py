@@ -1,7 +1,7 @@
 """What runs do with what earlier runs did, against a sandbox over TCP: nothing twice, nothing forgotten."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,18 @@ import pytest
 from batchlic.callbacks.store import Store
 from batchlic.carrier.answers import Answer, Outcome
 from batchlic.carrier.auth import Credentials, Secret
+from batchlic.chunker import DeviceStatus
 from batchlic.errors import RefusedToStart, StoppedEarly, UsageError
 from batchlic.job import Job, make_job
-from batchlic.journal import Journal, Verdict
+from batchlic.journal import Journal
 from batchlic.ledger.ledger import Ledger
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.history import device_history
 from batchlic.runs.reconcile import reconcile
 from batchlic.runs.rollback import By, rollback
-from batchlic.runs.run import Target, resume, start
+from batchlic.runs.run import resume, start
 from batchlic.runs.settle import settle
+from batchlic.runs.target import Target
 from batchlic.sandbox.config import Fault, SandboxConfig
 from tests.callbacks.builders import failure
 from tests.callbacks.builders import told as called_back
@@ -50,16 +52,16 @@ def job_of(folder: Path, devices: range, *, sku: str = FLEXIBLE, **tables: Any) 
     return make_job(content | tables, {}, where="test")
 
 
-def run(job: Job, folder: Path, target: Target) -> dict[str, int]:
+def run(job: Job, folder: Path, target: Target) -> Mapping[DeviceStatus, int]:
     """Start a run whose id is its folder's name; its devices by status."""
-    return dict(start(job, RunFolder(folder), target, run_id=folder.name).statuses)
+    return start(job, RunFolder(folder), target, run_id=folder.name).statuses
 
 
 def killed(job: Job, folder: Path, target: Target, answers: list[Answer | None]) -> None:
     """Leave what a run leaves that was killed: intents in order of the batches, and some of their answers."""
     stopped = job.model_copy(update={"limits": job.limits.model_copy(update={"max_concurrency": 1})})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("batchlic.runs.run._submit_and_write", _die)
+        patch.setattr("batchlic.runs.run.submit", _die)
         with pytest.raises(SystemExit):
             start(stopped, RunFolder(folder), target, run_id=folder.name)
     with closing(Journal.open(folder / "journal.db")) as journal:
@@ -80,7 +82,7 @@ def _die(*_: object, **__: object) -> None:
 TAKEN = Answer(outcome=Outcome.ACCEPTED, http_status=200, request_id="request-1")
 
 
-def reconciled(folder: Path, *, failed: Collection[str] = ()) -> dict[str, int]:
+def reconciled(folder: Path, *, failed: Collection[str] = ()) -> Mapping[DeviceStatus, int]:
     """Let a callback come for each device of a run, with the IMEIs that failed; its devices by status."""
     sent = pl.read_parquet(folder / "results.parquet").drop_nulls("request_id")
     with closing(Store.open(str(folder.parent / f"{folder.name}.db"))) as store:
@@ -95,7 +97,7 @@ def reconciled(folder: Path, *, failed: Collection[str] = ()) -> dict[str, int]:
                 for row in sent.iter_rows(named=True)
             ]
         )
-        return dict(reconcile(RunFolder(folder), store).statuses)
+        return reconcile(RunFolder(folder), store).statuses
 
 
 def test_the_same_inventory_again_sends_nothing(tmp_path: Path) -> None:
@@ -246,8 +248,8 @@ def test_what_an_operator_settles_reaches_the_ledger(tmp_path: Path) -> None:
         assert run(job, tmp_path / "first", doubtful) == {"in_doubt": 10}
         assert run(job, tmp_path / "held", doubtful) == {"in_doubt": 10}
         with pytest.raises(UsageError, match="nothing is in doubt"):
-            settle(RunFolder(tmp_path / "held"), Verdict.ACCEPTED, reason="looked it up")
-        settle(RunFolder(tmp_path / "first"), Verdict.ACCEPTED, reason="looked it up")
+            settle(RunFolder(tmp_path / "held"), DeviceStatus.ACCEPTED, reason="looked it up")
+        settle(RunFolder(tmp_path / "first"), DeviceStatus.ACCEPTED, reason="looked it up")
         assert run(job, tmp_path / "again", doubtful) == {"skipped": 10}
 
 
@@ -315,7 +317,7 @@ def test_an_interrupted_rollback_goes_on_after_its_run_was_reconciled(tmp_path: 
     with carrier() as target:
         run(job, tmp_path / "given", target)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("batchlic.runs.run._submit_and_write", _die)
+            patch.setattr("batchlic.runs.run.submit", _die)
             with pytest.raises(SystemExit):
                 rollback(RunFolder(tmp_path / "given"), By.DEVICE, target, run_id="back")
         reconciled(tmp_path / "given")

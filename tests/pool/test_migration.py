@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from batchlic.carrier.answers import Outcome
 from batchlic.carrier.catalogue import Action
-from batchlic.chunker import Batch
-from batchlic.journal import Journal, Verdict
-from batchlic.journal.steps import Step
+from batchlic.chunker import Batch, DeviceStatus, Step
+from batchlic.journal import Journal, Part
 from batchlic.pool.migration import MAX_CLEARINGS, Migration
 from batchlic.pool.remaining import Delivery
 from tests.journal.builders import intent
@@ -36,18 +35,16 @@ class Ends(Counter[str]):
 def migration(
     journal: Journal,
     *,
-    batches: int = 1,
     spare: dict[str, int] | None = None,
     restorable: Iterable[str] = (),
     resendable: Iterable[str] = (FLEXIBLE, NEW),
     is_revocable: bool = True,
-    denied: Mapping[int, Collection[int]] | None = None,
+    denied: Mapping[tuple[int, Step], Collection[int]] | None = None,
     ends: Ends | None = None,
 ) -> Migration:
     return Migration(
         journal=journal,
         to_sku=NEW,
-        batches=batches,
         spare={} if spare is None else spare,
         is_revocable=is_revocable,
         resendable=set(resendable),
@@ -65,7 +62,7 @@ def deliver(journal: Journal, delivery: Delivery, says: Carrier) -> None:
         for offset in delivery.batch.offsets:
             part = delivery.batch.take([offset])
             assert part.action is not None
-            asked = intent(part.batch_id, part=part.part, device_count=1, action=part.action)
+            asked = intent(part.batch_id, step=part.step, part=part.part, device_count=1, action=part.action)
             seq, outcome = await journal.intend(asked), says(part, offset)
             if outcome is not None:
                 final = outcome is Outcome.REFUSED
@@ -81,13 +78,13 @@ def live(
     says: Carrier,
     *,
     deliveries: int | None = None,
-) -> list[tuple[int, str]]:
+) -> list[tuple[Step | None, str]]:
     """Courses one after another, until all are through or so many deliveries are; what was sent."""
-    sent: list[tuple[int, str]] = []
+    sent: list[tuple[Step | None, str]] = []
     for delivery in chain.from_iterable(moving.sequences(batches)):
         if len(sent) == deliveries:
             break
-        sent.append((delivery.batch.batch_id, str(delivery.batch.action)))
+        sent.append((delivery.batch.step, str(delivery.batch.action)))
         deliver(journal, delivery, says)
     return sent
 
@@ -120,7 +117,7 @@ def test_the_new_license_comes_first_where_there_are_enough(spare: dict[str, int
 
 def test_licenses_are_promised_to_batches_in_their_order_and_only_once() -> None:
     journal, batches = journal_of([]), [batch(SIZE, batch_id=n) for n in (1, 2, 3)]
-    sent = live(journal, migration(journal, batches=3, spare={ACCOUNT: 2 * SIZE}), batches, agreeing)
+    sent = live(journal, migration(journal, spare={ACCOUNT: 2 * SIZE}), batches, agreeing)
     assert [action for _, action in sent] == ["assign", "unassign"] * 2 + ["unassign", "assign"]
 
 
@@ -135,16 +132,19 @@ def test_a_batch_goes_on_in_the_order_in_which_it_began(
     live(journal, migration(journal, spare=spare), [batch(SIZE)], agreeing, deliveries=1)
     moving = migration(journal, spare=later, restorable=[FLEXIBLE, NEW])
     sent = live(journal, moving, [batch(SIZE)], refusing(second, [0]))
-    assert sent == [(1 + Step[second.name], second.value), (1 + Step.RESTORE, second.value)]
+    assert sent == [(Step[second.name], second.value), (Step.RESTORE, second.value)]
 
 
-def test_steps_have_numbers_and_request_ids_of_their_own() -> None:
-    journal = journal_of([])
-    says = refusing(Action.ASSIGN, [0])
-    moving = migration(journal, batches=5, spare={ACCOUNT: 0}, restorable=[])
-    assert live(journal, moving, [batch(SIZE, batch_id=3)], says) == [(3, "unassign"), (8, "assign")]
-    assert Step.RESTORE.number(3, 5) == 13
-    assert len({batch(batch_id=number).x_request_id("run") for number in (3, 8, 13)}) == 3
+def test_each_step_of_a_batch_has_its_own_x_request_id() -> None:
+    journal, ids = journal_of([]), {}
+    moving = migration(journal, spare={ACCOUNT: 0}, restorable=[FLEXIBLE])
+    for delivery in chain.from_iterable(moving.sequences([batch(SIZE, batch_id=3)])):
+        ids[delivery.batch.batch_id, delivery.batch.step] = delivery.batch.x_request_id("run")
+        deliver(journal, delivery, refusing(Action.ASSIGN, [0]))
+    assert list(ids)[:2] == [(3, Step.UNASSIGN), (3, Step.ASSIGN)]
+    assert (3, Step.RESTORE) in ids
+    assert len(set(ids.values())) == len(ids)
+    assert {attempt.step for attempt in journal.attempts()} == {"unassign", "assign", "restore"}
 
 
 def test_only_what_has_taken_the_first_step_takes_the_second() -> None:
@@ -176,7 +176,7 @@ def test_where_the_second_step_fails_the_first_is_undone_on_request(
         undone: list[object] = []
 
         def says(part: Batch, offset: int, undone: list[object] = undone) -> Outcome:
-            if part.batch_id == Step.RESTORE.number(1, 1):
+            if part.step is Step.RESTORE:
                 undone.append((part.action, part.sku_number, offset))
                 return Outcome.ACCEPTED
             return refusing(second, [2])(part, offset) or Outcome.ACCEPTED
@@ -206,8 +206,8 @@ def test_an_assign_whose_answer_was_lost_is_cleared_before_it_is_sent_again() ->
     journal = journal_of([])
     live(journal, migration(journal), [batch(SIZE)], lost, deliveries=1)
     sent = live(journal, migration(journal), [batch(SIZE)], agreeing)
-    assert sent == [(1 + Step.CLEAR, "unassign"), (1 + Step.ASSIGN, "assign"), (1, "unassign")]
-    cleared = [a for a in journal.attempts() if a.batch_id == 1 + Step.CLEAR]
+    assert sent == [(Step.CLEAR, "unassign"), (Step.ASSIGN, "assign"), (Step.UNASSIGN, "unassign")]
+    cleared = [a for a in journal.attempts() if a.step == Step.CLEAR]
     assert [attempt.part for attempt in cleared] == ["1"]
 
 
@@ -254,10 +254,10 @@ def test_what_can_not_be_taken_away_once_a_clearing_was_lost_is_gone() -> None:
 def test_what_an_operator_has_sent_again_is_cleared_first_if_it_can_be(
     resendable: list[str], *, is_revocable: bool, actions: list[str]
 ) -> None:
-    journal, number = journal_of([]), Step.ASSIGN.number(1, 1)
+    journal, part = journal_of([]), Part(1, Step.ASSIGN, "", 1)
     lost = migration(journal, resendable=[], is_revocable=is_revocable)
     live(journal, lost, [batch(1)], lambda part, _: _lost_if(part, Action.ASSIGN))
-    journal.settle([(number, "", 1)], Verdict.RESEND, settled_by="x", reason="x", settled_at=1)
+    journal.settle([part], DeviceStatus.PENDING, settled_by="x", reason="x", settled_at=1)
     moving = migration(journal, resendable=resendable, is_revocable=is_revocable)
     assert [action for _, action in live(journal, moving, [batch(1)], agreeing)] == [*actions, "unassign"]
 
@@ -272,8 +272,8 @@ def test_what_an_operator_settles_as_accepted_takes_the_second_step() -> None:
 
     journal = journal_of([])
     live(journal, migration(journal, resendable=[]), [batch(SIZE)], says)
-    number = Step.ASSIGN.number(1, 1)
-    journal.settle([(number, "1", 1)], Verdict.ACCEPTED, settled_by="x", reason="x", settled_at=1)
+    part = Part(1, Step.ASSIGN, "1", 1)
+    journal.settle([part], DeviceStatus.ACCEPTED, settled_by="x", reason="x", settled_at=1)
     ends = Ends()
     live(journal, migration(journal, resendable=[], ends=ends), [batch(SIZE)], agreeing)
     last = list(journal.attempts())[-1]
@@ -290,8 +290,7 @@ def test_however_often_it_is_stopped_each_device_takes_its_steps_in_order_and_no
     def says(part: Batch, offset: int) -> Outcome:
         outcome = data.draw(st.sampled_from([Outcome.ACCEPTED, Outcome.ACCEPTED, Outcome.REFUSED]))
         if outcome is Outcome.ACCEPTED:
-            number, device = (part.batch_id - 1) % batches, (part.batch_id - 1) // batches
-            executed[number, offset].append(f"{Step(device).word} {part.action} {part.sku_number}")
+            executed[part.batch_id, offset].append(f"{part.step} {part.action} {part.sku_number}")
         return outcome
 
     journal = journal_of([])
@@ -301,7 +300,6 @@ def test_however_often_it_is_stopped_each_device_takes_its_steps_in_order_and_no
         ends = Ends()
         moving = migration(
             journal,
-            batches=batches,
             spare={ACCOUNT: spare},
             restorable=restorable,
             ends=ends,

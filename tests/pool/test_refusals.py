@@ -6,9 +6,10 @@ import pytest
 
 from batchlic.carrier.answers import Answer
 from batchlic.carrier.catalogue import Action
+from batchlic.chunker import Step, StepRequest
 from batchlic.errors import ExitCode, StoppedEarly
 from batchlic.pool.refusals import ALIKE, MANY_DEVICES, RefusalWatch
-from batchlic.pool.remaining import Place
+from batchlic.pool.remaining import Position
 from tests.pool.builders import (
     ACCOUNT,
     AMBIGUOUS,
@@ -40,21 +41,25 @@ def test_a_migration_is_told_that_a_device_may_have_one_sku_only() -> None:
     watch = RefusalWatch()
     refuse(watch, ALIKE - 1)
     with pytest.raises(StoppedEarly, match="--order unassign-first"):
-        watch.refused(replace(batch(), action=Action.ASSIGN), BAD_ACCOUNT)
+        watch.refused(
+            replace(batch(), request=StepRequest(step=Step.ASSIGN, action=Action.ASSIGN)), BAD_ACCOUNT
+        )
 
 
-@pytest.mark.parametrize("place", [Place.SECOND, Place.SECOND_OR_BACK])
-def test_one_that_has_given_up_the_old_sku_first_is_not_told_to(place: Place) -> None:
+@pytest.mark.parametrize("place", [Position.SECOND, Position.SECOND_RESTORABLE])
+def test_one_that_has_given_up_the_old_sku_first_is_not_told_to(place: Position) -> None:
     watch = RefusalWatch()
     refuse(watch, ALIKE - 1)
     with pytest.raises(StoppedEarly, match=r"then resume the run$"):
-        watch.refused(replace(batch(), action=Action.ASSIGN), BAD_ACCOUNT, place)
+        watch.refused(
+            replace(batch(), request=StepRequest(step=Step.ASSIGN, action=Action.ASSIGN)), BAD_ACCOUNT, place
+        )
 
 
 def test_what_takes_back_what_may_not_be_there_may_be_refused_any_number_of_times() -> None:
     watch = RefusalWatch()
     for _ in range(10 * ALIKE):
-        watch.refused(batch(), BAD_ACCOUNT, Place.BACK)
+        watch.refused(batch(), BAD_ACCOUNT, Position.UNDO)
 
 
 def test_once_something_was_accepted_refusals_are_the_devices_own() -> None:

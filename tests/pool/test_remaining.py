@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchlic.carrier.answers import Outcome
-from batchlic.chunker import Batch, format_ranges, parse_ranges
-from batchlic.journal import Attempt, Standing
-from batchlic.journal.status import standing_of
-from batchlic.pool.remaining import BATCHES_PER_LOOK, Delivery, remaining, rest_of
+from batchlic.chunker import Batch, DeviceStatus, format_ranges, parse_ranges
+from batchlic.journal import Attempt
+from batchlic.journal.status import status_of
+from batchlic.pool.remaining import BATCHES_PER_READ, Delivery, remaining, remaining_of
 from tests.pool.builders import FLEXIBLE, LIFETIME, batch
 from tests.writer.builders import Told, journal_of
 
@@ -20,6 +20,7 @@ def attempt(seq: int, offsets: list[int] | None, outcome: str | None, *, final: 
     return Attempt(
         seq=seq,
         batch_id=1,
+        step=None,
         part="" if offsets is None else format_ranges(offsets),
         x_request_id="1-000",
         attempt=1,
@@ -65,22 +66,22 @@ def carriers(history: list[Attempt], offset: int) -> list[Attempt]:
 def test_just_the_unsettled_devices_are_left_each_once(history: list[Attempt], sku: str) -> None:
     left = Counter(
         offset
-        for delivery in rest_of(batch(SIZE, sku=sku), history, {FLEXIBLE})
+        for delivery in remaining_of(batch(SIZE, sku=sku), history, {FLEXIBLE})
         for offset in delivery.batch.offsets
     )
     expected = set()
     for offset in range(SIZE):
         of_device = carriers(history, offset)
-        standing = standing_of(of_device)
-        is_asked_again = sku == FLEXIBLE and standing is Standing.IN_DOUBT and not of_device[-1].final
-        if standing is Standing.PENDING or is_asked_again:
+        standing = status_of(of_device)
+        is_asked_again = sku == FLEXIBLE and standing is DeviceStatus.IN_DOUBT and not of_device[-1].final
+        if standing is DeviceStatus.PENDING or is_asked_again:
             expected.add(offset)
     assert left == Counter(expected)
 
 
 @given(histories())
 def test_c_what_was_refused_as_it_stands_is_never_sent_as_it_stood(history: list[Attempt]) -> None:
-    for delivery in rest_of(batch(SIZE), history, {FLEXIBLE}):
+    for delivery in remaining_of(batch(SIZE), history, {FLEXIBLE}):
         same = [a for a in history if a.part == delivery.batch.part]
         assert delivery.attempts == len(same)
         assert delivery.is_refused == (bool(same) and same[-1].outcome == Outcome.REFUSED)
@@ -94,12 +95,12 @@ def test_a_fresh_journal_leaves_everything_as_it_is() -> None:
 
 def test_a_whole_batch_in_doubt_goes_again_as_it_was() -> None:
     whole = batch(SIZE)
-    assert list(rest_of(whole, [attempt(1, None, None)], {FLEXIBLE})) == [Delivery(whole, attempts=1)]
-    assert list(rest_of(batch(SIZE, sku=LIFETIME), [attempt(1, None, None)], {FLEXIBLE})) == []
+    assert list(remaining_of(whole, [attempt(1, None, None)], {FLEXIBLE})) == [Delivery(whole, attempts=1)]
+    assert list(remaining_of(batch(SIZE, sku=LIFETIME), [attempt(1, None, None)], {FLEXIBLE})) == []
 
 
 def test_a_long_plan_is_looked_at_in_stretches() -> None:
-    count = 2 * BATCHES_PER_LOOK + 3
+    count = 2 * BATCHES_PER_READ + 3
     sizes = [4] * count
     done = [Told(number) for number in range(1, count + 1) if number % 3]
     batches = [batch(batch_id=number) for number in range(1, count + 1)]

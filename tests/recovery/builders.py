@@ -12,9 +12,11 @@ import polars as pl
 import stdnum.luhn
 
 from batchlic.carrier.auth import Credentials, Secret
+from batchlic.chunker import DeviceStatus
 from batchlic.job import Job, make_job
 from batchlic.runs.folder import RunFolder
-from batchlic.runs.run import Target, new_run_id, start
+from batchlic.runs.run import new_run_id, start
+from batchlic.runs.target import Target
 from batchlic.sandbox.config import Fault, SandboxConfig
 from batchlic.writer.summary import Summary
 from tests.forking import serving
@@ -88,7 +90,7 @@ def run(folder: Path, at: Carrier, given: Job) -> Summary:
 def in_doubt(folder: Path, at: Carrier, sku: str = LIFETIME) -> Summary:
     """A run of which some batches are in doubt."""
     summary = run(folder / "run", at, job(fleet(folder / "fleet.csv"), sku))
-    assert 0 < summary.statuses["in_doubt"] < DEVICES
+    assert 0 < summary.statuses[DeviceStatus.IN_DOUBT] < DEVICES
     return summary
 
 

@@ -90,6 +90,6 @@ def interrupted(folder: Path, at: Carrier, given: Job) -> None:
         raise SystemExit
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("batchlic.runs.run._submit_and_write", die)
+        patch.setattr("batchlic.runs.run.submit", die)
         with pytest.raises(SystemExit):
             run(folder, at, given)

@@ -10,8 +10,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from batchlic.chunker import DeviceStatus
 from batchlic.errors import RefusedToStart, RunFolderError, UsageError
-from batchlic.journal import Journal, Verdict
+from batchlic.journal import Journal, Part
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.history import device_history
 from batchlic.runs.settle import settle
@@ -27,7 +28,7 @@ def settled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("settled")
     with carrier(faults=LOSES_ANSWERS) as at:
         in_doubt(home, at)
-    settle(RunFolder(home / "run"), Verdict.FAILED, reason="the portal says no")
+    settle(RunFolder(home / "run"), DeviceStatus.FAILED, reason="the portal says no")
     return home / "run"
 
 
@@ -61,7 +62,9 @@ def test_any_changed_byte_is_found_in_its_file(copy: Path, name: str) -> None:
         found = findings(copy)
         assert name in {finding.file for finding in found}, at
         if name in {"results.parquet", "audit.parquet"}:
-            assert f"byte {at:,} is not the one that was sealed" in {finding.what for finding in found}
+            assert f"byte {at:,} is not the one that the journal recorded" in {
+                finding.what for finding in found
+            }
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -77,7 +80,7 @@ def test_a_missing_file_is_found(copy: Path, name: str) -> None:
         ("UPDATE answers SET duration_ms = duration_ms + 1 WHERE seq = 2", "audit.parquet", "(seq 2)"),
         ("UPDATE intents SET request_sha256 = 'f' WHERE seq = 3", "audit.parquet", "(seq 3)"),
         ("UPDATE settlements SET reason = 'a better one'", "audit.parquet", "reason"),
-        ("UPDATE settlements SET verdict = 'accepted'", "results.parquet", "status is 'failed'"),
+        ("UPDATE settlements SET status = 'accepted'", "results.parquet", "status is 'failed'"),
         ("DELETE FROM answers WHERE outcome = 'ambiguous'", "audit.parquet", "duration_ms is"),
         ("UPDATE run SET identity = replace(identity, 'fleet', 'other')", "journal.db", "identity"),
         ("UPDATE run SET created_at = 0", "summary.json", "started_at"),
@@ -109,7 +112,9 @@ def test_a_damaged_journal_is_a_finding(copy: Path) -> None:
 
 def test_a_run_that_was_stopped_is_checked_as_far_as_it_was_written(copy: Path) -> None:
     with closing(Journal.open(copy / "journal.db")) as journal:
-        journal.settle([(1, "", 10)], Verdict.RESEND, settled_by="alice", reason="x", settled_at=1)
+        journal.settle(
+            [Part(1, None, "", 10)], DeviceStatus.PENDING, settled_by="alice", reason="x", settled_at=1
+        )
     assert findings(copy) == []
     (copy / "audit.parquet").write_bytes(b"PAR1")
     assert {finding.file for finding in findings(copy)} == {"audit.parquet"}

@@ -150,4 +150,4 @@ def test_j_a_retry_after_holds_for_the_sittings_that_follow(tmp_path: Path) -> N
         again = resume(RunFolder(tmp_path / "run"), at.target)
         assert at.requests() == asked
     assert stopped.exit_code == again.exit_code == ExitCode.STOPPED
-    assert re.match(r"the carrier has asked to wait 7\d\d\d s more", again.stopped_because or "")
+    assert re.match(r"the carrier asked to wait 7\d\d\d s more", again.stopped_because or "")

@@ -7,11 +7,12 @@ import polars as pl
 import pytest
 
 from batchlic.carrier.catalogue import Action
+from batchlic.chunker import DeviceStatus
 from batchlic.errors import ExitCode, RefusedToStart, UsageError
-from batchlic.journal import Verdict
 from batchlic.ledger.files import import_files
 from batchlic.ledger.ledger import Ledger
 from batchlic.reader import ReadOptions
+from batchlic.runs.export import export
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.history import device_history
 from batchlic.runs.rollback import By, rollback
@@ -19,7 +20,7 @@ from batchlic.runs.run import new_run_id, resume, status
 from batchlic.runs.settle import settle
 from batchlic.runs.verify import verify
 from batchlic.sandbox.config import Fault, Poison
-from batchlic.writer.export import Format, What, export
+from batchlic.writer.export import Format, Selection
 from tests.recovery.builders import (
     BATCH_SIZE,
     DEVICES,
@@ -98,7 +99,7 @@ def test_too_few_licenses_are_exit_4_and_nothing_is_sent(tmp_path: Path) -> None
         before = at.requests()
         told = run(tmp_path / "move", at, moving(inventory))
         assert told.exit_code == ExitCode.REFUSED
-        assert f"has {DEVICES - 1} of {NEW} left, for {DEVICES} devices" in (told.stopped_because or "")
+        assert f"has {DEVICES - 1} of {NEW} left for {DEVICES} devices" in (told.stopped_because or "")
         assert (at.requests(), told.statuses) == (before, {"pending": DEVICES})
 
 
@@ -122,7 +123,7 @@ def test_before_a_run_stops_because_all_are_refused_each_device_has_its_old_lice
         run(tmp_path / "onboarding", at, job(inventory))
         told = run(tmp_path / "move", at, with_limits(moving(inventory, restore=True), max_concurrency=2))
         assert told.exit_code == ExitCode.STOPPED
-        assert told.statuses["pending"] > 0
+        assert told.statuses[DeviceStatus.PENDING] > 0
         assert held(at) == {((FLEXIBLE, 1),): 3 * DEVICES}
     assert "Not enough licenses" in (told.stopped_because or "")
     assert "--order" not in (told.stopped_because or "")
@@ -195,7 +196,7 @@ def test_what_a_stopped_migration_left_with_both_is_known_to_hold_both_until_tha
         both = held(at)[(FLEXIBLE, 1), (NEW, 1)]
         assert both > 0
         told = run(tmp_path / "again", at, moving(inventory))
-        assert told.statuses["failed"] == both
+        assert told.statuses[DeviceStatus.FAILED] == both
         rows = pl.read_parquet(tmp_path / "again" / "results.parquet").filter(status="failed")
         assert rows["error_message"].str.contains("batchlic resume").all()
         assert known(tmp_path)[NEW] == (DEVICES, 0, 0)
@@ -207,13 +208,15 @@ def test_d_doubt_of_a_step_is_settled_and_the_migration_goes_on(tmp_path: Path) 
         folder = RunFolder(tmp_path / "move")
         told = run(folder.path, at, moving(inventory, LIFETIME))
         doubts = status(folder).doubts
-        assert sum(len(doubt.devices) for doubt in doubts) == told.statuses["in_doubt"] > 0
+        assert sum(len(doubt.devices) for doubt in doubts) == told.statuses[DeviceStatus.IN_DOUBT] > 0
         assert {doubt.sku_number for doubt in doubts} == {LIFETIME}
         with pytest.raises(RefusedToStart, match="Lifetime"):
-            settle(folder, Verdict.RESEND, reason="again")
-        some = settle(folder, Verdict.ACCEPTED, reason="the portal says so", batches=[doubts[0].batch_id])
-        assert some.statuses["pending"] == BATCH_SIZE
-        settle(folder, Verdict.ACCEPTED, reason="the portal says so")
+            settle(folder, DeviceStatus.PENDING, reason="again")
+        some = settle(
+            folder, DeviceStatus.ACCEPTED, reason="the portal says so", batches=[doubts[0].batch_id]
+        )
+        assert some.statuses[DeviceStatus.PENDING] == BATCH_SIZE
+        settle(folder, DeviceStatus.ACCEPTED, reason="the portal says so")
         done = resume(folder, at.target)
         assert done.statuses == {"accepted": DEVICES}
         assert held(at) == {((LIFETIME, 1),): DEVICES}
@@ -223,13 +226,13 @@ def test_d_doubt_of_a_step_is_settled_and_the_migration_goes_on(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("lost", "order", "first", "then"),
     [
-        (NEW, "auto", Verdict.ACCEPTED, Verdict.FAILED),
-        (FLEXIBLE, "auto", Verdict.FAILED, Verdict.ACCEPTED),
-        (NEW, "unassign-first", Verdict.FAILED, Verdict.ACCEPTED),
+        (NEW, "auto", DeviceStatus.ACCEPTED, DeviceStatus.FAILED),
+        (FLEXIBLE, "auto", DeviceStatus.FAILED, DeviceStatus.ACCEPTED),
+        (NEW, "unassign-first", DeviceStatus.FAILED, DeviceStatus.ACCEPTED),
     ],
 )
 def test_a_step_is_not_settled_anew_once_another_was_taken_on_the_strength_of_it(
-    tmp_path: Path, lost: str, order: str, first: Verdict, then: Verdict
+    tmp_path: Path, lost: str, order: str, first: DeviceStatus, then: DeviceStatus
 ) -> None:
     with carrier() as at:
         inventory, folder = fleet(tmp_path / "fleet.csv", BATCH_SIZE), RunFolder(tmp_path / "move")
@@ -239,7 +242,7 @@ def test_a_step_is_not_settled_anew_once_another_was_taken_on_the_strength_of_it
             run(folder.path, at, with_limits(moves, resend_in_doubt=False))
         settle(folder, first, reason="the portal says so")
         told = resume(folder, at.target)
-        with pytest.raises(UsageError, match="the other step has been taken since"):
+        with pytest.raises(UsageError, match="its other step has been sent since"):
             settle(folder, then, reason="no", batches=[1])
         assert status(folder).statuses == told.statuses
 
@@ -281,7 +284,7 @@ def test_an_export_of_what_failed_can_be_migrated_again(tmp_path: Path) -> None:
         inventory = fleet(tmp_path / "fleet.csv")
         told = run(tmp_path / "move", at, moving(inventory))
         assert told.statuses == {"accepted": DEVICES - 2, "failed": 2}
-        export(tmp_path / "move", What.FAILED, Format.CSV, tmp_path / "again.csv")
+        export(RunFolder(tmp_path / "move"), Selection.FAILED, Format.CSV, tmp_path / "again.csv")
         again = run(tmp_path / "again", at, moving(tmp_path / "again.csv"))
         assert (again.planned, again.rejected) == (2, {})
 

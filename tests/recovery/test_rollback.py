@@ -8,13 +8,15 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from batchlic.chunker import DeviceStatus
 from batchlic.errors import ExitCode, RefusedToStart, UsageError
-from batchlic.journal import Journal, SessionEnd, Verdict
+from batchlic.journal import Journal, Part, SessionEnd
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.history import device_history
 from batchlic.runs.rollback import By, rollback
-from batchlic.runs.run import Target, new_run_id, resume
+from batchlic.runs.run import new_run_id, resume
 from batchlic.runs.settle import settle
+from batchlic.runs.target import Target
 from batchlic.runs.verify import verify
 from batchlic.sandbox.config import Poison
 from batchlic.writer.summary import Summary
@@ -95,7 +97,9 @@ def test_a_rollback_that_was_stopped_is_resumed_like_any_run(assigned: RunFolder
     back(assigned, By.REQUEST, at.target)
     undone = RunFolder(assigned.path / "rollback-by-request")
     with closing(Journal.open(undone.journal)) as journal:
-        journal.settle([(2, "", 9)], Verdict.RESEND, settled_by="alice", reason="x", settled_at=1)
+        journal.settle(
+            [Part(2, None, "", 9)], DeviceStatus.PENDING, settled_by="alice", reason="x", settled_at=1
+        )
         journal.end(SessionEnd(0, 1, ExitCode.STOPPED))
     assert resume(undone, at.target).exit_code == ExitCode.OK
     assert back(assigned, By.REQUEST, at.target).exit_code == ExitCode.OK
@@ -128,7 +132,7 @@ def test_d_devices_in_doubt_are_left_and_reported(tmp_path: Path) -> None:
     with carrier(faults=LOSES_ANSWERS) as at:
         limits = {"batch_size": 10, "resend_in_doubt": False}
         told = run(tmp_path / "run", at, job(fleet(tmp_path / "fleet.csv"), limits=limits))
-        doubtful = told.statuses["in_doubt"]
+        doubtful = told.statuses[DeviceStatus.IN_DOUBT]
         told = back(RunFolder(tmp_path / "run"), By.DEVICE, at.target)
         assert told.planned == DEVICES - doubtful
         assert f"{doubtful} devices in doubt are left as they are" in told.notes[0]
@@ -142,7 +146,7 @@ def test_only_an_assigning_run_with_accepted_devices_is_rolled_back(tmp_path: Pa
         back(RunFolder(tmp_path / "taken"), By.REQUEST, at.target)
     with carrier(faults=LOSES_ANSWERS) as other:
         in_doubt(tmp_path, other)
-        settle(RunFolder(tmp_path / "run"), Verdict.FAILED, reason="x")
+        settle(RunFolder(tmp_path / "run"), DeviceStatus.FAILED, reason="x")
         with pytest.raises(UsageError, match="talks to"):
             back(RunFolder(tmp_path / "run"), By.REQUEST, at.target)
 

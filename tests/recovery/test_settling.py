@@ -7,8 +7,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from batchlic.chunker import DeviceStatus
 from batchlic.errors import ExitCode, RefusedToStart, RunFolderError, UsageError
-from batchlic.journal import Journal, Verdict
+from batchlic.journal import Journal
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.run import resume, status
 from batchlic.runs.settle import settle
@@ -41,15 +42,15 @@ def test_status_says_which_devices_are_in_doubt_and_why(tmp_path: Path, at: Carr
     assert sorted(device for doubt in doubts for device in doubt.devices) == sorted(
         doubtful(tmp_path)["imei"]
     )
-    assert len(doubts) * BATCH_SIZE == summary.statuses["in_doubt"]
+    assert len(doubts) * BATCH_SIZE == summary.statuses[DeviceStatus.IN_DOUBT]
     assert {"reset" in doubt.reason for doubt in doubts} == {True}
 
 
 @pytest.mark.parametrize(
-    ("verdict", "code"), [(Verdict.ACCEPTED, ExitCode.OK), (Verdict.FAILED, ExitCode.INCOMPLETE)]
+    ("verdict", "code"), [(DeviceStatus.ACCEPTED, ExitCode.OK), (DeviceStatus.FAILED, ExitCode.INCOMPLETE)]
 )
 def test_what_is_settled_is_so_in_every_file(
-    tmp_path: Path, at: Carrier, verdict: Verdict, code: ExitCode
+    tmp_path: Path, at: Carrier, verdict: DeviceStatus, code: ExitCode
 ) -> None:
     before = in_doubt(tmp_path, at)
     asked = set(doubtful(tmp_path)["imei"])
@@ -71,7 +72,7 @@ def test_what_is_settled_is_so_in_every_file(
 
 def test_a_settled_run_resumed_changes_nothing(tmp_path: Path, at: Carrier) -> None:
     in_doubt(tmp_path, at)
-    settle(RunFolder(tmp_path / "run"), Verdict.ACCEPTED, reason="the portal shows it")
+    settle(RunFolder(tmp_path / "run"), DeviceStatus.ACCEPTED, reason="the portal shows it")
     before, requests = contents(tmp_path / "run"), at.requests()
     assert resume(RunFolder(tmp_path / "run"), at.target).exit_code == ExitCode.OK
     assert (contents(tmp_path / "run"), at.requests()) == (before, requests)
@@ -81,7 +82,7 @@ def test_one_device_and_one_batch_can_be_settled_alone(tmp_path: Path, at: Carri
     in_doubt(tmp_path, at)
     rows = doubtful(tmp_path)
     batch, device = rows["batch_id"][0], rows["imei"][-1]
-    settle(RunFolder(tmp_path / "run"), Verdict.FAILED, reason="x", batches=[batch], devices=[device])
+    settle(RunFolder(tmp_path / "run"), DeviceStatus.FAILED, reason="x", batches=[batch], devices=[device])
     now = results(tmp_path)
     assert set(now.filter(pl.col("status") == "failed")["imei"]) == {
         *rows.filter(pl.col("batch_id") == batch)["imei"],
@@ -94,12 +95,12 @@ def test_e_a_lifetime_license_is_asked_for_again_only_by_consent(tmp_path: Path,
     in_doubt(tmp_path, at, LIFETIME)
     folder, before = RunFolder(tmp_path / "run"), contents(tmp_path / "run")
     with pytest.raises(RefusedToStart, match="--consent-lifetime"):
-        settle(folder, Verdict.RESEND, reason="x")
+        settle(folder, DeviceStatus.PENDING, reason="x")
     assert contents(tmp_path / "run") == before
     rows, requests = doubtful(tmp_path), at.requests()
     device = rows["imei"][0]
-    told = settle(folder, Verdict.RESEND, reason="x", devices=[device], consent_lifetime=True)
-    assert (told.exit_code, told.statuses["pending"]) == (ExitCode.STOPPED, 1)
+    told = settle(folder, DeviceStatus.PENDING, reason="x", devices=[device], consent_lifetime=True)
+    assert (told.exit_code, told.statuses[DeviceStatus.PENDING]) == (ExitCode.STOPPED, 1)
     assert at.requests() == requests
     resume(folder, at.target)
     assert at.requests() == requests + 1
@@ -113,27 +114,27 @@ def test_an_operator_may_correct_himself_but_not_the_carrier(tmp_path: Path, at:
     in_doubt(tmp_path, at)
     folder, device = RunFolder(tmp_path / "run"), doubtful(tmp_path)["imei"][0]
     accepted = results(tmp_path).filter(pl.col("status") == "accepted")["imei"][0]
-    settle(folder, Verdict.FAILED, reason="x", devices=[device])
-    settle(folder, Verdict.ACCEPTED, reason="looked again", devices=[device])
+    settle(folder, DeviceStatus.FAILED, reason="x", devices=[device])
+    settle(folder, DeviceStatus.ACCEPTED, reason="looked again", devices=[device])
     assert results(tmp_path).filter(pl.col("imei") == device)["status"].item() == "accepted"
     with pytest.raises(UsageError, match="not in doubt"):
-        settle(folder, Verdict.FAILED, reason="x", devices=[accepted])
+        settle(folder, DeviceStatus.FAILED, reason="x", devices=[accepted])
 
 
 def test_nothing_is_settled_without_a_reason_or_while_the_run_is_at_work(tmp_path: Path, at: Carrier) -> None:
     in_doubt(tmp_path, at)
     folder = RunFolder(tmp_path / "run")
     with pytest.raises(UsageError, match="reason"):
-        settle(folder, Verdict.FAILED, reason=" ")
+        settle(folder, DeviceStatus.FAILED, reason=" ")
     with folder.locked(), pytest.raises(RefusedToStart, match="pid"):
-        settle(folder, Verdict.FAILED, reason="x")
+        settle(folder, DeviceStatus.FAILED, reason="x")
     with pytest.raises(RunFolderError):
-        settle(RunFolder(tmp_path), Verdict.FAILED, reason="x")
+        settle(RunFolder(tmp_path), DeviceStatus.FAILED, reason="x")
 
 
 def test_the_journal_keeps_who_when_and_why(tmp_path: Path, at: Carrier) -> None:
     in_doubt(tmp_path, at)
-    settle(RunFolder(tmp_path / "run"), Verdict.FAILED, reason="the portal\nsays no")
+    settle(RunFolder(tmp_path / "run"), DeviceStatus.FAILED, reason="the portal\nsays no")
     with closing(Journal.open(tmp_path / "run" / "journal.db")) as journal:
         settlements = list(journal.history())[-1:]
         assert [(s.reason, bool(s.settled_by), s.settled_at > 0) for s in settlements] == [  # type: ignore[union-attr]

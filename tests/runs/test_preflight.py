@@ -14,12 +14,13 @@ from batchlic.carrier.auth import CarrierUnreachable, Credentials, Secret
 from batchlic.carrier.catalogue import Action
 from batchlic.carrier.client import AccountError, CarrierClient, open_client
 from batchlic.carrier.messages import Subscription
-from batchlic.chunker import PlanGroup
+from batchlic.chunker import DeviceStatus, PlanGroup
 from batchlic.errors import ExitCode, RefusedToStart
 from batchlic.job import Job, make_job
 from batchlic.journal import LicenseCount
 from batchlic.runs.preflight import preflight, count_mismatches, refuse_too_few, devices_that_fit
-from batchlic.runs.run import Target, new_run_id, resume, start, status
+from batchlic.runs.run import new_run_id, resume, start, status
+from batchlic.runs.target import Target
 from batchlic.runs.folder import RunFolder
 from batchlic.sandbox.config import SandboxConfig
 from batchlic.writer.summary import Summary
@@ -105,7 +106,7 @@ def test_devices_that_the_ledger_holds_back_need_no_license(tmp_path: Path) -> N
 def test_a_run_that_goes_on_asks_again_for_what_it_still_has_to_send(tmp_path: Path) -> None:
     with carrier(100) as target:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("batchlic.runs.run._submit", unreachable)
+            patch.setattr("batchlic.runs.submit._send", unreachable)
             assert run_at(target, tmp_path / "killed", 60).statuses == {"pending": 60}
         others = tmp_path / "elsewhere"
         others.mkdir()
@@ -201,7 +202,7 @@ def test_a_carrier_that_is_down_stops_nothing_yet() -> None:
 def test_a_change_other_than_what_was_accepted_or_lost_is_noted(
     action: Action, after: int, said: list[str]
 ) -> None:
-    sent = {(ACCOUNT, SKU): Counter(accepted=10, lost=5)}
+    sent = {(ACCOUNT, SKU): {DeviceStatus.ACCEPTED: 10, DeviceStatus.IN_DOUBT: 5}}
     before = [LicenseCount(ACCOUNT, SKU, assigned=100, available=50)]
     found = [LicenseCount(ACCOUNT, SKU, assigned=after, available=50)]
     notes = count_mismatches(sent, before, found, action)

@@ -8,7 +8,7 @@ import structlog
 
 from batchlic.carrier.answers import Answer, Outcome
 from batchlic.carrier.catalogue import Action
-from batchlic.chunker import Batch
+from batchlic.chunker import Batch, Step, StepRequest
 from batchlic.pool.limiter.pace import Pace
 from batchlic.runs.progress import Reporter, Tally
 from tests.journal.builders import intent
@@ -52,7 +52,7 @@ async def test_a_step_of_a_migration_is_not_all_of_it() -> None:
         step = batch(10)
         hear(
             seen,
-            Batch(1, step.account_name, step.sku_number, step.encoded, step.offsets, action=action),
+            Batch(1, step.account_name, step.sku_number, step.encoded, step.offsets, request=StepRequest(step=Step(action.value), action=action)),
             ACCEPTED,
         )
     assert (seen.tally.done, seen.tally.requests[Outcome.ACCEPTED]) == (0, 2)

@@ -17,16 +17,17 @@ from batchlic.callbacks.messages import DeviceMessage
 from batchlic.callbacks.store import Store
 from batchlic.carrier.answers import Answer, Outcome
 from batchlic.carrier.auth import Credentials, Secret
-from batchlic.chunker import read_batches
+from batchlic.chunker import DeviceStatus, read_batches
 from batchlic.runs.settle import settle
 from batchlic.errors import ExitCode, RefusedToStart, UsageError
-from batchlic.journal import Journal, Settlement, Verdict
+from batchlic.journal import Journal, Settlement
 from batchlic.ledger.ledger import Ledger
 from batchlic.pool.remaining import remaining
 from batchlic.reader import IdKind
 from batchlic.runs.reconcile import reconcile, unconfirmed
 from batchlic.runs.rollback import By, rollback
-from batchlic.runs.run import Target, status
+from batchlic.runs.run import status
+from batchlic.runs.target import Target
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.history import device_history
 from batchlic.runs.verify import verify
@@ -150,7 +151,7 @@ def test_reconciling_again_changes_no_file(tmp_path: Path) -> None:
     assert names in ([], ["outcomes.parquet"])
 
 
-@pytest.mark.parametrize("place", ["reconcile.replacing", "reconcile.finalize", "finalize.write_summary"])
+@pytest.mark.parametrize("place", ["reconcile.write_outcomes", "reconcile.finalize", "finalize.write_summary"])
 @pytest.mark.parametrize("answered", [accepted, lost])
 def test_a_crash_on_the_way_is_made_good(
     tmp_path: Path,
@@ -290,7 +291,7 @@ def test_what_a_callback_settled_is_settled_in_the_journal_once(tmp_path: Path) 
         settled(folder, served, failed)
     with closing(Journal.open(folder.journal)) as journal:
         decided = [event for event in journal.history() if isinstance(event, Settlement)]
-        assert {(one.part, one.verdict) for one in decided} == {("0", "accepted"), ("1", "failed")}
+        assert {(one.part, one.status) for one in decided} == {("0", "accepted"), ("1", "failed")}
         assert len(decided) == 2
         assert journal.settled() == (1, 1)
     assert [row(folder, place)["settled_by"] for place in range(3)] == ["a callback", "a callback", None]
@@ -318,14 +319,16 @@ def test_nothing_is_sent_again_for_what_a_callback_settled(tmp_path: Path) -> No
         assert [(delivery.batch.batch_id, delivery.batch.part) for delivery in left] == [(2, "")]
 
 
-@pytest.mark.parametrize("verdict", list(Verdict))
-def test_a_callback_counts_more_than_what_an_operator_said(tmp_path: Path, verdict: Verdict) -> None:
+@pytest.mark.parametrize(
+    "status", [DeviceStatus.ACCEPTED, DeviceStatus.FAILED, DeviceStatus.PENDING]
+)
+def test_a_callback_counts_more_than_what_an_operator_said(tmp_path: Path, status: DeviceStatus) -> None:
     folder = submitted_run(tmp_path / "run", 1, answered=lost)
-    settle(folder, verdict, reason="looked at the portal")
+    settle(folder, status, reason="looked at the portal")
     settled(folder, *messages_of(folder))
     assert statuses(folder) == {"confirmed": 1}
     with pytest.raises(UsageError, match="nothing is in doubt"):
-        settle(folder, Verdict.FAILED, reason="no")
+        settle(folder, DeviceStatus.FAILED, reason="no")
 
 
 def test_a_request_of_another_run_proves_nothing_for_this_one(tmp_path: Path) -> None:

@@ -19,12 +19,12 @@ from batchlic.carrier.auth import Credentials, Secret
 from batchlic.carrier.catalogue import SKUS, Action, LicenseType
 from batchlic.carrier.client import open_client
 from batchlic.carrier.messages import Device, DeviceId
-from batchlic.chunker import Batch, parse_ranges
+from batchlic.chunker import Batch, DeviceStatus, Step, parse_ranges
 from batchlic.errors import StoppedEarly
-from batchlic.journal import Attempt, Journal, RunIdentity, Standing
-from batchlic.journal.journal import Offload, Record, create_tables
-from batchlic.journal.status import standing_of
-from batchlic.journal.steps import Step
+from batchlic.journal import Attempt, Journal, RunIdentity
+from batchlic.journal.journal import Offload, create_tables
+from batchlic.journal.status import status_of
+from batchlic.journal.writes import Insertion
 from batchlic.pool.delivery import Pool
 from batchlic.pool.limiter.pace import Pace
 from batchlic.pool.migration import Migration
@@ -67,7 +67,7 @@ class Scenario:
 class Fate:
     """One device: where its steps stand by the journal, its requests, and what it holds by the books."""
 
-    standings: dict[Step, Standing]
+    standings: dict[Step, DeviceStatus]
     attempts: dict[Step, list[Attempt]]
     licenses: dict[str, int]
 
@@ -190,7 +190,6 @@ async def _sit(scenario: Scenario, network: _Network, engine: sa.Engine, lifetim
         migration = Migration(
             journal=journal,
             to_sku=scenario.to_sku,
-            batches=len(scenario.batches),
             spare={} if scenario.spare is None else {ACCOUNT: scenario.spare},
             is_revocable=scenario.to_sku in _FLEXIBLE_SKUS,
             resendable=_FLEXIBLE_SKUS,
@@ -206,7 +205,7 @@ def _mortal(lifetime: int | None) -> Offload:
     """Runs commits in place, in no virtual time, until the process dies: before or after a commit."""
     commits = 0
 
-    async def offload(commit: Callable[[list[Record]], None], records: list[Record]) -> None:
+    async def offload(commit: Callable[[list[Insertion]], None], records: list[Insertion]) -> None:
         nonlocal commits
         await trio.lowlevel.checkpoint()
         commits += 1
@@ -231,20 +230,15 @@ def _hand_out_old_licenses(sandbox: Sandbox, scenario: Scenario) -> None:
 
 def _fates(scenario: Scenario, journal: Journal, sandbox: Sandbox) -> Iterator[tuple[str, Fate]]:
     held = {record.imei: record.licenses for record in sandbox.books.records()}
-    planned = len(scenario.batches)
     for batch in scenario.batches:
-        of_step = {
-            step: list(
-                journal.attempts(batches=step.numbers(range(batch.batch_id, batch.batch_id + 1), planned))
-            )
-            for step in Step
-        }
+        attempts_of_batch = list(journal.attempts(batches=range(batch.batch_id, batch.batch_id + 1)))
+        of_step = {step: [a for a in attempts_of_batch if a.step == step] for step in Step}
         for offset, device in enumerate(batch.devices):
             carried = {
                 step: [a for a in attempts if not a.part or offset in parse_ranges(a.part)]
                 for step, attempts in of_step.items()
             }
-            standings = {step: standing_of(attempts) for step, attempts in carried.items() if attempts}
+            standings = {step: status_of(attempts) for step, attempts in carried.items() if attempts}
             yield imei_of(device), Fate(standings, carried, held[imei_of(device)])
 
 

@@ -9,8 +9,7 @@ from functools import cache
 import pytest
 
 from batchlic.carrier.answers import Outcome
-from batchlic.journal import Standing
-from batchlic.journal.steps import Step
+from batchlic.chunker import DeviceStatus, Step
 from tests.simulation.migrating import LIFETIME, OLD, Fate, Story, draw, live
 
 SEEDS = int(os.environ.get("SCENARIOS", "60"))
@@ -28,29 +27,29 @@ def story_of(seed: int) -> Story:
 def held(fate: Fate, new: str) -> set[str]:
     """The SKUs that a device without any doubt must hold, by what the journal says of its steps."""
     skus = {OLD}
-    if fate.standings.get(Step.UNASSIGN) is Standing.ACCEPTED:
+    if fate.standings.get(Step.UNASSIGN) is DeviceStatus.ACCEPTED:
         skus -= {OLD}
-    if fate.standings.get(Step.ASSIGN) is Standing.ACCEPTED:
+    if fate.standings.get(Step.ASSIGN) is DeviceStatus.ACCEPTED:
         skus |= {new}
-    if fate.standings.get(Step.RESTORE) is Standing.ACCEPTED:
+    if fate.standings.get(Step.RESTORE) is DeviceStatus.ACCEPTED:
         skus = {OLD}
     return skus
 
 
 def is_in_doubt(fate: Fate) -> bool:
-    return Standing.IN_DOUBT in fate.standings.values()
+    return DeviceStatus.IN_DOUBT in fate.standings.values()
 
 
 @every_seed
 def test_a_no_step_is_left_undone(seed: int) -> None:
     device_history = story_of(seed)
     for device, fate in device_history.fates.items():
-        assert Standing.PENDING not in fate.standings.values(), device
+        assert DeviceStatus.PENDING not in fate.standings.values(), device
         first = min(fate.standings, key=lambda step: fate.attempts[step][0].seq)
         second = Step.UNASSIGN if first is Step.ASSIGN else Step.ASSIGN
-        goes_on = fate.standings[first] is Standing.ACCEPTED
+        goes_on = fate.standings[first] is DeviceStatus.ACCEPTED
         assert (second in fate.standings) == goes_on, device
-        is_undone = fate.standings.get(second) is Standing.FAILED
+        is_undone = fate.standings.get(second) is DeviceStatus.FAILED
         sku = OLD if first is Step.UNASSIGN else device_history.scenario.to_sku
         assert (Step.RESTORE in fate.standings) == (
             is_undone and sku in device_history.scenario.restorable
@@ -79,7 +78,7 @@ def test_d_a_license_for_life_is_never_given_twice(seed: int) -> None:
 def test_d_only_a_lost_answer_leaves_a_step_in_doubt(seed: int) -> None:
     for device, fate in story_of(seed).fates.items():
         for step, standing in fate.standings.items():
-            if standing is Standing.IN_DOUBT:
+            if standing is DeviceStatus.IN_DOUBT:
                 assert any(a.outcome in DOUBTFUL for a in fate.attempts[step]), (device, step)
 
 
@@ -96,5 +95,5 @@ def test_a_device_without_doubt_is_never_left_without_a_license_where_it_can_be_
     device_history = story_of(seed)
     if OLD in device_history.scenario.restorable:
         for device, fate in device_history.fates.items():
-            is_in_vain = fate.standings.get(Step.RESTORE) is Standing.FAILED
+            is_in_vain = fate.standings.get(Step.RESTORE) is DeviceStatus.FAILED
             assert fate.licenses or is_in_doubt(fate) or is_in_vain, device

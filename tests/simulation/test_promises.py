@@ -9,7 +9,7 @@ from functools import cache
 import pytest
 
 from batchlic.carrier.answers import Outcome
-from batchlic.journal import Standing
+from batchlic.chunker import DeviceStatus
 from batchlic.pool.retry import RetryPolicy
 from tests.simulation.world import FLEXIBLE, LIFETIME, Story, draw, live
 
@@ -30,7 +30,7 @@ def test_a_every_device_stands_somewhere_and_none_is_left_pending(seed: int) -> 
     device_history = story_of(seed)
     standings = device_history.standings()
     assert len(standings) == sum(len(batch.devices) for batch in device_history.scenario.batches)
-    assert Standing.PENDING not in {standing for standing, _ in standings.values()}
+    assert DeviceStatus.PENDING not in {standing for standing, _ in standings.values()}
 
 
 @every_seed
@@ -56,9 +56,9 @@ def test_c_a_settled_device_is_never_sent_again(seed: int) -> None:
 def test_d_an_accepted_device_has_its_license_and_a_failed_one_has_none(seed: int) -> None:
     device_history = story_of(seed)
     for device, (standing, attempts) in device_history.standings().items():
-        if standing is Standing.ACCEPTED:
+        if standing is DeviceStatus.ACCEPTED:
             assert device_history.executions[device] >= 1, attempts
-        if standing is Standing.FAILED:
+        if standing is DeviceStatus.FAILED:
             assert device_history.executions[device] == 0, attempts
             assert device in device_history.scenario.poisoned
 
@@ -67,7 +67,7 @@ def test_d_an_accepted_device_has_its_license_and_a_failed_one_has_none(seed: in
 def test_d_only_a_lost_answer_leaves_doubt(seed: int) -> None:
     for device, (standing, attempts) in story_of(seed).standings().items():
         is_doubtful = any(a.outcome in DOUBTFUL for a in attempts)
-        assert is_doubtful or standing is not Standing.IN_DOUBT, (device, attempts)
+        assert is_doubtful or standing is not DeviceStatus.IN_DOUBT, (device, attempts)
 
 
 @every_seed
@@ -81,7 +81,7 @@ def test_d_a_lifetime_license_is_never_executed_twice(seed: int) -> None:
 def test_d_a_flexible_license_in_doubt_is_asked_for_again(seed: int) -> None:
     device_history = story_of(seed)
     for device, (standing, attempts) in device_history.standings().items():
-        if device_history.scenario.sku == FLEXIBLE and standing is Standing.IN_DOUBT:
+        if device_history.scenario.sku == FLEXIBLE and standing is DeviceStatus.IN_DOUBT:
             asked_in_vain = (
                 len([a for a in attempts if a.outcome in DOUBTFUL]) > RetryPolicy(resendable=()).max_resends
             )

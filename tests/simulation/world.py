@@ -22,11 +22,12 @@ from batchlic.carrier.auth import Credentials, Secret
 from batchlic.carrier.catalogue import SKUS, Action, LicenseType
 from batchlic.carrier.client import open_client
 from batchlic.carrier.messages import Device, DeviceId, EncodedDevice
-from batchlic.chunker import Batch, parse_ranges
+from batchlic.chunker import Batch, DeviceStatus, parse_ranges
 from batchlic.errors import StoppedEarly
-from batchlic.journal import Attempt, Event, Intent, Journal, RunIdentity, Standing, Verdict
-from batchlic.journal.journal import Offload, Record, create_tables
-from batchlic.journal.status import standing_of
+from batchlic.journal import Attempt, Event, Intent, Journal, Part, RunIdentity
+from batchlic.journal.journal import Offload, create_tables
+from batchlic.journal.status import status_of
+from batchlic.journal.writes import Insertion
 from batchlic.pool.delivery import Pool
 from batchlic.pool.limiter.pace import Pace
 from batchlic.pool.remaining import remaining
@@ -78,10 +79,10 @@ class Story:
     rejected: int
     """Generations of tokens that the carrier rejected, over all sittings."""
 
-    def standings(self) -> dict[str, tuple[Standing, list[Attempt]]]:
+    def standings(self) -> dict[str, tuple[DeviceStatus, list[Attempt]]]:
         """Device: where it stands by the journal, and the attempts that carried it."""
         return {
-            device: (standing_of(events), [event for event in events if isinstance(event, Attempt)])
+            device: (status_of(events), [event for event in events if isinstance(event, Attempt)])
             for device, (_, _, events) in places_of(self.scenario, self.history).items()
         }
 
@@ -260,12 +261,16 @@ def _settle(scenario: Scenario, engine: sa.Engine, executions: Counter[str]) -> 
     """An operator looks up in the books what became of the devices in doubt, and asks again for the rest."""
     journal = Journal(engine)
     for device, (batch_id, offset, events) in places_of(scenario, list(journal.history())).items():
-        if standing_of(events) is Standing.IN_DOUBT:
+        if status_of(events) is DeviceStatus.IN_DOUBT:
             carriers = [event for event in events if isinstance(event, Attempt)]
-            unsent = Verdict.FAILED if carriers[-1].final else Verdict.RESEND
-            verdict = Verdict.ACCEPTED if executions[device] else unsent
+            unsent = DeviceStatus.FAILED if carriers[-1].final else DeviceStatus.PENDING
+            verdict = DeviceStatus.ACCEPTED if executions[device] else unsent
             journal.settle(
-                [(batch_id, str(offset), 1)], verdict, settled_by="operator", reason="the books", settled_at=0
+                [Part(batch_id, None, str(offset), 1)],
+                verdict,
+                settled_by="operator",
+                reason="the books",
+                settled_at=0,
             )
 
 
@@ -300,7 +305,7 @@ def _mortal(lifetime: int | None, commit_s: float) -> Offload:
     """Runs commits in place, in virtual time, until the process dies: before or after a commit."""
     commits = 0
 
-    async def offload(commit: Callable[[list[Record]], None], records: list[Record]) -> None:
+    async def offload(commit: Callable[[list[Insertion]], None], records: list[Insertion]) -> None:
         nonlocal commits
         await trio.sleep(commit_s)
         commits += 1

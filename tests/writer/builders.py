@@ -28,6 +28,7 @@ class Told:
     http_status: int | None = None
     request_id: str | None = None
     error_code: str | None = None
+    step: str | None = None
 
 
 def plan_of(path: Path, sizes: Sequence[int]) -> Path:
@@ -60,10 +61,11 @@ def journal_of(
     create_tables(engine, whose, created_at=CREATED_AT)
     with engine.begin() as connection:
         for seq, told in enumerate(attempts, start=1):
-            size = sizes[(told.batch_id - 1) % len(sizes)]
+            size = sizes[told.batch_id - 1]
             intent = {
                 "seq": seq,
                 "batch_id": told.batch_id,
+                "step": told.step,
                 "part": "" if told.offsets is None else format_ranges(sorted(told.offsets)),
                 "x_request_id": f"1-{seq:03}",
                 "attempt": 1,

@@ -15,6 +15,7 @@ COLUMNS = {
     "seq": pl.UInt64,
     "batch_id": pl.UInt32,
     "part": pl.String,
+    "step": pl.String,
     "x_request_id": pl.String,
     "attempt": pl.UInt32,
     "action": pl.String,

@@ -8,9 +8,13 @@ import polars as pl
 import pytest
 from python_calamine import CalamineWorkbook
 
+from batchlic.chunker import DeviceStatus
 from batchlic.errors import RunFolderError, UsageError
+from batchlic.runs.export import export
+from batchlic.runs.folder import RunFolder
 from batchlic.writer import export as module
-from batchlic.writer.export import COLUMNS, Format, What, export
+from batchlic.writer.export import COLUMNS, Format, Selection, device_rows, write_export
+from tests.callbacks.builders import submitted_run
 from tests.reader.builders import ACCOUNT, SKU, iccid, imei, plan_bytes, plan_rows
 
 EVIL = [
@@ -23,16 +27,16 @@ EVIL = [
 ]
 
 
-def planned_run(folder: Path) -> None:
+def planned_run(folder: Path) -> RunFolder:
     """A run with one planned device and rejects whose cells a spreadsheet would run."""
     plan_rows(folder, [(imei(1), iccid(1)), *(('"' + cell.replace('"', '""') + '"', "x") for cell in EVIL)])
+    return RunFolder(folder)
 
 
-def finished_run(folder: Path) -> None:
-    """A run with a reject and one device of each outcome."""
-    plan_rows(folder, [(imei(1), iccid(1)), ("x", "")])
+def states() -> pl.LazyFrame:
+    """One device of each outcome."""
     outcomes = ["accepted", "failed", "in_doubt"]
-    pl.DataFrame(
+    return pl.LazyFrame(
         {
             "source": "fleet.csv",
             "row": pl.Series([3, 2, 1], dtype=pl.UInt64),
@@ -40,18 +44,19 @@ def finished_run(folder: Path) -> None:
             "iccid": pl.Series([None] * 3, dtype=pl.String),
             "account_name": ACCOUNT,
             "sku_number": SKU,
+            "from_sku": pl.Series([None] * 3, dtype=pl.String),
             "status": outcomes,
             "error_code": [None, "REQUEST_FAILED.DeviceNotFound", None],
             "error_message": [None, "=no such device", None],
         }
-    ).write_parquet(folder / "results.parquet")
+    )
 
 
 @pytest.mark.parametrize("form", Format)
 def test_rejects_are_exported_in_every_format(tmp_path: Path, form: Format) -> None:
-    planned_run(tmp_path)
+    folder = planned_run(tmp_path)
     to = tmp_path / f"rejects.{form}"
-    assert export(tmp_path, What.REJECTS, form, to) == len(EVIL)
+    assert export(folder, Selection.REJECTS, form, to) == len(EVIL)
     read = {
         Format.CSV: lambda: pl.read_csv(to, infer_schema=False),
         Format.XLSX: lambda: pl.DataFrame(_sheet(to.read_bytes())[1:], schema=COLUMNS, orient="row"),
@@ -71,9 +76,9 @@ def _sheet(content: bytes) -> list[list[object]]:
 
 @pytest.mark.parametrize("form", [Format.CSV, Format.XLSX])
 def test_no_cell_of_a_spreadsheet_starts_a_formula(tmp_path: Path, form: Format) -> None:
-    planned_run(tmp_path)
+    folder = planned_run(tmp_path)
     file = io.BytesIO()
-    export(tmp_path, What.REJECTS, form, file)
+    export(folder, Selection.REJECTS, form, file)
     cells = (
         _sheet(file.getvalue())
         if form is Format.XLSX
@@ -90,42 +95,51 @@ def test_no_cell_of_a_spreadsheet_starts_a_formula(tmp_path: Path, form: Format)
 
 @pytest.mark.parametrize("form", [Format.NDJSON, Format.PARQUET])
 def test_formats_that_programs_read_keep_the_cells(tmp_path: Path, form: Format) -> None:
-    planned_run(tmp_path)
+    folder = planned_run(tmp_path)
     file = io.BytesIO()
-    export(tmp_path, What.REJECTS, form, file)
+    export(folder, Selection.REJECTS, form, file)
     file.seek(0)
     read = pl.read_parquet(file) if form is Format.PARQUET else pl.read_ndjson(file)
     assert set(read["imei"]) == set(EVIL)
 
 
 @pytest.mark.parametrize(
-    ("what", "statuses"),
+    ("status", "statuses"),
     [
-        (What.FAILED, ["failed"]),
-        (What.IN_DOUBT, ["in_doubt"]),
-        (What.ALL, ["rejected", "in_doubt", "failed", "accepted"]),
+        (DeviceStatus.FAILED, ["failed"]),
+        (DeviceStatus.IN_DOUBT, ["in_doubt"]),
+        (None, ["in_doubt", "failed", "accepted"]),
     ],
 )
-def test_rows_are_picked_by_outcome_and_sorted_by_source_and_row(
-    tmp_path: Path, what: What, statuses: list[str]
+def test_devices_are_picked_by_status_and_sorted_by_source_and_row(
+    status: DeviceStatus | None, statuses: list[str]
 ) -> None:
-    finished_run(tmp_path)
     file = io.BytesIO()
-    assert export(tmp_path, what, Format.CSV, file) == len(statuses)
+    assert write_export(device_rows(states(), status), Format.CSV, file) == len(statuses)
     read = pl.read_csv(file.getvalue())
     assert read["status"].to_list() == statuses
-    if what is What.FAILED:
+    if status is DeviceStatus.FAILED:
         assert read.select("reason", "message").row(0) == (
             "REQUEST_FAILED.DeviceNotFound",
             "'=no such device",
         )
 
 
+def test_an_export_shows_devices_as_they_stand_though_no_results_exist(tmp_path: Path) -> None:
+    folder = submitted_run(tmp_path / "run", 3, answered=lambda _: [None])
+    plan = pl.read_parquet(folder.plan)
+    for selection in (Selection.IN_DOUBT, Selection.ALL):
+        file = io.BytesIO()
+        assert export(folder, selection, Format.NDJSON, file) == 3
+        assert set(pl.read_ndjson(io.BytesIO(file.getvalue()))["imei"].cast(pl.String)) == set(plan["imei"])
+    assert not folder.results.exists()
+
+
 @pytest.mark.parametrize("form", Format)
 def test_a_corrected_export_can_be_planned_again(tmp_path: Path, form: Format) -> None:
     plan_rows(tmp_path, [(imei(1)[:14], iccid(1)), (imei(2), "pending")])
     file = io.BytesIO()
-    export(tmp_path, What.REJECTS, form, file)
+    export(RunFolder(tmp_path), Selection.REJECTS, form, file)
     rejected = plan_bytes(tmp_path, file.getvalue(), name=f"as it was.{form}")
     assert rejected.reasons == {1: "bad_length", 2: "not_digits"}
     corrected = file.getvalue().replace(imei(1)[:14].encode(), imei(1).encode()).replace(b"pending", b"")
@@ -134,15 +148,15 @@ def test_a_corrected_export_can_be_planned_again(tmp_path: Path, form: Format) -
         assert again.devices == [(imei(1), iccid(1)), (imei(2), None)]
 
 
-def test_a_run_without_results_says_that_it_has_not_come_that_far(tmp_path: Path) -> None:
-    planned_run(tmp_path)
-    with pytest.raises(RunFolderError, match=r"no results.parquet: the run has not come that far"):
-        export(tmp_path, What.FAILED, Format.CSV, io.BytesIO())
+def test_a_run_that_sent_nothing_has_no_devices_to_export(tmp_path: Path) -> None:
+    folder = planned_run(tmp_path)
+    with pytest.raises(RunFolderError, match="no device has a status yet: this run has sent nothing"):
+        export(folder, Selection.FAILED, Format.CSV, io.BytesIO())
 
 
 def test_more_rows_than_a_sheet_holds_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    planned_run(tmp_path)
+    folder = planned_run(tmp_path)
     monkeypatch.setattr(module, "XLSX_ROWS", 3)
     with pytest.raises(UsageError, match=r"6 rows do not fit a sheet, which holds 3: export them as csv"):
-        export(tmp_path, What.REJECTS, Format.XLSX, tmp_path / "rejects.xlsx")
+        export(folder, Selection.REJECTS, Format.XLSX, tmp_path / "rejects.xlsx")
     assert not (tmp_path / "rejects.xlsx").exists()

@@ -11,7 +11,9 @@ import polars as pl
 import pytest
 
 from batchlic.atomic import replacing
+from batchlic.chunker import DeviceStatus
 from batchlic.errors import ExitCode, StoppedEarly
+from batchlic.reader.streaming import lazy_frame
 from batchlic.writer.summary import exit_code_of
 from batchlic.writer.tables import write_table
 
@@ -19,6 +21,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import polars as pl
+from batchlic.reader.streaming import lazy_frame
 from batchlic.writer.tables import write_table
 
 def frames():
@@ -26,7 +29,7 @@ def frames():
         yield pl.DataFrame({"n": [number] * 100_000})
     os.kill(os.getpid(), signal.SIGKILL)
 
-write_table(Path(sys.argv[1]), {"n": pl.Int64()}, frames())
+write_table(Path(sys.argv[1]), lazy_frame(frames, {"n": pl.Int64()}))
 """
 
 
@@ -54,7 +57,7 @@ def test_an_error_leaves_the_file_as_it_was_and_nothing_beside_it(tmp_path: Path
 
 def test_a_table_that_breaks_off_leaves_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "table.parquet"
-    write_table(path, {"n": pl.Int64()}, iter([pl.DataFrame({"n": [1]})]))
+    write_table(path, pl.LazyFrame({"n": [1]}))
     before = path.read_bytes()
 
     def frames() -> Iterator[pl.DataFrame]:
@@ -62,7 +65,7 @@ def test_a_table_that_breaks_off_leaves_the_old_one(tmp_path: Path) -> None:
         raise ZeroDivisionError
 
     with pytest.raises((ZeroDivisionError, pl.exceptions.ComputeError)):
-        write_table(path, {"n": pl.Int64()}, frames())
+        write_table(path, lazy_frame(frames, {"n": pl.Int64()}))
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"table.parquet": before}
 
 
@@ -100,4 +103,5 @@ def test_trouble_that_polars_reports_of_the_disk_is_understood(tmp_path: Path) -
     ],
 )
 def test_the_exit_code_says_whether_all_is_well(statuses: dict[str, int], rejected: int, code: int) -> None:
-    assert exit_code_of(statuses, rejected=rejected, max_rejects=3) == code
+    by_status = {DeviceStatus(status): devices for status, devices in statuses.items()}
+    assert exit_code_of(by_status, rejected=rejected, max_rejects=3) == code

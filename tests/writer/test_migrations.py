@@ -8,12 +8,11 @@ from typing import Any
 import polars as pl
 import pytest
 
-from batchlic.journal import Standing
-from batchlic.journal.steps import Step
+from batchlic.chunker import DeviceStatus
 from batchlic.ledger.records import records_of_results
+from batchlic.writer.callback_outcomes import OUTCOMES, read_outcomes
+from batchlic.writer.device_states import device_states
 from batchlic.writer.results import write_results
-from batchlic.writer.schemas import OUTCOMES
-from batchlic.writer.summary import count_statuses
 from tests.writer.builders import Told, journal_of, plan_of
 
 OLD, NEW = "SIMSec-IoT", "TS-BUNDLE-KTO-SIMSEC-MRC"
@@ -45,10 +44,11 @@ def rows_of(
     """
     attempts = [
         Told(
-            Step[name.upper()].number(batches, batches),
+            batches,
             [offset],
             outcome,
             final=final,
+            step=name,
             error_code="BAD" if outcome == "refused" else None,
         )
         for offset, of_device in enumerate(steps)
@@ -65,8 +65,8 @@ def rows_of(
         for name, status in of_device.items()
     ]
     pl.DataFrame(outcomes, OUTCOMES).write_parquet(folder / "outcomes.parquet")
-    write_results(path, plan=plan, journal=journal, outcomes=folder / "outcomes.parquet")
-    assert sum(count_statuses(path).values()) == sum(sizes)
+    counts = write_results(path, device_states(plan, journal, read_outcomes(folder / "outcomes.parquet")))
+    assert sum(counts.values()) == sum(sizes)
     return pl.read_parquet(path).filter(batch_id=batches)
 
 
@@ -145,7 +145,7 @@ def test_a_every_device_has_one_row_whatever_its_steps_are(tmp_path: Path) -> No
     ]
     rows = rows_of(tmp_path, steps, restorable=(OLD, NEW), batches=3)
     assert rows["row"].to_list() == list(range(3, 3 + len(steps)))
-    assert set(rows["status"]) <= {standing.value for standing in Standing}
+    assert set(rows["status"]) <= {standing.value for standing in DeviceStatus}
     in_doubt = ["in_doubt" in of_device.values() for of_device in steps]
     assert (rows["status"] == "in_doubt").to_list() == in_doubt
     has_moved = [of_device | GOOD_MOVE == of_device for of_device in steps]

@@ -1,0 +1,215 @@
+"""What can be asked of a journal; nothing here writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from heapq import merge
+from operator import attrgetter
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from batchlic.carrier.answers import Outcome
+from batchlic.chunker.status import DeviceStatus
+from batchlic.database import explain_database_errors
+from batchlic.journal import tables
+from batchlic.journal.records import Attempt, Event, LostAnswers, RunIdentity, SessionEnd, Settlement
+
+ROWS_PER_FETCH = 1000
+
+
+class JournalQueries:
+    """Reads one run's journal.
+
+    Each query raises StoppedEarly where the disk can't be read, and RunFolderError where the database is
+    damaged.
+    """
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+        self._last_seq: int = max(
+            self._scalar(sa.select(sa.func.max(table.c.seq))) or 0
+            for table in (tables.intents, tables.settlements)
+        )
+
+    # -- the run ----------------------------------------------------------------------------------------
+
+    @property
+    def identity(self) -> RunIdentity:
+        """The run that this journal belongs to."""
+        return msgspec.json.decode(self._scalar(sa.select(tables.run.c.identity)) or "", type=RunIdentity)
+
+    @property
+    def created_at(self) -> int:
+        """When the run was made, in microseconds since 1970, UTC."""
+        return int(self._scalar(sa.select(tables.run.c.created_at)))
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether nothing was ever intended."""
+        return self._last_seq == 0
+
+    def integrity_errors(self) -> list[str]:
+        """What SQLite finds wrong with the database, indexes included; empty if nothing is."""
+        with self._reading() as connection:
+            found = connection.exec_driver_sql("PRAGMA integrity_check").scalars().all()
+        return [] if found == ["ok"] else [str(line) for line in found]
+
+    # -- its sessions -----------------------------------------------------------------------------------
+
+    def session_ends(self) -> list[SessionEnd]:
+        """How the sessions ended, in order; the last one's exit code is the run's."""
+        columns = (tables.session_ends.c[name] for name in SessionEnd._fields)
+        with self._reading() as connection:
+            rows = connection.execute(sa.select(*columns).order_by(tables.session_ends.c.id))
+            return [SessionEnd(*row) for row in rows]
+
+    @property
+    def final_session_end(self) -> SessionEnd | None:
+        """How the run ended; None while a session is at work, or after it was killed."""
+        newest_first = tables.session_ends.c.id.desc()
+        last_seq = self._scalar(sa.select(tables.session_ends.c.last_seq).order_by(newest_first))
+        return self.session_ends()[-1] if last_seq == self._last_seq else None
+
+    @property
+    def sent_since_end(self) -> bool:
+        """Whether anything was about to be sent since the last session ended."""
+        query = sa.select(tables.intents.c.seq).where(tables.intents.c.seq > _LAST_ENDED).limit(1)
+        return self._scalar(query) is not None
+
+    @property
+    def settled_since_end(self) -> set[DeviceStatus]:
+        """The statuses that were given to devices in doubt since the last session ended."""
+        query = sa.select(tables.settlements.c.status).where(tables.settlements.c.seq > _LAST_ENDED)
+        with self._reading() as connection:
+            return {DeviceStatus(status) for status in connection.execute(query.distinct()).scalars()}
+
+    def file_hashes(self) -> dict[str, str]:
+        """File name: SHA-256 of each file that the last session left; empty before that."""
+        newest_first = tables.session_ends.c.id.desc()
+        found = self._scalar(sa.select(tables.session_ends.c.file_hashes).order_by(newest_first))
+        return msgspec.json.decode(found or "{}", type=dict[str, str])
+
+    # -- its history ------------------------------------------------------------------------------------
+
+    def history(self, *, batches: range | None = None) -> Iterator[Event]:
+        """All attempts and settlements in order of `seq`, read lazily.
+
+        With `batches`, only theirs, in order of batch and `seq`.
+        """
+        attempts = self.attempts(batches=batches)
+        if self._scalar(sa.select(tables.settlements.c.seq).limit(1)) is None:
+            return attempts
+        query = sa.select(*(tables.settlements.c[name] for name in Settlement._fields))
+        settlements = map(Settlement._make, self._rows(query, tables.settlements, batches))
+        order = attrgetter("seq") if batches is None else attrgetter("batch_id", "seq")
+        return merge(attempts, settlements, key=order)
+
+    def attempts(self, *, batches: range | None = None) -> Iterator[Attempt]:
+        """All attempts, or those of some batches, in the order of `history`."""
+        query = sa.select(*_ATTEMPT_COLUMNS).select_from(tables.intents.outerjoin(tables.answers))
+        return map(Attempt._make, self._rows(query, tables.intents, batches))
+
+    def lost_answers(self) -> list[LostAnswers]:
+        """The parts of batches with requests whose answers are not known."""
+        of_part = tables.intents.c.batch_id, tables.intents.c.part
+        is_lost = tables.answers.c.outcome.is_(None) | (tables.answers.c.outcome == Outcome.AMBIGUOUS.value)
+        query = (
+            sa.select(*of_part, sa.func.count())
+            .select_from(tables.intents.outerjoin(tables.answers))
+            .where(is_lost)
+            .group_by(*of_part)
+        )
+        with self._reading() as connection:
+            return [LostAnswers(*row) for row in connection.execute(query)]
+
+    def request_ids(self, *, of_lost_answers: bool = True) -> list[str]:
+        """The requestId of each answer, ambiguous ones that had one included unless told otherwise."""
+        answered = tables.answers.c
+        query = sa.select(answered.request_id).where(answered.request_id.is_not(None))
+        if not of_lost_answers:
+            query = query.where(answered.outcome != Outcome.AMBIGUOUS.value)
+        with self._reading() as connection:
+            return list(connection.execute(query).scalars())
+
+    # -- figures ----------------------------------------------------------------------------------------
+
+    def outcomes(self) -> Mapping[Outcome | None, int]:
+        """Requests by outcome; None counts intents without an answer.
+
+        An intent that ended as throttled without a status never left (promise J), so it was no request.
+        """
+        outcome, http_status = tables.answers.c.outcome, tables.answers.c.http_status
+        may_have_left = (outcome.is_(None), outcome != Outcome.THROTTLED.value, http_status.is_not(None))
+        query = (
+            sa.select(outcome, sa.func.count())
+            .select_from(tables.intents.outerjoin(tables.answers))
+            .where(sa.or_(*may_have_left))
+            .group_by(outcome)
+        )
+        with self._reading() as connection:
+            return {outcome and Outcome(outcome): count for outcome, count in connection.execute(query)}
+
+    @property
+    def retry_not_before(self) -> int:
+        """The latest time that a `Retry-After` named, in microseconds since 1970; 0 if none did."""
+        answers = tables.answers.c
+        until = tables.intents.c.started_at + answers.duration_ms * 1000 + answers.retry_after_s * 1_000_000
+        return int(self._scalar(sa.select(sa.func.max(until)).select_from(_ANSWERED)) or 0)
+
+    def settled(self) -> tuple[int, int]:
+        """Devices accepted, and failed for good: by the carrier's answers, or as they were settled last."""
+        devices = tables.intents.c.device_count
+        sums = [
+            sa.func.coalesce(sa.func.sum(devices).filter(condition), 0)
+            for condition in (tables.answers.c.outcome == Outcome.ACCEPTED.value, tables.answers.c.final)
+        ]
+        with self._reading() as connection:
+            accepted, failed = connection.execute(sa.select(*sums).select_from(_ANSWERED)).one()
+            settled = {str(status): int(total) for status, total in connection.execute(_LAST_SETTLED)}
+        return (
+            int(accepted) + settled.get(DeviceStatus.ACCEPTED, 0),
+            int(failed) + settled.get(DeviceStatus.FAILED, 0),
+        )
+
+    # -- how --------------------------------------------------------------------------------------------
+
+    def _rows(self, query: sa.Select[Any], table: sa.Table, batches: range | None) -> Iterator[sa.Row[Any]]:
+        if batches is not None:
+            query = query.where(table.c.batch_id.between(batches.start, batches.stop - 1))
+            query = query.order_by(table.c.batch_id)
+        with self._reading() as connection:
+            for rows in connection.execute(query.order_by(table.c.seq)).partitions(ROWS_PER_FETCH):
+                yield from rows
+
+    @contextmanager
+    def _reading(self) -> Iterator[sa.Connection]:
+        with explain_database_errors("the journal"), self._engine.connect() as connection:
+            yield connection
+
+    def _scalar(self, query: sa.Select[Any]) -> Any:  # noqa: ANN401 - whatever the column holds
+        with self._reading() as connection:
+            return connection.execute(query).scalar()
+
+
+_LAST_ENDED = sa.select(sa.func.coalesce(sa.func.max(tables.session_ends.c.last_seq), 0)).scalar_subquery()
+
+_ANSWERED = tables.intents.join(tables.answers)
+
+_LAST_SETTLED = (
+    sa.select(tables.settlements.c.status, sa.func.sum(tables.settlements.c.device_count))
+    .where(
+        tables.settlements.c.seq.in_(
+            sa.select(sa.func.max(tables.settlements.c.seq)).group_by(
+                tables.settlements.c.batch_id, tables.settlements.c.step, tables.settlements.c.part
+            )
+        )
+    )
+    .group_by(tables.settlements.c.status)
+)
+
+_ATTEMPT_COLUMNS = [
+    (tables.intents.c if name in tables.intents.c else tables.answers.c)[name] for name in Attempt._fields
+]

@@ -1,0 +1,36 @@
+"""Frames that come one after another, as the source of a lazy query."""
+
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
+
+import polars as pl
+from polars.io.plugins import register_io_source
+
+Schema: TypeAlias = dict[str, pl.DataType]
+"""Column: dtype."""
+
+UTC = pl.Datetime("us", "UTC")
+"""The times of all tables."""
+
+
+def lazy_frame(frames: Callable[[], Iterator[pl.DataFrame]], schema: Schema) -> pl.LazyFrame:
+    """A query over the frames that `frames` makes; each time it is collected, they are made again.
+
+    The frames have the columns of `schema` in its order. Only as many are in memory as the query holds.
+    """
+
+    def source(
+        columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _batch_size: int | None
+    ) -> Iterator[pl.DataFrame]:
+        left = n_rows
+        for frame in frames():
+            rows = frame if predicate is None else frame.filter(predicate)
+            rows = rows if columns is None else rows.select(columns)
+            if left is not None:
+                rows = rows.head(left)
+                left -= rows.height
+            yield rows
+            if left == 0:
+                return
+
+    return register_io_source(source, schema=schema, validate_schema=True)

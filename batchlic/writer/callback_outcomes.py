@@ -1,0 +1,34 @@
+"""outcomes.parquet: what callbacks reported of a run's devices."""
+
+from pathlib import Path
+
+import polars as pl
+
+from batchlic.reader.streaming import UTC, Schema
+from batchlic.writer.tables import write_table
+
+OUTCOMES: Schema = {
+    "plan_row": pl.UInt32(),
+    "step": pl.String(),
+    "status": pl.String(),
+    "request_id": pl.String(),
+    "error_code": pl.String(),
+    "error_message": pl.String(),
+    "settled_at": UTC,
+}
+"""One row a device that callbacks reported; of a migration, one row a step of it.
+
+`plan_row` counts the plan's rows from 0; `step` is null but in a migration.
+"""
+
+
+def write_outcomes(path: Path, outcomes: pl.LazyFrame) -> None:
+    """Write outcomes.parquet (columns: OUTCOMES), whole or not at all."""
+    write_table(path, outcomes.select(*OUTCOMES))
+
+
+def read_outcomes(path: Path) -> pl.LazyFrame:
+    """The outcomes of a run's callbacks (columns: OUTCOMES); none where there is no such file."""
+    if not path.exists():
+        return pl.LazyFrame(schema=OUTCOMES)
+    return pl.scan_parquet(path, schema=OUTCOMES, missing_columns="insert")

@@ -1,0 +1,233 @@
+"""The read model of a run: how every planned device stands, from plan, journal and callback outcomes.
+
+Results, status, verify, settle, rollback, ledger and export read it. It is made frame by frame while it is
+read (promise H), and it is stored nowhere but in results.parquet.
+"""
+
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from batchlic.chunker import DeviceStatus, Step, read_excluded, read_whole_batches
+from batchlic.journal import JournalQueries, RunIdentity
+from batchlic.reader.streaming import UTC, Schema, lazy_frame
+from batchlic.writer.migrations import MIGRATION_COLUMNS, STEP_STATUSES, migrated
+from batchlic.writer.outcomes import DeviceOutcome, batch_outcomes
+
+RESULTS: Schema = {
+    "run_id": pl.String(),
+    "source": pl.String(),
+    "row": pl.UInt64(),
+    "imei": pl.String(),
+    "iccid": pl.String(),
+    "account_name": pl.String(),
+    "sku_number": pl.String(),
+    "action": pl.String(),
+    "batch_id": pl.UInt32(),
+    "x_request_id": pl.String(),
+    "request_id": pl.String(),
+    "status": pl.String(),
+    "http_status": pl.UInt16(),
+    "error_code": pl.String(),
+    "error_message": pl.String(),
+    "attempts": pl.UInt32(),
+    "first_attempt_at": UTC,
+    "last_attempt_at": UTC,
+    "settled_at": UTC,
+    "settled_by": pl.String(),
+    "from_sku": pl.String(),
+    "step": pl.String(),
+    "unassign_status": pl.String(),
+    "assign_status": pl.String(),
+    "restore_status": pl.String(),
+}
+"""results.parquet: one row a planned device. docs/files.md explains each column."""
+
+DEVICE_STATES: Schema = RESULTS | {
+    "plan_row": pl.UInt32(),
+    "offset": pl.Int64(),
+    "batch_size": pl.UInt32(),
+}
+"""The columns of results.parquet; the device's row in the plan and its place in its batch, both from 0; and
+the devices of that batch."""
+
+_OUTCOME: Schema = {
+    name: pl.Int64() if isinstance(RESULTS[name], pl.Datetime) else RESULTS[name]
+    for name in DeviceOutcome._fields
+    if name in RESULTS
+} | {"awaits_resend": pl.Boolean()}
+"""The columns that the history decides; times are microseconds since 1970, as in the journal."""
+
+REQUEST_STATES: Schema = {
+    "plan_row": pl.UInt32(),
+    "batch_id": pl.UInt32(),
+    "step": pl.String(),
+    "offset": pl.Int64(),
+    "batch_size": pl.UInt32(),
+    **{name: RESULTS[name] for name in ("imei", "iccid", "account_name")},
+    **{name: _OUTCOME[name] for name in ("request_id", "status", "first_attempt_at", "last_attempt_at")},
+    "settled_by": RESULTS["settled_by"],
+}
+"""How one request for a device stands; `step` is null but in a migration, times are as in the journal."""
+
+_WHOLE_BATCH: Schema = {"batch_id": pl.UInt32(), "step": pl.String()}
+_ONE_DEVICE: Schema = _WHOLE_BATCH | {"offset": pl.Int64()}
+
+_WHY_EXCLUDED = {
+    DeviceStatus.IN_DOUBT.value: "in doubt since an earlier run, so not sent: resume or settle that run; "
+    "`batchlic ledger show` names it",
+    DeviceStatus.FAILED.value: "holds both licenses since an earlier run, by the ledger: nothing was sent. "
+    "If that run was stopped, `batchlic resume` it; otherwise `batchlic unassign` takes the old license",
+}
+
+
+def device_states(plan: Path, journal: JournalQueries, outcomes: pl.LazyFrame) -> pl.LazyFrame:
+    """One row a device of `plan`, in its order (columns: DEVICE_STATES).
+
+    `outcomes` are what callbacks reported (columns: callback_outcomes.OUTCOMES). They count more than the
+    answers in the journal. The journal must stay open until the query is collected.
+    """
+    return lazy_frame(lambda: state_frames(plan, journal, outcomes), DEVICE_STATES)
+
+
+def state_frames(plan: Path, journal: JournalQueries, outcomes: pl.LazyFrame) -> Iterator[pl.DataFrame]:
+    """The same rows in frames of whole batches, for readers that go batch by batch."""
+    identity = journal.identity
+    for devices, batches in _planned_devices(plan):
+        answered = _answered(devices, batches, journal, identity, with_settlements=True)
+        first, last = devices["plan_row"][0], devices["plan_row"][-1]
+        reported = outcomes.filter(pl.col("plan_row").is_between(first, last)).collect()
+        states = _migrated(answered, reported, identity) if identity.to_sku else _single(answered, reported)
+        named = states.with_columns(run_id=pl.lit(identity.run_id), action=pl.lit(identity.job_action))
+        yield _with_excluded(named).select(pl.col(name).cast(kind) for name, kind in DEVICE_STATES.items())
+
+
+def request_states(
+    plan: Path, journal: JournalQueries, *, with_settlements: bool = False
+) -> Iterator[pl.DataFrame]:
+    """Each request for each device (columns: REQUEST_STATES) by the carrier's answers; callbacks don't count.
+
+    A migration has up to three requests a device, one a step. `status` is null where nothing was sent.
+    """
+    identity = journal.identity
+    for devices, batches in _planned_devices(plan):
+        answered = _answered(devices, batches, journal, identity, with_settlements=with_settlements)
+        for step in STEP_STATUSES if identity.to_sku else (None,):
+            named = answered[step].with_columns(step=pl.lit(step, pl.String))
+            yield named.select(pl.col(name).cast(kind) for name, kind in REQUEST_STATES.items())
+
+
+def request_totals(plan: Path, journal: JournalQueries) -> dict[tuple[str, str], dict[DeviceStatus, int]]:
+    """Devices by account, SKU and status, by the carrier's answers alone; not for migrations."""
+    history = journal.attempts(batches=range(1, journal.identity.batches + 1))
+    rows = [(found.batch_id, found.offset is None, found.outcome.status) for found in batch_outcomes(history)]
+    kinds = {"batch_id": pl.UInt32, "is_whole": pl.Boolean, "status": pl.String}
+    outcomes = pl.DataFrame(rows, kinds, orient="row").lazy()
+    target = ("account_name", "sku_number")
+    batches = pl.scan_parquet(plan).group_by("batch_id", *target).agg(pl.len().alias("size"))
+    devices = pl.when("is_whole").then("size").otherwise(1).sum()
+    sums = outcomes.join(batches, on="batch_id").group_by(*target, "status").agg(devices.alias("devices"))
+    totals: dict[tuple[str, str], dict[DeviceStatus, int]] = {}
+    for account, sku, status, count in sums.collect().iter_rows():
+        totals.setdefault((account, sku), {})[DeviceStatus(status)] = count
+    return totals
+
+
+def _planned_devices(plan: Path) -> Iterator[tuple[pl.DataFrame, range]]:
+    """The rows of `plan` in frames of whole batches, with their places, and the ids of those batches."""
+    start = 0
+    for rows in chain(read_whole_batches(plan), read_excluded(plan)):
+        batch_ids = rows["batch_id"].drop_nulls()
+        devices = rows.with_columns(
+            pl.int_range(pl.len()).over("batch_id").alias("offset"),
+            pl.len().over("batch_id").alias("batch_size"),
+            pl.int_range(start, start + rows.height, dtype=pl.UInt32).alias("plan_row"),
+        )
+        yield devices, range(batch_ids[0], batch_ids[-1] + 1) if len(batch_ids) else range(0)
+        start += rows.height
+
+
+def _answered(
+    devices: pl.DataFrame,
+    batches: range,
+    journal: JournalQueries,
+    identity: RunIdentity,
+    *,
+    with_settlements: bool,
+) -> Mapping[Step | None, pl.DataFrame]:
+    """By step, the devices with their outcome (columns: _OUTCOME); null where nothing was sent."""
+    read = journal.history if with_settlements else journal.attempts
+    whole: list[tuple[Any, ...]] = []
+    single: list[tuple[Any, ...]] = []
+    for batch_id, step, offset, outcome in batch_outcomes(read(batches=batches) if batches else ()):
+        if offset is None:
+            whole.append((batch_id, step, *outcome))
+        else:
+            single.append((batch_id, step, offset, *outcome))
+    of_batches = pl.DataFrame(whole, schema=_WHOLE_BATCH | _OUTCOME, orient="row")
+    of_devices = pl.DataFrame(single, schema=_ONE_DEVICE | _OUTCOME, orient="row")
+    if not identity.to_sku:
+        return {None: _join(devices, of_batches.drop("step"), of_devices.drop("step"))}
+    return {
+        step: _join(
+            devices,
+            of_batches.filter(pl.col("step") == step.value).drop("step"),
+            of_devices.filter(pl.col("step") == step.value).drop("step"),
+        )
+        for step in Step
+    }
+
+
+def _join(devices: pl.DataFrame, of_batches: pl.DataFrame, of_devices: pl.DataFrame) -> pl.DataFrame:
+    joined = devices.join(of_batches, on="batch_id", how="left", maintain_order="left")
+    if of_devices.is_empty():
+        return joined
+    return joined.update(of_devices, on=["batch_id", "offset"], how="left")
+
+
+def _single(answered: Mapping[Step | None, pl.DataFrame], reported: pl.DataFrame) -> pl.DataFrame:
+    """The devices of a run with one request a device."""
+    empty = [pl.lit(None, RESULTS[name]).alias(name) for name in MIGRATION_COLUMNS]
+    return _corrected(answered[None], reported).with_columns(empty)
+
+
+def _migrated(
+    answered: Mapping[Step | None, pl.DataFrame], reported: pl.DataFrame, identity: RunIdentity
+) -> pl.DataFrame:
+    """The devices of a migration: one row made of the outcomes of their steps."""
+    columns = []
+    for step in Step:
+        corrected = _corrected(answered[step], reported.filter(pl.col("step") == step.value))
+        columns.append(corrected.select(pl.col(name).alias(f"{name}_{step}") for name in _OUTCOME))
+        columns.append(answered[step].select(pl.col("status").alias(f"answered_{step}")))
+    devices = answered[Step.UNASSIGN].drop(_OUTCOME)
+    return migrated(
+        pl.concat([devices, *columns], how="horizontal"), identity.to_sku or "", identity.restorable
+    )
+
+
+def _corrected(devices: pl.DataFrame, reported: pl.DataFrame) -> pl.DataFrame:
+    """The devices with what callbacks reported in the place of the carrier's answers."""
+    if reported.is_empty():
+        return devices
+    reported = reported.drop("step").with_columns(pl.col("settled_at").dt.epoch("us"))
+    joined = devices.join(reported, on="plan_row", how="left", suffix="_reported", maintain_order="left")
+    is_reported = pl.col("status_reported").is_not_null()
+    return joined.with_columns(
+        pl.when(is_reported).then(f"{name}_reported").otherwise(name).alias(name)
+        for name in reported.columns
+        if name != "plan_row"
+    )
+
+
+def _with_excluded(devices: pl.DataFrame) -> pl.DataFrame:
+    """The devices, with a status also where nothing was sent."""
+    reason = pl.col("held").replace_strict(_WHY_EXCLUDED, default=None, return_dtype=pl.String)
+    return devices.with_columns(
+        pl.coalesce("held", "status", pl.lit(DeviceStatus.PENDING.value)).alias("status"),
+        pl.col("attempts").fill_null(0),
+        pl.coalesce("error_message", reason).alias("error_message"),
+    )
