@@ -1,4 +1,4 @@
-"""A circuit breaker: while nothing gets through, one request at a time finds out whether that is over.
+"""A circuit breaker: while the carrier can't be reached, one request at a time probes whether it can again.
 
 Nygard, "Release It!" (2007), chapter 5.
 """

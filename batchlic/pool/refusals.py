@@ -1,4 +1,4 @@
-"""Notices when batch after batch is refused alike, so that a run stops instead of burning its plan."""
+"""Stops a run when batch after batch is refused alike, before its whole plan has failed."""
 
 from collections import Counter
 from typing import TypeAlias
@@ -9,15 +9,15 @@ from batchlic.errors import StoppedEarly
 from batchlic.pool.remaining import Position
 
 ALIKE = 5
-"""Batches of one account and SKU, refused to the last device with one code, before anything was accepted."""
+"""So many batches of one account and SKU with one error code, all their devices refused, stop the run."""
 MANY_DEVICES = 100
-"""So many devices must be in them where the code does not blame the account: a few may well be bad."""
+"""They must hold so many devices if the code does not blame the account: a few devices may be bad."""
 
 _Group: TypeAlias = tuple[str, str]
 
 
 class RefusalWatch:
-    """Learns what became of each batch; raises StoppedEarly when account or SKU seem to be wrong."""
+    """Counts refused batches by account and SKU; raises StoppedEarly when one of those seems to be wrong."""
 
     def __init__(self) -> None:
         self._has_accepted: set[_Group] = set()
@@ -25,11 +25,11 @@ class RefusalWatch:
         self._devices: Counter[tuple[_Group, str | None]] = Counter()
 
     def accepted(self, batch: Batch) -> None:
-        """A part of this batch was accepted, now or in an earlier sitting: its account and SKU are fine."""
+        """A part of this batch was accepted, now or in an earlier session: its account and SKU are right."""
         self._has_accepted.add(_group(batch))
 
     def refused(self, batch: Batch, answer: Answer, position: Position = Position.FIRST) -> None:
-        """No device of this batch was accepted; `answer` is the refusal of the whole of it."""
+        """No device of this batch was accepted; `answer` is the last refusal."""
         if (
             _group(batch) in self._has_accepted
             or answer.outcome is not Outcome.REFUSED
@@ -54,7 +54,7 @@ def _group(batch: Batch) -> _Group:
 
 
 def _or_else(batch: Batch, position: Position) -> str:
-    """What else may be wrong where a migration gives a device its new license while it has the old one."""
+    """Advice for a migration that is refused a new license while the device has the old one."""
     if batch.step is not Step.ASSIGN or position is not Position.FIRST:
         return ""
     return "; if a device may have one SKU only, migrate the rest with --order unassign-first"

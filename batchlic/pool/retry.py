@@ -1,12 +1,12 @@
-"""When a request is sent again, and after how long: tenacity behind one small policy.
+"""When a request is sent again, and after how long: one policy, carried out by tenacity.
 
 | answer | sent again | after |
 | --- | --- | --- |
 | accepted, refused | never | |
-| throttled | until the run gives up | when the shared pace lets it |
+| throttled | until the run gives up | when the limiter permits |
 | unavailable | until the run gives up | exponential backoff with full jitter |
-| unauthorized | once a renewed token | at once |
-| ambiguous | only a license that can be taken back, `max_resends` times (promise D) | exponential backoff |
+| unauthorized | after renewing the token | at once |
+| ambiguous | flexible licenses only, `max_resends` times (promise D) | exponential backoff |
 """
 
 import itertools
@@ -32,9 +32,9 @@ _backoff = wait_random_exponential(multiplier=0.5, max=60)
 class RetryPolicy:
     """How long a run keeps trying.
 
-    `give_up_after` is in seconds without any definite answer to any request. `resendable` are the SKUs whose
-    license is asked for again, up to `max_resends` times in a row, where a request may have been executed;
-    the devices of other SKUs stay in doubt.
+    `give_up_after`: seconds without any definite answer to any request. `resendable`: the SKUs whose requests
+    are sent again after a lost answer, up to `max_resends` times in a row. Devices of other SKUs stay in
+    doubt.
     """
 
     resendable: Collection[str]
@@ -42,12 +42,12 @@ class RetryPolicy:
     max_resends: int = 4
 
     async def run(self, attempt: Callable[[], Awaitable[Answer]], sku_number: str | None) -> Answer:
-        """Attempt until an answer settles the matter; return the last one.
+        """Attempt until nothing more is to be sent; return the last answer.
 
-        `sku_number` is that of the devices, None where whoever asks sees to lost answers itself.
+        `sku_number` is that of the devices; None if the caller handles lost answers itself.
 
-        The first answer is handed to tenacity only if there is something to retry: most batches go through
-        at once, and then its machinery would cost as much as the journal.
+        Tenacity is used only after an answer that needs a retry: most batches are accepted at once, and its
+        machinery costs as much as the journal.
         """
         first = await attempt()
         if first.outcome in {Outcome.ACCEPTED, Outcome.REFUSED}:
@@ -66,9 +66,9 @@ class RetryPolicy:
         return await retrying(next_answer)
 
     async def reach(self, ask: Callable[[], Awaitable[None]], *, since: float) -> None:
-        """Call `ask` until it reaches the carrier, waiting as long as that asks for.
+        """Call `ask` until it reaches the carrier, and wait between calls as long as the carrier asks.
 
-        Its CarrierUnreachable passes after `give_up_after`, or where it would have to wait longer.
+        Raises its CarrierUnreachable `give_up_after` seconds after `since`, or if the wait would be longer.
         """
 
         async def call() -> None:  # tenacity awaits coroutine functions only, not what merely returns one

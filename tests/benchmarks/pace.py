@@ -33,8 +33,8 @@ from batchlic.carrier.auth import Credentials, Secret
 from batchlic.carrier.catalogue import Action
 from batchlic.carrier.client import Submission, encode, open_client
 from batchlic.carrier.messages import AssignLicenseRequest, Device, DeviceId
-from batchlic.pool.delivery import signal_of
 from batchlic.pool.limiter.pace import Pace, Signal, SignalKind
+from batchlic.pool.sender import signal_of
 from batchlic.sandbox.config import LimitKind, QuotaHeaders, RetryHint, SandboxConfig
 from batchlic.sandbox.embedded import embedded
 from tests.simulation.limits import NETWORK_S, SimulatedCarrier, ideal_seconds, seed_scheduler

@@ -71,7 +71,7 @@ def losing_an_answer_about(sku: str) -> Iterator[None]:
 @contextmanager
 def stopping_at(action: Action, sku: str) -> Iterator[None]:
     """Runs stop before a request that does this with the SKU."""
-    see_through = Pool._see_through
+    see_through = Pool._deliver
 
     async def stop(self: Pool, delivery: Delivery) -> None:
         if (delivery.batch.action, delivery.batch.sku_number) == (action, sku):
@@ -79,7 +79,7 @@ def stopping_at(action: Action, sku: str) -> Iterator[None]:
         await see_through(self, delivery)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Pool, "_see_through", stop)
+        patch.setattr(Pool, "_deliver", stop)
         yield
 
 
