@@ -13,7 +13,6 @@ import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 from batchlic.atomic import explain_disk_errors
-from batchlic.terminal import printable_lines
 
 REDACTED = "[redacted]"
 _NUMBERS = frozenset({bool, int, float})
@@ -117,3 +116,13 @@ class RunLog:
         if method in {"warning", "error", "critical", "exception"}:
             print(printable_lines(str(self._console(logger, method, event))), file=self._people)
         raise structlog.DropEvent
+
+
+def printable(text: str) -> str:
+    """Text from outside on one line, control characters as escapes: they could rewrite the terminal."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+
+
+def printable_lines(text: str) -> str:
+    """The same for text of several lines."""
+    return "\n".join(map(printable, text.split("\n")))

@@ -12,7 +12,7 @@ import typer
 from batchlic.cli.options import Json, OnSandbox, RunOptions, StoreLocation, parse_duration
 from batchlic.cli.output import carrier, finish, put, say
 from batchlic.errors import RunFolderError, UsageError
-from batchlic.terminal import printable
+from batchlic.logs import printable
 
 if TYPE_CHECKING:
     from batchlic.carrier.client import CarrierClient

@@ -8,9 +8,9 @@ from batchlic.carrier.messages import Subscription
 from batchlic.chunker import DeviceStatus, Plan
 from batchlic.errors import ExitCode
 from batchlic.ledger.files import Count, Imported
+from batchlic.logs import printable
 from batchlic.runs.history import HistoryEvent
 from batchlic.runs.verify import Verification
-from batchlic.terminal import printable
 from batchlic.writer.in_doubt import Doubt
 from batchlic.writer.summary import Summary
 

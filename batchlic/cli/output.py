@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from batchlic.terminal import printable_lines
+from batchlic.logs import printable_lines
 
 if TYPE_CHECKING:
     from batchlic.job import Rehearsal

@@ -19,7 +19,7 @@ from batchlic.cli.callbacks import refuse_unable_to_wait, run_listener, wait
 from batchlic.cli.options import Json, OnSandbox, PlanOptions, RunOptions, Yes, flattened
 from batchlic.cli.output import carrier, finish, may_be_cut_short, print_summary, put, say
 from batchlic.errors import BatchlicError, ExitCode, RefusedToStart, UsageError
-from batchlic.terminal import printable
+from batchlic.logs import printable
 
 if TYPE_CHECKING:
     from batchlic.chunker import Plan

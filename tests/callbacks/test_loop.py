@@ -91,7 +91,7 @@ def test_every_device_ends_as_the_books_say_though_answers_were_lost_and_the_lis
         listener = place.listen()
         registered = place.batchlic("callbacks", "register", "--account", ACCOUNT, "--url", listener.url)
         assert registered.code == 0, registered.err
-        assert "will not call port" in registered.err
+        assert "does not call port" in registered.err
         assert PASSWORD not in registered.err
         listed = place.batchlic("callbacks", "list", "--account", ACCOUNT, "--json")
         assert json.loads(listed.out)[0]["url"].endswith(ACCOUNT)

@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 
 from batchlic.chunker import Plan, PlanGroup
 from batchlic.cli.format import describe, describe_plan
-from batchlic.logs import RunLog
+from batchlic.logs import RunLog, printable, printable_lines
 from batchlic.reader import Source
-from batchlic.terminal import printable, printable_lines
 from batchlic.writer.summary import InventoryRows, Summary
 
 HOSTILE = "\x1b]0;owned\x07\r\u202e\x9b31m"
