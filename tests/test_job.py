@@ -111,7 +111,7 @@ def test_e_lifetime_needs_a_yes_and_nothing_else_does() -> None:
     job(license={"consent_lifetime": True}).require_consent([LIFETIME])
 
 
-def test_files_are_found_from_the_folder_of_the_job_whatever_the_working_directory(tmp_path: Path) -> None:
+def test_inventory_paths_start_at_the_folder_of_the_job(tmp_path: Path) -> None:
     files = '["../a.csv", "/b.csv", "-", "s3://bucket/c.csv"]'
     loaded = load_job(write(tmp_path, f'action = "assign"\n[inventory]\nfiles = {files}'), {})
     assert loaded.inventory.files == [str(tmp_path.parent / "a.csv"), "/b.csv", "-", "s3://bucket/c.csv"]

@@ -51,7 +51,7 @@ def test_f_neither_settings_nor_credentials_show_a_secret(monkeypatch: pytest.Mo
     assert "planted" not in shown
 
 
-def test_the_environment_wins_over_files_and_the_credentials_file_over_dotenv(
+def test_the_environment_beats_the_credentials_file_beats_dotenv(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dotenv(Path(".env"), BATCHLIC_USERNAME="a", BATCHLIC_PASSWORD="a", BATCHLIC_CLIENT_ID="a")

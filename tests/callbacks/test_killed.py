@@ -118,7 +118,7 @@ def settled(folder: RunFolder) -> dict[DeviceStatus, int]:
         (lost, settled, {"accepted": 1, "in_doubt": 2}),
     ],
 )
-def test_wherever_it_is_killed_nothing_looks_changed_and_the_next_command_ends_it(
+def test_a_killed_reconcile_changes_nothing_until_the_next_command(
     tmp_path: Path,
     answered: Callable[[int], list[Answer | None]],
     act: Callable[[RunFolder], dict[str, int]],
@@ -145,7 +145,7 @@ def test_wherever_it_is_killed_nothing_looks_changed_and_the_next_command_ends_i
     assert step > 10
 
 
-def test_what_can_not_be_written_leaves_nothing_aside_and_the_files_as_they_were(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_no_staged_file_and_the_old_files(tmp_path: Path) -> None:
     folder = finished(tmp_path / "run", accepted)
     before = {path.name: path.read_bytes() for path in folder.session_files}
 
@@ -161,7 +161,7 @@ def test_what_can_not_be_written_leaves_nothing_aside_and_the_files_as_they_were
     assert not folder.outcomes.exists()
 
 
-def test_what_can_not_be_put_in_place_stops_the_command_and_the_next_one_does_it(tmp_path: Path) -> None:
+def test_files_that_can_not_be_published_wait_for_the_next_command(tmp_path: Path) -> None:
     folder, replace = finished(tmp_path / "run", accepted), Path.replace
 
     def read_only(path: Path, target: Path) -> Path:
@@ -178,7 +178,7 @@ def test_what_can_not_be_put_in_place_stops_the_command_and_the_next_one_does_it
     assert verify(folder).findings == []
 
 
-def test_a_killed_reconciling_of_a_migration_that_had_ended_is_not_taken_for_a_killed_run(
+def test_a_killed_reconcile_of_an_ended_migration_is_no_killed_run(
     tmp_path: Path,
 ) -> None:
     folder = submitted_run(tmp_path / "run", 3, to_sku="SIMSec-IoT-Lt")  # the old licenses are gone

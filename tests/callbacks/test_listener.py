@@ -125,7 +125,7 @@ async def test_no_text_is_kept_at_any_length() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_failure_tells_its_code_without_the_service_and_its_text_without_control_characters() -> None:
+async def test_a_failure_loses_its_service_name_and_control_characters() -> None:
     kept = Kept()
     fault = {"faultcode": "UnifiedWebService.REQUEST_FAILED.DeviceNotFound", "faultstring": "a\x00b\x1b[31m"}
     assert await kept.post(body(status="Failed", faultResponse=fault)) == 200
@@ -254,7 +254,7 @@ def test_an_ipv4_address_in_ipv6_clothes_is_the_same() -> None:
 
 
 @pytest.mark.anyio
-async def test_more_messages_than_can_wait_are_turned_away_and_the_listener_says_it_is_not_ready() -> None:
+async def test_too_many_messages_are_turned_away_and_readiness_says_so() -> None:
     kept = Kept(most_waiting=2)
     kept.gate = anyio.Event()
     answers: list[int] = []

@@ -73,9 +73,7 @@ class Place:
 
 
 @pytest.mark.parametrize("sku", [FLEXIBLE, LIFETIME])
-def test_every_device_ends_as_the_books_say_though_answers_were_lost_and_the_listener_was_killed(
-    tmp_path: Path, sku: str
-) -> None:
+def test_devices_end_as_the_books_say_despite_kills_and_lost_answers(tmp_path: Path, sku: str) -> None:
     config = SandboxConfig(
         callback_delay_s=0.2,
         callback_jitter_s=2.0,

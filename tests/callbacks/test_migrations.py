@@ -144,7 +144,7 @@ def test_a_device_that_a_step_failed_for_is_told_with_what_it_holds(  # noqa: PL
     assert verify(folder).findings == []
 
 
-def test_a_callback_that_denies_a_restored_license_says_that_the_device_holds_none(tmp_path: Path) -> None:
+def test_a_callback_that_denies_a_restore_leaves_no_license(tmp_path: Path) -> None:
     with carrier(licenses={FLEXIBLE: 1000, NEW: DEVICES // 2}) as at:
         folder = moved(tmp_path, at, restore=True)
         back = pl.read_parquet(folder.results).filter(status="failed")["imei"].to_list()
@@ -183,9 +183,7 @@ def test_no_second_step_is_taken_where_a_callback_denies_the_first(tmp_path: Pat
 
 
 @pytest.mark.parametrize("order", ["auto", "unassign-first"])
-def test_a_second_step_in_doubt_stays_so_though_a_callback_denies_the_first(
-    tmp_path: Path, order: str
-) -> None:
+def test_a_second_step_in_doubt_stays_so_when_the_first_is_denied(tmp_path: Path, order: str) -> None:
     first, second, lost = {
         "auto": ("assign", "unassign", FLEXIBLE),
         "unassign-first": ("unassign", "assign", NEW),

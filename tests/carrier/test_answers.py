@@ -424,7 +424,7 @@ async def test_a_refusal_names_devices_of_the_request_and_no_others() -> None:
     assert answer.named_devices == (IMEIS[1],)
 
 
-async def test_a_refusal_names_devices_beyond_the_part_of_the_message_that_is_kept() -> None:
+async def test_a_refusal_names_devices_beyond_the_kept_part_of_its_text() -> None:
     body = licenses(400) | {"errorMessage": "x" * 600 + IMEIS[0]}
     answer = await answer_to(says(400, body))
     assert answer.named_devices == (IMEIS[0],)

@@ -124,7 +124,7 @@ async def test_both_tokens_expired_are_both_renewed() -> None:
     assert (len(carrier.paths(LOGIN)), len(carrier.paths(OAUTH))) == (2, 2)
 
 
-async def test_a_401_of_neither_token_opens_a_session_if_the_access_token_is_still_the_same() -> None:
+async def test_a_401_of_neither_token_opens_a_session_for_the_same_access_token() -> None:
     async def script(exchange: Exchange) -> None:
         is_new = exchange.request.headers["vz-m2m-token"] == "session-2"
         await (exchange.say(200, {"requestId": GUID}) if is_new else exchange.say(401))
@@ -136,7 +136,7 @@ async def test_a_401_of_neither_token_opens_a_session_if_the_access_token_is_sti
     assert (len(carrier.paths(LOGIN)), len(carrier.paths(OAUTH))) == (2, 2)
 
 
-async def test_an_access_token_that_is_rejected_and_handed_out_again_is_no_reason_to_give_up() -> None:
+async def test_a_rejected_access_token_given_out_again_does_not_end_the_run() -> None:
     async with scripted(only(access="another")) as carrier, open_client(carrier.url, KEYS) as client:
         carrier.oauth_script = always(200, {"access_token": "same-within-the-hour"})
         await client.login()
@@ -209,7 +209,7 @@ async def log_in_in_vain(client: CarrierClient, times: int) -> None:
             await client.login()
 
 
-async def test_the_fourth_login_without_an_answer_is_not_sent_because_the_fifth_could_lock() -> None:
+async def test_g_the_fourth_unanswered_login_is_not_sent() -> None:
     async with scripted() as carrier, open_client(carrier.url, KEYS) as client:
         carrier.login_script = resets
         await log_in_in_vain(client, 3)
@@ -266,7 +266,7 @@ async def test_ready_tokens_are_used_without_a_login() -> None:
     assert len(carrier.requests) == 1
 
 
-async def test_ready_tokens_that_are_rejected_are_renewed_where_there_are_credentials() -> None:
+async def test_rejected_ready_tokens_are_renewed_where_credentials_exist() -> None:
     async with client_of(only(access="access-1", session="session-1"), MIXED) as (client, _):
         assert (await submit_until_taken(client)).outcome is Outcome.ACCEPTED
 

@@ -57,7 +57,7 @@ async def test_many_submissions_share_one_connection() -> None:
 
 
 @pytest.mark.parametrize("action", Action)
-async def test_a_kept_alive_connection_that_breaks_is_not_asked_again_by_the_library(action: Action) -> None:
+async def test_a_broken_kept_alive_connection_is_not_retried_by_the_library(action: Action) -> None:
     async def take_one_then_break(exchange: Exchange) -> None:
         if len(carrier.requests) == 1:
             await exchange.say(200, {"requestId": GUID})

@@ -159,7 +159,7 @@ def test_a_run_at_work_can_be_looked_at_but_not_shared(tmp_path: Path) -> None:
         assert_all_accepted_once(at, end(process))
 
 
-def test_a_run_killed_again_and_again_repeats_only_what_it_may_and_ends_as_the_books_say(
+def test_a_run_killed_many_times_repeats_only_what_it_may(
     tmp_path: Path,
 ) -> None:
     dice, count = random.Random(KILLS), 15 * BATCH_SIZE * KILLS

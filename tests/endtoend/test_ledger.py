@@ -94,9 +94,7 @@ def test_a_lost_ledger_is_built_again_from_the_folder_of_the_runs(home: Home) ->
 
 
 @pytest.mark.parametrize("name", ["all.ndjson", "all.csv.gz"])
-def test_rows_of_runs_in_another_form_are_not_taken_for_a_list_of_licensed_devices(
-    home: Home, name: str
-) -> None:
+def test_rows_of_runs_are_not_taken_for_a_list_of_licensed_devices(home: Home, name: str) -> None:
     assert home.run("ledger", "export", "--to", "rows.parquet").code == 0
     rows = pl.read_parquet(home.folder / "rows.parquet")
     if name.endswith("gz"):

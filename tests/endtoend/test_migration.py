@@ -52,7 +52,7 @@ def has_moved_on(url: str, process: Program, before: int) -> bool:
     return asked(url) > before or process.poll() is not None
 
 
-def test_a_migration_killed_again_and_again_ends_with_every_device_on_the_new_sku_exactly_once(
+def test_a_migration_killed_many_times_moves_every_device_once(
     tmp_path: Path,
 ) -> None:
     dice = random.Random(KILLS)

@@ -62,7 +62,7 @@ def arguments_of(process: subprocess.Popen[str]) -> list[str]:
     return [word for one in (parent, *parent.children(recursive=True)) for word in one.cmdline()]
 
 
-def test_f_no_secret_is_in_any_file_of_a_run_on_any_stream_or_in_a_process_list(tmp_path: Path) -> None:
+def test_f_no_secret_is_in_files_streams_or_the_process_list(tmp_path: Path) -> None:
     fleet(tmp_path / "fleet.csv", 100)
     options = ("--account", ACCOUNT, "--sku", FLEXIBLE, "--batch-size", "10", "--run-dir", "run")
     with echoing_carrier() as url:

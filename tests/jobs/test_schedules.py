@@ -67,7 +67,7 @@ def test_systemd_reads_its_units_without_a_complaint(name: str) -> None:
     assert (verified.returncode, verified.stderr) == (0, "")
 
 
-def test_systemd_starts_again_after_exit_6_only_and_raises_the_alarm_otherwise() -> None:
+def test_systemd_restarts_after_exit_6_only_and_alarms_otherwise() -> None:
     service = unit("batchlic.service")
     assert service["Service"]["Restart"] == "no"
     assert service["Service"]["RestartForceExitStatus"] == str(int(ExitCode.STOPPED))

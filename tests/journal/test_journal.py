@@ -304,7 +304,7 @@ async def test_a_read_only_disk_stops_the_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.anyio
-async def test_d_what_an_operator_settles_stands_in_the_history_behind_what_it_is_about(
+async def test_d_a_settlement_follows_the_attempts_it_decides_in_the_history(
     tmp_path: Path,
 ) -> None:
     with closing(new_journal(tmp_path)) as journal:

@@ -80,7 +80,7 @@ def test_finding_them_costs_no_more_than_binary_splitting(drawn: tuple[int, set[
     assert len(carrier.requests) - 1 <= 2 * len(bad) * (log2(size / len(bad)) + 1)
 
 
-def test_one_silent_bad_device_among_a_hundred_costs_at_most_as_many_requests_as_halvings() -> None:
+def test_one_unnamed_bad_device_in_100_costs_at_most_the_halvings() -> None:
     for bad in range(100):
         carrier = Carrier({bad})
         carrier.deliver(batch(100))
@@ -118,7 +118,7 @@ def test_a_half_in_doubt_is_left_and_the_other_half_is_seen_through() -> None:
     assert sent == ["0-1", "2-3", "2", "3"]
 
 
-def test_an_account_level_refusal_of_a_part_ends_the_splitting_of_that_part() -> None:
+def test_a_refusal_that_blames_the_account_ends_the_bisection_of_a_part() -> None:
     sent: list[str] = []
 
     async def send(part: Batch) -> Answer:

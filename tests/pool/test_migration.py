@@ -199,7 +199,7 @@ def test_d_a_license_for_life_is_never_undone_and_never_asked_for_again() -> Non
     assert Counter(attempt.action for attempt in journal.attempts()) == {"assign": SIZE}
 
 
-def test_an_assign_whose_answer_was_lost_is_cleared_before_it_is_sent_again() -> None:
+def test_an_assign_in_doubt_is_cleared_before_it_is_sent_again() -> None:
     def lost(part: Batch, offset: int) -> Outcome | None:
         return None if part.action is Action.ASSIGN and offset == 1 else Outcome.ACCEPTED
 
@@ -211,7 +211,7 @@ def test_an_assign_whose_answer_was_lost_is_cleared_before_it_is_sent_again() ->
     assert [attempt.part for attempt in cleared] == ["1"]
 
 
-def test_after_each_clearing_the_same_devices_have_another_x_request_id_whoever_goes_on() -> None:
+def test_each_clearing_changes_the_x_request_id_in_every_session() -> None:
     journal, ids = journal_of([]), []
     for deliveries in (1, 2, 1, 2):
         for delivery in islice(next(migration(journal).sequences([batch(1)])), deliveries):
@@ -282,7 +282,7 @@ def test_what_an_operator_settles_as_accepted_takes_the_second_step() -> None:
 
 
 @given(st.data(), st.integers(1, 3), st.integers(0, 12), st.sampled_from([(), (FLEXIBLE, NEW)]))
-def test_however_often_it_is_stopped_each_device_takes_its_steps_in_order_and_none_twice(
+def test_stops_never_repeat_or_reorder_the_steps_of_a_device(
     data: st.DataObject, batches: int, spare: int, restorable: tuple[str, ...]
 ) -> None:
     executed: defaultdict[tuple[int, int], list[str]] = defaultdict(list)

@@ -29,7 +29,7 @@ def refuse(
         watch.refused(batch(devices, batch_id=number + 1, sku=sku), refusal)
 
 
-def test_the_first_batches_refused_alike_stop_the_run_and_say_what_to_check() -> None:
+def test_batches_refused_alike_stop_the_run_and_say_what_to_check() -> None:
     watch = RefusalWatch()
     refuse(watch, ALIKE - 1)
     with pytest.raises(StoppedEarly, match=rf"{ACCOUNT}.*{FLEXIBLE}.*AccountNotFound") as stop:
@@ -56,7 +56,7 @@ def test_one_that_has_given_up_the_old_sku_first_is_not_told_to(place: Position)
         )
 
 
-def test_what_takes_back_what_may_not_be_there_may_be_refused_any_number_of_times() -> None:
+def test_refused_undo_requests_never_stop_the_run() -> None:
     watch = RefusalWatch()
     for _ in range(10 * ALIKE):
         watch.refused(batch(), BAD_ACCOUNT, Position.UNDO)

@@ -26,7 +26,7 @@ def test_the_first_of_identical_rows_is_planned_and_the_others_name_it(tmp_path:
     assert planned.message(4) == f"same device as row 1 of {tmp_path / 'inventory'}"
 
 
-def test_rows_with_fewer_identifiers_are_duplicates_if_they_do_not_contradict(tmp_path: Path) -> None:
+def test_rows_with_fewer_identifiers_are_duplicates_unless_they_differ(tmp_path: Path) -> None:
     planned = plan_pairs(tmp_path, (1, None), (1, 1), (None, 1), (2, 2), (None, 2))
     assert planned.devices == [(imei(1), None), (imei(2), iccid(2))]
     assert planned.reasons == {2: "duplicate", 3: "duplicate", 5: "duplicate"}

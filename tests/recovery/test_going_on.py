@@ -21,7 +21,7 @@ def forget_the_ending(folder: Path) -> None:
         journal.end(SessionEnd(0, 1, ExitCode.STOPPED))
 
 
-def test_the_same_command_again_goes_on_with_the_plan_and_the_run_that_it_made(tmp_path: Path) -> None:
+def test_the_same_command_resumes_its_own_run_and_plan(tmp_path: Path) -> None:
     inventory = fleet(tmp_path / "fleet.csv")
     with carrier() as at:
         first = run(tmp_path / "run", at, job(inventory))
@@ -41,7 +41,7 @@ def test_the_same_command_on_a_finished_run_changes_nothing(tmp_path: Path) -> N
         assert contents(tmp_path / "run") == before
 
 
-def test_another_command_in_the_same_folder_is_refused_and_told_what_differs(tmp_path: Path) -> None:
+def test_another_command_in_the_folder_is_refused_with_the_differences(tmp_path: Path) -> None:
     inventory = fleet(tmp_path / "fleet.csv")
     with carrier() as at:
         run(tmp_path / "run", at, job(inventory))
@@ -59,9 +59,7 @@ def test_another_command_in_the_same_folder_is_refused_and_told_what_differs(tmp
 
 
 @pytest.mark.parametrize("name", ["results.parquet", "audit.parquet", "summary.json"])
-def test_files_of_a_finished_run_that_have_gone_are_written_again_without_a_request(
-    tmp_path: Path, name: str
-) -> None:
+def test_missing_files_of_a_finished_run_are_written_without_a_request(tmp_path: Path, name: str) -> None:
     with carrier() as at:
         run(tmp_path / "run", at, job(fleet(tmp_path / "fleet.csv")))
         requests = at.requests()
@@ -86,7 +84,7 @@ def test_without_its_journal_nothing_is_sent_and_what_is_left_is_named(tmp_path:
         assert (contents(tmp_path / "run"), at.requests()) == (before, requests)
 
 
-def test_without_its_plan_a_run_says_how_to_make_it_again_and_it_can_be_made(tmp_path: Path) -> None:
+def test_a_run_without_its_plan_says_how_to_make_the_plan_again(tmp_path: Path) -> None:
     inventory = fleet(tmp_path / "fleet.csv")
     with carrier() as at:
         run(tmp_path / "run", at, job(inventory))

@@ -60,9 +60,7 @@ def test_every_device_is_on_the_new_sku_exactly_once(tmp_path: Path, order: str,
 
 
 @pytest.mark.parametrize("order", ["auto", "unassign-first"])
-def test_d_a_carrier_that_executes_each_x_request_id_once_gives_the_new_license_once_and_not_never(
-    tmp_path: Path, order: str
-) -> None:
+def test_d_a_carrier_that_deduplicates_gives_the_new_license_once(tmp_path: Path, order: str) -> None:
     with carrier(deduplicate=True, faults={Fault.RESET_AFTER: 0.3}) as at:
         inventory = onboarded(tmp_path, at)
         told = run(tmp_path / "move", at, moving(inventory, order=order))
@@ -70,7 +68,7 @@ def test_d_a_carrier_that_executes_each_x_request_id_once_gives_the_new_license_
         assert held(at) == {((NEW, 1),): DEVICES}
 
 
-def test_where_a_device_may_have_one_sku_only_nothing_is_lost_and_unassign_first_moves_it(
+def test_a_carrier_of_one_sku_a_device_needs_unassign_first(
     tmp_path: Path,
 ) -> None:
     with carrier(exclusive=True) as at:
@@ -103,7 +101,7 @@ def test_too_few_licenses_are_exit_4_and_nothing_is_sent(tmp_path: Path) -> None
         assert (at.requests(), told.statuses) == (before, {"pending": DEVICES})
 
 
-def test_with_too_few_licenses_the_rest_goes_unassign_first_and_is_restored_on_request(
+def test_too_few_licenses_send_the_rest_unassign_first_with_restore(
     tmp_path: Path,
 ) -> None:
     with carrier(licenses={FLEXIBLE: 1000, NEW: DEVICES // 2}) as at:
@@ -115,7 +113,7 @@ def test_with_too_few_licenses_the_rest_goes_unassign_first_and_is_restored_on_r
     assert known(tmp_path) == {FLEXIBLE: (50, 50, 0), NEW: (50, 0, 0)}
 
 
-def test_before_a_run_stops_because_all_are_refused_each_device_has_its_old_license_back(
+def test_devices_get_their_old_license_back_before_refusals_stop_a_run(
     tmp_path: Path,
 ) -> None:
     with carrier(licenses={FLEXIBLE: 1000, NEW: 0}) as at:
@@ -185,9 +183,7 @@ def test_what_holds_both_by_the_ledger_is_not_given_the_new_one_twice(tmp_path: 
 
 
 @pytest.mark.parametrize("ledger", [True, False])
-def test_what_a_stopped_migration_left_with_both_is_known_to_hold_both_until_that_is_resumed(
-    tmp_path: Path, *, ledger: bool
-) -> None:
+def test_a_stopped_migration_leaves_both_licenses_in_the_ledger(tmp_path: Path, *, ledger: bool) -> None:
     with carrier() as at:
         inventory = fleet(tmp_path / "fleet.csv")
         run(tmp_path / "onboarding", at, job(inventory, ledger={"use": ledger}))
@@ -231,7 +227,7 @@ def test_d_doubt_of_a_step_is_settled_and_the_migration_goes_on(tmp_path: Path) 
         (NEW, "unassign-first", DeviceStatus.FAILED, DeviceStatus.ACCEPTED),
     ],
 )
-def test_a_step_is_not_settled_anew_once_another_was_taken_on_the_strength_of_it(
+def test_a_settled_step_stays_settled_once_the_other_step_was_sent(
     tmp_path: Path, lost: str, order: str, first: DeviceStatus, then: DeviceStatus
 ) -> None:
     with carrier() as at:
@@ -289,7 +285,7 @@ def test_an_export_of_what_failed_can_be_migrated_again(tmp_path: Path) -> None:
         assert (again.planned, again.rejected) == (2, {})
 
 
-def test_the_order_may_change_from_one_sitting_to_the_next_and_nothing_else(tmp_path: Path) -> None:
+def test_only_the_order_may_change_between_sessions(tmp_path: Path) -> None:
     with carrier() as at:
         inventory = fleet(tmp_path / "fleet.csv")
         interrupted(tmp_path / "move", at, moving(inventory))

@@ -58,7 +58,7 @@ def job(folder: Path, devices: int, *, allow_partial: bool) -> Job:
     return make_job(content, {}, where="test")
 
 
-def test_too_few_licenses_refuse_the_run_with_the_numbers_before_anything_is_sent(tmp_path: Path) -> None:
+def test_too_few_licenses_refuse_the_run_with_the_numbers(tmp_path: Path) -> None:
     with pytest.raises(RefusedToStart, match=r"120 licenses of SIMSec-IoT left, for 250 devices"):
         run(tmp_path, 250, 120)
     assert not (tmp_path / "run" / "journal.db").exists()
@@ -86,7 +86,7 @@ def test_the_same_devices_fit_each_time(tmp_path: Path) -> None:
     assert plans[0]["batch_id"].unique().sort().to_list() == [1, 2]
 
 
-def test_enough_licenses_leave_the_plan_as_it_is_and_no_word_is_lost_on_them(tmp_path: Path) -> None:
+def test_enough_licenses_leave_plan_and_notes_as_they_are(tmp_path: Path) -> None:
     summary = run(tmp_path, 250, 250)
     assert (summary.statuses, summary.exit_code) == ({"accepted": 250}, ExitCode.OK)
     assert [note for note in summary.notes if "licenses" in note] == []
@@ -144,7 +144,7 @@ def test_what_was_counted_counts_though_nobody_says_who_listens(
         run(tmp_path, 10, 5)
 
 
-def test_an_account_of_which_nothing_is_listed_is_not_taken_to_have_no_licenses(
+def test_an_account_without_counts_is_not_taken_for_one_without_licenses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def nothing(*_: object) -> list[Subscription]:

@@ -231,7 +231,7 @@ def test_a_request_whose_answer_was_cut_short_is_one_whose_answer_was_lost(
     assert set(statuses(folder)) == {"failed" if fault else "confirmed"}
 
 
-def test_a_failure_settles_a_doubt_only_when_no_lost_request_is_outstanding(tmp_path: Path) -> None:
+def test_a_failure_settles_a_doubt_only_once_every_lost_request_failed(tmp_path: Path) -> None:
     folder = submitted_run(tmp_path / "run", 1, answered=lambda _: [AMBIGUOUS, None])
     [message] = messages_of(folder, **failure())
     settled(folder, message._replace(request_id="one"))
@@ -240,7 +240,7 @@ def test_a_failure_settles_a_doubt_only_when_no_lost_request_is_outstanding(tmp_
     assert statuses(folder) == {"failed": 1}
 
 
-def test_a_lost_request_that_succeeded_counts_more_than_its_repetition_that_failed(tmp_path: Path) -> None:
+def test_a_lost_request_that_succeeded_beats_its_failed_repetition(tmp_path: Path) -> None:
     folder = submitted_run(tmp_path / "run", 1, answered=lambda batch: [AMBIGUOUS, *accepted(batch)])
     [failed] = messages_of(folder, **failure())
     [served] = messages_of(folder)
@@ -257,7 +257,7 @@ def test_a_repetition_that_failed_does_not_speak_for_a_lost_request(tmp_path: Pa
     assert statuses(folder) == {"failed": 1}
 
 
-def test_what_another_run_did_shortly_before_proves_nothing_and_one_that_can_not_be_read_neither(
+def test_requests_of_other_or_unreadable_runs_prove_nothing(
     tmp_path: Path,
 ) -> None:
     other = submitted_run(tmp_path / "other", 1)

@@ -47,7 +47,7 @@ def job_of(folder: Path, rows: list[str], *, action: str = "assign", **limits: f
     return make_job(content, {}, where="test")
 
 
-def test_unassign_takes_flexible_licenses_back_and_never_asks_for_lifetime_ones(tmp_path: Path) -> None:
+def test_unassign_takes_flexible_licenses_and_never_lifetime_ones(tmp_path: Path) -> None:
     rows = [f"{imei(n)},{LIFETIME if n == 3 else FLEXIBLE}" for n in range(10)]
     with carrier() as target:
         given = start(job_of(tmp_path, rows), RunFolder(tmp_path / "give"), target, run_id="give")
@@ -77,7 +77,7 @@ def test_a_wrong_account_stops_the_run_instead_of_burning_its_plan(tmp_path: Pat
     assert ACCOUNT in stopped.stopped_because
 
 
-def test_a_run_goes_on_only_with_its_own_carrier_and_plan_and_starts_only_once(tmp_path: Path) -> None:
+def test_a_run_resumes_only_with_its_own_carrier_and_plan(tmp_path: Path) -> None:
     folder, job = RunFolder(tmp_path / "run"), job_of(tmp_path, [f"{imei(n)}," for n in range(10)])
     with carrier() as target:
         start(job, folder, target, run_id="run")

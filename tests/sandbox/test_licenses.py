@@ -32,7 +32,7 @@ def held(sandbox: Sandbox) -> dict[str | None, dict[str, int]]:
     return {record.imei or record.iccid: record.licenses for record in sandbox.books.records()}
 
 
-async def test_an_assign_is_taken_with_a_request_id_and_the_books_know_who_has_the_license() -> None:
+async def test_an_accepted_assign_has_a_request_id_and_is_in_the_books() -> None:
     sandbox = Sandbox()
     async with caller_of(sandbox) as caller:
         answer = await caller.assign(request_body(device(IMEI, ICCID)), "1-1234")
@@ -63,7 +63,7 @@ async def test_a_carrier_that_deduplicates_executes_a_transaction_once() -> None
     assert held(sandbox) == {IMEI: {SKU: 3}}
 
 
-async def test_unassign_with_a_body_takes_back_all_licenses_of_the_listed_devices() -> None:
+async def test_unassign_with_a_body_takes_all_licenses_of_its_devices() -> None:
     sandbox = Sandbox()
     async with caller_of(sandbox) as caller:
         for _ in range(2):
@@ -142,7 +142,7 @@ async def test_identifiers_that_came_together_are_one_device_from_then_on() -> N
     assert sandbox.totals().devices == 1
 
 
-async def test_a_device_is_found_by_every_identifier_after_two_turned_out_to_be_one() -> None:
+async def test_a_device_that_was_two_is_found_by_every_identifier() -> None:
     second_iccid = "89148000000800139716"
     sandbox = Sandbox()
     async with caller_of(sandbox) as caller:

@@ -196,7 +196,7 @@ QUOTAS = [
 
 @pytest.mark.parametrize("kind", [QuotaHeaders.RATELIMIT, QuotaHeaders.X_RATELIMIT, QuotaHeaders.DRAFT])
 @pytest.mark.parametrize(("limit", "told"), QUOTAS)
-def test_every_answer_says_what_is_left_of_the_rate_and_our_client_reads_it(
+def test_every_answer_has_the_quota_left_and_our_client_reads_it(
     kind: QuotaHeaders, limit: LimitKind, told: list[tuple[int, int, int]]
 ) -> None:
     config = SandboxConfig(rate=1.0, burst=2, window_s=2.0, limit=limit, quota_headers=kind)
@@ -261,7 +261,7 @@ async def test_only_license_requests_are_limited() -> None:
         assert (await caller.unassign()).status_code == 429
 
 
-def test_a_call_takes_its_latency_on_the_clock_it_runs_under_throttled_or_not() -> None:
+def test_a_call_takes_its_latency_throttled_or_not() -> None:
     async def elapsed() -> list[float]:
         times = []
         async with caller_of(Sandbox(SandboxConfig(latency_s=3, rate=0.001, burst=1))) as caller:

@@ -11,7 +11,7 @@ LISTENER = {"name": "CarrierService", "url": "https://erp.example/cb", "username
 ANSWER = {"accountName": ACCOUNT, "serviceName": "CarrierService"}
 
 
-async def test_a_listener_is_listed_with_its_credentials_until_it_is_deregistered() -> None:
+async def test_a_listener_is_listed_with_credentials_until_deregistered() -> None:
     async with caller_of(Sandbox()) as caller:
         http, headers = caller.http, caller.headers
         assert (await http.post(CALLBACKS, json=LISTENER, headers=headers)).json() == ANSWER

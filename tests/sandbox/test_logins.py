@@ -46,7 +46,7 @@ def refused(refusal: pytest.ExceptionInfo[Refusal]) -> str:
     return refusal.value.body.decode()
 
 
-def test_asking_again_within_the_hour_gives_the_same_token_and_then_a_new_one() -> None:
+def test_an_access_token_stays_the_same_for_an_hour() -> None:
     carrier = logins()
     first = carrier.access_token(basic(*KEYS), GRANT_FORM, 0)
     again = carrier.access_token(basic(*KEYS), GRANT_FORM, 3599)
@@ -57,7 +57,7 @@ def test_asking_again_within_the_hour_gives_the_same_token_and_then_a_new_one() 
     assert "900903" in refused(refusal)
 
 
-def test_a_session_lives_while_it_is_used_and_ends_after_twenty_minutes_unused() -> None:
+def test_a_session_ends_after_twenty_minutes_unused() -> None:
     carrier = logins()
     token = carrier.open_session(RIGHT, 0).session_token
     for now in (1199, 2398, 3597):

@@ -69,7 +69,7 @@ def test_the_sdk_is_answered_with_success_throughout(
     ]
 
 
-def test_the_sdks_assign_takes_licenses_and_its_unassign_without_a_body_gives_them_back(
+def test_the_sdks_unassign_without_a_body_undoes_its_assign(
     conversation: list[tuple[str, int, dict[str, object]]],
 ) -> None:
     def assigned(body: dict[str, object]) -> dict[str, int]:

@@ -49,7 +49,7 @@ def refuses_connections(url: str) -> bool:
     return False
 
 
-def test_an_embedded_sandbox_is_there_for_the_block_and_its_books_can_be_read() -> None:
+def test_an_embedded_sandbox_lives_for_its_block_with_open_books() -> None:
     poison = (Poison(identifier=OTHER_IMEI, named=False),)
     with embedded(SandboxConfig(poison=poison, limit=LimitKind.FIXED_WINDOW, rate=1000)) as url:
         with httpx.Client(base_url=url, trust_env=False) as http:
@@ -92,7 +92,7 @@ def test_ctrl_c_on_the_terminal_does_not_reach_an_embedded_sandbox() -> None:
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_a_served_sandbox_says_where_it_is_and_ends_cleanly_while_a_call_hangs(stop: signal.Signals) -> None:
+def test_a_served_sandbox_ends_cleanly_while_a_call_hangs(stop: signal.Signals) -> None:
     program = """
 from batchlic.sandbox.config import Fault, SandboxConfig
 from batchlic.sandbox.server import serve

@@ -91,7 +91,7 @@ def test_c_a_settled_step_is_never_sent_again(seed: int) -> None:
 
 
 @every_seed
-def test_a_device_without_doubt_is_never_left_without_a_license_where_it_can_be_restored(seed: int) -> None:
+def test_a_restorable_device_without_doubt_always_has_a_license(seed: int) -> None:
     device_history = story_of(seed)
     if OLD in device_history.scenario.restorable:
         for device, fate in device_history.fates.items():

@@ -74,7 +74,7 @@ def row_of(folder: Path, steps: dict[str, str], restorable: tuple[str, ...] = ()
     return rows_of(folder, [steps], restorable=restorable).row(0, named=True)
 
 
-def test_a_device_that_has_moved_is_told_with_the_request_that_gave_the_new_license(
+def test_a_moved_device_shows_the_request_that_gave_the_new_license(
     tmp_path: Path,
 ) -> None:
     for order in (("unassign", "assign"), ("assign", "unassign")):
@@ -171,7 +171,7 @@ HOLDS = {
 
 
 @pytest.mark.parametrize("restorable", [(), (OLD, NEW)])
-def test_whatever_callbacks_tell_of_either_step_the_row_says_what_the_device_holds(
+def test_callbacks_about_either_step_decide_what_the_device_holds(
     tmp_path: Path, restorable: tuple[str, ...]
 ) -> None:
     both = list(product(TOLD, repeat=2))
@@ -245,7 +245,7 @@ def test_the_word_about_the_new_sku_names_its_request(tmp_path: Path) -> None:
         (("assign", "unassign"), "unassign", "holds no license", {OLD: "unassigned", NEW: "unassigned"}),
     ],
 )
-def test_a_second_step_that_took_effect_once_the_first_was_undone_has_moved_nothing(
+def test_a_second_step_after_the_first_was_undone_moves_nothing(
     tmp_path: Path, order: tuple[str, str], step: str, holds: str, said: dict[str, str]
 ) -> None:
     steps = dict.fromkeys(order, "accepted") | {"restore": "accepted"}

@@ -146,7 +146,7 @@ def histories(draw: st.DrawFn) -> tuple[list[int], list[Told]]:
 
 
 @given(histories())
-def test_a_whatever_was_attempted_each_device_has_one_row_and_the_status_that_its_attempts_say(
+def test_a_each_device_has_one_row_with_the_status_of_its_attempts(
     tmp_path_factory: pytest.TempPathFactory, history: tuple[list[int], list[Told]]
 ) -> None:
     sizes, attempts = history
