@@ -1,5 +1,5 @@
 """`python -m batchlic`."""
 
-from batchlic.cli.run import main
+from batchlic.cli.app import main
 
 main()

@@ -18,7 +18,7 @@ from socket import socket
 from subprocess import TimeoutExpired
 from typing import IO, Self
 
-from batchlic.cli import run as cli
+from batchlic.cli import app as cli
 from batchlic.sandbox import server
 from batchlic.sandbox.config import SandboxConfig
 from batchlic.sandbox.listening import base_url, listen

@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel
 from typer.testing import CliRunner
 
-from batchlic.cli.run import app
+from batchlic.cli.app import app
 from batchlic.errors import ExitCode
 from batchlic.job import Inventory, Job, LedgerUse, Licensing, Limits, Rehearsal
 from batchlic.writer.audit import AUDIT

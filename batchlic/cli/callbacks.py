@@ -1,4 +1,4 @@
-"""The doors to callbacks and license counts: `listen`, `callbacks`, `reconcile` and `subscriptions`."""
+"""Commands about callbacks and license counts: `listen`, `callbacks`, `reconcile`, `subscriptions`."""
 
 import secrets
 import sys
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from batchlic.cli.options import Json, OnSandbox, RunOptions, StoreLocation, parse_duration
-from batchlic.cli.output import carrier, finish, put, say
+from batchlic.cli.output import exit_as, open_target, print_json, print_message
 from batchlic.errors import RunFolderError, UsageError
 from batchlic.logs import printable
 
@@ -29,7 +29,7 @@ callbacks = typer.Typer(
 )
 app.add_typer(callbacks, name="callbacks")
 
-Account = Annotated[str, typer.Option(help="The account that is asked about.")]
+Account = Annotated[str, typer.Option(help="Account to ask about.")]
 
 UNCONFIRMED_SHOWN = 10
 
@@ -40,21 +40,19 @@ def listen(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 finds a free one.")] = 9001,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain, PEM.")] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="Its key, PEM [in the same file].")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Private key, PEM [in the same file].")] = None,
     store: StoreLocation = None,
-    path: Annotated[str, typer.Option(help="Path of the callbacks.")] = "/callbacks/CarrierService",
+    path: Annotated[str, typer.Option(help="URL path of callbacks.")] = "/callbacks/CarrierService",
     account: Annotated[
-        str, typer.Option(help="Account of callbacks to exactly that path; path/ACCOUNT names its own.")
+        str, typer.Option(help="Account of callbacks to exactly that path; others go to PATH/ACCOUNT.")
     ] = "",
     trusted_proxy: Annotated[
         list[str] | None,
-        typer.Option(metavar="ADDRESS", help="A proxy whose X-Forwarded-For is to be believed. Repeatable."),
+        typer.Option(metavar="ADDRESS", help="Proxy whose X-Forwarded-For is trusted. Repeatable."),
     ] = None,
-    until_eof: Annotated[
-        bool, typer.Option("--until-eof", help="Stop when standard input ends, as with whoever started it.")
-    ] = False,
+    until_eof: Annotated[bool, typer.Option("--until-eof", help="Stop when standard input ends.")] = False,
 ) -> None:
-    """Take in the carrier's callbacks until stopped. See docs/callbacks.md."""
+    """Receive the carrier's callbacks until stopped. See docs/callbacks.md."""
     from batchlic.callbacks.server import ListenerOptions, stop_with_stdin
     from batchlic.callbacks.server import listen as serve
     from batchlic.callbacks.store import Store
@@ -76,13 +74,13 @@ def reconcile(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The folder of a run.")],
     *,
     store: StoreLocation = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Go on until every device is settled.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Wait until every device is settled.")] = False,
     for_: Annotated[
-        str | None, typer.Option("--for", metavar="DURATION", help="Watch no longer than that: 90s, 30m, 2h.")
+        str | None, typer.Option("--for", metavar="DURATION", help="Wait no longer than this: 90s, 30m, 2h.")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Match callbacks with a run: its devices end confirmed or failed. Exits as the run does."""
+    """Match callbacks with a run: devices become confirmed or failed. Exits as the run does."""
     from batchlic.callbacks.store import Store
     from batchlic.runs.folder import RunFolder
     from batchlic.runs.reconcile import follow
@@ -94,7 +92,7 @@ def reconcile(
     with closing(Store.open(load_settings().store(store))) as kept:
         summary = follow(RunFolder(run_dir), kept, patience=patience)
     _say_unconfirmed(run_dir)
-    finish(summary, run_dir, as_json=json)
+    exit_as(summary, run_dir, as_json=json)
 
 
 @app.command()
@@ -105,11 +103,11 @@ def subscriptions(
     sandbox: OnSandbox = False,
     json: Json = False,
 ) -> None:
-    """Print the licenses of an account: purchased, assigned, available."""
+    """Print the license counts of an account."""
     from batchlic.cli.format import describe_subscriptions
 
     found = _asked(lambda client: client.subscriptions(account, sku), on_sandbox=sandbox)
-    put(found) if json else sys.stdout.write(describe_subscriptions(found) + "\n")
+    print_json(found) if json else sys.stdout.write(describe_subscriptions(found) + "\n")
 
 
 @callbacks.command("list")
@@ -117,12 +115,12 @@ def list_listeners(*, account: Account, json: Json = False) -> None:
     """Print the listeners of an account, without their passwords."""
     listeners = _asked(lambda client: client.listeners(account))
     if json:
-        put(listeners)
+        print_json(listeners)
         return
     for listener in listeners:
         sys.stdout.write(printable(f"{listener.service_name}  {listener.url}") + "\n")
     if not listeners:
-        say(f"Account {account} has no listeners.")
+        print_message(f"Account {account} has no listeners.")
 
 
 @callbacks.command("register")
@@ -130,36 +128,36 @@ def register_listener(
     *,
     account: Account,
     url: Annotated[
-        str, typer.Option(help="Where the listener is reached, as https://host/callbacks/CarrierService.")
+        str, typer.Option(help="Address of the listener, as https://host/callbacks/CarrierService.")
     ],
 ) -> None:
-    """Have the outcomes of an account's requests called back to URL/ACCOUNT, with BATCHLIC_LISTENER_*."""
+    """Register URL/ACCOUNT for the callbacks of an account, with BATCHLIC_LISTENER_USERNAME and _PASSWORD."""
     from batchlic.callbacks.registration import address, warnings
     from batchlic.settings import load_settings
 
     access = load_settings().access()
     where = address(url, account)
     for warning in warnings(where):
-        say(f"warning: {warning}")
+        print_message(f"warning: {warning}")
     registered = _asked(
         lambda client: client.register_listener(account, where, access.username.reveal(), access.password)
     )
-    say(f"{registered.service_name} of account {account} will be called back to {where}")
+    print_message(f"{registered.service_name} of account {account} will be called back to {where}")
 
 
 @callbacks.command("deregister")
 def deregister_listener(*, account: Account) -> None:
-    """Have the outcomes of an account's requests no longer called back."""
+    """Deregister the listener of an account."""
     gone = _asked(lambda client: client.deregister_listener(account))
-    say(f"{gone.service_name} of account {account} has no listener any more")
+    print_message(f"{gone.service_name} of account {account} has no listener any more")
 
 
 @contextmanager
 def run_listener(options: RunOptions, folder: "RunFolder") -> Iterator["RunListener | None"]:
-    """The listener that a waiting run brings up, for as long as the block lasts; None where it has none."""
+    """The listener of a run that waits for callbacks, for as long as the block lasts; None without one."""
     if options.wait_callbacks is None or options.listen_port is None:
         if options.listen_port is not None:
-            raise UsageError("--listen-port: say how long to wait, with --wait-callbacks")
+            raise UsageError("--listen-port needs --wait-callbacks: say how long to wait")
         yield None
         return
     from batchlic.callbacks.server import ListenerOptions, listening
@@ -181,18 +179,18 @@ def run_listener(options: RunOptions, folder: "RunFolder") -> Iterator["RunListe
 
 
 def refuse_unable_to_wait(options: RunOptions, folder: "RunFolder") -> None:
-    """Raise UsageError before anything is sent, where a run could not wait for callbacks as it is told to."""
+    """Raise UsageError before anything is sent, if the run can't wait for callbacks as its options say."""
     if options.wait_callbacks is not None:
         parse_duration(options.wait_callbacks)
         _store(options, folder)
 
 
-def wait(options: RunOptions, folder: "RunFolder") -> "Summary":
-    """Reconcile a run that was submitted, for as long as it is to wait."""
+def wait_for_callbacks(options: RunOptions, folder: "RunFolder") -> "Summary":
+    """Reconcile a run until every device is settled, or for as long as its options say."""
     from batchlic.callbacks.store import Store
     from batchlic.runs.reconcile import follow
 
-    say(f"Waiting for outcomes, up to {options.wait_callbacks}.")
+    print_message(f"Waiting for outcomes, up to {options.wait_callbacks}.")
     with closing(Store.open(_store(options, folder))) as store:
         summary = follow(folder, store, patience=parse_duration(options.wait_callbacks or "0"))
     _say_unconfirmed(folder.path)
@@ -200,7 +198,7 @@ def wait(options: RunOptions, folder: "RunFolder") -> "Summary":
 
 
 def _store(options: RunOptions, folder: "RunFolder") -> str:
-    """Where the callbacks of a waiting run are; those of its own listener are in its folder by default."""
+    """The callbacks' store of a waiting run; its own listener uses the run folder by default."""
     from batchlic.settings import load_settings
 
     settings = load_settings()
@@ -216,7 +214,7 @@ def _say_unconfirmed(run_dir: Path) -> None:
     devices = unconfirmed(RunFolder(run_dir))
     if devices.height:
         some = ", ".join(imei or iccid for imei, iccid in devices.head(UNCONFIRMED_SHOWN).iter_rows())
-        say(
+        print_message(
             f"{devices.height:,} accepted devices are unconfirmed, though the carrier's last try has passed: "
             f"{some}{', …' if devices.height > UNCONFIRMED_SHOWN else ''}"
         )
@@ -236,5 +234,5 @@ def _asked(question: "Callable[[CarrierClient], Awaitable[T]]", *, on_sandbox: b
             await client.logout()
             return answer
 
-    with carrier(Rehearsal() if on_sandbox else None) as target:
+    with open_target(Rehearsal() if on_sandbox else None) as target:
         return anyio.run(ask, target)

@@ -1,4 +1,7 @@
-"""What a person reads: a run in a dozen lines. What inventories and carrier say is shown as data."""
+"""Texts for people: runs, plans, ledgers and devices in a few lines.
+
+Text from inventories and the carrier is made safe for the terminal before it is shown.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,15 +17,13 @@ from batchlic.runs.verify import Verification
 from batchlic.writer.in_doubt import Doubt
 from batchlic.writer.summary import Summary
 
-_MEANINGS = {
-    ExitCode.OK: "the carrier accepted every planned device",
-    ExitCode.INCOMPLETE: "finished, but some devices failed, are in doubt, or were rejected",
-    ExitCode.REFUSED: "refused",
-    ExitCode.CREDENTIALS: "the carrier rejected the credentials",
-    ExitCode.STOPPED: "stopped early",
+_STOPS = {
+    ExitCode.REFUSED: "Refused",
+    ExitCode.CREDENTIALS: "Credentials rejected",
+    ExitCode.STOPPED: "Stopped early",
 }
 DOUBTS_SHOWN = 10
-"""Requests in doubt that a person is shown."""
+"""Requests in doubt that are shown."""
 
 _FILES = {"rejected": "rejects.parquet", "failed": "results.parquet", "in_doubt": "results.parquet"}
 
@@ -30,23 +31,34 @@ _FILES = {"rejected": "rejects.parquet", "failed": "results.parquet", "in_doubt"
 def describe(summary: Summary, folder: Path) -> str:
     """The run in figures, for a terminal."""
     lines = [
-        Line("read", summary.rows_read, "rows from " + ", ".join(printable(s.name) for s in summary.sources))
+        Line(
+            "read",
+            summary.rows_read,
+            f"{_noun(summary.rows_read, 'row')} from "
+            + ", ".join(printable(s.name) for s in summary.sources),
+        )
     ]
     lines += [Line("", None, f"note: {printable(note)}") for note in summary.notes]
     lines += _with_parts("rejected", "rows", summary.rejected)
-    lines.append(Line("planned", summary.planned, f"devices in {summary.batches:,} batches"))
-    lines += [Line(status, devices, "devices") for status, devices in summary.statuses.items()]
+    lines.append(
+        Line(
+            "planned",
+            summary.planned,
+            f"{_noun(summary.planned, 'device')} in {_count(summary.batches, 'batch')}",
+        )
+    )
+    lines += [Line(status, devices, _noun(devices, "device")) for status, devices in summary.statuses.items()]
     requests = {name: count for name, count in summary.requests.items() if count and name != "total"}
     lines += _with_parts("requests", "sent", requests)
     if summary.devices_per_second:
-        lines.append(Line("speed", round(summary.devices_per_second), "devices a second"))
-    return "\n".join([_headline(summary), "", *_aligned(lines), "", *_what_now(summary, folder)])
+        lines.append(Line("speed", round(summary.devices_per_second), "devices per second"))
+    return "\n".join([_headline(summary), "", *_aligned(lines), "", *_next_steps(summary, folder)])
 
 
 def describe_plan(plan: Plan, folder: Path | None) -> str:
     """A plan in figures, for a terminal."""
     names = ", ".join(printable(source.name) for source in plan.sources)
-    lines = [f"{plan.rows_read:,} rows read from {names}"]
+    lines = [f"{_count(plan.rows_read, 'row')} read from {names}"]
     lines += [f"  note: {printable(note)}" for note in plan.notes]
     if plan.rejected:
         lines.append(f"  {_count(sum(plan.rejected.values()), 'row')} rejected: {_listed(plan.rejected)}")
@@ -54,17 +66,17 @@ def describe_plan(plan: Plan, folder: Path | None) -> str:
         f"  {_count(devices, 'device')} {status} by the ledger" for status, devices in plan.held.items()
     ]
     lines += [
-        f"  {_count(group.devices, 'device')} in {group.batches:,} requests: "
+        f"  {_count(group.devices, 'device')} in {_count(group.batches, 'request')}: "
         f"account {printable(group.account_name)}, SKU {printable(group.sku_number)}"
         for group in plan.groups
     ]
-    lines.append(f"Files: {folder}/" if folder else "Dry run: nothing was sent, nothing is left.")
+    lines.append(f"Files: {folder}/" if folder else "Dry run: nothing was sent, and no file was kept.")
     return "\n".join(lines)
 
 
 def describe_doubts(doubts: Sequence[Doubt], folder: Path) -> str:
-    """What is in doubt, request by request, and how to settle it."""
-    lines = ["", "In doubt, because the answer was lost:"]
+    """The devices in doubt, request by request, and how to settle them."""
+    lines = ["", "In doubt, because answers were lost:"]
     for doubt in doubts[:DOUBTS_SHOWN]:
         some = ", ".join(doubt.devices[:2]) + (" …" if len(doubt.devices) > 2 else "")
         lines.append(
@@ -72,15 +84,15 @@ def describe_doubts(doubts: Sequence[Doubt], folder: Path) -> str:
             f"{doubt.sku_number}, sent {doubt.sent_at}: {printable(doubt.reason)}"
         )
     if len(doubts) > DOUBTS_SHOWN:
-        lines.append(f"  and {len(doubts) - DOUBTS_SHOWN:,} requests more: --json has them all")
+        lines.append(f"  and {len(doubts) - DOUBTS_SHOWN:,} more requests: use --json to see all")
     lines.append(f"  Settle: batchlic settle {folder} --as accepted|failed|resend --reason …")
     return "\n".join(lines)
 
 
 def describe_verification(verification: Verification, folder: Path) -> str:
-    """What holding a run's files against each other has shown."""
+    """What comparing a run's files with its journal has found."""
     if verification.findings:
-        lines = [f"{folder}: not as the run left it"]
+        lines = [f"{folder}: these files are not as the run left them"]
         return "\n".join(
             [*lines, *(f"  {found.file}: {printable(found.what)}" for found in verification.findings)]
         )
@@ -89,17 +101,17 @@ def describe_verification(verification: Verification, folder: Path) -> str:
 
 
 def describe_history(device: str, events: Sequence[HistoryEvent]) -> str:
-    """One device's story, a line an event."""
+    """The history of a device, a line an event."""
     if not events:
-        return f"{printable(device)}: no run has planned it"
-    return "\n".join([printable(device), *map(_told, events)])
+        return f"{printable(device)}: no run here has planned it"
+    return "\n".join([printable(device), *map(_event_line, events)])
 
 
-def _told(event: HistoryEvent) -> str:
+def _event_line(event: HistoryEvent) -> str:
     match event.event:
         case "planned":
-            held = f", {event.outcome} by the ledger" if event.outcome else ""
-            words = f"to {event.action}, row {event.row} of {event.source}{held}"
+            excluded = f", {event.outcome} by the ledger" if event.outcome else ""
+            words = f"to {event.action}, row {event.row} of {event.source}{excluded}"
         case "sent":
             words = f"{event.action}, request {event.x_request_id}, attempt {event.attempt}"
         case "settled":
@@ -112,17 +124,17 @@ def _told(event: HistoryEvent) -> str:
 
 
 def describe_counts(counts: Sequence[Count]) -> str:
-    """What the ledger knows, in figures."""
+    """The devices of a ledger by account, SKU and state."""
     lines = [
         f"{printable(count.account_name)}  {printable(count.sku_number)}  {count.assigned:,} assigned, "
         f"{count.unassigned:,} unassigned, {count.in_doubt:,} in doubt  ({printable(count.carrier)})"
         for count in counts
     ]
-    return "\n".join(lines) or "The ledger knows of no device."
+    return "\n".join(lines) or "The ledger has no devices."
 
 
 def describe_device(device: str, known: Sequence[Mapping[str, object]]) -> str:
-    """What the ledger knows of one device."""
+    """The records of one device."""
     lines = [
         printable(
             f"{row['account_name']}  {row['sku_number']}  {row['state']} ({row['action']} {row['status']}) "
@@ -131,14 +143,14 @@ def describe_device(device: str, known: Sequence[Mapping[str, object]]) -> str:
         )
         for row in known
     ]
-    return "\n".join(lines) or f"The ledger knows of no device {printable(device)}."
+    return "\n".join(lines) or f"The ledger has no device {printable(device)}."
 
 
 def describe_import(imported: Imported) -> str:
-    """What became of an import."""
-    lines = [f"{_count(imported.devices, 'device')} taken in"]
-    lines += [f"  run {run_id} is known from itself, and was left as it is" for run_id in imported.known_runs]
-    lines += [f"  run {run_id} was against an embedded sandbox: left out" for run_id in imported.rehearsals]
+    """What an import took, and what it left out."""
+    lines = [f"{_count(imported.devices, 'device')} imported"]
+    lines += [f"  run {run_id} is in the ledger already: left as it is" for run_id in imported.known_runs]
+    lines += [f"  run {run_id} ran against a sandbox: left out" for run_id in imported.rehearsals]
     if imported.rejected:
         rejected = sum(imported.rejected.values())
         lines.append(f"  {_count(rejected, 'row')} rejected: {_listed(imported.rejected)}")
@@ -165,7 +177,7 @@ def describe_subscriptions(found: Sequence[Subscription]) -> str:
 
 
 class Line(NamedTuple):
-    """A row of figures."""
+    """One line of figures."""
 
     label: str
     number: int | None
@@ -173,7 +185,7 @@ class Line(NamedTuple):
 
 
 def _with_parts(label: str, words: str, counts: Mapping[str, int]) -> list[Line]:
-    """A total and, below it, what it is made of, largest first; nothing where it is 0."""
+    """A total with its parts below it, largest first; nothing without parts."""
     if not counts:
         return []
     parts = sorted(counts.items(), key=lambda item: -item[1])
@@ -193,25 +205,44 @@ def _aligned(lines: list[Line]) -> list[str]:
 
 
 def _headline(summary: Summary) -> str:
-    meaning = _MEANINGS.get(ExitCode(summary.exit_code), "") if summary.exit_code is not None else "not ended"
-    because = f": {printable(summary.stopped_because)}" if summary.stopped_because else ""
-    return f"{summary.job}, run {summary.run_id}: {meaning}{because}"
+    return f"{summary.job}, run {summary.run_id}: {_outcome(summary)}"
 
 
-def _what_now(summary: Summary, folder: Path) -> list[str]:
+def _outcome(summary: Summary) -> str:
+    """The run in one sentence: how it ended, and the figures or the reason."""
+    if summary.exit_code is None:
+        return f"Not ended, at work or killed: {_figures(summary)}"
+    if stop := _STOPS.get(ExitCode(summary.exit_code)):
+        reason = summary.stopped_because or "devices are still pending"
+        return f"{stop}: {printable(reason)}"
+    return f"Finished: {_figures(summary)}"
+
+
+def _figures(summary: Summary) -> str:
+    figures = [f"{devices:,} {status.replace('_', ' ')}" for status, devices in summary.statuses.items()]
+    if rejected := sum(summary.rejected.values()):
+        figures.append(f"{_count(rejected, 'row')} rejected")
+    return ", ".join(figures) or "nothing to do"
+
+
+def _next_steps(summary: Summary, folder: Path) -> list[str]:
     lines = [f"  Files: {folder}/"]
     trouble = {*summary.statuses, *(["rejected"] if summary.rejected else [])}
     lines += [f"  {name}: see {folder}/{file}" for name, file in _FILES.items() if name in trouble]
-    if summary.statuses.get(DeviceStatus.PENDING) or summary.exit_code in {
-        ExitCode.STOPPED,
-        ExitCode.CREDENTIALS,
-    }:
-        lines.append(f"  Go on: batchlic resume {folder}")
+    is_stopped = summary.exit_code in {ExitCode.STOPPED, ExitCode.CREDENTIALS}
+    if summary.statuses.get(DeviceStatus.PENDING) or is_stopped:
+        lines.append(f"  Continue: batchlic resume {folder}")
     return lines
 
 
 def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    return f"{number:,} {_noun(number, noun)}"
+
+
+def _noun(number: int, noun: str) -> str:
+    if number == 1:
+        return noun
+    return f"{noun}es" if noun.endswith("ch") else f"{noun}s"
 
 
 def _listed(counts: Mapping[str, int]) -> str:

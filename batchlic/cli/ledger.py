@@ -1,4 +1,4 @@
-"""The doors to the ledger: `batchlic ledger show`, `import`, `export` and `forget`."""
+"""Commands about the ledger: `batchlic ledger show`, `import`, `export` and `forget`."""
 
 import sys
 from pathlib import Path
@@ -7,12 +7,12 @@ from typing import Annotated
 import typer
 
 from batchlic.cli.options import Json, PlanOptions
-from batchlic.cli.output import put, say
+from batchlic.cli.output import print_json, print_message
 from batchlic.errors import ExitCode, UsageError
 
-app = typer.Typer(help="What batchlic knows to be licensed, across runs.", no_args_is_help=True)
+app = typer.Typer(help="Show, import or export what is licensed, across runs.", no_args_is_help=True)
 
-LedgerFile = Annotated[Path, typer.Option("--ledger", help="The ledger.")]
+LedgerFile = Annotated[Path, typer.Option("--ledger", help="Ledger file.")]
 DEFAULT = Path("runs/ledger.db")
 
 
@@ -25,17 +25,17 @@ def show(
     device: Annotated[str | None, typer.Option(help="Only the device with this IMEI or ICCID.")] = None,
     json: Json = False,
 ) -> None:
-    """Count the devices by what is known of them, or tell what is known of one."""
+    """Count devices by license state, or show the records of one device."""
     from batchlic.cli.format import describe_counts, describe_device
     from batchlic.ledger.files import counts, existing, of_device
 
     with existing(ledger) as opened:
         if device is None:
             figures = counts(opened, account=account, sku=sku)
-            put(figures) if json else say(describe_counts(figures))
+            print_json(figures) if json else print_message(describe_counts(figures))
         else:
             known = of_device(opened, device, account=account, sku=sku)
-            put(known) if json else say(describe_device(device, known))
+            print_json(known) if json else print_message(describe_device(device, known))
 
 
 @app.command(name="import")
@@ -43,22 +43,21 @@ def import_(
     files: Annotated[
         list[str],
         typer.Argument(
-            metavar="FILE", help="Earlier results.parquet or a folder of them, an export, a portal's list."
+            metavar="FILE",
+            help="results.parquet files or folders of them, exports, lists of licensed devices.",
         ),
     ],
     *,
     ledger: LedgerFile = DEFAULT,
-    carrier: Annotated[
-        str | None, typer.Option(help="Base URL of the carrier [that of the settings].")
-    ] = None,
-    account: Annotated[str | None, typer.Option(help="Account of rows that name none.")] = None,
-    sku: Annotated[str | None, typer.Option(help="SKU of rows that name none.")] = None,
+    carrier: Annotated[str | None, typer.Option(help="Base URL of the carrier [BATCHLIC_BASE_URL].")] = None,
+    account: Annotated[str | None, typer.Option(help="Default account for rows without one.")] = None,
+    sku: Annotated[str | None, typer.Option(help="Default SKU for rows without one.")] = None,
     column: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=HEADER", help="As with `batchlic plan`. Repeatable.")
+        list[str] | None, typer.Option(metavar="NAME=HEADER", help="As in `batchlic plan`. Repeatable.")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Take in devices that are known from elsewhere to hold their license."""
+    """Import devices that are known to be licensed."""
     from contextlib import closing
 
     from batchlic.cli.format import describe_import
@@ -75,31 +74,31 @@ def import_(
     with closing(Ledger(ledger)) as opened:
         refuse_at_work(opened, where)
         imported = import_files(opened, files, options, carrier=where)
-    put(imported) if json else say(describe_import(imported))
+    print_json(imported) if json else print_message(describe_import(imported))
     sys.exit(ExitCode.INCOMPLETE if imported.rejected else ExitCode.OK)
 
 
 @app.command()
 def export(
     *,
-    to: Annotated[Path, typer.Option(help="A .parquet or .csv file.")],
+    to: Annotated[Path, typer.Option(help="File to write: .parquet or .csv.")],
     ledger: LedgerFile = DEFAULT,
 ) -> None:
-    """Write all that is known, one row a device, to a file that `import` takes back."""
+    """Export the ledger, one row a device; `import` reads the file."""
     from batchlic.ledger.files import existing, export_ledger
 
     with existing(ledger) as opened:
         devices = export_ledger(opened, to)
-    say(f"{devices:,} devices in {to}")
+    print_message(f"{devices:,} devices in {to}")
 
 
 @app.command()
 def forget(
-    run_id: Annotated[str, typer.Argument(help="A run that did not end, and whose folder is lost.")],
+    run_id: Annotated[str, typer.Argument(help="Run that did not end and whose folder is lost.")],
     *,
     ledger: LedgerFile = DEFAULT,
 ) -> None:
-    """Do not ask for a lost run any more: what it did and did not tell stays unknown."""
+    """Stop waiting for a lost run: what it did not record stays unknown."""
     from batchlic.ledger.files import existing
 
     with existing(ledger) as opened:

@@ -1,9 +1,9 @@
-"""The options that commands share, each declared once and flattened into the commands that take it."""
+"""The options that commands share: each is declared once, in groups that commands take as a whole."""
 
 import inspect
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
@@ -14,61 +14,59 @@ from batchlic.errors import UsageError
 
 ROLES = ("imei", "iccid", "account", "sku")
 FlagValues = dict[str, dict[str, Any]]
-"""What flags say, by table and key of a job file; None where a flag was not given."""
+"""Values of options, by table and key of a job file; None for an option that was not given."""
 
-Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON on stdout.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, even on a terminal.")]
-OnSandbox = Annotated[
-    bool, typer.Option("--sandbox", help="Start a sandbox carrier on loopback and run against it.")
-]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
+OnSandbox = Annotated[bool, typer.Option("--sandbox", help="Run against a sandbox carrier on this machine.")]
 
 StoreLocation = Annotated[
     str | None,
     typer.Option(
         "--store",
         metavar="PATH_OR_URL",
-        help="Where callbacks are kept: an SQLite file, or postgresql://… [BATCHLIC_LISTENER_STORE].",
+        help="Store of callbacks: an SQLite file or postgresql://… [BATCHLIC_LISTENER_STORE].",
     ),
 ]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanOptions:
-    """How to read the inventories, which license goes where, and where the files go."""
+    """How to read the inventories, which license to plan, and where the files go."""
 
-    account: Annotated[str | None, typer.Option(help="Account of rows that name none.")] = None
-    sku: Annotated[str | None, typer.Option(help="SKU of rows that name none.")] = None
+    account: Annotated[str | None, typer.Option(help="Default account for rows without one.")] = None
+    sku: Annotated[str | None, typer.Option(help="Default SKU for rows without one.")] = None
     id_kind: Annotated[
         Literal["auto", "imei", "iccid", "both"] | None,
-        typer.Option(help="Identifiers to send [auto: whatever the row has, IMEI first]."),
+        typer.Option(help="Identifiers to send [auto: what the row has, IMEI first]."),
     ] = None
     column: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=HEADER",
-            help="Which column holds imei, iccid, account or sku, by header or position. Repeatable.",
+            help="Column of imei, iccid, account or sku, by header or position. Repeatable.",
         ),
     ] = None
-    sheet: Annotated[str | None, typer.Option(help="Sheet of a workbook [the first].")] = None
+    sheet: Annotated[str | None, typer.Option(help="Sheet of a workbook [the first one].")] = None
     accept_imeisv: Annotated[
-        bool, typer.Option("--accept-imeisv", help="Take a 16-digit IMEISV as the IMEI that it holds.")
+        bool, typer.Option("--accept-imeisv", help="Accept a 16-digit IMEISV, and plan its IMEI.")
     ] = False
     no_check_digit: Annotated[
-        bool, typer.Option("--no-check-digit", help="Take identifiers whose check digit is wrong.")
+        bool, typer.Option("--no-check-digit", help="Accept identifiers with a wrong check digit.")
     ] = False
-    batch_size: Annotated[int | None, typer.Option(min=1, max=100, help="Devices a request [100].")] = None
-    run_dir: Annotated[Path | None, typer.Option(help="Folder of the run [runs/ and the run's id].")] = None
+    batch_size: Annotated[int | None, typer.Option(min=1, max=100, help="Devices per request [100].")] = None
+    run_dir: Annotated[Path | None, typer.Option(help="Run folder [runs/RUN_ID].")] = None
     ledger: Annotated[
-        Path | None, typer.Option(help="Record of earlier runs [ledger.db beside the run's folder].")
+        Path | None, typer.Option(help="Ledger of earlier runs [ledger.db beside the run folder].")
     ] = None
     no_ledger: Annotated[
         bool,
-        typer.Option("--no-ledger", help="Neither skip what earlier runs licensed, nor record this one."),
+        typer.Option("--no-ledger", help="Neither read nor update the ledger."),
     ] = False
     json: Json = False
 
     def overrides(self) -> FlagValues:
-        """What the flags say, by table and key of a job file."""
+        """The options that were given, by table and key of a job file."""
         return {
             "inventory": {
                 "id_kind": self.id_kind,
@@ -97,44 +95,45 @@ class PlanOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions(PlanOptions):
-    """The same for what is submitted: how much at once, how long, and how much may be wrong."""
+    """The options of a plan, and those of sending it."""
 
     max_concurrency: Annotated[
-        int | None, typer.Option(min=1, max=1000, help="Requests in flight at most [64].")
+        int | None, typer.Option(min=1, max=1000, help="Most requests in flight [64].")
     ] = None
     max_rate: Annotated[
-        float | None, typer.Option(min=0.001, help="Requests a second at most [what the carrier allows].")
+        float | None, typer.Option(min=0.001, help="Most requests per second [what the carrier allows].")
     ] = None
     give_up_after: Annotated[
-        float | None, typer.Option(min=1, help="Stop after so many seconds without progress [1800].")
+        float | None, typer.Option(min=1, help="Seconds without progress before the run stops [1800].")
     ] = None
     max_rejects: Annotated[
-        int | None, typer.Option(min=0, help="Rejected rows that do not spoil exit code 0 [0].")
+        int | None, typer.Option(min=0, help="Rejected rows tolerated before exit code 3 [0].")
     ] = None
     allow_partial: Annotated[
-        bool, typer.Option("--allow-partial", help="Where licenses are too few, license as many as fit.")
+        bool,
+        typer.Option("--allow-partial", help="If licenses are too few, license as many as possible."),
     ] = False
     wait_callbacks: Annotated[
         str | None,
-        typer.Option(metavar="DURATION", help="Wait so long for outcomes after sending: 90s, 30m, 2h."),
+        typer.Option(metavar="DURATION", help="Wait this long for callbacks after sending: 90s, 30m, 2h."),
     ] = None
     store: StoreLocation = None
     listen_port: Annotated[
         int | None,
-        typer.Option(min=0, max=65535, help="Wait with a listener of its own, on this port; 0: a free one."),
+        typer.Option(min=0, max=65535, help="Port of a listener to run while waiting; 0 finds a free one."),
     ] = None
     listen_host: Annotated[str, typer.Option(help="Address of that listener.")] = "127.0.0.1"
     consent_lifetime: Annotated[
-        bool, typer.Option("--consent-lifetime", help="Yes to licenses that can never be taken back.")
+        bool, typer.Option("--consent-lifetime", help="Allow Lifetime licenses (irrevocable).")
     ] = False
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Plan, say what would be sent, and leave nothing.")
+        bool, typer.Option("--dry-run", help="Plan and show what would be sent; leave no files.")
     ] = False
     yes: Yes = False
     sandbox: OnSandbox = False
 
     def overrides(self) -> FlagValues:
-        """What the flags say, by table and key of a job file."""
+        """The options that were given, by table and key of a job file."""
         tables = super().overrides()
         tables["license"]["consent_lifetime"] = self.consent_lifetime or None
         tables["limits"] |= {
@@ -148,10 +147,10 @@ class RunOptions(PlanOptions):
 
 
 def parse_duration(text: str) -> float:
-    """`90s`, `30m`, `2h` or plain seconds, in seconds. Raises UsageError."""
+    """Seconds of `90s`, `30m`, `2h` or plain seconds. Raises UsageError."""
     found = _DURATION.fullmatch(text)
     if not found:
-        raise UsageError(f"{text!r} is no duration: give seconds, or 90s, 30m, 2h")
+        raise UsageError(f"{text!r} is not a duration: give seconds, or 90s, 30m, 2h")
     return float(found[1]) * _SECONDS[found[2]]
 
 
@@ -160,27 +159,36 @@ _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def flattened(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of the group that is its parameter `options`, so that Typer sees them."""
+    """Give a command the fields of its option groups as options of its own, so that Typer sees them.
+
+    An option group is a parameter whose type is a data class with annotated fields.
+    """
     hints = get_type_hints(command, include_extras=True)
-    group: type[PlanOptions] = hints["options"]
-    own = [
-        parameter.replace(annotation=hints[name])
-        for name, parameter in inspect.signature(command).parameters.items()
-        if name != "options"
-    ]
-    inner = get_type_hints(group, include_extras=True)
-    shared = [
-        inspect.Parameter(
-            field.name, inspect.Parameter.KEYWORD_ONLY, annotation=inner[field.name], default=field.default
-        )
-        for field in fields(group)
-    ]
+    parameters: list[inspect.Parameter] = []
+    groups: dict[str, type[Any]] = {}
+    for name, parameter in inspect.signature(command).parameters.items():
+        if is_dataclass(hints[name]):
+            groups[name] = hints[name]
+            parameters += _fields_as_parameters(hints[name])
+        else:
+            parameters.append(parameter.replace(annotation=hints[name]))
 
     @wraps(command)
     def flat(**given: Any) -> None:  # noqa: ANN401 - whatever Typer has parsed
-        options = group(**{field.name: given.pop(field.name) for field in fields(group)})
-        command(**given, options=options)
+        for name, group in groups.items():
+            given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
+        command(**given)
 
-    flat.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
-    flat.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *shared)}
+    flat.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    flat.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return flat
+
+
+def _fields_as_parameters(group: type[Any]) -> list[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    return [
+        inspect.Parameter(
+            field.name, inspect.Parameter.KEYWORD_ONLY, annotation=hints[field.name], default=field.default
+        )
+        for field in fields(group)
+    ]

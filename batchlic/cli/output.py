@@ -1,14 +1,17 @@
-"""What every door has: the carrier that it leads to, and how it answers."""
+"""What commands share: the carrier to talk to, questions, and output to people and programs."""
 
 import errno
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from batchlic.logs import printable_lines
+import typer
+
+from batchlic.errors import RefusedToStart
+from batchlic.logs import printable, printable_lines
 
 if TYPE_CHECKING:
     from batchlic.job import Rehearsal
@@ -17,8 +20,8 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def carrier(rehearsal: "Rehearsal | None") -> Iterator["Target"]:
-    """The carrier of the settings, or a sandbox for as long as the block lasts."""
+def open_target(rehearsal: "Rehearsal | None") -> Iterator["Target"]:
+    """The carrier of the settings, or a sandbox that lives as long as the block."""
     from batchlic.runs.target import Target
 
     if rehearsal is None:
@@ -47,33 +50,33 @@ def carrier(rehearsal: "Rehearsal | None") -> Iterator["Target"]:
         yield Target(SANDBOX, base_url, credentials, ())
 
 
-def finish(summary: "Summary", folder: Path, *, as_json: bool) -> None:
-    """Print a summary, and exit as its run did."""
+def exit_as(summary: "Summary", folder: Path, *, as_json: bool) -> None:
+    """Print a summary, and exit with the code of its run."""
     print_summary(summary, folder, as_json=as_json)
     sys.exit(summary.exit_code)
 
 
 def print_summary(summary: "Summary", folder: Path, *, as_json: bool) -> None:
-    """Print a summary, for a person or as JSON."""
+    """Print a summary, for people to stderr or as JSON to stdout."""
     from batchlic.cli.format import describe
 
     if as_json:
-        put(summary)
+        print_json(summary)
     else:
-        say(describe(summary, folder))
+        print_message(describe(summary, folder))
 
 
-def put(result: object) -> None:
-    """Print a result as JSON, to stdout."""
+def print_json(result: object) -> None:
+    """Print a result as JSON to stdout."""
     import msgspec
 
-    with may_be_cut_short():
+    with stdout_until_closed():
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(result), indent=2).decode() + "\n")
 
 
 @contextmanager
-def may_be_cut_short() -> Iterator[None]:
-    """Write to stdout for as long as somebody reads it (`| head`): the exit code is another matter."""
+def stdout_until_closed() -> Iterator[None]:
+    """Write to stdout while somebody reads it; a closed pipe (`| head`) is no error."""
     try:
         yield
         sys.stdout.flush()
@@ -83,6 +86,16 @@ def may_be_cut_short() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def say(text: str) -> None:
-    """Print what a person reads, to stderr."""
+def print_message(text: str) -> None:
+    """Print a message for people to stderr."""
     sys.stderr.write(printable_lines(text) + "\n")
+
+
+def ask_on_terminal() -> Callable[[str], None] | None:
+    """Asks for confirmation, and raises RefusedToStart on a no; None where there is no terminal."""
+    return _confirm if sys.stdin.isatty() else None
+
+
+def _confirm(question: str) -> None:
+    if not typer.confirm(printable(question), err=True):
+        raise RefusedToStart("nothing was sent")

@@ -71,11 +71,11 @@ def test_warnings_for_people_are_data_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({}, "finished, but some devices failed, are in doubt, or were rejected"),
-        ({"exit_code": None}, "not ended"),
-        ({"exit_code": 6, "stopped_because": "no progress"}, "stopped early: no progress"),
-        ({"exit_code": 6}, "Go on: batchlic resume runs/r"),
-        ({"statuses": {"pending": 10}, "exit_code": None}, "Go on: batchlic resume runs/r"),
+        ({}, "Finished: 7 accepted, 1 failed, 2 in doubt, 2 rows rejected"),
+        ({"exit_code": None}, "Not ended, at work or killed: 7 accepted"),
+        ({"exit_code": 6, "stopped_because": "no progress"}, "Stopped early: no progress"),
+        ({"exit_code": 6}, "Continue: batchlic resume runs/r"),
+        ({"statuses": {"pending": 10}, "exit_code": None}, "Continue: batchlic resume runs/r"),
     ],
 )
 def test_the_screen_says_how_it_ended_and_what_to_do(changes: dict[str, object], words: str) -> None:

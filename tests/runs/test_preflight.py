@@ -211,7 +211,7 @@ def test_a_change_other_than_what_was_accepted_or_lost_is_noted(
 
 
 def test_the_counts_are_printed_as_a_table_and_as_json(capfd: pytest.CaptureFixture[str]) -> None:
-    from batchlic.cli.run import app  # noqa: PLC0415
+    from batchlic.cli.app import app  # noqa: PLC0415
 
     app(["subscriptions", "--account", ACCOUNT, "--sku", SKU, "--sandbox"], standalone_mode=False)
     head, line = capfd.readouterr().out.splitlines()

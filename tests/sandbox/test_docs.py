@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from batchlic.cli.run import app
+from batchlic.cli.app import app
 from batchlic.sandbox.config import (
     Fault,
     LimitKind,

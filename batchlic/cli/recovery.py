@@ -1,0 +1,139 @@
+"""Commands for what a run left: settle doubt, roll back, export rows, check the audit."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from batchlic.cli.arguments import RunDirectory
+from batchlic.cli.options import Json, Yes
+from batchlic.cli.output import (
+    ask_on_terminal,
+    exit_as,
+    open_target,
+    print_json,
+    print_message,
+    stdout_until_closed,
+)
+from batchlic.errors import ExitCode, UsageError
+
+app = typer.Typer()
+
+
+@app.command()
+def settle(
+    run_dir: RunDirectory,
+    *,
+    verdict: Annotated[
+        Literal["accepted", "failed", "resend"],
+        typer.Option("--as", help="Their outcome: accepted, failed, or resend if unknown."),
+    ],
+    reason: Annotated[str, typer.Option(help="How you know the outcome. Goes into journal and audit.")],
+    batch: Annotated[
+        list[int] | None, typer.Option(help="Only this batch [all in doubt]. Repeatable.")
+    ] = None,
+    device: Annotated[
+        list[str] | None, typer.Option(help="Only this IMEI or ICCID [all in doubt]. Repeatable.")
+    ] = None,
+    consent_lifetime: Annotated[
+        bool,
+        typer.Option("--consent-lifetime", help="Allow sending Lifetime licenses again (irrevocable)."),
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Record the outcome of devices in doubt. After `resend`, `batchlic resume` sends them again."""
+    from batchlic.chunker import DeviceStatus
+    from batchlic.runs.folder import RunFolder
+    from batchlic.runs.settle import settle as settle_doubt
+
+    summary = settle_doubt(
+        RunFolder(run_dir),
+        DeviceStatus.PENDING if verdict == "resend" else DeviceStatus(verdict),
+        reason=reason,
+        batches=batch or (),
+        devices=device or (),
+        consent_lifetime=consent_lifetime,
+    )
+    exit_as(summary, run_dir, as_json=json)
+
+
+@app.command()
+def export(
+    run_dir: RunDirectory,
+    *,
+    what: Annotated[
+        Literal["rejects", "failed", "in_doubt", "all"], typer.Option(help="Rows to export.")
+    ] = "rejects",
+    format: Annotated[  # noqa: A002 - the option's name
+        Literal["csv", "xlsx", "ndjson", "parquet"], typer.Option(help="File format.")
+    ] = "csv",
+    to: Annotated[Path | None, typer.Option(help="File to write [stdout].")] = None,
+) -> None:
+    """Export rejects, or devices by status, with the reasons; a corrected file can be planned again."""
+    from batchlic.runs.export import export as export_rows
+    from batchlic.runs.folder import RunFolder
+    from batchlic.writer.export import Format, Selection
+
+    target = sys.stdout.buffer if to is None or str(to) == "-" else to
+    with stdout_until_closed():
+        count = export_rows(RunFolder(run_dir), Selection(what), Format(format), target)
+        print_message(f"{count:,} rows{'' if target is not to else f' in {to}'}")
+
+
+@app.command()
+def rollback(
+    run_dir: RunDirectory,
+    *,
+    by: Annotated[
+        Literal["request", "device"],
+        typer.Option(help="Undo each accepted request by its X-Request-ID, or unassign its devices."),
+    ] = "request",
+    yes: Yes = False,
+    json: Json = False,
+) -> None:
+    """Take back the licenses that a run assigned; a run of its own, in a folder inside RUN_DIR."""
+    from batchlic.runs.folder import RunFolder
+    from batchlic.runs.rollback import By
+    from batchlic.runs.rollback import rollback as roll_back
+    from batchlic.runs.run import new_run_id
+
+    folder = RunFolder(run_dir)
+    ask = None if yes else ask_on_terminal()
+    with open_target(None) as target:
+        summary = roll_back(folder, By(by), target, run_id=new_run_id(), ask=ask)
+    exit_as(summary, run_dir / f"rollback-by-{by}", as_json=json)
+
+
+@app.command()
+def audit(
+    path: Annotated[
+        Path, typer.Argument(metavar="[RUN_DIR|RUNS_DIR]", help="Run folder; with --device a folder of runs.")
+    ] = Path("runs"),
+    *,
+    verify: Annotated[
+        bool,
+        typer.Option("--verify", help="Recompute the audit chain; compare files with the journal."),
+    ] = False,
+    device: Annotated[
+        str | None, typer.Option(metavar="ID", help="Show the history of an IMEI or ICCID across runs.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Check the files of a run (exit 3 if one was changed), or show the history of a device."""
+    if verify == (device is not None):
+        raise UsageError("audit: give either --verify or --device ID")
+    if device is not None:
+        from batchlic.cli.format import describe_history
+        from batchlic.runs.history import device_history
+
+        events = device_history(device, path)
+        print_json(events) if json else print_message(describe_history(device, events))
+        return
+    from batchlic.cli.format import describe_verification
+    from batchlic.runs.folder import RunFolder
+    from batchlic.runs.verify import verify as verify_run
+
+    verification = verify_run(RunFolder(path))
+    print_json(verification) if json else print_message(describe_verification(verification, path))
+    sys.exit(ExitCode.INCOMPLETE if verification.findings else ExitCode.OK)

@@ -1,0 +1,180 @@
+"""The command that serves a sandbox carrier."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from batchlic.cli.options import flattened
+
+if TYPE_CHECKING:
+    from batchlic.sandbox.config import SandboxConfig
+
+app = typer.Typer()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LimitOptions:
+    """The hidden limit, and what the carrier says about it."""
+
+    rate: Annotated[float | None, typer.Option(help="Hidden limit, requests per second [none].")] = None
+    limit: Annotated[
+        Literal["token-bucket", "fixed-window", "sliding-window"],
+        typer.Option(help="Kind of the rate limit."),
+    ] = "token-bucket"
+    burst: Annotated[int, typer.Option(help="Requests that a token bucket admits at once.")] = 20
+    window: Annotated[float, typer.Option(help="Seconds of a window; its quota is rate times this.")] = 1.0
+    max_concurrent: Annotated[int | None, typer.Option(help="Most calls in flight [no limit].")] = None
+    change: Annotated[
+        list[str] | None,
+        typer.Option(metavar="AT=FACTOR", help="Multiply the limits from second AT on. Repeatable."),
+    ] = None
+    retry_hint: Annotated[
+        Literal["nothing", "seconds", "date", "next-access-time"],
+        typer.Option(help="When a 429 says to come back."),
+    ] = "seconds"
+    quota_headers: Annotated[
+        Literal["nothing", "ratelimit", "x-ratelimit", "draft"],
+        typer.Option(help="Headers of every answer about the quota left."),
+    ] = "nothing"
+    throttle_shape: Annotated[
+        Literal["gateway", "bare-gateway", "license"], typer.Option(help="Body of a 429.")
+    ] = "gateway"
+    count_throttled: Annotated[
+        bool, typer.Option("--count-throttled", help="Count throttled calls against the rate, too.")
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeOptions:
+    """How long things take and last, in seconds."""
+
+    latency: Annotated[float, typer.Option(help="Seconds that an answer takes.")] = 0.0
+    jitter: Annotated[float, typer.Option(help="Most seconds added at random.")] = 0.0
+    latency_growth: Annotated[float, typer.Option(help="Seconds added for each other call in flight.")] = 0.0
+    access_token_life: Annotated[float, typer.Option(help="Life of an access token in seconds.")] = 3600.0
+    session_idle: Annotated[float, typer.Option(help="Seconds unused that end a session.")] = 1200.0
+    slow_body: Annotated[float, typer.Option(help="Seconds that the fault slow-body takes.")] = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class BookOptions:
+    """What the carrier has on its books, and how it treats requests."""
+
+    deduplicate: Annotated[
+        bool, typer.Option("--deduplicate", help="Execute each X-Request-ID only once.")
+    ] = False
+    licenses: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[SKU=]N", help="Licenses bought, of one SKU or of each. Repeatable."),
+    ] = None
+    account: Annotated[
+        list[str] | None, typer.Option(help="An account that exists [all do]. Repeatable.")
+    ] = None
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=RATE", help="Share of requests with a fault. Repeatable."),
+    ] = None
+    exclusive: Annotated[
+        bool, typer.Option("--exclusive", help="Refuse a second SKU to a device that holds one.")
+    ] = False
+    poison_file: Annotated[
+        Path | None, typer.Option(help="File of devices that get their batch refused, one a line.")
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallbackOptions:
+    """How outcomes are called back."""
+
+    callback_delay: Annotated[float, typer.Option(help="Seconds until an outcome is called back.")] = 0.0
+    callback_jitter: Annotated[float, typer.Option(help="Most seconds added for each device.")] = 0.0
+    callback_early: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of requests called back before their answer.")
+    ] = 0.0
+    callback_repeats: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of outcomes called back twice.")
+    ] = 0.0
+    callback_failures: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of accepted devices that fail afterwards.")
+    ] = 0.0
+    callback_retry: Annotated[
+        float, typer.Option(help="Seconds between tries; there are three more after the first.")
+    ] = 300.0
+
+
+@app.command()
+@flattened
+def sandbox(
+    *,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 finds a free one.")] = 0,
+    limits: LimitOptions,
+    times: TimeOptions,
+    books: BookOptions,
+    callbacks: CallbackOptions,
+    seed: Annotated[int, typer.Option(help="Same seed, same requests: same faults and ids.")] = 0,
+) -> None:
+    """Serve a carrier for rehearsals on 127.0.0.1; print its base URL to stdout. See docs/sandbox.md."""
+    from batchlic.sandbox.config import SandboxConfig
+    from batchlic.sandbox.server import serve
+
+    config = _with_books(_with_limits(SandboxConfig(seed=seed), limits), books)
+    serve(_with_callbacks(_with_times(config, times), callbacks), port=port)
+
+
+def _with_limits(config: "SandboxConfig", options: LimitOptions) -> "SandboxConfig":
+    from batchlic.sandbox.config import LimitKind, QuotaHeaders, RetryHint, ThrottleShape
+    from batchlic.sandbox.options import parse_change
+
+    return replace(
+        config,
+        rate=options.rate,
+        limit=LimitKind(options.limit),
+        burst=options.burst,
+        window_s=options.window,
+        max_concurrent=options.max_concurrent,
+        changes=tuple(map(parse_change, options.change or ())),
+        count_throttled=options.count_throttled,
+        throttle_shape=ThrottleShape(options.throttle_shape),
+        retry_hint=RetryHint(options.retry_hint),
+        quota_headers=QuotaHeaders(options.quota_headers),
+    )
+
+
+def _with_times(config: "SandboxConfig", options: TimeOptions) -> "SandboxConfig":
+    return replace(
+        config,
+        latency_s=options.latency,
+        latency_jitter_s=options.jitter,
+        latency_growth_s=options.latency_growth,
+        access_token_s=options.access_token_life,
+        session_idle_s=options.session_idle,
+        slow_body_s=options.slow_body,
+    )
+
+
+def _with_books(config: "SandboxConfig", options: BookOptions) -> "SandboxConfig":
+    from batchlic.sandbox.options import parse_fault, parse_licenses, read_poison_file
+
+    return replace(
+        config,
+        accounts=tuple(options.account or ()),
+        licenses=parse_licenses(options.licenses) if options.licenses else config.licenses,
+        poison=read_poison_file(options.poison_file) if options.poison_file else (),
+        exclusive=options.exclusive,
+        deduplicate=options.deduplicate,
+        faults=dict(map(parse_fault, options.fault or ())),
+    )
+
+
+def _with_callbacks(config: "SandboxConfig", options: CallbackOptions) -> "SandboxConfig":
+    return replace(
+        config,
+        callback_delay_s=options.callback_delay,
+        callback_jitter_s=options.callback_jitter,
+        callback_early=options.callback_early,
+        callback_repeats=options.callback_repeats,
+        callback_failures=options.callback_failures,
+        callback_retry_s=options.callback_retry,
+    )
