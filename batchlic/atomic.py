@@ -1,5 +1,6 @@
 """Files that are either whole or not there: temporary name, fsync, rename, fsync of the folder."""
 
+import errno
 import os
 import re
 import shutil
@@ -14,15 +15,15 @@ _UNFINISHED = ".tmp"
 _SCRATCH = ".scratch-"
 
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
-"""How polars tells what the operating system told it."""
+"""How polars quotes an error of the operating system."""
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; on leaving without an error it durably becomes `path`.
 
-    After an error `path` is as it was and the temporary file is gone. Files are made for their owner
-    only (mode 0600). Raises StoppedEarly where the disk does not do its part (full, read-only).
+    After an error `path` is as before, and the temporary file is gone. Files are made for their owner only
+    (mode 0600). Raises StoppedEarly if the disk fails (full, read-only).
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}{_UNFINISHED}")
     with explain_disk_errors(path):
@@ -38,21 +39,21 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def staged_path(path: Path) -> Path:
-    """Where what is to become `path` waits for what it is to change together with."""
+    """Where a new version of `path` waits until it is published together with other files."""
     return path.with_name(f".{path.name}.next")
 
 
 @contextmanager
 def scratch_in(folder: Path) -> Iterator[Path]:
-    """Give a new folder in `folder` for what memory should not hold, and remove it in the end."""
+    """Give a new folder in `folder` for data too large for memory, and remove it in the end."""
     with TemporaryDirectory(dir=folder, prefix=_SCRATCH) as scratch:
         yield Path(scratch)
 
 
 def remove_leftovers(folder: Path, paths: Iterable[Path]) -> None:
-    """Remove what a killed process left of these unfinished, and its scratch folders.
+    """Remove unfinished versions of these files that a killed process left, and its scratch folders.
 
-    Only for who holds the folder: nobody else may be writing.
+    Only for the holder of the folder: nobody else may be writing.
     """
     for path in paths:
         for leftover in folder.glob(f".{path.name}.*{_UNFINISHED}*"):
@@ -63,17 +64,31 @@ def remove_leftovers(folder: Path, paths: Iterable[Path]) -> None:
 
 @contextmanager
 def explain_disk_errors(path: Path) -> Iterator[None]:
-    """Make an error of the operating system about `path` a StoppedEarly that says what to do."""
+    """Turn an error of the operating system about `path` into a StoppedEarly that says what to do."""
     try:
         yield
     except Exception as error:
-        told = _OS_ERROR.search(str(error))
-        if not told and not isinstance(error, OSError):
+        in_text = _OS_ERROR.search(str(error))
+        if not in_text and not isinstance(error, OSError):
             raise
-        reason = os.strerror(int(told[1])) if told else getattr(error, "strerror", None) or error
+        code = int(in_text[1]) if in_text else getattr(error, "errno", None)
+        reason = os.strerror(code) if code else error
         raise StoppedEarly(
-            f"{path}: can't be written ({reason}): make room or repair that, then go on with the run"
+            f"{path}: can't be written ({reason}): {_advice(code)}, then run the command again"
         ) from error
+
+
+_ADVICE = {
+    errno.ENOSPC: "make room on the disk",
+    errno.EDQUOT: "raise the quota or remove files",
+    errno.EROFS: "make the file system writable",
+    errno.EACCES: "fix the permissions",
+    errno.EPERM: "fix the permissions",
+}
+
+
+def _advice(code: int | None) -> str:
+    return _ADVICE.get(code or 0, "repair the disk or folder")
 
 
 def sync_folder(folder: Path) -> None:

@@ -1,11 +1,11 @@
 """What can go wrong, as one tree; each kind carries the exit code that the command line ends with.
 
-    BatchlicError                1  a bug or something nobody foresaw
+    BatchlicError                1  a bug: unexpected error
     ├── UsageError               2  arguments, job file or settings are wrong
     │   ├── InventoryError          an inventory can't be read at all
-    │   └── RunFolderError          a run folder is missing, damaged or belongs to another run
+    │   └── RunFolderError          a run folder is missing, damaged or holds another run
     ├── RefusedToStart           4  nothing was sent: no consent, too few licenses, locked run
-    ├── CredentialsRejected      5  the carrier does not accept who we say we are
+    ├── CredentialsRejected      5  the carrier rejects the login or a token
     └── StoppedEarly             6  resumable: a signal, the carrier down, too many refusals, no disk
 
 An error's text says what is wrong, where (file, row, column, field or setting) and what to do.

@@ -1,4 +1,4 @@
-"""Whether a folder holds the run that is asked for: journal, plan, job, inventories and carrier."""
+"""Whether a folder holds the run that a command means: journal, plan, job, inventories and carrier."""
 
 import hashlib
 from collections.abc import Iterator
@@ -14,12 +14,12 @@ from batchlic.reader.sources import expanded
 from batchlic.reader.streams import STDIN, is_remote
 from batchlic.runs.folder import RunFolder
 
-_HOW_NOT_WHAT = ("limits", "ledger", "sandbox", "inventory.files", "license.order")
-"""Keys of a job that may change from one sitting of a run to the next; inventories go by what is in them."""
+_MAY_CHANGE = ("limits", "ledger", "sandbox", "inventory.files", "license.order")
+"""Keys of a job that may change between sessions of a run. Inventories are compared by their content."""
 
 
 def identify(job: Job, folder: RunFolder, carrier: str, plan: Plan, run_id: str) -> RunIdentity:
-    """What makes this run this run."""
+    """The identity of a new run."""
     return RunIdentity(
         run_id=run_id,
         action=job.request_action,
@@ -61,7 +61,7 @@ def sha256_of(path: Path) -> str:
 
 
 def open_journal(folder: RunFolder) -> Journal:
-    """The journal of a folder. Raises RunFolderError that says what is salvageable; nothing is touched."""
+    """The journal of a folder, without writing. Raises RunFolderError that says what is salvageable."""
     try:
         return Journal.open(folder.journal)
     except RunFolderError as error:
@@ -69,47 +69,47 @@ def open_journal(folder: RunFolder) -> Journal:
 
 
 def refuse_used(folder: RunFolder) -> None:
-    """Raise where a run has been in this folder before."""
+    """Raise UsageError or RunFolderError if the folder holds a run, or files of one."""
     if folder.journal.exists():
-        raise UsageError(f"{folder.path}: holds a run already; {_instead(folder)}")
+        raise UsageError(f"{folder.path}: holds a run already; {_what_to_do(folder)}")
     if left_by_a_run(folder):
         open_journal(folder)
 
 
 def refuse_other_job(folder: RunFolder, job: Job, identity: RunIdentity) -> None:
-    """Raise UsageError that says in what `job` differs from the one that the run began with."""
+    """Raise UsageError that names the differences if `job` is not the one that the run began with."""
     differences = [*_job_differences(job, identity), *_input_differences(job, identity)]
     if differences:
         raise UsageError(
-            f"{folder.path}: holds a run already, another one: {'; '.join(differences)}; {_instead(folder)}"
+            f"{folder.path}: holds another run already: {'; '.join(differences)}; {_what_to_do(folder)}"
         )
 
 
 def refuse_other_carrier(folder: RunFolder, carrier: str, identity: RunIdentity) -> None:
-    """Raise UsageError where the run talks to another carrier."""
+    """Raise UsageError if the run began against another carrier."""
     if carrier != identity.carrier:
         raise UsageError(f"{folder.path}: this run talks to {identity.carrier}, not to {carrier}")
 
 
 def refuse_changed_plan(folder: RunFolder, identity: RunIdentity) -> None:
-    """Raise RunFolderError where the plan is not the one that the journal counts on."""
+    """Raise RunFolderError if the plan is not the one that the run began with."""
     if not folder.plan.is_file() or sha256_of(folder.plan) != identity.plan_sha256:
         raise RunFolderError(
-            f"{folder.plan}: missing or changed since the run began; the journal is whole. "
-            f"{_plan_again(identity)}"
+            f"{folder.plan}: missing or changed since the run began; the journal is intact. "
+            f"{_how_to_restore_plan(identity)}"
         )
 
 
-def _plan_again(identity: RunIdentity) -> str:
+def _how_to_restore_plan(identity: RunIdentity) -> str:
     if identity.excluded:
         return (
-            "Restore it from a backup, or run the inventory again: the ledger knows what was done, as far as "
-            "this run could tell it"
+            "Restore it from a backup, or run the inventory again in another folder: the ledger has the devices "
+            "that this run recorded"
         )
     inventory = ", ".join(name for name, _ in identity.sources)
     return (
-        f"Restore it, or make it again: `batchlic plan --no-ledger` of the same inventory ({inventory}) with "
-        f"the same options gives the same file, byte for byte (SHA-256 {identity.plan_sha256})"
+        f"Restore it, or make it again: `batchlic plan --no-ledger` with the same inventory ({inventory}) and "
+        f"options gives the same file, byte for byte (SHA-256 {identity.plan_sha256})"
     )
 
 
@@ -121,13 +121,13 @@ def _job_differences(job: Job, identity: RunIdentity) -> Iterator[str]:
     )
     for key in sorted({*now, *then}):
         if now.get(key) != then.get(key):
-            yield f"{key} is {now.get(key)}, it was {then.get(key)}"
+            yield f"{key} is {now.get(key)}, was {then.get(key)}"
 
 
 def _flat(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in table.items():
         name = f"{prefix}{key}"
-        if name in _HOW_NOT_WHAT:
+        if name in _MAY_CHANGE:
             continue
         if isinstance(value, dict):
             yield from _flat(value, f"{name}.")
@@ -138,34 +138,34 @@ def _flat(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
 def _input_differences(job: Job, identity: RunIdentity) -> Iterator[str]:
     now, then = inputs_of(job), identity.inputs
     if len(now) != len(then):
-        yield f"{len(now)} inventories, there were {len(then)}"
+        yield f"{len(now)} inventories, were {len(then)}"
         return
     for given, known in zip(now, then, strict=True):
         if given.sha256 is None:
-            yield f"{given.name} can't be compared with what was read from it"
+            yield f"{given.name} can't be read twice, so it can't be compared with the first time"
         elif given.sha256 != known.sha256:
-            sizes = f" ({given.size:,} bytes, it had {known.size:,})" if known.size is not None else ""
-            yield f"{given.name} is not the inventory that the run began with{sizes}"
+            sizes = f" ({given.size:,} bytes, was {known.size:,})" if known.size is not None else ""
+            yield f"{given.name} has changed since the run began{sizes}"
 
 
-def _instead(folder: RunFolder) -> str:
-    return f"go on with `batchlic resume {folder.path}`, or name another folder with --run-dir"
+def _what_to_do(folder: RunFolder) -> str:
+    return f"continue it with `batchlic resume {folder.path}`, or give another folder with --run-dir"
 
 
 def left_by_a_run(folder: RunFolder) -> list[Path]:
-    """The files of a folder that only a run that sent something leaves, but for its journal."""
+    """The files that only a run that sent something leaves, without its journal."""
     return [path for path in (folder.results, folder.audit, folder.log) if path.exists()]
 
 
 def _salvageable(folder: RunFolder) -> str:
     left = left_by_a_run(folder)
     if not left:
-        return "nothing else here speaks of requests"
+        return "no other file here records requests"
     dated = ", ".join(
         f"{path.name} of {datetime.fromtimestamp(path.stat().st_mtime, UTC):%Y-%m-%d %H:%M:%SZ}"
         for path in left
     )
     return (
-        f"what was known is in {dated}. Restore the journal from a backup; without it nothing is sent from "
-        "this folder, as it might be sent twice"
+        f"the last known state is in {dated}. Restore the journal from a backup: without it, nothing is sent "
+        "from this folder, because it might be sent twice"
     )

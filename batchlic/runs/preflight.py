@@ -1,4 +1,4 @@
-"""License counts and listeners, asked before a run and after it: is there enough, did it change right."""
+"""Checks with the carrier before a run, and after it: license counts and listeners."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from batchlic.writer.device_states import request_totals
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunListener:
-    """The listener that a run has brought up itself, and what callbacks to it carry."""
+    """The listener that a run started itself, and the credentials of its callbacks."""
 
     url: str
     username: Secret
@@ -31,9 +31,10 @@ class RunListener:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What the carrier said before anything was sent; without counts where it would not say.
+    """What the carrier answered before anything was sent.
 
-    `stopped` is why nothing can be sent: a login that was rejected is not tried again (promise G).
+    `counts` lacks accounts whose counts the carrier does not give. `stopped` is why nothing can be sent: a
+    rejected login is not repeated (promise G).
     """
 
     counts: list[LicenseCount]
@@ -42,13 +43,13 @@ class Findings:
 
 
 NOT_ASKED = Findings([], [])
-"""Where there is nothing to be asked."""
+"""Nothing had to be asked."""
 
 
 async def preflight(client: CarrierClient, groups: Sequence[PlanGroup], *, listeners: bool) -> Findings:
-    """Ask for the license counts of a plan's groups and, if so told, whether outcomes will be called back.
+    """Ask for the license counts of a plan's groups and, with `listeners`, who receives their callbacks.
 
-    A carrier that is down or does not answer such questions stops nothing here.
+    A carrier that is down, or does not answer such questions, does not stop the run here.
     """
     counts: list[LicenseCount] = []
     notes: list[str] = []
@@ -62,14 +63,14 @@ async def preflight(client: CarrierClient, groups: Sequence[PlanGroup], *, liste
             if listeners:
                 notes += await _listening(client, account)
     except CarrierUnreachable as error:
-        return Findings(counts, [*notes, f"license counts are unknown, or who listens: {error}"])
+        return Findings(counts, [*notes, f"license counts are unknown, and so are listeners: {error}"])
     except (CredentialsRejected, StoppedEarly) as error:
         return Findings([], [], stopped=error)
     return Findings(counts, notes)
 
 
 async def _listening(client: CarrierClient, account: str) -> list[str]:
-    """What is to be said of an account's listeners, if anything."""
+    """Notes about an account's listeners."""
     try:
         listens = any(found.service_name == CALLBACK_SERVICE for found in await client.listeners(account))
     except AccountError as error:
@@ -78,7 +79,7 @@ async def _listening(client: CarrierClient, account: str) -> list[str]:
 
 
 async def register(client: CarrierClient, accounts: Iterable[str], listener: RunListener) -> None:
-    """Have the outcomes of these accounts called back to a run's own listener."""
+    """Register a run's own listener for these accounts."""
     await client.login()
     for account in dict.fromkeys(accounts):
         await client.register_listener(
@@ -87,9 +88,9 @@ async def register(client: CarrierClient, accounts: Iterable[str], listener: Run
 
 
 async def count(client: CarrierClient, groups: Sequence[PlanGroup]) -> list[LicenseCount]:
-    """The license counts of each group's account and SKU: 0 where the account has others, but not this one.
+    """The license counts of each group's account and SKU; 0 for a SKU that the account does not have.
 
-    An account of which the carrier lists nothing is left out: that says nothing.
+    An account without any counts is left out: that says nothing.
     """
     counts = []
     for account in dict.fromkeys(group.account_name for group in groups):
@@ -123,21 +124,21 @@ def fit_to_licenses(job: Job, folder: RunFolder, plan: Plan, counts: Sequence[Li
 
 
 def refuse_too_few(groups: Sequence[PlanGroup], counts: Sequence[LicenseCount]) -> None:
-    """Raise RefusedToStart with the numbers where a group has more devices than licenses are left."""
+    """Raise RefusedToStart with the numbers if a group has more devices than licenses are left."""
     short = [
-        f"account {group.account_name} has {fit:,} licenses of {group.sku_number} left, "
+        f"account {group.account_name} has {fit:,} licenses of {group.sku_number} left "
         f"for {group.devices:,} devices"
         for group, fit in zip(groups, devices_that_fit(groups, counts), strict=True)
         if fit < group.devices
     ]
     if short:
         raise RefusedToStart(
-            f"too few licenses: {'; '.join(short)}. Buy more, or license as many as fit: --allow-partial"
+            f"too few licenses: {'; '.join(short)}. Buy more, or license as many as possible: --allow-partial"
         )
 
 
 def still_to_license(job: Job, plan: Path, journal: Journal) -> list[PlanGroup]:
-    """What of a plan's groups surely needs a license yet: nothing was accepted, refused or lost for it."""
+    """The devices of a plan that still need a license: no request for them was accepted, refused or lost."""
     if job.request_action is not Action.ASSIGN:
         return []
     sent = request_totals(plan, journal)
@@ -150,7 +151,7 @@ def still_to_license(job: Job, plan: Path, journal: Journal) -> list[PlanGroup]:
 
 
 async def compare_counts(client: CarrierClient, plan: Path, journal: Journal) -> list[str]:
-    """In words, where the license counts did not change over the whole run as its answers say."""
+    """Notes about license counts that did not change as the run's answers say."""
     before = journal.identity.licenses
     groups = [
         PlanGroup(account_name=one.account_name, sku_number=one.sku_number, devices=0, batches=0)
@@ -169,7 +170,7 @@ def count_mismatches(
     after: Sequence[LicenseCount],
     action: Action,
 ) -> list[str]:
-    """In words, where `licenseAssigned` did not change by as many as the devices that were accepted.
+    """Notes about counts whose `licenseAssigned` did not change by the number of accepted devices.
 
     `sent` has the devices by account, SKU and status, by the carrier's answers alone.
     """
@@ -184,14 +185,14 @@ def count_mismatches(
         if not accepted <= change <= accepted + lost:
             notes.append(
                 f"licenses of {found.sku_number} in use on account {found.account_name} {verb} by "
-                f"{change:,}, while {accepted:,} devices were accepted: outcomes to come, failures or "
-                "somebody else may be why"
+                f"{change:,}, while {accepted:,} devices were accepted: the reason may be outcomes that are "
+                "still to come, failures, or somebody else"
             )
     return notes
 
 
 def devices_that_fit(groups: Sequence[PlanGroup], counts: Sequence[LicenseCount]) -> list[int]:
-    """How many devices of each group there are licenses for: all, where none were counted."""
+    """How many devices of each group there are licenses for; all of them if the counts are unknown."""
     available = {(found.account_name, found.sku_number): found.available for found in counts}
     return [
         min(group.devices, max(0, available.get((group.account_name, group.sku_number), group.devices)))
@@ -200,10 +201,10 @@ def devices_that_fit(groups: Sequence[PlanGroup], counts: Sequence[LicenseCount]
 
 
 def _planned(plan: Path) -> pl.DataFrame:
-    """`account_name`, `sku_number`, `devices` of what a plan sends."""
+    """`account_name`, `sku_number` and `devices` of the batches of a plan."""
     rows = pl.scan_parquet(plan).filter(pl.col("batch_id").is_not_null())
     groups = rows.group_by("account_name", "sku_number").agg(pl.len().alias("devices"))
     return groups.sort("account_name", "sku_number").collect()
 
 
-_NO_LISTENER = f"no listener for {CALLBACK_SERVICE} is registered, so no outcome will be called back"
+_NO_LISTENER = f"no listener for {CALLBACK_SERVICE} is registered, so the carrier reports no outcomes"

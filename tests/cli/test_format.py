@@ -86,4 +86,4 @@ def test_the_screen_says_where_trouble_is_written_down() -> None:
     text = describe(summary(), Path("runs/r"))
     assert "rejected: see runs/r/rejects.parquet" in text
     assert "in_doubt: see runs/r/results.parquet" in text
-    assert "Go on" not in text
+    assert "Continue" not in text

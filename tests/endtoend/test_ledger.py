@@ -90,7 +90,9 @@ def test_a_lost_ledger_is_built_again_from_the_folder_of_the_runs(home: Home) ->
     assert home.counts("rebuilt.db") == home.counts("r/ledger.db")
     [count] = home.counts("rebuilt.db")
     assert (count["carrier"], count["assigned"], count["unassigned"]) == (home.url, 0, 210)
-    assert home.run("ledger", "import", "r", "--ledger", "r/ledger.db").err.count("in the ledger already") == 2
+    assert (
+        home.run("ledger", "import", "r", "--ledger", "r/ledger.db").err.count("in the ledger already") == 2
+    )
 
 
 @pytest.mark.parametrize("name", ["all.ndjson", "all.csv.gz"])

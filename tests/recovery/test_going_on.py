@@ -46,13 +46,13 @@ def test_another_command_in_the_folder_is_refused_with_the_differences(tmp_path:
     with carrier() as at:
         run(tmp_path / "run", at, job(inventory))
         before = contents(tmp_path / "run")
-        with pytest.raises(UsageError, match=r"license\.sku is SIMSec-IoT-Lt, it was SIMSec-IoT;"):
+        with pytest.raises(UsageError, match=r"license\.sku is SIMSec-IoT-Lt, was SIMSec-IoT;"):
             run(tmp_path / "run", at, job(inventory, LIFETIME))
-        with pytest.raises(UsageError, match=r"limits\.batch_size is 5, it was 10"):
+        with pytest.raises(UsageError, match=r"limits\.batch_size is 5, was 10"):
             run(tmp_path / "run", at, job(inventory, limits={"batch_size": 5}))
         fleet(inventory, 99)
         with pytest.raises(
-            UsageError, match=r"fleet.csv is not the inventory .* \(1,589 bytes, it had 1,605\)"
+            UsageError, match=r"fleet.csv has changed since the run began \(1,589 bytes, was 1,605\)"
         ):
             run(tmp_path / "run", at, job(inventory))
         assert contents(tmp_path / "run") == before
@@ -92,7 +92,7 @@ def test_a_run_without_its_plan_says_how_to_make_the_plan_again(tmp_path: Path) 
         forget_the_ending(tmp_path / "run")
         (tmp_path / "run" / "plan.parquet").unlink()
         before = contents(tmp_path / "run")
-        with pytest.raises(RunFolderError, match="`batchlic plan --no-ledger` of the same"):
+        with pytest.raises(RunFolderError, match="`batchlic plan --no-ledger` with the same"):
             resume(RunFolder(tmp_path / "run"), at.target)
         with pytest.raises(RunFolderError):
             status(RunFolder(tmp_path / "run"))

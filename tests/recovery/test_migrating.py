@@ -289,7 +289,7 @@ def test_only_the_order_may_change_between_sessions(tmp_path: Path) -> None:
     with carrier() as at:
         inventory = fleet(tmp_path / "fleet.csv")
         interrupted(tmp_path / "move", at, moving(inventory))
-        with pytest.raises(UsageError, match="restore is True, it was False"):
+        with pytest.raises(UsageError, match="restore is True, was False"):
             run(tmp_path / "move", at, moving(inventory, restore=True))
         told = run(tmp_path / "move", at, moving(inventory, order="unassign-first"))
         assert told.statuses == {"accepted": DEVICES}

@@ -59,7 +59,7 @@ def job(folder: Path, devices: int, *, allow_partial: bool) -> Job:
 
 
 def test_too_few_licenses_refuse_the_run_with_the_numbers(tmp_path: Path) -> None:
-    with pytest.raises(RefusedToStart, match=r"120 licenses of SIMSec-IoT left, for 250 devices"):
+    with pytest.raises(RefusedToStart, match=r"120 licenses of SIMSec-IoT left for 250 devices"):
         run(tmp_path, 250, 120)
     assert not (tmp_path / "run" / "journal.db").exists()
 
@@ -95,7 +95,7 @@ def test_enough_licenses_leave_plan_and_notes_as_they_are(tmp_path: Path) -> Non
 def test_devices_that_the_ledger_holds_back_need_no_license(tmp_path: Path) -> None:
     with carrier(100) as target:
         assert run_at(target, tmp_path / "first", 60).statuses == {"accepted": 60}
-        with pytest.raises(RefusedToStart, match=r"40 licenses of SIMSec-IoT left, for 60 devices"):
+        with pytest.raises(RefusedToStart, match=r"40 licenses of SIMSec-IoT left for 60 devices"):
             run_at(target, tmp_path / "second", 120)
         summary = run_at(target, tmp_path / "third", 120, allow_partial=True)
     assert summary.statuses == {"accepted": 40, "skipped": 60}
@@ -111,7 +111,7 @@ def test_a_run_that_goes_on_asks_again_for_what_it_still_has_to_send(tmp_path: P
         others = tmp_path / "elsewhere"
         others.mkdir()
         run_at(target, others / "run", 70)
-        with pytest.raises(RefusedToStart, match=r"30 licenses of SIMSec-IoT left, for 60 devices"):
+        with pytest.raises(RefusedToStart, match=r"30 licenses of SIMSec-IoT left for 60 devices"):
             resume(RunFolder(tmp_path / "killed"), target)
         assert status(RunFolder(tmp_path / "killed")).statuses == {"pending": 60}
 
