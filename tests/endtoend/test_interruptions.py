@@ -191,7 +191,7 @@ def test_a_run_killed_many_times_repeats_only_what_it_may(
             assert 1 <= executed <= 1 + lost[batch]
 
 
-def test_a_disk_without_room_is_exit_6_and_the_run_goes_on_when_there_is(tmp_path: Path) -> None:
+def test_a_disk_without_room_is_exit_6_and_the_run_resumes_when_there_is(tmp_path: Path) -> None:
     with home(tmp_path) as at:
         process = at.begin()
         until(lambda: at.has_sent(10))

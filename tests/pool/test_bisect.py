@@ -107,7 +107,7 @@ def test_only_a_refusal_for_a_device_is_split(answer: Answer) -> None:
     assert not can_be_split(batch(1), BAD_DEVICE)
 
 
-def test_a_half_in_doubt_is_left_and_the_other_half_is_seen_through() -> None:
+def test_a_half_in_doubt_is_left_and_the_other_half_is_delivered() -> None:
     sent: list[str] = []
 
     async def send(part: Batch) -> Answer:

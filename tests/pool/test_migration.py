@@ -188,7 +188,7 @@ def test_where_the_second_step_fails_the_first_is_undone_on_request(
         assert ends == {"moved": SIZE - 1, "failed": 1}
 
 
-def test_d_a_license_for_life_is_never_undone_and_never_asked_for_again() -> None:
+def test_d_a_lifetime_license_is_never_undone_and_never_asked_for_again() -> None:
     def lost(part: Batch, _: int) -> Outcome | None:
         return None if part.action is Action.ASSIGN else Outcome.ACCEPTED
 

@@ -137,7 +137,7 @@ def twice(tmp_path: Path) -> Iterator[Path]:
         yield tmp_path / "runs"
 
 
-def test_a_devices_story_goes_across_runs_in_order_of_time(twice: Path) -> None:
+def test_the_history_of_a_device_goes_across_runs_in_order_of_time(twice: Path) -> None:
     events = device_history(imei(42), twice)
     assert [(event.event, event.action) for event in events] == [
         ("planned", "assign"),
@@ -151,7 +151,7 @@ def test_a_devices_story_goes_across_runs_in_order_of_time(twice: Path) -> None:
     assert {(event.row, event.sku_number) for event in events if event.row} == {(43, FLEXIBLE)}
 
 
-def test_a_story_has_what_an_operator_settled(settled: Path) -> None:
+def test_a_history_has_what_an_operator_settled(settled: Path) -> None:
     doubtful = pl.read_parquet(settled / "results.parquet").filter(pl.col("settled_by").is_not_null())
     last = device_history(doubtful["imei"][0], settled.parent)[-1]
     assert (last.event, last.outcome, last.reason) == ("settled", "failed", "the portal says no")
@@ -163,7 +163,7 @@ def test_an_unknown_device_has_no_story_and_no_runs_is_an_error(twice: Path, tmp
         device_history(imei(1), tmp_path / "nowhere")
 
 
-def test_a_story_with_a_gap_is_not_told(twice: Path) -> None:
+def test_a_history_with_gaps_is_refused(twice: Path) -> None:
     (twice / "2" / "plan.parquet").write_bytes(b"")
     with pytest.raises(RunFolderError, match=r"plan\.parquet"):
         device_history(imei(1), twice)

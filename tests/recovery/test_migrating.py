@@ -137,7 +137,7 @@ def test_without_it_who_ends_with_no_license_is_said(tmp_path: Path) -> None:
     assert rows["error_message"].str.starts_with("holds no license (not confirmed): ").all()
 
 
-def test_e_a_license_for_life_needs_consent_and_is_never_left(tmp_path: Path) -> None:
+def test_e_a_lifetime_license_needs_consent_and_is_never_left(tmp_path: Path) -> None:
     with carrier() as at:
         inventory = onboarded(tmp_path, at)
         before = at.requests()
@@ -254,7 +254,7 @@ def test_a_migration_goes_back_by_device(tmp_path: Path) -> None:
         assert held(at) == {((FLEXIBLE, 1),): DEVICES}
 
 
-def test_a_license_for_life_does_not_go_back(tmp_path: Path) -> None:
+def test_a_lifetime_license_does_not_go_back(tmp_path: Path) -> None:
     with carrier() as at:
         run(tmp_path / "move", at, moving(onboarded(tmp_path, at), LIFETIME))
         with pytest.raises(RefusedToStart, match="can't be taken back"):

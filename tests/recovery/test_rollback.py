@@ -149,7 +149,7 @@ def test_only_an_assigning_run_with_accepted_devices_is_rolled_back(tmp_path: Pa
             back(RunFolder(tmp_path / "run"), By.REQUEST, at.target)
 
 
-def test_a_devices_story_ends_with_what_was_taken_back(assigned: RunFolder, at: Carrier) -> None:
+def test_the_history_of_a_device_ends_with_what_was_taken_back(assigned: RunFolder, at: Carrier) -> None:
     back(assigned, By.REQUEST, at.target)
     events = [event.event for event in device_history(imei(90), assigned.path.parent)]
     assert events == ["planned", "sent", "answered", "planned", "sent", "taken_back"]

@@ -300,7 +300,7 @@ def test_what_a_callback_settled_is_settled_in_the_journal_once(tmp_path: Path) 
     assert verify(folder).findings == []
 
 
-def test_a_devices_story_has_what_was_called_back(tmp_path: Path) -> None:
+def test_the_history_of_a_device_has_what_was_called_back(tmp_path: Path) -> None:
     folder = submitted_run(tmp_path / "run", 2)
     _, failed = messages_of(folder)
     settled(folder, failed._replace(**failure()))

@@ -142,7 +142,7 @@ def test_the_journal_remembers_the_job_so_that_its_file_may_go(tmp_path: Path) -
         assert Job.model_validate(journal.identity.job) == with_ledger(job, folder)
 
 
-def test_j_a_sitting_waits_out_the_rest_of_a_retry_after(tmp_path: Path) -> None:
+def test_j_a_session_waits_out_the_rest_of_a_retry_after(tmp_path: Path) -> None:
     async def is_held() -> bool:
         with closing(new_journal(tmp_path)) as journal:
             seq = await journal.intend(intent(started_at=time.time_ns() // 1000))

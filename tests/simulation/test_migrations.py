@@ -69,7 +69,7 @@ def test_d_a_device_holds_what_its_steps_say_and_the_new_license_once(seed: int)
 
 
 @every_seed
-def test_d_a_license_for_life_is_never_given_twice(seed: int) -> None:
+def test_d_a_lifetime_license_is_never_given_twice(seed: int) -> None:
     for device, fate in story_of(seed).fates.items():
         assert fate.licenses.get(LIFETIME, 0) <= 1, device
 

@@ -89,7 +89,7 @@ def test_d_a_flexible_license_in_doubt_is_asked_for_again(seed: int) -> None:
 
 
 @every_seed
-def test_g_one_login_for_each_sitting_and_each_rejected_token(seed: int) -> None:
+def test_g_one_login_for_each_session_and_each_rejected_token(seed: int) -> None:
     device_history = story_of(seed)
     assert device_history.logins <= device_history.sessions + device_history.rejected
 

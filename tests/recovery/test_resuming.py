@@ -125,7 +125,7 @@ def test_a_lock_goes_with_its_process(tmp_path: Path) -> None:
         assert (tmp_path / ".lock").read_text().startswith(f"pid {os.getpid()}")
 
 
-def test_what_a_killed_process_left_unfinished_is_swept_and_nothing_else(tmp_path: Path) -> None:
+def test_what_a_killed_process_left_unfinished_is_removed_and_nothing_else(tmp_path: Path) -> None:
     inventory = fleet(tmp_path / "fleet.csv")
     folder = tmp_path / "run"
     (folder / ".scratch-x1" / "twins").mkdir(parents=True)
@@ -140,7 +140,7 @@ def test_what_a_killed_process_left_unfinished_is_swept_and_nothing_else(tmp_pat
     assert not {name for name in names if "17" in name or "scratch" in name}
 
 
-def test_j_a_retry_after_holds_for_the_sittings_that_follow(tmp_path: Path) -> None:
+def test_j_a_retry_after_holds_for_the_sessions_that_follow(tmp_path: Path) -> None:
     inventory = fleet(tmp_path / "fleet.csv")
     with carrier(rate=3 / 7200, limit=LimitKind.SLIDING_WINDOW, window_s=7200) as at:
         stopped = run(tmp_path / "run", at, job(inventory))
