@@ -157,3 +157,15 @@ def test_every_job_file_is_valid(job: Path) -> None:
     from batchlic.job import load_job  # noqa: PLC0415 - beside what it checks
 
     assert load_job(job, {}).name
+
+
+def test_the_architecture_page_names_tests_that_exist() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    named = set(re.findall(r"`(test_\w+)`", page))
+    defined = {
+        name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"def (test_\w+)", path.read_text())
+    }
+    assert len(named) > 15
+    assert named <= defined
