@@ -1,4 +1,4 @@
-# Two commands matter: `make demo` and `make test`. `make help` lists the rest.
+# Two commands to begin with: `make demo` and `make test`. `make help` lists all.
 
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' && echo $$p && break; done)
@@ -9,12 +9,12 @@ INSTALLED := .venv/.installed
 .DEFAULT_GOAL := help
 .PHONY: help install demo test onboard migrate sandbox sample soak fuzz kill replay \
 	bench bench-plan bench-submit bench-pace bench-journal bench-ledger bench-listener demo-callbacks \
-	test-callbacks lint format lock clean
+	test-callbacks lint coverage format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: $(INSTALLED) ## make .venv with batchlic and its development tools, from pinned hashes
+install: $(INSTALLED) ## make .venv with batchlic and its development tools, pinned by hash
 
 $(INSTALLED): pyproject.toml $(LOCK)
 	@test -n "$(PYTHON)" || { echo "batchlic needs Python 3.11 or newer: install it, or name it: make PYTHON=/path/to/python3 …" >&2; exit 2; }
@@ -26,7 +26,7 @@ $(INSTALLED): pyproject.toml $(LOCK)
 demo: $(INSTALLED) ## license the sample fleet against the embedded sandbox
 	@$(BIN)/batchlic run jobs/demo.toml --sandbox
 
-demo-callbacks: $(INSTALLED) ## the same with callbacks: assign, listen, confirmed
+demo-callbacks: $(INSTALLED) ## the same, and wait for the callbacks of each device
 	@$(BIN)/batchlic run jobs/demo_callbacks.toml --sandbox --wait-callbacks 5m --listen-port 0 || test $$? -eq 3
 
 test: $(INSTALLED) ## run all tests
@@ -40,64 +40,68 @@ migrate: $(INSTALLED) ## move a fleet to another SKU: make migrate INVENTORY=…
 	$(call need,INVENTORY ACCOUNT FROM_SKU TO_SKU)
 	@$(BIN)/batchlic migrate "$$INVENTORY" --account "$$ACCOUNT" --from-sku "$$FROM_SKU" --to-sku "$$TO_SKU" $(OPTIONS)
 
-sandbox: $(INSTALLED) ## serve a carrier to rehearse against: make sandbox [OPTIONS='--rate 50 --fault reset-after=0.01']
+sandbox: $(INSTALLED) ## serve a sandbox carrier: make sandbox [OPTIONS='--rate 50 --fault reset-after=0.01']
 	@$(BIN)/batchlic sandbox $(OPTIONS)
 
 sample: $(INSTALLED) ## make a large inventory: make sample ROWS=1000000 [OUT=fleet.csv]
 	@$(BIN)/python sample_data/generate.py --rows $(or $(ROWS),1000000) --out $(or $(OUT),fleet-$(or $(ROWS),1000000).csv)
 
-soak: $(INSTALLED) ## simulate as many bad nights as asked: make soak [SCENARIOS=10000] [SEED=0]
+soak: $(INSTALLED) ## simulate runs with random faults: make soak [SCENARIOS=10000] [SEED=0]
 	@SCENARIOS=$(or $(SCENARIOS),10000) SEED=$(or $(SEED),0) $(BIN)/pytest -q tests/simulation
 
-fuzz: $(INSTALLED) ## invent more inventories, answers and histories: make fuzz [EXAMPLES=1000]
+fuzz: $(INSTALLED) ## run property tests with more examples: make fuzz [EXAMPLES=1000]
 	@EXAMPLES=$(or $(EXAMPLES),1000) $(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal -m hypothesis
 
-kill: $(INSTALLED) ## kill what is at work as often as asked: make kill [KILLS=50]
+kill: $(INSTALLED) ## kill processes at work, many times: make kill [KILLS=50]
 	@KILLS=$(or $(KILLS),50) STRIDE=1 $(BIN)/pytest -q \
 		tests/endtoend/test_interruptions.py tests/endtoend/test_migration.py tests/callbacks/test_killed.py
 
-replay: $(INSTALLED) ## live through one seed again: make replay SEED=…
+replay: $(INSTALLED) ## repeat the simulation of one seed: make replay SEED=…
 	$(call need,SEED)
 	@SCENARIOS=1 SEED=$(SEED) $(BIN)/pytest tests/simulation
 
 bench: bench-plan bench-submit bench-pace bench-journal bench-ledger bench-listener ## all benchmarks
 
-bench-plan: $(INSTALLED) ## planning beside a plain copy and DuckDB: make bench-plan [ROWS=100000000]
+bench-plan: $(INSTALLED) ## planning against a plain copy and DuckDB: make bench-plan [ROWS=100000000]
 	@$(BIN)/python tests/benchmarks/plan.py $(ROWS)
 
-bench-submit: $(INSTALLED) ## the whole program beside bare loops of its client and of httpx: make bench-submit [DEVICES="100000 1000000"]
+bench-submit: $(INSTALLED) ## a whole run against bare loops of its client and of httpx: make bench-submit [DEVICES="100000 1000000"]
 	@$(BIN)/python tests/benchmarks/submit.py $(DEVICES)
 
-bench-pace: $(INSTALLED) ## the pace beside its peers, under every kind of limit
+bench-pace: $(INSTALLED) ## the limiter against its peers, under every kind of limit
 	@$(BIN)/python tests/benchmarks/pace.py
 
-bench-journal: $(INSTALLED) ## what the journal costs a batch, resuming 100,000 batches, size on disk
+bench-journal: $(INSTALLED) ## the journal: cost of a batch, resuming 100,000 batches, size on disk
 	@$(BIN)/python tests/benchmarks/journal.py
 
-bench-ledger: $(INSTALLED) ## planning beside a ledger that knows all devices: make bench-ledger [ROWS="1000000 10000000"]
+bench-ledger: $(INSTALLED) ## planning with a ledger that has all devices: make bench-ledger [ROWS="1000000 10000000"]
 	@$(BIN)/python tests/benchmarks/ledger.py $(ROWS)
 
-bench-listener: $(INSTALLED) ## the listener beside the same server not storing; a million messages reconciled
+bench-listener: $(INSTALLED) ## the listener against the same server without storing; reconcile a million messages
 	@PYTHONPATH=. $(BIN)/python tests/benchmarks/listener.py
 
-test-callbacks: $(INSTALLED) ## the whole loop with callbacks: make test-callbacks [DEVICES=100000]
+test-callbacks: $(INSTALLED) ## a whole run with callbacks: make test-callbacks [DEVICES=100000]
 	@LOOP_DEVICES=$(or $(DEVICES),100000) $(BIN)/pytest -q tests/callbacks/test_loop.py
 
-lint: $(INSTALLED) ## ruff and mypy, both strict
+lint: $(INSTALLED) ## check style, types and the direction of imports
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+coverage: $(INSTALLED) ## run all tests and print branch coverage
+	@$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal -q --cov --cov-report=term
 
 format: $(INSTALLED) ## let ruff format the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-lock: $(INSTALLED) ## renew the pinned requirements after a change of pyproject.toml
+lock: $(INSTALLED) ## renew the pinned requirements after changing pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
 		--upgrade --group dev --output-file $(LOCK) pyproject.toml
 
-clean: ## remove what the tools left behind (never runs/)
-	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+clean: ## remove what the tools left (never runs/)
+	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage build dist
 
 need = @for name in $(1); do test -n "$$(printenv $$name)" \
 	|| { echo "make $@: give $$name=…, as \`make help\` shows" >&2; exit 2; }; done

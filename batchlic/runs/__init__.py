@@ -1,0 +1,1 @@
+"""Operations on a run and its folder."""

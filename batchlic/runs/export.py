@@ -1,0 +1,39 @@
+"""Exports rows of a run folder: rejects, devices by status, or all."""
+
+from contextlib import closing
+from pathlib import Path
+from typing import BinaryIO
+
+import polars as pl
+
+from batchlic.chunker import DeviceStatus
+from batchlic.errors import RunFolderError
+from batchlic.runs.folder import RunFolder
+from batchlic.runs.identity import open_journal, refuse_changed_plan
+from batchlic.runs.states import states_of
+from batchlic.writer.export import Format, Selection, device_rows, rejected_rows, write_export
+
+_STATUSES = {Selection.FAILED: DeviceStatus.FAILED, Selection.IN_DOUBT: DeviceStatus.IN_DOUBT}
+
+
+def export(folder: RunFolder, selection: Selection, form: Format, to: Path | BinaryIO) -> int:
+    """Write rows of a run by source and row, as they stand now, and return how many.
+
+    Raises RunFolderError where the run has not come that far, UsageError where the rows do not fit a sheet.
+    """
+    if selection is Selection.REJECTS:
+        return write_export(_rejects(folder), form, to)
+    if not folder.journal.exists():
+        raise RunFolderError(f"{folder.path}: no device has a status yet: this run has sent nothing")
+    with closing(open_journal(folder)) as journal:
+        refuse_changed_plan(folder, journal.identity)
+        rows = device_rows(states_of(folder, journal), _STATUSES.get(selection))
+        if selection is Selection.ALL:
+            rows = pl.concat([rows, _rejects(folder)], how="vertical_relaxed")
+        return write_export(rows, form, to)
+
+
+def _rejects(folder: RunFolder) -> pl.LazyFrame:
+    if not folder.rejects.is_file():
+        raise RunFolderError(f"{folder.path}: there is no {folder.rejects.name}: the run was not planned yet")
+    return rejected_rows(pl.scan_parquet(folder.rejects))

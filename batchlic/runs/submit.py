@@ -1,0 +1,180 @@
+"""What one session does: it sends what is left of the plan, and writes the run's files."""
+
+import signal
+import sys
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+
+import anyio
+from structlog.typing import FilteringBoundLogger
+
+from batchlic.carrier.client import CarrierClient, open_client
+from batchlic.chunker import read_batches
+from batchlic.errors import BatchlicError, CredentialsRejected, RefusedToStart, StoppedEarly
+from batchlic.job import Job
+from batchlic.journal import Journal
+from batchlic.logs import RunLog
+from batchlic.pool.delivery import Pool
+from batchlic.pool.limiter.pace import Pace, PaceChange
+from batchlic.pool.remaining import Delivery, remaining
+from batchlic.pool.retry import RetryPolicy
+from batchlic.runs.finalize import finalize, now
+from batchlic.runs.folder import RunFolder
+from batchlic.runs.migrate import migration_of, reserve_licenses
+from batchlic.runs.preflight import compare_counts
+from batchlic.runs.progress import Reporter, Tally
+from batchlic.runs.target import Target
+from batchlic.writer.summary import Summary
+
+
+def submit(
+    job: Job,
+    folder: RunFolder,
+    target: Target,
+    journal: Journal,
+    *,
+    stopped: BatchlicError | None = None,
+) -> Summary:
+    """Send what is left of the plan, and write the run's files; send nothing if the run is `stopped` already."""
+    started_at = now()
+    notes: list[str] = []
+    with RunLog(folder.log, secrets=target.secrets) as log:
+        logger = log.logger(run_id=journal.identity.run_id)
+        logger.info("begun", carrier=target.name, planned=journal.identity.planned)
+        try:
+            if stopped is not None:
+                raise stopped
+            if journal.identity.batches:
+                notes = anyio.run(
+                    _send, job, folder, target, journal, logger, backend_options={"use_uvloop": True}
+                )
+        except (CredentialsRejected, RefusedToStart, StoppedEarly) as error:
+            stopped = error
+            logger.error("stopped", reason=str(error))
+        summary = finalize(job, folder, journal, started_at=started_at, stopped=stopped, notes=notes)
+        logger.info("ended", exit_code=summary.exit_code, statuses=summary.statuses)
+    return summary
+
+
+async def _send(
+    job: Job, folder: RunFolder, target: Target, journal: Journal, logger: FilteringBoundLogger
+) -> list[str]:
+    """Send what is left of the plan; returns notes for the summary. Raises what stopped the pool."""
+    limiter = _limiter(job, logger)
+    obey_earlier_retry_after(journal, limiter, job.limits.give_up_after)
+    reporter = Reporter(_tally(journal), limiter, logger)
+    async with open_client(
+        target.base_url, target.credentials, max_connections=job.limits.max_concurrency
+    ) as client:
+        pool = _pool(job, journal, client, limiter, reporter)
+        if journal.identity.to_sku:
+            stopped = await _deliver_migration(job, folder, journal, client, pool, reporter, logger)
+        else:
+            batches = read_batches(folder.plan, job.inventory.id_kind)
+            left = remaining(batches, journal, job.resendable_skus, on_accepted=pool.refusals.accepted)
+            stopped = await _deliver(pool, reporter, left)
+        # A migration has checked the license counts in its own way.
+        is_checked = stopped is not None or journal.identity.to_sku is not None
+        notes = [] if is_checked else await compare_counts(client, folder.plan, journal)
+        await client.logout()
+    if stopped is not None:
+        raise stopped
+    return notes
+
+
+def _limiter(job: Job, logger: FilteringBoundLogger) -> Pace:
+    def log_change(change: PaceChange) -> None:
+        logger.info("pace", rate=change.rate, concurrency=change.concurrency, reason=change.reason)
+
+    return Pace(
+        max_concurrency=job.limits.max_concurrency,
+        max_rate=job.limits.max_rate,
+        fixed_rate=job.limits.fixed_rate,
+        on_change=log_change,
+    )
+
+
+def _tally(journal: Journal) -> Tally:
+    """The devices to send, and those that earlier sessions have settled."""
+    identity = journal.identity
+    accepted, failed = (0, 0) if identity.to_sku else journal.settled()
+    return Tally(
+        identity.planned - sum(identity.excluded.values()), Counter(accepted=accepted, failed=failed)
+    )
+
+
+def _pool(job: Job, journal: Journal, client: CarrierClient, limiter: Pace, reporter: Reporter) -> Pool:
+    return Pool(
+        run_id=journal.identity.run_id,
+        action=journal.identity.action,
+        client=client,
+        journal=journal,
+        pace=limiter,
+        policy=RetryPolicy(resendable=job.resendable_skus, give_up_after=job.limits.give_up_after),
+        observer=reporter,
+        workers=job.limits.max_concurrency,
+    )
+
+
+async def _deliver_migration(
+    job: Job,
+    folder: RunFolder,
+    journal: Journal,
+    client: CarrierClient,
+    pool: Pool,
+    reporter: Reporter,
+    logger: FilteringBoundLogger,
+) -> BatchlicError | None:
+    """Deliver both steps of each batch, after reserving licenses for them; returns what stopped the pool."""
+    migration = migration_of(
+        job, journal, folder, on_accepted=pool.refusals.accepted, on_end=reporter.tally.moved
+    )
+    sequences = migration.sequences(read_batches(folder.plan, job.inventory.id_kind))
+    reserve = partial(reserve_licenses, client, job, folder.plan, migration, logger)
+    return await _deliver(pool, reporter, sequences, before=reserve)
+
+
+async def _deliver(
+    pool: Pool,
+    reporter: Reporter,
+    sequences: Iterable[Iterable[Delivery]],
+    *,
+    before: Callable[[], Awaitable[None]] | None = None,
+) -> BatchlicError | None:
+    """Deliver while signals are heard and progress is shown.
+
+    Returns what stopped the pool: a task group would wrap it if it were raised.
+    """
+    stopped: BatchlicError | None = None
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_stop_on_signal, pool)
+        tasks.start_soon(reporter.show)
+        try:
+            await pool.deliver(sequences, before=before)
+        except BatchlicError as error:
+            stopped = error
+        tasks.cancel_scope.cancel()
+    return stopped
+
+
+def obey_earlier_retry_after(journal: Journal, limiter: Pace, give_up_after: float) -> None:
+    """Keep obeying a `Retry-After` that an earlier session received (promise J).
+
+    Raises StoppedEarly where the wait is longer than `give_up_after` seconds.
+    """
+    wait = (journal.retry_not_before - now()) / 1e6
+    if wait > give_up_after:
+        raise StoppedEarly(f"the carrier asked to wait {wait:.0f} s more; resume the run after that")
+    if wait > 0:
+        limiter.hold(wait)
+
+
+async def _stop_on_signal(pool: Pool) -> None:
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
+        async for number in received:
+            if pool.is_stopping:
+                pool.abort()
+            else:
+                pool.stop(f"stopped by {signal.Signals(number).name}")
+                print("\nFinishing the requests in flight. Press Ctrl-C again to stop at once.", file=sys.stderr)  # noqa: T201
