@@ -27,14 +27,14 @@ def show(
 ) -> None:
     """Count devices by license state, or show the records of one device."""
     from batchlic.cli.format import describe_counts, describe_device
-    from batchlic.ledger.files import counts, existing, of_device
+    from batchlic.ledger.files import count_devices, find_device, open_existing
 
-    with existing(ledger) as opened:
+    with open_existing(ledger) as opened:
         if device is None:
-            figures = counts(opened, account=account, sku=sku)
+            figures = count_devices(opened, account=account, sku=sku)
             print_json(figures) if json else print_message(describe_counts(figures))
         else:
-            known = of_device(opened, device, account=account, sku=sku)
+            known = find_device(opened, device, account=account, sku=sku)
             print_json(known) if json else print_message(describe_device(device, known))
 
 
@@ -62,8 +62,8 @@ def import_(
 
     from batchlic.cli.format import describe_import
     from batchlic.job import make_job
+    from batchlic.ledger import Ledger
     from batchlic.ledger.files import import_files
-    from batchlic.ledger.ledger import Ledger
     from batchlic.runs.ledger_sync import refuse_at_work
     from batchlic.settings import load_settings
 
@@ -85,9 +85,9 @@ def export(
     ledger: LedgerFile = DEFAULT,
 ) -> None:
     """Export the ledger, one row a device; `import` reads the file."""
-    from batchlic.ledger.files import existing, export_ledger
+    from batchlic.ledger.files import export_ledger, open_existing
 
-    with existing(ledger) as opened:
+    with open_existing(ledger) as opened:
         devices = export_ledger(opened, to)
     print_message(f"{devices:,} devices in {to}")
 
@@ -99,8 +99,8 @@ def forget(
     ledger: LedgerFile = DEFAULT,
 ) -> None:
     """Stop waiting for a lost run: what it did not record stays unknown."""
-    from batchlic.ledger.files import existing
+    from batchlic.ledger.files import open_existing
 
-    with existing(ledger) as opened:
+    with open_existing(ledger) as opened:
         if not opened.close_run(run_id):
             raise UsageError(f"{ledger}: there is no run {run_id} in this ledger")

@@ -1,1 +1,16 @@
 """What is licensed, across runs."""
+
+from batchlic.ledger.ledger import Ledger, RunEntry, RunRecords
+from batchlic.ledger.schema import IDENTIFIERS, RECORD_COLUMNS, SCOPE, LicenseState
+from batchlic.ledger.snapshot import Snapshot
+
+__all__ = [
+    "IDENTIFIERS",
+    "RECORD_COLUMNS",
+    "SCOPE",
+    "Ledger",
+    "LicenseState",
+    "RunEntry",
+    "RunRecords",
+    "Snapshot",
+]

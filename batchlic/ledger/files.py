@@ -9,36 +9,35 @@ from tempfile import TemporaryDirectory
 
 import msgspec
 import polars as pl
-from polars._typing import PolarsDataType
 
 from batchlic.atomic import replacing
 from batchlic.chunker import write_plan
 from batchlic.errors import RunFolderError, UsageError
 from batchlic.journal import SANDBOX
-from batchlic.ledger.ledger import RECORD_COLUMNS, STATES, Entry, Ledger
-from batchlic.ledger.records import ledger_records, recordable_rows, records_of_plan
+from batchlic.ledger.ledger import Ledger, RunEntry
+from batchlic.ledger.records import ledger_records, list_states, read_states, recordable_rows
+from batchlic.ledger.schema import RECORD_COLUMNS, STATES
 from batchlic.reader import ReadOptions
 from batchlic.reader.rules import iccid_digits, imei_digits
-from batchlic.reader.spool import streamed
+from batchlic.reader.streaming import Schema, lazy_frame
 from batchlic.reader.streams import opened
 from batchlic.writer.summary import read_summary
 
-ROWS: dict[str, PolarsDataType] = {
-    **dict.fromkeys(("carrier", "account_name", "sku_number", "imei", "iccid"), pl.String),
+EXPORT: Schema = {
+    **dict.fromkeys(("carrier", "account_name", "sku_number", "imei", "iccid"), pl.String()),
     **{name: RECORD_COLUMNS[name] for name in ("state", "action", "status")},
-    "run_id": pl.String,
+    "run_id": pl.String(),
     **{name: RECORD_COLUMNS[name] for name in ("x_request_id", "request_id", "at")},
 }
-"""The columns in which the ledger is shown and exported: one row a device, its newest word."""
+"""The columns in which the ledger is shown and exported: one row a device, its newest record."""
 
-_TOLD = frozenset(
+_COMMON_COLUMNS = frozenset(
     {"run_id", "imei", "iccid", "account_name", "sku_number", "action", "status", "x_request_id"}
 )
-"""Columns by which results.parquet and an export of the ledger are recognised."""
+"""Columns by which results.parquet and an export of the ledger are recognized."""
 
-
-_OF_RUNS = ((b"run_id", b"status"), (b"status", b"reason", b"message"))
-"""Columns in the first bytes of what `ledger export` and `batchlic export` write in other forms."""
+_HEADERS_OF_RESULTS = ((b"run_id", b"status"), (b"status", b"reason", b"message"))
+"""Columns in the first bytes of what `ledger export` and `batchlic export` write in other formats."""
 
 
 class Count(msgspec.Struct, frozen=True):
@@ -53,9 +52,10 @@ class Count(msgspec.Struct, frozen=True):
 
 
 class Imported(msgspec.Struct, frozen=True):
-    """What an import took in, in devices, and what it left.
+    """What an import added to the ledger, in devices, and what it left out.
 
-    Rows rejected; runs known from themselves; runs against an embedded sandbox, which speak of no carrier.
+    `rejected` are rows by reason. `known_runs` recorded their devices themselves. `rehearsals` ran against an
+    embedded sandbox, so they say nothing about a carrier.
     """
 
     devices: int
@@ -65,104 +65,134 @@ class Imported(msgspec.Struct, frozen=True):
 
 
 @contextmanager
-def existing(path: Path) -> Iterator[Ledger]:
-    """Open a ledger that is there. Raises UsageError where there is none."""
+def open_existing(path: Path) -> Iterator[Ledger]:
+    """Open the ledger at `path`. Raises UsageError where there is none."""
     if not path.is_file():
         raise UsageError(f"{path}: there is no ledger here; name it with --ledger")
     with closing(Ledger(path)) as ledger:
         yield ledger
 
 
-def rows(ledger: Ledger, *, account: str | None = None, sku: str | None = None) -> Iterator[pl.DataFrame]:
-    """What is known (columns ROWS), one frame a carrier, account and SKU."""
+# -- what it knows --------------------------------------------------------------------------------------
+
+
+def device_rows(
+    ledger: Ledger, *, account: str | None = None, sku: str | None = None
+) -> Iterator[pl.DataFrame]:
+    """What is known (columns: EXPORT), one frame a carrier, account and SKU."""
     for carrier, account_name, sku_number in ledger.scopes():
         if account in {None, account_name} and sku in {None, sku_number}:
-            yield ledger.latest(carrier, account_name, sku_number).select(
+            named = ledger.latest(carrier, account_name, sku_number).with_columns(
                 pl.lit(carrier).alias("carrier"),
                 pl.lit(account_name).alias("account_name"),
                 pl.lit(sku_number).alias("sku_number"),
                 imei_digits(pl.col("imei_number")).alias("imei"),
                 iccid_digits(pl.col("iccid_number")).alias("iccid"),
-                *list(ROWS)[5:],
             )
+            yield named.select(*EXPORT)
 
 
-def counts(ledger: Ledger, *, account: str | None = None, sku: str | None = None) -> list[Count]:
+def count_devices(ledger: Ledger, *, account: str | None = None, sku: str | None = None) -> list[Count]:
     """How many devices are assigned, unassigned or in doubt, for each carrier, account and SKU."""
     return [
         Count(*frame.row(0)[:3], **{state: frame["state"].eq(state).sum() for state in STATES.categories})
-        for frame in rows(ledger, account=account, sku=sku)
+        for frame in device_rows(ledger, account=account, sku=sku)
         if frame.height
     ]
 
 
-def of_device(
+def find_device(
     ledger: Ledger, device: str, *, account: str | None = None, sku: str | None = None
 ) -> list[dict[str, object]]:
-    """What is known of the device with this IMEI or ICCID, as rows of ROWS."""
-    is_it = (pl.col("imei") == device) | (pl.col("iccid") == device)
-    return [row for frame in rows(ledger, account=account, sku=sku) for row in frame.filter(is_it).to_dicts()]
+    """What is known of the device with this IMEI or ICCID: rows with the columns EXPORT."""
+    is_device = (pl.col("imei") == device) | (pl.col("iccid") == device)
+    frames = device_rows(ledger, account=account, sku=sku)
+    return [row for frame in frames for row in frame.filter(is_device).to_dicts()]
 
 
 def export_ledger(ledger: Ledger, to: Path) -> int:
-    """Write all that is known to a parquet or CSV file (columns ROWS); returns the number of devices."""
+    """Write all that is known to a parquet or CSV file (columns: EXPORT); returns the number of devices."""
     if to.suffix not in {".parquet", ".csv"}:
         raise UsageError(f"{to}: a ledger is exported as .parquet or .csv")
     devices = 0
 
     def counted() -> Iterator[pl.DataFrame]:
         nonlocal devices
-        for frame in rows(ledger):
+        devices = 0
+        for frame in device_rows(ledger):
             devices += frame.height
             yield frame
 
     with replacing(to) as path:
-        table = streamed(counted(), ROWS)
+        table = lazy_frame(counted, EXPORT)
         table.sink_parquet(path) if to.suffix == ".parquet" else table.sink_csv(path)
     return devices
 
 
-def import_files(ledger: Ledger, files: Sequence[str], options: ReadOptions, *, carrier: str) -> Imported:
-    """Take in what is known from elsewhere, at `carrier` unless a file says where.
+# -- import ---------------------------------------------------------------------------------------------
 
-    results.parquet and exports of a ledger are taken for what they say, run by run, but for runs that the
-    ledger knows from themselves; of a folder, all the results below it. Any other file is read as an
-    inventory of devices that hold the license now. Raises InventoryError and UsageError.
+
+def import_files(ledger: Ledger, files: Sequence[str], options: ReadOptions, *, carrier: str) -> Imported:
+    """Add to the ledger what files know, at `carrier` unless a file names another one.
+
+    results.parquet and ledger exports are imported run by run. Runs that recorded their devices in this
+    ledger themselves are left out. A folder stands for all results.parquet below it. Any other file is read
+    as an inventory of devices that have their license now. Raises InventoryError and UsageError.
     """
     found = [str(file) for name in files for file in _results_below(name)]
-    told = {file: table for file in found if (table := _told(file, carrier)) is not None}
-    listed = [file for file in found if file not in told]
-    for file in listed:
-        _refuse_records(file)
-    known: list[str] = []
-    rehearsals: list[str] = []
-    devices = 0
-    for table in told.values():
-        of_runs = recordable_rows(table).group_by("carrier", "run_id").agg(pl.col("at").min().dt.epoch("us"))
-        for name, run_id, at in of_runs.sort("at").collect().iter_rows():
-            if name == SANDBOX:
-                rehearsals.append(run_id)
-            elif ledger.has_run(run_id):
-                known.append(run_id)
-            else:
-                ledger.register(Entry(run_id, name, None, at or 0))
-                devices += _take_in(ledger, run_id, ledger_records(table, only=pl.col("run_id") == run_id))
-    if not listed:
-        return Imported(devices, {}, known, rehearsals)
+    results = {file: table for file in found if (table := _scan_results(file, carrier)) is not None}
+    inventories = [file for file in found if file not in results]
+    for file in inventories:
+        _refuse_results(file)
+    imported = Imported(0, {}, [], [])
+    for table in results.values():
+        imported = _sum(imported, _import_results(ledger, table))
+    if inventories:
+        imported = _sum(imported, _import_list(ledger, inventories, options, carrier))
+    return imported
+
+
+def _import_results(ledger: Ledger, table: pl.LazyFrame) -> Imported:
+    """Import each run of a table that `_scan_results` made."""
+    devices, known, rehearsals = 0, [], []
+    started = recordable_rows(table).group_by("carrier", "run_id").agg(pl.col("last_attempt_at").min())
+    microseconds = started.sort("last_attempt_at").with_columns(pl.col("last_attempt_at").dt.epoch("us"))
+    for carrier, run_id, begun_at in microseconds.collect().iter_rows():
+        if carrier == SANDBOX:
+            rehearsals.append(run_id)
+        elif ledger.has_run(run_id):
+            known.append(run_id)
+        else:
+            ledger.register(RunEntry(run_id, carrier, None, begun_at or 0))
+            devices += _record(ledger, run_id, read_states(table, only=pl.col("run_id") == run_id))
+    return Imported(devices, {}, known, rehearsals)
+
+
+def _import_list(ledger: Ledger, files: Sequence[str], options: ReadOptions, carrier: str) -> Imported:
+    """Import inventories of devices that have their license; the same lists again are the same run."""
     with TemporaryDirectory(prefix="batchlic-") as folder:
-        planned = write_plan(listed, options, batch_size=1, folder=Path(folder))
+        planned = write_plan(files, options, batch_size=1, folder=Path(folder))
         plan = Path(folder) / "plan.parquet"
         run_id = f"import-{hashlib.sha256(plan.read_bytes() + carrier.encode()).hexdigest()[:16]}"
-        entry = Entry(run_id, carrier, None, time.time_ns() // 1000)
+        entry = RunEntry(run_id, carrier, None, time.time_ns() // 1000)
         ledger.register(entry, planned_after=ledger.last_number)
-        devices += _take_in(ledger, run_id, records_of_plan(plan))
-    return Imported(devices, dict(planned.rejected), known, rehearsals)
+        return Imported(_record(ledger, run_id, list_states(plan)), dict(planned.rejected), [], [])
 
 
-def _take_in(ledger: Ledger, run_id: str, said: Iterator[pl.DataFrame]) -> int:
-    devices = ledger.record(run_id, said)
+def _record(ledger: Ledger, run_id: str, states: Iterator[pl.DataFrame]) -> int:
+    """Record device states as those of a registered run, and close it; returns the number of records."""
+    devices = ledger.record(run_id, ledger_records(states))
     ledger.close_run(run_id)
     return devices
+
+
+def _sum(first: Imported, second: Imported) -> Imported:
+    return Imported(
+        first.devices + second.devices,
+        first.rejected | second.rejected,
+        first.known_runs + second.known_runs,
+        first.rehearsals + second.rehearsals,
+    )
 
 
 def _results_below(name: str) -> list[Path]:
@@ -174,21 +204,21 @@ def _results_below(name: str) -> list[Path]:
     raise UsageError(f"{name}: there is no results.parquet in this folder or below")
 
 
-def _refuse_records(file: str) -> None:
-    """Raise UsageError for rows of a run in another form: a list says that all in it is licensed."""
+def _refuse_results(file: str) -> None:
+    """Raise UsageError for results in another format: read as a list, it would count all as licensed."""
     with ExitStack() as opened_files:
         head = opened(file, opened_files).head
-    if any(all(name in head for name in names) for names in _OF_RUNS):
+    if any(all(name in head for name in names) for names in _HEADERS_OF_RESULTS):
         raise UsageError(
-            f"{file}: holds rows of runs, not a list of licensed devices; those are taken from "
-            "results.parquet and from exports of a ledger as .parquet or .csv"
+            f"{file}: holds results of runs, not a list of licensed devices. Import the results.parquet of "
+            "those runs, or a ledger export as .parquet or .csv"
         )
 
 
-def _told(file: str, carrier: str) -> pl.LazyFrame | None:
-    """Results or an export as rows with `carrier` and `at`; None where the file is neither.
+def _scan_results(file: str, carrier: str) -> pl.LazyFrame | None:
+    """Results or a ledger export as device states with `carrier`; None where the file is neither.
 
-    What no file says the carrier of was at `carrier`.
+    Results have the carrier that the summary beside them names, or else `carrier`.
     """
     path = Path(file)
     if path.suffix == ".parquet":
@@ -200,17 +230,20 @@ def _told(file: str, carrier: str) -> pl.LazyFrame | None:
     try:
         columns = set(table.collect_schema())
     except (pl.exceptions.PolarsError, OSError):
-        return None  # the reader says better what is wrong with it
-    if not columns >= _TOLD:
+        return None  # the reader explains what is wrong with the file
+    if not columns >= _COMMON_COLUMNS:
         return None
-    if "at" not in columns:
-        where = _carrier_of_run(path.parent) or carrier
-        table = table.with_columns(pl.lit(where).alias("carrier"), at="last_attempt_at")
-    return table if path.suffix == ".parquet" else table.with_columns(pl.col("at").str.to_datetime("%+"))
+    if "at" in columns:
+        table = table.rename({"at": "last_attempt_at"})
+    else:
+        table = table.with_columns(pl.lit(_carrier_of_run(path.parent) or carrier).alias("carrier"))
+    if path.suffix == ".parquet":
+        return table
+    return table.with_columns(pl.col("last_attempt_at").str.to_datetime("%+"))
 
 
 def _carrier_of_run(folder: Path) -> str | None:
-    """The carrier that the run in a folder talked to; None where nothing there says so."""
+    """The carrier that the summary in a folder names; None where there is none."""
     try:
         return read_summary(folder / "summary.json").carrier
     except (OSError, RunFolderError):

@@ -1,61 +1,62 @@
-"""What one run asks of the ledger before it sends, and tells it afterwards."""
+"""What a run reads from the ledger before it sends, and what it records there afterwards."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import polars as pl
 
 from batchlic.chunker import DeviceStatus
 from batchlic.errors import BatchlicError, RefusedToStart, RunFolderError
-from batchlic.runs.identity import left_by_a_run, refuse_changed_plan
-from batchlic.job import Job, Licensing
+from batchlic.job import Job
 from batchlic.journal import SANDBOX, Journal, RunIdentity
-from batchlic.ledger.ledger import IDENTIFIERS, SCOPE, Entry, Ledger, Snapshot, RunRecords
+from batchlic.ledger import IDENTIFIERS, SCOPE, Ledger, RunEntry, RunRecords, Snapshot
+from batchlic.ledger.records import excluded_pairs, ledger_records
 from batchlic.reader.rules import iccid_number, imei_number
 from batchlic.runs.folder import RunFolder
+from batchlic.runs.identity import left_by_a_run, refuse_changed_plan
 from batchlic.runs.staging import recovered_journal
-from batchlic.runs.states import states_of
-from batchlic.writer.results import write_results
-from batchlic.ledger.records import pairs_of_results, records_of_results
+from batchlic.runs.states import state_frames_of, states_of
 
 
-def with_ledger(job: Job, folder: RunFolder, begun: RunIdentity | None = None) -> Job:
-    """The job with its ledger named: by itself, or as the run began, or else the one beside its folder."""
-    path = job.ledger.path or (begun and begun.job["ledger"]["path"]) or str(folder.parent / "ledger.db")
+def with_ledger(job: Job, folder: RunFolder, identity: RunIdentity | None = None) -> Job:
+    """The job with the path of its ledger: as given, or as the run began, or else beside the folder."""
+    default = str(folder.parent / "ledger.db")
+    path = job.ledger.path or (identity and identity.job["ledger"]["path"]) or default
     return job.model_copy(update={"ledger": job.ledger.model_copy(update={"path": path})})
 
 
 @contextmanager
 def snapshot_for_plan(job: Job, folder: RunFolder, carrier: str) -> Iterator[Snapshot | None]:
-    """What to leave out of a plan that nobody is to send: no ledger is made for it."""
-    path = _path(with_ledger(job, folder), carrier)
+    """The snapshot for a plan that is not sent; None where there is no ledger, and none is made."""
+    path = _ledger_path(with_ledger(job, folder), carrier)
     if path is None or not path.exists():
         yield None
         return
     with closing(Ledger(path)) as ledger:
-        yield LedgerSync(ledger, job, carrier, holding=()).known()
+        yield LedgerSync(ledger, job, carrier, holding=()).snapshot()
 
 
 @contextmanager
 def ledger_sync(
     job: Job, carrier: str, *, holding: tuple[RunFolder, ...], is_new: bool = False
 ) -> Iterator[LedgerSync]:
-    """The past as far as the ledger that `job` names knows it; without one, nothing is known, nothing told.
+    """Open the ledger of `job`. Where the job uses none, every method of the LedgerSync does nothing.
 
-    `holding` are the folders that the caller has locked. Raises RefusedToStart where a run that is not new
-    misses the ledger that it began with.
+    `holding` are the folders that the caller has locked. Raises RefusedToStart where the run is not new and
+    its ledger is missing.
     """
-    path = _path(job, carrier)
+    path = _ledger_path(job, carrier)
     if path is None:
         yield LedgerSync(None, job, carrier, holding)
         return
     if not is_new and not path.exists():
         raise RefusedToStart(
-            f"{path}: the ledger that this run began with is not there. Put it back, or build it again: "
+            f"{path}: the ledger of this run is missing. Restore it, or build it again: "
             f"batchlic ledger import {path.parent} --ledger {path}"
         )
     with closing(Ledger(path)) as ledger:
@@ -65,7 +66,7 @@ def ledger_sync(
 def refuse_at_work(ledger: Ledger, carrier: str) -> None:
     """Raise RefusedToStart where a run against `carrier` is at work."""
     for entry in ledger.open_entries(carrier):
-        folder = RunFolder(Path(entry.folder or ""))
+        folder = _folder(entry)
         if folder.path.is_dir():
             with folder.locked():
                 pass
@@ -73,18 +74,17 @@ def refuse_at_work(ledger: Ledger, carrier: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class LedgerSync:
-    """The ledger as one run of `job` against `carrier` sees it; `holding` are folders that it has locked."""
+    """The ledger of one run of `job` against `carrier`; the caller has locked the folders `holding`."""
 
     ledger: Ledger | None
     job: Job
     carrier: str
     holding: tuple[RunFolder, ...]
 
-    def known(self) -> Snapshot | None:
-        """What to leave out of a plan; runs that ended without telling are asked first.
+    def snapshot(self) -> Snapshot | None:
+        """What to leave out of the plan, after `catch_up`; None where nothing is left out.
 
-        Only devices to get a license are left out: what the ledger does not know to be assigned may well be
-        so.
+        An unassign leaves nothing out: the ledger does not know of every license.
         """
         if self.ledger is None:
             return None
@@ -96,157 +96,202 @@ class LedgerSync:
     def register(
         self, run_id: str, folder: RunFolder, *, begun_at: int, planned_with: Snapshot | None = None
     ) -> None:
-        """Enter a new run before it sends.
+        """Register a new run before it sends; `begun_at` in microseconds since 1970.
 
-        RefusedToStart where a run at work has some of the same devices, or one has told of them what the
-        memory that this run was planned with did not have yet.
+        Raises RefusedToStart where a run at work has some of the same devices, or where another run has
+        recorded some since the snapshot that this run was planned with.
         """
         if self.ledger is None:
             return
         number = planned_with.last_number if planned_with else self.ledger.last_number
         self.ledger.register(self._entry(run_id, folder, begun_at), planned_after=number)
-        with self._left_if_refused(self.ledger, run_id):
-            self._refuse_shared(self.ledger, _numbered(_batched(folder.plan)), run_id, folder, number)
+        with _closed_if_refused(self.ledger, run_id):
+            self._refuse_shared(self.ledger, _planned_devices(folder), run_id, folder, number)
 
     def register_resumed(self, folder: RunFolder, journal: Journal) -> None:
-        """Enter a run that goes on. RefusedToStart where another one took up what it still has to send."""
+        """Register a run that is resumed.
+
+        Raises RefusedToStart where another run is at work on devices that are still to be sent, or has
+        recorded some since this run was planned.
+        """
         if self.ledger is None:
             return
         run_id = journal.identity.run_id
         self.catch_up()
         self.reopen(folder, journal)
-        with self._left_if_refused(self.ledger, run_id), folder.scratch() as results:
-            write_results(results, states_of(folder, journal))
-            is_unsent = pl.col("status").is_in([DeviceStatus.PENDING.value, DeviceStatus.IN_DOUBT.value])
-            unsent = _numbered(_batched(results).filter(is_unsent))
+        with _closed_if_refused(self.ledger, run_id):
+            unsent = _unsent_devices(folder, journal)
             self._refuse_shared(self.ledger, unsent, run_id, folder, self.ledger.planned_after(run_id))
 
     def reopen(self, folder: RunFolder, journal: Journal) -> None:
-        """Note that more may become known of a run than it has told."""
+        """Note that the run may do more than it has recorded."""
         if self.ledger is not None:
             self.ledger.register(self._entry(journal.identity.run_id, folder, journal.created_at))
 
     def record(self, folder: RunFolder, journal: Journal) -> None:
-        """Let the ledger know what became of the run's devices, instead of what it heard of it before."""
+        """Replace what the run recorded before by its device states, and close it."""
         if self.ledger is not None:
             self.reopen(folder, journal)
-            self._tell(self.ledger, journal.identity.run_id, folder.results)
-
-    def _tell(self, ledger: Ledger, run_id: str, results: Path) -> None:
-        ledger.record(run_id, records_of_results(results), lambda: pairs_of_results(results))
-        ledger.close_run(run_id)
-
-    def _entry(self, run_id: str, folder: RunFolder, begun_at: int) -> Entry:
-        return Entry(run_id, self.carrier, str(folder.path.absolute()), begun_at)
-
-    @contextmanager
-    def _left_if_refused(self, ledger: Ledger, run_id: str) -> Iterator[None]:
-        """A run that is refused has told all that it did."""
-        try:
-            yield
-        except BatchlicError:
-            ledger.close_run(run_id)
-            raise
-
-    def _refuse_shared(
-        self, ledger: Ledger, ours: pl.LazyFrame, run_id: str, folder: RunFolder, number: int
-    ) -> None:
-        """Raise where a run at work has some of our devices, or one has spoken of them after `number`."""
-        for other in ledger.open_entries(self.carrier):
-            plan = RunFolder(Path(other.folder or "")).plan
-            if other.run_id == run_id or not plan.is_file():
-                continue
-            if shared := _shared(ours, _numbered(_batched(plan)), whatever_sku=True):
-                raise RefusedToStart(
-                    f"{folder.path}: run {other.run_id} is at work on {shared:,} of the same devices "
-                    f"({other.folder}); wait for it or stop it"
-                )
-        ours = _under_each(ours, self.job.license)
-        targets = ours.select(*SCOPE).unique().collect().rows()
-        for told in ledger.told(self.carrier, targets, IDENTIFIERS, after=number, to=run_id):
-            if told.entry.run_id != run_id and (shared := _shared(ours, _of_scope(told))):
-                raise RefusedToStart(
-                    f"{folder.path}: since this run was planned, run {told.entry.run_id} has seen to "
-                    f"{shared:,} of the devices that it still has to send; run the inventory again instead: "
-                    "what has its license is skipped, what this one left in doubt is held until it is settled"
-                )
+            _record(self.ledger, folder, journal)
 
     def catch_up(self) -> None:
-        """Read from the journals of runs that were killed what they could not tell any more."""
+        """Record the runs that were killed before they could do so, from their journals.
+
+        Raises RefusedToStart where such a run can't be read.
+        """
         if self.ledger is None:
             return
-        ledger = self.ledger
-        for entry in ledger.open_entries(self.carrier):
-            folder = RunFolder(Path(entry.folder or ""))
+        for entry in self.ledger.open_entries(self.carrier):
+            folder = _folder(entry)
             if not folder.path.is_dir():
-                raise _lost(ledger, entry.run_id, f"is not in its folder {folder.path} any more")
-            with ExitStack() as held:
-                if not any(folder.path.samefile(ours.path) for ours in self.holding):
+                raise _unreadable(self.ledger, entry, "its folder is gone")
+            with ExitStack() as locks:
+                if not any(folder.path.samefile(own.path) for own in self.holding):
                     try:
-                        held.enter_context(folder.locked())
+                        locks.enter_context(folder.locked())
                     except RefusedToStart:
-                        continue  # at work: `enter` sees to it that nobody else takes up its devices
-                self._absorb(ledger, entry.run_id, folder)
+                        continue  # at work: `register` refuses other runs with the same devices
+                _record_killed(self.ledger, entry, folder)
 
-    def _absorb(self, ledger: Ledger, run_id: str, folder: RunFolder) -> None:
-        if not folder.journal.exists() and not left_by_a_run(folder):
-            ledger.close_run(run_id)  # nothing was sent
-            return
-        try:
-            with closing(recovered_journal(folder)) as journal, folder.scratch() as results:
-                if journal.identity.run_id == run_id:
-                    refuse_changed_plan(folder, journal.identity)
-                    write_results(results, states_of(folder, journal))
-                    self._tell(ledger, run_id, results)
-                    return
-        except RunFolderError as error:
-            raise _lost(ledger, run_id, f"can't be read: {error}") from error
-        raise _lost(ledger, run_id, f"is not in its folder {folder.path} any more")
+    def _entry(self, run_id: str, folder: RunFolder, begun_at: int) -> RunEntry:
+        return RunEntry(run_id, self.carrier, str(folder.path.absolute()), begun_at)
 
-
-def _path(job: Job, carrier: str) -> Path | None:
-    if not job.ledger.use or carrier == SANDBOX or job.ledger.path is None:
-        return None
-    return Path(job.ledger.path)
+    def _refuse_shared(
+        self, ledger: Ledger, devices: pl.LazyFrame, run_id: str, folder: RunFolder, number: int
+    ) -> None:
+        """Raise where a run at work has some of the devices, or one has recorded some after `number`."""
+        for other in ledger.open_entries(self.carrier):
+            if other.run_id != run_id:
+                _refuse_shared_with_open(other, devices, folder)
+        targets = _targets(folder, self.job)
+        news = ledger.run_records(self.carrier, targets, IDENTIFIERS, after=number, news_for=run_id)
+        for other, found in groupby(news, key=lambda records: records.entry):
+            if other.run_id != run_id:
+                _refuse_shared_records(other, found, _under_both_skus(devices, self.job), folder)
 
 
-def _lost(ledger: Ledger, run_id: str, why: str) -> RefusedToStart:
+# -- recording ------------------------------------------------------------------------------------------
+
+
+def _record(ledger: Ledger, folder: RunFolder, journal: Journal) -> None:
+    states = state_frames_of(folder, journal)
+    ledger.record(journal.identity.run_id, ledger_records(states), lambda: excluded_pairs(folder.plan))
+    ledger.close_run(journal.identity.run_id)
+
+
+def _record_killed(ledger: Ledger, entry: RunEntry, folder: RunFolder) -> None:
+    """Record a run that was killed; the caller has locked its folder."""
+    if not folder.journal.exists() and not left_by_a_run(folder):
+        ledger.close_run(entry.run_id)  # nothing was sent
+        return
+    try:
+        with closing(recovered_journal(folder)) as journal:
+            if journal.identity.run_id == entry.run_id:
+                refuse_changed_plan(folder, journal.identity)
+                _record(ledger, folder, journal)
+                return
+    except RunFolderError as error:
+        raise _unreadable(ledger, entry, f"it can't be read: {error}") from error
+    raise _unreadable(ledger, entry, "its folder holds another run")
+
+
+def _unreadable(ledger: Ledger, entry: RunEntry, reason: str) -> RefusedToStart:
     return RefusedToStart(
-        f"{ledger.path}: run {run_id} did not end and {why}, so nobody knows what it did. Repair that, or, "
-        f"if what it sent may be sent again: batchlic ledger forget {run_id} --ledger {ledger.path}"
+        f"{ledger.path}: run {entry.run_id} did not end, and {reason} ({entry.folder}). Restore the folder. "
+        f"If its devices may be sent again: batchlic ledger forget {entry.run_id} --ledger {ledger.path}"
     )
 
 
-def _batched(rows: Path) -> pl.LazyFrame:
-    """The rows of a plan, or of results, that requests are for."""
-    return pl.scan_parquet(rows).filter(pl.col("batch_id").is_not_null())
+@contextmanager
+def _closed_if_refused(ledger: Ledger, run_id: str) -> Iterator[None]:
+    """Close the run where the block refuses it: it did nothing that it has not recorded."""
+    try:
+        yield
+    except BatchlicError:
+        ledger.close_run(run_id)
+        raise
 
 
-def _numbered(rows: pl.LazyFrame) -> pl.LazyFrame:
+# -- shared devices -------------------------------------------------------------------------------------
+
+
+def _refuse_shared_with_open(other: RunEntry, devices: pl.LazyFrame, folder: RunFolder) -> None:
+    """Raise RefusedToStart where the plan of a run at work has some of the devices, under any SKU."""
+    other_folder = _folder(other)
+    if not other_folder.plan.is_file():
+        return
+    if shared := _count_shared(devices, _planned_devices(other_folder), SCOPE[:1]):
+        raise RefusedToStart(
+            f"{folder.path}: run {other.run_id} is at work on {shared:,} of the same devices "
+            f"({other.folder}); wait for it or stop it"
+        )
+
+
+def _refuse_shared_records(
+    other: RunEntry, found: Iterator[RunRecords], devices: pl.LazyFrame, folder: RunFolder
+) -> None:
+    """Raise RefusedToStart where some of the devices are among the records of another run."""
+    recorded = pl.concat(map(_with_scope, found))
+    if shared := _count_shared(devices, recorded.lazy(), SCOPE):
+        raise RefusedToStart(
+            f"{folder.path}: since this run was planned, run {other.run_id} has recorded {shared:,} of the "
+            "devices that this run still has to send. Run the inventory again instead: it skips licensed "
+            "devices, and leaves out devices in doubt until you settle them"
+        )
+
+
+def _count_shared(devices: pl.LazyFrame, others: pl.LazyFrame, scope: tuple[str, ...]) -> int:
+    """How many devices are among the others, by the identifier that more of them share."""
+    counts: list[int] = [
+        devices.join(others, on=[*scope, key], how="semi").select(pl.len()).collect(engine="streaming").item()
+        for key in IDENTIFIERS
+    ]
+    return max(counts)
+
+
+def _planned_devices(folder: RunFolder) -> pl.LazyFrame:
+    """The devices in a plan's batches (columns: SCOPE and IDENTIFIERS)."""
+    return _identified(pl.scan_parquet(folder.plan).filter(pl.col("batch_id").is_not_null()))
+
+
+def _unsent_devices(folder: RunFolder, journal: Journal) -> pl.LazyFrame:
+    """The devices that a run still has to send (columns: SCOPE and IDENTIFIERS)."""
+    is_unsent = pl.col("status").is_in([DeviceStatus.PENDING.value, DeviceStatus.IN_DOUBT.value])
+    return _identified(states_of(folder, journal).filter(is_unsent & pl.col("batch_id").is_not_null()))
+
+
+def _identified(rows: pl.LazyFrame) -> pl.LazyFrame:
     return rows.select(
         *SCOPE, imei_number=imei_number(pl.col("imei")), iccid_number=iccid_number(pl.col("iccid"))
     )
 
 
-def _of_scope(told: RunRecords) -> pl.LazyFrame:
-    return told.records.lazy().with_columns(
-        pl.lit(told.account_name).alias(SCOPE[0]), pl.lit(told.sku_number).alias(SCOPE[1])
+def _targets(folder: RunFolder, job: Job) -> list[tuple[str, str]]:
+    """Accounts and SKUs of a plan's batches; of a migration, both SKUs."""
+    devices = _under_both_skus(_planned_devices(folder), job)
+    return devices.select(*SCOPE).unique().collect(engine="streaming").rows()
+
+
+def _under_both_skus(devices: pl.LazyFrame, job: Job) -> pl.LazyFrame:
+    """The devices; those of a migration under the SKU to leave and again under the SKU to get."""
+    if job.license.to_sku is None:
+        return devices
+    skus = (job.license.from_sku, job.license.to_sku)
+    return pl.concat(devices.with_columns(pl.lit(sku).alias("sku_number")) for sku in skus)
+
+
+def _with_scope(found: RunRecords) -> pl.DataFrame:
+    return found.records.with_columns(
+        pl.lit(found.account_name).alias(SCOPE[0]), pl.lit(found.sku_number).alias(SCOPE[1])
     )
 
 
-def _under_each(ours: pl.LazyFrame, license: Licensing) -> pl.LazyFrame:
-    """Our devices: those of a migration under the SKU to leave as under the SKU to get."""
-    if license.to_sku is None:
-        return ours
-    skus = (license.from_sku, license.to_sku)
-    return pl.concat(ours.with_columns(pl.lit(sku).alias("sku_number")) for sku in skus)
+def _ledger_path(job: Job, carrier: str) -> Path | None:
+    """Where the ledger is; None where the job uses none."""
+    if not job.ledger.use or carrier == SANDBOX or job.ledger.path is None:
+        return None
+    return Path(job.ledger.path)
 
 
-def _shared(ours: pl.LazyFrame, theirs: pl.LazyFrame, *, whatever_sku: bool = False) -> int:
-    """How many of our devices are among theirs, by either identifier."""
-    scope = SCOPE[:1] if whatever_sku else SCOPE
-    counts: list[int] = [
-        ours.join(theirs, on=[*scope, key], how="semi").select(pl.len()).collect(engine="streaming").item()
-        for key in IDENTIFIERS
-    ]
-    return max(counts)
+def _folder(entry: RunEntry) -> RunFolder:
+    return RunFolder(Path(entry.folder or ""))

@@ -14,7 +14,7 @@ from batchlic.chunker import Plan, PlanGroup, write_plan
 from batchlic.errors import RunFolderError
 from batchlic.job import Job
 from batchlic.journal import SANDBOX, Journal
-from batchlic.ledger.ledger import Snapshot
+from batchlic.ledger import Snapshot
 from batchlic.runs.finalize import final_summary, is_finished, now, summarize
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import (
@@ -84,7 +84,7 @@ def start(
             refuse_used(folder)
             job = with_ledger(job, folder)
             with ledger_sync(job, target.name, holding=(folder,), is_new=True) as past:
-                known = past.known()
+                known = past.snapshot()
                 plan = _plan(job, folder, known)
                 job.require_consent(group.sku_number for group in plan.groups)
                 found = anyio.run(_preflight, target, plan, listener)

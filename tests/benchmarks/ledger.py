@@ -1,6 +1,6 @@
-"""`make bench-ledger`: planning beside a ledger that knows every device, a part of them, or nothing.
+"""`make bench-ledger`: planning with a ledger that knows every device, compared with planning without one.
 
-Each measurement has a process to itself; the figures of a run compare with one another only.
+Each measurement has its own process. Compare figures of one run of the benchmark only.
 """
 
 import argparse
@@ -23,7 +23,7 @@ FLAGS = ["--account", ACCOUNT, "--sku", SKU]
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("rows", type=int, nargs="*", default=[1_000_000, 10_000_000])
-    arguments.add_argument("--folder", type=Path, help="where to put all (default: a temporary folder)")
+    arguments.add_argument("--folder", type=Path, help="folder for all files (default: a temporary one)")
     chosen = arguments.parse_args()
     print(f"{os.cpu_count()} cores, polars {pl.__version__}")
     print(f"{'rows':>12} {'':>34} {'wall s':>8} {'CPU s':>8} {'peak MB':>8} {'of plain':>9}", flush=True)
@@ -36,34 +36,24 @@ def compare(rows: int, folder: Path) -> None:
     """Fill a ledger, and plan the same inventory with and without it."""
     generate = ["sample_data/generate.py", "--rows", str(rows), "--out", str(folder / "fleet.csv")]
     subprocess.run([sys.executable, *generate], cwd=REPOSITORY, check=True)
-    plain = told(rows, "plan", ["plan", "fleet.csv", *FLAGS, "--no-ledger", "--run-dir", "plain"], folder)
-    forked = "from tests.benchmarks.ledger import results_of; results_of()"
-    subprocess.run([sys.executable, "-c", forked], cwd=folder, env=ENVIRONMENT, check=True)
-    told(
-        rows,
-        "feed these results",
-        ["ledger", "import", "results.parquet", "--ledger", "ledger.db"],
-        folder,
-        plain,
-    )
-    known = ["plan", "fleet.csv", *FLAGS, "--ledger", "ledger.db", "--run-dir", "known"]
-    told(rows, "plan, all devices known", known, folder, plain)
+    plain = measure(rows, "plan", ["plan", "fleet.csv", *FLAGS, "--no-ledger", "--run-dir", "plain"], folder)
+    other_process = "from tests.benchmarks.ledger import write_results; write_results()"
+    subprocess.run([sys.executable, "-c", other_process], cwd=folder, env=ENVIRONMENT, check=True)
+    importing = ["ledger", "import", "results.parquet", "--ledger", "ledger.db"]
+    measure(rows, "import the results", importing, folder, plain)
+    with_ledger = ["plan", "fleet.csv", *FLAGS, "--ledger", "ledger.db", "--run-dir", "with-ledger"]
+    measure(rows, "plan, all devices in the ledger", with_ledger, folder, plain)
     with (folder / "fleet.csv").open() as fleet, (folder / "few.csv").open("w") as few_rows:
         few_rows.writelines(islice(fleet, rows // 100 + 1))
-    few = ["plan", "few.csv", *FLAGS, "--run-dir", "few"]
-    alone = told(rows // 100, "plan of 1% of them", [*few, "--no-ledger"], folder)
-    told(
-        rows // 100,
-        "plan of 1% of them, all known",
-        [*few[:-1], "few2", "--ledger", "ledger.db"],
-        folder,
-        alone,
-    )
-    print(f"{'':>12} {'the ledger is so large':>34} {(folder / 'ledger.db').stat().st_size / 1e6:>8.0f} MB")
+    few = ["plan", "few.csv", *FLAGS, "--run-dir"]
+    few_plain = measure(rows // 100, "plan 1% of them", [*few, "few", "--no-ledger"], folder)
+    few_in_ledger = [*few, "few-with-ledger", "--ledger", "ledger.db"]
+    measure(rows // 100, "plan 1% of them, with the ledger", few_in_ledger, folder, few_plain)
+    print(f"{'':>12} {'size of the ledger':>34} {(folder / 'ledger.db').stat().st_size / 1e6:>8.0f} MB")
 
 
-def results_of() -> None:
-    """Write what a run of the plan leaves if all goes well, as far as the ledger reads it."""
+def write_results() -> None:
+    """Write the results of a run in which every planned device was accepted, with the columns that matter."""
     request = pl.col("batch_id").cast(pl.String)
     pl.scan_parquet("plain/plan.parquet").with_columns(
         run_id=pl.lit("run-1"),
@@ -75,10 +65,10 @@ def results_of() -> None:
     ).sink_parquet("results.parquet")
 
 
-def told(rows: int, name: str, command: list[str], folder: Path, plain: float | None = None) -> float:
-    """Run a command, print what it took, and return its seconds of CPU.
+def measure(rows: int, name: str, command: list[str], folder: Path, plain: float | None = None) -> float:
+    """Run a command, print its figures, and return its CPU time in seconds.
 
-    Planning may end with 3, for a few rows are wrong.
+    `plain` is the CPU time to compare with. Planning may exit with 3: a few rows are invalid.
     """
     start = perf_counter()
     process = subprocess.Popen(
@@ -88,7 +78,7 @@ def told(rows: int, name: str, command: list[str], folder: Path, plain: float | 
     seconds, cpu = perf_counter() - start, usage.ru_utime + usage.ru_stime
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode not in {0, 3}:
-        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
+        raise SystemExit(f"{' '.join(command)} exited with {process.returncode}")
     peak = usage.ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
     ratio = f"{cpu / plain:>9.2f}" if plain else ""
     print(f"{rows:>12,} {name:>34} {seconds:>8.1f} {cpu:>8.1f} {peak:>8.0f} {ratio}", flush=True)

@@ -104,7 +104,7 @@ def test_rows_of_runs_are_not_taken_for_a_list_of_licensed_devices(home: Home, n
     else:
         rows.write_ndjson(home.folder / name)
     refused = home.run("ledger", "import", name, *LICENSE, "--ledger", "other.db")
-    assert (refused.code, "holds rows of runs" in refused.err) == (2, True)
+    assert (refused.code, "holds results of runs" in refused.err) == (2, True)
 
 
 def test_a_list_is_true_when_it_is_imported_however_often(home: Home) -> None:

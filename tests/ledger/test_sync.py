@@ -1,4 +1,4 @@
-"""What runs do with what earlier runs did, against a sandbox over TCP: nothing twice, nothing forgotten."""
+"""Runs that share a ledger, against a sandbox over TCP: no device is licensed twice, none is forgotten."""
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
@@ -17,7 +17,7 @@ from batchlic.chunker import DeviceStatus
 from batchlic.errors import RefusedToStart, StoppedEarly, UsageError
 from batchlic.job import Job, make_job
 from batchlic.journal import Journal
-from batchlic.ledger.ledger import Ledger
+from batchlic.ledger import Ledger
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.history import device_history
 from batchlic.runs.reconcile import reconcile
@@ -27,7 +27,7 @@ from batchlic.runs.settle import settle
 from batchlic.runs.target import Target
 from batchlic.sandbox.config import Fault, SandboxConfig
 from tests.callbacks.builders import failure
-from tests.callbacks.builders import told as called_back
+from tests.callbacks.builders import told as callback
 from tests.endtoend.program import ACCOUNT, FLEXIBLE, LIFETIME, books, imei, totals
 from tests.forking import serving
 from tests.journal.builders import intent
@@ -58,7 +58,7 @@ def run(job: Job, folder: Path, target: Target) -> Mapping[DeviceStatus, int]:
 
 
 def killed(job: Job, folder: Path, target: Target, answers: list[Answer | None]) -> None:
-    """Leave what a run leaves that was killed: intents in order of the batches, and some of their answers."""
+    """Leave the files of a killed run: intents in the order of the batches, and some of their answers."""
     stopped = job.model_copy(update={"limits": job.limits.model_copy(update={"max_concurrency": 1})})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("batchlic.runs.run.submit", _die)
@@ -83,12 +83,12 @@ TAKEN = Answer(outcome=Outcome.ACCEPTED, http_status=200, request_id="request-1"
 
 
 def reconciled(folder: Path, *, failed: Collection[str] = ()) -> Mapping[DeviceStatus, int]:
-    """Let a callback come for each device of a run, with the IMEIs that failed; its devices by status."""
+    """Reconcile a run with one callback a device; `failed` are IMEIs. Returns its devices by status."""
     sent = pl.read_parquet(folder / "results.parquet").drop_nulls("request_id")
     with closing(Store.open(str(folder.parent / f"{folder.name}.db"))) as store:
         store.write(
             [
-                called_back(
+                callback(
                     row["request_id"],
                     row["imei"],
                     received_at=round(row["last_attempt_at"].timestamp() * 1e6) + 1,
@@ -113,7 +113,7 @@ def test_the_same_inventory_again_sends_nothing(tmp_path: Path) -> None:
     assert results["attempts"].to_list() == [0] * 1000
 
 
-def test_an_inventory_that_grew_sends_only_what_is_new(tmp_path: Path) -> None:
+def test_a_larger_inventory_sends_only_the_new_devices(tmp_path: Path) -> None:
     with carrier() as target:
         run(job_of(tmp_path, range(1000)), tmp_path / "first", target)
         grown = run(job_of(tmp_path, range(1010)), tmp_path / "grown", target)
@@ -123,7 +123,7 @@ def test_an_inventory_that_grew_sends_only_what_is_new(tmp_path: Path) -> None:
     assert licenses == {1: 1010}
 
 
-def test_what_was_taken_back_is_licensed_again(tmp_path: Path) -> None:
+def test_unassigned_devices_are_licensed_again(tmp_path: Path) -> None:
     with carrier() as target:
         run(job_of(tmp_path, range(10)), tmp_path / "give", target)
         taken = run(job_of(tmp_path, range(4), action="unassign"), tmp_path / "take", target)
@@ -133,7 +133,7 @@ def test_what_was_taken_back_is_licensed_again(tmp_path: Path) -> None:
     assert again == {"accepted": 4, "skipped": 6}
 
 
-def test_a_run_without_ledger_neither_asks_nor_tells(tmp_path: Path) -> None:
+def test_a_run_without_a_ledger_neither_reads_nor_records(tmp_path: Path) -> None:
     job = job_of(tmp_path, range(10), ledger={"use": False})
     with carrier() as target:
         assert [run(job, tmp_path / name, target) for name in "ab"] == [{"accepted": 10}] * 2
@@ -148,7 +148,7 @@ def test_two_carriers_in_one_ledger_do_not_mix(tmp_path: Path) -> None:
         assert run(job, tmp_path / "again", here) == {"skipped": 10}
 
 
-def test_an_embedded_sandbox_has_no_past(tmp_path: Path) -> None:
+def test_a_run_against_an_embedded_sandbox_has_no_ledger(tmp_path: Path) -> None:
     job = job_of(tmp_path, range(10), ledger={"path": str(tmp_path / "ledger.db")})
     with carrier() as target:
         fresh = Target("sandbox", target.base_url, target.credentials, ())
@@ -156,14 +156,14 @@ def test_an_embedded_sandbox_has_no_past(tmp_path: Path) -> None:
     assert not (tmp_path / "ledger.db").exists()
 
 
-def test_what_a_killed_run_could_not_tell_is_read_from_its_journal(tmp_path: Path) -> None:
+def test_the_next_run_records_a_killed_run_from_its_journal(tmp_path: Path) -> None:
     job = job_of(tmp_path, range(30), limits={"batch_size": 10})
     with carrier() as target:
         killed(job, tmp_path / "killed", target, [TAKEN, None])
         assert run(job, tmp_path / "next", target) == {"accepted": 10, "in_doubt": 10, "skipped": 10}
 
 
-def test_a_lifetime_license_that_a_killed_run_left_in_doubt_is_not_asked_for_again(tmp_path: Path) -> None:
+def test_a_lifetime_license_in_doubt_after_a_kill_is_not_sent_again(tmp_path: Path) -> None:
     job = job_of(tmp_path, range(30), sku=LIFETIME, limits={"batch_size": 10})
     with carrier() as target:
         killed(job, tmp_path / "killed", target, [TAKEN, None])
@@ -175,18 +175,18 @@ def test_a_lifetime_license_that_a_killed_run_left_in_doubt_is_not_asked_for_aga
     assert doubtful["error_message"].str.contains("resume or settle that").all()
 
 
-def test_a_killed_run_that_a_later_one_took_up_does_not_go_on(tmp_path: Path) -> None:
+def test_a_killed_run_is_not_resumed_after_another_sent_its_devices(tmp_path: Path) -> None:
     job = job_of(tmp_path, range(30), limits={"batch_size": 10})
     with carrier() as target:
         killed(job, tmp_path / "killed", target, [TAKEN])
         run(job, tmp_path / "next", target)
         before = totals(target.base_url)
-        with pytest.raises(RefusedToStart, match="run next has seen to 20 of the devices"):
+        with pytest.raises(RefusedToStart, match="run next has recorded 20 of the devices"):
             resume(RunFolder(tmp_path / "killed"), target)
         assert totals(target.base_url) == before
 
 
-def test_a_killed_run_goes_on_where_nobody_took_it_up(tmp_path: Path) -> None:
+def test_a_killed_run_is_resumed_if_no_other_sent_its_devices(tmp_path: Path) -> None:
     with carrier() as target:
         killed(job_of(tmp_path, range(30), limits={"batch_size": 10}), tmp_path / "killed", target, [TAKEN])
         run(job_of(tmp_path, range(30, 40)), tmp_path / "next", target)
@@ -205,15 +205,15 @@ def test_two_runs_at_work_do_not_share_a_device(tmp_path: Path) -> None:
             assert run(job_of(tmp_path, range(50, 60)), tmp_path / "other", target) == {"accepted": 10}
 
 
-def test_a_run_planned_before_another_one_ended_does_not_send_the_same_devices(tmp_path: Path) -> None:
+def test_a_run_is_refused_if_another_sent_its_devices_since_planning(tmp_path: Path) -> None:
     with carrier() as target:
 
         def ask(_: str) -> None:
-            """Whoever is asked lets another run go first."""
+            """Let another run go first."""
             assert run(job_of(tmp_path, range(20)), tmp_path / "quick", target) == {"accepted": 20}
 
         slow = RunFolder(tmp_path / "slow")
-        with pytest.raises(RefusedToStart, match="run quick has seen to 10 of the devices"):
+        with pytest.raises(RefusedToStart, match="run quick has recorded 10 of the devices"):
             start(job_of(tmp_path, range(10, 30)), slow, target, run_id="slow", ask=ask)
         assert totals(target.base_url)["executions"] == 1
         assert run(job_of(tmp_path, range(10, 30)), tmp_path / "again", target) == {
@@ -222,7 +222,7 @@ def test_a_run_planned_before_another_one_ended_does_not_send_the_same_devices(t
         }
 
 
-def test_a_run_that_is_lost_with_its_folder_is_asked_for_until_it_is_forgotten(tmp_path: Path) -> None:
+def test_a_run_with_a_missing_folder_stops_others_until_forgotten(tmp_path: Path) -> None:
     job = job_of(tmp_path, range(10))
     with carrier() as target:
         killed(job, tmp_path / "lost", target, [None])
@@ -234,7 +234,7 @@ def test_a_run_that_is_lost_with_its_folder_is_asked_for_until_it_is_forgotten(t
         assert run(job, tmp_path / "next", target) == {"accepted": 10}
 
 
-def test_a_doubt_of_the_network_is_told_as_a_doubt(tmp_path: Path) -> None:
+def test_a_lost_answer_is_recorded_as_in_doubt(tmp_path: Path) -> None:
     job = job_of(tmp_path, range(10), sku=LIFETIME)
     with carrier(faults={Fault.RESET_AFTER: 1.0}) as target:
         assert run(job, tmp_path / "first", target) == {"in_doubt": 10}
@@ -242,7 +242,7 @@ def test_a_doubt_of_the_network_is_told_as_a_doubt(tmp_path: Path) -> None:
         assert {device["assigned"] for device in books(target.base_url).values()} == {1}
 
 
-def test_what_an_operator_settles_reaches_the_ledger(tmp_path: Path) -> None:
+def test_what_an_operator_settles_is_recorded(tmp_path: Path) -> None:
     job = job_of(tmp_path, range(10), limits={"resend_in_doubt": False})
     with carrier(faults={Fault.RESET_AFTER: 1.0}) as doubtful:
         assert run(job, tmp_path / "first", doubtful) == {"in_doubt": 10}
@@ -253,7 +253,7 @@ def test_what_an_operator_settles_reaches_the_ledger(tmp_path: Path) -> None:
         assert run(job, tmp_path / "again", doubtful) == {"skipped": 10}
 
 
-def test_what_is_rolled_back_may_be_licensed_again(tmp_path: Path) -> None:
+def test_devices_of_a_rollback_are_licensed_again(tmp_path: Path) -> None:
     job = job_of(tmp_path, range(10))
     with carrier() as target:
         run(job, tmp_path / "first", target)
@@ -263,26 +263,26 @@ def test_what_is_rolled_back_may_be_licensed_again(tmp_path: Path) -> None:
         assert {device["assigned"] for device in books(target.base_url).values()} == {2}
 
 
-def test_a_skipped_device_has_its_place_in_the_story(tmp_path: Path) -> None:
+def test_the_history_shows_a_skipped_device(tmp_path: Path) -> None:
     with carrier() as target:
         for name in ("first", "again"):
             run(job_of(tmp_path, range(3)), tmp_path / name, target)
-    told = [(event.event, event.outcome) for event in device_history(imei(1), tmp_path)]
-    assert told == [("planned", None), ("sent", None), ("answered", "accepted"), ("planned", "skipped")]
+    events = [(event.event, event.outcome) for event in device_history(imei(1), tmp_path)]
+    assert events == [("planned", None), ("sent", None), ("answered", "accepted"), ("planned", "skipped")]
 
 
-def test_of_two_stopped_runs_with_the_same_devices_one_goes_on(tmp_path: Path) -> None:
+def test_only_one_of_two_stopped_runs_with_the_same_devices_is_resumed(tmp_path: Path) -> None:
     job = job_of(tmp_path, range(30), sku=LIFETIME, limits={"batch_size": 10})
     with carrier() as target:
         for name in "ab":
             killed(job, tmp_path / name, target, [])
         assert resume(RunFolder(tmp_path / "a"), target).statuses == {"accepted": 30}
-        with pytest.raises(RefusedToStart, match="run a has seen to 30 of the devices"):
+        with pytest.raises(RefusedToStart, match="run a has recorded 30 of the devices"):
             resume(RunFolder(tmp_path / "b"), target)
         assert {device["assigned"] for device in books(target.base_url).values()} == {1}
 
 
-def test_a_run_asks_the_ledger_that_it_began_with_from_wherever_it_is_resumed(
+def test_a_resumed_run_uses_its_own_ledger_from_any_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = job_of(tmp_path, range(30), sku=LIFETIME, limits={"batch_size": 10})
@@ -294,7 +294,7 @@ def test_a_run_asks_the_ledger_that_it_began_with_from_wherever_it_is_resumed(
         (tmp_path / "old").mkdir()
         (tmp_path / "runs" / "b").rename(tmp_path / "old" / "b")
         for folder in (Path(), tmp_path / "old" / "b"):
-            with pytest.raises(RefusedToStart, match="run next has seen to 30"):
+            with pytest.raises(RefusedToStart, match="run next has recorded 30"):
                 resume(RunFolder(folder), target)
         (tmp_path / "runs" / "ledger.db").unlink()
         with pytest.raises(RefusedToStart, match="build it again: batchlic ledger import"):
@@ -302,7 +302,7 @@ def test_a_run_asks_the_ledger_that_it_began_with_from_wherever_it_is_resumed(
         assert {device["assigned"] for device in books(target.base_url).values()} == {1}
 
 
-def test_what_callbacks_confirm_or_deny_stands_in_no_unassigns_way(tmp_path: Path) -> None:
+def test_callbacks_for_an_assign_do_not_stop_a_later_unassign(tmp_path: Path) -> None:
     job = job_of(tmp_path, range(30), limits={"batch_size": 10})
     take = job_of(tmp_path, range(30), action="unassign", limits={"batch_size": 10})
     with carrier() as target:
@@ -312,7 +312,7 @@ def test_what_callbacks_confirm_or_deny_stands_in_no_unassigns_way(tmp_path: Pat
         assert resume(RunFolder(tmp_path / "taken"), target).statuses == {"accepted": 30}
 
 
-def test_an_interrupted_rollback_goes_on_after_its_run_was_reconciled(tmp_path: Path) -> None:
+def test_an_interrupted_rollback_is_resumed_after_a_reconcile(tmp_path: Path) -> None:
     job = job_of(tmp_path, range(30), limits={"batch_size": 10})
     with carrier() as target:
         run(job, tmp_path / "given", target)
@@ -325,19 +325,19 @@ def test_an_interrupted_rollback_goes_on_after_its_run_was_reconciled(tmp_path: 
     assert back.statuses == {"accepted": 30}
 
 
-def test_an_unassign_that_a_callback_denies_stops_the_run_that_counts_on_it(tmp_path: Path) -> None:
+def test_a_denied_unassign_stops_the_run_that_assigns_again(tmp_path: Path) -> None:
     job = job_of(tmp_path, range(10), limits={"batch_size": 10})
     with carrier() as target:
         run(job, tmp_path / "given", target)
         run(job_of(tmp_path, range(10), action="unassign"), tmp_path / "taken", target)
         killed(job, tmp_path / "anew", target, [])
         reconciled(tmp_path / "taken", failed=[imei(3)])
-        with pytest.raises(RefusedToStart, match="run taken has seen to 1 of the devices"):
+        with pytest.raises(RefusedToStart, match="run taken has recorded 1 of the devices"):
             resume(RunFolder(tmp_path / "anew"), target)
         assert run(job, tmp_path / "next", target) == {"accepted": 9, "skipped": 1}
 
 
-def test_a_refused_start_does_not_stand_in_its_own_way(tmp_path: Path) -> None:
+def test_a_refused_run_can_be_started_again(tmp_path: Path) -> None:
     job = job_of(tmp_path, range(30))
     with carrier() as target:
         killed(job, tmp_path / "at-work", target, [])
@@ -347,7 +347,7 @@ def test_a_refused_start_does_not_stand_in_its_own_way(tmp_path: Path) -> None:
         assert run(job, tmp_path / "tonight", target) == {"skipped": 30}
 
 
-def test_a_start_that_died_before_it_had_a_journal_is_made_again_in_its_folder(tmp_path: Path) -> None:
+def test_a_run_killed_before_its_journal_is_started_again_in_its_folder(tmp_path: Path) -> None:
     job = job_of(tmp_path, range(30))
     with carrier() as target:
         with pytest.MonkeyPatch.context() as patch:
@@ -358,7 +358,7 @@ def test_a_start_that_died_before_it_had_a_journal_is_made_again_in_its_folder(t
     assert again.statuses == {"accepted": 30}
 
 
-def test_what_a_killed_run_did_can_be_rolled_back(tmp_path: Path) -> None:
+def test_a_killed_run_can_be_rolled_back(tmp_path: Path) -> None:
     job = job_of(tmp_path, range(30), limits={"batch_size": 10})
     with carrier() as target:
         killed(job, tmp_path / "killed", target, [TAKEN])
@@ -367,9 +367,7 @@ def test_what_a_killed_run_did_can_be_rolled_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lost", ["journal.db", "plan.parquet"])
-def test_a_killed_run_that_can_not_be_read_is_asked_for_until_it_is_forgotten(
-    tmp_path: Path, lost: str
-) -> None:
+def test_an_unreadable_killed_run_stops_others_until_forgotten(tmp_path: Path, lost: str) -> None:
     with carrier() as target:
         killed(job_of(tmp_path, range(10)), tmp_path / "killed", target, [None])
         (tmp_path / "killed" / "run.log").touch()
@@ -379,14 +377,14 @@ def test_a_killed_run_that_can_not_be_read_is_asked_for_until_it_is_forgotten(
             run(job_of(tmp_path, range(50, 60)), tmp_path / "next", target)
 
 
-def test_a_ledger_that_can_not_be_told_is_no_trouble_of_the_run(tmp_path: Path) -> None:
+def test_a_run_succeeds_even_if_the_ledger_can_not_be_written(tmp_path: Path) -> None:
     job = job_of(tmp_path, range(10), ledger={"path": str(tmp_path / "one.db")})
     with carrier() as target:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Ledger, "record", _full_disk)
-            told = start(job, RunFolder(tmp_path / "first"), target, run_id="first")
-        assert (told.exit_code, told.statuses) == (0, {"accepted": 10})
-        assert "the disk is full" in told.notes[-1]
+            summary = start(job, RunFolder(tmp_path / "first"), target, run_id="first")
+        assert (summary.exit_code, summary.statuses) == (0, {"accepted": 10})
+        assert "the disk is full" in summary.notes[-1]
         assert run(job, tmp_path / "again", target) == {"skipped": 10}
 
 
@@ -395,7 +393,7 @@ def _full_disk(*_: object) -> None:
 
 
 @pytest.mark.parametrize("path", ["folder", "file/ledger.db"])
-def test_a_ledger_that_can_not_be_made_is_told_before_anything_is_sent(tmp_path: Path, path: str) -> None:
+def test_a_ledger_that_can_not_be_made_stops_a_run_before_it_sends(tmp_path: Path, path: str) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
     job = job_of(tmp_path, range(10), ledger={"path": str(tmp_path / path)})

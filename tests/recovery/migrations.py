@@ -13,8 +13,8 @@ from batchlic.carrier.catalogue import Action
 from batchlic.carrier.client import CarrierClient, Submission
 from batchlic.errors import ExitCode, StoppedEarly
 from batchlic.job import Job
-from batchlic.ledger.files import counts
-from batchlic.ledger.ledger import Ledger
+from batchlic.ledger import Ledger
+from batchlic.ledger.files import count_devices
 from batchlic.pool.delivery import Pool
 from batchlic.pool.remaining import Delivery
 from tests.recovery.builders import ACCOUNT, FLEXIBLE, LIFETIME, Carrier, fleet, job, run
@@ -47,7 +47,8 @@ def known(folder: Path) -> dict[str, tuple[int, int, int]]:
     """By SKU, how many devices the ledger holds for assigned, unassigned and in doubt."""
     with closing(Ledger(folder / "ledger.db")) as ledger:
         return {
-            found.sku_number: (found.assigned, found.unassigned, found.in_doubt) for found in counts(ledger)
+            found.sku_number: (found.assigned, found.unassigned, found.in_doubt)
+            for found in count_devices(ledger)
         }
 
 

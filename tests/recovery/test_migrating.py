@@ -9,8 +9,8 @@ import pytest
 from batchlic.carrier.catalogue import Action
 from batchlic.chunker import DeviceStatus
 from batchlic.errors import ExitCode, RefusedToStart, UsageError
+from batchlic.ledger import Ledger
 from batchlic.ledger.files import import_files
-from batchlic.ledger.ledger import Ledger
 from batchlic.reader import ReadOptions
 from batchlic.runs.export import export
 from batchlic.runs.folder import RunFolder
@@ -314,5 +314,5 @@ def test_two_runs_do_not_move_and_license_the_same_devices_at_once(tmp_path: Pat
         with RunFolder(tmp_path / "move").locked(), pytest.raises(RefusedToStart, match="is at work on 100"):
             run(tmp_path / "rival", at, job(inventory, NEW))
         run(tmp_path / "later", at, job(inventory, NEW))
-        with pytest.raises(RefusedToStart, match="has seen to 100 of the devices"):
+        with pytest.raises(RefusedToStart, match="has recorded 100 of the devices"):
             resume(RunFolder(tmp_path / "move"), at.target)

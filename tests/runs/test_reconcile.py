@@ -21,7 +21,7 @@ from batchlic.chunker import DeviceStatus, read_batches
 from batchlic.runs.settle import settle
 from batchlic.errors import ExitCode, RefusedToStart, UsageError
 from batchlic.journal import Journal, Settlement
-from batchlic.ledger.ledger import Ledger
+from batchlic.ledger import Ledger
 from batchlic.pool.remaining import remaining
 from batchlic.reader import IdKind
 from batchlic.runs.reconcile import reconcile, unconfirmed
@@ -31,7 +31,7 @@ from batchlic.runs.target import Target
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.history import device_history
 from batchlic.runs.verify import verify
-from batchlic.ledger.files import rows
+from batchlic.ledger.files import device_rows
 from batchlic.writer.summary import Summary
 from tests.callbacks.builders import (
     BEGAN,
@@ -358,7 +358,7 @@ def test_the_ledger_hears_what_became_of_each_device(tmp_path: Path) -> None:
     served, failed, _ = messages_of(folder)
     settled(folder, served, failed._replace(**failure()))
     with closing(Ledger(tmp_path / "ledger.db")) as ledger:
-        known = pl.concat(rows(ledger)).sort("imei")
+        known = pl.concat(device_rows(ledger)).sort("imei")
     assert known["status"].to_list() == ["confirmed", "accepted"]
     assert failed.imei not in known["imei"].to_list()
 

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from batchlic.chunker import DeviceStatus
-from batchlic.ledger.records import records_of_results
+from batchlic.ledger.records import ledger_records
 from batchlic.writer.callback_outcomes import OUTCOMES, read_outcomes
 from batchlic.writer.device_states import device_states
 from batchlic.writer.results import write_results
@@ -224,7 +224,7 @@ def test_the_ledger_is_told_of_both_skus(tmp_path: Path, steps: dict[str, str], 
             pl.DataFrame(schema=["sku_number", "state"]),
             *(
                 frame.select("sku_number", pl.col("state").cast(pl.String))
-                for frame in records_of_results(tmp_path / "results.parquet")
+                for frame in ledger_records([pl.read_parquet(tmp_path / "results.parquet")])
             ),
         ],
         how="vertical_relaxed",
@@ -234,7 +234,7 @@ def test_the_ledger_is_told_of_both_skus(tmp_path: Path, steps: dict[str, str], 
 
 def test_the_word_about_the_new_sku_names_its_request(tmp_path: Path) -> None:
     rows_of(tmp_path, [GOOD_MOVE])
-    words = pl.concat(records_of_results(tmp_path / "results.parquet"))
+    words = pl.concat(ledger_records([pl.read_parquet(tmp_path / "results.parquet")]))
     assert dict(words.select("sku_number", "x_request_id").iter_rows()) == {OLD: None, NEW: "1-002"}
 
 
@@ -252,5 +252,5 @@ def test_a_second_step_after_the_first_was_undone_moves_nothing(
     row = row_of(tmp_path, steps, restorable=(OLD, NEW))
     assert (row["status"], row["step"]) == ("failed", step)
     assert row["error_message"].startswith(f"{holds} (not confirmed): a step took effect after")
-    [words] = records_of_results(tmp_path / "results.parquet")
+    [words] = ledger_records([pl.read_parquet(tmp_path / "results.parquet")])
     assert dict(words.select("sku_number", "state").rows()) == said

@@ -1,0 +1,36 @@
+"""The ledger as a run sees it: which devices already have their license."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from batchlic.ledger.ledger import Ledger
+from batchlic.ledger.schema import LicenseState
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a ledger knows of the devices at one carrier, for planning (protocol: KnownLicenses).
+
+    `last_number` is the number of the newest records when the snapshot was taken. `to_sku` is the SKU that
+    all devices of a migration get instead of the one they are planned under; None in other runs.
+    """
+
+    ledger: Ledger
+    carrier: str
+    last_number: int
+    to_sku: str | None = None
+
+    def records(self, targets: Sequence[tuple[str, str]], identifier: str) -> Iterator[pl.DataFrame]:
+        """All records of some accounts and SKUs, those of the earliest run first.
+
+        Columns: `rank` (UInt32, the index of account and SKU in `targets`), the one that `identifier` names
+        (Int64, not null), and `state` (UInt8, a LicenseState).
+        """
+        ranks = {target: rank for rank, target in enumerate(targets)}
+        state = pl.col("state").to_physical().cast(pl.UInt8) + LicenseState.UNASSIGNED
+        for found in self.ledger.run_records(self.carrier, targets, (identifier, "state")):
+            rank = pl.lit(ranks[found.account_name, found.sku_number], pl.UInt32)
+            known = found.records.drop_nulls([identifier, "state"])
+            yield known.select(rank.alias("rank"), identifier, state.alias("state"))

@@ -1,0 +1,67 @@
+"""The file of a ledger: made for its owner only; any other database is refused and stays as it is."""
+
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from batchlic.errors import ExitCode, RunFolderError
+from batchlic.ledger import Ledger
+from batchlic.ledger.tables import SCHEMA_VERSION
+from tests.journal.builders import new_journal
+
+
+def refusal(path: Path) -> str:
+    """Why the file is not opened as a ledger; it stays as it is, byte for byte."""
+    before = path.read_bytes()
+    with pytest.raises(RunFolderError) as refused:
+        Ledger(path)
+    assert path.read_bytes() == before
+    assert refused.value.exit_code == ExitCode.USAGE
+    return str(refused.value)
+
+
+def test_a_ledger_is_made_for_its_owner_only(tmp_path: Path) -> None:
+    path = tmp_path / "runs" / "ledger.db"
+    Ledger(path).close()
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_damaged_ledger_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "other.db"
+    path.write_bytes(b"not a database at all" * 100)
+    assert f"{path} is damaged" in refusal(path)
+
+
+def test_a_journal_given_as_a_ledger_is_refused(tmp_path: Path) -> None:
+    new_journal(tmp_path).close()
+    assert refusal(tmp_path / "journal.db") == (
+        f"{tmp_path / 'journal.db'}: this database is not a ledger; name another file with --ledger"
+    )
+
+
+def test_a_database_of_another_program_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "other.db"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE records (id INTEGER)")
+    assert "is not a ledger" in refusal(path)
+
+
+@pytest.mark.parametrize("version", [0, SCHEMA_VERSION + 1])
+def test_a_ledger_of_another_schema_version_is_refused(tmp_path: Path, version: int) -> None:
+    path = tmp_path / "ledger.db"
+    Ledger(path).close()
+    with closing(sqlite3.connect(path)) as database:
+        database.execute(f"PRAGMA user_version = {version}")
+    message = refusal(path)
+    assert f"schema version {version}, and this batchlic reads version {SCHEMA_VERSION}" in message
+    assert f"batchlic ledger import {tmp_path} --ledger NEW_FILE" in message
+
+
+def test_several_processes_may_make_a_ledger_at_once(tmp_path: Path) -> None:
+    for n in range(5):
+        with ThreadPoolExecutor(8) as threads:
+            for opened in [threads.submit(Ledger, tmp_path / f"{n}.db") for _ in range(8)]:
+                opened.result().close()
