@@ -1,4 +1,4 @@
-"""How a session of a run ends: its files are written from the journal and published, the ledger is updated."""
+"""How a session ends: its files are written from the journal and published, the ledger is updated."""
 
 import hashlib
 from collections.abc import Mapping, Sequence

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from batchlic.atomic import staged_path, explain_disk_errors, remove_leftovers, sync_folder
+from batchlic.atomic import explain_disk_errors, remove_leftovers, staged_path, sync_folder
 from batchlic.errors import RefusedToStart, RunFolderError
 
 
@@ -96,7 +96,13 @@ class RunFolder:
     def locked(self) -> Iterator[None]:
         """Hold the folder for this process; RefusedToStart where another one has it."""
         with _held(self.path / ".lock", f"{self.path}: another batchlic is at work here"):
-            unfinished = (self.plan, self.rejects, self.journal, *self.published_files, *map(staged_path, self.published_files))
+            unfinished = (
+                self.plan,
+                self.rejects,
+                self.journal,
+                *self.published_files,
+                *map(staged_path, self.published_files),
+            )
             remove_leftovers(self.path, unfinished)
             yield
 

@@ -103,13 +103,13 @@ def refuse_changed_plan(folder: RunFolder, identity: RunIdentity) -> None:
 def _how_to_restore_plan(identity: RunIdentity) -> str:
     if identity.excluded:
         return (
-            "Restore it from a backup, or run the inventory again in another folder: the ledger has the devices "
-            "that this run recorded"
+            "Restore it from a backup, or run the inventory again in another folder: the ledger has the "
+            "devices that this run recorded"
         )
     inventory = ", ".join(name for name, _ in identity.sources)
     return (
-        f"Restore it, or make it again: `batchlic plan --no-ledger` with the same inventory ({inventory}) and "
-        f"options gives the same file, byte for byte (SHA-256 {identity.plan_sha256})"
+        f"Restore it, or make it again: `batchlic plan --no-ledger` with the same inventory ({inventory}) "
+        f"and options gives the same file, byte for byte (SHA-256 {identity.plan_sha256})"
     )
 
 

@@ -5,31 +5,47 @@ from contextlib import closing
 from dataclasses import replace
 from enum import StrEnum
 from typing import TypeAlias
-from pathlib import Path
 
 import polars as pl
 
 from batchlic.carrier.catalogue import Action, LicenseType
-from batchlic.chunker import Plan, PlanGroup, read_whole_batches
-from batchlic.runs.finalize import now
+from batchlic.chunker import Plan, PlanGroup
 from batchlic.errors import RefusedToStart, UsageError
-from batchlic.runs.identity import job_of, refuse_changed_plan, refuse_other_carrier, refuse_used
 from batchlic.job import Job
 from batchlic.journal import RunIdentity
-from batchlic.runs.ledger_sync import ledger_sync
 from batchlic.reader import Source
-from batchlic.runs.run import begin, go_on
-from batchlic.runs.target import Target
+from batchlic.reader.streaming import Schema, lazy_frame
+from batchlic.runs.finalize import now
 from batchlic.runs.folder import RunFolder
+from batchlic.runs.identity import job_of, refuse_changed_plan, refuse_other_carrier, refuse_used
+from batchlic.runs.ledger_sync import ledger_sync
+from batchlic.runs.run import begin, go_on
 from batchlic.runs.staging import recovered_journal
 from batchlic.runs.states import state_frames_of, states_of
-from batchlic.reader.streaming import Schema, lazy_frame
+from batchlic.runs.target import Target
 from batchlic.writer.summary import Summary
 from batchlic.writer.tables import write_table
 
-
-PLAN = {"batch_id": pl.UInt32(),"source": pl.String(),"row": pl.UInt64(),"imei": pl.String(),"iccid": pl.String(),"account_name": pl.String(),"sku_number": pl.String(),"held": pl.String()}
-REJECTS = {"source": pl.String(),"row": pl.UInt64(),"reason": pl.String(),"message": pl.String(),"imei": pl.String(),"iccid": pl.String(),"account_name": pl.String(),"sku_number": pl.String()}
+PLAN = {
+    "batch_id": pl.UInt32(),
+    "source": pl.String(),
+    "row": pl.UInt64(),
+    "imei": pl.String(),
+    "iccid": pl.String(),
+    "account_name": pl.String(),
+    "sku_number": pl.String(),
+    "held": pl.String(),
+}
+REJECTS = {
+    "source": pl.String(),
+    "row": pl.UInt64(),
+    "reason": pl.String(),
+    "message": pl.String(),
+    "imei": pl.String(),
+    "iccid": pl.String(),
+    "account_name": pl.String(),
+    "sku_number": pl.String(),
+}
 
 Frames: TypeAlias = Callable[[], Iterator[pl.DataFrame]]
 """Makes frames of whole batches with the columns of device_states.DEVICE_STATES."""

@@ -50,9 +50,7 @@ def settle(
             _require_consent(job, chosen, consent_lifetime=consent_lifetime)
         with ledger_sync(job, journal.identity.carrier, holding=(folder,)) as ledger:
             ledger.reopen(folder, journal)
-        journal.settle(
-            parts_of(chosen), status, settled_by=_operator(), reason=reason, settled_at=now()
-        )
+        journal.settle(parts_of(chosen), status, settled_by=_operator(), reason=reason, settled_at=now())
         stopped = None if had_ended else StoppedEarly("settled in part; resume the run to send the rest")
         return finalize(job, folder, journal, started_at=started_at, stopped=stopped)
 
@@ -91,13 +89,11 @@ def _chosen(candidates: pl.DataFrame, batches: Collection[int], devices: Collect
 def _require_consent(job: Job, chosen: pl.DataFrame, *, consent_lifetime: bool) -> None:
     license = job.license.model_copy(update={"consent_lifetime": consent_lifetime})
     assigns = pl.col("step").is_null() | (pl.col("step") == Step.ASSIGN.value)  # the others take a license
-    job.model_copy(update={"license": license}).require_consent(
-        chosen.filter(assigns)["sku_number"].unique()
-    )
+    job.model_copy(update={"license": license}).require_consent(chosen.filter(assigns)["sku_number"].unique())
 
 
 def parts_of(devices: pl.DataFrame) -> list[Part]:
-    """The parts of batches that hold some devices: `batch_id`, `step`, `offset` and `batch_size`, a row each."""
+    """The parts of batches that hold some devices (columns: batch_id, step, offset, batch_size)."""
     return [
         Part(
             batch_id,

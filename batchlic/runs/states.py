@@ -11,7 +11,7 @@ from batchlic.writer.device_states import device_states, state_frames
 
 
 def states_of(folder: RunFolder, journal: JournalQueries) -> pl.LazyFrame:
-    """How every planned device stands (columns: device_states.DEVICE_STATES); journal stays open meanwhile."""
+    """How every planned device stands (columns: DEVICE_STATES). The journal must stay open meanwhile."""
     return device_states(folder.plan, journal, read_outcomes(folder.outcomes))
 
 

@@ -36,7 +36,7 @@ def submit(
     *,
     stopped: BatchlicError | None = None,
 ) -> Summary:
-    """Send what is left of the plan, and write the run's files; send nothing if the run is `stopped` already."""
+    """Send what is left of the plan unless the run is `stopped` already, and write the run's files."""
     started_at = now()
     notes: list[str] = []
     with RunLog(folder.log, secrets=target.secrets) as log:
@@ -68,10 +68,14 @@ async def _send(
         target.base_url, target.credentials, max_connections=job.limits.max_concurrency
     ) as client:
         pool = _pool(job, journal, client, limiter, reporter)
+        batches = read_batches(folder.plan, job.inventory.id_kind)
         if journal.identity.to_sku:
-            stopped = await _deliver_migration(job, folder, journal, client, pool, reporter, logger)
+            migration = migration_of(
+                job, journal, folder, on_accepted=pool.refusals.accepted, on_end=reporter.tally.moved
+            )
+            reserve = partial(reserve_licenses, client, job, folder.plan, migration, logger)
+            stopped = await _deliver(pool, reporter, migration.sequences(batches), before=reserve)
         else:
-            batches = read_batches(folder.plan, job.inventory.id_kind)
             left = remaining(batches, journal, job.resendable_skus, on_accepted=pool.refusals.accepted)
             stopped = await _deliver(pool, reporter, left)
         # A migration has checked the license counts in its own way.
@@ -117,24 +121,6 @@ def _pool(job: Job, journal: Journal, client: CarrierClient, limiter: Pace, repo
     )
 
 
-async def _deliver_migration(
-    job: Job,
-    folder: RunFolder,
-    journal: Journal,
-    client: CarrierClient,
-    pool: Pool,
-    reporter: Reporter,
-    logger: FilteringBoundLogger,
-) -> BatchlicError | None:
-    """Deliver both steps of each batch, after reserving licenses for them; returns what stopped the pool."""
-    migration = migration_of(
-        job, journal, folder, on_accepted=pool.refusals.accepted, on_end=reporter.tally.moved
-    )
-    sequences = migration.sequences(read_batches(folder.plan, job.inventory.id_kind))
-    reserve = partial(reserve_licenses, client, job, folder.plan, migration, logger)
-    return await _deliver(pool, reporter, sequences, before=reserve)
-
-
 async def _deliver(
     pool: Pool,
     reporter: Reporter,
@@ -177,4 +163,4 @@ async def _stop_on_signal(pool: Pool) -> None:
                 pool.abort()
             else:
                 pool.stop(f"stopped by {signal.Signals(number).name}")
-                print("\nFinishing the requests in flight. Press Ctrl-C again to stop at once.", file=sys.stderr)  # noqa: T201
+                sys.stderr.write("\nFinishing the requests in flight. Press Ctrl-C again to stop at once.\n")

@@ -85,7 +85,9 @@ def _findings(folder: RunFolder, journal: Journal) -> Iterator[Finding]:
         states = states_of(folder, journal)
         yield from _Table(folder.results, states.select(*RESULTS), hashes).findings()
         yield from _summary_findings(folder, states, journal)
-    callback_outcomes = [folder.outcomes] if folder.outcomes.name in hashes or folder.outcomes.exists() else []
+    callback_outcomes = (
+        [folder.outcomes] if folder.outcomes.name in hashes or folder.outcomes.exists() else []
+    )
     for path in (folder.rejects, folder.summary, *callback_outcomes):
         if not path.is_file() or sha256_of(path) != hashes.get(path.name):
             yield Finding(path.name, "missing, or not the file that the journal recorded")

@@ -1,7 +1,6 @@
 """License counts: enough before anything is sent, and changed by as many as were accepted."""
 
 import json
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,10 +17,10 @@ from batchlic.chunker import DeviceStatus, PlanGroup
 from batchlic.errors import ExitCode, RefusedToStart
 from batchlic.job import Job, make_job
 from batchlic.journal import LicenseCount
-from batchlic.runs.preflight import preflight, count_mismatches, refuse_too_few, devices_that_fit
+from batchlic.runs.folder import RunFolder
+from batchlic.runs.preflight import count_mismatches, devices_that_fit, preflight, refuse_too_few
 from batchlic.runs.run import new_run_id, resume, start, status
 from batchlic.runs.target import Target
-from batchlic.runs.folder import RunFolder
 from batchlic.sandbox.config import SandboxConfig
 from batchlic.writer.summary import Summary
 from tests.callbacks.builders import ACCOUNT, SKU, fleet

@@ -52,7 +52,14 @@ async def test_a_step_of_a_migration_is_not_all_of_it() -> None:
         step = batch(10)
         hear(
             seen,
-            Batch(1, step.account_name, step.sku_number, step.encoded, step.offsets, request=StepRequest(step=Step(action.value), action=action)),
+            Batch(
+                1,
+                step.account_name,
+                step.sku_number,
+                step.encoded,
+                step.offsets,
+                request=StepRequest(step=Step(action.value), action=action),
+            ),
             ACCEPTED,
         )
     assert (seen.tally.done, seen.tally.requests[Outcome.ACCEPTED]) == (0, 2)

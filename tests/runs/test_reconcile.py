@@ -18,20 +18,20 @@ from batchlic.callbacks.store import Store
 from batchlic.carrier.answers import Answer, Outcome
 from batchlic.carrier.auth import Credentials, Secret
 from batchlic.chunker import DeviceStatus, read_batches
-from batchlic.runs.settle import settle
 from batchlic.errors import ExitCode, RefusedToStart, UsageError
 from batchlic.journal import Journal, Settlement
 from batchlic.ledger import Ledger
+from batchlic.ledger.files import device_rows
 from batchlic.pool.remaining import remaining
 from batchlic.reader import IdKind
+from batchlic.runs.folder import RunFolder
+from batchlic.runs.history import device_history
 from batchlic.runs.reconcile import reconcile, unconfirmed
 from batchlic.runs.rollback import By, rollback
 from batchlic.runs.run import status
+from batchlic.runs.settle import settle
 from batchlic.runs.target import Target
-from batchlic.runs.folder import RunFolder
-from batchlic.runs.history import device_history
 from batchlic.runs.verify import verify
-from batchlic.ledger.files import device_rows
 from batchlic.writer.summary import Summary
 from tests.callbacks.builders import (
     BEGAN,
@@ -151,7 +151,9 @@ def test_reconciling_again_changes_no_file(tmp_path: Path) -> None:
     assert names in ([], ["outcomes.parquet"])
 
 
-@pytest.mark.parametrize("place", ["reconcile.write_outcomes", "reconcile.finalize", "finalize.write_summary"])
+@pytest.mark.parametrize(
+    "place", ["reconcile.write_outcomes", "reconcile.finalize", "finalize.write_summary"]
+)
 @pytest.mark.parametrize("answered", [accepted, lost])
 def test_a_crash_on_the_way_is_made_good(
     tmp_path: Path,
@@ -319,9 +321,7 @@ def test_nothing_is_sent_again_for_what_a_callback_settled(tmp_path: Path) -> No
         assert [(delivery.batch.batch_id, delivery.batch.part) for delivery in left] == [(2, "")]
 
 
-@pytest.mark.parametrize(
-    "status", [DeviceStatus.ACCEPTED, DeviceStatus.FAILED, DeviceStatus.PENDING]
-)
+@pytest.mark.parametrize("status", [DeviceStatus.ACCEPTED, DeviceStatus.FAILED, DeviceStatus.PENDING])
 def test_a_callback_counts_more_than_what_an_operator_said(tmp_path: Path, status: DeviceStatus) -> None:
     folder = submitted_run(tmp_path / "run", 1, answered=lost)
     settle(folder, status, reason="looked at the portal")

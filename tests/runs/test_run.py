@@ -16,12 +16,12 @@ from batchlic.carrier.auth import Credentials, Secret
 from batchlic.errors import ExitCode, RefusedToStart, RunFolderError, UsageError
 from batchlic.job import Job, make_job
 from batchlic.journal import Journal
-from batchlic.runs.ledger_sync import with_ledger
 from batchlic.pool.limiter.pace import Pace
+from batchlic.runs.folder import RunFolder
+from batchlic.runs.ledger_sync import with_ledger
 from batchlic.runs.run import plan_only, resume, start, status
 from batchlic.runs.submit import obey_earlier_retry_after
 from batchlic.runs.target import Target
-from batchlic.runs.folder import RunFolder
 from batchlic.sandbox.config import SandboxConfig
 from tests.endtoend.program import ACCOUNT, FLEXIBLE, LIFETIME, books, contents, imei, totals
 from tests.forking import serving
