@@ -19,7 +19,7 @@ from batchlic.ledger.ledger import RECORD_COLUMNS, STATES, Entry, Ledger
 from batchlic.ledger.records import ledger_records, recordable_rows, records_of_plan
 from batchlic.reader import ReadOptions
 from batchlic.reader.rules import iccid_digits, imei_digits
-from batchlic.reader.spool import streamed
+from batchlic.reader.streaming import lazy_frame
 from batchlic.reader.streams import opened
 from batchlic.writer.summary import read_summary
 
@@ -117,7 +117,7 @@ def export_ledger(ledger: Ledger, to: Path) -> int:
             yield frame
 
     with replacing(to) as path:
-        table = streamed(counted(), ROWS)
+        table = lazy_frame(counted, ROWS)
         table.sink_parquet(path) if to.suffix == ".parquet" else table.sink_csv(path)
     return devices
 

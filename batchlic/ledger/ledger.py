@@ -28,13 +28,13 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from batchlic.atomic import explain_disk_errors
 from batchlic.database import explain_database_errors, sqlite
-from batchlic.reader.known import State
+from batchlic.chunker.exclusion import LicenseState
 
 RECORDS_PER_FRAME = 100_000
 PATIENCE = 300
 """Seconds that a run waits for another one to have told."""
 
-STATES = pl.Enum([state.name.lower() for state in State])
+STATES = pl.Enum([state.name.lower() for state in LicenseState])
 IDENTIFIERS = ("imei_number", "iccid_number")
 RECORD_COLUMNS: dict[str, PolarsDataType] = {
     **dict.fromkeys(IDENTIFIERS, pl.Int64),
@@ -426,7 +426,7 @@ def _renumbered(
     is_taken_back = pl.col("state").is_null()
     known = pl.concat([again.select(IDENTIFIERS), *(_identifiers(one.content) for one in elsewhere)])
     taken_back = (
-        before.filter(is_taken_back | (pl.col("state") == State.UNASSIGNED.name.lower()))
+        before.filter(is_taken_back | (pl.col("state") == LicenseState.UNASSIGNED.name.lower()))
         .join(known, on=IDENTIFIERS, how="anti", nulls_equal=True)
         .with_columns(pl.when(is_taken_back).then("number"), state=pl.lit(None, STATES))
     )
@@ -482,7 +482,7 @@ class Snapshot:
         ranks = {target: rank for rank, target in enumerate(targets)}
         for told in self.ledger.told(self.carrier, targets, (identifier, "state")):
             rank = pl.lit(ranks[told.account_name, told.sku_number], pl.UInt32)
-            state = pl.col("state").to_physical().cast(pl.UInt8) + State.UNASSIGNED
+            state = pl.col("state").to_physical().cast(pl.UInt8) + LicenseState.UNASSIGNED
             yield told.records.drop_nulls([identifier, "state"]).select(
                 rank.alias("rank"), identifier, state.alias("state")
             )

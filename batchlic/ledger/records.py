@@ -8,7 +8,7 @@ import polars as pl
 from batchlic.carrier.catalogue import Action
 from batchlic.chunker import DeviceStatus, Step
 from batchlic.ledger.ledger import RECORD_COLUMNS, RECORDS_PER_FRAME, SCOPE, STATES
-from batchlic.reader.known import State
+from batchlic.chunker.exclusion import LicenseState
 from batchlic.reader.rules import iccid_number, imei_number
 from batchlic.writer.migrations import EXECUTED, STEP_STATUSES
 
@@ -114,9 +114,9 @@ def recordable_rows(rows: pl.LazyFrame) -> pl.LazyFrame:
 def _state() -> pl.Expr:
     state = (
         pl.when(pl.col("status") == DeviceStatus.IN_DOUBT.value)
-        .then(pl.lit(State.IN_DOUBT.name.lower()))
+        .then(pl.lit(LicenseState.IN_DOUBT.name.lower()))
         .when(pl.col("action") == Action.ASSIGN.value)
-        .then(pl.lit(State.ASSIGNED.name.lower()))
-        .otherwise(pl.lit(State.UNASSIGNED.name.lower()))
+        .then(pl.lit(LicenseState.ASSIGNED.name.lower()))
+        .otherwise(pl.lit(LicenseState.UNASSIGNED.name.lower()))
     )
     return state.cast(STATES)
