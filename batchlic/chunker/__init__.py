@@ -9,19 +9,19 @@ from batchlic.chunker.batch import (
     read_excluded,
     read_whole_batches,
 )
-from batchlic.chunker.plan import Plan, PlanGroup, cut_plan, write_plan
+from batchlic.chunker.plan import Fit, Plan, PlanGroup, write_plan
 from batchlic.chunker.status import DeviceStatus
 from batchlic.chunker.step import Step, StepRequest
 
 __all__ = [
     "Batch",
     "DeviceStatus",
+    "Fit",
     "Plan",
     "PlanGroup",
     "Step",
     "StepRequest",
     "batch_sizes",
-    "cut_plan",
     "format_ranges",
     "parse_ranges",
     "read_batches",

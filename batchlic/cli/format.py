@@ -63,7 +63,7 @@ def describe_plan(plan: Plan, folder: Path | None) -> str:
     if plan.rejected:
         lines.append(f"  {_count(sum(plan.rejected.values()), 'row')} rejected: {_listed(plan.rejected)}")
     lines += [
-        f"  {_count(devices, 'device')} {status} by the ledger" for status, devices in plan.held.items()
+        f"  {_count(devices, 'device')} {status} by the ledger" for status, devices in plan.excluded.items()
     ]
     lines += [
         f"  {_count(group.devices, 'device')} in {_count(group.batches, 'request')}: "

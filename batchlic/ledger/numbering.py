@@ -12,8 +12,9 @@ from typing import NamedTuple
 import polars as pl
 import sqlalchemy as sa
 
+from batchlic.chunker.exclusion import LicenseState
 from batchlic.ledger.packing import PackedRecords, Place, read_content, read_identifiers
-from batchlic.ledger.schema import IDENTIFIERS, RECORD_COLUMNS, STATES, LicenseState
+from batchlic.ledger.schema import IDENTIFIERS, RECORD_COLUMNS, STATES
 from batchlic.ledger.tables import records
 
 _UNCHANGED = (*IDENTIFIERS, "state", "at")

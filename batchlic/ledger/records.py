@@ -8,7 +8,8 @@ import polars as pl
 
 from batchlic.carrier.catalogue import Action
 from batchlic.chunker import DeviceStatus, Step, read_excluded
-from batchlic.ledger.schema import RECORD_COLUMNS, RECORDS_PER_FRAME, SCOPE, STATES, LicenseState
+from batchlic.chunker.exclusion import LicenseState
+from batchlic.ledger.schema import RECORD_COLUMNS, RECORDS_PER_FRAME, SCOPE, STATES
 from batchlic.reader.rules import iccid_number, imei_number
 from batchlic.writer.migrations import EXECUTED, MIGRATION_COLUMNS, STEP_STATUSES
 

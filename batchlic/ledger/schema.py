@@ -2,10 +2,8 @@
 
 import polars as pl
 
-from batchlic.reader.known import State
+from batchlic.chunker.exclusion import LicenseState
 from batchlic.reader.streaming import UTC, Schema
-
-LicenseState = State
 
 STATES = pl.Enum([state.name.lower() for state in LicenseState])
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from batchlic.chunker.exclusion import LicenseState
 from batchlic.ledger.ledger import Ledger
-from batchlic.ledger.schema import LicenseState
 
 
 @dataclass(frozen=True, slots=True)

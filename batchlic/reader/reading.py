@@ -1,4 +1,4 @@
-"""Inventories read and judged block by block, a few at a time side by side, in the order of their rows."""
+"""Reads and validates inventories block by block, several blocks at once, in the order of their rows."""
 
 import os
 from collections import deque
@@ -7,25 +7,27 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from batchlic.reader.inventory import Block, Inventory
 from batchlic.reader.options import ReadOptions
-from batchlic.reader.validation import Validated, Validator
+from batchlic.reader.validation import ValidatedBlock, Validator
 
 MAX_THREADS = 4
-"""Blocks worked on at once; more would cost memory for little, as polars has threads of its own."""
+"""Blocks validated at once. More cost memory for little speed, as polars has threads of its own."""
 
 
-def read(inventory: Inventory, options: ReadOptions) -> Iterator[Validated]:
-    """Yield all rows of an inventory, judged, block by block; memory holds a few blocks of them."""
-    judge = Validator(options, inventory.headers)
-    return _side_by_side(lambda block: judge(block()), inventory.blocks())
+def validated_blocks(inventory: Inventory, options: ReadOptions) -> Iterator[ValidatedBlock]:
+    """Yield all rows of an inventory, validated, block by block; memory holds a few blocks of them."""
+    validator = Validator(options, inventory.headers)
+    return _map_in_threads(lambda block: validator(block()), inventory.blocks())
 
 
-def _side_by_side(judge: Callable[[Block], Validated], blocks: Iterable[Block]) -> Iterator[Validated]:
-    """Map in threads, in order, at most one block per thread waiting: polars releases the GIL."""
+def _map_in_threads(
+    validate: Callable[[Block], ValidatedBlock], blocks: Iterable[Block]
+) -> Iterator[ValidatedBlock]:
+    """Map in threads and in order; at most one block for each thread waits. Polars releases the GIL."""
     threads = min(MAX_THREADS, os.cpu_count() or 1)
-    pending: deque[Future[Validated]] = deque()
+    pending: deque[Future[ValidatedBlock]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         for block in blocks:
-            pending.append(pool.submit(judge, block))
+            pending.append(pool.submit(validate, block))
             if len(pending) > threads:
                 yield pending.popleft().result()
         while pending:

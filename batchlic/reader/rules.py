@@ -35,6 +35,7 @@ class Reason(StrEnum):
     UNKNOWN_SKU = "unknown_sku"
     OTHER_SKU = "other_sku"
     IRREVOCABLE = "irrevocable"
+    NO_LICENSE = "no_license"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +51,7 @@ SHOWN = 200
 """Characters of a cell that a message quotes."""
 
 
-def say(template: str, *values: pl.Expr) -> pl.Expr:
+def format_message(template: str, *values: pl.Expr) -> pl.Expr:
     """The template with each `{}` filled per row (`pl.format` of polars 2.1 panics on some columns)."""
     texts = template.split("{}")
     shown = [value.cast(pl.String).str.head(SHOWN) for value in values]
@@ -137,7 +138,7 @@ def cleaning(options: ReadOptions) -> list[list[pl.Expr]]:
     ]
 
 
-def clean_values() -> dict[str, pl.Expr]:
+def cleaned_values() -> dict[str, pl.Expr]:
     """What a row that was cleaned and broke no rule means."""
     return {
         "imei_number": IMEI,
@@ -147,7 +148,7 @@ def clean_values() -> dict[str, pl.Expr]:
     }
 
 
-def plain_values() -> dict[str, pl.Expr]:
+def raw_values() -> dict[str, pl.Expr]:
     """What the raw cells of a plainly sound row mean."""
     return {
         "imei_number": imei_number(pl.col(Role.IMEI)),
@@ -157,10 +158,10 @@ def plain_values() -> dict[str, pl.Expr]:
     }
 
 
-def plainly_sound(options: ReadOptions) -> pl.Expr:
+def quick_proof(options: ReadOptions) -> pl.Expr:
     """Rows that need no cleaning and break no rule: a quick proof for nearly all of them.
 
-    Looks at the raw cells and at their `plain_values`. What it does not prove goes through the table, so it
+    Looks at the raw cells and at their `raw_values`. What it does not prove goes through the table, so it
     may be too strict and must never be too lax.
     """
     imei, iccid = pl.col(Role.IMEI), pl.col(Role.ICCID)
@@ -206,7 +207,7 @@ def _identifier_rules(kind: str, text: pl.Expr, digits: pl.Expr) -> tuple[Rule, 
         Rule(
             reason=Reason.MANGLED_NUMBER,
             broken=cells.is_mangled(text),
-            message=say(
+            message=format_message(
                 f"{kind} {{}} is a number that lost digits, usually to a spreadsheet: take it from the "
                 "source again, with the column formatted as text",
                 text,
@@ -215,7 +216,7 @@ def _identifier_rules(kind: str, text: pl.Expr, digits: pl.Expr) -> tuple[Rule, 
         Rule(
             reason=Reason.NOT_DIGITS,
             broken=~digits.str.contains("^[0-9]+$"),
-            message=say(f"{kind} {{}} has characters that are not digits", text),
+            message=format_message(f"{kind} {{}} has characters that are not digits", text),
         ),
     )
 
@@ -226,7 +227,7 @@ def _imei_rules(options: ReadOptions) -> tuple[Rule, ...]:
         Rule(
             reason=Reason.IMEISV,
             broken=IMEI_DIGITS.str.len_bytes() == 16,
-            message=say(
+            message=format_message(
                 "{} has 16 digits, so it is an IMEISV: give the 15-digit IMEI, or let --accept-imeisv work "
                 "it out",
                 IMEI_TEXT,
@@ -235,7 +236,7 @@ def _imei_rules(options: ReadOptions) -> tuple[Rule, ...]:
         Rule(
             reason=Reason.BAD_LENGTH,
             broken=IMEI_DIGITS.str.len_bytes() != 15,
-            message=say(
+            message=format_message(
                 "IMEI {} has {} digits instead of 15{}",
                 IMEI_TEXT,
                 IMEI_DIGITS.str.len_bytes(),
@@ -252,7 +253,9 @@ def _imei_rules(options: ReadOptions) -> tuple[Rule, ...]:
         Rule(
             reason=Reason.BAD_CHECK_DIGIT,
             broken=~imei_is_right(IMEI),
-            message=say("IMEI {} does not end with its check digit: a digit is mistyped", IMEI_TEXT),
+            message=format_message(
+                "IMEI {} does not end with its check digit: a digit is mistyped", IMEI_TEXT
+            ),
         ),
     )
 
@@ -264,12 +267,12 @@ def _iccid_rules(options: ReadOptions) -> tuple[Rule, ...]:
         Rule(
             reason=Reason.BAD_LENGTH,
             broken=~length.is_between(18, 20),
-            message=say("ICCID {} has {} digits instead of 18 to 20", ICCID_TEXT, length),
+            message=format_message("ICCID {} has {} digits instead of 18 to 20", ICCID_TEXT, length),
         ),
         Rule(
             reason=Reason.BAD_ICCID_PREFIX,
             broken=~ICCID_DIGITS.str.starts_with("89"),
-            message=say("ICCID {} does not start with 89, as those of SIMs do", ICCID_TEXT),
+            message=format_message("ICCID {} does not start with 89, as those of SIMs do", ICCID_TEXT),
         ),
     )
     if not options.check_digit:
@@ -279,7 +282,9 @@ def _iccid_rules(options: ReadOptions) -> tuple[Rule, ...]:
         Rule(
             reason=Reason.BAD_CHECK_DIGIT,
             broken=~iccid_is_right(ICCID),
-            message=say("ICCID {} does not end with its check digit: a digit is mistyped", ICCID_TEXT),
+            message=format_message(
+                "ICCID {} does not end with its check digit: a digit is mistyped", ICCID_TEXT
+            ),
         ),
     )
 
@@ -304,7 +309,7 @@ def _target_rules(options: ReadOptions) -> tuple[Rule, ...]:
         Rule(
             reason=Reason.BAD_ACCOUNT,
             broken=~ACCOUNT.str.contains(f"^{ACCOUNT_FORM}$"),
-            message=say("account {} is not 3 to 32 letters, digits and dashes", ACCOUNT),
+            message=format_message("account {} is not 3 to 32 letters, digits and dashes", ACCOUNT),
         ),
         Rule(
             reason=Reason.MISSING_SKU,
@@ -314,17 +319,19 @@ def _target_rules(options: ReadOptions) -> tuple[Rule, ...]:
         Rule(
             reason=Reason.UNKNOWN_SKU,
             broken=~SKU.is_in(list(skus)),
-            message=say(f"SKU {{}} is not known; known are {', '.join(skus)}", SKU),
+            message=format_message(f"SKU {{}} is not known; known are {', '.join(skus)}", SKU),
         ),
         Rule(
             reason=Reason.OTHER_SKU,
             broken=~SKU.is_in(_nameable(options)),
-            message=say(f"SKU {{}} is not {options.only_sku}, which the job moves devices from", SKU),
+            message=format_message(
+                f"SKU {{}} is not {options.only_sku}, which the job moves devices from", SKU
+            ),
         ),
         Rule(
             reason=Reason.IRREVOCABLE,
             broken=SKU.is_in(_irrevocable(options)),
-            message=say("SKU {} is a Lifetime license, which can't be taken back", SKU),
+            message=format_message("SKU {} is a Lifetime license, which can't be taken back", SKU),
         ),
     )
 

@@ -31,7 +31,7 @@ def identify(job: Job, folder: RunFolder, carrier: str, plan: Plan, run_id: str)
         rows_read=plan.rows_read,
         rejected=dict(plan.rejected),
         planned=plan.planned,
-        excluded=dict(plan.held),
+        excluded=dict(plan.excluded),
         batches=plan.batches,
         notes=list(plan.notes),
         to_sku=job.license.to_sku,

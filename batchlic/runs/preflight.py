@@ -12,11 +12,10 @@ from batchlic.callbacks.registration import address
 from batchlic.carrier.auth import CarrierUnreachable, Secret
 from batchlic.carrier.catalogue import Action
 from batchlic.carrier.client import CALLBACK_SERVICE, AccountError, CarrierClient
-from batchlic.chunker import DeviceStatus, Plan, PlanGroup, cut_plan
+from batchlic.chunker import DeviceStatus, PlanGroup
 from batchlic.errors import BatchlicError, CredentialsRejected, RefusedToStart, StoppedEarly
 from batchlic.job import Job
 from batchlic.journal import Journal, LicenseCount
-from batchlic.runs.folder import RunFolder
 from batchlic.writer.device_states import request_totals
 
 
@@ -108,19 +107,16 @@ async def count(client: CarrierClient, groups: Sequence[PlanGroup]) -> list[Lice
     return counts
 
 
-def fit_to_licenses(job: Job, folder: RunFolder, plan: Plan, counts: Sequence[LicenseCount]) -> Plan:
-    """The plan, or as much of it as there are licenses for, where the job allows that.
+def fit_to_licenses(job: Job, groups: Sequence[PlanGroup], counts: Sequence[LicenseCount]) -> list[int]:
+    """How many devices of each group to plan: all, or as many as there are licenses, where the job allows it.
 
     Raises RefusedToStart with the numbers where it does not.
     """
     if job.request_action is not Action.ASSIGN:
-        return plan
+        return [group.devices for group in groups]
     if not job.limits.allow_partial:
-        refuse_too_few(plan.groups, counts)
-    fits = devices_that_fit(plan.groups, counts)
-    if fits == [group.devices for group in plan.groups]:
-        return plan
-    return cut_plan(plan, fits, batch_size=job.limits.batch_size, folder=folder.path)
+        refuse_too_few(groups, counts)
+    return devices_that_fit(groups, counts)
 
 
 def refuse_too_few(groups: Sequence[PlanGroup], counts: Sequence[LicenseCount]) -> None:

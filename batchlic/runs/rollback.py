@@ -1,20 +1,17 @@
 """Takes back what a run has assigned: a run of its own, whose plan comes from what the first one achieved."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from enum import StrEnum
-from typing import TypeAlias
 
 import polars as pl
 
 from batchlic.carrier.catalogue import Action, LicenseType
-from batchlic.chunker import Plan, PlanGroup
+from batchlic.chunker.rollback import write_rollback_plan
 from batchlic.errors import RefusedToStart, UsageError
 from batchlic.job import Job
 from batchlic.journal import RunIdentity
-from batchlic.reader import Source
-from batchlic.reader.streaming import Schema, lazy_frame
 from batchlic.runs.finalize import now
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import job_of, refuse_changed_plan, refuse_other_carrier, refuse_used
@@ -24,31 +21,6 @@ from batchlic.runs.staging import recovered_journal
 from batchlic.runs.states import state_frames_of, states_of
 from batchlic.runs.target import Target
 from batchlic.writer.summary import Summary
-from batchlic.writer.tables import write_table
-
-PLAN = {
-    "batch_id": pl.UInt32(),
-    "source": pl.String(),
-    "row": pl.UInt64(),
-    "imei": pl.String(),
-    "iccid": pl.String(),
-    "account_name": pl.String(),
-    "sku_number": pl.String(),
-    "held": pl.String(),
-}
-REJECTS = {
-    "source": pl.String(),
-    "row": pl.UInt64(),
-    "reason": pl.String(),
-    "message": pl.String(),
-    "imei": pl.String(),
-    "iccid": pl.String(),
-    "account_name": pl.String(),
-    "sku_number": pl.String(),
-}
-
-Frames: TypeAlias = Callable[[], Iterator[pl.DataFrame]]
-"""Makes frames of whole batches with the columns of device_states.DEVICE_STATES."""
 
 
 class By(StrEnum):
@@ -83,7 +55,13 @@ def rollback(
         back.make()
         with back.locked():
             refuse_used(back)
-            plan = _plan(lambda: state_frames_of(folder, journal), job, by, back)
+            plan = write_rollback_plan(
+                lambda: state_frames_of(folder, journal),
+                back.path,
+                source=str(folder.path),
+                lifetime_skus=_lifetime_skus(job),
+                by_request=by is By.REQUEST,
+            )
             if ask is not None:
                 ask(f"Take back {plan.planned:,} licenses of {folder.path} at {target.name}?")
             with ledger_sync(job, target.name, holding=(folder, back)) as ledger:
@@ -122,7 +100,10 @@ def _job(folder: RunFolder, identity: RunIdentity) -> Job:
 
 def _preflight(rows: pl.LazyFrame, job: Job, by: By) -> tuple[str, ...]:
     """What should be said of devices that are left. Raises RefusedToStart where none is to be taken back."""
-    accepted, flexible = rows.filter(_ACCEPTED), rows.filter(_ACCEPTED & ~_is_lifetime(job))
+    accepted, flexible = (
+        rows.filter(_ACCEPTED),
+        rows.filter(_ACCEPTED & ~pl.col("sku_number").is_in(_lifetime_skus(job))),
+    )
     doubtful = rows.filter(pl.col("status") == "in_doubt")
     n_accepted, n_flexible, n_doubtful = (
         frame.item() for frame in pl.collect_all([t.select(pl.len()) for t in (accepted, flexible, doubtful)])
@@ -143,60 +124,8 @@ def _preflight(rows: pl.LazyFrame, job: Job, by: By) -> tuple[str, ...]:
     )
 
 
-def _plan(frames: Frames, job: Job, by: By, back: RunFolder) -> Plan:
-    schema = PLAN | ({"undoes": pl.String()} if by is By.REQUEST else {})
-    write_table(back.plan, lazy_frame(lambda: _batches(frames, job, by, schema), schema))
-    write_table(back.rejects, lazy_frame(lambda: _rejects(frames, job), REJECTS))
-    planned, rejected = pl.scan_parquet(back.plan), pl.scan_parquet(back.rejects).select(pl.len())
-    groups = (
-        planned.group_by("account_name", "sku_number", maintain_order=True)
-        .agg(pl.len().alias("devices"), pl.col("batch_id").n_unique().alias("batches"))
-        .collect()
-    )
-    devices, irrevocable = int(groups["devices"].sum()), int(rejected.collect().item())
-    return Plan(
-        sources=(Source(str(back.path.parent), devices + irrevocable),),
-        rows_read=devices + irrevocable,
-        rejected={"irrevocable": irrevocable} if irrevocable else {},
-        planned=devices,
-        held={},
-        batches=int(groups["batches"].sum()),
-        groups=tuple(PlanGroup(**group) for group in groups.iter_rows(named=True)),
-        notes=(),
-    )
-
-
-def _batches(frames: Frames, job: Job, by: By, schema: Schema) -> Iterator[pl.DataFrame]:
-    """One batch for each accepted request, or for what was accepted of each batch."""
-    key = "x_request_id" if by is By.REQUEST else "batch_id"
-    last = 0
-    for rows in frames():
-        accepted = rows.filter(_ACCEPTED & ~_is_lifetime(job)).sort("batch_id", key, maintain_order=True)
-        if accepted.is_empty():
-            continue
-        numbered = accepted.with_columns(
-            (pl.col(key).rle_id() + last + 1).cast(pl.UInt32).alias("batch_id"),
-            pl.col("x_request_id").alias("undoes"),
-            pl.lit(None, pl.String).alias("held"),
-        )
-        last = numbered["batch_id"][-1]
-        yield numbered.select(*schema)
-
-
-def _rejects(frames: Frames, job: Job) -> Iterator[pl.DataFrame]:
-    for rows in frames():
-        irrevocable = rows.filter(_ACCEPTED & _is_lifetime(job))
-        if not irrevocable.is_empty():
-            yield irrevocable.with_columns(
-                pl.lit("irrevocable").alias("reason"),
-                pl.lit("a Lifetime license can't be taken back").alias("message"),
-            ).select(*REJECTS)
-
-
 _ACCEPTED = pl.col("status").is_in(["accepted", "confirmed"])
 
 
-def _is_lifetime(job: Job) -> pl.Expr:
-    return pl.col("sku_number").is_in(
-        [sku for sku, license in job.skus.items() if license is LicenseType.LIFETIME]
-    )
+def _lifetime_skus(job: Job) -> list[str]:
+    return [sku for sku, license in job.skus.items() if license is LicenseType.LIFETIME]

@@ -10,7 +10,7 @@ import anyio
 import msgspec
 
 from batchlic.carrier.client import open_client
-from batchlic.chunker import Plan, PlanGroup, write_plan
+from batchlic.chunker import Fit, Plan, PlanGroup, write_plan
 from batchlic.errors import RunFolderError
 from batchlic.job import Job
 from batchlic.journal import SANDBOX, Journal
@@ -83,15 +83,20 @@ def start(
                     return go_on(with_ledger(job, folder, journal.identity), folder, target, journal)
             refuse_used(folder)
             job = with_ledger(job, folder)
-            with ledger_sync(job, target.name, holding=(folder,), is_new=True) as past:
-                known = past.snapshot()
-                plan = _plan(job, folder, known)
-                job.require_consent(group.sku_number for group in plan.groups)
-                found = anyio.run(_preflight, target, plan, listener)
-                plan = fit_to_licenses(job, folder, plan, found.counts)
+            with ledger_sync(job, target.name, holding=(folder,), is_new=True) as ledger:
+                known = ledger.snapshot()
+                found = NOT_ASKED
+
+                def fit(groups: Sequence[PlanGroup]) -> list[int]:
+                    nonlocal found
+                    job.require_consent(group.sku_number for group in groups)
+                    found = anyio.run(_preflight, target, groups, listener)
+                    return fit_to_licenses(job, groups, found.counts)
+
+                plan = _plan(job, folder, known, fit)
                 if ask is not None:
                     ask(_question(job, plan, target))
-                past.register(run_id, folder, begun_at=now(), planned_with=known)
+                ledger.register(run_id, folder, begun_at=now(), planned_with=known)
             return begin(job, folder, target, plan, run_id=run_id, found=found)
 
 
@@ -131,8 +136,8 @@ def go_on(job: Job, folder: RunFolder, target: Target, journal: Journal) -> Summ
     found = anyio.run(_preflight_rest, target, needed)
     if not job.limits.allow_partial:
         refuse_too_few(needed, found.counts)
-    with ledger_sync(job, target.name, holding=(folder,)) as past:
-        past.register_resumed(folder, journal)
+    with ledger_sync(job, target.name, holding=(folder,)) as ledger:
+        ledger.register_resumed(folder, journal)
     return submit(job, folder, target, journal, stopped=found.stopped)
 
 
@@ -149,13 +154,14 @@ def status(folder: RunFolder) -> StatusReport:
 # -- planning -------------------------------------------------------------------------------------------
 
 
-def _plan(job: Job, folder: RunFolder, known: Snapshot | None) -> Plan:
+def _plan(job: Job, folder: RunFolder, known: Snapshot | None, fit: Fit | None = None) -> Plan:
     plan = write_plan(
         job.inventory.files,
         job.read_options(),
         batch_size=job.limits.batch_size,
         folder=folder.path,
-        known=known,
+        known_licenses=known,
+        fit=fit,
     )
     if job.license.to_sku is None:
         return plan
@@ -172,14 +178,14 @@ def _question(job: Job, plan: Plan, target: Target) -> str:
 # -- asking first ---------------------------------------------------------------------------------------
 
 
-async def _preflight(target: Target, plan: Plan, listener: RunListener | None) -> Findings:
-    if not plan.groups:
+async def _preflight(target: Target, groups: Sequence[PlanGroup], listener: RunListener | None) -> Findings:
+    if not groups:
         return NOT_ASKED
     is_rehearsal = target.name == SANDBOX
     async with open_client(target.base_url, target.credentials) as client:
         if is_rehearsal and listener is not None:
-            await register(client, (group.account_name for group in plan.groups), listener)
-        found = await preflight(client, plan.groups, listeners=not is_rehearsal)
+            await register(client, (group.account_name for group in groups), listener)
+        found = await preflight(client, groups, listeners=not is_rehearsal)
         await client.logout()
     return found
 

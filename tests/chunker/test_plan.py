@@ -144,7 +144,7 @@ def test_the_name_of_a_source_is_kept_as_it_was_given(
 
 
 def test_a_group_is_in_ascending_order_across_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("batchlic.reader.fleet.PART_ROWS", 50)
+    monkeypatch.setattr("batchlic.reader.devices.RANGE_ROWS", 50)
     rows = [(imei(n * 37 % 1000), "", ACCOUNT if n % 2 else ACCOUNTS[1]) for n in range(1000)]
     plan = plan_rows(tmp_path, rows, header="IMEI,ICCID,Account").plan
     assert all(

@@ -52,7 +52,7 @@ def test_what_inventory_and_carrier_say_reaches_the_terminal_as_data_only() -> N
         rows_read=1,
         rejected={},
         planned=1,
-        held={},
+        excluded={},
         batches=1,
         groups=(PlanGroup(account_name=HOSTILE, sku_number=HOSTILE, devices=1, batches=1),),
         notes=(HOSTILE,),

@@ -65,7 +65,7 @@ def planned(
     rows = [("" if a is None else imei(a), "" if b is None else iccid(b), sku) for a, b in devices]
     (folder / "fleet.csv").write_bytes(csv_of(rows, "IMEI,ICCID,SKU"))
     known = Snapshot(ledger, carrier, ledger.last_number, to_sku)
-    write_plan([str(folder / "fleet.csv")], JOB, batch_size=3, folder=folder, known=known)
+    write_plan([str(folder / "fleet.csv")], JOB, batch_size=3, folder=folder, known_licenses=known)
     return pl.read_parquet(folder / "plan.parquet").sort("row")["held"].fill_null("sent").to_list()
 
 

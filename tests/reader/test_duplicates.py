@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchlic.reader import ReadOptions, duplicates, fleet
+from batchlic.reader import ReadOptions, devices, duplicates, fleet
 from tests.reader.builders import ACCOUNT, JOB, SKU, Planned, csv_of, iccid, imei, plan_files, plan_rows
 
 OTHER_ACCOUNT = "0000123456-00002"
@@ -156,9 +156,9 @@ def test_parts_and_spools_change_nothing(tmp_path: Path, monkeypatch: pytest.Mon
     numbers = [n * 37 % 101 for n in range(300)]
     rows = [(imei(n), iccid(n + (n % 7 == 0) * at), "", SKU if n % 2 else "") for at, n in enumerate(numbers)]
     whole = plan_rows(tmp_path, rows, header="IMEI,ICCID,Account,SKU")
-    monkeypatch.setattr(fleet, "PART_ROWS", 16)
-    monkeypatch.setattr(fleet, "TOLD_ROWS", 7)
-    monkeypatch.setattr(fleet, "NUMBERS_BYTES", 0)
+    monkeypatch.setattr(devices, "RANGE_ROWS", 16)
+    monkeypatch.setattr(devices, "MEMORY_BYTES", 0)
+    monkeypatch.setattr(fleet, "VERDICT_ROWS", 7)
     monkeypatch.setattr(fleet, "TEXTS_BYTES", 0)
     monkeypatch.setattr("batchlic.reader.spool.FRAME_BYTES", 500)
     monkeypatch.setattr("batchlic.reader.delimited.BLOCK_BYTES", 1000)

@@ -92,7 +92,7 @@ def verdicts(role: Role, cells: list[str]) -> list[str | None]:
     outcome = Validator(JOB, {})(pl.DataFrame({role: cells}, schema={role: pl.String}))
     reasons = dict(outcome.rejects.select("row", "reason").iter_rows())
     assert outcome.height == len(cells)
-    assert sorted([*outcome.sound["row"], *outcome.rejects["row"]]) == list(range(len(cells)))
+    assert sorted([*outcome.valid["row"], *outcome.rejects["row"]]) == list(range(len(cells)))
     return [reasons.get(row) for row in range(len(cells))]
 
 
@@ -122,14 +122,14 @@ def test_the_quick_proof_agrees_with_the_table(rows: list[tuple[str, str]], chec
         schema=dict.fromkeys((Role.IMEI, Role.ICCID, Role.ACCOUNT, Role.SKU), pl.String),
         orient="row",
     )
-    judge = Validator(options, {})
-    quick = judge(frame)
-    thorough, rejects = judge._through_the_table(
+    validator = Validator(options, {})
+    quick = validator(frame)
+    thorough, rejects = validator._check_by_table(
         frame.with_columns(pl.lit(value=False).alias(SHORT)).with_row_index("row")
     )
     assert quick.rejects.select("row", "reason").equals(rejects.select("row", "reason"))
     numbers = ("row", "imei_number", "iccid_number")
-    assert quick.sound.select(numbers).equals(thorough.sort("row").select(numbers))
+    assert quick.valid.select(numbers).equals(thorough.sort("row").select(numbers))
 
 
 @given(st.lists(st.from_regex("[0-9]{15}", fullmatch=True), min_size=1))
@@ -160,7 +160,7 @@ def test_imeis_become_integers_and_back(numbers: list[str]) -> None:
 def test_an_imeisv_becomes_the_imei_that_it_extends(number: int, version: int) -> None:
     options = ReadOptions(account=ACCOUNT, sku=SKU, accept_imeisv=True)
     outcome = Validator(options, {})(pl.DataFrame({Role.IMEI: [f"{imei(number)[:14]}{version:02d}"]}))
-    assert outcome.sound["imei_number"].to_list() == [int(imei(number))]
+    assert outcome.valid["imei_number"].to_list() == [int(imei(number))]
 
 
 def test_each_rule_says_what_is_wrong_with_the_cell() -> None:

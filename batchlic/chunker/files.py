@@ -1,0 +1,163 @@
+"""Writes the device rows of a fleet as plan.parquet and rejects.parquet, in bounded memory."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, chain
+from pathlib import Path
+
+import polars as pl
+
+from batchlic.chunker.exclusion import EXCLUDED_MARKS
+from batchlic.chunker.plan import Fit, PlanGroup
+from batchlic.chunker.schema import REJECTS, write_plan_file, write_rejects_file
+from batchlic.chunker.status import DeviceStatus
+from batchlic.reader.devices import PENDING
+from batchlic.reader.fleet import TEXTS_BYTES, Fleet
+from batchlic.reader.rules import Reason, iccid_digits, imei_digits
+from batchlic.reader.spool import Spool
+from batchlic.reader.streaming import Schema, lazy_frame
+from batchlic.reader.targets import Target
+
+_TARGET: Schema = {"account_name": pl.String(), "sku_number": pl.String()}
+_DEVICES: Schema = {
+    "source": pl.String(),
+    "row": pl.UInt32(),
+    "imei_number": pl.Int64(),
+    "iccid_number": pl.Int64(),
+    **_TARGET,
+}
+"""A device row for either file, its identifiers still as integers."""
+_PLANNED: Schema = {"batch_id": pl.UInt32(), **_DEVICES, "held": pl.String()}
+
+
+@dataclass(frozen=True, slots=True)
+class PlanLayout:
+    """Which device rows are planned, and in which batch, by `rank` (of the target) and `place` in the group.
+
+    The groups of all targets are in the order of the plan: as `found`, and as `planned` after fitting.
+    """
+
+    batch_size: int
+    found: Sequence[PlanGroup]
+    planned: Sequence[PlanGroup]
+
+    @classmethod
+    def of(cls, row_counts: Mapping[Target, int], batch_size: int, fit: Fit | None) -> "PlanLayout":
+        """Ask `fit`, if there is one, how many devices of each group to plan."""
+        found = [_group(target, devices, batch_size) for target, devices in row_counts.items()]
+        if fit is None:
+            return cls(batch_size, found, found)
+        groups = [group for group in found if group.devices]
+        fitted = dict(zip(groups, fit(groups), strict=True))
+        if any(not 0 <= devices <= group.devices for group, devices in fitted.items()):
+            raise ValueError(f"groups of {[group.devices for group in groups]} devices can't be fitted so")
+        devices_by_target = {
+            target: fitted.get(group, 0) for target, group in zip(row_counts, found, strict=True)
+        }
+        planned = [_group(target, devices, batch_size) for target, devices in devices_by_target.items()]
+        return cls(batch_size, found, planned)
+
+    @property
+    def unlicensed(self) -> int:
+        """The number of devices that no license is left for."""
+        return sum(group.devices for group in self.found) - sum(group.devices for group in self.planned)
+
+    def place(self, start: int, height: int) -> pl.Expr:
+        """`place`, from 0, of `height` sorted rows that follow `start` others."""
+        group_starts = accumulate((group.devices for group in self.found), initial=0)
+        place = pl.int_range(start, start + height, dtype=pl.Int64) - _by_rank(list(group_starts))
+        return place.alias("place")
+
+    def is_planned(self) -> pl.Expr:
+        """Whether a row is among those of its group that are planned."""
+        return pl.col("place") < _by_rank([group.devices for group in self.planned])
+
+    def batch_id(self) -> pl.Expr:
+        """The batch (UInt32) of a planned row."""
+        first_batches = accumulate((group.batches for group in self.planned), initial=1)
+        batch_id = _by_rank(list(first_batches)) + pl.col("place") // self.batch_size
+        return batch_id.cast(pl.UInt32).alias("batch_id")
+
+    def target(self) -> list[pl.Expr]:
+        """The account and SKU of a row."""
+        return [
+            _by_rank([getattr(group, column) for group in self.found], dtype).alias(column)
+            for column, dtype in _TARGET.items()
+        ]
+
+
+def write_files(
+    fleet: Fleet, layout: PlanLayout, excluded: Collection[DeviceStatus], *, folder: Path, scratch: Path
+) -> None:
+    """Write plan.parquet, then rejects.parquet; `excluded` are the statuses of excluded devices."""
+    unlicensed = Spool(scratch / "unlicensed", _DEVICES, TEXTS_BYTES)
+
+    def frames() -> Iterator[pl.DataFrame]:
+        return chain(_pending(fleet, layout, unlicensed), _excluded(fleet, layout, excluded))
+
+    planned = lazy_frame(frames, _PLANNED).select("batch_id", *_device_columns(), "held")
+    write_plan_file(folder, planned)
+    rejects = [fleet.rejects().select(*_reject_columns())]
+    if layout.unlicensed:
+        rejects.append(_unlicensed_rejects(unlicensed))
+    write_rejects_file(folder, pl.concat(rejects))
+
+
+def _pending(fleet: Fleet, layout: PlanLayout, unlicensed: Spool) -> Iterator[pl.DataFrame]:
+    """The rows to send (columns _PLANNED); the rows that no license is left for go to `unlicensed`."""
+    start = 0
+    not_excluded = pl.lit(None, pl.String).alias("held")
+    for frame in fleet.sorted_devices([PENDING]):
+        rows = frame.with_columns(layout.place(start, frame.height), *layout.target())
+        start += frame.height
+        if layout.unlicensed:
+            unlicensed.append(rows.filter(~layout.is_planned()).select(*_DEVICES))
+            rows = rows.filter(layout.is_planned())
+        yield rows.select(layout.batch_id(), *_DEVICES, not_excluded)
+
+
+def _excluded(fleet: Fleet, layout: PlanLayout, statuses: Collection[DeviceStatus]) -> Iterator[pl.DataFrame]:
+    """The rows that are in no batch (columns _PLANNED)."""
+    if not statuses:
+        return
+    status_by_mark = {EXCLUDED_MARKS[status]: status.value for status in statuses}
+    no_batch = pl.lit(None, pl.UInt32).alias("batch_id")
+    status = pl.col("mark").replace_strict(status_by_mark, return_dtype=pl.String).alias("held")
+    for frame in fleet.sorted_devices(list(status_by_mark)):
+        yield frame.with_columns(layout.target()).select(no_batch, *_DEVICES, status)
+
+
+def _unlicensed_rejects(unlicensed: Spool) -> pl.LazyFrame:
+    """The rows that no license is left for (columns REJECTS), in the order of the plan."""
+    reason = pl.lit(Reason.NO_LICENSE.value).alias("reason")
+    message = pl.lit("no license is left for this device").alias("message")
+    return unlicensed.lazy().select(*_device_columns(), reason, message).select(*REJECTS)
+
+
+def _device_columns() -> list[str | pl.Expr]:
+    return [
+        "source",
+        pl.col("row").cast(pl.UInt64),
+        imei_digits(pl.col("imei_number")).alias("imei"),
+        iccid_digits(pl.col("iccid_number")).alias("iccid"),
+        *_TARGET,
+    ]
+
+
+def _reject_columns() -> list[pl.Expr]:
+    names = {"account_name": "account", "sku_number": "sku"}
+    return [pl.col(names.get(column, column)).cast(dtype).alias(column) for column, dtype in REJECTS.items()]
+
+
+def _group(target: Target, devices: int, batch_size: int) -> PlanGroup:
+    return PlanGroup(
+        account_name=target.account_name,
+        sku_number=target.sku_number,
+        devices=devices,
+        batches=-(-devices // batch_size),
+    )
+
+
+def _by_rank(values: Sequence[object], dtype: pl.DataType | None = None) -> pl.Expr:
+    """The value at a row's `rank`."""
+    return pl.lit(pl.Series(values, dtype=dtype)).gather(pl.col("rank"))

@@ -1,0 +1,96 @@
+"""The plan of a rollback: the devices for which a run's requests were accepted, in new batches."""
+
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import TypeAlias
+
+import polars as pl
+
+from batchlic.chunker.plan import Plan, PlanGroup
+from batchlic.chunker.schema import PLAN, REJECTS, UNDOES, write_plan_file, write_rejects_file
+from batchlic.chunker.status import DeviceStatus
+from batchlic.reader import Source
+from batchlic.reader.rules import Reason
+from batchlic.reader.streaming import Schema, lazy_frame
+
+Frames: TypeAlias = Callable[[], Iterator[pl.DataFrame]]
+"""Makes the frames anew at each call."""
+
+
+def write_rollback_plan(
+    frames: Frames, folder: Path, *, source: str, lifetime_skus: Collection[str], by_request: bool
+) -> Plan:
+    """Write plan.parquet and rejects.parquet of a rollback into `folder`, each whole or not at all.
+
+    `frames` makes the device states of the run that is rolled back, in frames of whole batches in plan
+    order. Columns: `batch_id`, `status`, `x_request_id`, and those of schema.REJECTS but `reason` and
+    `message`; other columns are left out.
+
+    Accepted and confirmed devices are planned; those under `lifetime_skus` are rejected as `irrevocable`. All
+    other devices are in neither file. A batch is an accepted request, named in the column `undoes`, if
+    `by_request`; otherwise it is what was accepted of a batch of the run. `source` names the run in the Plan.
+    """
+    lifetime = sorted(lifetime_skus)
+    schema = PLAN | UNDOES if by_request else PLAN
+    write_plan_file(folder, lazy_frame(lambda: _batches(frames, lifetime, schema), schema))
+    write_rejects_file(folder, lazy_frame(lambda: _irrevocable(frames, lifetime), REJECTS))
+    groups = _groups(folder / "plan.parquet")
+    planned = sum(group.devices for group in groups)
+    rejected = pl.scan_parquet(folder / "rejects.parquet").select(pl.len()).collect().item()
+    return Plan(
+        sources=(Source(source, planned + rejected),),
+        rows_read=planned + rejected,
+        rejected={Reason.IRREVOCABLE.value: rejected} if rejected else {},
+        planned=planned,
+        excluded={},
+        batches=sum(group.batches for group in groups),
+        groups=groups,
+        notes=(),
+    )
+
+
+def _batches(frames: Frames, lifetime_skus: Collection[str], schema: Schema) -> Iterator[pl.DataFrame]:
+    """The planned rows (columns of `schema`), their batches numbered from 1."""
+    key = "x_request_id" if "undoes" in schema else "batch_id"
+    last_batch = 0
+    for frame in frames():
+        rows = frame.filter(_IS_ACCEPTED & ~pl.col("sku_number").is_in(lifetime_skus))
+        if rows.is_empty():
+            continue
+        rows = rows.sort("batch_id", key, maintain_order=True).with_columns(
+            batch_id=(pl.col(key).rle_id() + last_batch + 1).cast(pl.UInt32),
+            undoes="x_request_id",
+            held=pl.lit(None, pl.String),
+        )
+        last_batch = rows["batch_id"][-1]
+        yield rows.select(*schema)
+
+
+def _irrevocable(frames: Frames, lifetime_skus: Collection[str]) -> Iterator[pl.DataFrame]:
+    """The rejected rows (columns REJECTS)."""
+    for frame in frames():
+        rows = frame.filter(_IS_ACCEPTED & pl.col("sku_number").is_in(lifetime_skus))
+        yield rows.with_columns(
+            reason=pl.lit(Reason.IRREVOCABLE.value),
+            message=pl.lit("a Lifetime license can't be taken back"),
+        ).select(*REJECTS)
+
+
+def _groups(plan: Path) -> tuple[PlanGroup, ...]:
+    """The groups of a plan that excludes no device, in its order."""
+    groups = (
+        pl.scan_parquet(plan)
+        .group_by("account_name", "sku_number")
+        .agg(
+            devices=pl.len(),
+            batches=pl.col("batch_id").n_unique(),
+            first_batch=pl.col("batch_id").min(),
+        )
+        .sort("first_batch")
+        .drop("first_batch")
+        .collect(engine="streaming")
+    )
+    return tuple(PlanGroup(**group) for group in groups.iter_rows(named=True))
+
+
+_IS_ACCEPTED = pl.col("status").is_in([DeviceStatus.ACCEPTED.value, DeviceStatus.CONFIRMED.value])

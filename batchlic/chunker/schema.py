@@ -1,0 +1,52 @@
+"""The columns of plan.parquet and rejects.parquet, and how the files are written."""
+
+from pathlib import Path
+
+import polars as pl
+
+from batchlic.atomic import replacing
+from batchlic.chunker.batch import ROWS_PER_READ
+from batchlic.reader.streaming import Schema
+
+PLAN: Schema = {
+    "batch_id": pl.UInt32(),
+    "source": pl.String(),
+    "row": pl.UInt64(),
+    "imei": pl.String(),
+    "iccid": pl.String(),
+    "account_name": pl.String(),
+    "sku_number": pl.String(),
+    "held": pl.String(),
+}
+"""plan.parquet: one row a planned device.
+
+`batch_id` ascends from 1; it is null where the device is excluded. `source` is the inventory's name as given,
+`row` its 1-based data row. `held` is the DeviceStatus of an excluded device, and null otherwise.
+"""
+
+UNDOES: Schema = {"undoes": pl.String()}
+"""One more column of a plan that undoes requests: the `X-Request-ID` of the request."""
+
+REJECTS: Schema = {
+    "source": pl.String(),
+    "row": pl.UInt64(),
+    "reason": pl.String(),
+    "message": pl.String(),
+    "imei": pl.String(),
+    "iccid": pl.String(),
+    "account_name": pl.String(),
+    "sku_number": pl.String(),
+}
+"""rejects.parquet: one row a reject, with its cells as they stand in the file. `reason` is a rules.Reason."""
+
+
+def write_plan_file(folder: Path, rows: pl.LazyFrame) -> None:
+    """Write plan.parquet, whole or not at all, in row groups that are read one at a time."""
+    with replacing(folder / "plan.parquet") as path:
+        rows.sink_parquet(path, compression_level=1, row_group_size=ROWS_PER_READ)
+
+
+def write_rejects_file(folder: Path, rows: pl.LazyFrame) -> None:
+    """Write rejects.parquet, whole or not at all; its row groups don't depend on the number of threads."""
+    with replacing(folder / "rejects.parquet") as path:
+        rows.sink_parquet(path, row_group_size=ROWS_PER_READ)

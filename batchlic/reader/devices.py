@@ -1,0 +1,84 @@
+"""The valid rows of all inventories as integers, in bounded memory."""
+
+from collections.abc import Iterator
+from math import ceil
+from pathlib import Path
+
+import polars as pl
+
+from batchlic.reader.spool import Spool
+from batchlic.reader.streaming import Schema
+
+DEVICES: Schema = {
+    "ordinal": pl.UInt32(),
+    "imei_number": pl.Int64(),
+    "iccid_number": pl.Int64(),
+    "target_code": pl.UInt32(),
+}
+"""A device row: `ordinal` counts the rows of all inventories from 0, `target_code` is from TargetTable."""
+
+MEMORY_BYTES = 400 << 20
+"""How much of the device rows stays in memory."""
+RANGE_ROWS = 2_000_000
+MAX_RANGES = 12
+"""Rows are sorted in ranges of their key: of RANGE_ROWS each, or of more where there would be too many."""
+SAMPLED_ROWS = 100_000
+"""Keys by which the bounds of the ranges are chosen."""
+
+PENDING = 0
+"""The mark of a row that is neither rejected nor excluded."""
+REJECTED = 1
+"""The mark of a duplicate or conflict. Planning has its own marks, above this one."""
+
+
+class DeviceRows:
+    """Device rows (columns DEVICES) in input order, each with a mark; large inventories go to `scratch`."""
+
+    def __init__(self, scratch: Path) -> None:
+        self._spool = Spool(scratch / "devices", DEVICES, MEMORY_BYTES)
+        self._marks: pl.Series | None = None
+        self._ordinals = 0
+
+    def append(self, rows: pl.DataFrame) -> None:
+        """Add rows whose ordinals ascend beyond those of the rows before."""
+        self._spool.append(rows)
+        if rows.height:
+            self._ordinals = rows["ordinal"][-1] + 1
+
+    def frames(self) -> Iterator[pl.DataFrame]:
+        """All rows in input order."""
+        return self._spool.frames()
+
+    def select(self, predicate: pl.Expr, *columns: str | pl.Expr) -> pl.DataFrame:
+        """The rows for which `predicate` holds, in input order."""
+        return pl.concat(frame.filter(predicate).select(columns) for frame in self.frames())
+
+    def mark(self, ordinals: pl.Series, marks: pl.Series | int) -> None:
+        """Give rows a mark (UInt8): one for all of them, or one for each."""
+        if self._marks is None:
+            self._marks = pl.repeat(PENDING, self._ordinals, dtype=pl.UInt8, eager=True)
+        self._marks = self._marks.scatter(ordinals, marks)
+
+    def marks(self, ordinals: pl.Series) -> pl.Series:
+        """The mark (UInt8) of each row."""
+        if self._marks is None:
+            return pl.repeat(PENDING, len(ordinals), dtype=pl.UInt8, eager=True)
+        return self._marks.gather(ordinals)
+
+    def ranges(self, key: pl.Expr) -> list[pl.Expr]:
+        """Predicates that divide the rows whose `key` is not null into ascending ranges of it."""
+        count = min(MAX_RANGES, ceil(self._spool.height / RANGE_ROWS))
+        if count <= 1:
+            return [key.is_not_null()]
+        step = ceil(self._spool.height / SAMPLED_ROWS)
+        keys = pl.concat(frame.gather_every(step).select(key).to_series() for frame in self.frames())
+        sample = keys.drop_nulls().sort()
+        if sample.is_empty():
+            return [key.is_not_null()]
+        positions = [len(sample) * number // count for number in range(1, count)]
+        bounds = sample.gather(positions).unique().to_list()
+        return [
+            (key >= low if low is not None else key.is_not_null())
+            & (key < high if high is not None else True)
+            for low, high in zip([None, *bounds], [*bounds, None], strict=True)
+        ]
