@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from batchlic.cli.app import app
 from batchlic.errors import ExitCode
-from batchlic.job import Inventory, Job, LedgerUse, Licensing, Limits, Rehearsal
+from batchlic.job import EmbeddedSandbox, Inventory, Job, LedgerUse, Licensing, Limits
 from batchlic.writer.audit import AUDIT
 from batchlic.writer.callback_outcomes import OUTCOMES
 from batchlic.writer.device_states import RESULTS
@@ -118,7 +118,7 @@ def test_every_exit_code_is_explained() -> None:
         ("[license]", Licensing),
         ("[limits]", Limits),
         ("[ledger]", LedgerUse),
-        ("[sandbox]", Rehearsal),
+        ("[sandbox]", EmbeddedSandbox),
     ],
 )
 def test_every_key_of_a_job_file_is_documented(heading: str, table: type[BaseModel]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from batchlic.carrier.catalogue import Action, LicenseType
-from batchlic.cli.options import PlanOptions, RunOptions
+from batchlic.cli.options import InventoryOptions, PlanOptions, RunOptions, SendOptions
 from batchlic.errors import ExitCode, RefusedToStart, UsageError
 from batchlic.job import Job, load_job, make_job
 from batchlic.reader import IdKind
@@ -148,9 +148,13 @@ def test_flags_win_over_the_file_and_leave_alone_what_they_do_not_say(tmp_path: 
         """,
     )
     flags = RunOptions(
-        account="222", column=["imei=Device, IMEI=1"], batch_size=20, max_rejects=0, consent_lifetime=True
+        plan=PlanOptions(
+            inventory=InventoryOptions(account="222", column=["imei=Device, IMEI=1"]), batch_size=20
+        ),
+        send=SendOptions(max_rejects=0),
+        consent_lifetime=True,
     )
-    loaded = load_job(path, flags.overrides())
+    loaded = load_job(path, flags.values())
     assert (loaded.license.account, loaded.license.sku, loaded.license.consent_lifetime) == (
         "222",
         FLEXIBLE,
@@ -160,13 +164,13 @@ def test_flags_win_over_the_file_and_leave_alone_what_they_do_not_say(tmp_path: 
     assert loaded.inventory.id_kind is IdKind.ICCID
     columns = {role.value: column for role, column in loaded.inventory.columns.items()}
     assert columns == {"imei": "Device, IMEI=1", "iccid": "B"}
-    assert load_job(path, PlanOptions().overrides()) == load_job(path, {})
+    assert load_job(path, PlanOptions().values()) == load_job(path, {})
 
 
 @pytest.mark.parametrize("given", ["imei", "imei=", "=x", "mac=x"])
 def test_a_column_flag_says_which_roles_there_are(given: str) -> None:
     with pytest.raises(UsageError, match="imei, iccid, account, sku"):
-        PlanOptions(column=[given]).overrides()
+        InventoryOptions(column=[given]).values()
 
 
 def test_the_action_is_what_its_requests_do() -> None:

@@ -72,7 +72,7 @@ def test_warnings_for_people_are_data_too(tmp_path: Path) -> None:
     ("changes", "words"),
     [
         ({}, "Finished: 7 accepted, 1 failed, 2 in doubt, 2 rows rejected"),
-        ({"exit_code": None}, "Not ended, at work or killed: 7 accepted"),
+        ({"exit_code": None}, "Not finished (running or killed): 7 accepted"),
         ({"exit_code": 6, "stopped_because": "no progress"}, "Stopped early: no progress"),
         ({"exit_code": 6}, "Continue: batchlic resume runs/r"),
         ({"statuses": {"pending": 10}, "exit_code": None}, "Continue: batchlic resume runs/r"),
