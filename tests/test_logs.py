@@ -81,4 +81,4 @@ def test_a_log_without_room_loses_lines_says_so_once_and_stops_nothing() -> None
     with RunLog(Path("/dev/full"), secrets=[], people=people) as log:
         for _ in range(3):
             log.logger(run_id="r").info("answered")
-    assert people.getvalue() == "/dev/full: lines are lost: No space left on device\n"
+    assert people.getvalue() == "/dev/full: log lines are lost: No space left on device\n"
