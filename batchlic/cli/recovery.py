@@ -38,7 +38,7 @@ def settle(
     ] = None,
     consent_lifetime: Annotated[
         bool,
-        typer.Option("--consent-lifetime", help="Allow to send Lifetime licenses again (irrevocable)."),
+        typer.Option("--consent-lifetime", help="Allow sending Lifetime licenses again (irrevocable)."),
     ] = False,
     json: Json = False,
 ) -> None:

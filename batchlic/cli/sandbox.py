@@ -56,7 +56,9 @@ class TimeOptions:
     jitter: Annotated[float, typer.Option(help="Most random seconds added to an answer.")] = 0.0
     latency_growth: Annotated[float, typer.Option(help="Seconds added per other request in flight.")] = 0.0
     access_token_life: Annotated[float, typer.Option(help="Lifetime of an access token in seconds.")] = 3600.0
-    session_idle: Annotated[float, typer.Option(help="Seconds without requests that end a session.")] = 1200.0
+    session_idle: Annotated[float, typer.Option(help="Seconds without requests until a session ends.")] = (
+        1200.0
+    )
     slow_body: Annotated[float, typer.Option(help="Seconds of a body with the fault slow-body.")] = 5.0
 
 
