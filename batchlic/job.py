@@ -1,4 +1,4 @@
-"""What to do: a job as TOML, or the same from flags. It says nothing about who we are."""
+"""Jobs: what to do with which devices, from a TOML file or options. Credentials are not part of them."""
 
 import os
 import tomllib
@@ -16,114 +16,114 @@ from batchlic.reader import IdKind, ReadOptions, Role
 AccountName = Annotated[str, Field(min_length=3, max_length=32)]
 SkuNumber = Annotated[str, Field(min_length=3, max_length=32)]
 Overrides = Mapping[str, Mapping[str, Any]]
-"""Values from flags, by table and key of the job file; None where the flag was not given."""
+"""Values that win over a job file's, by table and key; None if there is none."""
 
 
 class Table(BaseModel):
-    """A table of a job file: unknown keys are refused."""
+    """A table of a job file. Unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Inventory(Table):
-    """Which files hold the devices, and how to read them."""
+    """The files that list the devices, and how to read them."""
 
     files: list[str] = Field(min_length=1)
-    """Paths, from the folder of the job file."""
+    """Paths, relative to the folder of the job file."""
     columns: dict[Role, str] = {}
-    """Role (imei, iccid, account, sku) to header or 1-based position, where the aliases do not find it."""
+    """Header or 1-based position by role (imei, iccid, account, sku), for columns that are not recognized."""
     id_kind: IdKind = IdKind.AUTO
-    """Which identifiers are sent: auto (whatever the row has, IMEI first), imei, iccid or both."""
+    """Identifiers to send: auto (what the row has, IMEI first), imei, iccid or both."""
     sheet: str | None = None
-    """Sheet of a workbook; the first one if not given."""
+    """Sheet of a workbook; None: the first one."""
     accept_imeisv: bool = False
-    """Take a 16-digit IMEISV as the IMEI that it holds."""
+    """Accept a 16-digit IMEISV, and plan its IMEI."""
     check_digit: bool = True
-    """Reject identifiers whose check digit is wrong."""
+    """Reject identifiers with a wrong check digit."""
 
 
 class Licensing(Table):
-    """Which license goes where."""
+    """Which license the devices get or lose."""
 
     account: AccountName | None = None
-    """Account of rows that name none."""
+    """Default account for rows without one."""
     sku: SkuNumber | None = None
-    """SKU of rows that name none."""
+    """Default SKU for rows without one."""
     from_sku: SkuNumber | None = None
     to_sku: SkuNumber | None = None
-    """For migrate: the SKU to leave and the SKU to get."""
+    """For migrate: the SKU that devices have (`from_sku`), and the SKU that they get (`to_sku`)."""
     order: Literal["auto", "unassign-first"] = "auto"
-    """For migrate: which license is dealt with first; auto: the new one, as far as there are enough."""
+    """For migrate: the license to handle first; auto: the new one while enough are left."""
     restore: bool = False
-    """For migrate: undo the first step of a device whose second one fails."""
+    """For migrate: undo the first step of a device if its second step fails."""
     consent_lifetime: bool = False
-    """An explicit yes to licenses that can never be taken back (promise E)."""
+    """Allow Lifetime licenses, which are irrevocable (promise E)."""
     other_skus: dict[SkuNumber, LicenseType] = {}
-    """SKUs of the contract beside the known ones, each with what it is: lifetime or flexible."""
+    """SKUs of the contract that batchlic does not know, each lifetime or flexible."""
 
 
 class Limits(Table):
-    """How much at once, how long, and how much may be wrong."""
+    """How fast to send, and what a run tolerates."""
 
     batch_size: int = Field(default=MAX_DEVICES_PER_REQUEST, ge=1, le=MAX_DEVICES_PER_REQUEST)
-    """Devices a request."""
+    """Devices per request."""
     max_concurrency: int = Field(default=64, ge=1, le=1000)
-    """Requests in flight."""
+    """Most requests in flight."""
     max_rate: float | None = Field(default=None, gt=0)
-    """Requests a second; no bound if not given."""
+    """Most requests per second; None: what the carrier allows."""
     fixed_rate: float | None = Field(default=None, gt=0)
-    """Requests a second, pinned, instead of a pace that finds the carrier's limit by itself."""
+    """Constant requests per second, instead of a limiter that finds the carrier's limit."""
     give_up_after: float = Field(default=1800, gt=0)
-    """Seconds without any progress after which the run stops, resumable."""
+    """Seconds without progress before the run stops, resumable."""
     resend_in_doubt: bool = True
-    """Ask again for a flexible license whose request may have been executed (promise D)."""
+    """Send a request in doubt again if its license is flexible (promise D)."""
     allow_partial: bool = False
-    """Where licenses are too few, plan as many devices as fit instead of stopping before anything is sent."""
+    """If licenses are too few, license as many devices as possible, instead of none."""
     max_rejects: int = Field(default=0, ge=0)
-    """Input rows that may be rejected without spoiling the exit code."""
+    """Rejected rows tolerated before exit code 3."""
 
 
 class LedgerUse(Table):
-    """Which record of earlier runs counts."""
+    """The ledger to read before a run, and to update after it."""
 
     path: str | None = None
-    """The ledger's file, from the job file's folder; `ledger.db` beside the run's folder if not given."""
+    """File of the ledger, relative to the folder of the job file; None: `ledger.db` beside the run folder."""
     use: bool = True
-    """Skip the devices that the ledger knows to be licensed, and tell it what becomes of the others."""
+    """Skip devices that the ledger has as licensed, and record the outcomes of the others in it."""
 
     @field_validator("path")
     @classmethod
-    def _is_the_same_from_everywhere(cls, path: str | None) -> str | None:
+    def _is_absolute(cls, path: str | None) -> str | None:
         return path and os.path.abspath(path)  # noqa: PTH100 - the text goes into the run's identity
 
 
-class Rehearsal(Table):
-    """The carrier that `--sandbox` starts; of no meaning otherwise."""
+class EmbeddedSandbox(Table):
+    """The sandbox carrier that `--sandbox` starts. Other runs ignore it."""
 
     rate: float | None = Field(default=None, gt=0)
-    """Its hidden limit, in requests a second; none if not given."""
+    """Hidden limit, requests per second; None: no limit."""
     burst: int = Field(default=20, ge=1)
-    """Requests that it lets through at once."""
+    """Requests admitted at once."""
     latency: float = Field(default=0.0, ge=0)
-    """Seconds that it takes to answer."""
+    """Seconds until an answer."""
     callback_delay: float = Field(default=0.0, ge=0)
-    """Seconds until an outcome is called back; each comes up to as much later still."""
+    """Seconds until the callback for an outcome; up to as many random seconds are added."""
     callback_failures: float = Field(default=0.0, ge=0, le=1)
-    """Share of the devices that it takes and then does not serve."""
+    """Share of accepted devices that fail afterwards, 0 to 1."""
     seed: int = 0
 
 
 class Job(Table):
-    """A job: what a scheduler or a person wants done."""
+    """One action on the devices of some inventories, with everything that it needs but credentials."""
 
     name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
-    """None where flags alone say what to do. Two runs of one name do not go on at the same time."""
+    """None for a job from options alone. Two runs of the same name never run at the same time."""
     action: Literal["assign", "unassign", "migrate"]
     inventory: Inventory
     license: Licensing = Licensing()
     limits: Limits = Limits()
     ledger: LedgerUse = LedgerUse()
-    sandbox: Rehearsal = Rehearsal()
+    sandbox: EmbeddedSandbox = EmbeddedSandbox()
 
     @model_validator(mode="after")
     def _fits_its_action(self) -> Self:
@@ -132,7 +132,9 @@ class Job(Table):
             if not (license.from_sku and license.to_sku) or license.sku:
                 raise ValueError("license: migrate takes from_sku and to_sku, and no sku")
             if license.from_sku == license.to_sku:
-                raise ValueError(f"license: there is nothing to migrate from {license.to_sku} to itself")
+                raise ValueError(
+                    f"license: from_sku and to_sku are both {license.to_sku}: there is nothing to migrate"
+                )
         elif license.from_sku or license.to_sku or license.restore or license.order != "auto":
             raise ValueError(
                 f"license: {self.action} takes sku; from_sku, to_sku, order and restore are for migrate"
@@ -144,30 +146,30 @@ class Job(Table):
 
     @property
     def skus(self) -> dict[str, LicenseType]:
-        """Every SKU that this job may name."""
+        """The known SKUs and those of the contract, with the type of their licenses."""
         return {**SKUS, **self.license.other_skus}
 
     @property
     def resendable_skus(self) -> frozenset[str]:
-        """SKUs whose requests may be repeated when in doubt: never a Lifetime one (promise D)."""
+        """SKUs whose requests may be sent again when in doubt; never a Lifetime one (promise D)."""
         flexible = (sku for sku, license in self.skus.items() if license is LicenseType.FLEXIBLE)
         return frozenset(flexible) if self.limits.resend_in_doubt else frozenset()
 
     @property
     def request_action(self) -> Action:
-        """What its requests do with the SKU of the plan; a migration begins with taking that away."""
+        """What requests do with the SKU of the plan. The plan of a migration has the SKU to unassign."""
         return Action.ASSIGN if self.action == "assign" else Action.UNASSIGN
 
     @property
     def restorable_skus(self) -> frozenset[str]:
-        """Of a migration, the SKUs whose step may be undone: not a Lifetime one, none unless asked for."""
+        """SKUs whose step in a migration may be undone; never a Lifetime one, and none without `restore`."""
         license = self.license
         both = filter(None, (license.from_sku, license.to_sku))
         flexible = (sku for sku in both if self.skus[sku] is LicenseType.FLEXIBLE)
         return frozenset(flexible) if license.restore else frozenset()
 
     def read_options(self) -> ReadOptions:
-        """How its inventories are to be read."""
+        """How to read the inventories."""
         inventory = self.inventory
         return ReadOptions(
             action=self.request_action,
@@ -183,22 +185,22 @@ class Job(Table):
         )
 
     def require_consent(self, planned_skus: Iterable[str]) -> None:
-        """Raise RefusedToStart if Lifetime licenses would be assigned without a yes (promise E).
+        """Raise RefusedToStart if Lifetime licenses would be assigned without consent (promise E).
 
-        A migration assigns its `to_sku`, whatever SKUs its plan leaves.
+        A migration assigns `to_sku`, while its plan has the SKU to unassign.
         """
         if self.license.to_sku:
             planned_skus = {self.license.to_sku} if list(planned_skus) else ()
         lifetime = sorted(sku for sku in planned_skus if self.skus[sku] is LicenseType.LIFETIME)
         if self.action != "unassign" and lifetime and not self.license.consent_lifetime:
             raise RefusedToStart(
-                f"{', '.join(lifetime)} is a Lifetime license: it can never be taken back. Say yes with "
-                "--consent-lifetime, or consent_lifetime = true in the job's [license]"
+                f"{', '.join(lifetime)}: Lifetime licenses are irrevocable. To assign them, give "
+                "--consent-lifetime, or set consent_lifetime = true in the job's [license]"
             )
 
 
 def load_job(path: Path, overrides: Overrides) -> Job:
-    """Read a job file; `overrides` win over it. Raises UsageError that names file and key."""
+    """Read a job file; `overrides` win over its values. Raises UsageError that names file and key."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -216,7 +218,7 @@ def load_job(path: Path, overrides: Overrides) -> Job:
 
 
 def make_job(content: Mapping[str, Any], overrides: Overrides, *, where: str) -> Job:
-    """A job from a job file's content. Raises UsageError; `where` is what the error calls its source."""
+    """A job from the content of a job file. Raises UsageError that names `where`, its source, and the key."""
     try:
         return Job.model_validate(_merged(content, overrides))
     except ValidationError as error:
@@ -227,7 +229,7 @@ def make_job(content: Mapping[str, Any], overrides: Overrides, *, where: str) ->
 
 
 def _merged(content: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """The content with what is given in `overrides`, table by table, however deep."""
+    """The content with the values of `overrides` that are not None, in every table."""
     merged = dict(content)
     for key, value in overrides.items():
         if isinstance(value, Mapping) and isinstance(merged.get(key, {}), dict):

@@ -1,4 +1,4 @@
-"""Logs: JSON lines in run.log, readable ones for people on stderr, secrets in neither (promise F)."""
+"""Logs without secrets (promise F), as JSON lines and for people, and text made safe for a terminal."""
 
 import os
 import sys
@@ -31,20 +31,20 @@ def _is_secret(key: str) -> bool:
 
 
 class Redaction:
-    """A structlog processor that takes known secrets out of every value, however deep."""
+    """A structlog processor that replaces known secrets in every value, at any depth."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
         self._secrets = sorted(filter(None, secrets), key=len, reverse=True)
 
     def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-        """Return the event without secrets, in values that JSON knows."""
+        """The event without secrets, with values that JSON can hold."""
         return {
             key: value if type(value) in _NUMBERS and not _is_secret(key) else self._clean(key, value)
             for key, value in event.items()
             if value is not None
         }
 
-    def _clean(self, key: str, value: Any) -> Any:  # noqa: ANN401 - whatever is logged
+    def _clean(self, key: str, value: Any) -> Any:  # noqa: ANN401 - any value may be logged
         if _is_secret(key):
             return REDACTED
         match value:
@@ -64,7 +64,7 @@ class Redaction:
 
 
 def console(*, secrets: Iterable[str]) -> FilteringBoundLogger:
-    """A logger that writes JSON lines to stderr: for what has no run folder."""
+    """A logger that writes JSON lines to stderr, for commands without a run folder."""
     processors: list[Processor] = [*_STAMPS, Redaction(secrets), structlog.processors.JSONRenderer()]
     logger: FilteringBoundLogger = structlog.wrap_logger(
         structlog.PrintLogger(sys.stderr),
@@ -75,9 +75,10 @@ def console(*, secrets: Iterable[str]) -> FilteringBoundLogger:
 
 
 class RunLog:
-    """The log of one run; a context manager that gives the logger and closes its file.
+    """The log of one run: a context manager that opens and closes its file.
 
-    What can't be written is dropped, and people are told so once: the journal is what counts.
+    Warnings and errors also go to `people`. Lines that can't be written are dropped, with one message to
+    `people`: the journal, not the log, is the record of a run.
     """
 
     def __init__(self, path: Path, *, secrets: Iterable[str], people: TextIO = sys.stderr) -> None:
@@ -90,7 +91,7 @@ class RunLog:
         with explain_disk_errors(self._path):
             descriptor = os.open(self._path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
         self._file = os.fdopen(descriptor, "ab", buffering=0)
-        self._is_whole = True
+        self._is_complete = True
         return self
 
     def __exit__(
@@ -99,7 +100,7 @@ class RunLog:
         self._file.close()
 
     def logger(self, **bound: str) -> FilteringBoundLogger:
-        """A logger whose every line says `bound`."""
+        """A logger that adds `bound` to every line."""
         processors: list[Processor] = [*_STAMPS, self._redaction, self._write]
         logger: FilteringBoundLogger = structlog.wrap_logger(
             None, processors=processors, wrapper_class=structlog.make_filtering_bound_logger("INFO")
@@ -110,19 +111,19 @@ class RunLog:
         try:
             self._file.write(msgspec.json.encode(event) + b"\n")
         except OSError as error:
-            if self._is_whole:
-                self._is_whole = False
-                print(f"{self._path}: lines are lost: {error.strerror}", file=self._people)
+            if self._is_complete:
+                self._is_complete = False
+                print(f"{self._path}: log lines are lost: {error.strerror}", file=self._people)
         if method in {"warning", "error", "critical", "exception"}:
             print(printable_lines(str(self._console(logger, method, event))), file=self._people)
         raise structlog.DropEvent
 
 
 def printable(text: str) -> str:
-    """Text from outside on one line, control characters as escapes: they could rewrite the terminal."""
+    """Text on one line, with escapes for control characters, which could rewrite the terminal."""
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
 def printable_lines(text: str) -> str:
-    """The same for text of several lines."""
+    """Like `printable`, for text of several lines."""
     return "\n".join(map(printable, text.split("\n")))

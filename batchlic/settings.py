@@ -1,6 +1,6 @@
-"""Where the carrier is and as whom we talk to it: environment, `.env`, credentials file.
+"""Settings of the carrier, the credentials and the listener: environment, `.env`, credentials file.
 
-Secrets come from nowhere else, and a file that holds them must be its owner's alone (promise F).
+Secrets come from nowhere else. Only its owner may have access to a file that holds them (promise F).
 """
 
 import os
@@ -19,11 +19,11 @@ from batchlic.errors import UsageError
 
 PREFIX = "BATCHLIC_"
 CREDENTIALS_FILE = "BATCHLIC_CREDENTIALS_FILE"
-"""Names a file of the same form as `.env`, for schedulers that hand secrets over as files."""
+"""Names a file in the format of `.env`, for schedulers that provide secrets as files."""
 
 
 class Settings(BaseSettings):
-    """The settings, each from `BATCHLIC_` and its name in capitals; the environment wins over files."""
+    """The settings, each named `BATCHLIC_` and its name in capitals. The environment wins over files."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", hide_input_in_errors=True)
 
@@ -37,22 +37,22 @@ class Settings(BaseSettings):
     listener_username: SecretStr | None = None
     listener_password: SecretStr | None = None
     listener_allowed_sources: str = ",".join(CARRIER_SOURCES)
-    """Addresses and networks that callbacks may come from, with commas between."""
+    """Addresses and networks that may send callbacks, separated by commas."""
     listener_store: SecretStr | None = None
-    """Where callbacks are kept: a path, or a URL, which may hold a password."""
+    """Store of callbacks: a path, or a URL, which may hold a password."""
 
     def credentials(self) -> Credentials:
-        """Who we are to the carrier. Raises UsageError that names the settings which are missing."""
+        """The credentials for the carrier. Raises UsageError that names missing settings."""
         names = Credentials.__dataclass_fields__
         values: dict[str, SecretStr | None] = {name: getattr(self, name) for name in names}
         return Credentials(**{name: Secret(v.get_secret_value()) for name, v in values.items() if v})
 
     def access(self, proxies: Iterable[str] = ()) -> Access:
-        """Who may tell us outcomes. Raises UsageError where the settings do not say it."""
+        """Who may send callbacks, directly or by these proxies. Raises UsageError for missing settings."""
         if not (self.listener_username and self.listener_password):
             raise UsageError(
-                "set BATCHLIC_LISTENER_USERNAME and BATCHLIC_LISTENER_PASSWORD, as given at registration: "
-                "without them anybody could tell outcomes"
+                "set BATCHLIC_LISTENER_USERNAME and BATCHLIC_LISTENER_PASSWORD to those of the registration: "
+                "otherwise anyone could post false outcomes"
             )
         sources = filter(str.strip, self.listener_allowed_sources.split(","))
         return Access(
@@ -63,21 +63,21 @@ class Settings(BaseSettings):
         )
 
     def store(self, given: str | None) -> str:
-        """Where callbacks are kept: as given, or as set. Raises UsageError where neither says."""
+        """The store of callbacks: `given`, or the setting. Raises UsageError if both are missing."""
         if given is not None:
             return given
         if self.listener_store is None:
-            raise UsageError("say where callbacks are kept: --store, or BATCHLIC_LISTENER_STORE")
+            raise UsageError("no store of callbacks: give --store, or set BATCHLIC_LISTENER_STORE")
         return self.listener_store.get_secret_value()
 
     def secrets(self) -> list[str]:
-        """Every secret text, for the log's redaction."""
+        """Every secret, for the redaction of logs."""
         values = (getattr(self, name) for name in type(self).model_fields)
         return [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
 
 
 def load_settings() -> Settings:
-    """Read environment, `.env` and the credentials file. Raises UsageError on a wrong or unsafe setting."""
+    """Read environment, `.env` and the credentials file. Raises UsageError for a wrong or unsafe setting."""
     files = [file for file in (Path(".env"), _credentials_file()) if file is not None and file.is_file()]
     _refuse_unknown(os.environ, "")
     for file in files:
@@ -108,7 +108,7 @@ def _refuse_open_file(file: Path) -> None:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise UsageError(f"{file}: can't be read: {reason}") from None
     if mode & (stat.S_IRWXG | stat.S_IRWXO) and PREFIX in text:
-        raise UsageError(f"{file}: holds settings, but others may read it: chmod 600 {file}")
+        raise UsageError(f"{file}: other users may read these settings: chmod 600 {file}")
 
 
 def _refuse_unknown(names: Iterable[str], where: str) -> None:

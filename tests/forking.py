@@ -1,7 +1,7 @@
-"""Processes that are there at once: each is forked from one that has done the imports already.
+"""Processes that start fast: each is forked from a process that has imported everything.
 
-In all else they are like others, with memory, environment, folder, streams and signals of their own. What is
-about being started (a command line that others see, how an interpreter ends) is not to be proven by them.
+Each has its own memory, environment, folder, streams and signals. Tests of a visible command line, or of how
+the interpreter starts and ends, need a real start instead.
 """
 
 import multiprocessing
@@ -42,7 +42,7 @@ _FORKING.set_forkserver_preload(
 
 @contextmanager
 def serving(config: SandboxConfig) -> Iterator[str]:
-    """What `batchlic.sandbox.embedded` does: a sandbox on a free loopback port for as long as the block."""
+    """Like `batchlic.sandbox.embedded`: a sandbox on a free loopback port until the block ends."""
     with listen("127.0.0.1", 0) as listener:
         url = base_url(listener)
         process = _FORKING.Process(target=_serve, args=(listener, config), daemon=True)
@@ -55,18 +55,18 @@ def serving(config: SandboxConfig) -> Iterator[str]:
 
 
 class Program:
-    """A `batchlic` of its own; as much of `subprocess.Popen` as tests need."""
+    """A process that runs `batchlic`, with the part of `subprocess.Popen` that tests need."""
 
     def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], cwd: Path) -> None:
-        (out, told), (err, said) = _FORKING.Pipe(duplex=False), _FORKING.Pipe(duplex=False)
+        (out, stdout), (err, stderr) = _FORKING.Pipe(duplex=False), _FORKING.Pipe(duplex=False)
         self._process = _FORKING.Process(
-            target=_run, args=(arguments, dict(environment), cwd, told, said), daemon=True
+            target=_run, args=(arguments, dict(environment), cwd, stdout, stderr), daemon=True
         )
         self._process.start()
         self.pid = self._process.pid or 0
         self.stdout, self.stderr = _text(out), _text(err)
-        told.close()
-        said.close()
+        stdout.close()
+        stderr.close()
 
     def __enter__(self) -> Self:
         return self
@@ -78,27 +78,27 @@ class Program:
 
     @property
     def returncode(self) -> int | None:
-        """How it ended, minus the number of the signal that ended it; None while it is at work."""
+        """The exit code, or minus the number of the signal that ended the process; None while it runs."""
         return self._process.exitcode
 
     def poll(self) -> int | None:
-        """The same."""
+        """The same as `returncode`."""
         return self.returncode
 
     def send_signal(self, number: int) -> None:
-        """Send it a signal, if it is there still."""
+        """Send a signal, if the process still runs."""
         if self.returncode is None:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """End it at once."""
+        """End the process at once."""
         self.send_signal(SIGKILL)
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
-        """What it says until it ends, on stdout and stderr. Raises TimeoutExpired, and ends it, if late."""
+        """Wait for stdout and stderr. After `timeout` seconds, end the process and raise TimeoutExpired."""
         with ThreadPoolExecutor(2) as readers:
-            out, err = (readers.submit(_last_words, stream) for stream in (self.stdout, self.stderr))
+            out, err = (readers.submit(_read_to_end, stream) for stream in (self.stdout, self.stderr))
             self._process.join(timeout)
             if self.returncode is None:
                 self.kill()
@@ -106,7 +106,7 @@ class Program:
         return out.result(), err.result()
 
 
-def _last_words(stream: IO[str]) -> str:
+def _read_to_end(stream: IO[str]) -> str:
     with stream:
         return stream.read()
 
@@ -117,13 +117,17 @@ def _serve(listener: socket, config: SandboxConfig) -> None:
 
 
 def _run(
-    arguments: Sequence[str], environment: Mapping[str, str], cwd: Path, told: Connection, said: Connection
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    cwd: Path,
+    stdout: Connection,
+    stderr: Connection,
 ) -> None:
     _end_with_the_tests()
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
-    for stream, descriptor in ((told, 1), (said, 2)):
+    for stream, descriptor in ((stdout, 1), (stderr, 2)):
         os.dup2(stream.fileno(), descriptor)
         stream.close()
     sys.argv = ["batchlic", *arguments]
@@ -131,7 +135,7 @@ def _run(
 
 
 def _end_with_the_tests() -> None:
-    """Nobody is left to stop this process once the one that tests is gone."""
+    """End this process when the process that runs the tests ends, because nothing else would stop it."""
     tests = multiprocessing.parent_process()
 
     def wait() -> None:

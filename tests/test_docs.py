@@ -1,4 +1,4 @@
-"""What README and docs claim: commands run as they stand, snippets work, and no key or column is left out."""
+"""README and docs: their commands and snippets run, and they name every option, key and column."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from batchlic.cli.app import app
 from batchlic.errors import ExitCode
-from batchlic.job import Inventory, Job, LedgerUse, Licensing, Limits, Rehearsal
+from batchlic.job import EmbeddedSandbox, Inventory, Job, LedgerUse, Licensing, Limits
 from batchlic.writer.audit import AUDIT
 from batchlic.writer.callback_outcomes import OUTCOMES
 from batchlic.writer.device_states import RESULTS
@@ -35,7 +35,7 @@ def commands(program: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder like a checkout, in which the commands of the README have been typed as they stand."""
+    """A folder like a checkout, in which the commands of the README have run."""
     folder = tmp_path_factory.mktemp("checkout")
     for name in ("sample_data", "jobs", "docs"):
         (folder / name).symlink_to(ROOT / name)
@@ -48,12 +48,12 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
             capture_output=True,
             check=False,
         )
-        # The sample fleet has broken rows: a run ends with 3 unless told how many to allow.
+        # The sample fleet has broken rows: a run without --max-rejects ends with exit code 3.
         assert done.returncode in {ExitCode.OK, ExitCode.INCOMPLETE}, (command, done.stderr.decode())
     return folder
 
 
-def test_the_readme_shows_batchlic_at_work(checkout: Path) -> None:
+def test_the_commands_of_the_readme_run(checkout: Path) -> None:
     assert len(commands("batchlic")) >= 3
     assert (checkout / "runs" / "rehearsal" / "results.parquet").exists()
 
@@ -75,7 +75,7 @@ def test_every_make_target_that_is_named_exists() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_link_leads_somewhere(page: Path) -> None:
+def test_every_link_has_a_target(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
         assert target.startswith("http") or (page.parent / target).exists(), target
 
@@ -98,9 +98,9 @@ def test_every_option_that_is_named_exists() -> None:
     commands += ["ledger show", "ledger import", "ledger export"]
     commands += ["listen", "reconcile", "subscriptions", "callbacks register"]
     for command in commands:
-        told = CliRunner().invoke(app, [*command.split(), "--help"])
-        assert told.exit_code == ExitCode.OK, command
-        known |= set(re.findall(r"--[a-z-]+", told.stdout))
+        shown = CliRunner().invoke(app, [*command.split(), "--help"])
+        assert shown.exit_code == ExitCode.OK, command
+        known |= set(re.findall(r"--[a-z-]+", shown.stdout))
     for page in PAGES:
         for line in re.findall(r"(?:\$ |`)batchlic [^`\n]*", page.read_text()):
             assert set(re.findall(r"(?<= )--[a-z-]+", line)) <= known, line
@@ -118,7 +118,7 @@ def test_every_exit_code_is_explained() -> None:
         ("[license]", Licensing),
         ("[limits]", Limits),
         ("[ledger]", LedgerUse),
-        ("[sandbox]", Rehearsal),
+        ("[sandbox]", EmbeddedSandbox),
     ],
 )
 def test_every_key_of_a_job_file_is_documented(heading: str, table: type[BaseModel]) -> None:

@@ -1,4 +1,4 @@
-"""Jobs: what a file or flags may say, and what is refused with a word of advice."""
+"""Jobs from files and options: valid values, and errors that say what to do."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from batchlic.carrier.catalogue import Action, LicenseType
-from batchlic.cli.options import PlanOptions, RunOptions
+from batchlic.cli.options import InventoryOptions, PlanOptions, RunOptions, SendOptions
 from batchlic.errors import ExitCode, RefusedToStart, UsageError
 from batchlic.job import Job, load_job, make_job
 from batchlic.reader import IdKind
@@ -36,7 +36,7 @@ def write(folder: Path, text: str) -> Path:
         ({"inventory": {}}, "inventory.files: is missing"),
     ],
 )
-def test_what_is_misspelt_is_refused_with_a_suggestion(tables: dict[str, Any], advice: str) -> None:
+def test_a_misspelled_key_is_refused_with_a_suggestion(tables: dict[str, Any], advice: str) -> None:
     with pytest.raises(UsageError) as error:
         job(**tables)
     assert advice in str(error.value)
@@ -68,7 +68,7 @@ def test_every_limit_holds_at_its_edges(table: str, key: str, bad: list[Any], go
 
 
 @pytest.mark.parametrize("name", ["", "-x", "a b", "a/b", "../x", "\x1b[31m", "x" * 65])
-def test_a_name_that_could_be_anything_but_a_name_is_refused(name: str) -> None:
+def test_a_job_name_that_is_unsafe_as_a_file_name_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match="name: "):
         job(name=name)
 
@@ -86,7 +86,7 @@ def test_migrate_takes_two_skus_and_the_others_take_one() -> None:
             job(license=license)
 
 
-def test_e_a_migration_needs_consent_to_what_it_gets_and_never_undoes_that() -> None:
+def test_e_a_migration_to_lifetime_needs_consent_and_is_final() -> None:
     license = {"from_sku": FLEXIBLE, "to_sku": LIFETIME, "restore": True}
     given = job(action="migrate", license=license)
     with pytest.raises(RefusedToStart, match=LIFETIME):
@@ -96,14 +96,14 @@ def test_e_a_migration_needs_consent_to_what_it_gets_and_never_undoes_that() -> 
     assert job(action="migrate", license={**license, "restore": False}).restorable_skus == set()
 
 
-def test_a_contract_may_have_skus_of_its_own() -> None:
+def test_a_job_can_add_the_skus_of_its_contract() -> None:
     own = job(license={"sku": "OUR-SKU", "other_skus": {"OUR-SKU": "lifetime"}})
     assert own.skus["OUR-SKU"] is LicenseType.LIFETIME
     with pytest.raises(RefusedToStart):
         own.require_consent(["OUR-SKU"])
 
 
-def test_e_lifetime_needs_a_yes_and_nothing_else_does() -> None:
+def test_e_only_lifetime_licenses_need_consent() -> None:
     with pytest.raises(RefusedToStart, match="consent_lifetime = true") as refusal:
         job().require_consent([FLEXIBLE, LIFETIME])
     assert refusal.value.exit_code is ExitCode.REFUSED
@@ -111,7 +111,7 @@ def test_e_lifetime_needs_a_yes_and_nothing_else_does() -> None:
     job(license={"consent_lifetime": True}).require_consent([LIFETIME])
 
 
-def test_inventory_paths_start_at_the_folder_of_the_job(tmp_path: Path) -> None:
+def test_inventory_paths_are_relative_to_the_job_file(tmp_path: Path) -> None:
     files = '["../a.csv", "/b.csv", "-", "s3://bucket/c.csv"]'
     loaded = load_job(write(tmp_path, f'action = "assign"\n[inventory]\nfiles = {files}'), {})
     assert loaded.inventory.files == [str(tmp_path.parent / "a.csv"), "/b.csv", "-", "s3://bucket/c.csv"]
@@ -137,7 +137,7 @@ def test_a_missing_job_file_is_named(tmp_path: Path) -> None:
         load_job(tmp_path / "nowhere.toml", {})
 
 
-def test_flags_win_over_the_file_and_leave_alone_what_they_do_not_say(tmp_path: Path) -> None:
+def test_given_options_win_over_the_file_and_others_change_nothing(tmp_path: Path) -> None:
     path = write(
         tmp_path,
         f"""
@@ -148,9 +148,13 @@ def test_flags_win_over_the_file_and_leave_alone_what_they_do_not_say(tmp_path: 
         """,
     )
     flags = RunOptions(
-        account="222", column=["imei=Device, IMEI=1"], batch_size=20, max_rejects=0, consent_lifetime=True
+        plan=PlanOptions(
+            inventory=InventoryOptions(account="222", column=["imei=Device, IMEI=1"]), batch_size=20
+        ),
+        send=SendOptions(max_rejects=0),
+        consent_lifetime=True,
     )
-    loaded = load_job(path, flags.overrides())
+    loaded = load_job(path, flags.values())
     assert (loaded.license.account, loaded.license.sku, loaded.license.consent_lifetime) == (
         "222",
         FLEXIBLE,
@@ -160,16 +164,16 @@ def test_flags_win_over_the_file_and_leave_alone_what_they_do_not_say(tmp_path: 
     assert loaded.inventory.id_kind is IdKind.ICCID
     columns = {role.value: column for role, column in loaded.inventory.columns.items()}
     assert columns == {"imei": "Device, IMEI=1", "iccid": "B"}
-    assert load_job(path, PlanOptions().overrides()) == load_job(path, {})
+    assert load_job(path, PlanOptions().values()) == load_job(path, {})
 
 
 @pytest.mark.parametrize("given", ["imei", "imei=", "=x", "mac=x"])
-def test_a_column_flag_says_which_roles_there_are(given: str) -> None:
+def test_a_wrong_column_option_names_the_possible_columns(given: str) -> None:
     with pytest.raises(UsageError, match="imei, iccid, account, sku"):
-        PlanOptions(column=[given]).overrides()
+        InventoryOptions(column=[given]).values()
 
 
-def test_the_action_is_what_its_requests_do() -> None:
+def test_request_action_follows_the_action_of_the_job() -> None:
     assert job().request_action is Action.ASSIGN
     assert job(action="unassign").request_action is Action.UNASSIGN
     moving = job(action="migrate", license={"from_sku": FLEXIBLE, "to_sku": LIFETIME})

@@ -35,22 +35,22 @@ values = st.recursive(
 
 
 @given(values)
-def test_f_no_value_however_deep_shows_a_secret(value: object) -> None:
+def test_f_no_logged_value_shows_a_secret_at_any_depth(value: object) -> None:
     assert not any(secret in redacted(event="e", value=value) for secret in SECRETS)
 
 
-def test_f_a_secret_that_begins_another_leaves_nothing_of_it() -> None:
+def test_f_a_secret_that_starts_with_another_is_redacted_whole() -> None:
     assert redacted(event="planted-access") == json.dumps({"event": REDACTED})
 
 
 @pytest.mark.parametrize(
     "key", ["password", "PASSWORD", "client_secret", "access_token", "Authorization", "VZ-M2M-Token"]
 )
-def test_f_what_is_called_a_secret_is_hidden_whatever_it_is(key: str) -> None:
+def test_f_a_key_named_like_a_secret_is_redacted(key: str) -> None:
     assert redacted(event="e", inner={key: "unheard of"}) == redacted(event="e", inner={key: REDACTED})
 
 
-def test_f_a_logged_exception_shows_none_in_its_traceback(tmp_path: Path) -> None:
+def test_f_a_logged_traceback_shows_no_secret(tmp_path: Path) -> None:
     people = io.StringIO()
     with RunLog(tmp_path / "run.log", secrets=SECRETS, people=people) as log:
         try:
@@ -62,7 +62,7 @@ def test_f_a_logged_exception_shows_none_in_its_traceback(tmp_path: Path) -> Non
     assert "Traceback" in written
 
 
-def test_lines_are_json_for_the_owner_and_people_see_what_matters(tmp_path: Path) -> None:
+def test_the_log_is_json_for_its_owner_and_people_see_warnings(tmp_path: Path) -> None:
     people = io.StringIO()
     for _ in range(2):
         with RunLog(tmp_path / "run.log", secrets=[], people=people) as log:
@@ -76,9 +76,9 @@ def test_lines_are_json_for_the_owner_and_people_see_what_matters(tmp_path: Path
     assert "answered" not in people.getvalue()
 
 
-def test_a_log_without_room_loses_lines_says_so_once_and_stops_nothing() -> None:
+def test_a_log_on_a_full_disk_loses_lines_with_one_message() -> None:
     people = io.StringIO()
     with RunLog(Path("/dev/full"), secrets=[], people=people) as log:
         for _ in range(3):
             log.logger(run_id="r").info("answered")
-    assert people.getvalue() == "/dev/full: lines are lost: No space left on device\n"
+    assert people.getvalue() == "/dev/full: log lines are lost: No space left on device\n"

@@ -1,4 +1,4 @@
-"""Settings: from environment and files of tight permissions, and no secret in what goes wrong."""
+"""Settings from environment and files of tight permissions; no error shows a secret."""
 
 import os
 from pathlib import Path
@@ -33,7 +33,7 @@ def dotenv(path: Path, mode: int = 0o600, **values: str) -> Path:
     return path
 
 
-def test_all_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in PLANTED.items():
         monkeypatch.setenv(name, value)
     settings = load_settings()
@@ -62,14 +62,14 @@ def test_the_environment_beats_the_credentials_file_beats_dotenv(
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o644])
-def test_f_a_file_with_settings_that_others_may_read_is_refused(mode: int) -> None:
+def test_f_a_settings_file_that_others_can_read_is_refused(mode: int) -> None:
     dotenv(Path(".env"), mode, BATCHLIC_PASSWORD="planted")
     with pytest.raises(UsageError, match=r"^\.env: .*chmod 600 \.env") as error:
         load_settings()
     assert "planted" not in str(error.value)
 
 
-def test_a_dotenv_of_other_programs_is_none_of_our_business() -> None:
+def test_a_dotenv_of_other_programs_is_ignored() -> None:
     dotenv(Path(".env"), 0o644, DATABASE_URL="x")
     assert load_settings().secrets() == []
 
@@ -85,12 +85,14 @@ def test_an_unknown_setting_is_refused_with_a_suggestion(place: str, monkeypatch
     assert "planted" not in str(error.value)
 
 
-def test_settings_of_the_listener_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_listener_settings_are_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BATCHLIC_LISTENER_USERNAME", "somebody")
     load_settings()
 
 
-def test_a_missing_or_unreadable_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_or_unreadable_credentials_file_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("BATCHLIC_CREDENTIALS_FILE", str(tmp_path / "nowhere"))
     with pytest.raises(UsageError, match=r"BATCHLIC_CREDENTIALS_FILE: there is no file .*nowhere"):
         load_settings()
@@ -102,16 +104,14 @@ def test_a_missing_or_unreadable_file_is_named(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize(
     "address", ["ftp://host", "host/api", "http://carrier.example/api", "https://user:planted@host/api", ""]
 )
-def test_f_an_address_that_is_none_or_would_leak_is_refused(
-    address: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_f_an_invalid_or_unsafe_base_url_is_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BATCHLIC_BASE_URL", address)
     with pytest.raises(UsageError, match="BATCHLIC_BASE_URL") as error:
         load_settings()
     assert "planted" not in str(error.value)
 
 
-def test_a_slash_at_the_end_makes_no_other_carrier(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trailing_slash_of_the_base_url_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BATCHLIC_BASE_URL", "https://carrier.example/api/")
     assert load_settings().base_url == "https://carrier.example/api"
 

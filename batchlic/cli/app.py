@@ -12,7 +12,7 @@ from batchlic.errors import BatchlicError, ExitCode
 
 app = typer.Typer(
     name="batchlic",
-    help="Assign, move and take back SIM-Secure licenses for very large IoT device inventories.",
+    help="Assign, unassign and migrate SIM-Secure licenses of very large IoT device inventories.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -26,12 +26,12 @@ app.add_typer(ledger.app, name="ledger")
 app.add_typer(callbacks.app)
 
 OBJECTS_BETWEEN_COLLECTIONS = 20_000
-"""Python's default of 700 costs a tenth of a run's CPU time: all imported modules are visited each time."""
+"""Allocations between garbage collections. Python's default of 700 costs a tenth of a run's CPU time."""
 
 
 def main() -> None:
     """Run the command line; exit with the codes of `batchlic.errors.ExitCode`."""
-    os.umask(0o077)  # files of this process are its owner's alone
+    os.umask(0o077)  # nobody but the owner may read what this process writes
     gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
     try:
         app()
@@ -39,5 +39,5 @@ def main() -> None:
         print_message(f"batchlic: {error}")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        print_message("batchlic: stopped; resume the run if it had begun to send")
+        print_message("batchlic: stopped. If requests were sent, continue with `batchlic resume RUN_DIR`.")
         sys.exit(ExitCode.STOPPED)

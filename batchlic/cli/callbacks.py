@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from batchlic.cli.options import Json, OnSandbox, RunOptions, StoreLocation, parse_duration
+from batchlic.cli.arguments import RunDirectory
+from batchlic.cli.options import Json, OnSandbox, StoreLocation, WaitOptions, parse_duration
 from batchlic.cli.output import exit_as, open_target, print_json, print_message
 from batchlic.errors import RunFolderError, UsageError
-from batchlic.logs import printable
 
 if TYPE_CHECKING:
     from batchlic.carrier.client import CarrierClient
@@ -29,9 +29,10 @@ callbacks = typer.Typer(
 )
 app.add_typer(callbacks, name="callbacks")
 
-Account = Annotated[str, typer.Option(help="Account to ask about.")]
+Account = Annotated[str, typer.Option(help="Account name.")]
 
 UNCONFIRMED_SHOWN = 10
+"""Most unconfirmed devices that a message names."""
 
 
 @app.command()
@@ -44,7 +45,8 @@ def listen(
     store: StoreLocation = None,
     path: Annotated[str, typer.Option(help="URL path of callbacks.")] = "/callbacks/CarrierService",
     account: Annotated[
-        str, typer.Option(help="Account of callbacks to exactly that path; others go to PATH/ACCOUNT.")
+        str,
+        typer.Option(help="Account of callbacks to PATH; others go to PATH/ACCOUNT."),
     ] = "",
     trusted_proxy: Annotated[
         list[str] | None,
@@ -52,7 +54,7 @@ def listen(
     ] = None,
     until_eof: Annotated[bool, typer.Option("--until-eof", help="Stop when standard input ends.")] = False,
 ) -> None:
-    """Receive the carrier's callbacks until stopped. See docs/callbacks.md."""
+    """Receive the callbacks of the carrier until stopped. See docs/callbacks.md."""
     from batchlic.callbacks.server import ListenerOptions, stop_with_stdin
     from batchlic.callbacks.server import listen as serve
     from batchlic.callbacks.store import Store
@@ -65,22 +67,24 @@ def listen(
     access = settings.access(trusted_proxy or ())
     if until_eof:
         stop_with_stdin()
-    with closing(Store.open(settings.store(store))) as kept:
-        serve(options, access, kept)
+    with closing(Store.open(settings.store(store))) as opened:
+        serve(options, access, opened)
 
 
 @app.command()
 def reconcile(
-    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The folder of a run.")],
+    run_dir: RunDirectory,
     *,
     store: StoreLocation = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Wait until every device is settled.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Wait until every device is confirmed or failed.")
+    ] = False,
     for_: Annotated[
-        str | None, typer.Option("--for", metavar="DURATION", help="Wait no longer than this: 90s, 30m, 2h.")
+        str | None, typer.Option("--for", metavar="DURATION", help="Wait at most this long: 90s, 30m, 2h.")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Match callbacks with a run: devices become confirmed or failed. Exits as the run does."""
+    """Match callbacks with a run. Its devices become confirmed or failed; exit codes as for the run."""
     from batchlic.callbacks.store import Store
     from batchlic.runs.folder import RunFolder
     from batchlic.runs.reconcile import follow
@@ -88,10 +92,10 @@ def reconcile(
 
     patience = parse_duration(for_) if for_ else None if watch else 0.0
     if not run_dir.is_dir():
-        raise RunFolderError(f"{run_dir}: there is no such run folder")
-    with closing(Store.open(load_settings().store(store))) as kept:
-        summary = follow(RunFolder(run_dir), kept, patience=patience)
-    _say_unconfirmed(run_dir)
+        raise RunFolderError(f"{run_dir}: no such run folder")
+    with closing(Store.open(load_settings().store(store))) as opened:
+        summary = follow(RunFolder(run_dir), opened, patience=patience)
+    _print_unconfirmed(run_dir)
     exit_as(summary, run_dir, as_json=json)
 
 
@@ -106,14 +110,16 @@ def subscriptions(
     """Print the license counts of an account."""
     from batchlic.cli.format import describe_subscriptions
 
-    found = _asked(lambda client: client.subscriptions(account, sku), on_sandbox=sandbox)
-    print_json(found) if json else sys.stdout.write(describe_subscriptions(found) + "\n")
+    counts = _ask_carrier(lambda client: client.subscriptions(account, sku), on_sandbox=sandbox)
+    print_json(counts) if json else sys.stdout.write(describe_subscriptions(counts) + "\n")
 
 
 @callbacks.command("list")
 def list_listeners(*, account: Account, json: Json = False) -> None:
     """Print the listeners of an account, without their passwords."""
-    listeners = _asked(lambda client: client.listeners(account))
+    from batchlic.logs import printable
+
+    listeners = _ask_carrier(lambda client: client.listeners(account))
     if json:
         print_json(listeners)
         return
@@ -128,7 +134,7 @@ def register_listener(
     *,
     account: Account,
     url: Annotated[
-        str, typer.Option(help="Address of the listener, as https://host/callbacks/CarrierService.")
+        str, typer.Option(help="URL of the listener, such as https://host/callbacks/CarrierService.")
     ],
 ) -> None:
     """Register URL/ACCOUNT for the callbacks of an account, with BATCHLIC_LISTENER_USERNAME and _PASSWORD."""
@@ -139,25 +145,25 @@ def register_listener(
     where = address(url, account)
     for warning in warnings(where):
         print_message(f"warning: {warning}")
-    registered = _asked(
+    registered = _ask_carrier(
         lambda client: client.register_listener(account, where, access.username.reveal(), access.password)
     )
-    print_message(f"{registered.service_name} of account {account} will be called back to {where}")
+    print_message(f"Registered: {registered.service_name} callbacks of account {account} go to {where}.")
 
 
 @callbacks.command("deregister")
 def deregister_listener(*, account: Account) -> None:
     """Deregister the listener of an account."""
-    gone = _asked(lambda client: client.deregister_listener(account))
-    print_message(f"{gone.service_name} of account {account} has no listener any more")
+    deregistered = _ask_carrier(lambda client: client.deregister_listener(account))
+    print_message(f"Deregistered: {deregistered.service_name} of account {account} has no listener now.")
 
 
 @contextmanager
-def run_listener(options: RunOptions, folder: "RunFolder") -> Iterator["RunListener | None"]:
-    """The listener of a run that waits for callbacks, for as long as the block lasts; None without one."""
+def run_listener(
+    options: WaitOptions, folder: "RunFolder", *, on_sandbox: bool
+) -> Iterator["RunListener | None"]:
+    """The listener that a waiting run starts, until the block ends; None without --listen-port."""
     if options.wait_callbacks is None or options.listen_port is None:
-        if options.listen_port is not None:
-            raise UsageError("--listen-port needs --wait-callbacks: say how long to wait")
         yield None
         return
     from batchlic.callbacks.server import ListenerOptions, listening
@@ -167,7 +173,7 @@ def run_listener(options: RunOptions, folder: "RunFolder") -> Iterator["RunListe
 
     where = ListenerOptions(host=options.listen_host, port=options.listen_port)
     folder.make()
-    if options.sandbox:
+    if on_sandbox:
         username, password = "sandbox", secrets.token_urlsafe()
         settings = {"USERNAME": username, "PASSWORD": password, "ALLOWED_SOURCES": "127.0.0.1"}
     else:
@@ -178,27 +184,29 @@ def run_listener(options: RunOptions, folder: "RunFolder") -> Iterator["RunListe
         yield RunListener(url=url, username=Secret(username), password=Secret(password))
 
 
-def refuse_unable_to_wait(options: RunOptions, folder: "RunFolder") -> None:
-    """Raise UsageError before anything is sent, if the run can't wait for callbacks as its options say."""
+def check_wait_options(options: WaitOptions, folder: "RunFolder") -> None:
+    """Raise UsageError if a run can't wait for callbacks as its options say."""
     if options.wait_callbacks is not None:
         parse_duration(options.wait_callbacks)
         _store(options, folder)
+    elif options.listen_port is not None:
+        raise UsageError("--listen-port needs --wait-callbacks DURATION: give the time to wait")
 
 
-def wait_for_callbacks(options: RunOptions, folder: "RunFolder") -> "Summary":
-    """Reconcile a run until every device is settled, or for as long as its options say."""
+def wait_for_callbacks(options: WaitOptions, folder: "RunFolder") -> "Summary":
+    """Reconcile a run until every device is confirmed or failed, or until the time of its options is over."""
     from batchlic.callbacks.store import Store
     from batchlic.runs.reconcile import follow
 
-    print_message(f"Waiting for outcomes, up to {options.wait_callbacks}.")
+    print_message(f"Waiting up to {options.wait_callbacks} for callbacks.")
     with closing(Store.open(_store(options, folder))) as store:
         summary = follow(folder, store, patience=parse_duration(options.wait_callbacks or "0"))
-    _say_unconfirmed(folder.path)
+    _print_unconfirmed(folder.path)
     return summary
 
 
-def _store(options: RunOptions, folder: "RunFolder") -> str:
-    """The callbacks' store of a waiting run; its own listener uses the run folder by default."""
+def _store(options: WaitOptions, folder: "RunFolder") -> str:
+    """The store of callbacks; by default, the listener of a run has its store in the run folder."""
     from batchlic.settings import load_settings
 
     settings = load_settings()
@@ -207,25 +215,26 @@ def _store(options: RunOptions, folder: "RunFolder") -> str:
     return settings.store(options.store)
 
 
-def _say_unconfirmed(run_dir: Path) -> None:
+def _print_unconfirmed(run_dir: Path) -> None:
     from batchlic.runs.folder import RunFolder
     from batchlic.runs.reconcile import unconfirmed
 
     devices = unconfirmed(RunFolder(run_dir))
     if devices.height:
-        some = ", ".join(imei or iccid for imei, iccid in devices.head(UNCONFIRMED_SHOWN).iter_rows())
+        shown = ", ".join(imei or iccid for imei, iccid in devices.head(UNCONFIRMED_SHOWN).iter_rows())
+        accepted = f"{devices.height:,} accepted {'device is' if devices.height == 1 else 'devices are'}"
         print_message(
-            f"{devices.height:,} accepted devices are unconfirmed, though the carrier's last try has passed: "
-            f"{some}{', …' if devices.height > UNCONFIRMED_SHOWN else ''}"
+            f"{accepted} unconfirmed, and the carrier does not call back again: "
+            f"{shown}{', …' if devices.height > UNCONFIRMED_SHOWN else ''}"
         )
 
 
-def _asked(question: "Callable[[CarrierClient], Awaitable[T]]", *, on_sandbox: bool = False) -> "T":
+def _ask_carrier(question: "Callable[[CarrierClient], Awaitable[T]]", *, on_sandbox: bool = False) -> "T":
     """The carrier's answer to one question."""
     import anyio
 
     from batchlic.carrier.client import open_client
-    from batchlic.job import Rehearsal
+    from batchlic.job import EmbeddedSandbox
 
     async def ask(target: "Target") -> "T":
         async with open_client(target.base_url, target.credentials) as client:
@@ -234,5 +243,5 @@ def _asked(question: "Callable[[CarrierClient], Awaitable[T]]", *, on_sandbox: b
             await client.logout()
             return answer
 
-    with open_target(Rehearsal() if on_sandbox else None) as target:
+    with open_target(EmbeddedSandbox() if on_sandbox else None) as target:
         return anyio.run(ask, target)

@@ -23,7 +23,7 @@ _STOPS = {
     ExitCode.STOPPED: "Stopped early",
 }
 DOUBTS_SHOWN = 10
-"""Requests in doubt that are shown."""
+"""Most requests in doubt that are shown."""
 
 _FILES = {"rejected": "rejects.parquet", "failed": "results.parquet", "in_doubt": "results.parquet"}
 
@@ -39,7 +39,8 @@ def describe(summary: Summary, folder: Path) -> str:
         )
     ]
     lines += [Line("", None, f"note: {printable(note)}") for note in summary.notes]
-    lines += _with_parts("rejected", "rows", summary.rejected)
+    rejected = _noun(sum(summary.rejected.values()), "row")
+    lines += _with_parts("rejected", rejected, summary.rejected)
     lines.append(
         Line(
             "planned",
@@ -75,24 +76,24 @@ def describe_plan(plan: Plan, folder: Path | None) -> str:
 
 
 def describe_doubts(doubts: Sequence[Doubt], folder: Path) -> str:
-    """The devices in doubt, request by request, and how to settle them."""
+    """The devices in doubt by request, and how to settle them."""
     lines = ["", "In doubt, because answers were lost:"]
     for doubt in doubts[:DOUBTS_SHOWN]:
-        some = ", ".join(doubt.devices[:2]) + (" …" if len(doubt.devices) > 2 else "")
+        shown = ", ".join(doubt.devices[:2]) + (", …" if len(doubt.devices) > 2 else "")
         lines.append(
-            f"  batch {doubt.batch_id}, {_count(len(doubt.devices), 'device')} ({some}), "
+            f"  batch {doubt.batch_id}, {_count(len(doubt.devices), 'device')} ({shown}), "
             f"{doubt.sku_number}, sent {doubt.sent_at}: {printable(doubt.reason)}"
         )
     if len(doubts) > DOUBTS_SHOWN:
-        lines.append(f"  and {len(doubts) - DOUBTS_SHOWN:,} more requests: use --json to see all")
+        lines.append(f"  and {_count(len(doubts) - DOUBTS_SHOWN, 'more request')}: --json shows all")
     lines.append(f"  Settle: batchlic settle {folder} --as accepted|failed|resend --reason …")
     return "\n".join(lines)
 
 
 def describe_verification(verification: Verification, folder: Path) -> str:
-    """What comparing a run's files with its journal has found."""
+    """The differences between a run's files and its journal, or that there are none."""
     if verification.findings:
-        lines = [f"{folder}: these files are not as the run left them"]
+        lines = [f"{folder}: these files have changed since the run:"]
         return "\n".join(
             [*lines, *(f"  {found.file}: {printable(found.what)}" for found in verification.findings)]
         )
@@ -101,9 +102,9 @@ def describe_verification(verification: Verification, folder: Path) -> str:
 
 
 def describe_history(device: str, events: Sequence[HistoryEvent]) -> str:
-    """The history of a device, a line an event."""
+    """The history of a device, one line per event."""
     if not events:
-        return f"{printable(device)}: no run here has planned it"
+        return f"{printable(device)}: no run in this folder has planned this device"
     return "\n".join([printable(device), *map(_event_line, events)])
 
 
@@ -111,16 +112,16 @@ def _event_line(event: HistoryEvent) -> str:
     match event.event:
         case "planned":
             excluded = f", {event.outcome} by the ledger" if event.outcome else ""
-            words = f"to {event.action}, row {event.row} of {event.source}{excluded}"
+            details = f"to {event.action}, row {event.row} of {event.source}{excluded}"
         case "sent":
-            words = f"{event.action}, request {event.x_request_id}, attempt {event.attempt}"
+            details = f"{event.action}, request {event.x_request_id}, attempt {event.attempt}"
         case "settled":
-            words = f"as {event.outcome} by {event.settled_by}: {event.reason}"
+            details = f"as {event.outcome} by {event.settled_by}: {event.reason}"
         case _:
-            details = (event.request_id, event.error_code, event.error_message)
-            words = ", ".join([str(event.outcome), *filter(None, details)])
+            parts = (event.outcome, event.request_id, event.error_code, event.error_message)
+            details = ", ".join(filter(None, parts))
     license = f"{event.account_name} {event.sku_number}"
-    return f"  {event.at}  {event.event:11}  {event.run_dir}  {license}  {printable(words)}"
+    return f"  {event.at}  {event.event:11}  {event.run_dir}  {license}  {printable(details)}"
 
 
 def describe_counts(counts: Sequence[Count]) -> str:
@@ -133,7 +134,7 @@ def describe_counts(counts: Sequence[Count]) -> str:
     return "\n".join(lines) or "The ledger has no devices."
 
 
-def describe_device(device: str, known: Sequence[Mapping[str, object]]) -> str:
+def describe_device(device: str, records: Sequence[Mapping[str, object]]) -> str:
     """The records of one device."""
     lines = [
         printable(
@@ -141,13 +142,13 @@ def describe_device(device: str, known: Sequence[Mapping[str, object]]) -> str:
             f"by run {row['run_id']}, request {row['request_id'] or row['x_request_id'] or 'unknown'}, "
             f"{row['at'] or 'time unknown'}"
         )
-        for row in known
+        for row in records
     ]
     return "\n".join(lines) or f"The ledger has no device {printable(device)}."
 
 
 def describe_import(imported: Imported) -> str:
-    """What an import took, and what it left out."""
+    """The devices of an import, and what it left out."""
     lines = [f"{_count(imported.devices, 'device')} imported"]
     lines += [f"  run {run_id} is in the ledger already: left as it is" for run_id in imported.known_runs]
     lines += [f"  run {run_id} ran against a sandbox: left out" for run_id in imported.rehearsals]
@@ -157,16 +158,18 @@ def describe_import(imported: Imported) -> str:
     return "\n".join(lines)
 
 
-def describe_subscriptions(found: Sequence[Subscription]) -> str:
+def describe_subscriptions(subscriptions: Sequence[Subscription]) -> str:
     """License counts as a table, for a terminal."""
     head = ("SKU", "license", "purchased", "assigned", "available")
     rows = [
         (
-            printable(one.sku_number),
-            printable(one.license_type),
-            *(f"{n:,}" for n in (one.license_purchased, one.license_assigned, one.license_available)),
+            printable(subscription.sku_number),
+            printable(subscription.license_type),
+            f"{subscription.license_purchased:,}",
+            f"{subscription.license_assigned:,}",
+            f"{subscription.license_available:,}",
         )
-        for one in found
+        for subscription in subscriptions
     ]
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     lines = []
@@ -181,16 +184,16 @@ class Line(NamedTuple):
 
     label: str
     number: int | None
-    words: str
+    unit: str
 
 
-def _with_parts(label: str, words: str, counts: Mapping[str, int]) -> list[Line]:
-    """A total with its parts below it, largest first; nothing without parts."""
+def _with_parts(label: str, unit: str, counts: Mapping[str, int]) -> list[Line]:
+    """A total with its parts below it, largest first; no lines without parts."""
     if not counts:
         return []
     parts = sorted(counts.items(), key=lambda item: -item[1])
     return [
-        Line(label, sum(counts.values()), words),
+        Line(label, sum(counts.values()), unit),
         *(Line("", count, f"  {name}") for name, count in parts),
     ]
 
@@ -199,7 +202,7 @@ def _aligned(lines: list[Line]) -> list[str]:
     numbers = ["" if line.number is None else f"{line.number:,}" for line in lines]
     width = max(map(len, numbers))
     return [
-        f"  {line.label:10}{number:>{width}}  {line.words}"
+        f"  {line.label:10}{number:>{width}}  {line.unit}"
         for line, number in zip(lines, numbers, strict=True)
     ]
 
@@ -211,7 +214,7 @@ def _headline(summary: Summary) -> str:
 def _outcome(summary: Summary) -> str:
     """The run in one sentence: how it ended, and the figures or the reason."""
     if summary.exit_code is None:
-        return f"Not ended, at work or killed: {_figures(summary)}"
+        return f"Not finished (running or killed): {_figures(summary)}"
     if stop := _STOPS.get(ExitCode(summary.exit_code)):
         reason = summary.stopped_because or "devices are still pending"
         return f"{stop}: {printable(reason)}"

@@ -6,14 +6,15 @@ from typing import Annotated
 
 import typer
 
-from batchlic.cli.options import Json, PlanOptions
+from batchlic.cli.options import InventoryOptions, Json
 from batchlic.cli.output import print_json, print_message
 from batchlic.errors import ExitCode, UsageError
 
-app = typer.Typer(help="Show, import or export what is licensed, across runs.", no_args_is_help=True)
+app = typer.Typer(help="Show, import or export the ledger of licensed devices.", no_args_is_help=True)
 
 LedgerFile = Annotated[Path, typer.Option("--ledger", help="Ledger file.")]
 DEFAULT = Path("runs/ledger.db")
+"""The ledger beside the folders of runs."""
 
 
 @app.command()
@@ -34,8 +35,8 @@ def show(
             figures = count_devices(opened, account=account, sku=sku)
             print_json(figures) if json else print_message(describe_counts(figures))
         else:
-            known = find_device(opened, device, account=account, sku=sku)
-            print_json(known) if json else print_message(describe_device(device, known))
+            records = find_device(opened, device, account=account, sku=sku)
+            print_json(records) if json else print_message(describe_device(device, records))
 
 
 @app.command(name="import")
@@ -44,7 +45,7 @@ def import_(
         list[str],
         typer.Argument(
             metavar="FILE",
-            help="results.parquet files or folders of them, exports, lists of licensed devices.",
+            help="A results.parquet, a folder of runs, an export, or a list of licensed devices.",
         ),
     ],
     *,
@@ -53,11 +54,12 @@ def import_(
     account: Annotated[str | None, typer.Option(help="Default account for rows without one.")] = None,
     sku: Annotated[str | None, typer.Option(help="Default SKU for rows without one.")] = None,
     column: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=HEADER", help="As in `batchlic plan`. Repeatable.")
+        list[str] | None,
+        typer.Option(metavar="NAME=HEADER", help="Column of a list, as for `plan`. Repeatable."),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Import devices that are known to be licensed."""
+    """Import licensed devices."""
     from contextlib import closing
 
     from batchlic.cli.format import describe_import
@@ -68,7 +70,7 @@ def import_(
     from batchlic.settings import load_settings
 
     content = {"action": "assign", "inventory": {"files": files}}
-    flags = PlanOptions(account=account, sku=sku, column=column).overrides()
+    flags = InventoryOptions(account=account, sku=sku, column=column).values()
     options = make_job(content, flags, where="options").read_options()
     where = (carrier or load_settings().base_url).rstrip("/")
     with closing(Ledger(ledger)) as opened:
@@ -94,13 +96,13 @@ def export(
 
 @app.command()
 def forget(
-    run_id: Annotated[str, typer.Argument(help="Run that did not end and whose folder is lost.")],
+    run_id: Annotated[str, typer.Argument(help="Unfinished run whose folder is lost.")],
     *,
     ledger: LedgerFile = DEFAULT,
 ) -> None:
-    """Stop waiting for a lost run: what it did not record stays unknown."""
+    """Close a run whose folder is lost. Devices that it did not record stay unknown."""
     from batchlic.ledger.files import open_existing
 
     with open_existing(ledger) as opened:
         if not opened.close_run(run_id):
-            raise UsageError(f"{ledger}: there is no run {run_id} in this ledger")
+            raise UsageError(f"{ledger}: this ledger has no run {run_id}")

@@ -1,4 +1,4 @@
-"""The options that commands share: each is declared once, in groups that commands take as a whole."""
+"""The options that commands share, each declared once: single ones, and groups for whole commands."""
 
 import inspect
 import re
@@ -14,7 +14,7 @@ from batchlic.errors import UsageError
 
 ROLES = ("imei", "iccid", "account", "sku")
 FlagValues = dict[str, dict[str, Any]]
-"""Values of options, by table and key of a job file; None for an option that was not given."""
+"""Values of options, by table and key of a job file; None if the option was not given."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
@@ -31,8 +31,8 @@ StoreLocation = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanOptions:
-    """How to read the inventories, which license to plan, and where the files go."""
+class InventoryOptions:
+    """How to read the inventories, and which license their devices get."""
 
     account: Annotated[str | None, typer.Option(help="Default account for rows without one.")] = None
     sku: Annotated[str | None, typer.Option(help="Default SKU for rows without one.")] = None
@@ -54,19 +54,9 @@ class PlanOptions:
     no_check_digit: Annotated[
         bool, typer.Option("--no-check-digit", help="Accept identifiers with a wrong check digit.")
     ] = False
-    batch_size: Annotated[int | None, typer.Option(min=1, max=100, help="Devices per request [100].")] = None
-    run_dir: Annotated[Path | None, typer.Option(help="Run folder [runs/RUN_ID].")] = None
-    ledger: Annotated[
-        Path | None, typer.Option(help="Ledger of earlier runs [ledger.db beside the run folder].")
-    ] = None
-    no_ledger: Annotated[
-        bool,
-        typer.Option("--no-ledger", help="Neither read nor update the ledger."),
-    ] = False
-    json: Json = False
 
-    def overrides(self) -> FlagValues:
-        """The options that were given, by table and key of a job file."""
+    def values(self) -> FlagValues:
+        """The options that were given, by table and key of a job file. Raises UsageError for --column."""
         return {
             "inventory": {
                 "id_kind": self.id_kind,
@@ -76,11 +66,6 @@ class PlanOptions:
                 "check_digit": False if self.no_check_digit else None,
             },
             "license": {"account": self.account, "sku": self.sku},
-            "limits": {"batch_size": self.batch_size},
-            "ledger": {
-                "path": str(self.ledger) if self.ledger else None,
-                "use": False if self.no_ledger else None,
-            },
         }
 
     def _columns(self) -> dict[str, str] | None:
@@ -94,8 +79,36 @@ class PlanOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions(PlanOptions):
-    """The options of a plan, and those of sending it."""
+class PlanOptions:
+    """What to plan, and where the files go."""
+
+    inventory: InventoryOptions = InventoryOptions()
+    batch_size: Annotated[int | None, typer.Option(min=1, max=100, help="Devices per request [100].")] = None
+    run_dir: Annotated[Path | None, typer.Option(help="Run folder [runs/RUN_ID].")] = None
+    ledger: Annotated[
+        Path | None, typer.Option(help="Ledger of earlier runs [ledger.db beside the run folder].")
+    ] = None
+    no_ledger: Annotated[
+        bool,
+        typer.Option("--no-ledger", help="Neither read nor update the ledger."),
+    ] = False
+    json: Json = False
+
+    def values(self) -> FlagValues:
+        """The options that were given, by table and key of a job file. Raises UsageError for --column."""
+        return {
+            **self.inventory.values(),
+            "limits": {"batch_size": self.batch_size},
+            "ledger": {
+                "path": str(self.ledger) if self.ledger else None,
+                "use": False if self.no_ledger else None,
+            },
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class SendOptions:
+    """How fast to send, and what a run tolerates."""
 
     max_concurrency: Annotated[
         int | None, typer.Option(min=1, max=1000, help="Most requests in flight [64].")
@@ -113,6 +126,22 @@ class RunOptions(PlanOptions):
         bool,
         typer.Option("--allow-partial", help="If licenses are too few, license as many as possible."),
     ] = False
+
+    def limits(self) -> dict[str, Any]:
+        """The options that were given, by key of a job file's table `limits`."""
+        return {
+            "max_concurrency": self.max_concurrency,
+            "max_rate": self.max_rate,
+            "give_up_after": self.give_up_after,
+            "max_rejects": self.max_rejects,
+            "allow_partial": self.allow_partial or None,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class WaitOptions:
+    """How long to wait for callbacks after sending, and who receives them."""
+
     wait_callbacks: Annotated[
         str | None,
         typer.Option(metavar="DURATION", help="Wait this long for callbacks after sending: 90s, 30m, 2h."),
@@ -123,6 +152,15 @@ class RunOptions(PlanOptions):
         typer.Option(min=0, max=65535, help="Port of a listener to run while waiting; 0 finds a free one."),
     ] = None
     listen_host: Annotated[str, typer.Option(help="Address of that listener.")] = "127.0.0.1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What to plan, how to send it, and how long to wait for callbacks."""
+
+    plan: PlanOptions = PlanOptions()
+    send: SendOptions = SendOptions()
+    wait: WaitOptions = WaitOptions()
     consent_lifetime: Annotated[
         bool, typer.Option("--consent-lifetime", help="Allow Lifetime licenses (irrevocable).")
     ] = False
@@ -132,18 +170,12 @@ class RunOptions(PlanOptions):
     yes: Yes = False
     sandbox: OnSandbox = False
 
-    def overrides(self) -> FlagValues:
-        """The options that were given, by table and key of a job file."""
-        tables = super().overrides()
-        tables["license"]["consent_lifetime"] = self.consent_lifetime or None
-        tables["limits"] |= {
-            "max_concurrency": self.max_concurrency,
-            "max_rate": self.max_rate,
-            "give_up_after": self.give_up_after,
-            "max_rejects": self.max_rejects,
-            "allow_partial": self.allow_partial or None,
-        }
-        return tables
+    def values(self) -> FlagValues:
+        """The options that were given, by table and key of a job file. Raises UsageError for --column."""
+        values = self.plan.values()
+        values["license"]["consent_lifetime"] = self.consent_lifetime or None
+        values["limits"] |= self.send.limits()
+        return values
 
 
 def parse_duration(text: str) -> float:
@@ -158,25 +190,25 @@ _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-def flattened(command: Callable[..., None]) -> Callable[..., None]:
+def with_option_groups(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the fields of its option groups as options of its own, so that Typer sees them.
 
-    An option group is a parameter whose type is a data class with annotated fields.
+    An option group is a parameter, or a field of another group, whose type is a data class.
     """
     hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, type[Any]] = {
+        name: hint for name, hint in hints.items() if isinstance(hint, type) and is_dataclass(hint)
+    }
     parameters: list[inspect.Parameter] = []
-    groups: dict[str, type[Any]] = {}
     for name, parameter in inspect.signature(command).parameters.items():
-        if is_dataclass(hints[name]):
-            groups[name] = hints[name]
-            parameters += _fields_as_parameters(hints[name])
-        else:
-            parameters.append(parameter.replace(annotation=hints[name]))
+        parameters += (
+            _parameters(groups[name]) if name in groups else [parameter.replace(annotation=hints[name])]
+        )
 
     @wraps(command)
     def flat(**given: Any) -> None:  # noqa: ANN401 - whatever Typer has parsed
         for name, group in groups.items():
-            given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
+            given[name] = _filled(group, given)
         command(**given)
 
     flat.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -184,11 +216,32 @@ def flattened(command: Callable[..., None]) -> Callable[..., None]:
     return flat
 
 
-def _fields_as_parameters(group: type[Any]) -> list[inspect.Parameter]:
+def _parameters(group: type[Any]) -> list[inspect.Parameter]:
+    """The options of a group, and of the groups in it."""
     hints = get_type_hints(group, include_extras=True)
-    return [
-        inspect.Parameter(
-            field.name, inspect.Parameter.KEYWORD_ONLY, annotation=hints[field.name], default=field.default
-        )
+    parameters: list[inspect.Parameter] = []
+    for field in fields(group):
+        if is_dataclass(hints[field.name]):
+            parameters += _parameters(hints[field.name])
+        else:
+            parameters.append(
+                inspect.Parameter(
+                    field.name,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    annotation=hints[field.name],
+                    default=field.default,
+                )
+            )
+    return parameters
+
+
+def _filled(group: type[Any], given: dict[str, Any]) -> object:
+    """A group with its values, which are taken out of `given`."""
+    hints = get_type_hints(group)
+    values = {
+        field.name: _filled(hints[field.name], given)
+        if is_dataclass(hints[field.name])
+        else given.pop(field.name)
         for field in fields(group)
-    ]
+    }
+    return group(**values)

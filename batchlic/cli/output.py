@@ -1,4 +1,4 @@
-"""What commands share: the carrier to talk to, questions, and output to people and programs."""
+"""Helpers that commands share: the carrier to talk to, questions, and output to people and programs."""
 
 import errno
 import os
@@ -11,20 +11,19 @@ from typing import TYPE_CHECKING
 import typer
 
 from batchlic.errors import RefusedToStart
-from batchlic.logs import printable, printable_lines
 
 if TYPE_CHECKING:
-    from batchlic.job import Rehearsal
+    from batchlic.job import EmbeddedSandbox
     from batchlic.runs.target import Target
     from batchlic.writer.summary import Summary
 
 
 @contextmanager
-def open_target(rehearsal: "Rehearsal | None") -> Iterator["Target"]:
-    """The carrier of the settings, or a sandbox that lives as long as the block."""
+def open_target(sandbox: "EmbeddedSandbox | None") -> Iterator["Target"]:
+    """The carrier of the settings; with `sandbox`, a sandbox carrier that ends with the block."""
     from batchlic.runs.target import Target
 
-    if rehearsal is None:
+    if sandbox is None:
         from batchlic.settings import load_settings
 
         settings = load_settings()
@@ -38,13 +37,13 @@ def open_target(rehearsal: "Rehearsal | None") -> Iterator["Target"]:
     name = Secret("sandbox")
     credentials = Credentials(client_id=name, client_secret=name, username=name, password=name)
     config = SandboxConfig(
-        rate=rehearsal.rate,
-        burst=rehearsal.burst,
-        latency_s=rehearsal.latency,
-        seed=rehearsal.seed,
-        callback_delay_s=rehearsal.callback_delay,
-        callback_jitter_s=rehearsal.callback_delay,
-        callback_failures=rehearsal.callback_failures,
+        rate=sandbox.rate,
+        burst=sandbox.burst,
+        latency_s=sandbox.latency,
+        seed=sandbox.seed,
+        callback_delay_s=sandbox.callback_delay,
+        callback_jitter_s=sandbox.callback_delay,
+        callback_failures=sandbox.callback_failures,
     )
     with embedded(config) as base_url:
         yield Target(SANDBOX, base_url, credentials, ())
@@ -76,7 +75,7 @@ def print_json(result: object) -> None:
 
 @contextmanager
 def stdout_until_closed() -> Iterator[None]:
-    """Write to stdout while somebody reads it; a closed pipe (`| head`) is no error."""
+    """Write to stdout as long as it is read; a closed pipe (`| head`) is not an error."""
     try:
         yield
         sys.stdout.flush()
@@ -88,14 +87,18 @@ def stdout_until_closed() -> Iterator[None]:
 
 def print_message(text: str) -> None:
     """Print a message for people to stderr."""
+    from batchlic.logs import printable_lines
+
     sys.stderr.write(printable_lines(text) + "\n")
 
 
 def ask_on_terminal() -> Callable[[str], None] | None:
-    """Asks for confirmation, and raises RefusedToStart on a no; None where there is no terminal."""
+    """A function that asks for confirmation and raises RefusedToStart on a no; None without a terminal."""
     return _confirm if sys.stdin.isatty() else None
 
 
 def _confirm(question: str) -> None:
+    from batchlic.logs import printable
+
     if not typer.confirm(printable(question), err=True):
-        raise RefusedToStart("nothing was sent")
+        raise RefusedToStart("you answered no: nothing was sent")

@@ -1,4 +1,4 @@
-"""Commands for what a run left: settle doubt, roll back, export rows, check the audit."""
+"""Commands for after a run: settle devices in doubt, roll back, export rows, check files."""
 
 import sys
 from pathlib import Path
@@ -25,11 +25,11 @@ app = typer.Typer()
 def settle(
     run_dir: RunDirectory,
     *,
-    verdict: Annotated[
+    outcome: Annotated[
         Literal["accepted", "failed", "resend"],
-        typer.Option("--as", help="Their outcome: accepted, failed, or resend if unknown."),
+        typer.Option("--as", help="Outcome of the devices; resend: send them again."),
     ],
-    reason: Annotated[str, typer.Option(help="How you know the outcome. Goes into journal and audit.")],
+    reason: Annotated[str, typer.Option(help="How you know the outcome, for journal and audit.")],
     batch: Annotated[
         list[int] | None, typer.Option(help="Only this batch [all in doubt]. Repeatable.")
     ] = None,
@@ -45,11 +45,11 @@ def settle(
     """Record the outcome of devices in doubt. After `resend`, `batchlic resume` sends them again."""
     from batchlic.chunker import DeviceStatus
     from batchlic.runs.folder import RunFolder
-    from batchlic.runs.settle import settle as settle_doubt
+    from batchlic.runs.settle import settle as settle_devices
 
-    summary = settle_doubt(
+    summary = settle_devices(
         RunFolder(run_dir),
-        DeviceStatus.PENDING if verdict == "resend" else DeviceStatus(verdict),
+        DeviceStatus.PENDING if outcome == "resend" else DeviceStatus(outcome),
         reason=reason,
         batches=batch or (),
         devices=device or (),
@@ -70,7 +70,7 @@ def export(
     ] = "csv",
     to: Annotated[Path | None, typer.Option(help="File to write [stdout].")] = None,
 ) -> None:
-    """Export rejects, or devices by status, with the reasons; a corrected file can be planned again."""
+    """Export rejects, or devices by status, with reasons. A corrected file can be planned again."""
     from batchlic.runs.export import export as export_rows
     from batchlic.runs.folder import RunFolder
     from batchlic.writer.export import Format, Selection
@@ -78,7 +78,8 @@ def export(
     target = sys.stdout.buffer if to is None or str(to) == "-" else to
     with stdout_until_closed():
         count = export_rows(RunFolder(run_dir), Selection(what), Format(format), target)
-        print_message(f"{count:,} rows{'' if target is not to else f' in {to}'}")
+        rows = f"{count:,} {'row' if count == 1 else 'rows'}"
+        print_message(f"{rows} in {to}" if target is to else rows)
 
 
 @app.command()
@@ -87,12 +88,12 @@ def rollback(
     *,
     by: Annotated[
         Literal["request", "device"],
-        typer.Option(help="Undo each accepted request by its X-Request-ID, or unassign its devices."),
+        typer.Option(help="Undo each accepted request by its X-Request-ID, or each accepted device."),
     ] = "request",
     yes: Yes = False,
     json: Json = False,
 ) -> None:
-    """Take back the licenses that a run assigned; a run of its own, in a folder inside RUN_DIR."""
+    """Take back the licenses that a run assigned. This is a new run, in a folder inside RUN_DIR."""
     from batchlic.runs.folder import RunFolder
     from batchlic.runs.rollback import By
     from batchlic.runs.rollback import rollback as roll_back
@@ -108,19 +109,20 @@ def rollback(
 @app.command()
 def audit(
     path: Annotated[
-        Path, typer.Argument(metavar="[RUN_DIR|RUNS_DIR]", help="Run folder; with --device a folder of runs.")
+        Path,
+        typer.Argument(metavar="[RUN_DIR|RUNS_DIR]", help="Run folder, or with --device a folder of runs."),
     ] = Path("runs"),
     *,
     verify: Annotated[
         bool,
-        typer.Option("--verify", help="Recompute the audit chain; compare files with the journal."),
+        typer.Option("--verify", help="Recompute the audit chain, and compare the files with the journal."),
     ] = False,
     device: Annotated[
         str | None, typer.Option(metavar="ID", help="Show the history of an IMEI or ICCID across runs.")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Check the files of a run (exit 3 if one was changed), or show the history of a device."""
+    """Check the files of a run, or show the history of a device. Exit 3: a file has changed."""
     if verify == (device is not None):
         raise UsageError("audit: give either --verify or --device ID")
     if device is not None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from batchlic.cli.options import flattened
+from batchlic.cli.options import with_option_groups
 
 if TYPE_CHECKING:
     from batchlic.sandbox.config import SandboxConfig
@@ -16,110 +16,114 @@ app = typer.Typer()
 
 @dataclass(frozen=True, kw_only=True)
 class LimitOptions:
-    """The hidden limit, and what the carrier says about it."""
+    """The hidden limits, and what the answers reveal of them."""
 
-    rate: Annotated[float | None, typer.Option(help="Hidden limit, requests per second [none].")] = None
+    rate: Annotated[float | None, typer.Option(help="Hidden limit, requests per second [no limit].")] = None
     limit: Annotated[
         Literal["token-bucket", "fixed-window", "sliding-window"],
         typer.Option(help="Kind of the rate limit."),
     ] = "token-bucket"
     burst: Annotated[int, typer.Option(help="Requests that a token bucket admits at once.")] = 20
-    window: Annotated[float, typer.Option(help="Seconds of a window; its quota is rate times this.")] = 1.0
-    max_concurrent: Annotated[int | None, typer.Option(help="Most calls in flight [no limit].")] = None
+    window: Annotated[float, typer.Option(help="Seconds of a window; its quota is this times the rate.")] = (
+        1.0
+    )
+    max_concurrent: Annotated[int | None, typer.Option(help="Most requests in flight [no limit].")] = None
     change: Annotated[
         list[str] | None,
         typer.Option(metavar="AT=FACTOR", help="Multiply the limits from second AT on. Repeatable."),
     ] = None
     retry_hint: Annotated[
         Literal["nothing", "seconds", "date", "next-access-time"],
-        typer.Option(help="When a 429 says to come back."),
+        typer.Option(help="How a 429 says when to retry."),
     ] = "seconds"
     quota_headers: Annotated[
         Literal["nothing", "ratelimit", "x-ratelimit", "draft"],
-        typer.Option(help="Headers of every answer about the quota left."),
+        typer.Option(help="Headers about the remaining quota in every answer."),
     ] = "nothing"
     throttle_shape: Annotated[
         Literal["gateway", "bare-gateway", "license"], typer.Option(help="Body of a 429.")
     ] = "gateway"
     count_throttled: Annotated[
-        bool, typer.Option("--count-throttled", help="Count throttled calls against the rate, too.")
+        bool, typer.Option("--count-throttled", help="Count throttled requests against the rate, too.")
     ] = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class TimeOptions:
-    """How long things take and last, in seconds."""
+    """Latency, and the lives of tokens, in seconds."""
 
-    latency: Annotated[float, typer.Option(help="Seconds that an answer takes.")] = 0.0
-    jitter: Annotated[float, typer.Option(help="Most seconds added at random.")] = 0.0
-    latency_growth: Annotated[float, typer.Option(help="Seconds added for each other call in flight.")] = 0.0
-    access_token_life: Annotated[float, typer.Option(help="Life of an access token in seconds.")] = 3600.0
-    session_idle: Annotated[float, typer.Option(help="Seconds unused that end a session.")] = 1200.0
-    slow_body: Annotated[float, typer.Option(help="Seconds that the fault slow-body takes.")] = 5.0
+    latency: Annotated[float, typer.Option(help="Seconds until an answer.")] = 0.0
+    jitter: Annotated[float, typer.Option(help="Most random seconds added to an answer.")] = 0.0
+    latency_growth: Annotated[float, typer.Option(help="Seconds added per other request in flight.")] = 0.0
+    access_token_life: Annotated[float, typer.Option(help="Lifetime of an access token in seconds.")] = 3600.0
+    session_idle: Annotated[float, typer.Option(help="Seconds without requests until a session ends.")] = (
+        1200.0
+    )
+    slow_body: Annotated[float, typer.Option(help="Seconds of a body with the fault slow-body.")] = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class BookOptions:
-    """What the carrier has on its books, and how it treats requests."""
+class AccountOptions:
+    """Accounts, licenses and devices, and how requests about them are treated."""
 
     deduplicate: Annotated[
         bool, typer.Option("--deduplicate", help="Execute each X-Request-ID only once.")
     ] = False
     licenses: Annotated[
         list[str] | None,
-        typer.Option(metavar="[SKU=]N", help="Licenses bought, of one SKU or of each. Repeatable."),
+        typer.Option(metavar="[SKU=]N", help="Licenses bought of one SKU, or of each SKU. Repeatable."),
     ] = None
     account: Annotated[
-        list[str] | None, typer.Option(help="An account that exists [all do]. Repeatable.")
+        list[str] | None, typer.Option(help="Account that exists [every account]. Repeatable.")
     ] = None
     fault: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=RATE", help="Share of requests with a fault. Repeatable."),
     ] = None
     exclusive: Annotated[
-        bool, typer.Option("--exclusive", help="Refuse a second SKU to a device that holds one.")
+        bool, typer.Option("--exclusive", help="Refuse a second SKU to a licensed device.")
     ] = False
     poison_file: Annotated[
-        Path | None, typer.Option(help="File of devices that get their batch refused, one a line.")
+        Path | None, typer.Option(help="File of devices whose batches are refused, one device per line.")
     ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class CallbackOptions:
-    """How outcomes are called back."""
+    """How outcomes are reported by callback."""
 
-    callback_delay: Annotated[float, typer.Option(help="Seconds until an outcome is called back.")] = 0.0
-    callback_jitter: Annotated[float, typer.Option(help="Most seconds added for each device.")] = 0.0
+    callback_delay: Annotated[float, typer.Option(help="Seconds until the callback for an outcome.")] = 0.0
+    callback_jitter: Annotated[float, typer.Option(help="Most random seconds added for each device.")] = 0.0
     callback_early: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of requests called back before their answer.")
+        float, typer.Option(min=0, max=1, help="Share of requests with callbacks before the answer, 0 to 1.")
     ] = 0.0
     callback_repeats: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of outcomes called back twice.")
+        float, typer.Option(min=0, max=1, help="Share of outcomes with two callbacks, 0 to 1.")
     ] = 0.0
     callback_failures: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of accepted devices that fail afterwards.")
+        float, typer.Option(min=0, max=1, help="Share of accepted devices that fail afterwards, 0 to 1.")
     ] = 0.0
     callback_retry: Annotated[
-        float, typer.Option(help="Seconds between tries; there are three more after the first.")
+        float, typer.Option(help="Seconds between a failed callback and the next of its three retries.")
     ] = 300.0
 
 
 @app.command()
-@flattened
+@with_option_groups
 def sandbox(
     *,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 finds a free one.")] = 0,
     limits: LimitOptions,
     times: TimeOptions,
-    books: BookOptions,
+    accounts: AccountOptions,
     callbacks: CallbackOptions,
-    seed: Annotated[int, typer.Option(help="Same seed, same requests: same faults and ids.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed that makes faults and ids reproducible.")] = 0,
 ) -> None:
-    """Serve a carrier for rehearsals on 127.0.0.1; print its base URL to stdout. See docs/sandbox.md."""
+    """Serve a sandbox carrier on 127.0.0.1. Print its base URL to stdout. See docs/sandbox.md."""
     from batchlic.sandbox.config import SandboxConfig
     from batchlic.sandbox.server import serve
 
-    config = _with_books(_with_limits(SandboxConfig(seed=seed), limits), books)
+    config = _with_accounts(_with_limits(SandboxConfig(seed=seed), limits), accounts)
     serve(_with_callbacks(_with_times(config, times), callbacks), port=port)
 
 
@@ -154,7 +158,7 @@ def _with_times(config: "SandboxConfig", options: TimeOptions) -> "SandboxConfig
     )
 
 
-def _with_books(config: "SandboxConfig", options: BookOptions) -> "SandboxConfig":
+def _with_accounts(config: "SandboxConfig", options: AccountOptions) -> "SandboxConfig":
     from batchlic.sandbox.options import parse_fault, parse_licenses, read_poison_file
 
     return replace(

@@ -1,4 +1,4 @@
-"""One run's folder: what its files are called, and the locks that keep a second process out."""
+"""The folder of a run: the paths of its files, and the locks that exclude a second process."""
 
 import fcntl
 import os
@@ -15,33 +15,33 @@ from batchlic.errors import RefusedToStart, RunFolderError
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """Paths of a run's files; the folder itself is made by `make`."""
+    """The paths of a run's files. `make` creates the folder."""
 
     path: Path
 
     @property
     def plan(self) -> Path:
-        """The device rows to submit, sorted into batches."""
+        """The planned device rows, in batches."""
         return self.path / "plan.parquet"
 
     @property
     def rejects(self) -> Path:
-        """The input rows that are not planned."""
+        """The rejected rows, with reasons."""
         return self.path / "rejects.parquet"
 
     @property
     def journal(self) -> Path:
-        """What was intended, sent and answered."""
+        """Every intent and answer."""
         return self.path / "journal.db"
 
     @property
     def results(self) -> Path:
-        """What became of each planned device."""
+        """The status of each planned device."""
         return self.path / "results.parquet"
 
     @property
     def outcomes(self) -> Path:
-        """What callbacks told of its devices."""
+        """The outcomes that callbacks reported."""
         return self.path / "outcomes.parquet"
 
     @property
@@ -56,76 +56,72 @@ class RunFolder:
 
     @property
     def log(self) -> Path:
-        """What happened, as JSON lines."""
+        """The log, as JSON lines."""
         return self.path / "run.log"
 
     @property
     def session_files(self) -> tuple[Path, ...]:
-        """What each sitting of a run writes when it ends."""
+        """The files that each session writes when it ends."""
         return self.results, self.audit, self.summary
 
     @property
     def published_files(self) -> tuple[Path, ...]:
-        """What changes together when more becomes known of a run (batchlic.runs.staging)."""
+        """The files that are published together after a run has settled devices (batchlic.runs.staging)."""
         return self.outcomes, *self.session_files
 
     @property
     def parent(self) -> Path:
-        """The folder that this one lies in."""
-        return Path(os.path.abspath(self.path)).parent  # noqa: PTH100 - a link counts as where it is
+        """The parent folder."""
+        return Path(os.path.abspath(self.path)).parent  # noqa: PTH100 - the parent of a link, not of its target
 
     def make(self) -> None:
-        """Make the folder, for its owner only (mode 0700)."""
+        """Create the folder, for its owner only (mode 0700). Raises RunFolderError."""
         new = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             for folder in new:
-                sync_folder(folder.parent)  # a journal is only as durable as the names that lead to it
+                sync_folder(folder.parent)  # a journal is only as durable as the names on its path
         except OSError as error:
             raise RunFolderError(
-                f"{self.path}: can't make the run folder: {error.strerror}; name another with --run-dir"
+                f"{self.path}: can't create the run folder: {error.strerror}; give another one with --run-dir"
             ) from error
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
-        """A path for a file that is only looked at, and gone afterwards."""
+        """A path for a temporary file, which is removed afterwards."""
         with TemporaryDirectory(prefix="batchlic-") as folder:
             yield Path(folder) / "scratch.parquet"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder for this process; RefusedToStart where another one has it."""
-        with _held(self.path / ".lock", f"{self.path}: another batchlic is at work here"):
-            unfinished = (
-                self.plan,
-                self.rejects,
-                self.journal,
-                *self.published_files,
-                *map(staged_path, self.published_files),
+        """Lock the folder for this process. Raises RefusedToStart if another process has locked it."""
+        with _file_lock(self.path / ".lock", f"{self.path}: another batchlic is at work here"):
+            staged_files = map(staged_path, self.published_files)
+            remove_leftovers(
+                self.path, (self.plan, self.rejects, self.journal, *self.published_files, *staged_files)
             )
-            remove_leftovers(self.path, unfinished)
             yield
 
     @contextmanager
     def job_lock(self, name: str | None) -> Iterator[None]:
-        """Hold a job's name among the runs beside this one; a job without a name is nobody's rival.
+        """Lock the name of a job among the runs beside this one; without a name, nothing is locked.
 
-        Runs that a scheduler starts have folders of their own, so the folder's lock does not part them.
+        A scheduler starts each run in a new folder, so the lock of the folder does not exclude a second run.
         """
         if name is None:
             yield
             return
         locks = RunFolder(self.parent / ".locks")
         locks.make()
-        with _held(locks.path / name, f"job {name}: another batchlic is at work on it"):
+        with _file_lock(locks.path / name, f"job {name}: another batchlic is at work on it"):
             yield
 
 
 @contextmanager
-def _held(lock: Path, trouble: str) -> Iterator[None]:
-    """Hold a lock file, which says by whom and since when.
+def _file_lock(lock: Path, conflict: str) -> Iterator[None]:
+    """Hold the lock of a file, which names the holder. Raises RefusedToStart that begins with `conflict`.
 
-    The lock is the operating system's (flock): it goes with its process, however that ends.
+    The operating system (flock) releases it when the process ends, even if that is killed.
     """
     with explain_disk_errors(lock):
         descriptor = os.open(lock, os.O_CREAT | os.O_RDWR, 0o600)
@@ -134,7 +130,7 @@ def _held(lock: Path, trouble: str) -> Iterator[None]:
     except BlockingIOError:
         holder = os.read(descriptor, 200).decode(errors="replace").strip()
         os.close(descriptor)
-        raise RefusedToStart(f"{trouble} ({holder}); wait for it or stop it") from None
+        raise RefusedToStart(f"{conflict} ({holder}); wait for it or stop it") from None
     try:
         with explain_disk_errors(lock):
             os.ftruncate(descriptor, 0)

@@ -1,4 +1,4 @@
-"""How a run is going, seen live: a bar on a terminal, a plain line now and then elsewhere."""
+"""The progress of a run: a bar on a terminal, otherwise a line every few seconds."""
 
 import math
 import sys
@@ -18,38 +18,38 @@ if TYPE_CHECKING:
 
 PLAIN_INTERVAL = 5.0
 BAR_INTERVAL = 0.1
-"""Seconds between two looks."""
+"""Seconds between two updates."""
 RATE_SPAN = 10.0
-"""Seconds over which devices/s are averaged."""
+"""Seconds over which devices per second are averaged."""
 
 
 @dataclass(slots=True)
 class Tally:
-    """What the pool has reported so far: devices and requests, counted as answers become durable."""
+    """Devices and requests, counted as answers become durable."""
 
     planned: int
     devices: Counter[str] = field(default_factory=Counter)
-    """accepted, failed, in_doubt: devices."""
+    """Devices by status: accepted, failed, in_doubt."""
     requests: Counter[Outcome] = field(default_factory=Counter)
 
     def moved(self, devices: int, failed: int) -> None:
-        """Count a batch for which a migration has nothing more to do: its devices that moved, and did not."""
+        """Count a batch of a migration that is done: the devices that moved, and those that failed."""
         self.devices["accepted"] += devices
         self.devices["failed"] += failed
 
     @property
     def done(self) -> int:
-        """Devices whose outcome is known, as far as the carrier's answer goes."""
+        """Devices that the carrier has accepted or refused."""
         return self.devices["accepted"] + self.devices["failed"]
 
     @property
     def throttled_share(self) -> float:
-        """Share of the requests that were throttled, 0 to 1."""
+        """Share of requests that were throttled, 0 to 1."""
         return self.requests[Outcome.THROTTLED] / max(1, self.requests.total())
 
 
 class Reporter:
-    """The pool's observer: counts, logs each attempt, and shows how the run is going."""
+    """The pool's observer: counts devices, logs each attempt, and shows the progress."""
 
     def __init__(
         self, tally: Tally, pace: Pace, logger: "FilteringBoundLogger", *, screen: TextIO = sys.stderr
@@ -58,7 +58,7 @@ class Reporter:
         self._pace = pace
         self._logger = logger
         self._screen = screen
-        self._seen: deque[tuple[float, int]] = deque()
+        self._points: deque[tuple[float, int]] = deque()
         self._in_doubt: set[tuple[int, str]] = set()
 
     def answered(
@@ -92,7 +92,7 @@ class Reporter:
         )
 
     def _count(self, outcome: str, batch: Batch, intent: Intent) -> None:
-        """Count devices that are through; a step of a migration (`batch.request`) is not all of it."""
+        """Count devices, but not in a step of a migration: `Tally.moved` counts those."""
         if batch.request is None:
             self.tally.devices[outcome] += intent.device_count
 
@@ -102,8 +102,8 @@ class Reporter:
             self.tally.devices["in_doubt"] -= devices
 
     async def show(self) -> None:
-        """Show the run until cancelled."""
-        self._seen.append((anyio.current_time(), self.tally.done))
+        """Show the progress until cancelled."""
+        self._points.append((anyio.current_time(), self.tally.done))
         if self._screen.isatty():
             await self._show_bar()
         else:
@@ -120,7 +120,7 @@ class Reporter:
             )
 
     async def _show_bar(self) -> None:
-        from rich.console import Console  # noqa: PLC0415 - only where there is a terminal
+        from rich.console import Console  # noqa: PLC0415 - only on a terminal
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn  # noqa: PLC0415
 
         columns = (BarColumn(), MofNCompleteColumn(), TextColumn("devices, {task.fields[figures]}"))
@@ -132,17 +132,17 @@ class Reporter:
 
     def _figures(self) -> str:
         now = anyio.current_time()
-        self._seen.append((now, self.tally.done))
-        while now - self._seen[0][0] > RATE_SPAN and len(self._seen) > 2:
-            self._seen.popleft()
-        since, before = self._seen[0]
-        rate = (self.tally.done - before) / (now - since) if now > since else 0.0
+        self._points.append((now, self.tally.done))
+        while now - self._points[0][0] > RATE_SPAN and len(self._points) > 2:
+            self._points.popleft()
+        first_at, first_done = self._points[0]
+        rate = (self.tally.done - first_done) / (now - first_at) if now > first_at else 0.0
         left = self.tally.planned - self.tally.done
-        pace = f"{self._pace.rate:,.0f} requests/s" if math.isfinite(self._pace.rate) else "unlimited"
+        limit = f"limit {self._pace.rate:,.0f} requests/s" if math.isfinite(self._pace.rate) else "no limit"
         return (
-            f"{rate:,.0f}/s, pace {pace}, {self.tally.throttled_share:.1%} throttled, "
+            f"{rate:,.0f} devices/s, {limit}, {self.tally.throttled_share:.1%} throttled, "
             f"{self.tally.devices['failed']:,} failed, {self.tally.devices['in_doubt']:,} in doubt, "
-            f"ETA {_duration(left / rate) if rate else '?'}"
+            f"ETA {_duration(left / rate) if rate else 'unknown'}"
         )
 
 

@@ -1,4 +1,4 @@
-"""What a person reads: figures, and nothing from outside that could rewrite the terminal."""
+"""Output for people: figures, and no text from outside that could rewrite the terminal."""
 
 import io
 from pathlib import Path
@@ -38,12 +38,12 @@ def summary(**changes: object) -> Summary:
 
 
 @given(st.text())
-def test_nothing_that_is_not_printable_is_printed(text: str) -> None:
+def test_only_printable_text_is_printed(text: str) -> None:
     assert printable(text).isprintable()
     assert printable_lines(text).replace("\n", "").isprintable()
 
 
-def test_what_inventory_and_carrier_say_reaches_the_terminal_as_data_only() -> None:
+def test_text_from_outside_cannot_control_the_terminal() -> None:
     hostile = summary(
         sources=[InventoryRows(HOSTILE, 1)], notes=[HOSTILE], stopped_because=HOSTILE, exit_code=6
     )
@@ -61,7 +61,7 @@ def test_what_inventory_and_carrier_say_reaches_the_terminal_as_data_only() -> N
         assert all(line.isprintable() for line in text.split("\n"))
 
 
-def test_warnings_for_people_are_data_too(tmp_path: Path) -> None:
+def test_warnings_cannot_control_the_terminal(tmp_path: Path) -> None:
     people = io.StringIO()
     with RunLog(tmp_path / "run.log", secrets=[], people=people) as log:
         log.logger(run_id="r").warning(HOSTILE, reason=HOSTILE, inner=[HOSTILE])
@@ -72,17 +72,17 @@ def test_warnings_for_people_are_data_too(tmp_path: Path) -> None:
     ("changes", "words"),
     [
         ({}, "Finished: 7 accepted, 1 failed, 2 in doubt, 2 rows rejected"),
-        ({"exit_code": None}, "Not ended, at work or killed: 7 accepted"),
+        ({"exit_code": None}, "Not finished (running or killed): 7 accepted"),
         ({"exit_code": 6, "stopped_because": "no progress"}, "Stopped early: no progress"),
         ({"exit_code": 6}, "Continue: batchlic resume runs/r"),
         ({"statuses": {"pending": 10}, "exit_code": None}, "Continue: batchlic resume runs/r"),
     ],
 )
-def test_the_screen_says_how_it_ended_and_what_to_do(changes: dict[str, object], words: str) -> None:
+def test_the_headline_says_how_a_run_ended_and_what_to_do(changes: dict[str, object], words: str) -> None:
     assert words in describe(summary(**changes), Path("runs/r"))
 
 
-def test_the_screen_says_where_trouble_is_written_down() -> None:
+def test_the_output_names_the_file_of_each_problem() -> None:
     text = describe(summary(), Path("runs/r"))
     assert "rejected: see runs/r/rejects.parquet" in text
     assert "in_doubt: see runs/r/results.parquet" in text

@@ -1,4 +1,4 @@
-"""The program as a scheduler runs it: a process with an environment, files and an exit code."""
+"""Builders: the program as a scheduler runs it, with an environment, files and an exit code."""
 
 import json
 import os
@@ -24,7 +24,7 @@ PATIENCE = 60.0
 
 @dataclass(frozen=True)
 class Ended:
-    """How a process ended, and what it said."""
+    """Exit code and output of a process."""
 
     code: int
     out: str
@@ -45,7 +45,7 @@ def begin(*arguments: str | Path, settings: Mapping[str, str], cwd: Path) -> Pro
 def begin_as_a_shell_does(
     *arguments: str | Path, settings: Mapping[str, str], cwd: Path
 ) -> subprocess.Popen[str]:
-    """The same by its command line, which others see; for what an interpreter does at its start and end."""
+    """Like `begin`, as a new interpreter: for tests of the command line, and of its start and end."""
     return subprocess.Popen(
         [sys.executable, "-m", "batchlic", *map(str, arguments)],
         env=_environment(settings),
@@ -76,10 +76,10 @@ def batchlic(*arguments: str | Path, settings: Mapping[str, str] | None = None, 
 
 
 def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that another process does."""
+    """Wait until a condition holds, by polling."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < deadline, "it never happened"
+        assert time.monotonic() < deadline, f"not within {PATIENCE:.0f} s"
         time.sleep(0.02)
 
 
@@ -97,12 +97,12 @@ def fleet(path: Path, devices: int, *broken: str) -> Path:
 
 
 def books(url: str) -> dict[str, dict[str, Any]]:
-    """What the sandbox knows of each device, by IMEI."""
+    """The sandbox's record of each device, by IMEI."""
     return {record["imei"]: record for record in map(json.loads, _ask(url, "books").splitlines())}
 
 
 def totals(url: str) -> dict[str, Any]:
-    """What has happened at the sandbox, in numbers."""
+    """The sandbox's counters."""
     found: dict[str, Any] = json.loads(_ask(url, "totals"))
     return found
 
@@ -113,13 +113,13 @@ def _ask(url: str, what: str) -> bytes:
 
 
 def statuses(folder: Path) -> dict[str, str]:
-    """IMEI: status, as results.parquet has it."""
+    """The status of each device in results.parquet, by IMEI."""
     results = pl.read_parquet(folder / "results.parquet")
     return dict(zip(results["imei"], results["status"], strict=True))
 
 
 def summary(folder: Path) -> dict[str, Any]:
-    """What summary.json says."""
+    """The content of summary.json."""
     found: dict[str, Any] = json.loads((folder / "summary.json").read_text())
     return found
 

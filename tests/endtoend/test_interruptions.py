@@ -1,4 +1,4 @@
-"""Runs that are stopped, killed, crowded or out of disk, and what is left to go on with."""
+"""Runs that are stopped, killed, started twice or out of disk, and how they resume."""
 
 import json
 import os
@@ -43,7 +43,7 @@ ASSIGN = ("assign", "fleet.csv", "--account", ACCOUNT, "--run-dir", "run", "--ba
 
 
 class Home:
-    """A fleet, a carrier, and a run that takes its time: 100 requests, 2 at once."""
+    """A fleet, a carrier, and a slow run: 100 requests, 2 at once."""
 
     def __init__(self, path: Path, url: str, sku: str) -> None:
         self.path = path
@@ -63,8 +63,8 @@ class Home:
         self._processes.append(process)
         return process
 
-    def leave(self) -> None:
-        """End what a failed test has left running."""
+    def end_processes(self) -> None:
+        """End the processes that a failed test has left."""
         for process in self._processes:
             process.kill()
             with process:
@@ -91,7 +91,7 @@ def home(path: Path, sku: str = FLEXIBLE, latency: float = 0.05) -> Iterator[Hom
         try:
             yield at
         finally:
-            at.leave()
+            at.end_processes()
 
 
 def assert_all_accepted_once(at: Home, ended: Ended) -> None:
@@ -101,26 +101,24 @@ def assert_all_accepted_once(at: Home, ended: Ended) -> None:
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_one_signal_finishes_what_is_in_flight_and_leaves_nothing_in_doubt(
-    tmp_path: Path, stop: signal.Signals
-) -> None:
+def test_one_signal_finishes_requests_in_flight_without_doubt(tmp_path: Path, stop: signal.Signals) -> None:
     with home(tmp_path) as at:
         process = at.begin()
         until(lambda: at.has_sent(10))
         process.send_signal(stop)
         stopped = end(process)
         executions = at.executions()
-    told = summary(at.folder)
-    assert (stopped.code, told["exit_code"]) == (6, 6)
-    assert stop.name in told["stopped_because"]
-    assert set(told["statuses"]) == {"accepted", "pending"}
+    written = summary(at.folder)
+    assert (stopped.code, written["exit_code"]) == (6, 6)
+    assert stop.name in written["stopped_because"]
+    assert set(written["statuses"]) == {"accepted", "pending"}
     assert {device for device, status in statuses(at.folder).items() if status == "accepted"} == set(
         executions
     )
-    assert json.loads(stopped.out) == told
+    assert json.loads(stopped.out) == written
 
 
-def test_a_stopped_run_goes_on_and_licenses_each_device_once(tmp_path: Path) -> None:
+def test_a_stopped_run_resumes_and_licenses_each_device_once(tmp_path: Path) -> None:
     with home(tmp_path) as at:
         process = at.begin()
         until(lambda: at.has_sent(10))
@@ -129,7 +127,7 @@ def test_a_stopped_run_goes_on_and_licenses_each_device_once(tmp_path: Path) -> 
         assert_all_accepted_once(at, end(at.resume()))
 
 
-def test_two_signals_stop_at_once_and_what_was_in_flight_is_in_doubt(tmp_path: Path) -> None:
+def test_two_signals_stop_at_once_with_requests_in_doubt(tmp_path: Path) -> None:
     with home(tmp_path, LIFETIME, latency=1.0) as at:
         process = at.begin()
         until(lambda: (at.folder / "journal.db-wal").exists() and len(attempts(at.folder)) >= 4)
@@ -137,29 +135,29 @@ def test_two_signals_stop_at_once_and_what_was_in_flight_is_in_doubt(tmp_path: P
         assert "again to stop at once" in process.stderr.readline() + process.stderr.readline()
         process.send_signal(signal.SIGINT)
         stopped = end(process)
-        told = summary(at.folder)
+        counts = summary(at.folder)["statuses"]
         assert stopped.code == 6
-        assert told["statuses"]["in_doubt"] == 20
-        assert sum(told["statuses"].values()) == DEVICES
+        assert counts["in_doubt"] == 20
+        assert sum(counts.values()) == DEVICES
 
 
-def test_a_run_at_work_can_be_looked_at_but_not_shared(tmp_path: Path) -> None:
+def test_a_running_run_has_a_status_but_no_second_process(tmp_path: Path) -> None:
     with home(tmp_path) as at:
         process = at.begin()
         until(lambda: at.has_sent(3))
-        process.send_signal(signal.SIGSTOP)  # still at work, however long it takes to look
-        told = json.loads(batchlic("status", "run", "--json", cwd=tmp_path).out)
+        process.send_signal(signal.SIGSTOP)  # paused, so that it still runs when the second process starts
+        shown = json.loads(batchlic("status", "run", "--json", cwd=tmp_path).out)
         second = end(at.resume())
         process.send_signal(signal.SIGCONT)
-        assert sum(told["statuses"].values()) == told["planned"] == DEVICES
-        assert 0 < told["statuses"]["accepted"] < DEVICES
-        assert (told["exit_code"], told["finished_at"]) == (None, None)
+        assert sum(shown["statuses"].values()) == shown["planned"] == DEVICES
+        assert 0 < shown["statuses"]["accepted"] < DEVICES
+        assert (shown["exit_code"], shown["finished_at"]) == (None, None)
         assert second.code == 4
         assert f"pid {process.pid}, since 20" in second.err
         assert_all_accepted_once(at, end(process))
 
 
-def test_a_run_killed_many_times_repeats_only_what_it_may(
+def test_a_run_killed_many_times_resends_only_flexible_licenses(
     tmp_path: Path,
 ) -> None:
     dice, count = random.Random(KILLS), 15 * BATCH_SIZE * KILLS
@@ -177,7 +175,7 @@ def test_a_run_killed_many_times_repeats_only_what_it_may(
         ended, executions = end(process), at.executions()
     results = pl.read_parquet(at.folder / "results.parquet")
     lost = Counter(attempt.batch_id for attempt in attempts(at.folder) if attempt.outcome is None)
-    assert ends.count(-signal.SIGKILL) >= KILLS / 2  # the others found the run done
+    assert ends.count(-signal.SIGKILL) >= KILLS / 2  # the other processes found the run finished
     assert len(results) == count
     assert ended.code == (3 if "in_doubt" in set(results["status"]) else 0)
     for device, batch, status in results.select("imei", "batch_id", "status").iter_rows():

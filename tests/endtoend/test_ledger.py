@@ -1,4 +1,4 @@
-"""`batchlic ledger`: shown, exported, imported and lost, as an operator does it."""
+"""`batchlic ledger` from the command line: show, export, import, and rebuild a lost ledger."""
 
 import gzip
 import json
@@ -33,7 +33,7 @@ class Home:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
-    """A folder in which 200 devices got a license and 50 gave theirs back."""
+    """A folder in which 200 devices were assigned a license, and 50 of them unassigned."""
     folder = tmp_path_factory.mktemp("home")
     with serving(SandboxConfig()) as url:
         here = Home(folder, url)
@@ -42,7 +42,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
         yield here
 
 
-def test_runs_without_a_folder_of_their_own_share_the_ledger_beside_them(home: Home) -> None:
+def test_runs_in_the_default_folder_share_a_ledger(home: Home) -> None:
     [count] = home.counts("runs/ledger.db")
     assert count == {
         "carrier": home.url,
@@ -57,17 +57,17 @@ def test_runs_without_a_folder_of_their_own_share_the_ledger_beside_them(home: H
     )
 
 
-def test_a_device_is_shown_with_the_run_and_the_request_that_decided(home: Home) -> None:
-    [known] = json.loads(home.run("ledger", "show", "--device", imei(7), "--json").out)
-    assert (known["imei"], known["state"], known["status"]) == (imei(7), "unassigned", "accepted")
-    results = pl.read_parquet(home.folder / "runs" / known["run_id"] / "results.parquet")
-    told = results.row(by_predicate=pl.col("imei") == imei(7), named=True)
-    assert (known["x_request_id"], known["request_id"]) == (told["x_request_id"], told["request_id"])
+def test_a_device_is_shown_with_its_last_run_and_request(home: Home) -> None:
+    [record] = json.loads(home.run("ledger", "show", "--device", imei(7), "--json").out)
+    assert (record["imei"], record["state"], record["status"]) == (imei(7), "unassigned", "accepted")
+    results = pl.read_parquet(home.folder / "runs" / record["run_id"] / "results.parquet")
+    row = results.row(by_predicate=pl.col("imei") == imei(7), named=True)
+    assert (record["x_request_id"], record["request_id"]) == (row["x_request_id"], row["request_id"])
     assert "has no device" in home.run("ledger", "show", "--device", imei(999)).err
 
 
 @pytest.mark.parametrize("form", ["parquet", "csv"])
-def test_what_is_exported_can_be_imported(home: Home, form: str) -> None:
+def test_an_exported_ledger_can_be_imported(home: Home, form: str) -> None:
     assert home.run("ledger", "export", "--to", f"all.{form}").code == 0
     assert home.run("ledger", "import", f"all.{form}", "--ledger", f"{form}.db").code == 0
     assert home.counts(f"{form}.db") == home.counts("runs/ledger.db")
@@ -77,7 +77,7 @@ def test_what_is_exported_can_be_imported(home: Home, form: str) -> None:
     assert first.equals(again)
 
 
-def test_a_lost_ledger_is_built_again_from_the_folder_of_the_runs(home: Home) -> None:
+def test_a_lost_ledger_is_rebuilt_from_the_run_folders(home: Home) -> None:
     assert (
         home.run("assign", str(fleet(home.folder / "more.csv", 210)), *LICENSE, "--run-dir", "r/1").code == 0
     )
@@ -96,7 +96,7 @@ def test_a_lost_ledger_is_built_again_from_the_folder_of_the_runs(home: Home) ->
 
 
 @pytest.mark.parametrize("name", ["all.ndjson", "all.csv.gz"])
-def test_rows_of_runs_are_not_taken_for_a_list_of_licensed_devices(home: Home, name: str) -> None:
+def test_rows_of_runs_are_refused_as_a_list_of_licensed_devices(home: Home, name: str) -> None:
     assert home.run("ledger", "export", "--to", "rows.parquet").code == 0
     rows = pl.read_parquet(home.folder / "rows.parquet")
     if name.endswith("gz"):
@@ -107,7 +107,7 @@ def test_rows_of_runs_are_not_taken_for_a_list_of_licensed_devices(home: Home, n
     assert (refused.code, "holds results of runs" in refused.err) == (2, True)
 
 
-def test_a_list_is_true_when_it_is_imported_however_often(home: Home) -> None:
+def test_each_import_of_a_list_makes_its_devices_assigned(home: Home) -> None:
     fleet(home.folder / "list.csv", 20)
     for command in ("import", "unassign", "import"):
         given = ("ledger", "import") if command == "import" else ("unassign",)
@@ -115,7 +115,7 @@ def test_a_list_is_true_when_it_is_imported_however_often(home: Home) -> None:
     assert [count["assigned"] for count in home.counts("list.db")] == [20]
 
 
-def test_a_portals_list_is_read_like_an_inventory(home: Home) -> None:
+def test_a_list_from_a_portal_is_read_like_an_inventory(home: Home) -> None:
     (home.folder / "portal.csv").write_text(
         "\n".join(
             ["Device IMEI;Account;SKU", *(f"{imei(n)};{ACCOUNT};{FLEXIBLE}" for n in range(5)), "12;;", ""]
@@ -130,14 +130,14 @@ def test_a_portals_list_is_read_like_an_inventory(home: Home) -> None:
     assert totals(home.url) == before
 
 
-def test_a_plan_and_a_dry_run_leave_out_what_a_run_would_skip(home: Home) -> None:
+def test_a_plan_and_a_dry_run_skip_the_same_devices_as_a_run(home: Home) -> None:
     for command in (("plan", "--run-dir", "runs/look"), ("assign", "--dry-run")):
-        told = home.run(command[0], "fleet.csv", *LICENSE, *command[1:]).err
-        assert "150 devices skipped by the ledger" in told
-        assert "50 devices in 1 request:" in told
+        shown = home.run(command[0], "fleet.csv", *LICENSE, *command[1:]).err
+        assert "150 devices skipped by the ledger" in shown
+        assert "50 devices in 1 request:" in shown
 
 
-def test_a_ledger_that_is_not_there_is_said_to_be_missing(home: Home) -> None:
+def test_a_missing_ledger_is_exit_2_and_not_created(home: Home) -> None:
     asked = home.run("ledger", "show", "--ledger", "none.db")
     assert (asked.code, "none.db: there is no ledger here" in asked.err) == (2, True)
     assert not (home.folder / "none.db").exists()

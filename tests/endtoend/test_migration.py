@@ -1,4 +1,4 @@
-"""A migration as a scheduler runs it: killed half-way, several times, and ended as the books say."""
+"""A migration as a scheduler runs it: killed several times, and finished with the right licenses."""
 
 import os
 import random
@@ -36,7 +36,7 @@ MIGRATE = ("migrate", "fleet.csv", "--account", ACCOUNT, "--from-sku", FLEXIBLE,
 
 @contextmanager
 def onboarded(path: Path) -> Iterator[str]:
-    """The URL of a carrier at which a fleet has its old licenses, and which takes its time from then on."""
+    """The URL of a slow carrier at which a fleet has its old licenses."""
     fleet(path / "fleet.csv", DEVICES)
     with serving(SandboxConfig(latency_s=0.05)) as url:
         given = ("assign", "fleet.csv", "--account", ACCOUNT, "--sku", FLEXIBLE, "--run-dir", "runs/given")
@@ -44,12 +44,12 @@ def onboarded(path: Path) -> Iterator[str]:
         yield url
 
 
-def asked(url: str) -> int:
+def requests_sent(url: str) -> int:
     return sum(dict[str, int](totals(url)["requests"]).values())
 
 
-def has_moved_on(url: str, process: Program, before: int) -> bool:
-    return asked(url) > before or process.poll() is not None
+def has_sent_more(url: str, process: Program, before: int) -> bool:
+    return requests_sent(url) > before or process.poll() is not None
 
 
 def test_a_migration_killed_many_times_moves_every_device_once(
@@ -59,14 +59,14 @@ def test_a_migration_killed_many_times_moves_every_device_once(
     with onboarded(tmp_path) as url:
         settings = keys(url)
         command = (*MIGRATE, "--run-dir", "runs/move", "--max-concurrency", "4")
-        half_way = asked(url) + DEVICES // 100
+        half_way = requests_sent(url) + DEVICES // 100
         processes = [begin(*command, settings=settings, cwd=tmp_path)]
-        until(lambda: asked(url) >= half_way or processes[0].poll() is not None)
+        until(lambda: requests_sent(url) >= half_way or processes[0].poll() is not None)
         for _ in range(KILLS):
             processes[-1].kill()
             assert end(processes[-1]).code == -signal.SIGKILL
             processes.append(begin("resume", "runs/move", settings=settings, cwd=tmp_path))
-            until(partial(has_moved_on, url, processes[-1], asked(url)))
+            until(partial(has_sent_more, url, processes[-1], requests_sent(url)))
             time.sleep(dice.uniform(0, 0.1))
         ended, licenses = end(processes[-1]), {device: one["licenses"] for device, one in books(url).items()}
         again = batchlic("resume", "runs/move", settings=settings, cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""Whole runs over TCP: what they leave, what they say, and what the carrier's books say of it."""
+"""Whole runs over TCP: their files, output and exit codes, compared with the sandbox's records."""
 
 import json
 import stat
@@ -58,25 +58,25 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
 
 
 def test_a_every_row_ends_in_results_or_in_rejects(finished: Run) -> None:
-    told = summary(finished.folder)
+    written = summary(finished.folder)
     results, rejects = (
         pl.read_parquet(finished.folder / f"{name}.parquet") for name in ("results", "rejects")
     )
-    assert told["rows_read"] == sum(told["rejected"].values()) + told["planned"] == DEVICES + 3
-    assert told["planned"] == sum(told["statuses"].values()) == results.height
-    assert Counter(results["status"]) == told["statuses"]
-    assert Counter(rejects["reason"]) == told["rejected"]
+    assert written["rows_read"] == sum(written["rejected"].values()) + written["planned"] == DEVICES + 3
+    assert written["planned"] == sum(written["statuses"].values()) == results.height
+    assert Counter(results["status"]) == written["statuses"]
+    assert Counter(rejects["reason"]) == written["rejected"]
     assert sorted([*results["row"], *rejects["row"]]) == list(range(1, DEVICES + 4))
 
 
-def test_the_carrier_has_licensed_the_accepted_devices_once_and_no_other(finished: Run) -> None:
+def test_the_carrier_licenses_each_accepted_device_once_and_no_other(finished: Run) -> None:
     licensed = {device: record["assigned"] for device, record in books(finished.url).items()}
     expected = {imei(n): "failed" if imei(n) in BAD else "accepted" for n in range(DEVICES)}
     assert statuses(finished.folder) == expected
     assert licensed == {device: int(status == "accepted") for device, status in expected.items()}
 
 
-def test_a_failed_device_says_why_and_what_carried_it(finished: Run) -> None:
+def test_a_failed_device_has_its_reason_and_its_request(finished: Run) -> None:
     results = pl.read_parquet(finished.folder / "results.parquet").filter(status="failed")
     assert set(results["error_code"]) == {
         "INPUT_INVALID.DeviceState.Invalid",
@@ -95,7 +95,7 @@ def test_the_audit_has_every_request_that_the_carrier_saw(finished: Run) -> None
     assert seen["429"] > 0
 
 
-def test_exit_3_says_that_the_run_is_done_but_not_all_is_well(finished: Run) -> None:
+def test_a_run_with_failed_devices_is_exit_3(finished: Run) -> None:
     assert finished.ended.code == summary(finished.folder)["exit_code"] == 3
 
 
@@ -103,7 +103,7 @@ def test_stdout_carries_the_summary_and_nothing_else(finished: Run) -> None:
     assert json.loads(finished.ended.out) == summary(finished.folder)
 
 
-def test_the_files_of_a_run_are_its_owners_alone(finished: Run) -> None:
+def test_only_the_owner_can_read_the_files_of_a_run(finished: Run) -> None:
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in finished.folder.iterdir()}
     expected = ["plan.parquet", "rejects.parquet", "results.parquet", "audit.parquet"]
     assert modes == dict.fromkeys([*expected, "summary.json", "run.log", "journal.db", ".lock"], 0o600)
@@ -117,14 +117,14 @@ def test_the_log_is_json_and_every_line_names_the_run(finished: Run) -> None:
     assert any(line.get("request_id") and line.get("batch_id") for line in lines)
 
 
-def test_status_tells_the_same_afterwards_and_writes_nothing(finished: Run) -> None:
+def test_status_equals_the_summary_and_writes_nothing(finished: Run) -> None:
     before = contents(finished.folder)
-    told = batchlic("status", finished.folder, "--json", cwd=finished.folder)
-    assert (told.code, json.loads(told.out)) == (0, {**summary(finished.folder), "doubts": []})
+    shown = batchlic("status", finished.folder, "--json", cwd=finished.folder)
+    assert (shown.code, json.loads(shown.out)) == (0, {**summary(finished.folder), "doubts": []})
     assert contents(finished.folder) == before
 
 
-def test_resuming_a_finished_run_changes_nothing_and_exits_as_it_did(finished: Run) -> None:
+def test_resume_of_a_finished_run_changes_nothing(finished: Run) -> None:
     before, seen = contents(finished.folder), totals(finished.url)
     resumed = batchlic("resume", finished.folder, settings=keys(finished.url), cwd=finished.folder)
     assert resumed.code == 3
@@ -188,7 +188,7 @@ def test_bad_usage_is_exit_2_and_leaves_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", [("export", "run", "--what", "all"), ("status", "run", "--json")])
-def test_whoever_reads_stdout_may_have_had_enough(finished: Run, command: tuple[str, ...]) -> None:
+def test_a_closed_stdout_is_not_an_error(finished: Run, command: tuple[str, ...]) -> None:
     process = begin_as_a_shell_does(*command, settings={}, cwd=finished.folder.parent)
     assert process.stdout is not None
     process.stdout.close()

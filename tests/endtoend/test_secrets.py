@@ -1,4 +1,4 @@
-"""Promise F with a real process: a carrier that says back every secret it is told, and none is kept."""
+"""Promise F with a real process: the carrier echoes every secret, and no file or stream shows one."""
 
 import subprocess
 import threading
@@ -36,8 +36,8 @@ def echoing_carrier() -> Iterator[str]:
         if (at := next(number)) >= len(ANSWERS):
             await take(exchange)
             return
-        said = f"{exchange.request.headers} {secrets}"
-        body = {"errorCode": f"UnifiedWebService.REQUEST_FAILED.{secrets}", "errorMessage": said}
+        echo = f"{exchange.request.headers} {secrets}"
+        body = {"errorCode": f"UnifiedWebService.REQUEST_FAILED.{secrets}", "errorMessage": echo}
         await exchange.say(ANSWERS[at], body, f"X-Echo: {secrets}")
 
     async def serve() -> None:
@@ -73,9 +73,9 @@ def test_f_no_secret_is_in_files_streams_or_the_process_list(tmp_path: Path) -> 
         listed = arguments_of(process)
         ended = end(process)
     assert "accepted" in statuses(tmp_path / "run").values()
-    told = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
-    told |= {"stdout": ended.out.encode(), "stderr": ended.err.encode(), "list": " ".join(listed).encode()}
-    assert b"[hidden]" in told["run.log"]
+    texts = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    texts |= {"stdout": ended.out.encode(), "stderr": ended.err.encode(), "list": " ".join(listed).encode()}
+    assert b"[hidden]" in texts["run.log"]
     for secret in (*PLANTED.values(), BASIC, *TOKENS):
-        assert [name for name, content in told.items() if secret.encode() in content] == [], secret
-    assert LICENSES.encode() not in told["list"]
+        assert [name for name, content in texts.items() if secret.encode() in content] == [], secret
+    assert LICENSES.encode() not in texts["list"]

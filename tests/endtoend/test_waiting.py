@@ -1,4 +1,4 @@
-"""Waiting for callbacks, from the command line: what can't be waited for is said before anything is sent."""
+"""Options to wait for callbacks: wrong ones are refused before anything is sent."""
 
 from pathlib import Path
 
@@ -18,11 +18,11 @@ ASSIGN = ("assign", "fleet.csv", "--account", ACCOUNT, "--sku", FLEXIBLE, "--san
         (["--listen-port", "0"], "--wait-callbacks"),
     ],
 )
-def test_a_run_that_could_not_wait_is_refused_before_anything_is_sent(
+def test_wrong_wait_options_are_refused_before_anything_is_sent(
     tmp_path: Path, waiting: list[str], says: str
 ) -> None:
     fleet(tmp_path / "fleet.csv", 10)
-    told = batchlic(*ASSIGN, *waiting, cwd=tmp_path)
-    assert told.code == ExitCode.USAGE, told.err
-    assert says in told.err
+    ended = batchlic(*ASSIGN, *waiting, cwd=tmp_path)
+    assert ended.code == ExitCode.USAGE, ended.err
+    assert says in ended.err
     assert not (tmp_path / "run").exists()

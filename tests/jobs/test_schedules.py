@@ -1,4 +1,4 @@
-"""The schedules are read by the tools that they are for, and treat exit codes as errors.py means them."""
+"""The schedules are valid for their tools, and handle exit codes as errors.py defines them."""
 
 import ast
 import configparser
@@ -43,7 +43,7 @@ def cronjob() -> dict[str, Any]:
     return found
 
 
-def test_cron_starts_the_job_every_night_as_a_user_of_its_own() -> None:
+def test_cron_starts_the_job_every_night_as_its_own_user() -> None:
     [line] = [found for found in text("batchlic.cron").splitlines() if re.match(r"[0-9*]", found)]
     *when, user, command = line.split(maxsplit=6)
     assert first_three(" ".join(when)) == NIGHTLY
@@ -56,7 +56,7 @@ def test_cron_starts_the_job_every_night_as_a_user_of_its_own() -> None:
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
 @pytest.mark.parametrize("name", ["batchlic.service", "batchlic.timer", "batchlic-failed.service"])
-def test_systemd_reads_its_units_without_a_complaint(name: str) -> None:
+def test_systemd_accepts_its_units(name: str) -> None:
     verified = subprocess.run(
         ["systemd-analyze", "verify", f"./{name}"],  # noqa: S607 - found above
         cwd=SCHEDULES,
@@ -74,7 +74,7 @@ def test_systemd_restarts_after_exit_6_only_and_alarms_otherwise() -> None:
     assert service["Unit"]["OnFailure"] == "batchlic-failed.service"
 
 
-def test_kubernetes_starts_again_after_exit_6_only_and_in_the_same_folder() -> None:
+def test_kubernetes_retries_after_exit_6_only_in_the_same_folder() -> None:
     job = cronjob()
     assert (job["apiVersion"], job["kind"]) == ("batch/v1", "CronJob")
     assert first_three(job["spec"]["schedule"]) == NIGHTLY
@@ -89,7 +89,7 @@ def test_kubernetes_starts_again_after_exit_6_only_and_in_the_same_folder() -> N
     assert {mount["name"] for mount in container["volumeMounts"]} == {v["name"] for v in pod["volumes"]}
 
 
-def test_kubernetes_own_schema_accepts_the_cronjob() -> None:
+def test_the_kubernetes_schema_accepts_the_cronjob() -> None:
     schema = pytest.importorskip("kubernetes_validate", reason="the schema is not installed")
     schema.validate(cronjob(), schema.latest_version(), strict=True)
 

@@ -1,4 +1,4 @@
-"""What is shown of a run at work: each device is counted once, whatever it takes."""
+"""The progress of a run: each device is counted once."""
 
 import io
 from typing import NoReturn
@@ -21,47 +21,38 @@ def drop(*_: object) -> NoReturn:
     raise structlog.DropEvent
 
 
-async def reporter() -> Reporter:
+async def new_reporter() -> Reporter:
     logger = structlog.wrap_logger(None, processors=[drop])
     return Reporter(Tally(planned=10), Pace(max_concurrency=1), logger, screen=io.StringIO())
 
 
-def hear(to: Reporter, of: Batch, answer: Answer, devices: int = 10) -> None:
+def report(reporter: Reporter, of: Batch, answer: Answer, devices: int = 10) -> None:
     final = answer.outcome is Outcome.REFUSED
-    to.answered(of, intent(of.batch_id, device_count=devices), answer, 1.0, final=final)
+    reporter.answered(of, intent(of.batch_id, device_count=devices), answer, 1.0, final=final)
 
 
 async def test_an_accepted_or_refused_device_is_done() -> None:
-    seen = await reporter()
-    hear(seen, batch(10), ACCEPTED, 7)
-    hear(seen, batch(10, batch_id=2), BAD_DEVICE, 3)
-    assert (seen.tally.devices["accepted"], seen.tally.devices["failed"], seen.tally.done) == (7, 3, 10)
+    shown = await new_reporter()
+    report(shown, batch(10), ACCEPTED, 7)
+    report(shown, batch(10, batch_id=2), BAD_DEVICE, 3)
+    assert (shown.tally.devices["accepted"], shown.tally.devices["failed"], shown.tally.done) == (7, 3, 10)
 
 
-async def test_a_doubt_ends_where_the_same_part_is_accepted() -> None:
-    seen = await reporter()
-    hear(seen, batch(10), AMBIGUOUS)
-    assert (seen.tally.devices["in_doubt"], seen.tally.done) == (10, 0)
-    hear(seen, batch(10), ACCEPTED)
-    assert (seen.tally.devices["in_doubt"], seen.tally.done) == (0, 10)
+async def test_doubt_ends_when_the_same_part_is_accepted() -> None:
+    shown = await new_reporter()
+    report(shown, batch(10), AMBIGUOUS)
+    assert (shown.tally.devices["in_doubt"], shown.tally.done) == (10, 0)
+    report(shown, batch(10), ACCEPTED)
+    assert (shown.tally.devices["in_doubt"], shown.tally.done) == (0, 10)
 
 
-async def test_a_step_of_a_migration_is_not_all_of_it() -> None:
-    seen = await reporter()
+async def test_a_migration_counts_devices_when_its_batch_is_done() -> None:
+    shown = await new_reporter()
     for action in (Action.ASSIGN, Action.UNASSIGN):
-        step = batch(10)
-        hear(
-            seen,
-            Batch(
-                1,
-                step.account_name,
-                step.sku_number,
-                step.encoded,
-                step.offsets,
-                request=StepRequest(step=Step(action.value), action=action),
-            ),
-            ACCEPTED,
-        )
-    assert (seen.tally.done, seen.tally.requests[Outcome.ACCEPTED]) == (0, 2)
-    seen.tally.moved(9, 1)
-    assert (seen.tally.devices["accepted"], seen.tally.devices["failed"], seen.tally.done) == (9, 1, 10)
+        whole = batch(10)
+        request = StepRequest(step=Step(action.value), action=action)
+        names = (whole.account_name, whole.sku_number)
+        report(shown, Batch(1, *names, whole.encoded, whole.offsets, request=request), ACCEPTED)
+    assert (shown.tally.done, shown.tally.requests[Outcome.ACCEPTED]) == (0, 2)
+    shown.tally.moved(9, 1)
+    assert (shown.tally.devices["accepted"], shown.tally.devices["failed"], shown.tally.done) == (9, 1, 10)
