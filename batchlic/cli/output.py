@@ -30,21 +30,21 @@ def open_target(rehearsal: "Rehearsal | None") -> Iterator["Target"]:
         settings = load_settings()
         yield Target(settings.base_url, settings.base_url, settings.credentials(), tuple(settings.secrets()))
         return
-    from batchlic.carrier.auth import Credentials, Secret
+    from batchlic.carrier.credentials import Credentials, Secret
     from batchlic.journal import SANDBOX
-    from batchlic.sandbox.config import SandboxConfig
-    from batchlic.sandbox.embedded import embedded
+    from batchlic.sandbox import CallbackConfig, LatencyConfig, LimitConfig, SandboxConfig, embedded
 
     name = Secret("sandbox")
     credentials = Credentials(client_id=name, client_secret=name, username=name, password=name)
     config = SandboxConfig(
-        rate=rehearsal.rate,
-        burst=rehearsal.burst,
-        latency_s=rehearsal.latency,
         seed=rehearsal.seed,
-        callback_delay_s=rehearsal.callback_delay,
-        callback_jitter_s=rehearsal.callback_delay,
-        callback_failures=rehearsal.callback_failures,
+        limits=LimitConfig(rate=rehearsal.rate, burst=rehearsal.burst),
+        latency=LatencyConfig(base_s=rehearsal.latency),
+        callbacks=CallbackConfig(
+            delay_s=rehearsal.callback_delay,
+            jitter_s=rehearsal.callback_delay,
+            failure_share=rehearsal.callback_failures,
+        ),
     )
     with embedded(config) as base_url:
         yield Target(SANDBOX, base_url, credentials, ())
