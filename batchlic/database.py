@@ -1,9 +1,11 @@
-"""A SQLite file as batchlic keeps it: write-ahead, a commit durable when it returns, trouble explained."""
+"""SQLite files: durable commits, a format that each file declares, and errors that say what to do."""
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,11 +18,27 @@ if TYPE_CHECKING:
     from sqlalchemy.pool import ConnectionPoolEntry
 
 PATIENCE = 30
-"""Seconds that a process waits for another one's commit."""
+"""Seconds to wait for the commit of another process."""
+
+_MAGIC = b"SQLite format 3\x00"
+_HEADER_BYTES = 100
+
+
+@dataclass(frozen=True, slots=True)
+class FileFormat:
+    """What a SQLite file of batchlic declares in its header.
+
+    `name` is used in messages ("ledger"). `application_id` (32 bits, not 0) is the same in all versions;
+    `version` counts the versions of the schema, from 1.
+    """
+
+    name: str
+    application_id: int
+    version: int
 
 
 def sqlite(path: Path, *, patience: int = PATIENCE) -> sa.Engine:
-    """The database at `path`; `patience` is in seconds."""
+    """Return an engine for the SQLite file at `path`. `patience`: seconds to wait for another process."""
     url = sa.URL.create("sqlite", database=str(path))
     engine = sa.create_engine(url, connect_args={"check_same_thread": False, "timeout": patience})
     sa.event.listen(engine, "connect", _make_durable)
@@ -28,26 +46,89 @@ def sqlite(path: Path, *, patience: int = PATIENCE) -> sa.Engine:
 
 
 def _make_durable(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
-    """A commit is on the disk when it returns: https://sqlite.org/pragma.html#pragma_synchronous."""
+    """Make every commit durable when it returns: https://sqlite.org/pragma.html#pragma_synchronous."""
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode = WAL")
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.close()
 
 
+def create_or_check(path: Path, file_format: FileFormat) -> None:
+    """Make an empty file of this format, or check that an existing one has this format.
+
+    Call it before `sqlite`, which changes any file that it connects to. A missing or empty file is created.
+    Raises RunFolderError as `check_format`, and what `explain_database_errors` explains.
+    """
+    header = _header(path)
+    was_interrupted = path.with_name(f"{path.name}-journal").exists()
+    if not header or (was_interrupted and _numbers(header)[0] == file_format.application_id):
+        write_format(path, file_format)
+    check_format(path, file_format)
+
+
+def write_format(path: Path, file_format: FileFormat) -> None:
+    """Declare the format in the header of the SQLite file at `path`, if the file holds nothing yet.
+
+    The file must not be in write-ahead mode yet: then the header itself has the format, and not the log
+    beside it.
+    """
+    with closing(sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)) as connection:
+        connection.execute("BEGIN EXCLUSIVE")  # another process may be creating the same file
+        ((tables,),) = connection.execute("SELECT count(*) FROM sqlite_master")
+        ((application_id,),) = connection.execute("PRAGMA application_id")
+        if not tables and not application_id:
+            connection.execute(f"PRAGMA application_id = {file_format.application_id:d}")
+            connection.execute(f"PRAGMA user_version = {file_format.version:d}")
+        connection.execute("COMMIT")
+
+
+def check_format(path: Path, file_format: FileFormat) -> None:
+    """Raise RunFolderError if the file at `path` is of another kind or another version.
+
+    Only the header is read (https://sqlite.org/fileformat2.html#the_database_header), so the file stays as it
+    is, whatever it holds.
+    """
+    application_id, version = _numbers(_header(path))
+    if application_id != file_format.application_id:
+        raise RunFolderError(
+            f"{path} is not a batchlic {file_format.name}: name another file, or move this one away"
+        )
+    if version != file_format.version:
+        raise RunFolderError(
+            f"{path} was written by another version of batchlic (schema {version}; this one reads "
+            f"{file_format.version}): use that version of batchlic, or name another file"
+        )
+
+
+def _header(path: Path) -> bytes:
+    """The first 100 bytes of a file; empty if there is no file."""
+    try:
+        with path.open("rb") as file:
+            return file.read(_HEADER_BYTES)
+    except FileNotFoundError:
+        return b""
+
+
+def _numbers(header: bytes) -> tuple[int, int]:
+    """Application id and version in the header of a SQLite file; zeros in that of any other file."""
+    if len(header) < _HEADER_BYTES or not header.startswith(_MAGIC):
+        return 0, 0
+    return int.from_bytes(header[68:72]), int.from_bytes(header[60:64])
+
+
 @contextmanager
 def explain_database_errors(what: str) -> Iterator[None]:
-    """Say what the operator can do about what the database complains of; `what` is what it is to him."""
+    """Turn database errors into errors that say what to do; `what` names the file, as in "the journal"."""
     try:
         yield
-    except sa.exc.OperationalError as error:
+    except (sa.exc.OperationalError, sqlite3.OperationalError) as error:
         raise StoppedEarly(
-            f"{what} can't be written or read ({first_line(error)}): repair that, then resume the run"
+            f"{what} can't be written or read ({first_line(error)}): fix the cause, then resume the run"
         ) from error
-    except sa.exc.DatabaseError as error:
+    except (sa.exc.DatabaseError, sqlite3.DatabaseError) as error:
         raise RunFolderError(f"{what} is damaged ({first_line(error)}): restore it") from error
 
 
 def first_line(error: Exception) -> str:
-    """What a database error says, without the statement."""
+    """The first line of a database error, without the SQL statement."""
     return str(getattr(error, "orig", None) or error).splitlines()[0]

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from batchlic.carrier.catalogue import MAX_DEVICES_PER_REQUEST, SKUS, Action, LicenseType
+from batchlic.carrier.catalog import MAX_DEVICES_PER_REQUEST, SKUS, Action, LicenseType
 from batchlic.errors import RefusedToStart, UsageError
 from batchlic.reader import IdKind, ReadOptions, Role
 

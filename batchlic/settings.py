@@ -12,9 +12,9 @@ from pathlib import Path
 from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, SettingsConfigDict
 
-from batchlic.callbacks.access import CARRIER_SOURCES, Access, networks
-from batchlic.carrier.auth import Credentials, Secret
-from batchlic.carrier.wire import check_address
+from batchlic.callbacks.access import CARRIER_SOURCES, Access, parse_networks
+from batchlic.carrier.credentials import Credentials, Secret
+from batchlic.carrier.http_client import check_base_url
 from batchlic.errors import UsageError
 
 PREFIX = "BATCHLIC_"
@@ -58,8 +58,8 @@ class Settings(BaseSettings):
         return Access(
             username=Secret(self.listener_username.get_secret_value()),
             password=Secret(self.listener_password.get_secret_value()),
-            sources=networks(sources, where=f"{PREFIX}LISTENER_ALLOWED_SOURCES"),
-            proxies=networks(proxies, where="--trusted-proxy"),
+            sources=parse_networks(sources, where=f"{PREFIX}LISTENER_ALLOWED_SOURCES"),
+            proxies=parse_networks(proxies, where="--trusted-proxy"),
         )
 
     def store(self, given: str | None) -> str:
@@ -88,7 +88,7 @@ def load_settings() -> Settings:
     except ValidationError as error:
         wrong = "; ".join(f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
         raise UsageError(f"settings: {wrong}") from None
-    settings.base_url = str(check_address(settings.base_url)).rstrip("/")
+    settings.base_url = str(check_base_url(settings.base_url)).rstrip("/")
     return settings
 
 

@@ -21,7 +21,7 @@ from typing import IO, Self
 from batchlic.cli import app as cli
 from batchlic.sandbox import server
 from batchlic.sandbox.config import SandboxConfig
-from batchlic.sandbox.listening import base_url, listen
+from batchlic.sandbox.sockets import base_url, listen
 
 _FORKING = multiprocessing.get_context("forkserver")
 _FORKING.set_forkserver_preload(

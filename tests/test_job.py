@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from batchlic.carrier.catalogue import Action, LicenseType
+from batchlic.carrier.catalog import Action, LicenseType
 from batchlic.cli.options import InventoryOptions, PlanOptions, RunOptions, SendOptions
 from batchlic.errors import ExitCode, RefusedToStart, UsageError
 from batchlic.job import Job, load_job, make_job

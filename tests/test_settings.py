@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from batchlic.carrier.auth import Secret
+from batchlic.carrier.credentials import Secret
 from batchlic.errors import UsageError
 from batchlic.settings import load_settings
 

@@ -1,4 +1,4 @@
-"""Who may tell us outcomes: the source address and the credentials in the body are the only proof."""
+"""Access control of the listener: the source address, and the credentials in each callback."""
 
 import hashlib
 import hmac
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from batchlic.carrier.auth import Secret
+from batchlic.carrier.credentials import Secret
 from batchlic.errors import UsageError
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -22,29 +22,30 @@ CARRIER_SOURCES = (
     "137.117.33.109",
     "168.62.173.153",
 )
-"""The addresses that the carrier publishes as sources of its callbacks."""
+"""The source addresses of callbacks that the carrier publishes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """The credentials given at registration, the sources to believe, and the proxies in front of us."""
+    """The credentials given at registration, the allowed source networks, and the trusted proxies."""
 
     username: Secret
     password: Secret
     sources: tuple[Network, ...]
     proxies: tuple[Network, ...] = ()
 
-    def knows(self, username: str | None, password: str | None) -> bool:
-        """Whether these are the credentials, in a time that tells nothing of them."""
+    def accepts(self, username: str | None, password: str | None) -> bool:
+        """Compare credentials in constant time; return whether they match."""
         is_user = _same(username or "", self.username)
         is_password = _same(password or "", self.password)
         return is_user & is_password
 
-    def source_of(self, peer: str | None, forwarded_for: str) -> str | None:
-        """The address that a call came from: the peer's, or the last one that a trusted proxy vouches for.
+    def source_address(self, peer: str | None, forwarded_for: str) -> str | None:
+        """Return the address that sent a request, seen through trusted proxies.
 
-        `forwarded_for` is what X-Forwarded-For holds; each proxy appended the address that called it, so it
-        is read from its end, and no further than the first address that is not a proxy of ours.
+        `peer` is the address of the connection, `forwarded_for` the X-Forwarded-For header. Each proxy
+        appends the address that called it. So the header is read from its end, until the first address that
+        is not a trusted proxy.
         """
         source = peer
         hops = [hop.strip() for hop in forwarded_for.split(",") if hop.strip()]
@@ -53,27 +54,27 @@ class Access:
         return source
 
     def allows(self, source: str | None) -> bool:
-        """Whether an address is among the sources to believe."""
+        """Return whether an address is in the allowed source networks."""
         return _is_in(source, self.sources)
 
 
-def networks(texts: Iterable[str], *, where: str) -> tuple[Network, ...]:
-    """Addresses and networks (`10.0.0.0/8`) as people write them. Raises UsageError that names `where`."""
-    found = []
+def parse_networks(texts: Iterable[str], *, where: str) -> tuple[Network, ...]:
+    """Parse addresses and networks like `10.0.0.0/8`. Raises UsageError that begins with `where`."""
+    networks = []
     for text in texts:
         try:
-            found.append(ipaddress.ip_network(text.strip()))
+            networks.append(ipaddress.ip_network(text.strip()))
         except ValueError:
-            raise UsageError(f"{where}: {text.strip()!r} is no IP address or network") from None
-    return tuple(found)
+            raise UsageError(f"{where}: {text.strip()!r} is not an IP address or network") from None
+    return tuple(networks)
 
 
 def _same(given: str, secret: Secret) -> bool:
-    """Digests are compared, so that not even the length shows."""
-    mine, theirs = (
+    """Compare digests, so that the time does not depend on the length of the secret."""
+    expected, actual = (
         hashlib.sha256(text.encode(errors="replace")).digest() for text in (secret.reveal(), given)
     )
-    return hmac.compare_digest(mine, theirs)
+    return hmac.compare_digest(expected, actual)
 
 
 def _is_in(address: str | None, allowed: tuple[Network, ...]) -> bool:

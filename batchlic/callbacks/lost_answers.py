@@ -1,4 +1,4 @@
-"""How many requests for each device lost their answers, and so may have been executed."""
+"""Counts the requests for each device whose answers were lost, so that they may be executed."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -18,16 +18,17 @@ LOST_ANSWERS: Schema = {
     "is_only_step": pl.Boolean(),
     "cleared_by": pl.String(),
 }
-"""How many requests for a batch, or for one step of it, have no known answer.
+"""The number of requests (`lost`) for a batch, or for one step of it, that have no known answer.
 
-They are about all devices of the batch where `offset` is null. `is_only_step`: all that was lost is of this
-one step, so a message about an unknown request can only be about it. `cleared_by`: the requestId of the
-request that took back what the lost ones may have given; once that is known to be executed, they are void.
+- `offset`: the place of the device in its batch; null: the row is about all devices of the batch.
+- `is_only_step`: all lost requests are of this step, so a message about an unknown request is about it.
+- `cleared_by`: the requestId of the accepted request that takes back the licenses which the lost requests may
+  have assigned. Once that request is confirmed, the lost requests no longer count.
 """
 
 
 def lost_answers(journal: JournalQueries) -> pl.DataFrame:
-    """The lost answers of a run (columns: LOST_ANSWERS)."""
+    """Return the lost answers of a run (columns LOST_ANSWERS)."""
     rows = _of_single_requests(journal) if journal.identity.to_sku is None else _of_migration(journal)
     return pl.DataFrame(list(rows), LOST_ANSWERS, orient="row")
 
@@ -41,10 +42,11 @@ def _of_single_requests(
 
 
 def _of_migration(journal: JournalQueries) -> Iterator[tuple[int, str, int, int, bool, str | None]]:
-    """Device by device, because a message does not say which step it is about.
+    """Yield rows by device, because a message does not say which step it is about.
 
-    What a lost assign may have given is void once it was cleared. An accepted clearing is not enough: it may
-    still fail. A message about either that comes later could be mistaken for one about what came after.
+    A lost assign no longer counts once a later unassign (the step CLEAR) has taken its license back. An
+    accepted CLEAR is not enough, because it can still fail. A late message about either request could be
+    mistaken for one about a later request.
     """
     lost = Counter[tuple[int, str, int, str | None]]()
     steps = defaultdict[tuple[int, int], set[str]](set)

@@ -1,4 +1,4 @@
-"""The address of a listener: what the carrier is told to call, and what may be wrong with it."""
+"""The URL under which a listener is registered with the carrier, and warnings about it."""
 
 from collections.abc import Iterator
 from urllib.parse import urlsplit
@@ -11,26 +11,26 @@ PORTS = frozenset({80, 443, *range(9001, 9007), *range(50551, 50560), *range(282
 _PORTS_TEXT = "80, 443, 9001-9006, 50551-50559, 28200-28220"
 
 
-def address(url: str, account: str) -> str:
-    """The address to register for an account: `url`/`account`, so that callbacks name their account.
+def registration_url(url: str, account: str) -> str:
+    """Return the URL to register for an account: `url`/`account`, so that callbacks name their account.
 
-    Raises UsageError where `url` is no address for callbacks.
+    Raises UsageError if `url` is not a URL for callbacks.
     """
     try:
         parts = urlsplit(url)
-        _ = parts.port  # checked when it is read
+        _ = parts.port  # reading it validates it
     except ValueError as error:
         raise UsageError(f"--url {url}: {error}") from None
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
-        raise UsageError(f"--url {url}: give an address like https://host/callbacks/CarrierService")
+        raise UsageError(f"--url {url}: give a URL like https://host/callbacks/CarrierService")
     if "@" in parts.netloc:
-        raise UsageError("--url: leave user and password out; they are the settings BATCHLIC_LISTENER_*")
+        raise UsageError("--url: leave out user and password; give them in the settings BATCHLIC_LISTENER_*")
     path = parts.path.rstrip("/")
     return parts._replace(path=path if path.endswith(f"/{account}") else f"{path}/{account}").geturl()
 
 
-def warnings(url: str) -> Iterator[str]:
-    """What may be wrong with an address that `address` made."""
+def url_warnings(url: str) -> Iterator[str]:
+    """Yield warnings about a URL of `registration_url`."""
     parts = urlsplit(url)
     if parts.scheme != "https":
         yield f"{url} is not https: the credentials in each callback travel unencrypted"

@@ -1,4 +1,4 @@
-"""The listener over TCP: uvicorn with what it needs, and the same as a process of its own beside a run."""
+"""Serves the listener over TCP with uvicorn, in this process or in a child process beside a run."""
 
 import os
 import resource
@@ -28,13 +28,13 @@ from batchlic.journal.groupcommit import GroupCommit
 from batchlic.logs import console
 
 _DESCRIPTORS = 65_536
-_GRACE = 10
-"""Seconds that messages under way have after SIGTERM."""
+_SHUTDOWN_TIMEOUT_S = 10
+"""Time to finish requests in progress after SIGTERM."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListenerOptions:
-    """Where to listen, and as what; `account` is that of messages whose address names none."""
+    """Where to listen. `account` is used for messages whose URL path names no account."""
 
     host: str = "127.0.0.1"
     port: int = 9001
@@ -44,19 +44,19 @@ class ListenerOptions:
     tls_key: Path | None = None
 
     def __post_init__(self) -> None:
-        """Raise UsageError where the path is none."""
+        """Raise UsageError for a malformed path."""
         if not self.path.startswith("/") or self.path.endswith("/"):
             raise UsageError(f"--path {self.path}: give a path like {PATH}")
 
 
-class Listening(msgspec.Struct, frozen=True):
-    """What a listener says on stdout once it listens."""
+class ListenerAddress(msgspec.Struct, frozen=True):
+    """The URL of a listener, printed to stdout once it listens."""
 
     url: str
 
 
 def listen(options: ListenerOptions, access: Access, store: Store) -> None:
-    """Take callbacks into `store` until SIGTERM or Ctrl-C. Raises UsageError before it begins."""
+    """Receive callbacks into `store` until SIGTERM or Ctrl-C. Raises UsageError before it listens."""
     commits: GroupCommit[DeviceMessage] = GroupCommit(store.write, offload=anyio.to_thread.run_sync)
     listener = Listener(
         access,
@@ -70,9 +70,9 @@ def listen(options: ListenerOptions, access: Access, store: Store) -> None:
 
 
 def serve(listener: Listener, options: ListenerOptions) -> None:
-    """Serve until SIGTERM or Ctrl-C, then finish what is under way. Raises UsageError before it begins.
+    """Serve until SIGTERM or Ctrl-C, then finish the requests in progress.
 
-    Once it listens, its address goes to stdout as a line of JSON.
+    Once it listens, its URL is printed to stdout as a line of JSON. Raises UsageError before that.
     """
     config = uvicorn.Config(
         listener.app,
@@ -85,27 +85,27 @@ def serve(listener: Listener, options: ListenerOptions) -> None:
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=30,
-        timeout_graceful_shutdown=_GRACE,
+        timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT_S,
     )
     config.ssl_certfile, config.ssl_keyfile = _certificate(options)
-    _take_all_descriptors()
+    _raise_descriptor_limit()
     with _socket(options) as bound:
         host, port = bound.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         url = f"{'https' if options.tls_cert else 'http'}://{shown}:{port}{options.path}"
-        print(msgspec.json.encode(Listening(url)).decode(), flush=True)  # noqa: T201 - the result
+        print(msgspec.json.encode(ListenerAddress(url)).decode(), flush=True)  # noqa: T201 - the result
         _Server(config).run(sockets=[bound])
 
 
-def _take_all_descriptors() -> None:
-    """Let this process have as many connections as the system allows it, rather than as many as is usual."""
+def _raise_descriptor_limit() -> None:
+    """Raise the soft limit of open files, so that the process can hold that many connections."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
 
 
-def stop_with_stdin() -> None:
-    """Have this process stop as by SIGTERM once its standard input ends: whoever started it is gone then."""
+def stop_when_stdin_ends() -> None:
+    """Send this process SIGTERM when its standard input ends: then its parent process is gone."""
 
     def read() -> None:
         while os.read(sys.stdin.fileno(), 1024):
@@ -116,7 +116,7 @@ def stop_with_stdin() -> None:
 
 
 class _Server(uvicorn.Server):
-    """Ends with exit code 0 once stopped: uvicorn's own would end by the signal."""
+    """Ends with exit code 0 after a signal; uvicorn's own server would re-raise the signal."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
         self.force_exit = self.should_exit
@@ -124,11 +124,11 @@ class _Server(uvicorn.Server):
 
 
 @contextmanager
-def listening(options: ListenerOptions, store: str, environment: Mapping[str, str]) -> Iterator[str]:
-    """A listener in a process of its own for as long as the block, or this process, lasts; gives its address.
+def listener_process(options: ListenerOptions, store: str, environment: Mapping[str, str]) -> Iterator[str]:
+    """Run a listener as a child process for the length of the block; yield its URL.
 
-    Settings travel in `environment`, since command lines can be seen by everybody. Raises StoppedEarly where
-    it does not come up; why, it says on stderr itself.
+    The child also ends when this process ends. `environment` holds its settings, because other users can see
+    command lines. Raises StoppedEarly if the listener does not start; the child prints the reason to stderr.
     """
     arguments = ["--until-eof", "--host", options.host, "--port", str(options.port), "--path", options.path]
     for name, file in (("--tls-cert", options.tls_cert), ("--tls-key", options.tls_key)):
@@ -144,22 +144,24 @@ def listening(options: ListenerOptions, store: str, environment: Mapping[str, st
         try:
             line = cast("IO[bytes]", process.stdout).readline()
             if not line:
-                raise StoppedEarly("the listener for callbacks did not come up")
-            yield msgspec.json.decode(line, type=Listening).url
+                raise StoppedEarly("the listener for callbacks did not start")
+            yield msgspec.json.decode(line, type=ListenerAddress).url
         finally:
             process.terminate()
 
 
 def _certificate(options: ListenerOptions) -> tuple[str, str | None] | tuple[None, None]:
-    """Certificate and key for uvicorn, tried before anything else begins."""
+    """The paths of certificate and key, checked by loading them."""
     if options.tls_cert is None:
         if options.tls_key is not None:
-            raise UsageError("--tls-key: give its certificate too, with --tls-cert")
+            raise UsageError("--tls-key: give the certificate too, with --tls-cert")
         return None, None
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(options.tls_cert, options.tls_key)
-    except OSError as error:  # ssl.SSLError is one
-        raise UsageError(f"--tls-cert {options.tls_cert}: can't be used: {error.strerror or error}") from None
+    except OSError as error:  # includes ssl.SSLError
+        raise UsageError(
+            f"--tls-cert {options.tls_cert}: can't be loaded: {error.strerror or error}"
+        ) from None
     return str(options.tls_cert), str(options.tls_key) if options.tls_key else None
 
 
@@ -169,5 +171,5 @@ def _socket(options: ListenerOptions) -> socket.socket:
         return socket.create_server((options.host, options.port), family=family, backlog=2048)
     except OSError as error:
         raise UsageError(
-            f"--host {options.host} --port {options.port}: can't listen there: {error.strerror}"
+            f"--host {options.host} --port {options.port}: can't listen: {error.strerror}"
         ) from None

@@ -1,4 +1,4 @@
-"""Where callbacks are kept: one table, in SQLite or, for several listeners, in PostgreSQL."""
+"""The store of callbacks: one table in SQLite or, for several listeners, in PostgreSQL."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects import sqlite as sqlite_dialect
 
 from batchlic.callbacks.messages import DeviceMessage
-from batchlic.database import sqlite
+from batchlic.database import FileFormat, create_or_check, explain_database_errors, first_line, sqlite
 from batchlic.errors import StoppedEarly, UsageError
 
 ROWS_PER_READ = 100_000
+
+FILE_FORMAT = FileFormat("callback store", application_id=int.from_bytes(b"BLcb"), version=1)
 
 metadata = sa.MetaData()
 
@@ -25,10 +27,10 @@ messages = sa.Table(
     metadata,
     sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
     sa.Column("request_id", sa.String(128), nullable=False),
-    sa.Column("imei", sa.String(32), nullable=False, comment="the first; empty where there is none"),
+    sa.Column("imei", sa.String(32), nullable=False, comment="the first one; empty without one"),
     sa.Column("iccid", sa.String(32), nullable=False),
-    sa.Column("further_ids", sa.Text, nullable=False, comment="as KIND:digits, with spaces between"),
-    sa.Column("account_name", sa.String(32), nullable=False, comment="of the address that it came to"),
+    sa.Column("further_ids", sa.Text, nullable=False, comment="as KIND:digits, separated by spaces"),
+    sa.Column("account_name", sa.String(32), nullable=False, comment="from the URL path"),
     sa.Column("succeeded", sa.Boolean, nullable=False),
     sa.Column("error_code", sa.Text, nullable=False),
     sa.Column("error_message", sa.Text, nullable=False),
@@ -36,7 +38,7 @@ messages = sa.Table(
     sa.UniqueConstraint("request_id", "imei", "iccid", "further_ids", "account_name", "succeeded"),
     sa.Index("messages_by_time", "received_at"),
 )
-"""A repeat says nothing new, so it is no new row: what a message says is unique."""
+"""The content of a message is unique, so a repeated message adds no row."""
 
 _INSERTS: dict[str, sa.Insert] = {
     "sqlite": sqlite_dialect.insert(messages).on_conflict_do_nothing(),
@@ -45,11 +47,11 @@ _INSERTS: dict[str, sa.Insert] = {
 
 
 class StoreError(StoppedEarly):
-    """The store can't be read or written now; what was acknowledged is in it."""
+    """The store can't be read or written now. All acknowledged messages are in it."""
 
 
 class Store:
-    """The messages that were acknowledged. Raises StoreError where the database does not do its part."""
+    """The acknowledged messages. Each method raises StoreError if the database fails."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
@@ -58,9 +60,10 @@ class Store:
 
     @classmethod
     def open(cls, location: str) -> Self:
-        """Open the store at a path, or at a postgresql:// URL, and make it where it is new.
+        """Open the store at a path or a postgresql:// URL; create it if it does not exist.
 
-        A file is made for its owner only (mode 0600). Raises UsageError where there can be no store.
+        A new file has mode 0600. Raises UsageError if the location is wrong. Raises RunFolderError for a file
+        that is not a store of this version of batchlic, and leaves that file as it is.
         """
         store = cls(_postgresql(location) if "://" in location else _sqlite(Path(location)))
         with store._explained():
@@ -68,31 +71,31 @@ class Store:
         return store
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Close all connections."""
         self._engine.dispose()
 
     def write(self, received: list[DeviceMessage]) -> None:
-        """Make the messages durable; those that are there already stay as they are."""
+        """Store the messages durably; messages that are already stored stay unchanged."""
         with self._explained(), self._engine.begin() as connection:
             connection.execute(self._insert, [message._asdict() for message in received])
 
     def check(self) -> None:
-        """Raise StoreError where the database does not answer."""
+        """Raise StoreError if the database does not answer."""
         with self._explained(), self._engine.connect() as connection:
             connection.execute(sa.select(messages.c.received_at).limit(1)).all()
 
     def extent(self) -> tuple[int, int]:
-        """How many messages there are, and when the last was received: unchanged if nothing came."""
+        """Return the number of messages, and when the latest was received (microseconds since 1970)."""
         query = sa.select(sa.func.count(), sa.func.coalesce(sa.func.max(messages.c.received_at), 0))
         with self._explained(), self._engine.connect() as connection:
             count, last = connection.execute(query.select_from(messages)).one()
         return count, last
 
     def read(self, columns: Sequence[str], *, succeeded: bool, since: int) -> Iterator[Sequence[Any]]:
-        """`id` and those columns of successes or failures, in parts, in the order of their ids.
+        """Yield `id` and those columns of successes or failures, in blocks of rows, ordered by id.
 
-        They were received from `since` on (microseconds since 1970); where several listeners write, maybe a
-        little earlier. The rows are tuples as the driver has them: SQLAlchemy's would take twice as long.
+        The messages were received from `since` on (microseconds since 1970). If several listeners write, a
+        few earlier messages can be included. Rows are the driver's tuples: SQLAlchemy's take twice as long.
         """
         earliest = sa.select(sa.func.min(messages.c.id)).where(messages.c.received_at >= since)
         query = sa.select(messages.c.id, *(messages.c[name] for name in columns))
@@ -110,8 +113,7 @@ class Store:
         try:
             yield
         except sa.exc.DatabaseError as error:
-            reason = str(error.orig or error).strip().splitlines()[0]
-            raise StoreError(f"the store of callbacks, {self._name}, can't be used: {reason}") from None
+            raise StoreError(f"the callback store {self._name} can't be used: {first_line(error)}") from None
 
 
 def _sqlite(path: Path) -> sa.Engine:
@@ -119,6 +121,8 @@ def _sqlite(path: Path) -> sa.Engine:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     except OSError as error:
         raise UsageError(f"--store {path}: {error.strerror}") from None
+    with explain_database_errors(f"the callback store {path}"):
+        create_or_check(path, FILE_FORMAT)
     return sqlite(path)
 
 
@@ -128,16 +132,16 @@ _SECRET_KEYS = {"password", "sslpassword"}
 def _postgresql(location: str) -> sa.Engine:
     try:
         url = sa.make_url(location)
-    except (sa.exc.ArgumentError, ValueError):  # the text may hold a password: it is not quoted
-        raise UsageError("--store: not a URL; give a path, or postgresql://user@host/database") from None
+    except (sa.exc.ArgumentError, ValueError):  # not quoted: the text can contain a password
+        raise UsageError("--store: not a URL; give a path or postgresql://user@host/database") from None
     if url.get_backend_name() != "postgresql":
-        raise UsageError(f"--store: {url.drivername} is not supported; give a path, or postgresql://…")
+        raise UsageError(f"--store: {url.drivername} is not supported; give a path or postgresql://…")
     if "@" in (url.host or ""):
-        raise UsageError("--store: an @ in the password is written %40, a / %2F, a : %3A")
+        raise UsageError("--store: in a password, write @ as %40, / as %2F and : as %3A")
     if url.query.keys() & _SECRET_KEYS:
-        raise UsageError("--store: a password belongs before the host, or into ~/.pgpass")
+        raise UsageError("--store: put the password before the host, or into ~/.pgpass")
     try:
-        # Durable also where the server's default is not; the answer to the carrier hangs on it.
+        # Commits must be durable even if the server's default is not: messages are acknowledged after them.
         return sa.create_engine(
             url.set(drivername="postgresql+psycopg"),
             connect_args={"options": "-c synchronous_commit=on"},

@@ -1,17 +1,20 @@
-"""The carrier's API as verbs: log in, submit, renew, count licenses, manage listeners."""
+"""The carrier's API as methods: log in, submit requests, renew tokens, count licenses, manage listeners."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import quote
 
 import httpx
 import msgspec
 
-from batchlic.carrier.answers import UNREADABLE, Answer, Outcome, Token, read_reply, read_silence
-from batchlic.carrier.auth import CarrierUnreachable, Credentials, Keyring, Secret
-from batchlic.carrier.catalogue import Action
+from batchlic.carrier.answers import Answer, Outcome, RejectedToken, TokenKind
+from batchlic.carrier.auth import CarrierUnreachable, TokenManager
+from batchlic.carrier.catalog import Action
+from batchlic.carrier.credentials import Credentials, Secret
+from batchlic.carrier.http_client import HttpClient, Timeouts, open_http_client
+from batchlic.carrier.interpretation import DECODE_ERRORS, answer_from_error, answer_from_reply
 from batchlic.carrier.messages import (
     AssignLicenseRequest,
     CallbackListener,
@@ -22,11 +25,10 @@ from batchlic.carrier.messages import (
     Subscriptions,
     SubscriptionsRequest,
 )
-from batchlic.carrier.wire import Timeouts, Wire, open_wire
 from batchlic.errors import UsageError
 
 CALLBACK_SERVICE = "CarrierService"
-"""The service whose listener gets the outcomes of license requests."""
+"""The carrier calls back the listener of this service with the outcomes of license requests."""
 
 _METHODS = {Action.ASSIGN: "POST", Action.UNASSIGN: "DELETE"}
 _encoder = msgspec.json.Encoder()
@@ -35,14 +37,14 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """One license request as it goes on the wire; an unassign without a body undoes that transaction."""
+    """One license request. An unassign without a body undoes the transaction of its X-Request-ID."""
 
     action: Action
     x_request_id: str
     body: bytes | None
 
     def identifiers(self) -> tuple[str, ...]:
-        """All identifiers in the body, in its order: what a refusal may name."""
+        """All identifiers in the body, in their order."""
         if self.body is None:
             return ()
         request = msgspec.json.decode(self.body, type=AssignLicenseRequest)
@@ -50,65 +52,68 @@ class Submission:
 
 
 class AccountError(UsageError):
-    """The carrier refused a question about an account: its name, the SKU or the address is wrong."""
+    """The carrier refused a request about an account: its name, the SKU or the URL is wrong."""
 
 
 def encode(request: AssignLicenseRequest) -> bytes:
-    """Body of a license request: the same bytes for the same request."""
+    """Encode a license request. Equal requests give equal bytes."""
     return _encoder.encode(request)
 
 
 class CarrierClient:
-    """A connection to the carrier, shared by all workers; `open_client` makes it."""
+    """A client of the carrier, shared by all workers; made by `open_client`."""
 
-    def __init__(self, wire: Wire, credentials: Credentials) -> None:
-        self._wire = wire
-        self._keyring = Keyring(wire, credentials)
-        self._licenses = wire.url("/m2m/v1/devices/license/actions/assign")
+    def __init__(self, http: HttpClient, credentials: Credentials) -> None:
+        self._http = http
+        self._token_manager = TokenManager(http, credentials)
+        self._licenses_url = http.url("/m2m/v1/devices/license/actions/assign")
 
     async def login(self) -> None:
-        """Fetch the tokens that the settings don't give; nothing to do if all are there.
+        """Fetch the tokens that the settings don't give.
 
-        Raises CredentialsRejected (never repeated: later callers get it without traffic), CarrierUnreachable
-        (worth another try), StoppedEarly (three logins without an answer: another might lock).
+        Raises CredentialsRejected (remembered: later calls raise it without sending), CarrierUnreachable
+        (another attempt may succeed), StoppedEarly (three logins without an answer: another could lock the
+        login).
         """
-        await self._keyring.login()
+        await self._token_manager.login()
 
     async def submit(self, submission: Submission) -> Answer:
-        """Make one HTTP exchange. Raises nothing that the carrier or the network can cause."""
-        tokens, secrets = self._keyring.tokens, self._keyring.secrets
+        """Send one request. Failures of the carrier or the network are in the answer; they do not raise."""
+        tokens, secrets = self._token_manager.tokens, self._token_manager.secrets
         headers = [*tokens.headers, (b"X-Request-ID", submission.x_request_id.encode())]
         try:
-            reply = await self._wire.exchange(
-                _METHODS[submission.action], self._licenses, headers, submission.body
+            reply = await self._http.exchange(
+                _METHODS[submission.action], self._licenses_url, headers, submission.body
             )
         except httpx.RequestError as error:
-            return read_silence(error, secrets=secrets)
-        answer = read_reply(reply, identifiers=submission.identifiers, secrets=secrets)
-        if answer.outcome is Outcome.UNAUTHORIZED:
-            return replace(answer, credentials_generation=tokens.generation)
-        return answer
+            return answer_from_error(error, secrets=secrets)
+        return answer_from_reply(
+            reply,
+            identifiers=submission.identifiers,
+            secrets=secrets,
+            token_generation=tokens.generation,
+        )
 
     async def renew(self, answer: Answer) -> None:
-        """Renew the token that an `unauthorized` answer rejects, once for however many ask.
+        """Renew the token that an `unauthorized` answer rejects, once for all workers.
 
-        Where the answer did not say which token, it may take two renewals. Raises as `login`.
+        If the answer does not say which token is rejected, both may be renewed. Raises as `login`.
         """
-        await self._keyring.renew(answer.rejected or Token.EITHER, answer.credentials_generation)
+        await self._token_manager.renew(answer.rejected or RejectedToken(TokenKind.EITHER))
 
     async def logout(self) -> None:
-        """End the session, if it was opened here; failing that is no matter, it expires by itself."""
-        await self._keyring.logout()
+        """End the session if this client opened it. Failures are ignored: a session expires by itself."""
+        await self._token_manager.logout()
 
     async def subscriptions(self, account: str, sku: str | None = None) -> list[Subscription]:
-        """License counts of an account. Raises as `login`, and AccountError."""
+        """Ask for the license counts of an account. Raises as `login`, and AccountError."""
         question = SubscriptionsRequest(account_name=account, sku_number=sku)
         path = "/m2m/v1/accounts/subscriptions/actions/list"
         return (await self._ask("POST", path, Subscriptions, question)).subscription_list
 
     async def listeners(self, account: str) -> list[CallbackListener]:
-        """Listeners registered for an account, without their passwords. Raises as `subscriptions`."""
-        listeners = await self._ask("GET", _callbacks(account), list[CallbackListener])
+        """List the listeners of an account, without their passwords. Raises as `subscriptions`."""
+        listeners = await self._ask("GET", _callbacks_path(account), list[CallbackListener])
         return [msgspec.structs.replace(listener, password=None) for listener in listeners]
 
     async def register_listener(
@@ -121,42 +126,42 @@ class CarrierClient:
             username=username,
             password=password.reveal() if password else None,
         )
-        return await self._ask("POST", _callbacks(account), CallbackService, registration)
+        return await self._ask("POST", _callbacks_path(account), CallbackService, registration)
 
     async def deregister_listener(self, account: str, service: str = CALLBACK_SERVICE) -> CallbackService:
         """Deregister the listener of a service. Raises as `subscriptions`."""
         return await self._ask(
-            "DELETE", f"{_callbacks(account)}/name/{quote(service, safe='')}", CallbackService
+            "DELETE", f"{_callbacks_path(account)}/name/{quote(service, safe='')}", CallbackService
         )
 
     async def _ask(self, method: str, path: str, kind: type[_T], question: Message | None = None) -> _T:
-        """Ask, and once more with a renewed token if the carrier says so."""
+        """Send a request; if the carrier rejects a token, renew the token and send the request once more."""
         body = None if question is None else _encoder.encode(question)
-        answer, found = await self._try(method, path, kind, body)
+        answer, result = await self._try(method, path, kind, body)
         if answer.outcome is Outcome.UNAUTHORIZED:
             await self.renew(answer)
-            answer, found = await self._try(method, path, kind, body)
-        if found is not None:
-            return found
-        words = f"HTTP {answer.http_status}: {answer.error_code or ''} {answer.error_message or ''}".strip()
+            answer, result = await self._try(method, path, kind, body)
+        if result is not None:
+            return result
+        reason = f"HTTP {answer.http_status}: {answer.error_code or ''} {answer.error_message or ''}".strip()
         if answer.outcome is Outcome.REFUSED:
-            raise AccountError(f"the carrier refused {method} {path} ({words})")
-        raise CarrierUnreachable(f"no answer to {method} {path} ({words})", answer.retry_after_s)
+            raise AccountError(f"the carrier refused {method} {path} ({reason})")
+        raise CarrierUnreachable(f"no answer to {method} {path} ({reason})", answer.retry_after_s)
 
     async def _try(
         self, method: str, path: str, kind: type[_T], body: bytes | None
     ) -> tuple[Answer, _T | None]:
-        tokens, secrets = self._keyring.tokens, self._keyring.secrets
+        tokens, secrets = self._token_manager.tokens, self._token_manager.secrets
         try:
-            reply = await self._wire.exchange(method, self._wire.url(path), tokens.headers, body)
+            reply = await self._http.exchange(method, self._http.url(path), tokens.headers, body)
         except httpx.RequestError as error:
-            return read_silence(error, secrets=secrets), None
-        answer = replace(read_reply(reply, secrets=secrets), credentials_generation=tokens.generation)
+            return answer_from_error(error, secrets=secrets), None
+        answer = answer_from_reply(reply, secrets=secrets, token_generation=tokens.generation)
         if not 200 <= reply.status < 300:
             return answer, None
         try:
             return answer, msgspec.json.decode(reply.body, type=kind)
-        except UNREADABLE:
+        except DECODE_ERRORS:
             return answer, None
 
 
@@ -169,16 +174,16 @@ async def open_client(
     timeouts: Timeouts | None = None,
     max_connections: int = 100,
 ) -> AsyncIterator[CarrierClient]:
-    """Open a client of the carrier at `base_url`; nothing is sent yet.
+    """Open a client of the carrier at `base_url`. This sends nothing.
 
-    `transport` takes the place of the network (a carrier in process). Raises UsageError if the address is
-    none, or would send credentials in the clear.
+    `transport` replaces the network, for a carrier in the same process. Raises UsageError if the URL is
+    malformed or would send credentials unencrypted.
     """
-    async with open_wire(
+    async with open_http_client(
         base_url, transport=transport, timeouts=timeouts or Timeouts(), max_connections=max_connections
-    ) as wire:
-        yield CarrierClient(wire, credentials)
+    ) as http:
+        yield CarrierClient(http, credentials)
 
 
-def _callbacks(account: str) -> str:
+def _callbacks_path(account: str) -> str:
     return f"/m2m/v1/callbacks/{quote(account, safe='')}"

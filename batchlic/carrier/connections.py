@@ -1,6 +1,6 @@
-"""Connections on asyncio: aiohttp's, with failures that tell whether anything was sent.
+"""HTTP connections on asyncio, by aiohttp: each error says whether the request was sent.
 
-Only who sends needs it, and it takes a while to import.
+Importing aiohttp is slow, so only commands that send requests import this module.
 """
 
 import ssl
@@ -12,14 +12,14 @@ from aiohttp.tracing import Trace
 from httpx_aiohttp import AiohttpTransport
 
 
-def pooled(
-    context: ssl.SSLContext, proxy: httpx.Proxy | None, *, max_connections: int, keepalive: float
+def pooled_transport(
+    context: ssl.SSLContext, proxy: httpx.Proxy | None, *, max_connections: int, keepalive_s: float
 ) -> AiohttpTransport:
-    """At most `max_connections`, each kept for `keepalive` idle seconds."""
+    """A transport with at most `max_connections`, each kept open for `keepalive_s` seconds without use."""
 
     def session() -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
-            connector=_Connector(ssl=context, limit=max_connections, keepalive_timeout=keepalive),
+            connector=_Connector(ssl=context, limit=max_connections, keepalive_timeout=keepalive_s),
             cookie_jar=aiohttp.DummyCookieJar(),
             middlewares=(_exchange_once,),
             skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent"),
@@ -29,7 +29,7 @@ def pooled(
 
 
 class _Connector(aiohttp.TCPConnector):
-    """A connector whose failures all say: no connection, so nothing was sent."""
+    """A connector that raises httpx.ConnectError for every failure: nothing was sent."""
 
     async def connect(
         self,
@@ -46,10 +46,10 @@ class _Connector(aiohttp.TCPConnector):
 async def _exchange_once(
     request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
 ) -> aiohttp.ClientResponse:
-    """Make any failure with a connection in hand a ReadError: it leaves doubt.
+    """Raise httpx.ReadError for every failure after the connection was made: the request may be executed.
 
-    aiohttp by itself repeats a DELETE when a kept-alive connection breaks, and httpx-aiohttp calls such a
-    break a time-out of connecting. Neither knows this error, so it passes both.
+    aiohttp repeats a DELETE when a kept-alive connection breaks, and httpx-aiohttp reports such a break as a
+    connect timeout. Neither handles httpx.ReadError, so both pass it on.
     """
     try:
         return await handler(request)

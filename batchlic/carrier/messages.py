@@ -1,6 +1,6 @@
-"""The carrier's messages, field for field; msgspec reads and writes them.
+"""The carrier's JSON messages, field by field; msgspec encodes and decodes them.
 
-Attribute names are the carrier's own in snake case; on the wire they are camel case.
+Attribute names are the carrier's field names in snake case; the JSON has camel case.
 """
 
 import re
@@ -10,11 +10,11 @@ import msgspec
 
 
 class Message(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """Base of all wire types: immutable, camel case on the wire, unset fields left out."""
+    """Base of all messages: immutable, camel case in JSON, fields with their default left out."""
 
 
 class SecretMessage(Message, frozen=True):
-    """Base of the wire types that hold a secret: their repr shows nothing (promise F)."""
+    """Base of the messages that hold a secret: their repr hides all fields (promise F)."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(…)"
@@ -28,14 +28,14 @@ class DeviceId(Message, frozen=True):
 
 
 class Device(Message, frozen=True):
-    """ONE device: `device_ids` holds its identifiers (IMEI, ICCID or both), not several devices."""
+    """One device. `device_ids` are the identifiers of this device (IMEI, ICCID or both)."""
 
     device_ids: list[DeviceId]
     ipaddress: str | None = None
 
 
 class AssignLicenseRequest(Message, frozen=True):
-    """1 to 100 devices of one account to put under one SKU; unassign takes the same body."""
+    """Body of assign and unassign: 1 to 100 devices of one account, and one SKU."""
 
     account_name: str
     devices: list[Device]
@@ -43,33 +43,33 @@ class AssignLicenseRequest(Message, frozen=True):
 
 
 EncodedDevice: TypeAlias = str
-"""A Device as its JSON text; without an `ipaddress` it ends with its identifiers."""
+"""A Device as JSON text. Without an `ipaddress`, the text ends with the identifiers."""
 
 EncodedDevices: TypeAlias = str
-"""Devices as they stand in a request: EncodedDevice after EncodedDevice, with commas between."""
+"""Devices as in a request: EncodedDevice texts, joined by commas."""
 
 _BETWEEN_DEVICES = re.compile(r"(?<=\]\}),")
 
 
 def split_devices(devices: EncodedDevices) -> list[EncodedDevice]:
-    """The devices one by one, as `",".join` had them before."""
+    """Split into single devices; `",".join` is the inverse."""
     return _BETWEEN_DEVICES.split(devices)
 
 
 def encode_request(account_name: str, devices: EncodedDevices, sku_number: str) -> bytes:
-    """The body of an AssignLicenseRequest of devices that are encoded already: they are many."""
+    """Encode an AssignLicenseRequest whose devices are already encoded; faster than encoding them again."""
     encoded = msgspec.Raw("[" + devices + "]")
     return msgspec.json.encode({"accountName": account_name, "devices": encoded, "skuNumber": sku_number})
 
 
-class RequestTaken(Message, frozen=True):
-    """The carrier took the request: `request_id` correlates the callbacks to come."""
+class RequestAccepted(Message, frozen=True):
+    """The carrier accepted the request. Its callbacks will carry the same `request_id`."""
 
     request_id: str
 
 
 class AccessToken(SecretMessage, frozen=True, rename=None):
-    """Answer of the OAuth endpoint; snake case on the wire, as OAuth has it."""
+    """Answer of the OAuth endpoint; snake case in JSON, as OAuth requires."""
 
     access_token: str
     token_type: str = "bearer"  # noqa: S105 - the type's name, not a secret
@@ -85,13 +85,13 @@ class Login(SecretMessage, frozen=True):
 
 
 class Session(SecretMessage, frozen=True):
-    """Answer of session login and logout."""
+    """Answer to session login and logout."""
 
     session_token: str
 
 
 class SubscriptionsRequest(Message, frozen=True):
-    """Body of the license counts: one account, optionally one SKU."""
+    """Body of a question about license counts: one account, optionally one SKU."""
 
     account_name: str
     sku_number: str | None = None
@@ -115,7 +115,7 @@ class Subscriptions(Message, frozen=True):
 
 
 class CallbackRegistration(SecretMessage, frozen=True):
-    """Body that registers a listener; `username` and `password` come back in each callback."""
+    """Body that registers a listener. Each callback carries its `username` and `password`."""
 
     name: str
     url: str
@@ -134,7 +134,15 @@ class CallbackListener(SecretMessage, frozen=True):
 
 
 class CallbackService(Message, frozen=True):
-    """Answer of registering and deregistering a listener."""
+    """Answer to registering and deregistering a listener."""
 
     account_name: str
     service_name: str
+
+
+_SERVICE_NAME = re.compile(r"^[A-Za-z0-9]+\.(?=[A-Z]+_[A-Z]+\.)")
+
+
+def strip_service_name(code: str) -> str:
+    """Return an error code without the service name and dot in front of it."""
+    return _SERVICE_NAME.sub("", code)

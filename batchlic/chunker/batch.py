@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from batchlic.carrier.catalogue import Action
+from batchlic.carrier.catalog import Action
 from batchlic.carrier.messages import EncodedDevice, EncodedDevices, encode_request, split_devices
 from batchlic.chunker.step import Step, StepRequest
 from batchlic.reader import IdKind

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from batchlic.carrier.catalogue import Action
+from batchlic.carrier.catalog import Action
 
 
 class Step(StrEnum):

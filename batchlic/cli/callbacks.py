@@ -55,7 +55,7 @@ def listen(
     until_eof: Annotated[bool, typer.Option("--until-eof", help="Stop when standard input ends.")] = False,
 ) -> None:
     """Receive the callbacks of the carrier until stopped. See docs/callbacks.md."""
-    from batchlic.callbacks.server import ListenerOptions, stop_with_stdin
+    from batchlic.callbacks.server import ListenerOptions, stop_when_stdin_ends
     from batchlic.callbacks.server import listen as serve
     from batchlic.callbacks.store import Store
     from batchlic.settings import load_settings
@@ -66,7 +66,7 @@ def listen(
     )
     access = settings.access(trusted_proxy or ())
     if until_eof:
-        stop_with_stdin()
+        stop_when_stdin_ends()
     with closing(Store.open(settings.store(store))) as opened:
         serve(options, access, opened)
 
@@ -138,12 +138,12 @@ def register_listener(
     ],
 ) -> None:
     """Register URL/ACCOUNT for the callbacks of an account, with BATCHLIC_LISTENER_USERNAME and _PASSWORD."""
-    from batchlic.callbacks.registration import address, warnings
+    from batchlic.callbacks.registration import registration_url, url_warnings
     from batchlic.settings import load_settings
 
     access = load_settings().access()
-    where = address(url, account)
-    for warning in warnings(where):
+    where = registration_url(url, account)
+    for warning in url_warnings(where):
         print_message(f"warning: {warning}")
     registered = _ask_carrier(
         lambda client: client.register_listener(account, where, access.username.reveal(), access.password)
@@ -166,8 +166,8 @@ def run_listener(
     if options.wait_callbacks is None or options.listen_port is None:
         yield None
         return
-    from batchlic.callbacks.server import ListenerOptions, listening
-    from batchlic.carrier.auth import Secret
+    from batchlic.callbacks.server import ListenerOptions, listener_process
+    from batchlic.carrier.credentials import Secret
     from batchlic.runs.preflight import RunListener
     from batchlic.settings import load_settings
 
@@ -180,7 +180,7 @@ def run_listener(
         access = load_settings().access()
         username, password, settings = access.username.reveal(), access.password.reveal(), {}
     environment = {f"BATCHLIC_LISTENER_{name}": value for name, value in settings.items()}
-    with listening(where, _store(options, folder), environment) as url:
+    with listener_process(where, _store(options, folder), environment) as url:
         yield RunListener(url=url, username=Secret(username), password=Secret(password))
 
 

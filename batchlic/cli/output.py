@@ -29,21 +29,21 @@ def open_target(sandbox: "EmbeddedSandbox | None") -> Iterator["Target"]:
         settings = load_settings()
         yield Target(settings.base_url, settings.base_url, settings.credentials(), tuple(settings.secrets()))
         return
-    from batchlic.carrier.auth import Credentials, Secret
+    from batchlic.carrier.credentials import Credentials, Secret
     from batchlic.journal import SANDBOX
-    from batchlic.sandbox.config import SandboxConfig
-    from batchlic.sandbox.embedded import embedded
+    from batchlic.sandbox import CallbackConfig, LatencyConfig, LimitConfig, SandboxConfig, embedded
 
     name = Secret("sandbox")
     credentials = Credentials(client_id=name, client_secret=name, username=name, password=name)
     config = SandboxConfig(
-        rate=sandbox.rate,
-        burst=sandbox.burst,
-        latency_s=sandbox.latency,
         seed=sandbox.seed,
-        callback_delay_s=sandbox.callback_delay,
-        callback_jitter_s=sandbox.callback_delay,
-        callback_failures=sandbox.callback_failures,
+        limits=LimitConfig(rate=sandbox.rate, burst=sandbox.burst),
+        latency=LatencyConfig(base_s=sandbox.latency),
+        callbacks=CallbackConfig(
+            delay_s=sandbox.callback_delay,
+            jitter_s=sandbox.callback_delay,
+            failure_share=sandbox.callback_failures,
+        ),
     )
     with embedded(config) as base_url:
         yield Target(SANDBOX, base_url, credentials, ())

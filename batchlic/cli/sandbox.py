@@ -9,7 +9,7 @@ import typer
 from batchlic.cli.options import with_option_groups
 
 if TYPE_CHECKING:
-    from batchlic.sandbox.config import SandboxConfig
+    from batchlic.sandbox import LimitConfig
 
 app = typer.Typer()
 
@@ -120,21 +120,45 @@ def sandbox(
     seed: Annotated[int, typer.Option(help="Seed that makes faults and ids reproducible.")] = 0,
 ) -> None:
     """Serve a sandbox carrier on 127.0.0.1. Print its base URL to stdout. See docs/sandbox.md."""
-    from batchlic.sandbox.config import SandboxConfig
+    from batchlic.sandbox import CallbackConfig, LatencyConfig, RuleConfig, SandboxConfig, TokenConfig
+    from batchlic.sandbox.options import parse_fault, parse_licenses, read_poison_file
     from batchlic.sandbox.server import serve
 
-    config = _with_accounts(_with_limits(SandboxConfig(seed=seed), limits), accounts)
-    serve(_with_callbacks(_with_times(config, times), callbacks), port=port)
+    config = SandboxConfig(
+        seed=seed,
+        accounts=tuple(accounts.account or ()),
+        poison=read_poison_file(accounts.poison_file) if accounts.poison_file else (),
+        faults=dict(map(parse_fault, accounts.fault or ())),
+        rules=RuleConfig(exclusive=accounts.exclusive, deduplicate=accounts.deduplicate),
+        tokens=TokenConfig(access_life_s=times.access_token_life, session_idle_s=times.session_idle),
+        limits=_limits(limits),
+        latency=LatencyConfig(
+            base_s=times.latency,
+            jitter_s=times.jitter,
+            growth_s=times.latency_growth,
+            slow_body_s=times.slow_body,
+        ),
+        callbacks=CallbackConfig(
+            delay_s=callbacks.callback_delay,
+            jitter_s=callbacks.callback_jitter,
+            early_share=callbacks.callback_early,
+            repeat_share=callbacks.callback_repeats,
+            failure_share=callbacks.callback_failures,
+            retry_s=callbacks.callback_retry,
+        ),
+    )
+    if accounts.licenses:
+        config = replace(config, licenses=parse_licenses(accounts.licenses))
+    serve(config, port=port)
 
 
-def _with_limits(config: "SandboxConfig", options: LimitOptions) -> "SandboxConfig":
-    from batchlic.sandbox.config import LimitKind, QuotaHeaders, RetryHint, ThrottleShape
+def _limits(options: LimitOptions) -> "LimitConfig":
+    from batchlic.sandbox import LimitConfig, LimitKind, QuotaHeaders, RetryHint, ThrottleShape
     from batchlic.sandbox.options import parse_change
 
-    return replace(
-        config,
+    return LimitConfig(
         rate=options.rate,
-        limit=LimitKind(options.limit),
+        kind=LimitKind(options.limit),
         burst=options.burst,
         window_s=options.window,
         max_concurrent=options.max_concurrent,
@@ -143,42 +167,4 @@ def _with_limits(config: "SandboxConfig", options: LimitOptions) -> "SandboxConf
         throttle_shape=ThrottleShape(options.throttle_shape),
         retry_hint=RetryHint(options.retry_hint),
         quota_headers=QuotaHeaders(options.quota_headers),
-    )
-
-
-def _with_times(config: "SandboxConfig", options: TimeOptions) -> "SandboxConfig":
-    return replace(
-        config,
-        latency_s=options.latency,
-        latency_jitter_s=options.jitter,
-        latency_growth_s=options.latency_growth,
-        access_token_s=options.access_token_life,
-        session_idle_s=options.session_idle,
-        slow_body_s=options.slow_body,
-    )
-
-
-def _with_accounts(config: "SandboxConfig", options: AccountOptions) -> "SandboxConfig":
-    from batchlic.sandbox.options import parse_fault, parse_licenses, read_poison_file
-
-    return replace(
-        config,
-        accounts=tuple(options.account or ()),
-        licenses=parse_licenses(options.licenses) if options.licenses else config.licenses,
-        poison=read_poison_file(options.poison_file) if options.poison_file else (),
-        exclusive=options.exclusive,
-        deduplicate=options.deduplicate,
-        faults=dict(map(parse_fault, options.fault or ())),
-    )
-
-
-def _with_callbacks(config: "SandboxConfig", options: CallbackOptions) -> "SandboxConfig":
-    return replace(
-        config,
-        callback_delay_s=options.callback_delay,
-        callback_jitter_s=options.callback_jitter,
-        callback_early=options.callback_early,
-        callback_repeats=options.callback_repeats,
-        callback_failures=options.callback_failures,
-        callback_retry_s=options.callback_retry,
     )

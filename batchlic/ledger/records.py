@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from batchlic.carrier.catalogue import Action
+from batchlic.carrier.catalog import Action
 from batchlic.chunker import DeviceStatus, Step, read_excluded
 from batchlic.chunker.exclusion import LicenseState
 from batchlic.ledger.schema import RECORD_COLUMNS, RECORDS_PER_FRAME, SCOPE, STATES

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from batchlic.carrier.answers import Answer, Outcome
-from batchlic.carrier.catalogue import Action
+from batchlic.carrier.catalog import Action
 from batchlic.carrier.client import CarrierClient
 from batchlic.errors import BatchlicError, StoppedEarly
 from batchlic.journal import Journal

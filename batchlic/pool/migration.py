@@ -17,7 +17,7 @@ from operator import attrgetter, itemgetter
 from typing import TypeAlias
 
 from batchlic.carrier.answers import Outcome
-from batchlic.carrier.catalogue import Action
+from batchlic.carrier.catalog import Action
 from batchlic.chunker import Batch, DeviceStatus, Step, StepRequest, parse_ranges
 from batchlic.journal import Attempt, Event, Journal, is_lost, status_of
 from batchlic.pool.remaining import (

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import anyio
 
 from batchlic.carrier.answers import Answer, Outcome
-from batchlic.carrier.catalogue import Action
+from batchlic.carrier.catalog import Action
 from batchlic.carrier.client import CarrierClient, Submission
 from batchlic.errors import CredentialsRejected, StoppedEarly
 from batchlic.journal import Intent, Journal

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from batchlic.carrier.catalogue import SKUS, Action, LicenseType
+from batchlic.carrier.catalog import SKUS, Action, LicenseType
 from batchlic.errors import UsageError
 
 

@@ -9,7 +9,7 @@ from enum import StrEnum
 
 import polars as pl
 
-from batchlic.carrier.catalogue import Action, LicenseType
+from batchlic.carrier.catalog import Action, LicenseType
 from batchlic.reader import cells
 from batchlic.reader.inventory import SHORT
 from batchlic.reader.luhn import check_digit, luhn_sum

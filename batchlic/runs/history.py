@@ -10,7 +10,7 @@ import msgspec
 import polars as pl
 
 from batchlic.carrier.answers import Outcome
-from batchlic.carrier.catalogue import Action
+from batchlic.carrier.catalog import Action
 from batchlic.chunker import DeviceStatus, Step, parse_ranges
 from batchlic.errors import RunFolderError, UsageError
 from batchlic.journal import Event, Journal, Settlement

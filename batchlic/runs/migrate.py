@@ -9,7 +9,7 @@ import polars as pl
 from structlog.typing import FilteringBoundLogger
 
 from batchlic.carrier.auth import CarrierUnreachable
-from batchlic.carrier.catalogue import LicenseType
+from batchlic.carrier.catalog import LicenseType
 from batchlic.carrier.client import AccountError, CarrierClient
 from batchlic.chunker import Batch, DeviceStatus, Step, batch_sizes
 from batchlic.errors import RefusedToStart

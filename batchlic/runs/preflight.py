@@ -8,10 +8,11 @@ from pathlib import Path
 
 import polars as pl
 
-from batchlic.callbacks.registration import address
-from batchlic.carrier.auth import CarrierUnreachable, Secret
-from batchlic.carrier.catalogue import Action
+from batchlic.callbacks.registration import registration_url
+from batchlic.carrier.auth import CarrierUnreachable
+from batchlic.carrier.catalog import Action
 from batchlic.carrier.client import CALLBACK_SERVICE, AccountError, CarrierClient
+from batchlic.carrier.credentials import Secret
 from batchlic.chunker import DeviceStatus, PlanGroup
 from batchlic.errors import BatchlicError, CredentialsRejected, RefusedToStart, StoppedEarly
 from batchlic.job import Job
@@ -82,7 +83,7 @@ async def register(client: CarrierClient, accounts: Iterable[str], listener: Run
     await client.login()
     for account in dict.fromkeys(accounts):
         await client.register_listener(
-            account, address(listener.url, account), listener.username.reveal(), listener.password
+            account, registration_url(listener.url, account), listener.username.reveal(), listener.password
         )
 
 

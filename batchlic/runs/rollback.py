@@ -7,7 +7,7 @@ from enum import StrEnum
 
 import polars as pl
 
-from batchlic.carrier.catalogue import Action, LicenseType
+from batchlic.carrier.catalog import Action, LicenseType
 from batchlic.chunker.rollback import write_rollback_plan
 from batchlic.errors import RefusedToStart, UsageError
 from batchlic.job import Job

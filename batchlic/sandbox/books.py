@@ -1,15 +1,14 @@
-"""The truth: which device holds which licenses, and every request that was executed.
+"""The carrier's books: the licenses of every device, and every executed request.
 
-What one license is. Each executed assign of a device uses up ONE license of that SKU, also when the device
-already holds one: the carrier promises no idempotency, so a device that was licensed twice by mistake shows
-here with two licenses, and the account with one license fewer. Unassigning a device gives back all licenses
-of that SKU that it holds; of a device that holds none it is executed and changes nothing. Undoing a
-transaction gives back what its executions took, once.
+Licenses: each executed assign of a device uses one license of its SKU, even if the device already holds one.
+The carrier promises no idempotency, so a device that was licensed twice by mistake has two licenses here.
+Unassigning a device returns all its licenses of the SKU. If the device holds none, the request is executed
+and changes nothing. Undoing a transaction returns the licenses that its executions used, once.
 
-What one device is. A set of identifiers. Identifiers that come together in one request belong to one device
-from then on; only then is the device found by either of them. Two devices that turn out to be one (IMEI
-alone, ICCID alone, then both together) become one, with the licenses of both. Every well-formed device is
-active and on every account, unless it is poisoned.
+Devices: a device is a set of identifiers. Identifiers in one `deviceIds` list belong to the same device from
+then on, and each of them finds it. If that joins two devices (first IMEI alone and ICCID alone, then both),
+the joined device has the licenses of both. Every well-formed device is active on every account, unless it is
+poisoned.
 """
 
 from array import array
@@ -20,13 +19,13 @@ from itertools import chain
 
 import msgspec
 
-from batchlic.carrier.catalogue import Action
-from batchlic.sandbox.bodies import DeviceBody
+from batchlic.carrier.catalog import Action
+from batchlic.sandbox.request_bodies import DeviceBody
 
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """One request that was executed: `devices` as numbers of its account, `at` on anyio's clock."""
+    """One executed request. `devices` are device numbers of the account; `at` is a time of anyio's clock."""
 
     request_id: str
     x_request_id: str | None
@@ -38,10 +37,11 @@ class Execution:
 
 
 class DeviceRecord(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What the books say of one device; counts in requests that concerned it.
+    """One device in the books.
 
-    `licenses` are those it holds now, by SKU; `sku_number` is the SKU it holds, or null. `imei` and `iccid`
-    are the first identifier of that kind, `further_ids` all others as `KIND:digits`.
+    - `licenses`: the licenses that it holds now, by SKU; `sku_number`: the first of these SKUs, or null.
+    - `assigned`, `unassigned`, `refused`: how many requests did that to the device.
+    - `imei`, `iccid`: the first identifier of that kind; `further_ids`: all others, as `KIND:digits`.
     """
 
     account_name: str
@@ -56,7 +56,7 @@ class DeviceRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class AccountBook:
-    """Devices and licenses of one account; a device is a number, so that a million cost little memory."""
+    """Devices and licenses of one account. A device is a number, so a million devices need little memory."""
 
     def __init__(self, name: str, bought: dict[str, int]) -> None:
         self.name = name
@@ -71,38 +71,38 @@ class AccountBook:
 
     @property
     def device_count(self) -> int:
-        """How many devices this account has ever been asked about."""
+        """Number of devices in any request about this account."""
         return self._count - len(self._aliases)
 
     def available(self, sku: str) -> int:
-        """Licenses bought and not in use."""
+        """Number of licenses bought and not in use."""
         return self.bought[sku] - self.in_use[sku]
 
     def numbers_of(self, devices: Sequence[DeviceBody]) -> "array[int]":
-        """Device numbers of a request's devices; devices not seen before are entered."""
+        """Return the numbers of the devices of a request; new devices get a number."""
         return array("I", [self._number_of(device) for device in devices])
 
     def holds_other(self, sku: str, numbers: "array[int]") -> bool:
         """Whether any of the devices holds a license of another SKU."""
-        others = [self._held_of(other) for other in self.bought if other != sku]
-        return any(held[number] for held in others for number in numbers)
+        columns = [self._held_of(other) for other in self.bought if other != sku]
+        return any(held[number] for held in columns for number in numbers)
 
     def assign(self, sku: str, numbers: "array[int]") -> None:
-        """Every device takes one more license."""
+        """Give each device one more license."""
         held = self._held_of(sku)
         for number in numbers:
             held[number] += 1
         self.in_use[sku] += len(numbers)
 
     def unassign(self, sku: str, numbers: "array[int]") -> None:
-        """Every device gives back all licenses of the SKU."""
+        """Take back all licenses of the SKU from each device."""
         held = self._held_of(sku)
         for number in numbers:
             self.in_use[sku] -= held[number]
             held[number] = 0
 
     def undo(self, execution: Execution) -> "array[int]":
-        """Every device of the execution gives back the license it took, if it still has it."""
+        """Take back the license that an assign gave to each device, if still held; return the devices."""
         sku = execution.sku_number
         held = self._held_of(sku)
         numbers = array("I", [self._current(number) for number in execution.devices])
@@ -113,56 +113,56 @@ class AccountBook:
         return numbers
 
     def refuse(self, numbers: "array[int]") -> None:
-        """Every device was in a request that was refused."""
+        """Count a refused request for each device."""
         self._refusals.update(numbers)
 
     def records(self) -> Iterator[DeviceRecord]:
-        """All devices of the account, in the order in which they were first seen."""
+        """Yield all devices of the account, in the order of their first request."""
         identifiers: list[list[tuple[str, str]]] = [[] for _ in range(self._count)]
         for kind, numbers in self._numbers.items():
             for digits, number in numbers.items():
                 identifiers[self._current(number)].append((kind, digits))
         assigned, unassigned = self._executed(Action.ASSIGN), self._executed(Action.UNASSIGN)
-        refused = self._summed(self._refusals.elements())
+        refused = self._count_by_device(self._refusals.elements())
         held = {sku: self._held_of(sku) for sku in self._held}
-        for number, known in enumerate(identifiers):
-            if known:
+        for number, device_ids in enumerate(identifiers):
+            if device_ids:
                 licenses = {sku: column[number] for sku, column in held.items() if column[number]}
-                counts = assigned[number], unassigned[number], refused[number]
-                yield _record(self.name, known, licenses, counts)
+                requests = assigned[number], unassigned[number], refused[number]
+                yield _record(self.name, device_ids, licenses, requests)
 
     def _executed(self, action: Action) -> "array[int]":
         executions = [execution for execution in self.executions if execution.action is action]
-        return self._summed(chain.from_iterable(execution.devices for execution in executions))
+        return self._count_by_device(chain.from_iterable(execution.devices for execution in executions))
 
-    def _summed(self, numbers: Iterable[int]) -> "array[int]":
-        """How often each device is among the numbers."""
-        sums = array("I", bytes(4 * self._count))
+    def _count_by_device(self, numbers: Iterable[int]) -> "array[int]":
+        """Count how often each device is in `numbers`."""
+        counts = array("I", bytes(4 * self._count))
         for number in numbers:
-            sums[self._current(number)] += 1
-        return sums
+            counts[self._current(number)] += 1
+        return counts
 
     def _number_of(self, device: DeviceBody) -> int:
         new, number = self._count, -1
-        for named in device.device_ids:
-            known = self._numbers[named.kind].setdefault(named.id, new)
+        for identifier in device.device_ids:
+            found = self._numbers[identifier.kind].setdefault(identifier.id, new)
             if number < 0:
-                number = known
-            elif known != number:
+                number = found
+            elif found != number:
                 return self._join(device)
         if number == new:
             self._count += 1
         return self._current(number) if self._aliases else number
 
     def _join(self, device: DeviceBody) -> int:
-        """Make one device of identifiers that come together; union-find over device numbers."""
+        """Join the devices of these identifiers into one, by union-find over device numbers."""
         new = self._count
-        numbers = {self._numbers[named.kind].get(named.id, new) for named in device.device_ids}
-        known = {self._current(number) for number in numbers - {new}}
-        joined = min(known)
-        for named in device.device_ids:
-            self._numbers[named.kind][named.id] = joined
-        for other in known - {joined}:
+        numbers = {self._numbers[identifier.kind].get(identifier.id, new) for identifier in device.device_ids}
+        existing = {self._current(number) for number in numbers - {new}}
+        joined = min(existing)
+        for identifier in device.device_ids:
+            self._numbers[identifier.kind][identifier.id] = joined
+        for other in existing - {joined}:
             self._aliases[other] = joined
             for held in map(self._held_of, self._held):
                 held[joined] += held[other]
@@ -182,23 +182,23 @@ class AccountBook:
 
 
 def _record(
-    account: str, identifiers: list[tuple[str, str]], licenses: dict[str, int], counts: tuple[int, int, int]
+    account: str, identifiers: list[tuple[str, str]], licenses: dict[str, int], requests: tuple[int, int, int]
 ) -> DeviceRecord:
     first = dict(reversed(identifiers))
-    shown = {("IMEI", first.get("IMEI")), ("ICCID", first.get("ICCID"))}
+    own_fields = {("IMEI", first.get("IMEI")), ("ICCID", first.get("ICCID"))}
     return DeviceRecord(
         account,
         first.get("IMEI"),
         first.get("ICCID"),
         next(iter(licenses), None),
         licenses,
-        *counts,
-        further_ids=[f"{kind}:{digits}" for kind, digits in identifiers if (kind, digits) not in shown],
+        *requests,
+        further_ids=[f"{kind}:{digits}" for kind, digits in identifiers if (kind, digits) not in own_fields],
     )
 
 
 class Books:
-    """All accounts, and every execution in the order in which it happened."""
+    """All accounts, and all executions in their order."""
 
     def __init__(self, bought: dict[str, int]) -> None:
         self._bought = bought
@@ -207,31 +207,31 @@ class Books:
         self._by_transaction: defaultdict[tuple[Action, str], list[Execution]] = defaultdict(list)
 
     def account(self, name: str) -> AccountBook:
-        """The account of that name, opened when first asked for."""
+        """Return the account of that name; the first call creates it."""
         if name not in self.accounts:
             self.accounts[name] = AccountBook(name, self._bought)
         return self.accounts[name]
 
     def record(self, execution: Execution) -> None:
-        """Enter an execution; the caller has changed the account's licenses."""
+        """Record an execution. The caller has already changed the licenses of the account."""
         self.executions.append(execution)
         self.account(execution.account_name).executions.append(execution)
         if execution.x_request_id is not None:
             self._by_transaction[execution.action, execution.x_request_id].append(execution)
 
     def executed(self, action: Action, x_request_id: str | None) -> list[Execution]:
-        """Executions of a transaction that were not undone since; empty where there was none."""
+        """Return the executions of a transaction that are not undone."""
         return self._by_transaction.get((action, x_request_id or ""), [])
 
     def was_executed(self, action: Action, x_request_id: str) -> bool:
-        """Whether the transaction was ever executed, undone since or not."""
+        """Whether the transaction was executed, undone or not."""
         return (action, x_request_id) in self._by_transaction
 
     def forget(self, action: Action, x_request_id: str) -> None:
-        """A transaction was undone: undoing it again changes nothing."""
+        """Note that a transaction is undone: undoing it again changes nothing."""
         self._by_transaction[action, x_request_id] = []
 
     def records(self) -> Iterator[DeviceRecord]:
-        """All devices of all accounts."""
+        """Yield all devices of all accounts."""
         for account in self.accounts.values():
             yield from account.records()

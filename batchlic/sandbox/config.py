@@ -1,67 +1,68 @@
-"""What a sandbox is told before it starts: licenses, limits, latency, faults, poisoned devices."""
+"""The configuration of a sandbox: accounts, licenses, limits, latency, faults, poison, callbacks."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from batchlic.carrier.catalogue import SKUS
+from batchlic.carrier.catalog import SKUS
 from batchlic.errors import UsageError
 
 
 class LimitKind(StrEnum):
-    """How the sandbox counts calls against its rate."""
+    """The algorithm of the rate limit."""
 
     TOKEN_BUCKET = "token-bucket"  # noqa: S105 - the algorithm's name
-    """`burst` calls at once, refilled at `rate`."""
+    """`burst` requests at once, refilled at `rate`."""
     FIXED_WINDOW = "fixed-window"
-    """A quota of `rate * window_s` calls that is renewed when the clock enters the next window."""
+    """A quota of `rate * window_s` requests, renewed when the next window begins."""
     SLIDING_WINDOW = "sliding-window"
-    """At most `rate * window_s` calls within any `window_s`."""
+    """At most `rate * window_s` requests within any `window_s` seconds."""
 
 
 class ThrottleShape(StrEnum):
-    """The body of a 429."""
+    """The form of the body of a 429."""
 
     GATEWAY = "gateway"
     BARE_GATEWAY = "bare-gateway"
-    """The gateway's, without the outer `fault`."""
+    """The gateway's body without the outer `fault`."""
     LICENSE = "license"
+    """As the license endpoints refuse."""
 
 
 class RetryHint(StrEnum):
-    """What a 429 says about when to come back."""
+    """How a 429 says when to send again."""
 
     NOTHING = "nothing"
     SECONDS = "seconds"
     """`Retry-After` in whole seconds, rounded up."""
     DATE = "date"
-    """`Retry-After` as an HTTP date, beside a `Date` to compare it with."""
+    """`Retry-After` as an HTTP date, with a `Date` header to compare it with."""
     NEXT_ACCESS_TIME = "next-access-time"
-    """`nextAccessTime` in the body, beside a `Date`; where the body is the gateway's."""
+    """`nextAccessTime` in the gateway's body, with a `Date` header."""
 
 
 class QuotaHeaders(StrEnum):
-    """What every answer says of the limit of rate: the quota, how much is left, seconds until it is whole."""
+    """Headers about the rate limit in every answer: quota, requests left, seconds until it is full again."""
 
     NOTHING = "nothing"
     RATELIMIT = "ratelimit"
     """`RateLimit-Limit`, `RateLimit-Remaining`, `RateLimit-Reset`."""
     X_RATELIMIT = "x-ratelimit"
-    """The same with `X-` before."""
+    """The same headers with the prefix `X-`."""
     DRAFT = "draft"
     """`RateLimit` and `RateLimit-Policy` of draft-ietf-httpapi-ratelimit-headers-10."""
 
 
 class Fault(StrEnum):
-    """What can go wrong with a license request; `after` and its like were executed, `before` were not."""
+    """A fault of a license request. With `…-after` the request is executed, with `…-before` it is not."""
 
     RESET_BEFORE = "reset-before"
     RESET_AFTER = "reset-after"
     HANG_BEFORE = "hang-before"
     HANG_AFTER = "hang-after"
     SLOW_BODY = "slow-body"
-    """Executed; the answer comes in over `slow_body_s`, byte by byte."""
+    """Executed; the answer arrives byte by byte over `LatencyConfig.slow_body_s` seconds."""
     CUT_BODY = "cut-body"
-    """Executed; the connection ends in the middle of the answer."""
+    """Executed; the connection closes in the middle of the answer."""
     HTML_502_BEFORE = "html-502-before"
     HTML_502_AFTER = "html-502-after"
     EMPTY_503 = "empty-503"
@@ -69,16 +70,16 @@ class Fault(StrEnum):
     ERROR_500_AFTER = "500-after"
     ERROR_504_AFTER = "504-after"
     NO_REQUEST_ID = "no-request-id"
-    """Executed; a 200 that does not say its requestId."""
+    """Executed; a 200 without a requestId."""
     TOKEN_EXPIRED = "token-expired"  # noqa: S105 - the name of a fault
-    """Not executed; the access token has ended for every caller that holds it."""
+    """Not executed; the access token is invalid from now on, for every caller."""
     SESSION_EXPIRED = "session-expired"
-    """Not executed; the session has ended for every caller that holds it."""
+    """Not executed; the session is closed for every caller."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Poison:
-    """A device that makes the whole batch refused with the platform's `error_code`."""
+    """A device that makes the sandbox refuse its whole batch, with the platform's `error_code`."""
 
     identifier: str
     error_code: str = "INPUT_INVALID.DeviceState.Invalid"
@@ -87,83 +88,124 @@ class Poison:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SandboxConfig:
-    """All that can be chosen about a sandbox; rates in requests per second, times in seconds.
+class RuleConfig:
+    """Rules of the real carrier that are not documented."""
 
-    Limits, latency and faults concern the license endpoint (assign and unassign) only.
-    Raises UsageError where values contradict each other.
-    """
-
-    seed: int = 0
-    """Same seed, same requests in the same order: same faults, same ids."""
-
-    accounts: tuple[str, ...] = ()
-    """The accounts there are; empty: every account name of the right form exists."""
-    licenses: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SKUS, 10_000_000))
-    """Licenses that each account has bought, by SKU. A SKU that is not listed was not bought."""
-    poison: tuple[Poison, ...] = ()
     exclusive: bool = False
-    """Refuse a license to a device that holds one of another SKU; whether the real carrier does is not
-    documented."""
+    """Refuse to assign a license to a device that holds one of another SKU."""
     deduplicate: bool = False
-    """Execute one X-Request-ID once only; whether the real carrier does is not documented."""
+    """Execute each X-Request-ID only once."""
 
-    access_token_s: float = 3600.0
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenConfig:
+    """Lifetime of the tokens, in seconds."""
+
+    access_life_s: float = 3600.0
     session_idle_s: float = 1200.0
+    """A session that is unused for this long expires."""
+
+    def __post_init__(self) -> None:
+        """Raise UsageError for lifetimes of 0 or less."""
+        if min(self.access_life_s, self.session_idle_s) <= 0:
+            raise UsageError("The sandbox's token lifetimes must be above 0 seconds.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitConfig:
+    """Limits of the license endpoint (assign and unassign), and how its answers report them."""
 
     rate: float | None = None
-    """None: no limit of rate."""
-    limit: LimitKind = LimitKind.TOKEN_BUCKET
+    """Requests per second; None: no rate limit."""
+    kind: LimitKind = LimitKind.TOKEN_BUCKET
     burst: int = 20
+    """Requests; the size of a token bucket."""
     window_s: float = 1.0
     max_concurrent: int | None = None
-    """Calls inside at the same time; None: no limit of concurrency."""
+    """Requests in progress at the same time; None: no limit."""
     changes: tuple[tuple[float, float], ...] = ()
-    """(seconds since the first license request, factor on `rate` and `max_concurrent` from then on)."""
+    """(seconds after the first license request, factor on `rate` and `max_concurrent` from then on)."""
     count_throttled: bool = False
-    """Whether a throttled call counts against the rate too."""
+    """Whether a throttled request uses up quota too."""
     throttle_shape: ThrottleShape = ThrottleShape.GATEWAY
     retry_hint: RetryHint = RetryHint.SECONDS
     quota_headers: QuotaHeaders = QuotaHeaders.NOTHING
 
-    latency_s: float = 0.0
-    latency_jitter_s: float = 0.0
-    """Up to this much more, drawn evenly."""
-    latency_growth_s: float = 0.0
-    """This much more for each other call inside."""
-
-    faults: dict[Fault, float] = field(default_factory=dict)
-    """Share of the license requests that meet each fault, 0 to 1; a request meets one at most."""
-    slow_body_s: float = 5.0
-
-    callback_delay_s: float = 0.0
-    """From executing a request to posting the outcomes of its devices, to the account's listener."""
-    callback_jitter_s: float = 0.0
-    """Up to this much more, drawn evenly for each device, so that outcomes overtake each other."""
-    callback_early: float = 0.0
-    """Share of the requests whose outcomes are posted before they are answered."""
-    callback_repeats: float = 0.0
-    """Share of the outcomes that are posted twice, acknowledged or not."""
-    callback_failures: float = 0.0
-    """Share of the devices that the carrier takes and then does not serve: their outcome is a failure."""
-    callback_retry_s: float = 300.0
-    """From an outcome that was not acknowledged to the next of three more tries."""
-
     def __post_init__(self) -> None:
-        """Refuse what can't be meant."""
-        if sum(self.faults.values()) > 1 or any(rate < 0 for rate in self.faults.values()):
-            raise UsageError("The sandbox's fault rates must be 0 to 1, and at most 1 together.")
+        """Raise UsageError for limits that nothing can pass."""
         if self.rate is not None and self.rate <= 0:
             raise UsageError(
                 "The sandbox's rate must be above 0 requests per second; leave it out for no limit."
             )
-        times = (self.latency_s, self.latency_jitter_s, self.latency_growth_s, self.slow_body_s)
-        if min(times) < 0 or min(self.access_token_s, self.session_idle_s) <= 0:
-            raise UsageError("The sandbox's times can't be negative, and its tokens must live for a while.")
-        if min(self.burst, self.max_concurrent or 1) < 1 or self.window_s <= 0:
-            raise UsageError("The sandbox's burst, window and concurrent calls must be at least 1.")
-        shares = (self.callback_early, self.callback_repeats, self.callback_failures)
-        if not all(0 <= share <= 1 for share in shares):
-            raise UsageError("The sandbox's shares of early, repeated and failed callbacks must be 0 to 1.")
+        if min(self.burst, self.max_concurrent or 1) < 1:
+            raise UsageError("The sandbox's burst and concurrent requests must be at least 1.")
+        if self.window_s <= 0:
+            raise UsageError("The sandbox's window must be above 0 seconds.")
         if any(factor <= 0 for _, factor in self.changes):
-            raise UsageError("A change of the sandbox's limit needs a factor above 0.")
+            raise UsageError("A change of the sandbox's limits needs a factor above 0.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatencyConfig:
+    """Duration of license requests, in seconds."""
+
+    base_s: float = 0.0
+    jitter_s: float = 0.0
+    """Up to this much more, uniformly distributed."""
+    growth_s: float = 0.0
+    """This much more for each other request in progress."""
+    slow_body_s: float = 5.0
+    """Duration of the answer body under `Fault.SLOW_BODY`."""
+
+    def __post_init__(self) -> None:
+        """Raise UsageError for negative times."""
+        if min(self.base_s, self.jitter_s, self.growth_s, self.slow_body_s) < 0:
+            raise UsageError("The sandbox's latency can't be negative.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallbackConfig:
+    """When and how often the sandbox posts the outcomes of devices; times in seconds, shares 0 to 1."""
+
+    delay_s: float = 0.0
+    """From executing a request to posting the outcomes of its devices."""
+    jitter_s: float = 0.0
+    """Up to this much more, uniformly distributed for each device, so that the order of outcomes changes."""
+    early_share: float = 0.0
+    """Share of the requests whose outcomes are posted before the requests are answered."""
+    repeat_share: float = 0.0
+    """Share of the outcomes that are posted twice, acknowledged or not."""
+    failure_share: float = 0.0
+    """Share of the devices of accepted requests that get no license; their outcome is a failure."""
+    retry_s: float = 300.0
+    """Time between the four attempts to post an outcome."""
+
+    def __post_init__(self) -> None:
+        """Raise UsageError for shares outside 0 to 1."""
+        if not all(0 <= share <= 1 for share in (self.early_share, self.repeat_share, self.failure_share)):
+            raise UsageError("The sandbox's shares of early, repeated and failed callbacks must be 0 to 1.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxConfig:
+    """The whole configuration of a sandbox. Raises UsageError for impossible values."""
+
+    seed: int = 0
+    """With the same seed, the same requests in the same order meet the same faults and get the same ids."""
+    accounts: tuple[str, ...] = ()
+    """Names of the accounts; empty: every well-formed account name exists."""
+    licenses: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SKUS, 10_000_000))
+    """Licenses that each account has bought, by SKU. An account has no licenses of other SKUs."""
+    poison: tuple[Poison, ...] = ()
+    faults: dict[Fault, float] = field(default_factory=dict)
+    """Share of the license requests that meet each fault, 0 to 1; a request meets at most one fault."""
+    rules: RuleConfig = field(default_factory=RuleConfig)
+    tokens: TokenConfig = field(default_factory=TokenConfig)
+    limits: LimitConfig = field(default_factory=LimitConfig)
+    latency: LatencyConfig = field(default_factory=LatencyConfig)
+    callbacks: CallbackConfig = field(default_factory=CallbackConfig)
+
+    def __post_init__(self) -> None:
+        """Raise UsageError for fault rates that are no shares."""
+        if sum(self.faults.values()) > 1 or any(rate < 0 for rate in self.faults.values()):
+            raise UsageError("The sandbox's fault rates must be 0 to 1, and at most 1 together.")

@@ -1,4 +1,4 @@
-"""A sandbox in a process of its own, for as long as somebody needs it."""
+"""Runs a sandbox as a child process."""
 
 import subprocess
 import sys
@@ -9,15 +9,15 @@ from typing import IO, cast
 import msgspec
 
 from batchlic.sandbox.config import SandboxConfig
-from batchlic.sandbox.listening import base_url, listen
+from batchlic.sandbox.sockets import base_url, listen
 
 
 @contextmanager
 def embedded(config: SandboxConfig) -> Iterator[str]:
-    """Start a sandbox on a free loopback port and give its base URL; it ends with the block.
+    """Run a sandbox on a free loopback port for the length of the block; yield its base URL.
 
-    It can be called at once: the socket listens already, and calls wait until the process has come up. It is
-    in a session of its own, so Ctrl-C on the terminal does not reach it, and it dies with this process.
+    Requests can be sent at once: the socket already listens, and they wait until the child process is ready.
+    The child has its own session, so Ctrl-C on the terminal does not reach it. It ends with this process.
     """
     listener = listen("127.0.0.1", 0)
     with listener:
@@ -36,4 +36,4 @@ def embedded(config: SandboxConfig) -> Iterator[str]:
         try:
             yield url
         finally:
-            process.kill()  # it has nothing to save
+            process.kill()  # a sandbox has nothing to save

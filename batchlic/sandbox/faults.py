@@ -1,4 +1,4 @@
-"""What goes wrong with a license request, and how the wrong answers look on the wire."""
+"""Faults: how they are drawn, and the HTTP responses that simulate them."""
 
 import random
 from collections.abc import Mapping
@@ -9,11 +9,13 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from batchlic.sandbox.config import Fault
-from batchlic.sandbox.refusals import license_refusal, refusal_answer
+from batchlic.sandbox.refusals import license_refusal, refusal_response
 
 DROP = "batchlic.drop"
-"""Key in an ASGI scope's `state`: a function that breaks the connection. Before an answer has begun it is
-reset; afterwards it ends with what was already sent."""
+"""Key in the `state` of an ASGI scope: a function that breaks the connection.
+
+It resets the connection if no answer has begun. Otherwise it closes the connection after what was sent.
+"""
 
 BAD_GATEWAY = b"""<!DOCTYPE html>
 <html><head><title>502 Bad Gateway</title></head>
@@ -21,71 +23,71 @@ BAD_GATEWAY = b"""<!DOCTYPE html>
 """
 
 
-class Dice:
-    """Draws at most one fault for each request, by their rates."""
+class RandomFaults:
+    """Draws at most one fault for each request, at the configured rates."""
 
     def __init__(self, rates: Mapping[Fault, float], seed: int) -> None:
-        self._up_to = list(zip(rates, accumulate(rates.values()), strict=True))
+        self._thresholds = list(zip(rates, accumulate(rates.values()), strict=True))
         self._random = random.Random(f"{seed}/faults")  # noqa: S311 - reproducible, guards nothing
 
-    def throw(self) -> Fault | None:
-        """The fault that the next request meets."""
+    def draw(self) -> Fault | None:
+        """Return the fault of the next request, or None."""
         drawn = self._random.random()
-        return next((fault for fault, up_to in self._up_to if drawn < up_to), None)
+        return next((fault for fault, threshold in self._thresholds if drawn < threshold), None)
 
 
 class Reset(Response):
     """No answer: the connection is reset."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
-        """Answer nothing, ever."""
+        """Reset the connection."""
         scope["state"][DROP]()
-        await _gone(receive)
+        await _wait_for_disconnect(receive)
 
 
 class Hang(Response):
     """No answer: the connection stays open until the caller gives up."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
-        """Answer nothing, until the caller is gone."""
-        await _gone(receive)
+        """Wait until the caller disconnects."""
+        await _wait_for_disconnect(receive)
 
 
 class CutBody(Response):
-    """Half an answer, then the connection ends."""
+    """Half an answer, then the connection closes."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send less than the Content-Length says."""
+        """Send fewer bytes than the Content-Length says."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         half = self.body[: len(self.body) // 2]
         await send({"type": "http.response.body", "body": half, "more_body": True})
         scope["state"][DROP]()
-        await _gone(receive)
+        await _wait_for_disconnect(receive)
 
 
 class SlowBody(Response):
-    """A whole answer, spread byte by byte over `over_s` seconds."""
+    """A complete answer, sent byte by byte over `duration_s` seconds."""
 
-    def __init__(self, answer: Response, over_s: float) -> None:
+    def __init__(self, answer: Response, duration_s: float) -> None:
         super().__init__(answer.body, answer.status_code, answer.headers)
-        self._over_s = over_s
+        self._duration_s = duration_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
         """Send the body one byte at a time."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         for byte in bytes(self.body):
-            await anyio.sleep(self._over_s / len(self.body))
+            await anyio.sleep(self._duration_s / len(self.body))
             await send({"type": "http.response.body", "body": bytes([byte]), "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _gone(receive: Receive) -> None:
+async def _wait_for_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
-def instead_of_executing(fault: Fault | None) -> Response | None:
-    """What the caller gets when the fault strikes before the request is executed, None if it does not."""
+def response_before_execution(fault: Fault | None) -> Response | None:
+    """Return the response for a fault that prevents the execution; None for other faults."""
     match fault:
         case Fault.RESET_BEFORE:
             return Reset()
@@ -99,8 +101,8 @@ def instead_of_executing(fault: Fault | None) -> Response | None:
             return None
 
 
-def instead_of(answer: Response, fault: Fault | None, slow_body_s: float) -> Response:
-    """What the caller gets of the `answer` to a request that was executed or refused."""
+def apply_fault(answer: Response, fault: Fault | None, slow_body_s: float) -> Response:
+    """Return the response for a fault after the execution, or `answer` itself."""
     match fault:
         case Fault.RESET_AFTER:
             answer = Reset()
@@ -120,4 +122,4 @@ def instead_of(answer: Response, fault: Fault | None, slow_body_s: float) -> Res
 
 
 def _server_error(status: int) -> Response:
-    return refusal_answer(license_refusal(status, "The request failed."))
+    return refusal_response(license_refusal(status, "The request failed."))

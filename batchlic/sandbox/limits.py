@@ -1,4 +1,4 @@
-"""How many calls the sandbox lets in, how long they take, and what it tells those that it keeps out."""
+"""The sandbox's limits, latency and 429 answers."""
 
 import random
 from collections import deque
@@ -8,12 +8,19 @@ from email.utils import format_datetime
 from math import ceil
 from typing import NamedTuple, Protocol
 
-from batchlic.sandbox.config import LimitKind, QuotaHeaders, RetryHint, SandboxConfig, ThrottleShape
+from batchlic.sandbox.config import (
+    LatencyConfig,
+    LimitConfig,
+    LimitKind,
+    QuotaHeaders,
+    RetryHint,
+    ThrottleShape,
+)
 from batchlic.sandbox.refusals import Refusal, license_refusal
 
 
 class AdvertisedQuota(NamedTuple):
-    """Calls that come in at once, how many of them are left, and seconds until all of them are again."""
+    """The quota in requests, the requests left of it, and seconds until it is full again."""
 
     limit: int
     remaining: int
@@ -21,17 +28,17 @@ class AdvertisedQuota(NamedTuple):
 
 
 class RateLimit(Protocol):
-    """Counts calls; times in seconds, rates in calls per second."""
+    """A rate limit; times in seconds, rates in requests per second."""
 
     def quota(self, now: float, rate: float) -> AdvertisedQuota:
-        """What is left after the latest call."""
+        """Return the quota after the latest request."""
 
     def wait(self, now: float, rate: float) -> float:
-        """0 if the call at `now` comes in, otherwise how long until the next one would."""
+        """Count a request at `now`. Return 0 if it is admitted, otherwise seconds until one would be."""
 
 
 class TokenBucket:
-    """Token bucket: `burst` tokens at most, `rate` new ones per second, a call takes one."""
+    """Token bucket: at most `burst` tokens, `rate` new tokens per second; a request takes one token."""
 
     def __init__(self, burst: int, cost_when_throttled: int) -> None:
         self._burst = self._tokens = float(burst)
@@ -39,7 +46,7 @@ class TokenBucket:
         self._last: float | None = None
 
     def wait(self, now: float, rate: float) -> float:
-        """See RateLimit; throttled calls put the bucket in debt by its own size at most."""
+        """See RateLimit. Throttled requests make the token count negative, down to the size of the bucket."""
         elapsed = 0.0 if self._last is None else now - self._last
         self._last = now
         self._tokens = min(self._burst, self._tokens + elapsed * rate)
@@ -49,7 +56,7 @@ class TokenBucket:
         self._tokens = max(-self._burst, self._tokens - self._cost_when_throttled)
         return (1 - self._tokens) / rate
 
-    def quota(self, now: float, rate: float) -> AdvertisedQuota:  # noqa: ARG002 - the tokens are those of the latest call
+    def quota(self, now: float, rate: float) -> AdvertisedQuota:  # noqa: ARG002 - the count is that of the latest request
         """See RateLimit."""
         return AdvertisedQuota(
             int(self._burst), max(0, int(self._tokens)), (self._burst - self._tokens) / rate
@@ -57,14 +64,14 @@ class TokenBucket:
 
 
 class FixedWindow:
-    """Fixed window: a quota, renewed when the clock enters the next window."""
+    """Fixed window: a quota that is renewed when the next window begins."""
 
     def __init__(self, window_s: float) -> None:
         self._window_s = window_s
         self._window = self._used = 0
 
     def wait(self, now: float, rate: float) -> float:
-        """See RateLimit; whether throttled calls count makes no difference: the next window starts anew."""
+        """See RateLimit. Throttled requests change nothing: the next window begins with a full quota."""
         window = int(now // self._window_s)
         if window != self._window:
             self._window, self._used = window, 0
@@ -80,29 +87,29 @@ class FixedWindow:
 
 
 class SlidingWindow:
-    """Sliding window log: a quota within any stretch of time as long as the window."""
+    """Sliding window log: a quota within any `window_s` seconds."""
 
     def __init__(self, window_s: float, cost_when_throttled: int) -> None:
         self._window_s = window_s
         self._cost_when_throttled = cost_when_throttled
-        self._calls: deque[float] = deque()
+        self._requests: deque[float] = deque()
 
     def wait(self, now: float, rate: float) -> float:
         """See RateLimit."""
         quota = _quota(rate, self._window_s)
-        while self._calls and self._calls[0] <= now - self._window_s:
-            self._calls.popleft()
-        if len(self._calls) < quota:
-            self._calls.append(now)
+        while self._requests and self._requests[0] <= now - self._window_s:
+            self._requests.popleft()
+        if len(self._requests) < quota:
+            self._requests.append(now)
             return 0.0
-        self._calls.extend([now] * self._cost_when_throttled)
-        return self._calls[len(self._calls) - quota] + self._window_s - now
+        self._requests.extend([now] * self._cost_when_throttled)
+        return self._requests[len(self._requests) - quota] + self._window_s - now
 
     def quota(self, now: float, rate: float) -> AdvertisedQuota:
         """See RateLimit."""
         limit = _quota(rate, self._window_s)
         return AdvertisedQuota(
-            limit, max(0, limit - len(self._calls)), self._calls[-1] + self._window_s - now
+            limit, max(0, limit - len(self._requests)), self._requests[-1] + self._window_s - now
         )
 
 
@@ -111,57 +118,60 @@ def _quota(rate: float, window_s: float) -> int:
 
 
 class Throttled(Exception):
-    """The call was kept out; the next one would come in after `wait_s`."""
+    """The request was throttled; a request after `wait_s` seconds would be admitted."""
 
     def __init__(self, wait_s: float) -> None:
         super().__init__(wait_s)
         self.wait_s = wait_s
 
 
-class Gate:
-    """Lets calls in up to the limits of rate and concurrency, which change as configured."""
+class RequestLimits:
+    """Admits requests within the limits of rate and concurrency, which change as configured.
 
-    def __init__(self, config: SandboxConfig) -> None:
+    `in_progress` and `max_in_progress` count admitted requests that are not finished.
+    """
+
+    def __init__(self, config: LimitConfig) -> None:
         self._config = config
         self._limit = _rate_limit(config)
-        self._opened_at: float | None = None
-        self.inside = 0
-        self.most_inside = 0
+        self._first_request_at: float | None = None
+        self.in_progress = 0
+        self.max_in_progress = 0
 
-    def enter(self, now: float) -> None:
-        """Let one call in, which must `leave` again; or raise Throttled."""
+    def admit(self, now: float) -> None:
+        """Admit a request, which must call `finish` at its end; or raise Throttled."""
         factor = self._factor(now)
-        cap = self._config.max_concurrent
-        if cap is not None and self.inside >= max(1, round(cap * factor)):
+        max_concurrent = self._config.max_concurrent
+        if max_concurrent is not None and self.in_progress >= max(1, round(max_concurrent * factor)):
             raise Throttled(1.0)
         if self._config.rate is not None:
             wait_s = self._limit.wait(now, self._config.rate * factor)
             if wait_s > 0:
                 raise Throttled(wait_s)
-        self.inside += 1
-        self.most_inside = max(self.most_inside, self.inside)
+        self.in_progress += 1
+        self.max_in_progress = max(self.max_in_progress, self.in_progress)
 
     def quota(self, now: float) -> AdvertisedQuota | None:
-        """What is left of the limit of rate after a call at `now`; None if there is no such limit."""
+        """Return the quota after the request at `now`; None if there is no rate limit."""
         rate = self._config.rate
         return None if rate is None else self._limit.quota(now, rate * self._factor(now))
 
-    def leave(self) -> None:
-        """A call that came in is done."""
-        self.inside -= 1
+    def finish(self) -> None:
+        """Note that an admitted request is finished."""
+        self.in_progress -= 1
 
     def _factor(self, now: float) -> float:
-        if self._opened_at is None:
-            self._opened_at = now
-        elapsed = now - self._opened_at
+        if self._first_request_at is None:
+            self._first_request_at = now
+        elapsed = now - self._first_request_at
         return next(
             (factor for at, factor in sorted(self._config.changes, reverse=True) if at <= elapsed), 1.0
         )
 
 
-def _rate_limit(config: SandboxConfig) -> RateLimit:
+def _rate_limit(config: LimitConfig) -> RateLimit:
     cost_when_throttled = int(config.count_throttled)
-    match config.limit:
+    match config.kind:
         case LimitKind.TOKEN_BUCKET:
             return TokenBucket(config.burst, cost_when_throttled)
         case LimitKind.FIXED_WINDOW:
@@ -171,21 +181,21 @@ def _rate_limit(config: SandboxConfig) -> RateLimit:
 
 
 class Latency:
-    """How long the carrier works on a call: a fixed part, jitter, and a part that grows with load."""
+    """Duration of a request: a base, a random jitter, and a part that grows with the load."""
 
-    def __init__(self, config: SandboxConfig) -> None:
+    def __init__(self, config: LatencyConfig, seed: int) -> None:
         self._config = config
-        self._random = random.Random(f"{config.seed}/latency")  # noqa: S311 - reproducible, guards nothing
+        self._random = random.Random(f"{seed}/latency")  # noqa: S311 - reproducible, guards nothing
 
-    def of(self, inside: int) -> float:
-        """Seconds for a call that finds this many inside, itself included."""
+    def draw(self, in_progress: int) -> float:
+        """Seconds for a request while this many are in progress, itself included."""
         config = self._config
-        jitter = self._random.uniform(0, config.latency_jitter_s) if config.latency_jitter_s else 0.0
-        return config.latency_s + jitter + config.latency_growth_s * (inside - 1)
+        jitter = self._random.uniform(0, config.jitter_s) if config.jitter_s else 0.0
+        return config.base_s + jitter + config.growth_s * (in_progress - 1)
 
 
 def quota_headers(kind: QuotaHeaders, quota: AdvertisedQuota | None) -> dict[str, str]:
-    """Headers that say what is left, in whole seconds as they are used to."""
+    """Headers that report the quota; seconds are rounded up."""
     if quota is None or kind is QuotaHeaders.NOTHING:
         return {}
     reset = ceil(quota.reset_s)
@@ -194,14 +204,14 @@ def quota_headers(kind: QuotaHeaders, quota: AdvertisedQuota | None) -> dict[str
             "ratelimit-policy": f'"default";q={quota.limit}',
             "ratelimit": f'"default";r={quota.remaining};t={reset}',
         }
-    said = {"limit": quota.limit, "remaining": quota.remaining, "reset": reset}
-    return {f"{kind}-{name}": str(number) for name, number in said.items()}
+    values = {"limit": quota.limit, "remaining": quota.remaining, "reset": reset}
+    return {f"{kind}-{name}": str(number) for name, number in values.items()}
 
 
 def throttle_refusal(
-    config: SandboxConfig, wait_s: float, clock: datetime, quota: Mapping[str, str] | None = None
+    config: LimitConfig, wait_s: float, clock: datetime, quota: Mapping[str, str] | None = None
 ) -> Refusal:
-    """The 429 in the configured shape and with the configured hint; `clock` is the carrier's wall clock."""
+    """The configured 429. `clock` is the carrier's wall clock; `quota` are further headers."""
     headers, body = _hint(config.retry_hint, wait_s, clock)
     headers |= quota or {}
     if config.throttle_shape is ThrottleShape.LICENSE:
@@ -218,8 +228,8 @@ def throttle_refusal(
 
 
 def _hint(hint: RetryHint, wait_s: float, clock: datetime) -> tuple[dict[str, str], dict[str, str]]:
-    """Headers and body fields that say when to come back; never earlier than `wait_s` from `clock`."""
-    again = (clock + timedelta(seconds=wait_s + 1)).replace(microsecond=0)
+    """Headers and body fields that say when to send again: `wait_s` seconds after `clock`, or later."""
+    retry_at = (clock + timedelta(seconds=wait_s + 1)).replace(microsecond=0)
     date = {"date": format_datetime(clock, usegmt=True)}
     match hint:
         case RetryHint.NOTHING:
@@ -227,6 +237,6 @@ def _hint(hint: RetryHint, wait_s: float, clock: datetime) -> tuple[dict[str, st
         case RetryHint.SECONDS:
             return {"retry-after": str(ceil(wait_s))}, {}
         case RetryHint.DATE:
-            return date | {"retry-after": format_datetime(again, usegmt=True)}, {}
+            return date | {"retry-after": format_datetime(retry_at, usegmt=True)}, {}
         case RetryHint.NEXT_ACCESS_TIME:
-            return date, {"nextAccessTime": again.strftime("%Y-%b-%d %H:%M:%S%z UTC")}
+            return date, {"nextAccessTime": retry_at.strftime("%Y-%b-%d %H:%M:%S%z UTC")}

@@ -1,4 +1,4 @@
-"""The sandbox's options as people type them, to what SandboxConfig holds."""
+"""Parses the options of `batchlic sandbox` into values for SandboxConfig."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TypeVar
 
-from batchlic.carrier.catalogue import SKUS
+from batchlic.carrier.catalog import SKUS
 from batchlic.errors import UsageError
 from batchlic.sandbox.config import Fault, Poison
 
@@ -16,41 +16,43 @@ _IDENTIFIER = re.compile(r"[0-9]{3,32}")
 
 
 def parse_fault(text: str) -> tuple[Fault, float]:
-    """`reset-after=0.01`: a fault and the share of license requests that meet it. Raises UsageError."""
+    """Parse `reset-after=0.01`: a fault and the share of license requests that meet it. Raises UsageError."""
     name, _, rate = text.partition("=")
     if name not in set(Fault):
         raise UsageError(f"The sandbox has no fault {name!r}. {_suggest(name, list(Fault))}")
     share = _number(float, rate, f"--fault {text}", "NAME=RATE, such as reset-after=0.01")
     if not 0 <= share <= 1:
-        raise UsageError(f"--fault {text}: the rate is a share of the requests, 0 to 1.")
+        raise UsageError(f"--fault {text}: the rate must be a share of the requests, 0 to 1.")
     return Fault(name), share
 
 
 def parse_licenses(texts: Iterable[str]) -> dict[str, int]:
-    """`5000`: of each known SKU; `SIMSec-IoT=5000`: of that one, later ones win. Raises UsageError.
+    """Parse license counts: `5000` for each known SKU, `SIMSec-IoT=5000` for one SKU. Later texts win.
 
-    Where only single SKUs are given, the account owns no others; where nothing is given, SandboxConfig's
-    own default applies and this need not be called.
+    If only single SKUs are given, accounts have no licenses of other SKUs. Raises UsageError.
     """
     licenses: dict[str, int] = {}
     for text in texts:
         sku, _, count = text.rpartition("=")
         if sku and not 3 <= len(sku) <= 32:
-            raise UsageError(f"--licenses {text}: a SKU has 3 to 32 characters.")
+            raise UsageError(f"--licenses {text}: a SKU must have 3 to 32 characters.")
         number = _number(int, count, f"--licenses {text}", "a count, or SKU=COUNT")
         licenses |= {sku: number} if sku else dict.fromkeys(SKUS, number)
     return licenses
 
 
 def parse_change(text: str) -> tuple[float, float]:
-    """`30=0.5`: half the limit from 30 seconds after the first license request. Raises UsageError."""
+    """Parse `30=0.5`: half the limits from 30 seconds after the first license request. Raises UsageError."""
     at, _, factor = text.partition("=")
     option, expected = f"--change {text}", "SECONDS=FACTOR, such as 30=0.5"
     return _number(float, at, option, expected), _number(float, factor, option, expected)
 
 
 def read_poison_file(path: Path) -> tuple[Poison, ...]:
-    """One device a line: `identifier[,error code[,named|silent]]`; # begins a comment. Raises UsageError."""
+    """Read poisoned devices, one per line: `identifier[,error code[,named|silent]]`, with # comments.
+
+    Raises UsageError that names the file and the line.
+    """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -76,6 +78,6 @@ def _number(kind: Callable[[str], N], text: str, option: str, expected: str) -> 
         raise UsageError(f"{option}: expected {expected}.") from None
 
 
-def _suggest(name: str, known: list[str]) -> str:
-    close = get_close_matches(name, known, n=1)
-    return f"Did you mean {close[0]}?" if close else f"There are: {', '.join(known)}."
+def _suggest(name: str, names: list[str]) -> str:
+    close = get_close_matches(name, names, n=1)
+    return f"Did you mean {close[0]}?" if close else f"Faults are: {', '.join(names)}."

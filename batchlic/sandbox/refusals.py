@@ -1,4 +1,4 @@
-"""How the carrier says no: the shapes that its license endpoints, its platform and its gateway answer in."""
+"""Refusals in the forms of the carrier's license endpoints, platform and gateway."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -20,7 +20,7 @@ class Refusal(Exception):
 
 
 def license_refusal(status: int, message: str, headers: Mapping[str, str] | None = None) -> Refusal:
-    """Shape of the license endpoints: the status again as `errorCode`, and an `errorUrl`."""
+    """A refusal of the license endpoints: `errorCode` repeats the status, and there is an `errorUrl`."""
     body = {
         "errorCode": str(status),
         "errorMessage": message,
@@ -30,7 +30,7 @@ def license_refusal(status: int, message: str, headers: Mapping[str, str] | None
 
 
 def platform_refusal(code: str, message: str) -> Refusal:
-    """Shape of the platform: a stable `code` behind the service's name; the status follows from the code."""
+    """A refusal of the platform: a stable `code` after the service name; the code determines the status."""
     return Refusal(_status_of(code), {"errorCode": f"{SERVICE}.{code}", "errorMessage": message})
 
 
@@ -43,10 +43,10 @@ def _status_of(code: str) -> int:
 
 
 def gateway_refusal(status: int, code: str, message: str, description: str) -> Refusal:
-    """Shape of the API gateway, with its outer `fault`."""
+    """A refusal of the API gateway, with its outer `fault`."""
     return Refusal(status, {"fault": {"code": code, "message": message, "description": description}})
 
 
-def refusal_answer(refusal: Refusal) -> Response:
-    """The refusal as the answer that goes out."""
+def refusal_response(refusal: Refusal) -> Response:
+    """The refusal as an HTTP response."""
     return Response(refusal.body, refusal.status, refusal.headers, media_type="application/json")

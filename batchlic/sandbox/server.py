@@ -14,16 +14,16 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from batchlic.sandbox.app import Sandbox
 from batchlic.sandbox.config import SandboxConfig
 from batchlic.sandbox.faults import DROP
-from batchlic.sandbox.listening import base_url, listen
+from batchlic.sandbox.sockets import base_url, listen
 
 _NO_LINGER = struct.pack("ii", 1, 0)
 
 
 class DroppingProtocol(HttpToolsProtocol):
-    """HTTP/1.1 that lets the app break the connection it is answering on."""
+    """An HTTP/1.1 protocol with which the app can break its own connection (see `faults.DROP`)."""
 
     def on_message_begin(self) -> None:
-        """Hand the app the means with each request."""
+        """Put the function that breaks the connection into the scope of each request."""
         super().on_message_begin()
         self.scope["state"][DROP] = self._drop
 
@@ -32,14 +32,14 @@ class DroppingProtocol(HttpToolsProtocol):
             self.transport.close()
             return
         connection = self.transport.get_extra_info("socket")
-        with socket.socket(fileno=os.dup(connection.fileno())) as same:
-            # Closing with a linger time of 0 sends RST in place of FIN (RFC 9293 calls it ABORT).
-            same.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+        with socket.socket(fileno=os.dup(connection.fileno())) as duplicate:
+            # Closing with a linger time of 0 sends RST instead of FIN (ABORT in RFC 9293).
+            duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
         self.transport.abort()
 
 
 def serve(config: SandboxConfig, host: str = "127.0.0.1", port: int = 0) -> None:
-    """Run a sandbox until Ctrl-C or SIGTERM; its base URL goes to stdout as a line of JSON."""
+    """Run a sandbox until Ctrl-C or SIGTERM. Its base URL is printed to stdout as a line of JSON."""
     listener = listen(host, port)
     print(msgspec.json.encode({"base_url": base_url(listener)}).decode(), flush=True)  # noqa: T201 - the result
     print(  # noqa: T201 - for people
@@ -49,7 +49,7 @@ def serve(config: SandboxConfig, host: str = "127.0.0.1", port: int = 0) -> None
 
 
 class _Server(uvicorn.Server):
-    """Ends at once on Ctrl-C and SIGTERM: there is nothing to save, and a request may hang on purpose."""
+    """Ends at once on Ctrl-C and SIGTERM: there is nothing to save, and some faults hang forever."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
         os._exit(0)
@@ -74,10 +74,10 @@ def _server(config: SandboxConfig) -> uvicorn.Server:
 
 
 def serve_parent() -> None:
-    """Run a sandbox for the process that started this one: `python -m batchlic.sandbox.server FD`.
+    """Run a sandbox for the parent process: `python -m batchlic.sandbox.server FD`.
 
-    The listening socket is inherited as file descriptor FD, the configuration comes as a line of JSON on
-    stdin, and the sandbox ends when stdin does, which is also when the parent dies.
+    File descriptor FD is the inherited listening socket. The first line of stdin is the configuration as
+    JSON. The sandbox ends when stdin closes, which also happens when the parent process ends.
     """
     listener = socket.socket(fileno=int(sys.argv[1]))
     config = msgspec.json.decode(sys.stdin.buffer.readline(), type=SandboxConfig)

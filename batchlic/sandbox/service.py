@@ -1,4 +1,4 @@
-"""Who executes a license request on the books, or refuses it by the carrier's rules."""
+"""Executes license requests on the books, or refuses them by the carrier's rules."""
 
 import re
 from array import array
@@ -7,27 +7,33 @@ from dataclasses import replace
 
 import msgspec
 
-from batchlic.carrier.catalogue import SKUS, Action, LicenseType
+from batchlic.carrier.catalog import SKUS, Action, LicenseType
 from batchlic.carrier.messages import Subscription, Subscriptions
-from batchlic.sandbox.bodies import DeviceBody, LicenseBody, SubscriptionsBody, check_identifiers, read
 from batchlic.sandbox.books import AccountBook, Books, Execution
-from batchlic.sandbox.callbacks import Callbacks
+from batchlic.sandbox.callbacks import CallbackSender
 from batchlic.sandbox.config import SandboxConfig
 from batchlic.sandbox.refusals import license_refusal, platform_refusal
+from batchlic.sandbox.request_bodies import (
+    DeviceBody,
+    LicenseBody,
+    SubscriptionsBody,
+    check_identifiers,
+    decode_body,
+)
 
 _LICENSE_BODY = msgspec.json.Decoder(LicenseBody)
 _SUBSCRIPTIONS_BODY = msgspec.json.Decoder(SubscriptionsBody)
 _X_REQUEST_ID = re.compile(r"[0-9]-[0-9]{3,30}")
 
 
-class Desk:
-    """The carrier's rules about accounts, SKUs, devices and transactions.
+class LicenseService:
+    """Assigns, unassigns and counts licenses by the carrier's rules.
 
-    All its verbs take the request as it came, and either execute it whole or raise a Refusal.
+    Every method takes a request body as it arrived. It executes the whole request or raises a Refusal.
     """
 
     def __init__(
-        self, config: SandboxConfig, books: Books, callbacks: Callbacks, new_id: Callable[[], str]
+        self, config: SandboxConfig, books: Books, callbacks: CallbackSender, new_id: Callable[[], str]
     ) -> None:
         self._config = config
         self._books = books
@@ -36,75 +42,75 @@ class Desk:
         self._poison = {poison.identifier: poison for poison in config.poison}
 
     def assign(self, body: bytes, x_request_id: str | None, now: float) -> str:
-        """Give each device of the body one more license; returns the requestId."""
+        """Assign one more license to each device of the body; return the requestId."""
         if x_request_id is not None:
             _check_x_request_id(x_request_id)
-        asked, account, numbers = self._understand(body)
+        request, account, numbers = self._decode(body)
         if repeated := self._repeated(Action.ASSIGN, x_request_id):
             return repeated
-        if len(numbers) > account.available(asked.sku_number):
+        if len(numbers) > account.available(request.sku_number):
             account.refuse(numbers)
-            raise license_refusal(400, f"Not enough licenses of {asked.sku_number} are available.")
-        if self._config.exclusive and account.holds_other(asked.sku_number, numbers):
+            raise license_refusal(400, f"Not enough licenses of {request.sku_number} are available.")
+        if self._config.rules.exclusive and account.holds_other(request.sku_number, numbers):
             account.refuse(numbers)
             raise license_refusal(400, "A device of the request holds a license of another SKU.")
         failed = self._callbacks.draw_failures(len(numbers))
-        served = _without(numbers, failed)
-        account.assign(asked.sku_number, served)
+        licensed = _without(numbers, failed)
+        account.assign(request.sku_number, licensed)
         execution = Execution(
-            self._new_id(), x_request_id, Action.ASSIGN, account.name, asked.sku_number, served, now
+            self._new_id(), x_request_id, Action.ASSIGN, account.name, request.sku_number, licensed, now
         )
-        return self._enter(execution, asked, failed)
+        return self._record(execution, request, failed)
 
     def unassign(self, body: bytes, x_request_id: str | None, now: float) -> str:
-        """Take the licenses of the devices of the body; without a body, undo the transaction of that id."""
+        """Unassign the devices of the body; without a body, undo the transaction of that X-Request-ID."""
         if x_request_id is None:
             raise license_refusal(400, "X-Request-ID is required.")
         _check_x_request_id(x_request_id)
         if not body:
             return self._undo(x_request_id, now)
-        asked, account, numbers = self._understand(body)
+        request, account, numbers = self._decode(body)
         if repeated := self._repeated(Action.UNASSIGN, x_request_id):
             return repeated
-        _check_revocable(asked.sku_number)
+        _check_revocable(request.sku_number)
         failed = self._callbacks.draw_failures(len(numbers))
-        served = _without(numbers, failed)
-        account.unassign(asked.sku_number, served)
+        licensed = _without(numbers, failed)
+        account.unassign(request.sku_number, licensed)
         execution = Execution(
-            self._new_id(), x_request_id, Action.UNASSIGN, account.name, asked.sku_number, served, now
+            self._new_id(), x_request_id, Action.UNASSIGN, account.name, request.sku_number, licensed, now
         )
-        return self._enter(execution, asked, failed)
+        return self._record(execution, request, failed)
 
     def counts(self, body: bytes) -> Subscriptions:
-        """License counts of an account, of one SKU or of all."""
-        asked = read(body, _SUBSCRIPTIONS_BODY)
-        account = self.account(asked.account_name)
-        if asked.sku_number is not None:
-            self._check_sku(asked.sku_number)
-        skus = [asked.sku_number] if asked.sku_number else list(account.bought)
+        """Return the license counts of an account, for one SKU or for all."""
+        request = decode_body(body, _SUBSCRIPTIONS_BODY)
+        account = self.account(request.account_name)
+        if request.sku_number is not None:
+            self._check_sku(request.sku_number)
+        skus = [request.sku_number] if request.sku_number else list(account.bought)
         return Subscriptions(account.name, [_subscription(account, sku) for sku in skus])
 
     def account(self, name: str) -> AccountBook:
-        """The account's book, if there is such an account."""
+        """Return the account of that name; raise a Refusal if it does not exist."""
         if self._config.accounts and name not in self._config.accounts:
             raise platform_refusal("REQUEST_FAILED.AccountNotFound", f"There is no account {name}.")
         return self._books.account(name)
 
-    def _enter(self, execution: Execution, asked: LicenseBody, failed: frozenset[int]) -> str:
-        """Enter an execution, and have its outcomes told; returns its requestId."""
+    def _record(self, execution: Execution, request: LicenseBody, failed: frozenset[int]) -> str:
+        """Record an execution and schedule its callbacks; return its requestId."""
         self._books.record(execution)
         account, request_id = execution.account_name, execution.request_id
-        self._callbacks.expect(account, request_id, asked.devices, failed, execution.at)
+        self._callbacks.schedule(account, request_id, request.devices, failed, execution.at)
         return request_id
 
-    def _understand(self, body: bytes) -> tuple[LicenseBody, AccountBook, "array[int]"]:
-        asked = read(body, _LICENSE_BODY)
-        account = self.account(asked.account_name)
-        self._check_sku(asked.sku_number)
-        check_identifiers(asked.devices)
-        numbers = account.numbers_of(asked.devices)
-        self._check_poison(asked.devices, account, numbers)
-        return asked, account, numbers
+    def _decode(self, body: bytes) -> tuple[LicenseBody, AccountBook, "array[int]"]:
+        request = decode_body(body, _LICENSE_BODY)
+        account = self.account(request.account_name)
+        self._check_sku(request.sku_number)
+        check_identifiers(request.devices)
+        numbers = account.numbers_of(request.devices)
+        self._check_poison(request.devices, account, numbers)
+        return request, account, numbers
 
     def _check_sku(self, sku: str) -> None:
         if sku not in self._config.licenses:
@@ -117,11 +123,13 @@ class Desk:
             for identifier in device.device_ids:
                 if poison := self._poison.get(identifier.id):
                     account.refuse(numbers)
-                    whom = f"device {identifier.id}" if poison.named else "a device of the request"
-                    raise platform_refusal(poison.error_code, f"The request was refused because of {whom}.")
+                    culprit = f"device {identifier.id}" if poison.named else "a device of the request"
+                    raise platform_refusal(
+                        poison.error_code, f"The request was refused because of {culprit}."
+                    )
 
     def _repeated(self, action: Action, x_request_id: str | None) -> str | None:
-        executed = self._books.executed(action, x_request_id) if self._config.deduplicate else []
+        executed = self._books.executed(action, x_request_id) if self._config.rules.deduplicate else []
         return executed[0].request_id if executed else None
 
     def _undo(self, x_request_id: str, now: float) -> str:
@@ -141,10 +149,10 @@ class Desk:
         return request_id
 
 
-def _without(numbers: "array[int]", places: frozenset[int]) -> "array[int]":
-    if not places:
+def _without(numbers: "array[int]", positions: frozenset[int]) -> "array[int]":
+    if not positions:
         return numbers
-    return array("I", [number for place, number in enumerate(numbers) if place not in places])
+    return array("I", [number for position, number in enumerate(numbers) if position not in positions])
 
 
 def _check_x_request_id(x_request_id: str) -> None:

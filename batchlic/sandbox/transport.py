@@ -1,4 +1,4 @@
-"""The sandbox without sockets: an httpx transport that fails as a real connection would."""
+"""An httpx transport that calls an ASGI app in the same process and fails as a real connection would."""
 
 from collections.abc import MutableMapping
 from typing import Any
@@ -11,17 +11,17 @@ from batchlic.sandbox.faults import DROP
 
 
 class InProcessTransport(httpx.AsyncBaseTransport):
-    """Hands each request to an ASGI app in the caller's own task, on asyncio or trio, under any clock.
+    """Calls an ASGI app in the caller's own task, on asyncio or trio, with any clock.
 
-    Beyond httpx.ASGITransport it keeps the read time-out of the request, between any two parts of the
-    answer, and turns a dropped connection into the errors that httpx raises for one. Answers arrive whole.
+    Unlike httpx.ASGITransport, it applies the read timeout between any two parts of the answer, and raises
+    httpx's errors when the app drops the connection. The caller gets the complete answer at once.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Answer, or raise httpx.ReadTimeout, httpx.ReadError or httpx.RemoteProtocolError."""
+        """Return the response, or raise httpx.ReadTimeout, httpx.ReadError or httpx.RemoteProtocolError."""
         await anyio.lowlevel.checkpoint()
         exchange = _Exchange(await request.aread(), request.extensions.get("timeout", {}).get("read"))
         with exchange.until_broken:
@@ -30,7 +30,7 @@ class InProcessTransport(httpx.AsyncBaseTransport):
 
 
 class _Exchange:
-    """One request and its answer: the server's end of a connection that does not exist."""
+    """One request and its answer, in place of a connection."""
 
     def __init__(self, body: bytes, read_timeout_s: float | None) -> None:
         self._body: bytes | None = body
@@ -73,11 +73,11 @@ class _Exchange:
             self._parts.append(message["body"])
 
     def response(self) -> httpx.Response:
-        """The answer that was sent; or the error that its absence is."""
+        """Return the answer that the app sent, or raise the error for a missing or broken one."""
         if self._dropped and self._status is None:
             raise httpx.ReadError("The sandbox reset the connection.")
         if self._dropped:
-            raise httpx.RemoteProtocolError("The sandbox ended the connection within an answer.")
+            raise httpx.RemoteProtocolError("The sandbox closed the connection within an answer.")
         if self._status is None or self.until_broken.cancelled_caught:
             raise httpx.ReadTimeout("The sandbox did not answer in time.")
         return httpx.Response(self._status, headers=self._headers, content=b"".join(self._parts))

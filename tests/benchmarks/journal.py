@@ -16,7 +16,7 @@ import anyio
 import polars as pl
 
 from batchlic.carrier.answers import Answer, Outcome
-from batchlic.carrier.catalogue import Action
+from batchlic.carrier.catalog import Action
 from batchlic.chunker import read_batches
 from batchlic.journal import Intent, Journal, RunIdentity
 from batchlic.pool.remaining import remaining

@@ -22,12 +22,12 @@ from urllib.parse import urlsplit
 import structlog
 import uvloop
 
-from batchlic.callbacks.access import Access, networks
+from batchlic.callbacks.access import Access, parse_networks
 from batchlic.callbacks.listener import Listener
 from batchlic.callbacks.messages import DeviceMessage
 from batchlic.callbacks.server import ListenerOptions, listen, serve
 from batchlic.callbacks.store import Store
-from batchlic.carrier.auth import Secret
+from batchlic.carrier.credentials import Secret
 from batchlic.runs.reconcile import reconcile
 from tests.callbacks.builders import PASSWORD, USERNAME, body, messages_of, submitted_run
 
@@ -78,7 +78,7 @@ SERVERS: tuple[Callable[[], None], ...] = (durable, not_storing)
 
 
 def _access() -> Access:
-    loopback = networks(["127.0.0.1"], where="bench")
+    loopback = parse_networks(["127.0.0.1"], where="bench")
     return Access(username=Secret(USERNAME), password=Secret(PASSWORD), sources=loopback)
 
 

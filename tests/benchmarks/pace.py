@@ -29,15 +29,22 @@ from trio.testing import MockClock
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from batchlic.carrier.answers import Outcome
-from batchlic.carrier.auth import Credentials, Secret
-from batchlic.carrier.catalogue import Action
+from batchlic.carrier.catalog import Action
 from batchlic.carrier.client import Submission, encode, open_client
+from batchlic.carrier.credentials import Credentials, Secret
 from batchlic.carrier.messages import AssignLicenseRequest, Device, DeviceId
 from batchlic.pool.limiter.pace import Pace, Signal, SignalKind
 from batchlic.pool.sender import signal_of
-from batchlic.sandbox.config import LimitKind, QuotaHeaders, RetryHint, SandboxConfig
+from batchlic.sandbox.config import (
+    LatencyConfig,
+    LimitConfig,
+    LimitKind,
+    QuotaHeaders,
+    RetryHint,
+    SandboxConfig,
+)
 from batchlic.sandbox.embedded import embedded
-from tests.simulation.limits import NETWORK_S, SimulatedCarrier, ideal_seconds, seed_scheduler
+from tests.simulation.limits import NETWORK_S, SimulatedCarrier, ideal_seconds, seed_scheduler, vary
 
 REQUESTS = 4000
 CONCURRENCY = 64
@@ -63,10 +70,10 @@ class Limit:
 
 
 _BUCKET: dict[str, Any] = {"rate": 200.0, "burst": 20}
-_WINDOW: dict[str, Any] = {"rate": 200.0, "limit": LimitKind.FIXED_WINDOW}
-_SLIDING: dict[str, Any] = {"rate": 200.0, "limit": LimitKind.SLIDING_WINDOW}
+_WINDOW: dict[str, Any] = {"rate": 200.0, "kind": LimitKind.FIXED_WINDOW}
+_SLIDING: dict[str, Any] = {"rate": 200.0, "kind": LimitKind.SLIDING_WINDOW}
 _COSTLY: dict[str, Any] = {"retry_hint": RetryHint.SECONDS}
-_FAR: dict[str, Any] = {"latency_s": 0.02}
+_FAR: dict[str, Any] = {"latency": {"base_s": 0.02}}
 
 LIMITS = [
     Limit("token bucket", 0.97, _BUCKET),
@@ -80,8 +87,8 @@ LIMITS = [
     Limit("bucket that triples", 0.95, _BUCKET | {"changes": ((7.0, 3.0),)}),
     Limit("window that halves", 0.95, _WINDOW | {"changes": ((10.0, 0.5),)}),
     Limit("window that triples", 0.95, _WINDOW | {"changes": ((7.0, 3.0),)}),
-    Limit("latency +5 ms a call", None, {"latency_growth_s": 0.005}),
-    Limit("latency +50 ms a call", None, {"latency_growth_s": 0.05}, requests=1000),
+    Limit("latency +5 ms a call", None, {"latency": {"growth_s": 0.005}}),
+    Limit("latency +50 ms a call", None, {"latency": {"growth_s": 0.05}}, requests=1000),
     Limit("no limit", None, {}),
     Limit("bucket, Retry-After", None, _BUCKET | _COSTLY),
     Limit("sliding, Retry-After", None, _SLIDING | _COSTLY),
@@ -91,8 +98,8 @@ LIMITS = [
     Limit("window, RateLimit-*", None, _WINDOW | {"window_s": 5.0, "quota_headers": QuotaHeaders.RATELIMIT}),
     Limit("bucket, RateLimit-*", None, _BUCKET | {"quota_headers": QuotaHeaders.RATELIMIT}),
     Limit("window of 0.1 s", None, _WINDOW | {"window_s": 0.1}),
-    Limit("sliding, 150 ms", None, _SLIDING | {"latency_s": 0.15}),
-    Limit("window, 150 ms", None, _WINDOW | {"latency_s": 0.15}),
+    Limit("sliding, 150 ms", None, _SLIDING | {"latency": {"base_s": 0.15}}),
+    Limit("window, 150 ms", None, _WINDOW | {"latency": {"base_s": 0.15}}),
     Limit("bucket, slow 429s", None, _BUCKET | _FAR, network_s=0.03),
     Limit("window, slow 429s", None, _WINDOW | _FAR, network_s=0.03),
     Limit("sliding, slow 429s", None, _SLIDING | _FAR, network_s=0.03),
@@ -100,7 +107,7 @@ LIMITS = [
     Limit("20/s, Retry-After", None, {"rate": 20.0, "burst": 5} | _COSTLY, requests=400),
     Limit("5/s bucket", None, {"rate": 5.0, "burst": 5}, requests=100),
     Limit(
-        "5/min window", None, {"rate": 5 / 60, "window_s": 60.0, "limit": LimitKind.FIXED_WINDOW}, requests=20
+        "5/min window", None, {"rate": 5 / 60, "window_s": 60.0, "kind": LimitKind.FIXED_WINDOW}, requests=20
     ),
     Limit("5/min, then 5/s", None, {"rate": 5 / 60, "burst": 1, "changes": ((120.0, 60.0),)}, requests=200),
 ]
@@ -304,8 +311,12 @@ def _run(limit: Limit, contender: Callable[[], Send], number: int) -> Measured:
 
 
 def _config(options: dict[str, Any], seed: int) -> SandboxConfig:
-    quiet = {"retry_hint": RetryHint.NOTHING, "latency_s": 0.049, "latency_jitter_s": 0.002, "seed": seed}
-    return SandboxConfig(**{**quiet, **options})
+    quiet = SandboxConfig(
+        seed=seed,
+        limits=LimitConfig(retry_hint=RetryHint.NOTHING),
+        latency=LatencyConfig(base_s=0.049, jitter_s=0.002),
+    )
+    return vary(quiet, **options)
 
 
 def _print_shares() -> None:

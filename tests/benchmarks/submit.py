@@ -23,12 +23,12 @@ import msgspec
 import polars as pl
 
 from batchlic.carrier.answers import Outcome
-from batchlic.carrier.auth import Credentials, Secret
-from batchlic.carrier.catalogue import Action
+from batchlic.carrier.catalog import Action
 from batchlic.carrier.client import CarrierClient, Submission, open_client
+from batchlic.carrier.credentials import Credentials, Secret
 from batchlic.chunker import read_batches
 from batchlic.reader import IdKind
-from batchlic.sandbox.config import SandboxConfig
+from batchlic.sandbox.config import LatencyConfig, SandboxConfig
 from batchlic.sandbox.embedded import embedded
 
 ACCOUNT, SKU, LOGIN = "0000123456-00001", "SIMSec-IoT", "sandbox"
@@ -140,7 +140,7 @@ def _check_digit(column: str, length: int) -> pl.Expr:
 @contextmanager
 def _sandbox(latency: float) -> Iterator[None]:
     names = ("CLIENT_ID", "CLIENT_SECRET", "USERNAME", "PASSWORD")
-    with embedded(SandboxConfig(latency_s=latency)) as base_url:
+    with embedded(SandboxConfig(latency=LatencyConfig(base_s=latency))) as base_url:
         os.environ |= {f"BATCHLIC_{name}": LOGIN for name in names} | {"BATCHLIC_BASE_URL": base_url}
         yield
 

@@ -14,7 +14,7 @@ import polars as pl
 
 from batchlic.callbacks.messages import DeviceMessage
 from batchlic.carrier.answers import Answer, Outcome
-from batchlic.carrier.catalogue import Action
+from batchlic.carrier.catalog import Action
 from batchlic.chunker import Step, write_plan
 from batchlic.job import make_job
 from batchlic.journal import Intent, Journal, RunIdentity

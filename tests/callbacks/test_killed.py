@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from batchlic.callbacks.messages import DeviceMessage
 from batchlic.callbacks.store import Store
 from batchlic.carrier.answers import Answer
-from batchlic.carrier.auth import Credentials, Secret
+from batchlic.carrier.credentials import Credentials, Secret
 from batchlic.chunker import DeviceStatus, Step
 from batchlic.errors import ExitCode, StoppedEarly
 from batchlic.journal import Journal

@@ -23,11 +23,11 @@ import trustme
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from batchlic.callbacks.access import CARRIER_SOURCES, Access, networks
-from batchlic.callbacks.listener import LARGEST_BODY, PATH, Listener
+from batchlic.callbacks.access import CARRIER_SOURCES, Access, parse_networks
+from batchlic.callbacks.listener import MAX_BODY, PATH, Listener
 from batchlic.callbacks.messages import DeviceMessage
 from batchlic.callbacks.store import StoreError
-from batchlic.carrier.auth import Secret
+from batchlic.carrier.credentials import Secret
 from tests.callbacks.builders import ACCOUNT, PASSWORD, SETTINGS, USERNAME, body, listener
 
 CARRIER = CARRIER_SOURCES[0]
@@ -37,15 +37,15 @@ def access(*proxies: str) -> Access:
     return Access(
         username=Secret(USERNAME),
         password=Secret(PASSWORD),
-        sources=networks(CARRIER_SOURCES, where="test"),
-        proxies=networks(proxies, where="test"),
+        sources=parse_networks(CARRIER_SOURCES, where="test"),
+        proxies=parse_networks(proxies, where="test"),
     )
 
 
 class Kept:
     """A listener in process, what it kept and what it logged."""
 
-    def __init__(self, who: Access | None = None, *, account: str = "", most_waiting: int = 10) -> None:
+    def __init__(self, who: Access | None = None, *, account: str = "", max_waiting: int = 10) -> None:
         self.messages: list[DeviceMessage] = []
         self.trouble: StoreError | None = None
         self.gate = anyio.Event()
@@ -57,7 +57,7 @@ class Kept:
             check=self.check,
             logger=structlog.wrap_logger(None, processors=[self._log]),
             account=account,
-            most_waiting=most_waiting,
+            max_waiting=max_waiting,
         ).app
 
     async def keep(self, message: DeviceMessage) -> None:
@@ -166,7 +166,7 @@ async def test_the_path_says_the_account_and_the_option_where_it_does_not() -> N
         (body(username="somebody"), 401),
         (body(username=None, password=None), 401),
         (body(username=PASSWORD, password=USERNAME), 401),
-        (b" " * (LARGEST_BODY + 1), 413),
+        (b" " * (MAX_BODY + 1), 413),
     ],
 )
 async def test_what_is_not_the_carriers_word_is_refused_and_not_kept(content: object, expected: int) -> None:
@@ -243,7 +243,7 @@ async def test_a_source_forged_in_a_header_is_not_believed() -> None:
     ],
 )
 def test_a_trusted_proxy_vouches_for_the_address_before_it_alone(forwarded_for: str, source: str) -> None:
-    assert access("10.0.0.0/24").source_of("10.0.0.5", forwarded_for) == source
+    assert access("10.0.0.0/24").source_address("10.0.0.5", forwarded_for) == source
 
 
 def test_an_ipv4_address_in_ipv6_clothes_is_the_same() -> None:
@@ -255,7 +255,7 @@ def test_an_ipv4_address_in_ipv6_clothes_is_the_same() -> None:
 
 @pytest.mark.anyio
 async def test_too_many_messages_are_turned_away_and_readiness_says_so() -> None:
-    kept = Kept(most_waiting=2)
+    kept = Kept(max_waiting=2)
     kept.gate = anyio.Event()
     answers: list[int] = []
 
@@ -338,7 +338,7 @@ def is_open(host: str, port: int) -> bool:
 def test_a_runs_own_listener_goes_with_the_run(tmp_path: Path) -> None:
     program = (
         "import os, sys; from batchlic.callbacks.server import *\n"
-        "with listening(ListenerOptions(port=0), sys.argv[1], {}) as url:\n"
+        "with listener_process(ListenerOptions(port=0), sys.argv[1], {}) as url:\n"
         "    print(url, flush=True); os.kill(os.getpid(), 9)\n"
     )
     done = subprocess.run(

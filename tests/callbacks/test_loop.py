@@ -15,7 +15,7 @@ import httpx
 import polars as pl
 import pytest
 
-from batchlic.sandbox.config import Fault, SandboxConfig
+from batchlic.sandbox.config import CallbackConfig, Fault, SandboxConfig
 from tests.callbacks.builders import ACCOUNT, PASSWORD, SETTINGS, ListenerProcess, body, fleet
 from tests.endtoend.program import Ended, batchlic, keys
 from tests.forking import serving
@@ -75,12 +75,14 @@ class Place:
 @pytest.mark.parametrize("sku", [FLEXIBLE, LIFETIME])
 def test_devices_end_as_the_books_say_despite_kills_and_lost_answers(tmp_path: Path, sku: str) -> None:
     config = SandboxConfig(
-        callback_delay_s=0.2,
-        callback_jitter_s=2.0,
-        callback_early=0.2,
-        callback_repeats=0.1,
-        callback_failures=0.05,
-        callback_retry_s=2.0,
+        callbacks=CallbackConfig(
+            delay_s=0.2,
+            jitter_s=2.0,
+            early_share=0.2,
+            repeat_share=0.1,
+            failure_share=0.05,
+            retry_s=2.0,
+        ),
         faults={Fault.RESET_AFTER: 0.1, Fault.ERROR_504_AFTER: 0.1},
         seed=5,
     )

@@ -13,11 +13,11 @@ import polars as pl
 import pytest
 
 from batchlic.callbacks.messages import DeviceMessage
-from batchlic.callbacks.server import ListenerOptions, listening
+from batchlic.callbacks.server import ListenerOptions, listener_process
 from batchlic.callbacks.store import Store
-from batchlic.carrier.auth import Secret
-from batchlic.carrier.catalogue import Action
+from batchlic.carrier.catalog import Action
 from batchlic.carrier.client import open_client
+from batchlic.carrier.credentials import Secret
 from batchlic.chunker import DeviceStatus, Step, parse_ranges
 from batchlic.errors import ExitCode
 from batchlic.journal import Journal
@@ -28,6 +28,7 @@ from batchlic.runs.reconcile import reconcile
 from batchlic.runs.run import resume
 from batchlic.runs.settle import settle
 from batchlic.runs.verify import verify
+from batchlic.sandbox.config import CallbackConfig
 from batchlic.writer.summary import Summary
 from tests.callbacks.builders import PASSWORD, SETTINGS, USERNAME, failure, statuses, told
 from tests.endtoend.program import batchlic
@@ -283,10 +284,10 @@ def test_a_lost_assign_counts_until_it_is_known_to_be_taken_back(
 
 def test_every_device_holds_what_the_results_say_by_the_books(tmp_path: Path) -> None:
     store = str(tmp_path / "store.db")
-    untidy = {"callback_jitter_s": 0.3, "callback_repeats": 0.2, "callback_early": 0.2}
+    untidy = CallbackConfig(jitter_s=0.3, repeat_share=0.2, early_share=0.2, failure_share=0.2)
     with (
-        carrier(callback_failures=0.2, seed=3, **untidy) as at,
-        listening(ListenerOptions(port=0), store, SETTINGS) as url,
+        carrier(callbacks=untidy, seed=3) as at,
+        listener_process(ListenerOptions(port=0), store, SETTINGS) as url,
     ):
         run(tmp_path / "onboarding", at, job(fleet(tmp_path / "fleet.csv")))
         holders = [device for device, licenses in at.licenses().items() if licenses]

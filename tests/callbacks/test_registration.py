@@ -2,7 +2,7 @@
 
 import pytest
 
-from batchlic.callbacks.registration import address, warnings
+from batchlic.callbacks.registration import registration_url, url_warnings
 from batchlic.errors import UsageError
 from tests.callbacks.builders import ACCOUNT
 
@@ -11,7 +11,7 @@ URL = "https://erp.example/callbacks/CarrierService"
 
 @pytest.mark.parametrize("given", [URL, f"{URL}/", f"{URL}/{ACCOUNT}"])
 def test_the_address_says_the_account_once(given: str) -> None:
-    assert address(given, ACCOUNT) == f"{URL}/{ACCOUNT}"
+    assert registration_url(given, ACCOUNT) == f"{URL}/{ACCOUNT}"
 
 
 @pytest.mark.parametrize(
@@ -20,21 +20,21 @@ def test_the_address_says_the_account_once(given: str) -> None:
 )
 def test_what_is_no_address_is_refused_without_being_repeated(given: str) -> None:
     with pytest.raises(UsageError) as refused:
-        address(given, ACCOUNT)
+        registration_url(given, ACCOUNT)
     assert "u:p" not in str(refused.value)
 
 
 @pytest.mark.parametrize("port", [80, 443, 9001, 9006, 50551, 50559, 28200, 28220])
 def test_the_ports_that_the_carrier_calls_need_no_warning(port: int) -> None:
-    assert list(warnings(f"https://erp.example:{port}/x")) == []
+    assert list(url_warnings(f"https://erp.example:{port}/x")) == []
 
 
 @pytest.mark.parametrize("port", [8443, 9000, 9007, 50550, 50560, 28221])
 def test_other_ports_are_warned_of(port: int) -> None:
-    [warning] = warnings(f"https://erp.example:{port}/x")
+    [warning] = url_warnings(f"https://erp.example:{port}/x")
     assert str(port) in warning
 
 
 def test_an_address_that_is_not_https_is_warned_of() -> None:
-    [warning] = warnings("http://erp.example/x")
+    [warning] = url_warnings("http://erp.example/x")
     assert "https" in warning

@@ -11,11 +11,11 @@ import anyio
 import anyio.abc
 import msgspec
 
-from batchlic.carrier.auth import Credentials, Secret
-from batchlic.carrier.catalogue import Action
+from batchlic.carrier.catalog import Action
 from batchlic.carrier.client import CarrierClient, Submission, encode, open_client
+from batchlic.carrier.credentials import Credentials, Secret
+from batchlic.carrier.http_client import Timeouts
 from batchlic.carrier.messages import AssignLicenseRequest, Device, DeviceId
-from batchlic.carrier.wire import Timeouts
 
 GUID = "c3f3d17c-79ff-4b35-82df-94446785b6e0"
 LICENSES = "/m2m/v1/devices/license/actions/assign"

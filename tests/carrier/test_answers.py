@@ -9,10 +9,10 @@ import anyio
 import msgspec
 import pytest
 
-from batchlic.carrier.answers import Answer, Blame, Outcome, Token
-from batchlic.carrier.catalogue import Action
+from batchlic.carrier.answers import Answer, Blame, Outcome, TokenKind
+from batchlic.carrier.catalog import Action
 from batchlic.carrier.client import open_client
-from batchlic.carrier.wire import Timeouts
+from batchlic.carrier.http_client import Timeouts
 from tests.carrier.script import (
     GUID,
     IMEIS,
@@ -39,7 +39,7 @@ class Row:
     script: Script
     outcome: Outcome
     blame: Blame | None = None
-    rejected: Token | None = None
+    rejected: TokenKind | None = None
     timeouts: Timeouts | None = None
 
 
@@ -203,7 +203,12 @@ THROTTLED = [
 ]
 UNAUTHORIZED = [
     *(
-        Row(f"{code} at {status}", says(status, platform(code)), Outcome.UNAUTHORIZED, rejected=Token.SESSION)
+        Row(
+            f"{code} at {status}",
+            says(status, platform(code)),
+            Outcome.UNAUTHORIZED,
+            rejected=TokenKind.SESSION,
+        )
         for code in (
             "REQUEST_FAILED.SessionToken.Expired",
             "INPUT_INVALID.SessionToken.Invalid",
@@ -212,28 +217,28 @@ UNAUTHORIZED = [
         for status in (400, 401, 403)
     ),
     *(
-        Row(f"gateway {code}", says(401, gateway(code)), Outcome.UNAUTHORIZED, rejected=Token.ACCESS)
+        Row(f"gateway {code}", says(401, gateway(code)), Outcome.UNAUTHORIZED, rejected=TokenKind.ACCESS)
         for code in (900901, 900902, 900903)
     ),
     Row(
         "gateway 900901 without the fault around it",
         says(401, gateway(900901)["fault"]),
         Outcome.UNAUTHORIZED,
-        rejected=Token.ACCESS,
+        rejected=TokenKind.ACCESS,
     ),
     Row(
         "gateway 900901 as a number",
         says(401, {"fault": {"code": 900901}}),
         Outcome.UNAUTHORIZED,
-        rejected=Token.ACCESS,
+        rejected=TokenKind.ACCESS,
     ),
     Row(
         "401 that does not say which token",
         says(401, licenses(401)),
         Outcome.UNAUTHORIZED,
-        rejected=Token.EITHER,
+        rejected=TokenKind.EITHER,
     ),
-    Row("401 with nothing", says(401), Outcome.UNAUTHORIZED, rejected=Token.EITHER),
+    Row("401 with nothing", says(401), Outcome.UNAUTHORIZED, rejected=TokenKind.EITHER),
 ]
 REFUSED = [
     *(
@@ -304,7 +309,8 @@ ROWS = [*ACCEPTED, *IN_DOUBT, *NOT_EXECUTED, *THROTTLED, *UNAUTHORIZED, *REFUSED
 async def test_an_answer_means_what_the_table_says(row: Row) -> None:
     async with client_of(row.script, timeouts=row.timeouts) as (client, carrier):
         answer = await client.submit(submission())
-    assert (answer.outcome, answer.blame, answer.rejected) == (row.outcome, row.blame, row.rejected)
+    rejected = answer.rejected.kind if answer.rejected else None
+    assert (answer.outcome, answer.blame, rejected) == (row.outcome, row.blame, row.rejected)
     assert len(carrier.requests) == 1
 
 

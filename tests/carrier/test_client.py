@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from batchlic.carrier.answers import Outcome
-from batchlic.carrier.catalogue import Action
+from batchlic.carrier.catalog import Action
 from batchlic.carrier.client import Submission
 from tests.carrier.script import GUID, KEYS, LICENSES, Exchange, client_of, submission
 

@@ -5,8 +5,9 @@ from collections.abc import Awaitable, Callable
 import msgspec
 import pytest
 
-from batchlic.carrier.auth import CarrierUnreachable, Secret
+from batchlic.carrier.auth import CarrierUnreachable
 from batchlic.carrier.client import AccountError
+from batchlic.carrier.credentials import Secret
 from batchlic.carrier.messages import CallbackListener, CallbackService, Subscription
 from batchlic.errors import CredentialsRejected
 from tests.carrier.script import KEYS, LOGIN, Exchange, client_of

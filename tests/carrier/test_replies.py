@@ -4,7 +4,8 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchlic.carrier.answers import Outcome, Reply, read_reply
+from batchlic.carrier.answers import Outcome, Reply
+from batchlic.carrier.interpretation import answer_from_reply
 from tests.carrier.script import GUID, IMEIS
 
 scalars = (
@@ -35,12 +36,12 @@ headers = st.dictionaries(
     st.sampled_from(["content-type", "retry-after", "date", "ratelimit-reset", "content-encoding"]),
     st.text(max_size=30),
 )
-replies = st.builds(Reply, status=st.integers(100, 999), headers=headers, body=bodies, whole=st.booleans())
+replies = st.builds(Reply, status=st.integers(100, 999), headers=headers, body=bodies, complete=st.booleans())
 
 
 @given(replies)
 def test_any_reply_makes_one_answer_within_bounds(reply: Reply) -> None:
-    answer = read_reply(reply, identifiers=lambda: IMEIS)
+    answer = answer_from_reply(reply, identifiers=lambda: IMEIS)
     assert answer.http_status == reply.status
     assert len(answer.error_message or "") <= 500
     assert (answer.error_message or "").isprintable() or not any(c < " " for c in answer.error_message or "")
@@ -50,22 +51,22 @@ def test_any_reply_makes_one_answer_within_bounds(reply: Reply) -> None:
 
 @given(replies)
 def test_only_a_whole_2xx_with_a_request_id_is_accepted(reply: Reply) -> None:
-    answer = read_reply(reply)
+    answer = answer_from_reply(reply)
     if answer.outcome is Outcome.ACCEPTED:
         assert 200 <= reply.status < 300
-        assert reply.whole
+        assert reply.complete
         assert answer.request_id
 
 
 @given(replies)
 def test_only_a_4xx_is_refused(reply: Reply) -> None:
-    assert read_reply(reply).outcome is not Outcome.REFUSED or 400 <= reply.status < 500
+    assert answer_from_reply(reply).outcome is not Outcome.REFUSED or 400 <= reply.status < 500
 
 
 @given(replies)
 def test_a_cut_reply_never_says_more_than_a_whole_one(reply: Reply) -> None:
     """What is definite without its body stays definite, and no cut 2xx becomes accepted."""
-    cut = read_reply(Reply(reply.status, reply.headers, reply.body[:5], whole=False))
+    cut = answer_from_reply(Reply(reply.status, reply.headers, reply.body[:5], complete=False))
     assert (cut.outcome is Outcome.AMBIGUOUS) == (
         reply.status < 300
         or reply.status in {300, 303, 304, 305, 306}
@@ -79,7 +80,7 @@ def test_identifiers_are_not_read_unless_a_request_is_refused() -> None:
         raise AssertionError("read without need")
 
     for status in (200, 301, 401, 429, 500, 503):
-        read_reply(
+        answer_from_reply(
             Reply(status, {}, msgspec.json.encode({"requestId": GUID, "errorMessage": IMEIS[0]})),
             identifiers=never,
         )

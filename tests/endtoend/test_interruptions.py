@@ -15,7 +15,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from batchlic.sandbox.config import SandboxConfig
+from batchlic.sandbox.config import LatencyConfig, SandboxConfig
 from tests.endtoend.program import (
     ACCOUNT,
     FLEXIBLE,
@@ -86,7 +86,7 @@ class Home:
 @contextmanager
 def home(path: Path, sku: str = FLEXIBLE, latency: float = 0.05) -> Iterator[Home]:
     fleet(path / "fleet.csv", DEVICES)
-    with serving(SandboxConfig(latency_s=latency)) as url:
+    with serving(SandboxConfig(latency=LatencyConfig(base_s=latency))) as url:
         at = Home(path, url, sku)
         try:
             yield at

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import polars as pl
 
-from batchlic.sandbox.config import SandboxConfig
+from batchlic.sandbox.config import LatencyConfig, SandboxConfig
 from tests.endtoend.program import (
     ACCOUNT,
     FLEXIBLE,
@@ -38,7 +38,7 @@ MIGRATE = ("migrate", "fleet.csv", "--account", ACCOUNT, "--from-sku", FLEXIBLE,
 def onboarded(path: Path) -> Iterator[str]:
     """The URL of a slow carrier at which a fleet has its old licenses."""
     fleet(path / "fleet.csv", DEVICES)
-    with serving(SandboxConfig(latency_s=0.05)) as url:
+    with serving(SandboxConfig(latency=LatencyConfig(base_s=0.05))) as url:
         given = ("assign", "fleet.csv", "--account", ACCOUNT, "--sku", FLEXIBLE, "--run-dir", "runs/given")
         assert batchlic(*given, settings=keys(url), cwd=path).code == 0
         yield url

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from batchlic.carrier.answers import Answer, Outcome
-from batchlic.carrier.catalogue import Action
+from batchlic.carrier.catalog import Action
 from batchlic.journal import Intent, Journal, RunIdentity
 
 CREATED_AT = 1_700_000_000_000_000

@@ -12,7 +12,7 @@ import pytest
 
 from batchlic.callbacks.store import Store
 from batchlic.carrier.answers import Answer, Outcome
-from batchlic.carrier.auth import Credentials, Secret
+from batchlic.carrier.credentials import Credentials, Secret
 from batchlic.chunker import DeviceStatus
 from batchlic.errors import RefusedToStart, StoppedEarly, UsageError
 from batchlic.job import Job, make_job

@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from batchlic.carrier.answers import Answer
-from batchlic.carrier.catalogue import Action
+from batchlic.carrier.catalog import Action
 from batchlic.carrier.client import CarrierClient, Submission
 from batchlic.pool.delivery import Pool
 from batchlic.pool.limiter.pace import Pace

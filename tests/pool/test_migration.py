@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchlic.carrier.answers import Outcome
-from batchlic.carrier.catalogue import Action
+from batchlic.carrier.catalog import Action
 from batchlic.chunker import Batch, DeviceStatus, Step
 from batchlic.journal import Journal, Part
 from batchlic.pool.migration import MAX_CLEARINGS, Migration

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from batchlic.carrier.answers import Answer
-from batchlic.carrier.catalogue import Action
+from batchlic.carrier.catalog import Action
 from batchlic.chunker import Step, StepRequest
 from batchlic.errors import ExitCode, StoppedEarly
 from batchlic.pool.refusals import ALIKE, MANY_DEVICES, RefusalWatch

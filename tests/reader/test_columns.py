@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from batchlic.carrier.catalogue import Action, LicenseType
+from batchlic.carrier.catalog import Action, LicenseType
 from batchlic.errors import InventoryError, UsageError
 from batchlic.reader import IdKind, ReadOptions
 from tests.reader.builders import ACCOUNT, JOB, SKU, iccid, imei, plan_rows

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stdnum import luhn
 
-from batchlic.carrier.catalogue import Action
+from batchlic.carrier.catalog import Action
 from batchlic.reader import IdKind, ReadOptions, Role
 from batchlic.reader import luhn as vectorised
 from batchlic.reader.inventory import SHORT

@@ -11,7 +11,7 @@ import httpx
 import polars as pl
 import stdnum.luhn
 
-from batchlic.carrier.auth import Credentials, Secret
+from batchlic.carrier.credentials import Credentials, Secret
 from batchlic.chunker import DeviceStatus
 from batchlic.job import Job, make_job
 from batchlic.runs.folder import RunFolder

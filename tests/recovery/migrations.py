@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from batchlic.carrier.answers import Answer, Outcome
-from batchlic.carrier.catalogue import Action
+from batchlic.carrier.catalog import Action
 from batchlic.carrier.client import CarrierClient, Submission
 from batchlic.errors import ExitCode, StoppedEarly
 from batchlic.job import Job

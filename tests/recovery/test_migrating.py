@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from batchlic.carrier.catalogue import Action
+from batchlic.carrier.catalog import Action
 from batchlic.chunker import DeviceStatus
 from batchlic.errors import ExitCode, RefusedToStart, UsageError
 from batchlic.ledger import Ledger
@@ -19,7 +19,7 @@ from batchlic.runs.rollback import By, rollback
 from batchlic.runs.run import new_run_id, resume, status
 from batchlic.runs.settle import settle
 from batchlic.runs.verify import verify
-from batchlic.sandbox.config import Fault, Poison
+from batchlic.sandbox.config import Fault, Poison, RuleConfig
 from batchlic.writer.export import Format, Selection
 from tests.recovery.builders import (
     BATCH_SIZE,
@@ -61,7 +61,7 @@ def test_every_device_is_on_the_new_sku_exactly_once(tmp_path: Path, order: str,
 
 @pytest.mark.parametrize("order", ["auto", "unassign-first"])
 def test_d_a_carrier_that_deduplicates_gives_the_new_license_once(tmp_path: Path, order: str) -> None:
-    with carrier(deduplicate=True, faults={Fault.RESET_AFTER: 0.3}) as at:
+    with carrier(rules=RuleConfig(deduplicate=True), faults={Fault.RESET_AFTER: 0.3}) as at:
         inventory = onboarded(tmp_path, at)
         told = run(tmp_path / "move", at, moving(inventory, order=order))
         assert told.statuses == {"accepted": DEVICES}
@@ -71,7 +71,7 @@ def test_d_a_carrier_that_deduplicates_gives_the_new_license_once(tmp_path: Path
 def test_a_carrier_of_one_sku_a_device_needs_unassign_first(
     tmp_path: Path,
 ) -> None:
-    with carrier(exclusive=True) as at:
+    with carrier(rules=RuleConfig(exclusive=True)) as at:
         inventory = onboarded(tmp_path, at)
         told = run(tmp_path / "move", at, moving(inventory))
         assert "accepted" not in told.statuses
@@ -81,7 +81,7 @@ def test_a_carrier_of_one_sku_a_device_needs_unassign_first(
 
 
 def test_resume_keeps_to_the_order_that_the_run_had_last(tmp_path: Path) -> None:
-    with carrier(exclusive=True) as at:
+    with carrier(rules=RuleConfig(exclusive=True)) as at:
         inventory, folder = onboarded(tmp_path, at), RunFolder(tmp_path / "move")
         interrupted(folder.path, at, moving(inventory))
         with stopping_at(Action.ASSIGN, NEW):

@@ -11,7 +11,7 @@ from batchlic.errors import ExitCode, RefusedToStart, RunFolderError, UsageError
 from batchlic.journal import Journal, SessionEnd
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.run import resume, status
-from batchlic.sandbox.config import LimitKind
+from batchlic.sandbox.config import LimitConfig, LimitKind
 from tests.recovery.builders import FLEXIBLE, LIFETIME, carrier, contents, fleet, job, results, run
 
 
@@ -142,7 +142,7 @@ def test_what_a_killed_process_left_unfinished_is_removed_and_nothing_else(tmp_p
 
 def test_j_a_retry_after_holds_for_the_sessions_that_follow(tmp_path: Path) -> None:
     inventory = fleet(tmp_path / "fleet.csv")
-    with carrier(rate=3 / 7200, limit=LimitKind.SLIDING_WINDOW, window_s=7200) as at:
+    with carrier(limits=LimitConfig(rate=3 / 7200, kind=LimitKind.SLIDING_WINDOW, window_s=7200)) as at:
         stopped = run(tmp_path / "run", at, job(inventory))
         asked = at.requests()
         again = resume(RunFolder(tmp_path / "run"), at.target)

@@ -7,7 +7,7 @@ import pytest
 import structlog
 
 from batchlic.carrier.answers import Answer, Outcome
-from batchlic.carrier.catalogue import Action
+from batchlic.carrier.catalog import Action
 from batchlic.chunker import Batch, Step, StepRequest
 from batchlic.pool.limiter.pace import Pace
 from batchlic.runs.progress import Reporter, Tally

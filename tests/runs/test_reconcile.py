@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from batchlic.callbacks.messages import DeviceMessage
 from batchlic.callbacks.store import Store
 from batchlic.carrier.answers import Answer, Outcome
-from batchlic.carrier.auth import Credentials, Secret
+from batchlic.carrier.credentials import Credentials, Secret
 from batchlic.chunker import DeviceStatus, read_batches
 from batchlic.errors import ExitCode, RefusedToStart, UsageError
 from batchlic.journal import Journal, Settlement

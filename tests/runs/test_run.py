@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from batchlic.carrier.answers import Answer, Outcome
-from batchlic.carrier.auth import Credentials, Secret
+from batchlic.carrier.credentials import Credentials, Secret
 from batchlic.errors import ExitCode, RefusedToStart, RunFolderError, UsageError
 from batchlic.job import Job, make_job
 from batchlic.journal import Journal

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from batchlic.errors import UsageError
-from batchlic.sandbox.config import SandboxConfig
+from batchlic.sandbox.config import CallbackConfig, SandboxConfig
 from tests.forking import serving
 from tests.sandbox.caller import CALLBACKS, LICENSES, device, request_body
 from tests.sandbox.test_server import log_in
@@ -83,7 +83,7 @@ def test_each_device_is_told_once_with_the_credentials_of_the_registration() -> 
 
 def test_what_failed_has_no_license_and_says_why() -> None:
     heard = Heard()
-    _, totals = told(heard, SandboxConfig(callback_failures=0.5, seed=3))
+    _, totals = told(heard, SandboxConfig(callbacks=CallbackConfig(failure_share=0.5), seed=3))
     served = {m["deviceIds"][0]["id"] for m in heard.messages if m["status"] == "Success"}
     assert served == totals["licensed"]
     assert 0 < len(served) < len(IMEIS)
@@ -93,20 +93,20 @@ def test_what_failed_has_no_license_and_says_why() -> None:
 
 def test_outcomes_overtake_each_other() -> None:
     heard = Heard()
-    told(heard, SandboxConfig(callback_jitter_s=0.2))
+    told(heard, SandboxConfig(callbacks=CallbackConfig(jitter_s=0.2)))
     assert sorted(heard.imeis) == IMEIS
     assert heard.imeis != IMEIS
 
 
 def test_repeats_come_though_the_first_was_acknowledged() -> None:
     heard = Heard()
-    told(heard, SandboxConfig(callback_repeats=1.0))
+    told(heard, SandboxConfig(callbacks=CallbackConfig(repeat_share=1.0)))
     assert set(Counter(heard.imeis).values()) == {2}
 
 
 def test_early_outcomes_are_there_before_the_answer() -> None:
     heard = Heard()
-    early = serving(SandboxConfig(callback_early=1.0))
+    early = serving(SandboxConfig(callbacks=CallbackConfig(early_share=1.0)))
     with listening(heard), early as base, httpx.Client(base_url=base, trust_env=False) as http:
         headers = log_in(http)
         http.post(CALLBACKS, json={"name": "CarrierService", "url": heard.url}, headers=headers)
@@ -116,7 +116,7 @@ def test_early_outcomes_are_there_before_the_answer() -> None:
 
 def test_what_is_not_acknowledged_comes_three_times_more() -> None:
     heard = Heard(refuse_first=10_000)
-    _, totals = told(heard, SandboxConfig(callback_retry_s=0.01))
+    _, totals = told(heard, SandboxConfig(callbacks=CallbackConfig(retry_s=0.01)))
     assert set(Counter(heard.imeis).values()) == {4}
     assert {message["callbackCount"] for message in heard.messages} == {1, 2, 3, 4}
     assert totals["callbacks"] == {"posted": 160, "given-up": 40}
@@ -124,7 +124,7 @@ def test_what_is_not_acknowledged_comes_three_times_more() -> None:
 
 def test_a_listener_that_comes_back_gets_what_it_missed() -> None:
     heard = Heard(refuse_first=20)
-    _, totals = told(heard, SandboxConfig(callback_retry_s=0.01))
+    _, totals = told(heard, SandboxConfig(callbacks=CallbackConfig(retry_s=0.01)))
     assert totals["callbacks"]["acknowledged"] == 40
     assert set(heard.imeis) == set(IMEIS)
 
@@ -134,7 +134,7 @@ def test_nothing_is_posted_beyond_loopback() -> None:
     assert totals["callbacks"] == {"no-listener": 40}
 
 
-@pytest.mark.parametrize("name", ["callback_early", "callback_repeats", "callback_failures"])
+@pytest.mark.parametrize("name", ["early_share", "repeat_share", "failure_share"])
 def test_a_share_beyond_one_is_refused(name: str) -> None:
     with pytest.raises(UsageError):
-        SandboxConfig(**{name: 1.5})  # type: ignore[arg-type]  # one of the shares
+        CallbackConfig(**{name: 1.5})

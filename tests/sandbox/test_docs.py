@@ -10,6 +10,7 @@ import typer.main
 from batchlic.cli.app import app
 from batchlic.sandbox.config import (
     Fault,
+    LimitConfig,
     LimitKind,
     QuotaHeaders,
     RetryHint,
@@ -51,7 +52,7 @@ def test_every_example_is_taken_by_the_command_line(arguments: list[str]) -> Non
     assert options["port"] == 8641
     SandboxConfig(
         faults=dict(map(parse_fault, options["fault"] or ())),
-        changes=tuple(map(parse_change, options["change"] or ())),
+        limits=LimitConfig(changes=tuple(map(parse_change, options["change"] or ()))),
     )
 
 

@@ -10,8 +10,8 @@ from trio.testing import MockClock
 
 from batchlic.errors import UsageError
 from batchlic.sandbox.app import Sandbox
-from batchlic.sandbox.config import Fault, SandboxConfig
-from batchlic.sandbox.faults import Dice
+from batchlic.sandbox.config import Fault, LatencyConfig, SandboxConfig
+from batchlic.sandbox.faults import RandomFaults
 from tests.forking import serving
 from tests.sandbox.caller import (
     GRANT,
@@ -112,7 +112,7 @@ async def test_a_read_time_out_is_kept_on_both_event_loops() -> None:
 
 def test_a_slow_body_arrives_if_its_pauses_are_within_the_time_out() -> None:
     async def assign(slow_body_s: float) -> httpx.Response:
-        config = SandboxConfig(faults={Fault.SLOW_BODY: 1.0}, slow_body_s=slow_body_s)
+        config = SandboxConfig(faults={Fault.SLOW_BODY: 1.0}, latency=LatencyConfig(slow_body_s=slow_body_s))
         async with caller_of(Sandbox(config), read_timeout_s=5) as caller:
             return await caller.assign(ONE)
 
@@ -135,10 +135,10 @@ def test_a_refused_request_can_lose_its_answer_too() -> None:
 
 def test_the_same_seed_draws_the_same_faults_at_their_rates() -> None:
     rates = {Fault.RESET_AFTER: 0.1, Fault.EMPTY_503: 0.3}
-    dice, same, other = Dice(rates, 1), Dice(rates, 1), Dice(rates, 2)
-    drawn = [dice.throw() for _ in range(2000)]
-    assert drawn == [same.throw() for _ in range(2000)]
-    assert drawn != [other.throw() for _ in range(2000)]
+    dice, same, other = RandomFaults(rates, 1), RandomFaults(rates, 1), RandomFaults(rates, 2)
+    drawn = [dice.draw() for _ in range(2000)]
+    assert drawn == [same.draw() for _ in range(2000)]
+    assert drawn != [other.draw() for _ in range(2000)]
     assert drawn.count(Fault.RESET_AFTER) == pytest.approx(200, abs=60)
     assert drawn.count(Fault.EMPTY_503) == pytest.approx(600, abs=90)
 

@@ -7,7 +7,7 @@ import pytest
 
 from batchlic.sandbox.app import Sandbox
 from batchlic.sandbox.books import DeviceRecord
-from batchlic.sandbox.config import Poison, SandboxConfig
+from batchlic.sandbox.config import Poison, RuleConfig, SandboxConfig
 from tests.sandbox.caller import (
     ACCOUNT,
     ICCID,
@@ -54,7 +54,7 @@ async def test_a_repeated_assign_is_executed_again_and_costs_a_second_license() 
 
 
 async def test_a_carrier_that_deduplicates_executes_a_transaction_once() -> None:
-    sandbox = Sandbox(SandboxConfig(deduplicate=True))
+    sandbox = Sandbox(SandboxConfig(rules=RuleConfig(deduplicate=True)))
     async with caller_of(sandbox) as caller:
         first, second = await caller.assign(ONE, "1-1234"), await caller.assign(ONE, "1-1234")
         assert first.json() == second.json()
@@ -244,7 +244,7 @@ async def test_only_json_is_taken_and_given() -> None:
 @pytest.mark.parametrize("exclusive", [False, True])
 async def test_a_device_may_hold_a_second_sku_unless_the_sandbox_is_exclusive(*, exclusive: bool) -> None:
     second, both = request_body(device(IMEI), sku=LIFETIME_SKU), [device(OTHER_IMEI), device(IMEI)]
-    sandbox = Sandbox(SandboxConfig(exclusive=exclusive))
+    sandbox = Sandbox(SandboxConfig(rules=RuleConfig(exclusive=exclusive)))
     async with caller_of(sandbox) as caller:
         await caller.assign(ONE)
         assert (await caller.assign(request_body(*both))).status_code == 200, (

@@ -13,14 +13,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from batchlic.carrier.hints import quota_of
+from batchlic.carrier.rate_limits import read_quota
 from batchlic.sandbox.app import Sandbox
-from batchlic.sandbox.config import LimitKind, QuotaHeaders, RetryHint, SandboxConfig, ThrottleShape
+from batchlic.sandbox.config import (
+    LatencyConfig,
+    LimitConfig,
+    LimitKind,
+    QuotaHeaders,
+    RetryHint,
+    SandboxConfig,
+    ThrottleShape,
+)
 from batchlic.sandbox.limits import (
     FixedWindow,
-    Gate,
     Latency,
     RateLimit,
+    RequestLimits,
     SlidingWindow,
     Throttled,
     TokenBucket,
@@ -30,6 +38,7 @@ from tests.sandbox.caller import IMEI, caller_of, device, request_body
 
 RATE, BURST, WINDOW_S = 10.0, 5, 2.0
 GAPS = st.lists(st.sampled_from([0.0, 0.01, 0.1, 0.125, 1.0, 3.0]), max_size=200)
+SLOW = LatencyConfig(base_s=1)
 NOON = datetime(2026, 1, 2, 12, 0, 0, 300_000, tzinfo=UTC)
 
 
@@ -90,17 +99,17 @@ def test_where_throttled_calls_count_who_hammers_never_comes_in(limit: RateLimit
 
 
 def test_a_limit_changes_by_its_factors_from_the_first_call_on() -> None:
-    config = SandboxConfig(
-        rate=RATE, limit=LimitKind.FIXED_WINDOW, changes=((10.0, 0.5), (20.0, 3.0)), max_concurrent=100
+    config = LimitConfig(
+        rate=RATE, kind=LimitKind.FIXED_WINDOW, changes=((10.0, 0.5), (20.0, 3.0)), max_concurrent=100
     )
-    gate = Gate(config)
+    limits = RequestLimits(config)
 
     def quota(now: float) -> int:
         count = 0
         try:
             while True:
-                gate.enter(now)
-                gate.leave()
+                limits.admit(now)
+                limits.finish()
                 count += 1
         except Throttled:
             return count
@@ -109,45 +118,47 @@ def test_a_limit_changes_by_its_factors_from_the_first_call_on() -> None:
 
 
 def test_a_cap_on_concurrent_calls_lets_the_next_in_when_one_leaves() -> None:
-    gate = Gate(SandboxConfig(max_concurrent=2))
-    gate.enter(0)
-    gate.enter(0)
+    limits = RequestLimits(LimitConfig(max_concurrent=2))
+    limits.admit(0)
+    limits.admit(0)
     with pytest.raises(Throttled):
-        gate.enter(0)
-    gate.leave()
-    gate.enter(0)
-    assert (gate.inside, gate.most_inside) == (2, 2)
+        limits.admit(0)
+    limits.finish()
+    limits.admit(0)
+    assert (limits.in_progress, limits.max_in_progress) == (2, 2)
 
 
 def test_a_cap_on_concurrent_calls_changes_too() -> None:
-    gate = Gate(SandboxConfig(max_concurrent=2, changes=((10, 2.0),)))
-    gate.enter(0)
-    gate.enter(0)
+    limits = RequestLimits(LimitConfig(max_concurrent=2, changes=((10, 2.0),)))
+    limits.admit(0)
+    limits.admit(0)
     with pytest.raises(Throttled):
-        gate.enter(9)
-    gate.enter(10)
-    gate.enter(10)
+        limits.admit(9)
+    limits.admit(10)
+    limits.admit(10)
     with pytest.raises(Throttled):
-        gate.enter(10)
+        limits.admit(10)
 
 
 @pytest.mark.anyio
 async def test_a_call_that_is_answered_makes_room_for_the_next() -> None:
-    async with caller_of(Sandbox(SandboxConfig(max_concurrent=1))) as caller:
+    async with caller_of(Sandbox(SandboxConfig(limits=LimitConfig(max_concurrent=1)))) as caller:
         for body in (request_body(device(IMEI)), {}, request_body(device(IMEI))):
             assert (await caller.assign(body)).status_code != 429
 
 
 def test_latency_grows_with_the_calls_inside() -> None:
-    config = SandboxConfig(latency_s=0.05, latency_growth_s=0.01)
-    assert [Latency(config).of(inside) for inside in (1, 2, 11)] == pytest.approx([0.05, 0.06, 0.15])
+    config = LatencyConfig(base_s=0.05, growth_s=0.01)
+    assert [Latency(config, seed=0).draw(in_progress) for in_progress in (1, 2, 11)] == pytest.approx(
+        [0.05, 0.06, 0.15]
+    )
 
 
 def test_jitter_is_bounded_and_the_same_for_the_same_seed() -> None:
-    config = SandboxConfig(latency_s=0.05, latency_jitter_s=0.02, seed=7)
-    one, same = Latency(config), Latency(config)
-    drawn = [one.of(1) for _ in range(20)]
-    assert drawn == [same.of(1) for _ in range(20)]
+    config = LatencyConfig(base_s=0.05, jitter_s=0.02)
+    first, same = Latency(config, seed=7), Latency(config, seed=7)
+    drawn = [first.draw(1) for _ in range(20)]
+    assert drawn == [same.draw(1) for _ in range(20)]
     assert all(0.05 <= seconds <= 0.07 for seconds in drawn)
     assert len(set(drawn)) > 1
 
@@ -155,7 +166,7 @@ def test_jitter_is_bounded_and_the_same_for_the_same_seed() -> None:
 @pytest.mark.parametrize("wait_s", [0.2, 1.0, 29.7])
 def test_every_hint_says_to_come_back_no_earlier_than_the_limit_allows(wait_s: float) -> None:
     def told(hint: RetryHint) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
-        refusal = throttle_refusal(SandboxConfig(retry_hint=hint), wait_s, NOON)
+        refusal = throttle_refusal(LimitConfig(retry_hint=hint), wait_s, NOON)
         return dict(refusal.headers or {}), msgspec.json.decode(refusal.body)
 
     earliest = NOON + timedelta(seconds=wait_s)
@@ -181,7 +192,7 @@ def test_every_hint_says_to_come_back_no_earlier_than_the_limit_allows(wait_s: f
     ],
 )
 def test_a_429_comes_in_each_of_the_carriers_shapes(shape: ThrottleShape, path: list[str]) -> None:
-    body = msgspec.json.decode(throttle_refusal(SandboxConfig(throttle_shape=shape), 1.0, NOON).body)
+    body = msgspec.json.decode(throttle_refusal(LimitConfig(throttle_shape=shape), 1.0, NOON).body)
     for key in path:
         body = body[key]
     assert body in {"900802", "429"}
@@ -199,22 +210,24 @@ QUOTAS = [
 def test_every_answer_has_the_quota_left_and_our_client_reads_it(
     kind: QuotaHeaders, limit: LimitKind, told: list[tuple[int, int, int]]
 ) -> None:
-    config = SandboxConfig(rate=1.0, burst=2, window_s=2.0, limit=limit, quota_headers=kind)
+    config = LimitConfig(rate=1.0, burst=2, window_s=2.0, kind=limit, quota_headers=kind)
 
     async def ask() -> list[httpx.Response]:
-        async with caller_of(Sandbox(config)) as caller:
+        async with caller_of(Sandbox(SandboxConfig(limits=config))) as caller:
             return [await caller.assign(request_body(device(IMEI))) for _ in told]
 
     answers = trio.run(ask, clock=MockClock(autojump_threshold=0))
-    read = [quota_of(answer.headers) for answer in answers]
+    read = [read_quota(answer.headers) for answer in answers]
     assert [(quota.limit, quota.remaining, quota.reset_s) for quota in read if quota] == told
     assert [answer.status_code for answer in answers] == [200, 200, 429]
 
 
 @pytest.mark.anyio
 async def test_nothing_is_said_where_there_is_no_limit_of_rate() -> None:
-    async with caller_of(Sandbox(SandboxConfig(quota_headers=QuotaHeaders.RATELIMIT))) as caller:
-        assert quota_of((await caller.assign(request_body(device(IMEI)))).headers) is None
+    async with caller_of(
+        Sandbox(SandboxConfig(limits=LimitConfig(quota_headers=QuotaHeaders.RATELIMIT)))
+    ) as caller:
+        assert read_quota((await caller.assign(request_body(device(IMEI)))).headers) is None
 
 
 async def _hurry(sandbox: Sandbox, calls: int) -> list[int]:
@@ -234,11 +247,11 @@ async def _hurry(sandbox: Sandbox, calls: int) -> list[int]:
     ("config", "taken"),
     [
         (SandboxConfig(), 30),
-        (SandboxConfig(rate=10, burst=5), 5),
-        (SandboxConfig(rate=10, limit=LimitKind.FIXED_WINDOW), 10),
-        (SandboxConfig(rate=10, limit=LimitKind.SLIDING_WINDOW, window_s=2), 20),
-        (SandboxConfig(max_concurrent=7, latency_s=1), 7),
-        (SandboxConfig(rate=10, burst=5, max_concurrent=3, latency_s=1), 3),
+        (SandboxConfig(limits=LimitConfig(rate=10, burst=5)), 5),
+        (SandboxConfig(limits=LimitConfig(rate=10, kind=LimitKind.FIXED_WINDOW)), 10),
+        (SandboxConfig(limits=LimitConfig(rate=10, kind=LimitKind.SLIDING_WINDOW, window_s=2)), 20),
+        (SandboxConfig(limits=LimitConfig(max_concurrent=7), latency=SLOW), 7),
+        (SandboxConfig(limits=LimitConfig(rate=10, burst=5, max_concurrent=3), latency=SLOW), 3),
     ],
 )
 def test_what_the_limit_does_not_take_is_throttled_and_not_executed(
@@ -252,7 +265,7 @@ def test_what_the_limit_does_not_take_is_throttled_and_not_executed(
 
 @pytest.mark.anyio
 async def test_only_license_requests_are_limited() -> None:
-    async with caller_of(Sandbox(SandboxConfig(rate=0.001, burst=1))) as caller:
+    async with caller_of(Sandbox(SandboxConfig(limits=LimitConfig(rate=0.001, burst=1)))) as caller:
         for _ in range(3):
             await caller.log_in()
             await caller.counts()
@@ -264,7 +277,8 @@ async def test_only_license_requests_are_limited() -> None:
 def test_a_call_takes_its_latency_throttled_or_not() -> None:
     async def elapsed() -> list[float]:
         times = []
-        async with caller_of(Sandbox(SandboxConfig(latency_s=3, rate=0.001, burst=1))) as caller:
+        config = SandboxConfig(limits=LimitConfig(rate=0.001, burst=1), latency=LatencyConfig(base_s=3))
+        async with caller_of(Sandbox(config)) as caller:
             for _ in range(2):
                 start = trio.current_time()
                 await caller.assign(request_body(device(IMEI)))

@@ -17,7 +17,7 @@ def test_every_fault_can_be_asked_for_by_its_name(fault: Fault) -> None:
 def test_a_mistyped_fault_is_refused_with_a_suggestion() -> None:
     with pytest.raises(UsageError, match="Did you mean reset-after"):
         parse_fault("reset_after=0.1")
-    with pytest.raises(UsageError, match=r"There are: .*empty-503"):
+    with pytest.raises(UsageError, match=r"Faults are: .*empty-503"):
         parse_fault("zzz=0.1")
 
 

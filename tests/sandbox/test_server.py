@@ -13,9 +13,9 @@ import psutil
 import pytest
 
 from batchlic.errors import UsageError
-from batchlic.sandbox.config import Fault, LimitKind, Poison, SandboxConfig
+from batchlic.sandbox.config import Fault, LimitConfig, LimitKind, Poison, SandboxConfig
 from batchlic.sandbox.embedded import embedded
-from batchlic.sandbox.listening import listen
+from batchlic.sandbox.sockets import listen
 from tests.sandbox.caller import (
     GRANT,
     ICCID,
@@ -51,7 +51,9 @@ def refuses_connections(url: str) -> bool:
 
 def test_an_embedded_sandbox_lives_for_its_block_with_open_books() -> None:
     poison = (Poison(identifier=OTHER_IMEI, named=False),)
-    with embedded(SandboxConfig(poison=poison, limit=LimitKind.FIXED_WINDOW, rate=1000)) as url:
+    with embedded(
+        SandboxConfig(poison=poison, limits=LimitConfig(kind=LimitKind.FIXED_WINDOW, rate=1000))
+    ) as url:
         with httpx.Client(base_url=url, trust_env=False) as http:
             headers = log_in(http)
             good = request_body(device(IMEI, ICCID))
@@ -130,7 +132,9 @@ def test_a_port_in_use_is_named() -> None:
 
 
 def test_a_configuration_survives_the_way_to_its_process() -> None:
-    config = SandboxConfig(faults={Fault.EMPTY_503: 1.0}, changes=((1.0, 0.5),), accounts=("acc",))
+    config = SandboxConfig(
+        faults={Fault.EMPTY_503: 1.0}, limits=LimitConfig(changes=((1.0, 0.5),)), accounts=("acc",)
+    )
     with embedded(config) as url, httpx.Client(base_url=url, trust_env=False) as http:
         headers = log_in(http)
         assert http.post(LICENSES, json={}, headers=headers).status_code == 503

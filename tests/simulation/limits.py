@@ -2,15 +2,17 @@
 
 import heapq
 import math
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import anyio
 import trio
 
-from batchlic.carrier.hints import Quota, quota_of
+from batchlic.carrier.rate_limits import Quota, read_quota
 from batchlic.pool.limiter.pace import Signal, SignalKind
 from batchlic.sandbox.config import RetryHint, SandboxConfig
-from batchlic.sandbox.limits import Gate, Latency, Throttled, quota_headers
+from batchlic.sandbox.limits import Latency, RequestLimits, Throttled, quota_headers
 
 NETWORK_S = 0.001
 """Seconds on the wire, there and back; a refusal takes no more, an answer the carrier's latency too."""
@@ -22,6 +24,18 @@ def seed_scheduler(seed: int) -> None:
     trio._core._run._r.seed(seed)
 
 
+def vary(
+    config: SandboxConfig,
+    *,
+    latency: Mapping[str, float] | None = None,
+    **limits: Any,  # noqa: ANN401 - fields of LimitConfig
+) -> SandboxConfig:
+    """The configuration with other values of its LimitConfig, and of its LatencyConfig."""
+    return replace(
+        config, limits=replace(config.limits, **limits), latency=replace(config.latency, **latency or {})
+    )
+
+
 class SimulatedCarrier:
     """Answers calls as the sandbox would, and remembers them; `network_s` is what a refusal takes."""
 
@@ -31,17 +45,17 @@ class SimulatedCarrier:
         self.throttled: list[float] = []
         """When each call that was kept out arrived."""
         self._network_s = network_s
-        self._hint = config.retry_hint
-        self._quota_headers = config.quota_headers
-        self._gate = Gate(config)
-        self._latency = Latency(config)
+        self._hint = config.limits.retry_hint
+        self._quota_headers = config.limits.quota_headers
+        self._limits = RequestLimits(config.limits)
+        self._latency = Latency(config.latency, config.seed)
 
     async def call(self) -> Signal:
         """One request, from leaving to its answer."""
         await anyio.sleep(self._network_s / 2)
         now = anyio.current_time()
         try:
-            self._gate.enter(now)
+            self._limits.admit(now)
         except Throttled as refusal:
             self.throttled.append(now)
             await anyio.sleep(self._network_s / 2)
@@ -50,35 +64,36 @@ class SimulatedCarrier:
         self.admitted.append(now)
         quota = self._quota(now)
         try:
-            await anyio.sleep(self._latency.of(self._gate.inside))
+            await anyio.sleep(self._latency.draw(self._limits.in_progress))
         finally:
-            self._gate.leave()
+            self._limits.finish()
         await anyio.sleep(self._network_s / 2)
         return Signal(SignalKind.DELIVERED, quota=quota)
 
     def _quota(self, now: float) -> Quota | None:
-        return quota_of(quota_headers(self._quota_headers, self._gate.quota(now)))
+        return read_quota(quota_headers(self._quota_headers, self._limits.quota(now)))
 
 
 def ideal_seconds(config: SandboxConfig, requests: int, *, max_concurrency: int, start: float) -> float:
     """The least time for `requests`: each sent at the very moment at which the limit lets it in."""
-    gate, latency = Gate(replace(config, count_throttled=False)), Latency(config)
+    limits = RequestLimits(replace(config.limits, count_throttled=False))
+    latency = Latency(config.latency, config.seed)
     leaving: list[float] = []
     now = start
     for _ in range(requests):
         while True:
             while leaving and leaving[0] <= now:
                 heapq.heappop(leaving)
-                gate.leave()
-            if gate.inside >= max_concurrency:
+                limits.finish()
+            if limits.in_progress >= max_concurrency:
                 now = leaving[0]
                 continue
             try:
-                gate.enter(now)
+                limits.admit(now)
             except Throttled as refusal:
-                changes = [start + at for at, _ in config.changes if start + at > now]
+                changes = [start + at for at, _ in config.limits.changes if start + at > now]
                 now = min([now + refusal.wait_s, *changes, *leaving[:1]]) + 1e-9
             else:
                 break
-        heapq.heappush(leaving, now + latency.of(gate.inside))
+        heapq.heappush(leaving, now + latency.draw(limits.in_progress))
     return max(leaving) - start + NETWORK_S

@@ -15,9 +15,9 @@ import trio
 from sqlalchemy.pool import StaticPool
 from trio.testing import MockClock
 
-from batchlic.carrier.auth import Credentials, Secret
-from batchlic.carrier.catalogue import SKUS, Action, LicenseType
+from batchlic.carrier.catalog import SKUS, Action, LicenseType
 from batchlic.carrier.client import open_client
+from batchlic.carrier.credentials import Credentials, Secret
 from batchlic.carrier.messages import Device, DeviceId
 from batchlic.chunker import Batch, DeviceStatus, Step, parse_ranges
 from batchlic.errors import StoppedEarly
@@ -30,8 +30,8 @@ from batchlic.pool.limiter.pace import Pace
 from batchlic.pool.migration import Migration
 from batchlic.pool.retry import RetryPolicy
 from batchlic.sandbox.app import Sandbox
-from batchlic.sandbox.bodies import DeviceBody, DeviceIdBody
-from batchlic.sandbox.config import Fault, Poison, SandboxConfig
+from batchlic.sandbox.config import Fault, LatencyConfig, LimitConfig, Poison, RuleConfig, SandboxConfig
+from batchlic.sandbox.request_bodies import DeviceBody, DeviceIdBody
 from tests.journal.builders import identity
 from tests.simulation.limits import seed_scheduler
 
@@ -106,10 +106,9 @@ def draw(seed: int) -> Scenario:
             seed=dice.getrandbits(32),
             poison=tuple(Poison(identifier=device, named=dice.random() < 0.5) for device in bad),
             licenses={OLD: 10**6, to_sku: dice.choice([10**6, 10**6, total - 1, total // 2])},
-            rate=dice.choice([None, None, 20.0]),
-            latency_s=dice.choice([0.0, 0.05]),
-            exclusive=dice.random() < 0.2,
-            deduplicate=dice.random() < 0.3,
+            limits=LimitConfig(rate=dice.choice([None, None, 20.0])),
+            latency=LatencyConfig(base_s=dice.choice([0.0, 0.05])),
+            rules=RuleConfig(exclusive=dice.random() < 0.2, deduplicate=dice.random() < 0.3),
             faults={fault: dice.choice([0.02, 0.1]) for fault in faults},
         ),
         kills=[dice.randint(0, 6 * count) for _ in range(dice.choice([0, 1, 3]))],

@@ -8,7 +8,7 @@ promises are checked against.
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import httpx
 import msgspec
@@ -17,10 +17,11 @@ import trio
 from sqlalchemy.pool import StaticPool
 from trio.testing import MockClock
 
-from batchlic.carrier.answers import Answer, Outcome, Reply, read_reply
-from batchlic.carrier.auth import Credentials, Secret
-from batchlic.carrier.catalogue import SKUS, Action, LicenseType
+from batchlic.carrier.answers import Answer, Outcome, Reply
+from batchlic.carrier.catalog import SKUS, Action, LicenseType
 from batchlic.carrier.client import open_client
+from batchlic.carrier.credentials import Credentials, Secret
+from batchlic.carrier.interpretation import answer_from_reply
 from batchlic.carrier.messages import Device, DeviceId, EncodedDevice
 from batchlic.chunker import Batch, DeviceStatus, parse_ranges
 from batchlic.errors import StoppedEarly
@@ -33,7 +34,16 @@ from batchlic.pool.limiter.pace import Pace
 from batchlic.pool.remaining import remaining
 from batchlic.pool.retry import RetryPolicy
 from batchlic.sandbox.app import Sandbox
-from batchlic.sandbox.config import Fault, LimitKind, Poison, RetryHint, SandboxConfig
+from batchlic.sandbox.config import (
+    Fault,
+    LatencyConfig,
+    LimitConfig,
+    LimitKind,
+    Poison,
+    RetryHint,
+    SandboxConfig,
+    TokenConfig,
+)
 from tests.journal.builders import identity
 from tests.simulation.limits import seed_scheduler
 
@@ -140,20 +150,29 @@ def imei_of(device: EncodedDevice) -> str:
 
 def _carrier(dice: random.Random, bad: Sequence[str]) -> SandboxConfig:
     faults = dice.sample(list(Fault), dice.choice([0, 1, 2, 5]))
-    return SandboxConfig(
+    config = SandboxConfig(
         seed=dice.getrandbits(32),
         poison=tuple(Poison(identifier=device, named=dice.random() < 0.5) for device in bad),
-        rate=dice.choice([None, None, 2.0, 20.0, 200.0]),
-        limit=dice.choice(list(LimitKind)),
-        burst=dice.choice([1, 5, 20]),
-        max_concurrent=dice.choice([None, None, 1, 4]),
-        retry_hint=dice.choice(list(RetryHint)),
-        latency_s=dice.choice([0.0, 0.05, 2.0]),
-        latency_jitter_s=dice.choice([0.0, 0.1]),
-        latency_growth_s=dice.choice([0.0, 0.0, 0.01]),
-        changes=dice.choice([(), ((3.0, 0.5),), ((3.0, 3.0),)]),
-        session_idle_s=dice.choice([1200.0, 1200.0, 60.0]),
-        access_token_s=dice.choice([3600.0, 3600.0, 60.0]),
+        limits=LimitConfig(
+            rate=dice.choice([None, None, 2.0, 20.0, 200.0]),
+            kind=dice.choice(list(LimitKind)),
+            burst=dice.choice([1, 5, 20]),
+            max_concurrent=dice.choice([None, None, 1, 4]),
+            retry_hint=dice.choice(list(RetryHint)),
+        ),
+        latency=LatencyConfig(
+            base_s=dice.choice([0.0, 0.05, 2.0]),
+            jitter_s=dice.choice([0.0, 0.1]),
+            growth_s=dice.choice([0.0, 0.0, 0.01]),
+        ),
+    )
+    return replace(
+        config,
+        limits=replace(config.limits, changes=dice.choice([(), ((3.0, 0.5),), ((3.0, 3.0),)])),
+        tokens=TokenConfig(
+            session_idle_s=dice.choice([1200.0, 1200.0, 60.0]),
+            access_life_s=dice.choice([3600.0, 3600.0, 60.0]),
+        ),
         faults={fault: _rate(dice, fault) / max(1, len(faults) / 3) for fault in faults},
     )
 
@@ -181,7 +200,7 @@ class _Network(httpx.AsyncBaseTransport):
         if response.status_code != 429:
             return response
         reply = Reply(429, response.headers, await response.aread())
-        if pause := read_reply(reply).retry_after_s:
+        if pause := answer_from_reply(reply).retry_after_s:
             now = trio.current_time()
             self.pauses.append((now, now + pause))
         return httpx.Response(429, headers=response.headers.raw, content=reply.body)

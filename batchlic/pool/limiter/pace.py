@@ -7,7 +7,7 @@ from enum import Enum
 
 import anyio
 
-from batchlic.carrier.hints import Quota
+from batchlic.carrier.rate_limits import Quota
 from batchlic.pool.limiter.knee import Knee
 from batchlic.pool.limiter.observed import Flight, Observed
 from batchlic.pool.limiter.rates import Pinned

@@ -10,20 +10,29 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from batchlic.carrier.hints import Quota
+from batchlic.carrier.rate_limits import Quota
 from batchlic.pool.limiter.pace import Pace, PaceChange, Signal, SignalKind
-from batchlic.sandbox.config import LimitKind, QuotaHeaders, RetryHint, SandboxConfig
-from tests.simulation.limits import NETWORK_S, SimulatedCarrier, ideal_seconds, seed_scheduler
+from batchlic.sandbox.config import (
+    LatencyConfig,
+    LimitConfig,
+    LimitKind,
+    QuotaHeaders,
+    RetryHint,
+    SandboxConfig,
+)
+from tests.simulation.limits import NETWORK_S, SimulatedCarrier, ideal_seconds, seed_scheduler, vary
 
 DELIVERED = Signal(SignalKind.DELIVERED)
 THROTTLED = Signal(SignalKind.THROTTLED)
 WORKERS = 64
 
-PLAIN = SandboxConfig(latency_s=0.049, latency_jitter_s=0.002, retry_hint=RetryHint.NOTHING)
-BUCKET = replace(PLAIN, rate=200.0, burst=20)
-WINDOW = replace(PLAIN, rate=200.0, limit=LimitKind.FIXED_WINDOW)
-SLIDING = replace(PLAIN, rate=200.0, limit=LimitKind.SLIDING_WINDOW)
-CAP = replace(PLAIN, max_concurrent=10)
+PLAIN = SandboxConfig(
+    limits=LimitConfig(retry_hint=RetryHint.NOTHING), latency=LatencyConfig(base_s=0.049, jitter_s=0.002)
+)
+BUCKET = vary(PLAIN, rate=200.0, burst=20)
+WINDOW = vary(PLAIN, rate=200.0, kind=LimitKind.FIXED_WINDOW)
+SLIDING = vary(PLAIN, rate=200.0, kind=LimitKind.SLIDING_WINDOW)
+CAP = vary(PLAIN, max_concurrent=10)
 
 
 class Run:
@@ -82,13 +91,13 @@ def in_virtual_time(test: Callable[[], Awaitable[None]]) -> None:
         pytest.param(BUCKET, 0.97, 0.3, id="token bucket"),
         pytest.param(WINDOW, 0.97, 0.71, id="fixed window"),
         pytest.param(WINDOW, 0.97, 1.5, id="fixed window that ends soon"),
-        pytest.param(replace(WINDOW, window_s=5.0), 0.97, 0.3, id="fixed window of 5 s"),
+        pytest.param(vary(WINDOW, window_s=5.0), 0.97, 0.3, id="fixed window of 5 s"),
         pytest.param(SLIDING, 0.97, 1.12, id="sliding window"),
         pytest.param(CAP, 0.95, 0.3, id="cap on concurrent calls"),
-        pytest.param(replace(BUCKET, changes=((10.0, 0.5),)), 0.95, 0.3, id="limit that halves"),
-        pytest.param(replace(BUCKET, changes=((7.0, 3.0),)), 0.95, 0.71, id="limit that triples"),
-        pytest.param(replace(WINDOW, changes=((10.0, 0.5),)), 0.95, 0.71, id="quota that halves"),
-        pytest.param(replace(WINDOW, changes=((7.0, 3.0),)), 0.95, 1.12, id="quota that triples"),
+        pytest.param(vary(BUCKET, changes=((10.0, 0.5),)), 0.95, 0.3, id="limit that halves"),
+        pytest.param(vary(BUCKET, changes=((7.0, 3.0),)), 0.95, 0.71, id="limit that triples"),
+        pytest.param(vary(WINDOW, changes=((10.0, 0.5),)), 0.95, 0.71, id="quota that halves"),
+        pytest.param(vary(WINDOW, changes=((7.0, 3.0),)), 0.95, 1.12, id="quota that triples"),
     ],
 )
 def test_a_hidden_limit_is_found_and_kept_to(config: SandboxConfig, least_share: float, start: float) -> None:
@@ -103,10 +112,10 @@ def test_a_hidden_limit_is_found_and_kept_to(config: SandboxConfig, least_share:
 @pytest.mark.parametrize(
     ("config", "least_share"),
     [
-        (replace(WINDOW, retry_hint=RetryHint.SECONDS), 0.94),
-        (replace(SLIDING, retry_hint=RetryHint.SECONDS), 0.94),
-        (replace(BUCKET, retry_hint=RetryHint.SECONDS), 0.8),
-        (replace(CAP, retry_hint=RetryHint.SECONDS), 0.9),
+        (vary(WINDOW, retry_hint=RetryHint.SECONDS), 0.94),
+        (vary(SLIDING, retry_hint=RetryHint.SECONDS), 0.94),
+        (vary(BUCKET, retry_hint=RetryHint.SECONDS), 0.8),
+        (vary(CAP, retry_hint=RetryHint.SECONDS), 0.9),
     ],
     ids=["window", "sliding", "bucket", "cap"],
 )
@@ -122,7 +131,7 @@ def test_where_each_refusal_costs_a_second_there_are_few(config: SandboxConfig, 
     ids=["bucket", "window", "sliding"],
 )
 def test_refusals_that_take_as_long_as_answers_are_no_more(config: SandboxConfig, least_share: float) -> None:
-    run = Run(replace(config, latency_s=0.015), 4000, network_s=0.03)
+    run = Run(vary(config, latency={"base_s": 0.015}), 4000, network_s=0.03)
     assert run.share >= least_share
     assert run.throttled_share <= 0.06
 
@@ -162,7 +171,7 @@ def test_a_probe_that_never_left_is_not_waited_for() -> None:
     """For ten seconds half of the turns are given back; a quota raised later is found all the same."""
 
     async def main() -> None:
-        carrier = SimulatedCarrier(replace(WINDOW, rate=50.0, changes=((25.0, 4.0),)))
+        carrier = SimulatedCarrier(vary(WINDOW, rate=50.0, changes=((25.0, 4.0),)))
         pace, numbers = Pace(max_concurrency=8), itertools.count()
 
         async def worker() -> None:
@@ -186,12 +195,12 @@ def test_a_probe_that_never_left_is_not_waited_for() -> None:
 @pytest.mark.parametrize(
     ("config", "least_share"),
     [
-        pytest.param(replace(BUCKET, count_throttled=True), 0.8, id="bucket where refused calls count"),
-        pytest.param(replace(SLIDING, count_throttled=True), 0.85, id="window where refused calls count"),
-        pytest.param(replace(WINDOW, latency_s=0.15), 0.9, id="window of six round trips"),
-        pytest.param(replace(SLIDING, latency_s=0.15), 0.9, id="sliding window of six round trips"),
-        pytest.param(replace(WINDOW, window_s=0.1), 0.9, id="window of two round trips"),
-        pytest.param(replace(BUCKET, rate=50.0, burst=5), 0.9, id="bucket that looks like a cap"),
+        pytest.param(vary(BUCKET, count_throttled=True), 0.8, id="bucket where refused calls count"),
+        pytest.param(vary(SLIDING, count_throttled=True), 0.85, id="window where refused calls count"),
+        pytest.param(vary(WINDOW, latency={"base_s": 0.15}), 0.9, id="window of six round trips"),
+        pytest.param(vary(SLIDING, latency={"base_s": 0.15}), 0.9, id="sliding window of six round trips"),
+        pytest.param(vary(WINDOW, window_s=0.1), 0.9, id="window of two round trips"),
+        pytest.param(vary(BUCKET, rate=50.0, burst=5), 0.9, id="bucket that looks like a cap"),
     ],
 )
 def test_awkward_limits_are_found_as_well(config: SandboxConfig, least_share: float) -> None:
@@ -204,38 +213,38 @@ def test_awkward_limits_are_found_as_well(config: SandboxConfig, least_share: fl
     ("rate", "latency", "requests", "least_share"), [(1.0, 0.05, 40, 0.9), (20.0, 0.15, 400, 0.85)]
 )
 def test_low_limits_are_kept_to(rate: float, latency: float, requests: int, least_share: float) -> None:
-    config = replace(BUCKET, rate=rate, burst=max(1, round(rate / 10)), latency_s=latency)
+    config = vary(BUCKET, rate=rate, burst=max(1, round(rate / 10)), latency={"base_s": latency})
     assert Run(config, requests).share >= least_share
 
 
 @pytest.mark.parametrize(
     ("config", "requests", "least_share"),
     [
-        (replace(BUCKET, rate=20.0, burst=5), 400, 0.72),
-        (replace(BUCKET, rate=20.0, burst=5, latency_s=0.002, latency_jitter_s=0.0), 400, 0.7),
-        (replace(BUCKET, rate=20.0), 400, 0.8),
-        (replace(BUCKET, rate=3.0, burst=1), 400, 0.8),
-        (replace(WINDOW, rate=10.0), 200, 0.72),
+        (vary(BUCKET, rate=20.0, burst=5), 400, 0.72),
+        (vary(BUCKET, rate=20.0, burst=5, latency={"base_s": 0.002, "jitter_s": 0.0}), 400, 0.7),
+        (vary(BUCKET, rate=20.0), 400, 0.8),
+        (vary(BUCKET, rate=3.0, burst=1), 400, 0.8),
+        (vary(WINDOW, rate=10.0), 200, 0.72),
     ],
     ids=["small bucket", "small bucket nearby", "bucket", "three a second", "window"],
 )
 def test_low_limits_are_found_though_each_refusal_costs_a_second(
     config: SandboxConfig, requests: int, least_share: float
 ) -> None:
-    run = Run(replace(config, retry_hint=RetryHint.SECONDS), requests, network_s=0.001)
+    run = Run(vary(config, retry_hint=RetryHint.SECONDS), requests, network_s=0.001)
     assert run.share >= least_share
     assert len(run.carrier.throttled) <= 30
 
 
 @pytest.mark.parametrize("kind", list(LimitKind))
 def test_five_a_minute_are_found_with_ever_rarer_questions(kind: LimitKind) -> None:
-    run = Run(replace(PLAIN, rate=5 / 60, window_s=60.0, burst=1, limit=kind), 20)
+    run = Run(vary(PLAIN, rate=5 / 60, window_s=60.0, burst=1, kind=kind), 20)
     assert run.share >= 0.85
     assert len(run.carrier.throttled) <= 80
 
 
 def test_five_a_minute_that_become_five_a_second_are_found_again() -> None:
-    run = Run(replace(BUCKET, rate=5 / 60, burst=1, changes=((120.0, 60.0),)), 200)
+    run = Run(vary(BUCKET, rate=5 / 60, burst=1, changes=((120.0, 60.0),)), 200)
     assert run.share >= 0.4
 
 
@@ -246,11 +255,11 @@ def test_without_a_limit_all_workers_are_busy_after_a_few_round_trips() -> None:
 
 
 def test_a_quota_in_the_headers_is_kept_to_without_a_refusal() -> None:
-    told = replace(WINDOW, rate=20.0, window_s=10.0, quota_headers=QuotaHeaders.RATELIMIT)
+    told = vary(WINDOW, rate=20.0, window_s=10.0, quota_headers=QuotaHeaders.RATELIMIT)
     run = Run(told, 1000, start=2.0)
     assert run.share >= 0.9
     assert run.throttled_share <= 0.07
-    assert Run(replace(BUCKET, quota_headers=QuotaHeaders.DRAFT), 2000).share >= 0.9
+    assert Run(vary(BUCKET, quota_headers=QuotaHeaders.DRAFT), 2000).share >= 0.9
 
 
 @pytest.mark.parametrize(

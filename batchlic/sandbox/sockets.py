@@ -1,4 +1,4 @@
-"""Where a sandbox listens: loopback, and nowhere else."""
+"""Listening sockets on loopback addresses, and their base URL."""
 
 import ipaddress
 import socket
@@ -7,7 +7,7 @@ from batchlic.errors import UsageError
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket on a loopback address; port 0 takes a free one. Raises UsageError."""
+    """Open a listening socket on a loopback address; port 0 picks a free port. Raises UsageError."""
     try:
         loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -21,6 +21,6 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def base_url(listener: socket.socket) -> str:
-    """Value of BATCHLIC_BASE_URL for a sandbox on this socket."""
+    """The value of BATCHLIC_BASE_URL for a sandbox on this socket."""
     host, port = listener.getsockname()[:2]
     return f"http://{host}:{port}/api"

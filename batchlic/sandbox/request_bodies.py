@@ -1,4 +1,4 @@
-"""What the carrier demands of a request's body, and the refusal when it is not so."""
+"""Schemas of request bodies, and the refusals for bodies that don't match them."""
 
 from collections.abc import Iterable
 from typing import Annotated, TypeVar
@@ -19,7 +19,7 @@ DIGITS_BY_KIND = {
     "MIN": 10,
     "MSISDN": 15,
 }
-"""Kinds of identifier the carrier knows, and how many decimal digits each has at most."""
+"""The carrier's kinds of identifier, and the largest number of decimal digits of each."""
 
 _SHAPES = frozenset((kind, digits) for kind, most in DIGITS_BY_KIND.items() for digits in range(3, most + 1))
 
@@ -27,18 +27,18 @@ Name = Annotated[str, Meta(min_length=3, max_length=32)]
 
 
 class Body(msgspec.Struct, frozen=True, gc=False, rename="camel", forbid_unknown_fields=True):
-    """Base of all request bodies: camel case, nothing beyond the documented fields."""
+    """Base of all request bodies: camel case, and no fields but the documented ones."""
 
 
 class DeviceIdBody(Body, frozen=True, gc=False):
-    """One identifier; digits and kind are checked for the whole request at once, which is much faster."""
+    """One identifier. `check_identifiers` checks digits and kinds of whole requests: that is faster."""
 
     id: Annotated[str, Meta(min_length=3, max_length=32)]
     kind: Annotated[str, Meta(min_length=3, max_length=6)]
 
 
 class DeviceBody(Body, frozen=True, gc=False):
-    """One device, by all its identifiers; documents and SDK of the carrier spell the address differently."""
+    """One device with all its identifiers. The carrier's documents and SDK spell `ip_address` differently."""
 
     device_ids: Annotated[list[DeviceIdBody], Meta(min_length=1, max_length=100)]
     ipaddress: str | None = None
@@ -54,7 +54,7 @@ class LicenseBody(Body, frozen=True, gc=False):
 
 
 class SubscriptionsBody(Body, frozen=True, gc=False):
-    """Body of the license counts."""
+    """Body of a question about license counts."""
 
     account_name: Name
     sku_number: Name | None = None
@@ -79,8 +79,8 @@ class ListenerBody(Body, frozen=True, gc=False):
 B = TypeVar("B", bound=Body)
 
 
-def read(body: bytes, decoder: msgspec.json.Decoder[B]) -> B:
-    """Decode a request's body, or raise the Refusal that the carrier would answer with."""
+def decode_body(body: bytes, decoder: msgspec.json.Decoder[B]) -> B:
+    """Decode a request body, or raise the Refusal that the carrier would send."""
     try:
         return decoder.decode(body)
     except msgspec.DecodeError as error:
@@ -88,7 +88,7 @@ def read(body: bytes, decoder: msgspec.json.Decoder[B]) -> B:
 
 
 def _refusal_of(problem: str) -> Refusal:
-    """msgspec ends its message with the JSON path of the field at fault, in backquotes."""
+    """The Refusal for a decoding error: msgspec ends its message with the JSON path of the wrong field."""
     if problem.endswith(".id`"):
         return platform_refusal("INPUT_INVALID.Device.Identifier.Invalid", problem)
     if problem.endswith(".kind`"):
@@ -97,11 +97,11 @@ def _refusal_of(problem: str) -> Refusal:
 
 
 def check_identifiers(devices: Iterable[DeviceBody]) -> None:
-    """Refuse identifiers of an unknown kind, with anything but ASCII digits, or too long for their kind."""
+    """Raise a Refusal for an identifier of unknown kind, with other characters than digits, or too long."""
     identifiers = [identifier for device in devices for identifier in device.device_ids]
-    together = "".join([identifier.id for identifier in identifiers])
+    all_digits = "".join([identifier.id for identifier in identifiers])
     shapes = {(identifier.kind, len(identifier.id)) for identifier in identifiers}
-    if together.isascii() and together.isdigit() and shapes <= _SHAPES:
+    if all_digits.isascii() and all_digits.isdigit() and shapes <= _SHAPES:
         return
     for identifier in identifiers:
         _check_identifier(identifier)

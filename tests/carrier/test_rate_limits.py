@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from batchlic.carrier.hints import LONGEST_WAIT, Quota, quota_of, retry_after_of
+from batchlic.carrier.rate_limits import MAX_WAIT_S, Quota, read_quota, read_retry_after
 
 DATE = {"date": "Sat, 21 Nov 2026 19:20:00 GMT"}
 MOMENT = 1795288800
@@ -21,11 +21,11 @@ MOMENT = 1795288800
         (" 7 ", 7),
         ("1.5", 1.5),
         ("-5", 0),
-        ("99999999", LONGEST_WAIT),
+        ("99999999", MAX_WAIT_S),
         ("Sat, 21 Nov 2026 19:20:30 GMT", 30),
         ("Saturday, 21-Nov-26 19:20:30 GMT", 30),
         ("Sat, 21 Nov 2026 19:19:00 GMT", 0),
-        ("Sat, 21 Nov 2099 19:19:00 GMT", LONGEST_WAIT),
+        ("Sat, 21 Nov 2099 19:19:00 GMT", MAX_WAIT_S),
         ("soon", None),
         ("", None),
         ("1e5", None),
@@ -35,7 +35,7 @@ MOMENT = 1795288800
     ],
 )
 def test_retry_after_in_seconds_or_as_a_date(value: str, seconds: float | None) -> None:
-    assert retry_after_of({"retry-after": value, **DATE}) == seconds
+    assert read_retry_after({"retry-after": value, **DATE}) == seconds
 
 
 @pytest.mark.parametrize(
@@ -57,15 +57,15 @@ def test_retry_after_in_seconds_or_as_a_date(value: str, seconds: float | None) 
     ],
 )
 def test_the_gateways_next_access_time(value: object, seconds: float | None) -> None:
-    assert retry_after_of(DATE, value) == seconds
+    assert read_retry_after(DATE, value) == seconds
 
 
 def test_retry_after_counts_more_than_the_gateways_time() -> None:
-    assert retry_after_of({"retry-after": "3", **DATE}, MOMENT * 1000 + 60_000) == 3
+    assert read_retry_after({"retry-after": "3", **DATE}, MOMENT * 1000 + 60_000) == 3
 
 
 def test_a_date_without_the_servers_own_date_is_compared_with_our_clock() -> None:
-    wait = retry_after_of({"retry-after": formatdate(time.time() + 3600, usegmt=True)})
+    wait = read_retry_after({"retry-after": formatdate(time.time() + 3600, usegmt=True)})
     assert wait is not None
     assert 3000 < wait < 3601
 
@@ -89,7 +89,7 @@ def test_a_date_without_the_servers_own_date_is_compared_with_our_clock() -> Non
     ],
 )
 def test_quotas_in_the_forms_of_gateways_and_drafts(headers: dict[str, str], quota: Quota | None) -> None:
-    assert quota_of(headers) == quota
+    assert read_quota(headers) == quota
 
 
 values = st.text(max_size=40) | st.integers().map(str) | st.floats().map(str)
@@ -103,7 +103,7 @@ names = st.sampled_from(
 def test_no_header_however_odd_makes_an_error_or_an_absurd_wait(
     headers: dict[str, str], next_access: object
 ) -> None:
-    wait = retry_after_of(headers, next_access)
-    assert wait is None or 0 <= wait <= LONGEST_WAIT
-    quota = quota_of(headers)
-    assert quota is None or quota.reset_s is None or 0 <= quota.reset_s <= LONGEST_WAIT
+    wait = read_retry_after(headers, next_access)
+    assert wait is None or 0 <= wait <= MAX_WAIT_S
+    quota = read_quota(headers)
+    assert quota is None or quota.reset_s is None or 0 <= quota.reset_s <= MAX_WAIT_S

@@ -1,4 +1,4 @@
-"""What can be asked of the carrier: the actions, and the SKUs it sells (shared carrier documentation)."""
+"""What the carrier offers: actions, license types, SKUs, and the size limit of a request."""
 
 from enum import StrEnum
 
@@ -11,12 +11,12 @@ class Action(StrEnum):
 
 
 class LicenseType(StrEnum):
-    """How long a license stays where it was put."""
+    """Whether a license can be taken back from its device."""
 
     LIFETIME = "lifetime"
-    """For the life of the SIM: it can never be taken back."""
+    """For the life of the SIM: can never be unassigned."""
     FLEXIBLE = "flexible"
-    """Can be unassigned and given to another device."""
+    """Can be unassigned, and then assigned to another device."""
 
 
 SKUS: dict[str, LicenseType] = {
@@ -28,4 +28,4 @@ SKUS: dict[str, LicenseType] = {
 """The known SKUs, as the carrier spells them."""
 
 MAX_DEVICES_PER_REQUEST = 100
-"""The carrier takes 1 to 100 devices a request."""
+"""The carrier accepts 1 to 100 devices in a request."""

@@ -5,9 +5,10 @@ import base64
 import pytest
 
 from batchlic.sandbox.app import Sandbox
-from batchlic.sandbox.bodies import LoginBody
-from batchlic.sandbox.logins import Logins
+from batchlic.sandbox.auth import Authenticator
+from batchlic.sandbox.config import TokenConfig
 from batchlic.sandbox.refusals import Refusal
+from batchlic.sandbox.request_bodies import LoginBody
 from tests.sandbox.caller import (
     CALLBACKS,
     GRANT,
@@ -25,9 +26,10 @@ GRANT_FORM = b"grant_type=client_credentials"
 RIGHT, WRONG = LoginBody("sandbox", "sandbox"), LoginBody("sandbox", "guess")
 
 
-def logins() -> Logins:
+def authenticator() -> Authenticator:
     ids = iter(range(1000))
-    return Logins(access_token_s=3600, session_idle_s=1200, new_id=lambda: f"token-{next(ids)}")
+    lifetimes = TokenConfig(access_life_s=3600, session_idle_s=1200)
+    return Authenticator(lifetimes, new_id=lambda: f"token-{next(ids)}")
 
 
 def basic(name: str, secret: str) -> dict[bytes, bytes]:
@@ -47,7 +49,7 @@ def refused(refusal: pytest.ExceptionInfo[Refusal]) -> str:
 
 
 def test_an_access_token_stays_the_same_for_an_hour() -> None:
-    carrier = logins()
+    carrier = authenticator()
     first = carrier.access_token(basic(*KEYS), GRANT_FORM, 0)
     again = carrier.access_token(basic(*KEYS), GRANT_FORM, 3599)
     assert (again.access_token, again.expires_in) == (first.access_token, 1)
@@ -58,7 +60,7 @@ def test_an_access_token_stays_the_same_for_an_hour() -> None:
 
 
 def test_a_session_ends_after_twenty_minutes_unused() -> None:
-    carrier = logins()
+    carrier = authenticator()
     token = carrier.open_session(RIGHT, 0).session_token
     for now in (1199, 2398, 3597):
         assert carrier.check_session(session(token), now) == token
@@ -67,14 +69,14 @@ def test_a_session_ends_after_twenty_minutes_unused() -> None:
     assert "REQUEST_FAILED.SessionToken.Expired" in refused(refusal)
 
 
-def fail_to_log_in(carrier: Logins, times: int) -> None:
+def fail_to_log_in(carrier: Authenticator, times: int) -> None:
     for _ in range(times):
         with pytest.raises(Refusal):
             carrier.open_session(WRONG, 0)
 
 
 def test_the_fifth_wrong_login_in_a_row_locks_that_login_for_good() -> None:
-    carrier = logins()
+    carrier = authenticator()
     fail_to_log_in(carrier, 5)
     with pytest.raises(Refusal) as refusal:
         carrier.open_session(RIGHT, 0)
@@ -83,14 +85,14 @@ def test_the_fifth_wrong_login_in_a_row_locks_that_login_for_good() -> None:
 
 
 def test_a_right_login_in_between_starts_the_count_of_wrong_ones_anew() -> None:
-    carrier = logins()
+    carrier = authenticator()
     for _ in range(3):
         fail_to_log_in(carrier, 4)
         assert carrier.open_session(RIGHT, 0).session_token
 
 
 def test_five_wrong_client_secrets_lock_the_oauth_login() -> None:
-    carrier = logins()
+    carrier = authenticator()
     for _ in range(5):
         with pytest.raises(Refusal):
             carrier.access_token(basic("sandbox", "guess"), GRANT_FORM, 0)

@@ -1,4 +1,4 @@
-"""Where credentials may go: verified TLS, the environment's proxy and authorities, never in the clear."""
+"""Where credentials may go: verified TLS, the environment's proxy and authorities, never unencrypted."""
 
 import socket
 import ssl
@@ -15,7 +15,7 @@ from anyio.streams.tls import TLSListener
 
 from batchlic.carrier.answers import Answer, Outcome
 from batchlic.carrier.client import open_client
-from batchlic.carrier.wire import KEEPALIVE, Timeouts
+from batchlic.carrier.http_client import KEEPALIVE_S, Timeouts
 from batchlic.errors import UsageError
 from tests.carrier.script import TOKENS, ScriptedCarrier, submission, take
 
@@ -179,8 +179,8 @@ async def test_a_host_in_no_proxy_is_reached_without_it(monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("url", "match"),
     [
-        ("http://carrier.test/api", "in the clear"),
-        ("http://localhost.carrier.test", "in the clear"),
+        ("http://carrier.test/api", "unencrypted"),
+        ("http://localhost.carrier.test", "unencrypted"),
         ("ftp://127.0.0.1", "https://host/path"),
         ("carrier.test/api", "https://host/path"),
         ("", "https://host/path"),
@@ -202,4 +202,4 @@ async def test_a_socks_proxy_is_refused_by_name(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_an_idle_connection_is_dropped_before_common_servers_drop_it() -> None:
-    assert KEEPALIVE < 5
+    assert KEEPALIVE_S < 5

@@ -1,0 +1,111 @@
+"""SQLite files declare their format, and files of another kind or version are refused untouched."""
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from batchlic.database import FileFormat, check_format, create_or_check, sqlite
+from batchlic.errors import RunFolderError
+
+LEDGER = FileFormat("ledger", application_id=int.from_bytes(b"BLxx"), version=4)
+OLDER = FileFormat("ledger", application_id=LEDGER.application_id, version=3)
+JOURNAL = FileFormat("journal", application_id=int.from_bytes(b"BLyy"), version=4)
+
+
+def foreign_database(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE customers (name TEXT)")
+
+
+def foreign_wal_database(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("CREATE TABLE customers (name TEXT)")
+
+
+def text(path: Path) -> None:
+    path.write_text("imei,iccid\n" * 100)
+
+
+def journal(path: Path) -> None:
+    create_or_check(path, JOURNAL)
+
+
+def add_table(path: Path) -> None:
+    engine = sqlite(path)
+    with engine.begin() as connection:
+        connection.execute(sa.text("CREATE TABLE IF NOT EXISTS devices (imei TEXT)"))
+    engine.dispose()
+
+
+@pytest.mark.parametrize("exists", [False, True], ids=["missing", "empty"])
+def test_a_missing_or_empty_file_is_created_in_the_format(tmp_path: Path, exists: bool) -> None:  # noqa: FBT001
+    path = tmp_path / "ledger.db"
+    if exists:
+        path.touch()
+    create_or_check(path, LEDGER)
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA application_id").fetchone() == (LEDGER.application_id,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (4,)
+
+
+def test_a_file_keeps_its_format_while_tables_are_in_the_log(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    create_or_check(path, LEDGER)
+    engine = sqlite(path)
+    with engine.begin() as connection:
+        connection.execute(sa.text("CREATE TABLE devices (imei TEXT)"))
+    assert (tmp_path / "ledger.db-wal").stat().st_size > 0
+    create_or_check(path, LEDGER)
+    engine.dispose()
+    create_or_check(path, LEDGER)
+
+
+@pytest.mark.parametrize("make", [foreign_database, foreign_wal_database, text, journal])
+def test_a_file_of_another_kind_is_refused_and_left_as_it_is(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    path = tmp_path / "ledger.db"
+    make(path)
+    before = path.read_bytes()
+    with pytest.raises(RunFolderError, match=r"ledger\.db is not a batchlic ledger: name another file"):
+        create_or_check(path, LEDGER)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["ledger.db"]
+
+
+def test_a_file_of_another_version_is_refused_with_both_versions(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    create_or_check(path, OLDER)
+    add_table(path)
+    before = path.read_bytes()
+    with pytest.raises(RunFolderError, match=r"another version of batchlic \(schema 3; this one reads 4\)"):
+        create_or_check(path, LEDGER)
+    assert path.read_bytes() == before
+
+
+def test_checking_a_missing_file_refuses_it_and_makes_none(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError):
+        check_format(tmp_path / "ledger.db", LEDGER)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_creation_is_completed(tmp_path: Path) -> None:
+    """The header is written, but SQLite will still roll it back: https://sqlite.org/fileformat2.html#rollbackjournal."""
+    path = tmp_path / "ledger.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = PERSIST")
+        connection.execute("BEGIN EXCLUSIVE")
+        connection.execute(f"PRAGMA application_id = {LEDGER.application_id}")
+        connection.execute("PRAGMA user_version = 4")
+        journal_bytes = (tmp_path / "ledger.db-journal").read_bytes()
+        connection.execute("COMMIT")
+    synced = bytes.fromhex("d9d505f920a163d7") + bytes(4) + journal_bytes[12:]
+    (tmp_path / "ledger.db-journal").write_bytes(synced)
+    create_or_check(path, LEDGER)
+    add_table(path)
+    check_format(path, LEDGER)
