@@ -66,7 +66,7 @@ def _position(name: str, headers: Sequence[str], role: str, column: str) -> int:
     if column.isdecimal() and 1 <= int(column) <= len(headers):
         return int(column) - 1
     close = difflib.get_close_matches(column, headers, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
+    hint = f"; did you mean {close[0]!r}?" if close else "."
     raise InventoryError(
         f"{name}: there is no column {column!r} for the {role}{hint} The columns are "
         f"{_listed(headers, range(len(headers)))}"

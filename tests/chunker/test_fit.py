@@ -41,23 +41,23 @@ def test_the_first_devices_of_each_group_are_planned(
 ) -> None:
     folder = tmp_path_factory.mktemp("fit")
     limits = {SKU: flexible, LIFETIME: lifetime}
-    plan(folder, devices, None, batch_size=batch_size)
-    whole = planned_rows(folder)
     summary = plan(
         folder,
         devices,
         lambda groups: [min(group.devices, limits[group.sku_number]) for group in groups],
         batch_size=batch_size,
     )
-    fitted = pl.concat([whole.filter(sku_number=sku).head(limits[sku]) for sku in (SKU, LIFETIME)])
-    assert planned_rows(folder).drop("batch_id").equals(fitted.drop("batch_id"))
-    others = whole.join(fitted, on="row", how="anti", maintain_order="left")
-    assert rejected_rows(folder)["row"].equals(others["row"])
+    by_imei = sorted(range(devices), key=lambda n: n * 37 % 1000)
+    groups = {SKU: [n for n in by_imei if n % 3], LIFETIME: [n for n in by_imei if n % 3 == 0]}
+    planned = [n for sku, group in groups.items() for n in group[: limits[sku]]]
+    unlicensed = [n for sku, group in groups.items() for n in group[limits[sku] :]]
+    assert planned_rows(folder)["iccid"].to_list() == [iccid(n) for n in planned]
+    assert rejected_rows(folder)["iccid"].to_list() == [iccid(n) for n in unlicensed]
     assert summary.rows_read == devices + 2 == summary.planned + sum(summary.rejected.values())
-    assert summary.rejected.get("no_license", 0) == others.height
-    sizes = planned_rows(folder).group_by("batch_id", "sku_number", maintain_order=True).len()
-    assert sizes["batch_id"].to_list() == list(range(1, summary.batches + 1))
-    assert sizes.filter(pl.col("len") > batch_size).is_empty()
+    assert summary.rejected.get("no_license", 0) == len(unlicensed)
+    batches = planned_rows(folder).group_by("batch_id", "sku_number", maintain_order=True).len()
+    assert batches["batch_id"].to_list() == list(range(1, summary.batches + 1))
+    assert batches.filter(pl.col("len") > batch_size).is_empty()
     assert sum(group.batches for group in summary.groups) == summary.batches
 
 
@@ -139,9 +139,9 @@ write_plan(["fleet.csv"], job, batch_size=100, folder=Path(sys.argv[1]), fit=fit
 
 
 def test_i_the_same_fit_gives_the_same_bytes_with_any_threads(tmp_path: Path) -> None:
-    (tmp_path / "fleet.csv").write_bytes(csv_of([(imei(n), "") for n in range(200_000)]))
+    (tmp_path / "fleet.csv").write_bytes(csv_of([(imei(n), "") for n in range(120_000)]))
     contents = set()
-    for threads in ("1", "2", "7"):
+    for threads in ("1", "7"):
         folder = tmp_path / threads
         folder.mkdir()
         subprocess.run(

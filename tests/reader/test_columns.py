@@ -59,6 +59,12 @@ def test_the_error_for_an_unknown_column_suggests_a_similar_one(tmp_path: Path) 
         plan_rows(tmp_path, [("a", "b")], options, header="Serial,Site")
 
 
+def test_the_error_for_an_unknown_column_lists_the_columns(tmp_path: Path) -> None:
+    options = ReadOptions(account=ACCOUNT, sku=SKU, columns={"imei": "x"})
+    with pytest.raises(InventoryError, match=r"for the imei\. The columns are 1 'Serial', 2 'Site'$"):
+        plan_rows(tmp_path, [("a", "b")], options, header="Serial,Site")
+
+
 def test_the_job_gives_account_and_sku_to_rows_without_them(tmp_path: Path) -> None:
     rows = [
         (imei(1), "", ""),
