@@ -97,9 +97,9 @@ class Batch:
 
 
 def read_batches(plan: Path, id_kind: IdKind, *, first_batch: int = 1) -> Iterator[Batch]:
-    """The batches of a plan in order, from `first_batch` on, a bounded number of rows in memory."""
+    """The batches of a plan in order, from `first_batch` on; about ROWS_PER_READ rows are in memory."""
     for frame in read_whole_batches(plan, first_batch=first_batch):
-        heads = _heads(frame, _encoded(id_kind).str.join(",", ignore_nulls=False).alias("encoded"))
+        heads = _batch_heads(frame, _encoded(id_kind).str.join(",", ignore_nulls=False).alias("encoded"))
         for batch_id, account, sku, size, encoded, *undoes in heads.iter_rows():
             yield Batch(batch_id, account, sku, encoded, range(size), True, *undoes)  # noqa: FBT003 - whole
 
@@ -122,32 +122,32 @@ def read_whole_batches(plan: Path, *, first_batch: int = 1) -> Iterator[pl.DataF
 def batch_sizes(plan: Path) -> Iterator[tuple[int, str, int]]:
     """Each batch of a plan in order: its id, its account, and how many devices it has."""
     for frame in read_whole_batches(plan):
-        yield from _heads(frame).select("batch_id", "account_name", "len").iter_rows()
+        yield from _batch_heads(frame).select("batch_id", "account_name", "len").iter_rows()
 
 
 def read_excluded(plan: Path) -> Iterator[pl.DataFrame]:
     """The rows of a plan that are in no batch, in order, in frames of ROWS_PER_READ."""
     import polars as pl  # noqa: PLC0415 - as above
 
-    held = pl.scan_parquet(plan).filter(pl.col("batch_id").is_null())
-    yield from held.collect_batches(chunk_size=ROWS_PER_READ, maintain_order=True)
+    excluded = pl.scan_parquet(plan).filter(pl.col("batch_id").is_null())
+    yield from excluded.collect_batches(chunk_size=ROWS_PER_READ, maintain_order=True)
 
 
-def _heads(frame: pl.DataFrame, *also: pl.Expr) -> pl.DataFrame:
-    """One row a batch: batch_id, account_name, sku_number, len (in devices), `also`, and what it undoes."""
+def _batch_heads(frame: pl.DataFrame, *more: pl.Expr) -> pl.DataFrame:
+    """One row a batch: `batch_id`, `account_name`, `sku_number`, `len` (devices), `more`, `undoes` if any."""
     import polars as pl  # noqa: PLC0415 - as above
     from polars import selectors  # noqa: PLC0415 - as above
 
     return frame.group_by("batch_id", maintain_order=True).agg(
         pl.col("account_name", "sku_number").first(),
         pl.len(),
-        *also,
+        *more,
         selectors.by_name("undoes", require_all=False).first(),
     )
 
 
 def _encoded(id_kind: IdKind) -> pl.Expr:
-    """Each device as it goes on the wire, with the identifiers that are to be sent."""
+    """Each device as JSON text, with the identifiers to send."""
     import polars as pl  # noqa: PLC0415 - as above
 
     identifiers = {

@@ -22,8 +22,8 @@ def write_rollback_plan(
 ) -> Plan:
     """Write plan.parquet and rejects.parquet of a rollback into `folder`, each whole or not at all.
 
-    `frames` makes the device states of the run that is rolled back, in frames of whole batches in plan
-    order. Columns: `batch_id`, `status`, `x_request_id`, and those of schema.REJECTS but `reason` and
+    `frames` makes the device states of the run that is rolled back, in frames of whole batches, in the order
+    of its plan. Columns: `batch_id`, `status`, `x_request_id`, and those of schema.REJECTS but `reason` and
     `message`; other columns are left out.
 
     Accepted and confirmed devices are planned; those under `lifetime_skus` are rejected as `irrevocable`. All

@@ -47,6 +47,6 @@ def write_plan_file(folder: Path, rows: pl.LazyFrame) -> None:
 
 
 def write_rejects_file(folder: Path, rows: pl.LazyFrame) -> None:
-    """Write rejects.parquet, whole or not at all; its row groups don't depend on the number of threads."""
+    """Write rejects.parquet, whole or not at all, in row groups that any number of threads makes alike."""
     with replacing(folder / "rejects.parquet") as path:
         rows.sink_parquet(path, row_group_size=ROWS_PER_READ)

@@ -1,4 +1,4 @@
-"""Inventories in any format, to clean and validated device rows and to rejects with a reason."""
+"""Reads inventories in any format: valid device rows, and rejects with a reason."""
 
 from batchlic.reader.options import IdKind, ReadOptions, Role, Source
 

@@ -1,8 +1,8 @@
-"""What people and spreadsheets put around an identifier, taken off again; never what they lost."""
+"""Removes what people and spreadsheets put around an identifier; lost digits are never guessed."""
 
 import polars as pl
 
-FILLED_WITH_NOTHING = (
+NULL_WORDS = (
     "",
     "n/a",
     "#n/a",
@@ -17,7 +17,7 @@ FILLED_WITH_NOTHING = (
     "\u2013",
     "\u2014",
 )
-"""Null words, in lower case."""
+"""Cells that count as empty, in lower case."""
 
 _INVISIBLE = "[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]"
 _FULL_WIDTH = {chr(ord(narrow) + 0xFEE0): narrow for narrow in "0123456789.-+"}
@@ -25,7 +25,7 @@ _SEPARATORS = r"[\s\-.\u2010-\u2015\u2212]"
 
 
 def text(cell: pl.Expr) -> pl.Expr:
-    """A cell (String) without quoting, invisible characters and surrounding space; null for null words."""
+    """A cell (String) without quotes, invisible characters and surrounding space; null for NULL_WORDS."""
     bare = (
         cell.str.replace_all(_INVISIBLE, "")
         .str.strip_chars()
@@ -33,11 +33,11 @@ def text(cell: pl.Expr) -> pl.Expr:
         .str.replace(r"""^['\u2018\u2019"]+(.*?)["']*$""", "$1")
         .str.strip_chars()
     )
-    return pl.when(~bare.str.to_lowercase().is_in(FILLED_WITH_NOTHING)).then(bare)
+    return pl.when(~bare.str.to_lowercase().is_in(NULL_WORDS)).then(bare)
 
 
 def digits(cell: pl.Expr) -> pl.Expr:
-    """An identifier's `text` without full-width digits, a trailing `.0`, separators and filler `F`."""
+    """The `text` of an identifier with ASCII digits, without trailing `.0`, separators and filler `F`."""
     return (
         cell.str.replace_many(_FULL_WIDTH)
         .str.replace(r"^([0-9]+)[.,]0+$", "$1")
@@ -47,7 +47,10 @@ def digits(cell: pl.Expr) -> pl.Expr:
 
 
 def is_mangled(cell: pl.Expr) -> pl.Expr:
-    """Whether an identifier's `text` is a number that lost digits: an exponent, a fraction, above 2**53."""
+    """Whether the `text` of an identifier is a number that lost digits.
+
+    Such a number has an exponent or a fraction, or a spreadsheet wrote it and it is above 2**53.
+    """
     exponent = r"^[+-]?[0-9]+([.,][0-9]*)?[eE][+-]?[0-9]+$"
     fraction = r"^[0-9]{15,}[.,][0-9]*[1-9][0-9]*$"
     too_large = r"^[0-9]{17,}[.,]0+$"

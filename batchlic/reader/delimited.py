@@ -1,6 +1,6 @@
-"""Inventories as delimited text (comma, semicolon, tab, pipe), in blocks that polars parses side by side.
+"""Reads inventories in delimited text (comma, semicolon, tab, pipe) in blocks, several at once.
 
-Blocks of whole records keep memory bounded, and let any stream of bytes be read, decompressing or not.
+Blocks of whole records keep memory bounded and allow any stream of bytes, compressed or not.
 """
 
 import csv
@@ -14,37 +14,39 @@ import polars as pl
 
 from batchlic.errors import InventoryError
 from batchlic.reader import columns, streams
-from batchlic.reader.inventory import SHORT, Block, Inventory, columns_of, empty
+from batchlic.reader.inventory import SHORT, Block, Inventory, columns_of, empty_error
 from batchlic.reader.options import ReadOptions, Role
 
 SEPARATORS = ",;\t|"
 BLOCK_BYTES = 4 << 20
 MAX_RECORD_BYTES = 16 << 20
-"""A record longer than this is taken for one whose quote was never closed."""
+"""A longer record counts as one whose quote is not closed."""
 SAMPLE = 200
-"""Records by which the separator, and the columns of a file without header, are told."""
+"""Records that show the separator, and the columns of a file without header."""
 
 MARK = "\x1e"
-"""An extra last cell (ASCII record separator) given to every line before polars sees it: where it comes out
-tells a row of the right width from a short, long or blank one, which polars would fill up or cut silently."""
+"""An extra last cell (ASCII record separator) of every line that polars parses.
+
+Its column shows the width of the row. Without it, polars would fill short rows and cut long ones silently.
+"""
 
 _SEPARATOR_HINT = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 
 
 def inventory(source: streams.Opened, options: ReadOptions) -> Inventory:
-    """Open UTF-8, Windows-1252 or Latin-1 text whose first line is a header or else holds an identifier."""
+    """Open UTF-8, Windows-1252 or Latin-1 text whose first line is a header or holds an identifier."""
     name, source = source.name, streams.with_newlines(source)
     dialect, records = _sniff(source)
     if not columns.looks_like_data(records[0]):
         headers = records[0]
-        found = columns_of(name, headers, options, sample=records[1:])
+        positions = columns_of(name, headers, options, sample=records[1:])
         notes: tuple[str, ...] = ()
     else:
         headers = []
-        found = columns.by_content(name, records, options)
-        shown = ", ".join(f"{role} in column {at + 1}" for role, at in found.items())
+        positions = columns.by_content(name, records, options)
+        shown = ", ".join(f"{role} in column {position + 1}" for role, position in positions.items())
         notes = (f"{name}: no header: columns recognised by content: {shown}",)
-    parser = _Parser(name, dialect, found)
+    parser = _Parser(name, dialect, positions)
 
     def blocks() -> Iterator[Block]:
         for number, block in enumerate(_whole_records(name, source.stream, dialect)):
@@ -52,7 +54,7 @@ def inventory(source: streams.Opened, options: ReadOptions) -> Inventory:
 
     return Inventory(
         name=name,
-        headers={role: headers[at] for role, at in found.items()} if headers else {},
+        headers={role: headers[position] for role, position in positions.items()} if headers else {},
         blocks=blocks,
         notes=notes,
     )
@@ -60,12 +62,12 @@ def inventory(source: streams.Opened, options: ReadOptions) -> Inventory:
 
 @dataclass(frozen=True, slots=True)
 class _Dialect:
-    """How cells are told apart: one separator, `width` cells in the first record."""
+    """How a text is divided into cells: by one separator; `width` is the cells of the first record."""
 
     separator: str
     width: int
     preamble: int
-    """Lines before the first record: blank ones and `sep=;`."""
+    """Lines before the first record: blank lines and `sep=;`."""
 
 
 def _sniff(source: streams.Opened) -> tuple[_Dialect, list[list[str]]]:
@@ -77,7 +79,7 @@ def _sniff(source: streams.Opened) -> tuple[_Dialect, list[list[str]]]:
     if hint:
         start = _first_filled(lines, start + 1)
     if start == len(lines):
-        raise empty(source.name)
+        raise empty_error(source.name)
     text = "".join(lines[start:])
     candidates = {separator: _records(text, separator) for separator in (hint[1] if hint else SEPARATORS)}
     separator, records = max(candidates.items(), key=lambda candidate: _agreement(candidate[1]))
@@ -85,7 +87,7 @@ def _sniff(source: streams.Opened) -> tuple[_Dialect, list[list[str]]]:
 
 
 def _first_filled(lines: list[str], start: int) -> int:
-    return next((at for at in range(start, len(lines)) if lines[at].strip()), len(lines))
+    return next((number for number in range(start, len(lines)) if lines[number].strip()), len(lines))
 
 
 def _records(text: str, separator: str) -> list[list[str]]:
@@ -97,24 +99,24 @@ def _records(text: str, separator: str) -> list[list[str]]:
             if len(records) == SAMPLE:
                 break
     except csv.Error:
-        pass  # a giant cell: what came before it is enough to tell the dialect
+        pass  # a giant cell: the records before it show the dialect
     return records or [[text]]
 
 
 def _agreement(records: list[list[str]]) -> tuple[bool, float, int]:
-    """How well a separator explains records: it separates, and into as many cells everywhere."""
+    """How well a separator fits records: it divides them, most of them into as many cells as the first."""
     width = len(records[0])
-    alike = sum(len(record) == width for record in records) / len(records)
-    return width > 1, round(alike, 1), width
+    same_width = sum(len(record) == width for record in records) / len(records)
+    return width > 1, round(same_width, 1), width
 
 
 def _is_row(record: list[str]) -> bool:
-    """A blank line is no row; a line of separators alone is one, if an empty one."""
+    """Whether a record is a row: a line of separators is an empty row, a blank line is none."""
     return len(record) > 1 or bool(record and record[0].strip())
 
 
 def _whole_records(name: str, stream: BinaryIO, dialect: _Dialect) -> Iterator[bytes]:
-    """Cut a stream at ends of records."""
+    """Blocks of a stream that end where a record ends."""
     for _ in range(dialect.preamble):
         stream.readline()
     rest = b""
@@ -122,7 +124,7 @@ def _whole_records(name: str, stream: BinaryIO, dialect: _Dialect) -> Iterator[b
         block = rest + chunk
         cut = _end_of_records(block, dialect.separator.encode())
         if not cut and len(block) > MAX_RECORD_BYTES:
-            raise _unclosed(name, block[:60].decode("utf-8", "replace"))
+            raise _unclosed_error(name, block[:60].decode("utf-8", "replace"))
         if cut:
             yield block[:cut]
         rest = block[cut:]
@@ -131,7 +133,7 @@ def _whole_records(name: str, stream: BinaryIO, dialect: _Dialect) -> Iterator[b
 
 
 def _end_of_records(block: bytes, separator: bytes) -> int:
-    """Length of the longest start of `block` that ends with a record; 0 where there is none."""
+    """Length of the whole records at the start of `block`."""
     cut = block.rfind(b"\n") + 1
     if block.count(b'"', 0, cut) % 2 == 0:
         return cut
@@ -140,11 +142,11 @@ def _end_of_records(block: bytes, separator: bytes) -> int:
     blanked = re.sub(quoted, lambda cell: b" " * len(cell[0]), block[:cut])
     opening = re.search(rb'(?<![^%b])"' % edge, blanked)
     if opening is None:
-        return cut  # a quote inside an unquoted cell, such as 5", opens nothing
+        return cut  # a quote inside an unquoted cell, such as 5", does not open a quoted cell
     return blanked.rfind(b"\n", 0, opening.start()) + 1
 
 
-def _unclosed(name: str, where: str) -> InventoryError:
+def _unclosed_error(name: str, where: str) -> InventoryError:
     return InventoryError(
         f"{name}: a quote is out of place near {where!r}: close it, or double it if it belongs to the text"
     )
@@ -163,7 +165,7 @@ class _Unparsed:
 
 @dataclass(frozen=True, slots=True)
 class _Parser:
-    """Parses blocks of whole records into the wanted columns, and SHORT where any row is uneven."""
+    """Parses blocks of whole records into the columns of roles, and SHORT where rows differ in width."""
 
     name: str
     dialect: _Dialect
@@ -177,14 +179,17 @@ class _Parser:
             block = block.replace(b"\r\n", b"\n")
         marked = block.replace(b"\n", self._mark.encode() + b"\n")
         try:
-            rows = self._even(marked, block.count(b"\n"))
-            return self._uneven(marked) if rows is None else rows
+            rows = self._parse_even(marked, block.count(b"\n"))
+            return self._parse_uneven(marked) if rows is None else rows
         except pl.exceptions.PolarsError:
-            return self._slowly(block)
+            return self._parse_malformed(block)
 
     @property
     def _mark(self) -> str:
         return self.dialect.separator + MARK
+
+    def _cells(self) -> list[pl.Expr]:
+        return [pl.col(str(position)).alias(role) for role, position in self.columns.items()]
 
     def _scan(self, marked: bytes) -> pl.LazyFrame:
         return pl.scan_csv(
@@ -196,26 +201,28 @@ class _Parser:
             truncate_ragged_lines=True,
         )
 
-    def _even(self, marked: bytes, lines: int) -> pl.DataFrame | None:
-        """The wanted cells of a block in which every line is a row as wide as the first; else None."""
+    def _parse_even(self, marked: bytes, lines: int) -> pl.DataFrame | None:
+        """The cells of a block if every line is a row as wide as the first; otherwise None."""
         last = pl.col(str(self.dialect.width)) == MARK
-        cells = [pl.col(str(at)).alias(role) for role, at in self.columns.items()]
+        cells = self._cells()
         rows = self._scan(marked).select(*cells, last.alias("even")).collect(engine="streaming")
-        blank_cells = self.dialect.width == 1  # there, a blank line is as wide as a row
-        if rows.height != lines or blank_cells or not rows["even"].all():
+        one_column = self.dialect.width == 1  # there a blank line is as wide as a row
+        if rows.height != lines or one_column or not rows["even"].all():
             return None
         return rows.drop("even")
 
-    def _uneven(self, marked: bytes) -> pl.DataFrame:
-        """A block with short, long, blank or many-line rows, told apart by where the mark is."""
+    def _parse_uneven(self, marked: bytes) -> pl.DataFrame:
+        """The cells of a block with short, long or blank lines, or rows of several lines, by the mark."""
         rows = self._scan(marked).collect(engine="streaming")
-        in_column = [pl.when(pl.col(name) == MARK).then(at) for at, name in enumerate(rows.columns)]
-        width = pl.coalesce(*in_column, self.dialect.width)
+        mark_positions = [
+            pl.when(pl.col(name) == MARK).then(position) for position, name in enumerate(rows.columns)
+        ]
+        width = pl.coalesce(*mark_positions, self.dialect.width)
         blank = (width <= 1) & (pl.col("0").str.strip_chars().is_in(["", MARK]))
         cell = pl.col(pl.String)
         return (
             rows.select(
-                *(pl.col(str(at)).alias(role) for role, at in self.columns.items()),
+                *self._cells(),
                 (width < self.dialect.width).alias(SHORT),
                 blank.alias("blank"),
             )
@@ -225,8 +232,8 @@ class _Parser:
             )
         )
 
-    def _slowly(self, block: bytes) -> pl.DataFrame:
-        """What polars finds malformed, by Python's csv module: it takes a quote inside a cell for text."""
+    def _parse_malformed(self, block: bytes) -> pl.DataFrame:
+        """The cells of a block that polars refuses, by Python's csv module: a quote inside a cell is text."""
         text = block.decode()
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=self.dialect.separator, strict=True)
         rows: list[list[str]] = []
@@ -236,15 +243,18 @@ class _Parser:
                 lines = reader.line_num
                 rows.extend([row] if _is_row(row) else [])
         except csv.Error:
-            raise _unclosed(self.name, "".join(text.split("\n")[lines : lines + 1])[:60]) from None
-        cells = [[row[at] if at < len(row) else None for row in rows] for at in self.columns.values()]
+            raise _unclosed_error(self.name, "".join(text.split("\n")[lines : lines + 1])[:60]) from None
+        cells = [
+            [row[position] if position < len(row) else None for row in rows]
+            for position in self.columns.values()
+        ]
         short = pl.Series(SHORT, [len(row) < self.dialect.width for row in rows], dtype=pl.Boolean)
         named = zip(self.columns, cells, strict=True)
         return pl.DataFrame([*(pl.Series(role, values, pl.String) for role, values in named), short])
 
 
 def _utf8(block: bytes) -> bytes:
-    """The block as UTF-8; what is not UTF-8 already is taken for Windows-1252, or else Latin-1."""
+    """The block as UTF-8; other encodings count as Windows-1252, or as Latin-1 where that fails."""
     try:
         block.decode()
     except UnicodeDecodeError:

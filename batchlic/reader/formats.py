@@ -1,25 +1,25 @@
-"""An inventory opened: its format is told by content, never by name."""
+"""Opens an inventory in the format that its content shows; its name does not count."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from batchlic.errors import InventoryError
 from batchlic.reader import delimited, jsontext, streams, typed, workbook
-from batchlic.reader.inventory import Inventory, empty
+from batchlic.reader.inventory import Inventory, empty_error
 from batchlic.reader.options import ReadOptions
 
 _ARROW = b"ARROW1"
 _PARQUET = b"PAR1"
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
-"""Start of an XLS file, and of an XLSX behind a password."""
+"""Start of an XLS file, and of an XLSX file with a password."""
 
 
 @contextmanager
 def open_inventory(name: str, options: ReadOptions) -> Iterator[Inventory]:
-    """Open an inventory and find its columns; the files behind it are closed in the end.
+    """Open an inventory and find its columns; its files are closed when the block ends.
 
-    Raises InventoryError: missing, empty, of no known format, without a usable column, or with two columns
-    for one role.
+    Raises InventoryError where the inventory is missing, empty, of no known format, without a usable column,
+    or with two columns for one role.
     """
     with ExitStack() as files:
         yield _opened(name, options, files)
@@ -36,7 +36,7 @@ def _opened(name: str, options: ReadOptions, files: ExitStack) -> Inventory:
     text = streams.in_utf8(source)
     start = text.head.lstrip()
     if not start:
-        raise empty(name)
+        raise empty_error(name)
     if b"\0" in text.head:
         raise InventoryError(
             f"{name}: of no known format; an inventory is CSV (or TSV and the like), parquet, Arrow IPC, "

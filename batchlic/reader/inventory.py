@@ -1,4 +1,4 @@
-"""What every format is turned into: blocks of text cells, their columns named by role."""
+"""The common form of all formats: blocks of text cells, their columns named by role."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,18 +11,18 @@ from batchlic.reader import columns
 from batchlic.reader.options import IDENTIFIERS, ReadOptions, Role
 
 SHORT = "short"
-"""Column of a block (Boolean, where present): the row ends before the header does."""
+"""Column of a block (Boolean, where present): the row has fewer cells than the header."""
 
 Block: TypeAlias = Callable[[], pl.DataFrame]
-"""Consecutive rows, not yet parsed: call it, on any thread, for a frame of String columns named by role."""
+"""Parses consecutive rows, on any thread, to a frame of String columns named by role."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
-    """One input, ready to be read once, to the end.
+    """One input, which can be read once.
 
-    `headers`: what the columns found are called, by role, where the file says. `notes`: what a person should
-    know of how it is read.
+    `headers`: the headers of the columns found, by role; empty where the file has none. `notes`: what the
+    operator should know of how the inventory is read.
     """
 
     name: str
@@ -34,22 +34,22 @@ class Inventory:
 def columns_of(
     name: str, headers: Sequence[str], options: ReadOptions, sample: Sequence[Sequence[str]] = ()
 ) -> dict[Role, int]:
-    """Positions of the columns that matter. Raises InventoryError where no one can tell.
+    """Position of the column for each role. Raises InventoryError where that is unclear.
 
-    `sample` are some of the rows, to suggest a column from.
+    `sample` are rows from which the error suggests a column.
     """
     found = columns.by_header(name, headers, options.columns)
     if not any(role in found for role in IDENTIFIERS):
-        raise columns.no_identifier(name, headers, sample)
+        raise columns.no_identifier_error(name, headers, sample)
     return found
 
 
 def block_of(rows: Sequence[Sequence[str | None]], roles: Sequence[Role]) -> Block:
-    """Rows that are parsed already, cells in the order of `roles`."""
+    """A block of rows that are parsed already, their cells in the order of `roles`."""
     frame = pl.DataFrame(rows, schema=dict.fromkeys(map(str, roles), pl.String), orient="row")
     return lambda: frame
 
 
-def empty(name: str) -> InventoryError:
-    """The error for an input without any row."""
+def empty_error(name: str) -> InventoryError:
+    """The error for an input without rows."""
     return InventoryError(f"{name}: the file is empty: it has no rows")

@@ -5,20 +5,20 @@ from itertools import product
 import polars as pl
 
 _DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
-"""Every second digit, from the right, counts twice, less nine where that carries."""
+"""What every second digit from the right adds: twice its value, less nine where that has two digits."""
 
 _SUM_OF_FOUR = pl.lit(
     pl.Series(
         [_DOUBLED[a] + b + _DOUBLED[c] + d for a, b, c, d in product(range(10), repeat=4)], dtype=pl.UInt8
     )
 )
-"""Luhn sums of 0000 to 9999: four digits are looked up at a time."""
+"""The Luhn sums of 0000 to 9999, to look up four digits at a time."""
 
 
 def luhn_sum(number: pl.Expr, digits: int) -> pl.Expr:
     """Luhn sum (UInt8) of `number` (Int64) read as `digits` decimal digits, the last of them the check digit.
 
-    A number is right where the sum is divisible by ten. Leading zeros add nothing.
+    The check digit is right where the sum is divisible by ten. Leading zeros add nothing.
     """
     total = pl.lit(0, dtype=pl.UInt8)
     for position in range(0, digits, 8):
@@ -28,5 +28,5 @@ def luhn_sum(number: pl.Expr, digits: int) -> pl.Expr:
 
 
 def check_digit(body: pl.Expr, digits: int) -> pl.Expr:
-    """The digit (UInt8) that makes `body`, of `digits` digits, right when it is appended."""
+    """The check digit (UInt8) to append to `body`, which has `digits` digits."""
     return (10 - luhn_sum(body * 10, digits + 1) % 10) % 10

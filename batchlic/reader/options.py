@@ -1,4 +1,4 @@
-"""How an inventory is to be read: which identifiers count, what stands in for absent columns."""
+"""How to read inventories: which identifiers rows must have, and defaults for absent columns."""
 
 import re
 from collections.abc import Mapping
@@ -13,14 +13,14 @@ class IdKind(StrEnum):
     """Which identifiers of a device are sent."""
 
     AUTO = "auto"
-    """Whatever the row has, IMEI first."""
+    """The IMEI, or the ICCID of a row without IMEI."""
     IMEI = "imei"
     ICCID = "iccid"
     BOTH = "both"
 
     @property
     def required(self) -> tuple["Role", ...]:
-        """The identifiers that a row must have; empty where any one will do."""
+        """The identifiers that a row must have; empty where one of them is enough."""
         return {
             IdKind.AUTO: (),
             IdKind.IMEI: (Role.IMEI,),
@@ -30,7 +30,7 @@ class IdKind(StrEnum):
 
 
 class Role(StrEnum):
-    """What a column of an inventory is for; all other columns are left unread."""
+    """What a column of an inventory holds; other columns are not read."""
 
     IMEI = "imei"
     ICCID = "iccid"
@@ -41,18 +41,18 @@ class Role(StrEnum):
 IDENTIFIERS = (Role.IMEI, Role.ICCID)
 
 ACCOUNT_FORM = "[0-9A-Za-z._-]{3,32}"
-"""The carrier says 3 to 32 characters; those seen are digits and dashes, and leading zeros count."""
+"""The carrier allows 3 to 32 characters. All known accounts are digits and dashes; leading zeros count."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadOptions:
     """What the job says about its inventories.
 
-    `account` and `sku` stand in where a row has none; a cell wins over them. `columns` names a column per
-    role, by header or 1-based position, where the aliases do not find it. `sheet` picks a sheet of a
-    workbook (default: the first). `accept_imeisv` turns 16-digit IMEISVs into IMEIs; `check_digit=False`
-    takes identifiers whose check digit is wrong. `other_skus` are the contract's own, beside the catalogue.
-    `only_sku` is the one SKU that rows may name, where there is one.
+    `account` and `sku` are the defaults for rows without these cells. `only_sku`, if set, is the only SKU
+    that rows may name. `id_kind` says which identifiers a row must have. `columns` names the column of a
+    role, by header or 1-based position, where the aliases do not find it. `sheet` is the sheet of a workbook
+    (default: the first). `accept_imeisv` turns 16-digit IMEISVs into IMEIs. `check_digit=False` accepts
+    identifiers with a wrong check digit. `other_skus` are SKUs of the contract that the catalogue lacks.
     """
 
     action: Action = Action.ASSIGN
@@ -67,7 +67,7 @@ class ReadOptions:
     other_skus: Mapping[str, LicenseType] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse, with a UsageError, what would reject every row."""
+        """Raise UsageError for options that would reject every row."""
         if self.account is not None and not re.fullmatch(ACCOUNT_FORM, self.account):
             raise UsageError(f"account {self.account!r} is not 3 to 32 letters, digits and dashes")
         if self.sku is not None and self.sku not in self.skus:
@@ -77,17 +77,17 @@ class ReadOptions:
 
     @property
     def skus(self) -> dict[str, LicenseType]:
-        """All SKUs that may be named: the catalogue's and the contract's own."""
+        """All known SKUs: those of the catalogue and `other_skus`."""
         return {**SKUS, **self.other_skus}
 
     def default(self, role: Role) -> str | None:
-        """What stands in where a row has no cell for `role`."""
+        """The value for rows without a cell for `role`."""
         return {Role.ACCOUNT: self.account, Role.SKU: self.sku}.get(role)
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One input: its name as the command line or the job gives it, and how many data rows it has."""
+    """One input: its name as the command line or the job gives it, and its number of data rows."""
 
     name: str
     rows: int

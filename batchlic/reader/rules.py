@@ -1,7 +1,7 @@
-"""What makes a row unfit to plan: one table of named polars expressions, each with reason and message.
+"""The rules that a row must keep to be planned: a table of polars expressions with reason and message.
 
-To add a rule, add an entry. The rules see a *cleaned* row: per identifier its text, its digits and the
-integer they parse to; per account and SKU its text, after the job's default has stood in.
+To add a rule, add an entry to the table. The rules see a cleaned row. An identifier has columns for its text,
+its digits and its integer; account and SKU have a column with the job's default filled in.
 """
 
 from dataclasses import dataclass
@@ -84,26 +84,26 @@ def iccid_number(digits: pl.Expr) -> pl.Expr:
 
 def iccid_digits(number: pl.Expr) -> pl.Expr:
     """The inverse of `iccid_number`."""
-    lost = pl.when(number < 0).then(pl.lit(_LOST_OF_20, pl.Int128)).otherwise(pl.lit(0, pl.Int128))
-    return (number.cast(pl.Int128) + lost).cast(pl.String)
+    overflow = pl.when(number < 0).then(pl.lit(_OVERFLOW_OF_20, pl.Int128)).otherwise(pl.lit(0, pl.Int128))
+    return (number.cast(pl.Int128) + overflow).cast(pl.String)
 
 
-_LOST_OF_20 = 5 * 2**64
-"""What the low 64 bits, as a signed integer, lack of any 20-digit number that starts with 89."""
+_OVERFLOW_OF_20 = 5 * 2**64
+"""The difference between a 20-digit number that starts with 89 and its low 64 bits as a signed integer."""
 
 
 def imei_is_right(number: pl.Expr) -> pl.Expr:
-    """Whether an `imei_number` ends with its check digit."""
+    """Whether the check digit of an `imei_number` is right."""
     return luhn_sum(number, 15) % 10 == 0
 
 
 def iccid_is_right(number: pl.Expr) -> pl.Expr:
-    """Whether an `iccid_number` ends with its check digit.
+    """Whether the check digit of an `iccid_number` is right.
 
-    `89` adds 16 to the Luhn sum of the digits after it, or 17 where these are odd in number.
+    `89` adds 16 to the Luhn sum of the digits after it, or 17 where their number is odd.
     """
     has_19 = number >= 10**18
-    prefix = pl.when(number < 0).then(89 * 10**18 - _LOST_OF_20).when(has_19).then(89 * 10**17)
+    prefix = pl.when(number < 0).then(89 * 10**18 - _OVERFLOW_OF_20).when(has_19).then(89 * 10**17)
     rest = number - prefix.otherwise(89 * 10**16)
     return (luhn_sum(rest, 18) + 16 + has_19.cast(pl.UInt8)) % 10 == 0
 
@@ -115,7 +115,7 @@ def imei_of_imeisv(digits: pl.Expr) -> pl.Expr:
 
 
 def cleaning(options: ReadOptions) -> list[list[pl.Expr]]:
-    """The columns that the rules see, made from the cells by role; each step builds on those before."""
+    """The columns that the rules see, made from the cells by role; each list builds on those before."""
     digits = cells.digits(IMEI_TEXT)
     if options.accept_imeisv:
         is_imeisv = digits.str.contains("^[0-9]{16}$") & ~cells.is_mangled(IMEI_TEXT)
@@ -139,7 +139,7 @@ def cleaning(options: ReadOptions) -> list[list[pl.Expr]]:
 
 
 def cleaned_values() -> dict[str, pl.Expr]:
-    """What a row that was cleaned and broke no rule means."""
+    """Numbers and targets of a cleaned row that breaks no rule."""
     return {
         "imei_number": IMEI,
         "iccid_number": ICCID,
@@ -149,7 +149,7 @@ def cleaned_values() -> dict[str, pl.Expr]:
 
 
 def raw_values() -> dict[str, pl.Expr]:
-    """What the raw cells of a plainly sound row mean."""
+    """Numbers and targets of a row that `quick_proof` proves valid, from its raw cells."""
     return {
         "imei_number": imei_number(pl.col(Role.IMEI)),
         "iccid_number": iccid_number(pl.col(Role.ICCID)),
@@ -159,10 +159,10 @@ def raw_values() -> dict[str, pl.Expr]:
 
 
 def quick_proof(options: ReadOptions) -> pl.Expr:
-    """Rows that need no cleaning and break no rule: a quick proof for nearly all of them.
+    """Whether a row surely needs no cleaning and breaks no rule (Boolean): true for nearly all rows.
 
-    Looks at the raw cells and at their `raw_values`. What it does not prove goes through the table, so it
-    may be too strict and must never be too lax.
+    It is fast, as it reads only the raw cells and their `raw_values`. The table checks the other rows, so
+    this expression may be too strict, but never too lax.
     """
     imei, iccid = pl.col(Role.IMEI), pl.col(Role.ICCID)
     account, sku = pl.col(Role.ACCOUNT), pl.col(Role.SKU)
@@ -174,7 +174,7 @@ def quick_proof(options: ReadOptions) -> pl.Expr:
     present = {Role.IMEI: imei.is_not_null(), Role.ICCID: iccid.is_not_null()}
     required = [present[role] for role in options.id_kind.required]
     plannable = [sku for sku in _nameable(options) if sku not in _irrevocable(options)]
-    sound = (
+    is_valid = (
         ~pl.col(SHORT)
         & (pl.all_horizontal(required) if required else pl.any_horizontal(present.values()))
         & (imei.is_null() | right_imei)
@@ -182,11 +182,11 @@ def quick_proof(options: ReadOptions) -> pl.Expr:
         & account.str.contains("^[0-9-]{3,32}$").fill_null(value=options.account is not None)
         & sku.is_in(plannable).fill_null(value=options.sku in plannable)
     )
-    return sound.fill_null(value=False)
+    return is_valid.fill_null(value=False)
 
 
 def table(options: ReadOptions) -> tuple[Rule, ...]:
-    """All rules in the order of their say: the first broken one gives the row its reason."""
+    """All rules in the order of their checks: the first broken rule gives the row its reason."""
     return (
         Rule(
             reason=Reason.SHORT_ROW,
@@ -198,11 +198,12 @@ def table(options: ReadOptions) -> tuple[Rule, ...]:
         ),
         *_imei_rules(options),
         *_iccid_rules(options),
+        _missing_identifier_rule(options),
         *_target_rules(options),
     )
 
 
-def _identifier_rules(kind: str, text: pl.Expr, digits: pl.Expr) -> tuple[Rule, ...]:
+def _digit_rules(kind: str, text: pl.Expr, digits: pl.Expr) -> tuple[Rule, ...]:
     return (
         Rule(
             reason=Reason.MANGLED_NUMBER,
@@ -223,7 +224,7 @@ def _identifier_rules(kind: str, text: pl.Expr, digits: pl.Expr) -> tuple[Rule, 
 
 def _imei_rules(options: ReadOptions) -> tuple[Rule, ...]:
     rules = (
-        *_identifier_rules("IMEI", IMEI_TEXT, IMEI_DIGITS),
+        *_digit_rules("IMEI", IMEI_TEXT, IMEI_DIGITS),
         Rule(
             reason=Reason.IMEISV,
             broken=IMEI_DIGITS.str.len_bytes() == 16,
@@ -263,7 +264,7 @@ def _imei_rules(options: ReadOptions) -> tuple[Rule, ...]:
 def _iccid_rules(options: ReadOptions) -> tuple[Rule, ...]:
     length = ICCID_DIGITS.str.len_bytes()
     rules = (
-        *_identifier_rules("ICCID", ICCID_TEXT, ICCID_DIGITS),
+        *_digit_rules("ICCID", ICCID_TEXT, ICCID_DIGITS),
         Rule(
             reason=Reason.BAD_LENGTH,
             broken=~length.is_between(18, 20),
@@ -289,18 +290,20 @@ def _iccid_rules(options: ReadOptions) -> tuple[Rule, ...]:
     )
 
 
-def _target_rules(options: ReadOptions) -> tuple[Rule, ...]:
-    skus = options.skus
+def _missing_identifier_rule(options: ReadOptions) -> Rule:
     texts = {Role.IMEI: IMEI_TEXT, Role.ICCID: ICCID_TEXT}
     required = options.id_kind.required
     missing = [texts[role].is_null() for role in required or IDENTIFIERS]
-    wanted = " and ".join(role.upper() for role in required) or "IMEI or ICCID"
+    names = " and ".join(role.upper() for role in required) or "IMEI or ICCID"
+    return Rule(
+        reason=Reason.MISSING_IDENTIFIER,
+        broken=pl.any_horizontal(missing) if required else pl.all_horizontal(missing),
+        message=pl.lit(f"the row has no {names}"),
+    )
+
+
+def _target_rules(options: ReadOptions) -> tuple[Rule, ...]:
     return (
-        Rule(
-            reason=Reason.MISSING_IDENTIFIER,
-            broken=pl.any_horizontal(missing) if required else pl.all_horizontal(missing),
-            message=pl.lit(f"the row has no {wanted}"),
-        ),
         Rule(
             reason=Reason.MISSING_ACCOUNT,
             broken=ACCOUNT.is_null(),
@@ -318,8 +321,8 @@ def _target_rules(options: ReadOptions) -> tuple[Rule, ...]:
         ),
         Rule(
             reason=Reason.UNKNOWN_SKU,
-            broken=~SKU.is_in(list(skus)),
-            message=format_message(f"SKU {{}} is not known; known are {', '.join(skus)}", SKU),
+            broken=~SKU.is_in(list(options.skus)),
+            message=format_message(f"SKU {{}} is not known; known are {', '.join(options.skus)}", SKU),
         ),
         Rule(
             reason=Reason.OTHER_SKU,
@@ -342,7 +345,7 @@ def _nameable(options: ReadOptions) -> list[str]:
 
 
 def _irrevocable(options: ReadOptions) -> list[str]:
-    """SKUs whose licenses the job would take back, and can't (promise E)."""
+    """SKUs whose licenses the job would take back, although nobody can (promise E)."""
     if options.action is not Action.UNASSIGN:
         return []
     return [sku for sku, license in options.skus.items() if license is LicenseType.LIFETIME]

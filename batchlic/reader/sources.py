@@ -1,4 +1,4 @@
-"""The inputs that a command line or job names: files, globs, folders, standard input, cloud objects."""
+"""Finds the inputs that a command line or job names: files, globs, folders, standard input, cloud objects."""
 
 import glob
 from collections.abc import Iterator, Sequence
@@ -11,17 +11,17 @@ from batchlic.reader.streams import STDIN, is_remote
 def expanded(names: Sequence[str]) -> list[str]:
     """One name per input, in the order given; within a glob or a folder, in the order of their names.
 
-    A name is kept as it was given, for it becomes the `source` of its rows: plans do not depend on where
-    on a machine the inventories lie. Raises InventoryError where there is no such file, UsageError where
-    one is named twice.
+    A name is kept as given, as it becomes the `source` of its rows: a plan does not depend on the folder that
+    the inventories are in. Raises InventoryError where there is no such file, UsageError where one is named
+    twice.
     """
     inputs = [name for given in names for name in _inputs(given)]
-    seen: dict[Path | str, str] = {}
+    names_by_input: dict[Path | str, str] = {}
     for name in inputs:
-        same = name if name == STDIN or is_remote(name) else Path(name).resolve()
-        if same in seen:
-            raise UsageError(f"{name}: given twice (as {seen[same]} before): leave one out")
-        seen[same] = name
+        resolved = name if name == STDIN or is_remote(name) else Path(name).resolve()
+        if resolved in names_by_input:
+            raise UsageError(f"{name}: given twice (as {names_by_input[resolved]} before): leave one out")
+        names_by_input[resolved] = name
     if not inputs:
         raise UsageError("no inventory is given: name a file, a folder, a glob, or - for standard input")
     return inputs
@@ -33,7 +33,7 @@ def _inputs(given: str) -> Iterator[str]:
         return
     path = Path(given)
     if path.is_dir():
-        found = [file for file in sorted(path.rglob("*")) if file.is_file() and not _hidden(file, path)]
+        found = [file for file in sorted(path.rglob("*")) if file.is_file() and not _is_hidden(file, path)]
         if not found:
             raise InventoryError(f"{given}: there is no file in this folder")
         yield from map(str, found)
@@ -46,5 +46,5 @@ def _inputs(given: str) -> Iterator[str]:
         yield from matches
 
 
-def _hidden(file: Path, root: Path) -> bool:
+def _is_hidden(file: Path, root: Path) -> bool:
     return any(part.startswith(".") for part in file.relative_to(root).parts)

@@ -1,4 +1,4 @@
-"""Bytes of an inventory, whatever wraps them: gzip, zstd, bz2, xz, a zip of one file, told by content."""
+"""Opens inventories as bytes, decompressed by content: gzip, zstd, bz2, xz, or a zip of one file."""
 
 import bz2
 import codecs
@@ -52,7 +52,7 @@ class _Readable(Protocol):
 class Opened:
     """The decompressed bytes of an input: all of them from `stream`, and the first of them as `head`.
 
-    `path` is where the same bytes lie in a file, if they do. `files` closes what was opened for it.
+    `path` is the file with the same bytes, if there is one. `files` closes all files of the input.
     """
 
     name: str
@@ -70,29 +70,29 @@ def is_remote(name: str) -> bool:
 def opened(name: str, files: ExitStack) -> Opened:
     """Open a file, standard input (`-`) or an object in a cloud store. Raises InventoryError."""
     if is_remote(name):
-        return _headed(name, _remote_text(name), files)
+        return _with_head(name, _remote_text(name), files)
     if name == STDIN:
-        return _unwrapped(_headed(name, _chunks(name, sys.stdin.buffer), files))
+        return _decompressed(_with_head(name, _chunks(name, sys.stdin.buffer), files))
     try:
         file = files.enter_context(Path(name).open("rb"))  # noqa: SIM115 - the stack closes it
     except OSError as error:
         raise InventoryError(f"{name}: can't be read: {error.strerror}") from None
-    path = Path(name) if Path(name).is_file() else None  # in a pipe, no one can seek
-    return _unwrapped(_headed(name, _chunks(name, file), files, path))
+    path = Path(name) if Path(name).is_file() else None  # a pipe does not seek
+    return _decompressed(_with_head(name, _chunks(name, file), files, path))
 
 
 def in_a_file(source: Opened) -> Path | IO[bytes]:
-    """The same bytes where one can seek in them: the file itself, or a temporary one gone when closed."""
+    """A file with the same bytes that can seek: the input itself, or a temporary copy."""
     if source.path:
         return source.path
-    spool = source.files.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
-    shutil.copyfileobj(source.stream, spool, CHUNK_BYTES)
-    spool.seek(0)
-    return spool
+    copy = source.files.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
+    shutil.copyfileobj(source.stream, copy, CHUNK_BYTES)
+    copy.seek(0)
+    return copy
 
 
 def in_utf8(source: Opened) -> Opened:
-    """Text without its byte order mark; UTF-16 turned into UTF-8."""
+    """Text as UTF-8 without byte order mark; the original is UTF-8 or UTF-16."""
     head = source.head
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         encoding = "utf-16"
@@ -105,45 +105,45 @@ def in_utf8(source: Opened) -> Opened:
         return replace(source, head=head.removeprefix(codecs.BOM_UTF8), path=None)
     else:
         return source
-    return _headed(source.name, _recoded(source.stream, encoding), source.files)
+    return _with_head(source.name, _to_utf8(source.stream, encoding), source.files)
 
 
 def with_newlines(source: Opened) -> Opened:
-    """Text whose lines end with a newline, where the original has bare carriage returns."""
+    """Text whose lines end with a newline; the original may end them with a carriage return only."""
     if b"\n" in source.head or b"\r" not in source.head:
         return source
     chunks = iter(lambda: source.stream.read(CHUNK_BYTES).replace(b"\r", b"\n"), b"")
-    return _headed(source.name, chunks, source.files)
+    return _with_head(source.name, chunks, source.files)
 
 
-def _recoded(stream: BinaryIO, encoding: str) -> Iterator[bytes]:
+def _to_utf8(stream: BinaryIO, encoding: str) -> Iterator[bytes]:
     decoder = codecs.getincrementaldecoder(encoding)(errors="replace")
     while chunk := stream.read(CHUNK_BYTES):
         yield decoder.decode(chunk).encode("utf-8", "replace")
     yield decoder.decode(b"", final=True).encode("utf-8", "replace")
 
 
-def _unwrapped(outer: Opened) -> Opened:
-    for magic, unpack in _UNPACKED.items():
+def _decompressed(outer: Opened) -> Opened:
+    for magic, decompress in _DECOMPRESSORS.items():
         if outer.head.startswith(magic):
-            inner = outer.files.enter_context(unpack(outer.stream))
-            return _headed(outer.name, _chunks(outer.name, inner), outer.files)
+            inner = outer.files.enter_context(decompress(outer.stream))
+            return _with_head(outer.name, _chunks(outer.name, inner), outer.files)
     if outer.head.startswith(_ZIP) and not is_workbook(outer.head):
-        return _headed(outer.name, _only_member(outer), outer.files)
+        return _with_head(outer.name, _only_member(outer), outer.files)
     return outer
 
 
-_UNPACKED: dict[bytes, Callable[[BinaryIO], AbstractContextManager[_Readable]]] = {
+_DECOMPRESSORS: dict[bytes, Callable[[BinaryIO], AbstractContextManager[_Readable]]] = {
     b"\x1f\x8b": lambda stream: gzip.GzipFile(fileobj=stream),
     b"\x28\xb5\x2f\xfd": zstd.ZstdFile,
     b"BZh": bz2.BZ2File,
     b"\xfd7zXZ\x00": lzma.LZMAFile,
 }
-"""What packed files start with, and how to unpack them."""
+"""The first bytes of compressed files, and how to decompress them."""
 
 
 def is_workbook(head: bytes) -> bool:
-    """Whether a zip file is a spreadsheet rather than a compressed inventory."""
+    """Whether a zip file is a spreadsheet and not a compressed inventory."""
     parts = (b"[Content_Types].xml", b"mimetypeapplication/vnd.oasis", b"_rels/.rels")
     return head.startswith(_ZIP) and any(part in head[:4096] for part in parts)
 
@@ -164,11 +164,11 @@ def _only_member(outer: Opened) -> Iterator[bytes]:
             )
         yield from _chunks(outer.name, outer.files.enter_context(archive.open(members[0])))
     except (*_DAMAGED, OSError) as error:
-        raise _damaged(outer.name, error) from None
+        raise _damaged_error(outer.name, error) from None
 
 
 def _remote_text(name: str) -> Iterator[bytes]:
-    """Text in a cloud store, by polars, which knows the stores and their credentials."""
+    """Text in a cloud store, read by polars, which has clients and credentials for the stores."""
     try:
         lines = pl.scan_lines(name, name="line")
         for batch in lines.collect_batches(chunk_size=100_000, maintain_order=True, engine="streaming"):
@@ -185,14 +185,14 @@ def _chunks(name: str, file: _Readable) -> Iterator[bytes]:
         while chunk := file.read(CHUNK_BYTES):
             yield chunk
     except gzip.BadGzipFile as error:
-        raise _damaged(name, error) from None
+        raise _damaged_error(name, error) from None
     except OSError as error:
         raise InventoryError(f"{name}: can't be read: {error.strerror or error}") from None
     except _DAMAGED as error:
-        raise _damaged(name, error) from None
+        raise _damaged_error(name, error) from None
 
 
-def _damaged(name: str, error: BaseException) -> InventoryError:
+def _damaged_error(name: str, error: BaseException) -> InventoryError:
     return InventoryError(f"{name}: the compressed file is damaged, cut off or locked: {_first_line(error)}")
 
 
@@ -200,8 +200,8 @@ def _first_line(error: BaseException) -> str:
     return str(error).strip().split("\n")[0][:200] or type(error).__name__
 
 
-def _headed(name: str, chunks: Iterator[bytes], files: ExitStack, path: Path | None = None) -> Opened:
-    """Read the start of a stream, and put it back."""
+def _with_head(name: str, chunks: Iterator[bytes], files: ExitStack, path: Path | None = None) -> Opened:
+    """Read the start of a stream as `head`; `stream` still begins with it."""
     start: list[bytes] = []
     while sum(map(len, start)) < HEAD_BYTES and (chunk := next(chunks, None)) is not None:
         start.append(chunk)
@@ -211,7 +211,7 @@ def _headed(name: str, chunks: Iterator[bytes], files: ExitStack, path: Path | N
 
 
 class _Chunks(io.RawIOBase):
-    """Chunks of bytes as a stream."""
+    """A stream of chunks of bytes."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
         self._chunks = iter(chunks)
@@ -222,7 +222,7 @@ class _Chunks(io.RawIOBase):
         return True
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        """Fill the buffer from the chunk at hand, or the next that is not empty."""
+        """Fill the buffer from the current chunk, or the next one that is not empty."""
         while not self._rest and (chunk := next(self._chunks, None)) is not None:
             self._rest = memoryview(chunk)
         taken = min(len(buffer), len(self._rest))

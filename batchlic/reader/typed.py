@@ -1,4 +1,4 @@
-"""Inventories whose columns have types: parquet and Arrow IPC."""
+"""Reads inventories whose columns have types: parquet and Arrow IPC."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -10,7 +10,7 @@ from batchlic.reader import streams
 from batchlic.reader.inventory import Block, Inventory, columns_of
 from batchlic.reader.options import ReadOptions
 
-ROWS_AT_ONCE = 100_000
+BLOCK_ROWS = 100_000
 
 
 def from_file(source: streams.Opened, options: ReadOptions) -> Inventory:
@@ -19,11 +19,11 @@ def from_file(source: streams.Opened, options: ReadOptions) -> Inventory:
     try:
         return _inventory(source.name, scan(streams.in_a_file(source)), options)
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise _damaged(source.name, error) from None
+        raise _damaged_error(source.name, error) from None
 
 
 def from_store(name: str, options: ReadOptions) -> Inventory | None:
-    """Open a parquet or Arrow IPC object in a cloud store; None where it is neither."""
+    """Open a parquet or Arrow IPC object in a cloud store; None where the object is neither."""
     for scan in (pl.scan_parquet, pl.scan_ipc):
         try:
             return _inventory(name, scan(name), options)
@@ -35,24 +35,27 @@ def from_store(name: str, options: ReadOptions) -> Inventory | None:
 def _inventory(name: str, frame: pl.LazyFrame, options: ReadOptions) -> Inventory:
     schema = frame.collect_schema()
     headers = schema.names()
-    found = columns_of(name, headers, options)
-    cells = [as_text(pl.col(headers[at]), schema[headers[at]]).alias(role) for role, at in found.items()]
+    positions = columns_of(name, headers, options)
+    cells = [
+        as_text(pl.col(headers[position]), schema[headers[position]]).alias(role)
+        for role, position in positions.items()
+    ]
     return Inventory(
         name=name,
-        headers={role: headers[at] for role, at in found.items()},
+        headers={role: headers[position] for role, position in positions.items()},
         blocks=partial(_blocks, name, frame.select(cells)),
     )
 
 
 def _blocks(name: str, cells: pl.LazyFrame) -> Iterator[Block]:
     try:
-        for block in cells.collect_batches(chunk_size=ROWS_AT_ONCE, maintain_order=True, engine="streaming"):
+        for block in cells.collect_batches(chunk_size=BLOCK_ROWS, maintain_order=True, engine="streaming"):
             yield block.clone
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise _damaged(name, error) from None
+        raise _damaged_error(name, error) from None
 
 
-def _damaged(name: str, error: Exception) -> InventoryError:
+def _damaged_error(name: str, error: Exception) -> InventoryError:
     reason = str(error).strip().split("\n")[0][:200]
     return InventoryError(f"{name}: the file is damaged or of a kind that can't be read: {reason}")
 
@@ -60,8 +63,8 @@ def _damaged(name: str, error: Exception) -> InventoryError:
 def as_text(cell: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     """A typed cell as text (String).
 
-    A float is an integer's text as long as floats of its size hold every integer (2**53, or 2**24 for
-    Float32); beyond that its digits are lost, and it keeps an exponent to say so.
+    A float becomes the text of an integer up to 2**53 (2**24 for Float32), where floats hold every integer.
+    Above that digits are lost: the text gets an exponent, so that the rules reject the cell.
     """
     if dtype == pl.Binary:
         return cell.cast(pl.String, strict=False)

@@ -1,4 +1,4 @@
-"""Inventories as spreadsheets: XLSX, XLS and ODS, first sheet or the one named."""
+"""Reads inventories in spreadsheets (XLSX, XLS, ODS): the first sheet, or the one that the job names."""
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -8,16 +8,16 @@ from python_calamine import CalamineError, CalamineSheet, CalamineWorkbook
 
 from batchlic.errors import InventoryError
 from batchlic.reader import streams
-from batchlic.reader.inventory import Block, Inventory, block_of, columns_of, empty
+from batchlic.reader.inventory import Block, Inventory, block_of, columns_of, empty_error
 from batchlic.reader.options import ReadOptions
 
-ROWS_AT_ONCE = 20_000
+BLOCK_ROWS = 20_000
 EXACT = 2**53
-"""Spreadsheets hold numbers as double floats: beyond this they have lost digits (after the 15th, mostly)."""
+"""Spreadsheets store numbers as double floats: larger ones have lost digits, mostly after the 15th."""
 
 
 def inventory(source: streams.Opened, options: ReadOptions) -> Inventory:
-    """Open a workbook. Raises InventoryError where it is damaged, locked, or has no such sheet."""
+    """Open a workbook. Raises InventoryError where it is damaged or locked, or has no such sheet."""
     try:
         book = CalamineWorkbook.from_object(streams.in_a_file(source))
         sheet = _sheet(source.name, book, options.sheet)
@@ -26,17 +26,18 @@ def inventory(source: streams.Opened, options: ReadOptions) -> Inventory:
     rows = _rows(sheet)
     first = next(rows, None)
     if first is None:
-        raise empty(source.name)
+        raise empty_error(source.name)
     headers = [cell or "" for cell in first]
-    found = columns_of(source.name, headers, options)
+    positions = columns_of(source.name, headers, options)
 
     def blocks() -> Iterator[Block]:
-        while some := list(islice(rows, ROWS_AT_ONCE)):
-            yield block_of([[row[at] for at in found.values()] for row in some], tuple(found))
+        while block := list(islice(rows, BLOCK_ROWS)):
+            cells = [[row[position] for position in positions.values()] for row in block]
+            yield block_of(cells, tuple(positions))
 
     return Inventory(
         name=source.name,
-        headers={role: headers[at] for role, at in found.items()},
+        headers={role: headers[position] for role, position in positions.items()},
         blocks=blocks,
         notes=_other_sheets(source.name, book, sheet.name) if options.sheet is None else (),
     )
@@ -59,7 +60,7 @@ def _other_sheets(name: str, book: CalamineWorkbook, read: str) -> tuple[str, ..
 
 
 def _rows(sheet: CalamineSheet) -> Iterator[list[str | None]]:
-    """Rows as text; those without any cell filled are left out, as blank lines are."""
+    """Rows as text, without rows whose cells are all empty: these count as blank lines."""
     for row in sheet.iter_rows():
         texts = [_text(cell) for cell in cast("Sequence[object]", row)]
         if any(texts):

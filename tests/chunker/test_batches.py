@@ -1,4 +1,4 @@
-"""The plan read back: batches whole, in order, each with the identifiers that the job sends."""
+"""A plan is read back as whole batches in order, with the identifiers that the job sends."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchlic.carrier.messages import AssignLicenseRequest, Device
-from batchlic.chunker import batch as chunker
+from batchlic.chunker import batch as batch_module
 from batchlic.chunker import format_ranges, parse_ranges, read_batches, read_whole_batches
 from batchlic.reader import IdKind
 from tests.pool.builders import batch
@@ -21,25 +21,25 @@ PAIRS = {
 }
 
 
-def sent(body: bytes) -> list[list[tuple[str, str]]]:
+def sent_identifiers(body: bytes) -> list[list[tuple[str, str]]]:
     request = msgspec.json.decode(body, type=AssignLicenseRequest)
     return [[(i.kind, i.id) for i in device.device_ids] for device in request.devices]
 
 
 @given(st.lists(st.integers(1, 7), max_size=30), st.integers(8, 20), st.integers(1, 12))
-def test_batches_are_whole_and_in_order_however_the_plan_is_read(
+def test_batches_are_whole_and_in_order_for_any_read_size(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[int], rows_per_read: int, first: int
 ) -> None:
     plan = plan_of(tmp_path_factory.mktemp("plan") / "plan.parquet", sizes)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chunker, "ROWS_PER_READ", rows_per_read)
+        patch.setattr(batch_module, "ROWS_PER_READ", rows_per_read)
         batches = list(read_batches(plan, IdKind.AUTO, first_batch=first))
         frames = list(read_whole_batches(plan))
     numbers = range(first, len(sizes) + 1)
     assert [(b.batch_id, len(b.devices), list(b.offsets)) for b in batches] == [
         (number, sizes[number - 1], list(range(sizes[number - 1]))) for number in numbers
     ]
-    devices = [device for b in batches for device in sent(b.body())]
+    devices = [device for b in batches for device in sent_identifiers(b.body())]
     before = sum(sizes[: first - 1])
     assert devices == [[("IMEI", f"{n:015}")] for n in range(before, sum(sizes))]
     assert sum(frame.height for frame in frames) == sum(sizes)
@@ -54,10 +54,10 @@ def test_batches_are_whole_and_in_order_however_the_plan_is_read(
         (IdKind.BOTH, [0], [["IMEI", "ICCID"]]),
     ],
 )
-def test_a_device_is_sent_by_what_the_job_asks_for(
+def test_a_device_is_sent_with_the_identifiers_of_the_job(
     tmp_path: Path, id_kind: IdKind, rows: list[int], kinds: list[list[str]]
 ) -> None:
-    """The reader rejects rows that lack what the job asks for."""
+    """The reader rejects rows without the identifiers that the job sends."""
     plan = plan_of(tmp_path / "plan.parquet", [len(rows)])
     identifiers = {name: [values[row] for row in rows] for name, values in PAIRS.items()}
     frame = pl.read_parquet(plan).with_columns(
@@ -65,7 +65,7 @@ def test_a_device_is_sent_by_what_the_job_asks_for(
     )
     frame.write_parquet(plan)
     [only] = read_batches(plan, id_kind)
-    assert sent(only.body()) == [
+    assert sent_identifiers(only.body()) == [
         [(kind, str(PAIRS[kind.lower()][row])) for kind in of_device]
         for row, of_device in zip(rows, kinds, strict=True)
     ]
@@ -76,14 +76,12 @@ def test_an_empty_plan_has_no_batches(tmp_path: Path) -> None:
 
 
 @given(st.sets(st.integers(0, 99)).map(sorted))
-def test_the_name_of_a_part_tells_its_offsets(offsets: list[int]) -> None:
+def test_a_part_name_can_be_parsed_to_its_offsets(offsets: list[int]) -> None:
     assert parse_ranges(format_ranges(offsets)) == offsets
 
 
 @pytest.mark.parametrize("id_kind", list(IdKind))
-def test_a_batch_tells_its_devices_apart_whatever_identifiers_they_have(
-    tmp_path: Path, id_kind: IdKind
-) -> None:
+def test_a_batch_divides_into_devices_with_any_identifiers(tmp_path: Path, id_kind: IdKind) -> None:
     plan = plan_of(tmp_path / "plan.parquet", [10])
     pl.read_parquet(plan).with_columns(iccid=pl.lit("89148000000000000001")).write_parquet(plan)
     [batch] = read_batches(plan, id_kind)
@@ -92,8 +90,8 @@ def test_a_batch_tells_its_devices_apart_whatever_identifiers_they_have(
     assert len(batch.devices) == 10
 
 
-def test_a_device_without_what_is_asked_for_is_not_left_out_in_silence(tmp_path: Path) -> None:
-    """The reader lets none through; if one came, the others must not count for it."""
+def test_a_device_without_the_identifier_to_send_is_an_error(tmp_path: Path) -> None:
+    """The reader rejects such devices; if it did not, the places of the others would shift."""
     plan = plan_of(tmp_path / "plan.parquet", [2])
     iccids = pl.Series("iccid", ["89148000000000000001", None])
     pl.read_parquet(plan).with_columns(iccids).write_parquet(plan)
@@ -103,15 +101,15 @@ def test_a_device_without_what_is_asked_for_is_not_left_out_in_silence(tmp_path:
 
 
 @given(st.sets(st.integers(0, 19), min_size=1).map(sorted))
-def test_a_part_holds_just_its_devices(offsets: list[int]) -> None:
+def test_a_part_has_only_its_own_devices(offsets: list[int]) -> None:
     whole = batch(20)
     part = whole.take(offsets)
     assert list(part.devices) == [whole.devices[offset] for offset in offsets]
     assert part.take(offsets[:1]).devices == [whole.devices[offsets[0]]]
 
 
-def test_i_an_x_request_id_repeats_within_a_run_and_nowhere_else() -> None:
-    """Whoever makes the batch, in this process or after a kill."""
+def test_i_an_x_request_id_repeats_only_within_a_run() -> None:
+    """The id does not depend on the process that makes the batch."""
     runs = ["run-1", "run-2", "run-11"]
 
     def ids() -> list[str]:
@@ -129,6 +127,6 @@ def test_i_an_x_request_id_repeats_within_a_run_and_nowhere_else() -> None:
     assert all(pl.Series(ids()).str.contains(r"^1-[0-9]{30}$"))
 
 
-def test_i_a_new_version_goes_on_with_the_x_request_ids_of_the_one_before() -> None:
+def test_i_x_request_ids_are_the_same_in_every_version() -> None:
     assert batch().x_request_id("run-1") == "1-682749061657096901706597567521"
     assert batch().take([0]).x_request_id("run-1") == "1-467608769512985724092436169285"

@@ -1,4 +1,4 @@
-"""The plan: sorted, cut into batches, conserved, and the same bytes for the same input and job."""
+"""A plan is sorted, divided into batches, conserved, and a function of input and job."""
 
 import os
 import subprocess
@@ -49,7 +49,7 @@ def test_every_row_ends_in_the_plan_or_in_the_rejects(
     assert planned.summary.batches == expected
 
 
-def test_batches_are_full_but_for_the_last_of_each_group(tmp_path: Path) -> None:
+def test_all_batches_of_a_group_but_the_last_are_full(tmp_path: Path) -> None:
     rows = [(imei(n), "", SKU if n < 250 else "SIMSec-IoT-Lt") for n in range(400)]
     planned = plan_rows(tmp_path, rows, header="IMEI,ICCID,SKU")
     sizes = planned.plan.group_by("batch_id", maintain_order=True).len()["len"].to_list()
@@ -84,7 +84,7 @@ def test_the_files_have_the_columns_of_the_public_interface(tmp_path: Path) -> N
     }
 
 
-def test_the_plan_is_in_row_groups_that_can_be_read_one_by_one(tmp_path: Path) -> None:
+def test_the_plan_has_row_groups_of_50_000_rows(tmp_path: Path) -> None:
     import duckdb  # noqa: PLC0415 - the second opinion
 
     plan_rows(tmp_path, [(imei(n), "") for n in range(60_000)])
@@ -95,7 +95,7 @@ def test_the_plan_is_in_row_groups_that_can_be_read_one_by_one(tmp_path: Path) -
     assert groups == [(0, 50_000), (1, 10_000)]
 
 
-def test_an_inventory_that_can_not_be_read_leaves_the_folder_as_it_was(tmp_path: Path) -> None:
+def test_an_unreadable_inventory_leaves_the_folder_unchanged(tmp_path: Path) -> None:
     good, bad, runs = tmp_path / "good.csv", tmp_path / "bad.csv", tmp_path / "run"
     good.write_bytes(csv_of([(imei(1), "")]))
     bad.write_bytes(b"")
@@ -115,7 +115,7 @@ write_plan(sys.argv[2:], job, batch_size=100, folder=Path(sys.argv[1]))
 """
 
 
-def test_plans_are_the_same_bytes_whatever_the_number_of_threads(tmp_path: Path) -> None:
+def test_i_plans_are_the_same_bytes_with_any_number_of_threads(tmp_path: Path) -> None:
     rows = [
         (imei(n * 7919 % 30_000), iccid(n) if n % 3 else "", ACCOUNTS[n % 3], SKUS[n % 2])
         for n in range(40_000)
@@ -135,15 +135,13 @@ def test_plans_are_the_same_bytes_whatever_the_number_of_threads(tmp_path: Path)
     assert len(seen) == 1
 
 
-def test_the_name_of_a_source_is_kept_as_it_was_given(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_name_of_a_source_is_kept_as_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("fleet.csv").write_bytes(csv_of([(imei(1), "")]))
     assert plan_files(tmp_path, "fleet.csv").plan["source"].to_list() == ["fleet.csv"]
 
 
-def test_a_group_is_in_ascending_order_across_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_groups_are_sorted_across_ranges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("batchlic.reader.devices.RANGE_ROWS", 50)
     rows = [(imei(n * 37 % 1000), "", ACCOUNT if n % 2 else ACCOUNTS[1]) for n in range(1000)]
     plan = plan_rows(tmp_path, rows, header="IMEI,ICCID,Account").plan

@@ -1,4 +1,4 @@
-"""Devices and inventories for tests, and what the reader makes of them."""
+"""Devices and inventories for tests, and their plans."""
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,13 +18,13 @@ JOB = ReadOptions(account=ACCOUNT, sku=SKU)
 
 
 def imei(number: int) -> str:
-    """The right IMEI of one model with that serial number."""
+    """The valid IMEI of one model with that serial number."""
     body = f"86450803{number:06d}"
     return body + luhn.calc_check_digit(body)
 
 
 def iccid(number: int, digits: int = 20) -> str:
-    """The right ICCID with that serial number, of so many digits."""
+    """The valid ICCID with that serial number and number of digits."""
     body = "89148000" + str(number).zfill(digits - 9)
     return body + luhn.calc_check_digit(body)
 
@@ -36,13 +36,13 @@ def csv_of(rows: Iterable[Sequence[str]], header: str = "IMEI,ICCID", separator:
 
 
 def as_workbook(sheets: Mapping[str, Iterable[Sequence[object]]]) -> bytes:
-    """Sheets as XLSX; text stays text and numbers become numbers."""
+    """Sheets as XLSX; text becomes text cells, numbers become number cells."""
     file = io.BytesIO()
     with xlsxwriter.Workbook(file) as book:
         for name, rows in sheets.items():
-            page = book.add_worksheet(name)
-            for at, row in enumerate(rows):
-                page.write_row(at, 0, row)
+            sheet = book.add_worksheet(name)
+            for number, row in enumerate(rows):
+                sheet.write_row(number, 0, row)
     return file.getvalue()
 
 
@@ -70,12 +70,12 @@ class Planned:
         return dict(self.rejects.select("row", "reason").iter_rows())
 
     def message(self, row: int) -> str:
-        """What a rejected row of a single input is told."""
+        """The message of a rejected row of a single input."""
         return str(self.rejects.filter(pl.col("row") == row)["message"].item())
 
 
 def plan_files(folder: Path, *names: str, options: ReadOptions = JOB, batch_size: int = 100) -> Planned:
-    """Plan inventories that are there already; conservation (promise A) is asserted on the way."""
+    """Plan existing inventories, and assert conservation (promise A)."""
     summary = write_plan(names, options, batch_size=batch_size, folder=folder)
     plan, rejects = pl.read_parquet(folder / "plan.parquet"), pl.read_parquet(folder / "rejects.parquet")
     assert summary.rows_read == summary.planned + sum(summary.rejected.values())

@@ -1,4 +1,4 @@
-"""What stands around an identifier is taken off; what was lost is never guessed at."""
+"""Characters around an identifier are removed; lost digits are never guessed."""
 
 from pathlib import Path
 
@@ -28,17 +28,17 @@ WRITTEN = {
 
 
 @pytest.mark.parametrize("pattern", WRITTEN.values(), ids=WRITTEN)
-def test_an_imei_is_read_however_it_is_wrapped(tmp_path: Path, pattern: str) -> None:
+def test_an_imei_is_read_in_any_wrapping(tmp_path: Path, pattern: str) -> None:
     assert plan_rows(tmp_path, [(pattern.format(IMEI), "")]).devices == [(IMEI, None)]
 
 
 @pytest.mark.parametrize("pattern", [p for p in WRITTEN.values() if "0" not in p.removesuffix("}")], ids=str)
-def test_an_iccid_is_read_however_it_is_wrapped(tmp_path: Path, pattern: str) -> None:
+def test_an_iccid_is_read_in_any_wrapping(tmp_path: Path, pattern: str) -> None:
     assert plan_rows(tmp_path, [("", pattern.format(ICCID))]).devices == [(None, ICCID)]
 
 
 @pytest.mark.parametrize("separator", ["-", " ", ".", "\u2013", "\u00a0"])
-def test_separators_inside_identifiers_are_taken_out(tmp_path: Path, separator: str) -> None:
+def test_separators_inside_identifiers_are_removed(tmp_path: Path, separator: str) -> None:
     written = separator.join([IMEI[:2], IMEI[2:8], IMEI[8:14], IMEI[14:]])
     sim = separator.join(ICCID[at : at + 5] for at in range(0, 20, 5))
     assert plan_rows(tmp_path, [(written, sim)]).devices == [(IMEI, ICCID)]
@@ -51,7 +51,7 @@ def test_full_width_digits_are_digits(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("digits", "filler"), [(19, "F"), (19, "f"), (18, "FF")])
-def test_filler_at_the_end_of_an_iccid_is_taken_off(tmp_path: Path, digits: int, filler: str) -> None:
+def test_filler_at_the_end_of_an_iccid_is_removed(tmp_path: Path, digits: int, filler: str) -> None:
     sim = iccid(7, digits)
     assert plan_rows(tmp_path, [("", sim + filler)]).devices == [(None, sim)]
 
@@ -126,14 +126,14 @@ def test_a_wrong_iccid_is_rejected_with_its_reason(tmp_path: Path, cell: str, re
     assert cell in planned.message(1)
 
 
-def test_a_row_is_rejected_if_any_identifier_is_wrong_imei_first(tmp_path: Path) -> None:
+def test_a_row_with_two_wrong_identifiers_is_rejected_for_its_imei(tmp_path: Path) -> None:
     rows = [(IMEI, "x"), ("y", ICCID), ("8E+14", "x")]
     planned = plan_rows(tmp_path, rows)
     assert planned.reasons == {1: "not_digits", 2: "not_digits", 3: "mangled_number"}
     assert "ICCID x" in planned.message(1)
 
 
-def test_an_imeisv_becomes_an_imei_where_that_is_accepted(tmp_path: Path) -> None:
+def test_an_accepted_imeisv_becomes_an_imei(tmp_path: Path) -> None:
     options = ReadOptions(account=ACCOUNT, sku=SKU, accept_imeisv=True)
     planned = plan_rows(
         tmp_path, [(IMEI[:14] + "07", ""), (f"{IMEI[:14]}-99", ""), (IMEI[:13] + "07", "")], options
@@ -142,7 +142,7 @@ def test_an_imeisv_becomes_an_imei_where_that_is_accepted(tmp_path: Path) -> Non
     assert planned.reasons == {2: "duplicate", 3: "bad_check_digit"}
 
 
-def test_check_digits_may_be_left_unchecked(tmp_path: Path) -> None:
+def test_check_digits_are_not_checked_if_the_job_says_so(tmp_path: Path) -> None:
     options = ReadOptions(account=ACCOUNT, sku=SKU, check_digit=False)
     wrong = IMEI[:14] + str((int(IMEI[14]) + 5) % 10), ICCID[:19] + str((int(ICCID[19]) + 5) % 10)
     planned = plan_rows(tmp_path, [wrong], options)
@@ -150,7 +150,7 @@ def test_check_digits_may_be_left_unchecked(tmp_path: Path) -> None:
     assert "check digits" in planned.summary.notes[0]
 
 
-def test_integer_columns_are_read_and_lack_only_their_leading_zeros(tmp_path: Path) -> None:
+def test_integer_columns_lack_only_leading_zeros(tmp_path: Path) -> None:
     planned = plan_frame(
         tmp_path, {"imei": [int(IMEI), 10_000_000_000_008, None], "iccid": [None, None, None]}
     )
@@ -158,7 +158,7 @@ def test_integer_columns_are_read_and_lack_only_their_leading_zeros(tmp_path: Pa
     assert planned.reasons == {2: "bad_length", 3: "missing_identifier"}
 
 
-def test_float_columns_are_read_up_to_where_floats_lose_digits(tmp_path: Path) -> None:
+def test_floats_that_lost_digits_are_rejected(tmp_path: Path) -> None:
     numbers = [float(IMEI), 2.0**53 + 2, 8.91480000012345e18, 864508030109877.5, float("nan"), float("inf")]
     planned = plan_frame(tmp_path, {"imei": numbers})
     assert planned.devices == [(IMEI, None)]
@@ -171,12 +171,12 @@ def test_float_columns_are_read_up_to_where_floats_lose_digits(tmp_path: Path) -
     }
 
 
-def test_a_single_float_never_holds_an_identifier(tmp_path: Path) -> None:
+def test_a_32_bit_float_never_holds_an_identifier(tmp_path: Path) -> None:
     planned = plan_frame(tmp_path, {"imei": pl.Series([float(IMEI)], dtype=pl.Float32)})
     assert planned.reasons == {1: "mangled_number"}
 
 
-def test_json_numbers_keep_their_digits_and_exponents_are_mangled(tmp_path: Path) -> None:
+def test_json_numbers_keep_all_digits_unless_they_have_an_exponent(tmp_path: Path) -> None:
     rows = [
         f'"imei": {IMEI}, "iccid": {ICCID}',
         '"imei": 8.64508E+14',

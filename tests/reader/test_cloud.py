@@ -1,4 +1,4 @@
-"""Inventories in a cloud store, against a real S3-compatible server on loopback."""
+"""Inventories in a cloud store are read from a real S3-compatible server on loopback."""
 
 import gzip
 from collections.abc import Iterator
@@ -70,7 +70,7 @@ def test_files_and_objects_are_planned_together(tmp_path: Path, store: int) -> N
     assert planned.rejects.select("source", "row").rows() == [(there, 1)]
 
 
-def test_a_format_that_is_not_read_from_a_store_is_to_be_downloaded(tmp_path: Path, store: int) -> None:
+def test_a_workbook_in_a_store_must_be_downloaded_first(tmp_path: Path, store: int) -> None:
     with pytest.raises(InventoryError, match="download anything else first"):
         plan_files(tmp_path, put(store, "book.xlsx", FORMATS["workbook"]))
 

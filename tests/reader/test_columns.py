@@ -1,4 +1,4 @@
-"""Columns found by alias, by name, by position; accounts and SKUs per row or from the job."""
+"""Columns are found by alias, name or position; account and SKU come from the row or the job."""
 
 from pathlib import Path
 
@@ -30,36 +30,42 @@ def test_a_column_is_named_by_header_or_position(tmp_path: Path, column: str) ->
     assert plan_rows(tmp_path, [("x", imei(1))], options, header="Asset,Serial").devices == [(imei(1), None)]
 
 
-def test_a_named_column_settles_which_of_two_is_meant(tmp_path: Path) -> None:
+def test_a_named_column_decides_between_two_candidates(tmp_path: Path) -> None:
     options = ReadOptions(account=ACCOUNT, sku=SKU, columns={"imei": "2"})
     planned = plan_rows(tmp_path, [(imei(1), imei(2))], options, header="IMEI,Device IMEI")
     assert planned.devices == [(imei(2), None)]
 
 
-def test_two_candidate_columns_are_an_error_that_shows_both(tmp_path: Path) -> None:
+def test_two_candidate_columns_are_an_error_that_names_both(tmp_path: Path) -> None:
     with pytest.raises(InventoryError, match=r"1 'IMEI', 3 'Device IMEI'; say which .*--column imei=1"):
         plan_rows(tmp_path, [("", "", "")], header="IMEI,Asset,Device IMEI")
 
 
-def test_two_candidate_columns_without_header_are_an_error_that_shows_both(tmp_path: Path) -> None:
+def test_two_candidates_without_header_are_an_error_that_names_both(tmp_path: Path) -> None:
     with pytest.raises(InventoryError, match="columns 1, 3 all look like the imei"):
         plan_rows(tmp_path, [(imei(2), "x", imei(3))], header=f"{imei(1)},x,{imei(4)}")
 
 
-def test_a_file_without_an_identifier_column_says_which_columns_there_are(tmp_path: Path) -> None:
+def test_the_error_for_no_identifier_column_lists_the_columns(tmp_path: Path) -> None:
     with pytest.raises(
         InventoryError, match=r"no column is known to hold .* 1 'Asset', 2 'Site'; name one with --column"
     ):
         plan_rows(tmp_path, [("a", "b")], header="Asset,Site")
 
 
-def test_a_named_column_that_is_not_there_gets_a_suggestion(tmp_path: Path) -> None:
+def test_the_error_for_an_unknown_column_suggests_a_similar_one(tmp_path: Path) -> None:
     options = ReadOptions(account=ACCOUNT, sku=SKU, columns={"imei": "Serail"})
     with pytest.raises(InventoryError, match="no column 'Serail' for the imei; did you mean 'Serial'"):
         plan_rows(tmp_path, [("a", "b")], options, header="Serial,Site")
 
 
-def test_a_row_has_its_own_account_and_sku_or_the_jobs(tmp_path: Path) -> None:
+def test_the_error_for_an_unknown_column_lists_the_columns(tmp_path: Path) -> None:
+    options = ReadOptions(account=ACCOUNT, sku=SKU, columns={"imei": "x"})
+    with pytest.raises(InventoryError, match=r"for the imei\. The columns are 1 'Serial', 2 'Site'$"):
+        plan_rows(tmp_path, [("a", "b")], options, header="Serial,Site")
+
+
+def test_the_job_gives_account_and_sku_to_rows_without_them(tmp_path: Path) -> None:
     rows = [
         (imei(1), "", ""),
         (imei(2), "0000123456-00002", ""),
@@ -76,7 +82,7 @@ def test_a_row_has_its_own_account_and_sku_or_the_jobs(tmp_path: Path) -> None:
     assert [group.devices for group in planned.summary.groups] == [2, 1, 1]
 
 
-def test_a_row_without_account_or_sku_is_rejected_where_the_job_has_none(tmp_path: Path) -> None:
+def test_a_row_without_account_or_sku_needs_a_default_of_the_job(tmp_path: Path) -> None:
     rows = [
         (imei(1), "", SKU),
         (imei(2), ACCOUNT, ""),
@@ -95,7 +101,7 @@ def test_a_row_without_account_or_sku_is_rejected_where_the_job_has_none(tmp_pat
     }
 
 
-def test_rejected_cells_stand_as_they_stood_in_the_file(tmp_path: Path) -> None:
+def test_rejects_have_their_cells_as_in_the_file(tmp_path: Path) -> None:
     rows = [(" 123 ", "x", " a b ", "nope"), (imei(1), "", "", ""), (imei(1), "", ACCOUNT, "")]
     planned = plan_rows(tmp_path, rows, header="IMEI,ICCID,Account,SKU")
     assert planned.rejects.drop("source", "row", "reason", "message").rows() == [
@@ -110,7 +116,7 @@ def test_a_lifetime_license_is_not_planned_for_unassigning(tmp_path: Path) -> No
     assert planned.reasons == {1: "irrevocable"}
 
 
-def test_a_contracts_own_sku_is_known(tmp_path: Path) -> None:
+def test_a_sku_of_the_contract_is_known(tmp_path: Path) -> None:
     options = ReadOptions(account=ACCOUNT, sku="OWN-1", other_skus={"OWN-1": LicenseType.FLEXIBLE})
     assert plan_rows(tmp_path, [(imei(1), "")], options).summary.planned == 1
 
@@ -119,7 +125,7 @@ def test_a_contracts_own_sku_is_known(tmp_path: Path) -> None:
     ("kind", "rejected"),
     [(IdKind.AUTO, {4}), (IdKind.IMEI, {3, 4}), (IdKind.ICCID, {2, 4}), (IdKind.BOTH, {2, 3, 4})],
 )
-def test_a_row_must_have_the_identifiers_that_are_sent(
+def test_a_row_without_the_identifiers_to_send_is_rejected(
     tmp_path: Path, kind: IdKind, rejected: set[int]
 ) -> None:
     options = ReadOptions(account=ACCOUNT, sku=SKU, id_kind=kind)
@@ -143,7 +149,7 @@ def test_options_that_would_reject_every_row_are_refused(build: type, complaint:
         build()
 
 
-def test_no_header_of_an_inventory_is_quoted_at_length(tmp_path: Path) -> None:
+def test_an_error_shortens_long_headers(tmp_path: Path) -> None:
     with pytest.raises(InventoryError) as raised:
         plan_rows(tmp_path, [("a",)], JOB, header="x" * 10_000)
     assert len(str(raised.value)) < 1_000

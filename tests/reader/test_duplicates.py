@@ -1,4 +1,4 @@
-"""Rows that are one device: duplicates of the first, or conflicts of them all."""
+"""Rows of one device are duplicates of the first, or all conflicts."""
 
 import itertools
 from pathlib import Path
@@ -20,7 +20,7 @@ def plan_pairs(folder: Path, *pairs: tuple[int | None, int | None]) -> Planned:
     return plan_rows(folder, rows)
 
 
-def test_the_first_of_identical_rows_is_planned_and_the_others_name_it(tmp_path: Path) -> None:
+def test_the_first_of_identical_rows_is_planned_and_others_name_it(tmp_path: Path) -> None:
     planned = plan_pairs(tmp_path, (1, 1), (2, 2), (1, 1), (1, 1))
     assert planned.reasons == {3: "duplicate", 4: "duplicate"}
     assert planned.message(4) == f"same device as row 1 of {tmp_path / 'inventory'}"
@@ -42,7 +42,7 @@ def test_duplicates_are_found_across_files(tmp_path: Path) -> None:
     ]
 
 
-def test_every_row_of_a_conflict_is_rejected_and_names_its_counterpart(tmp_path: Path) -> None:
+def test_every_row_of_a_conflict_is_rejected_and_names_another(tmp_path: Path) -> None:
     planned = plan_pairs(tmp_path, (1, 1), (1, 2), (3, 3), (4, 3))
     where = tmp_path / "inventory"
     advice = ": correct or remove one of them"
@@ -54,7 +54,7 @@ def test_every_row_of_a_conflict_is_rejected_and_names_its_counterpart(tmp_path:
     ]
 
 
-def test_rows_tied_to_a_conflict_are_conflicts_too(tmp_path: Path) -> None:
+def test_rows_connected_to_a_conflict_are_conflicts_too(tmp_path: Path) -> None:
     planned = plan_pairs(tmp_path, (1, None), (1, 1), (1, 2), (None, 2), (None, 2), (1, 1))
     assert planned.reasons == dict.fromkeys(range(1, 7), "conflict")
     assert planned.summary.planned == 0
@@ -69,25 +69,25 @@ def test_one_device_under_two_accounts_or_skus_is_a_conflict(tmp_path: Path, acc
     assert "but another account or SKU" in planned.message(2)
 
 
-def test_a_cell_that_says_what_the_job_says_is_no_conflict(tmp_path: Path) -> None:
+def test_a_cell_that_repeats_the_default_is_no_conflict(tmp_path: Path) -> None:
     rows = [(imei(1), "", ""), (imei(1), ACCOUNT, SKU)]
     assert plan_rows(tmp_path, rows, header="IMEI,Account,SKU").reasons == {2: "duplicate"}
 
 
-def test_a_row_that_fails_a_rule_takes_no_part(tmp_path: Path) -> None:
+def test_an_invalid_row_makes_no_duplicate_or_conflict(tmp_path: Path) -> None:
     rows = [(imei(1), "x"), (imei(1), iccid(1)), (imei(1)[:14] + "x", iccid(1)), (imei(1), iccid(2), "")]
     planned = plan_rows(tmp_path, rows[:3])
     assert planned.devices == [(imei(1), iccid(1))]
 
 
-def test_twins_keep_their_cells_as_they_stood(tmp_path: Path) -> None:
+def test_duplicates_have_their_cells_as_in_the_file(tmp_path: Path) -> None:
     sim = iccid(1, digits=19)
     rows = [(f" {imei(1)}", sim), (imei(1), f"{sim}F"), ("N/A", sim), (imei(1), sim)]
     planned = plan_rows(tmp_path, rows)
     assert planned.rejects.select("imei", "iccid").rows() == rows[1:]
 
 
-def test_a_chain_of_rows_is_one_device(tmp_path: Path) -> None:
+def test_a_chain_of_rows_that_share_identifiers_is_one_device(tmp_path: Path) -> None:
     pairs = [(number // 2, (number + 1) // 2) for number in range(200)]
     planned = plan_pairs(tmp_path, *pairs[::-1], (500, 500))
     assert planned.devices == [(imei(500), iccid(500))]
@@ -95,7 +95,7 @@ def test_a_chain_of_rows_is_one_device(tmp_path: Path) -> None:
 
 
 def oracle(rows: list[tuple[int | None, int | None, int]]) -> dict[int, tuple[str, int | None]]:
-    """The same verdicts by searching graphs row by row: reason, and for duplicates the first row."""
+    """The verdicts of a graph search row by row: reason, and for duplicates the first row."""
     verdicts: dict[int, tuple[str, int | None]] = {}
     left = set(range(len(rows)))
     while left:
@@ -123,7 +123,7 @@ ROWS = st.lists(
 
 
 @given(ROWS)
-def test_verdicts_are_those_of_a_search_through_the_graph(
+def test_verdicts_equal_those_of_a_graph_search(
     rows: list[tuple[int | None, int | None, int]],
 ) -> None:
     frame = pl.DataFrame(
@@ -152,7 +152,7 @@ def test_a_conflict_names_another_row_of_the_same_device(
     assert (verdicts["other"] != verdicts["ordinal"]).all()
 
 
-def test_parts_and_spools_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_ranges_and_spools_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = [n * 37 % 101 for n in range(300)]
     rows = [(imei(n), iccid(n + (n % 7 == 0) * at), "", SKU if n % 2 else "") for at, n in enumerate(numbers)]
     whole = plan_rows(tmp_path, rows, header="IMEI,ICCID,Account,SKU")
@@ -162,9 +162,9 @@ def test_parts_and_spools_change_nothing(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(fleet, "TEXTS_BYTES", 0)
     monkeypatch.setattr("batchlic.reader.spool.FRAME_BYTES", 500)
     monkeypatch.setattr("batchlic.reader.delimited.BLOCK_BYTES", 1000)
-    parted = plan_rows(
+    in_ranges = plan_rows(
         tmp_path, rows, ReadOptions(account=JOB.account, sku=JOB.sku), header="IMEI,ICCID,Account,SKU"
     )
-    assert parted.plan.equals(whole.plan)
-    assert parted.rejects.equals(whole.rejects)
-    assert parted.summary == whole.summary
+    assert in_ranges.plan.equals(whole.plan)
+    assert in_ranges.rejects.equals(whole.rejects)
+    assert in_ranges.summary == whole.summary

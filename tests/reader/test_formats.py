@@ -1,4 +1,4 @@
-"""Any format, told by content; any encoding; any shape of rows (issue: inventories as they really are)."""
+"""Inventories are read in any format, encoding and shape of rows."""
 
 import bz2
 import gzip
@@ -48,7 +48,7 @@ def as_zip(content: bytes) -> bytes:
 
 
 def as_ods(rows: Sequence[Sequence[str]]) -> bytes:
-    """Text cells as an OpenDocument spreadsheet, the least that is one."""
+    """Text cells as a minimal OpenDocument spreadsheet."""
     cell = '<table:table-cell office:value-type="string"><text:p>{}</text:p></table:table-cell>'
     lines = "".join(f"<table:table-row>{''.join(map(cell.format, row))}</table:table-row>" for row in rows)
     spaces = " ".join(
@@ -120,14 +120,14 @@ FORMATS = {
 
 
 @pytest.mark.parametrize("content", FORMATS.values(), ids=FORMATS)
-def test_a_format_is_told_by_content_and_read(tmp_path: Path, content: bytes) -> None:
+def test_the_content_shows_the_format(tmp_path: Path, content: bytes) -> None:
     planned = plan_bytes(tmp_path, content, name="inventory.dat")
     assert planned.devices == DEVICES
     assert planned.rejects.is_empty()
     assert planned.plan.sort("row")["row"].to_list() == [1, 2, 3]
 
 
-def test_only_the_first_sheet_is_read_and_the_others_are_noted(tmp_path: Path) -> None:
+def test_only_the_first_sheet_is_read_and_others_are_noted(tmp_path: Path) -> None:
     sheets = {"January": [["IMEI", "ICCID"], ROWS[0]], "February": [["IMEI", "ICCID"], ROWS[1]]}
     first = plan_bytes(tmp_path, as_workbook(sheets))
     assert first.devices == DEVICES[:1]
@@ -138,7 +138,7 @@ def test_only_the_first_sheet_is_read_and_the_others_are_noted(tmp_path: Path) -
     assert second.devices == DEVICES[1:2]
 
 
-def test_a_sheet_that_is_not_there_is_an_error_that_lists_the_sheets(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_sheet_lists_the_sheets(tmp_path: Path) -> None:
     with pytest.raises(InventoryError, match="no sheet 'March'; its sheets are 'Fleet'"):
         plan_bytes(
             tmp_path,
@@ -147,7 +147,7 @@ def test_a_sheet_that_is_not_there_is_an_error_that_lists_the_sheets(tmp_path: P
         )
 
 
-def test_numbers_in_a_workbook_keep_their_15_digits_and_lose_more(tmp_path: Path) -> None:
+def test_numbers_in_a_workbook_keep_15_digits(tmp_path: Path) -> None:
     planned = plan_bytes(
         tmp_path, as_sheet([["IMEI", "ICCID"], [int(imei(1)), ""], [int(imei(2)), int(iccid(2))]])
     )
@@ -162,7 +162,7 @@ def test_standard_input_is_an_inventory(tmp_path: Path, monkeypatch: pytest.Monk
     assert planned.plan["source"].unique().to_list() == ["-"]
 
 
-def test_parquet_comes_through_standard_input_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parquet_is_read_from_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(FORMATS["parquet"])))
     assert plan_files(tmp_path, "-").devices == DEVICES
 
@@ -217,9 +217,7 @@ def test_a_file_given_twice_is_refused(tmp_path: Path) -> None:
         (b'IMEI,Notes\n1,"never closed\n2,x\n', "a quote is out of place"),
     ],
 )
-def test_what_can_not_be_read_is_an_error_that_names_the_file(
-    tmp_path: Path, content: bytes, complaint: str
-) -> None:
+def test_an_unreadable_file_is_an_error_that_names_it(tmp_path: Path, content: bytes, complaint: str) -> None:
     with pytest.raises(InventoryError, match=complaint) as raised:
         plan_bytes(tmp_path, content, name="broken")
     assert str(tmp_path / "broken") in str(raised.value)
@@ -234,7 +232,7 @@ def test_a_missing_file_is_an_error(tmp_path: Path, name: str, complaint: str) -
         plan_files(tmp_path, str(tmp_path / name))
 
 
-def test_a_zip_of_several_files_asks_to_be_unpacked(tmp_path: Path) -> None:
+def test_a_zip_of_several_files_is_refused(tmp_path: Path) -> None:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         archive.writestr("a.csv", CSV)
@@ -247,7 +245,7 @@ def test_a_header_without_rows_is_an_empty_plan(tmp_path: Path) -> None:
     assert plan_bytes(tmp_path, b"IMEI,ICCID\n").summary.rows_read == 0
 
 
-def test_a_short_row_is_rejected_for_what_it_is(tmp_path: Path) -> None:
+def test_a_short_row_is_rejected_before_other_rules_apply(tmp_path: Path) -> None:
     planned = plan_rows(
         tmp_path,
         [(imei(1), iccid(1), "x"), (imei(2), iccid(2)), (imei(3),), ("", "", "")],
@@ -257,12 +255,12 @@ def test_a_short_row_is_rejected_for_what_it_is(tmp_path: Path) -> None:
     assert planned.reasons == {2: "short_row", 3: "short_row", 4: "missing_identifier"}
 
 
-def test_a_short_row_shows_the_cells_that_it_has(tmp_path: Path) -> None:
+def test_a_short_row_is_rejected_with_the_cells_that_it_has(tmp_path: Path) -> None:
     planned = plan_rows(tmp_path, [("x", imei(1)), ("y",)], header="Site,IMEI,ICCID")
     assert planned.rejects.select("imei", "iccid").rows() == [(imei(1), None), (None, None)]
 
 
-def test_headers_repeated_by_concatenated_exports_are_no_rows(tmp_path: Path) -> None:
+def test_repeated_headers_are_no_rows(tmp_path: Path) -> None:
     content = (
         CSV + b"\xef\xbb\xbf" + csv_of([(imei(8), iccid(8))]) + b'"IMEI","ICCID"\n' + csv_of([(imei(9), "x")])
     )
@@ -272,14 +270,14 @@ def test_headers_repeated_by_concatenated_exports_are_no_rows(tmp_path: Path) ->
     assert planned.reasons == {5: "not_digits"}
 
 
-def test_a_file_without_header_has_its_columns_recognised_and_says_so(tmp_path: Path) -> None:
+def test_columns_without_header_are_recognized_and_noted(tmp_path: Path) -> None:
     rows = [("AS-1", iccid(n), "Dallas", imei(n), ACCOUNT) for n in range(3)]
     planned = plan_bytes(tmp_path, csv_of(rows).partition(b"\n")[2])
     assert planned.devices == DEVICES
     assert "imei in column 4, iccid in column 2, account in column 5" in planned.summary.notes[0]
 
 
-def test_rows_beyond_the_first_block_are_numbered_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_row_numbers_continue_across_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("batchlic.reader.delimited.BLOCK_BYTES", 200)
     rows = [(imei(n), '"a\nnote"' if n % 3 == 0 else "", iccid(n)) for n in range(100)]
     planned = plan_rows(tmp_path, rows, header="IMEI,Notes,ICCID")

@@ -1,4 +1,4 @@
-"""Arbitrary bytes: every row is planned or rejected, or the file is refused; never a traceback."""
+"""Every row of arbitrary bytes is planned or rejected, or the file is refused; no other error occurs."""
 
 import contextlib
 import csv
@@ -15,7 +15,7 @@ from tests.reader.builders import csv_of, iccid, imei, plan_bytes
 from tests.reader.test_formats import FORMATS
 
 NO_SPACES = dict.fromkeys(range(0x1C, 0x20), "x")
-"""Control characters that Python takes for white space, and Unicode does not."""
+"""Control characters that are white space in Python and not in Unicode."""
 FRAGMENTS = st.sampled_from(
     [
         imei(1),
@@ -46,7 +46,7 @@ FRAGMENTS = st.sampled_from(
 
 @st.composite
 def damaged(draw: st.DrawFn) -> bytes:
-    """A good inventory of any format with some bytes changed, cut out or put in."""
+    """A valid inventory of any format with bytes changed, removed or inserted."""
     content = bytearray(draw(st.sampled_from(list(FORMATS.values()))))
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, len(content)))
@@ -54,26 +54,26 @@ def damaged(draw: st.DrawFn) -> bytes:
     return bytes(content)
 
 
-def survives(content: bytes) -> None:
+def assert_planned_or_refused(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(UsageError):
         plan_bytes(Path(folder), content)  # asserts conservation
 
 
 @given(st.binary(max_size=400))
 def test_arbitrary_bytes_are_planned_or_refused(content: bytes) -> None:
-    survives(content)
+    assert_planned_or_refused(content)
 
 
 @given(damaged())
 def test_damaged_inventories_are_planned_or_refused(content: bytes) -> None:
-    survives(content)
+    assert_planned_or_refused(content)
 
 
 @given(st.lists(FRAGMENTS, max_size=40).map("".join))
 @example('IMEI,ICCID\n5" x,1\n6" x,2\n')
 @example('IMEI\n"a"b\n')
 def test_text_like_inventories_are_planned_or_refused(text: str) -> None:
-    survives(b"IMEI,ICCID\n" + text.encode())
+    assert_planned_or_refused(b"IMEI,ICCID\n" + text.encode())
 
 
 CELL = st.one_of(
@@ -92,7 +92,7 @@ CELL = st.one_of(
         max_size=30,
     )
 )
-def test_rows_are_those_that_a_csv_reader_finds(rows: list[list[str]]) -> None:
+def test_rows_equal_those_of_a_csv_reader(rows: list[list[str]]) -> None:
     file = io.StringIO(newline="")
     csv.writer(file, lineterminator="\n").writerows([["IMEI", "ICCID", "Notes"], *rows])
     content = file.getvalue().encode("utf-8", "replace")
@@ -110,13 +110,13 @@ def test_rows_are_those_that_a_csv_reader_finds(rows: list[list[str]]) -> None:
 
 @pytest.mark.parametrize("note", ['"a\n""b"""', 'a 5" antenna', '"Dallas, TX"', ""])
 @pytest.mark.parametrize("cut", [1, 7, 64, 1000])
-def test_where_blocks_are_cut_changes_nothing(
+def test_the_size_of_blocks_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int, note: str
 ) -> None:
     rows = [(imei(n), note if n % 3 else "x", iccid(n), "more")[: 2 + n % 3] for n in range(60)]
     content = csv_of(rows, "IMEI,Notes,ICCID")
     whole = plan_bytes(tmp_path, content)
     monkeypatch.setattr("batchlic.reader.delimited.BLOCK_BYTES", cut)
-    parted = plan_bytes(tmp_path, content)
-    assert parted.plan.equals(whole.plan)
-    assert parted.rejects.equals(whole.rejects)
+    in_blocks = plan_bytes(tmp_path, content)
+    assert in_blocks.plan.equals(whole.plan)
+    assert in_blocks.rejects.equals(whole.rejects)

@@ -1,4 +1,4 @@
-"""The vectorised rules against an independent scalar oracle (python-stdnum), over mutated cells."""
+"""The vectorized rules agree with an independent scalar oracle (python-stdnum) on mutated cells."""
 
 import re
 
@@ -10,7 +10,7 @@ from stdnum import luhn
 
 from batchlic.carrier.catalog import Action
 from batchlic.reader import IdKind, ReadOptions, Role
-from batchlic.reader import luhn as vectorised
+from batchlic.reader import luhn as vectorized
 from batchlic.reader.inventory import SHORT
 from batchlic.reader.rules import iccid_digits, iccid_number, imei_digits, imei_number, table
 from batchlic.reader.validation import Validator
@@ -23,7 +23,7 @@ NOISE = st.sampled_from([*"0123456789.,-+eEFf'\"= \u00a0\u200b\uff10x/", "", "E+
 
 @st.composite
 def mutated(draw: st.DrawFn, cells: st.SearchStrategy[str]) -> str:
-    """A right cell with a few places cut out or overwritten."""
+    """A valid cell with up to two places removed or overwritten."""
     cell = draw(cells)
     for _ in range(draw(st.integers(0, 2))):
         at, length = draw(st.integers(0, len(cell))), draw(st.integers(0, 2))
@@ -41,7 +41,7 @@ NARROW = {ord(narrow) + 0xFEE0: narrow for narrow in "0123456789.-+"}
 
 
 def stripped(cell: str) -> str | None:
-    """What a person sees in a cell; None for nothing."""
+    """The text that a person sees in a cell; None for an empty cell."""
     bare = INVISIBLE.sub("", cell).strip()
     if formula := re.fullmatch(r'=\s*"(.*)"', bare):
         bare = formula[1]
@@ -51,20 +51,20 @@ def stripped(cell: str) -> str | None:
     return None if bare.lower() in NULL_WORDS else bare
 
 
-def validated(cell: str, kind: Role) -> str | None:
-    """Reason for which an identifier alone is rejected; None where it is right or missing."""
-    seen = stripped(cell)
-    if seen is None:
+def reason_by_oracle(cell: str, kind: Role) -> str | None:
+    """The reason to reject a row with only this identifier; None where the identifier is valid."""
+    shown = stripped(cell)
+    if shown is None:
         return "missing_identifier"
-    seen = seen.translate(NARROW)
-    if re.fullmatch(r"[+-]?[0-9]+([.,][0-9]*)?[eE][+-]?[0-9]+", seen):
+    shown = shown.translate(NARROW)
+    if re.fullmatch(r"[+-]?[0-9]+([.,][0-9]*)?[eE][+-]?[0-9]+", shown):
         return "mangled_number"
-    if fraction := re.fullmatch(r"([0-9]+)[.,]([0-9]+)", seen):
+    if fraction := re.fullmatch(r"([0-9]+)[.,]([0-9]+)", shown):
         whole, rest = fraction.groups()
         if (int(rest) and len(whole) >= 15) or (not int(rest) and len(whole) >= 17):
             return "mangled_number"
-        seen = whole if not int(rest) else seen
-    digits = re.sub(r"[\s\-.\u2010-\u2015\u2212]", "", seen)
+        shown = whole if not int(rest) else shown
+    digits = re.sub(r"[\s\-.\u2010-\u2015\u2212]", "", shown)
     digits = re.sub("^([0-9]{18,19})[Ff]{1,2}$", r"\1", digits)
     if not re.fullmatch("[0-9]+", digits):
         return "not_digits"
@@ -87,8 +87,8 @@ def of_iccid(digits: str) -> str | None:
     return None if luhn.is_valid(digits) else "bad_check_digit"
 
 
-def verdicts(role: Role, cells: list[str]) -> list[str | None]:
-    """What the vectorised rules say of each row of a block with that one column; None where it is sound."""
+def reasons_by_rules(role: Role, cells: list[str]) -> list[str | None]:
+    """The reason of each row of a block with only that column; None where the row is valid."""
     outcome = Validator(JOB, {})(pl.DataFrame({role: cells}, schema={role: pl.String}))
     reasons = dict(outcome.rejects.select("row", "reason").iter_rows())
     assert outcome.height == len(cells)
@@ -105,13 +105,13 @@ BLOCKS = st.lists(CELLS.filter(lambda cell: not is_blank_python_only(cell)), min
 
 
 @given(BLOCKS)
-def test_an_imei_is_judged_as_the_oracle_judges_it(cells: list[str]) -> None:
-    assert verdicts(Role.IMEI, cells) == [validated(cell, Role.IMEI) for cell in cells]
+def test_an_imei_is_validated_as_by_the_oracle(cells: list[str]) -> None:
+    assert reasons_by_rules(Role.IMEI, cells) == [reason_by_oracle(cell, Role.IMEI) for cell in cells]
 
 
 @given(BLOCKS)
-def test_an_iccid_is_judged_as_the_oracle_judges_it(cells: list[str]) -> None:
-    assert verdicts(Role.ICCID, cells) == [validated(cell, Role.ICCID) for cell in cells]
+def test_an_iccid_is_validated_as_by_the_oracle(cells: list[str]) -> None:
+    assert reasons_by_rules(Role.ICCID, cells) == [reason_by_oracle(cell, Role.ICCID) for cell in cells]
 
 
 @given(st.lists(st.tuples(CELLS, CELLS), min_size=5, max_size=20), st.booleans())
@@ -133,14 +133,14 @@ def test_the_quick_proof_agrees_with_the_table(rows: list[tuple[str, str]], chec
 
 
 @given(st.lists(st.from_regex("[0-9]{15}", fullmatch=True), min_size=1))
-def test_luhn_sums_are_those_of_the_oracle(numbers: list[str]) -> None:
-    sums = pl.select(vectorised.luhn_sum(pl.lit(pl.Series([int(number) for number in numbers])), 15) % 10)
+def test_luhn_sums_equal_those_of_the_oracle(numbers: list[str]) -> None:
+    sums = pl.select(vectorized.luhn_sum(pl.lit(pl.Series([int(number) for number in numbers])), 15) % 10)
     assert sums.to_series().to_list() == [luhn.checksum(number) for number in numbers]
 
 
 @given(st.integers(0, 10**14 - 1))
-def test_a_check_digit_makes_a_number_right(body: int) -> None:
-    digit = pl.select(vectorised.check_digit(pl.lit(body), 14)).item()
+def test_a_number_with_its_check_digit_is_valid(body: int) -> None:
+    digit = pl.select(vectorized.check_digit(pl.lit(body), 14)).item()
     assert luhn.is_valid(f"{body:014d}{digit}")
 
 
@@ -163,7 +163,7 @@ def test_an_imeisv_becomes_the_imei_that_it_extends(number: int, version: int) -
     assert outcome.valid["imei_number"].to_list() == [int(imei(number))]
 
 
-def test_each_rule_says_what_is_wrong_with_the_cell() -> None:
+def test_each_rule_has_a_reason_and_a_message() -> None:
     options = ReadOptions(action=Action.UNASSIGN, id_kind=IdKind.BOTH)
     for rule in table(options):
         assert rule.reason

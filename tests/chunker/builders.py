@@ -1,0 +1,49 @@
+"""Licenses that earlier runs recorded, as planning asks for them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from batchlic.chunker.exclusion import LicenseState
+from batchlic.reader.rules import iccid_number, imei_number
+from tests.reader.builders import ACCOUNT, SKU
+
+
+@dataclass(frozen=True)
+class Record:
+    """One record of a device under an account and SKU."""
+
+    state: LicenseState
+    imei: str | None = None
+    iccid: str | None = None
+    account_name: str = ACCOUNT
+    sku_number: str = SKU
+
+
+@dataclass(frozen=True)
+class Records:
+    """Known licenses: the records in the order in which runs made them."""
+
+    devices: Sequence[Record]
+    to_sku: str | None = None
+
+    def records(self, targets: Sequence[tuple[str, str]], identifier: str) -> Iterator[pl.DataFrame]:
+        """One frame for each record that has the identifier."""
+        for record in self.devices:
+            frame = pl.DataFrame(
+                {"imei": [record.imei], "iccid": [record.iccid], "state": [int(record.state)]},
+                schema={"imei": pl.String, "iccid": pl.String, "state": pl.UInt8},
+            )
+            for rank, target in enumerate(targets):
+                if target == (record.account_name, record.sku_number):
+                    yield (
+                        frame.select(
+                            pl.lit(rank, pl.UInt32).alias("rank"),
+                            imei_number(pl.col("imei")).alias("imei_number"),
+                            iccid_number(pl.col("iccid")).alias("iccid_number"),
+                            "state",
+                        )
+                        .select("rank", identifier, "state")
+                        .drop_nulls()
+                    )
