@@ -10,9 +10,9 @@ import polars as pl
 
 from batchlic.callbacks.registration import registration_url
 from batchlic.carrier.auth import CarrierUnreachable
-from batchlic.carrier.credentials import Secret
 from batchlic.carrier.catalog import Action
 from batchlic.carrier.client import CALLBACK_SERVICE, AccountError, CarrierClient
+from batchlic.carrier.credentials import Secret
 from batchlic.chunker import DeviceStatus, PlanGroup
 from batchlic.errors import BatchlicError, CredentialsRejected, RefusedToStart, StoppedEarly
 from batchlic.job import Job

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from batchlic.carrier.auth import Credentials
+from batchlic.carrier.credentials import Credentials
 
 
 @dataclass(frozen=True, slots=True)

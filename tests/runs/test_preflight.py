@@ -10,9 +10,9 @@ import polars as pl
 import pytest
 
 from batchlic.carrier.auth import CarrierUnreachable
-from batchlic.carrier.credentials import Credentials, Secret
 from batchlic.carrier.catalog import Action
 from batchlic.carrier.client import AccountError, CarrierClient, open_client
+from batchlic.carrier.credentials import Credentials, Secret
 from batchlic.carrier.messages import Subscription
 from batchlic.chunker import DeviceStatus, PlanGroup
 from batchlic.errors import ExitCode, RefusedToStart
