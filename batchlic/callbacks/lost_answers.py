@@ -1,4 +1,4 @@
-"""Counts the requests for each device whose answers were lost, so that they may be executed."""
+"""Counts the requests for each device whose answers were lost: the carrier may have executed them."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Runs that were submitted, messages about them, and the listener that takes the messages in."""
+"""Submitted runs, messages about them, and a running listener."""
 
 import hashlib
 import json
@@ -55,7 +55,7 @@ def accepted(batch_id: int) -> list[Answer | None]:
 
 
 def lost(_: int) -> list[Answer | None]:
-    """One attempt whose answer is not known."""
+    """One attempt without a known answer."""
     return [None]
 
 
@@ -127,16 +127,16 @@ def _records(
 
 
 def messages_of(folder: RunFolder, *, batch_size: int = 100, **changes: Any) -> list[DeviceMessage]:  # noqa: ANN401
-    """A success for each device of a submitted run, in the plan's order, changed as said."""
+    """A success for each device of a submitted run, in the order of the plan; `changes` replace fields."""
     plan = pl.read_parquet(folder.plan, columns=["imei", "iccid"])
     return [
-        told(f"request-{place // batch_size + 1}", imei, iccid, **changes)
+        message_about(f"request-{place // batch_size + 1}", imei, iccid, **changes)
         for place, (imei, iccid) in enumerate(plan.iter_rows())
     ]
 
 
-def told(request_id: str, imei: str = "", iccid: str = "", **changes: Any) -> DeviceMessage:  # noqa: ANN401
-    """A message that a device was served, a second after the run began; changed as said."""
+def message_about(request_id: str, imei: str = "", iccid: str = "", **changes: Any) -> DeviceMessage:  # noqa: ANN401
+    """A message about one device, a success one second after the run began; `changes` replace fields."""
     fields: dict[str, Any] = {
         "further_ids": "",
         "account_name": ACCOUNT,

@@ -1,4 +1,4 @@
-"""What strangers send to a live listener, over real sockets, changes no outcome and brings nothing down."""
+"""Hostile messages to a live listener, over real sockets, change no outcome and stop nothing."""
 
 import json
 import random
@@ -49,7 +49,7 @@ def post(url: str, content: object, **headers: str) -> int:
     return httpx.post(url, content=sent, headers=given, trust_env=False).status_code
 
 
-def forged_credentials(url: str, told: list[DeviceMessage]) -> Iterator[int]:
+def forged_credentials(url: str, messages: list[DeviceMessage]) -> Iterator[int]:
     for username, password in (
         ("x", PASSWORD),
         (USERNAME, "x"),
@@ -57,23 +57,27 @@ def forged_credentials(url: str, told: list[DeviceMessage]) -> Iterator[int]:
         (None, None),
         ("", ""),
     ):
-        for message in told:
+        for message in messages:
             yield post(url, about(message, status="Failed", username=username, password=password))
 
 
-def fuzzed_bodies(url: str, told: list[DeviceMessage]) -> Iterator[int]:
+def fuzzed_bodies(url: str, messages: list[DeviceMessage]) -> Iterator[int]:
     dice = random.Random(6)
     with httpx.Client(trust_env=False, headers={"Content-Type": "application/json"}) as http:
         for _ in range(FUZZED):
-            content = bytearray(json.dumps(about(dice.choice(told), status="Failed", password="x")).encode())
+            content = bytearray(
+                json.dumps(about(dice.choice(messages), status="Failed", password="x")).encode()
+            )
             for _ in range(dice.randint(1, 8)):
                 place = dice.randrange(len(content))
                 content[place : place + dice.randint(0, 4)] = dice.randbytes(dice.randint(0, 4))
             yield http.post(url, content=bytes(content)).status_code
 
 
-def twenty_megabytes(url: str, told: list[DeviceMessage]) -> Iterator[int]:
-    padded = json.dumps(about(told[1], status="Failed", deviceResponse={"x": "y" * MEGABYTES_20})).encode()
+def twenty_megabytes(url: str, messages: list[DeviceMessage]) -> Iterator[int]:
+    padded = json.dumps(
+        about(messages[1], status="Failed", deviceResponse={"x": "y" * MEGABYTES_20})
+    ).encode()
     pieces = (padded[start : start + 65536] for start in range(0, len(padded), 65536))
     for content in (padded, pieces):
         try:
@@ -84,9 +88,9 @@ def twenty_megabytes(url: str, told: list[DeviceMessage]) -> Iterator[int]:
             yield 413  # it hung up on us before we were done
 
 
-def broken_http(url: str, told: list[DeviceMessage]) -> Iterator[int]:
+def broken_http(url: str, messages: list[DeviceMessage]) -> Iterator[int]:
     address = urlsplit(url)
-    content = json.dumps(about(told[1], status="Failed")).encode()
+    content = json.dumps(about(messages[1], status="Failed")).encode()
     start = f"POST {address.path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n".encode()
     for sent in (
         b"\x00" * 10_000,
@@ -109,9 +113,9 @@ def broken_http(url: str, told: list[DeviceMessage]) -> Iterator[int]:
         yield int(answer.split()[1]) if answer.startswith(b"HTTP/1.1 ") else 400
 
 
-def a_replay_to_another_account(url: str, told: list[DeviceMessage]) -> Iterator[int]:
+def a_replay_to_another_account(url: str, messages: list[DeviceMessage]) -> Iterator[int]:
     """With the right credentials: somebody who has a listener's other account, or overheard a message."""
-    for message in told:
+    for message in messages:
         for status in ("Success", "Failed"):
             yield post(url.replace(ACCOUNT, "0000999999-00001"), about(message, status=status))
 
@@ -126,12 +130,12 @@ def a_replay_to_another_account(url: str, told: list[DeviceMessage]) -> Iterator
         (a_replay_to_another_account, TAKEN),
     ],
 )
-def test_no_outcome_is_changed_by(tmp_path: Path, attack: Attack, answers: set[int]) -> None:
-    folder, told = settled_run(tmp_path)
+def test_hostile_messages_change_no_outcome(tmp_path: Path, attack: Attack, answers: set[int]) -> None:
+    folder, messages = settled_run(tmp_path)
     before = pl.read_parquet(folder.results)
     with listener(tmp_path / "store.db") as running:
-        assert set(attack(address_of(running), told)) <= answers
-        assert post(address_of(running), about(told[0])) == 200, "it is still there for the carrier"
+        assert set(attack(address_of(running), messages)) <= answers
+        assert post(address_of(running), about(messages[0])) == 200, "it is still there for the carrier"
         code, logged = running.end()
     assert reconciled(folder, tmp_path).equals(before)
     assert code == 0
@@ -139,12 +143,12 @@ def test_no_outcome_is_changed_by(tmp_path: Path, attack: Attack, answers: set[i
 
 
 def test_no_outcome_is_changed_by_a_forged_source(tmp_path: Path) -> None:
-    folder, told = settled_run(tmp_path)
+    folder, messages = settled_run(tmp_path)
     before = pl.read_parquet(folder.results)
     carrier = CARRIER_SOURCES[0]
     headers = {"X_Forwarded_For": carrier, "Forwarded": f"for={carrier}", "X_Real_IP": carrier}
     with listener(tmp_path / "store.db", BATCHLIC_LISTENER_ALLOWED_SOURCES=carrier) as running:
-        for message in told:
+        for message in messages:
             assert post(address_of(running), about(message, status="Failed"), **headers) == 403
     assert reconciled(folder, tmp_path).equals(before)
 
@@ -154,11 +158,11 @@ def settled_run(tmp_path: Path) -> tuple[RunFolder, list[DeviceMessage]]:
     folder = submitted_run(
         tmp_path / "run", 3, batch_size=2, answered=lambda batch: accepted(batch) if batch == 1 else lost(2)
     )
-    told = messages_of(folder, batch_size=2)
+    messages = messages_of(folder, batch_size=2)
     with closing(Store.open(str(tmp_path / "store.db"))) as store:
-        store.write(told[:1])
+        store.write(messages[:1])
         assert reconcile(folder, store).statuses == {"accepted": 1, "confirmed": 1, "in_doubt": 1}
-    return folder, told
+    return folder, messages
 
 
 def address_of(running: ListenerProcess) -> str:

@@ -1,4 +1,4 @@
-"""A reconciling that is killed, wherever that is: no file looks tampered with, the next command ends it."""
+"""After a killed `reconcile`, no file looks tampered with, and the next command completes it."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""The listener: believes the carrier alone, acknowledges what is durable, survives the rest."""
+"""The listener: accepts only the carrier, acknowledges durable messages, survives all others."""
 
 import json
 import os
@@ -101,7 +101,7 @@ async def test_a_message_of_the_carrier_is_kept_without_its_credentials() -> Non
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("kind", ["imei", "Imei", "IMEI"])
-async def test_kinds_come_in_any_case_and_with_others(kind: str) -> None:
+async def test_identifier_kinds_are_accepted_in_any_case(kind: str) -> None:
     kept = Kept()
     ids = [
         {"id": "A100003685E561", "kind": "meid"},
@@ -115,7 +115,7 @@ async def test_kinds_come_in_any_case_and_with_others(kind: str) -> None:
 
 
 @pytest.mark.anyio
-async def test_no_text_is_kept_at_any_length() -> None:
+async def test_stored_texts_have_a_maximum_length() -> None:
     kept = Kept()
     ids = [{"id": f"{number:032d}", "kind": "mdn"} for number in range(100)]
     fault = {"faultcode": "x" * 5000, "faultstring": "y" * 5000}
@@ -135,7 +135,7 @@ async def test_a_failure_loses_its_service_name_and_control_characters() -> None
 
 
 @pytest.mark.anyio
-async def test_the_path_says_the_account_and_the_option_where_it_does_not() -> None:
+async def test_the_account_comes_from_the_path_or_else_the_option() -> None:
     kept = Kept(account="of-the-option")
     await kept.post(body(), path=f"{PATH}/{ACCOUNT}")
     await kept.post(body())
@@ -169,7 +169,7 @@ async def test_the_path_says_the_account_and_the_option_where_it_does_not() -> N
         (b" " * (MAX_BODY + 1), 413),
     ],
 )
-async def test_what_is_not_the_carriers_word_is_refused_and_not_kept(content: object, expected: int) -> None:
+async def test_a_message_that_fails_a_check_is_refused_and_not_kept(content: object, expected: int) -> None:
     kept = Kept()
     assert await kept.post(content) == expected
     assert kept.messages == []
@@ -197,7 +197,7 @@ def test_a_body_without_a_length_is_cut_off_at_the_bound(tmp_path: Path) -> None
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(noise=st.integers(0, 10**9))
-def test_a_message_that_was_tampered_with_is_answered_and_never_a_crash(noise: int) -> None:
+def test_a_corrupted_message_gets_an_answer_and_no_crash(noise: int) -> None:
     dice = random.Random(noise)
     content = bytearray(json.dumps(body()).encode())
     for _ in range(dice.randint(1, 5)):
@@ -242,11 +242,11 @@ async def test_a_source_forged_in_a_header_is_not_believed() -> None:
         ("", "10.0.0.5"),
     ],
 )
-def test_a_trusted_proxy_vouches_for_the_address_before_it_alone(forwarded_for: str, source: str) -> None:
+def test_a_trusted_proxy_is_believed_for_one_address_only(forwarded_for: str, source: str) -> None:
     assert access("10.0.0.0/24").source_address("10.0.0.5", forwarded_for) == source
 
 
-def test_an_ipv4_address_in_ipv6_clothes_is_the_same() -> None:
+def test_an_ipv4_mapped_ipv6_address_is_the_ipv4_address() -> None:
     assert access().allows(f"::ffff:{CARRIER}")
 
 
@@ -254,7 +254,7 @@ def test_an_ipv4_address_in_ipv6_clothes_is_the_same() -> None:
 
 
 @pytest.mark.anyio
-async def test_too_many_messages_are_turned_away_and_readiness_says_so() -> None:
+async def test_too_many_waiting_messages_get_503_and_ready_says_so() -> None:
     kept = Kept(max_waiting=2)
     kept.gate = anyio.Event()
     answers: list[int] = []
@@ -275,7 +275,7 @@ async def test_too_many_messages_are_turned_away_and_readiness_says_so() -> None
 
 
 @pytest.mark.anyio
-async def test_what_can_not_be_kept_is_not_acknowledged() -> None:
+async def test_a_message_that_can_not_be_stored_is_not_acknowledged() -> None:
     kept = Kept()
     kept.trouble = StoreError("no room")
     assert await kept.post(body()) == 503
@@ -283,7 +283,7 @@ async def test_what_can_not_be_kept_is_not_acknowledged() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_flood_of_bad_messages_is_no_flood_of_log_lines() -> None:
+async def test_a_flood_of_bad_messages_does_not_flood_the_log() -> None:
     kept = Kept()
     for _ in range(50):
         await kept.post(b"{")
@@ -304,7 +304,7 @@ def rows(store: Path) -> int:
     return int(count)
 
 
-def test_what_was_acknowledged_survives_a_kill_and_repeats_are_no_news(tmp_path: Path) -> None:
+def test_acknowledged_messages_survive_a_kill_without_duplicates(tmp_path: Path) -> None:
     store = tmp_path / "store.db"
     with listener(store) as running:
         for number in range(20):
@@ -317,7 +317,7 @@ def test_what_was_acknowledged_survives_a_kill_and_repeats_are_no_news(tmp_path:
     assert stat.S_IMODE(store.stat().st_mode) == 0o600
 
 
-def test_it_stops_gracefully_and_logs_no_secret(tmp_path: Path) -> None:
+def test_the_listener_stops_gracefully_and_logs_no_secret(tmp_path: Path) -> None:
     with listener(tmp_path / "store.db") as running:
         assert post(running.url, body(password="planted-guess")) == 401
         code, logged = running.end()
@@ -335,7 +335,7 @@ def is_open(host: str, port: int) -> bool:
     return True
 
 
-def test_a_runs_own_listener_goes_with_the_run(tmp_path: Path) -> None:
+def test_a_listener_process_ends_with_its_run(tmp_path: Path) -> None:
     program = (
         "import os, sys; from batchlic.callbacks.server import *\n"
         "with listener_process(ListenerOptions(port=0), sys.argv[1], {}) as url:\n"
@@ -356,7 +356,7 @@ def test_a_runs_own_listener_goes_with_the_run(tmp_path: Path) -> None:
     pytest.fail("it is still there")
 
 
-def test_twenty_megabytes_are_refused_and_the_next_message_is_taken(tmp_path: Path) -> None:
+def test_twenty_megabytes_are_refused_and_the_next_message_is_kept(tmp_path: Path) -> None:
     with listener(tmp_path / "store.db") as running:
         try:
             status = httpx.post(
@@ -371,7 +371,7 @@ def test_twenty_megabytes_are_refused_and_the_next_message_is_taken(tmp_path: Pa
         assert post(running.url, body()) == 200
 
 
-def test_it_speaks_tls(tmp_path: Path) -> None:
+def test_the_listener_serves_tls(tmp_path: Path) -> None:
     authority = trustme.CA()
     certificate = tmp_path / "server.pem"
     authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(certificate))
@@ -384,7 +384,7 @@ def test_it_speaks_tls(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings_", "options", "said"),
+    ("settings_", "options", "expected"),
     [
         ({"BATCHLIC_LISTENER_PASSWORD": ""}, [], "BATCHLIC_LISTENER_PASSWORD"),
         ({"BATCHLIC_LISTENER_ALLOWED_SOURCES": "carrier.example"}, [], "ALLOWED_SOURCES"),
@@ -400,17 +400,17 @@ def test_it_speaks_tls(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_setting_is_named_before_anything_listens(
-    tmp_path: Path, settings_: dict[str, str], options: list[str], said: str
+    tmp_path: Path, settings_: dict[str, str], options: list[str], expected: str
 ) -> None:
     with listener(tmp_path / "store.db", *options, **settings_) as running:
-        _, complaint = running.process.communicate()
+        _, error = running.process.communicate()
         assert running.process.returncode == 2
-        assert said in complaint
-        assert "w0rd" not in complaint
+        assert expected in error
+        assert "w0rd" not in error
 
 
 @pytest.mark.skipif("TEST_POSTGRESQL_URL" not in os.environ, reason="no TEST_POSTGRESQL_URL")
-def test_postgresql_keeps_the_same(tmp_path: Path) -> None:
+def test_postgresql_stores_messages_as_sqlite_does(tmp_path: Path) -> None:
     from batchlic.callbacks.store import Store  # noqa: PLC0415
     from batchlic.runs.reconcile import reconcile  # noqa: PLC0415
     from tests.callbacks.builders import messages_of, submitted_run  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""The whole loop over TCP: assign, callbacks, the listener killed in the middle, and the books.
+"""The whole loop over TCP: assign, callbacks, the listener killed in between, and the books.
 
 `make test-callbacks` runs it with 100,000 devices (LOOP_DEVICES).
 """
@@ -73,7 +73,7 @@ class Place:
 
 
 @pytest.mark.parametrize("sku", [FLEXIBLE, LIFETIME])
-def test_devices_end_as_the_books_say_despite_kills_and_lost_answers(tmp_path: Path, sku: str) -> None:
+def test_devices_end_as_the_books_say_despite_kills_and_faults(tmp_path: Path, sku: str) -> None:
     config = SandboxConfig(
         callbacks=CallbackConfig(
             delay_s=0.2,

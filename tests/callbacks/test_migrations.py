@@ -1,4 +1,4 @@
-"""Callbacks of migrations: each step has its own outcome, and both together say what a device holds."""
+"""Callbacks of migrations: each step has its own outcome; both together say which license a device holds."""
 
 import json
 import time
@@ -30,7 +30,7 @@ from batchlic.runs.settle import settle
 from batchlic.runs.verify import verify
 from batchlic.sandbox.config import CallbackConfig
 from batchlic.writer.summary import Summary
-from tests.callbacks.builders import PASSWORD, SETTINGS, USERNAME, failure, statuses, told
+from tests.callbacks.builders import PASSWORD, SETTINGS, USERNAME, failure, message_about, statuses
 from tests.endtoend.program import batchlic
 from tests.recovery.builders import (
     ACCOUNT,
@@ -73,13 +73,13 @@ def messages(folder: RunFolder, **failing: Collection[str]) -> Iterator[DeviceMe
 
 def about(device: str, request_id: str, at: int, *, failed: bool = False) -> DeviceMessage:
     fault = failure(error_message="sorry") if failed else {}
-    return told(request_id, device, account_name=ACCOUNT, **{"received_at": at, **fault})
+    return message_about(request_id, device, account_name=ACCOUNT, **{"received_at": at, **fault})
 
 
-def reconciled(folder: RunFolder, said: Collection[DeviceMessage] = ()) -> Summary:
+def reconciled(folder: RunFolder, received: Collection[DeviceMessage] = ()) -> Summary:
     with closing(Store.open(str(folder.path / "store.db"))) as store:
-        if said:
-            store.write(list(said))
+        if received:
+            store.write(list(received))
         return reconcile(folder, store)
 
 
@@ -102,9 +102,9 @@ def moved(folder: Path, at: Carrier, **license: Any) -> RunFolder:  # noqa: ANN4
 def test_a_device_is_confirmed_once_both_of_its_steps_are(tmp_path: Path) -> None:
     with carrier() as at:
         folder = moved(tmp_path, at)
-        said = list(messages(folder))
-        assert reconciled(folder, said[:DEVICES]).statuses == {"accepted": DEVICES}
-        summary = reconciled(folder, said)
+        received = list(messages(folder))
+        assert reconciled(folder, received[:DEVICES]).statuses == {"accepted": DEVICES}
+        summary = reconciled(folder, received)
     assert (summary.exit_code, summary.statuses) == (ExitCode.OK, {"confirmed": DEVICES})
     found = row(folder)
     assert (found["unassign_status"], found["assign_status"]) == ("confirmed", "confirmed")
@@ -125,14 +125,14 @@ def test_a_device_is_confirmed_once_both_of_its_steps_are(tmp_path: Path) -> Non
         (["unassign", "assign"], "has its old license still: sorry", 1, 0),
     ],
 )
-def test_a_device_that_a_step_failed_for_is_told_with_what_it_holds(  # noqa: PLR0917 - one column each
+def test_a_device_with_a_failed_step_is_reported_with_its_license(  # noqa: PLR0917 - one column each
     tmp_path: Path, order: str, failing: list[str], holds: str, has_old: int, has_new: int
 ) -> None:
     with carrier() as at:
         folder = moved(tmp_path, at, order=order, restore=True)
-        said = list(messages(folder, **{step: [FIRST] for step in failing}))
-        for some in (said[::2], said[1::2]):
-            reconciled(folder, some)
+        received = list(messages(folder, **{step: [FIRST] for step in failing}))
+        for half in (received[::2], received[1::2]):
+            reconciled(folder, half)
     summary = reconciled(folder)  # nothing is to be restored: that is for what an answer refuses
     assert (summary.exit_code, summary.statuses) == (3, {"confirmed": DEVICES - 1, "failed": 1})
     found = row(folder)
@@ -153,12 +153,15 @@ def test_a_callback_that_denies_a_restore_leaves_no_license(tmp_path: Path) -> N
     assert summary.statuses == {"confirmed": DEVICES - len(back), "failed": len(back)}
     found = [row(folder, device) for device in back[:2]]
     assert [one["restore_status"] for one in found] == ["failed", "confirmed"]
-    told = [one["error_message"].split(":")[0] for one in found]
-    assert told == ["holds no license, and could not be given the old one back", "has its old license back"]
+    reasons = [one["error_message"].split(":")[0] for one in found]
+    assert reasons == [
+        "holds no license, and could not be given the old one back",
+        "has its old license back",
+    ]
     assert known(tmp_path)[FLEXIBLE] == (len(back) - 1, DEVICES - len(back) + 1, 0)
 
 
-def test_what_still_has_its_old_license_is_moved_by_the_next_run(tmp_path: Path) -> None:
+def test_a_device_with_its_old_license_is_moved_by_the_next_run(tmp_path: Path) -> None:
     with carrier() as at:
         folder = moved(tmp_path, at)
         reconciled(folder, list(messages(folder, assign=[FIRST], unassign=[FIRST])))
@@ -167,7 +170,7 @@ def test_what_still_has_its_old_license_is_moved_by_the_next_run(tmp_path: Path)
 
 
 @pytest.mark.parametrize("order", ["auto", "unassign-first"])
-def test_no_second_step_is_taken_where_a_callback_denies_the_first(tmp_path: Path, order: str) -> None:
+def test_a_denied_first_step_prevents_the_second_step(tmp_path: Path, order: str) -> None:
     first, second = {"auto": ("assign", "unassign"), "unassign-first": ("unassign", "assign")}[order]
     with carrier() as at:
         folder, given = RunFolder(tmp_path / "move"), moving(onboarded(tmp_path, at), order=order)
@@ -215,14 +218,14 @@ def test_a_proven_first_step_is_followed_by_the_second(tmp_path: Path) -> None:
     with carrier() as at:
         folder = RunFolder(tmp_path / "move")
         with losing_an_answer_about(LIFETIME):
-            told = run(folder.path, at, moving(onboarded(tmp_path, at), LIFETIME))
+            summary = run(folder.path, at, moving(onboarded(tmp_path, at), LIFETIME))
         doubtful = pl.read_parquet(folder.results).filter(status="in_doubt")["imei"].to_list()
-        assert told.statuses[DeviceStatus.IN_DOUBT] == len(doubtful) == BATCH_SIZE
-        some = reconciled(folder, strange(folder, doubtful[:4]))
+        assert summary.statuses[DeviceStatus.IN_DOUBT] == len(doubtful) == BATCH_SIZE
+        summary = reconciled(folder, strange(folder, doubtful[:4]))
         assert (
-            some.exit_code,
-            some.statuses[DeviceStatus.PENDING],
-            some.statuses[DeviceStatus.IN_DOUBT],
+            summary.exit_code,
+            summary.statuses[DeviceStatus.PENDING],
+            summary.statuses[DeviceStatus.IN_DOUBT],
         ) == (6, 4, 6)
         reconciled(folder, strange(folder, doubtful))
         assert resume(folder, at.target).statuses == {"accepted": DEVICES}
@@ -232,27 +235,27 @@ def test_a_proven_first_step_is_followed_by_the_second(tmp_path: Path) -> None:
     assert verify(folder).findings == []
 
 
-def test_a_first_step_that_is_proven_to_have_failed_leaves_the_old_license(tmp_path: Path) -> None:
+def test_a_first_step_proven_failed_leaves_the_old_license(tmp_path: Path) -> None:
     with carrier() as at:
         folder = RunFolder(tmp_path / "move")
         with losing_an_answer_about(LIFETIME):
             run(folder.path, at, moving(onboarded(tmp_path, at), LIFETIME))
         doubtful = pl.read_parquet(folder.results).filter(status="in_doubt")["imei"].to_list()
-        told = reconciled(folder, strange(folder, doubtful, failed=True))
-    assert told.statuses == {"accepted": DEVICES - BATCH_SIZE, "failed": BATCH_SIZE}
+        summary = reconciled(folder, strange(folder, doubtful, failed=True))
+    assert summary.statuses == {"accepted": DEVICES - BATCH_SIZE, "failed": BATCH_SIZE}
     assert row(folder, doubtful[0])["error_message"] == "has its old license still: sorry"
 
 
-def test_where_answers_about_both_steps_were_lost_a_message_proves_neither(tmp_path: Path) -> None:
+def test_if_answers_of_both_steps_are_lost_a_message_proves_none(tmp_path: Path) -> None:
     with carrier() as at:
         folder = RunFolder(tmp_path / "move")
         moves = moving(onboarded(tmp_path, at), LIFETIME, order="unassign-first")
         with losing_an_answer_about(FLEXIBLE), losing_an_answer_about(LIFETIME):
-            told = run(folder.path, at, with_limits(moves, max_concurrency=1))
+            summary = run(folder.path, at, with_limits(moves, max_concurrency=1))
         doubtful = pl.read_parquet(folder.results).filter(status="in_doubt")["imei"].to_list()
-        assert told.statuses[DeviceStatus.IN_DOUBT] == len(doubtful) == BATCH_SIZE
-        said = [*messages(folder), *strange(folder, doubtful)]
-        again = reconciled(folder, said)
+        assert summary.statuses[DeviceStatus.IN_DOUBT] == len(doubtful) == BATCH_SIZE
+        received = [*messages(folder), *strange(folder, doubtful)]
+        again = reconciled(folder, received)
     assert again.statuses == {"confirmed": DEVICES - BATCH_SIZE, "in_doubt": BATCH_SIZE}
     assert row(folder, doubtful[0])["unassign_status"] == "confirmed"
 
@@ -260,7 +263,7 @@ def test_where_answers_about_both_steps_were_lost_a_message_proves_neither(tmp_p
 @pytest.mark.parametrize(
     ("clear", "status"), [("confirmed", "failed"), ("failed", "accepted"), ("unheard of", "accepted")]
 )
-def test_a_lost_assign_counts_until_it_is_known_to_be_taken_back(
+def test_a_lost_assign_counts_until_its_unassign_is_confirmed(
     tmp_path: Path, clear: str, status: str
 ) -> None:
     with carrier() as at:
@@ -271,18 +274,18 @@ def test_a_lost_assign_counts_until_it_is_known_to_be_taken_back(
             cleared = next(a for a in journal.attempts() if a.step == Step.CLEAR)
         device = pl.read_parquet(folder.plan).filter(batch_id=cleared.batch_id)["imei"][0]
         failing = {"assign": [device], "clear": [device] if clear == "failed" else []}
-        said = [*strange(folder, [device]), *messages(folder, **failing)]
+        received = [*strange(folder, [device]), *messages(folder, **failing)]
         if clear == "unheard of":
-            said = [one for one in said if one.request_id != cleared.request_id]
-        told = reconciled(folder, said)
-    assert told.statuses == {"confirmed": DEVICES - 1, status: 1}
+            received = [one for one in received if one.request_id != cleared.request_id]
+        summary = reconciled(folder, received)
+    assert summary.statuses == {"confirmed": DEVICES - 1, status: 1}
     assert row(folder, device)["error_message"] == ("holds no license: sorry" if status == "failed" else None)
 
 
 # -- the whole loop -------------------------------------------------------------------------------------
 
 
-def test_every_device_holds_what_the_results_say_by_the_books(tmp_path: Path) -> None:
+def test_every_device_holds_the_license_that_the_results_say(tmp_path: Path) -> None:
     store = str(tmp_path / "store.db")
     untidy = CallbackConfig(jitter_s=0.3, repeat_share=0.2, early_share=0.2, failure_share=0.2)
     with (

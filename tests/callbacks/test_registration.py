@@ -1,4 +1,4 @@
-"""What is said of an address before the carrier is told to call it."""
+"""The URL of a listener, and the warnings about it."""
 
 import pytest
 
@@ -10,7 +10,7 @@ URL = "https://erp.example/callbacks/CarrierService"
 
 
 @pytest.mark.parametrize("given", [URL, f"{URL}/", f"{URL}/{ACCOUNT}"])
-def test_the_address_says_the_account_once(given: str) -> None:
+def test_the_registered_url_contains_the_account_once(given: str) -> None:
     assert registration_url(given, ACCOUNT) == f"{URL}/{ACCOUNT}"
 
 
@@ -18,7 +18,7 @@ def test_the_address_says_the_account_once(given: str) -> None:
     "given",
     ["erp.example", "ftp://erp.example/x", "https://u:p@erp.example/x", f"{URL}?a=b", ""],
 )
-def test_what_is_no_address_is_refused_without_being_repeated(given: str) -> None:
+def test_a_malformed_url_is_refused_without_showing_credentials(given: str) -> None:
     with pytest.raises(UsageError) as refused:
         registration_url(given, ACCOUNT)
     assert "u:p" not in str(refused.value)
@@ -30,11 +30,11 @@ def test_the_ports_that_the_carrier_calls_need_no_warning(port: int) -> None:
 
 
 @pytest.mark.parametrize("port", [8443, 9000, 9007, 50550, 50560, 28221])
-def test_other_ports_are_warned_of(port: int) -> None:
+def test_other_ports_give_a_warning(port: int) -> None:
     [warning] = url_warnings(f"https://erp.example:{port}/x")
     assert str(port) in warning
 
 
-def test_an_address_that_is_not_https_is_warned_of() -> None:
+def test_a_url_without_https_gives_a_warning() -> None:
     [warning] = url_warnings("http://erp.example/x")
     assert "https" in warning

@@ -1,4 +1,4 @@
-"""No test of the wire depends on the proxies and authorities of the machine it runs on."""
+"""Keeps the proxies and certificate authorities of this machine out of the tests."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A scripted carrier on a real socket: it records what reaches it, and answers or breaks as a test says."""
+"""A scripted carrier on a real socket: it records requests, and answers or breaks as a test says."""
 
 import re
 import struct

@@ -1,4 +1,4 @@
-"""The table of what an answer means, row by row over a real socket (promise D)."""
+"""The outcome of every kind of response, row by row, over a real socket (promise D)."""
 
 import gzip
 import socket
@@ -156,7 +156,7 @@ IN_DOUBT = [
         Outcome.AMBIGUOUS,
     ),
     Row("500 with a device's error", says(500, platform("REQUEST_FAILED.DeviceNotFound")), Outcome.AMBIGUOUS),
-    Row("303, said by who has done it", says(303, b"", "Location: /done"), Outcome.AMBIGUOUS),
+    Row("303 after the execution", says(303, b"", "Location: /done"), Outcome.AMBIGUOUS),
     Row("304", sends(b"HTTP/1.1 304 Not Modified\r\n\r\n"), Outcome.AMBIGUOUS),
 ]
 NOT_EXECUTED = [
@@ -306,7 +306,7 @@ ROWS = [*ACCEPTED, *IN_DOUBT, *NOT_EXECUTED, *THROTTLED, *UNAUTHORIZED, *REFUSED
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-async def test_an_answer_means_what_the_table_says(row: Row) -> None:
+async def test_an_answer_has_the_outcome_in_the_table(row: Row) -> None:
     async with client_of(row.script, timeouts=row.timeouts) as (client, carrier):
         answer = await client.submit(submission())
     rejected = answer.rejected.kind if answer.rejected else None
@@ -415,7 +415,7 @@ async def answer_to(script: Script) -> Answer:
         return await client.submit(submission())
 
 
-async def test_a_cut_answer_keeps_a_request_id_that_could_be_read() -> None:
+async def test_an_incomplete_answer_keeps_its_readable_request_id() -> None:
     whole = msgspec.json.encode(TAKEN)
     head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(whole) + 9}\r\n\r\n".encode()
     answer = await answer_to(sends(head + whole))
@@ -437,22 +437,22 @@ async def test_a_refusal_names_devices_beyond_the_kept_part_of_its_text() -> Non
     assert len(answer.error_message or "") == 500
 
 
-async def test_a_code_stands_without_the_name_of_its_service() -> None:
+async def test_an_error_code_has_no_service_name() -> None:
     answer = await answer_to(says(404, platform("REQUEST_FAILED.DeviceNotFound")))
     assert answer.error_code == "REQUEST_FAILED.DeviceNotFound"
 
 
-async def test_a_message_comes_without_control_characters() -> None:
+async def test_an_error_message_has_no_control_characters() -> None:
     answer = await answer_to(says(400, {"errorMessage": "one\r\n\x1b[31mtwo\u202e\x00three"}))
     assert answer.error_message == "one [31mtwo three"
 
 
-async def test_a_page_is_told_by_its_title() -> None:
+async def test_a_proxy_page_is_reported_by_its_title() -> None:
     answer = await answer_to(says(502, PAGE, "Content-Type: text/html"))
     assert answer.error_message == "not an answer of the carrier's API (text/html): 502 Bad Gateway"
 
 
-async def test_a_throttled_answer_tells_when_to_come_again_and_what_is_left() -> None:
+async def test_a_throttled_answer_has_the_wait_and_the_quota() -> None:
     headers = ("Retry-After: 7", "X-RateLimit-Limit: 200", "X-RateLimit-Remaining: 0", "X-RateLimit-Reset: 7")
     answer = await answer_to(says(429, licenses(429), *headers))
     assert answer.retry_after_s == 7
@@ -460,7 +460,7 @@ async def test_a_throttled_answer_tells_when_to_come_again_and_what_is_left() ->
     assert (answer.quota.limit, answer.quota.remaining, answer.quota.reset_s) == (200, 0, 7)
 
 
-async def test_an_accepted_answer_tells_what_is_left() -> None:
+async def test_an_accepted_answer_has_the_quota() -> None:
     answer = await answer_to(says(200, TAKEN, "RateLimit: limit=100, remaining=50, reset=5"))
     assert answer.quota is not None
     assert answer.quota.remaining == 50

@@ -1,4 +1,4 @@
-"""One login however many ask (promise G), and no secret where one can be read (promise F)."""
+"""One login for all workers (promise G), and no secret in any text (promise F)."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -103,7 +103,7 @@ async def test_many_requests_in_flight_when_the_session_expires_cost_one_login()
     assert len(carrier.paths(LOGIN)) == 2
 
 
-async def test_a_worker_that_comes_late_with_an_old_answer_does_not_renew_again() -> None:
+async def test_an_answer_of_an_older_generation_renews_nothing() -> None:
     async with client_of(only(session="session-2"), KEYS) as (client, carrier):
         late = await client.submit(submission())
         await submit_until_taken(client)
@@ -123,7 +123,7 @@ async def test_both_tokens_expired_are_both_renewed() -> None:
     assert (len(carrier.paths(LOGIN)), len(carrier.paths(OAUTH))) == (2, 2)
 
 
-async def test_a_401_of_neither_token_opens_a_session_for_the_same_access_token() -> None:
+async def test_a_401_with_an_unchanged_access_token_renews_the_session() -> None:
     async def script(exchange: Exchange) -> None:
         is_new = exchange.request.headers["vz-m2m-token"] == "session-2"
         await (exchange.say(200, {"requestId": GUID}) if is_new else exchange.say(401))
@@ -135,7 +135,7 @@ async def test_a_401_of_neither_token_opens_a_session_for_the_same_access_token(
     assert (len(carrier.paths(LOGIN)), len(carrier.paths(OAUTH))) == (2, 2)
 
 
-async def test_a_rejected_access_token_given_out_again_does_not_end_the_run() -> None:
+async def test_the_same_access_token_again_is_no_rejected_login() -> None:
     async with scripted(only(access="another")) as carrier, open_client(carrier.url, KEYS) as client:
         carrier.oauth_script = always(200, {"access_token": "same-within-the-hour"})
         await client.login()
@@ -181,7 +181,7 @@ async def test_a_thousand_workers_share_one_rejection() -> None:
 
 
 @pytest.mark.parametrize("status", [429, 503, 500, 502, 504])
-async def test_a_carrier_in_trouble_does_not_reject_a_login(status: int) -> None:
+async def test_a_failing_carrier_does_not_count_as_a_rejected_login(status: int) -> None:
     async with scripted() as carrier, open_client(carrier.url, KEYS) as client:
         carrier.login_script = always(status)
         with pytest.raises(CarrierUnreachable):
@@ -191,7 +191,7 @@ async def test_a_carrier_in_trouble_does_not_reject_a_login(status: int) -> None
         assert (await client.submit(submission())).outcome is Outcome.ACCEPTED
 
 
-async def test_an_unreachable_carrier_tells_when_to_come_again() -> None:
+async def test_an_unreachable_carrier_error_has_the_requested_wait() -> None:
     async def busy(exchange: Exchange) -> None:
         await exchange.say(503, b"", "Retry-After: 30")
 
@@ -217,7 +217,7 @@ async def test_g_the_fourth_unanswered_login_is_not_sent() -> None:
     assert len(carrier.paths(LOGIN)) == 3
 
 
-async def test_a_throttled_login_does_not_end_a_row_of_unanswered_ones() -> None:
+async def test_a_throttled_login_does_not_reset_the_unanswered_count() -> None:
     async with scripted() as carrier, open_client(carrier.url, KEYS) as client:
         for _ in range(3):
             carrier.login_script = always(429)
@@ -242,7 +242,7 @@ async def test_a_login_that_was_cancelled_counts_as_unanswered() -> None:
             await client.login()
 
 
-async def test_a_login_that_was_never_sent_can_be_tried_for_ever() -> None:
+async def test_logins_that_were_not_sent_have_no_limit() -> None:
     async with scripted() as carrier:
         url = carrier.url
     credentials = Credentials(access_token=Secret("a"), username=Secret("u"), password=Secret("p"))
@@ -250,7 +250,7 @@ async def test_a_login_that_was_never_sent_can_be_tried_for_ever() -> None:
         await log_in_in_vain(client, 10)
 
 
-async def test_a_password_that_was_accepted_once_can_be_asked_with_for_ever() -> None:
+async def test_an_accepted_password_has_no_limit_of_unanswered_logins() -> None:
     async with client_of(only(session="another"), KEYS) as (client, carrier):
         answer = await client.submit(submission())
         carrier.login_script = resets
@@ -316,7 +316,7 @@ async def test_an_expired_ready_access_token_is_renewed_for_the_login_too() -> N
         (b"[" * 60_000, "no session"),
     ],
 )
-async def test_a_login_that_brings_no_usable_token_is_unanswered(body: object, match: str) -> None:
+async def test_a_login_without_a_usable_token_counts_as_unanswered(body: object, match: str) -> None:
     async with scripted() as carrier, open_client(carrier.url, KEYS) as client:
         carrier.login_script = always(200, body)
         with pytest.raises(CarrierUnreachable, match=match):
@@ -378,14 +378,14 @@ def echo(status: int, form: str) -> Callable[[Exchange], Awaitable[None]]:
     """Answer with everything the request held, in the carrier's fields or as it is."""
 
     async def script(exchange: Exchange) -> None:
-        said = f"{exchange.request.headers} {exchange.request.body.decode()}"
+        echoed = f"{exchange.request.headers} {exchange.request.body.decode()}"
         bodies = {
-            "message": {"errorCode": "400", "errorMessage": said},
-            "code": {"errorCode": said, "errorMessage": "words"},
-            "fault": {"fault": {"code": said, "message": said, "description": said}},
+            "message": {"errorCode": "400", "errorMessage": echoed},
+            "code": {"errorCode": echoed, "errorMessage": "words"},
+            "fault": {"fault": {"code": echoed, "message": echoed, "description": echoed}},
             "request id": {"requestId": exchange.request.headers.get("vz-m2m-token", "")},
-            "page": f"<html><title>{said}</title>".encode(),
-            "words": said.encode(),
+            "page": f"<html><title>{echoed}</title>".encode(),
+            "words": echoed.encode(),
         }
         await exchange.say(status, bodies[form])
 
@@ -403,7 +403,7 @@ async def test_a_carrier_that_echoes_secrets_does_not_get_them_into_an_answer(
     assert not [secret for secret in planted(carrier) if secret in repr(answer)]
 
 
-async def test_a_short_secret_hides_itself_without_changing_what_an_answer_means() -> None:
+async def test_hiding_a_short_secret_does_not_change_the_outcome() -> None:
     short = replace(KEYS, password=Secret("e"))
     async with client_of(only(access="another"), short) as (client, _):
         answer = await client.submit(submission())
@@ -414,7 +414,7 @@ async def test_a_short_secret_hides_itself_without_changing_what_an_answer_means
         assert (await client.submit(submission())).request_id == GUID
 
 
-async def test_a_secret_that_a_bound_would_halve_is_hidden_first() -> None:
+async def test_a_secret_is_hidden_before_the_text_is_cut() -> None:
     async def echo_at_the_bound(exchange: Exchange) -> None:
         token = exchange.request.headers["vz-m2m-token"]
         await exchange.say(404, f"<html><title>{'x' * 440}{token}</title>".encode())

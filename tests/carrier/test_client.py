@@ -1,4 +1,4 @@
-"""What goes over the wire: one exchange a submission, the tokens and ids it carries, questions."""
+"""Requests on the wire: one exchange per submission, with its tokens and ids."""
 
 import msgspec
 import pytest

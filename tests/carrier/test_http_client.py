@@ -1,4 +1,4 @@
-"""Where credentials may go: verified TLS, the environment's proxy and authorities, never unencrypted."""
+"""Credentials are sent over verified TLS only, through the proxy and authorities of the environment."""
 
 import socket
 import ssl
@@ -96,12 +96,12 @@ async def submit_to(url: str) -> Answer:
 
 
 @pytest.mark.usefixtures("trusted")
-async def test_the_environments_authorities_are_trusted(authority: trustme.CA) -> None:
+async def test_the_authorities_of_the_environment_are_trusted(authority: trustme.CA) -> None:
     async with over_tls(authority, "127.0.0.1") as (_, port):
         assert (await submit_to(f"https://127.0.0.1:{port}")).outcome is Outcome.ACCEPTED
 
 
-async def test_a_certificate_of_nobody_we_trust_gets_nothing(authority: trustme.CA) -> None:
+async def test_nothing_is_sent_to_a_server_with_an_untrusted_certificate(authority: trustme.CA) -> None:
     async with over_tls(authority, "127.0.0.1") as (carrier, port):
         answer = await submit_to(f"https://127.0.0.1:{port}")
     assert answer.outcome is Outcome.UNAVAILABLE
@@ -109,16 +109,14 @@ async def test_a_certificate_of_nobody_we_trust_gets_nothing(authority: trustme.
 
 
 @pytest.mark.usefixtures("trusted")
-async def test_a_certificate_for_another_name_gets_nothing(authority: trustme.CA) -> None:
+async def test_nothing_is_sent_to_a_server_with_a_wrong_name(authority: trustme.CA) -> None:
     async with over_tls(authority, "other.test") as (carrier, port):
         answer = await submit_to(f"https://127.0.0.1:{port}")
     assert answer.outcome is Outcome.UNAVAILABLE
     assert carrier.requests == []
 
 
-async def test_a_missing_file_of_authorities_is_named(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+async def test_a_missing_ca_file_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "missing.pem"))
     with pytest.raises(UsageError, match="SSL_CERT_FILE"):
         await submit_to("https://carrier.test")
@@ -126,7 +124,7 @@ async def test_a_missing_file_of_authorities_is_named(
 
 @pytest.mark.usefixtures("trusted")
 @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"])
-async def test_the_environments_proxy_is_used_and_sees_no_token(
+async def test_the_proxy_of_the_environment_is_used_and_sees_no_token(
     authority: trustme.CA, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     async with over_tls(authority, "carrier.test") as (carrier, port):
@@ -155,7 +153,7 @@ async def test_a_proxy_that_does_not_connect_leaves_no_doubt(
 
 
 @pytest.mark.usefixtures("trusted")
-async def test_no_proxy_stands_between_us_and_this_machine(
+async def test_loopback_addresses_are_reached_without_a_proxy(
     authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
@@ -189,7 +187,7 @@ async def test_a_host_in_no_proxy_is_reached_without_it(monkeypatch: pytest.Monk
         ("https://carrier.test:port", "BATCHLIC_BASE_URL"),
     ],
 )
-async def test_an_address_that_is_not_fit_for_credentials_is_refused(url: str, match: str) -> None:
+async def test_a_base_url_that_would_expose_credentials_is_refused(url: str, match: str) -> None:
     with pytest.raises(UsageError, match=match) as caught:
         await submit_to(url)
     assert "planted" not in str(caught.value)

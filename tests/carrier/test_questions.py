@@ -1,4 +1,4 @@
-"""License counts and listeners: what is asked, what is understood, and how a refusal reads."""
+"""License counts and listeners: requests, answers, and refusals."""
 
 from collections.abc import Awaitable, Callable
 
@@ -41,7 +41,7 @@ def says(status: int, body: object = b"") -> Callable[[Exchange], Awaitable[None
     return script
 
 
-async def test_license_counts_of_one_sku() -> None:
+async def test_license_counts_can_be_asked_for_one_sku() -> None:
     async with client_of(says(200, COUNTS)) as (client, carrier):
         counts = await client.subscriptions(ACCOUNT, "SIMSec-IoT")
     assert counts == [Subscription("SIMSec-IoT", "flexible", 9000, 1000, 8000)]
@@ -84,7 +84,7 @@ async def test_a_listener_is_deregistered_by_its_service() -> None:
     assert (request.method, request.path) == ("DELETE", f"/m2m/v1/callbacks/{ACCOUNT}/name/CarrierService")
 
 
-async def test_an_account_cannot_lead_to_another_address() -> None:
+async def test_an_account_name_can_not_change_the_url_path() -> None:
     async with client_of(says(200, [])) as (client, carrier):
         await client.listeners("../x?y#z")
     assert carrier.requests[0].path == "/m2m/v1/callbacks/..%2Fx%3Fy%23z"
@@ -106,7 +106,7 @@ async def test_a_question_with_a_rejected_ready_token_names_the_setting() -> Non
             await client.subscriptions(ACCOUNT)
 
 
-async def test_a_wrong_account_is_an_error_of_usage() -> None:
+async def test_a_wrong_account_is_a_usage_error() -> None:
     error = {
         "errorCode": "UnifiedWebService.REQUEST_FAILED.AccountNotFound",
         "errorMessage": "no such account",
@@ -126,7 +126,7 @@ async def test_a_carrier_that_does_not_answer_a_question_is_unreachable(status: 
             await client.subscriptions(ACCOUNT)
 
 
-async def test_a_question_whose_answer_was_lost_says_so() -> None:
+async def test_a_lost_answer_to_a_question_is_reported_as_such() -> None:
     async def reset(exchange: Exchange) -> None:
         await exchange.reset()
 

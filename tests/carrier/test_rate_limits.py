@@ -1,4 +1,4 @@
-"""When to come again, and how much is left, in all the forms that servers say it."""
+"""Retry-After and quota headers in all the forms that servers send."""
 
 import time
 from email.utils import formatdate
@@ -34,7 +34,7 @@ MOMENT = 1795288800
         ("١٢", None),
     ],
 )
-def test_retry_after_in_seconds_or_as_a_date(value: str, seconds: float | None) -> None:
+def test_retry_after_is_read_in_seconds_or_as_a_date(value: str, seconds: float | None) -> None:
     assert read_retry_after({"retry-after": value, **DATE}) == seconds
 
 
@@ -56,15 +56,15 @@ def test_retry_after_in_seconds_or_as_a_date(value: str, seconds: float | None) 
         (float("nan"), None),
     ],
 )
-def test_the_gateways_next_access_time(value: object, seconds: float | None) -> None:
+def test_next_access_time_is_read_in_all_its_forms(value: object, seconds: float | None) -> None:
     assert read_retry_after(DATE, value) == seconds
 
 
-def test_retry_after_counts_more_than_the_gateways_time() -> None:
+def test_retry_after_has_priority_over_next_access_time() -> None:
     assert read_retry_after({"retry-after": "3", **DATE}, MOMENT * 1000 + 60_000) == 3
 
 
-def test_a_date_without_the_servers_own_date_is_compared_with_our_clock() -> None:
+def test_without_a_date_header_dates_are_compared_with_our_clock() -> None:
     wait = read_retry_after({"retry-after": formatdate(time.time() + 3600, usegmt=True)})
     assert wait is not None
     assert 3000 < wait < 3601
@@ -88,7 +88,7 @@ def test_a_date_without_the_servers_own_date_is_compared_with_our_clock() -> Non
         ({}, None),
     ],
 )
-def test_quotas_in_the_forms_of_gateways_and_drafts(headers: dict[str, str], quota: Quota | None) -> None:
+def test_quotas_are_read_from_gateway_and_draft_headers(headers: dict[str, str], quota: Quota | None) -> None:
     assert read_quota(headers) == quota
 
 
@@ -100,7 +100,7 @@ names = st.sampled_from(
 
 @example({"retry-after": "0\x1f"}, None)
 @given(st.dictionaries(names, values), values | st.integers() | st.floats() | st.none())
-def test_no_header_however_odd_makes_an_error_or_an_absurd_wait(
+def test_malformed_headers_give_no_error_and_no_absurd_wait(
     headers: dict[str, str], next_access: object
 ) -> None:
     wait = read_retry_after(headers, next_access)

@@ -1,4 +1,4 @@
-"""Whatever bytes come back, there is one answer, and it claims no more than it may."""
+"""Any bytes give one answer that claims no more than they prove."""
 
 import msgspec
 from hypothesis import given
@@ -40,7 +40,7 @@ replies = st.builds(Reply, status=st.integers(100, 999), headers=headers, body=b
 
 
 @given(replies)
-def test_any_reply_makes_one_answer_within_bounds(reply: Reply) -> None:
+def test_any_reply_gives_one_answer_of_limited_size(reply: Reply) -> None:
     answer = answer_from_reply(reply, identifiers=lambda: IMEIS)
     assert answer.http_status == reply.status
     assert len(answer.error_message or "") <= 500
@@ -50,7 +50,7 @@ def test_any_reply_makes_one_answer_within_bounds(reply: Reply) -> None:
 
 
 @given(replies)
-def test_only_a_whole_2xx_with_a_request_id_is_accepted(reply: Reply) -> None:
+def test_only_a_complete_2xx_with_a_request_id_is_accepted(reply: Reply) -> None:
     answer = answer_from_reply(reply)
     if answer.outcome is Outcome.ACCEPTED:
         assert 200 <= reply.status < 300
@@ -64,7 +64,7 @@ def test_only_a_4xx_is_refused(reply: Reply) -> None:
 
 
 @given(replies)
-def test_a_cut_reply_never_says_more_than_a_whole_one(reply: Reply) -> None:
+def test_an_incomplete_reply_never_becomes_more_definite(reply: Reply) -> None:
     """What is definite without its body stays definite, and no cut 2xx becomes accepted."""
     cut = answer_from_reply(Reply(reply.status, reply.headers, reply.body[:5], complete=False))
     assert (cut.outcome is Outcome.AMBIGUOUS) == (

@@ -27,7 +27,7 @@ from batchlic.runs.settle import settle
 from batchlic.runs.target import Target
 from batchlic.sandbox.config import Fault, SandboxConfig
 from tests.callbacks.builders import failure
-from tests.callbacks.builders import told as callback
+from tests.callbacks.builders import message_about as callback
 from tests.endtoend.program import ACCOUNT, FLEXIBLE, LIFETIME, books, imei, totals
 from tests.forking import serving
 from tests.journal.builders import intent

@@ -39,11 +39,11 @@ from tests.callbacks.builders import (
     accepted,
     failure,
     lost,
+    message_about,
     messages_of,
     shuffled,
     statuses,
     submitted_run,
-    told,
 )
 from tests.journal.builders import intent
 
@@ -229,7 +229,9 @@ def test_a_request_whose_answer_was_cut_short_is_one_whose_answer_was_lost(
 ) -> None:
     cut = Answer(outcome=Outcome.AMBIGUOUS, http_status=200, request_id="cut")
     folder = submitted_run(tmp_path / "run", 2, answered=lambda _: [cut])
-    settled(folder, *(told("cut", device, **fault) for device in pl.read_parquet(folder.plan)["imei"]))
+    settled(
+        folder, *(message_about("cut", device, **fault) for device in pl.read_parquet(folder.plan)["imei"])
+    )
     assert set(statuses(folder)) == {"failed" if fault else "confirmed"}
 
 
@@ -390,5 +392,5 @@ def test_devices_without_a_callback_after_the_last_try_are_named(tmp_path: Path)
 def test_a_message_that_came_before_its_request_was_known_is_found_later(tmp_path: Path) -> None:
     folder = submitted_run(tmp_path / "run", 1)
     with closing(Store.open(str(folder.path / "store.db"))) as store:
-        store.write([told("request-of-nobody", "864508030109877"), *messages_of(folder)])
+        store.write([message_about("request-of-nobody", "864508030109877"), *messages_of(folder)])
     assert settled(folder).statuses == {"confirmed": 1}

@@ -1,4 +1,4 @@
-"""Whoever calls a sandbox in these tests: plain requests, nothing of the project's own client."""
+"""A caller of the sandbox: plain HTTP requests, without the client of this project."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -1,4 +1,4 @@
-"""Both logins, their tokens, and the lock."""
+"""Both logins, their tokens, and the lock after wrong logins."""
 
 import base64
 
@@ -84,7 +84,7 @@ def test_the_fifth_wrong_login_in_a_row_locks_that_login_for_good() -> None:
     assert carrier.access_token(basic(*KEYS), GRANT_FORM, 0).access_token, "the other login is not locked"
 
 
-def test_a_right_login_in_between_starts_the_count_of_wrong_ones_anew() -> None:
+def test_a_right_login_resets_the_count_of_wrong_ones() -> None:
     carrier = authenticator()
     for _ in range(3):
         fail_to_log_in(carrier, 4)
@@ -130,7 +130,7 @@ async def test_every_call_needs_both_tokens(headers: dict[str, str], code: str) 
 
 
 @pytest.mark.anyio
-async def test_a_logged_out_session_is_not_known_any_more() -> None:
+async def test_a_session_is_invalid_after_logout() -> None:
     async with caller_of(Sandbox()) as caller:
         token = caller.headers["VZ-M2M-Token"]
         assert (await caller.http.post(LOGOUT, headers=caller.headers)).json() == {"sessionToken": token}

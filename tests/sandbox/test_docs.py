@@ -1,4 +1,4 @@
-"""docs/sandbox.md says what the sandbox can do, no more and no less."""
+"""docs/sandbox.md describes the sandbox completely."""
 
 import re
 import shlex
@@ -28,12 +28,12 @@ COMMANDS = [
 COMMAND = typer.main.get_command(app).commands["sandbox"]  # type: ignore[attr-defined]  # it is a group
 
 
-def test_every_fault_stands_in_the_table_with_what_it_does() -> None:
+def test_the_docs_list_every_fault_and_whether_it_executes() -> None:
     rows = dict(re.findall(r"^\| `([a-z0-9-]+)` \| (yes|no) \|", TEXT, re.MULTILINE))
     assert rows == {fault.value: "yes" if SEEN[fault][0] else "no" for fault in Fault}
 
 
-def test_every_option_of_the_command_is_explained_and_no_other() -> None:
+def test_the_docs_explain_exactly_the_options_of_the_command() -> None:
     named = set(re.findall(r"--[a-z][a-z-]+", TEXT))
     options = {option for parameter in COMMAND.params for option in parameter.opts if option.startswith("--")}
     elsewhere = {"--sandbox", "--sku", "--help"}
@@ -42,12 +42,12 @@ def test_every_option_of_the_command_is_explained_and_no_other() -> None:
 
 
 @pytest.mark.parametrize("kind", [*LimitKind, *RetryHint, *ThrottleShape, *QuotaHeaders])
-def test_every_limit_and_hint_is_explained(kind: str) -> None:
+def test_the_docs_explain_every_limit_and_hint(kind: str) -> None:
     assert re.search(rf"`(--limit )?{kind}`", TEXT)
 
 
 @pytest.mark.parametrize("arguments", COMMANDS)
-def test_every_example_is_taken_by_the_command_line(arguments: list[str]) -> None:
+def test_the_command_line_accepts_every_example_of_the_docs(arguments: list[str]) -> None:
     options = COMMAND.make_context("sandbox", [*arguments]).params
     assert options["port"] == 8641
     SandboxConfig(
@@ -56,7 +56,7 @@ def test_every_example_is_taken_by_the_command_line(arguments: list[str]) -> Non
     )
 
 
-def test_the_example_of_a_poison_file_is_one(tmp_path: Path) -> None:
+def test_the_poison_file_of_the_docs_can_be_read(tmp_path: Path) -> None:
     [example] = re.findall(r"```text\n(.*?)```", TEXT, re.DOTALL)
     (tmp_path / "poison.csv").write_text(example)
     assert [poison.named for poison in read_poison_file(tmp_path / "poison.csv")] == [True, False, True]

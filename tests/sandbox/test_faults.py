@@ -1,4 +1,4 @@
-"""The faults: which were executed, and what the caller sees of each, in process and over TCP."""
+"""Faults: whether the request is executed, and what the caller sees, in process and over TCP."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -77,7 +77,7 @@ def _answer(fault: Fault) -> httpx.Response:
     return met
 
 
-def test_the_bodies_of_a_proxy_and_of_a_dying_carrier_are_not_the_carriers() -> None:
+def test_proxy_and_server_errors_have_bodies_of_their_own() -> None:
     assert _answer(Fault.HTML_502_AFTER).headers["content-type"].startswith("text/html")
     assert _answer(Fault.EMPTY_503).content == b""
     assert _answer(Fault.NO_REQUEST_ID).json() == {}
@@ -90,7 +90,7 @@ def test_the_bodies_of_a_proxy_and_of_a_dying_carrier_are_not_the_carriers() -> 
     [(Fault.TOKEN_EXPIRED, "900903"), (Fault.SESSION_EXPIRED, "REQUEST_FAILED.SessionToken.Expired")],
 )
 @pytest.mark.anyio
-async def test_an_expired_token_is_over_for_everyone_and_a_new_login_helps(fault: Fault, code: str) -> None:
+async def test_an_expired_token_is_invalid_for_all_until_a_new_login(fault: Fault, code: str) -> None:
     sandbox = Sandbox(SandboxConfig(faults={fault: 1.0}))
     async with caller_of(sandbox) as caller:
         old = dict(caller.headers)
@@ -102,7 +102,7 @@ async def test_an_expired_token_is_over_for_everyone_and_a_new_login_helps(fault
 
 
 @pytest.mark.anyio
-async def test_a_read_time_out_is_kept_on_both_event_loops() -> None:
+async def test_the_read_timeout_applies_on_both_event_loops() -> None:
     async with caller_of(
         Sandbox(SandboxConfig(faults={Fault.HANG_AFTER: 1.0})), read_timeout_s=0.01
     ) as caller:
@@ -110,7 +110,7 @@ async def test_a_read_time_out_is_kept_on_both_event_loops() -> None:
             await caller.assign(ONE)
 
 
-def test_a_slow_body_arrives_if_its_pauses_are_within_the_time_out() -> None:
+def test_a_slow_body_arrives_if_no_pause_exceeds_the_timeout() -> None:
     async def assign(slow_body_s: float) -> httpx.Response:
         config = SandboxConfig(faults={Fault.SLOW_BODY: 1.0}, latency=LatencyConfig(slow_body_s=slow_body_s))
         async with caller_of(Sandbox(config), read_timeout_s=5) as caller:

@@ -1,4 +1,4 @@
-"""Assign, unassign, undo and count: what is executed, what is refused, and what the books say of it."""
+"""Assign, unassign, undo and count: executed requests, refusals, and the books."""
 
 from typing import Any
 
@@ -72,7 +72,7 @@ async def test_unassign_with_a_body_takes_all_licenses_of_its_devices() -> None:
     assert held(sandbox) == {IMEI: {}, OTHER_IMEI: {SKU: 2}}
 
 
-async def test_unassigning_what_is_not_licensed_is_taken_and_changes_nothing() -> None:
+async def test_unassigning_an_unlicensed_device_changes_nothing() -> None:
     sandbox = Sandbox()
     async with caller_of(sandbox) as caller:
         assert (await caller.unassign(ONE)).status_code == 200
@@ -92,7 +92,7 @@ async def test_unassign_without_a_body_undoes_the_transaction_of_that_id_once() 
 
 
 @pytest.mark.parametrize("body", [request_body(device(IMEI), sku=LIFETIME_SKU), None])
-async def test_lifetime_licenses_never_come_back(body: object) -> None:
+async def test_lifetime_licenses_can_not_be_unassigned(body: object) -> None:
     sandbox = Sandbox()
     async with caller_of(sandbox) as caller:
         await caller.assign(request_body(device(IMEI), sku=LIFETIME_SKU), "1-1234")
@@ -130,7 +130,7 @@ async def test_a_poisoned_device_refuses_the_whole_batch(named: bool, code: str,
     assert held(sandbox) == {OTHER_IMEI: {SKU: 1}, IMEI: {}}
 
 
-async def test_identifiers_that_came_together_are_one_device_from_then_on() -> None:
+async def test_identifiers_of_one_request_belong_to_one_device() -> None:
     sandbox = Sandbox()
     async with caller_of(sandbox) as caller:
         await caller.assign(request_body(device(IMEI), device(ICCID)))
@@ -153,7 +153,7 @@ async def test_a_device_that_was_two_is_found_by_every_identifier() -> None:
     assert (record.licenses, record.further_ids) == ({SKU: 4}, [f"ICCID:{second_iccid}"])
 
 
-async def test_an_account_that_is_not_there_is_refused() -> None:
+async def test_an_unknown_account_is_refused() -> None:
     async with caller_of(Sandbox(SandboxConfig(accounts=(ACCOUNT,)))) as caller:
         assert (await caller.assign(ONE)).status_code == 200
         answer = await caller.assign(request_body(device(IMEI), account="0000123456-00002"))
@@ -190,7 +190,7 @@ def _of(identifier: str, kind: str) -> dict[str, Any]:
         (_of(IMEI, "IM"), PLATFORM + KIND),
     ],
 )
-async def test_a_body_against_the_rules_is_refused_and_nobody_is_licensed(body: object, code: str) -> None:
+async def test_an_invalid_body_is_refused_and_licenses_nothing(body: object, code: str) -> None:
     sandbox = Sandbox()
     async with caller_of(sandbox) as caller:
         answer = await caller.assign(body)
@@ -228,7 +228,7 @@ async def test_the_books_can_be_read_over_http_a_device_a_line() -> None:
     assert rows == list(sandbox.books.records())
 
 
-async def test_only_json_is_taken_and_given() -> None:
+async def test_only_json_is_accepted_and_produced() -> None:
     sandbox = Sandbox()
     async with caller_of(sandbox) as caller:
         as_text = await caller.http.post(LICENSES, content=b"{}", headers=caller.headers)

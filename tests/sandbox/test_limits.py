@@ -1,4 +1,4 @@
-"""The hidden limits: how many come in, what the others are told, and that nothing else is limited."""
+"""The hidden limits: which requests they admit, and how answers report them."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -53,7 +53,7 @@ def admitted(limit: RateLimit, gaps: list[float]) -> list[float]:
 
 
 @given(GAPS)
-def test_a_token_bucket_lets_in_no_more_than_its_burst_and_its_rate(gaps: list[float]) -> None:
+def test_a_token_bucket_admits_no_more_than_burst_and_rate(gaps: list[float]) -> None:
     times = admitted(TokenBucket(BURST, cost_when_throttled=0), gaps)
     for first in range(len(times)):
         for last in range(first, len(times)):
@@ -61,14 +61,14 @@ def test_a_token_bucket_lets_in_no_more_than_its_burst_and_its_rate(gaps: list[f
 
 
 @given(GAPS)
-def test_a_fixed_window_lets_in_its_quota_and_forgets_at_the_border(gaps: list[float]) -> None:
+def test_a_fixed_window_admits_one_quota_per_window(gaps: list[float]) -> None:
     times = admitted(FixedWindow(WINDOW_S), gaps)
     windows = [time // WINDOW_S for time in times]
     assert all(windows.count(window) <= RATE * WINDOW_S for window in windows)
 
 
 @given(GAPS)
-def test_a_sliding_window_lets_in_its_quota_in_any_stretch_of_its_length(gaps: list[float]) -> None:
+def test_a_sliding_window_admits_one_quota_in_any_window(gaps: list[float]) -> None:
     times = admitted(SlidingWindow(WINDOW_S, cost_when_throttled=0), gaps)
     for start in times:
         assert sum(start <= time < start + WINDOW_S for time in times) <= RATE * WINDOW_S
@@ -84,7 +84,7 @@ LIMITS: list[Callable[[], RateLimit]] = [
 
 
 @pytest.mark.parametrize("limit", [make() for make in LIMITS])
-def test_who_waits_as_long_as_told_comes_in(limit: RateLimit) -> None:
+def test_a_request_after_the_advertised_wait_is_admitted(limit: RateLimit) -> None:
     now = 100.0
     while (wait := limit.wait(now, RATE)) == 0:
         now += 0.001
@@ -92,13 +92,13 @@ def test_who_waits_as_long_as_told_comes_in(limit: RateLimit) -> None:
 
 
 @pytest.mark.parametrize("limit", [TokenBucket(BURST, 1), SlidingWindow(WINDOW_S, 1)])
-def test_where_throttled_calls_count_who_hammers_never_comes_in(limit: RateLimit) -> None:
+def test_if_throttled_requests_count_hammering_admits_nothing(limit: RateLimit) -> None:
     while limit.wait(100.0, RATE) == 0:
         pass
     assert admitted(limit, [0.05] * 1000) == []
 
 
-def test_a_limit_changes_by_its_factors_from_the_first_call_on() -> None:
+def test_limits_change_at_times_after_the_first_request() -> None:
     config = LimitConfig(
         rate=RATE, kind=LimitKind.FIXED_WINDOW, changes=((10.0, 0.5), (20.0, 3.0)), max_concurrent=100
     )
@@ -117,7 +117,7 @@ def test_a_limit_changes_by_its_factors_from_the_first_call_on() -> None:
     assert [quota(now) for now in (50.0, 59.0, 60.0, 69.0, 70.0)] == [10, 10, 5, 5, 30]
 
 
-def test_a_cap_on_concurrent_calls_lets_the_next_in_when_one_leaves() -> None:
+def test_a_finished_request_frees_its_place() -> None:
     limits = RequestLimits(LimitConfig(max_concurrent=2))
     limits.admit(0)
     limits.admit(0)
@@ -128,7 +128,7 @@ def test_a_cap_on_concurrent_calls_lets_the_next_in_when_one_leaves() -> None:
     assert (limits.in_progress, limits.max_in_progress) == (2, 2)
 
 
-def test_a_cap_on_concurrent_calls_changes_too() -> None:
+def test_the_limit_of_concurrent_requests_changes_too() -> None:
     limits = RequestLimits(LimitConfig(max_concurrent=2, changes=((10, 2.0),)))
     limits.admit(0)
     limits.admit(0)
@@ -141,13 +141,13 @@ def test_a_cap_on_concurrent_calls_changes_too() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_call_that_is_answered_makes_room_for_the_next() -> None:
+async def test_an_answered_request_frees_its_place() -> None:
     async with caller_of(Sandbox(SandboxConfig(limits=LimitConfig(max_concurrent=1)))) as caller:
         for body in (request_body(device(IMEI)), {}, request_body(device(IMEI))):
             assert (await caller.assign(body)).status_code != 429
 
 
-def test_latency_grows_with_the_calls_inside() -> None:
+def test_latency_grows_with_the_requests_in_progress() -> None:
     config = LatencyConfig(base_s=0.05, growth_s=0.01)
     assert [Latency(config, seed=0).draw(in_progress) for in_progress in (1, 2, 11)] == pytest.approx(
         [0.05, 0.06, 0.15]
@@ -164,21 +164,21 @@ def test_jitter_is_bounded_and_the_same_for_the_same_seed() -> None:
 
 
 @pytest.mark.parametrize("wait_s", [0.2, 1.0, 29.7])
-def test_every_hint_says_to_come_back_no_earlier_than_the_limit_allows(wait_s: float) -> None:
-    def told(hint: RetryHint) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+def test_no_retry_hint_is_earlier_than_the_limit_allows(wait_s: float) -> None:
+    def throttled(hint: RetryHint) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
         refusal = throttle_refusal(LimitConfig(retry_hint=hint), wait_s, NOON)
         return dict(refusal.headers or {}), msgspec.json.decode(refusal.body)
 
     earliest = NOON + timedelta(seconds=wait_s)
-    seconds, _ = told(RetryHint.SECONDS)
+    seconds, _ = throttled(RetryHint.SECONDS)
     assert wait_s <= int(seconds["retry-after"]) < wait_s + 1
-    date, _ = told(RetryHint.DATE)
+    date, _ = throttled(RetryHint.DATE)
     assert earliest <= parsedate_to_datetime(date["retry-after"]) <= earliest + timedelta(seconds=1)
     assert parsedate_to_datetime(date["date"]) == NOON.replace(microsecond=0)
-    _, body = told(RetryHint.NEXT_ACCESS_TIME)
+    _, body = throttled(RetryHint.NEXT_ACCESS_TIME)
     next_access = datetime.strptime(body["fault"]["nextAccessTime"], "%Y-%b-%d %H:%M:%S%z UTC")
     assert earliest <= next_access <= earliest + timedelta(seconds=1)
-    nothing, body = told(RetryHint.NOTHING)
+    nothing, body = throttled(RetryHint.NOTHING)
     assert nothing == {}
     assert "nextAccessTime" not in body["fault"]
 
@@ -191,7 +191,7 @@ def test_every_hint_says_to_come_back_no_earlier_than_the_limit_allows(wait_s: f
         (ThrottleShape.LICENSE, ["errorCode"]),
     ],
 )
-def test_a_429_comes_in_each_of_the_carriers_shapes(shape: ThrottleShape, path: list[str]) -> None:
+def test_a_429_has_the_configured_shape(shape: ThrottleShape, path: list[str]) -> None:
     body = msgspec.json.decode(throttle_refusal(LimitConfig(throttle_shape=shape), 1.0, NOON).body)
     for key in path:
         body = body[key]
@@ -206,24 +206,24 @@ QUOTAS = [
 
 
 @pytest.mark.parametrize("kind", [QuotaHeaders.RATELIMIT, QuotaHeaders.X_RATELIMIT, QuotaHeaders.DRAFT])
-@pytest.mark.parametrize(("limit", "told"), QUOTAS)
-def test_every_answer_has_the_quota_left_and_our_client_reads_it(
-    kind: QuotaHeaders, limit: LimitKind, told: list[tuple[int, int, int]]
+@pytest.mark.parametrize(("limit", "expected"), QUOTAS)
+def test_every_answer_has_a_quota_that_our_client_reads(
+    kind: QuotaHeaders, limit: LimitKind, expected: list[tuple[int, int, int]]
 ) -> None:
     config = LimitConfig(rate=1.0, burst=2, window_s=2.0, kind=limit, quota_headers=kind)
 
     async def ask() -> list[httpx.Response]:
         async with caller_of(Sandbox(SandboxConfig(limits=config))) as caller:
-            return [await caller.assign(request_body(device(IMEI))) for _ in told]
+            return [await caller.assign(request_body(device(IMEI))) for _ in expected]
 
     answers = trio.run(ask, clock=MockClock(autojump_threshold=0))
     read = [read_quota(answer.headers) for answer in answers]
-    assert [(quota.limit, quota.remaining, quota.reset_s) for quota in read if quota] == told
+    assert [(quota.limit, quota.remaining, quota.reset_s) for quota in read if quota] == expected
     assert [answer.status_code for answer in answers] == [200, 200, 429]
 
 
 @pytest.mark.anyio
-async def test_nothing_is_said_where_there_is_no_limit_of_rate() -> None:
+async def test_without_a_rate_limit_there_are_no_quota_headers() -> None:
     async with caller_of(
         Sandbox(SandboxConfig(limits=LimitConfig(quota_headers=QuotaHeaders.RATELIMIT)))
     ) as caller:
@@ -254,9 +254,7 @@ async def _hurry(sandbox: Sandbox, calls: int) -> list[int]:
         (SandboxConfig(limits=LimitConfig(rate=10, burst=5, max_concurrent=3), latency=SLOW), 3),
     ],
 )
-def test_what_the_limit_does_not_take_is_throttled_and_not_executed(
-    config: SandboxConfig, taken: int
-) -> None:
+def test_requests_beyond_the_limit_are_throttled_and_not_executed(config: SandboxConfig, taken: int) -> None:
     sandbox = Sandbox(config)
     statuses = trio.run(_hurry, sandbox, 30, clock=MockClock(autojump_threshold=0))
     assert (statuses.count(200), statuses.count(429)) == (taken, 30 - taken)
@@ -274,7 +272,7 @@ async def test_only_license_requests_are_limited() -> None:
         assert (await caller.unassign()).status_code == 429
 
 
-def test_a_call_takes_its_latency_throttled_or_not() -> None:
+def test_throttled_requests_take_the_base_latency_too() -> None:
     async def elapsed() -> list[float]:
         times = []
         config = SandboxConfig(limits=LimitConfig(rate=0.001, burst=1), latency=LatencyConfig(base_s=3))

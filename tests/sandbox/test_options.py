@@ -1,4 +1,4 @@
-"""Options as people type them."""
+"""The options of `batchlic sandbox` are parsed, or refused by name."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def test_a_fault_needs_a_rate_of_0_to_1(text: str) -> None:
         parse_fault(text)
 
 
-def test_licenses_are_of_every_sku_or_of_one() -> None:
+def test_license_counts_are_for_every_sku_or_one() -> None:
     everywhere = parse_licenses(["5", "SIMSec-IoT=7"])
     assert (everywhere["SIMSec-IoT"], everywhere["SIMSec-IoT-Lt"]) == (7, 5)
     assert parse_licenses(["SIMSec-IoT=7"]) == {"SIMSec-IoT": 7}
@@ -43,7 +43,7 @@ def test_a_change_is_a_time_and_a_factor() -> None:
         parse_change("30")
 
 
-def test_a_poison_file_names_devices_codes_and_whether_the_answer_tells(tmp_path: Path) -> None:
+def test_a_poison_file_has_devices_codes_and_named_or_silent(tmp_path: Path) -> None:
     path = tmp_path / "poison.csv"
     path.write_text(
         "# lost in the post\n864508030109877\n\n"

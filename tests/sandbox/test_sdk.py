@@ -52,7 +52,7 @@ def conversation() -> list[tuple[str, int, dict[str, object]]]:
 TOKENS = {"ACCESS-TOKEN": "access_token", "SESSION-TOKEN": "sessionToken"}
 
 
-def test_the_sdk_is_answered_with_success_throughout(
+def test_every_call_of_the_sdk_succeeds(
     conversation: list[tuple[str, int, dict[str, object]]],
 ) -> None:
     assert [(line, status) for line, status, _ in conversation] == [

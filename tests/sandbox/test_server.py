@@ -1,4 +1,4 @@
-"""The sandbox over TCP: it comes up at once, shows its books, and goes when nobody needs it."""
+"""The sandbox over TCP: how it starts, shows its books and ends."""
 
 import json
 import os
@@ -49,7 +49,7 @@ def refuses_connections(url: str) -> bool:
     return False
 
 
-def test_an_embedded_sandbox_lives_for_its_block_with_open_books() -> None:
+def test_an_embedded_sandbox_shows_its_books_until_the_block_ends() -> None:
     poison = (Poison(identifier=OTHER_IMEI, named=False),)
     with embedded(
         SandboxConfig(poison=poison, limits=LimitConfig(kind=LimitKind.FIXED_WINDOW, rate=1000))
@@ -131,7 +131,7 @@ def test_a_port_in_use_is_named() -> None:
             listen("127.0.0.1", port)
 
 
-def test_a_configuration_survives_the_way_to_its_process() -> None:
+def test_the_child_process_gets_the_whole_configuration() -> None:
     config = SandboxConfig(
         faults={Fault.EMPTY_503: 1.0}, limits=LimitConfig(changes=((1.0, 0.5),)), accounts=("acc",)
     )
