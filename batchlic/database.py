@@ -29,12 +29,15 @@ class FileFormat:
     """What a SQLite file of batchlic declares in its header.
 
     `name` is used in messages ("ledger"). `application_id` (32 bits, not 0) is the same in all versions;
-    `version` counts the versions of the schema, from 1.
+    `version` counts the versions of the schema, from 1. `advice` says what to do with another
+    version, `advice_if_foreign` what to do with any other file.
     """
 
     name: str
     application_id: int
     version: int
+    advice: str = "name another file"
+    advice_if_foreign: str = "name another file, or move this one away"
 
 
 def sqlite(path: Path, *, patience: int = PATIENCE) -> sa.Engine:
@@ -90,13 +93,11 @@ def check_format(path: Path, file_format: FileFormat) -> None:
     """
     application_id, version = _numbers(_header(path))
     if application_id != file_format.application_id:
-        raise RunFolderError(
-            f"{path} is not a batchlic {file_format.name}: name another file, or move this one away"
-        )
+        raise RunFolderError(f"{path} is not a batchlic {file_format.name}: {file_format.advice_if_foreign}")
     if version != file_format.version:
         raise RunFolderError(
             f"{path} was written by another version of batchlic (schema {version}; this one reads "
-            f"{file_format.version}): use that version of batchlic, or name another file"
+            f"{file_format.version}): use that version of batchlic, or {file_format.advice}"
         )
 
 

@@ -16,13 +16,29 @@ import sqlalchemy as sa
 from batchlic.atomic import replacing
 from batchlic.carrier.answers import Answer
 from batchlic.chunker.status import DeviceStatus
-from batchlic.database import explain_database_errors, first_line, sqlite
+from batchlic.database import (
+    FileFormat,
+    check_format,
+    explain_database_errors,
+    first_line,
+    sqlite,
+    write_format,
+)
 from batchlic.errors import RunFolderError
 from batchlic.journal import tables
 from batchlic.journal.groupcommit import GroupCommit
 from batchlic.journal.queries import JournalQueries
 from batchlic.journal.records import SETTLEMENTS, Intent, Part, RunIdentity, SessionEnd, Settlement
 from batchlic.journal.writes import Insertion, answer_row, insert_rows, intent_row
+
+FILE_FORMAT = FileFormat(
+    "journal",
+    application_id=int.from_bytes(b"BLjr"),
+    version=1,
+    advice="run the inventory again in another folder, if nothing of this run is in doubt",
+    advice_if_foreign="restore the journal from a backup, and do not delete this file",
+)
+"""The version changes with each change of the tables or of the run's identity."""
 
 Offload: TypeAlias = Callable[[Callable[[list[Insertion]], None], list[Insertion]], Awaitable[None]]
 
@@ -44,6 +60,7 @@ class Journal(JournalQueries):
     def create(cls, path: Path, identity: RunIdentity, *, created_at: int) -> Journal:
         """Make the journal of a new run, for its owner only (mode 0600); durable on return."""
         with explain_database_errors("the journal"), replacing(path) as temporary:
+            write_format(temporary, FILE_FORMAT)
             engine = sqlite(temporary)
             create_tables(engine, identity, created_at=created_at)
             engine.dispose()
@@ -57,8 +74,10 @@ class Journal(JournalQueries):
         """
         if not path.is_file():
             raise RunFolderError(f"{path}: there is no journal, so nothing was ever sent from this folder")
-        damage = _damage_of(path)
-        if damage:
+        if damage := "it is empty" if not path.stat().st_size else _damage_of(path):
+            raise RunFolderError(f"{path}: the journal is damaged ({damage}); restore it, do not delete it")
+        check_format(path, FILE_FORMAT)
+        if damage := _damage_of_identity(path):
             raise RunFolderError(f"{path}: the journal is damaged ({damage}); restore it, do not delete it")
         return cls(sqlite(path))
 
@@ -137,14 +156,25 @@ def create_tables(engine: sa.Engine, identity: RunIdentity, *, created_at: int) 
 
 
 def _damage_of(path: Path) -> str:
-    """What is wrong with the journal at `path`; empty if nothing is. Reads only."""
+    """What SQLite finds wrong with the file at `path`; empty if nothing. Reads only."""
     try:
-        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as connection:
+        with _read_only(path) as connection:
             [(result,)] = connection.execute("PRAGMA quick_check(1)")
-            if result != "ok":
-                return str(result)
+    except sqlite3.DatabaseError as error:
+        return first_line(error)
+    return "" if result == "ok" else str(result)
+
+
+def _damage_of_identity(path: Path) -> str:
+    """Why the identity of the run can't be read; empty if it can. Reads only."""
+    try:
+        with _read_only(path) as connection:
             [(identity,)] = connection.execute("SELECT identity FROM run")
             msgspec.json.decode(identity, type=RunIdentity)
     except (sqlite3.DatabaseError, msgspec.MsgspecError, ValueError) as error:
         return first_line(error)
     return ""
+
+
+def _read_only(path: Path) -> closing[sqlite3.Connection]:
+    return closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True))

@@ -6,12 +6,6 @@ Records are stored by the column: one row of the database holds a parquet file w
 
 import sqlalchemy as sa
 
-APPLICATION_ID = 0x626C6963
-"""PRAGMA application_id of a ledger: `blic` in ASCII."""
-
-SCHEMA_VERSION = 1
-"""PRAGMA user_version of a ledger. It changes with each change of the tables or of the record columns."""
-
 metadata = sa.MetaData()
 
 runs = sa.Table(

@@ -261,7 +261,16 @@ def test_another_database_is_no_journal(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     with closing(sqlite3.connect(path)) as other:
         other.execute("CREATE TABLE other (x)")
-    with pytest.raises(RunFolderError, match="no such table"):
+    with pytest.raises(RunFolderError, match="is not a batchlic journal: restore"):
+        Journal.open(path)
+
+
+def test_a_journal_of_another_version_is_refused(tmp_path: Path) -> None:
+    new_journal(tmp_path).close()
+    path = tmp_path / "journal.db"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA user_version = 99")
+    with pytest.raises(RunFolderError, match=r"another version of batchlic \(schema 99; this one reads 1\)"):
         Journal.open(path)
 
 

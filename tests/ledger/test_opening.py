@@ -9,7 +9,7 @@ import pytest
 
 from batchlic.errors import ExitCode, RunFolderError
 from batchlic.ledger import Ledger
-from batchlic.ledger.tables import SCHEMA_VERSION
+from batchlic.ledger.opening import FILE_FORMAT
 from tests.journal.builders import new_journal
 
 
@@ -29,16 +29,24 @@ def test_a_ledger_is_made_for_its_owner_only(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_damaged_ledger_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.db"
     path.write_bytes(b"not a database at all" * 100)
-    assert f"{path} is damaged" in refusal(path)
+    assert f"{path} is not a batchlic ledger" in refusal(path)
+
+
+def test_a_damaged_ledger_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    Ledger(path).close()
+    path.write_bytes(path.read_bytes()[:100] + b"x" * 5000)
+    with pytest.raises(RunFolderError, match="is damaged"):
+        Ledger(path)
 
 
 def test_a_journal_given_as_a_ledger_is_refused(tmp_path: Path) -> None:
     new_journal(tmp_path).close()
-    assert refusal(tmp_path / "journal.db") == (
-        f"{tmp_path / 'journal.db'}: this database is not a ledger; name another file with --ledger"
+    assert f"{tmp_path / 'journal.db'} is not a batchlic ledger: name another" in refusal(
+        tmp_path / "journal.db"
     )
 
 
@@ -46,18 +54,18 @@ def test_a_database_of_another_program_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.db"
     with closing(sqlite3.connect(path)) as database:
         database.execute("CREATE TABLE records (id INTEGER)")
-    assert "is not a ledger" in refusal(path)
+    assert "is not a batchlic ledger" in refusal(path)
 
 
-@pytest.mark.parametrize("version", [0, SCHEMA_VERSION + 1])
+@pytest.mark.parametrize("version", [0, FILE_FORMAT.version + 1])
 def test_a_ledger_of_another_schema_version_is_refused(tmp_path: Path, version: int) -> None:
     path = tmp_path / "ledger.db"
     Ledger(path).close()
     with closing(sqlite3.connect(path)) as database:
         database.execute(f"PRAGMA user_version = {version}")
     message = refusal(path)
-    assert f"schema version {version}, and this batchlic reads version {SCHEMA_VERSION}" in message
-    assert f"batchlic ledger import {tmp_path} --ledger NEW_FILE" in message
+    assert f"schema {version}; this one reads {FILE_FORMAT.version}" in message
+    assert "batchlic ledger import RUNS_DIR --ledger NEW_FILE" in message
 
 
 def test_several_processes_may_make_a_ledger_at_once(tmp_path: Path) -> None:
