@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
+from tenacity import retry, retry_if_exception, stop_after_delay, wait_random
 
 from batchlic.errors import RunFolderError, StoppedEarly
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
     from sqlalchemy.pool import ConnectionPoolEntry
 
 PATIENCE = 30
@@ -51,9 +52,24 @@ def sqlite(path: Path, *, patience: int = PATIENCE) -> sa.Engine:
 def _make_durable(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
     """Make every commit durable when it returns: https://sqlite.org/pragma.html#pragma_synchronous."""
     cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode = WAL")
+    _use_write_ahead_log(cursor)
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.close()
+
+
+def _is_locked(error: BaseException) -> bool:
+    return isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
+
+
+@retry(
+    retry=retry_if_exception(_is_locked),
+    stop=stop_after_delay(PATIENCE),
+    wait=wait_random(0, 0.05),
+    reraise=True,
+)
+def _use_write_ahead_log(cursor: DBAPICursor) -> None:
+    """SQLite does not wait for other connections here, so this does: they may be creating the same file."""
+    cursor.execute("PRAGMA journal_mode = WAL")
 
 
 def create_or_check(path: Path, file_format: FileFormat) -> None:
