@@ -52,7 +52,7 @@ class ReadOptions:
     that rows may name. `id_kind` says which identifiers a row must have. `columns` names the column of a
     role, by header or 1-based position, where the aliases do not find it. `sheet` is the sheet of a workbook
     (default: the first). `accept_imeisv` turns 16-digit IMEISVs into IMEIs. `check_digit=False` accepts
-    identifiers with a wrong check digit. `other_skus` are SKUs of the contract that the catalogue lacks.
+    identifiers with a wrong check digit. `other_skus` are SKUs of the contract that the catalog lacks.
     """
 
     action: Action = Action.ASSIGN
@@ -77,7 +77,7 @@ class ReadOptions:
 
     @property
     def skus(self) -> dict[str, LicenseType]:
-        """All known SKUs: those of the catalogue and `other_skus`."""
+        """All known SKUs: those of the catalog and `other_skus`."""
         return {**SKUS, **self.other_skus}
 
     def default(self, role: Role) -> str | None:

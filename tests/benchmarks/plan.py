@@ -102,7 +102,7 @@ def copy(folder: Path) -> None:
 
 
 def plan_in_sql(folder: Path) -> None:
-    """The same rules in SQL: identifiers cleaned and checked, twins found, the plan sorted and cut."""
+    """The same rules in SQL: identifiers cleaned and checked, duplicates found, the plan sorted and cut."""
     connection = duckdb.connect(config={"temp_directory": str(folder / "duckdb")})
     os.chdir(folder)
     connection.execute(SQL)
@@ -143,7 +143,7 @@ CREATE TABLE sharing AS
 SELECT ordinal, imei_n, rest_n FROM judged WHERE reason IS NULL AND (
     imei_n IN (SELECT imei_n FROM judged WHERE reason IS NULL GROUP BY imei_n HAVING count(*) > 1)
     OR rest_n IN (SELECT rest_n FROM judged WHERE reason IS NULL GROUP BY rest_n HAVING count(*) > 1));
-CREATE TABLE twins AS
+CREATE TABLE duplicates AS
 SELECT ordinal, CASE
     WHEN min(rest_n) OVER same_imei != max(rest_n) OVER same_imei
         OR min(imei_n) OVER same_sim != max(imei_n) OVER same_sim THEN 'conflict'
@@ -152,16 +152,17 @@ SELECT ordinal, CASE
 END AS reason
 FROM sharing WINDOW same_imei AS (PARTITION BY imei_n), same_sim AS (PARTITION BY rest_n);
 COPY (
-    SELECT 'fleet.csv' AS source, ordinal AS row, coalesce(twins.reason, judged.reason) AS reason,
+    SELECT 'fleet.csv' AS source, ordinal AS row, coalesce(duplicates.reason, judged.reason) AS reason,
         imei_cell, iccid_cell
-    FROM judged LEFT JOIN twins USING (ordinal) WHERE coalesce(twins.reason, judged.reason) IS NOT NULL
+    FROM judged LEFT JOIN duplicates USING (ordinal)
+    WHERE coalesce(duplicates.reason, judged.reason) IS NOT NULL
     ORDER BY ordinal
 ) TO 'sql_rejects.parquet';
 COPY (
     SELECT (row_number() OVER (ORDER BY imei_n NULLS LAST, rest_n) - 1) // 100 + 1 AS batch_id,
         'fleet.csv' AS source, ordinal AS row, imei, iccid, '{ACCOUNT}' AS account_name, '{SKU}' AS sku_number
     FROM judged WHERE reason IS NULL
-        AND ordinal NOT IN (SELECT ordinal FROM twins WHERE reason IS NOT NULL)
+        AND ordinal NOT IN (SELECT ordinal FROM duplicates WHERE reason IS NOT NULL)
     ORDER BY imei_n NULLS LAST, rest_n
 ) TO 'sql_plan.parquet' (COMPRESSION zstd, COMPRESSION_LEVEL 1, ROW_GROUP_SIZE 50000);
 """  # noqa: S608 - only constants of this file are put in

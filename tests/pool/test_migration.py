@@ -1,4 +1,4 @@
-"""The course of a migration: two steps for each batch, in an order that leaves no device without for long."""
+"""A migration: two steps for each batch, in an order that leaves no device without a license for long."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -79,7 +79,7 @@ def live(
     *,
     deliveries: int | None = None,
 ) -> list[tuple[Step | None, str]]:
-    """Courses one after another, until all are through or so many deliveries are; what was sent."""
+    """Deliver sequences one after another, all or so many deliveries; returns what was sent."""
     sent: list[tuple[Step | None, str]] = []
     for delivery in chain.from_iterable(moving.sequences(batches)):
         if len(sent) == deliveries:

@@ -1,4 +1,4 @@
-"""A changed byte is found and located, and a device's story is told whole."""
+"""A changed byte is found and located, and a device's history is complete."""
 
 import random
 import shutil

@@ -128,8 +128,8 @@ def test_a_lock_goes_with_its_process(tmp_path: Path) -> None:
 def test_what_a_killed_process_left_unfinished_is_removed_and_nothing_else(tmp_path: Path) -> None:
     inventory = fleet(tmp_path / "fleet.csv")
     folder = tmp_path / "run"
-    (folder / ".scratch-x1" / "twins").mkdir(parents=True)
-    left = (".plan.parquet.17.tmp", ".journal.db.17.tmp-wal", ".scratch-x1/twins/0.parquet")
+    (folder / ".scratch-x1" / "duplicates").mkdir(parents=True)
+    left = (".plan.parquet.17.tmp", ".journal.db.17.tmp-wal", ".scratch-x1/duplicates/0.parquet")
     kept = (".env", "notes.tmp", "export.csv")
     for name in (*left, *kept):
         (folder / name).touch()

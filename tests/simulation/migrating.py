@@ -1,4 +1,4 @@
-"""Migrations in virtual time: the real courses, pool, journal and client against the sandbox in process.
+"""Migrations in virtual time: the real sequences, pool, journal and client against the sandbox in process.
 
 A scenario is drawn from its seed: fleet, SKUs, order, licenses, faults, bad devices, and the moments at which
 the process dies. All devices hold the old license when it begins; the sandbox's books are the truth.
@@ -59,7 +59,7 @@ class Scenario:
     restorable: frozenset[str]
     sandbox: SandboxConfig
     kills: list[int]
-    """How many commits each sitting lives through; after the last one nobody kills the run any more."""
+    """How many commits each session lives through; after the last one the run is not killed any more."""
     workers: int
 
 
@@ -73,7 +73,7 @@ class Fate:
 
 
 @dataclass
-class Story:
+class SimulatedRun:
     """What happened."""
 
     scenario: Scenario
@@ -124,13 +124,13 @@ def imei_of(device: str) -> str:
     return msgspec.json.decode(device, type=Device).device_ids[0].id
 
 
-def live(scenario: Scenario) -> Story:
+def live(scenario: Scenario) -> SimulatedRun:
     """Live through a scenario in virtual time."""
     seed_scheduler(scenario.seed)
     return trio.run(_live, scenario, clock=MockClock(autojump_threshold=0))
 
 
-async def _live(scenario: Scenario) -> Story:
+async def _live(scenario: Scenario) -> SimulatedRun:
     sandbox = Sandbox(scenario.sandbox)
     _hand_out_old_licenses(sandbox, scenario)
     engine = sa.create_engine("sqlite://", poolclass=StaticPool)
@@ -144,8 +144,8 @@ async def _live(scenario: Scenario) -> Story:
         except* (Killed, StoppedEarly):
             pass
         if is_done:
-            return Story(scenario, dict(_fates(scenario, Journal(engine), sandbox)))
-    raise AssertionError(f"seed {scenario.seed}: not done after {MOST_SESSIONS} sittings")
+            return SimulatedRun(scenario, dict(_fates(scenario, Journal(engine), sandbox)))
+    raise AssertionError(f"seed {scenario.seed}: not done after {MOST_SESSIONS} sessions")
 
 
 class _Network(httpx.AsyncBaseTransport):
@@ -171,7 +171,7 @@ class _Witness:
 
 
 async def _sit(scenario: Scenario, network: _Network, engine: sa.Engine, lifetime: int | None) -> None:
-    """One sitting of the run: until it is done, gives up, or is killed."""
+    """One session of the run: until it is done, gives up, or is killed."""
     journal = Journal(engine, offload=_mortal(lifetime))
     name = Secret("sandbox")
     keys = Credentials(client_id=name, client_secret=name, username=name, password=name)

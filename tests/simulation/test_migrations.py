@@ -10,7 +10,7 @@ import pytest
 
 from batchlic.carrier.answers import Outcome
 from batchlic.chunker import DeviceStatus, Step
-from tests.simulation.migrating import LIFETIME, OLD, Fate, Story, draw, live
+from tests.simulation.migrating import LIFETIME, OLD, Fate, SimulatedRun, draw, live
 
 SEEDS = int(os.environ.get("SCENARIOS", "60"))
 FIRST = int(os.environ.get("SEED", "0"))
@@ -20,7 +20,7 @@ every_seed = pytest.mark.parametrize("seed", range(FIRST, FIRST + SEEDS))
 
 
 @cache
-def story_of(seed: int) -> Story:
+def simulated_run(seed: int) -> SimulatedRun:
     return live(draw(seed))
 
 
@@ -42,7 +42,7 @@ def is_in_doubt(fate: Fate) -> bool:
 
 @every_seed
 def test_a_no_step_is_left_undone(seed: int) -> None:
-    device_history = story_of(seed)
+    device_history = simulated_run(seed)
     for device, fate in device_history.fates.items():
         assert DeviceStatus.PENDING not in fate.standings.values(), device
         first = min(fate.standings, key=lambda step: fate.attempts[step][0].seq)
@@ -58,7 +58,7 @@ def test_a_no_step_is_left_undone(seed: int) -> None:
 
 @every_seed
 def test_d_a_device_holds_what_its_steps_say_and_the_new_license_once(seed: int) -> None:
-    device_history = story_of(seed)
+    device_history = simulated_run(seed)
     for device, fate in device_history.fates.items():
         if is_in_doubt(fate):
             continue
@@ -70,13 +70,13 @@ def test_d_a_device_holds_what_its_steps_say_and_the_new_license_once(seed: int)
 
 @every_seed
 def test_d_a_lifetime_license_is_never_given_twice(seed: int) -> None:
-    for device, fate in story_of(seed).fates.items():
+    for device, fate in simulated_run(seed).fates.items():
         assert fate.licenses.get(LIFETIME, 0) <= 1, device
 
 
 @every_seed
 def test_d_only_a_lost_answer_leaves_a_step_in_doubt(seed: int) -> None:
-    for device, fate in story_of(seed).fates.items():
+    for device, fate in simulated_run(seed).fates.items():
         for step, standing in fate.standings.items():
             if standing is DeviceStatus.IN_DOUBT:
                 assert any(a.outcome in DOUBTFUL for a in fate.attempts[step]), (device, step)
@@ -84,7 +84,7 @@ def test_d_only_a_lost_answer_leaves_a_step_in_doubt(seed: int) -> None:
 
 @every_seed
 def test_c_a_settled_step_is_never_sent_again(seed: int) -> None:
-    for device, fate in story_of(seed).fates.items():
+    for device, fate in simulated_run(seed).fates.items():
         for step in (Step.UNASSIGN, Step.ASSIGN, Step.RESTORE):
             attempts = fate.attempts[step]
             assert not any(a.outcome == Outcome.ACCEPTED or a.final for a in attempts[:-1]), device
@@ -92,7 +92,7 @@ def test_c_a_settled_step_is_never_sent_again(seed: int) -> None:
 
 @every_seed
 def test_a_restorable_device_without_doubt_always_has_a_license(seed: int) -> None:
-    device_history = story_of(seed)
+    device_history = simulated_run(seed)
     if OLD in device_history.scenario.restorable:
         for device, fate in device_history.fates.items():
             is_in_vain = fate.standings.get(Step.RESTORE) is DeviceStatus.FAILED

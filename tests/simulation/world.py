@@ -66,16 +66,16 @@ class Scenario:
     poisoned: set[str]
     sandbox: SandboxConfig
     kills: list[int]
-    """How many commits each sitting lives through; after the last one nobody kills the run any more."""
+    """How many commits each session lives through; after the last one the run is not killed any more."""
     commit_s: float
     """Seconds that each commit takes."""
     workers: int
     settlings: list[list[int]]
-    """For each time that an operator settles what is in doubt, how long the sittings after it live."""
+    """For each time that an operator settles what is in doubt, how long the sessions after it live."""
 
 
 @dataclass
-class Story:
+class SimulatedRun:
     """What happened: the truth (the sandbox's books), and what batchlic believes (its journal)."""
 
     scenario: Scenario
@@ -87,7 +87,7 @@ class Story:
     pauses: list[tuple[float, float]]
     """When a throttled answer with a time to wait had arrived, and until when nobody may send."""
     rejected: int
-    """Generations of tokens that the carrier rejected, over all sittings."""
+    """Generations of tokens that the carrier rejected, over all sessions."""
 
     def standings(self) -> dict[str, tuple[DeviceStatus, list[Attempt]]]:
         """Device: where it stands by the journal, and the attempts that carried it."""
@@ -216,27 +216,27 @@ class _Witness:
 
     def __init__(self) -> None:
         self.rejected: set[tuple[int, int]] = set()
-        self._sitting = 0
+        self._session = 0
 
-    def next_sitting(self) -> None:
+    def next_session(self) -> None:
         """Generations are counted anew."""
-        self._sitting += 1
+        self._session += 1
 
     def answered(
         self, _batch: Batch, _intent: Intent, answer: Answer, _duration_ms: float, *, final: bool
     ) -> None:
         del final
         if answer.outcome is Outcome.UNAUTHORIZED:
-            self.rejected.add((self._sitting, answer.credentials_generation))
+            self.rejected.add((self._session, answer.credentials_generation))
 
 
-def live(scenario: Scenario) -> Story:
+def live(scenario: Scenario) -> SimulatedRun:
     """Live through a scenario in virtual time."""
     seed_scheduler(scenario.seed)
     return trio.run(_live, scenario, clock=MockClock(autojump_threshold=0))
 
 
-async def _live(scenario: Scenario) -> Story:
+async def _live(scenario: Scenario) -> SimulatedRun:
     sandbox = Sandbox(scenario.sandbox)
     network, witness = _Network(sandbox.transport()), _Witness()
     engine = sa.create_engine("sqlite://", poolclass=StaticPool)
@@ -246,7 +246,7 @@ async def _live(scenario: Scenario) -> Story:
         if number:
             _settle(scenario, engine, _executions(sandbox))
         sessions += await _see_through(scenario, network, witness, engine, kills)
-    return Story(
+    return SimulatedRun(
         scenario=scenario,
         executions=_executions(sandbox),
         history=list(Journal(engine).history()),
@@ -261,7 +261,7 @@ async def _live(scenario: Scenario) -> Story:
 async def _see_through(
     scenario: Scenario, network: _Network, witness: _Witness, engine: sa.Engine, kills: list[int]
 ) -> int:
-    """Sittings until nothing is left to send; returns how many it took."""
+    """Sessions until nothing is left to send; returns how many it took."""
     for number, lifetime in enumerate([*kills, *[None] * MOST_SESSIONS], start=1):
         done = False
         try:
@@ -270,10 +270,10 @@ async def _see_through(
         except* (Killed, StoppedEarly):
             pass
         network.forget()
-        witness.next_sitting()
+        witness.next_session()
         if done:
             return number
-    raise AssertionError(f"seed {scenario.seed}: not done after {MOST_SESSIONS} sittings")
+    raise AssertionError(f"seed {scenario.seed}: not done after {MOST_SESSIONS} sessions")
 
 
 def _settle(scenario: Scenario, engine: sa.Engine, executions: Counter[str]) -> None:
@@ -300,7 +300,7 @@ def _executions(sandbox: Sandbox) -> Counter[str]:
 async def _sit(
     scenario: Scenario, network: _Network, witness: _Witness, engine: sa.Engine, lifetime: int | None
 ) -> None:
-    """One sitting of the run: until it is done, gives up, or is killed."""
+    """One session of the run: until it is done, gives up, or is killed."""
     journal = Journal(engine, offload=_mortal(lifetime, scenario.commit_s))
     name = Secret("sandbox")
     keys = Credentials(client_id=name, client_secret=name, username=name, password=name)

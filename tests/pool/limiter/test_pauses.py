@@ -1,4 +1,4 @@
-"""What the carrier told an earlier sitting holds for this one (promise J)."""
+"""What the carrier told an earlier session holds for this one (promise J)."""
 
 import trio
 from trio.testing import MockClock
