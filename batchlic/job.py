@@ -130,7 +130,7 @@ class Job(Table):
         license = self.license
         if self.action == "migrate":
             if not (license.from_sku and license.to_sku) or license.sku:
-                raise ValueError("license: migrate takes from_sku and to_sku, and no sku")
+                raise ValueError("license: migrate takes from_sku and to_sku; remove sku")
             if license.from_sku == license.to_sku:
                 raise ValueError(
                     f"license: from_sku and to_sku are both {license.to_sku}: there is nothing to migrate"

@@ -111,10 +111,11 @@ class SendOptions:
     """How fast to send, and what a run tolerates."""
 
     max_concurrency: Annotated[
-        int | None, typer.Option(min=1, max=1000, help="Most requests in flight [64].")
+        int | None, typer.Option(min=1, max=1000, help="Maximum number of requests in flight [64].")
     ] = None
     max_rate: Annotated[
-        float | None, typer.Option(min=0.001, help="Most requests per second [what the carrier allows].")
+        float | None,
+        typer.Option(min=0.001, help="Maximum requests per second [as many as the carrier allows]."),
     ] = None
     give_up_after: Annotated[
         float | None, typer.Option(min=1, help="Seconds without progress before the run stops [1800].")

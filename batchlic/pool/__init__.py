@@ -1,1 +1,1 @@
-"""anyio workers, pace, retries and the isolation of bad devices."""
+"""Workers, retries, circuit breaker, and bisection of refused batches."""

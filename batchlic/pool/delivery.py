@@ -91,7 +91,7 @@ class Pool:
 
     def stop(self, reason: str) -> None:
         """Send nothing new: requests in flight are finished, then `deliver` raises StoppedEarly."""
-        self._fail(StoppedEarly(f"{reason}; resume the run to go on"))
+        self._fail(StoppedEarly(f"{reason}; continue with batchlic resume"))
 
     def abort(self) -> None:
         """Stop at once; requests in flight end in doubt."""

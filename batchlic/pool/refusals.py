@@ -43,8 +43,8 @@ class RefusalWatch:
         if self._batches[alike] >= ALIKE and are_enough:
             raise StoppedEarly(
                 f"the first {self._batches[alike]} batches for account {batch.account_name}, SKU "
-                f"{batch.sku_number} were all refused alike: {answer.error_code or answer.http_status} "
-                f"({answer.error_message}). Check account and SKU, then "
+                f"{batch.sku_number} were all refused with the same error: "
+                f"{answer.error_code or answer.http_status} ({answer.error_message}). Check account and SKU, then "
                 f"resume the run{_or_else(batch, position)}"
             )
 

@@ -30,7 +30,7 @@ DEFINITE = frozenset({Outcome.ACCEPTED, Outcome.REFUSED})
 """Answers that count as progress."""
 
 NOT_SENT = Answer(
-    outcome=Outcome.THROTTLED, error_message="not sent: the carrier had just told everyone to wait"
+    outcome=Outcome.THROTTLED, error_message="not sent: another request had just been throttled (429)"
 )
 """Ends an intent that became durable too late: its request must not leave any more (promise J)."""
 
@@ -144,7 +144,7 @@ class Sender:
         raise StoppedEarly("stopped at once: requests in flight are in doubt; resume the run")
 
     def _give_up_without_progress(self, answer: Answer) -> None:
-        """Raise StoppedEarly after too long without a definite answer, or when told to wait that long."""
+        """Raise StoppedEarly after too long without a definite answer, or if `Retry-After` is that long."""
         limit = self._policy.give_up_after
         if answer.outcome in DEFINITE:
             return

@@ -24,12 +24,12 @@ def lazy_frame(frames: Callable[[], Iterator[pl.DataFrame]], schema: Schema) -> 
     ) -> Iterator[pl.DataFrame]:
         left = n_rows
         for frame in frames():
-            rows = frame if predicate is None else frame.filter(predicate)
-            rows = rows if columns is None else rows.select(columns)
-            if left is not None:
+            rows = frame
+            if left is not None:  # polars limits first, then filters
                 rows = rows.head(left)
                 left -= rows.height
-            yield rows
+            rows = rows if predicate is None else rows.filter(predicate)
+            yield rows if columns is None else rows.select(columns)
             if left == 0:
                 return
 

@@ -9,7 +9,7 @@ import polars as pl
 from batchlic.chunker import DeviceStatus
 from batchlic.errors import RunFolderError
 from batchlic.runs.folder import RunFolder
-from batchlic.runs.identity import open_journal, refuse_changed_plan
+from batchlic.runs.identity import left_by_a_run, open_journal, refuse_changed_plan
 from batchlic.runs.states import states_of
 from batchlic.writer.export import Format, Selection, device_rows, rejected_rows, write_export
 
@@ -23,7 +23,7 @@ def export(folder: RunFolder, selection: Selection, form: Format, to: Path | Bin
     """
     if selection is Selection.REJECTS:
         return write_export(_rejects(folder), form, to)
-    if not folder.journal.exists():
+    if not folder.journal.exists() and not left_by_a_run(folder):
         raise RunFolderError(f"{folder.path}: no device has a status yet: this run has sent nothing")
     with closing(open_journal(folder)) as journal:
         refuse_changed_plan(folder, journal.identity)

@@ -138,11 +138,11 @@ def _flat(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
 def _input_differences(job: Job, identity: RunIdentity) -> Iterator[str]:
     now, then = inputs_of(job), identity.inputs
     if len(now) != len(then):
-        yield f"{len(now)} inventories, were {len(then)}"
+        yield f"{len(now)} inventories, but the run began with {len(then)}"
         return
     for given, known in zip(now, then, strict=True):
         if given.sha256 is None:
-            yield f"{given.name} can't be read twice, so it can't be compared with the first time"
+            yield f"{given.name} is no file, so it can't be compared with what the first session read"
         elif given.sha256 != known.sha256:
             sizes = f" ({given.size:,} bytes, was {known.size:,})" if known.size is not None else ""
             yield f"{given.name} has changed since the run began{sizes}"

@@ -63,7 +63,7 @@ async def preflight(client: CarrierClient, groups: Sequence[PlanGroup], *, liste
             if listeners:
                 notes += await _listening(client, account)
     except CarrierUnreachable as error:
-        return Findings(counts, [*notes, f"license counts are unknown, and so are listeners: {error}"])
+        return Findings(counts, [*notes, f"license counts are unknown, and listeners, too: {error}"])
     except (CredentialsRejected, StoppedEarly) as error:
         return Findings([], [], stopped=error)
     return Findings(counts, notes)

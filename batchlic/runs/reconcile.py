@@ -13,7 +13,7 @@ from batchlic.atomic import staged_path
 from batchlic.callbacks.lost_answers import lost_answers
 from batchlic.callbacks.matching import DEVICE_STEP, LAST_TRY, REQUESTS, first_outcomes, reported_outcomes
 from batchlic.callbacks.store import Store
-from batchlic.chunker import DeviceStatus
+from batchlic.chunker import DeviceStatus, Step
 from batchlic.errors import (
     BatchlicError,
     CredentialsRejected,
@@ -181,7 +181,7 @@ def _settle_proven(
         for rows in request_states(folder.plan, journal, with_settlements=True)
     )
     new = proven.join(settled, on=[*DEVICE_STEP, "status"], how="anti", nulls_equal=True)
-    in_order = new.sort("step", "batch_id", "offset")
+    in_order = new.sort(pl.col("step").cast(pl.Enum([step.value for step in Step])), "batch_id", "offset")
     for (status,), devices in in_order.group_by("status", maintain_order=True):
         journal.settle(
             parts_of(devices),

@@ -24,7 +24,7 @@ from batchlic.writer.summary import Summary
 
 
 class By(StrEnum):
-    """How the carrier is told what to take back."""
+    """How requests name what to take back."""
 
     REQUEST = "request"
     """Each accepted request by its X-Request-ID, without a body."""
@@ -35,7 +35,7 @@ class By(StrEnum):
 def rollback(
     folder: RunFolder, by: By, target: Target, *, run_id: str, ask: Callable[[str], None] | None = None
 ) -> Summary:
-    """Take back what the run in `folder` has assigned, or go on with doing so.
+    """Take back the licenses that the run in `folder` assigned, or continue doing so.
 
     The new run is `rollback-by-request` or `rollback-by-device` in the folder of the first. Devices in doubt
     are left as they are, and Lifetime ones are rejected as `irrevocable`. A migration goes back by device:
@@ -76,15 +76,17 @@ def _folder_of(folder: RunFolder, by: By) -> RunFolder:
 
 def _refuse_unsuited(folder: RunFolder, by: By, identity: RunIdentity) -> None:
     if identity.job_action == Action.UNASSIGN:
-        raise UsageError(f"{folder.path}: this run did unassign; only what was assigned is rolled back")
+        raise UsageError(
+            f"{folder.path}: this run unassigned licenses; only assign and migrate runs can be rolled back"
+        )
     if identity.to_sku and by is not By.DEVICE:
-        raise UsageError(f"{folder.path}: a migration takes two requests, so it goes back --by device")
+        raise UsageError(f"{folder.path}: a migration can be rolled back only by device: add --by device")
     for other in By:
         its = _folder_of(folder, other)
         if other is not by and its.journal.exists():
             raise UsageError(
-                f"{folder.path}: is rolled back by {other} already, in {its.path}; for what that leaves, "
-                f"`batchlic unassign {its.results}` goes by device"
+                f"{folder.path}: already rolled back by {other}, in {its.path}. To unassign the rest: "
+                f"batchlic unassign {its.results}"
             )
 
 
@@ -120,7 +122,7 @@ def _preflight(rows: pl.LazyFrame, job: Job, by: By) -> tuple[str, ...]:
             "whole: settle these first, or take back --by device"
         )
     return (
-        f"{n_doubtful:,} devices in doubt are left as they are: settle them, then unassign what has to be",
+        f"{n_doubtful:,} devices in doubt are not rolled back. Settle them, then unassign the licensed ones",
     )
 
 

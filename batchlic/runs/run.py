@@ -1,6 +1,7 @@
 """A run from start to end: plan, preflight, submit, finalize."""
 
 import secrets
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -8,9 +9,10 @@ from datetime import UTC, datetime
 
 import anyio
 import msgspec
+import polars as pl
 
 from batchlic.carrier.client import open_client
-from batchlic.chunker import Fit, Plan, PlanGroup, write_plan
+from batchlic.chunker import DeviceStatus, Fit, Plan, PlanGroup, write_plan
 from batchlic.errors import RunFolderError
 from batchlic.job import Job
 from batchlic.journal import SANDBOX, Journal
@@ -38,11 +40,11 @@ from batchlic.runs.preflight import (
     still_to_license,
 )
 from batchlic.runs.staging import recovered_journal
-from batchlic.runs.states import states_of
+from batchlic.runs.states import state_frames_of
 from batchlic.runs.submit import submit
 from batchlic.runs.target import Target
+from batchlic.writer.device_states import DEVICE_STATES
 from batchlic.writer.in_doubt import StatusReport, doubts_in
-from batchlic.writer.results import count_statuses
 from batchlic.writer.summary import Summary
 
 
@@ -117,7 +119,7 @@ def begin(
 
 
 def resume(folder: RunFolder, target: Target) -> Summary:
-    """Go on with a run where its journal ends; a finished run is left as it is."""
+    """Continue a run from the end of its journal. A finished run stays as it is."""
     if not folder.path.is_dir():
         raise RunFolderError(f"{folder.path}: there is no such run folder")
     with folder.locked(), closing(recovered_journal(folder)) as journal:
@@ -145,10 +147,20 @@ def status(folder: RunFolder) -> StatusReport:
     """How a run stands now, from plan and journal; nothing is written, a run at work is not disturbed."""
     with closing(open_journal(folder)) as journal:
         refuse_changed_plan(folder, journal.identity)
-        states = states_of(folder, journal)
-        statuses, doubts = count_statuses(states), doubts_in(states)
+        statuses, in_doubt = _status_in_one_pass(folder, journal)
+        doubts = doubts_in(in_doubt.lazy())
         summary = summarize(journal, statuses, journal.session_ends(), journal.final_session_end)
         return StatusReport(**msgspec.structs.asdict(summary), doubts=doubts)
+
+
+def _status_in_one_pass(folder: RunFolder, journal: Journal) -> tuple[dict[DeviceStatus, int], pl.DataFrame]:
+    """Devices by status, and those in doubt: of one moment, though a session may be at work."""
+    statuses: Counter[str] = Counter()
+    in_doubt = [pl.DataFrame(schema=DEVICE_STATES)]
+    for frame in state_frames_of(folder, journal):
+        statuses.update(dict(frame["status"].value_counts().iter_rows()))
+        in_doubt.append(frame.filter(pl.col("status") == DeviceStatus.IN_DOUBT.value))
+    return {DeviceStatus(status): statuses[status] for status in sorted(statuses)}, pl.concat(in_doubt)
 
 
 # -- planning -------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""An operator decides what became of devices whose answer was lost (promises D and E)."""
+"""An operator records the outcome of devices whose answer was lost (promises D and E)."""
 
 import os
 import pwd
@@ -40,7 +40,7 @@ def settle(
     Lifetime license would be requested again without consent.
     """
     if not reason.strip():
-        raise UsageError("--reason is empty: say how you know what became of these devices")
+        raise UsageError("--reason is empty: say how you know the outcome of these devices")
     with folder.locked(), closing(recovered_journal(folder)) as journal:
         refuse_changed_plan(folder, journal.identity)
         job = job_of(journal.identity)
@@ -51,7 +51,11 @@ def settle(
         with ledger_sync(job, journal.identity.carrier, holding=(folder,)) as ledger:
             ledger.reopen(folder, journal)
         journal.settle(parts_of(chosen), status, settled_by=_operator(), reason=reason, settled_at=now())
-        stopped = None if had_ended else StoppedEarly("settled in part; resume the run to send the rest")
+        stopped = (
+            None
+            if had_ended
+            else StoppedEarly("the run has not finished; resume it to send the remaining devices")
+        )
         return finalize(job, folder, journal, started_at=started_at, stopped=stopped)
 
 
@@ -80,7 +84,7 @@ def _chosen(candidates: pl.DataFrame, batches: Collection[int], devices: Collect
     is_too_late = pl.col("from_sku").is_not_null() & ~_IS_IN_DOUBT & was_sent_since
     if (too_late := chosen.filter(is_too_late)).height:
         raise UsageError(
-            f"batch {too_late['batch_id'][0]}: was settled before, and its other step has been sent since; "
+            f"batch {too_late['batch_id'][0]}: already settled, and its other step has been sent since then; "
             "it can't be settled again"
         )
     return chosen

@@ -121,9 +121,16 @@ def request_states(
 
 
 def request_totals(plan: Path, journal: JournalQueries) -> dict[tuple[str, str], dict[DeviceStatus, int]]:
-    """Devices by account, SKU and status, by the carrier's answers alone; not for migrations."""
+    """Devices accepted, failed and in doubt by account and SKU, by the carrier's answers; not for migrations.
+
+    Pending devices are left out: no request for them was executed.
+    """
     history = journal.attempts(batches=range(1, journal.identity.batches + 1))
-    rows = [(found.batch_id, found.offset is None, found.outcome.status) for found in batch_outcomes(history)]
+    rows = [
+        (found.batch_id, found.offset is None, found.outcome.status)
+        for found in batch_outcomes(history)
+        if found.outcome.status != DeviceStatus.PENDING
+    ]
     kinds = {"batch_id": pl.UInt32, "is_whole": pl.Boolean, "status": pl.String}
     outcomes = pl.DataFrame(rows, kinds, orient="row").lazy()
     target = ("account_name", "sku_number")

@@ -11,7 +11,7 @@ from batchlic.journal import Attempt
 from batchlic.journal.status import status_of
 from batchlic.pool.remaining import BATCHES_PER_READ, Delivery, remaining, remaining_of
 from tests.pool.builders import FLEXIBLE, LIFETIME, batch
-from tests.writer.builders import Told, journal_of
+from tests.writer.builders import JournaledAttempt, journal_of
 
 SIZE = 8
 
@@ -102,7 +102,7 @@ def test_a_whole_batch_in_doubt_goes_again_as_it_was() -> None:
 def test_a_long_plan_is_looked_at_in_stretches() -> None:
     count = 2 * BATCHES_PER_READ + 3
     sizes = [4] * count
-    done = [Told(number) for number in range(1, count + 1) if number % 3]
+    done = [JournaledAttempt(number) for number in range(1, count + 1) if number % 3]
     batches = [batch(batch_id=number) for number in range(1, count + 1)]
     accepted: list[Batch] = []
     left = remaining(batches, journal_of(done, sizes), {FLEXIBLE}, on_accepted=accepted.append)

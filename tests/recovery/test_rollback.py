@@ -86,7 +86,7 @@ def test_a_second_rollback_sends_nothing_or_is_refused(assigned: RunFolder, at: 
     first = back(assigned, By.REQUEST, at.target)
     before = at.requests()
     assert back(assigned, By.REQUEST, at.target) == first
-    with pytest.raises(UsageError, match="by request already"):
+    with pytest.raises(UsageError, match="already rolled back by request"):
         back(assigned, By.DEVICE, at.target)
     assert at.requests() == before
 
@@ -140,7 +140,7 @@ def test_d_devices_in_doubt_are_left_and_reported(tmp_path: Path) -> None:
 def test_only_an_assigning_run_with_accepted_devices_is_rolled_back(tmp_path: Path, at: Carrier) -> None:
     inventory = fleet(tmp_path / "fleet.csv")
     run(tmp_path / "taken", at, job(inventory, action="unassign"))
-    with pytest.raises(UsageError, match="only what was assigned"):
+    with pytest.raises(UsageError, match="only assign and migrate runs"):
         back(RunFolder(tmp_path / "taken"), By.REQUEST, at.target)
     with carrier(faults=LOSES_ANSWERS) as other:
         in_doubt(tmp_path, other)

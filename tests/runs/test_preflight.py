@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import anyio
@@ -23,9 +23,11 @@ from batchlic.runs.preflight import count_mismatches, devices_that_fit, prefligh
 from batchlic.runs.run import new_run_id, resume, start, status
 from batchlic.runs.target import Target
 from batchlic.sandbox.config import SandboxConfig
+from batchlic.writer.device_states import request_totals
 from batchlic.writer.summary import Summary
 from tests.callbacks.builders import ACCOUNT, SKU, fleet
 from tests.forking import serving
+from tests.writer.builders import JournaledAttempt, journal_of, plan_of
 
 NAME = Secret("sandbox")
 CREDENTIALS = Credentials(client_id=NAME, client_secret=NAME, username=NAME, password=NAME)
@@ -219,3 +221,15 @@ def test_the_counts_are_printed_as_a_table_and_as_json(capfd: pytest.CaptureFixt
     assert line.split() == [SKU, "Flexible", "10,000,000", "0", "10,000,000"]
     app(["subscriptions", "--account", ACCOUNT, "--sandbox", "--json"], standalone_mode=False)
     assert len(json.loads(capfd.readouterr().out)) == 4
+
+
+def test_a_throttled_batch_still_needs_its_licenses(tmp_path: Path) -> None:
+    sizes = (5, 7)
+    attempts = [
+        JournaledAttempt(1, request_id="r-1"),
+        JournaledAttempt(2, outcome="throttled", http_status=429),
+    ]
+    plan = plan_of(tmp_path / "plan.parquet", sizes)
+    with closing(journal_of(attempts, sizes)) as journal:
+        totals = request_totals(plan, journal)
+        assert totals == {("0000123456-00001", "SIMSec-IoT"): {DeviceStatus.ACCEPTED: 5}}

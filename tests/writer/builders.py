@@ -18,7 +18,7 @@ SECOND = 1_000_000
 
 
 @dataclass(frozen=True)
-class Told:
+class JournaledAttempt:
     """One attempt: the offsets that it carried (None: the whole batch), and its answer (None: none)."""
 
     batch_id: int
@@ -51,7 +51,7 @@ def plan_of(path: Path, sizes: Sequence[int]) -> Path:
 
 
 def journal_of(
-    attempts: Iterable[Told],
+    attempts: Iterable[JournaledAttempt],
     sizes: Sequence[int] = (10,),
     **changes: Any,  # noqa: ANN401 - any field of an identity
 ) -> Journal:

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from batchlic.writer.audit import write_audit
-from tests.writer.builders import Told, journal_of
+from tests.writer.builders import JournaledAttempt, journal_of
 
 COLUMNS = {
     "seq": pl.UInt64,
@@ -36,10 +36,10 @@ COLUMNS = {
     "hash": pl.String,
 }
 HISTORY = [
-    Told(1, outcome="throttled", http_status=429),
-    Told(2, outcome="refused", http_status=400, error_code="ümlaut"),
-    Told(2, [0, 1], outcome=None),
-    Told(1, http_status=200, request_id="r-4"),
+    JournaledAttempt(1, outcome="throttled", http_status=429),
+    JournaledAttempt(2, outcome="refused", http_status=400, error_code="ümlaut"),
+    JournaledAttempt(2, [0, 1], outcome=None),
+    JournaledAttempt(1, http_status=200, request_id="r-4"),
 ]
 OTHER: dict[str, Any] = {
     "String": "other",
@@ -51,7 +51,7 @@ OTHER: dict[str, Any] = {
 }
 
 
-def audit_of(folder: Path, attempts: list[Told]) -> pl.DataFrame:
+def audit_of(folder: Path, attempts: list[JournaledAttempt]) -> pl.DataFrame:
     write_audit(folder / "audit.parquet", journal=journal_of(attempts, [10, 10]))
     return pl.read_parquet(folder / "audit.parquet")
 
@@ -71,7 +71,9 @@ def breaks(audit: pl.DataFrame, run_id: str) -> list[int]:
 
 
 @pytest.mark.parametrize("attempts", [[], HISTORY])
-def test_the_columns_are_those_of_the_public_interface(tmp_path: Path, attempts: list[Told]) -> None:
+def test_the_columns_are_those_of_the_public_interface(
+    tmp_path: Path, attempts: list[JournaledAttempt]
+) -> None:
     audit = audit_of(tmp_path, attempts)
     assert (dict(audit.schema), audit.height) == (COLUMNS, len(attempts))
 

@@ -13,7 +13,7 @@ from batchlic.ledger.records import ledger_records
 from batchlic.writer.callback_outcomes import OUTCOMES, read_outcomes
 from batchlic.writer.device_states import device_states
 from batchlic.writer.results import write_results
-from tests.writer.builders import Told, journal_of, plan_of
+from tests.writer.builders import JournaledAttempt, journal_of, plan_of
 
 OLD, NEW = "SIMSec-IoT", "TS-BUNDLE-KTO-SIMSEC-MRC"
 ANSWERS: dict[str | None, list[tuple[str | None, bool]]] = {
@@ -43,7 +43,7 @@ def rows_of(
     `called_back` is what callbacks tell of the steps of each.
     """
     attempts = [
-        Told(
+        JournaledAttempt(
             batches,
             [offset],
             outcome,

@@ -15,7 +15,7 @@ from batchlic.writer.callback_outcomes import read_outcomes
 from batchlic.writer.device_states import device_states
 from batchlic.writer.results import count_statuses, write_results
 from tests.journal.builders import CREATED_AT
-from tests.writer.builders import Told, journal_of, plan_of
+from tests.writer.builders import JournaledAttempt, journal_of, plan_of
 
 BEGUN = datetime.fromtimestamp(CREATED_AT / 1e6, UTC)
 COLUMNS = {
@@ -48,7 +48,7 @@ COLUMNS = {
 OF_MIGRATIONS = ("from_sku", "step", "unassign_status", "assign_status", "restore_status")
 
 
-def results_of(folder: Path, attempts: Sequence[Told], sizes: Sequence[int]) -> pl.DataFrame:
+def results_of(folder: Path, attempts: Sequence[JournaledAttempt], sizes: Sequence[int]) -> pl.DataFrame:
     path = folder / "results.parquet"
     plan, journal = plan_of(folder / "plan.parquet", sizes), journal_of(attempts, sizes)
     write_results(path, device_states(plan, journal, read_outcomes(folder / "outcomes.parquet")))
@@ -68,7 +68,10 @@ def test_the_columns_are_those_of_the_public_interface(tmp_path: Path, sizes: li
 def test_a_whole_batch_shares_its_fate(tmp_path: Path) -> None:
     results = results_of(
         tmp_path,
-        [Told(1, outcome="throttled", http_status=429), Told(1, http_status=200, request_id="r-2")],
+        [
+            JournaledAttempt(1, outcome="throttled", http_status=429),
+            JournaledAttempt(1, http_status=200, request_id="r-2"),
+        ],
         [3, 1],
     )
     taken = results.filter(batch_id=1).drop("source", "row", "imei").unique()
@@ -100,11 +103,11 @@ def test_a_whole_batch_shares_its_fate(tmp_path: Path) -> None:
 
 def test_the_devices_of_a_split_batch_go_their_own_ways(tmp_path: Path) -> None:
     history = [
-        Told(1, outcome="refused", http_status=400),
-        Told(1, [0, 1], http_status=200, request_id="r-2"),
-        Told(1, [2, 3], outcome="refused", http_status=400),
-        Told(1, [2], outcome="refused", final=True, http_status=400, error_code="BAD"),
-        Told(1, [3], outcome=None),
+        JournaledAttempt(1, outcome="refused", http_status=400),
+        JournaledAttempt(1, [0, 1], http_status=200, request_id="r-2"),
+        JournaledAttempt(1, [2, 3], outcome="refused", http_status=400),
+        JournaledAttempt(1, [2], outcome="refused", final=True, http_status=400, error_code="BAD"),
+        JournaledAttempt(1, [3], outcome=None),
     ]
     results = results_of(tmp_path, history, [4]).select(
         "status", "x_request_id", "request_id", "error_code", "attempts", "settled_at"
@@ -119,17 +122,17 @@ def test_the_devices_of_a_split_batch_go_their_own_ways(tmp_path: Path) -> None:
 
 def test_a_doubt_names_the_request_that_may_have_been_executed(tmp_path: Path) -> None:
     history = [
-        Told(1, outcome="throttled", http_status=429),
-        Told(1, outcome="ambiguous", http_status=502),
-        Told(1, outcome="ambiguous", http_status=504),
-        Told(1, outcome="refused", final=True, http_status=400),
+        JournaledAttempt(1, outcome="throttled", http_status=429),
+        JournaledAttempt(1, outcome="ambiguous", http_status=502),
+        JournaledAttempt(1, outcome="ambiguous", http_status=504),
+        JournaledAttempt(1, outcome="refused", final=True, http_status=400),
     ]
     [device] = results_of(tmp_path, history, [1]).rows(named=True)
     assert (device["status"], device["x_request_id"], device["http_status"]) == ("in_doubt", "1-002", 502)
 
 
 @st.composite
-def histories(draw: st.DrawFn) -> tuple[list[int], list[Told]]:
+def histories(draw: st.DrawFn) -> tuple[list[int], list[JournaledAttempt]]:
     """Batches, and attempts of which the first of each batch carries all of it."""
     sizes = draw(st.lists(st.integers(1, 6), min_size=1, max_size=6))
     outcomes = st.sampled_from(
@@ -141,13 +144,13 @@ def histories(draw: st.DrawFn) -> tuple[list[int], list[Told]]:
         parts = st.sets(st.integers(0, sizes[batch_id - 1] - 1), min_size=1).map(sorted)
         offsets = draw(st.none() | parts) if batch_id in begun else None
         begun.add(batch_id)
-        attempts.append(Told(batch_id, offsets, draw(outcomes), final=draw(st.booleans())))
+        attempts.append(JournaledAttempt(batch_id, offsets, draw(outcomes), final=draw(st.booleans())))
     return sizes, attempts
 
 
 @given(histories())
 def test_a_each_device_has_one_row_with_the_status_of_its_attempts(
-    tmp_path_factory: pytest.TempPathFactory, history: tuple[list[int], list[Told]]
+    tmp_path_factory: pytest.TempPathFactory, history: tuple[list[int], list[JournaledAttempt]]
 ) -> None:
     sizes, attempts = history
     folder = tmp_path_factory.mktemp("history")
