@@ -44,8 +44,8 @@ class RefusalWatch:
             raise StoppedEarly(
                 f"the first {self._batches[alike]} batches for account {batch.account_name}, SKU "
                 f"{batch.sku_number} were all refused with the same error: "
-                f"{answer.error_code or answer.http_status} ({answer.error_message}). Check account and SKU, then "
-                f"resume the run{_or_else(batch, position)}"
+                f"{answer.error_code or answer.http_status} ({answer.error_message}). Check account "
+                f"and SKU, then resume the run{_or_else(batch, position)}"
             )
 
 

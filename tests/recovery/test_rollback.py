@@ -133,7 +133,7 @@ def test_d_devices_in_doubt_are_left_and_reported(tmp_path: Path) -> None:
         doubtful = told.statuses[DeviceStatus.IN_DOUBT]
         told = back(RunFolder(tmp_path / "run"), By.DEVICE, at.target)
         assert told.planned == DEVICES - doubtful
-        assert f"{doubtful} devices in doubt are left as they are" in told.notes[0]
+        assert f"{doubtful} devices in doubt are not rolled back" in told.notes[0]
         assert held(at)[FLEXIBLE] >= doubtful
 
 
