@@ -9,7 +9,8 @@ from batchlic.chunker.batch import (
     read_excluded,
     read_whole_batches,
 )
-from batchlic.chunker.plan import Fit, Plan, PlanGroup, write_plan
+from batchlic.chunker.groups import Fit, PlanGroup
+from batchlic.chunker.plan import Plan, write_plan
 from batchlic.chunker.status import DeviceStatus
 from batchlic.chunker.step import Step, StepRequest
 

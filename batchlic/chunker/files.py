@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from batchlic.chunker.exclusion import EXCLUDED_MARKS
-from batchlic.chunker.plan import Fit, PlanGroup
+from batchlic.chunker.groups import Fit, PlanGroup
 from batchlic.chunker.schema import REJECTS, write_plan_file, write_rejects_file
 from batchlic.chunker.status import DeviceStatus
 from batchlic.reader.devices import PENDING

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from batchlic.atomic import scratch_in
+from batchlic.chunker.groups import Fit, PlanGroup
 from batchlic.reader import ReadOptions, Source
 
 if TYPE_CHECKING:
     from batchlic.chunker.exclusion import KnownLicenses
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlanGroup:
-    """The part of a plan that goes under one SKU of one account, in devices and batches."""
-
-    account_name: str
-    sku_number: str
-    devices: int
-    batches: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,10 +30,6 @@ class Plan:
     batches: int
     groups: tuple[PlanGroup, ...]
     notes: tuple[str, ...]
-
-
-Fit: TypeAlias = Callable[[Sequence[PlanGroup]], Sequence[int]]
-"""Says how many devices of each group to plan, from 0 to all of them."""
 
 
 def write_plan(

@@ -6,7 +6,8 @@ from typing import TypeAlias
 
 import polars as pl
 
-from batchlic.chunker.plan import Plan, PlanGroup
+from batchlic.chunker.groups import PlanGroup
+from batchlic.chunker.plan import Plan
 from batchlic.chunker.schema import PLAN, REJECTS, UNDOES, write_plan_file, write_rejects_file
 from batchlic.chunker.status import DeviceStatus
 from batchlic.reader import Source
