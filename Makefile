@@ -89,8 +89,10 @@ lint: $(INSTALLED) ## check style, types and the direction of imports
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 
-coverage: $(INSTALLED) ## run all tests and print branch coverage
-	@$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal -q --cov --cov-report=term
+# One test is left out: it forbids large files, and coverage could not write its own.
+coverage: $(INSTALLED) ## run the tests and print branch coverage
+	@$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal -q --cov --cov-report=term --deselect \
+		tests/endtoend/test_interruptions.py::test_a_disk_without_room_is_exit_6_and_the_run_resumes_when_there_is
 
 format: $(INSTALLED) ## let ruff format the code
 	@$(BIN)/ruff check --fix .
