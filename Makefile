@@ -1,4 +1,4 @@
-# Two commands to begin with: `make demo` and `make test`. `make help` lists all.
+# Start with `make demo` and `make test`. `make help` lists all targets.
 
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' && echo $$p && break; done)
@@ -14,36 +14,36 @@ INSTALLED := .venv/.installed
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: $(INSTALLED) ## make .venv with batchlic and its development tools, pinned by hash
+install: $(INSTALLED) ## create .venv with batchlic and its development tools, pinned by hash
 
 $(INSTALLED): pyproject.toml $(LOCK)
-	@test -n "$(PYTHON)" || { echo "batchlic needs Python 3.11 or newer: install it, or name it: make PYTHON=/path/to/python3 …" >&2; exit 2; }
+	@test -n "$(PYTHON)" || { echo "batchlic needs Python 3.11 or newer: install it, or give its path: make PYTHON=/path/to/python3 …" >&2; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $(LOCK)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index -e .
 	@touch $@
 
-demo: $(INSTALLED) ## license the sample fleet against the embedded sandbox
+demo: $(INSTALLED) ## license the sample fleet against a sandbox carrier on this machine
 	@$(BIN)/batchlic run jobs/demo.toml --sandbox
 
-demo-callbacks: $(INSTALLED) ## the same, and wait for the callbacks of each device
+demo-callbacks: $(INSTALLED) ## run the demo, and wait for the callback of each device
 	@$(BIN)/batchlic run jobs/demo_callbacks.toml --sandbox --wait-callbacks 5m --listen-port 0 || test $$? -eq 3
 
 test: $(INSTALLED) ## run all tests
 	@$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal
 
-onboard: $(INSTALLED) ## license a fleet: make onboard INVENTORY=… ACCOUNT=… SKU=… [OPTIONS=…]
+onboard: $(INSTALLED) ## assign licenses to a fleet: make onboard INVENTORY=… ACCOUNT=… SKU=… [OPTIONS=…]
 	$(call need,INVENTORY ACCOUNT SKU)
 	@$(BIN)/batchlic assign "$$INVENTORY" --account "$$ACCOUNT" --sku "$$SKU" $(OPTIONS)
 
-migrate: $(INSTALLED) ## move a fleet to another SKU: make migrate INVENTORY=… ACCOUNT=… FROM_SKU=… TO_SKU=…
+migrate: $(INSTALLED) ## move a fleet to another SKU: make migrate INVENTORY=… ACCOUNT=… FROM_SKU=… TO_SKU=… [OPTIONS=…]
 	$(call need,INVENTORY ACCOUNT FROM_SKU TO_SKU)
 	@$(BIN)/batchlic migrate "$$INVENTORY" --account "$$ACCOUNT" --from-sku "$$FROM_SKU" --to-sku "$$TO_SKU" $(OPTIONS)
 
-sandbox: $(INSTALLED) ## serve a sandbox carrier: make sandbox [OPTIONS='--rate 50 --fault reset-after=0.01']
+sandbox: $(INSTALLED) ## start a sandbox carrier: make sandbox [OPTIONS='--rate 50 --fault reset-after=0.01']
 	@$(BIN)/batchlic sandbox $(OPTIONS)
 
-sample: $(INSTALLED) ## make a large inventory: make sample ROWS=1000000 [OUT=fleet.csv]
+sample: $(INSTALLED) ## generate a large inventory: make sample ROWS=1000000 [OUT=fleet.csv]
 	@$(BIN)/python sample_data/generate.py --rows $(or $(ROWS),1000000) --out $(or $(OUT),fleet-$(or $(ROWS),1000000).csv)
 
 soak: $(INSTALLED) ## simulate runs with random faults: make soak [SCENARIOS=10000] [SEED=0]
@@ -52,7 +52,7 @@ soak: $(INSTALLED) ## simulate runs with random faults: make soak [SCENARIOS=100
 fuzz: $(INSTALLED) ## run property tests with more examples: make fuzz [EXAMPLES=1000]
 	@EXAMPLES=$(or $(EXAMPLES),1000) $(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal -m hypothesis
 
-kill: $(INSTALLED) ## kill processes at work, many times: make kill [KILLS=50]
+kill: $(INSTALLED) ## kill and resume real processes, many times: make kill [KILLS=50]
 	@KILLS=$(or $(KILLS),50) STRIDE=1 $(BIN)/pytest -q \
 		tests/endtoend/test_interruptions.py tests/endtoend/test_migration.py tests/callbacks/test_killed.py
 
@@ -60,27 +60,27 @@ replay: $(INSTALLED) ## repeat the simulation of one seed: make replay SEED=…
 	$(call need,SEED)
 	@SCENARIOS=1 SEED=$(SEED) $(BIN)/pytest tests/simulation
 
-bench: bench-plan bench-submit bench-pace bench-journal bench-ledger bench-listener ## all benchmarks
+bench: bench-plan bench-submit bench-pace bench-journal bench-ledger bench-listener ## run all benchmarks
 
-bench-plan: $(INSTALLED) ## planning against a plain copy and DuckDB: make bench-plan [ROWS=100000000]
+bench-plan: $(INSTALLED) ## measure planning, compared with a plain copy and DuckDB: make bench-plan [ROWS=100000000]
 	@$(BIN)/python tests/benchmarks/plan.py $(ROWS)
 
-bench-submit: $(INSTALLED) ## a whole run against bare loops of its client and of httpx: make bench-submit [DEVICES="100000 1000000"]
+bench-submit: $(INSTALLED) ## measure a whole run, compared with loops that only send: make bench-submit [DEVICES="100000 1000000"]
 	@$(BIN)/python tests/benchmarks/submit.py $(DEVICES)
 
-bench-pace: $(INSTALLED) ## the limiter against its peers, under every kind of limit
+bench-pace: $(INSTALLED) ## measure the limiter, compared with other ones, under many kinds of limits
 	@$(BIN)/python tests/benchmarks/pace.py
 
-bench-journal: $(INSTALLED) ## the journal: cost of a batch, resuming 100,000 batches, size on disk
+bench-journal: $(INSTALLED) ## measure the journal: time per batch, resuming 100,000 batches, size on disk
 	@$(BIN)/python tests/benchmarks/journal.py
 
-bench-ledger: $(INSTALLED) ## planning with a ledger that has all devices: make bench-ledger [ROWS="1000000 10000000"]
+bench-ledger: $(INSTALLED) ## measure planning with a ledger that has all devices: make bench-ledger [ROWS="1000000 10000000"]
 	@$(BIN)/python tests/benchmarks/ledger.py $(ROWS)
 
-bench-listener: $(INSTALLED) ## the listener against the same server without storing; reconcile a million messages
+bench-listener: $(INSTALLED) ## measure the listener, compared with one that does not store, and reconciling
 	@PYTHONPATH=. $(BIN)/python tests/benchmarks/listener.py
 
-test-callbacks: $(INSTALLED) ## a whole run with callbacks: make test-callbacks [DEVICES=100000]
+test-callbacks: $(INSTALLED) ## test a whole run with callbacks: make test-callbacks [DEVICES=100000]
 	@LOOP_DEVICES=$(or $(DEVICES),100000) $(BIN)/pytest -q tests/callbacks/test_loop.py
 
 lint: $(INSTALLED) ## check style, types and the direction of imports
@@ -89,12 +89,12 @@ lint: $(INSTALLED) ## check style, types and the direction of imports
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 
-# One test is left out: it forbids large files, and coverage could not write its own.
+# The deselected test forbids large files, and coverage has to write one.
 coverage: $(INSTALLED) ## run the tests and print branch coverage
 	@$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal -q --cov --cov-report=term --deselect \
 		tests/endtoend/test_interruptions.py::test_a_disk_without_room_is_exit_6_and_the_run_resumes_when_there_is
 
-format: $(INSTALLED) ## let ruff format the code
+format: $(INSTALLED) ## fix and format the code with ruff
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
@@ -102,8 +102,8 @@ lock: $(INSTALLED) ## renew the pinned requirements after changing pyproject.tom
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
 		--upgrade --group dev --output-file $(LOCK) pyproject.toml
 
-clean: ## remove what the tools left (never runs/)
+clean: ## remove .venv and the files of the tools (never runs/)
 	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage build dist
 
 need = @for name in $(1); do test -n "$$(printenv $$name)" \
-	|| { echo "make $@: give $$name=…, as \`make help\` shows" >&2; exit 2; }; done
+	|| { echo "make $@: $$name is missing: give $$name=… (see \`make help\`)" >&2; exit 2; }; done

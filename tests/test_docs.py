@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,12 @@ from batchlic.writer.summary import Summary
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "sample_data" / "README.md"]
+PAGES = [
+    *sorted(ROOT.glob("*.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "jobs" / "schedule" / "README.md",
+    ROOT / "sample_data" / "README.md",
+]
 
 
 def blocks(language: str, text: str = README) -> list[str]:
@@ -74,10 +80,32 @@ def test_every_make_target_that_is_named_exists() -> None:
     assert {"demo", "test"} <= named <= targets
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_link_has_a_target(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
-        assert target.startswith("http") or (page.parent / target).exists(), target
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_relative_link_and_anchor_has_a_target(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if link.startswith(("https://", "http://")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target.read_text()), link
+
+
+def test_an_anchor_is_the_heading_in_lower_case_without_punctuation() -> None:
+    text = "# Job files\n```console\n# a comment\n```\n## [inventory]\n## `a_b`: c, d\n## A\n## A\n"
+    assert anchors(text) == {"job-files", "inventory", "a_b-c-d", "a", "a-1"}
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors of a page's headings, as GitHub derives them."""
+    outside_code = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    found: list[str] = []
+    seen: Counter[str] = Counter()
+    for heading in re.findall(r"^#+ (.+)$", outside_code, re.MULTILINE):
+        slug = re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+        found.append(f"{slug}-{seen[slug]}" if seen[slug] else slug)
+        seen[slug] += 1
+    return set(found)
 
 
 def test_every_option_that_is_named_exists() -> None:

@@ -1,7 +1,7 @@
-"""Onboard the fleet every night, as an Airflow DAG: copy into the dags folder.
+"""Onboard the fleet every night, as an Airflow DAG. Copy this file into the dags folder.
 
-Exit 6 (stopped early, resumable) is retried, in the folder of the same logical date, so that a retry goes on
-where the try before it was. Every other code fails at once: it needs a person.
+Exit 6 (stopped early, resumable) is retried. A retry has the same logical date and so the same run folder: it
+continues the run. Every other exit code fails at once, because it needs a person.
 """
 
 import subprocess
@@ -24,16 +24,16 @@ STOPPED_EARLY = 6
     tags=["fleet"],
 )
 def onboard_fleet() -> None:
-    """One task: the run of the night."""
+    """One task: the nightly run."""
 
     @task(retries=6, retry_delay=timedelta(minutes=15))
     def onboard(ds_nodash: str | None = None) -> None:
         """Credentials come from the worker's environment or the file that BATCHLIC_CREDENTIALS_FILE names."""
         ended = subprocess.run([BATCHLIC, "run", JOB, "--run-dir", f"{RUNS}/{ds_nodash}"], check=False)
         if ended.returncode == STOPPED_EARLY:
-            raise AirflowException("batchlic stopped early; the next try goes on")
+            raise AirflowException("batchlic stopped early; the next retry continues the run")
         if ended.returncode:
-            raise AirflowFailException(f"batchlic ended with {ended.returncode}: see {RUNS}/{ds_nodash}")
+            raise AirflowFailException(f"batchlic exited with {ended.returncode}: see {RUNS}/{ds_nodash}")
 
     onboard()
 

@@ -1,6 +1,6 @@
-"""`make bench-journal`: what the journal costs a batch, how long a large run takes to resume, and its size.
+"""`make bench-journal`: measure the journal's time per batch, the time to resume a large run, and its size.
 
-Figures are of this run only; the share of a run is that of one core at 1,000 requests a second.
+Compare figures of one run of the benchmark only. The CPU share is that of one core at 1,000 requests/s.
 """
 
 import argparse
@@ -48,19 +48,17 @@ def main() -> None:
 
 
 def _cost(folder: Path, batches: int) -> None:
-    """A run at 1,000 requests/s whose carrier takes 50 ms, with and without a journal."""
+    """Print the time that the journal takes per batch, at 1,000 requests/s and 50 ms latency."""
     bare = anyio.run(_paced, None, batches, backend_options={"use_uvloop": True})
     with closing(_new(folder / "paced.db", batches)) as journal:
-        kept = anyio.run(_paced, journal, batches, backend_options={"use_uvloop": True})
-    cpu = (kept.cpu - bare.cpu) / batches * 1000
-    print(f"{batches:,} batches at {batches / kept.seconds:,.0f} requests/s, {WORKERS} workers")
+        durable = anyio.run(_paced, journal, batches, backend_options={"use_uvloop": True})
+    cpu = (durable.cpu - bare.cpu) / batches * 1000
+    print(f"{batches:,} batches at {batches / durable.seconds:,.0f} requests/s, {WORKERS} workers")
     print(
-        f"  waiting for the disk  {kept.waited / batches * 1000:8.2f} ms a batch, intent and answer together"
+        f"  waiting for the disk  {durable.waited / batches * 1000:8.2f} ms per batch, for intent and answer"
     )
-    print(
-        f"  CPU                   {cpu:8.3f} ms a batch: {cpu * RATE / 10:.0f}% of a core at 1,000 requests/s"
-    )
-    print(f"  elapsed               {kept.seconds:8.1f} s, without a journal {bare.seconds:.1f} s")
+    print(f"  CPU                   {cpu:8.3f} ms per batch: {cpu * RATE / 10:.0f}% of a core at 1,000/s")
+    print(f"  elapsed               {durable.seconds:8.1f} s, without a journal {bare.seconds:.1f} s")
     print(f"  one fsync by itself   {_fsync(folder / 'probe') * 1000:8.2f} ms")
 
 
@@ -93,32 +91,34 @@ async def _paced(journal: Journal | None, batches: int) -> _Measured:
 
 
 def _resume(folder: Path, batches: int) -> None:
-    """A run of which all but the last batches were accepted: what `resume` does before and after."""
+    """Print the times of the steps of `resume`, for a run with all but the last LEFT batches accepted."""
     plan, path = folder / "plan.parquet", folder / "journal.db"
     _write_plan(plan, batches)
     with closing(_new(path, batches)) as journal:
         seconds, _ = _timed(lambda: anyio.run(_fill, journal, batches - LEFT))
-        print(f"{batches - LEFT:,} batches as fast as they go: {(batches - LEFT) / seconds:,.0f} a second")
-    print(f"resuming a run of {batches:,} batches, {LEFT:,} of them left")
+        print(f"{batches - LEFT:,} batches without a limit: {(batches - LEFT) / seconds:,.0f} per second")
+    print(f"resuming a run of {batches:,} batches, {LEFT:,} of them not sent yet")
     opened, journal = _timed(lambda: Journal.open(path))
     with closing(journal):
         hashed, _ = _timed(lambda: sha256_of(plan))
-        looked, left = _timed(
+        searched, found = _timed(
             lambda: sum(1 for _ in remaining(read_batches(plan, IdKind.AUTO), journal, frozenset()))
         )
-        assert left == LEFT
-        print(f"  journal checked       {opened:8.1f} s")
-        print(f"  plan held to its hash {hashed:8.1f} s")
-        print(f"  what is left found    {looked:8.1f} s")
-        untold = folder / "outcomes"
+        assert found == LEFT
+        print(f"  open the journal      {opened:8.1f} s")
+        print(f"  hash the plan         {hashed:8.1f} s")
+        print(f"  find batches to send  {searched:8.1f} s")
+        no_outcomes = folder / "outcomes"
         results, _ = _timed(
-            lambda: write_results(folder / "results", device_states(plan, journal, read_outcomes(untold)))
+            lambda: write_results(
+                folder / "results", device_states(plan, journal, read_outcomes(no_outcomes))
+            )
         )
         audit, _ = _timed(lambda: write_audit(folder / "audit", journal))
-        print(f"  results, audit after  {results:8.1f} s, {audit:.1f} s")
+        print(f"  write results, audit  {results:8.1f} s, {audit:.1f} s")
     for file in (path, plan, folder / "results", folder / "audit"):
         size = file.stat().st_size
-        print(f"  {file.stem:8} on disk      {size / 1e6:8.1f} MB, {size / batches:,.0f} bytes a batch")
+        print(f"  {file.stem:8} on disk      {size / 1e6:8.1f} MB, {size / batches:,.0f} bytes per batch")
 
 
 async def _fill(journal: Journal, batches: int) -> None:
@@ -144,6 +144,7 @@ def _write_plan(path: Path, batches: int) -> None:
         iccid=pl.lit(None, pl.String),
         account_name=pl.lit("0000123456-00001"),
         sku_number=pl.lit("SIMSec-IoT"),
+        held=pl.lit(None, pl.String),
     ).write_parquet(path, compression_level=1, row_group_size=50_000)
 
 

@@ -1,8 +1,9 @@
-"""`make bench-listener`: durable messages a second, beside the same server not storing; then reconciling.
+"""`make bench-listener`: compare the listener with the same server without storing; then measure reconciling.
 
-The server is a process of its own, the load comes from another on the same machine; figures are of this run
-only, and the machine's load is said, since what else it does counts. Each message is acknowledged before its
-connection posts the next. `CPU` is the server's processor time for one message, and that of reconciling.
+The server and the load generator are two processes on one machine. The benchmark prints the machine's load,
+because other work slows it down. Compare figures of one run of the benchmark only. Each connection waits for
+the acknowledgement of its message before it posts the next one. `CPU` is the server's CPU time for one
+message, or that of reconciling.
 """
 
 import argparse
@@ -67,11 +68,11 @@ def durable() -> None:
 
 
 def not_storing() -> None:
-    async def forget(_: DeviceMessage) -> None:
-        """Acknowledge at once."""
+    async def discard(_: DeviceMessage) -> None:
+        """Store nothing, so that the server acknowledges at once."""
 
     logger = structlog.wrap_logger(None)
-    serve(Listener(_access(), keep=forget, check=lambda: None, logger=logger), OPTIONS)
+    serve(Listener(_access(), keep=discard, check=lambda: None, logger=logger), OPTIONS)
 
 
 SERVERS: tuple[Callable[[], None], ...] = (durable, not_storing)
@@ -93,7 +94,7 @@ def _server(server: Callable[[], None], store: Path) -> Iterator[str]:
 
 
 def _load(server: Callable[[], None], connections: int, messages: int) -> float:
-    spent = _cpu_of_children()
+    cpu = _cpu_of_children()
     with TemporaryDirectory(prefix="batchlic-bench-", dir=".") as folder:
         store = Path(folder) / "store.db"
         with _server(server, store) as url:
@@ -102,12 +103,12 @@ def _load(server: Callable[[], None], connections: int, messages: int) -> float:
             waits = sorted(uvloop.run(_post_all(url, bodies, connections)))
             rate = messages / (time.perf_counter() - began)
         if server is durable:
-            with closing(Store.open(str(store))) as kept:
-                assert kept.extent()[0] == messages
+            with closing(Store.open(str(store))) as stored:
+                assert stored.extent()[0] == messages
     p50, p99 = waits[messages // 2] * 1000, waits[messages * 99 // 100] * 1000
     print(
         f"{server.__name__.replace('_', ' '):>12} {connections:>12,} {rate:>11,.0f} {p50:>5.1f} ms "
-        f"{p99:>5.1f} ms {waits[-1] * 1000:>5.1f} ms {(_cpu_of_children() - spent) / messages * 1e6:>4.0f} us"
+        f"{p99:>5.1f} ms {waits[-1] * 1000:>5.1f} ms {(_cpu_of_children() - cpu) / messages * 1e6:>4.0f} us"
     )
     return rate
 
@@ -118,7 +119,7 @@ def _cpu_of_children() -> float:
 
 
 def _request(url: str, number: int) -> bytes:
-    """One HTTP request; a hundred messages share a requestId, as those of a batch do."""
+    """Return one HTTP request. Each hundred messages share a requestId, like the devices of a batch."""
     content = json.dumps(body(f"c3f3d17c-79ff-4b35-82df-{number // 100:012d}", f"{number:015d}")).encode()
     path = urlsplit(url).path
     head = f"POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
@@ -150,13 +151,13 @@ def _reconcile(devices: int) -> None:
         store = Store.open(str(Path(path) / "store.db"))
         store.write(messages_of(folder))
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        began, spent = time.perf_counter(), time.process_time()
+        began, cpu = time.perf_counter(), time.process_time()
         assert reconcile(folder, store).statuses == {"confirmed": devices}
-        first, spent = time.perf_counter(), time.process_time() - spent
+        first, cpu = time.perf_counter(), time.process_time() - cpu
         reconcile(folder, store)
         again = time.perf_counter()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        times = f"{first - began:>10.1f} s {spent:>6.1f} s {again - first:>6.1f} s"
+        times = f"{first - began:>10.1f} s {cpu:>6.1f} s {again - first:>6.1f} s"
         print(f"{devices:>12,} {times} {peak:>9,.0f} MB ({before:,.0f})")
 
 

@@ -1,11 +1,12 @@
-"""`make bench-pace`: the pace beside its peers, in virtual time, under limits that none of them is told.
+"""`make bench-pace`: compare batchlic's limiter with other limiters, in virtual time, under hidden limits.
 
-Of batchlic, over several starts within a window, each with a seed of its own: the worst and the median share
-of the ideal (least possible time / time taken), and the largest share of requests that were throttled, in the
-whole run and in steady state (after the first 5 seconds). Of the peers: share of the ideal and of requests
-throttled, at the first start. The work is 20 s of a limit of 200 requests/s at 50 ms latency where the row
-says nothing else. Below, processes that share a limit, and one run over real TCP against a sandbox in a
-process of its own. `--starts 1 --only batchlic` runs the least.
+Unless the row says otherwise, the limit is 200 requests/s, the latency is 50 ms, and the work takes 20 s at
+the limit. For batchlic, the table has the worst and the median share of the ideal (least possible time / time
+taken), and the largest share of throttled requests, in the whole run and in steady state (after the first
+5 seconds). These figures are of several starts at different moments of a window, each with its own seed. For
+the other limiters, the table has the share of the ideal and of throttled requests, of the first start. Then
+come processes that share a limit, and one run over real TCP against a sandbox in another process. The
+shortest run is `--starts 1 --only batchlic`.
 """
 
 import argparse
@@ -50,37 +51,37 @@ REQUESTS = 4000
 CONCURRENCY = 64
 STEADY_AFTER = 5.0
 LONGEST = 400.0
-"""Seconds after which a contender is stopped."""
+"""Seconds after which a limiter is stopped."""
 
 Call = Callable[[], Awaitable[Signal]]
 Send = Callable[[Call], Awaitable[None]]
-"""Sees one request through: calls until it is delivered."""
+"""Delivers one request: calls until the call is not throttled."""
 
 
 @dataclass(frozen=True)
 class Limit:
-    """A hidden limit, and the share of the ideal that we want to reach under it."""
+    """A hidden limit, and the share of the ideal that batchlic aims to reach under this limit."""
 
     name: str
     target: float | None
     options: dict[str, Any]
     requests: int = REQUESTS
     network_s: float = NETWORK_S
-    """Of the latency, what a refusal takes as well."""
+    """Seconds on the network, a part of the latency: a 429 takes no longer."""
 
 
 _BUCKET: dict[str, Any] = {"rate": 200.0, "burst": 20}
 _WINDOW: dict[str, Any] = {"rate": 200.0, "kind": LimitKind.FIXED_WINDOW}
 _SLIDING: dict[str, Any] = {"rate": 200.0, "kind": LimitKind.SLIDING_WINDOW}
-_COSTLY: dict[str, Any] = {"retry_hint": RetryHint.SECONDS}
-_FAR: dict[str, Any] = {"latency": {"base_s": 0.02}}
+_RETRY_AFTER: dict[str, Any] = {"retry_hint": RetryHint.SECONDS}
+_SLOW_NETWORK: dict[str, Any] = {"latency": {"base_s": 0.02}}
 
 LIMITS = [
     Limit("token bucket", 0.97, _BUCKET),
     Limit("window of 1 s", 0.97, _WINDOW),
     Limit("window of 5 s", 0.97, _WINDOW | {"window_s": 5.0}),
-    Limit("window, Retry-After", 0.97, _WINDOW | _COSTLY),
-    Limit("the same for a minute", 0.97, _WINDOW | _COSTLY, requests=3 * REQUESTS),
+    Limit("window, Retry-After", 0.97, _WINDOW | _RETRY_AFTER),
+    Limit("the same for a minute", 0.97, _WINDOW | _RETRY_AFTER, requests=3 * REQUESTS),
     Limit("sliding window", 0.97, _SLIDING),
     Limit("10 calls at once", 0.95, {"max_concurrent": 10}),
     Limit("bucket that halves", 0.95, _BUCKET | {"changes": ((10.0, 0.5),)}),
@@ -90,9 +91,9 @@ LIMITS = [
     Limit("latency +5 ms a call", None, {"latency": {"growth_s": 0.005}}),
     Limit("latency +50 ms a call", None, {"latency": {"growth_s": 0.05}}, requests=1000),
     Limit("no limit", None, {}),
-    Limit("bucket, Retry-After", None, _BUCKET | _COSTLY),
-    Limit("sliding, Retry-After", None, _SLIDING | _COSTLY),
-    Limit("10 calls, Retry-After", None, {"max_concurrent": 10} | _COSTLY),
+    Limit("bucket, Retry-After", None, _BUCKET | _RETRY_AFTER),
+    Limit("sliding, Retry-After", None, _SLIDING | _RETRY_AFTER),
+    Limit("10 calls, Retry-After", None, {"max_concurrent": 10} | _RETRY_AFTER),
     Limit("bucket, 429s count", None, _BUCKET | {"count_throttled": True}),
     Limit("sliding, 429s count", None, _SLIDING | {"count_throttled": True}),
     Limit("window, RateLimit-*", None, _WINDOW | {"window_s": 5.0, "quota_headers": QuotaHeaders.RATELIMIT}),
@@ -100,11 +101,11 @@ LIMITS = [
     Limit("window of 0.1 s", None, _WINDOW | {"window_s": 0.1}),
     Limit("sliding, 150 ms", None, _SLIDING | {"latency": {"base_s": 0.15}}),
     Limit("window, 150 ms", None, _WINDOW | {"latency": {"base_s": 0.15}}),
-    Limit("bucket, slow 429s", None, _BUCKET | _FAR, network_s=0.03),
-    Limit("window, slow 429s", None, _WINDOW | _FAR, network_s=0.03),
-    Limit("sliding, slow 429s", None, _SLIDING | _FAR, network_s=0.03),
+    Limit("bucket, slow 429s", None, _BUCKET | _SLOW_NETWORK, network_s=0.03),
+    Limit("window, slow 429s", None, _WINDOW | _SLOW_NETWORK, network_s=0.03),
+    Limit("sliding, slow 429s", None, _SLIDING | _SLOW_NETWORK, network_s=0.03),
     Limit("20/s bucket", None, {"rate": 20.0, "burst": 5}, requests=400),
-    Limit("20/s, Retry-After", None, {"rate": 20.0, "burst": 5} | _COSTLY, requests=400),
+    Limit("20/s, Retry-After", None, {"rate": 20.0, "burst": 5} | _RETRY_AFTER, requests=400),
     Limit("5/s bucket", None, {"rate": 5.0, "burst": 5}, requests=100),
     Limit(
         "5/min window", None, {"rate": 5 / 60, "window_s": 60.0, "kind": LimitKind.FIXED_WINDOW}, requests=20
@@ -115,8 +116,8 @@ LIMITS = [
 SHARED = [("token bucket", _BUCKET), ("window of 1 s", _WINDOW), ("sliding window", _SLIDING)]
 
 
-def ours() -> Send:
-    """The pace of batchlic."""
+def batchlic_limiter() -> Send:
+    """batchlic's limiter."""
     pace = Pace(max_concurrency=CONCURRENCY)
 
     async def send(call: Call) -> None:
@@ -145,7 +146,7 @@ def semaphore_and_backoff() -> Send:
 
 
 def botocore_adaptive() -> Send:
-    """The adaptive retry mode of botocore: its own rate limiter, on our clock, and its own backoff."""
+    """The adaptive retry mode of botocore: its own rate limiter in virtual time, and its own backoff."""
     clock = _VirtualClock()
     bucket = TokenBucket(max_rate=1, clock=clock)
     limiter = ClientRateLimiter(
@@ -193,19 +194,19 @@ def aimd() -> Send:
 
 
 def sequential() -> Send:
-    """One request after another, a second's pause after a 429."""
+    """One request after another, with a pause of a second after each 429."""
     lock = anyio.Lock()
 
     async def send(call: Call) -> None:
         async with lock:
-            while _is_throttled(await call()):  # noqa: ASYNC110 - a peer that knows no better
+            while _is_throttled(await call()):  # noqa: ASYNC110 - polling is what this limiter does
                 await anyio.sleep(1.0)
 
     return send
 
 
-CONTENDERS: dict[str, Callable[[], Send]] = {
-    "batchlic": ours,
+LIMITERS: dict[str, Callable[[], Send]] = {
+    "batchlic": batchlic_limiter,
     "semaphore": semaphore_and_backoff,
     "botocore": botocore_adaptive,
     "AIMD": aimd,
@@ -224,7 +225,7 @@ class _Detector:
 
 
 async def _take(limiter: ClientRateLimiter, bucket: TokenBucket) -> None:
-    """What `limiter.on_sending_request` does, waiting in virtual time."""
+    """Do the same as `limiter.on_sending_request`, but wait in virtual time."""
     while limiter._enabled:
         try:
             bucket.acquire(block=False)
@@ -240,28 +241,28 @@ def _is_throttled(signal: Signal) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Share of the ideal, and shares of requests throttled: of all, and in steady state."""
+    """Share of the ideal, and shares of throttled requests: in the whole run, and in steady state."""
 
     share: float
     throttled: float
     steady: float
 
 
-def measure(contender: Callable[[], Send], config: SandboxConfig, start: float, limit: Limit) -> Measured:
-    """Let a contender do the work from `start` on, in virtual time."""
+def measure(new_limiter: Callable[[], Send], config: SandboxConfig, start: float, limit: Limit) -> Measured:
+    """Run the work with a limiter, from the virtual time `start` (seconds) on."""
     clock = MockClock(autojump_threshold=0)
     clock.jump(start)
     seed_scheduler(config.seed)
-    return trio.run(_work, contender, config, limit, clock=clock)
+    return trio.run(_work, new_limiter, config, limit, clock=clock)
 
 
-async def _work(contender: Callable[[], Send], config: SandboxConfig, limit: Limit) -> Measured:
+async def _work(new_limiter: Callable[[], Send], config: SandboxConfig, limit: Limit) -> Measured:
     random.seed(config.seed)
-    carrier, send, requests = SimulatedCarrier(config, limit.network_s), contender(), limit.requests
-    begin, left = anyio.current_time(), iter(range(requests))
+    carrier, send, requests = SimulatedCarrier(config, limit.network_s), new_limiter(), limit.requests
+    begin, numbers = anyio.current_time(), iter(range(requests))
 
     async def worker() -> None:
-        for _ in left:
+        for _ in numbers:
             await send(carrier.call)
 
     with anyio.move_on_after(LONGEST):
@@ -271,28 +272,30 @@ async def _work(contender: Callable[[], Send], config: SandboxConfig, limit: Lim
     took = anyio.current_time() - begin
     done = len(carrier.admitted) / requests
     ideal = ideal_seconds(config, requests, max_concurrency=CONCURRENCY, start=begin)
-    late = [at for at in carrier.throttled if at > begin + STEADY_AFTER]
-    late_all = [at for at in carrier.admitted if at > begin + STEADY_AFTER] + late
+    steady_throttled = [at for at in carrier.throttled if at > begin + STEADY_AFTER]
+    steady_requests = [at for at in carrier.admitted if at > begin + STEADY_AFTER] + steady_throttled
     return Measured(
         share=done * ideal / took,
         throttled=len(carrier.throttled) / (requests + len(carrier.throttled)),
-        steady=len(late) / max(1, len(late_all)),
+        steady=len(steady_throttled) / max(1, len(steady_requests)),
     )
 
 
 def _largest(measured: list[Measured], name: str) -> float:
-    return max(float(getattr(one, name)) for one in measured)
+    return max(float(getattr(run, name)) for run in measured)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--starts", type=int, default=2)
-    parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument("--only", nargs="+", choices=LIMITERS, default=list(LIMITERS))
     chosen = parser.parse_args()
-    peers = [name for name in chosen.only if name != "batchlic"]
-    print(f"{'limit':>21} target  worst median  throttled steady " + "".join(f"{name:>13}" for name in peers))
+    others = [name for name in chosen.only if name != "batchlic"]
+    print(
+        f"{'limit':>21} target  worst median  throttled steady " + "".join(f"{name:>13}" for name in others)
+    )
     for limit in LIMITS:
-        runs = [_run(limit, ours, number) for number in range(chosen.starts)]
+        runs = [_run(limit, batchlic_limiter, number) for number in range(chosen.starts)]
         worst, median = min(run.share for run in runs), statistics.median(run.share for run in runs)
         print(
             f"{limit.name:>21} {f'{limit.target:.2f}' if limit.target else '-':>6} {worst:>6.2f} "
@@ -300,14 +303,14 @@ def main() -> None:
             end="",
             flush=True,
         )
-        cells = (_run(limit, CONTENDERS[name], 0) for name in peers)
+        cells = (_run(limit, LIMITERS[name], 0) for name in others)
         print("".join(f"{cell.share:>6.2f}/{cell.throttled:>6.1%}" for cell in cells), flush=True)
     _print_shares()
     _print_over_tcp()
 
 
-def _run(limit: Limit, contender: Callable[[], Send], number: int) -> Measured:
-    return measure(contender, _config(limit.options, number + 1), 0.3 + 0.41 * number, limit)
+def _run(limit: Limit, new_limiter: Callable[[], Send], number: int) -> Measured:
+    return measure(new_limiter, _config(limit.options, number + 1), 0.3 + 0.41 * number, limit)
 
 
 def _config(options: dict[str, Any], seed: int) -> SandboxConfig:
@@ -333,7 +336,7 @@ def _print_shares() -> None:
 
 
 async def _share(config: SandboxConfig, processes: int) -> list[int]:
-    """How many requests of each process came through."""
+    """Return the number of delivered requests of each process, from 45 to 90 s."""
     carrier, counts = SimulatedCarrier(config), [0] * processes
 
     async def worker(process: int, send: Send) -> None:
@@ -344,7 +347,7 @@ async def _share(config: SandboxConfig, processes: int) -> list[int]:
     with anyio.move_on_after(90):
         async with anyio.create_task_group() as tasks:
             for process in range(processes):
-                send = ours()
+                send = batchlic_limiter()
                 for _ in range(16):
                     tasks.start_soon(worker, process, send)
                 await anyio.sleep(1)
@@ -360,10 +363,13 @@ def _print_over_tcp() -> None:
 
 
 async def _deliver_over_tcp(url: str) -> tuple[float, float]:
-    """Seconds taken, and share of the requests throttled; our own client and pace, without a journal."""
+    """Run batchlic's client and limiter, without a journal.
+
+    Returns the seconds taken and the share of throttled requests.
+    """
     name = Secret("sandbox")
     keys = Credentials(client_id=name, client_secret=name, username=name, password=name)
-    send, left, throttled = ours(), iter(range(REQUESTS)), 0
+    send, requests, throttled = batchlic_limiter(), iter(range(REQUESTS)), 0
     device = Device([DeviceId("864508030109877", "IMEI")])
     body = encode(AssignLicenseRequest("0000123456-00001", [device], "SIMSec-IoT"))
 
@@ -374,7 +380,7 @@ async def _deliver_over_tcp(url: str) -> tuple[float, float]:
         return signal_of(answer)
 
     async def worker() -> None:
-        for _ in left:
+        for _ in requests:
             await send(call)
 
     async with open_client(url, keys, max_connections=CONCURRENCY) as client:

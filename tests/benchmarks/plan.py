@@ -1,6 +1,6 @@
-"""`make bench-plan`: planning beside a plain copy to parquet, and beside DuckDB with the same rules in SQL.
+"""`make bench-plan`: compare planning with a plain copy to parquet, and with the same rules in SQL by DuckDB.
 
-Each measurement has a process to itself; the figures of a run compare with one another only.
+Each measurement has its own process. Compare figures of one run of the benchmark only.
 """
 
 import argparse
@@ -32,11 +32,9 @@ class Measured:
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("rows", type=int, nargs="*", help="beside 1 and 10 million")
+    arguments.add_argument("rows", type=int, nargs="*", help="more sizes, in rows, after 1 and 10 million")
     arguments.add_argument("--only", choices=["copy", "duckdb"], help=argparse.SUPPRESS)
-    arguments.add_argument(
-        "--folder", type=Path, help="where to put inventories (default: a temporary folder)"
-    )
+    arguments.add_argument("--folder", type=Path, help="folder for all files (default: a temporary one)")
     chosen = arguments.parse_args()
     if chosen.only:
         {"copy": copy, "duckdb": plan_in_sql}[chosen.only](chosen.folder)
@@ -50,13 +48,13 @@ def main() -> None:
 
 
 def compare(rows: int, folder: Path) -> None:
-    """Print what each program needs for an inventory: the best of ROUNDS, in which they take turns."""
-    # In a process of its own: a child's peak memory counts that of the parent which it was forked from.
-    measured(
+    """Print the best figures of each program for one inventory, of ROUNDS rounds. The programs take turns."""
+    # Another process generates the inventory: the peak memory of a fork includes that of its parent.
+    measure(
         [sys.executable, str(ROOT / "sample_data/generate.py"), "--rows", str(rows), "--out", "fleet.csv"],
         folder,
     )
-    this = [sys.executable, str(Path(__file__).resolve()), "--folder", "."]
+    this_file = [sys.executable, str(Path(__file__).resolve()), "--folder", "."]
     plan = [
         str(Path(sys.executable).with_name("batchlic")),
         "plan",
@@ -67,12 +65,14 @@ def compare(rows: int, folder: Path) -> None:
         SKU,
     ]
     programs = {
-        "polars copy": [*this, "--only", "copy"],
+        "polars copy": [*this_file, "--only", "copy"],
         "batchlic plan": plan,
-        "DuckDB": [*this, "--only", "duckdb"],
+        "DuckDB": [*this_file, "--only", "duckdb"],
     }
-    rounds = [{name: measured(command, folder) for name, command in programs.items()} for _ in range(ROUNDS)]
-    best = {name: min((turn[name] for turn in rounds), key=lambda run: run.seconds) for name in programs}
+    rounds = [{name: measure(command, folder) for name, command in programs.items()} for _ in range(ROUNDS)]
+    best = {
+        name: min((figures[name] for figures in rounds), key=lambda run: run.seconds) for name in programs
+    }
     copied = best["polars copy"]
     for name, run in best.items():
         figures = f"{run.seconds:>8.1f} {run.cpu:>8.1f} {run.peak_mb:>8.0f}"
@@ -80,8 +80,8 @@ def compare(rows: int, folder: Path) -> None:
         print(f"{rows:>12,} {name:>14} {figures} {ratios}", flush=True)
 
 
-def measured(command: Sequence[str], folder: Path) -> Measured:
-    """Run a command to its end; planning may end with 3, for a few rows are wrong."""
+def measure(command: Sequence[str], folder: Path) -> Measured:
+    """Run a command and return its figures. Planning may exit with 3: a few rows are invalid."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     start = perf_counter()
     process = subprocess.Popen(
@@ -91,18 +91,18 @@ def measured(command: Sequence[str], folder: Path) -> Measured:
     seconds = perf_counter() - start
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode not in {0, 3}:
-        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
+        raise SystemExit(f"{' '.join(command)} exited with {process.returncode}")
     peak = usage.ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
     return Measured(seconds, usage.ru_utime + usage.ru_stime, peak)
 
 
 def copy(folder: Path) -> None:
-    """What polars needs merely to turn the file into parquet."""
+    """Convert the file to parquet with polars, and do nothing else."""
     pl.scan_csv(folder / "fleet.csv", infer_schema=False).sink_parquet(folder / "copy.parquet")
 
 
 def plan_in_sql(folder: Path) -> None:
-    """The same rules in SQL: identifiers cleaned and checked, duplicates found, the plan sorted and cut."""
+    """Plan by the same rules in SQL: clean and check identifiers, find duplicates, sort, cut batches."""
     connection = duckdb.connect(config={"temp_directory": str(folder / "duckdb")})
     os.chdir(folder)
     connection.execute(SQL)
@@ -165,7 +165,7 @@ COPY (
         AND ordinal NOT IN (SELECT ordinal FROM duplicates WHERE reason IS NOT NULL)
     ORDER BY imei_n NULLS LAST, rest_n
 ) TO 'sql_plan.parquet' (COMPRESSION zstd, COMPRESSION_LEVEL 1, ROW_GROUP_SIZE 50000);
-"""  # noqa: S608 - only constants of this file are put in
+"""  # noqa: S608 - the SQL contains constants of this file only
 
 
 if __name__ == "__main__":

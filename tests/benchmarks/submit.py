@@ -1,9 +1,9 @@
-"""`make bench-submit`: the whole program beside bare loops that post the same bodies and keep nothing.
+"""`make bench-submit`: compare the whole program with bare loops that post the same bodies and store nothing.
 
-One loop is of batchlic's own client, by as many tasks as the program has workers. The other is of
-httpx.AsyncClient as it comes, by each number of tasks in HTTPX_TASKS; the quickest counts. Each measurement
-has a process and a fresh unlimited sandbox to itself: once one that answers at once, and once one that takes
-50 ms. Figures are of this run only.
+One loop uses batchlic's own client, with as many tasks as the program has workers. The other loop uses an
+httpx.AsyncClient with default settings, with each number of tasks in HTTPX_TASKS; the fastest one counts.
+Each measurement has its own process and a new sandbox without a limit, which answers at once or after 50 ms.
+Compare figures of one run of the benchmark only.
 """
 
 import argparse
@@ -36,11 +36,13 @@ CONCURRENCY = 64
 LATENCIES = (0.0, 0.05)
 """Seconds."""
 HTTPX_TASKS = {0.0: (1, 4), 0.05: (64, 96)}
-"""By latency: with fewer or more of them it is no quicker, as its pool looks through all that wait."""
+"""Numbers of tasks by latency. Other numbers are not faster: httpx's pool searches all waiting requests."""
 LEGEND = """\
-Seconds of the program from start to end and of the bare loops; the program's devices/s beside those of the
-loop of httpx and of its own client's, and beside the latter its sending and writing, and its sending alone,
-from the first request to the last answer; its peak memory and CPU seconds, and those of its own client's."""
+program, httpx, own: seconds of the program from start to end, of httpx's loop, and of the own client's loop.
+of httpx, of own: devices/s of the program divided by those of httpx's loop and of the own client's loop.
+written, sent: devices/s of the program's sending and writing, and of its sending alone (from the first
+request to the last answer), divided by those of the own client's loop.
+memory, CPU, own: peak memory and CPU seconds of the program, and CPU seconds of the own client's loop."""
 
 
 @dataclass(frozen=True)
@@ -87,13 +89,13 @@ def _compare(folder: Path, devices: int, latency: float) -> None:
             httpx_s.append(_loop(plan, "--httpx-tasks", str(tasks))[0])
     session = devices / msgspec.json.decode((run_dir / "summary.json").read_bytes())["devices_per_second"]
     sending = _sending_s(run_dir / "audit.parquet")
-    quickest = min(httpx_s)
-    ratios = quickest / whole.seconds, own / whole.seconds, own / session, own / sending
+    fastest = min(httpx_s)
+    ratios = fastest / whole.seconds, own / whole.seconds, own / session, own / sending
     print(
         _row(
             f"{devices:,}",
             f"{latency * 1000:.0f} ms",
-            *(f"{seconds:.1f} s" for seconds in (whole.seconds, quickest, own)),
+            *(f"{seconds:.1f} s" for seconds in (whole.seconds, fastest, own)),
             *(f"{ratio:.2f}" for ratio in ratios),
             f"{whole.peak_mb:,.0f} MB",
             *(f"{seconds:.1f} s" for seconds in (whole.cpu, own_cpu)),
@@ -107,20 +109,20 @@ def _row(*cells: str) -> str:
 
 
 def _loop(plan: str, *options: str) -> tuple[float, float]:
-    """Seconds that a bare loop takes, and seconds of its CPU."""
+    """Run a bare loop. Returns its seconds and its CPU seconds."""
     seconds, cpu = map(float, _measure([__file__, "--bare", plan, *options]).output.split())
     return seconds, cpu
 
 
 def _sending_s(audit: Path) -> float:
-    """Seconds from the first request to the last answer."""
+    """Return the seconds from the first request to the last answer."""
     started = pl.col("started_at").dt.epoch("us") / 1e6
     ended = started + pl.col("duration_ms") / 1000
     return float(pl.scan_parquet(audit).select(ended.max() - started.min()).collect().item())
 
 
 def _write_fleet(path: Path, devices: int) -> None:
-    """A fleet of devices with right check digits, by IMEI and ICCID."""
+    """Write an inventory with IMEIs and ICCIDs that have correct check digits."""
     number = pl.int_range(devices).cast(pl.String).str.zfill(8)
     frame = pl.select(imei=pl.lit("864508") + number, iccid=pl.lit("8914800000") + number)
     frame.with_columns(
@@ -129,7 +131,7 @@ def _write_fleet(path: Path, devices: int) -> None:
 
 
 def _check_digit(column: str, length: int) -> pl.Expr:
-    """Luhn (ISO/IEC 7812-1, annex B)."""
+    """The check digit by Luhn (ISO/IEC 7812-1, annex B)."""
     total = pl.lit(0)
     for place in range(length):
         digit = pl.col(column).str.slice(length - 1 - place, 1).cast(pl.Int32)
@@ -154,13 +156,13 @@ def _measure(command: list[str]) -> Measured:
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise SystemExit(f"{command[:3]} ended with {process.returncode}")
+        raise SystemExit(f"{command[:3]} exited with {process.returncode}")
     cpu = usage.ru_utime + usage.ru_stime
     return Measured(time.perf_counter() - began, cpu, usage.ru_maxrss / 1024, output)
 
 
 async def _post_all(plan: Path, _: None) -> None:
-    """Post the bodies of a plan, encoded beforehand, by batchlic's client."""
+    """Post the bodies of a plan with batchlic's client. The bodies are encoded before the time starts."""
     submissions = iter(_submissions(plan))
     name = Secret(LOGIN)
     keys = Credentials(client_id=name, client_secret=name, username=name, password=name)
@@ -180,7 +182,7 @@ async def _post(client: CarrierClient, submissions: Iterator[Submission]) -> Non
 
 
 async def _post_all_by_httpx(plan: Path, tasks: int) -> None:
-    """Post the bodies of a plan, encoded beforehand, by httpx as it comes."""
+    """Post the bodies of a plan with httpx. The bodies are encoded before the time starts."""
     submissions = iter(_submissions(plan))
     async with httpx.AsyncClient(base_url=os.environ["BATCHLIC_BASE_URL"]) as client:
         answer = await client.post(
@@ -215,7 +217,7 @@ def _submissions(plan: Path) -> list[Submission]:
 
 @contextmanager
 def _timed() -> Iterator[None]:
-    """Print how many seconds this takes, and how many of CPU."""
+    """Print the seconds and the CPU seconds that the block takes."""
     began, cpu = time.perf_counter(), time.process_time()
     yield
     print(time.perf_counter() - began, time.process_time() - cpu)

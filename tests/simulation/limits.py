@@ -1,4 +1,4 @@
-"""A carrier in virtual time: the sandbox's own limits and latency, without the wire."""
+"""A carrier in virtual time: the sandbox's limits and latency, without HTTP."""
 
 import heapq
 import math
@@ -15,11 +15,11 @@ from batchlic.sandbox.config import RetryHint, SandboxConfig
 from batchlic.sandbox.limits import Latency, RequestLimits, Throttled, quota_headers
 
 NETWORK_S = 0.001
-"""Seconds on the wire, there and back; a refusal takes no more, an answer the carrier's latency too."""
+"""Seconds on the network, both ways. A 429 takes these only; other answers add the carrier's latency."""
 
 
 def seed_scheduler(seed: int) -> None:
-    """Let trio run tasks in an order that depends on the seed alone: by itself it shuffles them."""
+    """Make the order in which trio runs tasks depend on the seed only. trio shuffles tasks by default."""
     vars(trio._core._run)["_ALLOW_DETERMINISTIC_SCHEDULING"] = True
     trio._core._run._r.seed(seed)
 
@@ -30,20 +30,20 @@ def vary(
     latency: Mapping[str, float] | None = None,
     **limits: Any,  # noqa: ANN401 - fields of LimitConfig
 ) -> SandboxConfig:
-    """The configuration with other values of its LimitConfig, and of its LatencyConfig."""
+    """Return the configuration with other values of its LimitConfig and its LatencyConfig."""
     return replace(
         config, limits=replace(config.limits, **limits), latency=replace(config.latency, **latency or {})
     )
 
 
 class SimulatedCarrier:
-    """Answers calls as the sandbox would, and remembers them; `network_s` is what a refusal takes."""
+    """Answers calls like the sandbox, and records them. A 429 takes `network_s` seconds."""
 
     def __init__(self, config: SandboxConfig, network_s: float = NETWORK_S) -> None:
         self.admitted: list[float] = []
-        """When each call that came in arrived."""
+        """Arrival times of the admitted calls, in seconds of virtual time."""
         self.throttled: list[float] = []
-        """When each call that was kept out arrived."""
+        """Arrival times of the throttled calls, in seconds of virtual time."""
         self._network_s = network_s
         self._hint = config.limits.retry_hint
         self._quota_headers = config.limits.quota_headers
@@ -51,7 +51,7 @@ class SimulatedCarrier:
         self._latency = Latency(config.latency, config.seed)
 
     async def call(self) -> Signal:
-        """One request, from leaving to its answer."""
+        """Send one request and wait for its answer."""
         await anyio.sleep(self._network_s / 2)
         now = anyio.current_time()
         try:
@@ -59,8 +59,8 @@ class SimulatedCarrier:
         except Throttled as refusal:
             self.throttled.append(now)
             await anyio.sleep(self._network_s / 2)
-            told = None if self._hint is RetryHint.NOTHING else float(math.ceil(refusal.wait_s))
-            return Signal(SignalKind.THROTTLED, retry_after_s=told, quota=self._quota(now))
+            retry_after_s = None if self._hint is RetryHint.NOTHING else float(math.ceil(refusal.wait_s))
+            return Signal(SignalKind.THROTTLED, retry_after_s=retry_after_s, quota=self._quota(now))
         self.admitted.append(now)
         quota = self._quota(now)
         try:
@@ -75,7 +75,7 @@ class SimulatedCarrier:
 
 
 def ideal_seconds(config: SandboxConfig, requests: int, *, max_concurrency: int, start: float) -> float:
-    """The least time for `requests`: each sent at the very moment at which the limit lets it in."""
+    """Return the least seconds for `requests`: each is sent as soon as the limit admits it."""
     limits = RequestLimits(replace(config.limits, count_throttled=False))
     latency = Latency(config.latency, config.seed)
     leaving: list[float] = []

@@ -1,7 +1,8 @@
 """Migrations in virtual time: the real sequences, pool, journal and client against the sandbox in process.
 
-A scenario is drawn from its seed: fleet, SKUs, order, licenses, faults, bad devices, and the moments at which
-the process dies. All devices hold the old license when it begins; the sandbox's books are the truth.
+A seed determines a scenario: inventory, SKUs, order, licenses, faults, bad devices, and the commits at
+which the process is killed. All devices hold the old license at the start. The tests compare the journal with
+the sandbox's books.
 """
 
 import random
@@ -42,46 +43,46 @@ _FLEXIBLE_SKUS = frozenset(sku for sku, license in SKUS.items() if license is Li
 
 
 class Killed(Exception):
-    """The process is dead: nothing is written any more."""
+    """The process was killed: it writes nothing more."""
 
 
 @dataclass
 class Scenario:
-    """What a seed stands for."""
+    """The scenario of a seed."""
 
     seed: int
     to_sku: str
     batches: list[Batch]
     stubborn: list[str]
-    """Devices that the carrier does not take the old license from."""
+    """Devices whose old license the carrier refuses to take."""
     spare: int | None
-    """Licenses that batches may be promised; None: as many as they like."""
+    """Licenses of the new SKU that batches may count on; None for no limit."""
     restorable: frozenset[str]
     sandbox: SandboxConfig
     kills: list[int]
-    """How many commits each session lives through; after the last one the run is not killed any more."""
+    """Commits of each session before it is killed. Later sessions are not killed."""
     workers: int
 
 
 @dataclass
-class Fate:
-    """One device: where its steps stand by the journal, its requests, and what it holds by the books."""
+class DeviceResult:
+    """One device: its statuses and attempts by step, from the journal, and its licenses, from the books."""
 
-    standings: dict[Step, DeviceStatus]
+    statuses: dict[Step, DeviceStatus]
     attempts: dict[Step, list[Attempt]]
     licenses: dict[str, int]
 
 
 @dataclass
 class SimulatedRun:
-    """What happened."""
+    """The result of a scenario: the result of each device, by IMEI."""
 
     scenario: Scenario
-    fates: dict[str, Fate]
+    results: dict[str, DeviceResult]
 
 
-def draw(seed: int) -> Scenario:
-    """The scenario of a seed."""
+def scenario_of(seed: int) -> Scenario:
+    """Return the scenario of a seed."""
     dice = random.Random(f"migration {seed}")
     to_sku = dice.choice([FLEXIBLE, FLEXIBLE, LIFETIME])
     size, count = dice.choice([1, 3, 10]), dice.randint(1, 8)
@@ -124,32 +125,32 @@ def imei_of(device: str) -> str:
     return msgspec.json.decode(device, type=Device).device_ids[0].id
 
 
-def live(scenario: Scenario) -> SimulatedRun:
-    """Live through a scenario in virtual time."""
+def simulate(scenario: Scenario) -> SimulatedRun:
+    """Run a scenario in virtual time."""
     seed_scheduler(scenario.seed)
-    return trio.run(_live, scenario, clock=MockClock(autojump_threshold=0))
+    return trio.run(_simulate, scenario, clock=MockClock(autojump_threshold=0))
 
 
-async def _live(scenario: Scenario) -> SimulatedRun:
+async def _simulate(scenario: Scenario) -> SimulatedRun:
     sandbox = Sandbox(scenario.sandbox)
-    _hand_out_old_licenses(sandbox, scenario)
+    _assign_old_licenses(sandbox, scenario)
     engine = sa.create_engine("sqlite://", poolclass=StaticPool)
     create_tables(engine, _identity(scenario), created_at=0)
     network = _Network(sandbox.transport(), scenario.stubborn)
     for lifetime in [*scenario.kills, *[None] * MOST_SESSIONS]:
         is_done = False
         try:
-            await _sit(scenario, network, engine, lifetime)
+            await _run_session(scenario, network, engine, lifetime)
             is_done = True
         except* (Killed, StoppedEarly):
             pass
         if is_done:
-            return SimulatedRun(scenario, dict(_fates(scenario, Journal(engine), sandbox)))
+            return SimulatedRun(scenario, dict(_device_results(scenario, Journal(engine), sandbox)))
     raise AssertionError(f"seed {scenario.seed}: not done after {MOST_SESSIONS} sessions")
 
 
 class _Network(httpx.AsyncBaseTransport):
-    """The sandbox's transport, but for devices that do not give up the old license."""
+    """The sandbox's transport, except that it refuses to take the old license of stubborn devices."""
 
     def __init__(self, inner: httpx.AsyncBaseTransport, stubborn: list[str]) -> None:
         self._inner = inner
@@ -163,16 +164,18 @@ class _Network(httpx.AsyncBaseTransport):
         return await self._inner.handle_async_request(request)
 
 
-class _Witness:
-    """The pool's observer: sees nothing."""
+class _Observer:
+    """The pool's observer."""
 
     def answered(self, *_: object, **__: object) -> None:
-        """Nothing is noted: journal and books tell all."""
+        """Record nothing: the tests read the journal and the books."""
 
 
-async def _sit(scenario: Scenario, network: _Network, engine: sa.Engine, lifetime: int | None) -> None:
-    """One session of the run: until it is done, gives up, or is killed."""
-    journal = Journal(engine, offload=_mortal(lifetime))
+async def _run_session(
+    scenario: Scenario, network: _Network, engine: sa.Engine, lifetime: int | None
+) -> None:
+    """Run one session, until it is finished, stops early, or is killed."""
+    journal = Journal(engine, offload=_offload_until_killed(lifetime))
     name = Secret("sandbox")
     keys = Credentials(client_id=name, client_secret=name, username=name, password=name)
     async with open_client("http://127.0.0.1/api", keys, transport=network) as client:
@@ -183,7 +186,7 @@ async def _sit(scenario: Scenario, network: _Network, engine: sa.Engine, lifetim
             journal=journal,
             pace=Pace(max_concurrency=scenario.workers),
             policy=RetryPolicy(resendable=_FLEXIBLE_SKUS),
-            observer=_Witness(),
+            observer=_Observer(),
             workers=scenario.workers,
         )
         migration = Migration(
@@ -200,8 +203,8 @@ async def _sit(scenario: Scenario, network: _Network, engine: sa.Engine, lifetim
         await pool.deliver(migration.sequences(scenario.batches))
 
 
-def _mortal(lifetime: int | None) -> Offload:
-    """Runs commits in place, in no virtual time, until the process dies: before or after a commit."""
+def _offload_until_killed(lifetime: int | None) -> Offload:
+    """Return an offload that commits at once, until it kills the process before or after a commit."""
     commits = 0
 
     async def offload(commit: Callable[[list[Insertion]], None], records: list[Insertion]) -> None:
@@ -210,14 +213,14 @@ def _mortal(lifetime: int | None) -> Offload:
         commits += 1
         if lifetime is not None and commits > lifetime:
             if commits == lifetime + 1 and lifetime % 2:
-                commit(records)  # durable, but nobody lives to hear of it
+                commit(records)  # durable, but the process is killed before it knows
             raise Killed
         commit(records)
 
     return offload
 
 
-def _hand_out_old_licenses(sandbox: Sandbox, scenario: Scenario) -> None:
+def _assign_old_licenses(sandbox: Sandbox, scenario: Scenario) -> None:
     account = sandbox.books.account(ACCOUNT)
     devices = [
         DeviceBody([DeviceIdBody(imei_of(device), "IMEI")])
@@ -227,7 +230,9 @@ def _hand_out_old_licenses(sandbox: Sandbox, scenario: Scenario) -> None:
     account.assign(OLD, account.numbers_of(devices))
 
 
-def _fates(scenario: Scenario, journal: Journal, sandbox: Sandbox) -> Iterator[tuple[str, Fate]]:
+def _device_results(
+    scenario: Scenario, journal: Journal, sandbox: Sandbox
+) -> Iterator[tuple[str, DeviceResult]]:
     held = {record.imei: record.licenses for record in sandbox.books.records()}
     for batch in scenario.batches:
         attempts_of_batch = list(journal.attempts(batches=range(batch.batch_id, batch.batch_id + 1)))
@@ -237,8 +242,8 @@ def _fates(scenario: Scenario, journal: Journal, sandbox: Sandbox) -> Iterator[t
                 step: [a for a in attempts if not a.part or offset in parse_ranges(a.part)]
                 for step, attempts in of_step.items()
             }
-            standings = {step: status_of(attempts) for step, attempts in carried.items() if attempts}
-            yield imei_of(device), Fate(standings, carried, held[imei_of(device)])
+            statuses = {step: status_of(attempts) for step, attempts in carried.items() if attempts}
+            yield imei_of(device), DeviceResult(statuses, carried, held[imei_of(device)])
 
 
 def _identity(scenario: Scenario) -> RunIdentity:

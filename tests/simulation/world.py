@@ -1,8 +1,8 @@
 """A whole run in virtual time: the real pool, journal and client against the sandbox in process.
 
-A scenario is drawn from its seed: fleet, SKU, limits, faults, bad devices, the moments at which the
-process dies, and how often an operator settles what is in doubt. The sandbox's books are the truth that the
-promises are checked against.
+A seed determines a scenario: inventory, SKU, limits, faults, bad devices, the commits at which the process is
+killed, and how often an operator settles the devices in doubt. The tests compare the journal with the
+sandbox's books.
 """
 
 import random
@@ -53,12 +53,12 @@ MOST_SESSIONS = 40
 
 
 class Killed(Exception):
-    """The process is dead: nothing is written any more."""
+    """The process was killed: it writes nothing more."""
 
 
 @dataclass
 class Scenario:
-    """What a seed stands for."""
+    """The scenario of a seed."""
 
     seed: int
     sku: str
@@ -66,17 +66,17 @@ class Scenario:
     poisoned: set[str]
     sandbox: SandboxConfig
     kills: list[int]
-    """How many commits each session lives through; after the last one the run is not killed any more."""
+    """Commits of each session before it is killed. Later sessions are not killed."""
     commit_s: float
     """Seconds that each commit takes."""
     workers: int
-    settlings: list[list[int]]
-    """For each time that an operator settles what is in doubt, how long the sessions after it live."""
+    kills_after_settling: list[list[int]]
+    """`kills` of the sessions after each time that an operator settles the devices in doubt."""
 
 
 @dataclass
 class SimulatedRun:
-    """What happened: the truth (the sandbox's books), and what batchlic believes (its journal)."""
+    """The result of a scenario: executions by the sandbox's books, and the history by the journal."""
 
     scenario: Scenario
     executions: Counter[str]
@@ -85,20 +85,20 @@ class SimulatedRun:
     logins: int
     requests_at: list[float]
     pauses: list[tuple[float, float]]
-    """When a throttled answer with a time to wait had arrived, and until when nobody may send."""
+    """Pauses that 429 answers asked for: from the arrival of the answer, until requests may be sent again."""
     rejected: int
-    """Generations of tokens that the carrier rejected, over all sessions."""
+    """Number of token generations that the carrier rejected, in all sessions."""
 
-    def standings(self) -> dict[str, tuple[DeviceStatus, list[Attempt]]]:
-        """Device: where it stands by the journal, and the attempts that carried it."""
+    def statuses(self) -> dict[str, tuple[DeviceStatus, list[Attempt]]]:
+        """Return by device: its status by the journal, and the attempts that carried it."""
         return {
             device: (status_of(events), [event for event in events if isinstance(event, Attempt)])
-            for device, (_, _, events) in places_of(self.scenario, self.history).items()
+            for device, (_, _, events) in events_by_device(self.scenario, self.history).items()
         }
 
 
-def places_of(scenario: Scenario, history: list[Event]) -> dict[str, tuple[int, int, list[Event]]]:
-    """Device: its batch, its place there, and the events that concern it."""
+def events_by_device(scenario: Scenario, history: list[Event]) -> dict[str, tuple[int, int, list[Event]]]:
+    """Return by device: its batch, its offset in the batch, and the events about it."""
     concerning: dict[tuple[int, int], list[Event]] = defaultdict(list)
     sizes = {batch.batch_id: len(batch.devices) for batch in scenario.batches}
     for event in history:
@@ -111,8 +111,8 @@ def places_of(scenario: Scenario, history: list[Event]) -> dict[str, tuple[int, 
     }
 
 
-def draw(seed: int) -> Scenario:
-    """The scenario of a seed."""
+def scenario_of(seed: int) -> Scenario:
+    """Return the scenario of a seed."""
     dice = random.Random(seed)
     sku = dice.choice([FLEXIBLE, FLEXIBLE, LIFETIME])
     size, count = dice.choice([1, 3, 10, 25]), dice.randint(1, 12)
@@ -131,7 +131,7 @@ def draw(seed: int) -> Scenario:
         sandbox=_carrier(dice, bad),
         kills=_kills(dice, count),
         workers=dice.choice([1, 2, 5, 16]),
-        settlings=[_kills(dice, count) for _ in range(dice.choice([0, 1, 1, 3]))],
+        kills_after_settling=[_kills(dice, count) for _ in range(dice.choice([0, 1, 1, 3]))],
         commit_s=dice.choice([0.0, 0.002, 0.1]),
     )
 
@@ -178,13 +178,13 @@ def _carrier(dice: random.Random, bad: Sequence[str]) -> SandboxConfig:
 
 
 def _rate(dice: random.Random, fault: Fault) -> float:
-    """How often; more token expiries than this look like credentials that are rejected for good."""
+    """Return the share of requests with a fault. More expired tokens would look like rejected credentials."""
     often = [0.02, 0.1] if fault in {Fault.TOKEN_EXPIRED, Fault.SESSION_EXPIRED} else [0.02, 0.1, 0.3]
     return dice.choice(often)
 
 
 class _Network(httpx.AsyncBaseTransport):
-    """The sandbox's transport: notes license requests, logins, and the pauses that the carrier orders."""
+    """The sandbox's transport. It records license requests, logins, and the pauses of 429 answers."""
 
     def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
         self._inner = inner
@@ -205,21 +205,21 @@ class _Network(httpx.AsyncBaseTransport):
             self.pauses.append((now, now + pause))
         return httpx.Response(429, headers=response.headers.raw, content=reply.body)
 
-    def forget(self) -> None:
-        """End the pauses that are under way: the next process knows nothing of them."""
+    def end_pauses(self) -> None:
+        """End the current pauses: the next process does not have them."""
         now = trio.current_time()
         self.pauses = [(begin, min(end, now)) for begin, end in self.pauses]
 
 
-class _Witness:
-    """The pool's observer: notes the generations of tokens that the carrier rejects."""
+class _Observer:
+    """The pool's observer. It records the token generations that the carrier rejects."""
 
     def __init__(self) -> None:
         self.rejected: set[tuple[int, int]] = set()
         self._session = 0
 
     def next_session(self) -> None:
-        """Generations are counted anew."""
+        """Start a session: its token generations start at the first one again."""
         self._session += 1
 
     def answered(
@@ -230,22 +230,22 @@ class _Witness:
             self.rejected.add((self._session, answer.credentials_generation))
 
 
-def live(scenario: Scenario) -> SimulatedRun:
-    """Live through a scenario in virtual time."""
+def simulate(scenario: Scenario) -> SimulatedRun:
+    """Run a scenario in virtual time."""
     seed_scheduler(scenario.seed)
-    return trio.run(_live, scenario, clock=MockClock(autojump_threshold=0))
+    return trio.run(_simulate, scenario, clock=MockClock(autojump_threshold=0))
 
 
-async def _live(scenario: Scenario) -> SimulatedRun:
+async def _simulate(scenario: Scenario) -> SimulatedRun:
     sandbox = Sandbox(scenario.sandbox)
-    network, witness = _Network(sandbox.transport()), _Witness()
+    network, pool_observer = _Network(sandbox.transport()), _Observer()
     engine = sa.create_engine("sqlite://", poolclass=StaticPool)
     create_tables(engine, _identity(scenario), created_at=0)
     sessions = 0
-    for number, kills in enumerate([scenario.kills, *scenario.settlings]):
+    for number, kills in enumerate([scenario.kills, *scenario.kills_after_settling]):
         if number:
             _settle(scenario, engine, _executions(sandbox))
-        sessions += await _see_through(scenario, network, witness, engine, kills)
+        sessions += await _run_sessions(scenario, network, pool_observer, engine, kills)
     return SimulatedRun(
         scenario=scenario,
         executions=_executions(sandbox),
@@ -254,39 +254,39 @@ async def _live(scenario: Scenario) -> SimulatedRun:
         logins=network.logins,
         requests_at=network.requests_at,
         pauses=network.pauses,
-        rejected=len(witness.rejected),
+        rejected=len(pool_observer.rejected),
     )
 
 
-async def _see_through(
-    scenario: Scenario, network: _Network, witness: _Witness, engine: sa.Engine, kills: list[int]
+async def _run_sessions(
+    scenario: Scenario, network: _Network, pool_observer: _Observer, engine: sa.Engine, kills: list[int]
 ) -> int:
-    """Sessions until nothing is left to send; returns how many it took."""
+    """Run sessions until nothing is left to send. Returns their number."""
     for number, lifetime in enumerate([*kills, *[None] * MOST_SESSIONS], start=1):
         done = False
         try:
-            await _sit(scenario, network, witness, engine, lifetime)
+            await _run_session(scenario, network, pool_observer, engine, lifetime)
             done = True
         except* (Killed, StoppedEarly):
             pass
-        network.forget()
-        witness.next_session()
+        network.end_pauses()
+        pool_observer.next_session()
         if done:
             return number
     raise AssertionError(f"seed {scenario.seed}: not done after {MOST_SESSIONS} sessions")
 
 
 def _settle(scenario: Scenario, engine: sa.Engine, executions: Counter[str]) -> None:
-    """An operator looks up in the books what became of the devices in doubt, and asks again for the rest."""
+    """Settle the devices in doubt by the books, as an operator: licensed ones as accepted."""
     journal = Journal(engine)
-    for device, (batch_id, offset, events) in places_of(scenario, list(journal.history())).items():
+    for device, (batch_id, offset, events) in events_by_device(scenario, list(journal.history())).items():
         if status_of(events) is DeviceStatus.IN_DOUBT:
             carriers = [event for event in events if isinstance(event, Attempt)]
-            unsent = DeviceStatus.FAILED if carriers[-1].final else DeviceStatus.PENDING
-            verdict = DeviceStatus.ACCEPTED if executions[device] else unsent
+            not_executed = DeviceStatus.FAILED if carriers[-1].final else DeviceStatus.PENDING
+            status = DeviceStatus.ACCEPTED if executions[device] else not_executed
             journal.settle(
                 [Part(batch_id, None, str(offset), 1)],
-                verdict,
+                status,
                 settled_by="operator",
                 reason="the books",
                 settled_at=0,
@@ -297,11 +297,11 @@ def _executions(sandbox: Sandbox) -> Counter[str]:
     return Counter({record.imei: record.assigned for record in sandbox.books.records() if record.imei})
 
 
-async def _sit(
-    scenario: Scenario, network: _Network, witness: _Witness, engine: sa.Engine, lifetime: int | None
+async def _run_session(
+    scenario: Scenario, network: _Network, pool_observer: _Observer, engine: sa.Engine, lifetime: int | None
 ) -> None:
-    """One session of the run: until it is done, gives up, or is killed."""
-    journal = Journal(engine, offload=_mortal(lifetime, scenario.commit_s))
+    """Run one session, until it is finished, stops early, or is killed."""
+    journal = Journal(engine, offload=_offload_until_killed(lifetime, scenario.commit_s))
     name = Secret("sandbox")
     keys = Credentials(client_id=name, client_secret=name, username=name, password=name)
     async with open_client("http://127.0.0.1/api", keys, transport=network) as client:
@@ -313,15 +313,15 @@ async def _sit(
             journal=journal,
             pace=Pace(max_concurrency=scenario.workers),
             policy=RetryPolicy(resendable=flexible),
-            observer=witness,
+            observer=pool_observer,
             workers=scenario.workers,
         )
         accepted = pool.refusals.accepted
         await pool.deliver(remaining(scenario.batches, journal, flexible, on_accepted=accepted))
 
 
-def _mortal(lifetime: int | None, commit_s: float) -> Offload:
-    """Runs commits in place, in virtual time, until the process dies: before or after a commit."""
+def _offload_until_killed(lifetime: int | None, commit_s: float) -> Offload:
+    """Return an offload that commits in virtual time, until it kills the process before or after a commit."""
     commits = 0
 
     async def offload(commit: Callable[[list[Insertion]], None], records: list[Insertion]) -> None:
@@ -330,7 +330,7 @@ def _mortal(lifetime: int | None, commit_s: float) -> Offload:
         commits += 1
         if lifetime is not None and commits > lifetime:
             if commits == lifetime + 1 and lifetime % 2:
-                commit(records)  # durable, but nobody lives to hear of it
+                commit(records)  # durable, but the process is killed before it knows
             raise Killed
         commit(records)
 
