@@ -115,7 +115,7 @@ def status(run_dir: RunDirectory, *, json: Json = False) -> None:
     """Show the state of a run, and its devices in doubt."""
     from batchlic.cli.format import describe_doubts
     from batchlic.runs.folder import RunFolder
-    from batchlic.runs.run import status as status_of
+    from batchlic.runs.status import status as status_of
 
     report = status_of(RunFolder(run_dir))
     print_summary(report, run_dir, as_json=json)

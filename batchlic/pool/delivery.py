@@ -8,16 +8,11 @@ from typing import TYPE_CHECKING
 import anyio
 
 from batchlic.carrier.answers import Answer, Outcome
-from batchlic.carrier.catalog import Action
-from batchlic.carrier.client import CarrierClient
 from batchlic.errors import BatchlicError, StoppedEarly
-from batchlic.journal import Journal
 from batchlic.pool.bisect import bisect, can_be_split
-from batchlic.pool.limiter.pace import Pace
 from batchlic.pool.refusals import RefusalWatch
 from batchlic.pool.remaining import Delivery, Position
-from batchlic.pool.retry import RetryPolicy
-from batchlic.pool.sender import Observer, Sender
+from batchlic.pool.sender import Sender
 
 if TYPE_CHECKING:
     from batchlic.chunker import Batch
@@ -27,35 +22,16 @@ REFUSED_EARLIER = Answer(outcome=Outcome.REFUSED)
 
 
 class Pool:
-    """Delivers batches to the carrier, as fast as `pace` allows.
+    """Delivers batches by so many workers, which share one sender.
 
     `stop` lets requests in flight finish, `abort` does not. Both leave a journal from which the run can be
-    resumed. `refusals` can be given the batches that earlier sessions got accepted.
+    resumed. Pass batches that were accepted in earlier sessions to `refusals.accepted`.
     """
 
-    def __init__(
-        self,
-        *,
-        run_id: str,
-        action: Action,
-        client: CarrierClient,
-        journal: Journal,
-        pace: Pace,
-        policy: RetryPolicy,
-        observer: Observer,
-        workers: int,
-    ) -> None:
-        self._sender = Sender(
-            run_id=run_id,
-            action=action,
-            client=client,
-            journal=journal,
-            pace=pace,
-            policy=policy,
-            observer=observer,
-        )
-        self.refusals = RefusalWatch()
+    def __init__(self, sender: Sender, *, workers: int) -> None:
+        self._sender = sender
         self._workers = workers
+        self.refusals = RefusalWatch()
         self._scope = anyio.CancelScope()
         self._failure: BatchlicError | None = None
 

@@ -114,7 +114,7 @@ def _stage(
 def _update_ledger(job: Job, folder: RunFolder, journal: Journal, summary: Summary) -> Summary:
     """Record the run in the ledger; if that fails now, the next run of the ledger does it."""
     try:
-        with ledger_sync(job, journal.identity.carrier, holding=(folder,)) as ledger:
+        with ledger_sync(job, journal.identity.carrier, locked=(folder,)) as ledger:
             ledger.record(folder, journal)
     except BatchlicError as error:
         note = f"the ledger could not be updated; the next run reads this run's journal instead: {error}"

@@ -38,21 +38,21 @@ def snapshot_for_plan(job: Job, folder: RunFolder, carrier: str) -> Iterator[Sna
         yield None
         return
     with closing(Ledger(path)) as ledger:
-        yield LedgerSync(ledger, job, carrier, holding=()).snapshot()
+        yield LedgerSync(ledger, job, carrier, locked=()).snapshot()
 
 
 @contextmanager
 def ledger_sync(
-    job: Job, carrier: str, *, holding: tuple[RunFolder, ...], is_new: bool = False
+    job: Job, carrier: str, *, locked: tuple[RunFolder, ...], is_new: bool = False
 ) -> Iterator[LedgerSync]:
     """Open the ledger of `job`. Where the job uses none, every method of the LedgerSync does nothing.
 
-    `holding` are the folders that the caller has locked. Raises RefusedToStart where the run is not new and
+    `locked` are the folders that the caller has locked. Raises RefusedToStart where the run is not new and
     its ledger is missing.
     """
     path = _ledger_path(job, carrier)
     if path is None:
-        yield LedgerSync(None, job, carrier, holding)
+        yield LedgerSync(None, job, carrier, locked)
         return
     if not is_new and not path.exists():
         raise RefusedToStart(
@@ -60,7 +60,7 @@ def ledger_sync(
             f"batchlic ledger import {path.parent} --ledger {path}"
         )
     with closing(Ledger(path)) as ledger:
-        yield LedgerSync(ledger, job, carrier, holding)
+        yield LedgerSync(ledger, job, carrier, locked)
 
 
 def refuse_at_work(ledger: Ledger, carrier: str) -> None:
@@ -74,12 +74,12 @@ def refuse_at_work(ledger: Ledger, carrier: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class LedgerSync:
-    """The ledger of one run of `job` against `carrier`; the caller has locked the folders `holding`."""
+    """The ledger of one run of `job` against `carrier`; the caller has locked the folders `locked`."""
 
     ledger: Ledger | None
     job: Job
     carrier: str
-    holding: tuple[RunFolder, ...]
+    locked: tuple[RunFolder, ...]
 
     def snapshot(self) -> Snapshot | None:
         """What to leave out of the plan, after `catch_up`; None where nothing is left out.
@@ -146,7 +146,7 @@ class LedgerSync:
             if not folder.path.is_dir():
                 raise _unreadable(self.ledger, entry, "its folder is gone")
             with ExitStack() as locks:
-                if not any(folder.path.samefile(own.path) for own in self.holding):
+                if not any(folder.path.samefile(own.path) for own in self.locked):
                     try:
                         locks.enter_context(folder.locked())
                     except RefusedToStart:

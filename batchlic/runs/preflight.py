@@ -11,12 +11,13 @@ import polars as pl
 from batchlic.callbacks.registration import registration_url
 from batchlic.carrier.auth import CarrierUnreachable
 from batchlic.carrier.catalog import Action
-from batchlic.carrier.client import CALLBACK_SERVICE, AccountError, CarrierClient
+from batchlic.carrier.client import CALLBACK_SERVICE, AccountError, CarrierClient, open_client
 from batchlic.carrier.credentials import Secret
 from batchlic.chunker import DeviceStatus, PlanGroup
 from batchlic.errors import BatchlicError, CredentialsRejected, RefusedToStart, StoppedEarly
 from batchlic.job import Job
 from batchlic.journal import Journal, LicenseCount
+from batchlic.runs.target import Target
 from batchlic.writer.device_states import request_totals
 
 
@@ -76,6 +77,20 @@ async def _listening(client: CarrierClient, account: str) -> list[str]:
     except AccountError as error:
         return [f"account {account}: its listeners are unknown: {error}"]
     return [] if listens else [f"account {account}: {_NO_LISTENER}"]
+
+
+async def ask_carrier(
+    target: Target, groups: Sequence[PlanGroup], *, listeners: bool, listener: RunListener | None = None
+) -> Findings:
+    """Log in, register the run's own `listener` if it has one, and ask as `preflight`."""
+    if not groups:
+        return NOT_ASKED
+    async with open_client(target.base_url, target.credentials) as client:
+        if listener is not None:
+            await register(client, (group.account_name for group in groups), listener)
+        found = await preflight(client, groups, listeners=listeners)
+        await client.logout()
+    return found
 
 
 async def register(client: CarrierClient, accounts: Iterable[str], listener: RunListener) -> None:

@@ -4,12 +4,12 @@ import math
 import sys
 from collections import Counter, deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, TextIO, TypeAlias
 
 import anyio
 
 from batchlic.carrier.answers import Answer, Outcome
-from batchlic.chunker import Batch
+from batchlic.chunker import Batch, DeviceStatus, Step
 from batchlic.journal import Intent
 from batchlic.pool.limiter.pace import Pace
 
@@ -23,24 +23,28 @@ RATE_SPAN = 10.0
 """Seconds over which devices per second are averaged."""
 
 
+_Part: TypeAlias = tuple[int, Step | None, str]
+"""Batch, step of a migration, and row ranges within the batch."""
+
+
 @dataclass(slots=True)
 class Tally:
     """Devices and requests, counted as answers become durable."""
 
     planned: int
-    devices: Counter[str] = field(default_factory=Counter)
+    devices: Counter[DeviceStatus] = field(default_factory=Counter)
     """Devices by status: accepted, failed, in_doubt."""
     requests: Counter[Outcome] = field(default_factory=Counter)
 
     def moved(self, devices: int, failed: int) -> None:
         """Count a batch of a migration that is done: the devices that moved, and those that failed."""
-        self.devices["accepted"] += devices
-        self.devices["failed"] += failed
+        self.devices[DeviceStatus.ACCEPTED] += devices
+        self.devices[DeviceStatus.FAILED] += failed
 
     @property
     def done(self) -> int:
         """Devices that the carrier has accepted or refused."""
-        return self.devices["accepted"] + self.devices["failed"]
+        return self.devices[DeviceStatus.ACCEPTED] + self.devices[DeviceStatus.FAILED]
 
     @property
     def throttled_share(self) -> float:
@@ -59,22 +63,22 @@ class Reporter:
         self._logger = logger
         self._screen = screen
         self._points: deque[tuple[float, int]] = deque()
-        self._in_doubt: set[tuple[int, str]] = set()
+        self._in_doubt: set[_Part] = set()
 
     def answered(
         self, batch: Batch, intent: Intent, answer: Answer, duration_ms: float, *, final: bool
     ) -> None:
         """Count and log an answer that has become durable."""
         self.tally.requests[answer.outcome] += 1
-        part = (batch.batch_id, intent.part)
+        part = (batch.batch_id, batch.step, intent.part)
         if answer.outcome is Outcome.AMBIGUOUS and part not in self._in_doubt:
             self._in_doubt.add(part)
-            self.tally.devices["in_doubt"] += intent.device_count
+            self.tally.devices[DeviceStatus.IN_DOUBT] += intent.device_count
         elif answer.outcome is Outcome.ACCEPTED:
             self._settle_doubt(part, intent.device_count)
-            self._count("accepted", batch, intent)
+            self._count(DeviceStatus.ACCEPTED, batch, intent)
         elif final and part not in self._in_doubt:
-            self._count("failed", batch, intent)
+            self._count(DeviceStatus.FAILED, batch, intent)
         self._logger.info(
             answer.outcome.value,
             batch_id=batch.batch_id,
@@ -91,15 +95,15 @@ class Reporter:
             retry_after_s=answer.retry_after_s,
         )
 
-    def _count(self, outcome: str, batch: Batch, intent: Intent) -> None:
+    def _count(self, status: DeviceStatus, batch: Batch, intent: Intent) -> None:
         """Count devices, but not in a step of a migration: `Tally.moved` counts those."""
         if batch.request is None:
-            self.tally.devices[outcome] += intent.device_count
+            self.tally.devices[status] += intent.device_count
 
-    def _settle_doubt(self, part: tuple[int, str], devices: int) -> None:
+    def _settle_doubt(self, part: _Part, devices: int) -> None:
         if part in self._in_doubt:
             self._in_doubt.remove(part)
-            self.tally.devices["in_doubt"] -= devices
+            self.tally.devices[DeviceStatus.IN_DOUBT] -= devices
 
     async def show(self) -> None:
         """Show the progress until cancelled."""
@@ -139,9 +143,10 @@ class Reporter:
         rate = (self.tally.done - first_done) / (now - first_at) if now > first_at else 0.0
         left = self.tally.planned - self.tally.done
         limit = f"limit {self._pace.rate:,.0f} requests/s" if math.isfinite(self._pace.rate) else "no limit"
+        failed, in_doubt = (self.tally.devices[one] for one in (DeviceStatus.FAILED, DeviceStatus.IN_DOUBT))
         return (
             f"{rate:,.0f} devices/s, {limit}, {self.tally.throttled_share:.1%} throttled, "
-            f"{self.tally.devices['failed']:,} failed, {self.tally.devices['in_doubt']:,} in doubt, "
+            f"{failed:,} failed, {in_doubt:,} in doubt, "
             f"ETA {_duration(left / rate) if rate else 'unknown'}"
         )
 

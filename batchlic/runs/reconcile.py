@@ -68,7 +68,7 @@ def reconcile(folder: RunFolder, store: Store) -> Summary:
         requests = _requests(folder, journal)
         outcomes = _outcomes(folder, journal, requests, store)
         if not outcomes.equals(_earlier_outcomes(folder)):
-            with ledger_sync(job, journal.identity.carrier, holding=(folder,)) as ledger:
+            with ledger_sync(job, journal.identity.carrier, locked=(folder,)) as ledger:
                 ledger.reopen(folder, journal)
             # The journal first: what was executed must not be sent again, even after a kill right here.
             _settle_proven(folder, journal, requests, outcomes)

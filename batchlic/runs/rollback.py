@@ -1,4 +1,4 @@
-"""Takes back what a run has assigned: a run of its own, whose plan comes from what the first one achieved."""
+"""Rolls back a run: another run takes back the licenses that the first one assigned."""
 
 from collections.abc import Callable
 from contextlib import closing
@@ -8,6 +8,7 @@ from enum import StrEnum
 import polars as pl
 
 from batchlic.carrier.catalog import Action, LicenseType
+from batchlic.chunker import DeviceStatus
 from batchlic.chunker.rollback import write_rollback_plan
 from batchlic.errors import RefusedToStart, UsageError
 from batchlic.job import Job
@@ -16,10 +17,11 @@ from batchlic.runs.finalize import now
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import job_of, refuse_changed_plan, refuse_other_carrier, refuse_used
 from batchlic.runs.ledger_sync import ledger_sync
-from batchlic.runs.run import begin, go_on
+from batchlic.runs.run import begin, continue_run
 from batchlic.runs.staging import recovered_journal
 from batchlic.runs.states import state_frames_of, states_of
 from batchlic.runs.target import Target
+from batchlic.writer.migrations import EXECUTED
 from batchlic.writer.summary import Summary
 
 
@@ -38,9 +40,9 @@ def rollback(
     """Take back the licenses that the run in `folder` assigned, or continue doing so.
 
     The new run is `rollback-by-request` or `rollback-by-device` in the folder of the first. Devices in doubt
-    are left as they are, and Lifetime ones are rejected as `irrevocable`. A migration goes back by device:
-    the devices that have moved are moved back. Raises UsageError where the run assigned nothing by its nature
-    or goes back the other way already, RefusedToStart where there is nothing that can be taken back.
+    are left as they are, and Lifetime ones are rejected as `irrevocable`. A migration is rolled back by
+    device: the moved devices move back. Raises UsageError if the run unassigned licenses, or is already
+    rolled back the other way. Raises RefusedToStart if there is nothing to take back.
     """
     with folder.locked(), closing(recovered_journal(folder)) as journal:
         _refuse_unsuited(folder, by, journal.identity)
@@ -48,8 +50,8 @@ def rollback(
         refuse_changed_plan(folder, journal.identity)
         back = _folder_of(folder, by)
         if back.journal.exists():
-            with back.locked(), closing(recovered_journal(back)) as its_journal:
-                return go_on(job_of(its_journal.identity), back, target, its_journal)
+            with back.locked(), closing(recovered_journal(back)) as back_journal:
+                return continue_run(job_of(back_journal.identity), back, target, back_journal)
         job = _job(folder, journal.identity)
         notes = _preflight(states_of(folder, journal), job, by)
         back.make()
@@ -64,7 +66,7 @@ def rollback(
             )
             if ask is not None:
                 ask(f"Take back {plan.planned:,} licenses of {folder.path} at {target.name}?")
-            with ledger_sync(job, target.name, holding=(folder, back)) as ledger:
+            with ledger_sync(job, target.name, locked=(folder, back)) as ledger:
                 ledger.catch_up()
                 ledger.register(run_id, back, begun_at=now())
             return begin(job, back, target, replace(plan, notes=notes), run_id=run_id)
@@ -82,11 +84,11 @@ def _refuse_unsuited(folder: RunFolder, by: By, identity: RunIdentity) -> None:
     if identity.to_sku and by is not By.DEVICE:
         raise UsageError(f"{folder.path}: a migration can be rolled back only by device: add --by device")
     for other in By:
-        its = _folder_of(folder, other)
-        if other is not by and its.journal.exists():
+        earlier = _folder_of(folder, other)
+        if other is not by and earlier.journal.exists():
             raise UsageError(
-                f"{folder.path}: already rolled back by {other}, in {its.path}. To unassign the rest: "
-                f"batchlic unassign {its.results}"
+                f"{folder.path}: already rolled back by {other}, in {earlier.path}. To unassign the rest: "
+                f"batchlic unassign {earlier.results}"
             )
 
 
@@ -101,12 +103,12 @@ def _job(folder: RunFolder, identity: RunIdentity) -> Job:
 
 
 def _preflight(rows: pl.LazyFrame, job: Job, by: By) -> tuple[str, ...]:
-    """What should be said of devices that are left. Raises RefusedToStart where none is to be taken back."""
+    """Notes about devices that stay. Raises RefusedToStart if there is nothing to take back."""
     accepted, flexible = (
         rows.filter(_ACCEPTED),
         rows.filter(_ACCEPTED & ~pl.col("sku_number").is_in(_lifetime_skus(job))),
     )
-    doubtful = rows.filter(pl.col("status") == "in_doubt")
+    doubtful = rows.filter(pl.col("status") == DeviceStatus.IN_DOUBT.value)
     n_accepted, n_flexible, n_doubtful = (
         frame.item() for frame in pl.collect_all([t.select(pl.len()) for t in (accepted, flexible, doubtful)])
     )
@@ -118,15 +120,15 @@ def _preflight(rows: pl.LazyFrame, job: Job, by: By) -> tuple[str, ...]:
     halves = accepted.join(doubtful, on="x_request_id", how="semi").select(pl.len()).collect().item()
     if by is By.REQUEST and halves:
         raise RefusedToStart(
-            f"{halves:,} accepted devices share a request with devices in doubt, and it is undone as a "
-            "whole: settle these first, or take back --by device"
+            f"{halves:,} accepted devices share a request with devices in doubt, and a request can only be "
+            "undone as a whole. Settle the devices in doubt first, or use --by device"
         )
     return (
         f"{n_doubtful:,} devices in doubt are not rolled back. Settle them, then unassign the licensed ones",
     )
 
 
-_ACCEPTED = pl.col("status").is_in(["accepted", "confirmed"])
+_ACCEPTED = pl.col("status").is_in(EXECUTED)
 
 
 def _lifetime_skus(job: Job) -> list[str]:

@@ -1,28 +1,25 @@
 """A run from start to end: plan, preflight, submit, finalize."""
 
 import secrets
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
 import anyio
 import msgspec
-import polars as pl
 
-from batchlic.carrier.client import open_client
-from batchlic.chunker import DeviceStatus, Fit, Plan, PlanGroup, write_plan
+from batchlic.chunker import Fit, Plan, PlanGroup, write_plan
 from batchlic.errors import RunFolderError
 from batchlic.job import Job
 from batchlic.journal import SANDBOX, Journal
 from batchlic.ledger import Snapshot
-from batchlic.runs.finalize import final_summary, is_finished, now, summarize
+from batchlic.runs.finalize import final_summary, is_finished, now
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import (
     identify,
     job_of,
-    open_journal,
     refuse_changed_plan,
     refuse_other_carrier,
     refuse_other_job,
@@ -33,28 +30,24 @@ from batchlic.runs.preflight import (
     NOT_ASKED,
     Findings,
     RunListener,
+    ask_carrier,
     fit_to_licenses,
-    preflight,
     refuse_too_few,
-    register,
     still_to_license,
 )
 from batchlic.runs.staging import recovered_journal
-from batchlic.runs.states import state_frames_of
 from batchlic.runs.submit import submit
 from batchlic.runs.target import Target
-from batchlic.writer.device_states import DEVICE_STATES
-from batchlic.writer.in_doubt import StatusReport, doubts_in
 from batchlic.writer.summary import Summary
 
 
 def new_run_id() -> str:
-    """A name that no other run has: when it began, and 32 random bits."""
+    """A unique name for a run: the time it began, and 32 random bits."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
 
 
 def plan_only(job: Job, folder: RunFolder, known: Snapshot | None = None) -> Plan:
-    """Write plan.parquet and rejects.parquet, and nothing else; no network."""
+    """Write plan.parquet and rejects.parquet, and nothing else, without network."""
     folder.make()
     with folder.locked():
         refuse_used(folder)
@@ -70,11 +63,11 @@ def start(
     ask: Callable[[str], None] | None = None,
     listener: RunListener | None = None,
 ) -> Summary:
-    """Plan and submit, or go on with the run in `folder` if it is this one; a plan is made only once.
+    """Plan and submit, or continue the run in `folder` if it is the same one. A plan is made only once.
 
-    Raises UsageError or RefusedToStart before anything is sent; `ask` may raise RefusedToStart when it is
-    told what is about to be done. `listener` is one that this process has brought up: an embedded sandbox is
-    told to call it, a real carrier has been told before.
+    Raises UsageError or RefusedToStart before anything is sent. `ask` gets the question to confirm, and may
+    raise RefusedToStart. `listener` is one that this process started: it is registered with a sandbox here;
+    with a real carrier it was registered before.
     """
     with folder.job_lock(job.name):
         folder.make()
@@ -82,17 +75,20 @@ def start(
             if folder.journal.exists():
                 with closing(recovered_journal(folder)) as journal:
                     refuse_other_job(folder, job, journal.identity)
-                    return go_on(with_ledger(job, folder, journal.identity), folder, target, journal)
+                    return continue_run(with_ledger(job, folder, journal.identity), folder, target, journal)
             refuse_used(folder)
             job = with_ledger(job, folder)
-            with ledger_sync(job, target.name, holding=(folder,), is_new=True) as ledger:
+            with ledger_sync(job, target.name, locked=(folder,), is_new=True) as ledger:
                 known = ledger.snapshot()
-                found = NOT_ASKED
+                found, is_rehearsal = NOT_ASKED, target.name == SANDBOX
 
                 def fit(groups: Sequence[PlanGroup]) -> list[int]:
                     nonlocal found
                     job.require_consent(group.sku_number for group in groups)
-                    found = anyio.run(_preflight, target, groups, listener)
+                    own = listener if is_rehearsal else None
+                    found = anyio.run(
+                        partial(ask_carrier, target, groups, listeners=not is_rehearsal, listener=own)
+                    )
                     return fit_to_licenses(job, groups, found.counts)
 
                 plan = _plan(job, folder, known, fit)
@@ -105,9 +101,9 @@ def start(
 def begin(
     job: Job, folder: RunFolder, target: Target, plan: Plan, *, run_id: str, found: Findings = NOT_ASKED
 ) -> Summary:
-    """Make the journal of a new run, which the ledger knows of, and submit its plan.
+    """Make the journal of a new run, which is registered in the ledger, and submit its plan.
 
-    The caller holds the folder.
+    The caller has locked the folder.
     """
     identity = msgspec.structs.replace(
         identify(job, folder, target.name, plan, run_id),
@@ -125,42 +121,22 @@ def resume(folder: RunFolder, target: Target) -> Summary:
     with folder.locked(), closing(recovered_journal(folder)) as journal:
         job = job_of(journal.identity)
         with folder.job_lock(job.name):
-            return go_on(job, folder, target, journal)
+            return continue_run(job, folder, target, journal)
 
 
-def go_on(job: Job, folder: RunFolder, target: Target, journal: Journal) -> Summary:
-    """Submit what is left of a run, if anything is; the caller holds the folder."""
+def continue_run(job: Job, folder: RunFolder, target: Target, journal: Journal) -> Summary:
+    """Submit what is left of a run, if anything. The caller has locked the folder."""
     refuse_other_carrier(folder, target.name, journal.identity)
     refuse_changed_plan(folder, journal.identity)
     if is_finished(journal):
         return final_summary(job, folder, journal)
     needed = still_to_license(job, folder.plan, journal)
-    found = anyio.run(_preflight_rest, target, needed)
+    found = anyio.run(partial(ask_carrier, target, needed, listeners=False))
     if not job.limits.allow_partial:
         refuse_too_few(needed, found.counts)
-    with ledger_sync(job, target.name, holding=(folder,)) as ledger:
+    with ledger_sync(job, target.name, locked=(folder,)) as ledger:
         ledger.register_resumed(folder, journal)
     return submit(job, folder, target, journal, stopped=found.stopped)
-
-
-def status(folder: RunFolder) -> StatusReport:
-    """How a run stands now, from plan and journal; nothing is written, a run at work is not disturbed."""
-    with closing(open_journal(folder)) as journal:
-        refuse_changed_plan(folder, journal.identity)
-        statuses, in_doubt = _status_in_one_pass(folder, journal)
-        doubts = doubts_in(in_doubt.lazy())
-        summary = summarize(journal, statuses, journal.session_ends(), journal.final_session_end)
-        return StatusReport(**msgspec.structs.asdict(summary), doubts=doubts)
-
-
-def _status_in_one_pass(folder: RunFolder, journal: Journal) -> tuple[dict[DeviceStatus, int], pl.DataFrame]:
-    """Devices by status, and those in doubt: of one moment, though a session may be at work."""
-    statuses: Counter[str] = Counter()
-    in_doubt = [pl.DataFrame(schema=DEVICE_STATES)]
-    for frame in state_frames_of(folder, journal):
-        statuses.update(dict(frame["status"].value_counts().iter_rows()))
-        in_doubt.append(frame.filter(pl.col("status") == DeviceStatus.IN_DOUBT.value))
-    return {DeviceStatus(status): statuses[status] for status in sorted(statuses)}, pl.concat(in_doubt)
 
 
 # -- planning -------------------------------------------------------------------------------------------
@@ -185,27 +161,3 @@ def _question(job: Job, plan: Plan, target: Target) -> str:
     groups = ", ".join(f"{g.devices:,} x {g.sku_number} on account {g.account_name}" for g in plan.groups)
     aim = f" to {job.license.to_sku}" if job.license.to_sku else ""
     return f"{job.action.capitalize()} {groups or 'nothing'}{aim} at {target.name}?"
-
-
-# -- asking first ---------------------------------------------------------------------------------------
-
-
-async def _preflight(target: Target, groups: Sequence[PlanGroup], listener: RunListener | None) -> Findings:
-    if not groups:
-        return NOT_ASKED
-    is_rehearsal = target.name == SANDBOX
-    async with open_client(target.base_url, target.credentials) as client:
-        if is_rehearsal and listener is not None:
-            await register(client, (group.account_name for group in groups), listener)
-        found = await preflight(client, groups, listeners=not is_rehearsal)
-        await client.logout()
-    return found
-
-
-async def _preflight_rest(target: Target, groups: Sequence[PlanGroup]) -> Findings:
-    if not groups:
-        return NOT_ASKED
-    async with open_client(target.base_url, target.credentials) as client:
-        found = await preflight(client, groups, listeners=False)
-        await client.logout()
-    return found

@@ -48,7 +48,7 @@ def settle(
         chosen = _chosen(_candidates(folder, journal), batches, devices)
         if status is DeviceStatus.PENDING:
             _require_consent(job, chosen, consent_lifetime=consent_lifetime)
-        with ledger_sync(job, journal.identity.carrier, holding=(folder,)) as ledger:
+        with ledger_sync(job, journal.identity.carrier, locked=(folder,)) as ledger:
             ledger.reopen(folder, journal)
         journal.settle(parts_of(chosen), status, settled_by=_operator(), reason=reason, settled_at=now())
         stopped = (

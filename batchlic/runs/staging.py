@@ -14,7 +14,7 @@ from batchlic.runs.identity import open_journal, sha256_of
 
 
 def recovered_journal(folder: RunFolder) -> Journal:
-    """The journal of a folder that the caller holds, after publishing what a killed session had staged.
+    """The journal of a folder that the caller has locked, after publishing what a killed session had staged.
 
     Raises RunFolderError that says what is salvageable.
     """
@@ -38,7 +38,7 @@ def publishing(folder: RunFolder, journal: Journal) -> Iterator[None]:
 def publish_staged(folder: RunFolder, journal: Journal) -> None:
     """Move staged files into place if the journal has recorded them, and remove the others.
 
-    The caller holds the folder. Raises StoppedEarly where the disk fails.
+    The caller has locked the folder. Raises StoppedEarly where the disk fails.
     """
     file_hashes = journal.file_hashes()
     with explain_disk_errors(folder.path):

@@ -10,7 +10,7 @@ import anyio
 from structlog.typing import FilteringBoundLogger
 
 from batchlic.carrier.client import CarrierClient, open_client
-from batchlic.chunker import read_batches
+from batchlic.chunker import DeviceStatus, read_batches
 from batchlic.errors import BatchlicError, CredentialsRejected, RefusedToStart, StoppedEarly
 from batchlic.job import Job
 from batchlic.journal import Journal
@@ -19,6 +19,7 @@ from batchlic.pool.delivery import Pool
 from batchlic.pool.limiter.pace import Pace, PaceChange
 from batchlic.pool.remaining import Delivery, remaining
 from batchlic.pool.retry import RetryPolicy
+from batchlic.pool.sender import Sender
 from batchlic.runs.finalize import finalize, now
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.migrate import migration_of, reserve_licenses
@@ -104,12 +105,13 @@ def _tally(journal: Journal) -> Tally:
     identity = journal.identity
     accepted, failed = (0, 0) if identity.to_sku else journal.settled()
     return Tally(
-        identity.planned - sum(identity.excluded.values()), Counter(accepted=accepted, failed=failed)
+        identity.planned - sum(identity.excluded.values()),
+        Counter({DeviceStatus.ACCEPTED: accepted, DeviceStatus.FAILED: failed}),
     )
 
 
 def _pool(job: Job, journal: Journal, client: CarrierClient, limiter: Pace, reporter: Reporter) -> Pool:
-    return Pool(
+    sender = Sender(
         run_id=journal.identity.run_id,
         action=journal.identity.action,
         client=client,
@@ -117,8 +119,8 @@ def _pool(job: Job, journal: Journal, client: CarrierClient, limiter: Pace, repo
         pace=limiter,
         policy=RetryPolicy(resendable=job.resendable_skus, give_up_after=job.limits.give_up_after),
         observer=reporter,
-        workers=job.limits.max_concurrency,
     )
+    return Pool(sender, workers=job.limits.max_concurrency)
 
 
 async def _deliver(

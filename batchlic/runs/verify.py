@@ -165,7 +165,7 @@ class _ByteComparison(io.BytesIO):
 
     @property
     def first_difference(self) -> int:
-        """Place of the first byte that differs; the size of what was written if the file only goes on."""
+        """Place of the first byte that differs; the size of what was written if the file is only longer."""
         return self.size if self._difference is None else self._difference
 
 
@@ -177,11 +177,17 @@ def _differences(path: Path, expected: pl.LazyFrame, *, is_prefix: bool) -> Iter
     for wanted in expected.collect_batches(chunk_size=ROWS_PER_COMPARISON, maintain_order=True):
         found = table.slice(start, wanted.height).collect()
         if difference := _first_difference(found, wanted.head(found.height), start):
-            yield difference
+            total = int(expected.select(pl.len()).collect().item())
+            is_shorter = rows < total and not is_prefix
+            yield _row_counts(rows, total) if rows > total or is_shorter else difference
             return
         start += wanted.height
     if rows > start or (rows < start and not is_prefix):
-        yield f"has {rows:,} rows, the journal has {start:,}"
+        yield _row_counts(rows, start)
+
+
+def _row_counts(found: int, expected: int) -> str:
+    return f"has {found:,} rows, the journal has {expected:,}"
 
 
 def _first_difference(found: pl.DataFrame, expected: pl.DataFrame, start: int) -> str | None:
@@ -193,7 +199,7 @@ def _first_difference(found: pl.DataFrame, expected: pl.DataFrame, start: int) -
             key = f"seq {row['seq']}" if "seq" in row else f"batch {row['batch_id']}"
             return (
                 f"row {start + at + 1:,} ({key}): {name} is {found[name][at]!r}, "
-                f"by the journal {expected[name][at]!r}"
+                f"but {expected[name][at]!r} in the journal"
             )
     return None
 
@@ -208,7 +214,7 @@ def _summary_findings(folder: RunFolder, states: pl.LazyFrame, journal: Journal)
     for name in expected.__struct_fields__:
         values = getattr(found, name), getattr(expected, name)
         if name not in _ONLY_IN_SUMMARY and values[0] != values[1]:
-            yield Finding(folder.summary.name, f"{name} is {values[0]!r}, by the journal {values[1]!r}")
+            yield Finding(folder.summary.name, f"{name} is {values[0]!r}, but {values[1]!r} in the journal")
 
 
 def _head(audit: Path) -> str | None:

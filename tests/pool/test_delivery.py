@@ -14,6 +14,7 @@ from batchlic.pool.delivery import Pool
 from batchlic.pool.limiter.pace import Pace
 from batchlic.pool.remaining import Delivery
 from batchlic.pool.retry import RetryPolicy
+from batchlic.pool.sender import Sender
 from tests.journal.builders import new_journal
 from tests.pool.builders import ACCEPTED, batch
 
@@ -52,7 +53,7 @@ class Outstanding:
 
 async def test_h_batches_are_taken_from_the_plan_as_they_are_needed(tmp_path: Path) -> None:
     outstanding = Outstanding()
-    pool = Pool(
+    sender = Sender(
         run_id="run",
         action=Action.ASSIGN,
         client=cast("CarrierClient", TakesTime()),
@@ -60,8 +61,8 @@ async def test_h_batches_are_taken_from_the_plan_as_they_are_needed(tmp_path: Pa
         pace=Pace(max_concurrency=WORKERS),
         policy=RetryPolicy(resendable=()),
         observer=outstanding,
-        workers=WORKERS,
     )
+    pool = Pool(sender, workers=WORKERS)
     await pool.deliver(outstanding.plan())
     assert outstanding.answers == BATCHES
     assert WORKERS <= outstanding.most <= 2 * WORKERS + 1  # at work, waiting, and in the feeder's hand

@@ -16,8 +16,9 @@ from batchlic.runs.export import export
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.history import device_history
 from batchlic.runs.rollback import By, rollback
-from batchlic.runs.run import new_run_id, resume, status
+from batchlic.runs.run import new_run_id, resume
 from batchlic.runs.settle import settle
+from batchlic.runs.status import status
 from batchlic.runs.verify import verify
 from batchlic.sandbox.config import Fault, Poison, RuleConfig
 from batchlic.writer.export import Format, Selection

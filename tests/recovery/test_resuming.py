@@ -10,7 +10,8 @@ import pytest
 from batchlic.errors import ExitCode, RefusedToStart, RunFolderError, UsageError
 from batchlic.journal import Journal, SessionEnd
 from batchlic.runs.folder import RunFolder
-from batchlic.runs.run import resume, status
+from batchlic.runs.run import resume
+from batchlic.runs.status import status
 from batchlic.sandbox.config import LimitConfig, LimitKind
 from tests.recovery.builders import FLEXIBLE, LIFETIME, carrier, contents, fleet, job, results, run
 

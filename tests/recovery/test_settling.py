@@ -11,8 +11,9 @@ from batchlic.chunker import DeviceStatus
 from batchlic.errors import ExitCode, RefusedToStart, RunFolderError, UsageError
 from batchlic.journal import Journal
 from batchlic.runs.folder import RunFolder
-from batchlic.runs.run import resume, status
+from batchlic.runs.run import resume
 from batchlic.runs.settle import settle
+from batchlic.runs.status import status
 from tests.recovery.builders import (
     BATCH_SIZE,
     DEVICES,

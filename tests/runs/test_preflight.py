@@ -20,7 +20,8 @@ from batchlic.job import Job, make_job
 from batchlic.journal import LicenseCount
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.preflight import count_mismatches, devices_that_fit, preflight, refuse_too_few
-from batchlic.runs.run import new_run_id, resume, start, status
+from batchlic.runs.run import new_run_id, resume, start
+from batchlic.runs.status import status
 from batchlic.runs.target import Target
 from batchlic.sandbox.config import SandboxConfig
 from batchlic.writer.device_states import request_totals

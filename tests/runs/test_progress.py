@@ -8,7 +8,7 @@ import structlog
 
 from batchlic.carrier.answers import Answer, Outcome
 from batchlic.carrier.catalog import Action
-from batchlic.chunker import Batch, Step, StepRequest
+from batchlic.chunker import Batch, DeviceStatus, Step, StepRequest
 from batchlic.pool.limiter.pace import Pace
 from batchlic.runs.progress import Reporter, Tally
 from tests.journal.builders import intent
@@ -35,15 +35,19 @@ async def test_an_accepted_or_refused_device_is_done() -> None:
     shown = await new_reporter()
     report(shown, batch(10), ACCEPTED, 7)
     report(shown, batch(10, batch_id=2), BAD_DEVICE, 3)
-    assert (shown.tally.devices["accepted"], shown.tally.devices["failed"], shown.tally.done) == (7, 3, 10)
+    assert (
+        shown.tally.devices[DeviceStatus.ACCEPTED],
+        shown.tally.devices[DeviceStatus.FAILED],
+        shown.tally.done,
+    ) == (7, 3, 10)
 
 
 async def test_doubt_ends_when_the_same_part_is_accepted() -> None:
     shown = await new_reporter()
     report(shown, batch(10), AMBIGUOUS)
-    assert (shown.tally.devices["in_doubt"], shown.tally.done) == (10, 0)
+    assert (shown.tally.devices[DeviceStatus.IN_DOUBT], shown.tally.done) == (10, 0)
     report(shown, batch(10), ACCEPTED)
-    assert (shown.tally.devices["in_doubt"], shown.tally.done) == (0, 10)
+    assert (shown.tally.devices[DeviceStatus.IN_DOUBT], shown.tally.done) == (0, 10)
 
 
 async def test_a_migration_counts_devices_when_its_batch_is_done() -> None:
@@ -55,4 +59,8 @@ async def test_a_migration_counts_devices_when_its_batch_is_done() -> None:
         report(shown, Batch(1, *names, whole.encoded, whole.offsets, request=request), ACCEPTED)
     assert (shown.tally.done, shown.tally.requests[Outcome.ACCEPTED]) == (0, 2)
     shown.tally.moved(9, 1)
-    assert (shown.tally.devices["accepted"], shown.tally.devices["failed"], shown.tally.done) == (9, 1, 10)
+    assert (
+        shown.tally.devices[DeviceStatus.ACCEPTED],
+        shown.tally.devices[DeviceStatus.FAILED],
+        shown.tally.done,
+    ) == (9, 1, 10)

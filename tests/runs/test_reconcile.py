@@ -28,8 +28,8 @@ from batchlic.runs.folder import RunFolder
 from batchlic.runs.history import device_history
 from batchlic.runs.reconcile import reconcile, unconfirmed
 from batchlic.runs.rollback import By, rollback
-from batchlic.runs.run import status
 from batchlic.runs.settle import settle
+from batchlic.runs.status import status
 from batchlic.runs.target import Target
 from batchlic.runs.verify import verify
 from batchlic.writer.summary import Summary

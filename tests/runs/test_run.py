@@ -19,7 +19,8 @@ from batchlic.journal import Journal
 from batchlic.pool.limiter.pace import Pace
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.ledger_sync import with_ledger
-from batchlic.runs.run import plan_only, resume, start, status
+from batchlic.runs.run import plan_only, resume, start
+from batchlic.runs.status import status
 from batchlic.runs.submit import obey_earlier_retry_after
 from batchlic.runs.target import Target
 from batchlic.sandbox.config import SandboxConfig

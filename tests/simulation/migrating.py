@@ -30,6 +30,7 @@ from batchlic.pool.delivery import Pool
 from batchlic.pool.limiter.pace import Pace
 from batchlic.pool.migration import Migration
 from batchlic.pool.retry import RetryPolicy
+from batchlic.pool.sender import Sender
 from batchlic.sandbox.app import Sandbox
 from batchlic.sandbox.config import Fault, LatencyConfig, LimitConfig, Poison, RuleConfig, SandboxConfig
 from batchlic.sandbox.request_bodies import DeviceBody, DeviceIdBody
@@ -179,7 +180,7 @@ async def _run_session(
     name = Secret("sandbox")
     keys = Credentials(client_id=name, client_secret=name, username=name, password=name)
     async with open_client("http://127.0.0.1/api", keys, transport=network) as client:
-        pool = Pool(
+        sender = Sender(
             run_id=f"simulated-{scenario.seed}",
             action=Action.UNASSIGN,
             client=client,
@@ -187,8 +188,8 @@ async def _run_session(
             pace=Pace(max_concurrency=scenario.workers),
             policy=RetryPolicy(resendable=_FLEXIBLE_SKUS),
             observer=_Observer(),
-            workers=scenario.workers,
         )
+        pool = Pool(sender, workers=scenario.workers)
         migration = Migration(
             journal=journal,
             to_sku=scenario.to_sku,

@@ -33,6 +33,7 @@ from batchlic.pool.delivery import Pool
 from batchlic.pool.limiter.pace import Pace
 from batchlic.pool.remaining import remaining
 from batchlic.pool.retry import RetryPolicy
+from batchlic.pool.sender import Sender
 from batchlic.sandbox.app import Sandbox
 from batchlic.sandbox.config import (
     Fault,
@@ -306,7 +307,7 @@ async def _run_session(
     keys = Credentials(client_id=name, client_secret=name, username=name, password=name)
     async with open_client("http://127.0.0.1/api", keys, transport=network) as client:
         flexible = frozenset(sku for sku, license in SKUS.items() if license is LicenseType.FLEXIBLE)
-        pool = Pool(
+        sender = Sender(
             run_id=f"simulated-{scenario.seed}",
             action=Action.ASSIGN,
             client=client,
@@ -314,8 +315,8 @@ async def _run_session(
             pace=Pace(max_concurrency=scenario.workers),
             policy=RetryPolicy(resendable=flexible),
             observer=pool_observer,
-            workers=scenario.workers,
         )
+        pool = Pool(sender, workers=scenario.workers)
         accepted = pool.refusals.accepted
         await pool.deliver(remaining(scenario.batches, journal, flexible, on_accepted=accepted))
 
