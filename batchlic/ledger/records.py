@@ -34,9 +34,9 @@ _IDENTIFIERS = (
 def ledger_records(states: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
     """The records (columns: SCOPE and RECORD_COLUMNS) of a run's devices, in frames for `Ledger.record`.
 
-    `states` have the columns of results.parquet; those of a migration may be missing. Devices that no request
-    carried are left out. The same RECORDS_PER_FRAME devices make one frame, whatever frames they come in and
-    whatever is recorded of them; a frame may be empty.
+    `states` have the columns of results.parquet or of a ledger export; those of a migration may be missing.
+    Devices that no request carried are left out. The same RECORDS_PER_FRAME devices make one frame, whatever
+    frames they come in and whatever is recorded of them; a frame may be empty.
     """
     for pieces in _regroup(map(_select_needed, states), RECORDS_PER_FRAME):
         yield pl.concat(map(_records, pieces))
@@ -45,9 +45,13 @@ def ledger_records(states: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
 def recordable_rows(rows: pl.LazyFrame) -> pl.LazyFrame:
     """Those of the device states that make a record; `action` and `status` are what is recorded.
 
-    A migrated device makes two, one under each SKU. Each names its request if the device state does.
+    A migrated device makes two, one under each SKU. Each names its request if the device state does. Rows
+    with a `state` are records already, from a ledger export: all of them count.
     """
-    if "from_sku" not in rows.collect_schema():
+    columns = rows.collect_schema()
+    if "state" in columns:
+        return rows
+    if "from_sku" not in columns:
         return rows.filter(_IS_RECORDED)
     migrations = rows.filter(pl.col("from_sku").is_not_null())
     return pl.concat(
@@ -83,7 +87,7 @@ def read_states(rows: pl.LazyFrame, *, only: pl.Expr | None = None) -> Iterator[
 # -- frames ---------------------------------------------------------------------------------------------
 
 
-_NEEDED = ("imei", "iccid", *SCOPE, *list(RECORD_COLUMNS)[3:-1], "last_attempt_at", *MIGRATION_COLUMNS)
+_NEEDED = ("imei", "iccid", *SCOPE, *list(RECORD_COLUMNS)[2:-1], "last_attempt_at", *MIGRATION_COLUMNS)
 
 
 def _select_needed(states: pl.DataFrame) -> pl.DataFrame:

@@ -10,7 +10,7 @@ from batchlic.carrier.catalog import Action
 from batchlic.chunker import DeviceStatus
 from batchlic.errors import ExitCode, RefusedToStart, UsageError
 from batchlic.ledger import Ledger
-from batchlic.ledger.files import import_files
+from batchlic.ledger.files import export_ledger, import_files
 from batchlic.reader import ReadOptions
 from batchlic.runs.export import export
 from batchlic.runs.folder import RunFolder
@@ -305,6 +305,22 @@ def test_a_lost_ledger_is_built_again_from_the_results_of_a_migration(tmp_path: 
         with closing(Ledger(tmp_path / "ledger.db")) as ledger:
             files = [str(tmp_path / name / "results.parquet") for name in ("move", "onboarding")]
             import_files(ledger, files, ReadOptions(), carrier=at.target.name)
+        assert known(tmp_path) == told
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv"])
+def test_an_export_of_the_ledger_keeps_both_licenses_of_a_migration(tmp_path: Path, form: str) -> None:
+    with carrier() as at:
+        inventory = onboarded(tmp_path, at)
+        with stopping_at(Action.UNASSIGN, FLEXIBLE):
+            run(tmp_path / "move", at, moving(inventory))
+        told, exported = known(tmp_path), tmp_path / f"ledger.{form}"
+        assert min(told[FLEXIBLE][0], told[NEW][0]) > 0
+        with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+            export_ledger(ledger, exported)
+        (tmp_path / "ledger.db").unlink()
+        with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+            import_files(ledger, [str(exported)], ReadOptions(), carrier=at.target.name)
         assert known(tmp_path) == told
 
 

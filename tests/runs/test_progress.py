@@ -50,13 +50,16 @@ async def test_doubt_ends_when_the_same_part_is_accepted() -> None:
     assert (shown.tally.devices[DeviceStatus.IN_DOUBT], shown.tally.done) == (0, 10)
 
 
+def step(action: Action) -> Batch:
+    whole = batch(10)
+    request = StepRequest(step=Step(action.value), action=action)
+    return Batch(1, whole.account_name, whole.sku_number, whole.encoded, whole.offsets, request=request)
+
+
 async def test_a_migration_counts_devices_when_its_batch_is_done() -> None:
     shown = await new_reporter()
     for action in (Action.ASSIGN, Action.UNASSIGN):
-        whole = batch(10)
-        request = StepRequest(step=Step(action.value), action=action)
-        names = (whole.account_name, whole.sku_number)
-        report(shown, Batch(1, *names, whole.encoded, whole.offsets, request=request), ACCEPTED)
+        report(shown, step(action), ACCEPTED)
     assert (shown.tally.done, shown.tally.requests[Outcome.ACCEPTED]) == (0, 2)
     shown.tally.moved(9, 1)
     assert (
@@ -64,3 +67,10 @@ async def test_a_migration_counts_devices_when_its_batch_is_done() -> None:
         shown.tally.devices[DeviceStatus.FAILED],
         shown.tally.done,
     ) == (9, 1, 10)
+
+
+async def test_doubt_about_one_step_does_not_end_with_another_step() -> None:
+    shown = await new_reporter()
+    report(shown, step(Action.ASSIGN), AMBIGUOUS)
+    report(shown, step(Action.UNASSIGN), ACCEPTED)
+    assert shown.tally.devices[DeviceStatus.IN_DOUBT] == 10
