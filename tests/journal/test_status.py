@@ -1,4 +1,4 @@
-"""Where a device stands: accepted once is accepted, a doubt is not talked away."""
+"""The status of a device by its history: accepted is accepted, and a refusal ends no doubt."""
 
 from dataclasses import dataclass
 
@@ -13,14 +13,14 @@ from batchlic.journal.status import status_of
 
 
 @dataclass(frozen=True)
-class Told:
+class Attempt:
     outcome: str | None
     final: bool | None = False
 
 
-ACCEPTED, THROTTLED, UNAVAILABLE = Told("accepted"), Told("throttled"), Told("unavailable")
-UNAUTHORIZED, AMBIGUOUS, UNANSWERED = Told("unauthorized"), Told("ambiguous"), Told(None, None)
-REFUSED_FOR_NOW, REFUSED_FOR_GOOD = Told("refused", final=False), Told("refused", final=True)
+ACCEPTED, THROTTLED, UNAVAILABLE = Attempt("accepted"), Attempt("throttled"), Attempt("unavailable")
+UNAUTHORIZED, AMBIGUOUS, UNANSWERED = Attempt("unauthorized"), Attempt("ambiguous"), Attempt(None, None)
+REFUSED_FOR_NOW, REFUSED_FOR_GOOD = Attempt("refused", final=False), Attempt("refused", final=True)
 ALL = [
     ACCEPTED,
     THROTTLED,
@@ -45,7 +45,7 @@ AS_RESEND = settled(DeviceStatus.PENDING)
 
 
 @pytest.mark.parametrize(
-    ("attempts", "standing"),
+    ("attempts", "status"),
     [
         ([], DeviceStatus.PENDING),
         ([THROTTLED, UNAVAILABLE, UNAUTHORIZED, REFUSED_FOR_NOW], DeviceStatus.PENDING),
@@ -58,6 +58,8 @@ AS_RESEND = settled(DeviceStatus.PENDING)
         ([REFUSED_FOR_NOW, REFUSED_FOR_GOOD], DeviceStatus.FAILED),
         ([AMBIGUOUS, AS_ACCEPTED], DeviceStatus.ACCEPTED),
         ([AMBIGUOUS, AS_FAILED], DeviceStatus.FAILED),
+        ([AMBIGUOUS, AS_ACCEPTED, REFUSED_FOR_GOOD], DeviceStatus.ACCEPTED),
+        ([AMBIGUOUS, AS_FAILED, REFUSED_FOR_GOOD], DeviceStatus.FAILED),
         ([AMBIGUOUS, AS_FAILED, AS_ACCEPTED], DeviceStatus.ACCEPTED),
         ([AMBIGUOUS, AS_RESEND], DeviceStatus.PENDING),
         ([AMBIGUOUS, AS_RESEND, THROTTLED], DeviceStatus.PENDING),
@@ -66,23 +68,23 @@ AS_RESEND = settled(DeviceStatus.PENDING)
         ([AMBIGUOUS, AS_RESEND, REFUSED_FOR_GOOD], DeviceStatus.IN_DOUBT),
     ],
 )
-def test_the_rule(attempts: list[Told | Settlement], standing: DeviceStatus) -> None:
-    assert status_of(attempts) is standing
+def test_the_rule(attempts: list[Attempt | Settlement], status: DeviceStatus) -> None:
+    assert status_of(attempts) is status
 
 
 @given(histories)
-def test_d_a_device_fails_only_where_nothing_can_have_been_executed(attempts: list[Told]) -> None:
+def test_d_a_device_fails_only_where_nothing_can_have_been_executed(attempts: list[Attempt]) -> None:
     may_be_licensed = {AMBIGUOUS, UNANSWERED, ACCEPTED}.intersection(attempts)
     assert not (status_of(attempts) is DeviceStatus.FAILED and may_be_licensed)
 
 
 @given(histories, histories)
-def test_c_what_is_accepted_stays_accepted(before: list[Told], after: list[Told]) -> None:
+def test_c_what_is_accepted_stays_accepted(before: list[Attempt], after: list[Attempt]) -> None:
     assert status_of([*before, ACCEPTED, *after]) is DeviceStatus.ACCEPTED
 
 
 @given(histories)
-def test_d_without_an_operator_doubt_ends_with_an_acceptance_only(attempts: list[Told]) -> None:
+def test_d_without_an_operator_doubt_ends_with_an_acceptance_only(attempts: list[Attempt]) -> None:
     expected = DeviceStatus.ACCEPTED if ACCEPTED in attempts else DeviceStatus.IN_DOUBT
     assert status_of([AMBIGUOUS, *attempts]) is expected
 
