@@ -103,7 +103,8 @@ def test_a_device_is_confirmed_once_both_of_its_steps_are(tmp_path: Path) -> Non
     with carrier() as at:
         folder = moved(tmp_path, at)
         received = list(messages(folder))
-        assert reconciled(folder, received[:DEVICES]).statuses == {"accepted": DEVICES}
+        first_of_each = {one.imei: one for one in reversed(received)}
+        assert reconciled(folder, first_of_each.values()).statuses == {"accepted": DEVICES}
         summary = reconciled(folder, received)
     assert (summary.exit_code, summary.statuses) == (ExitCode.OK, {"confirmed": DEVICES})
     found = row(folder)
@@ -211,6 +212,21 @@ def test_a_second_step_in_doubt_stays_so_when_the_first_is_denied(tmp_path: Path
     assert {attempt.part for attempt in sent} == {""}  # and so each request as it was
 
 
+def test_a_license_that_a_callback_says_was_never_taken_is_not_given_back(tmp_path: Path) -> None:
+    with carrier() as at:
+        given = moving(onboarded(tmp_path, at), order="unassign-first", restore=True)
+        folder = RunFolder(tmp_path / "move")
+        with losing_an_answer_about(NEW):
+            run(folder.path, at, with_limits(given, resend_in_doubt=False, max_concurrency=1))
+        [denied, *others] = pl.read_parquet(folder.results).filter(status="in_doubt")["imei"]
+        reconciled(folder, list(messages(folder, unassign=[denied])))
+        settle(folder, DeviceStatus.FAILED, reason="the portal says so")
+        resume(folder, at.target)
+    assert {row(folder, device)["restore_status"] for device in others} == {"accepted"}
+    assert row(folder, denied)["restore_status"] is None
+    assert row(folder, denied)["error_message"] == "has its old license still: sorry"
+
+
 # -- doubt ----------------------------------------------------------------------------------------------
 
 
@@ -287,7 +303,7 @@ def test_a_lost_assign_counts_until_its_unassign_is_confirmed(
 
 def test_every_device_holds_the_license_that_the_results_say(tmp_path: Path) -> None:
     store = str(tmp_path / "store.db")
-    untidy = CallbackConfig(jitter_s=0.3, repeat_share=0.2, early_share=0.2, failure_share=0.2)
+    untidy = CallbackConfig(jitter_s=0.3, repeat_share=0.2, early_share=0.2, failure_share=0.4)
     with (
         carrier(callbacks=untidy, seed=3) as at,
         listener_process(ListenerOptions(port=0), store, SETTINGS) as url,
