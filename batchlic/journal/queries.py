@@ -126,7 +126,7 @@ class JournalQueries:
             return [LostAnswers(*row) for row in connection.execute(query)]
 
     def request_ids(self, *, of_lost_answers: bool = True) -> list[str]:
-        """The requestId of each answer, ambiguous ones that had one included unless told otherwise."""
+        """The requestId of each answer that has one; `of_lost_answers` includes ambiguous answers."""
         answered = tables.answers.c
         query = sa.select(answered.request_id).where(answered.request_id.is_not(None))
         if not of_lost_answers:

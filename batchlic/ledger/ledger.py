@@ -145,12 +145,12 @@ class Ledger:
         *,
         newest_first: bool = False,
         after: int = 0,
-        news_for: str | None = None,
+        not_completed_by: str | None = None,
     ) -> Iterator[RunRecords]:
         """The records that runs against a carrier made under some accounts and SKUs, the earliest run first.
 
-        `after` leaves out the records up to that number. `news_for` is the id of the run that asks: records
-        that it completed itself are left out.
+        `after` leaves out the records up to that number. `not_completed_by` is the id of a run: records that
+        it completed are left out.
         """
         order = (runs.c.begun_at, runs.c.id)
         query = (
@@ -160,8 +160,8 @@ class Ledger:
             .where(sa.tuple_(records.c.account_name, records.c.sku_number).in_(targets))
             .order_by(*(column.desc() if newest_first else column for column in order), records.c.id)
         )
-        if news_for is not None:
-            own = sa.select(runs.c.id).where(runs.c.run_id == news_for).scalar_subquery()
+        if not_completed_by is not None:
+            own = sa.select(runs.c.id).where(runs.c.run_id == not_completed_by).scalar_subquery()
             query = query.where(records.c.completed_by.is_distinct_from(own))
         with self._reading() as connection:
             for row in connection.execute(query).yield_per(1):

@@ -1,6 +1,6 @@
-"""The numbers of records: a record that a run repeats unchanged keeps its number, so that it is no news.
+"""The numbers of records: a record that a run repeats unchanged keeps its number.
 
-Whoever planned a run after record N looks only at records with higher numbers.
+A run that was planned after record N looks only at records with higher numbers.
 """
 
 from __future__ import annotations

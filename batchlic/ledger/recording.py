@@ -54,8 +54,8 @@ def _complete_others(
 ) -> None:
     """Complete the records of other runs.
 
-    A completed record gets a new number: to runs that knew the device by the other identifier it is news. To
-    the run that completed it, it is not.
+    A completed record gets a new number, because it is new to runs that knew the device by the other
+    identifier. It is not new to the run that completed it.
     """
     query = (
         sa.select(records.c.id, records.c.run, *PACKED_COLUMNS)

@@ -25,7 +25,7 @@ the license. Action, status and request ids are those of the request that decide
 a list was imported. `at` is when the last request for the device left.
 
 `state` is null in a retraction: the run recorded the device as unassigned before, and no longer does. The
-records of other runs count again, which is news for runs that were planned before.
+records of other runs count again, which is new to runs that were planned before.
 """
 
 RECORDS_PER_FRAME = 100_000

@@ -164,8 +164,8 @@ class LedgerSync:
             if other.run_id != run_id:
                 _refuse_shared_with_open(other, devices, folder)
         targets = _targets(folder, self.job)
-        news = ledger.run_records(self.carrier, targets, IDENTIFIERS, after=number, news_for=run_id)
-        for other, found in groupby(news, key=lambda records: records.entry):
+        newer = ledger.run_records(self.carrier, targets, IDENTIFIERS, after=number, not_completed_by=run_id)
+        for other, found in groupby(newer, key=lambda records: records.entry):
             if other.run_id != run_id:
                 _refuse_shared_records(other, found, _under_both_skus(devices, self.job), folder)
 

@@ -1,4 +1,4 @@
-"""summary.json: one run in figures, as its files tell them."""
+"""summary.json: one run in figures, from its files."""
 
 from collections.abc import Mapping
 from pathlib import Path

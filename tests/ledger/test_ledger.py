@@ -163,7 +163,7 @@ def test_excluded_devices_come_after_all_batches(tmp_path: Path) -> None:
     assert plan["imei"].to_list() == [imei(n) for n in [*range(1, 20, 2), *range(0, 20, 2)]]
 
 
-def news(ledger: Ledger, after: int) -> set[int]:
+def newer(ledger: Ledger, after: int) -> set[int]:
     """Serial numbers of the devices with a record newer than that number."""
     serials = {frame([device_record((n, n), "assigned")])["imei_number"][0]: n for n in range(6)}
     found = ledger.run_records(CARRIER, [(ACCOUNT, SKU)], ("imei_number",), after=after)
@@ -172,10 +172,10 @@ def news(ledger: Ledger, after: int) -> set[int]:
 
 @HALF
 @given(st.lists(st.dictionaries(st.integers(0, 5), st.tuples(STATES, st.integers(1, 2))), max_size=6))
-def test_a_repeated_record_is_news_only_where_it_changed(
+def test_a_repeated_record_is_new_only_where_it_changed(
     tmp_path_factory: pytest.TempPathFactory, recordings: list[dict[int, tuple[str, int]]]
 ) -> None:
-    with closing(Ledger(tmp_path_factory.mktemp("news") / "ledger.db")) as ledger:
+    with closing(Ledger(tmp_path_factory.mktemp("newer") / "ledger.db")) as ledger:
         before: dict[int, tuple[str, int]] = {}
         for records in recordings:
             number = ledger.last_number
@@ -185,7 +185,7 @@ def test_a_repeated_record_is_news_only_where_it_changed(
             )
             new = {n for n, now in records.items() if before.get(n) != now}
             retracted = {n for n, (state, _) in before.items() if state == "unassigned" and n not in records}
-            assert news(ledger, number) == new | retracted
+            assert newer(ledger, number) == new | retracted
             assert (ledger.latest(CARRIER, ACCOUNT, SKU).height if ledger.scopes() else 0) == len(records)
             before = records
 
@@ -197,7 +197,7 @@ def test_records_keep_their_numbers_when_another_frame_is_empty(tmp_path: Path) 
         ledger.record("run", frames)
         number = ledger.last_number
         ledger.record("run", [frames[0], frame([]), frames[2]])
-        assert news(ledger, number) == set()
+        assert newer(ledger, number) == set()
         assert ledger.latest(CARRIER, ACCOUNT, SKU).height == 2
 
 
@@ -315,17 +315,19 @@ def test_a_new_lifetime_license_in_doubt_is_excluded(tmp_path: Path) -> None:
         assert planned(ledger, tmp_path, [(1, 1)], to_sku=LIFETIME) == ["in_doubt"]
 
 
-def test_a_completed_record_is_news_to_all_runs_but_the_one_that_did(tmp_path: Path) -> None:
+def test_a_completed_record_is_new_to_all_runs_but_the_one_that_did(tmp_path: Path) -> None:
     with closing(Ledger(tmp_path / "ledger.db")) as ledger:
         record(ledger, 1, [device_record((1, None), "assigned"), device_record((2, None), "assigned")])
         before = ledger.last_number
         record(ledger, 2, [device_record((1, 1), "assigned", OTHER)])
-        for _ in range(2):  # recorded again unchanged, it stays the same news
-            [news] = ledger.run_records(
-                CARRIER, [(ACCOUNT, SKU)], IDENTIFIERS, after=before, news_for=f"{CARRIER} 3"
+        for _ in range(2):  # recorded again unchanged, it is found again
+            [newer_records] = ledger.run_records(
+                CARRIER, [(ACCOUNT, SKU)], IDENTIFIERS, after=before, not_completed_by=f"{CARRIER} 3"
             )
-            assert news.records.equals(frame([device_record((1, 1), "assigned")]).select(IDENTIFIERS))
+            assert newer_records.records.equals(
+                frame([device_record((1, 1), "assigned")]).select(IDENTIFIERS)
+            )
             assert not list(
-                ledger.run_records(CARRIER, [(ACCOUNT, SKU)], after=before, news_for=f"{CARRIER} 2")
+                ledger.run_records(CARRIER, [(ACCOUNT, SKU)], after=before, not_completed_by=f"{CARRIER} 2")
             )
             record(ledger, 1, [device_record((1, None), "assigned"), device_record((2, None), "assigned")])

@@ -119,7 +119,7 @@ class Pace:
         return max(self._resume_at, self._used_up_until) - anyio.current_time() > _CLOCK_S
 
     def hold(self, seconds: float) -> None:
-        """Let nobody start for so long: the carrier has told an earlier sitting of the run to wait."""
+        """Let nobody start for so long: the carrier has told an earlier session of the run to wait."""
         self._resume_at = max(self._resume_at, anyio.current_time() + seconds)
 
     async def wait_turn(self) -> Turn:
