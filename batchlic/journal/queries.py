@@ -164,7 +164,10 @@ class JournalQueries:
         devices = tables.intents.c.device_count
         sums = [
             sa.func.coalesce(sa.func.sum(devices).filter(condition), 0)
-            for condition in (tables.answers.c.outcome == Outcome.ACCEPTED.value, tables.answers.c.final)
+            for condition in (
+                tables.answers.c.outcome == Outcome.ACCEPTED.value,
+                sa.and_(tables.answers.c.outcome == Outcome.REFUSED.value, tables.answers.c.final),
+            )
         ]
         with self._reading() as connection:
             accepted, failed = connection.execute(sa.select(*sums).select_from(_ANSWERED)).one()

@@ -112,8 +112,6 @@ def _tally(journal: Journal) -> Tally:
 
 def _pool(job: Job, journal: Journal, client: CarrierClient, limiter: Pace, reporter: Reporter) -> Pool:
     sender = Sender(
-        run_id=journal.identity.run_id,
-        action=journal.identity.action,
         client=client,
         journal=journal,
         pace=limiter,

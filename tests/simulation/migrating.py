@@ -16,7 +16,7 @@ import trio
 from sqlalchemy.pool import StaticPool
 from trio.testing import MockClock
 
-from batchlic.carrier.catalog import SKUS, Action, LicenseType
+from batchlic.carrier.catalog import SKUS, LicenseType
 from batchlic.carrier.client import open_client
 from batchlic.carrier.credentials import Credentials, Secret
 from batchlic.carrier.messages import Device, DeviceId
@@ -181,8 +181,6 @@ async def _run_session(
     keys = Credentials(client_id=name, client_secret=name, username=name, password=name)
     async with open_client("http://127.0.0.1/api", keys, transport=network) as client:
         sender = Sender(
-            run_id=f"simulated-{scenario.seed}",
-            action=Action.UNASSIGN,
             client=client,
             journal=journal,
             pace=Pace(max_concurrency=scenario.workers),
@@ -250,8 +248,6 @@ def _device_results(
 def _identity(scenario: Scenario) -> RunIdentity:
     planned = sum(len(batch.devices) for batch in scenario.batches)
     return identity(
-        run_id=f"simulated-{scenario.seed}",
-        action=Action.UNASSIGN,
         rows_read=planned,
         planned=planned,
         batches=len(scenario.batches),

@@ -18,7 +18,7 @@ from sqlalchemy.pool import StaticPool
 from trio.testing import MockClock
 
 from batchlic.carrier.answers import Answer, Outcome, Reply
-from batchlic.carrier.catalog import SKUS, Action, LicenseType
+from batchlic.carrier.catalog import SKUS, LicenseType
 from batchlic.carrier.client import open_client
 from batchlic.carrier.credentials import Credentials, Secret
 from batchlic.carrier.interpretation import answer_from_reply
@@ -308,8 +308,6 @@ async def _run_session(
     async with open_client("http://127.0.0.1/api", keys, transport=network) as client:
         flexible = frozenset(sku for sku, license in SKUS.items() if license is LicenseType.FLEXIBLE)
         sender = Sender(
-            run_id=f"simulated-{scenario.seed}",
-            action=Action.ASSIGN,
             client=client,
             journal=journal,
             pace=Pace(max_concurrency=scenario.workers),
