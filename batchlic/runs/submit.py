@@ -115,7 +115,11 @@ def _pool(job: Job, journal: Journal, client: CarrierClient, limiter: Pace, repo
         client=client,
         journal=journal,
         pace=limiter,
-        policy=RetryPolicy(resendable=job.resendable_skus, give_up_after=job.limits.give_up_after),
+        policy=RetryPolicy(
+            resendable=job.resendable_skus,
+            give_up_after=job.limits.give_up_after,
+            trusts_duplicates=job.limits.trust_duplicates,
+        ),
         observer=reporter,
     )
     return Pool(sender, workers=job.limits.max_concurrency)
