@@ -117,7 +117,7 @@ def run_session(
         return None, trio.current_time() - began
 
     stopped, seconds = trio.run(session, clock=MockClock(autojump_threshold=0))
-    statuses = {}
+    statuses: dict[tuple[int, int], DeviceStatus] = {}
     for batch in batches:
         events = list(journal.history(batches=range(batch.batch_id, batch.batch_id + 1)))
         statuses |= {(batch.batch_id, place): one for place, one in statuses_of(batch, events).items()}
