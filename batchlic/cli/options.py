@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
@@ -191,10 +191,11 @@ _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-def with_option_groups(command: Callable[..., None]) -> Callable[..., None]:
+def with_option_groups(command: Callable[..., None], *, without: Collection[str] = ()) -> Callable[..., None]:
     """Give a command the fields of its option groups as options of its own, so that Typer sees them.
 
-    An option group is a parameter, or a field of another group, whose type is a data class.
+    An option group is a parameter, or a field of another group, whose type is a data class. The command does
+    not offer the fields in `without`: they keep their defaults.
     """
     hints = get_type_hints(command, include_extras=True)
     groups: dict[str, type[Any]] = {
@@ -205,6 +206,8 @@ def with_option_groups(command: Callable[..., None]) -> Callable[..., None]:
         parameters += (
             _parameters(groups[name]) if name in groups else [parameter.replace(annotation=hints[name])]
         )
+
+    parameters = [parameter for parameter in parameters if parameter.name not in without]
 
     @wraps(command)
     def flat(**given: Any) -> None:  # noqa: ANN401 - whatever Typer has parsed
@@ -237,12 +240,12 @@ def _parameters(group: type[Any]) -> list[inspect.Parameter]:
 
 
 def _filled(group: type[Any], given: dict[str, Any]) -> object:
-    """A group with its values, which are taken out of `given`."""
+    """A group with its values, which are taken out of `given`; a missing one is the default."""
     hints = get_type_hints(group)
     values = {
         field.name: _filled(hints[field.name], given)
         if is_dataclass(hints[field.name])
-        else given.pop(field.name)
+        else given.pop(field.name, field.default)
         for field in fields(group)
     }
     return group(**values)
