@@ -38,7 +38,7 @@ class InventoryOptions:
     sku: Annotated[str | None, typer.Option(help="Default SKU for rows without one.")] = None
     id_kind: Annotated[
         Literal["auto", "imei", "iccid", "both"] | None,
-        typer.Option(help="Identifiers to send [auto: what the row has, IMEI first]."),
+        typer.Option(help="Identifiers to send [auto: the one in the row, IMEI first]."),
     ] = None
     column: Annotated[
         list[str] | None,
@@ -152,7 +152,7 @@ class WaitOptions:
         int | None,
         typer.Option(min=0, max=65535, help="Port of a listener to run while waiting; 0 finds a free one."),
     ] = None
-    listen_host: Annotated[str, typer.Option(help="Address of that listener.")] = "127.0.0.1"
+    listen_host: Annotated[str, typer.Option(help="Address of the listener of --listen-port.")] = "127.0.0.1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +166,7 @@ class RunOptions:
         bool, typer.Option("--consent-lifetime", help="Allow Lifetime licenses (irrevocable).")
     ] = False
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Plan and show what would be sent; leave no files.")
+        bool, typer.Option("--dry-run", help="Show what would be sent, send nothing, and leave no files.")
     ] = False
     yes: Yes = False
     sandbox: OnSandbox = False

@@ -97,12 +97,13 @@ def test_a_changed_journal_is_found_by_what_it_contradicts(
 def test_a_forged_row_is_located_by_the_chain(copy: Path) -> None:
     forged = pl.when(pl.col("seq") == 4).then(pl.lit("nobody")).otherwise("request_id").alias("request_id")
     pl.read_parquet(copy / "audit.parquet").with_columns(forged).write_parquet(copy / "audit.parquet")
-    assert Finding("audit.parquet", "row 4 (seq 4): its hash is not that of its values") in findings(copy)
+    assert Finding("audit.parquet", "row 4 (seq 4): its hash does not match its values") in findings(copy)
 
 
 def test_a_removed_row_is_located_by_the_chain(copy: Path) -> None:
     pl.read_parquet(copy / "audit.parquet").filter(pl.col("seq") != 4).write_parquet(copy / "audit.parquet")
-    assert Finding("audit.parquet", "row 4 (seq 5): does not follow on the row before") in findings(copy)
+    broken = Finding("audit.parquet", "row 4 (seq 5): its prev_hash is not the hash of the row before")
+    assert broken in findings(copy)
 
 
 def test_a_damaged_journal_is_a_finding(copy: Path) -> None:
