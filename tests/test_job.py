@@ -58,7 +58,7 @@ def test_a_misspelled_key_is_refused_with_a_suggestion(tables: dict[str, Any], a
         ("sandbox", "latency", [-1], [0]),
     ],
 )
-def test_every_limit_holds_at_its_edges(table: str, key: str, bad: list[Any], good: list[Any]) -> None:
+def test_every_value_is_checked_at_its_limits(table: str, key: str, bad: list[Any], good: list[Any]) -> None:
     others = {"files": ["fleet.csv"]} if table == "inventory" else {}
     for value in good:
         assert getattr(getattr(job(**{table: {**others, key: value}}), table), key) == value
@@ -137,7 +137,7 @@ def test_a_missing_job_file_is_named(tmp_path: Path) -> None:
         load_job(tmp_path / "nowhere.toml", {})
 
 
-def test_given_options_win_over_the_file_and_others_change_nothing(tmp_path: Path) -> None:
+def test_given_options_override_the_file_and_others_change_nothing(tmp_path: Path) -> None:
     path = write(
         tmp_path,
         f"""

@@ -54,7 +54,7 @@ class Crowd:
                 await checkpoint()
 
 
-async def test_what_comes_during_a_commit_is_committed_together() -> None:
+async def test_records_that_arrive_during_a_commit_share_the_next_one() -> None:
     disk = Disk()
     crowd = Crowd(disk)
     async with anyio.create_task_group() as tasks:
@@ -66,7 +66,7 @@ async def test_what_comes_during_a_commit_is_committed_together() -> None:
     assert disk.commits == [[0], list(range(1, 10))]
 
 
-async def test_nobody_goes_on_before_its_record_is_durable() -> None:
+async def test_no_task_continues_before_its_record_is_durable() -> None:
     disk = Disk()
     crowd = Crowd(disk)
     async with anyio.create_task_group() as tasks:
@@ -81,7 +81,7 @@ async def test_nobody_goes_on_before_its_record_is_durable() -> None:
     assert crowd.fates == dict.fromkeys(range(3), "durable")
 
 
-async def test_a_failed_commit_reaches_all_of_its_group_and_nobody_else() -> None:
+async def test_a_failed_commit_fails_all_tasks_of_its_group_only() -> None:
     disk = Disk(2)
     crowd = Crowd(disk)
     async with anyio.create_task_group() as tasks:
@@ -97,7 +97,7 @@ async def test_a_failed_commit_reaches_all_of_its_group_and_nobody_else() -> Non
 
 
 @pytest.mark.parametrize("cancelled", [1, 2], ids=["leader", "follower"])
-async def test_a_cancelled_task_leaves_its_group_alone(cancelled: int) -> None:
+async def test_a_canceled_task_does_not_affect_its_group(cancelled: int) -> None:
     disk = Disk()
     crowd = Crowd(disk)
     async with anyio.create_task_group() as tasks:
@@ -113,7 +113,7 @@ async def test_a_cancelled_task_leaves_its_group_alone(cancelled: int) -> None:
     assert disk.commits == [[0], [1, 2, 3]]
 
 
-async def test_a_commit_that_is_torn_away_is_durable_to_nobody() -> None:
+async def test_an_aborted_commit_aborts_every_task_of_its_group() -> None:
     class TornAway(BaseException):
         pass
 

@@ -79,7 +79,7 @@ async def test_c_an_answer_is_durable_when_answer_returns(tmp_path: Path) -> Non
 
 
 @pytest.mark.anyio
-async def test_j_the_latest_time_until_which_the_carrier_told_to_wait_is_known(tmp_path: Path) -> None:
+async def test_j_the_latest_time_of_all_retry_afters_is_known(tmp_path: Path) -> None:
     with closing(new_journal(tmp_path)) as journal:
         assert journal.retry_not_before == 0
         for started_at in (CREATED_AT + 2_000_000, CREATED_AT):
@@ -89,7 +89,7 @@ async def test_j_the_latest_time_until_which_the_carrier_told_to_wait_is_known(t
 
 
 @pytest.mark.anyio
-async def test_an_intent_that_never_left_is_no_request(tmp_path: Path) -> None:
+async def test_an_intent_that_was_not_sent_does_not_count_as_a_request(tmp_path: Path) -> None:
     with closing(new_journal(tmp_path)) as journal:
         for answer in (THROTTLED, Answer(outcome=Outcome.THROTTLED), AMBIGUOUS):
             await journal.answer(await journal.intend(intent()), answer, duration_ms=1.0, final=False)
@@ -135,7 +135,7 @@ async def test_more_intents_at_once_than_a_statement_takes_are_all_written(tmp_p
 
 
 @pytest.mark.anyio
-async def test_reading_does_not_meet_a_commit_under_way(tmp_path: Path) -> None:
+async def test_a_query_during_a_commit_reads_the_state_before_it(tmp_path: Path) -> None:
     begun, go_on = threading.Event(), threading.Event()
 
     def hold(*_: object) -> None:
@@ -155,7 +155,7 @@ async def test_reading_does_not_meet_a_commit_under_way(tmp_path: Path) -> None:
         assert [attempt.batch_id for attempt in journal.attempts()] == [1, 2]
 
 
-def test_the_journal_is_its_owners_alone_whatever_the_umask(tmp_path: Path) -> None:
+def test_only_the_owner_can_read_the_journal_whatever_the_umask(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         with closing(new_journal(tmp_path)) as journal:
@@ -167,7 +167,7 @@ def test_the_journal_is_its_owners_alone_whatever_the_umask(tmp_path: Path) -> N
 
 
 @pytest.mark.anyio
-async def test_a_reopened_journal_tells_the_same(tmp_path: Path) -> None:
+async def test_a_reopened_journal_has_the_same_content(tmp_path: Path) -> None:
     with closing(new_journal(tmp_path, rejected={"duplicate": 3})) as journal:
         assert journal.is_fresh
         first = await journal.intend(intent(2))
@@ -190,7 +190,7 @@ async def test_a_reopened_journal_tells_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.anyio
-async def test_settled_devices_are_counted_by_how_their_request_ended(tmp_path: Path) -> None:
+async def test_settled_devices_are_counted_by_the_answers_of_requests(tmp_path: Path) -> None:
     with closing(new_journal(tmp_path)) as journal:
         answers = [(ACCEPTED, False, 3), (ACCEPTED, False, 4), (REFUSED, True, 1), (REFUSED, False, 90)]
         for answer, final, devices in answers:
@@ -201,7 +201,7 @@ async def test_settled_devices_are_counted_by_how_their_request_ended(tmp_path: 
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_killed_process_leaves_all_that_was_acknowledged(tmp_path: Path, seed: int) -> None:
+def test_everything_acknowledged_survives_a_kill(tmp_path: Path, seed: int) -> None:
     path = tmp_path / "journal.db"
     new_journal(tmp_path).close()
     with subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE) as process:
@@ -243,7 +243,7 @@ DAMAGES = [cut, scribble, scribble_on_the_end, scribble_on_header, forget_identi
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("damage", DAMAGES)
-async def test_a_damaged_journal_is_refused_and_left_as_it_is(
+async def test_a_damaged_journal_is_refused_and_not_changed(
     tmp_path: Path, damage: Callable[[bytes], bytes]
 ) -> None:
     path = tmp_path / "journal.db"
@@ -257,7 +257,7 @@ async def test_a_damaged_journal_is_refused_and_left_as_it_is(
     assert path.read_bytes() == damaged
 
 
-def test_another_database_is_no_journal(tmp_path: Path) -> None:
+def test_a_database_of_another_kind_is_not_a_journal(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     with closing(sqlite3.connect(path)) as other:
         other.execute("CREATE TABLE other (x)")
@@ -329,7 +329,7 @@ async def test_d_a_settlement_follows_the_attempts_it_decides_in_the_history(
 
 
 @pytest.mark.anyio
-async def test_an_ending_is_the_last_word_until_the_history_goes_on(tmp_path: Path) -> None:
+async def test_a_session_end_is_final_until_the_history_continues(tmp_path: Path) -> None:
     with closing(new_journal(tmp_path)) as journal:
         await journal.intend(intent())
         assert journal.final_session_end is None

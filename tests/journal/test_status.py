@@ -68,23 +68,23 @@ AS_RESEND = settled(DeviceStatus.PENDING)
         ([AMBIGUOUS, AS_RESEND, REFUSED_FOR_GOOD], DeviceStatus.IN_DOUBT),
     ],
 )
-def test_the_rule(attempts: list[Attempt | Settlement], status: DeviceStatus) -> None:
+def test_a_history_gives_its_status(attempts: list[Attempt | Settlement], status: DeviceStatus) -> None:
     assert status_of(attempts) is status
 
 
 @given(histories)
-def test_d_a_device_fails_only_where_nothing_can_have_been_executed(attempts: list[Attempt]) -> None:
+def test_d_a_device_fails_only_if_no_request_can_have_been_executed(attempts: list[Attempt]) -> None:
     may_be_licensed = {AMBIGUOUS, UNANSWERED, ACCEPTED}.intersection(attempts)
     assert not (status_of(attempts) is DeviceStatus.FAILED and may_be_licensed)
 
 
 @given(histories, histories)
-def test_c_what_is_accepted_stays_accepted(before: list[Attempt], after: list[Attempt]) -> None:
+def test_c_an_accepted_device_stays_accepted(before: list[Attempt], after: list[Attempt]) -> None:
     assert status_of([*before, ACCEPTED, *after]) is DeviceStatus.ACCEPTED
 
 
 @given(histories)
-def test_d_without_an_operator_doubt_ends_with_an_acceptance_only(attempts: list[Attempt]) -> None:
+def test_d_without_an_operator_only_an_acceptance_ends_doubt(attempts: list[Attempt]) -> None:
     expected = DeviceStatus.ACCEPTED if ACCEPTED in attempts else DeviceStatus.IN_DOUBT
     assert status_of([AMBIGUOUS, *attempts]) is expected
 

@@ -69,7 +69,7 @@ def test_d_a_carrier_that_deduplicates_gives_the_new_license_once(tmp_path: Path
         assert held(at) == {((NEW, 1),): DEVICES}
 
 
-def test_a_carrier_of_one_sku_a_device_needs_unassign_first(
+def test_a_carrier_that_allows_one_sku_needs_unassign_first(
     tmp_path: Path,
 ) -> None:
     with carrier(rules=RuleConfig(exclusive=True)) as at:
@@ -81,7 +81,7 @@ def test_a_carrier_of_one_sku_a_device_needs_unassign_first(
         assert held(at) == {((NEW, 1),): DEVICES}
 
 
-def test_resume_keeps_to_the_order_that_the_run_had_last(tmp_path: Path) -> None:
+def test_resume_keeps_the_order_of_the_last_session(tmp_path: Path) -> None:
     with carrier(rules=RuleConfig(exclusive=True)) as at:
         inventory, folder = onboarded(tmp_path, at), RunFolder(tmp_path / "move")
         interrupted(folder.path, at, moving(inventory))
@@ -102,7 +102,7 @@ def test_too_few_licenses_are_exit_4_and_nothing_is_sent(tmp_path: Path) -> None
         assert (at.requests(), told.statuses) == (before, {"pending": DEVICES})
 
 
-def test_too_few_licenses_send_the_rest_unassign_first_with_restore(
+def test_restore_sends_batches_beyond_the_count_unassign_first(
     tmp_path: Path,
 ) -> None:
     with carrier(licenses={FLEXIBLE: 1000, NEW: DEVICES // 2}) as at:
@@ -128,7 +128,7 @@ def test_devices_get_their_old_license_back_before_refusals_stop_a_run(
     assert "--order" not in (told.stopped_because or "")
 
 
-def test_without_it_who_ends_with_no_license_is_said(tmp_path: Path) -> None:
+def test_without_restore_devices_left_with_no_license_are_named(tmp_path: Path) -> None:
     with carrier(licenses={FLEXIBLE: 1000, NEW: 95}) as at:
         told = run(tmp_path / "move", at, moving(onboarded(tmp_path, at), order="unassign-first"))
         assert told.statuses == {"accepted": 95, "failed": 5}
@@ -138,7 +138,7 @@ def test_without_it_who_ends_with_no_license_is_said(tmp_path: Path) -> None:
     assert rows["error_message"].str.starts_with("holds no license (not confirmed): ").all()
 
 
-def test_e_a_lifetime_license_needs_consent_and_is_never_left(tmp_path: Path) -> None:
+def test_e_moving_to_lifetime_needs_consent_and_is_final(tmp_path: Path) -> None:
     with carrier() as at:
         inventory = onboarded(tmp_path, at)
         before = at.requests()
@@ -160,7 +160,7 @@ def test_a_row_that_names_another_sku_is_not_moved(tmp_path: Path) -> None:
         assert (told.planned, told.rejected) == (2, {"other_sku": 2})
 
 
-def test_what_has_moved_is_skipped_and_what_is_new_is_moved(tmp_path: Path) -> None:
+def test_moved_devices_are_skipped_and_new_ones_are_moved(tmp_path: Path) -> None:
     with carrier() as at:
         inventory = onboarded(tmp_path, at)
         half = fleet(tmp_path / "half.csv", DEVICES // 2)
@@ -172,7 +172,7 @@ def test_what_has_moved_is_skipped_and_what_is_new_is_moved(tmp_path: Path) -> N
         assert run(tmp_path / "again", at, job(inventory)).statuses == {"accepted": DEVICES}
 
 
-def test_what_holds_both_by_the_ledger_is_not_given_the_new_one_twice(tmp_path: Path) -> None:
+def test_a_device_with_both_licenses_gets_no_second_new_one(tmp_path: Path) -> None:
     with carrier() as at:
         inventory = onboarded(tmp_path, at)
         run(tmp_path / "both", at, job(inventory, NEW))
@@ -199,7 +199,7 @@ def test_a_stopped_migration_leaves_both_licenses_in_the_ledger(tmp_path: Path, 
         assert known(tmp_path)[NEW] == (DEVICES, 0, 0)
 
 
-def test_d_doubt_of_a_step_is_settled_and_the_migration_goes_on(tmp_path: Path) -> None:
+def test_d_a_migration_continues_after_its_doubts_are_settled(tmp_path: Path) -> None:
     with carrier(faults={Fault.RESET_AFTER: 0.25}) as at:
         inventory = fleet(tmp_path / "fleet.csv")
         folder = RunFolder(tmp_path / "move")
@@ -244,7 +244,7 @@ def test_a_settled_step_stays_settled_once_the_other_step_was_sent(
         assert status(folder).statuses == told.statuses
 
 
-def test_a_migration_goes_back_by_device(tmp_path: Path) -> None:
+def test_a_migration_is_rolled_back_by_device(tmp_path: Path) -> None:
     with carrier() as at:
         folder = RunFolder(tmp_path / "move")
         run(folder.path, at, moving(onboarded(tmp_path, at)))
@@ -255,14 +255,14 @@ def test_a_migration_goes_back_by_device(tmp_path: Path) -> None:
         assert held(at) == {((FLEXIBLE, 1),): DEVICES}
 
 
-def test_a_lifetime_license_does_not_go_back(tmp_path: Path) -> None:
+def test_a_migration_to_lifetime_is_not_rolled_back(tmp_path: Path) -> None:
     with carrier() as at:
         run(tmp_path / "move", at, moving(onboarded(tmp_path, at), LIFETIME))
         with pytest.raises(RefusedToStart, match="can't be taken back"):
             rollback(RunFolder(tmp_path / "move"), By.DEVICE, at.target, run_id=new_run_id())
 
 
-def test_the_story_of_a_device_tells_both_requests_and_their_skus(tmp_path: Path) -> None:
+def test_a_device_history_has_both_requests_and_their_skus(tmp_path: Path) -> None:
     with carrier() as at:
         run(tmp_path / "move", at, moving(onboarded(tmp_path, at)))
     events = [event for event in device_history(imei(1), tmp_path) if event.run_dir.endswith("move")]
@@ -275,7 +275,7 @@ def test_the_story_of_a_device_tells_both_requests_and_their_skus(tmp_path: Path
     ]
 
 
-def test_an_export_of_what_failed_can_be_migrated_again(tmp_path: Path) -> None:
+def test_exported_failed_devices_can_be_migrated_again(tmp_path: Path) -> None:
     bad = {imei(7), imei(42)}
     with carrier(poison=tuple(Poison(identifier=device) for device in bad)) as at:
         inventory = fleet(tmp_path / "fleet.csv")
@@ -297,7 +297,7 @@ def test_only_the_order_may_change_between_sessions(tmp_path: Path) -> None:
     assert actions(tmp_path / "move")[0] == "unassign"
 
 
-def test_a_lost_ledger_is_built_again_from_the_results_of_a_migration(tmp_path: Path) -> None:
+def test_a_lost_ledger_is_rebuilt_from_results_of_a_migration(tmp_path: Path) -> None:
     with carrier() as at:
         run(tmp_path / "move", at, moving(onboarded(tmp_path, at)))
         told = known(tmp_path)
@@ -324,7 +324,7 @@ def test_an_export_of_the_ledger_keeps_both_licenses_of_a_migration(tmp_path: Pa
         assert known(tmp_path) == told
 
 
-def test_two_runs_do_not_move_and_license_the_same_devices_at_once(tmp_path: Path) -> None:
+def test_two_active_runs_do_not_share_devices(tmp_path: Path) -> None:
     with carrier() as at:
         inventory = fleet(tmp_path / "fleet.csv")
         interrupted(tmp_path / "move", at, moving(inventory))

@@ -71,7 +71,7 @@ def test_missing_files_of_a_finished_run_are_written_without_a_request(tmp_path:
         assert (tmp_path / "run" / name).is_file()
 
 
-def test_without_its_journal_nothing_is_sent_and_what_is_left_is_named(tmp_path: Path) -> None:
+def test_without_a_journal_nothing_is_sent_and_the_error_names_files(tmp_path: Path) -> None:
     inventory = fleet(tmp_path / "fleet.csv")
     with carrier() as at:
         run(tmp_path / "run", at, job(inventory))
@@ -102,7 +102,7 @@ def test_a_run_without_its_plan_says_how_to_make_the_plan_again(tmp_path: Path) 
         assert resume(RunFolder(tmp_path / "run"), at.target).exit_code == ExitCode.OK
 
 
-def test_a_job_goes_on_once_at_a_time_whatever_its_folder(tmp_path: Path) -> None:
+def test_a_job_runs_once_at_a_time_whatever_its_folder(tmp_path: Path) -> None:
     inventory = fleet(tmp_path / "fleet.csv")
     nightly = job(inventory, FLEXIBLE, name="nightly")
     with carrier() as at:
@@ -114,7 +114,7 @@ def test_a_job_goes_on_once_at_a_time_whatever_its_folder(tmp_path: Path) -> Non
         assert run(tmp_path / "run", at, nightly).exit_code == ExitCode.OK
 
 
-def test_a_lock_goes_with_its_process(tmp_path: Path) -> None:
+def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     child = os.fork()
     if child == 0:
@@ -126,7 +126,7 @@ def test_a_lock_goes_with_its_process(tmp_path: Path) -> None:
         assert (tmp_path / ".lock").read_text().startswith(f"pid {os.getpid()}")
 
 
-def test_what_a_killed_process_left_unfinished_is_removed_and_nothing_else(tmp_path: Path) -> None:
+def test_only_unfinished_files_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     inventory = fleet(tmp_path / "fleet.csv")
     folder = tmp_path / "run"
     (folder / ".scratch-x1" / "duplicates").mkdir(parents=True)
@@ -141,7 +141,7 @@ def test_what_a_killed_process_left_unfinished_is_removed_and_nothing_else(tmp_p
     assert not {name for name in names if "17" in name or "scratch" in name}
 
 
-def test_j_a_retry_after_holds_for_the_sessions_that_follow(tmp_path: Path) -> None:
+def test_j_a_retry_after_also_counts_for_later_sessions(tmp_path: Path) -> None:
     inventory = fleet(tmp_path / "fleet.csv")
     with carrier(limits=LimitConfig(rate=3 / 7200, kind=LimitKind.SLIDING_WINDOW, window_s=7200)) as at:
         stopped = run(tmp_path / "run", at, job(inventory))

@@ -113,7 +113,7 @@ def test_e_a_lifetime_run_is_refused_before_anything_is_sent(tmp_path: Path, at:
 
 
 @pytest.mark.parametrize("by", By)
-def test_e_of_a_mixed_run_the_lifetime_devices_are_irrevocable(tmp_path: Path, at: Carrier, by: By) -> None:
+def test_e_lifetime_devices_of_a_mixed_run_are_irrevocable(tmp_path: Path, at: Carrier, by: By) -> None:
     rows = [f"{imei(n)},{LIFETIME if n % 2 else FLEXIBLE}" for n in range(10, 40)]
     (tmp_path / "mixed.csv").write_text("\n".join(["IMEI,SKU", *rows, ""]))
     license = {"account": ACCOUNT, "consent_lifetime": True}
@@ -149,7 +149,7 @@ def test_only_an_assigning_run_with_accepted_devices_is_rolled_back(tmp_path: Pa
             back(RunFolder(tmp_path / "run"), By.REQUEST, at.target)
 
 
-def test_the_history_of_a_device_ends_with_what_was_taken_back(assigned: RunFolder, at: Carrier) -> None:
+def test_a_device_history_ends_with_the_rollback(assigned: RunFolder, at: Carrier) -> None:
     back(assigned, By.REQUEST, at.target)
     events = [event.event for event in device_history(imei(90), assigned.path.parent)]
     assert events == ["planned", "sent", "answered", "planned", "sent", "taken_back"]

@@ -68,7 +68,7 @@ def test_every_request_carries_one_account_and_one_sku(tmp_path: Path) -> None:
     assert held == {imei(n): {LIFETIME if n % 3 else FLEXIBLE: 1} for n in range(250)}
 
 
-def test_a_wrong_account_stops_the_run_instead_of_burning_its_plan(tmp_path: Path) -> None:
+def test_a_wrong_account_stops_the_run_after_a_few_requests(tmp_path: Path) -> None:
     job = job_of(tmp_path, [f"{imei(n)}," for n in range(300)], batch_size=1, max_concurrency=2)
     with carrier(accounts=("0000999999-00001",)) as target:
         stopped = start(job, RunFolder(tmp_path / "run"), target, run_id="run")
@@ -98,7 +98,7 @@ def test_a_run_resumes_only_with_its_own_carrier_and_plan(tmp_path: Path) -> Non
         assert sum(totals(target.base_url)["requests"].values()) == 1
 
 
-def test_what_is_asked_before_sending_says_how_much_of_what_goes_where(tmp_path: Path) -> None:
+def test_the_question_names_devices_sku_account_and_carrier(tmp_path: Path) -> None:
     asked: list[str] = []
 
     def ask(question: str) -> None:
@@ -115,9 +115,7 @@ def test_what_is_asked_before_sending_says_how_much_of_what_goes_where(tmp_path:
 
 
 @pytest.mark.parametrize(("rows", "code"), [([], 0), (["123,"], 3)])
-def test_a_run_with_nothing_to_send_ends_with_files_all_the_same(
-    tmp_path: Path, rows: list[str], code: int
-) -> None:
+def test_a_run_with_nothing_to_send_writes_its_files(tmp_path: Path, rows: list[str], code: int) -> None:
     folder = RunFolder(tmp_path / "run")
     with carrier() as target:
         summary = start(job_of(tmp_path, rows), folder, target, run_id="run")
@@ -135,7 +133,7 @@ def test_a_planned_folder_has_a_plan_and_no_journal(tmp_path: Path) -> None:
         status(folder)
 
 
-def test_the_journal_remembers_the_job_so_that_its_file_may_go(tmp_path: Path) -> None:
+def test_the_journal_has_the_whole_job(tmp_path: Path) -> None:
     folder, job = RunFolder(tmp_path / "run"), job_of(tmp_path, [f"{imei(1)},"], max_rate=50, max_rejects=7)
     with carrier() as target:
         start(job, folder, target, run_id="run")

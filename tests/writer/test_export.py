@@ -125,7 +125,7 @@ def test_devices_are_picked_by_status_and_sorted_by_source_and_row(
         )
 
 
-def test_an_export_shows_devices_as_they_stand_though_no_results_exist(tmp_path: Path) -> None:
+def test_devices_are_exported_without_a_results_file(tmp_path: Path) -> None:
     folder = submitted_run(tmp_path / "run", 3, answered=lambda _: [None])
     plan = pl.read_parquet(folder.plan)
     for selection in (Selection.IN_DOUBT, Selection.ALL):

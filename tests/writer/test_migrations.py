@@ -130,7 +130,7 @@ DOUBLED = {"assign": "accepted", "unassign": "failed"}
         ),
     ],
 )
-def test_what_a_device_holds_is_said(
+def test_the_message_names_the_licenses_that_a_device_holds(
     tmp_path: Path, steps: dict[str, str], restorable: tuple[str, ...], told: tuple[str | None, ...]
 ) -> None:
     row = row_of(tmp_path, steps, restorable)
@@ -217,7 +217,7 @@ def test_callbacks_about_either_step_decide_what_the_device_holds(
         ({**DOUBLED, "restore": "accepted"}, {NEW: "unassigned"}),
     ],
 )
-def test_the_ledger_is_told_of_both_skus(tmp_path: Path, steps: dict[str, str], said: dict[str, str]) -> None:
+def test_the_ledger_records_both_skus(tmp_path: Path, steps: dict[str, str], said: dict[str, str]) -> None:
     rows_of(tmp_path, [steps], restorable=(OLD, NEW))
     words = pl.concat(
         [
@@ -232,7 +232,7 @@ def test_the_ledger_is_told_of_both_skus(tmp_path: Path, steps: dict[str, str], 
     assert dict(words.iter_rows()) == said
 
 
-def test_the_word_about_the_new_sku_names_its_request(tmp_path: Path) -> None:
+def test_the_ledger_record_of_the_new_sku_names_its_request(tmp_path: Path) -> None:
     rows_of(tmp_path, [GOOD_MOVE])
     words = pl.concat(ledger_records([pl.read_parquet(tmp_path / "results.parquet")]))
     assert dict(words.select("sku_number", "x_request_id").iter_rows()) == {OLD: None, NEW: "1-002"}
