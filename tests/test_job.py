@@ -119,17 +119,17 @@ def test_inventory_paths_are_relative_to_the_job_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("action =", "nightly.toml: not a TOML file"),
         ('action = "asign"\n[inventory]\nfiles = ["a"]', "nightly.toml: action: "),
         ('action = "assign"\ninventory = 3', "nightly.toml: inventory: "),
     ],
 )
-def test_an_error_names_the_file_and_the_key(tmp_path: Path, text: str, words: str) -> None:
+def test_an_error_names_the_file_and_the_key(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UsageError) as error:
         load_job(write(tmp_path, text), {})
-    assert words in str(error.value)
+    assert message in str(error.value)
 
 
 def test_a_missing_job_file_is_named(tmp_path: Path) -> None:

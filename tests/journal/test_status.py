@@ -1,4 +1,4 @@
-"""The status of a device by its history: accepted is accepted, and a refusal ends no doubt."""
+"""The status of a device by its history: accepted devices stay accepted, and a refusal does not end doubt."""
 
 from dataclasses import dataclass
 
@@ -90,4 +90,4 @@ def test_d_without_an_operator_only_an_acceptance_ends_doubt(attempts: list[Atte
 
 
 def test_every_outcome_is_covered() -> None:
-    assert {told.outcome for told in ALL} == {*Outcome, None}
+    assert {attempt.outcome for attempt in ALL} == {*Outcome, None}

@@ -96,12 +96,12 @@ def reasons_by_rules(role: Role, cells: list[str]) -> list[str | None]:
     return [reasons.get(row) for row in range(len(cells))]
 
 
-def is_blank_python_only(cell: str) -> bool:
-    """Characters that only one of Python and the Unicode standard's White_Space counts as space."""
+def has_disputed_space(cell: str) -> bool:
+    """Whether Python and Unicode (White_Space) disagree about a space in the cell."""
     return any(mark in cell for mark in "\x1c\x1d\x1e\x1f\x85")
 
 
-BLOCKS = st.lists(CELLS.filter(lambda cell: not is_blank_python_only(cell)), min_size=10, max_size=40)
+BLOCKS = st.lists(CELLS.filter(lambda cell: not has_disputed_space(cell)), min_size=10, max_size=40)
 
 
 @given(BLOCKS)

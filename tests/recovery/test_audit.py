@@ -1,4 +1,4 @@
-"""A changed byte is found and located, and a device's history is complete."""
+"""`verify` locates every changed byte, and the history of a device is complete."""
 
 import random
 import shutil

@@ -1,4 +1,4 @@
-"""Doubt, settled by an operator: recorded, followed by every file, and asked for again only by consent."""
+"""An operator settles devices in doubt: journal and files change, and requests are repeated with consent."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -48,25 +48,25 @@ def test_status_says_which_devices_are_in_doubt_and_why(tmp_path: Path, at: Carr
 
 
 @pytest.mark.parametrize(
-    ("verdict", "code"), [(DeviceStatus.ACCEPTED, ExitCode.OK), (DeviceStatus.FAILED, ExitCode.INCOMPLETE)]
+    ("status", "code"), [(DeviceStatus.ACCEPTED, ExitCode.OK), (DeviceStatus.FAILED, ExitCode.INCOMPLETE)]
 )
 def test_a_settled_status_is_in_every_file(
-    tmp_path: Path, at: Carrier, verdict: DeviceStatus, code: ExitCode
+    tmp_path: Path, at: Carrier, status: DeviceStatus, code: ExitCode
 ) -> None:
     before = in_doubt(tmp_path, at)
-    asked = set(doubtful(tmp_path)["imei"])
+    devices = set(doubtful(tmp_path)["imei"])
     requests = at.requests()
-    after = settle(RunFolder(tmp_path / "run"), verdict, reason="the portal shows it")
+    after = settle(RunFolder(tmp_path / "run"), status, reason="the portal shows it")
     settled = results(tmp_path).filter(pl.col("settled_by").is_not_null())
-    assert set(settled["imei"]) == asked
-    assert set(settled["status"]) == {verdict.value}
+    assert set(settled["imei"]) == devices
+    assert set(settled["status"]) == {status.value}
     assert settled["settled_at"].null_count() == 0
     assert "in_doubt" not in after.statuses
     assert sum(after.statuses.values()) == DEVICES
     assert (after.exit_code, before.exit_code) == (code, ExitCode.INCOMPLETE)
     audit = pl.read_parquet(tmp_path / "run" / "audit.parquet").filter(pl.col("action") == "settle")
-    assert audit["device_count"].sum() == len(asked)
-    assert set(audit["outcome"]) == {f"settled_{verdict.value}"}
+    assert audit["device_count"].sum() == len(devices)
+    assert set(audit["outcome"]) == {f"settled_{status.value}"}
     assert set(audit["reason"]) == {"the portal shows it"}
     assert at.requests() == requests
 
@@ -100,8 +100,8 @@ def test_e_a_lifetime_license_is_requested_again_only_with_consent(tmp_path: Pat
     assert contents(tmp_path / "run") == before
     rows, requests = doubtful(tmp_path), at.requests()
     device = rows["imei"][0]
-    told = settle(folder, DeviceStatus.PENDING, reason="x", devices=[device], consent_lifetime=True)
-    assert (told.exit_code, told.statuses[DeviceStatus.PENDING]) == (ExitCode.STOPPED, 1)
+    summary = settle(folder, DeviceStatus.PENDING, reason="x", devices=[device], consent_lifetime=True)
+    assert (summary.exit_code, summary.statuses[DeviceStatus.PENDING]) == (ExitCode.STOPPED, 1)
     assert at.requests() == requests
     resume(folder, at.target)
     assert at.requests() == requests + 1

@@ -1,4 +1,4 @@
-"""License counts: enough before anything is sent, and changed by as many as were accepted."""
+"""License counts are checked before anything is sent, and compared with accepted devices at the end."""
 
 import json
 from collections.abc import Iterator
@@ -192,7 +192,7 @@ def test_an_unreachable_carrier_does_not_fail_the_preflight() -> None:
 
 
 @pytest.mark.parametrize(
-    ("action", "after", "said"),
+    ("action", "after", "expected"),
     [
         (Action.ASSIGN, 110, []),
         (Action.ASSIGN, 115, []),
@@ -202,13 +202,15 @@ def test_an_unreachable_carrier_does_not_fail_the_preflight() -> None:
         (Action.UNASSIGN, 100, ["fell by 0, while 10 devices"]),
     ],
 )
-def test_an_unexpected_change_of_license_counts_is_noted(action: Action, after: int, said: list[str]) -> None:
+def test_an_unexpected_change_of_license_counts_is_noted(
+    action: Action, after: int, expected: list[str]
+) -> None:
     sent = {(ACCOUNT, SKU): {DeviceStatus.ACCEPTED: 10, DeviceStatus.IN_DOUBT: 5}}
     before = [LicenseCount(ACCOUNT, SKU, assigned=100, available=50)]
     found = [LicenseCount(ACCOUNT, SKU, assigned=after, available=50)]
     notes = count_mismatches(sent, before, found, action)
-    assert len(notes) == len(said)
-    assert all(words in note for words, note in zip(said, notes, strict=True))
+    assert len(notes) == len(expected)
+    assert all(text in note for text, note in zip(expected, notes, strict=True))
 
 
 def test_the_counts_are_printed_as_a_table_and_as_json(capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Reconciling: what messages say becomes what a run says, whatever the order, and nothing else does."""
+"""Reconciling: messages decide the statuses of a run, in any order, and nothing else does."""
 
 import os
 from collections.abc import Callable
@@ -131,8 +131,8 @@ def test_order_and_repetition_of_messages_change_nothing(
     tmp_path: Path, seed: int, cut: int, repeat: int
 ) -> None:
     folder = submitted_run(tmp_path / f"run-{seed}-{cut}-{repeat}", 6, batch_size=3)
-    told_both = [*messages_of(folder, batch_size=3), *messages_of(folder, batch_size=3, **failure())]
-    messages = shuffled(told_both, seed)[seed % len(told_both) :] * repeat
+    both_outcomes = [*messages_of(folder, batch_size=3), *messages_of(folder, batch_size=3, **failure())]
+    messages = shuffled(both_outcomes, seed)[seed % len(both_outcomes) :] * repeat
     settled(folder, *messages[:cut])
     settled(folder, *messages[cut:])
     in_parts = folder.outcomes.read_bytes()

@@ -51,21 +51,21 @@ def job_of(folder: Path, rows: list[str], *, action: str = "assign", **limits: f
 def test_unassign_takes_flexible_licenses_and_never_lifetime_ones(tmp_path: Path) -> None:
     rows = [f"{imei(n)},{LIFETIME if n == 3 else FLEXIBLE}" for n in range(10)]
     with carrier() as target:
-        given = start(job_of(tmp_path, rows), RunFolder(tmp_path / "give"), target, run_id="give")
-        assert (given.exit_code, given.statuses) == (0, {"accepted": 10})
+        assigned = start(job_of(tmp_path, rows), RunFolder(tmp_path / "give"), target, run_id="give")
+        assert (assigned.exit_code, assigned.statuses) == (0, {"accepted": 10})
         back = job_of(tmp_path, rows, action="unassign")
         taken = start(back, RunFolder(tmp_path / "take"), target, run_id="take")
-        held = {device: record["licenses"] for device, record in books(target.base_url).items()}
+        licenses = {device: record["licenses"] for device, record in books(target.base_url).items()}
     assert (taken.exit_code, taken.statuses, taken.rejected) == (3, {"accepted": 9}, {"irrevocable": 1})
-    assert held == {imei(n): {LIFETIME: 1} if n == 3 else {} for n in range(10)}
+    assert licenses == {imei(n): {LIFETIME: 1} if n == 3 else {} for n in range(10)}
 
 
 def test_every_request_carries_one_account_and_one_sku(tmp_path: Path) -> None:
     rows = [f"{imei(n)},{LIFETIME if n % 3 else FLEXIBLE}" for n in range(250)]
     with carrier() as target:
         start(job_of(tmp_path, rows), RunFolder(tmp_path / "run"), target, run_id="run")
-        held = {device: record["licenses"] for device, record in books(target.base_url).items()}
-    assert held == {imei(n): {LIFETIME if n % 3 else FLEXIBLE: 1} for n in range(250)}
+        licenses = {device: record["licenses"] for device, record in books(target.base_url).items()}
+    assert licenses == {imei(n): {LIFETIME if n % 3 else FLEXIBLE: 1} for n in range(250)}
 
 
 def test_a_wrong_account_stops_the_run_after_a_few_requests(tmp_path: Path) -> None:
@@ -99,17 +99,17 @@ def test_a_run_resumes_only_with_its_own_carrier_and_plan(tmp_path: Path) -> Non
 
 
 def test_the_question_names_devices_sku_account_and_carrier(tmp_path: Path) -> None:
-    asked: list[str] = []
+    questions: list[str] = []
 
     def ask(question: str) -> None:
-        asked.append(question)
+        questions.append(question)
         raise RefusedToStart("nothing was sent")
 
     folder, job = RunFolder(tmp_path / "run"), job_of(tmp_path, [f"{imei(n)}," for n in range(10)])
     with carrier() as target:
         with pytest.raises(RefusedToStart):
             start(job, folder, target, run_id="run", ask=ask)
-        assert asked == [f"Assign 10 x {FLEXIBLE} on account {ACCOUNT} at {target.name}?"]
+        assert questions == [f"Assign 10 x {FLEXIBLE} on account {ACCOUNT} at {target.name}?"]
         assert not folder.journal.exists()
         assert start(job, folder, target, run_id="run").statuses == {"accepted": 10}
 
@@ -142,13 +142,13 @@ def test_the_journal_has_the_whole_job(tmp_path: Path) -> None:
 
 
 def test_j_a_session_waits_out_the_rest_of_a_retry_after(tmp_path: Path) -> None:
-    async def is_held() -> bool:
+    async def is_paused() -> bool:
         with closing(new_journal(tmp_path)) as journal:
             seq = await journal.intend(intent(started_at=time.time_ns() // 1000))
-            told = Answer(outcome=Outcome.THROTTLED, http_status=429, retry_after_s=600.0)
-            await journal.answer(seq, told, duration_ms=1.0, final=False)
+            throttled = Answer(outcome=Outcome.THROTTLED, http_status=429, retry_after_s=600.0)
+            await journal.answer(seq, throttled, duration_ms=1.0, final=False)
             pace = Pace(max_concurrency=1)
             obey_earlier_retry_after(journal, pace, give_up_after=1800)
             return pace.is_paused
 
-    assert anyio.run(is_held)
+    assert anyio.run(is_paused)

@@ -1,4 +1,4 @@
-"""Files are whole or not there, whatever happens while they are written."""
+"""Files are whole or absent, whatever happens while they are written."""
 
 import signal
 import stat

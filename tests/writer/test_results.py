@@ -1,4 +1,4 @@
-"""results.parquet: every planned device once, with what the attempts that carried it say."""
+"""results.parquet: every planned device once, with the outcome of the attempts that carried it."""
 
 from collections import Counter
 from collections.abc import Sequence
