@@ -120,7 +120,7 @@ class Fleet:
         return self.devices.select(is_shared, *DEVICES).with_columns(target=self.targets.rank())
 
     def _with_cells(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Device rows with their cells (columns CELLS) as they stand in the file."""
+        """Device rows with their cells (columns CELLS) as they are in the file."""
         rows = rows.with_columns(
             rules.imei_digits(pl.col("imei_number")).alias("imei"),
             rules.iccid_digits(pl.col("iccid_number")).alias("iccid"),

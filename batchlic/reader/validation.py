@@ -16,7 +16,7 @@ TARGET_ROLES = (Role.ACCOUNT, Role.SKU)
 CELLS = (*IDENTIFIERS, *TARGET_ROLES)
 
 CELL_COLUMNS: Schema = {ROW: pl.UInt32(), **dict.fromkeys(CELLS, pl.String())}
-"""The cells of a row as they stand in the file."""
+"""The cells of a row as they are in the file."""
 REJECT_COLUMNS: Schema = CELL_COLUMNS | {"reason": pl.String(), "message": pl.String()}
 
 

@@ -104,7 +104,7 @@ def _write_sheet(rows: pl.LazyFrame, file: BinaryIO) -> None:
             sheet.write_string(0, column, title)
         at = 1
         for frame in rows.collect_batches(chunk_size=ROWS_PER_FRAME, maintain_order=True, engine="streaming"):
-            if at + frame.height > XLSX_ROWS + 1:  # the run has sent more meanwhile
+            if at + frame.height > XLSX_ROWS + 1:  # a row was added during the export
                 raise UsageError(f"more rows than a sheet holds ({XLSX_ROWS:,}): export them as csv")
             for cells in frame.cast(pl.String).iter_rows():
                 for column, cell in enumerate(cells):

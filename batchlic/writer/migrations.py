@@ -25,7 +25,7 @@ DONE = frozenset({ACCEPTED, CONFIRMED})
 FAILED = frozenset({REFUSED, DENIED})
 NOT_OVER = ANY - DONE - FAILED
 
-# Conditions beside the states of the steps.
+# Conditions of rules, in addition to the states of the steps.
 ALWAYS, OLD_RESTORABLE, NEW_RESTORABLE, UNASSIGNED_FIRST = "", "old", "new", "unassigned_first"
 
 

@@ -52,7 +52,7 @@ def stripped(cell: str) -> str | None:
 
 
 def reason_by_oracle(cell: str, kind: Role) -> str | None:
-    """The reason to reject a row with only this identifier; None where the identifier is valid."""
+    """The reason to reject a row with only this identifier; None if the identifier is valid."""
     shown = stripped(cell)
     if shown is None:
         return "missing_identifier"
@@ -88,7 +88,7 @@ def of_iccid(digits: str) -> str | None:
 
 
 def reasons_by_rules(role: Role, cells: list[str]) -> list[str | None]:
-    """The reason of each row of a block with only that column; None where the row is valid."""
+    """The reason of each row of a block with only this column; None if the row is valid."""
     outcome = Validator(JOB, {})(pl.DataFrame({role: cells}, schema={role: pl.String}))
     reasons = dict(outcome.rejects.select("row", "reason").iter_rows())
     assert outcome.height == len(cells)
