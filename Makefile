@@ -95,7 +95,7 @@ lint: $(INSTALLED) ## check style, types and the direction of imports
 # The deselected test forbids large files, and coverage has to write one.
 coverage: $(INSTALLED) ## run the tests and print branch coverage
 	@$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal -q --cov --cov-report=term --deselect \
-		tests/endtoend/test_interruptions.py::test_a_disk_without_room_is_exit_6_and_the_run_resumes_when_there_is
+		tests/endtoend/test_interruptions.py::test_a_full_disk_is_exit_6_and_the_run_can_be_resumed
 
 format: $(INSTALLED) ## fix and format the code with ruff
 	@$(BIN)/ruff check --fix .

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: temporary name, fsync, rename, fsync of the folder."""
+"""Files that are whole or absent: temporary name, fsync, rename, fsync of the folder."""
 
 import errno
 import os
@@ -15,15 +15,15 @@ _UNFINISHED = ".tmp"
 _SCRATCH = ".scratch-"
 
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
-"""How polars quotes an error of the operating system."""
+"""The form in which polars quotes an error of the operating system."""
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; on leaving without an error it durably becomes `path`.
+    """Yield a temporary path beside `path`, and move the file there to `path` when the block ends.
 
-    After an error `path` is as before, and the temporary file is gone. Files are made for their owner only
-    (mode 0600). Raises StoppedEarly if the disk fails (full, read-only).
+    The new file is durable then. After an error, `path` is unchanged and the temporary file is removed. Only
+    the owner can read the files (mode 0600). Raises StoppedEarly if the disk fails (full, read-only).
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}{_UNFINISHED}")
     with explain_disk_errors(path):
@@ -39,13 +39,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def staged_path(path: Path) -> Path:
-    """Where a new version of `path` waits until it is published together with other files."""
+    """The path of a new version of `path` until it is published together with other files."""
     return path.with_name(f".{path.name}.next")
 
 
 @contextmanager
 def scratch_in(folder: Path) -> Iterator[Path]:
-    """Give a new folder in `folder` for data too large for memory, and remove it in the end."""
+    """Yield a new folder in `folder` for data too large for memory, and remove it when the block ends."""
     with TemporaryDirectory(dir=folder, prefix=_SCRATCH) as scratch:
         yield Path(scratch)
 
@@ -53,7 +53,7 @@ def scratch_in(folder: Path) -> Iterator[Path]:
 def remove_leftovers(folder: Path, paths: Iterable[Path]) -> None:
     """Remove unfinished versions of these files that a killed process left, and its scratch folders.
 
-    Only for the holder of the folder: nobody else may be writing.
+    The caller has locked the folder, so that no other process writes there.
     """
     for path in paths:
         for leftover in folder.glob(f".{path.name}.*{_UNFINISHED}*"):
@@ -64,7 +64,7 @@ def remove_leftovers(folder: Path, paths: Iterable[Path]) -> None:
 
 @contextmanager
 def explain_disk_errors(path: Path) -> Iterator[None]:
-    """Turn an error of the operating system about `path` into a StoppedEarly that says what to do."""
+    """Raise an error of the operating system about `path` as a StoppedEarly that says what to do."""
     try:
         yield
     except Exception as error:
@@ -79,7 +79,7 @@ def explain_disk_errors(path: Path) -> Iterator[None]:
 
 
 _ADVICE = {
-    errno.ENOSPC: "make room on the disk",
+    errno.ENOSPC: "free some space on the disk",
     errno.EDQUOT: "raise the quota or remove files",
     errno.EROFS: "make the file system writable",
     errno.EACCES: "fix the permissions",

@@ -30,8 +30,8 @@ class FileFormat:
     """What a SQLite file of batchlic declares in its header.
 
     `name` is used in messages ("ledger"). `application_id` (32 bits, not 0) is the same in all versions;
-    `version` counts the versions of the schema, from 1. `advice` says what to do with another
-    version, `advice_if_foreign` what to do with any other file.
+    `version` counts the versions of the schema, from 1. `advice` says what to do with a file of another
+    version, and `advice_if_foreign` what to do with a file of another kind.
     """
 
     name: str
@@ -68,15 +68,15 @@ def _is_locked(error: BaseException) -> bool:
     reraise=True,
 )
 def _use_write_ahead_log(cursor: DBAPICursor) -> None:
-    """SQLite does not wait for other connections here, so this does: they may be creating the same file."""
+    """Retry while another connection creates the same file, because SQLite itself does not wait here."""
     cursor.execute("PRAGMA journal_mode = WAL")
 
 
 def create_or_check(path: Path, file_format: FileFormat) -> None:
-    """Make an empty file of this format, or check that an existing one has this format.
+    """Create an empty file of this format, or check that an existing one has this format.
 
-    Call it before `sqlite`, which changes any file that it connects to. A missing or empty file is created.
-    Raises RunFolderError as `check_format`, and what `explain_database_errors` explains.
+    Call this function before `sqlite`, which changes any file that it opens. A missing or empty file is
+    created. Raises RunFolderError like `check_format`, and the errors of SQLite.
     """
     header = _header(path)
     was_interrupted = path.with_name(f"{path.name}-journal").exists()
@@ -86,10 +86,10 @@ def create_or_check(path: Path, file_format: FileFormat) -> None:
 
 
 def write_format(path: Path, file_format: FileFormat) -> None:
-    """Declare the format in the header of the SQLite file at `path`, if the file holds nothing yet.
+    """Declare the format in the header of the SQLite file at `path`, if the file is empty.
 
-    The file must not be in write-ahead mode yet: then the header itself has the format, and not the log
-    beside it.
+    The file must not be in write-ahead mode yet: otherwise the log beside it has the format, and not the
+    header itself.
     """
     with closing(sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)) as connection:
         connection.execute("BEGIN EXCLUSIVE")  # another process may be creating the same file
@@ -104,8 +104,8 @@ def write_format(path: Path, file_format: FileFormat) -> None:
 def check_format(path: Path, file_format: FileFormat) -> None:
     """Raise RunFolderError if the file at `path` is of another kind or another version.
 
-    Only the header is read (https://sqlite.org/fileformat2.html#the_database_header), so the file stays as it
-    is, whatever it holds.
+    The function only reads the header (https://sqlite.org/fileformat2.html#the_database_header), so that it
+    does not change the file.
     """
     application_id, version = _numbers(_header(path))
     if application_id != file_format.application_id:
@@ -127,7 +127,7 @@ def _header(path: Path) -> bytes:
 
 
 def _numbers(header: bytes) -> tuple[int, int]:
-    """Application id and version in the header of a SQLite file; zeros in that of any other file."""
+    """Application id and version in the header of a SQLite file; zeros for any other file."""
     if len(header) < _HEADER_BYTES or not header.startswith(_MAGIC):
         return 0, 0
     return int.from_bytes(header[68:72]), int.from_bytes(header[60:64])
@@ -135,7 +135,7 @@ def _numbers(header: bytes) -> tuple[int, int]:
 
 @contextmanager
 def explain_database_errors(what: str) -> Iterator[None]:
-    """Turn database errors into errors that say what to do; `what` names the file, as in "the journal"."""
+    """Raise database errors as errors that say what to do. `what` names the file, as in "the journal"."""
     try:
         yield
     except (sa.exc.OperationalError, sqlite3.OperationalError) as error:

@@ -1,10 +1,10 @@
-"""What can go wrong, as one tree; each kind carries the exit code that the command line ends with.
+"""The errors of batchlic as one tree. Each kind has the exit code that the command line ends with.
 
     BatchlicError                1  a bug: unexpected error
     ├── UsageError               2  arguments, job file or settings are wrong
     │   ├── InventoryError          an inventory can't be read at all
     │   └── RunFolderError          a run folder is missing, damaged or holds another run
-    ├── RefusedToStart           4  nothing was sent: no consent, too few licenses, locked run
+    ├── RefusedToStart           4  nothing was sent: no consent, too few licenses, a locked run
     ├── CredentialsRejected      5  the carrier rejects the login or a token
     └── StoppedEarly             6  resumable: a signal, the carrier down, too many refusals, no disk
 
@@ -16,7 +16,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What a scheduler sees when batchlic ends."""
+    """The exit codes of the command line."""
 
     OK = 0
     BUG = 1
@@ -40,7 +40,7 @@ class UsageError(BatchlicError):
 
 
 class InventoryError(UsageError):
-    """An inventory can't be read: missing, empty, of no known format, or without a usable column."""
+    """An inventory can't be read: missing, empty, in an unknown format, or without a usable column."""
 
 
 class RunFolderError(UsageError):
@@ -60,6 +60,6 @@ class CredentialsRejected(BatchlicError):
 
 
 class StoppedEarly(BatchlicError):
-    """The run stopped before its plan was done; what is durable stays so and `resume` goes on."""
+    """The run stopped before the end of its plan. Its journal is durable, and `resume` continues the run."""
 
     exit_code = ExitCode.STOPPED

@@ -1,4 +1,4 @@
-"""Jobs: what to do with which devices, from a TOML file or options. Credentials are not part of them."""
+"""Jobs: what to do with which devices, from a TOML file or options. A job holds no credentials."""
 
 import os
 import tomllib
@@ -16,7 +16,7 @@ from batchlic.reader import IdKind, ReadOptions, Role
 AccountName = Annotated[str, Field(min_length=3, max_length=32)]
 SkuNumber = Annotated[str, Field(min_length=3, max_length=32)]
 Overrides = Mapping[str, Mapping[str, Any]]
-"""Values that win over a job file's, by table and key; None if there is none."""
+"""Values that override those of a job file, by table and key. None means that no value was given."""
 
 
 class Table(BaseModel):
@@ -31,9 +31,9 @@ class Inventory(Table):
     files: list[str] = Field(min_length=1)
     """Paths, relative to the folder of the job file."""
     columns: dict[Role, str] = {}
-    """Header or 1-based position by role (imei, iccid, account, sku), for columns that are not recognized."""
+    """Header or 1-based position by role (imei, iccid, account, sku), for columns with unusual headers."""
     id_kind: IdKind = IdKind.AUTO
-    """Identifiers to send: auto (what the row has, IMEI first), imei, iccid or both."""
+    """Identifiers to send: auto (the one that the row has, IMEI first), imei, iccid or both."""
     sheet: str | None = None
     """Sheet of a workbook; None: the first one."""
     accept_imeisv: bool = False
@@ -70,7 +70,7 @@ class Limits(Table):
     max_concurrency: int = Field(default=64, ge=1, le=1000)
     """Most requests in flight."""
     max_rate: float | None = Field(default=None, gt=0)
-    """Most requests per second; None: what the carrier allows."""
+    """Most requests per second; None: as many as the carrier allows."""
     fixed_rate: float | None = Field(default=None, gt=0)
     """Constant requests per second, instead of a limiter that finds the carrier's limit."""
     give_up_after: float = Field(default=1800, gt=0)
@@ -80,7 +80,7 @@ class Limits(Table):
     trust_duplicates: bool = True
     """Count a request in doubt as accepted if the carrier refuses its repetition as a duplicate."""
     allow_partial: bool = False
-    """If licenses are too few, license as many devices as possible, instead of none."""
+    """If licenses are too few, license as many devices as possible instead of none."""
     max_rejects: int = Field(default=0, ge=0)
     """Rejected rows tolerated before exit code 3."""
 
@@ -91,7 +91,7 @@ class LedgerUse(Table):
     path: str | None = None
     """File of the ledger, relative to the folder of the job file; None: `ledger.db` beside the run folder."""
     use: bool = True
-    """Skip devices that the ledger has as licensed, and record the outcomes of the others in it."""
+    """Skip devices that are licensed by the ledger, and record the outcomes of the others in the ledger."""
 
     @field_validator("path")
     @classmethod
@@ -100,7 +100,7 @@ class LedgerUse(Table):
 
 
 class EmbeddedSandbox(Table):
-    """The sandbox carrier that `--sandbox` starts. Other runs ignore it."""
+    """The sandbox carrier that `--sandbox` starts. Runs without `--sandbox` ignore this table."""
 
     rate: float | None = Field(default=None, gt=0)
     """Hidden limit, requests per second; None: no limit."""
@@ -116,7 +116,7 @@ class EmbeddedSandbox(Table):
 
 
 class Job(Table):
-    """One action on the devices of some inventories, with everything that it needs but credentials."""
+    """One action on the devices of some inventories, with everything that a run needs except credentials."""
 
     name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     """None for a job from options alone. Two runs of the same name never run at the same time."""
@@ -148,7 +148,7 @@ class Job(Table):
 
     @property
     def skus(self) -> dict[str, LicenseType]:
-        """The known SKUs and those of the contract, with the type of their licenses."""
+        """The SKUs that batchlic knows and those of the contract, each with the type of its licenses."""
         return {**SKUS, **self.license.other_skus}
 
     @property
@@ -164,7 +164,7 @@ class Job(Table):
 
     @property
     def restorable_skus(self) -> frozenset[str]:
-        """SKUs whose step in a migration may be undone; never a Lifetime one, and none without `restore`."""
+        """SKUs whose step in a migration may be undone: no Lifetime SKU, and none without `restore`."""
         license = self.license
         both = filter(None, (license.from_sku, license.to_sku))
         flexible = (sku for sku in both if self.skus[sku] is LicenseType.FLEXIBLE)
@@ -202,7 +202,7 @@ class Job(Table):
 
 
 def load_job(path: Path, overrides: Overrides) -> Job:
-    """Read a job file; `overrides` win over its values. Raises UsageError that names file and key."""
+    """Read a job file, and apply `overrides`. Raises UsageError that names file and key."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -220,7 +220,7 @@ def load_job(path: Path, overrides: Overrides) -> Job:
 
 
 def make_job(content: Mapping[str, Any], overrides: Overrides, *, where: str) -> Job:
-    """A job from the content of a job file. Raises UsageError that names `where`, its source, and the key."""
+    """A job from the content of a job file. Raises UsageError that names the source (`where`) and the key."""
     try:
         return Job.model_validate(_merged(content, overrides))
     except ValidationError as error:
@@ -267,6 +267,6 @@ def _keys_beside(location: tuple[int | str, ...]) -> Iterable[str]:
     return table.model_fields
 
 
-def _suggest(word: str, known: Iterable[str]) -> str:
-    near = get_close_matches(word, list(known), n=1)
+def _suggest(unknown: str, known: Iterable[str]) -> str:
+    near = get_close_matches(unknown, list(known), n=1)
     return f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}"

@@ -1,4 +1,4 @@
-"""Logs without secrets (promise F), as JSON lines and for people, and text made safe for a terminal."""
+"""Logs without secrets (promise F), as JSON lines and for people; and text that is safe for a terminal."""
 
 import os
 import sys
@@ -37,7 +37,7 @@ class Redaction:
         self._secrets = sorted(filter(None, secrets), key=len, reverse=True)
 
     def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-        """The event without secrets, with values that JSON can hold."""
+        """The event without secrets, with values that JSON can represent."""
         return {
             key: value if type(value) in _NUMBERS and not _is_secret(key) else self._clean(key, value)
             for key, value in event.items()

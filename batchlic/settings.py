@@ -1,6 +1,6 @@
 """Settings of the carrier, the credentials and the listener: environment, `.env`, credentials file.
 
-Secrets come from nowhere else. Only its owner may have access to a file that holds them (promise F).
+There is no other source of secrets. Only the owner may have access to a file with secrets (promise F).
 """
 
 import os
@@ -48,10 +48,10 @@ class Settings(BaseSettings):
         return Credentials(**{name: Secret(v.get_secret_value()) for name, v in values.items() if v})
 
     def access(self, proxies: Iterable[str] = ()) -> Access:
-        """Who may send callbacks, directly or by these proxies. Raises UsageError for missing settings."""
+        """Who may send callbacks, directly or through `proxies`. Raises UsageError for missing settings."""
         if not (self.listener_username and self.listener_password):
             raise UsageError(
-                "set BATCHLIC_LISTENER_USERNAME and BATCHLIC_LISTENER_PASSWORD to those of the registration: "
+                "set BATCHLIC_LISTENER_USERNAME and BATCHLIC_LISTENER_PASSWORD as in the registration: "
                 "otherwise anyone could post false outcomes"
             )
         sources = filter(str.strip, self.listener_allowed_sources.split(","))

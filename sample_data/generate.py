@@ -1,4 +1,4 @@
-"""Generates inventories of any size as an ERP exports them: valid identifiers, and rows with common errors.
+"""Generates inventories of any size, like those of an ERP: valid identifiers, and rows with common errors.
 
     python sample_data/generate.py --rows 1000000 --out fleet-1000000.csv
 
@@ -49,14 +49,14 @@ class Trouble:
 
 
 def imei(index: pl.Expr) -> pl.Expr:
-    """The valid IMEI (String) of the device with that index; unique for each index below 800 million."""
+    """The valid IMEI (String) of the device with this index; unique for each index below 800 million."""
     tac = pl.lit(pl.Series(TACS, dtype=pl.Int64)).gather(index % 8) + index // 8_000_000
     body = tac * 1_000_000 + index // 8 * 640_007 % 1_000_000
     return (body * 10 + check_digit(body, 14)).cast(pl.String).str.zfill(15)
 
 
 def iccid(index: pl.Expr) -> pl.Expr:
-    """The valid ICCID (String, 20 digits) of the SIM with that index; unique below index 100 billion."""
+    """The valid ICCID (String, 20 digits) of the SIM with this index; unique below index 100 billion."""
     account = index * 62_710_561 % 100_000_000_000
     rest = 148_000 * 100_000_000_000 + account
     check = (check_digit(rest, 17) + 10 - _PREFIX_SUM) % 10
@@ -137,7 +137,7 @@ def _columns() -> list[pl.Expr]:
         _with_troubles(trouble, _VALID_ICCID, [kind.iccid for kind in TROUBLES]).alias("SIM ICCID"),
         pl.lit("Verizon").alias("Carrier"),
         day.dt.strftime("%Y-%m-%d").alias("Activation date"),
-        pl.format("CC-{}", 4000 + random % 37).alias("Cost centre"),
+        pl.format("CC-{}", 4000 + random % 37).alias("Cost center"),
         _one_of(STATUSES, random // 11).alias("Status"),
         _one_of(NOTES, random // 13).alias("Notes"),
     ]

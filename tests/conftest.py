@@ -1,6 +1,6 @@
-"""What all tests share: async tests run on asyncio and on trio, and no test fails for being slow.
+"""Settings of all tests: async tests run on asyncio and on trio, and no test fails because it is slow.
 
-Of what is invented at random there is little by default; `make fuzz` invents more (EXAMPLES).
+Property tests have few examples by default; `make fuzz` runs more (EXAMPLES).
 """
 
 import os

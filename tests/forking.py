@@ -1,7 +1,7 @@
-"""Processes that start fast: each is forked from a process that has imported everything.
+"""Processes that start fast: each one is forked from a process that has imported everything.
 
-Each has its own memory, environment, folder, streams and signals. Tests of a visible command line, or of how
-the interpreter starts and ends, need a real start instead.
+Each process has its own memory, environment, folder, streams and signals. Tests of the process list, or of
+the start and end of the interpreter, need a new interpreter instead.
 """
 
 import multiprocessing

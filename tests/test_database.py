@@ -1,4 +1,4 @@
-"""SQLite files declare their format, and files of another kind or version are refused untouched."""
+"""SQLite files declare their format. Files of another kind or version are refused and not changed."""
 
 import sqlite3
 from collections.abc import Callable

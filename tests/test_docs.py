@@ -182,7 +182,7 @@ def _first_cells(file: str) -> list[str]:
 
 @pytest.mark.parametrize("job", sorted((ROOT / "jobs").glob("*.toml")), ids=lambda job: job.name)
 def test_every_job_file_is_valid(job: Path) -> None:
-    from batchlic.job import load_job  # noqa: PLC0415 - beside what it checks
+    from batchlic.job import load_job  # noqa: PLC0415 - used by this test only
 
     assert load_job(job, {}).name
 

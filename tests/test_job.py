@@ -58,7 +58,7 @@ def test_a_misspelled_key_is_refused_with_a_suggestion(tables: dict[str, Any], a
         ("sandbox", "latency", [-1], [0]),
     ],
 )
-def test_every_limit_holds_at_its_edges(table: str, key: str, bad: list[Any], good: list[Any]) -> None:
+def test_every_value_is_checked_at_its_limits(table: str, key: str, bad: list[Any], good: list[Any]) -> None:
     others = {"files": ["fleet.csv"]} if table == "inventory" else {}
     for value in good:
         assert getattr(getattr(job(**{table: {**others, key: value}}), table), key) == value
@@ -119,17 +119,17 @@ def test_inventory_paths_are_relative_to_the_job_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("action =", "nightly.toml: not a TOML file"),
         ('action = "asign"\n[inventory]\nfiles = ["a"]', "nightly.toml: action: "),
         ('action = "assign"\ninventory = 3', "nightly.toml: inventory: "),
     ],
 )
-def test_an_error_names_the_file_and_the_key(tmp_path: Path, text: str, words: str) -> None:
+def test_an_error_names_the_file_and_the_key(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UsageError) as error:
         load_job(write(tmp_path, text), {})
-    assert words in str(error.value)
+    assert message in str(error.value)
 
 
 def test_a_missing_job_file_is_named(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_a_missing_job_file_is_named(tmp_path: Path) -> None:
         load_job(tmp_path / "nowhere.toml", {})
 
 
-def test_given_options_win_over_the_file_and_others_change_nothing(tmp_path: Path) -> None:
+def test_given_options_override_the_file_and_others_change_nothing(tmp_path: Path) -> None:
     path = write(
         tmp_path,
         f"""

@@ -54,7 +54,7 @@ def test_f_a_logged_traceback_shows_no_secret(tmp_path: Path) -> None:
     people = io.StringIO()
     with RunLog(tmp_path / "run.log", secrets=SECRETS, people=people) as log:
         try:
-            raise ValueError("the carrier said planted-password")  # noqa: TRY301 - as it comes
+            raise ValueError("the carrier answered planted-password")  # noqa: TRY301 - as it comes
         except ValueError:
             log.logger(run_id="r").exception("failed")
     written = (tmp_path / "run.log").read_text() + people.getvalue()

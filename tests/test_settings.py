@@ -1,4 +1,4 @@
-"""Settings from environment and files of tight permissions; no error shows a secret."""
+"""Settings come from the environment and from files that only the owner can read; errors show no secret."""
 
 import os
 from pathlib import Path

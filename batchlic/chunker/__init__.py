@@ -1,4 +1,4 @@
-"""Device rows to a plan, and the plan back to batches: contiguous row ranges of plan.parquet."""
+"""Makes a plan from device rows, and batches from a plan: contiguous row ranges of plan.parquet."""
 
 from batchlic.chunker.batch import (
     Batch,

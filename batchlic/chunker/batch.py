@@ -1,4 +1,4 @@
-"""A plan back to batches: contiguous row ranges of plan.parquet that one request carries."""
+"""Reads a plan as batches: contiguous row ranges of plan.parquet, each carried by one request."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     import polars as pl
 
 ROWS_PER_READ = 50_000
-"""How much of plan.parquet is in memory at once, in device rows (promise H)."""
+"""Rows of plan.parquet that are in memory at once (promise H)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """The devices that one request carries: a batch of the plan, or a part of one.
 
-    `encoded` holds its devices as JSON text. `offsets` are their places within the whole batch, ascending;
-    `whole` says whether these are all. A part is what is left when a refused batch is split. `undoes` is the
-    `X-Request-ID` of a request that is to be undone as a whole, without a body; such a batch can't be split.
-    `request` is what a migration does with the devices; None in other runs, where the run says it.
+    `encoded` holds the devices as JSON text. `offsets` are the places of the devices within the whole batch,
+    ascending; `whole` is true for a batch with all its devices. Parts come from splitting a refused batch.
+    `undoes` is the `X-Request-ID` of a request to undo as a whole, without a body; such a batch can't be
+    split. `request` is what a migration does with the devices; None in other runs, whose action applies.
     """
 
     batch_id: int
@@ -41,7 +41,7 @@ class Batch:
 
     @property
     def step(self) -> Step | None:
-        """The step of a migration that this batch is sent for; None in other runs."""
+        """The step of a migration for which this batch is sent; None in other runs."""
         return self.request.step if self.request else None
 
     @property
@@ -51,7 +51,7 @@ class Batch:
 
     @property
     def is_repeatable(self) -> bool:
-        """Whether the request may be sent again unchanged after a lost answer, if its SKU allows that."""
+        """Whether the same request may be sent again after a lost answer, if the SKU allows it."""
         return self.request is None or self.request.is_repeatable
 
     @property
@@ -61,7 +61,7 @@ class Batch:
 
     @property
     def devices(self) -> list[EncodedDevice]:
-        """Its devices one by one, in the order of `offsets`."""
+        """The devices one by one, in the order of `offsets`."""
         return split_devices(self.encoded)
 
     def take(self, offsets: Iterable[int]) -> Batch:
@@ -73,7 +73,7 @@ class Batch:
 
     @property
     def is_divisible(self) -> bool:
-        """Whether its devices can be sent in parts."""
+        """Whether the devices can be sent in parts."""
         return len(self.offsets) > 1 and self.undoes is None
 
     def body(self) -> bytes:
@@ -83,10 +83,10 @@ class Batch:
     def x_request_id(self, run_id: str) -> str:
         """The `X-Request-ID` of this request in a run: `1-` and 30 digits (promise I).
 
-        It is the same whenever the same devices are sent again for the same step. It differs for any other
-        part, batch, step or run, up to a collision of 99 bits of SHA-256. After each clearing it differs,
-        too: a carrier that executes each id only once would ignore the repetition. A batch that undoes a
-        request has the id of that request.
+        The id is the same whenever the same devices are sent again for the same step. It differs for any
+        other part, batch, step or run, up to a collision of 99 bits of SHA-256. It also differs after each
+        clearing, because a carrier that executes each id only once would ignore the repetition. A batch that
+        undoes a request has the id of that request.
         """
         if self.undoes is not None:
             return self.undoes
@@ -97,7 +97,7 @@ class Batch:
 
 
 def read_batches(plan: Path, id_kind: IdKind, *, first_batch: int = 1) -> Iterator[Batch]:
-    """The batches of a plan in order, from `first_batch` on; about ROWS_PER_READ rows are in memory."""
+    """The batches of a plan in order, from `first_batch` on. About ROWS_PER_READ rows are in memory."""
     for frame in read_whole_batches(plan, first_batch=first_batch):
         heads = _batch_heads(frame, _encoded(id_kind).str.join(",", ignore_nulls=False).alias("encoded"))
         for batch_id, account, sku, size, encoded, *undoes in heads.iter_rows():
@@ -105,22 +105,22 @@ def read_batches(plan: Path, id_kind: IdKind, *, first_batch: int = 1) -> Iterat
 
 
 def read_whole_batches(plan: Path, *, first_batch: int = 1) -> Iterator[pl.DataFrame]:
-    """The rows of a plan's batches in order, in frames of about ROWS_PER_READ that no batch crosses."""
-    import polars as pl  # noqa: PLC0415 - heavy: only when a plan is really read
+    """The rows of a plan's batches in order, in frames of whole batches with about ROWS_PER_READ rows."""
+    import polars as pl  # noqa: PLC0415 - slow to import: only when a plan is read
 
     rows = pl.scan_parquet(plan)
     before = (pl.col("batch_id") < first_batch).sum().alias("before")
     total, start = rows.select(pl.col("batch_id").count(), before).collect().row(0)
     while start < total:
         frame = rows.slice(start, min(ROWS_PER_READ, total - start)).collect()
-        if start + frame.height < total:  # the last batch may go on beyond this read
+        if start + frame.height < total:  # the last batch may have more rows after this frame
             frame = frame.filter(pl.col("batch_id") != frame["batch_id"][-1])
         yield frame
         start += frame.height
 
 
 def batch_sizes(plan: Path) -> Iterator[tuple[int, str, int]]:
-    """Each batch of a plan in order: its id, its account, and how many devices it has."""
+    """Each batch of a plan in order: its id, its account, and its number of devices."""
     for frame in read_whole_batches(plan):
         yield from _batch_heads(frame).select("batch_id", "account_name", "len").iter_rows()
 
@@ -134,7 +134,7 @@ def read_excluded(plan: Path) -> Iterator[pl.DataFrame]:
 
 
 def _batch_heads(frame: pl.DataFrame, *more: pl.Expr) -> pl.DataFrame:
-    """One row a batch: `batch_id`, `account_name`, `sku_number`, `len` (devices), `more`, `undoes` if any."""
+    """One row per batch: `batch_id`, `account_name`, `sku_number`, `len` (devices), `more`, any `undoes`."""
     import polars as pl  # noqa: PLC0415 - as above
     from polars import selectors  # noqa: PLC0415 - as above
 

@@ -1,4 +1,4 @@
-"""Excludes devices by the ledger: a device that needs no request, or must not get one, is in no batch."""
+"""Excludes devices by the ledger: a device that needs no request, or must not have one, is in no batch."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -16,10 +16,10 @@ from batchlic.reader.targets import Target
 
 
 class LicenseState(IntEnum):
-    """Whether a device has the license of an account and SKU, as far as earlier runs recorded.
+    """Whether a device has the license of an account and SKU, by the records of earlier runs.
 
-    Where the records of its two identifiers differ, the greater state counts: a SIM that moves to another
-    device does not lead to a second license.
+    If the records of the two identifiers of a device differ, the greater state counts: a SIM that moves to
+    another device does not lead to a second license.
     """
 
     UNASSIGNED = 1
@@ -28,7 +28,7 @@ class LicenseState(IntEnum):
 
 
 NO_RECORD = 0
-"""In the place of a LicenseState: no record mentions the device."""
+"""Used instead of a LicenseState for a device without a record."""
 
 
 class KnownLicenses(Protocol):
@@ -37,13 +37,13 @@ class KnownLicenses(Protocol):
     def records(self, targets: Sequence[tuple[str, str]], identifier: str) -> Iterator[pl.DataFrame]:
         """All records of devices under some accounts and SKUs, the oldest first.
 
-        Columns: `rank` (UInt32), the position in `targets`; one named like `identifier` (Int64), never null;
-        `state` (UInt8), a LicenseState.
+        Columns: `rank` (UInt32), the position in `targets`; the column that `identifier` names (Int64), never
+        null; `state` (UInt8), a LicenseState.
         """
 
     @property
     def to_sku(self) -> str | None:
-        """The SKU that a migration gives all devices instead of the one they are planned under, or None."""
+        """The new SKU of a migration, whose devices are planned under the old SKU; None in other runs."""
 
 
 EXCLUDED_MARKS: dict[DeviceStatus, int] = {
@@ -54,7 +54,7 @@ EXCLUDED_MARKS: dict[DeviceStatus, int] = {
 
 
 def exclude_known(fleet: Fleet, known_licenses: KnownLicenses) -> dict[DeviceStatus, int]:
-    """Mark the device rows that are planned, but in no batch; returns their number by status."""
+    """Mark the device rows that are planned, but in no batch. Returns their number by status."""
     targets = list(fleet.targets.row_counts())
     to_sku = known_licenses.to_sku
     new_targets = [replace(target, sku_number=to_sku) for target in targets] if to_sku else targets
@@ -80,10 +80,10 @@ def exclude_known(fleet: Fleet, known_licenses: KnownLicenses) -> dict[DeviceSta
 def exclusion_mark(new_state: pl.Expr, old_state: pl.Expr) -> pl.Expr:
     """PENDING, or one of EXCLUDED_MARKS (UInt8), by the license states of a device.
 
-    `new_state` is that under the SKU to assign. `old_state` is that under the SKU that a migration takes, and
-    NO_RECORD in other runs. A device in doubt is sent again by the run that left it so, or not at all: only
-    that run can send it under the same `X-Request-ID` (promise D). A device with the new license is skipped.
-    One that has both licenses has not moved yet, so it fails.
+    `new_state` is the state under the SKU to assign. `old_state` is the state under the SKU that a migration
+    takes, and NO_RECORD in other runs. Only the run that left a device in doubt may send it again, under the
+    same `X-Request-ID` (promise D). A device with the new license is skipped. A device with both licenses has
+    not moved yet, so it fails.
     """
     has_new, has_old = new_state == LicenseState.ASSIGNED, old_state == LicenseState.ASSIGNED
     is_in_doubt = (new_state == LicenseState.IN_DOUBT) | (old_state == LicenseState.IN_DOUBT)
@@ -97,9 +97,9 @@ def exclusion_mark(new_state: pl.Expr, old_state: pl.Expr) -> pl.Expr:
 
 
 def _license_states(fleet: Fleet, known_licenses: KnownLicenses, targets: Sequence[Target]) -> pl.Series:
-    """The LicenseState (UInt8) of each row by both its identifiers, at its ordinal; NO_RECORD elsewhere.
+    """The LicenseState (UInt8) of each row by both its identifiers, at its ordinal, or NO_RECORD.
 
-    `targets` are the accounts and SKUs to ask for, in the order of the rows' own targets.
+    `targets` are the accounts and SKUs to look up, in the order of the targets of the rows.
     """
     pairs = [(target.account_name, target.sku_number) for target in targets]
     states = [_states_by(fleet, known_licenses, pairs, identifier) for identifier in IDENTIFIERS]
@@ -111,7 +111,7 @@ def _states_by(
 ) -> pl.Series:
     """The LicenseState of each row by one of its identifiers.
 
-    By membership in sets, one set for each state: that takes a tenth of the time of a join.
+    The function tests membership in sets, one for each state, which takes a tenth of the time of a join.
     """
     value = pl.col(identifier)
     if len(targets) > 1:

@@ -34,7 +34,7 @@ _PLANNED: Schema = {"batch_id": pl.UInt32(), **_DEVICES, "held": pl.String()}
 class PlanLayout:
     """Which device rows are planned, and in which batch, by `rank` (of the target) and `place` in the group.
 
-    The groups of all targets are in the order of the plan: as `found`, and as `planned` after fitting.
+    `found` and `planned` are the groups of all targets in the order of the plan, before and after fitting.
     """
 
     batch_size: int
@@ -43,14 +43,15 @@ class PlanLayout:
 
     @classmethod
     def of(cls, row_counts: Mapping[Target, int], batch_size: int, fit: Fit | None) -> "PlanLayout":
-        """Ask `fit`, if there is one, how many devices of each group to plan."""
+        """The layout for these groups. `fit`, if given, decides how many devices of each are planned."""
         found = [_group(target, devices, batch_size) for target, devices in row_counts.items()]
         if fit is None:
             return cls(batch_size, found, found)
         groups = [group for group in found if group.devices]
         fitted = dict(zip(groups, fit(groups), strict=True))
         if any(not 0 <= devices <= group.devices for group, devices in fitted.items()):
-            raise ValueError(f"groups of {[group.devices for group in groups]} devices can't be fitted so")
+            sizes = [group.devices for group in groups]
+            raise ValueError(f"groups of {sizes} devices were fitted to {list(fitted.values())} devices")
         devices_by_target = {
             target: fitted.get(group, 0) for target, group in zip(row_counts, found, strict=True)
         }
@@ -59,7 +60,7 @@ class PlanLayout:
 
     @property
     def unlicensed(self) -> int:
-        """The number of devices that no license is left for."""
+        """The number of devices for which no license is left."""
         return sum(group.devices for group in self.found) - sum(group.devices for group in self.planned)
 
     def place(self, start: int, height: int) -> pl.Expr:
@@ -104,7 +105,7 @@ def write_files(
 
 
 def _pending(fleet: Fleet, layout: PlanLayout, unlicensed: Spool) -> Iterator[pl.DataFrame]:
-    """The rows to send (columns _PLANNED); the rows that no license is left for go to `unlicensed`."""
+    """The rows to send (columns _PLANNED). Rows for which no license is left go to `unlicensed`."""
     start = 0
     not_excluded = pl.lit(None, pl.String).alias("held")
     for frame in fleet.sorted_devices([PENDING]):
@@ -128,7 +129,7 @@ def _excluded(fleet: Fleet, layout: PlanLayout, statuses: Collection[DeviceStatu
 
 
 def _unlicensed_rejects(unlicensed: Spool) -> pl.LazyFrame:
-    """The rows that no license is left for (columns REJECTS), in the order of the plan."""
+    """The rows for which no license is left (columns REJECTS), in the order of the plan."""
     reason = pl.lit(Reason.NO_LICENSE.value).alias("reason")
     message = pl.lit("no license is left for this device").alias("message")
     return unlicensed.lazy().select(*_device_columns(), reason, message).select(*REJECTS)

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanGroup:
-    """The part of a plan that goes under one SKU of one account, in devices and batches."""
+    """The part of a plan under one account and one SKU, in devices and batches."""
 
     account_name: str
     sku_number: str
@@ -16,4 +16,4 @@ class PlanGroup:
 
 
 Fit: TypeAlias = Callable[[Sequence[PlanGroup]], Sequence[int]]
-"""Says how many devices of each group to plan, from 0 to all of them."""
+"""Returns how many devices of each group to plan, from 0 to all of them."""

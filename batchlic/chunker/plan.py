@@ -1,4 +1,4 @@
-"""Device rows to a plan: plan.parquet, whose batches are contiguous ranges of its rows."""
+"""Makes a plan from device rows: plan.parquet, whose batches are contiguous ranges of its rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a plan holds; `rows_read` is the sum of `rejected` and `planned` (promise A).
+    """A plan in figures; `rows_read` is the sum of `rejected` and `planned` (promise A).
 
     `planned` is the sum of `excluded`, by status, and of the devices in `groups`.
     """
@@ -47,14 +47,14 @@ def write_plan(
     contiguous range of at most `batch_size` rows of one account and SKU. Devices that `known_licenses`
     excludes come after all batches. rejects.parquet (columns schema.REJECTS) has the rejects in input order.
 
-    `fit` is asked once, with the groups of devices to send and before anything is written. The first devices
-    of each group are planned, as many as `fit` returns. The others are rejected as `no_license`, after all
-    other rejects.
+    `fit` is called once, with the groups of devices to send, before anything is written. It returns how many
+    devices of each group to plan: the first ones. The others are rejected as `no_license`, after all other
+    rejects.
 
-    Both files are a function of inventories, options, known licenses and the answer of `fit` (promise I).
+    Both files are a function of inventories, options, known licenses and the result of `fit` (promise I).
 
-    Raises InventoryError where an inventory can't be read, UsageError where the options contradict it, and
-    whatever `fit` raises; then neither file is written.
+    Raises InventoryError if an inventory can't be read, UsageError if the options contradict it, and any
+    error of `fit`. In all these cases, neither file is written.
     """
     from batchlic.chunker.exclusion import exclude_known  # noqa: PLC0415 - brings polars
     from batchlic.chunker.files import PlanLayout, write_files  # noqa: PLC0415

@@ -15,7 +15,7 @@ from batchlic.reader.rules import Reason
 from batchlic.reader.streaming import Schema, lazy_frame
 
 Frames: TypeAlias = Callable[[], Iterator[pl.DataFrame]]
-"""Makes the frames anew at each call."""
+"""Makes new frames at each call."""
 
 
 def write_rollback_plan(
@@ -24,12 +24,13 @@ def write_rollback_plan(
     """Write plan.parquet and rejects.parquet of a rollback into `folder`, each whole or not at all.
 
     `frames` makes the device states of the run that is rolled back, in frames of whole batches, in the order
-    of its plan. Columns: `batch_id`, `status`, `x_request_id`, and those of schema.REJECTS but `reason` and
-    `message`; other columns are left out.
+    of its plan. Columns: `batch_id`, `status`, `x_request_id`, and those of schema.REJECTS except `reason`
+    and `message`; other columns are ignored.
 
     Accepted and confirmed devices are planned; those under `lifetime_skus` are rejected as `irrevocable`. All
-    other devices are in neither file. A batch is an accepted request, named in the column `undoes`, if
-    `by_request`; otherwise it is what was accepted of a batch of the run. `source` names the run in the Plan.
+    other devices are in neither file. With `by_request`, a batch is one accepted request, which the column
+    `undoes` names. Otherwise, a batch is the accepted devices of one batch of the run. `source` names the run
+    in the Plan.
     """
     lifetime = sorted(lifetime_skus)
     schema = PLAN | UNDOES if by_request else PLAN

@@ -18,14 +18,14 @@ PLAN: Schema = {
     "sku_number": pl.String(),
     "held": pl.String(),
 }
-"""plan.parquet: one row a planned device.
+"""plan.parquet: one row per planned device.
 
-`batch_id` ascends from 1; it is null where the device is excluded. `source` is the inventory's name as given,
-`row` its 1-based data row. `held` is the DeviceStatus of an excluded device, and null otherwise.
+`batch_id` ascends from 1; null for an excluded device. `source` is the inventory's name as given, and `row`
+the 1-based data row in it. `held` is the DeviceStatus of an excluded device; null for other devices.
 """
 
 UNDOES: Schema = {"undoes": pl.String()}
-"""One more column of a plan that undoes requests: the `X-Request-ID` of the request."""
+"""An additional column of a plan that undoes requests: the `X-Request-ID` of the request."""
 
 REJECTS: Schema = {
     "source": pl.String(),
@@ -37,16 +37,16 @@ REJECTS: Schema = {
     "account_name": pl.String(),
     "sku_number": pl.String(),
 }
-"""rejects.parquet: one row a reject, with its cells as they stand in the file. `reason` is a rules.Reason."""
+"""rejects.parquet: one row per reject, with its cells as they are in the file. `reason` is a rules.Reason."""
 
 
 def write_plan_file(folder: Path, rows: pl.LazyFrame) -> None:
-    """Write plan.parquet, whole or not at all, in row groups that are read one at a time."""
+    """Write plan.parquet, whole or not at all. Readers read one row group at a time."""
     with replacing(folder / "plan.parquet") as path:
         rows.sink_parquet(path, compression_level=1, row_group_size=ROWS_PER_READ)
 
 
 def write_rejects_file(folder: Path, rows: pl.LazyFrame) -> None:
-    """Write rejects.parquet, whole or not at all, in row groups that any number of threads makes alike."""
+    """Write rejects.parquet, whole or not at all. The number of threads does not change its row groups."""
     with replacing(folder / "rejects.parquet") as path:
         rows.sink_parquet(path, row_group_size=ROWS_PER_READ)

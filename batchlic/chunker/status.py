@@ -1,20 +1,20 @@
-"""What became of a planned device: the one vocabulary for it."""
+"""The statuses of a planned device. No other module defines names for them."""
 
 from enum import StrEnum
 
 
 class DeviceStatus(StrEnum):
-    """How a planned device stands: the `status` column of results.parquet."""
+    """The status of a planned device, as in the column `status` of results.parquet."""
 
     PENDING = "pending"
     """Not executed, and still to be sent."""
     ACCEPTED = "accepted"
-    """The carrier took the request. It is never sent again."""
+    """The carrier accepted the request. It is never sent again."""
     CONFIRMED = "confirmed"
-    """A callback says that the request was executed."""
+    """A callback reported that the request was executed."""
     FAILED = "failed"
-    """The carrier refused it for good. It is never sent again."""
+    """The carrier refused the request for good. It is never sent again."""
     IN_DOUBT = "in_doubt"
-    """It may have been executed: the answer was lost (promise D)."""
+    """The request may have been executed: its answer was lost (promise D)."""
     SKIPPED = "skipped"
-    """Nothing to send: the ledger knows that the device already is as requested."""
+    """No request was sent: by the ledger, the device already has the license."""

@@ -1,4 +1,4 @@
-"""The steps of a migration: each batch is sent once for each of them that it needs."""
+"""The steps of a migration. A batch is sent once for each step that it needs."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -14,18 +14,17 @@ class Step(StrEnum):
     ASSIGN = "assign"
     """Gives the new license."""
     RESTORE = "restore"
-    """Undoes the first of these two, because the second one failed."""
+    """Undoes the first of these two steps, because the second one failed."""
     CLEAR = "clear"
-    """Takes a new license that an assign in doubt may have given, before the assign is sent again."""
+    """Takes back the new license that an assign in doubt may have given, before the assign is sent again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepRequest:
     """What a migration asks the carrier to do with a batch.
 
-    `is_repeatable` says whether the request may be sent again unchanged after a lost answer, if its SKU
-    allows that. `clearings` counts how often the devices were cleared before: what is sent after a clearing
-    is a new request.
+    `is_repeatable`: whether the same request may be sent again after a lost answer, if the SKU allows it.
+    `clearings`: how often the devices were cleared before. After a clearing, a request is a new one.
     """
 
     step: Step

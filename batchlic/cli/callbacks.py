@@ -85,7 +85,7 @@ def reconcile(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Match callbacks with a run. Its devices become confirmed or failed; exit codes as for the run."""
+    """Match callbacks with a run: its devices become confirmed or failed. The exit code is the run's."""
     from batchlic.callbacks.store import Store
     from batchlic.runs.folder import RunFolder
     from batchlic.runs.reconcile import follow

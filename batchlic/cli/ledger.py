@@ -59,7 +59,7 @@ def import_(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Import licensed devices."""
+    """Import licensed devices into the ledger."""
     from contextlib import closing
 
     from batchlic.cli.format import describe_import
@@ -86,7 +86,7 @@ def export(
     to: Annotated[Path, typer.Option(help="File to write: .parquet or .csv.")],
     ledger: LedgerFile = DEFAULT,
 ) -> None:
-    """Export the ledger, one row a device; `import` reads the file."""
+    """Export the ledger, one row per device; `import` reads the file."""
     from batchlic.ledger.files import export_ledger, open_existing
 
     with open_existing(ledger) as opened:

@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
@@ -38,7 +38,7 @@ class InventoryOptions:
     sku: Annotated[str | None, typer.Option(help="Default SKU for rows without one.")] = None
     id_kind: Annotated[
         Literal["auto", "imei", "iccid", "both"] | None,
-        typer.Option(help="Identifiers to send [auto: what the row has, IMEI first]."),
+        typer.Option(help="Identifiers to send [auto: the one in the row, IMEI first]."),
     ] = None
     column: Annotated[
         list[str] | None,
@@ -152,7 +152,7 @@ class WaitOptions:
         int | None,
         typer.Option(min=0, max=65535, help="Port of a listener to run while waiting; 0 finds a free one."),
     ] = None
-    listen_host: Annotated[str, typer.Option(help="Address of that listener.")] = "127.0.0.1"
+    listen_host: Annotated[str, typer.Option(help="Address of the listener of --listen-port.")] = "127.0.0.1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +166,7 @@ class RunOptions:
         bool, typer.Option("--consent-lifetime", help="Allow Lifetime licenses (irrevocable).")
     ] = False
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Plan and show what would be sent; leave no files.")
+        bool, typer.Option("--dry-run", help="Show what would be sent, send nothing, and leave no files.")
     ] = False
     yes: Yes = False
     sandbox: OnSandbox = False
@@ -191,10 +191,11 @@ _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-def with_option_groups(command: Callable[..., None]) -> Callable[..., None]:
+def with_option_groups(command: Callable[..., None], *, without: Collection[str] = ()) -> Callable[..., None]:
     """Give a command the fields of its option groups as options of its own, so that Typer sees them.
 
-    An option group is a parameter, or a field of another group, whose type is a data class.
+    An option group is a parameter, or a field of another group, whose type is a data class. The command does
+    not offer the fields in `without`: they keep their defaults.
     """
     hints = get_type_hints(command, include_extras=True)
     groups: dict[str, type[Any]] = {
@@ -205,6 +206,8 @@ def with_option_groups(command: Callable[..., None]) -> Callable[..., None]:
         parameters += (
             _parameters(groups[name]) if name in groups else [parameter.replace(annotation=hints[name])]
         )
+
+    parameters = [parameter for parameter in parameters if parameter.name not in without]
 
     @wraps(command)
     def flat(**given: Any) -> None:  # noqa: ANN401 - whatever Typer has parsed
@@ -237,12 +240,12 @@ def _parameters(group: type[Any]) -> list[inspect.Parameter]:
 
 
 def _filled(group: type[Any], given: dict[str, Any]) -> object:
-    """A group with its values, which are taken out of `given`."""
+    """A group with its values, which are taken out of `given`; a missing one is the default."""
     hints = get_type_hints(group)
     values = {
         field.name: _filled(hints[field.name], given)
         if is_dataclass(hints[field.name])
-        else given.pop(field.name)
+        else given.pop(field.name, field.default)
         for field in fields(group)
     }
     return group(**values)

@@ -29,7 +29,7 @@ def settle(
         Literal["accepted", "failed", "resend"],
         typer.Option("--as", help="Outcome of the devices; resend: send them again."),
     ],
-    reason: Annotated[str, typer.Option(help="How you know the outcome, for journal and audit.")],
+    reason: Annotated[str, typer.Option(help="How you know the outcome; recorded in journal and audit.")],
     batch: Annotated[
         list[int] | None, typer.Option(help="Only this batch [all in doubt]. Repeatable.")
     ] = None,

@@ -3,6 +3,7 @@
 As in every module here, a command imports what it needs when it runs: `--help` takes less than 0.3 s.
 """
 
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -52,11 +53,11 @@ def unassign(inventory: Inventories, *, options: RunOptions) -> None:
 
 
 @app.command()
-@with_option_groups
+@partial(with_option_groups, without=("sku",))  # --from-sku and --to-sku take its place
 def migrate(
     inventory: Inventories,
     from_sku: Annotated[str, typer.Option(help="SKU that the devices have now.")],
-    to_sku: Annotated[str, typer.Option(help="SKU that they get.")],
+    to_sku: Annotated[str, typer.Option(help="SKU that the devices get.")],
     *,
     order: Annotated[
         Literal["auto", "unassign-first"],

@@ -1,7 +1,7 @@
 """One run's durable log of intents and answers (promises B, C and D).
 
-No request is sent before its intent is durable here, and no answer counts before it is. Intents and answers
-are awaited one by one and committed in groups.
+No request is sent before its intent is durable in the journal, and no answer counts before the answer is.
+Tasks write intents and answers one by one; the journal commits them in groups.
 """
 
 from batchlic.journal.journal import Journal

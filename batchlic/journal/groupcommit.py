@@ -1,7 +1,7 @@
 """Group commit: many tasks wait for one durable transaction.
 
-DeWitt et al., "Implementation Techniques for Main Memory Database Systems" (1984), section 5.2: the log
-records of the transactions that end while a commit is under way go to disk together with the next one.
+DeWitt et al., "Implementation Techniques for Main Memory Database Systems" (1984), section 5.2: if
+transactions end during a commit, the next commit writes all their log records together.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Record = TypeVar("Record")
 
 
 class _Group(Generic[Record]):
-    """Records that will be committed together, and the event that says how it went."""
+    """Records that are committed together, an event for the end of the commit, and its error."""
 
     def __init__(self) -> None:
         self.records: list[Record] = []
@@ -24,10 +24,11 @@ class _Group(Generic[Record]):
 
 
 class GroupCommit(Generic[Record]):
-    """Turns a blocking `commit(records)` into awaitable `write(record)`: one transaction for all that wait.
+    """Offers an awaitable `write(record)` over a blocking `commit(records)`, with few commits.
 
-    The first record of a group leads: it waits for the commit under way, then commits all that came
-    meanwhile. `offload` runs the blocking call (in a thread; inline where time is simulated).
+    The task with the first record of a group is the leader: it waits until the current commit ends, then
+    commits all records that have arrived meanwhile. `offload` runs the blocking call: in a thread, or inline
+    in simulations.
     """
 
     def __init__(
@@ -42,9 +43,9 @@ class GroupCommit(Generic[Record]):
         self._filling: _Group[Record] | None = None
 
     async def write(self, record: Record) -> None:
-        """Return once `record` is durable; raise what `commit` raised for its group.
+        """Return when `record` is durable; raise the error of `commit` for its group.
 
-        A cancelled caller may or may not have had its record written.
+        If the caller is canceled, its record may or may not be written.
         """
         group = self._filling
         if group is not None:
@@ -55,7 +56,7 @@ class GroupCommit(Generic[Record]):
         else:
             group = self._filling = _Group()
             group.records.append(record)
-            with anyio.CancelScope(shield=True):  # others wait for this leader
+            with anyio.CancelScope(shield=True):  # other tasks wait for this leader
                 await self._lead(group)
 
     async def _lead(self, group: _Group[Record]) -> None:

@@ -1,4 +1,4 @@
-"""One run's journal: a SQLite database in write-ahead mode, one writer, grouped commits."""
+"""The journal of one run: a SQLite database in write-ahead mode, one writer, grouped commits."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ FILE_FORMAT = FileFormat(
     advice="run the inventory again in another folder, if nothing of this run is in doubt",
     advice_if_foreign="restore the journal from a backup, and do not delete this file",
 )
-"""The version changes with each change of the tables or of the run's identity."""
+"""The version changes with every change of the tables or of RunIdentity."""
 
 Offload: TypeAlias = Callable[[Callable[[list[Insertion]], None], list[Insertion]], Awaitable[None]]
 
@@ -46,19 +46,19 @@ Offload: TypeAlias = Callable[[Callable[[list[Insertion]], None], list[Insertion
 class Journal(JournalQueries):
     """The journal of one run. Open it with `Journal.create` or `Journal.open`, one process at a time.
 
-    Each method raises StoppedEarly where the disk can't be read or written (full, read-only), and
-    RunFolderError where the database is damaged.
+    Each method raises StoppedEarly if the disk can't be read or written (full, read-only), and
+    RunFolderError if the database is damaged.
     """
 
     def __init__(self, engine: sa.Engine, *, offload: Offload = anyio.to_thread.run_sync) -> None:
         super().__init__(engine)
         self._connection = engine.connect()
-        """The writer's own: queries have theirs, so that they never meet a commit in another thread."""
+        """Only for writing. Queries use other connections, because another thread may commit on this one."""
         self._group_commit: GroupCommit[Insertion] = GroupCommit(self._commit, offload=offload)
 
     @classmethod
     def create(cls, path: Path, identity: RunIdentity, *, created_at: int) -> Journal:
-        """Make the journal of a new run, for its owner only (mode 0600); durable on return."""
+        """Create the journal of a new run, durably. Only the owner can read the file (mode 0600)."""
         with explain_database_errors("the journal"), replacing(path) as temporary:
             write_format(temporary, FILE_FORMAT)
             engine = sqlite(temporary)
@@ -68,9 +68,9 @@ class Journal(JournalQueries):
 
     @classmethod
     def open(cls, path: Path) -> Journal:
-        """Open the journal of an earlier session; RunFolderError where it is missing or damaged.
+        """Open the journal of an earlier session. Raises RunFolderError if it is missing or damaged.
 
-        A damaged journal is left as it is, to the last byte.
+        This method never changes a damaged journal.
         """
         if not path.is_file():
             raise RunFolderError(f"{path}: there is no journal, so nothing was ever sent from this folder")
@@ -87,23 +87,23 @@ class Journal(JournalQueries):
         self._engine.dispose()
 
     async def intend(self, intent: Intent) -> int:
-        """Make an intent durable and return its number; only then may the request leave (promise B)."""
+        """Make an intent durable, and return its number. Only then may the request be sent (promise B)."""
         self._last_seq += 1
         seq = self._last_seq
         await self._group_commit.write(intent_row(seq, intent))
         return seq
 
     async def answer(self, seq: int, answer: Answer, *, duration_ms: float, final: bool) -> None:
-        """Make the answer to an intent durable; only then does it count (promise C).
+        """Make the answer to an intent durable. Only then does it count (promise C).
 
-        `final` means that this answer is a refusal after which nothing more is sent for these devices.
+        `final`: the answer is a refusal, and nothing more is sent for these devices.
         """
         await self._group_commit.write(answer_row(seq, answer, duration_ms=duration_ms, final=final))
 
     def settle(
         self, parts: Sequence[Part], status: DeviceStatus, *, settled_by: str, reason: str, settled_at: int
     ) -> None:
-        """Record what was decided about some parts: accepted, failed, or pending (send again)."""
+        """Record a decision about some parts: accepted, failed, or pending (send again)."""
         if status not in SETTLEMENTS:
             raise ValueError(f"a device in doubt can't be settled as {status}")
         settlements = [
@@ -125,7 +125,7 @@ class Journal(JournalQueries):
         self._last_seq = settlements[-1].seq
 
     def end(self, session_end: SessionEnd, *, file_hashes: Mapping[str, str] | None = None) -> None:
-        """Record how this session of the run ended, and the SHA-256 of each file that it left."""
+        """Record the end of a session, and the SHA-256 of each file that the session wrote."""
         row = {
             **session_end._asdict(),
             "last_seq": self._last_seq,
@@ -145,7 +145,7 @@ class Journal(JournalQueries):
 
 
 def create_tables(engine: sa.Engine, identity: RunIdentity, *, created_at: int) -> None:
-    """Make the tables of a new run and record its identity; `created_at` in microseconds since 1970."""
+    """Create the tables of a new run, and record its identity. `created_at`: microseconds since 1970."""
     encoded = msgspec.json.encode(identity).decode()
     with engine.begin() as connection:
         tables.metadata.create_all(connection)
@@ -156,7 +156,7 @@ def create_tables(engine: sa.Engine, identity: RunIdentity, *, created_at: int) 
 
 
 def _damage_of(path: Path) -> str:
-    """What SQLite finds wrong with the file at `path`; empty if nothing. Reads only."""
+    """The error that SQLite finds in the file at `path`; empty if there is none. Does not write."""
     try:
         with _read_only(path) as connection:
             [(result,)] = connection.execute("PRAGMA quick_check(1)")
@@ -166,7 +166,7 @@ def _damage_of(path: Path) -> str:
 
 
 def _damage_of_identity(path: Path) -> str:
-    """Why the identity of the run can't be read; empty if it can. Reads only."""
+    """The error of reading the identity of the run; empty if there is none. Does not write."""
     try:
         with _read_only(path) as connection:
             [(identity,)] = connection.execute("SELECT identity FROM run")

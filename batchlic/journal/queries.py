@@ -1,4 +1,4 @@
-"""What can be asked of a journal; nothing here writes."""
+"""The queries of a journal. None of them writes."""
 
 from __future__ import annotations
 
@@ -21,10 +21,9 @@ ROWS_PER_FETCH = 1000
 
 
 class JournalQueries:
-    """Reads one run's journal.
+    """Reads the journal of one run.
 
-    Each query raises StoppedEarly where the disk can't be read, and RunFolderError where the database is
-    damaged.
+    Each query raises StoppedEarly if the disk can't be read, and RunFolderError if the database is damaged.
     """
 
     def __init__(self, engine: sa.Engine) -> None:
@@ -43,24 +42,24 @@ class JournalQueries:
 
     @property
     def created_at(self) -> int:
-        """When the run was made, in microseconds since 1970, UTC."""
+        """When the journal was created, in microseconds since 1970, UTC."""
         return int(self._scalar(sa.select(tables.run.c.created_at)))
 
     @property
     def is_fresh(self) -> bool:
-        """Whether nothing was ever intended."""
+        """Whether the journal has neither intents nor settlements."""
         return self._last_seq == 0
 
     def integrity_errors(self) -> list[str]:
-        """What SQLite finds wrong with the database, indexes included; empty if nothing is."""
+        """The errors that SQLite finds in the database, indexes included; empty if there are none."""
         with self._reading() as connection:
             found = connection.exec_driver_sql("PRAGMA integrity_check").scalars().all()
         return [] if found == ["ok"] else [str(line) for line in found]
 
-    # -- its sessions -----------------------------------------------------------------------------------
+    # -- sessions ---------------------------------------------------------------------------------------
 
     def session_ends(self) -> list[SessionEnd]:
-        """How the sessions ended, in order; the last one's exit code is the run's."""
+        """The ends of the sessions, in order. The last exit code is that of the run."""
         columns = (tables.session_ends.c[name] for name in SessionEnd._fields)
         with self._reading() as connection:
             rows = connection.execute(sa.select(*columns).order_by(tables.session_ends.c.id))
@@ -68,14 +67,14 @@ class JournalQueries:
 
     @property
     def final_session_end(self) -> SessionEnd | None:
-        """How the run ended; None while a session is at work, or after it was killed."""
+        """The end of the run; None while a session is active, or after it was killed."""
         newest_first = tables.session_ends.c.id.desc()
         last_seq = self._scalar(sa.select(tables.session_ends.c.last_seq).order_by(newest_first))
         return self.session_ends()[-1] if last_seq == self._last_seq else None
 
     @property
     def sent_since_end(self) -> bool:
-        """Whether anything was about to be sent since the last session ended."""
+        """Whether an intent was recorded since the last session ended."""
         query = sa.select(tables.intents.c.seq).where(tables.intents.c.seq > _LAST_ENDED).limit(1)
         return self._scalar(query) is not None
 
@@ -87,17 +86,17 @@ class JournalQueries:
             return {DeviceStatus(status) for status in connection.execute(query.distinct()).scalars()}
 
     def file_hashes(self) -> dict[str, str]:
-        """File name: SHA-256 of each file that the last session left; empty before that."""
+        """SHA-256 by file name, for each file that the last session wrote; empty before its end."""
         newest_first = tables.session_ends.c.id.desc()
         found = self._scalar(sa.select(tables.session_ends.c.file_hashes).order_by(newest_first))
         return msgspec.json.decode(found or "{}", type=dict[str, str])
 
-    # -- its history ------------------------------------------------------------------------------------
+    # -- history ----------------------------------------------------------------------------------------
 
     def history(self, *, batches: range | None = None) -> Iterator[Event]:
         """All attempts and settlements in order of `seq`, read lazily.
 
-        With `batches`, only theirs, in order of batch and `seq`.
+        With `batches`: only those of these batches, in order of batch and `seq`.
         """
         attempts = self.attempts(batches=batches)
         if self._scalar(sa.select(tables.settlements.c.seq).limit(1)) is None:
@@ -126,7 +125,7 @@ class JournalQueries:
             return [LostAnswers(*row) for row in connection.execute(query)]
 
     def request_ids(self, *, of_lost_answers: bool = True) -> list[str]:
-        """The requestId of each answer that has one; `of_lost_answers` includes ambiguous answers."""
+        """The requestId of each answer that has one. `of_lost_answers` includes ambiguous answers."""
         answered = tables.answers.c
         query = sa.select(answered.request_id).where(answered.request_id.is_not(None))
         if not of_lost_answers:
@@ -137,9 +136,10 @@ class JournalQueries:
     # -- figures ----------------------------------------------------------------------------------------
 
     def outcomes(self) -> Mapping[Outcome | None, int]:
-        """Requests by outcome; None counts intents without an answer.
+        """The number of requests by outcome; None counts intents without an answer.
 
-        An intent that ended as throttled without a status never left (promise J), so it was no request.
+        An intent that is throttled without an HTTP status was never sent (promise J). It does not count as a
+        request.
         """
         outcome, http_status = tables.answers.c.outcome, tables.answers.c.http_status
         may_have_left = (outcome.is_(None), outcome != Outcome.THROTTLED.value, http_status.is_not(None))
@@ -160,7 +160,7 @@ class JournalQueries:
         return int(self._scalar(sa.select(sa.func.max(until)).select_from(_ANSWERED)) or 0)
 
     def settled(self) -> tuple[int, int]:
-        """Devices accepted, and failed for good: by the carrier's answers, or as they were settled last."""
+        """Devices accepted, and devices failed for good, by answers and by the last settlements."""
         devices = tables.intents.c.device_count
         sums = [
             sa.func.coalesce(sa.func.sum(devices).filter(condition), 0)
@@ -177,7 +177,7 @@ class JournalQueries:
             int(failed) + settled.get(DeviceStatus.FAILED, 0),
         )
 
-    # -- how --------------------------------------------------------------------------------------------
+    # -- helpers ----------------------------------------------------------------------------------------
 
     def _rows(self, query: sa.Select[Any], table: sa.Table, batches: range | None) -> Iterator[sa.Row[Any]]:
         if batches is not None:
@@ -192,7 +192,7 @@ class JournalQueries:
         with explain_database_errors("the journal"), self._engine.connect() as connection:
             yield connection
 
-    def _scalar(self, query: sa.Select[Any]) -> Any:  # noqa: ANN401 - whatever the column holds
+    def _scalar(self, query: sa.Select[Any]) -> Any:  # noqa: ANN401 - the type depends on the column
         with self._reading() as connection:
             return connection.execute(query).scalar()
 

@@ -1,4 +1,4 @@
-"""What a journal holds: who a run is, what it intended, what was answered, settled and left."""
+"""The records of a journal: the run's identity, intents, answers, settlements and session ends."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ SANDBOX = "sandbox"
 """The carrier's name in a run with `--sandbox`. The sandbox starts empty, so such a run has no ledger."""
 
 SETTLED_BY_CALLBACK = "a callback"
-"""Who settled what a callback proves. No user of an operating system has a name with a space."""
+"""`settled_by` if a callback proves the outcome. No user of an operating system has a name with a space."""
 
 
 class InventoryFile(msgspec.Struct, frozen=True, kw_only=True):
-    """One inventory as the run began with it; size in bytes and hash are None where it is no file."""
+    """One inventory at the start of the run. Size (bytes) and hash are None if it is not a file."""
 
     name: str
     size: int | None = None
@@ -26,7 +26,7 @@ class InventoryFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LicenseCount(msgspec.Struct, frozen=True):
-    """Licenses of one SKU on one account, at one moment."""
+    """The numbers of licenses of one SKU on one account, at one moment."""
 
     account_name: str
     sku_number: str
@@ -35,32 +35,32 @@ class LicenseCount(msgspec.Struct, frozen=True):
 
 
 class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
-    """What makes a run this run: a session with anything else is refused."""
+    """The identity of a run. A session with another identity is refused."""
 
     run_id: str
     action: Action
     carrier: str
-    """Base URL, or `sandbox`. A run never continues against another carrier."""
+    """Base URL, or `sandbox`. A run never continues with another carrier."""
     job: dict[str, Any]
-    """The job as given, so that the run can be resumed without the job's file."""
+    """The whole job, so that the run can be resumed without the job file."""
     inputs: list[InventoryFile] = []
     plan_sha256: str
     sources: list[tuple[str, int]]
     """Name and data rows of each inventory."""
     rows_read: int
     rejected: dict[str, int]
-    """Reason: rows."""
+    """Rejected rows by reason."""
     planned: int
     excluded: dict[str, int] = {}
-    """Status: planned devices that are in no batch."""
+    """Planned devices in no batch, by status."""
     batches: int
     notes: list[str] = []
     licenses: list[LicenseCount] = []
-    """The counts before anything was sent; empty where the carrier did not give them."""
+    """The counts before anything was sent; empty if the carrier did not report them."""
     to_sku: str | None = None
-    """Of a migration, the SKU to get; its plan has the SKU to leave."""
+    """In a migration, the SKU that the devices get. The plan has the SKU that they leave."""
     restorable: list[str] = []
-    """Of a migration, the SKUs whose step is undone where the other step fails."""
+    """In a migration, the SKUs whose step is undone if the other step fails."""
 
     @property
     def job_action(self) -> str:
@@ -69,11 +69,11 @@ class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Intent(msgspec.Struct, frozen=True, kw_only=True):
-    """One request about to be sent; `started_at` in microseconds since 1970, UTC."""
+    """One request before it is sent. `started_at`: microseconds since 1970, UTC."""
 
     batch_id: int
     step: Step | None = None
-    """Of a migration, the step of the batch."""
+    """In a migration, the step of the batch; None in other runs."""
     part: str
     x_request_id: str
     attempt: int
@@ -85,7 +85,7 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Attempt(NamedTuple):
-    """An intent with its answer; the answer's fields are None where no answer was recorded.
+    """An intent with its answer. Without a recorded answer, the fields of the answer are None.
 
     Times are microseconds since 1970 in UTC, `duration_ms` milliseconds, `retry_after_s` seconds.
     """
@@ -112,7 +112,7 @@ class Attempt(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Some devices of a batch: `part` is row ranges, empty for all of them."""
+    """Some devices of a batch, as row ranges (`part`); empty for all devices."""
 
     batch_id: int
     step: str | None
@@ -121,14 +121,14 @@ class Part(NamedTuple):
 
 
 SETTLEMENTS = (DeviceStatus.ACCEPTED, DeviceStatus.FAILED, DeviceStatus.PENDING)
-"""What a device in doubt can be settled as: the request was executed; it was not, and nothing more is sent;
-send it again, executed or not."""
+"""Possible decisions about a device in doubt. Accepted: the request was executed. Failed: the request was not
+executed, and nothing more is sent. Pending: send the request again, executed or not."""
 
 
 class Settlement(NamedTuple):
-    """One decision about devices in doubt; `settled_at` in microseconds since 1970, UTC.
+    """One decision about devices in doubt. `settled_at`: microseconds since 1970, UTC.
 
-    `status` is one of SETTLEMENTS. `seq` is its place among the attempts: it decides about those before it.
+    `status` is one of SETTLEMENTS. `seq` is the place among the attempts: the decision is about earlier ones.
     """
 
     seq: int
@@ -147,7 +147,7 @@ Event: TypeAlias = Attempt | Settlement
 
 
 class SessionEnd(NamedTuple):
-    """How one session of the run ended; times in microseconds since 1970, UTC."""
+    """The end of one session of a run. Times: microseconds since 1970, UTC."""
 
     started_at: int
     ended_at: int
@@ -155,7 +155,7 @@ class SessionEnd(NamedTuple):
 
 
 class LostAnswers(NamedTuple):
-    """How many requests for a part of a batch have no known answer."""
+    """The number of requests for a part of a batch whose answers are not known."""
 
     batch_id: int
     part: str

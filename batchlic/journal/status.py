@@ -1,4 +1,4 @@
-"""How the devices of a batch stand, by the batch's history (promises C and D)."""
+"""The status of the devices of a batch, by the batch's history (promises C and D)."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from batchlic.journal.records import Settlement
 
 
 class Answered(Protocol):
-    """What the rule below reads of an attempt; `outcome` is None where no answer was recorded."""
+    """The fields of an attempt that `status_of` reads. Without a recorded answer, `outcome` is None."""
 
     @property
-    def outcome(self) -> str | None: ...  # noqa: D102 - said above
+    def outcome(self) -> str | None: ...  # noqa: D102 - as in Attempt
     @property
     def final(self) -> bool | None: ...  # noqa: D102
 
 
 def status_of(history: Iterable[Answered | Settlement]) -> DeviceStatus:
-    """The status of a device after everything that was sent for it and settled about it, in that order.
+    """The status of a device after its history: the attempts that carried it and its settlements, in order.
 
     1. One accepted attempt makes the device accepted.
-    2. A lost answer puts it in doubt. A later refusal or throttling speaks only of its own attempt, so the
-       doubt stays.
+    2. A lost answer puts the device in doubt. A later refusal or throttling is only about its own attempt, so
+       the device stays in doubt.
     3. Throttled, unavailable and unauthorized attempts were not executed and change nothing.
-    4. A settlement replaces what was known before. After `pending`, the earlier doubt counts again as soon as
-       a repetition is refused.
+    4. A settlement replaces the status before it. After `pending`, the device is in doubt again as soon as a
+       repetition is refused.
     """
     status, was_in_doubt = DeviceStatus.PENDING, False
     for event in history:

@@ -1,9 +1,9 @@
-"""The journal's tables: append-only, nothing in them is ever changed.
+"""The journal's tables. Rows are added and never changed.
 
-`intents` holds the requests about to be sent. `answers` holds what came back: at most one answer an intent,
-none where the answer is not known. `settlements` holds decisions about devices in doubt; intents and
-settlements share one count, `seq`, so that together they are the run's history. Times are microseconds since
-1970 in UTC.
+`intents` holds requests, written before they are sent. `answers` holds the answers: at most one per intent,
+and none if the answer is not known. `settlements` holds decisions about devices in doubt. Intents and
+settlements share one counter, `seq`, so that together they are the run's history. Times are microseconds
+since 1970 in UTC.
 """
 
 from sqlalchemy import (

@@ -1,4 +1,4 @@
-"""How rows get into the journal: few statements for many rows, because two rows a request go this way."""
+"""Inserts rows into the journal: few statements for many rows, because each request adds two rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from batchlic.journal import tables
 from batchlic.journal.records import Intent
 
 ROWS_PER_STATEMENT = 80
-"""Keeps a statement under 1,000 values: older versions of SQLite take no more."""
+"""Keeps a statement under 1,000 values, the limit of older versions of SQLite."""
 
 
 class Insertion(NamedTuple):
@@ -27,12 +27,12 @@ class Insertion(NamedTuple):
 
 
 def intent_row(seq: int, intent: Intent) -> Insertion:
-    """The row of an intent with its number."""
+    """The row of an intent with the number `seq`."""
     return Insertion(tables.intents, (seq, *_INTENT_VALUES(intent)))
 
 
 def answer_row(seq: int, answer: Answer, *, duration_ms: float, final: bool) -> Insertion:
-    """The row of the answer to the intent with that number."""
+    """The row of the answer to the intent with the number `seq`."""
     row = (
         seq,
         duration_ms,
@@ -62,12 +62,12 @@ _STATEMENTS = {
     table: str(table.insert().compile(dialect=SQLiteDialect(paramstyle="qmark")))
     for table in (tables.intents, tables.answers)
 }
-"""Compiled once and given to the driver as they are."""
+"""The statements by table, compiled once for the driver."""
 
 
 @cache
 def _statement_for(table: sa.Table, rows: int) -> str:
-    """One statement for many rows: the driver releases the interpreter lock at each statement."""
+    """One statement for many rows, because the driver releases the interpreter lock at each statement."""
     statement = _STATEMENTS[table]
     row = statement[statement.rindex("(") :]
     return statement + f", {row}" * (rows - 1)

@@ -1,4 +1,4 @@
-"""Removes what people and spreadsheets put around an identifier; lost digits are never guessed."""
+"""Removes characters that people and spreadsheets put around an identifier. It never guesses lost digits."""
 
 import polars as pl
 

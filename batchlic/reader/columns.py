@@ -28,9 +28,9 @@ def fold(header: str) -> str:
 
 
 def by_header(name: str, headers: Sequence[str], named: Mapping[str, str]) -> dict[Role, int]:
-    """Position of the column for each role that `named` (role to column) or the headers have one for.
+    """Position of the column for each role that has one, by `named` (role to column) or by the headers.
 
-    Raises InventoryError where two columns fit one role, or a named one does not exist.
+    Raises InventoryError if two columns fit one role, or if a named column does not exist.
     """
     found = {Role(role): _position(name, headers, role, column) for role, column in named.items()}
     folded = [fold(header) for header in headers]
@@ -45,7 +45,7 @@ def by_header(name: str, headers: Sequence[str], named: Mapping[str, str]) -> di
         if len(candidates) > 1:
             raise InventoryError(
                 f"{name}: two columns could be the {role}: {_listed(headers, candidates)}; "
-                f"say which by its position, such as --column {role}={candidates[0] + 1}"
+                f"choose one by its position, such as --column {role}={candidates[0] + 1}"
             )
         if candidates:
             found[role] = candidates[0]
@@ -76,18 +76,18 @@ def _position(name: str, headers: Sequence[str], role: str, column: str) -> int:
 def no_identifier_error(
     name: str, headers: Sequence[str], sample: Sequence[Sequence[str]] = ()
 ) -> InventoryError:
-    """The error for a file in which no column is known to hold an identifier.
+    """The error for a file without a known identifier column.
 
-    It suggests a column in which most cells of the rows of `sample` look like identifiers.
+    The error suggests a column if most of its cells in the rows of `sample` look like identifiers.
     """
     hints = [
-        f"; column {position + 1} looks like it: --column {role}={position + 1}"
+        f"; column {position + 1} looks like {role.upper()}s: --column {role}={position + 1}"
         for position in range(len(headers))
         for role in IDENTIFIERS
         if _most_look_like(role, [row[position] for row in sample if position < len(row)])
     ]
     return InventoryError(
-        f"{name}: no column is known to hold IMEIs or ICCIDs; its columns are "
+        f"{name}: no known header for IMEIs or ICCIDs; the columns are "
         f"{_listed(headers, range(len(headers)))}; name one with --column imei=HEADER or "
         f"--column iccid=HEADER (or by position, from 1){''.join(hints[:1])}"
     )
@@ -107,9 +107,9 @@ _DECORATION = re.compile(r"[\s\-.='\"]")
 
 
 def by_content(name: str, records: Sequence[Sequence[str]], options: ReadOptions) -> dict[Role, int]:
-    """Position of the column for each role, in a file without header, by the form of most of its cells.
+    """Position of the column for each role in a file without header, by the form of most cells.
 
-    Raises InventoryError where two columns look like one role, or none looks like an identifier.
+    Raises InventoryError if two columns look like one role, or if no column looks like an identifier.
     """
     numbers = [str(position + 1) for position in range(len(records[0]))]
     found = {Role(role): _position(name, numbers, role, column) for role, column in options.columns.items()}
@@ -126,7 +126,7 @@ def by_content(name: str, records: Sequence[Sequence[str]], options: ReadOptions
             listed = ", ".join(numbers[position] for position in candidates)
             raise InventoryError(
                 f"{name}: the file has no header, and its columns {listed} "
-                f"all look like the {role}; say which with --column {role}={numbers[candidates[0]]}"
+                f"all look like the {role}; choose one with --column {role}={numbers[candidates[0]]}"
             )
         if candidates:
             found[role] = candidates[0]
@@ -136,7 +136,7 @@ def by_content(name: str, records: Sequence[Sequence[str]], options: ReadOptions
 
 
 def looks_like_data(record: Sequence[str]) -> bool:
-    """Whether a first record holds an identifier, so that it can't be a header."""
+    """Whether a first record holds an identifier, and so is not a header."""
     return any(_looks_like(role, cell) for cell in record for role in IDENTIFIERS)
 
 

@@ -1,6 +1,6 @@
 """Reads inventories in delimited text (comma, semicolon, tab, pipe) in blocks, several at once.
 
-Blocks of whole records keep memory bounded and allow any stream of bytes, compressed or not.
+Blocks of whole records keep memory bounded, and work for any stream of bytes.
 """
 
 import csv
@@ -20,14 +20,15 @@ from batchlic.reader.options import ReadOptions, Role
 SEPARATORS = ",;\t|"
 BLOCK_BYTES = 4 << 20
 MAX_RECORD_BYTES = 16 << 20
-"""A longer record counts as one whose quote is not closed."""
+"""If a record is longer, batchlic reports a quote that is not closed."""
 SAMPLE = 200
-"""Records that show the separator, and the columns of a file without header."""
+"""Records that batchlic reads to find the separator, and the columns of a file without header."""
 
 MARK = "\x1e"
 """An extra last cell (ASCII record separator) of every line that polars parses.
 
-Its column shows the width of the row. Without it, polars would fill short rows and cut long ones silently.
+The column of this cell shows the width of the row. Without this cell, polars would fill short rows and cut
+long ones silently.
 """
 
 _SEPARATOR_HINT = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
@@ -45,7 +46,7 @@ def inventory(source: streams.Opened, options: ReadOptions) -> Inventory:
         headers = []
         positions = columns.by_content(name, records, options)
         shown = ", ".join(f"{role} in column {position + 1}" for role, position in positions.items())
-        notes = (f"{name}: no header: columns recognised by content: {shown}",)
+        notes = (f"{name}: no header: columns recognized by content: {shown}",)
     parser = _Parser(name, dialect, positions)
 
     def blocks() -> Iterator[Block]:
@@ -62,7 +63,7 @@ def inventory(source: streams.Opened, options: ReadOptions) -> Inventory:
 
 @dataclass(frozen=True, slots=True)
 class _Dialect:
-    """How a text is divided into cells: by one separator; `width` is the cells of the first record."""
+    """The form of a text: the separator of its cells, and the number of cells of its first record."""
 
     separator: str
     width: int
@@ -99,19 +100,22 @@ def _records(text: str, separator: str) -> list[list[str]]:
             if len(records) == SAMPLE:
                 break
     except csv.Error:
-        pass  # a giant cell: the records before it show the dialect
+        pass  # a giant cell: the records before it are enough to find the dialect
     return records or [[text]]
 
 
 def _agreement(records: list[list[str]]) -> tuple[bool, float, int]:
-    """How well a separator fits records: it divides them, most of them into as many cells as the first."""
+    """How well a separator fits records.
+
+    A good one divides them, and most records have as many cells as the first one.
+    """
     width = len(records[0])
     same_width = sum(len(record) == width for record in records) / len(records)
     return width > 1, round(same_width, 1), width
 
 
 def _is_row(record: list[str]) -> bool:
-    """Whether a record is a row: a line of separators is an empty row, a blank line is none."""
+    """Whether a record is a row. A line of separators is an empty row; a blank line is not a row."""
     return len(record) > 1 or bool(record and record[0].strip())
 
 
@@ -165,7 +169,7 @@ class _Unparsed:
 
 @dataclass(frozen=True, slots=True)
 class _Parser:
-    """Parses blocks of whole records into the columns of roles, and SHORT where rows differ in width."""
+    """Parses blocks of whole records into one column per role, and SHORT if rows differ in width."""
 
     name: str
     dialect: _Dialect
@@ -206,13 +210,16 @@ class _Parser:
         last = pl.col(str(self.dialect.width)) == MARK
         cells = self._cells()
         rows = self._scan(marked).select(*cells, last.alias("even")).collect(engine="streaming")
-        one_column = self.dialect.width == 1  # there a blank line is as wide as a row
+        one_column = self.dialect.width == 1  # then a blank line is as wide as a row
         if rows.height != lines or one_column or not rows["even"].all():
             return None
         return rows.drop("even")
 
     def _parse_uneven(self, marked: bytes) -> pl.DataFrame:
-        """The cells of a block with short, long or blank lines, or rows of several lines, by the mark."""
+        """The cells of a block with short, long or blank lines, or with rows of several lines.
+
+        The mark shows where each row ends.
+        """
         rows = self._scan(marked).collect(engine="streaming")
         mark_positions = [
             pl.when(pl.col(name) == MARK).then(position) for position, name in enumerate(rows.columns)
@@ -233,7 +240,10 @@ class _Parser:
         )
 
     def _parse_malformed(self, block: bytes) -> pl.DataFrame:
-        """The cells of a block that polars refuses, by Python's csv module: a quote inside a cell is text."""
+        """The cells of a block that polars can't parse, by Python's csv module.
+
+        For this module, a quote inside a cell is text.
+        """
         text = block.decode()
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=self.dialect.separator, strict=True)
         rows: list[list[str]] = []
@@ -254,7 +264,7 @@ class _Parser:
 
 
 def _utf8(block: bytes) -> bytes:
-    """The block as UTF-8; other encodings count as Windows-1252, or as Latin-1 where that fails."""
+    """The block as UTF-8. Bytes in another encoding are read as Windows-1252, or else as Latin-1."""
     try:
         block.decode()
     except UnicodeDecodeError:

@@ -18,17 +18,17 @@ DEVICES: Schema = {
 """A device row: `ordinal` counts the rows of all inventories from 0, `target_code` is from TargetTable."""
 
 MEMORY_BYTES = 400 << 20
-"""How much of the device rows stays in memory."""
+"""Bytes of device rows that stay in memory."""
 RANGE_ROWS = 2_000_000
 MAX_RANGES = 12
-"""Rows are sorted in ranges of their key: of RANGE_ROWS each, or of more where there would be too many."""
+"""Rows are sorted in ranges of their key: RANGE_ROWS in each, or more if there would be too many ranges."""
 SAMPLED_ROWS = 100_000
-"""Keys by which the bounds of the ranges are chosen."""
+"""Keys that are sampled to choose the bounds of the ranges."""
 
 PENDING = 0
 """The mark of a row that is neither rejected nor excluded."""
 REJECTED = 1
-"""The mark of a duplicate or conflict. Planning has its own marks, above this one."""
+"""The mark of a duplicate or conflict. The marks of planning are greater numbers."""
 
 
 class DeviceRows:
@@ -40,7 +40,7 @@ class DeviceRows:
         self._ordinals = 0
 
     def append(self, rows: pl.DataFrame) -> None:
-        """Add rows whose ordinals ascend beyond those of the rows before."""
+        """Add rows. Their ordinals ascend, and are greater than those of earlier rows."""
         self._spool.append(rows)
         if rows.height:
             self._ordinals = rows["ordinal"][-1] + 1
@@ -66,7 +66,7 @@ class DeviceRows:
         return self._marks.gather(ordinals)
 
     def ranges(self, key: pl.Expr) -> list[pl.Expr]:
-        """Predicates that divide the rows whose `key` is not null into ascending ranges of it."""
+        """Predicates that divide the rows into ascending ranges of `key`, without rows whose key is null."""
         count = min(MAX_RANGES, ceil(self._spool.height / RANGE_ROWS))
         if count <= 1:
             return [key.is_not_null()]

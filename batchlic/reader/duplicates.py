@@ -1,12 +1,12 @@
-"""Finds rows that are the same device: one is planned, the others repeat it, or they contradict each other.
+"""Finds rows of the same device: they are duplicates of the first one, or all of them are conflicts.
 
-Rows that share an identifier, directly or through others, are one device. A device is a conflict where it
-has two IMEIs, two ICCIDs or two targets (account and SKU); then all its rows are rejected. Otherwise its
-first row is planned and the others are duplicates of that one.
+Rows that share an identifier, directly or through other rows, are one device. A device with two IMEIs, two
+ICCIDs or two targets (account and SKU) is a conflict, and all its rows are rejected. Otherwise its first row
+is planned, and the others are duplicates of that row.
 
-A row is `ordinal` (UInt32, its place in the whole input), `imei_number` and `iccid_number` (Int64, or null),
-and `target` (UInt32). A verdict is an `ordinal` that is not planned, the `other` ordinal that its message
-names, and `conflict` (Boolean; otherwise it is a duplicate).
+A row has an `ordinal` (UInt32, its place in the whole input), `imei_number` and `iccid_number` (Int64, or
+null), and `target` (UInt32). A verdict has the `ordinal` of a row that is not planned, the `other` ordinal
+that its message names, and `conflict` (Boolean; false for a duplicate).
 """
 
 import polars as pl
@@ -18,7 +18,7 @@ FACTS = (*IDENTIFIERS, "target")
 
 
 def repeated_values(values: pl.Series) -> pl.Series:
-    """The values that occur more than once; by sorting, which takes less memory than hashing."""
+    """The values that occur more than once. Sorting takes less memory than hashing."""
     ascending = values.drop_nulls().sort()
     return ascending.filter(ascending == ascending.shift(1)).unique()
 
@@ -28,7 +28,7 @@ def find(rows: pl.DataFrame) -> pl.DataFrame:
     rows = rows.with_columns(other=pl.col("ordinal").first().over(FACTS))
     copies = rows.filter(pl.col("other") != pl.col("ordinal")).select("ordinal", "other")
     verdicts = _find_among_distinct(rows.filter(pl.col("other") == pl.col("ordinal")).drop("other"))
-    # An exact copy of an earlier row gets the verdict of that row, so the search need not see it.
+    # An exact copy of an earlier row gets the verdict of that row, so the search does not include copies.
     original_verdicts = verdicts.rename({"ordinal": "other", "other": "original_other"})
     copy_verdicts = copies.join(original_verdicts, on="other", how="left", maintain_order="left").select(
         "ordinal",
@@ -55,15 +55,15 @@ def _find_among_distinct(rows: pl.DataFrame) -> pl.DataFrame:
 def _components(rows: pl.DataFrame) -> pl.Series:
     """Connected components of rows that share identifiers, each named by the position of its first row.
 
-    Min-label hooking with pointer jumping (Shiloach and Vishkin 1982): a round merges every component
-    with its least neighbor, so that even a chain of n rows takes about log n rounds.
+    Min-label hooking with pointer jumping (Shiloach and Vishkin 1982): each round merges every component
+    with its least neighbor. So even a chain of n rows takes about log n rounds.
     """
     positions = pl.int_range(rows.height, dtype=pl.UInt32, eager=True)
     label = positions.alias("label")
     while True:
         least = [_least_label_over(identifier) for identifier in IDENTIFIERS]
-        labelled = rows.select(IDENTIFIERS).with_columns(label).select("label", *least)
-        hooks = labelled.group_by("label").agg(parent=pl.min_horizontal(*IDENTIFIERS, "label").min())
+        labeled = rows.select(IDENTIFIERS).with_columns(label).select("label", *least)
+        hooks = labeled.group_by("label").agg(parent=pl.min_horizontal(*IDENTIFIERS, "label").min())
         hooks = hooks.filter(pl.col("parent") != pl.col("label"))
         if hooks.is_empty():
             return label
@@ -79,12 +79,12 @@ def _least_label_over(identifier: str) -> pl.Expr:
 
 
 def _counterpart() -> pl.Expr:
-    """The row to compare with: one that shares an identifier and differs, or else one of the same device."""
+    """The row to compare with: a different row that shares an identifier, or else another of the device."""
     return pl.coalesce(*(_first_unlike(fact, group) for group in (*IDENTIFIERS, "device") for fact in FACTS))
 
 
 def _first_unlike(fact: str, group: str) -> pl.Expr:
-    """First row of the group with another value of `fact`; null where the group has only one value."""
+    """First row of the group with another value of `fact`; null if the group has only one value."""
     ordinal, value = pl.col("ordinal"), pl.col(fact)
     differs = (value != value.drop_nulls().first().over(group)).fill_null(value=False)
     leader = ordinal.filter(value.is_not_null()).first().over(group)
@@ -93,7 +93,7 @@ def _first_unlike(fact: str, group: str) -> pl.Expr:
 
 
 def with_messages(verdicts: pl.DataFrame, rows: pl.DataFrame, places: list[pl.Expr]) -> pl.DataFrame:
-    """The rows of verdicts with `reason` and `message`; `places` make `source` and `row` of `other`."""
+    """The rows of verdicts with `reason` and `message`; `places` are `source` and `row` of `other`."""
     facts = rows.select("ordinal", *FACTS)
     compared = (
         verdicts.join(rows, on="ordinal", maintain_order="left")
@@ -118,6 +118,6 @@ def _message() -> pl.Expr:
     direct = format_message(
         "same {} as {}, but {}: correct or remove one of them", pl.coalesce(same), other_row, differences
     )
-    indirect = format_message("one of several rows that tie two devices together; compare {}", other_row)
+    indirect = format_message("one of several rows that connect two devices; compare {}", other_row)
     duplicate = format_message("same device as {}", other_row)
     return pl.when("conflict").then(pl.coalesce(direct, indirect)).otherwise(duplicate)

@@ -19,16 +19,16 @@ from batchlic.reader.targets import TargetTable
 from batchlic.reader.validation import CELL_COLUMNS, CELLS, REJECT_COLUMNS, ROW, ValidatedBlock
 
 TEXTS_BYTES = 64 << 20
-"""How much of each kind of text beside the device rows stays in memory."""
+"""Bytes of each kind of text, apart from the device rows, that stay in memory."""
 MAX_ROWS = 2**32 - 1
 """Ordinals are UInt32."""
 SLICE_ROWS = 50_000
-"""Sorted device rows passed on at once."""
+"""Sorted device rows in one frame."""
 VERDICT_ROWS = 200_000
-"""Duplicates and conflicts that get their messages at once."""
+"""Duplicates and conflicts in one frame while they get their messages."""
 
 PLAN_ORDER = pl.coalesce(pl.col("imei_number") + -(2**63), "iccid_number")
-"""Sorts by IMEI, and rows without one after all others by ICCID; equal only where those are equal."""
+"""Sorts by IMEI; rows without an IMEI come last, sorted by ICCID. Equal identifiers give equal values."""
 
 _ORDINAL: Schema = {"ordinal": pl.UInt32()}
 _ORIGINAL_CELLS: Schema = _ORDINAL | CELL_COLUMNS
@@ -38,8 +38,8 @@ _REJECTS: Schema = _ORDINAL | {"source": pl.String()} | REJECT_COLUMNS
 def read_fleet(inventories: Sequence[str], options: ReadOptions, scratch: Path) -> "Fleet":
     """Read the inventories, which may be globs and folders, and reject their duplicates and conflicts.
 
-    What memory should not hold goes to the folder `scratch`. Raises InventoryError where an inventory can't
-    be read, UsageError where none is given or one is given twice.
+    Data too large for memory goes to the folder `scratch`. Raises InventoryError if an inventory can't be
+    read, and UsageError if no inventory is given or one is given twice.
     """
     fleet = Fleet(options, scratch)
     for name in expanded(inventories):
@@ -49,12 +49,16 @@ def read_fleet(inventories: Sequence[str], options: ReadOptions, scratch: Path) 
 
 
 class Fleet:
-    """What the inventories hold, in input order."""
+    """The rows of all inventories, in input order."""
 
     def __init__(self, options: ReadOptions, scratch: Path) -> None:
         self._options = options
         self.sources: list[Source] = []
-        self.notes = [] if options.check_digit else ["check digits were not checked, as the job says"]
+        self.notes = (
+            []
+            if options.check_digit
+            else ["check digits were not checked, because the job turns this rule off"]
+        )
         self.rows_read = 0
         self.rejected: Counter[str] = Counter()
         self.targets = TargetTable(options)
@@ -69,12 +73,12 @@ class Fleet:
         with open_inventory(name, self._options) as inventory:
             for block in validated_blocks(inventory, self._options):
                 if self.rows_read + block.height > MAX_ROWS:
-                    raise InventoryError(f"{name}: goes beyond {MAX_ROWS:,} rows: plan in several runs")
+                    raise InventoryError(f"{name}: more than {MAX_ROWS:,} rows in all: use several runs")
                 self._add(block, name, rows_before=self.rows_read - start)
         self.sources.append(Source(name, self.rows_read - start))
         self.notes.extend(inventory.notes)
         if self.rows_read == start:
-            self.notes.append(f"{name}: there are no rows in it")
+            self.notes.append(f"{name}: the file has no rows")
 
     def _add(self, block: ValidatedBlock, name: str, *, rows_before: int) -> None:
         ordinal = (pl.col(ROW) + self.rows_read).cast(pl.UInt32).alias("ordinal")
@@ -87,7 +91,7 @@ class Fleet:
         self.rows_read += block.height
 
     def reject_duplicates(self) -> None:
-        """Turn duplicates and conflicts into rejects; once, after the last `read`."""
+        """Reject duplicates and conflicts. Call this method once, after the last `read`."""
         rows = self._rows_sharing_identifiers()
         if rows.is_empty():
             return
@@ -116,7 +120,7 @@ class Fleet:
         return self.devices.select(is_shared, *DEVICES).with_columns(target=self.targets.rank())
 
     def _with_cells(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Device rows with their cells (columns CELLS) as they stand in the file."""
+        """Device rows with their cells (columns CELLS) as they are in the file."""
         rows = rows.with_columns(
             rules.imei_digits(pl.col("imei_number")).alias("imei"),
             rules.iccid_digits(pl.col("iccid_number")).alias("iccid"),
@@ -128,7 +132,7 @@ class Fleet:
         return rows
 
     def mark(self, rows: pl.DataFrame, marks: pl.Series | int) -> None:
-        """Mark rows (columns `ordinal`, `target_code`) that are not to be sent, and count them out."""
+        """Mark rows (columns `ordinal`, `target_code`) that are not sent, and no longer count them."""
         self.devices.mark(rows["ordinal"], marks)
         self.targets.subtract(rows["target_code"])
 

@@ -1,4 +1,4 @@
-"""Opens an inventory in the format that its content shows; its name does not count."""
+"""Opens an inventory. The content of the file decides its format; the name does not."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,8 +18,8 @@ _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 def open_inventory(name: str, options: ReadOptions) -> Iterator[Inventory]:
     """Open an inventory and find its columns; its files are closed when the block ends.
 
-    Raises InventoryError where the inventory is missing, empty, of no known format, without a usable column,
-    or with two columns for one role.
+    Raises InventoryError if the inventory is missing, empty or in an unknown format, if no column is usable,
+    or if two columns fit one role.
     """
     with ExitStack() as files:
         yield _opened(name, options, files)
@@ -39,8 +39,8 @@ def _opened(name: str, options: ReadOptions, files: ExitStack) -> Inventory:
         raise empty_error(name)
     if b"\0" in text.head:
         raise InventoryError(
-            f"{name}: of no known format; an inventory is CSV (or TSV and the like), parquet, Arrow IPC, "
-            f"NDJSON, a JSON array, XLSX, XLS or ODS, plain or packed with gzip, zstd, bz2, xz or zip"
+            f"{name}: unknown format; an inventory is CSV (or TSV and the like), parquet, Arrow IPC, NDJSON, "
+            f"a JSON array, XLSX, XLS or ODS, plain or compressed with gzip, zstd, bz2, xz or zip"
         )
     if start.startswith(b"{"):
         return jsontext.of_lines(text, options)

@@ -11,7 +11,7 @@ from batchlic.reader import columns
 from batchlic.reader.options import IDENTIFIERS, ReadOptions, Role
 
 SHORT = "short"
-"""Column of a block (Boolean, where present): the row has fewer cells than the header."""
+"""Optional column of a block (Boolean): the row has fewer cells than the header."""
 
 Block: TypeAlias = Callable[[], pl.DataFrame]
 """Parses consecutive rows, on any thread, to a frame of String columns named by role."""
@@ -21,8 +21,8 @@ Block: TypeAlias = Callable[[], pl.DataFrame]
 class Inventory:
     """One input, which can be read once.
 
-    `headers`: the headers of the columns found, by role; empty where the file has none. `notes`: what the
-    operator should know of how the inventory is read.
+    `headers`: the headers of the columns found, by role; empty if the file has no header. `notes`: facts for
+    the operator about how the inventory is read.
     """
 
     name: str
@@ -34,9 +34,9 @@ class Inventory:
 def columns_of(
     name: str, headers: Sequence[str], options: ReadOptions, sample: Sequence[Sequence[str]] = ()
 ) -> dict[Role, int]:
-    """Position of the column for each role. Raises InventoryError where that is unclear.
+    """Position of the column for each role. Raises InventoryError if the position is unclear.
 
-    `sample` are rows from which the error suggests a column.
+    `sample`: rows by which the error suggests a column.
     """
     found = columns.by_header(name, headers, options.columns)
     if not any(role in found for role in IDENTIFIERS):
@@ -45,7 +45,7 @@ def columns_of(
 
 
 def block_of(rows: Sequence[Sequence[str | None]], roles: Sequence[Role]) -> Block:
-    """A block of rows that are parsed already, their cells in the order of `roles`."""
+    """A block of rows that are already parsed, with their cells in the order of `roles`."""
     frame = pl.DataFrame(rows, schema=dict.fromkeys(map(str, roles), pl.String), orient="row")
     return lambda: frame
 

@@ -1,4 +1,4 @@
-"""Reads inventories in JSON: one object a line, or one array of objects. Numbers keep all their digits."""
+"""Reads inventories in JSON: one object per line, or one array of objects. Numbers keep all their digits."""
 
 import io
 import json
@@ -16,7 +16,7 @@ from batchlic.reader.options import ReadOptions, Role
 from batchlic.reader.streams import CHUNK_BYTES, Opened
 
 SAMPLE = 100
-"""Rows whose keys make the header."""
+"""Rows whose keys are the header."""
 BLOCK_ROWS = 20_000
 
 _LINE = msgspec.json.Decoder(dict[str, object], float_hook=str)
@@ -39,7 +39,7 @@ def of_lines(source: Opened, options: ReadOptions) -> Inventory:
 
 
 def of_array(source: Opened, options: ReadOptions) -> Inventory:
-    """Open one JSON array of objects; only a part of it is in memory."""
+    """Open one JSON array of objects. Only a part of the array is in memory at a time."""
     items = _items(source.name, io.TextIOWrapper(source.stream, "utf-8", errors="replace"))
     sample = list(islice(items, SAMPLE))
     if not sample:
@@ -86,7 +86,7 @@ def _items(name: str, text: io.TextIOWrapper) -> Iterator[dict[str, object]]:
             item, end = _ITEM.raw_decode(buffer)
         except (json.JSONDecodeError, RecursionError) as error:
             if not (more := text.read(CHUNK_BYTES)):
-                raise _not_an_object_error(name, f"after {number} items the array", error) from None
+                raise _not_an_object_error(name, f"the text after item {number}", error) from None
             buffer += more
             continue
         if not isinstance(item, dict):
@@ -100,7 +100,7 @@ def _items(name: str, text: io.TextIOWrapper) -> Iterator[dict[str, object]]:
 
 def _not_an_object_error(name: str, where: str, error: Exception) -> InventoryError:
     return InventoryError(
-        f"{name}: {where} is not a JSON object ({error}); an inventory has one object a device: one a "
+        f"{name}: {where} is not a JSON object ({error}); an inventory has one object per device: one per "
         f"line, or all in one array"
     )
 
@@ -110,5 +110,5 @@ def _cells(item: Mapping[str, object], keys: Mapping[Role, str]) -> list[str | N
 
 
 def _text(value: object) -> str | None:
-    """A value as text. Half a surrogate pair, which JSON allows and UTF-8 does not, becomes `?`."""
+    """A value as text. Half a surrogate pair becomes `?`: JSON allows it, and UTF-8 does not."""
     return None if value is None else str(value).encode("utf-8", "replace").decode()

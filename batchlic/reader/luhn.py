@@ -5,7 +5,7 @@ from itertools import product
 import polars as pl
 
 _DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
-"""What every second digit from the right adds: twice its value, less nine where that has two digits."""
+"""The part of every second digit from the right in the sum: twice the digit, less 9 if that exceeds 9."""
 
 _SUM_OF_FOUR = pl.lit(
     pl.Series(
@@ -18,7 +18,7 @@ _SUM_OF_FOUR = pl.lit(
 def luhn_sum(number: pl.Expr, digits: int) -> pl.Expr:
     """Luhn sum (UInt8) of `number` (Int64) read as `digits` decimal digits, the last of them the check digit.
 
-    The check digit is right where the sum is divisible by ten. Leading zeros add nothing.
+    The check digit is right if the sum is divisible by ten. Leading zeros add nothing.
     """
     total = pl.lit(0, dtype=pl.UInt8)
     for position in range(0, digits, 8):

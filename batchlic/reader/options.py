@@ -1,4 +1,4 @@
-"""How to read inventories: which identifiers rows must have, and defaults for absent columns."""
+"""How to read inventories: the identifiers that rows must have, and defaults for absent columns."""
 
 import re
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ class IdKind(StrEnum):
 
     @property
     def required(self) -> tuple["Role", ...]:
-        """The identifiers that a row must have; empty where one of them is enough."""
+        """The identifiers that a row must have; empty if one of them is enough."""
         return {
             IdKind.AUTO: (),
             IdKind.IMEI: (Role.IMEI,),
@@ -30,7 +30,7 @@ class IdKind(StrEnum):
 
 
 class Role(StrEnum):
-    """What a column of an inventory holds; other columns are not read."""
+    """The content of a column of an inventory. Other columns are not read."""
 
     IMEI = "imei"
     ICCID = "iccid"
@@ -46,13 +46,14 @@ ACCOUNT_FORM = "[0-9A-Za-z._-]{3,32}"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadOptions:
-    """What the job says about its inventories.
+    """How the inventories of a job are read.
 
     `account` and `sku` are the defaults for rows without these cells. `only_sku`, if set, is the only SKU
-    that rows may name. `id_kind` says which identifiers a row must have. `columns` names the column of a
-    role, by header or 1-based position, where the aliases do not find it. `sheet` is the sheet of a workbook
-    (default: the first). `accept_imeisv` turns 16-digit IMEISVs into IMEIs. `check_digit=False` accepts
-    identifiers with a wrong check digit. `other_skus` are SKUs of the contract that the catalog lacks.
+    that rows may name. `id_kind` decides which identifiers a row must have. `columns` names the column of a
+    role, by header or 1-based position, if the aliases do not find the column. `sheet` is the sheet of a
+    workbook (default: the first). `accept_imeisv` converts 16-digit IMEISVs to IMEIs. `check_digit=False`
+    accepts identifiers with a wrong check digit. `other_skus` are SKUs of the contract that the catalog does
+    not have.
     """
 
     action: Action = Action.ASSIGN

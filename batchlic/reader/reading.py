@@ -10,11 +10,11 @@ from batchlic.reader.options import ReadOptions
 from batchlic.reader.validation import ValidatedBlock, Validator
 
 MAX_THREADS = 4
-"""Blocks validated at once. More cost memory for little speed, as polars has threads of its own."""
+"""Blocks validated at once. More blocks need memory and add little speed: polars has its own threads."""
 
 
 def validated_blocks(inventory: Inventory, options: ReadOptions) -> Iterator[ValidatedBlock]:
-    """Yield all rows of an inventory, validated, block by block; memory holds a few blocks of them."""
+    """Yield all rows of an inventory, validated, block by block. Only a few blocks are in memory."""
     validator = Validator(options, inventory.headers)
     return _map_in_threads(lambda block: validator(block()), inventory.blocks())
 
@@ -22,7 +22,7 @@ def validated_blocks(inventory: Inventory, options: ReadOptions) -> Iterator[Val
 def _map_in_threads(
     validate: Callable[[Block], ValidatedBlock], blocks: Iterable[Block]
 ) -> Iterator[ValidatedBlock]:
-    """Map in threads and in order; at most one block for each thread waits. Polars releases the GIL."""
+    """Map in threads, and yield in order. At most one block per thread waits. Polars releases the GIL."""
     threads = min(MAX_THREADS, os.cpu_count() or 1)
     pending: deque[Future[ValidatedBlock]] = deque()
     with ThreadPoolExecutor(threads) as pool:

@@ -1,4 +1,4 @@
-"""The rules that a row must keep to be planned: a table of polars expressions with reason and message.
+"""The rules for rows that are planned: a table of polars expressions, each with a reason and a message.
 
 To add a rule, add an entry to the table. The rules see a cleaned row. An identifier has columns for its text,
 its digits and its integer; account and SKU have a column with the job's default filled in.
@@ -40,7 +40,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """A row is rejected for `reason` where `broken` (Boolean) holds; `message` (String) says why."""
+    """A row is rejected for `reason` if `broken` (Boolean) is true; `message` (String) says why."""
 
     reason: Reason
     broken: pl.Expr
@@ -52,7 +52,7 @@ SHOWN = 200
 
 
 def format_message(template: str, *values: pl.Expr) -> pl.Expr:
-    """The template with each `{}` filled per row (`pl.format` of polars 2.1 panics on some columns)."""
+    """The template with each `{}` filled for each row. (`pl.format` of polars 2.1 panics on some columns.)"""
     texts = template.split("{}")
     shown = [value.cast(pl.String).str.head(SHOWN) for value in values]
     filled = [piece for text, value in zip(texts, shown, strict=False) for piece in (pl.lit(text), value)]
@@ -77,7 +77,7 @@ def imei_digits(number: pl.Expr) -> pl.Expr:
 def iccid_number(digits: pl.Expr) -> pl.Expr:
     """ICCID digits (String, 18 to 20 of them, the first two `89`) as Int64: the low 64 bits of their value.
 
-    One-to-one: 18 and 19 digits fit as they are, and all values of 20 digits come out negative.
+    Each number has its own value: 18 and 19 digits fit into 64 bits, and 20 digits give a negative value.
     """
     return digits.cast(pl.Int128, strict=False).cast(pl.Int64, wrap_numerical=True)
 
@@ -100,7 +100,7 @@ def imei_is_right(number: pl.Expr) -> pl.Expr:
 def iccid_is_right(number: pl.Expr) -> pl.Expr:
     """Whether the check digit of an `iccid_number` is right.
 
-    `89` adds 16 to the Luhn sum of the digits after it, or 17 where their number is odd.
+    `89` adds 16 to the Luhn sum of the digits after it, or 17 if the number of these digits is odd.
     """
     has_19 = number >= 10**18
     prefix = pl.when(number < 0).then(89 * 10**18 - _OVERFLOW_OF_20).when(has_19).then(89 * 10**17)
@@ -115,7 +115,7 @@ def imei_of_imeisv(digits: pl.Expr) -> pl.Expr:
 
 
 def cleaning(options: ReadOptions) -> list[list[pl.Expr]]:
-    """The columns that the rules see, made from the cells by role; each list builds on those before."""
+    """The columns that the rules read, made from the cells by role. Each list uses those before it."""
     digits = cells.digits(IMEI_TEXT)
     if options.accept_imeisv:
         is_imeisv = digits.str.contains("^[0-9]{16}$") & ~cells.is_mangled(IMEI_TEXT)
@@ -159,10 +159,10 @@ def raw_values() -> dict[str, pl.Expr]:
 
 
 def quick_proof(options: ReadOptions) -> pl.Expr:
-    """Whether a row surely needs no cleaning and breaks no rule (Boolean): true for nearly all rows.
+    """Whether a row certainly needs no cleaning and breaks no rule (Boolean): true for nearly all rows.
 
-    It is fast, as it reads only the raw cells and their `raw_values`. The table checks the other rows, so
-    this expression may be too strict, but never too lax.
+    The expression is fast, because it only reads the raw cells and their `raw_values`. The table checks the
+    rows for which it is false. It must never be true for a row that the table rejects.
     """
     imei, iccid = pl.col(Role.IMEI), pl.col(Role.ICCID)
     account, sku = pl.col(Role.ACCOUNT), pl.col(Role.SKU)
@@ -229,8 +229,8 @@ def _imei_rules(options: ReadOptions) -> tuple[Rule, ...]:
             reason=Reason.IMEISV,
             broken=IMEI_DIGITS.str.len_bytes() == 16,
             message=format_message(
-                "{} has 16 digits, so it is an IMEISV: give the 15-digit IMEI, or let --accept-imeisv work "
-                "it out",
+                "{} has 16 digits, so it is an IMEISV: give the 15-digit IMEI, or use --accept-imeisv, which "
+                "computes the IMEI",
                 IMEI_TEXT,
             ),
         ),
@@ -273,7 +273,7 @@ def _iccid_rules(options: ReadOptions) -> tuple[Rule, ...]:
         Rule(
             reason=Reason.BAD_ICCID_PREFIX,
             broken=~ICCID_DIGITS.str.starts_with("89"),
-            message=format_message("ICCID {} does not start with 89, as those of SIMs do", ICCID_TEXT),
+            message=format_message("ICCID {} does not start with 89, as every SIM's ICCID does", ICCID_TEXT),
         ),
     )
     if not options.check_digit:
@@ -345,7 +345,7 @@ def _nameable(options: ReadOptions) -> list[str]:
 
 
 def _irrevocable(options: ReadOptions) -> list[str]:
-    """SKUs whose licenses the job would take back, although nobody can (promise E)."""
+    """SKUs whose licenses the job would take back although they are irrevocable (promise E)."""
     if options.action is not Action.UNASSIGN:
         return []
     return [sku for sku, license in options.skus.items() if license is LicenseType.LIFETIME]

@@ -9,18 +9,18 @@ from batchlic.reader.streams import STDIN, is_remote
 
 
 def expanded(names: Sequence[str]) -> list[str]:
-    """One name per input, in the order given; within a glob or a folder, in the order of their names.
+    """One name per input, in the order given; within a glob or a folder, in the order of the names.
 
-    A name is kept as given, as it becomes the `source` of its rows: a plan does not depend on the folder that
-    the inventories are in. Raises InventoryError where there is no such file, UsageError where one is named
-    twice.
+    A name stays as given, because it is the `source` of its rows: so a plan does not depend on the folder
+    that the inventories are in. Raises InventoryError if a file does not exist, and UsageError if a file is
+    named twice.
     """
     inputs = [name for given in names for name in _inputs(given)]
     names_by_input: dict[Path | str, str] = {}
     for name in inputs:
         resolved = name if name == STDIN or is_remote(name) else Path(name).resolve()
         if resolved in names_by_input:
-            raise UsageError(f"{name}: given twice (as {names_by_input[resolved]} before): leave one out")
+            raise UsageError(f"{name}: given twice (first as {names_by_input[resolved]}): remove one")
         names_by_input[resolved] = name
     if not inputs:
         raise UsageError("no inventory is given: name a file, a folder, a glob, or - for standard input")

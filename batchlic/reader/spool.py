@@ -1,4 +1,4 @@
-"""Keeps rows while inventories are read: in memory while they are few, then in a scratch folder."""
+"""Stores rows while inventories are read: first in memory, and if they are many, in a scratch folder."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,13 +9,13 @@ from batchlic.atomic import explain_disk_errors
 from batchlic.reader.streaming import Schema
 
 FRAME_BYTES = 24 << 20
-"""Appended frames are joined to frames of this size."""
+"""Appended frames are joined to frames of at least this size."""
 
 
 class Spool:
     """Frames of one schema, appended once, and read back in the same order any number of times.
 
-    Once there are more than `memory_bytes`, all of them go to Arrow IPC files in `folder`.
+    If the frames exceed `memory_bytes`, all of them are written to Arrow IPC files in `folder`.
     """
 
     def __init__(self, folder: Path, schema: Schema, memory_bytes: int) -> None:
@@ -28,7 +28,7 @@ class Spool:
         self.height = 0
 
     def append(self, frame: pl.DataFrame) -> None:
-        """Keep a frame."""
+        """Add a frame."""
         if frame.is_empty():
             return
         self.height += frame.height
@@ -38,7 +38,7 @@ class Spool:
             self._join_new_frames()
 
     def frames(self) -> Iterator[pl.DataFrame]:
-        """All frames in order; one empty frame where there are none."""
+        """All frames in order; one empty frame if there are none."""
         self._join_new_frames()
         for frame in self._frames or [pl.DataFrame(schema=self._schema)]:
             yield frame if isinstance(frame, pl.DataFrame) else pl.read_ipc(frame)
@@ -52,7 +52,7 @@ class Spool:
         return pl.concat(scans or [pl.LazyFrame(schema=self._schema)])
 
     def _join_new_frames(self) -> None:
-        """Make one frame of the new ones, and write all frames to the folder if they exceed the memory."""
+        """Join the new frames to one, and write all frames to the folder if they exceed `memory_bytes`."""
         if not self._new_frames:
             return
         self._frames.append(pl.concat(self._new_frames, rechunk=True))

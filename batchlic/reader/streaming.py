@@ -1,4 +1,4 @@
-"""Frames that come one after another, as the source of a lazy query."""
+"""A sequence of frames as the source of a lazy query."""
 
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
@@ -14,9 +14,9 @@ UTC = pl.Datetime("us", "UTC")
 
 
 def lazy_frame(frames: Callable[[], Iterator[pl.DataFrame]], schema: Schema) -> pl.LazyFrame:
-    """A query over the frames that `frames` makes; each time it is collected, they are made again.
+    """A query over the frames that `frames` makes. It makes them again each time the query is collected.
 
-    The frames have the columns of `schema` in its order. Only as many are in memory as the query holds.
+    The frames have the columns of `schema`, in the same order. Only the frames in use are in memory.
     """
 
     def source(

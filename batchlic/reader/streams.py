@@ -50,7 +50,7 @@ class _Readable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The decompressed bytes of an input: all of them from `stream`, and the first of them as `head`.
+    """The decompressed bytes of an input: `stream` has all of them, `head` the first ones.
 
     `path` is the file with the same bytes, if there is one. `files` closes all files of the input.
     """
@@ -92,7 +92,7 @@ def in_a_file(source: Opened) -> Path | IO[bytes]:
 
 
 def in_utf8(source: Opened) -> Opened:
-    """Text as UTF-8 without byte order mark; the original is UTF-8 or UTF-16."""
+    """The text as UTF-8 without byte order mark. The input is UTF-8 or UTF-16."""
     head = source.head
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         encoding = "utf-16"
@@ -109,7 +109,7 @@ def in_utf8(source: Opened) -> Opened:
 
 
 def with_newlines(source: Opened) -> Opened:
-    """Text whose lines end with a newline; the original may end them with a carriage return only."""
+    """The text with a newline at the end of each line. The input may have carriage returns instead."""
     if b"\n" in source.head or b"\r" not in source.head:
         return source
     chunks = iter(lambda: source.stream.read(CHUNK_BYTES).replace(b"\r", b"\n"), b"")
@@ -159,7 +159,7 @@ def _only_member(outer: Opened) -> Iterator[bytes]:
         if len(members) != 1:
             listed = ", ".join(member.filename for member in members[:5]) or "none"
             raise InventoryError(
-                f"{outer.name}: a zip of {len(members)} files ({listed}) where one is expected; unpack it "
+                f"{outer.name}: a zip of {len(members)} files ({listed}), and not of one file; unpack it, "
                 f"and name the inventories"
             )
         yield from _chunks(outer.name, outer.files.enter_context(archive.open(members[0])))
@@ -175,8 +175,8 @@ def _remote_text(name: str) -> Iterator[bytes]:
             yield "\n".join([*batch["line"], ""]).encode()
     except (pl.exceptions.PolarsError, OSError) as error:
         raise InventoryError(
-            f"{name}: can't be read from the cloud store ({_first_line(error)}); from there batchlic reads "
-            f"parquet, Arrow IPC and UTF-8 text, plain, gzip or zstd: download anything else first"
+            f"{name}: can't be read from the cloud store ({_first_line(error)}); batchlic reads "
+            f"parquet, Arrow IPC and UTF-8 text there, plain, gzip or zstd: download anything else first"
         ) from None
 
 
@@ -201,7 +201,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _with_head(name: str, chunks: Iterator[bytes], files: ExitStack, path: Path | None = None) -> Opened:
-    """Read the start of a stream as `head`; `stream` still begins with it."""
+    """Read the start of a stream as `head`. The new `stream` still begins with these bytes."""
     start: list[bytes] = []
     while sum(map(len, start)) < HEAD_BYTES and (chunk := next(chunks, None)) is not None:
         start.append(chunk)
@@ -218,7 +218,7 @@ class _Chunks(io.RawIOBase):
         self._rest = memoryview(b"")
 
     def readable(self) -> bool:
-        """Yes."""
+        """Always true."""
         return True
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]

@@ -18,10 +18,9 @@ class Target:
 
 
 class TargetTable:
-    """Numbers the pairs of account and SKU cells as they come, and counts the rows to plan for each target.
+    """Numbers the pairs of account and SKU cells, and counts the rows to plan for each target.
 
-    A cell is null where the job's default stands in. Two pairs have the same target where a cell repeats
-    that default.
+    A null cell stands for the job's default. Two pairs have the same target if a cell repeats that default.
     """
 
     def __init__(self, options: ReadOptions) -> None:
@@ -30,7 +29,7 @@ class TargetTable:
         self._row_counts: Counter[int] = Counter()
 
     def encode(self, rows: pl.DataFrame) -> pl.Series:
-        """The number (UInt32, `target_code`) of each row's pair of cells; the rows are counted as planned."""
+        """The number (UInt32, `target_code`) of each row's pair of cells. Counts the rows as planned."""
         distinct = rows.group_by(TARGET_ROLES, maintain_order=True).agg(rows=pl.len())
         codes = [self._codes.setdefault((row[0], row[1]), len(self._codes)) for row in distinct.iter_rows()]
         self._row_counts.update(dict(zip(codes, distinct["rows"], strict=True)))
@@ -41,7 +40,7 @@ class TargetTable:
         return joined["target_code"]
 
     def subtract(self, codes: pl.Series) -> None:
-        """Count rows with these `target_code`s as planned no more."""
+        """No longer count rows with these `target_code`s as planned."""
         self._row_counts.subtract(dict(codes.value_counts().iter_rows()))
 
     def row_counts(self) -> dict[Target, int]:

@@ -23,7 +23,7 @@ def from_file(source: streams.Opened, options: ReadOptions) -> Inventory:
 
 
 def from_store(name: str, options: ReadOptions) -> Inventory | None:
-    """Open a parquet or Arrow IPC object in a cloud store; None where the object is neither."""
+    """Open a parquet or Arrow IPC object in a cloud store; None if the object is neither of them."""
     for scan in (pl.scan_parquet, pl.scan_ipc):
         try:
             return _inventory(name, scan(name), options)
@@ -57,14 +57,14 @@ def _blocks(name: str, cells: pl.LazyFrame) -> Iterator[Block]:
 
 def _damaged_error(name: str, error: Exception) -> InventoryError:
     reason = str(error).strip().split("\n")[0][:200]
-    return InventoryError(f"{name}: the file is damaged or of a kind that can't be read: {reason}")
+    return InventoryError(f"{name}: the file is damaged, or of a kind that batchlic can't read: {reason}")
 
 
 def as_text(cell: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     """A typed cell as text (String).
 
-    A float becomes the text of an integer up to 2**53 (2**24 for Float32), where floats hold every integer.
-    Above that digits are lost: the text gets an exponent, so that the rules reject the cell.
+    A float up to 2**53 (2**24 for Float32) becomes the text of an integer, because such floats are exact. A
+    larger float has lost digits: its text gets an exponent, so that the rules reject the cell.
     """
     if dtype == pl.Binary:
         return cell.cast(pl.String, strict=False)

@@ -1,4 +1,4 @@
-"""Validates one block of cells: valid rows become integers, the others rejects with a reason."""
+"""Validates one block of cells: valid rows become integers, and other rows become rejects with a reason."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ TARGET_ROLES = (Role.ACCOUNT, Role.SKU)
 CELLS = (*IDENTIFIERS, *TARGET_ROLES)
 
 CELL_COLUMNS: Schema = {ROW: pl.UInt32(), **dict.fromkeys(CELLS, pl.String())}
-"""The cells of a row as they stand in the file."""
+"""The cells of a row as they are in the file."""
 REJECT_COLUMNS: Schema = CELL_COLUMNS | {"reason": pl.String(), "message": pl.String()}
 
 
@@ -24,10 +24,10 @@ REJECT_COLUMNS: Schema = CELL_COLUMNS | {"reason": pl.String(), "message": pl.St
 class ValidatedBlock:
     """The rows of a block after validation; `row` counts from 0 within the block.
 
-    `valid`: `row`, `imei_number`, `iccid_number`, and `account` and `sku`, null where the job's default
-    stands in. `original_cells` (CELL_COLUMNS): the cells of those valid rows that had to be cleaned.
-    `rejects` (REJECT_COLUMNS): the cells of the other rows, and why they are rejected. `height`: the number
-    of valid and rejected rows; repeated header lines do not count.
+    `valid`: `row`, `imei_number`, `iccid_number`, and `account` and `sku`, null for the job's default.
+    `original_cells` (CELL_COLUMNS): the cells of the valid rows that were cleaned. `rejects`
+    (REJECT_COLUMNS): the cells of the other rows, and why they are rejected. `height`: the number of valid
+    and rejected rows, without repeated header lines.
     """
 
     height: int
@@ -39,8 +39,8 @@ class ValidatedBlock:
 class Validator:
     """Applies the rules to blocks of one inventory; `headers` are those of its columns by role.
 
-    A few integer operations prove nearly all rows of a real inventory valid. The others are cleaned and
-    checked by the table of rules. Threads can share a validator.
+    In a real inventory, a few integer operations prove that nearly all rows are valid. The other rows are
+    cleaned, and checked by the table of rules. Threads can share a validator.
     """
 
     def __init__(self, options: ReadOptions, headers: Mapping[Role, str]) -> None:

@@ -17,7 +17,7 @@ EXACT = 2**53
 
 
 def inventory(source: streams.Opened, options: ReadOptions) -> Inventory:
-    """Open a workbook. Raises InventoryError where it is damaged or locked, or has no such sheet."""
+    """Open a workbook. Raises InventoryError if it is damaged or locked, or lacks the named sheet."""
     try:
         book = CalamineWorkbook.from_object(streams.in_a_file(source))
         sheet = _sheet(source.name, book, options.sheet)
@@ -60,7 +60,7 @@ def _other_sheets(name: str, book: CalamineWorkbook, read: str) -> tuple[str, ..
 
 
 def _rows(sheet: CalamineSheet) -> Iterator[list[str | None]]:
-    """Rows as text, without rows whose cells are all empty: these count as blank lines."""
+    """Rows as text, without rows of empty cells, which count as blank lines."""
     for row in sheet.iter_rows():
         texts = [_text(cell) for cell in cast("Sequence[object]", row)]
         if any(texts):

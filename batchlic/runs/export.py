@@ -17,9 +17,9 @@ _STATUSES = {Selection.FAILED: DeviceStatus.FAILED, Selection.IN_DOUBT: DeviceSt
 
 
 def export(folder: RunFolder, selection: Selection, form: Format, to: Path | BinaryIO) -> int:
-    """Write rows of a run by source and row, as they stand now, and return how many.
+    """Write rows of a run in their current state, sorted by source and row. Returns the number of rows.
 
-    Raises RunFolderError where the run has not come that far, UsageError where the rows do not fit a sheet.
+    Raises RunFolderError if the run does not have such rows yet, and UsageError if they do not fit a sheet.
     """
     if selection is Selection.REJECTS:
         return write_export(_rejects(folder), form, to)
@@ -35,5 +35,7 @@ def export(folder: RunFolder, selection: Selection, form: Format, to: Path | Bin
 
 def _rejects(folder: RunFolder) -> pl.LazyFrame:
     if not folder.rejects.is_file():
-        raise RunFolderError(f"{folder.path}: there is no {folder.rejects.name}: the run was not planned yet")
+        raise RunFolderError(
+            f"{folder.path}: there is no {folder.rejects.name}, because the run is not planned yet"
+        )
     return rejected_rows(pl.scan_parquet(folder.rejects))

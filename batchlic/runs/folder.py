@@ -66,7 +66,7 @@ class RunFolder:
 
     @property
     def published_files(self) -> tuple[Path, ...]:
-        """The files that are published together after a run has settled devices (batchlic.runs.staging)."""
+        """The files that are published together at the end of a session (batchlic.runs.staging)."""
         return self.outcomes, *self.session_files
 
     @property
@@ -75,12 +75,12 @@ class RunFolder:
         return Path(os.path.abspath(self.path)).parent  # noqa: PTH100 - the parent of a link, not of its target
 
     def make(self) -> None:
-        """Create the folder, for its owner only (mode 0700). Raises RunFolderError."""
+        """Create the folder. Only the owner can open it (mode 0700). Raises RunFolderError."""
         new = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             for folder in new:
-                sync_folder(folder.parent)  # a journal is only as durable as the names on its path
+                sync_folder(folder.parent)  # a journal is durable only if all folders of its path are
         except OSError as error:
             raise RunFolderError(
                 f"{self.path}: can't create the run folder: {error.strerror}; give another one with --run-dir"
@@ -95,7 +95,7 @@ class RunFolder:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Lock the folder for this process. Raises RefusedToStart if another process has locked it."""
-        with _file_lock(self.path / ".lock", f"{self.path}: another batchlic is at work here"):
+        with _file_lock(self.path / ".lock", f"{self.path}: another batchlic process is using this folder"):
             staged_files = map(staged_path, self.published_files)
             remove_leftovers(
                 self.path, (self.plan, self.rejects, self.journal, *self.published_files, *staged_files)
@@ -104,24 +104,24 @@ class RunFolder:
 
     @contextmanager
     def job_lock(self, name: str | None) -> Iterator[None]:
-        """Lock the name of a job among the runs beside this one; without a name, nothing is locked.
+        """Lock the name of a job for all runs in the same parent folder; without a name, lock nothing.
 
-        A scheduler starts each run in a new folder, so the lock of the folder does not exclude a second run.
+        A scheduler starts each run in a new folder, so the lock of the folder does not stop a second run.
         """
         if name is None:
             yield
             return
         locks = RunFolder(self.parent / ".locks")
         locks.make()
-        with _file_lock(locks.path / name, f"job {name}: another batchlic is at work on it"):
+        with _file_lock(locks.path / name, f"job {name}: another batchlic process is running this job"):
             yield
 
 
 @contextmanager
 def _file_lock(lock: Path, conflict: str) -> Iterator[None]:
-    """Hold the lock of a file, which names the holder. Raises RefusedToStart that begins with `conflict`.
+    """Lock a file, and write this process into it. If it is locked, raise RefusedToStart with `conflict`.
 
-    The operating system (flock) releases it when the process ends, even if that is killed.
+    The operating system (flock) releases the lock when the process ends, even if the process is killed.
     """
     with explain_disk_errors(lock):
         descriptor = os.open(lock, os.O_CREAT | os.O_RDWR, 0o600)

@@ -1,4 +1,4 @@
-"""One device's history across runs: planned, sent, answered, settled, taken back, called back."""
+"""The history of one device across runs: planned, sent, answered, settled, taken back, called back."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -19,9 +19,9 @@ from batchlic.writer.callback_outcomes import read_outcomes
 
 
 class HistoryEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What happened to a device: `event` is planned, sent, answered, taken_back, settled or called_back.
+    """One event of a device: `event` is planned, sent, answered, taken_back, settled or called_back.
 
-    `at` is ISO 8601 in UTC; what does not belong to the event is left out.
+    `at` is ISO 8601 in UTC. Fields that do not apply to the event are left out.
     """
 
     at: str
@@ -37,8 +37,8 @@ class HistoryEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     x_request_id: str | None = None
     attempt: int | None = None
     outcome: str | None = None
-    """Of an answer as in audit.parquet, `none` where none was recorded. Of a settlement: accepted, failed or
-    resend. Of a plan: the status of a device that it excludes."""
+    """For an answer: as in audit.parquet, or `none` if no answer was recorded. For a settlement: accepted,
+    failed or resend. For planned: the status of an excluded device."""
     http_status: int | None = None
     request_id: str | None = None
     error_code: str | None = None
@@ -50,8 +50,8 @@ class HistoryEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 def device_history(device: str, runs: Path) -> list[HistoryEvent]:
     """All events of an IMEI or ICCID in the runs below the folder `runs`, in order of time.
 
-    Raises UsageError where there is no run at all, RunFolderError where one can't be read: a history with
-    gaps would mislead.
+    Raises UsageError if there is no run at all. Raises RunFolderError if a run can't be read, because a
+    history with gaps would mislead.
     """
     folders = [RunFolder(path.parent) for path in sorted(runs.rglob("journal.db"))]
     if not folders:
@@ -92,19 +92,19 @@ class _PlannedDevice:
         }
 
     def planned(self) -> HistoryEvent:
-        """That the run planned the device, or excluded it."""
+        """The event that the run planned or excluded the device."""
         fields = {"source": self._row["source"], "row": self._row["row"], "outcome": self._row.get("held")}
         return _event(self._journal.created_at, "planned", self._common | fields)
 
     def requests(self, offset: int) -> Iterator[HistoryEvent]:
-        """What was sent, answered and settled for the device, which is at `offset` in its batch."""
+        """The requests, answers and settlements of the device, which is at `offset` in its batch."""
         batch_id = self._row["batch_id"]
         for event in self._journal.history(batches=range(batch_id, batch_id + 1)):
             if not event.part or offset in parse_ranges(event.part):
                 yield from _events_of(event, self._common | self._license_of(event))
 
     def callbacks(self) -> Iterator[HistoryEvent]:
-        """What callbacks reported of the device."""
+        """The callbacks about the device."""
         is_device = pl.col("plan_row") == self._row["plan_row"]
         for outcome in read_outcomes(self._folder.outcomes).filter(is_device).collect().iter_rows(named=True):
             fields = {name: outcome[name] for name in ("request_id", "error_code", "error_message")}
@@ -114,7 +114,7 @@ class _PlannedDevice:
             yield _event(at, "called_back", self._common | {"outcome": outcome["status"]} | fields)
 
     def _license_of(self, event: Event) -> dict[str, object]:
-        """Action and SKU of a request or settlement of a migration; nothing to add for other runs."""
+        """Action and SKU of a request or settlement in a migration; empty in other runs."""
         if event.step is None:
             return {}
         if isinstance(event, Settlement):

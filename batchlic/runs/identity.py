@@ -1,4 +1,4 @@
-"""Whether a folder holds the run that a command means: journal, plan, job, inventories and carrier."""
+"""Checks that a folder holds the run of a command: journal, plan, job, inventories and carrier."""
 
 import hashlib
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ def identify(job: Job, folder: RunFolder, carrier: str, plan: Plan, run_id: str)
 
 
 def job_of(identity: RunIdentity) -> Job:
-    """The job that the run began with."""
+    """The job of the run."""
     return Job.model_validate(identity.job)
 
 
@@ -61,11 +61,11 @@ def sha256_of(path: Path) -> str:
 
 
 def open_journal(folder: RunFolder) -> Journal:
-    """The journal of a folder, without writing. Raises RunFolderError that says what is salvageable."""
+    """The journal of a folder, without writing. Raises RunFolderError that names the files that are left."""
     try:
         return Journal.open(folder.journal)
     except RunFolderError as error:
-        raise RunFolderError(f"{error}; {_salvageable(folder)}") from error
+        raise RunFolderError(f"{error}; {_files_left(folder)}") from error
 
 
 def refuse_used(folder: RunFolder) -> None:
@@ -77,7 +77,7 @@ def refuse_used(folder: RunFolder) -> None:
 
 
 def refuse_other_job(folder: RunFolder, job: Job, identity: RunIdentity) -> None:
-    """Raise UsageError that names the differences if `job` is not the one that the run began with."""
+    """Raise UsageError that names the differences if `job` is not the job of the run."""
     differences = [*_job_differences(job, identity), *_input_differences(job, identity)]
     if differences:
         raise UsageError(
@@ -86,13 +86,13 @@ def refuse_other_job(folder: RunFolder, job: Job, identity: RunIdentity) -> None
 
 
 def refuse_other_carrier(folder: RunFolder, carrier: str, identity: RunIdentity) -> None:
-    """Raise UsageError if the run began against another carrier."""
+    """Raise UsageError if the run belongs to another carrier."""
     if carrier != identity.carrier:
         raise UsageError(f"{folder.path}: this run talks to {identity.carrier}, not to {carrier}")
 
 
 def refuse_changed_plan(folder: RunFolder, identity: RunIdentity) -> None:
-    """Raise RunFolderError if the plan is not the one that the run began with."""
+    """Raise RunFolderError if the plan is missing or has changed since the run began."""
     if not folder.plan.is_file() or sha256_of(folder.plan) != identity.plan_sha256:
         raise RunFolderError(
             f"{folder.plan}: missing or changed since the run began; the journal is intact. "
@@ -142,7 +142,7 @@ def _input_differences(job: Job, identity: RunIdentity) -> Iterator[str]:
         return
     for given, known in zip(now, then, strict=True):
         if given.sha256 is None:
-            yield f"{given.name} is no file, so it can't be compared with what the first session read"
+            yield f"{given.name} is not a file, so it can't be compared with the input of the run"
         elif given.sha256 != known.sha256:
             sizes = f" ({given.size:,} bytes, was {known.size:,})" if known.size is not None else ""
             yield f"{given.name} has changed since the run began{sizes}"
@@ -153,11 +153,11 @@ def _what_to_do(folder: RunFolder) -> str:
 
 
 def left_by_a_run(folder: RunFolder) -> list[Path]:
-    """The files that only a run that sent something leaves, without its journal."""
+    """The files, except the journal, that only a run with requests writes."""
     return [path for path in (folder.results, folder.audit, folder.log) if path.exists()]
 
 
-def _salvageable(folder: RunFolder) -> str:
+def _files_left(folder: RunFolder) -> str:
     left = left_by_a_run(folder)
     if not left:
         return "no other file here records requests"

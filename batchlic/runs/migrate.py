@@ -1,4 +1,4 @@
-"""Sets up a migration for a run: its deliveries, and whether there are enough licenses to begin."""
+"""Prepares a migration: the migration for the pool, and whether there are enough licenses to begin."""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -28,7 +28,7 @@ def migration_of(
     on_accepted: Callable[[Batch], None],
     on_end: Callable[[int, int], None],
 ) -> Migration:
-    """The migration of a job, before the license counts are known."""
+    """The migration of a job, without license counts."""
     identity = journal.identity
     return Migration(
         journal=journal,
@@ -44,7 +44,7 @@ def migration_of(
 
 
 def _denied(folder: RunFolder) -> dict[tuple[int, Step], list[int]]:
-    """By batch and step, the places in the batch of the devices for which callbacks reported a failure."""
+    """The devices for which callbacks reported a failure, as places in the batch, by batch and step."""
     denied = defaultdict[tuple[int, Step], list[int]](list)
     failed = read_outcomes(folder.outcomes).filter(pl.col("status") == DeviceStatus.FAILED.value)
     if failed.select(pl.len()).collect().item():
@@ -64,13 +64,13 @@ async def reserve_licenses(
 ) -> None:
     """Ask the carrier how many licenses of the new SKU each account has, and keep them in `migration.spare`.
 
-    They are for batches that begin with the new license. An account has none to spare if the job says that
-    the old license goes first, or if its batch begun last began so: `resume` keeps to the order chosen then.
-    An account whose count the carrier does not give is left out, which means enough: if the new license is
-    refused, the device still has the old one.
+    Batches that begin with the new license use these licenses. An account gets 0 if the job unassigns the old
+    license first. It also gets 0 if the batch that began last on the account did so: `resume` keeps that
+    order. An account is left out if the carrier does not report its count. This counts as enough licenses: if
+    the new license is refused, the device still has the old one.
 
-    Raises RefusedToStart where there are too few, so that devices would lose the old license for nothing,
-    unless the job restores such devices.
+    Raises RefusedToStart if there are too few licenses and the job does not restore the old ones: otherwise,
+    devices would lose the old license and get no new one.
     """
     for account, need in _needs(plan, migration).items():
         if not need.fresh:
@@ -94,20 +94,20 @@ async def reserve_licenses(
 
 @dataclass
 class _Need:
-    """The licenses of the new SKU that one account is going to need."""
+    """The licenses of the new SKU that one account needs."""
 
     fresh: int = 0
     """Devices of batches that have not begun."""
     without_old: int = 0
-    """Devices of batches that began with the old license, and have not asked for the new one."""
+    """Devices of batches that began with the old license and have not requested the new one."""
     newest_seq: int = 0
-    """Place in the journal where the batch begun last began."""
+    """Place in the journal of the first request of the batch that began last."""
     unassigns_first: bool = False
     """Whether that batch began with the old license."""
 
 
 def _needs(plan: Path, migration: Migration) -> Mapping[str, _Need]:
-    """What is still needed, by account."""
+    """The licenses that are still needed, by account."""
     first_seqs = _first_seqs(migration.journal)
     needs = defaultdict[str, _Need](_Need)
     for batch_id, account, devices in batch_sizes(plan):
@@ -125,7 +125,7 @@ def _needs(plan: Path, migration: Migration) -> Mapping[str, _Need]:
 
 
 def _first_seqs(journal: Journal) -> dict[tuple[int, str | None], int]:
-    """Place in the journal of the first request for each batch and step."""
+    """The place in the journal of the first request for each batch and step."""
     first: dict[tuple[int, str | None], int] = {}
     for attempt in journal.attempts():
         first.setdefault((attempt.batch_id, attempt.step), attempt.seq)
@@ -133,7 +133,7 @@ def _first_seqs(journal: Journal) -> dict[tuple[int, str | None], int]:
 
 
 async def _available(client: CarrierClient, account: str, sku: str) -> int | None:
-    """Licenses left of a SKU; None where the carrier does not say."""
+    """The licenses left of a SKU; None if the carrier does not report the count."""
     try:
         counts = await client.subscriptions(account, sku)
     except (AccountError, CarrierUnreachable):

@@ -1,4 +1,4 @@
-"""Rolls back a run: another run takes back the licenses that the first one assigned."""
+"""Rolls back a run: a new run takes back the licenses that the first run assigned."""
 
 from collections.abc import Callable
 from contextlib import closing
@@ -26,7 +26,7 @@ from batchlic.writer.summary import Summary
 
 
 class By(StrEnum):
-    """How requests name what to take back."""
+    """How requests name the licenses to take back."""
 
     REQUEST = "request"
     """Each accepted request by its X-Request-ID, without a body."""
@@ -37,12 +37,12 @@ class By(StrEnum):
 def rollback(
     folder: RunFolder, by: By, target: Target, *, run_id: str, ask: Callable[[str], None] | None = None
 ) -> Summary:
-    """Take back the licenses that the run in `folder` assigned, or continue doing so.
+    """Take back the licenses that the run in `folder` assigned, or continue such a rollback.
 
-    The new run is `rollback-by-request` or `rollback-by-device` in the folder of the first. Devices in doubt
-    are left as they are, and Lifetime ones are rejected as `irrevocable`. A migration is rolled back by
-    device: the moved devices move back. Raises UsageError if the run unassigned licenses, or is already
-    rolled back the other way. Raises RefusedToStart if there is nothing to take back.
+    The folder of the new run is `rollback-by-request` or `rollback-by-device` in the folder of the first run.
+    Devices in doubt stay unchanged, and Lifetime devices are rejected as `irrevocable`. A migration is rolled
+    back by device: the moved devices move back. Raises UsageError if the run unassigned licenses, or if it is
+    already rolled back in the other way. Raises RefusedToStart if there is nothing to take back.
     """
     with folder.locked(), closing(recovered_journal(folder)) as journal:
         _refuse_unsuited(folder, by, journal.identity)
@@ -103,7 +103,7 @@ def _job(folder: RunFolder, identity: RunIdentity) -> Job:
 
 
 def _preflight(rows: pl.LazyFrame, job: Job, by: By) -> tuple[str, ...]:
-    """Notes about devices that stay. Raises RefusedToStart if there is nothing to take back."""
+    """Notes about devices that are not rolled back. Raises RefusedToStart if no license can be taken back."""
     accepted, flexible = (
         rows.filter(_ACCEPTED),
         rows.filter(_ACCEPTED & ~pl.col("sku_number").is_in(_lifetime_skus(job))),
@@ -117,10 +117,10 @@ def _preflight(rows: pl.LazyFrame, job: Job, by: By) -> tuple[str, ...]:
         raise RefusedToStart(f"nothing to roll back: {why}")
     if not n_doubtful:
         return ()
-    halves = accepted.join(doubtful, on="x_request_id", how="semi").select(pl.len()).collect().item()
-    if by is By.REQUEST and halves:
+    sharing = accepted.join(doubtful, on="x_request_id", how="semi").select(pl.len()).collect().item()
+    if by is By.REQUEST and sharing:
         raise RefusedToStart(
-            f"{halves:,} accepted devices share a request with devices in doubt, and a request can only be "
+            f"{sharing:,} accepted devices share a request with devices in doubt, and a request can only be "
             "undone as a whole. Settle the devices in doubt first, or use --by device"
         )
     return (

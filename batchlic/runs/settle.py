@@ -1,4 +1,4 @@
-"""An operator records the outcome of devices whose answer was lost (promises D and E)."""
+"""Records an operator's decision about devices whose answer was lost (promises D and E)."""
 
 import os
 import pwd
@@ -31,13 +31,13 @@ def settle(
 ) -> Summary:
     """Record the operator's decision about devices in doubt, and write the files of the run again.
 
-    `status` is accepted, failed or pending (send again). The decision is about the `batches` and `devices`
-    (IMEI or ICCID) given, or about everything in doubt. A device that an operator settled before can be
-    settled again by naming it, unless a migration has sent its other step since. What the carrier answered
-    can't be settled.
+    `status` is accepted, failed or pending (send again). The decision is about `batches` and `devices` (IMEI
+    or ICCID), or about all devices in doubt if neither is given. A device that an operator has settled can be
+    settled again if it is named, unless a migration has sent its other step since then. A device that the
+    carrier has accepted or refused can't be settled.
 
-    Raises UsageError where something named can't be settled, RefusedToStart where a session is at work or a
-    Lifetime license would be requested again without consent.
+    Raises UsageError if a named batch or device can't be settled. Raises RefusedToStart if a session is
+    active, or if a Lifetime license would be requested again without consent.
     """
     if not reason.strip():
         raise UsageError("--reason is empty: say how you know the outcome of these devices")
@@ -65,7 +65,9 @@ _IS_IN_DOUBT = pl.col("status") == DeviceStatus.IN_DOUBT.value
 def _candidates(folder: RunFolder, journal: Journal) -> pl.DataFrame:
     """Devices in doubt, and devices that an operator settled before (columns: DEVICE_STATES)."""
     is_settled = pl.col("settled_by") != SETTLED_BY_CALLBACK
-    is_sent = pl.col("batch_id").is_not_null()  # what an earlier run left in doubt is settled in that run
+    is_sent = pl.col(
+        "batch_id"
+    ).is_not_null()  # a device in doubt since an earlier run is settled in that run
     return states_of(folder, journal).filter(_IS_IN_DOUBT | is_settled, is_sent).collect()
 
 
@@ -77,7 +79,9 @@ def _chosen(candidates: pl.DataFrame, batches: Collection[int], devices: Collect
         return chosen
     names = {*candidates["batch_id"], *candidates["imei"], *candidates["iccid"]}
     if unknown := [name for name in (*batches, *devices) if name not in names]:
-        raise UsageError(f"{unknown[0]}: not in doubt; `batchlic status` shows what is")
+        raise UsageError(
+            f"{unknown[0]}: this batch or device is not in doubt; `batchlic status` lists those in doubt"
+        )
     is_named = pl.col("imei").is_in(list(devices)) | pl.col("iccid").is_in(list(devices))
     chosen = candidates.filter(pl.col("batch_id").is_in(list(batches)) | is_named.fill_null(value=False))
     was_sent_since = pl.col("last_attempt_at") > pl.col("settled_at")

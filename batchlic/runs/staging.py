@@ -1,7 +1,7 @@
 """The files of a run change together: staged, recorded in the journal, then published.
 
-What counts is the record: the SHA-256 of each file in the journal. A process that is killed before it leaves
-the old files in place. One that is killed after it leaves staged files, which the next session publishes.
+The record in the journal decides: the SHA-256 of each file. If the process is killed before the record, the
+old files stay in place. If it is killed after the record, the next session publishes the staged files.
 """
 
 from collections.abc import Iterator
@@ -14,9 +14,9 @@ from batchlic.runs.identity import open_journal, sha256_of
 
 
 def recovered_journal(folder: RunFolder) -> Journal:
-    """The journal of a folder that the caller has locked, after publishing what a killed session had staged.
+    """The journal of a folder that the caller has locked. Publishes files that a killed session staged.
 
-    Raises RunFolderError that says what is salvageable.
+    Raises RunFolderError that names the files that are left.
     """
     journal = open_journal(folder)
     publish_staged(folder, journal)
@@ -25,9 +25,9 @@ def recovered_journal(folder: RunFolder) -> Journal:
 
 @contextmanager
 def publishing(folder: RunFolder, journal: Journal) -> Iterator[None]:
-    """Publish what the block stages and records in the journal.
+    """Publish the files that the block stages and records in the journal.
 
-    If the block fails, the staged files are removed: a full disk needs the room.
+    If the block fails, the staged files are removed: a full disk needs the space.
     """
     try:
         yield
@@ -38,7 +38,7 @@ def publishing(folder: RunFolder, journal: Journal) -> Iterator[None]:
 def publish_staged(folder: RunFolder, journal: Journal) -> None:
     """Move staged files into place if the journal has recorded them, and remove the others.
 
-    The caller has locked the folder. Raises StoppedEarly where the disk fails.
+    The caller has locked the folder. Raises StoppedEarly if the disk fails.
     """
     file_hashes = journal.file_hashes()
     with explain_disk_errors(folder.path):

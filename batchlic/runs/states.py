@@ -11,7 +11,10 @@ from batchlic.writer.device_states import device_states, state_frames
 
 
 def states_of(folder: RunFolder, journal: JournalQueries) -> pl.LazyFrame:
-    """How every planned device stands (columns: DEVICE_STATES). The journal must stay open meanwhile."""
+    """The state of every planned device (columns: DEVICE_STATES).
+
+    The journal must stay open until the query is collected.
+    """
     return device_states(folder.plan, journal, read_outcomes(folder.outcomes))
 
 

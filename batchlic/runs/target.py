@@ -1,4 +1,4 @@
-"""The carrier that a run talks to."""
+"""The carrier to which a run sends."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from batchlic.carrier.credentials import Credentials
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where requests go and as whom. `name` is recorded in the run: the base URL, or `sandbox`."""
+    """The address of a carrier and the credentials. The run records `name`: the base URL, or `sandbox`."""
 
     name: str
     base_url: str

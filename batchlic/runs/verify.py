@@ -1,4 +1,4 @@
-"""Compares the files of a run with its journal: a changed byte is found, and where it is."""
+"""Compares the files of a run with its journal, and finds the place of each change."""
 
 import hashlib
 import io
@@ -32,14 +32,14 @@ _UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError,
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """Something that is not as the run left it."""
+    """A difference between a file and what the run wrote."""
 
     file: str
     what: str
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True):
-    """What `verify` found. `head` is the last hash of an intact chain, worth keeping somewhere else."""
+    """The result of `verify`. `head` is the last hash of an intact chain; keep it outside the run folder."""
 
     run_id: str | None
     head: str | None
@@ -49,7 +49,7 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
 def verify(folder: RunFolder) -> Verification:
     """Recompute the audit's chain, and compare plan, audit, results, rejects and summary with the journal.
 
-    Raises RunFolderError where there is no journal, RefusedToStart while a session is at work.
+    Raises RunFolderError if there is no journal, and RefusedToStart while a session is active.
     """
     if not folder.journal.is_file():
         raise RunFolderError(f"{folder.journal}: there is no journal to compare the other files with")
@@ -94,7 +94,7 @@ def _findings(folder: RunFolder, journal: Journal) -> Iterator[Finding]:
 
 
 class _Table(NamedTuple):
-    """A parquet file of a run, and the rows that it should have by the journal."""
+    """A parquet file of a run, and the rows that it should have according to the journal."""
 
     path: Path
     expected: pl.LazyFrame
@@ -103,7 +103,7 @@ class _Table(NamedTuple):
     def findings(
         self, *, is_prefix: bool = False, also: Callable[[], Iterator[str]] = lambda: iter(())
     ) -> Iterator[Finding]:
-        """How the file differs, and what `also` finds in it. With `is_prefix` it may lack the last rows."""
+        """The differences of the file, and the findings of `also`. With `is_prefix`, rows may be missing."""
         if not self.path.is_file():
             yield self._finding("missing")
             return
@@ -116,8 +116,8 @@ class _Table(NamedTuple):
                 at = comparison.first_difference
                 yield self._finding(f"byte {at:,} is not the one that the journal recorded")
                 if comparison.size == self.path.stat().st_size:
-                    # Bytes were changed in place. A decoder may believe a damaged length, and ask for more
-                    # memory than there is: such a file is not decoded.
+                    # Bytes were changed in place. Such a file is not decoded: a decoder may trust a damaged
+                    # length, and allocate more memory than the machine has.
                     return
         try:
             for difference in (*also(), *_differences(self.path, self.expected, is_prefix=is_prefix)):
@@ -129,7 +129,7 @@ class _Table(NamedTuple):
         return Finding(self.path.name, what)
 
     def _compare_bytes(self) -> "_ByteComparison":
-        """Write the table again, against the bytes of the file."""
+        """Write the table again, and compare it with the bytes of the file."""
         with self.path.open("rb") as file:
             comparison = _ByteComparison(file)
             write_table(comparison, self.expected)
@@ -137,7 +137,7 @@ class _Table(NamedTuple):
 
 
 class _ByteComparison(io.BytesIO):
-    """Compares what is written to it with a file, and keeps none of it."""
+    """A file object that compares the written bytes with a file, and does not store them."""
 
     def __init__(self, file: BinaryIO) -> None:
         super().__init__()
@@ -160,17 +160,17 @@ class _ByteComparison(io.BytesIO):
 
     @property
     def sha256(self) -> str:
-        """Of what was written, in hexadecimal."""
+        """SHA-256 of the written bytes, in hexadecimal."""
         return self._hash.hexdigest()
 
     @property
     def first_difference(self) -> int:
-        """Place of the first byte that differs; the size of what was written if the file is only longer."""
+        """Place of the first different byte; the number of written bytes if the file is only longer."""
         return self.size if self._difference is None else self._difference
 
 
 def _differences(path: Path, expected: pl.LazyFrame, *, is_prefix: bool) -> Iterator[str]:
-    """The first value in which a file differs from the rows that it should have."""
+    """The first value of a file that differs from the expected rows."""
     table = pl.scan_parquet(path)
     rows = int(table.select(pl.len()).collect().item())
     start = 0

@@ -1,1 +1,1 @@
-"""What a run leaves behind: results, audit, rejects, summary."""
+"""The files of a run: results, audit, outcomes, summary and exports."""

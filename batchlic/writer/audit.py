@@ -1,4 +1,4 @@
-"""audit.parquet: every attempt and settlement in order; each row's hash covers it and the hash before."""
+"""audit.parquet: every attempt and settlement in order. A row's hash covers the row and the hash before."""
 
 import hashlib
 from collections.abc import Iterator
@@ -43,13 +43,13 @@ AUDIT: Schema = {
     "prev_hash": pl.String(),
     "hash": pl.String(),
 }
-"""audit.parquet: one row an attempt or a settlement. docs/files.md explains each column."""
+"""audit.parquet: one row per attempt or settlement. docs/files.md explains each column."""
 
 UNANSWERED = {
     "outcome": Outcome.AMBIGUOUS.value,
     "error_message": "no answer was recorded: the run was interrupted while the request was in flight",
 }
-"""What the audit says of an intent without an answer."""
+"""The values in the audit for an intent without an answer."""
 
 _HASHED = [name for name in AUDIT if name not in {"prev_hash", "hash"}]
 _STORED = {name: pl.Int64() if isinstance(kind, pl.Datetime) else kind for name, kind in AUDIT.items()}
@@ -62,7 +62,7 @@ _SETTLED_AS = {
 
 
 def audit_table(journal: JournalQueries) -> pl.LazyFrame:
-    """One row an attempt or a settlement, in their order (columns: AUDIT)."""
+    """One row per attempt or settlement, in the order of the history (columns: AUDIT)."""
     return lazy_frame(lambda: _frames(journal), AUDIT)
 
 
@@ -84,12 +84,12 @@ def audit_rows(journal: JournalQueries) -> Iterator[Row]:
 
 
 def first_hash(run_id: str) -> str:
-    """What the first row has as `prev_hash`: SHA-256 of the run id, so that chains of two runs differ."""
+    """The `prev_hash` of the first row: SHA-256 of the run id, so that the chains of two runs differ."""
     return hashlib.sha256(run_id.encode()).hexdigest()
 
 
 def hash_of(row: Row, prev_hash: str) -> str:
-    """SHA-256 of the hash before and of the row's other columns as a JSON array, in the schema's order.
+    """SHA-256 of `prev_hash` and the row's other columns as a JSON array, in the schema's order.
 
     Times are microseconds since 1970.
     """
@@ -98,7 +98,10 @@ def hash_of(row: Row, prev_hash: str) -> str:
 
 
 def chain_breaks(path: Path, run_id: str) -> Iterator[str]:
-    """Where the chain of audit.parquet does not hold, in words; what polars raises if it can't be read."""
+    """A message for each place where the chain of audit.parquet is broken.
+
+    Raises the errors of polars if the file can't be read.
+    """
     table = pl.scan_parquet(path)
     if dict(table.collect_schema()) != AUDIT:
         yield "its columns are not those of an audit"
@@ -109,9 +112,9 @@ def chain_breaks(path: Path, run_id: str) -> Iterator[str]:
         for row in rows:
             start += 1
             if row["prev_hash"] != expected:
-                yield f"row {start:,} (seq {row['seq']}): does not follow on the row before"
+                yield f"row {start:,} (seq {row['seq']}): its prev_hash is not the hash of the row before"
             if row["hash"] != hash_of(row, str(row["prev_hash"])):
-                yield f"row {start:,} (seq {row['seq']}): its hash is not that of its values"
+                yield f"row {start:,} (seq {row['seq']}): its hash does not match its values"
             expected = row["hash"]
 
 

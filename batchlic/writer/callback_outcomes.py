@@ -1,4 +1,4 @@
-"""outcomes.parquet: what callbacks reported of a run's devices."""
+"""outcomes.parquet: the outcomes that callbacks reported for the devices of a run."""
 
 from pathlib import Path
 
@@ -16,9 +16,9 @@ OUTCOMES: Schema = {
     "error_message": pl.String(),
     "settled_at": UTC,
 }
-"""One row a device that callbacks reported; of a migration, one row a step of it.
+"""outcomes.parquet: one row per device that a callback reported; in a migration, one row per step.
 
-`plan_row` counts the plan's rows from 0; `step` is null but in a migration.
+`plan_row` counts the plan's rows from 0; `step` is null in runs that are not migrations.
 """
 
 
@@ -28,7 +28,7 @@ def write_outcomes(path: Path, outcomes: pl.LazyFrame) -> None:
 
 
 def read_outcomes(path: Path) -> pl.LazyFrame:
-    """The outcomes of a run's callbacks (columns: OUTCOMES); none where there is no such file."""
+    """The outcomes of a run's callbacks (columns: OUTCOMES); no rows if the file does not exist."""
     if not path.exists():
         return pl.LazyFrame(schema=OUTCOMES)
     return pl.scan_parquet(path, schema=OUTCOMES, missing_columns="insert")

@@ -1,7 +1,7 @@
-"""The read model of a run: how every planned device stands, from plan, journal and callback outcomes.
+"""The read model of a run: the state of every planned device, from plan, journal and callback outcomes.
 
-Results, status, verify, settle, rollback, ledger and export read it. It is made frame by frame while it is
-read (promise H), and it is stored nowhere but in results.parquet.
+Results, status, verify, settle, rollback, ledger and export read this model. It is computed frame by frame
+(promise H), and only results.parquet stores it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -44,22 +44,22 @@ RESULTS: Schema = {
     "assign_status": pl.String(),
     "restore_status": pl.String(),
 }
-"""results.parquet: one row a planned device. docs/files.md explains each column."""
+"""results.parquet: one row per planned device. docs/files.md explains each column."""
 
 DEVICE_STATES: Schema = RESULTS | {
     "plan_row": pl.UInt32(),
     "offset": pl.Int64(),
     "batch_size": pl.UInt32(),
 }
-"""The columns of results.parquet; the device's row in the plan and its place in its batch, both from 0; and
-the devices of that batch."""
+"""The columns of results.parquet, and three more: the device's row in the plan and its place in its batch,
+both from 0, and the number of devices in that batch."""
 
 _OUTCOME: Schema = {
     name: pl.Int64() if isinstance(RESULTS[name], pl.Datetime) else RESULTS[name]
     for name in DeviceOutcome._fields
     if name in RESULTS
 } | {"awaits_resend": pl.Boolean()}
-"""The columns that the history decides; times are microseconds since 1970, as in the journal."""
+"""The columns whose values come from the history. Times are microseconds since 1970, as in the journal."""
 
 REQUEST_STATES: Schema = {
     "plan_row": pl.UInt32(),
@@ -71,7 +71,8 @@ REQUEST_STATES: Schema = {
     **{name: _OUTCOME[name] for name in ("request_id", "status", "first_attempt_at", "last_attempt_at")},
     "settled_by": RESULTS["settled_by"],
 }
-"""How one request for a device stands; `step` is null but in a migration, times are as in the journal."""
+"""The state of one request for a device. `step` is null in runs that are not migrations; times are as in the
+journal."""
 
 _WHOLE_BATCH: Schema = {"batch_id": pl.UInt32(), "step": pl.String()}
 _ONE_DEVICE: Schema = _WHOLE_BATCH | {"offset": pl.Int64()}
@@ -85,16 +86,16 @@ _WHY_EXCLUDED = {
 
 
 def device_states(plan: Path, journal: JournalQueries, outcomes: pl.LazyFrame) -> pl.LazyFrame:
-    """One row a device of `plan`, in its order (columns: DEVICE_STATES).
+    """One row per device of `plan`, in the same order (columns: DEVICE_STATES).
 
-    `outcomes` are what callbacks reported (columns: callback_outcomes.OUTCOMES). They count more than the
-    answers in the journal. The journal must stay open until the query is collected.
+    `outcomes` are the reports of callbacks (columns: callback_outcomes.OUTCOMES). They override the answers
+    in the journal. The journal must stay open until the query is collected.
     """
     return lazy_frame(lambda: state_frames(plan, journal, outcomes), DEVICE_STATES)
 
 
 def state_frames(plan: Path, journal: JournalQueries, outcomes: pl.LazyFrame) -> Iterator[pl.DataFrame]:
-    """The same rows in frames of whole batches, for readers that go batch by batch."""
+    """The rows of `device_states` in frames of whole batches."""
     identity = journal.identity
     for devices, batches in _planned_devices(plan):
         answered = _answered(devices, batches, journal, identity, with_settlements=True)
@@ -108,9 +109,9 @@ def state_frames(plan: Path, journal: JournalQueries, outcomes: pl.LazyFrame) ->
 def request_states(
     plan: Path, journal: JournalQueries, *, with_settlements: bool = False
 ) -> Iterator[pl.DataFrame]:
-    """Each request for each device (columns: REQUEST_STATES) by the carrier's answers; callbacks don't count.
+    """Each request for each device (columns: REQUEST_STATES), by the carrier's answers without callbacks.
 
-    A migration has up to three requests a device, one a step. `status` is null where nothing was sent.
+    A migration has up to three requests per device, one per step. `status` is null if nothing was sent.
     """
     identity = journal.identity
     for devices, batches in _planned_devices(plan):
@@ -121,9 +122,9 @@ def request_states(
 
 
 def request_totals(plan: Path, journal: JournalQueries) -> dict[tuple[str, str], dict[DeviceStatus, int]]:
-    """Devices accepted, failed and in doubt by account and SKU, by the carrier's answers; not for migrations.
+    """Devices accepted, failed and in doubt for each account and SKU, by the carrier's answers.
 
-    Pending devices are left out: no request for them was executed.
+    Pending devices are left out, because no request for them was executed. Migrations are not supported.
     """
     history = journal.attempts(batches=range(1, journal.identity.batches + 1))
     rows = [
@@ -144,7 +145,7 @@ def request_totals(plan: Path, journal: JournalQueries) -> dict[tuple[str, str],
 
 
 def _planned_devices(plan: Path) -> Iterator[tuple[pl.DataFrame, range]]:
-    """The rows of `plan` in frames of whole batches, with their places, and the ids of those batches."""
+    """The rows of `plan` in frames of whole batches, with their places; and the ids of the batches."""
     start = 0
     for rows in chain(read_whole_batches(plan), read_excluded(plan)):
         batch_ids = rows["batch_id"].drop_nulls()
@@ -165,7 +166,7 @@ def _answered(
     *,
     with_settlements: bool,
 ) -> Mapping[Step | None, pl.DataFrame]:
-    """By step, the devices with their outcome (columns: _OUTCOME); null where nothing was sent."""
+    """For each step, the devices with their outcome (columns: _OUTCOME); null if nothing was sent."""
     read = journal.history if with_settlements else journal.attempts
     whole: list[tuple[Any, ...]] = []
     single: list[tuple[Any, ...]] = []
@@ -196,7 +197,7 @@ def _join(devices: pl.DataFrame, of_batches: pl.DataFrame, of_devices: pl.DataFr
 
 
 def _single(answered: Mapping[Step | None, pl.DataFrame], reported: pl.DataFrame) -> pl.DataFrame:
-    """The devices of a run with one request a device."""
+    """The devices of a run with one request per device."""
     empty = [pl.lit(None, RESULTS[name]).alias(name) for name in MIGRATION_COLUMNS]
     return _corrected(answered[None], reported).with_columns(empty)
 
@@ -204,7 +205,7 @@ def _single(answered: Mapping[Step | None, pl.DataFrame], reported: pl.DataFrame
 def _migrated(
     answered: Mapping[Step | None, pl.DataFrame], reported: pl.DataFrame, identity: RunIdentity
 ) -> pl.DataFrame:
-    """The devices of a migration: one row made of the outcomes of their steps."""
+    """The devices of a migration: one row per device, from the outcomes of its steps."""
     columns = []
     for step in Step:
         corrected = _corrected(answered[step], reported.filter(pl.col("step") == step.value))
@@ -217,7 +218,7 @@ def _migrated(
 
 
 def _corrected(devices: pl.DataFrame, reported: pl.DataFrame) -> pl.DataFrame:
-    """The devices with what callbacks reported in the place of the carrier's answers."""
+    """The devices, with the outcomes that callbacks reported instead of the carrier's answers."""
     if reported.is_empty():
         return devices
     reported = reported.drop("step").with_columns(pl.col("settled_at").dt.epoch("us"))
@@ -231,7 +232,7 @@ def _corrected(devices: pl.DataFrame, reported: pl.DataFrame) -> pl.DataFrame:
 
 
 def _with_excluded(devices: pl.DataFrame) -> pl.DataFrame:
-    """The devices, with a status also where nothing was sent."""
+    """The devices, with a status for those that were not sent, too."""
     reason = pl.col("held").replace_strict(_WHY_EXCLUDED, default=None, return_dtype=pl.String)
     return devices.with_columns(
         pl.coalesce("held", "status", pl.lit(DeviceStatus.PENDING.value)).alias("status"),

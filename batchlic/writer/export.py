@@ -1,6 +1,6 @@
-"""The rows that a person must look at, as a file to send back: what is wrong, beside the original cells.
+"""Exports the rows that a person must check: the original cells, and what is wrong with them.
 
-A corrected export can be planned again: the reader knows its columns `imei`, `iccid`, `account_name` and
+A corrected export can be planned again: the reader knows the columns `imei`, `iccid`, `account_name` and
 `sku_number`, and removes the apostrophe that keeps a spreadsheet from running a cell.
 """
 
@@ -23,7 +23,7 @@ XLSX_ROWS = 2**20 - 1
 ROWS_PER_FRAME = 50_000
 
 RUNS_AS_FORMULA = "^[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]"
-"""Cells that spreadsheets may run (OWASP, CSV Injection)."""
+"""The start of cells that spreadsheets may run (OWASP, CSV Injection)."""
 
 
 class Selection(StrEnum):
@@ -45,14 +45,14 @@ class Format(StrEnum):
 
 
 def rejected_rows(rejects: pl.LazyFrame) -> pl.LazyFrame:
-    """The rows of rejects.parquet, as an export has them (columns: COLUMNS)."""
+    """The rows of rejects.parquet, as rows of an export (columns: COLUMNS)."""
     return rejects.with_columns(status=pl.lit("rejected")).select(COLUMNS)
 
 
 def device_rows(states: pl.LazyFrame, status: DeviceStatus | None = None) -> pl.LazyFrame:
-    """Devices of the read model, as an export has them (columns: COLUMNS), or only those with a status.
+    """Devices of the read model, as rows of an export (columns: COLUMNS): all, or only those with `status`.
 
-    A migrated device is shown under the SKU that it left, so that it can be given back.
+    A device of a migration has the old SKU, so that the export can be migrated again.
     """
     shown = states if status is None else states.filter(pl.col("status") == status.value)
     return shown.with_columns(
@@ -61,9 +61,9 @@ def device_rows(states: pl.LazyFrame, status: DeviceStatus | None = None) -> pl.
 
 
 def write_export(rows: pl.LazyFrame, form: Format, to: Path | BinaryIO) -> int:
-    """Write rows (columns: COLUMNS) by source and row, and return how many.
+    """Write rows (columns: COLUMNS), sorted by source and row. Returns the number of rows.
 
-    A path is written whole or not at all. Raises UsageError where the rows do not fit a sheet.
+    A path is written whole or not at all. Raises UsageError if the rows do not fit a sheet.
     """
     count = int(rows.select(pl.len()).collect().item())
     if form is Format.XLSX and count > XLSX_ROWS:
@@ -90,13 +90,13 @@ def _write(rows: pl.LazyFrame, form: Format, file: BinaryIO) -> None:
 
 
 def _escaped() -> pl.Expr:
-    """Cells that a spreadsheet shows as text and does not run."""
+    """The cells, with an apostrophe before those that a spreadsheet would run."""
     cell = pl.col(pl.String)
     return pl.when(cell.str.contains(RUNS_AS_FORMULA)).then("'" + cell).otherwise(cell).name.keep()
 
 
 def _write_sheet(rows: pl.LazyFrame, file: BinaryIO) -> None:
-    """Write one sheet with text cells, so that no identifier becomes a number; rows go straight to disk."""
+    """Write one sheet with text cells, so that no identifier becomes a number. Memory does not hold rows."""
     with xlsxwriter.Workbook(file, {"constant_memory": True, "strings_to_urls": False}) as book:
         sheet = book.add_worksheet("devices")
         sheet.set_column(0, len(COLUMNS) - 1, 24, book.add_format({"num_format": "@"}))
@@ -104,7 +104,7 @@ def _write_sheet(rows: pl.LazyFrame, file: BinaryIO) -> None:
             sheet.write_string(0, column, title)
         at = 1
         for frame in rows.collect_batches(chunk_size=ROWS_PER_FRAME, maintain_order=True, engine="streaming"):
-            if at + frame.height > XLSX_ROWS + 1:  # the run went on while it was exported
+            if at + frame.height > XLSX_ROWS + 1:  # a row was added during the export
                 raise UsageError(f"more rows than a sheet holds ({XLSX_ROWS:,}): export them as csv")
             for cells in frame.cast(pl.String).iter_rows():
                 for column, cell in enumerate(cells):

@@ -1,4 +1,4 @@
-"""What of a run is in doubt, and why: the requests whose answer was lost."""
+"""The devices of a run that are in doubt, by request, and why."""
 
 import msgspec
 import polars as pl
@@ -10,7 +10,7 @@ from batchlic.writer.summary import Summary
 
 
 class Doubt(msgspec.Struct, frozen=True, kw_only=True):
-    """The devices that one request left in doubt; `sent_at` is ISO 8601 in UTC."""
+    """The devices that one request left in doubt. `sent_at` is ISO 8601 in UTC."""
 
     batch_id: int
     x_request_id: str
@@ -19,11 +19,11 @@ class Doubt(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     """Why the answer is not known."""
     devices: list[str]
-    """IMEI, or ICCID where there is none."""
+    """IMEI, or the ICCID of a device without IMEI."""
 
 
 class StatusReport(Summary, frozen=True, kw_only=True):
-    """A summary, and all that is in doubt."""
+    """A summary, and the devices in doubt."""
 
     doubts: list[Doubt]
 
@@ -35,7 +35,7 @@ _IS_ABOUT_OLD_SKU = (pl.col("step") == Step.UNASSIGN.value) | (
 
 
 def doubts_in(states: pl.LazyFrame) -> list[Doubt]:
-    """The devices in doubt by the requests that left them so, in the order of their batches."""
+    """The devices in doubt, grouped by request, in the order of their batches."""
     unanswered = pl.when(pl.col("http_status").is_null()).then(pl.lit(UNANSWERED["error_message"]))
     found = (
         states.filter(pl.col("status") == DeviceStatus.IN_DOUBT.value, pl.col("batch_id").is_not_null())

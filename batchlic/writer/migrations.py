@@ -1,4 +1,4 @@
-"""What became of a migrated device: a table that makes one status out of those of its steps."""
+"""The status of a migrated device: a table of rules derives it from the states of the steps."""
 
 from collections.abc import Callable, Collection
 from typing import NamedTuple
@@ -8,15 +8,15 @@ import polars as pl
 from batchlic.chunker import DeviceStatus, Step
 
 STEP_STATUSES = {step: f"{step}_status" for step in (Step.UNASSIGN, Step.ASSIGN, Step.RESTORE)}
-"""Columns of results.parquet that say how each step stands: as `status`, null where nothing was sent."""
+"""Columns of results.parquet with the status of each step; null if nothing was sent for the step."""
 
 MIGRATION_COLUMNS = ("from_sku", "step", *STEP_STATUSES.values())
 """Columns of results.parquet that only a migration fills."""
 
 EXECUTED = (DeviceStatus.ACCEPTED.value, DeviceStatus.CONFIRMED.value)
-"""Statuses of a request that the carrier took."""
+"""Statuses of a request that the carrier accepted."""
 
-# How one step of a device stands. REFUSED: by an answer; DENIED: accepted, then failed by a callback.
+# The states of one step of a device. REFUSED: by an answer; DENIED: accepted, then failed by a callback.
 UNSENT, PENDING, RESEND = "unsent", "pending", "resend"
 IN_DOUBT, REFUSED, DENIED, ACCEPTED, CONFIRMED = "in_doubt", "refused", "denied", "accepted", "confirmed"
 
@@ -25,15 +25,15 @@ DONE = frozenset({ACCEPTED, CONFIRMED})
 FAILED = frozenset({REFUSED, DENIED})
 NOT_OVER = ANY - DONE - FAILED
 
-# Conditions that the states of the steps do not say.
+# Conditions of rules, in addition to the states of the steps.
 ALWAYS, OLD_RESTORABLE, NEW_RESTORABLE, UNASSIGNED_FIRST = "", "old", "new", "unassigned_first"
 
 
 class Rule(NamedTuple):
-    """If the steps stand like this and the condition holds, the device has this status.
+    """If the steps have these states and the condition is true, the device has this status.
 
-    `step` is the step whose request and error the result shows. `holds` says what the device holds, where it
-    did not move.
+    `step` is the step whose request and error the result shows. `holds` names the licenses that the device
+    holds if it did not move.
     """
 
     unassign: Collection[str]
@@ -61,11 +61,11 @@ RULES = (
     # A step that may have been executed and is sent again decides what the device holds.
     Rule(FAILED, {RESEND}, ANY, ALWAYS, _S.PENDING, Step.UNASSIGN),
     Rule({RESEND}, FAILED, ANY, ALWAYS, _S.PENDING, Step.ASSIGN),
-    # The new license came, the old one could not be taken.
+    # The new license was assigned, the old one was not unassigned.
     Rule(FAILED, DONE, DONE, ALWAYS, _S.FAILED, Step.UNASSIGN, _ONLY_OLD),
     Rule({REFUSED}, DONE, NOT_OVER, NEW_RESTORABLE, _S.PENDING, Step.UNASSIGN, _BOTH),
     Rule(FAILED, DONE, ANY, ALWAYS, _S.FAILED, Step.UNASSIGN, _BOTH),
-    # The old license went, the new one could not be given.
+    # The old license was unassigned, the new one was not assigned.
     Rule(DONE, FAILED, DONE, ALWAYS, _S.FAILED, Step.ASSIGN, _OLD_BACK),
     Rule(DONE, FAILED, FAILED, ALWAYS, _S.FAILED, Step.ASSIGN, _NONE_STUCK),
     Rule(DONE, {REFUSED}, NOT_OVER, OLD_RESTORABLE, _S.PENDING, Step.ASSIGN, _NONE),
@@ -76,20 +76,21 @@ RULES = (
     # Both steps took effect although the first one had been undone.
     Rule(DONE, DONE, DONE, UNASSIGNED_FIRST, _S.FAILED, Step.ASSIGN, _BOTH),
     Rule(DONE, DONE, DONE, ALWAYS, _S.FAILED, Step.UNASSIGN, _NONE),
-    # The device moved.
+    # The device has moved.
     Rule({CONFIRMED}, {CONFIRMED}, ANY, ALWAYS, _S.CONFIRMED, Step.ASSIGN),
     Rule(DONE, DONE, ANY, ALWAYS, _S.ACCEPTED, Step.ASSIGN),
 )
-"""The first rule that matches decides. A device that none matches is pending, at the step sent last."""
+"""The first rule that matches decides. If no rule matches, the device is pending, at the step sent last."""
 
 _SHOWN_OF_STEP = ("x_request_id", "request_id", "http_status", "error_code", "settled_at", "settled_by")
 
 
 def migrated(devices: pl.DataFrame, to_sku: str, restorable: Collection[str]) -> pl.DataFrame:
-    """Rows of results.parquet from devices with the outcome of each step, in columns suffixed by its name.
+    """Rows of results.parquet from devices with the outcome of each step, in columns that end with its name.
 
-    `answered_<step>` is the status of a step by the carrier's answers alone: a step that a callback denies
-    later is not undone. `restorable` are the SKUs whose step is undone where the other one fails.
+    `answered_<step>` is the status of a step by the carrier's answers alone: if a callback denies a step
+    later, the other step is not undone. `restorable` are the SKUs whose step is undone if the other step
+    fails.
     """
     conditions = {
         ALWAYS: pl.lit(value=True),
@@ -117,7 +118,7 @@ def migrated(devices: pl.DataFrame, to_sku: str, restorable: Collection[str]) ->
 
 
 def _state(step: Step) -> pl.Expr:
-    """How a step stands, in the words of the rules."""
+    """The state of a step, by its name in the rules."""
     status = pl.col(f"status_{step}")
     was_refused = pl.col(f"answered_{step}") == DeviceStatus.FAILED.value
     return (
@@ -134,7 +135,7 @@ def _state(step: Step) -> pl.Expr:
 
 
 def _match(number: int, conditions: dict[str, pl.Expr]) -> pl.Expr:
-    """The number of a rule where it matches, null elsewhere."""
+    """The number of a rule if it matches; otherwise null."""
     rule = RULES[number]
     states = {Step.UNASSIGN: rule.unassign, Step.ASSIGN: rule.assign, Step.RESTORE: rule.restore}
     matches = [pl.col(f"state_{step}").is_in(sorted(found)) for step, found in states.items() if found != ANY]
@@ -159,7 +160,7 @@ def _step_sent_last() -> pl.Expr:
 
 
 def _message() -> pl.Expr:
-    """What a device holds that did not move, and why; null for the others."""
+    """For a device that did not move, the licenses that it holds, and why. Null for other devices."""
     is_unconfirmed = pl.any_horizontal(
         pl.col(f"state_{step}") == DeviceStatus.ACCEPTED.value for step in STEP_STATUSES
     )

@@ -1,4 +1,4 @@
-"""What the history of a batch made of its devices: attempts that carried them, and settlements."""
+"""The outcomes of the devices of a batch, from its history: attempts that carried them, and settlements."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,9 +11,9 @@ from batchlic.journal import Attempt, Event, Settlement, status_of
 
 
 class DeviceOutcome(NamedTuple):
-    """The columns of results.parquet that the history decides; times in microseconds since 1970, UTC.
+    """Columns of results.parquet whose values come from the history. Times: microseconds since 1970, UTC.
 
-    `awaits_resend` is no column: the device may have its license, and was settled as pending all the same.
+    `awaits_resend` is not a column: the device was settled as pending, although it may have its license.
     """
 
     x_request_id: str
@@ -33,7 +33,7 @@ class DeviceOutcome(NamedTuple):
 class BatchOutcome(NamedTuple):
     """The outcome of one step of a batch: of the device at `offset`, or of all its devices if that is None.
 
-    `step` is None in a run that is no migration.
+    `step` is None in a run that is not a migration.
     """
 
     batch_id: int
@@ -43,9 +43,9 @@ class BatchOutcome(NamedTuple):
 
 
 def batch_outcomes(history: Iterable[Event]) -> Iterator[BatchOutcome]:
-    """The outcomes of batches, step by step; one for a whole batch if it was never split.
+    """The outcomes of batches, step by step: one outcome for a whole batch if it was never split.
 
-    `history` comes batch by batch, in the order of its events.
+    `history` is sorted by batch; the events of a batch are in their order.
     """
     for batch_id, events in groupby(history, key=attrgetter("batch_id")):
         by_step = defaultdict[str | None, list[Event]](list)
@@ -89,13 +89,13 @@ def outcome_of(history: Sequence[Event]) -> DeviceOutcome:
 
 
 def _settlement(history: Sequence[Event]) -> Settlement | None:
-    """The settlement that decides; none after one as pending."""
+    """The last event, if it is a settlement that decides the status; None if it says to send again."""
     last = history[-1]
     return last if isinstance(last, Settlement) and last.status != DeviceStatus.PENDING else None
 
 
 def _decisive(attempts: Sequence[Attempt], status: DeviceStatus) -> Attempt:
-    """The attempt that gave the device its status: the accepted or doubtful one, otherwise the last."""
+    """The attempt that decided the status: the first accepted or lost one, or for other statuses the last."""
     for attempt in attempts:
         if status in {DeviceStatus.ACCEPTED, DeviceStatus.IN_DOUBT} and status_of([attempt]) is status:
             return attempt
@@ -103,9 +103,9 @@ def _decisive(attempts: Sequence[Attempt], status: DeviceStatus) -> Attempt:
 
 
 def _by_offset(history: Sequence[Event]) -> dict[int, list[Event]]:
-    """The events about each device of a split batch; events about the whole batch are about each of them.
+    """The events about each device of a split batch, which include the events about the whole batch.
 
-    A device without events is left out: some are never sent for the second step of a migration.
+    Devices without events are left out: some are never sent for the second step of a migration.
     """
     whole_batch = range(max((event.device_count for event in history if not event.part), default=0))
     by_offset: defaultdict[int, list[Event]] = defaultdict(list)

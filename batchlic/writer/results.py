@@ -1,4 +1,4 @@
-"""results.parquet: the device states of a run, as they were when its last session ended."""
+"""results.parquet: the device states of a run at the end of its last session."""
 
 from collections import Counter
 
@@ -10,7 +10,7 @@ from batchlic.writer.tables import Target, write_table
 
 
 def write_results(target: Target, states: pl.LazyFrame) -> dict[DeviceStatus, int]:
-    """Write results.parquet (columns: RESULTS); returns the devices by status, counted on the way.
+    """Write results.parquet (columns: RESULTS). Returns the number of devices by status.
 
     `states` are those of `device_states`. A path is written whole or not at all.
     """
@@ -26,6 +26,6 @@ def write_results(target: Target, states: pl.LazyFrame) -> dict[DeviceStatus, in
 
 
 def count_statuses(states: pl.LazyFrame) -> dict[DeviceStatus, int]:
-    """Devices by status."""
+    """The number of devices by status."""
     counts = states.group_by("status").len().sort("status").collect(engine="streaming")
     return {DeviceStatus(status): count for status, count in counts.iter_rows()}

@@ -1,4 +1,4 @@
-"""summary.json: one run in figures, from its files."""
+"""summary.json: one run in figures."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +20,7 @@ class InventoryRows(msgspec.Struct, frozen=True):
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """The fields of summary.json; times are ISO 8601 in UTC, null before anything was sent."""
+    """The fields of summary.json. Times are ISO 8601 in UTC, and null before anything was sent."""
 
     run_id: str
     job: str
@@ -37,7 +37,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     finished_at: str | None
     devices_per_second: float | None
     exit_code: int | None
-    """None while the run is at work, or after it was killed."""
+    """None while a session is active, or after it was killed."""
     stopped_because: str | None = None
     notes: list[str] = []
 
@@ -46,7 +46,7 @@ _DONE = (DeviceStatus.ACCEPTED, DeviceStatus.CONFIRMED, DeviceStatus.SKIPPED)
 
 
 def count_requests(journal: JournalQueries) -> dict[str, int]:
-    """Outcome: requests, and their total; a request without a recorded answer is ambiguous."""
+    """The number of requests by outcome, and in total. A request without a recorded answer is ambiguous."""
     found = journal.outcomes()
     counts = {outcome.value: found.get(outcome, 0) for outcome in Outcome}
     counts[Outcome.AMBIGUOUS] += found.get(None, 0)
@@ -54,7 +54,7 @@ def count_requests(journal: JournalQueries) -> dict[str, int]:
 
 
 def exit_code_of(statuses: Mapping[DeviceStatus, int], *, rejected: int, max_rejects: int) -> ExitCode:
-    """The exit code of a run that was not stopped; pending devices make it resumable."""
+    """The exit code of a run that was not stopped. With pending devices, the run is resumable."""
     if statuses.get(DeviceStatus.PENDING):
         return ExitCode.STOPPED
     done = sum(statuses.get(status, 0) for status in _DONE)
@@ -70,7 +70,7 @@ def write_summary(path: Path, summary: Summary) -> None:
 
 
 def read_summary(path: Path) -> Summary:
-    """The summary as it stands in the file. Raises RunFolderError where it is damaged."""
+    """The summary in the file. Raises RunFolderError if the file is damaged."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=Summary)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:

@@ -8,11 +8,11 @@ import polars as pl
 from batchlic.atomic import replacing
 
 Target: TypeAlias = Path | BinaryIO
-"""Where a table goes: a file that becomes whole or is not there, or an open one."""
+"""Where a table is written: the path of a file that is whole or absent, or an open file."""
 
 
 def write_table(target: Target, table: pl.LazyFrame) -> None:
-    """Write the rows of `table` in their order as parquet, never holding more than a few row groups."""
+    """Write the rows of `table` as parquet, in the same order, with only a few row groups in memory."""
     if isinstance(target, Path):
         with replacing(target) as temporary:
             _sink(table, temporary)

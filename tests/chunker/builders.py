@@ -1,4 +1,4 @@
-"""Licenses that earlier runs recorded, as planning asks for them."""
+"""Known licenses, as planning reads them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

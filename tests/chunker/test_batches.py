@@ -91,7 +91,7 @@ def test_a_batch_divides_into_devices_with_any_identifiers(tmp_path: Path, id_ki
 
 
 def test_a_device_without_the_identifier_to_send_is_an_error(tmp_path: Path) -> None:
-    """The reader rejects such devices; if it did not, the places of the others would shift."""
+    """The reader rejects such devices: without this rule, the places of the other devices would change."""
     plan = plan_of(tmp_path / "plan.parquet", [2])
     iccids = pl.Series("iccid", ["89148000000000000001", None])
     pl.read_parquet(plan).with_columns(iccids).write_parquet(plan)

@@ -1,4 +1,4 @@
-"""Devices that the ledger excludes are planned in no batch, with the status that their licenses give."""
+"""Devices that the ledger excludes are in no batch; their licenses decide their status."""
 
 from itertools import product
 from pathlib import Path

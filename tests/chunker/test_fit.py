@@ -93,7 +93,7 @@ def test_a_refusal_of_fit_leaves_nothing_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("counts", [[61, 0], [-1, 0], [60]])
-def test_an_answer_of_fit_that_can_not_be_is_an_error(tmp_path: Path, counts: list[int]) -> None:
+def test_an_impossible_result_of_fit_is_an_error(tmp_path: Path, counts: list[int]) -> None:
     with pytest.raises(ValueError, match=r"fitted|zip"):
         plan(tmp_path, 90, lambda _: counts)
     assert not (tmp_path / "plan.parquet").exists()

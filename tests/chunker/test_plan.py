@@ -85,7 +85,7 @@ def test_the_files_have_the_columns_of_the_public_interface(tmp_path: Path) -> N
 
 
 def test_the_plan_has_row_groups_of_50_000_rows(tmp_path: Path) -> None:
-    import duckdb  # noqa: PLC0415 - the second opinion
+    import duckdb  # noqa: PLC0415 - an independent reader
 
     plan_rows(tmp_path, [(imei(n), "") for n in range(60_000)])
     groups = duckdb.execute(

@@ -19,7 +19,7 @@ TEXTS = ("source", "imei", "iccid", "account_name", "sku_number", "status", "x_r
 
 @dataclass(frozen=True)
 class Device:
-    """How a device of a run stands."""
+    """The state of a device of a run."""
 
     batch_id: int | None
     request: str | None

@@ -69,7 +69,7 @@ def test_warnings_cannot_control_the_terminal(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "text"),
     [
         ({}, "Finished: 7 accepted, 1 failed, 2 in doubt, 2 rows rejected"),
         ({"exit_code": None}, "Not finished (running or killed): 7 accepted"),
@@ -78,8 +78,8 @@ def test_warnings_cannot_control_the_terminal(tmp_path: Path) -> None:
         ({"statuses": {"pending": 10}, "exit_code": None}, "Continue: batchlic resume runs/r"),
     ],
 )
-def test_the_headline_says_how_a_run_ended_and_what_to_do(changes: dict[str, object], words: str) -> None:
-    assert words in describe(summary(**changes), Path("runs/r"))
+def test_the_headline_says_how_a_run_ended_and_what_to_do(changes: dict[str, object], text: str) -> None:
+    assert text in describe(summary(**changes), Path("runs/r"))
 
 
 def test_the_output_names_the_file_of_each_problem() -> None:

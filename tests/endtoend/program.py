@@ -1,4 +1,4 @@
-"""Builders: the program as a scheduler runs it, with an environment, files and an exit code."""
+"""Runs the program as a scheduler does: with an environment, files and an exit code."""
 
 import json
 import os

@@ -189,7 +189,7 @@ def test_a_run_killed_many_times_resends_only_flexible_licenses(
             assert 1 <= executed <= 1 + lost[batch]
 
 
-def test_a_disk_without_room_is_exit_6_and_the_run_resumes_when_there_is(tmp_path: Path) -> None:
+def test_a_full_disk_is_exit_6_and_the_run_can_be_resumed(tmp_path: Path) -> None:
     with home(tmp_path) as at:
         process = at.begin()
         until(lambda: at.has_sent(10))

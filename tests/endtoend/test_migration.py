@@ -1,4 +1,4 @@
-"""A migration as a scheduler runs it: killed several times, and finished with the right licenses."""
+"""A migration that is killed several times ends with the right licenses."""
 
 import os
 import random

@@ -180,10 +180,10 @@ def test_bad_usage_is_exit_2_and_leaves_nothing(tmp_path: Path) -> None:
         "inventory.file: there is no such key; did you mean files?": ["run", "job.toml"],
         "--bathc-size": ["assign", "fleet.csv", "--bathc-size", "3"],
     }
-    for words, arguments in wrong.items():
+    for message, arguments in wrong.items():
         ended = batchlic(*arguments, cwd=tmp_path)
         assert (ended.code, ended.out) == (2, ""), arguments
-        assert words in ended.err
+        assert message in ended.err
     assert contents(tmp_path) == before
 
 

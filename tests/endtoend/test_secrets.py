@@ -59,7 +59,8 @@ def echoing_carrier() -> Iterator[str]:
 def arguments_of(process: subprocess.Popen[str]) -> list[str]:
     """The command lines of a process and its children."""
     parent = psutil.Process(process.pid)
-    return [word for one in (parent, *parent.children(recursive=True)) for word in one.cmdline()]
+    processes = (parent, *parent.children(recursive=True))
+    return [argument for process in processes for argument in process.cmdline()]
 
 
 def test_f_no_secret_is_in_files_streams_or_the_process_list(tmp_path: Path) -> None:

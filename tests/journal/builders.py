@@ -1,4 +1,4 @@
-"""Small journals, and what is written into them."""
+"""Small journals, and records for them."""
 
 from pathlib import Path
 from typing import Any

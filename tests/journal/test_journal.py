@@ -1,4 +1,4 @@
-"""The journal on a real disk: durable before it says so, whole after a kill, honest about damage."""
+"""The journal on a real disk: records are durable on return, survive a kill, and damage is reported."""
 
 import os
 import random
@@ -58,7 +58,7 @@ anyio.run(main)
 
 
 def rows(path: Path, table: str) -> list[int]:
-    """What a second connection sees."""
+    """The rows that a second connection reads."""
     with closing(sqlite3.connect(path)) as other:
         return [seq for (seq,) in other.execute(f"SELECT seq FROM {table} ORDER BY seq")]  # noqa: S608 - ours
 
@@ -79,7 +79,7 @@ async def test_c_an_answer_is_durable_when_answer_returns(tmp_path: Path) -> Non
 
 
 @pytest.mark.anyio
-async def test_j_the_latest_time_until_which_the_carrier_told_to_wait_is_known(tmp_path: Path) -> None:
+async def test_j_the_latest_time_of_all_retry_afters_is_known(tmp_path: Path) -> None:
     with closing(new_journal(tmp_path)) as journal:
         assert journal.retry_not_before == 0
         for started_at in (CREATED_AT + 2_000_000, CREATED_AT):
@@ -89,7 +89,7 @@ async def test_j_the_latest_time_until_which_the_carrier_told_to_wait_is_known(t
 
 
 @pytest.mark.anyio
-async def test_an_intent_that_never_left_is_no_request(tmp_path: Path) -> None:
+async def test_an_intent_that_was_not_sent_does_not_count_as_a_request(tmp_path: Path) -> None:
     with closing(new_journal(tmp_path)) as journal:
         for answer in (THROTTLED, Answer(outcome=Outcome.THROTTLED), AMBIGUOUS):
             await journal.answer(await journal.intend(intent()), answer, duration_ms=1.0, final=False)
@@ -135,27 +135,27 @@ async def test_more_intents_at_once_than_a_statement_takes_are_all_written(tmp_p
 
 
 @pytest.mark.anyio
-async def test_reading_does_not_meet_a_commit_under_way(tmp_path: Path) -> None:
-    begun, go_on = threading.Event(), threading.Event()
+async def test_a_query_during_a_commit_reads_the_state_before_it(tmp_path: Path) -> None:
+    has_begun, may_continue = threading.Event(), threading.Event()
 
-    def hold(*_: object) -> None:
-        begun.set()
-        go_on.wait(10)
+    def wait(*_: object) -> None:
+        has_begun.set()
+        may_continue.wait(10)
 
     with closing(new_journal(tmp_path)) as journal:
         await journal.intend(intent())
-        sa.event.listen(journal._connection, "before_cursor_execute", hold)
+        sa.event.listen(journal._connection, "before_cursor_execute", wait)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(journal.intend, intent(2))
-            await anyio.to_thread.run_sync(begun.wait, 10)
+            await anyio.to_thread.run_sync(has_begun.wait, 10)
             seen = [attempt.batch_id for attempt in journal.attempts(batches=range(1, 10))]
             outcomes = journal.outcomes()
-            go_on.set()
+            may_continue.set()
         assert (seen, outcomes) == ([1], {None: 1})
         assert [attempt.batch_id for attempt in journal.attempts()] == [1, 2]
 
 
-def test_the_journal_is_its_owners_alone_whatever_the_umask(tmp_path: Path) -> None:
+def test_only_the_owner_can_read_the_journal_whatever_the_umask(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         with closing(new_journal(tmp_path)) as journal:
@@ -167,7 +167,7 @@ def test_the_journal_is_its_owners_alone_whatever_the_umask(tmp_path: Path) -> N
 
 
 @pytest.mark.anyio
-async def test_a_reopened_journal_tells_the_same(tmp_path: Path) -> None:
+async def test_a_reopened_journal_has_the_same_content(tmp_path: Path) -> None:
     with closing(new_journal(tmp_path, rejected={"duplicate": 3})) as journal:
         assert journal.is_fresh
         first = await journal.intend(intent(2))
@@ -175,22 +175,22 @@ async def test_a_reopened_journal_tells_the_same(tmp_path: Path) -> None:
         await journal.answer(first, AMBIGUOUS, duration_ms=2.5, final=False)
         journal.end(SessionEnd(1, 2, 6))
         journal.end(SessionEnd(3, 4, 0))
-        told = list(journal.attempts())
+        before = list(journal.attempts())
     with closing(Journal.open(tmp_path / "journal.db")) as again:
         assert again.identity == identity(rejected={"duplicate": 3})
         assert again.created_at == CREATED_AT
         assert not again.is_fresh
-        assert list(again.attempts()) == told
+        assert list(again.attempts()) == before
         assert [attempt.batch_id for attempt in again.attempts(batches=range(1, 3))] == [1, 2]
         assert [attempt.batch_id for attempt in again.attempts(batches=range(2, 3))] == [2]
         assert again.session_ends() == [SessionEnd(1, 2, 6), SessionEnd(3, 4, 0)]
         assert again.outcomes() == {Outcome.AMBIGUOUS: 1, None: 1}
         assert again.settled() == (0, 0)
-        assert await again.intend(intent()) == told[-1].seq + 1
+        assert await again.intend(intent()) == before[-1].seq + 1
 
 
 @pytest.mark.anyio
-async def test_settled_devices_are_counted_by_how_their_request_ended(tmp_path: Path) -> None:
+async def test_settled_devices_are_counted_by_the_answers_of_requests(tmp_path: Path) -> None:
     with closing(new_journal(tmp_path)) as journal:
         answers = [(ACCEPTED, False, 3), (ACCEPTED, False, 4), (REFUSED, True, 1), (REFUSED, False, 90)]
         for answer, final, devices in answers:
@@ -201,16 +201,16 @@ async def test_settled_devices_are_counted_by_how_their_request_ended(tmp_path: 
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_killed_process_leaves_all_that_was_acknowledged(tmp_path: Path, seed: int) -> None:
+def test_everything_acknowledged_survives_a_kill(tmp_path: Path, seed: int) -> None:
     path = tmp_path / "journal.db"
     new_journal(tmp_path).close()
     with subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
-        heard = [process.stdout.readline()]
+        lines = [process.stdout.readline()]
         time.sleep(random.Random(seed).uniform(0, 0.1))
         os.kill(process.pid, signal.SIGKILL)
-        heard += process.stdout.readlines()
-    acknowledged = [line.split() for line in heard if line.endswith(b"\n")]
+        lines += process.stdout.readlines()
+    acknowledged = [line.split() for line in lines if line.endswith(b"\n")]
     with closing(Journal.open(path)) as journal:
         attempts = {attempt.seq: attempt for attempt in journal.attempts()}
     assert {int(seq) for kind, seq in acknowledged if kind == b"intent"} <= attempts.keys()
@@ -222,28 +222,28 @@ def cut(data: bytes) -> bytes:
     return data[: len(data) // 2]
 
 
-def scribble(data: bytes) -> bytes:
+def overwrite(data: bytes) -> bytes:
     return data[:4096] + os.urandom(len(data) - 4096)
 
 
-def scribble_on_the_end(data: bytes) -> bytes:
+def overwrite_end(data: bytes) -> bytes:
     return data[:-8192] + os.urandom(8192)
 
 
-def scribble_on_header(data: bytes) -> bytes:
+def overwrite_header(data: bytes) -> bytes:
     return os.urandom(100) + data[100:]
 
 
-def forget_identity(data: bytes) -> bytes:
+def rename_run_id(data: bytes) -> bytes:
     return data.replace(b'"run_id":"run-1"', b'"run_ix":"run-1"')
 
 
-DAMAGES = [cut, scribble, scribble_on_the_end, scribble_on_header, forget_identity, lambda _: b""]
+DAMAGES = [cut, overwrite, overwrite_end, overwrite_header, rename_run_id, lambda _: b""]
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("damage", DAMAGES)
-async def test_a_damaged_journal_is_refused_and_left_as_it_is(
+async def test_a_damaged_journal_is_refused_and_not_changed(
     tmp_path: Path, damage: Callable[[bytes], bytes]
 ) -> None:
     path = tmp_path / "journal.db"
@@ -257,7 +257,7 @@ async def test_a_damaged_journal_is_refused_and_left_as_it_is(
     assert path.read_bytes() == damaged
 
 
-def test_another_database_is_no_journal(tmp_path: Path) -> None:
+def test_a_database_of_another_kind_is_not_a_journal(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     with closing(sqlite3.connect(path)) as other:
         other.execute("CREATE TABLE other (x)")
@@ -288,14 +288,14 @@ async def test_a_full_disk_stops_the_run_and_loses_nothing(tmp_path: Path) -> No
         journal._connection.rollback()
         written = 0
 
-        async def write_on() -> None:
+        async def write_until_full() -> None:
             nonlocal written
             while True:
                 await journal.intend(intent())
                 written += 1
 
         with pytest.raises(StoppedEarly, match=r"full.*resume"):
-            await write_on()
+            await write_until_full()
         assert len(list(journal.attempts())) == written > 0
         journal._connection.exec_driver_sql("PRAGMA max_page_count = 1000000")
         journal._connection.rollback()
@@ -329,7 +329,7 @@ async def test_d_a_settlement_follows_the_attempts_it_decides_in_the_history(
 
 
 @pytest.mark.anyio
-async def test_an_ending_is_the_last_word_until_the_history_goes_on(tmp_path: Path) -> None:
+async def test_a_session_end_is_final_until_the_history_continues(tmp_path: Path) -> None:
     with closing(new_journal(tmp_path)) as journal:
         await journal.intend(intent())
         assert journal.final_session_end is None

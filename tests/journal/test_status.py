@@ -1,4 +1,4 @@
-"""The status of a device by its history: accepted is accepted, and a refusal ends no doubt."""
+"""The status of a device by its history: accepted devices stay accepted, and a refusal does not end doubt."""
 
 from dataclasses import dataclass
 
@@ -68,26 +68,26 @@ AS_RESEND = settled(DeviceStatus.PENDING)
         ([AMBIGUOUS, AS_RESEND, REFUSED_FOR_GOOD], DeviceStatus.IN_DOUBT),
     ],
 )
-def test_the_rule(attempts: list[Attempt | Settlement], status: DeviceStatus) -> None:
+def test_a_history_gives_its_status(attempts: list[Attempt | Settlement], status: DeviceStatus) -> None:
     assert status_of(attempts) is status
 
 
 @given(histories)
-def test_d_a_device_fails_only_where_nothing_can_have_been_executed(attempts: list[Attempt]) -> None:
+def test_d_a_device_fails_only_if_no_request_can_have_been_executed(attempts: list[Attempt]) -> None:
     may_be_licensed = {AMBIGUOUS, UNANSWERED, ACCEPTED}.intersection(attempts)
     assert not (status_of(attempts) is DeviceStatus.FAILED and may_be_licensed)
 
 
 @given(histories, histories)
-def test_c_what_is_accepted_stays_accepted(before: list[Attempt], after: list[Attempt]) -> None:
+def test_c_an_accepted_device_stays_accepted(before: list[Attempt], after: list[Attempt]) -> None:
     assert status_of([*before, ACCEPTED, *after]) is DeviceStatus.ACCEPTED
 
 
 @given(histories)
-def test_d_without_an_operator_doubt_ends_with_an_acceptance_only(attempts: list[Attempt]) -> None:
+def test_d_without_an_operator_only_an_acceptance_ends_doubt(attempts: list[Attempt]) -> None:
     expected = DeviceStatus.ACCEPTED if ACCEPTED in attempts else DeviceStatus.IN_DOUBT
     assert status_of([AMBIGUOUS, *attempts]) is expected
 
 
 def test_every_outcome_is_covered() -> None:
-    assert {told.outcome for told in ALL} == {*Outcome, None}
+    assert {attempt.outcome for attempt in ALL} == {*Outcome, None}

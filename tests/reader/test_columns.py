@@ -37,7 +37,7 @@ def test_a_named_column_decides_between_two_candidates(tmp_path: Path) -> None:
 
 
 def test_two_candidate_columns_are_an_error_that_names_both(tmp_path: Path) -> None:
-    with pytest.raises(InventoryError, match=r"1 'IMEI', 3 'Device IMEI'; say which .*--column imei=1"):
+    with pytest.raises(InventoryError, match=r"1 'IMEI', 3 'Device IMEI'; choose one .*--column imei=1"):
         plan_rows(tmp_path, [("", "", "")], header="IMEI,Asset,Device IMEI")
 
 
@@ -48,7 +48,7 @@ def test_two_candidates_without_header_are_an_error_that_names_both(tmp_path: Pa
 
 def test_the_error_for_no_identifier_column_lists_the_columns(tmp_path: Path) -> None:
     with pytest.raises(
-        InventoryError, match=r"no column is known to hold .* 1 'Asset', 2 'Site'; name one with --column"
+        InventoryError, match=r"no known header for .* 1 'Asset', 2 'Site'; name one with --column"
     ):
         plan_rows(tmp_path, [("a", "b")], header="Asset,Site")
 

@@ -210,10 +210,10 @@ def test_a_file_given_twice_is_refused(tmp_path: Path) -> None:
         (as_zip(CSV)[:-20], "damaged, cut off or locked"),
         (FORMATS["parquet"][:-20], "damaged"),
         (FORMATS["workbook"][:2000], "damaged or locked"),
-        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "of no known format"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "unknown format"),
         (b'{"imei": 1}\nnot json\n', "line 2 is not a JSON object"),
         (b'[{"imei": "1"}, 7]', "item 2 is not a JSON object"),
-        (b'[{"imei": "1"}', "the array is not a JSON object"),
+        (b'[{"imei": "1"}', "the text after item 1 is not a JSON object"),
         (b'IMEI,Notes\n1,"never closed\n2,x\n', "a quote is out of place"),
     ],
 )

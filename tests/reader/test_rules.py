@@ -52,7 +52,7 @@ def stripped(cell: str) -> str | None:
 
 
 def reason_by_oracle(cell: str, kind: Role) -> str | None:
-    """The reason to reject a row with only this identifier; None where the identifier is valid."""
+    """The reason to reject a row with only this identifier; None if the identifier is valid."""
     shown = stripped(cell)
     if shown is None:
         return "missing_identifier"
@@ -88,7 +88,7 @@ def of_iccid(digits: str) -> str | None:
 
 
 def reasons_by_rules(role: Role, cells: list[str]) -> list[str | None]:
-    """The reason of each row of a block with only that column; None where the row is valid."""
+    """The reason of each row of a block with only this column; None if the row is valid."""
     outcome = Validator(JOB, {})(pl.DataFrame({role: cells}, schema={role: pl.String}))
     reasons = dict(outcome.rejects.select("row", "reason").iter_rows())
     assert outcome.height == len(cells)
@@ -96,12 +96,12 @@ def reasons_by_rules(role: Role, cells: list[str]) -> list[str | None]:
     return [reasons.get(row) for row in range(len(cells))]
 
 
-def is_blank_python_only(cell: str) -> bool:
-    """Characters that only one of Python and the Unicode standard's White_Space counts as space."""
+def has_disputed_space(cell: str) -> bool:
+    """Whether Python and Unicode (White_Space) disagree about a space in the cell."""
     return any(mark in cell for mark in "\x1c\x1d\x1e\x1f\x85")
 
 
-BLOCKS = st.lists(CELLS.filter(lambda cell: not is_blank_python_only(cell)), min_size=10, max_size=40)
+BLOCKS = st.lists(CELLS.filter(lambda cell: not has_disputed_space(cell)), min_size=10, max_size=40)
 
 
 @given(BLOCKS)

@@ -44,7 +44,7 @@ def test_an_imeisv_is_planned_where_the_readme_says_so(tmp_path: Path) -> None:
 
 
 def test_a_column_is_suggested_by_its_content(tmp_path: Path) -> None:
-    with pytest.raises(InventoryError, match="column 2 looks like it: --column imei=2"):
+    with pytest.raises(InventoryError, match="column 2 looks like IMEIs: --column imei=2"):
         plan_files(tmp_path, str(SAMPLES / "troubles/no_identifier_column.csv"))
 
 

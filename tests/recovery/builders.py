@@ -1,4 +1,4 @@
-"""Small runs in this process, against a sandbox in one of its own."""
+"""Small runs in this process, against a sandbox in another process."""
 
 import json
 from collections.abc import Iterator
@@ -29,20 +29,20 @@ LOSES_ANSWERS = {Fault.RESET_AFTER: 0.5}
 
 @dataclass(frozen=True)
 class Carrier:
-    """A sandbox, and how to look into its books."""
+    """A sandbox, and its records."""
 
     target: Target
 
     def licenses(self) -> dict[str, dict[str, int]]:
-        """IMEI: licenses that it holds, by SKU."""
+        """By IMEI, the licenses of the device by SKU."""
         return {record["imei"]: record["licenses"] for record in self._records()}
 
     def assigned(self) -> dict[str, int]:
-        """IMEI: how often a license was put on it."""
+        """By IMEI, how often a license was assigned to the device."""
         return {record["imei"]: record["assigned"] for record in self._records()}
 
     def requests(self) -> int:
-        """License requests that reached it."""
+        """The number of license requests that the sandbox received."""
         return sum(json.loads(self._get("totals"))["requests"].values())
 
     def _records(self) -> Iterator[dict[str, Any]]:
@@ -88,7 +88,7 @@ def run(folder: Path, at: Carrier, given: Job) -> Summary:
 
 
 def in_doubt(folder: Path, at: Carrier, sku: str = LIFETIME) -> Summary:
-    """A run of which some batches are in doubt."""
+    """A run with some batches in doubt."""
     summary = run(folder / "run", at, job(fleet(folder / "fleet.csv"), sku))
     assert 0 < summary.statuses[DeviceStatus.IN_DOUBT] < DEVICES
     return summary
@@ -99,5 +99,5 @@ def results(folder: Path) -> pl.DataFrame:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of a folder but its lock."""
+    """The content of every file of a folder, except the lock."""
     return {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file() and p.name != ".lock"}

@@ -1,4 +1,4 @@
-"""Migrations against a sandbox, what devices hold afterwards, and how they come to grief."""
+"""Migrations against a sandbox: jobs, the licenses that devices hold, and interruptions."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -39,12 +39,12 @@ def onboarded(folder: Path, at: Carrier) -> Path:
 
 
 def held(at: Carrier) -> Counter[tuple[tuple[str, int], ...]]:
-    """How many devices hold what."""
+    """The number of devices by the licenses that they hold."""
     return Counter(tuple(sorted(licenses.items())) for licenses in at.licenses().values())
 
 
 def known(folder: Path) -> dict[str, tuple[int, int, int]]:
-    """By SKU, how many devices the ledger holds for assigned, unassigned and in doubt."""
+    """By SKU, how many devices are assigned, unassigned and in doubt by the ledger."""
     with closing(Ledger(folder / "ledger.db")) as ledger:
         return {
             found.sku_number: (found.assigned, found.unassigned, found.in_doubt)
@@ -54,7 +54,7 @@ def known(folder: Path) -> dict[str, tuple[int, int, int]]:
 
 @contextmanager
 def losing_an_answer_about(sku: str) -> Iterator[None]:
-    """The answer to the first request about the SKU is lost, once that was executed."""
+    """Lose the answer to the first request about the SKU, after its execution."""
     submit, lost = CarrierClient.submit, list[Answer]()
 
     async def lose(self: CarrierClient, submission: Submission) -> Answer:
@@ -71,13 +71,13 @@ def losing_an_answer_about(sku: str) -> Iterator[None]:
 
 @contextmanager
 def stopping_at(action: Action, sku: str) -> Iterator[None]:
-    """Runs stop before a request that does this with the SKU."""
-    see_through = Pool._deliver
+    """Stop runs before a request with this action on the SKU."""
+    deliver = Pool._deliver
 
     async def stop(self: Pool, delivery: Delivery) -> None:
         if (delivery.batch.action, delivery.batch.sku_number) == (action, sku):
             raise StoppedEarly("stopped")
-        await see_through(self, delivery)
+        await deliver(self, delivery)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Pool, "_deliver", stop)
@@ -85,7 +85,7 @@ def stopping_at(action: Action, sku: str) -> Iterator[None]:
 
 
 def interrupted(folder: Path, at: Carrier, given: Job) -> None:
-    """Leave what a run leaves that was killed before its first request."""
+    """Leave the files of a run that was killed before its first request."""
 
     def die(*_: object, **__: object) -> None:
         raise SystemExit

@@ -1,4 +1,4 @@
-"""A changed byte is found and located, and a device's history is complete."""
+"""`verify` locates every changed byte, and the history of a device is complete."""
 
 import random
 import shutil
@@ -46,7 +46,7 @@ def change(folder: Path, sql: str) -> None:
         assert journal.execute(sql).rowcount > 0
 
 
-def test_a_run_that_nobody_touched_is_found_whole(copy: Path) -> None:
+def test_an_unchanged_run_has_no_findings(copy: Path) -> None:
     verification = verify(RunFolder(copy))
     assert verification.findings == []
     assert verification.head == pl.read_parquet(copy / "audit.parquet")["hash"][-1]
@@ -87,7 +87,7 @@ def test_a_missing_file_is_found(copy: Path, name: str) -> None:
         ("UPDATE session_ends SET exit_code = 0", "summary.json", "exit_code"),
     ],
 )
-def test_a_changed_journal_is_found_by_what_it_contradicts(
+def test_a_changed_journal_is_found_by_the_file_it_contradicts(
     copy: Path, sql: str, file: str, what: str
 ) -> None:
     change(copy, sql)
@@ -97,12 +97,13 @@ def test_a_changed_journal_is_found_by_what_it_contradicts(
 def test_a_forged_row_is_located_by_the_chain(copy: Path) -> None:
     forged = pl.when(pl.col("seq") == 4).then(pl.lit("nobody")).otherwise("request_id").alias("request_id")
     pl.read_parquet(copy / "audit.parquet").with_columns(forged).write_parquet(copy / "audit.parquet")
-    assert Finding("audit.parquet", "row 4 (seq 4): its hash is not that of its values") in findings(copy)
+    assert Finding("audit.parquet", "row 4 (seq 4): its hash does not match its values") in findings(copy)
 
 
 def test_a_removed_row_is_located_by_the_chain(copy: Path) -> None:
     pl.read_parquet(copy / "audit.parquet").filter(pl.col("seq") != 4).write_parquet(copy / "audit.parquet")
-    assert Finding("audit.parquet", "row 4 (seq 5): does not follow on the row before") in findings(copy)
+    broken = Finding("audit.parquet", "row 4 (seq 5): its prev_hash is not the hash of the row before")
+    assert broken in findings(copy)
 
 
 def test_a_damaged_journal_is_a_finding(copy: Path) -> None:
@@ -110,7 +111,7 @@ def test_a_damaged_journal_is_a_finding(copy: Path) -> None:
     assert [finding.file for finding in findings(copy)] == ["journal.db"]
 
 
-def test_a_run_that_was_stopped_is_checked_as_far_as_it_was_written(copy: Path) -> None:
+def test_only_the_written_files_of_a_stopped_run_are_checked(copy: Path) -> None:
     with closing(Journal.open(copy / "journal.db")) as journal:
         journal.settle(
             [Part(1, None, "", 10)], DeviceStatus.PENDING, settled_by="alice", reason="x", settled_at=1
@@ -120,7 +121,7 @@ def test_a_run_that_was_stopped_is_checked_as_far_as_it_was_written(copy: Path) 
     assert {finding.file for finding in findings(copy)} == {"audit.parquet"}
 
 
-def test_a_run_at_work_or_no_run_at_all_is_not_checked(copy: Path, tmp_path: Path) -> None:
+def test_an_active_run_and_a_missing_run_are_not_checked(copy: Path, tmp_path: Path) -> None:
     with RunFolder(copy).locked(), pytest.raises(RefusedToStart):
         findings(copy)
     with pytest.raises(RunFolderError, match="no journal"):
@@ -137,7 +138,7 @@ def twice(tmp_path: Path) -> Iterator[Path]:
         yield tmp_path / "runs"
 
 
-def test_the_history_of_a_device_goes_across_runs_in_order_of_time(twice: Path) -> None:
+def test_a_device_history_spans_runs_in_order_of_time(twice: Path) -> None:
     events = device_history(imei(42), twice)
     assert [(event.event, event.action) for event in events] == [
         ("planned", "assign"),
@@ -151,13 +152,13 @@ def test_the_history_of_a_device_goes_across_runs_in_order_of_time(twice: Path) 
     assert {(event.row, event.sku_number) for event in events if event.row} == {(43, FLEXIBLE)}
 
 
-def test_a_history_has_what_an_operator_settled(settled: Path) -> None:
+def test_a_device_history_has_the_settlement_of_an_operator(settled: Path) -> None:
     doubtful = pl.read_parquet(settled / "results.parquet").filter(pl.col("settled_by").is_not_null())
     last = device_history(doubtful["imei"][0], settled.parent)[-1]
     assert (last.event, last.outcome, last.reason) == ("settled", "failed", "the portal says no")
 
 
-def test_an_unknown_device_has_no_story_and_no_runs_is_an_error(twice: Path, tmp_path: Path) -> None:
+def test_an_unknown_device_has_no_history_and_no_runs_is_an_error(twice: Path, tmp_path: Path) -> None:
     assert device_history("864508039999999", twice) == []
     with pytest.raises(UsageError, match="no run"):
         device_history(imei(1), tmp_path / "nowhere")

@@ -1,4 +1,4 @@
-"""The same command again goes on, another one is refused, and damage is told without being touched."""
+"""The same command continues a run, another command is refused, and damaged files are reported unchanged."""
 
 import os
 import re
@@ -16,8 +16,8 @@ from batchlic.sandbox.config import LimitConfig, LimitKind
 from tests.recovery.builders import FLEXIBLE, LIFETIME, carrier, contents, fleet, job, results, run
 
 
-def forget_the_ending(folder: Path) -> None:
-    """As if the run had been stopped before its end."""
+def mark_as_stopped(folder: Path) -> None:
+    """Record that the last session was stopped."""
     with closing(Journal.open(folder / "journal.db")) as journal:
         journal.end(SessionEnd(0, 1, ExitCode.STOPPED))
 
@@ -27,7 +27,7 @@ def test_the_same_command_resumes_its_own_run_and_plan(tmp_path: Path) -> None:
     with carrier() as at:
         first = run(tmp_path / "run", at, job(inventory))
         requests, plan = at.requests(), (tmp_path / "run" / "plan.parquet").stat()
-        forget_the_ending(tmp_path / "run")
+        mark_as_stopped(tmp_path / "run")
         again = run(tmp_path / "run", at, job(inventory, limits={"batch_size": 10, "max_rate": 5.0}))
         assert (again.run_id, again.exit_code) == (first.run_id, ExitCode.OK)
         assert (at.requests(), (tmp_path / "run" / "plan.parquet").stat()) == (requests, plan)
@@ -71,16 +71,16 @@ def test_missing_files_of_a_finished_run_are_written_without_a_request(tmp_path:
         assert (tmp_path / "run" / name).is_file()
 
 
-def test_without_its_journal_nothing_is_sent_and_what_is_left_is_named(tmp_path: Path) -> None:
+def test_without_a_journal_nothing_is_sent_and_the_error_names_files(tmp_path: Path) -> None:
     inventory = fleet(tmp_path / "fleet.csv")
     with carrier() as at:
         run(tmp_path / "run", at, job(inventory))
         (tmp_path / "run" / "journal.db").unlink()
         before, requests = contents(tmp_path / "run"), at.requests()
-        what_is_left = r"results.parquet of 20.*audit.parquet of 20.*backup"
-        with pytest.raises(RunFolderError, match=what_is_left):
+        files_left = r"results.parquet of 20.*audit.parquet of 20.*backup"
+        with pytest.raises(RunFolderError, match=files_left):
             run(tmp_path / "run", at, job(inventory))
-        with pytest.raises(RunFolderError, match=what_is_left):
+        with pytest.raises(RunFolderError, match=files_left):
             resume(RunFolder(tmp_path / "run"), at.target)
         assert (contents(tmp_path / "run"), at.requests()) == (before, requests)
 
@@ -90,7 +90,7 @@ def test_a_run_without_its_plan_says_how_to_make_the_plan_again(tmp_path: Path) 
     with carrier() as at:
         run(tmp_path / "run", at, job(inventory))
         run(tmp_path / "elsewhere" / "other", at, job(inventory))
-        forget_the_ending(tmp_path / "run")
+        mark_as_stopped(tmp_path / "run")
         (tmp_path / "run" / "plan.parquet").unlink()
         before = contents(tmp_path / "run")
         with pytest.raises(RunFolderError, match="`batchlic plan --no-ledger` with the same"):
@@ -102,7 +102,7 @@ def test_a_run_without_its_plan_says_how_to_make_the_plan_again(tmp_path: Path) 
         assert resume(RunFolder(tmp_path / "run"), at.target).exit_code == ExitCode.OK
 
 
-def test_a_job_goes_on_once_at_a_time_whatever_its_folder(tmp_path: Path) -> None:
+def test_a_job_runs_once_at_a_time_whatever_its_folder(tmp_path: Path) -> None:
     inventory = fleet(tmp_path / "fleet.csv")
     nightly = job(inventory, FLEXIBLE, name="nightly")
     with carrier() as at:
@@ -114,7 +114,7 @@ def test_a_job_goes_on_once_at_a_time_whatever_its_folder(tmp_path: Path) -> Non
         assert run(tmp_path / "run", at, nightly).exit_code == ExitCode.OK
 
 
-def test_a_lock_goes_with_its_process(tmp_path: Path) -> None:
+def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     child = os.fork()
     if child == 0:
@@ -126,7 +126,7 @@ def test_a_lock_goes_with_its_process(tmp_path: Path) -> None:
         assert (tmp_path / ".lock").read_text().startswith(f"pid {os.getpid()}")
 
 
-def test_what_a_killed_process_left_unfinished_is_removed_and_nothing_else(tmp_path: Path) -> None:
+def test_only_unfinished_files_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     inventory = fleet(tmp_path / "fleet.csv")
     folder = tmp_path / "run"
     (folder / ".scratch-x1" / "duplicates").mkdir(parents=True)
@@ -141,12 +141,12 @@ def test_what_a_killed_process_left_unfinished_is_removed_and_nothing_else(tmp_p
     assert not {name for name in names if "17" in name or "scratch" in name}
 
 
-def test_j_a_retry_after_holds_for_the_sessions_that_follow(tmp_path: Path) -> None:
+def test_j_a_retry_after_also_counts_for_later_sessions(tmp_path: Path) -> None:
     inventory = fleet(tmp_path / "fleet.csv")
     with carrier(limits=LimitConfig(rate=3 / 7200, kind=LimitKind.SLIDING_WINDOW, window_s=7200)) as at:
         stopped = run(tmp_path / "run", at, job(inventory))
-        asked = at.requests()
+        requests = at.requests()
         again = resume(RunFolder(tmp_path / "run"), at.target)
-        assert at.requests() == asked
+        assert at.requests() == requests
     assert stopped.exit_code == again.exit_code == ExitCode.STOPPED
     assert re.match(r"the carrier asked to wait 7\d\d\d s more", again.stopped_because or "")

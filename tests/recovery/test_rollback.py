@@ -1,4 +1,4 @@
-"""What a run has assigned is taken back: by request or by device, once, and never what is for life."""
+"""Rollbacks take back assigned licenses by request or by device, once, and never Lifetime licenses."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -64,8 +64,8 @@ def held(at: Carrier) -> Counter[str]:
 def test_every_accepted_device_gives_its_license_back(assigned: RunFolder, at: Carrier, by: By) -> None:
     before = contents(assigned.path)
     assert held(at) == {FLEXIBLE: DEVICES - len(BAD)}
-    told = back(assigned, by, at.target)
-    assert (told.exit_code, told.statuses) == (ExitCode.OK, {"accepted": DEVICES - len(BAD)})
+    summary = back(assigned, by, at.target)
+    assert (summary.exit_code, summary.statuses) == (ExitCode.OK, {"accepted": DEVICES - len(BAD)})
     assert held(at) == {}
     undone = RunFolder(assigned.path / f"rollback-by-{by}")
     assert BAD.isdisjoint(pl.read_parquet(undone.results)["imei"])
@@ -113,14 +113,14 @@ def test_e_a_lifetime_run_is_refused_before_anything_is_sent(tmp_path: Path, at:
 
 
 @pytest.mark.parametrize("by", By)
-def test_e_of_a_mixed_run_the_lifetime_devices_are_irrevocable(tmp_path: Path, at: Carrier, by: By) -> None:
+def test_e_lifetime_devices_of_a_mixed_run_are_irrevocable(tmp_path: Path, at: Carrier, by: By) -> None:
     rows = [f"{imei(n)},{LIFETIME if n % 2 else FLEXIBLE}" for n in range(10, 40)]
     (tmp_path / "mixed.csv").write_text("\n".join(["IMEI,SKU", *rows, ""]))
     license = {"account": ACCOUNT, "consent_lifetime": True}
     run(tmp_path / "run", at, job(tmp_path / "mixed.csv", license=license))
-    told = back(RunFolder(tmp_path / "run"), by, at.target)
-    assert (told.rows_read, told.planned, told.rejected) == (30, 15, {"irrevocable": 15})
-    assert told.exit_code == ExitCode.INCOMPLETE
+    summary = back(RunFolder(tmp_path / "run"), by, at.target)
+    assert (summary.rows_read, summary.planned, summary.rejected) == (30, 15, {"irrevocable": 15})
+    assert summary.exit_code == ExitCode.INCOMPLETE
     assert held(at) == {LIFETIME: 15}
     rejects = pl.read_parquet(tmp_path / "run" / f"rollback-by-{by}" / "rejects.parquet")
     assert set(rejects["sku_number"]) == {LIFETIME}
@@ -129,11 +129,11 @@ def test_e_of_a_mixed_run_the_lifetime_devices_are_irrevocable(tmp_path: Path, a
 def test_d_devices_in_doubt_are_left_and_reported(tmp_path: Path) -> None:
     with carrier(faults=LOSES_ANSWERS) as at:
         limits = {"batch_size": 10, "resend_in_doubt": False}
-        told = run(tmp_path / "run", at, job(fleet(tmp_path / "fleet.csv"), limits=limits))
-        doubtful = told.statuses[DeviceStatus.IN_DOUBT]
-        told = back(RunFolder(tmp_path / "run"), By.DEVICE, at.target)
-        assert told.planned == DEVICES - doubtful
-        assert f"{doubtful} devices in doubt are not rolled back" in told.notes[0]
+        summary = run(tmp_path / "run", at, job(fleet(tmp_path / "fleet.csv"), limits=limits))
+        doubtful = summary.statuses[DeviceStatus.IN_DOUBT]
+        summary = back(RunFolder(tmp_path / "run"), By.DEVICE, at.target)
+        assert summary.planned == DEVICES - doubtful
+        assert f"{doubtful} devices in doubt are not rolled back" in summary.notes[0]
         assert held(at)[FLEXIBLE] >= doubtful
 
 
@@ -149,7 +149,7 @@ def test_only_an_assigning_run_with_accepted_devices_is_rolled_back(tmp_path: Pa
             back(RunFolder(tmp_path / "run"), By.REQUEST, at.target)
 
 
-def test_the_history_of_a_device_ends_with_what_was_taken_back(assigned: RunFolder, at: Carrier) -> None:
+def test_a_device_history_ends_with_the_rollback(assigned: RunFolder, at: Carrier) -> None:
     back(assigned, By.REQUEST, at.target)
     events = [event.event for event in device_history(imei(90), assigned.path.parent)]
     assert events == ["planned", "sent", "answered", "planned", "sent", "taken_back"]

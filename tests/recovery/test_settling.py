@@ -1,4 +1,4 @@
-"""Doubt, settled by an operator: recorded, followed by every file, and asked for again only by consent."""
+"""An operator settles devices in doubt: journal and files change, and requests are repeated with consent."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -48,30 +48,30 @@ def test_status_says_which_devices_are_in_doubt_and_why(tmp_path: Path, at: Carr
 
 
 @pytest.mark.parametrize(
-    ("verdict", "code"), [(DeviceStatus.ACCEPTED, ExitCode.OK), (DeviceStatus.FAILED, ExitCode.INCOMPLETE)]
+    ("status", "code"), [(DeviceStatus.ACCEPTED, ExitCode.OK), (DeviceStatus.FAILED, ExitCode.INCOMPLETE)]
 )
-def test_what_is_settled_is_so_in_every_file(
-    tmp_path: Path, at: Carrier, verdict: DeviceStatus, code: ExitCode
+def test_a_settled_status_is_in_every_file(
+    tmp_path: Path, at: Carrier, status: DeviceStatus, code: ExitCode
 ) -> None:
     before = in_doubt(tmp_path, at)
-    asked = set(doubtful(tmp_path)["imei"])
+    devices = set(doubtful(tmp_path)["imei"])
     requests = at.requests()
-    after = settle(RunFolder(tmp_path / "run"), verdict, reason="the portal shows it")
+    after = settle(RunFolder(tmp_path / "run"), status, reason="the portal shows it")
     settled = results(tmp_path).filter(pl.col("settled_by").is_not_null())
-    assert set(settled["imei"]) == asked
-    assert set(settled["status"]) == {verdict.value}
+    assert set(settled["imei"]) == devices
+    assert set(settled["status"]) == {status.value}
     assert settled["settled_at"].null_count() == 0
     assert "in_doubt" not in after.statuses
     assert sum(after.statuses.values()) == DEVICES
     assert (after.exit_code, before.exit_code) == (code, ExitCode.INCOMPLETE)
     audit = pl.read_parquet(tmp_path / "run" / "audit.parquet").filter(pl.col("action") == "settle")
-    assert audit["device_count"].sum() == len(asked)
-    assert set(audit["outcome"]) == {f"settled_{verdict.value}"}
+    assert audit["device_count"].sum() == len(devices)
+    assert set(audit["outcome"]) == {f"settled_{status.value}"}
     assert set(audit["reason"]) == {"the portal shows it"}
     assert at.requests() == requests
 
 
-def test_a_settled_run_resumed_changes_nothing(tmp_path: Path, at: Carrier) -> None:
+def test_resume_changes_nothing_in_a_settled_run(tmp_path: Path, at: Carrier) -> None:
     in_doubt(tmp_path, at)
     settle(RunFolder(tmp_path / "run"), DeviceStatus.ACCEPTED, reason="the portal shows it")
     before, requests = contents(tmp_path / "run"), at.requests()
@@ -92,7 +92,7 @@ def test_one_device_and_one_batch_can_be_settled_alone(tmp_path: Path, at: Carri
     assert len(doubtful(tmp_path)) == len(rows) - BATCH_SIZE - 1
 
 
-def test_e_a_lifetime_license_is_asked_for_again_only_by_consent(tmp_path: Path, at: Carrier) -> None:
+def test_e_a_lifetime_license_is_requested_again_only_with_consent(tmp_path: Path, at: Carrier) -> None:
     in_doubt(tmp_path, at, LIFETIME)
     folder, before = RunFolder(tmp_path / "run"), contents(tmp_path / "run")
     with pytest.raises(RefusedToStart, match="--consent-lifetime"):
@@ -100,8 +100,8 @@ def test_e_a_lifetime_license_is_asked_for_again_only_by_consent(tmp_path: Path,
     assert contents(tmp_path / "run") == before
     rows, requests = doubtful(tmp_path), at.requests()
     device = rows["imei"][0]
-    told = settle(folder, DeviceStatus.PENDING, reason="x", devices=[device], consent_lifetime=True)
-    assert (told.exit_code, told.statuses[DeviceStatus.PENDING]) == (ExitCode.STOPPED, 1)
+    summary = settle(folder, DeviceStatus.PENDING, reason="x", devices=[device], consent_lifetime=True)
+    assert (summary.exit_code, summary.statuses[DeviceStatus.PENDING]) == (ExitCode.STOPPED, 1)
     assert at.requests() == requests
     resume(folder, at.target)
     assert at.requests() == requests + 1
@@ -111,7 +111,7 @@ def test_e_a_lifetime_license_is_asked_for_again_only_by_consent(tmp_path: Path,
     assert "pending" not in set(results(tmp_path)["status"])
 
 
-def test_an_operator_may_correct_himself_but_not_the_carrier(tmp_path: Path, at: Carrier) -> None:
+def test_an_operator_can_correct_a_decision_but_not_an_answer(tmp_path: Path, at: Carrier) -> None:
     in_doubt(tmp_path, at)
     folder, device = RunFolder(tmp_path / "run"), doubtful(tmp_path)["imei"][0]
     accepted = results(tmp_path).filter(pl.col("status") == "accepted")["imei"][0]
@@ -122,7 +122,7 @@ def test_an_operator_may_correct_himself_but_not_the_carrier(tmp_path: Path, at:
         settle(folder, DeviceStatus.FAILED, reason="x", devices=[accepted])
 
 
-def test_nothing_is_settled_without_a_reason_or_while_the_run_is_at_work(tmp_path: Path, at: Carrier) -> None:
+def test_nothing_is_settled_without_a_reason_or_in_an_active_run(tmp_path: Path, at: Carrier) -> None:
     in_doubt(tmp_path, at)
     folder = RunFolder(tmp_path / "run")
     with pytest.raises(UsageError, match="reason"):
@@ -133,7 +133,7 @@ def test_nothing_is_settled_without_a_reason_or_while_the_run_is_at_work(tmp_pat
         settle(RunFolder(tmp_path), DeviceStatus.FAILED, reason="x")
 
 
-def test_the_journal_keeps_who_when_and_why(tmp_path: Path, at: Carrier) -> None:
+def test_the_journal_records_user_time_and_reason_of_a_settlement(tmp_path: Path, at: Carrier) -> None:
     in_doubt(tmp_path, at)
     settle(RunFolder(tmp_path / "run"), DeviceStatus.FAILED, reason="the portal\nsays no")
     with closing(Journal.open(tmp_path / "run" / "journal.db")) as journal:

@@ -1,4 +1,4 @@
-"""License counts: enough before anything is sent, and changed by as many as were accepted."""
+"""License counts are checked before anything is sent, and compared with accepted devices at the end."""
 
 import json
 from collections.abc import Iterator
@@ -89,13 +89,13 @@ def test_the_same_devices_fit_each_time(tmp_path: Path) -> None:
     assert plans[0]["batch_id"].unique().sort().to_list() == [1, 2]
 
 
-def test_enough_licenses_leave_plan_and_notes_as_they_are(tmp_path: Path) -> None:
+def test_enough_licenses_change_neither_plan_nor_notes(tmp_path: Path) -> None:
     summary = run(tmp_path, 250, 250)
     assert (summary.statuses, summary.exit_code) == ({"accepted": 250}, ExitCode.OK)
     assert [note for note in summary.notes if "licenses" in note] == []
 
 
-def test_devices_that_the_ledger_holds_back_need_no_license(tmp_path: Path) -> None:
+def test_devices_that_the_ledger_excludes_need_no_license(tmp_path: Path) -> None:
     with carrier(100) as target:
         assert run_at(target, tmp_path / "first", 60).statuses == {"accepted": 60}
         with pytest.raises(RefusedToStart, match=r"40 licenses of SIMSec-IoT left for 60 devices"):
@@ -106,7 +106,7 @@ def test_devices_that_the_ledger_holds_back_need_no_license(tmp_path: Path) -> N
     assert [note for note in summary.notes if "licenses" in note] == []
 
 
-def test_a_run_that_goes_on_asks_again_for_what_it_still_has_to_send(tmp_path: Path) -> None:
+def test_resume_counts_licenses_for_the_devices_left_to_send(tmp_path: Path) -> None:
     with carrier(100) as target:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("batchlic.runs.submit._send", unreachable)
@@ -124,7 +124,7 @@ async def unreachable(*_: object) -> list[str]:
 
 
 @pytest.mark.parametrize("error", [AccountError("no"), CarrierUnreachable("no")])
-def test_counts_that_the_carrier_does_not_tell_stop_nothing(
+def test_a_run_continues_without_license_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     async def refuse(*_: object) -> list[Subscription]:
@@ -136,7 +136,7 @@ def test_counts_that_the_carrier_does_not_tell_stop_nothing(
     assert [note for note in summary.notes if "license counts are unknown" in note]
 
 
-def test_what_was_counted_counts_though_nobody_says_who_listens(
+def test_license_counts_are_checked_without_a_list_of_listeners(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def refuse(*_: object) -> list[object]:
@@ -147,7 +147,7 @@ def test_what_was_counted_counts_though_nobody_says_who_listens(
         run(tmp_path, 10, 5)
 
 
-def test_an_account_without_counts_is_not_taken_for_one_without_licenses(
+def test_an_account_without_counts_counts_as_having_enough(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def nothing(*_: object) -> list[Subscription]:
@@ -157,7 +157,7 @@ def test_an_account_without_counts_is_not_taken_for_one_without_licenses(
     assert run(tmp_path, 10, 10).statuses == {"accepted": 10}
 
 
-def test_a_run_with_a_listener_has_nothing_to_say_of_it(tmp_path: Path) -> None:
+def test_a_run_with_a_listener_has_no_note_about_listeners(tmp_path: Path) -> None:
     async def listening(target: Target) -> None:
         async with open_client(target.base_url, target.credentials) as client:
             await client.login()
@@ -169,11 +169,11 @@ def test_a_run_with_a_listener_has_nothing_to_say_of_it(tmp_path: Path) -> None:
     assert [note for note in summary.notes if "CarrierService" in note] == []
 
 
-def test_a_run_says_that_nobody_will_be_called_back(tmp_path: Path) -> None:
+def test_a_run_without_a_listener_has_a_note(tmp_path: Path) -> None:
     assert [note for note in run(tmp_path, 1, 1).notes if "CarrierService" in note]
 
 
-def test_each_group_has_its_own_room() -> None:
+def test_each_group_has_its_own_license_count() -> None:
     other = PlanGroup(account_name=ACCOUNT, sku_number="other-sku", devices=5, batches=1)
     counts = [LicenseCount(ACCOUNT, SKU, assigned=0, available=3)]
     assert devices_that_fit([GROUP, other], counts) == [3, 5]
@@ -182,7 +182,7 @@ def test_each_group_has_its_own_room() -> None:
         refuse_too_few([GROUP, other], counts)
 
 
-def test_a_carrier_that_is_down_stops_nothing_yet() -> None:
+def test_an_unreachable_carrier_does_not_fail_the_preflight() -> None:
     async def ask() -> list[str]:
         async with open_client("http://127.0.0.1:1/api", CREDENTIALS) as client:
             return (await preflight(client, [GROUP], listeners=True)).notes
@@ -192,7 +192,7 @@ def test_a_carrier_that_is_down_stops_nothing_yet() -> None:
 
 
 @pytest.mark.parametrize(
-    ("action", "after", "said"),
+    ("action", "after", "expected"),
     [
         (Action.ASSIGN, 110, []),
         (Action.ASSIGN, 115, []),
@@ -202,15 +202,15 @@ def test_a_carrier_that_is_down_stops_nothing_yet() -> None:
         (Action.UNASSIGN, 100, ["fell by 0, while 10 devices"]),
     ],
 )
-def test_a_change_other_than_what_was_accepted_or_lost_is_noted(
-    action: Action, after: int, said: list[str]
+def test_an_unexpected_change_of_license_counts_is_noted(
+    action: Action, after: int, expected: list[str]
 ) -> None:
     sent = {(ACCOUNT, SKU): {DeviceStatus.ACCEPTED: 10, DeviceStatus.IN_DOUBT: 5}}
     before = [LicenseCount(ACCOUNT, SKU, assigned=100, available=50)]
     found = [LicenseCount(ACCOUNT, SKU, assigned=after, available=50)]
     notes = count_mismatches(sent, before, found, action)
-    assert len(notes) == len(said)
-    assert all(words in note for words, note in zip(said, notes, strict=True))
+    assert len(notes) == len(expected)
+    assert all(text in note for text, note in zip(expected, notes, strict=True))
 
 
 def test_the_counts_are_printed_as_a_table_and_as_json(capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Reconciling: what messages say becomes what a run says, whatever the order, and nothing else does."""
+"""Reconciling: messages decide the statuses of a run, in any order, and nothing else does."""
 
 import os
 from collections.abc import Callable
@@ -87,7 +87,7 @@ def test_either_identifier_is_enough(tmp_path: Path, kind: str) -> None:
     assert statuses(folder) == {"confirmed": 2}
 
 
-def test_the_first_and_the_last_device_of_many_are_not_forgotten(tmp_path: Path) -> None:
+def test_every_device_of_a_large_run_is_matched(tmp_path: Path) -> None:
     folder = submitted_run(tmp_path / "run", 2001)
     settled(folder, *messages_of(folder))
     assert statuses(folder) == {"confirmed": 2001}
@@ -117,7 +117,7 @@ def test_a_message_about_something_else_changes_nothing(tmp_path: Path, strange:
     assert statuses(folder) == {"accepted": 1}
 
 
-def test_what_the_carrier_refused_or_was_never_sent_stays_so(tmp_path: Path) -> None:
+def test_refused_and_unsent_devices_keep_their_status(tmp_path: Path) -> None:
     folder = submitted_run(
         tmp_path / "run", 2, batch_size=1, answered=lambda batch: [REFUSED] if batch == 1 else []
     )
@@ -127,12 +127,12 @@ def test_what_the_carrier_refused_or_was_never_sent_stays_so(tmp_path: Path) -> 
 
 @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 10_000), cut=st.integers(0, 12), repeat=st.integers(1, 2))
-def test_order_repeats_and_the_times_of_looking_change_nothing(
+def test_order_and_repetition_of_messages_change_nothing(
     tmp_path: Path, seed: int, cut: int, repeat: int
 ) -> None:
     folder = submitted_run(tmp_path / f"run-{seed}-{cut}-{repeat}", 6, batch_size=3)
-    told_both = [*messages_of(folder, batch_size=3), *messages_of(folder, batch_size=3, **failure())]
-    messages = shuffled(told_both, seed)[seed % len(told_both) :] * repeat
+    both_outcomes = [*messages_of(folder, batch_size=3), *messages_of(folder, batch_size=3, **failure())]
+    messages = shuffled(both_outcomes, seed)[seed % len(both_outcomes) :] * repeat
     settled(folder, *messages[:cut])
     settled(folder, *messages[cut:])
     in_parts = folder.outcomes.read_bytes()
@@ -155,7 +155,7 @@ def test_reconciling_again_changes_no_file(tmp_path: Path) -> None:
     "place", ["reconcile.write_outcomes", "reconcile.finalize", "finalize.write_summary"]
 )
 @pytest.mark.parametrize("answered", [accepted, lost])
-def test_a_crash_on_the_way_is_made_good(
+def test_reconcile_completes_after_a_crash(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     place: str,
@@ -175,7 +175,7 @@ def test_a_crash_on_the_way_is_made_good(
     assert verify(folder).findings == []
 
 
-def test_outcomes_outlive_the_store_and_another_writing_of_the_results(tmp_path: Path) -> None:
+def test_outcomes_remain_without_the_store_of_callbacks(tmp_path: Path) -> None:
     folder = submitted_run(tmp_path / "run", 2)
     settled(folder, *messages_of(folder))
     (folder.path / "store.db").unlink()
@@ -183,7 +183,7 @@ def test_outcomes_outlive_the_store_and_another_writing_of_the_results(tmp_path:
     assert status(folder).statuses == {"confirmed": 2}
 
 
-def test_outcomes_of_before_there_were_steps_are_taken_on(tmp_path: Path) -> None:
+def test_outcomes_without_a_step_column_are_read(tmp_path: Path) -> None:
     folder = submitted_run(tmp_path / "run", 2)
     first, second = messages_of(folder)
     settled(folder, first)
@@ -214,7 +214,7 @@ def test_a_callback_proves_a_request_whose_answer_was_lost(tmp_path: Path) -> No
         {"imei": "490154203237518", "iccid": ""},
     ],
 )
-def test_no_doubt_is_settled_by_another_account_time_or_device(
+def test_no_message_of_another_account_time_or_device_ends_doubt(
     tmp_path: Path, strange: dict[str, object]
 ) -> None:
     folder = submitted_run(tmp_path / "run", 1, answered=lost)
@@ -224,9 +224,7 @@ def test_no_doubt_is_settled_by_another_account_time_or_device(
 
 
 @pytest.mark.parametrize("fault", [{}, failure()])
-def test_a_request_whose_answer_was_cut_short_is_one_whose_answer_was_lost(
-    tmp_path: Path, fault: dict[str, str]
-) -> None:
+def test_a_cut_answer_counts_as_a_lost_answer(tmp_path: Path, fault: dict[str, str]) -> None:
     cut = Answer(outcome=Outcome.AMBIGUOUS, http_status=200, request_id="cut")
     folder = submitted_run(tmp_path / "run", 2, answered=lambda _: [cut])
     settled(
@@ -235,7 +233,7 @@ def test_a_request_whose_answer_was_cut_short_is_one_whose_answer_was_lost(
     assert set(statuses(folder)) == {"failed" if fault else "confirmed"}
 
 
-def test_a_failure_settles_a_doubt_only_once_every_lost_request_failed(tmp_path: Path) -> None:
+def test_a_device_fails_only_after_all_its_lost_requests_failed(tmp_path: Path) -> None:
     folder = submitted_run(tmp_path / "run", 1, answered=lambda _: [AMBIGUOUS, None])
     [message] = messages_of(folder, **failure())
     settled(folder, message._replace(request_id="one"))
@@ -244,7 +242,7 @@ def test_a_failure_settles_a_doubt_only_once_every_lost_request_failed(tmp_path:
     assert statuses(folder) == {"failed": 1}
 
 
-def test_a_lost_request_that_succeeded_beats_its_failed_repetition(tmp_path: Path) -> None:
+def test_a_successful_lost_request_overrides_a_failed_repetition(tmp_path: Path) -> None:
     folder = submitted_run(tmp_path / "run", 1, answered=lambda batch: [AMBIGUOUS, *accepted(batch)])
     [failed] = messages_of(folder, **failure())
     [served] = messages_of(folder)
@@ -252,7 +250,7 @@ def test_a_lost_request_that_succeeded_beats_its_failed_repetition(tmp_path: Pat
     assert statuses(folder) == {"confirmed": 1}
 
 
-def test_a_repetition_that_failed_does_not_speak_for_a_lost_request(tmp_path: Path) -> None:
+def test_a_failed_repetition_does_not_settle_a_lost_request(tmp_path: Path) -> None:
     folder = submitted_run(tmp_path / "run", 1, answered=lambda batch: [AMBIGUOUS, *accepted(batch)])
     [failed] = messages_of(folder, **failure())
     settled(folder, failed)
@@ -276,7 +274,7 @@ def test_requests_of_other_or_unreadable_runs_prove_nothing(
     assert statuses(folder) == {"in_doubt": 1}
 
 
-def test_a_request_is_not_undone_as_a_whole_where_a_part_of_it_is_in_doubt(tmp_path: Path) -> None:
+def test_a_request_with_devices_in_doubt_is_not_undone(tmp_path: Path) -> None:
     folder = submitted_run(tmp_path / "run", 3, answered=lost)
     served, *_ = messages_of(folder)
     settled(folder, served)
@@ -287,7 +285,7 @@ def test_a_request_is_not_undone_as_a_whole_where_a_part_of_it_is_in_doubt(tmp_p
         rollback(folder, By.REQUEST, target, run_id="back")
 
 
-def test_what_a_callback_settled_is_settled_in_the_journal_once(tmp_path: Path) -> None:
+def test_the_journal_records_a_settlement_by_callback_once(tmp_path: Path) -> None:
     folder = submitted_run(tmp_path / "run", 4, batch_size=2, answered=lost)
     served, failed, *_ = messages_of(folder, batch_size=2)
     failed = failed._replace(**failure())
@@ -304,7 +302,7 @@ def test_what_a_callback_settled_is_settled_in_the_journal_once(tmp_path: Path) 
     assert verify(folder).findings == []
 
 
-def test_the_history_of_a_device_has_what_was_called_back(tmp_path: Path) -> None:
+def test_a_device_history_has_its_callbacks(tmp_path: Path) -> None:
     folder = submitted_run(tmp_path / "run", 2)
     _, failed = messages_of(folder)
     settled(folder, failed._replace(**failure()))
@@ -313,7 +311,7 @@ def test_the_history_of_a_device_has_what_was_called_back(tmp_path: Path) -> Non
     assert last.error_code == "REQUEST_FAILED.UnexpectedError"
 
 
-def test_nothing_is_sent_again_for_what_a_callback_settled(tmp_path: Path) -> None:
+def test_a_device_settled_by_a_callback_is_not_sent_again(tmp_path: Path) -> None:
     folder = submitted_run(tmp_path / "run", 4, batch_size=2, answered=lost)
     served, failed, *_ = messages_of(folder, batch_size=2)
     settled(folder, served, failed._replace(**failure()))
@@ -324,7 +322,7 @@ def test_nothing_is_sent_again_for_what_a_callback_settled(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("status", [DeviceStatus.ACCEPTED, DeviceStatus.FAILED, DeviceStatus.PENDING])
-def test_a_callback_counts_more_than_what_an_operator_said(tmp_path: Path, status: DeviceStatus) -> None:
+def test_a_callback_overrides_an_operator(tmp_path: Path, status: DeviceStatus) -> None:
     folder = submitted_run(tmp_path / "run", 1, answered=lost)
     settle(folder, status, reason="looked at the portal")
     settled(folder, *messages_of(folder))
@@ -340,7 +338,7 @@ def test_a_request_of_another_run_proves_nothing_for_this_one(tmp_path: Path) ->
     assert statuses(folder) == {"in_doubt": 1}
 
 
-def test_a_part_whose_answer_was_lost_waits_for_its_own_requests_alone(tmp_path: Path) -> None:
+def test_a_part_in_doubt_depends_only_on_its_own_requests(tmp_path: Path) -> None:
     folder = submitted_run(tmp_path / "run", 2, answered=lambda _: [REFUSED])
     with closing(Journal.open(folder.journal)) as journal:
         intents = [intent(1, part=part, device_count=1, started_at=BEGAN) for part in ("0", "1")]
@@ -354,7 +352,7 @@ def test_a_part_whose_answer_was_lost_waits_for_its_own_requests_alone(tmp_path:
 # -- the ledger ------------------------------------------------------------------------------------------
 
 
-def test_the_ledger_hears_what_became_of_each_device(tmp_path: Path) -> None:
+def test_the_ledger_records_what_callbacks_reported(tmp_path: Path) -> None:
     Ledger(tmp_path / "ledger.db").close()
     folder = submitted_run(tmp_path / "run", 3, carrier="https://carrier.example/api")
     served, failed, _ = messages_of(folder)
@@ -368,7 +366,7 @@ def test_the_ledger_hears_what_became_of_each_device(tmp_path: Path) -> None:
 # -- the run ---------------------------------------------------------------------------------------------
 
 
-def test_a_run_that_was_killed_is_still_to_be_resumed(tmp_path: Path) -> None:
+def test_a_reconciled_run_with_pending_devices_is_exit_6(tmp_path: Path) -> None:
     folder = submitted_run(
         tmp_path / "run", 2, batch_size=1, answered=lambda batch: accepted(batch) if batch == 1 else []
     )
@@ -376,20 +374,20 @@ def test_a_run_that_was_killed_is_still_to_be_resumed(tmp_path: Path) -> None:
     assert (summary.statuses, summary.exit_code) == ({"confirmed": 1, "pending": 1}, ExitCode.STOPPED)
 
 
-def test_a_run_at_work_is_left_alone(tmp_path: Path) -> None:
+def test_an_active_run_is_not_reconciled(tmp_path: Path) -> None:
     folder = submitted_run(tmp_path / "run", 1)
     with folder.locked(), pytest.raises(RefusedToStart):
         settled(folder)
     assert not folder.outcomes.exists()
 
 
-def test_devices_without_a_callback_after_the_last_try_are_named(tmp_path: Path) -> None:
+def test_devices_without_a_callback_are_named(tmp_path: Path) -> None:
     folder = submitted_run(tmp_path / "run", 2)
     settled(folder, messages_of(folder)[0])
     assert unconfirmed(folder)["imei"].to_list() == [messages_of(folder)[1].imei]
 
 
-def test_a_message_that_came_before_its_request_was_known_is_found_later(tmp_path: Path) -> None:
+def test_a_stored_message_is_matched_among_unknown_ones(tmp_path: Path) -> None:
     folder = submitted_run(tmp_path / "run", 1)
     with closing(Store.open(str(folder.path / "store.db"))) as store:
         store.write([message_about("request-of-nobody", "864508030109877"), *messages_of(folder)])

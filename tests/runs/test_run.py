@@ -51,24 +51,24 @@ def job_of(folder: Path, rows: list[str], *, action: str = "assign", **limits: f
 def test_unassign_takes_flexible_licenses_and_never_lifetime_ones(tmp_path: Path) -> None:
     rows = [f"{imei(n)},{LIFETIME if n == 3 else FLEXIBLE}" for n in range(10)]
     with carrier() as target:
-        given = start(job_of(tmp_path, rows), RunFolder(tmp_path / "give"), target, run_id="give")
-        assert (given.exit_code, given.statuses) == (0, {"accepted": 10})
+        assigned = start(job_of(tmp_path, rows), RunFolder(tmp_path / "give"), target, run_id="give")
+        assert (assigned.exit_code, assigned.statuses) == (0, {"accepted": 10})
         back = job_of(tmp_path, rows, action="unassign")
         taken = start(back, RunFolder(tmp_path / "take"), target, run_id="take")
-        held = {device: record["licenses"] for device, record in books(target.base_url).items()}
+        licenses = {device: record["licenses"] for device, record in books(target.base_url).items()}
     assert (taken.exit_code, taken.statuses, taken.rejected) == (3, {"accepted": 9}, {"irrevocable": 1})
-    assert held == {imei(n): {LIFETIME: 1} if n == 3 else {} for n in range(10)}
+    assert licenses == {imei(n): {LIFETIME: 1} if n == 3 else {} for n in range(10)}
 
 
 def test_every_request_carries_one_account_and_one_sku(tmp_path: Path) -> None:
     rows = [f"{imei(n)},{LIFETIME if n % 3 else FLEXIBLE}" for n in range(250)]
     with carrier() as target:
         start(job_of(tmp_path, rows), RunFolder(tmp_path / "run"), target, run_id="run")
-        held = {device: record["licenses"] for device, record in books(target.base_url).items()}
-    assert held == {imei(n): {LIFETIME if n % 3 else FLEXIBLE: 1} for n in range(250)}
+        licenses = {device: record["licenses"] for device, record in books(target.base_url).items()}
+    assert licenses == {imei(n): {LIFETIME if n % 3 else FLEXIBLE: 1} for n in range(250)}
 
 
-def test_a_wrong_account_stops_the_run_instead_of_burning_its_plan(tmp_path: Path) -> None:
+def test_a_wrong_account_stops_the_run_after_a_few_requests(tmp_path: Path) -> None:
     job = job_of(tmp_path, [f"{imei(n)}," for n in range(300)], batch_size=1, max_concurrency=2)
     with carrier(accounts=("0000999999-00001",)) as target:
         stopped = start(job, RunFolder(tmp_path / "run"), target, run_id="run")
@@ -98,26 +98,24 @@ def test_a_run_resumes_only_with_its_own_carrier_and_plan(tmp_path: Path) -> Non
         assert sum(totals(target.base_url)["requests"].values()) == 1
 
 
-def test_what_is_asked_before_sending_says_how_much_of_what_goes_where(tmp_path: Path) -> None:
-    asked: list[str] = []
+def test_the_question_names_devices_sku_account_and_carrier(tmp_path: Path) -> None:
+    questions: list[str] = []
 
     def ask(question: str) -> None:
-        asked.append(question)
+        questions.append(question)
         raise RefusedToStart("nothing was sent")
 
     folder, job = RunFolder(tmp_path / "run"), job_of(tmp_path, [f"{imei(n)}," for n in range(10)])
     with carrier() as target:
         with pytest.raises(RefusedToStart):
             start(job, folder, target, run_id="run", ask=ask)
-        assert asked == [f"Assign 10 x {FLEXIBLE} on account {ACCOUNT} at {target.name}?"]
+        assert questions == [f"Assign 10 x {FLEXIBLE} on account {ACCOUNT} at {target.name}?"]
         assert not folder.journal.exists()
         assert start(job, folder, target, run_id="run").statuses == {"accepted": 10}
 
 
 @pytest.mark.parametrize(("rows", "code"), [([], 0), (["123,"], 3)])
-def test_a_run_with_nothing_to_send_ends_with_files_all_the_same(
-    tmp_path: Path, rows: list[str], code: int
-) -> None:
+def test_a_run_with_nothing_to_send_writes_its_files(tmp_path: Path, rows: list[str], code: int) -> None:
     folder = RunFolder(tmp_path / "run")
     with carrier() as target:
         summary = start(job_of(tmp_path, rows), folder, target, run_id="run")
@@ -135,7 +133,7 @@ def test_a_planned_folder_has_a_plan_and_no_journal(tmp_path: Path) -> None:
         status(folder)
 
 
-def test_the_journal_remembers_the_job_so_that_its_file_may_go(tmp_path: Path) -> None:
+def test_the_journal_has_the_whole_job(tmp_path: Path) -> None:
     folder, job = RunFolder(tmp_path / "run"), job_of(tmp_path, [f"{imei(1)},"], max_rate=50, max_rejects=7)
     with carrier() as target:
         start(job, folder, target, run_id="run")
@@ -144,13 +142,13 @@ def test_the_journal_remembers_the_job_so_that_its_file_may_go(tmp_path: Path) -
 
 
 def test_j_a_session_waits_out_the_rest_of_a_retry_after(tmp_path: Path) -> None:
-    async def is_held() -> bool:
+    async def is_paused() -> bool:
         with closing(new_journal(tmp_path)) as journal:
             seq = await journal.intend(intent(started_at=time.time_ns() // 1000))
-            told = Answer(outcome=Outcome.THROTTLED, http_status=429, retry_after_s=600.0)
-            await journal.answer(seq, told, duration_ms=1.0, final=False)
+            throttled = Answer(outcome=Outcome.THROTTLED, http_status=429, retry_after_s=600.0)
+            await journal.answer(seq, throttled, duration_ms=1.0, final=False)
             pace = Pace(max_concurrency=1)
             obey_earlier_retry_after(journal, pace, give_up_after=1800)
             return pace.is_paused
 
-    assert anyio.run(is_held)
+    assert anyio.run(is_paused)

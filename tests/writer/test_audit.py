@@ -1,4 +1,4 @@
-"""audit.parquet: every attempt in its order, in a chain that one changed value breaks."""
+"""audit.parquet: all attempts in order, in a chain of hashes that one changed value breaks."""
 
 import hashlib
 import json
@@ -57,13 +57,13 @@ def audit_of(folder: Path, attempts: list[JournaledAttempt]) -> pl.DataFrame:
 
 
 def breaks(audit: pl.DataFrame, run_id: str) -> list[int]:
-    """Rows at which the chain does not hold, recomputed as docs/files.md says."""
+    """Rows at which the chain is broken, recomputed as docs/files.md says."""
     found = []
     prev_hash = hashlib.sha256(run_id.encode()).hexdigest()
     for number, row in enumerate(audit.with_columns(pl.col("started_at").dt.epoch("us")).rows(named=True)):
         values = [value for name, value in row.items() if name not in {"prev_hash", "hash"}]
-        said = json.dumps(values, ensure_ascii=False, separators=(",", ":"))
-        computed = hashlib.sha256(f"{prev_hash}\n{said}".encode()).hexdigest()
+        encoded = json.dumps(values, ensure_ascii=False, separators=(",", ":"))
+        computed = hashlib.sha256(f"{prev_hash}\n{encoded}".encode()).hexdigest()
         if (row["prev_hash"], row["hash"]) != (prev_hash, computed):
             found.append(number)
         prev_hash = row["hash"]
@@ -78,7 +78,7 @@ def test_the_columns_are_those_of_the_public_interface(
     assert (dict(audit.schema), audit.height) == (COLUMNS, len(attempts))
 
 
-def test_attempts_stand_in_the_order_they_were_made(tmp_path: Path) -> None:
+def test_attempts_are_in_the_order_of_their_intents(tmp_path: Path) -> None:
     audit = audit_of(tmp_path, HISTORY)
     assert audit["seq"].to_list() == [1, 2, 3, 4]
     assert audit.select("batch_id", "part", "device_count", "outcome").rows() == [
@@ -89,7 +89,7 @@ def test_attempts_stand_in_the_order_they_were_made(tmp_path: Path) -> None:
     ]
 
 
-def test_a_request_without_an_answer_says_so(tmp_path: Path) -> None:
+def test_a_request_without_an_answer_has_a_message(tmp_path: Path) -> None:
     unanswered = audit_of(tmp_path, HISTORY).row(2, named=True)
     assert "no answer was recorded" in unanswered["error_message"]
     assert (unanswered["http_status"], unanswered["duration_ms"]) == (None, None)
@@ -110,7 +110,7 @@ def test_one_changed_value_breaks_the_chain(tmp_path: Path, column: str) -> None
     assert 2 in breaks(forged, "run-1")
 
 
-def test_a_row_taken_out_or_moved_breaks_the_chain(tmp_path: Path) -> None:
+def test_a_removed_or_moved_row_breaks_the_chain(tmp_path: Path) -> None:
     audit = audit_of(tmp_path, HISTORY)
     assert breaks(pl.concat([audit[:1], audit[2:]]), "run-1") == [1]
     assert breaks(audit[[0, 2, 1, 3]], "run-1") == [1, 2, 3]

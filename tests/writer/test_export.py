@@ -1,4 +1,4 @@
-"""Exports: the rows that need a person, safe to open in a spreadsheet, and fit to be planned again."""
+"""Exports have the rows that a person must check, are safe in a spreadsheet, and can be planned again."""
 
 import io
 import json
@@ -28,13 +28,13 @@ EVIL = [
 
 
 def planned_run(folder: Path) -> RunFolder:
-    """A run with one planned device and rejects whose cells a spreadsheet would run."""
+    """A run with one planned device, and rejects with cells that a spreadsheet would run."""
     plan_rows(folder, [(imei(1), iccid(1)), *(('"' + cell.replace('"', '""') + '"', "x") for cell in EVIL)])
     return RunFolder(folder)
 
 
 def states() -> pl.LazyFrame:
-    """One device of each outcome."""
+    """One device of each status."""
     outcomes = ["accepted", "failed", "in_doubt"]
     return pl.LazyFrame(
         {
@@ -125,7 +125,7 @@ def test_devices_are_picked_by_status_and_sorted_by_source_and_row(
         )
 
 
-def test_an_export_shows_devices_as_they_stand_though_no_results_exist(tmp_path: Path) -> None:
+def test_devices_are_exported_without_a_results_file(tmp_path: Path) -> None:
     folder = submitted_run(tmp_path / "run", 3, answered=lambda _: [None])
     plan = pl.read_parquet(folder.plan)
     for selection in (Selection.IN_DOUBT, Selection.ALL):

@@ -1,4 +1,4 @@
-"""Files are whole or not there, whatever happens while they are written."""
+"""Files are whole or absent, whatever happens while they are written."""
 
 import signal
 import stat
@@ -55,7 +55,7 @@ def test_an_error_leaves_the_file_as_it_was_and_nothing_beside_it(tmp_path: Path
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"file": "old"}
 
 
-def test_a_table_that_breaks_off_leaves_the_old_one(tmp_path: Path) -> None:
+def test_an_error_while_writing_a_table_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "table.parquet"
     write_table(path, pl.LazyFrame({"n": [1]}))
     before = path.read_bytes()
@@ -76,7 +76,7 @@ def test_a_killed_process_leaves_the_old_file(tmp_path: Path) -> None:
     assert (ended.returncode, path.read_text()) == (-signal.SIGKILL, "old")
 
 
-def test_a_disk_that_refuses_is_a_stop_that_names_the_file(tmp_path: Path) -> None:
+def test_a_disk_error_stops_the_run_and_names_the_file(tmp_path: Path) -> None:
     (tmp_path / "file").mkdir()
     with (
         pytest.raises(StoppedEarly, match=r"file: can't be written \(Is a directory\)"),
@@ -85,7 +85,7 @@ def test_a_disk_that_refuses_is_a_stop_that_names_the_file(tmp_path: Path) -> No
         temporary.write_text("new")
 
 
-def test_trouble_that_polars_reports_of_the_disk_is_understood(tmp_path: Path) -> None:
+def test_a_disk_error_in_the_text_of_polars_stops_the_run(tmp_path: Path) -> None:
     with pytest.raises(StoppedEarly, match="No space left on device"), replacing(tmp_path / "file"):
         raise pl.exceptions.ComputeError("parquet: underlying IO error: No space left (os error 28)")
 
@@ -102,6 +102,8 @@ def test_trouble_that_polars_reports_of_the_disk_is_understood(tmp_path: Path) -
         ({"accepted": 5, "pending": 1}, 0, ExitCode.STOPPED),
     ],
 )
-def test_the_exit_code_says_whether_all_is_well(statuses: dict[str, int], rejected: int, code: int) -> None:
+def test_the_exit_code_follows_from_statuses_and_rejects(
+    statuses: dict[str, int], rejected: int, code: int
+) -> None:
     by_status = {DeviceStatus(status): devices for status, devices in statuses.items()}
     assert exit_code_of(by_status, rejected=rejected, max_rejects=3) == code

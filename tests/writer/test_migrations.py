@@ -1,4 +1,4 @@
-"""The row of a migrated device: what its steps together made of it."""
+"""The row of a migrated device follows from the states of its steps."""
 
 from datetime import UTC, datetime
 from itertools import product
@@ -23,7 +23,7 @@ ANSWERS: dict[str | None, list[tuple[str | None, bool]]] = {
     "accepted": [("accepted", False)],
     "failed": [("refused", True)],
 }
-"""Answers after which a step stands so."""
+"""By state of a step, answers that lead to this state."""
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 NAMES = ("unassign", "assign", "restore")
@@ -38,9 +38,9 @@ def rows_of(
     restorable: tuple[str, ...] = (),
     batches: int = 1,
 ) -> pl.DataFrame:
-    """Devices of the last batch of a migration, by how their steps stand; requests in the order given.
+    """Devices of the last batch of a migration, by the states of their steps; requests in the order given.
 
-    `called_back` is what callbacks tell of the steps of each.
+    `called_back` are the outcomes of each device's steps that callbacks report.
     """
     attempts = [
         JournaledAttempt(
@@ -52,8 +52,8 @@ def rows_of(
             error_code="BAD" if outcome == "refused" else None,
         )
         for offset, of_device in enumerate(steps)
-        for name, standing in of_device.items()
-        for outcome, final in ANSWERS[standing]
+        for name, state in of_device.items()
+        for outcome, final in ANSWERS[state]
     ]
     sizes = [1] * (batches - 1) + [len(steps)]
     journal = journal_of(attempts, sizes, to_sku=NEW, restorable=list(restorable))
@@ -93,7 +93,7 @@ DOUBLED = {"assign": "accepted", "unassign": "failed"}
 
 
 @pytest.mark.parametrize(
-    ("steps", "restorable", "told"),
+    ("steps", "restorable", "expected"),
     [
         ({}, (), ("pending", None, None)),
         ({"unassign": "pending"}, (), ("pending", "unassign", None)),
@@ -130,22 +130,22 @@ DOUBLED = {"assign": "accepted", "unassign": "failed"}
         ),
     ],
 )
-def test_what_a_device_holds_is_said(
-    tmp_path: Path, steps: dict[str, str], restorable: tuple[str, ...], told: tuple[str | None, ...]
+def test_the_message_names_the_licenses_that_a_device_holds(
+    tmp_path: Path, steps: dict[str, str], restorable: tuple[str, ...], expected: tuple[str | None, ...]
 ) -> None:
     row = row_of(tmp_path, steps, restorable)
-    assert (row["status"], row["step"], row["error_message"]) == told
+    assert (row["status"], row["step"], row["error_message"]) == expected
     assert [row[f"{name}_status"] for name in NAMES] == [steps.get(name) for name in NAMES]
 
 
 def test_a_every_device_has_one_row_whatever_its_steps_are(tmp_path: Path) -> None:
     steps = [
-        {name: standing for name, standing in zip(NAMES, standings, strict=True) if standing}
-        for standings in product(ANSWERS, repeat=3)
+        {name: state for name, state in zip(NAMES, states, strict=True) if state}
+        for states in product(ANSWERS, repeat=3)
     ]
     rows = rows_of(tmp_path, steps, restorable=(OLD, NEW), batches=3)
     assert rows["row"].to_list() == list(range(3, 3 + len(steps)))
-    assert set(rows["status"]) <= {standing.value for standing in DeviceStatus}
+    assert set(rows["status"]) <= {status.value for status in DeviceStatus}
     in_doubt = ["in_doubt" in of_device.values() for of_device in steps]
     assert (rows["status"] == "in_doubt").to_list() == in_doubt
     has_moved = [of_device | GOOD_MOVE == of_device for of_device in steps]
@@ -155,30 +155,30 @@ def test_a_every_device_has_one_row_whatever_its_steps_are(tmp_path: Path) -> No
     ]
 
 
-TOLD = [
-    (standing, told)
-    for standing in ANSWERS
-    for told in ([None, "confirmed", "failed"] if standing in {"accepted", "in_doubt"} else [None])
+STATES_AND_CALLBACKS = [
+    (state, outcome)
+    for state in ANSWERS
+    for outcome in ([None, "confirmed", "failed"] if state in {"accepted", "in_doubt"} else [None])
 ]
-"""How a step stands by its answers, and what a callback tells of it."""
+"""The state of a step by its answers, and the outcome that a callback reports."""
 
 HOLDS = {
     (True, False): "has its old license still: BAD",
     (False, False): "holds no license: BAD",
     (True, True): "holds both licenses: BAD",
 }
-"""What is said of a device that has the old license, and the new one."""
+"""The message, by whether the device has the old license, and whether it has the new one."""
 
 
 @pytest.mark.parametrize("restorable", [(), (OLD, NEW)])
 def test_callbacks_about_either_step_decide_what_the_device_holds(
     tmp_path: Path, restorable: tuple[str, ...]
 ) -> None:
-    both = list(product(TOLD, repeat=2))
+    both = list(product(STATES_AND_CALLBACKS, repeat=2))
     steps = [{n: s for n, (s, _) in zip(NAMES, one, strict=False) if s} for one in both]
-    told = [{n: t for n, (_, t) in zip(NAMES, one, strict=False) if t} for one in both]
-    rows = rows_of(tmp_path, steps, called_back=told, restorable=restorable, batches=2)
-    for row, answered, called_back in zip(rows.to_dicts(), steps, told, strict=True):
+    outcomes = [{n: o for n, (_, o) in zip(NAMES, one, strict=False) if o} for one in both]
+    rows = rows_of(tmp_path, steps, called_back=outcomes, restorable=restorable, batches=2)
+    for row, answered, called_back in zip(rows.to_dicts(), steps, outcomes, strict=True):
         known = answered | called_back
         good = [known.get(name) in {"accepted", "confirmed"} for name in ("unassign", "assign")]
         if "in_doubt" in known.values():
@@ -188,11 +188,11 @@ def test_callbacks_about_either_step_decide_what_the_device_holds(
         elif "failed" in known.values():
             to_undo = restorable and any(good) and "failed" in answered.values()
             expected = "pending" if to_undo else "failed"
-            told_of = (row["error_message"] or "").replace("refused", "BAD")
+            message = (row["error_message"] or "").replace("refused", "BAD")
             holds = HOLDS[not good[0], good[1]]
             if "accepted" in known.values():
                 holds = holds.replace(":", " (not confirmed):")
-            assert told_of == holds, (answered, called_back)
+            assert message == holds, (answered, called_back)
         else:
             expected = "pending"
         assert row["status"] == expected, (answered, called_back)
@@ -200,7 +200,7 @@ def test_callbacks_about_either_step_decide_what_the_device_holds(
 
 
 @pytest.mark.parametrize(
-    ("steps", "said"),
+    ("steps", "states"),
     [
         ({}, {}),
         ({"assign": "failed"}, {}),
@@ -217,9 +217,9 @@ def test_callbacks_about_either_step_decide_what_the_device_holds(
         ({**DOUBLED, "restore": "accepted"}, {NEW: "unassigned"}),
     ],
 )
-def test_the_ledger_is_told_of_both_skus(tmp_path: Path, steps: dict[str, str], said: dict[str, str]) -> None:
+def test_the_ledger_records_both_skus(tmp_path: Path, steps: dict[str, str], states: dict[str, str]) -> None:
     rows_of(tmp_path, [steps], restorable=(OLD, NEW))
-    words = pl.concat(
+    records = pl.concat(
         [
             pl.DataFrame(schema=["sku_number", "state"]),
             *(
@@ -229,28 +229,28 @@ def test_the_ledger_is_told_of_both_skus(tmp_path: Path, steps: dict[str, str], 
         ],
         how="vertical_relaxed",
     )
-    assert dict(words.iter_rows()) == said
+    assert dict(records.iter_rows()) == states
 
 
-def test_the_word_about_the_new_sku_names_its_request(tmp_path: Path) -> None:
+def test_the_ledger_record_of_the_new_sku_names_its_request(tmp_path: Path) -> None:
     rows_of(tmp_path, [GOOD_MOVE])
-    words = pl.concat(ledger_records([pl.read_parquet(tmp_path / "results.parquet")]))
-    assert dict(words.select("sku_number", "x_request_id").iter_rows()) == {OLD: None, NEW: "1-002"}
+    records = pl.concat(ledger_records([pl.read_parquet(tmp_path / "results.parquet")]))
+    assert dict(records.select("sku_number", "x_request_id").iter_rows()) == {OLD: None, NEW: "1-002"}
 
 
 @pytest.mark.parametrize(
-    ("order", "step", "holds", "said"),
+    ("order", "step", "holds", "states"),
     [
         (("unassign", "assign"), "assign", "holds both licenses", {OLD: "assigned", NEW: "assigned"}),
         (("assign", "unassign"), "unassign", "holds no license", {OLD: "unassigned", NEW: "unassigned"}),
     ],
 )
 def test_a_second_step_after_the_first_was_undone_moves_nothing(
-    tmp_path: Path, order: tuple[str, str], step: str, holds: str, said: dict[str, str]
+    tmp_path: Path, order: tuple[str, str], step: str, holds: str, states: dict[str, str]
 ) -> None:
     steps = dict.fromkeys(order, "accepted") | {"restore": "accepted"}
     row = row_of(tmp_path, steps, restorable=(OLD, NEW))
     assert (row["status"], row["step"]) == ("failed", step)
     assert row["error_message"].startswith(f"{holds} (not confirmed): a step took effect after")
-    [words] = ledger_records([pl.read_parquet(tmp_path / "results.parquet")])
-    assert dict(words.select("sku_number", "state").rows()) == said
+    [records] = ledger_records([pl.read_parquet(tmp_path / "results.parquet")])
+    assert dict(records.select("sku_number", "state").rows()) == states
