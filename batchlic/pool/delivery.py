@@ -13,7 +13,7 @@ import anyio
 from batchlic.carrier.answers import Answer, Outcome
 from batchlic.errors import BatchlicError, StoppedEarly
 from batchlic.pool.bisect import bisect
-from batchlic.pool.breaker import FIRST_PAUSE, LONGEST_PAUSE
+from batchlic.pool.breaker import growing_pause
 from batchlic.pool.refusals import RefusalWatch
 from batchlic.pool.remaining import Delivery, Position
 from batchlic.pool.sender import Sender
@@ -97,13 +97,13 @@ class Pool:
     async def _take(self, sequences: Iterator[Iterable[Delivery]]) -> Iterable[Delivery] | None:
         """The next sequence: a postponed one that can be judged now, or one of the plan; None at the end."""
         for number, (postponed, sequence) in enumerate(self._postponed):
-            if all(map(self._sender.suspicions.are_others_accepted, postponed)):
+            if all(map(self._sender.suspicions.is_explained, postponed)):
                 del self._postponed[number]
                 return sequence
         if (new := next(sequences, None)) is not None or not self._postponed:
             return new
         postponed, _ = self._postponed[0]
-        await anyio.sleep(min(FIRST_PAUSE * 2 ** (postponed[0].attempts - 1), LONGEST_PAUSE))
+        await anyio.sleep(growing_pause(postponed[0].attempts))
         return self._postponed.popleft()[1] if self._postponed else None
 
     async def _deliver(self, delivery: Delivery) -> list[Delivery]:

@@ -119,7 +119,7 @@ class Sender:
             turn.abandon()
         answer = verdict.answer
         self._give_up_without_progress(answer)
-        self.suspicions.stop_if_nothing_is_accepted(course.delivery.batch, answer, now=anyio.current_time())
+        self.suspicions.stop_if_nothing_is_accepted(course.delivery, answer, now=anyio.current_time())
         await self._tokens.renew_where_unauthorized(answer)
         return verdict
 
@@ -172,7 +172,7 @@ class Sender:
         verdict = judge(
             delivery,
             answer,
-            are_others_accepted=self.suspicions.are_others_accepted(delivery),
+            is_explained=self.suspicions.is_explained(delivery),
             trusts_duplicates=policy.trusts_duplicates and delivery.batch.sku_number in policy.resendable,
         )
         if not self.suspicions.is_suspect(delivery, answer):

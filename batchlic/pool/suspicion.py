@@ -15,8 +15,9 @@ from batchlic.carrier.answers import Answer, Blame, Outcome
 from batchlic.carrier.catalog import Action
 from batchlic.chunker import Batch, Step
 from batchlic.errors import StoppedEarly
-from batchlic.pool.breaker import FIRST_PAUSE, LONGEST_PAUSE
-from batchlic.pool.remaining import Delivery
+from batchlic.pool.breaker import growing_pause
+from batchlic.pool.refusals import advice
+from batchlic.pool.remaining import Delivery, Position
 from batchlic.pool.verdict import describe, is_definite
 
 MANY_BATCHES = 5
@@ -42,6 +43,8 @@ class _Suspicion:
     requests: int = 0
     blaming_account: int = 0
     """Batches refused with an error that blames what they all share."""
+    is_persistent: bool = False
+    """Whether a batch of several devices was refused `MANY_ATTEMPTS` times."""
     probes: int = 0
     """Requests refused since it is strong."""
     pauses: int = 0
@@ -51,10 +54,13 @@ class _Suspicion:
 
     @property
     def is_strong(self) -> bool:
-        return self.batches >= MANY_BATCHES or self.requests >= MANY_REQUESTS
+        return self.batches >= MANY_BATCHES or self.requests >= MANY_REQUESTS or self.is_persistent
 
     def add(self, delivery: Delivery, answer: Answer) -> None:
         self.probes += self.is_strong
+        if delivery.refused_at is not None:  # it is counted already
+            self.is_persistent |= delivery.attempts >= MANY_ATTEMPTS and len(delivery.batch.offsets) > 1
+            return
         self.requests += 1
         if not delivery.is_split_off:
             self.batches += 1
@@ -63,7 +69,7 @@ class _Suspicion:
     async def pause(self) -> None:
         """Wait longer before each probe, until something is accepted."""
         self.pauses += 1
-        with anyio.move_on_after(min(FIRST_PAUSE * 2 ** (self.pauses - 1), LONGEST_PAUSE)):
+        with anyio.move_on_after(growing_pause(self.pauses)):
             await self.changed.wait()
 
     def wake_waiting(self) -> None:
@@ -79,20 +85,21 @@ class Suspicions:
         """When the newest request that this session got accepted was sent."""
         self._suspicions: dict[_Kind, _Suspicion] = {}
 
-    def are_others_accepted(self, delivery: Delivery) -> bool:
+    def is_explained(self, delivery: Delivery) -> bool:
         """Whether the delivery was refused before, and requests of its kind sent later are accepted.
 
         At the end of a plan there may be no later requests. Then it is enough that the delivery was refused
-        `MANY_ATTEMPTS` times, and that others were accepted since its batch was refused.
+        `MANY_ATTEMPTS` times, if others were accepted since its batch was refused, or if it is one of a few
+        single devices, or if it restores a license.
         """
         accepted_at = self._accepted_at.get(_kind(delivery.batch), -math.inf)
         refused_at, batch_refused_at = delivery.refused_at, delivery.batch_refused_at
         if refused_at is not None and accepted_at > refused_at:
             return True
-        return (
-            delivery.attempts >= MANY_ATTEMPTS
-            and batch_refused_at is not None
-            and accepted_at > batch_refused_at
+        return delivery.attempts >= MANY_ATTEMPTS and (
+            (batch_refused_at is not None and accepted_at > batch_refused_at)
+            or delivery.position is Position.UNDO
+            or (len(delivery.batch.offsets) == 1 and not self._is_strong(delivery))
         )
 
     async def admit(self, delivery: Delivery) -> None:
@@ -106,6 +113,10 @@ class Suspicions:
                     await suspicion.pause()
                 return
             await suspicion.changed.wait()
+
+    def _is_strong(self, delivery: Delivery) -> bool:
+        suspicion = self._suspicions.get(_kind(delivery.batch))
+        return suspicion is not None and suspicion.is_strong
 
     def end(self, delivery: Delivery) -> None:
         """Nothing more is sent for this delivery now: another one may be sent."""
@@ -129,24 +140,30 @@ class Suspicions:
         return (
             answer.outcome is Outcome.REFUSED
             and not is_definite(delivery, answer)
-            and not self.are_others_accepted(delivery)
+            and delivery.position is not Position.UNDO
+            and not self.is_explained(delivery)
         )
 
-    def stop_if_nothing_is_accepted(self, batch: Batch, answer: Answer, *, now: float) -> None:
+    def stop_if_nothing_is_accepted(self, delivery: Delivery, answer: Answer, *, now: float) -> None:
         """Raise StoppedEarly once it is clear that the carrier refuses every request of this kind."""
-        kind = _kind(batch)
+        batch, kind = delivery.batch, _kind(delivery.batch)
         suspicion = self._suspicions.get(kind)
         if suspicion is None or not suspicion.is_strong:
             return
         was_accepted = kind in self._accepted_at
         if was_accepted and now - suspicion.since <= PATIENCE_S:
             return
-        if was_accepted or suspicion.probes >= MANY_REQUESTS or suspicion.blaming_account >= MANY_BATCHES:
+        is_hopeless = (
+            suspicion.probes >= MANY_REQUESTS
+            or suspicion.blaming_account >= MANY_BATCHES
+            or suspicion.is_persistent
+        )
+        if was_accepted or is_hopeless:
             since = f" for {now - suspicion.since:.0f} s" if was_accepted else ""
             raise StoppedEarly(
                 f"the carrier refuses all requests for account {batch.account_name}, SKU {batch.sku_number}"
                 f"{since}; last answer: {describe(answer)}. No device counts as failed for this reason. "
-                "Check account and SKU, then resume the run"
+                f"Check account and SKU, then resume the run{advice(batch, delivery.position)}"
             )
 
 

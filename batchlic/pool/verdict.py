@@ -37,18 +37,15 @@ class Verdict:
         return self.next is Next.LEAVE_IN_DOUBT or (is_refusal and self.next is Next.END)
 
 
-def judge(
-    delivery: Delivery, answer: Answer, *, are_others_accepted: bool, trusts_duplicates: bool
-) -> Verdict:
+def judge(delivery: Delivery, answer: Answer, *, is_explained: bool, trusts_duplicates: bool) -> Verdict:
     """Judge an answer to a delivery.
 
-    - `are_others_accepted`: the delivery was refused before, and the carrier has accepted requests for the
-      same account and SKU that were sent after that.
+    - `is_explained`: other answers show that a refusal is about the devices (see `suspicion`).
     - `trusts_duplicates`: a delivery in doubt counts as accepted if the carrier refuses its repetition as a
       duplicate.
     """
     if answer.outcome is Outcome.REFUSED:
-        return _judge_refusal(delivery, answer, are_others_accepted=are_others_accepted)
+        return _judge_refusal(delivery, answer, is_explained=is_explained)
     if answer.outcome is Outcome.AMBIGUOUS and answer.is_duplicate:
         if delivery.is_in_doubt and trusts_duplicates:
             return Verdict(replace(answer, outcome=Outcome.ACCEPTED), Next.END)
@@ -56,12 +53,12 @@ def judge(
     return Verdict(answer, Next.END if answer.outcome is Outcome.ACCEPTED else Next.REPEAT)
 
 
-def _judge_refusal(delivery: Delivery, refusal: Answer, *, are_others_accepted: bool) -> Verdict:
+def _judge_refusal(delivery: Delivery, refusal: Answer, *, is_explained: bool) -> Verdict:
     if delivery.is_in_doubt and not _takes_back(delivery):
         return Verdict(refusal, Next.LEAVE_IN_DOUBT)
     if delivery.batch.is_divisible and refusal.blame is not Blame.ACCOUNT:
         return Verdict(refusal, Next.SPLIT)
-    if are_others_accepted or is_definite(delivery, refusal):
+    if is_explained or is_definite(delivery, refusal):
         return Verdict(refusal, Next.END)
     return Verdict(replace(refusal, outcome=Outcome.UNAVAILABLE), Next.POSTPONE)
 
@@ -69,10 +66,12 @@ def _judge_refusal(delivery: Delivery, refusal: Answer, *, are_others_accepted: 
 def is_definite(delivery: Delivery, refusal: Answer) -> bool:
     """Whether a refusal holds whatever the carrier answers to other requests.
 
-    That is so if its code is known. A request that undoes a step is often refused because the step was not
-    executed, so that other requests show nothing.
+    That is so if its code is known. A request that takes a license back after a lost answer is often refused
+    because the device has no license, so that other requests show nothing. After a refused step that can be
+    undone, the device must not wait without a license.
     """
-    return refusal.is_known or delivery.position is Position.UNDO
+    is_restored = delivery.position is Position.SECOND_RESTORABLE
+    return refusal.is_known or is_restored or _takes_back(delivery)
 
 
 def _takes_back(delivery: Delivery) -> bool:

@@ -38,7 +38,7 @@ def attempts(sku: str, *answers: Answer) -> tuple[Answer, int, float]:
         nonlocal made
         made += 1
         answer = next(coming)
-        return judge(Delivery(batch(1)), answer, are_others_accepted=True, trusts_duplicates=True)
+        return judge(Delivery(batch(1)), answer, is_explained=True, trusts_duplicates=True)
 
     async def run() -> tuple[Answer, int, float]:
         started = trio.current_time()

@@ -27,11 +27,9 @@ MANY, ONE = Delivery(batch(8)), Delivery(batch(1))
 
 
 def verdict(
-    delivery: Delivery, answer: Answer, *, are_others_accepted: bool = False, trusts_duplicates: bool = True
+    delivery: Delivery, answer: Answer, *, is_explained: bool = False, trusts_duplicates: bool = True
 ) -> Verdict:
-    return judge(
-        delivery, answer, are_others_accepted=are_others_accepted, trusts_duplicates=trusts_duplicates
-    )
+    return judge(delivery, answer, is_explained=is_explained, trusts_duplicates=trusts_duplicates)
 
 
 def in_doubt(delivery: Delivery) -> Delivery:
@@ -74,18 +72,18 @@ def test_an_unknown_code_condemns_only_while_others_are_accepted(delivery: Deliv
     alone = verdict(delivery, refusal)
     assert alone == Verdict(replace(refusal, outcome=Outcome.UNAVAILABLE), Next.POSTPONE)
     assert not alone.is_final
-    among_others = verdict(delivery, refusal, are_others_accepted=True)
+    among_others = verdict(delivery, refusal, is_explained=True)
     assert among_others == Verdict(refusal, Next.END)
     assert among_others.is_final
 
 
 @pytest.mark.parametrize("refusal", [BAD_DEVICE, REFUSED, BAD_ACCOUNT, UNKNOWN_ABOUT_ACCOUNT])
 @pytest.mark.parametrize("delivery", [MANY, ONE])
-@pytest.mark.parametrize("are_others_accepted", [False, True])
+@pytest.mark.parametrize("is_explained", [False, True])
 def test_d_a_refused_repetition_says_nothing_while_the_first_is_in_doubt(
-    delivery: Delivery, refusal: Answer, *, are_others_accepted: bool
+    delivery: Delivery, refusal: Answer, *, is_explained: bool
 ) -> None:
-    found = verdict(in_doubt(delivery), refusal, are_others_accepted=are_others_accepted)
+    found = verdict(in_doubt(delivery), refusal, is_explained=is_explained)
     assert found == Verdict(refusal, Next.LEAVE_IN_DOUBT)
     assert found.is_final
 

@@ -282,8 +282,7 @@ def _settle(scenario: Scenario, engine: sa.Engine, executions: Counter[str]) -> 
     journal = Journal(engine)
     for device, (batch_id, offset, events) in events_by_device(scenario, list(journal.history())).items():
         if status_of(events) is DeviceStatus.IN_DOUBT:
-            carriers = [event for event in events if isinstance(event, Attempt)]
-            not_executed = DeviceStatus.FAILED if carriers[-1].final else DeviceStatus.PENDING
+            not_executed = DeviceStatus.FAILED if device in scenario.poisoned else DeviceStatus.PENDING
             status = DeviceStatus.ACCEPTED if executions[device] else not_executed
             journal.settle(
                 [Part(batch_id, None, str(offset), 1)],
