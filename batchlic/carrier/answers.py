@@ -60,8 +60,15 @@ class Answer:
       the requestId.
     - `error_code`: without the service name.
     - `error_message`: the carrier's text, at most 500 characters, without control characters.
-    - `retry_after_s`: seconds to wait, counted from the moment the answer arrived.
+    - `retry_after_s`: seconds to wait, counted from the moment the answer arrived; `MAX_WAIT_S` stands for
+      a longer wait, which is not plausible.
     - `named_devices`: the identifiers of the request that a refusal names.
+    - `is_known`: for a refusal, whether the table of codes lists its code as a definite refusal of a device, the
+      account or the request. A refusal without it is final only while the carrier accepts other batches.
+    - `is_duplicate`: the answer says that the carrier has seen this request before (its X-Request-ID). Such an
+      answer is ambiguous: the first sending may have been executed.
+    - `says_already`: a refusal says that a device already has the license. It says nothing about who assigned
+      the license: an earlier sending of the same request may have.
     - `rejected`: the token to renew after `unauthorized`.
     - `quota`: the rate-limit headers of the answer.
     """
@@ -74,6 +81,9 @@ class Answer:
     retry_after_s: float | None = None
     blame: Blame | None = None
     named_devices: tuple[str, ...] = ()
+    is_known: bool = False
+    is_duplicate: bool = False
+    says_already: bool = False
     rejected: RejectedToken | None = None
     quota: Quota | None = None
 
