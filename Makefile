@@ -9,7 +9,7 @@ INSTALLED := .venv/.installed
 .DEFAULT_GOAL := help
 .PHONY: help install demo test onboard migrate sandbox sample soak fuzz kill replay \
 	bench bench-plan bench-submit bench-pace bench-journal bench-ledger bench-listener demo-callbacks \
-	test-callbacks lint coverage format lock clean
+	test-callbacks docs-answers lint coverage format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -82,6 +82,9 @@ bench-listener: $(INSTALLED) ## measure the listener, compared with one that doe
 
 test-callbacks: $(INSTALLED) ## test a whole run with callbacks: make test-callbacks [DEVICES=100000]
 	@LOOP_DEVICES=$(or $(DEVICES),100000) $(BIN)/pytest -q tests/callbacks/test_loop.py
+
+docs-answers: $(INSTALLED) ## write docs/answers.md from the tables of answers
+	@$(BIN)/python -m batchlic.carrier.rules_page > docs/answers.md
 
 lint: $(INSTALLED) ## check style, types and the direction of imports
 	@$(BIN)/ruff check .

@@ -15,11 +15,11 @@ class Outcome(StrEnum):
     THROTTLED = "throttled"
     """Not executed: too many requests."""
     REFUSED = "refused"
-    """Not executed, and a repeat would be refused too: a definite 4xx."""
+    """Not executed: a 4xx of the service itself."""
     UNAUTHORIZED = "unauthorized"
     """Not executed: a token is wrong or has expired."""
     UNAVAILABLE = "unavailable"
-    """Not executed: the carrier could not be reached, or answered 503."""
+    """Not executed: the service could not be reached, or a gateway answered in its place."""
     AMBIGUOUS = "ambiguous"
     """Possibly executed: the answer was lost (promise D)."""
 
@@ -60,15 +60,15 @@ class Answer:
       the requestId.
     - `error_code`: without the service name.
     - `error_message`: the carrier's text, at most 500 characters, without control characters.
-    - `retry_after_s`: seconds to wait, counted from the moment the answer arrived; `MAX_WAIT_S` stands for
-      a longer wait, which is not plausible.
+    - `retry_after_s`: seconds to wait, counted from the moment the answer arrived. `MAX_WAIT_S` stands for
+      any longer wait, which is not plausible.
     - `named_devices`: the identifiers of the request that a refusal names.
-    - `is_known`: for a refusal, whether the table of codes lists its code as a definite refusal of a device, the
-      account or the request. A refusal without it is final only while the carrier accepts other batches.
-    - `is_duplicate`: the answer says that the carrier has seen this request before (its X-Request-ID). Such an
-      answer is ambiguous: the first sending may have been executed.
-    - `says_already`: a refusal says that a device already has the license. It says nothing about who assigned
-      the license: an earlier sending of the same request may have.
+    - `is_known`: a refusal whose code is documented as one of the service about a device, the account or the
+      request. Any other refusal is definite only while the carrier accepts other requests.
+    - `is_duplicate`: the answer says that the carrier has seen this request before. It is ambiguous, because
+      the first sending may have been executed, and it says nothing about single devices.
+    - `says_already`: a refusal says that a device has the license already. An earlier sending of the same
+      request may have assigned it.
     - `rejected`: the token to renew after `unauthorized`.
     - `quota`: the rate-limit headers of the answer.
     """
@@ -86,6 +86,15 @@ class Answer:
     says_already: bool = False
     rejected: RejectedToken | None = None
     quota: Quota | None = None
+
+    @property
+    def summary(self) -> str:
+        """Status, code and text for people, such as "HTTP 503 with an empty body"."""
+        text, code = self.error_message or "", self.error_code or ""
+        if text.startswith("HTTP "):
+            return text if code in text else f"{text} ({code})"
+        status = f"HTTP {self.http_status}:" if self.http_status else ""
+        return " ".join(filter(None, (status, code, text))) or self.outcome.value
 
     @property
     def credentials_generation(self) -> int:

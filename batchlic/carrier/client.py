@@ -11,18 +11,19 @@ import msgspec
 
 from batchlic.carrier.answers import Answer, Outcome, RejectedToken, TokenKind
 from batchlic.carrier.auth import CarrierUnreachable, TokenManager
+from batchlic.carrier.bodies import DECODE_ERRORS, decode
 from batchlic.carrier.catalog import Action
 from batchlic.carrier.credentials import Credentials, Secret
 from batchlic.carrier.http_client import HttpClient, Timeouts, open_http_client
-from batchlic.carrier.interpretation import DECODE_ERRORS, answer_from_error, answer_from_reply
+from batchlic.carrier.interpretation import answer_from_error, answer_from_reply
 from batchlic.carrier.messages import (
     AssignLicenseRequest,
     CallbackListener,
     CallbackRegistration,
     CallbackService,
     Message,
+    ReceivedSubscriptions,
     Subscription,
-    Subscriptions,
     SubscriptionsRequest,
 )
 from batchlic.errors import UsageError
@@ -52,7 +53,14 @@ class Submission:
 
 
 class AccountError(UsageError):
-    """The carrier refused a request about an account: its name, the SKU or the URL is wrong."""
+    """The carrier refused a request about an account: its name, the SKU or the URL is wrong.
+
+    `names_account`: the refusal is about the account's name.
+    """
+
+    def __init__(self, message: str, *, names_account: bool = False) -> None:
+        super().__init__(message)
+        self.names_account = names_account
 
 
 def encode(request: AssignLicenseRequest) -> bytes:
@@ -67,6 +75,7 @@ class CarrierClient:
         self._http = http
         self._token_manager = TokenManager(http, credentials)
         self._licenses_url = http.url("/m2m/v1/devices/license/actions/assign")
+        self._counted_as: dict[str, str] = {}
 
     async def login(self) -> None:
         """Fetch the tokens that the settings don't give.
@@ -106,10 +115,32 @@ class CarrierClient:
         await self._token_manager.logout()
 
     async def subscriptions(self, account: str, sku: str | None = None) -> list[Subscription]:
-        """Ask for the license counts of an account. Raises as `login`, and AccountError."""
+        """Ask for the license counts of an account. Raises as `login`, and AccountError.
+
+        The carrier's documents disagree on whether this question takes an account name with a dash. So a
+        refusal that names the account is asked once more without the dash; see `counted_as`.
+        """
+        try:
+            return await self._subscriptions(self.counted_as(account), sku)
+        except AccountError as refusal:
+            without_dash = account.replace("-", "")
+            if not refusal.names_account or self.counted_as(account) == without_dash:
+                raise
+            try:
+                counts = await self._subscriptions(without_dash, sku)
+            except AccountError:
+                raise refusal from None
+            self._counted_as[account] = without_dash
+            return counts
+
+    def counted_as(self, account: str) -> str:
+        """The name by which the carrier gave the license counts of an account: its own, or without dash."""
+        return self._counted_as.get(account, account)
+
+    async def _subscriptions(self, account: str, sku: str | None) -> list[Subscription]:
         question = SubscriptionsRequest(account_name=account, sku_number=sku)
         path = "/m2m/v1/accounts/subscriptions/actions/list"
-        return (await self._ask("POST", path, Subscriptions, question)).subscription_list
+        return (await self._ask("POST", path, ReceivedSubscriptions, question)).read()
 
     async def listeners(self, account: str) -> list[CallbackListener]:
         """List the listeners of an account, without their passwords. Raises as `subscriptions`."""
@@ -143,10 +174,12 @@ class CarrierClient:
             answer, result = await self._try(method, path, kind, body)
         if result is not None:
             return result
-        reason = f"HTTP {answer.http_status}: {answer.error_code or ''} {answer.error_message or ''}".strip()
         if answer.outcome is Outcome.REFUSED:
-            raise AccountError(f"the carrier refused {method} {path} ({reason})")
-        raise CarrierUnreachable(f"no answer to {method} {path} ({reason})", answer.retry_after_s)
+            raise AccountError(
+                f"the carrier refused {method} {path} ({answer.summary})",
+                names_account="account" in answer.summary.lower(),
+            )
+        raise CarrierUnreachable(f"no answer to {method} {path} ({answer.summary})", answer.retry_after_s)
 
     async def _try(
         self, method: str, path: str, kind: type[_T], body: bytes | None
@@ -160,7 +193,7 @@ class CarrierClient:
         if not 200 <= reply.status < 300:
             return answer, None
         try:
-            return answer, msgspec.json.decode(reply.body, type=kind)
+            return answer, decode(reply.body, kind)
         except DECODE_ERRORS:
             return answer, None
 

@@ -16,6 +16,7 @@ from batchlic.errors import RunFolderError, UsageError
 
 if TYPE_CHECKING:
     from batchlic.carrier.client import CarrierClient
+    from batchlic.carrier.messages import Subscription
     from batchlic.runs.folder import RunFolder
     from batchlic.runs.preflight import RunListener
     from batchlic.runs.target import Target
@@ -110,7 +111,13 @@ def subscriptions(
     """Print the license counts of an account."""
     from batchlic.cli.format import describe_subscriptions
 
-    counts = _ask_carrier(lambda client: client.subscriptions(account, sku), on_sandbox=sandbox)
+    async def ask(client: "CarrierClient") -> "list[Subscription]":
+        counts = await client.subscriptions(account, sku)
+        if (name := client.counted_as(account)) != account:
+            print_message(f"The carrier gives the license counts of {account} as {name}.")
+        return counts
+
+    counts = _ask_carrier(ask, on_sandbox=sandbox)
     print_json(counts) if json else sys.stdout.write(describe_subscriptions(counts) + "\n")
 
 

@@ -165,9 +165,14 @@ def describe_subscriptions(subscriptions: Sequence[Subscription]) -> str:
         (
             printable(subscription.sku_number),
             printable(subscription.license_type),
-            f"{subscription.license_purchased:,}",
-            f"{subscription.license_assigned:,}",
-            f"{subscription.license_available:,}",
+            *(
+                "unknown" if number is None else f"{number:,}"
+                for number in (
+                    subscription.license_purchased,
+                    subscription.license_assigned,
+                    subscription.license_available,
+                )
+            ),
         )
         for subscription in subscriptions
     ]

@@ -59,6 +59,8 @@ async def preflight(client: CarrierClient, groups: Sequence[PlanGroup], *, liste
         for account, some in groupby(groups, key=attrgetter("account_name")):
             try:
                 counts += await count(client, list(some))
+                if (name := client.counted_as(account)) != account:
+                    notes.append(f"account {account}: the carrier gives its license counts as {name}")
             except AccountError as error:
                 notes.append(f"account {account}: license counts are unknown: {error}")
             if listeners:
@@ -105,21 +107,16 @@ async def register(client: CarrierClient, accounts: Iterable[str], listener: Run
 async def count(client: CarrierClient, groups: Sequence[PlanGroup]) -> list[LicenseCount]:
     """The license counts of each group's account and SKU; 0 for a SKU that the account does not have.
 
-    An account without any counts is left out: that says nothing.
+    An account without any counts is left out, and a SKU with unknown ones: that says nothing.
     """
     counts = []
     for account in dict.fromkeys(group.account_name for group in groups):
         known = {found.sku_number: found for found in await client.subscriptions(account)}
         for sku in (group.sku_number for group in groups if known and group.account_name == account):
             found = known.get(sku)
-            counts.append(
-                LicenseCount(
-                    account,
-                    sku,
-                    assigned=found.license_assigned if found else 0,
-                    available=found.license_available if found else 0,
-                )
-            )
+            assigned, available = (found.license_assigned, found.license_available) if found else (0, 0)
+            if assigned is not None and available is not None:
+                counts.append(LicenseCount(account, sku, assigned=assigned, available=available))
     return counts
 
 
