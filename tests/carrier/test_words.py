@@ -41,6 +41,7 @@ def answer(status: int, body: object, headers: dict[str, str] | None = None) -> 
         (409, b"<html><h1>409</h1>Concurrent requests with the same idempotency key</html>"),
         (500, {"message": "Duplicate transaction"}),
         (200, licenses("0", "Duplicate request")),
+        (409, {"message": "Too many concurrent requests with the same idempotency key"}),
     ],
     ids=str,
 )
@@ -106,6 +107,20 @@ def test_a_refusal_tells_that_a_device_has_the_license_already(message: str, say
 def test_only_documented_codes_of_the_service_are_known(code: str, is_known: bool) -> None:  # noqa: FBT001
     found = answer(400, licenses(code))
     assert (found.outcome, found.is_known) == (Outcome.REFUSED, is_known)
+
+
+def test_the_class_of_a_code_is_not_read_as_words() -> None:
+    assert answer(400, licenses("UnifiedWebService.INPUT_INVALID.SessionCount")).outcome is Outcome.REFUSED
+
+
+def test_an_error_code_of_a_gateway_is_none_of_the_service() -> None:
+    body = {"fault": {"faultstring": "words", "detail": {"errorcode": "messaging.runtime.RouteFailed"}}}
+    assert answer(404, body).outcome is Outcome.UNAVAILABLE
+
+
+def test_a_503_whose_body_was_lost_proves_nothing_by_its_wait() -> None:
+    lost = answer_from_reply(Reply(503, {"retry-after": "2"}, b"", complete=False))
+    assert lost.outcome is Outcome.AMBIGUOUS
 
 
 OVER_QPS = {"x-mashery-error-code": "ERR_403_DEVELOPER_OVER_QPS"}
