@@ -57,6 +57,7 @@ def test_a_duplicate_of_the_request_is_ambiguous(status: int, body: object) -> N
         licenses("400", "Duplicate id in request"),
         licenses("400", "Duplicate IMEI 355555050301009 in this request"),
         licenses("400", "Request contains duplicate devices"),
+        licenses("400", "Request duplicated identifiers"),
         licenses("400", "IMEI 355555050301009 appears twice in the request"),
         licenses("400", "Device 355555050301009 has a request in progress"),
         licenses("400", "Device 355555050301009 already processed"),
@@ -116,6 +117,14 @@ def test_the_class_of_a_code_is_not_read_as_words() -> None:
 def test_an_error_code_of_a_gateway_is_none_of_the_service() -> None:
     body = {"fault": {"faultstring": "words", "detail": {"errorcode": "messaging.runtime.RouteFailed"}}}
     assert answer(404, body).outcome is Outcome.UNAVAILABLE
+
+
+def test_a_server_error_in_a_gateway_s_404_is_none_of_the_service() -> None:
+    assert answer(404, {"code": "500", "message": "words"}).outcome is Outcome.UNAVAILABLE
+
+
+def test_a_header_of_a_limiter_says_nothing_about_a_2xx() -> None:
+    assert answer(200, b"", {"x-envoy-ratelimited": "true"}).outcome is Outcome.AMBIGUOUS
 
 
 def test_a_503_whose_body_was_lost_proves_nothing_by_its_wait() -> None:
