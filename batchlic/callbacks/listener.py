@@ -16,7 +16,7 @@ from structlog.typing import FilteringBoundLogger
 from batchlic.callbacks.access import Access
 from batchlic.callbacks.messages import DECODER, Callback, DeviceMessage, device_message
 from batchlic.callbacks.store import StoreError
-from batchlic.carrier.bodies import DECODE_ERRORS
+from batchlic.carrier.interpretation import DECODE_ERRORS
 
 PATH = "/callbacks/CarrierService"
 MAX_BODY = 64 * 1024

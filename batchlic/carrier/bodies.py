@@ -30,6 +30,8 @@ _lenient = json.JSONDecoder(strict=False)
 
 _MAX_VALUES = 1000
 _MAX_WORDS = 4000
+_MAX_PLAIN = 8000
+"""Characters that are searched for words and signs: gateways' pages are short, and some patterns are slow."""
 
 _BEFORE_JSON = re.compile(r"[\s\x00-\x20\ufeff)\]}',;&]{0,16}(?=[{\[\"])")
 """Characters in front of the JSON that mean nothing, such as a byte order mark or the prefix `)]}',`."""
@@ -38,7 +40,7 @@ _PAIR = re.compile(r'"(\w{1,40})"\s*:\s*(?:"((?:[^"\\]|\\.)*)"|(-?\d{1,18}(?:\.\
 _ELEMENT = re.compile(r"<(?:[\w.-]+:)?([\w.-]{1,40})(?:\s[^<>]*)?>\s*([^<>]+?)\s*</")
 _TAG = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^<>]*>", re.DOTALL | re.IGNORECASE)
 _PAGE = re.compile(r"<(!doctype\s+html|html|head|body|title|h[1-6]|center|p|br|div|hr)\b", re.IGNORECASE)
-_TITLE = re.compile(r"<title[^>]*>([^<]+)", re.IGNORECASE)
+_TITLE = re.compile(r"<title[^<>]*>([^<]+)", re.IGNORECASE)
 _CHARSET = re.compile(r"charset\s*=\s*[\"']?([\w.:-]+)", re.IGNORECASE)
 
 _SERVICE_CODE = re.compile(
@@ -140,13 +142,14 @@ class Body:
 
     @cached_property
     def plain(self) -> str:
-        """The text without markup."""
-        return " ".join(_TAG.sub(" ", self.text).split()) if "<" in self.text else self.text.strip()
+        """The beginning of the text without markup."""
+        start = self.text[:_MAX_PLAIN]
+        return " ".join((_TAG.sub(" ", start) if "<" in start else start).split())
 
     @property
     def title(self) -> str:
         """The title of a page; empty if it has none."""
-        found = _TITLE.search(self.text)
+        found = _TITLE.search(self.text, 0, _MAX_PLAIN)
         return found[1].strip() if found else ""
 
     @cached_property

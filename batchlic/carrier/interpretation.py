@@ -32,7 +32,7 @@ from batchlic.carrier.words import (
     WordRule,
 )
 
-__all__ = ["NOT_SENT_ERRORS", "answer_from_error", "answer_from_reply"]
+__all__ = ["DECODE_ERRORS", "NOT_SENT_ERRORS", "answer_from_error", "answer_from_reply"]
 
 FAR_RESET_S = 60.0
 """A quota that a 429 calls used up for longer than this is a wait. A shorter one is left to the limiter."""

@@ -17,6 +17,10 @@ _EPOCH_FROM = 1e9
 _RECENT_S = 60.0
 """A moment that has passed by less than this is believed: the wait is over."""
 
+_MAX_HEADER = 500
+"""Characters that are read of a header: a few dates need less, and some patterns are slow."""
+
+_NAMES = ("ratelimit", "x-ratelimit-", "x-rate-limit-")
 _PREFIXES = ("ratelimit-", "x-ratelimit-", "x-rate-limit-")
 _PARAMETER = re.compile(r"([a-z]+)\s*=\s*(\d{1,18})", re.IGNORECASE)
 _LONG_NAMES = {"q": "limit", "r": "remaining", "t": "reset"}
@@ -86,6 +90,8 @@ def read_wait_in_words(text: str) -> float | None:
 
 def read_quota(headers: Mapping[str, str]) -> Quota | None:
     """The quota in `RateLimit-*`, `X-RateLimit-*` or the IETF draft's `RateLimit`; None without these."""
+    if not any(name.startswith(_NAMES) for name in headers):
+        return None
     named = {
         name.removeprefix(prefix): value.split(";")[0]
         for name, value in headers.items()
@@ -96,8 +102,7 @@ def read_quota(headers: Mapping[str, str]) -> Quota | None:
         for name, value in _PARAMETER.findall(headers.get(header, "")):
             named.setdefault(_LONG_NAMES.get(name.lower(), name.lower()), value)
     limit, remaining = (_count(named.get(key, "")) for key in ("limit", "remaining"))
-    resets = _elements(named.get("reset", named.get("reset-after", "")))
-    reset = _wait(next(resets, None), _clock(headers))
+    reset = _wait(next(_elements(named.get("reset", named.get("reset-after", ""))), None), _clock(headers))
     if limit is None and remaining is None and reset is None:
         return None
     return Quota(limit, remaining, None if reset is None else _plausible(reset))
@@ -119,7 +124,11 @@ def _plausible(wait: float) -> float:
 
 
 def _elements(value: str) -> Iterator[str]:
-    return (element for found in _ELEMENT.findall(value) if (element := found.strip().strip("\"'").strip()))
+    return (
+        element
+        for found in _ELEMENT.findall(value[:_MAX_HEADER])
+        if (element := found.strip().strip("\"'").strip())
+    )
 
 
 def _count(value: str) -> int | None:
@@ -133,10 +142,10 @@ def _clock(headers: Mapping[str, str]) -> Callable[[float], float]:
     A gateway may add its own `Date` to that of the service: the one that gives the shortest wait is the clock
     that the moment belongs to. Where no `Date` gives a plausible wait, our clock decides.
     """
-    dates = [date for value in _elements(headers.get("date", "")) if (date := _moment(value)) is not None]
 
     def seconds_until(moment: float) -> float:
-        waits = [moment - date for date in dates]
+        dates = (_moment(value) for value in _elements(headers.get("date", "")))
+        waits = [moment - date for date in dates if date is not None]
         plausible = [wait for wait in waits if -_RECENT_S < wait < MAX_WAIT_S]
         own = moment - time.time()
         if plausible:
@@ -150,7 +159,7 @@ def _wait(value: object, clock: Callable[[float], float]) -> float | None:
     """Seconds in a number, a duration or a moment; None if the value is none of these."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
-    text = value.strip() if isinstance(value, str) else _digits(value)
+    text = value.strip()[:_MAX_HEADER] if isinstance(value, str) else _digits(value)
     if (number := _number(text)) is not None:
         return clock(_epoch_seconds(number)) if number >= _EPOCH_FROM else number
     if _DURATION.fullmatch(text):

@@ -225,6 +225,13 @@ SIGNS: Sequence[Sign] = (
         why="No server was up.",
     ),
     Sign(
+        gateway="Kubernetes, Spring Cloud",
+        conclusion=UNAVAILABLE,
+        text=_text(r"no endpoints available for service|unable to find instance for"),
+        example='{"message":"Unable to find instance for licenses"}',
+        why="No instance of the service is registered.",
+    ),
+    Sign(
         gateway="Akamai",
         conclusion=UNAVAILABLE,
         text=_text(r"service unavailable - (?:dns failure|fail to connect)"),

@@ -202,6 +202,7 @@ OUTAGES = [
     (400, {"error": "temporarily_unavailable"}, ()),
     (400, {"error": "slow_down"}, ()),
     (400, {"errorCode": "UnifiedWebService.REQUEST_FAILED.UnexpectedError"}, ()),
+    (413, b"<html>nginx</html>", ()),
     (200, b"<html>Sign in</html>", ()),
     (200, {"error": "invalid_client"}, ()),
 ]
@@ -255,6 +256,16 @@ async def test_logins_that_a_gateway_did_not_pass_on_have_no_limit(status: int, 
     async with scripted() as carrier, open_client(carrier.url, KEYS) as client:
         carrier.login_script = always(status, body)
         await log_in_in_vain(client, 6)
+
+
+async def test_hiding_a_short_secret_does_not_turn_a_rejection_into_an_outage() -> None:
+    async with (
+        scripted() as carrier,
+        open_client(carrier.url, replace(KEYS, password=Secret("client"))) as client,
+    ):
+        carrier.oauth_script = always(400, {"error": "invalid_client"})
+        with pytest.raises(CredentialsRejected):
+            await client.login()
 
 
 async def test_a_token_endpoint_with_a_gateway_code_rejects_the_key() -> None:

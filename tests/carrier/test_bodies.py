@@ -108,6 +108,17 @@ def test_the_text_of_an_error_is_read_in_any_form(body: bytes, message: str) -> 
     assert answer(500, body).error_message == message
 
 
+def test_a_declared_charset_is_used_for_what_is_no_utf_8() -> None:
+    found = answer(400, "Zařízení".encode("windows-1250"), "text/plain; charset=windows-1250")
+    assert (found.error_message or "").endswith("Zařízení")
+
+
+def test_a_secret_in_another_encoding_is_hidden() -> None:
+    body = b'{"errorCode":"X","errorMessage":"\xff ' + "plänted".encode() + b'"}'
+    found = answer_from_reply(Reply(400, {}, body), secrets=("plänted",))
+    assert found.error_message == "\xff [hidden]"
+
+
 ACCEPTANCES = {
     "a byte order mark": BOM + TAKEN,
     "UTF-16": TAKEN.decode().encode("utf-16"),
@@ -118,6 +129,7 @@ ACCEPTANCES = {
     "text after it": TAKEN + b"\n-- end of answer",
     "a null error": b'{"requestId":"' + GUID.encode() + b'","errorCode":null,"fault":null}',
     "an error code of success": b'{"requestId":"' + GUID.encode() + b'","errorCode":"0"}',
+    "JSON in a JSON string": msgspec.json.encode(TAKEN.decode()),
     "another case": b'{"RequestID":"' + GUID.encode() + b'"}',
     "space around the id": b'{"requestId":" ' + GUID.encode() + b' "}',
 }
@@ -140,6 +152,7 @@ def test_no_part_of_an_acceptance_is_one(body: bytes) -> None:
         TAKEN[:-1],
         TAKEN[:-3],
         TAKEN + b'{"requestId":"another"}',
+        BOM + b'{"requestId":"' + GUID.encode() + b'","RequestID":"another"}',
         TAKEN + b'{"errorCode":"500"}',
         b'{"requestId":"' + GUID.encode() + b'","errorCode":"500"}',
         b'{"requestId":"' + GUID.encode() + b'","fault":{"code":"101504"}}',

@@ -139,11 +139,16 @@ def http_date(seconds: float) -> str:
     return formatdate(time.time() + seconds, usegmt=True)
 
 
-@pytest.mark.parametrize("other", [-7200, 7200])
+@pytest.mark.parametrize("other", [-7200, 40, 7200])
 def test_of_two_date_headers_the_one_that_fits_counts(other: float) -> None:
     dates = f"{http_date(other)}, {http_date(0)}"
     wait = read_retry_after({"date": dates, "retry-after": http_date(30)})
     assert wait == pytest.approx(30, abs=1)
+
+
+def test_a_moment_that_just_passed_by_the_date_header_is_no_wait() -> None:
+    headers = {"date": http_date(3600), "retry-after": http_date(3595)}
+    assert read_retry_after(headers) == 0
 
 
 @pytest.mark.parametrize("clock", [-3 * MAX_WAIT_S, 7200.0])

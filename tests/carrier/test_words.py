@@ -41,6 +41,7 @@ def answer(status: int, body: object, headers: dict[str, str] | None = None) -> 
         (409, b"<html><h1>409</h1>Concurrent requests with the same idempotency key</html>"),
         (500, {"message": "Duplicate transaction"}),
         (200, licenses("0", "Duplicate request")),
+        (409, {"message": "Too many concurrent requests with the same idempotency key"}),
     ],
     ids=str,
 )
@@ -56,6 +57,7 @@ def test_a_duplicate_of_the_request_is_ambiguous(status: int, body: object) -> N
         licenses("400", "Duplicate id in request"),
         licenses("400", "Duplicate IMEI 355555050301009 in this request"),
         licenses("400", "Request contains duplicate devices"),
+        licenses("400", "Request duplicated identifiers"),
         licenses("400", "IMEI 355555050301009 appears twice in the request"),
         licenses("400", "Device 355555050301009 has a request in progress"),
         licenses("400", "Device 355555050301009 already processed"),
@@ -106,6 +108,28 @@ def test_a_refusal_tells_that_a_device_has_the_license_already(message: str, say
 def test_only_documented_codes_of_the_service_are_known(code: str, is_known: bool) -> None:  # noqa: FBT001
     found = answer(400, licenses(code))
     assert (found.outcome, found.is_known) == (Outcome.REFUSED, is_known)
+
+
+def test_the_class_of_a_code_is_not_read_as_words() -> None:
+    assert answer(400, licenses("UnifiedWebService.INPUT_INVALID.SessionCount")).outcome is Outcome.REFUSED
+
+
+def test_an_error_code_of_a_gateway_is_none_of_the_service() -> None:
+    body = {"fault": {"faultstring": "words", "detail": {"errorcode": "messaging.runtime.RouteFailed"}}}
+    assert answer(404, body).outcome is Outcome.UNAVAILABLE
+
+
+def test_a_server_error_in_a_gateway_s_404_is_none_of_the_service() -> None:
+    assert answer(404, {"code": "500", "message": "words"}).outcome is Outcome.UNAVAILABLE
+
+
+def test_a_header_of_a_limiter_says_nothing_about_a_2xx() -> None:
+    assert answer(200, b"", {"x-envoy-ratelimited": "true"}).outcome is Outcome.AMBIGUOUS
+
+
+def test_a_503_whose_body_was_lost_proves_nothing_by_its_wait() -> None:
+    lost = answer_from_reply(Reply(503, {"retry-after": "2"}, b"", complete=False))
+    assert lost.outcome is Outcome.AMBIGUOUS
 
 
 OVER_QPS = {"x-mashery-error-code": "ERR_403_DEVELOPER_OVER_QPS"}
