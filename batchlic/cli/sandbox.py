@@ -60,6 +60,9 @@ class TimeOptions:
         1200.0
     )
     slow_body: Annotated[float, typer.Option(help="Seconds of a body with the fault slow-body.")] = 5.0
+    outage: Annotated[
+        float, typer.Option(help="Seconds of an outage with the faults gateway-404 and session-flap.")
+    ] = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +140,7 @@ def sandbox(
             jitter_s=times.jitter,
             growth_s=times.latency_growth,
             slow_body_s=times.slow_body,
+            outage_s=times.outage,
         ),
         callbacks=CallbackConfig(
             delay_s=callbacks.callback_delay,
