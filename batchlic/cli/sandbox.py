@@ -106,6 +106,9 @@ class CallbackOptions:
     callback_failures: Annotated[
         float, typer.Option(min=0, max=1, help="Share of accepted devices that fail afterwards, 0 to 1.")
     ] = 0.0
+    callback_odd: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of outcomes in an unusual form, 0 to 1.")
+    ] = 0.0
     callback_retry: Annotated[
         float, typer.Option(help="Seconds between a failed callback and the next of its three retries.")
     ] = 300.0
@@ -148,6 +151,7 @@ def sandbox(
             early_share=callbacks.callback_early,
             repeat_share=callbacks.callback_repeats,
             failure_share=callbacks.callback_failures,
+            odd_share=callbacks.callback_odd,
             retry_s=callbacks.callback_retry,
         ),
     )

@@ -209,13 +209,19 @@ class CallbackConfig:
     """Share of the outcomes that are posted twice, acknowledged or not."""
     failure_share: float = 0.0
     """Share of the devices of accepted requests that get no license; their outcome is a failure."""
+    odd_share: float = 0.0
+    """Share of the outcomes in an unusual form: requestId in capitals, a failure with another status than
+    `Failed`, a byte order mark, and `X-Forwarded-For` with a port."""
     retry_s: float = 300.0
     """Time between the four attempts to post an outcome."""
 
     def __post_init__(self) -> None:
         """Raise UsageError for shares outside 0 to 1."""
-        if not all(0 <= share <= 1 for share in (self.early_share, self.repeat_share, self.failure_share)):
-            raise UsageError("The sandbox's shares of early, repeated and failed callbacks must be 0 to 1.")
+        shares = self.early_share, self.repeat_share, self.failure_share, self.odd_share
+        if not all(0 <= share <= 1 for share in shares):
+            raise UsageError(
+                "The sandbox's shares of early, repeated, failed and odd callbacks must be 0 to 1."
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
