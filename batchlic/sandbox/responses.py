@@ -83,7 +83,12 @@ class AskToWait(Response):
     """An answer that asks the caller to wait. Its seconds are in the scope, so that a test can check them."""
 
     def __init__(
-        self, body: bytes, status: int, headers: Mapping[str, str], media_type: str | None, wait_s: float
+        self,
+        body: bytes,
+        status: int,
+        headers: Mapping[str, str] | None,
+        media_type: str | None,
+        wait_s: float,
     ) -> None:
         super().__init__(body, status, headers, media_type)
         self._wait_s = wait_s
