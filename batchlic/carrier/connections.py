@@ -98,6 +98,7 @@ class _Connection(ResponseHandler):
         self._awaits_answer = False
         self._idle_since: tuple[float, float] | None = None
         self._idle_s = 0.0
+        self._poll: select.poll | None = None
         self._all_connections = all_connections
         all_connections.add(self)
 
@@ -140,7 +141,7 @@ class _Connection(ResponseHandler):
             self.abort()
             self.set_exception(ConnectionAbortedError("the server sent something before the request"))
             return
-        if self._exchange is not None:
+        if data and self._exchange is not None:
             self._exchange.heard()
         super().data_received(data)
 
@@ -177,12 +178,10 @@ class _Connection(ResponseHandler):
 
     def _is_readable(self) -> bool:
         """Whether bytes, or the end of the connection, wait in the socket."""
-        socket = self.transport.get_extra_info("socket") if self.transport is not None else None
-        if socket is None:
-            return False
-        poll = select.poll()
-        poll.register(socket.fileno(), select.POLLIN)
-        return bool(poll.poll(0))
+        if self._poll is None and self.transport is not None:
+            self._poll = select.poll()
+            self._poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return self._poll is not None and bool(self._poll.poll(0))
 
 
 class _Parser:

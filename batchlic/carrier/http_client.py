@@ -153,14 +153,15 @@ class _Body:
         exchange: Exchange | None = response.extensions.get("exchange")
         content = bytes(self._content)
         is_whole = self._is_whole and (exchange is None or exchange.is_complete)
-        try:
-            body = _decompressed(response.headers, content)
-        except httpx.DecodingError:
-            body, is_whole = content, is_whole and content.lstrip().startswith((b"{", b"["))
         headers = _joined(response.headers.raw)
+        if "content-encoding" in headers and content:
+            try:
+                content = _decompressed(headers["content-encoding"], content)
+            except httpx.DecodingError:
+                is_whole = is_whole and content.lstrip().startswith((b"{", b"["))
         if exchange is None:
-            return Reply(response.status_code, headers, body, is_whole)
-        return Reply(response.status_code, headers, body, is_whole, exchange.distrust)
+            return Reply(response.status_code, headers, content, is_whole)
+        return Reply(response.status_code, headers, content, is_whole, exchange.distrust)
 
 
 @asynccontextmanager
@@ -175,11 +176,9 @@ async def open_http_client(
         yield HttpClient(opened, str(url).rstrip("/"), timeouts, patience, proxy)
 
 
-def _decompressed(headers: httpx.Headers, content: bytes) -> bytes:
-    """The body, decompressed if a gateway compressed it although the client did not ask for that."""
-    if "content-encoding" not in headers or not content:
-        return content
-    return httpx.Response(200, headers=headers, content=content).content[:MAX_BODY]
+def _decompressed(coding: str, content: bytes) -> bytes:
+    """The body that a gateway compressed although the client did not ask for that."""
+    return httpx.Response(200, headers={"Content-Encoding": coding}, content=content).content[:MAX_BODY]
 
 
 def _joined(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:

@@ -5,8 +5,10 @@ it goes on. By the clock, each of them is too late. So the limits count wake-ups
 seconds. A wake-up that is late ends no exchange, because the loop has yet to read what arrived meanwhile.
 """
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Self
 
 import anyio
 
@@ -16,14 +18,26 @@ _TICKS = 8
 
 
 class Wait:
-    """One exchange that waits for its answer."""
+    """A block that waits for an answer. If the wait is cancelled, the block ends without an error."""
 
-    def __init__(self) -> None:
+    def __init__(self, waits: "set[Wait]") -> None:
+        self._waits = waits
         self.scope = anyio.CancelScope()
         self.silent_s = 0.0
         self.total_s = 0.0
         self.reason = ""
         """Why it was cancelled."""
+
+    def __enter__(self) -> Self:
+        self._waits.add(self)
+        self.scope.__enter__()
+        return self
+
+    def __exit__(
+        self, *error: *tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
+    ) -> bool:
+        self._waits.discard(self)
+        return self.scope.__exit__(*error) or False
 
     def heard(self) -> None:
         """Note that bytes arrived."""
@@ -58,17 +72,10 @@ class Patience:
         if error is not None:
             raise error
 
-    @contextmanager
-    def waiting(self) -> Iterator[Wait]:
-        """Limit the exchange in the block. If it is cancelled, the block ends without an error."""
-        wait = Wait()
-        self._waits.add(wait)
+    def waiting(self) -> Wait:
+        """Limit an exchange: enter the result, and send."""
         self._is_busy.set()
-        try:
-            with wait.scope:
-                yield wait
-        finally:
-            self._waits.discard(wait)
+        return Wait(self._waits)
 
     async def _count(self, scope: anyio.CancelScope) -> None:
         with scope:

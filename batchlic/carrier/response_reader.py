@@ -18,8 +18,8 @@ _MAX_LINE = 16 * 1024
 
 _PROTOCOL = b"HTTP/"
 _STATUS_LINE = re.compile(rb"HTTP/(\d(?:\.\d)?)[ \t]+(\d{3})(?:[ \t]+(.*))?", re.IGNORECASE | re.DOTALL)
-_END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
-_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_END_OF_HEAD = re.compile(rb"\n\r?\n")
+_PLAIN = b"\t\r\n" + bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100))
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 _CHUNK_SIZE = re.compile(rb"[ \t]*([0-9a-fA-F]{1,15})[ \t]*(?:;.*)?", re.DOTALL)
@@ -96,20 +96,20 @@ class ResponseReader:
                 self._buffer = self._buffer.lstrip(b"\r\n")
             if not _PROTOCOL.startswith(self._buffer[: len(_PROTOCOL)].upper()):
                 raise NotHttpError("not an HTTP response")
-            end = _END_OF_HEAD.search(self._buffer, max(self._searched - 3, 0))
+            end = _END_OF_HEAD.search(self._buffer, max(self._searched - 2, 0))
             if end is None:
                 self._searched = len(self._buffer)
                 if self._searched > MAX_HEAD:
                     self._keep_status()
                 return b""
-            text, self._buffer = bytes(self._buffer[: end.start()]), self._buffer[end.end() :]
-            self._searched = 0
+            text, rest = bytes(self._buffer[: end.start()]), self._buffer[end.end() :]
             response = _parse(text)
             if 100 <= response.head.status <= 199 and response.head.status != 101:
+                self._buffer, self._searched = rest, 0
                 continue
             self.head, self._body, self.complete, self.idle_s = response
             self.finished = self._body.ended
-            return bytes(self._buffer)
+            return bytes(rest)
 
     def _keep_status(self) -> None:
         """Keep the status of a head that is cut off or too long, if its first line is whole."""
@@ -229,7 +229,7 @@ def _parse(text: bytes) -> _Response:
             framing.setdefault(key, []).append(value)
     status, version = int(found[2]), found[1]
     body, is_sure = _body(status, framing)
-    is_odd = is_odd or not is_sure or _CONTROL.search(text) is not None or _is_odd(status, framing)
+    is_odd = is_odd or not is_sure or bool(text.translate(None, _PLAIN)) or _is_odd(status, framing)
     idle_s = 0 if is_odd or not body.reusable else _idle_s(version, framing)
     return _Response(Head(status, _text(found[3]), headers), body, is_sure, idle_s)
 
@@ -254,26 +254,26 @@ def _headers(lines: Sequence[bytes]) -> tuple[_Headers, bool]:
 
 def _body(status: int, framing: _Framing) -> tuple[_Body, bool]:
     """The body, and whether its length is beyond doubt."""
-    codings = {coding.lower() for coding in _items(framing, b"transfer-encoding")} - {b"identity"}
-    texts = _items(framing, b"content-length")
-    lengths = {int(text) for text in texts if _LENGTH.fullmatch(text)}
     if status in _WITHOUT_BODY:
         return _Sized(0), True
-    if b"chunked" in codings:
-        return _Chunked(), codings == {b"chunked"}
-    if codings or not lengths:
-        return _UntilClose(), not codings and not texts
-    return _Sized(min(lengths)), len(lengths) == 1 and all(map(_LENGTH.fullmatch, texts))
+    codings = {coding.lower() for coding in _items(framing, b"transfer-encoding")} - {b"identity"}
+    if codings:
+        return _Chunked() if b"chunked" in codings else _UntilClose(), codings == {b"chunked"}
+    lengths = {int(item) if _LENGTH.fullmatch(item) else None for item in _items(framing, b"content-length")}
+    known = [length for length in lengths if length is not None]
+    if not known:
+        return _UntilClose(), not lengths
+    return _Sized(min(known)), len(lengths) == 1
 
 
 def _is_odd(status: int, framing: _Framing) -> bool:
     """Whether clients may disagree about the end of this response."""
     length, coding = framing.get(b"content-length", ()), framing.get(b"transfer-encoding", ())
-    return (
-        len(length) + len(coding) > 1
-        or any(b"," in value for value in length)
-        or (status in _WITHOUT_BODY and (status == 101 or bool(coding) or any(v != b"0" for v in length)))
-    )
+    if len(length) + len(coding) > 1 or status == 101:
+        return True
+    if status in _WITHOUT_BODY:
+        return bool(coding) or list(length) not in ([], [b"0"])
+    return bool(length) and b"," in length[0]
 
 
 def _idle_s(version: bytes, framing: _Framing) -> float:
@@ -289,6 +289,8 @@ def _idle_s(version: bytes, framing: _Framing) -> float:
 
 def _items(framing: _Framing, name: bytes) -> list[bytes]:
     """The items of a header's comma-separated lists."""
+    if name not in framing:
+        return []
     return [item for value in framing.get(name, ()) for part in value.split(b",") if (item := part.strip())]
 
 

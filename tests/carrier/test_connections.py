@@ -119,18 +119,28 @@ class Wire(asyncio.Transport):
 
 
 @asynccontextmanager
-async def connected(*, is_used: bool) -> AsyncIterator[tuple[_Connection, socket.socket]]:
+async def connected(
+    *, is_used: bool, beside: _Connection | None = None
+) -> AsyncIterator[tuple[_Connection, socket.socket]]:
     """A connection, new or after its first answer, and the server's end of it."""
     ours, theirs = socket.socketpair()
+    everything = beside._all_connections if beside is not None else weakref.WeakSet[_Connection]()
     with ours, theirs:
-        connection = _Connection(asyncio.get_running_loop(), weakref.WeakSet())
+        connection = _Connection(asyncio.get_running_loop(), everything)
         connection.connection_made(Wire(ours))
         if is_used:
-            connection.begin(ConnectionExchange(lambda: None))
-            connection.start_timeout()
+            ask(connection)
             connection.data_received(TAKEN)
             await connection.read()
         yield connection, theirs
+
+
+def ask(connection: _Connection) -> ConnectionExchange:
+    """Send a request; its answer is yet to come."""
+    exchange = ConnectionExchange(lambda: None)
+    connection.begin(exchange)
+    connection.start_timeout()
+    return exchange
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
@@ -155,6 +165,32 @@ async def test_a_connection_with_an_unread_end_is_not_used() -> None:
     async with connected(is_used=True) as (connection, theirs):
         theirs.close()
         assert not connection.is_usable
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_distrust_ends_the_next_request_on_the_same_connection() -> None:
+    async with connected(is_used=False) as (connection, _):
+        exchange = ask(connection)
+        connection.data_received(TAKEN)
+        await connection.read()
+        ask(connection)
+        exchange.distrust()
+        assert not connection.is_connected()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_distrust_waits_for_the_answers_on_other_connections() -> None:
+    async with (
+        connected(is_used=False) as (connection, _),
+        connected(is_used=True, beside=connection) as (other, _),
+        connected(is_used=True, beside=connection) as (idle, _),
+    ):
+        ask(other)
+        ask(connection).distrust()
+        assert other.is_connected()
+        other.data_received(TAKEN)
+        assert other.should_close
+        assert not idle.is_connected()
 
 
 @ON_ASYNCIO

@@ -120,6 +120,16 @@ async def test_nothing_is_sent_to_a_server_with_an_untrusted_certificate(authori
 
 
 @pytest.mark.usefixtures("trusted")
+@pytest.mark.parametrize("anyio_backend", ["asyncio", ("asyncio", {"use_uvloop": True})])
+async def test_many_submissions_share_one_encrypted_connection(authority: trustme.CA) -> None:
+    async with over_tls(authority, "127.0.0.1") as (carrier, port):
+        async with open_client(f"https://127.0.0.1:{port}", TOKENS) as client:
+            for _ in range(20):
+                assert (await client.submit(submission())).outcome is Outcome.ACCEPTED
+        assert carrier.connections == 1
+
+
+@pytest.mark.usefixtures("trusted")
 async def test_nothing_is_sent_to_a_server_with_a_wrong_name(authority: trustme.CA) -> None:
     async with over_tls(authority, "other.test") as (carrier, port):
         answer = await submit_to(f"https://127.0.0.1:{port}")
