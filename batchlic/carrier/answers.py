@@ -91,11 +91,11 @@ class Reply:
 
     - `headers` has lower-case names. Several headers of one name are one, with their values joined by ", ".
     - `complete` is False if the body broke off, exceeded the size limit, or if its length is in doubt.
-    - `distrust` closes the connection on which the reply came, and keeps no other open for another request.
+    - `discard_connections` closes the connection of this reply, and keeps no other for further requests.
     """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
     complete: bool = True
-    distrust: Callable[[], None] = field(default=lambda: None, repr=False, compare=False)
+    discard_connections: Callable[[], None] = field(default=lambda: None, repr=False, compare=False)

@@ -76,7 +76,7 @@ class CarrierClient:
         self._has_warned = False
 
     def remember(self, accepted: Iterable[tuple[str, str]]) -> None:
-        """Take over what earlier sessions of the run were told: pairs of requestId and X-Request-ID.
+        """Take over the answers of earlier sessions of the run: pairs of requestId and X-Request-ID.
 
         A requestId that belongs to one of these X-Request-IDs is not believed for another one.
         """
@@ -120,7 +120,7 @@ class CarrierClient:
         request_id = answer.request_id
         if request_id is None or self._request_ids.belongs(request_id, submission.x_request_id):
             return answer
-        reply.distrust()
+        reply.discard_connections()
         message = f"requestId {request_id} already belongs to another request"
         return replace(answer, outcome=Outcome.AMBIGUOUS, request_id=None, error_message=message)
 
@@ -229,7 +229,7 @@ async def open_client(
 
 
 def _sign_of_cache(headers: Mapping[str, str]) -> str | None:
-    """The header by which a cache tells that it did not ask the carrier; None without one."""
+    """The header that shows that a cache answered instead of the carrier; None without one."""
     if _AGE.match(age := headers.get("age", "")):
         return f"Age: {age[:40]}"
     found = ((name, headers[name]) for name in _CACHES if name in headers)

@@ -38,7 +38,7 @@ def pooled_transport(
 ) -> AiohttpTransport:
     """A transport with at most `max_connections`, each kept open for `keepalive_s` seconds without use.
 
-    A request may have the extension `heard`, which is called for all bytes that arrive. A response has the
+    A request may have the extension `received`, which is called for all bytes that arrive. A response has the
     extension `exchange`, an `Exchange`.
     """
 
@@ -57,8 +57,8 @@ def pooled_transport(
 class Exchange:
     """One request and its answer, on one connection."""
 
-    def __init__(self, heard: Callable[[], None]) -> None:
-        self.heard = heard
+    def __init__(self, received: Callable[[], None]) -> None:
+        self.received = received
         self.reader = ResponseReader()
         self.connection: _Connection | None = None
         self.is_sent = False
@@ -69,10 +69,10 @@ class Exchange:
         """Whether the body of the answer was read to its end."""
         return self.reader.finished and self.reader.complete
 
-    def distrust(self) -> None:
+    def discard_connections(self) -> None:
         """Close the connection of this exchange, and keep none of those that are open now."""
         if self.connection is not None:
-            self.connection.distrust()
+            self.connection.discard_connections()
 
 
 _exchange: ContextVar[Exchange] = ContextVar("exchange")
@@ -80,7 +80,7 @@ _exchange: ContextVar[Exchange] = ContextVar("exchange")
 
 class _Transport(AiohttpTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        exchange = Exchange(request.extensions.get("heard", lambda: None))
+        exchange = Exchange(request.extensions.get("received", lambda: None))
         _exchange.set(exchange)
         response = await super().handle_async_request(request)
         response.extensions["exchange"] = exchange
@@ -88,7 +88,7 @@ class _Transport(AiohttpTransport):
 
 
 class _Connection(ResponseHandler):
-    """A connection that is used for one request at a time, and closed if it says anything unasked."""
+    """A connection for one request at a time. Bytes that no request asked for close it."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, all_connections: "weakref.WeakSet[_Connection]"
@@ -109,11 +109,9 @@ class _Connection(ResponseHandler):
 
     @property
     def is_usable(self) -> bool:
-        """Whether a request may be sent: the connection is open, and nothing arrived unasked."""
-        if not self.is_connected() or self.should_close:
-            return False
+        """Whether a request may be sent: the connection is open and has no unsolicited bytes."""
         # The bytes in a new connection's socket may belong to its TLS handshake.
-        return self.is_new or not (self._is_expired() or self._is_readable())
+        return self.is_connected() and (self.is_new or not (self._is_expired() or self._is_readable()))
 
     def failure(self) -> BaseException:
         """Why the connection is not usable."""
@@ -139,10 +137,10 @@ class _Connection(ResponseHandler):
     def data_received(self, data: bytes) -> None:
         if data and not self._awaits_answer:
             self.abort()
-            self.set_exception(ConnectionAbortedError("the server sent something before the request"))
+            self.set_exception(ConnectionAbortedError("the server sent data before the request"))
             return
         if data and self._exchange is not None:
-            self._exchange.heard()
+            self._exchange.received()
         super().data_received(data)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -165,7 +163,7 @@ class _Connection(ResponseHandler):
         if not self._awaits_answer and not self.is_new:
             self.abort()
 
-    def distrust(self) -> None:
+    def discard_connections(self) -> None:
         """Close this connection at once, even if another request uses it by now, and retire all others."""
         for connection in self._all_connections:
             connection.retire()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, cast
 import httpx
 
 from batchlic.carrier.answers import Reply
-from batchlic.carrier.patience import Patience, Wait
+from batchlic.carrier.time_limits import TimeLimits, Wait
 from batchlic.errors import UsageError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Timeouts:
     """Time limits in seconds.
 
     - `connect`: for opening a connection.
-    - `exchange`: without a byte of the answer. See `carrier.patience` for how it is measured.
+    - `exchange`: without a byte of the answer. See `carrier.time_limits` for how it is measured.
     - `total`: for a whole exchange, even if the answer arrives byte by byte.
     """
 
@@ -74,12 +74,12 @@ class HttpClient:
         transport: httpx.AsyncBaseTransport,
         root: str,
         timeouts: Timeouts,
-        patience: Patience,
+        limits: TimeLimits,
         proxy: "Proxy | None" = None,
     ) -> None:
         self._transport = transport
         self._root = root
-        self._patience = patience
+        self._limits = limits
         self._proxy = proxy
         self._timeouts = httpx.Timeout(None, connect=timeouts.connect, pool=timeouts.connect).as_dict()
 
@@ -97,13 +97,13 @@ class HttpClient:
         """
         response: httpx.Response | None = None
         body = _Body()
-        with self._patience.waiting() as wait:
+        with self._limits.waiting() as wait:
             request = httpx.Request(
                 method,
                 url,
                 headers=headers,
                 content=content,
-                extensions={"timeout": self._timeouts, "heard": wait.heard},
+                extensions={"timeout": self._timeouts, "received": wait.received},
             )
             try:
                 response = await self._transport.handle_async_request(request)
@@ -137,7 +137,7 @@ class _Body:
         length = 0
         try:
             async for chunk in cast("httpx.AsyncByteStream", response.stream):
-                wait.heard()
+                wait.received()
                 length += len(chunk)
                 self._content += chunk[: MAX_BODY - len(self._content)]
                 if length > MAX_READ:
@@ -161,7 +161,7 @@ class _Body:
                 is_whole = is_whole and content.lstrip().startswith((b"{", b"["))
         if exchange is None:
             return Reply(response.status_code, headers, content, is_whole)
-        return Reply(response.status_code, headers, content, is_whole, exchange.distrust)
+        return Reply(response.status_code, headers, content, is_whole, exchange.discard_connections)
 
 
 @asynccontextmanager
@@ -171,9 +171,9 @@ async def open_http_client(
     """Open a client of `base_url`. Raises UsageError as `check_base_url`."""
     url = check_base_url(base_url)
     proxy = None if transport else _proxy(url)
-    patience = Patience(timeouts.exchange, timeouts.total)
-    async with transport or _transport(url, proxy, max_connections) as opened, patience.running():
-        yield HttpClient(opened, str(url).rstrip("/"), timeouts, patience, proxy)
+    limits = TimeLimits(timeouts.exchange, timeouts.total)
+    async with transport or _transport(url, proxy, max_connections) as opened, limits.running():
+        yield HttpClient(opened, str(url).rstrip("/"), timeouts, limits, proxy)
 
 
 def _decompressed(coding: str, content: bytes) -> bytes:
@@ -196,7 +196,7 @@ def _explained(error: httpx.ConnectError) -> httpx.ConnectError:
     while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
         causes.append(cause)
     try:
-        socket.socket().close()  # a failed name lookup does not tell why it failed
+        socket.socket().close()  # a failed name lookup does not give its reason
     except OSError as failure:
         causes.append(failure)
     if any(isinstance(cause, OSError) and cause.errno in {errno.EMFILE, errno.ENFILE} for cause in causes):

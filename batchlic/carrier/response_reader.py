@@ -281,10 +281,10 @@ def _idle_s(version: bytes, framing: _Framing) -> float:
     options = {option.lower() for option in _items(framing, b"connection")}
     if b"close" in options or (version != b"1.1" and b"keep-alive" not in options):
         return 0
-    told = [
+    limits = [
         float(found[1]) for value in framing.get(b"keep-alive", ()) if (found := _KEEP_ALIVE.search(value))
     ]
-    return min((max(seconds - 1, seconds / 2) for seconds in told), default=math.inf)
+    return min((max(seconds - 1, seconds / 2) for seconds in limits), default=math.inf)
 
 
 def _items(framing: _Framing, name: bytes) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""An answer belongs to its request: what a connection says unasked is nobody's answer."""
+"""An answer belongs to its request: bytes that no request asked for are no answer."""
 
 import asyncio
 import socket
@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 
 import anyio
 import pytest
+from aiohttp import ClientRequest
+from aiohttp.connector import Connection
 
 from batchlic.carrier.answers import Outcome
 from batchlic.carrier.catalog import Action
@@ -28,7 +30,7 @@ IN_CHUNKS = (
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     b'34\r\n{"requestId":"' + GUID.encode() + b'"}\r\n0\r\n\r\n'
 )
-UNASKED = {
+UNSOLICITED = {
     "the same answer": TAKEN,
     "another answer": response(200, {"requestId": "8ad8a24c-0000"}),
     "a refusal": response(400, {"errorCode": "400"}),
@@ -43,10 +45,10 @@ UNASKED = {
 
 
 class Carrier:
-    """Says `first` to the first request, says `unasked`, and refuses all later requests."""
+    """Says `first` to the first request, says `unsolicited`, and refuses all later requests."""
 
-    def __init__(self, first: bytes, unasked: bytes) -> None:
-        self._first, self._unasked = first, unasked
+    def __init__(self, first: bytes, unsolicited: bytes) -> None:
+        self._first, self._unsolicited = first, unsolicited
         self._requests = 0
         self.may_say_more = anyio.Event()
         self.has_said_more = anyio.Event()
@@ -58,15 +60,15 @@ class Carrier:
             return
         await exchange.raw(self._first)
         await self.may_say_more.wait()
-        await exchange.raw(self._unasked)
+        await exchange.raw(self._unsolicited)
         self.has_said_more.set()
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio", ("asyncio", {"use_uvloop": True}), "trio"])
-@pytest.mark.parametrize("unasked", UNASKED.values(), ids=UNASKED)
+@pytest.mark.parametrize("unsolicited", UNSOLICITED.values(), ids=UNSOLICITED)
 @pytest.mark.parametrize("first", [TAKEN, IN_CHUNKS], ids=["sized", "chunked"])
-async def test_what_comes_late_is_no_answer_to_the_next_request(first: bytes, unasked: bytes) -> None:
-    carrier = Carrier(first, unasked)
+async def test_what_comes_late_is_no_answer_to_the_next_request(first: bytes, unsolicited: bytes) -> None:
+    carrier = Carrier(first, unsolicited)
     async with client_of(carrier.script) as (client, server):
         assert (await client.submit(submission())).outcome is Outcome.ACCEPTED
         carrier.may_say_more.set()
@@ -76,10 +78,10 @@ async def test_what_comes_late_is_no_answer_to_the_next_request(first: bytes, un
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio", ("asyncio", {"use_uvloop": True}), "trio"])
-@pytest.mark.parametrize("unasked", UNASKED.values(), ids=UNASKED)
+@pytest.mark.parametrize("unsolicited", UNSOLICITED.values(), ids=UNSOLICITED)
 @pytest.mark.parametrize("first", [TAKEN, IN_CHUNKS], ids=["sized", "chunked"])
-async def test_what_comes_with_an_answer_is_no_answer_either(first: bytes, unasked: bytes) -> None:
-    carrier = Carrier(first + unasked, b"")
+async def test_what_comes_with_an_answer_is_no_answer_either(first: bytes, unsolicited: bytes) -> None:
+    carrier = Carrier(first + unsolicited, b"")
     carrier.may_say_more.set()
     async with client_of(carrier.script) as (client, server):
         assert (await client.submit(submission())).outcome is Outcome.ACCEPTED
@@ -145,7 +147,7 @@ def ask(connection: _Connection) -> ConnectionExchange:
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.parametrize("is_used", [True, False])
-async def test_a_connection_that_spoke_unasked_is_not_used(*, is_used: bool) -> None:
+async def test_a_connection_with_unsolicited_bytes_is_not_used(*, is_used: bool) -> None:
     async with connected(is_used=is_used) as (connection, _):
         assert connection.is_usable
         connection.data_received(b"x")
@@ -168,33 +170,104 @@ async def test_a_connection_with_an_unread_end_is_not_used() -> None:
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_distrust_ends_the_next_request_on_the_same_connection() -> None:
+async def test_discarding_ends_the_next_request_on_the_connection() -> None:
     async with connected(is_used=False) as (connection, _):
         exchange = ask(connection)
         connection.data_received(TAKEN)
         await connection.read()
         ask(connection)
-        exchange.distrust()
+        exchange.discard_connections()
         assert not connection.is_connected()
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_distrust_waits_for_the_answers_on_other_connections() -> None:
+async def test_discarding_waits_for_the_answers_on_other_connections() -> None:
     async with (
         connected(is_used=False) as (connection, _),
         connected(is_used=True, beside=connection) as (other, _),
         connected(is_used=True, beside=connection) as (idle, _),
     ):
         ask(other)
-        ask(connection).distrust()
+        ask(connection).discard_connections()
         assert other.is_connected()
         other.data_received(TAKEN)
         assert other.should_close
         assert not idle.is_connected()
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_broken_chunk_ends_the_connection() -> None:
+    async with connected(is_used=False) as (connection, _):
+        ask(connection)
+        connection.data_received(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        connection.data_received(b"zz\r\n")
+        await connection.read()
+        assert connection.should_close
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("error", [None, ConnectionResetError()])
+async def test_a_body_until_the_end_is_whole_unless_the_connection_breaks(error: Exception | None) -> None:
+    async with connected(is_used=False) as (connection, _):
+        exchange = ask(connection)
+        connection.data_received(b"HTTP/1.1 200 OK\r\n\r\n{}")
+        connection.connection_lost(error)
+        assert exchange.is_complete is (error is None)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_all_bytes_of_an_answer_end_its_silence() -> None:
+    received: list[None] = []
+    async with connected(is_used=False) as (connection, _):
+        connection.begin(ConnectionExchange(lambda: received.append(None)))
+        connection.start_timeout()
+        for byte in TAKEN:
+            connection.data_received(bytes([byte]))
+    assert len(received) == len(TAKEN)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_request_does_not_leave_on_a_new_connection_with_bytes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    connect = _Connection.connection_made
+
+    def connect_and_receive(connection: _Connection, transport: asyncio.BaseTransport) -> None:
+        connect(connection, transport)
+        connection.data_received(TAKEN)
+
+    monkeypatch.setattr(_Connection, "connection_made", connect_and_receive)
+    async with client_of() as (client, carrier):
+        answer = await client.submit(submission())
+    assert (answer.outcome, carrier.requests) == (Outcome.UNAVAILABLE, [])
+    assert answer.error_message == "the server sent data before the request"
+
+
 @ON_ASYNCIO
-async def test_a_request_does_not_leave_if_its_connection_speaks_just_before(
+async def test_a_request_does_not_leave_after_bytes_in_its_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    is_readable = iter([False, True])
+    monkeypatch.setattr(_Connection, "_is_readable", lambda _: next(is_readable))
+    async with client_of() as (client, carrier):
+        await client.submit(submission())
+        answer = await client.submit(submission())
+    assert (answer.outcome, len(carrier.requests)) == (Outcome.UNAVAILABLE, 1)
+    assert answer.error_message == "the connection broke before the request was sent"
+
+
+@ON_ASYNCIO
+async def test_a_request_that_left_in_part_is_in_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def break_off(_: object, __: object, connection: Connection, ___: object = None) -> None:
+        assert connection.protocol is not None
+        connection.protocol.set_exception(BrokenPipeError("broken pipe"))
+
+    monkeypatch.setattr(ClientRequest, "write_bytes", break_off)
+    async with client_of() as (client, _):
+        answer = await client.submit(submission())
+    assert (answer.outcome, answer.error_message) == (Outcome.AMBIGUOUS, "broken pipe")
+
+
+@ON_ASYNCIO
+async def test_a_request_does_not_leave_after_unsolicited_bytes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with client_of() as (client, carrier):
@@ -208,12 +281,12 @@ async def test_a_request_does_not_leave_if_its_connection_speaks_just_before(
         monkeypatch.setattr(_Connection, "begin", begin_too_late)
         answer = await client.submit(submission())
     assert (answer.outcome, len(carrier.requests)) == (Outcome.UNAVAILABLE, 1)
-    assert answer.error_message == "the server sent something before the request"
+    assert answer.error_message == "the server sent data before the request"
 
 
 @ON_ASYNCIO
 @pytest.mark.parametrize(
-    ("told", "idle_s", "is_kept"),
+    ("keep_alive", "idle_s", "is_kept"),
     [
         ("timeout=1", 0.3, True),
         ("timeout=1", 0.6, False),
@@ -225,11 +298,11 @@ async def test_a_request_does_not_leave_if_its_connection_speaks_just_before(
         ("max=100", 3.0, True),
     ],
 )
-async def test_a_connection_is_not_used_after_the_time_that_the_server_told(
-    told: str, idle_s: float, monkeypatch: pytest.MonkeyPatch, *, is_kept: bool
+async def test_a_connection_is_not_used_after_its_keep_alive_timeout(
+    keep_alive: str, idle_s: float, monkeypatch: pytest.MonkeyPatch, *, is_kept: bool
 ) -> None:
     async def take_and_tell(exchange: Exchange) -> None:
-        await exchange.say(200, {"requestId": GUID}, "Connection: keep-alive", f"Keep-Alive: {told}")
+        await exchange.say(200, {"requestId": GUID}, "Connection: keep-alive", f"Keep-Alive: {keep_alive}")
 
     async with client_of(take_and_tell) as (client, carrier):
         await client.submit(submission())

@@ -9,6 +9,7 @@ import pytest
 
 from batchlic.carrier.answers import Outcome, Reply
 from batchlic.carrier.http_client import COMMON_HEADERS, Timeouts, open_http_client
+from batchlic.carrier.response_reader import MAX_HEAD
 from tests.carrier.script import GUID, Exchange, Script, client_of, response, scripted, submission
 
 pytestmark = pytest.mark.anyio
@@ -152,6 +153,18 @@ async def test_a_body_that_is_not_compressed_as_it_says_is_read() -> None:
     async with client_of(says(b"HTTP/1.1 200 OK", b"Content-Encoding: gzip", LENGTH)) as (client, _):
         answer = await client.submit(submission())
     assert (answer.outcome, answer.request_id) == (Outcome.ACCEPTED, GUID)
+
+
+@ON_ASYNCIO
+async def test_a_status_line_without_an_end_ends_the_exchange() -> None:
+    async def reason_for_ever(exchange: Exchange) -> None:
+        await exchange.raw(b"HTTP/1.1 200 " + b"x" * 2 * MAX_HEAD)
+        await anyio.sleep_forever()
+
+    async with client_of(reason_for_ever) as (client, _):
+        answer = await client.submit(submission())
+    assert answer.outcome is Outcome.AMBIGUOUS
+    assert answer.error_message == "an HTTP response without an end of its headers"
 
 
 @ON_ASYNCIO

@@ -89,8 +89,8 @@ async def test_answers_that_come_one_request_late_are_not_believed() -> None:
 
     async with client_of(shift) as (client, carrier):
         answers = [await client.submit(submission(x_request_id=f"1-{n:03}")) for n in range(9)]
-    told = [(number, answer.request_id) for number, answer in enumerate(answers) if answer.request_id]
-    assert told == [(number, ids[number]) for number in range(9) if number != 1]
+    accepted = [(number, answer.request_id) for number, answer in enumerate(answers) if answer.request_id]
+    assert accepted == [(number, ids[number]) for number in range(9) if number != 1]
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio", ("asyncio", {"use_uvloop": True})])
@@ -146,7 +146,7 @@ def test_a_request_id_stays_with_its_first_request() -> None:
         "Cache-Status: edge; hit",
     ],
 )
-async def test_an_answer_of_a_cache_is_told(header: str) -> None:
+async def test_an_answer_of_a_cache_has_a_warning(header: str) -> None:
     async def take_from_cache(exchange: Exchange) -> None:
         await exchange.say(200, {"requestId": GUID}, header)
 
@@ -179,7 +179,7 @@ async def test_an_answer_that_passed_a_cache_is_no_warning(header: str) -> None:
     assert answer.warning is None
 
 
-async def test_a_cache_is_told_once() -> None:
+async def test_the_warning_about_a_cache_comes_once() -> None:
     async def refuse_from_cache(exchange: Exchange) -> None:
         await exchange.say(400, {"errorCode": "400"}, "Age: 1")
 

@@ -71,6 +71,13 @@ SURPLUS = [
     Case("a second response after the chunks", chunked(CHUNKS + sized()), reusable=False),
     Case("bytes after the chunks", chunked(CHUNKS + b"x"), reusable=False),
     Case("100 after it", sized() + b"HTTP/1.1 100 Continue\r\n\r\n", reusable=False),
+    Case(
+        "204 with a length",
+        ok(b"Content-Length: 24", status=b"HTTP/1.1 204", body=b""),
+        204,
+        b"",
+        reusable=False,
+    ),
     Case("204 with a body", ok(status=b"HTTP/1.1 204 No Content"), 204, b"", reusable=False),
 ]
 ODD = [
@@ -173,6 +180,15 @@ def test_any_bytes_are_read_or_refused(pieces: list[bytes]) -> None:
         return
     reader.close(clean=False)
     assert reader.finished
+
+
+def test_headers_without_an_end_are_given_up() -> None:
+    reader = ResponseReader()
+    reader.feed(b"HTTP/1.1 429 X\r\n")
+    while not reader.finished:
+        reader.feed(b"X: y\r\n" * 1000)
+    assert reader.head is not None
+    assert (reader.head.status, reader.idle_s) == (429, 0)
 
 
 def test_a_body_until_the_end_is_cut_off_by_a_reset() -> None:

@@ -1,6 +1,6 @@
 """Time limits count only while the program runs: an answer that arrived counts, whatever the clock says."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import anyio
 import httpx
@@ -12,7 +12,7 @@ from trio.testing import MockClock
 from batchlic.carrier.answers import Answer, Outcome
 from batchlic.carrier.client import open_client
 from batchlic.carrier.http_client import MAX_READ, Timeouts
-from batchlic.carrier.patience import Patience
+from batchlic.carrier.time_limits import TimeLimits
 from tests.carrier.script import GUID, TOKENS, Exchange, client_of, response, submission
 
 TAKEN = msgspec.json.encode({"requestId": GUID})
@@ -24,7 +24,7 @@ class Script(httpx.AsyncBaseTransport, httpx.AsyncByteStream):
     A negative pause is a freeze: the clock goes on, the program does not, and the bytes are there afterwards.
     """
 
-    def __init__(self, clock: MockClock, before: float, between: float = 0, body: bytes = TAKEN) -> None:
+    def __init__(self, clock: MockClock, before: Sequence[float], between: float, body: bytes) -> None:
         self._clock = clock
         self._before = before
         self._between = between
@@ -32,7 +32,8 @@ class Script(httpx.AsyncBaseTransport, httpx.AsyncByteStream):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         del request
-        await self._pause(self._before)
+        for seconds in self._before:
+            await self._pause(seconds)
         return httpx.Response(200, stream=self)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -48,7 +49,7 @@ class Script(httpx.AsyncBaseTransport, httpx.AsyncByteStream):
             await anyio.sleep(seconds)
 
 
-def submitted(before: float, between: float = 0, body: bytes = TAKEN) -> tuple[Answer, float]:
+def submitted(*before: float, between: float = 0, body: bytes = TAKEN) -> tuple[Answer, float]:
     """The answer, and the virtual seconds that it took."""
     clock = MockClock(autojump_threshold=0)
 
@@ -63,18 +64,23 @@ def submitted(before: float, between: float = 0, body: bytes = TAKEN) -> tuple[A
 
 @pytest.mark.parametrize("seconds", [61, 66, 3600, 86400])
 def test_an_answer_that_waits_after_a_freeze_counts(seconds: float) -> None:
-    answer, _ = submitted(before=-seconds)
+    answer, _ = submitted(-seconds)
     assert answer.outcome is Outcome.ACCEPTED
 
 
 @pytest.mark.parametrize("seconds", [61, 3600])
 def test_a_body_that_waits_after_a_freeze_counts(seconds: float) -> None:
-    answer, _ = submitted(before=1, between=-seconds)
+    answer, _ = submitted(1, between=-seconds)
+    assert answer.outcome is Outcome.ACCEPTED
+
+
+def test_an_answer_counts_after_silence_and_a_freeze() -> None:
+    answer, _ = submitted(60.5, -66)
     assert answer.outcome is Outcome.ACCEPTED
 
 
 def test_silence_ends_an_exchange_in_doubt() -> None:
-    answer, seconds = submitted(before=3600)
+    answer, seconds = submitted(3600)
     assert (answer.outcome, answer.error_message) == (
         Outcome.AMBIGUOUS,
         "no answer: nothing arrived for 60 s",
@@ -83,19 +89,19 @@ def test_silence_ends_an_exchange_in_doubt() -> None:
 
 
 def test_a_slow_answer_is_read_as_long_as_bytes_arrive() -> None:
-    answer, seconds = submitted(before=50, between=5)
+    answer, seconds = submitted(50, between=5)
     assert answer.outcome is Outcome.ACCEPTED
     assert seconds > 300
 
 
 def test_an_answer_that_drips_for_ever_ends() -> None:
-    answer, seconds = submitted(before=0, between=30, body=TAKEN + b" " * 1000)
+    answer, seconds = submitted(between=30, body=TAKEN + b" " * 1000)
     assert (answer.outcome, answer.http_status, answer.request_id) == (Outcome.AMBIGUOUS, 200, None)
     assert 600 <= seconds <= 603
 
 
 def test_an_answer_that_drips_through_freezes_is_read() -> None:
-    answer, seconds = submitted(before=-700, between=-700)
+    answer, seconds = submitted(-700, between=-700)
     assert answer.outcome is Outcome.ACCEPTED
     assert seconds > 600
 
@@ -104,9 +110,9 @@ def test_a_freeze_does_not_hide_silence_for_ever() -> None:
     clock = MockClock(autojump_threshold=0)
 
     async def wait() -> float:
-        patience = Patience(60, 600)
-        async with patience.running():
-            with patience.waiting() as waiting:
+        limits = TimeLimits(60, 600)
+        async with limits.running():
+            with limits.waiting() as waiting:
                 while not waiting.scope.cancel_called:
                     clock.jump(10)
                     await anyio.sleep(0.5)
@@ -118,21 +124,21 @@ def test_a_freeze_does_not_hide_silence_for_ever() -> None:
 def test_nothing_counts_while_nothing_is_sent() -> None:
     clock = MockClock(autojump_threshold=0)
 
-    async def rest() -> int:
-        patience = Patience(60, 600)
-        async with patience.running():
-            with patience.waiting():
+    async def rest() -> bool:
+        limits = TimeLimits(60, 600)
+        async with limits.running():
+            with limits.waiting():
                 await anyio.sleep(3)
             await anyio.sleep(3600)
-            return trio.lowlevel.current_statistics().tasks_runnable
+            return limits._is_busy.is_set()
 
-    assert trio.run(rest, clock=clock) == 0
+    assert not trio.run(rest, clock=clock)
 
 
 @pytest.mark.anyio
 async def test_errors_pass_as_they_are() -> None:
     with pytest.raises(KeyError) as caught:
-        async with Patience(60, 600).running():
+        async with TimeLimits(60, 600).running():
             raise KeyError("x")
     assert caught.value.__cause__ is None
 
@@ -140,7 +146,7 @@ async def test_errors_pass_as_they_are() -> None:
 @pytest.mark.anyio
 async def test_a_cancellation_passes() -> None:
     with anyio.CancelScope() as scope:
-        async with Patience(60, 600).running():
+        async with TimeLimits(60, 600).running():
             scope.cancel()
             await anyio.sleep_forever()
     assert scope.cancelled_caught
@@ -148,11 +154,11 @@ async def test_a_cancellation_passes() -> None:
 
 @pytest.mark.anyio
 async def test_a_shielded_exchange_has_its_limits_after_a_cancellation() -> None:
-    patience = Patience(0.1, 600)
+    limits = TimeLimits(0.1, 600)
     with anyio.CancelScope() as scope:
-        async with patience.running():
+        async with limits.running():
             scope.cancel()
-            with anyio.CancelScope(shield=True), patience.waiting() as waiting:
+            with anyio.CancelScope(shield=True), limits.waiting() as waiting:
                 await anyio.sleep_forever()
     assert waiting.reason == "nothing arrived for 0.1 s"
 

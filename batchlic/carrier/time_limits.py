@@ -1,4 +1,4 @@
-"""Time limits for exchanges, in seconds during which the program runs and hears nothing.
+"""Time limits for exchanges, in seconds during which the program runs and receives nothing.
 
 A process that was stopped (SIGSTOP, a suspended machine, a paused VM) finds its answers in the sockets when
 it goes on. By the clock, each of them is too late. So the limits count wake-ups of the event loop instead of
@@ -39,12 +39,12 @@ class Wait:
         self._waits.discard(self)
         return self.scope.__exit__(*error) or False
 
-    def heard(self) -> None:
+    def received(self) -> None:
         """Note that bytes arrived."""
         self.silent_s = 0.0
 
 
-class Patience:
+class TimeLimits:
     """Cancels an exchange after `silence_s` seconds without a byte, or after `total_s` seconds altogether."""
 
     def __init__(self, silence_s: float, total_s: float) -> None:
@@ -56,7 +56,7 @@ class Patience:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Count in the background."""
+        """Count in the background while the block runs."""
         # Shielded: an exchange that is finished after a cancellation still has its limits.
         counting = anyio.CancelScope(shield=True)
         error: BaseException | None = None
@@ -73,7 +73,7 @@ class Patience:
             raise error
 
     def waiting(self) -> Wait:
-        """Limit an exchange: enter the result, and send."""
+        """Limit an exchange: `with limits.waiting() as wait`."""
         self._is_busy.set()
         return Wait(self._waits)
 
