@@ -1,7 +1,7 @@
 """Types for what the carrier answers: `Outcome`, and `Answer` with everything that an answer says."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 
 from batchlic.carrier.rate_limits import Quota
@@ -71,6 +71,7 @@ class Answer:
       request may have assigned it.
     - `rejected`: the token to renew after `unauthorized`.
     - `quota`: the rate-limit headers of the answer.
+    - `warning`: what the operator should know about this answer although it counts.
     """
 
     outcome: Outcome
@@ -86,6 +87,7 @@ class Answer:
     says_already: bool = False
     rejected: RejectedToken | None = None
     quota: Quota | None = None
+    warning: str | None = None
 
     @property
     def summary(self) -> str:
@@ -106,10 +108,13 @@ class Answer:
 class Reply:
     """An HTTP response: a status, and as much of the body as could be read.
 
-    `headers` has lower-case names. `complete` is False if the body broke off or exceeded the size limit.
+    - `headers` has lower-case names. Several headers of one name are one, with their values joined by ", ".
+    - `complete` is False if the body broke off, exceeded the size limit, or if its length is in doubt.
+    - `discard_connections` closes the connection of this reply, and keeps no other for further requests.
     """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
     complete: bool = True
+    discard_connections: Callable[[], None] = field(default=lambda: None, repr=False, compare=False)

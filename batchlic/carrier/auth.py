@@ -11,7 +11,7 @@ import msgspec
 from batchlic.carrier.answers import Answer, Outcome, RejectedToken, Reply, TokenKind
 from batchlic.carrier.bodies import decode_text, parse, read_body
 from batchlic.carrier.credentials import Credentials, is_header_value, revealed
-from batchlic.carrier.http_client import COMMON_HEADERS, Headers, HttpClient
+from batchlic.carrier.http_client import COMMON_HEADERS, Headers, HttpClient, ProxyLoginRequired
 from batchlic.carrier.interpretation import DECODE_ERRORS, answer_from_error, answer_from_reply
 from batchlic.carrier.messages import Login
 from batchlic.errors import CredentialsRejected, StoppedEarly
@@ -138,6 +138,8 @@ class Logins:
     async def _post(self, path: str, headers: Headers, body: bytes) -> Reply:
         try:
             return await self._http.exchange("POST", self._http.url(path), [*headers, *COMMON_HEADERS], body)
+        except ProxyLoginRequired as error:
+            raise self._rejected(str(error)) from None
         except httpx.RequestError as error:
             answer = answer_from_error(error, secrets=self.secrets)
         was_sent = answer.outcome is not Outcome.UNAVAILABLE

@@ -152,6 +152,14 @@ class JournalQueries:
         with self._reading() as connection:
             return {outcome and Outcome(outcome): count for outcome, count in connection.execute(query)}
 
+    def owners_of_request_ids(self) -> Iterator[tuple[str, str]]:
+        """Each requestId, with the X-Request-ID of the request that got it."""
+        request_id, x_request_id = tables.answers.c.request_id, tables.intents.c.x_request_id
+        query = sa.select(request_id, x_request_id).select_from(_ANSWERED).where(request_id.is_not(None))
+        with self._reading() as connection:
+            for rows in connection.execute(query).partitions(ROWS_PER_FETCH):
+                yield from ((row[0], row[1]) for row in rows)
+
     @property
     def retry_not_before(self) -> int:
         """The latest time that a `Retry-After` named, in microseconds since 1970; 0 if none did."""

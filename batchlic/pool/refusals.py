@@ -7,7 +7,6 @@ from batchlic.carrier.answers import Answer, Blame, Outcome
 from batchlic.chunker import Batch, Step
 from batchlic.errors import StoppedEarly
 from batchlic.pool.remaining import Position
-from batchlic.pool.verdict import describe
 
 ALIKE = 5
 """So many batches of one account and SKU with one error code, all their devices refused, stop the run."""
@@ -45,7 +44,7 @@ class RefusalWatch:
             raise StoppedEarly(
                 f"the first {self._batches[alike]} batches for account {batch.account_name}, SKU "
                 f"{batch.sku_number} were all refused with the same error: "
-                f"{describe(answer)}. Check account and SKU, then resume the run{advice(batch, position)}"
+                f"{answer.summary}. Check account and SKU, then resume the run{advice(batch, position)}"
             )
 
 

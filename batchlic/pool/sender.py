@@ -20,7 +20,7 @@ from batchlic.pool.limiter.pace import Pace, Signal, SignalKind, Turn
 from batchlic.pool.remaining import Delivery
 from batchlic.pool.retry import RetryPolicy
 from batchlic.pool.suspicion import Suspicions
-from batchlic.pool.verdict import Next, Verdict, describe, judge
+from batchlic.pool.verdict import Next, Verdict, judge
 
 if TYPE_CHECKING:
     from batchlic.chunker import Batch
@@ -190,15 +190,15 @@ class Sender:
         if answer.outcome in DEFINITE:
             return
         if answer.http_status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
-            raise CredentialsRejected(describe(answer))
+            raise CredentialsRejected(answer.summary)
         if (answer.retry_after_s or 0) > limit:
             raise StoppedEarly(
-                f"the carrier asks to wait {answer.retry_after_s:.0f} s; last answer: {describe(answer)}. "
+                f"the carrier asks to wait {answer.retry_after_s:.0f} s; last answer: {answer.summary}. "
                 "Resume the run after that"
             )
         if anyio.current_time() - self._tokens.last_progress > limit:
             raise StoppedEarly(
-                f"no progress for {limit:.0f} s; last answer: {describe(answer)}. "
+                f"no progress for {limit:.0f} s; last answer: {answer.summary}. "
                 "Resume the run when the carrier works again"
             )
 
@@ -243,7 +243,7 @@ class _TokenRenewal:
         if self._useless_tokens > MAX_USELESS_TOKENS:
             raise StoppedEarly(
                 f"the carrier rejected {MAX_USELESS_TOKENS} new tokens in a row; "
-                f"last answer: {describe(answer)}. Resume the run when the carrier works again"
+                f"last answer: {answer.summary}. Resume the run when the carrier works again"
             )
         if self._useless_tokens:
             await anyio.sleep(min(FIRST_TOKEN_PAUSE * 2 ** (self._useless_tokens - 1), LONGEST_TOKEN_PAUSE))

@@ -18,7 +18,7 @@ from batchlic.errors import StoppedEarly
 from batchlic.pool.breaker import growing_pause
 from batchlic.pool.refusals import advice
 from batchlic.pool.remaining import Delivery, Position
-from batchlic.pool.verdict import describe, is_definite
+from batchlic.pool.verdict import is_definite
 
 MANY_BATCHES = 5
 """So many batches refused in a row may have a reason that is not in their devices."""
@@ -162,7 +162,7 @@ class Suspicions:
             since = f" for {now - suspicion.since:.0f} s" if was_accepted else ""
             raise StoppedEarly(
                 f"the carrier refuses all requests for account {batch.account_name}, SKU {batch.sku_number}"
-                f"{since}; last answer: {describe(answer)}. No device counts as failed for this reason. "
+                f"{since}; last answer: {answer.summary}. No device counts as failed for this reason. "
                 f"Check account and SKU, then resume the run{advice(batch, delivery.position)}"
             )
 

@@ -77,10 +77,3 @@ def is_definite(delivery: Delivery, refusal: Answer) -> bool:
 def _takes_back(delivery: Delivery) -> bool:
     """Whether the delivery takes licenses back: sent twice, it does no harm."""
     return delivery.position is Position.UNDO and delivery.batch.action is Action.UNASSIGN
-
-
-def describe(answer: Answer) -> str:
-    """Status, code and text of an answer, for people."""
-    text = answer.error_message or ""
-    status = f"HTTP {answer.http_status}" if answer.http_status and not text.startswith("HTTP ") else None
-    return " ".join(filter(None, (status, answer.error_code, text))) or answer.outcome.value

@@ -8,7 +8,7 @@ from batchlic.carrier.answers import Answer, Outcome
 from batchlic.carrier.catalog import Action
 from batchlic.chunker import Step, StepRequest
 from batchlic.pool.remaining import Delivery, Position
-from batchlic.pool.verdict import Next, Verdict, describe, judge
+from batchlic.pool.verdict import Next, Verdict, judge
 from tests.pool.builders import (
     ACCEPTED,
     AMBIGUOUS,
@@ -120,23 +120,3 @@ def test_a_refused_restore_in_doubt_stays_in_doubt() -> None:
     request = StepRequest(step=Step.RESTORE, action=Action.ASSIGN)
     restore = Delivery(replace(batch(8), request=request), position=Position.UNDO)
     assert verdict(in_doubt(restore), REFUSED).next is Next.LEAVE_IN_DOUBT
-
-
-@pytest.mark.parametrize(
-    ("answer", "text"),
-    [
-        (Answer(outcome=Outcome.UNAVAILABLE, http_status=503, error_message="busy"), "HTTP 503 busy"),
-        (
-            Answer(outcome=Outcome.REFUSED, http_status=400, error_code="X.Y", error_message="no"),
-            "HTTP 400 X.Y no",
-        ),
-        (
-            Answer(outcome=Outcome.AMBIGUOUS, http_status=502, error_message="HTTP 502: empty"),
-            "HTTP 502: empty",
-        ),
-        (Answer(outcome=Outcome.UNAVAILABLE, error_message="no route to host"), "no route to host"),
-        (Answer(outcome=Outcome.AMBIGUOUS), "ambiguous"),
-    ],
-)
-def test_an_answer_is_described_by_status_code_and_text(answer: Answer, text: str) -> None:
-    assert describe(answer) == text

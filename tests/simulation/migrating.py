@@ -199,6 +199,7 @@ async def _run_session(
     name = Secret("sandbox")
     keys = Credentials(client_id=name, client_secret=name, username=name, password=name)
     async with open_client("http://127.0.0.1/api", keys, transport=network) as client:
+        client.remember(journal.owners_of_request_ids())
         sender = Sender(
             client=client,
             journal=journal,
