@@ -109,7 +109,7 @@ def test_tokens_rejected_for_a_while_are_renewed_after_growing_pauses(seconds: f
 def test_tokens_rejected_for_ever_stop_the_run_resumable() -> None:
     session = run_session(rejecting_until(1e9), [batch(8)])
     assert isinstance(session.stopped, StoppedEarly)
-    assert "HTTP 401 Jwt is expired" in str(session.stopped)
+    assert "HTTP 401: Jwt is expired" in str(session.stopped)
     assert len(session.renewals) == MAX_USELESS_TOKENS + 1
     gaps = [b - a for a, b in zip(session.renewals, session.renewals[1:], strict=False)]
     assert gaps[0] >= FIRST_TOKEN_PAUSE
