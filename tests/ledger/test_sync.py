@@ -14,18 +14,19 @@ from batchlic.callbacks.store import Store
 from batchlic.carrier.answers import Answer, Outcome
 from batchlic.carrier.credentials import Credentials, Secret
 from batchlic.chunker import DeviceStatus
-from batchlic.errors import RefusedToStart, StoppedEarly, UsageError
+from batchlic.errors import LedgerError, RefusedToStart, StoppedEarly, UsageError
 from batchlic.job import Job, make_job
 from batchlic.journal import Journal
-from batchlic.ledger import Ledger
+from batchlic.ledger import Ledger, RunEntry
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.history import device_history
 from batchlic.runs.reconcile import reconcile
 from batchlic.runs.rollback import By, rollback
-from batchlic.runs.run import resume, start
+from batchlic.runs.run import begin, resume, start
 from batchlic.runs.settle import settle
 from batchlic.runs.target import Target
 from batchlic.sandbox.config import Fault, SandboxConfig
+from batchlic.writer.summary import Summary
 from tests.callbacks.builders import failure
 from tests.callbacks.builders import message_about as callback
 from tests.endtoend.program import ACCOUNT, FLEXIBLE, LIFETIME, books, imei, totals
@@ -401,3 +402,61 @@ def test_a_ledger_that_can_not_be_made_stops_a_run_before_it_sends(tmp_path: Pat
         with pytest.raises(StoppedEarly, match="can't be written"):
             run(job, tmp_path / "first", target)
         assert totals(target.base_url)["executions"] == 0
+
+
+def damage(ledger: Path) -> None:
+    """Flip a bit in the newest content of a ledger."""
+    whole = bytearray(ledger.read_bytes())
+    whole[whole.rindex(b"PAR1") - 50] ^= 1
+    ledger.write_bytes(whole)
+
+
+def test_a_damaged_ledger_stops_a_run_before_it_sends(tmp_path: Path) -> None:
+    job = job_of(tmp_path, range(10))
+    with carrier() as target:
+        run(job, tmp_path / "first", target)
+        damage(tmp_path / "ledger.db")
+        before = totals(target.base_url)
+        with pytest.raises(LedgerError, match="the records of run first"):
+            run(job, tmp_path / "again", target)
+        assert totals(target.base_url) == before
+
+
+def test_a_damaged_ledger_stops_the_resumption_of_a_run(tmp_path: Path) -> None:
+    job = job_of(tmp_path, range(30), limits={"batch_size": 10})
+    with carrier() as target:
+        killed(job, tmp_path / "killed", target, [])
+        run(job_of(tmp_path, range(40, 50)), tmp_path / "other", target)
+        damage(tmp_path / "ledger.db")
+        before = totals(target.base_url)
+        with pytest.raises(LedgerError, match="the records of run other"):
+            resume(RunFolder(tmp_path / "killed"), target)
+        assert totals(target.base_url) == before
+
+
+def test_a_damaged_ledger_is_not_blamed_on_a_killed_run(tmp_path: Path) -> None:
+    job = job_of(tmp_path, range(30))
+    with carrier() as target:
+        run(job, tmp_path / "killed", target)
+        with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+            ledger.register(RunEntry("killed", target.name, str(tmp_path / "killed"), 1))
+        damage(tmp_path / "ledger.db")
+        with pytest.raises(LedgerError, match="batchlic ledger import"):
+            run(job_of(tmp_path, range(50, 60)), tmp_path / "next", target)
+
+
+def test_a_ledger_that_is_damaged_during_a_run_is_a_note_of_the_run(tmp_path: Path) -> None:
+    def damage_and_begin(*arguments: Any, **options: Any) -> Summary:  # noqa: ANN401
+        damage(tmp_path / "ledger.db")
+        return begin(*arguments, **options)
+
+    job = job_of(tmp_path, range(10))
+    with carrier() as target, pytest.MonkeyPatch.context() as patch:
+        first = run(job, tmp_path / "first", target)
+        patch.setattr("batchlic.runs.run.begin", damage_and_begin)
+        summary = start(
+            job_of(tmp_path, range(10, 20)), RunFolder(tmp_path / "second"), target, run_id="second"
+        )
+    assert first == summary.statuses == {"accepted": 10}
+    assert summary.exit_code == 0
+    assert "ledger.db is damaged" in summary.notes[-1]
