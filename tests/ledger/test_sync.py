@@ -17,7 +17,7 @@ from batchlic.chunker import DeviceStatus
 from batchlic.errors import LedgerError, RefusedToStart, StoppedEarly, UsageError
 from batchlic.job import Job, make_job
 from batchlic.journal import Journal
-from batchlic.ledger import Ledger, RunEntry
+from batchlic.ledger import Ledger, RunEntry, RunRecords
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.history import device_history
 from batchlic.runs.reconcile import reconcile
@@ -185,6 +185,34 @@ def test_a_killed_run_is_not_resumed_after_another_sent_its_devices(tmp_path: Pa
         with pytest.raises(RefusedToStart, match="run next has recorded 20 of the devices"):
             resume(RunFolder(tmp_path / "killed"), target)
         assert totals(target.base_url) == before
+
+
+def test_h_newer_records_are_compared_one_frame_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    read, collect = Ledger.run_records, pl.LazyFrame.collect
+
+    def run_records(*arguments: Any, **options: Any) -> Iterator[RunRecords]:  # noqa: ANN401
+        for found in read(*arguments, **options):
+            events.append(found.entry.run_id)
+            yield found
+
+    def count(frame: pl.LazyFrame, **options: Any) -> object:  # noqa: ANN401
+        if options.get("engine") == "streaming":  # the content of records is read without
+            events.append("compared")
+        return collect(frame, **options)
+
+    monkeypatch.setattr("batchlic.ledger.records.RECORDS_PER_FRAME", 5)
+    job = job_of(tmp_path, range(30), limits={"batch_size": 10})
+    with carrier() as target:
+        killed(job, tmp_path / "killed", target, [TAKEN])
+        run(job, tmp_path / "next", target)
+        monkeypatch.setattr(Ledger, "run_records", run_records)
+        monkeypatch.setattr(pl.LazyFrame, "collect", count)
+        with pytest.raises(RefusedToStart, match="run next has recorded 20 of the devices"):
+            resume(RunFolder(tmp_path / "killed"), target)
+    assert events[events.index("next") :] == ["next", "compared", "compared"] * 4
 
 
 def test_a_killed_run_is_resumed_if_no_other_sent_its_devices(tmp_path: Path) -> None:
