@@ -14,12 +14,16 @@ from batchlic.callbacks.store import Store
 from batchlic.carrier.answers import Answer, Outcome
 from batchlic.carrier.credentials import Credentials, Secret
 from batchlic.chunker import DeviceStatus
-from batchlic.errors import LedgerError, RefusedToStart, StoppedEarly, UsageError
+from batchlic.errors import LedgerError, RefusedToStart, RunFolderError, StoppedEarly, UsageError
 from batchlic.job import Job, make_job
 from batchlic.journal import Journal
 from batchlic.ledger import Ledger, RunEntry, RunRecords
+from batchlic.ledger.files import Imported, import_files
+from batchlic.reader import ReadOptions
+from batchlic.runs.finalize import finalize
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.history import device_history
+from batchlic.runs.identity import job_of as job_of_journal
 from batchlic.runs.reconcile import reconcile
 from batchlic.runs.rollback import By, rollback
 from batchlic.runs.run import begin, resume, start
@@ -65,15 +69,27 @@ def killed(job: Job, folder: Path, target: Target, answers: list[Answer | None])
         patch.setattr("batchlic.runs.run.submit", _die)
         with pytest.raises(SystemExit):
             start(stopped, RunFolder(folder), target, run_id=folder.name)
+    append(folder, answers, devices=job.limits.batch_size)
+
+
+def append(folder: Path, answers: list[Answer | None], *, devices: int) -> None:
+    """Add to a journal an intent for each batch, of so many devices, and some of their answers."""
     with closing(Journal.open(folder / "journal.db")) as journal:
 
         async def write() -> None:
             for batch_id, answer in enumerate(answers, start=1):
-                seq = await journal.intend(intent(batch_id, device_count=job.limits.batch_size))
+                seq = await journal.intend(intent(batch_id, device_count=devices))
                 if answer is not None:
                     await journal.answer(seq, answer, duration_ms=1.0, final=False)
 
         anyio.run(write)
+
+
+def stop(folder: RunFolder) -> None:
+    """End the session of a killed run as a signal does: with results, and resumable."""
+    with closing(Journal.open(folder.journal)) as journal:
+        job = job_of_journal(journal.identity)
+        finalize(job, folder, journal, started_at=1, stopped=StoppedEarly("a signal"))
 
 
 def _die(*_: object, **__: object) -> None:
@@ -309,6 +325,54 @@ def test_only_one_of_two_stopped_runs_with_the_same_devices_is_resumed(tmp_path:
         with pytest.raises(RefusedToStart, match="run a has recorded 30 of the devices"):
             resume(RunFolder(tmp_path / "b"), target)
         assert {device["assigned"] for device in books(target.base_url).values()} == {1}
+
+
+def rebuilt(folder: Path, carrier: str) -> Imported:
+    """Build the ledger of a folder of runs again, after its loss."""
+    (folder / "ledger.db").unlink()
+    with closing(Ledger(folder / "ledger.db")) as ledger:
+        return import_files(ledger, [str(folder)], ReadOptions(), carrier=carrier)
+
+
+def test_d_a_rebuilt_ledger_knows_what_a_killed_run_sent(tmp_path: Path) -> None:
+    job = job_of(tmp_path, range(30), sku=LIFETIME, limits={"batch_size": 10})
+    with carrier() as target:
+        killed(job, tmp_path / "killed", target, [TAKEN, None])
+        imported = rebuilt(tmp_path, target.name)
+        assert run(job, tmp_path / "next", target) == {"accepted": 10, "in_doubt": 10, "skipped": 10}
+    assert (imported.devices, imported.unfinished_runs) == (0, ["killed"])
+
+
+def test_d_a_rebuilt_ledger_knows_what_a_resumed_run_sent_before_a_kill(tmp_path: Path) -> None:
+    job = job_of(tmp_path, range(30), sku=LIFETIME, limits={"batch_size": 10})
+    with carrier() as target:
+        killed(job, tmp_path / "killed", target, [])
+        stop(RunFolder(tmp_path / "killed"))
+        append(tmp_path / "killed", [TAKEN, None], devices=10)
+        assert rebuilt(tmp_path, target.name).unfinished_runs == ["killed"]
+        assert run(job, tmp_path / "next", target) == {"accepted": 10, "in_doubt": 10, "skipped": 10}
+
+
+def test_a_rebuilt_ledger_leaves_ended_and_forgotten_runs_closed(tmp_path: Path) -> None:
+    with carrier() as target:
+        run(job_of(tmp_path, range(10)), tmp_path / "ended", target)
+        killed(job_of(tmp_path, range(20, 30)), tmp_path / "killed", target, [None])
+        assert rebuilt(tmp_path, target.name).unfinished_runs == ["killed"]
+        with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+            ledger.close_run("killed")
+            again = import_files(ledger, [str(tmp_path)], ReadOptions(), carrier=target.name)
+            assert ledger.open_entries(target.name) == []
+    assert again.unfinished_runs == []
+
+
+def test_a_ledger_is_not_rebuilt_without_the_journal_of_a_killed_run(tmp_path: Path) -> None:
+    with carrier() as target:
+        killed(job_of(tmp_path, range(10)), tmp_path / "killed", target, [None])
+        for log in (tmp_path / "killed").glob("journal.db-*"):
+            log.unlink()
+        (tmp_path / "killed" / "journal.db").write_bytes(b"")
+        with pytest.raises(RunFolderError, match=r"killed/journal\.db: the journal is damaged"):
+            rebuilt(tmp_path, target.name)
 
 
 def test_a_resumed_run_uses_its_own_ledger_from_any_folder(
