@@ -189,3 +189,16 @@ def test_a_failing_disk_or_a_lock_is_no_damage(tmp_path: Path, failure: Callable
         explain_database_errors("the journal"),
     ):
         failure(path)
+
+
+def test_an_error_of_sqlalchemy_is_explained_without_its_statement(tmp_path: Path) -> None:
+    engine = sqlite(tmp_path / "journal.db")
+    with (
+        pytest.raises(
+            RunFolderError, match=r"^the journal is damaged \(no such table: answers\): restore it$"
+        ),
+        explain_database_errors("the journal"),
+        engine.connect() as connection,
+    ):
+        connection.execute(sa.text("SELECT seq FROM answers"))
+    engine.dispose()

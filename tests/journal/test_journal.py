@@ -340,6 +340,16 @@ async def test_a_session_end_is_final_until_the_history_continues(tmp_path: Path
         assert journal.final_session_end is None
 
 
+@pytest.mark.anyio
+async def test_only_what_was_settled_since_the_last_end_is_new(tmp_path: Path) -> None:
+    with closing(new_journal(tmp_path)) as journal:
+        await journal.intend(intent())
+        settle(journal, Part(1, None, "", 10))
+        assert journal.settled_since_end == {DeviceStatus.PENDING}
+        journal.end(SessionEnd(1, 2, 3))
+        assert journal.settled_since_end == set()
+
+
 def settle(journal: Journal, *parts: Part) -> None:
     journal.settle(
         parts, DeviceStatus.PENDING, settled_by="alice", reason="the portal says no", settled_at=CREATED_AT

@@ -24,6 +24,7 @@ from batchlic.runs.finalize import finalize
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.history import device_history
 from batchlic.runs.identity import job_of as job_of_journal
+from batchlic.runs.ledger_sync import refuse_at_work
 from batchlic.runs.reconcile import reconcile
 from batchlic.runs.rollback import By, rollback
 from batchlic.runs.run import begin, resume, start
@@ -36,6 +37,7 @@ from tests.callbacks.builders import message_about as callback
 from tests.endtoend.program import ACCOUNT, FLEXIBLE, LIFETIME, books, imei, totals
 from tests.forking import serving
 from tests.journal.builders import intent
+from tests.recovery.migrations import NEW
 
 
 @contextmanager
@@ -157,6 +159,16 @@ def test_a_run_without_a_ledger_neither_reads_nor_records(tmp_path: Path) -> Non
     assert not (tmp_path / "ledger.db").exists()
 
 
+def test_a_run_without_a_ledger_is_resumed_settled_and_rolled_back(tmp_path: Path) -> None:
+    job = job_of(tmp_path, range(30), limits={"batch_size": 10}, ledger={"use": False})
+    with carrier() as target:
+        killed(job, tmp_path / "run", target, [TAKEN, None])
+        settle(RunFolder(tmp_path / "run"), DeviceStatus.FAILED, reason="looked it up")
+        assert resume(RunFolder(tmp_path / "run"), target).statuses == {"accepted": 20, "failed": 10}
+        assert rollback(RunFolder(tmp_path / "run"), By.DEVICE, target, run_id="back").planned == 20
+    assert not (tmp_path / "ledger.db").exists()
+
+
 def test_two_carriers_in_one_ledger_do_not_mix(tmp_path: Path) -> None:
     job = job_of(tmp_path, range(10), ledger={"path": str(tmp_path / "one.db")})
     with carrier() as here, carrier() as there:
@@ -231,6 +243,19 @@ def test_h_newer_records_are_compared_one_frame_at_a_time(
     assert events[events.index("next") :] == ["next", "compared", "compared"] * 4
 
 
+@pytest.mark.parametrize(("action", "sku"), [("unassign", FLEXIBLE), ("assign", NEW)])
+def test_a_killed_migration_is_not_resumed_after_either_license_changed(
+    tmp_path: Path, action: str, sku: str
+) -> None:
+    skus = {"account": ACCOUNT, "from_sku": FLEXIBLE, "to_sku": NEW}
+    move = job_of(tmp_path, range(30), action="migrate", license=skus)
+    with carrier() as target:
+        killed(move, tmp_path / "move", target, [])
+        run(job_of(tmp_path, range(5), action=action, sku=sku), tmp_path / "other", target)
+        with pytest.raises(RefusedToStart, match="run other has recorded 5 of the devices"):
+            resume(RunFolder(tmp_path / "move"), target)
+
+
 def test_a_killed_run_is_resumed_if_no_other_sent_its_devices(tmp_path: Path) -> None:
     with carrier() as target:
         killed(job_of(tmp_path, range(30), limits={"batch_size": 10}), tmp_path / "killed", target, [TAKEN])
@@ -248,6 +273,49 @@ def test_two_runs_at_work_do_not_share_a_device(tmp_path: Path) -> None:
             with pytest.raises(RefusedToStart, match="run at-work is at work on 10 of the same devices"):
                 run(job_of(tmp_path, range(20, 40)), tmp_path / "rival", target)
             assert run(job_of(tmp_path, range(50, 60)), tmp_path / "other", target) == {"accepted": 10}
+
+
+def test_runs_at_work_may_share_devices_that_the_ledger_excludes(tmp_path: Path) -> None:
+    with carrier() as target:
+        run(job_of(tmp_path, range(10, 30)), tmp_path / "licensed", target)
+        killed(job_of(tmp_path, range(30)), tmp_path / "at-work", target, [])
+        with RunFolder(tmp_path / "at-work").locked():
+            other = run(job_of(tmp_path, range(10, 40)), tmp_path / "other", target)
+    assert other == {"accepted": 10, "skipped": 20}
+
+
+def test_a_run_is_resumed_after_the_doubts_that_it_excludes_are_settled(tmp_path: Path) -> None:
+    with carrier() as target:
+        killed(job_of(tmp_path, range(10)), tmp_path / "doubtful", target, [None])
+        killed(job_of(tmp_path, range(20)), tmp_path / "killed", target, [])
+        settle(RunFolder(tmp_path / "doubtful"), DeviceStatus.ACCEPTED, reason="looked it up")
+        resumed = resume(RunFolder(tmp_path / "killed"), target)
+    assert resumed.statuses == {"accepted": 10, "in_doubt": 10}
+
+
+def test_h_accounts_and_skus_are_asked_for_once_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    read = Ledger.run_records
+
+    def run_records(*arguments: Any, **options: Any) -> Iterator[RunRecords]:  # noqa: ANN401
+        asked.append(arguments[2])
+        return read(*arguments, **options)
+
+    with carrier() as target:
+        monkeypatch.setattr(Ledger, "run_records", run_records)
+        run(job_of(tmp_path, range(30)), tmp_path / "run", target)
+    assert asked[-1] == [(ACCOUNT, FLEXIBLE)]
+
+
+def test_an_import_waits_for_runs_at_work_and_not_for_lost_ones(tmp_path: Path) -> None:
+    with carrier() as target:
+        killed(job_of(tmp_path, range(10)), tmp_path / "at-work", target, [])
+        with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+            with RunFolder(tmp_path / "at-work").locked(), pytest.raises(RefusedToStart, match="at-work"):
+                refuse_at_work(ledger, target.name)
+            refuse_at_work(ledger, target.name)
+            (tmp_path / "at-work").rename(tmp_path / "elsewhere")
+            refuse_at_work(ledger, target.name)
 
 
 def test_a_run_is_refused_if_another_sent_its_devices_since_planning(tmp_path: Path) -> None:
