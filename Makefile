@@ -7,7 +7,7 @@ LOCK := .ci/requirements.txt
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test onboard migrate sandbox sample soak fuzz kill replay \
+.PHONY: help install demo test onboard migrate sandbox sample soak fuzz kill mutants replay \
 	bench bench-plan bench-submit bench-pace bench-journal bench-ledger bench-listener demo-callbacks \
 	test-callbacks docs-answers lint coverage format lock clean
 
@@ -55,6 +55,9 @@ fuzz: $(INSTALLED) ## run property tests with more examples: make fuzz [EXAMPLES
 kill: $(INSTALLED) ## kill and resume real processes, many times: make kill [KILLS=50]
 	@KILLS=$(or $(KILLS),50) STRIDE=1 $(BIN)/pytest -q \
 		tests/endtoend/test_interruptions.py tests/endtoend/test_migration.py tests/callbacks/test_killed.py
+
+mutants: $(INSTALLED) ## change the code that decides, and list what no test notices: make mutants [MODULE="journal/status …"]
+	@$(BIN)/python tests/mutation/run.py $(MODULE)
 
 replay: $(INSTALLED) ## repeat the simulation of one seed: make replay SEED=…
 	$(call need,SEED)

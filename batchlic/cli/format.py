@@ -152,6 +152,10 @@ def describe_import(imported: Imported) -> str:
     lines = [f"{_count(imported.devices, 'device')} imported"]
     lines += [f"  run {run_id} is in the ledger already: left as it is" for run_id in imported.known_runs]
     lines += [f"  run {run_id} ran against a sandbox: left out" for run_id in imported.rehearsals]
+    lines += [
+        f"  run {run_id} did not end: the next run records it from its journal"
+        for run_id in imported.unfinished_runs
+    ]
     if imported.rejected:
         rejected = sum(imported.rejected.values())
         lines.append(f"  {_count(rejected, 'row')} rejected: {_listed(imported.rejected)}")

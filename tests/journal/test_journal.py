@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from batchlic.carrier.answers import Answer, Outcome
 from batchlic.chunker import DeviceStatus
 from batchlic.errors import RunFolderError, StoppedEarly
-from batchlic.journal import Journal, Part, SessionEnd, Settlement
+from batchlic.journal import Journal, LostAnswers, Part, SessionEnd, Settlement
 from batchlic.journal.writes import ROWS_PER_STATEMENT
 from tests.journal.builders import (
     ACCEPTED,
@@ -338,6 +338,53 @@ async def test_a_session_end_is_final_until_the_history_continues(tmp_path: Path
         assert journal.file_hashes() == {"results.parquet": "ab"}
         settle(journal, Part(1, None, "", 10))
         assert journal.final_session_end is None
+
+
+@pytest.mark.anyio
+async def test_only_what_was_settled_since_the_last_end_is_new(tmp_path: Path) -> None:
+    with closing(new_journal(tmp_path)) as journal:
+        await journal.intend(intent())
+        settle(journal, Part(1, None, "", 10))
+        assert journal.settled_since_end == {DeviceStatus.PENDING}
+        journal.end(SessionEnd(1, 2, 3))
+        assert journal.settled_since_end == set()
+
+
+@pytest.mark.anyio
+async def test_only_what_was_sent_since_the_last_end_is_new(tmp_path: Path) -> None:
+    with closing(new_journal(tmp_path)) as journal:
+        await journal.intend(intent())
+        assert journal.sent_since_end
+        journal.end(SessionEnd(1, 2, 6))
+        settle(journal, Part(1, None, "", 10))
+        assert not journal.sent_since_end
+
+
+@pytest.mark.anyio
+async def test_d_requests_whose_answers_are_not_known_are_counted_by_part(tmp_path: Path) -> None:
+    sent = [(1, "", None), (1, "", AMBIGUOUS), (1, "", ACCEPTED), (2, "0-4", AMBIGUOUS), (3, "", REFUSED)]
+    with closing(new_journal(tmp_path)) as journal:
+        for batch_id, part, answer in sent:
+            seq = await journal.intend(intent(batch_id, part=part))
+            if answer is not None:
+                await journal.answer(seq, answer, duration_ms=1.0, final=False)
+        assert sorted(journal.lost_answers()) == [LostAnswers(1, "", 2), LostAnswers(2, "0-4", 1)]
+
+
+@pytest.mark.parametrize(
+    ("status", "counts"), [(DeviceStatus.ACCEPTED, (14, 1)), (DeviceStatus.FAILED, (10, 5))]
+)
+@pytest.mark.anyio
+async def test_a_settlement_adds_to_the_settled_devices(
+    tmp_path: Path, status: DeviceStatus, counts: tuple[int, int]
+) -> None:
+    with closing(new_journal(tmp_path)) as journal:
+        for batch_id, answer, devices in ((1, ACCEPTED, 10), (2, REFUSED, 1), (3, AMBIGUOUS, 4)):
+            seq = await journal.intend(intent(batch_id, device_count=devices))
+            await journal.answer(seq, answer, duration_ms=1.0, final=answer is REFUSED)
+        settle(journal, Part(3, None, "", 4))
+        journal.settle([Part(3, None, "", 4)], status, settled_by="alice", reason="looked", settled_at=1)
+        assert journal.settled() == counts
 
 
 def settle(journal: Journal, *parts: Part) -> None:
