@@ -87,8 +87,8 @@ _WHY_EXCLUDED = {
 def device_states(plan: Path, journal: JournalQueries, outcomes: pl.LazyFrame) -> pl.LazyFrame:
     """One row a device of `plan`, in its order (columns: DEVICE_STATES).
 
-    `outcomes` are what callbacks reported (columns: callback_outcomes.OUTCOMES). They count more than the
-    answers in the journal. The journal must stay open until the query is collected.
+    `outcomes` are the successes and failures of callbacks (columns: callback_outcomes.OUTCOMES). They count
+    more than the answers in the journal. The journal must stay open until the query is collected.
     """
     return lazy_frame(lambda: state_frames(plan, journal, outcomes), DEVICE_STATES)
 
@@ -220,7 +220,7 @@ def _corrected(devices: pl.DataFrame, reported: pl.DataFrame) -> pl.DataFrame:
     """The devices with what callbacks reported in the place of the carrier's answers."""
     if reported.is_empty():
         return devices
-    reported = reported.drop("step").with_columns(pl.col("settled_at").dt.epoch("us"))
+    reported = reported.drop("step", "reported").with_columns(pl.col("settled_at").dt.epoch("us"))
     joined = devices.join(reported, on="plan_row", how="left", suffix="_reported", maintain_order="left")
     is_reported = pl.col("status_reported").is_not_null()
     return joined.with_columns(
