@@ -12,7 +12,7 @@ import httpx
 import polars as pl
 import pytest
 
-from batchlic.callbacks.messages import DeviceMessage
+from batchlic.callbacks.messages import StoredMessage
 from batchlic.callbacks.server import ListenerOptions, listener_process
 from batchlic.callbacks.store import Store
 from batchlic.carrier.catalog import Action
@@ -59,7 +59,7 @@ from tests.recovery.migrations import (
 FIRST = imei(0)
 
 
-def messages(folder: RunFolder, **failing: Collection[str]) -> Iterator[DeviceMessage]:
+def messages(folder: RunFolder, **failing: Collection[str]) -> Iterator[StoredMessage]:
     """A message about each device of each accepted request; `failing` are, by step, the IMEIs that fail."""
     plan = pl.read_parquet(folder.plan)
     with closing(Journal.open(folder.journal)) as journal:
@@ -71,19 +71,19 @@ def messages(folder: RunFolder, **failing: Collection[str]) -> Iterator[DeviceMe
                     yield about(devices[offset], attempt.request_id, attempt.started_at + 1, failed=failed)
 
 
-def about(device: str, request_id: str, at: int, *, failed: bool = False) -> DeviceMessage:
+def about(device: str, request_id: str, at: int, *, failed: bool = False) -> StoredMessage:
     fault = failure(error_message="sorry") if failed else {}
     return message_about(request_id, device, account_name=ACCOUNT, **{"received_at": at, **fault})
 
 
-def reconciled(folder: RunFolder, received: Collection[DeviceMessage] = ()) -> Summary:
+def reconciled(folder: RunFolder, received: Collection[StoredMessage] = ()) -> Summary:
     with closing(Store.open(str(folder.path / "store.db"))) as store:
         if received:
             store.write(list(received))
         return reconcile(folder, store)
 
 
-def strange(folder: RunFolder, devices: Collection[str], *, failed: bool = False) -> list[DeviceMessage]:
+def strange(folder: RunFolder, devices: Collection[str], *, failed: bool = False) -> list[StoredMessage]:
     """Messages of a request that nobody has had an answer to, just after the last one of the run."""
     with closing(Journal.open(folder.journal)) as journal:
         last = max(attempt.started_at for attempt in journal.attempts())

@@ -111,7 +111,7 @@ def reconciled(folder: Path, *, failed: Collection[str] = ()) -> Mapping[DeviceS
                     row["request_id"],
                     row["imei"],
                     received_at=round(row["last_attempt_at"].timestamp() * 1e6) + 1,
-                    **failure() if row["imei"] in failed else {"succeeded": True},
+                    **failure() if row["imei"] in failed else {},
                 )
                 for row in sent.iter_rows(named=True)
             ]

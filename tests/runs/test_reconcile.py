@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from batchlic.callbacks.messages import DeviceMessage
+from batchlic.callbacks.messages import StoredMessage
 from batchlic.callbacks.store import Store
 from batchlic.carrier.answers import Answer, Outcome
 from batchlic.carrier.credentials import Credentials, Secret
@@ -64,14 +64,14 @@ REFUSED = Answer(outcome=Outcome.REFUSED, http_status=400, error_code="INPUT_INV
 MINUTE = 60_000_000
 
 
-def settled(folder: RunFolder, *messages: DeviceMessage) -> Summary:
+def settled(folder: RunFolder, *messages: StoredMessage) -> Summary:
     with closing(Store.open(str(folder.path / "store.db"))) as store:
         if messages:
             store.write(list(messages))
         return reconcile(folder, store)
 
 
-def changed(message: DeviceMessage, **changes: Any) -> DeviceMessage:  # noqa: ANN401 - any field of a message
+def changed(message: StoredMessage, **changes: Any) -> StoredMessage:  # noqa: ANN401 - any field of a message
     return message._replace(**changes)
 
 
@@ -82,7 +82,7 @@ def row(folder: RunFolder, place: int) -> dict[str, object]:
 def test_a_device_is_confirmed_or_failed_as_its_message_says(tmp_path: Path) -> None:
     folder = submitted_run(tmp_path / "run", 4, batch_size=2)
     first, second, third, _ = messages_of(folder, batch_size=2)
-    second = second._replace(succeeded=False, error_code="REQUEST_FAILED.X", error_message="sorry")
+    second = second._replace(status="Failed", error_code="REQUEST_FAILED.X", error_message="sorry")
     summary = settled(folder, first, second, third)
     assert summary.statuses == statuses(folder) == {"accepted": 1, "confirmed": 2, "failed": 1}
     assert summary.exit_code == ExitCode.INCOMPLETE
@@ -163,9 +163,7 @@ def test_reconciling_again_changes_no_file(tmp_path: Path) -> None:
     assert names in ([], ["outcomes.parquet"])
 
 
-@pytest.mark.parametrize(
-    "place", ["reconcile.write_outcomes", "reconcile.finalize", "finalize.write_summary"]
-)
+@pytest.mark.parametrize("place", ["reconcile.write_reports", "reconcile.finalize", "finalize.write_summary"])
 @pytest.mark.parametrize("answered", [accepted, lost])
 def test_reconcile_completes_after_a_crash(
     tmp_path: Path,
