@@ -10,8 +10,8 @@ import re
 import polars as pl
 
 from batchlic.carrier.answers import Blame
-from batchlic.carrier.interpretation import BY_CODE
 from batchlic.carrier.messages import strip_service_name
+from batchlic.carrier.rules import CODES
 
 SUCCESS, FAILURE = "success", "failure"
 """The verdicts that decide. Any other verdict is a text to show."""
@@ -19,7 +19,7 @@ SUCCESS, FAILURE = "success", "failure"
 ON_HOLD, CANCELED = "on hold", "canceled"
 
 WHOLE_REQUEST_CODES = frozenset(
-    code for code, classification in BY_CODE.items() if classification.blame is Blame.ACCOUNT
+    code for rule in CODES if rule.conclusion.blame is Blame.ACCOUNT for code in rule.codes
 )
 """Codes that blame what all devices of a request share, such as its account."""
 

@@ -88,8 +88,8 @@ _WHY_EXCLUDED = {
 def device_states(plan: Path, journal: JournalQueries, outcomes: pl.LazyFrame) -> pl.LazyFrame:
     """One row per device of `plan`, in the same order (columns: DEVICE_STATES).
 
-    `outcomes` are the successes and failures of callbacks (columns: callback_outcomes.OUTCOMES). They override
-    the answers in the journal. The journal must stay open until the query is collected.
+    `outcomes` are the successes and failures of callbacks (columns: callback_outcomes.OUTCOMES), which
+    override the answers in the journal. The journal must stay open until the query is collected.
     """
     return lazy_frame(lambda: state_frames(plan, journal, outcomes), DEVICE_STATES)
 

@@ -486,7 +486,7 @@ def followed(
     monkeypatch: pytest.MonkeyPatch,
     *,
     patience: float | None,
-    arriving: Mapping[int, Sequence[DeviceMessage]] = MappingProxyType({}),
+    arriving: Mapping[int, Sequence[StoredMessage]] = MappingProxyType({}),
     took: float = 0,
 ) -> tuple[Summary, list[float], int]:
     """Follow a run whose messages arrive after so many sleeps; summary, sleeps, times it was reconciled."""
