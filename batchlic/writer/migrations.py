@@ -1,4 +1,4 @@
-"""What became of a migrated device: a table that makes one status out of those of its steps."""
+"""The status of a migrated device: a table that makes one status out of those of its steps."""
 
 from collections.abc import Callable, Collection
 from typing import NamedTuple
@@ -117,7 +117,7 @@ def migrated(devices: pl.DataFrame, to_sku: str, restorable: Collection[str]) ->
 
 
 def _state(step: Step) -> pl.Expr:
-    """How a step stands, in the words of the rules."""
+    """How a step stands, as the rules name it."""
     status = pl.col(f"status_{step}")
     was_refused = pl.col(f"answered_{step}") == DeviceStatus.FAILED.value
     return (

@@ -1,4 +1,4 @@
-"""What the history of a batch made of its devices: attempts that carried them, and settlements."""
+"""The outcome of devices from the history of their batch: attempts that carried them, and settlements."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Reconciling: what messages say becomes what a run says, whatever the order, and nothing else does."""
+"""Reconciling: the outcomes in messages become those of the run, whatever their order."""
 
 import os
 from collections.abc import Callable
@@ -67,7 +67,7 @@ def row(folder: RunFolder, place: int) -> dict[str, object]:
     return pl.read_parquet(folder.results).row(place, named=True)
 
 
-def test_a_device_is_confirmed_or_failed_as_its_message_says(tmp_path: Path) -> None:
+def test_a_device_is_confirmed_or_failed_by_its_message(tmp_path: Path) -> None:
     folder = submitted_run(tmp_path / "run", 4, batch_size=2)
     first, second, third, _ = messages_of(folder, batch_size=2)
     second = second._replace(status="Failed", error_code="REQUEST_FAILED.X", error_message="sorry")
@@ -87,7 +87,7 @@ def test_either_identifier_is_enough(tmp_path: Path, kind: str) -> None:
     assert statuses(folder) == {"confirmed": 2}
 
 
-def test_the_first_and_the_last_device_of_many_are_not_forgotten(tmp_path: Path) -> None:
+def test_all_of_many_devices_are_confirmed(tmp_path: Path) -> None:
     folder = submitted_run(tmp_path / "run", 2001)
     settled(folder, *messages_of(folder))
     assert statuses(folder) == {"confirmed": 2001}
@@ -127,12 +127,12 @@ def test_what_the_carrier_refused_or_was_never_sent_stays_so(tmp_path: Path) -> 
 
 @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 10_000), cut=st.integers(0, 12), repeat=st.integers(1, 2))
-def test_order_repeats_and_the_times_of_looking_change_nothing(
+def test_order_repetition_and_time_of_reconciling_change_nothing(
     tmp_path: Path, seed: int, cut: int, repeat: int
 ) -> None:
     folder = submitted_run(tmp_path / f"run-{seed}-{cut}-{repeat}", 6, batch_size=3)
-    told_both = [*messages_of(folder, batch_size=3), *messages_of(folder, batch_size=3, **failure())]
-    messages = shuffled(told_both, seed)[seed % len(told_both) :] * repeat
+    both = [*messages_of(folder, batch_size=3), *messages_of(folder, batch_size=3, **failure())]
+    messages = shuffled(both, seed)[seed % len(both) :] * repeat
     settled(folder, *messages[:cut])
     settled(folder, *messages[cut:])
     in_parts = folder.outcomes.read_bytes()
@@ -153,7 +153,7 @@ def test_reconciling_again_changes_no_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("place", ["reconcile.write_reports", "reconcile.finalize", "finalize.write_summary"])
 @pytest.mark.parametrize("answered", [accepted, lost])
-def test_a_crash_on_the_way_is_made_good(
+def test_reconciling_after_a_crash_completes_it(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     place: str,
@@ -173,7 +173,7 @@ def test_a_crash_on_the_way_is_made_good(
     assert verify(folder).findings == []
 
 
-def test_outcomes_outlive_the_store_and_another_writing_of_the_results(tmp_path: Path) -> None:
+def test_outcomes_outlive_the_store(tmp_path: Path) -> None:
     folder = submitted_run(tmp_path / "run", 2)
     settled(folder, *messages_of(folder))
     (folder.path / "store.db").unlink()
@@ -181,7 +181,7 @@ def test_outcomes_outlive_the_store_and_another_writing_of_the_results(tmp_path:
     assert status(folder).statuses == {"confirmed": 2}
 
 
-def test_outcomes_of_before_there_were_steps_are_taken_on(tmp_path: Path) -> None:
+def test_an_outcomes_file_without_steps_is_read(tmp_path: Path) -> None:
     folder = submitted_run(tmp_path / "run", 2)
     first, second = messages_of(folder)
     settled(folder, first)
@@ -250,7 +250,7 @@ def test_a_lost_request_that_succeeded_beats_its_failed_repetition(tmp_path: Pat
     assert statuses(folder) == {"confirmed": 1}
 
 
-def test_a_repetition_that_failed_does_not_speak_for_a_lost_request(tmp_path: Path) -> None:
+def test_a_failed_repetition_proves_nothing_about_a_lost_request(tmp_path: Path) -> None:
     folder = submitted_run(tmp_path / "run", 1, answered=lambda batch: [AMBIGUOUS, *accepted(batch)])
     [failed] = messages_of(folder, **failure())
     settled(folder, failed)
@@ -322,7 +322,7 @@ def test_nothing_is_sent_again_for_what_a_callback_settled(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("status", [DeviceStatus.ACCEPTED, DeviceStatus.FAILED, DeviceStatus.PENDING])
-def test_a_callback_counts_more_than_what_an_operator_said(tmp_path: Path, status: DeviceStatus) -> None:
+def test_a_callback_counts_more_than_a_decision_of_an_operator(tmp_path: Path, status: DeviceStatus) -> None:
     folder = submitted_run(tmp_path / "run", 1, answered=lost)
     settle(folder, status, reason="looked at the portal")
     settled(folder, *messages_of(folder))
@@ -352,7 +352,7 @@ def test_a_part_whose_answer_was_lost_waits_for_its_own_requests_alone(tmp_path:
 # -- the ledger ------------------------------------------------------------------------------------------
 
 
-def test_the_ledger_hears_what_became_of_each_device(tmp_path: Path) -> None:
+def test_the_ledger_records_confirmed_devices_and_no_failed_ones(tmp_path: Path) -> None:
     Ledger(tmp_path / "ledger.db").close()
     folder = submitted_run(tmp_path / "run", 3, carrier="https://carrier.example/api")
     served, failed, _ = messages_of(folder)

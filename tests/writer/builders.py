@@ -55,36 +55,36 @@ def journal_of(
     sizes: Sequence[int] = (10,),
     **changes: Any,  # noqa: ANN401 - any field of an identity
 ) -> Journal:
-    """A journal in memory that tells these attempts, one a second, each answered after 250 ms."""
+    """A journal in memory of these attempts, one a second, each answered after 250 ms."""
     engine = sa.create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
     whose = identity(planned=sum(sizes), batches=len(sizes), **changes)
     create_tables(engine, whose, created_at=CREATED_AT)
     with engine.begin() as connection:
-        for seq, told in enumerate(attempts, start=1):
-            size = sizes[told.batch_id - 1]
+        for seq, attempt in enumerate(attempts, start=1):
+            size = sizes[attempt.batch_id - 1]
             intent = {
                 "seq": seq,
-                "batch_id": told.batch_id,
-                "step": told.step,
-                "part": "" if told.offsets is None else format_ranges(sorted(told.offsets)),
+                "batch_id": attempt.batch_id,
+                "step": attempt.step,
+                "part": "" if attempt.offsets is None else format_ranges(sorted(attempt.offsets)),
                 "x_request_id": f"1-{seq:03}",
                 "attempt": 1,
                 "action": "assign",
-                "device_count": size if told.offsets is None else len(told.offsets),
+                "device_count": size if attempt.offsets is None else len(attempt.offsets),
                 "request_sha256": "ab" * 32,
                 "pace_rps": 12.5,
                 "started_at": CREATED_AT + seq * SECOND,
             }
             connection.execute(tables.intents.insert(), [intent])
-            if told.outcome is not None:
+            if attempt.outcome is not None:
                 answer = {
                     "seq": seq,
                     "duration_ms": 250.0,
-                    "outcome": told.outcome,
-                    "final": told.final,
-                    "http_status": told.http_status,
-                    "request_id": told.request_id,
-                    "error_code": told.error_code,
+                    "outcome": attempt.outcome,
+                    "final": attempt.final,
+                    "http_status": attempt.http_status,
+                    "request_id": attempt.request_id,
+                    "error_code": attempt.error_code,
                     "error_message": None,
                     "retry_after_s": None,
                 }

@@ -57,13 +57,13 @@ def audit_of(folder: Path, attempts: list[JournaledAttempt]) -> pl.DataFrame:
 
 
 def breaks(audit: pl.DataFrame, run_id: str) -> list[int]:
-    """Rows at which the chain does not hold, recomputed as docs/files.md says."""
+    """Rows at which the chain does not hold, recomputed as docs/files.md explains."""
     found = []
     prev_hash = hashlib.sha256(run_id.encode()).hexdigest()
     for number, row in enumerate(audit.with_columns(pl.col("started_at").dt.epoch("us")).rows(named=True)):
         values = [value for name, value in row.items() if name not in {"prev_hash", "hash"}]
-        said = json.dumps(values, ensure_ascii=False, separators=(",", ":"))
-        computed = hashlib.sha256(f"{prev_hash}\n{said}".encode()).hexdigest()
+        encoded = json.dumps(values, ensure_ascii=False, separators=(",", ":"))
+        computed = hashlib.sha256(f"{prev_hash}\n{encoded}".encode()).hexdigest()
         if (row["prev_hash"], row["hash"]) != (prev_hash, computed):
             found.append(number)
         prev_hash = row["hash"]

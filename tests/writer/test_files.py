@@ -85,7 +85,7 @@ def test_a_disk_that_refuses_is_a_stop_that_names_the_file(tmp_path: Path) -> No
         temporary.write_text("new")
 
 
-def test_trouble_that_polars_reports_of_the_disk_is_understood(tmp_path: Path) -> None:
+def test_a_disk_error_that_polars_reports_names_the_cause(tmp_path: Path) -> None:
     with pytest.raises(StoppedEarly, match="No space left on device"), replacing(tmp_path / "file"):
         raise pl.exceptions.ComputeError("parquet: underlying IO error: No space left (os error 28)")
 
@@ -102,6 +102,8 @@ def test_trouble_that_polars_reports_of_the_disk_is_understood(tmp_path: Path) -
         ({"accepted": 5, "pending": 1}, 0, ExitCode.STOPPED),
     ],
 )
-def test_the_exit_code_says_whether_all_is_well(statuses: dict[str, int], rejected: int, code: int) -> None:
+def test_the_exit_code_follows_from_statuses_and_rejects(
+    statuses: dict[str, int], rejected: int, code: int
+) -> None:
     by_status = {DeviceStatus(status): devices for status, devices in statuses.items()}
     assert exit_code_of(by_status, rejected=rejected, max_rejects=3) == code

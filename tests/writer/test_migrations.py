@@ -40,7 +40,7 @@ def rows_of(
 ) -> pl.DataFrame:
     """Devices of the last batch of a migration, by how their steps stand; requests in the order given.
 
-    `called_back` is what callbacks tell of the steps of each.
+    `called_back` is what callbacks report of the steps of each device.
     """
     attempts = [
         JournaledAttempt(
@@ -93,7 +93,7 @@ DOUBLED = {"assign": "accepted", "unassign": "failed"}
 
 
 @pytest.mark.parametrize(
-    ("steps", "restorable", "told"),
+    ("steps", "restorable", "expected"),
     [
         ({}, (), ("pending", None, None)),
         ({"unassign": "pending"}, (), ("pending", "unassign", None)),
@@ -130,11 +130,11 @@ DOUBLED = {"assign": "accepted", "unassign": "failed"}
         ),
     ],
 )
-def test_what_a_device_holds_is_said(
-    tmp_path: Path, steps: dict[str, str], restorable: tuple[str, ...], told: tuple[str | None, ...]
+def test_the_error_message_names_the_licenses_that_a_device_holds(
+    tmp_path: Path, steps: dict[str, str], restorable: tuple[str, ...], expected: tuple[str | None, ...]
 ) -> None:
     row = row_of(tmp_path, steps, restorable)
-    assert (row["status"], row["step"], row["error_message"]) == told
+    assert (row["status"], row["step"], row["error_message"]) == expected
     assert [row[f"{name}_status"] for name in NAMES] == [steps.get(name) for name in NAMES]
 
 
@@ -155,30 +155,30 @@ def test_a_every_device_has_one_row_whatever_its_steps_are(tmp_path: Path) -> No
     ]
 
 
-TOLD = [
-    (standing, told)
+REPORTED = [
+    (standing, reported)
     for standing in ANSWERS
-    for told in ([None, "confirmed", "failed"] if standing in {"accepted", "in_doubt"} else [None])
+    for reported in ([None, "confirmed", "failed"] if standing in {"accepted", "in_doubt"} else [None])
 ]
-"""How a step stands by its answers, and what a callback tells of it."""
+"""How a step stands by its answers, and what a callback reports of it."""
 
 HOLDS = {
     (True, False): "has its old license still: BAD",
     (False, False): "holds no license: BAD",
     (True, True): "holds both licenses: BAD",
 }
-"""What is said of a device that has the old license, and the new one."""
+"""The error message by whether a device has the old license, and whether it has the new one."""
 
 
 @pytest.mark.parametrize("restorable", [(), (OLD, NEW)])
 def test_callbacks_about_either_step_decide_what_the_device_holds(
     tmp_path: Path, restorable: tuple[str, ...]
 ) -> None:
-    both = list(product(TOLD, repeat=2))
+    both = list(product(REPORTED, repeat=2))
     steps = [{n: s for n, (s, _) in zip(NAMES, one, strict=False) if s} for one in both]
-    told = [{n: t for n, (_, t) in zip(NAMES, one, strict=False) if t} for one in both]
-    rows = rows_of(tmp_path, steps, called_back=told, restorable=restorable, batches=2)
-    for row, answered, called_back in zip(rows.to_dicts(), steps, told, strict=True):
+    reported = [{n: r for n, (_, r) in zip(NAMES, one, strict=False) if r} for one in both]
+    rows = rows_of(tmp_path, steps, called_back=reported, restorable=restorable, batches=2)
+    for row, answered, called_back in zip(rows.to_dicts(), steps, reported, strict=True):
         known = answered | called_back
         good = [known.get(name) in {"accepted", "confirmed"} for name in ("unassign", "assign")]
         if "in_doubt" in known.values():
@@ -188,11 +188,11 @@ def test_callbacks_about_either_step_decide_what_the_device_holds(
         elif "failed" in known.values():
             to_undo = restorable and any(good) and "failed" in answered.values()
             expected = "pending" if to_undo else "failed"
-            told_of = (row["error_message"] or "").replace("refused", "BAD")
+            message = (row["error_message"] or "").replace("refused", "BAD")
             holds = HOLDS[not good[0], good[1]]
             if "accepted" in known.values():
                 holds = holds.replace(":", " (not confirmed):")
-            assert told_of == holds, (answered, called_back)
+            assert message == holds, (answered, called_back)
         else:
             expected = "pending"
         assert row["status"] == expected, (answered, called_back)
@@ -200,7 +200,7 @@ def test_callbacks_about_either_step_decide_what_the_device_holds(
 
 
 @pytest.mark.parametrize(
-    ("steps", "said"),
+    ("steps", "states"),
     [
         ({}, {}),
         ({"assign": "failed"}, {}),
@@ -217,9 +217,9 @@ def test_callbacks_about_either_step_decide_what_the_device_holds(
         ({**DOUBLED, "restore": "accepted"}, {NEW: "unassigned"}),
     ],
 )
-def test_the_ledger_is_told_of_both_skus(tmp_path: Path, steps: dict[str, str], said: dict[str, str]) -> None:
+def test_the_ledger_records_both_skus(tmp_path: Path, steps: dict[str, str], states: dict[str, str]) -> None:
     rows_of(tmp_path, [steps], restorable=(OLD, NEW))
-    words = pl.concat(
+    records = pl.concat(
         [
             pl.DataFrame(schema=["sku_number", "state"]),
             *(
@@ -229,28 +229,28 @@ def test_the_ledger_is_told_of_both_skus(tmp_path: Path, steps: dict[str, str], 
         ],
         how="vertical_relaxed",
     )
-    assert dict(words.iter_rows()) == said
+    assert dict(records.iter_rows()) == states
 
 
-def test_the_word_about_the_new_sku_names_its_request(tmp_path: Path) -> None:
+def test_the_record_of_the_new_sku_names_its_request(tmp_path: Path) -> None:
     rows_of(tmp_path, [GOOD_MOVE])
-    words = pl.concat(ledger_records([pl.read_parquet(tmp_path / "results.parquet")]))
-    assert dict(words.select("sku_number", "x_request_id").iter_rows()) == {OLD: None, NEW: "1-002"}
+    records = pl.concat(ledger_records([pl.read_parquet(tmp_path / "results.parquet")]))
+    assert dict(records.select("sku_number", "x_request_id").iter_rows()) == {OLD: None, NEW: "1-002"}
 
 
 @pytest.mark.parametrize(
-    ("order", "step", "holds", "said"),
+    ("order", "step", "holds", "states"),
     [
         (("unassign", "assign"), "assign", "holds both licenses", {OLD: "assigned", NEW: "assigned"}),
         (("assign", "unassign"), "unassign", "holds no license", {OLD: "unassigned", NEW: "unassigned"}),
     ],
 )
 def test_a_second_step_after_the_first_was_undone_moves_nothing(
-    tmp_path: Path, order: tuple[str, str], step: str, holds: str, said: dict[str, str]
+    tmp_path: Path, order: tuple[str, str], step: str, holds: str, states: dict[str, str]
 ) -> None:
     steps = dict.fromkeys(order, "accepted") | {"restore": "accepted"}
     row = row_of(tmp_path, steps, restorable=(OLD, NEW))
     assert (row["status"], row["step"]) == ("failed", step)
     assert row["error_message"].startswith(f"{holds} (not confirmed): a step took effect after")
-    [words] = ledger_records([pl.read_parquet(tmp_path / "results.parquet")])
-    assert dict(words.select("sku_number", "state").rows()) == said
+    [records] = ledger_records([pl.read_parquet(tmp_path / "results.parquet")])
+    assert dict(records.select("sku_number", "state").rows()) == states

@@ -1,4 +1,4 @@
-"""results.parquet: every planned device once, with what the attempts that carried it say."""
+"""results.parquet: every planned device once, with the outcome of the attempts that carried it."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -65,7 +65,7 @@ def test_the_columns_are_those_of_the_public_interface(tmp_path: Path, sizes: li
     assert (dict(results.schema), results.height) == (COLUMNS, sum(sizes))
 
 
-def test_a_whole_batch_shares_its_fate(tmp_path: Path) -> None:
+def test_the_devices_of_a_whole_batch_have_the_same_outcome(tmp_path: Path) -> None:
     results = results_of(
         tmp_path,
         [
@@ -101,7 +101,7 @@ def test_a_whole_batch_shares_its_fate(tmp_path: Path) -> None:
     assert (unsent["status"], unsent["attempts"], unsent["x_request_id"]) == ("pending", 0, None)
 
 
-def test_the_devices_of_a_split_batch_go_their_own_ways(tmp_path: Path) -> None:
+def test_the_devices_of_a_split_batch_have_outcomes_of_their_own(tmp_path: Path) -> None:
     history = [
         JournaledAttempt(1, outcome="refused", http_status=400),
         JournaledAttempt(1, [0, 1], http_status=200, request_id="r-2"),
