@@ -13,6 +13,7 @@ import polars as pl
 from batchlic.reader.rules import imei_of_imeisv
 
 _KINDS = ("imei", "iccid")
+_IDENTIFIERS = (*_KINDS, "further_ids")
 _IMEI_DIGITS = 15
 
 _OF_MESSAGE = {"request_id": "request_id_of_message", "account_name": "account_of_message"}
@@ -52,7 +53,7 @@ def matches(requests: pl.LazyFrame, messages: pl.LazyFrame, keys: list[str]) -> 
 
 def of_whole_requests(requests: pl.LazyFrame, messages: pl.LazyFrame) -> pl.LazyFrame:
     """Each message with the requests for all devices of its request (columns: as `matches`)."""
-    return _renamed(messages).join(requests.drop(_KINDS), on="request_key")
+    return messages.rename(_OF_MESSAGE).drop(_IDENTIFIERS).join(requests.drop(_KINDS), on="request_key")
 
 
 def _unused(keys: list[str]) -> list[str]:
@@ -60,30 +61,26 @@ def _unused(keys: list[str]) -> list[str]:
     return [name for name in ("request_key",) if name not in keys]
 
 
-def _renamed(messages: pl.LazyFrame) -> pl.LazyFrame:
-    return messages.rename(_OF_MESSAGE).drop(*_KINDS, "further_ids")
-
-
 def _named(messages: pl.LazyFrame, kind: str) -> pl.LazyFrame:
     """The messages, one row an identifier of a kind, which is in a column of that name."""
-    first = messages.filter(pl.col(kind) != "").select("message", kind)
+    renamed = messages.rename(_OF_MESSAGE)
+    others = [name for name in _IDENTIFIERS if name != kind]
+    first = renamed.filter(pl.col(kind) != "").drop(others)
     prefix = f"{kind.upper()}:"
-    tokens = pl.col("further_ids").str.split(" ")
     further = (
-        messages.filter(pl.col("further_ids").str.contains(prefix, literal=True))
-        .select("message", tokens.alias(kind))
+        renamed.filter(pl.col("further_ids").str.contains(prefix, literal=True))
+        .with_columns(pl.col("further_ids").str.split(" ").alias(kind))
+        .drop(others)
         .explode(kind)
         .filter(pl.col(kind).str.starts_with(prefix))
         .with_columns(pl.col(kind).str.strip_prefix(prefix))
     )
-    identifiers = pl.concat([first, further])
-    if kind == "imei":
-        identifiers = _with_forms(identifiers)
-    return _renamed(messages).join(identifiers, on="message")
+    named = pl.concat([first, further])
+    return _with_forms(named) if kind == "imei" else named
 
 
-def _with_forms(identifiers: pl.LazyFrame) -> pl.LazyFrame:
-    """The IMEIs (columns: message, imei); those without 15 digits in each form that they may stand for."""
+def _with_forms(named: pl.LazyFrame) -> pl.LazyFrame:
+    """The messages, those whose IMEI has not 15 digits in each form that it may stand for."""
     imei = pl.col("imei")
     length = imei.str.len_bytes()
     forms = [
@@ -92,6 +89,5 @@ def _with_forms(identifiers: pl.LazyFrame) -> pl.LazyFrame:
         pl.when(length == _IMEI_DIGITS - 1).then("0" + imei),
         pl.when((length == _IMEI_DIGITS + 1) & imei.str.starts_with("0")).then(imei.str.slice(1)),
     ]
-    odd = identifiers.filter(length != _IMEI_DIGITS)
-    in_all_forms = odd.select("message", pl.concat_list(forms).alias("imei")).explode("imei").drop_nulls()
-    return pl.concat([identifiers.filter(length == _IMEI_DIGITS), in_all_forms])
+    odd = named.filter(length != _IMEI_DIGITS).with_columns(pl.concat_list(forms).alias("imei"))
+    return pl.concat([named.filter(length == _IMEI_DIGITS), odd.explode("imei").drop_nulls("imei")])

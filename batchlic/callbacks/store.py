@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -73,12 +73,14 @@ class Store:
         """Open the store at a path or a postgresql:// URL; create it if it does not exist.
 
         A new file has mode 0600. Raises UsageError if the location is wrong. Raises RunFolderError for a file
-        that is not a store of this version of batchlic, and leaves that file as it is.
+        or a table that is not of this version of batchlic, and leaves it as it is.
         """
         store = cls(_postgresql(location) if "://" in location else _sqlite(Path(location)))
-        with store._explained():
+        with ExitStack() as on_error, store._explained():
+            on_error.callback(store.close)
             metadata.create_all(store._engine)
             store._refuse_other_columns()
+            on_error.pop_all()
         return store
 
     def close(self) -> None:

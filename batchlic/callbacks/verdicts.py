@@ -24,7 +24,7 @@ WHOLE_REQUEST_CODES = frozenset(
 """Codes that blame what all devices of a request share, such as its account."""
 
 _DECIDING = {"success": SUCCESS, "failed": FAILURE}
-_BY_WORD = {"onhold": ON_HOLD, "canceled": CANCELED, "cancelled": CANCELED}
+_BY_LETTERS = {"onhold": ON_HOLD, "canceled": CANCELED, "cancelled": CANCELED}
 _BY_CLASS = {"REQUEST_ONHOLD": ON_HOLD, "REQUEST_CANCELLED": CANCELED, "REQUEST_CANCELED": CANCELED}
 _NO_STATUS = "no status"
 _SHOWN = 50
@@ -35,9 +35,9 @@ def verdict_of(status: str, *, has_fault: bool) -> str:
     """Return SUCCESS, FAILURE, or what to show of a message that decides nothing."""
     if has_fault:
         return FAILURE
-    word = re.sub(r"[\s_-]", "", status).lower()
+    letters = re.sub(r"[\s_-]", "", status).lower()
     code_class = strip_service_name(f"{status.upper()}.").partition(".")[0]
-    known = _DECIDING.get(status.lower()) or _BY_WORD.get(word) or _BY_CLASS.get(code_class)
+    known = _DECIDING.get(status.lower()) or _BY_LETTERS.get(letters) or _BY_CLASS.get(code_class)
     if known is not None:
         return known
     return f"unknown status '{status[:_SHOWN]}'" if status else _NO_STATUS

@@ -72,7 +72,7 @@ class Reporter:
     ) -> None:
         """Count and log an answer that has become durable."""
         self.tally.requests[answer.outcome] += 1
-        if answer.warning is not None:
+        if answer.warning is not None and answer.warning not in self.warnings:
             self.warnings.append(answer.warning)
             self._logger.warning("odd answer", warning=answer.warning, x_request_id=intent.x_request_id)
         part = (batch.batch_id, batch.step, intent.part)

@@ -123,8 +123,8 @@ def _records(
             yield Insertion(intents, (seq, *msgspec.structs.astuple(intent)))
             if answer is not None:
                 names = ("http_status", "request_id", "error_code", "error_message", "retry_after_s")
-                said = (getattr(answer, name) for name in names)
-                yield Insertion(answers, (seq, 1.0, answer.outcome.value, True, *said))
+                values = (getattr(answer, name) for name in names)
+                yield Insertion(answers, (seq, 1.0, answer.outcome.value, True, *values))
 
 
 def messages_of(folder: RunFolder, *, batch_size: int = 100, **changes: Any) -> list[StoredMessage]:  # noqa: ANN401

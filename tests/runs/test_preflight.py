@@ -119,7 +119,7 @@ def test_resume_counts_licenses_for_the_devices_left_to_send(tmp_path: Path) -> 
         assert status(RunFolder(tmp_path / "killed")).statuses == {"pending": 60}
 
 
-async def unreachable(*_: object) -> list[str]:
+async def unreachable(*_: object, **__: object) -> list[str]:
     raise CarrierUnreachable("test")
 
 

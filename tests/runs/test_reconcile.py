@@ -79,7 +79,7 @@ def row(folder: RunFolder, place: int) -> dict[str, object]:
     return pl.read_parquet(folder.results).row(place, named=True)
 
 
-def test_a_device_is_confirmed_or_failed_as_its_message_says(tmp_path: Path) -> None:
+def test_a_device_is_confirmed_or_failed_by_its_message(tmp_path: Path) -> None:
     folder = submitted_run(tmp_path / "run", 4, batch_size=2)
     first, second, third, _ = messages_of(folder, batch_size=2)
     second = second._replace(status="Failed", error_code="REQUEST_FAILED.X", error_message="sorry")
