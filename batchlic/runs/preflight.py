@@ -43,6 +43,8 @@ class Findings:
     stopped: BatchlicError | None = None
 
 
+MOST_BATCHES_NAMED = 20
+
 NOT_ASKED = Findings([], [])
 """Nothing had to be asked."""
 
@@ -170,7 +172,8 @@ async def compare_counts(client: CarrierClient, plan: Path, journal: Journal) ->
         after = await count(client, groups)
     except (StoppedEarly, AccountError, CredentialsRejected) as error:
         return [f"license counts after the run are unknown: {error}"]
-    return count_mismatches(request_totals(plan, journal), before, after, journal.identity.action)
+    notes = count_mismatches(request_totals(plan, journal), before, after, journal.identity.action)
+    return notes + (_sent_again(journal) if notes else [])
 
 
 def count_mismatches(
@@ -198,6 +201,22 @@ def count_mismatches(
                 "still to come, failures, or somebody else"
             )
     return notes
+
+
+def _sent_again(journal: Journal) -> list[str]:
+    """A note about devices that may hold two licenses, because their answers were lost."""
+    parts = journal.sent_again()
+    if not parts:
+        return []
+    devices = sum(part.device_count for part in parts)
+    batches = sorted({part.batch_id for part in parts})
+    named = ", ".join(map(str, batches[:MOST_BATCHES_NAMED]))
+    more = f" and {len(batches) - MOST_BATCHES_NAMED:,} more" if len(batches) > MOST_BATCHES_NAMED else ""
+    note = (
+        f"{devices:,} devices were sent again after lost answers and may hold two licenses: see the devices "
+        f"of batch_id {named}{more} in results.parquet, and their requests in audit.parquet"
+    )
+    return [note]
 
 
 def devices_that_fit(groups: Sequence[PlanGroup], counts: Sequence[LicenseCount]) -> list[int]:

@@ -160,7 +160,7 @@ def obey_earlier_retry_after(journal: Journal, limiter: Pace, give_up_after: flo
 
     Raises StoppedEarly where the wait is longer than `give_up_after` seconds.
     """
-    wait = (journal.retry_not_before - now()) / 1e6
+    wait = journal.remaining_wait_s(now())
     if wait > give_up_after:
         raise StoppedEarly(f"the carrier asked to wait {wait:.0f} s more; resume the run after that")
     if wait > 0:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -19,6 +20,7 @@ import pytest
 import sqlalchemy as sa
 
 from batchlic.carrier.answers import Answer, Outcome
+from batchlic.carrier.rate_limits import MAX_WAIT_S
 from batchlic.chunker import DeviceStatus
 from batchlic.errors import RunFolderError, StoppedEarly
 from batchlic.journal import Journal, LostAnswers, Part, SessionEnd, Settlement
@@ -79,13 +81,52 @@ async def test_c_an_answer_is_durable_when_answer_returns(tmp_path: Path) -> Non
 
 
 @pytest.mark.anyio
-async def test_j_the_latest_time_of_all_retry_afters_is_known(tmp_path: Path) -> None:
+async def test_j_the_longest_wait_that_is_left_is_known(tmp_path: Path) -> None:
     with closing(new_journal(tmp_path)) as journal:
-        assert journal.retry_not_before == 0
+        assert journal.remaining_wait_s(CREATED_AT) == 0
         for started_at in (CREATED_AT + 2_000_000, CREATED_AT):
             seq = await journal.intend(intent(started_at=started_at))
             await journal.answer(seq, THROTTLED, duration_ms=500.0, final=False)
-        assert journal.retry_not_before == CREATED_AT + 4_000_000
+        assert journal.remaining_wait_s(CREATED_AT + 2_500_000) == 1.5
+        assert journal.remaining_wait_s(CREATED_AT + 3_000_000) == 1.0
+        assert journal.remaining_wait_s(CREATED_AT + 5_000_000) == 0
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("clock_was_ahead_s", [1, 1200, 86_400])
+async def test_no_wait_grows_when_the_clock_is_put_right(tmp_path: Path, clock_was_ahead_s: int) -> None:
+    with closing(new_journal(tmp_path)) as journal:
+        seq = await journal.intend(intent(started_at=CREATED_AT + clock_was_ahead_s * 1_000_000))
+        await journal.answer(seq, THROTTLED, duration_ms=500.0, final=False)
+        assert journal.remaining_wait_s(CREATED_AT + 600_000) == 1.5
+
+
+@pytest.mark.anyio
+async def test_a_wait_that_is_not_plausible_does_not_outlive_its_session(tmp_path: Path) -> None:
+    with closing(new_journal(tmp_path)) as journal:
+        seq = await journal.intend(intent())
+        answer = replace(THROTTLED, retry_after_s=MAX_WAIT_S)
+        await journal.answer(seq, answer, duration_ms=500.0, final=False)
+        assert journal.remaining_wait_s(CREATED_AT + 1_000_000) == 0
+
+
+@pytest.mark.anyio
+async def test_parts_that_were_sent_again_after_a_lost_answer_are_listed(tmp_path: Path) -> None:
+    trusted = replace(ACCEPTED, request_id=None)
+    histories = {
+        1: [ACCEPTED],
+        2: [AMBIGUOUS, ACCEPTED],
+        3: [AMBIGUOUS],
+        4: [AMBIGUOUS, AMBIGUOUS],
+        5: [AMBIGUOUS, trusted],
+        6: [THROTTLED, ACCEPTED],
+    }
+    with closing(new_journal(tmp_path)) as journal:
+        for batch_id, answers in histories.items():
+            for answer in answers:
+                seq = await journal.intend(intent(batch_id, device_count=batch_id))
+                await journal.answer(seq, answer, duration_ms=1.0, final=False)
+        assert journal.sent_again() == [(2, 2), (4, 4)]
 
 
 @pytest.mark.anyio
