@@ -185,7 +185,7 @@ class JournalQueries:
                 yield from ((row[0], row[1]) for row in rows)
 
     def remaining_wait_s(self, now: int) -> float:
-        """The seconds that the carrier asked to wait and that are not over at `now` (a time like `started_at`).
+        """The seconds of waits that the carrier asked for and that are not over at `now` (as `started_at`).
 
         No wait is longer than the carrier asked for, even if the clock was set back since. Waits of
         `MAX_WAIT_S` are not plausible and don't count.
