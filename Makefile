@@ -7,9 +7,9 @@ LOCK := .ci/requirements.txt
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test onboard migrate sandbox sample soak fuzz kill replay \
+.PHONY: help install demo test onboard migrate sandbox sample soak fuzz kill mutants replay \
 	bench bench-plan bench-submit bench-pace bench-journal bench-ledger bench-listener demo-callbacks \
-	test-callbacks lint coverage format lock clean
+	test-callbacks docs-answers lint coverage format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ kill: $(INSTALLED) ## kill and resume real processes, many times: make kill [KIL
 	@KILLS=$(or $(KILLS),50) STRIDE=1 $(BIN)/pytest -q \
 		tests/endtoend/test_interruptions.py tests/endtoend/test_migration.py tests/callbacks/test_killed.py
 
+mutants: $(INSTALLED) ## change the code that decides, and list what no test notices: make mutants [MODULE="journal/status …"]
+	@$(BIN)/python tests/mutation/run.py $(MODULE)
+
 replay: $(INSTALLED) ## repeat the simulation of one seed: make replay SEED=…
 	$(call need,SEED)
 	@SCENARIOS=1 SEED=$(SEED) $(BIN)/pytest tests/simulation
@@ -82,6 +85,9 @@ bench-listener: $(INSTALLED) ## measure the listener, compared with one that doe
 
 test-callbacks: $(INSTALLED) ## test a whole run with callbacks: make test-callbacks [DEVICES=100000]
 	@LOOP_DEVICES=$(or $(DEVICES),100000) $(BIN)/pytest -q tests/callbacks/test_loop.py
+
+docs-answers: $(INSTALLED) ## write docs/answers.md from the tables of answers
+	@$(BIN)/python -m batchlic.carrier.rules_page > docs/answers.md
 
 lint: $(INSTALLED) ## check style, types and the direction of imports
 	@$(BIN)/ruff check .

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 from tenacity import retry, retry_if_exception, stop_after_delay, wait_random
 
-from batchlic.errors import RunFolderError, StoppedEarly
+from batchlic.errors import RunFolderError, StoppedEarly, UsageError
 
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
@@ -133,17 +133,54 @@ def _numbers(header: bytes) -> tuple[int, int]:
     return int.from_bytes(header[68:72]), int.from_bytes(header[60:64])
 
 
+class Damage(Exception):
+    """What a caller of `explain_database_errors` finds damaged in a database that SQLite can read."""
+
+
 @contextmanager
-def explain_database_errors(what: str) -> Iterator[None]:
-    """Raise database errors as errors that say what to do. `what` names the file, as in "the journal"."""
+def explain_database_errors(
+    what: str, *, damaged: type[UsageError] = RunFolderError, advice: str = "restore it"
+) -> Iterator[None]:
+    """Raise database errors as errors that say what to do. `what` names the file, as in "the journal".
+
+    Raises StoppedEarly if the file can't be written or read now. If it is damaged, raises `damaged` with
+    `advice`.
+    """
     try:
         yield
-    except (sa.exc.OperationalError, sqlite3.OperationalError) as error:
-        raise StoppedEarly(
-            f"{what} can't be written or read ({first_line(error)}): fix the cause, then resume the run"
-        ) from error
-    except (sa.exc.DatabaseError, sqlite3.DatabaseError) as error:
-        raise RunFolderError(f"{what} is damaged ({first_line(error)}): restore it") from error
+    except (sa.exc.DatabaseError, sqlite3.DatabaseError, UnicodeDecodeError, Damage) as error:
+        if _is_of_the_system(error):
+            raise StoppedEarly(
+                f"{what} can't be written or read ({first_line(error)}): fix the cause, then resume the run"
+            ) from error
+        raise damaged(f"{what} is damaged ({first_line(error)}): {advice}") from error
+
+
+_SYSTEM_ERRORS = {
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_INTERRUPT,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PROTOCOL,
+    sqlite3.SQLITE_NOLFS,
+}
+"""Results of SQLite for which the file is not to blame (https://sqlite.org/rescode.html)."""
+
+
+def _is_of_the_system(error: Exception) -> bool:
+    """Whether the disk, a lock or memory caused the error.
+
+    A damaged file can raise OperationalError, too: without a result code for text that is not UTF-8, and with
+    the general code SQLITE_ERROR if a table or column is not found. It raises UnicodeDecodeError if SQLite's
+    message quotes such text.
+    """
+    code = getattr(getattr(error, "orig", None) or error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in _SYSTEM_ERRORS
 
 
 def first_line(error: Exception) -> str:

@@ -3,7 +3,8 @@
     BatchlicError                1  a bug: unexpected error
     ├── UsageError               2  arguments, job file or settings are wrong
     │   ├── InventoryError          an inventory can't be read at all
-    │   └── RunFolderError          a run folder is missing, damaged or holds another run
+    │   ├── RunFolderError          a run folder is missing, damaged or holds another run
+    │   └── LedgerError             a ledger is damaged
     ├── RefusedToStart           4  nothing was sent: no consent, too few licenses, a locked run
     ├── CredentialsRejected      5  the carrier rejects the login or a token
     └── StoppedEarly             6  resumable: a signal, the carrier down, too many refusals, no disk
@@ -45,6 +46,10 @@ class InventoryError(UsageError):
 
 class RunFolderError(UsageError):
     """A run folder is missing, damaged, or holds another run than the one asked for."""
+
+
+class LedgerError(UsageError):
+    """A ledger is damaged: what it says of licenses can't be believed."""
 
 
 class RefusedToStart(BatchlicError):

@@ -77,6 +77,8 @@ class Limits(Table):
     """Seconds without progress before the run stops, resumable."""
     resend_in_doubt: bool = True
     """Send a request in doubt again if its license is flexible (promise D)."""
+    trust_duplicates: bool = True
+    """Count a request in doubt as accepted if the carrier refuses its repetition as a duplicate."""
     allow_partial: bool = False
     """If licenses are too few, license as many devices as possible instead of none."""
     max_rejects: int = Field(default=0, ge=0)

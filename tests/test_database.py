@@ -8,8 +8,15 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from batchlic.database import FileFormat, check_format, create_or_check, sqlite
-from batchlic.errors import RunFolderError
+from batchlic.database import (
+    Damage,
+    FileFormat,
+    check_format,
+    create_or_check,
+    explain_database_errors,
+    sqlite,
+)
+from batchlic.errors import RunFolderError, StoppedEarly
 
 LEDGER = FileFormat("ledger", application_id=int.from_bytes(b"BLxx"), version=4)
 OLDER = FileFormat("ledger", application_id=LEDGER.application_id, version=3)
@@ -109,3 +116,89 @@ def test_an_interrupted_creation_is_completed(tmp_path: Path) -> None:
     create_or_check(path, LEDGER)
     add_table(path)
     check_format(path, LEDGER)
+
+
+def missing_column(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("SELECT iccid FROM devices")
+
+
+def text_that_is_not_utf_8(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("SELECT CAST(x'ff' AS TEXT)").fetchall()
+
+
+def schema_that_is_not_utf_8(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"(imei TEXT)", b"(im\xffi TEXT"))
+    missing_column(path)
+
+
+def lost_pages(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-4096])
+    missing_column(path)
+
+
+def found_by_a_caller(_: Path) -> None:
+    raise Damage("it is empty")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [missing_column, text_that_is_not_utf_8, schema_that_is_not_utf_8, lost_pages, found_by_a_caller],
+)
+def test_damage_is_an_error_that_names_the_file(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    path = tmp_path / "journal.db"
+    create_or_check(path, JOURNAL)
+    add_table(path)
+    with (
+        pytest.raises(RunFolderError, match=r"^the journal is damaged \(.+\): restore it$"),
+        explain_database_errors("the journal"),
+    ):
+        damage(path)
+
+
+def locked(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as other, closing(sqlite3.connect(path, timeout=0)) as connection:
+        other.execute("BEGIN IMMEDIATE")
+        connection.execute("BEGIN IMMEDIATE")
+
+
+def read_only(path: Path) -> None:
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        connection.execute("INSERT INTO devices VALUES ('1')")
+
+
+def full(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA max_page_count = 2")
+        connection.execute("INSERT INTO devices VALUES (hex(zeroblob(10000)))")
+
+
+def no_folder(path: Path) -> None:
+    sqlite3.connect(path / "none" / "journal.db")
+
+
+@pytest.mark.parametrize("failure", [locked, read_only, full, no_folder])
+def test_a_failing_disk_or_a_lock_is_no_damage(tmp_path: Path, failure: Callable[[Path], None]) -> None:
+    path = tmp_path / "journal.db"
+    create_or_check(path, JOURNAL)
+    add_table(path)
+    with (
+        pytest.raises(StoppedEarly, match="the journal can't be written or read"),
+        explain_database_errors("the journal"),
+    ):
+        failure(path)
+
+
+def test_an_error_of_sqlalchemy_is_explained_without_its_statement(tmp_path: Path) -> None:
+    engine = sqlite(tmp_path / "journal.db")
+    with (
+        pytest.raises(
+            RunFolderError, match=r"^the journal is damaged \(no such table: answers\): restore it$"
+        ),
+        explain_database_errors("the journal"),
+        engine.connect() as connection,
+    ):
+        connection.execute(sa.text("SELECT seq FROM answers"))
+    engine.dispose()

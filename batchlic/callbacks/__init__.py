@@ -5,14 +5,13 @@ libraries that the others don't.
 """
 
 from batchlic.callbacks.access import CARRIER_SOURCES, Access, parse_networks
-from batchlic.callbacks.messages import Callback, DeviceMessage
+from batchlic.callbacks.messages import StoredMessage
 from batchlic.callbacks.registration import registration_url, url_warnings
 
 __all__ = [
     "CARRIER_SOURCES",
     "Access",
-    "Callback",
-    "DeviceMessage",
+    "StoredMessage",
     "parse_networks",
     "registration_url",
     "url_warnings",

@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import ipaddress
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -44,11 +45,11 @@ class Access:
         """Return the address that sent a request, seen through trusted proxies.
 
         `peer` is the address of the connection, `forwarded_for` the X-Forwarded-For header. Each proxy
-        appends the address that called it. So the header is read from its end, until the first address that
-        is not a trusted proxy.
+        appends the address that called it, some with quotes or a port. So the header is read from its end,
+        until the first address that is not a trusted proxy.
         """
         source = peer
-        hops = [hop.strip() for hop in forwarded_for.split(",") if hop.strip()]
+        hops = [hop for hop in map(_address, forwarded_for.split(",")) if hop]
         while hops and _is_in(source, self.proxies):
             source = hops.pop()
         return source
@@ -67,6 +68,17 @@ def parse_networks(texts: Iterable[str], *, where: str) -> tuple[Network, ...]:
         except ValueError:
             raise UsageError(f"{where}: {text.strip()!r} is not an IP address or network") from None
     return tuple(networks)
+
+
+_HOP = re.compile(r"(?:\[(?P<ipv6>[^\]]+)\]|(?P<ipv4>[0-9.]+))(?::[0-9]{1,5})?")
+"""An address in brackets or an IPv4 address, either with a port. A bare IPv6 address has no port."""
+
+
+def _address(hop: str) -> str:
+    """Return the address in an entry of X-Forwarded-For, without quotes, brackets and port."""
+    text = hop.strip().strip('"').strip()
+    found = _HOP.fullmatch(text)
+    return (found["ipv6"] or found["ipv4"]) if found else text
 
 
 def _same(given: str, secret: Secret) -> bool:

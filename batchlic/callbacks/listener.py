@@ -14,13 +14,15 @@ from starlette.routing import Route
 from structlog.typing import FilteringBoundLogger
 
 from batchlic.callbacks.access import Access
-from batchlic.callbacks.messages import DECODER, Callback, DeviceMessage, device_message
+from batchlic.callbacks.bodies import Body, UnreadableBody, decompressed, read_body
+from batchlic.callbacks.messages import StoredMessage, stored_message
 from batchlic.callbacks.store import StoreError
-from batchlic.carrier.interpretation import DECODE_ERRORS
 
 PATH = "/callbacks/CarrierService"
 MAX_BODY = 64 * 1024
-"""Bytes. The carrier's messages have less than 1,000."""
+"""Bytes, also after decompression. The carrier's messages have less than 1,000."""
+
+_TOO_LARGE = f"the body has more than {MAX_BODY // 1024} KiB"
 
 _BODY_TIMEOUT_S = 10.0
 """Time to receive a body."""
@@ -44,6 +46,7 @@ class Listener:
     - `keep` returns once a message is durable, or raises StoreError.
     - `check` raises StoreError if the store can't be used.
     - Messages to `path/ACCOUNT` are about that account, messages to `path` about `account` (empty: unknown).
+    - Each message with the right credentials and a requestId is kept, even if nothing else in it is readable.
     - While `max_waiting` messages wait for the store, further ones get a 503. The carrier sends them again.
     """
 
@@ -51,7 +54,7 @@ class Listener:
         self,
         access: Access,
         *,
-        keep: Callable[[DeviceMessage], Awaitable[None]],
+        keep: Callable[[StoredMessage], Awaitable[None]],
         check: Callable[[], None],
         logger: FilteringBoundLogger,
         path: str = PATH,
@@ -64,11 +67,11 @@ class Listener:
         self._account = account
         self._max_waiting = max_waiting
         self._waiting = 0
-        self._log = _RefusalLog(logger)
+        self._log = _Log(logger)
         self.app = Starlette(
             routes=[
                 Route(path, self._receive, methods=["POST"]),
-                Route(f"{path}/{{account}}", self._receive, methods=["POST"]),
+                Route(f"{path}/{{account:path}}", self._receive, methods=["POST"]),
                 Route("/health", self._health, methods=["GET"]),
                 Route("/ready", self._ready, methods=["GET"]),
             ]
@@ -79,9 +82,12 @@ class Listener:
             return self._unavailable("too many messages wait for the store")
         self._waiting += 1
         try:
-            await self._keep(await self._read(request))
+            message = await self._read(request)
+            await self._keep(message)
+            if message.raw:
+                self._log.add("message kept as it came", "it does not say what became of which device", None)
         except MessageRefused as refusal:
-            self._log.add(refusal.reason, self._source(request))
+            self._log.add(_REFUSED, refusal.reason, self._source(request))
             return Response(status_code=refusal.status, headers={"Connection": "close"})
         except StoreError as error:
             return self._unavailable(str(error))
@@ -89,26 +95,28 @@ class Listener:
             self._waiting -= 1
         return Response(b"{}", media_type="application/json")
 
-    async def _read(self, request: Request) -> DeviceMessage:
+    async def _read(self, request: Request) -> StoredMessage:
         """Return the message of a request that passes all checks; raise MessageRefused otherwise."""
         if not self._access.allows(self._source(request)):
             raise MessageRefused(403, "the source address is not allowed")
-        if not request.headers.get("content-type", "").lower().startswith("application/json"):
-            raise MessageRefused(415, "not application/json")
-        callback = _decode(await _read_body(request))
-        if not self._access.accepts(callback.username, callback.password):
+        body = _decode(await _read_body(request))
+        if not self._access.accepts(body.username, body.password):
             raise MessageRefused(401, "wrong credentials")
-        account = request.path_params.get("account", self._account)
-        if len(account) > 32 or not account.isprintable():
-            raise MessageRefused(404, "no account can have the name in the path")
-        return device_message(callback, account=account, received_at=time.time_ns() // 1000)
+        if not body.request_id:
+            raise MessageRefused(422, "no requestId")
+        return stored_message(
+            body,
+            account=request.path_params.get("account", "").strip("/") or self._account,
+            received_at=time.time_ns() // 1000,
+            secrets=[self._access.password.reveal()],
+        )
 
     def _source(self, request: Request) -> str | None:
         peer = request.client.host if request.client else None
         return self._access.source_address(peer, ",".join(request.headers.getlist("x-forwarded-for")))
 
     def _unavailable(self, reason: str) -> Response:
-        self._log.add(reason, None)
+        self._log.add(_REFUSED, reason, None)
         return Response(status_code=503, headers={"Retry-After": "5"})
 
     async def _health(self, _: Request) -> Response:
@@ -126,7 +134,7 @@ class Listener:
 
 async def _read_body(request: Request) -> bytes:
     if int(request.headers.get("content-length", "0")) > MAX_BODY:
-        raise MessageRefused(413, "the body is too large")
+        raise MessageRefused(413, _TOO_LARGE)
     body = bytearray()
     try:
         with anyio.fail_after(_BODY_TIMEOUT_S):
@@ -134,36 +142,39 @@ async def _read_body(request: Request) -> bytes:
                 async for chunk in chunks:
                     body += chunk
                     if len(body) > MAX_BODY:
-                        raise MessageRefused(413, "the body is too large")
+                        raise MessageRefused(413, _TOO_LARGE)
     except TimeoutError:
         raise MessageRefused(408, "the body did not arrive in time") from None
     except ClientDisconnect:
         raise MessageRefused(400, "the caller disconnected") from None
-    return bytes(body)
+    content = decompressed(bytes(body), limit=MAX_BODY)
+    if len(content) > MAX_BODY:
+        raise MessageRefused(413, _TOO_LARGE)
+    return content
 
 
-def _decode(body: bytes) -> Callback:
+def _decode(content: bytes) -> Body:
     try:
-        return DECODER.decode(body)
-    except DECODE_ERRORS as error:
-        is_json = type(error).__name__ == "ValidationError"
-        status, reason = (422, "not a callback") if is_json else (400, "not JSON")
+        return read_body(content)
+    except UnreadableBody as error:
+        status, reason = (422, "not a callback") if error.is_json else (400, "not JSON")
         raise MessageRefused(status, reason) from None
 
 
-class _RefusalLog:
-    """Logs refused messages: at most one line per reason and interval, with the number of messages."""
+_REFUSED = "message refused"
+
+
+class _Log:
+    """Logs what happens to messages: one line per reason and interval, with the number of messages."""
 
     def __init__(self, logger: FilteringBoundLogger) -> None:
         self._logger = logger
         self._counts: Counter[str] = Counter()
         self._logged_at: dict[str, float] = {}
 
-    def add(self, reason: str, source: str | None) -> None:
+    def add(self, event: str, reason: str, source: str | None) -> None:
         now = anyio.current_time()
         self._counts[reason] += 1
         if now - self._logged_at.get(reason, -_LOG_INTERVAL_S) >= _LOG_INTERVAL_S:
             self._logged_at[reason] = now
-            self._logger.warning(
-                "message refused", reason=reason, source=source, count=self._counts.pop(reason)
-            )
+            self._logger.warning(event, reason=reason, source=source, count=self._counts.pop(reason))

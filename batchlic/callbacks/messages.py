@@ -1,54 +1,35 @@
-"""The body of a callback, and the message that the store keeps of it."""
+"""The message that the store keeps of a callback."""
 
+import json
 import re
-from typing import Annotated, NamedTuple
+from collections.abc import Collection
+from typing import NamedTuple
 
-import msgspec
-from msgspec import Meta
+from batchlic.callbacks.bodies import Body, Fields, as_text, by_lower_name, objects_with_id
+from batchlic.callbacks.verdicts import FAILURE, SUCCESS, verdict_of
+from batchlic.carrier.messages import strip_service_name
 
-from batchlic.carrier.messages import Message, SecretMessage, strip_service_name
-
-_SUCCEEDED = {"success": True, "failed": False}
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 """Control characters and lone surrogates: not every database can store them."""
 
+_NOT_IN_IDENTIFIERS = re.compile(r"[^0-9A-Za-z]")
 _MAX_DIGITS = 32
 """Digits of an IMEI or ICCID; other identifiers are not checked."""
 
 _MAX_TEXT = 500
-"""Characters of a stored text: an index of PostgreSQL can't hold a row of more than 2,700 bytes."""
+"""Characters of a requestId, an account, a status, a code or an error text that are stored."""
+
+_HIDDEN = "[hidden]"
 
 
-class Identifier(Message, frozen=True):
-    """One identifier of the device; `kind` has upper or lower case."""
-
-    id: Annotated[str, Meta(pattern=r"^[0-9A-Za-z]{1,64}\Z")]
-    kind: Annotated[str, Meta(pattern=r"^[A-Za-z]{3,16}\Z")]
-
-
-class FaultResponse(Message, frozen=True):
-    """The carrier's reason for a failure."""
-
-    faultcode: str | None = None
-    faultstring: str | None = None
-
-
-class Callback(SecretMessage, frozen=True):
-    """The body of a callback: the outcome of one device. Other fields of the body are ignored."""
-
-    request_id: Annotated[str, Meta(pattern=r"^[0-9A-Za-z_.:{}-]{1,128}\Z")]
-    device_ids: Annotated[list[Identifier], Meta(min_length=1, max_length=100)]
-    status: Annotated[str, Meta(pattern=r"^(?i:success|failed)\Z")]
-    username: str | None = None
-    password: str | None = None
-    fault_response: FaultResponse | None = None
-
-
-class DeviceMessage(NamedTuple):
+class StoredMessage(NamedTuple):
     """A callback as the store keeps it, without its credentials; missing texts are empty.
 
+    - `imei`, `iccid`: the first of each kind.
+    - `further_ids`: all other identifiers, as `KIND:id`, separated by spaces.
     - `account_name`: from the path of the URL that the callback was sent to.
-    - `further_ids`: identifiers besides the first IMEI and ICCID, as `KIND:digits`, separated by spaces.
+    - `error_code`, `error_message`: from the fault; both are empty without a fault.
+    - `raw`: the body; empty if the message names a device and reports its success or failure.
     - `received_at`: microseconds since 1970, UTC.
     """
 
@@ -57,36 +38,89 @@ class DeviceMessage(NamedTuple):
     iccid: str
     further_ids: str
     account_name: str
-    succeeded: bool
+    status: str
     error_code: str
     error_message: str
+    raw: str
     received_at: int
 
 
-DECODER = msgspec.json.Decoder(Callback)
-
-
-def device_message(callback: Callback, *, account: str, received_at: int) -> DeviceMessage:
-    """Return the message to store for a callback."""
-    identifiers = [(identifier.kind.upper(), identifier.id) for identifier in callback.device_ids]
-    first = {
-        kind: text for kind, text in reversed(identifiers) if text.isdecimal() and len(text) <= _MAX_DIGITS
-    }
-    imei, iccid = first.get("IMEI", ""), first.get("ICCID", "")
-    further = [f"{kind}:{digits}" for kind, digits in identifiers if digits not in (imei, iccid)]
-    fault = callback.fault_response or FaultResponse()
-    return DeviceMessage(
-        request_id=callback.request_id,
+def stored_message(
+    body: Body, *, account: str, received_at: int, secrets: Collection[str] = ()
+) -> StoredMessage:
+    """Return the message to store for a callback. `secrets` are hidden in its body (promise F)."""
+    fields = body.fields
+    imei, iccid, further_ids = _identifiers(fields)
+    error_code, error_message = _fault(fields.get("faultresponse"))
+    status = _clean(_status(fields.get("status")))
+    verdict = verdict_of(status, has_fault=bool(error_code or error_message))
+    is_judged = bool(imei or iccid) and verdict in {SUCCESS, FAILURE}
+    return StoredMessage(
+        request_id=_clean(body.request_id),
         imei=imei,
         iccid=iccid,
-        further_ids=" ".join(further)[:_MAX_TEXT],
-        account_name=account,
-        succeeded=_SUCCEEDED[callback.status.lower()],
-        error_code=strip_service_name(_clean(fault.faultcode)),
-        error_message=_clean(fault.faultstring),
+        further_ids=further_ids,
+        account_name=_clean(account),
+        status=status,
+        error_code=error_code,
+        error_message=error_message,
+        raw="" if is_judged else _printable(_without(body.text, secrets)),
         received_at=received_at,
     )
 
 
+def _identifiers(fields: Fields) -> tuple[str, str, str]:
+    """The first IMEI, the first ICCID, and the other identifiers of a message."""
+    first = {"IMEI": "", "ICCID": ""}
+    further: list[str] = []
+    for value in (fields.get("deviceids"), fields.get("devices")):
+        for identifier in objects_with_id(value):
+            kind = _NOT_IN_IDENTIFIERS.sub("", as_text(identifier.get("kind")) or "").upper()
+            text = "".join(_printable(as_text(identifier["id"]) or "").split())
+            digits = _NOT_IN_IDENTIFIERS.sub("", text)
+            if kind in first and _is_number(digits):
+                text = digits
+                if not first[kind]:
+                    first[kind] = digits
+                    continue
+            if text and text != first.get(kind):
+                further.append(f"{kind}:{text}")
+    return first["IMEI"], first["ICCID"], " ".join(dict.fromkeys(further))
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS
+
+
+def _fault(value: object) -> tuple[str, str]:
+    """The code and the text of a `faultResponse`; both are empty if it holds neither."""
+    if isinstance(value, list):
+        faults = (_fault(one) for one in value if not isinstance(one, list))
+        return next(filter(any, faults), ("", ""))
+    if isinstance(value, dict):
+        fields = by_lower_name(value)
+        code, text = (_clean(as_text(fields.get(name))) for name in ("faultcode", "faultstring"))
+        return strip_service_name(code), text
+    return "", _clean(value) if isinstance(value, str) else ""
+
+
+def _status(value: object) -> str:
+    if value is None:
+        return ""
+    text = as_text(value)
+    return "(not a text)" if text is None else text
+
+
+def _without(text: str, secrets: Collection[str]) -> str:
+    for secret in secrets:
+        for form in (json.dumps(secret)[1:-1], secret):
+            text = text.replace(form, _HIDDEN)
+    return text
+
+
+def _printable(text: str) -> str:
+    return _UNPRINTABLE.sub(" ", text)
+
+
 def _clean(text: str | None) -> str:
-    return _UNPRINTABLE.sub(" ", text or "")[:_MAX_TEXT].strip()
+    return _printable(text or "")[:_MAX_TEXT].strip()

@@ -21,7 +21,7 @@ import uvicorn
 
 from batchlic.callbacks.access import Access
 from batchlic.callbacks.listener import PATH, Listener
-from batchlic.callbacks.messages import DeviceMessage
+from batchlic.callbacks.messages import StoredMessage
 from batchlic.callbacks.store import Store
 from batchlic.errors import StoppedEarly, UsageError
 from batchlic.journal.groupcommit import GroupCommit
@@ -57,7 +57,7 @@ class ListenerAddress(msgspec.Struct, frozen=True):
 
 def listen(options: ListenerOptions, access: Access, store: Store) -> None:
     """Receive callbacks into `store` until SIGTERM or Ctrl-C. Raises UsageError before it listens."""
-    commits: GroupCommit[DeviceMessage] = GroupCommit(store.write, offload=anyio.to_thread.run_sync)
+    commits: GroupCommit[StoredMessage] = GroupCommit(store.write, offload=anyio.to_thread.run_sync)
     listener = Listener(
         access,
         keep=commits.write,

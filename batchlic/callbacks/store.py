@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,13 +13,14 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects import sqlite as sqlite_dialect
 
-from batchlic.callbacks.messages import DeviceMessage
+from batchlic.callbacks.messages import StoredMessage
+from batchlic.callbacks.verdicts import SUCCESS
 from batchlic.database import FileFormat, create_or_check, explain_database_errors, first_line, sqlite
-from batchlic.errors import StoppedEarly, UsageError
+from batchlic.errors import RunFolderError, StoppedEarly, UsageError
 
 ROWS_PER_READ = 100_000
 
-FILE_FORMAT = FileFormat("callback store", application_id=int.from_bytes(b"BLcb"), version=1)
+FILE_FORMAT = FileFormat("callback store", application_id=int.from_bytes(b"BLcb"), version=2)
 
 metadata = sa.MetaData()
 
@@ -26,19 +28,27 @@ messages = sa.Table(
     "messages",
     metadata,
     sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
-    sa.Column("request_id", sa.String(128), nullable=False),
+    sa.Column("request_id", sa.Text, nullable=False, comment="as it came"),
     sa.Column("imei", sa.String(32), nullable=False, comment="the first one; empty without one"),
     sa.Column("iccid", sa.String(32), nullable=False),
-    sa.Column("further_ids", sa.Text, nullable=False, comment="as KIND:digits, separated by spaces"),
-    sa.Column("account_name", sa.String(32), nullable=False, comment="from the URL path"),
-    sa.Column("succeeded", sa.Boolean, nullable=False),
-    sa.Column("error_code", sa.Text, nullable=False),
+    sa.Column("further_ids", sa.Text, nullable=False, comment="as KIND:id, separated by spaces"),
+    sa.Column("account_name", sa.Text, nullable=False, comment="from the URL path"),
+    sa.Column("status", sa.Text, nullable=False, comment="as it came; empty without one"),
+    sa.Column("error_code", sa.Text, nullable=False, comment="of the fault; empty without one"),
     sa.Column("error_message", sa.Text, nullable=False),
+    sa.Column("raw", sa.Text, nullable=False, comment="the body, unless the other columns say everything"),
     sa.Column("received_at", sa.BigInteger, nullable=False, comment="microseconds since 1970, UTC"),
-    sa.UniqueConstraint("request_id", "imei", "iccid", "further_ids", "account_name", "succeeded"),
+    sa.Column(
+        "content_sha256", sa.LargeBinary(32), nullable=False, comment="of the columns before received_at"
+    ),
+    sa.UniqueConstraint("content_sha256"),
     sa.Index("messages_by_time", "received_at"),
 )
 """The content of a message is unique, so a repeated message adds no row."""
+
+_IS_PLAIN_SUCCESS = sa.and_(
+    sa.func.lower(messages.c.status) == SUCCESS, messages.c.error_code == "", messages.c.error_message == ""
+)
 
 _INSERTS: dict[str, sa.Insert] = {
     "sqlite": sqlite_dialect.insert(messages).on_conflict_do_nothing(),
@@ -63,21 +73,25 @@ class Store:
         """Open the store at a path or a postgresql:// URL; create it if it does not exist.
 
         A new file has mode 0600. Raises UsageError if the location is wrong. Raises RunFolderError for a file
-        that is not a store of this version of batchlic, and leaves that file as it is.
+        or a table that is not of this version of batchlic, and leaves it as it is.
         """
         store = cls(_postgresql(location) if "://" in location else _sqlite(Path(location)))
-        with store._explained():
+        with ExitStack() as on_error, store._explained():
+            on_error.callback(store.close)
             metadata.create_all(store._engine)
+            store._refuse_other_columns()
+            on_error.pop_all()
         return store
 
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
 
-    def write(self, received: list[DeviceMessage]) -> None:
+    def write(self, received: list[StoredMessage]) -> None:
         """Store the messages durably; messages that are already stored stay unchanged."""
+        rows = [message._asdict() | {"content_sha256": _sha256(message)} for message in received]
         with self._explained(), self._engine.begin() as connection:
-            connection.execute(self._insert, [message._asdict() for message in received])
+            connection.execute(self._insert, rows)
 
     def check(self) -> None:
         """Raise StoreError if the database does not answer."""
@@ -91,15 +105,24 @@ class Store:
             count, last = connection.execute(query.select_from(messages)).one()
         return count, last
 
-    def read(self, columns: Sequence[str], *, succeeded: bool, since: int) -> Iterator[Sequence[Any]]:
-        """Yield `id` and those columns of successes or failures, in blocks of rows, ordered by id.
+    def raw_messages(self) -> Iterator[StoredMessage]:
+        """Yield the messages that the store keeps as they came, ordered by id."""
+        query = sa.select(*(messages.c[name] for name in StoredMessage._fields))
+        with self._explained(), self._engine.connect() as connection:
+            rows = connection.execute(query.where(messages.c.raw != "").order_by(messages.c.id))
+            yield from map(StoredMessage._make, rows)
 
-        The messages were received from `since` on (microseconds since 1970). If several listeners write, a
-        few earlier messages can be included. Rows are the driver's tuples: SQLAlchemy's take twice as long.
+    def read(self, columns: Sequence[str], *, plain_success: bool, since: int) -> Iterator[Sequence[Any]]:
+        """Yield `id` and those columns of messages, in blocks of rows, ordered by id.
+
+        With `plain_success` those with the status Success and no fault, otherwise all others. The messages
+        were received from `since` on (microseconds since 1970). If several listeners write, a few earlier
+        messages can be included. Rows are the driver's tuples: SQLAlchemy's take twice as long.
         """
         earliest = sa.select(sa.func.min(messages.c.id)).where(messages.c.received_at >= since)
         query = sa.select(messages.c.id, *(messages.c[name] for name in columns))
-        query = query.where(messages.c.succeeded == succeeded).order_by(messages.c.id).limit(ROWS_PER_READ)
+        is_wanted = _IS_PLAIN_SUCCESS if plain_success else sa.not_(_IS_PLAIN_SUCCESS)
+        query = query.where(is_wanted).order_by(messages.c.id).limit(ROWS_PER_READ)
         with self._explained(), self._engine.connect() as connection:
             first = connection.execute(earliest).scalar()
             while first is not None:
@@ -108,12 +131,27 @@ class Store:
                     yield rows
                 first = rows[-1][0] + 1 if rows else None
 
+    def _refuse_other_columns(self) -> None:
+        """Raise RunFolderError for a table of another version: a server has no file that declares it."""
+        found = {column["name"] for column in sa.inspect(self._engine).get_columns(messages.name)}
+        if found != set(messages.c.keys()):
+            raise RunFolderError(
+                f"{self._name}: its table {messages.name} was written by another version of batchlic: use "
+                "that version, or name another database"
+            )
+
     @contextmanager
     def _explained(self) -> Iterator[None]:
         try:
             yield
         except sa.exc.DatabaseError as error:
             raise StoreError(f"the callback store {self._name} can't be used: {first_line(error)}") from None
+
+
+def _sha256(message: StoredMessage) -> bytes:
+    """What identifies the content of a message: all fields but the time, which differs in a repeated one."""
+    content = [str(value) for name, value in message._asdict().items() if name != "received_at"]
+    return hashlib.sha256("\0".join(content).encode()).digest()
 
 
 def _sqlite(path: Path) -> sa.Engine:

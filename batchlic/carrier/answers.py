@@ -1,7 +1,7 @@
 """Types for what the carrier answers: `Outcome`, and `Answer` with everything that an answer says."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 
 from batchlic.carrier.rate_limits import Quota
@@ -15,11 +15,11 @@ class Outcome(StrEnum):
     THROTTLED = "throttled"
     """Not executed: too many requests."""
     REFUSED = "refused"
-    """Not executed, and a repeat would be refused too: a definite 4xx."""
+    """Not executed: a 4xx of the service itself."""
     UNAUTHORIZED = "unauthorized"
     """Not executed: a token is wrong or has expired."""
     UNAVAILABLE = "unavailable"
-    """Not executed: the carrier could not be reached, or answered 503."""
+    """Not executed: the service could not be reached, or a gateway answered in its place."""
     AMBIGUOUS = "ambiguous"
     """Possibly executed: the answer was lost (promise D)."""
 
@@ -60,10 +60,18 @@ class Answer:
       the requestId.
     - `error_code`: without the service name.
     - `error_message`: the carrier's text, at most 500 characters, without control characters.
-    - `retry_after_s`: seconds to wait, counted from the moment the answer arrived.
+    - `retry_after_s`: seconds to wait, counted from the moment the answer arrived. `MAX_WAIT_S` stands for
+      any longer wait, which is not plausible.
     - `named_devices`: the identifiers of the request that a refusal names.
+    - `is_known`: a refusal whose code is documented as one of the service about a device, the account or the
+      request. Any other refusal is definite only while the carrier accepts other requests.
+    - `is_duplicate`: the answer says that the carrier has seen this request before. It is ambiguous, because
+      the first sending may have been executed, and it says nothing about single devices.
+    - `says_already`: a refusal says that a device has the license already. An earlier sending of the same
+      request may have assigned it.
     - `rejected`: the token to renew after `unauthorized`.
     - `quota`: the rate-limit headers of the answer.
+    - `warning`: what the operator should know about this answer although it counts.
     """
 
     outcome: Outcome
@@ -74,8 +82,21 @@ class Answer:
     retry_after_s: float | None = None
     blame: Blame | None = None
     named_devices: tuple[str, ...] = ()
+    is_known: bool = False
+    is_duplicate: bool = False
+    says_already: bool = False
     rejected: RejectedToken | None = None
     quota: Quota | None = None
+    warning: str | None = None
+
+    @property
+    def summary(self) -> str:
+        """Status, code and text for people, such as "HTTP 503 with an empty body"."""
+        text, code = self.error_message or "", self.error_code or ""
+        if text.startswith("HTTP "):
+            return text if code in text else f"{text} ({code})"
+        status = f"HTTP {self.http_status}:" if self.http_status else ""
+        return " ".join(filter(None, (status, code, text))) or self.outcome.value
 
     @property
     def credentials_generation(self) -> int:
@@ -87,10 +108,13 @@ class Answer:
 class Reply:
     """An HTTP response: a status, and as much of the body as could be read.
 
-    `headers` has lower-case names. `complete` is False if the body broke off or exceeded the size limit.
+    - `headers` has lower-case names. Several headers of one name are one, with their values joined by ", ".
+    - `complete` is False if the body broke off, exceeded the size limit, or if its length is in doubt.
+    - `discard_connections` closes the connection of this reply, and keeps no other for further requests.
     """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
     complete: bool = True
+    discard_connections: Callable[[], None] = field(default=lambda: None, repr=False, compare=False)

@@ -1,7 +1,7 @@
 """Logins and tokens: both tokens are fetched and renewed once for all workers (promise G)."""
 
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import NamedTuple
 from urllib.parse import urlencode
 
 import anyio
@@ -9,10 +9,11 @@ import httpx
 import msgspec
 
 from batchlic.carrier.answers import Answer, Outcome, RejectedToken, Reply, TokenKind
+from batchlic.carrier.bodies import decode_text, parse, read_body
 from batchlic.carrier.credentials import Credentials, is_header_value, revealed
-from batchlic.carrier.http_client import COMMON_HEADERS, Headers, HttpClient
+from batchlic.carrier.http_client import COMMON_HEADERS, Headers, HttpClient, ProxyLoginRequired
 from batchlic.carrier.interpretation import DECODE_ERRORS, answer_from_error, answer_from_reply
-from batchlic.carrier.messages import AccessToken, Login, Session
+from batchlic.carrier.messages import Login
 from batchlic.errors import CredentialsRejected, StoppedEarly
 
 MAX_UNANSWERED_LOGINS = 3
@@ -22,9 +23,30 @@ The carrier locks a login after five failures, and a login without an answer may
 below five. Once the password was accepted, a login without an answer can't be a failure.
 """
 
+LOGIN_REFUSED = frozenset(
+    {"invalid_client", "unauthorized_client", "invalid_grant", "access_denied", "invalid_scope"}
+    | {"invalid_request", "unsupported_grant_type"}
+)
+"""OAuth's errors that another attempt would not change (RFC 6749, 5.2)."""
+
+_NOT_A_REFUSAL = frozenset({"REQUEST_FAILED.UnexpectedError"})
+"""Codes of the service that say nothing about the credentials."""
+
+_LOCKED = 423
+
 _LOGOUT_TIMEOUT_S = 5.0
 
-_Token = TypeVar("_Token", AccessToken, Session)
+
+class _Login(NamedTuple):
+    """One of the two logins: its name, the field with its token, and the settings that it needs."""
+
+    name: str
+    token: str
+    settings: str
+
+
+_OAUTH = _Login("OAuth", "access_token", "BATCHLIC_CLIENT_ID and BATCHLIC_CLIENT_SECRET")
+_SESSION = _Login("session", "sessionToken", "BATCHLIC_USERNAME and BATCHLIC_PASSWORD")
 
 
 class CarrierUnreachable(StoppedEarly):
@@ -72,10 +94,10 @@ class Logins:
         ]
         body = urlencode({"grant_type": "client_credentials"}).encode()
         reply = await self._post("/ts/v1/oauth2/token", headers, body)
-        token = _decoded(reply, AccessToken)
-        if token is None or not is_header_value(token.access_token):
-            raise self._failed(reply, "OAuth", "BATCHLIC_CLIENT_ID and BATCHLIC_CLIENT_SECRET")
-        return self._hidden(token.access_token)
+        token = _token(reply, _OAUTH.token)
+        if token is None:
+            raise self._failed(reply, _OAUTH)
+        return self._hidden(token)
 
     async def request_session(self, access_token: str) -> Reply:
         """Send one session login. Raises CredentialsRejected, CarrierUnreachable, StoppedEarly."""
@@ -99,35 +121,41 @@ class Logins:
         except _NotSent:
             self._unanswered -= 1
             raise
-        if _decoded(reply, Session) is not None:
+        if _token(reply, _SESSION.token) is not None:
             self._unanswered = 0
-        elif answer_from_reply(reply).outcome is not Outcome.AMBIGUOUS:
-            self._unanswered -= 1  # not executed: neither a failure, nor a success that ends the count
+        elif _was_not_checked(reply):
+            self._unanswered -= 1  # neither a failure, nor a success that ends the count
         return reply
 
     def session_token(self, reply: Reply) -> str:
         """The token in the answer to a session login. Raises CredentialsRejected, CarrierUnreachable."""
-        session = _decoded(reply, Session)
-        if session is None or not is_header_value(session.session_token):
-            raise self._failed(reply, "session", "BATCHLIC_USERNAME and BATCHLIC_PASSWORD")
+        token = _token(reply, _SESSION.token)
+        if token is None:
+            raise self._failed(reply, _SESSION)
         self._password_accepted = True
-        return self._hidden(session.session_token)
+        return self._hidden(token)
 
     async def _post(self, path: str, headers: Headers, body: bytes) -> Reply:
         try:
             return await self._http.exchange("POST", self._http.url(path), [*headers, *COMMON_HEADERS], body)
+        except ProxyLoginRequired as error:
+            raise self._rejected(str(error)) from None
         except httpx.RequestError as error:
             answer = answer_from_error(error, secrets=self.secrets)
         was_sent = answer.outcome is not Outcome.UNAVAILABLE
         raise (CarrierUnreachable if was_sent else _NotSent)(f"no login: {answer.error_message}")
 
-    def _failed(self, reply: Reply, login: str, settings: str) -> CredentialsRejected | CarrierUnreachable:
-        """Error for a login without a token. A 401 or 403 counts as rejected, even if a proxy sent it."""
+    def _failed(self, reply: Reply, login: _Login) -> CredentialsRejected | CarrierUnreachable:
+        """Error for a login without a token."""
         answer = answer_from_reply(reply, secrets=self.secrets)
-        reason = f"HTTP {reply.status}: {_reason(answer)}"
-        if answer.outcome in {Outcome.REFUSED, Outcome.UNAUTHORIZED} or reply.status in {401, 403}:
-            return self._rejected(f"the carrier rejected the {login} login ({reason}); check {settings}")
-        return CarrierUnreachable(f"no {login} login ({reason})", answer.retry_after_s)
+        if _is_rejected(reply, answer, login):
+            return self._rejected(
+                f"the carrier rejected the {login.name} login ({answer.summary}); check {login.settings}"
+            )
+        reason = answer.summary
+        if 200 <= reply.status < 300 and (answer.error_message or "HTTP ").startswith("HTTP "):
+            reason = f"HTTP {reply.status} without a usable {login.token}"
+        return CarrierUnreachable(f"no {login.name} login ({reason})", answer.retry_after_s)
 
     def _rejected(self, text: str) -> CredentialsRejected:
         self._rejection = text
@@ -242,14 +270,45 @@ class TokenManager:
         ]
 
 
-def _decoded(reply: Reply, kind: type[_Token]) -> _Token | None:
+def _token(reply: Reply, field: str) -> str | None:
+    """The token in a field of a 2xx, without space around it; None if no header can carry it."""
     if not 200 <= reply.status < 300:
         return None
     try:
-        return msgspec.json.decode(reply.body, type=kind)
+        value, _ = parse(decode_text(reply.body, reply.headers.get("content-type", "")))
     except DECODE_ERRORS:
         return None
+    fields = {str(name).lower(): inner for name, inner in value.items()} if isinstance(value, dict) else {}
+    token = fields.get(field.lower())
+    token = token.strip() if isinstance(token, str) else ""
+    return token if is_header_value(token) else None
 
 
-def _reason(answer: Answer) -> str:
-    return " ".join(filter(None, (answer.error_code, answer.error_message))) or "no reason given"
+def _is_rejected(reply: Reply, answer: Answer, login: _Login) -> bool:
+    """Whether a login was rejected for its credentials, rather than lost or held back on the way.
+
+    That takes a code of the service or of OAuth, a locked login, or a 401 that says nothing else. A gateway's
+    403 or 404 is an outage, and so is everything that asks to wait.
+    """
+    if reply.status == _LOCKED:
+        return True
+    if answer.outcome is Outcome.THROTTLED or not 400 <= reply.status < 500:
+        return False
+    if login is _SESSION and _is_about_access_token(answer):
+        return False
+    code = read_body(reply).code  # that of the answer has the secrets hidden, which can be short
+    if answer.outcome is Outcome.REFUSED:
+        return bool(code) and code not in _NOT_A_REFUSAL
+    return answer.outcome is Outcome.UNAUTHORIZED or code in LOGIN_REFUSED
+
+
+def _was_not_checked(reply: Reply) -> bool:
+    """Whether it is sure that the carrier did not look at the password of a login: then it is no failure."""
+    answer = answer_from_reply(reply)
+    if answer.outcome is Outcome.UNAVAILABLE:
+        return reply.status not in {400, 403}  # these may be the login's own, in a form that is not known
+    return answer.outcome is Outcome.THROTTLED or _is_about_access_token(answer)
+
+
+def _is_about_access_token(answer: Answer) -> bool:
+    return answer.rejected is not None and answer.rejected.kind is TokenKind.ACCESS

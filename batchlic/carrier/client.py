@@ -1,19 +1,21 @@
 """The carrier's API as methods: log in, submit requests, renew tokens, count licenses, manage listeners."""
 
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 from urllib.parse import quote
 
 import httpx
 import msgspec
 
-from batchlic.carrier.answers import Answer, Outcome, RejectedToken, TokenKind
+from batchlic.carrier.answers import Answer, Outcome, RejectedToken, Reply, TokenKind
 from batchlic.carrier.auth import CarrierUnreachable, TokenManager
+from batchlic.carrier.bodies import decode
 from batchlic.carrier.catalog import Action
 from batchlic.carrier.credentials import Credentials, Secret
-from batchlic.carrier.http_client import HttpClient, Timeouts, open_http_client
+from batchlic.carrier.http_client import HttpClient, ProxyLoginRequired, Timeouts, open_http_client
 from batchlic.carrier.interpretation import DECODE_ERRORS, answer_from_error, answer_from_reply
 from batchlic.carrier.messages import (
     AssignLicenseRequest,
@@ -21,15 +23,19 @@ from batchlic.carrier.messages import (
     CallbackRegistration,
     CallbackService,
     Message,
+    ReceivedSubscriptions,
     Subscription,
-    Subscriptions,
     SubscriptionsRequest,
 )
-from batchlic.errors import UsageError
+from batchlic.carrier.request_ids import RequestIds
+from batchlic.errors import CredentialsRejected, UsageError
 
 CALLBACK_SERVICE = "CarrierService"
 """The carrier calls back the listener of this service with the outcomes of license requests."""
 
+_CACHES = ("x-cache", "x-cache-status", "cf-cache-status", "cache-status", "x-proxy-cache")
+_HIT = re.compile(r"(?<![a-z])hit(?![a-z])", re.IGNORECASE)
+_AGE = re.compile(r"[ ,]*0*[1-9]")
 _METHODS = {Action.ASSIGN: "POST", Action.UNASSIGN: "DELETE"}
 _encoder = msgspec.json.Encoder()
 _T = TypeVar("_T")
@@ -52,7 +58,14 @@ class Submission:
 
 
 class AccountError(UsageError):
-    """The carrier refused a request about an account: its name, the SKU or the URL is wrong."""
+    """The carrier refused a request about an account: its name, the SKU or the URL is wrong.
+
+    `names_account`: the refusal is about the account's name.
+    """
+
+    def __init__(self, message: str, *, names_account: bool = False) -> None:
+        super().__init__(message)
+        self.names_account = names_account
 
 
 def encode(request: AssignLicenseRequest) -> bytes:
@@ -67,6 +80,16 @@ class CarrierClient:
         self._http = http
         self._token_manager = TokenManager(http, credentials)
         self._licenses_url = http.url("/m2m/v1/devices/license/actions/assign")
+        self._counted_as: dict[str, str] = {}
+        self._request_ids = RequestIds()
+        self._has_warned = False
+
+    def remember(self, accepted: Iterable[tuple[str, str]]) -> None:
+        """Take over the answers of earlier sessions of the run: pairs of requestId and X-Request-ID.
+
+        A requestId that belongs to one of these X-Request-IDs is not believed for another one.
+        """
+        self._request_ids.remember(accepted)
 
     async def login(self) -> None:
         """Fetch the tokens that the settings don't give.
@@ -78,21 +101,48 @@ class CarrierClient:
         await self._token_manager.login()
 
     async def submit(self, submission: Submission) -> Answer:
-        """Send one request. Failures of the carrier or the network are in the answer; they do not raise."""
+        """Send one request. Failures of the carrier or the network are in the answer; they do not raise.
+
+        A requestId that was given to another request before makes the answer ambiguous. A 407 of a proxy is
+        `unavailable` with `http_status` 407: repeating the request is useless until the setting is corrected.
+        """
         tokens, secrets = self._token_manager.tokens, self._token_manager.secrets
         headers = [*tokens.headers, (b"X-Request-ID", submission.x_request_id.encode())]
         try:
             reply = await self._http.exchange(
                 _METHODS[submission.action], self._licenses_url, headers, submission.body
             )
+        except ProxyLoginRequired as error:
+            return replace(answer_from_error(error, secrets=secrets), http_status=407)
         except httpx.RequestError as error:
             return answer_from_error(error, secrets=secrets)
-        return answer_from_reply(
+        answer = answer_from_reply(
             reply,
             identifiers=submission.identifiers,
             secrets=secrets,
             token_generation=tokens.generation,
         )
+        return self._with_warning(self._believed(answer, submission, reply), reply)
+
+    def _believed(self, answer: Answer, submission: Submission, reply: Reply) -> Answer:
+        """The answer, or an ambiguous one if its requestId was given to another request before."""
+        request_id = answer.request_id
+        if request_id is None or self._request_ids.belongs(request_id, submission.x_request_id):
+            return answer
+        reply.discard_connections()
+        message = f"requestId {request_id} already belongs to another request"
+        return replace(answer, outcome=Outcome.AMBIGUOUS, request_id=None, error_message=message)
+
+    def _with_warning(self, answer: Answer, reply: Reply) -> Answer:
+        """Warn once if a cache answered: it may answer without asking the carrier."""
+        sign = _sign_of_cache(reply.headers)
+        if sign is None or self._has_warned:
+            return answer
+        self._has_warned = True
+        warning = (
+            f"an answer seems to come from a cache ({sign}): check that no gateway caches license requests"
+        )
+        return replace(answer, warning=warning)
 
     async def renew(self, answer: Answer) -> None:
         """Renew the token that an `unauthorized` answer rejects, once for all workers.
@@ -106,10 +156,32 @@ class CarrierClient:
         await self._token_manager.logout()
 
     async def subscriptions(self, account: str, sku: str | None = None) -> list[Subscription]:
-        """Ask for the license counts of an account. Raises as `login`, and AccountError."""
+        """Ask for the license counts of an account. Raises as `login`, and AccountError.
+
+        The carrier's documents disagree on whether this question takes an account name with a dash. So a
+        refusal that names the account is asked once more without the dash; see `counted_as`.
+        """
+        try:
+            return await self._subscriptions(self.counted_as(account), sku)
+        except AccountError as refusal:
+            without_dash = account.replace("-", "")
+            if not refusal.names_account or self.counted_as(account) == without_dash:
+                raise
+            try:
+                counts = await self._subscriptions(without_dash, sku)
+            except AccountError:
+                raise refusal from None
+            self._counted_as[account] = without_dash
+            return counts
+
+    def counted_as(self, account: str) -> str:
+        """The name by which the carrier gave the license counts of an account: its own, or without dash."""
+        return self._counted_as.get(account, account)
+
+    async def _subscriptions(self, account: str, sku: str | None) -> list[Subscription]:
         question = SubscriptionsRequest(account_name=account, sku_number=sku)
         path = "/m2m/v1/accounts/subscriptions/actions/list"
-        return (await self._ask("POST", path, Subscriptions, question)).subscription_list
+        return (await self._ask("POST", path, ReceivedSubscriptions, question)).read()
 
     async def listeners(self, account: str) -> list[CallbackListener]:
         """List the listeners of an account, without their passwords. Raises as `subscriptions`."""
@@ -143,10 +215,12 @@ class CarrierClient:
             answer, result = await self._try(method, path, kind, body)
         if result is not None:
             return result
-        reason = f"HTTP {answer.http_status}: {answer.error_code or ''} {answer.error_message or ''}".strip()
         if answer.outcome is Outcome.REFUSED:
-            raise AccountError(f"the carrier refused {method} {path} ({reason})")
-        raise CarrierUnreachable(f"no answer to {method} {path} ({reason})", answer.retry_after_s)
+            raise AccountError(
+                f"the carrier refused {method} {path} ({answer.summary})",
+                names_account="account" in answer.summary.lower(),
+            )
+        raise CarrierUnreachable(f"no answer to {method} {path} ({answer.summary})", answer.retry_after_s)
 
     async def _try(
         self, method: str, path: str, kind: type[_T], body: bytes | None
@@ -154,13 +228,15 @@ class CarrierClient:
         tokens, secrets = self._token_manager.tokens, self._token_manager.secrets
         try:
             reply = await self._http.exchange(method, self._http.url(path), tokens.headers, body)
+        except ProxyLoginRequired as error:
+            raise CredentialsRejected(str(error)) from None
         except httpx.RequestError as error:
             return answer_from_error(error, secrets=secrets), None
         answer = answer_from_reply(reply, secrets=secrets, token_generation=tokens.generation)
         if not 200 <= reply.status < 300:
             return answer, None
         try:
-            return answer, msgspec.json.decode(reply.body, type=kind)
+            return answer, decode(reply.body, kind)
         except DECODE_ERRORS:
             return answer, None
 
@@ -183,6 +259,14 @@ async def open_client(
         base_url, transport=transport, timeouts=timeouts or Timeouts(), max_connections=max_connections
     ) as http:
         yield CarrierClient(http, credentials)
+
+
+def _sign_of_cache(headers: Mapping[str, str]) -> str | None:
+    """The header that shows that a cache answered instead of the carrier; None without one."""
+    if _AGE.match(age := headers.get("age", "")):
+        return f"Age: {age[:40]}"
+    found = ((name, headers[name]) for name in _CACHES if name in headers)
+    return next((f"{name}: {value[:80]}" for name, value in found if _HIT.search(value)), None)
 
 
 def _callbacks_path(account: str) -> str:

@@ -1,26 +1,34 @@
 """Sends single HTTP requests to the carrier: no retries, no redirects, limits on size and time."""
 
 import asyncio
+import errno
 import ipaddress
+import socket
 import ssl
 import urllib.request
 from base64 import b64encode
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-import anyio
 import httpx
 
 from batchlic.carrier.answers import Reply
+from batchlic.carrier.time_limits import TimeLimits, Wait
 from batchlic.errors import UsageError
+
+if TYPE_CHECKING:
+    from batchlic.carrier.connections import Exchange
 
 MAX_BODY = 64 * 1024
 """Bytes kept of a response body; the carrier's bodies have a few hundred."""
 
+MAX_READ = 16 * MAX_BODY
+"""Bytes read of a response body before the connection is closed."""
+
 KEEPALIVE_S = 4.0
-"""Seconds that an idle connection is kept open.
+"""Seconds that an idle connection is kept open, unless the server's `Keep-Alive: timeout=` is shorter.
 
 A server that closes a connection while a request is on its way leaves the request in doubt. Common servers
 close idle connections after 5 seconds or more, so the client closes them earlier.
@@ -38,10 +46,20 @@ COMMON_HEADERS: Headers = [
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Time limits in seconds: for opening a connection, and for a whole exchange."""
+    """Time limits in seconds.
+
+    - `connect`: for opening a connection.
+    - `exchange`: without a byte of the answer. See `carrier.time_limits` for how it is measured.
+    - `total`: for a whole exchange, even if the answer arrives byte by byte.
+    """
 
     connect: float = 10.0
     exchange: float = 60.0
+    total: float = 600.0
+
+
+class ProxyLoginRequired(httpx.ProxyError):
+    """A proxy answered 407: it requires a login, or rejects the one in the setting. Nothing was sent on."""
 
 
 class HttpClient:
@@ -51,12 +69,19 @@ class HttpClient:
     authentication flows, and an exchange takes a third less time.
     """
 
-    def __init__(self, transport: httpx.AsyncBaseTransport, root: str, timeouts: Timeouts) -> None:
+    def __init__(
+        self,
+        transport: httpx.AsyncBaseTransport,
+        root: str,
+        timeouts: Timeouts,
+        limits: TimeLimits,
+        proxy: "Proxy | None" = None,
+    ) -> None:
         self._transport = transport
         self._root = root
-        self._timeout_s = timeouts.exchange
-        timeout = httpx.Timeout(timeouts.exchange, connect=timeouts.connect, pool=timeouts.connect)
-        self._extensions = {"timeout": timeout.as_dict()}
+        self._limits = limits
+        self._proxy = proxy
+        self._timeouts = httpx.Timeout(None, connect=timeouts.connect, pool=timeouts.connect).as_dict()
 
     def url(self, path: str) -> httpx.URL:
         """URL of an endpoint; `path` is already quoted."""
@@ -68,18 +93,75 @@ class HttpClient:
         """Send one request and return the reply.
 
         Raises httpx.RequestError if no status arrived. If the request was not sent, the error is one of
-        `interpretation.NOT_SENT_ERRORS`.
+        `interpretation.NOT_SENT_ERRORS`; ProxyLoginRequired is one of them.
         """
-        request = httpx.Request(method, url, headers=headers, content=content, extensions=self._extensions)
-        reply: Reply | None = None
-        with anyio.move_on_after(self._timeout_s):
-            response = await self._transport.handle_async_request(request)
-            reply = Reply(response.status_code, _lower_case(response.headers.raw), b"", complete=False)
-            body, complete = await _read_body(response)
-            reply = Reply(reply.status, reply.headers, body, complete)
-        if reply is None:
-            raise httpx.ReadTimeout(f"no answer within {self._timeout_s:g} s")
-        return reply
+        response: httpx.Response | None = None
+        body = _Body()
+        with self._limits.waiting() as wait:
+            request = httpx.Request(
+                method,
+                url,
+                headers=headers,
+                content=content,
+                extensions={"timeout": self._timeouts, "received": wait.received},
+            )
+            try:
+                response = await self._transport.handle_async_request(request)
+            except httpx.ProxyError as error:
+                raise self._proxy_error(error) from error
+            except httpx.ConnectError as error:
+                raise _explained(error) from error
+            await body.read(response, wait)
+        if response is None:
+            raise httpx.ReadTimeout(f"no answer: {wait.reason}")
+        if response.status_code == 407:
+            raise ProxyLoginRequired(_requires_login(self._proxy))
+        return body.reply(response)
+
+    def _proxy_error(self, error: httpx.ProxyError) -> httpx.ProxyError:
+        """Name the proxy that refused to connect. Both transports begin their texts with its status."""
+        if str(error).startswith("407"):
+            return ProxyLoginRequired(_requires_login(self._proxy))
+        return httpx.ProxyError(f"{self._proxy or 'the proxy'} does not connect to the carrier: {error}")
+
+
+class _Body:
+    """As much of a response's body as could be read; an error after the status does not raise."""
+
+    def __init__(self) -> None:
+        self._content = bytearray()
+        self._is_whole = False
+
+    async def read(self, response: httpx.Response, wait: Wait) -> None:
+        """Read the body. Bytes beyond MAX_BODY are dropped; beyond MAX_READ, the wait is cancelled."""
+        length = 0
+        try:
+            async for chunk in cast("httpx.AsyncByteStream", response.stream):
+                wait.received()
+                length += len(chunk)
+                self._content += chunk[: MAX_BODY - len(self._content)]
+                if length > MAX_READ:
+                    wait.scope.cancel()  # unlike a break, this ends all generators of the stream
+            self._is_whole = length <= MAX_BODY
+        except Exception:  # noqa: BLE001 - transports do not wrap the errors of their parsers
+            return
+        finally:
+            await response.aclose()
+
+    def reply(self, response: httpx.Response) -> Reply:
+        """The reply with this body."""
+        exchange: Exchange | None = response.extensions.get("exchange")
+        content = bytes(self._content)
+        is_whole = self._is_whole and (exchange is None or exchange.is_complete)
+        headers = _joined(response.headers.raw)
+        if "content-encoding" in headers and content:
+            try:
+                content = _decompressed(headers["content-encoding"], content)
+            except httpx.DecodingError:
+                is_whole = is_whole and content.lstrip().startswith((b"{", b"["))
+        if exchange is None:
+            return Reply(response.status_code, headers, content, is_whole)
+        return Reply(response.status_code, headers, content, is_whole, exchange.discard_connections)
 
 
 @asynccontextmanager
@@ -88,36 +170,40 @@ async def open_http_client(
 ) -> AsyncIterator[HttpClient]:
     """Open a client of `base_url`. Raises UsageError as `check_base_url`."""
     url = check_base_url(base_url)
-    async with transport or _transport(url, max_connections) as opened:
-        yield HttpClient(opened, str(url).rstrip("/"), timeouts)
+    proxy = None if transport else _proxy(url)
+    limits = TimeLimits(timeouts.exchange, timeouts.total)
+    async with transport or _transport(url, proxy, max_connections) as opened, limits.running():
+        yield HttpClient(opened, str(url).rstrip("/"), timeouts, limits, proxy)
 
 
-async def _read_body(response: httpx.Response) -> tuple[bytes, bool]:
-    """Return the body and whether it is complete. Bytes beyond MAX_BODY are read and dropped.
+def _decompressed(coding: str, content: bytes) -> bytes:
+    """The body that a gateway compressed although the client did not ask for that."""
+    return httpx.Response(200, headers={"Content-Encoding": coding}, content=content).content[:MAX_BODY]
 
-    An error after the status arrived does not raise: the status still counts.
-    """
-    content, length = bytearray(), 0
+
+def _joined(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Headers by lower-case name. Several of one name mean the same as one with a list (RFC 9110, 5.2)."""
+    joined: dict[str, str] = {}
+    for raw_name, raw_value in headers:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        joined[name] = f"{joined[name]}, {value}" if name in joined else value
+    return joined
+
+
+def _explained(error: httpx.ConnectError) -> httpx.ConnectError:
+    """Say so in plain words if there was no connection because too many files are open."""
+    causes: list[BaseException] = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
+        causes.append(cause)
     try:
-        async for chunk in cast("httpx.AsyncByteStream", response.stream):
-            length += len(chunk)
-            content += chunk[: MAX_BODY - len(content)]
-        return _decompressed(response.headers, bytes(content)), length <= MAX_BODY
-    except Exception:  # noqa: BLE001 - transports do not wrap the errors of their parsers
-        return bytes(content), False
-    finally:
-        await response.aclose()
-
-
-def _decompressed(headers: httpx.Headers, content: bytes) -> bytes:
-    """The body, decompressed if a gateway compressed it although the client did not ask for that."""
-    if "content-encoding" not in headers:
-        return content
-    return httpx.Response(200, headers=headers, content=content).content[:MAX_BODY]
-
-
-def _lower_case(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
-    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers}
+        socket.socket().close()  # a failed name lookup does not give its reason
+    except OSError as failure:
+        causes.append(failure)
+    if any(isinstance(cause, OSError) and cause.errno in {errno.EMFILE, errno.ENFILE} for cause in causes):
+        return httpx.ConnectError(
+            "too many open files: raise the limit (ulimit -n) or lower --max-concurrency"
+        )
+    return error
 
 
 def check_base_url(base_url: str) -> httpx.URL:
@@ -144,19 +230,16 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _transport(url: httpx.URL, max_connections: int) -> httpx.AsyncBaseTransport:
+def _transport(url: httpx.URL, proxy: "Proxy | None", max_connections: int) -> httpx.AsyncBaseTransport:
     context = _tls() if url.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    proxy = _proxy(url)
+    via = proxy.address if proxy is not None else None
     if _on_asyncio():
         from batchlic.carrier.connections import pooled_transport
 
-        return pooled_transport(context, proxy, max_connections=max_connections, keepalive_s=KEEPALIVE_S)
-    limits = httpx.Limits(
-        max_connections=max_connections,
-        max_keepalive_connections=max_connections,
-        keepalive_expiry=KEEPALIVE_S,
-    )
-    return httpx.AsyncHTTPTransport(verify=context, proxy=proxy, trust_env=False, limits=limits)
+        return pooled_transport(context, via, max_connections=max_connections, keepalive_s=KEEPALIVE_S)
+    # httpcore keeps bytes that arrive after an answer, and takes them for the next answer on the connection.
+    limits = httpx.Limits(max_connections=max_connections, max_keepalive_connections=0)
+    return httpx.AsyncHTTPTransport(verify=context, proxy=via, trust_env=False, limits=limits)
 
 
 def _on_asyncio() -> bool:
@@ -175,17 +258,35 @@ def _tls() -> ssl.SSLContext:
         raise UsageError(f"SSL_CERT_FILE or SSL_CERT_DIR: {error}") from None
 
 
-def _proxy(url: httpx.URL) -> httpx.Proxy | None:
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """A proxy, and the name of the setting that names it."""
+
+    address: httpx.Proxy
+    setting: str
+
+    def __str__(self) -> str:
+        url = self.address.url
+        return f"the proxy {url.host}:{url.port or {'http': 80, 'https': 443}[url.scheme]} ({self.setting})"
+
+
+def _requires_login(proxy: Proxy | None) -> str:
+    if proxy is None:
+        return "a proxy before the carrier requires a login (HTTP 407): name proxy and login in HTTPS_PROXY"
+    login = "rejects the login" if "proxy-authorization" in proxy.address.headers else "requires a login"
+    return f"{proxy} {login} (HTTP 407): check the login in {proxy.setting}"
+
+
+def _proxy(url: httpx.URL) -> Proxy | None:
     """The proxy that HTTPS_PROXY, ALL_PROXY and NO_PROXY name; None for loopback addresses."""
     proxies = urllib.request.getproxies()
-    address = proxies.get(url.scheme) or proxies.get("all")
+    kind = url.scheme if proxies.get(url.scheme) else "all"
+    address, setting = proxies.get(kind), f"{kind.upper()}_PROXY"
     if not address or _is_loopback(url.host) or urllib.request.proxy_bypass(url.host):
         return None
     proxy = httpx.URL(address if "://" in address else f"http://{address}")
     if proxy.scheme not in {"http", "https"}:
-        raise UsageError(
-            f"{url.scheme.upper()}_PROXY: {proxy.scheme} proxies are not supported; use an http(s) proxy"
-        )
+        raise UsageError(f"{setting}: {proxy.scheme} proxies are not supported; use an http(s) proxy")
     login = b64encode(f"{proxy.username}:{proxy.password}".encode()).decode()
     headers = {"Proxy-Authorization": f"Basic {login}"} if proxy.userinfo else None
-    return httpx.Proxy(proxy.copy_with(username=None, password=None), headers=headers)
+    return Proxy(httpx.Proxy(proxy.copy_with(username=None, password=None), headers=headers), setting)

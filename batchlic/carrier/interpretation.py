@@ -1,113 +1,66 @@
 """Turns an HTTP response, or its absence, into an `Answer`.
 
-The rules are the tables `NOT_SENT_ERRORS`, `BY_CODE` and `BY_STATUS`. An error code is more specific than a
-status, so codes are looked up first. Every exchange gives an `Answer`, however malformed its body is.
+What is concluded and why is in tables: `rules`, `words` and `signs`; docs/answers.md shows them. Every
+exchange gives an `Answer`, however malformed its body is.
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Iterable
+from urllib.parse import urlsplit
 
 import httpx
 import msgspec
 
-from batchlic.carrier.answers import Answer, Blame, Outcome, RejectedToken, Reply, TokenKind
-from batchlic.carrier.messages import RequestAccepted, strip_service_name
-from batchlic.carrier.rate_limits import read_quota, read_retry_after
-
-
-class Classification(NamedTuple):
-    """A table entry: the outcome, what a refusal blames, and which token was rejected."""
-
-    outcome: Outcome
-    blame: Blame | None = None
-    rejected: TokenKind | None = None
-
-
-_BAD_DEVICE = Classification(Outcome.REFUSED, blame=Blame.DEVICE)
-_BAD_REQUEST = Classification(Outcome.REFUSED, blame=Blame.ACCOUNT)
-_REFUSED = Classification(Outcome.REFUSED, blame=Blame.UNKNOWN)
-_THROTTLED = Classification(Outcome.THROTTLED)
-_UNAVAILABLE = Classification(Outcome.UNAVAILABLE)
-_AMBIGUOUS = Classification(Outcome.AMBIGUOUS)
-_BAD_ACCESS = Classification(Outcome.UNAUTHORIZED, rejected=TokenKind.ACCESS)
-_BAD_SESSION = Classification(Outcome.UNAUTHORIZED, rejected=TokenKind.SESSION)
-_BAD_TOKEN = Classification(Outcome.UNAUTHORIZED, rejected=TokenKind.EITHER)
-
-NOT_SENT_ERRORS: tuple[type[httpx.RequestError], ...] = (
-    httpx.ConnectError,  # refused, no such host, TLS, certificate
-    httpx.ConnectTimeout,
-    httpx.PoolTimeout,
-    httpx.ProxyError,
-    httpx.UnsupportedProtocol,
+from batchlic.carrier.answers import Answer, Outcome, RejectedToken, Reply
+from batchlic.carrier.bodies import DECODE_ERRORS, Body, Form, as_words, decode_text, parse, read_body
+from batchlic.carrier.conclusions import AMBIGUOUS, BAD_TOKEN, THROTTLED, Conclusion
+from batchlic.carrier.rate_limits import (
+    is_quota_used_up,
+    read_quota,
+    read_retry_after,
+    read_wait_in_words,
 )
-"""There was no connection, so nothing was sent: `unavailable`. Any other request error is `ambiguous`."""
-
-BY_CODE: Mapping[str, Classification] = {
-    "REQUEST_FAILED.SessionToken.Expired": _BAD_SESSION,
-    "INPUT_INVALID.SessionToken.Invalid": _BAD_SESSION,
-    "REQUEST_FAILED.SessionToken.Format": _BAD_SESSION,
-    "900901": _BAD_ACCESS,
-    "900902": _BAD_ACCESS,
-    "900903": _BAD_ACCESS,
-    **{str(code): _THROTTLED for code in range(900800, 900808)},
-    "900906": _BAD_REQUEST,  # no such resource: the base URL is wrong
-    "900907": _BAD_REQUEST,  # the API is blocked
-    "900908": _BAD_REQUEST,  # the application has no subscription to the API
-    "900910": _BAD_REQUEST,  # the token's scope does not allow the request
-    "INPUT_INVALID.Device.Identifier.Invalid": _BAD_DEVICE,
-    "INPUT_INVALID.Device.Kind.Invalid": _BAD_DEVICE,
-    "INPUT_INVALID.Device.Account.Invalid": _BAD_DEVICE,
-    "INPUT_INVALID.DeviceState.Invalid": _BAD_DEVICE,
-    "REQUEST_FAILED.DeviceNotFound": _BAD_DEVICE,
-    "REQUEST_FAILED.AccountNotFound": _BAD_REQUEST,
-    "REQUEST_FAILED.AccountName": _BAD_REQUEST,
-    "INPUT_INVALID.Account.NotDefined": _BAD_REQUEST,
-    "REQUEST_FAILED.MultipleAccounts": _BAD_REQUEST,
-}
-"""The carrier's stable codes. Throttling and token codes apply at any status, the others only at a 4xx."""
-
-_SHARED_BY_BATCH = re.compile(
-    r"^(INPUT_INVALID|REQUEST_FAILED)\.(Sku|SKU|Account|Licen[cs]e.*(NotAvailable|Insufficient))"
+from batchlic.carrier.rules import BY_CODE, BY_ERROR, BY_STATUS, CODE_PATTERNS, NOT_SENT_ERRORS, RETRY_LATER
+from batchlic.carrier.signs import SIGNS, Sign
+from batchlic.carrier.words import (
+    DONE_WITHOUT_SUBJECT,
+    DUPLICATE_WORDS,
+    LIMIT_HEADERS,
+    LIMIT_WORDS,
+    SAYS_ALREADY,
+    TOKEN_WORDS,
+    WordRule,
 )
-"""Codes that no list documents, about something that all devices of a batch share."""
 
-BY_STATUS: tuple[tuple[range, Classification], ...] = (
-    (range(200, 300), _AMBIGUOUS),  # `answer_from_reply` accepts a complete body with a requestId before this
-    (range(301, 303), _UNAVAILABLE),  # never followed: the API does not redirect, so something else answered
-    (range(307, 309), _UNAVAILABLE),
-    (range(300, 400), _AMBIGUOUS),  # a server may send 303 after it executed the request (RFC 9110, 15.4.4)
-    (range(401, 402), _BAD_TOKEN),
-    (range(402, 404), _BAD_REQUEST),
-    (range(405, 407), _BAD_REQUEST),  # wrong method or media type for this URL
-    (range(407, 409), _UNAVAILABLE),  # a proxy requires a login; the server timed out reading the request
-    (range(411, 413), _BAD_REQUEST),
-    (range(415, 416), _BAD_REQUEST),
-    (range(421, 422), _UNAVAILABLE),  # the connection reached the wrong server
-    (range(425, 426), _UNAVAILABLE),  # too early
-    (range(429, 430), _THROTTLED),
-    (range(400, 500), _REFUSED),
-    (range(503, 504), _UNAVAILABLE),
-)
-"""The first row that contains the status applies; without one: ambiguous. A proxy's 4xx page: unavailable."""
+__all__ = ["DECODE_ERRORS", "NOT_SENT_ERRORS", "answer_from_error", "answer_from_reply"]
+
+FAR_RESET_S = 60.0
+"""A quota that a 429 calls used up for longer than this is a wait. A shorter one is left to the limiter."""
 
 _MAX_TEXT = 500
 _MAX_CODE = 100
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]+")
-_TITLE = re.compile(r"<title[^>]*>([^<]+)", re.IGNORECASE)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]+")
 _REQUEST_ID = re.compile(r"[\w.:{}-]{1,128}", re.ASCII)
-_request_taken = msgspec.json.Decoder(RequestAccepted)
+_WAIT_FIELDS = ("nextAccessTime", "retryAfter", "retry_after", "retryAfterSeconds")
+_NO_ERROR = frozenset({"", "0", "00", "200", "ok", "success", "none"})
 
-DECODE_ERRORS = (msgspec.DecodeError, ValueError, RecursionError)
-"""What msgspec raises for a body that is not the expected JSON."""
+
+class _Taken(msgspec.Struct):
+    """An acceptance; the error fields are there to see that they are empty."""
+
+    requestId: str  # noqa: N815 - the carrier's name
+    errorCode: object = None  # noqa: N815
+    fault: object = None
+
+
+_taken = msgspec.json.Decoder(_Taken)
 
 
 def answer_from_error(error: httpx.RequestError, *, secrets: Collection[str] = ()) -> Answer:
     """Interpret an exchange that brought no status. `secrets` are hidden in the message (promise F)."""
-    outcome = Outcome.UNAVAILABLE if isinstance(error, NOT_SENT_ERRORS) else Outcome.AMBIGUOUS
-    return Answer(
-        outcome=outcome, error_message=_clean(str(error) or type(error).__name__, secrets, _MAX_TEXT)
-    )
+    rule = next(rule for rule in BY_ERROR if isinstance(error, rule.error))
+    message = _clean(str(error) or type(error).__name__, secrets, _MAX_TEXT)
+    return Answer(outcome=rule.conclusion.outcome, error_message=message)
 
 
 def answer_from_reply(
@@ -123,95 +76,198 @@ def answer_from_reply(
     that the refusal names. `secrets` are hidden in the answer (promise F). `token_generation` is that of
     the tokens that the request carried.
     """
-    request_id = _request_id(reply, secrets) if 200 <= reply.status < 300 else None
+    request_id, is_sure = _request_id(reply, secrets) if 200 <= reply.status < 300 else (None, False)
     quota = read_quota(reply.headers)
-    if request_id is not None and reply.complete:
+    if is_sure:
         return Answer(outcome=Outcome.ACCEPTED, http_status=reply.status, request_id=request_id, quota=quota)
-    fields = _error_fields(reply.body)
-    code = _error_code(fields)
-    outcome, blame, rejected = _classify(reply, code, is_json=bool(fields))
+    body = read_body(reply)
+    concluded = conclude(reply, body)
+    is_refused = concluded.outcome is Outcome.REFUSED
     return Answer(
-        outcome=outcome,
+        outcome=concluded.outcome,
         http_status=reply.status,
         request_id=request_id,
-        error_code=_clean(code, secrets, _MAX_CODE),
-        error_message=_clean(_error_text(fields) or _description(reply, fields), secrets, _MAX_TEXT),
-        retry_after_s=read_retry_after(reply.headers, fields.get("nextAccessTime")),
-        blame=blame,
-        named_devices=_named_devices(reply.body, identifiers) if outcome is Outcome.REFUSED else (),
-        rejected=RejectedToken(rejected, token_generation) if rejected else None,
+        error_code=_clean(body.code, secrets, _MAX_CODE),
+        error_message=_clean(_text(reply, body), secrets, _MAX_TEXT),
+        retry_after_s=_wait(reply, body, concluded),
+        blame=concluded.blame,
+        named_devices=_named_devices(body.text, identifiers) if is_refused else (),
+        is_known=concluded.is_known,
+        is_duplicate=concluded.is_duplicate,
+        says_already=is_refused and SAYS_ALREADY.search(body.words) is not None,
+        rejected=RejectedToken(concluded.rejected, token_generation) if concluded.rejected else None,
         quota=quota,
     )
 
 
-def _classify(reply: Reply, code: str, *, is_json: bool) -> Classification:
-    by_code = BY_CODE.get(code)
-    is_definite = 400 <= reply.status < 500
-    if by_code is not None and (is_definite or by_code.outcome is not Outcome.REFUSED):
-        return by_code
-    by_status = next((result for statuses, result in BY_STATUS if reply.status in statuses), _AMBIGUOUS)
-    if is_definite and by_status is not _THROTTLED and not is_json and _is_from_proxy(reply):
-        return _UNAVAILABLE
-    if by_status is _REFUSED and _SHARED_BY_BATCH.match(code):
-        return _BAD_REQUEST
-    return by_status
+def conclude(reply: Reply, body: Body) -> Conclusion:
+    """What an answer means that is no acceptance: the first table with a rule for it decides."""
+    return (
+        _by_code(reply, body)
+        or _by_token(reply, body)
+        or _by_duplicate(reply, body)
+        or _by_limit(reply, body)
+        or _by_code_pattern(reply, body)
+        or _by_sign(reply, body)
+        or _by_status(reply, body)
+    )
 
 
-def _is_from_proxy(reply: Reply) -> bool:
-    """Whether the body is HTML or plain text: a proxy or load balancer wrote it, not the carrier's API."""
-    start = reply.body.lstrip()[:1]
-    return start == b"<" or (reply.complete and bool(start) and start not in b"{[")
+def _by_code(reply: Reply, body: Body) -> Conclusion | None:
+    """By the first code that the tables know, wherever it is in the body."""
+    rules = (BY_CODE.get(code.lower()) for code in body.codes)
+    return next((rule.conclusion for rule in rules if rule and reply.status in rule.statuses), None)
 
 
-def _request_id(reply: Reply, secrets: Collection[str]) -> str | None:
-    try:
-        request_id = _request_taken.decode(reply.body).request_id
-    except DECODE_ERRORS:
+def _by_token(reply: Reply, body: Body) -> Conclusion | None:
+    words = f"{body.words} | {as_words(reply.headers.get('www-authenticate', ''))}"
+    found = next((rule.conclusion for rule in TOKEN_WORDS if rule.fits(reply.status, words)), None)
+    return found or (BAD_TOKEN if reply.status == 401 else None)
+
+
+def _by_duplicate(reply: Reply, body: Body) -> Conclusion | None:
+    rules: tuple[WordRule, ...] = (DUPLICATE_WORDS, DONE_WITHOUT_SUBJECT)
+    return next((rule.conclusion for rule in rules if rule.fits(reply.status, body.words)), None)
+
+
+def _by_limit(reply: Reply, body: Body) -> Conclusion | None:
+    said = [body.words, *(as_words(reply.headers.get(name, "")) for name in LIMIT_HEADERS)]
+    is_limit = (
+        any(rule.fits(reply.status, " | ".join(said)) for rule in LIMIT_WORDS)
+        or body.first("nextAccessTime") is not None
+        or (reply.status >= 400 and "x-envoy-ratelimited" in reply.headers)
+        or (reply.status in RETRY_LATER and read_retry_after(reply.headers) is not None)
+        or (_may_be_limit(reply, body) and is_quota_used_up(reply.headers))
+    )
+    return THROTTLED if is_limit else None
+
+
+def _may_be_limit(reply: Reply, body: Body) -> bool:
+    """Whether a used-up quota explains this answer. It also accompanies the last answer within the quota."""
+    return reply.status == 403 or (reply.status in RETRY_LATER and not body.service_code)
+
+
+def _by_code_pattern(reply: Reply, body: Body) -> Conclusion | None:
+    if not 400 <= reply.status < 500:
         return None
-    return request_id if _REQUEST_ID.fullmatch(request_id) and request_id not in secrets else None
+    code = body.service_code
+    return next((rule.conclusion for rule in CODE_PATTERNS if rule.pattern.match(code)), None)
 
 
-def _error_fields(body: bytes) -> Mapping[str, object]:
-    """Fields of the carrier's error in any of its forms; empty if the body has none of these forms."""
+def _by_sign(reply: Reply, body: Body) -> Conclusion | None:
+    return next((sign.conclusion for sign in SIGNS if _shows(sign, reply, body)), None)
+
+
+def _shows(sign: Sign, reply: Reply, body: Body) -> bool:
+    return (
+        reply.status in sign.statuses
+        and (sign.text is None or sign.text.search(body.plain) is not None)
+        and (not sign.codes or any(code in sign.codes for code in body.codes))
+        and all(
+            pattern.search(reply.headers.get(name, "")) is not None
+            for name, pattern in (sign.headers or {}).items()
+        )
+        and (reply.complete or not sign.is_whole_body)
+    )
+
+
+def _by_status(reply: Reply, body: Body) -> Conclusion:
+    rule = next((rule for rule in BY_STATUS if reply.status in rule.statuses), None)
+    if rule is None:
+        return AMBIGUOUS
+    return rule.coded if body.service_code else rule.other
+
+
+def _wait(reply: Reply, body: Body, concluded: Conclusion) -> float | None:
+    """Seconds to wait by the best hint: a header, a field of the body, the body's words, a used-up quota."""
+    wait = read_retry_after(reply.headers, *(body.first(field) for field in _WAIT_FIELDS))
+    if wait is not None or concluded.outcome is not Outcome.THROTTLED:
+        return wait
+    if (wait := read_wait_in_words(body.plain)) is not None:
+        return wait
+    quota = read_quota(reply.headers)
+    if quota is None or quota.remaining != 0 or quota.reset_s is None:
+        return None
+    return quota.reset_s if reply.status != 429 or quota.reset_s > FAR_RESET_S else None
+
+
+def _request_id(reply: Reply, secrets: Collection[str]) -> tuple[str | None, bool]:
+    """The requestId of a 2xx, and whether that is an acceptance: the body is whole and tells no error."""
     try:
-        fields = msgspec.json.decode(body)
+        taken = _taken.decode(reply.body)
     except DECODE_ERRORS:
-        return {}
-    if isinstance(fields, dict) and isinstance(fields.get("fault"), dict):
-        return dict(fields["fault"])
-    return fields if isinstance(fields, dict) else {}
+        taken = _read_tolerantly(reply)
+    request_id = taken.requestId.strip()
+    if not _REQUEST_ID.fullmatch(request_id) or request_id in secrets:
+        return None, False
+    return request_id, reply.complete and not (_is_error(taken.errorCode) or _is_error(taken.fault))
 
 
-def _error_code(fields: Mapping[str, object]) -> str:
-    """The error code without its service name: a code means the same from every service."""
-    code = next((fields[key] for key in ("errorCode", "code", "error") if fields.get(key) is not None), None)
-    return strip_service_name(str(code)) if isinstance(code, str | int) else ""
+def _read_tolerantly(reply: Reply) -> _Taken:
+    """Read the JSON object that the body begins with, whatever the case of its field names.
+
+    Text after the object does no harm, unless it is about a request or an error, too.
+    """
+    nothing = _Taken("")
+    try:
+        value, rest = parse(decode_text(reply.body, reply.headers.get("content-type", "")))
+    except DECODE_ERRORS:
+        return nothing
+    if not isinstance(value, dict) or re.search(r"requestid|errorcode|fault", rest, re.IGNORECASE):
+        return nothing
+    fields = {str(name).lower(): inner for name, inner in value.items()}
+    request_id = fields.get("requestid")
+    if not isinstance(request_id, str) or len(fields) < len(value):
+        return nothing
+    return _Taken(request_id, fields.get("errorcode"), fields.get("fault"))
 
 
-def _error_text(fields: Mapping[str, object]) -> str:
-    texts = (fields.get(key) for key in ("errorMessage", "message", "description", "error_description"))
-    return ": ".join(text for text in texts if isinstance(text, str) and text)
+def _is_error(value: object) -> bool:
+    return value is not None and str(value).strip().lower() not in _NO_ERROR
 
 
-def _description(reply: Reply, fields: Mapping[str, object]) -> str:
-    """Describe a body without an error text. The body is not quoted: a cut could leave half a secret."""
+def _text(reply: Reply, body: Body) -> str:
+    return body.message or _description(reply, body)
+
+
+def _description(reply: Reply, body: Body) -> str:
+    """Describe an answer without an error text. Half a body is not quoted: it may end in half a secret."""
+    status = f"HTTP {reply.status}"
+    if 300 <= reply.status < 400 and (target := _target(reply.headers.get("location", ""))):
+        return f"{status}, redirected to {target}"
     if not reply.complete:
-        return f"the answer broke off after {len(reply.body)} bytes"
-    if not reply.body:
-        return "an empty answer"
-    if fields:
-        return "an answer without a requestId" if reply.status < 300 else "an answer without an error text"
-    title = _TITLE.search(reply.body.decode(errors="replace"))
+        return f"{status}, broken off after {len(reply.body)} bytes"
+    match body.form:
+        case Form.EMPTY:
+            return f"{status} with an empty body"
+        case Form.JSON:
+            return (
+                f"{status} without a requestId" if reply.status < 300 else f"{status} without an error text"
+            )
+        case Form.PAGE:
+            said = body.title or body.plain
+        case _:
+            said = body.plain
     kind = reply.headers.get("content-type", "no content type")
-    return f"not an answer of the carrier's API ({kind}): {title[1] if title else f'{len(reply.body)} bytes'}"
+    return f"{status}, not an answer of the carrier's API ({kind}): {said or f'{len(reply.body)} bytes'}"
 
 
-def _named_devices(body: bytes, identifiers: Callable[[], Iterable[str]]) -> tuple[str, ...]:
-    numbers = {number.decode() for number in re.findall(rb"[0-9]+", body)}
+def _target(location: str) -> str:
+    """Host and path of a redirect. The rest of the URL may hold a secret (promise F)."""
+    try:
+        parts = urlsplit(location.strip())
+    except ValueError:
+        return ""
+    return f"{parts.hostname or ''}{parts.path}"
+
+
+def _named_devices(text: str, identifiers: Callable[[], Iterable[str]]) -> tuple[str, ...]:
+    numbers = set(re.findall(r"[0-9]+", text))
     return tuple(identifier for identifier in identifiers() if identifier in numbers) if numbers else ()
 
 
 def _clean(text: str, secrets: Collection[str], length: int) -> str | None:
     for secret in secrets:
-        text = text.replace(secret, "[hidden]")
+        for spelling in {secret, secret.encode(errors="replace").decode("latin-1")}:
+            text = text.replace(spelling, "[hidden]")
     return _CONTROL.sub(" ", text).strip()[:length] or None

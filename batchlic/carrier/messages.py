@@ -98,13 +98,13 @@ class SubscriptionsRequest(Message, frozen=True):
 
 
 class Subscription(Message, frozen=True):
-    """License counts of one SKU, in licenses."""
+    """License counts of one SKU, in licenses; None: the carrier does not say."""
 
     sku_number: str
     license_type: str
-    license_purchased: int
-    license_assigned: int
-    license_available: int
+    license_purchased: int | None
+    license_assigned: int | None
+    license_available: int | None
 
 
 class Subscriptions(Message, frozen=True):
@@ -112,6 +112,51 @@ class Subscriptions(Message, frozen=True):
 
     account_name: str
     subscription_list: list[Subscription]
+
+
+Count: TypeAlias = int | float | str | None
+"""A number of licenses as gateways of different kinds write it: 10, 10.0, "10" or "1,000"."""
+
+_COUNT = re.compile(r"\d{1,3}(?:,\d{3})+|\d{1,15}")
+
+
+class ReceivedSubscription(Message, frozen=True):
+    """A Subscription as it is received."""
+
+    sku_number: str
+    license_type: str | None = None
+    license_purchased: Count = None
+    license_assigned: Count = None
+    license_available: Count = None
+
+
+class ReceivedSubscriptions(Message, frozen=True):
+    """Subscriptions as they are received."""
+
+    subscription_list: list[ReceivedSubscription] | None
+
+    def read(self) -> list[Subscription]:
+        """The license counts as numbers."""
+        return [
+            Subscription(
+                received.sku_number,
+                received.license_type or "",
+                read_count(received.license_purchased),
+                read_count(received.license_assigned),
+                read_count(received.license_available),
+            )
+            for received in self.subscription_list or ()
+        ]
+
+
+def read_count(count: Count) -> int | None:
+    """A number of licenses; None if it is missing or no whole number."""
+    if isinstance(count, float):
+        return int(count) if count.is_integer() else None
+    if isinstance(count, str):
+        whole = count.strip().removesuffix(".0").removesuffix(".00")
+        return int(whole.replace(",", "")) if _COUNT.fullmatch(whole) else None
+    return count
 
 
 class CallbackRegistration(SecretMessage, frozen=True):

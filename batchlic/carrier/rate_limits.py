@@ -1,23 +1,47 @@
-"""Reads rate-limit headers: `Retry-After`, `RateLimit-*` and the gateway's `nextAccessTime`."""
+"""Reads when the carrier wants the next request: `Retry-After`, `nextAccessTime`, and rate-limit headers."""
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 
 MAX_WAIT_S = 24 * 3600.0
-"""Longer waits are cut to this."""
+"""Longer waits are cut to this: no carrier means to be left alone for more than a day."""
 
 _EPOCH_FROM = 1e9
-_EPOCH_MS_FROM = 1e12
-"""From here on, a number is a time since 1970 in seconds or milliseconds, not a delay."""
+"""From here on, a number is a time since 1970, not a delay: in seconds, or in smaller units from 1e12 on."""
 
+_RECENT_S = 60.0
+"""A moment that has passed by less than this is believed: the wait is over."""
+
+_MAX_HEADER = 500
+"""Characters that are read of a header: a few dates need less, and some patterns are slow."""
+
+_NAMES = ("ratelimit", "x-ratelimit-", "x-rate-limit-")
 _PREFIXES = ("ratelimit-", "x-ratelimit-", "x-rate-limit-")
 _PARAMETER = re.compile(r"([a-z]+)\s*=\s*(\d{1,18})", re.IGNORECASE)
-_NUMBER = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,9})?")
 _LONG_NAMES = {"q": "limit", "r": "remaining", "t": "reset"}
+
+_IN_SECONDS = ("retry-after", "x-retry-after", "x-ratelimit-retry-after")
+_IN_MILLISECONDS = ("retry-after-ms", "x-ms-retry-after-ms")
+
+_ELEMENT = re.compile(r"(?:mon|tue|wed|thu|fri|sat|sun)[a-z]*\s*,[^,]*|[^,]+", re.IGNORECASE)
+"""An element of a list. An HTTP date such as "Sat, 21 Nov 2026 19:20:00 GMT" has a comma of its own."""
+
+_NUMBER = re.compile(r"[+-]?[0-9]{1,18}(?:\.[0-9]{1,9})?")
+_PART = (
+    r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*"
+    r"(milliseconds?|msecs?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h)(?![a-z])"
+)
+_DURATION = re.compile(rf"(?:pt)?(?:\s*{_PART})+", re.IGNORECASE)
+_DURATION_PART = re.compile(_PART, re.IGNORECASE)
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+_IN_WORDS = re.compile(rf"(?:again|retry|wait)\s+(?:in|after|for)\s+(?:about\s+)?{_PART}", re.IGNORECASE)
+
+_DATE_FORMATS = ("%Y-%b-%d %H:%M:%S%z", "%Y-%b-%d %H:%M:%S", "%a %b %d %H:%M:%S UTC %Y")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,27 +53,47 @@ class Quota:
     reset_s: float | None = None
 
 
-def read_retry_after(headers: Mapping[str, str], next_access_time: object = None) -> float | None:
+def read_retry_after(headers: Mapping[str, str], *hints: object) -> float | None:
     """Seconds to wait before the next request, 0 to `MAX_WAIT_S`; None if the answer does not say.
 
-    `Retry-After` is delta seconds or an HTTP date (RFC 9110, 10.2.3). `next_access_time` is the field
-    `nextAccessTime` of the gateway's error body. Dates are compared with the `Date` header of the same
-    answer, so a wrong clock on either side has no effect.
+    The headers come first; of several values the longest counts. `hints` are fields of the body, such as
+    `nextAccessTime`: the first one that can be read counts.
+
+    A wait is a number of seconds, a duration such as "4s" or "PT4S", a time since 1970, or a date in a common
+    form. Moments are compared with the `Date` header of the same answer, so a wrong clock on either side has
+    no effect.
     """
-    now = _now(headers)
-    for wait in (
-        _wait_from_retry_after(headers.get("retry-after"), now),
-        _wait_from_next_access_time(next_access_time, now),
-    ):
-        if wait is not None:
-            return min(max(wait, 0.0), MAX_WAIT_S)
-    return None
+    clock = _clock(headers)
+    waits = [
+        wait
+        for name in _IN_SECONDS
+        for value in _elements(headers.get(name, ""))
+        if (wait := _wait(value, clock)) is not None
+    ]
+    waits += [
+        milliseconds / 1000
+        for name in _IN_MILLISECONDS
+        for value in _elements(headers.get(name, ""))
+        if (milliseconds := _number(value)) is not None
+    ]
+    if waits:
+        return _plausible(max(waits))
+    hint = next((wait for hint in hints if (wait := _wait(hint, clock)) is not None), None)
+    return None if hint is None else _plausible(hint)
+
+
+def read_wait_in_words(text: str) -> float | None:
+    """Seconds in a sentence such as "Try again in 5 seconds."; None if there is none."""
+    found = _IN_WORDS.search(text)
+    return None if found is None else _plausible(_duration(found.group()))
 
 
 def read_quota(headers: Mapping[str, str]) -> Quota | None:
     """The quota in `RateLimit-*`, `X-RateLimit-*` or the IETF draft's `RateLimit`; None without these."""
+    if not any(name.startswith(_NAMES) for name in headers):
+        return None
     named = {
-        name.removeprefix(prefix): value.split(",")[0].split(";")[0].strip()
+        name.removeprefix(prefix): value.split(";")[0]
         for name, value in headers.items()
         for prefix in _PREFIXES
         if name.startswith(prefix)
@@ -57,62 +101,110 @@ def read_quota(headers: Mapping[str, str]) -> Quota | None:
     for header in ("ratelimit", "ratelimit-policy"):
         for name, value in _PARAMETER.findall(headers.get(header, "")):
             named.setdefault(_LONG_NAMES.get(name.lower(), name.lower()), value)
-    limit, remaining, reset = (_number(named.get(key)) for key in ("limit", "remaining", "reset"))
+    limit, remaining = (_count(named.get(key, "")) for key in ("limit", "remaining"))
+    reset = _wait(next(_elements(named.get("reset", named.get("reset-after", ""))), None), _clock(headers))
     if limit is None and remaining is None and reset is None:
         return None
-    return Quota(
-        limit=None if limit is None else int(limit),
-        remaining=None if remaining is None else int(remaining),
-        reset_s=None if reset is None else min(max(_seconds_until(reset, _now(headers)), 0.0), MAX_WAIT_S),
+    return Quota(limit, remaining, None if reset is None else _plausible(reset))
+
+
+def is_quota_used_up(headers: Mapping[str, str]) -> bool:
+    """Whether a rate-limit header says that no request is left, whatever its window is called."""
+    if (quota := read_quota(headers)) is not None and quota.remaining == 0:
+        return True
+    return any(
+        _count(value) == 0
+        for name, value in headers.items()
+        if name.startswith(_PREFIXES) and "remaining" in name
     )
 
 
-def _now(headers: Mapping[str, str]) -> float:
-    return _date(headers.get("date")) or time.time()
+def _plausible(wait: float) -> float:
+    return min(max(wait, 0.0), MAX_WAIT_S)
 
 
-def _wait_from_retry_after(value: str | None, now: float) -> float | None:
-    if value is None:
+def _elements(value: str) -> Iterator[str]:
+    return (
+        element
+        for found in _ELEMENT.findall(value[:_MAX_HEADER])
+        if (element := found.strip().strip("\"'").strip())
+    )
+
+
+def _count(value: str) -> int | None:
+    number = _number(next(_elements(value), ""))
+    return None if number is None or number < 0 else int(number)
+
+
+def _clock(headers: Mapping[str, str]) -> Callable[[float], float]:
+    """A function from a moment to the seconds until then.
+
+    A gateway may add its own `Date` to that of the service: the one that gives the shortest wait is the clock
+    that the moment belongs to. Where no `Date` gives a plausible wait, our clock decides.
+    """
+
+    def seconds_until(moment: float) -> float:
+        dates = (_moment(value) for value in _elements(headers.get("date", "")))
+        waits = [moment - date for date in dates if date is not None]
+        plausible = [wait for wait in waits if -_RECENT_S < wait < MAX_WAIT_S]
+        own = moment - time.time()
+        if plausible:
+            return min(plausible, key=lambda wait: (wait < 0, wait))
+        return own if not waits or 0 <= own < MAX_WAIT_S else max(waits)
+
+    return seconds_until
+
+
+def _wait(value: object, clock: Callable[[float], float]) -> float | None:
+    """Seconds in a number, a duration or a moment; None if the value is none of these."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
-    if (seconds := _number(value.removeprefix("-"))) is not None:
-        return -seconds if value.startswith("-") else seconds
-    date = _date(value)
-    return None if date is None else date - now
+    text = value.strip()[:_MAX_HEADER] if isinstance(value, str) else _digits(value)
+    if (number := _number(text)) is not None:
+        return clock(_epoch_seconds(number)) if number >= _EPOCH_FROM else number
+    if _DURATION.fullmatch(text):
+        return _duration(text)
+    moment = _moment(text)
+    return None if moment is None else clock(moment)
 
 
-def _wait_from_next_access_time(value: object, now: float) -> float | None:
-    """`nextAccessTime` is like "2026-Nov-21 19:20:00+0000 UTC", or milliseconds since 1970."""
-    if isinstance(value, int) and 0 <= value < 10**18:
-        value = f"{value:d}"
-    if not isinstance(value, str):
-        return None
-    if (number := _number(value)) is not None:
-        return _seconds_until(number, now)
-    for date_format in ("%Y-%b-%d %H:%M:%S%z", "%Y-%m-%dT%H:%M:%S%z"):
+def _digits(value: float) -> str:
+    if abs(value) >= 10**18:
+        return ""
+    return f"{value:d}" if isinstance(value, int) else f"{value:.9f}"
+
+
+def _epoch_seconds(number: float) -> float:
+    for factor in (1e18, 1e15, 1e12):
+        if number >= factor:
+            return number / (factor / 1e9)
+    return number
+
+
+def _duration(text: str) -> float:
+    seconds = 0.0
+    for number, unit in _DURATION_PART.findall(text):
+        is_thousandth = unit.lower().startswith(("ms", "milli"))
+        seconds += float(number) * (0.001 if is_thousandth else _SECONDS[unit[0].lower()])
+    return seconds
+
+
+def _number(text: str) -> float | None:
+    return float(text) if _NUMBER.fullmatch(text := text.strip()) else None
+
+
+def _moment(text: str) -> float | None:
+    """Seconds since 1970 of a date: ISO 8601, as in HTTP, the gateway's or Java's. UTC if it has no zone."""
+    plain = text.strip().removesuffix("UTC").removesuffix("GMT").strip()
+    readers: list[Callable[[], datetime]] = [
+        partial(datetime.fromisoformat, plain),
+        *(partial(datetime.strptime, plain, date_format) for date_format in _DATE_FORMATS),
+        partial(parsedate_to_datetime, text),
+    ]
+    for read in readers:
         try:
-            date = datetime.strptime(value.removesuffix("UTC").strip(), date_format)  # noqa: DTZ007 - has %z
-        except ValueError:
+            date = read()
+            return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+        except (ValueError, OverflowError):
             continue
-        return date.timestamp() - now
     return None
-
-
-def _seconds_until(number: float, now: float) -> float:
-    if number >= _EPOCH_MS_FROM:
-        return number / 1000 - now
-    return number - now if number >= _EPOCH_FROM else number
-
-
-def _number(text: str | None) -> float | None:
-    found = _NUMBER.fullmatch(text.strip()) if text is not None else None
-    return float(found.group()) if found else None
-
-
-def _date(text: str | None) -> float | None:
-    if not text:
-        return None
-    try:
-        date = parsedate_to_datetime(text)
-    except (ValueError, OverflowError):
-        return None
-    return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()

@@ -16,6 +16,7 @@ from batchlic.errors import RunFolderError, UsageError
 
 if TYPE_CHECKING:
     from batchlic.carrier.client import CarrierClient
+    from batchlic.carrier.messages import Subscription
     from batchlic.runs.folder import RunFolder
     from batchlic.runs.preflight import RunListener
     from batchlic.runs.target import Target
@@ -25,7 +26,8 @@ T = TypeVar("T")
 
 app = typer.Typer()
 callbacks = typer.Typer(
-    help="List, register and deregister the listener of an account.", no_args_is_help=True
+    help="List, register and deregister the listener of an account; show callbacks that settle nothing.",
+    no_args_is_help=True,
 )
 app.add_typer(callbacks, name="callbacks")
 
@@ -95,7 +97,7 @@ def reconcile(
         raise RunFolderError(f"{run_dir}: no such run folder")
     with closing(Store.open(load_settings().store(store))) as opened:
         summary = follow(RunFolder(run_dir), opened, patience=patience)
-    _print_unconfirmed(run_dir)
+    _print_open_ends(run_dir)
     exit_as(summary, run_dir, as_json=json)
 
 
@@ -110,7 +112,13 @@ def subscriptions(
     """Print the license counts of an account."""
     from batchlic.cli.format import describe_subscriptions
 
-    counts = _ask_carrier(lambda client: client.subscriptions(account, sku), on_sandbox=sandbox)
+    async def ask(client: "CarrierClient") -> "list[Subscription]":
+        counts = await client.subscriptions(account, sku)
+        if (name := client.counted_as(account)) != account:
+            print_message(f"The carrier gives the license counts of {account} as {name}.")
+        return counts
+
+    counts = _ask_carrier(ask, on_sandbox=sandbox)
     print_json(counts) if json else sys.stdout.write(describe_subscriptions(counts) + "\n")
 
 
@@ -127,6 +135,24 @@ def list_listeners(*, account: Account, json: Json = False) -> None:
         sys.stdout.write(printable(f"{listener.service_name}  {listener.url}") + "\n")
     if not listeners:
         print_message(f"Account {account} has no listeners.")
+
+
+@callbacks.command("unjudged")
+def list_unjudged(*, store: StoreLocation = None, json: Json = False) -> None:
+    """Print the stored callbacks that name no device, or report neither success nor failure."""
+    from batchlic.callbacks.store import Store
+    from batchlic.callbacks.unjudged import unjudged_callbacks
+    from batchlic.cli.format import describe_unjudged
+    from batchlic.settings import load_settings
+
+    with closing(Store.open(load_settings().store(store))) as opened:
+        found = unjudged_callbacks(opened)
+    if json:
+        print_json(found)
+    elif found:
+        sys.stdout.write(describe_unjudged(found) + "\n")
+    else:
+        print_message("Each stored callback names a device and reports its success or failure.")
 
 
 @callbacks.command("register")
@@ -201,7 +227,7 @@ def wait_for_callbacks(options: WaitOptions, folder: "RunFolder") -> "Summary":
     print_message(f"Waiting up to {options.wait_callbacks} for callbacks.")
     with closing(Store.open(_store(options, folder))) as store:
         summary = follow(folder, store, patience=parse_duration(options.wait_callbacks or "0"))
-    _print_unconfirmed(folder.path)
+    _print_open_ends(folder.path)
     return summary
 
 
@@ -215,11 +241,14 @@ def _store(options: WaitOptions, folder: "RunFolder") -> str:
     return settings.store(options.store)
 
 
-def _print_unconfirmed(run_dir: Path) -> None:
+def _print_open_ends(run_dir: Path) -> None:
+    """Print how many devices no callback has settled, and how many callbacks could not be judged."""
     from batchlic.runs.folder import RunFolder
     from batchlic.runs.reconcile import unconfirmed
+    from batchlic.writer.callback_outcomes import count_undecided, read_reports, unjudged_messages
 
-    devices = unconfirmed(RunFolder(run_dir))
+    folder = RunFolder(run_dir)
+    devices = unconfirmed(folder)
     if devices.height:
         shown = ", ".join(imei or iccid for imei, iccid in devices.head(UNCONFIRMED_SHOWN).iter_rows())
         accepted = f"{devices.height:,} accepted {'device is' if devices.height == 1 else 'devices are'}"
@@ -227,6 +256,13 @@ def _print_unconfirmed(run_dir: Path) -> None:
             f"{accepted} unconfirmed, and the carrier does not call back again: "
             f"{shown}{', …' if devices.height > UNCONFIRMED_SHOWN else ''}"
         )
+    reports = read_reports(folder.outcomes)
+    if undecided := count_undecided(reports):
+        figures = ", ".join(f"{count:,} {reported}" for reported, count in undecided.items())
+        print_message(f"Devices with neither success nor failure: {figures}")
+    if unjudged := unjudged_messages(reports):
+        noun = "message" if len(unjudged) == 1 else "messages"
+        print_message(f"{len(unjudged):,} {noun} could not be judged: see batchlic status {run_dir}")
 
 
 def _ask_carrier(question: "Callable[[CarrierClient], Awaitable[T]]", *, on_sandbox: bool = False) -> "T":

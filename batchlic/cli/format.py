@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from batchlic.callbacks.unjudged import UnjudgedCallback
 from batchlic.carrier.messages import Subscription
 from batchlic.chunker import DeviceStatus, Plan
 from batchlic.errors import ExitCode
@@ -14,7 +15,7 @@ from batchlic.ledger.files import Count, Imported
 from batchlic.logs import printable
 from batchlic.runs.history import HistoryEvent
 from batchlic.runs.verify import Verification
-from batchlic.writer.in_doubt import Doubt
+from batchlic.writer.in_doubt import Doubt, StatusReport
 from batchlic.writer.summary import Summary
 
 _STOPS = {
@@ -24,6 +25,9 @@ _STOPS = {
 }
 DOUBTS_SHOWN = 10
 """Most requests in doubt that are shown."""
+
+UNJUDGED_SHOWN = 10
+"""Most callbacks that could not be judged that are shown."""
 
 _FILES = {"rejected": "rejects.parquet", "failed": "results.parquet", "in_doubt": "results.parquet"}
 
@@ -90,6 +94,44 @@ def describe_doubts(doubts: Sequence[Doubt], folder: Path) -> str:
     return "\n".join(lines)
 
 
+def describe_unsettled(report: StatusReport, folder: Path) -> str:
+    """The callbacks that settle nothing: devices with another status, and messages about no known device."""
+    lines = [""]
+    if report.undecided:
+        lines.append("Callbacks that report neither success nor failure:")
+        lines += [
+            f"  {_count(devices, 'device')}: {printable(reported)}"
+            for reported, devices in report.undecided.items()
+        ]
+    if report.unjudged:
+        lines.append(f"{_count(len(report.unjudged), 'message')} could not be judged:")
+        for message in report.unjudged[:UNJUDGED_SHOWN]:
+            fault = " ".join(filter(None, (message.error_code, message.error_message)))
+            lines.append(
+                f"  {message.received_at}, request {printable(message.request_id)}: {message.reason}"
+                + (f" ({printable(fault)})" if fault else "")
+            )
+        if len(report.unjudged) > UNJUDGED_SHOWN:
+            lines.append(
+                f"  and {_count(len(report.unjudged) - UNJUDGED_SHOWN, 'more message')}: --json shows all"
+            )
+        lines.append("  The messages as they came: batchlic callbacks unjudged")
+    lines.append(f"  See {folder}/outcomes.parquet")
+    return "\n".join(lines)
+
+
+def describe_unjudged(messages: Sequence[UnjudgedCallback]) -> str:
+    """The stored messages that settle nothing by themselves, two lines a message."""
+    return "\n".join(
+        line
+        for message in messages
+        for line in (
+            f"{message.received_at}  request {printable(message.request_id)}  {printable(message.reason)}",
+            f"  {printable(message.raw)}",
+        )
+    )
+
+
 def describe_verification(verification: Verification, folder: Path) -> str:
     """The differences between a run's files and its journal, or that there are none."""
     if verification.findings:
@@ -152,6 +194,10 @@ def describe_import(imported: Imported) -> str:
     lines = [f"{_count(imported.devices, 'device')} imported"]
     lines += [f"  run {run_id} is in the ledger already: left as it is" for run_id in imported.known_runs]
     lines += [f"  run {run_id} ran against a sandbox: left out" for run_id in imported.rehearsals]
+    lines += [
+        f"  run {run_id} did not end: the next run records it from its journal"
+        for run_id in imported.unfinished_runs
+    ]
     if imported.rejected:
         rejected = sum(imported.rejected.values())
         lines.append(f"  {_count(rejected, 'row')} rejected: {_listed(imported.rejected)}")
@@ -165,9 +211,14 @@ def describe_subscriptions(subscriptions: Sequence[Subscription]) -> str:
         (
             printable(subscription.sku_number),
             printable(subscription.license_type),
-            f"{subscription.license_purchased:,}",
-            f"{subscription.license_assigned:,}",
-            f"{subscription.license_available:,}",
+            *(
+                "unknown" if number is None else f"{number:,}"
+                for number in (
+                    subscription.license_purchased,
+                    subscription.license_assigned,
+                    subscription.license_available,
+                )
+            ),
         )
         for subscription in subscriptions
     ]

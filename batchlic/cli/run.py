@@ -113,8 +113,8 @@ def resume(run_dir: RunDirectory, *, sandbox: OnSandbox = False, json: Json = Fa
 
 @app.command()
 def status(run_dir: RunDirectory, *, json: Json = False) -> None:
-    """Show the state of a run, and its devices in doubt."""
-    from batchlic.cli.format import describe_doubts
+    """Show the state of a run, its devices in doubt, and callbacks that settle nothing."""
+    from batchlic.cli.format import describe_doubts, describe_unsettled
     from batchlic.runs.folder import RunFolder
     from batchlic.runs.status import status as status_of
 
@@ -122,6 +122,8 @@ def status(run_dir: RunDirectory, *, json: Json = False) -> None:
     print_summary(report, run_dir, as_json=json)
     if report.doubts and not json:
         print_message(describe_doubts(report.doubts, run_dir))
+    if (report.undecided or report.unjudged) and not json:
+        print_message(describe_unsettled(report, run_dir))
 
 
 def _job(action: Literal["assign", "unassign"], inventory: list[str], flags: FlagValues) -> "Job":

@@ -60,6 +60,9 @@ class TimeOptions:
         1200.0
     )
     slow_body: Annotated[float, typer.Option(help="Seconds of a body with the fault slow-body.")] = 5.0
+    outage: Annotated[
+        float, typer.Option(help="Seconds of an outage with the faults gateway-404 and session-flap.")
+    ] = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +106,9 @@ class CallbackOptions:
     callback_failures: Annotated[
         float, typer.Option(min=0, max=1, help="Share of accepted devices that fail afterwards, 0 to 1.")
     ] = 0.0
+    callback_odd: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of outcomes in an unusual form, 0 to 1.")
+    ] = 0.0
     callback_retry: Annotated[
         float, typer.Option(help="Seconds between a failed callback and the next of its three retries.")
     ] = 300.0
@@ -137,6 +143,7 @@ def sandbox(
             jitter_s=times.jitter,
             growth_s=times.latency_growth,
             slow_body_s=times.slow_body,
+            outage_s=times.outage,
         ),
         callbacks=CallbackConfig(
             delay_s=callbacks.callback_delay,
@@ -144,6 +151,7 @@ def sandbox(
             early_share=callbacks.callback_early,
             repeat_share=callbacks.callback_repeats,
             failure_share=callbacks.callback_failures,
+            odd_share=callbacks.callback_odd,
             retry_s=callbacks.callback_retry,
         ),
     )

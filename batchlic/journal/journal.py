@@ -160,7 +160,7 @@ def _damage_of(path: Path) -> str:
     try:
         with _read_only(path) as connection:
             [(result,)] = connection.execute("PRAGMA quick_check(1)")
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         return first_line(error)
     return "" if result == "ok" else str(result)
 

@@ -12,10 +12,19 @@ import msgspec
 import sqlalchemy as sa
 
 from batchlic.carrier.answers import Outcome
+from batchlic.carrier.rate_limits import MAX_WAIT_S
 from batchlic.chunker.status import DeviceStatus
 from batchlic.database import explain_database_errors
 from batchlic.journal import tables
-from batchlic.journal.records import Attempt, Event, LostAnswers, RunIdentity, SessionEnd, Settlement
+from batchlic.journal.records import (
+    Attempt,
+    Event,
+    LostAnswers,
+    RunIdentity,
+    SentAgain,
+    SessionEnd,
+    Settlement,
+)
 
 ROWS_PER_FETCH = 1000
 
@@ -114,15 +123,30 @@ class JournalQueries:
     def lost_answers(self) -> list[LostAnswers]:
         """The parts of batches with requests whose answers are not known."""
         of_part = tables.intents.c.batch_id, tables.intents.c.part
-        is_lost = tables.answers.c.outcome.is_(None) | (tables.answers.c.outcome == Outcome.AMBIGUOUS.value)
         query = (
             sa.select(*of_part, sa.func.count())
             .select_from(tables.intents.outerjoin(tables.answers))
-            .where(is_lost)
+            .where(_IS_LOST)
             .group_by(*of_part)
         )
         with self._reading() as connection:
             return [LostAnswers(*row) for row in connection.execute(query)]
+
+    def sent_again(self) -> list[SentAgain]:
+        """The parts of batches that may have been executed twice: lost answers, and a repetition."""
+        of_part = tables.intents.c.batch_id, tables.intents.c.step, tables.intents.c.part
+        has_own_id = tables.answers.c.request_id.is_not(None)  # a trusted duplicate has none
+        was_accepted = (tables.answers.c.outcome == Outcome.ACCEPTED.value) & has_own_id
+        lost, accepted = (sa.func.count().filter(condition) for condition in (_IS_LOST, was_accepted))
+        query = (
+            sa.select(tables.intents.c.batch_id, sa.func.max(tables.intents.c.device_count))
+            .select_from(tables.intents.outerjoin(tables.answers))
+            .group_by(*of_part)
+            .having((lost >= 2) | ((lost == 1) & (accepted >= 1)))
+            .order_by(tables.intents.c.batch_id)
+        )
+        with self._reading() as connection:
+            return [SentAgain(*row) for row in connection.execute(query)]
 
     def request_ids(self, *, of_lost_answers: bool = True) -> list[str]:
         """The requestId of each answer that has one. `of_lost_answers` includes ambiguous answers."""
@@ -152,19 +176,36 @@ class JournalQueries:
         with self._reading() as connection:
             return {outcome and Outcome(outcome): count for outcome, count in connection.execute(query)}
 
-    @property
-    def retry_not_before(self) -> int:
-        """The latest time that a `Retry-After` named, in microseconds since 1970; 0 if none did."""
-        answers = tables.answers.c
-        until = tables.intents.c.started_at + answers.duration_ms * 1000 + answers.retry_after_s * 1_000_000
-        return int(self._scalar(sa.select(sa.func.max(until)).select_from(_ANSWERED)) or 0)
+    def owners_of_request_ids(self) -> Iterator[tuple[str, str]]:
+        """Each requestId, with the X-Request-ID of the request that got it."""
+        request_id, x_request_id = tables.answers.c.request_id, tables.intents.c.x_request_id
+        query = sa.select(request_id, x_request_id).select_from(_ANSWERED).where(request_id.is_not(None))
+        with self._reading() as connection:
+            for rows in connection.execute(query).partitions(ROWS_PER_FETCH):
+                yield from ((row[0], row[1]) for row in rows)
+
+    def remaining_wait_s(self, now: int) -> float:
+        """The seconds of waits that the carrier asked for and that are not over at `now` (as `started_at`).
+
+        No wait is longer than the carrier asked for, even if the clock was set back since. Waits of
+        `MAX_WAIT_S` are not plausible and don't count.
+        """
+        asked_us = tables.answers.c.retry_after_s * 1_000_000
+        answered_at = tables.intents.c.started_at + tables.answers.c.duration_ms * 1000
+        left_us = sa.case((answered_at > now, asked_us), else_=answered_at + asked_us - now)
+        query = sa.select(sa.func.max(left_us)).select_from(_ANSWERED)
+        is_plausible = tables.answers.c.retry_after_s < MAX_WAIT_S
+        return max(0.0, (self._scalar(query.where(is_plausible)) or 0.0) / 1e6)
 
     def settled(self) -> tuple[int, int]:
         """Devices accepted, and devices failed for good, by answers and by the last settlements."""
         devices = tables.intents.c.device_count
         sums = [
             sa.func.coalesce(sa.func.sum(devices).filter(condition), 0)
-            for condition in (tables.answers.c.outcome == Outcome.ACCEPTED.value, tables.answers.c.final)
+            for condition in (
+                tables.answers.c.outcome == Outcome.ACCEPTED.value,
+                sa.and_(tables.answers.c.outcome == Outcome.REFUSED.value, tables.answers.c.final),
+            )
         ]
         with self._reading() as connection:
             accepted, failed = connection.execute(sa.select(*sums).select_from(_ANSWERED)).one()
@@ -195,6 +236,8 @@ class JournalQueries:
 
 
 _LAST_ENDED = sa.select(sa.func.coalesce(sa.func.max(tables.session_ends.c.last_seq), 0)).scalar_subquery()
+
+_IS_LOST = tables.answers.c.outcome.is_(None) | (tables.answers.c.outcome == Outcome.AMBIGUOUS.value)
 
 _ANSWERED = tables.intents.join(tables.answers)
 

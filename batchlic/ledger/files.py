@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,7 +13,7 @@ import polars as pl
 from batchlic.atomic import replacing
 from batchlic.chunker import write_plan
 from batchlic.errors import RunFolderError, UsageError
-from batchlic.journal import SANDBOX
+from batchlic.journal import SANDBOX, Journal
 from batchlic.ledger.ledger import Ledger, RunEntry
 from batchlic.ledger.records import ledger_records, list_states, read_states, recordable_rows
 from batchlic.ledger.schema import RECORD_COLUMNS, STATES
@@ -55,13 +55,15 @@ class Imported(msgspec.Struct, frozen=True):
     """What an import added to the ledger, in devices, and what it left out.
 
     `rejected` are rows by reason. `known_runs` recorded their devices themselves. `rehearsals` ran against an
-    embedded sandbox, so they say nothing about a carrier.
+    embedded sandbox, so they say nothing about a carrier. `unfinished_runs` have done more than their results
+    say, if they have any: the next run records them from their journals.
     """
 
     devices: int
     rejected: dict[str, int]
     known_runs: list[str]
     rehearsals: list[str]
+    unfinished_runs: list[str] = []
 
 
 @contextmanager
@@ -136,10 +138,14 @@ def import_files(ledger: Ledger, files: Sequence[str], options: ReadOptions, *, 
     """Add to the ledger what files know, at `carrier` unless a file names another one.
 
     results.parquet and ledger exports are imported run by run. Runs that recorded their devices in this
-    ledger themselves are left out. A folder stands for all results.parquet below it. Any other file is read
-    as an inventory of devices that have their license now. Raises InventoryError and UsageError.
+    ledger themselves are left out. A folder stands for all results.parquet below it, and for the journals of
+    unfinished runs. Any other file is read as an inventory of devices that have their license now. Raises
+    InventoryError and UsageError.
     """
+    unfinished = [entry for name in files if Path(name).is_dir() for entry in _unfinished_runs(Path(name))]
     found = [str(file) for name in files for file in _results_below(name)]
+    if not found and not unfinished:
+        raise UsageError(f"{', '.join(files)}: there is no results.parquet in this folder or below")
     results = {file: table for file in found if (table := _scan_results(file, carrier)) is not None}
     inventories = [file for file in found if file not in results]
     for file in inventories:
@@ -149,7 +155,7 @@ def import_files(ledger: Ledger, files: Sequence[str], options: ReadOptions, *, 
         imported = _sum(imported, _import_results(ledger, table))
     if inventories:
         imported = _sum(imported, _import_list(ledger, inventories, options, carrier))
-    return imported
+    return _sum(imported, _register_unfinished(ledger, unfinished))
 
 
 def _import_results(ledger: Ledger, table: pl.LazyFrame) -> Imported:
@@ -179,6 +185,31 @@ def _import_list(ledger: Ledger, files: Sequence[str], options: ReadOptions, car
         return Imported(_record(ledger, run_id, list_states(plan)), dict(planned.rejected), [], [])
 
 
+def _unfinished_runs(folder: Path) -> Iterator[RunEntry]:
+    """The runs below a folder that a session has sent for since it last wrote results.
+
+    Raises RunFolderError where a run has neither results nor a journal that can be read.
+    """
+    for path in sorted(folder.rglob("journal.db")):
+        try:
+            with closing(Journal.open(path)) as journal:
+                identity = journal.identity
+                if journal.final_session_end is None and identity.carrier != SANDBOX:
+                    run_folder = str(path.parent.absolute())
+                    yield RunEntry(identity.run_id, identity.carrier, run_folder, journal.created_at)
+        except RunFolderError:
+            if not path.with_name("results.parquet").exists():
+                raise
+
+
+def _register_unfinished(ledger: Ledger, entries: Iterable[RunEntry]) -> Imported:
+    """Leave the runs open that the ledger does not have yet, so that the next run reads their journals."""
+    new = [entry for entry in entries if not ledger.has_run(entry.run_id)]
+    for entry in new:
+        ledger.register(entry)
+    return Imported(0, {}, [], [], [entry.run_id for entry in new])
+
+
 def _record(ledger: Ledger, run_id: str, states: Iterator[pl.DataFrame]) -> int:
     """Record device states as those of a registered run, and close it; returns the number of records."""
     devices = ledger.record(run_id, ledger_records(states))
@@ -192,16 +223,13 @@ def _sum(first: Imported, second: Imported) -> Imported:
         first.rejected | second.rejected,
         first.known_runs + second.known_runs,
         first.rehearsals + second.rehearsals,
+        first.unfinished_runs + second.unfinished_runs,
     )
 
 
 def _results_below(name: str) -> list[Path]:
     path = Path(name)
-    if not path.is_dir():
-        return [path]
-    if found := sorted(path.rglob("results.parquet")):
-        return found
-    raise UsageError(f"{name}: there is no results.parquet in this folder or below")
+    return sorted(path.rglob("results.parquet")) if path.is_dir() else [path]
 
 
 def _refuse_results(file: str) -> None:

@@ -13,15 +13,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import polars as pl
-import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
-from batchlic.database import explain_database_errors
-from batchlic.ledger.opening import open_ledger
+from batchlic.ledger.catalog import Block, Catalog, Run
+from batchlic.ledger.opening import explain_ledger_errors, open_ledger
 from batchlic.ledger.packing import pack_frames, read_content
 from batchlic.ledger.recording import replace_records
 from batchlic.ledger.schema import IDENTIFIERS, RECORD_COLUMNS
-from batchlic.ledger.tables import records, runs
 
 
 class RunEntry(NamedTuple):
@@ -49,8 +46,8 @@ class RunRecords:
 class Ledger:
     """A ledger; several processes may use it at once.
 
-    Each method raises StoppedEarly where the disk can't be read or written, and RunFolderError where the
-    database is damaged.
+    Each method raises StoppedEarly where the disk can't be read or written, and LedgerError where the file is
+    damaged: what it gives was written so.
     """
 
     def __init__(self, path: Path) -> None:
@@ -70,26 +67,27 @@ class Ledger:
         `planned_after` is given for a new run: the `last_number` when it was planned. A new run is the
         newest, even if the clock went back. A run that is registered already keeps its place among the runs.
         """
-        begun_at: sa.ColumnElement[int] = sa.literal(entry.begun_at)
-        if planned_after is not None:
-            latest = sa.select(sa.func.coalesce(sa.func.max(runs.c.begun_at), 0)).scalar_subquery()
-            begun_at = sa.func.max(begun_at, latest + 1)
-        insertion = insert(runs).values(
-            {**entry._asdict(), "begun_at": begun_at, "is_open": True, "planned_after": planned_after or 0}
-        )
-        updated = {"folder", "is_open"} | ({"begun_at"} if planned_after is not None else set())
-        with self._transaction() as connection:
-            connection.execute(
-                insertion.on_conflict_do_update(
-                    index_elements=[runs.c.run_id], set_={name: insertion.excluded[name] for name in updated}
-                )
-            )
+        with self._writing() as catalog:
+            begun_at = entry.begun_at
+            if planned_after is not None:
+                begun_at = max(begun_at, 1 + max((run.begun_at for run in catalog.runs.values()), default=0))
+            known = catalog.find_run(entry.run_id)
+            if known is None:
+                number = 1 + max(catalog.runs, default=0)
+                run = Run(number, *entry._replace(begun_at=begun_at), True, planned_after or 0)  # noqa: FBT003
+            elif planned_after is None:
+                run = known._replace(folder=entry.folder, is_open=True)
+            else:
+                run = known._replace(folder=entry.folder, is_open=True, begun_at=begun_at)
+            catalog.put_run(run)
 
     def close_run(self, run_id: str) -> bool:
         """Note that a run has recorded all that it did; False where there is no such run."""
-        with self._transaction() as connection:
-            closed = connection.execute(runs.update().where(runs.c.run_id == run_id).values(is_open=False))
-            return closed.rowcount > 0
+        with self._writing() as catalog:
+            run = catalog.find_run(run_id)
+            if run is not None:
+                catalog.put_run(run._replace(is_open=False))
+            return run is not None
 
     def record(
         self, run_id: str, frames: Iterable[pl.DataFrame], pairs: Callable[[], Iterable[pl.DataFrame]] = tuple
@@ -101,41 +99,42 @@ class Ledger:
         called only if other runs have records with one identifier.
         """
         recorded = list(pack_frames(frames))
-        with self._transaction() as connection:
-            own = runs.c.run_id == run_id
-            connection.execute(runs.update().where(own).values(is_open=True))  # takes the write lock
-            run = connection.execute(sa.select(runs.c.id).where(own)).scalar_one()
-            replace_records(connection, run, recorded, pairs)
+        with self._writing() as catalog:
+            run = catalog.find_run(run_id)
+            if run is None:
+                raise ValueError(f"run {run_id} is not registered")
+            catalog.put_run(run._replace(is_open=True))
+            replace_records(catalog, run.number, recorded, pairs)
         return sum(packed.devices for packed in recorded)
 
     # -- what is read -----------------------------------------------------------------------------------
 
     def open_entries(self, carrier: str) -> list[RunEntry]:
         """The runs against a carrier that may have done more than they recorded, in the order they began."""
-        query = sa.select(*_ENTRY).where(
-            runs.c.carrier == carrier, runs.c.is_open, runs.c.folder.is_not(None)
-        )
-        with self._reading() as connection:
-            return [RunEntry(*row) for row in connection.execute(query.order_by(runs.c.begun_at))]
+        with self._reading() as catalog:
+            entries = [_entry(run) for run in catalog.runs.values() if run.is_open and run.folder is not None]
+        return sorted((entry for entry in entries if entry.carrier == carrier), key=lambda run: run.begun_at)
 
     def has_run(self, run_id: str) -> bool:
         """Whether the run itself was registered, rather than an import of its results."""
-        query = sa.select(runs.c.id).where(runs.c.run_id == run_id, runs.c.folder.is_not(None))
-        with self._reading() as connection:
-            return connection.execute(query).first() is not None
+        with self._reading() as catalog:
+            run = catalog.find_run(run_id)
+        return run is not None and run.folder is not None
 
     def planned_after(self, run_id: str) -> int:
         """The number of the newest records when a run was planned; 0 where that is not known."""
-        query = sa.select(runs.c.planned_after).where(runs.c.run_id == run_id)
-        with self._reading() as connection:
-            return int(connection.execute(query).scalar() or 0)
+        with self._reading() as catalog:
+            run = catalog.find_run(run_id)
+        return 0 if run is None else run.planned_after
 
     def scopes(self) -> list[tuple[str, str, str]]:
         """Carrier, account and SKU of all records, in order."""
-        columns = (runs.c.carrier, records.c.account_name, records.c.sku_number)
-        query = sa.select(*columns).join_from(records, runs).distinct().order_by(*columns)
-        with self._reading() as connection:
-            return [(row[0], row[1], row[2]) for row in connection.execute(query)]
+        with self._reading() as catalog:
+            scopes = {
+                (catalog.runs[block.run].carrier, block.account_name, block.sku_number)
+                for block in catalog.blocks.values()
+            }
+        return sorted(scopes)
 
     def run_records(
         self,
@@ -152,27 +151,31 @@ class Ledger:
         `after` leaves out the records up to that number. `not_completed_by` is the id of a run: records that
         it completed are left out.
         """
-        order = (runs.c.begun_at, runs.c.id)
-        query = (
-            sa.select(*_ENTRY, records.c.account_name, records.c.sku_number, records.c.content)
-            .join_from(records, runs)
-            .where(runs.c.carrier == carrier, records.c.id > after)
-            .where(sa.tuple_(records.c.account_name, records.c.sku_number).in_(targets))
-            .order_by(*(column.desc() if newest_first else column for column in order), records.c.id)
-        )
-        if not_completed_by is not None:
-            own = sa.select(runs.c.id).where(runs.c.run_id == not_completed_by).scalar_subquery()
-            query = query.where(records.c.completed_by.is_distinct_from(own))
-        with self._reading() as connection:
-            for row in connection.execute(query).yield_per(1):
-                *entry, account, sku, content = row
-                yield RunRecords(RunEntry(*entry), account, sku, read_content(content, columns))
+        with self._reading() as catalog:
+
+            def age(block: Block) -> tuple[int, int]:
+                run = catalog.runs[block.run]
+                return (-run.begun_at, -run.number) if newest_first else (run.begun_at, run.number)
+
+            own = catalog.find_run(not_completed_by) if not_completed_by is not None else None
+            found = [
+                block
+                for block in catalog.blocks.values()
+                if block.number > after
+                and catalog.runs[block.run].carrier == carrier
+                and (block.account_name, block.sku_number) in targets
+                and (own is None or block.completed_by != own.number)
+            ]
+            for block in sorted(found, key=lambda block: (age(block), block.number)):
+                entry = _entry(catalog.runs[block.run])
+                read = read_content(catalog.content(block), columns)
+                yield RunRecords(entry, block.account_name, block.sku_number, read)
 
     @property
     def last_number(self) -> int:
-        """The number of the newest records, 0 where there are none; later records have higher ones."""
-        with self._reading() as connection:
-            return int(connection.execute(sa.select(sa.func.max(records.c.id))).scalar() or 0)
+        """The highest number of records so far, 0 where there were none; later records have higher ones."""
+        with self._reading() as catalog:
+            return catalog.last_number
 
     def latest(self, carrier: str, account: str, sku: str) -> pl.DataFrame:
         """The newest record of each device of an account and SKU (columns: RECORD_COLUMNS and `run_id`).
@@ -187,17 +190,24 @@ class Ledger:
         has_identifier = pl.any_horizontal(pl.col(IDENTIFIERS).is_not_null())
         return pl.concat(frames).with_columns(newest).filter(has_identifier)
 
-    # -- connections ------------------------------------------------------------------------------------
+    # -- transactions -----------------------------------------------------------------------------------
 
     @contextmanager
-    def _transaction(self) -> Iterator[sa.Connection]:
-        with explain_database_errors(f"the ledger {self.path}"), self._engine.begin() as connection:
-            yield connection
+    def _reading(self) -> Iterator[Catalog]:
+        """The catalog, which stays as it is until the end, whatever other processes write."""
+        with explain_ledger_errors(self.path), self._engine.connect() as connection:
+            connection.exec_driver_sql("BEGIN")
+            yield Catalog(connection)
 
     @contextmanager
-    def _reading(self) -> Iterator[sa.Connection]:
-        with explain_database_errors(f"the ledger {self.path}"), self._engine.connect() as connection:
-            yield connection
+    def _writing(self) -> Iterator[Catalog]:
+        """The catalog to change, all or nothing, while no other process writes."""
+        with explain_ledger_errors(self.path), self._engine.begin() as connection:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            catalog = Catalog(connection)
+            yield catalog
+            catalog.save()
 
 
-_ENTRY = [runs.c[name] for name in RunEntry._fields]
+def _entry(run: Run) -> RunEntry:
+    return RunEntry(run.run_id, run.carrier, run.folder, run.begun_at)

@@ -10,12 +10,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import polars as pl
-import sqlalchemy as sa
 
 from batchlic.chunker.exclusion import LicenseState
+from batchlic.ledger.catalog import Block, Catalog
 from batchlic.ledger.packing import PackedRecords, Place, read_content, read_identifiers
 from batchlic.ledger.schema import IDENTIFIERS, RECORD_COLUMNS, STATES
-from batchlic.ledger.tables import records
 
 _UNCHANGED = (*IDENTIFIERS, "state", "at")
 """Columns in which a repeated record equals the earlier one: no request left since, and no more is known."""
@@ -31,37 +30,35 @@ class NumberedRecords(NamedTuple):
     packed: PackedRecords
 
 
-def keep_numbers(
-    connection: sa.Connection, run: int, recorded: Iterable[PackedRecords]
-) -> Iterator[NumberedRecords]:
-    """Compare what a run records with its earlier records, which are still in the database.
+def keep_numbers(catalog: Catalog, run: int, recorded: Iterable[PackedRecords]) -> Iterator[NumberedRecords]:
+    """Compare what a run records with its earlier records, which are still in the catalog.
 
     Adds retractions: devices that the run recorded as unassigned before, and no longer does.
     """
-    earlier = _earlier_numbers(connection, run)
+    earlier = _earlier_blocks(catalog, run)
     for packed in recorded:
-        yield from _compare(connection, packed, earlier.pop(packed.place, []))
-    for place, numbers in earlier.items():
+        yield from _compare(catalog, packed, earlier.pop(packed.place, []))
+    for place, blocks in earlier.items():
         nothing = PackedRecords.pack(pl.DataFrame(schema=RECORD_COLUMNS), place)
-        yield from _compare(connection, nothing, numbers)
+        yield from _compare(catalog, nothing, blocks)
 
 
-def _earlier_numbers(connection: sa.Connection, run: int) -> dict[Place, list[int]]:
-    columns = [records.c[name] for name in Place._fields]
-    numbers = defaultdict[Place, list[int]](list)
-    for number, *place in connection.execute(sa.select(records.c.id, *columns).where(records.c.run == run)):
-        numbers[Place(*place)].append(number)
-    return numbers
+def _earlier_blocks(catalog: Catalog, run: int) -> dict[Place, list[Block]]:
+    blocks = defaultdict[Place, list[Block]](list)
+    for block in catalog.blocks.values():
+        if block.run == run:
+            blocks[block.place].append(block)
+    return blocks
 
 
-def _compare(
-    connection: sa.Connection, packed: PackedRecords, numbers: Sequence[int]
-) -> Iterator[NumberedRecords]:
-    """Split the records of one place by the number that they had; `numbers` are those of the place."""
-    if not numbers:
+def _compare(catalog: Catalog, packed: PackedRecords, blocks: Sequence[Block]) -> Iterator[NumberedRecords]:
+    """Split the records of one place by the number that they had; `blocks` are the earlier ones there."""
+    if not blocks:
         yield NumberedRecords(None, packed)
         return
-    earlier = _earlier_records(connection, numbers)
+    earlier = pl.concat(
+        read_content(catalog.content(block), _UNCHANGED).with_columns(number=block.number) for block in blocks
+    )
     repeated = packed.unpack().join(
         earlier.unique(_UNCHANGED), on=_UNCHANGED, how="left", nulls_equal=True, maintain_order="left"
     )
@@ -69,15 +66,6 @@ def _compare(
     for (number,), part in rows.partition_by("number", as_dict=True, maintain_order=True).items():
         is_all = part.height == packed.devices == rows.height
         yield NumberedRecords(number, packed if is_all else PackedRecords.pack(part, packed.place))
-
-
-def _earlier_records(connection: sa.Connection, numbers: Sequence[int]) -> pl.DataFrame:
-    """The records of those numbers (columns: _UNCHANGED and `number`)."""
-    query = sa.select(records.c.id, records.c.content).where(records.c.id.in_(numbers)).order_by(records.c.id)
-    return pl.concat(
-        read_content(content, _UNCHANGED).with_columns(pl.lit(number).alias("number"))
-        for number, content in connection.execute(query)
-    )
 
 
 def _retractions(earlier: pl.DataFrame, packed: PackedRecords) -> pl.DataFrame:

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import polars as pl
 
 from batchlic.ledger.schema import IDENTIFIERS, RECORD_COLUMNS, SCOPE
-from batchlic.ledger.tables import records
 
 
 class Place(NamedTuple):
@@ -46,9 +45,6 @@ class PackedRecords(NamedTuple):
     def unpack(self) -> pl.DataFrame:
         """The records (columns: RECORD_COLUMNS)."""
         return read_content(self.content, tuple(RECORD_COLUMNS))
-
-
-PACKED_COLUMNS = [records.c[name] for name in PackedRecords._fields]
 
 
 def pack_frames(frames: Iterable[pl.DataFrame]) -> Iterator[PackedRecords]:

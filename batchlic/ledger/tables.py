@@ -1,7 +1,11 @@
-"""The ledger's tables: runs, and the records that each run made.
+"""The ledger's tables: runs, the records that each run made, and the checksum of both.
 
 Records are stored by the column: one row of the database holds a parquet file with the records of about
 100,000 devices. One row a device takes a minute to write and to read where this takes a second.
+
+Each row has checks: `records.checksum` is that of its content, and `catalog.checksum` is that of all other
+columns of all rows. There is no index, because a damaged index would hide rows. `Catalog` reads all rows but
+their contents anyway, to compare them with their checksum.
 """
 
 import sqlalchemy as sa
@@ -12,7 +16,7 @@ runs = sa.Table(
     "runs",
     metadata,
     sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("run_id", sa.String, nullable=False, unique=True),
+    sa.Column("run_id", sa.String, nullable=False, comment="unique"),
     sa.Column("carrier", sa.String, nullable=False, comment="base URL, or `sandbox`"),
     sa.Column("folder", sa.String, comment="where its journal is; null in an import"),
     sa.Column("begun_at", sa.BigInteger, nullable=False, comment="microseconds since 1970, UTC"),
@@ -23,14 +27,23 @@ runs = sa.Table(
 records = sa.Table(
     "records",
     metadata,
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("run", sa.ForeignKey("runs.id"), nullable=False, index=True),
+    sa.Column("id", sa.Integer, primary_key=True, comment="newer records have a higher one"),
+    sa.Column("run", sa.Integer, nullable=False, comment="runs.id"),
     sa.Column("part", sa.Integer, nullable=False, comment="which of the run's frames, from 0"),
     sa.Column("account_name", sa.String, nullable=False),
     sa.Column("sku_number", sa.String, nullable=False),
     sa.Column("devices", sa.Integer, nullable=False),
     sa.Column("unpaired", sa.Integer, nullable=False, comment="devices with only one identifier"),
-    sa.Column("content", sa.LargeBinary, nullable=False, comment="parquet, columns: RECORD_COLUMNS"),
     sa.Column("completed_by", sa.Integer, comment="runs.id of another run that gave the second identifiers"),
-    sqlite_autoincrement=True,  # newer records have a higher id, also after deletions
+    sa.Column("checksum", sa.LargeBinary, nullable=False, comment="BLAKE2b of the content, 16 bytes"),
+    # The last column, because SQLite reads all columns before the one that a query asks for.
+    sa.Column("content", sa.LargeBinary, nullable=False, comment="parquet, columns: RECORD_COLUMNS"),
+)
+
+catalog = sa.Table(
+    "catalog",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, comment="1: there is one row"),
+    sa.Column("last_number", sa.Integer, nullable=False, comment="highest records.id ever given"),
+    sa.Column("checksum", sa.LargeBinary, nullable=False, comment="see `Catalog`"),
 )

@@ -6,24 +6,21 @@ Group testing by binary splitting (Dorfman 1943; Hwang 1972): b bad devices amon
 
 from collections.abc import Awaitable, Callable
 
-from batchlic.carrier.answers import Answer, Blame, Outcome
+from batchlic.carrier.answers import Outcome
 from batchlic.chunker import Batch
+from batchlic.pool.verdict import Next, Verdict
 
-Send = Callable[[Batch], Awaitable[Answer]]
-
-
-def can_be_split(batch: Batch, answer: Answer) -> bool:
-    """Whether some devices of a refused batch may be accepted in a smaller part."""
-    return answer.outcome is Outcome.REFUSED and answer.blame is not Blame.ACCOUNT and batch.is_divisible
+Send = Callable[[Batch], Awaitable[Verdict]]
 
 
-async def bisect(batch: Batch, refusal: Answer, send: Send) -> None:
+async def bisect(batch: Batch, named_devices: tuple[str, ...], send: Send) -> None:
     """Send parts of a refused batch until each device is in an accepted part or was refused alone.
 
-    Devices that the refusal names are sent alone; without names the batch is halved. If the first half is
-    accepted, the bad device is in the second one, which is then split without being sent whole.
+    `named_devices` are the identifiers that the refusal names. These devices are sent alone; without names
+    the batch is halved. If the first half is accepted, the bad device is in the second one, which is then
+    split without being sent whole.
     """
-    named = _offsets_of(batch, refusal.named_devices)
+    named = _offsets_of(batch, named_devices)
     if 0 < len(named) < len(batch.offsets):
         for offset in named:
             await send(batch.take([offset]))
@@ -31,18 +28,18 @@ async def bisect(batch: Batch, refusal: Answer, send: Send) -> None:
         return
     middle = len(batch.offsets) // 2
     left, right = batch.take(batch.offsets[:middle]), batch.take(batch.offsets[middle:])
-    answer = await _send_and_bisect(left, send)
-    if answer.outcome is Outcome.ACCEPTED and can_be_split(right, refusal):
-        await bisect(right, refusal, send)
+    verdict = await _send_and_bisect(left, send)
+    if verdict.answer.outcome is Outcome.ACCEPTED and right.is_divisible:
+        await bisect(right, named_devices, send)
     else:
         await _send_and_bisect(right, send)
 
 
-async def _send_and_bisect(batch: Batch, send: Send) -> Answer:
-    answer = await send(batch)
-    if can_be_split(batch, answer):
-        await bisect(batch, answer, send)
-    return answer
+async def _send_and_bisect(batch: Batch, send: Send) -> Verdict:
+    verdict = await send(batch)
+    if verdict.next is Next.SPLIT:
+        await bisect(batch, verdict.answer.named_devices, send)
+    return verdict
 
 
 def _offsets_of(batch: Batch, identifiers: tuple[str, ...]) -> set[int]:

@@ -57,7 +57,12 @@ class CircuitBreaker:
                 self._closed = anyio.Event()
 
     async def _pause(self) -> None:
-        pause = min(FIRST_PAUSE * 2**self._probes, LONGEST_PAUSE)
         self._probes += 1
+        pause = growing_pause(self._probes)
         with anyio.move_on_after(pause):
             await self._closed.wait()
+
+
+def growing_pause(number: int) -> float:
+    """Seconds of a pause by its number, from 1: doubling from `FIRST_PAUSE` to `LONGEST_PAUSE`."""
+    return min(FIRST_PAUSE * 2.0 ** min(number - 1, 32), LONGEST_PAUSE)

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import anyio
 
 from batchlic.carrier.answers import Answer, Outcome
 from batchlic.errors import BatchlicError, StoppedEarly
-from batchlic.pool.bisect import bisect, can_be_split
+from batchlic.pool.bisect import bisect
+from batchlic.pool.breaker import growing_pause
 from batchlic.pool.refusals import RefusalWatch
 from batchlic.pool.remaining import Delivery, Position
 from batchlic.pool.sender import Sender
+from batchlic.pool.verdict import Next, Verdict
 
 if TYPE_CHECKING:
     from batchlic.chunker import Batch
-
-REFUSED_EARLIER = Answer(outcome=Outcome.REFUSED)
-"""Stands for a refusal in an earlier session; the devices that it named are not known any more."""
 
 
 class Pool:
@@ -34,6 +36,8 @@ class Pool:
         self.refusals = RefusalWatch()
         self._scope = anyio.CancelScope()
         self._failure: BatchlicError | None = None
+        self._postponed: deque[tuple[list[Delivery], Iterable[Delivery]]] = deque()
+        """Deliveries that were refused without a known reason, each with the sequence that it begins."""
 
     async def deliver(
         self,
@@ -81,33 +85,65 @@ class Pool:
     async def _work(self, sequences: Iterator[Iterable[Delivery]]) -> None:
         """One worker: take the next sequence that no other worker has taken, and deliver it."""
         try:
-            for sequence in sequences:
-                if self._failure is not None:
-                    return
-                for delivery in sequence:
-                    await self._deliver(delivery)
+            while self._failure is None and (sequence := await self._take(sequences)) is not None:
+                deliveries = iter(sequence)
+                for delivery in deliveries:
+                    if postponed := await self._deliver(delivery):
+                        self._postponed.append((postponed, chain(postponed, deliveries)))
+                        break
         except BatchlicError as error:
             self._fail(error)
 
-    async def _deliver(self, delivery: Delivery) -> None:
-        """Send a batch, and its parts if it is refused, until each device has an answer."""
-        accepted = False
-        last_answer: Answer | None = None
+    async def _take(self, sequences: Iterator[Iterable[Delivery]]) -> Iterable[Delivery] | None:
+        """The next sequence: a postponed one that can be judged now, or one of the plan; None at the end."""
+        for number, (postponed, sequence) in enumerate(self._postponed):
+            if all(map(self._sender.suspicions.is_explained, postponed)):
+                del self._postponed[number]
+                return sequence
+        if (new := next(sequences, None)) is not None or not self._postponed:
+            return new
+        postponed, _ = self._postponed[0]
+        await anyio.sleep(growing_pause(postponed[0].attempts))
+        return self._postponed.popleft()[1] if self._postponed else None
 
-        async def send(part: Batch) -> Answer:
-            nonlocal accepted, last_answer
-            attempts = delivery.attempts if part is delivery.batch else 0
-            last_answer = await self._sender.send(part, attempts=attempts)
-            accepted |= last_answer.outcome is Outcome.ACCEPTED
-            return last_answer
+    async def _deliver(self, delivery: Delivery) -> list[Delivery]:
+        """Send a batch, and its parts if it is refused, until each device has an answer.
 
-        refusal = REFUSED_EARLIER if delivery.is_refused else await send(delivery.batch)
-        if delivery.is_refused or can_be_split(delivery.batch, refusal):
-            await bisect(delivery.batch, refusal, send)
+        Returns what is to be sent again later.
+        """
+        accepted, last, refused_at = False, None, None
+        postponed: list[Delivery] = []
+
+        async def send(part: Batch) -> Verdict:
+            nonlocal accepted, last, refused_at
+            if is_whole := part is delivery.batch:
+                sent = await self._sender.send(delivery)
+            else:
+                sent = await self._sender.send(
+                    Delivery(part, is_split_off=True, batch_refused_at=refused_at, position=delivery.position)
+                )
+            last = sent.verdict
+            if is_whole:
+                refused_at = sent.delivery.refused_at
+            accepted |= last.answer.outcome is Outcome.ACCEPTED
+            if last.next is Next.POSTPONE:
+                postponed.append(replace(sent.delivery, is_split_off=False))
+            return last
+
+        try:
+            if delivery.is_refused:  # in an earlier session; the devices that it named are not known any more
+                await bisect(delivery.batch, (), send)
+            else:
+                verdict = await send(delivery.batch)
+                if verdict.next is Next.SPLIT:
+                    await bisect(delivery.batch, verdict.answer.named_devices, send)
+        finally:
+            self._sender.suspicions.end(delivery)
         if accepted:
             self.refusals.accepted(delivery.batch)
-        elif last_answer is not None:
-            self._watch_refusal(delivery, last_answer)
+        elif last is not None and last.next is Next.END:
+            self._watch_refusal(delivery, last.answer)
+        return postponed
 
     def _watch_refusal(self, delivery: Delivery, answer: Answer) -> None:
         """Stop the run if too many batches were refused alike."""

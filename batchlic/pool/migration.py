@@ -140,7 +140,8 @@ class Migration:
             yield replace(found, position=Position.UNDO)
         done = self._events(clear)
         if all(_is_gone(events) for _, events in by_history(clear, _after(since, done))):
-            yield replace(delivery, batch=_cleared(assign, _clearings(clear, sent, done)))
+            batch = _cleared(assign, _clearings(clear, sent, done))
+            yield replace(delivery, batch=batch, is_in_doubt=False)
 
     def _events(self, step: Batch) -> list[Event]:
         """The attempts and settlements of a step of a batch."""
@@ -187,7 +188,8 @@ def _after(seq: int, events: Iterable[Event]) -> list[Event]:
 
 
 def _is_gone(clears: Sequence[Event]) -> bool:
-    was_refused = bool(clears) and isinstance(clears[-1], Attempt) and bool(clears[-1].final)
+    last = clears[-1] if clears else None
+    was_refused = isinstance(last, Attempt) and last.outcome == Outcome.REFUSED and bool(last.final)
     return was_refused or status_of(clears) is DeviceStatus.ACCEPTED
 
 

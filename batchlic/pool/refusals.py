@@ -44,8 +44,7 @@ class RefusalWatch:
             raise StoppedEarly(
                 f"the first {self._batches[alike]} batches for account {batch.account_name}, SKU "
                 f"{batch.sku_number} were all refused with the same error: "
-                f"{answer.error_code or answer.http_status} ({answer.error_message}). Check account "
-                f"and SKU, then resume the run{_or_else(batch, position)}"
+                f"{answer.summary}. Check account and SKU, then resume the run{advice(batch, position)}"
             )
 
 
@@ -53,7 +52,7 @@ def _group(batch: Batch) -> _Group:
     return batch.account_name, batch.sku_number
 
 
-def _or_else(batch: Batch, position: Position) -> str:
+def advice(batch: Batch, position: Position) -> str:
     """Advice for a migration that is refused a new license while the device has the old one."""
     if batch.step is not Step.ASSIGN or position is not Position.FIRST:
         return ""

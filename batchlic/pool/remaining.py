@@ -32,13 +32,22 @@ class Position(Enum):
 class Delivery:
     """A batch, or what is left of one, to be sent until each device has a definite answer.
 
-    `attempts` counts the requests already made for exactly these devices. `is_refused` says that the last of
-    them was refused as a whole, so that only parts may be sent.
+    - `attempts`: the requests already made for exactly these devices.
+    - `is_refused`: the last of them was refused as a whole, so that only parts may be sent.
+    - `is_in_doubt`: the answer to one of them was lost, and nobody has settled the devices since.
+    - `is_split_off`: it is a part of a batch that was refused a moment ago.
+    - `refused_at`: when the first refused request of this session was sent, in seconds of the event loop's
+      clock.
+    - `batch_refused_at`: the same for the batch that it was split off.
     """
 
     batch: Batch
     attempts: int = 0
     is_refused: bool = False
+    is_in_doubt: bool = False
+    is_split_off: bool = False
+    refused_at: float | None = None
+    batch_refused_at: float | None = None
     position: Position = Position.FIRST
 
     def __iter__(self) -> Iterator["Delivery"]:
@@ -79,22 +88,27 @@ def remaining_of(batch: Batch, history: Sequence[Event], resendable: Collection[
     A device in doubt that was refused for good since then stays in doubt: sending it again is useless. Where
     the operator settled it as pending all the same, its part is sent as it was.
     """
-    groups: defaultdict[tuple[str, bool], list[int]] = defaultdict(list)
+    groups: defaultdict[tuple[str, DeviceStatus, bool], list[int]] = defaultdict(list)
     for offsets, events in by_history(batch, history):
         attempts = [event for event in events if isinstance(event, Attempt)]
         last = attempts[-1] if attempts else None
         is_settled = bool(events) and isinstance(events[-1], Settlement)
-        match status_of(events):
+        match status := status_of(events):
             case DeviceStatus.PENDING:
-                groups[last.part if last else "", is_settled].extend(offsets)
+                groups[last.part if last else "", status, is_settled].extend(offsets)
             case DeviceStatus.IN_DOUBT if last and not last.final and batch.sku_number in resendable:
-                groups[last.part, is_settled].extend(offsets)
+                groups[last.part, status, is_settled].extend(offsets)
     attempts = [event for event in history if isinstance(event, Attempt)]
-    for (_, is_settled), offsets in groups.items():
+    for (_, status, is_settled), offsets in groups.items():
         part = batch if len(offsets) == len(batch.offsets) else batch.take(offsets)
         of_part = [attempt for attempt in attempts if attempt.part == part.part]
         was_refused = bool(of_part) and of_part[-1].outcome == Outcome.REFUSED
-        yield Delivery(part, attempts=len(of_part), is_refused=was_refused and not is_settled)
+        yield Delivery(
+            part,
+            attempts=len(of_part),
+            is_refused=was_refused and part.is_divisible and not is_settled,
+            is_in_doubt=status is DeviceStatus.IN_DOUBT,
+        )
 
 
 def statuses_of(batch: Batch, history: Sequence[Event]) -> dict[int, DeviceStatus]:

@@ -2,7 +2,8 @@
 
 | answer | sent again | after |
 | --- | --- | --- |
-| accepted, refused | never | |
+| accepted | never | |
+| refused | never unchanged, or later: see `verdict` | |
 | throttled | until the run gives up | when the limiter permits |
 | unavailable | until the run gives up | exponential backoff with full jitter |
 | unauthorized | after renewing the token | at once |
@@ -22,8 +23,9 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from batchlic.carrier.answers import Answer, Outcome
+from batchlic.carrier.answers import Outcome
 from batchlic.carrier.auth import CarrierUnreachable
+from batchlic.pool.verdict import Next, Verdict
 
 _backoff = wait_random_exponential(multiplier=0.5, max=60)
 
@@ -34,15 +36,17 @@ class RetryPolicy:
 
     `give_up_after`: seconds without any definite answer to any request. `resendable`: the SKUs whose requests
     are sent again after a lost answer, up to `max_resends` times in a row. Devices of other SKUs stay in
-    doubt.
+    doubt. `trusts_duplicates`: a request of a resendable SKU whose answer was lost counts as accepted if the
+    carrier refuses its repetition as a duplicate.
     """
 
     resendable: Collection[str]
     give_up_after: float = 30 * 60.0
     max_resends: int = 4
+    trusts_duplicates: bool = True
 
-    async def run(self, attempt: Callable[[], Awaitable[Answer]], sku_number: str | None) -> Answer:
-        """Attempt until nothing more is to be sent; return the last answer.
+    async def run(self, attempt: Callable[[], Awaitable[Verdict]], sku_number: str | None) -> Verdict:
+        """Attempt until nothing more is to be sent now; return the last verdict.
 
         `sku_number` is that of the devices; None if the caller handles lost answers itself.
 
@@ -50,20 +54,20 @@ class RetryPolicy:
         machinery costs as much as the journal.
         """
         first = await attempt()
-        if first.outcome in {Outcome.ACCEPTED, Outcome.REFUSED}:
+        if first.next is not Next.REPEAT:
             return first
         at_hand, doubts = [first], itertools.count(1)
 
-        async def next_answer() -> Answer:
+        async def next_verdict() -> Verdict:
             return at_hand.pop() if at_hand else await attempt()
 
-        def is_sent_again(answer: Answer) -> bool:
-            if answer.outcome is Outcome.AMBIGUOUS:
+        def is_sent_again(verdict: Verdict) -> bool:
+            if verdict.answer.outcome is Outcome.AMBIGUOUS and verdict.next is Next.REPEAT:
                 return sku_number in self.resendable and next(doubts) <= self.max_resends
-            return answer.outcome in {Outcome.THROTTLED, Outcome.UNAVAILABLE, Outcome.UNAUTHORIZED}
+            return verdict.next is Next.REPEAT
 
         retrying = AsyncRetrying(sleep=anyio.sleep, wait=_wait, retry=retry_if_result(is_sent_again))
-        return await retrying(next_answer)
+        return await retrying(next_verdict)
 
     async def reach(self, ask: Callable[[], Awaitable[None]], *, since: float) -> None:
         """Call `ask` until it reaches the carrier, and wait between calls as long as the carrier asks.
@@ -92,7 +96,7 @@ def _asked_to_wait(state: RetryCallState) -> float:
 
 
 def _wait(state: RetryCallState) -> float:
-    answer: Answer = state.outcome.result()  # type: ignore[union-attr]  # tenacity waits only after an outcome
-    if answer.outcome in {Outcome.UNAVAILABLE, Outcome.AMBIGUOUS}:
+    verdict: Verdict = state.outcome.result()  # type: ignore[union-attr]  # tenacity waits only after an outcome
+    if verdict.answer.outcome in {Outcome.UNAVAILABLE, Outcome.AMBIGUOUS}:
         return _backoff(state)
     return 0.0

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import math
 import time
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, replace
+from http import HTTPStatus
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import anyio
 
 from batchlic.carrier.answers import Answer, Outcome
-from batchlic.carrier.catalog import Action
 from batchlic.carrier.client import CarrierClient, Submission
 from batchlic.errors import CredentialsRejected, StoppedEarly
 from batchlic.journal import Intent, Journal
-from batchlic.pool.bisect import can_be_split
 from batchlic.pool.breaker import CircuitBreaker
 from batchlic.pool.limiter.pace import Pace, Signal, SignalKind, Turn
+from batchlic.pool.remaining import Delivery
 from batchlic.pool.retry import RetryPolicy
+from batchlic.pool.suspicion import Suspicions
+from batchlic.pool.verdict import Next, Verdict, judge
 
 if TYPE_CHECKING:
     from batchlic.chunker import Batch
 
-MAX_USELESS_TOKENS = 5
-"""New tokens in a row that the carrier may reject before the run gives up."""
+MAX_USELESS_TOKENS = 8
+"""New tokens in a row that the carrier may reject before the run stops."""
+FIRST_TOKEN_PAUSE = 1.0
+LONGEST_TOKEN_PAUSE = 60.0
+"""Seconds before a rejected new token is renewed, too: doubling from the first to the longest."""
 
 DEFINITE = frozenset({Outcome.ACCEPTED, Outcome.REFUSED})
 """Answers that count as progress."""
@@ -44,27 +49,32 @@ class Observer(Protocol):
         """An attempt was answered, and the answer is durable."""
 
 
+class Sent(NamedTuple):
+    """The last verdict on a delivery, and the delivery as its attempts have changed it."""
+
+    verdict: Verdict
+    delivery: Delivery
+
+
 class Sender:
     """Makes the attempts for batches; all workers share one."""
 
     def __init__(
         self,
         *,
-        run_id: str,
-        action: Action,
         client: CarrierClient,
         journal: Journal,
         pace: Pace,
         policy: RetryPolicy,
         observer: Observer,
     ) -> None:
-        self._run_id = run_id
-        self._action = action
         self._client = client
         self._journal = journal
+        self._identity = journal.identity
         self._pace = pace
         self._policy = policy
         self._observer = observer
+        self.suspicions = Suspicions()
         self._breaker = CircuitBreaker()
         self._tokens = _TokenRenewal(client, policy)
         self._in_flight: set[anyio.CancelScope] = set()
@@ -79,84 +89,127 @@ class Sender:
         for exchange in self._in_flight:
             exchange.cancel()
 
-    async def send(self, batch: Batch, *, attempts: int) -> Answer:
-        """Send a batch until an answer settles it, or nothing more is to be sent for it; the last answer.
-
-        `attempts` counts the requests already made for exactly these devices.
-        """
+    async def send(self, delivery: Delivery) -> Sent:
+        """Send a delivery until an answer settles it, or nothing more is to be sent for it now."""
+        batch = delivery.batch
         body = batch.body() if batch.undoes is None else None
-        action = batch.action or self._action
-        submission = Submission(action=action, x_request_id=batch.x_request_id(self._run_id), body=body)
-        digest = hashlib.sha256(body or b"").hexdigest()
-        numbers = itertools.count(attempts + 1)
+        course = _Course(
+            delivery,
+            Submission(
+                action=batch.action or self._identity.action,
+                x_request_id=batch.x_request_id(self._identity.run_id),
+                body=body,
+            ),
+            hashlib.sha256(body or b"").hexdigest(),
+        )
 
-        async def attempt() -> Answer:
-            return await self._attempt(batch, submission, digest, next(numbers))
+        async def attempt() -> Verdict:
+            return await self._attempt(course)
 
-        return await self._policy.run(attempt, batch.sku_number if batch.is_repeatable else None)
+        verdict = await self._policy.run(attempt, batch.sku_number if batch.is_repeatable else None)
+        return Sent(verdict, course.delivery)
 
-    async def _attempt(self, batch: Batch, submission: Submission, digest: str, number: int) -> Answer:
+    async def _attempt(self, course: _Course) -> Verdict:
+        await self.suspicions.admit(course.delivery)
         turn = await self._pace.wait_turn()
         try:
             async with self._breaker.passage():
-                intent = Intent(
-                    batch_id=batch.batch_id,
-                    step=batch.step,
-                    part=batch.part,
-                    x_request_id=submission.x_request_id,
-                    attempt=number,
-                    action=submission.action,
-                    device_count=len(batch.offsets),
-                    request_sha256=digest,
-                    pace_rps=self._pace.rate if math.isfinite(self._pace.rate) else None,
-                    started_at=time.time_ns() // 1000,
-                )
-                answer = await self._exchange(batch, submission, intent, turn)
+                verdict = await self._exchange(course, turn)
         finally:
             turn.abandon()
+        answer = verdict.answer
         self._give_up_without_progress(answer)
+        self.suspicions.stop_if_nothing_is_accepted(course.delivery, answer, now=anyio.current_time())
         await self._tokens.renew_where_unauthorized(answer)
-        return answer
+        return verdict
 
-    async def _exchange(self, batch: Batch, submission: Submission, intent: Intent, turn: Turn) -> Answer:
+    async def _exchange(self, course: _Course, turn: Turn) -> Verdict:
         """Intent, request, answer: once begun, it runs to its end unless the pool is aborted."""
         with anyio.CancelScope(shield=True) as exchange:
             self._in_flight.add(exchange)
             try:
+                intent = self._intent(course)
                 seq = await self._journal.intend(intent)
-                if turn.started():
-                    answer = await self._client.submit(submission)
-                    self._pace.finished(turn, signal_of(answer))  # at once: others may be about to send
-                    self._breaker.record(answer)
+                if was_sent := turn.started():
+                    received = await self._client.submit(course.submission)
+                    self._pace.finished(turn, signal_of(received))  # at once: others may be about to send
+                    verdict = self._judge(course, received, sent_at=turn.flight.sent_at)
                 else:
-                    answer = NOT_SENT
-                ended_at = anyio.current_time()
+                    verdict = Verdict(NOT_SENT, Next.REPEAT)
+                answer, ended_at = verdict.answer, anyio.current_time()
                 duration_ms = round((ended_at - turn.flight.sent_at) * 1000, 3)
-                final = answer.outcome is Outcome.REFUSED and not can_be_split(batch, answer)
-                await self._journal.answer(seq, answer, duration_ms=duration_ms, final=final)
+                await self._journal.answer(seq, answer, duration_ms=duration_ms, final=verdict.is_final)
             finally:
                 self._in_flight.discard(exchange)
             if answer.outcome in DEFINITE:
                 self._tokens.last_progress = ended_at
-            if answer is not NOT_SENT:
-                self._observer.answered(batch, intent, answer, duration_ms, final=final)
-            return answer
+            if was_sent:
+                self._observer.answered(
+                    course.delivery.batch, intent, answer, duration_ms, final=verdict.is_final
+                )
+            return verdict
         raise StoppedEarly("stopped at once: requests in flight are in doubt; resume the run")
 
+    def _intent(self, course: _Course) -> Intent:
+        delivery, submission = course.delivery, course.submission
+        course.delivery = replace(delivery, attempts=delivery.attempts + 1)
+        return Intent(
+            batch_id=delivery.batch.batch_id,
+            step=delivery.batch.step,
+            part=delivery.batch.part,
+            x_request_id=submission.x_request_id,
+            attempt=delivery.attempts + 1,
+            action=submission.action,
+            device_count=len(delivery.batch.offsets),
+            request_sha256=course.digest,
+            pace_rps=self._pace.rate if math.isfinite(self._pace.rate) else None,
+            started_at=time.time_ns() // 1000,
+        )
+
+    def _judge(self, course: _Course, answer: Answer, *, sent_at: float) -> Verdict:
+        """Judge an answer, and learn from it what to expect of the carrier."""
+        delivery, policy = course.delivery, self._policy
+        verdict = judge(
+            delivery,
+            answer,
+            is_explained=self.suspicions.is_explained(delivery),
+            trusts_duplicates=policy.trusts_duplicates and delivery.batch.sku_number in policy.resendable,
+        )
+        if not self.suspicions.is_suspect(delivery, answer):
+            self._breaker.record(answer)
+        self.suspicions.learn(delivery, answer, sent_at=sent_at)
+        if answer.outcome is Outcome.REFUSED and delivery.refused_at is None:
+            course.delivery = replace(delivery, refused_at=sent_at)
+        if answer.outcome is Outcome.AMBIGUOUS:
+            course.delivery = replace(delivery, is_in_doubt=True)
+        return verdict
+
     def _give_up_without_progress(self, answer: Answer) -> None:
-        """Raise StoppedEarly after too long without a definite answer, or if `Retry-After` is that long."""
+        """Raise after too long without a definite answer, or where it is clear that waiting is useless."""
         limit = self._policy.give_up_after
         if answer.outcome in DEFINITE:
             return
+        if answer.http_status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+            raise CredentialsRejected(answer.summary)
         if (answer.retry_after_s or 0) > limit:
             raise StoppedEarly(
-                f"the carrier asks to wait {answer.retry_after_s:.0f} s; resume the run after that"
+                f"the carrier asks to wait {answer.retry_after_s:.0f} s; last answer: {answer.summary}. "
+                "Resume the run after that"
             )
         if anyio.current_time() - self._tokens.last_progress > limit:
             raise StoppedEarly(
-                f"no progress for {limit:.0f} s, last answer: {answer.error_message or answer.outcome}; "
-                "resume the run when the carrier works again"
+                f"no progress for {limit:.0f} s; last answer: {answer.summary}. "
+                "Resume the run when the carrier works again"
             )
+
+
+@dataclass(slots=True)
+class _Course:
+    """A delivery while it is sent: its request, and what its attempts have changed about it."""
+
+    delivery: Delivery
+    submission: Submission
+    digest: str
 
 
 class _TokenRenewal:
@@ -165,25 +218,36 @@ class _TokenRenewal:
     def __init__(self, client: CarrierClient, policy: RetryPolicy) -> None:
         self._client = client
         self._policy = policy
+        self._lock = anyio.Lock()
         self._rejected_generation = -1
         self._useless_tokens = 0
         self.last_progress = 0.0
         """When the last definite answer came, in seconds of the event loop's clock."""
 
     async def renew_where_unauthorized(self, answer: Answer) -> None:
-        """Renew the token that an answer rejects; CredentialsRejected once new ones are useless."""
+        """Renew the token that an answer rejects, once for all workers; StoppedEarly once that is useless.
+
+        The carrier accepted the login for a new token. If it rejects the token all the same, it is in
+        trouble, and the next renewal waits longer.
+        """
         if answer.outcome is not Outcome.UNAUTHORIZED:
             self._useless_tokens = 0
             return
-        if answer.credentials_generation > self._rejected_generation:
-            self._rejected_generation = answer.credentials_generation
-            self._useless_tokens += 1
+        async with self._lock:
+            if answer.credentials_generation > self._rejected_generation:
+                self._rejected_generation = answer.credentials_generation
+                await self._pause_after_useless_tokens(answer)
+            await self._policy.reach(lambda: self._client.renew(answer), since=self.last_progress)
+
+    async def _pause_after_useless_tokens(self, answer: Answer) -> None:
         if self._useless_tokens > MAX_USELESS_TOKENS:
-            raise CredentialsRejected(
-                f"the carrier rejected {MAX_USELESS_TOKENS} new tokens in a row: "
-                f"{answer.error_code} {answer.error_message}"
+            raise StoppedEarly(
+                f"the carrier rejected {MAX_USELESS_TOKENS} new tokens in a row; "
+                f"last answer: {answer.summary}. Resume the run when the carrier works again"
             )
-        await self._policy.reach(lambda: self._client.renew(answer), since=self.last_progress)
+        if self._useless_tokens:
+            await anyio.sleep(min(FIRST_TOKEN_PAUSE * 2 ** (self._useless_tokens - 1), LONGEST_TOKEN_PAUSE))
+        self._useless_tokens += 1
 
 
 _SIGNALS = {

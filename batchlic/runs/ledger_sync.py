@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from itertools import groupby
@@ -220,7 +220,7 @@ def _refuse_shared_with_open(other: RunEntry, devices: pl.LazyFrame, folder: Run
     other_folder = _folder(other)
     if not other_folder.plan.is_file():
         return
-    if shared := _count_shared(devices, _planned_devices(other_folder), SCOPE[:1]):
+    if shared := _count_shared(devices, [_planned_devices(other_folder)], SCOPE[:1]):
         raise RefusedToStart(
             f"{folder.path}: run {other.run_id} is at work on {shared:,} of the same devices "
             f"({other.folder}); wait for it or stop it"
@@ -231,8 +231,7 @@ def _refuse_shared_records(
     other: RunEntry, found: Iterator[RunRecords], devices: pl.LazyFrame, folder: RunFolder
 ) -> None:
     """Raise RefusedToStart where some of the devices are among the records of another run."""
-    recorded = pl.concat(map(_with_scope, found))
-    if shared := _count_shared(devices, recorded.lazy(), SCOPE):
+    if shared := _count_shared(devices, map(_with_scope, found), SCOPE):
         raise RefusedToStart(
             f"{folder.path}: since this run was planned, run {other.run_id} has recorded {shared:,} of the "
             "devices that this run still has to send. Run the inventory again instead: it skips licensed "
@@ -240,13 +239,17 @@ def _refuse_shared_records(
         )
 
 
-def _count_shared(devices: pl.LazyFrame, others: pl.LazyFrame, scope: tuple[str, ...]) -> int:
-    """How many devices are among the others, by the identifier that more of them share."""
-    counts: list[int] = [
-        devices.join(others, on=[*scope, key], how="semi").select(pl.len()).collect(engine="streaming").item()
-        for key in IDENTIFIERS
-    ]
-    return max(counts)
+def _count_shared(devices: pl.LazyFrame, others: Iterable[pl.LazyFrame], scope: tuple[str, ...]) -> int:
+    """How many devices are among the others, by the identifier that more of them share.
+
+    No device is in two frames of the others. One of these frames is in memory at a time.
+    """
+    counts = dict.fromkeys(IDENTIFIERS, 0)
+    for frame in others:
+        for key in IDENTIFIERS:
+            shared = devices.join(frame, on=[*scope, key], how="semi").select(pl.len())
+            counts[key] += shared.collect(engine="streaming").item()
+    return max(counts.values())
 
 
 def _planned_devices(folder: RunFolder) -> pl.LazyFrame:
@@ -280,8 +283,8 @@ def _under_both_skus(devices: pl.LazyFrame, job: Job) -> pl.LazyFrame:
     return pl.concat(devices.with_columns(pl.lit(sku).alias("sku_number")) for sku in skus)
 
 
-def _with_scope(found: RunRecords) -> pl.DataFrame:
-    return found.records.with_columns(
+def _with_scope(found: RunRecords) -> pl.LazyFrame:
+    return found.records.lazy().with_columns(
         pl.lit(found.account_name).alias(SCOPE[0]), pl.lit(found.sku_number).alias(SCOPE[1])
     )
 

@@ -43,6 +43,8 @@ class Findings:
     stopped: BatchlicError | None = None
 
 
+MOST_BATCHES_NAMED = 20
+
 NOT_ASKED = Findings([], [])
 """Nothing had to be asked."""
 
@@ -59,6 +61,8 @@ async def preflight(client: CarrierClient, groups: Sequence[PlanGroup], *, liste
         for account, some in groupby(groups, key=attrgetter("account_name")):
             try:
                 counts += await count(client, list(some))
+                if (name := client.counted_as(account)) != account:
+                    notes.append(f"account {account}: the carrier gives its license counts as {name}")
             except AccountError as error:
                 notes.append(f"account {account}: license counts are unknown: {error}")
             if listeners:
@@ -105,21 +109,16 @@ async def register(client: CarrierClient, accounts: Iterable[str], listener: Run
 async def count(client: CarrierClient, groups: Sequence[PlanGroup]) -> list[LicenseCount]:
     """The license counts of each group's account and SKU; 0 for a SKU that the account does not have.
 
-    An account without any counts is left out: that says nothing.
+    An account without any counts is left out, and a SKU with unknown ones: that says nothing.
     """
     counts = []
     for account in dict.fromkeys(group.account_name for group in groups):
         known = {found.sku_number: found for found in await client.subscriptions(account)}
         for sku in (group.sku_number for group in groups if known and group.account_name == account):
             found = known.get(sku)
-            counts.append(
-                LicenseCount(
-                    account,
-                    sku,
-                    assigned=found.license_assigned if found else 0,
-                    available=found.license_available if found else 0,
-                )
-            )
+            assigned, available = (found.license_assigned, found.license_available) if found else (0, 0)
+            if assigned is not None and available is not None:
+                counts.append(LicenseCount(account, sku, assigned=assigned, available=available))
     return counts
 
 
@@ -173,7 +172,8 @@ async def compare_counts(client: CarrierClient, plan: Path, journal: Journal) ->
         after = await count(client, groups)
     except (StoppedEarly, AccountError, CredentialsRejected) as error:
         return [f"license counts after the run are unknown: {error}"]
-    return count_mismatches(request_totals(plan, journal), before, after, journal.identity.action)
+    notes = count_mismatches(request_totals(plan, journal), before, after, journal.identity.action)
+    return notes + (_sent_again(journal) if notes else [])
 
 
 def count_mismatches(
@@ -201,6 +201,22 @@ def count_mismatches(
                 "still to come, failures, or somebody else"
             )
     return notes
+
+
+def _sent_again(journal: Journal) -> list[str]:
+    """A note about devices that may hold two licenses, because their answers were lost."""
+    parts = journal.sent_again()
+    if not parts:
+        return []
+    devices = sum(part.device_count for part in parts)
+    batches = sorted({part.batch_id for part in parts})
+    named = ", ".join(map(str, batches[:MOST_BATCHES_NAMED]))
+    more = f" and {len(batches) - MOST_BATCHES_NAMED:,} more" if len(batches) > MOST_BATCHES_NAMED else ""
+    note = (
+        f"{devices:,} devices were sent again after lost answers and may hold two licenses: see the devices "
+        f"of batch_id {named}{more} in results.parquet, and their requests in audit.parquet"
+    )
+    return [note]
 
 
 def devices_that_fit(groups: Sequence[PlanGroup], counts: Sequence[LicenseCount]) -> list[int]:

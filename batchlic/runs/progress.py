@@ -64,12 +64,17 @@ class Reporter:
         self._screen = screen
         self._points: deque[tuple[float, int]] = deque()
         self._in_doubt: set[_Part] = set()
+        self.warnings: list[str] = []
+        """What the operator should know about answers that count all the same."""
 
     def answered(
         self, batch: Batch, intent: Intent, answer: Answer, duration_ms: float, *, final: bool
     ) -> None:
         """Count and log an answer that has become durable."""
         self.tally.requests[answer.outcome] += 1
+        if answer.warning is not None and answer.warning not in self.warnings:
+            self.warnings.append(answer.warning)
+            self._logger.warning("odd answer", warning=answer.warning, x_request_id=intent.x_request_id)
         part = (batch.batch_id, batch.step, intent.part)
         if answer.outcome is Outcome.AMBIGUOUS and part not in self._in_doubt:
             self._in_doubt.add(part)

@@ -1,4 +1,4 @@
-"""A run and its callbacks: what the store's messages report goes into outcomes, results and summary."""
+"""A run and its callbacks: what the messages in the store report goes into outcomes, results and summary."""
 
 import math
 import time
@@ -10,9 +10,18 @@ from datetime import datetime
 import polars as pl
 
 from batchlic.atomic import staged_path
+from batchlic.callbacks.identifiers import request_key
 from batchlic.callbacks.lost_answers import lost_answers
-from batchlic.callbacks.matching import DEVICE_STEP, LAST_TRY, REQUESTS, first_outcomes, reported_outcomes
+from batchlic.callbacks.matching import (
+    DEVICE_STEP,
+    LAST_TRY,
+    REQUESTS,
+    first_outcomes,
+    first_undecided,
+    reports_of,
+)
 from batchlic.callbacks.store import Store
+from batchlic.callbacks.verdicts import SUCCESS, with_verdicts
 from batchlic.chunker import DeviceStatus, Step
 from batchlic.errors import (
     BatchlicError,
@@ -29,7 +38,13 @@ from batchlic.runs.identity import job_of, refuse_changed_plan, sha256_of
 from batchlic.runs.ledger_sync import ledger_sync
 from batchlic.runs.settle import parts_of
 from batchlic.runs.staging import recovered_journal
-from batchlic.writer.callback_outcomes import read_outcomes, write_outcomes
+from batchlic.writer.callback_outcomes import (
+    outcomes_of,
+    read_reports,
+    undecided_of,
+    unjudged_of,
+    write_reports,
+)
 from batchlic.writer.device_states import request_states
 from batchlic.writer.summary import Summary, read_summary
 
@@ -42,15 +57,15 @@ _CLOCK_DIFFERENCE = 3600 * 1_000_000
 """Microseconds that the listener's clock may be behind the run's; older messages are not even read."""
 
 _ID: Schema = {"id": pl.Int64()}
-_SUCCESS: Schema = dict.fromkeys(("request_id", "imei", "iccid", "account_name"), pl.String()) | {
-    "received_at": pl.Int64()
-}
-_FAILURE: Schema = _SUCCESS | dict.fromkeys(("error_code", "error_message"), pl.String())
+_TEXTS = ("request_id", "imei", "iccid", "further_ids", "account_name")
+_PLAIN_SUCCESS: Schema = dict.fromkeys(_TEXTS, pl.String()) | {"received_at": pl.Int64()}
+_FAULT: Schema = dict.fromkeys(("error_code", "error_message"), pl.String())
+_OTHER: Schema = _PLAIN_SUCCESS | _FAULT | {"status": pl.String()}
 """What matching needs of a message, as the store has it."""
 
 _KNOWN_REQUESTS: Schema = {"request_id": pl.String()}
 
-_MESSAGES: Schema = _FAILURE | {"received_at": UTC, "succeeded": pl.Boolean()}
+_MESSAGES: Schema = _PLAIN_SUCCESS | _FAULT | {"received_at": UTC, "verdict": pl.String()}
 
 _PLACED_REQUESTS: Schema = REQUESTS | {"batch_size": pl.UInt32()}
 
@@ -66,13 +81,14 @@ def reconcile(folder: RunFolder, store: Store) -> Summary:
         refuse_changed_plan(folder, journal.identity)
         job, stopped = job_of(journal.identity), _why_not_done(folder, journal)
         requests = _requests(folder, journal)
-        outcomes = _outcomes(folder, journal, requests, store)
-        if not outcomes.equals(_earlier_outcomes(folder)):
+        earlier = read_reports(folder.outcomes).collect()
+        reports = _reports(folder, journal, requests, store, earlier)
+        if not reports.equals(earlier):
             with ledger_sync(job, journal.identity.carrier, locked=(folder,)) as ledger:
                 ledger.reopen(folder, journal)
             # The journal first: what was executed must not be sent again, even after a kill right here.
-            _settle_proven(folder, journal, requests, outcomes)
-            write_outcomes(staged_path(folder.outcomes), outcomes.lazy())
+            _settle_proven(folder, journal, requests, outcomes_of(reports.lazy()).collect())
+            write_reports(staged_path(folder.outcomes), reports.lazy())
         elif _is_up_to_date(folder, journal):
             return read_summary(folder.summary)
         return finalize(job, folder, journal, started_at=now(), stopped=stopped)
@@ -103,11 +119,12 @@ _OPEN_STATUSES = {DeviceStatus.ACCEPTED, DeviceStatus.IN_DOUBT, DeviceStatus.PEN
 
 
 def unconfirmed(folder: RunFolder) -> pl.DataFrame:
-    """`imei` and `iccid` of the accepted devices without a callback after the carrier's last try."""
+    """`imei` and `iccid` of the accepted devices without any callback after the carrier's last try."""
     is_overdue = pl.lit(datetime.now(UTC_ZONE)) - pl.col("last_attempt_at") > LAST_TRY
     is_accepted = pl.col("status") == DeviceStatus.ACCEPTED.value
-    results = pl.scan_parquet(folder.results).filter(is_accepted & is_overdue)
-    return results.select("imei", "iccid").collect()
+    results = pl.scan_parquet(folder.results).with_row_index("plan_row").filter(is_accepted & is_overdue)
+    reported = undecided_of(read_reports(folder.outcomes)).select("plan_row")
+    return results.join(reported, on="plan_row", how="anti").select("imei", "iccid").collect()
 
 
 def _requests(folder: RunFolder, journal: Journal) -> pl.DataFrame:
@@ -117,12 +134,34 @@ def _requests(folder: RunFolder, journal: Journal) -> pl.DataFrame:
     return pl.concat([pl.DataFrame(schema=_PLACED_REQUESTS), *frames])
 
 
-def _outcomes(folder: RunFolder, journal: Journal, requests: pl.DataFrame, store: Store) -> pl.DataFrame:
+def _reports(
+    folder: RunFolder, journal: Journal, requests: pl.DataFrame, store: Store, earlier: pl.DataFrame
+) -> pl.DataFrame:
     """What the store's messages report of the run, and what was reported before (columns: OUTCOMES)."""
     messages, lost = _messages(store, since=journal.created_at - _CLOCK_DIFFERENCE), lost_answers(journal)
     known_requests = None if lost.is_empty() else _known_requests(folder, journal)
-    reported = reported_outcomes(requests.lazy(), messages.lazy(), lost, known_requests)
-    return first_outcomes([_earlier_outcomes(folder).lazy(), reported]).collect()
+    new = reports_of(requests, messages, lost, known_requests)
+    outcomes = first_outcomes([outcomes_of(earlier.lazy()), new.outcomes]).collect().lazy()
+    undecided = first_undecided([undecided_of(earlier.lazy()), new.undecided])
+    open_undecided = undecided.join(
+        outcomes, on=DEVICE_STEP, how="anti", nulls_equal=True, maintain_order="left"
+    )
+    unjudged = _unjudged(earlier.lazy(), new.unjudged, messages.lazy())
+    return pl.concat([outcomes, open_undecided, unjudged]).collect()
+
+
+def _unjudged(earlier: pl.LazyFrame, new: pl.LazyFrame, messages: pl.LazyFrame) -> pl.LazyFrame:
+    """The messages that could not be judged: those of now, and earlier ones that the store no longer has."""
+    key = request_key(pl.col("request_id"))
+    stored = messages.select(key.alias("key"), "received_at")
+    gone = unjudged_of(earlier).join(
+        stored,
+        left_on=[key, "settled_at"],
+        right_on=["key", "received_at"],
+        how="anti",
+        maintain_order="left",
+    )
+    return pl.concat([gone, new])
 
 
 def _messages(store: Store, *, since: int) -> pl.DataFrame:
@@ -130,13 +169,16 @@ def _messages(store: Store, *, since: int) -> pl.DataFrame:
 
 
 def _read_messages(store: Store, *, since: int) -> Iterator[pl.DataFrame]:
-    for succeeded, columns in ((True, _SUCCESS), (False, _FAILURE)):
-        for rows in store.read(list(columns), succeeded=succeeded, since=since):
-            frame = pl.DataFrame(rows, schema=_ID | columns, orient="row").with_columns(
-                pl.lit(succeeded).alias("succeeded"),
-                *(pl.lit("").alias(name) for name in _FAILURE if name not in columns),
-            )
-            yield frame.select(pl.col(name).cast(kind) for name, kind in _MESSAGES.items())
+    for rows in store.read(list(_PLAIN_SUCCESS), plain_success=True, since=since):
+        frame = pl.DataFrame(rows, schema=_ID | _PLAIN_SUCCESS, orient="row")
+        empty = [pl.lit("").alias(name) for name in _FAULT]
+        yield _typed(frame.with_columns(pl.lit(SUCCESS).alias("verdict"), *empty))
+    for rows in store.read(list(_OTHER), plain_success=False, since=since):
+        yield _typed(with_verdicts(pl.DataFrame(rows, schema=_ID | _OTHER, orient="row")))
+
+
+def _typed(messages: pl.DataFrame) -> pl.DataFrame:
+    return messages.select(pl.col(name).cast(kind) for name, kind in _MESSAGES.items())
 
 
 def _known_requests(folder: RunFolder, journal: Journal) -> pl.LazyFrame | None:
@@ -194,11 +236,6 @@ def _settle_proven(
 
 _PROVEN_STATUS = {DeviceStatus.CONFIRMED.value: DeviceStatus.ACCEPTED.value}
 _REASON = "a callback came for a request whose answer was lost"
-
-
-def _earlier_outcomes(folder: RunFolder) -> pl.DataFrame:
-    """What was reported before (columns: OUTCOMES)."""
-    return read_outcomes(folder.outcomes).collect()
 
 
 def _is_up_to_date(folder: RunFolder, journal: Journal) -> bool:

@@ -12,18 +12,28 @@ from batchlic.runs.finalize import summarize
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import open_journal, refuse_changed_plan
 from batchlic.runs.states import state_frames_of
+from batchlic.writer.callback_outcomes import count_undecided, read_reports, unjudged_messages
 from batchlic.writer.device_states import DEVICE_STATES
 from batchlic.writer.in_doubt import StatusReport, doubts_in
 
 
 def status(folder: RunFolder) -> StatusReport:
-    """Summary and doubts of a run, from plan and journal. Nothing is written; a session is not disturbed."""
+    """Summary and doubts of a run, from plan, journal and what callbacks reported so far.
+
+    Nothing is written; a session is not disturbed.
+    """
     with closing(open_journal(folder)) as journal:
         refuse_changed_plan(folder, journal.identity)
         statuses, in_doubt = _status_in_one_pass(folder, journal)
         doubts = doubts_in(in_doubt.lazy())
         summary = summarize(journal, statuses, journal.session_ends(), journal.final_session_end)
-        return StatusReport(**msgspec.structs.asdict(summary), doubts=doubts)
+        reports = read_reports(folder.outcomes)
+        return StatusReport(
+            **msgspec.structs.asdict(summary),
+            doubts=doubts,
+            undecided=count_undecided(reports),
+            unjudged=unjudged_messages(reports),
+        )
 
 
 def _status_in_one_pass(folder: RunFolder, journal: Journal) -> tuple[dict[DeviceStatus, int], pl.DataFrame]:

@@ -47,9 +47,8 @@ def submit(
             if stopped is not None:
                 raise stopped
             if journal.identity.batches:
-                notes = anyio.run(
-                    _send, job, folder, target, journal, logger, backend_options={"use_uvloop": True}
-                )
+                send = partial(_send, job, folder, target, journal, logger, notes=notes)
+                anyio.run(send, backend_options={"use_uvloop": True})
         except (CredentialsRejected, RefusedToStart, StoppedEarly) as error:
             stopped = error
             logger.error("stopped", reason=str(error))
@@ -59,15 +58,22 @@ def submit(
 
 
 async def _send(
-    job: Job, folder: RunFolder, target: Target, journal: Journal, logger: FilteringBoundLogger
-) -> list[str]:
-    """Send what is left of the plan; returns notes for the summary. Raises what stopped the pool."""
+    job: Job,
+    folder: RunFolder,
+    target: Target,
+    journal: Journal,
+    logger: FilteringBoundLogger,
+    *,
+    notes: list[str],
+) -> None:
+    """Send what is left of the plan; adds `notes` for the summary. Raises what stopped the pool."""
     limiter = _limiter(job, logger)
     obey_earlier_retry_after(journal, limiter, job.limits.give_up_after)
     reporter = Reporter(_tally(journal), limiter, logger)
     async with open_client(
         target.base_url, target.credentials, max_connections=job.limits.max_concurrency
     ) as client:
+        client.remember(journal.owners_of_request_ids())
         pool = _pool(job, journal, client, limiter, reporter)
         batches = read_batches(folder.plan, job.inventory.id_kind)
         if journal.identity.to_sku:
@@ -81,11 +87,12 @@ async def _send(
             stopped = await _deliver(pool, reporter, left)
         # A migration has checked the license counts in its own way.
         is_checked = stopped is not None or journal.identity.to_sku is not None
-        notes = [] if is_checked else await compare_counts(client, folder.plan, journal)
+        notes += reporter.warnings
+        if not is_checked:
+            notes += await compare_counts(client, folder.plan, journal)
         await client.logout()
     if stopped is not None:
         raise stopped
-    return notes
 
 
 def _limiter(job: Job, logger: FilteringBoundLogger) -> Pace:
@@ -112,12 +119,14 @@ def _tally(journal: Journal) -> Tally:
 
 def _pool(job: Job, journal: Journal, client: CarrierClient, limiter: Pace, reporter: Reporter) -> Pool:
     sender = Sender(
-        run_id=journal.identity.run_id,
-        action=journal.identity.action,
         client=client,
         journal=journal,
         pace=limiter,
-        policy=RetryPolicy(resendable=job.resendable_skus, give_up_after=job.limits.give_up_after),
+        policy=RetryPolicy(
+            resendable=job.resendable_skus,
+            give_up_after=job.limits.give_up_after,
+            trusts_duplicates=job.limits.trust_duplicates,
+        ),
         observer=reporter,
     )
     return Pool(sender, workers=job.limits.max_concurrency)
@@ -151,7 +160,7 @@ def obey_earlier_retry_after(journal: Journal, limiter: Pace, give_up_after: flo
 
     Raises StoppedEarly where the wait is longer than `give_up_after` seconds.
     """
-    wait = (journal.retry_not_before - now()) / 1e6
+    wait = journal.remaining_wait_s(now())
     if wait > give_up_after:
         raise StoppedEarly(f"the carrier asked to wait {wait:.0f} s more; resume the run after that")
     if wait > 0:

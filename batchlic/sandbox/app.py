@@ -20,6 +20,7 @@ from batchlic.sandbox.books import Books, DeviceRecord
 from batchlic.sandbox.callbacks import CallbackSender
 from batchlic.sandbox.config import SandboxConfig
 from batchlic.sandbox.exchange import Headers, json_response, read_headers, require_json
+from batchlic.sandbox.faults import Faults
 from batchlic.sandbox.license_endpoint import LicenseEndpoint
 from batchlic.sandbox.listeners import Listeners
 from batchlic.sandbox.refusals import Refusal, gateway_refusal, refusal_response
@@ -34,8 +35,8 @@ _RECORDS_PER_CHUNK = 1000
 class Totals(msgspec.Struct, frozen=True):
     """The sandbox in figures.
 
-    `requests` counts license requests by status, or by the fault that they met. `callbacks` counts messages;
-    `callbacks_pending` counts messages that are not posted yet.
+    `requests` counts license requests by status, or by the fault that they met, and logins that met a fault.
+    `callbacks` counts messages; `callbacks_pending` counts messages that are not posted yet.
     """
 
     requests: dict[str, int]
@@ -61,7 +62,10 @@ class Sandbox:
         self.callbacks = CallbackSender(config.callbacks, config.seed, self._listeners)
         self._service = LicenseService(config, self.books, self.callbacks, self._new_id)
         self._authenticator = Authenticator(config.tokens, self._new_id)
-        self._license_endpoint = LicenseEndpoint(config, self._service, self._authenticator, self.callbacks)
+        self._faults = Faults(config)
+        self._license_endpoint = LicenseEndpoint(
+            config, self._service, self._authenticator, self.callbacks, self._faults
+        )
         self.app = Starlette(
             routes=self._routes(),
             exception_handlers={Refusal: _answer_refusal, HTTPException: _answer_http_exception},
@@ -70,7 +74,7 @@ class Sandbox:
 
     @property
     def request_counts(self) -> Counter[str]:
-        """License requests by status, or by the fault that they met."""
+        """License requests by status, or by the fault that they met, and logins that met a fault."""
         return self._license_endpoint.request_counts
 
     def transport(self) -> InProcessTransport:
@@ -107,12 +111,16 @@ class Sandbox:
         ]
 
     async def _access_token(self, request: Request) -> Response:
+        if failure := self._fault_of_login():
+            return failure
         token = self._authenticator.access_token(
             read_headers(request), await request.body(), anyio.current_time()
         )
         return json_response(msgspec.structs.asdict(token))  # with the fields that have their default
 
     async def _open_session(self, request: Request) -> Response:
+        if failure := self._fault_of_login():
+            return failure
         headers, now = read_headers(request), anyio.current_time()
         self._authenticator.check_access(headers, now)
         require_json(headers)
@@ -146,6 +154,14 @@ class Sandbox:
 
     async def _show_totals(self, _: Request) -> Response:
         return json_response(self.totals())
+
+    def _fault_of_login(self) -> Response | None:
+        """Draw the fault of a login; return its answer."""
+        if (met := self._faults.of_login(anyio.current_time())) is None:
+            return None
+        fault, answer = met
+        self.request_counts[fault] += 1
+        return answer
 
     def _authenticate(self, request: Request) -> Headers:
         """Check both tokens; return the headers."""

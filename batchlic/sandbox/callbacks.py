@@ -29,6 +29,10 @@ _WORKERS = 16
 _TIMEOUT_S = 10.0
 """Time for a listener to acknowledge a message."""
 
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_ODD_STATUSES = ("Error", "FAILURE", "Rejected")
+"""Statuses of failures instead of `Failed`: the carrier's page says that it is `Failed` in most cases."""
+
 _CASES = (str.lower, str.upper, str.title)
 _FAULT = {
     "faultcode": f"{SERVICE}.REQUEST_FAILED.UnexpectedError",
@@ -38,10 +42,11 @@ _FAULT = {
 
 @dataclass(frozen=True, slots=True)
 class _Message:
-    """The outcome of one device; `failed_attempts` counts attempts to post it."""
+    """The outcome of one device; `failed_attempts` counts attempts to post it. See `odd_share`."""
 
     account: str
     body: dict[str, object]
+    is_odd: bool
     failed_attempts: int = 0
 
 
@@ -83,7 +88,7 @@ class CallbackSender:
         config = self._config
         is_early = self._http is not None and self._random.random() < config.early_share
         for position, device in enumerate(devices):
-            message = _Message(account, self._body(request_id, device, failed=position in failed))
+            message = self._message(account, request_id, device, failed=position in failed)
             for _ in range(1 + (self._random.random() < config.repeat_share)):
                 if is_early:
                     self._early[request_id].append(message)
@@ -138,9 +143,8 @@ class CallbackSender:
             return
         self.message_counts["posted"] += 1
         try:
-            content = _content(message, listener)
             answer = await http.post(
-                listener.url, content=content, headers={"Content-Type": "application/json"}
+                listener.url, content=_content(message, listener), headers=_headers(message)
             )
             is_acknowledged = answer.is_success
         except httpx.HTTPError:
@@ -156,6 +160,14 @@ class CallbackSender:
     def _listener_of(self, account: str) -> CallbackListener | None:
         listeners = (x for x in self._listeners.of_account(account) if x.service_name == CALLBACK_SERVICE)
         return next((listener for listener in listeners if _is_loopback(listener.url)), None)
+
+    def _message(self, account: str, request_id: str, device: DeviceBody, *, failed: bool) -> _Message:
+        share = self._config.odd_share
+        is_odd = bool(share) and self._random.random() < share
+        body = self._body(request_id.upper() if is_odd else request_id, device, failed=failed)
+        if is_odd and failed:
+            body["status"] = self._random.choice(_ODD_STATUSES)
+        return _Message(account, body, is_odd)
 
     def _body(self, request_id: str, device: DeviceBody, *, failed: bool) -> dict[str, object]:
         identifiers = [
@@ -173,7 +185,13 @@ class CallbackSender:
 def _content(message: _Message, listener: CallbackListener) -> bytes:
     credentials = {"username": listener.username, "password": listener.password}
     counts = {"callbackCount": message.failed_attempts + 1, "maxCallbackThreshold": MAX_ATTEMPTS}
-    return msgspec.json.encode({**credentials, **message.body, **counts})
+    content = msgspec.json.encode({**credentials, **message.body, **counts})
+    return _BYTE_ORDER_MARK + content if message.is_odd else content
+
+
+def _headers(message: _Message) -> dict[str, str]:
+    headers = {"Content-Type": "application/json"}
+    return headers | {"X-Forwarded-For": "127.0.0.1:17085"} if message.is_odd else headers
 
 
 def _is_loopback(url: str) -> bool:

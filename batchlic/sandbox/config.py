@@ -53,7 +53,11 @@ class QuotaHeaders(StrEnum):
 
 
 class Fault(StrEnum):
-    """A fault of a license request. With `…-after` the request is executed, with `…-before` it is not."""
+    """A fault of a license request, or of a login.
+
+    With `…-after` the request is executed, with `…-before` it is not. Where a fault has several forms, each
+    occurrence draws one of them.
+    """
 
     RESET_BEFORE = "reset-before"
     RESET_AFTER = "reset-after"
@@ -75,6 +79,32 @@ class Fault(StrEnum):
     """Not executed; the access token is invalid from now on, for every caller."""
     SESSION_EXPIRED = "session-expired"
     """Not executed; the session is closed for every caller."""
+    STALE_ANSWER = "stale-answer"
+    """Executed; the answer arrives twice on its connection, the second time shortly after the first."""
+    CACHED_ANSWER = "cached-answer"
+    """Not executed; the latest 200 that reached a caller is answered again, with `Age` and `X-Cache: HIT`."""
+    DUPLICATE_REFUSED = "duplicate-refused"
+    """Executed; the connection is reset, and every repetition of the request is refused as a duplicate."""
+    GATEWAY_404 = "gateway-404"
+    """Not executed; begins an outage: the gateway has no route, with a 404 or 403, for logins too."""
+    THROTTLED_403 = "throttled-403"
+    """Not executed; throttled with another status than 429: 403, 420, or 400 with `errorCode` 429."""
+    AUTH_XML = "auth-xml"
+    """Not executed; a token has expired for every caller, and the 401 is XML, HTML, text or damaged JSON."""
+    LONG_HEADER = "long-header"
+    """Executed; the answer has 9,000 bytes or more of headers."""
+    DAMAGED_JSON = "damaged-json"
+    """Executed; the answer is not quite JSON: a byte order mark, raw line feed, NaN, trailing text."""
+    LOST_UPSTREAM_503 = "lost-upstream-503"
+    """Executed; the gateway lost the connection to the carrier and answers 502, 503 or 504."""
+    REFUSING_503 = "refusing-503"
+    """Not executed; the 503 proves that the gateway had no connection to the carrier."""
+    SESSION_FLAP = "session-flap"
+    """Not executed; begins an outage: 401 for every caller, although the tokens are valid."""
+    LOGIN_403 = "login-403"
+    """A login, not a license request: throttled with 403 and `Retry-After`."""
+    ODD_RETRY_AFTER = "odd-retry-after"
+    """Not executed; a 429 whose `Retry-After` is in another form than RFC 9110 allows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,10 +186,12 @@ class LatencyConfig:
     """This much more for each other request in progress."""
     slow_body_s: float = 5.0
     """Duration of the answer body under `Fault.SLOW_BODY`."""
+    outage_s: float = 2.0
+    """Duration of an outage that `Fault.GATEWAY_404` or `Fault.SESSION_FLAP` begins."""
 
     def __post_init__(self) -> None:
         """Raise UsageError for negative times."""
-        if min(self.base_s, self.jitter_s, self.growth_s, self.slow_body_s) < 0:
+        if min(self.base_s, self.jitter_s, self.growth_s, self.slow_body_s, self.outage_s) < 0:
             raise UsageError("The sandbox's latency can't be negative.")
 
 
@@ -177,13 +209,19 @@ class CallbackConfig:
     """Share of the outcomes that are posted twice, acknowledged or not."""
     failure_share: float = 0.0
     """Share of the devices of accepted requests that get no license; their outcome is a failure."""
+    odd_share: float = 0.0
+    """Share of the outcomes in an unusual form: requestId in capitals, a failure with another status than
+    `Failed`, a byte order mark, and `X-Forwarded-For` with a port."""
     retry_s: float = 300.0
     """Time between the four attempts to post an outcome."""
 
     def __post_init__(self) -> None:
         """Raise UsageError for shares outside 0 to 1."""
-        if not all(0 <= share <= 1 for share in (self.early_share, self.repeat_share, self.failure_share)):
-            raise UsageError("The sandbox's shares of early, repeated and failed callbacks must be 0 to 1.")
+        shares = self.early_share, self.repeat_share, self.failure_share, self.odd_share
+        if not all(0 <= share <= 1 for share in shares):
+            raise UsageError(
+                "The sandbox's shares of early, repeated, failed and odd callbacks must be 0 to 1."
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,7 +236,8 @@ class SandboxConfig:
     """Licenses that each account has bought, by SKU. An account has no licenses of other SKUs."""
     poison: tuple[Poison, ...] = ()
     faults: dict[Fault, float] = field(default_factory=dict)
-    """Share of the license requests that meet each fault, 0 to 1; a request meets at most one fault."""
+    """Share of the license requests that meet each fault, 0 to 1; a request meets at most one fault. The
+    share of `Fault.LOGIN_403` is that of the logins."""
     rules: RuleConfig = field(default_factory=RuleConfig)
     tokens: TokenConfig = field(default_factory=TokenConfig)
     limits: LimitConfig = field(default_factory=LimitConfig)

@@ -1,8 +1,6 @@
 """The license endpoint (assign and unassign): the only one with limits, latency and faults."""
 
-import time
 from collections import Counter
-from datetime import UTC, datetime
 
 import anyio
 from starlette.requests import Request
@@ -11,9 +9,10 @@ from starlette.responses import Response
 from batchlic.carrier.messages import RequestAccepted
 from batchlic.sandbox.auth import Authenticator
 from batchlic.sandbox.callbacks import CallbackSender
+from batchlic.sandbox.clock import WallClock
 from batchlic.sandbox.config import Fault, SandboxConfig
 from batchlic.sandbox.exchange import Headers, json_response, read_headers, require_json
-from batchlic.sandbox.faults import RandomFaults, apply_fault, response_before_execution
+from batchlic.sandbox.faults import Faults
 from batchlic.sandbox.limits import Latency, RequestLimits, Throttled, quota_headers, throttle_refusal
 from batchlic.sandbox.refusals import Refusal, refusal_response
 from batchlic.sandbox.service import LicenseService
@@ -31,6 +30,7 @@ class LicenseEndpoint:
         service: LicenseService,
         authenticator: Authenticator,
         callbacks: CallbackSender,
+        faults: Faults,
     ) -> None:
         self._config = config
         self._service = service
@@ -38,8 +38,8 @@ class LicenseEndpoint:
         self._callbacks = callbacks
         self._limits = RequestLimits(config.limits)
         self._latency = Latency(config.latency, config.seed)
-        self._faults = RandomFaults(config.faults, config.seed)
-        self._clock_offset: float | None = None
+        self._faults = faults
+        self._clock = WallClock()
         self.request_counts: Counter[str] = Counter()
 
     @property
@@ -50,22 +50,30 @@ class LicenseEndpoint:
     async def handle(self, request: Request) -> Response:
         """Answer one request."""
         headers, now = read_headers(request), anyio.current_time()
+        if outage := self._faults.outage(now):
+            await _sleep(self._config.latency.base_s)
+        fault, answer = outage or await self._handle(request, headers, now)
+        self.request_counts[fault or str(answer.status_code)] += 1
+        return answer
+
+    async def _handle(self, request: Request, headers: Headers, now: float) -> tuple[Fault | None, Response]:
+        """Answer a request outside an outage; return the fault that it met, and the answer."""
         fault, quota = None, {}
         try:
             access = self._authenticator.check_access(headers, now)
             quota = await self._admit(now)
             try:
                 session = self._authenticator.check_session(headers, now)
-                fault = self._faults.draw()
-                self._expire_token(fault, access, session, now)
-                answer = await self._answer(request, headers, fault, now)
+                fault = self._faults.draw(request.method, headers)
+                answer = self._expire_token(fault, access, session, now) or await self._answer(
+                    request, headers, fault, now
+                )
             finally:
                 self._limits.finish()
         except Refusal as refusal:
             answer = refusal_response(refusal)
         answer.headers.update(quota)
-        self.request_counts[fault or str(answer.status_code)] += 1
-        return answer
+        return fault, answer
 
     async def _admit(self, now: float) -> dict[str, str]:
         """Admit a request and return its quota headers; or raise the Refusal for a throttled one."""
@@ -75,21 +83,30 @@ class LicenseEndpoint:
         except Throttled as throttled:
             quota = quota_headers(limits.quota_headers, self._limits.quota(now))
             await _sleep(self._config.latency.base_s)
-            raise throttle_refusal(limits, throttled.wait_s, self._wall_clock(), quota) from None
+            raise throttle_refusal(limits, throttled.wait_s, self._clock.now(), quota) from None
         return quota_headers(limits.quota_headers, self._limits.quota(now))
 
-    def _expire_token(self, fault: Fault | None, access: str, session: str, now: float) -> None:
+    def _expire_token(self, fault: Fault | None, access: str, session: str, now: float) -> Response | None:
+        """Return or raise the answer for a fault that expires a token; None for other faults."""
         if fault is Fault.TOKEN_EXPIRED:
             raise self._authenticator.expire_access(access, now)
         if fault is Fault.SESSION_EXPIRED:
             raise self._authenticator.expire_session(session, now)
+        if fault is not Fault.AUTH_XML:
+            return None
+        is_access, answer = self._faults.expired_token()
+        if is_access:
+            self._authenticator.expire_access(access, now)
+        else:
+            self._authenticator.expire_session(session, now)
+        return answer
 
     async def _answer(self, request: Request, headers: Headers, fault: Fault | None, now: float) -> Response:
         """Wait, execute, wait: if the caller leaves early, the request may or may not be executed."""
         half_s = self._latency.draw(self._limits.in_progress) / 2
         body = await request.body()
         await _sleep(half_s)
-        if failure := response_before_execution(fault):
+        if fault and (failure := self._faults.before_execution(fault, request.method, headers)):
             return failure
         try:
             request_id = self._execute(request.method, headers, body, now + half_s)
@@ -98,7 +115,7 @@ class LicenseEndpoint:
         except Refusal as refusal:
             answer = refusal_response(refusal)
         await _sleep(half_s)
-        return apply_fault(answer, fault, self._config.latency.slow_body_s)
+        return self._faults.after_execution(answer, fault, request.method, headers)
 
     def _execute(self, method: str, headers: Headers, body: bytes, now: float) -> str:
         x_request_id = headers[b"x-request-id"].decode("latin-1") if b"x-request-id" in headers else None
@@ -106,12 +123,6 @@ class LicenseEndpoint:
             require_json(headers)
         execute = self._service.unassign if method == "DELETE" else self._service.assign
         return execute(body, x_request_id, now)
-
-    def _wall_clock(self) -> datetime:
-        """The carrier's wall clock. It runs with anyio's clock, so a mock clock moves it too."""
-        if self._clock_offset is None:
-            self._clock_offset = time.time() - anyio.current_time()
-        return datetime.fromtimestamp(self._clock_offset + anyio.current_time(), UTC)
 
 
 async def _sleep(seconds: float) -> None:

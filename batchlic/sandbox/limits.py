@@ -213,18 +213,25 @@ def throttle_refusal(
 ) -> Refusal:
     """The configured 429. `clock` is the carrier's wall clock; `quota` are further headers."""
     headers, body = _hint(config.retry_hint, wait_s, clock)
+    is_license = config.throttle_shape is ThrottleShape.LICENSE
+    tells_wait = "retry-after" in headers or (bool(body) and not is_license)
     headers |= quota or {}
-    if config.throttle_shape is ThrottleShape.LICENSE:
-        return license_refusal(429, "Too many requests.", headers)
+    if is_license:
+        refusal = license_refusal(429, "Too many requests.", headers)
+    else:
+        refusal = Refusal(429, _gateway_body(config.throttle_shape, body), headers)
+    refusal.wait_s = wait_s if tells_wait else None
+    return refusal
+
+
+def _gateway_body(shape: ThrottleShape, hint: dict[str, str]) -> Mapping[str, object]:
     fault = {
         "code": "900802",
         "message": "Message throttled out",
         "description": "You have exceeded your quota",
     }
-    bare = fault | body
-    return Refusal(
-        429, bare if config.throttle_shape is ThrottleShape.BARE_GATEWAY else {"fault": bare}, headers
-    )
+    bare = fault | hint
+    return bare if shape is ThrottleShape.BARE_GATEWAY else {"fault": bare}
 
 
 def _hint(hint: RetryHint, wait_s: float, clock: datetime) -> tuple[dict[str, str], dict[str, str]]:

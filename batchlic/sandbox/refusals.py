@@ -6,11 +6,18 @@ from http import HTTPStatus
 import msgspec
 from starlette.responses import Response
 
+from batchlic.sandbox.responses import AskToWait
+
 SERVICE = "UnifiedWebService"
 
 
 class Refusal(Exception):
-    """An answer other than success: `status`, JSON `body` and further `headers`."""
+    """An answer other than success: `status`, JSON `body` and further `headers`.
+
+    `wait_s`: seconds that it asks the caller to wait, if it does.
+    """
+
+    wait_s: float | None = None
 
     def __init__(self, status: int, body: object, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(status, body)
@@ -49,4 +56,6 @@ def gateway_refusal(status: int, code: str, message: str, description: str) -> R
 
 def refusal_response(refusal: Refusal) -> Response:
     """The refusal as an HTTP response."""
+    if refusal.wait_s is not None:
+        return AskToWait(refusal.body, refusal.status, refusal.headers, "application/json", refusal.wait_s)
     return Response(refusal.body, refusal.status, refusal.headers, media_type="application/json")

@@ -9,23 +9,25 @@ from types import FrameType
 
 import msgspec
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from starlette.responses import Response
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from batchlic.sandbox.app import Sandbox
 from batchlic.sandbox.config import SandboxConfig
-from batchlic.sandbox.faults import DROP
+from batchlic.sandbox.responses import DROP, REPEAT, REPEAT_AFTER_S
 from batchlic.sandbox.sockets import base_url, listen
 
 _NO_LINGER = struct.pack("ii", 1, 0)
 
 
-class DroppingProtocol(HttpToolsProtocol):
-    """An HTTP/1.1 protocol with which the app can break its own connection (see `faults.DROP`)."""
+class FaultyProtocol(HttpToolsProtocol):
+    """An HTTP/1.1 protocol whose connection the app can break, or make repeat an answer."""
 
     def on_message_begin(self) -> None:
-        """Put the function that breaks the connection into the scope of each request."""
+        """Put the functions for that into the scope of each request (see `responses`)."""
         super().on_message_begin()
         self.scope["state"][DROP] = self._drop
+        self.scope["state"][REPEAT] = self._repeat
 
     def _drop(self) -> None:
         if self.cycle.response_started:
@@ -36,6 +38,20 @@ class DroppingProtocol(HttpToolsProtocol):
             # Closing with a linger time of 0 sends RST instead of FIN (ABORT in RFC 9293).
             duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
         self.transport.abort()
+
+    def _repeat(self, answer: Response) -> None:
+        headers = b"".join(b"%s: %s\r\n" % header for header in answer.raw_headers)
+        content = b"%s%s\r\n%s" % (STATUS_LINE[answer.status_code], headers, bytes(answer.body))
+        self.loop.call_later(REPEAT_AFTER_S, self._write_unasked, content)
+
+    def _write_unasked(self, content: bytes) -> None:
+        """Write bytes that no request asked for, unless the caller closed the connection."""
+        if self.transport.is_closing():
+            return
+        if self.cycle.response_started and not self.cycle.response_complete:
+            self.loop.call_later(REPEAT_AFTER_S, self._write_unasked, content)  # not within another answer
+        else:
+            self.transport.write(content)
 
 
 def serve(config: SandboxConfig, host: str = "127.0.0.1", port: int = 0) -> None:
@@ -59,7 +75,7 @@ def _server(config: SandboxConfig) -> uvicorn.Server:
     return _Server(
         uvicorn.Config(
             Sandbox(config).app,
-            http=DroppingProtocol,
+            http=FaultyProtocol,
             loop="uvloop",
             ws="none",
             lifespan="on",

@@ -1,7 +1,8 @@
-"""outcomes.parquet: the outcomes that callbacks reported for the devices of a run."""
+"""outcomes.parquet: what callbacks reported of a run's devices, and what could not be judged."""
 
 from pathlib import Path
 
+import msgspec
 import polars as pl
 
 from batchlic.reader.streaming import UTC, Schema
@@ -11,24 +12,82 @@ OUTCOMES: Schema = {
     "plan_row": pl.UInt32(),
     "step": pl.String(),
     "status": pl.String(),
+    "reported": pl.String(),
     "request_id": pl.String(),
     "error_code": pl.String(),
     "error_message": pl.String(),
     "settled_at": UTC,
 }
-"""outcomes.parquet: one row per device that a callback reported; in a migration, one row per step.
+"""What callbacks reported of a run; `plan_row` counts the plan's rows from 0.
 
-`plan_row` counts the plan's rows from 0; `step` is null in runs that are not migrations.
+- Outcomes: one row per device that succeeded or failed; in a migration, one row per step, with `step`.
+- Undecided: one row per device, or step, for which something else was `reported`. `status` is null.
+- Unjudged: one row per message with a requestId of the run that is about no known device. `plan_row` is null,
+  and `reported` says why.
 """
 
+_IS_OUTCOME = pl.col("status").is_not_null()
+_IS_OF_DEVICE = pl.col("plan_row").is_not_null()
 
-def write_outcomes(path: Path, outcomes: pl.LazyFrame) -> None:
+
+class UnjudgedMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """A message with a requestId of the run that is about no known device.
+
+    `received_at` is ISO 8601 in UTC.
+    """
+
+    received_at: str
+    request_id: str
+    reason: str
+    error_code: str | None
+    error_message: str | None
+
+
+def write_reports(path: Path, reports: pl.LazyFrame) -> None:
     """Write outcomes.parquet (columns: OUTCOMES), whole or not at all."""
-    write_table(path, outcomes.select(*OUTCOMES))
+    write_table(path, reports.select(*OUTCOMES))
 
 
-def read_outcomes(path: Path) -> pl.LazyFrame:
-    """The outcomes of a run's callbacks (columns: OUTCOMES); no rows if the file does not exist."""
+def read_reports(path: Path) -> pl.LazyFrame:
+    """Everything that a run's callbacks reported (columns: OUTCOMES); no rows if the file does not exist."""
     if not path.exists():
         return pl.LazyFrame(schema=OUTCOMES)
     return pl.scan_parquet(path, schema=OUTCOMES, missing_columns="insert")
+
+
+def read_outcomes(path: Path) -> pl.LazyFrame:
+    """The successes and failures that a run's callbacks reported (columns: OUTCOMES)."""
+    return outcomes_of(read_reports(path))
+
+
+def outcomes_of(reports: pl.LazyFrame) -> pl.LazyFrame:
+    """The successes and failures."""
+    return reports.filter(_IS_OUTCOME)
+
+
+def undecided_of(reports: pl.LazyFrame) -> pl.LazyFrame:
+    """What else was reported of devices."""
+    return reports.filter(~_IS_OUTCOME & _IS_OF_DEVICE)
+
+
+def unjudged_of(reports: pl.LazyFrame) -> pl.LazyFrame:
+    """The messages that are about no known device."""
+    return reports.filter(~_IS_OF_DEVICE)
+
+
+def count_undecided(reports: pl.LazyFrame) -> dict[str, int]:
+    """Devices by what was reported of them instead of a success or failure, most devices first."""
+    devices = undecided_of(reports).group_by("reported").agg(pl.col("plan_row").n_unique())
+    return dict(devices.sort("plan_row", "reported", descending=[True, False]).collect().iter_rows())
+
+
+def unjudged_messages(reports: pl.LazyFrame) -> list[UnjudgedMessage]:
+    """The messages that are about no known device, in order of their time."""
+    found = unjudged_of(reports).select(
+        pl.col("settled_at").dt.to_string("%Y-%m-%dT%H:%M:%SZ").alias("received_at"),
+        "request_id",
+        pl.col("reported").alias("reason"),
+        "error_code",
+        "error_message",
+    )
+    return [UnjudgedMessage(**row) for row in found.collect().iter_rows(named=True)]

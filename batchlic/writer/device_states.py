@@ -88,8 +88,8 @@ _WHY_EXCLUDED = {
 def device_states(plan: Path, journal: JournalQueries, outcomes: pl.LazyFrame) -> pl.LazyFrame:
     """One row per device of `plan`, in the same order (columns: DEVICE_STATES).
 
-    `outcomes` are the reports of callbacks (columns: callback_outcomes.OUTCOMES). They override the answers
-    in the journal. The journal must stay open until the query is collected.
+    `outcomes` are the successes and failures of callbacks (columns: callback_outcomes.OUTCOMES), which
+    override the answers in the journal. The journal must stay open until the query is collected.
     """
     return lazy_frame(lambda: state_frames(plan, journal, outcomes), DEVICE_STATES)
 
@@ -221,7 +221,7 @@ def _corrected(devices: pl.DataFrame, reported: pl.DataFrame) -> pl.DataFrame:
     """The devices, with the outcomes that callbacks reported instead of the carrier's answers."""
     if reported.is_empty():
         return devices
-    reported = reported.drop("step").with_columns(pl.col("settled_at").dt.epoch("us"))
+    reported = reported.drop("step", "reported").with_columns(pl.col("settled_at").dt.epoch("us"))
     joined = devices.join(reported, on="plan_row", how="left", suffix="_reported", maintain_order="left")
     is_reported = pl.col("status_reported").is_not_null()
     return joined.with_columns(

@@ -5,6 +5,7 @@ import polars as pl
 
 from batchlic.chunker import DeviceStatus, Step
 from batchlic.writer.audit import UNANSWERED
+from batchlic.writer.callback_outcomes import UnjudgedMessage
 from batchlic.writer.migrations import STEP_STATUSES
 from batchlic.writer.summary import Summary
 
@@ -23,9 +24,13 @@ class Doubt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StatusReport(Summary, frozen=True, kw_only=True):
-    """A summary, and the devices in doubt."""
+    """A summary, all that is in doubt, and what callbacks reported without settling it."""
 
     doubts: list[Doubt]
+    undecided: dict[str, int]
+    """Devices by what callbacks reported of them (`on hold`, `canceled`, an unknown status)."""
+    unjudged: list[UnjudgedMessage]
+    """Messages about requests of the run that are about no known device."""
 
 
 _IS_ABOUT_OLD_SKU = (pl.col("step") == Step.UNASSIGN.value) | (

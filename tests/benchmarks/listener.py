@@ -25,7 +25,7 @@ import uvloop
 
 from batchlic.callbacks.access import Access, parse_networks
 from batchlic.callbacks.listener import Listener
-from batchlic.callbacks.messages import DeviceMessage
+from batchlic.callbacks.messages import StoredMessage
 from batchlic.callbacks.server import ListenerOptions, listen, serve
 from batchlic.callbacks.store import Store
 from batchlic.carrier.credentials import Secret
@@ -68,7 +68,7 @@ def durable() -> None:
 
 
 def not_storing() -> None:
-    async def discard(_: DeviceMessage) -> None:
+    async def discard(_: StoredMessage) -> None:
         """Store nothing, so that the server acknowledges at once."""
 
     logger = structlog.wrap_logger(None)

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import polars as pl
 
-from batchlic.callbacks.messages import DeviceMessage
+from batchlic.callbacks.messages import StoredMessage
 from batchlic.carrier.answers import Answer, Outcome
 from batchlic.carrier.catalog import Action
 from batchlic.chunker import Step, write_plan
@@ -30,10 +30,10 @@ BEGAN = 1_700_000_000_000_000
 USERNAME, PASSWORD = "listener", "planted-secret"
 
 
-def fleet(path: Path, devices: int) -> Path:
-    """An inventory of devices with right check digits, by IMEI and ICCID."""
+def fleet(path: Path, devices: int, *, tac: str = "864508") -> Path:
+    """An inventory of devices with right check digits, by IMEI (beginning with `tac`) and ICCID."""
     number = pl.int_range(devices).cast(pl.String).str.zfill(8)
-    frame = pl.select(imei=pl.lit("864508") + number, iccid=pl.lit("8914800000") + number)
+    frame = pl.select(imei=pl.lit(tac) + number, iccid=pl.lit("8914800000") + number)
     frame.with_columns(
         pl.col("imei") + _check_digit("imei", 14), pl.col("iccid") + _check_digit("iccid", 18)
     ).write_csv(path)
@@ -68,13 +68,14 @@ def submitted_run(
     sku: str = SKU,
     carrier: str = "sandbox",
     to_sku: str | None = None,
+    inventory: Callable[[Path, int], Path] = fleet,
 ) -> RunFolder:
     """The folder of a run that has sent all its batches: plan and journal, no results yet."""
     folder = RunFolder(path)
     folder.make()
     given = {"account": ACCOUNT, "sku": sku, "consent_lifetime": True}
-    inventory = {"files": [str(fleet(path / "fleet.csv", devices))]}
-    content = {"action": "assign", "inventory": inventory, "license": given}
+    files = [str(inventory(path / "fleet.csv", devices))]
+    content = {"action": "assign", "inventory": {"files": files}, "license": given}
     job = with_ledger(make_job(content, {"limits": {"batch_size": batch_size}}, where="test"), folder)
     plan = write_plan(job.inventory.files, job.read_options(), batch_size=batch_size, folder=path)
     identity = RunIdentity(
@@ -122,11 +123,11 @@ def _records(
             yield Insertion(intents, (seq, *msgspec.structs.astuple(intent)))
             if answer is not None:
                 names = ("http_status", "request_id", "error_code", "error_message", "retry_after_s")
-                said = (getattr(answer, name) for name in names)
-                yield Insertion(answers, (seq, 1.0, answer.outcome.value, True, *said))
+                values = (getattr(answer, name) for name in names)
+                yield Insertion(answers, (seq, 1.0, answer.outcome.value, True, *values))
 
 
-def messages_of(folder: RunFolder, *, batch_size: int = 100, **changes: Any) -> list[DeviceMessage]:  # noqa: ANN401
+def messages_of(folder: RunFolder, *, batch_size: int = 100, **changes: Any) -> list[StoredMessage]:  # noqa: ANN401
     """A success for each device of a submitted run, in the order of the plan; `changes` replace fields."""
     plan = pl.read_parquet(folder.plan, columns=["imei", "iccid"])
     return [
@@ -135,22 +136,23 @@ def messages_of(folder: RunFolder, *, batch_size: int = 100, **changes: Any) -> 
     ]
 
 
-def message_about(request_id: str, imei: str = "", iccid: str = "", **changes: Any) -> DeviceMessage:  # noqa: ANN401
+def message_about(request_id: str, imei: str = "", iccid: str = "", **changes: Any) -> StoredMessage:  # noqa: ANN401
     """A message about one device, a success one second after the run began; `changes` replace fields."""
     fields: dict[str, Any] = {
         "further_ids": "",
         "account_name": ACCOUNT,
-        "succeeded": True,
+        "status": "Success",
         "error_code": "",
         "error_message": "",
+        "raw": "",
         "received_at": BEGAN + 1_000_000,
     }
-    return DeviceMessage(request_id=request_id, imei=imei, iccid=iccid, **fields | changes)
+    return StoredMessage(request_id=request_id, imei=imei, iccid=iccid, **fields | changes)
 
 
 def failure(**changes: Any) -> dict[str, Any]:  # noqa: ANN401
-    """What a failure says otherwise."""
-    return {"succeeded": False, "error_code": "REQUEST_FAILED.UnexpectedError", **changes}
+    """The fields in which a failure differs from a success."""
+    return {"status": "Failed", "error_code": "REQUEST_FAILED.UnexpectedError", **changes}
 
 
 def body(request_id: str = "r1", imei: str = "864508030109877", **changes: object) -> dict[str, object]:
@@ -208,6 +210,6 @@ def statuses(folder: RunFolder) -> dict[str, int]:
     return {str(status): int(count) for status, count in counts.iter_rows()}
 
 
-def shuffled(messages: Iterable[DeviceMessage], seed: int) -> list[DeviceMessage]:
+def shuffled(messages: Iterable[StoredMessage], seed: int) -> list[StoredMessage]:
     """The messages in another order."""
     return sorted(messages, key=lambda message: hashlib.sha256(f"{seed}{message}".encode()).digest())

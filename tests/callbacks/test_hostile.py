@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 from batchlic.callbacks.access import CARRIER_SOURCES
-from batchlic.callbacks.messages import DeviceMessage
+from batchlic.callbacks.messages import StoredMessage
 from batchlic.callbacks.store import Store
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.reconcile import reconcile
@@ -30,7 +30,7 @@ from tests.callbacks.builders import (
     submitted_run,
 )
 
-Attack = Callable[[str, list[DeviceMessage]], Iterator[int]]
+Attack = Callable[[str, list[StoredMessage]], Iterator[int]]
 """Sends what it sends to an address, knowing the run's requests and devices; gives the answers' statuses."""
 
 TAKEN = {200}
@@ -39,7 +39,7 @@ FUZZED = 300
 MEGABYTES_20 = 20_000_000
 
 
-def about(message: DeviceMessage, **changes: object) -> dict[str, object]:
+def about(message: StoredMessage, **changes: object) -> dict[str, object]:
     return body(message.request_id, message.imei, **changes)
 
 
@@ -49,7 +49,7 @@ def post(url: str, content: object, **headers: str) -> int:
     return httpx.post(url, content=sent, headers=given, trust_env=False).status_code
 
 
-def forged_credentials(url: str, messages: list[DeviceMessage]) -> Iterator[int]:
+def forged_credentials(url: str, messages: list[StoredMessage]) -> Iterator[int]:
     for username, password in (
         ("x", PASSWORD),
         (USERNAME, "x"),
@@ -61,7 +61,7 @@ def forged_credentials(url: str, messages: list[DeviceMessage]) -> Iterator[int]
             yield post(url, about(message, status="Failed", username=username, password=password))
 
 
-def fuzzed_bodies(url: str, messages: list[DeviceMessage]) -> Iterator[int]:
+def fuzzed_bodies(url: str, messages: list[StoredMessage]) -> Iterator[int]:
     dice = random.Random(6)
     with httpx.Client(trust_env=False, headers={"Content-Type": "application/json"}) as http:
         for _ in range(FUZZED):
@@ -74,7 +74,7 @@ def fuzzed_bodies(url: str, messages: list[DeviceMessage]) -> Iterator[int]:
             yield http.post(url, content=bytes(content)).status_code
 
 
-def twenty_megabytes(url: str, messages: list[DeviceMessage]) -> Iterator[int]:
+def twenty_megabytes(url: str, messages: list[StoredMessage]) -> Iterator[int]:
     padded = json.dumps(
         about(messages[1], status="Failed", deviceResponse={"x": "y" * MEGABYTES_20})
     ).encode()
@@ -88,7 +88,7 @@ def twenty_megabytes(url: str, messages: list[DeviceMessage]) -> Iterator[int]:
             yield 413  # it hung up on us before we were done
 
 
-def broken_http(url: str, messages: list[DeviceMessage]) -> Iterator[int]:
+def broken_http(url: str, messages: list[StoredMessage]) -> Iterator[int]:
     address = urlsplit(url)
     content = json.dumps(about(messages[1], status="Failed")).encode()
     start = f"POST {address.path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n".encode()
@@ -113,7 +113,7 @@ def broken_http(url: str, messages: list[DeviceMessage]) -> Iterator[int]:
         yield int(answer.split()[1]) if answer.startswith(b"HTTP/1.1 ") else 400
 
 
-def a_replay_to_another_account(url: str, messages: list[DeviceMessage]) -> Iterator[int]:
+def a_replay_to_another_account(url: str, messages: list[StoredMessage]) -> Iterator[int]:
     """With the right credentials: somebody who has a listener's other account, or overheard a message."""
     for message in messages:
         for status in ("Success", "Failed"):
@@ -153,7 +153,7 @@ def test_no_outcome_is_changed_by_a_forged_source(tmp_path: Path) -> None:
     assert reconciled(folder, tmp_path).equals(before)
 
 
-def settled_run(tmp_path: Path) -> tuple[RunFolder, list[DeviceMessage]]:
+def settled_run(tmp_path: Path) -> tuple[RunFolder, list[StoredMessage]]:
     """A run with a confirmed device, an accepted one and one in doubt, and a message that fits each."""
     folder = submitted_run(
         tmp_path / "run", 3, batch_size=2, answered=lambda batch: accepted(batch) if batch == 1 else lost(2)

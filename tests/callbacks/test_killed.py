@@ -12,7 +12,7 @@ import anyio
 import pytest
 import sqlalchemy as sa
 
-from batchlic.callbacks.messages import DeviceMessage
+from batchlic.callbacks.messages import StoredMessage
 from batchlic.callbacks.store import Store
 from batchlic.carrier.answers import Answer
 from batchlic.carrier.credentials import Credentials, Secret
@@ -95,7 +95,7 @@ def finished(path: Path, answered: Callable[[int], list[Answer | None]]) -> RunF
     return folder
 
 
-def keep(folder: RunFolder, messages: list[DeviceMessage]) -> None:
+def keep(folder: RunFolder, messages: list[StoredMessage]) -> None:
     with closing(Store.open(str(folder.path / "store.db"))) as store:
         store.write(messages)
 

@@ -12,7 +12,7 @@ import httpx
 import polars as pl
 import pytest
 
-from batchlic.callbacks.messages import DeviceMessage
+from batchlic.callbacks.messages import StoredMessage
 from batchlic.callbacks.server import ListenerOptions, listener_process
 from batchlic.callbacks.store import Store
 from batchlic.carrier.catalog import Action
@@ -59,7 +59,7 @@ from tests.recovery.migrations import (
 FIRST = imei(0)
 
 
-def messages(folder: RunFolder, **failing: Collection[str]) -> Iterator[DeviceMessage]:
+def messages(folder: RunFolder, **failing: Collection[str]) -> Iterator[StoredMessage]:
     """A message about each device of each accepted request; `failing` are, by step, the IMEIs that fail."""
     plan = pl.read_parquet(folder.plan)
     with closing(Journal.open(folder.journal)) as journal:
@@ -71,19 +71,19 @@ def messages(folder: RunFolder, **failing: Collection[str]) -> Iterator[DeviceMe
                     yield about(devices[offset], attempt.request_id, attempt.started_at + 1, failed=failed)
 
 
-def about(device: str, request_id: str, at: int, *, failed: bool = False) -> DeviceMessage:
+def about(device: str, request_id: str, at: int, *, failed: bool = False) -> StoredMessage:
     fault = failure(error_message="sorry") if failed else {}
     return message_about(request_id, device, account_name=ACCOUNT, **{"received_at": at, **fault})
 
 
-def reconciled(folder: RunFolder, received: Collection[DeviceMessage] = ()) -> Summary:
+def reconciled(folder: RunFolder, received: Collection[StoredMessage] = ()) -> Summary:
     with closing(Store.open(str(folder.path / "store.db"))) as store:
         if received:
             store.write(list(received))
         return reconcile(folder, store)
 
 
-def strange(folder: RunFolder, devices: Collection[str], *, failed: bool = False) -> list[DeviceMessage]:
+def strange(folder: RunFolder, devices: Collection[str], *, failed: bool = False) -> list[StoredMessage]:
     """Messages of a request that nobody has had an answer to, just after the last one of the run."""
     with closing(Journal.open(folder.journal)) as journal:
         last = max(attempt.started_at for attempt in journal.attempts())
@@ -212,7 +212,7 @@ def test_a_second_step_in_doubt_stays_so_when_the_first_is_denied(tmp_path: Path
     assert {attempt.part for attempt in sent} == {""}  # and so each request as it was
 
 
-def test_a_license_that_a_callback_says_was_never_taken_is_not_given_back(tmp_path: Path) -> None:
+def test_a_license_that_a_callback_reports_as_kept_is_not_given_back(tmp_path: Path) -> None:
     with carrier() as at:
         given = moving(onboarded(tmp_path, at), order="unassign-first", restore=True)
         folder = RunFolder(tmp_path / "move")
@@ -277,7 +277,7 @@ def test_if_answers_of_both_steps_are_lost_a_message_proves_none(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("clear", "status"), [("confirmed", "failed"), ("failed", "accepted"), ("unheard of", "accepted")]
+    ("clear", "status"), [("confirmed", "failed"), ("failed", "accepted"), ("unreported", "accepted")]
 )
 def test_a_lost_assign_counts_until_its_unassign_is_confirmed(
     tmp_path: Path, clear: str, status: str
@@ -291,7 +291,7 @@ def test_a_lost_assign_counts_until_its_unassign_is_confirmed(
         device = pl.read_parquet(folder.plan).filter(batch_id=cleared.batch_id)["imei"][0]
         failing = {"assign": [device], "clear": [device] if clear == "failed" else []}
         received = [*strange(folder, [device]), *messages(folder, **failing)]
-        if clear == "unheard of":
+        if clear == "unreported":
             received = [one for one in received if one.request_id != cleared.request_id]
         summary = reconciled(folder, received)
     assert summary.statuses == {"confirmed": DEVICES - 1, status: 1}

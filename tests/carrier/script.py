@@ -143,10 +143,12 @@ async def client_of(
         yield client, carrier
 
 
-def submission(action: Action = Action.ASSIGN, imeis: tuple[str, ...] = IMEIS) -> Submission:
+def submission(
+    action: Action = Action.ASSIGN, imeis: tuple[str, ...] = IMEIS, x_request_id: str = "1-0123456789"
+) -> Submission:
     devices = [Device(device_ids=[DeviceId(id=imei, kind="IMEI")]) for imei in imeis]
     request = AssignLicenseRequest(account_name="0000123456-00001", devices=devices, sku_number="SIMSec-IoT")
-    return Submission(action=action, x_request_id="1-0123456789", body=encode(request))
+    return Submission(action=action, x_request_id=x_request_id, body=encode(request))
 
 
 async def _read(stream: anyio.abc.ByteStream) -> Request | None:

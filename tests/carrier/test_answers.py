@@ -149,7 +149,21 @@ IN_DOUBT = [
     Row("a close within the headers", sends(b"HTTP/1.1 200 OK\r\nContent-Le"), Outcome.AMBIGUOUS),
     Row("words that are no HTTP", sends(b"220 smtp.carrier.test ESMTP\r\n"), Outcome.AMBIGUOUS),
     Row("silence after the request", hangs_after(b""), Outcome.AMBIGUOUS, timeouts=SHORT),
-    *(Row(f"{status} with a page", says(status, PAGE), Outcome.AMBIGUOUS) for status in (500, 502, 504, 599)),
+    *(
+        Row(f"{status} with a page", says(status, PAGE), Outcome.AMBIGUOUS)
+        for status in (500, 502, 503, 504, 599)
+    ),
+    Row("503 with nothing", says(503), Outcome.AMBIGUOUS),
+    Row("503 cut short", cut(503, PAGE), Outcome.AMBIGUOUS),
+    Row("503 of the licenses", says(503, licenses(503)), Outcome.AMBIGUOUS),
+    Row("409 that does not say of what", says(409, {"message": "Conflict"}), Outcome.AMBIGUOUS),
+    Row("400 with a server error in it", says(400, licenses(500)), Outcome.AMBIGUOUS),
+    Row("400 on hold", says(400, platform("REQUEST_ONHOLD.Pending")), Outcome.AMBIGUOUS),
+    Row(
+        "200 with a requestId and an error",
+        says(200, TAKEN | {"errorCode": "400", "errorMessage": "words"}),
+        Outcome.AMBIGUOUS,
+    ),
     Row(
         "500 with the carrier's error",
         says(500, platform("REQUEST_FAILED.UnexpectedError")),
@@ -160,9 +174,9 @@ IN_DOUBT = [
     Row("304", sends(b"HTTP/1.1 304 Not Modified\r\n\r\n"), Outcome.AMBIGUOUS),
 ]
 NOT_EXECUTED = [
-    Row("503 with nothing", says(503), Outcome.UNAVAILABLE),
-    Row("503 with a page", says(503, PAGE), Outcome.UNAVAILABLE),
-    Row("503 cut short", cut(503, PAGE), Outcome.UNAVAILABLE),
+    Row("503 of a gateway without a service", says(503, b"no healthy upstream"), Outcome.UNAVAILABLE),
+    Row("503 with nothing but a wait", says(503, b"", "Retry-After: 2"), Outcome.UNAVAILABLE),
+    Row("511 of a network's login page", says(511, PAGE), Outcome.UNAVAILABLE),
     *(
         Row(f"{status}, not followed", says(status, b"", "Location: /"), Outcome.UNAVAILABLE)
         for status in (301, 302, 307, 308)
@@ -171,14 +185,54 @@ NOT_EXECUTED = [
     Row("408", says(408), Outcome.UNAVAILABLE),
     *(
         Row(f"{status} with a proxy's page", says(status, PAGE), Outcome.UNAVAILABLE)
-        for status in (400, 401, 403, 404)
+        for status in (400, 402, 403, 404, 405, 415, 422)
     ),
+    *(Row(f"{status} with nothing", says(status), Outcome.UNAVAILABLE) for status in (400, 403, 404, 422)),
     Row("403 with a page cut short", cut(403, PAGE), Outcome.UNAVAILABLE),
     Row("404 with a load balancer's words", says(404, b"default backend - 404"), Outcome.UNAVAILABLE),
+    Row(
+        "404 without a route",
+        says(404, {"message": "no Route matched with those values"}),
+        Outcome.UNAVAILABLE,
+    ),
+    Row("404 of a gateway's server", says(404, gateway(404)), Outcome.UNAVAILABLE),
+    *(
+        Row(f"gateway 900906 at {status}", says(status, gateway(900906)), Outcome.UNAVAILABLE)
+        for status in (400, 403, 404)
+    ),
+    Row(
+        "403 of a gateway without a route",
+        says(
+            403,
+            {"message": "Missing Authentication Token"},
+            "x-amzn-ErrorType: MissingAuthenticationTokenException",
+        ),
+        Outcome.UNAVAILABLE,
+    ),
+    Row(
+        "403 as XML", says(403, b"<fault><code>403</code><message>no</message></fault>"), Outcome.UNAVAILABLE
+    ),
+    Row("400 with a list", says(400, [1, 2]), Outcome.UNAVAILABLE),
+    Row(
+        "400 with wrong types",
+        says(400, {"errorCode": {"a": 1}, "errorMessage": 7, "fault": []}),
+        Outcome.UNAVAILABLE,
+    ),
+    Row(
+        "400 too long to read, without a code",
+        says(400, b'{"errorMessage":"' + b"y" * 100_000 + b'"}'),
+        Outcome.UNAVAILABLE,
+    ),
 ]
 THROTTLED = [
     Row("429 with the carrier's error", says(429, licenses(429)), Outcome.THROTTLED),
     Row("429 with nothing", says(429), Outcome.THROTTLED),
+    Row("420", says(420, {"message": "words"}), Outcome.THROTTLED),
+    *(
+        Row(f"429 in the body of a {status}", says(status, licenses(429)), Outcome.THROTTLED)
+        for status in (200, 400, 403, 500, 503)
+    ),
+    Row("429 in the body as a number", says(400, {"errorCode": 429}), Outcome.THROTTLED),
     Row("429 with a page", says(429, PAGE), Outcome.THROTTLED),
     Row("429 cut short", cut(429, licenses(429)), Outcome.THROTTLED),
     Row(
@@ -239,6 +293,31 @@ UNAUTHORIZED = [
         rejected=TokenKind.EITHER,
     ),
     Row("401 with nothing", says(401), Outcome.UNAUTHORIZED, rejected=TokenKind.EITHER),
+    Row("401 with a proxy's page", says(401, PAGE), Outcome.UNAUTHORIZED, rejected=TokenKind.EITHER),
+    Row(
+        "401 with plain words", says(401, b"Jwt is expired"), Outcome.UNAUTHORIZED, rejected=TokenKind.ACCESS
+    ),
+    Row(
+        "401 that names the token in a header",
+        says(401, b"", 'WWW-Authenticate: Bearer error="invalid_token"'),
+        Outcome.UNAUTHORIZED,
+        rejected=TokenKind.ACCESS,
+    ),
+    *(
+        Row(
+            f"401 in the body of a {status}",
+            says(status, licenses(401)),
+            Outcome.UNAUTHORIZED,
+            rejected=TokenKind.EITHER,
+        )
+        for status in (200, 400, 403)
+    ),
+    Row(
+        "403 that says that the session expired",
+        says(403, licenses(403) | {"errorMessage": "Session has expired"}),
+        Outcome.UNAUTHORIZED,
+        rejected=TokenKind.SESSION,
+    ),
 ]
 REFUSED = [
     *(
@@ -257,10 +336,17 @@ REFUSED = [
                 "REQUEST_FAILED.AccountName",
                 "INPUT_INVALID.Account.NotDefined",
                 "REQUEST_FAILED.MultipleAccounts",
+                "REQUEST_FAILED.NoAccounts",
+                "INPUT_INVALID.Request.InvalidCharacter",
+                "INPUT_INVALID.MaxRequestsExceeded",
                 "INPUT_INVALID.SkuNumber.Invalid",
                 "REQUEST_FAILED.LicenseNotAvailable",
             ),
-            Blame.UNKNOWN: ("REQUEST_FAILED.UnexpectedError", "REQUEST_FAILED.SomethingNew"),
+            Blame.UNKNOWN: (
+                "REQUEST_FAILED.UnexpectedError",
+                "REQUEST_FAILED.SomethingNew",
+                "INPUT_INVALID.NumberofDevices",
+            ),
         }.items()
         for code in codes
     ),
@@ -278,26 +364,23 @@ REFUSED = [
         Row(f"{status} of the licenses", says(status, licenses(status)), Outcome.REFUSED, Blame.ACCOUNT)
         for status in (403, 405, 406)
     ),
-    *(Row(f"{status} with nothing", says(status), Outcome.REFUSED, Blame.UNKNOWN) for status in (400, 404)),
-    Row("gateway 900906: no such resource", says(400, gateway(900906)), Outcome.REFUSED, Blame.ACCOUNT),
+    *(
+        Row(f"gateway {code}", says(403, gateway(code)), Outcome.REFUSED, Blame.ACCOUNT)
+        for code in (900907, 900908, 900910)
+    ),
+    *(
+        Row(f"413 with {name}", says(413, body), Outcome.REFUSED, Blame.UNKNOWN)
+        for name, body in {
+            "a page": PAGE,
+            "nothing": b"",
+            "a gateway's words": {"message": "Request size limit exceeded"},
+            "the licenses' error": licenses(413),
+        }.items()
+    ),
     Row("400 cut short", cut(400, licenses(400)), Outcome.REFUSED, Blame.UNKNOWN),
     Row(
-        "404 that hangs in its body",
-        hangs_after(response(404, licenses(404))[:-5]),
-        Outcome.REFUSED,
-        Blame.UNKNOWN,
-        timeouts=SHORT,
-    ),
-    Row(
-        "400 with wrong types",
-        says(400, {"errorCode": {"a": 1}, "errorMessage": 7, "fault": []}),
-        Outcome.REFUSED,
-        Blame.UNKNOWN,
-    ),
-    Row("400 with a list", says(400, [1, 2]), Outcome.REFUSED, Blame.UNKNOWN),
-    Row(
         "400 too long to read",
-        says(400, b'{"errorMessage":"' + b"y" * 100_000 + b'"}'),
+        says(400, b'{"errorCode":"400","errorMessage":"' + b"y" * 100_000 + b'"}'),
         Outcome.REFUSED,
         Blame.UNKNOWN,
     ),
@@ -449,7 +532,7 @@ async def test_an_error_message_has_no_control_characters() -> None:
 
 async def test_a_proxy_page_is_reported_by_its_title() -> None:
     answer = await answer_to(says(502, PAGE, "Content-Type: text/html"))
-    assert answer.error_message == "not an answer of the carrier's API (text/html): 502 Bad Gateway"
+    assert answer.error_message == "HTTP 502, not an answer of the carrier's API (text/html): 502 Bad Gateway"
 
 
 async def test_a_throttled_answer_has_the_wait_and_the_quota() -> None:
@@ -464,3 +547,43 @@ async def test_an_accepted_answer_has_the_quota() -> None:
     answer = await answer_to(says(200, TAKEN, "RateLimit: limit=100, remaining=50, reset=5"))
     assert answer.quota is not None
     assert answer.quota.remaining == 50
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "headers", "summary"),
+    [
+        (503, b"", (), "HTTP 503 with an empty body"),
+        (404, b" \r\n", (), "HTTP 404 with an empty body"),
+        (
+            301,
+            b"",
+            ("Location: https://u:planted@new.test/api?key=planted#planted",),
+            "HTTP 301, redirected to new.test/api",
+        ),
+        (308, b"", ("Location: /other/path",), "HTTP 308, redirected to /other/path"),
+        (
+            302,
+            PAGE,
+            ("Location: http://[broken",),
+            "HTTP 302, not an answer of the carrier's API (no content type): 502 Bad Gateway",
+        ),
+        (500, {"errorCode": "X"}, (), "HTTP 500 without an error text (X)"),
+        (400, licenses(400), (), "HTTP 400: 400 words"),
+        (
+            403,
+            b"RBAC: access denied",
+            (),
+            "HTTP 403, not an answer of the carrier's API (no content type): RBAC: access denied",
+        ),
+    ],
+)
+async def test_a_summary_names_status_and_what_came(
+    status: int, body: object, headers: tuple[str, ...], summary: str
+) -> None:
+    answer = await answer_to(says(status, body, *headers))
+    assert answer.summary == summary
+
+
+async def test_a_cut_body_is_described_but_not_quoted() -> None:
+    answer = await answer_to(cut(500, b"planted words of a page"))
+    assert answer.error_message == "HTTP 500, broken off after 18 bytes"

@@ -59,9 +59,9 @@ def only(access: str | None = None, session: str | None = None) -> Callable[[Exc
     return script
 
 
-def always(status: int, body: object = b"") -> Callable[[Exchange], Awaitable[None]]:
+def always(status: int, body: object = b"", *headers: str) -> Callable[[Exchange], Awaitable[None]]:
     async def script(exchange: Exchange) -> None:
-        await exchange.say(status, body)
+        await exchange.say(status, body, *headers)
 
     return script
 
@@ -145,7 +145,17 @@ async def test_the_same_access_token_again_is_no_rejected_login() -> None:
     assert len(carrier.paths(OAUTH)) == 2
 
 
-REJECTIONS = [(401, BAD_LOGIN), (400, BAD_LOGIN), (403, b"<html>no</html>"), (401, b""), (423, b"")]
+REJECTIONS = [
+    (401, BAD_LOGIN),
+    (400, BAD_LOGIN),
+    (403, BAD_LOGIN),
+    (403, {"errorCode": "403", "errorMessage": "words"}),
+    (401, b""),
+    (401, b"<html>no</html>"),
+    (423, b""),
+    *((400, {"error": error}) for error in ("invalid_client", "unauthorized_client", "invalid_grant")),
+    (401, {"error": "invalid_client"}),
+]
 
 
 @pytest.mark.parametrize("where", ["login_script", "oauth_script"])
@@ -180,15 +190,134 @@ async def test_a_thousand_workers_share_one_rejection() -> None:
     assert (rejected, len(carrier.paths(LOGIN))) == (1000, 2)
 
 
-@pytest.mark.parametrize("status", [429, 503, 500, 502, 504])
-async def test_a_failing_carrier_does_not_count_as_a_rejected_login(status: int) -> None:
+OUTAGES = [
+    *((status, b"", ()) for status in (429, 503, 500, 502, 504, 302, 403, 400, 404)),
+    (403, b"<h1>Developer Over Rate</h1>", ("Retry-After: 0",)),
+    (403, {"errorMessage": "Developer Over Rate"}, ()),
+    (403, {"errorCode": "403", "errorMessage": "API rate limit exceeded"}, ()),
+    (403, {"errorCode": "403", "errorMessage": "words"}, ("Retry-After: 0",)),
+    (403, b"<html>Access denied by the firewall</html>", ()),
+    (404, {"message": "no Route matched with those values"}, ()),
+    (404, {"fault": {"code": "900906", "message": "no such resource"}}, ()),
+    (400, {"error": "temporarily_unavailable"}, ()),
+    (400, {"error": "slow_down"}, ()),
+    (400, {"errorCode": "UnifiedWebService.REQUEST_FAILED.UnexpectedError"}, ()),
+    (413, b"<html>nginx</html>", ()),
+    (200, b"<html>Sign in</html>", ()),
+    (200, {"error": "invalid_client"}, ()),
+]
+
+
+@pytest.mark.parametrize("where", ["login_script", "oauth_script"])
+@pytest.mark.parametrize(("status", "body", "headers"), OUTAGES)
+async def test_an_outage_does_not_count_as_a_rejected_login(
+    where: str, status: int, body: object, headers: tuple[str, ...]
+) -> None:
     async with scripted() as carrier, open_client(carrier.url, KEYS) as client:
-        carrier.login_script = always(status)
+        setattr(carrier, where, always(status, body, *headers))
         with pytest.raises(CarrierUnreachable):
             await client.login()
-        carrier.login_script = None
+        setattr(carrier, where, None)
         await client.login()
         assert (await client.submit(submission())).outcome is Outcome.ACCEPTED
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (500, b""),
+        (403, b"<html>no</html>"),
+        (400, b""),
+        (400, {"errorCode": "UnifiedWebService.REQUEST_FAILED.UnexpectedError"}),
+        (409, {"message": "words"}),
+        (200, b"<html>Sign in</html>"),
+    ],
+)
+async def test_g_unknown_answers_to_logins_never_come_near_a_lock(status: int, body: object) -> None:
+    async with scripted() as carrier, open_client(carrier.url, KEYS) as client:
+        carrier.login_script = always(status, body)
+        await log_in_in_vain(client, 3)
+        with pytest.raises(StoppedEarly, match="lock"):
+            await client.login()
+    assert len(carrier.paths(LOGIN)) == 3
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (404, {"message": "no Route matched with those values"}),
+        (503, b"no healthy upstream"),
+        (403, {"errorMessage": "Developer Over Rate"}),
+        (302, b""),
+        (401, BAD_ACCESS),
+    ],
+)
+async def test_logins_that_a_gateway_did_not_pass_on_have_no_limit(status: int, body: object) -> None:
+    async with scripted() as carrier, open_client(carrier.url, KEYS) as client:
+        carrier.login_script = always(status, body)
+        await log_in_in_vain(client, 6)
+
+
+async def test_hiding_a_short_secret_does_not_turn_a_rejection_into_an_outage() -> None:
+    async with (
+        scripted() as carrier,
+        open_client(carrier.url, replace(KEYS, password=Secret("client"))) as client,
+    ):
+        carrier.oauth_script = always(400, {"error": "invalid_client"})
+        with pytest.raises(CredentialsRejected):
+            await client.login()
+
+
+async def test_a_token_endpoint_with_a_gateway_code_rejects_the_key() -> None:
+    async with scripted() as carrier, open_client(carrier.url, KEYS) as client:
+        carrier.oauth_script = always(400, BAD_ACCESS)
+        with pytest.raises(CredentialsRejected, match="BATCHLIC_CLIENT_ID"):
+            await client.login()
+
+
+BOM = b"\xef\xbb\xbf"
+TOKEN_ANSWERS = [
+    {"access_token": "t"},
+    {"access_token": "t", "token_type": "bearer", "expires_in": "3600"},
+    {"access_token": "t", "expires_in": None},
+    {"access_token": "t", "expires_in": 3599.5},
+    {"access_token": "t", "expires_in": "soon"},
+    {"access_token": "t", "scope": None, "token_type": None},
+    {"access_token": "t", "scope": ["a", "b"], "new": {"x": [1]}},
+    {"Access_Token": " t\n"},
+    BOM + b'{"access_token":"t"}',
+    b'{"access_token":"t","expires_in":NaN}',
+    b'{"access_token":"t","note":"two\nlines"}\n-- end',
+    '{"access_token":"t"}'.encode("utf-16"),
+]
+
+
+@pytest.mark.parametrize("body", TOKEN_ANSWERS, ids=str)
+async def test_a_token_answer_is_read_whatever_else_it_holds(body: object) -> None:
+    async with scripted(only(access="t")) as carrier, open_client(carrier.url, KEYS) as client:
+        carrier.oauth_script = always(200, body)
+        await client.login()
+        assert (await client.submit(submission())).outcome is Outcome.ACCEPTED
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{"SessionToken": "s"}, {"sessionToken": "s", "errorCode": None}, BOM + b'{"sessionToken":"s"}'],
+    ids=str,
+)
+async def test_a_session_answer_is_read_whatever_else_it_holds(body: object) -> None:
+    async with scripted(only(session="s")) as carrier, open_client(carrier.url, KEYS) as client:
+        carrier.login_script = always(200, body)
+        await client.login()
+        assert (await client.submit(submission())).outcome is Outcome.ACCEPTED
+
+
+@pytest.mark.parametrize("token", [7, None, ["t"], {"t": 1}, "", "two words", "é"])
+async def test_a_token_of_an_odd_type_is_refused_by_its_field(token: object) -> None:
+    async with scripted() as carrier, open_client(carrier.url, KEYS) as client:
+        carrier.oauth_script = always(200, {"access_token": token})
+        with pytest.raises(CarrierUnreachable, match="HTTP 200 without a usable access_token"):
+            await client.login()
 
 
 async def test_an_unreachable_carrier_error_has_the_requested_wait() -> None:

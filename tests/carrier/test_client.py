@@ -49,6 +49,7 @@ async def test_cookies_are_not_kept() -> None:
     assert not any("cookie" in request.headers for request in carrier.requests)
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_many_submissions_share_one_connection() -> None:
     async with client_of() as (client, carrier):
         for _ in range(20):

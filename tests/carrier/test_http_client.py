@@ -1,10 +1,13 @@
 """Credentials are sent over verified TLS only, through the proxy and authorities of the environment."""
 
+import os
+import re
+import resource
 import socket
 import ssl
 from base64 import b64encode
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import anyio
@@ -16,8 +19,16 @@ from anyio.streams.tls import TLSListener
 from batchlic.carrier.answers import Answer, Outcome
 from batchlic.carrier.client import open_client
 from batchlic.carrier.http_client import KEEPALIVE_S, Timeouts
-from batchlic.errors import UsageError
-from tests.carrier.script import TOKENS, ScriptedCarrier, submission, take
+from batchlic.errors import CredentialsRejected, UsageError
+from tests.carrier.script import (
+    KEYS,
+    TOKENS,
+    Exchange,
+    ScriptedCarrier,
+    client_of,
+    submission,
+    take,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -109,6 +120,16 @@ async def test_nothing_is_sent_to_a_server_with_an_untrusted_certificate(authori
 
 
 @pytest.mark.usefixtures("trusted")
+@pytest.mark.parametrize("anyio_backend", ["asyncio", ("asyncio", {"use_uvloop": True})])
+async def test_many_submissions_share_one_encrypted_connection(authority: trustme.CA) -> None:
+    async with over_tls(authority, "127.0.0.1") as (carrier, port):
+        async with open_client(f"https://127.0.0.1:{port}", TOKENS) as client:
+            for _ in range(20):
+                assert (await client.submit(submission())).outcome is Outcome.ACCEPTED
+        assert carrier.connections == 1
+
+
+@pytest.mark.usefixtures("trusted")
 async def test_nothing_is_sent_to_a_server_with_a_wrong_name(authority: trustme.CA) -> None:
     async with over_tls(authority, "other.test") as (carrier, port):
         answer = await submit_to(f"https://127.0.0.1:{port}")
@@ -150,6 +171,99 @@ async def test_a_proxy_that_does_not_connect_leaves_no_doubt(
         answer = await submit_to("https://carrier.test")
     assert answer.outcome is Outcome.UNAVAILABLE
     assert "planted" not in repr(answer)
+
+
+@contextmanager
+def through(
+    port: int, login: str, monkeypatch: pytest.MonkeyPatch, variable: str = "HTTPS_PROXY"
+) -> Iterator[str]:
+    """Use the proxy at a port of this machine; what its setting is called in messages."""
+    with monkeypatch.context() as patch:
+        patch.setenv(variable, f"http://{login}127.0.0.1:{port}")
+        yield f"the proxy 127.0.0.1:{port} ({variable})"
+
+
+REQUIRES_LOGIN = b"HTTP/1.1 407 No\r\nProxy-Authenticate: Basic\r\nContent-Length: 0\r\n\r\n"
+
+
+@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "ALL_PROXY"])
+@pytest.mark.parametrize("login", ["", "robot:planted%40pass@"])
+async def test_a_proxy_that_wants_another_login_is_named(
+    monkeypatch: pytest.MonkeyPatch, login: str, variable: str
+) -> None:
+    async with proxied(Proxy(0, REQUIRES_LOGIN)) as port:
+        with through(port, login, monkeypatch, variable) as name:
+            answer = await submit_to("https://carrier.test")
+    assert (answer.outcome, answer.http_status) == (Outcome.UNAVAILABLE, 407)
+    assert answer.error_message is not None
+    assert answer.error_message.startswith(f"{name} {'rejects' if login else 'requires'}")
+    assert "planted" not in answer.error_message
+
+
+async def test_a_login_through_a_proxy_that_rejects_it_is_sent_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy = Proxy(0, REQUIRES_LOGIN)
+    async with proxied(proxy) as port:
+        with through(port, "robot:planted@", monkeypatch) as name:
+            async with open_client("https://carrier.test", KEYS) as client:
+                for _ in range(3):
+                    with pytest.raises(CredentialsRejected, match=re.escape(name)):
+                        await client.login()
+    assert len(proxy.heads) == 1
+
+
+async def test_a_question_through_a_proxy_that_rejects_the_login_stops(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with proxied(Proxy(0, REQUIRES_LOGIN)) as port:
+        with through(port, "", monkeypatch):
+            async with open_client("https://carrier.test", TOKENS) as client:
+                with pytest.raises(CredentialsRejected, match="HTTPS_PROXY"):
+                    await client.subscriptions("0000123456-00001")
+
+
+async def test_a_407_that_comes_as_an_answer_names_the_setting() -> None:
+    async def require_login(exchange: Exchange) -> None:
+        await exchange.raw(REQUIRES_LOGIN)
+
+    async with client_of(require_login) as (client, _):
+        answer = await client.submit(submission())
+    assert (answer.outcome, answer.http_status) == (Outcome.UNAVAILABLE, 407)
+    assert "HTTPS_PROXY" in (answer.error_message or "")
+
+
+async def test_a_proxy_that_does_not_reach_the_carrier_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with proxied(Proxy(0, b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")) as port:
+        with through(port, "", monkeypatch) as name:
+            answer = await submit_to("https://carrier.test")
+    assert (answer.outcome, answer.http_status) == (Outcome.UNAVAILABLE, None)
+    assert answer.error_message == f"{name} does not connect to the carrier: 502 Bad Gateway"
+
+
+@contextmanager
+def without_descriptors() -> Iterator[None]:
+    """Leave no descriptor to this process."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, limits[0]), limits[1]))
+    held: list[int] = []
+    try:
+        with suppress(OSError):
+            while True:
+                held.append(os.dup(0))
+        yield
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_too_many_open_files_are_told_and_leave_no_doubt(host: str) -> None:
+    async with open_client(f"http://{host}:9", TOKENS) as client:
+        with without_descriptors():
+            answer = await client.submit(submission())
+    assert answer.outcome is Outcome.UNAVAILABLE
+    assert answer.error_message is not None
+    assert answer.error_message.startswith("too many open files: raise the limit (ulimit -n)")
 
 
 @pytest.mark.usefixtures("trusted")

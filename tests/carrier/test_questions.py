@@ -50,6 +50,80 @@ async def test_license_counts_can_be_asked_for_one_sku() -> None:
     assert msgspec.json.decode(request.body) == {"accountName": ACCOUNT, "skuNumber": "SIMSec-IoT"}
 
 
+@pytest.mark.parametrize(
+    ("sent", "count"),
+    [
+        ("10", 10),
+        (" 10 ", 10),
+        ("1,000", 1000),
+        ("1,234,567", 1234567),
+        ("10.0", 10),
+        (10.0, 10),
+        (10, 10),
+        (None, None),
+        ("many", None),
+        ("1.000", None),
+        ("1,00", None),
+        (10.5, None),
+    ],
+)
+async def test_license_counts_are_read_in_all_their_forms(sent: object, count: int | None) -> None:
+    body = {"subscriptionList": [{"skuNumber": "S", "licenseAvailable": sent, "new": 1}]}
+    async with client_of(says(200, body)) as (client, _):
+        assert await client.subscriptions(ACCOUNT) == [Subscription("S", "", None, None, count)]
+
+
+async def test_an_answer_with_a_byte_order_mark_is_read() -> None:
+    body = b"\xef\xbb\xbf" + msgspec.json.encode(COUNTS)
+    async with client_of(says(200, body)) as (client, _):
+        assert len(await client.subscriptions(ACCOUNT)) == 1
+
+
+def knows_accounts_without_dash(*errors: dict[str, str]) -> Callable[[Exchange], Awaitable[None]]:
+    """Refuses account names with a dash with these errors, one after another."""
+    refusals = iter(errors)
+
+    async def script(exchange: Exchange) -> None:
+        name = msgspec.json.decode(exchange.request.body)["accountName"]
+        await (exchange.say(400, next(refusals)) if "-" in name else exchange.say(200, COUNTS))
+
+    return script
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"errorCode": "UnifiedWebService.REQUEST_FAILED.AccountName"},
+        {"errorCode": "UnifiedWebService.INPUT_INVALID.Account.NotDefined"},
+        {"errorCode": "400", "errorMessage": "accountName must match ^[A-Za-z0-9]{3,32}$"},
+    ],
+)
+async def test_an_account_refused_by_name_is_asked_for_without_its_dash(error: dict[str, str]) -> None:
+    async with client_of(knows_accounts_without_dash(error)) as (client, carrier):
+        assert len(await client.subscriptions(ACCOUNT)) == 1
+        assert len(await client.subscriptions(ACCOUNT)) == 1
+        assert client.counted_as(ACCOUNT) == "000012345600001"
+    names = [msgspec.json.decode(request.body)["accountName"] for request in carrier.paths(SUBSCRIPTIONS)]
+    assert names == [ACCOUNT, "000012345600001", "000012345600001"]
+
+
+async def test_an_account_refused_in_both_spellings_is_refused_by_its_own_name() -> None:
+    error = {"errorCode": "UnifiedWebService.REQUEST_FAILED.AccountNotFound", "errorMessage": "words"}
+    async with client_of(says(400, error)) as (client, carrier):
+        with pytest.raises(AccountError, match="AccountNotFound"):
+            await client.subscriptions(ACCOUNT)
+        assert client.counted_as(ACCOUNT) == ACCOUNT
+    assert len(carrier.requests) == 2
+
+
+async def test_a_refusal_about_something_else_is_not_asked_again() -> None:
+    error = {"errorCode": "UnifiedWebService.INPUT_INVALID.SkuNumber.Invalid", "errorMessage": "words"}
+    async with client_of(says(400, error)) as (client, carrier):
+        with pytest.raises(AccountError, match="SkuNumber"):
+            await client.subscriptions(ACCOUNT)
+    assert len(carrier.requests) == 1
+
+
 async def test_listeners_come_without_their_passwords() -> None:
     listener = {
         "accountName": ACCOUNT,

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from batchlic.carrier.rate_limits import MAX_WAIT_S, Quota, read_quota, read_retry_after
+from batchlic.carrier.rate_limits import (
+    MAX_WAIT_S,
+    Quota,
+    is_quota_used_up,
+    read_quota,
+    read_retry_after,
+    read_wait_in_words,
+)
 
 DATE = {"date": "Sat, 21 Nov 2026 19:20:00 GMT"}
 MOMENT = 1795288800
@@ -32,6 +39,34 @@ MOMENT = 1795288800
         ("Sat, 99 Nov 2026 19:20:30 GMT", None),
         ("Sat, 21 Nov 99999999999999999999 19:20:30 GMT", None),
         ("١٢", None),
+        ("+4", 4),
+        ('"4"', 4),
+        ("'4'", 4),
+        ("4s", 4),
+        ("4 seconds", 4),
+        ("2 minutes", 120),
+        ("1m30s", 90),
+        ("500 ms", 0.5),
+        ("250 milliseconds", 0.25),
+        ("PT4S", 4),
+        ("1 fortnight", None),
+        ("4, 4", 4),
+        ("1, 4", 4),
+        ("4, 1", 4),
+        ("soon, 3", 3),
+        ("1, Sat, 21 Nov 2026 19:20:30 GMT", 30),
+        ("Sat, 21 Nov 2026 19:20:30 GMT, Sat, 21 Nov 2026 19:20:04 GMT", 30),
+        ("Sat, 21 Nov 2026 19:20:30 +0000", 30),
+        ("Sat Nov 21 19:20:30 2026", 30),
+        ("Sat Nov 21 19:20:30 UTC 2026", 30),
+        ("2026-11-21T19:20:30Z", 30),
+        ("2026-11-21T20:20:30.500+01:00", 30.5),
+        ("2026-11-21 19:20:30 UTC", 30),
+        (str(MOMENT + 3), 3),
+        (f"{MOMENT + 3}.5", 3.5),
+        (str((MOMENT + 3) * 1000), 3),
+        (str((MOMENT + 3) * 1000_000), 3),
+        (str(MOMENT - 7), 0),
     ],
 )
 def test_retry_after_is_read_in_seconds_or_as_a_date(value: str, seconds: float | None) -> None:
@@ -54,6 +89,13 @@ def test_retry_after_is_read_in_seconds_or_as_a_date(value: str, seconds: float 
         ([1], None),
         (10**400, None),
         (float("nan"), None),
+        (float("inf"), None),
+        (MOMENT + 2.5, 2.5),
+        (True, None),
+        ("Sat, 21 Nov 2026 19:20:09 GMT", 9),
+        ("Sat Nov 21 19:20:09 UTC 2026", 9),
+        ("2026-11-21 19:20:09", 9),
+        ("9s", 9),
     ],
 )
 def test_next_access_time_is_read_in_all_its_forms(value: object, seconds: float | None) -> None:
@@ -62,6 +104,57 @@ def test_next_access_time_is_read_in_all_its_forms(value: object, seconds: float
 
 def test_retry_after_has_priority_over_next_access_time() -> None:
     assert read_retry_after({"retry-after": "3", **DATE}, MOMENT * 1000 + 60_000) == 3
+
+
+def test_the_first_readable_hint_of_a_body_counts() -> None:
+    assert read_retry_after(DATE, None, "soon", "2026-11-21T19:20:09Z", 60) == 9
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after-ms": "3000"}, 3),
+        ({"x-ms-retry-after-ms": "1500", "retry-after": "1"}, 1.5),
+        ({"x-retry-after": "8"}, 8),
+    ],
+)
+def test_other_headers_for_a_wait_are_read(headers: dict[str, str], seconds: float) -> None:
+    assert read_retry_after(headers) == seconds
+
+
+@pytest.mark.parametrize(
+    ("words", "seconds"),
+    [
+        ("Rate limit is exceeded. Try again in 5 seconds.", 5),
+        ("Please retry after 2 minutes", 120),
+        ("wait for about 10s", 10),
+        ("Try again later", None),
+    ],
+)
+def test_a_wait_is_read_from_words(words: str, seconds: float | None) -> None:
+    assert read_wait_in_words(words) == seconds
+
+
+def http_date(seconds: float) -> str:
+    return formatdate(time.time() + seconds, usegmt=True)
+
+
+@pytest.mark.parametrize("other", [-7200, 40, 7200])
+def test_of_two_date_headers_the_one_that_fits_counts(other: float) -> None:
+    dates = f"{http_date(other)}, {http_date(0)}"
+    wait = read_retry_after({"date": dates, "retry-after": http_date(30)})
+    assert wait == pytest.approx(30, abs=1)
+
+
+def test_a_moment_that_just_passed_by_the_date_header_is_no_wait() -> None:
+    headers = {"date": http_date(3600), "retry-after": http_date(3595)}
+    assert read_retry_after(headers) == 0
+
+
+@pytest.mark.parametrize("clock", [-3 * MAX_WAIT_S, 7200.0])
+def test_a_date_header_that_gives_no_plausible_wait_is_ignored(clock: float) -> None:
+    wait = read_retry_after({"date": http_date(clock), "retry-after": str(int(time.time()) + 30)})
+    assert wait == pytest.approx(30, abs=2)
 
 
 def test_without_a_date_header_dates_are_compared_with_our_clock() -> None:
@@ -83,6 +176,8 @@ def test_without_a_date_header_dates_are_compared_with_our_clock() -> None:
             {"ratelimit": '"default";r=50;t=30', "ratelimit-policy": '"default";q=100;w=60'},
             Quota(100, 50, 30),
         ),
+        ({"x-ratelimit-reset": "2026-11-21T19:20:09Z", **DATE}, Quota(None, None, 9)),
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset-after": "1.5"}, Quota(None, 0, 1.5)),
         ({"ratelimit-remaining": "many"}, None),
         ({"ratelimit-remaining": "-3"}, None),
         ({}, None),
@@ -90,6 +185,22 @@ def test_without_a_date_header_dates_are_compared_with_our_clock() -> None:
 )
 def test_quotas_are_read_from_gateway_and_draft_headers(headers: dict[str, str], quota: Quota | None) -> None:
     assert read_quota(headers) == quota
+
+
+@pytest.mark.parametrize(
+    ("headers", "is_used_up"),
+    [
+        ({"x-ratelimit-remaining": "0"}, True),
+        ({"x-ratelimit-remaining-minute": "0", "x-ratelimit-remaining-hour": "7"}, True),
+        ({"ratelimit": '"default";r=0;t=30'}, True),
+        ({"x-rate-limit-remaining": "0, 0"}, True),
+        ({"x-ratelimit-remaining": "1"}, False),
+        ({"x-ratelimit-limit": "0"}, False),
+        ({}, False),
+    ],
+)
+def test_a_used_up_quota_is_seen(headers: dict[str, str], is_used_up: bool) -> None:  # noqa: FBT001
+    assert is_quota_used_up(headers) is is_used_up
 
 
 values = st.text(max_size=40) | st.integers().map(str) | st.floats().map(str)

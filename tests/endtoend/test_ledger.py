@@ -142,3 +142,39 @@ def test_a_missing_ledger_is_exit_2_and_not_created(home: Home) -> None:
     assert (asked.code, "none.db: there is no ledger here" in asked.err) == (2, True)
     assert not (home.folder / "none.db").exists()
     assert home.run("ledger", "forget", "nobody").code == 2
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("show",),
+        ("show", "--device", imei(1)),
+        ("export", "--to", "damaged.csv"),
+        ("import", "fleet.csv", *LICENSE),
+        ("forget", "run"),
+    ],
+    ids=" ".join,
+)
+def test_a_damaged_ledger_is_exit_2_with_the_way_back(home: Home, command: tuple[str, ...]) -> None:
+    ledger = home.folder / "damaged.db"
+    assert home.run("ledger", "import", "fleet.csv", *LICENSE, "--ledger", ledger.name).code == 0
+    whole = ledger.read_bytes()
+    ledger.write_bytes(whole[: len(whole) // 2])
+    refused = home.run("ledger", *command, "--ledger", ledger.name)
+    ledger.unlink()
+    assert refused.code == 2
+    assert "the ledger damaged.db is damaged" in refused.err
+    assert "batchlic ledger import RUNS_DIR --ledger damaged.db" in refused.err
+    assert "Traceback" not in refused.err
+
+
+def test_a_run_with_a_damaged_ledger_is_exit_2_and_sends_nothing(home: Home) -> None:
+    ledger = home.folder / "flipped.db"
+    assert home.run("ledger", "import", "fleet.csv", *LICENSE, "--ledger", ledger.name).code == 0
+    whole = bytearray(ledger.read_bytes())
+    whole[whole.rindex(b"PAR1") - 50] ^= 1
+    ledger.write_bytes(whole)
+    before = totals(home.url)
+    refused = home.run("assign", "fleet.csv", *LICENSE, "--ledger", ledger.name, "--run-dir", "flipped")
+    assert (refused.code, "do not match their checksum" in refused.err) == (2, True)
+    assert totals(home.url) == before

@@ -2,6 +2,7 @@
 
 import subprocess
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -10,7 +11,7 @@ from pathlib import Path
 import anyio
 import psutil
 
-from tests.carrier.script import LICENSES, Exchange, scripted, take
+from tests.carrier.script import LICENSES, Exchange, scripted
 from tests.endtoend.program import ACCOUNT, FLEXIBLE, begin_as_a_shell_does, end, fleet, statuses
 
 PLANTED = {
@@ -34,7 +35,7 @@ def echoing_carrier() -> Iterator[str]:
 
     async def refuse_some(exchange: Exchange) -> None:
         if (at := next(number)) >= len(ANSWERS):
-            await take(exchange)
+            await exchange.say(200, {"requestId": str(uuid.uuid4())})
             return
         echo = f"{exchange.request.headers} {secrets}"
         body = {"errorCode": f"UnifiedWebService.REQUEST_FAILED.{secrets}", "errorMessage": echo}

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -19,9 +20,10 @@ import pytest
 import sqlalchemy as sa
 
 from batchlic.carrier.answers import Answer, Outcome
+from batchlic.carrier.rate_limits import MAX_WAIT_S
 from batchlic.chunker import DeviceStatus
 from batchlic.errors import RunFolderError, StoppedEarly
-from batchlic.journal import Journal, Part, SessionEnd, Settlement
+from batchlic.journal import Journal, LostAnswers, Part, SessionEnd, Settlement
 from batchlic.journal.writes import ROWS_PER_STATEMENT
 from tests.journal.builders import (
     ACCEPTED,
@@ -79,13 +81,52 @@ async def test_c_an_answer_is_durable_when_answer_returns(tmp_path: Path) -> Non
 
 
 @pytest.mark.anyio
-async def test_j_the_latest_time_of_all_retry_afters_is_known(tmp_path: Path) -> None:
+async def test_j_the_longest_wait_that_is_left_is_known(tmp_path: Path) -> None:
     with closing(new_journal(tmp_path)) as journal:
-        assert journal.retry_not_before == 0
+        assert journal.remaining_wait_s(CREATED_AT) == 0
         for started_at in (CREATED_AT + 2_000_000, CREATED_AT):
             seq = await journal.intend(intent(started_at=started_at))
             await journal.answer(seq, THROTTLED, duration_ms=500.0, final=False)
-        assert journal.retry_not_before == CREATED_AT + 4_000_000
+        assert journal.remaining_wait_s(CREATED_AT + 2_500_000) == 1.5
+        assert journal.remaining_wait_s(CREATED_AT + 3_000_000) == 1.0
+        assert journal.remaining_wait_s(CREATED_AT + 5_000_000) == 0
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("clock_was_ahead_s", [1, 1200, 86_400])
+async def test_no_wait_grows_when_the_clock_is_put_right(tmp_path: Path, clock_was_ahead_s: int) -> None:
+    with closing(new_journal(tmp_path)) as journal:
+        seq = await journal.intend(intent(started_at=CREATED_AT + clock_was_ahead_s * 1_000_000))
+        await journal.answer(seq, THROTTLED, duration_ms=500.0, final=False)
+        assert journal.remaining_wait_s(CREATED_AT + 600_000) == 1.5
+
+
+@pytest.mark.anyio
+async def test_a_wait_that_is_not_plausible_does_not_outlive_its_session(tmp_path: Path) -> None:
+    with closing(new_journal(tmp_path)) as journal:
+        seq = await journal.intend(intent())
+        answer = replace(THROTTLED, retry_after_s=MAX_WAIT_S)
+        await journal.answer(seq, answer, duration_ms=500.0, final=False)
+        assert journal.remaining_wait_s(CREATED_AT + 1_000_000) == 0
+
+
+@pytest.mark.anyio
+async def test_parts_that_were_sent_again_after_a_lost_answer_are_listed(tmp_path: Path) -> None:
+    trusted = replace(ACCEPTED, request_id=None)
+    histories = {
+        1: [ACCEPTED],
+        2: [AMBIGUOUS, ACCEPTED],
+        3: [AMBIGUOUS],
+        4: [AMBIGUOUS, AMBIGUOUS],
+        5: [AMBIGUOUS, trusted],
+        6: [THROTTLED, ACCEPTED],
+    }
+    with closing(new_journal(tmp_path)) as journal:
+        for batch_id, answers in histories.items():
+            for answer in answers:
+                seq = await journal.intend(intent(batch_id, device_count=batch_id))
+                await journal.answer(seq, answer, duration_ms=1.0, final=False)
+        assert journal.sent_again() == [(2, 2), (4, 4)]
 
 
 @pytest.mark.anyio
@@ -338,6 +379,53 @@ async def test_a_session_end_is_final_until_the_history_continues(tmp_path: Path
         assert journal.file_hashes() == {"results.parquet": "ab"}
         settle(journal, Part(1, None, "", 10))
         assert journal.final_session_end is None
+
+
+@pytest.mark.anyio
+async def test_only_what_was_settled_since_the_last_end_is_new(tmp_path: Path) -> None:
+    with closing(new_journal(tmp_path)) as journal:
+        await journal.intend(intent())
+        settle(journal, Part(1, None, "", 10))
+        assert journal.settled_since_end == {DeviceStatus.PENDING}
+        journal.end(SessionEnd(1, 2, 3))
+        assert journal.settled_since_end == set()
+
+
+@pytest.mark.anyio
+async def test_only_what_was_sent_since_the_last_end_is_new(tmp_path: Path) -> None:
+    with closing(new_journal(tmp_path)) as journal:
+        await journal.intend(intent())
+        assert journal.sent_since_end
+        journal.end(SessionEnd(1, 2, 6))
+        settle(journal, Part(1, None, "", 10))
+        assert not journal.sent_since_end
+
+
+@pytest.mark.anyio
+async def test_d_requests_whose_answers_are_not_known_are_counted_by_part(tmp_path: Path) -> None:
+    sent = [(1, "", None), (1, "", AMBIGUOUS), (1, "", ACCEPTED), (2, "0-4", AMBIGUOUS), (3, "", REFUSED)]
+    with closing(new_journal(tmp_path)) as journal:
+        for batch_id, part, answer in sent:
+            seq = await journal.intend(intent(batch_id, part=part))
+            if answer is not None:
+                await journal.answer(seq, answer, duration_ms=1.0, final=False)
+        assert sorted(journal.lost_answers()) == [LostAnswers(1, "", 2), LostAnswers(2, "0-4", 1)]
+
+
+@pytest.mark.parametrize(
+    ("status", "counts"), [(DeviceStatus.ACCEPTED, (14, 1)), (DeviceStatus.FAILED, (10, 5))]
+)
+@pytest.mark.anyio
+async def test_a_settlement_adds_to_the_settled_devices(
+    tmp_path: Path, status: DeviceStatus, counts: tuple[int, int]
+) -> None:
+    with closing(new_journal(tmp_path)) as journal:
+        for batch_id, answer, devices in ((1, ACCEPTED, 10), (2, REFUSED, 1), (3, AMBIGUOUS, 4)):
+            seq = await journal.intend(intent(batch_id, device_count=devices))
+            await journal.answer(seq, answer, duration_ms=1.0, final=answer is REFUSED)
+        settle(journal, Part(3, None, "", 4))
+        journal.settle([Part(3, None, "", 4)], status, settled_by="alice", reason="looked", settled_at=1)
+        assert journal.settled() == counts
 
 
 def settle(journal: Journal, *parts: Part) -> None:

@@ -331,3 +331,69 @@ def test_a_completed_record_is_new_to_all_runs_but_the_one_that_did(tmp_path: Pa
                 ledger.run_records(CARRIER, [(ACCOUNT, SKU)], after=before, not_completed_by=f"{CARRIER} 2")
             )
             record(ledger, 1, [device_record((1, None), "assigned"), device_record((2, None), "assigned")])
+
+
+def pairs_of(ledger: Ledger, run: int) -> list[tuple[object, ...]]:
+    """The identifiers in the records of a run."""
+    found = ledger.run_records(CARRIER, [(ACCOUNT, SKU)], IDENTIFIERS)
+    return [row for one in found if one.entry.run_id == f"{CARRIER} {run}" for row in one.records.rows()]
+
+
+def identifiers(*devices: tuple[int | None, int | None]) -> list[tuple[object, ...]]:
+    return frame(device_record(device, "assigned") for device in devices).select(IDENTIFIERS).rows()
+
+
+@pytest.mark.parametrize("order", [(1, 2), (2, 1)])
+def test_the_pair_of_the_newest_run_completes_a_record(tmp_path: Path, order: tuple[int, int]) -> None:
+    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+        for run in order:  # the SIM of device 1 was replaced; runs may record in any order
+            record(ledger, run, [device_record((1, run), "assigned", OTHER)])
+        record(ledger, 3, [device_record((1, None), "assigned")])
+        assert pairs_of(ledger, 3) == identifiers((1, 2))
+
+
+def test_pairs_of_one_run_complete_a_record_once(tmp_path: Path) -> None:
+    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+        record(ledger, 1, [device_record((1, None), "assigned")])
+        ledger.register(RunEntry("second", CARRIER, None, 2))
+        pairs = frame(device_record((1, sim), "assigned") for sim in (1, 2)).select(IDENTIFIERS)
+        ledger.record("second", [], lambda: [pairs])
+        assert pairs_of(ledger, 1) == identifiers((1, 1))
+
+
+@pytest.mark.parametrize("order", [(1, 2), (2, 1)])
+def test_pairs_of_another_carrier_complete_nothing(tmp_path: Path, order: tuple[int, int]) -> None:
+    known = {1: ((1, None), CARRIER), 2: ((1, 1), "sandbox")}
+    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+        for run in order:
+            device, carrier = known[run]
+            record(ledger, run, [device_record(device, "assigned")], carrier=carrier)
+        assert pairs_of(ledger, 1) == identifiers((1, None))
+
+
+def test_a_second_identifier_that_a_run_itself_learns_is_new(tmp_path: Path) -> None:
+    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+        record(ledger, 1, [device_record((1, None), "assigned")])
+        before = ledger.last_number
+        record(ledger, 1, [device_record((1, 1), "assigned")])
+        targets = [(ACCOUNT, SKU)]
+        newer_records = ledger.run_records(
+            CARRIER, targets, IDENTIFIERS, after=before, not_completed_by=f"{CARRIER} 1"
+        )
+        assert [found.records.rows() for found in newer_records] == [identifiers((1, 1))]
+
+
+def test_rows_that_a_file_repeats_do_not_multiply(tmp_path: Path) -> None:
+    repeated = [device_record((1, 1), "assigned")] * 2
+    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+        for _ in range(3):
+            record(ledger, 1, repeated)
+        assert pairs_of(ledger, 1) == identifiers((1, 1), (1, 1))
+
+
+def test_a_run_that_was_only_imported_is_not_known_by_itself(tmp_path: Path) -> None:
+    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+        ledger.register(RunEntry("run", CARRIER, None, 1))
+        assert not ledger.has_run("run")
+        ledger.register(RunEntry("run", CARRIER, "/runs/run", 1))
+        assert ledger.has_run("run")

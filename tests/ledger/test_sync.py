@@ -14,23 +14,30 @@ from batchlic.callbacks.store import Store
 from batchlic.carrier.answers import Answer, Outcome
 from batchlic.carrier.credentials import Credentials, Secret
 from batchlic.chunker import DeviceStatus
-from batchlic.errors import RefusedToStart, StoppedEarly, UsageError
+from batchlic.errors import LedgerError, RefusedToStart, RunFolderError, StoppedEarly, UsageError
 from batchlic.job import Job, make_job
 from batchlic.journal import Journal
-from batchlic.ledger import Ledger
+from batchlic.ledger import Ledger, RunEntry, RunRecords
+from batchlic.ledger.files import Imported, import_files
+from batchlic.reader import ReadOptions
+from batchlic.runs.finalize import finalize
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.history import device_history
+from batchlic.runs.identity import job_of as job_of_journal
+from batchlic.runs.ledger_sync import refuse_at_work
 from batchlic.runs.reconcile import reconcile
 from batchlic.runs.rollback import By, rollback
-from batchlic.runs.run import resume, start
+from batchlic.runs.run import begin, resume, start
 from batchlic.runs.settle import settle
 from batchlic.runs.target import Target
 from batchlic.sandbox.config import Fault, SandboxConfig
+from batchlic.writer.summary import Summary
 from tests.callbacks.builders import failure
 from tests.callbacks.builders import message_about as callback
 from tests.endtoend.program import ACCOUNT, FLEXIBLE, LIFETIME, books, imei, totals
 from tests.forking import serving
 from tests.journal.builders import intent
+from tests.recovery.migrations import NEW
 
 
 @contextmanager
@@ -64,15 +71,27 @@ def killed(job: Job, folder: Path, target: Target, answers: list[Answer | None])
         patch.setattr("batchlic.runs.run.submit", _die)
         with pytest.raises(SystemExit):
             start(stopped, RunFolder(folder), target, run_id=folder.name)
+    append(folder, answers, devices=job.limits.batch_size)
+
+
+def append(folder: Path, answers: list[Answer | None], *, devices: int) -> None:
+    """Add to a journal an intent for each batch, of so many devices, and some of their answers."""
     with closing(Journal.open(folder / "journal.db")) as journal:
 
         async def write() -> None:
             for batch_id, answer in enumerate(answers, start=1):
-                seq = await journal.intend(intent(batch_id, device_count=job.limits.batch_size))
+                seq = await journal.intend(intent(batch_id, device_count=devices))
                 if answer is not None:
                     await journal.answer(seq, answer, duration_ms=1.0, final=False)
 
         anyio.run(write)
+
+
+def stop(folder: RunFolder) -> None:
+    """End the session of a killed run as a signal does: with results, and resumable."""
+    with closing(Journal.open(folder.journal)) as journal:
+        job = job_of_journal(journal.identity)
+        finalize(job, folder, journal, started_at=1, stopped=StoppedEarly("a signal"))
 
 
 def _die(*_: object, **__: object) -> None:
@@ -92,7 +111,7 @@ def reconciled(folder: Path, *, failed: Collection[str] = ()) -> Mapping[DeviceS
                     row["request_id"],
                     row["imei"],
                     received_at=round(row["last_attempt_at"].timestamp() * 1e6) + 1,
-                    **failure() if row["imei"] in failed else {"succeeded": True},
+                    **failure() if row["imei"] in failed else {},
                 )
                 for row in sent.iter_rows(named=True)
             ]
@@ -137,6 +156,16 @@ def test_a_run_without_a_ledger_neither_reads_nor_records(tmp_path: Path) -> Non
     job = job_of(tmp_path, range(10), ledger={"use": False})
     with carrier() as target:
         assert [run(job, tmp_path / name, target) for name in "ab"] == [{"accepted": 10}] * 2
+    assert not (tmp_path / "ledger.db").exists()
+
+
+def test_a_run_without_a_ledger_is_resumed_settled_and_rolled_back(tmp_path: Path) -> None:
+    job = job_of(tmp_path, range(30), limits={"batch_size": 10}, ledger={"use": False})
+    with carrier() as target:
+        killed(job, tmp_path / "run", target, [TAKEN, None])
+        settle(RunFolder(tmp_path / "run"), DeviceStatus.FAILED, reason="looked it up")
+        assert resume(RunFolder(tmp_path / "run"), target).statuses == {"accepted": 20, "failed": 10}
+        assert rollback(RunFolder(tmp_path / "run"), By.DEVICE, target, run_id="back").planned == 20
     assert not (tmp_path / "ledger.db").exists()
 
 
@@ -186,6 +215,47 @@ def test_a_killed_run_is_not_resumed_after_another_sent_its_devices(tmp_path: Pa
         assert totals(target.base_url) == before
 
 
+def test_h_newer_records_are_compared_one_frame_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    read, collect = Ledger.run_records, pl.LazyFrame.collect
+
+    def run_records(*arguments: Any, **options: Any) -> Iterator[RunRecords]:  # noqa: ANN401
+        for found in read(*arguments, **options):
+            events.append(found.entry.run_id)
+            yield found
+
+    def count(frame: pl.LazyFrame, **options: Any) -> object:  # noqa: ANN401
+        if options.get("engine") == "streaming":  # the content of records is read without
+            events.append("compared")
+        return collect(frame, **options)
+
+    monkeypatch.setattr("batchlic.ledger.records.RECORDS_PER_FRAME", 5)
+    job = job_of(tmp_path, range(30), limits={"batch_size": 10})
+    with carrier() as target:
+        killed(job, tmp_path / "killed", target, [TAKEN])
+        run(job, tmp_path / "next", target)
+        monkeypatch.setattr(Ledger, "run_records", run_records)
+        monkeypatch.setattr(pl.LazyFrame, "collect", count)
+        with pytest.raises(RefusedToStart, match="run next has recorded 20 of the devices"):
+            resume(RunFolder(tmp_path / "killed"), target)
+    assert events[events.index("next") :] == ["next", "compared", "compared"] * 4
+
+
+@pytest.mark.parametrize(("action", "sku"), [("unassign", FLEXIBLE), ("assign", NEW)])
+def test_a_killed_migration_is_not_resumed_after_either_license_changed(
+    tmp_path: Path, action: str, sku: str
+) -> None:
+    skus = {"account": ACCOUNT, "from_sku": FLEXIBLE, "to_sku": NEW}
+    move = job_of(tmp_path, range(30), action="migrate", license=skus)
+    with carrier() as target:
+        killed(move, tmp_path / "move", target, [])
+        run(job_of(tmp_path, range(5), action=action, sku=sku), tmp_path / "other", target)
+        with pytest.raises(RefusedToStart, match="run other has recorded 5 of the devices"):
+            resume(RunFolder(tmp_path / "move"), target)
+
+
 def test_a_killed_run_is_resumed_if_no_other_sent_its_devices(tmp_path: Path) -> None:
     with carrier() as target:
         killed(job_of(tmp_path, range(30), limits={"batch_size": 10}), tmp_path / "killed", target, [TAKEN])
@@ -203,6 +273,49 @@ def test_two_runs_at_work_do_not_share_a_device(tmp_path: Path) -> None:
             with pytest.raises(RefusedToStart, match="run at-work is at work on 10 of the same devices"):
                 run(job_of(tmp_path, range(20, 40)), tmp_path / "rival", target)
             assert run(job_of(tmp_path, range(50, 60)), tmp_path / "other", target) == {"accepted": 10}
+
+
+def test_runs_at_work_may_share_devices_that_the_ledger_excludes(tmp_path: Path) -> None:
+    with carrier() as target:
+        run(job_of(tmp_path, range(10, 30)), tmp_path / "licensed", target)
+        killed(job_of(tmp_path, range(30)), tmp_path / "at-work", target, [])
+        with RunFolder(tmp_path / "at-work").locked():
+            other = run(job_of(tmp_path, range(10, 40)), tmp_path / "other", target)
+    assert other == {"accepted": 10, "skipped": 20}
+
+
+def test_a_run_is_resumed_after_the_doubts_that_it_excludes_are_settled(tmp_path: Path) -> None:
+    with carrier() as target:
+        killed(job_of(tmp_path, range(10)), tmp_path / "doubtful", target, [None])
+        killed(job_of(tmp_path, range(20)), tmp_path / "killed", target, [])
+        settle(RunFolder(tmp_path / "doubtful"), DeviceStatus.ACCEPTED, reason="looked it up")
+        resumed = resume(RunFolder(tmp_path / "killed"), target)
+    assert resumed.statuses == {"accepted": 10, "in_doubt": 10}
+
+
+def test_h_accounts_and_skus_are_asked_for_once_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    read = Ledger.run_records
+
+    def run_records(*arguments: Any, **options: Any) -> Iterator[RunRecords]:  # noqa: ANN401
+        asked.append(arguments[2])
+        return read(*arguments, **options)
+
+    with carrier() as target:
+        monkeypatch.setattr(Ledger, "run_records", run_records)
+        run(job_of(tmp_path, range(30)), tmp_path / "run", target)
+    assert asked[-1] == [(ACCOUNT, FLEXIBLE)]
+
+
+def test_an_import_waits_for_runs_at_work_and_not_for_lost_ones(tmp_path: Path) -> None:
+    with carrier() as target:
+        killed(job_of(tmp_path, range(10)), tmp_path / "at-work", target, [])
+        with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+            with RunFolder(tmp_path / "at-work").locked(), pytest.raises(RefusedToStart, match="at-work"):
+                refuse_at_work(ledger, target.name)
+            refuse_at_work(ledger, target.name)
+            (tmp_path / "at-work").rename(tmp_path / "elsewhere")
+            refuse_at_work(ledger, target.name)
 
 
 def test_a_run_is_refused_if_another_sent_its_devices_since_planning(tmp_path: Path) -> None:
@@ -280,6 +393,54 @@ def test_only_one_of_two_stopped_runs_with_the_same_devices_is_resumed(tmp_path:
         with pytest.raises(RefusedToStart, match="run a has recorded 30 of the devices"):
             resume(RunFolder(tmp_path / "b"), target)
         assert {device["assigned"] for device in books(target.base_url).values()} == {1}
+
+
+def rebuilt(folder: Path, carrier: str) -> Imported:
+    """Build the ledger of a folder of runs again, after its loss."""
+    (folder / "ledger.db").unlink()
+    with closing(Ledger(folder / "ledger.db")) as ledger:
+        return import_files(ledger, [str(folder)], ReadOptions(), carrier=carrier)
+
+
+def test_d_a_rebuilt_ledger_knows_what_a_killed_run_sent(tmp_path: Path) -> None:
+    job = job_of(tmp_path, range(30), sku=LIFETIME, limits={"batch_size": 10})
+    with carrier() as target:
+        killed(job, tmp_path / "killed", target, [TAKEN, None])
+        imported = rebuilt(tmp_path, target.name)
+        assert run(job, tmp_path / "next", target) == {"accepted": 10, "in_doubt": 10, "skipped": 10}
+    assert (imported.devices, imported.unfinished_runs) == (0, ["killed"])
+
+
+def test_d_a_rebuilt_ledger_knows_what_a_resumed_run_sent_before_a_kill(tmp_path: Path) -> None:
+    job = job_of(tmp_path, range(30), sku=LIFETIME, limits={"batch_size": 10})
+    with carrier() as target:
+        killed(job, tmp_path / "killed", target, [])
+        stop(RunFolder(tmp_path / "killed"))
+        append(tmp_path / "killed", [TAKEN, None], devices=10)
+        assert rebuilt(tmp_path, target.name).unfinished_runs == ["killed"]
+        assert run(job, tmp_path / "next", target) == {"accepted": 10, "in_doubt": 10, "skipped": 10}
+
+
+def test_a_rebuilt_ledger_leaves_ended_and_forgotten_runs_closed(tmp_path: Path) -> None:
+    with carrier() as target:
+        run(job_of(tmp_path, range(10)), tmp_path / "ended", target)
+        killed(job_of(tmp_path, range(20, 30)), tmp_path / "killed", target, [None])
+        assert rebuilt(tmp_path, target.name).unfinished_runs == ["killed"]
+        with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+            ledger.close_run("killed")
+            again = import_files(ledger, [str(tmp_path)], ReadOptions(), carrier=target.name)
+            assert ledger.open_entries(target.name) == []
+    assert again.unfinished_runs == []
+
+
+def test_a_ledger_is_not_rebuilt_without_the_journal_of_a_killed_run(tmp_path: Path) -> None:
+    with carrier() as target:
+        killed(job_of(tmp_path, range(10)), tmp_path / "killed", target, [None])
+        for log in (tmp_path / "killed").glob("journal.db-*"):
+            log.unlink()
+        (tmp_path / "killed" / "journal.db").write_bytes(b"")
+        with pytest.raises(RunFolderError, match=r"killed/journal\.db: the journal is damaged"):
+            rebuilt(tmp_path, target.name)
 
 
 def test_a_resumed_run_uses_its_own_ledger_from_any_folder(
@@ -401,3 +562,61 @@ def test_a_ledger_that_can_not_be_made_stops_a_run_before_it_sends(tmp_path: Pat
         with pytest.raises(StoppedEarly, match="can't be written"):
             run(job, tmp_path / "first", target)
         assert totals(target.base_url)["executions"] == 0
+
+
+def damage(ledger: Path) -> None:
+    """Flip a bit in the newest content of a ledger."""
+    whole = bytearray(ledger.read_bytes())
+    whole[whole.rindex(b"PAR1") - 50] ^= 1
+    ledger.write_bytes(whole)
+
+
+def test_a_damaged_ledger_stops_a_run_before_it_sends(tmp_path: Path) -> None:
+    job = job_of(tmp_path, range(10))
+    with carrier() as target:
+        run(job, tmp_path / "first", target)
+        damage(tmp_path / "ledger.db")
+        before = totals(target.base_url)
+        with pytest.raises(LedgerError, match="the records of run first"):
+            run(job, tmp_path / "again", target)
+        assert totals(target.base_url) == before
+
+
+def test_a_damaged_ledger_stops_the_resumption_of_a_run(tmp_path: Path) -> None:
+    job = job_of(tmp_path, range(30), limits={"batch_size": 10})
+    with carrier() as target:
+        killed(job, tmp_path / "killed", target, [])
+        run(job_of(tmp_path, range(40, 50)), tmp_path / "other", target)
+        damage(tmp_path / "ledger.db")
+        before = totals(target.base_url)
+        with pytest.raises(LedgerError, match="the records of run other"):
+            resume(RunFolder(tmp_path / "killed"), target)
+        assert totals(target.base_url) == before
+
+
+def test_a_damaged_ledger_is_not_blamed_on_a_killed_run(tmp_path: Path) -> None:
+    job = job_of(tmp_path, range(30))
+    with carrier() as target:
+        run(job, tmp_path / "killed", target)
+        with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+            ledger.register(RunEntry("killed", target.name, str(tmp_path / "killed"), 1))
+        damage(tmp_path / "ledger.db")
+        with pytest.raises(LedgerError, match="batchlic ledger import"):
+            run(job_of(tmp_path, range(50, 60)), tmp_path / "next", target)
+
+
+def test_a_ledger_that_is_damaged_during_a_run_is_a_note_of_the_run(tmp_path: Path) -> None:
+    def damage_and_begin(*arguments: Any, **options: Any) -> Summary:  # noqa: ANN401
+        damage(tmp_path / "ledger.db")
+        return begin(*arguments, **options)
+
+    job = job_of(tmp_path, range(10))
+    with carrier() as target, pytest.MonkeyPatch.context() as patch:
+        first = run(job, tmp_path / "first", target)
+        patch.setattr("batchlic.runs.run.begin", damage_and_begin)
+        summary = start(
+            job_of(tmp_path, range(10, 20)), RunFolder(tmp_path / "second"), target, run_id="second"
+        )
+    assert first == summary.statuses == {"accepted": 10}
+    assert summary.exit_code == 0
+    assert "ledger.db is damaged" in summary.notes[-1]

@@ -5,23 +5,26 @@ from dataclasses import replace
 from math import log2
 
 import anyio
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from batchlic.carrier.answers import Answer, Outcome
 from batchlic.chunker import Batch
-from batchlic.pool.bisect import bisect, can_be_split
+from batchlic.pool.bisect import bisect
+from batchlic.pool.remaining import Delivery
+from batchlic.pool.verdict import Next, Verdict, judge
 from tests.pool.builders import (
     ACCEPTED,
     AMBIGUOUS,
     BAD_ACCOUNT,
     BAD_DEVICE,
-    REFUSED,
-    THROTTLED,
     batch,
     identifier,
 )
+
+
+def judged(part: Batch, answer: Answer) -> Verdict:
+    return judge(Delivery(part), answer, is_explained=False, trusts_duplicates=True)
 
 
 class Carrier:
@@ -34,22 +37,22 @@ class Carrier:
         self.accepted: Counter[int] = Counter()
         self.refused_alone: Counter[int] = Counter()
 
-    async def send(self, part: Batch) -> Answer:
+    async def send(self, part: Batch) -> Verdict:
         offsets = tuple(part.offsets)
         self.requests.append(offsets)
         bad = sorted(self._bad.intersection(offsets))
         if not bad:
             self.accepted.update(offsets)
-            return ACCEPTED
+            return judged(part, ACCEPTED)
         if len(offsets) == 1:
             self.refused_alone.update(offsets)
-        return replace(BAD_DEVICE, named_devices=tuple(map(identifier, bad[: self._naming])))
+        return judged(part, replace(BAD_DEVICE, named_devices=tuple(map(identifier, bad[: self._naming]))))
 
     def deliver(self, whole: Batch) -> None:
         async def see_through() -> None:
-            refusal = await self.send(whole)
-            if can_be_split(whole, refusal):
-                await bisect(whole, refusal, self.send)
+            verdict = await self.send(whole)
+            if verdict.next is Next.SPLIT:
+                await bisect(whole, verdict.answer.named_devices, self.send)
 
         anyio.run(see_through)
 
@@ -99,32 +102,26 @@ def test_named_devices_go_alone_and_the_rest_goes_at_once() -> None:
     assert sorted(carrier.requests) == [tuple(range(8)), (0, 1, 2, 4, 6, 7), (3,), (5,)]
 
 
-@pytest.mark.parametrize("answer", [ACCEPTED, AMBIGUOUS, THROTTLED, BAD_ACCOUNT])
-def test_only_a_refusal_for_a_device_is_split(answer: Answer) -> None:
-    assert not can_be_split(batch(2), answer)
-    assert can_be_split(batch(2), BAD_DEVICE)
-    assert can_be_split(batch(2), REFUSED)
-    assert not can_be_split(batch(1), BAD_DEVICE)
-
-
 def test_a_half_in_doubt_is_left_and_the_other_half_is_delivered() -> None:
     sent: list[str] = []
 
-    async def send(part: Batch) -> Answer:
+    async def send(part: Batch) -> Verdict:
         sent.append(part.part)
-        return AMBIGUOUS if part.part == "0-1" else BAD_DEVICE if 3 in part.offsets else ACCEPTED
+        return judged(
+            part, AMBIGUOUS if part.part == "0-1" else BAD_DEVICE if 3 in part.offsets else ACCEPTED
+        )
 
-    anyio.run(bisect, batch(4), BAD_DEVICE, send)
+    anyio.run(bisect, batch(4), (), send)
     assert sent == ["0-1", "2-3", "2", "3"]
 
 
 def test_a_refusal_that_blames_the_account_ends_the_bisection_of_a_part() -> None:
     sent: list[str] = []
 
-    async def send(part: Batch) -> Answer:
+    async def send(part: Batch) -> Verdict:
         sent.append(part.part)
-        return BAD_ACCOUNT
+        return judged(part, BAD_ACCOUNT)
 
-    anyio.run(bisect, batch(8), BAD_DEVICE, send)
+    anyio.run(bisect, batch(8), (), send)
     assert sent == ["0-3", "4-7"]
     assert BAD_ACCOUNT.outcome is Outcome.REFUSED

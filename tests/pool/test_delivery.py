@@ -8,7 +8,6 @@ import anyio
 import pytest
 
 from batchlic.carrier.answers import Answer
-from batchlic.carrier.catalog import Action
 from batchlic.carrier.client import CarrierClient, Submission
 from batchlic.pool.delivery import Pool
 from batchlic.pool.limiter.pace import Pace
@@ -54,8 +53,6 @@ class Outstanding:
 async def test_h_batches_are_taken_from_the_plan_as_they_are_needed(tmp_path: Path) -> None:
     outstanding = Outstanding()
     sender = Sender(
-        run_id="run",
-        action=Action.ASSIGN,
         client=cast("CarrierClient", TakesTime()),
         journal=new_journal(tmp_path),
         pace=Pace(max_concurrency=WORKERS),

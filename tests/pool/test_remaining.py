@@ -95,7 +95,9 @@ def test_a_fresh_journal_leaves_everything_as_it_is() -> None:
 
 def test_a_whole_batch_in_doubt_goes_again_as_it_was() -> None:
     whole = batch(SIZE)
-    assert list(remaining_of(whole, [attempt(1, None, None)], {FLEXIBLE})) == [Delivery(whole, attempts=1)]
+    assert list(remaining_of(whole, [attempt(1, None, None)], {FLEXIBLE})) == [
+        Delivery(whole, attempts=1, is_in_doubt=True)
+    ]
     assert list(remaining_of(batch(SIZE, sku=LIFETIME), [attempt(1, None, None)], {FLEXIBLE})) == []
 
 

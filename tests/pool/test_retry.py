@@ -9,7 +9,9 @@ from trio.testing import MockClock
 from batchlic.carrier.answers import Answer
 from batchlic.carrier.auth import CarrierUnreachable
 from batchlic.errors import CredentialsRejected
+from batchlic.pool.remaining import Delivery
 from batchlic.pool.retry import RetryPolicy
+from batchlic.pool.verdict import Verdict, judge
 from tests.pool.builders import (
     ACCEPTED,
     AMBIGUOUS,
@@ -21,6 +23,7 @@ from tests.pool.builders import (
     THROTTLED,
     UNAUTHORIZED,
     UNAVAILABLE,
+    batch,
 )
 
 POLICY = RetryPolicy(resendable={FLEXIBLE}, give_up_after=100.0, max_resends=4)
@@ -31,15 +34,16 @@ def attempts(sku: str, *answers: Answer) -> tuple[Answer, int, float]:
     coming = iter([*answers, *[answers[-1]] * 50])
     made = 0
 
-    async def attempt() -> Answer:
+    async def attempt() -> Verdict:
         nonlocal made
         made += 1
-        return next(coming)
+        answer = next(coming)
+        return judge(Delivery(batch(1)), answer, is_explained=True, trusts_duplicates=True)
 
     async def run() -> tuple[Answer, int, float]:
         started = trio.current_time()
-        answer = await POLICY.run(attempt, sku)
-        return answer, made, trio.current_time() - started
+        verdict = await POLICY.run(attempt, sku)
+        return verdict.answer, made, trio.current_time() - started
 
     return trio.run(run, clock=MockClock(autojump_threshold=0))
 

@@ -1,32 +1,44 @@
 """Reconciling: messages decide the statuses of a run, in any order, and nothing else does."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import anyio
+import msgspec
 import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from batchlic.callbacks.messages import DeviceMessage
+from batchlic.callbacks.messages import StoredMessage
 from batchlic.callbacks.store import Store
 from batchlic.carrier.answers import Answer, Outcome
 from batchlic.carrier.credentials import Credentials, Secret
 from batchlic.chunker import DeviceStatus, read_batches
-from batchlic.errors import ExitCode, RefusedToStart, UsageError
+from batchlic.errors import (
+    BatchlicError,
+    CredentialsRejected,
+    ExitCode,
+    RefusedToStart,
+    RunFolderError,
+    StoppedEarly,
+    UsageError,
+)
 from batchlic.journal import Journal, Settlement
 from batchlic.ledger import Ledger
 from batchlic.ledger.files import device_rows
 from batchlic.pool.remaining import remaining
 from batchlic.reader import IdKind
+from batchlic.runs.finalize import finalize
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.history import device_history
-from batchlic.runs.reconcile import reconcile, unconfirmed
+from batchlic.runs.identity import job_of
+from batchlic.runs.reconcile import follow, is_settled, reconcile, unconfirmed
 from batchlic.runs.rollback import By, rollback
 from batchlic.runs.settle import settle
 from batchlic.runs.status import status
@@ -52,14 +64,14 @@ REFUSED = Answer(outcome=Outcome.REFUSED, http_status=400, error_code="INPUT_INV
 MINUTE = 60_000_000
 
 
-def settled(folder: RunFolder, *messages: DeviceMessage) -> Summary:
+def settled(folder: RunFolder, *messages: StoredMessage) -> Summary:
     with closing(Store.open(str(folder.path / "store.db"))) as store:
         if messages:
             store.write(list(messages))
         return reconcile(folder, store)
 
 
-def changed(message: DeviceMessage, **changes: Any) -> DeviceMessage:  # noqa: ANN401 - any field of a message
+def changed(message: StoredMessage, **changes: Any) -> StoredMessage:  # noqa: ANN401 - any field of a message
     return message._replace(**changes)
 
 
@@ -67,10 +79,10 @@ def row(folder: RunFolder, place: int) -> dict[str, object]:
     return pl.read_parquet(folder.results).row(place, named=True)
 
 
-def test_a_device_is_confirmed_or_failed_as_its_message_says(tmp_path: Path) -> None:
+def test_a_device_is_confirmed_or_failed_by_its_message(tmp_path: Path) -> None:
     folder = submitted_run(tmp_path / "run", 4, batch_size=2)
     first, second, third, _ = messages_of(folder, batch_size=2)
-    second = second._replace(succeeded=False, error_code="REQUEST_FAILED.X", error_message="sorry")
+    second = second._replace(status="Failed", error_code="REQUEST_FAILED.X", error_message="sorry")
     summary = settled(folder, first, second, third)
     assert summary.statuses == statuses(folder) == {"accepted": 1, "confirmed": 2, "failed": 1}
     assert summary.exit_code == ExitCode.INCOMPLETE
@@ -151,9 +163,7 @@ def test_reconciling_again_changes_no_file(tmp_path: Path) -> None:
     assert names in ([], ["outcomes.parquet"])
 
 
-@pytest.mark.parametrize(
-    "place", ["reconcile.write_outcomes", "reconcile.finalize", "finalize.write_summary"]
-)
+@pytest.mark.parametrize("place", ["reconcile.write_reports", "reconcile.finalize", "finalize.write_summary"])
 @pytest.mark.parametrize("answered", [accepted, lost])
 def test_reconcile_completes_after_a_crash(
     tmp_path: Path,
@@ -349,6 +359,27 @@ def test_a_part_in_doubt_depends_only_on_its_own_requests(tmp_path: Path) -> Non
     assert [row(folder, place)["status"] for place in (0, 1)] == ["failed", "in_doubt"]
 
 
+def test_a_callback_settles_nothing_again_that_an_earlier_one_settled(tmp_path: Path) -> None:
+    folder = submitted_run(tmp_path / "run", 4, batch_size=2, answered=lost)
+    served, failed, *_ = messages_of(folder, batch_size=2)
+    settled(folder, served)
+    settled(folder, failed._replace(**failure()))
+    with closing(Journal.open(folder.journal)) as journal:
+        decided = [event for event in journal.history() if isinstance(event, Settlement)]
+    assert [(one.part, one.status) for one in decided] == [("0", "accepted"), ("1", "failed")]
+
+
+def test_an_unreadable_run_that_ended_days_ago_raises_no_doubt(tmp_path: Path) -> None:
+    other = submitted_run(tmp_path / "other", 1)
+    folder = submitted_run(tmp_path / "run", 1, answered=lost)
+    other.journal.write_bytes(b"damaged")
+    two_days_ago = BEGAN / 1e6 - 2 * 24 * 3600
+    for path in other.path.glob("journal.db*"):
+        os.utime(path, (two_days_ago, two_days_ago))
+    settled(folder, *(message._replace(request_id="whose") for message in messages_of(folder)))
+    assert statuses(folder) == {"confirmed": 1}
+
+
 # -- the ledger ------------------------------------------------------------------------------------------
 
 
@@ -392,3 +423,123 @@ def test_a_stored_message_is_matched_among_unknown_ones(tmp_path: Path) -> None:
     with closing(Store.open(str(folder.path / "store.db"))) as store:
         store.write([message_about("request-of-nobody", "864508030109877"), *messages_of(folder)])
     assert settled(folder).statuses == {"confirmed": 1}
+
+
+def ended(folder: RunFolder, *, stopped: BatchlicError | None = None) -> RunFolder:
+    """End the session of a submitted run, early if `stopped` says why."""
+    with closing(Journal.open(folder.journal)) as journal:
+        finalize(job_of(journal.identity), folder, journal, started_at=BEGAN, stopped=stopped)
+    return folder
+
+
+def test_a_finished_run_with_a_device_in_doubt_stays_finished(tmp_path: Path) -> None:
+    folder = ended(submitted_run(tmp_path / "run", 2, answered=lost))
+    summary = settled(folder, messages_of(folder)[0]._replace(request_id="lost"))
+    assert summary.statuses == {"confirmed": 1, "in_doubt": 1}
+    assert (summary.exit_code, summary.stopped_because) == (ExitCode.INCOMPLETE, None)
+
+
+@pytest.mark.parametrize("stopped", [StoppedEarly("a signal"), CredentialsRejected("the login is locked")])
+def test_a_stopped_run_stays_stopped_for_the_same_reason(tmp_path: Path, stopped: BatchlicError) -> None:
+    sent_one = submitted_run(
+        tmp_path / "run", 2, batch_size=1, answered=lambda batch: accepted(batch) if batch == 1 else []
+    )
+    folder = ended(sent_one, stopped=stopped)
+    summary = settled(folder, messages_of(folder, batch_size=1)[0])
+    assert summary.statuses == {"confirmed": 1, "pending": 1}
+    assert (summary.exit_code, summary.stopped_because) == (stopped.exit_code, str(stopped))
+
+
+def test_a_run_with_another_plan_than_it_began_with_is_refused(tmp_path: Path) -> None:
+    folder = submitted_run(tmp_path / "run", 2)
+    messages = messages_of(folder)
+    pl.read_parquet(folder.plan).reverse().write_parquet(folder.plan)
+    with pytest.raises(RunFolderError, match="changed since the run began"):
+        settled(folder, *messages)
+
+
+# -- waiting --------------------------------------------------------------------------------------------
+
+
+class Clock:
+    """Time that passes in sleeps only; `sleeps` are their seconds, and `arrive` is called after each."""
+
+    def __init__(self, arrive: Callable[[int], None] = lambda _: None) -> None:
+        self.now = 0.0
+        self.sleeps: list[float] = []
+        self._looks = 0
+        self._arrive = arrive
+
+    def monotonic(self) -> float:
+        self._looks += 1
+        assert self._looks <= 5000, "it goes round without end"
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.sleeps.append(seconds)
+        self._arrive(len(self.sleeps))
+
+
+def followed(
+    folder: RunFolder,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    patience: float | None,
+    arriving: Mapping[int, Sequence[StoredMessage]] = MappingProxyType({}),
+    took: float = 0,
+) -> tuple[Summary, list[float], int]:
+    """Follow a run whose messages arrive after so many sleeps; summary, sleeps, times it was reconciled."""
+    times = 0
+    with closing(Store.open(str(folder.path / "store.db"))) as store:
+        clock = Clock(lambda sleeps: store.write(list(arriving[sleeps])) if sleeps in arriving else None)
+
+        def counted(*arguments: Any) -> Summary:  # noqa: ANN401
+            nonlocal times
+            times += 1
+            clock.now += took
+            return reconcile(*arguments)
+
+        monkeypatch.setattr("batchlic.runs.reconcile.time", clock)
+        monkeypatch.setattr("batchlic.runs.reconcile.reconcile", counted)
+        return follow(folder, store, patience=patience), clock.sleeps, times
+
+
+def test_following_ends_after_the_patience(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = submitted_run(tmp_path / "run", 1)
+    summary, sleeps, _ = followed(folder, monkeypatch, patience=5)
+    assert (summary.statuses, sleeps) == ({"accepted": 1}, [2, 2, 1])
+
+
+def test_following_without_a_limit_ends_when_all_is_settled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = submitted_run(tmp_path / "run", 2)
+    first, second = messages_of(folder)
+    summary, sleeps, _ = followed(folder, monkeypatch, patience=None, arriving={3: [first], 30: [second]})
+    assert (summary.statuses, len(sleeps)) == ({"confirmed": 2}, 30)
+
+
+def test_a_run_is_reconciled_again_only_if_messages_arrived(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = submitted_run(tmp_path / "run", 2)
+    _, _, times = followed(folder, monkeypatch, patience=20, arriving={3: messages_of(folder)[:1]})
+    assert times == 2
+
+
+def test_following_a_large_run_sleeps_longer_than_it_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = submitted_run(tmp_path / "run", 1)
+    _, sleeps, _ = followed(folder, monkeypatch, patience=30, took=10)
+    assert sleeps == [20]
+
+
+@pytest.mark.parametrize("status", DeviceStatus)
+def test_a_run_is_settled_once_no_callback_can_change_it(tmp_path: Path, status: DeviceStatus) -> None:
+    summary = msgspec.structs.replace(
+        settled(submitted_run(tmp_path / "run", 1)), statuses={DeviceStatus.CONFIRMED: 1, status: 1}
+    )
+    can_change = {DeviceStatus.ACCEPTED, DeviceStatus.IN_DOUBT, DeviceStatus.PENDING}
+    assert is_settled(summary) == (status not in can_change)

@@ -62,13 +62,17 @@ class Caller:
         return dict(counts)
 
 
+def http_client_of(sandbox: Sandbox, read_timeout_s: float = 5) -> httpx.AsyncClient:
+    """A client in process, without a login."""
+    return httpx.AsyncClient(
+        base_url="http://127.0.0.1/api", transport=sandbox.transport(), timeout=read_timeout_s
+    )
+
+
 @asynccontextmanager
 async def caller_of(sandbox: Sandbox, read_timeout_s: float = 5) -> AsyncIterator[Caller]:
     """A caller in process, logged in."""
-    http = httpx.AsyncClient(
-        base_url="http://127.0.0.1/api", transport=sandbox.transport(), timeout=read_timeout_s
-    )
-    async with http:
+    async with http_client_of(sandbox, read_timeout_s) as http:
         caller = Caller(http)
         await caller.log_in()
         yield caller

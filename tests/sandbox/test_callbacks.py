@@ -25,6 +25,8 @@ class RecordingListener:
 
     def __init__(self, refuse_first: int = 0) -> None:
         self.messages: list[dict[str, Any]] = []
+        self.bodies: list[bytes] = []
+        self.forwarded_for: list[str | None] = []
         self.refuse_first = refuse_first
         self.url = ""
 
@@ -37,7 +39,10 @@ class RecordingListener:
 def listening(listener: RecordingListener) -> Iterator[None]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            listener.messages.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            listener.bodies.append(body)
+            listener.messages.append(json.loads(body.decode("utf-8-sig")))
+            listener.forwarded_for.append(self.headers["X-Forwarded-For"])
             self.send_response(500 if len(listener.messages) <= listener.refuse_first else 204)
             self.end_headers()
 
@@ -136,12 +141,32 @@ def test_a_listener_that_recovers_gets_every_outcome() -> None:
     assert set(listener.imeis) == set(IMEIS)
 
 
+def test_an_odd_outcome_is_the_same_outcome_in_an_unusual_form() -> None:
+    listener = RecordingListener()
+    config = CallbackConfig(failure_share=0.5, odd_share=1.0)
+    request_id, totals = licensed(listener, SandboxConfig(callbacks=config, seed=3))
+    assert {message["requestId"] for message in listener.messages} == {request_id.upper()} != {request_id}
+    assert all(body.startswith(b"\xef\xbb\xbf{") for body in listener.bodies)
+    assert set(listener.forwarded_for) == {"127.0.0.1:17085"}
+    failed = [message for message in listener.messages if "faultResponse" in message]
+    assert {message["status"] for message in failed}.isdisjoint({"Success", "Failed"})
+    served = {m["deviceIds"][0]["id"] for m in listener.messages if m["status"] == "Success"}
+    assert served == totals["licensed"]
+    assert len(served) + len(failed) == len(IMEIS)
+
+
+def test_the_odd_share_is_that_of_the_outcomes() -> None:
+    listener = RecordingListener()
+    licensed(listener, SandboxConfig(callbacks=CallbackConfig(odd_share=0.5)))
+    assert 5 < sum(body.startswith(b"{") for body in listener.bodies) < 35
+
+
 def test_nothing_is_posted_beyond_loopback() -> None:
     _, totals = licensed(RecordingListener(), SandboxConfig(), url="http://192.0.2.1/cb")
     assert totals["callbacks"] == {"no-listener": 40}
 
 
-@pytest.mark.parametrize("name", ["early_share", "repeat_share", "failure_share"])
+@pytest.mark.parametrize("name", ["early_share", "repeat_share", "failure_share", "odd_share"])
 def test_a_share_above_one_is_refused(name: str) -> None:
     with pytest.raises(UsageError):
         CallbackConfig(**{name: 1.5})

@@ -198,6 +198,14 @@ def test_a_429_has_the_configured_shape(shape: ThrottleShape, path: list[str]) -
     assert body in {"900802", "429"}
 
 
+@pytest.mark.parametrize("shape", ThrottleShape)
+@pytest.mark.parametrize("hint", RetryHint)
+def test_a_429_has_the_wait_that_it_asks_for(shape: ThrottleShape, hint: RetryHint) -> None:
+    refusal = throttle_refusal(LimitConfig(throttle_shape=shape, retry_hint=hint), 1.5, NOON)
+    asks = "retry-after" in (refusal.headers or {}) or b"nextAccessTime" in refusal.body
+    assert refusal.wait_s == (1.5 if asks else None)
+
+
 QUOTAS = [
     (LimitKind.TOKEN_BUCKET, [(2, 1, 1), (2, 0, 2), (2, 0, 2)]),
     (LimitKind.FIXED_WINDOW, [(2, 1, 2), (2, 0, 2), (2, 0, 2)]),

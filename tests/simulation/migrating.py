@@ -16,7 +16,7 @@ import trio
 from sqlalchemy.pool import StaticPool
 from trio.testing import MockClock
 
-from batchlic.carrier.catalog import SKUS, Action, LicenseType
+from batchlic.carrier.catalog import SKUS, LicenseType
 from batchlic.carrier.client import open_client
 from batchlic.carrier.credentials import Credentials, Secret
 from batchlic.carrier.messages import Device, DeviceId
@@ -33,9 +33,11 @@ from batchlic.pool.retry import RetryPolicy
 from batchlic.pool.sender import Sender
 from batchlic.sandbox.app import Sandbox
 from batchlic.sandbox.config import Fault, LatencyConfig, LimitConfig, Poison, RuleConfig, SandboxConfig
+from batchlic.sandbox.refusals import platform_refusal
 from batchlic.sandbox.request_bodies import DeviceBody, DeviceIdBody
 from tests.journal.builders import identity
 from tests.simulation.limits import seed_scheduler
+from tests.simulation.world import KNOWN_CODE, UNKNOWN_CODE
 
 ACCOUNT = "0000123456-00001"
 OLD, FLEXIBLE, LIFETIME = "SIMSec-IoT", "TS-BUNDLE-KTO-SIMSEC-MRC", "SIMSec-IoT-Lt"
@@ -55,7 +57,8 @@ class Scenario:
     to_sku: str
     batches: list[Batch]
     stubborn: list[str]
-    """Devices whose old license the carrier refuses to take."""
+    """Devices whose old license the carrier refuses to take, with `stubborn_code`."""
+    stubborn_code: str
     spare: int | None
     """Licenses of the new SKU that batches may count on; None for no limit."""
     restorable: frozenset[str]
@@ -63,6 +66,13 @@ class Scenario:
     kills: list[int]
     """Commits of each session before it is killed. Later sessions are not killed."""
     workers: int
+
+    @property
+    def may_be_refused_everything(self) -> bool:
+        """Whether the carrier may refuse devices with errors without a code that batchlic knows."""
+        is_stubborn = bool(self.stubborn) and self.stubborn_code == UNKNOWN_CODE
+        has_rules = self.sandbox.rules.exclusive or self.sandbox.licenses[self.to_sku] < 10**6
+        return is_stubborn or has_rules
 
 
 @dataclass
@@ -80,6 +90,8 @@ class SimulatedRun:
 
     scenario: Scenario
     results: dict[str, DeviceResult]
+    gave_up: bool
+    """Whether every session stopped early: the carrier refuses everything that is left."""
 
 
 def scenario_of(seed: int) -> Scenario:
@@ -102,6 +114,7 @@ def scenario_of(seed: int) -> Scenario:
         to_sku=to_sku,
         batches=batches,
         stubborn=stubborn,
+        stubborn_code=dice.choice([KNOWN_CODE, KNOWN_CODE, UNKNOWN_CODE]),
         spare=dice.choice([None, 0, 0, total // 2]),
         restorable=dice.choice([frozenset(), _FLEXIBLE_SKUS & {OLD, to_sku}]),
         sandbox=SandboxConfig(
@@ -137,32 +150,38 @@ async def _simulate(scenario: Scenario) -> SimulatedRun:
     _assign_old_licenses(sandbox, scenario)
     engine = sa.create_engine("sqlite://", poolclass=StaticPool)
     create_tables(engine, _identity(scenario), created_at=0)
-    network = _Network(sandbox.transport(), scenario.stubborn)
+    network = _Network(sandbox.transport(), scenario)
+    is_done = False
     for lifetime in [*scenario.kills, *[None] * MOST_SESSIONS]:
-        is_done = False
         try:
             await _run_session(scenario, network, engine, lifetime)
             is_done = True
         except* (Killed, StoppedEarly):
             pass
         if is_done:
-            return SimulatedRun(scenario, dict(_device_results(scenario, Journal(engine), sandbox)))
-    raise AssertionError(f"seed {scenario.seed}: not done after {MOST_SESSIONS} sessions")
+            break
+    results = dict(_device_results(scenario, Journal(engine), sandbox))
+    return SimulatedRun(scenario, results, gave_up=not is_done)
 
 
 class _Network(httpx.AsyncBaseTransport):
     """The sandbox's transport, except that it refuses to take the old license of stubborn devices."""
 
-    def __init__(self, inner: httpx.AsyncBaseTransport, stubborn: list[str]) -> None:
+    def __init__(self, inner: httpx.AsyncBaseTransport, scenario: Scenario) -> None:
         self._inner = inner
-        self._stubborn = [device.encode() for device in stubborn]
+        self._stubborn = [device.encode() for device in scenario.stubborn]
+        self._refusal = platform_refusal(scenario.stubborn_code, "The license can't be taken back.")
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         body = await request.aread()
         is_about_old = request.method == "DELETE" and f'"{OLD}"'.encode() in body
         if is_about_old and any(device in body for device in self._stubborn):
-            return httpx.Response(400, json={"errorCode": "400", "errorMessage": "no", "errorUrl": ""})
+            return httpx.Response(self._refusal.status, content=self._refusal.body)
         return await self._inner.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        """Close the connections at the end of a session: the next process has new ones."""
+        await self._inner.aclose()
 
 
 class _Observer:
@@ -180,9 +199,8 @@ async def _run_session(
     name = Secret("sandbox")
     keys = Credentials(client_id=name, client_secret=name, username=name, password=name)
     async with open_client("http://127.0.0.1/api", keys, transport=network) as client:
+        client.remember(journal.owners_of_request_ids())
         sender = Sender(
-            run_id=f"simulated-{scenario.seed}",
-            action=Action.UNASSIGN,
             client=client,
             journal=journal,
             pace=Pace(max_concurrency=scenario.workers),
@@ -250,8 +268,6 @@ def _device_results(
 def _identity(scenario: Scenario) -> RunIdentity:
     planned = sum(len(batch.devices) for batch in scenario.batches)
     return identity(
-        run_id=f"simulated-{scenario.seed}",
-        action=Action.UNASSIGN,
         rows_read=planned,
         planned=planned,
         batches=len(scenario.batches),

@@ -7,8 +7,9 @@ sandbox's books.
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 import httpx
 import msgspec
@@ -17,11 +18,10 @@ import trio
 from sqlalchemy.pool import StaticPool
 from trio.testing import MockClock
 
-from batchlic.carrier.answers import Answer, Outcome, Reply
-from batchlic.carrier.catalog import SKUS, Action, LicenseType
+from batchlic.carrier.answers import Answer, Outcome
+from batchlic.carrier.catalog import SKUS, LicenseType
 from batchlic.carrier.client import open_client
 from batchlic.carrier.credentials import Credentials, Secret
-from batchlic.carrier.interpretation import answer_from_reply
 from batchlic.carrier.messages import Device, DeviceId, EncodedDevice
 from batchlic.chunker import Batch, DeviceStatus, parse_ranges
 from batchlic.errors import StoppedEarly
@@ -45,12 +45,16 @@ from batchlic.sandbox.config import (
     SandboxConfig,
     TokenConfig,
 )
+from batchlic.sandbox.responses import ASKED_WAIT
 from tests.journal.builders import identity
 from tests.simulation.limits import seed_scheduler
 
 ACCOUNT = "0000123456-00001"
 FLEXIBLE, LIFETIME = "SIMSec-IoT", "SIMSec-IoT-Lt"
 MOST_SESSIONS = 40
+TIME_TOLERANCE_S = 1e-6
+KNOWN_CODE, UNKNOWN_CODE = "INPUT_INVALID.DeviceState.Invalid", "REQUEST_FAILED.LineSuspended"
+"""Codes of refusals of a device: a documented one, and one that batchlic has never seen."""
 
 
 class Killed(Exception):
@@ -65,6 +69,8 @@ class Scenario:
     sku: str
     batches: list[Batch]
     poisoned: set[str]
+    poison_code: str
+    """Error code with which batches that have a poisoned device are refused."""
     sandbox: SandboxConfig
     kills: list[int]
     """Commits of each session before it is killed. Later sessions are not killed."""
@@ -74,6 +80,33 @@ class Scenario:
     kills_after_settling: list[list[int]]
     """`kills` of the sessions after each time that an operator settles the devices in doubt."""
 
+    @property
+    def has_unknown_errors(self) -> bool:
+        """Whether the carrier refuses some devices with an error that batchlic does not know."""
+        return bool(self.poisoned) and self.poison_code == UNKNOWN_CODE
+
+
+class Traffic:
+    """When requests were sent to some endpoints, and the pauses that their answers asked for.
+
+    A pause is a pair of times: when the answer arrived, and from when on requests may be sent again.
+    """
+
+    def __init__(self) -> None:
+        self.requests_at: list[float] = []
+        self.pauses: list[tuple[float, float]] = []
+
+    def requests_in_pauses(self) -> list[float]:
+        """Return the times of requests that were sent during a pause."""
+        return [
+            at for at in self.requests_at for begin, end in self.pauses if begin < at < end - TIME_TOLERANCE_S
+        ]
+
+    def end_pauses(self) -> None:
+        """End the current pauses: the next process does not have them."""
+        now = trio.current_time()
+        self.pauses = [(begin, min(end, now)) for begin, end in self.pauses]
+
 
 @dataclass
 class SimulatedRun:
@@ -81,12 +114,17 @@ class SimulatedRun:
 
     scenario: Scenario
     executions: Counter[str]
+    """How often each device was executed."""
+    executed_ids: dict[str, str | None]
+    """The X-Request-ID of each executed request, by its requestId."""
     history: list[Event]
     sessions: int
-    logins: int
-    requests_at: list[float]
-    pauses: list[tuple[float, float]]
-    """Pauses that 429 answers asked for: from the arrival of the answer, until requests may be sent again."""
+    gave_up: bool
+    """Whether every session stopped early: the carrier refuses everything that is left."""
+    sessions_opened: int
+    """Logins that the carrier accepted."""
+    licensing: Traffic
+    logging_in: Traffic
     rejected: int
     """Number of token generations that the carrier rejected, in all sessions."""
 
@@ -96,6 +134,13 @@ class SimulatedRun:
             device: (status_of(events), [event for event in events if isinstance(event, Attempt)])
             for device, (_, _, events) in events_by_device(self.scenario, self.history).items()
         }
+
+    def attempts_between_settlements(self) -> Iterator[list[Attempt]]:
+        """Yield the attempts that carried a device, for each device and each time between its settlements."""
+        for _, _, events in events_by_device(self.scenario, self.history).values():
+            for is_attempts, group in groupby(events, lambda event: isinstance(event, Attempt)):
+                if is_attempts:
+                    yield [event for event in group if isinstance(event, Attempt)]
 
 
 def events_by_device(scenario: Scenario, history: list[Event]) -> dict[str, tuple[int, int, list[Event]]]:
@@ -124,12 +169,14 @@ def scenario_of(seed: int) -> Scenario:
     ]
     identifiers = [imei_of(device) for batch in batches for device in batch.devices]
     bad = dice.sample(identifiers, min(dice.choice([0, 0, 1, 2, len(identifiers) // 5]), len(identifiers)))
+    poison_code = dice.choice([KNOWN_CODE, KNOWN_CODE, UNKNOWN_CODE])
     return Scenario(
         seed=seed,
         sku=sku,
         batches=batches,
         poisoned=set(bad),
-        sandbox=_carrier(dice, bad),
+        poison_code=poison_code,
+        sandbox=_carrier(dice, bad, poison_code),
         kills=_kills(dice, count),
         workers=dice.choice([1, 2, 5, 16]),
         kills_after_settling=[_kills(dice, count) for _ in range(dice.choice([0, 1, 1, 3]))],
@@ -149,11 +196,13 @@ def imei_of(device: EncodedDevice) -> str:
     return msgspec.json.decode(device, type=Device).device_ids[0].id
 
 
-def _carrier(dice: random.Random, bad: Sequence[str]) -> SandboxConfig:
-    faults = dice.sample(list(Fault), dice.choice([0, 1, 2, 5]))
+def _carrier(dice: random.Random, bad: Sequence[str], poison_code: str) -> SandboxConfig:
+    faults = dice.sample(list(Fault), dice.choice([0, 1, 2, 5, 8]))
     config = SandboxConfig(
         seed=dice.getrandbits(32),
-        poison=tuple(Poison(identifier=device, named=dice.random() < 0.5) for device in bad),
+        poison=tuple(
+            Poison(identifier=device, error_code=poison_code, named=dice.random() < 0.5) for device in bad
+        ),
         limits=LimitConfig(
             rate=dice.choice([None, None, 2.0, 20.0, 200.0]),
             kind=dice.choice(list(LimitKind)),
@@ -178,38 +227,51 @@ def _carrier(dice: random.Random, bad: Sequence[str]) -> SandboxConfig:
     )
 
 
+_LASTING = frozenset(
+    {
+        Fault.TOKEN_EXPIRED,
+        Fault.SESSION_EXPIRED,
+        Fault.AUTH_XML,
+        Fault.SESSION_FLAP,
+        Fault.GATEWAY_404,
+    }
+)
+"""Faults that the requests after them meet, too. At higher rates, the carrier would hardly ever work."""
+
+
 def _rate(dice: random.Random, fault: Fault) -> float:
-    """Return the share of requests with a fault. More expired tokens would look like rejected credentials."""
-    often = [0.02, 0.1] if fault in {Fault.TOKEN_EXPIRED, Fault.SESSION_EXPIRED} else [0.02, 0.1, 0.3]
-    return dice.choice(often)
+    """Return the share of requests with a fault."""
+    return dice.choice([0.02, 0.1] if fault in _LASTING else [0.02, 0.1, 0.3])
 
 
 class _Network(httpx.AsyncBaseTransport):
-    """The sandbox's transport. It records license requests, logins, and the pauses of 429 answers."""
+    """The sandbox's transport. It records license requests, logins, and sessions that were opened."""
 
     def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
         self._inner = inner
-        self.requests_at: list[float] = []
-        self.pauses: list[tuple[float, float]] = []
-        self.logins = 0
+        self.licensing, self.logging_in = Traffic(), Traffic()
+        self.sessions_opened = 0
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        if request.url.path.endswith("/license/actions/assign"):
-            self.requests_at.append(trio.current_time())
-        self.logins += request.url.path.endswith("/session/login")
+        traffic = self._traffic_of(request.url.path)
+        traffic.requests_at.append(trio.current_time())
         response = await self._inner.handle_async_request(request)
-        if response.status_code != 429:
-            return response
-        reply = Reply(429, response.headers, await response.aread())
-        if pause := answer_from_reply(reply).retry_after_s:
-            now = trio.current_time()
-            self.pauses.append((now, now + pause))
-        return httpx.Response(429, headers=response.headers.raw, content=reply.body)
-
-    def end_pauses(self) -> None:
-        """End the current pauses: the next process does not have them."""
         now = trio.current_time()
-        self.pauses = [(begin, min(end, now)) for begin, end in self.pauses]
+        if wait_s := response.extensions.get(ASKED_WAIT):
+            traffic.pauses.append((now, now + wait_s))
+        self.sessions_opened += request.url.path.endswith("/session/login") and response.is_success
+        return response
+
+    def _traffic_of(self, path: str) -> Traffic:
+        if path.endswith("/license/actions/assign"):
+            return self.licensing
+        return self.logging_in if path.endswith(("/oauth2/token", "/session/login")) else Traffic()
+
+    async def aclose(self) -> None:
+        """Close the connections at the end of a session: the next process has new ones."""
+        await self._inner.aclose()
+        self.licensing.end_pauses()
+        self.logging_in.end_pauses()
 
 
 class _Observer:
@@ -242,27 +304,34 @@ async def _simulate(scenario: Scenario) -> SimulatedRun:
     network, pool_observer = _Network(sandbox.transport()), _Observer()
     engine = sa.create_engine("sqlite://", poolclass=StaticPool)
     create_tables(engine, _identity(scenario), created_at=0)
-    sessions = 0
+    sessions, gave_up = 0, False
     for number, kills in enumerate([scenario.kills, *scenario.kills_after_settling]):
         if number:
             _settle(scenario, engine, _executions(sandbox))
-        sessions += await _run_sessions(scenario, network, pool_observer, engine, kills)
+        more, is_done = await _run_sessions(scenario, network, pool_observer, engine, kills)
+        sessions += more
+        gave_up |= not is_done
     return SimulatedRun(
         scenario=scenario,
         executions=_executions(sandbox),
+        executed_ids={done.request_id: done.x_request_id for done in sandbox.books.executions},
         history=list(Journal(engine).history()),
         sessions=sessions,
-        logins=network.logins,
-        requests_at=network.requests_at,
-        pauses=network.pauses,
+        gave_up=gave_up,
+        sessions_opened=network.sessions_opened,
+        licensing=network.licensing,
+        logging_in=network.logging_in,
         rejected=len(pool_observer.rejected),
     )
 
 
 async def _run_sessions(
     scenario: Scenario, network: _Network, pool_observer: _Observer, engine: sa.Engine, kills: list[int]
-) -> int:
-    """Run sessions until nothing is left to send. Returns their number."""
+) -> tuple[int, bool]:
+    """Run sessions until nothing is left to send, at most MOST_SESSIONS after those that are killed.
+
+    Returns their number, and whether nothing is left to send.
+    """
     for number, lifetime in enumerate([*kills, *[None] * MOST_SESSIONS], start=1):
         done = False
         try:
@@ -270,11 +339,10 @@ async def _run_sessions(
             done = True
         except* (Killed, StoppedEarly):
             pass
-        network.end_pauses()
         pool_observer.next_session()
         if done:
-            return number
-    raise AssertionError(f"seed {scenario.seed}: not done after {MOST_SESSIONS} sessions")
+            return number, True
+    return len(kills) + MOST_SESSIONS, False
 
 
 def _settle(scenario: Scenario, engine: sa.Engine, executions: Counter[str]) -> None:
@@ -283,7 +351,8 @@ def _settle(scenario: Scenario, engine: sa.Engine, executions: Counter[str]) -> 
     for device, (batch_id, offset, events) in events_by_device(scenario, list(journal.history())).items():
         if status_of(events) is DeviceStatus.IN_DOUBT:
             carriers = [event for event in events if isinstance(event, Attempt)]
-            not_executed = DeviceStatus.FAILED if carriers[-1].final else DeviceStatus.PENDING
+            is_refused = carriers[-1].final and device in scenario.poisoned
+            not_executed = DeviceStatus.FAILED if is_refused else DeviceStatus.PENDING
             status = DeviceStatus.ACCEPTED if executions[device] else not_executed
             journal.settle(
                 [Part(batch_id, None, str(offset), 1)],
@@ -307,9 +376,8 @@ async def _run_session(
     keys = Credentials(client_id=name, client_secret=name, username=name, password=name)
     async with open_client("http://127.0.0.1/api", keys, transport=network) as client:
         flexible = frozenset(sku for sku, license in SKUS.items() if license is LicenseType.FLEXIBLE)
+        client.remember(journal.owners_of_request_ids())
         sender = Sender(
-            run_id=f"simulated-{scenario.seed}",
-            action=Action.ASSIGN,
             client=client,
             journal=journal,
             pace=Pace(max_concurrency=scenario.workers),

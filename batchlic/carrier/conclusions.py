@@ -1,0 +1,34 @@
+"""What can be concluded from an answer of the carrier."""
+
+from typing import NamedTuple
+
+from batchlic.carrier.answers import Blame, Outcome, TokenKind
+
+
+class Conclusion(NamedTuple):
+    """What is concluded: the outcome, what a refusal blames, and which token was rejected."""
+
+    outcome: Outcome
+    blame: Blame | None = None
+    rejected: TokenKind | None = None
+    is_known: bool = False
+    is_duplicate: bool = False
+
+
+BAD_DEVICE = Conclusion(Outcome.REFUSED, blame=Blame.DEVICE, is_known=True)
+BAD_REQUEST = Conclusion(Outcome.REFUSED, blame=Blame.ACCOUNT, is_known=True)
+TOO_LARGE = Conclusion(Outcome.REFUSED, blame=Blame.UNKNOWN, is_known=True)
+REFUSED_ALL = Conclusion(Outcome.REFUSED, blame=Blame.ACCOUNT)
+REFUSED = Conclusion(Outcome.REFUSED, blame=Blame.UNKNOWN)
+THROTTLED = Conclusion(Outcome.THROTTLED)
+UNAVAILABLE = Conclusion(Outcome.UNAVAILABLE)
+AMBIGUOUS = Conclusion(Outcome.AMBIGUOUS)
+DUPLICATE = Conclusion(Outcome.AMBIGUOUS, is_duplicate=True)
+BAD_ACCESS = Conclusion(Outcome.UNAUTHORIZED, rejected=TokenKind.ACCESS)
+BAD_SESSION = Conclusion(Outcome.UNAUTHORIZED, rejected=TokenKind.SESSION)
+BAD_TOKEN = Conclusion(Outcome.UNAUTHORIZED, rejected=TokenKind.EITHER)
+
+ANY_STATUS = range(100, 1000)
+BELOW_500 = range(100, 500)
+CLIENT_ERRORS = range(400, 500)
+SERVER_ERRORS = range(500, 1000)

@@ -1,0 +1,269 @@
+"""What transport errors, codes and statuses mean, and why. docs/answers.md is made from these tables."""
+
+import re
+from collections.abc import Container, Mapping, Sequence
+from typing import NamedTuple
+
+import httpx
+
+from batchlic.carrier.conclusions import (
+    AMBIGUOUS,
+    ANY_STATUS,
+    BAD_ACCESS,
+    BAD_DEVICE,
+    BAD_REQUEST,
+    BAD_SESSION,
+    BAD_TOKEN,
+    BELOW_500,
+    CLIENT_ERRORS,
+    REFUSED,
+    REFUSED_ALL,
+    SERVER_ERRORS,
+    THROTTLED,
+    TOO_LARGE,
+    UNAVAILABLE,
+    Conclusion,
+)
+
+
+class ErrorRule(NamedTuple):
+    """An exchange that brought no status."""
+
+    error: type[httpx.RequestError]
+    conclusion: Conclusion
+    why: str
+
+
+BY_ERROR: Sequence[ErrorRule] = (
+    ErrorRule(
+        httpx.ConnectError,
+        UNAVAILABLE,
+        "No connection (refused, no such host, TLS, certificate): nothing was sent.",
+    ),
+    ErrorRule(httpx.ConnectTimeout, UNAVAILABLE, "No connection in time: nothing was sent."),
+    ErrorRule(httpx.PoolTimeout, UNAVAILABLE, "All connections were busy for too long: nothing was sent."),
+    ErrorRule(httpx.ProxyError, UNAVAILABLE, "The proxy did not connect to the carrier: nothing was sent."),
+    ErrorRule(httpx.UnsupportedProtocol, UNAVAILABLE, "There is no such protocol: nothing was sent."),
+    ErrorRule(
+        httpx.RequestError,
+        AMBIGUOUS,
+        "The connection broke, fell silent or brought no HTTP after the request left: "
+        "the carrier may have executed it.",
+    ),
+)
+"""The first row with the error's class applies."""
+
+NOT_SENT_ERRORS: tuple[type[httpx.RequestError], ...] = tuple(
+    rule.error for rule in BY_ERROR if rule.conclusion is UNAVAILABLE
+)
+"""There was no connection, so nothing was sent."""
+
+
+class CodeRule(NamedTuple):
+    """Error codes, compared without the service name. The rule applies at `statuses`."""
+
+    codes: tuple[str, ...]
+    conclusion: Conclusion
+    why: str
+    statuses: Container[int] = CLIENT_ERRORS
+
+
+CODES: Sequence[CodeRule] = (
+    CodeRule(
+        (
+            "REQUEST_FAILED.SessionToken.Expired",
+            "INPUT_INVALID.SessionToken.Invalid",
+            "REQUEST_FAILED.SessionToken.Format",
+        ),
+        BAD_SESSION,
+        "The session token is checked before the request is executed.",
+        ANY_STATUS,
+    ),
+    CodeRule(
+        ("900901", "900902", "900903"),
+        BAD_ACCESS,
+        "The gateway checks the access token before it routes the request.",
+        ANY_STATUS,
+    ),
+    CodeRule(("401",), BAD_TOKEN, "A 401 in the body of an answer with another status.", BELOW_500),
+    CodeRule(
+        tuple(str(code) for code in range(900800, 900808)),
+        THROTTLED,
+        "The gateway's throttling comes before its routing.",
+        ANY_STATUS,
+    ),
+    CodeRule(
+        ("429", "TooManyRequests", "ThrottlingException", "LimitExceededException"),
+        THROTTLED,
+        "A 429 in the body of an answer with another status.",
+        ANY_STATUS,
+    ),
+    CodeRule(
+        ("900906",),
+        UNAVAILABLE,
+        "No such resource: the gateway has lost its routes, so it did not pass the request on.",
+    ),
+    CodeRule(
+        ("700700", "900907", "900908", "900910"),
+        REFUSED_ALL,
+        "The gateway does not let this application use the API: blocked, not subscribed, or out of scope. "
+        "The service did not judge the devices.",
+    ),
+    CodeRule(
+        (
+            "INPUT_INVALID.Device.Identifier.Invalid",
+            "INPUT_INVALID.Device.Kind.Invalid",
+            "INPUT_INVALID.Device.Account.Invalid",
+            "INPUT_INVALID.DeviceState.Invalid",
+            "REQUEST_FAILED.DeviceNotFound",
+        ),
+        BAD_DEVICE,
+        "A device of the batch is malformed, not on the account, or not active.",
+    ),
+    CodeRule(
+        (
+            "REQUEST_FAILED.AccountNotFound",
+            "REQUEST_FAILED.AccountName",
+            "REQUEST_FAILED.NoAccounts",
+            "INPUT_INVALID.Account.NotDefined",
+            "REQUEST_FAILED.MultipleAccounts",
+        ),
+        BAD_REQUEST,
+        "The account is wrong or missing: no part of the batch would be accepted.",
+    ),
+    CodeRule(
+        ("INPUT_INVALID.Request.InvalidCharacter", "INPUT_INVALID.MaxRequestsExceeded"),
+        BAD_REQUEST,
+        "The request as a whole is wrong; no device is at fault.",
+    ),
+    CodeRule(
+        ("INPUT_INVALID.NumberofDevices",),
+        TOO_LARGE,
+        "Too many devices in one request; no device is at fault. Smaller parts may be accepted.",
+    ),
+)
+"""Codes of the service and of its gateway."""
+
+BY_CODE: Mapping[str, CodeRule] = {code.lower(): rule for rule in CODES for code in rule.codes}
+
+
+class CodePattern(NamedTuple):
+    """Codes of the service that say little, at a 4xx. Words of the error are more specific."""
+
+    codes: str
+    pattern: re.Pattern[str]
+    conclusion: Conclusion
+    why: str
+
+
+CODE_PATTERNS: Sequence[CodePattern] = (
+    CodePattern(
+        "REQUEST_FAILED.UnexpectedError",
+        re.compile(r"REQUEST_FAILED\.UnexpectedError$"),
+        REFUSED,
+        "The service failed for a reason that it does not give.",
+    ),
+    CodePattern(
+        "REQUEST_ONHOLD.*",
+        re.compile(r"REQUEST_ONHOLD\."),
+        AMBIGUOUS,
+        "A request on hold may be executed later.",
+    ),
+    CodePattern(
+        "500 to 599",
+        re.compile(r"5\d\d$"),
+        AMBIGUOUS,
+        "A server error in the body of a 4xx: the service may have executed the request before it failed.",
+    ),
+    CodePattern(
+        "*.Sku…, *.Account…, *.License…NotAvailable, *.License…Insufficient",
+        re.compile(
+            r"(INPUT_INVALID|REQUEST_FAILED)\.(Sku|SKU|Account|Licen[cs]e.*(NotAvailable|Insufficient))"
+        ),
+        REFUSED_ALL,
+        "About something that all devices of a batch share.",
+    ),
+)
+
+
+class StatusRule(NamedTuple):
+    """What a status means if nothing else decides. `coded`: with an error of the license service."""
+
+    statuses: tuple[int, ...] | range
+    coded: Conclusion
+    other: Conclusion
+    why: str
+
+
+BY_STATUS: Sequence[StatusRule] = (
+    StatusRule(
+        range(100, 300),
+        AMBIGUOUS,
+        AMBIGUOUS,
+        "Only a complete body with a readable requestId is an acceptance.",
+    ),
+    StatusRule(
+        (301, 302, 307, 308),
+        UNAVAILABLE,
+        UNAVAILABLE,
+        "The carrier's API does not redirect: something in front of it answered. Redirects are not followed.",
+    ),
+    StatusRule(
+        range(300, 400),
+        AMBIGUOUS,
+        AMBIGUOUS,
+        "A server may send 303 after it executed the request (RFC 9110, 15.4.4).",
+    ),
+    StatusRule(
+        (401,),
+        BAD_TOKEN,
+        BAD_TOKEN,
+        "Whatever the body is. If it does not say which token is rejected, both may be renewed.",
+    ),
+    StatusRule(
+        (402, 403, 405, 406, 411, 412, 415),
+        REFUSED_ALL,
+        UNAVAILABLE,
+        "The service refuses the request, whatever devices are in it. Without its code, a gateway answered.",
+    ),
+    StatusRule((407,), UNAVAILABLE, UNAVAILABLE, "A proxy requires a login: the request was not passed on."),
+    StatusRule(
+        (408,), UNAVAILABLE, UNAVAILABLE, "The server gave up waiting for the request (RFC 9110, 15.5.9)."
+    ),
+    StatusRule(
+        (409,),
+        REFUSED,
+        AMBIGUOUS,
+        "A conflict. Without a code of the service, it may be one with an earlier sending of this request.",
+    ),
+    StatusRule(
+        (413,), REFUSED, REFUSED, "The request is too large, whoever says so: smaller parts may be accepted."
+    ),
+    StatusRule((420, 429), THROTTLED, THROTTLED, "Too many requests: not executed."),
+    StatusRule((421, 425), UNAVAILABLE, UNAVAILABLE, "The wrong server, or too early: not executed."),
+    StatusRule((499,), AMBIGUOUS, AMBIGUOUS, "A gateway gave up a request that it may have passed on."),
+    StatusRule(
+        CLIENT_ERRORS,
+        REFUSED,
+        UNAVAILABLE,
+        "The service refuses the request. Without its code (404 without a route, 403 of a firewall, an empty "
+        "400), a gateway answered instead: an outage, not a refusal.",
+    ),
+    StatusRule((509,), THROTTLED, THROTTLED, "Bandwidth limit exceeded: not executed."),
+    StatusRule(
+        (511,),
+        UNAVAILABLE,
+        UNAVAILABLE,
+        "The network requires a login (RFC 6585): the request did not get through.",
+    ),
+    StatusRule(
+        SERVER_ERRORS,
+        AMBIGUOUS,
+        AMBIGUOUS,
+        "The service, or a gateway that lost it, failed: perhaps after it executed the request.",
+    ),
+)
+"""The first row with the status applies."""
+
+RETRY_LATER = (400, 402, 403, 422, 423, 430)
+"""With `Retry-After` and without a known code, these statuses are a limit: a refusal needs no second try."""

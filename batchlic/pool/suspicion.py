@@ -1,0 +1,175 @@
+"""Tells refusals that are about devices from refusals that are about the carrier.
+
+A refusal with an unknown error code may be about a device, or the carrier refuses everything for a while.
+It is believed once the carrier has accepted other requests of the same kind since. While the carrier accepts
+none, one batch at a time is sent, after growing pauses. Then the run stops.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import anyio
+
+from batchlic.carrier.answers import Answer, Blame, Outcome
+from batchlic.carrier.catalog import Action
+from batchlic.chunker import Batch, Step
+from batchlic.errors import StoppedEarly
+from batchlic.pool.breaker import growing_pause
+from batchlic.pool.refusals import advice
+from batchlic.pool.remaining import Delivery, Position
+from batchlic.pool.verdict import is_definite
+
+MANY_BATCHES = 5
+"""So many batches refused in a row may have a reason that is not in their devices."""
+MANY_REQUESTS = 15
+"""So many refused requests in a row, too. To split one batch of 100 down to a device takes 8."""
+MANY_ATTEMPTS = 5
+"""So often a device is refused alone, over some 15 seconds, before that counts without other requests."""
+PATIENCE_S = 120.0
+"""Seconds without an acceptance before the run stops, if this session had requests accepted before."""
+
+_Kind: TypeAlias = tuple[str, str, Action | None]
+"""Account, SKU, and the action of a migration's step: what requests of one kind have in common."""
+_Prober: TypeAlias = tuple[int, Step | None]
+
+
+@dataclass(slots=True)
+class _Suspicion:
+    """What was refused since the last acceptance. Times are seconds of the event loop's clock."""
+
+    since: float
+    batches: int = 0
+    requests: int = 0
+    blaming_account: int = 0
+    """Batches refused with an error that blames what they all share."""
+    is_persistent: bool = False
+    """Whether a batch of several devices was refused `MANY_ATTEMPTS` times."""
+    probes: int = 0
+    """Requests refused since it is strong."""
+    pauses: int = 0
+    prober: _Prober | None = None
+    """The batch that is sent while all others wait."""
+    changed: anyio.Event = field(default_factory=anyio.Event)
+
+    @property
+    def is_strong(self) -> bool:
+        return self.batches >= MANY_BATCHES or self.requests >= MANY_REQUESTS or self.is_persistent
+
+    def add(self, delivery: Delivery, answer: Answer) -> None:
+        self.probes += self.is_strong
+        if delivery.refused_at is not None:  # it is counted already
+            self.is_persistent |= delivery.attempts >= MANY_ATTEMPTS and len(delivery.batch.offsets) > 1
+            return
+        self.requests += 1
+        if not delivery.is_split_off:
+            self.batches += 1
+            self.blaming_account += answer.blame is Blame.ACCOUNT
+
+    async def pause(self) -> None:
+        """Wait longer before each probe, until something is accepted."""
+        self.pauses += 1
+        with anyio.move_on_after(growing_pause(self.pauses)):
+            await self.changed.wait()
+
+    def wake_waiting(self) -> None:
+        self.changed.set()
+        self.changed = anyio.Event()
+
+
+class Suspicions:
+    """What is suspected of the carrier, by account, SKU and action; shared by all workers."""
+
+    def __init__(self) -> None:
+        self._accepted_at: dict[_Kind, float] = {}
+        """When the newest request that this session got accepted was sent."""
+        self._suspicions: dict[_Kind, _Suspicion] = {}
+
+    def is_explained(self, delivery: Delivery) -> bool:
+        """Whether the delivery was refused before, and requests of its kind sent later are accepted.
+
+        At the end of a plan there may be no later requests. Then it is enough that the delivery was refused
+        `MANY_ATTEMPTS` times, if others were accepted since its batch was refused, or if it is one of a few
+        single devices, or if it restores a license.
+        """
+        accepted_at = self._accepted_at.get(_kind(delivery.batch), -math.inf)
+        refused_at, batch_refused_at = delivery.refused_at, delivery.batch_refused_at
+        if refused_at is not None and accepted_at > refused_at:
+            return True
+        return delivery.attempts >= MANY_ATTEMPTS and (
+            (batch_refused_at is not None and accepted_at > batch_refused_at)
+            or delivery.position is Position.UNDO
+            or (len(delivery.batch.offsets) == 1 and not self._is_strong(delivery))
+        )
+
+    async def admit(self, delivery: Delivery) -> None:
+        """Wait until the delivery may be sent: while nothing is accepted, one at a time, after pauses."""
+        kind, prober = _kind(delivery.batch), _prober(delivery)
+        while (suspicion := self._suspicions.get(kind)) is not None and suspicion.is_strong:
+            if suspicion.prober in {None, prober}:
+                is_next_probe = suspicion.prober is None or not delivery.is_split_off
+                suspicion.prober = prober
+                if is_next_probe or suspicion.probes % MANY_REQUESTS == 0:
+                    await suspicion.pause()
+                return
+            await suspicion.changed.wait()
+
+    def _is_strong(self, delivery: Delivery) -> bool:
+        suspicion = self._suspicions.get(_kind(delivery.batch))
+        return suspicion is not None and suspicion.is_strong
+
+    def end(self, delivery: Delivery) -> None:
+        """Nothing more is sent for this delivery now: another one may be sent."""
+        suspicion = self._suspicions.get(_kind(delivery.batch))
+        if suspicion is not None and suspicion.prober == _prober(delivery):
+            suspicion.prober = None
+            suspicion.wake_waiting()
+
+    def learn(self, delivery: Delivery, answer: Answer, *, sent_at: float) -> None:
+        """Learn from an answer, of the carrier's own outcome, to a request sent at `sent_at`."""
+        kind = _kind(delivery.batch)
+        if answer.outcome is Outcome.ACCEPTED:
+            self._accepted_at[kind] = max(sent_at, self._accepted_at.get(kind, sent_at))
+            if (suspicion := self._suspicions.pop(kind, None)) is not None:
+                suspicion.wake_waiting()
+        elif self.is_suspect(delivery, answer):
+            self._suspicions.setdefault(kind, _Suspicion(sent_at)).add(delivery, answer)
+
+    def is_suspect(self, delivery: Delivery, answer: Answer) -> bool:
+        """Whether an answer is a refusal that neither its code nor other answers explain."""
+        return (
+            answer.outcome is Outcome.REFUSED
+            and not is_definite(delivery, answer)
+            and delivery.position is not Position.UNDO
+            and not self.is_explained(delivery)
+        )
+
+    def stop_if_nothing_is_accepted(self, delivery: Delivery, answer: Answer, *, now: float) -> None:
+        """Raise StoppedEarly once it is clear that the carrier refuses every request of this kind."""
+        batch, kind = delivery.batch, _kind(delivery.batch)
+        suspicion = self._suspicions.get(kind)
+        if suspicion is None or not suspicion.is_strong:
+            return
+        was_accepted = kind in self._accepted_at
+        if was_accepted and now - suspicion.since <= PATIENCE_S:
+            return
+        is_hopeless = (
+            suspicion.probes >= MANY_REQUESTS
+            or suspicion.blaming_account >= MANY_BATCHES
+            or suspicion.is_persistent
+        )
+        if was_accepted or is_hopeless:
+            since = f" for {now - suspicion.since:.0f} s" if was_accepted else ""
+            raise StoppedEarly(
+                f"the carrier refuses all requests for account {batch.account_name}, SKU {batch.sku_number}"
+                f"{since}; last answer: {answer.summary}. No device counts as failed for this reason. "
+                f"Check account and SKU, then resume the run{advice(batch, delivery.position)}"
+            )
+
+
+def _kind(batch: Batch) -> _Kind:
+    return batch.account_name, batch.sku_number, batch.action
+
+
+def _prober(delivery: Delivery) -> _Prober:
+    return delivery.batch.batch_id, delivery.batch.step

@@ -1,0 +1,206 @@
+"""What the store keeps of a callback: identifiers, fault and status, in whatever form they come."""
+
+import json
+from typing import Any
+
+import pytest
+
+from batchlic.callbacks.bodies import read_body
+from batchlic.callbacks.messages import StoredMessage, stored_message
+from batchlic.callbacks.verdicts import CANCELED, FAILURE, ON_HOLD, SUCCESS, verdict_of
+from tests.callbacks.builders import PASSWORD, USERNAME, body
+
+IMEI, ICCID = "864508030109877", "89148000000800139708"
+ONE = {"id": IMEI, "kind": "imei"}
+FAULT = {"faultcode": "UnifiedWebService.INPUT_INVALID.Device.Account.Invalid", "faultstring": "Not yours."}
+
+
+def stored(content: object) -> StoredMessage:
+    sent = content if isinstance(content, bytes) else json.dumps(content).encode()
+    return stored_message(read_body(sent), account="", received_at=0, secrets=[PASSWORD])
+
+
+# -- identifiers ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "further",
+    [
+        {"id": "+15551234567", "kind": "msisdn"},
+        {"id": "555-123-4567", "kind": "mdn"},
+        {"id": "555 123 4567", "kind": "mdn"},
+        {"id": "", "kind": "iccId"},
+        {"id": None, "kind": "iccId"},
+        {"id": [], "kind": "iccId"},
+        {"id": True, "kind": "iccId"},
+        {"id": "not a number", "kind": "imei"},
+        {"id": "a@b.example", "kind": "username"},
+        {"id": 5551234567, "kind": "mdn"},
+        {"id": "8" * 32, "kind": "eid"},
+        {"id": "1", "kind": None},
+        {"id": "1"},
+        {"kind": "mdn"},
+        {},
+        None,
+        "5551234567",
+        7,
+    ],
+)
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_further_identifier_does_no_harm(further: object, is_first: bool) -> None:  # noqa: FBT001 - a case
+    message = stored(body(deviceIds=[further, ONE] if is_first else [ONE, further]))
+    assert (message.imei, message.iccid, message.raw) == (IMEI, "", "")
+
+
+@pytest.mark.parametrize(
+    "identifier",
+    [
+        {"id": int(IMEI), "kind": "imei"},
+        {"id": float(IMEI), "kind": "imei"},
+        {"id": f" {IMEI}\n", "kind": "IMEI "},
+        {"id": "86-450803-010987-7", "kind": "Imei"},
+        {"ID": IMEI, "Kind": "IMEI"},
+    ],
+)
+def test_an_imei_is_read_in_any_form(identifier: dict[str, object]) -> None:
+    assert stored(body(deviceIds=[identifier])).imei == IMEI
+
+
+def test_an_iccid_of_twenty_digits_is_read_from_a_number() -> None:
+    content = json.dumps(body(deviceIds=[{"id": ICCID, "kind": "iccId"}])).replace(f'"{ICCID}"', ICCID)
+    assert stored(content.encode()).iccid == ICCID
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"deviceIds": [ONE, {"id": "490154203237518", "kind": "IMEI"}]},
+        {"deviceIds": [[ONE], [{"id": "490154203237518", "kind": "IMEI"}]]},
+        {"deviceIds": [{"deviceIds": [ONE]}, {"deviceIds": [{"id": "490154203237518", "kind": "imei"}]}]},
+        {
+            "deviceIds": None,
+            "devices": [{"deviceIds": [ONE]}, {"deviceIds": [{"id": 490154203237518, "kind": "imei"}]}],
+        },
+    ],
+)
+def test_each_device_of_a_message_is_kept(fields: dict[str, Any]) -> None:
+    message = stored(body(**fields))
+    assert (message.imei, message.further_ids) == (IMEI, "IMEI:490154203237518")
+
+
+def test_a_hundred_devices_of_a_message_are_kept() -> None:
+    message = stored(body(deviceIds=[{"id": f"{number:015d}", "kind": "imei"} for number in range(100)]))
+    assert len(message.further_ids.split()) == 99
+
+
+def test_a_device_in_an_object_instead_of_a_list_is_read() -> None:
+    assert stored(body(deviceIds=ONE)).imei == IMEI
+
+
+def test_deeply_nested_identifiers_do_no_harm() -> None:
+    content = json.dumps(body(deviceIds=0)).replace('"deviceIds": 0', f'"deviceIds": {"[" * 400}{"]" * 400}')
+    assert stored(content.encode()).imei == ""
+
+
+# -- damaged bodies -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xef\xbb\xbf" + json.dumps(body()).encode(),
+        json.dumps(body()).encode("utf-16"),
+        json.dumps(body()).encode() + b"\r\n--trailing",
+        json.dumps(body(deviceResponse={"text": "a line"})).replace("a line", "a\nline").encode(),
+        json.dumps(body(deviceResponse={"text": "é"}), ensure_ascii=False).encode("latin-1"),
+        json.dumps(body(deviceResponse={"text": "\ud800"})).encode(),
+        json.dumps(body(deviceResponse={"number": float("nan")})).encode(),
+        json.dumps([body()]).encode(),
+        json.dumps(body(callbackCount="1", maxCallbackThreshold=None)).encode(),
+        json.dumps({name: value for name, value in body().items() if name != "deviceResponse"}).encode(),
+        json.dumps({name.upper(): value for name, value in body().items()}).encode(),
+    ],
+)
+def test_a_message_that_is_not_quite_json_is_read(content: bytes) -> None:
+    message = stored(content)
+    assert (message.request_id, message.imei, message.status) == ("r1", IMEI, "Success")
+
+
+def test_the_spelling_of_the_carrier_counts_more_than_another_one() -> None:
+    assert read_body(json.dumps(body() | {"Username": "x"}).encode()).username == USERNAME
+
+
+@pytest.mark.parametrize("tries", [1, 2, "3"])
+def test_a_message_that_is_sent_again_has_the_same_content(tries: object) -> None:
+    again, first = stored(body(deviceIds=[], callbackCount=tries)), stored(body(deviceIds=[]))
+    assert again == first
+
+
+def test_f_no_credential_is_in_what_is_kept_or_shown() -> None:
+    content = json.dumps(body(deviceIds=[])).encode()[:-1]
+    read = read_body(content)
+    for text in (repr(read), repr(stored(content)), repr(stored([body(), body()]))):
+        assert PASSWORD not in text
+        assert f'"{USERNAME}"' not in text
+
+
+# -- what is reported -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", ["Failed", "Success", "Completed", "REQUEST_ONHOLD.Review", "", None, 7])
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        (FAULT, ("INPUT_INVALID.Device.Account.Invalid", "Not yours.")),
+        ({"faultcode": "REQUEST_FAILED.X"}, ("REQUEST_FAILED.X", "")),
+        ({"faultstring": "no license"}, ("", "no license")),
+        ({"faultCode": 400, "FaultString": None}, ("400", "")),
+        ("no license", ("", "no license")),
+        ([FAULT], ("INPUT_INVALID.Device.Account.Invalid", "Not yours.")),
+    ],
+)
+def test_a_fault_is_a_failure_whatever_the_status(
+    status: object, fault: object, expected: tuple[str, str]
+) -> None:
+    message = stored(body(status=status, faultResponse=fault))
+    assert (message.error_code, message.error_message) == expected
+    assert verdict_of(message.status, has_fault=any(expected)) == FAILURE
+    assert message.raw == ""
+
+
+@pytest.mark.parametrize("fault", [None, {}, [], "", {"faultcode": "", "faultstring": " "}, 0, True])
+def test_an_empty_fault_is_none(fault: object) -> None:
+    message = stored(body(status="Success", faultResponse=fault))
+    assert (message.error_code, message.error_message) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        ("Success", SUCCESS),
+        ("SUCCESS", SUCCESS),
+        ("success ", SUCCESS),
+        ("Failed", FAILURE),
+        (" failed", FAILURE),
+        ("REQUEST_ONHOLD.Review", ON_HOLD),
+        ("UnifiedWebService.REQUEST_ONHOLD.Review", ON_HOLD),
+        ("REQUEST_ONHOLD", ON_HOLD),
+        ("On Hold", ON_HOLD),
+        ("REQUEST_CANCELLED.ByOperator", CANCELED),
+        ("request_cancelled.byoperator", CANCELED),
+        ("Cancelled", CANCELED),
+        ("Completed", "unknown status 'Completed'"),
+        ("Successful", "unknown status 'Successful'"),
+        ("Failure", "unknown status 'Failure'"),
+        ("REQUEST_FAILED.X", "unknown status 'REQUEST_FAILED.X'"),
+        ("x" * 90, f"unknown status '{'x' * 50}'"),
+        (7, "unknown status '7'"),
+        ({"code": "Success"}, "unknown status '(not a text)'"),
+        ("", "no status"),
+        (None, "no status"),
+    ],
+)
+def test_without_a_fault_only_success_and_failed_decide(status: object, expected: str) -> None:
+    message = stored(body(status=status))
+    assert verdict_of(message.status, has_fault=False) == expected
+    assert (message.raw == "") == (expected in {SUCCESS, FAILURE})

@@ -1,0 +1,72 @@
+"""The store of callbacks: what it keeps once, and stores of other versions."""
+
+import os
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from batchlic.callbacks.store import FILE_FORMAT, Store
+from batchlic.database import write_format
+from batchlic.errors import RunFolderError
+from tests.callbacks.builders import message_about
+
+
+@pytest.mark.parametrize(
+    ("changes", "rows"),
+    [
+        ({"received_at": 1}, 1),
+        ({"status": "REQUEST_ONHOLD.X"}, 2),
+        ({"error_code": "REQUEST_FAILED.X"}, 2),
+        ({"further_ids": "IMEI:490154203237518"}, 2),
+        ({"account_name": "0000999999-00001"}, 2),
+        ({"raw": "{}"}, 2),
+    ],
+)
+def test_a_message_with_the_same_content_is_kept_once(
+    tmp_path: Path, changes: dict[str, Any], rows: int
+) -> None:
+    message = message_about("request-1", "864508030109877")
+    with closing(Store.open(str(tmp_path / "store.db"))) as store:
+        store.write([message, message])
+        store.write([message._replace(**changes)])
+        assert store.extent()[0] == rows
+
+
+def test_a_message_of_a_hundred_devices_and_a_long_body_is_kept_whole(tmp_path: Path) -> None:
+    further = " ".join(f"IMEI:{number:015d}" for number in range(100))
+    message = message_about("request-1", further_ids=further, raw="x" * 60_000)
+    with closing(Store.open(str(tmp_path / "store.db"))) as store:
+        store.write([message])
+        assert list(store.raw_messages()) == [message]
+
+
+def test_a_store_of_another_version_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    path.touch()
+    write_format(path, replace(FILE_FORMAT, version=1))
+    before = path.read_bytes()
+    with pytest.raises(RunFolderError, match=f"schema 1; this one reads {FILE_FORMAT.version}"):
+        Store.open(str(path))
+    assert path.read_bytes() == before
+
+
+@pytest.mark.skipif("TEST_POSTGRESQL_URL" not in os.environ, reason="no TEST_POSTGRESQL_URL")
+def test_a_postgresql_table_of_another_version_is_refused() -> None:
+    server = sa.make_url(os.environ["TEST_POSTGRESQL_URL"]).set(drivername="postgresql+psycopg")
+    own = server.set(database="batchlic_other_version")
+    engine = sa.create_engine(server, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"DROP DATABASE IF EXISTS {own.database}")
+        connection.exec_driver_sql(f"CREATE DATABASE {own.database}")
+    engine.dispose()
+    engine = sa.create_engine(own)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE messages (id bigint PRIMARY KEY, succeeded boolean)")
+    engine.dispose()
+    location = own.set(drivername="postgresql").render_as_string(hide_password=False)
+    with pytest.raises(RunFolderError, match="written by another version of batchlic"):
+        Store.open(location)

@@ -1,0 +1,320 @@
+"""An answer belongs to its request: bytes that no request asked for are no answer."""
+
+import asyncio
+import socket
+import time
+import weakref
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+from aiohttp import ClientRequest
+from aiohttp.connector import Connection
+
+from batchlic.carrier.answers import Outcome
+from batchlic.carrier.catalog import Action
+from batchlic.carrier.connections import Exchange as ConnectionExchange
+from batchlic.carrier.connections import _Connection
+from tests.carrier.script import GUID, Exchange, client_of, response, submission
+
+pytestmark = pytest.mark.anyio
+
+ON_ASYNCIO = pytest.mark.parametrize(
+    "anyio_backend", ["asyncio", ("asyncio", {"use_uvloop": True})], ids=["asyncio", "uvloop"]
+)
+"""On trio, a connection has one request."""
+
+TAKEN = response(200, {"requestId": GUID})
+IN_CHUNKS = (
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b'34\r\n{"requestId":"' + GUID.encode() + b'"}\r\n0\r\n\r\n'
+)
+UNSOLICITED = {
+    "the same answer": TAKEN,
+    "another answer": response(200, {"requestId": "8ad8a24c-0000"}),
+    "a refusal": response(400, {"errorCode": "400"}),
+    "an answer about the time": b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n",
+    "half an answer": TAKEN[:30],
+    "a status line": b"HTTP/1.1 200 OK\r\n",
+    "100 Continue": b"HTTP/1.1 100 Continue\r\n\r\n",
+    "an empty line": b"\r\n",
+    "one byte": b"x",
+    "words": b"220 this is another protocol\r\n",
+}
+
+
+class Carrier:
+    """Says `first` to the first request, says `unsolicited`, and refuses all later requests."""
+
+    def __init__(self, first: bytes, unsolicited: bytes) -> None:
+        self._first, self._unsolicited = first, unsolicited
+        self._requests = 0
+        self.may_say_more = anyio.Event()
+        self.has_said_more = anyio.Event()
+
+    async def script(self, exchange: Exchange) -> None:
+        self._requests += 1
+        if self._requests > 1:
+            await exchange.say(400, {"errorCode": "REQUEST_FAILED.SomethingNew"})
+            return
+        await exchange.raw(self._first)
+        await self.may_say_more.wait()
+        await exchange.raw(self._unsolicited)
+        self.has_said_more.set()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio", ("asyncio", {"use_uvloop": True}), "trio"])
+@pytest.mark.parametrize("unsolicited", UNSOLICITED.values(), ids=UNSOLICITED)
+@pytest.mark.parametrize("first", [TAKEN, IN_CHUNKS], ids=["sized", "chunked"])
+async def test_what_comes_late_is_no_answer_to_the_next_request(first: bytes, unsolicited: bytes) -> None:
+    carrier = Carrier(first, unsolicited)
+    async with client_of(carrier.script) as (client, server):
+        assert (await client.submit(submission())).outcome is Outcome.ACCEPTED
+        carrier.may_say_more.set()
+        await carrier.has_said_more.wait()
+        answer = await client.submit(submission(x_request_id="1-222"))
+    assert (answer.outcome, server.connections) == (Outcome.REFUSED, 2)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio", ("asyncio", {"use_uvloop": True}), "trio"])
+@pytest.mark.parametrize("unsolicited", UNSOLICITED.values(), ids=UNSOLICITED)
+@pytest.mark.parametrize("first", [TAKEN, IN_CHUNKS], ids=["sized", "chunked"])
+async def test_what_comes_with_an_answer_is_no_answer_either(first: bytes, unsolicited: bytes) -> None:
+    carrier = Carrier(first + unsolicited, b"")
+    carrier.may_say_more.set()
+    async with client_of(carrier.script) as (client, server):
+        assert (await client.submit(submission())).outcome is Outcome.ACCEPTED
+        answer = await client.submit(submission(x_request_id="1-222"))
+    assert (answer.outcome, server.connections) == (Outcome.REFUSED, 2)
+
+
+@ON_ASYNCIO
+async def test_a_connection_that_was_closed_meanwhile_is_not_used() -> None:
+    closed = anyio.Event()
+
+    async def take_one(exchange: Exchange) -> None:
+        await exchange.raw(TAKEN)
+        if server.connections == 1:
+            await exchange.stream.aclose()
+            closed.set()
+
+    async with client_of(take_one) as (client, server):
+        await client.submit(submission())
+        await closed.wait()
+        assert (await client.submit(submission(Action.UNASSIGN))).outcome is Outcome.ACCEPTED
+    assert server.connections == 2
+
+
+class Wire(asyncio.Transport):
+    """A connection whose bytes only the test delivers."""
+
+    def __init__(self, ours: socket.socket) -> None:
+        super().__init__({"socket": ours})
+        self._is_closed = False
+
+    def is_closing(self) -> bool:
+        return self._is_closed
+
+    def abort(self) -> None:
+        self._is_closed = True
+
+
+@asynccontextmanager
+async def connected(
+    *, is_used: bool, beside: _Connection | None = None
+) -> AsyncIterator[tuple[_Connection, socket.socket]]:
+    """A connection, new or after its first answer, and the server's end of it."""
+    ours, theirs = socket.socketpair()
+    everything = beside._all_connections if beside is not None else weakref.WeakSet[_Connection]()
+    with ours, theirs:
+        connection = _Connection(asyncio.get_running_loop(), everything)
+        connection.connection_made(Wire(ours))
+        if is_used:
+            ask(connection)
+            connection.data_received(TAKEN)
+            await connection.read()
+        yield connection, theirs
+
+
+def ask(connection: _Connection) -> ConnectionExchange:
+    """Send a request; its answer is yet to come."""
+    exchange = ConnectionExchange(lambda: None)
+    connection.begin(exchange)
+    connection.start_timeout()
+    return exchange
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("is_used", [True, False])
+async def test_a_connection_with_unsolicited_bytes_is_not_used(*, is_used: bool) -> None:
+    async with connected(is_used=is_used) as (connection, _):
+        assert connection.is_usable
+        connection.data_received(b"x")
+        assert not connection.is_usable
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_connection_with_unread_bytes_is_not_used() -> None:
+    async with connected(is_used=True) as (connection, theirs):
+        assert connection.is_usable
+        theirs.send(b"x")
+        assert not connection.is_usable
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_connection_with_an_unread_end_is_not_used() -> None:
+    async with connected(is_used=True) as (connection, theirs):
+        theirs.close()
+        assert not connection.is_usable
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_discarding_ends_the_next_request_on_the_connection() -> None:
+    async with connected(is_used=False) as (connection, _):
+        exchange = ask(connection)
+        connection.data_received(TAKEN)
+        await connection.read()
+        ask(connection)
+        exchange.discard_connections()
+        assert not connection.is_connected()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_discarding_waits_for_the_answers_on_other_connections() -> None:
+    async with (
+        connected(is_used=False) as (connection, _),
+        connected(is_used=True, beside=connection) as (other, _),
+        connected(is_used=True, beside=connection) as (idle, _),
+    ):
+        ask(other)
+        ask(connection).discard_connections()
+        assert other.is_connected()
+        other.data_received(TAKEN)
+        assert other.should_close
+        assert not idle.is_connected()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_broken_chunk_ends_the_connection() -> None:
+    async with connected(is_used=False) as (connection, _):
+        ask(connection)
+        connection.data_received(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        connection.data_received(b"zz\r\n")
+        await connection.read()
+        assert connection.should_close
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("error", [None, ConnectionResetError()])
+async def test_a_body_until_the_end_is_whole_unless_the_connection_breaks(error: Exception | None) -> None:
+    async with connected(is_used=False) as (connection, _):
+        exchange = ask(connection)
+        connection.data_received(b"HTTP/1.1 200 OK\r\n\r\n{}")
+        connection.connection_lost(error)
+        assert exchange.is_complete is (error is None)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_all_bytes_of_an_answer_end_its_silence() -> None:
+    received: list[None] = []
+    async with connected(is_used=False) as (connection, _):
+        connection.begin(ConnectionExchange(lambda: received.append(None)))
+        connection.start_timeout()
+        for byte in TAKEN:
+            connection.data_received(bytes([byte]))
+    assert len(received) == len(TAKEN)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_request_does_not_leave_on_a_new_connection_with_bytes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    connect = _Connection.connection_made
+
+    def connect_and_receive(connection: _Connection, transport: asyncio.BaseTransport) -> None:
+        connect(connection, transport)
+        connection.data_received(TAKEN)
+
+    monkeypatch.setattr(_Connection, "connection_made", connect_and_receive)
+    async with client_of() as (client, carrier):
+        answer = await client.submit(submission())
+    assert (answer.outcome, carrier.requests) == (Outcome.UNAVAILABLE, [])
+    assert answer.error_message == "the server sent data before the request"
+
+
+@ON_ASYNCIO
+async def test_a_request_does_not_leave_after_bytes_in_its_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    is_readable = iter([False, True])
+    monkeypatch.setattr(_Connection, "_is_readable", lambda _: next(is_readable))
+    async with client_of() as (client, carrier):
+        await client.submit(submission())
+        answer = await client.submit(submission())
+    assert (answer.outcome, len(carrier.requests)) == (Outcome.UNAVAILABLE, 1)
+    assert answer.error_message == "the connection broke before the request was sent"
+
+
+@ON_ASYNCIO
+async def test_a_request_that_left_in_part_is_in_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def break_off(_: object, __: object, connection: Connection, ___: object = None) -> None:
+        assert connection.protocol is not None
+        connection.protocol.set_exception(BrokenPipeError("broken pipe"))
+
+    monkeypatch.setattr(ClientRequest, "write_bytes", break_off)
+    async with client_of() as (client, _):
+        answer = await client.submit(submission())
+    assert (answer.outcome, answer.error_message) == (Outcome.AMBIGUOUS, "broken pipe")
+
+
+@ON_ASYNCIO
+async def test_a_request_does_not_leave_after_unsolicited_bytes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with client_of() as (client, carrier):
+        await client.submit(submission())
+        begin = _Connection.begin
+
+        def begin_too_late(connection: _Connection, exchange: ConnectionExchange) -> None:
+            begin(connection, exchange)
+            connection.data_received(TAKEN)
+
+        monkeypatch.setattr(_Connection, "begin", begin_too_late)
+        answer = await client.submit(submission())
+    assert (answer.outcome, len(carrier.requests)) == (Outcome.UNAVAILABLE, 1)
+    assert answer.error_message == "the server sent data before the request"
+
+
+@ON_ASYNCIO
+@pytest.mark.parametrize(
+    ("keep_alive", "idle_s", "is_kept"),
+    [
+        ("timeout=1", 0.3, True),
+        ("timeout=1", 0.6, False),
+        ("timeout=1, max=100", 0.9, False),
+        ("timeout=2", 1.1, False),
+        ("timeout=3", 2.5, False),
+        ("timeout=0", 0.0, False),
+        ("timeout=60", 3.0, True),
+        ("max=100", 3.0, True),
+    ],
+)
+async def test_a_connection_is_not_used_after_its_keep_alive_timeout(
+    keep_alive: str, idle_s: float, monkeypatch: pytest.MonkeyPatch, *, is_kept: bool
+) -> None:
+    async def take_and_tell(exchange: Exchange) -> None:
+        await exchange.say(200, {"requestId": GUID}, "Connection: keep-alive", f"Keep-Alive: {keep_alive}")
+
+    async with client_of(take_and_tell) as (client, carrier):
+        await client.submit(submission())
+        now = time.time
+        monkeypatch.setattr(time, "time", lambda: now() + idle_s)
+        await client.submit(submission())
+    assert carrier.connections == (1 if is_kept else 2)
+
+
+@pytest.mark.parametrize("anyio_backend", ["trio"])
+async def test_on_trio_a_connection_has_one_request() -> None:
+    async with client_of() as (client, carrier):
+        for _ in range(3):
+            await client.submit(submission())
+    assert carrier.connections == 3

@@ -1,0 +1,90 @@
+"""Each row of the tables, by an example of it; and docs/answers.md, which is made from them."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from batchlic.carrier.answers import Reply
+from batchlic.carrier.bodies import read_body
+from batchlic.carrier.interpretation import conclude
+from batchlic.carrier.rules import BY_ERROR, BY_STATUS, CODE_PATTERNS, CODES, CodeRule, StatusRule
+from batchlic.carrier.rules_page import page
+from batchlic.carrier.signs import SIGNS, Sign
+from batchlic.carrier.words import DONE_WITHOUT_SUBJECT, DUPLICATE_WORDS, LIMIT_WORDS, TOKEN_WORDS, WordRule
+
+WORDS = [*TOKEN_WORDS, DUPLICATE_WORDS, DONE_WITHOUT_SUBJECT, *LIMIT_WORDS]
+_HEADER = re.compile(r"[A-Za-z-]+: [^;]*(?:; )?")
+
+
+def reply(status: int, body: bytes | str = b"", **headers: str) -> Reply:
+    return Reply(status, headers, body if isinstance(body, bytes) else body.encode())
+
+
+def reply_of(sign: Sign, status: int) -> Reply:
+    """The reply that the example of a sign describes: a body, a header, or both."""
+    header = _HEADER.match(sign.example) if sign.headers else None
+    if header is None:
+        return reply(status, sign.example)
+    name, _, value = header.group().removesuffix("; ").partition(": ")
+    return Reply(status, {name.lower(): value}, sign.example[header.end() :].encode())
+
+
+@pytest.mark.parametrize("sign", SIGNS, ids=lambda sign: f"{sign.gateway}: {sign.example[:60]}")
+def test_the_example_of_a_sign_is_concluded_from_it(sign: Sign) -> None:
+    statuses = [status for status in (408, *range(500, 530)) if status in sign.statuses]
+    for status in statuses:
+        answer = reply_of(sign, status)
+        assert conclude(answer, read_body(answer)) == sign.conclusion
+
+
+@pytest.mark.parametrize("rule", CODES, ids=lambda rule: rule.codes[0])
+@pytest.mark.parametrize(
+    "form", ['{{"errorCode":"{}"}}', '{{"fault":{{"code":"{}"}}}}', "<a:fault><a:code>{}</a:code></a:fault>"]
+)
+def test_a_code_is_concluded_from_in_every_form(rule: CodeRule, form: str) -> None:
+    for code in rule.codes:
+        for status in (200, 400, 403, 404, 500, 503):
+            if status in rule.statuses:
+                answer = reply(status, form.format(code))
+                assert conclude(answer, read_body(answer)) == rule.conclusion
+
+
+@pytest.mark.parametrize("rule", WORDS, ids=lambda rule: rule.about)
+@pytest.mark.parametrize(
+    "form", ["{}", '{{"errorCode":"400","errorMessage":"{}"}}', "<html><h1>{}</h1></html>"]
+)
+def test_the_examples_of_words_are_concluded_from_them(rule: WordRule, form: str) -> None:
+    for words in rule.examples:
+        for status in (400, 403):
+            answer = reply(status, form.format(words))
+            assert conclude(answer, read_body(answer)) == rule.conclusion
+
+
+@pytest.mark.parametrize("rule", BY_STATUS, ids=lambda rule: str(rule.statuses))
+def test_a_status_is_concluded_from_if_nothing_else_is_known(rule: StatusRule) -> None:
+    status = next(status for status in rule.statuses if _first_rule(status) is rule)
+    plain, coded = reply(status), reply(status, b'{"errorCode":"SOMETHING"}')
+    assert conclude(plain, read_body(plain)) == rule.other
+    assert conclude(coded, read_body(coded)) == rule.coded
+
+
+def _first_rule(status: int) -> StatusRule:
+    return next(rule for rule in BY_STATUS if status in rule.statuses)
+
+
+def test_the_page_of_answers_is_that_of_the_tables() -> None:
+    written = Path(__file__).parents[2] / "docs" / "answers.md"
+    assert written.read_text() == page(), "run make docs-answers"
+
+
+def test_every_rule_says_why() -> None:
+    reasons = [
+        *(rule.why for rule in CODES),
+        *(rule.why for rule in CODE_PATTERNS),
+        *(rule.why for rule in WORDS),
+        *(sign.why for sign in SIGNS),
+        *(rule.why for rule in BY_STATUS),
+        *(rule.why for rule in BY_ERROR),
+    ]
+    assert [why for why in reasons if not why.endswith(".")] == []

@@ -1,0 +1,140 @@
+"""One batch: lost answers, duplicates, tokens that are rejected, and what a stop says."""
+
+from dataclasses import replace
+
+import pytest
+
+from batchlic.carrier.answers import Answer, Outcome, RejectedToken, TokenKind
+from batchlic.chunker import DeviceStatus
+from batchlic.errors import CredentialsRejected, StoppedEarly
+from batchlic.pool.sender import FIRST_TOKEN_PAUSE, MAX_USELESS_TOKENS
+from tests.pool.builders import (
+    ACCEPTED,
+    AMBIGUOUS,
+    BAD_ACCOUNT,
+    BAD_DEVICE,
+    FLEXIBLE,
+    LIFETIME,
+    REFUSED,
+    UNAVAILABLE,
+    batch,
+)
+from tests.pool.virtual import Request, Script, run_session
+
+DUPLICATE = replace(AMBIGUOUS, is_duplicate=True, http_status=409)
+
+
+def first_answer_is_lost(repetition: Answer) -> Script:
+    """The carrier executes each request, but loses the first answer; it answers repetitions so."""
+    seen: set[str] = set()
+
+    def script(request: Request) -> Answer:
+        if request.x_request_id in seen:
+            return repetition
+        seen.add(request.x_request_id)
+        return AMBIGUOUS if len(seen) == 1 else ACCEPTED
+
+    return script
+
+
+@pytest.mark.parametrize("repetition", [REFUSED, BAD_DEVICE, BAD_ACCOUNT])
+def test_d_a_batch_in_doubt_is_not_split_when_its_repetition_is_refused(repetition: Answer) -> None:
+    batches = [batch(8, batch_id=n) for n in range(1, 6)]
+    session = run_session(first_answer_is_lost(repetition), batches, workers=2)
+    assert session.stopped is None
+    assert len({request.x_request_id for request in session.requests}) == 5
+    assert session.count(DeviceStatus.IN_DOUBT) == 8
+    assert session.count(DeviceStatus.ACCEPTED) == 32
+
+
+@pytest.mark.parametrize("repetition", [REFUSED, BAD_DEVICE, DUPLICATE])
+def test_d_a_refused_repetition_is_not_sent_again_by_a_later_session(repetition: Answer) -> None:
+    batches = [batch(8)]
+    first = run_session(first_answer_is_lost(repetition), batches, trusts_duplicates=False)
+    second = run_session(lambda _: ACCEPTED, batches, journal=first.journal)
+    assert second.requests == []
+    assert second.count(DeviceStatus.IN_DOUBT) == 8
+
+
+def test_d_a_repetition_in_a_later_session_is_not_split_either() -> None:
+    batches = [batch(8)]
+    first = run_session(lambda _: AMBIGUOUS, batches)
+    assert first.count(DeviceStatus.IN_DOUBT) == 8
+    second = run_session(lambda _: REFUSED, batches, journal=first.journal)
+    assert len(second.requests) == 1
+    assert second.count(DeviceStatus.IN_DOUBT) == 8
+
+
+def test_a_duplicate_after_a_lost_answer_means_accepted() -> None:
+    session = run_session(first_answer_is_lost(DUPLICATE), [batch(8)])
+    assert session.count(DeviceStatus.ACCEPTED) == 8
+    assert len(session.requests) == 2
+
+
+def test_d_a_duplicate_leaves_doubt_if_the_job_does_not_trust_it() -> None:
+    session = run_session(first_answer_is_lost(DUPLICATE), [batch(8)], trusts_duplicates=False)
+    assert session.count(DeviceStatus.IN_DOUBT) == 8
+    assert len(session.requests) == 2
+
+
+@pytest.mark.parametrize("sku", [FLEXIBLE, LIFETIME])
+def test_d_a_duplicate_of_a_request_never_sent_before_leaves_doubt(sku: str) -> None:
+    session = run_session(lambda _: DUPLICATE, [batch(8, sku=sku)])
+    assert session.count(DeviceStatus.IN_DOUBT) == 8
+    assert len(session.requests) == 1
+
+
+def rejected(generation: int) -> Answer:
+    return Answer(
+        outcome=Outcome.UNAUTHORIZED,
+        http_status=401,
+        error_message="Jwt is expired",
+        rejected=RejectedToken(TokenKind.EITHER, generation),
+    )
+
+
+def rejecting_until(end: float) -> Script:
+    generations = iter(range(10_000))
+    return lambda request: rejected(next(generations)) if request.at < end else ACCEPTED
+
+
+@pytest.mark.parametrize("seconds", [0.5, 2.0, 10.0, 60.0])
+def test_tokens_rejected_for_a_while_are_renewed_after_growing_pauses(seconds: float) -> None:
+    session = run_session(rejecting_until(seconds), [batch(8)])
+    assert session.stopped is None
+    assert session.count(DeviceStatus.ACCEPTED) == 8
+    assert len(session.renewals) <= 2 + max(0, int(seconds).bit_length())
+
+
+def test_tokens_rejected_for_ever_stop_the_run_resumable() -> None:
+    session = run_session(rejecting_until(1e9), [batch(8)])
+    assert isinstance(session.stopped, StoppedEarly)
+    assert "HTTP 401: Jwt is expired" in str(session.stopped)
+    assert len(session.renewals) == MAX_USELESS_TOKENS + 1
+    gaps = [b - a for a, b in zip(session.renewals, session.renewals[1:], strict=False)]
+    assert gaps[0] >= FIRST_TOKEN_PAUSE
+    assert gaps == sorted(gaps)
+
+
+def test_a_proxy_that_wants_a_login_stops_the_run_at_once() -> None:
+    answer = replace(UNAVAILABLE, http_status=407, error_message="proxy localhost:3128 requires a login")
+    session = run_session(lambda _: answer, [batch(8)])
+    assert isinstance(session.stopped, CredentialsRejected)
+    assert "localhost:3128" in str(session.stopped)
+    assert len(session.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        replace(UNAVAILABLE, http_status=301, error_message="redirected to https://elsewhere/"),
+        replace(UNAVAILABLE, http_status=404, error_message="no Route matched"),
+        replace(UNAVAILABLE, http_status=None, error_message="connection refused"),
+    ],
+)
+def test_a_stop_without_progress_names_status_and_words_of_the_last_answer(answer: Answer) -> None:
+    session = run_session(lambda _: answer, [batch(8)], give_up_after=60)
+    assert isinstance(session.stopped, StoppedEarly)
+    assert answer.error_message
+    assert answer.error_message in str(session.stopped)
+    assert str(answer.http_status or "") in str(session.stopped)

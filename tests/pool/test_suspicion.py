@@ -1,0 +1,134 @@
+"""Refusals that are about the carrier fail no device; those that are about devices do."""
+
+from dataclasses import replace
+
+import pytest
+
+from batchlic.carrier.answers import Answer, Blame, Outcome
+from batchlic.chunker import DeviceStatus
+from batchlic.errors import StoppedEarly
+from batchlic.pool.suspicion import MANY_REQUESTS, PATIENCE_S
+from tests.pool.builders import ACCEPTED, BAD_ACCOUNT, BAD_DEVICE, REFUSED, batch, identifier
+from tests.pool.virtual import Request, Script, Session, run_session
+
+UNKNOWN_ABOUT_ACCOUNT = replace(BAD_ACCOUNT, is_known=False)
+NOT_FOUND = Answer(outcome=Outcome.REFUSED, blame=Blame.UNKNOWN, http_status=404, error_code="404")
+WORKERS = pytest.mark.parametrize("workers", [1, 2, 16])
+
+
+def outage(refusal: Answer, *, begin: float, end: float) -> Script:
+    return lambda request: refusal if begin <= request.at < end else ACCEPTED
+
+
+def bad_devices(refusal: Answer, *places: int) -> Script:
+    bad = set(map(identifier, places))
+    return lambda request: refusal if bad.intersection(request.devices) else ACCEPTED
+
+
+@WORKERS
+@pytest.mark.parametrize("refusal", [REFUSED, NOT_FOUND, UNKNOWN_ABOUT_ACCOUNT])
+@pytest.mark.parametrize("begin", [0.05, 0.1])
+def test_an_outage_in_the_middle_of_a_run_fails_no_device(
+    refusal: Answer, workers: int, begin: float
+) -> None:
+    batches = [batch(20, batch_id=n) for n in range(1, 201)]
+    session = run_session(outage(refusal, begin=begin, end=begin + 3.0), batches, workers=workers)
+    assert session.stopped is None
+    assert session.count(DeviceStatus.ACCEPTED) == 200 * 20
+    refused = [request for request in session.requests if begin <= request.at < begin + 3.0]
+    assert len(refused) <= 3 * (workers + MANY_REQUESTS)
+
+
+@WORKERS
+@pytest.mark.parametrize("refusal", [REFUSED, UNKNOWN_ABOUT_ACCOUNT])
+def test_a_carrier_that_refuses_everything_from_now_on_stops_the_run(refusal: Answer, workers: int) -> None:
+    batches = [batch(20, batch_id=n) for n in range(1, 201)]
+    session = run_session(outage(refusal, begin=0.05, end=1e9), batches, workers=workers)
+    assert isinstance(session.stopped, StoppedEarly)
+    assert "refuses all requests" in str(session.stopped)
+    assert session.count(DeviceStatus.FAILED) == 0
+    assert session.seconds <= 3 * PATIENCE_S
+
+
+@WORKERS
+@pytest.mark.parametrize("refusal", [REFUSED, UNKNOWN_ABOUT_ACCOUNT])
+def test_a_carrier_that_never_accepts_stops_the_run_soon(refusal: Answer, workers: int) -> None:
+    batches = [batch(100, batch_id=n) for n in range(1, 201)]
+    session = run_session(lambda _: refusal, batches, workers=workers)
+    assert isinstance(session.stopped, StoppedEarly)
+    assert session.count(DeviceStatus.FAILED) == 0
+    assert len(session.requests) <= 2 * MANY_REQUESTS + workers
+    assert session.seconds <= 60
+
+
+def test_a_run_that_was_stopped_for_refusals_can_be_resumed() -> None:
+    batches = [batch(20, batch_id=n) for n in range(1, 11)]
+    stopped = run_session(lambda _: REFUSED, batches)
+    assert stopped.stopped is not None
+    resumed = run_session(lambda _: ACCEPTED, batches, journal=stopped.journal)
+    assert resumed.stopped is None
+    assert resumed.count(DeviceStatus.ACCEPTED) == 200
+
+
+def failed_devices(session: Session, size: int) -> set[int]:
+    """Numbers of the failed devices, if batch n has the devices from (n-1)·size on."""
+    failed = (key for key, status in session.statuses.items() if status is DeviceStatus.FAILED)
+    return {(number - 1) * size + place for number, place in failed}
+
+
+@WORKERS
+@pytest.mark.parametrize("size", [1, 3, 20])
+@pytest.mark.parametrize("bad", [{0}, {19}, {30, 31, 32}, {3, 7, 58}, {1, 59}, set(range(40))])
+def test_bad_devices_fail_by_an_unknown_code_while_others_are_accepted(
+    workers: int, size: int, bad: set[int]
+) -> None:
+    batches = [batch(size, batch_id=n + 1, first=n * size) for n in range(120 // size)]
+    session = run_session(bad_devices(REFUSED, *bad), batches, workers=workers)
+    if session.stopped is None:
+        assert failed_devices(session, size) == bad
+        assert session.count(DeviceStatus.ACCEPTED) == 120 - len(bad)
+    else:
+        assert bad == set(range(40))  # so many in a row look like a carrier that refuses everything
+        assert failed_devices(session, size) <= bad
+
+
+def test_one_bad_device_in_a_hundred_costs_one_more_request_than_splitting() -> None:
+    session = run_session(bad_devices(REFUSED, 40), [batch(100)])
+    known = run_session(bad_devices(BAD_DEVICE, 40), [batch(100)])
+    assert session.count(DeviceStatus.FAILED) == known.count(DeviceStatus.FAILED) == 1
+    assert len(session.requests) == len(known.requests) + 1
+
+
+def test_a_flapping_outage_fails_no_device() -> None:
+    flapping: Script = lambda request: REFUSED if int(request.at * 5) % 2 else ACCEPTED  # noqa: E731
+    batches = [batch(5, batch_id=n + 1, first=n * 5) for n in range(200)]
+    session = run_session(flapping, batches, workers=4)
+    assert session.stopped is None
+    assert session.count(DeviceStatus.ACCEPTED) == 1000
+
+
+def test_licenses_that_run_out_stop_the_run_and_fail_no_device() -> None:
+    left = 500
+
+    def script(request: Request) -> Answer:
+        nonlocal left
+        if len(request.devices) > left:
+            return replace(REFUSED, error_message="Not enough licenses")
+        left -= len(request.devices)
+        return ACCEPTED
+
+    session = run_session(script, [batch(20, batch_id=n + 1, first=n * 20) for n in range(50)], workers=4)
+    assert "Not enough licenses" in str(session.stopped)
+    assert session.count(DeviceStatus.FAILED) == 0
+    assert session.count(DeviceStatus.ACCEPTED) == 500
+
+
+def test_another_account_that_is_refused_does_not_fail_because_this_one_is_accepted() -> None:
+    batches = [batch(4, batch_id=n, account="wrong" if n % 2 else "right") for n in range(1, 41)]
+    wrong = {batch.x_request_id("run-1") for batch in batches if batch.account_name == "wrong"}
+    session = run_session(
+        lambda request: UNKNOWN_ABOUT_ACCOUNT if request.x_request_id in wrong else ACCEPTED, batches
+    )
+    assert isinstance(session.stopped, StoppedEarly)
+    assert "account wrong" in str(session.stopped)
+    assert session.count(DeviceStatus.FAILED) == 0
