@@ -107,16 +107,25 @@ def test_a_definite_message_wins_in_any_order(tmp_path: Path, fields: dict[str, 
         assert status(here).undecided == {}
 
 
-def test_a_canceled_request_counts_more_than_one_on_hold_in_any_order(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        (("REQUEST_ONHOLD.X", "REQUEST_CANCELLED.X", "Parked"), "canceled"),
+        (("REQUEST_CANCELLED.X", "REQUEST_ONHOLD.X"), "canceled"),
+        (("REQUEST_ONHOLD.X", "Parked"), "on hold"),
+    ],
+)
+def test_canceled_counts_more_than_on_hold_and_that_more_than_unknown(
+    tmp_path: Path, given: tuple[str, ...], shown: str
+) -> None:
     folder = submitted_run(tmp_path / "template", 1)
     [message] = messages_of(folder)
-    given = ("Parked", "REQUEST_CANCELLED.X", "REQUEST_ONHOLD.X")
     reported = [message._replace(status=one, received_at=BEGAN + at) for at, one in enumerate(given)]
     for number, order in enumerate(permutations(reported)):
         here = submitted_run(tmp_path / f"run-{number}", 1)
         for one in order:
             reconciled(here, one)
-        assert status(here).undecided == {"canceled": 1}
+        assert status(here).undecided == {shown: 1}
 
 
 def test_the_latest_of_several_unknown_statuses_is_shown(tmp_path: Path) -> None:
