@@ -24,7 +24,7 @@ from batchlic.runs.finalize import finalize
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.history import device_history
 from batchlic.runs.identity import job_of as job_of_journal
-from batchlic.runs.ledger_sync import refuse_at_work
+from batchlic.runs.ledger_sync import refuse_at_work, snapshot_for_plan
 from batchlic.runs.reconcile import reconcile
 from batchlic.runs.rollback import By, rollback
 from batchlic.runs.run import begin, resume, start
@@ -157,6 +157,16 @@ def test_a_run_without_a_ledger_neither_reads_nor_records(tmp_path: Path) -> Non
     with carrier() as target:
         assert [run(job, tmp_path / name, target) for name in "ab"] == [{"accepted": 10}] * 2
     assert not (tmp_path / "ledger.db").exists()
+
+
+def test_a_plan_without_a_ledger_leaves_nothing_out(tmp_path: Path) -> None:
+    Ledger(tmp_path / "ledger.db").close()
+    plans = {use: job_of(tmp_path, range(10), ledger={"use": use}) for use in (True, False)}
+    taken = {}
+    for use, job in plans.items():
+        with snapshot_for_plan(job, RunFolder(tmp_path / "plan"), "https://carrier.example/api") as snapshot:
+            taken[use] = snapshot is not None
+    assert taken == {True: True, False: False}
 
 
 def test_a_run_without_a_ledger_is_resumed_settled_and_rolled_back(tmp_path: Path) -> None:
