@@ -11,6 +11,7 @@ from batchlic.errors import RunFolderError
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import left_by_a_run, open_journal, refuse_changed_plan
 from batchlic.runs.states import states_of
+from batchlic.tables import scan_parquet
 from batchlic.writer.export import Format, Selection, device_rows, rejected_rows, write_export
 
 _STATUSES = {Selection.FAILED: DeviceStatus.FAILED, Selection.IN_DOUBT: DeviceStatus.IN_DOUBT}
@@ -38,4 +39,4 @@ def _rejects(folder: RunFolder) -> pl.LazyFrame:
         raise RunFolderError(
             f"{folder.path}: there is no {folder.rejects.name}, because the run is not planned yet"
         )
-    return rejected_rows(pl.scan_parquet(folder.rejects))
+    return rejected_rows(scan_parquet(folder.rejects))

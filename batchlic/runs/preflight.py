@@ -18,6 +18,7 @@ from batchlic.errors import BatchlicError, CredentialsRejected, RefusedToStart, 
 from batchlic.job import Job
 from batchlic.journal import Journal, LicenseCount
 from batchlic.runs.target import Target
+from batchlic.tables import scan_parquet
 from batchlic.writer.device_states import request_totals
 
 
@@ -211,7 +212,7 @@ def devices_that_fit(groups: Sequence[PlanGroup], counts: Sequence[LicenseCount]
 
 def _planned(plan: Path) -> pl.DataFrame:
     """`account_name`, `sku_number` and `devices` of the batches of a plan."""
-    rows = pl.scan_parquet(plan).filter(pl.col("batch_id").is_not_null())
+    rows = scan_parquet(plan).filter(pl.col("batch_id").is_not_null())
     groups = rows.group_by("account_name", "sku_number").agg(pl.len().alias("devices"))
     return groups.sort("account_name", "sku_number").collect()
 

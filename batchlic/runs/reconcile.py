@@ -38,6 +38,7 @@ from batchlic.runs.identity import job_of, refuse_changed_plan, sha256_of
 from batchlic.runs.ledger_sync import ledger_sync
 from batchlic.runs.settle import parts_of
 from batchlic.runs.staging import recovered_journal
+from batchlic.tables import scan_parquet
 from batchlic.writer.callback_outcomes import (
     outcomes_of,
     read_reports,
@@ -122,7 +123,7 @@ def unconfirmed(folder: RunFolder) -> pl.DataFrame:
     """`imei` and `iccid` of the accepted devices without any callback after the carrier's last try."""
     is_overdue = pl.lit(datetime.now(UTC_ZONE)) - pl.col("last_attempt_at") > LAST_TRY
     is_accepted = pl.col("status") == DeviceStatus.ACCEPTED.value
-    results = pl.scan_parquet(folder.results).with_row_index("plan_row").filter(is_accepted & is_overdue)
+    results = scan_parquet(folder.results).with_row_index("plan_row").filter(is_accepted & is_overdue)
     reported = undecided_of(read_reports(folder.outcomes)).select("plan_row")
     return results.join(reported, on="plan_row", how="anti").select("imei", "iccid").collect()
 
