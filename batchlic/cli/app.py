@@ -8,6 +8,7 @@ import typer
 
 from batchlic.cli import callbacks, ledger, recovery, run, sandbox
 from batchlic.cli.output import print_message
+from batchlic.cli.streams import guard_standard_streams
 from batchlic.errors import BatchlicError, ExitCode
 
 app = typer.Typer(
@@ -31,6 +32,7 @@ OBJECTS_BETWEEN_COLLECTIONS = 20_000
 
 def main() -> None:
     """Run the command line; exit with the codes of `batchlic.errors.ExitCode`."""
+    guard_standard_streams()
     os.umask(0o077)  # nobody but the owner may read what this process writes
     gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
     try:

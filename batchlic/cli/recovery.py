@@ -14,8 +14,8 @@ from batchlic.cli.output import (
     open_target,
     print_json,
     print_message,
-    stdout_until_closed,
 )
+from batchlic.cli.streams import results_on_stdout
 from batchlic.errors import ExitCode, UsageError
 
 app = typer.Typer()
@@ -75,11 +75,17 @@ def export(
     from batchlic.runs.folder import RunFolder
     from batchlic.writer.export import Format, Selection
 
-    target = sys.stdout.buffer if to is None or str(to) == "-" else to
-    with stdout_until_closed():
-        count = export_rows(RunFolder(run_dir), Selection(what), Format(format), target)
-        rows = f"{count:,} {'row' if count == 1 else 'rows'}"
-        print_message(f"{rows} in {to}" if target is to else rows)
+    folder, selection, form = RunFolder(run_dir), Selection(what), Format(format)
+    if to is None or str(to) == "-":
+        with results_on_stdout() as stdout:
+            count = export_rows(folder, selection, form, stdout)
+            print_message(_rows(count))
+    else:
+        print_message(f"{_rows(export_rows(folder, selection, form, to))} in {to}")
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} {'row' if count == 1 else 'rows'}"
 
 
 @app.command()

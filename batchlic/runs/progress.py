@@ -56,12 +56,12 @@ class Reporter:
     """The pool's observer: counts devices, logs each attempt, and shows the progress."""
 
     def __init__(
-        self, tally: Tally, pace: Pace, logger: "FilteringBoundLogger", *, screen: TextIO = sys.stderr
+        self, tally: Tally, pace: Pace, logger: "FilteringBoundLogger", *, screen: TextIO | None = None
     ) -> None:
         self.tally = tally
         self._pace = pace
         self._logger = logger
-        self._screen = screen
+        self._screen = screen or sys.stderr
         self._points: deque[tuple[float, int]] = deque()
         self._in_doubt: set[_Part] = set()
         self.warnings: list[str] = []
