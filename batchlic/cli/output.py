@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from batchlic import signals
 from batchlic.errors import RefusedToStart
 
 if TYPE_CHECKING:
@@ -87,5 +88,10 @@ def ask_on_terminal() -> Callable[[str], None] | None:
 def _confirm(question: str) -> None:
     from batchlic.logs import printable
 
-    if not typer.confirm(printable(question), err=True):
+    try:
+        is_confirmed = typer.confirm(printable(question), err=True)
+    except typer.Abort:
+        signals.raise_if_asked()
+        is_confirmed = False  # the end of the input
+    if not is_confirmed:
         raise RefusedToStart("you answered no: nothing was sent")

@@ -63,7 +63,8 @@ def export(
     run_dir: RunDirectory,
     *,
     what: Annotated[
-        Literal["rejects", "failed", "in_doubt", "all"], typer.Option(help="Rows to export.")
+        Literal["rejects", "failed", "in_doubt", "resent", "all"],
+        typer.Option(help="Rows to export; resent: sent again after a lost answer."),
     ] = "rejects",
     format: Annotated[  # noqa: A002 - the option's name
         Literal["csv", "xlsx", "ndjson", "parquet"], typer.Option(help="File format.")

@@ -160,12 +160,23 @@ class JournalQueries:
             for rows in connection.execute(query).partitions(ROWS_PER_FETCH):
                 yield from ((row[0], row[1]) for row in rows)
 
-    @property
-    def retry_not_before(self) -> int:
-        """The latest time that a `Retry-After` named, in microseconds since 1970; 0 if none did."""
-        answers = tables.answers.c
-        until = tables.intents.c.started_at + answers.duration_ms * 1000 + answers.retry_after_s * 1_000_000
-        return int(self._scalar(sa.select(sa.func.max(until)).select_from(_ANSWERED)) or 0)
+    def retry_after_left(self, now: int, *, too_long: float) -> float:
+        """Seconds that the longest `Retry-After` still asks to wait at `now`; 0 if none does.
+
+        `now` is in microseconds since 1970. A wait of `too_long` seconds or more does not count. The clock
+        may have been wrong when an answer came, so the wait is never longer than the one that the carrier
+        asked for, and an answer came before the end of any session that ended after it.
+        """
+        told = tables.answers.c.retry_after_s
+        left = (_HEARD_AT - now) / 1e6 + told
+        wait = sa.case((left > told, told), else_=left)
+        query = sa.select(sa.func.max(wait)).select_from(_ANSWERED).where(told < too_long)
+        return max(0.0, float(self._scalar(query) or 0))
+
+    def has_retry_after_from(self, seconds: float) -> bool:
+        """Whether an answer asked to wait so many seconds or more."""
+        query = sa.select(tables.answers.c.seq).where(tables.answers.c.retry_after_s >= seconds).limit(1)
+        return self._scalar(query) is not None
 
     def settled(self) -> tuple[int, int]:
         """Devices accepted, and devices failed for good, by answers and by the last settlements."""
@@ -208,6 +219,18 @@ class JournalQueries:
 _LAST_ENDED = sa.select(sa.func.coalesce(sa.func.max(tables.session_ends.c.last_seq), 0)).scalar_subquery()
 
 _ANSWERED = tables.intents.join(tables.answers)
+
+_ANSWERED_AT = tables.intents.c.started_at + tables.answers.c.duration_ms * 1000
+
+_ENDED_LATER_AT = (
+    sa.select(sa.func.min(tables.session_ends.c.ended_at))
+    .where(tables.session_ends.c.last_seq >= tables.intents.c.seq)
+    .correlate(tables.intents)
+    .scalar_subquery()
+)
+
+_HEARD_AT = sa.case((_ENDED_LATER_AT < _ANSWERED_AT, _ENDED_LATER_AT), else_=_ANSWERED_AT)
+"""When an answer came at the latest, in microseconds since 1970, whatever the clock showed at that time."""
 
 _LAST_SETTLED = (
     sa.select(tables.settlements.c.status, sa.func.sum(tables.settlements.c.device_count))

@@ -34,6 +34,8 @@ class Selection(StrEnum):
     REJECTS = "rejects"
     FAILED = "failed"
     IN_DOUBT = "in_doubt"
+    RESENT = "resent"
+    """Devices that may hold two licenses, because a request for them was sent again after a lost answer."""
     ALL = "all"
 
 

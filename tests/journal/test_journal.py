@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -33,6 +34,8 @@ from tests.journal.builders import (
     intent,
     new_journal,
 )
+
+DAY = 86_400.0
 
 WRITER = """
 import os, sys, anyio
@@ -79,13 +82,49 @@ async def test_c_an_answer_is_durable_when_answer_returns(tmp_path: Path) -> Non
 
 
 @pytest.mark.anyio
-async def test_j_the_latest_time_of_all_retry_afters_is_known(tmp_path: Path) -> None:
+async def test_j_the_longest_wait_of_all_retry_afters_is_known(tmp_path: Path) -> None:
     with closing(new_journal(tmp_path)) as journal:
-        assert journal.retry_not_before == 0
+        assert journal.retry_after_left(CREATED_AT, too_long=DAY) == 0
         for started_at in (CREATED_AT + 2_000_000, CREATED_AT):
-            seq = await journal.intend(intent(started_at=started_at))
-            await journal.answer(seq, THROTTLED, duration_ms=500.0, final=False)
-        assert journal.retry_not_before == CREATED_AT + 4_000_000
+            await throttle(journal, started_at, retry_after_s=1.5)
+        now = CREATED_AT + 2_600_000
+        assert journal.retry_after_left(now, too_long=DAY) == pytest.approx(1.4)
+        assert journal.retry_after_left(now + 2_000_000, too_long=DAY) == 0
+
+
+@pytest.mark.anyio
+async def test_a_retry_after_that_the_clock_dates_in_the_future_is_waited_out_once(tmp_path: Path) -> None:
+    with closing(new_journal(tmp_path)) as journal:
+        await throttle(journal, CREATED_AT + 86_400_000_000, retry_after_s=600.0)
+        journal.end(SessionEnd(CREATED_AT, CREATED_AT + 86_400_000_000, 6))
+        assert journal.retry_after_left(CREATED_AT, too_long=DAY) == 600
+        journal.end(SessionEnd(CREATED_AT, CREATED_AT, 6))  # resumed too early, by a clock that is right
+        assert journal.retry_after_left(CREATED_AT + 500_000_000, too_long=DAY) == pytest.approx(100)
+        assert journal.retry_after_left(CREATED_AT + 600_000_000, too_long=DAY) == 0
+
+
+@pytest.mark.anyio
+async def test_a_clock_put_right_within_a_session_bounds_a_retry_after(tmp_path: Path) -> None:
+    with closing(new_journal(tmp_path)) as journal:
+        await throttle(journal, CREATED_AT + 86_400_000_000, retry_after_s=60.0)
+        journal.end(SessionEnd(CREATED_AT, CREATED_AT + 10_000_000, 6))
+        assert journal.retry_after_left(CREATED_AT + 30_000_000, too_long=DAY) == pytest.approx(40)
+
+
+@pytest.mark.anyio
+async def test_a_retry_after_that_is_too_long_to_be_believed_does_not_count(tmp_path: Path) -> None:
+    with closing(new_journal(tmp_path)) as journal:
+        await throttle(journal, CREATED_AT, retry_after_s=DAY)
+        await throttle(journal, CREATED_AT, retry_after_s=30.0)
+        assert journal.retry_after_left(CREATED_AT, too_long=DAY) == pytest.approx(30)
+        assert journal.has_retry_after_from(DAY)
+        assert not journal.has_retry_after_from(DAY + 1)
+
+
+async def throttle(journal: Journal, started_at: int, *, retry_after_s: float) -> None:
+    seq = await journal.intend(intent(started_at=started_at))
+    answer = replace(THROTTLED, retry_after_s=retry_after_s)
+    await journal.answer(seq, answer, duration_ms=0.0, final=False)
 
 
 @pytest.mark.anyio
