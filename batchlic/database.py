@@ -43,7 +43,7 @@ class FileFormat:
 
 def sqlite(path: Path, *, patience: int = PATIENCE) -> sa.Engine:
     """Return an engine for the SQLite file at `path`. `patience`: seconds to wait for another process."""
-    url = sa.URL.create("sqlite", database=str(path))
+    url = sa.URL.create("sqlite", database=str(path.absolute()))
     engine = sa.create_engine(url, connect_args={"check_same_thread": False, "timeout": patience})
     sa.event.listen(engine, "connect", _make_durable)
     return engine
@@ -91,7 +91,7 @@ def write_format(path: Path, file_format: FileFormat) -> None:
     The file must not be in write-ahead mode yet: otherwise the log beside it has the format, and not the
     header itself.
     """
-    with closing(sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)) as connection:
+    with closing(sqlite3.connect(path.absolute(), timeout=PATIENCE, isolation_level=None)) as connection:
         connection.execute("BEGIN EXCLUSIVE")  # another process may be creating the same file
         ((tables,),) = connection.execute("SELECT count(*) FROM sqlite_master")
         ((application_id,),) = connection.execute("PRAGMA application_id")

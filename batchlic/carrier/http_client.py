@@ -284,7 +284,10 @@ def _proxy(url: httpx.URL) -> Proxy | None:
     address, setting = proxies.get(kind), f"{kind.upper()}_PROXY"
     if not address or _is_loopback(url.host) or urllib.request.proxy_bypass(url.host):
         return None
-    proxy = httpx.URL(address if "://" in address else f"http://{address}")
+    try:
+        proxy = httpx.URL(address if "://" in address else f"http://{address}")
+    except httpx.InvalidURL as error:
+        raise UsageError(f"{setting}: {error}") from None
     if proxy.scheme not in {"http", "https"}:
         raise UsageError(f"{setting}: {proxy.scheme} proxies are not supported; use an http(s) proxy")
     login = b64encode(f"{proxy.username}:{proxy.password}".encode()).decode()

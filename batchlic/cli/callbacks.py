@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from batchlic import signals
 from batchlic.cli.arguments import RunDirectory
 from batchlic.cli.options import Json, OnSandbox, StoreLocation, WaitOptions, parse_duration
 from batchlic.cli.output import exit_as, open_target, print_json, print_message
@@ -67,6 +68,8 @@ def listen(
         host=host, port=port, path=path, account=account, tls_cert=tls_cert, tls_key=tls_key
     )
     access = settings.access(trusted_proxy or ())
+    signals.end_by_sigterm()
+    signals.ignore_sighup()
     if until_eof:
         stop_when_stdin_ends()
     with closing(Store.open(settings.store(store))) as opened:
@@ -267,7 +270,7 @@ def _print_open_ends(run_dir: Path) -> None:
 
 def _ask_carrier(question: "Callable[[CarrierClient], Awaitable[T]]", *, on_sandbox: bool = False) -> "T":
     """The carrier's answer to one question."""
-    import anyio
+    from functools import partial
 
     from batchlic.carrier.client import open_client
     from batchlic.job import EmbeddedSandbox
@@ -280,4 +283,4 @@ def _ask_carrier(question: "Callable[[CarrierClient], Awaitable[T]]", *, on_sand
             return answer
 
     with open_target(EmbeddedSandbox() if on_sandbox else None) as target:
-        return anyio.run(ask, target)
+        return signals.run_in_loop(partial(signals.unless_asked, partial(ask, target)))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from batchlic import signals
 from batchlic.cli.options import with_option_groups
 
 if TYPE_CHECKING:
@@ -157,6 +158,7 @@ def sandbox(
     )
     if accounts.licenses:
         config = replace(config, licenses=parse_licenses(accounts.licenses))
+    signals.end_by_sigterm()
     serve(config, port=port)
 
 

@@ -12,7 +12,6 @@ import msgspec
 import sqlalchemy as sa
 
 from batchlic.carrier.answers import Outcome
-from batchlic.carrier.rate_limits import MAX_WAIT_S
 from batchlic.chunker.status import DeviceStatus
 from batchlic.database import explain_database_errors
 from batchlic.journal import tables
@@ -21,7 +20,6 @@ from batchlic.journal.records import (
     Event,
     LostAnswers,
     RunIdentity,
-    SentAgain,
     SessionEnd,
     Settlement,
 )
@@ -132,22 +130,6 @@ class JournalQueries:
         with self._reading() as connection:
             return [LostAnswers(*row) for row in connection.execute(query)]
 
-    def sent_again(self) -> list[SentAgain]:
-        """The parts of batches that may have been executed twice: lost answers, and a repetition."""
-        of_part = tables.intents.c.batch_id, tables.intents.c.step, tables.intents.c.part
-        has_own_id = tables.answers.c.request_id.is_not(None)  # a trusted duplicate has none
-        was_accepted = (tables.answers.c.outcome == Outcome.ACCEPTED.value) & has_own_id
-        lost, accepted = (sa.func.count().filter(condition) for condition in (_IS_LOST, was_accepted))
-        query = (
-            sa.select(tables.intents.c.batch_id, sa.func.max(tables.intents.c.device_count))
-            .select_from(tables.intents.outerjoin(tables.answers))
-            .group_by(*of_part)
-            .having((lost >= 2) | ((lost == 1) & (accepted >= 1)))
-            .order_by(tables.intents.c.batch_id)
-        )
-        with self._reading() as connection:
-            return [SentAgain(*row) for row in connection.execute(query)]
-
     def request_ids(self, *, of_lost_answers: bool = True) -> list[str]:
         """The requestId of each answer that has one. `of_lost_answers` includes ambiguous answers."""
         answered = tables.answers.c
@@ -184,18 +166,23 @@ class JournalQueries:
             for rows in connection.execute(query).partitions(ROWS_PER_FETCH):
                 yield from ((row[0], row[1]) for row in rows)
 
-    def remaining_wait_s(self, now: int) -> float:
-        """The seconds of waits that the carrier asked for and that are not over at `now` (as `started_at`).
+    def retry_after_left(self, now: int, *, too_long: float) -> float:
+        """Seconds that the longest `Retry-After` still asks to wait at `now`; 0 if none does.
 
-        No wait is longer than the carrier asked for, even if the clock was set back since. Waits of
-        `MAX_WAIT_S` are not plausible and don't count.
+        `now` is in microseconds since 1970. A wait of `too_long` seconds or more does not count. The clock
+        may have been wrong when an answer came, so the wait is never longer than the one that the carrier
+        asked for, and an answer came before the end of any session that ended after it.
         """
-        asked_us = tables.answers.c.retry_after_s * 1_000_000
-        answered_at = tables.intents.c.started_at + tables.answers.c.duration_ms * 1000
-        left_us = sa.case((answered_at > now, asked_us), else_=answered_at + asked_us - now)
-        query = sa.select(sa.func.max(left_us)).select_from(_ANSWERED)
-        is_plausible = tables.answers.c.retry_after_s < MAX_WAIT_S
-        return max(0.0, (self._scalar(query.where(is_plausible)) or 0.0) / 1e6)
+        told = tables.answers.c.retry_after_s
+        left = (_HEARD_AT - now) / 1e6 + told
+        wait = sa.case((left > told, told), else_=left)
+        query = sa.select(sa.func.max(wait)).select_from(_ANSWERED).where(told < too_long)
+        return max(0.0, float(self._scalar(query) or 0))
+
+    def has_retry_after_from(self, seconds: float) -> bool:
+        """Whether an answer asked to wait so many seconds or more."""
+        query = sa.select(tables.answers.c.seq).where(tables.answers.c.retry_after_s >= seconds).limit(1)
+        return self._scalar(query) is not None
 
     def settled(self) -> tuple[int, int]:
         """Devices accepted, and devices failed for good, by answers and by the last settlements."""
@@ -240,6 +227,18 @@ _LAST_ENDED = sa.select(sa.func.coalesce(sa.func.max(tables.session_ends.c.last_
 _IS_LOST = tables.answers.c.outcome.is_(None) | (tables.answers.c.outcome == Outcome.AMBIGUOUS.value)
 
 _ANSWERED = tables.intents.join(tables.answers)
+
+_ANSWERED_AT = tables.intents.c.started_at + tables.answers.c.duration_ms * 1000
+
+_ENDED_LATER_AT = (
+    sa.select(sa.func.min(tables.session_ends.c.ended_at))
+    .where(tables.session_ends.c.last_seq >= tables.intents.c.seq)
+    .correlate(tables.intents)
+    .scalar_subquery()
+)
+
+_HEARD_AT = sa.case((_ENDED_LATER_AT < _ANSWERED_AT, _ENDED_LATER_AT), else_=_ANSWERED_AT)
+"""When an answer came at the latest, in microseconds since 1970, whatever the clock showed at that time."""
 
 _LAST_SETTLED = (
     sa.select(tables.settlements.c.status, sa.func.sum(tables.settlements.c.device_count))

@@ -21,6 +21,7 @@ from batchlic.reader import ReadOptions
 from batchlic.reader.rules import iccid_digits, imei_digits
 from batchlic.reader.streaming import Schema, lazy_frame
 from batchlic.reader.streams import opened
+from batchlic.tables import scan_csv_as_text, scan_parquet
 from batchlic.writer.summary import read_summary
 
 EXPORT: Schema = {
@@ -250,9 +251,9 @@ def _scan_results(file: str, carrier: str) -> pl.LazyFrame | None:
     """
     path = Path(file)
     if path.suffix == ".parquet":
-        table = pl.scan_parquet(path)
+        table = scan_parquet(path)
     elif path.suffix == ".csv":
-        table = pl.scan_csv(path, infer_schema=False)
+        table = scan_csv_as_text(path)
     else:
         return None
     try:

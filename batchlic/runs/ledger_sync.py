@@ -21,6 +21,7 @@ from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import left_by_a_run, refuse_changed_plan
 from batchlic.runs.staging import recovered_journal
 from batchlic.runs.states import state_frames_of, states_of
+from batchlic.tables import scan_parquet
 
 
 def with_ledger(job: Job, folder: RunFolder, identity: RunIdentity | None = None) -> Job:
@@ -254,7 +255,7 @@ def _count_shared(devices: pl.LazyFrame, others: Iterable[pl.LazyFrame], scope: 
 
 def _planned_devices(folder: RunFolder) -> pl.LazyFrame:
     """The devices in a plan's batches (columns: SCOPE and IDENTIFIERS)."""
-    return _identified(pl.scan_parquet(folder.plan).filter(pl.col("batch_id").is_not_null()))
+    return _identified(scan_parquet(folder.plan).filter(pl.col("batch_id").is_not_null()))
 
 
 def _unsent_devices(folder: RunFolder, journal: Journal) -> pl.LazyFrame:

@@ -1,5 +1,6 @@
 """Runs that share a ledger, against a sandbox over TCP: no device is licensed twice, none is forgotten."""
 
+import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -91,7 +92,7 @@ def stop(folder: RunFolder) -> None:
     """End the session of a killed run as a signal does: with results, and resumable."""
     with closing(Journal.open(folder.journal)) as journal:
         job = job_of_journal(journal.identity)
-        finalize(job, folder, journal, started_at=1, stopped=StoppedEarly("a signal"))
+        finalize(job, folder, journal, began=time.monotonic(), stopped=StoppedEarly("a signal"))
 
 
 def _die(*_: object, **__: object) -> None:

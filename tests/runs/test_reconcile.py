@@ -1,6 +1,7 @@
 """Reconciling: messages decide the statuses of a run, in any order, and nothing else does."""
 
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
@@ -428,7 +429,7 @@ def test_a_stored_message_is_matched_among_unknown_ones(tmp_path: Path) -> None:
 def ended(folder: RunFolder, *, stopped: BatchlicError | None = None) -> RunFolder:
     """End the session of a submitted run, early if `stopped` says why."""
     with closing(Journal.open(folder.journal)) as journal:
-        finalize(job_of(journal.identity), folder, journal, started_at=BEGAN, stopped=stopped)
+        finalize(job_of(journal.identity), folder, journal, began=time.monotonic(), stopped=stopped)
     return folder
 
 
