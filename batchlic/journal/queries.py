@@ -133,9 +133,9 @@ class JournalQueries:
             return [LostAnswers(*row) for row in connection.execute(query)]
 
     def sent_again(self) -> list[SentAgain]:
-        """The parts of batches that may have been executed twice: lost answers, and a repetition."""
+        """The parts of batches that may have been executed twice: sent again after lost answers."""
         of_part = tables.intents.c.batch_id, tables.intents.c.step, tables.intents.c.part
-        has_own_id = tables.answers.c.request_id.is_not(None)  # a trusted duplicate has none
+        has_own_id = tables.answers.c.request_id.is_not(None)  # one that was accepted as a duplicate has none
         was_accepted = (tables.answers.c.outcome == Outcome.ACCEPTED.value) & has_own_id
         lost, accepted = (sa.func.count().filter(condition) for condition in (_IS_LOST, was_accepted))
         query = (

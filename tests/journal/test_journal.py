@@ -94,7 +94,7 @@ async def test_j_the_longest_wait_that_is_left_is_known(tmp_path: Path) -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("clock_was_ahead_s", [1, 1200, 86_400])
-async def test_no_wait_grows_when_the_clock_is_put_right(tmp_path: Path, clock_was_ahead_s: int) -> None:
+async def test_no_wait_grows_when_the_clock_is_corrected(tmp_path: Path, clock_was_ahead_s: int) -> None:
     with closing(new_journal(tmp_path)) as journal:
         seq = await journal.intend(intent(started_at=CREATED_AT + clock_was_ahead_s * 1_000_000))
         await journal.answer(seq, THROTTLED, duration_ms=500.0, final=False)
