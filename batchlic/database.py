@@ -134,7 +134,7 @@ def _numbers(header: bytes) -> tuple[int, int]:
 
 
 class Damage(Exception):
-    """What a caller of `explain_database_errors` finds damaged in a database that SQLite can read."""
+    """Damage that a caller of `explain_database_errors` finds in a database that SQLite can read."""
 
 
 @contextmanager
@@ -169,7 +169,7 @@ _SYSTEM_ERRORS = {
     sqlite3.SQLITE_PROTOCOL,
     sqlite3.SQLITE_NOLFS,
 }
-"""Results of SQLite for which the file is not to blame (https://sqlite.org/rescode.html)."""
+"""Result codes of SQLite whose cause is not the file (https://sqlite.org/rescode.html)."""
 
 
 def _is_of_the_system(error: Exception) -> bool:

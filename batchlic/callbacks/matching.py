@@ -2,7 +2,7 @@
 
 A message reports the outcome of a device of the run in one of three ways.
 
-1. It has the requestId of the request that the carrier took for this device, and one of its identifiers.
+1. It has the requestId of the request that the carrier accepted for this device, and one of its identifiers.
 2. It has such a requestId and names no device, and its fault blames what all devices of the request share.
    Then it is about all of them.
 3. An answer to a request for the device was lost, so its requestId is not known. Then a message proves that
@@ -54,8 +54,8 @@ DEVICE_STEP = ["plan_row", "step"]
 class Reports(NamedTuple):
     """What messages report of a run (columns of each: OUTCOMES).
 
-    - `outcomes`: the success or failure of a device, at most one a device and step.
-    - `undecided`: what else was reported of devices, at most one a device and step.
+    - `outcomes`: the success or failure of a device, at most one per device and step.
+    - `undecided`: what else was reported of devices, at most one per device and step.
     - `unjudged`: the messages with a requestId of the run that are about no device of its request.
     """
 
@@ -72,11 +72,11 @@ def reports_of(
 ) -> Reports:
     """What messages report of a run.
 
-    - `requests` (columns: REQUESTS): as the carrier's answers alone have them. What an operator settled is
+    - `requests` (columns: REQUESTS): the requests by the carrier's answers alone. What an operator settled is
       still in doubt here.
     - `messages`: the fields of StoredMessage but `status` and `raw`, `received_at` as UTC, and `verdict`.
     - `lost_answers` (columns: LOST_ANSWERS): the requests without a known answer.
-    - `known_requests`: `request_id` of the requests of this run and of others. None where those can't be
+    - `known_requests`: `request_id` of the requests of this run and of others. None if those can't be
       read; then no message proves anything about a lost answer.
     """
     open_statuses = [DeviceStatus.ACCEPTED.value, DeviceStatus.IN_DOUBT.value]
@@ -113,7 +113,7 @@ def first_outcomes(outcomes: list[pl.LazyFrame]) -> pl.LazyFrame:
 
 
 def first_undecided(undecided: list[pl.LazyFrame]) -> pl.LazyFrame:
-    """At most one report a device and step, in order: canceled, on hold, or else the latest."""
+    """At most one report per device and step: canceled, or else on hold, or else the latest."""
     reported = pl.col("reported")
     return (
         pl.concat(undecided)
@@ -143,7 +143,7 @@ _IS_OF_ONE_STEP = pl.col("step").n_unique().over("message", "plan_row") == 1
 _NAMES_NO_DEVICE = pl.all_horizontal(pl.col("imei", "iccid", "further_ids") == "")
 
 _FOUND = [*DEVICE_STEP, "request_id", "verdict", "error_code", "error_message", "received_at"]
-"""What is needed of a message and a request that belong together."""
+"""Columns of a message and a request that belong together."""
 
 
 def _by_request(requests: pl.LazyFrame, messages: pl.LazyFrame) -> pl.LazyFrame:
@@ -244,7 +244,7 @@ def _may_have_succeeded(with_lost: pl.LazyFrame, proofs: pl.LazyFrame) -> pl.Laz
 
 
 def _undecided(found: pl.LazyFrame) -> pl.LazyFrame:
-    """What is reported that is neither success nor failure, at most one report a device and step."""
+    """What is reported that is neither success nor failure, at most one report per device and step."""
     undecided = found.filter(~_HAS_SUCCEEDED & ~_HAS_FAILED).select(
         *DEVICE_STEP,
         pl.lit(None).alias("status"),

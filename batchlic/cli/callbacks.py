@@ -118,7 +118,7 @@ def subscriptions(
     async def ask(client: "CarrierClient") -> "list[Subscription]":
         counts = await client.subscriptions(account, sku)
         if (name := client.counted_as(account)) != account:
-            print_message(f"The carrier gives the license counts of {account} as {name}.")
+            print_message(f"The carrier gives the license counts of {account} under the name {name}.")
         return counts
 
     counts = _ask_carrier(ask, on_sandbox=sandbox)

@@ -241,9 +241,9 @@ def _refuse_shared_records(
 
 
 def _count_shared(devices: pl.LazyFrame, others: Iterable[pl.LazyFrame], scope: tuple[str, ...]) -> int:
-    """How many devices are among the others, by the identifier that more of them share.
+    """How many of the devices are among the others: by IMEI or by ICCID, whichever finds more.
 
-    No device is in two frames of the others. One of these frames is in memory at a time.
+    No device is in two frames of `others`. One of these frames is in memory at a time.
     """
     counts = dict.fromkeys(IDENTIFIERS, 0)
     for frame in others:

@@ -75,7 +75,9 @@ async def preflight(
             try:
                 counts += await count(client, list(some))
                 if (name := client.counted_as(account)) != account:
-                    notes.append(f"account {account}: the carrier gives its license counts as {name}")
+                    notes.append(
+                        f"account {account}: the carrier gives its license counts under the name {name}"
+                    )
             except AccountError as error:
                 notes.append(f"account {account}: license counts are unknown: {error}")
             if listeners:
@@ -138,7 +140,7 @@ async def register(client: CarrierClient, accounts: Iterable[str], listener: Run
 async def count(client: CarrierClient, groups: Sequence[PlanGroup]) -> list[LicenseCount]:
     """The license counts of each group's account and SKU; 0 for a SKU that the account does not have.
 
-    An account without any counts is left out, and a SKU with unknown ones: that says nothing.
+    An account without any counts is left out, and also a SKU whose counts are unknown.
     """
     counts = []
     for account in dict.fromkeys(group.account_name for group in groups):

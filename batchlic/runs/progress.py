@@ -124,7 +124,7 @@ class Reporter:
         self._points: deque[tuple[float, int]] = deque()
         self._in_doubt: set[_Part] = set()
         self.warnings: list[str] = []
-        """What the operator should know about answers that count all the same."""
+        """Problems with answers that count all the same."""
 
     def answered(
         self, batch: Batch, intent: Intent, answer: Answer, duration_ms: float, *, final: bool

@@ -158,7 +158,7 @@ def _reports(
 
 
 def _unjudged(earlier: pl.LazyFrame, new: pl.LazyFrame, messages: pl.LazyFrame) -> pl.LazyFrame:
-    """The messages that could not be judged: those of now, and earlier ones that the store no longer has."""
+    """The messages that could not be judged: new ones, and earlier ones that the store no longer has."""
     key = request_key(pl.col("request_id"))
     stored = messages.select(key.alias("key"), "received_at")
     gone = unjudged_of(earlier).join(

@@ -400,13 +400,13 @@ def test_a_message_that_can_not_be_judged_is_counted(
     assert verify(folder).findings == []
 
 
-def test_a_message_about_an_unknown_request_is_none_of_the_run(tmp_path: Path) -> None:
+def test_a_message_about_an_unknown_request_is_not_about_the_run(tmp_path: Path) -> None:
     folder = submitted_run(tmp_path / "run", 1)
     reconciled(folder, message_about("request-of-another-run"))
     assert status(folder).unjudged == []
 
 
-def test_messages_that_can_not_be_judged_are_counted_once_and_outlive_the_store(tmp_path: Path) -> None:
+def test_unjudged_messages_count_once_and_outlive_the_store(tmp_path: Path) -> None:
     folder = submitted_run(tmp_path / "run", 1)
     message = message_about("request-1")
     for _ in range(2):

@@ -286,7 +286,7 @@ def test_two_runs_at_work_do_not_share_a_device(tmp_path: Path) -> None:
             assert run(job_of(tmp_path, range(50, 60)), tmp_path / "other", target) == {"accepted": 10}
 
 
-def test_runs_at_work_may_share_devices_that_the_ledger_excludes(tmp_path: Path) -> None:
+def test_active_runs_may_share_devices_that_the_ledger_excludes(tmp_path: Path) -> None:
     with carrier() as target:
         run(job_of(tmp_path, range(10, 30)), tmp_path / "licensed", target)
         killed(job_of(tmp_path, range(30)), tmp_path / "at-work", target, [])
@@ -295,7 +295,7 @@ def test_runs_at_work_may_share_devices_that_the_ledger_excludes(tmp_path: Path)
     assert other == {"accepted": 10, "skipped": 20}
 
 
-def test_a_run_is_resumed_after_the_doubts_that_it_excludes_are_settled(tmp_path: Path) -> None:
+def test_a_run_is_resumed_after_its_excluded_doubts_are_settled(tmp_path: Path) -> None:
     with carrier() as target:
         killed(job_of(tmp_path, range(10)), tmp_path / "doubtful", target, [None])
         killed(job_of(tmp_path, range(20)), tmp_path / "killed", target, [])
@@ -318,7 +318,7 @@ def test_h_accounts_and_skus_are_asked_for_once_each(tmp_path: Path, monkeypatch
     assert asked[-1] == [(ACCOUNT, FLEXIBLE)]
 
 
-def test_an_import_waits_for_runs_at_work_and_not_for_lost_ones(tmp_path: Path) -> None:
+def test_an_import_waits_for_active_runs_and_not_for_lost_ones(tmp_path: Path) -> None:
     with carrier() as target:
         killed(job_of(tmp_path, range(10)), tmp_path / "at-work", target, [])
         with closing(Ledger(tmp_path / "ledger.db")) as ledger:

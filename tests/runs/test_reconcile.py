@@ -473,7 +473,7 @@ class Clock:
 
     def monotonic(self) -> float:
         self._looks += 1
-        assert self._looks <= 5000, "it goes round without end"
+        assert self._looks <= 5000, "the loop does not end"
         return self.now
 
     def sleep(self, seconds: float) -> None:
@@ -506,7 +506,7 @@ def followed(
         return follow(folder, store, patience=patience), clock.sleeps, times
 
 
-def test_following_ends_after_the_patience(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_following_ends_after_the_time_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = submitted_run(tmp_path / "run", 1)
     summary, sleeps, _ = followed(folder, monkeypatch, patience=5)
     assert (summary.statuses, sleeps) == ({"accepted": 1}, [2, 2, 1])
