@@ -12,6 +12,7 @@ import msgspec
 import sqlalchemy as sa
 
 from batchlic.carrier.answers import Outcome
+from batchlic.carrier.rate_limits import MAX_WAIT_S
 from batchlic.chunker.status import DeviceStatus
 from batchlic.database import explain_database_errors
 from batchlic.journal import tables
@@ -166,23 +167,24 @@ class JournalQueries:
             for rows in connection.execute(query).partitions(ROWS_PER_FETCH):
                 yield from ((row[0], row[1]) for row in rows)
 
-    def retry_after_left(self, now: int, *, too_long: float) -> float:
-        """Seconds that the longest `Retry-After` still asks to wait at `now`; 0 if none does.
+    def remaining_wait_s(self, now: int) -> float:
+        """The seconds of waits that the carrier asked for and that are not over at `now` (as `started_at`).
 
-        `now` is in microseconds since 1970. A wait of `too_long` seconds or more does not count. The clock
-        may have been wrong when an answer came, so the wait is never longer than the one that the carrier
-        asked for, and an answer came before the end of any session that ended after it.
+        The clock may have been wrong when an answer came. So no wait is longer than the carrier asked for,
+        and an answer came before the end of any session that ended after it. Waits of `MAX_WAIT_S` are not
+        plausible and don't count.
         """
-        told = tables.answers.c.retry_after_s
-        left = (_HEARD_AT - now) / 1e6 + told
-        wait = sa.case((left > told, told), else_=left)
-        query = sa.select(sa.func.max(wait)).select_from(_ANSWERED).where(told < too_long)
+        asked_s = tables.answers.c.retry_after_s
+        left_s = asked_s + (_HEARD_AT - now) / 1e6
+        query = sa.select(sa.func.max(sa.case((left_s > asked_s, asked_s), else_=left_s)))
+        query = query.select_from(_ANSWERED).where(asked_s < MAX_WAIT_S)
         return max(0.0, float(self._scalar(query) or 0))
 
-    def has_retry_after_from(self, seconds: float) -> bool:
-        """Whether an answer asked to wait so many seconds or more."""
-        query = sa.select(tables.answers.c.seq).where(tables.answers.c.retry_after_s >= seconds).limit(1)
-        return self._scalar(query) is not None
+    @property
+    def has_implausible_wait(self) -> bool:
+        """Whether the carrier asked to wait for `MAX_WAIT_S`, which is not obeyed in later sessions."""
+        is_implausible = tables.answers.c.retry_after_s >= MAX_WAIT_S
+        return self._scalar(sa.select(tables.answers.c.seq).where(is_implausible).limit(1)) is not None
 
     def settled(self) -> tuple[int, int]:
         """Devices accepted, and devices failed for good, by answers and by the last settlements."""

@@ -10,7 +10,6 @@ import anyio
 from structlog.typing import FilteringBoundLogger
 
 from batchlic.carrier.client import CarrierClient, open_client
-from batchlic.carrier.rate_limits import MAX_WAIT_S
 from batchlic.chunker import DeviceStatus, read_batches
 from batchlic.errors import BatchlicError, StoppedEarly
 from batchlic.job import Job
@@ -107,7 +106,7 @@ async def _send(
     """Send what is left of the plan; adds `notes` for the summary. Raises what stopped the pool."""
     limiter = _limiter(job, logger)
     obey_earlier_retry_after(journal, limiter, job.limits.give_up_after)
-    if journal.has_retry_after_from(MAX_WAIT_S):
+    if journal.has_implausible_wait:
         logger.warning("the carrier asked an earlier session to wait a day or more: this one tries again")
     reporter = Reporter(_tally(journal), limiter, logger, host=target.host)
     async with open_client(
@@ -209,7 +208,7 @@ def obey_earlier_retry_after(journal: Journal, limiter: Pace, give_up_after: flo
 
     Raises StoppedEarly where the wait is longer than `give_up_after` seconds.
     """
-    wait = journal.retry_after_left(now(), too_long=MAX_WAIT_S)
+    wait = journal.remaining_wait_s(now())
     if wait > give_up_after:
         raise StoppedEarly(f"the carrier asked to wait {wait:.0f} s more; resume the run after that")
     if wait > 0:

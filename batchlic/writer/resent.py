@@ -14,9 +14,10 @@ PLACES: Schema = {"batch_id": pl.UInt32(), "offset": pl.Int64()}
 
 
 def resent_devices(journal: JournalQueries) -> pl.DataFrame:
-    """The devices with an accepted request that came after one with a lost answer (columns: PLACES).
+    """The devices whose request may have been executed, and one after it was or may have been, too.
 
-    There are none in a migration: it takes back what a lost request may have done before it goes on.
+    Columns: PLACES. There are none in a migration: it takes back what a lost request may have done before it
+    goes on.
     """
     batches = {lost.batch_id for lost in journal.lost_answers()}
     if not batches or journal.identity.to_sku:
@@ -30,15 +31,17 @@ def _resent(attempts: Iterable[Attempt]) -> set[tuple[int, int]]:
     """Batch and offset of these devices."""
     lost, resent = set[tuple[int, int]](), set[tuple[int, int]]()
     for attempt in attempts:
+        is_lost = attempt.outcome in {None, Outcome.AMBIGUOUS}
+        if not is_lost and not _was_executed(attempt):
+            continue
         offsets = parse_ranges(attempt.part) if attempt.part else range(attempt.device_count)
         devices = {(attempt.batch_id, offset) for offset in offsets}
-        if attempt.outcome in {None, Outcome.AMBIGUOUS}:
+        resent |= lost & devices
+        if is_lost:
             lost |= devices
-        elif attempt.outcome == Outcome.ACCEPTED and not _is_duplicate(attempt):
-            resent |= lost & devices
     return resent
 
 
-def _is_duplicate(attempt: Attempt) -> bool:
-    """Whether the carrier refused the request as a duplicate, which counts as accepted."""
-    return attempt.http_status is None or attempt.http_status >= 300
+def _was_executed(attempt: Attempt) -> bool:
+    """Whether the request itself was accepted. A trusted duplicate has no requestId."""
+    return attempt.outcome == Outcome.ACCEPTED and attempt.request_id is not None

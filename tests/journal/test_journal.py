@@ -20,6 +20,7 @@ import pytest
 import sqlalchemy as sa
 
 from batchlic.carrier.answers import Answer, Outcome
+from batchlic.carrier.rate_limits import MAX_WAIT_S
 from batchlic.chunker import DeviceStatus
 from batchlic.errors import RunFolderError, StoppedEarly
 from batchlic.journal import Journal, LostAnswers, Part, SessionEnd, Settlement
@@ -34,8 +35,6 @@ from tests.journal.builders import (
     intent,
     new_journal,
 )
-
-DAY = 86_400.0
 
 WRITER = """
 import os, sys, anyio
@@ -82,49 +81,56 @@ async def test_c_an_answer_is_durable_when_answer_returns(tmp_path: Path) -> Non
 
 
 @pytest.mark.anyio
-async def test_j_the_longest_wait_of_all_retry_afters_is_known(tmp_path: Path) -> None:
+async def test_j_the_longest_wait_that_is_left_is_known(tmp_path: Path) -> None:
     with closing(new_journal(tmp_path)) as journal:
-        assert journal.retry_after_left(CREATED_AT, too_long=DAY) == 0
+        assert journal.remaining_wait_s(CREATED_AT) == 0
         for started_at in (CREATED_AT + 2_000_000, CREATED_AT):
-            await throttle(journal, started_at, retry_after_s=1.5)
-        now = CREATED_AT + 2_600_000
-        assert journal.retry_after_left(now, too_long=DAY) == pytest.approx(1.4)
-        assert journal.retry_after_left(now + 2_000_000, too_long=DAY) == 0
+            seq = await journal.intend(intent(started_at=started_at))
+            await journal.answer(seq, THROTTLED, duration_ms=500.0, final=False)
+        assert journal.remaining_wait_s(CREATED_AT + 2_500_000) == 1.5
+        assert journal.remaining_wait_s(CREATED_AT + 3_000_000) == 1.0
+        assert journal.remaining_wait_s(CREATED_AT + 5_000_000) == 0
 
 
 @pytest.mark.anyio
-async def test_a_retry_after_that_the_clock_dates_in_the_future_is_waited_out_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("clock_was_ahead_s", [1, 1200, 86_400])
+async def test_no_wait_grows_when_the_clock_is_put_right(tmp_path: Path, clock_was_ahead_s: int) -> None:
     with closing(new_journal(tmp_path)) as journal:
-        await throttle(journal, CREATED_AT + 86_400_000_000, retry_after_s=600.0)
-        journal.end(SessionEnd(CREATED_AT, CREATED_AT + 86_400_000_000, 6))
-        assert journal.retry_after_left(CREATED_AT, too_long=DAY) == 600
+        seq = await journal.intend(intent(started_at=CREATED_AT + clock_was_ahead_s * 1_000_000))
+        await journal.answer(seq, THROTTLED, duration_ms=500.0, final=False)
+        assert journal.remaining_wait_s(CREATED_AT + 600_000) == 1.5
+
+
+@pytest.mark.anyio
+async def test_a_wait_that_is_not_plausible_does_not_outlive_its_session(tmp_path: Path) -> None:
+    with closing(new_journal(tmp_path)) as journal:
+        seq = await journal.intend(intent())
+        answer = replace(THROTTLED, retry_after_s=MAX_WAIT_S)
+        await journal.answer(seq, answer, duration_ms=500.0, final=False)
+        assert journal.remaining_wait_s(CREATED_AT + 1_000_000) == 0
+        assert journal.has_implausible_wait
+
+
+@pytest.mark.anyio
+async def test_a_wait_dated_in_the_future_is_over_in_time_for_later_sessions(tmp_path: Path) -> None:
+    day, second = 86_400_000_000, 1_000_000
+    with closing(new_journal(tmp_path)) as journal:
+        seq = await journal.intend(intent(started_at=CREATED_AT + day))
+        await journal.answer(seq, replace(THROTTLED, retry_after_s=600.0), duration_ms=0.0, final=False)
+        journal.end(SessionEnd(CREATED_AT, CREATED_AT + day, 6))
+        assert journal.remaining_wait_s(CREATED_AT) == 600
         journal.end(SessionEnd(CREATED_AT, CREATED_AT, 6))  # resumed too early, by a clock that is right
-        assert journal.retry_after_left(CREATED_AT + 500_000_000, too_long=DAY) == pytest.approx(100)
-        assert journal.retry_after_left(CREATED_AT + 600_000_000, too_long=DAY) == 0
+        assert journal.remaining_wait_s(CREATED_AT + 500 * second) == pytest.approx(100)
+        assert journal.remaining_wait_s(CREATED_AT + 600 * second) == 0
 
 
 @pytest.mark.anyio
-async def test_a_clock_put_right_within_a_session_bounds_a_retry_after(tmp_path: Path) -> None:
+async def test_a_clock_put_right_within_a_session_dates_its_waits(tmp_path: Path) -> None:
     with closing(new_journal(tmp_path)) as journal:
-        await throttle(journal, CREATED_AT + 86_400_000_000, retry_after_s=60.0)
+        seq = await journal.intend(intent(started_at=CREATED_AT + 86_400_000_000))
+        await journal.answer(seq, replace(THROTTLED, retry_after_s=60.0), duration_ms=0.0, final=False)
         journal.end(SessionEnd(CREATED_AT, CREATED_AT + 10_000_000, 6))
-        assert journal.retry_after_left(CREATED_AT + 30_000_000, too_long=DAY) == pytest.approx(40)
-
-
-@pytest.mark.anyio
-async def test_a_retry_after_that_is_too_long_to_be_believed_does_not_count(tmp_path: Path) -> None:
-    with closing(new_journal(tmp_path)) as journal:
-        await throttle(journal, CREATED_AT, retry_after_s=DAY)
-        await throttle(journal, CREATED_AT, retry_after_s=30.0)
-        assert journal.retry_after_left(CREATED_AT, too_long=DAY) == pytest.approx(30)
-        assert journal.has_retry_after_from(DAY)
-        assert not journal.has_retry_after_from(DAY + 1)
-
-
-async def throttle(journal: Journal, started_at: int, *, retry_after_s: float) -> None:
-    seq = await journal.intend(intent(started_at=started_at))
-    answer = replace(THROTTLED, retry_after_s=retry_after_s)
-    await journal.answer(seq, answer, duration_ms=0.0, final=False)
+        assert journal.remaining_wait_s(CREATED_AT + 30_000_000) == pytest.approx(40)
 
 
 @pytest.mark.anyio

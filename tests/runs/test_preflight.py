@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import cast
 
 import anyio
 import polars as pl
@@ -20,6 +21,7 @@ from batchlic.job import Job, make_job
 from batchlic.journal import LicenseCount
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.preflight import (
+    compare_counts,
     count_mismatches,
     devices_that_fit,
     preflight,
@@ -216,6 +218,25 @@ def test_an_unexpected_change_of_license_counts_is_noted(
     notes = count_mismatches(sent, before, found, action)
     assert len(notes) == len(expected)
     assert all(text in note for text, note in zip(expected, notes, strict=True))
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("assigned", "notes"), [(117, 2), (112, 0)])
+async def test_devices_sent_again_are_named_when_counts_do_not_add_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, assigned: int, notes: int
+) -> None:
+    async def counted(*_: object) -> list[LicenseCount]:
+        return [LicenseCount(ACCOUNT, SKU, assigned=assigned, available=50)]
+
+    monkeypatch.setattr("batchlic.runs.preflight.count", counted)
+    lost = JournaledAttempt(1, outcome="ambiguous")
+    attempts = [lost, JournaledAttempt(1, request_id="r-1"), JournaledAttempt(2, request_id="r-2")]
+    plan_of(tmp_path / "plan.parquet", [5, 7])
+    before = [LicenseCount(ACCOUNT, SKU, assigned=100, available=50)]
+    with closing(journal_of(attempts, [5, 7], licenses=before)) as journal:
+        found = await compare_counts(cast("CarrierClient", None), RunFolder(tmp_path), journal)
+    assert len(found) == notes
+    assert all("5 devices were sent again" in note and "--what resent" in note for note in found[1:])
 
 
 def test_the_counts_are_printed_as_a_table_and_as_json(capfd: pytest.CaptureFixture[str]) -> None:

@@ -502,6 +502,7 @@ def followed(
             return reconcile(*arguments)
 
         monkeypatch.setattr("batchlic.runs.reconcile.time", clock)
+        monkeypatch.setattr("batchlic.runs.reconcile.wait", clock.sleep)
         monkeypatch.setattr("batchlic.runs.reconcile.reconcile", counted)
         return follow(folder, store, patience=patience), clock.sleeps, times
 
