@@ -51,6 +51,14 @@ def matches(requests: pl.LazyFrame, messages: pl.LazyFrame, keys: list[str]) -> 
     return pl.concat(part.select(columns) for part in found)
 
 
+def naming_several(requests: pl.LazyFrame, messages: pl.LazyFrame) -> pl.LazyFrame:
+    """The messages that name several devices, by several identifiers of a kind or by devices without IMEI."""
+    by_iccid_only = requests.filter(pl.col("imei").is_null()).select("iccid").drop_nulls()
+    has_several = pl.col("further_ids").str.contains("IMEI:|ICCID:")
+    without_imei = messages.filter(~has_several).join(by_iccid_only, on="iccid", how="semi")
+    return pl.concat([messages.filter(has_several), without_imei])
+
+
 def of_whole_requests(requests: pl.LazyFrame, messages: pl.LazyFrame) -> pl.LazyFrame:
     """Each message with the requests for all devices of its request (columns: as `matches`)."""
     return messages.rename(_OF_MESSAGE).drop(_IDENTIFIERS).join(requests.drop(_KINDS), on="request_key")

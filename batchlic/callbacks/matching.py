@@ -2,7 +2,8 @@
 
 A message reports the outcome of a device of the run in one of three ways.
 
-1. It has the requestId of the request that the carrier accepted for this device, and one of its identifiers.
+1. It has the requestId of the request that the carrier accepted for this device, and one of its identifiers. If
+   it names several devices, it is also about those in other requests of the run.
 2. It has such a requestId and names no device, and its fault blames what all devices of the request share.
    Then it is about all of them.
 3. An answer to a request for the device was lost, so its requestId is not known. Then a message proves that
@@ -23,7 +24,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from batchlic.callbacks.identifiers import matches, of_whole_requests, request_key
+from batchlic.callbacks.identifiers import matches, naming_several, of_whole_requests, request_key
 from batchlic.callbacks.verdicts import CANCELED, FAILURE, ON_HOLD, SUCCESS, WHOLE_REQUEST_CODES
 from batchlic.chunker import DeviceStatus
 from batchlic.reader.streaming import UTC, Schema
@@ -150,9 +151,22 @@ def _by_request(requests: pl.LazyFrame, messages: pl.LazyFrame) -> pl.LazyFrame:
     """The messages with the requests for devices that they are about, by the requestId."""
     blames_all = _HAS_FAILED & pl.col("error_code").is_in(sorted(WHOLE_REQUEST_CODES))
     found = matches(requests, messages, ["request_key"])
+    of_others = _of_other_requests(requests, messages, found)
     of_whole = of_whole_requests(requests, messages.filter(_NAMES_NO_DEVICE & blames_all))
     needed = ["message", *_FOUND, "account_name", "account_of_message"]
-    return pl.concat([found.select(needed), of_whole.select(needed)])
+    return pl.concat(part.select(needed) for part in (found, of_others, of_whole))
+
+
+def _of_other_requests(requests: pl.LazyFrame, messages: pl.LazyFrame, found: pl.LazyFrame) -> pl.LazyFrame:
+    """The further devices that messages name, if they are in another request of the run (of the same step).
+
+    The run sent each device once, so the message can only be about that request.
+    """
+    step = pl.col("step").fill_null("").alias("step_key")
+    steps = found.filter(_IS_OF_ACCOUNT).select("message", step).unique()
+    several = naming_several(requests, messages).join(steps, on="message")
+    named = matches(requests.with_columns(step), several, ["step_key"])
+    return named.join(found, on=["message", *DEVICE_STEP], how="anti", nulls_equal=True)
 
 
 def _unjudged(
