@@ -2,8 +2,8 @@
 
 A message reports the outcome of a device of the run in one of three ways.
 
-1. It has the requestId of the request that the carrier accepted for this device, and one of its identifiers. If
-   it names several devices, it is also about those in other requests of the run.
+1. It has the requestId of the request that the carrier accepted for this device, and one of its identifiers.
+   If it names several devices, it is also about those in other requests of the run.
 2. It has such a requestId and names no device, and its fault blames what all devices of the request share.
    Then it is about all of them.
 3. An answer to a request for the device was lost, so its requestId is not known. Then a message proves that
