@@ -12,8 +12,8 @@ from batchlic.chunker.schema import PLAN, REJECTS, UNDOES, write_plan_file, writ
 from batchlic.chunker.status import DeviceStatus
 from batchlic.reader import Source
 from batchlic.reader.rules import Reason
+from batchlic.reader.scans import scan_parquet
 from batchlic.reader.streaming import Schema, lazy_frame
-from batchlic.tables import scan_parquet
 
 Frames: TypeAlias = Callable[[], Iterator[pl.DataFrame]]
 """Makes new frames at each call."""

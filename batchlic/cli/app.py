@@ -8,11 +8,11 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from batchlic import signals
 from batchlic.cli import callbacks, ledger, recovery, run, sandbox
 from batchlic.cli.output import print_message
 from batchlic.cli.streams import guard_standard_streams
 from batchlic.errors import BatchlicError
+from batchlic.runs import signals
 
 
 class _Commands(TyperGroup):

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from batchlic import signals
 from batchlic.cli.arguments import RunDirectory
 from batchlic.cli.options import Json, OnSandbox, StoreLocation, WaitOptions, parse_duration
 from batchlic.cli.output import exit_as, open_target, print_json, print_message
 from batchlic.errors import RunFolderError, UsageError
+from batchlic.runs import signals
 
 if TYPE_CHECKING:
     from batchlic.carrier.client import CarrierClient

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from batchlic import signals
 from batchlic.errors import RefusedToStart
+from batchlic.runs import signals
 
 if TYPE_CHECKING:
     from batchlic.job import EmbeddedSandbox

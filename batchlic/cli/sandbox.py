@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from batchlic import signals
 from batchlic.cli.options import with_option_groups
+from batchlic.runs import signals
 
 if TYPE_CHECKING:
     from batchlic.sandbox import LimitConfig

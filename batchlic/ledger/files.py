@@ -19,9 +19,9 @@ from batchlic.ledger.records import ledger_records, list_states, read_states, re
 from batchlic.ledger.schema import RECORD_COLUMNS, STATES
 from batchlic.reader import ReadOptions
 from batchlic.reader.rules import iccid_digits, imei_digits
+from batchlic.reader.scans import scan_csv_as_text, scan_parquet
 from batchlic.reader.streaming import Schema, lazy_frame
 from batchlic.reader.streams import opened
-from batchlic.tables import scan_csv_as_text, scan_parquet
 from batchlic.writer.summary import read_summary
 
 EXPORT: Schema = {

@@ -6,8 +6,8 @@ from pathlib import Path
 import polars as pl
 
 from batchlic.atomic import explain_disk_errors
+from batchlic.reader.scans import scan_ipc
 from batchlic.reader.streaming import Schema
-from batchlic.tables import scan_ipc
 
 FRAME_BYTES = 24 << 20
 """Appended frames are joined to frames of at least this size."""

@@ -5,9 +5,8 @@ from functools import partial
 
 import polars as pl
 
-from batchlic import tables
 from batchlic.errors import InventoryError
-from batchlic.reader import streams
+from batchlic.reader import scans, streams
 from batchlic.reader.inventory import Block, Inventory, columns_of
 from batchlic.reader.options import ReadOptions
 
@@ -16,7 +15,7 @@ BLOCK_ROWS = 100_000
 
 def from_file(source: streams.Opened, options: ReadOptions) -> Inventory:
     """Open a parquet or Arrow IPC file."""
-    scan = tables.scan_parquet if source.head.startswith(b"PAR1") else tables.scan_ipc
+    scan = scans.scan_parquet if source.head.startswith(b"PAR1") else scans.scan_ipc
     try:
         return _inventory(source.name, scan(streams.in_a_file(source)), options)
     except (pl.exceptions.PolarsError, OSError) as error:

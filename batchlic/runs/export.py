@@ -8,10 +8,10 @@ import polars as pl
 
 from batchlic.chunker import DeviceStatus
 from batchlic.errors import RunFolderError
+from batchlic.reader.scans import scan_parquet
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import left_by_a_run, open_journal, refuse_changed_plan
 from batchlic.runs.states import states_of
-from batchlic.tables import scan_parquet
 from batchlic.writer.export import Format, Selection, device_rows, rejected_rows, write_export
 from batchlic.writer.resent import PLACES, resent_devices
 

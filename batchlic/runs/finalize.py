@@ -16,8 +16,8 @@ from batchlic.journal import Journal, JournalQueries, SessionEnd
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import sha256_of
 from batchlic.runs.ledger_sync import ledger_sync
+from batchlic.runs.signals import finishing
 from batchlic.runs.staging import publishing
-from batchlic.signals import finishing
 from batchlic.writer.audit import write_audit
 from batchlic.writer.callback_outcomes import read_outcomes
 from batchlic.writer.device_states import device_states

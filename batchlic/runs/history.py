@@ -14,8 +14,8 @@ from batchlic.carrier.catalog import Action
 from batchlic.chunker import DeviceStatus, Step, parse_ranges
 from batchlic.errors import RunFolderError, UsageError
 from batchlic.journal import Event, Journal, Settlement
+from batchlic.reader.scans import scan_parquet
 from batchlic.runs.folder import RunFolder
-from batchlic.tables import scan_parquet
 from batchlic.writer.callback_outcomes import read_outcomes
 
 

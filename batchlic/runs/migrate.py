@@ -16,8 +16,8 @@ from batchlic.errors import RefusedToStart
 from batchlic.job import Job
 from batchlic.journal import Journal
 from batchlic.pool.migration import Migration
+from batchlic.reader.scans import scan_parquet
 from batchlic.runs.folder import RunFolder
-from batchlic.tables import scan_parquet
 from batchlic.writer.callback_outcomes import read_outcomes
 
 

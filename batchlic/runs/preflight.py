@@ -20,11 +20,11 @@ from batchlic.errors import BatchlicError, CredentialsRejected, RefusedToStart, 
 from batchlic.job import Job
 from batchlic.journal import Journal, LicenseCount
 from batchlic.logs import printable
+from batchlic.reader.scans import scan_parquet
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.outage import Outage
+from batchlic.runs.signals import Interrupted, run_in_loop, unless_asked
 from batchlic.runs.target import Target
-from batchlic.signals import Interrupted, run_in_loop, unless_asked
-from batchlic.tables import scan_parquet
 from batchlic.writer.device_states import request_totals
 from batchlic.writer.resent import resent_devices
 

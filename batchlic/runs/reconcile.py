@@ -31,15 +31,15 @@ from batchlic.errors import (
     StoppedEarly,
 )
 from batchlic.journal import SETTLED_BY_CALLBACK, Journal
+from batchlic.reader.scans import scan_parquet
 from batchlic.reader.streaming import UTC, Schema
 from batchlic.runs.finalize import finalize, has_ended, now
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import job_of, refuse_changed_plan, sha256_of
 from batchlic.runs.ledger_sync import ledger_sync
 from batchlic.runs.settle import parts_of
+from batchlic.runs.signals import finishing, is_asked, wait
 from batchlic.runs.staging import recovered_journal
-from batchlic.signals import finishing, is_asked, wait
-from batchlic.tables import scan_parquet
 from batchlic.writer.callback_outcomes import (
     outcomes_of,
     read_reports,

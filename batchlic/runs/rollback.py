@@ -19,10 +19,10 @@ from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import job_of, refuse_changed_plan, refuse_other_carrier, refuse_used
 from batchlic.runs.ledger_sync import ledger_sync
 from batchlic.runs.run import begin, continue_run
+from batchlic.runs.signals import finishing
 from batchlic.runs.staging import recovered_journal
 from batchlic.runs.states import state_frames_of, states_of
 from batchlic.runs.target import Target
-from batchlic.signals import finishing
 from batchlic.writer.migrations import EXECUTED
 from batchlic.writer.summary import Summary
 

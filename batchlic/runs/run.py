@@ -34,10 +34,10 @@ from batchlic.runs.preflight import (
     refuse_too_few,
     still_to_license,
 )
+from batchlic.runs.signals import finishing
 from batchlic.runs.staging import recovered_journal
 from batchlic.runs.submit import submit
 from batchlic.runs.target import Target
-from batchlic.signals import finishing
 from batchlic.writer.summary import Summary
 
 

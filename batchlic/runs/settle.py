@@ -16,9 +16,9 @@ from batchlic.runs.finalize import finalize, has_ended, now
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import job_of, refuse_changed_plan
 from batchlic.runs.ledger_sync import ledger_sync
+from batchlic.runs.signals import finishing
 from batchlic.runs.staging import recovered_journal
 from batchlic.runs.states import states_of
-from batchlic.signals import finishing
 from batchlic.writer.summary import Summary
 
 

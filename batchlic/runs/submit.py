@@ -26,8 +26,8 @@ from batchlic.runs.folder import RunFolder
 from batchlic.runs.migrate import migration_of, reserve_licenses
 from batchlic.runs.preflight import compare_counts
 from batchlic.runs.progress import Reporter, Tally
+from batchlic.runs.signals import Interrupted, asked, raise_if_asked, run_in_loop, unless_asked
 from batchlic.runs.target import Target
-from batchlic.signals import Interrupted, asked, raise_if_asked, run_in_loop, unless_asked
 from batchlic.writer.summary import Summary
 
 

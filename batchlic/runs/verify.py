@@ -12,12 +12,12 @@ import polars as pl
 
 from batchlic.errors import RunFolderError
 from batchlic.journal import Journal
+from batchlic.reader.scans import scan_parquet
 from batchlic.runs.finalize import identity_sha256, summarize
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import sha256_of
 from batchlic.runs.staging import publish_staged
 from batchlic.runs.states import states_of
-from batchlic.tables import scan_parquet
 from batchlic.writer.audit import audit_table, chain_breaks
 from batchlic.writer.device_states import RESULTS
 from batchlic.writer.results import count_statuses

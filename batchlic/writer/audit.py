@@ -12,8 +12,8 @@ import polars as pl
 from batchlic.carrier.answers import Outcome
 from batchlic.chunker import DeviceStatus
 from batchlic.journal import Attempt, JournalQueries, Settlement
+from batchlic.reader.scans import scan_parquet
 from batchlic.reader.streaming import UTC, Schema, lazy_frame
-from batchlic.tables import scan_parquet
 from batchlic.writer.tables import Target, write_table
 
 Row: TypeAlias = dict[str, Any]

@@ -5,8 +5,8 @@ from pathlib import Path
 import msgspec
 import polars as pl
 
+from batchlic.reader.scans import scan_parquet
 from batchlic.reader.streaming import UTC, Schema
-from batchlic.tables import scan_parquet
 from batchlic.writer.tables import write_table
 
 OUTCOMES: Schema = {

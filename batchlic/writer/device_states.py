@@ -13,8 +13,8 @@ import polars as pl
 
 from batchlic.chunker import DeviceStatus, Step, read_excluded, read_whole_batches
 from batchlic.journal import JournalQueries, RunIdentity
+from batchlic.reader.scans import scan_parquet
 from batchlic.reader.streaming import UTC, Schema, lazy_frame
-from batchlic.tables import scan_parquet
 from batchlic.writer.migrations import MIGRATION_COLUMNS, STEP_STATUSES, migrated
 from batchlic.writer.outcomes import DeviceOutcome, batch_outcomes
 
