@@ -84,7 +84,7 @@ def reports_of(
     open_requests = requests.lazy().filter(pl.col("status").is_in(open_statuses)).with_columns(_REQUEST_KEY)
     keyed = messages.with_row_index("message").with_columns(_REQUEST_KEY).lazy()
     answered = open_requests.drop_nulls("request_id")
-    found = _by_request(answered, keyed).collect()  # several queries read it
+    found = _by_request(answered, keyed)
     judged = found.filter(_IS_OF_ACCOUNT & _IS_OF_ONE_STEP)
     unjudged = _unjudged(answered, keyed, found, judged)
     by_request = judged.select(_FOUND).lazy()
@@ -147,25 +147,29 @@ _FOUND = [*DEVICE_STEP, "request_id", "verdict", "error_code", "error_message", 
 """Columns of a message and a request that belong together."""
 
 
-def _by_request(requests: pl.LazyFrame, messages: pl.LazyFrame) -> pl.LazyFrame:
+def _by_request(requests: pl.LazyFrame, messages: pl.LazyFrame) -> pl.DataFrame:
     """The messages with the requests for devices that they are about, by the requestId."""
     blames_all = _HAS_FAILED & pl.col("error_code").is_in(sorted(WHOLE_REQUEST_CODES))
-    found = matches(requests, messages, ["request_key"])
-    of_others = _of_other_requests(requests, messages, found)
-    of_whole = of_whole_requests(requests, messages.filter(_NAMES_NO_DEVICE & blames_all))
+    whole = of_whole_requests(requests, messages.filter(_NAMES_NO_DEVICE & blames_all))
     needed = ["message", *_FOUND, "account_name", "account_of_message"]
-    return pl.concat(part.select(needed) for part in (found, of_others, of_whole))
+    # Collected, because several queries read it: polars would join once for each of them.
+    found = matches(requests, messages, ["request_key"]).select(needed).collect()
+    several = naming_several(requests, messages).collect()
+    if several.is_empty():
+        return pl.concat([found, whole.select(needed).collect()])
+    others = _of_other_requests(requests, several.lazy(), found.lazy()).select(needed)
+    return pl.concat([found, others.collect(), whole.select(needed).collect()])
 
 
-def _of_other_requests(requests: pl.LazyFrame, messages: pl.LazyFrame, found: pl.LazyFrame) -> pl.LazyFrame:
+def _of_other_requests(requests: pl.LazyFrame, several: pl.LazyFrame, found: pl.LazyFrame) -> pl.LazyFrame:
     """The further devices that messages name, if they are in another request of the run (of the same step).
 
     The run sent each device once, so the message can only be about that request.
     """
     step = pl.col("step").fill_null("").alias("step_key")
     steps = found.filter(_IS_OF_ACCOUNT).select("message", step).unique()
-    several = naming_several(requests, messages).join(steps, on="message")
-    named = matches(requests.with_columns(step), several, ["step_key"])
+    keyed = several.join(steps, on="message")
+    named = matches(requests.with_columns(step), keyed, ["step_key"])
     return named.join(found, on=["message", *DEVICE_STEP], how="anti", nulls_equal=True)
 
 
