@@ -20,12 +20,12 @@ _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, and move the file there to `path` when the block ends.
+    """Yield an absolute temporary path beside `path`, and move the file there to `path` when the block ends.
 
     The new file is durable then. After an error, `path` is unchanged and the temporary file is removed. Only
     the owner can read the files (mode 0600). Raises StoppedEarly if the disk fails (full, read-only).
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{_UNFINISHED}")
+    temporary = path.absolute().with_name(f".{path.name}.{os.getpid()}{_UNFINISHED}")
     with explain_disk_errors(path):
         try:
             os.close(os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600))
@@ -46,7 +46,7 @@ def staged_path(path: Path) -> Path:
 @contextmanager
 def scratch_in(folder: Path) -> Iterator[Path]:
     """Yield a new folder in `folder` for data too large for memory, and remove it when the block ends."""
-    with TemporaryDirectory(dir=folder, prefix=_SCRATCH) as scratch:
+    with TemporaryDirectory(dir=folder.absolute(), prefix=_SCRATCH) as scratch:
         yield Path(scratch)
 
 

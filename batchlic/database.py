@@ -43,7 +43,7 @@ class FileFormat:
 
 def sqlite(path: Path, *, patience: int = PATIENCE) -> sa.Engine:
     """Return an engine for the SQLite file at `path`. `patience`: seconds to wait for another process."""
-    url = sa.URL.create("sqlite", database=str(path))
+    url = sa.URL.create("sqlite", database=str(path.absolute()))
     engine = sa.create_engine(url, connect_args={"check_same_thread": False, "timeout": patience})
     sa.event.listen(engine, "connect", _make_durable)
     return engine
@@ -91,7 +91,7 @@ def write_format(path: Path, file_format: FileFormat) -> None:
     The file must not be in write-ahead mode yet: otherwise the log beside it has the format, and not the
     header itself.
     """
-    with closing(sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)) as connection:
+    with closing(sqlite3.connect(path.absolute(), timeout=PATIENCE, isolation_level=None)) as connection:
         connection.execute("BEGIN EXCLUSIVE")  # another process may be creating the same file
         ((tables,),) = connection.execute("SELECT count(*) FROM sqlite_master")
         ((application_id,),) = connection.execute("PRAGMA application_id")
@@ -134,7 +134,7 @@ def _numbers(header: bytes) -> tuple[int, int]:
 
 
 class Damage(Exception):
-    """What a caller of `explain_database_errors` finds damaged in a database that SQLite can read."""
+    """Damage that a caller of `explain_database_errors` finds in a database that SQLite can read."""
 
 
 @contextmanager
@@ -169,7 +169,7 @@ _SYSTEM_ERRORS = {
     sqlite3.SQLITE_PROTOCOL,
     sqlite3.SQLITE_NOLFS,
 }
-"""Results of SQLite for which the file is not to blame (https://sqlite.org/rescode.html)."""
+"""Result codes of SQLite whose cause is not the file (https://sqlite.org/rescode.html)."""
 
 
 def _is_of_the_system(error: Exception) -> bool:

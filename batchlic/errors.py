@@ -49,7 +49,7 @@ class RunFolderError(UsageError):
 
 
 class LedgerError(UsageError):
-    """A ledger is damaged: what it says of licenses can't be believed."""
+    """A ledger is damaged: its records can't be trusted."""
 
 
 class RefusedToStart(BatchlicError):

@@ -77,11 +77,11 @@ def console(*, secrets: Iterable[str]) -> FilteringBoundLogger:
 class RunLog:
     """The log of one run: a context manager that opens and closes its file.
 
-    Warnings and errors also go to `people`. Lines that can't be written are dropped, with one message to
-    `people`: the journal, not the log, is the record of a run.
+    Warnings and errors also go to `people` (default: stderr). Lines that can't be written are dropped, with
+    one message to `people`: the journal, not the log, is the record of a run.
     """
 
-    def __init__(self, path: Path, *, secrets: Iterable[str], people: TextIO = sys.stderr) -> None:
+    def __init__(self, path: Path, *, secrets: Iterable[str], people: TextIO | None = None) -> None:
         self._path = path
         self._people = people
         self._redaction = Redaction(secrets)
@@ -113,10 +113,14 @@ class RunLog:
         except OSError as error:
             if self._is_complete:
                 self._is_complete = False
-                print(f"{self._path}: log lines are lost: {error.strerror}", file=self._people)
+                self._tell(f"{self._path}: log lines are lost: {error.strerror}")
         if method in {"warning", "error", "critical", "exception"}:
-            print(printable_lines(str(self._console(logger, method, event))), file=self._people)
+            self._tell(printable_lines(str(self._console(logger, method, event))))
         raise structlog.DropEvent
+
+    def _tell(self, text: str) -> None:
+        # A progress bar replaces sys.stderr while it is shown.
+        print(text, file=self._people or sys.stderr)
 
 
 def printable(text: str) -> str:

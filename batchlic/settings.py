@@ -7,13 +7,15 @@ import os
 import stat
 from collections.abc import Iterable
 from difflib import get_close_matches
+from io import StringIO
 from pathlib import Path
 
+from dotenv import dotenv_values
 from pydantic import SecretStr, ValidationError
-from pydantic_settings import BaseSettings, DotEnvSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from batchlic.callbacks.access import CARRIER_SOURCES, Access, parse_networks
-from batchlic.carrier.credentials import Credentials, Secret
+from batchlic.carrier.credentials import Credentials, Secret, refuse_odd_characters
 from batchlic.carrier.http_client import check_base_url
 from batchlic.errors import UsageError
 
@@ -41,6 +43,18 @@ class Settings(BaseSettings):
     listener_store: SecretStr | None = None
     """Store of callbacks: a path, or a URL, which may hold a password."""
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic-settings' signature
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment, before the values of files, which are given to the constructor."""
+        return env_settings, init_settings
+
     def credentials(self) -> Credentials:
         """The credentials for the carrier. Raises UsageError that names missing settings."""
         names = Credentials.__dataclass_fields__
@@ -54,6 +68,8 @@ class Settings(BaseSettings):
                 "set BATCHLIC_LISTENER_USERNAME and BATCHLIC_LISTENER_PASSWORD as in the registration: "
                 "otherwise anyone could post false outcomes"
             )
+        for name in ("listener_username", "listener_password"):
+            refuse_odd_characters(f"{PREFIX}{name.upper()}", getattr(self, name).get_secret_value())
         sources = filter(str.strip, self.listener_allowed_sources.split(","))
         return Access(
             username=Secret(self.listener_username.get_secret_value()),
@@ -80,14 +96,19 @@ def load_settings() -> Settings:
     """Read environment, `.env` and the credentials file. Raises UsageError for a wrong or unsafe setting."""
     files = [file for file in (Path(".env"), _credentials_file()) if file is not None and file.is_file()]
     _refuse_unknown(os.environ, "")
+    values: dict[str, str] = {}
     for file in files:
-        _refuse_open_file(file)
-        _refuse_unknown(DotEnvSettingsSource(Settings, env_file=file).env_vars, f"{file}: ")
+        of_file = _values_of(file)
+        _refuse_unknown(of_file, f"{file}: ")
+        values |= {name.upper().removeprefix(PREFIX).lower(): value for name, value in of_file.items()}
     try:
-        settings = Settings(_env_file=files)  # type: ignore[call-arg]  # pydantic-settings' own argument
+        settings = Settings.model_validate(values)
     except ValidationError as error:
         wrong = "; ".join(f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
         raise UsageError(f"settings: {wrong}") from None
+    refuse_odd_characters(f"{PREFIX}BASE_URL", settings.base_url)
+    if " " in settings.base_url:
+        raise UsageError(f"{PREFIX}BASE_URL contains a space")
     settings.base_url = str(check_base_url(settings.base_url)).rstrip("/")
     return settings
 
@@ -101,14 +122,24 @@ def _credentials_file() -> Path | None:
     return Path(name)
 
 
-def _refuse_open_file(file: Path) -> None:
+def _values_of(file: Path) -> dict[str, str]:
+    """The settings in a file, by name. `${…}` in a value stands for itself: secrets are not templates.
+
+    A quoted value loses one line feed at its end, which is how files end.
+    """
     try:
-        text, mode = file.read_text(encoding="utf-8"), file.stat().st_mode
+        text, mode = file.read_text(encoding="utf-8-sig"), file.stat().st_mode
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise UsageError(f"{file}: can't be read: {reason}") from None
     if mode & (stat.S_IRWXG | stat.S_IRWXO) and PREFIX in text:
         raise UsageError(f"{file}: other users may read these settings: chmod 600 {file}")
+    values = dotenv_values(stream=StringIO(text), interpolate=False)
+    return {
+        name: value.removesuffix("\n").removesuffix("\r")
+        for name, value in values.items()
+        if value is not None and name.upper().startswith(PREFIX)
+    }
 
 
 def _refuse_unknown(names: Iterable[str], where: str) -> None:

@@ -102,7 +102,11 @@ def test_a_missing_or_unreadable_credentials_file_is_named(
 
 
 @pytest.mark.parametrize(
-    "address", ["ftp://host", "host/api", "http://carrier.example/api", "https://user:planted@host/api", ""]
+    "address",
+    [
+        *("ftp://host", "host/api", "http://carrier.example/api", "https://user:planted@host/api", ""),
+        *("https://host/api ", " https://host/api", "https://host/api\n", "https://host\u200b/api"),
+    ],
 )
 def test_f_an_invalid_or_unsafe_base_url_is_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BATCHLIC_BASE_URL", address)
@@ -119,3 +123,88 @@ def test_a_trailing_slash_of_the_base_url_is_removed(monkeypatch: pytest.MonkeyP
 def test_missing_credentials_are_named() -> None:
     with pytest.raises(UsageError, match="BATCHLIC_CLIENT_ID and BATCHLIC_CLIENT_SECRET"):
         load_settings().credentials()
+
+
+SETTINGS = tuple(PLANTED)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\n\n"])
+def test_a_line_feed_at_the_end_of_a_secret_is_named_with_its_setting(
+    name: str, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for other, value in PLANTED.items():
+        monkeypatch.setenv(other, value)
+    monkeypatch.setenv(name, PLANTED[name] + ending)
+    with pytest.raises(UsageError, match=f"^{name} ends with a line feed: remove it") as error:
+        load_settings().credentials()
+    assert "planted" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("odd", "called"),
+    [
+        ("\t", r"U\+0009 \(a control character\)"),
+        ("\x7f", r"U\+007F"),
+        ("\x1b[31m", r"U\+001B"),
+        ("\u200b", r"U\+200B \(ZERO WIDTH SPACE\)"),
+        ("\ufeff", r"U\+FEFF"),
+        ("\xa0", r"U\+00A0 \(NO-BREAK SPACE\)"),
+        ("\u2028", r"U\+2028"),
+        ("\udce9", "a byte that is not UTF-8"),
+        ("a\nb", r"U\+000A"),
+    ],
+)
+@pytest.mark.parametrize("name", ["BATCHLIC_PASSWORD", "BATCHLIC_CLIENT_SECRET"])
+def test_an_invisible_character_in_a_secret_is_named(
+    name: str, odd: str, called: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for other, value in PLANTED.items():
+        monkeypatch.setenv(other, value)
+    monkeypatch.setenv(name, f"plan{odd}ted")
+    with pytest.raises(UsageError, match=f"{name} contains {called}") as error:
+        load_settings().credentials()
+    assert "plan" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["BATCHLIC_CLIENT_ID", "BATCHLIC_CLIENT_SECRET"])
+@pytest.mark.parametrize("text", ["clé", "key€", "密"])
+def test_the_key_must_be_ascii_because_oauth_allows_nothing_else(
+    name: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for other, value in {**PLANTED, name: text}.items():
+        monkeypatch.setenv(other, value)
+    with pytest.raises(UsageError, match=f"{name} contains .*OAuth allows ASCII only"):
+        load_settings().credentials()
+
+
+@pytest.mark.parametrize("password", ["pass word", "pä€ß", "a:b#c", "${HOME}", "$(id)", '"', "a=b"])
+def test_a_password_may_have_any_visible_character(password: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for other, value in {**PLANTED, "BATCHLIC_PASSWORD": password}.items():
+        monkeypatch.setenv(other, value)
+    given = load_settings().credentials().password
+    assert given is not None
+    assert given.reveal() == password
+
+
+def test_an_odd_character_in_the_secrets_of_the_listener_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BATCHLIC_LISTENER_USERNAME", "user")
+    monkeypatch.setenv("BATCHLIC_LISTENER_PASSWORD", "planted\n")
+    with pytest.raises(UsageError, match=r"^BATCHLIC_LISTENER_PASSWORD ends with a line feed"):
+        load_settings().access()
+
+
+@pytest.mark.parametrize("value", ["${HOME}", "a${BATCHLIC_USERNAME}b", "$HOME", "${X:-y}", "$$", "a\\$b"])
+@pytest.mark.parametrize("quote", ["", "'"])
+def test_a_dollar_in_a_file_stands_for_itself(value: str, quote: str) -> None:
+    dotenv(Path(".env"), BATCHLIC_PASSWORD=f"{quote}{value}{quote}")
+    assert load_settings().secrets() == [value]
+
+
+@pytest.mark.parametrize("text", ["BATCHLIC_PASSWORD=secret\n", "BATCHLIC_PASSWORD='secret\n'\n"])
+@pytest.mark.parametrize("change", [("", ""), ("\n", "\r\n"), ("BATCHLIC", "\ufeffBATCHLIC"), ("\n", "")])
+def test_how_a_file_ends_its_lines_is_no_part_of_a_secret(text: str, change: tuple[str, str]) -> None:
+    file = Path(".env")
+    file.write_bytes(text.replace(*change).encode())
+    file.chmod(0o600)
+    assert load_settings().secrets() == ["secret"]

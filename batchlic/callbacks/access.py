@@ -42,7 +42,7 @@ class Access:
         return is_user & is_password
 
     def source_address(self, peer: str | None, forwarded_for: str) -> str | None:
-        """Return the address that sent a request, seen through trusted proxies.
+        """Return the source address of a request, also behind trusted proxies.
 
         `peer` is the address of the connection, `forwarded_for` the X-Forwarded-For header. Each proxy
         appends the address that called it, some with quotes or a port. So the header is read from its end,

@@ -50,7 +50,7 @@ class Body:
 
 
 _COMPRESSED = (b"\x1f\x8b", b"\x78")
-"""How gzip and zlib begin. JSON can't begin so."""
+"""The first bytes of gzip and zlib data. No JSON begins with them."""
 
 _ANY_COMPRESSION = zlib.MAX_WBITS | 32
 
@@ -94,7 +94,7 @@ class _Essentials(NamedTuple):
 
     @classmethod
     def of_text(cls, text: str) -> "_Essentials":
-        """Search a text. Only the first username and password count: a request is one guess, not many."""
+        """Search a text. Only the first username and password count: one request can guess only once."""
         return cls._stripped(_first_value(pattern, text) for pattern in _PATTERNS)
 
     @classmethod
@@ -115,7 +115,7 @@ def as_text(value: object) -> str | None:
 
 
 def by_lower_name(content: Mapping[str, object]) -> Fields:
-    """Return the fields of a JSON object by their names in lower case; the carrier's spelling counts more."""
+    """Return the fields of a JSON object by lower-case name; the carrier's own spelling comes first."""
     fields = {name.lower(): value for name, value in content.items()}
     return fields | {name.lower(): content[name] for name in _SPELLINGS if name in content}
 

@@ -3,9 +3,9 @@
 - A requestId is the same in upper and lower case, in braces or quotes, and a GUID also without its dashes.
 - An IMEI is the same without its check digit, with a software version in its place (IMEISV), and with or
   without a leading zero.
-- A message is about each device that one of its identifiers names. There is one exception: it names an IMEI
-  of the request without the ICCID that the plan has for it, and the ICCID of a device with another IMEI. Then
-  that ICCID may be the new SIM of the device with the IMEI, so the message is about this device only.
+- A message is about each device that one of its identifiers names. One exception: it names the IMEI of one
+  device of the request without that device's ICCID, and the ICCID of a device with another IMEI. The ICCID
+  may be the new SIM of the first device, so the message is only about that one.
 """
 
 import polars as pl
@@ -17,7 +17,7 @@ _IDENTIFIERS = (*_KINDS, "further_ids")
 _IMEI_DIGITS = 15
 
 _OF_MESSAGE = {"request_id": "request_id_of_message", "account_name": "account_of_message"}
-"""Columns that messages and requests have both."""
+"""Columns that both messages and requests have."""
 
 _PAIR = ["message", "plan_row", "step"]
 
@@ -51,6 +51,14 @@ def matches(requests: pl.LazyFrame, messages: pl.LazyFrame, keys: list[str]) -> 
     return pl.concat(part.select(columns) for part in found)
 
 
+def naming_several(requests: pl.LazyFrame, messages: pl.LazyFrame) -> pl.LazyFrame:
+    """The messages that name several devices, by several identifiers of a kind or by devices without IMEI."""
+    by_iccid_only = requests.filter(pl.col("imei").is_null()).select("iccid").drop_nulls()
+    has_several = pl.col("further_ids").str.contains("IMEI:|ICCID:")
+    without_imei = messages.filter(~has_several).join(by_iccid_only, on="iccid", how="semi")
+    return pl.concat([messages.filter(has_several), without_imei])
+
+
 def of_whole_requests(requests: pl.LazyFrame, messages: pl.LazyFrame) -> pl.LazyFrame:
     """Each message with the requests for all devices of its request (columns: as `matches`)."""
     return messages.rename(_OF_MESSAGE).drop(_IDENTIFIERS).join(requests.drop(_KINDS), on="request_key")
@@ -62,7 +70,7 @@ def _unused(keys: list[str]) -> list[str]:
 
 
 def _named(messages: pl.LazyFrame, kind: str) -> pl.LazyFrame:
-    """The messages, one row an identifier of a kind, which is in a column of that name."""
+    """The messages, one row per identifier of a kind, in a column with the name of the kind."""
     renamed = messages.rename(_OF_MESSAGE)
     others = [name for name in _IDENTIFIERS if name != kind]
     first = renamed.filter(pl.col(kind) != "").drop(others)
@@ -80,7 +88,7 @@ def _named(messages: pl.LazyFrame, kind: str) -> pl.LazyFrame:
 
 
 def _with_forms(named: pl.LazyFrame) -> pl.LazyFrame:
-    """The messages, those whose IMEI has not 15 digits in each form that it may stand for."""
+    """The messages. An IMEI without 15 digits has one row for each IMEI that it may stand for."""
     imei = pl.col("imei")
     length = imei.str.len_bytes()
     forms = [

@@ -85,7 +85,7 @@ class Listener:
             message = await self._read(request)
             await self._keep(message)
             if message.raw:
-                self._log.add("message kept as it came", "it does not say what became of which device", None)
+                self._log.add("message kept as it came", "it reports no success or failure of a device", None)
         except MessageRefused as refusal:
             self._log.add(_REFUSED, refusal.reason, self._source(request))
             return Response(status_code=refusal.status, headers={"Connection": "close"})

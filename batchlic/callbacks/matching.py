@@ -2,7 +2,8 @@
 
 A message reports the outcome of a device of the run in one of three ways.
 
-1. It has the requestId of the request that the carrier took for this device, and one of its identifiers.
+1. It has the requestId of the request that the carrier accepted for this device, and one of its identifiers.
+   If it names several devices, it is also about those in other requests of the run.
 2. It has such a requestId and names no device, and its fault blames what all devices of the request share.
    Then it is about all of them.
 3. An answer to a request for the device was lost, so its requestId is not known. Then a message proves that
@@ -23,7 +24,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from batchlic.callbacks.identifiers import matches, of_whole_requests, request_key
+from batchlic.callbacks.identifiers import matches, naming_several, of_whole_requests, request_key
 from batchlic.callbacks.verdicts import CANCELED, FAILURE, ON_HOLD, SUCCESS, WHOLE_REQUEST_CODES
 from batchlic.chunker import DeviceStatus
 from batchlic.reader.streaming import UTC, Schema
@@ -54,8 +55,8 @@ DEVICE_STEP = ["plan_row", "step"]
 class Reports(NamedTuple):
     """What messages report of a run (columns of each: OUTCOMES).
 
-    - `outcomes`: the success or failure of a device, at most one a device and step.
-    - `undecided`: what else was reported of devices, at most one a device and step.
+    - `outcomes`: the success or failure of a device, at most one per device and step.
+    - `undecided`: what else was reported of devices, at most one per device and step.
     - `unjudged`: the messages with a requestId of the run that are about no device of its request.
     """
 
@@ -72,18 +73,18 @@ def reports_of(
 ) -> Reports:
     """What messages report of a run.
 
-    - `requests` (columns: REQUESTS): as the carrier's answers alone have them. What an operator settled is
+    - `requests` (columns: REQUESTS): the requests by the carrier's answers alone. What an operator settled is
       still in doubt here.
     - `messages`: the fields of StoredMessage but `status` and `raw`, `received_at` as UTC, and `verdict`.
     - `lost_answers` (columns: LOST_ANSWERS): the requests without a known answer.
-    - `known_requests`: `request_id` of the requests of this run and of others. None where those can't be
+    - `known_requests`: `request_id` of the requests of this run and of others. None if those can't be
       read; then no message proves anything about a lost answer.
     """
     open_statuses = [DeviceStatus.ACCEPTED.value, DeviceStatus.IN_DOUBT.value]
     open_requests = requests.lazy().filter(pl.col("status").is_in(open_statuses)).with_columns(_REQUEST_KEY)
     keyed = messages.with_row_index("message").with_columns(_REQUEST_KEY).lazy()
     answered = open_requests.drop_nulls("request_id")
-    found = _by_request(answered, keyed).collect()  # several queries read it
+    found = _by_request(answered, keyed)
     judged = found.filter(_IS_OF_ACCOUNT & _IS_OF_ONE_STEP)
     unjudged = _unjudged(answered, keyed, found, judged)
     by_request = judged.select(_FOUND).lazy()
@@ -113,7 +114,7 @@ def first_outcomes(outcomes: list[pl.LazyFrame]) -> pl.LazyFrame:
 
 
 def first_undecided(undecided: list[pl.LazyFrame]) -> pl.LazyFrame:
-    """At most one report a device and step, in order: canceled, on hold, or else the latest."""
+    """At most one report per device and step: canceled, or else on hold, or else the latest."""
     reported = pl.col("reported")
     return (
         pl.concat(undecided)
@@ -143,16 +144,33 @@ _IS_OF_ONE_STEP = pl.col("step").n_unique().over("message", "plan_row") == 1
 _NAMES_NO_DEVICE = pl.all_horizontal(pl.col("imei", "iccid", "further_ids") == "")
 
 _FOUND = [*DEVICE_STEP, "request_id", "verdict", "error_code", "error_message", "received_at"]
-"""What is needed of a message and a request that belong together."""
+"""Columns of a message and a request that belong together."""
 
 
-def _by_request(requests: pl.LazyFrame, messages: pl.LazyFrame) -> pl.LazyFrame:
+def _by_request(requests: pl.LazyFrame, messages: pl.LazyFrame) -> pl.DataFrame:
     """The messages with the requests for devices that they are about, by the requestId."""
     blames_all = _HAS_FAILED & pl.col("error_code").is_in(sorted(WHOLE_REQUEST_CODES))
-    found = matches(requests, messages, ["request_key"])
-    of_whole = of_whole_requests(requests, messages.filter(_NAMES_NO_DEVICE & blames_all))
+    whole = of_whole_requests(requests, messages.filter(_NAMES_NO_DEVICE & blames_all))
     needed = ["message", *_FOUND, "account_name", "account_of_message"]
-    return pl.concat([found.select(needed), of_whole.select(needed)])
+    # Collected, because several queries read it: polars would join once for each of them.
+    found = matches(requests, messages, ["request_key"]).select(needed).collect()
+    several = naming_several(requests, messages).collect()
+    if several.is_empty():
+        return pl.concat([found, whole.select(needed).collect()])
+    others = _of_other_requests(requests, several.lazy(), found.lazy()).select(needed)
+    return pl.concat([found, others.collect(), whole.select(needed).collect()])
+
+
+def _of_other_requests(requests: pl.LazyFrame, several: pl.LazyFrame, found: pl.LazyFrame) -> pl.LazyFrame:
+    """The further devices that messages name, if they are in another request of the run (of the same step).
+
+    The run sent each device once, so the message can only be about that request.
+    """
+    step = pl.col("step").fill_null("").alias("step_key")
+    steps = found.filter(_IS_OF_ACCOUNT).select("message", step).unique()
+    keyed = several.join(steps, on="message")
+    named = matches(requests.with_columns(step), keyed, ["step_key"])
+    return named.join(found, on=["message", *DEVICE_STEP], how="anti", nulls_equal=True)
 
 
 def _unjudged(
@@ -244,7 +262,7 @@ def _may_have_succeeded(with_lost: pl.LazyFrame, proofs: pl.LazyFrame) -> pl.Laz
 
 
 def _undecided(found: pl.LazyFrame) -> pl.LazyFrame:
-    """What is reported that is neither success nor failure, at most one report a device and step."""
+    """What is reported that is neither success nor failure, at most one report per device and step."""
     undecided = found.filter(~_HAS_SUCCEEDED & ~_HAS_FAILED).select(
         *DEVICE_STEP,
         pl.lit(None).alias("status"),

@@ -113,10 +113,10 @@ class Store:
             yield from map(StoredMessage._make, rows)
 
     def read(self, columns: Sequence[str], *, plain_success: bool, since: int) -> Iterator[Sequence[Any]]:
-        """Yield `id` and those columns of messages, in blocks of rows, ordered by id.
+        """Yield `id` and the named columns of messages, in blocks of rows, ordered by id.
 
-        With `plain_success` those with the status Success and no fault, otherwise all others. The messages
-        were received from `since` on (microseconds since 1970). If several listeners write, a few earlier
+        With `plain_success`, yields messages with the status Success and no fault; otherwise all others. They
+        came at `since` or later, in microseconds since 1970. If several listeners write, a few earlier
         messages can be included. Rows are the driver's tuples: SQLAlchemy's take twice as long.
         """
         earliest = sa.select(sa.func.min(messages.c.id)).where(messages.c.received_at >= since)

@@ -15,7 +15,7 @@ class Outcome(StrEnum):
     THROTTLED = "throttled"
     """Not executed: too many requests."""
     REFUSED = "refused"
-    """Not executed: a 4xx of the service itself."""
+    """Not executed: the license service itself answered with a 4xx."""
     UNAUTHORIZED = "unauthorized"
     """Not executed: a token is wrong or has expired."""
     UNAVAILABLE = "unavailable"
@@ -63,15 +63,15 @@ class Answer:
     - `retry_after_s`: seconds to wait, counted from the moment the answer arrived. `MAX_WAIT_S` stands for
       any longer wait, which is not plausible.
     - `named_devices`: the identifiers of the request that a refusal names.
-    - `is_known`: a refusal whose code is documented as one of the service about a device, the account or the
-      request. Any other refusal is definite only while the carrier accepts other requests.
-    - `is_duplicate`: the answer says that the carrier has seen this request before. It is ambiguous, because
-      the first sending may have been executed, and it says nothing about single devices.
+    - `is_known`: a refusal with a documented code of the service, about a device, the account or the request.
+      Any other refusal is definite only while the carrier accepts other requests.
+    - `is_duplicate`: the answer says that the carrier has seen this request before. The outcome is ambiguous:
+      the first sending may have been executed, and the answer says nothing about single devices.
     - `says_already`: a refusal says that a device has the license already. An earlier sending of the same
       request may have assigned it.
     - `rejected`: the token to renew after `unauthorized`.
     - `quota`: the rate-limit headers of the answer.
-    - `warning`: what the operator should know about this answer although it counts.
+    - `warning`: a problem with this answer that the operator should know. The answer counts all the same.
     """
 
     outcome: Outcome
@@ -108,9 +108,9 @@ class Answer:
 class Reply:
     """An HTTP response: a status, and as much of the body as could be read.
 
-    - `headers` has lower-case names. Several headers of one name are one, with their values joined by ", ".
+    - `headers` has lower-case names. Headers with the same name are merged, with their values joined by ", ".
     - `complete` is False if the body broke off, exceeded the size limit, or if its length is in doubt.
-    - `discard_connections` closes the connection of this reply, and keeps no other for further requests.
+    - `discard_connections` closes the connection of this reply. No other open one gets further requests.
     """
 
     status: int

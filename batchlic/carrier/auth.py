@@ -124,7 +124,7 @@ class Logins:
         if _token(reply, _SESSION.token) is not None:
             self._unanswered = 0
         elif _was_not_checked(reply):
-            self._unanswered -= 1  # neither a failure, nor a success that ends the count
+            self._unanswered -= 1  # neither a failed login nor a success that resets the count
         return reply
 
     def session_token(self, reply: Reply) -> str:
@@ -143,10 +143,10 @@ class Logins:
         except httpx.RequestError as error:
             answer = answer_from_error(error, secrets=self.secrets)
         was_sent = answer.outcome is not Outcome.UNAVAILABLE
-        raise (CarrierUnreachable if was_sent else _NotSent)(f"no login: {answer.error_message}")
+        raise (CarrierUnreachable if was_sent else _NotSent)(f"the login failed: {answer.error_message}")
 
     def _failed(self, reply: Reply, login: _Login) -> CredentialsRejected | CarrierUnreachable:
-        """Error for a login without a token."""
+        """Return the error for a login whose answer has no token."""
         answer = answer_from_reply(reply, secrets=self.secrets)
         if _is_rejected(reply, answer, login):
             return self._rejected(
@@ -155,7 +155,7 @@ class Logins:
         reason = answer.summary
         if 200 <= reply.status < 300 and (answer.error_message or "HTTP ").startswith("HTTP "):
             reason = f"HTTP {reply.status} without a usable {login.token}"
-        return CarrierUnreachable(f"no {login.name} login ({reason})", answer.retry_after_s)
+        return CarrierUnreachable(f"the {login.name} login failed ({reason})", answer.retry_after_s)
 
     def _rejected(self, text: str) -> CredentialsRejected:
         self._rejection = text
@@ -271,7 +271,7 @@ class TokenManager:
 
 
 def _token(reply: Reply, field: str) -> str | None:
-    """The token in a field of a 2xx, without space around it; None if no header can carry it."""
+    """The token in a field of a 2xx, without spaces around it; None if it can't be sent in a header."""
     if not 200 <= reply.status < 300:
         return None
     try:
@@ -285,10 +285,10 @@ def _token(reply: Reply, field: str) -> str | None:
 
 
 def _is_rejected(reply: Reply, answer: Answer, login: _Login) -> bool:
-    """Whether a login was rejected for its credentials, rather than lost or held back on the way.
+    """Whether the carrier rejected the credentials of a login.
 
-    That takes a code of the service or of OAuth, a locked login, or a 401 that says nothing else. A gateway's
-    403 or 404 is an outage, and so is everything that asks to wait.
+    Proof is a code of the service or of OAuth, a locked login, or a 401 that gives no other reason.
+    Everything else is an outage: a gateway's 403 or 404, and any answer that asks to wait.
     """
     if reply.status == _LOCKED:
         return True
@@ -296,17 +296,17 @@ def _is_rejected(reply: Reply, answer: Answer, login: _Login) -> bool:
         return False
     if login is _SESSION and _is_about_access_token(answer):
         return False
-    code = read_body(reply).code  # that of the answer has the secrets hidden, which can be short
+    code = read_body(reply).code  # not `answer.error_code`: hiding a short secret can change it
     if answer.outcome is Outcome.REFUSED:
         return bool(code) and code not in _NOT_A_REFUSAL
     return answer.outcome is Outcome.UNAUTHORIZED or code in LOGIN_REFUSED
 
 
 def _was_not_checked(reply: Reply) -> bool:
-    """Whether it is sure that the carrier did not look at the password of a login: then it is no failure."""
+    """Whether the carrier certainly did not check the password, so that this is no failed login."""
     answer = answer_from_reply(reply)
     if answer.outcome is Outcome.UNAVAILABLE:
-        return reply.status not in {400, 403}  # these may be the login's own, in a form that is not known
+        return reply.status not in {400, 403}  # the login endpoint itself may send these, in an unknown form
     return answer.outcome is Outcome.THROTTLED or _is_about_access_token(answer)
 
 

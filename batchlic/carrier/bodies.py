@@ -1,7 +1,7 @@
-"""Reads bodies tolerantly: JSON that is not quite JSON, XML faults, pages, plain text, in any encoding.
+"""Reads bodies tolerantly: damaged JSON, XML faults, HTML pages, plain text, in any encoding.
 
-Gateways, proxies and old servers answer in many forms. Whatever a body says is read; whether that proves
-anything is decided elsewhere.
+Gateways, proxies and old servers answer in many forms. This module reads what a body says; the module
+`interpretation` decides what that proves.
 """
 
 import json
@@ -26,7 +26,7 @@ Scalar: TypeAlias = str | int | float
 _T = TypeVar("_T")
 
 _lenient = json.JSONDecoder(strict=False)
-"""Takes raw line feeds and other control characters in strings, NaN and Infinity, and lone surrogates."""
+"""Accepts raw line feeds and other control characters in strings, NaN and Infinity, and lone surrogates."""
 
 _MAX_VALUES = 1000
 _MAX_WORDS = 4000
@@ -46,7 +46,7 @@ _CHARSET = re.compile(r"charset\s*=\s*[\"']?([\w.:-]+)", re.IGNORECASE)
 _SERVICE_CODE = re.compile(
     r"(?<![A-Za-z_])(?:INPUT_INVALID|REQUEST_FAILED|REQUEST_ONHOLD|REQUEST_CANCELLED)(?:\.[A-Za-z]+)+"
 )
-"""A code of the platform, without its service name."""
+"""A code of the carrier's services, without the service name."""
 
 _GATEWAY_CODE = re.compile(r"(?:code\W{0,12}|^\W{0,12})([1-9]\d{5})(?!\d)", re.IGNORECASE)
 """A code of the gateway: six digits after the word "code", or at the start of the body."""
@@ -78,7 +78,7 @@ class Form(Enum):
 
 @dataclass(frozen=True)
 class Body:
-    """A body as text, and the values in it. `values` are pairs of a field or element, and what it holds."""
+    """A body as text. `values` are pairs: the name of a field or element, and its value."""
 
     text: str
     form: Form
@@ -86,7 +86,7 @@ class Body:
     is_complete: bool = True
 
     def first(self, *fields: str) -> Scalar | None:
-        """The value of the first of these fields that the body has, in any spelling with capitals or not."""
+        """The value of the first of these fields that the body has, in upper or lower case."""
         by_name = self._by_name
         return next((by_name[name] for field in fields if (name := field.lower()) in by_name), None)
 
@@ -97,7 +97,7 @@ class Body:
 
     @property
     def codes(self) -> Iterator[str]:
-        """All error codes, first those of the fields for it, then those anywhere in the text."""
+        """All error codes: first those in the fields for codes, then those anywhere in the text."""
         for field in _CODE_FIELDS:
             code = _as_code(self._by_name.get(field.lower()))
             if code and not (field == "error" and " " in code):
@@ -111,7 +111,8 @@ class Body:
     def service_code(self) -> str:
         """The error code if the license service wrote this error, otherwise empty.
 
-        Its errors have a field `errorCode`, in exactly this spelling, or a code of the platform.
+        Its errors have a field `errorCode`, in exactly this spelling, or a code such as
+        `INPUT_INVALID.DeviceState.Invalid`.
         """
         own = (_as_code(value) for field, value in self.values if field == "errorCode")
         if code := next(filter(None, own), ""):
@@ -133,7 +134,7 @@ class Body:
 
     @cached_property
     def words(self) -> str:
-        """All that the error says, codes included, as `as_words`; a bar is between its parts."""
+        """All texts of the error, codes included, in the form of `as_words`, with a bar between them."""
         if self.form is Form.JSON and self.values:
             said = [*(_without_class(code) for code in self.codes), self.message]
         else:
@@ -245,5 +246,5 @@ def _as_code(value: Scalar | None) -> str:
 
 
 def _without_class(code: str) -> str:
-    """A code of the platform without its class, which would read as "request failed"."""
+    """A code of the services without its class: `REQUEST_FAILED` would read as "request failed"."""
     return code.partition(".")[2] if _SERVICE_CODE.fullmatch(code) else code

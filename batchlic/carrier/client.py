@@ -85,7 +85,7 @@ class CarrierClient:
         self._has_warned = False
 
     def remember(self, accepted: Iterable[tuple[str, str]]) -> None:
-        """Take over the answers of earlier sessions of the run: pairs of requestId and X-Request-ID.
+        """Load the answers of earlier sessions of the run, as pairs of requestId and X-Request-ID.
 
         A requestId that belongs to one of these X-Request-IDs is not believed for another one.
         """
@@ -158,8 +158,8 @@ class CarrierClient:
     async def subscriptions(self, account: str, sku: str | None = None) -> list[Subscription]:
         """Ask for the license counts of an account. Raises as `login`, and AccountError.
 
-        The carrier's documents disagree on whether this question takes an account name with a dash. So a
-        refusal that names the account is asked once more without the dash; see `counted_as`.
+        The carrier's documents disagree on whether this request takes an account name with a dash. So if a
+        refusal names the account, the request is sent once more without the dash; see `counted_as`.
         """
         try:
             return await self._subscriptions(self.counted_as(account), sku)
@@ -175,7 +175,7 @@ class CarrierClient:
             return counts
 
     def counted_as(self, account: str) -> str:
-        """The name by which the carrier gave the license counts of an account: its own, or without dash."""
+        """The account name that the carrier took in a request for license counts, with or without dash."""
         return self._counted_as.get(account, account)
 
     async def _subscriptions(self, account: str, sku: str | None) -> list[Subscription]:

@@ -6,7 +6,7 @@ from batchlic.carrier.answers import Blame, Outcome, TokenKind
 
 
 class Conclusion(NamedTuple):
-    """What is concluded: the outcome, what a refusal blames, and which token was rejected."""
+    """The outcome of an answer, what a refusal blames, and which token was rejected."""
 
     outcome: Outcome
     blame: Blame | None = None

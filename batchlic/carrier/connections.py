@@ -1,7 +1,7 @@
-"""HTTP connections on asyncio, by aiohttp: an answer belongs to its request, an error says what was sent.
+"""HTTP connections on asyncio, with aiohttp: each request gets its own answer, never an older one.
 
-aiohttp takes what arrives on an idle connection for the answer to the next request. Here, a connection is
-used only if nothing arrived since the end of its last answer.
+aiohttp takes bytes that arrive on an idle connection as the answer to the next request. Here, a connection is
+used only if nothing arrived since the end of its last answer. An error shows whether anything was sent.
 
 Importing aiohttp is slow, so only commands that send requests import this module.
 """
@@ -70,7 +70,7 @@ class Exchange:
         return self.reader.finished and self.reader.complete
 
     def discard_connections(self) -> None:
-        """Close the connection of this exchange, and keep none of those that are open now."""
+        """Close the connection of this exchange at once, and all other open ones after their answers."""
         if self.connection is not None:
             self.connection.discard_connections()
 
@@ -104,7 +104,7 @@ class _Connection(ResponseHandler):
 
     @property
     def is_new(self) -> bool:
-        """Whether no answer has come on this connection yet."""
+        """Whether no answer has arrived on this connection yet."""
         return self._idle_since is None
 
     @property
@@ -158,7 +158,7 @@ class _Connection(ResponseHandler):
             self.force_close()
 
     def retire(self) -> None:
-        """Close the connection: at once, or after the answer that it awaits."""
+        """Close the connection: at once, or after the answer that it waits for."""
         self.force_close()
         if not self._awaits_answer and not self.is_new:
             self.abort()
@@ -170,7 +170,7 @@ class _Connection(ResponseHandler):
         self.abort()
 
     def _is_expired(self) -> bool:
-        """Whether it was idle for too long. The wall clock goes on while a machine is suspended."""
+        """Whether it was idle for too long, by the wall clock: that runs while a machine is suspended."""
         monotonic, wall = self._idle_since or (0.0, 0.0)
         return max(time.monotonic() - monotonic, time.time() - wall) > self._idle_s
 
@@ -183,7 +183,7 @@ class _Connection(ResponseHandler):
 
 
 class _Parser:
-    """Gives aiohttp what a ResponseReader reads; it takes the place of aiohttp's own parser."""
+    """Replaces aiohttp's own parser: gives aiohttp what a ResponseReader reads."""
 
     def __init__(
         self, connection: _Connection, loop: asyncio.AbstractEventLoop, reader: ResponseReader
@@ -202,7 +202,7 @@ class _Parser:
         except NotHttpError as error:
             raise HttpProcessingError(message=str(error)) from error
         if self._reader.finished and self._reader.head is None:
-            raise HttpProcessingError(message="an HTTP response without an end of its headers")
+            raise HttpProcessingError(message="an HTTP response with incomplete headers")
         return self._messages(body), False, b""
 
     def close(self, *, clean: bool) -> Sequence[tuple[RawResponseMessage, StreamReader]]:
@@ -211,7 +211,7 @@ class _Parser:
         return self._messages()
 
     def feed_eof(self) -> None:
-        """Do nothing: `close` did it."""
+        """Do nothing: `close` handles the end."""
 
     def pause_reading(self) -> None:
         """Do nothing: only a parser that decompresses has something to pause."""
@@ -258,7 +258,7 @@ class _Request(aiohttp.ClientRequest):
 
 
 class _Connector(aiohttp.TCPConnector):
-    """A connector of usable connections. It raises httpx.ConnectError or ProxyError: nothing was sent."""
+    """Gives usable connections only. Raises httpx.ConnectError or ProxyError: nothing was sent."""
 
     def __init__(self, context: ssl.SSLContext, *, limit: int, keepalive_s: float) -> None:
         super().__init__(ssl=context, limit=limit, keepalive_timeout=keepalive_s)

@@ -1,6 +1,7 @@
 """The credentials that the settings give, and `Secret`, which keeps them out of logs and errors."""
 
 import re
+import unicodedata
 from base64 import b64encode
 from dataclasses import dataclass
 
@@ -46,7 +47,18 @@ class Credentials:
     session_token: Secret | None = None
 
     def __post_init__(self) -> None:
-        """Raise UsageError if a token can neither be used nor fetched: missing, or no valid header value."""
+        """Raise UsageError if a token can neither be used nor fetched, or a text has an odd character.
+
+        Each failed login counts towards the lock of the login, so what can't be right is not sent.
+        """
+        for name in self.__dataclass_fields__:
+            refuse_odd_characters(f"BATCHLIC_{name.upper()}", revealed(getattr(self, name)))
+        _refuse_other_than_ascii("BATCHLIC_CLIENT_ID", revealed(self.client_id))
+        _refuse_other_than_ascii("BATCHLIC_CLIENT_SECRET", revealed(self.client_secret))
+        if ":" in revealed(self.client_id):
+            raise UsageError(
+                "BATCHLIC_CLIENT_ID contains a colon, which HTTP Basic does not allow (RFC 7617)"
+            )
         for token, setting in ((self.access_token, "ACCESS"), (self.session_token, "SESSION")):
             if token and not is_header_value(token.reveal()):
                 raise UsageError(
@@ -86,6 +98,38 @@ class Credentials:
         )
         texts = {revealed(secret) for secret in secrets} - {""}
         return tuple(sorted(texts | {self.basic()}, key=len, reverse=True))
+
+
+def refuse_odd_characters(setting: str, text: str) -> None:
+    """Raise UsageError that names the setting if the text has a line feed or another invisible character.
+
+    Such characters come from files and from copying. Spaces are not refused: a password may have some.
+    """
+    odd = next((character for character in text if not character.isprintable()), None)
+    if odd is None:
+        return
+    if text.rstrip("\r\n").isprintable():
+        raise UsageError(
+            f"{setting} ends with a line feed: remove it. `echo` adds one, for example to the value of a "
+            "Kubernetes secret; `printf` does not"
+        )
+    raise UsageError(f"{setting} contains {_name_of(odd)}: remove it, or type the value again")
+
+
+def _refuse_other_than_ascii(setting: str, text: str) -> None:
+    """Raise UsageError if OAuth allows a character neither in a client id nor in a client secret."""
+    odd = next((character for character in text if not character.isascii()), None)
+    if odd is not None:
+        raise UsageError(
+            f"{setting} contains {_name_of(odd)}, but OAuth allows ASCII only (RFC 6749, appendix A)"
+        )
+
+
+def _name_of(character: str) -> str:
+    """What a character is called, such as "U+200B (ZERO WIDTH SPACE)"."""
+    if "\ud800" <= character <= "\udfff":
+        return "a byte that is not UTF-8"
+    return f"U+{ord(character):04X} ({unicodedata.name(character, 'a control character')})"
 
 
 def is_header_value(token: str) -> bool:

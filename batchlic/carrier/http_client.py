@@ -49,7 +49,7 @@ class Timeouts:
     """Time limits in seconds.
 
     - `connect`: for opening a connection.
-    - `exchange`: without a byte of the answer. See `carrier.time_limits` for how it is measured.
+    - `exchange`: for silence, without a byte of the answer. See `carrier.time_limits` for how it is measured.
     - `total`: for a whole exchange, even if the answer arrives byte by byte.
     """
 
@@ -119,7 +119,7 @@ class HttpClient:
         return body.reply(response)
 
     def _proxy_error(self, error: httpx.ProxyError) -> httpx.ProxyError:
-        """Name the proxy that refused to connect. Both transports begin their texts with its status."""
+        """Name the proxy that refused to connect. Error texts of both transports begin with its status."""
         if str(error).startswith("407"):
             return ProxyLoginRequired(_requires_login(self._proxy))
         return httpx.ProxyError(f"{self._proxy or 'the proxy'} does not connect to the carrier: {error}")
@@ -177,12 +177,12 @@ async def open_http_client(
 
 
 def _decompressed(coding: str, content: bytes) -> bytes:
-    """The body that a gateway compressed although the client did not ask for that."""
+    """Decompress a body: a gateway may compress it although the client did not ask for that."""
     return httpx.Response(200, headers={"Content-Encoding": coding}, content=content).content[:MAX_BODY]
 
 
 def _joined(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Headers by lower-case name. Several of one name mean the same as one with a list (RFC 9110, 5.2)."""
+    """Headers by lower-case name. Those with the same name are merged into a list (RFC 9110, 5.2)."""
     joined: dict[str, str] = {}
     for raw_name, raw_value in headers:
         name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
@@ -191,7 +191,7 @@ def _joined(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
 
 
 def _explained(error: httpx.ConnectError) -> httpx.ConnectError:
-    """Say so in plain words if there was no connection because too many files are open."""
+    """Explain the error if no connection could be opened because too many files are open."""
     causes: list[BaseException] = [error]
     while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
         causes.append(cause)
@@ -260,7 +260,7 @@ def _tls() -> ssl.SSLContext:
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """A proxy, and the name of the setting that names it."""
+    """A proxy, and the name of its setting."""
 
     address: httpx.Proxy
     setting: str
@@ -272,7 +272,10 @@ class Proxy:
 
 def _requires_login(proxy: Proxy | None) -> str:
     if proxy is None:
-        return "a proxy before the carrier requires a login (HTTP 407): name proxy and login in HTTPS_PROXY"
+        return (
+            "a proxy in front of the carrier requires a login (HTTP 407): "
+            "set HTTPS_PROXY to the proxy's URL with its login"
+        )
     login = "rejects the login" if "proxy-authorization" in proxy.address.headers else "requires a login"
     return f"{proxy} {login} (HTTP 407): check the login in {proxy.setting}"
 
@@ -284,7 +287,10 @@ def _proxy(url: httpx.URL) -> Proxy | None:
     address, setting = proxies.get(kind), f"{kind.upper()}_PROXY"
     if not address or _is_loopback(url.host) or urllib.request.proxy_bypass(url.host):
         return None
-    proxy = httpx.URL(address if "://" in address else f"http://{address}")
+    try:
+        proxy = httpx.URL(address if "://" in address else f"http://{address}")
+    except httpx.InvalidURL as error:
+        raise UsageError(f"{setting}: {error}") from None
     if proxy.scheme not in {"http", "https"}:
         raise UsageError(f"{setting}: {proxy.scheme} proxies are not supported; use an http(s) proxy")
     login = b64encode(f"{proxy.username}:{proxy.password}".encode()).decode()

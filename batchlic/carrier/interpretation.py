@@ -35,7 +35,7 @@ from batchlic.carrier.words import (
 __all__ = ["DECODE_ERRORS", "NOT_SENT_ERRORS", "answer_from_error", "answer_from_reply"]
 
 FAR_RESET_S = 60.0
-"""A quota that a 429 calls used up for longer than this is a wait. A shorter one is left to the limiter."""
+"""A quota that is used up for more than so many seconds is a wait; the limiter handles shorter ones."""
 
 _MAX_TEXT = 500
 _MAX_CODE = 100
@@ -46,7 +46,7 @@ _NO_ERROR = frozenset({"", "0", "00", "200", "ok", "success", "none"})
 
 
 class _Taken(msgspec.Struct):
-    """An acceptance; the error fields are there to see that they are empty."""
+    """An acceptance. The error fields are read to check that they are empty."""
 
     requestId: str  # noqa: N815 - the carrier's name
     errorCode: object = None  # noqa: N815
@@ -101,7 +101,7 @@ def answer_from_reply(
 
 
 def conclude(reply: Reply, body: Body) -> Conclusion:
-    """What an answer means that is no acceptance: the first table with a rule for it decides."""
+    """What an answer other than an acceptance means: the first table with a matching rule decides."""
     return (
         _by_code(reply, body)
         or _by_token(reply, body)
@@ -114,7 +114,7 @@ def conclude(reply: Reply, body: Body) -> Conclusion:
 
 
 def _by_code(reply: Reply, body: Body) -> Conclusion | None:
-    """By the first code that the tables know, wherever it is in the body."""
+    """Conclude from the first known code anywhere in the body."""
     rules = (BY_CODE.get(code.lower()) for code in body.codes)
     return next((rule.conclusion for rule in rules if rule and reply.status in rule.statuses), None)
 
@@ -192,7 +192,7 @@ def _wait(reply: Reply, body: Body, concluded: Conclusion) -> float | None:
 
 
 def _request_id(reply: Reply, secrets: Collection[str]) -> tuple[str | None, bool]:
-    """The requestId of a 2xx, and whether that is an acceptance: the body is whole and tells no error."""
+    """The requestId of a 2xx, and whether the answer is an acceptance: complete and without an error."""
     try:
         taken = _taken.decode(reply.body)
     except DECODE_ERRORS:
@@ -206,7 +206,7 @@ def _request_id(reply: Reply, secrets: Collection[str]) -> tuple[str | None, boo
 def _read_tolerantly(reply: Reply) -> _Taken:
     """Read the JSON object that the body begins with, whatever the case of its field names.
 
-    Text after the object does no harm, unless it is about a request or an error, too.
+    Text after the object is ignored, unless it mentions a requestId or an error.
     """
     nothing = _Taken("")
     try:
@@ -231,7 +231,7 @@ def _text(reply: Reply, body: Body) -> str:
 
 
 def _description(reply: Reply, body: Body) -> str:
-    """Describe an answer without an error text. Half a body is not quoted: it may end in half a secret."""
+    """Describe an answer without an error text. A cut body is not quoted: it may end in half a secret."""
     status = f"HTTP {reply.status}"
     if 300 <= reply.status < 400 and (target := _target(reply.headers.get("location", ""))):
         return f"{status}, redirected to {target}"
@@ -245,11 +245,11 @@ def _description(reply: Reply, body: Body) -> str:
                 f"{status} without a requestId" if reply.status < 300 else f"{status} without an error text"
             )
         case Form.PAGE:
-            said = body.title or body.plain
+            text = body.title or body.plain
         case _:
-            said = body.plain
+            text = body.plain
     kind = reply.headers.get("content-type", "no content type")
-    return f"{status}, not an answer of the carrier's API ({kind}): {said or f'{len(reply.body)} bytes'}"
+    return f"{status}, not an answer of the carrier's API ({kind}): {text or f'{len(reply.body)} bytes'}"
 
 
 def _target(location: str) -> str:

@@ -150,7 +150,7 @@ class ReceivedSubscriptions(Message, frozen=True):
 
 
 def read_count(count: Count) -> int | None:
-    """A number of licenses; None if it is missing or no whole number."""
+    """A number of licenses; None if it is missing or not a whole number."""
     if isinstance(count, float):
         return int(count) if count.is_integer() else None
     if isinstance(count, str):

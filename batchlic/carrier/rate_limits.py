@@ -9,13 +9,13 @@ from email.utils import parsedate_to_datetime
 from functools import partial
 
 MAX_WAIT_S = 24 * 3600.0
-"""Longer waits are cut to this: no carrier means to be left alone for more than a day."""
+"""Longer waits are cut to this: no carrier asks for a pause of more than a day."""
 
 _EPOCH_FROM = 1e9
-"""From here on, a number is a time since 1970, not a delay: in seconds, or in smaller units from 1e12 on."""
+"""Numbers from here on are times since 1970, not delays: in seconds; from 1e12 on, in smaller units."""
 
 _RECENT_S = 60.0
-"""A moment that has passed by less than this is believed: the wait is over."""
+"""A moment that passed less than so many seconds ago is plausible: the wait is over."""
 
 _MAX_HEADER = 500
 """Characters that are read of a header: a few dates need less, and some patterns are slow."""
@@ -137,10 +137,10 @@ def _count(value: str) -> int | None:
 
 
 def _clock(headers: Mapping[str, str]) -> Callable[[float], float]:
-    """A function from a moment to the seconds until then.
+    """Return a function that gives the seconds until a moment.
 
-    A gateway may add its own `Date` to that of the service: the one that gives the shortest wait is the clock
-    that the moment belongs to. Where no `Date` gives a plausible wait, our clock decides.
+    A gateway may add its own `Date` to that of the service. The one that gives the shortest wait counts: the
+    moment is from the same clock. If no `Date` gives a plausible wait, the local clock counts.
     """
 
     def seconds_until(moment: float) -> float:

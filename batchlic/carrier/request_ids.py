@@ -1,4 +1,4 @@
-"""Remembers which request each requestId was given to: one that belongs to another request proves nothing."""
+"""Remembers which request got each requestId. The requestId of another request proves nothing."""
 
 from collections.abc import Iterable
 
@@ -14,12 +14,12 @@ class RequestIds:
         self._owners: dict[int, int] = {}
 
     def remember(self, pairs: Iterable[tuple[str, str]]) -> None:
-        """Take over pairs of requestId and X-Request-ID. The first owner of a requestId keeps it."""
+        """Load pairs of requestId and X-Request-ID. The first owner of a requestId keeps it."""
         for request_id, x_request_id in pairs:
             self.belongs(request_id, x_request_id)
 
     def belongs(self, request_id: str, x_request_id: str) -> bool:
         """Whether a requestId is new, or was given to the same X-Request-ID before. Remembers a new one."""
-        # Carriers do not agree with themselves about upper and lower case.
+        # The carrier may write the same requestId in upper and lower case.
         owner = hash(x_request_id)
         return self._owners.setdefault(hash(request_id.lower()), owner) == owner

@@ -277,7 +277,7 @@ def _is_odd(status: int, framing: _Framing) -> bool:
 
 
 def _idle_s(version: bytes, framing: _Framing) -> float:
-    """How long the connection may be kept: `Keep-Alive: timeout=` less a second, or half of a short time."""
+    """Seconds to keep the connection: `Keep-Alive: timeout=` minus 1, or half of a short timeout."""
     options = {option.lower() for option in _items(framing, b"connection")}
     if b"close" in options or (version != b"1.1" and b"keep-alive" not in options):
         return 0

@@ -27,7 +27,7 @@ from batchlic.carrier.conclusions import (
 
 
 class ErrorRule(NamedTuple):
-    """An exchange that brought no status."""
+    """What an exchange without a status means, by its error."""
 
     error: type[httpx.RequestError]
     conclusion: Conclusion
@@ -43,12 +43,12 @@ BY_ERROR: Sequence[ErrorRule] = (
     ErrorRule(httpx.ConnectTimeout, UNAVAILABLE, "No connection in time: nothing was sent."),
     ErrorRule(httpx.PoolTimeout, UNAVAILABLE, "All connections were busy for too long: nothing was sent."),
     ErrorRule(httpx.ProxyError, UNAVAILABLE, "The proxy did not connect to the carrier: nothing was sent."),
-    ErrorRule(httpx.UnsupportedProtocol, UNAVAILABLE, "There is no such protocol: nothing was sent."),
+    ErrorRule(httpx.UnsupportedProtocol, UNAVAILABLE, "The URL has an unknown protocol: nothing was sent."),
     ErrorRule(
         httpx.RequestError,
         AMBIGUOUS,
-        "The connection broke, fell silent or brought no HTTP after the request left: "
-        "the carrier may have executed it.",
+        "After the request left, the connection broke, stayed silent or sent no HTTP: "
+        "the carrier may have executed the request.",
     ),
 )
 """The first row with the error's class applies."""
@@ -89,7 +89,7 @@ CODES: Sequence[CodeRule] = (
     CodeRule(
         tuple(str(code) for code in range(900800, 900808)),
         THROTTLED,
-        "The gateway's throttling comes before its routing.",
+        "The gateway throttles a request before it routes it.",
         ANY_STATUS,
     ),
     CodeRule(
@@ -148,7 +148,7 @@ BY_CODE: Mapping[str, CodeRule] = {code.lower(): rule for rule in CODES for code
 
 
 class CodePattern(NamedTuple):
-    """Codes of the service that say little, at a 4xx. Words of the error are more specific."""
+    """Vague codes of the service, at a 4xx. The words of the error count more."""
 
     codes: str
     pattern: re.Pattern[str]
@@ -161,7 +161,7 @@ CODE_PATTERNS: Sequence[CodePattern] = (
         "REQUEST_FAILED.UnexpectedError",
         re.compile(r"REQUEST_FAILED\.UnexpectedError$"),
         REFUSED,
-        "The service failed for a reason that it does not give.",
+        "The service failed and does not say why.",
     ),
     CodePattern(
         "REQUEST_ONHOLD.*",
@@ -181,13 +181,13 @@ CODE_PATTERNS: Sequence[CodePattern] = (
             r"(INPUT_INVALID|REQUEST_FAILED)\.(Sku|SKU|Account|Licen[cs]e.*(NotAvailable|Insufficient))"
         ),
         REFUSED_ALL,
-        "About something that all devices of a batch share.",
+        "The error is about something that all devices of a batch share.",
     ),
 )
 
 
 class StatusRule(NamedTuple):
-    """What a status means if nothing else decides. `coded`: with an error of the license service."""
+    """What a status means if nothing else decides: `coded` with a code of the service, else `other`."""
 
     statuses: tuple[int, ...] | range
     coded: Conclusion
@@ -218,7 +218,7 @@ BY_STATUS: Sequence[StatusRule] = (
         (401,),
         BAD_TOKEN,
         BAD_TOKEN,
-        "Whatever the body is. If it does not say which token is rejected, both may be renewed.",
+        "This needs no body. If the body does not say which token is rejected, both may be renewed.",
     ),
     StatusRule(
         (402, 403, 405, 406, 411, 412, 415),
@@ -234,14 +234,17 @@ BY_STATUS: Sequence[StatusRule] = (
         (409,),
         REFUSED,
         AMBIGUOUS,
-        "A conflict. Without a code of the service, it may be one with an earlier sending of this request.",
+        "Without a code of the service, the conflict may be with an earlier sending of this request.",
     ),
     StatusRule(
-        (413,), REFUSED, REFUSED, "The request is too large, whoever says so: smaller parts may be accepted."
+        (413,),
+        REFUSED,
+        REFUSED,
+        "The request is too large for the service or a gateway: smaller parts may be accepted.",
     ),
     StatusRule((420, 429), THROTTLED, THROTTLED, "Too many requests: not executed."),
     StatusRule((421, 425), UNAVAILABLE, UNAVAILABLE, "The wrong server, or too early: not executed."),
-    StatusRule((499,), AMBIGUOUS, AMBIGUOUS, "A gateway gave up a request that it may have passed on."),
+    StatusRule((499,), AMBIGUOUS, AMBIGUOUS, "A gateway gave up on a request that it may have passed on."),
     StatusRule(
         CLIENT_ERRORS,
         REFUSED,
@@ -260,10 +263,10 @@ BY_STATUS: Sequence[StatusRule] = (
         SERVER_ERRORS,
         AMBIGUOUS,
         AMBIGUOUS,
-        "The service, or a gateway that lost it, failed: perhaps after it executed the request.",
+        "The service or a gateway failed, perhaps after the service executed the request.",
     ),
 )
 """The first row with the status applies."""
 
 RETRY_LATER = (400, 402, 403, 422, 423, 430)
-"""With `Retry-After` and without a known code, these statuses are a limit: a refusal needs no second try."""
+"""With `Retry-After` and no known code, these mean throttling: a refusal does not ask to try again."""

@@ -26,27 +26,28 @@ from batchlic.carrier.words import (
 _INTRODUCTION = """\
 # What an answer means
 
-This page is made from the tables `rules.py`, `words.py` and `signs.py` in `batchlic/carrier/`. Change it
-there, then run `make docs-answers`. A test compares both.
+This page is generated from the tables in `rules.py`, `words.py` and `signs.py` in `batchlic/carrier/`. Change
+the tables, then run `make docs-answers`. A test compares the page with the tables.
 
 | conclusion | executed | what follows |
 | --- | --- | --- |
-| accepted | yes | A callback will confirm each device. |
+| accepted | yes | A callback reports the outcome of each device. |
 | throttled | no | All workers wait as long as the carrier asks; then the request is sent again. |
-| unavailable | no | The request is sent again: a gateway answered, or nobody. |
+| unavailable | no | The request did not reach the license service. It is sent again. |
 | unauthorized | no | The token is renewed once for all workers; then the request is sent again. |
-| refused | no | See below. |
+| refused | no | The batch is split, or its devices fail; see below. |
 | ambiguous | perhaps | The devices are in doubt (promise D). |
 
-**Accepted** is only a complete 2xx whose JSON has a readable `requestId` and no error beside it. A byte order
-mark, control characters, NaN, a letter in Latin-1 or text after the JSON do no harm.
+An answer is **accepted** only if it is a complete 2xx whose JSON has a readable `requestId` and no error. A
+byte order mark, control characters, NaN, a letter in Latin-1 or text after the JSON do not matter.
 
-**Refused** names what it blames. If a device or an unknown reason is to blame, the batch is split. If the
-whole request is to blame, splitting does not help. A documented code is definite. Any other refusal ends a
-device only while the carrier accepts other requests.
+An answer that is **refused** blames a device, the whole request, or nothing known. If it blames the whole
+request, splitting the batch does not help. Otherwise the batch is split. A refusal with a documented code is
+definite. With any other code, a device fails only while the carrier
+[accepts other requests](recovery.md#when-the-carrier-refuses).
 
-Everything else is concluded from the first table below that has a rule for the answer. Bodies are read
-tolerantly: JSON that is damaged or cut short, XML, HTML and plain text, in UTF-8, UTF-16 or Latin-1.
+For every other answer, the first table below with a matching rule decides. batchlic reads JSON (even if it is
+damaged or cut short), XML, HTML and plain text, in UTF-8, UTF-16 or Latin-1.
 """
 
 _HINTS = """\
@@ -54,11 +55,11 @@ _HINTS = """\
 
 The longest of the headers `Retry-After`, `X-Retry-After`, `Retry-After-Ms` and `X-Ms-Retry-After-Ms` counts.
 Without one, the first of these counts: `nextAccessTime` or `retryAfter` anywhere in the body; words such as
-"Try again in 5 seconds"; the reset of a used-up quota.
+"Try again in 5 seconds"; the reset time of a used-up quota.
 
 A wait is a number of seconds, a duration (`4s`, `PT4S`, `2 minutes`), a date (as in HTTP, ISO 8601, Java or
-the gateway's form) or a time since 1970 in seconds or smaller units. Quotes, a sign and lists are read, too.
-Moments are compared with the answer's own `Date`, or with the local clock where that gives no plausible wait.
+the gateway's form) or a time since 1970 in seconds or smaller units. Quotes, a sign and lists are allowed.
+Moments are compared with the answer's own `Date`, or with the local clock if `Date` gives no plausible wait.
 A wait of more than a day counts as one day.
 """
 
@@ -80,7 +81,7 @@ def page() -> str:
         _INTRODUCTION,
         _section(
             "## Codes",
-            "The first known code anywhere in the body decides. Service names are left out.",
+            "The first known code anywhere in the body decides. Codes are compared without the service name.",
             ("code", "at", "conclusion", "why"),
             (
                 (_listed(rule.codes), _statuses(rule.statuses), _said(rule.conclusion), rule.why)
@@ -89,7 +90,7 @@ def page() -> str:
         ),
         _section(
             "## Words of a rejected token",
-            "Also in the header `WWW-Authenticate`.",
+            "They count in the body and in the header `WWW-Authenticate`.",
             ("about", "for example", "at", "conclusion", "why"),
             (
                 (
@@ -104,7 +105,7 @@ def page() -> str:
         ),
         _section(
             "## Words of a duplicate",
-            'Words about a device ("Device already has a license") are no duplicate of the request.',
+            'Words about a device ("Device already has a license") do not mean a duplicate request.',
             ("about", "for example", "conclusion", "why"),
             (
                 (rule.about, _listed(rule.examples), _said(rule.conclusion), rule.why)
@@ -113,20 +114,25 @@ def page() -> str:
         ),
         _section(
             "## Limits",
-            f"Words are also read in {_listed(_title(name) for name in LIMIT_HEADERS)}.",
+            f"Words count in the body and in {_listed(_title(name) for name in LIMIT_HEADERS)}.",
             ("shown by", "at", "conclusion", "why"),
             (
                 *(
                     (_listed(rule.examples), _statuses(rule.statuses), _said(rule.conclusion), rule.why)
                     for rule in LIMIT_WORDS
                 ),
-                ("`nextAccessTime`", "any", _said(THROTTLED), "Only the gateway's throttling sends it."),
+                (
+                    "`nextAccessTime`",
+                    "any",
+                    _said(THROTTLED),
+                    "A gateway sends this field only when it throttles.",
+                ),
                 ("`X-Envoy-RateLimited`", "4xx, 5xx", _said(THROTTLED), "Envoy's limiter answered."),
                 (
                     "`Retry-After`",
                     _statuses(RETRY_LATER),
                     _said(THROTTLED),
-                    "A refusal needs no second try, so this is a limit.",
+                    "A refusal does not ask to try again, so this is throttling.",
                 ),
                 (
                     "`X-RateLimit-Remaining: 0`",
@@ -137,15 +143,16 @@ def page() -> str:
             ),
         ),
         _section(
-            "## Codes that say little",
-            "At a 4xx.",
+            "## Vague codes",
+            "They count at a 4xx, if no table above decides.",
             ("code", "conclusion", "why"),
             ((f"`{rule.codes}`", _said(rule.conclusion), rule.why) for rule in CODE_PATTERNS),
         ),
         _section(
             "## Signs of a gateway",
-            "At a 5xx. A gateway answers 503, 502 or 504 before it passes a request on, and also when it "
-            "loses the answer. These signs show which of the two happened; the first one counts.",
+            "They count at a 5xx. A gateway answers 502, 503 or 504 in two cases: it did not pass the "
+            "request on, or it lost the service's answer. These signs show which case it is. The first match "
+            "counts.",
             ("gateway", "for example", "at", "conclusion", "why"),
             (
                 (
@@ -160,8 +167,8 @@ def page() -> str:
         ),
         _section(
             "## Statuses",
-            "An error of the service has a field `errorCode`, or a code of the platform. Any other body is a "
-            "gateway's JSON, XML, HTML, text, or nothing.",
+            "An error of the service has a field `errorCode`, or a code such as "
+            "`INPUT_INVALID.DeviceState.Invalid`. Any other body is from a gateway, or empty.",
             ("status", "error of the service", "any other body", "why"),
             (
                 (_statuses(rule.statuses), _said(rule.coded), _said(rule.other), rule.why)
@@ -169,8 +176,8 @@ def page() -> str:
             ),
         ),
         _section(
-            "## No status",
-            "Errors of the connection.",
+            "## Connection errors",
+            "No status arrived. The names are those of httpx.",
             ("error", "conclusion", "why"),
             ((f"`{rule.error.__name__}`", _said(rule.conclusion), rule.why) for rule in BY_ERROR),
         ),

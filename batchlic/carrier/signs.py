@@ -14,8 +14,8 @@ from batchlic.carrier.conclusions import AMBIGUOUS, SERVER_ERRORS, THROTTLED, UN
 class Sign:
     """Shows what a gateway did with the request, at a 5xx. All of `text`, `codes` and `headers` must fit.
 
-    `is_whole_body`: `text` is about a body that did not break off. `example` is such a body, or a header as
-    it is sent; a semicolon is between both.
+    `is_whole_body`: `text` must match a body that did not break off. `example`: a matching body, a matching
+    header, or both with a semicolon between them.
     """
 
     gateway: str
@@ -34,21 +34,21 @@ def _text(pattern: str) -> re.Pattern[str]:
 
 
 SIGNS: Sequence[Sign] = (
-    # These come first: they deny what a rule below would prove.
+    # These come first: they are exceptions from the rules below.
     Sign(
         gateway="Envoy, Istio",
         conclusion=AMBIGUOUS,
         text=_text(r"retried and the latest reset reason"),
         example="upstream connect error or disconnect/reset before headers. "
         "retried and the latest reset reason: connection failure",
-        why="Only the last try could not connect; an earlier one may have reached the service.",
+        why="The last attempt of the gateway could not connect; an earlier one may have reached the service.",
     ),
     Sign(
         gateway="Envoy, Istio",
         conclusion=AMBIGUOUS,
         headers={"x-envoy-attempt-count": re.compile(r"0*(?:[2-9]|[1-9]\d+)\b")},
         example="x-envoy-attempt-count: 2",
-        why="An earlier try of the gateway may have reached the service.",
+        why="An earlier attempt of the gateway may have reached the service.",
     ),
     Sign(
         gateway="Envoy, Istio",
@@ -59,14 +59,14 @@ SIGNS: Sequence[Sign] = (
         ),
         example="upstream connect error or disconnect/reset before headers. "
         "reset reason: connection termination",
-        why="The request was on a connection to the service when it broke or took too long.",
+        why="The gateway was connected to the service when the connection broke or the answer took too long.",
     ),
     Sign(
         gateway="Varnish, Fastly",
         conclusion=AMBIGUOUS,
         text=_text(r"guru meditation|backend (?:fetch failed|read error|write error)|first byte timeout"),
         example="Error 503 Backend fetch failed. Guru Meditation: XID: 32770",
-        why="The same page for a refused connection and for a lost answer, with Retry-After: 5 for both.",
+        why="Page and Retry-After: 5 are the same for a refused connection and for a lost answer.",
     ),
     Sign(
         gateway="Heroku",
@@ -82,7 +82,7 @@ SIGNS: Sequence[Sign] = (
         text=_text(r"application error|error-pages/"),
         headers={"server": _text(r"cowboy|heroku")},
         example="Server: Cowboy; <title>Application Error</title>",
-        why="The same page for H10 (app crashed) and for H12, H13 and H18 (the answer was late or lost).",
+        why="The page is the same for H10 (app crashed) and for H12, H13 and H18 (late or lost answer).",
     ),
     Sign(
         gateway="Kong",
@@ -92,14 +92,14 @@ SIGNS: Sequence[Sign] = (
             r"the upstream server is currently unavailable"
         ),
         example='{"message":"An invalid response was received from the upstream server"}',
-        why="The service was connected, or an earlier try of the gateway may have been.",
+        why="The gateway was connected to the service, or may have been at an earlier attempt.",
     ),
     Sign(
         gateway="WSO2",
         conclusion=AMBIGUOUS,
         codes=("101500", "101501", "101504", "101505", "101506", "101507", "101510", "303000"),
         example='{"fault":{"code":"101504","message":"Send timeout"}}',
-        why="The connection to the service broke or fell silent, perhaps after the request was sent.",
+        why="The connection to the service broke or stayed silent, perhaps after the request was sent.",
     ),
     Sign(
         gateway="WSO2",
@@ -107,14 +107,14 @@ SIGNS: Sequence[Sign] = (
         codes=("101503",),
         text=_text(r"\breset\b"),
         example='{"fault":{"code":"101503","description":"upstream connection reset"}}',
-        why="Gateways of the newer kind use the code for a broken connection, too.",
+        why="Newer gateways use this code for a broken connection, too.",
     ),
     Sign(
         gateway="AWS API Gateway",
         conclusion=AMBIGUOUS,
         text=_text(r"endpoint request timed out|network error communicating with endpoint"),
         example='{"message":"Endpoint request timed out"}',
-        why="The service was connected.",
+        why="The gateway was connected to the service.",
     ),
     Sign(
         gateway="Apigee",
@@ -129,7 +129,7 @@ SIGNS: Sequence[Sign] = (
         text=_text(r"upstream service reached hard timeout|there was a problem proxying the request"),
         statuses=(408, *SERVER_ERRORS),
         example='{"error":"Upstream service reached hard timeout."}',
-        why="The service was connected, or may have been.",
+        why="The gateway was connected to the service, or may have been.",
     ),
     # These prove that the request did not reach the service.
     Sign(
@@ -137,7 +137,7 @@ SIGNS: Sequence[Sign] = (
         conclusion=UNAVAILABLE,
         text=_text(r"no healthy upstream"),
         example="no healthy upstream",
-        why="There was no host to pass the request on to (response flag UH).",
+        why="The gateway had no host to pass the request on to (response flag UH).",
     ),
     Sign(
         gateway="Envoy, Istio",
@@ -145,7 +145,7 @@ SIGNS: Sequence[Sign] = (
         text=_text(r"reset reason: (?:(?:remote |local )?connection failure|connection timeout)"),
         example="upstream connect error or disconnect/reset before headers. "
         "reset reason: remote connection failure, transport failure reason: delayed connect error: 111",
-        why="The connection to the service was never made (UF).",
+        why="The gateway could not connect to the service (UF).",
     ),
     Sign(
         gateway="Envoy, Istio",
@@ -170,21 +170,21 @@ SIGNS: Sequence[Sign] = (
         ),
         statuses=(503,),
         example="<html><body><h1>503 Service Unavailable</h1> No server is available to handle this request.",
-        why="No server was up, or none could be connected. Lost answers are 502 and 504 there.",
+        why="No server was up, or connecting failed. For a lost answer, HAProxy sends 502 or 504.",
     ),
     Sign(
         gateway="Kong",
         conclusion=UNAVAILABLE,
         text=_text(r"failure to get a peer from the ring-balancer|name resolution failed"),
         example='{"message":"failure to get a peer from the ring-balancer"}',
-        why="Said before the request is passed on: no healthy target, or no address.",
+        why="The gateway found no healthy target, or no address for it, so it did not pass the request on.",
     ),
     Sign(
         gateway="WSO2",
         conclusion=UNAVAILABLE,
         codes=("303001", "101503", "101508"),
         example='{"fault":{"code":"303001","description":"Currently, Address endpoint: [ SUSPENDED ]"}}',
-        why="The endpoint is suspended, the connection to it failed, or it was not made in time.",
+        why="The endpoint is suspended, or the gateway could not connect to it.",
     ),
     Sign(
         gateway="AWS load balancer",
@@ -193,7 +193,7 @@ SIGNS: Sequence[Sign] = (
         headers={"server": _text(r"awselb")},
         statuses=(503,),
         example="Server: awselb/2.0; <title>503 Service Temporarily Unavailable</title>",
-        why="No target is registered. Lost answers are 502 and 504 there.",
+        why="No target is registered. For a lost answer, the load balancer sends 502 or 504.",
     ),
     Sign(
         gateway="AWS API Gateway",
@@ -207,7 +207,7 @@ SIGNS: Sequence[Sign] = (
         conclusion=UNAVAILABLE,
         text=_text(r"http\.flow\.(?:NoActiveTargets|SslHandshakeFailed)"),
         example='{"fault":{"detail":{"errorcode":"messaging.adaptors.http.flow.NoActiveTargets"}}}',
-        why="No target could be connected.",
+        why="The gateway could not connect to any target.",
     ),
     Sign(
         gateway="Tyk",
@@ -236,7 +236,7 @@ SIGNS: Sequence[Sign] = (
         conclusion=UNAVAILABLE,
         text=_text(r"service unavailable - (?:dns failure|fail to connect)"),
         example="<h1>Service Unavailable - DNS failure</h1>",
-        why="The service has no address, or was not connected.",
+        why="The service has no address, or the gateway could not connect to it.",
     ),
     Sign(
         gateway="Squid",
@@ -260,7 +260,7 @@ SIGNS: Sequence[Sign] = (
         headers={"retry-after": re.compile(r"\d")},
         statuses=(503,),
         example="Retry-After: 1; <title>503 Service Temporarily Unavailable</title> nginx",
-        why="The page of limit_req and limit_conn. Lost answers are 502 and 504 there.",
+        why="The page of limit_req and limit_conn. For a lost answer, nginx sends 502 or 504.",
     ),
     Sign(
         gateway="any limiter",
@@ -270,7 +270,7 @@ SIGNS: Sequence[Sign] = (
         headers={"retry-after": re.compile(r"\d")},
         statuses=(503,),
         example="Retry-After: 2",
-        why="An empty 503 with Retry-After: sent instead of taking the request (RFC 9110, 15.6.4).",
+        why="A server that does not take the request sends an empty 503 with Retry-After (RFC 9110, 15.6.4).",
     ),
 )
 """The first sign that fits decides; without one, a 5xx is ambiguous."""

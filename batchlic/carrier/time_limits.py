@@ -1,8 +1,8 @@
-"""Time limits for exchanges, in seconds during which the program runs and receives nothing.
+"""Time limits for exchanges, in seconds. Only time during which the program runs counts.
 
 A process that was stopped (SIGSTOP, a suspended machine, a paused VM) finds its answers in the sockets when
-it goes on. By the clock, each of them is too late. So the limits count wake-ups of the event loop instead of
-seconds. A wake-up that is late ends no exchange, because the loop has yet to read what arrived meanwhile.
+it continues. By the clock, all of them are too late. So the limits count wake-ups of the event loop instead
+of seconds. A late wake-up ends no exchange, because the loop has not yet read what arrived meanwhile.
 """
 
 from collections.abc import AsyncIterator

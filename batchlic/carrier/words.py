@@ -19,7 +19,7 @@ from batchlic.carrier.conclusions import (
 
 
 class WordRule(NamedTuple):
-    """Words of an error. `unless`: other words that give these another meaning. `examples` are such texts."""
+    """Words of an error. `unless`: words that give these another meaning. `examples`: matching texts."""
 
     about: str
     pattern: re.Pattern[str]
@@ -30,7 +30,7 @@ class WordRule(NamedTuple):
     examples: tuple[str, ...]
 
     def fits(self, status: int, words: str) -> bool:
-        """Whether an error of this status says so."""
+        """Whether the rule applies to an error with this status and these words."""
         return (
             status in self.statuses
             and self.pattern.search(words) is not None
@@ -63,7 +63,7 @@ _AND = _one_of(
     """
 )
 _BETWEEN = rf"(?: (?:{_AND}|{_NUMBER})){{0,12}}"
-"""What may stand between a request and what became of it. A device may not: then the words are about that."""
+"""Words between a request and what happened to it. With a device among them, a text is about the device."""
 
 _TAKEN = _one_of(
     """
@@ -113,7 +113,7 @@ DUPLICATE_WORDS = WordRule(
         "Idempotency key reused with a different body",
     ),
 )
-"""Said of the request. What is said of a device ("device already has a license") is no duplicate."""
+"""Words about the request. Words about a device ("device already has a license") mean no duplicate."""
 
 DONE_WITHOUT_SUBJECT = WordRule(
     "already processed",
@@ -121,12 +121,12 @@ DONE_WITHOUT_SUBJECT = WordRule(
     _any(_DEVICE, r"licen[cs]es?", r"skus?", r"accounts?"),
     DUPLICATE,
     ANY_STATUS,
-    "Said of nothing else, so of the request.",
+    "The text names nothing else, so it is about the request.",
     ("ALREADY_PROCESSED", "Already submitted"),
 )
 
 SAYS_ALREADY = _any(r"already", r"duplicate (?:license|licence|assignment)")
-"""A refusal that says: a device has the license, whoever assigned it."""
+"""Words of a refusal because a device already has the license, whoever assigned it."""
 
 _LIMIT = r"(?:limits?|quotas?|thresholds?|allowance)"
 _REACHED = r"(?:exceeded|exceeds|reached|exhausted|violated|violation|hit|passed)"
@@ -178,7 +178,7 @@ LIMIT_WORDS: Sequence[WordRule] = (
         ),
         THROTTLED,
         tuple(status for status in _OF_LIMITS if status < 500),
-        "A limit of requests, unless something else is mentioned that has a limit: licenses, devices, sizes.",
+        "A limit of requests, unless the text names something else: licenses, devices, sizes.",
         ("Quota exceeded", "You have reached your limit"),
     ),
 )

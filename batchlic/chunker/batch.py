@@ -108,7 +108,9 @@ def read_whole_batches(plan: Path, *, first_batch: int = 1) -> Iterator[pl.DataF
     """The rows of a plan's batches in order, in frames of whole batches with about ROWS_PER_READ rows."""
     import polars as pl  # noqa: PLC0415 - slow to import: only when a plan is read
 
-    rows = pl.scan_parquet(plan)
+    from batchlic.reader.scans import scan_parquet  # noqa: PLC0415 - as above
+
+    rows = scan_parquet(plan)
     before = (pl.col("batch_id") < first_batch).sum().alias("before")
     total, start = rows.select(pl.col("batch_id").count(), before).collect().row(0)
     while start < total:
@@ -129,7 +131,9 @@ def read_excluded(plan: Path) -> Iterator[pl.DataFrame]:
     """The rows of a plan that are in no batch, in order, in frames of ROWS_PER_READ."""
     import polars as pl  # noqa: PLC0415 - as above
 
-    excluded = pl.scan_parquet(plan).filter(pl.col("batch_id").is_null())
+    from batchlic.reader.scans import scan_parquet  # noqa: PLC0415 - as above
+
+    excluded = scan_parquet(plan).filter(pl.col("batch_id").is_null())
     yield from excluded.collect_batches(chunk_size=ROWS_PER_READ, maintain_order=True)
 
 

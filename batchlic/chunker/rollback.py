@@ -12,6 +12,7 @@ from batchlic.chunker.schema import PLAN, REJECTS, UNDOES, write_plan_file, writ
 from batchlic.chunker.status import DeviceStatus
 from batchlic.reader import Source
 from batchlic.reader.rules import Reason
+from batchlic.reader.scans import scan_parquet
 from batchlic.reader.streaming import Schema, lazy_frame
 
 Frames: TypeAlias = Callable[[], Iterator[pl.DataFrame]]
@@ -38,7 +39,7 @@ def write_rollback_plan(
     write_rejects_file(folder, lazy_frame(lambda: _irrevocable(frames, lifetime), REJECTS))
     groups = _groups(folder / "plan.parquet")
     planned = sum(group.devices for group in groups)
-    rejected = pl.scan_parquet(folder / "rejects.parquet").select(pl.len()).collect().item()
+    rejected = scan_parquet(folder / "rejects.parquet").select(pl.len()).collect().item()
     return Plan(
         sources=(Source(source, planned + rejected),),
         rows_read=planned + rejected,
@@ -81,7 +82,7 @@ def _irrevocable(frames: Frames, lifetime_skus: Collection[str]) -> Iterator[pl.
 def _groups(plan: Path) -> tuple[PlanGroup, ...]:
     """The groups of a plan that excludes no device, in its order."""
     groups = (
-        pl.scan_parquet(plan)
+        scan_parquet(plan)
         .group_by("account_name", "sku_number")
         .agg(
             devices=pl.len(),

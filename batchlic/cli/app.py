@@ -3,14 +3,30 @@
 import gc
 import os
 import sys
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from batchlic.cli import callbacks, ledger, recovery, run, sandbox
 from batchlic.cli.output import print_message
-from batchlic.errors import BatchlicError, ExitCode
+from batchlic.cli.streams import guard_standard_streams
+from batchlic.errors import BatchlicError
+from batchlic.runs import signals
+
+
+class _Commands(TyperGroup):
+    """The commands; typer itself would turn a signal into exit code 130 before `main` sees it."""
+
+    def invoke(self, ctx: Any) -> object:  # noqa: ANN401 - the class is private to typer
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise signals.interruption() from None
+
 
 app = typer.Typer(
+    cls=_Commands,
     name="batchlic",
     help="Assign, unassign and migrate SIM-Secure licenses of very large IoT device inventories.",
     no_args_is_help=True,
@@ -31,13 +47,12 @@ OBJECTS_BETWEEN_COLLECTIONS = 20_000
 
 def main() -> None:
     """Run the command line; exit with the codes of `batchlic.errors.ExitCode`."""
+    guard_standard_streams()
     os.umask(0o077)  # nobody but the owner may read what this process writes
     gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
-    try:
-        app()
-    except BatchlicError as error:
-        print_message(f"batchlic: {error}")
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print_message("batchlic: stopped. If requests were sent, continue with `batchlic resume RUN_DIR`.")
-        sys.exit(ExitCode.STOPPED)
+    with signals.hearing():
+        try:
+            app()
+        except BatchlicError as error:
+            print_message(f"batchlic: {error}")
+            sys.exit(error.exit_code)

@@ -13,6 +13,7 @@ from batchlic.cli.arguments import RunDirectory
 from batchlic.cli.options import Json, OnSandbox, StoreLocation, WaitOptions, parse_duration
 from batchlic.cli.output import exit_as, open_target, print_json, print_message
 from batchlic.errors import RunFolderError, UsageError
+from batchlic.runs import signals
 
 if TYPE_CHECKING:
     from batchlic.carrier.client import CarrierClient
@@ -67,6 +68,8 @@ def listen(
         host=host, port=port, path=path, account=account, tls_cert=tls_cert, tls_key=tls_key
     )
     access = settings.access(trusted_proxy or ())
+    signals.end_by_sigterm()
+    signals.ignore_sighup()
     if until_eof:
         stop_when_stdin_ends()
     with closing(Store.open(settings.store(store))) as opened:
@@ -115,7 +118,7 @@ def subscriptions(
     async def ask(client: "CarrierClient") -> "list[Subscription]":
         counts = await client.subscriptions(account, sku)
         if (name := client.counted_as(account)) != account:
-            print_message(f"The carrier gives the license counts of {account} as {name}.")
+            print_message(f"The carrier gives the license counts of {account} under the name {name}.")
         return counts
 
     counts = _ask_carrier(ask, on_sandbox=sandbox)
@@ -267,7 +270,7 @@ def _print_open_ends(run_dir: Path) -> None:
 
 def _ask_carrier(question: "Callable[[CarrierClient], Awaitable[T]]", *, on_sandbox: bool = False) -> "T":
     """The carrier's answer to one question."""
-    import anyio
+    from functools import partial
 
     from batchlic.carrier.client import open_client
     from batchlic.job import EmbeddedSandbox
@@ -280,4 +283,4 @@ def _ask_carrier(question: "Callable[[CarrierClient], Awaitable[T]]", *, on_sand
             return answer
 
     with open_target(EmbeddedSandbox() if on_sandbox else None) as target:
-        return anyio.run(ask, target)
+        return signals.run_in_loop(partial(signals.unless_asked, partial(ask, target)))

@@ -19,6 +19,8 @@ from batchlic.writer.in_doubt import Doubt, StatusReport
 from batchlic.writer.summary import Summary
 
 _STOPS = {
+    ExitCode.BUG: "Stopped by an error",
+    ExitCode.USAGE: "Stopped early",
     ExitCode.REFUSED: "Refused",
     ExitCode.CREDENTIALS: "Credentials rejected",
     ExitCode.STOPPED: "Stopped early",
@@ -283,7 +285,7 @@ def _next_steps(summary: Summary, folder: Path) -> list[str]:
     lines = [f"  Files: {folder}/"]
     trouble = {*summary.statuses, *(["rejected"] if summary.rejected else [])}
     lines += [f"  {name}: see {folder}/{file}" for name, file in _FILES.items() if name in trouble]
-    is_stopped = summary.exit_code in {ExitCode.STOPPED, ExitCode.CREDENTIALS}
+    is_stopped = summary.exit_code in {ExitCode.STOPPED, ExitCode.CREDENTIALS, ExitCode.BUG, ExitCode.USAGE}
     if summary.statuses.get(DeviceStatus.PENDING) or is_stopped:
         lines.append(f"  Continue: batchlic resume {folder}")
     return lines

@@ -1,7 +1,5 @@
 """Helpers that commands share: the carrier to talk to, questions, and output to people and programs."""
 
-import errno
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from batchlic.errors import RefusedToStart
+from batchlic.runs import signals
 
 if TYPE_CHECKING:
     from batchlic.job import EmbeddedSandbox
@@ -69,20 +68,9 @@ def print_json(result: object) -> None:
     """Print a result as JSON to stdout."""
     import msgspec
 
-    with stdout_until_closed():
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(result), indent=2).decode() + "\n")
-
-
-@contextmanager
-def stdout_until_closed() -> Iterator[None]:
-    """Write to stdout as long as it is read; a closed pipe (`| head`) is not an error."""
-    try:
-        yield
-        sys.stdout.flush()
-    except OSError as error:
-        if not isinstance(error, BrokenPipeError) and f"(os error {errno.EPIPE})" not in str(error):  # polars
-            raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.stdout.flush()
+    sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")
+    sys.stdout.buffer.flush()
 
 
 def print_message(text: str) -> None:
@@ -100,5 +88,10 @@ def ask_on_terminal() -> Callable[[str], None] | None:
 def _confirm(question: str) -> None:
     from batchlic.logs import printable
 
-    if not typer.confirm(printable(question), err=True):
+    try:
+        is_confirmed = typer.confirm(printable(question), err=True)
+    except typer.Abort:
+        signals.raise_if_asked()
+        is_confirmed = False  # the end of the input
+    if not is_confirmed:
         raise RefusedToStart("you answered no: nothing was sent")

@@ -14,8 +14,8 @@ from batchlic.cli.output import (
     open_target,
     print_json,
     print_message,
-    stdout_until_closed,
 )
+from batchlic.cli.streams import results_on_stdout
 from batchlic.errors import ExitCode, UsageError
 
 app = typer.Typer()
@@ -63,7 +63,8 @@ def export(
     run_dir: RunDirectory,
     *,
     what: Annotated[
-        Literal["rejects", "failed", "in_doubt", "all"], typer.Option(help="Rows to export.")
+        Literal["rejects", "failed", "in_doubt", "resent", "all"],
+        typer.Option(help="Rows to export; resent: sent again after a lost answer."),
     ] = "rejects",
     format: Annotated[  # noqa: A002 - the option's name
         Literal["csv", "xlsx", "ndjson", "parquet"], typer.Option(help="File format.")
@@ -75,11 +76,17 @@ def export(
     from batchlic.runs.folder import RunFolder
     from batchlic.writer.export import Format, Selection
 
-    target = sys.stdout.buffer if to is None or str(to) == "-" else to
-    with stdout_until_closed():
-        count = export_rows(RunFolder(run_dir), Selection(what), Format(format), target)
-        rows = f"{count:,} {'row' if count == 1 else 'rows'}"
-        print_message(f"{rows} in {to}" if target is to else rows)
+    folder, selection, form = RunFolder(run_dir), Selection(what), Format(format)
+    if to is None or str(to) == "-":
+        with results_on_stdout() as stdout:
+            count = export_rows(folder, selection, form, stdout)
+            print_message(_rows(count))
+    else:
+        print_message(f"{_rows(export_rows(folder, selection, form, to))} in {to}")
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} {'row' if count == 1 else 'rows'}"
 
 
 @app.command()

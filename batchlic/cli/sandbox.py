@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from batchlic.cli.options import with_option_groups
+from batchlic.runs import signals
 
 if TYPE_CHECKING:
     from batchlic.sandbox import LimitConfig
@@ -157,6 +158,7 @@ def sandbox(
     )
     if accounts.licenses:
         config = replace(config, licenses=parse_licenses(accounts.licenses))
+    signals.end_by_sigterm()
     serve(config, port=port)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -177,4 +178,4 @@ def _damage_of_identity(path: Path) -> str:
 
 
 def _read_only(path: Path) -> closing[sqlite3.Connection]:
-    return closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True))
+    return closing(sqlite3.connect(f"file://{quote(os.fsencode(path.absolute()))}?mode=ro", uri=True))

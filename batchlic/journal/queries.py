@@ -21,7 +21,6 @@ from batchlic.journal.records import (
     Event,
     LostAnswers,
     RunIdentity,
-    SentAgain,
     SessionEnd,
     Settlement,
 )
@@ -132,22 +131,6 @@ class JournalQueries:
         with self._reading() as connection:
             return [LostAnswers(*row) for row in connection.execute(query)]
 
-    def sent_again(self) -> list[SentAgain]:
-        """The parts of batches that may have been executed twice: lost answers, and a repetition."""
-        of_part = tables.intents.c.batch_id, tables.intents.c.step, tables.intents.c.part
-        has_own_id = tables.answers.c.request_id.is_not(None)  # a trusted duplicate has none
-        was_accepted = (tables.answers.c.outcome == Outcome.ACCEPTED.value) & has_own_id
-        lost, accepted = (sa.func.count().filter(condition) for condition in (_IS_LOST, was_accepted))
-        query = (
-            sa.select(tables.intents.c.batch_id, sa.func.max(tables.intents.c.device_count))
-            .select_from(tables.intents.outerjoin(tables.answers))
-            .group_by(*of_part)
-            .having((lost >= 2) | ((lost == 1) & (accepted >= 1)))
-            .order_by(tables.intents.c.batch_id)
-        )
-        with self._reading() as connection:
-            return [SentAgain(*row) for row in connection.execute(query)]
-
     def request_ids(self, *, of_lost_answers: bool = True) -> list[str]:
         """The requestId of each answer that has one. `of_lost_answers` includes ambiguous answers."""
         answered = tables.answers.c
@@ -187,15 +170,21 @@ class JournalQueries:
     def remaining_wait_s(self, now: int) -> float:
         """The seconds of waits that the carrier asked for and that are not over at `now` (as `started_at`).
 
-        No wait is longer than the carrier asked for, even if the clock was set back since. Waits of
-        `MAX_WAIT_S` are not plausible and don't count.
+        The clock may have been wrong when an answer came. So no wait is longer than the carrier asked for,
+        and an answer came before the end of any session that ended after it. Waits of `MAX_WAIT_S` are not
+        plausible and don't count.
         """
-        asked_us = tables.answers.c.retry_after_s * 1_000_000
-        answered_at = tables.intents.c.started_at + tables.answers.c.duration_ms * 1000
-        left_us = sa.case((answered_at > now, asked_us), else_=answered_at + asked_us - now)
-        query = sa.select(sa.func.max(left_us)).select_from(_ANSWERED)
-        is_plausible = tables.answers.c.retry_after_s < MAX_WAIT_S
-        return max(0.0, (self._scalar(query.where(is_plausible)) or 0.0) / 1e6)
+        asked_s = tables.answers.c.retry_after_s
+        left_s = asked_s + (_HEARD_AT - now) / 1e6
+        query = sa.select(sa.func.max(sa.case((left_s > asked_s, asked_s), else_=left_s)))
+        query = query.select_from(_ANSWERED).where(asked_s < MAX_WAIT_S)
+        return max(0.0, float(self._scalar(query) or 0))
+
+    @property
+    def has_implausible_wait(self) -> bool:
+        """Whether the carrier asked to wait for `MAX_WAIT_S`, which is not obeyed in later sessions."""
+        is_implausible = tables.answers.c.retry_after_s >= MAX_WAIT_S
+        return self._scalar(sa.select(tables.answers.c.seq).where(is_implausible).limit(1)) is not None
 
     def settled(self) -> tuple[int, int]:
         """Devices accepted, and devices failed for good, by answers and by the last settlements."""
@@ -240,6 +229,18 @@ _LAST_ENDED = sa.select(sa.func.coalesce(sa.func.max(tables.session_ends.c.last_
 _IS_LOST = tables.answers.c.outcome.is_(None) | (tables.answers.c.outcome == Outcome.AMBIGUOUS.value)
 
 _ANSWERED = tables.intents.join(tables.answers)
+
+_ANSWERED_AT = tables.intents.c.started_at + tables.answers.c.duration_ms * 1000
+
+_ENDED_LATER_AT = (
+    sa.select(sa.func.min(tables.session_ends.c.ended_at))
+    .where(tables.session_ends.c.last_seq >= tables.intents.c.seq)
+    .correlate(tables.intents)
+    .scalar_subquery()
+)
+
+_HEARD_AT = sa.case((_ENDED_LATER_AT < _ANSWERED_AT, _ENDED_LATER_AT), else_=_ANSWERED_AT)
+"""When an answer came at the latest, in microseconds since 1970, whatever the clock showed at that time."""
 
 _LAST_SETTLED = (
     sa.select(tables.settlements.c.status, sa.func.sum(tables.settlements.c.device_count))

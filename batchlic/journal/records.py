@@ -154,13 +154,6 @@ class SessionEnd(NamedTuple):
     exit_code: int
 
 
-class SentAgain(NamedTuple):
-    """A part of a batch that was sent again after a lost answer, so that it may have been executed twice."""
-
-    batch_id: int
-    device_count: int
-
-
 class LostAnswers(NamedTuple):
     """The number of requests for a part of a batch whose answers are not known."""
 

@@ -1,9 +1,9 @@
 """The catalog of a ledger: all rows of its tables without the records themselves, compared with a checksum.
 
-A damaged SQLite file can give wrong rows, or fewer, without an error. So no query is left to SQLite: each
-transaction reads all rows of `runs` and `records` but the contents, and compares them with the checksum that
-the last writer stored. A content is compared with its own checksum when it is read. The catalog of a run of
-ten million devices has a hundred blocks.
+A damaged SQLite file can give wrong rows, or fewer, without an error. So the ledger does not rely on queries:
+each transaction reads all rows of `runs` and `records`, without the contents, and compares them with the
+checksum that the last writer stored. A content is compared with its own checksum when it is read. The catalog
+of a run of ten million devices has a hundred blocks.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ class Block(NamedTuple):
 
     @property
     def place(self) -> Place:
-        """Where these records stand among all those of their run."""
+        """The place of these records among all those of their run."""
         return Place(self.part, self.account_name, self.sku_number)
 
 
 class Catalog:
     """The runs and blocks of a ledger, by number, within a transaction of the caller.
 
-    Raises Damage where the database has other rows than were written. After changes, the caller calls `save`
+    Raises Damage if the rows are not those that were written. After changes, the caller calls `save`
     in the same transaction.
     """
 
@@ -77,7 +77,7 @@ class Catalog:
     # -- what is read -----------------------------------------------------------------------------------
 
     def find_run(self, run_id: str) -> Run | None:
-        """The run with this id; None where there is none."""
+        """The run with this id; None if there is none."""
         number = self._numbers.get(run_id)
         return None if number is None else self.runs[number]
 
@@ -93,7 +93,7 @@ class Catalog:
         return content
 
     def packed(self, block: Block) -> PackedRecords:
-        """The packed records of a block, and where they stand."""
+        """The packed records of a block, with their place."""
         return PackedRecords(*block.place, block.devices, block.unpaired, self.content(block))
 
     # -- what is written --------------------------------------------------------------------------------
@@ -111,7 +111,7 @@ class Catalog:
     def add_block(
         self, packed: PackedRecords, *, run: int, number: int | None = None, completed_by: int | None = None
     ) -> None:
-        """Add records of a run; without `number` they get the next one."""
+        """Add records of a run. Without a `number`, they get the next one."""
         if number is None:
             number = self.last_number + 1
         self.last_number = max(self.last_number, number)

@@ -19,6 +19,7 @@ from batchlic.ledger.records import ledger_records, list_states, read_states, re
 from batchlic.ledger.schema import RECORD_COLUMNS, STATES
 from batchlic.reader import ReadOptions
 from batchlic.reader.rules import iccid_digits, imei_digits
+from batchlic.reader.scans import scan_csv_as_text, scan_parquet
 from batchlic.reader.streaming import Schema, lazy_frame
 from batchlic.reader.streams import opened
 from batchlic.writer.summary import read_summary
@@ -55,8 +56,8 @@ class Imported(msgspec.Struct, frozen=True):
     """What an import added to the ledger, in devices, and what it left out.
 
     `rejected` are rows by reason. `known_runs` recorded their devices themselves. `rehearsals` ran against an
-    embedded sandbox, so they say nothing about a carrier. `unfinished_runs` have done more than their results
-    say, if they have any: the next run records them from their journals.
+    embedded sandbox, so they say nothing about a carrier. `unfinished_runs` sent requests that are not
+    in their results: the next run records them from their journals.
     """
 
     devices: int
@@ -135,7 +136,7 @@ def export_ledger(ledger: Ledger, to: Path) -> int:
 
 
 def import_files(ledger: Ledger, files: Sequence[str], options: ReadOptions, *, carrier: str) -> Imported:
-    """Add to the ledger what files know, at `carrier` unless a file names another one.
+    """Add the licenses in files to the ledger, for `carrier` unless a file names another one.
 
     results.parquet and ledger exports are imported run by run. Runs that recorded their devices in this
     ledger themselves are left out. A folder stands for all results.parquet below it, and for the journals of
@@ -186,9 +187,9 @@ def _import_list(ledger: Ledger, files: Sequence[str], options: ReadOptions, car
 
 
 def _unfinished_runs(folder: Path) -> Iterator[RunEntry]:
-    """The runs below a folder that a session has sent for since it last wrote results.
+    """The runs below a folder that have sent requests since they last wrote results.
 
-    Raises RunFolderError where a run has neither results nor a journal that can be read.
+    Raises RunFolderError if a run has neither results nor a journal that can be read.
     """
     for path in sorted(folder.rglob("journal.db")):
         try:
@@ -203,7 +204,7 @@ def _unfinished_runs(folder: Path) -> Iterator[RunEntry]:
 
 
 def _register_unfinished(ledger: Ledger, entries: Iterable[RunEntry]) -> Imported:
-    """Leave the runs open that the ledger does not have yet, so that the next run reads their journals."""
+    """Register the runs that the ledger does not have. They stay open: the next run reads their journals."""
     new = [entry for entry in entries if not ledger.has_run(entry.run_id)]
     for entry in new:
         ledger.register(entry)
@@ -250,9 +251,9 @@ def _scan_results(file: str, carrier: str) -> pl.LazyFrame | None:
     """
     path = Path(file)
     if path.suffix == ".parquet":
-        table = pl.scan_parquet(path)
+        table = scan_parquet(path)
     elif path.suffix == ".csv":
-        table = pl.scan_csv(path, infer_schema=False)
+        table = scan_csv_as_text(path)
     else:
         return None
     try:

@@ -46,8 +46,8 @@ class RunRecords:
 class Ledger:
     """A ledger; several processes may use it at once.
 
-    Each method raises StoppedEarly where the disk can't be read or written, and LedgerError where the file is
-    damaged: what it gives was written so.
+    Each method raises StoppedEarly if the disk can't be read or written, and LedgerError if the file is
+    damaged. So what a method returns is what was written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -173,7 +173,7 @@ class Ledger:
 
     @property
     def last_number(self) -> int:
-        """The highest number of records so far, 0 where there were none; later records have higher ones."""
+        """The highest number of records so far, 0 if there were none; later records have higher ones."""
         with self._reading() as catalog:
             return catalog.last_number
 
@@ -194,14 +194,14 @@ class Ledger:
 
     @contextmanager
     def _reading(self) -> Iterator[Catalog]:
-        """The catalog, which stays as it is until the end, whatever other processes write."""
+        """A snapshot of the catalog: writes of other processes do not change it during the block."""
         with explain_ledger_errors(self.path), self._engine.connect() as connection:
             connection.exec_driver_sql("BEGIN")
             yield Catalog(connection)
 
     @contextmanager
     def _writing(self) -> Iterator[Catalog]:
-        """The catalog to change, all or nothing, while no other process writes."""
+        """The catalog, to change it in one transaction while no other process writes."""
         with explain_ledger_errors(self.path), self._engine.begin() as connection:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
             catalog = Catalog(connection)

@@ -52,7 +52,7 @@ def _earlier_blocks(catalog: Catalog, run: int) -> dict[Place, list[Block]]:
 
 
 def _compare(catalog: Catalog, packed: PackedRecords, blocks: Sequence[Block]) -> Iterator[NumberedRecords]:
-    """Split the records of one place by the number that they had; `blocks` are the earlier ones there."""
+    """Split the records of one place by their earlier numbers; `blocks` are the earlier ones of the place."""
     if not blocks:
         yield NumberedRecords(None, packed)
         return

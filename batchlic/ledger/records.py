@@ -11,6 +11,7 @@ from batchlic.chunker import DeviceStatus, Step, read_excluded
 from batchlic.chunker.exclusion import LicenseState
 from batchlic.ledger.schema import RECORD_COLUMNS, RECORDS_PER_FRAME, SCOPE, STATES
 from batchlic.reader.rules import iccid_number, imei_number
+from batchlic.reader.scans import scan_parquet
 from batchlic.writer.migrations import EXECUTED, MIGRATION_COLUMNS, STEP_STATUSES
 
 IMPORTED = "imported"
@@ -67,7 +68,7 @@ def list_states(plan: Path) -> Iterator[pl.DataFrame]:
     texts = {"action": Action.ASSIGN.value, "status": IMPORTED, "x_request_id": None, "request_id": None}
     columns = [pl.lit(value, pl.String).alias(name) for name, value in texts.items()]
     no_request = pl.lit(None, RECORD_COLUMNS["at"]).alias("last_attempt_at")
-    yield from read_states(pl.scan_parquet(plan).with_columns(*columns, no_request))
+    yield from read_states(scan_parquet(plan).with_columns(*columns, no_request))
 
 
 def excluded_pairs(plan: Path) -> Iterator[pl.DataFrame]:

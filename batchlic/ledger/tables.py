@@ -1,11 +1,11 @@
 """The ledger's tables: runs, the records that each run made, and the checksum of both.
 
-Records are stored by the column: one row of the database holds a parquet file with the records of about
-100,000 devices. One row a device takes a minute to write and to read where this takes a second.
+Records are stored by column: one row of the database holds a parquet file with the records of about 100,000
+devices. Writing or reading it takes a second; with one row per device, it would take a minute.
 
-Each row has checks: `records.checksum` is that of its content, and `catalog.checksum` is that of all other
-columns of all rows. There is no index, because a damaged index would hide rows. `Catalog` reads all rows but
-their contents anyway, to compare them with their checksum.
+`records.checksum` is the checksum of the row's content. `catalog.checksum` is the checksum of all other
+columns of all rows. There is no index, because a damaged index would hide rows. `Catalog` reads all rows
+anyway, without their contents, to compare them with the checksum.
 """
 
 import sqlalchemy as sa

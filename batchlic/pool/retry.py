@@ -44,6 +44,8 @@ class RetryPolicy:
     give_up_after: float = 30 * 60.0
     max_resends: int = 4
     trusts_duplicates: bool = True
+    on_unreachable: Callable[[CarrierUnreachable], None] = lambda _: None
+    """Is called each time that `reach` does not reach the carrier; must return at once."""
 
     async def run(self, attempt: Callable[[], Awaitable[Verdict]], sku_number: str | None) -> Verdict:
         """Attempt until nothing more is to be sent now; return the last verdict.
@@ -76,7 +78,11 @@ class RetryPolicy:
         """
 
         async def call() -> None:  # tenacity awaits coroutine functions only, not what merely returns one
-            await ask()
+            try:
+                await ask()
+            except CarrierUnreachable as error:
+                self.on_unreachable(error)
+                raise
 
         def is_too_late(state: RetryCallState) -> bool:
             return max(anyio.current_time() - since, _asked_to_wait(state)) > self.give_up_after

@@ -29,7 +29,7 @@ MAX_USELESS_TOKENS = 8
 """New tokens in a row that the carrier may reject before the run stops."""
 FIRST_TOKEN_PAUSE = 1.0
 LONGEST_TOKEN_PAUSE = 60.0
-"""Seconds before a rejected new token is renewed, too: doubling from the first to the longest."""
+"""Seconds before a rejected new token is renewed: doubling from the first to the longest."""
 
 DEFINITE = frozenset({Outcome.ACCEPTED, Outcome.REFUSED})
 """Answers that count as progress."""
@@ -227,8 +227,8 @@ class _TokenRenewal:
     async def renew_where_unauthorized(self, answer: Answer) -> None:
         """Renew the token that an answer rejects, once for all workers; StoppedEarly once that is useless.
 
-        The carrier accepted the login for a new token. If it rejects the token all the same, it is in
-        trouble, and the next renewal waits longer.
+        The carrier accepted the login for a new token. If it still rejects the token, the fault is not in the
+        credentials, and the next renewal waits longer.
         """
         if answer.outcome is not Outcome.UNAUTHORIZED:
             self._useless_tokens = 0

@@ -1,8 +1,8 @@
-"""Tells refusals that are about devices from refusals that are about the carrier.
+"""Distinguishes refusals of single devices from a carrier that refuses everything.
 
-A refusal with an unknown error code may be about a device, or the carrier refuses everything for a while.
-It is believed once the carrier has accepted other requests of the same kind since. While the carrier accepts
-none, one batch at a time is sent, after growing pauses. Then the run stops.
+A refusal with an unknown error code may be about a device, or the carrier refuses everything for a while. It
+counts against the device once the carrier has accepted later requests of the same kind. While the carrier
+accepts none, the pool sends one batch at a time, after growing pauses. Then the run stops.
 """
 
 import math
@@ -21,11 +21,11 @@ from batchlic.pool.remaining import Delivery, Position
 from batchlic.pool.verdict import is_definite
 
 MANY_BATCHES = 5
-"""So many batches refused in a row may have a reason that is not in their devices."""
+"""If so many batches in a row are refused, the reason may not be in their devices."""
 MANY_REQUESTS = 15
-"""So many refused requests in a row, too. To split one batch of 100 down to a device takes 8."""
+"""The same for refused requests in a row. Splitting one batch of 100 down to a device takes 8."""
 MANY_ATTEMPTS = 5
-"""So often a device is refused alone, over some 15 seconds, before that counts without other requests."""
+"""Refusals of a device alone, over about 15 seconds, that count without other requests."""
 PATIENCE_S = 120.0
 """Seconds without an acceptance before the run stops, if this session had requests accepted before."""
 
@@ -42,11 +42,11 @@ class _Suspicion:
     batches: int = 0
     requests: int = 0
     blaming_account: int = 0
-    """Batches refused with an error that blames what they all share."""
+    """Batches refused with an error about the account or SKU."""
     is_persistent: bool = False
     """Whether a batch of several devices was refused `MANY_ATTEMPTS` times."""
     probes: int = 0
-    """Requests refused since it is strong."""
+    """Requests refused since the suspicion is strong."""
     pauses: int = 0
     prober: _Prober | None = None
     """The batch that is sent while all others wait."""
@@ -119,14 +119,14 @@ class Suspicions:
         return suspicion is not None and suspicion.is_strong
 
     def end(self, delivery: Delivery) -> None:
-        """Nothing more is sent for this delivery now: another one may be sent."""
+        """Note that nothing more is sent for this delivery now. Another one may be sent."""
         suspicion = self._suspicions.get(_kind(delivery.batch))
         if suspicion is not None and suspicion.prober == _prober(delivery):
             suspicion.prober = None
             suspicion.wake_waiting()
 
     def learn(self, delivery: Delivery, answer: Answer, *, sent_at: float) -> None:
-        """Learn from an answer, of the carrier's own outcome, to a request sent at `sent_at`."""
+        """Learn from the carrier's own answer, before it is judged, to a request sent at `sent_at`."""
         kind = _kind(delivery.batch)
         if answer.outcome is Outcome.ACCEPTED:
             self._accepted_at[kind] = max(sent_at, self._accepted_at.get(kind, sent_at))

@@ -64,16 +64,17 @@ def _judge_refusal(delivery: Delivery, refusal: Answer, *, is_explained: bool) -
 
 
 def is_definite(delivery: Delivery, refusal: Answer) -> bool:
-    """Whether a refusal holds whatever the carrier answers to other requests.
+    """Whether a refusal counts, whatever the carrier answers to other requests. There are three cases.
 
-    That is so if its code is known. A request that takes a license back after a lost answer is often refused
-    because the device has no license, so that other requests show nothing. After a refused step that can be
-    undone, the device must not wait without a license.
+    - Its code is known.
+    - The request takes a license back after a lost answer. It is often refused because the device has no
+      license, so other requests show nothing.
+    - The refused step of a migration can be undone: the device must not wait without a license.
     """
     is_restored = delivery.position is Position.SECOND_RESTORABLE
     return refusal.is_known or is_restored or _takes_back(delivery)
 
 
 def _takes_back(delivery: Delivery) -> bool:
-    """Whether the delivery takes licenses back: sent twice, it does no harm."""
+    """Whether the delivery takes licenses back: sending it twice does no harm."""
     return delivery.position is Position.UNDO and delivery.batch.action is Action.UNASSIGN

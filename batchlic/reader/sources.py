@@ -40,10 +40,17 @@ def _inputs(given: str) -> Iterator[str]:
     elif path.exists() or not glob.has_magic(given):
         yield given
     else:
-        matches = sorted(glob.glob(given, recursive=True))  # noqa: PTH207 - patterns may be absolute
+        matches = sorted(glob.glob(_pattern(given), recursive=True))  # noqa: PTH207 - may be absolute
         if not matches:
             raise InventoryError(f"{given}: no file matches")
         yield from matches
+
+
+def _pattern(given: str) -> str:
+    """A glob in which the folders that exist under their names as given stand for themselves."""
+    slashes = (at + 1 for at in range(len(given) - 1, -1, -1) if given[at] == "/")
+    start = next((at for at in slashes if Path(given[:at]).is_dir()), 0)
+    return glob.escape(given[:start]) + given[start:]
 
 
 def _is_hidden(file: Path, root: Path) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 import polars as pl
 
 from batchlic.atomic import explain_disk_errors
+from batchlic.reader.scans import scan_ipc
 from batchlic.reader.streaming import Schema
 
 FRAME_BYTES = 24 << 20
@@ -41,13 +42,13 @@ class Spool:
         """All frames in order; one empty frame if there are none."""
         self._join_new_frames()
         for frame in self._frames or [pl.DataFrame(schema=self._schema)]:
-            yield frame if isinstance(frame, pl.DataFrame) else pl.read_ipc(frame)
+            yield frame if isinstance(frame, pl.DataFrame) else scan_ipc(frame).collect()
 
     def lazy(self) -> pl.LazyFrame:
         """All rows in order."""
         self._join_new_frames()
         scans = [
-            frame.lazy() if isinstance(frame, pl.DataFrame) else pl.scan_ipc(frame) for frame in self._frames
+            frame.lazy() if isinstance(frame, pl.DataFrame) else scan_ipc(frame) for frame in self._frames
         ]
         return pl.concat(scans or [pl.LazyFrame(schema=self._schema)])
 

@@ -6,7 +6,7 @@ from functools import partial
 import polars as pl
 
 from batchlic.errors import InventoryError
-from batchlic.reader import streams
+from batchlic.reader import scans, streams
 from batchlic.reader.inventory import Block, Inventory, columns_of
 from batchlic.reader.options import ReadOptions
 
@@ -15,7 +15,7 @@ BLOCK_ROWS = 100_000
 
 def from_file(source: streams.Opened, options: ReadOptions) -> Inventory:
     """Open a parquet or Arrow IPC file."""
-    scan = pl.scan_parquet if source.head.startswith(b"PAR1") else pl.scan_ipc
+    scan = scans.scan_parquet if source.head.startswith(b"PAR1") else scans.scan_ipc
     try:
         return _inventory(source.name, scan(streams.in_a_file(source)), options)
     except (pl.exceptions.PolarsError, OSError) as error:
@@ -24,7 +24,7 @@ def from_file(source: streams.Opened, options: ReadOptions) -> Inventory:
 
 def from_store(name: str, options: ReadOptions) -> Inventory | None:
     """Open a parquet or Arrow IPC object in a cloud store; None if the object is neither of them."""
-    for scan in (pl.scan_parquet, pl.scan_ipc):
+    for scan in (pl.scan_parquet, pl.scan_ipc):  # noqa: TID251 - an address, not a path
         try:
             return _inventory(name, scan(name), options)
         except (pl.exceptions.PolarsError, OSError):

@@ -8,10 +8,12 @@ import polars as pl
 
 from batchlic.chunker import DeviceStatus
 from batchlic.errors import RunFolderError
+from batchlic.reader.scans import scan_parquet
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import left_by_a_run, open_journal, refuse_changed_plan
 from batchlic.runs.states import states_of
 from batchlic.writer.export import Format, Selection, device_rows, rejected_rows, write_export
+from batchlic.writer.resent import PLACES, resent_devices
 
 _STATUSES = {Selection.FAILED: DeviceStatus.FAILED, Selection.IN_DOUBT: DeviceStatus.IN_DOUBT}
 
@@ -27,7 +29,10 @@ def export(folder: RunFolder, selection: Selection, form: Format, to: Path | Bin
         raise RunFolderError(f"{folder.path}: no device has a status yet: this run has sent nothing")
     with closing(open_journal(folder)) as journal:
         refuse_changed_plan(folder, journal.identity)
-        rows = device_rows(states_of(folder, journal), _STATUSES.get(selection))
+        states = states_of(folder, journal)
+        if selection is Selection.RESENT:
+            states = states.join(resent_devices(journal).lazy(), on=list(PLACES), how="semi")
+        rows = device_rows(states, _STATUSES.get(selection))
         if selection is Selection.ALL:
             rows = pl.concat([rows, _rejects(folder)], how="vertical_relaxed")
         return write_export(rows, form, to)
@@ -38,4 +43,4 @@ def _rejects(folder: RunFolder) -> pl.LazyFrame:
         raise RunFolderError(
             f"{folder.path}: there is no {folder.rejects.name}, because the run is not planned yet"
         )
-    return rejected_rows(pl.scan_parquet(folder.rejects))
+    return rejected_rows(scan_parquet(folder.rejects))

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from time import time_ns
+from time import monotonic, time_ns
 
 import msgspec
 
@@ -16,6 +16,7 @@ from batchlic.journal import Journal, JournalQueries, SessionEnd
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import sha256_of
 from batchlic.runs.ledger_sync import ledger_sync
+from batchlic.runs.signals import finishing
 from batchlic.runs.staging import publishing
 from batchlic.writer.audit import write_audit
 from batchlic.writer.callback_outcomes import read_outcomes
@@ -59,7 +60,7 @@ def final_summary(job: Job, folder: RunFolder, journal: Journal) -> Summary:
     """The summary of a finished run; files that are missing or out of date are written again."""
     if journal.final_session_end is not None and all(path.is_file() for path in folder.session_files):
         return read_summary(folder.summary)
-    return finalize(job, folder, journal, started_at=now())
+    return finalize(job, folder, journal, began=monotonic())
 
 
 def finalize(
@@ -67,20 +68,24 @@ def finalize(
     folder: RunFolder,
     journal: Journal,
     *,
-    started_at: int,
+    began: float,
     stopped: BatchlicError | None = None,
     notes: Sequence[str] | None = None,
 ) -> Summary:
     """Write the files of a run as its journal has it, record and publish them, then update the ledger.
 
-    `stopped` is why the session ended early, if it did. `notes` go into the summary beside those of the
-    run's identity; by default the notes of last time. Outcomes of callbacks may be staged already. The end
-    of the session is recorded after its files are written: a run counts as finished only when they exist.
+    `began` is the time of the monotonic clock when the session began: the other clock may have been set
+    since. `stopped` is why the session ended early, if it did. `notes` go into the summary beside those of
+    the run's identity; by default the notes of last time. Outcomes of callbacks may be staged already.
+
+    The end of the session is recorded after its files are written: a run counts as finished only when they
+    exist.
     """
-    session_notes = _earlier_notes(folder, journal) if notes is None else notes
-    with publishing(folder, journal):
-        summary = _stage(job, folder, journal, started_at=started_at, stopped=stopped, notes=session_notes)
-    return _update_ledger(job, folder, journal, summary)
+    with finishing():
+        session_notes = _earlier_notes(folder, journal) if notes is None else notes
+        with publishing(folder, journal):
+            summary = _stage(job, folder, journal, began=began, stopped=stopped, notes=session_notes)
+        return _update_ledger(job, folder, journal, summary)
 
 
 def _stage(
@@ -88,7 +93,7 @@ def _stage(
     folder: RunFolder,
     journal: Journal,
     *,
-    started_at: int,
+    began: float,
     stopped: BatchlicError | None,
     notes: Sequence[str],
 ) -> Summary:
@@ -97,9 +102,11 @@ def _stage(
     states = device_states(folder.plan, journal, read_outcomes(outcomes))
     statuses = write_results(staged_path(folder.results), states)
     write_audit(staged_path(folder.audit), journal)
-    if not statuses.keys() & _UNDECIDED:
+    if not statuses.keys() & _UNDECIDED and not is_bug(stopped):
         stopped = None  # everything was done before the stop took effect
-    end = SessionEnd(started_at, now(), _exit_code(job, journal, statuses, stopped))
+    ended_at = now()
+    started_at = ended_at - round((monotonic() - began) * 1e6)
+    end = SessionEnd(started_at, ended_at, _exit_code(job, journal, statuses, stopped))
     summary = summarize(journal, statuses, [*journal.session_ends(), end], end, stopped)
     summary = msgspec.structs.replace(summary, notes=[*summary.notes, *notes])
     write_summary(staged_path(folder.summary), summary)
@@ -147,11 +154,16 @@ def summarize(
         requests=count_requests(journal),
         started_at=_iso(journal.created_at),
         finished_at=_iso(final_session_end.ended_at) if final_session_end else None,
-        devices_per_second=round(settled / seconds, 1) if seconds else None,
+        devices_per_second=round(settled / seconds, 1) if seconds > 0 else None,
         exit_code=final_session_end.exit_code if final_session_end else None,
         stopped_because=str(stopped) if stopped else None,
         notes=identity.notes,
     )
+
+
+def is_bug(stopped: BatchlicError | None) -> bool:
+    """Whether an unexpected error stopped the session."""
+    return stopped is not None and stopped.exit_code is ExitCode.BUG
 
 
 def identity_sha256(journal: JournalQueries) -> str:

@@ -14,6 +14,7 @@ from batchlic.carrier.catalog import Action
 from batchlic.chunker import DeviceStatus, Step, parse_ranges
 from batchlic.errors import RunFolderError, UsageError
 from batchlic.journal import Event, Journal, Settlement
+from batchlic.reader.scans import scan_parquet
 from batchlic.runs.folder import RunFolder
 from batchlic.writer.callback_outcomes import read_outcomes
 
@@ -63,7 +64,7 @@ def device_history(device: str, runs: Path) -> list[HistoryEvent]:
 def _events_of_run(device: str, folder: RunFolder) -> Iterator[HistoryEvent]:
     with closing(Journal.open(folder.journal)) as journal:
         try:
-            plan = pl.scan_parquet(folder.plan).with_row_index("plan_row")
+            plan = scan_parquet(folder.plan).with_row_index("plan_row")
             is_device = (pl.col("imei") == device) | (pl.col("iccid") == device)
             for row in plan.filter(is_device).collect().iter_rows(named=True):
                 planned = _PlannedDevice(row, folder, journal)

@@ -17,6 +17,7 @@ from batchlic.journal import SANDBOX, Journal, RunIdentity
 from batchlic.ledger import IDENTIFIERS, SCOPE, Ledger, RunEntry, RunRecords, Snapshot
 from batchlic.ledger.records import excluded_pairs, ledger_records
 from batchlic.reader.rules import iccid_number, imei_number
+from batchlic.reader.scans import scan_parquet
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import left_by_a_run, refuse_changed_plan
 from batchlic.runs.staging import recovered_journal
@@ -240,9 +241,9 @@ def _refuse_shared_records(
 
 
 def _count_shared(devices: pl.LazyFrame, others: Iterable[pl.LazyFrame], scope: tuple[str, ...]) -> int:
-    """How many devices are among the others, by the identifier that more of them share.
+    """How many of the devices are among the others: by IMEI or by ICCID, whichever finds more.
 
-    No device is in two frames of the others. One of these frames is in memory at a time.
+    No device is in two frames of `others`. One of these frames is in memory at a time.
     """
     counts = dict.fromkeys(IDENTIFIERS, 0)
     for frame in others:
@@ -254,7 +255,7 @@ def _count_shared(devices: pl.LazyFrame, others: Iterable[pl.LazyFrame], scope: 
 
 def _planned_devices(folder: RunFolder) -> pl.LazyFrame:
     """The devices in a plan's batches (columns: SCOPE and IDENTIFIERS)."""
-    return _identified(pl.scan_parquet(folder.plan).filter(pl.col("batch_id").is_not_null()))
+    return _identified(scan_parquet(folder.plan).filter(pl.col("batch_id").is_not_null()))
 
 
 def _unsent_devices(folder: RunFolder, journal: Journal) -> pl.LazyFrame:

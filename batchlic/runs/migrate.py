@@ -16,6 +16,7 @@ from batchlic.errors import RefusedToStart
 from batchlic.job import Job
 from batchlic.journal import Journal
 from batchlic.pool.migration import Migration
+from batchlic.reader.scans import scan_parquet
 from batchlic.runs.folder import RunFolder
 from batchlic.writer.callback_outcomes import read_outcomes
 
@@ -48,7 +49,7 @@ def _denied(folder: RunFolder) -> dict[tuple[int, Step], list[int]]:
     denied = defaultdict[tuple[int, Step], list[int]](list)
     failed = read_outcomes(folder.outcomes).filter(pl.col("status") == DeviceStatus.FAILED.value)
     if failed.select(pl.len()).collect().item():
-        places = pl.scan_parquet(folder.plan).select(
+        places = scan_parquet(folder.plan).select(
             "batch_id",
             pl.int_range(pl.len()).over("batch_id").alias("offset"),
             pl.int_range(pl.len(), dtype=pl.UInt32).alias("plan_row"),

@@ -1,7 +1,9 @@
 """Checks with the carrier before a run, and after it: license counts and listeners."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -17,8 +19,14 @@ from batchlic.chunker import DeviceStatus, PlanGroup
 from batchlic.errors import BatchlicError, CredentialsRejected, RefusedToStart, StoppedEarly
 from batchlic.job import Job
 from batchlic.journal import Journal, LicenseCount
+from batchlic.logs import printable
+from batchlic.reader.scans import scan_parquet
+from batchlic.runs.folder import RunFolder
+from batchlic.runs.outage import Outage
+from batchlic.runs.signals import Interrupted, run_in_loop, unless_asked
 from batchlic.runs.target import Target
 from batchlic.writer.device_states import request_totals
+from batchlic.writer.resent import resent_devices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,16 +51,21 @@ class Findings:
     stopped: BatchlicError | None = None
 
 
-MOST_BATCHES_NAMED = 20
-
 NOT_ASKED = Findings([], [])
 """Nothing had to be asked."""
 
 
-async def preflight(client: CarrierClient, groups: Sequence[PlanGroup], *, listeners: bool) -> Findings:
+async def preflight(
+    client: CarrierClient,
+    groups: Sequence[PlanGroup],
+    *,
+    listeners: bool,
+    on_unreachable: Callable[[str], None] = lambda _: None,
+) -> Findings:
     """Ask for the license counts of a plan's groups and, with `listeners`, who receives their callbacks.
 
-    A carrier that is down, or does not answer such questions, does not stop the run here.
+    A carrier that is down, or does not answer such questions, does not stop the run here: `on_unreachable`
+    gets the reason.
     """
     counts: list[LicenseCount] = []
     notes: list[str] = []
@@ -62,12 +75,15 @@ async def preflight(client: CarrierClient, groups: Sequence[PlanGroup], *, liste
             try:
                 counts += await count(client, list(some))
                 if (name := client.counted_as(account)) != account:
-                    notes.append(f"account {account}: the carrier gives its license counts as {name}")
+                    notes.append(
+                        f"account {account}: the carrier gives its license counts under the name {name}"
+                    )
             except AccountError as error:
                 notes.append(f"account {account}: license counts are unknown: {error}")
             if listeners:
                 notes += await _listening(client, account)
     except CarrierUnreachable as error:
+        on_unreachable(str(error))
         return Findings(counts, [*notes, f"license counts are unknown, and listeners, too: {error}"])
     except (CredentialsRejected, StoppedEarly) as error:
         return Findings([], [], stopped=error)
@@ -83,18 +99,33 @@ async def _listening(client: CarrierClient, account: str) -> list[str]:
     return [] if listens else [f"account {account}: {_NO_LISTENER}"]
 
 
-async def ask_carrier(
+def ask_carrier(
     target: Target, groups: Sequence[PlanGroup], *, listeners: bool, listener: RunListener | None = None
 ) -> Findings:
-    """Log in, register the run's own `listener` if it has one, and ask as `preflight`."""
+    """Log in, register the run's own `listener` if it has one, and ask as `preflight`.
+
+    A signal ends the questions: then nothing can be sent either. An outage is reported on stderr.
+    """
+
+    async def ask() -> Findings:
+        async with open_client(target.base_url, target.credentials) as client:
+            if listener is not None:
+                await register(client, (group.account_name for group in groups), listener)
+            found = await preflight(client, groups, listeners=listeners, on_unreachable=outage.unreachable)
+            await client.logout()
+        return found
+
     if not groups:
         return NOT_ASKED
-    async with open_client(target.base_url, target.credentials) as client:
-        if listener is not None:
-            await register(client, (group.account_name for group in groups), listener)
-        found = await preflight(client, groups, listeners=listeners)
-        await client.logout()
-    return found
+    outage = Outage(target.host, _tell)
+    try:
+        return run_in_loop(partial(unless_asked, ask, meanwhile=outage.watch))
+    except Interrupted as interrupted:
+        return Findings([], [], stopped=interrupted)
+
+
+def _tell(text: str) -> None:
+    sys.stderr.write(f"{printable(text)}\n")
 
 
 async def register(client: CarrierClient, accounts: Iterable[str], listener: RunListener) -> None:
@@ -109,7 +140,7 @@ async def register(client: CarrierClient, accounts: Iterable[str], listener: Run
 async def count(client: CarrierClient, groups: Sequence[PlanGroup]) -> list[LicenseCount]:
     """The license counts of each group's account and SKU; 0 for a SKU that the account does not have.
 
-    An account without any counts is left out, and a SKU with unknown ones: that says nothing.
+    An account without any counts is left out, and also a SKU whose counts are unknown.
     """
     counts = []
     for account in dict.fromkeys(group.account_name for group in groups):
@@ -161,8 +192,8 @@ def still_to_license(job: Job, plan: Path, journal: Journal) -> list[PlanGroup]:
     return groups
 
 
-async def compare_counts(client: CarrierClient, plan: Path, journal: Journal) -> list[str]:
-    """Notes about license counts that did not change as the run's answers say."""
+async def compare_counts(client: CarrierClient, folder: RunFolder, journal: Journal) -> list[str]:
+    """Notes about license counts that did not change as the run's answers say, and what may be the reason."""
     before = journal.identity.licenses
     groups = [
         PlanGroup(account_name=one.account_name, sku_number=one.sku_number, devices=0, batches=0)
@@ -172,8 +203,17 @@ async def compare_counts(client: CarrierClient, plan: Path, journal: Journal) ->
         after = await count(client, groups)
     except (StoppedEarly, AccountError, CredentialsRejected) as error:
         return [f"license counts after the run are unknown: {error}"]
-    notes = count_mismatches(request_totals(plan, journal), before, after, journal.identity.action)
-    return notes + (_sent_again(journal) if notes else [])
+    action = journal.identity.action
+    if not (notes := count_mismatches(request_totals(folder.plan, journal), before, after, action)):
+        return []
+    if resent := resent_devices(journal).height:
+        devices = "device was" if resent == 1 else "devices were"
+        licenses = " and may hold two licenses" if action is Action.ASSIGN else ""
+        notes.append(
+            f"{resent:,} {devices} sent again after lost answers{licenses}: "
+            f"`batchlic export {folder.path} --what resent` lists them"
+        )
+    return notes
 
 
 def count_mismatches(
@@ -203,22 +243,6 @@ def count_mismatches(
     return notes
 
 
-def _sent_again(journal: Journal) -> list[str]:
-    """A note about devices that may hold two licenses, because their answers were lost."""
-    parts = journal.sent_again()
-    if not parts:
-        return []
-    devices = sum(part.device_count for part in parts)
-    batches = sorted({part.batch_id for part in parts})
-    named = ", ".join(map(str, batches[:MOST_BATCHES_NAMED]))
-    more = f" and {len(batches) - MOST_BATCHES_NAMED:,} more" if len(batches) > MOST_BATCHES_NAMED else ""
-    note = (
-        f"{devices:,} devices were sent again after lost answers and may hold two licenses: see the devices "
-        f"of batch_id {named}{more} in results.parquet, and their requests in audit.parquet"
-    )
-    return [note]
-
-
 def devices_that_fit(groups: Sequence[PlanGroup], counts: Sequence[LicenseCount]) -> list[int]:
     """How many devices of each group there are licenses for; all of them if the counts are unknown."""
     available = {(found.account_name, found.sku_number): found.available for found in counts}
@@ -230,7 +254,7 @@ def devices_that_fit(groups: Sequence[PlanGroup], counts: Sequence[LicenseCount]
 
 def _planned(plan: Path) -> pl.DataFrame:
     """`account_name`, `sku_number` and `devices` of the batches of a plan."""
-    rows = pl.scan_parquet(plan).filter(pl.col("batch_id").is_not_null())
+    rows = scan_parquet(plan).filter(pl.col("batch_id").is_not_null())
     groups = rows.group_by("account_name", "sku_number").agg(pl.len().alias("devices"))
     return groups.sort("account_name", "sku_number").collect()
 

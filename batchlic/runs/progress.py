@@ -9,16 +9,23 @@ from typing import TYPE_CHECKING, TextIO, TypeAlias
 import anyio
 
 from batchlic.carrier.answers import Answer, Outcome
+from batchlic.carrier.auth import CarrierUnreachable
 from batchlic.chunker import Batch, DeviceStatus, Step
 from batchlic.journal import Intent
 from batchlic.pool.limiter.pace import Pace
+from batchlic.runs.outage import SILENCE_S, Outage
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
 PLAIN_INTERVAL = 5.0
 BAR_INTERVAL = 0.1
-"""Seconds between two updates."""
+CHECK_INTERVAL = 0.5
+"""Seconds between two updates, and between two checks whether the carrier answers."""
+GRACE_S = 2.0
+"""Seconds without a good answer before failures are reported; none if there was no good answer yet."""
+LONG_WAIT_S = 5.0
+"""A wait of this many seconds or more, asked for by the carrier, is reported."""
 RATE_SPAN = 10.0
 """Seconds over which devices per second are averaged."""
 
@@ -52,25 +59,78 @@ class Tally:
         return self.requests[Outcome.THROTTLED] / max(1, self.requests.total())
 
 
+class _Health:
+    """Whether the carrier answers requests; times are those of the event loop's clock."""
+
+    def __init__(self, outage: Outage, pace: Pace) -> None:
+        self._outage = outage
+        self._pace = pace
+        self._is_known = False
+        self._heard_at = anyio.current_time()
+        self._well_at = -math.inf
+        self._failing: Answer | None = None
+
+    def learn(self, answer: Answer) -> None:
+        """Learn from an answer to a request."""
+        self._is_known, self._heard_at = True, anyio.current_time()
+        if answer.outcome in {Outcome.UNAVAILABLE, Outcome.AMBIGUOUS}:
+            self._failing = answer
+            self._report_failure()
+        else:
+            self._well_at, self._failing = self._heard_at, None
+        if (answer.retry_after_s or 0) >= LONG_WAIT_S:
+            self._outage.asks_to_wait(answer.retry_after_s or 0, answer.summary)
+
+    def missed(self, reason: str) -> None:
+        """Learn that a login was not answered."""
+        self._is_known, self._heard_at = True, anyio.current_time()
+        self._outage.unreachable(reason)
+
+    def check(self) -> None:
+        """Report an answer that is overdue, and an outage that lasts."""
+        self._report_failure()
+        silence = anyio.current_time() - self._heard_at
+        is_due = self._pace.in_flight > 0 or not self._is_known
+        if silence >= SILENCE_S and is_due and not self._pace.is_paused:
+            self._outage.silent(silence)
+
+    def _report_failure(self) -> None:
+        """Report a failure if no answer was well since a moment: a single one goes by unnoticed."""
+        if self._failing is None or anyio.current_time() - self._well_at < GRACE_S:
+            return
+        if self._failing.http_status is None:
+            self._outage.unreachable(self._failing.summary)
+        else:
+            self._outage.failing(self._failing.summary)
+
+
 class Reporter:
     """The pool's observer: counts devices, logs each attempt, and shows the progress."""
 
     def __init__(
-        self, tally: Tally, pace: Pace, logger: "FilteringBoundLogger", *, screen: TextIO = sys.stderr
+        self,
+        tally: Tally,
+        pace: Pace,
+        logger: "FilteringBoundLogger",
+        *,
+        host: str,
+        screen: TextIO | None = None,
     ) -> None:
         self.tally = tally
         self._pace = pace
         self._logger = logger
-        self._screen = screen
+        self._health = _Health(Outage(host, logger.warning), pace)
+        self._screen = screen or sys.stderr
         self._points: deque[tuple[float, int]] = deque()
         self._in_doubt: set[_Part] = set()
         self.warnings: list[str] = []
-        """What the operator should know about answers that count all the same."""
+        """Problems with answers that count all the same."""
 
     def answered(
         self, batch: Batch, intent: Intent, answer: Answer, duration_ms: float, *, final: bool
     ) -> None:
         """Count and log an answer that has become durable."""
+        self._health.learn(answer)
         self.tally.requests[answer.outcome] += 1
         if answer.warning is not None and answer.warning not in self.warnings:
             self.warnings.append(answer.warning)
@@ -100,6 +160,10 @@ class Reporter:
             retry_after_s=answer.retry_after_s,
         )
 
+    def unreachable(self, error: CarrierUnreachable) -> None:
+        """Report that a login was not answered."""
+        self._health.missed(str(error))
+
     def _count(self, status: DeviceStatus, batch: Batch, intent: Intent) -> None:
         """Count devices, but not in a step of a migration: `Tally.moved` counts those."""
         if batch.request is None:
@@ -120,7 +184,9 @@ class Reporter:
 
     async def _show_lines(self) -> None:
         while True:
-            await anyio.sleep(PLAIN_INTERVAL)
+            for _ in range(round(PLAIN_INTERVAL / CHECK_INTERVAL)):
+                await anyio.sleep(CHECK_INTERVAL)
+                self._health.check()
             share = self.tally.done / max(1, self.tally.planned)
             print(
                 f"{self.tally.done:,} of {self.tally.planned:,} devices ({share:.0%}), {self._figures()}",
@@ -137,6 +203,7 @@ class Reporter:
             task = bar.add_task("", total=self.tally.planned, figures="")
             while True:
                 await anyio.sleep(BAR_INTERVAL)
+                self._health.check()
                 bar.update(task, completed=self.tally.done, figures=self._figures())
 
     def _figures(self) -> str:

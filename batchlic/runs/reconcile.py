@@ -31,12 +31,14 @@ from batchlic.errors import (
     StoppedEarly,
 )
 from batchlic.journal import SETTLED_BY_CALLBACK, Journal
+from batchlic.reader.scans import scan_parquet
 from batchlic.reader.streaming import UTC, Schema
 from batchlic.runs.finalize import finalize, has_ended, now
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import job_of, refuse_changed_plan, sha256_of
 from batchlic.runs.ledger_sync import ledger_sync
 from batchlic.runs.settle import parts_of
+from batchlic.runs.signals import finishing, is_asked, wait
 from batchlic.runs.staging import recovered_journal
 from batchlic.writer.callback_outcomes import (
     outcomes_of,
@@ -77,7 +79,8 @@ def reconcile(folder: RunFolder, store: Store) -> Summary:
     any more. In a migration, `resume` then sends the next step. Raises RefusedToStart where a session is at
     work, RunFolderError where there is no run, StoreError.
     """
-    with folder.locked(), closing(recovered_journal(folder)) as journal:
+    with finishing(), folder.locked(), closing(recovered_journal(folder)) as journal:
+        began = time.monotonic()
         refuse_changed_plan(folder, journal.identity)
         job, stopped = job_of(journal.identity), _why_not_done(folder, journal)
         requests = _requests(folder, journal)
@@ -91,23 +94,27 @@ def reconcile(folder: RunFolder, store: Store) -> Summary:
             write_reports(staged_path(folder.outcomes), reports.lazy())
         elif _is_up_to_date(folder, journal):
             return read_summary(folder.summary)
-        return finalize(job, folder, journal, started_at=now(), stopped=stopped)
+        return finalize(job, folder, journal, began=began, stopped=stopped)
 
 
 def follow(folder: RunFolder, store: Store, *, patience: float | None) -> Summary:
-    """Reconcile as messages come in, until every device is settled or for `patience` seconds."""
+    """Reconcile as messages come in, until every device is settled, or for `patience` seconds.
+
+    A signal ends the wait, too.
+    """
     ends_at = math.inf if patience is None else time.monotonic() + patience
-    while True:
-        began, seen = time.monotonic(), store.extent()
-        summary = reconcile(folder, store)
-        took = time.monotonic() - began
+    with finishing():
         while True:
-            left = ends_at - time.monotonic()
-            if is_settled(summary) or left <= 0:
-                return summary
-            time.sleep(min(left, max(POLL_EVERY, 2 * took)))
-            if store.extent() != seen:
-                break
+            began, seen = time.monotonic(), store.extent()
+            summary = reconcile(folder, store)
+            took = time.monotonic() - began
+            while True:
+                left = ends_at - time.monotonic()
+                if is_settled(summary) or left <= 0 or is_asked():
+                    return summary
+                wait(min(left, max(POLL_EVERY, 2 * took)))
+                if store.extent() != seen:
+                    break
 
 
 def is_settled(summary: Summary) -> bool:
@@ -122,7 +129,7 @@ def unconfirmed(folder: RunFolder) -> pl.DataFrame:
     """`imei` and `iccid` of the accepted devices without any callback after the carrier's last try."""
     is_overdue = pl.lit(datetime.now(UTC_ZONE)) - pl.col("last_attempt_at") > LAST_TRY
     is_accepted = pl.col("status") == DeviceStatus.ACCEPTED.value
-    results = pl.scan_parquet(folder.results).with_row_index("plan_row").filter(is_accepted & is_overdue)
+    results = scan_parquet(folder.results).with_row_index("plan_row").filter(is_accepted & is_overdue)
     reported = undecided_of(read_reports(folder.outcomes)).select("plan_row")
     return results.join(reported, on="plan_row", how="anti").select("imei", "iccid").collect()
 
@@ -151,7 +158,7 @@ def _reports(
 
 
 def _unjudged(earlier: pl.LazyFrame, new: pl.LazyFrame, messages: pl.LazyFrame) -> pl.LazyFrame:
-    """The messages that could not be judged: those of now, and earlier ones that the store no longer has."""
+    """The messages that could not be judged: new ones, and earlier ones that the store no longer has."""
     key = request_key(pl.col("request_id"))
     stored = messages.select(key.alias("key"), "received_at")
     gone = unjudged_of(earlier).join(

@@ -13,11 +13,13 @@ from batchlic.chunker.rollback import write_rollback_plan
 from batchlic.errors import RefusedToStart, UsageError
 from batchlic.job import Job
 from batchlic.journal import RunIdentity
+from batchlic.runs.descriptors import connections_for
 from batchlic.runs.finalize import now
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import job_of, refuse_changed_plan, refuse_other_carrier, refuse_used
 from batchlic.runs.ledger_sync import ledger_sync
 from batchlic.runs.run import begin, continue_run
+from batchlic.runs.signals import finishing
 from batchlic.runs.staging import recovered_journal
 from batchlic.runs.states import state_frames_of, states_of
 from batchlic.runs.target import Target
@@ -44,13 +46,14 @@ def rollback(
     back by device: the moved devices move back. Raises UsageError if the run unassigned licenses, or if it is
     already rolled back in the other way. Raises RefusedToStart if there is nothing to take back.
     """
+    connections_for(1)  # raises if there are too few descriptors
     with folder.locked(), closing(recovered_journal(folder)) as journal:
         _refuse_unsuited(folder, by, journal.identity)
         refuse_other_carrier(folder, target.name, journal.identity)
         refuse_changed_plan(folder, journal.identity)
         back = _folder_of(folder, by)
         if back.journal.exists():
-            with back.locked(), closing(recovered_journal(back)) as back_journal:
+            with finishing(), back.locked(), closing(recovered_journal(back)) as back_journal:
                 return continue_run(job_of(back_journal.identity), back, target, back_journal)
         job = _job(folder, journal.identity)
         notes = _preflight(states_of(folder, journal), job, by)

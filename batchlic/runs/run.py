@@ -5,9 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 
-import anyio
 import msgspec
 
 from batchlic.chunker import Fit, Plan, PlanGroup, write_plan
@@ -15,6 +13,7 @@ from batchlic.errors import RunFolderError
 from batchlic.job import Job
 from batchlic.journal import SANDBOX, Journal
 from batchlic.ledger import Snapshot
+from batchlic.runs.descriptors import connections_for
 from batchlic.runs.finalize import final_summary, is_finished, now
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import (
@@ -35,6 +34,7 @@ from batchlic.runs.preflight import (
     refuse_too_few,
     still_to_license,
 )
+from batchlic.runs.signals import finishing
 from batchlic.runs.staging import recovered_journal
 from batchlic.runs.submit import submit
 from batchlic.runs.target import Target
@@ -69,11 +69,12 @@ def start(
     raise RefusedToStart. `listener` is one that this process started: it is registered with a sandbox here;
     with a real carrier it was registered before.
     """
+    connections_for(job.limits.max_concurrency)  # raises if there are too few descriptors
     with folder.job_lock(job.name):
         folder.make()
         with folder.locked():
             if folder.journal.exists():
-                with closing(recovered_journal(folder)) as journal:
+                with finishing(), closing(recovered_journal(folder)) as journal:
                     refuse_other_job(folder, job, journal.identity)
                     return continue_run(with_ledger(job, folder, journal.identity), folder, target, journal)
             refuse_used(folder)
@@ -86,13 +87,11 @@ def start(
                     nonlocal found
                     job.require_consent(group.sku_number for group in groups)
                     own = listener if is_rehearsal else None
-                    found = anyio.run(
-                        partial(ask_carrier, target, groups, listeners=not is_rehearsal, listener=own)
-                    )
+                    found = ask_carrier(target, groups, listeners=not is_rehearsal, listener=own)
                     return fit_to_licenses(job, groups, found.counts)
 
                 plan = _plan(job, folder, known, fit)
-                if ask is not None:
+                if ask is not None and found.stopped is None:
                     ask(_question(job, plan, target))
                 ledger.register(run_id, folder, begun_at=now(), planned_with=known)
             return begin(job, folder, target, plan, run_id=run_id, found=found)
@@ -110,7 +109,7 @@ def begin(
         notes=[*plan.notes, *found.notes],
         licenses=found.counts,
     )
-    with closing(Journal.create(folder.journal, identity, created_at=now())) as journal:
+    with finishing(), closing(Journal.create(folder.journal, identity, created_at=now())) as journal:
         return submit(job, folder, target, journal, stopped=found.stopped)
 
 
@@ -118,7 +117,8 @@ def resume(folder: RunFolder, target: Target) -> Summary:
     """Continue a run from the end of its journal. A finished run stays as it is."""
     if not folder.path.is_dir():
         raise RunFolderError(f"{folder.path}: there is no such run folder")
-    with folder.locked(), closing(recovered_journal(folder)) as journal:
+    connections_for(1)  # raises if there are too few descriptors
+    with finishing(), folder.locked(), closing(recovered_journal(folder)) as journal:
         job = job_of(journal.identity)
         with folder.job_lock(job.name):
             return continue_run(job, folder, target, journal)
@@ -131,7 +131,7 @@ def continue_run(job: Job, folder: RunFolder, target: Target, journal: Journal) 
     if is_finished(journal):
         return final_summary(job, folder, journal)
     needed = still_to_license(job, folder.plan, journal)
-    found = anyio.run(partial(ask_carrier, target, needed, listeners=False))
+    found = ask_carrier(target, needed, listeners=False)
     if not job.limits.allow_partial:
         refuse_too_few(needed, found.counts)
     with ledger_sync(job, target.name, locked=(folder,)) as ledger:

@@ -4,6 +4,7 @@ import os
 import pwd
 from collections.abc import Collection
 from contextlib import closing
+from time import monotonic
 
 import polars as pl
 
@@ -15,6 +16,7 @@ from batchlic.runs.finalize import finalize, has_ended, now
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import job_of, refuse_changed_plan
 from batchlic.runs.ledger_sync import ledger_sync
+from batchlic.runs.signals import finishing
 from batchlic.runs.staging import recovered_journal
 from batchlic.runs.states import states_of
 from batchlic.writer.summary import Summary
@@ -44,19 +46,20 @@ def settle(
     with folder.locked(), closing(recovered_journal(folder)) as journal:
         refuse_changed_plan(folder, journal.identity)
         job = job_of(journal.identity)
-        started_at, had_ended = now(), has_ended(journal)
+        began, had_ended = monotonic(), has_ended(journal)
         chosen = _chosen(_candidates(folder, journal), batches, devices)
         if status is DeviceStatus.PENDING:
             _require_consent(job, chosen, consent_lifetime=consent_lifetime)
-        with ledger_sync(job, journal.identity.carrier, locked=(folder,)) as ledger:
-            ledger.reopen(folder, journal)
-        journal.settle(parts_of(chosen), status, settled_by=_operator(), reason=reason, settled_at=now())
         stopped = (
             None
             if had_ended
             else StoppedEarly("the run has not finished; resume it to send the remaining devices")
         )
-        return finalize(job, folder, journal, started_at=started_at, stopped=stopped)
+        with finishing():
+            with ledger_sync(job, journal.identity.carrier, locked=(folder,)) as ledger:
+                ledger.reopen(folder, journal)
+            journal.settle(parts_of(chosen), status, settled_by=_operator(), reason=reason, settled_at=now())
+            return finalize(job, folder, journal, began=began, stopped=stopped)
 
 
 _IS_IN_DOUBT = pl.col("status") == DeviceStatus.IN_DOUBT.value

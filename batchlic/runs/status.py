@@ -18,9 +18,9 @@ from batchlic.writer.in_doubt import StatusReport, doubts_in
 
 
 def status(folder: RunFolder) -> StatusReport:
-    """Summary and doubts of a run, from plan, journal and what callbacks reported so far.
+    """Summary of a run and its devices in doubt, from plan, journal and the callbacks so far.
 
-    Nothing is written; a session is not disturbed.
+    This writes nothing, and does not affect an active session.
     """
     with closing(open_journal(folder)) as journal:
         refuse_changed_plan(folder, journal.identity)

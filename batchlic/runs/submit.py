@@ -1,7 +1,7 @@
 """What one session does: it sends what is left of the plan, and writes the run's files."""
 
-import signal
 import sys
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
@@ -11,7 +11,7 @@ from structlog.typing import FilteringBoundLogger
 
 from batchlic.carrier.client import CarrierClient, open_client
 from batchlic.chunker import DeviceStatus, read_batches
-from batchlic.errors import BatchlicError, CredentialsRejected, RefusedToStart, StoppedEarly
+from batchlic.errors import BatchlicError, StoppedEarly
 from batchlic.job import Job
 from batchlic.journal import Journal
 from batchlic.logs import RunLog
@@ -20,11 +20,13 @@ from batchlic.pool.limiter.pace import Pace, PaceChange
 from batchlic.pool.remaining import Delivery, remaining
 from batchlic.pool.retry import RetryPolicy
 from batchlic.pool.sender import Sender
-from batchlic.runs.finalize import finalize, now
+from batchlic.runs.descriptors import connections_for, fewer_connections_note
+from batchlic.runs.finalize import finalize, is_bug, now
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.migrate import migration_of, reserve_licenses
 from batchlic.runs.preflight import compare_counts
 from batchlic.runs.progress import Reporter, Tally
+from batchlic.runs.signals import Interrupted, asked, raise_if_asked, run_in_loop, unless_asked
 from batchlic.runs.target import Target
 from batchlic.writer.summary import Summary
 
@@ -37,24 +39,59 @@ def submit(
     *,
     stopped: BatchlicError | None = None,
 ) -> Summary:
-    """Send what is left of the plan unless the run is `stopped` already, and write the run's files."""
-    started_at = now()
+    """Send what is left of the plan unless the run is `stopped` already, and write the run's files.
+
+    After an unexpected error, the files are written, too; then BatchlicError is raised.
+    """
+    began = time.monotonic()
     notes: list[str] = []
     with RunLog(folder.log, secrets=target.secrets) as log:
         logger = log.logger(run_id=journal.identity.run_id)
-        logger.info("begun", carrier=target.name, planned=journal.identity.planned)
+        identity = journal.identity
+        logger.info("begun", carrier=target.name, planned=identity.planned, notes=identity.notes or None)
         try:
-            if stopped is not None:
-                raise stopped
-            if journal.identity.batches:
+            _raise_if_stopped(stopped)
+            if identity.batches:
+                job = _with_few_connections(job, logger, notes)
                 send = partial(_send, job, folder, target, journal, logger, notes=notes)
-                anyio.run(send, backend_options={"use_uvloop": True})
-        except (CredentialsRejected, RefusedToStart, StoppedEarly) as error:
+                run_in_loop(send, use_uvloop=True)
+        except BatchlicError as error:
             stopped = error
             logger.error("stopped", reason=str(error))
-        summary = finalize(job, folder, journal, started_at=started_at, stopped=stopped, notes=notes)
+        except Exception as error:
+            stopped = _unexpected(error, folder)
+            logger.exception("unexpected error")
+        summary = finalize(job, folder, journal, began=began, stopped=stopped, notes=notes)
         logger.info("ended", exit_code=summary.exit_code, statuses=summary.statuses)
+    if stopped is not None and is_bug(stopped):
+        raise stopped
     return summary
+
+
+def _with_few_connections(job: Job, logger: FilteringBoundLogger, notes: list[str]) -> Job:
+    """The job with as many requests in flight as this process can have connections."""
+    connections = connections_for(job.limits.max_concurrency)
+    if connections == job.limits.max_concurrency:
+        return job
+    notes.append(fewer_connections_note(connections))
+    logger.warning(notes[-1])
+    return job.model_copy(update={"limits": job.limits.model_copy(update={"max_concurrency": connections})})
+
+
+def _raise_if_stopped(stopped: BatchlicError | None) -> None:
+    if stopped is not None:
+        raise stopped
+    raise_if_asked()
+
+
+def _unexpected(error: Exception, folder: RunFolder) -> BatchlicError:
+    """The error for a bug. Its text names only a type: the text of the bug's error may hold a secret."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return BatchlicError(
+        f"unexpected error ({type(error).__name__}): {folder.log} has the details. What was sent is "
+        f"recorded; continue with batchlic resume {folder.path}"
+    )
 
 
 async def _send(
@@ -69,7 +106,9 @@ async def _send(
     """Send what is left of the plan; adds `notes` for the summary. Raises what stopped the pool."""
     limiter = _limiter(job, logger)
     obey_earlier_retry_after(journal, limiter, job.limits.give_up_after)
-    reporter = Reporter(_tally(journal), limiter, logger)
+    if journal.has_implausible_wait:
+        logger.warning("the carrier asked an earlier session to wait a day or more: this one tries again")
+    reporter = Reporter(_tally(journal), limiter, logger, host=target.host)
     async with open_client(
         target.base_url, target.credentials, max_connections=job.limits.max_concurrency
     ) as client:
@@ -89,10 +128,18 @@ async def _send(
         is_checked = stopped is not None or journal.identity.to_sku is not None
         notes += reporter.warnings
         if not is_checked:
-            notes += await compare_counts(client, folder.plan, journal)
+            notes += await _counts_after(client, folder, journal)
         await client.logout()
     if stopped is not None:
         raise stopped
+
+
+async def _counts_after(client: CarrierClient, folder: RunFolder, journal: Journal) -> list[str]:
+    """Notes about the license counts after the run. A signal ends the question, not the run."""
+    try:
+        return await unless_asked(partial(compare_counts, client, folder, journal))
+    except Interrupted as interrupted:
+        return [f"license counts after the run are unknown: {interrupted}"]
 
 
 def _limiter(job: Job, logger: FilteringBoundLogger) -> Pace:
@@ -126,6 +173,7 @@ def _pool(job: Job, journal: Journal, client: CarrierClient, limiter: Pace, repo
             resendable=job.resendable_skus,
             give_up_after=job.limits.give_up_after,
             trusts_duplicates=job.limits.trust_duplicates,
+            on_unreachable=reporter.unreachable,
         ),
         observer=reporter,
     )
@@ -156,7 +204,7 @@ async def _deliver(
 
 
 def obey_earlier_retry_after(journal: Journal, limiter: Pace, give_up_after: float) -> None:
-    """Keep obeying a `Retry-After` that an earlier session received (promise J).
+    """Keep obeying a `Retry-After` that an earlier session received, if it is plausible (promise J).
 
     Raises StoppedEarly where the wait is longer than `give_up_after` seconds.
     """
@@ -168,10 +216,7 @@ def obey_earlier_retry_after(journal: Journal, limiter: Pace, give_up_after: flo
 
 
 async def _stop_on_signal(pool: Pool) -> None:
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
-        async for number in received:
-            if pool.is_stopping:
-                pool.abort()
-            else:
-                pool.stop(f"stopped by {signal.Signals(number).name}")
-                sys.stderr.write("\nFinishing the requests in flight. Press Ctrl-C again to stop at once.\n")
+    pool.stop(f"stopped by {await asked()}")
+    sys.stderr.write("\nFinishing the requests in flight. Press Ctrl-C again to stop at once.\n")
+    await asked(2)
+    pool.abort()

@@ -1,6 +1,7 @@
 """The carrier to which a run sends."""
 
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from batchlic.carrier.credentials import Credentials
 
@@ -14,3 +15,8 @@ class Target:
     credentials: Credentials
     secrets: tuple[str, ...]
     """Texts that must not appear in any log (promise F)."""
+
+    @property
+    def host(self) -> str:
+        """Host and port of the base URL, for messages."""
+        return urlsplit(self.base_url).netloc

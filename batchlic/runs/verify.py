@@ -12,6 +12,7 @@ import polars as pl
 
 from batchlic.errors import RunFolderError
 from batchlic.journal import Journal
+from batchlic.reader.scans import scan_parquet
 from batchlic.runs.finalize import identity_sha256, summarize
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import sha256_of
@@ -171,7 +172,7 @@ class _ByteComparison(io.BytesIO):
 
 def _differences(path: Path, expected: pl.LazyFrame, *, is_prefix: bool) -> Iterator[str]:
     """The first value of a file that differs from the expected rows."""
-    table = pl.scan_parquet(path)
+    table = scan_parquet(path)
     rows = int(table.select(pl.len()).collect().item())
     start = 0
     for wanted in expected.collect_batches(chunk_size=ROWS_PER_COMPARISON, maintain_order=True):
@@ -219,7 +220,7 @@ def _summary_findings(folder: RunFolder, states: pl.LazyFrame, journal: Journal)
 
 def _head(audit: Path) -> str | None:
     try:
-        return pl.scan_parquet(audit).select(pl.col("hash").last()).collect().item()  # type: ignore[no-any-return]
+        return scan_parquet(audit).select(pl.col("hash").last()).collect().item()  # type: ignore[no-any-return]
     except _UNREADABLE:
         return None
 

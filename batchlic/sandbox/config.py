@@ -94,7 +94,7 @@ class Fault(StrEnum):
     LONG_HEADER = "long-header"
     """Executed; the answer has 9,000 bytes or more of headers."""
     DAMAGED_JSON = "damaged-json"
-    """Executed; the answer is not quite JSON: a byte order mark, raw line feed, NaN, trailing text."""
+    """Executed; the answer is damaged JSON: a byte order mark, raw line feed, NaN, trailing text."""
     LOST_UPSTREAM_503 = "lost-upstream-503"
     """Executed; the gateway lost the connection to the carrier and answers 502, 503 or 504."""
     REFUSING_503 = "refusing-503"

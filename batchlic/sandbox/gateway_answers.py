@@ -167,7 +167,7 @@ FORMS: Mapping[Fault, tuple[Form, ...]] = {
 
 
 def odd_retry_after(seconds: int, clock: datetime) -> tuple[tuple[bytes, Headers], ...]:
-    """All odd forms to ask for a wait of so many seconds: body and headers.
+    """All unusual forms of an answer that asks to wait so many seconds: body and headers.
 
     `clock` is the carrier's wall clock. A form with a date rounds the wait up, to the next full second.
     """

@@ -12,6 +12,7 @@ import polars as pl
 from batchlic.carrier.answers import Outcome
 from batchlic.chunker import DeviceStatus
 from batchlic.journal import Attempt, JournalQueries, Settlement
+from batchlic.reader.scans import scan_parquet
 from batchlic.reader.streaming import UTC, Schema, lazy_frame
 from batchlic.writer.tables import Target, write_table
 
@@ -102,7 +103,7 @@ def chain_breaks(path: Path, run_id: str) -> Iterator[str]:
 
     Raises the errors of polars if the file can't be read.
     """
-    table = pl.scan_parquet(path)
+    table = scan_parquet(path)
     if dict(table.collect_schema()) != AUDIT:
         yield "its columns are not those of an audit"
         return

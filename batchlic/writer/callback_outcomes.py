@@ -5,6 +5,7 @@ from pathlib import Path
 import msgspec
 import polars as pl
 
+from batchlic.reader.scans import scan_parquet
 from batchlic.reader.streaming import UTC, Schema
 from batchlic.writer.tables import write_table
 
@@ -52,7 +53,7 @@ def read_reports(path: Path) -> pl.LazyFrame:
     """Everything that a run's callbacks reported (columns: OUTCOMES); no rows if the file does not exist."""
     if not path.exists():
         return pl.LazyFrame(schema=OUTCOMES)
-    return pl.scan_parquet(path, schema=OUTCOMES, missing_columns="insert")
+    return scan_parquet(path, schema=OUTCOMES, missing_columns="insert")
 
 
 def read_outcomes(path: Path) -> pl.LazyFrame:

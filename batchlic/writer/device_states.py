@@ -13,6 +13,7 @@ import polars as pl
 
 from batchlic.chunker import DeviceStatus, Step, read_excluded, read_whole_batches
 from batchlic.journal import JournalQueries, RunIdentity
+from batchlic.reader.scans import scan_parquet
 from batchlic.reader.streaming import UTC, Schema, lazy_frame
 from batchlic.writer.migrations import MIGRATION_COLUMNS, STEP_STATUSES, migrated
 from batchlic.writer.outcomes import DeviceOutcome, batch_outcomes
@@ -135,7 +136,7 @@ def request_totals(plan: Path, journal: JournalQueries) -> dict[tuple[str, str],
     kinds = {"batch_id": pl.UInt32, "is_whole": pl.Boolean, "status": pl.String}
     outcomes = pl.DataFrame(rows, kinds, orient="row").lazy()
     target = ("account_name", "sku_number")
-    batches = pl.scan_parquet(plan).group_by("batch_id", *target).agg(pl.len().alias("size"))
+    batches = scan_parquet(plan).group_by("batch_id", *target).agg(pl.len().alias("size"))
     devices = pl.when("is_whole").then("size").otherwise(1).sum()
     sums = outcomes.join(batches, on="batch_id").group_by(*target, "status").agg(devices.alias("devices"))
     totals: dict[tuple[str, str], dict[DeviceStatus, int]] = {}

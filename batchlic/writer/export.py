@@ -4,8 +4,10 @@ A corrected export can be planned again: the reader knows the columns `imei`, `i
 `sku_number`, and removes the apostrophe that keeps a spreadsheet from running a cell.
 """
 
+import shutil
 from enum import StrEnum
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import BinaryIO
 
 import polars as pl
@@ -32,6 +34,8 @@ class Selection(StrEnum):
     REJECTS = "rejects"
     FAILED = "failed"
     IN_DOUBT = "in_doubt"
+    RESENT = "resent"
+    """Devices that may hold two licenses, because a request for them was sent again after a lost answer."""
     ALL = "all"
 
 
@@ -96,7 +100,17 @@ def _escaped() -> pl.Expr:
 
 
 def _write_sheet(rows: pl.LazyFrame, file: BinaryIO) -> None:
-    """Write one sheet with text cells, so that no identifier becomes a number. Memory does not hold rows."""
+    """Write one sheet with text cells, so that no identifier becomes a number. Memory does not hold rows.
+
+    The book is made in a temporary file: one that can't be finished leaves no half-open archive behind.
+    """
+    with TemporaryFile() as book:
+        _write_book(rows, book)
+        book.seek(0)
+        shutil.copyfileobj(book, file)
+
+
+def _write_book(rows: pl.LazyFrame, file: BinaryIO) -> None:
     with xlsxwriter.Workbook(file, {"constant_memory": True, "strings_to_urls": False}) as book:
         sheet = book.add_worksheet("devices")
         sheet.set_column(0, len(COLUMNS) - 1, 24, book.add_format({"num_format": "@"}))

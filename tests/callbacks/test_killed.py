@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from itertools import count
@@ -19,7 +20,7 @@ from batchlic.carrier.credentials import Credentials, Secret
 from batchlic.chunker import DeviceStatus, Step
 from batchlic.errors import ExitCode, StoppedEarly
 from batchlic.journal import Journal
-from batchlic.runs.finalize import finalize, now
+from batchlic.runs.finalize import finalize
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import job_of
 from batchlic.runs.reconcile import reconcile
@@ -89,7 +90,7 @@ def finished(path: Path, answered: Callable[[int], list[Answer | None]]) -> RunF
     """A run of three Lifetime licenses that has ended, with the messages about two of them in its folder."""
     folder = submitted_run(path, 3, answered=answered, sku="SIMSec-IoT-Lt")
     with closing(Journal.open(folder.journal)) as journal:
-        finalize(job_of(journal.identity), folder, journal, started_at=now())
+        finalize(job_of(journal.identity), folder, journal, began=time.monotonic())
     served, failed, _ = messages_of(folder)
     keep(folder, [served, failed._replace(**failure())])
     return folder
@@ -185,7 +186,7 @@ def test_a_killed_reconcile_of_an_ended_migration_is_no_killed_run(
     with closing(Journal.open(folder.journal)) as journal:
         assign = intent(1, step=Step.ASSIGN, device_count=3, started_at=BEGAN)
         anyio.run(journal.intend, assign)  # and whether the new ones came is not known
-        finalize(job_of(journal.identity), folder, journal, started_at=now())
+        finalize(job_of(journal.identity), folder, journal, began=time.monotonic())
     keep(folder, [messages_of(folder)[0]._replace(request_id="strange")])
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("batchlic.runs.reconcile.finalize", _die)

@@ -282,6 +282,14 @@ def test_a_body_without_a_length_is_cut_off_at_the_bound(tmp_path: Path) -> None
     assert answer.status_code == 413
 
 
+def test_a_message_in_chunks_is_kept(tmp_path: Path) -> None:
+    content = json.dumps(body()).encode()
+    with listener(tmp_path / "store.db") as running:
+        chunks = (content[at : at + 10] for at in range(0, len(content), 10))
+        assert httpx.post(f"{running.url}/", content=chunks, trust_env=False).status_code == 200
+    assert rows(tmp_path / "store.db") == 1
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(noise=st.integers(0, 10**9))
 def test_a_corrupted_message_gets_an_answer_and_no_crash(noise: int) -> None:

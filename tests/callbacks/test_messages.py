@@ -169,7 +169,7 @@ def test_a_fault_is_a_failure_whatever_the_status(
 
 
 @pytest.mark.parametrize("fault", [None, {}, [], "", {"faultcode": "", "faultstring": " "}, 0, True])
-def test_an_empty_fault_is_none(fault: object) -> None:
+def test_an_empty_fault_is_no_fault(fault: object) -> None:
     message = stored(body(status="Success", faultResponse=fault))
     assert (message.error_code, message.error_message) == ("", "")
 

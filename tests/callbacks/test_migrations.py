@@ -20,7 +20,7 @@ from batchlic.carrier.client import open_client
 from batchlic.carrier.credentials import Secret
 from batchlic.chunker import DeviceStatus, Step, parse_ranges
 from batchlic.errors import ExitCode
-from batchlic.journal import Journal
+from batchlic.journal import Attempt, Journal
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.history import device_history
 from batchlic.runs.preflight import RunListener, register
@@ -71,6 +71,11 @@ def messages(folder: RunFolder, **failing: Collection[str]) -> Iterator[StoredMe
                     yield about(devices[offset], attempt.request_id, attempt.started_at + 1, failed=failed)
 
 
+def attempts_of(folder: RunFolder) -> list[Attempt]:
+    with closing(Journal.open(folder.journal)) as journal:
+        return list(journal.attempts())
+
+
 def about(device: str, request_id: str, at: int, *, failed: bool = False) -> StoredMessage:
     fault = failure(error_message="sorry") if failed else {}
     return message_about(request_id, device, account_name=ACCOUNT, **{"received_at": at, **fault})
@@ -115,6 +120,20 @@ def test_a_device_is_confirmed_once_both_of_its_steps_are(tmp_path: Path) -> Non
     events = [(one.event, one.action, one.sku_number) for one in device_history(FIRST, folder.path)]
     assert ("called_back", "unassign", FLEXIBLE) in events
     assert ("called_back", "assign", NEW) in events
+
+
+def test_a_message_about_several_devices_is_about_one_step(tmp_path: Path) -> None:
+    with carrier() as at:
+        folder = moved(tmp_path, at)
+        [request] = {one.request_id for one in messages(folder) if one.imei == FIRST} & {
+            attempt.request_id for attempt in attempts_of(folder) if attempt.step == Step.ASSIGN
+        }
+        last = pl.read_parquet(folder.plan)["imei"][-1]
+        message = about(FIRST, request, attempts_of(folder)[-1].started_at + 1)
+        reconciled(folder, [message._replace(further_ids=f"IMEI:{last}")])
+    for device in (FIRST, last):
+        found = row(folder, device)
+        assert (found["assign_status"], found["unassign_status"]) == ("confirmed", "accepted")
 
 
 @pytest.mark.parametrize("order", ["auto", "unassign-first"])

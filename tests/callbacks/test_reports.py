@@ -107,16 +107,25 @@ def test_a_definite_message_wins_in_any_order(tmp_path: Path, fields: dict[str, 
         assert status(here).undecided == {}
 
 
-def test_a_canceled_request_counts_more_than_one_on_hold_in_any_order(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        (("REQUEST_ONHOLD.X", "REQUEST_CANCELLED.X", "Parked"), "canceled"),
+        (("REQUEST_CANCELLED.X", "REQUEST_ONHOLD.X"), "canceled"),
+        (("REQUEST_ONHOLD.X", "Parked"), "on hold"),
+    ],
+)
+def test_canceled_counts_more_than_on_hold_and_that_more_than_unknown(
+    tmp_path: Path, given: tuple[str, ...], shown: str
+) -> None:
     folder = submitted_run(tmp_path / "template", 1)
     [message] = messages_of(folder)
-    given = ("Parked", "REQUEST_CANCELLED.X", "REQUEST_ONHOLD.X")
     reported = [message._replace(status=one, received_at=BEGAN + at) for at, one in enumerate(given)]
     for number, order in enumerate(permutations(reported)):
         here = submitted_run(tmp_path / f"run-{number}", 1)
         for one in order:
             reconciled(here, one)
-        assert status(here).undecided == {"canceled": 1}
+        assert status(here).undecided == {shown: 1}
 
 
 def test_the_latest_of_several_unknown_statuses_is_shown(tmp_path: Path) -> None:
@@ -295,6 +304,40 @@ def test_a_message_is_about_each_device_that_it_names(
     assert sum(status(folder).undecided.values()) == (3 if expected == "accepted" else 0)
 
 
+@pytest.mark.parametrize(("fields", "expected"), [({}, "confirmed"), (failure(), "failed")])
+@pytest.mark.parametrize("kind", ["imei", "iccid"])
+def test_a_message_is_also_about_devices_of_other_requests(
+    tmp_path: Path, fields: dict[str, str], expected: str, kind: str
+) -> None:
+    folder = submitted_run(tmp_path / "run", 6, batch_size=2)
+    ids = [device(folder, place)[kind == "iccid"] for place in (0, 2, 5)]
+    further = " ".join(f"{kind.upper()}:{text}" for text in ids[1:])
+    reconciled(folder, message_about("request-1", further_ids=further, **{kind: ids[0]}, **fields))
+    found = pl.read_parquet(folder.results)
+    is_named = [expected if place in {0, 2, 5} else "accepted" for place in range(6)]
+    assert found["status"].to_list() == is_named
+    assert found["request_id"].to_list() == [f"request-{place // 2 + 1}" for place in range(6)]
+    assert status(folder).unjudged == []
+
+
+def test_a_message_about_other_requests_only_is_not_judged(tmp_path: Path) -> None:
+    folder = submitted_run(tmp_path / "run", 6, batch_size=2)
+    (imei, _), (other, _) = device(folder, 2), device(folder, 5)
+    assert reconciled(folder, message_about("request-1", imei, further_ids=f"IMEI:{other}")) == {
+        "accepted": 6
+    }
+    assert [one.reason for one in status(folder).unjudged] == ["names no device of its request"]
+
+
+def test_a_device_in_doubt_is_not_settled_beside_one_of_another_request(tmp_path: Path) -> None:
+    folder = submitted_run(
+        tmp_path / "run", 2, batch_size=1, answered=lambda batch: accepted(1) if batch == 1 else lost(2)
+    )
+    (imei, _), (other, _) = device(folder, 0), device(folder, 1)
+    message = message_about("request-1", imei, further_ids=f"IMEI:{other}")
+    assert reconciled(folder, message) == {"confirmed": 1, "in_doubt": 1}
+
+
 def test_both_identifiers_of_one_device_are_one_device(tmp_path: Path) -> None:
     folder = submitted_run(tmp_path / "run", 2)
     assert reconciled(folder, message_about("request-1", *device(folder, 0))) == {
@@ -391,13 +434,13 @@ def test_a_message_that_can_not_be_judged_is_counted(
     assert verify(folder).findings == []
 
 
-def test_a_message_about_an_unknown_request_is_none_of_the_run(tmp_path: Path) -> None:
+def test_a_message_about_an_unknown_request_is_not_about_the_run(tmp_path: Path) -> None:
     folder = submitted_run(tmp_path / "run", 1)
     reconciled(folder, message_about("request-of-another-run"))
     assert status(folder).unjudged == []
 
 
-def test_messages_that_can_not_be_judged_are_counted_once_and_outlive_the_store(tmp_path: Path) -> None:
+def test_unjudged_messages_count_once_and_outlive_the_store(tmp_path: Path) -> None:
     folder = submitted_run(tmp_path / "run", 1)
     message = message_about("request-1")
     for _ in range(2):

@@ -233,7 +233,7 @@ async def test_an_outage_does_not_count_as_a_rejected_login(
         (200, b"<html>Sign in</html>"),
     ],
 )
-async def test_g_unknown_answers_to_logins_never_come_near_a_lock(status: int, body: object) -> None:
+async def test_g_unknown_answers_to_logins_never_lock_the_login(status: int, body: object) -> None:
     async with scripted() as carrier, open_client(carrier.url, KEYS) as client:
         carrier.login_script = always(status, body)
         await log_in_in_vain(client, 3)
@@ -437,18 +437,12 @@ async def test_an_expired_ready_access_token_is_renewed_for_the_login_too() -> N
 
 
 @pytest.mark.parametrize(
-    ("body", "match"),
-    [
-        ({"sessionToken": "two\nlines"}, "no session login"),
-        ({"sessionToken": ""}, "no session login"),
-        (b"<html>", "no session"),
-        (b"[" * 60_000, "no session"),
-    ],
+    "body", [{"sessionToken": "two\nlines"}, {"sessionToken": ""}, b"<html>", b"[" * 60_000]
 )
-async def test_a_login_without_a_usable_token_counts_as_unanswered(body: object, match: str) -> None:
+async def test_a_login_without_a_usable_token_counts_as_unanswered(body: object) -> None:
     async with scripted() as carrier, open_client(carrier.url, KEYS) as client:
         carrier.login_script = always(200, body)
-        with pytest.raises(CarrierUnreachable, match=match):
+        with pytest.raises(CarrierUnreachable, match="the session login failed"):
             await client.login()
 
 

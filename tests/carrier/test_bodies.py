@@ -81,7 +81,7 @@ def test_a_gateway_code_is_read_in_any_form(body: bytes) -> None:
         b'{"errorCode":"UnifiedWebService.XREQUEST_FAILED.DeviceNotFound"}',
     ],
 )
-def test_what_only_resembles_a_code_is_none(body: bytes) -> None:
+def test_text_that_only_resembles_a_code_is_no_code(body: bytes) -> None:
     found = answer(400, body)
     assert (found.outcome, found.is_known) == (Outcome.REFUSED, False)
 
@@ -142,7 +142,7 @@ def test_a_readable_request_id_is_an_acceptance(body: bytes) -> None:
 
 
 @pytest.mark.parametrize("body", ACCEPTANCES.values(), ids=ACCEPTANCES)
-def test_no_part_of_an_acceptance_is_one(body: bytes) -> None:
+def test_a_part_of_an_acceptance_is_no_acceptance(body: bytes) -> None:
     assert answer(200, body, complete=False).outcome is Outcome.AMBIGUOUS
 
 

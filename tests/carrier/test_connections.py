@@ -67,7 +67,7 @@ class Carrier:
 @pytest.mark.parametrize("anyio_backend", ["asyncio", ("asyncio", {"use_uvloop": True}), "trio"])
 @pytest.mark.parametrize("unsolicited", UNSOLICITED.values(), ids=UNSOLICITED)
 @pytest.mark.parametrize("first", [TAKEN, IN_CHUNKS], ids=["sized", "chunked"])
-async def test_what_comes_late_is_no_answer_to_the_next_request(first: bytes, unsolicited: bytes) -> None:
+async def test_late_bytes_are_no_answer_to_the_next_request(first: bytes, unsolicited: bytes) -> None:
     carrier = Carrier(first, unsolicited)
     async with client_of(carrier.script) as (client, server):
         assert (await client.submit(submission())).outcome is Outcome.ACCEPTED
@@ -80,7 +80,9 @@ async def test_what_comes_late_is_no_answer_to_the_next_request(first: bytes, un
 @pytest.mark.parametrize("anyio_backend", ["asyncio", ("asyncio", {"use_uvloop": True}), "trio"])
 @pytest.mark.parametrize("unsolicited", UNSOLICITED.values(), ids=UNSOLICITED)
 @pytest.mark.parametrize("first", [TAKEN, IN_CHUNKS], ids=["sized", "chunked"])
-async def test_what_comes_with_an_answer_is_no_answer_either(first: bytes, unsolicited: bytes) -> None:
+async def test_bytes_after_an_answer_are_no_answer_to_the_next_request(
+    first: bytes, unsolicited: bytes
+) -> None:
     carrier = Carrier(first + unsolicited, b"")
     carrier.may_say_more.set()
     async with client_of(carrier.script) as (client, server):

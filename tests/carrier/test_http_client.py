@@ -257,7 +257,7 @@ def without_descriptors() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-async def test_too_many_open_files_are_told_and_leave_no_doubt(host: str) -> None:
+async def test_too_many_open_files_are_named_and_leave_no_doubt(host: str) -> None:
     async with open_client(f"http://{host}:9", TOKENS) as client:
         with without_descriptors():
             answer = await client.submit(submission())

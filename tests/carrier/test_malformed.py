@@ -164,11 +164,11 @@ async def test_a_status_line_without_an_end_ends_the_exchange() -> None:
     async with client_of(reason_for_ever) as (client, _):
         answer = await client.submit(submission())
     assert answer.outcome is Outcome.AMBIGUOUS
-    assert answer.error_message == "an HTTP response without an end of its headers"
+    assert answer.error_message == "an HTTP response with incomplete headers"
 
 
 @ON_ASYNCIO
-async def test_words_that_are_no_http_end_the_exchange_at_once() -> None:
+async def test_bytes_that_are_no_http_end_the_exchange_at_once() -> None:
     async def greet(exchange: Exchange) -> None:
         await exchange.raw(b"220 smtp.carrier.test ESMTP\r\n")
         await anyio.sleep_forever()

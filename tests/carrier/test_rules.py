@@ -31,7 +31,7 @@ def reply_of(sign: Sign, status: int) -> Reply:
 
 
 @pytest.mark.parametrize("sign", SIGNS, ids=lambda sign: f"{sign.gateway}: {sign.example[:60]}")
-def test_the_example_of_a_sign_is_concluded_from_it(sign: Sign) -> None:
+def test_each_sign_decides_for_its_example(sign: Sign) -> None:
     statuses = [status for status in (408, *range(500, 530)) if status in sign.statuses]
     for status in statuses:
         answer = reply_of(sign, status)
@@ -42,7 +42,7 @@ def test_the_example_of_a_sign_is_concluded_from_it(sign: Sign) -> None:
 @pytest.mark.parametrize(
     "form", ['{{"errorCode":"{}"}}', '{{"fault":{{"code":"{}"}}}}', "<a:fault><a:code>{}</a:code></a:fault>"]
 )
-def test_a_code_is_concluded_from_in_every_form(rule: CodeRule, form: str) -> None:
+def test_a_code_decides_in_every_form(rule: CodeRule, form: str) -> None:
     for code in rule.codes:
         for status in (200, 400, 403, 404, 500, 503):
             if status in rule.statuses:
@@ -54,7 +54,7 @@ def test_a_code_is_concluded_from_in_every_form(rule: CodeRule, form: str) -> No
 @pytest.mark.parametrize(
     "form", ["{}", '{{"errorCode":"400","errorMessage":"{}"}}', "<html><h1>{}</h1></html>"]
 )
-def test_the_examples_of_words_are_concluded_from_them(rule: WordRule, form: str) -> None:
+def test_words_decide_for_their_examples(rule: WordRule, form: str) -> None:
     for words in rule.examples:
         for status in (400, 403):
             answer = reply(status, form.format(words))
@@ -62,7 +62,7 @@ def test_the_examples_of_words_are_concluded_from_them(rule: WordRule, form: str
 
 
 @pytest.mark.parametrize("rule", BY_STATUS, ids=lambda rule: str(rule.statuses))
-def test_a_status_is_concluded_from_if_nothing_else_is_known(rule: StatusRule) -> None:
+def test_a_status_decides_if_nothing_else_is_known(rule: StatusRule) -> None:
     status = next(status for status in rule.statuses if _first_rule(status) is rule)
     plain, coded = reply(status), reply(status, b'{"errorCode":"SOMETHING"}')
     assert conclude(plain, read_body(plain)) == rule.other
@@ -73,7 +73,7 @@ def _first_rule(status: int) -> StatusRule:
     return next(rule for rule in BY_STATUS if status in rule.statuses)
 
 
-def test_the_page_of_answers_is_that_of_the_tables() -> None:
+def test_the_page_of_answers_agrees_with_the_tables() -> None:
     written = Path(__file__).parents[2] / "docs" / "answers.md"
     assert written.read_text() == page(), "run make docs-answers"
 

@@ -86,7 +86,7 @@ def test_a_duplicate_of_a_device_is_a_refusal(body: object) -> None:
         ("Device is not active", False),
     ],
 )
-def test_a_refusal_tells_that_a_device_has_the_license_already(message: str, says_already: bool) -> None:  # noqa: FBT001
+def test_a_refusal_says_that_a_device_has_the_license_already(message: str, says_already: bool) -> None:  # noqa: FBT001
     found = answer(400, licenses("400", message))
     assert (found.outcome, found.says_already) == (Outcome.REFUSED, says_already)
 
@@ -114,12 +114,12 @@ def test_the_class_of_a_code_is_not_read_as_words() -> None:
     assert answer(400, licenses("UnifiedWebService.INPUT_INVALID.SessionCount")).outcome is Outcome.REFUSED
 
 
-def test_an_error_code_of_a_gateway_is_none_of_the_service() -> None:
+def test_an_error_code_of_a_gateway_is_no_code_of_the_service() -> None:
     body = {"fault": {"faultstring": "words", "detail": {"errorcode": "messaging.runtime.RouteFailed"}}}
     assert answer(404, body).outcome is Outcome.UNAVAILABLE
 
 
-def test_a_server_error_in_a_gateway_s_404_is_none_of_the_service() -> None:
+def test_a_server_error_in_a_gateway_404_is_no_error_of_the_service() -> None:
     assert answer(404, {"code": "500", "message": "words"}).outcome is Outcome.UNAVAILABLE
 
 
@@ -172,7 +172,7 @@ USED_UP = {"x-ratelimit-remaining": "0", "x-ratelimit-reset": "7"}
     ],
     ids=str,
 )
-def test_a_limit_in_disguise_is_throttling(
+def test_a_limit_in_an_unusual_form_is_throttling(
     status: int, body: object, headers: dict[str, str], wait: float | None
 ) -> None:
     found = answer(status, body, headers)

@@ -39,7 +39,7 @@ def keys(url: str, **changes: str) -> dict[str, str]:
 
 def begin(*arguments: str | Path, settings: Mapping[str, str], cwd: Path) -> Program:
     """Start `batchlic` with these settings and no others."""
-    return Program(list(map(str, arguments)), _environment(settings), cwd)
+    return Program(list(map(str, arguments)), environment_of(settings), cwd)
 
 
 def begin_as_a_shell_does(
@@ -48,7 +48,7 @@ def begin_as_a_shell_does(
     """Like `begin`, as a new interpreter: for tests of the command line, and of its start and end."""
     return subprocess.Popen(
         [sys.executable, "-m", "batchlic", *map(str, arguments)],
-        env=_environment(settings),
+        env=environment_of(settings),
         cwd=cwd,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -57,7 +57,8 @@ def begin_as_a_shell_does(
     )
 
 
-def _environment(settings: Mapping[str, str]) -> dict[str, str]:
+def environment_of(settings: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a process with these settings and no others."""
     inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
     return {**inherited, "PYTHONPATH": str(REPOSITORY), **settings}
 
@@ -114,7 +115,7 @@ def _ask(url: str, what: str) -> bytes:
 
 def statuses(folder: Path) -> dict[str, str]:
     """The status of each device in results.parquet, by IMEI."""
-    results = pl.read_parquet(folder / "results.parquet")
+    results = pl.read_parquet((folder / "results.parquet").read_bytes())  # polars reads a path as a pattern
     return dict(zip(results["imei"], results["status"], strict=True))
 
 

@@ -155,7 +155,7 @@ def test_a_missing_ledger_is_exit_2_and_not_created(home: Home) -> None:
     ],
     ids=" ".join,
 )
-def test_a_damaged_ledger_is_exit_2_with_the_way_back(home: Home, command: tuple[str, ...]) -> None:
+def test_a_damaged_ledger_is_exit_2_with_advice(home: Home, command: tuple[str, ...]) -> None:
     ledger = home.folder / "damaged.db"
     assert home.run("ledger", "import", "fleet.csv", *LICENSE, "--ledger", ledger.name).code == 0
     whole = ledger.read_bytes()

@@ -108,25 +108,29 @@ async def test_a_wait_that_is_not_plausible_does_not_outlive_its_session(tmp_pat
         answer = replace(THROTTLED, retry_after_s=MAX_WAIT_S)
         await journal.answer(seq, answer, duration_ms=500.0, final=False)
         assert journal.remaining_wait_s(CREATED_AT + 1_000_000) == 0
+        assert journal.has_implausible_wait
 
 
 @pytest.mark.anyio
-async def test_parts_that_were_sent_again_after_a_lost_answer_are_listed(tmp_path: Path) -> None:
-    trusted = replace(ACCEPTED, request_id=None)
-    histories = {
-        1: [ACCEPTED],
-        2: [AMBIGUOUS, ACCEPTED],
-        3: [AMBIGUOUS],
-        4: [AMBIGUOUS, AMBIGUOUS],
-        5: [AMBIGUOUS, trusted],
-        6: [THROTTLED, ACCEPTED],
-    }
+async def test_a_wait_dated_in_the_future_is_over_in_time_for_later_sessions(tmp_path: Path) -> None:
+    day, second = 86_400_000_000, 1_000_000
     with closing(new_journal(tmp_path)) as journal:
-        for batch_id, answers in histories.items():
-            for answer in answers:
-                seq = await journal.intend(intent(batch_id, device_count=batch_id))
-                await journal.answer(seq, answer, duration_ms=1.0, final=False)
-        assert journal.sent_again() == [(2, 2), (4, 4)]
+        seq = await journal.intend(intent(started_at=CREATED_AT + day))
+        await journal.answer(seq, replace(THROTTLED, retry_after_s=600.0), duration_ms=0.0, final=False)
+        journal.end(SessionEnd(CREATED_AT, CREATED_AT + day, 6))
+        assert journal.remaining_wait_s(CREATED_AT) == 600
+        journal.end(SessionEnd(CREATED_AT, CREATED_AT, 6))  # resumed too early, by a clock that is right
+        assert journal.remaining_wait_s(CREATED_AT + 500 * second) == pytest.approx(100)
+        assert journal.remaining_wait_s(CREATED_AT + 600 * second) == 0
+
+
+@pytest.mark.anyio
+async def test_a_clock_put_right_within_a_session_dates_its_waits(tmp_path: Path) -> None:
+    with closing(new_journal(tmp_path)) as journal:
+        seq = await journal.intend(intent(started_at=CREATED_AT + 86_400_000_000))
+        await journal.answer(seq, replace(THROTTLED, retry_after_s=60.0), duration_ms=0.0, final=False)
+        journal.end(SessionEnd(CREATED_AT, CREATED_AT + 10_000_000, 6))
+        assert journal.remaining_wait_s(CREATED_AT + 30_000_000) == pytest.approx(40)
 
 
 @pytest.mark.anyio

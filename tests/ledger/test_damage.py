@@ -161,7 +161,7 @@ CHANGED_ROWS = {
 
 
 @pytest.mark.parametrize("statements", CHANGED_ROWS.values(), ids=CHANGED_ROWS)
-def test_rows_that_no_run_wrote_so_are_refused(tmp_path: Path, statements: str) -> None:
+def test_rows_that_no_run_has_written_are_refused(tmp_path: Path, statements: str) -> None:
     path = tmp_path / "ledger.db"
     make_ledger(path)
     with closing(sqlite3.connect(path)) as database:
@@ -251,7 +251,7 @@ def test_a_damaged_ledger_is_not_shown(tmp_path: Path, use: Callable[[Ledger], o
     assert [file.name for file in tmp_path.glob("all*")] == []
 
 
-def test_the_refusal_says_what_is_damaged_and_the_way_back(tmp_path: Path) -> None:
+def test_the_refusal_says_what_is_damaged_and_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     damage_content(path)
     assert refusal(path) == (

@@ -1,5 +1,6 @@
 """Runs that share a ledger, against a sandbox over TCP: no device is licensed twice, none is forgotten."""
 
+import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -24,7 +25,7 @@ from batchlic.runs.finalize import finalize
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.history import device_history
 from batchlic.runs.identity import job_of as job_of_journal
-from batchlic.runs.ledger_sync import refuse_at_work
+from batchlic.runs.ledger_sync import refuse_at_work, snapshot_for_plan
 from batchlic.runs.reconcile import reconcile
 from batchlic.runs.rollback import By, rollback
 from batchlic.runs.run import begin, resume, start
@@ -91,7 +92,7 @@ def stop(folder: RunFolder) -> None:
     """End the session of a killed run as a signal does: with results, and resumable."""
     with closing(Journal.open(folder.journal)) as journal:
         job = job_of_journal(journal.identity)
-        finalize(job, folder, journal, started_at=1, stopped=StoppedEarly("a signal"))
+        finalize(job, folder, journal, began=time.monotonic(), stopped=StoppedEarly("a signal"))
 
 
 def _die(*_: object, **__: object) -> None:
@@ -157,6 +158,16 @@ def test_a_run_without_a_ledger_neither_reads_nor_records(tmp_path: Path) -> Non
     with carrier() as target:
         assert [run(job, tmp_path / name, target) for name in "ab"] == [{"accepted": 10}] * 2
     assert not (tmp_path / "ledger.db").exists()
+
+
+def test_a_plan_without_a_ledger_leaves_nothing_out(tmp_path: Path) -> None:
+    Ledger(tmp_path / "ledger.db").close()
+    plans = {use: job_of(tmp_path, range(10), ledger={"use": use}) for use in (True, False)}
+    taken = {}
+    for use, job in plans.items():
+        with snapshot_for_plan(job, RunFolder(tmp_path / "plan"), "https://carrier.example/api") as snapshot:
+            taken[use] = snapshot is not None
+    assert taken == {True: True, False: False}
 
 
 def test_a_run_without_a_ledger_is_resumed_settled_and_rolled_back(tmp_path: Path) -> None:
@@ -275,7 +286,7 @@ def test_two_runs_at_work_do_not_share_a_device(tmp_path: Path) -> None:
             assert run(job_of(tmp_path, range(50, 60)), tmp_path / "other", target) == {"accepted": 10}
 
 
-def test_runs_at_work_may_share_devices_that_the_ledger_excludes(tmp_path: Path) -> None:
+def test_active_runs_may_share_devices_that_the_ledger_excludes(tmp_path: Path) -> None:
     with carrier() as target:
         run(job_of(tmp_path, range(10, 30)), tmp_path / "licensed", target)
         killed(job_of(tmp_path, range(30)), tmp_path / "at-work", target, [])
@@ -284,7 +295,7 @@ def test_runs_at_work_may_share_devices_that_the_ledger_excludes(tmp_path: Path)
     assert other == {"accepted": 10, "skipped": 20}
 
 
-def test_a_run_is_resumed_after_the_doubts_that_it_excludes_are_settled(tmp_path: Path) -> None:
+def test_a_run_is_resumed_after_its_excluded_doubts_are_settled(tmp_path: Path) -> None:
     with carrier() as target:
         killed(job_of(tmp_path, range(10)), tmp_path / "doubtful", target, [None])
         killed(job_of(tmp_path, range(20)), tmp_path / "killed", target, [])
@@ -307,7 +318,7 @@ def test_h_accounts_and_skus_are_asked_for_once_each(tmp_path: Path, monkeypatch
     assert asked[-1] == [(ACCOUNT, FLEXIBLE)]
 
 
-def test_an_import_waits_for_runs_at_work_and_not_for_lost_ones(tmp_path: Path) -> None:
+def test_an_import_waits_for_active_runs_and_not_for_lost_ones(tmp_path: Path) -> None:
     with carrier() as target:
         killed(job_of(tmp_path, range(10)), tmp_path / "at-work", target, [])
         with closing(Ledger(tmp_path / "ledger.db")) as ledger:

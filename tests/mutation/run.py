@@ -29,12 +29,16 @@ class Subject(NamedTuple):
     tests: tuple[str, ...]
 
 
+CARRIER = ("answers", "bodies", "interpretation", "request_ids", "rules", "signs", "words")
+CALLBACKS = ("identifiers", "lost_answers", "matching", "verdicts")
+TESTS_OF_CALLBACKS = ("tests/callbacks/test_reports.py", "tests/callbacks/test_migrations.py")
+
 SUBJECTS = (
-    Subject(("batchlic/carrier/answers.py", "batchlic/carrier/interpretation.py"), ("tests/carrier",)),
+    Subject(tuple(f"batchlic/carrier/{name}.py" for name in CARRIER), ("tests/carrier",)),
     Subject(("batchlic/journal/*.py",), ("tests/journal", "tests/runs/test_reconcile.py")),
     Subject(
-        ("batchlic/callbacks/matching.py",),
-        ("tests/runs/test_reconcile.py", "tests/callbacks/test_migrations.py"),
+        tuple(f"batchlic/callbacks/{name}.py" for name in CALLBACKS),
+        (*TESTS_OF_CALLBACKS, "tests/runs/test_reconcile.py"),
     ),
     Subject(("batchlic/pool/*.py",), ("tests/pool", "tests/simulation")),
 )
@@ -98,7 +102,7 @@ def described(change: str, fate: str, folder: Path) -> Iterator[str]:
     start = next(number for number, line in enumerate(diff) if line.startswith("@@"))
     first_line = int(diff[start].split()[1].lstrip("-").split(",")[0])
     offset = next(number for number, line in enumerate(diff[start + 1 :]) if line[:1] in "+-")
-    line = line_of(function, (REPOSITORY / path).read_text()) + first_line - 1 + offset
+    line = line_of(function, (folder / path).read_text()) + first_line - 1 + offset
     yield f"{path}:{line}: {fate}"
     yield from (f"    {text}" for text in diff[start + 1 :] if text[:1] in "+-")
 

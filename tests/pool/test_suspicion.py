@@ -123,7 +123,7 @@ def test_licenses_that_run_out_stop_the_run_and_fail_no_device() -> None:
     assert session.count(DeviceStatus.ACCEPTED) == 500
 
 
-def test_another_account_that_is_refused_does_not_fail_because_this_one_is_accepted() -> None:
+def test_an_acceptance_on_one_account_fails_no_device_of_another() -> None:
     batches = [batch(4, batch_id=n, account="wrong" if n % 2 else "right") for n in range(1, 41)]
     wrong = {batch.x_request_id("run-1") for batch in batches if batch.account_name == "wrong"}
     session = run_session(

@@ -56,19 +56,19 @@ def test_a_refused_batch_is_split_if_a_device_may_be_the_reason(refusal: Answer)
 
 
 @pytest.mark.parametrize("refusal", [BAD_DEVICE, BAD_ACCOUNT])
-def test_a_known_code_condemns_a_device_by_itself(refusal: Answer) -> None:
+def test_a_known_code_fails_a_device_by_itself(refusal: Answer) -> None:
     assert verdict(ONE, refusal) == Verdict(refusal, Next.END)
     assert verdict(ONE, refusal).is_final
 
 
-def test_a_known_code_about_the_account_condemns_the_whole_batch() -> None:
+def test_a_known_code_about_the_account_fails_the_whole_batch() -> None:
     assert verdict(MANY, BAD_ACCOUNT) == Verdict(BAD_ACCOUNT, Next.END)
 
 
 @pytest.mark.parametrize(
     ("delivery", "refusal"), [(ONE, REFUSED), (ONE, UNKNOWN_ABOUT_ACCOUNT), (MANY, UNKNOWN_ABOUT_ACCOUNT)]
 )
-def test_an_unknown_code_condemns_only_while_others_are_accepted(delivery: Delivery, refusal: Answer) -> None:
+def test_an_unknown_code_fails_only_while_others_are_accepted(delivery: Delivery, refusal: Answer) -> None:
     alone = verdict(delivery, refusal)
     assert alone == Verdict(replace(refusal, outcome=Outcome.UNAVAILABLE), Next.POSTPONE)
     assert not alone.is_final
@@ -101,7 +101,7 @@ def test_d_a_duplicate_leaves_doubt_for_lifetime_licenses(delivery: Delivery) ->
     assert found.is_final
 
 
-def test_d_a_duplicate_of_nothing_that_was_sent_leaves_doubt() -> None:
+def test_d_a_duplicate_without_an_earlier_request_leaves_doubt() -> None:
     assert verdict(MANY, DUPLICATE) == Verdict(DUPLICATE, Next.LEAVE_IN_DOUBT)
 
 

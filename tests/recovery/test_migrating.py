@@ -62,7 +62,7 @@ def test_every_device_is_on_the_new_sku_exactly_once(tmp_path: Path, order: str,
 
 @pytest.mark.parametrize("order", ["auto", "unassign-first"])
 def test_d_a_carrier_that_deduplicates_gives_the_new_license_once(tmp_path: Path, order: str) -> None:
-    with carrier(rules=RuleConfig(deduplicate=True), faults={Fault.RESET_AFTER: 0.3}) as at:
+    with carrier(rules=RuleConfig(deduplicate=True), faults={Fault.RESET_AFTER: 0.15}) as at:
         inventory = onboarded(tmp_path, at)
         summary = run(tmp_path / "move", at, moving(inventory, order=order))
         assert summary.statuses == {"accepted": DEVICES}

@@ -231,12 +231,12 @@ async def test_devices_sent_again_are_named_when_counts_do_not_add_up(
     monkeypatch.setattr("batchlic.runs.preflight.count", counted)
     lost = JournaledAttempt(1, outcome="ambiguous")
     attempts = [lost, JournaledAttempt(1, request_id="r-1"), JournaledAttempt(2, request_id="r-2")]
-    plan = plan_of(tmp_path / "plan.parquet", [5, 7])
+    plan_of(tmp_path / "plan.parquet", [5, 7])
     before = [LicenseCount(ACCOUNT, SKU, assigned=100, available=50)]
     with closing(journal_of(attempts, [5, 7], licenses=before)) as journal:
-        found = await compare_counts(cast("CarrierClient", None), plan, journal)
+        found = await compare_counts(cast("CarrierClient", None), RunFolder(tmp_path), journal)
     assert len(found) == notes
-    assert all("5 devices were sent again" in note and "batch_id 1 " in note for note in found[1:])
+    assert all("5 devices were sent again" in note and "--what resent" in note for note in found[1:])
 
 
 def test_the_counts_are_printed_as_a_table_and_as_json(capfd: pytest.CaptureFixture[str]) -> None:

@@ -23,7 +23,7 @@ def drop(*_: object) -> NoReturn:
 
 async def new_reporter() -> Reporter:
     logger = structlog.wrap_logger(None, processors=[drop])
-    return Reporter(Tally(planned=10), Pace(max_concurrency=1), logger, screen=io.StringIO())
+    return Reporter(Tally(planned=10), Pace(max_concurrency=1), logger, host="carrier", screen=io.StringIO())
 
 
 def report(reporter: Reporter, of: Batch, answer: Answer, devices: int = 10) -> None:

@@ -1,6 +1,7 @@
 """Reconciling: messages decide the statuses of a run, in any order, and nothing else does."""
 
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
@@ -428,7 +429,7 @@ def test_a_stored_message_is_matched_among_unknown_ones(tmp_path: Path) -> None:
 def ended(folder: RunFolder, *, stopped: BatchlicError | None = None) -> RunFolder:
     """End the session of a submitted run, early if `stopped` says why."""
     with closing(Journal.open(folder.journal)) as journal:
-        finalize(job_of(journal.identity), folder, journal, started_at=BEGAN, stopped=stopped)
+        finalize(job_of(journal.identity), folder, journal, began=time.monotonic(), stopped=stopped)
     return folder
 
 
@@ -472,7 +473,7 @@ class Clock:
 
     def monotonic(self) -> float:
         self._looks += 1
-        assert self._looks <= 5000, "it goes round without end"
+        assert self._looks <= 5000, "the loop does not end"
         return self.now
 
     def sleep(self, seconds: float) -> None:
@@ -501,11 +502,12 @@ def followed(
             return reconcile(*arguments)
 
         monkeypatch.setattr("batchlic.runs.reconcile.time", clock)
+        monkeypatch.setattr("batchlic.runs.reconcile.wait", clock.sleep)
         monkeypatch.setattr("batchlic.runs.reconcile.reconcile", counted)
         return follow(folder, store, patience=patience), clock.sleeps, times
 
 
-def test_following_ends_after_the_patience(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_following_ends_after_the_time_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = submitted_run(tmp_path / "run", 1)
     summary, sleeps, _ = followed(folder, monkeypatch, patience=5)
     assert (summary.statuses, sleeps) == ({"accepted": 1}, [2, 2, 1])

@@ -87,7 +87,7 @@ def test_d_an_accepted_device_has_its_license_and_a_failed_one_has_none(seed: in
 
 
 @every_seed
-def test_d_no_gateway_ends_what_is_sent_for_a_device(seed: int) -> None:
+def test_d_no_answer_of_a_gateway_fails_a_device(seed: int) -> None:
     run = simulated_run(seed)
     for attempts in run.attempts_between_settlements():
         if attempts[-1].final:

@@ -114,6 +114,11 @@ class Pace:
         return self._regime.concurrency()
 
     @property
+    def in_flight(self) -> int:
+        """Requests that have started and not ended."""
+        return self._seen.in_flight
+
+    @property
     def is_paused(self) -> bool:
         """Whether the carrier has told everyone to wait."""
         return max(self._resume_at, self._used_up_until) - anyio.current_time() > _CLOCK_S

@@ -1,0 +1,56 @@
+"""Tells people that the carrier does not answer: within seconds, and then once in a while."""
+
+import math
+from collections.abc import Callable
+
+import anyio
+
+SILENCE_S = 3.0
+"""Seconds without any answer before people are told."""
+
+TELL_AGAIN_S = 30.0
+"""Seconds before the same is told again."""
+
+TELL_OTHER_S = 5.0
+"""Seconds before something else is told."""
+
+
+class Outage:
+    """What people are told about a carrier at `host` that is in trouble; `tell` gets one line of text."""
+
+    def __init__(self, host: str, tell: Callable[[str], None]) -> None:
+        self._host = host
+        self._tell = tell
+        self._topic = ""
+        self._told_at = -math.inf
+
+    def unreachable(self, reason: str) -> None:
+        """There was no answer, or none to a login."""
+        reason = reason.removeprefix("no login: ")
+        self._say(reason, f"no answer from {self._host}: {reason}; trying again")
+
+    def failing(self, answer: str) -> None:
+        """An answer said that the carrier is not well."""
+        self._say(answer, f"{self._host} is not well: {answer}; trying again")
+
+    def silent(self, seconds: float) -> None:
+        """There has been no answer for so long, though one is due."""
+        self._say("silence", f"no answer from {self._host} for {seconds:.0f} s; still waiting")
+
+    def asks_to_wait(self, seconds: float, answer: str) -> None:
+        """The carrier asked to wait."""
+        self._say("wait", f"{self._host} asks to wait {seconds:.0f} s: {answer}")
+
+    async def watch(self) -> None:
+        """Report silence until cancelled, where every second without an answer is one too many."""
+        began = anyio.current_time()
+        while True:
+            await anyio.sleep(SILENCE_S)
+            self.silent(anyio.current_time() - began)
+
+    def _say(self, topic: str, text: str) -> None:
+        now = anyio.current_time()
+        pause = TELL_AGAIN_S if topic == self._topic else TELL_OTHER_S
+        if now - self._told_at >= pause:
+            self._topic, self._told_at = topic, now
+            self._tell(text)

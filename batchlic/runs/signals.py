@@ -1,0 +1,229 @@
+"""SIGINT, SIGTERM, SIGHUP and their like ask a command to stop; how it stops depends on what it is doing.
+
+| the command is | a first signal | another one |
+| --- | --- | --- |
+| in `hearing`: nothing would be lost | raises KeyboardInterrupt | raises KeyboardInterrupt |
+| in `finishing`: files must be written | is remembered | raises KeyboardInterrupt |
+| in `run_in_loop`: requests are in flight | ends `asked(1)` | ends `asked(2)` |
+
+A second request to stop is a SIGINT, SIGTERM or SIGQUIT. A SIGHUP is not: shell and kernel both send one when
+a terminal closes, and systemd can send one after SIGTERM. Neither is a SIGTERM right after another signal:
+`timeout` sends it to the process, and also to its group. A signal that the parent ignores stays ignored, as
+SIGHUP after `nohup`; SIGINT and SIGTERM are always heard.
+"""
+
+import os
+import select
+import signal
+import threading
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from enum import Enum, auto
+from types import FrameType
+from typing import Any, TypeVar
+
+import anyio
+
+from batchlic.errors import StoppedEarly
+
+T = TypeVar("T")
+
+_ALWAYS_HEARD = (signal.SIGINT, signal.SIGTERM)
+_OTHERS = (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGXCPU)
+"""Schedulers send some of these before they kill a process; by default, each ends it at once."""
+
+_INSISTING = {signal.SIGINT, signal.SIGTERM, signal.SIGQUIT}
+
+_SAME_REQUEST_S = 0.1
+"""Within this time, a SIGTERM repeats the request to stop."""
+
+_INSISTING_S = 1.0
+"""While files are written, only a signal that comes later than this after another one interrupts that."""
+
+
+class Interrupted(StoppedEarly):
+    """A signal asked to stop before the work was done."""
+
+
+class _Mode(Enum):
+    INTERRUPT = auto()
+    FINISH = auto()
+    NOTIFY = auto()
+
+
+class _State:
+    """The requests to stop that this process has received. `mode` is None while nobody hears signals."""
+
+    def __init__(self) -> None:
+        self.mode: _Mode | None = None
+        self.requests = 0
+        self.first = ""
+        self._last_at = 0.0
+        self._wakeup: tuple[int, int] | None = None
+
+    @property
+    def wakeup(self) -> tuple[int, int]:
+        """The ends of a pipe that becomes readable at a signal (the self-pipe trick, D. J. Bernstein)."""
+        if self._wakeup is None:
+            self._wakeup = os.pipe()
+            for end in self._wakeup:
+                os.set_blocking(end, False)
+        return self._wakeup
+
+    def drain(self) -> None:
+        """Empty the pipe."""
+        with suppress(BlockingIOError):
+            while os.read(self.wakeup[0], 100):
+                pass
+
+    def forget(self) -> None:
+        """Begin again, as nobody hears signals any more."""
+        self.requests, self.first = 0, ""
+        self.drain()
+
+    def hear(self, number: int, _frame: FrameType | None) -> None:
+        """Handle a signal; Python calls this in the main thread, between two instructions."""
+        now = time.monotonic()
+        since_last, self._last_at = now - self._last_at, now
+        is_same = number not in _INSISTING or (number == signal.SIGTERM and since_last < _SAME_REQUEST_S)
+        if self.requests and is_same:
+            return
+        self.requests += 1
+        self.first = self.first or signal.Signals(number).name
+        with suppress(BlockingIOError):
+            os.write(self.wakeup[1], b"!")
+        if self.mode is _Mode.NOTIFY:
+            return
+        if self.mode is _Mode.FINISH and (self.requests == 1 or since_last < _INSISTING_S):
+            return
+        raise KeyboardInterrupt
+
+
+_state = _State()
+
+
+@contextmanager
+def hearing() -> Iterator[None]:
+    """Hear signals while a command runs; for the main thread of a process that does nothing else.
+
+    When the block ends, the exit code is decided, so the signals are ignored from then on.
+    """
+    try:
+        with _heard_as(_Mode.INTERRUPT):
+            yield
+    finally:
+        for number in (*_ALWAYS_HEARD, *_OTHERS):
+            signal.signal(number, signal.SIG_IGN)
+
+
+@contextmanager
+def finishing() -> Iterator[None]:
+    """Let nothing but a second signal interrupt the block. In other threads than the main one: no effect."""
+    with _heard_as(_Mode.FINISH):
+        yield
+
+
+def run_in_loop(work: Callable[[], Awaitable[T]], *, use_uvloop: bool = False) -> T:
+    """Run `work` in an event loop, where signals interrupt nothing: it waits for `asked` by itself."""
+    with _heard_as(_Mode.NOTIFY):
+        return anyio.run(work, backend_options={"use_uvloop": use_uvloop})
+
+
+async def asked(times: int = 1) -> str:
+    """Wait until signals have asked to stop so many times; the name of the first one. Only for one task."""
+    while _state.requests < times:
+        await anyio.wait_readable(_state.wakeup[0])
+        _state.drain()
+    return _state.first
+
+
+async def unless_asked(
+    work: Callable[[], Awaitable[T]], *, meanwhile: Callable[[], Coroutine[Any, Any, None]] | None = None
+) -> T:
+    """The result of `work`. Cancels it and raises Interrupted if a signal asks to stop.
+
+    `meanwhile` runs beside it, and is cancelled at its end.
+    """
+    results: list[T] = []
+    failure: Exception | None = None
+
+    async def cancel_when_asked() -> None:
+        await asked()
+        tasks.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(cancel_when_asked)
+        if meanwhile is not None:
+            tasks.start_soon(meanwhile)
+        try:
+            results.append(await work())
+        except Exception as error:  # noqa: BLE001 - raised below: the task group would wrap it
+            failure = error
+        tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    if not results:
+        raise interruption()
+    return results[0]
+
+
+def wait(seconds: float) -> None:
+    """Wait so long, or until a signal asks to stop."""
+    ends_at = time.monotonic() + seconds
+    poll = select.poll()
+    poll.register(_state.wakeup[0], select.POLLIN)
+    while not _state.requests and (left := ends_at - time.monotonic()) > 0:
+        poll.poll(left * 1000)
+        _state.drain()
+
+
+def is_asked() -> bool:
+    """Whether a signal has asked to stop."""
+    return _state.requests > 0
+
+
+def raise_if_asked() -> None:
+    """Raise Interrupted if a signal has asked to stop."""
+    if is_asked():
+        raise interruption()
+
+
+def interruption() -> Interrupted:
+    """The error that says which signal stopped the command."""
+    return Interrupted(f"stopped by {_state.first or 'Ctrl-C'}")
+
+
+def end_by_sigterm() -> None:
+    """Let all these signals do what SIGTERM does, for a server that handles SIGINT and SIGTERM by itself."""
+    for number in _others_to_hear():
+        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGTERM))
+
+
+def ignore_sighup() -> None:
+    """Let SIGHUP do nothing from now on."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+@contextmanager
+def _heard_as(mode: _Mode) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    outer = _state.mode
+    # Also in inner blocks: polars puts a SIGINT handler of its own in front of the one that it finds.
+    heard = (*_ALWAYS_HEARD, *_others_to_hear())
+    before = {number: signal.signal(number, _state.hear) for number in heard}
+    _state.mode = mode
+    try:
+        yield
+    finally:
+        _state.mode = outer
+        if outer is None:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            _state.forget()
+
+
+def _others_to_hear() -> list[signal.Signals]:
+    return [number for number in _OTHERS if signal.getsignal(number) is not signal.SIG_IGN]
