@@ -68,7 +68,7 @@ def listen(
         host=host, port=port, path=path, account=account, tls_cert=tls_cert, tls_key=tls_key
     )
     access = settings.access(trusted_proxy or ())
-    signals.end_by_sigterm()
+    signals.end_server_at_signals()
     signals.ignore_sighup()
     if until_eof:
         stop_when_stdin_ends()

@@ -158,7 +158,7 @@ def sandbox(
     )
     if accounts.licenses:
         config = replace(config, licenses=parse_licenses(accounts.licenses))
-    signals.end_by_sigterm()
+    signals.end_server_at_signals()
     serve(config, port=port)
 
 

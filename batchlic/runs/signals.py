@@ -3,7 +3,7 @@
 | the command is | a first signal | another one |
 | --- | --- | --- |
 | in `hearing`: nothing would be lost | raises KeyboardInterrupt | raises KeyboardInterrupt |
-| in `finishing`: files must be written | is remembered | raises KeyboardInterrupt |
+| in `finishing`, or after it: files must be written | is remembered | raises KeyboardInterrupt |
 | in `run_in_loop`: requests are in flight | ends `asked(1)` | ends `asked(2)` |
 
 A second request to stop is a SIGINT, SIGTERM or SIGQUIT. A SIGHUP is not: shell and kernel both send one when
@@ -194,8 +194,13 @@ def interruption() -> Interrupted:
     return Interrupted(f"stopped by {_state.first or 'Ctrl-C'}")
 
 
-def end_by_sigterm() -> None:
-    """Let all these signals do what SIGTERM does, for a server that handles SIGINT and SIGTERM by itself."""
+def end_server_at_signals() -> None:
+    """Let these signals end this process, for a server that handles SIGINT and SIGTERM while it serves.
+
+    The others do what SIGTERM does. Before and after serving, nothing can be lost.
+    """
+    for number in _ALWAYS_HEARD:
+        signal.signal(number, lambda *_: os._exit(0))
     for number in _others_to_hear():
         signal.signal(number, lambda *_: signal.raise_signal(signal.SIGTERM))
 
@@ -218,7 +223,9 @@ def _heard_as(mode: _Mode) -> Iterator[None]:
     try:
         yield
     finally:
-        _state.mode = outer
+        # What follows the files of a run are messages: no signal changes the exit code of the run any more.
+        is_over = outer is _Mode.INTERRUPT and mode is _Mode.FINISH
+        _state.mode = _Mode.FINISH if is_over else outer
         if outer is None:
             for number, handler in before.items():
                 signal.signal(number, handler)

@@ -1,0 +1,148 @@
+"""What people are told about a carrier in trouble, and how often."""
+
+import io
+from collections.abc import Callable
+
+import anyio
+import pytest
+import structlog
+
+from batchlic.carrier.answers import Answer, Outcome
+from batchlic.carrier.auth import CarrierUnreachable
+from batchlic.pool.limiter.pace import Pace
+from batchlic.runs.outage import TELL_AGAIN_S, TELL_OTHER_S, Outage
+from batchlic.runs.progress import GRACE_S, Reporter, Tally
+from tests.journal.builders import intent
+from tests.pool.builders import ACCEPTED, batch
+
+REFUSED_CONNECTION = Answer(outcome=Outcome.UNAVAILABLE, error_message="connection refused")
+BROKEN = Answer(outcome=Outcome.AMBIGUOUS, http_status=503, error_message="upstream is down")
+
+
+def told_over(seconds: float, tell: Callable[[Outage], None], *, every: float = 1.0) -> list[str]:
+    """The lines that are told if the same happens again and again."""
+    lines: list[str] = []
+
+    async def repeat() -> None:
+        outage, clock = Outage("carrier.example", lines.append), Clock()
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(anyio, "current_time", clock)
+            while clock.now < seconds:
+                tell(outage)
+                clock.now += every
+
+    anyio.run(repeat)
+    return lines
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_an_outage_is_told_at_once_and_then_once_in_a_while() -> None:
+    lines = told_over(2 * TELL_AGAIN_S, lambda outage: outage.unreachable("no login: connection refused"))
+    assert lines == ["no answer from carrier.example: connection refused; trying again"] * 2
+
+
+def test_another_reason_is_told_sooner_but_not_each_time() -> None:
+    numbers = iter(range(1000))
+    lines = told_over(TELL_AGAIN_S, lambda outage: outage.failing(f"HTTP 50{next(numbers) % 3}"))
+    assert 3 <= len(lines) <= TELL_AGAIN_S / TELL_OTHER_S
+
+
+def test_silence_counts_its_seconds() -> None:
+    assert told_over(1, lambda outage: outage.silent(3.2)) == [
+        "no answer from carrier.example for 3 s; still waiting"
+    ]
+
+
+class Screen:
+    """A reporter at a clock that the test sets, and what it tells."""
+
+    def __init__(self, patched: pytest.MonkeyPatch) -> None:
+        self.clock = Clock()
+        patched.setattr(anyio, "current_time", self.clock)
+        self.lines: list[str] = []
+        self.pace = Pace(max_concurrency=1)
+        logger = structlog.wrap_logger(None, processors=[self._keep])
+        self.reporter = Reporter(
+            Tally(planned=10), self.pace, logger, host="carrier.example", screen=io.StringIO()
+        )
+
+    def _keep(self, _: object, method: str, event: structlog.typing.EventDict) -> str:
+        if method == "warning":
+            self.lines.append(event["event"])
+        raise structlog.DropEvent
+
+    def answer(self, answer: Answer) -> None:
+        self.reporter.answered(batch(1), intent(), answer, 1.0, final=False)
+
+    def check_at(self, now: float) -> None:
+        self.clock.now = now
+        self.reporter._health.check()
+
+
+@pytest.fixture
+def screen(monkeypatch: pytest.MonkeyPatch) -> Screen:
+    async def make() -> Screen:
+        return Screen(monkeypatch)
+
+    return anyio.run(make)
+
+
+def test_the_first_failure_is_told_at_once_with_its_words(screen: Screen) -> None:
+    screen.answer(REFUSED_CONNECTION)
+    assert screen.lines == ["no answer from carrier.example: connection refused; trying again"]
+
+
+def test_a_status_is_told_with_the_words_of_the_answer(screen: Screen) -> None:
+    screen.answer(BROKEN)
+    assert screen.lines == ["carrier.example is not well: HTTP 503: upstream is down; trying again"]
+
+
+def test_a_failed_login_is_told(screen: Screen) -> None:
+    screen.reporter.unreachable(CarrierUnreachable("no OAuth login (HTTP 503: an empty answer)"))
+    [line] = screen.lines
+    assert line == "no answer from carrier.example: no OAuth login (HTTP 503: an empty answer); trying again"
+
+
+def test_one_failure_among_good_answers_is_not_told(screen: Screen) -> None:
+    for answer in (ACCEPTED, BROKEN, ACCEPTED):
+        screen.answer(answer)
+    screen.check_at(60)
+    assert screen.lines == []
+
+
+def test_failures_that_last_are_told_within_seconds(screen: Screen) -> None:
+    screen.answer(ACCEPTED)
+    screen.answer(BROKEN)
+    screen.check_at(GRACE_S / 2)
+    assert screen.lines == []
+    screen.check_at(GRACE_S)
+    assert len(screen.lines) == 1
+
+
+def test_a_carrier_that_never_answered_is_told_within_5_seconds(screen: Screen) -> None:
+    screen.check_at(1)
+    assert screen.lines == []
+    screen.check_at(4)
+    assert screen.lines == ["no answer from carrier.example for 4 s; still waiting"]
+
+
+def test_a_wait_that_the_carrier_asked_for_is_no_silence(screen: Screen) -> None:
+    screen.pace.hold(600)
+    screen.check_at(60)
+    assert screen.lines == []
+
+
+def test_a_long_wait_is_told_with_what_asked_for_it(screen: Screen) -> None:
+    for seconds in (1.0, 120.0):
+        throttled = Answer(
+            outcome=Outcome.THROTTLED, http_status=429, error_message="quota exceeded", retry_after_s=seconds
+        )
+        screen.answer(throttled)
+    assert screen.lines == ["carrier.example asks to wait 120 s: HTTP 429: quota exceeded"]
