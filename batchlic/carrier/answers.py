@@ -67,6 +67,8 @@ class Answer:
       Any other refusal is definite only while the carrier accepts other requests.
     - `is_duplicate`: the answer says that the carrier has seen this request before. The outcome is ambiguous:
       the first sending may have been executed, and the answer says nothing about single devices.
+    - `is_inferred`: the request was not executed by a sign that the service itself could also give. A license
+      that can't be taken back stays in doubt.
     - `says_already`: a refusal says that a device has the license already. An earlier sending of the same
       request may have assigned it.
     - `rejected`: the token to renew after `unauthorized`.
@@ -84,6 +86,7 @@ class Answer:
     named_devices: tuple[str, ...] = ()
     is_known: bool = False
     is_duplicate: bool = False
+    is_inferred: bool = False
     says_already: bool = False
     rejected: RejectedToken | None = None
     quota: Quota | None = None

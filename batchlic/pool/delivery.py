@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -13,14 +14,36 @@ import anyio
 from batchlic.carrier.answers import Answer, Outcome
 from batchlic.errors import BatchlicError, StoppedEarly
 from batchlic.pool.bisect import bisect
-from batchlic.pool.breaker import growing_pause
 from batchlic.pool.refusals import RefusalWatch
 from batchlic.pool.remaining import Delivery, Position
 from batchlic.pool.sender import Sender
+from batchlic.pool.suspicion import Suspicions, due_at
 from batchlic.pool.verdict import Next, Verdict
 
 if TYPE_CHECKING:
     from batchlic.chunker import Batch
+
+
+POSTPONED_TO_CHECK = 16
+"""So many postponed sequences are looked at for each new one."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Postponed:
+    """Deliveries that were refused without a known reason, and what follows them in their sequence."""
+
+    deliveries: list[Delivery]
+    rest: Iterator[Delivery]
+
+    def sequence(self) -> Iterator[Delivery]:
+        return chain(self.deliveries, self.rest)
+
+    def due_at(self) -> float:
+        return max(map(due_at, self.deliveries))
+
+    def is_due(self, suspicions: Suspicions) -> bool:
+        now = anyio.current_time()
+        return all(suspicions.is_due(delivery, now=now) for delivery in self.deliveries)
 
 
 class Pool:
@@ -36,8 +59,7 @@ class Pool:
         self.refusals = RefusalWatch()
         self._scope = anyio.CancelScope()
         self._failure: BatchlicError | None = None
-        self._postponed: deque[tuple[list[Delivery], Iterable[Delivery]]] = deque()
-        """Deliveries that were refused without a known reason, each with the sequence that it begins."""
+        self._postponed: deque[_Postponed] = deque()
 
     async def deliver(
         self,
@@ -89,29 +111,31 @@ class Pool:
                 deliveries = iter(sequence)
                 for delivery in deliveries:
                     if postponed := await self._deliver(delivery):
-                        self._postponed.append((postponed, chain(postponed, deliveries)))
+                        self._postponed.append(_Postponed(postponed, deliveries))
                         break
         except BatchlicError as error:
             self._fail(error)
 
     async def _take(self, sequences: Iterator[Iterable[Delivery]]) -> Iterable[Delivery] | None:
         """The next sequence: a postponed one that can be judged now, or one of the plan; None at the end."""
-        for number, (postponed, sequence) in enumerate(self._postponed):
-            if all(map(self._sender.suspicions.is_explained, postponed)):
-                del self._postponed[number]
-                return sequence
+        for _ in range(min(len(self._postponed), POSTPONED_TO_CHECK)):
+            first = self._postponed.popleft()
+            if first.is_due(self._sender.suspicions):
+                return first.sequence()
+            self._postponed.append(first)
         if (new := next(sequences, None)) is not None or not self._postponed:
             return new
-        postponed, _ = self._postponed[0]
-        await anyio.sleep(growing_pause(postponed[0].attempts))
-        return self._postponed.popleft()[1] if self._postponed else None
+        first = min(self._postponed, key=_Postponed.due_at)
+        self._postponed.remove(first)
+        await anyio.sleep_until(first.due_at())
+        return first.sequence()
 
     async def _deliver(self, delivery: Delivery) -> list[Delivery]:
         """Send a batch, and its parts if it is refused, until each device has an answer.
 
         Returns what is to be sent again later.
         """
-        accepted, last, refused_at = False, None, None
+        accepted, last, refused_at = False, None, -math.inf
         postponed: list[Delivery] = []
 
         async def send(part: Batch) -> Verdict:
@@ -120,14 +144,14 @@ class Pool:
                 sent = await self._sender.send(delivery)
             else:
                 sent = await self._sender.send(
-                    Delivery(part, is_split_off=True, batch_refused_at=refused_at, position=delivery.position)
+                    Delivery(part, batch_refused_at=refused_at, position=delivery.position)
                 )
             last = sent.verdict
             if is_whole:
-                refused_at = sent.delivery.refused_at
+                refused_at = sent.delivery.refusals.last_at
             accepted |= last.answer.outcome is Outcome.ACCEPTED
             if last.next is Next.POSTPONE:
-                postponed.append(replace(sent.delivery, is_split_off=False))
+                postponed.append(sent.delivery)
             return last
 
         try:

@@ -1,15 +1,17 @@
 """What of a plan is still to be sent, by its journal (promises C and D)."""
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from itertools import groupby, islice
+from itertools import groupby, islice, takewhile
 from operator import attrgetter
 
 from batchlic.carrier.answers import Outcome
+from batchlic.carrier.catalog import Action
 from batchlic.chunker import Batch, DeviceStatus, parse_ranges
-from batchlic.journal import Attempt, Event, Journal, Settlement, status_of
+from batchlic.journal import Attempt, Event, Journal, Settlement, is_lost, status_of
 
 BATCHES_PER_READ = 500
 """Batches whose history is in memory at once (promise H)."""
@@ -29,26 +31,46 @@ class Position(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Refusals:
+    """Refusals of one delivery.
+
+    - `count`: how many.
+    - `explained`: after how many of them the carrier accepted requests of the same kind that were sent later.
+    - `last_at`: when the last refused request was sent, in seconds of the event loop's clock.
+    """
+
+    count: int = 0
+    explained: int = 0
+    last_at: float = math.inf
+
+
+NO_REFUSALS = Refusals()
+
+
+@dataclass(frozen=True, slots=True)
 class Delivery:
     """A batch, or what is left of one, to be sent until each device has a definite answer.
 
     - `attempts`: the requests already made for exactly these devices.
     - `is_refused`: the last of them was refused as a whole, so that only parts may be sent.
     - `is_in_doubt`: the answer to one of them was lost, and nobody has settled the devices since.
-    - `is_split_off`: it is a part of a batch that was refused a moment ago.
-    - `refused_at`: when the first refused request of this session was sent, in seconds of the event loop's
-      clock.
-    - `batch_refused_at`: the same for the batch that it was split off.
+    - `refusals`: those of exactly these devices in this session.
+    - `batch_refused_at`: of a part that was split off a refused batch, when the request for that batch was
+      sent, in seconds of the event loop's clock; `-inf` if an earlier session sent it.
     """
 
     batch: Batch
     attempts: int = 0
     is_refused: bool = False
     is_in_doubt: bool = False
-    is_split_off: bool = False
-    refused_at: float | None = None
+    refusals: Refusals = NO_REFUSALS
     batch_refused_at: float | None = None
     position: Position = Position.FIRST
+
+    @property
+    def is_new_part(self) -> bool:
+        """Whether it was split off a batch that was refused a moment ago."""
+        return self.batch_refused_at is not None and not self.refusals.count
 
     def __iter__(self) -> Iterator["Delivery"]:
         """A sequence of one: nothing follows this delivery."""
@@ -85,10 +107,11 @@ def remaining(
 def remaining_of(batch: Batch, history: Sequence[Event], resendable: Collection[str]) -> Iterator[Delivery]:
     """What is left to deliver of one batch: its unsettled devices, by the part that carried them last.
 
-    A device in doubt that was refused for good since then stays in doubt: sending it again is useless. Where
-    the operator settled it as pending all the same, its part is sent as it was.
+    Devices in doubt are left out in two cases: they were refused since then, so that sending them again is
+    useless; or some devices of their request are settled, so that it can't be sent again unchanged. Devices
+    that an operator settled as pending are sent in any case.
     """
-    groups: defaultdict[tuple[str, DeviceStatus, bool], list[int]] = defaultdict(list)
+    groups: defaultdict[tuple[str | None, DeviceStatus, bool], list[int]] = defaultdict(list)
     for offsets, events in by_history(batch, history):
         attempts = [event for event in events if isinstance(event, Attempt)]
         last = attempts[-1] if attempts else None
@@ -97,18 +120,36 @@ def remaining_of(batch: Batch, history: Sequence[Event], resendable: Collection[
             case DeviceStatus.PENDING:
                 groups[last.part if last else "", status, is_settled].extend(offsets)
             case DeviceStatus.IN_DOUBT if last and not last.final and batch.sku_number in resendable:
-                groups[last.part, status, is_settled].extend(offsets)
+                groups[last.part if _is_request_known(events) else None, status, is_settled].extend(offsets)
     attempts = [event for event in history if isinstance(event, Attempt)]
-    for (_, status, is_settled), offsets in groups.items():
+    for (last_part, status, is_settled), offsets in groups.items():
         part = batch if len(offsets) == len(batch.offsets) else batch.take(offsets)
+        is_in_doubt = status is DeviceStatus.IN_DOUBT
+        if is_in_doubt and part.part != last_part and _could_assign_twice(part):
+            continue
         of_part = [attempt for attempt in attempts if attempt.part == part.part]
         was_refused = bool(of_part) and of_part[-1].outcome == Outcome.REFUSED
         yield Delivery(
             part,
             attempts=len(of_part),
             is_refused=was_refused and part.is_divisible and not is_settled,
-            is_in_doubt=status is DeviceStatus.IN_DOUBT,
+            is_in_doubt=is_in_doubt,
         )
+
+
+def _is_request_known(events: Sequence[Event]) -> bool:
+    """Whether all answers that were lost since the last settlement are those of the last request."""
+    since = takewhile(lambda event: isinstance(event, Attempt), reversed(events))
+    attempts = [event for event in since if isinstance(event, Attempt)]
+    return {attempt.part for attempt in attempts if is_lost(attempt)} <= {attempts[0].part}
+
+
+def _could_assign_twice(part: Batch) -> bool:
+    """Whether sending a part under an `X-Request-ID` of its own could assign a second license.
+
+    A migration first takes back what a lost request for an assign step may have assigned.
+    """
+    return part.action is not Action.UNASSIGN and part.is_repeatable
 
 
 def statuses_of(batch: Batch, history: Sequence[Event]) -> dict[int, DeviceStatus]:

@@ -172,15 +172,17 @@ class Sender:
         verdict = judge(
             delivery,
             answer,
-            is_explained=self.suspicions.is_explained(delivery),
-            trusts_duplicates=policy.trusts_duplicates and delivery.batch.sku_number in policy.resendable,
+            is_proven=self.suspicions.is_proven(delivery),
+            is_resendable=delivery.batch.sku_number in policy.resendable,
+            trusts_duplicates=policy.trusts_duplicates,
         )
         if not self.suspicions.is_suspect(delivery, answer):
             self._breaker.record(answer)
         self.suspicions.learn(delivery, answer, sent_at=sent_at)
-        if answer.outcome is Outcome.REFUSED and delivery.refused_at is None:
-            course.delivery = replace(delivery, refused_at=sent_at)
-        if answer.outcome is Outcome.AMBIGUOUS:
+        if answer.outcome is Outcome.REFUSED:
+            refusals = self.suspicions.refused(delivery, sent_at=sent_at)
+            course.delivery = replace(delivery, refusals=refusals)
+        elif verdict.answer.outcome is Outcome.AMBIGUOUS:
             course.delivery = replace(delivery, is_in_doubt=True)
         return verdict
 

@@ -1,8 +1,9 @@
 """Distinguishes refusals of single devices from a carrier that refuses everything.
 
 A refusal with an unknown error code may be about a device, or the carrier refuses everything for a while. It
-counts against the device once the carrier has accepted later requests of the same kind. While the carrier
-accepts none, the pool sends one batch at a time, after growing pauses. Then the run stops.
+counts against the device if the device is refused again and again while the carrier accepts later requests of
+the same kind. While the carrier accepts none, the pool sends one batch at a time, after growing pauses. Then
+the run stops.
 """
 
 import math
@@ -17,15 +18,17 @@ from batchlic.chunker import Batch, Step
 from batchlic.errors import StoppedEarly
 from batchlic.pool.breaker import growing_pause
 from batchlic.pool.refusals import advice
-from batchlic.pool.remaining import Delivery, Position
+from batchlic.pool.remaining import Delivery, Position, Refusals
 from batchlic.pool.verdict import is_definite
 
 MANY_BATCHES = 5
 """If so many batches in a row are refused, the reason may not be in their devices."""
 MANY_REQUESTS = 15
 """The same for refused requests in a row. Splitting one batch of 100 down to a device takes 8."""
-MANY_ATTEMPTS = 5
-"""Refusals of a device alone, over about 15 seconds, that count without other requests."""
+EXPLAINED = 3
+"""So often must others be accepted after a device was refused alone. The next refusal counts against it."""
+MANY_REFUSALS = 6
+"""Refusals of one delivery, over 31 seconds, that count even if the plan has no other requests left."""
 PATIENCE_S = 120.0
 """Seconds without an acceptance before the run stops, if this session had requests accepted before."""
 
@@ -44,7 +47,7 @@ class _Suspicion:
     blaming_account: int = 0
     """Batches refused with an error about the account or SKU."""
     is_persistent: bool = False
-    """Whether a batch of several devices was refused `MANY_ATTEMPTS` times."""
+    """Whether one delivery was refused `MANY_REFUSALS` times."""
     probes: int = 0
     """Requests refused since the suspicion is strong."""
     pauses: int = 0
@@ -58,11 +61,11 @@ class _Suspicion:
 
     def add(self, delivery: Delivery, answer: Answer) -> None:
         self.probes += self.is_strong
-        if delivery.refused_at is not None:  # it is counted already
-            self.is_persistent |= delivery.attempts >= MANY_ATTEMPTS and len(delivery.batch.offsets) > 1
+        if delivery.refusals.count:  # it is counted already
+            self.is_persistent |= delivery.refusals.count + 1 >= MANY_REFUSALS
             return
         self.requests += 1
-        if not delivery.is_split_off:
+        if not delivery.is_new_part:
             self.batches += 1
             self.blaming_account += answer.blame is Blame.ACCOUNT
 
@@ -85,38 +88,48 @@ class Suspicions:
         """When the newest request that this session got accepted was sent."""
         self._suspicions: dict[_Kind, _Suspicion] = {}
 
-    def is_explained(self, delivery: Delivery) -> bool:
-        """Whether the delivery was refused before, and requests of its kind sent later are accepted.
+    def refused(self, delivery: Delivery, *, sent_at: float) -> Refusals:
+        """The refusals of a delivery after one more, of a request sent at `sent_at`."""
+        before = delivery.refusals
+        return Refusals(before.count + 1, before.explained + self._is_explained(delivery), sent_at)
 
-        At the end of a plan there may be no later requests. Then it is enough that the delivery was refused
-        `MANY_ATTEMPTS` times, if others were accepted since its batch was refused, or if it is one of a few
-        single devices, or if it restores a license.
+    def is_proven(self, delivery: Delivery) -> bool:
+        """Whether one more refusal of the delivery is about its devices.
+
+        Others were accepted after several refusals of it. At the end of a plan there may be no others. Then it
+        is enough if some were accepted since it or its batch was refused, and it was refused for long.
         """
-        accepted_at = self._accepted_at.get(_kind(delivery.batch), -math.inf)
-        refused_at, batch_refused_at = delivery.refused_at, delivery.batch_refused_at
-        if refused_at is not None and accepted_at > refused_at:
-            return True
-        return delivery.attempts >= MANY_ATTEMPTS and (
-            (batch_refused_at is not None and accepted_at > batch_refused_at)
-            or delivery.position is Position.UNDO
-            or (len(delivery.batch.offsets) == 1 and not self._is_strong(delivery))
-        )
+        explained = delivery.refusals.explained + self._is_explained(delivery)
+        is_refused_for_long = delivery.refusals.count + 1 >= MANY_REFUSALS
+        was_explained = explained > 0 or self._is_batch_explained(delivery)
+        return explained >= EXPLAINED or (is_refused_for_long and was_explained)
+
+    def is_due(self, delivery: Delivery, *, now: float) -> bool:
+        """Whether a postponed delivery can be sent again before other requests."""
+        return self._is_explained(delivery) and now >= due_at(delivery)
+
+    def _is_explained(self, delivery: Delivery) -> bool:
+        """Whether the carrier accepts requests of this kind that were sent after the last refusal."""
+        return self._newest_accepted(delivery) > delivery.refusals.last_at
+
+    def _is_batch_explained(self, delivery: Delivery) -> bool:
+        refused_at = delivery.batch_refused_at
+        return refused_at is not None and self._newest_accepted(delivery) > refused_at
+
+    def _newest_accepted(self, delivery: Delivery) -> float:
+        return self._accepted_at.get(_kind(delivery.batch), -math.inf)
 
     async def admit(self, delivery: Delivery) -> None:
         """Wait until the delivery may be sent: while nothing is accepted, one at a time, after pauses."""
         kind, prober = _kind(delivery.batch), _prober(delivery)
         while (suspicion := self._suspicions.get(kind)) is not None and suspicion.is_strong:
             if suspicion.prober in {None, prober}:
-                is_next_probe = suspicion.prober is None or not delivery.is_split_off
+                is_next_probe = suspicion.prober is None or not delivery.is_new_part
                 suspicion.prober = prober
                 if is_next_probe or suspicion.probes % MANY_REQUESTS == 0:
                     await suspicion.pause()
                 return
             await suspicion.changed.wait()
-
-    def _is_strong(self, delivery: Delivery) -> bool:
-        suspicion = self._suspicions.get(_kind(delivery.batch))
-        return suspicion is not None and suspicion.is_strong
 
     def end(self, delivery: Delivery) -> None:
         """Note that nothing more is sent for this delivery now. Another one may be sent."""
@@ -141,7 +154,8 @@ class Suspicions:
             answer.outcome is Outcome.REFUSED
             and not is_definite(delivery, answer)
             and delivery.position is not Position.UNDO
-            and not self.is_explained(delivery)
+            and not self._is_explained(delivery)
+            and not self._is_batch_explained(delivery)
         )
 
     def stop_if_nothing_is_accepted(self, delivery: Delivery, answer: Answer, *, now: float) -> None:
@@ -165,6 +179,11 @@ class Suspicions:
                 f"{since}; last answer: {answer.summary}. No device counts as failed for this reason. "
                 f"Check account and SKU, then resume the run{advice(batch, delivery.position)}"
             )
+
+
+def due_at(delivery: Delivery) -> float:
+    """When a postponed delivery may be sent again, in seconds of the event loop's clock."""
+    return delivery.refusals.last_at + growing_pause(delivery.refusals.count)
 
 
 def _kind(batch: Batch) -> _Kind:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from batchlic.carrier.answers import Answer, Blame, Outcome
-from batchlic.carrier.catalog import Action
+from batchlic.chunker import Step
 from batchlic.pool.remaining import Delivery, Position
 
 
@@ -37,44 +37,51 @@ class Verdict:
         return self.next is Next.LEAVE_IN_DOUBT or (is_refusal and self.next is Next.END)
 
 
-def judge(delivery: Delivery, answer: Answer, *, is_explained: bool, trusts_duplicates: bool) -> Verdict:
+def judge(
+    delivery: Delivery, answer: Answer, *, is_proven: bool, is_resendable: bool, trusts_duplicates: bool
+) -> Verdict:
     """Judge an answer to a delivery.
 
-    - `is_explained`: other answers show that a refusal is about the devices (see `suspicion`).
-    - `trusts_duplicates`: a delivery in doubt counts as accepted if the carrier refuses its repetition as a
-      duplicate.
+    - `is_proven`: other answers show that a refusal is about the devices (see `suspicion`).
+    - `is_resendable`: the request may be sent again after a lost answer. Otherwise the pool errs on the side
+      of doubt: an answer that was not executed only by an inference may have been executed.
+    - `trusts_duplicates`: a resendable delivery in doubt counts as accepted if the carrier says that its
+      repetition is a duplicate.
     """
+    if answer.is_inferred and not is_resendable:
+        answer = replace(answer, outcome=Outcome.AMBIGUOUS)
+    if delivery.is_in_doubt and is_resendable and trusts_duplicates and _says_executed(delivery, answer):
+        return Verdict(replace(answer, outcome=Outcome.ACCEPTED), Next.END)
     if answer.outcome is Outcome.REFUSED:
-        return _judge_refusal(delivery, answer, is_explained=is_explained)
-    if answer.outcome is Outcome.AMBIGUOUS and answer.is_duplicate:
-        if delivery.is_in_doubt and trusts_duplicates:
-            return Verdict(replace(answer, outcome=Outcome.ACCEPTED), Next.END)
+        return _judge_refusal(delivery, answer, is_proven=is_proven)
+    if answer.is_duplicate:
         return Verdict(answer, Next.LEAVE_IN_DOUBT)
     return Verdict(answer, Next.END if answer.outcome is Outcome.ACCEPTED else Next.REPEAT)
 
 
-def _judge_refusal(delivery: Delivery, refusal: Answer, *, is_explained: bool) -> Verdict:
-    if delivery.is_in_doubt and not _takes_back(delivery):
+def _says_executed(delivery: Delivery, answer: Answer) -> bool:
+    """Whether an answer to a repetition says that the first request was executed.
+
+    That a device has the license already says so only if the request is about no other device.
+    """
+    return answer.is_duplicate or (answer.says_already and len(delivery.batch.offsets) == 1)
+
+
+def _judge_refusal(delivery: Delivery, refusal: Answer, *, is_proven: bool) -> Verdict:
+    if delivery.is_in_doubt and delivery.batch.step is not Step.CLEAR:
         return Verdict(refusal, Next.LEAVE_IN_DOUBT)
-    if delivery.batch.is_divisible and refusal.blame is not Blame.ACCOUNT:
+    blames_all = refusal.blame is Blame.ACCOUNT
+    if delivery.batch.is_divisible and not blames_all:
         return Verdict(refusal, Next.SPLIT)
-    if is_explained or is_definite(delivery, refusal):
+    if is_definite(delivery, refusal) or (is_proven and not blames_all):
         return Verdict(refusal, Next.END)
     return Verdict(replace(refusal, outcome=Outcome.UNAVAILABLE), Next.POSTPONE)
 
 
 def is_definite(delivery: Delivery, refusal: Answer) -> bool:
-    """Whether a refusal counts, whatever the carrier answers to other requests. There are three cases.
+    """Whether a refusal counts, whatever the carrier answers to other requests. There are two cases.
 
-    - Its code is known.
-    - The request takes a license back after a lost answer. It is often refused because the device has no
-      license, so other requests show nothing.
-    - The refused step of a migration can be undone: the device must not wait without a license.
+    - Its code is known as one about a device.
+    - The refused step of a migration is undone: the device must not wait without a license.
     """
-    is_restored = delivery.position is Position.SECOND_RESTORABLE
-    return refusal.is_known or is_restored or _takes_back(delivery)
-
-
-def _takes_back(delivery: Delivery) -> bool:
-    """Whether the delivery takes licenses back: sending it twice does no harm."""
-    return delivery.position is Position.UNDO and delivery.batch.action is Action.UNASSIGN
+    return refusal.is_known or delivery.position is Position.SECOND_RESTORABLE

@@ -34,9 +34,10 @@ def settle(
     """Record the operator's decision about devices in doubt, and write the files of the run again.
 
     `status` is accepted, failed or pending (send again). The decision is about `batches` and `devices` (IMEI
-    or ICCID), or about all devices in doubt if neither is given. A device that an operator has settled can be
-    settled again if it is named, unless a migration has sent its other step since then. A device that the
-    carrier has accepted or refused can't be settled.
+    or ICCID), or about all devices in doubt if neither is given. Two more kinds of devices can be settled if
+    they are named: those that an operator has settled before, unless a migration has sent the other step
+    since then; and pending ones that were sent, such as devices that the carrier refuses with an unknown
+    code. A device that the carrier has accepted, or refused for good, can't be settled.
 
     Raises UsageError if a named batch or device can't be settled. Raises RefusedToStart if a session is
     active, or if a Lifetime license would be requested again without consent.
@@ -66,12 +67,14 @@ _IS_IN_DOUBT = pl.col("status") == DeviceStatus.IN_DOUBT.value
 
 
 def _candidates(folder: RunFolder, journal: Journal) -> pl.DataFrame:
-    """Devices in doubt, and devices that an operator settled before (columns: DEVICE_STATES)."""
+    """The devices that can be settled (columns: DEVICE_STATES)."""
     is_settled = pl.col("settled_by") != SETTLED_BY_CALLBACK
-    is_sent = pl.col(
-        "batch_id"
-    ).is_not_null()  # a device in doubt since an earlier run is settled in that run
-    return states_of(folder, journal).filter(_IS_IN_DOUBT | is_settled, is_sent).collect()
+    is_unresolved = (pl.col("status") == DeviceStatus.PENDING.value) & (pl.col("attempts") > 0)
+    is_of_migration = pl.col("from_sku").is_not_null()
+    # A device in doubt since an earlier run is settled in that run.
+    is_of_this_run = pl.col("batch_id").is_not_null()
+    can_be_settled = _IS_IN_DOUBT | is_settled | (is_unresolved & ~is_of_migration)
+    return states_of(folder, journal).filter(can_be_settled, is_of_this_run).collect()
 
 
 def _chosen(candidates: pl.DataFrame, batches: Collection[int], devices: Collection[str]) -> pl.DataFrame:
@@ -83,7 +86,8 @@ def _chosen(candidates: pl.DataFrame, batches: Collection[int], devices: Collect
     names = {*candidates["batch_id"], *candidates["imei"], *candidates["iccid"]}
     if unknown := [name for name in (*batches, *devices) if name not in names]:
         raise UsageError(
-            f"{unknown[0]}: this batch or device is not in doubt; `batchlic status` lists those in doubt"
+            f"{unknown[0]}: this batch or device is neither in doubt nor refused for an unknown reason; "
+            "`batchlic status` lists those in doubt"
         )
     is_named = pl.col("imei").is_in(list(devices)) | pl.col("iccid").is_in(list(devices))
     chosen = candidates.filter(pl.col("batch_id").is_in(list(batches)) | is_named.fill_null(value=False))

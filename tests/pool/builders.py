@@ -30,9 +30,7 @@ REFUSED = answer(Outcome.REFUSED, blame=Blame.UNKNOWN, code="400")
 BAD_DEVICE = answer(
     Outcome.REFUSED, blame=Blame.DEVICE, code="INPUT_INVALID.DeviceState.Invalid", is_known=True
 )
-BAD_ACCOUNT = answer(
-    Outcome.REFUSED, blame=Blame.ACCOUNT, code="REQUEST_FAILED.AccountNotFound", is_known=True
-)
+BAD_ACCOUNT = answer(Outcome.REFUSED, blame=Blame.ACCOUNT, code="REQUEST_FAILED.AccountNotFound")
 AMBIGUOUS = answer(Outcome.AMBIGUOUS)
 THROTTLED = answer(Outcome.THROTTLED)
 UNAVAILABLE = answer(Outcome.UNAVAILABLE)

@@ -24,7 +24,7 @@ from tests.pool.builders import (
 
 
 def judged(part: Batch, answer: Answer) -> Verdict:
-    return judge(Delivery(part), answer, is_explained=False, trusts_duplicates=True)
+    return judge(Delivery(part), answer, is_proven=False, is_resendable=True, trusts_duplicates=True)
 
 
 class Carrier:

@@ -1,14 +1,16 @@
 """What of a plan is still to be sent: nothing settled, nothing twice, nothing forgotten."""
 
-from collections import Counter
+from collections import Counter, defaultdict
+from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from batchlic.carrier.answers import Outcome
-from batchlic.chunker import Batch, DeviceStatus, format_ranges, parse_ranges
-from batchlic.journal import Attempt
-from batchlic.journal.status import status_of
+from batchlic.carrier.catalog import Action
+from batchlic.chunker import Batch, DeviceStatus, Step, StepRequest, format_ranges, parse_ranges
+from batchlic.journal import Attempt, Settlement, is_lost, status_of
 from batchlic.pool.remaining import BATCHES_PER_READ, Delivery, remaining, remaining_of
 from tests.pool.builders import FLEXIBLE, LIFETIME, batch
 from tests.writer.builders import JournaledAttempt, journal_of
@@ -69,14 +71,46 @@ def test_just_the_unsettled_devices_are_left_each_once(history: list[Attempt], s
         for delivery in remaining_of(batch(SIZE, sku=sku), history, {FLEXIBLE})
         for offset in delivery.batch.offsets
     )
-    expected = set()
+    pending, repeatable = set[int](), defaultdict[str, set[int]](set)
     for offset in range(SIZE):
         of_device = carriers(history, offset)
-        standing = status_of(of_device)
-        is_asked_again = sku == FLEXIBLE and standing is DeviceStatus.IN_DOUBT and not of_device[-1].final
-        if standing is DeviceStatus.PENDING or is_asked_again:
-            expected.add(offset)
-    assert left == Counter(expected)
+        status, lost = status_of(of_device), {a.part for a in of_device if is_lost(a)}
+        if status is DeviceStatus.PENDING:
+            pending.add(offset)
+        elif status is DeviceStatus.IN_DOUBT and not of_device[-1].final and lost == {of_device[-1].part}:
+            repeatable[of_device[-1].part].add(offset)
+    whole = [offsets for part, offsets in repeatable.items() if offsets == offsets_of(part)]
+    assert left == Counter(pending.union(*whole if sku == FLEXIBLE else ()))
+
+
+def offsets_of(part: str) -> set[int]:
+    return set(parse_ranges(part) if part else range(SIZE))
+
+
+@pytest.mark.parametrize("status", ["accepted", "failed"])
+def test_d_a_request_in_doubt_is_not_sent_again_in_part(status: str) -> None:
+    """Callbacks or an operator settle some devices of a batch whose answer was lost."""
+    lost = attempt(1, None, None)
+    settlement = Settlement(2, 1, None, format_ranges([0, 3]), 2, status, "a callback", "", 0)
+    assert list(remaining_of(batch(SIZE), [lost, settlement], {FLEXIBLE})) == []
+
+
+def test_devices_that_an_operator_settled_as_pending_are_sent_in_part() -> None:
+    lost = attempt(1, None, None)
+    settlement = Settlement(2, 1, None, format_ranges([0, 3]), 2, "pending", "operator", "", 0)
+    [delivery] = remaining_of(batch(SIZE), [lost, settlement], {FLEXIBLE})
+    assert list(delivery.batch.offsets) == [0, 3]
+    assert not delivery.is_in_doubt
+
+
+@pytest.mark.parametrize(("step", "action"), [(Step.CLEAR, Action.UNASSIGN), (Step.RESTORE, Action.ASSIGN)])
+def test_only_a_lost_unassign_is_sent_again_in_part(step: Step, action: Action) -> None:
+    request = StepRequest(step=step, action=action)
+    settlement = Settlement(2, 1, step, format_ranges([0, 3]), 2, "accepted", "operator", "", 0)
+    left = list(
+        remaining_of(replace(batch(SIZE), request=request), [attempt(1, None, None), settlement], {FLEXIBLE})
+    )
+    assert len(left) == (action is Action.UNASSIGN)
 
 
 @given(histories())

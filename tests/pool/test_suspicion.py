@@ -1,5 +1,6 @@
 """Refusals that are about the carrier fail no device; those that are about devices do."""
 
+import random
 from dataclasses import replace
 
 import pytest
@@ -7,11 +8,19 @@ import pytest
 from batchlic.carrier.answers import Answer, Blame, Outcome
 from batchlic.chunker import DeviceStatus
 from batchlic.errors import StoppedEarly
-from batchlic.pool.suspicion import MANY_REQUESTS, PATIENCE_S
-from tests.pool.builders import ACCEPTED, BAD_ACCOUNT, BAD_DEVICE, REFUSED, batch, identifier
+from batchlic.pool.suspicion import EXPLAINED, MANY_REFUSALS, MANY_REQUESTS, PATIENCE_S
+from tests.pool.builders import (
+    ACCEPTED,
+    BAD_ACCOUNT,
+    BAD_DEVICE,
+    REFUSED,
+    THROTTLED,
+    UNAVAILABLE,
+    batch,
+    identifier,
+)
 from tests.pool.virtual import Request, Script, Session, run_session
 
-UNKNOWN_ABOUT_ACCOUNT = replace(BAD_ACCOUNT, is_known=False)
 NOT_FOUND = Answer(outcome=Outcome.REFUSED, blame=Blame.UNKNOWN, http_status=404, error_code="404")
 WORKERS = pytest.mark.parametrize("workers", [1, 2, 16])
 
@@ -26,7 +35,7 @@ def bad_devices(refusal: Answer, *places: int) -> Script:
 
 
 @WORKERS
-@pytest.mark.parametrize("refusal", [REFUSED, NOT_FOUND, UNKNOWN_ABOUT_ACCOUNT])
+@pytest.mark.parametrize("refusal", [REFUSED, NOT_FOUND, BAD_ACCOUNT])
 @pytest.mark.parametrize("begin", [0.05, 0.1])
 def test_an_outage_in_the_middle_of_a_run_fails_no_device(
     refusal: Answer, workers: int, begin: float
@@ -40,7 +49,7 @@ def test_an_outage_in_the_middle_of_a_run_fails_no_device(
 
 
 @WORKERS
-@pytest.mark.parametrize("refusal", [REFUSED, UNKNOWN_ABOUT_ACCOUNT])
+@pytest.mark.parametrize("refusal", [REFUSED, BAD_ACCOUNT])
 def test_a_carrier_that_refuses_everything_from_now_on_stops_the_run(refusal: Answer, workers: int) -> None:
     batches = [batch(20, batch_id=n) for n in range(1, 201)]
     session = run_session(outage(refusal, begin=0.05, end=1e9), batches, workers=workers)
@@ -51,7 +60,7 @@ def test_a_carrier_that_refuses_everything_from_now_on_stops_the_run(refusal: An
 
 
 @WORKERS
-@pytest.mark.parametrize("refusal", [REFUSED, UNKNOWN_ABOUT_ACCOUNT])
+@pytest.mark.parametrize("refusal", [REFUSED, BAD_ACCOUNT])
 def test_a_carrier_that_never_accepts_stops_the_run_soon(refusal: Answer, workers: int) -> None:
     batches = [batch(100, batch_id=n) for n in range(1, 201)]
     session = run_session(lambda _: refusal, batches, workers=workers)
@@ -92,11 +101,49 @@ def test_bad_devices_fail_by_an_unknown_code_while_others_are_accepted(
         assert failed_devices(session, size) <= bad
 
 
-def test_one_bad_device_in_a_hundred_costs_one_more_request_than_splitting() -> None:
-    session = run_session(bad_devices(REFUSED, 40), [batch(100)])
-    known = run_session(bad_devices(BAD_DEVICE, 40), [batch(100)])
+@pytest.mark.parametrize(("batches", "more"), [(1, MANY_REFUSALS - 1), (2000, EXPLAINED)])
+def test_an_unknown_code_costs_a_few_more_requests_a_device(batches: int, more: int) -> None:
+    plan = [batch(100), *(batch(1, batch_id=n, first=n + 100) for n in range(2, batches + 1))]
+    session = run_session(bad_devices(REFUSED, 40), plan)
+    known = run_session(bad_devices(BAD_DEVICE, 40), plan)
     assert session.count(DeviceStatus.FAILED) == known.count(DeviceStatus.FAILED) == 1
-    assert len(session.requests) == len(known.requests) + 1
+    assert len(session.requests) == len(known.requests) + more
+
+
+@WORKERS
+@pytest.mark.parametrize("refusal", [REFUSED, BAD_ACCOUNT])
+@pytest.mark.parametrize("share", [0.2, 0.5])
+def test_one_broken_server_behind_a_balancer_fails_no_batch(
+    refusal: Answer, workers: int, share: float
+) -> None:
+    dice = random.Random(7)
+    batches = [batch(20, batch_id=n + 1, first=n * 20) for n in range(400)]
+    session = run_session(
+        lambda request: refusal if request.at < 3 and dice.random() < share else ACCEPTED,
+        batches,
+        workers=workers,
+    )
+    assert session.count(DeviceStatus.FAILED) == 0
+    assert session.stopped is not None or session.count(DeviceStatus.ACCEPTED) == 8000
+
+
+@pytest.mark.parametrize("seconds", [20, 40, 100])
+def test_an_outage_at_the_end_of_a_plan_fails_no_device(seconds: int) -> None:
+    batches = [batch(20, batch_id=n + 1, first=n * 20) for n in range(10)]
+    batches.append(batch(1, batch_id=11, first=1000))
+
+    def script(request: Request) -> Answer:
+        return REFUSED if len(request.devices) == 1 and request.at < seconds else ACCEPTED
+
+    session = run_session(script, batches)
+    assert session.stopped is None
+    assert session.count(DeviceStatus.ACCEPTED) == 201
+
+
+def test_other_answers_do_not_count_as_refusals() -> None:
+    answers = iter([THROTTLED, UNAVAILABLE, THROTTLED, UNAVAILABLE, THROTTLED, REFUSED])
+    session = run_session(lambda _: next(answers, ACCEPTED), [batch(1)])
+    assert session.count(DeviceStatus.ACCEPTED) == 1
 
 
 def test_a_flapping_outage_fails_no_device() -> None:
@@ -126,9 +173,7 @@ def test_licenses_that_run_out_stop_the_run_and_fail_no_device() -> None:
 def test_an_acceptance_on_one_account_fails_no_device_of_another() -> None:
     batches = [batch(4, batch_id=n, account="wrong" if n % 2 else "right") for n in range(1, 41)]
     wrong = {batch.x_request_id("run-1") for batch in batches if batch.account_name == "wrong"}
-    session = run_session(
-        lambda request: UNKNOWN_ABOUT_ACCOUNT if request.x_request_id in wrong else ACCEPTED, batches
-    )
+    session = run_session(lambda request: BAD_ACCOUNT if request.x_request_id in wrong else ACCEPTED, batches)
     assert isinstance(session.stopped, StoppedEarly)
     assert "account wrong" in str(session.stopped)
     assert session.count(DeviceStatus.FAILED) == 0

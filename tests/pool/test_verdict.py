@@ -22,14 +22,24 @@ from tests.pool.builders import (
 )
 
 DUPLICATE = replace(AMBIGUOUS, is_duplicate=True, http_status=409)
-UNKNOWN_ABOUT_ACCOUNT = replace(BAD_ACCOUNT, is_known=False)
 MANY, ONE = Delivery(batch(8)), Delivery(batch(1))
 
 
 def verdict(
-    delivery: Delivery, answer: Answer, *, is_explained: bool = False, trusts_duplicates: bool = True
+    delivery: Delivery,
+    answer: Answer,
+    *,
+    is_proven: bool = False,
+    is_resendable: bool = True,
+    trusts_duplicates: bool = True,
 ) -> Verdict:
-    return judge(delivery, answer, is_explained=is_explained, trusts_duplicates=trusts_duplicates)
+    return judge(
+        delivery,
+        answer,
+        is_proven=is_proven,
+        is_resendable=is_resendable,
+        trusts_duplicates=trusts_duplicates,
+    )
 
 
 def in_doubt(delivery: Delivery) -> Delivery:
@@ -55,35 +65,40 @@ def test_a_refused_batch_is_split_if_a_device_may_be_the_reason(refusal: Answer)
     assert not verdict(MANY, refusal).is_final
 
 
-@pytest.mark.parametrize("refusal", [BAD_DEVICE, BAD_ACCOUNT])
-def test_a_known_code_fails_a_device_by_itself(refusal: Answer) -> None:
-    assert verdict(ONE, refusal) == Verdict(refusal, Next.END)
-    assert verdict(ONE, refusal).is_final
+def test_a_known_code_fails_a_device_by_itself() -> None:
+    assert verdict(ONE, BAD_DEVICE) == Verdict(BAD_DEVICE, Next.END)
+    assert verdict(ONE, BAD_DEVICE).is_final
 
 
-def test_a_known_code_about_the_account_fails_the_whole_batch() -> None:
-    assert verdict(MANY, BAD_ACCOUNT) == Verdict(BAD_ACCOUNT, Next.END)
-
-
-@pytest.mark.parametrize(
-    ("delivery", "refusal"), [(ONE, REFUSED), (ONE, UNKNOWN_ABOUT_ACCOUNT), (MANY, UNKNOWN_ABOUT_ACCOUNT)]
-)
-def test_an_unknown_code_fails_only_while_others_are_accepted(delivery: Delivery, refusal: Answer) -> None:
-    alone = verdict(delivery, refusal)
-    assert alone == Verdict(replace(refusal, outcome=Outcome.UNAVAILABLE), Next.POSTPONE)
+def test_an_unknown_code_fails_a_device_only_if_others_prove_it() -> None:
+    alone = verdict(ONE, REFUSED)
+    assert alone == Verdict(replace(REFUSED, outcome=Outcome.UNAVAILABLE), Next.POSTPONE)
     assert not alone.is_final
-    among_others = verdict(delivery, refusal, is_explained=True)
-    assert among_others == Verdict(refusal, Next.END)
-    assert among_others.is_final
+    proven = verdict(ONE, REFUSED, is_proven=True)
+    assert proven == Verdict(REFUSED, Next.END)
+    assert proven.is_final
 
 
-@pytest.mark.parametrize("refusal", [BAD_DEVICE, REFUSED, BAD_ACCOUNT, UNKNOWN_ABOUT_ACCOUNT])
 @pytest.mark.parametrize("delivery", [MANY, ONE])
-@pytest.mark.parametrize("is_explained", [False, True])
+@pytest.mark.parametrize("is_proven", [False, True])
+def test_a_refusal_of_the_whole_request_fails_no_device(delivery: Delivery, *, is_proven: bool) -> None:
+    found = verdict(delivery, BAD_ACCOUNT, is_proven=is_proven)
+    assert found == Verdict(replace(BAD_ACCOUNT, outcome=Outcome.UNAVAILABLE), Next.POSTPONE)
+
+
+@pytest.mark.parametrize("refusal", [BAD_DEVICE, REFUSED, BAD_ACCOUNT])
+def test_a_refused_step_that_is_undone_is_definite(refusal: Answer) -> None:
+    second = replace(ONE, position=Position.SECOND_RESTORABLE)
+    assert verdict(second, refusal) == Verdict(refusal, Next.END)
+
+
+@pytest.mark.parametrize("refusal", [BAD_DEVICE, REFUSED, BAD_ACCOUNT])
+@pytest.mark.parametrize("delivery", [MANY, ONE])
+@pytest.mark.parametrize("is_proven", [False, True])
 def test_d_a_refused_repetition_says_nothing_while_the_first_is_in_doubt(
-    delivery: Delivery, refusal: Answer, *, is_explained: bool
+    delivery: Delivery, refusal: Answer, *, is_proven: bool
 ) -> None:
-    found = verdict(in_doubt(delivery), refusal, is_explained=is_explained)
+    found = verdict(in_doubt(delivery), refusal, is_proven=is_proven)
     assert found == Verdict(refusal, Next.LEAVE_IN_DOUBT)
     assert found.is_final
 
@@ -95,25 +110,58 @@ def test_a_duplicate_shows_that_the_request_in_doubt_was_executed(delivery: Deli
 
 
 @pytest.mark.parametrize("delivery", [MANY, ONE])
-def test_d_a_duplicate_leaves_doubt_for_lifetime_licenses(delivery: Delivery) -> None:
-    found = verdict(in_doubt(delivery), DUPLICATE, trusts_duplicates=False)
+@pytest.mark.parametrize(("is_resendable", "trusts_duplicates"), [(False, True), (True, False)])
+def test_d_a_duplicate_leaves_doubt_for_lifetime_or_if_not_trusted(
+    delivery: Delivery, *, is_resendable: bool, trusts_duplicates: bool
+) -> None:
+    found = verdict(
+        in_doubt(delivery), DUPLICATE, is_resendable=is_resendable, trusts_duplicates=trusts_duplicates
+    )
     assert found == Verdict(DUPLICATE, Next.LEAVE_IN_DOUBT)
     assert found.is_final
+
+
+@pytest.mark.parametrize("answer", [THROTTLED, UNAVAILABLE])
+def test_d_an_inferred_answer_leaves_doubt_for_lifetime_licenses(answer: Answer) -> None:
+    inferred = replace(answer, is_inferred=True)
+    assert verdict(MANY, inferred) == Verdict(inferred, Next.REPEAT)
+    found = verdict(MANY, inferred, is_resendable=False)
+    assert found == Verdict(replace(inferred, outcome=Outcome.AMBIGUOUS), Next.REPEAT)
+
+
+def test_a_license_that_is_there_already_settles_the_doubt_of_one_device() -> None:
+    already = replace(REFUSED, says_already=True)
+    assert verdict(in_doubt(ONE), already) == Verdict(replace(already, outcome=Outcome.ACCEPTED), Next.END)
+    assert verdict(in_doubt(MANY), already).next is Next.LEAVE_IN_DOUBT
+    assert verdict(in_doubt(ONE), already, is_resendable=False).next is Next.LEAVE_IN_DOUBT
+    assert verdict(ONE, already).next is Next.POSTPONE
 
 
 def test_d_a_duplicate_without_an_earlier_request_leaves_doubt() -> None:
     assert verdict(MANY, DUPLICATE) == Verdict(DUPLICATE, Next.LEAVE_IN_DOUBT)
 
 
-def taking_back(devices: int) -> Delivery:
-    request = StepRequest(step=Step.CLEAR, action=Action.UNASSIGN)
-    return Delivery(replace(batch(devices), request=request), position=Position.UNDO)
+def undoing(devices: int, step: Step, action: Action) -> Delivery:
+    return Delivery(
+        replace(batch(devices), request=StepRequest(step=step, action=action)), position=Position.UNDO
+    )
 
 
-def test_a_refused_clearing_is_definite_even_in_doubt() -> None:
-    assert verdict(taking_back(8), REFUSED).next is Next.SPLIT
-    assert verdict(in_doubt(taking_back(8)), REFUSED).next is Next.SPLIT
-    assert verdict(in_doubt(taking_back(1)), REFUSED) == Verdict(REFUSED, Next.END)
+@pytest.mark.parametrize("is_in_doubt", [False, True])
+def test_only_a_refusal_of_the_device_shows_that_nothing_is_left_to_clear(*, is_in_doubt: bool) -> None:
+    many, one = (
+        replace(undoing(devices, Step.CLEAR, Action.UNASSIGN), is_in_doubt=is_in_doubt) for devices in (8, 1)
+    )
+    assert verdict(many, REFUSED).next is Next.SPLIT
+    assert verdict(one, BAD_DEVICE) == Verdict(BAD_DEVICE, Next.END)
+    assert verdict(one, REFUSED).next is Next.POSTPONE
+    assert verdict(one, BAD_ACCOUNT).next is Next.POSTPONE
+    assert verdict(many, BAD_ACCOUNT).next is Next.POSTPONE
+
+
+@pytest.mark.parametrize("action", [Action.ASSIGN, Action.UNASSIGN])
+def test_an_outage_does_not_end_a_restore(action: Action) -> None:
+    assert verdict(undoing(1, Step.RESTORE, action), REFUSED).next is Next.POSTPONE
 
 
 def test_a_refused_restore_in_doubt_stays_in_doubt() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from batchlic.carrier.answers import Answer, Outcome
 from batchlic.chunker import DeviceStatus
 from batchlic.errors import ExitCode, RefusedToStart, RunFolderError, UsageError
 from batchlic.journal import Journal
@@ -14,6 +15,7 @@ from batchlic.runs.folder import RunFolder
 from batchlic.runs.run import resume
 from batchlic.runs.settle import settle
 from batchlic.runs.status import status
+from tests.callbacks.builders import submitted_run
 from tests.recovery.builders import (
     BATCH_SIZE,
     DEVICES,
@@ -118,8 +120,21 @@ def test_an_operator_can_correct_a_decision_but_not_an_answer(tmp_path: Path, at
     settle(folder, DeviceStatus.FAILED, reason="x", devices=[device])
     settle(folder, DeviceStatus.ACCEPTED, reason="looked again", devices=[device])
     assert results(tmp_path).filter(pl.col("imei") == device)["status"].item() == "accepted"
-    with pytest.raises(UsageError, match="not in doubt"):
+    with pytest.raises(UsageError, match="neither in doubt nor refused"):
         settle(folder, DeviceStatus.FAILED, reason="x", devices=[accepted])
+
+
+def refused_for_an_unknown_reason(_: int) -> list[Answer | None]:
+    return [Answer(outcome=Outcome.UNAVAILABLE, http_status=400, error_code="400", error_message="no")]
+
+
+def test_a_device_refused_for_an_unknown_reason_can_be_settled_by_name(tmp_path: Path) -> None:
+    folder = submitted_run(tmp_path / "run", 2, answered=refused_for_an_unknown_reason)
+    with pytest.raises(UsageError, match="nothing is in doubt"):
+        settle(folder, DeviceStatus.FAILED, reason="not on the account")
+    device = pl.read_parquet(folder.plan)["imei"][0]
+    summary = settle(folder, DeviceStatus.FAILED, reason="not on the account", devices=[device])
+    assert summary.statuses == {"failed": 1, "pending": 1}
 
 
 def test_nothing_is_settled_without_a_reason_or_in_an_active_run(tmp_path: Path, at: Carrier) -> None:
