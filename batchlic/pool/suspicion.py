@@ -96,8 +96,8 @@ class Suspicions:
     def is_proven(self, delivery: Delivery) -> bool:
         """Whether one more refusal of the delivery is about its devices.
 
-        Others were accepted after several refusals of it. At the end of a plan there may be no others. Then it
-        is enough if some were accepted since it or its batch was refused, and it was refused for long.
+        Others were accepted after several refusals of it. At the end of a plan there may be none. Then it is
+        enough if some were accepted since it or its batch was refused, and it was refused for long.
         """
         explained = delivery.refusals.explained + self._is_explained(delivery)
         is_refused_for_long = delivery.refusals.count + 1 >= MANY_REFUSALS

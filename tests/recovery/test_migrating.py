@@ -131,7 +131,10 @@ def test_devices_get_their_old_license_back_before_refusals_stop_a_run(
     assert "--order" not in (summary.stopped_because or "")
 
 
-def test_without_restore_devices_left_with_no_license_are_named(tmp_path: Path) -> None:
+def test_without_restore_devices_left_with_no_license_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batchlic.pool.breaker.FIRST_PAUSE", 0.001)
     with carrier(licenses={FLEXIBLE: 1000, NEW: 95}) as at:
         summary = run(tmp_path / "move", at, moving(onboarded(tmp_path, at), order="unassign-first"))
         assert summary.statuses == {"accepted": 95, "failed": 5}
