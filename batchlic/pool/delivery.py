@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from batchlic.errors import BatchlicError, StoppedEarly
 from batchlic.pool.bisect import bisect
 from batchlic.pool.refusals import RefusalWatch
 from batchlic.pool.remaining import Delivery, Position
-from batchlic.pool.sender import Sender
+from batchlic.pool.sender import Sender, Sent
 from batchlic.pool.suspicion import Suspicions, due_at
 from batchlic.pool.verdict import Next, Verdict
 
@@ -135,39 +135,22 @@ class Pool:
 
         Returns what is to be sent again later.
         """
-        accepted, last, refused_at = False, None, -math.inf
-        postponed: list[Delivery] = []
-
-        async def send(part: Batch) -> Verdict:
-            nonlocal accepted, last, refused_at
-            if is_whole := part is delivery.batch:
-                sent = await self._sender.send(delivery)
-            else:
-                sent = await self._sender.send(
-                    Delivery(part, batch_refused_at=refused_at, position=delivery.position)
-                )
-            last = sent.verdict
-            if is_whole:
-                refused_at = sent.delivery.refusals.last_at
-            accepted |= last.answer.outcome is Outcome.ACCEPTED
-            if last.next is Next.POSTPONE:
-                postponed.append(sent.delivery)
-            return last
-
+        parts = _Parts(delivery, self._sender)
         try:
             if delivery.is_refused:  # in an earlier session; the devices that it named are not known any more
-                await bisect(delivery.batch, (), send)
+                await bisect(delivery.batch, (), parts.send)
             else:
-                verdict = await send(delivery.batch)
+                verdict = await parts.send(delivery.batch)
                 if verdict.next is Next.SPLIT:
-                    await bisect(delivery.batch, verdict.answer.named_devices, send)
+                    await bisect(delivery.batch, verdict.answer.named_devices, parts.send)
+            await parts.send_those_that_others_wait_for()
         finally:
             self._sender.suspicions.end(delivery)
-        if accepted:
+        if parts.is_accepted:
             self.refusals.accepted(delivery.batch)
-        elif last is not None and last.next is Next.END:
-            self._watch_refusal(delivery, last.answer)
-        return postponed
+        elif parts.last is not None and parts.last.next is Next.END:
+            self._watch_refusal(delivery, parts.last.answer)
+        return parts.postponed
 
     def _watch_refusal(self, delivery: Delivery, answer: Answer) -> None:
         """Stop the run if too many batches were refused alike."""
@@ -178,3 +161,42 @@ class Pool:
                 raise
             # Stop only after the sequences at work have undone their first steps.
             self._failure = self._failure or stopped
+
+
+class _Parts:
+    """Sends a delivery and the parts that it is split into."""
+
+    def __init__(self, delivery: Delivery, sender: Sender) -> None:
+        self._delivery = delivery
+        self._sender = sender
+        self._refused_at = -math.inf
+        self.is_accepted = False
+        """Whether any of them was accepted."""
+        self.last: Verdict | None = None
+        self.postponed: list[Delivery] = []
+
+    async def send(self, part: Batch) -> Verdict:
+        """Send the whole batch or a part of it; returns the last verdict on it."""
+        if part is self._delivery.batch:
+            sent = await self._send(self._delivery)
+            self._refused_at = sent.delivery.refusals.last_at
+        else:
+            position = self._delivery.position
+            sent = await self._send(Delivery(part, batch_refused_at=self._refused_at, position=position))
+        if sent.verdict.next is Next.POSTPONE:
+            self.postponed.append(sent.delivery)
+        return sent.verdict
+
+    async def send_those_that_others_wait_for(self) -> None:
+        """Send postponed devices again if others of their batch wait between two steps of a migration."""
+        is_first_step = self._delivery.batch.step is not None and self._delivery.position is Position.FIRST
+        if self.is_accepted and is_first_step:
+            postponed, self.postponed = self.postponed, []
+            for delivery in postponed:
+                await self._send(replace(delivery, others_wait=True))
+
+    async def _send(self, delivery: Delivery) -> Sent:
+        sent = await self._sender.send(delivery)
+        self.last = sent.verdict
+        self.is_accepted |= sent.verdict.answer.outcome is Outcome.ACCEPTED
+        return sent

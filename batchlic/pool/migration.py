@@ -118,7 +118,10 @@ class Migration:
         for _ in range(1 if step.is_repeatable else 1 + MAX_CLEARINGS):
             if not (left := list(remaining_of(part, events, self.resendable))):
                 break
-            for delivery in (replace(found, position=position) for found in left):
+            is_begun = (
+                position is Position.FIRST and DeviceStatus.ACCEPTED in statuses_of(part, events).values()
+            )
+            for delivery in (replace(found, position=position, others_wait=is_begun) for found in left):
                 sent = [e for e in events_about(delivery.batch, events) if isinstance(e, Attempt)]
                 if not step.is_repeatable and self.is_revocable and any(map(is_lost, sent)):
                     yield from self._clear_and_assign(delivery, sent)

@@ -54,6 +54,8 @@ class Delivery:
     - `attempts`: the requests already made for exactly these devices.
     - `is_refused`: the last of them was refused as a whole, so that only parts may be sent.
     - `is_in_doubt`: the answer to one of them was lost, and nobody has settled the devices since.
+    - `others_wait`: other devices of its batch have passed the first step of a migration. Their second step
+      comes after it.
     - `refusals`: those of exactly these devices in this session.
     - `batch_refused_at`: of a part that was split off a refused batch, when the request for that batch was
       sent, in seconds of the event loop's clock; `-inf` if an earlier session sent it.
@@ -63,6 +65,7 @@ class Delivery:
     attempts: int = 0
     is_refused: bool = False
     is_in_doubt: bool = False
+    others_wait: bool = False
     refusals: Refusals = NO_REFUSALS
     batch_refused_at: float | None = None
     position: Position = Position.FIRST

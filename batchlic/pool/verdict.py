@@ -79,9 +79,10 @@ def _judge_refusal(delivery: Delivery, refusal: Answer, *, is_proven: bool) -> V
 
 
 def is_definite(delivery: Delivery, refusal: Answer) -> bool:
-    """Whether a refusal counts, whatever the carrier answers to other requests. There are two cases.
+    """Whether a refusal counts, whatever the carrier answers to other requests. There are three cases.
 
     - Its code is known as one about a device.
     - The refused step of a migration is undone: the device must not wait without a license.
+    - Other devices of the batch would wait without a license.
     """
-    return refusal.is_known or delivery.position is Position.SECOND_RESTORABLE
+    return refusal.is_known or delivery.others_wait or delivery.position is Position.SECOND_RESTORABLE

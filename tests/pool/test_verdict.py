@@ -87,9 +87,11 @@ def test_a_refusal_of_the_whole_request_fails_no_device(delivery: Delivery, *, i
 
 
 @pytest.mark.parametrize("refusal", [BAD_DEVICE, REFUSED, BAD_ACCOUNT])
-def test_a_refused_step_that_is_undone_is_definite(refusal: Answer) -> None:
-    second = replace(ONE, position=Position.SECOND_RESTORABLE)
-    assert verdict(second, refusal) == Verdict(refusal, Next.END)
+@pytest.mark.parametrize(
+    "delivery", [replace(ONE, position=Position.SECOND_RESTORABLE), replace(ONE, others_wait=True)]
+)
+def test_no_device_waits_between_two_steps_for_a_refused_one(delivery: Delivery, refusal: Answer) -> None:
+    assert verdict(delivery, refusal) == Verdict(refusal, Next.END)
 
 
 @pytest.mark.parametrize("refusal", [BAD_DEVICE, REFUSED, BAD_ACCOUNT])
