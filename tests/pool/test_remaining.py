@@ -51,7 +51,8 @@ def histories(draw: st.DrawFn) -> list[Attempt]:
     for seq in range(draw(st.integers(0, 12))):
         if not unsettled:
             break
-        offsets = draw(st.sets(st.sampled_from(sorted(unsettled)), min_size=1).map(sorted)) if seq else None
+        part = st.sets(st.sampled_from(sorted(unsettled)), min_size=1, max_size=SIZE - 1)
+        offsets = draw(part.map(sorted)) if seq else None
         outcome = draw(outcomes)
         final = outcome is Outcome.REFUSED and offsets is not None and len(offsets) == 1
         attempts.append(attempt(seq, offsets, outcome, final=final))
