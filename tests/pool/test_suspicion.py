@@ -8,7 +8,13 @@ import pytest
 from batchlic.carrier.answers import Answer, Blame, Outcome
 from batchlic.chunker import DeviceStatus
 from batchlic.errors import StoppedEarly
-from batchlic.pool.suspicion import EXPLAINED, MANY_REFUSALS, MANY_REQUESTS, PATIENCE_S
+from batchlic.pool.suspicion import (
+    EXPLAINED,
+    MANY_BATCHES,
+    MANY_REFUSALS,
+    MANY_REQUESTS,
+    PATIENCE_S,
+)
 from tests.pool.builders import (
     ACCEPTED,
     BAD_ACCOUNT,
@@ -68,6 +74,27 @@ def test_a_carrier_that_never_accepts_stops_the_run_soon(refusal: Answer, worker
     assert session.count(DeviceStatus.FAILED) == 0
     assert len(session.requests) <= 2 * MANY_REQUESTS + workers
     assert session.seconds <= 60
+
+
+@WORKERS
+def test_an_account_that_is_refused_stops_the_run_after_a_few_batches(workers: int) -> None:
+    batches = [batch(100, batch_id=n) for n in range(1, 201)]
+    session = run_session(lambda _: BAD_ACCOUNT, batches, workers=workers)
+    assert isinstance(session.stopped, StoppedEarly)
+    assert len(session.requests) <= MANY_BATCHES + workers
+
+
+@WORKERS
+@pytest.mark.parametrize("accepted_before", [0, 3])
+def test_one_batch_that_is_refused_again_and_again_stops_the_run(workers: int, accepted_before: int) -> None:
+    batches = [batch(20, batch_id=n + 1, first=n * 20) for n in range(accepted_before + 1)]
+    last = batches[-1].x_request_id("run-1")
+    session = run_session(
+        lambda request: BAD_ACCOUNT if request.x_request_id == last else ACCEPTED, batches, workers=workers
+    )
+    assert "refuses all requests" in str(session.stopped)
+    assert session.count(DeviceStatus.ACCEPTED) == 20 * accepted_before
+    assert session.seconds <= 2 * PATIENCE_S
 
 
 def test_a_run_that_was_stopped_for_refusals_can_be_resumed() -> None:
