@@ -63,12 +63,12 @@ class Answer:
     - `retry_after_s`: seconds to wait, counted from the moment the answer arrived. `MAX_WAIT_S` stands for
       any longer wait, which is not plausible.
     - `named_devices`: the identifiers of the request that a refusal names.
-    - `is_known`: a refusal with a documented code of the service, about a device, the account or the request.
-      Any other refusal is definite only while the carrier accepts other requests.
+    - `is_known`: a refusal with a documented code about a device or the size of the request. Any other refusal
+      is definite only while the carrier accepts other requests.
     - `is_duplicate`: the answer says that the carrier has seen this request before. The outcome is ambiguous:
       the first sending may have been executed, and the answer says nothing about single devices.
-    - `is_inferred`: the request was not executed by a sign that the service itself could also give. A license
-      that can't be taken back stays in doubt.
+    - `is_inferred`: the answer only suggests that the request was not executed: the service itself could also
+      have sent it. A license that can't be taken back stays in doubt.
     - `says_already`: a refusal says that a device has the license already. An earlier sending of the same
       request may have assigned it.
     - `rejected`: the token to renew after `unauthorized`.

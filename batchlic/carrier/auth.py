@@ -212,7 +212,7 @@ class TokenManager:
             self._logins.raise_if_rejected()
             if self._is_renewed(rejected):
                 return
-            kind = rejected.kind
+            kind = TokenKind.SESSION if self._must_be_session(rejected) else rejected.kind
             if kind is TokenKind.SESSION or (kind is TokenKind.EITHER and not self._can_fetch_access_token):
                 await self._renew_session()
                 return
@@ -223,6 +223,14 @@ class TokenManager:
             if kind is TokenKind.ACCESS:
                 raise CarrierUnreachable("the OAuth login returns the access token that the carrier rejects")
             await self._renew_session()  # the access token is still valid, so the session token is rejected
+
+    def _must_be_session(self, rejected: RejectedToken) -> bool:
+        """Whether an answer that does not say which token is rejected must mean the session token.
+
+        It does if only the access token was renewed after an earlier such answer.
+        """
+        was_access_renewed = self._session_since < self._access_since <= rejected.generation
+        return rejected.kind is TokenKind.EITHER and was_access_renewed
 
     async def logout(self) -> None:
         """End the session if this client opened it. Failures are ignored: a session expires by itself."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
+from itertools import islice
 from typing import TypeAlias, TypeVar
 
 import msgspec
@@ -37,7 +38,7 @@ _BEFORE_JSON = re.compile(r"[\s\x00-\x20\ufeff)\]}',;&]{0,16}(?=[{\[\"])")
 """Characters in front of the JSON that mean nothing, such as a byte order mark or the prefix `)]}',`."""
 
 _PAIR = re.compile(r'"(\w{1,40})"\s*:\s*(?:"((?:[^"\\]|\\.)*)"|(-?\d{1,18}(?:\.\d{1,9})?))', re.DOTALL)
-_ELEMENT = re.compile(r"<(?:[\w.-]+:)?([\w.-]{1,40})(?:\s[^<>]*)?>\s*([^<>]+?)\s*</")
+_ELEMENT = re.compile(r"<(?:[\w.-]+:)?([\w.-]{1,40})(?:\s[^<>]*)?>([^<>]*)</")
 _TAG = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^<>]*>", re.DOTALL | re.IGNORECASE)
 _PAGE = re.compile(r"<(!doctype\s+html|html|head|body|title|h[1-6]|center|p|br|div|hr)\b", re.IGNORECASE)
 _TITLE = re.compile(r"<title[^<>]*>([^<]+)", re.IGNORECASE)
@@ -170,8 +171,9 @@ def read_body(reply: Reply) -> Body:
     if start.startswith("<"):
         if _PAGE.match(start):
             return Body(text, Form.PAGE, is_complete=reply.complete)
-        elements = tuple((name, value) for name, value in _ELEMENT.findall(text)[:_MAX_VALUES])
-        return Body(text, Form.XML, elements, is_complete=reply.complete)
+        elements = ((found[1], found[2].strip()) for found in islice(_ELEMENT.finditer(text), _MAX_VALUES))
+        values = tuple((name, value) for name, value in elements if value)
+        return Body(text, Form.XML, values, is_complete=reply.complete)
     try:
         value, _ = parse(text)
         values = tuple(_values(value))

@@ -13,15 +13,17 @@ class Conclusion(NamedTuple):
     rejected: TokenKind | None = None
     is_known: bool = False
     is_duplicate: bool = False
+    is_inferred: bool = False
 
 
 BAD_DEVICE = Conclusion(Outcome.REFUSED, blame=Blame.DEVICE, is_known=True)
-BAD_REQUEST = Conclusion(Outcome.REFUSED, blame=Blame.ACCOUNT, is_known=True)
 TOO_LARGE = Conclusion(Outcome.REFUSED, blame=Blame.UNKNOWN, is_known=True)
 REFUSED_ALL = Conclusion(Outcome.REFUSED, blame=Blame.ACCOUNT)
 REFUSED = Conclusion(Outcome.REFUSED, blame=Blame.UNKNOWN)
 THROTTLED = Conclusion(Outcome.THROTTLED)
+PERHAPS_THROTTLED = Conclusion(Outcome.THROTTLED, is_inferred=True)
 UNAVAILABLE = Conclusion(Outcome.UNAVAILABLE)
+PERHAPS_UNAVAILABLE = Conclusion(Outcome.UNAVAILABLE, is_inferred=True)
 AMBIGUOUS = Conclusion(Outcome.AMBIGUOUS)
 DUPLICATE = Conclusion(Outcome.AMBIGUOUS, is_duplicate=True)
 BAD_ACCESS = Conclusion(Outcome.UNAUTHORIZED, rejected=TokenKind.ACCESS)

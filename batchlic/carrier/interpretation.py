@@ -6,6 +6,7 @@ exchange gives an `Answer`, however malformed its body is.
 
 import re
 from collections.abc import Callable, Collection, Iterable
+from http import HTTPStatus
 from urllib.parse import urlsplit
 
 import httpx
@@ -13,7 +14,7 @@ import msgspec
 
 from batchlic.carrier.answers import Answer, Outcome, RejectedToken, Reply
 from batchlic.carrier.bodies import DECODE_ERRORS, Body, Form, as_words, decode_text, parse, read_body
-from batchlic.carrier.conclusions import AMBIGUOUS, BAD_TOKEN, THROTTLED, Conclusion
+from batchlic.carrier.conclusions import AMBIGUOUS, BAD_TOKEN, PERHAPS_THROTTLED, THROTTLED, Conclusion
 from batchlic.carrier.rate_limits import (
     is_quota_used_up,
     read_quota,
@@ -23,13 +24,13 @@ from batchlic.carrier.rate_limits import (
 from batchlic.carrier.rules import BY_CODE, BY_ERROR, BY_STATUS, CODE_PATTERNS, NOT_SENT_ERRORS, RETRY_LATER
 from batchlic.carrier.signs import SIGNS, Sign
 from batchlic.carrier.words import (
-    DONE_WITHOUT_SUBJECT,
     DUPLICATE_WORDS,
     LIMIT_HEADERS,
-    LIMIT_WORDS,
+    LIMIT_REACHED,
+    REQUEST_WORDS,
     SAYS_ALREADY,
     TOKEN_WORDS,
-    WordRule,
+    TOO_MANY_REQUESTS,
 )
 
 __all__ = ["DECODE_ERRORS", "NOT_SENT_ERRORS", "answer_from_error", "answer_from_reply"]
@@ -94,6 +95,7 @@ def answer_from_reply(
         named_devices=_named_devices(body.text, identifiers) if is_refused else (),
         is_known=concluded.is_known,
         is_duplicate=concluded.is_duplicate,
+        is_inferred=concluded.is_inferred,
         says_already=is_refused and SAYS_ALREADY.search(body.words) is not None,
         rejected=RejectedToken(concluded.rejected, token_generation) if concluded.rejected else None,
         quota=quota,
@@ -102,15 +104,27 @@ def answer_from_reply(
 
 def conclude(reply: Reply, body: Body) -> Conclusion:
     """What an answer other than an acceptance means: the first table with a matching rule decides."""
+    sign = _by_sign(reply, body)
     return (
-        _by_code(reply, body)
+        _by_failure_of_service(reply, body)
+        or _by_code(reply, body)
         or _by_token(reply, body)
         or _by_duplicate(reply, body)
+        or (sign if sign is AMBIGUOUS else None)
         or _by_limit(reply, body)
         or _by_code_pattern(reply, body)
-        or _by_sign(reply, body)
+        or sign
         or _by_status(reply, body)
     )
+
+
+def _by_failure_of_service(reply: Reply, body: Body) -> Conclusion | None:
+    """Conclude from the code alone if the service itself failed: its words may be about others behind it."""
+    if not body.service_code or (reply.status < 500 and reply.status != HTTPStatus.REQUEST_TIMEOUT):
+        return None
+    rule = BY_CODE.get(body.service_code.lower())
+    is_proof = rule is not None and rule.conclusion.outcome in {Outcome.UNAUTHORIZED, Outcome.THROTTLED}
+    return rule.conclusion if rule is not None and is_proof else AMBIGUOUS
 
 
 def _by_code(reply: Reply, body: Body) -> Conclusion | None:
@@ -126,20 +140,24 @@ def _by_token(reply: Reply, body: Body) -> Conclusion | None:
 
 
 def _by_duplicate(reply: Reply, body: Body) -> Conclusion | None:
-    rules: tuple[WordRule, ...] = (DUPLICATE_WORDS, DONE_WITHOUT_SUBJECT)
-    return next((rule.conclusion for rule in rules if rule.fits(reply.status, body.words)), None)
+    fitting = (rule.conclusion for rule in DUPLICATE_WORDS if rule.fits(reply.status, body.words))
+    return next(fitting, None)
 
 
 def _by_limit(reply: Reply, body: Body) -> Conclusion | None:
-    said = [body.words, *(as_words(reply.headers.get(name, "")) for name in LIMIT_HEADERS)]
+    said = " | ".join([body.words, *(as_words(reply.headers.get(name, "")) for name in LIMIT_HEADERS)])
+    is_about_requests = body.service_code.isdecimal() or not body.service_code or REQUEST_WORDS.search(said)
     is_limit = (
-        any(rule.fits(reply.status, " | ".join(said)) for rule in LIMIT_WORDS)
+        TOO_MANY_REQUESTS.fits(reply.status, said)
+        or (is_about_requests and LIMIT_REACHED.fits(reply.status, said))
         or body.first("nextAccessTime") is not None
         or (reply.status >= 400 and "x-envoy-ratelimited" in reply.headers)
         or (reply.status in RETRY_LATER and read_retry_after(reply.headers) is not None)
         or (_may_be_limit(reply, body) and is_quota_used_up(reply.headers))
     )
-    return THROTTLED if is_limit else None
+    if not is_limit:
+        return None
+    return THROTTLED if reply.status < 500 else PERHAPS_THROTTLED
 
 
 def _may_be_limit(reply: Reply, body: Body) -> bool:

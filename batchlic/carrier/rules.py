@@ -11,7 +11,6 @@ from batchlic.carrier.conclusions import (
     ANY_STATUS,
     BAD_ACCESS,
     BAD_DEVICE,
-    BAD_REQUEST,
     BAD_SESSION,
     BAD_TOKEN,
     BELOW_500,
@@ -128,12 +127,12 @@ CODES: Sequence[CodeRule] = (
             "INPUT_INVALID.Account.NotDefined",
             "REQUEST_FAILED.MultipleAccounts",
         ),
-        BAD_REQUEST,
+        REFUSED_ALL,
         "The account is wrong or missing: no part of the batch would be accepted.",
     ),
     CodeRule(
         ("INPUT_INVALID.Request.InvalidCharacter", "INPUT_INVALID.MaxRequestsExceeded"),
-        BAD_REQUEST,
+        REFUSED_ALL,
         "The request as a whole is wrong; no device is at fault.",
     ),
     CodeRule(
@@ -228,7 +227,11 @@ BY_STATUS: Sequence[StatusRule] = (
     ),
     StatusRule((407,), UNAVAILABLE, UNAVAILABLE, "A proxy requires a login: the request was not passed on."),
     StatusRule(
-        (408,), UNAVAILABLE, UNAVAILABLE, "The server gave up waiting for the request (RFC 9110, 15.5.9)."
+        (408,),
+        AMBIGUOUS,
+        UNAVAILABLE,
+        "The server gave up waiting for the request (RFC 9110, 15.5.9). The service itself may have waited "
+        "for something else.",
     ),
     StatusRule(
         (409,),
@@ -252,10 +255,10 @@ BY_STATUS: Sequence[StatusRule] = (
         "The service refuses the request. Without its code (404 without a route, 403 of a firewall, an empty "
         "400), a gateway answered instead: an outage, not a refusal.",
     ),
-    StatusRule((509,), THROTTLED, THROTTLED, "Bandwidth limit exceeded: not executed."),
+    StatusRule((509,), AMBIGUOUS, THROTTLED, "Bandwidth limit exceeded: not executed."),
     StatusRule(
         (511,),
-        UNAVAILABLE,
+        AMBIGUOUS,
         UNAVAILABLE,
         "The network requires a login (RFC 6585): the request did not get through.",
     ),

@@ -16,11 +16,12 @@ from batchlic.carrier.conclusions import (
 from batchlic.carrier.rules import BY_ERROR, BY_STATUS, CODE_PATTERNS, CODES, RETRY_LATER
 from batchlic.carrier.signs import SIGNS
 from batchlic.carrier.words import (
-    DONE_WITHOUT_SUBJECT,
     DUPLICATE_WORDS,
     LIMIT_HEADERS,
-    LIMIT_WORDS,
+    LIMIT_REACHED,
     TOKEN_WORDS,
+    TOO_MANY_REQUESTS,
+    WordRule,
 )
 
 _INTRODUCTION = """\
@@ -42,9 +43,12 @@ An answer is **accepted** only if it is a complete 2xx whose JSON has a readable
 byte order mark, control characters, NaN, a letter in Latin-1 or text after the JSON do not matter.
 
 An answer that is **refused** blames a device, the whole request, or nothing known. If it blames the whole
-request, splitting the batch does not help. Otherwise the batch is split. A refusal with a documented code is
-definite. With any other code, a device fails only while the carrier
+request, splitting the batch does not help, and no device fails. Otherwise the batch is split. A documented
+code fails a device. With any other code, a device fails only while the carrier
 [accepts other requests](recovery.md#when-the-carrier-refuses).
+
+If a license can't be taken back, batchlic errs on the side of doubt. Some answers only suggest that the
+request was not executed. "Lifetime: ambiguous" marks them.
 
 For every other answer, the first table below with a matching rule decides. batchlic reads JSON (even if it is
 damaged or cut short), XML, HTML and plain text, in UTF-8, UTF-16 or Latin-1.
@@ -77,113 +81,119 @@ _TOKENS = {
 
 def page() -> str:
     """The whole page, as Markdown."""
-    sections = (
-        _INTRODUCTION,
-        _section(
-            "## Codes",
-            "The first known code anywhere in the body decides. Codes are compared without the service name.",
-            ("code", "at", "conclusion", "why"),
-            (
-                (_listed(rule.codes), _statuses(rule.statuses), _said(rule.conclusion), rule.why)
-                for rule in CODES
-            ),
-        ),
-        _section(
-            "## Words of a rejected token",
-            "They count in the body and in the header `WWW-Authenticate`.",
-            ("about", "for example", "at", "conclusion", "why"),
-            (
-                (
-                    rule.about,
-                    _listed(rule.examples),
-                    _statuses(rule.statuses),
-                    _said(rule.conclusion),
-                    rule.why,
-                )
-                for rule in TOKEN_WORDS
-            ),
-        ),
-        _section(
-            "## Words of a duplicate",
-            'Words about a device ("Device already has a license") do not mean a duplicate request.',
-            ("about", "for example", "conclusion", "why"),
-            (
-                (rule.about, _listed(rule.examples), _said(rule.conclusion), rule.why)
-                for rule in (DUPLICATE_WORDS, DONE_WITHOUT_SUBJECT)
-            ),
-        ),
-        _section(
-            "## Limits",
-            f"Words count in the body and in {_listed(_title(name) for name in LIMIT_HEADERS)}.",
-            ("shown by", "at", "conclusion", "why"),
-            (
-                *(
-                    (_listed(rule.examples), _statuses(rule.statuses), _said(rule.conclusion), rule.why)
-                    for rule in LIMIT_WORDS
-                ),
-                (
-                    "`nextAccessTime`",
-                    "any",
-                    _said(THROTTLED),
-                    "A gateway sends this field only when it throttles.",
-                ),
-                ("`X-Envoy-RateLimited`", "4xx, 5xx", _said(THROTTLED), "Envoy's limiter answered."),
-                (
-                    "`Retry-After`",
-                    _statuses(RETRY_LATER),
-                    _said(THROTTLED),
-                    "A refusal does not ask to try again, so this is throttling.",
-                ),
-                (
-                    "`X-RateLimit-Remaining: 0`",
-                    f"403; {_statuses(RETRY_LATER)} without a code of the service",
-                    _said(THROTTLED),
-                    "The quota is used up.",
-                ),
-            ),
-        ),
-        _section(
-            "## Vague codes",
-            "They count at a 4xx, if no table above decides.",
-            ("code", "conclusion", "why"),
-            ((f"`{rule.codes}`", _said(rule.conclusion), rule.why) for rule in CODE_PATTERNS),
-        ),
-        _section(
-            "## Signs of a gateway",
-            "They count at a 5xx. A gateway answers 502, 503 or 504 in two cases: it did not pass the "
-            "request on, or it lost the service's answer. These signs show which case it is. The first match "
-            "counts.",
-            ("gateway", "for example", "at", "conclusion", "why"),
-            (
-                (
-                    sign.gateway,
-                    f"`{sign.example}`",
-                    _statuses(sign.statuses),
-                    _said(sign.conclusion),
-                    sign.why,
-                )
-                for sign in SIGNS
-            ),
-        ),
-        _section(
-            "## Statuses",
-            "An error of the service has a field `errorCode`, or a code such as "
-            "`INPUT_INVALID.DeviceState.Invalid`. Any other body is from a gateway, or empty.",
-            ("status", "error of the service", "any other body", "why"),
-            (
-                (_statuses(rule.statuses), _said(rule.coded), _said(rule.other), rule.why)
-                for rule in BY_STATUS
-            ),
-        ),
-        _section(
-            "## Connection errors",
-            "No status arrived. The names are those of httpx.",
-            ("error", "conclusion", "why"),
-            ((f"`{rule.error.__name__}`", _said(rule.conclusion), rule.why) for rule in BY_ERROR),
-        ),
-        _HINTS,
+    tables = (
+        _codes,
+        _words_of_tokens,
+        _words_of_duplicates,
+        _limits,
+        _vague_codes,
+        _signs,
+        _by_status,
+        _connection_errors,
     )
-    return "\n".join(sections)
+    return "\n".join([_INTRODUCTION, *(table() for table in tables), _HINTS])
+
+
+def _codes() -> str:
+    rows = (
+        (_listed(rule.codes), _statuses(rule.statuses), _said(rule.conclusion), rule.why) for rule in CODES
+    )
+    return _section(
+        "## Codes",
+        "The first known code anywhere in the body decides. Codes are compared without the service name. If "
+        "the service itself fails (a code of the service at a 5xx or a 408), only that code counts. Then the "
+        "answer is ambiguous, unless the code shows throttling or a rejected token.",
+        ("code", "at", "conclusion", "why"),
+        rows,
+    )
+
+
+def _words_of_tokens() -> str:
+    return _section(
+        "## Words of a rejected token",
+        "They count in the body and in the header `WWW-Authenticate`.",
+        ("about", "for example", "at", "conclusion", "why"),
+        ((rule.about, *_words(rule)) for rule in TOKEN_WORDS),
+    )
+
+
+def _words_of_duplicates() -> str:
+    return _section(
+        "## Words of a duplicate",
+        'Words about a device ("Device already has a license") do not mean a duplicate request.',
+        ("about", "for example", "at", "conclusion", "why"),
+        ((rule.about, *_words(rule)) for rule in DUPLICATE_WORDS),
+    )
+
+
+def _limits() -> str:
+    throttled, retry_later = _said(THROTTLED), _statuses(RETRY_LATER)
+    return _section(
+        "## Limits",
+        f"Words count in the body and in {_listed(_title(name) for name in LIMIT_HEADERS)}. At a 5xx, they "
+        "only suggest throttling: a Lifetime license stays in doubt.",
+        ("shown by", "at", "conclusion", "why"),
+        (
+            *map(_words, (TOO_MANY_REQUESTS, LIMIT_REACHED)),
+            ("`nextAccessTime`", "any", throttled, "A gateway sends this field only when it throttles."),
+            ("`X-Envoy-RateLimited`", "4xx, 5xx", throttled, "Envoy's limiter answered."),
+            ("`Retry-After`", retry_later, throttled, "A refusal does not ask to try again."),
+            (
+                "`X-RateLimit-Remaining: 0`",
+                f"403; {retry_later} without a code of the service",
+                throttled,
+                "The quota is used up.",
+            ),
+        ),
+    )
+
+
+def _vague_codes() -> str:
+    return _section(
+        "## Vague codes",
+        "They count at a 4xx, if no table above decides.",
+        ("code", "conclusion", "why"),
+        ((f"`{rule.codes}`", _said(rule.conclusion), rule.why) for rule in CODE_PATTERNS),
+    )
+
+
+def _signs() -> str:
+    rows = (
+        (sign.gateway, f"`{sign.example}`", _statuses(sign.statuses), _said(sign.conclusion), sign.why)
+        for sign in SIGNS
+    )
+    return _section(
+        "## Signs of a gateway",
+        "They count at a 5xx without a code of the service. A gateway answers 502, 503 or 504 in two cases: "
+        "it did not pass the request on, or it lost the service's answer. These signs show which case it is. "
+        "The first match counts.",
+        ("gateway", "for example", "at", "conclusion", "why"),
+        rows,
+    )
+
+
+def _by_status() -> str:
+    rows = ((_statuses(rule.statuses), _said(rule.coded), _said(rule.other), rule.why) for rule in BY_STATUS)
+    return _section(
+        "## Statuses",
+        "An error of the service has a field `errorCode`, or a code such as "
+        "`INPUT_INVALID.DeviceState.Invalid`. Any other body is from a gateway, or empty.",
+        ("status", "error of the service", "any other body", "why"),
+        rows,
+    )
+
+
+def _connection_errors() -> str:
+    return _section(
+        "## Connection errors",
+        "No status arrived. The names are those of httpx.",
+        ("error", "conclusion", "why"),
+        ((f"`{rule.error.__name__}`", _said(rule.conclusion), rule.why) for rule in BY_ERROR),
+    )
+
+
+def _words(rule: WordRule) -> tuple[str, ...]:
+    return _listed(rule.examples), _statuses(rule.statuses), _said(rule.conclusion), rule.why
 
 
 def _section(title: str, lead: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -199,6 +209,8 @@ def _said(conclusion: Conclusion) -> str:
         return _REFUSALS[conclusion.blame] + (" (documented)" if conclusion.is_known else "")
     if conclusion.rejected is not None:
         return _TOKENS[conclusion.rejected]
+    if conclusion.is_inferred:
+        return f"{conclusion.outcome.value}; Lifetime: ambiguous"
     return Outcome(conclusion.outcome).value
 
 

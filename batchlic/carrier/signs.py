@@ -7,7 +7,14 @@ import re
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
-from batchlic.carrier.conclusions import AMBIGUOUS, SERVER_ERRORS, THROTTLED, UNAVAILABLE, Conclusion
+from batchlic.carrier.conclusions import (
+    AMBIGUOUS,
+    PERHAPS_THROTTLED,
+    PERHAPS_UNAVAILABLE,
+    SERVER_ERRORS,
+    UNAVAILABLE,
+    Conclusion,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,7 +262,7 @@ SIGNS: Sequence[Sign] = (
     ),
     Sign(
         gateway="nginx",
-        conclusion=THROTTLED,
+        conclusion=PERHAPS_THROTTLED,
         text=_text(r"503 service temporarily unavailable.*\bnginx"),
         headers={"retry-after": re.compile(r"\d")},
         statuses=(503,),
@@ -264,7 +271,7 @@ SIGNS: Sequence[Sign] = (
     ),
     Sign(
         gateway="any limiter",
-        conclusion=UNAVAILABLE,
+        conclusion=PERHAPS_UNAVAILABLE,
         text=re.compile(r"^$"),
         is_whole_body=True,
         headers={"retry-after": re.compile(r"\d")},

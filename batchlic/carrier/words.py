@@ -54,7 +54,7 @@ _ID = (
     r"idempoten\w+ key)"
 )
 _SUBJECT = rf"(?:{_ID}|{_REQUEST})"
-_NUMBER = r"[0-9a-f]*[0-9][0-9a-f]*"
+_NUMBER = r"(?=[a-f]*[0-9])[0-9a-f]{1,64}"
 _AND = _one_of(
     """
     with for this that the a an same identical given such id ids x request transaction number key header value
@@ -65,14 +65,12 @@ _AND = _one_of(
 _BETWEEN = rf"(?: (?:{_AND}|{_NUMBER})){{0,12}}"
 """Words between a request and what happened to it. With a device among them, a text is about the device."""
 
-_TAKEN = _one_of(
-    """
-    processed submitted received accepted executed handled complete completed performed fulfilled seen made
-    sent pending queued running
-    """
+_DONE = _one_of(
+    "processed submitted received accepted executed handled complete completed performed fulfilled seen made "
+    "sent"
 )
-_AT_WORK = r"(?:in progress|in flight|being processed)"
-_DONE = rf"(?:been |being )?(?:{_TAKEN}|{_AT_WORK})"
+_AT_WORK = r"(?:in progress|in flight|being processed|pending|queued|running|ongoing|concurrent)"
+_ALREADY = r"(?:already|previously|earlier) (?:been |being )?"
 _TWICE = r"(?:duplicated?|repeated|replayed|resubmitted)"
 _KIND_OF = _one_of(
     """
@@ -86,16 +84,14 @@ _USED = (
     r"used before|conflict)"
 )
 
-DUPLICATE_WORDS = WordRule(
+_DONE_BEFORE = WordRule(
     "the request was seen before",
     _any(
         rf"{_TWICE}(?: {_KIND_OF}){{0,4}} (?:{_ID}|{_REQUEST}s?|message|operation)",
         rf"{_REQUEST}(?: {_IS}){{0,4}} {_TWICE}(?! (?:{_DEVICE}|ids?|items?|entry|entries|values?))",
-        rf"{_SUBJECT}{_BETWEEN} (?:already|previously|earlier) {_DONE}",
-        rf"{_SUBJECT}{_BETWEEN} {_TAKEN} (?:previously|earlier|before|twice)",
-        rf"(?:already|previously) {_DONE} (?:{_AND} ){{0,3}}(?:{_SUBJECT}|operation|message)",
-        rf"{_SUBJECT}{_BETWEEN} {_AT_WORK}",
-        r"(?:in progress|in flight|ongoing|concurrent) (?:request|transaction)s?",
+        rf"{_SUBJECT}{_BETWEEN} {_ALREADY}{_DONE}",
+        rf"{_SUBJECT}{_BETWEEN} {_DONE} (?:previously|earlier|before|twice)",
+        rf"{_ALREADY}{_DONE} (?:{_AND} ){{0,3}}(?:{_SUBJECT}|operation|message)",
         rf"{_ID}(?: \w+){{0,6}} {_USED}",
         rf"(?:re ?used?|{_TWICE}|not unique|non unique|already used|used) {_ID}",
         r"idempoten\w+ (?:\w+ ){0,4}(?:reused?|conflict|already|mismatch|in use|used|violation|error|exists)",
@@ -109,15 +105,28 @@ DUPLICATE_WORDS = WordRule(
     (
         "Request with this X-Request-ID was already processed",
         "DUPLICATE_REQUEST",
-        "A request with the same transaction id is in progress",
         "Idempotency key reused with a different body",
     ),
 )
-"""Words about the request. Words about a device ("device already has a license") mean no duplicate."""
 
-DONE_WITHOUT_SUBJECT = WordRule(
+_IN_PROGRESS = WordRule(
+    "the request is in progress",
+    _any(
+        rf"{_SUBJECT}{_BETWEEN} (?:{_ALREADY})?{_AT_WORK}",
+        rf"{_ALREADY}{_AT_WORK}(?: {_AND}){{0,3}} (?:{_SUBJECT}|operation|message)",
+        rf"{_AT_WORK} (?:request|transaction)s?",
+    ),
+    # A device can be in another transaction. Only with an id is the text about this request.
+    re.compile(rf"^(?!.*\b{_ID}\b).*\b{_DEVICE}\b"),
+    DUPLICATE,
+    ANY_STATUS,
+    "The first sending of this request is being executed.",
+    ("A request with the same transaction id is in progress", "Concurrent request"),
+)
+
+_DONE_WITHOUT_SUBJECT = WordRule(
     "already processed",
-    _any(rf"already {_DONE}"),
+    _any(rf"{_ALREADY}(?:{_DONE}|{_AT_WORK})"),
     _any(_DEVICE, r"licen[cs]es?", r"skus?", r"accounts?"),
     DUPLICATE,
     ANY_STATUS,
@@ -125,62 +134,73 @@ DONE_WITHOUT_SUBJECT = WordRule(
     ("ALREADY_PROCESSED", "Already submitted"),
 )
 
+DUPLICATE_WORDS: Sequence[WordRule] = (_DONE_BEFORE, _IN_PROGRESS, _DONE_WITHOUT_SUBJECT)
+"""Words about the request. Words about a device ("device already has a license") mean no duplicate."""
+
 SAYS_ALREADY = _any(r"already", r"duplicate (?:license|licence|assignment)")
 """Words of a refusal because a device already has the license, whoever assigned it."""
 
 _LIMIT = r"(?:limits?|quotas?|thresholds?|allowance)"
 _REACHED = r"(?:exceeded|exceeds|reached|exhausted|violated|violation|hit|passed)"
-_OF_LIMITS = (*range(400, 401), *range(402, 413), *range(414, 1000))
+_OF_LIMITS = tuple(status for status in range(400, 1000) if status not in {401, 413, 504})
+"""A 401 is about a token, a 413 about a size, and a 504 about an answer that did not come."""
 
-LIMIT_WORDS: Sequence[WordRule] = (
-    WordRule(
-        "too many requests",
-        _any(
-            r"too many (?:\w+ )?(?:requests?|calls|transactions|queries)",
-            r"throttl\w*",
-            r"rate ?limit(?:s|ed|ing|er)?",
-            r"rate (?:is |was |has been )?exceeded",
-            r"over (?:the |your )?(?:qps|rate|queries per \w+)",
-            r"spike ?arrest\w*",
-            r"slow down",
-            r"enhance your calm",
-            r"(?:requests|calls|queries|transactions|messages|hits) per (?:second|minute|hour|day|month)",
-            r"(?:request|call|api|usage|qps|tps|traffic|concurren\w+|bandwidth|call volume) "
-            rf"(?:\w+ )?{_LIMIT} (?:\w+ ){{0,3}}{_REACHED}",
-            r"quota ?violation",
-            r"out of call volume quota",
-        ),
-        _any(
-            r"(?:request|body|payload|header|entity)s? (?:\w+ )?(?:size|length)",
-            r"failed (?:logins?|attempts?)",
-        ),
-        THROTTLED,
-        _OF_LIMITS,
-        "The gateway's limiter answered in place of the service.",
-        ("Developer Over Rate", "API rate limit exceeded", "Rate exceeded", "SpikeArrestViolation"),
+REQUEST_WORDS = _any(
+    r"requests?", r"calls?", r"quer(?:y|ies)", r"apis?", r"rates?", r"throttl\w*", r"qps", r"tps"
+)
+"""Words that an error with a code of the service needs to be about a limit of requests."""
+
+TOO_MANY_REQUESTS = WordRule(
+    "too many requests",
+    _any(
+        r"too many (?:\w+ )?(?:requests?|calls|transactions|queries)",
+        r"throttl\w*",
+        r"rate ?limit(?:s|ed|ing|er)?",
+        r"rate (?:is |was |has been )?exceeded",
+        r"over (?:the |your )?(?:qps|rate|queries per \w+)",
+        r"spike ?arrest\w*",
+        r"slow down",
+        r"enhance your calm",
+        r"(?:requests|calls|queries|transactions|messages|hits) per (?:second|minute|hour|day|month)",
+        r"(?:request|call|api|usage|qps|tps|traffic|concurren\w+|bandwidth|call volume) "
+        rf"(?:\w+ )?{_LIMIT} (?:\w+ ){{0,3}}{_REACHED}",
+        r"quota ?violation",
+        r"out of call volume quota",
     ),
-    WordRule(
-        "a limit or a quota",
-        _any(
-            rf"{_LIMIT} (?:\w+ ){{0,3}}{_REACHED}",
-            rf"(?:exceed(?:ed|s|ing)?|reached|exhausted|over) (?:\w+ ){{0,4}}{_LIMIT}",
-        ),
-        _any(
-            r"licen[cs]\w*",
-            r"sku\w*",
-            r"subscription\w*",
-            r"entitlement\w*",
-            r"header\w*",
-            _one_of(
-                "inventory seats? size length bytes characters? entity body payload fields? storage credit"
-            ),
-            _DEVICE,
-        ),
-        THROTTLED,
-        tuple(status for status in _OF_LIMITS if status < 500),
-        "A limit of requests, unless the text names something else: licenses, devices, sizes.",
-        ("Quota exceeded", "You have reached your limit"),
+    _any(
+        r"(?:request|body|payload|header|entity)s? (?:\w+ )?(?:size|length)",
+        r"failed (?:logins?|attempts?)",
+        _DEVICE,
     ),
+    THROTTLED,
+    _OF_LIMITS,
+    "The gateway's limiter answered in place of the service.",
+    ("Developer Over Rate", "API rate limit exceeded", "Rate exceeded", "SpikeArrestViolation"),
+)
+
+LIMIT_REACHED = WordRule(
+    "a limit or a quota",
+    _any(
+        rf"{_LIMIT} (?:\w+ ){{0,3}}{_REACHED}",
+        rf"(?:exceed(?:ed|s|ing)?|reached|exhausted|over) (?:\w+ ){{0,4}}{_LIMIT}",
+    ),
+    _any(
+        r"licen[cs]\w*",
+        r"sku\w*",
+        r"subscription\w*",
+        r"entitlement\w*",
+        r"header\w*",
+        _one_of(
+            "inventory seats? size length bytes characters? entity body payload fields? storage credit "
+            "assignments? quantity purchased? orders? contracts?"
+        ),
+        _DEVICE,
+    ),
+    THROTTLED,
+    tuple(status for status in _OF_LIMITS if status < 500),
+    "A limit of requests, unless the text names something else: licenses, devices, sizes. With a code of "
+    "the service, the text must mention requests.",
+    ("Quota exceeded", "You have reached your limit"),
 )
 
 _REJECTED = r"(?:expired|invalid|not valid|timed out|missing|revoked)"

@@ -135,6 +135,16 @@ async def test_a_401_with_an_unchanged_access_token_renews_the_session() -> None
     assert (len(carrier.paths(LOGIN)), len(carrier.paths(OAUTH))) == (2, 2)
 
 
+async def test_a_401_with_a_new_access_token_each_time_renews_the_session_next() -> None:
+    async def script(exchange: Exchange) -> None:
+        is_new = exchange.request.headers["vz-m2m-token"] == "session-2"
+        await (exchange.say(200, {"requestId": GUID}) if is_new else exchange.say(401))
+
+    async with client_of(script, KEYS) as (client, carrier):
+        assert (await submit_until_taken(client)).outcome is Outcome.ACCEPTED
+    assert (len(carrier.paths(LOGIN)), len(carrier.paths(OAUTH))) == (2, 2)
+
+
 async def test_the_same_access_token_again_is_no_rejected_login() -> None:
     async with scripted(only(access="another")) as carrier, open_client(carrier.url, KEYS) as client:
         carrier.oauth_script = always(200, {"access_token": "same-within-the-hour"})

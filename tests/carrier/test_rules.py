@@ -11,9 +11,9 @@ from batchlic.carrier.interpretation import conclude
 from batchlic.carrier.rules import BY_ERROR, BY_STATUS, CODE_PATTERNS, CODES, CodeRule, StatusRule
 from batchlic.carrier.rules_page import page
 from batchlic.carrier.signs import SIGNS, Sign
-from batchlic.carrier.words import DONE_WITHOUT_SUBJECT, DUPLICATE_WORDS, LIMIT_WORDS, TOKEN_WORDS, WordRule
+from batchlic.carrier.words import DUPLICATE_WORDS, LIMIT_REACHED, TOKEN_WORDS, TOO_MANY_REQUESTS, WordRule
 
-WORDS = [*TOKEN_WORDS, DUPLICATE_WORDS, DONE_WITHOUT_SUBJECT, *LIMIT_WORDS]
+WORDS = [*TOKEN_WORDS, *DUPLICATE_WORDS, TOO_MANY_REQUESTS, LIMIT_REACHED]
 _HEADER = re.compile(r"[A-Za-z-]+: [^;]*(?:; )?")
 
 

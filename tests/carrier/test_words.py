@@ -96,7 +96,7 @@ def test_a_refusal_says_that_a_device_has_the_license_already(message: str, says
     [
         ("UnifiedWebService.REQUEST_FAILED.DeviceNotFound", True),
         ("INPUT_INVALID.DeviceState.Invalid", True),
-        ("UnifiedWebService.REQUEST_FAILED.AccountNotFound", True),
+        ("UnifiedWebService.REQUEST_FAILED.AccountNotFound", False),
         ("UnifiedWebService.INPUT_INVALID.NumberofDevices", True),
         ("UnifiedWebService.REQUEST_FAILED.UnexpectedError", False),
         ("UnifiedWebService.REQUEST_FAILED.SomethingNew", False),
@@ -105,7 +105,7 @@ def test_a_refusal_says_that_a_device_has_the_license_already(message: str, says
         ("900908", False),
     ],
 )
-def test_only_documented_codes_of_the_service_are_known(code: str, is_known: bool) -> None:  # noqa: FBT001
+def test_only_documented_codes_about_devices_are_known(code: str, is_known: bool) -> None:  # noqa: FBT001
     found = answer(400, licenses(code))
     assert (found.outcome, found.is_known) == (Outcome.REFUSED, is_known)
 

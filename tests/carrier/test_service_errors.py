@@ -1,0 +1,144 @@
+"""Errors of the license service itself, and refusals of devices, that only sound like those of a gateway."""
+
+import json
+
+import pytest
+
+from batchlic.carrier.answers import Answer, Outcome, Reply
+from batchlic.carrier.interpretation import answer_from_reply
+
+
+def answer(status: int, body: str, headers: dict[str, str] | None = None) -> Answer:
+    return answer_from_reply(Reply(status, headers or {}, body.encode()))
+
+
+def service_error(code: str, text: str) -> str:
+    return json.dumps({"errorCode": f"UnifiedWebService.{code}", "errorMessage": text})
+
+
+@pytest.mark.parametrize("status", [408, 500, 502, 503, 504])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "provisioning: no healthy upstream",
+        "Name resolution failed for hss.example after 40 of 100 devices",
+        "downstream answered 429 too many requests after 40 of 100",
+        "upstream: rate limit exceeded",
+        "Request already processed",
+    ],
+)
+def test_d_words_of_a_failed_service_prove_nothing(status: int, text: str) -> None:
+    for code in ("REQUEST_FAILED.UnexpectedError", "REQUEST_FAILED.Timeout", "500"):
+        assert answer(status, service_error(code, text)).outcome is Outcome.AMBIGUOUS
+    assert answer(status, service_error("REQUEST_FAILED.X", text), {"retry-after": "5"}).outcome is (
+        Outcome.AMBIGUOUS
+    )
+
+
+@pytest.mark.parametrize("nested", ['{"code":429}', '{"code":"101503"}', '{"fault":{"code":"303001"}}'])
+def test_d_a_code_inside_an_error_of_the_service_proves_nothing(nested: str) -> None:
+    body = f'{{"errorCode":"REQUEST_FAILED.UnexpectedError","cause":{nested}}}'
+    assert answer(500, body).outcome is Outcome.AMBIGUOUS
+
+
+@pytest.mark.parametrize(
+    ("code", "outcome"),
+    [("429", Outcome.THROTTLED), ("900801", Outcome.THROTTLED), ("900901", Outcome.UNAUTHORIZED)],
+)
+def test_a_code_of_its_own_decides_at_a_server_error(code: str, outcome: Outcome) -> None:
+    assert answer(500, f'{{"errorCode":"{code}","errorMessage":"x"}}').outcome is outcome
+
+
+def test_d_a_lost_answer_is_no_limit_whatever_its_page_says() -> None:
+    page = "<html><h1>504 Gateway Time-out</h1><p>too many requests upstream</p></html>"
+    assert answer(504, page).outcome is Outcome.AMBIGUOUS
+    reset = "upstream connect error or disconnect/reset before headers. reset reason: connection termination"
+    assert answer(503, f"{reset}, too many requests").outcome is Outcome.AMBIGUOUS
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "headers", "is_inferred"),
+    [
+        (503, "", {"retry-after": "2"}, True),
+        (
+            503,
+            "<title>503 Service Temporarily Unavailable</title> nginx",
+            {"retry-after": "1"},
+            True,
+        ),
+        (500, "Too many requests", {}, True),
+        (503, "no healthy upstream", {}, False),
+        (429, "", {}, False),
+        (403, "Developer Over Rate", {}, False),
+    ],
+)
+def test_what_the_service_could_send_itself_is_only_inferred(
+    status: int, body: str, headers: dict[str, str], *, is_inferred: bool
+) -> None:
+    found = answer(status, body, headers)
+    assert found.outcome in {Outcome.UNAVAILABLE, Outcome.THROTTLED}
+    assert found.is_inferred is is_inferred
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A transaction is in progress for this device",
+        "Device 355555050301009: another request is already in progress",
+        "Request already pending for IMEI 355555050301009",
+        "Concurrent transactions on the line are not allowed",
+        "Ongoing transaction for MDN 5551234567",
+    ],
+)
+@pytest.mark.parametrize("status", [400, 409, 422])
+def test_a_device_in_another_transaction_is_no_duplicate(status: int, text: str) -> None:
+    found = answer(status, service_error("INPUT_INVALID.Device.Busy", text))
+    assert found.outcome is Outcome.REFUSED
+    assert not found.is_duplicate
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A request with the same X-Request-ID is in progress for these devices",
+        "Transaction id 1-123: request is being processed",
+        "Concurrent request",
+        "Request with this X-Request-ID is already pending",
+    ],
+)
+def test_a_request_in_progress_is_a_duplicate(text: str) -> None:
+    found = answer(409, service_error("REQUEST_FAILED.Conflict", text))
+    assert found.is_duplicate
+    assert found.outcome is Outcome.AMBIGUOUS
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Device 355555050301009 exceeded 5 requests per day",
+        "Only 5 transactions per day are allowed for a line",
+        "Too many license requests for this device",
+        "Assignment limit reached",
+        "The purchased quantity limit is reached",
+        "Throttled device: plan suspended",
+        "Limit reached",
+    ],
+)
+def test_a_limit_of_a_device_or_of_licenses_is_no_throttling(text: str) -> None:
+    assert answer(400, service_error("REQUEST_FAILED.NotAllowed", text)).outcome is Outcome.REFUSED
+
+
+@pytest.mark.parametrize(
+    "text", ["API quota exceeded", "Request limit exceeded", "You exceeded the rate limit"]
+)
+def test_a_limit_of_requests_is_throttling_with_a_code_of_the_service(text: str) -> None:
+    assert answer(403, service_error("REQUEST_FAILED.NotAllowed", text)).outcome is Outcome.THROTTLED
+
+
+@pytest.mark.parametrize("filler", ["\n", " ", "<a>", "<a> ", "a:", "&", "]]", "<![CDATA[", "1", "a1"])
+@pytest.mark.parametrize("start", ["<fault><code>", "", '{"errorCode":"', "request "])
+def test_a_body_of_64_kilobytes_is_read_at_once(filler: str, start: str) -> None:
+    """With a pattern that is worse than linear, this test does not end."""
+    text = start + filler * (64_000 // len(filler))
+    for status in (200, 400, 503):
+        assert answer(status, text).outcome is not Outcome.ACCEPTED
