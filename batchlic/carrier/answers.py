@@ -63,8 +63,8 @@ class Answer:
     - `retry_after_s`: seconds to wait, counted from the moment the answer arrived. `MAX_WAIT_S` stands for
       any longer wait, which is not plausible.
     - `named_devices`: the identifiers of the request that a refusal names.
-    - `is_known`: a refusal with a documented code about a device or the size of the request. Any other refusal
-      is definite only while the carrier accepts other requests.
+    - `is_known`: a refusal with a documented code about a device or the size of the request. Any other
+      refusal is definite only while the carrier accepts other requests.
     - `is_duplicate`: the answer says that the carrier has seen this request before. The outcome is ambiguous:
       the first sending may have been executed, and the answer says nothing about single devices.
     - `is_inferred`: the answer only suggests that the request was not executed: the service itself could also
