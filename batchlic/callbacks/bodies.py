@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeAlias
 
 import msgspec
 
-from batchlic.carrier.interpretation import DECODE_ERRORS
+from batchlic.carrier.bodies import DECODE_ERRORS, decode_text
 
 Fields: TypeAlias = Mapping[str, object]
 """The fields of a JSON object by their names in lower case."""
@@ -43,7 +43,7 @@ class Body:
 
         The count of the carrier's tries is left out, too, so that a repeated message has the same text.
         """
-        text = _text(self.content)
+        text = decode_text(self.content)
         for pattern in _CREDENTIALS:
             text = pattern.sub(_hidden, text)
         return _COUNT.sub("", text)
@@ -73,7 +73,7 @@ def read_body(body: bytes) -> Body:
     fields, is_json = _decode(body)
     found = _Essentials.of_object(fields)
     if not all(found):
-        searched = _Essentials.of_text(_text(body))
+        searched = _Essentials.of_text(decode_text(body))
         if not fields and not (searched.username and searched.password):
             raise UnreadableBody(is_json=is_json)
         if not fields or all(searched):
@@ -142,7 +142,7 @@ def _decode(body: bytes) -> tuple[Fields, bool]:
     try:
         content = msgspec.json.decode(body)
     except DECODE_ERRORS:
-        text = _text(body)
+        text = decode_text(body)
         try:
             content, _ = _LENIENT.raw_decode(text, max(text.find("{"), 0))
         except (ValueError, RecursionError):
@@ -150,14 +150,6 @@ def _decode(body: bytes) -> tuple[Fields, bool]:
     while isinstance(content, list) and len(content) == 1:
         [content] = content
     return by_lower_name(content) if isinstance(content, dict) else {}, True
-
-
-def _text(body: bytes) -> str:
-    try:
-        text = body.decode(json.detect_encoding(body))
-    except UnicodeDecodeError:
-        text = body.decode("latin-1")
-    return text.removeprefix("\ufeff")
 
 
 # -- any text -------------------------------------------------------------------------------------------

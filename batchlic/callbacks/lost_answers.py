@@ -7,8 +7,9 @@ import polars as pl
 
 from batchlic.carrier.answers import Outcome
 from batchlic.chunker import Step, parse_ranges
-from batchlic.journal import Attempt, JournalQueries, is_lost
+from batchlic.journal import JournalQueries, is_lost
 from batchlic.reader.streaming import Schema
+from batchlic.writer.outcomes import offsets_of
 
 LOST_ANSWERS: Schema = {
     "batch_id": pl.UInt32(),
@@ -54,7 +55,7 @@ def _of_migration(journal: JournalQueries) -> Iterator[tuple[int, str, int, int,
         step = str(attempt.step)
         if step != Step.CLEAR and not is_lost(attempt):
             continue
-        for offset in _offsets(attempt):
+        for offset in offsets_of(attempt):
             if is_lost(attempt):
                 lost[attempt.batch_id, step, offset, None] += 1
             elif attempt.outcome == Outcome.ACCEPTED:
@@ -63,7 +64,3 @@ def _of_migration(journal: JournalQueries) -> Iterator[tuple[int, str, int, int,
             steps[attempt.batch_id, offset].add(step)
     for (batch_id, step, offset, cleared_by), requests in lost.items():
         yield batch_id, step, offset, requests, len(steps[batch_id, offset]) == 1, cleared_by
-
-
-def _offsets(attempt: Attempt) -> list[int] | range:
-    return parse_ranges(attempt.part) if attempt.part else range(attempt.device_count)

@@ -9,10 +9,10 @@ import httpx
 import msgspec
 
 from batchlic.carrier.answers import Answer, Outcome, RejectedToken, Reply, TokenKind
-from batchlic.carrier.bodies import decode_text, parse, read_body
+from batchlic.carrier.bodies import DECODE_ERRORS, decode_text, parse, read_body
 from batchlic.carrier.credentials import Credentials, is_header_value, revealed
 from batchlic.carrier.http_client import COMMON_HEADERS, Headers, HttpClient, ProxyLoginRequired
-from batchlic.carrier.interpretation import DECODE_ERRORS, answer_from_error, answer_from_reply
+from batchlic.carrier.interpretation import answer_from_error, answer_from_reply
 from batchlic.carrier.messages import Login
 from batchlic.errors import CredentialsRejected, StoppedEarly
 

@@ -12,11 +12,11 @@ import msgspec
 
 from batchlic.carrier.answers import Answer, Outcome, RejectedToken, Reply, TokenKind
 from batchlic.carrier.auth import CarrierUnreachable, TokenManager
-from batchlic.carrier.bodies import decode
+from batchlic.carrier.bodies import DECODE_ERRORS, decode
 from batchlic.carrier.catalog import Action
 from batchlic.carrier.credentials import Credentials, Secret
 from batchlic.carrier.http_client import HttpClient, ProxyLoginRequired, Timeouts, open_http_client
-from batchlic.carrier.interpretation import DECODE_ERRORS, answer_from_error, answer_from_reply
+from batchlic.carrier.interpretation import answer_from_error, answer_from_reply
 from batchlic.carrier.messages import (
     AssignLicenseRequest,
     CallbackListener,

@@ -93,7 +93,7 @@ class HttpClient:
         """Send one request and return the reply.
 
         Raises httpx.RequestError if no status arrived. If the request was not sent, the error is one of
-        `interpretation.NOT_SENT_ERRORS`; ProxyLoginRequired is one of them.
+        those that `rules.BY_ERROR` calls unavailable; ProxyLoginRequired is one of them.
         """
         response: httpx.Response | None = None
         body = _Body()

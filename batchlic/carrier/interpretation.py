@@ -21,7 +21,7 @@ from batchlic.carrier.rate_limits import (
     read_retry_after,
     read_wait_in_words,
 )
-from batchlic.carrier.rules import BY_CODE, BY_ERROR, BY_STATUS, CODE_PATTERNS, NOT_SENT_ERRORS, RETRY_LATER
+from batchlic.carrier.rules import BY_CODE, BY_ERROR, BY_STATUS, CODE_PATTERNS, RETRY_LATER
 from batchlic.carrier.signs import SIGNS, Sign
 from batchlic.carrier.words import (
     DUPLICATE_WORDS,
@@ -32,8 +32,6 @@ from batchlic.carrier.words import (
     TOKEN_WORDS,
     TOO_MANY_REQUESTS,
 )
-
-__all__ = ["DECODE_ERRORS", "NOT_SENT_ERRORS", "answer_from_error", "answer_from_reply"]
 
 FAR_RESET_S = 60.0
 """A quota that is used up for more than so many seconds is a wait; the limiter handles shorter ones."""

@@ -52,11 +52,6 @@ BY_ERROR: Sequence[ErrorRule] = (
 )
 """The first row with the error's class applies."""
 
-NOT_SENT_ERRORS: tuple[type[httpx.RequestError], ...] = tuple(
-    rule.error for rule in BY_ERROR if rule.conclusion is UNAVAILABLE
-)
-"""There was no connection, so nothing was sent."""
-
 
 class CodeRule(NamedTuple):
     """Error codes, compared without the service name. The rule applies at `statuses`."""

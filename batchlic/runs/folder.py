@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from batchlic.atomic import explain_disk_errors, remove_leftovers, staged_path, sync_folder
 from batchlic.errors import RefusedToStart, RunFolderError
@@ -85,12 +84,6 @@ class RunFolder:
             raise RunFolderError(
                 f"{self.path}: can't create the run folder: {error.strerror}; give another one with --run-dir"
             ) from error
-
-    @contextmanager
-    def scratch(self) -> Iterator[Path]:
-        """A path for a temporary file, which is removed afterwards."""
-        with TemporaryDirectory(prefix="batchlic-") as folder:
-            yield Path(folder) / "scratch.parquet"
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -46,8 +46,8 @@ def submit(
     began = time.monotonic()
     notes: list[str] = []
     with RunLog(folder.log, secrets=target.secrets) as log:
-        logger = log.logger(run_id=journal.identity.run_id)
         identity = journal.identity
+        logger = log.logger(run_id=identity.run_id)
         logger.info("begun", carrier=target.name, planned=identity.planned, notes=identity.notes or None)
         try:
             _raise_if_stopped(stopped)
@@ -124,10 +124,8 @@ async def _send(
         else:
             left = remaining(batches, journal, job.resendable_skus, on_accepted=pool.refusals.accepted)
             stopped = await _deliver(pool, reporter, left)
-        # A migration has checked the license counts in its own way.
-        is_checked = stopped is not None or journal.identity.to_sku is not None
         notes += reporter.warnings
-        if not is_checked:
+        if stopped is None and not journal.identity.to_sku:  # a migration counts licenses before it sends
             notes += await _counts_after(client, folder, journal)
         await client.logout()
     if stopped is not None:

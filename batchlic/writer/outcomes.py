@@ -88,6 +88,11 @@ def outcome_of(history: Sequence[Event]) -> DeviceOutcome:
     )
 
 
+def offsets_of(attempt: Attempt) -> Sequence[int]:
+    """The places in the batch, from 0, of the devices that an attempt carried."""
+    return parse_ranges(attempt.part) if attempt.part else range(attempt.device_count)
+
+
 def _settlement(history: Sequence[Event]) -> Settlement | None:
     """The last event, if it is a settlement that decides the status; None if it says to send again."""
     last = history[-1]

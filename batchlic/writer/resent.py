@@ -5,9 +5,9 @@ from collections.abc import Iterable
 import polars as pl
 
 from batchlic.carrier.answers import Outcome
-from batchlic.chunker import parse_ranges
-from batchlic.journal import Attempt, JournalQueries
+from batchlic.journal import Attempt, JournalQueries, is_lost
 from batchlic.reader.streaming import Schema
+from batchlic.writer.outcomes import offsets_of
 
 PLACES: Schema = {"batch_id": pl.UInt32(), "offset": pl.Int64()}
 """A device by its batch, and its place in that batch, from 0."""
@@ -31,13 +31,11 @@ def _resent(attempts: Iterable[Attempt]) -> set[tuple[int, int]]:
     """Batch and offset of these devices."""
     lost, resent = set[tuple[int, int]](), set[tuple[int, int]]()
     for attempt in attempts:
-        is_lost = attempt.outcome in {None, Outcome.AMBIGUOUS}
-        if not is_lost and not _was_executed(attempt):
+        if not is_lost(attempt) and not _was_executed(attempt):
             continue
-        offsets = parse_ranges(attempt.part) if attempt.part else range(attempt.device_count)
-        devices = {(attempt.batch_id, offset) for offset in offsets}
+        devices = {(attempt.batch_id, offset) for offset in offsets_of(attempt)}
         resent |= lost & devices
-        if is_lost:
+        if is_lost(attempt):
             lost |= devices
     return resent
 

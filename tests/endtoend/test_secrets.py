@@ -1,17 +1,14 @@
 """Promise F with a real process: the carrier echoes every secret, and no file or stream shows one."""
 
 import subprocess
-import threading
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
-import anyio
 import psutil
 
-from tests.carrier.script import LICENSES, Exchange, scripted
+from tests.carrier.script import LICENSES, Exchange, Script
+from tests.endtoend.carrier import answering
 from tests.endtoend.program import ACCOUNT, FLEXIBLE, begin_as_a_shell_does, end, fleet, statuses
 
 PLANTED = {
@@ -25,12 +22,9 @@ TOKENS = ("access-1", "session-1", "access-2", "session-2")
 ANSWERS = (503, 429, 400, 401, 500)
 
 
-@contextmanager
-def echoing_carrier() -> Iterator[str]:
-    """A carrier whose every refusal quotes the credentials, and the headers with their tokens."""
+def echoing_script() -> Script:
+    """Each refusal quotes the credentials, and the headers with their tokens."""
     number = count()
-    urls: list[str] = []
-    ready, done = threading.Event(), threading.Event()
     secrets = " ".join([*PLANTED.values(), BASIC])
 
     async def refuse_some(exchange: Exchange) -> None:
@@ -41,20 +35,7 @@ def echoing_carrier() -> Iterator[str]:
         body = {"errorCode": f"UnifiedWebService.REQUEST_FAILED.{secrets}", "errorMessage": echo}
         await exchange.say(ANSWERS[at], body, f"X-Echo: {secrets}")
 
-    async def serve() -> None:
-        async with scripted(refuse_some) as carrier:
-            urls.append(carrier.url)
-            ready.set()
-            await anyio.to_thread.run_sync(done.wait)
-
-    thread = threading.Thread(target=anyio.run, args=(serve,))
-    thread.start()
-    try:
-        assert ready.wait(10)
-        yield urls[0]
-    finally:
-        done.set()
-        thread.join()
+    return refuse_some
 
 
 def arguments_of(process: subprocess.Popen[str]) -> list[str]:
@@ -67,8 +48,8 @@ def arguments_of(process: subprocess.Popen[str]) -> list[str]:
 def test_f_no_secret_is_in_files_streams_or_the_process_list(tmp_path: Path) -> None:
     fleet(tmp_path / "fleet.csv", 100)
     options = ("--account", ACCOUNT, "--sku", FLEXIBLE, "--batch-size", "10", "--run-dir", "run")
-    with echoing_carrier() as url:
-        settings = {"BATCHLIC_BASE_URL": url, **PLANTED}
+    with answering(echoing_script()) as carrier:
+        settings = {"BATCHLIC_BASE_URL": carrier.url, **PLANTED}
         process = begin_as_a_shell_does(
             "assign", "fleet.csv", *options, "--json", settings=settings, cwd=tmp_path
         )
