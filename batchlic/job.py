@@ -31,11 +31,13 @@ class Inventory(Table):
     files: list[str] = Field(min_length=1)
     """Paths, relative to the folder of the job file."""
     columns: dict[Role, str] = {}
-    """Header or 1-based position by role (imei, iccid, account, sku), for columns with unusual headers."""
+    """Header, path (`device.imei`) or position from 1 by role (imei, iccid, account, sku); `-`: no column."""
+    format_profile: str | None = None
+    """Known export that all files are; None: recognized by its columns."""
     id_kind: IdKind = IdKind.AUTO
     """Identifiers to send: auto (the one that the row has, IMEI first), imei, iccid or both."""
     sheet: str | None = None
-    """Sheet of a workbook; None: the first one."""
+    """Sheet of a workbook; None: the first visible one."""
     accept_imeisv: bool = False
     """Accept a 16-digit IMEISV, and plan its IMEI."""
     check_digit: bool = True
@@ -180,6 +182,7 @@ class Job(Table):
             only_sku=self.license.from_sku,
             id_kind=inventory.id_kind,
             columns={role.value: column for role, column in inventory.columns.items()},
+            profile=inventory.format_profile,
             sheet=inventory.sheet,
             accept_imeisv=inventory.accept_imeisv,
             check_digit=inventory.check_digit,

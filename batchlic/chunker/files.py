@@ -13,7 +13,8 @@ from batchlic.chunker.schema import REJECTS, write_plan_file, write_rejects_file
 from batchlic.chunker.status import DeviceStatus
 from batchlic.reader.devices import PENDING
 from batchlic.reader.fleet import TEXTS_BYTES, Fleet
-from batchlic.reader.rules import Reason, iccid_digits, imei_digits
+from batchlic.reader.reasons import Reason
+from batchlic.reader.rules import iccid_digits, imei_digits
 from batchlic.reader.spool import Spool
 from batchlic.reader.streaming import Schema, lazy_frame
 from batchlic.reader.targets import Target

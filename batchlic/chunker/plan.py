@@ -59,7 +59,7 @@ def write_plan(
     from batchlic.chunker.exclusion import exclude_known  # noqa: PLC0415 - brings polars
     from batchlic.chunker.files import PlanLayout, write_files  # noqa: PLC0415
     from batchlic.reader.fleet import read_fleet  # noqa: PLC0415
-    from batchlic.reader.rules import Reason  # noqa: PLC0415
+    from batchlic.reader.reasons import Reason  # noqa: PLC0415
 
     with scratch_in(folder) as scratch:
         fleet = read_fleet(inventories, options, scratch)

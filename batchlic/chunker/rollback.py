@@ -11,7 +11,7 @@ from batchlic.chunker.plan import Plan
 from batchlic.chunker.schema import PLAN, REJECTS, UNDOES, write_plan_file, write_rejects_file
 from batchlic.chunker.status import DeviceStatus
 from batchlic.reader import Source
-from batchlic.reader.rules import Reason
+from batchlic.reader.reasons import Reason
 from batchlic.reader.scans import scan_parquet
 from batchlic.reader.streaming import Schema, lazy_frame
 

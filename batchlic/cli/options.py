@@ -44,10 +44,15 @@ class InventoryOptions:
         list[str] | None,
         typer.Option(
             metavar="NAME=HEADER",
-            help="Column of imei, iccid, account or sku, by header or position. Repeatable.",
+            help="Column of imei, iccid, account or sku, by header, path (device.imei) or position; - for "
+            "none. Repeatable.",
         ),
     ] = None
-    sheet: Annotated[str | None, typer.Option(help="Sheet of a workbook [the first one].")] = None
+    format_profile: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Read the files as exports of a known platform [recognized]."),
+    ] = None
+    sheet: Annotated[str | None, typer.Option(help="Sheet of a workbook [the first visible one].")] = None
     accept_imeisv: Annotated[
         bool, typer.Option("--accept-imeisv", help="Accept a 16-digit IMEISV, and plan its IMEI.")
     ] = False
@@ -61,6 +66,7 @@ class InventoryOptions:
             "inventory": {
                 "id_kind": self.id_kind,
                 "columns": self._columns(),
+                "format_profile": self.format_profile,
                 "sheet": self.sheet,
                 "accept_imeisv": self.accept_imeisv or None,
                 "check_digit": False if self.no_check_digit else None,

@@ -21,7 +21,7 @@ from batchlic.reader import ReadOptions
 from batchlic.reader.rules import iccid_digits, imei_digits
 from batchlic.reader.scans import scan_csv_as_text, scan_parquet
 from batchlic.reader.streaming import Schema, lazy_frame
-from batchlic.reader.streams import opened
+from batchlic.reader.unpacking import opened
 from batchlic.writer.summary import read_summary
 
 EXPORT: Schema = {
@@ -236,8 +236,8 @@ def _results_below(name: str) -> list[Path]:
 def _refuse_results(file: str) -> None:
     """Raise UsageError for results in another format: read as a list, it would count all as licensed."""
     with ExitStack() as opened_files:
-        head = opened(file, opened_files).head
-    if any(all(name in head for name in names) for names in _HEADERS_OF_RESULTS):
+        heads = [source.head for source in opened(file, opened_files)]
+    if any(all(name in head for name in names) for head in heads for names in _HEADERS_OF_RESULTS):
         raise UsageError(
             f"{file}: holds results of runs, not a list of licensed devices. Import the results.parquet of "
             "those runs, or a ledger export as .parquet or .csv"

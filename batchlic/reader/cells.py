@@ -20,6 +20,8 @@ NULL_WORDS = (
 """Cells that count as empty, in lower case."""
 
 _INVISIBLE = "[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]"
+_PADDING = r"^\x00+|\x00+$"
+"""NUL bytes fill up the cells of fixed width that some programs export."""
 _FULL_WIDTH = {chr(ord(narrow) + 0xFEE0): narrow for narrow in "0123456789.-+"}
 _SEPARATORS = r"[\s\-.\u2010-\u2015\u2212]"
 
@@ -28,6 +30,7 @@ def text(cell: pl.Expr) -> pl.Expr:
     """A cell (String) without quotes, invisible characters and surrounding space; null for NULL_WORDS."""
     bare = (
         cell.str.replace_all(_INVISIBLE, "")
+        .str.replace_all(_PADDING, "")
         .str.strip_chars()
         .str.replace(r'^=\s*"(.*)"$', "$1")
         .str.replace(r"""^['\u2018\u2019"]+(.*?)["']*$""", "$1")
@@ -42,7 +45,7 @@ def digits(cell: pl.Expr) -> pl.Expr:
         cell.str.replace_many(_FULL_WIDTH)
         .str.replace(r"^([0-9]+)[.,]0+$", "$1")
         .str.replace_all(_SEPARATORS, "")
-        .str.replace(r"^([0-9]{18,19})[Ff]{1,2}$", "$1")
+        .str.replace(r"^[Ff]{0,2}([0-9]{18,19})[Ff]{0,2}$", "$1")
     )
 
 
@@ -52,6 +55,6 @@ def is_mangled(cell: pl.Expr) -> pl.Expr:
     Such a number has an exponent or a fraction, or a spreadsheet wrote it and it is above 2**53.
     """
     exponent = r"^[+-]?[0-9]+([.,][0-9]*)?[eE][+-]?[0-9]+$"
-    fraction = r"^[0-9]{15,}[.,][0-9]*[1-9][0-9]*$"
+    fraction = r"^[0-9]{10,}[.,][0-9]*[1-9][0-9]*$"
     too_large = r"^[0-9]{17,}[.,]0+$"
     return cell.str.replace_many(_FULL_WIDTH).str.contains(f"{exponent}|{fraction}|{too_large}")

@@ -8,21 +8,27 @@ import io
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import BinaryIO
 
 import polars as pl
 
 from batchlic.errors import InventoryError
-from batchlic.reader import columns, streams
-from batchlic.reader.inventory import SHORT, Block, Inventory, columns_of, empty_error
-from batchlic.reader.options import ReadOptions, Role
+from batchlic.reader import layout, streams
+from batchlic.reader.encodings import with_newlines
+from batchlic.reader.inventory import SHORT, Block, Inventory, empty_error
+from batchlic.reader.layout import Layout
+from batchlic.reader.options import ReadOptions
+from batchlic.reader.roles import Role
 
 SEPARATORS = ",;\t|"
 BLOCK_BYTES = 4 << 20
 MAX_RECORD_BYTES = 16 << 20
 """If a record is longer, batchlic reports a quote that is not closed."""
 SAMPLE = 200
-"""Records that batchlic reads to find the separator, and the columns of a file without header."""
+"""Records that batchlic reads to find the separator, the header, and the columns of a file without header."""
+BLANKS = "\t\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
+"""White space (Unicode property White_Space) but newlines: a line of nothing else is blank."""
 
 MARK = "\x1e"
 """An extra last cell (ASCII record separator) of every line that polars parses.
@@ -34,89 +40,104 @@ long ones silently.
 _SEPARATOR_HINT = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 
 
-def inventory(source: streams.Opened, options: ReadOptions) -> Inventory:
-    """Open UTF-8, Windows-1252 or Latin-1 text whose first line is a header or holds an identifier."""
-    name, source = source.name, streams.with_newlines(source)
-    dialect, records = _sniff(source)
-    if not columns.looks_like_data(records[0]):
-        headers = records[0]
-        positions = columns_of(name, headers, options, sample=records[1:])
-        notes: tuple[str, ...] = ()
-    else:
-        headers = []
-        positions = columns.by_content(name, records, options)
-        shown = ", ".join(f"{role} in column {position + 1}" for role, position in positions.items())
-        notes = (f"{name}: no header: columns recognized by content: {shown}",)
-    parser = _Parser(name, dialect, positions)
+def inventory(text: streams.Opened, options: ReadOptions) -> Inventory:
+    """Open UTF-8, Windows-1252 or Latin-1 text. Its header, if it has one, is in the first lines."""
+    name, source = text.name, with_newlines(text)
+    table = _sniff(source, options)
+    parser = _Parser(name, table.dialect, table.layout.columns.positions)
 
     def blocks() -> Iterator[Block]:
-        for number, block in enumerate(_whole_records(name, source.stream, dialect)):
-            yield _Unparsed(parser, block, header=bool(headers) and number == 0)
+        for block in _whole_records(name, source.stream, table.dialect):
+            yield partial(parser.parse, block)
 
     return Inventory(
         name=name,
-        headers={role: headers[position] for role, position in positions.items()} if headers else {},
+        roles=table.layout.columns.positions.keys(),
+        headers=table.layout.headers_by_role,
         blocks=blocks,
-        notes=notes,
+        notes=table.layout.notes,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Dialect:
-    """The form of a text: the separator of its cells, and the number of cells of its first record."""
+    """The form of a text: the separator of its cells, and the number of cells of its header or first row."""
 
     separator: str
     width: int
     preamble: int
-    """Lines before the first record: blank lines and `sep=;`."""
+    """Lines before the first row: titles, the header, blank lines and `sep=;`."""
 
 
-def _sniff(source: streams.Opened) -> tuple[_Dialect, list[list[str]]]:
-    """The dialect of a text, and its first records."""
+@dataclass(frozen=True, slots=True)
+class _Table:
+    dialect: _Dialect
+    layout: Layout
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """The cells of a record, and the number of lines from the start of the text to its end."""
+
+    cells: list[str]
+    end: int
+
+
+def _sniff(source: streams.Opened, options: ReadOptions) -> _Table:
+    """The dialect and the layout of a text, found in its first records."""
     whole_lines = source.head.rpartition(b"\n")[0] or source.head
-    lines = _utf8(whole_lines).decode().splitlines(keepends=True)
-    start = _first_filled(lines, 0)
-    hint = _SEPARATOR_HINT.fullmatch(lines[start]) if start < len(lines) else None
-    if hint:
-        start = _first_filled(lines, start + 1)
-    if start == len(lines):
+    lines = [f"{line}\n" for line in _utf8(whole_lines).decode().split("\n")]
+    start = next((number for number, line in enumerate(lines) if line.strip("\n" + BLANKS)), None)
+    if start is None:
         raise empty_error(source.name)
-    text = "".join(lines[start:])
-    candidates = {separator: _records(text, separator) for separator in (hint[1] if hint else SEPARATORS)}
-    separator, records = max(candidates.items(), key=lambda candidate: _agreement(candidate[1]))
-    return _Dialect(separator, len(records[0]), start), records
+    hint = _SEPARATOR_HINT.fullmatch(lines[start])
+    start += 1 if hint else 0
+    candidates = {
+        separator: _records(lines, start, separator) for separator in (hint[1] if hint else SEPARATORS)
+    }
+    if not any(candidates.values()):
+        raise empty_error(source.name)
+    separator, records = max(candidates.items(), key=lambda candidate: _fit(candidate[1], options))
+    cells = [record.cells for record in records]
+    found = layout.find(source.name, cells, options)
+    preamble = records[found.first_row - 1].end if found.first_row else start
+    width = len(found.headers) or max(map(len, cells))
+    return _Table(_Dialect(separator, width, preamble), found)
 
 
-def _first_filled(lines: list[str], start: int) -> int:
-    return next((number for number in range(start, len(lines)) if lines[number].strip()), len(lines))
-
-
-def _records(text: str, separator: str) -> list[list[str]]:
-    records: list[list[str]] = []
+def _records(lines: list[str], start: int, separator: str) -> list[_Record]:
+    """The first records of a text from a line on. A record that can't be parsed ends them."""
+    reader = csv.reader((line.replace("\r", " ") for line in lines[start:]), delimiter=separator)
+    records: list[_Record] = []
     try:
-        for record in csv.reader(io.StringIO(text, newline=""), delimiter=separator):
-            if _is_row(record):
-                records.append(record)
+        for cells in reader:
+            if _is_row(cells):
+                records.append(_Record(cells, start + reader.line_num))
             if len(records) == SAMPLE:
                 break
-    except csv.Error:
-        pass  # a giant cell: the records before it are enough to find the dialect
-    return records or [[text]]
+    except csv.Error:  # a giant cell
+        return records or [_Record([lines[start]], start + 1)]
+    return records
 
 
-def _agreement(records: list[list[str]]) -> tuple[bool, float, int]:
+def _fit(records: list[_Record], options: ReadOptions) -> tuple[bool, bool, float, int]:
     """How well a separator fits records.
 
-    A good one divides them, and most records have as many cells as the first one.
+    With a good one, the header is known, it has several cells, and most records have as many.
     """
-    width = len(records[0])
-    same_width = sum(len(record) == width for record in records) / len(records)
-    return width > 1, round(same_width, 1), width
+    if not records:
+        return False, False, 0.0, 0
+    cells = [record.cells for record in records]
+    header = layout.known_header(cells, options)
+    rows = cells[header.first_row - 1 :] if header else cells
+    width = len(rows[0])
+    same_width = sum(len(row) == width for row in rows) / len(rows)
+    return header is not None, width > 1, round(same_width, 1), width
 
 
 def _is_row(record: list[str]) -> bool:
     """Whether a record is a row. A line of separators is an empty row; a blank line is not a row."""
-    return len(record) > 1 or bool(record and record[0].strip())
+    return len(record) > 1 or bool(record and record[0].strip(BLANKS))
 
 
 def _whole_records(name: str, stream: BinaryIO, dialect: _Dialect) -> Iterator[bytes]:
@@ -157,17 +178,6 @@ def _unclosed_error(name: str, where: str) -> InventoryError:
 
 
 @dataclass(frozen=True, slots=True)
-class _Unparsed:
-    parser: "_Parser"
-    block: bytes
-    header: bool
-
-    def __call__(self) -> pl.DataFrame:
-        rows = self.parser.parse(self.block)
-        return rows.slice(1) if self.header else rows
-
-
-@dataclass(frozen=True, slots=True)
 class _Parser:
     """Parses blocks of whole records into one column per role, and SHORT if rows differ in width."""
 
@@ -179,8 +189,6 @@ class _Parser:
         """The rows of a block that ends with a newline."""
         if not block.isascii():
             block = _utf8(block)
-        if b"\r" in block:
-            block = block.replace(b"\r\n", b"\n")
         marked = block.replace(b"\n", self._mark.encode() + b"\n")
         try:
             rows = self._parse_even(marked, block.count(b"\n"))
@@ -203,6 +211,7 @@ class _Parser:
             schema={str(position): pl.String for position in range(self.dialect.width + 1)},
             empty_string_is_null=False,
             truncate_ragged_lines=True,
+            missing_columns="insert",  # the first row may be short
         )
 
     def _parse_even(self, marked: bytes, lines: int) -> pl.DataFrame | None:
@@ -225,7 +234,7 @@ class _Parser:
             pl.when(pl.col(name) == MARK).then(position) for position, name in enumerate(rows.columns)
         ]
         width = pl.coalesce(*mark_positions, self.dialect.width)
-        blank = (width <= 1) & (pl.col("0").str.strip_chars().is_in(["", MARK]))
+        blank = (width <= 1) & (pl.col("0").str.strip_chars(BLANKS).is_in(["", MARK]))
         cell = pl.col(pl.String)
         return (
             rows.select(

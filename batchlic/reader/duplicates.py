@@ -11,7 +11,8 @@ that its message names, and `conflict` (Boolean; false for a duplicate).
 
 import polars as pl
 
-from batchlic.reader.rules import Reason, format_message
+from batchlic.reader.reasons import Reason
+from batchlic.reader.rules import format_message
 
 IDENTIFIERS = ("imei_number", "iccid_number")
 FACTS = (*IDENTIFIERS, "target")

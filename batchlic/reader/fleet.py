@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import polars as pl
@@ -9,7 +10,9 @@ import polars as pl
 from batchlic.errors import InventoryError
 from batchlic.reader import duplicates, rules
 from batchlic.reader.devices import DEVICES, REJECTED, DeviceRows
-from batchlic.reader.formats import open_inventory
+from batchlic.reader.facts import Facts
+from batchlic.reader.formats import inventories
+from batchlic.reader.inventory import Inventory
 from batchlic.reader.options import ReadOptions, Source
 from batchlic.reader.reading import validated_blocks
 from batchlic.reader.sources import expanded
@@ -35,14 +38,16 @@ _ORIGINAL_CELLS: Schema = _ORDINAL | CELL_COLUMNS
 _REJECTS: Schema = _ORDINAL | {"source": pl.String()} | REJECT_COLUMNS
 
 
-def read_fleet(inventories: Sequence[str], options: ReadOptions, scratch: Path) -> "Fleet":
-    """Read the inventories, which may be globs and folders, and reject their duplicates and conflicts.
+def read_fleet(names: Sequence[str], options: ReadOptions, scratch: Path) -> "Fleet":
+    """Read the inventories, whose names may be globs and folders, and reject their duplicates and conflicts.
 
     Data too large for memory goes to the folder `scratch`. Raises InventoryError if an inventory can't be
     read, and UsageError if no inventory is given or one is given twice.
     """
     fleet = Fleet(options, scratch)
-    for name in expanded(inventories):
+    inputs = expanded(names)
+    fleet.notes.extend(inputs.notes)
+    for name in inputs.names:
         fleet.read(name)
     fleet.reject_duplicates()
     return fleet
@@ -68,17 +73,27 @@ class Fleet:
         self._duplicates = Spool(scratch / "duplicates", _REJECTS, TEXTS_BYTES)
 
     def read(self, name: str) -> None:
-        """Read one more inventory to its end. Raises InventoryError."""
+        """Read one more input to its end. Raises InventoryError."""
+        with ExitStack() as files:
+            for inventory in inventories(name, self._options, files):
+                self._read(inventory)
+
+    def _read(self, inventory: Inventory) -> None:
         start = self.rows_read
-        with open_inventory(name, self._options) as inventory:
-            for block in validated_blocks(inventory, self._options):
-                if self.rows_read + block.height > MAX_ROWS:
-                    raise InventoryError(f"{name}: more than {MAX_ROWS:,} rows in all: use several runs")
-                self._add(block, name, rows_before=self.rows_read - start)
-        self.sources.append(Source(name, self.rows_read - start))
+        facts = Facts()
+        for block in validated_blocks(inventory, self._options):
+            if self.rows_read + block.height > MAX_ROWS:
+                raise InventoryError(
+                    f"{inventory.name}: more than {MAX_ROWS:,} rows in all: use several runs"
+                )
+            self._add(block, inventory.name, rows_before=self.rows_read - start)
+            facts.add(block)
+        facts.refuse_cut_columns(inventory)
+        self.sources.append(Source(inventory.name, self.rows_read - start))
         self.notes.extend(inventory.notes)
+        self.notes.extend(facts.notes(inventory.name, self._options))
         if self.rows_read == start:
-            self.notes.append(f"{name}: the file has no rows")
+            self.notes.append(f"{inventory.name}: the file has no rows")
 
     def _add(self, block: ValidatedBlock, name: str, *, rows_before: int) -> None:
         ordinal = (pl.col(ROW) + self.rows_read).cast(pl.UInt32).alias("ordinal")

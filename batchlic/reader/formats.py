@@ -1,49 +1,90 @@
-"""Opens an inventory. The content of the file decides its format; the name does not."""
+"""Opens inventories. The content of a file decides its format; the name does not."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
+from dataclasses import replace
 
 from batchlic.errors import InventoryError
-from batchlic.reader import delimited, jsontext, streams, typed, workbook
+from batchlic.reader import delimited, encodings, jsontext, streams, typed, unpacking, workbook
+from batchlic.reader.arrow_stream import CONTINUATION
 from batchlic.reader.inventory import Inventory, empty_error
 from batchlic.reader.options import ReadOptions
+from batchlic.reader.partitions import with_folders
 
-_ARROW = b"ARROW1"
-_PARQUET = b"PAR1"
+FORMATS = (
+    "CSV (or TSV and the like), parquet, Arrow IPC, NDJSON, JSON, XLSX, XLSB, XLS or ODS, plain, compressed "
+    "with gzip, zstd, bz2 or xz, or in a zip or tar archive"
+)
+
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 """Start of an XLS file, and of an XLSX file with a password."""
 
+_OTHER_FORMATS = {
+    b"%PDF": "a PDF: export the list as CSV or XLSX",
+    b"SQLite format 3\0": "a SQLite database: export its table as CSV",
+    b"Obj\x01": "an Avro file: export it as parquet or CSV",
+    b"ORC": "an ORC file: export it as parquet or CSV",
+    b"\x80\x04\x95": "a Python pickle, which batchlic never loads: save it as parquet or CSV",
+    b"\x80\x05\x95": "a Python pickle, which batchlic never loads: save it as parquet or CSV",
+    b"\x89HDF": "an HDF5 file: save it as parquet or CSV",
+    b"7z\xbc\xaf\x27\x1c": "a 7-Zip archive: unpack it first",
+    b"Rar!": "a RAR archive: unpack it first",
+    b"\x04\x22\x4d\x18": "an LZ4 file: decompress it first",
+    b"\xff\x06\0\0sNaPpY": "a Snappy file: decompress it first",
+    b"\x1f\x9d": "a file of compress (.Z): decompress it first",
+    b"{\\rtf": "a rich text document: save its table as CSV or XLSX",
+    b"\x89PNG": "a picture: export the list as CSV or XLSX",
+    b"\xff\xd8\xff": "a picture: export the list as CSV or XLSX",
+}
+"""First bytes of formats that batchlic does not read, and what to do."""
+_TEXT_CONTROLS = frozenset(b"\0\t\n\v\f\r\x1a\x1b\x1c\x1d\x1e\x1f")
+_MARKUP = (b"<!doctype", b"<html", b"<table", b"<head", b"<body", b"<meta", b"<?xml", b"<workbook")
 
-@contextmanager
-def open_inventory(name: str, options: ReadOptions) -> Iterator[Inventory]:
-    """Open an inventory and find its columns; its files are closed when the block ends.
 
-    Raises InventoryError if the inventory is missing, empty or in an unknown format, if no column is usable,
-    or if two columns fit one role.
+def inventories(name: str, options: ReadOptions, files: ExitStack) -> Iterator[Inventory]:
+    """Open an input, and find the columns of each inventory in it: one, or several in an archive.
+
+    Each inventory is to be read before the next one. `files` closes them. Raises InventoryError if the input
+    is missing, empty or in an unknown format, if no column is usable, or if two columns fit one role.
     """
-    with ExitStack() as files:
-        yield _opened(name, options, files)
-
-
-def _opened(name: str, options: ReadOptions, files: ExitStack) -> Inventory:
     if streams.is_remote(name) and (stored := typed.from_store(name, options)):
-        return stored
-    source = streams.opened(name, files)
-    if source.head.startswith((_PARQUET, _ARROW)):
+        yield with_folders(stored, options)
+        return
+    for source in unpacking.opened(name, files):
+        inventory = _inventory(source, options)
+        yield with_folders(replace(inventory, notes=[*source.notes, *inventory.notes]), options)
+
+
+def _inventory(source: streams.Opened, options: ReadOptions) -> Inventory:
+    if source.head.startswith((typed.PARQUET, typed.ARROW)):
         return typed.from_file(source, options)
-    if source.head.startswith(_OLE) or streams.is_workbook(source.head):
+    if source.head.startswith(CONTINUATION):
+        return typed.from_stream(source, options)
+    if source.head.startswith((_OLE, *unpacking.ZIP)):
         return workbook.inventory(source, options)
-    text = streams.in_utf8(source)
-    start = text.head.lstrip()
+    for start, advice in _OTHER_FORMATS.items():
+        if source.head.startswith(start):
+            raise InventoryError(f"{source.name}: {advice}")
+    return _of_text(encodings.in_utf8(source), options)
+
+
+def _of_text(text: streams.Opened, options: ReadOptions) -> Inventory:
+    start = text.head.lstrip(b" \t\r\n\v\f\x1e")
     if not start:
-        raise empty_error(name)
-    if b"\0" in text.head:
-        raise InventoryError(
-            f"{name}: unknown format; an inventory is CSV (or TSV and the like), parquet, Arrow IPC, NDJSON, "
-            f"a JSON array, XLSX, XLS or ODS, plain or compressed with gzip, zstd, bz2, xz or zip"
+        raise empty_error(text.name)
+    controls = sum(byte < 0x20 and byte not in _TEXT_CONTROLS for byte in text.head[:4096])
+    if controls > len(text.head[:4096]) // 50:
+        raise InventoryError(f"{text.name}: unknown format; an inventory is {FORMATS}")
+    if start[:100].lower().startswith(_MARKUP):
+        kind = (
+            "XML"
+            if start.lower().startswith((b"<?xml", b"<workbook")) and b"<html" not in start.lower()[:2000]
+            else "HTML"
         )
-    if start.startswith(b"{"):
-        return jsontext.of_lines(text, options)
-    if start.startswith(b"[") and start[1:].lstrip()[:1] in {b"{", b"]"}:
-        return jsontext.of_array(text, options)
+        raise InventoryError(
+            f"{text.name}: {kind}, whatever the file is called: open it in a spreadsheet program and save it "
+            "as XLSX or CSV"
+        )
+    if jsontext.is_json(start):
+        return jsontext.inventory(text, options)
     return delimited.inventory(text, options)

@@ -1,14 +1,13 @@
 """The common form of all formats: blocks of text cells, their columns named by role."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import polars as pl
 
 from batchlic.errors import InventoryError
-from batchlic.reader import columns
-from batchlic.reader.options import IDENTIFIERS, ReadOptions, Role
+from batchlic.reader.roles import Role
 
 SHORT = "short"
 """Optional column of a block (Boolean): the row has fewer cells than the header."""
@@ -21,27 +20,17 @@ Block: TypeAlias = Callable[[], pl.DataFrame]
 class Inventory:
     """One input, which can be read once.
 
-    `headers`: the headers of the columns found, by role; empty if the file has no header. `notes`: facts for
-    the operator about how the inventory is read.
+    `roles`: the roles that have a column, or a constant. `headers`: the headers of the columns by role; empty
+    if the file has no header that its rows could repeat. `constants`: the cell of a role that is the same for
+    all rows. `notes`: facts for the operator about how the inventory is read.
     """
 
     name: str
+    roles: Set[Role]
     headers: Mapping[Role, str]
     blocks: Callable[[], Iterator[Block]]
-    notes: tuple[str, ...] = ()
-
-
-def columns_of(
-    name: str, headers: Sequence[str], options: ReadOptions, sample: Sequence[Sequence[str]] = ()
-) -> dict[Role, int]:
-    """Position of the column for each role. Raises InventoryError if the position is unclear.
-
-    `sample`: rows by which the error suggests a column.
-    """
-    found = columns.by_header(name, headers, options.columns)
-    if not any(role in found for role in IDENTIFIERS):
-        raise columns.no_identifier_error(name, headers, sample)
-    return found
+    constants: Mapping[Role, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
 
 def block_of(rows: Sequence[Sequence[str | None]], roles: Sequence[Role]) -> Block:
@@ -50,6 +39,6 @@ def block_of(rows: Sequence[Sequence[str | None]], roles: Sequence[Role]) -> Blo
     return lambda: frame
 
 
-def empty_error(name: str) -> InventoryError:
-    """The error for an input without rows."""
-    return InventoryError(f"{name}: the file is empty: it has no rows")
+def empty_error(name: str, where: str = "") -> InventoryError:
+    """The error for an input with neither header nor rows; `where` says which part of the file was read."""
+    return InventoryError(f"{name}: the file is empty: there are no rows{where}")

@@ -1,114 +1,231 @@
-"""Reads inventories in JSON: one object per line, or one array of objects. Numbers keep all their digits."""
+"""Reads inventories in JSON: objects, or lists of cells. Numbers keep all digits.
 
-import io
+The keys of nested objects have paths: `device.imei`. A list of objects with `id` and `kind`, as ThingSpace
+names identifiers, is read as an object: `deviceIds.imei`.
+"""
+
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from itertools import chain, islice
+from itertools import chain
 
-import msgspec
 import polars as pl
 
 from batchlic.errors import InventoryError
-from batchlic.reader.delimited import BLOCK_BYTES
-from batchlic.reader.inventory import Block, Inventory, block_of, columns_of, empty_error
-from batchlic.reader.options import ReadOptions, Role
-from batchlic.reader.streams import CHUNK_BYTES, Opened
+from batchlic.reader import columns, layout
+from batchlic.reader.inventory import Block, Inventory, block_of
+from batchlic.reader.jsonrows import JsonText, Object, Path, blocks, is_json
+from batchlic.reader.options import ReadOptions
+from batchlic.reader.roles import IDENTIFIERS, Role
+from batchlic.reader.streams import Opened
 
-SAMPLE = 100
-"""Rows whose keys are the header."""
-BLOCK_ROWS = 20_000
+__all__ = ["inventory", "is_json"]
 
-_LINE = msgspec.json.Decoder(dict[str, object], float_hook=str)
-_ITEM = json.JSONDecoder(parse_float=str, parse_constant=str)
-
-
-def of_lines(source: Opened, options: ReadOptions) -> Inventory:
-    """Open newline-delimited JSON (NDJSON, JSON Lines)."""
-    complete = source.head.rpartition(b"\n")[0] or source.head
-    sample = _parsed(source.name, complete.split(b"\n")[:SAMPLE], 1)
-    keys = _keys(source.name, sample, options)
-
-    def blocks() -> Iterator[Block]:
-        first_line = 1
-        while lines := source.stream.readlines(BLOCK_BYTES):
-            yield partial(_frame, source.name, lines, first_line, keys)
-            first_line += len(lines)
-
-    return Inventory(name=source.name, headers={}, blocks=blocks)
+SAMPLE = 200
+"""Rows by which an error suggests a column, and in which the header of a table is found."""
 
 
-def of_array(source: Opened, options: ReadOptions) -> Inventory:
-    """Open one JSON array of objects. Only a part of the array is in memory at a time."""
-    items = _items(source.name, io.TextIOWrapper(source.stream, "utf-8", errors="replace"))
-    sample = list(islice(items, SAMPLE))
-    if not sample:
-        raise empty_error(source.name)
-    keys = _keys(source.name, sample, options)
-
-    def blocks() -> Iterator[Block]:
-        rows = chain(sample, items)
-        while block := list(islice(rows, BLOCK_ROWS)):
-            yield block_of([_cells(row, keys) for row in block], tuple(keys))
-
-    return Inventory(name=source.name, headers={}, blocks=blocks)
+def inventory(source: Opened, options: ReadOptions) -> Inventory:
+    """Open JSON text. Raises InventoryError if it is no JSON, or if its rows are not all of one kind."""
+    notes: list[str] = []
+    rows = blocks(JsonText(source.name, source.stream), _Devices(options), notes)
+    first = next((block for block in rows if block), [])
+    if not first:
+        return Inventory(name=source.name, roles=set(), headers={}, blocks=lambda: iter(()), notes=notes)
+    if isinstance(first[0], dict):
+        return _of_objects(source.name, chain([first], rows), options, notes)
+    return _of_cells(source.name, chain([first], rows), options, notes)
 
 
-def _keys(name: str, sample: list[dict[str, object]], options: ReadOptions) -> dict[Role, str]:
-    headers = list(dict.fromkeys(key for row in sample for key in row))
-    positions = columns_of(name, headers, options)
-    return {role: headers[position] for role, position in positions.items()}
+class _Devices:
+    """Recognizes devices by their keys."""
+
+    def __init__(self, options: ReadOptions) -> None:
+        self._options = options
+
+    def is_device(self, value: Object) -> bool:
+        """Whether an object has a key for an identifier."""
+        return columns.names_identifier(list(paths_of(value)), self._options)
+
+    def of_all(self, value: Object) -> Object:
+        """The account and the SKU in an object around devices."""
+        cells = {key: cell for key, cell in value.items() if not isinstance(cell, dict | list)}
+        headers = list(cells)
+        found = columns.by_header("", headers, ReadOptions())
+        return {
+            headers[position]: cells[headers[position]]
+            for role, position in found.positions.items()
+            if role not in IDENTIFIERS
+        }
 
 
-def _frame(name: str, lines: list[bytes], first_line: int, keys: Mapping[Role, str]) -> pl.DataFrame:
-    return block_of([_cells(row, keys) for row in _parsed(name, lines, first_line)], tuple(keys))()
+# -- objects --------------------------------------------------------------------------------------------
 
 
-def _parsed(name: str, lines: list[bytes], first_line: int) -> list[dict[str, object]]:
-    rows = []
-    for number, line in enumerate(lines, start=first_line):
-        if line.strip():
-            try:
-                rows.append(_LINE.decode(line))
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                raise _not_an_object_error(name, f"line {number}", error) from None
-    return rows
+def _of_objects(
+    name: str, blocks: Iterator[list[object]], options: ReadOptions, notes: list[str]
+) -> Inventory:
+    keys = _Keys(name, options)
+    first = keys.learned(next(blocks))
+    if not keys.columns.has_identifier:
+        raise columns.no_identifier_error(name, list(keys.paths), [keys.cells(row) for row in first[:SAMPLE]])
+    notes.extend(keys.columns.notes)
+
+    def frames() -> Iterator[Block]:
+        for rows in chain([first], map(keys.learned, blocks)):
+            yield partial(_frame, rows, dict(keys.read))
+
+    return Inventory(name=name, roles=keys.read.keys(), headers={}, blocks=frames, notes=notes)
 
 
-def _items(name: str, text: io.TextIOWrapper) -> Iterator[dict[str, object]]:
-    """The objects of a JSON array, one after another."""
-    buffer, number = text.read(CHUNK_BYTES).lstrip().removeprefix("["), 0
-    while True:
-        buffer = buffer.lstrip(" \t\r\n,")
-        if buffer.startswith("]"):
-            return
-        try:
-            item, end = _ITEM.raw_decode(buffer)
-        except (json.JSONDecodeError, RecursionError) as error:
-            if not (more := text.read(CHUNK_BYTES)):
-                raise _not_an_object_error(name, f"the text after item {number}", error) from None
-            buffer += more
-            continue
-        if not isinstance(item, dict):
-            raise _not_an_object_error(
-                name, f"item {number + 1}", TypeError(f"it is {json.dumps(item)[:40]}")
+class _Keys:
+    """The keys of the rows that have been read. `paths`: by header; `read`: of the columns with a role."""
+
+    def __init__(self, name: str, options: ReadOptions) -> None:
+        self.paths: dict[str, Path] = {}
+        self.read: dict[Role, Path] = {}
+        self.columns = columns.Columns({})
+        self._name = name
+        self._options = options
+        self._shapes: set[tuple[str, ...]] = set()
+        self._rows = 0
+
+    def learned(self, values: list[object]) -> list[Object]:
+        """The values, all objects, after learning their keys.
+
+        Raises InventoryError if one is no object, or if a new key changes which keys are read.
+        """
+        rows = [value for value in values if isinstance(value, dict)]
+        if len(rows) < len(values):
+            at = next(at for at, value in enumerate(values) if not isinstance(value, dict))
+            raise InventoryError(
+                f"{self._name}: item {self._rows + at + 1} is {json.dumps(values[at])[:40]}, and not an "
+                f"object like the items before it"
             )
-        yield item
-        number += 1
-        buffer = buffer[end:]
+        shapes = {tuple(row): row for row in reversed(rows)}
+        unseen = [row for shape, row in shapes.items() if shape not in self._shapes]
+        self._shapes.update(shapes)
+        samples = rows[:SAMPLE] if not self.paths else []
+        headers = {
+            header: path for row in (*samples, *reversed(unseen)) for header, path in paths_of(row).items()
+        }
+        if headers.keys() - self.paths.keys():
+            self.paths = headers | self.paths
+            self._find_columns()
+        self._rows += len(rows)
+        return rows
+
+    def _find_columns(self) -> None:
+        headers = list(self.paths)
+        nested = {at for at, path in enumerate(self.paths.values()) if len(path) > 1}
+        self.columns = columns.by_header(self._name, headers, self._options, nested)
+        found = {role: self.paths[headers[position]] for role, position in self.columns.positions.items()}
+        for role, path in self.read.items():
+            if found.get(role) != path:
+                other = ".".join(found[role]) if role in found else "none"
+                raise InventoryError(
+                    f"{self._name}: rows before row {self._rows + 1} have their {role} under "
+                    f"{'.'.join(path)!r}, and later ones under {other!r}: choose one with --column {role}=KEY"
+                )
+        self.read = found
+
+    def cells(self, row: Object) -> list[str]:
+        """The cells of a row under all headers."""
+        return [_text(_value(row, path)) or "" for path in self.paths.values()]
 
 
-def _not_an_object_error(name: str, where: str, error: Exception) -> InventoryError:
-    return InventoryError(
-        f"{name}: {where} is not a JSON object ({error}); an inventory has one object per device: one per "
-        f"line, or all in one array"
-    )
+def paths_of(row: Object, outer: Path = ()) -> dict[str, Path]:
+    """The paths to the values in an object, by their headers."""
+    paths: dict[str, Path] = {}
+    for key, value in row.items():
+        path = (*outer, key)
+        if isinstance(value, dict):
+            paths |= paths_of(value, path)
+        elif kinds := _kinds(value):
+            paths |= {".".join((*path, kind)): (*path, kind) for kind in kinds}
+        else:
+            paths[".".join(path)] = path
+    return paths
 
 
-def _cells(item: Mapping[str, object], keys: Mapping[Role, str]) -> list[str | None]:
-    return [_text(item.get(key)) for key in keys.values()]
+def _kinds(value: object) -> list[str]:
+    """The kinds of identifiers in a list of objects with `id` and `kind`; none for any other value."""
+    if not isinstance(value, list) or not value:
+        return []
+    kinds = [item.get("kind") for item in value if isinstance(item, dict) and "id" in item]
+    found = [kind for kind in kinds if isinstance(kind, str)]
+    return list(dict.fromkeys(found)) if len(found) == len(value) else []
+
+
+def _value(row: Object, path: Path) -> object:
+    value: object = row
+    for key in path:
+        if isinstance(value, dict):
+            value = value.get(key)
+        elif isinstance(value, list):
+            value = _of_kind(value, key)
+        else:
+            return None
+    return value
+
+
+def _of_kind(identifiers: list[object], kind: str) -> object:
+    """The identifier of one kind; several as a text that is no identifier."""
+    ids = [item.get("id") for item in identifiers if isinstance(item, dict) and item.get("kind") == kind]
+    return ids[0] if len(ids) == 1 else " and ".join(map(str, ids)) or None
+
+
+def _frame(rows: Sequence[Object], paths: Mapping[Role, Path]) -> pl.DataFrame:
+    """The cells under the paths as text."""
+    return pl.DataFrame([_column(role, rows, path) for role, path in paths.items()])
+
+
+def _column(role: Role, rows: Sequence[Object], path: Path) -> pl.Series:
+    key = path[0]
+    values = [row.get(key) for row in rows] if len(path) == 1 else [_value(row, path) for row in rows]
+    try:
+        return pl.Series(role, values, dtype=pl.String)
+    except (TypeError, UnicodeEncodeError):  # numbers, or half of a surrogate pair
+        return pl.Series(role, [_text(value) for value in values], dtype=pl.String)
 
 
 def _text(value: object) -> str | None:
     """A value as text. Half a surrogate pair becomes `?`: JSON allows it, and UTF-8 does not."""
-    return None if value is None else str(value).encode("utf-8", "replace").decode()
+    if value is None:
+        return None
+    text = json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value)
+    return text.encode("utf-8", "replace").decode()
+
+
+# -- lists of cells -------------------------------------------------------------------------------------
+
+
+def _of_cells(name: str, blocks: Iterator[list[object]], options: ReadOptions, notes: list[str]) -> Inventory:
+    """Rows that are lists of cells, or single cells. The first ones may be a header."""
+    first = _records(name, next(blocks))
+    found = layout.find(name, [[cell or "" for cell in row] for row in first[:SAMPLE]], options)
+    positions = found.columns.positions
+
+    def frames() -> Iterator[Block]:
+        for rows in chain([first[found.first_row :]], (_records(name, block) for block in blocks)):
+            yield block_of(
+                [[row[at] if at < len(row) else None for at in positions.values()] for row in rows],
+                tuple(positions),
+            )
+
+    return Inventory(
+        name=name,
+        roles=positions.keys(),
+        headers=found.headers_by_role,
+        blocks=frames,
+        notes=[*notes, *found.notes],
+    )
+
+
+def _records(name: str, rows: list[object]) -> list[list[str | None]]:
+    for row in rows:
+        if isinstance(row, dict):
+            raise InventoryError(
+                f"{name}: some items are lists or texts, and some are objects: {json.dumps(row)[:40]}"
+            )
+    return [[_text(cell) for cell in row] if isinstance(row, list) else [_text(row)] for row in rows]

@@ -7,6 +7,8 @@ from enum import StrEnum
 
 from batchlic.carrier.catalog import SKUS, Action, LicenseType
 from batchlic.errors import UsageError
+from batchlic.reader import profiles
+from batchlic.reader.roles import Role
 
 
 class IdKind(StrEnum):
@@ -19,7 +21,7 @@ class IdKind(StrEnum):
     BOTH = "both"
 
     @property
-    def required(self) -> tuple["Role", ...]:
+    def required(self) -> tuple[Role, ...]:
         """The identifiers that a row must have; empty if one of them is enough."""
         return {
             IdKind.AUTO: (),
@@ -28,17 +30,6 @@ class IdKind(StrEnum):
             IdKind.BOTH: (Role.IMEI, Role.ICCID),
         }[self]
 
-
-class Role(StrEnum):
-    """The content of a column of an inventory. Other columns are not read."""
-
-    IMEI = "imei"
-    ICCID = "iccid"
-    ACCOUNT = "account"
-    SKU = "sku"
-
-
-IDENTIFIERS = (Role.IMEI, Role.ICCID)
 
 ACCOUNT_FORM = "[0-9A-Za-z._-]{3,32}"
 """The carrier allows 3 to 32 characters. All known accounts are digits and dashes; leading zeros count."""
@@ -50,10 +41,11 @@ class ReadOptions:
 
     `account` and `sku` are the defaults for rows without these cells. `only_sku`, if set, is the only SKU
     that rows may name. `id_kind` decides which identifiers a row must have. `columns` names the column of a
-    role, by header or 1-based position, if the aliases do not find the column. `sheet` is the sheet of a
-    workbook (default: the first). `accept_imeisv` converts 16-digit IMEISVs to IMEIs. `check_digit=False`
-    accepts identifiers with a wrong check digit. `other_skus` are SKUs of the contract that the catalog does
-    not have.
+    role, by header, path into nested objects (`device.imei`) or 1-based position, if the known spellings do
+    not find it; LEFT_OUT reads none. `profile` is the name of a known export that all files are. `sheet` is
+    the sheet of a workbook (default: the first visible one). `accept_imeisv` converts 16-digit IMEISVs to
+    IMEIs. `check_digit=False` accepts identifiers with a wrong check digit. `other_skus` are SKUs of the
+    contract that the catalog does not have.
     """
 
     action: Action = Action.ASSIGN
@@ -62,6 +54,7 @@ class ReadOptions:
     only_sku: str | None = None
     id_kind: IdKind = IdKind.AUTO
     columns: Mapping[str, str] = field(default_factory=dict)
+    profile: str | None = None
     sheet: str | None = None
     accept_imeisv: bool = False
     check_digit: bool = True
@@ -75,6 +68,8 @@ class ReadOptions:
             raise UsageError(f"SKU {self.sku!r} is not known; known are {', '.join(self.skus)}")
         if unknown := set(self.columns) - set(Role):
             raise UsageError(f"there is no column role {min(unknown)!r}; the roles are {', '.join(Role)}")
+        if self.profile is not None:
+            profiles.named(self.profile)
 
     @property
     def skus(self) -> dict[str, LicenseType]:

@@ -5,6 +5,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
+import polars as pl
+
 from batchlic.reader.inventory import Block, Inventory
 from batchlic.reader.options import ReadOptions
 from batchlic.reader.validation import ValidatedBlock, Validator
@@ -16,7 +18,8 @@ MAX_THREADS = 4
 def validated_blocks(inventory: Inventory, options: ReadOptions) -> Iterator[ValidatedBlock]:
     """Yield all rows of an inventory, validated, block by block. Only a few blocks are in memory."""
     validator = Validator(options, inventory.headers)
-    return _map_in_threads(lambda block: validator(block()), inventory.blocks())
+    constants = [pl.lit(cell, pl.String).alias(role) for role, cell in inventory.constants.items()]
+    return _map_in_threads(lambda block: validator(block().with_columns(constants)), inventory.blocks())
 
 
 def _map_in_threads(

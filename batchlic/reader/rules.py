@@ -5,37 +5,16 @@ its digits and its integer; account and SKU have a column with the job's default
 """
 
 from dataclasses import dataclass
-from enum import StrEnum
 
 import polars as pl
 
 from batchlic.carrier.catalog import Action, LicenseType
-from batchlic.reader import cells
+from batchlic.reader import accounts, cells, look_alikes
 from batchlic.reader.inventory import SHORT
 from batchlic.reader.luhn import check_digit, luhn_sum
-from batchlic.reader.options import ACCOUNT_FORM, IDENTIFIERS, ReadOptions, Role
-
-
-class Reason(StrEnum):
-    """Why a row is not planned; the public codes of rejects.parquet and summary.json."""
-
-    SHORT_ROW = "short_row"
-    MISSING_IDENTIFIER = "missing_identifier"
-    BAD_LENGTH = "bad_length"
-    NOT_DIGITS = "not_digits"
-    BAD_CHECK_DIGIT = "bad_check_digit"
-    MANGLED_NUMBER = "mangled_number"
-    IMEISV = "imeisv"
-    BAD_ICCID_PREFIX = "bad_iccid_prefix"
-    DUPLICATE = "duplicate"
-    CONFLICT = "conflict"
-    MISSING_ACCOUNT = "missing_account"
-    BAD_ACCOUNT = "bad_account"
-    MISSING_SKU = "missing_sku"
-    UNKNOWN_SKU = "unknown_sku"
-    OTHER_SKU = "other_sku"
-    IRREVOCABLE = "irrevocable"
-    NO_LICENSE = "no_license"
+from batchlic.reader.options import ACCOUNT_FORM, ReadOptions
+from batchlic.reader.reasons import Reason
+from batchlic.reader.roles import IDENTIFIERS, Role
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +87,13 @@ def iccid_is_right(number: pl.Expr) -> pl.Expr:
     return (luhn_sum(rest, 18) + 16 + has_19.cast(pl.UInt8)) % 10 == 0
 
 
+def wrong_check_digits() -> dict[Role, pl.Expr]:
+    """Whether a cleaned row has an identifier of the right form with a wrong check digit, by role."""
+    is_imei = IMEI_DIGITS.str.contains("^[0-9]{15}$") & ~cells.is_mangled(IMEI_TEXT)
+    is_iccid = ICCID_DIGITS.str.contains("^89[0-9]{16,18}$") & ~cells.is_mangled(ICCID_TEXT)
+    return {Role.IMEI: is_imei & ~imei_is_right(IMEI), Role.ICCID: is_iccid & ~iccid_is_right(ICCID)}
+
+
 def imei_of_imeisv(digits: pl.Expr) -> pl.Expr:
     """The IMEI (String) of a 16-digit IMEISV: its first 14 digits and a new check digit."""
     body = digits.str.slice(0, 14)
@@ -125,8 +111,14 @@ def cleaning(options: ReadOptions) -> list[list[pl.Expr]]:
         [
             cells.text(pl.col(Role.IMEI)).alias("imei_text"),
             cells.text(pl.col(Role.ICCID)).alias("iccid_text"),
-            cells.text(pl.col(Role.ACCOUNT)).alias("account_text"),
+            cells.text(pl.col(Role.ACCOUNT)).alias("account_cell"),
             cells.text(pl.col(Role.SKU)).alias("sku_text"),
+        ],
+        [
+            accounts.is_foreign(pl.col("account_cell"), options).alias("account_is_foreign"),
+        ],
+        [
+            pl.when(~pl.col("account_is_foreign")).then("account_cell").alias("account_text"),
         ],
         [
             digits.alias("imei_digits"),
@@ -175,11 +167,10 @@ def quick_proof(options: ReadOptions) -> pl.Expr:
     required = [present[role] for role in options.id_kind.required]
     plannable = [sku for sku in _nameable(options) if sku not in _irrevocable(options)]
     is_valid = (
-        ~pl.col(SHORT)
-        & (pl.all_horizontal(required) if required else pl.any_horizontal(present.values()))
+        (pl.all_horizontal(required) if required else pl.any_horizontal(present.values()))
         & (imei.is_null() | right_imei)
         & (iccid.is_null() | right_iccid)
-        & account.str.contains("^[0-9-]{3,32}$").fill_null(value=options.account is not None)
+        & accounts.is_proper(account, options).fill_null(value=options.account is not None)
         & sku.is_in(plannable).fill_null(value=options.sku in plannable)
     )
     return is_valid.fill_null(value=False)
@@ -190,10 +181,10 @@ def table(options: ReadOptions) -> tuple[Rule, ...]:
     return (
         Rule(
             reason=Reason.SHORT_ROW,
-            broken=pl.col(SHORT),
+            broken=pl.col(SHORT) & _lacks_identifier(options),
             message=pl.lit(
-                "the row has fewer cells than the header: restore the missing cell, or join the row if a "
-                "line break cut it"
+                "the row has fewer cells than the header, and no identifier: restore the missing cells, or "
+                "join the row if a line break cut it"
             ),
         ),
         *_imei_rules(options),
@@ -203,7 +194,8 @@ def table(options: ReadOptions) -> tuple[Rule, ...]:
     )
 
 
-def _digit_rules(kind: str, text: pl.Expr, digits: pl.Expr) -> tuple[Rule, ...]:
+def _digit_rules(role: Role, text: pl.Expr, digits: pl.Expr) -> tuple[Rule, ...]:
+    kind = role.upper()
     return (
         Rule(
             reason=Reason.MANGLED_NUMBER,
@@ -213,6 +205,14 @@ def _digit_rules(kind: str, text: pl.Expr, digits: pl.Expr) -> tuple[Rule, ...]:
                 "source again, with the column formatted as text",
                 text,
             ),
+        ),
+        *(
+            Rule(
+                reason=look_alike.reason,
+                broken=look_alike.fits(digits),
+                message=format_message(f"{{}} is no {kind}: {look_alike.explanation}", text),
+            )
+            for look_alike in look_alikes.of(role)
         ),
         Rule(
             reason=Reason.NOT_DIGITS,
@@ -224,7 +224,7 @@ def _digit_rules(kind: str, text: pl.Expr, digits: pl.Expr) -> tuple[Rule, ...]:
 
 def _imei_rules(options: ReadOptions) -> tuple[Rule, ...]:
     rules = (
-        *_digit_rules("IMEI", IMEI_TEXT, IMEI_DIGITS),
+        *_digit_rules(Role.IMEI, IMEI_TEXT, IMEI_DIGITS),
         Rule(
             reason=Reason.IMEISV,
             broken=IMEI_DIGITS.str.len_bytes() == 16,
@@ -264,7 +264,7 @@ def _imei_rules(options: ReadOptions) -> tuple[Rule, ...]:
 def _iccid_rules(options: ReadOptions) -> tuple[Rule, ...]:
     length = ICCID_DIGITS.str.len_bytes()
     rules = (
-        *_digit_rules("ICCID", ICCID_TEXT, ICCID_DIGITS),
+        *_digit_rules(Role.ICCID, ICCID_TEXT, ICCID_DIGITS),
         Rule(
             reason=Reason.BAD_LENGTH,
             broken=~length.is_between(18, 20),
@@ -290,14 +290,19 @@ def _iccid_rules(options: ReadOptions) -> tuple[Rule, ...]:
     )
 
 
-def _missing_identifier_rule(options: ReadOptions) -> Rule:
+def _lacks_identifier(options: ReadOptions) -> pl.Expr:
+    """Whether a row lacks the identifiers that are sent."""
     texts = {Role.IMEI: IMEI_TEXT, Role.ICCID: ICCID_TEXT}
     required = options.id_kind.required
     missing = [texts[role].is_null() for role in required or IDENTIFIERS]
-    names = " and ".join(role.upper() for role in required) or "IMEI or ICCID"
+    return pl.any_horizontal(missing) if required else pl.all_horizontal(missing)
+
+
+def _missing_identifier_rule(options: ReadOptions) -> Rule:
+    names = " and ".join(role.upper() for role in options.id_kind.required) or "IMEI or ICCID"
     return Rule(
         reason=Reason.MISSING_IDENTIFIER,
-        broken=pl.any_horizontal(missing) if required else pl.all_horizontal(missing),
+        broken=_lacks_identifier(options),
         message=pl.lit(f"the row has no {names}"),
     )
 
@@ -315,6 +320,14 @@ def _target_rules(options: ReadOptions) -> tuple[Rule, ...]:
             message=format_message("account {} is not 3 to 32 letters, digits and dashes", ACCOUNT),
         ),
         Rule(
+            reason=Reason.BAD_ACCOUNT,
+            broken=accounts.is_damaged(ACCOUNT, options),
+            message=format_message(
+                "account {} is not 10 digits, a dash and 5 digits: it may have lost zeros to a spreadsheet",
+                ACCOUNT,
+            ),
+        ),
+        Rule(
             reason=Reason.MISSING_SKU,
             broken=SKU.is_null(),
             message=pl.lit("the row has no SKU: fill the cell, or give one for all rows with --sku"),
@@ -322,7 +335,11 @@ def _target_rules(options: ReadOptions) -> tuple[Rule, ...]:
         Rule(
             reason=Reason.UNKNOWN_SKU,
             broken=~SKU.is_in(list(options.skus)),
-            message=format_message(f"SKU {{}} is not known; known are {', '.join(options.skus)}", SKU),
+            message=format_message(
+                f"SKU {{}} is not known; known are {', '.join(options.skus)}. If the column is about "
+                "something else, leave it out with --column sku=-",
+                SKU,
+            ),
         ),
         Rule(
             reason=Reason.OTHER_SKU,

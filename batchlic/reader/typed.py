@@ -1,25 +1,44 @@
-"""Reads inventories whose columns have types: parquet and Arrow IPC."""
+"""Reads inventories whose columns have types: parquet and Arrow IPC files and streams."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 
 import polars as pl
 
 from batchlic.errors import InventoryError
-from batchlic.reader import scans, streams
-from batchlic.reader.inventory import Block, Inventory, columns_of
+from batchlic.reader import arrow_stream, columns, scans, streams
+from batchlic.reader.inventory import Block, Inventory
 from batchlic.reader.options import ReadOptions
+from batchlic.reader.roles import Role
 
 BLOCK_ROWS = 100_000
+PARQUET, ARROW = b"PAR1", b"ARROW1"
 
 
 def from_file(source: streams.Opened, options: ReadOptions) -> Inventory:
     """Open a parquet or Arrow IPC file."""
-    scan = scans.scan_parquet if source.head.startswith(b"PAR1") else scans.scan_ipc
-    try:
+    scan = scans.scan_parquet if source.head.startswith(PARQUET) else scans.scan_ipc
+    with _readable(source.name):
         return _inventory(source.name, scan(streams.in_a_file(source)), options)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise _damaged_error(source.name, error) from None
+
+
+def from_stream(source: streams.Opened, options: ReadOptions) -> Inventory:
+    """Open an Arrow IPC stream."""
+    with _readable(source.name):
+        frames = arrow_stream.frames(source.name, source.stream)
+        schema = next(frames).schema
+    read = _columns(source.name, schema, options)
+
+    def blocks() -> Iterator[Block]:
+        with _readable(source.name):
+            for frame in frames:
+                yield partial(frame.select, read.cells)
+
+    return Inventory(
+        name=source.name, roles=read.headers.keys(), headers=read.headers, blocks=blocks, notes=read.notes
+    )
 
 
 def from_store(name: str, options: ReadOptions) -> Inventory | None:
@@ -33,41 +52,87 @@ def from_store(name: str, options: ReadOptions) -> Inventory | None:
 
 
 def _inventory(name: str, frame: pl.LazyFrame, options: ReadOptions) -> Inventory:
-    schema = frame.collect_schema()
-    headers = schema.names()
-    positions = columns_of(name, headers, options)
-    cells = [
-        as_text(pl.col(headers[position]), schema[headers[position]]).alias(role)
-        for role, position in positions.items()
-    ]
+    read = _columns(name, frame.collect_schema(), options)
+
+    def blocks() -> Iterator[Block]:
+        cells = frame.select(read.cells)
+        with _readable(name):
+            for block in cells.collect_batches(
+                chunk_size=BLOCK_ROWS, maintain_order=True, engine="streaming"
+            ):
+                yield block.clone
+
     return Inventory(
-        name=name,
-        headers={role: headers[position] for role, position in positions.items()},
-        blocks=partial(_blocks, name, frame.select(cells)),
+        name=name, roles=read.headers.keys(), headers=read.headers, blocks=blocks, notes=read.notes
     )
 
 
-def _blocks(name: str, cells: pl.LazyFrame) -> Iterator[Block]:
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """The columns that are read: their headers by role, their cells as text, and notes."""
+
+    headers: Mapping[Role, str]
+    cells: list[pl.Expr]
+    notes: tuple[str, ...]
+
+
+def _columns(name: str, schema: pl.Schema, options: ReadOptions) -> _Columns:
+    """The columns of a typed table. The fields of a struct are columns with paths: `device.imei`."""
+    leaves = {
+        header: (cell, dtype)
+        for column in schema
+        for header, cell, dtype in _leaves(column, pl.col(column), schema[column])
+    }
+    headers = list(leaves)
+    nested = {at for at, header in enumerate(headers) if header not in schema}
+    found = columns.by_header(name, headers, options, nested)
+    if not found.has_identifier:
+        raise columns.no_identifier_error(name, headers)
+    read = {role: headers[position] for role, position in found.positions.items()}
+    for role, header in read.items():
+        dtype = leaves[header][1]
+        if dtype.is_nested():
+            raise InventoryError(
+                f"{name}: the column {header!r} ({role}) has cells of type {dtype}, not text or numbers: "
+                f"name another one with --column {role}=HEADER, or leave it out with --column {role}=-"
+            )
+    return _Columns(
+        read, [as_text(*leaves[header]).alias(role) for role, header in read.items()], found.notes
+    )
+
+
+def _leaves(header: str, cell: pl.Expr, dtype: pl.DataType) -> Iterator[tuple[str, pl.Expr, pl.DataType]]:
+    if not isinstance(dtype, pl.Struct):
+        yield header, cell, dtype
+        return
+    for field in dtype.fields:
+        inner = field.dtype if isinstance(field.dtype, pl.DataType) else field.dtype()
+        yield from _leaves(f"{header}.{field.name}", cell.struct.field(field.name), inner)
+
+
+@contextmanager
+def _readable(name: str) -> Iterator[None]:
+    """Raise InventoryError if the file is damaged."""
     try:
-        for block in cells.collect_batches(chunk_size=BLOCK_ROWS, maintain_order=True, engine="streaming"):
-            yield block.clone
+        yield
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise _damaged_error(name, error) from None
-
-
-def _damaged_error(name: str, error: Exception) -> InventoryError:
-    reason = str(error).strip().split("\n")[0][:200]
-    return InventoryError(f"{name}: the file is damaged, or of a kind that batchlic can't read: {reason}")
+        reason = str(error).strip().split("\n")[0][:200]
+        raise InventoryError(
+            f"{name}: the file is damaged, or of a kind that batchlic can't read: {reason}"
+        ) from None
 
 
 def as_text(cell: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     """A typed cell as text (String).
 
     A float up to 2**53 (2**24 for Float32) becomes the text of an integer, because such floats are exact. A
-    larger float has lost digits: its text gets an exponent, so that the rules reject the cell.
+    larger float has lost digits: its text gets an exponent, so that the rules reject the cell. A decimal
+    number is exact: its text has no fraction of zeros.
     """
     if dtype == pl.Binary:
         return cell.cast(pl.String, strict=False)
+    if isinstance(dtype, pl.Decimal):
+        return cell.cast(pl.String).str.replace(r"\.0+$", "")
     if not dtype.is_float():
         return cell.cast(pl.String)
     exact = 2.0**24 if dtype == pl.Float32 else 2.0**53

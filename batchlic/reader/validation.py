@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import polars as pl
 
 from batchlic.reader import rules
-from batchlic.reader.columns import fold
+from batchlic.reader.headers import fold
 from batchlic.reader.inventory import SHORT
-from batchlic.reader.options import IDENTIFIERS, ReadOptions, Role
+from batchlic.reader.options import ReadOptions
+from batchlic.reader.roles import IDENTIFIERS, Role
 from batchlic.reader.streaming import Schema
 
 ROW = "row"
@@ -26,14 +27,17 @@ class ValidatedBlock:
 
     `valid`: `row`, `imei_number`, `iccid_number`, and `account` and `sku`, null for the job's default.
     `original_cells` (CELL_COLUMNS): the cells of the valid rows that were cleaned. `rejects`
-    (REJECT_COLUMNS): the cells of the other rows, and why they are rejected. `height`: the number of valid
-    and rejected rows, without repeated header lines.
+    (REJECT_COLUMNS): the cells of the other rows, and why they are rejected. `foreign_accounts` (String): the
+    account cells of the valid rows for which the job's account counts. `wrong_check_digits`: identifiers by
+    role and number of digits. `height`: the number of valid and rejected rows, without repeated header lines.
     """
 
     height: int
     valid: pl.DataFrame
     original_cells: pl.DataFrame
     rejects: pl.DataFrame
+    foreign_accounts: pl.Series
+    wrong_check_digits: Mapping[tuple[Role, int], int]
 
 
 class Validator:
@@ -48,6 +52,7 @@ class Validator:
         self._quick_proof = rules.quick_proof(options)
         self._cleaning = rules.cleaning(options)
         self._table = rules.table(options)
+        self._is_wrong = rules.wrong_check_digits() if options.check_digit else {}
         broken = (pl.when(rule.broken).then(index) for index, rule in enumerate(self._table))
         self._first_broken = pl.coalesce(*broken).alias("broken")
 
@@ -58,13 +63,20 @@ class Validator:
         is_proven = frame.with_columns(values).select(self._quick_proof).to_series()
         proven = values if is_proven.all() else values.filter(is_proven)
         if proven.height == frame.height:
-            empty_cells, no_rejects = pl.DataFrame(schema=CELL_COLUMNS), pl.DataFrame(schema=REJECT_COLUMNS)
-            return ValidatedBlock(frame.height, proven, empty_cells, no_rejects)
+            return ValidatedBlock(
+                frame.height,
+                proven,
+                pl.DataFrame(schema=CELL_COLUMNS),
+                pl.DataFrame(schema=REJECT_COLUMNS),
+                pl.Series(dtype=pl.String),
+                {},
+            )
         unproven = frame.filter(~is_proven)
         header_rows = unproven.filter(self._is_header())[ROW]
         if len(header_rows):
             numbered = block.with_row_index(ROW)
             return self(numbered.filter(~pl.col(ROW).is_in(header_rows.implode())).drop(ROW))
+        unproven = self._cleaned(unproven)
         cleaned, rejects = self._check_by_table(unproven)
         valid = pl.concat([proven, cleaned.select(_valid_columns(rules.cleaned_values()))]).sort(ROW)
         return ValidatedBlock(
@@ -72,6 +84,8 @@ class Validator:
             valid,
             cleaned.select(map(_copied, CELL_COLUMNS)),
             rejects.select(map(_copied, REJECT_COLUMNS)),
+            cleaned.filter("account_is_foreign")["account_cell"] + "",
+            self._wrong_check_digits(unproven),
         )
 
     def _completed(self, block: pl.DataFrame) -> pl.DataFrame:
@@ -95,10 +109,13 @@ class Validator:
         )
         return pl.all_horizontal(equals).fill_null(value=False)
 
-    def _check_by_table(self, rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """The cleaned rows that break no rule, and the rejects."""
+    def _cleaned(self, rows: pl.DataFrame) -> pl.DataFrame:
         for columns in self._cleaning:
             rows = rows.with_columns(columns)
+        return rows
+
+    def _check_by_table(self, rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """The cleaned rows that break no rule, and the rejects."""
         valid, rejects = pl.DataFrame(schema=rows.schema), [pl.DataFrame(schema=REJECT_COLUMNS)]
         for (broken,), group in rows.with_columns(self._first_broken).group_by("broken"):
             if broken is None:
@@ -108,6 +125,14 @@ class Validator:
                 reason = pl.lit(rule.reason.value).alias("reason")
                 rejects.append(group.select(*CELL_COLUMNS, reason, rule.message.alias("message")))
         return valid, pl.concat(rejects).sort(ROW)
+
+    def _wrong_check_digits(self, cleaned: pl.DataFrame) -> dict[tuple[Role, int], int]:
+        """The number of identifiers with a wrong check digit by role and number of digits."""
+        counts: dict[tuple[Role, int], int] = {}
+        for role, is_wrong in self._is_wrong.items():
+            lengths = cleaned.filter(is_wrong)[f"{role}_digits"].str.len_bytes().value_counts()
+            counts |= {(role, digits): count for digits, count in lengths.iter_rows()}
+        return counts
 
 
 def _copied(column: str) -> pl.Expr:

@@ -1,75 +1,161 @@
-"""Reads inventories in spreadsheets (XLSX, XLS, ODS): the first sheet, or the one that the job names."""
+"""Reads inventories in spreadsheets (XLSX, XLSB, XLS, ODS): the first visible sheet, or the one named."""
 
-from collections.abc import Iterator, Sequence
-from itertools import islice
-from typing import cast
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from itertools import chain, islice
+from typing import NamedTuple, TypeAlias, cast
 
-from python_calamine import CalamineError, CalamineSheet, CalamineWorkbook
+import polars as pl
+from python_calamine import (
+    CalamineError,
+    CalamineSheet,
+    CalamineWorkbook,
+    SheetTypeEnum,
+    SheetVisibleEnum,
+)
 
 from batchlic.errors import InventoryError
-from batchlic.reader import streams
-from batchlic.reader.inventory import Block, Inventory, block_of, columns_of, empty_error
+from batchlic.reader import layout, streams
+from batchlic.reader.inventory import Block, Inventory, empty_error
 from batchlic.reader.options import ReadOptions
+from batchlic.reader.roles import Role
+from batchlic.reader.workbook_xml import plain_copy
 
 BLOCK_ROWS = 20_000
+SAMPLE = 200
+"""Rows in which the header is found."""
 EXACT = 2**53
 """Spreadsheets store numbers as double floats: larger ones have lost digits, mostly after the 15th."""
+
+Cells: TypeAlias = Sequence[object]
+
+
+class _Row(NamedTuple):
+    """A row that is not blank, and its number in the sheet, from 0."""
+
+    number: int
+    cells: Cells
 
 
 def inventory(source: streams.Opened, options: ReadOptions) -> Inventory:
     """Open a workbook. Raises InventoryError if it is damaged or locked, or lacks the named sheet."""
     try:
-        book = CalamineWorkbook.from_object(streams.in_a_file(source))
+        file = plain_copy(streams.in_a_file(source), source.files)
+        book = source.files.enter_context(CalamineWorkbook.from_filelike(file))
         sheet = _sheet(source.name, book, options.sheet)
-    except (CalamineError, OSError, ValueError) as error:
+    except (CalamineError, OSError, ValueError, *streams.DAMAGED) as error:
         raise InventoryError(f"{source.name}: the workbook is damaged or locked: {error}") from None
-    rows = _rows(sheet)
-    first = next(rows, None)
-    if first is None:
-        raise empty_error(source.name)
-    headers = [cell or "" for cell in first]
-    positions = columns_of(source.name, headers, options)
+    rows = _rows(source.name, sheet)
+    where = f" in the sheet {sheet.name!r}{_others(book, sheet.name, '; the other sheets are {}: --sheet')}"
+    sample = list(islice(rows, SAMPLE))
+    if not sample:
+        raise empty_error(source.name, where)
+    records = [[_text(cell) for cell in row.cells] for row in sample]
+    found = layout.find(source.name, records, options, where)
+    positions = found.columns.positions
+    merged = _MergedCells(sheet, list(positions.values()))
 
     def blocks() -> Iterator[Block]:
-        while block := list(islice(rows, BLOCK_ROWS)):
-            cells = [[row[position] for position in positions.values()] for row in block]
-            yield block_of(cells, tuple(positions))
+        data = chain(sample[found.first_row :], rows)
+        while block := list(islice(data, BLOCK_ROWS)):
+            columns = merged.filled(block)
+            yield partial(_frame, dict(zip(positions, columns, strict=True)))
 
+    unread = _others(book, sheet.name, f"only the sheet {sheet.name!r} is read, not {{}}")
     return Inventory(
         name=source.name,
-        headers={role: headers[position] for role, position in positions.items()},
+        roles=positions.keys(),
+        headers=found.headers_by_role,
         blocks=blocks,
-        notes=_other_sheets(source.name, book, sheet.name) if options.sheet is None else (),
+        notes=(*([f"{source.name}: {unread}"] if unread and not options.sheet else []), *found.notes),
     )
 
 
 def _sheet(name: str, book: CalamineWorkbook, wanted: str | None) -> CalamineSheet:
     if wanted is None:
-        return book.get_sheet_by_index(0)
+        sheets = [sheet for sheet in book.sheets_metadata if sheet.typ == SheetTypeEnum.WorkSheet]
+        visible = [sheet for sheet in sheets if sheet.visible == SheetVisibleEnum.Visible]
+        if not sheets:
+            raise InventoryError(f"{name}: the workbook has no sheet with cells")
+        return book.get_sheet_by_name((visible or sheets)[0].name)
     if wanted not in book.sheet_names:
         listed = ", ".join(map(repr, book.sheet_names))
         raise InventoryError(f"{name}: there is no sheet {wanted!r}; its sheets are {listed}")
     return book.get_sheet_by_name(wanted)
 
 
-def _other_sheets(name: str, book: CalamineWorkbook, read: str) -> tuple[str, ...]:
-    others = [sheet for sheet in book.sheet_names if sheet != read]
-    if not others:
-        return ()
-    return (f"{name}: only the sheet {read!r} is read, not {', '.join(map(repr, others))}",)
+def _others(book: CalamineWorkbook, read: str, template: str) -> str:
+    """The template with the names of the other sheets; empty if there are none."""
+    others = [
+        f"{sheet.name!r}{'' if sheet.visible == SheetVisibleEnum.Visible else ' (hidden)'}"
+        for sheet in book.sheets_metadata
+        if sheet.name != read
+    ]
+    return template.format(", ".join(others)) if others else ""
 
 
-def _rows(sheet: CalamineSheet) -> Iterator[list[str | None]]:
-    """Rows as text, without rows of empty cells, which count as blank lines."""
-    for row in sheet.iter_rows():
-        texts = [_text(cell) for cell in cast("Sequence[object]", row)]
-        if any(texts):
-            yield texts
+def _rows(name: str, sheet: CalamineSheet) -> Iterator[_Row]:
+    """The rows without those of empty cells, which count as blank lines."""
+    rows = enumerate(sheet.iter_rows())
+    number = -1
+    while True:
+        try:
+            number, cells = next(rows)
+        except StopIteration:
+            return
+        except (OverflowError, ValueError) as error:  # a date that Python does not have
+            raise InventoryError(
+                f"{name}: row {number + 2} of the sheet {sheet.name!r} has a cell that can't be read "
+                f"({error}): format it as a number or text, or save the workbook as XLSX"
+            ) from None
+        if any(cells) or any(cell != "" for cell in cast("Cells", cells)):
+            yield _Row(number, cast("Cells", cells))
 
 
-def _text(cell: object) -> str | None:
-    if cell is None or cell == "":
-        return None
+class _MergedCells:
+    """Gives the value of merged cells, which only the first of them has, to all of them."""
+
+    def __init__(self, sheet: CalamineSheet, positions: Sequence[int]) -> None:
+        """`positions`: the columns that are read, from the first column of the sheet that has cells."""
+        self._positions = positions
+        left = sheet.start[1] if sheet.start else 0
+        self._ranges = [
+            (rows, columns)
+            for (top, first), (bottom, last) in sheet.merged_cell_ranges or []
+            if (rows := range(top, bottom + 1))
+            and (columns := range(first - left, last - left + 1))
+            and any(position in columns for position in positions)
+        ]
+        self._values: dict[int, object] = {}
+
+    def filled(self, rows: Sequence[_Row]) -> list[list[object]]:
+        """The cells of each column that is read. Rows are passed in their order."""
+        columns = [[row.cells[position] for row in rows] for position in self._positions]
+        for number, (merged_rows, merged_columns) in enumerate(self._ranges):
+            for at, row in enumerate(rows):
+                if row.number not in merged_rows:
+                    continue
+                if row.number == merged_rows.start:
+                    self._values[number] = row.cells[merged_columns.start]
+                for column, position in zip(columns, self._positions, strict=True):
+                    if position in merged_columns and column[at] == "":
+                        column[at] = self._values.get(number, "")
+        return columns
+
+
+def _frame(columns: Mapping[Role, Sequence[object]]) -> pl.DataFrame:
+    """The cells as text; empty ones are empty text."""
+    return pl.DataFrame([_series(role, cells) for role, cells in columns.items()])
+
+
+def _series(role: Role, cells: Sequence[object]) -> pl.Series:
+    try:
+        return pl.Series(role, cells, dtype=pl.String)
+    except TypeError:  # not all are text
+        return pl.Series(role, [_text(cell) for cell in cells], dtype=pl.String)
+
+
+def _text(cell: object) -> str:
     if isinstance(cell, int | float) and not isinstance(cell, bool):
         if abs(cell) > EXACT:
             return f"{cell:.11E}"

@@ -50,7 +50,7 @@ def inputs_of(job: Job) -> list[InventoryFile]:
         InventoryFile(name=name)
         if name == STDIN or is_remote(name)
         else InventoryFile(name=name, size=Path(name).stat().st_size, sha256=sha256_of(Path(name)))
-        for name in expanded(job.inventory.files)
+        for name in expanded(job.inventory.files).names
     ]
 
 

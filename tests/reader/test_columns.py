@@ -37,8 +37,8 @@ def test_a_named_column_decides_between_two_candidates(tmp_path: Path) -> None:
 
 
 def test_two_candidate_columns_are_an_error_that_names_both(tmp_path: Path) -> None:
-    with pytest.raises(InventoryError, match=r"1 'IMEI', 3 'Device IMEI'; choose one .*--column imei=1"):
-        plan_rows(tmp_path, [("", "", "")], header="IMEI,Asset,Device IMEI")
+    with pytest.raises(InventoryError, match=r"1 'Modem IMEI', 3 'Device IMEI'; choose one.*--column imei=1"):
+        plan_rows(tmp_path, [("", "", "")], header="Modem IMEI,Asset,Device IMEI")
 
 
 def test_two_candidates_without_header_are_an_error_that_names_both(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import polars as pl
 import pytest
 
 from batchlic.errors import InventoryError, UsageError
-from batchlic.reader import ReadOptions
+from batchlic.reader import IdKind, ReadOptions
 from tests.reader.builders import (
     ACCOUNT,
     SKU,
@@ -202,18 +202,18 @@ def test_a_file_given_twice_is_refused(tmp_path: Path) -> None:
     [
         (b"", "the file is empty"),
         (b" \n\r\n  ", "the file is empty"),
-        (b"[]", "the file is empty"),
         (gzip.compress(CSV * 100)[:-20], "damaged, cut off or locked"),
         (bz2.compress(CSV)[:-20], "damaged, cut off or locked"),
         (lzma.compress(CSV)[:-20], "damaged, cut off or locked"),
         (zstd.compress(CSV)[:-5], "damaged, cut off or locked"),
         (as_zip(CSV)[:-20], "damaged, cut off or locked"),
         (FORMATS["parquet"][:-20], "damaged"),
-        (FORMATS["workbook"][:2000], "damaged or locked"),
-        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "unknown format"),
-        (b'{"imei": 1}\nnot json\n', "line 2 is not a JSON object"),
-        (b'[{"imei": "1"}, 7]', "item 2 is not a JSON object"),
-        (b'[{"imei": "1"}', "the text after item 1 is not a JSON object"),
+        (FORMATS["workbook"][:2000], "damaged, cut off or locked"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "a picture: export the list"),
+        (b"\x7fELF\2\1\1\0" + bytes(range(30)), "unknown format"),
+        (b'{"imei": 1}\nnot json\n', "line 2: not JSON: 'not json"),
+        (b'[{"imei": "1"}, 7]', "item 2 is 7, and not an object"),
+        (b'[{"imei": "1"}', "line 1: the list is cut off"),
         (b'IMEI,Notes\n1,"never closed\n2,x\n', "a quote is out of place"),
     ],
 )
@@ -232,32 +232,30 @@ def test_a_missing_file_is_an_error(tmp_path: Path, name: str, complaint: str) -
         plan_files(tmp_path, str(tmp_path / name))
 
 
-def test_a_zip_of_several_files_is_refused(tmp_path: Path) -> None:
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        archive.writestr("a.csv", CSV)
-        archive.writestr("b.csv", CSV)
-    with pytest.raises(InventoryError, match=r"a zip of 2 files \(a.csv, b.csv\)"):
-        plan_bytes(tmp_path, packed.getvalue())
-
-
 def test_a_header_without_rows_is_an_empty_plan(tmp_path: Path) -> None:
     assert plan_bytes(tmp_path, b"IMEI,ICCID\n").summary.rows_read == 0
 
 
-def test_a_short_row_is_rejected_before_other_rules_apply(tmp_path: Path) -> None:
+def test_cells_that_a_row_lacks_are_empty(tmp_path: Path) -> None:
     planned = plan_rows(
         tmp_path,
         [(imei(1), iccid(1), "x"), (imei(2), iccid(2)), (imei(3),), ("", "", "")],
         header="IMEI,ICCID,Site",
     )
-    assert planned.devices == [(imei(1), iccid(1))]
-    assert planned.reasons == {2: "short_row", 3: "short_row", 4: "missing_identifier"}
+    assert planned.devices == [(imei(1), iccid(1)), (imei(2), iccid(2)), (imei(3), None)]
+    assert planned.reasons == {4: "missing_identifier"}
 
 
-def test_a_short_row_is_rejected_with_the_cells_that_it_has(tmp_path: Path) -> None:
+def test_a_row_that_ends_before_its_identifiers_is_short(tmp_path: Path) -> None:
     planned = plan_rows(tmp_path, [("x", imei(1)), ("y",)], header="Site,IMEI,ICCID")
-    assert planned.rejects.select("imei", "iccid").rows() == [(imei(1), None), (None, None)]
+    assert planned.devices == [(imei(1), None)]
+    assert planned.reasons == {2: "short_row"}
+
+
+def test_a_short_row_needs_the_identifiers_that_are_sent(tmp_path: Path) -> None:
+    options = ReadOptions(account=ACCOUNT, sku=SKU, id_kind=IdKind.BOTH)
+    planned = plan_rows(tmp_path, [("x", imei(1)), ("y", imei(2), iccid(2))], options, "Site,IMEI,ICCID")
+    assert planned.reasons == {1: "short_row"}
 
 
 def test_repeated_headers_are_no_rows(tmp_path: Path) -> None:

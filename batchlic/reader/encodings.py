@@ -1,0 +1,63 @@
+"""Reads text in any encoding as UTF-8 with newlines."""
+
+import codecs
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import BinaryIO
+
+from batchlic.reader.streams import CHUNK_BYTES, Opened, with_head
+
+
+def in_utf8(source: Opened) -> Opened:
+    """The text as UTF-8 without byte order mark. The input is UTF-8 or UTF-16."""
+    head = source.head
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "utf-16"
+    elif head[1:200:2].count(0) > len(head[1:200:2]) // 2:
+        encoding = "utf-16-le"
+    elif head[0:200:2].count(0) > len(head[0:200:2]) // 2:
+        encoding = "utf-16-be"
+    elif head.startswith(codecs.BOM_UTF8):
+        source.stream.read(len(codecs.BOM_UTF8))
+        return replace(source, head=head.removeprefix(codecs.BOM_UTF8), stored=None)
+    else:
+        return source
+    return with_head(source.name, _to_utf8(source.stream, encoding), source.files)
+
+
+_CARRIAGE_RETURNS = re.compile(rb"\r+\n|\r")
+_NEXT_LINE = "\x85".encode()
+"""The newline of mainframes (NEL), in UTF-8."""
+
+
+def with_newlines(source: Opened) -> Opened:
+    """The text with a newline at the end of each line, whatever ends the lines of the input."""
+    has_newlines = b"\n" in source.head or b"\r" in source.head
+    if not has_newlines and _NEXT_LINE in source.head:
+        chunks = (chunk.replace(_NEXT_LINE, b"\n") for chunk in _read_whole(source.stream, _NEXT_LINE[:1]))
+    else:
+        chunks = (
+            _CARRIAGE_RETURNS.sub(b"\n", plain)
+            if b"\r" in (plain := chunk.replace(b"\r\n", b"\n"))
+            else plain
+            for chunk in _read_whole(source.stream, b"\r")
+        )
+    return with_head(source.name, chunks, source.files)
+
+
+def _read_whole(stream: BinaryIO, edge: bytes) -> Iterator[bytes]:
+    """The chunks of a stream, none of which ends with the byte `edge`, except at the end."""
+    kept = b""
+    while chunk := stream.read(CHUNK_BYTES):
+        whole = (kept + chunk).rstrip(edge)
+        kept = (kept + chunk)[len(whole) :]
+        yield whole
+    yield kept
+
+
+def _to_utf8(stream: BinaryIO, encoding: str) -> Iterator[bytes]:
+    decoder = codecs.getincrementaldecoder(encoding)(errors="replace")
+    while chunk := stream.read(CHUNK_BYTES):
+        yield decoder.decode(chunk).encode("utf-8", "replace")
+    yield decoder.decode(b"", final=True).encode("utf-8", "replace")

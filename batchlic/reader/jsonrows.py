@@ -1,0 +1,351 @@
+"""Splits JSON text into its rows, block by block: a value per line, arrays, or a list inside an object.
+
+A text may hold several values one after another: lines, appended pages, a JSON text sequence. Text that is no
+JSON is an error; nothing is passed over.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import BinaryIO, Protocol, TypeAlias
+
+import msgspec
+
+from batchlic.errors import InventoryError
+
+BLOCK_BYTES = 4 << 20
+MAX_VALUE_BYTES = 64 << 20
+"""Bytes of one row, and of what is around a list of rows."""
+
+Object: TypeAlias = dict[str, object]
+Path: TypeAlias = tuple[str, ...]
+"""The keys that lead to a value inside an object."""
+
+_SPACE = re.compile(rb"[ \t\r\n\x1e]*")
+"""White space, and the separator of JSON text sequences (RFC 7464)."""
+_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|[\[\]{},]', re.DOTALL)
+_DEPTH = {b"{": 1, b"[": 1, b"}": -1, b"]": -1}
+_STARTS = re.compile(rb'\{\s*["}]|\[\s*["\[\]{\d\-tfn]')
+"""How JSON that can hold rows starts, and few other texts do."""
+_TRIES = 8
+"""Ends of rows to try before the text is searched token by token."""
+
+_DECODER = msgspec.json.Decoder(object, float_hook=str)
+_LENIENT = json.JSONDecoder(parse_float=str, parse_constant=lambda _: None)
+"""Accepts NaN, and half of a surrogate pair."""
+_ERRORS = (msgspec.DecodeError, ValueError, RecursionError)
+
+
+def is_json(start: bytes) -> bool:
+    """Whether a text that starts like this is JSON."""
+    return _STARTS.match(start) is not None
+
+
+class JsonText:
+    """JSON text that is read piece by piece: `buffer` from `at` on is not used yet."""
+
+    def __init__(self, name: str, stream: BinaryIO) -> None:
+        self.name = name
+        self.buffer = b""
+        self.at = 0
+        self._stream = stream
+        self._lines = 0
+
+    def more(self) -> bool:
+        """Read on; false at the end. Raises InventoryError if a value is too long."""
+        if len(self.buffer) - self.at > MAX_VALUE_BYTES:
+            raise self.error(f"a value is longer than {MAX_VALUE_BYTES >> 20} MB, or not closed")
+        chunk = self._stream.read(BLOCK_BYTES)
+        self._lines += self.buffer.count(b"\n", 0, self.at)
+        self.buffer = self.buffer[self.at :] + chunk
+        self.at = 0
+        return bool(chunk)
+
+    def fill(self) -> None:
+        """Read until the buffer holds a block, or to the end."""
+        while len(self.buffer) - self.at < BLOCK_BYTES and self.more():
+            pass
+
+    def next(self) -> bytes:
+        """The next character that is no white space; empty at the end."""
+        while True:
+            if spaces := _SPACE.match(self.buffer, self.at):
+                self.at = spaces.end()
+            if self.at < len(self.buffer) or not self.more():
+                return self.buffer[self.at : self.at + 1]
+
+    def decoded(self, end: int, form: bytes = b"%b") -> object:
+        """The value in the buffer up to `end`; a number with a fraction is text. Raises InventoryError."""
+        text = form % self.buffer[self.at : end]
+        try:
+            return _DECODER.decode(text)
+        except _ERRORS:
+            try:
+                return _LENIENT.decode(text.decode("utf-8", "replace"))
+            except _ERRORS as error:
+                raise self.error(f"not JSON: {error}") from None
+
+    def error(self, problem: str) -> InventoryError:
+        """An error at the current line."""
+        line = 1 + self._lines + self.buffer.count(b"\n", 0, self.at)
+        return InventoryError(
+            f"{self.name}: line {line}: {problem}; an inventory in JSON has one object per device: one per "
+            f"line, or all in one list"
+        )
+
+
+class Devices(Protocol):
+    """What is known of the keys of devices."""
+
+    def is_device(self, value: Object) -> bool:
+        """Whether an object is a device, and not an object around a list of devices."""
+
+    def of_all(self, value: Object) -> Object:
+        """The keys of an object around devices that hold for all of them, such as their account."""
+
+
+def blocks(text: JsonText, devices: Devices, notes: list[str]) -> Iterator[list[object]]:
+    """The rows of a text: its values, the items of its arrays, or of the list of devices in its objects.
+
+    `notes` gets how the rows were found. Raises InventoryError.
+    """
+    text.fill()
+    path = _path_of_list(text, devices) if text.next() == b"{" else ()
+    wrapper = _Wrapper(path, devices, notes)
+    if wrapper.path:
+        notes.append(f"{text.name}: the devices are in {'.'.join(wrapper.path)!r}")
+    while first := text.next():
+        text.fill()
+        if values := _lines(text) or _whole_values(text):
+            yield [row for value in values for row in wrapper.rows(text, value)]
+        elif first == b"[":
+            text.at += 1
+            yield from _items(text)
+        elif first == b"{" and wrapper.path:
+            yield from wrapper.streamed(text)
+        elif first != b"{":
+            shown = text.buffer[text.at : text.at + 60].decode("utf-8", "replace")
+            raise text.error(f"not JSON: {shown!r}")
+        elif not text.more():
+            raise text.error("the object is cut off")
+
+
+def _lines(text: JsonText) -> list[object]:
+    """The values in the whole lines of the buffer; empty if the values are not one per line."""
+    end = text.buffer.rfind(b"\n", text.at) + 1
+    try:
+        values: list[object] = _DECODER.decode_lines(text.buffer[text.at : end].replace(b"\x1e", b" "))
+    except _ERRORS:
+        return []
+    if not all(isinstance(value, dict | list) for value in values):
+        return []
+    text.at = max(end, text.at)
+    return values
+
+
+def _whole_values(text: JsonText) -> list[object]:
+    """The whole objects and arrays at the start of the buffer."""
+    values: list[object] = []
+    while text.next() in {b"{", b"["} and (end := _end_of_value(text.buffer, text.at)):
+        values.append(text.decoded(end))
+        text.at = end
+    return values
+
+
+def _end_of_value(text: bytes, start: int, depth: int = 0) -> int | None:
+    """Where the object or array at `start` ends, `depth` others being open; None if it does not."""
+    for token in _TOKEN.finditer(text, start):
+        depth += _DEPTH.get(token[0], 0)
+        if not depth:
+            return token.end()
+    return None
+
+
+# -- an array that is longer than a block ---------------------------------------------------------------
+
+
+def _items(text: JsonText) -> Iterator[list[object]]:
+    """The items of an array whose opening bracket has been taken."""
+    while (first := text.next()) != b"]":
+        if rows := _first_items(text):
+            yield rows
+        elif not first or not text.more():
+            raise text.error("the list is cut off")
+        if text.next() == b",":
+            text.at += 1
+    text.at += 1
+
+
+def _first_items(text: JsonText) -> list[object]:
+    """The whole items of an array at the start of the buffer."""
+    text.fill()
+    end = len(text.buffer)
+    for _ in range(_TRIES):
+        end = text.buffer.rfind(b"}", text.at, end)
+        if end < 0:
+            break
+        try:
+            items = _DECODER.decode(b"[%b]" % text.buffer[text.at : end + 1])
+        except _ERRORS:
+            continue
+        text.at = end + 1
+        return _as_list(items)
+    if (last := _end_of_items(text.buffer, text.at)) is None:
+        return []
+    items = text.decoded(last, b"[%b]")
+    text.at = last
+    return _as_list(items)
+
+
+def _as_list(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
+
+
+def _end_of_items(text: bytes, start: int) -> int | None:
+    """Where the whole items of an array that start at `start` end; None if no item is whole."""
+    depth, end = 0, None
+    for token in _TOKEN.finditer(text, start):
+        depth += _DEPTH.get(token[0], 0)
+        if depth < 0:
+            return token.start()
+        if not depth and token[0] == b",":
+            end = token.start()
+    return end
+
+
+# -- a list inside an object ----------------------------------------------------------------------------
+
+
+class _Wrapper:
+    """Objects around a list of devices at `path`. With an empty path, each object is a device."""
+
+    def __init__(self, path: Path, devices: Devices, notes: list[str]) -> None:
+        self.path = path
+        self._devices = devices
+        self._notes = notes
+
+    def rows(self, text: JsonText, value: object) -> list[object]:
+        """The rows of a whole value."""
+        if isinstance(value, list):
+            return value
+        if not self.path or not isinstance(value, dict):
+            return [value]
+        *outer, inner = _along(value, self.path)
+        if not isinstance(inner, list):
+            shown = json.dumps(value)[:60]
+            raise InventoryError(f"{text.name}: an object has no list {'.'.join(self.path)!r}: {shown}")
+        self._note_other_lists(text, value)
+        return _with(self._of_all(outer), inner)
+
+    def streamed(self, text: JsonText) -> Iterator[list[object]]:
+        """The rows of an object that is longer than a block."""
+        start = next((end for path, end in _lists(text.buffer, text.at) if path == self.path), None)
+        if start is None:
+            raise text.error(f"the list {'.'.join(self.path)!r} does not begin within {BLOCK_BYTES >> 20} MB")
+        before = text.decoded(start, b"%b]" + b"}" * len(self.path))
+        of_all = self._of_all(_along(before, self.path)[:-1])
+        opening, text.at = text.buffer[text.at : start], start
+        for rows in _items(text):
+            yield _with(of_all, rows)
+        while (end := _end_of_value(text.buffer, text.at, depth=len(self.path))) is None:
+            if not text.more():
+                raise text.error("the object is cut off")
+        around = text.decoded(end, opening.replace(b"%", b"%%") + b"]%b")
+        text.at = end
+        if isinstance(around, dict):
+            self._note_other_lists(text, around)
+        if late := self._of_all(_along(around, self.path)[:-1]).keys() - of_all.keys():
+            raise text.error(
+                f"{min(late)!r} comes after the list of devices that it is about: move it to the start"
+            )
+
+    def _of_all(self, outer: list[object]) -> Object:
+        return {
+            key: cell
+            for value in outer
+            if isinstance(value, dict)
+            for key, cell in self._devices.of_all(value).items()
+        }
+
+    def _note_other_lists(self, text: JsonText, value: Object) -> None:
+        """Note the other lists in an object. Raises InventoryError if one of them has devices, too."""
+        for path, items in _lists_in(value):
+            if path == self.path or not items:
+                continue
+            if isinstance(items[0], dict) and self._devices.is_device(items[0]):
+                raise text.error(
+                    f"devices are in {'.'.join(self.path)!r} and in {'.'.join(path)!r}: keep one of the lists"
+                )
+            note = f"{text.name}: the list {'.'.join(path)!r} is not read"
+            if note not in self._notes:
+                self._notes.append(note)
+
+
+def _along(value: object, path: Path) -> list[object]:
+    """A value, and those that the keys of a path lead to; None where there is none."""
+    values = [value]
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+        values.append(value)
+    return values
+
+
+def _with(of_all: Object, rows: list[object]) -> list[object]:
+    """The rows with the keys that hold for all of them."""
+    return [{**of_all, **row} if isinstance(row, dict) else row for row in rows] if of_all else rows
+
+
+def _path_of_list(text: JsonText, devices: Devices) -> Path:
+    """Where the list of devices is in the first object of a text; empty if the object is a device itself."""
+    end = _end_of_value(text.buffer, text.at)
+    if end is not None:
+        value = text.decoded(end)
+        if not isinstance(value, dict) or devices.is_device(value):
+            return ()
+        found = [(path, items[:1]) for path, items in _lists_in(value)]
+    else:
+        found = [(path, _first_item(text.buffer, start)) for path, start in _lists(text.buffer, text.at)]
+    for path, items in found:
+        if items and isinstance(items[0], dict) and devices.is_device(items[0]):
+            return path
+    return found[0][0] if len(found) == 1 else ()
+
+
+def _lists_in(value: Object, path: Path = ()) -> Iterator[tuple[Path, list[object]]]:
+    """The lists in an object, and in the objects in it, with their paths."""
+    for key, inner in value.items():
+        if isinstance(inner, list):
+            yield (*path, key), inner
+        elif isinstance(inner, dict):
+            yield from _lists_in(inner, (*path, key))
+
+
+def _lists(text: bytes, start: int) -> Iterator[tuple[Path, int]]:
+    """The lists of the object at `start`, which may be cut off: their paths, and where their items start."""
+    keys: list[str] = []
+    last = '""'
+    depth = 0
+    for token in _TOKEN.finditer(text, start):
+        symbol = token[0]
+        if depth:
+            depth += _DEPTH.get(symbol, 0)
+        elif symbol == b"[":
+            depth = 1
+            yield (*keys[1:], json.loads(last)), token.end()
+        elif symbol == b"{":
+            keys.append(json.loads(last))
+        elif symbol == b"}":
+            keys.pop()
+            if not keys:
+                return
+        elif symbol.startswith(b'"') and symbol.endswith(b'"'):
+            last = symbol.decode("utf-8", "replace")
+
+
+def _first_item(text: bytes, start: int) -> list[object]:
+    """The item of a list at `start` if it is a whole object."""
+    end = _end_of_value(text, start)
+    try:
+        return [_DECODER.decode(text[start:end])] if end else []
+    except _ERRORS:
+        return []

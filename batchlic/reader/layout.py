@@ -1,0 +1,130 @@
+"""Finds the header of a table, and with it the columns and the first row of data.
+
+Exports have titles, instructions and comments above the header, or a header on two lines. A line above a
+known header is left out only if it holds no number that could be a device; otherwise the table has no header.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from batchlic.errors import InventoryError
+from batchlic.reader import columns
+from batchlic.reader.columns import Columns
+from batchlic.reader.options import ReadOptions
+from batchlic.reader.roles import IDENTIFIERS, Role
+
+LINES_ABOVE = 30
+"""Records above the header that may be titles."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The columns of a table. `first_row`: the number of records before the first row of data.
+
+    `headers`: the headers by position; empty if the table has no header.
+    """
+
+    first_row: int
+    headers: Sequence[str]
+    columns: Columns
+    notes: tuple[str, ...] = ()
+
+    @property
+    def headers_by_role(self) -> dict[Role, str]:
+        """The headers of the columns that are read."""
+        if not self.headers:
+            return {}
+        return {role: self.headers[position] for role, position in self.columns.positions.items()}
+
+
+def find(name: str, records: Sequence[Sequence[str]], options: ReadOptions, where: str = "") -> Layout:
+    """The layout of a table whose first records are `records` (at least one).
+
+    Raises InventoryError if no column is an identifier, or if a column is unclear; `where` says for that
+    error which part of the file was searched.
+    """
+    if (known := known_header(records, options)) is not None:
+        found = columns.by_header(name, known.headers, options)
+        return Layout(known.first_row, known.headers, found, (*_above(name, records, known), *found.notes))
+    first = records[0]
+    if any(map(_is_number, first)):
+        found = columns.by_content(name, records, options)
+        return Layout(0, (), found, found.notes)
+    found = columns.by_header(name, first, options)
+    if not found.has_identifier:
+        raise columns.no_identifier_error(name, first, records[1:], where)
+    taken = f"{name}: row 1 is taken for the header: {columns.listed(first, range(len(first)))}"
+    return Layout(1, first, found, (taken, *found.notes))
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """A header on one or two `lines`; `roles`: the number of roles with a known column in it."""
+
+    first_row: int
+    headers: Sequence[str]
+    lines: int = 1
+    roles: int = 0
+
+
+def known_header(records: Sequence[Sequence[str]], options: ReadOptions) -> Header | None:
+    """The header with the most known columns among the first records, none of which is a device."""
+    best: Header | None = None
+    above: Sequence[str] = ()
+    for number, record in enumerate(records[: LINES_ABOVE + 1]):
+        if columns.holds_identifier(record) or any(map(_is_mangled, record)):
+            break
+        for header in (
+            Header(number + 1, record, roles=_roles(record, options)),
+            Header(number + 1, joined := _joined(above, record), 2, _roles(joined, options)),
+        ):
+            if header.roles > (best.roles if best else 0):
+                best = header
+        above = record
+    return best
+
+
+def _roles(headers: Sequence[str], options: ReadOptions) -> int:
+    """The number of roles with a column under these headers; 0 if none of them is an identifier."""
+    try:
+        found = columns.by_header("", headers, options)
+    except InventoryError:  # a named column is missing, or two columns fit: both need known headers
+        return int(columns.names_identifier(headers, options))
+    named_by_position = {
+        role for role, column in options.columns.items() if column.isdecimal() and column not in headers
+    }
+    known = [role for role in found.positions if role not in named_by_position]
+    return len(known) if any(role in known for role in IDENTIFIERS) else 0
+
+
+def _joined(above: Sequence[str], below: Sequence[str]) -> list[str]:
+    """Two lines of a header as one. A heading above several columns belongs to all of them."""
+    headings: list[str] = []
+    for position in range(len(below)):
+        heading = above[position] if position < len(above) else ""
+        headings.append(heading or (headings[-1] if headings else ""))
+    return [f"{heading} {header}".strip() for heading, header in zip(headings, below, strict=True)]
+
+
+def _above(name: str, records: Sequence[Sequence[str]], header: Header) -> tuple[str, ...]:
+    count = header.first_row - header.lines
+    if not count:
+        return ()
+    first = next((cell for cell in records[0] if cell.strip()), "")
+    lines = "1 line" if count == 1 else f"{count} lines"
+    return (f"{name}: {lines} above the header left out: {first[:60]!r}{' …' if count > 1 else ''}",)
+
+
+_MANGLED = re.compile(r"\d([.,]\d*)?[eE]\+?1\d")
+"""A number with 11 to 20 digits as a spreadsheet shows it."""
+
+
+def _is_mangled(cell: str) -> bool:
+    return _MANGLED.fullmatch(cell.strip()) is not None
+
+
+def _is_number(cell: str) -> bool:
+    """Whether a cell is mostly digits, at least 6 of them, as no header is."""
+    digits = sum(character.isdigit() for character in cell)
+    return _is_mangled(cell) or (digits >= 6 and 2 * digits >= len(cell.strip()))

@@ -1,0 +1,39 @@
+"""Reads the folders of a partitioned table (`account=0000123456-00001/part-0.parquet`) as columns."""
+
+from dataclasses import replace
+from pathlib import PurePath
+from urllib.parse import unquote
+
+from batchlic.reader import columns
+from batchlic.reader.inventory import Inventory
+from batchlic.reader.options import ReadOptions
+
+NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
+"""The folder of rows without a value."""
+
+
+def with_folders(inventory: Inventory, options: ReadOptions) -> Inventory:
+    """The inventory with the cells that the names of its folders give to all rows.
+
+    A column of the file, and `options.columns`, win over a folder.
+    """
+    parts = [part.partition("=") for part in PurePath(inventory.name).parts[:-1]]
+    folders = {key: unquote(value) for key, equals, value in parts if equals and value not in {"", NO_VALUE}}
+    if not folders:
+        return inventory
+    headers = list(folders)
+    found = columns.by_header(inventory.name, headers, replace(options, columns={}, profile=None))
+    constants = {
+        role: folders[headers[position]]
+        for role, position in found.positions.items()
+        if role not in inventory.roles and role not in options.columns
+    }
+    notes = [
+        f"{inventory.name}: {role} {cell!r} from the name of its folder" for role, cell in constants.items()
+    ]
+    return replace(
+        inventory,
+        constants=constants,
+        roles=inventory.roles | constants.keys(),
+        notes=(*inventory.notes, *notes),
+    )

@@ -1,0 +1,152 @@
+"""Unpacks inventories, by their content: gzip, zstd, bz2, xz, and the files in zip and tar archives."""
+
+import bz2
+import gzip
+import lzma
+import sys
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import IO, BinaryIO, cast
+
+from batchlic.errors import InventoryError
+from batchlic.reader import streams
+from batchlic.reader.left_out import is_left_out
+from batchlic.reader.streams import Opened, Readable, chunks, damaged_error, in_a_file, with_head
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+MAX_LAYERS = 5
+"""Files in files: gzip in gzip, gzip in zip, and so on."""
+
+_DECOMPRESSORS: dict[bytes, Callable[[BinaryIO], AbstractContextManager[Readable]]] = {
+    b"\x1f\x8b": lambda stream: gzip.GzipFile(fileobj=stream),
+    b"\x28\xb5\x2f\xfd": zstd.ZstdFile,
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ\x00": lzma.LZMAFile,
+}
+"""The first bytes of compressed files, and how to decompress them."""
+ZIP = (b"PK\x03\x04", b"PK\x05\x06")
+"""The second one starts an archive without files."""
+_TAR, _TAR_AT = b"ustar", 257
+
+
+def opened(name: str, files: ExitStack) -> Iterator[Opened]:
+    """Open an input as `streams.opened` does, and unpack it.
+
+    Yields one input, or each file of an archive, to be read before the next one. A zip that is yielded is a
+    workbook. Raises InventoryError.
+    """
+    yield from _unpacked(streams.opened(name, files), layers=0)
+
+
+def _unpacked(outer: Opened, layers: int) -> Iterator[Opened]:
+    if layers > MAX_LAYERS:
+        raise InventoryError(f"{outer.name}: packed more than {MAX_LAYERS} times: unpack it first")
+    for magic, decompress in _DECOMPRESSORS.items():
+        if outer.head.startswith(magic):
+            inner = outer.files.enter_context(decompress(outer.stream))
+            yield from _unpacked(with_head(outer.name, chunks(outer.name, inner), outer.files), layers + 1)
+            return
+    if outer.head.startswith(ZIP):
+        outer = replace(outer, stored=in_a_file(outer))
+        if not _is_workbook(outer):
+            yield from _files(outer, _zip_members(outer), layers)
+            return
+    elif outer.head[_TAR_AT:].startswith(_TAR):
+        yield from _files(outer, _tar_members(outer), layers)
+        return
+    yield outer
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """A file in an archive: its name, and how to open it."""
+
+    name: str
+    open: Callable[[], AbstractContextManager[Readable]]
+
+
+def _files(archive: Opened, members: Sequence[_Member], layers: int) -> Iterator[Opened]:
+    """The inventories in an archive. A single one has the name of the archive."""
+    read = [member for member in members if not is_left_out(member.name)]
+    left_out = ", ".join(member.name for member in members if is_left_out(member.name))
+    if not read:
+        listed = f": {left_out} is no inventory" if left_out else ""
+        raise InventoryError(f"{archive.name}: there is no inventory in this archive{listed}")
+    notes = (*archive.notes, *([f"{archive.name}: left out: {left_out}"] if left_out else []))
+    for member in read:
+        name = archive.name if len(read) == 1 else f"{archive.name}/{member.name}"
+        with ExitStack() as files:
+            try:
+                content = files.enter_context(member.open())
+            except (*streams.DAMAGED, OSError, tarfile.TarError) as error:
+                raise damaged_error(name, error) from None
+            inner = with_head(name, chunks(name, content), files)
+            yield from _unpacked(replace(inner, notes=notes), layers + 1)
+        notes = ()
+
+
+# -- zip ------------------------------------------------------------------------------------------------
+
+
+def _zip(outer: Opened) -> zipfile.ZipFile:
+    try:
+        return outer.files.enter_context(zipfile.ZipFile(in_a_file(outer)))
+    except (*streams.DAMAGED, OSError, ValueError) as error:
+        raise damaged_error(outer.name, error) from None
+
+
+def _is_workbook(outer: Opened) -> bool:
+    """Whether a zip is a spreadsheet. Raises InventoryError for other documents."""
+    names = [name.replace("\\", "/").lstrip("/").lower() for name in _zip(outer).namelist()]
+    if any(name.startswith("xl/") for name in names) or {"content.xml", "mimetype"} <= set(names):
+        return True
+    for document, advice in _DOCUMENTS.items():
+        if any(name.startswith(document) for name in names):
+            raise InventoryError(f"{outer.name}: {advice}")
+    return False
+
+
+_DOCUMENTS = {
+    "word/": "a Word document: save its table as CSV or XLSX",
+    "ppt/": "a PowerPoint document: save its table as CSV or XLSX",
+    "index/document.iwa": "an Apple Numbers document: export it as CSV or XLSX",
+    "index.zip": "an Apple Numbers document: export it as CSV or XLSX",
+}
+
+
+def _zip_members(outer: Opened) -> list[_Member]:
+    archive = _zip(outer)
+    return [
+        _Member(member.filename, partial(archive.open, member))
+        for member in archive.infolist()
+        if not member.is_dir()
+    ]
+
+
+# -- tar ------------------------------------------------------------------------------------------------
+
+
+def _tar_members(outer: Opened) -> list[_Member]:
+    stored = in_a_file(outer)
+    file = outer.files.enter_context(stored.open("rb")) if isinstance(stored, Path) else stored
+    try:
+        archive = outer.files.enter_context(tarfile.TarFile(fileobj=file))
+        members = archive.getmembers()
+    except (*streams.DAMAGED, OSError, tarfile.TarError) as error:
+        raise damaged_error(outer.name, error) from None
+    return [
+        _Member(member.name, partial(_extracted, archive, member)) for member in members if member.isfile()
+    ]
+
+
+def _extracted(archive: tarfile.TarFile, member: tarfile.TarInfo) -> AbstractContextManager[Readable]:
+    return cast("IO[bytes]", archive.extractfile(member))  # it is a file

@@ -1,0 +1,217 @@
+"""Compressed files, archives and folders: every inventory in them is read, and what is left out is named."""
+
+import bz2
+import gzip
+import io
+import lzma
+import tarfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from batchlic.errors import InventoryError
+from batchlic.reader import ReadOptions
+from tests.reader.builders import ACCOUNT, SKU, as_sheet, csv_of, iccid, imei, plan_bytes, plan_files
+
+DEVICES: list[tuple[str | None, str | None]] = [(imei(n), iccid(n)) for n in range(3)]
+PARTS = [csv_of([(imei(n), iccid(n))]) for n in range(3)]
+WHOLE = csv_of([(imei(n), iccid(n)) for n in range(3)])
+OTHER = "0000654321-00002"
+
+
+def as_zip(files: Mapping[str, bytes]) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return packed.getvalue()
+
+
+def as_tar(files: Mapping[str, bytes], mode: str = "w") -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode=mode) as archive:  # type: ignore[call-overload]
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return packed.getvalue()
+
+
+LAYERS = {
+    "gzip in gzip": gzip.compress(gzip.compress(WHOLE)),
+    "gzip in zip": as_zip({"fleet.csv.gz": gzip.compress(WHOLE)}),
+    "zip in gzip": gzip.compress(as_zip({"fleet.csv": WHOLE})),
+    "zip in zip": as_zip({"a.zip": as_zip({"fleet.csv": WHOLE})}),
+    "xz in bz2": bz2.compress(lzma.compress(WHOLE)),
+    "tar": as_tar({"fleet.csv": WHOLE}),
+    "tar.gz": as_tar({"./export/fleet.csv": WHOLE}, "w:gz"),
+    "tar.xz": as_tar({"fleet.csv": WHOLE}, "w:xz"),
+    "workbook in gzip": gzip.compress(as_sheet([["IMEI", "ICCID"], *DEVICES])),
+    "workbook in tar.bz2": as_tar({"a.xlsx": as_sheet([["IMEI", "ICCID"], *DEVICES])}, "w:bz2"),
+}
+
+
+@pytest.mark.parametrize("content", LAYERS.values(), ids=LAYERS)
+def test_layers_are_unpacked(tmp_path: Path, content: bytes) -> None:
+    planned = plan_bytes(tmp_path, content)
+    assert planned.devices == DEVICES
+    assert planned.plan["source"].unique().to_list() == [str(tmp_path / "inventory")]
+
+
+def test_too_many_layers_are_refused(tmp_path: Path) -> None:
+    content = WHOLE
+    for _ in range(7):
+        content = gzip.compress(content)
+    with pytest.raises(InventoryError, match="packed more than 5 times"):
+        plan_bytes(tmp_path, content)
+
+
+@pytest.mark.parametrize("pack", [as_zip, as_tar])
+def test_all_inventories_of_an_archive_are_read(tmp_path: Path, pack: type) -> None:
+    files = {"b/south.csv": PARTS[0], "north.csv.gz": gzip.compress(PARTS[1]), "west.xlsx": b""}
+    files["west.xlsx"] = as_sheet([["IMEI", "ICCID"], DEVICES[2]])
+    planned = plan_bytes(tmp_path, pack(files), "fleet.pack")
+    assert [source.name for source in planned.summary.sources] == [
+        f"{tmp_path}/fleet.pack/{name}" for name in ("b/south.csv", "north.csv.gz", "west.xlsx")
+    ]
+    assert planned.devices == DEVICES
+
+
+@pytest.mark.parametrize("pack", [as_zip, as_tar])
+@pytest.mark.parametrize(
+    "name", ["README.md", "__MACOSX/._fleet.csv", ".DS_Store", "fleet.csv.sha256", "LICENSE", "Thumbs.db"]
+)
+def test_what_is_left_out_of_an_archive_is_named(tmp_path: Path, pack: type, name: str) -> None:
+    planned = plan_bytes(tmp_path, pack({name: b"\0\1", "fleet.csv": WHOLE}))
+    assert planned.devices == DEVICES
+    assert any(f"left out: {name}" in note for note in planned.summary.notes)
+
+
+@pytest.mark.parametrize("pack", [as_zip, as_tar])
+def test_an_archive_without_inventory_is_refused(tmp_path: Path, pack: type) -> None:
+    with pytest.raises(InventoryError, match=r"there is no inventory in this archive: README\.md"):
+        plan_bytes(tmp_path, pack({"README.md": b"x"}))
+
+
+@pytest.mark.parametrize("cut", [40, 600])
+def test_a_damaged_archive_is_refused(tmp_path: Path, cut: int) -> None:
+    for content in (as_zip({"a.csv": WHOLE})[:-cut], as_tar({"a.csv": WHOLE}, "w:gz")[: -cut // 10]):
+        with pytest.raises(InventoryError, match=r"damaged|cut off"):
+            plan_bytes(tmp_path, content)
+
+
+LEFT_OUT = [
+    "_SUCCESS",
+    "~$fleet.xlsx",
+    "README.md",
+    "readme.txt",
+    "fleet.csv.md5",
+    "SHA256SUMS",
+    "import.log",
+    "desktop.ini",
+    "ledger.db",
+    "fleet.csv.bak",
+    "_temporary/0/part.csv",
+]
+
+
+@pytest.mark.parametrize("name", LEFT_OUT)
+def test_a_file_that_is_no_inventory_is_left_out_of_a_folder(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "data"
+    (folder / name).parent.mkdir(parents=True)
+    (folder / name).write_text("no inventory")
+    (folder / "fleet.csv").write_bytes(WHOLE)
+    planned = plan_files(tmp_path, str(folder))
+    assert planned.devices == DEVICES
+    assert any("left out" in note and name in note for note in planned.summary.notes)
+
+
+@pytest.mark.parametrize(
+    "name", ["license_devices.csv", "readme-fleet.csv", "manifest.csv", "log.csv", "db.json"]
+)
+def test_an_inventory_with_any_other_name_is_read(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / name).write_bytes(WHOLE)
+    assert plan_files(tmp_path, str(folder)).devices == DEVICES
+
+
+@pytest.mark.parametrize("name", ["_fleet.csv", "fleet.csv.bak", "README.md", ".fleet"])
+def test_a_file_that_is_named_is_always_read(tmp_path: Path, name: str) -> None:
+    assert plan_bytes(tmp_path, WHOLE, name).devices == DEVICES
+
+
+def test_a_glob_leaves_out_what_is_no_inventory(tmp_path: Path) -> None:
+    for name in ("fleet.csv", "fleet.csv.md5", "README.md"):
+        (tmp_path / name).write_bytes(WHOLE)
+    assert plan_files(tmp_path, f"{tmp_path}/*").devices == DEVICES
+
+
+def test_the_folders_of_earlier_runs_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "fleet.csv").write_bytes(WHOLE)
+    (tmp_path / "runs/first").mkdir(parents=True)
+    plan_files(tmp_path / "runs/first", str(tmp_path / "fleet.csv"))
+    (tmp_path / "out").mkdir()
+    planned = plan_files(tmp_path / "out", str(tmp_path))
+    assert planned.devices == DEVICES
+    assert any("runs/first" in note for note in planned.summary.notes)
+
+
+@pytest.mark.parametrize(
+    ("mark", "kind"),
+    [
+        ("_delta_log/0.json", "a Delta table"),
+        ("metadata/v1.metadata.json", "an Iceberg table"),
+        (".hoodie/x", "a Hudi table"),
+    ],
+)
+def test_a_table_of_another_program_is_refused(tmp_path: Path, mark: str, kind: str) -> None:
+    folder = tmp_path / "table"
+    (folder / mark).parent.mkdir(parents=True)
+    (folder / mark).write_text("{}")
+    pl.DataFrame({"imei": [imei(1)]}).write_parquet(folder / "part-0.parquet")
+    with pytest.raises(InventoryError, match=kind):
+        plan_files(tmp_path, str(folder))
+
+
+@pytest.mark.parametrize("key", ["account", "Account%20Name", "accountName"])
+@pytest.mark.parametrize("form", ["parquet", "csv"])
+def test_folders_with_a_key_are_columns(tmp_path: Path, key: str, form: str) -> None:
+    for number, account in enumerate((ACCOUNT, OTHER)):
+        folder = tmp_path / f"data/{key.replace('%20', ' ')}={account}/day=3"
+        folder.mkdir(parents=True)
+        frame = pl.DataFrame({"imei": [imei(number)]})
+        frame.write_parquet(folder / "a.parquet") if form == "parquet" else frame.write_csv(folder / "a.csv")
+    planned = plan_files(tmp_path, str(tmp_path / "data"))
+    assert planned.plan.sort("imei")["account_name"].to_list() == [ACCOUNT, OTHER]
+
+
+def test_a_folder_of_rows_without_account_is_no_account(tmp_path: Path) -> None:
+    folder = tmp_path / "account=__HIVE_DEFAULT_PARTITION__"
+    folder.mkdir()
+    assert plan_bytes(folder, WHOLE).plan["account_name"].unique().to_list() == [ACCOUNT]
+
+
+def test_the_account_of_a_folder_can_be_left_out(tmp_path: Path) -> None:
+    folder = tmp_path / f"account={OTHER}"
+    folder.mkdir()
+    options = ReadOptions(account=ACCOUNT, sku=SKU, columns={"account": "-"})
+    assert plan_bytes(folder, WHOLE, options=options).plan["account_name"].unique().to_list() == [ACCOUNT]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://example.com/fleet.csv?sig=secret",
+        "sftp://host/fleet.csv",
+        "file:///tmp/fleet.csv",
+        "ftp://a/b*",
+    ],
+)
+def test_an_address_that_is_not_read_says_so(tmp_path: Path, address: str) -> None:
+    with pytest.raises(InventoryError, match="download the file first") as raised:
+        plan_files(tmp_path, address)
+    assert "secret" not in str(raised.value)

@@ -1,0 +1,168 @@
+"""Headers are found below titles, on two lines, or not at all; no device is taken for a header."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from batchlic.errors import InventoryError
+from batchlic.reader import ReadOptions
+from tests.reader.builders import ACCOUNT, SKU, as_sheet, as_workbook, iccid, imei, plan_bytes
+
+ROWS = [[imei(n), iccid(n), "x"] for n in range(3)]
+DEVICES: list[tuple[str | None, str | None]] = [(imei(n), iccid(n)) for n in range(3)]
+
+ABOVE: dict[str, list[list[str]]] = {
+    "a title": [["Device inventory report"]],
+    "a title and a date": [["Device inventory report"], ["2026-10-01"], ["Rows: 3"]],
+    "a title over several cells": [["Report", "Fleet", "2026"]],
+    "comments": [["# Export of fleet portal"], ["#Devices: 3"]],
+    "a format line": [["FORMAT:IDI/CostGuardBulkData/Device"]],
+    "instructions": [[f"{number}. Fill in column {number}"] for number in range(1, 25)],
+    "an account": [["Account:", "0000123456-00001"]],
+    "key figures": [["Devices", "3"], ["Total", "1234567"]],
+}
+
+
+def as_csv(records: list[list[str]], separator: str = ",") -> bytes:
+    return "\n".join(separator.join(record) for record in records).encode() + b"\n"
+
+
+@pytest.mark.parametrize("above", ABOVE.values(), ids=ABOVE)
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_lines_above_a_known_header_are_left_out_in_text(
+    tmp_path: Path, above: list[list[str]], separator: str
+) -> None:
+    planned = plan_bytes(tmp_path, as_csv([*above, ["IMEI", "ICCID", "Site"], *ROWS], separator))
+    assert planned.devices == DEVICES
+    assert any("above the header left out" in note for note in planned.summary.notes)
+
+
+@pytest.mark.parametrize("above", ABOVE.values(), ids=ABOVE)
+def test_lines_above_a_known_header_are_left_out_in_workbooks(tmp_path: Path, above: list[list[str]]) -> None:
+    planned = plan_bytes(tmp_path, as_sheet([*above, [], ["IMEI", "ICCID", "Site"], *ROWS]))
+    assert planned.devices == DEVICES
+    assert planned.plan["row"].to_list() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        [["Device", "", "SIM", ""], ["Name", "IMEI", "ICCID", "Status"]],
+        [["Device", "", "SIM", ""], ["Name", "(IMEI)", "Number", "Status"]],
+        [["", "Modem", "SIM", ""], ["Name", "IMEI", "Card Number", "Status"]],
+        [["Name", "IMEI\n(15 digits)", "SIM card\nserial (ICCID)", "Status"]],
+        [["Name", "IMEI [decimal]", "ICCID (19 or 20 digits)", "Status"]],
+        [["Name", "Serial number (IMEI)", "Card (ICCID)", "Status"]],
+    ],
+)
+def test_headers_with_remarks_or_on_two_lines_are_known(tmp_path: Path, header: list[list[str]]) -> None:
+    rows = [["a", imei(n), iccid(n), "b"] for n in range(3)]
+    assert plan_bytes(tmp_path, as_sheet([*header, *rows])).devices == DEVICES
+
+
+@pytest.mark.parametrize(
+    ("first", "reason"),
+    [
+        ("3.59907E+14", "mangled_number"),
+        ("3,59907E+14", "mangled_number"),
+        ("35990710000001", "bad_length"),
+        (imei(5) + " " + iccid(5) + "F", "not_digits"),
+    ],
+)
+@pytest.mark.parametrize("named", [True, False])
+def test_a_damaged_first_device_is_no_header(tmp_path: Path, first: str, reason: str, *, named: bool) -> None:
+    options = ReadOptions(account=ACCOUNT, sku=SKU, columns={"imei": "1"} if named else {})
+    rows = [[first, "Truck 0"], *([imei(n), f"Truck {n}"] for n in range(1, 4))]
+    planned = plan_bytes(tmp_path, as_csv(rows, ";"), options=options)
+    assert planned.summary.planned == 3
+    assert planned.reasons == {1: reason}
+
+
+def test_devices_above_a_header_are_not_left_out(tmp_path: Path) -> None:
+    planned = plan_bytes(tmp_path, as_csv([*ROWS, ["IMEI", "ICCID", "Site"], *ROWS[:1]]))
+    assert planned.devices == DEVICES
+    assert planned.reasons == {4: "not_digits", 5: "duplicate"}
+
+
+def test_an_unknown_header_is_noted_if_a_position_is_named(tmp_path: Path) -> None:
+    options = ReadOptions(account=ACCOUNT, sku=SKU, columns={"imei": "1"})
+    planned = plan_bytes(tmp_path, as_csv([["Serial", "Site"], [imei(1), "x"]]), options=options)
+    assert planned.devices == [(imei(1), None)]
+    assert any("row 1 is taken for the header" in note for note in planned.summary.notes)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        as_csv([["Serial", "Card", "Site"], *ROWS]),
+        as_sheet([["Serial", "Card", "Site"], *ROWS]),
+        json.dumps([["Serial", "Card", "Site"], *ROWS]).encode(),
+        json.dumps([dict(zip(("Serial", "Card", "Site"), row, strict=True)) for row in ROWS]).encode(),
+    ],
+    ids=["CSV", "workbook", "JSON lists", "JSON objects"],
+)
+def test_the_error_for_unknown_headers_suggests_columns(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(InventoryError, match="--column imei=1; column 2 looks like ICCIDs: --column iccid=2"):
+        plan_bytes(tmp_path, content)
+
+
+def test_the_error_for_a_sheet_without_devices_names_the_others(tmp_path: Path) -> None:
+    book = as_workbook(
+        {"Instructions": [["How to fill in"], ["One SIM a row"]], "SIMs": [["IMEI"], [imei(1)]]}
+    )
+    with pytest.raises(
+        InventoryError, match="in the sheet 'Instructions'; the other sheets are 'SIMs': --sheet"
+    ):
+        plan_bytes(tmp_path, book)
+
+
+@pytest.mark.parametrize(
+    ("header", "cells"),
+    [
+        ("IMEI,IMEISV,Site", (imei(1), imei(1) + "7", "x")),
+        ("Device IMEI,IMEI,Modem IMEI", ("7", imei(1), "7")),
+        ("imei 1,imei 2,IMEI", ("7", "7", imei(1))),
+        ("simNumber,iccid,imsi", ("077009000", iccid(1), "20404000000000")),
+        ("SIM,SIM ICCID,ICCID", ("7", "7", iccid(1))),
+        ("iccid,iccid_with_luhn,sim", ("7", iccid(1), "7")),
+        ("SIM card,ICCID (SIM),SIM status", ("7", iccid(1), "7")),
+    ],
+)
+def test_the_exact_name_of_a_column_wins(tmp_path: Path, header: str, cells: tuple[str, ...]) -> None:
+    assert plan_bytes(tmp_path, as_csv([header.split(","), list(cells)])).summary.planned == 1
+
+
+@pytest.mark.parametrize(
+    ("role", "cells"),
+    [
+        ("iccid", [imei(1), "7", "", ""]),
+        ("account", [imei(1), "", "7-7", ""]),
+        ("sku", [imei(1), "", "", "VZM2M"]),
+    ],
+)
+def test_a_role_can_be_left_out(tmp_path: Path, role: str, cells: list[str]) -> None:
+    content = as_csv([["IMEI", "ICCID", "Account", "SKU"], cells])
+    assert plan_bytes(tmp_path, content).summary.planned == 0
+    options = ReadOptions(account=ACCOUNT, sku=SKU, columns={role: "-"})
+    planned = plan_bytes(tmp_path, content, options=options)
+    assert planned.devices == [(imei(1), None)]
+    assert planned.plan.select("account_name", "sku_number").row(0) == (ACCOUNT, SKU)
+
+
+@pytest.mark.parametrize(
+    "newline", ["\n", "\r\n", "\r", "\r\r\n", "\x85"], ids=["LF", "CRLF", "CR", "CRCRLF", "NEL"]
+)
+@pytest.mark.parametrize("above", ["", "{}", "\f", " {}{}", "Fleet\fof 2026{}", "Fleet\x0bof{}{}"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_lines_are_counted_in_one_way(tmp_path: Path, newline: str, above: str, encoding: str) -> None:
+    lines = ["IMEI,ICCID,Notes", *(f"{a},{b},form\ffeed\x1c\u2028" for a, b, _ in ROWS)]
+    text = above.replace("{}", newline) + newline.join(lines) + newline
+    assert plan_bytes(tmp_path, text.encode(encoding)).devices == DEVICES
+
+
+def test_rows_with_mixed_newlines_are_all_read(tmp_path: Path) -> None:
+    rows = [f"{a},{b}" for a, b, _ in ROWS]
+    assert (
+        plan_bytes(tmp_path, f"IMEI,ICCID\n{rows[0]}\r{rows[1]}\r\n{rows[2]}\r".encode()).devices == DEVICES
+    )

@@ -1,0 +1,205 @@
+"""JSON inventories: whatever the framing, each row is planned or rejected, or the file is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from batchlic.errors import InventoryError
+from batchlic.reader import ReadOptions
+from tests.reader.builders import ACCOUNT, JOB, SKU, iccid, imei, plan_bytes
+
+OTHER_ACCOUNT = "0000654321-00002"
+ROWS = [{"imei": imei(n), "iccid": iccid(n), "site": "x"} for n in range(4)]
+DEVICES: list[tuple[str | None, str | None]] = [(imei(n), iccid(n)) for n in range(4)]
+PAGES = (ROWS[:3], ROWS[3:])
+
+
+def lines(*values: object) -> bytes:
+    return b"".join(json.dumps(value).encode() + b"\n" for value in values)
+
+
+def pretty(*values: object) -> bytes:
+    return "\n".join(json.dumps(value, indent=2) for value in values).encode()
+
+
+FRAMINGS = {
+    "appended arrays": pretty(*PAGES),
+    "arrays on one line": b"".join(json.dumps(page).encode() for page in PAGES),
+    "one array a line": lines(*PAGES),
+    "objects over several lines": pretty(*ROWS),
+    "objects on one line": b"".join(json.dumps(row).encode() for row in ROWS),
+    "objects and arrays": lines(ROWS[0], ROWS[1:3], ROWS[3]),
+    "text sequence": b"".join(b"\x1e" + json.dumps(row).encode() + b"\n" for row in ROWS),
+    "text sequence over several lines": b"".join(b"\x1e" + pretty(row) + b"\n" for row in ROWS),
+    "a list in an object": lines({"hasMoreData": False, "devices": ROWS}),
+    "a list in an object, pretty": pretty({"value": ROWS, "@odata.nextLink": None}),
+    "a list in nested objects": lines({"data": {"sims": {"items": ROWS, "total": 4}}}),
+    "pages of objects": lines(*({"devices": page, "more": page is PAGES[0]} for page in PAGES)),
+    "pages over several lines": pretty(*({"devices": page} for page in PAGES)),
+    "an empty last page": lines({"devices": ROWS}, {"devices": []}),
+    "an empty first page": pretty([], ROWS),
+    "a list beside an empty one": lines({"devices": ROWS, "errors": []}),
+    "lists of cells": lines([list(row.values()) for row in ROWS]),
+    "lists of cells with a header": lines([["imei", "iccid", "site"], *(list(row.values()) for row in ROWS)]),
+    "byte order mark": b"\xef\xbb\xbf" + pretty(ROWS),
+    "UTF-16": json.dumps(ROWS).encode("utf-16"),
+    "CRLF": pretty(ROWS).replace(b"\n", b"\r\n"),
+    "NaN": lines(*ROWS).replace(b'"x"', b"NaN"),
+    "half of a surrogate pair": lines(*ROWS).replace(b'"x"', b'"\\ud83d"'),
+    "Latin-1": lines(*ROWS).replace(b'"x"', b'"Z\xfcrich"'),
+    "brackets in texts": lines(*({**row, "site": 'a}]"\\{['} for row in ROWS)),
+    "brackets in texts of an array": pretty([{**row, "site": '"}],\\'} for row in ROWS]),
+}
+
+
+BLOCKS = [
+    pytest.param(content, block_bytes, id=f"{name}, {block_bytes}")
+    for name, content in FRAMINGS.items()
+    for block_bytes in (1, 60, 1 << 20)
+    if block_bytes > 1 or not any(word in name for word in ("list in", "list beside", "pages", "last page"))
+]
+
+
+@pytest.mark.parametrize(("content", "block_bytes"), BLOCKS)
+def test_all_rows_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, block_bytes: int
+) -> None:
+    monkeypatch.setattr("batchlic.reader.jsonrows.BLOCK_BYTES", block_bytes)
+    planned = plan_bytes(tmp_path, content)
+    assert planned.devices == DEVICES
+    assert planned.rejects.is_empty()
+
+
+@pytest.mark.parametrize(
+    "content", [lines([row["imei"] for row in ROWS]), pretty([int(row["imei"]) for row in ROWS])]
+)
+def test_a_list_of_identifiers_is_an_inventory(tmp_path: Path, content: bytes) -> None:
+    assert plan_bytes(tmp_path, content).devices == [(device[0], None) for device in DEVICES]
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (pretty(ROWS) + b"\nError: connection reset\n", "not JSON: 'Error: connection reset"),
+        (lines(*ROWS) + b"curl: (56) Recv failure\n", "line 5: not JSON: 'curl"),
+        (lines(ROWS[0]) + b"<html>502</html>\n" + lines(ROWS[1]), "line 2: not JSON: '<html>"),
+        (lines(ROWS[0]) + b"null\n" + lines(ROWS[1]), "line 2: not JSON: 'null"),
+        (lines(ROWS[0]) + b'{"imei": oops}\n' + lines(ROWS[1]), "line 2: not JSON"),
+        (lines(*ROWS)[:-30], "line 4: the object is cut off"),
+        (pretty(ROWS)[:-30], "the list is cut off"),
+        (lines({"devices": ROWS})[:-2], "cut off"),
+        (
+            lines({"devices": ROWS}) + lines({"error": "rate limited"}),
+            "an object has no list 'devices': .*rate limited",
+        ),
+        (lines([ROWS[0], "x"]), 'item 2 is "x", and not an object'),
+        (lines([["a"], ROWS[0]]), "some items are lists or texts, and some are objects"),
+        (lines({"devices": ROWS[:2], "sims": ROWS[2:]}), "devices are in 'devices' and in 'sims'"),
+        (b'{"a": {"b": [1, 2]}}', "no known header"),
+    ],
+)
+def test_text_that_is_no_row_is_refused(tmp_path: Path, content: bytes, complaint: str) -> None:
+    with pytest.raises(InventoryError, match=complaint):
+        plan_bytes(tmp_path, content)
+
+
+@pytest.mark.parametrize("at", [1, 150, 5_000])
+@pytest.mark.parametrize("block_bytes", [100, 1 << 20])
+def test_a_key_that_appears_late_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int, block_bytes: int
+) -> None:
+    monkeypatch.setattr("batchlic.reader.jsonrows.BLOCK_BYTES", block_bytes)
+    rows: list[dict[str, str]] = [{"imei": imei(n)} for n in range(at)]
+    rows += [{"iccid": iccid(at)}, {"imei": imei(at + 1), "accountName": OTHER_ACCOUNT}]
+    planned = plan_bytes(tmp_path, lines(*rows))
+    assert planned.devices[at:] == [(None, iccid(at)), (imei(at + 1), None)]
+    assert planned.plan.sort("row")["account_name"].to_list()[-2:] == [ACCOUNT, OTHER_ACCOUNT]
+
+
+def test_a_late_key_that_changes_a_column_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("batchlic.reader.jsonrows.BLOCK_BYTES", 100)
+    rows = [{"sim": iccid(n)} for n in range(50)] + [{"sim": "a", "iccid": iccid(50)}]
+    with pytest.raises(InventoryError, match="under 'sim', and later ones under 'iccid'"):
+        plan_bytes(tmp_path, lines(*rows))
+
+
+def test_nested_identifiers_are_read_and_noted(tmp_path: Path) -> None:
+    rows = [{"device": {"imei": imei(n)}, "sim": {"iccid": iccid(n), "id": n}} for n in range(4)]
+    planned = plan_bytes(tmp_path, lines(*rows))
+    assert planned.devices == DEVICES
+    assert any("imei from 'device.imei'" in note for note in planned.summary.notes)
+
+
+@pytest.mark.parametrize("imei_path", ["unit.serial", "UNIT.Serial"])
+def test_a_path_names_a_nested_key(tmp_path: Path, imei_path: str) -> None:
+    rows = [{"unit": {"serial": imei(n), "card": {"no": iccid(n)}}} for n in range(4)]
+    options = ReadOptions(account=ACCOUNT, sku=SKU, columns={"imei": imei_path, "iccid": "unit.card.no"})
+    assert plan_bytes(tmp_path, pretty(rows), options=options).devices == DEVICES
+
+
+def test_the_error_for_unknown_nested_keys_suggests_the_path(tmp_path: Path) -> None:
+    rows = [{"unit": {"serial": imei(n)}} for n in range(4)]
+    with pytest.raises(InventoryError, match=r"--column imei=unit\.serial"):
+        plan_bytes(tmp_path, lines(*rows))
+
+
+def test_identifiers_with_id_and_kind_are_read(tmp_path: Path) -> None:
+    rows = [
+        {
+            "accountName": OTHER_ACCOUNT,
+            "deviceIds": [
+                {"id": "5550100001", "kind": "mdn"},
+                {"id": imei(n), "kind": "imei"},
+                {"id": iccid(n), "kind": "iccId"},
+            ],
+        }
+        for n in range(4)
+    ]
+    planned = plan_bytes(tmp_path, pretty({"hasMoreData": False, "devices": rows}))
+    assert planned.devices == DEVICES
+    assert planned.plan["account_name"].unique().to_list() == [OTHER_ACCOUNT]
+
+
+def test_two_identifiers_of_one_kind_are_rejected(tmp_path: Path) -> None:
+    identifiers = [{"id": imei(1), "kind": "imei"}, {"id": imei(2), "kind": "imei"}]
+    assert plan_bytes(tmp_path, lines({"deviceIds": identifiers})).reasons == {1: "not_digits"}
+
+
+@pytest.mark.parametrize("key", ["accountName", "account"])
+@pytest.mark.parametrize("block_bytes", [60, 1 << 20])
+def test_the_account_around_a_list_holds_for_its_devices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, block_bytes: int
+) -> None:
+    monkeypatch.setattr("batchlic.reader.jsonrows.BLOCK_BYTES", block_bytes)
+    pages = (
+        {key: account, "deviceList": page}
+        for account, page in zip((ACCOUNT, OTHER_ACCOUNT), PAGES, strict=True)
+    )
+    planned = plan_bytes(tmp_path, lines(*pages))
+    assert planned.plan.sort("row")["account_name"].to_list() == [ACCOUNT] * 3 + [OTHER_ACCOUNT]
+
+
+def test_an_account_after_a_long_list_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("batchlic.reader.jsonrows.BLOCK_BYTES", 60)
+    with pytest.raises(InventoryError, match="'accountName' comes after the list of devices"):
+        plan_bytes(tmp_path, lines({"devices": ROWS, "accountName": OTHER_ACCOUNT}))
+
+
+def test_a_list_that_is_not_read_is_noted(tmp_path: Path) -> None:
+    planned = plan_bytes(tmp_path, lines({"devices": ROWS, "links": [{"rel": "next"}]}))
+    assert any("the list 'links' is not read" in note for note in planned.summary.notes)
+
+
+@pytest.mark.parametrize(
+    "content", [b"[Fleet of the north]\nIMEI\n" + imei(1).encode(), b"{fleet}\nIMEI\n" + imei(1).encode()]
+)
+def test_a_title_in_brackets_is_no_json(tmp_path: Path, content: bytes) -> None:
+    assert plan_bytes(tmp_path, content).devices == [(imei(1), None)]
+
+
+def test_numbers_keep_all_digits(tmp_path: Path) -> None:
+    content = b'{"imei": %b, "iccid": %b}\n{"imei": 3.59907E+14}\n' % (imei(1).encode(), iccid(1).encode())
+    planned = plan_bytes(tmp_path, content, options=JOB)
+    assert planned.devices == [(imei(1), iccid(1))]
+    assert planned.reasons == {2: "mangled_number"}
