@@ -2,10 +2,10 @@
 
 import difflib
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 
 from batchlic.errors import InventoryError
+from batchlic.reader.headers import fold
 from batchlic.reader.options import IDENTIFIERS, ReadOptions, Role
 
 _NUMBER = "(number|no|nr|id|code|name)?"
@@ -18,13 +18,6 @@ ALIASES: dict[Role, re.Pattern[str]] = {
     Role.SKU: re.compile(f"(licen[cs]e)?sku{_NUMBER}"),
 }
 """Header spellings per role, as `fold` leaves them."""
-
-_HIDDEN = re.compile(r"[\W_]+")
-
-
-def fold(header: str) -> str:
-    """A header without case, punctuation, spaces and invisible characters."""
-    return _HIDDEN.sub("", unicodedata.normalize("NFKC", header)).casefold()
 
 
 def by_header(name: str, headers: Sequence[str], named: Mapping[str, str]) -> dict[Role, int]:

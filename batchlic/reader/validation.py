@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from batchlic.reader import rules
-from batchlic.reader.columns import fold
+from batchlic.reader.headers import fold
 from batchlic.reader.inventory import SHORT
 from batchlic.reader.options import IDENTIFIERS, ReadOptions, Role
 from batchlic.reader.streaming import Schema
