@@ -6,17 +6,25 @@ from pathlib import Path
 
 import polars as pl
 
-from batchlic.errors import InventoryError
+from batchlic.errors import InventoryError, UsageError
 from batchlic.reader import duplicates, rules
 from batchlic.reader.devices import DEVICES, REJECTED, DeviceRows
 from batchlic.reader.formats import open_inventory
+from batchlic.reader.inventory import EmptyInventory, empty_error
 from batchlic.reader.options import ReadOptions, Source
 from batchlic.reader.reading import validated_blocks
 from batchlic.reader.sources import expanded
 from batchlic.reader.spool import Spool
 from batchlic.reader.streaming import Schema
 from batchlic.reader.targets import TargetTable
-from batchlic.reader.validation import CELL_COLUMNS, CELLS, REJECT_COLUMNS, ROW, ValidatedBlock
+from batchlic.reader.validation import (
+    CELL_COLUMNS,
+    CELLS,
+    REJECT_COLUMNS,
+    ROW,
+    TARGET_ROLES,
+    ValidatedBlock,
+)
 
 TEXTS_BYTES = 64 << 20
 """Bytes of each kind of text, apart from the device rows, that stay in memory."""
@@ -39,7 +47,8 @@ def read_fleet(inventories: Sequence[str], options: ReadOptions, scratch: Path) 
     """Read the inventories, which may be globs and folders, and reject their duplicates and conflicts.
 
     Data too large for memory goes to the folder `scratch`. Raises InventoryError if an inventory can't be
-    read, and UsageError if no inventory is given or one is given twice.
+    read, and UsageError if no inventory is given, if one is given twice, or if one has no column for the
+    account or the SKU while the options have no default.
     """
     fleet = Fleet(options, scratch)
     for name in expanded(inventories):
@@ -68,17 +77,44 @@ class Fleet:
         self._duplicates = Spool(scratch / "duplicates", _REJECTS, TEXTS_BYTES)
 
     def read(self, name: str) -> None:
-        """Read one more inventory to its end. Raises InventoryError."""
+        """Read one more inventory to its end. Raises InventoryError and UsageError."""
+        start = self.rows_read
+        try:
+            self._read_rows(name)
+        except EmptyInventory:
+            if not self._options.allow_empty:
+                raise
+            self.notes.append(f"{name}: the file has no rows")
+        self.sources.append(Source(name, self.rows_read - start))
+
+    def _read_rows(self, name: str) -> None:
+        """Read the rows of an inventory. Raises EmptyInventory if there are none."""
         start = self.rows_read
         with open_inventory(name, self._options) as inventory:
+            columns: set[str] = set(inventory.headers)
             for block in validated_blocks(inventory, self._options):
                 if self.rows_read + block.height > MAX_ROWS:
                     raise InventoryError(f"{name}: more than {MAX_ROWS:,} rows in all: use several runs")
                 self._add(block, name, rows_before=self.rows_read - start)
-        self.sources.append(Source(name, self.rows_read - start))
-        self.notes.extend(inventory.notes)
+                columns |= block.columns
+        self._refuse_missing_target(name, columns)
         if self.rows_read == start:
-            self.notes.append(f"{name}: the file has no rows")
+            what = "the file has a header and no rows" if inventory.headers else "the file has no rows"
+            raise empty_error(name, what, inventory.notes)
+        self.notes.extend(inventory.notes)
+
+    def _refuse_missing_target(self, name: str, columns: set[str]) -> None:
+        """Raise UsageError if no row can have an account or a SKU: neither a column nor a default exists."""
+        missing = [
+            role.value for role in TARGET_ROLES if role not in columns and self._options.default(role) is None
+        ]
+        if missing and columns:
+            options = " and ".join(f"--{role}" for role in missing)
+            raise UsageError(
+                f"{name}: there is no {' and no '.join(missing)} for its rows: the file has no such column. "
+                f"Give {options}, or set {' and '.join(missing)} in the job's [license]; or name the column, "
+                f"such as --column {missing[0]}=HEADER"
+            )
 
     def _add(self, block: ValidatedBlock, name: str, *, rows_before: int) -> None:
         ordinal = (pl.col(ROW) + self.rows_read).cast(pl.UInt32).alias("ordinal")

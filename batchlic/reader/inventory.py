@@ -50,6 +50,13 @@ def block_of(rows: Sequence[Sequence[str | None]], roles: Sequence[Role]) -> Blo
     return lambda: frame
 
 
-def empty_error(name: str) -> InventoryError:
-    """The error for an input without rows."""
-    return InventoryError(f"{name}: the file is empty: it has no rows")
+class EmptyInventory(InventoryError):
+    """An inventory has no rows, and `allow_empty` does not allow that."""
+
+
+def empty_error(name: str, what: str = "the file is empty", notes: Sequence[str] = ()) -> EmptyInventory:
+    """The error for an input without rows; `notes` are those of its inventory."""
+    return EmptyInventory(
+        f"{name}: {what}. Check the export. If it is right that there are no rows, give --allow-empty, or "
+        f"set allow_empty = true in the job's [inventory]{''.join(f'; note: {note}' for note in notes)}"
+    )

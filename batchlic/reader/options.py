@@ -53,7 +53,7 @@ class ReadOptions:
     role, by header or 1-based position, if the aliases do not find the column. `sheet` is the sheet of a
     workbook (default: the first). `accept_imeisv` converts 16-digit IMEISVs to IMEIs. `check_digit=False`
     accepts identifiers with a wrong check digit. `other_skus` are SKUs of the contract that the catalog does
-    not have.
+    not have. `allow_empty` accepts inventories without rows.
     """
 
     action: Action = Action.ASSIGN
@@ -65,6 +65,7 @@ class ReadOptions:
     sheet: str | None = None
     accept_imeisv: bool = False
     check_digit: bool = True
+    allow_empty: bool = False
     other_skus: Mapping[str, LicenseType] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -27,13 +27,14 @@ class ValidatedBlock:
     `valid`: `row`, `imei_number`, `iccid_number`, and `account` and `sku`, null for the job's default.
     `original_cells` (CELL_COLUMNS): the cells of the valid rows that were cleaned. `rejects`
     (REJECT_COLUMNS): the cells of the other rows, and why they are rejected. `height`: the number of valid
-    and rejected rows, without repeated header lines.
+    and rejected rows, without repeated header lines. `columns`: those that the block has before validation.
     """
 
     height: int
     valid: pl.DataFrame
     original_cells: pl.DataFrame
     rejects: pl.DataFrame
+    columns: frozenset[str]
 
 
 class Validator:
@@ -59,7 +60,7 @@ class Validator:
         proven = values if is_proven.all() else values.filter(is_proven)
         if proven.height == frame.height:
             empty_cells, no_rejects = pl.DataFrame(schema=CELL_COLUMNS), pl.DataFrame(schema=REJECT_COLUMNS)
-            return ValidatedBlock(frame.height, proven, empty_cells, no_rejects)
+            return ValidatedBlock(frame.height, proven, empty_cells, no_rejects, frozenset(block.columns))
         unproven = frame.filter(~is_proven)
         header_rows = unproven.filter(self._is_header())[ROW]
         if len(header_rows):
@@ -72,6 +73,7 @@ class Validator:
             valid,
             cleaned.select(map(_copied, CELL_COLUMNS)),
             rejects.select(map(_copied, REJECT_COLUMNS)),
+            frozenset(block.columns),
         )
 
     def _completed(self, block: pl.DataFrame) -> pl.DataFrame:

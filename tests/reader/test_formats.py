@@ -241,10 +241,6 @@ def test_a_zip_of_several_files_is_refused(tmp_path: Path) -> None:
         plan_bytes(tmp_path, packed.getvalue())
 
 
-def test_a_header_without_rows_is_an_empty_plan(tmp_path: Path) -> None:
-    assert plan_bytes(tmp_path, b"IMEI,ICCID\n").summary.rows_read == 0
-
-
 def test_a_short_row_is_rejected_before_other_rules_apply(tmp_path: Path) -> None:
     planned = plan_rows(
         tmp_path,
