@@ -109,11 +109,12 @@ class Fleet:
             role.value for role in TARGET_ROLES if role not in columns and self._options.default(role) is None
         ]
         if missing and columns:
+            absent = " and no ".join(missing).replace("sku", "SKU")
             options = " and ".join(f"--{role}" for role in missing)
             raise UsageError(
-                f"{name}: there is no {' and no '.join(missing)} for its rows: the file has no such column. "
-                f"Give {options}, or set {' and '.join(missing)} in the job's [license]; or name the column, "
-                f"such as --column {missing[0]}=HEADER"
+                f"{name}: its rows have no {absent}: there is no such column. Give {options}, or set "
+                f"{' and '.join(missing)} in the job's [license]; or name the column, such as "
+                f"--column {missing[0]}=HEADER"
             )
 
     def _add(self, block: ValidatedBlock, name: str, *, rows_before: int) -> None:

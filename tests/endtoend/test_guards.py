@@ -167,7 +167,7 @@ def test_a_run_of_another_action_is_not_compared(tmp_path: Path) -> None:
     job(tmp_path)
     assert nightly(tmp_path, 100, "given").code == 0
     job(tmp_path, action="unassign")
-    assert nightly(tmp_path, 5, "taken", *GUARD, "--max-rejects", "5").code != 4
+    assert nightly(tmp_path, 5, "taken", *GUARD, "--max-rejects", "5").code in {0, 3}
 
 
 def test_jobs_without_a_name_are_the_same_with_one_account_and_sku(tmp_path: Path) -> None:

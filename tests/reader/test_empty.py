@@ -110,9 +110,9 @@ WITHOUT_TARGET = {
 @pytest.mark.parametrize(
     ("options", "missing"),
     [
-        (ReadOptions(), "no account and no sku .*--account and --sku, or set account and sku"),
-        (ReadOptions(sku=SKU), "no account for .*--account, or set account in .*--column account=HEADER"),
-        (ReadOptions(account=ACCOUNT), "no sku for .*--sku, or set sku in .*--column sku=HEADER"),
+        (ReadOptions(), "no account and no SKU: .*--account and --sku, or set account and sku"),
+        (ReadOptions(sku=SKU), "have no account: .*--account, or set account in .*--column account=HEADER"),
+        (ReadOptions(account=ACCOUNT), "have no SKU: .*--sku, or set sku in .*--column sku=HEADER"),
     ],
     ids=["neither", "no account", "no sku"],
 )
@@ -132,7 +132,7 @@ def test_a_header_without_rows_that_is_allowed_still_needs_a_target(tmp_path: Pa
 def test_of_several_inventories_the_one_without_a_target_is_named(tmp_path: Path) -> None:
     (tmp_path / "1.csv").write_bytes(csv_of([(imei(1), ACCOUNT, SKU)], "IMEI,Account,SKU"))
     (tmp_path / "2.csv").write_bytes(csv_of([(imei(2), SKU)], "IMEI,SKU"))
-    with pytest.raises(UsageError, match=r"2\.csv: there is no account"):
+    with pytest.raises(UsageError, match=r"2\.csv: its rows have no account"):
         plan_files(tmp_path, str(tmp_path / "*.csv"), options=ReadOptions())
 
 
