@@ -5,7 +5,7 @@
     │   ├── InventoryError          an inventory can't be read at all
     │   ├── RunFolderError          a run folder is missing, damaged or holds another run
     │   └── LedgerError             a ledger is damaged
-    ├── RefusedToStart           4  nothing was sent: no consent, too few licenses, a locked run
+    ├── RefusedToStart           4  nothing was sent: no consent, too few licenses, a guard, a locked run
     ├── CredentialsRejected      5  the carrier rejects the login or a token
     └── StoppedEarly             6  resumable: a signal, the carrier down, too many refusals, no disk
 

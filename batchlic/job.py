@@ -1,13 +1,23 @@
 """Jobs: what to do with which devices, from a TOML file or options. A job holds no credentials."""
 
 import os
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from batchlic.carrier.catalog import MAX_DEVICES_PER_REQUEST, SKUS, Action, LicenseType
 from batchlic.errors import RefusedToStart, UsageError
@@ -15,6 +25,23 @@ from batchlic.reader import IdKind, ReadOptions, Role
 
 AccountName = Annotated[str, Field(min_length=3, max_length=32)]
 SkuNumber = Annotated[str, Field(min_length=3, max_length=32)]
+
+
+def as_percentage(given: object) -> str:
+    """A percentage (`20%`), or a number below 1 (`0.2`), as a percentage. Raises ValueError for other values.
+
+    Numbers from 1 are refused: 20 might mean 20%, or twenty times as many.
+    """
+    found = _SHARE.fullmatch(str(given).strip())
+    number = Decimal(found[1]) if found else Decimal(1)
+    is_percentage = found is not None and found[2] == "%"
+    if not is_percentage and number >= 1:
+        raise ValueError(f"{given!r} is not a share: give a percentage such as 20%, or a number such as 0.2")
+    return f"{(number if is_percentage else number * 100).normalize():f}%"
+
+
+_SHARE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s?(%?)")
+Percentage = Annotated[str, BeforeValidator(as_percentage)]
 Overrides = Mapping[str, Mapping[str, Any]]
 """Values that override those of a job file, by table and key. None means that no value was given."""
 
@@ -42,6 +69,12 @@ class Inventory(Table):
     """Accept a 16-digit IMEISV, and plan its IMEI."""
     check_digit: bool = True
     """Reject identifiers with a wrong check digit."""
+    allow_empty: bool = False
+    """Accept inventories without rows."""
+    min_rows: int | None = Field(default=None, ge=0)
+    """Fewest rows, in all files together, with which a run starts; None: any number."""
+    max_change: Percentage | None = None
+    """Largest change of the number of rows since the last run of the job; None: any change."""
 
 
 class Licensing(Table):
@@ -186,6 +219,7 @@ class Job(Table):
             sheet=inventory.sheet,
             accept_imeisv=inventory.accept_imeisv,
             check_digit=inventory.check_digit,
+            allow_empty=inventory.allow_empty,
             other_skus=self.license.other_skus,
         )
 
@@ -257,7 +291,8 @@ def _explain(location: tuple[int | str, ...], message: str, kind: str) -> str:
         return f"{key}: there is no such key{_suggest(str(location[-1]), _keys_beside(location))}"
     if kind == "missing":
         return f"{key}: is missing"
-    return f"{key}: {message}" if key else message.removeprefix("Value error, ")
+    text = message.removeprefix("Value error, ")
+    return f"{key}: {text}" if key else text
 
 
 def _keys_beside(location: tuple[int | str, ...]) -> Iterable[str]:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from batchlic.carrier.catalog import Action, LicenseType
-from batchlic.cli.options import InventoryOptions, PlanOptions, RunOptions, SendOptions
+from batchlic.cli.options import GuardOptions, InventoryOptions, PlanOptions, RunOptions
 from batchlic.errors import ExitCode, RefusedToStart, UsageError
 from batchlic.job import Job, load_job, make_job
 from batchlic.reader import IdKind
@@ -53,6 +53,7 @@ def test_a_misspelled_key_is_refused_with_a_suggestion(tables: dict[str, Any], a
         ("limits", "fixed_rate", [0, -1], [0.5]),
         ("limits", "give_up_after", [0, -1], [0.1, 86400]),
         ("limits", "max_rejects", [-1], [0, 10**9]),
+        ("inventory", "min_rows", [-1, 1.5, "many"], [0, 10**9]),
         ("sandbox", "rate", [0], [1]),
         ("sandbox", "burst", [0], [1]),
         ("sandbox", "latency", [-1], [0]),
@@ -149,10 +150,11 @@ def test_given_options_override_the_file_and_others_change_nothing(tmp_path: Pat
     )
     flags = RunOptions(
         plan=PlanOptions(
-            inventory=InventoryOptions(account="222", column=["imei=Device, IMEI=1"]), batch_size=20
+            inventory=InventoryOptions(account="222", column=["imei=Device, IMEI=1"]),
+            batch_size=20,
+            max_rejects=0,
+            consent_lifetime=True,
         ),
-        send=SendOptions(max_rejects=0),
-        consent_lifetime=True,
     )
     loaded = load_job(path, flags.values())
     assert (loaded.license.account, loaded.license.sku, loaded.license.consent_lifetime) == (
@@ -179,3 +181,40 @@ def test_request_action_follows_the_action_of_the_job() -> None:
     moving = job(action="migrate", license={"from_sku": FLEXIBLE, "to_sku": LIFETIME})
     assert moving.request_action is Action.UNASSIGN
     assert moving.read_options().sku == moving.read_options().only_sku == FLEXIBLE
+
+
+@pytest.mark.parametrize(
+    ("given", "percentage"),
+    [
+        ("20%", "20%"),
+        (" 12.5 %", "12.5%"),
+        (0.2, "20%"),
+        ("0.2", "20%"),
+        (0, "0%"),
+        ("0%", "0%"),
+        ("300%", "300%"),
+    ],
+)
+def test_a_change_is_a_percentage_or_a_share(given: object, percentage: str) -> None:
+    inventory = {"files": ["fleet.csv"], "max_change": given}
+    assert job(inventory=inventory).inventory.max_change == percentage
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["20", 20, 1, 1.0, "1", -0.1, "-5%", "", "%", "twenty", "1e2%", "12,5%", "٣%", True, float("nan"), []],
+)
+def test_a_change_that_may_mean_two_things_is_refused(given: object) -> None:
+    with pytest.raises(UsageError, match=r"^test: inventory\.max_change: .* is not a share: give"):
+        job(inventory={"files": ["fleet.csv"], "max_change": given})
+
+
+def test_a_wrong_change_as_an_option_names_the_option() -> None:
+    with pytest.raises(UsageError, match=r"^--max-change: '20' is not a share"):
+        PlanOptions(guards=GuardOptions(max_change="20")).values()
+
+
+def test_a_job_keeps_its_guards_in_the_journal() -> None:
+    inventory = {"files": ["a"], "min_rows": 5, "max_change": "250%", "allow_empty": True}
+    given = job(inventory=inventory)
+    assert Job.model_validate(given.model_dump(mode="json")) == given

@@ -10,12 +10,13 @@ from batchlic.chunker.batch import (
     read_whole_batches,
 )
 from batchlic.chunker.groups import Fit, PlanGroup
-from batchlic.chunker.plan import Plan, write_plan
+from batchlic.chunker.plan import Check, Plan, write_plan
 from batchlic.chunker.status import DeviceStatus
 from batchlic.chunker.step import Step, StepRequest
 
 __all__ = [
     "Batch",
+    "Check",
     "DeviceStatus",
     "Fit",
     "Plan",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from batchlic.atomic import scratch_in
 from batchlic.chunker.groups import Fit, PlanGroup
@@ -13,6 +13,9 @@ from batchlic.reader import ReadOptions, Source
 
 if TYPE_CHECKING:
     from batchlic.chunker.exclusion import KnownLicenses
+
+Check: TypeAlias = Callable[[int, int], None]
+"""Gets the number of rows read, and of devices among them; raises to refuse the inventories."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +42,7 @@ def write_plan(
     batch_size: int,
     folder: Path,
     known_licenses: KnownLicenses | None = None,
+    check: Check | None = None,
     fit: Fit | None = None,
 ) -> Plan:
     """Read the inventories; write plan.parquet and rejects.parquet into `folder`, each whole or not at all.
@@ -47,6 +51,8 @@ def write_plan(
     contiguous range of at most `batch_size` rows of one account and SKU. Devices that `known_licenses`
     excludes come after all batches. rejects.parquet (columns schema.REJECTS) has the rejects in input order.
 
+    `check` is called once, after all inventories are read; its devices are the rows that are not rejected.
+
     `fit` is called once, with the groups of devices to send, before anything is written. It returns how many
     devices of each group to plan: the first ones. The others are rejected as `no_license`, after all other
     rejects.
@@ -54,7 +60,7 @@ def write_plan(
     Both files are a function of inventories, options, known licenses and the result of `fit` (promise I).
 
     Raises InventoryError if an inventory can't be read, UsageError if the options contradict it, and any
-    error of `fit`. In all these cases, neither file is written.
+    error of `check` and `fit`. In all these cases, neither file is written.
     """
     from batchlic.chunker.exclusion import exclude_known  # noqa: PLC0415 - brings polars
     from batchlic.chunker.files import PlanLayout, write_files  # noqa: PLC0415
@@ -63,6 +69,8 @@ def write_plan(
 
     with scratch_in(folder) as scratch:
         fleet = read_fleet(inventories, options, scratch)
+        if check is not None:
+            check(fleet.rows_read, sum(fleet.targets.row_counts().values()))
         excluded = exclude_known(fleet, known_licenses) if known_licenses else {}
         layout = PlanLayout.of(fleet.targets.row_counts(), batch_size, fit)
         write_files(fleet, layout, excluded, folder=folder, scratch=scratch)

@@ -77,8 +77,22 @@ def describe_plan(plan: Plan, folder: Path | None) -> str:
         f"account {printable(group.account_name)}, SKU {printable(group.sku_number)}"
         for group in plan.groups
     ]
+    if not plan.groups:
+        lines.append("  nothing to do" if not plan.rows_read else "  nothing to send")
     lines.append(f"Files: {folder}/" if folder else "Dry run: nothing was sent, and no file was kept.")
     return "\n".join(lines)
+
+
+def describe_plan_exit(plan: Plan, code: ExitCode, *, max_rejects: int) -> str:
+    """Why a plan has another exit code than 0, for a terminal."""
+    reasons = [
+        f"{_count(devices, 'device')} {status.replace('_', ' ')}"
+        for status, devices in plan.excluded.items()
+        if status != DeviceStatus.SKIPPED
+    ]
+    if (rejected := sum(plan.rejected.values())) > max_rejects:
+        reasons.append(f"{_count(rejected, 'row')} rejected (--max-rejects {max_rejects})")
+    return f"Exit code {int(code)}, as the run would have: {', '.join(reasons)}"
 
 
 def describe_doubts(doubts: Sequence[Doubt], folder: Path) -> str:

@@ -57,6 +57,9 @@ def import_(
         list[str] | None,
         typer.Option(metavar="NAME=HEADER", help="Column of a list, as for `plan`. Repeatable."),
     ] = None,
+    allow_empty: Annotated[
+        bool, typer.Option("--allow-empty", help="Accept lists without rows, instead of exit code 2.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Import licensed devices into the ledger."""
@@ -71,6 +74,7 @@ def import_(
 
     content = {"action": "assign", "inventory": {"files": files}}
     flags = InventoryOptions(account=account, sku=sku, column=column).values()
+    flags["inventory"]["allow_empty"] = allow_empty or None
     options = make_job(content, flags, where="options").read_options()
     where = (carrier or load_settings().base_url).rstrip("/")
     with closing(Ledger(ledger)) as opened:

@@ -85,10 +85,53 @@ class InventoryOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GuardOptions:
+    """Which inventories are refused before anything is sent."""
+
+    min_rows: Annotated[
+        int | None, typer.Option(min=0, help="Minimum number of rows: with fewer, exit code 4 [none].")
+    ] = None
+    max_change: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PERCENT",
+            help="Maximum change of the number of rows since the job's last run, such as 20% [none].",
+        ),
+    ] = None
+    allow_empty: Annotated[
+        bool, typer.Option("--allow-empty", help="Accept inventories without rows, instead of exit code 2.")
+    ] = False
+
+    def values(self) -> dict[str, Any]:
+        """The options that were given, by key of a job file's table `inventory`. Raises UsageError."""
+        return {
+            "min_rows": self.min_rows,
+            "max_change": None if self.max_change is None else _percentage(self.max_change),
+            "allow_empty": self.allow_empty or None,
+        }
+
+
+def _percentage(given: str) -> str:
+    from batchlic.job import as_percentage
+
+    try:
+        return as_percentage(given)
+    except ValueError as error:
+        raise UsageError(f"--max-change: {error}") from None
+
+
+@dataclass(frozen=True, kw_only=True)
 class PlanOptions:
-    """What to plan, and where the files go."""
+    """What to plan, what to tolerate, and where the files go."""
 
     inventory: InventoryOptions = InventoryOptions()
+    guards: GuardOptions = GuardOptions()
+    max_rejects: Annotated[
+        int | None, typer.Option(min=0, help="Rejected rows tolerated before exit code 3 [0].")
+    ] = None
+    consent_lifetime: Annotated[
+        bool, typer.Option("--consent-lifetime", help="Allow Lifetime licenses (irrevocable).")
+    ] = False
     batch_size: Annotated[int | None, typer.Option(min=1, max=100, help="Devices per request [100].")] = None
     run_dir: Annotated[Path | None, typer.Option(help="Run folder [runs/RUN_ID].")] = None
     ledger: Annotated[
@@ -102,9 +145,11 @@ class PlanOptions:
 
     def values(self) -> FlagValues:
         """The options that were given, by table and key of a job file. Raises UsageError for --column."""
+        values = self.inventory.values()
         return {
-            **self.inventory.values(),
-            "limits": {"batch_size": self.batch_size},
+            "inventory": values["inventory"] | self.guards.values(),
+            "license": values["license"] | {"consent_lifetime": self.consent_lifetime or None},
+            "limits": {"batch_size": self.batch_size, "max_rejects": self.max_rejects},
             "ledger": {
                 "path": str(self.ledger) if self.ledger else None,
                 "use": False if self.no_ledger else None,
@@ -114,7 +159,7 @@ class PlanOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class SendOptions:
-    """How fast to send, and what a run tolerates."""
+    """How fast to send, and when to stop."""
 
     max_concurrency: Annotated[
         int | None, typer.Option(min=1, max=1000, help="Maximum number of requests in flight [64].")
@@ -125,9 +170,6 @@ class SendOptions:
     ] = None
     give_up_after: Annotated[
         float | None, typer.Option(min=1, help="Seconds without progress before the run stops [1800].")
-    ] = None
-    max_rejects: Annotated[
-        int | None, typer.Option(min=0, help="Rejected rows tolerated before exit code 3 [0].")
     ] = None
     allow_partial: Annotated[
         bool,
@@ -140,7 +182,6 @@ class SendOptions:
             "max_concurrency": self.max_concurrency,
             "max_rate": self.max_rate,
             "give_up_after": self.give_up_after,
-            "max_rejects": self.max_rejects,
             "allow_partial": self.allow_partial or None,
         }
 
@@ -168,9 +209,6 @@ class RunOptions:
     plan: PlanOptions = PlanOptions()
     send: SendOptions = SendOptions()
     wait: WaitOptions = WaitOptions()
-    consent_lifetime: Annotated[
-        bool, typer.Option("--consent-lifetime", help="Allow Lifetime licenses (irrevocable).")
-    ] = False
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be sent, send nothing, and leave no files.")
     ] = False
@@ -180,7 +218,6 @@ class RunOptions:
     def values(self) -> FlagValues:
         """The options that were given, by table and key of a job file. Raises UsageError for --column."""
         values = self.plan.values()
-        values["license"]["consent_lifetime"] = self.consent_lifetime or None
         values["limits"] |= self.send.limits()
         return values
 

@@ -3,9 +3,9 @@
 As in every module here, a command imports what it needs when it runs: `--help` takes less than 0.3 s.
 """
 
+import sys
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -25,6 +25,7 @@ from batchlic.cli.output import (
 if TYPE_CHECKING:
     from batchlic.chunker import Plan
     from batchlic.job import Job
+    from batchlic.runs.folder import RunFolder
 
 app = typer.Typer()
 
@@ -81,10 +82,12 @@ def migrate(
 def plan(inventory: Inventories, *, options: PlanOptions) -> None:
     """Write plan.parquet and rejects.parquet, and send nothing. No credentials needed.
 
-    A single argument that ends in .toml is read as a job file.
+    A single argument that ends in .toml is read as a job file. The exit code is that of the run, if the
+    carrier accepts every request.
     """
     from batchlic.job import load_job
     from batchlic.runs.folder import RunFolder
+    from batchlic.runs.guards import guards_of
     from batchlic.runs.ledger_sync import snapshot_for_plan
     from batchlic.runs.run import new_run_id, plan_only
     from batchlic.settings import load_settings
@@ -94,9 +97,10 @@ def plan(inventory: Inventories, *, options: PlanOptions) -> None:
     else:
         job = _job("assign", inventory, options.values())
     folder = RunFolder(options.run_dir or Path("runs") / new_run_id())
-    with snapshot_for_plan(job, folder, load_settings().base_url) as snapshot:
-        planned = plan_only(job, folder, snapshot)
-    _print_plan(planned, folder.path, as_json=options.json)
+    carrier = load_settings().base_url
+    with snapshot_for_plan(job, folder, carrier) as snapshot:
+        planned = plan_only(job, folder, guards_of(job, folder, carrier), snapshot)
+    _exit_as_planned(job, planned, folder.path, as_json=options.json)
 
 
 @app.command()
@@ -137,12 +141,12 @@ def _start(job: "Job", options: RunOptions) -> None:
     from batchlic.runs.folder import RunFolder
     from batchlic.runs.run import new_run_id, start
 
-    if options.dry_run:
-        _dry_run(job, options)
-        return
     run_id = new_run_id()
     folder = RunFolder(options.plan.run_dir or Path("runs") / run_id)
     check_wait_options(options.wait, folder)
+    if options.dry_run:
+        _dry_run(job, folder, options)
+        return
     with (
         open_target(job.sandbox if options.sandbox else None) as target,
         run_listener(options.wait, folder, on_sandbox=options.sandbox) as listener,
@@ -154,28 +158,31 @@ def _start(job: "Job", options: RunOptions) -> None:
     exit_as(summary, folder.path, as_json=options.plan.json)
 
 
-def _dry_run(job: "Job", options: RunOptions) -> None:
+def _dry_run(job: "Job", folder: "RunFolder", options: RunOptions) -> None:
     from batchlic.journal import SANDBOX
-    from batchlic.runs.folder import RunFolder
+    from batchlic.runs.guards import guards_of
     from batchlic.runs.ledger_sync import snapshot_for_plan
-    from batchlic.runs.run import plan_only
+    from batchlic.runs.run import dry_run
     from batchlic.settings import load_settings
 
     carrier = SANDBOX if options.sandbox else load_settings().base_url
-    run_dir = options.plan.run_dir or Path("runs") / "dry-run"  # not made: a ledger is looked for beside it
-    with (
-        TemporaryDirectory(prefix="batchlic-") as folder,
-        snapshot_for_plan(job, RunFolder(run_dir), carrier) as snapshot,
-    ):
-        planned = plan_only(job, RunFolder(Path(folder)), snapshot)
-        job.require_consent(group.sku_number for group in planned.groups)
-        _print_plan(planned, None, as_json=options.plan.json)
+    with snapshot_for_plan(job, folder, carrier) as snapshot:
+        planned = dry_run(job, folder, guards_of(job, folder, carrier), snapshot)
+    _exit_as_planned(job, planned, None, as_json=options.plan.json)
 
 
-def _print_plan(planned: "Plan", folder: Path | None, *, as_json: bool) -> None:
-    from batchlic.cli.format import describe_plan
+def _exit_as_planned(job: "Job", planned: "Plan", folder: Path | None, *, as_json: bool) -> None:
+    """Print a plan, and exit with the code that its run would have if the carrier accepts every request."""
+    from batchlic.cli.format import describe_plan, describe_plan_exit
+    from batchlic.errors import ExitCode
+    from batchlic.runs.run import expected_exit_code
 
     if as_json:
         print_json(planned)
     else:
         print_message(describe_plan(planned, folder))
+    job.require_consent(group.sku_number for group in planned.groups)
+    code = expected_exit_code(job, planned)
+    if code is not ExitCode.OK and not as_json:
+        print_message(describe_plan_exit(planned, code, max_rejects=job.limits.max_rejects))
+    sys.exit(code)

@@ -177,5 +177,20 @@ def _damage_of_identity(path: Path) -> str:
     return ""
 
 
+def read_identity(path: Path) -> tuple[RunIdentity, int]:
+    """The identity of the run in the journal at `path`, and when the run began (microseconds since 1970).
+
+    Does not write, and does not check the rest of the journal, so that many runs can be compared. Raises
+    RunFolderError if the identity can't be read.
+    """
+    check_format(path, FILE_FORMAT)
+    try:
+        with _read_only(path) as connection:
+            [(identity, created_at)] = connection.execute("SELECT identity, created_at FROM run")
+            return msgspec.json.decode(identity, type=RunIdentity), int(created_at)
+    except (sqlite3.DatabaseError, msgspec.MsgspecError, ValueError, TypeError) as error:
+        raise RunFolderError(f"{path}: the journal can't be read ({first_line(error)})") from error
+
+
 def _read_only(path: Path) -> closing[sqlite3.Connection]:
     return closing(sqlite3.connect(f"file://{quote(os.fsencode(path.absolute()))}?mode=ro", uri=True))

@@ -16,7 +16,7 @@ import polars as pl
 from batchlic.errors import InventoryError
 from batchlic.reader import layout, streams
 from batchlic.reader.encodings import with_newlines
-from batchlic.reader.inventory import SHORT, Block, Inventory, empty_error
+from batchlic.reader.inventory import SHORT, Block, Inventory, empty
 from batchlic.reader.layout import Layout
 from batchlic.reader.options import ReadOptions
 from batchlic.reader.roles import Role
@@ -44,6 +44,8 @@ def inventory(text: streams.Opened, options: ReadOptions) -> Inventory:
     """Open UTF-8, Windows-1252 or Latin-1 text. Its header, if it has one, is in the first lines."""
     name, source = text.name, with_newlines(text)
     table = _sniff(source, options)
+    if table is None:
+        return empty(name)
     parser = _Parser(name, table.dialect, table.layout.columns.positions)
 
     def blocks() -> Iterator[Block]:
@@ -83,20 +85,20 @@ class _Record:
     end: int
 
 
-def _sniff(source: streams.Opened, options: ReadOptions) -> _Table:
-    """The dialect and the layout of a text, found in its first records."""
+def _sniff(source: streams.Opened, options: ReadOptions) -> _Table | None:
+    """The dialect and the layout of a text, found in its first records; None if it has none."""
     whole_lines = source.head.rpartition(b"\n")[0] or source.head
     lines = [f"{line}\n" for line in _utf8(whole_lines).decode().split("\n")]
     start = next((number for number, line in enumerate(lines) if line.strip("\n" + BLANKS)), None)
     if start is None:
-        raise empty_error(source.name)
+        return None
     hint = _SEPARATOR_HINT.fullmatch(lines[start])
     start += 1 if hint else 0
     candidates = {
         separator: _records(lines, start, separator) for separator in (hint[1] if hint else SEPARATORS)
     }
     if not any(candidates.values()):
-        raise empty_error(source.name)
+        return None
     separator, records = max(candidates.items(), key=lambda candidate: _fit(candidate[1], options))
     cells = [record.cells for record in records]
     found = layout.find(source.name, cells, options)

@@ -7,19 +7,26 @@ from pathlib import Path
 
 import polars as pl
 
-from batchlic.errors import InventoryError
+from batchlic.errors import InventoryError, UsageError
 from batchlic.reader import duplicates, rules
 from batchlic.reader.devices import DEVICES, REJECTED, DeviceRows
 from batchlic.reader.facts import Facts
 from batchlic.reader.formats import inventories
-from batchlic.reader.inventory import Inventory
+from batchlic.reader.inventory import Inventory, no_rows_error
 from batchlic.reader.options import ReadOptions, Source
 from batchlic.reader.reading import validated_blocks
 from batchlic.reader.sources import expanded
 from batchlic.reader.spool import Spool
 from batchlic.reader.streaming import Schema
 from batchlic.reader.targets import TargetTable
-from batchlic.reader.validation import CELL_COLUMNS, CELLS, REJECT_COLUMNS, ROW, ValidatedBlock
+from batchlic.reader.validation import (
+    CELL_COLUMNS,
+    CELLS,
+    REJECT_COLUMNS,
+    ROW,
+    TARGET_ROLES,
+    ValidatedBlock,
+)
 
 TEXTS_BYTES = 64 << 20
 """Bytes of each kind of text, apart from the device rows, that stay in memory."""
@@ -42,7 +49,8 @@ def read_fleet(names: Sequence[str], options: ReadOptions, scratch: Path) -> "Fl
     """Read the inventories, whose names may be globs and folders, and reject their duplicates and conflicts.
 
     Data too large for memory goes to the folder `scratch`. Raises InventoryError if an inventory can't be
-    read, and UsageError if no inventory is given or one is given twice.
+    read, and UsageError if no inventory is given, if one is given twice, or if one has no column for the
+    account or the SKU while the options have no default.
     """
     fleet = Fleet(options, scratch)
     inputs = expanded(names)
@@ -73,27 +81,44 @@ class Fleet:
         self._duplicates = Spool(scratch / "duplicates", _REJECTS, TEXTS_BYTES)
 
     def read(self, name: str) -> None:
-        """Read one more input to its end. Raises InventoryError."""
+        """Read one more input to its end. Raises InventoryError and UsageError."""
         with ExitStack() as files:
             for inventory in inventories(name, self._options, files):
                 self._read(inventory)
 
     def _read(self, inventory: Inventory) -> None:
-        start = self.rows_read
+        name, start = inventory.name, self.rows_read
         facts = Facts()
         for block in validated_blocks(inventory, self._options):
             if self.rows_read + block.height > MAX_ROWS:
-                raise InventoryError(
-                    f"{inventory.name}: more than {MAX_ROWS:,} rows in all: use several runs"
-                )
-            self._add(block, inventory.name, rows_before=self.rows_read - start)
+                raise InventoryError(f"{name}: more than {MAX_ROWS:,} rows in all: use several runs")
+            self._add(block, name, rows_before=self.rows_read - start)
             facts.add(block)
         facts.refuse_cut_columns(inventory)
-        self.sources.append(Source(inventory.name, self.rows_read - start))
-        self.notes.extend(inventory.notes)
-        self.notes.extend(facts.notes(inventory.name, self._options))
+        self._refuse_missing_target(inventory)
+        notes = [*inventory.notes, *facts.notes(name, self._options)]
         if self.rows_read == start:
-            self.notes.append(f"{inventory.name}: the file has no rows")
+            if not self._options.allow_empty:
+                raise no_rows_error(inventory)
+            notes.append(f"{name}: the file has no rows")
+        self.sources.append(Source(name, self.rows_read - start))
+        self.notes.extend(notes)
+
+    def _refuse_missing_target(self, inventory: Inventory) -> None:
+        """Raise UsageError if no row can have an account or a SKU: neither a column nor a default exists."""
+        missing = [
+            role.value
+            for role in TARGET_ROLES
+            if role not in inventory.roles and self._options.default(role) is None
+        ]
+        if missing and inventory.roles:
+            absent = " and no ".join(missing).replace("sku", "SKU")
+            options = " and ".join(f"--{role}" for role in missing)
+            raise UsageError(
+                f"{inventory.name}: its rows have no {absent}: there is no such column. Give {options}, or "
+                f"set {' and '.join(missing)} in the job's [license]; or name the column, such as "
+                f"--column {missing[0]}=HEADER"
+            )
 
     def _add(self, block: ValidatedBlock, name: str, *, rows_before: int) -> None:
         ordinal = (pl.col(ROW) + self.rows_read).cast(pl.UInt32).alias("ordinal")

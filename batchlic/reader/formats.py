@@ -7,7 +7,7 @@ from dataclasses import replace
 from batchlic.errors import InventoryError
 from batchlic.reader import delimited, encodings, jsontext, streams, typed, unpacking, workbook
 from batchlic.reader.arrow_stream import CONTINUATION
-from batchlic.reader.inventory import Inventory, empty_error
+from batchlic.reader.inventory import Inventory, empty
 from batchlic.reader.options import ReadOptions
 from batchlic.reader.partitions import with_folders
 
@@ -38,6 +38,8 @@ _OTHER_FORMATS = {
 }
 """First bytes of formats that batchlic does not read, and what to do."""
 _TEXT_CONTROLS = frozenset(b"\0\t\n\v\f\r\x1a\x1b\x1c\x1d\x1e\x1f")
+MAX_CONTROLS = 8
+"""Control characters at the start of a text, at least: damaged cells may have some."""
 _MARKUP = (b"<!doctype", b"<html", b"<table", b"<head", b"<body", b"<meta", b"<?xml", b"<workbook")
 
 
@@ -70,10 +72,10 @@ def _inventory(source: streams.Opened, options: ReadOptions) -> Inventory:
 
 def _of_text(text: streams.Opened, options: ReadOptions) -> Inventory:
     start = text.head.lstrip(b" \t\r\n\v\f\x1e")
-    if not start:
-        raise empty_error(text.name)
+    if not start and len(text.head) < streams.HEAD_BYTES:
+        return empty(text.name)
     controls = sum(byte < 0x20 and byte not in _TEXT_CONTROLS for byte in text.head[:4096])
-    if controls > len(text.head[:4096]) // 50:
+    if controls > max(MAX_CONTROLS, len(text.head[:4096]) // 50):
         raise InventoryError(f"{text.name}: unknown format; an inventory is {FORMATS}")
     if start[:100].lower().startswith(_MARKUP):
         kind = (

@@ -39,6 +39,17 @@ def block_of(rows: Sequence[Sequence[str | None]], roles: Sequence[Role]) -> Blo
     return lambda: frame
 
 
-def empty_error(name: str, where: str = "") -> InventoryError:
-    """The error for an input with neither header nor rows; `where` says which part of the file was read."""
-    return InventoryError(f"{name}: the file is empty: there are no rows{where}")
+def empty(name: str, where: str = "") -> Inventory:
+    """An input with neither header nor rows; `where` says which part of the file was read."""
+    notes = [f"{name}: there are no rows{where}"] if where else []
+    return Inventory(name=name, roles=set(), headers={}, blocks=lambda: iter(()), notes=notes)
+
+
+def no_rows_error(inventory: Inventory) -> InventoryError:
+    """The error for an inventory without rows."""
+    what = "the file has a header and no rows" if inventory.roles else "the file is empty"
+    return InventoryError(
+        f"{inventory.name}: {what}. Check the export. If it is right that there are no rows, give "
+        f"--allow-empty, or set allow_empty = true in the job's [inventory]"
+        f"{''.join(f'; note: {note}' for note in inventory.notes)}"
+    )

@@ -13,7 +13,7 @@ import polars as pl
 
 from batchlic.errors import InventoryError
 from batchlic.reader import columns, layout
-from batchlic.reader.inventory import Block, Inventory, block_of
+from batchlic.reader.inventory import Block, Inventory, block_of, empty
 from batchlic.reader.jsonrows import JsonText, Object, Path, blocks, is_json
 from batchlic.reader.options import ReadOptions
 from batchlic.reader.roles import IDENTIFIERS, Role
@@ -31,7 +31,7 @@ def inventory(source: Opened, options: ReadOptions) -> Inventory:
     rows = blocks(JsonText(source.name, source.stream), _Devices(options), notes)
     first = next((block for block in rows if block), [])
     if not first:
-        return Inventory(name=source.name, roles=set(), headers={}, blocks=lambda: iter(()), notes=notes)
+        return empty(source.name)
     if isinstance(first[0], dict):
         return _of_objects(source.name, chain([first], rows), options, notes)
     return _of_cells(source.name, chain([first], rows), options, notes)
@@ -127,7 +127,7 @@ class _Keys:
                     f"{self._name}: rows before row {self._rows + 1} have their {role} under "
                     f"{'.'.join(path)!r}, and later ones under {other!r}: choose one with --column {role}=KEY"
                 )
-        self.read = found
+        self.read.update(found)
 
     def cells(self, row: Object) -> list[str]:
         """The cells of a row under all headers."""

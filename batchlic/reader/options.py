@@ -45,7 +45,7 @@ class ReadOptions:
     not find it; LEFT_OUT reads none. `profile` is the name of a known export that all files are. `sheet` is
     the sheet of a workbook (default: the first visible one). `accept_imeisv` converts 16-digit IMEISVs to
     IMEIs. `check_digit=False` accepts identifiers with a wrong check digit. `other_skus` are SKUs of the
-    contract that the catalog does not have.
+    contract that the catalog does not have. `allow_empty` accepts inventories without rows.
     """
 
     action: Action = Action.ASSIGN
@@ -58,6 +58,7 @@ class ReadOptions:
     sheet: str | None = None
     accept_imeisv: bool = False
     check_digit: bool = True
+    allow_empty: bool = False
     other_skus: Mapping[str, LicenseType] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -2,13 +2,14 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import polars as pl
 
 from batchlic.reader.inventory import Block, Inventory
 from batchlic.reader.options import ReadOptions
+from batchlic.reader.roles import Role
 from batchlic.reader.validation import ValidatedBlock, Validator
 
 MAX_THREADS = 4
@@ -18,8 +19,18 @@ MAX_THREADS = 4
 def validated_blocks(inventory: Inventory, options: ReadOptions) -> Iterator[ValidatedBlock]:
     """Yield all rows of an inventory, validated, block by block. Only a few blocks are in memory."""
     validator = Validator(options, inventory.headers)
-    constants = [pl.lit(cell, pl.String).alias(role) for role, cell in inventory.constants.items()]
-    return _map_in_threads(lambda block: validator(block().with_columns(constants)), inventory.blocks())
+    constants = inventory.constants
+    return _map_in_threads(lambda block: validator(_with_constants(block(), constants)), inventory.blocks())
+
+
+def _with_constants(block: pl.DataFrame, constants: Mapping[Role, str]) -> pl.DataFrame:
+    """The block with the constant cells in place of absent or empty ones."""
+    return block.with_columns(
+        pl.coalesce(pl.col(role).replace("", None), pl.lit(cell)).alias(role)
+        if role in block.columns
+        else pl.lit(cell).alias(role)
+        for role, cell in constants.items()
+    )
 
 
 def _map_in_threads(

@@ -60,8 +60,8 @@ def _add(given: str, inputs: Inputs) -> None:
         inputs.names.append(given)
     elif _ADDRESS.match(given) and not path.exists():
         raise InventoryError(
-            f"{given.partition('://')[0]}://…: batchlic does not read such addresses: download the file first, "
-            f"and name it"
+            f"{given.partition('://')[0]}://…: batchlic does not read such addresses: download the file "
+            f"first, and name it"
         )
     elif path.is_dir():
         _add_folder(given, inputs)

@@ -16,7 +16,7 @@ from python_calamine import (
 
 from batchlic.errors import InventoryError
 from batchlic.reader import layout, streams
-from batchlic.reader.inventory import Block, Inventory, empty_error
+from batchlic.reader.inventory import Block, Inventory, empty
 from batchlic.reader.options import ReadOptions
 from batchlic.reader.roles import Role
 from batchlic.reader.workbook_xml import plain_copy
@@ -49,7 +49,7 @@ def inventory(source: streams.Opened, options: ReadOptions) -> Inventory:
     where = f" in the sheet {sheet.name!r}{_others(book, sheet.name, '; the other sheets are {}: --sheet')}"
     sample = list(islice(rows, SAMPLE))
     if not sample:
-        raise empty_error(source.name, where)
+        return empty(source.name, where)
     records = [[_text(cell) for cell in row.cells] for row in sample]
     found = layout.find(source.name, records, options, where)
     positions = found.columns.positions

@@ -3,13 +3,15 @@
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from batchlic.atomic import explain_disk_errors, remove_leftovers, staged_path, sync_folder
-from batchlic.errors import RefusedToStart, RunFolderError
+from batchlic.errors import BatchlicError, RefusedToStart, RunFolderError
+
+_LOCK = ".lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +88,30 @@ class RunFolder:
             ) from error
 
     @contextmanager
+    def made(self) -> Iterator[None]:
+        """Create the folder as `make` does. If the block raises before it leaves a file, remove it again."""
+        new = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+        self.make()
+        try:
+            yield
+        except BaseException:
+            self._remove_unused(new)
+            raise
+
+    def _remove_unused(self, new: list[Path]) -> None:
+        """Remove those of the `new` folders that hold nothing, apart from the lock."""
+        if self.path not in new:
+            return
+        with suppress(OSError, BatchlicError), self.locked():
+            if [path.name for path in self.path.iterdir()] == [_LOCK]:
+                (self.path / _LOCK).unlink()
+                for folder in new:
+                    folder.rmdir()
+
+    @contextmanager
     def locked(self) -> Iterator[None]:
         """Lock the folder for this process. Raises RefusedToStart if another process has locked it."""
-        with _file_lock(self.path / ".lock", f"{self.path}: another batchlic process is using this folder"):
+        with _file_lock(self.path / _LOCK, f"{self.path}: another batchlic process is using this folder"):
             staged_files = map(staged_path, self.published_files)
             remove_leftovers(
                 self.path, (self.plan, self.rejects, self.journal, *self.published_files, *staged_files)
@@ -124,6 +147,9 @@ def _file_lock(lock: Path, conflict: str) -> Iterator[None]:
         holder = os.read(descriptor, 200).decode(errors="replace").strip()
         os.close(descriptor)
         raise RefusedToStart(f"{conflict} ({holder}); wait for it or stop it") from None
+    if not os.fstat(descriptor).st_nlink:  # a process that was refused has just removed it, with its folder
+        os.close(descriptor)
+        raise RefusedToStart(f"{conflict}; run the command again")
     try:
         with explain_disk_errors(lock):
             os.ftruncate(descriptor, 0)

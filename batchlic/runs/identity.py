@@ -14,8 +14,10 @@ from batchlic.reader.sources import expanded
 from batchlic.reader.streams import STDIN, is_remote
 from batchlic.runs.folder import RunFolder
 
-_MAY_CHANGE = ("limits", "ledger", "sandbox", "inventory.files", "license.order")
-"""Keys of a job that may change between sessions of a run. Inventories are compared by their content."""
+_GUARDS = ("inventory.allow_empty", "inventory.min_rows", "inventory.max_change")
+_MAY_CHANGE = ("limits", "ledger", "sandbox", "inventory.files", *_GUARDS, "license.order")
+"""Keys of a job that may change between sessions of a run. Inventories are compared by their content,
+and guards count only until the run is planned."""
 
 
 def identify(job: Job, folder: RunFolder, carrier: str, plan: Plan, run_id: str) -> RunIdentity:

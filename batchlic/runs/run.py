@@ -5,20 +5,24 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import msgspec
 
-from batchlic.chunker import Fit, Plan, PlanGroup, write_plan
-from batchlic.errors import RunFolderError
+from batchlic.chunker import DeviceStatus, Fit, Plan, PlanGroup, write_plan
+from batchlic.errors import ExitCode, RunFolderError
 from batchlic.job import Job
 from batchlic.journal import SANDBOX, Journal
 from batchlic.ledger import Snapshot
 from batchlic.runs.descriptors import connections_for
 from batchlic.runs.finalize import final_summary, is_finished, now
 from batchlic.runs.folder import RunFolder
+from batchlic.runs.guards import Guards, guards_of
 from batchlic.runs.identity import (
     identify,
     job_of,
+    open_journal,
     refuse_changed_plan,
     refuse_other_carrier,
     refuse_other_job,
@@ -38,7 +42,7 @@ from batchlic.runs.signals import finishing
 from batchlic.runs.staging import recovered_journal
 from batchlic.runs.submit import submit
 from batchlic.runs.target import Target
-from batchlic.writer.summary import Summary
+from batchlic.writer.summary import Summary, exit_code_of
 
 
 def new_run_id() -> str:
@@ -46,12 +50,33 @@ def new_run_id() -> str:
     return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
 
 
-def plan_only(job: Job, folder: RunFolder, known: Snapshot | None = None) -> Plan:
-    """Write plan.parquet and rejects.parquet, and nothing else, without network."""
-    folder.make()
-    with folder.locked():
+def plan_only(job: Job, folder: RunFolder, guards: Guards, known: Snapshot | None = None) -> Plan:
+    """Write plan.parquet and rejects.parquet, and nothing else, without network.
+
+    Raises what `start` raises before it asks the carrier, except for a missing consent.
+    """
+    with folder.made(), folder.locked():
         refuse_used(folder)
-        return _plan(job, folder, known)
+        return _plan(job, folder, guards, known)
+
+
+def dry_run(job: Job, folder: RunFolder, guards: Guards, known: Snapshot | None = None) -> Plan:
+    """The plan that `start` would make in `folder`, without leaving a file."""
+    if folder.journal.exists():
+        with closing(open_journal(folder)) as journal:
+            refuse_other_job(folder, job, journal.identity)
+    else:
+        refuse_used(folder)
+    with TemporaryDirectory(prefix="batchlic-") as scratch:
+        return plan_only(job, RunFolder(Path(scratch)), guards, known)
+
+
+def expected_exit_code(job: Job, plan: Plan) -> ExitCode:
+    """The exit code of a run of this plan, if the carrier accepts every request."""
+    excluded = {DeviceStatus(status): devices for status, devices in plan.excluded.items()}
+    accepted = {DeviceStatus.ACCEPTED: plan.planned - sum(excluded.values())}
+    rejected = sum(plan.rejected.values())
+    return exit_code_of(accepted | excluded, rejected=rejected, max_rejects=job.limits.max_rejects)
 
 
 def start(
@@ -70,31 +95,29 @@ def start(
     with a real carrier it was registered before.
     """
     connections_for(job.limits.max_concurrency)  # raises if there are too few descriptors
-    with folder.job_lock(job.name):
-        folder.make()
-        with folder.locked():
-            if folder.journal.exists():
-                with finishing(), closing(recovered_journal(folder)) as journal:
-                    refuse_other_job(folder, job, journal.identity)
-                    return continue_run(with_ledger(job, folder, journal.identity), folder, target, journal)
-            refuse_used(folder)
-            job = with_ledger(job, folder)
-            with ledger_sync(job, target.name, locked=(folder,), is_new=True) as ledger:
-                known = ledger.snapshot()
-                found, is_rehearsal = NOT_ASKED, target.name == SANDBOX
+    with folder.job_lock(job.name), folder.made(), folder.locked():
+        if folder.journal.exists():
+            with finishing(), closing(recovered_journal(folder)) as journal:
+                refuse_other_job(folder, job, journal.identity)
+                return continue_run(with_ledger(job, folder, journal.identity), folder, target, journal)
+        refuse_used(folder)
+        job = with_ledger(job, folder)
+        with ledger_sync(job, target.name, locked=(folder,), is_new=True) as ledger:
+            known = ledger.snapshot()
+            found, is_rehearsal = NOT_ASKED, target.name == SANDBOX
 
-                def fit(groups: Sequence[PlanGroup]) -> list[int]:
-                    nonlocal found
-                    job.require_consent(group.sku_number for group in groups)
-                    own = listener if is_rehearsal else None
-                    found = ask_carrier(target, groups, listeners=not is_rehearsal, listener=own)
-                    return fit_to_licenses(job, groups, found.counts)
+            def fit(groups: Sequence[PlanGroup]) -> list[int]:
+                nonlocal found
+                job.require_consent(group.sku_number for group in groups)
+                own = listener if is_rehearsal else None
+                found = ask_carrier(target, groups, listeners=not is_rehearsal, listener=own)
+                return fit_to_licenses(job, groups, found.counts)
 
-                plan = _plan(job, folder, known, fit)
-                if ask is not None and found.stopped is None:
-                    ask(_question(job, plan, target))
-                ledger.register(run_id, folder, begun_at=now(), planned_with=known)
-            return begin(job, folder, target, plan, run_id=run_id, found=found)
+            plan = _plan(job, folder, guards_of(job, folder, target.name), known, fit)
+            if ask is not None and found.stopped is None:
+                ask(_question(job, plan, target))
+            ledger.register(run_id, folder, begun_at=now(), planned_with=known)
+        return begin(job, folder, target, plan, run_id=run_id, found=found)
 
 
 def begin(
@@ -142,15 +165,19 @@ def continue_run(job: Job, folder: RunFolder, target: Target, journal: Journal) 
 # -- planning -------------------------------------------------------------------------------------------
 
 
-def _plan(job: Job, folder: RunFolder, known: Snapshot | None, fit: Fit | None = None) -> Plan:
+def _plan(
+    job: Job, folder: RunFolder, guards: Guards, known: Snapshot | None, fit: Fit | None = None
+) -> Plan:
     plan = write_plan(
         job.inventory.files,
         job.read_options(),
         batch_size=job.limits.batch_size,
         folder=folder.path,
         known_licenses=known,
+        check=guards.check,
         fit=fit,
     )
+    plan = replace(plan, notes=(*plan.notes, *guards.notes))
     if job.license.to_sku is None:
         return plan
     aim = f"from {job.license.from_sku} to {job.license.to_sku}, by two requests a batch"

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -35,7 +36,8 @@ def test_every_row_ends_in_the_plan_or_in_the_rejects(
 ) -> None:
     folder = tmp_path_factory.mktemp("conserved")
     (folder / "fleet.csv").write_bytes(csv_of(rows, "IMEI,ICCID,Account,SKU"))
-    planned = plan_files(folder, str(folder / "fleet.csv"), batch_size=batch_size)
+    options = replace(JOB, allow_empty=True)
+    planned = plan_files(folder, str(folder / "fleet.csv"), options=options, batch_size=batch_size)
     assert sorted([*planned.plan["row"], *planned.rejects["row"]]) == list(range(1, len(rows) + 1))
     batches = planned.plan.group_by("batch_id", maintain_order=True).agg(
         pl.len(), pl.struct("account_name", "sku_number").n_unique().alias("targets")

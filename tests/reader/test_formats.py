@@ -232,10 +232,6 @@ def test_a_missing_file_is_an_error(tmp_path: Path, name: str, complaint: str) -
         plan_files(tmp_path, str(tmp_path / name))
 
 
-def test_a_header_without_rows_is_an_empty_plan(tmp_path: Path) -> None:
-    assert plan_bytes(tmp_path, b"IMEI,ICCID\n").summary.rows_read == 0
-
-
 def test_cells_that_a_row_lacks_are_empty(tmp_path: Path) -> None:
     planned = plan_rows(
         tmp_path,

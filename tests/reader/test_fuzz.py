@@ -11,7 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from batchlic.errors import UsageError
-from tests.reader.builders import csv_of, iccid, imei, plan_bytes
+from batchlic.reader import ReadOptions
+from tests.reader.builders import ACCOUNT, SKU, csv_of, iccid, imei, plan_bytes
 from tests.reader.test_formats import FORMATS
 from tests.reader.test_rules import stripped
 
@@ -104,7 +105,8 @@ def test_rows_equal_those_of_a_csv_reader(rows: list[list[str]]) -> None:
         if len(row) > 1 or "\n" in "".join(row) or "".join(row).translate(NO_SPACES).strip()
     ]
     with tempfile.TemporaryDirectory() as folder:
-        planned = plan_bytes(Path(folder), content)
+        options = ReadOptions(account=ACCOUNT, sku=SKU, allow_empty=True)
+        planned = plan_bytes(Path(folder), content, options=options)
     assert planned.summary.rows_read == len(found) - 1
     short = [at for at, row in enumerate(found) if len(row) < 3 and not any(map(stripped, row[:2]))]
     assert [row for row, reason in planned.reasons.items() if reason == "short_row"] == short

@@ -21,7 +21,7 @@ def test_the_readme_lists_every_sample() -> None:
     assert set(OUTCOMES) == {path.name for path in (SAMPLES / "troubles").iterdir()}
 
 
-@pytest.mark.parametrize("name", [name for name, outcome in OUTCOMES.items() if "planned" in outcome])
+@pytest.mark.parametrize("name", [name for name, outcome in OUTCOMES.items() if "refused" not in outcome])
 def test_a_sample_is_planned_as_the_readme_says(tmp_path: Path, name: str) -> None:
     counts = {name: int(count) for count, name in re.findall(r"(\d+) `?(\w+)", OUTCOMES[name])}
     planned = plan_files(tmp_path, str(SAMPLES / "troubles" / name))

@@ -1,5 +1,6 @@
 """One run from start to end against a sandbox over TCP, in this process."""
 
+import fcntl
 import json
 import time
 from collections.abc import Iterator
@@ -13,13 +14,15 @@ import pytest
 
 from batchlic.carrier.answers import Answer, Outcome
 from batchlic.carrier.credentials import Credentials, Secret
+from batchlic.chunker import Plan
 from batchlic.errors import ExitCode, RefusedToStart, RunFolderError, UsageError
 from batchlic.job import Job, make_job
 from batchlic.journal import Journal
 from batchlic.pool.limiter.pace import Pace
 from batchlic.runs.folder import RunFolder
+from batchlic.runs.guards import Guards
 from batchlic.runs.ledger_sync import with_ledger
-from batchlic.runs.run import plan_only, resume, start
+from batchlic.runs.run import expected_exit_code, plan_only, resume, start
 from batchlic.runs.status import status
 from batchlic.runs.submit import obey_earlier_retry_after
 from batchlic.runs.target import Target
@@ -41,7 +44,7 @@ def job_of(folder: Path, rows: list[str], *, action: str = "assign", **limits: f
     (folder / "fleet.csv").write_text("\n".join(["IMEI,SKU", *rows, ""]))
     content = {
         "action": action,
-        "inventory": {"files": [str(folder / "fleet.csv")]},
+        "inventory": {"files": [str(folder / "fleet.csv")], "allow_empty": True},
         "license": {"account": ACCOUNT, "sku": FLEXIBLE, "consent_lifetime": True},
         "limits": limits,
     }
@@ -85,7 +88,7 @@ def test_a_run_resumes_only_with_its_own_carrier_and_plan(tmp_path: Path) -> Non
         before = contents(folder.path)
         assert start(job, folder, target, run_id="again").run_id == "run"
         with pytest.raises(UsageError, match="batchlic resume"):
-            plan_only(job, folder)
+            plan_only(job, folder, Guards())
         other = Target("https://elsewhere.example", target.base_url, target.credentials, ())
         with pytest.raises(UsageError, match=r"talks to http://127.*not to https://elsewhere"):
             resume(folder, other)
@@ -126,11 +129,52 @@ def test_a_run_with_nothing_to_send_writes_its_files(tmp_path: Path, rows: list[
 
 def test_a_planned_folder_has_a_plan_and_no_journal(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
-    planned = plan_only(job_of(tmp_path, [f"{imei(1)},", "123,"]), folder)
+    planned = plan_only(job_of(tmp_path, [f"{imei(1)},", "123,"]), folder, Guards())
     assert (planned.planned, dict(planned.rejected)) == (1, {"bad_length": 1})
     assert set(contents(folder.path)) == {"plan.parquet", "rejects.parquet"}
     with pytest.raises(RunFolderError, match="nothing was ever sent"):
         status(folder)
+
+
+@pytest.mark.parametrize(
+    ("excluded", "rejected", "code"),
+    [
+        ({}, 0, ExitCode.OK),
+        ({"skipped": 5}, 0, ExitCode.OK),
+        ({"skipped": 1, "in_doubt": 2}, 0, ExitCode.INCOMPLETE),
+        ({"failed": 1}, 0, ExitCode.INCOMPLETE),
+        ({}, 3, ExitCode.OK),
+        ({}, 4, ExitCode.INCOMPLETE),
+    ],
+)
+def test_a_plan_with_devices_that_the_ledger_excludes_exits_as_its_run(
+    tmp_path: Path, excluded: dict[str, int], rejected: int, code: ExitCode
+) -> None:
+    plan = Plan(
+        sources=(),
+        rows_read=10 + rejected,
+        rejected={"conflict": rejected},
+        planned=10,
+        excluded=excluded,
+        batches=1,
+        groups=(),
+        notes=(),
+    )
+    assert expected_exit_code(job_of(tmp_path, [], max_rejects=3), plan) is code
+
+
+def test_a_lock_whose_file_was_removed_meanwhile_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, lock = RunFolder(tmp_path), fcntl.flock
+
+    def lock_after_removal(descriptor: int, operation: int) -> None:
+        (tmp_path / ".lock").unlink()
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", lock_after_removal)
+    with pytest.raises(RefusedToStart, match="run the command again"), folder.locked():
+        pass
 
 
 def test_the_journal_has_the_whole_job(tmp_path: Path) -> None:
