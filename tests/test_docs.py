@@ -15,6 +15,9 @@ from typer.testing import CliRunner
 from batchlic.cli.app import app
 from batchlic.errors import ExitCode
 from batchlic.job import EmbeddedSandbox, Inventory, Job, LedgerUse, Licensing, Limits
+from batchlic.reader.profiles import PROFILES, Profile
+from batchlic.reader.reasons import Reason
+from batchlic.reader.roles import Role
 from batchlic.writer.audit import AUDIT
 from batchlic.writer.callback_outcomes import OUTCOMES
 from batchlic.writer.device_states import RESULTS
@@ -197,3 +200,16 @@ def test_the_architecture_page_names_tests_that_exist() -> None:
     }
     assert len(named) > 15
     assert named <= defined
+
+
+@pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name)
+def test_every_known_export_is_documented(profile: Profile) -> None:
+    columns = [f"`{profile.columns[role]}`" if role in profile.columns else "" for role in list(Role)[:3]]
+    row = f"| `{profile.name}` | {profile.title} | {' | '.join(columns)} |"
+    assert row in (ROOT / "docs" / "inventories.md").read_text()
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_every_reason_for_a_reject_is_documented(reason: Reason) -> None:
+    page = (ROOT / "docs" / "inventories.md").read_text().split("## Reasons for a reject\n")[1]
+    assert f"`{reason}`" in "".join(re.findall(r"^\|([^|]*)\|", page, re.MULTILINE))
