@@ -90,7 +90,7 @@ def by_header(
     notes: list[str] = []
     if profile is not None:
         found |= {role: at for role, at in _of_profile(profile, headers).items() if role not in done}
-        done |= {*IDENTIFIERS, *profile.columns, *profile.left_out}
+        done |= {*IDENTIFIERS, *profile.left_out}
         read = ", ".join(f"{role} from {headers[at]!r}" for role, at in found.items())
         notes.append(f"{name}: read as an export of {profile.title}: {read}")
     for role in Role:
@@ -120,11 +120,11 @@ def _named(options: ReadOptions) -> Iterator[tuple[Role, str]]:
 
 
 def _of_profile(profile: profiles.Profile, headers: Sequence[str]) -> dict[Role, int]:
-    """The columns of a profile that a file has."""
+    """The columns of a profile that a file has, and identifiers under their exact names that it adds."""
     positions = {fold(header): position for position, header in reversed(list(enumerate(headers)))}
-    return {
-        role: positions[fold(column)] for role, column in profile.columns.items() if fold(column) in positions
-    }
+    added = {role: role.value for role in IDENTIFIERS if role not in profile.left_out}
+    columns = {**added, **profile.columns}
+    return {role: positions[fold(column)] for role, column in columns.items() if fold(column) in positions}
 
 
 def names_identifier(headers: Sequence[str], options: ReadOptions) -> bool:
