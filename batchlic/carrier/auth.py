@@ -52,12 +52,22 @@ _SESSION = _Login("session", "sessionToken", "BATCHLIC_USERNAME and BATCHLIC_PAS
 class CarrierUnreachable(StoppedEarly):
     """No conclusive answer, and no sign of a mistake on our side: another attempt may succeed.
 
-    `retry_after_s`: seconds that the carrier asked to wait, if it did.
+    `retry_after_s`: seconds that the carrier asked to wait, if it did. `http_status`: that of the answer, if
+    there was one.
     """
 
-    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self, message: str, retry_after_s: float | None = None, http_status: int | None = None
+    ) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self.http_status = http_status
+
+    @property
+    def may_be_wrong_url(self) -> bool:
+        """Whether the answer could come from something else than the carrier's API, at a wrong address."""
+        status = self.http_status
+        return status is not None and status < 500 and status != 429 and self.retry_after_s is None
 
 
 class _NotSent(CarrierUnreachable):
@@ -155,7 +165,9 @@ class Logins:
         reason = answer.summary
         if 200 <= reply.status < 300 and (answer.error_message or "HTTP ").startswith("HTTP "):
             reason = f"HTTP {reply.status} without a usable {login.token}"
-        return CarrierUnreachable(f"the {login.name} login failed ({reason})", answer.retry_after_s)
+        return CarrierUnreachable(
+            f"the {login.name} login failed ({reason})", answer.retry_after_s, reply.status
+        )
 
     def _rejected(self, text: str) -> CredentialsRejected:
         self._rejection = text

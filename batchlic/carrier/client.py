@@ -27,6 +27,7 @@ from batchlic.carrier.messages import (
     Subscription,
     SubscriptionsRequest,
 )
+from batchlic.carrier.refused_questions import RefusalReason, reason_of_refusal
 from batchlic.carrier.request_ids import RequestIds
 from batchlic.errors import CredentialsRejected, UsageError
 
@@ -60,12 +61,19 @@ class Submission:
 class AccountError(UsageError):
     """The carrier refused a request about an account: its name, the SKU or the URL is wrong.
 
-    `names_account`: the refusal is about the account's name.
+    `names_account`: the refusal is about the account's name. `reason`: what it proves.
     """
 
-    def __init__(self, message: str, *, names_account: bool = False) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        names_account: bool = False,
+        reason: RefusalReason = RefusalReason.UNKNOWN,
+    ) -> None:
         super().__init__(message)
         self.names_account = names_account
+        self.reason = reason
 
 
 def encode(request: AssignLicenseRequest) -> bytes:
@@ -219,8 +227,11 @@ class CarrierClient:
             raise AccountError(
                 f"the carrier refused {method} {path} ({answer.summary})",
                 names_account="account" in answer.summary.lower(),
+                reason=reason_of_refusal(answer),
             )
-        raise CarrierUnreachable(f"no answer to {method} {path} ({answer.summary})", answer.retry_after_s)
+        raise CarrierUnreachable(
+            f"no answer to {method} {path} ({answer.summary})", answer.retry_after_s, answer.http_status
+        )
 
     async def _try(
         self, method: str, path: str, kind: type[_T], body: bytes | None

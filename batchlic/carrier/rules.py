@@ -62,6 +62,18 @@ class CodeRule(NamedTuple):
     statuses: Container[int] = CLIENT_ERRORS
 
 
+PERMISSION = ("700700", "900907", "900908", "900910")
+"""Codes of a gateway that does not let an application use an API."""
+
+ACCOUNT = (
+    "REQUEST_FAILED.AccountNotFound",
+    "REQUEST_FAILED.AccountName",
+    "REQUEST_FAILED.NoAccounts",
+    "INPUT_INVALID.Account.NotDefined",
+    "REQUEST_FAILED.MultipleAccounts",
+)
+"""Codes of a wrong or missing account."""
+
 CODES: Sequence[CodeRule] = (
     CodeRule(
         (
@@ -98,7 +110,7 @@ CODES: Sequence[CodeRule] = (
         "No such resource: the gateway has lost its routes, so it did not pass the request on.",
     ),
     CodeRule(
-        ("700700", "900907", "900908", "900910"),
+        PERMISSION,
         REFUSED_ALL,
         "The gateway does not let this application use the API: blocked, not subscribed, or out of scope. "
         "The service did not judge the devices.",
@@ -115,13 +127,7 @@ CODES: Sequence[CodeRule] = (
         "A device of the batch is malformed, not on the account, or not active.",
     ),
     CodeRule(
-        (
-            "REQUEST_FAILED.AccountNotFound",
-            "REQUEST_FAILED.AccountName",
-            "REQUEST_FAILED.NoAccounts",
-            "INPUT_INVALID.Account.NotDefined",
-            "REQUEST_FAILED.MultipleAccounts",
-        ),
+        ACCOUNT,
         REFUSED_ALL,
         "The account is wrong or missing: no part of the batch would be accepted.",
     ),

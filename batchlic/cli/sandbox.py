@@ -87,6 +87,9 @@ class AccountOptions:
     exclusive: Annotated[
         bool, typer.Option("--exclusive", help="Refuse a second SKU to a licensed device.")
     ] = False
+    no_permission: Annotated[
+        bool, typer.Option("--no-permission", help="Refuse every request about licenses with 403.")
+    ] = False
     poison_file: Annotated[
         Path | None, typer.Option(help="File of devices whose batches are refused, one device per line.")
     ] = None
@@ -136,7 +139,11 @@ def sandbox(
         accounts=tuple(accounts.account or ()),
         poison=read_poison_file(accounts.poison_file) if accounts.poison_file else (),
         faults=dict(map(parse_fault, accounts.fault or ())),
-        rules=RuleConfig(exclusive=accounts.exclusive, deduplicate=accounts.deduplicate),
+        rules=RuleConfig(
+            exclusive=accounts.exclusive,
+            deduplicate=accounts.deduplicate,
+            permission=not accounts.no_permission,
+        ),
         tokens=TokenConfig(access_life_s=times.access_token_life, session_idle_s=times.session_idle),
         limits=_limits(limits),
         latency=LatencyConfig(

@@ -23,7 +23,7 @@ from batchlic.sandbox.exchange import Headers, json_response, read_headers, requ
 from batchlic.sandbox.faults import Faults
 from batchlic.sandbox.license_endpoint import LicenseEndpoint
 from batchlic.sandbox.listeners import Listeners
-from batchlic.sandbox.refusals import Refusal, gateway_refusal, refusal_response
+from batchlic.sandbox.refusals import Refusal, gateway_refusal, lacks_permission, refusal_response
 from batchlic.sandbox.request_bodies import LoginBody, decode_body
 from batchlic.sandbox.service import LicenseService
 from batchlic.sandbox.transport import InProcessTransport
@@ -57,6 +57,7 @@ class Sandbox:
     def __init__(self, config: SandboxConfig | None = None) -> None:
         config = config or SandboxConfig()
         self.books = Books(config.licenses)
+        self._has_permission = config.rules.permission
         self._random = random.Random(f"{config.seed}/ids")  # noqa: S311 - reproducible, guards nothing
         self._listeners = Listeners()
         self.callbacks = CallbackSender(config.callbacks, config.seed, self._listeners)
@@ -133,6 +134,8 @@ class Sandbox:
 
     async def _subscriptions(self, request: Request) -> Response:
         require_json(self._authenticate(request))
+        if not self._has_permission:
+            raise lacks_permission()
         return json_response(self._service.counts(await request.body()))
 
     async def _list_listeners(self, request: Request) -> Response:

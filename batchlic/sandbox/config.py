@@ -125,6 +125,8 @@ class RuleConfig:
     """Refuse to assign a license to a device that holds one of another SKU."""
     deduplicate: bool = False
     """Execute each X-Request-ID only once."""
+    permission: bool = True
+    """Whether the login may manage licenses. Without it, the gateway refuses all requests about licenses."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from batchlic.sandbox.config import Fault, SandboxConfig
 from batchlic.sandbox.exchange import Headers, json_response, read_headers, require_json
 from batchlic.sandbox.faults import Faults
 from batchlic.sandbox.limits import Latency, RequestLimits, Throttled, quota_headers, throttle_refusal
-from batchlic.sandbox.refusals import Refusal, refusal_response
+from batchlic.sandbox.refusals import Refusal, lacks_permission, refusal_response
 from batchlic.sandbox.service import LicenseService
 
 
@@ -64,6 +64,8 @@ class LicenseEndpoint:
             quota = await self._admit(now)
             try:
                 session = self._authenticator.check_session(headers, now)
+                if not self._config.rules.permission:
+                    raise lacks_permission()
                 fault = self._faults.draw(request.method, headers)
                 answer = self._expire_token(fault, access, session, now) or await self._answer(
                     request, headers, fault, now

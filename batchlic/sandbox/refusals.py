@@ -54,6 +54,13 @@ def gateway_refusal(status: int, code: str, message: str, description: str) -> R
     return Refusal(status, {"fault": {"code": code, "message": message, "description": description}})
 
 
+def lacks_permission() -> Refusal:
+    """The gateway's refusal of a login that may not manage licenses."""
+    return gateway_refusal(
+        403, "900908", "Resource forbidden", "User is NOT authorized to access the Resource"
+    )
+
+
 def refusal_response(refusal: Refusal) -> Response:
     """The refusal as an HTTP response."""
     if refusal.wait_s is not None:
