@@ -6,6 +6,8 @@ BIN := .venv/bin
 LOCK := .ci/requirements.txt
 INSTALLED := .venv/.installed
 
+HERE = BATCHLIC_STATE_DIR="$(CURDIR)/runs"
+
 .DEFAULT_GOAL := help
 .PHONY: help install demo test onboard migrate sandbox sample soak fuzz kill mutants replay \
 	bench bench-plan bench-submit bench-pace bench-journal bench-ledger bench-listener demo-callbacks \
@@ -24,10 +26,10 @@ $(INSTALLED): pyproject.toml $(LOCK)
 	@touch $@
 
 demo: $(INSTALLED) ## license the sample fleet against a sandbox carrier on this machine
-	@$(BIN)/batchlic run jobs/demo.toml --sandbox
+	@$(HERE) $(BIN)/batchlic run jobs/demo.toml --sandbox
 
 demo-callbacks: $(INSTALLED) ## run the demo, and wait for the callback of each device
-	@$(BIN)/batchlic run jobs/demo_callbacks.toml --sandbox --wait-callbacks 5m --listen-port 0 || test $$? -eq 3
+	@$(HERE) $(BIN)/batchlic run jobs/demo_callbacks.toml --sandbox --wait-callbacks 5m --listen-port 0 || test $$? -eq 3
 
 test: $(INSTALLED) ## run all tests
 	@$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal

@@ -124,7 +124,9 @@ class LedgerUse(Table):
     """The ledger to read before a run, and to update after it."""
 
     path: str | None = None
-    """File of the ledger, relative to the folder of the job file; None: `ledger.db` beside the run folder."""
+    """File of the ledger, relative to the folder of the job file; None: `ledger.db` in the state folder."""
+    allow_new: bool = False
+    """Start although the carrier counts assigned licenses of which the ledger has no record."""
     use: bool = True
     """Skip devices that are licensed by the ledger, and record the outcomes of the others in the ledger."""
 
@@ -204,6 +206,10 @@ class Job(Table):
         both = filter(None, (license.from_sku, license.to_sku))
         flexible = (sku for sku in both if self.skus[sku] is LicenseType.FLEXIBLE)
         return frozenset(flexible) if license.restore else frozenset()
+
+    def with_ledger(self, path: Path) -> Self:
+        """The job with its ledger at `path`, which is absolute."""
+        return self.model_copy(update={"ledger": self.ledger.model_copy(update={"path": str(path)})})
 
     def read_options(self) -> ReadOptions:
         """How to read the inventories."""

@@ -42,6 +42,8 @@ class Settings(BaseSettings):
     """Addresses and networks that may send callbacks, separated by commas."""
     listener_store: SecretStr | None = None
     """Store of callbacks: a path, or a URL, which may hold a password."""
+    state_dir: str | None = None
+    """Folder of the runs and the ledger, as an absolute path; None: as `batchlic.state` finds it."""
 
     @classmethod
     def settings_customise_sources(
@@ -110,7 +112,22 @@ def load_settings() -> Settings:
     if " " in settings.base_url:
         raise UsageError(f"{PREFIX}BASE_URL contains a space")
     settings.base_url = str(check_base_url(settings.base_url)).rstrip("/")
+    settings.state_dir = _absolute(settings.state_dir)
     return settings
+
+
+def _absolute(state_dir: str | None) -> str | None:
+    """The setting, with `~` replaced; None if it is empty. Raises UsageError for a relative path."""
+    if not state_dir:
+        return None
+    refuse_odd_characters(f"{PREFIX}STATE_DIR", state_dir)
+    folder = os.path.expanduser(state_dir)  # noqa: PTH111 - no error without a home folder
+    if not os.path.isabs(folder):  # noqa: PTH117
+        raise UsageError(
+            f"{PREFIX}STATE_DIR: {state_dir} is a relative path, so each folder would have its own ledger: "
+            "give an absolute path"
+        )
+    return folder
 
 
 def _credentials_file() -> Path | None:

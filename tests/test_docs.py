@@ -53,7 +53,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         done = subprocess.run(
             shlex.split(command),
             cwd=folder,
-            env={**os.environ, "PATH": path},
+            env={**os.environ, "PATH": path, "BATCHLIC_STATE_DIR": str(folder / "runs")},
             capture_output=True,
             check=False,
         )

@@ -12,15 +12,21 @@ from batchlic.errors import ExitCode, UsageError
 
 app = typer.Typer(help="Show, import or export the ledger of licensed devices.", no_args_is_help=True)
 
-LedgerFile = Annotated[Path, typer.Option("--ledger", help="Ledger file.")]
-DEFAULT = Path("runs/ledger.db")
-"""The ledger beside the folders of runs."""
+LedgerFile = Annotated[
+    Path | None, typer.Option("--ledger", help="Ledger file [ledger.db in the state folder].")
+]
+
+
+def _path(given: Path | None) -> Path:
+    from batchlic.state import find_ledger
+
+    return given or find_ledger()
 
 
 @app.command()
 def show(
     *,
-    ledger: LedgerFile = DEFAULT,
+    ledger: LedgerFile = None,
     account: Annotated[str | None, typer.Option(help="Only this account.")] = None,
     sku: Annotated[str | None, typer.Option(help="Only this SKU.")] = None,
     device: Annotated[str | None, typer.Option(help="Only the device with this IMEI or ICCID.")] = None,
@@ -30,7 +36,7 @@ def show(
     from batchlic.cli.format import describe_counts, describe_device
     from batchlic.ledger.files import count_devices, find_device, open_existing
 
-    with open_existing(ledger) as opened:
+    with open_existing(_path(ledger)) as opened:
         if device is None:
             figures = count_devices(opened, account=account, sku=sku)
             print_json(figures) if json else print_message(describe_counts(figures))
@@ -49,7 +55,7 @@ def import_(
         ),
     ],
     *,
-    ledger: LedgerFile = DEFAULT,
+    ledger: LedgerFile = None,
     carrier: Annotated[str | None, typer.Option(help="Base URL of the carrier [BATCHLIC_BASE_URL].")] = None,
     account: Annotated[str | None, typer.Option(help="Default account for rows without one.")] = None,
     sku: Annotated[str | None, typer.Option(help="Default SKU for rows without one.")] = None,
@@ -77,7 +83,7 @@ def import_(
     flags["inventory"]["allow_empty"] = allow_empty or None
     options = make_job(content, flags, where="options").read_options()
     where = (carrier or load_settings().base_url).rstrip("/")
-    with closing(Ledger(ledger)) as opened:
+    with closing(Ledger(_path(ledger))) as opened:
         refuse_at_work(opened, where)
         imported = import_files(opened, files, options, carrier=where)
     print_json(imported) if json else print_message(describe_import(imported))
@@ -88,12 +94,12 @@ def import_(
 def export(
     *,
     to: Annotated[Path, typer.Option(help="File to write: .parquet or .csv.")],
-    ledger: LedgerFile = DEFAULT,
+    ledger: LedgerFile = None,
 ) -> None:
     """Export the ledger, one row per device; `import` reads the file."""
     from batchlic.ledger.files import export_ledger, open_existing
 
-    with open_existing(ledger) as opened:
+    with open_existing(_path(ledger)) as opened:
         devices = export_ledger(opened, to)
     print_message(f"{devices:,} devices in {to}")
 
@@ -102,11 +108,11 @@ def export(
 def forget(
     run_id: Annotated[str, typer.Argument(help="Unfinished run whose folder is lost.")],
     *,
-    ledger: LedgerFile = DEFAULT,
+    ledger: LedgerFile = None,
 ) -> None:
     """Close a run whose folder is lost. Devices that it did not record stay unknown."""
     from batchlic.ledger.files import open_existing
 
-    with open_existing(ledger) as opened:
+    with open_existing(_path(ledger)) as opened:
         if not opened.close_run(run_id):
-            raise UsageError(f"{ledger}: this ledger has no run {run_id}")
+            raise UsageError(f"{opened.path}: this ledger has no run {run_id}")

@@ -20,6 +20,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 OnSandbox = Annotated[bool, typer.Option("--sandbox", help="Run against a sandbox carrier on this machine.")]
 
+NewLedger = Annotated[
+    bool,
+    typer.Option(
+        "--new-ledger", help="Start with a ledger that does not know the licenses that are assigned already."
+    ),
+]
+
 StoreLocation = Annotated[
     str | None,
     typer.Option(
@@ -133,10 +140,14 @@ class PlanOptions:
         bool, typer.Option("--consent-lifetime", help="Allow Lifetime licenses (irrevocable).")
     ] = False
     batch_size: Annotated[int | None, typer.Option(min=1, max=100, help="Devices per request [100].")] = None
-    run_dir: Annotated[Path | None, typer.Option(help="Run folder [runs/RUN_ID].")] = None
-    ledger: Annotated[
-        Path | None, typer.Option(help="Ledger of earlier runs [ledger.db beside the run folder].")
+    run_dir: Annotated[
+        Path | None, typer.Option(help="Run folder [RUN_ID in the state folder: docs/jobs.md].")
     ] = None
+    ledger: Annotated[
+        Path | None,
+        typer.Option(help="Ledger of earlier runs [ledger.db in the state folder, or beside RUN_DIR]."),
+    ] = None
+    new_ledger: NewLedger = False
     no_ledger: Annotated[
         bool,
         typer.Option("--no-ledger", help="Neither read nor update the ledger."),
@@ -153,6 +164,7 @@ class PlanOptions:
             "ledger": {
                 "path": str(self.ledger) if self.ledger else None,
                 "use": False if self.no_ledger else None,
+                "allow_new": self.new_ledger or None,
             },
         }
 

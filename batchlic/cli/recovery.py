@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from batchlic.cli.arguments import RunDirectory
+from batchlic.cli.arguments import RunDirectory, find_run_folder
 from batchlic.cli.options import Json, Yes
 from batchlic.cli.output import (
     ask_on_terminal,
@@ -116,9 +116,13 @@ def rollback(
 @app.command()
 def audit(
     path: Annotated[
-        Path,
-        typer.Argument(metavar="[RUN_DIR|RUNS_DIR]", help="Run folder, or with --device a folder of runs."),
-    ] = Path("runs"),
+        Path | None,
+        typer.Argument(
+            metavar="[RUN_DIR|RUNS_DIR]",
+            help="Run folder, or with --device a folder of runs [the state folder].",
+            parser=find_run_folder,
+        ),
+    ] = None,
     *,
     verify: Annotated[
         bool,
@@ -135,10 +139,13 @@ def audit(
     if device is not None:
         from batchlic.cli.format import describe_history
         from batchlic.runs.history import device_history
+        from batchlic.state import state_folder
 
-        events = device_history(device, path)
+        events = device_history(device, path or state_folder())
         print_json(events) if json else print_message(describe_history(device, events))
         return
+    if path is None:
+        raise UsageError("audit --verify: name the run folder")
     from batchlic.cli.format import describe_verification
     from batchlic.runs.folder import RunFolder
     from batchlic.runs.verify import verify as verify_run

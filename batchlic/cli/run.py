@@ -12,7 +12,15 @@ import typer
 
 from batchlic.cli.arguments import Inventories, JobFile, RunDirectory
 from batchlic.cli.callbacks import check_wait_options, run_listener, wait_for_callbacks
-from batchlic.cli.options import FlagValues, Json, OnSandbox, PlanOptions, RunOptions, with_option_groups
+from batchlic.cli.options import (
+    FlagValues,
+    Json,
+    NewLedger,
+    OnSandbox,
+    PlanOptions,
+    RunOptions,
+    with_option_groups,
+)
 from batchlic.cli.output import (
     ask_on_terminal,
     exit_as,
@@ -96,7 +104,8 @@ def plan(inventory: Inventories, *, options: PlanOptions) -> None:
         job = load_job(Path(inventory[0]), options.values())
     else:
         job = _job("assign", inventory, options.values())
-    folder = RunFolder(options.run_dir or Path("runs") / new_run_id())
+    folder = RunFolder(_run_path(options, new_run_id()))
+    job = _with_ledger(job, folder, options)
     carrier = load_settings().base_url
     with snapshot_for_plan(job, folder, carrier) as snapshot:
         planned = plan_only(job, folder, guards_of(job, folder, carrier), snapshot)
@@ -104,14 +113,16 @@ def plan(inventory: Inventories, *, options: PlanOptions) -> None:
 
 
 @app.command()
-def resume(run_dir: RunDirectory, *, sandbox: OnSandbox = False, json: Json = False) -> None:
+def resume(
+    run_dir: RunDirectory, *, new_ledger: NewLedger = False, sandbox: OnSandbox = False, json: Json = False
+) -> None:
     """Continue a run that stopped. A finished run is left as it is."""
     from batchlic.job import EmbeddedSandbox
     from batchlic.runs.folder import RunFolder
     from batchlic.runs.run import resume as resume_run
 
     with open_target(EmbeddedSandbox() if sandbox else None) as target:
-        summary = resume_run(RunFolder(run_dir), target)
+        summary = resume_run(RunFolder(run_dir), target, allow_new_ledger=new_ledger)
     exit_as(summary, run_dir, as_json=json)
 
 
@@ -137,13 +148,31 @@ def _job(action: Literal["assign", "unassign"], inventory: list[str], flags: Fla
     return make_job(content, flags, where="options")
 
 
+def _run_path(options: PlanOptions, run_id: str) -> Path:
+    """The run folder: as given, or in the state folder."""
+    from batchlic.state import state_folder
+
+    return options.run_dir or state_folder() / run_id
+
+
+def _with_ledger(job: "Job", folder: "RunFolder", options: PlanOptions) -> "Job":
+    """The job with its ledger by the rules of `batchlic.state`, unless it or a run in `folder` names one."""
+    from batchlic.state import find_ledger
+
+    if job.ledger.path or not job.ledger.use or folder.journal.exists():
+        return job
+    return job.with_ledger(find_ledger(options.run_dir))
+
+
 def _start(job: "Job", options: RunOptions) -> None:
     from batchlic.runs.folder import RunFolder
     from batchlic.runs.run import new_run_id, start
 
     run_id = new_run_id()
-    folder = RunFolder(options.plan.run_dir or Path("runs") / run_id)
+    folder = RunFolder(_run_path(options.plan, run_id))
     check_wait_options(options.wait, folder)
+    if not options.sandbox:
+        job = _with_ledger(job, folder, options.plan)
     if options.dry_run:
         _dry_run(job, folder, options)
         return

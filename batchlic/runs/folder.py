@@ -84,7 +84,8 @@ class RunFolder:
                 sync_folder(folder.parent)  # a journal is durable only if all folders of its path are
         except OSError as error:
             raise RunFolderError(
-                f"{self.path}: can't create the run folder: {error.strerror}; give another one with --run-dir"
+                f"{self.path}: can't create the run folder: {error.strerror}; give another "
+                "one with --run-dir, or another state folder with BATCHLIC_STATE_DIR"
             ) from error
 
     @contextmanager

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
 import polars as pl
 
-from batchlic.chunker import DeviceStatus
-from batchlic.errors import BatchlicError, RefusedToStart, RunFolderError
+from batchlic.chunker import DeviceStatus, PlanGroup
+from batchlic.errors import BatchlicError, RefusedToStart, RunFolderError, UsageError
 from batchlic.job import Job
 from batchlic.journal import SANDBOX, Journal, RunIdentity
 from batchlic.ledger import IDENTIFIERS, SCOPE, Ledger, RunEntry, RunRecords, Snapshot
@@ -25,10 +26,12 @@ from batchlic.runs.states import state_frames_of, states_of
 
 
 def with_ledger(job: Job, folder: RunFolder, identity: RunIdentity | None = None) -> Job:
-    """The job with the path of its ledger: as given, or as the run began, or else beside the folder."""
-    default = str(folder.parent / "ledger.db")
-    path = job.ledger.path or (identity and identity.job["ledger"]["path"]) or default
-    return job.model_copy(update={"ledger": job.ledger.model_copy(update={"path": path})})
+    """The job with the path of its ledger: as given, or as the run began, or else beside the folder.
+
+    The command line gives the ledger of the state folder.
+    """
+    default = folder.parent / "ledger.db"
+    return job.with_ledger(Path(job.ledger.path or (identity and identity.job["ledger"]["path"]) or default))
 
 
 @contextmanager
@@ -48,14 +51,17 @@ def ledger_sync(
 ) -> Iterator[LedgerSync]:
     """Open the ledger of `job`. Where the job uses none, every method of the LedgerSync does nothing.
 
-    `locked` are the folders that the caller has locked. Raises RefusedToStart where the run is not new and
-    its ledger is missing.
+    `locked` are the folders that the caller has locked. The ledger of a new run is made only when the run is
+    registered: a run that is refused before leaves none. Raises RefusedToStart where the run is not new and
+    its ledger is missing, and UsageError where the ledger of a new run can't be written.
     """
     path = _ledger_path(job, carrier)
-    if path is None:
+    if path is not None and is_new:
+        _refuse_unwritable(path)
+    if path is None or (is_new and not path.exists()):
         yield LedgerSync(None, job, carrier, locked)
         return
-    if not is_new and not path.exists():
+    if not path.exists():
         raise RefusedToStart(
             f"{path}: the ledger of this run is missing. Restore it, or build it again: "
             f"batchlic ledger import {path.parent} --ledger {path}"
@@ -102,12 +108,44 @@ class LedgerSync:
         Raises RefusedToStart where a run at work has some of the same devices, or where another run has
         recorded some since the snapshot that this run was planned with.
         """
-        if self.ledger is None:
+        number = planned_with.last_number if planned_with else self.ledger.last_number if self.ledger else 0
+        with self._made() as ledger:
+            if ledger is not None:
+                ledger.register(self._entry(run_id, folder, begun_at), planned_after=number)
+                with _closed_if_refused(ledger, run_id):
+                    self._refuse_shared(ledger, _planned_devices(folder), run_id, folder, number)
+
+    @contextmanager
+    def _made(self) -> Iterator[Ledger | None]:
+        """The ledger, which is made if it does not exist yet; None where the job uses none."""
+        path = _ledger_path(self.job, self.carrier)
+        if self.ledger is not None or path is None:
+            yield self.ledger
             return
-        number = planned_with.last_number if planned_with else self.ledger.last_number
-        self.ledger.register(self._entry(run_id, folder, begun_at), planned_after=number)
-        with _closed_if_refused(self.ledger, run_id):
-            self._refuse_shared(self.ledger, _planned_devices(folder), run_id, folder, number)
+        with closing(Ledger(path)) as made:
+            yield made
+
+    def unrecorded(self, groups: Iterable[PlanGroup], *, run_id: str | None = None) -> list[PlanGroup]:
+        """The groups, by the SKU that their devices get, of which no other run has a record.
+
+        Empty where the job assigns nothing, uses no ledger, or allows a new one. A run that is at work on
+        devices of the account counts like a record. `run_id` is the run of this job if it is registered.
+        """
+        uses_ledger = _ledger_path(self.job, self.carrier) is not None
+        if not uses_ledger or self.job.ledger.allow_new or self.job.action == "unassign":
+            return []
+        to_sku = self.job.license.to_sku
+        wanted = [replace(group, sku_number=to_sku or group.sku_number) for group in groups]
+        if self.ledger is None:
+            return wanted
+        known = {(account, sku) for carrier, account, sku in self.ledger.scopes() if carrier == self.carrier}
+        others = [entry for entry in self.ledger.open_entries(self.carrier) if entry.run_id != run_id]
+        accounts = {account for entry in others for account in _accounts(_folder(entry))}
+        return [
+            group
+            for group in wanted
+            if (group.account_name, group.sku_number) not in known and group.account_name not in accounts
+        ]
 
     def register_resumed(self, folder: RunFolder, journal: Journal) -> None:
         """Register a run that is resumed.
@@ -288,6 +326,34 @@ def _with_scope(found: RunRecords) -> pl.LazyFrame:
     return found.records.lazy().with_columns(
         pl.lit(found.account_name).alias(SCOPE[0]), pl.lit(found.sku_number).alias(SCOPE[1])
     )
+
+
+def _accounts(folder: RunFolder) -> list[str]:
+    """The accounts of a plan's batches; none if there is no plan."""
+    if not folder.plan.is_file():
+        return []
+    accounts = _planned_devices(folder).select(SCOPE[0]).unique().collect(engine="streaming")
+    return accounts.to_series().to_list()
+
+
+def _refuse_unwritable(path: Path) -> None:
+    """Raise UsageError if a ledger can't be written at `path`, before the carrier is asked anything.
+
+    While the process runs, such an error may pass. At its start, a person has to change something.
+    """
+    place = path.parent
+    while not os.path.lexists(place) and place != place.parent:
+        place = place.parent
+    advice = "name another place with --ledger or BATCHLIC_STATE_DIR"
+    if not place.is_dir() or path.is_dir():
+        odd = f"{path} is a folder" if path.is_dir() else f"{place} is not a folder"
+        raise UsageError(f"{path}: the ledger can't be written, because {odd}: {advice}")
+    for name in filter(os.path.exists, (place, path)):
+        if not os.access(name, os.W_OK):
+            raise UsageError(
+                f"{path}: the ledger can't be written, because {name} is read-only or belongs to another "
+                f"user: fix its permissions, or {advice}"
+            )
 
 
 def _ledger_path(job: Job, carrier: str) -> Path | None:

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from operator import attrgetter
@@ -12,11 +12,18 @@ import polars as pl
 
 from batchlic.callbacks.registration import registration_url
 from batchlic.carrier.auth import CarrierUnreachable
+from batchlic.carrier.base_url import find_root
 from batchlic.carrier.catalog import Action
-from batchlic.carrier.client import CALLBACK_SERVICE, AccountError, CarrierClient, open_client
+from batchlic.carrier.client import (
+    CALLBACK_SERVICE,
+    AccountError,
+    CarrierClient,
+    open_client,
+)
 from batchlic.carrier.credentials import Secret
+from batchlic.carrier.refused_questions import RefusalReason
 from batchlic.chunker import DeviceStatus, PlanGroup
-from batchlic.errors import BatchlicError, CredentialsRejected, RefusedToStart, StoppedEarly
+from batchlic.errors import BatchlicError, CredentialsRejected, RefusedToStart, StoppedEarly, UsageError
 from batchlic.job import Job
 from batchlic.journal import Journal, LicenseCount
 from batchlic.logs import printable
@@ -43,12 +50,22 @@ class Findings:
     """What the carrier answered before anything was sent.
 
     `counts` lacks accounts whose counts the carrier does not give. `stopped` is why nothing can be sent: a
-    rejected login is not repeated (promise G).
+    rejected login is not repeated (promise G). `unreachable` is why there was no answer, if there was none.
+    `unknown_accounts` has an explanation for each account that the carrier does not know.
     """
 
     counts: list[LicenseCount]
     notes: list[str]
     stopped: BatchlicError | None = None
+    unreachable: CarrierUnreachable | None = None
+    unknown_accounts: tuple[str, ...] = ()
+
+    def unanswered(self, groups: Iterable[PlanGroup]) -> list[PlanGroup]:
+        """The groups whose license counts the carrier did not answer, but may answer later."""
+        if self.unreachable is None and self.stopped is None:
+            return []
+        counted = {(found.account_name, found.sku_number) for found in self.counts}
+        return [group for group in groups if (group.account_name, group.sku_number) not in counted]
 
 
 NOT_ASKED = Findings([], [])
@@ -69,9 +86,11 @@ async def preflight(
     """
     counts: list[LicenseCount] = []
     notes: list[str] = []
+    unknown: list[str] = []
     try:
         await client.login()
-        for account, some in groupby(groups, key=attrgetter("account_name")):
+        by_account = attrgetter("account_name")
+        for account, some in groupby(sorted(groups, key=by_account), key=by_account):
             try:
                 counts += await count(client, list(some))
                 if (name := client.counted_as(account)) != account:
@@ -79,15 +98,24 @@ async def preflight(
                         f"account {account}: the carrier gives its license counts under the name {name}"
                     )
             except AccountError as error:
+                if error.reason is RefusalReason.PERMISSION:
+                    raise CredentialsRejected(
+                        f"this login may not manage the licenses of account {account}: {error}. Ask the "
+                        "carrier for the permission, or use another login"
+                    ) from error
+                if error.reason is RefusalReason.ACCOUNT:
+                    unknown.append(f"account {account}: {error}")
+                    continue
                 notes.append(f"account {account}: license counts are unknown: {error}")
             if listeners:
                 notes += await _listening(client, account)
     except CarrierUnreachable as error:
         on_unreachable(str(error))
-        return Findings(counts, [*notes, f"license counts are unknown, and listeners, too: {error}"])
+        notes.append(f"license counts are unknown, and listeners, too: {error}")
+        return Findings(counts, notes, unreachable=error, unknown_accounts=tuple(unknown))
     except (CredentialsRejected, StoppedEarly) as error:
         return Findings([], [], stopped=error)
-    return Findings(counts, notes)
+    return Findings(counts, notes, unknown_accounts=tuple(unknown))
 
 
 async def _listening(client: CarrierClient, account: str) -> list[str]:
@@ -104,7 +132,9 @@ def ask_carrier(
 ) -> Findings:
     """Log in, register the run's own `listener` if it has one, and ask as `preflight`.
 
-    A signal ends the questions: then nothing can be sent either. An outage is reported on stderr.
+    A signal ends the questions: then nothing can be sent either. An outage is reported on stderr. Raises
+    what no retry can heal: UsageError if the base URL is not that of the carrier's API but another one on the
+    same host is, and RefusedToStart if the carrier does not know an account.
     """
 
     async def ask() -> Findings:
@@ -113,15 +143,33 @@ def ask_carrier(
                 await register(client, (group.account_name for group in groups), listener)
             found = await preflight(client, groups, listeners=listeners, on_unreachable=outage.unreachable)
             await client.logout()
+        if found.unreachable is not None and found.unreachable.may_be_wrong_url:
+            other_roots.append(await find_root(target.base_url))
         return found
 
     if not groups:
         return NOT_ASKED
     outage = Outage(target.host, _tell)
+    other_roots: list[str | None] = []
     try:
-        return run_in_loop(partial(unless_asked, ask, meanwhile=outage.watch))
+        found = run_in_loop(partial(unless_asked, ask, meanwhile=outage.watch))
     except Interrupted as interrupted:
         return Findings([], [], stopped=interrupted)
+    _refuse_wrong_url(target, found, other_roots)
+    if found.unknown_accounts:
+        raise RefusedToStart(
+            f"the carrier does not know these accounts, so nothing was sent: "
+            f"{'; '.join(found.unknown_accounts)}. Correct the account in the inventory, the job or --account"
+        )
+    return found
+
+
+def _refuse_wrong_url(target: Target, found: Findings, other_roots: Sequence[str | None]) -> None:
+    for root in filter(None, other_roots):
+        raise UsageError(
+            f"BATCHLIC_BASE_URL: {target.base_url} is not the carrier's API ({found.unreachable}). "
+            f"The API answers at {root}"
+        )
 
 
 def _tell(text: str) -> None:
@@ -153,16 +201,80 @@ async def count(client: CarrierClient, groups: Sequence[PlanGroup]) -> list[Lice
     return counts
 
 
-def fit_to_licenses(job: Job, groups: Sequence[PlanGroup], counts: Sequence[LicenseCount]) -> list[int]:
+def fit_to_licenses(
+    job: Job,
+    groups: Sequence[PlanGroup],
+    counts: Sequence[LicenseCount],
+    *,
+    unrecorded: Sequence[PlanGroup] = (),
+    ask: Callable[[str], None] | None = None,
+) -> list[int]:
     """How many devices of each group to plan: all, or as many as there are licenses, where the job allows it.
 
-    Raises RefusedToStart with the numbers where it does not.
+    Raises RefusedToStart with the numbers where it does not, and as `confirm_new_ledger` does.
     """
+    try:
+        confirm_new_ledger(unrecorded, counts, job.ledger.path, ask)
+    except RefusedToStart as refusal:
+        try:
+            _fit(job, groups, counts)
+        except RefusedToStart as another:
+            raise RefusedToStart(f"{refusal}. Besides, {another}") from None
+        raise
+    return _fit(job, groups, counts)
+
+
+def _fit(job: Job, groups: Sequence[PlanGroup], counts: Sequence[LicenseCount]) -> list[int]:
     if job.request_action is not Action.ASSIGN:
         return [group.devices for group in groups]
     if not job.limits.allow_partial:
         refuse_too_few(groups, counts)
     return devices_that_fit(groups, counts)
+
+
+def confirm_new_ledger(
+    unrecorded: Sequence[PlanGroup],
+    counts: Sequence[LicenseCount],
+    ledger: str | None,
+    ask: Callable[[str], None] | None = None,
+) -> None:
+    """Make sure that it is no mistake if the carrier counts licenses of which the ledger has no record.
+
+    `unrecorded` are the groups of which it has none. `ask` gets the question. Without it, or after a no,
+    raises RefusedToStart: the devices that have a license already would get a second one.
+    """
+    groups = {(group.account_name, group.sku_number) for group in unrecorded}
+    assigned = [
+        f"{found.assigned:,} licenses of {found.sku_number} assigned on account {found.account_name}"
+        for found in counts
+        if found.assigned > 0 and (found.account_name, found.sku_number) in groups
+    ]
+    if not assigned:
+        return
+    facts = (
+        f"the ledger {ledger} has no record of these licenses, but the carrier counts "
+        f"{' and '.join(assigned)}. Devices that have a license already would get a second one"
+    )
+    if ask is not None:
+        ask(f"Careful: {facts}. Start with this ledger?")
+        return
+    raise RefusedToStart(
+        f"{facts}. If another ledger has the records, name it with --ledger, or its folder with "
+        "BATCHLIC_STATE_DIR. If there is none, import earlier runs or a list of licensed devices "
+        f"(batchlic ledger import FILE --ledger {ledger}), or start without their records: --new-ledger"
+    )
+
+
+async def refuse_new_ledger(
+    client: CarrierClient, unrecorded: Sequence[PlanGroup], ledger: str | None
+) -> list[str]:
+    """The check of `confirm_new_ledger`, where the carrier did not answer before. Returns notes."""
+    try:
+        counts = await count(client, unrecorded)
+    except (CarrierUnreachable, AccountError) as error:
+        return [f"the ledger is new, and whether licenses are assigned already is unknown: {error}"]
+    confirm_new_ledger(unrecorded, counts, ledger)
+    return []
 
 
 def refuse_too_few(groups: Sequence[PlanGroup], counts: Sequence[LicenseCount]) -> None:
@@ -185,10 +297,10 @@ def still_to_license(job: Job, plan: Path, journal: Journal) -> list[PlanGroup]:
         return []
     sent = request_totals(plan, journal)
     groups = []
-    for account, sku, devices in _planned(plan).iter_rows():
-        left = devices - sum(sent.get((account, sku), {}).values())
+    for group in planned_groups(plan):
+        left = group.devices - sum(sent.get((group.account_name, group.sku_number), {}).values())
         if left > 0:
-            groups.append(PlanGroup(account_name=account, sku_number=sku, devices=left, batches=0))
+            groups.append(replace(group, devices=left))
     return groups
 
 
@@ -252,11 +364,12 @@ def devices_that_fit(groups: Sequence[PlanGroup], counts: Sequence[LicenseCount]
     ]
 
 
-def _planned(plan: Path) -> pl.DataFrame:
-    """`account_name`, `sku_number` and `devices` of the batches of a plan."""
+def planned_groups(plan: Path) -> list[PlanGroup]:
+    """The groups of a plan's batches."""
     rows = scan_parquet(plan).filter(pl.col("batch_id").is_not_null())
-    groups = rows.group_by("account_name", "sku_number").agg(pl.len().alias("devices"))
-    return groups.sort("account_name", "sku_number").collect()
+    counts = [pl.len().alias("devices"), pl.col("batch_id").n_unique().alias("batches")]
+    groups = rows.group_by("account_name", "sku_number").agg(counts).sort("account_name", "sku_number")
+    return [PlanGroup(**row) for row in groups.collect().iter_rows(named=True)]
 
 
 _NO_LISTENER = f"no listener for {CALLBACK_SERVICE} is registered, so the carrier reports no outcomes"

@@ -35,6 +35,7 @@ from batchlic.runs.preflight import (
     RunListener,
     ask_carrier,
     fit_to_licenses,
+    planned_groups,
     refuse_too_few,
     still_to_license,
 )
@@ -105,27 +106,37 @@ def start(
         with ledger_sync(job, target.name, locked=(folder,), is_new=True) as ledger:
             known = ledger.snapshot()
             found, is_rehearsal = NOT_ASKED, target.name == SANDBOX
+            unrecorded: list[PlanGroup] = []
 
             def fit(groups: Sequence[PlanGroup]) -> list[int]:
-                nonlocal found
+                nonlocal found, unrecorded
                 job.require_consent(group.sku_number for group in groups)
+                unrecorded = ledger.unrecorded(groups)
                 own = listener if is_rehearsal else None
-                found = ask_carrier(target, groups, listeners=not is_rehearsal, listener=own)
-                return fit_to_licenses(job, groups, found.counts)
+                asked = [*groups, *(group for group in unrecorded if group not in groups)]
+                found = ask_carrier(target, asked, listeners=not is_rehearsal, listener=own)
+                return fit_to_licenses(job, groups, found.counts, unrecorded=unrecorded, ask=ask)
 
             plan = _plan(job, folder, guards_of(job, folder, target.name), known, fit)
             if ask is not None and found.stopped is None:
                 ask(_question(job, plan, target))
             ledger.register(run_id, folder, begun_at=now(), planned_with=known)
-        return begin(job, folder, target, plan, run_id=run_id, found=found)
+        return begin(job, folder, target, plan, run_id=run_id, found=found, unrecorded=unrecorded)
 
 
 def begin(
-    job: Job, folder: RunFolder, target: Target, plan: Plan, *, run_id: str, found: Findings = NOT_ASKED
+    job: Job,
+    folder: RunFolder,
+    target: Target,
+    plan: Plan,
+    *,
+    run_id: str,
+    found: Findings = NOT_ASKED,
+    unrecorded: Sequence[PlanGroup] = (),
 ) -> Summary:
     """Make the journal of a new run, which is registered in the ledger, and submit its plan.
 
-    The caller has locked the folder.
+    The caller has locked the folder. `unrecorded` are the groups of which the ledger has no record.
     """
     identity = msgspec.structs.replace(
         identify(job, folder, target.name, plan, run_id),
@@ -133,16 +144,20 @@ def begin(
         licenses=found.counts,
     )
     with finishing(), closing(Journal.create(folder.journal, identity, created_at=now())) as journal:
-        return submit(job, folder, target, journal, stopped=found.stopped)
+        unchecked = found.unanswered(unrecorded)
+        return submit(job, folder, target, journal, stopped=found.stopped, unrecorded=unchecked)
 
 
-def resume(folder: RunFolder, target: Target) -> Summary:
+def resume(folder: RunFolder, target: Target, *, allow_new_ledger: bool = False) -> Summary:
     """Continue a run from the end of its journal. A finished run stays as it is."""
     if not folder.path.is_dir():
         raise RunFolderError(f"{folder.path}: there is no such run folder")
     connections_for(1)  # raises if there are too few descriptors
     with finishing(), folder.locked(), closing(recovered_journal(folder)) as journal:
         job = job_of(journal.identity)
+        if allow_new_ledger:
+            ledger = job.ledger.model_copy(update={"allow_new": True})
+            job = job.model_copy(update={"ledger": ledger})
         with folder.job_lock(job.name):
             return continue_run(job, folder, target, journal)
 
@@ -159,7 +174,11 @@ def continue_run(job: Job, folder: RunFolder, target: Target, journal: Journal) 
         refuse_too_few(needed, found.counts)
     with ledger_sync(job, target.name, locked=(folder,)) as ledger:
         ledger.register_resumed(folder, journal)
-    return submit(job, folder, target, journal, stopped=found.stopped)
+        unrecorded: list[PlanGroup] = []
+        if next(journal.attempts(), None) is None:  # nothing was sent: perhaps the ledger was not checked
+            groups = planned_groups(folder.plan)
+            unrecorded = ledger.unrecorded(groups, run_id=journal.identity.run_id)
+    return submit(job, folder, target, journal, stopped=found.stopped, unrecorded=unrecorded)
 
 
 # -- planning -------------------------------------------------------------------------------------------

@@ -3,14 +3,14 @@
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 
 import anyio
 from structlog.typing import FilteringBoundLogger
 
 from batchlic.carrier.client import CarrierClient, open_client
-from batchlic.chunker import DeviceStatus, read_batches
+from batchlic.chunker import DeviceStatus, PlanGroup, read_batches
 from batchlic.errors import BatchlicError, StoppedEarly
 from batchlic.job import Job
 from batchlic.journal import Journal
@@ -24,7 +24,7 @@ from batchlic.runs.descriptors import connections_for, fewer_connections_note
 from batchlic.runs.finalize import finalize, is_bug, now
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.migrate import migration_of, reserve_licenses
-from batchlic.runs.preflight import compare_counts
+from batchlic.runs.preflight import compare_counts, refuse_new_ledger
 from batchlic.runs.progress import Reporter, Tally
 from batchlic.runs.signals import Interrupted, asked, raise_if_asked, run_in_loop, unless_asked
 from batchlic.runs.target import Target
@@ -38,9 +38,11 @@ def submit(
     journal: Journal,
     *,
     stopped: BatchlicError | None = None,
+    unrecorded: Sequence[PlanGroup] = (),
 ) -> Summary:
     """Send what is left of the plan unless the run is `stopped` already, and write the run's files.
 
+    `unrecorded` are groups of which the ledger has no record, if their license counts are not checked yet.
     After an unexpected error, the files are written, too; then BatchlicError is raised.
     """
     began = time.monotonic()
@@ -53,7 +55,9 @@ def submit(
             _raise_if_stopped(stopped)
             if identity.batches:
                 job = _with_few_connections(job, logger, notes)
-                send = partial(_send, job, folder, target, journal, logger, notes=notes)
+                send = partial(
+                    _send, job, folder, target, journal, logger, notes=notes, unrecorded=unrecorded
+                )
                 run_in_loop(send, use_uvloop=True)
         except BatchlicError as error:
             stopped = error
@@ -102,8 +106,10 @@ async def _send(
     logger: FilteringBoundLogger,
     *,
     notes: list[str],
+    unrecorded: Sequence[PlanGroup],
 ) -> None:
     """Send what is left of the plan; adds `notes` for the summary. Raises what stopped the pool."""
+
     limiter = _limiter(job, logger)
     obey_earlier_retry_after(journal, limiter, job.limits.give_up_after)
     if journal.has_implausible_wait:
@@ -115,15 +121,24 @@ async def _send(
         client.remember(journal.owners_of_request_ids())
         pool = _pool(job, journal, client, limiter, reporter)
         batches = read_batches(folder.plan, job.inventory.id_kind)
+
+        async def check_ledger() -> None:
+            if unrecorded:
+                notes.extend(await refuse_new_ledger(client, unrecorded, job.ledger.path))
+
         if journal.identity.to_sku:
             migration = migration_of(
                 job, journal, folder, on_accepted=pool.refusals.accepted, on_end=reporter.tally.moved
             )
-            reserve = partial(reserve_licenses, client, job, folder.plan, migration, logger)
-            stopped = await _deliver(pool, reporter, migration.sequences(batches), before=reserve)
+
+            async def prepare() -> None:
+                await check_ledger()
+                await reserve_licenses(client, job, folder.plan, migration, logger)
+
+            stopped = await _deliver(pool, reporter, migration.sequences(batches), before=prepare)
         else:
             left = remaining(batches, journal, job.resendable_skus, on_accepted=pool.refusals.accepted)
-            stopped = await _deliver(pool, reporter, left)
+            stopped = await _deliver(pool, reporter, left, before=check_ledger)
         notes += reporter.warnings
         if stopped is None and not journal.identity.to_sku:  # a migration counts licenses before it sends
             notes += await _counts_after(client, folder, journal)

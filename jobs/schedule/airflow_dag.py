@@ -4,6 +4,7 @@ Exit 6 (stopped early, resumable) is retried. A retry has the same logical date 
 continues the run. Every other exit code fails at once, because it needs a person.
 """
 
+import os
 import subprocess
 from datetime import UTC, datetime, timedelta
 
@@ -12,7 +13,7 @@ from airflow.sdk import dag, task
 
 BATCHLIC = "/opt/batchlic/.venv/bin/batchlic"
 JOB = "/opt/batchlic/jobs/onboard_fleet.toml"
-RUNS = "/var/lib/batchlic/runs"
+STATE = "/var/lib/batchlic"
 STOPPED_EARLY = 6
 
 
@@ -29,11 +30,12 @@ def onboard_fleet() -> None:
     @task(retries=6, retry_delay=timedelta(minutes=15))
     def onboard(ds_nodash: str | None = None) -> None:
         """Credentials come from the worker's environment or the file that BATCHLIC_CREDENTIALS_FILE names."""
-        ended = subprocess.run([BATCHLIC, "run", JOB, "--run-dir", f"{RUNS}/{ds_nodash}"], check=False)
+        command = [BATCHLIC, "run", JOB, "--run-dir", f"{STATE}/{ds_nodash}"]
+        ended = subprocess.run(command, env={**os.environ, "BATCHLIC_STATE_DIR": STATE}, check=False)
         if ended.returncode == STOPPED_EARLY:
             raise AirflowException("batchlic stopped early; the next retry continues the run")
         if ended.returncode:
-            raise AirflowFailException(f"batchlic exited with {ended.returncode}: see {RUNS}/{ds_nodash}")
+            raise AirflowFailException(f"batchlic exited with {ended.returncode}: see {STATE}/{ds_nodash}")
 
     onboard()
 

@@ -39,7 +39,7 @@ def keys(url: str, **changes: str) -> dict[str, str]:
 
 def begin(*arguments: str | Path, settings: Mapping[str, str], cwd: Path) -> Program:
     """Start `batchlic` with these settings and no others."""
-    return Program(list(map(str, arguments)), environment_of(settings), cwd)
+    return Program(list(map(str, arguments)), environment_of(settings, cwd), cwd)
 
 
 def begin_as_a_shell_does(
@@ -48,7 +48,7 @@ def begin_as_a_shell_does(
     """Like `begin`, as a new interpreter: for tests of the command line, and of its start and end."""
     return subprocess.Popen(
         [sys.executable, "-m", "batchlic", *map(str, arguments)],
-        env=environment_of(settings),
+        env=environment_of(settings, cwd),
         cwd=cwd,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -57,10 +57,11 @@ def begin_as_a_shell_does(
     )
 
 
-def environment_of(settings: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a process with these settings and no others."""
+def environment_of(settings: Mapping[str, str], cwd: Path) -> dict[str, str]:
+    """The environment of a process with these settings and no others; its state folder is `runs` in `cwd`."""
     inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-    return {**inherited, "PYTHONPATH": str(REPOSITORY), **settings}
+    state = {"BATCHLIC_STATE_DIR": str(cwd.absolute() / "runs")}
+    return {**inherited, "PYTHONPATH": str(REPOSITORY), **state, **settings}
 
 
 def end(process: Program | subprocess.Popen[str]) -> Ended:

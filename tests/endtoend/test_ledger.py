@@ -78,10 +78,12 @@ def test_an_exported_ledger_can_be_imported(home: Home, form: str) -> None:
 
 
 def test_a_lost_ledger_is_rebuilt_from_the_run_folders(home: Home) -> None:
+    fleet(home.folder / "more.csv", 210)
+    ledger = ("--ledger", "r/ledger.db")
+    assert home.run("assign", "more.csv", *LICENSE, "--run-dir", "r/1", *ledger, "--new-ledger").code == 0
     assert (
-        home.run("assign", str(fleet(home.folder / "more.csv", 210)), *LICENSE, "--run-dir", "r/1").code == 0
-    )
-    assert home.run("assign", "more.csv", *LICENSE, "--run-dir", "r/2").code == 0  # skips all of them
+        home.run("assign", "more.csv", *LICENSE, "--run-dir", "r/2", *ledger).code == 0
+    )  # skips all of them
     assert home.run("assign", "fleet.csv", *LICENSE, "--sandbox", "--run-dir", "r/rehearsal").code == 0
     assert home.run("rollback", "r/1", "--yes").code == 0
     rebuilt = home.run("ledger", "import", "r", "--ledger", "rebuilt.db", "--carrier", "http://127.0.0.1:1")

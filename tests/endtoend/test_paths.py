@@ -14,7 +14,15 @@ NAMES = ("a [1] b", "*{c}?", "~", "file:x #1", "site=1 100%20", "-line\nfeed")
 
 
 def assign(home: Path, url: str, *inventories: str, run_dir: str, ledger: str = "ledger.db") -> None:
-    options = ("--account", ACCOUNT, "--sku", FLEXIBLE, f"--run-dir={run_dir}", f"--ledger={ledger}")
+    options = (
+        "--account",
+        ACCOUNT,
+        "--sku",
+        FLEXIBLE,
+        f"--run-dir={run_dir}",
+        f"--ledger={ledger}",
+        "--new-ledger",
+    )
     ended = batchlic("assign", *options, "--", *inventories, settings=keys(url), cwd=home)
     assert ended.code == 0, ended.err
 

@@ -83,7 +83,7 @@ def test_a_run_under_nohup_goes_on_when_its_terminal_closes(tmp_path: Path) -> N
     with serving(SandboxConfig(latency=LatencyConfig(base_s=0.05))) as url:
         process = subprocess.Popen(
             ["/usr/bin/nohup", sys.executable, "-m", "batchlic", *SLOW, "--sku", FLEXIBLE],
-            env=environment_of(keys(url)),
+            env=environment_of(keys(url), tmp_path),
             cwd=tmp_path,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

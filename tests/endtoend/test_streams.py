@@ -44,7 +44,7 @@ class Home:
         command = shlex.join([sys.executable, "-m", "batchlic", *arguments])
         return subprocess.run(
             ["/bin/bash", "-c", f"{command} {redirect}"],
-            env=environment_of(keys(self.url)),
+            env=environment_of(keys(self.url), self.path),
             cwd=self.path,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -55,7 +55,7 @@ class Home:
     def begin(self, *arguments: str, stdout: int, stderr: int) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [sys.executable, "-m", "batchlic", *arguments],
-            env=environment_of(keys(self.url)),
+            env=environment_of(keys(self.url), self.path),
             cwd=self.path,
             stdin=subprocess.DEVNULL,
             stdout=stdout,
@@ -182,7 +182,7 @@ def test_a_listener_serves_whatever_its_streams_are(tmp_path: Path, redirect: st
     settings = {"BATCHLIC_LISTENER_USERNAME": "a", "BATCHLIC_LISTENER_PASSWORD": "b"}
     process = subprocess.Popen(
         ["/bin/bash", "-c", f"exec {command} {redirect}"],
-        env=environment_of(settings),
+        env=environment_of(settings, tmp_path),
         cwd=tmp_path,
         stdout=subprocess.DEVNULL,
     )

@@ -51,7 +51,7 @@ def test_cron_starts_the_job_every_night_as_its_own_user() -> None:
     assert not re.search(r"(?<!\\)%", command), "cron ends a command at a bare %"
     shell = command.replace(r"\%", "%")
     assert subprocess.run(["/bin/sh", "-n", "-c", shell], check=False).returncode == 0
-    assert 'run /opt/batchlic/jobs/onboard_fleet.toml --run-dir "runs/$(date +%F)"' in shell
+    assert "run /opt/batchlic/jobs/onboard_fleet.toml" in shell
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
@@ -85,7 +85,7 @@ def test_kubernetes_retries_after_exit_6_only_in_the_same_folder() -> None:
     pod = spec["template"]["spec"]
     assert pod["restartPolicy"] == "Never", "podFailurePolicy asks for it"
     [container] = pod["containers"]
-    assert container["command"][-2:] == ["--run-dir", "/runs/$(JOB)"]
+    assert container["command"][-2:] == ["--run-dir", "$(BATCHLIC_STATE_DIR)/$(JOB)"]
     assert {mount["name"] for mount in container["volumeMounts"]} == {v["name"] for v in pod["volumes"]}
 
 

@@ -564,13 +564,33 @@ def _full_disk(*_: object) -> None:
     raise StoppedEarly("the disk is full")
 
 
+@pytest.mark.parametrize("own", [range(10), range(5, 20)])
+def test_a_first_run_notices_another_first_run_that_ended_meanwhile(tmp_path: Path, own: range) -> None:
+    job, other = job_of(tmp_path, own), job_of(tmp_path, range(8))
+    with carrier() as target:
+
+        def end_another(_: str) -> None:
+            run(other, tmp_path / "other", target)
+
+        with pytest.raises(RefusedToStart, match="run other has recorded"):
+            start(job, RunFolder(tmp_path / "own"), target, run_id="own", ask=end_another)
+        assert totals(target.base_url)["devices"] == 8
+
+
+def test_a_run_that_is_refused_leaves_no_ledger(tmp_path: Path) -> None:
+    few = {FLEXIBLE: 5}
+    with carrier(licenses=few) as target, pytest.raises(RefusedToStart, match="too few licenses"):
+        run(job_of(tmp_path, range(10)), tmp_path / "run", target)
+    assert not (tmp_path / "ledger.db").exists()
+
+
 @pytest.mark.parametrize("path", ["folder", "file/ledger.db"])
 def test_a_ledger_that_can_not_be_made_stops_a_run_before_it_sends(tmp_path: Path, path: str) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
     job = job_of(tmp_path, range(10), ledger={"path": str(tmp_path / path)})
     with carrier() as target:
-        with pytest.raises(StoppedEarly, match="can't be written"):
+        with pytest.raises(UsageError, match=r"can't be written, because .* a folder: name another place"):
             run(job, tmp_path / "first", target)
         assert totals(target.base_url)["executions"] == 0
 

@@ -26,7 +26,7 @@ from batchlic.runs.run import expected_exit_code, plan_only, resume, start
 from batchlic.runs.status import status
 from batchlic.runs.submit import obey_earlier_retry_after
 from batchlic.runs.target import Target
-from batchlic.sandbox.config import SandboxConfig
+from batchlic.sandbox.config import Poison, SandboxConfig
 from tests.endtoend.program import ACCOUNT, FLEXIBLE, LIFETIME, books, contents, imei, totals
 from tests.forking import serving
 from tests.journal.builders import intent, new_journal
@@ -71,9 +71,11 @@ def test_every_request_carries_one_account_and_one_sku(tmp_path: Path) -> None:
     assert licenses == {imei(n): {LIFETIME if n % 3 else FLEXIBLE: 1} for n in range(250)}
 
 
-def test_a_wrong_account_stops_the_run_after_a_few_requests(tmp_path: Path) -> None:
+def test_a_run_that_is_refused_alike_stops_after_a_few_requests(tmp_path: Path) -> None:
     job = job_of(tmp_path, [f"{imei(n)}," for n in range(300)], batch_size=1, max_concurrency=2)
-    with carrier(accounts=("0000999999-00001",)) as target:
+    code = "REQUEST_FAILED.AccountNotFound"
+    poison = tuple(Poison(identifier=imei(n), error_code=code) for n in range(300))
+    with carrier(poison=poison) as target:
         stopped = start(job, RunFolder(tmp_path / "run"), target, run_id="run")
     assert (stopped.exit_code, stopped.requests["accepted"]) == (ExitCode.STOPPED, 0)
     assert stopped.requests["total"] <= 10

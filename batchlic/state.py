@@ -1,0 +1,102 @@
+"""The state folder: where runs and the ledger are, whatever the current directory is.
+
+The folder is the first of these:
+
+1. `BATCHLIC_STATE_DIR`
+2. `STATE_DIRECTORY`, which systemd sets for a unit with `StateDirectory=`
+3. `runs` in the current directory, if there is such a folder
+4. `$XDG_STATE_HOME/batchlic`, or else `~/.local/state/batchlic`
+
+A ledger must not split in two unnoticed. So without `BATCHLIC_STATE_DIR`, the folder that has a ledger comes
+before those without one, and two ledgers are an error.
+"""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from batchlic.errors import UsageError
+from batchlic.settings import load_settings
+
+LEDGER = "ledger.db"
+
+
+def state_folder() -> Path:
+    """The state folder, relative to the current directory if it is inside. It may not exist yet.
+
+    Raises UsageError if there are two ledgers, if no folder is known, and for wrong settings.
+    """
+    given = load_settings().state_dir
+    return _short(Path(given) if given else _chosen(_candidates()))
+
+
+def find_ledger(run_dir: Path | None = None) -> Path:
+    """The absolute path of the ledger, which may not exist yet: `ledger.db` in the state folder.
+
+    Without `BATCHLIC_STATE_DIR`, a `run_dir` that the operator names takes the ledger with it: the ledger is
+    beside that folder. Raises as `state_folder` does.
+    """
+    given = load_settings().state_dir
+    if run_dir is not None and not given:
+        folder = Path(os.path.abspath(run_dir)).parent  # noqa: PTH100 - the parent of a link, not of its target
+    else:
+        folder = Path(given) if given else _chosen(_candidates())
+    return Path(os.path.abspath(folder)) / LEDGER  # noqa: PTH100
+
+
+def find_run(given: str) -> Path:
+    """The run folder that a command names: a path, or the name of a folder in the state folder."""
+    if os.path.lexists(given) or os.sep in given or given in {"", os.curdir, os.pardir}:
+        return Path(given)
+    run = state_folder() / given
+    return run if run.is_dir() else Path(given)
+
+
+def _candidates() -> list[Path]:
+    """The folders that may be the state folder, the first choice first. Raises UsageError without any."""
+    runs = Path("runs") if os.path.isdir("runs") else None  # noqa: PTH112 - no error without access
+    folders = [_systemd_folder(), runs, _user_folder()]
+    if candidates := [folder for folder in folders if folder is not None]:
+        return candidates
+    raise UsageError("there is no home folder to keep runs and the ledger in: set BATCHLIC_STATE_DIR")
+
+
+def _systemd_folder() -> Path | None:
+    """The first folder of `StateDirectory=`: https://www.freedesktop.org/software/systemd/man/systemd.exec."""
+    first = Path(os.environ.get("STATE_DIRECTORY", "").partition(":")[0])
+    return first if first.is_absolute() else None
+
+
+def _user_folder() -> Path | None:
+    """The folder by https://specifications.freedesktop.org/basedir-spec; it ignores relative paths."""
+    given = Path(os.environ.get("XDG_STATE_HOME", ""))
+    if given.is_absolute():
+        return given / "batchlic"
+    try:
+        home = Path.home()
+    except RuntimeError:
+        return None
+    return home / ".local" / "state" / "batchlic" if home.is_absolute() else None
+
+
+def _chosen(candidates: Iterable[Path]) -> Path:
+    """The candidate that has a ledger, or else the first one."""
+    folders: dict[str, Path] = {}
+    for folder in candidates:
+        folders.setdefault(os.path.realpath(folder), folder)
+    with_ledger = [folder for folder in folders.values() if os.path.lexists(folder / LEDGER)]
+    if len(with_ledger) > 1:
+        ledgers = " and ".join(str(folder / LEDGER) for folder in with_ledger)
+        raise UsageError(
+            f"there are two ledgers, {ledgers}: name the right folder with BATCHLIC_STATE_DIR, "
+            "or the right file with --ledger"
+        )
+    return next(iter(with_ledger or folders.values()))
+
+
+def _short(folder: Path) -> Path:
+    try:
+        here = Path.cwd()
+        return folder if here == here.parent else folder.relative_to(here)
+    except (ValueError, OSError):
+        return folder
