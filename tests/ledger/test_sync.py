@@ -577,6 +577,16 @@ def test_a_first_run_notices_another_first_run_that_ended_meanwhile(tmp_path: Pa
         assert totals(target.base_url)["devices"] == 8
 
 
+def test_a_ledger_whose_first_run_is_at_work_is_not_new(tmp_path: Path) -> None:
+    with carrier() as target:
+        run(job_of(tmp_path, range(10), ledger={"use": False}), tmp_path / "unrecorded", target)
+        first = job_of(tmp_path, range(10, 20), ledger={"allow_new": True})
+        killed(first, tmp_path / "first", target, [TAKEN])
+        with RunFolder(tmp_path / "first").locked():
+            other = run(job_of(tmp_path, range(20, 30)), tmp_path / "other", target)
+    assert other == {"accepted": 10}
+
+
 def test_a_run_that_is_refused_leaves_no_ledger(tmp_path: Path) -> None:
     few = {FLEXIBLE: 5}
     with carrier(licenses=few) as target, pytest.raises(RefusedToStart, match="too few licenses"):
