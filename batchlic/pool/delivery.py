@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from batchlic.chunker import Batch
 
 
+MOST_POSTPONED = 5_000
+"""While so many sequences are postponed, no new one is taken from the plan (promise H)."""
 POSTPONED_TO_CHECK = 16
 """So many postponed sequences are looked at for each new one."""
 
@@ -117,14 +119,19 @@ class Pool:
             self._fail(error)
 
     async def _take(self, sequences: Iterator[Iterable[Delivery]]) -> Iterable[Delivery] | None:
-        """The next sequence: a postponed one that can be judged now, or one of the plan; None at the end."""
+        """The next sequence: a postponed one that can be judged now, or one of the plan; None at the end.
+
+        At the end of the plan, or if too many are postponed, it is the one that can be sent first.
+        """
         for _ in range(min(len(self._postponed), POSTPONED_TO_CHECK)):
             first = self._postponed.popleft()
             if first.is_due(self._sender.suspicions):
                 return first.sequence()
             self._postponed.append(first)
-        if (new := next(sequences, None)) is not None or not self._postponed:
-            return new
+        if len(self._postponed) < MOST_POSTPONED:
+            new = next(sequences, None)
+            if new is not None or not self._postponed:
+                return new
         first = min(self._postponed, key=_Postponed.due_at)
         self._postponed.remove(first)
         await anyio.sleep_until(first.due_at())

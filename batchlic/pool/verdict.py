@@ -79,10 +79,12 @@ def _judge_refusal(delivery: Delivery, refusal: Answer, *, is_proven: bool) -> V
 
 
 def is_definite(delivery: Delivery, refusal: Answer) -> bool:
-    """Whether a refusal counts, whatever the carrier answers to other requests. There are three cases.
+    """Whether a refusal counts, whatever the carrier answers to other requests. There are four cases.
 
     - Its code is known as one about a device.
+    - Its code is known as one about the size of the request, which has several devices.
     - The refused step of a migration is undone: the device must not wait without a license.
     - Other devices of the batch would wait without a license.
     """
-    return refusal.is_known or delivery.others_wait or delivery.position is Position.SECOND_RESTORABLE
+    is_explained = refusal.is_known and (refusal.blame is Blame.DEVICE or delivery.batch.is_divisible)
+    return is_explained or delivery.others_wait or delivery.position is Position.SECOND_RESTORABLE
