@@ -1,6 +1,8 @@
 """Checks with the carrier before a run, and after it: license counts and listeners."""
 
+import math
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -43,12 +45,14 @@ class Findings:
     """What the carrier answered before anything was sent.
 
     `counts` lacks accounts whose counts the carrier does not give. `stopped` is why nothing can be sent: a
-    rejected login is not repeated (promise G).
+    rejected login is not repeated (promise G). `ready_at`: the carrier asked for no request before this time
+    of `time.monotonic`.
     """
 
     counts: list[LicenseCount]
     notes: list[str]
     stopped: BatchlicError | None = None
+    ready_at: float = -math.inf
 
 
 NOT_ASKED = Findings([], [])
@@ -84,7 +88,8 @@ async def preflight(
                 notes += await _listening(client, account)
     except CarrierUnreachable as error:
         on_unreachable(str(error))
-        return Findings(counts, [*notes, f"license counts are unknown, and listeners, too: {error}"])
+        notes.append(f"license counts are unknown, and listeners, too: {error}")
+        return Findings(counts, notes, ready_at=time.monotonic() + (error.retry_after_s or 0.0))
     except (CredentialsRejected, StoppedEarly) as error:
         return Findings([], [], stopped=error)
     return Findings(counts, notes)

@@ -133,7 +133,7 @@ def begin(
         licenses=found.counts,
     )
     with finishing(), closing(Journal.create(folder.journal, identity, created_at=now())) as journal:
-        return submit(job, folder, target, journal, stopped=found.stopped)
+        return submit(job, folder, target, journal, stopped=found.stopped, ready_at=found.ready_at)
 
 
 def resume(folder: RunFolder, target: Target) -> Summary:
@@ -159,7 +159,7 @@ def continue_run(job: Job, folder: RunFolder, target: Target, journal: Journal) 
         refuse_too_few(needed, found.counts)
     with ledger_sync(job, target.name, locked=(folder,)) as ledger:
         ledger.register_resumed(folder, journal)
-    return submit(job, folder, target, journal, stopped=found.stopped)
+    return submit(job, folder, target, journal, stopped=found.stopped, ready_at=found.ready_at)
 
 
 # -- planning -------------------------------------------------------------------------------------------
