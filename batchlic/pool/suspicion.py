@@ -105,14 +105,17 @@ class Suspicions:
 
         Others were accepted after several refusals of it. At the end of a plan there may be none. Then it is
         enough if some were accepted since it or its batch was refused, and it was refused for long. While
-        refusals seem to be chance, only very many count.
+        refusals seem to be chance, only very many count. If devices stand between two steps of a migration,
+        being refused for long is always enough.
         """
         refusals = delivery.refusals.count + 1
+        is_refused_for_long = refusals >= MANY_REFUSALS
+        if delivery.is_between_steps and is_refused_for_long:
+            return True
         reversed_at = self._reversed_at.get(_kind(delivery.batch), -math.inf)
         if anyio.current_time() - reversed_at < CHANCE_S and refusals < REFUSALS_BY_CHANCE:
             return False
         explained = delivery.refusals.explained + self._is_explained(delivery)
-        is_refused_for_long = refusals >= MANY_REFUSALS
         was_explained = explained > 0 or self._is_batch_explained(delivery)
         return explained >= EXPLAINED or (is_refused_for_long and was_explained)
 
@@ -168,6 +171,7 @@ class Suspicions:
             answer.outcome is Outcome.REFUSED
             and not is_definite(delivery, answer)
             and delivery.position is not Position.UNDO
+            and not delivery.is_between_steps
             and not self._is_explained(delivery)
             and not self._is_batch_explained(delivery)
         )

@@ -138,3 +138,10 @@ def test_a_stop_without_progress_names_status_and_words_of_the_last_answer(answe
     assert answer.error_message
     assert answer.error_message in str(session.stopped)
     assert str(answer.http_status or "") in str(session.stopped)
+
+
+@pytest.mark.parametrize("delay", [0.0, 90.0])
+def test_j_the_first_login_waits_as_long_as_the_carrier_asked(delay: float) -> None:
+    session = run_session(lambda _: ACCEPTED, [batch(8)], login_delay_s=delay, give_up_after=60)
+    assert session.stopped is None
+    assert delay <= session.seconds < delay + 1
