@@ -1,5 +1,6 @@
 """One batch: lost answers, duplicates, tokens that are rejected, and what a stop says."""
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -19,7 +20,7 @@ from tests.pool.builders import (
     UNAVAILABLE,
     batch,
 )
-from tests.pool.virtual import Request, Script, run_session
+from tests.pool.virtual import ROUND_TRIP_S, Request, Script, run_session
 
 DUPLICATE = replace(AMBIGUOUS, is_duplicate=True, http_status=409)
 
@@ -145,3 +146,31 @@ def test_j_the_first_login_waits_as_long_as_the_carrier_asked(delay: float) -> N
     session = run_session(lambda _: ACCEPTED, [batch(8)], login_delay_s=delay, give_up_after=60)
     assert session.stopped is None
     assert delay <= session.seconds < delay + 1
+
+
+def test_an_attempt_is_recorded_with_its_time_and_duration() -> None:
+    before = time.time_ns() // 1000
+    session = run_session(lambda _: ACCEPTED, [batch(8)])
+    [attempt] = session.journal.attempts()
+    assert before <= attempt.started_at <= time.time_ns() // 1000
+    assert attempt.duration_ms == pytest.approx(ROUND_TRIP_S * 1000)
+
+
+@pytest.mark.parametrize("outcome", [Outcome.UNAVAILABLE, Outcome.THROTTLED])
+@pytest.mark.parametrize(("wait", "is_too_long"), [(60.0, False), (60.5, True), (None, False)])
+def test_a_wait_beyond_the_patience_of_the_run_stops_it(
+    outcome: Outcome, wait: float | None, *, is_too_long: bool
+) -> None:
+    answers = iter([Answer(outcome=outcome, error_message="later", retry_after_s=wait)])
+    session = run_session(lambda _: next(answers, ACCEPTED), [batch(8)], give_up_after=60)
+    if is_too_long:
+        assert "asks to wait 60 s; last answer: later" in str(session.stopped)
+        assert len(session.requests) == 1
+    else:
+        assert session.stopped is None
+
+
+def test_a_short_patience_stops_no_run_that_is_not_asked_to_wait() -> None:
+    answers = iter([UNAVAILABLE])
+    session = run_session(lambda _: next(answers, ACCEPTED), [batch(8)], give_up_after=0.9)
+    assert session.stopped is None
