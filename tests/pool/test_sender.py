@@ -150,10 +150,10 @@ def test_j_the_first_login_waits_as_long_as_the_carrier_asked(delay: float) -> N
 
 def test_an_attempt_is_recorded_with_its_time_and_duration() -> None:
     before = time.time_ns() // 1000
-    session = run_session(lambda _: ACCEPTED, [batch(8)])
-    [attempt] = session.journal.attempts()
-    assert before <= attempt.started_at <= time.time_ns() // 1000
-    assert attempt.duration_ms == pytest.approx(ROUND_TRIP_S * 1000)
+    session = run_session(lambda _: ACCEPTED, [batch(8), batch(8, batch_id=2)])
+    for attempt in session.journal.attempts():
+        assert before <= attempt.started_at <= time.time_ns() // 1000
+        assert attempt.duration_ms == pytest.approx(ROUND_TRIP_S * 1000)
 
 
 @pytest.mark.parametrize("outcome", [Outcome.UNAVAILABLE, Outcome.THROTTLED])
