@@ -104,6 +104,8 @@ def test_a_device_in_another_transaction_is_no_duplicate(status: int, text: str)
         "Transaction id 1-123: request is being processed",
         "Concurrent request with the same X-Request-ID",
         "Request already in progress",
+        "Another identical request is already in progress",
+        "Concurrent request: the same request is being processed",
         "Request with this X-Request-ID is already pending",
     ],
 )
@@ -122,6 +124,8 @@ def test_a_request_in_progress_is_a_duplicate(text: str) -> None:
         "Concurrent request",
         "Account 0000123456-00001 has another order in progress",
         "Simultaneous updates are not allowed",
+        "The account has an order in progress",
+        "Customer 4711: a transaction is already in progress",
     ],
 )
 def test_d_another_request_in_progress_does_not_prove_that_this_one_is_executed(text: str) -> None:

@@ -174,3 +174,12 @@ def test_a_short_patience_stops_no_run_that_is_not_asked_to_wait() -> None:
     answers = iter([UNAVAILABLE])
     session = run_session(lambda _: next(answers, ACCEPTED), [batch(8)], give_up_after=0.9)
     assert session.stopped is None
+
+
+def test_patience_begins_anew_with_each_definite_answer() -> None:
+    wait = Answer(outcome=Outcome.THROTTLED, retry_after_s=20.0)
+    answers = iter([wait, wait, ACCEPTED, wait, wait])
+    batches = [batch(8, batch_id=n) for n in (1, 2)]
+    session = run_session(lambda _: next(answers, ACCEPTED), batches, give_up_after=50)
+    assert session.stopped is None
+    assert session.seconds >= 80
