@@ -1,5 +1,6 @@
 """One batch: lost answers, duplicates, tokens that are rejected, and what a stop says."""
 
+import itertools
 import time
 from dataclasses import replace
 
@@ -115,6 +116,19 @@ def test_tokens_rejected_for_ever_stop_the_run_resumable() -> None:
     gaps = [b - a for a, b in zip(session.renewals, session.renewals[1:], strict=False)]
     assert gaps[0] >= FIRST_TOKEN_PAUSE
     assert gaps == sorted(gaps)
+
+
+def test_tokens_that_expire_now_and_then_are_renewed_at_once_however_often() -> None:
+    requests = itertools.count(1)
+
+    def script(_: Request) -> Answer:
+        number = next(requests)
+        return ACCEPTED if number % 3 else rejected(number // 3 - 1)
+
+    session = run_session(script, [batch(8, batch_id=n) for n in range(1, 101)])
+    assert session.stopped is None
+    assert len(session.renewals) > 3 * MAX_USELESS_TOKENS
+    assert session.seconds <= 10
 
 
 def test_a_proxy_that_wants_a_login_stops_the_run_at_once() -> None:
