@@ -72,6 +72,7 @@ def test_d_a_doubtful_lifetime_license_is_never_asked_for_again() -> None:
 def test_only_a_carrier_that_is_not_well_is_given_time_here() -> None:
     assert attempts(FLEXIBLE, THROTTLED, THROTTLED, UNAUTHORIZED, ACCEPTED)[2] == 0.0
     assert attempts(FLEXIBLE, *[UNAVAILABLE] * 5, ACCEPTED)[2] > 0.0
+    assert attempts(FLEXIBLE, *[AMBIGUOUS] * 4, ACCEPTED)[2] > 0.0
 
 
 def reach(ask: Callable[[], Awaitable[None]]) -> float:
