@@ -241,8 +241,7 @@ class TokenManager:
 
         It does if only the access token was renewed after an earlier such answer.
         """
-        was_access_renewed = self._session_since < self._access_since <= rejected.generation
-        return rejected.kind is TokenKind.EITHER and was_access_renewed
+        return rejected.kind is TokenKind.EITHER and self._session_since < self._access_since
 
     async def logout(self) -> None:
         """End the session if this client opened it. Failures are ignored: a session expires by itself."""

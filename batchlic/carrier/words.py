@@ -9,6 +9,7 @@ from collections.abc import Container, Sequence
 from typing import NamedTuple
 
 from batchlic.carrier.conclusions import (
+    AMBIGUOUS,
     ANY_STATUS,
     BAD_ACCESS,
     BAD_SESSION,
@@ -109,6 +110,25 @@ _DONE_BEFORE = WordRule(
     ),
 )
 
+_OTHER = r"(?:another|other|different|previous|prior|concurrent|simultaneous|parallel)"
+_WORK = rf"(?:{_REQUEST}|operation|job|order)s?"
+_SHARED = r"(?:accounts?|customers?|companies|company|tenants?|resources?)"
+
+_OTHER_IN_PROGRESS = WordRule(
+    "another request is in progress",
+    _any(
+        rf"{_OTHER} (?:\w+ ){{0,3}}{_WORK}(?: \w+){{0,8}} {_AT_WORK}",
+        rf"(?:concurrent|simultaneous|parallel) (?:\w+ ){{0,2}}(?:{_WORK}|updates?|modifications?|access)",
+        rf"{_AT_WORK}(?: \w+){{0,5}} {_SHARED}",
+        rf"{_SHARED}(?: \w+){{0,6}} {_AT_WORK}",
+    ),
+    _any(_ID, r"same", r"identical", _TWICE, _DEVICE),
+    AMBIGUOUS,
+    ANY_STATUS,
+    "The text may be about this request or about another one: it does not prove that this one is executed.",
+    ("Another transaction is in progress for this account", "Concurrent request"),
+)
+
 _IN_PROGRESS = WordRule(
     "the request is in progress",
     _any(
@@ -121,7 +141,7 @@ _IN_PROGRESS = WordRule(
     DUPLICATE,
     ANY_STATUS,
     "The first sending of this request is being executed.",
-    ("A request with the same transaction id is in progress", "Concurrent request"),
+    ("A request with the same transaction id is in progress", "Request already in progress"),
 )
 
 _DONE_WITHOUT_SUBJECT = WordRule(
@@ -134,7 +154,12 @@ _DONE_WITHOUT_SUBJECT = WordRule(
     ("ALREADY_PROCESSED", "Already submitted"),
 )
 
-DUPLICATE_WORDS: Sequence[WordRule] = (_DONE_BEFORE, _IN_PROGRESS, _DONE_WITHOUT_SUBJECT)
+DUPLICATE_WORDS: Sequence[WordRule] = (
+    _DONE_BEFORE,
+    _OTHER_IN_PROGRESS,
+    _IN_PROGRESS,
+    _DONE_WITHOUT_SUBJECT,
+)
 """Words about the request. Words about a device ("device already has a license") mean no duplicate."""
 
 SAYS_ALREADY = _any(r"already", r"duplicate (?:license|licence|assignment)")

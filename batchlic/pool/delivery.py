@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from batchlic.chunker import Batch
 
 
+MOST_POSTPONED = 5_000
+"""While so many sequences are postponed, no new one is taken from the plan (promise H)."""
 POSTPONED_TO_CHECK = 16
 """So many postponed sequences are looked at for each new one."""
 
@@ -117,14 +119,19 @@ class Pool:
             self._fail(error)
 
     async def _take(self, sequences: Iterator[Iterable[Delivery]]) -> Iterable[Delivery] | None:
-        """The next sequence: a postponed one that can be judged now, or one of the plan; None at the end."""
+        """The next sequence: a postponed one that can be judged now, or one of the plan; None at the end.
+
+        At the end of the plan, or if too many are postponed, it is the one that can be sent first.
+        """
         for _ in range(min(len(self._postponed), POSTPONED_TO_CHECK)):
             first = self._postponed.popleft()
             if first.is_due(self._sender.suspicions):
                 return first.sequence()
             self._postponed.append(first)
-        if (new := next(sequences, None)) is not None or not self._postponed:
-            return new
+        if len(self._postponed) < MOST_POSTPONED:
+            new = next(sequences, None)
+            if new is not None or not self._postponed:
+                return new
         first = min(self._postponed, key=_Postponed.due_at)
         self._postponed.remove(first)
         await anyio.sleep_until(first.due_at())
@@ -143,7 +150,7 @@ class Pool:
                 verdict = await parts.send(delivery.batch)
                 if verdict.next is Next.SPLIT:
                     await bisect(delivery.batch, verdict.answer.named_devices, parts.send)
-            await parts.send_those_that_others_wait_for()
+            await parts.end_between_steps()
         finally:
             self._sender.suspicions.end(delivery)
         if parts.is_accepted:
@@ -187,13 +194,17 @@ class _Parts:
             self.postponed.append(sent.delivery)
         return sent.verdict
 
-    async def send_those_that_others_wait_for(self) -> None:
-        """Send postponed devices again if others of their batch wait between two steps of a migration."""
-        is_first_step = self._delivery.batch.step is not None and self._delivery.position is Position.FIRST
-        if self.is_accepted and is_first_step:
-            postponed, self.postponed = self.postponed, []
-            for delivery in postponed:
-                await self._send(replace(delivery, others_wait=True))
+    async def end_between_steps(self) -> None:
+        """Send postponed devices again, soon, while devices stand between two steps of a migration."""
+        position = self._delivery.position
+        is_first_step = self._delivery.batch.step is not None and position is Position.FIRST
+        others_wait = self._delivery.others_wait or (self.is_accepted and is_first_step)
+        while self.postponed and (others_wait or position is Position.SECOND_RESTORABLE):
+            delivery = self.postponed.pop(0)
+            await anyio.sleep_until(due_at(delivery))
+            sent = await self._send(replace(delivery, others_wait=others_wait))
+            if sent.verdict.next is Next.POSTPONE:
+                self.postponed.append(sent.delivery)
 
     async def _send(self, delivery: Delivery) -> Sent:
         sent = await self._sender.send(delivery)

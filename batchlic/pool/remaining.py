@@ -75,6 +75,11 @@ class Delivery:
         """Whether it was split off a batch that was refused a moment ago."""
         return self.batch_refused_at is not None and not self.refusals.count
 
+    @property
+    def is_between_steps(self) -> bool:
+        """Whether devices stand between two steps of a migration until it ends: it must end soon."""
+        return self.others_wait or self.position is Position.SECOND_RESTORABLE
+
     def __iter__(self) -> Iterator["Delivery"]:
         """A sequence of one: nothing follows this delivery."""
         yield self

@@ -57,7 +57,10 @@ class Sent(NamedTuple):
 
 
 class Sender:
-    """Makes the attempts for batches; all workers share one."""
+    """Makes the attempts for batches; all workers share one.
+
+    `login_delay_s`: seconds before the first login, because the carrier asked to wait.
+    """
 
     def __init__(
         self,
@@ -67,6 +70,7 @@ class Sender:
         pace: Pace,
         policy: RetryPolicy,
         observer: Observer,
+        login_delay_s: float = 0.0,
     ) -> None:
         self._client = client
         self._journal = journal
@@ -74,6 +78,7 @@ class Sender:
         self._pace = pace
         self._policy = policy
         self._observer = observer
+        self._login_delay_s = login_delay_s
         self.suspicions = Suspicions()
         self._breaker = CircuitBreaker()
         self._tokens = _TokenRenewal(client, policy)
@@ -81,6 +86,7 @@ class Sender:
 
     async def login(self) -> None:
         """Log in; waits for the carrier as long as the policy allows."""
+        await anyio.sleep(self._login_delay_s)
         self._tokens.last_progress = anyio.current_time()
         await self._policy.reach(self._client.login, since=self._tokens.last_progress)
 

@@ -2,8 +2,9 @@
 
 A refusal with an unknown error code may be about a device, or the carrier refuses everything for a while. It
 counts against the device if the device is refused again and again while the carrier accepts later requests of
-the same kind. While the carrier accepts none, the pool sends one batch at a time, after growing pauses. Then
-the run stops.
+the same kind. If the carrier also accepts requests unchanged that it refused a moment ago, many more refusals
+are needed: one of several servers may be broken. While the carrier accepts none, the pool sends one batch at
+a time, after growing pauses. Then the run stops.
 """
 
 import math
@@ -29,6 +30,10 @@ EXPLAINED = 3
 """So often must others be accepted after a device was refused alone. The next refusal counts against it."""
 MANY_REFUSALS = 6
 """Refusals of one delivery, over 31 seconds, that count even if the plan has no other requests left."""
+REFUSALS_BY_CHANCE = 16
+"""So many refusals of one delivery count even while the carrier accepts other refused requests unchanged."""
+CHANCE_S = 120.0
+"""Seconds for which a refused request that is accepted unchanged makes other refusals doubtful."""
 PATIENCE_S = 120.0
 """Seconds without an acceptance before the run stops, if this session had requests accepted before."""
 
@@ -86,6 +91,8 @@ class Suspicions:
     def __init__(self) -> None:
         self._accepted_at: dict[_Kind, float] = {}
         """When the newest request that this session got accepted was sent."""
+        self._reversed_at: dict[_Kind, float] = {}
+        """When a refused request was last accepted unchanged."""
         self._suspicions: dict[_Kind, _Suspicion] = {}
 
     def refused(self, delivery: Delivery, *, sent_at: float) -> Refusals:
@@ -97,10 +104,18 @@ class Suspicions:
         """Whether one more refusal of the delivery is about its devices.
 
         Others were accepted after several refusals of it. At the end of a plan there may be none. Then it is
-        enough if some were accepted since it or its batch was refused, and it was refused for long.
+        enough if some were accepted since it or its batch was refused, and it was refused for long. While
+        refusals seem to be chance, only very many count. If devices stand between two steps of a migration,
+        being refused for long is always enough.
         """
+        refusals = delivery.refusals.count + 1
+        is_refused_for_long = refusals >= MANY_REFUSALS
+        if delivery.is_between_steps and is_refused_for_long:
+            return True
+        reversed_at = self._reversed_at.get(_kind(delivery.batch), -math.inf)
+        if anyio.current_time() - reversed_at < CHANCE_S and refusals < REFUSALS_BY_CHANCE:
+            return False
         explained = delivery.refusals.explained + self._is_explained(delivery)
-        is_refused_for_long = delivery.refusals.count + 1 >= MANY_REFUSALS
         was_explained = explained > 0 or self._is_batch_explained(delivery)
         return explained >= EXPLAINED or (is_refused_for_long and was_explained)
 
@@ -143,6 +158,8 @@ class Suspicions:
         kind = _kind(delivery.batch)
         if answer.outcome is Outcome.ACCEPTED:
             self._accepted_at[kind] = max(sent_at, self._accepted_at.get(kind, sent_at))
+            if delivery.refusals.count:
+                self._reversed_at[kind] = sent_at
             if (suspicion := self._suspicions.pop(kind, None)) is not None:
                 suspicion.wake_waiting()
         elif self.is_suspect(delivery, answer):
@@ -154,6 +171,7 @@ class Suspicions:
             answer.outcome is Outcome.REFUSED
             and not is_definite(delivery, answer)
             and delivery.position is not Position.UNDO
+            and not delivery.is_between_steps
             and not self._is_explained(delivery)
             and not self._is_batch_explained(delivery)
         )

@@ -5,7 +5,7 @@ from enum import Enum, auto
 
 from batchlic.carrier.answers import Answer, Blame, Outcome
 from batchlic.chunker import Step
-from batchlic.pool.remaining import Delivery, Position
+from batchlic.pool.remaining import Delivery
 
 
 class Next(Enum):
@@ -73,16 +73,14 @@ def _judge_refusal(delivery: Delivery, refusal: Answer, *, is_proven: bool) -> V
     blames_all = refusal.blame is Blame.ACCOUNT
     if delivery.batch.is_divisible and not blames_all:
         return Verdict(refusal, Next.SPLIT)
-    if is_definite(delivery, refusal) or (is_proven and not blames_all):
+    if is_definite(delivery, refusal) or (is_proven and (delivery.is_between_steps or not blames_all)):
         return Verdict(refusal, Next.END)
     return Verdict(replace(refusal, outcome=Outcome.UNAVAILABLE), Next.POSTPONE)
 
 
 def is_definite(delivery: Delivery, refusal: Answer) -> bool:
-    """Whether a refusal counts, whatever the carrier answers to other requests. There are three cases.
+    """Whether a refusal counts, whatever the carrier answers to other requests.
 
-    - Its code is known as one about a device.
-    - The refused step of a migration is undone: the device must not wait without a license.
-    - Other devices of the batch would wait without a license.
+    It does if its code is known as one about a device, or about the size of a request with several devices.
     """
-    return refusal.is_known or delivery.others_wait or delivery.position is Position.SECOND_RESTORABLE
+    return refusal.is_known and (refusal.blame is Blame.DEVICE or delivery.batch.is_divisible)

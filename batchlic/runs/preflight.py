@@ -1,6 +1,8 @@
 """Checks with the carrier before a run, and after it: license counts and listeners."""
 
+import math
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -51,7 +53,8 @@ class Findings:
 
     `counts` lacks accounts whose counts the carrier does not give. `stopped` is why nothing can be sent: a
     rejected login is not repeated (promise G). `unreachable` is why there was no answer, if there was none.
-    `unknown_accounts` has an explanation for each account that the carrier does not know.
+    `unknown_accounts` has an explanation for each account that the carrier does not know. `ready_at`: the
+    carrier asked for no request before this time of `time.monotonic`.
     """
 
     counts: list[LicenseCount]
@@ -59,6 +62,7 @@ class Findings:
     stopped: BatchlicError | None = None
     unreachable: CarrierUnreachable | None = None
     unknown_accounts: tuple[str, ...] = ()
+    ready_at: float = -math.inf
 
     def unanswered(self, groups: Iterable[PlanGroup]) -> list[PlanGroup]:
         """The groups whose license counts the carrier did not answer, but may answer later."""
@@ -112,7 +116,8 @@ async def preflight(
     except CarrierUnreachable as error:
         on_unreachable(str(error))
         notes.append(f"license counts are unknown, and listeners, too: {error}")
-        return Findings(counts, notes, unreachable=error, unknown_accounts=tuple(unknown))
+        ready_at = time.monotonic() + (error.retry_after_s or 0.0)
+        return Findings(counts, notes, unreachable=error, unknown_accounts=tuple(unknown), ready_at=ready_at)
     except (CredentialsRejected, StoppedEarly) as error:
         return Findings([], [], stopped=error)
     return Findings(counts, notes, unknown_accounts=tuple(unknown))

@@ -144,8 +144,15 @@ def begin(
         licenses=found.counts,
     )
     with finishing(), closing(Journal.create(folder.journal, identity, created_at=now())) as journal:
-        unchecked = found.unanswered(unrecorded)
-        return submit(job, folder, target, journal, stopped=found.stopped, unrecorded=unchecked)
+        return submit(
+            job,
+            folder,
+            target,
+            journal,
+            stopped=found.stopped,
+            ready_at=found.ready_at,
+            unrecorded=found.unanswered(unrecorded),
+        )
 
 
 def resume(folder: RunFolder, target: Target, *, allow_new_ledger: bool = False) -> Summary:
@@ -178,7 +185,15 @@ def continue_run(job: Job, folder: RunFolder, target: Target, journal: Journal) 
         if next(journal.attempts(), None) is None:  # nothing was sent: perhaps the ledger was not checked
             groups = planned_groups(folder.plan)
             unrecorded = ledger.unrecorded(groups, run_id=journal.identity.run_id)
-    return submit(job, folder, target, journal, stopped=found.stopped, unrecorded=unrecorded)
+    return submit(
+        job,
+        folder,
+        target,
+        journal,
+        stopped=found.stopped,
+        ready_at=found.ready_at,
+        unrecorded=unrecorded,
+    )
 
 
 # -- planning -------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """What one session does: it sends what is left of the plan, and writes the run's files."""
 
+import math
 import sys
 import time
 from collections import Counter
@@ -38,11 +39,13 @@ def submit(
     journal: Journal,
     *,
     stopped: BatchlicError | None = None,
+    ready_at: float = -math.inf,
     unrecorded: Sequence[PlanGroup] = (),
 ) -> Summary:
     """Send what is left of the plan unless the run is `stopped` already, and write the run's files.
 
-    `unrecorded` are groups of which the ledger has no record, if their license counts are not checked yet.
+    The carrier gets no login before `ready_at`, a time of `time.monotonic`. `unrecorded` are groups of which
+    the ledger has no record, if their license counts are not checked yet.
     After an unexpected error, the files are written, too; then BatchlicError is raised.
     """
     began = time.monotonic()
@@ -56,7 +59,15 @@ def submit(
             if identity.batches:
                 job = _with_few_connections(job, logger, notes)
                 send = partial(
-                    _send, job, folder, target, journal, logger, notes=notes, unrecorded=unrecorded
+                    _send,
+                    job,
+                    folder,
+                    target,
+                    journal,
+                    logger,
+                    ready_at=ready_at,
+                    notes=notes,
+                    unrecorded=unrecorded,
                 )
                 run_in_loop(send, use_uvloop=True)
         except BatchlicError as error:
@@ -105,6 +116,7 @@ async def _send(
     journal: Journal,
     logger: FilteringBoundLogger,
     *,
+    ready_at: float,
     notes: list[str],
     unrecorded: Sequence[PlanGroup],
 ) -> None:
@@ -112,6 +124,9 @@ async def _send(
 
     limiter = _limiter(job, logger)
     obey_earlier_retry_after(journal, limiter, job.limits.give_up_after)
+    login_delay_s = delay_login(ready_at - time.monotonic(), limiter, job.limits.give_up_after)
+    if login_delay_s:
+        logger.warning("the carrier asks to wait before the next login", wait_s=round(login_delay_s, 1))
     if journal.has_implausible_wait:
         logger.warning("the carrier asked an earlier session to wait a day or more: this one tries again")
     reporter = Reporter(_tally(journal), limiter, logger, host=target.host)
@@ -119,7 +134,7 @@ async def _send(
         target.base_url, target.credentials, max_connections=job.limits.max_concurrency
     ) as client:
         client.remember(journal.owners_of_request_ids())
-        pool = _pool(job, journal, client, limiter, reporter)
+        pool = _pool(job, journal, client, limiter, reporter, login_delay_s=login_delay_s)
         batches = read_batches(folder.plan, job.inventory.id_kind)
 
         async def check_ledger() -> None:
@@ -177,7 +192,15 @@ def _tally(journal: Journal) -> Tally:
     )
 
 
-def _pool(job: Job, journal: Journal, client: CarrierClient, limiter: Pace, reporter: Reporter) -> Pool:
+def _pool(
+    job: Job,
+    journal: Journal,
+    client: CarrierClient,
+    limiter: Pace,
+    reporter: Reporter,
+    *,
+    login_delay_s: float,
+) -> Pool:
     sender = Sender(
         client=client,
         journal=journal,
@@ -189,6 +212,7 @@ def _pool(job: Job, journal: Journal, client: CarrierClient, limiter: Pace, repo
             on_unreachable=reporter.unreachable,
         ),
         observer=reporter,
+        login_delay_s=login_delay_s,
     )
     return Pool(sender, workers=job.limits.max_concurrency)
 
@@ -226,6 +250,19 @@ def obey_earlier_retry_after(journal: Journal, limiter: Pace, give_up_after: flo
         raise StoppedEarly(f"the carrier asked to wait {wait:.0f} s more; resume the run after that")
     if wait > 0:
         limiter.hold(wait)
+
+
+def delay_login(wait: float, limiter: Pace, give_up_after: float) -> float:
+    """Seconds before the first login, after the carrier asked to wait so long in the preflight (promise J).
+
+    Raises StoppedEarly where the wait is longer than `give_up_after` seconds.
+    """
+    if wait > give_up_after:
+        raise StoppedEarly(f"the carrier asks to wait {wait:.0f} s; resume the run after that")
+    if wait <= 0:
+        return 0.0
+    limiter.hold(wait)
+    return wait
 
 
 async def _stop_on_signal(pool: Pool) -> None:

@@ -18,7 +18,7 @@ from starlette.routing import Route
 from batchlic.sandbox.auth import Authenticator
 from batchlic.sandbox.books import Books, DeviceRecord
 from batchlic.sandbox.callbacks import CallbackSender
-from batchlic.sandbox.config import SandboxConfig
+from batchlic.sandbox.config import Fault, SandboxConfig
 from batchlic.sandbox.exchange import Headers, json_response, read_headers, require_json
 from batchlic.sandbox.faults import Faults
 from batchlic.sandbox.license_endpoint import LicenseEndpoint
@@ -35,8 +35,8 @@ _RECORDS_PER_CHUNK = 1000
 class Totals(msgspec.Struct, frozen=True):
     """The sandbox in figures.
 
-    `requests` counts license requests by status, or by the fault that they met, and logins that met a fault.
-    `callbacks` counts messages; `callbacks_pending` counts messages that are not posted yet.
+    `requests` counts license requests by status, or by the fault that they met, and other requests that met
+    a fault. `callbacks` counts messages; `callbacks_pending` counts messages that are not posted yet.
     """
 
     requests: dict[str, int]
@@ -136,7 +136,11 @@ class Sandbox:
         require_json(self._authenticate(request))
         if not self._has_permission:
             raise lacks_permission()
-        return json_response(self._service.counts(await request.body()))
+        counts = self._service.counts(await request.body())
+        if (answer := self._faults.of_counts(counts)) is None:
+            return json_response(counts)
+        self.request_counts[Fault.ODD_COUNTS] += 1
+        return answer
 
     async def _list_listeners(self, request: Request) -> Response:
         self._authenticate(request)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
+from operator import itemgetter
 
 import anyio
 import httpx
@@ -33,10 +34,17 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _ODD_STATUSES = ("Error", "FAILURE", "Rejected")
 """Statuses of failures instead of `Failed`: the carrier's page says that it is `Failed` in most cases."""
 
+_INTERIM_STATUSES = ("OnHold", "REQUEST_ONHOLD.PendingApproval", "On hold", "In progress", "Pending", "")
+"""Statuses of messages that come before an outcome. Only the class `REQUEST_ONHOLD` is documented."""
+
 _CASES = (str.lower, str.upper, str.title)
 _FAULT = {
     "faultcode": f"{SERVICE}.REQUEST_FAILED.UnexpectedError",
     "faultstring": "The license could not be changed.",
+}
+_CANCELED = {
+    "faultcode": f"{SERVICE}.REQUEST_CANCELLED.ByCarrier",
+    "faultstring": "The request was canceled.",
 }
 
 
@@ -89,12 +97,23 @@ class CallbackSender:
         is_early = self._http is not None and self._random.random() < config.early_share
         for position, device in enumerate(devices):
             message = self._message(account, request_id, device, failed=position in failed)
-            for _ in range(1 + (self._random.random() < config.repeat_share)):
+            repeats = 1 + (self._random.random() < config.repeat_share)
+            for one in [*self._interim(message), *[message] * repeats]:
                 if is_early:
-                    self._early[request_id].append(message)
+                    self._early[request_id].append(one)
                 else:
                     delay = config.delay_s + self._random.random() * config.jitter_s
-                    self._enqueue(now + delay, message)
+                    self._enqueue(now + delay, one)
+
+    def take_queued(self) -> list[bytes]:
+        """Take the messages that are queued, as they would be posted, in the order in which they are due.
+
+        This is for a sandbox that is used in the same process, where nothing is posted.
+        """
+        messages = [message for _, _, message in sorted(self._queue, key=itemgetter(0, 1))]
+        self._queue.clear()
+        listeners = [(message, self._listener_of(message.account)) for message in messages]
+        return [_content(message, listener) for message, listener in listeners if listener is not None]
 
     async def post_early(self, request_id: str) -> None:
         """Post the outcomes that must arrive before the answer with their requestId."""
@@ -167,7 +186,15 @@ class CallbackSender:
         body = self._body(request_id.upper() if is_odd else request_id, device, failed=failed)
         if is_odd and failed:
             body["status"] = self._random.choice(_ODD_STATUSES)
+            body["faultResponse"] = self._random.choice((_FAULT, _CANCELED))
         return _Message(account, body, is_odd)
+
+    def _interim(self, message: _Message) -> list[_Message]:
+        """A message that comes before half of the odd outcomes and decides nothing."""
+        if not message.is_odd or self._random.random() < 0.5:
+            return []
+        body = {name: value for name, value in message.body.items() if name != "faultResponse"}
+        return [replace(message, body=body | {"status": self._random.choice(_INTERIM_STATUSES)})]
 
     def _body(self, request_id: str, device: DeviceBody, *, failed: bool) -> dict[str, object]:
         identifiers = [

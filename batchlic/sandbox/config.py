@@ -105,6 +105,8 @@ class Fault(StrEnum):
     """A login, not a license request: throttled with 403 and `Retry-After`."""
     ODD_RETRY_AFTER = "odd-retry-after"
     """Not executed; a 429 whose `Retry-After` is in another form than RFC 9110 allows."""
+    ODD_COUNTS = "odd-counts"
+    """A request for license counts, not a license request: the numbers are texts or fractions, or missing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,7 +215,8 @@ class CallbackConfig:
     """Share of the devices of accepted requests that get no license; their outcome is a failure."""
     odd_share: float = 0.0
     """Share of the outcomes in an unusual form: requestId in capitals, a failure with another status than
-    `Failed`, a byte order mark, and `X-Forwarded-For` with a port."""
+    `Failed`, a byte order mark, and `X-Forwarded-For` with a port. Half of them come after a message that the
+    request is on hold, or with a status that the carrier does not document."""
     retry_s: float = 300.0
     """Time between the four attempts to post an outcome."""
 
@@ -239,7 +242,8 @@ class SandboxConfig:
     poison: tuple[Poison, ...] = ()
     faults: dict[Fault, float] = field(default_factory=dict)
     """Share of the license requests that meet each fault, 0 to 1; a request meets at most one fault. The
-    share of `Fault.LOGIN_403` is that of the logins."""
+    share of `Fault.LOGIN_403` is that of the logins, and that of `Fault.ODD_COUNTS` that of the requests for
+    license counts."""
     rules: RuleConfig = field(default_factory=RuleConfig)
     tokens: TokenConfig = field(default_factory=TokenConfig)
     limits: LimitConfig = field(default_factory=LimitConfig)

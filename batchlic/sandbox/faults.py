@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeAlias
 import anyio
 from starlette.responses import Response
 
+from batchlic.carrier.messages import Subscriptions
 from batchlic.sandbox.clock import WallClock
 from batchlic.sandbox.config import Fault, SandboxConfig
 from batchlic.sandbox.exchange import Headers as RequestHeaders
@@ -18,6 +19,7 @@ from batchlic.sandbox.gateway_answers import (
     FORMS,
     JSON,
     LONG_HEADERS,
+    ODD_COUNTS,
     ODD_WAIT_S,
     Form,
     Headers,
@@ -27,6 +29,9 @@ from batchlic.sandbox.responses import AskToWait, CutBody, Hang, Reset, SlowBody
 
 Transaction: TypeAlias = tuple[str, bool, bytes]
 """What the repetitions of a request have in common: method, whether it has a body, X-Request-ID."""
+
+_OF_OTHER_REQUESTS = frozenset({Fault.LOGIN_403, Fault.ODD_COUNTS})
+"""Faults that license requests do not meet."""
 
 _OUTAGES = frozenset({Fault.GATEWAY_404, Fault.SESSION_FLAP})
 _REFUSING = _OUTAGES | {
@@ -77,11 +82,13 @@ class Faults:
         self._latency = config.latency
         self._clock = WallClock()
         of_requests: dict[Fault, float] = {
-            fault: rate for fault, rate in config.faults.items() if fault is not Fault.LOGIN_403
+            fault: rate for fault, rate in config.faults.items() if fault not in _OF_OTHER_REQUESTS
         }
         of_logins = {Fault.LOGIN_403: config.faults.get(Fault.LOGIN_403, 0.0)}
         self._of_requests = RandomFaults(of_requests, config.seed)
         self._of_logins = RandomFaults(of_logins, f"{config.seed}/logins")
+        of_counts = {Fault.ODD_COUNTS: config.faults.get(Fault.ODD_COUNTS, 0.0)}
+        self._of_counts = RandomFaults(of_counts, f"{config.seed}/counts")
         self._random = random.Random(f"{config.seed}/forms")  # noqa: S311 - reproducible, guards nothing
         self._has_cache = Fault.CACHED_ANSWER in of_requests
         self._outage: _Outage | None = None
@@ -108,6 +115,12 @@ class Faults:
             return outage
         fault = self._of_logins.draw()
         return None if fault is None else (fault, self._form(fault).response())
+
+    def of_counts(self, counts: Subscriptions) -> Response | None:
+        """Return the answer with license counts in an odd form, if the request meets that fault."""
+        if self._of_counts.draw() is None:
+            return None
+        return Response(self._random.choice(ODD_COUNTS)(counts), media_type=JSON)
 
     def expired_token(self) -> tuple[bool, Response]:
         """Return whether the access token expires, rather than the session, and the answer that says so."""

@@ -1,6 +1,6 @@
 """What answers look like under a fault, in forms that users of such gateways and proxies report.
 
-`FORMS` has complete answers. `DAMAGES` and `LONG_HEADERS` change an answer, and the forms of
+`FORMS` has complete answers. `DAMAGES`, `LONG_HEADERS` and `ODD_COUNTS` change an answer, and the forms of
 `odd_retry_after` depend on the time.
 """
 
@@ -12,6 +12,7 @@ from typing import NamedTuple
 import msgspec
 from starlette.responses import Response
 
+from batchlic.carrier.messages import Subscriptions
 from batchlic.sandbox.config import Fault
 from batchlic.sandbox.refusals import SERVICE, license_refusal
 from batchlic.sandbox.responses import AskToWait
@@ -210,3 +211,35 @@ LONG_HEADERS: tuple[Headers, ...] = (
     [(f"x-trace-{number}", "x" * 100) for number in range(150)],
 )
 """What `Fault.LONG_HEADER` adds to the headers of an answer."""
+
+
+def _each_count(change: Callable[[int], object]) -> Callable[[Subscriptions], bytes]:
+    """A change of each number of licenses."""
+
+    def changed(counts: Subscriptions) -> bytes:
+        rows = [
+            {
+                name: change(value) if isinstance(value, int) else value
+                for name, value in msgspec.to_builtins(row).items()
+            }
+            for row in counts.subscription_list
+        ]
+        return _json(accountName=counts.account_name, subscriptionList=rows)
+
+    return changed
+
+
+ODD_COUNTS: tuple[Callable[[Subscriptions], bytes], ...] = (
+    _each_count(str),
+    _each_count(float),
+    _each_count("{:,}".format),
+    _each_count(" {}.0 ".format),
+    _each_count(lambda _: None),
+    _each_count(lambda _: "unlimited"),
+    lambda counts: b"\xef\xbb\xbf" + _each_count(int)(counts) + b"\n",
+    lambda counts: _json(accountName=counts.account_name, subscriptionList=[]),
+    lambda counts: _json(accountName=counts.account_name, subscriptionList=None),
+    lambda counts: _json(accountName=counts.account_name),
+    lambda _: _page("Service Unavailable"),
+)
+"""What `Fault.ODD_COUNTS` makes of license counts. No form has other numbers than the books."""

@@ -170,3 +170,20 @@ def test_a_request_id_that_is_not_sure_is_no_acceptance(body: bytes) -> None:
 def test_a_throttled_200_with_a_request_id_is_no_acceptance() -> None:
     body = msgspec.json.encode({"requestId": GUID, "errorCode": "429"})
     assert answer(200, body).outcome is Outcome.THROTTLED
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        *("errorMessage", "message", "description", "error_description", "faultstring", "detail", "title"),
+        *("reason", "msg", "ErrorMessage"),
+    ],
+)
+def test_the_text_of_an_error_can_have_many_names(field: str) -> None:
+    found = answer_from_reply(Reply(400, {}, f'{{"code":"1","{field}":"Not today"}}'.encode()))
+    assert found.error_message == "Not today"
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"<html></html>", b"words"])
+def test_an_error_without_a_code_has_none(body: bytes) -> None:
+    assert answer_from_reply(Reply(400, {}, body)).error_code is None

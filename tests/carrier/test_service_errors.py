@@ -102,7 +102,10 @@ def test_a_device_in_another_transaction_is_no_duplicate(status: int, text: str)
     [
         "A request with the same X-Request-ID is in progress for these devices",
         "Transaction id 1-123: request is being processed",
-        "Concurrent request",
+        "Concurrent request with the same X-Request-ID",
+        "Request already in progress",
+        "Another identical request is already in progress",
+        "Concurrent request: the same request is being processed",
         "Request with this X-Request-ID is already pending",
     ],
 )
@@ -110,6 +113,26 @@ def test_a_request_in_progress_is_a_duplicate(text: str) -> None:
     found = answer(409, service_error("REQUEST_FAILED.Conflict", text))
     assert found.is_duplicate
     assert found.outcome is Outcome.AMBIGUOUS
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Another transaction is in progress for this account",
+        "There is already a pending transaction on this account",
+        "A previous request of the customer is still being processed",
+        "Concurrent request",
+        "Account 0000123456-00001 has another order in progress",
+        "Simultaneous updates are not allowed",
+        "The account has an order in progress",
+        "Customer 4711: a transaction is already in progress",
+    ],
+)
+def test_d_another_request_in_progress_does_not_prove_that_this_one_is_executed(text: str) -> None:
+    for body in (service_error("REQUEST_FAILED.Busy", text), text):
+        found = answer(409, body)
+        assert found.outcome is Outcome.AMBIGUOUS
+        assert not found.is_duplicate
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 
 from batchlic.carrier.answers import Answer
 from batchlic.carrier.client import CarrierClient, Submission
+from batchlic.errors import StoppedEarly
 from batchlic.pool.delivery import Pool
 from batchlic.pool.limiter.pace import Pace
 from batchlic.pool.remaining import Delivery
@@ -63,3 +64,20 @@ async def test_h_batches_are_taken_from_the_plan_as_they_are_needed(tmp_path: Pa
     await pool.deliver(outstanding.plan())
     assert outstanding.answers == BATCHES
     assert WORKERS <= outstanding.most <= 2 * WORKERS + 1  # at work, waiting, and in the feeder's hand
+
+
+async def test_the_first_reason_to_stop_is_the_one_that_is_told(tmp_path: Path) -> None:
+    outstanding = Outstanding()
+    sender = Sender(
+        client=cast("CarrierClient", TakesTime()),
+        journal=new_journal(tmp_path),
+        pace=Pace(max_concurrency=WORKERS),
+        policy=RetryPolicy(resendable=()),
+        observer=outstanding,
+    )
+    pool = Pool(sender, workers=WORKERS)
+    pool.stop("stopped by SIGTERM")
+    pool.stop("stopped by SIGHUP")
+    with pytest.raises(StoppedEarly, match="stopped by SIGTERM"):
+        await pool.deliver(outstanding.plan())
+    assert outstanding.answers == 0

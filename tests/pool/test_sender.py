@@ -1,5 +1,7 @@
 """One batch: lost answers, duplicates, tokens that are rejected, and what a stop says."""
 
+import itertools
+import time
 from dataclasses import replace
 
 import pytest
@@ -19,7 +21,7 @@ from tests.pool.builders import (
     UNAVAILABLE,
     batch,
 )
-from tests.pool.virtual import Request, Script, run_session
+from tests.pool.virtual import ROUND_TRIP_S, Request, Script, run_session
 
 DUPLICATE = replace(AMBIGUOUS, is_duplicate=True, http_status=409)
 
@@ -116,6 +118,19 @@ def test_tokens_rejected_for_ever_stop_the_run_resumable() -> None:
     assert gaps == sorted(gaps)
 
 
+def test_tokens_that_expire_now_and_then_are_renewed_at_once_however_often() -> None:
+    requests = itertools.count(1)
+
+    def script(_: Request) -> Answer:
+        number = next(requests)
+        return ACCEPTED if number % 3 else rejected(number // 3 - 1)
+
+    session = run_session(script, [batch(8, batch_id=n) for n in range(1, 101)])
+    assert session.stopped is None
+    assert len(session.renewals) > 3 * MAX_USELESS_TOKENS
+    assert session.seconds <= 10
+
+
 def test_a_proxy_that_wants_a_login_stops_the_run_at_once() -> None:
     answer = replace(UNAVAILABLE, http_status=407, error_message="proxy localhost:3128 requires a login")
     session = run_session(lambda _: answer, [batch(8)])
@@ -138,3 +153,47 @@ def test_a_stop_without_progress_names_status_and_words_of_the_last_answer(answe
     assert answer.error_message
     assert answer.error_message in str(session.stopped)
     assert str(answer.http_status or "") in str(session.stopped)
+
+
+@pytest.mark.parametrize("delay", [0.0, 90.0])
+def test_j_the_first_login_waits_as_long_as_the_carrier_asked(delay: float) -> None:
+    session = run_session(lambda _: ACCEPTED, [batch(8)], login_delay_s=delay, give_up_after=60)
+    assert session.stopped is None
+    assert delay <= session.seconds < delay + 1
+
+
+def test_an_attempt_is_recorded_with_its_time_and_duration() -> None:
+    before = time.time_ns() // 1000
+    session = run_session(lambda _: ACCEPTED, [batch(8), batch(8, batch_id=2)])
+    for attempt in session.journal.attempts():
+        assert before <= attempt.started_at <= time.time_ns() // 1000
+        assert attempt.duration_ms == pytest.approx(ROUND_TRIP_S * 1000)
+
+
+@pytest.mark.parametrize("outcome", [Outcome.UNAVAILABLE, Outcome.THROTTLED])
+@pytest.mark.parametrize(("wait", "is_too_long"), [(60.0, False), (60.5, True), (None, False)])
+def test_a_wait_beyond_the_patience_of_the_run_stops_it(
+    outcome: Outcome, wait: float | None, *, is_too_long: bool
+) -> None:
+    answers = iter([Answer(outcome=outcome, error_message="later", retry_after_s=wait)])
+    session = run_session(lambda _: next(answers, ACCEPTED), [batch(8)], give_up_after=60)
+    if is_too_long:
+        assert "asks to wait 60 s; last answer: later" in str(session.stopped)
+        assert len(session.requests) == 1
+    else:
+        assert session.stopped is None
+
+
+def test_a_short_patience_stops_no_run_that_is_not_asked_to_wait() -> None:
+    answers = iter([UNAVAILABLE])
+    session = run_session(lambda _: next(answers, ACCEPTED), [batch(8)], give_up_after=0.9)
+    assert session.stopped is None
+
+
+def test_patience_begins_anew_with_each_definite_answer() -> None:
+    wait = Answer(outcome=Outcome.THROTTLED, retry_after_s=20.0)
+    answers = iter([wait, wait, ACCEPTED, wait, wait])
+    batches = [batch(8, batch_id=n) for n in (1, 2)]
+    session = run_session(lambda _: next(answers, ACCEPTED), batches, give_up_after=50)
+    assert session.stopped is None
+    assert session.seconds >= 80

@@ -1,5 +1,6 @@
 """Refusals that are about the carrier fail no device; those that are about devices do."""
 
+import itertools
 import random
 from dataclasses import replace
 
@@ -8,12 +9,17 @@ import pytest
 from batchlic.carrier.answers import Answer, Blame, Outcome
 from batchlic.chunker import DeviceStatus
 from batchlic.errors import StoppedEarly
+from batchlic.pool import delivery
+from batchlic.pool.remaining import Delivery, Position
 from batchlic.pool.suspicion import (
+    CHANCE_S,
     EXPLAINED,
     MANY_BATCHES,
     MANY_REFUSALS,
     MANY_REQUESTS,
     PATIENCE_S,
+    REFUSALS_BY_CHANCE,
+    Suspicions,
 )
 from tests.pool.builders import (
     ACCEPTED,
@@ -27,6 +33,7 @@ from tests.pool.builders import (
 )
 from tests.pool.virtual import Request, Script, Session, run_session
 
+TOO_LARGE = replace(REFUSED, error_code="INPUT_INVALID.NumberofDevices", is_known=True)
 NOT_FOUND = Answer(outcome=Outcome.REFUSED, blame=Blame.UNKNOWN, http_status=404, error_code="404")
 WORKERS = pytest.mark.parametrize("workers", [1, 2, 16])
 
@@ -154,6 +161,48 @@ def test_one_broken_server_behind_a_balancer_fails_no_batch(
     assert session.stopped is not None or session.count(DeviceStatus.ACCEPTED) == 8000
 
 
+def every_nth_refused(number: int, *bad: int) -> Script:
+    """Refuse every nth request, and each one with a bad device."""
+    requests, is_bad = itertools.count(1), bad_devices(REFUSED, *bad)
+    return lambda request: REFUSED if next(requests) % number == 0 else is_bad(request)
+
+
+@pytest.mark.parametrize("number", [2, 3])
+@pytest.mark.parametrize("size", [1, 20])
+def test_a_server_that_stays_broken_behind_a_balancer_fails_no_device(number: int, size: int) -> None:
+    batches = [batch(size, batch_id=n + 1, first=n * size) for n in range(400)]
+    session = run_session(every_nth_refused(number), batches, workers=4)
+    assert session.stopped is None
+    assert session.count(DeviceStatus.ACCEPTED) == 400 * size
+
+
+def test_a_bad_device_fails_even_while_others_are_refused_by_chance() -> None:
+    batches = [batch(1, batch_id=n + 1, first=n) for n in range(1000)]
+    session = run_session(every_nth_refused(3, 40), batches, give_up_after=1e9)
+    assert failed_devices(session, 1) == {40}
+    assert len([r for r in session.requests if identifier(40) in r.devices]) <= REFUSALS_BY_CHANCE
+    assert session.seconds <= CHANCE_S + 60 * REFUSALS_BY_CHANCE
+
+
+def test_an_outage_delays_the_refusals_of_bad_devices_for_a_while_only() -> None:
+    batches = [batch(20, batch_id=n + 1, first=n * 20) for n in range(50)]
+    is_bad, begin = bad_devices(REFUSED, 990), 0.1
+    session = run_session(
+        lambda request: REFUSED if begin <= request.at < begin + 3 else is_bad(request), batches
+    )
+    assert failed_devices(session, 20) == {990}
+    assert session.seconds <= 3 + 2 * CHANCE_S
+
+
+def test_a_size_that_is_refused_even_for_one_device_fails_no_device() -> None:
+    session = run_session(lambda r: TOO_LARGE if len(r.devices) > 3 else ACCEPTED, [batch(20)])
+    assert session.count(DeviceStatus.ACCEPTED) == 20
+    batches = [batch(2, batch_id=n, first=2 * n) for n in range(1, 41)]
+    session = run_session(lambda _: TOO_LARGE, batches)
+    assert isinstance(session.stopped, StoppedEarly)
+    assert session.count(DeviceStatus.FAILED) == 0
+
+
 @pytest.mark.parametrize("seconds", [20, 40, 100])
 def test_an_outage_at_the_end_of_a_plan_fails_no_device(seconds: int) -> None:
     batches = [batch(20, batch_id=n + 1, first=n * 20) for n in range(10)]
@@ -204,3 +253,29 @@ def test_an_acceptance_on_one_account_fails_no_device_of_another() -> None:
     assert isinstance(session.stopped, StoppedEarly)
     assert "account wrong" in str(session.stopped)
     assert session.count(DeviceStatus.FAILED) == 0
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_h_few_refused_sequences_are_postponed_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    """Each account has one batch, so that no acceptance of another batch shows what a refusal is about."""
+    monkeypatch.setattr(delivery, "MOST_POSTPONED", 10)
+    batches = [batch(1, batch_id=n, account=f"account{n}") for n in range(1, 101)]
+    refused_until = 20.0
+    session = run_session(
+        lambda request: REFUSED if request.at < refused_until else ACCEPTED, batches, workers=workers
+    )
+    assert session.stopped is None
+    assert session.count(DeviceStatus.ACCEPTED) == 100
+    sent_early = {request.x_request_id for request in session.requests if request.at < refused_until}
+    assert len(sent_early) <= 10 + workers
+
+
+def test_refusals_of_what_is_undone_are_no_sign_of_a_wrong_account() -> None:
+    """The carrier refuses to take back licenses that the devices do not have."""
+    suspicions = Suspicions()
+    for number in range(1, 2 * MANY_REQUESTS):
+        undo = Delivery(batch(batch_id=number), position=Position.UNDO)
+        suspicions.learn(undo, BAD_ACCOUNT, sent_at=number)
+        suspicions.stop_if_nothing_is_accepted(undo, BAD_ACCOUNT, now=number)

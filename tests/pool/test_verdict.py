@@ -86,12 +86,16 @@ def test_a_refusal_of_the_whole_request_fails_no_device(delivery: Delivery, *, i
     assert found == Verdict(replace(BAD_ACCOUNT, outcome=Outcome.UNAVAILABLE), Next.POSTPONE)
 
 
-@pytest.mark.parametrize("refusal", [BAD_DEVICE, REFUSED, BAD_ACCOUNT])
+@pytest.mark.parametrize("refusal", [REFUSED, BAD_ACCOUNT])
 @pytest.mark.parametrize(
     "delivery", [replace(ONE, position=Position.SECOND_RESTORABLE), replace(ONE, others_wait=True)]
 )
-def test_no_device_waits_between_two_steps_for_a_refused_one(delivery: Delivery, refusal: Answer) -> None:
-    assert verdict(delivery, refusal) == Verdict(refusal, Next.END)
+def test_a_refusal_for_long_ends_a_delivery_for_which_devices_stand_between_two_steps(
+    delivery: Delivery, refusal: Answer
+) -> None:
+    assert verdict(delivery, refusal).next is Next.POSTPONE
+    assert verdict(delivery, refusal, is_proven=True) == Verdict(refusal, Next.END)
+    assert verdict(delivery, BAD_DEVICE) == Verdict(BAD_DEVICE, Next.END)
 
 
 @pytest.mark.parametrize("refusal", [BAD_DEVICE, REFUSED, BAD_ACCOUNT])

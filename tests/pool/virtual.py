@@ -1,6 +1,6 @@
 """The real pool and journal against a scripted carrier, in virtual time."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -9,6 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from batchlic.carrier.answers import Answer
+from batchlic.carrier.catalog import Action
 from batchlic.carrier.client import CarrierClient, Submission
 from batchlic.chunker import Batch, DeviceStatus
 from batchlic.errors import BatchlicError
@@ -16,10 +17,11 @@ from batchlic.journal import Journal
 from batchlic.journal.writes import Insertion
 from batchlic.pool.delivery import Pool
 from batchlic.pool.limiter.pace import Pace
-from batchlic.pool.remaining import remaining, statuses_of
+from batchlic.pool.migration import Migration
+from batchlic.pool.remaining import Delivery, remaining, statuses_of
 from batchlic.pool.retry import RetryPolicy
 from batchlic.pool.sender import Sender
-from tests.pool.builders import FLEXIBLE
+from tests.pool.builders import ACCOUNT, FLEXIBLE
 from tests.writer.builders import journal_of
 
 ROUND_TRIP_S = 0.01
@@ -32,6 +34,12 @@ class Request:
     at: float
     x_request_id: str
     devices: tuple[str, ...]
+    action: Action
+    body: bytes
+
+    def is_about(self, sku: str) -> bool:
+        """Whether it assigns or unassigns licenses of this SKU."""
+        return f'"{sku}"'.encode() in self.body
 
 
 Script = Callable[[Request], Answer]
@@ -56,7 +64,13 @@ class Carrier:
 
     async def submit(self, submission: Submission) -> Answer:
         at = anyio.current_time() - self.began
-        request = Request(at, submission.x_request_id, submission.identifiers())
+        request = Request(
+            at,
+            submission.x_request_id,
+            submission.identifiers(),
+            submission.action,
+            submission.body or b"",
+        )
         self.requests.append(request)
         await anyio.sleep(ROUND_TRIP_S)
         return self.script(request)
@@ -92,8 +106,15 @@ def run_session(
     give_up_after: float = 1800.0,
     trusts_duplicates: bool = True,
     journal: Journal | None = None,
+    login_delay_s: float = 0.0,
+    migrates_to: str | None = None,
+    spare: int | None = None,
 ) -> Session:
-    """Send what is left of the batches by the journal, in virtual time."""
+    """Send what is left of the batches by the journal, in virtual time.
+
+    `migrates_to`: move the devices to this SKU, from which they can be moved back. `spare` licenses of it may
+    be assigned before the old ones are taken back. `statuses` are then those of all steps together.
+    """
     journal = journal_of([], [len(batch.offsets) for batch in batches]) if journal is None else journal
     carrier = Carrier(script)
     journal = Journal(journal._engine, offload=_at_once)
@@ -107,9 +128,26 @@ def run_session(
                 resendable=resendable, give_up_after=give_up_after, trusts_duplicates=trusts_duplicates
             ),
             observer=Nobody(),
+            login_delay_s=login_delay_s,
         )
         pool, began = Pool(sender, workers=workers), trio.current_time()
-        left = remaining(batches, journal, resendable, on_accepted=pool.refusals.accepted)
+        on_accepted = pool.refusals.accepted
+        if migrates_to is None:
+            left: Iterable[Iterable[Delivery]] = remaining(
+                batches, journal, resendable, on_accepted=on_accepted
+            )
+        else:
+            left = Migration(
+                journal=journal,
+                to_sku=migrates_to,
+                spare={} if spare is None else {ACCOUNT: spare},
+                is_revocable=True,
+                resendable=resendable,
+                restorable={FLEXIBLE, migrates_to},
+                denied={},
+                on_accepted=on_accepted,
+                on_end=lambda _moved, _failed: None,
+            ).sequences(batches)
         try:
             await pool.deliver(left)
         except BatchlicError as error:

@@ -1,7 +1,8 @@
 """License counts are checked before anything is sent, and compared with accepted devices at the end."""
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import cast
@@ -21,6 +22,7 @@ from batchlic.job import Job, make_job
 from batchlic.journal import LicenseCount
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.preflight import (
+    Findings,
     compare_counts,
     count_mismatches,
     devices_that_fit,
@@ -196,6 +198,57 @@ def test_an_unreachable_carrier_does_not_fail_the_preflight() -> None:
 
     [note] = anyio.run(ask)
     assert "unknown" in note
+
+
+def asked_to_wait(seconds: float) -> Callable[..., Findings]:
+    return lambda *_args, **_kwargs: Findings([], [], ready_at=time.monotonic() + seconds)
+
+
+@pytest.mark.parametrize("method", ["login", "subscriptions"])
+def test_j_the_preflight_reports_a_wait_that_the_carrier_asked_for(
+    monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    async def throttled(*_: object) -> None:
+        raise CarrierUnreachable("HTTP 403: over rate", retry_after_s=3600.0)
+
+    async def logged_in(*_: object) -> None:
+        """Do nothing."""
+
+    async def ask() -> Findings:
+        async with open_client("http://127.0.0.1:1/api", CREDENTIALS) as client:
+            return await preflight(client, [GROUP], listeners=False)
+
+    monkeypatch.setattr(CarrierClient, "login", logged_in)
+    monkeypatch.setattr(CarrierClient, method, throttled)
+    began = time.monotonic()
+    assert anyio.run(ask).ready_at >= began + 3600
+
+
+def test_j_the_login_of_a_run_waits_as_the_preflight_was_asked_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logins, login, ready_at = [], CarrierClient.login, time.monotonic() + 0.5
+
+    async def noted(client: CarrierClient) -> None:
+        logins.append(time.monotonic())
+        await login(client)
+
+    monkeypatch.setattr(CarrierClient, "login", noted)
+    monkeypatch.setattr("batchlic.runs.run.ask_carrier", lambda *_, **__: Findings([], [], ready_at=ready_at))
+    assert run(tmp_path, 10, 10).statuses == {"accepted": 10}
+    assert logins[0] >= ready_at
+
+
+def test_j_a_run_stops_if_the_preflight_was_asked_to_wait_too_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with carrier(10) as target:
+        monkeypatch.setattr("batchlic.runs.run.ask_carrier", asked_to_wait(86_400))
+        stopped = run_at(target, tmp_path / "run", 10)
+        assert (stopped.exit_code, stopped.statuses) == (ExitCode.STOPPED, {"pending": 10})
+        assert "asks to wait 86400 s" in (stopped.stopped_because or "")
+        monkeypatch.setattr("batchlic.runs.run.ask_carrier", asked_to_wait(-1))
+        assert resume(RunFolder(tmp_path / "run"), target).statuses == {"accepted": 10}
 
 
 @pytest.mark.parametrize(

@@ -170,3 +170,19 @@ def test_nothing_is_posted_beyond_loopback() -> None:
 def test_a_share_above_one_is_refused(name: str) -> None:
     with pytest.raises(UsageError):
         CallbackConfig(**{name: 1.5})
+
+
+def test_half_of_the_odd_outcomes_come_after_a_message_that_decides_nothing() -> None:
+    listener = RecordingListener()
+    licensed(listener, SandboxConfig(callbacks=CallbackConfig(failure_share=0.5, odd_share=1.0)))
+    interim = [m for m in listener.messages if m["status"] != "Success" and "faultResponse" not in m]
+    assert 8 < len(interim) < 32
+    assert any("ONHOLD" in message["status"] for message in interim)
+    assert len(listener.messages) == len(IMEIS) + len(interim)
+
+
+def test_odd_failures_can_be_canceled_requests() -> None:
+    listener = RecordingListener()
+    licensed(listener, SandboxConfig(callbacks=CallbackConfig(failure_share=1.0, odd_share=1.0)))
+    codes = {m["faultResponse"]["faultcode"].split(".")[1] for m in listener.messages if "faultResponse" in m}
+    assert codes == {"REQUEST_FAILED", "REQUEST_CANCELLED"}

@@ -8,9 +8,11 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from batchlic.carrier.bodies import DECODE_ERRORS, decode
+from batchlic.carrier.messages import ReceivedSubscriptions, Subscription, Subscriptions
 from batchlic.sandbox.app import Sandbox
 from batchlic.sandbox.config import Fault, LatencyConfig, Poison, SandboxConfig
-from batchlic.sandbox.gateway_answers import DAMAGES, FORMS, LONG_HEADERS, ODD_WAIT_S
+from batchlic.sandbox.gateway_answers import DAMAGES, FORMS, LONG_HEADERS, ODD_COUNTS, ODD_WAIT_S
 from batchlic.sandbox.responses import ASKED_WAIT, REPEAT_AFTER_S
 from tests.sandbox.caller import (
     COUNTS,
@@ -322,3 +324,33 @@ async def test_the_rate_of_login_403_is_that_of_the_logins() -> None:
         assert {(await caller.assign(ONE)).status_code for _ in range(20)} == {200}
     for logins in (tokens, sessions):
         assert sum(login.status_code == 403 for login in logins) == pytest.approx(100, abs=30)
+
+
+@pytest.mark.parametrize("form", ODD_COUNTS)
+def test_odd_license_counts_are_read_as_the_books_have_them_or_not_at_all(
+    form: Callable[[Subscriptions], bytes],
+) -> None:
+    counts = Subscriptions("acc", [Subscription("sku", "x", 2000, 1500, 500)])
+    try:
+        received = decode(form(counts), ReceivedSubscriptions).read()
+    except DECODE_ERRORS:
+        return
+    for found in received:
+        assert (found.license_purchased, found.license_assigned, found.license_available) in {
+            (2000, 1500, 500),
+            (None, None, None),
+        }
+
+
+@pytest.mark.anyio
+async def test_the_rate_of_odd_counts_is_that_of_the_requests_for_counts() -> None:
+    sandbox = Sandbox(SandboxConfig(faults={Fault.ODD_COUNTS: 0.5}))
+    async with caller_of(sandbox) as caller:
+        question = {"accountName": "0000123456-00001"}
+        met = {
+            (await caller.http.post(COUNTS, json=question, headers=caller.headers)).content
+            for _ in range(200)
+        }
+        assert {(await caller.assign(ONE)).status_code for _ in range(20)} == {200}
+    assert len(met) == 1 + len(ODD_COUNTS)
+    assert sandbox.totals().requests[Fault.ODD_COUNTS] == pytest.approx(100, abs=30)

@@ -14,6 +14,7 @@ from batchlic.sandbox.config import Fault, LatencyConfig, SandboxConfig
 from batchlic.sandbox.faults import RandomFaults
 from tests.forking import serving
 from tests.sandbox.caller import (
+    COUNTS,
     GRANT,
     IMEI,
     KEYS,
@@ -58,12 +59,13 @@ SEEN: dict[Fault, tuple[bool, int | set[int] | type[Exception]]] = {
     Fault.SESSION_FLAP: (False, 401),
     Fault.LOGIN_403: (False, 403),
     Fault.ODD_RETRY_AFTER: (False, 429),
+    Fault.ODD_COUNTS: (False, 200),
 }
 """Fault: whether the request was executed, and the status, statuses or error that the caller sees."""
 
 
 def meet(fault: Fault, seed: int = 0) -> tuple[Sandbox, httpx.Response | Exception]:
-    """Assign once (or log in), meeting the fault, in virtual time."""
+    """Assign once (or log in, or ask for license counts), meeting the fault, in virtual time."""
     sandbox = Sandbox(SandboxConfig(faults={fault: 1.0}, seed=seed))
 
     async def assign() -> httpx.Response | Exception:
@@ -71,6 +73,10 @@ def meet(fault: Fault, seed: int = 0) -> tuple[Sandbox, httpx.Response | Excepti
             async with http_client_of(sandbox) as http:
                 return await http.post(OAUTH, data=GRANT, auth=KEYS)
         async with caller_of(sandbox) as caller:
+            if fault is Fault.ODD_COUNTS:
+                return await caller.http.post(
+                    COUNTS, json={"accountName": "0000123456-00001"}, headers=caller.headers
+                )
             try:
                 return await caller.assign(ONE)
             except httpx.TransportError as error:

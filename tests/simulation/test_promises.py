@@ -136,3 +136,9 @@ def test_j_no_request_is_sent_during_a_pause_that_an_answer_asked_for(seed: int)
 @every_seed
 def test_j_no_login_is_sent_during_a_pause_that_a_login_asked_for(seed: int) -> None:
     assert simulated_run(seed).logging_in.requests_in_pauses() == []
+
+
+@every_seed
+def test_license_counts_are_those_of_the_books_or_unknown(seed: int) -> None:
+    for in_use, read in simulated_run(seed).counts:
+        assert read is None or read.assigned == in_use

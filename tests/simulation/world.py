@@ -7,9 +7,11 @@ sandbox's books.
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
+from typing import TypeAlias
 
 import httpx
 import msgspec
@@ -19,13 +21,14 @@ from sqlalchemy.pool import StaticPool
 from trio.testing import MockClock
 
 from batchlic.carrier.answers import Answer, Outcome
+from batchlic.carrier.auth import CarrierUnreachable
 from batchlic.carrier.catalog import SKUS, LicenseType
-from batchlic.carrier.client import open_client
+from batchlic.carrier.client import CALLBACK_SERVICE, AccountError, CarrierClient, open_client
 from batchlic.carrier.credentials import Credentials, Secret
 from batchlic.carrier.messages import Device, DeviceId, EncodedDevice
-from batchlic.chunker import Batch, DeviceStatus, parse_ranges
+from batchlic.chunker import Batch, DeviceStatus, PlanGroup, parse_ranges
 from batchlic.errors import StoppedEarly
-from batchlic.journal import Attempt, Event, Intent, Journal, Part, RunIdentity
+from batchlic.journal import Attempt, Event, Intent, Journal, LicenseCount, Part, RunIdentity
 from batchlic.journal.journal import Offload, create_tables
 from batchlic.journal.status import status_of
 from batchlic.journal.writes import Insertion
@@ -34,6 +37,7 @@ from batchlic.pool.limiter.pace import Pace
 from batchlic.pool.remaining import remaining
 from batchlic.pool.retry import RetryPolicy
 from batchlic.pool.sender import Sender
+from batchlic.runs.preflight import count
 from batchlic.sandbox.app import Sandbox
 from batchlic.sandbox.config import (
     Fault,
@@ -55,6 +59,11 @@ MOST_SESSIONS = 40
 TIME_TOLERANCE_S = 1e-6
 KNOWN_CODE, UNKNOWN_CODE = "INPUT_INVALID.DeviceState.Invalid", "REQUEST_FAILED.LineSuspended"
 """Codes of refusals of a device: a documented one, and one that batchlic has never seen."""
+
+
+LISTENER = {"name": CALLBACK_SERVICE, "url": "http://127.0.0.1:9001/", "username": "u", "password": "p"}
+
+Ask: TypeAlias = Callable[[CarrierClient], Awaitable[None]]
 
 
 class Killed(Exception):
@@ -127,6 +136,11 @@ class SimulatedRun:
     logging_in: Traffic
     rejected: int
     """Number of token generations that the carrier rejected, in all sessions."""
+    counts: list[tuple[int, LicenseCount | None]]
+    """Licenses in use by the books, with what a session read of the carrier's counts just before it sent."""
+    messages: list[bytes]
+    """Bodies of the callbacks that the carrier would post."""
+    journal: Journal
 
     def statuses(self) -> dict[str, tuple[DeviceStatus, list[Attempt]]]:
         """Return by device: its status by the journal, and the attempts that carried it."""
@@ -301,14 +315,20 @@ def simulate(scenario: Scenario) -> SimulatedRun:
 
 async def _simulate(scenario: Scenario) -> SimulatedRun:
     sandbox = Sandbox(scenario.sandbox)
+    sandbox._listeners.register(ACCOUNT, msgspec.json.encode(LISTENER))
     network, pool_observer = _Network(sandbox.transport()), _Observer()
+    counts: list[tuple[int, LicenseCount | None]] = []
+
+    async def ask(client: CarrierClient) -> None:
+        counts.append((sandbox.books.account(ACCOUNT).in_use[scenario.sku], await _count(client, scenario)))
+
     engine = sa.create_engine("sqlite://", poolclass=StaticPool)
     create_tables(engine, _identity(scenario), created_at=0)
     sessions, gave_up = 0, False
     for number, kills in enumerate([scenario.kills, *scenario.kills_after_settling]):
         if number:
             _settle(scenario, engine, _executions(sandbox))
-        more, is_done = await _run_sessions(scenario, network, pool_observer, engine, kills)
+        more, is_done = await _run_sessions(scenario, network, pool_observer, engine, kills, ask=ask)
         sessions += more
         gave_up |= not is_done
     return SimulatedRun(
@@ -322,11 +342,30 @@ async def _simulate(scenario: Scenario) -> SimulatedRun:
         licensing=network.licensing,
         logging_in=network.logging_in,
         rejected=len(pool_observer.rejected),
+        counts=counts,
+        messages=sandbox.callbacks.take_queued(),
+        journal=Journal(engine),
     )
 
 
+async def _count(client: CarrierClient, scenario: Scenario) -> LicenseCount | None:
+    """The license counts of the scenario's SKU, as a run reads them; None if they are unknown."""
+    group = PlanGroup(account_name=ACCOUNT, sku_number=scenario.sku, devices=1, batches=1)
+    try:
+        found = await count(client, [group])
+    except (AccountError, CarrierUnreachable):
+        return None
+    return found[0] if found else None
+
+
 async def _run_sessions(
-    scenario: Scenario, network: _Network, pool_observer: _Observer, engine: sa.Engine, kills: list[int]
+    scenario: Scenario,
+    network: _Network,
+    pool_observer: _Observer,
+    engine: sa.Engine,
+    kills: list[int],
+    *,
+    ask: Ask,
 ) -> tuple[int, bool]:
     """Run sessions until nothing is left to send, at most MOST_SESSIONS after those that are killed.
 
@@ -335,7 +374,7 @@ async def _run_sessions(
     for number, lifetime in enumerate([*kills, *[None] * MOST_SESSIONS], start=1):
         done = False
         try:
-            await _run_session(scenario, network, pool_observer, engine, lifetime)
+            await _run_session(scenario, network, pool_observer, engine, lifetime, ask=ask)
             done = True
         except* (Killed, StoppedEarly):
             pass
@@ -368,7 +407,13 @@ def _executions(sandbox: Sandbox) -> Counter[str]:
 
 
 async def _run_session(
-    scenario: Scenario, network: _Network, pool_observer: _Observer, engine: sa.Engine, lifetime: int | None
+    scenario: Scenario,
+    network: _Network,
+    pool_observer: _Observer,
+    engine: sa.Engine,
+    lifetime: int | None,
+    *,
+    ask: Ask,
 ) -> None:
     """Run one session, until it is finished, stops early, or is killed."""
     journal = Journal(engine, offload=_offload_until_killed(lifetime, scenario.commit_s))
@@ -386,7 +431,8 @@ async def _run_session(
         )
         pool = Pool(sender, workers=scenario.workers)
         accepted = pool.refusals.accepted
-        await pool.deliver(remaining(scenario.batches, journal, flexible, on_accepted=accepted))
+        left = remaining(scenario.batches, journal, flexible, on_accepted=accepted)
+        await pool.deliver(left, before=partial(ask, client))
 
 
 def _offload_until_killed(lifetime: int | None, commit_s: float) -> Offload:
