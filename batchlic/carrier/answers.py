@@ -67,11 +67,12 @@ class Answer:
       refusal is definite only while the carrier accepts other requests.
     - `is_duplicate`: the answer says that the carrier has seen this request before. The outcome is ambiguous:
       the first sending may have been executed, and the answer says nothing about single devices.
-    - `is_inferred`: the answer only suggests that the request was not executed: the service itself could also
-      have sent it. A license that can't be taken back stays in doubt.
-    - `says_already`: a refusal says that a device has the license already. An earlier sending of the same
-      request may have assigned it.
-    - `rejected`: the token to renew after `unauthorized`.
+    - `is_inferred`: the answer only suggests its meaning. The request was probably not executed, but the
+      service could also have sent the answer: a license that can't be taken back stays in doubt. Or it is
+      probably a duplicate, but the answer may be about another request: this one may not have been executed.
+    - `says_already`: a refusal says that what the request asks for is done already: this license is assigned,
+      or removed. An earlier sending of the same request may have done it.
+    - `rejected`: a token to renew, after `unauthorized` and some ambiguous answers.
     - `quota`: the rate-limit headers of the answer.
     - `warning`: a problem with this answer that the operator should know. The answer counts all the same.
     """

@@ -330,4 +330,5 @@ def _was_not_checked(reply: Reply) -> bool:
 
 
 def _is_about_access_token(answer: Answer) -> bool:
-    return answer.rejected is not None and answer.rejected.kind is TokenKind.ACCESS
+    is_access = answer.rejected is not None and answer.rejected.kind is TokenKind.ACCESS
+    return is_access and answer.outcome is Outcome.UNAUTHORIZED

@@ -10,6 +10,7 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
+from batchlic.carrier.already import Asked
 from batchlic.carrier.answers import Answer, Outcome, RejectedToken, Reply, TokenKind
 from batchlic.carrier.auth import CarrierUnreachable, TokenManager
 from batchlic.carrier.bodies import DECODE_ERRORS, decode
@@ -50,12 +51,18 @@ class Submission:
     x_request_id: str
     body: bytes | None
 
+    def asked(self) -> Asked | None:
+        """What the body asks for; None without a body."""
+        if self.body is None:
+            return None
+        request = msgspec.json.decode(self.body, type=AssignLicenseRequest)
+        identifiers = (identifier.id for device in request.devices for identifier in device.device_ids)
+        return Asked(self.action, request.sku_number, tuple(identifiers))
+
     def identifiers(self) -> tuple[str, ...]:
         """All identifiers in the body, in their order."""
-        if self.body is None:
-            return ()
-        request = msgspec.json.decode(self.body, type=AssignLicenseRequest)
-        return tuple(identifier.id for device in request.devices for identifier in device.device_ids)
+        asked = self.asked()
+        return asked.identifiers if asked else ()
 
 
 class AccountError(UsageError):
@@ -126,7 +133,7 @@ class CarrierClient:
             return answer_from_error(error, secrets=secrets)
         answer = answer_from_reply(
             reply,
-            identifiers=submission.identifiers,
+            asked=submission.asked,
             secrets=secrets,
             token_generation=tokens.generation,
         )

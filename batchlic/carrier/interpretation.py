@@ -6,29 +6,39 @@ exchange gives an `Answer`, however malformed its body is.
 
 import re
 from collections.abc import Callable, Collection, Iterable
-from http import HTTPStatus
 from urllib.parse import urlsplit
 
 import httpx
 import msgspec
 
+from batchlic.carrier.already import Asked, says_already
 from batchlic.carrier.answers import Answer, Outcome, RejectedToken, Reply
 from batchlic.carrier.bodies import DECODE_ERRORS, Body, Form, as_words, decode_text, parse, read_body
-from batchlic.carrier.conclusions import AMBIGUOUS, BAD_TOKEN, PERHAPS_THROTTLED, THROTTLED, Conclusion
+from batchlic.carrier.conclusions import (
+    AMBIGUOUS,
+    BAD_TOKEN,
+    FAILURES,
+    PERHAPS_THROTTLED,
+    THROTTLED,
+    TOO_MANY,
+    Conclusion,
+)
 from batchlic.carrier.rate_limits import (
     is_quota_used_up,
     read_quota,
     read_retry_after,
     read_wait_in_words,
 )
-from batchlic.carrier.rules import BY_CODE, BY_ERROR, BY_STATUS, CODE_PATTERNS, RETRY_LATER
+from batchlic.carrier.rules import BY_ERROR, BY_STATUS, CODE_PATTERNS, RETRY_LATER, by_code
 from batchlic.carrier.signs import SIGNS, Sign
 from batchlic.carrier.words import (
     DUPLICATE_WORDS,
     LIMIT_HEADERS,
     LIMIT_REACHED,
+    LIMITS,
+    NAMES_ID,
+    OTHER_REQUEST_AT_WORK,
     REQUEST_WORDS,
-    SAYS_ALREADY,
     TOKEN_WORDS,
     TOO_MANY_REQUESTS,
 )
@@ -65,15 +75,14 @@ def answer_from_error(error: httpx.RequestError, *, secrets: Collection[str] = (
 def answer_from_reply(
     reply: Reply,
     *,
-    identifiers: Callable[[], Iterable[str]] = tuple,
+    asked: Callable[[], Asked | None] = lambda: None,
     secrets: Collection[str] = (),
     token_generation: int = 0,
 ) -> Answer:
     """Interpret a reply.
 
-    `identifiers` returns the identifiers of the request; it is called only for a refusal, to find the devices
-    that the refusal names. `secrets` are hidden in the answer (promise F). `token_generation` is that of
-    the tokens that the request carried.
+    `asked` returns what a license request asks for; it is called only for a refusal. `secrets` are hidden in
+    the answer (promise F). `token_generation` is that of the tokens that the request carried.
     """
     request_id, is_sure = _request_id(reply, secrets) if 200 <= reply.status < 300 else (None, False)
     quota = read_quota(reply.headers)
@@ -81,7 +90,7 @@ def answer_from_reply(
         return Answer(outcome=Outcome.ACCEPTED, http_status=reply.status, request_id=request_id, quota=quota)
     body = read_body(reply)
     concluded = conclude(reply, body)
-    is_refused = concluded.outcome is Outcome.REFUSED
+    request = asked() if concluded.outcome is Outcome.REFUSED else None
     return Answer(
         outcome=concluded.outcome,
         http_status=reply.status,
@@ -90,11 +99,11 @@ def answer_from_reply(
         error_message=_clean(_text(reply, body), secrets, _MAX_TEXT),
         retry_after_s=_wait(reply, body, concluded),
         blame=concluded.blame,
-        named_devices=_named_devices(body.text, identifiers) if is_refused else (),
+        named_devices=_named_devices(body.text, request.identifiers) if request else (),
         is_known=concluded.is_known,
         is_duplicate=concluded.is_duplicate,
         is_inferred=concluded.is_inferred,
-        says_already=is_refused and SAYS_ALREADY.search(body.words) is not None,
+        says_already=request is not None and not concluded.is_known and says_already(body.words, request),
         rejected=RejectedToken(concluded.rejected, token_generation) if concluded.rejected else None,
         quota=quota,
     )
@@ -102,6 +111,8 @@ def answer_from_reply(
 
 def conclude(reply: Reply, body: Body) -> Conclusion:
     """What an answer other than an acceptance means: the first table with a matching rule decides."""
+    if reply.status in TOO_MANY:
+        return THROTTLED
     sign = _by_sign(reply, body)
     return (
         _by_failure_of_service(reply, body)
@@ -110,6 +121,7 @@ def conclude(reply: Reply, body: Body) -> Conclusion:
         or _by_duplicate(reply, body)
         or (sign if sign is AMBIGUOUS else None)
         or _by_limit(reply, body)
+        or _by_other_request(reply, body)
         or _by_code_pattern(reply, body)
         or sign
         or _by_status(reply, body)
@@ -118,17 +130,17 @@ def conclude(reply: Reply, body: Body) -> Conclusion:
 
 def _by_failure_of_service(reply: Reply, body: Body) -> Conclusion | None:
     """Conclude from the code alone if the service itself failed: its words may be about others behind it."""
-    if not body.service_code or (reply.status < 500 and reply.status != HTTPStatus.REQUEST_TIMEOUT):
+    if not body.service_code or reply.status not in FAILURES:
         return None
-    rule = BY_CODE.get(body.service_code.lower())
-    is_proof = rule is not None and rule.conclusion.outcome in {Outcome.UNAUTHORIZED, Outcome.THROTTLED}
-    return rule.conclusion if rule is not None and is_proof else AMBIGUOUS
+    found = by_code(body.service_code, reply.status)
+    if found is None or found.outcome in {Outcome.REFUSED, Outcome.UNAVAILABLE}:
+        return AMBIGUOUS
+    return PERHAPS_THROTTLED if found is THROTTLED else found
 
 
 def _by_code(reply: Reply, body: Body) -> Conclusion | None:
     """Conclude from the first known code anywhere in the body."""
-    rules = (BY_CODE.get(code.lower()) for code in body.codes)
-    return next((rule.conclusion for rule in rules if rule and reply.status in rule.statuses), None)
+    return next(filter(None, (by_code(code, reply.status) for code in body.codes)), None)
 
 
 def _by_token(reply: Reply, body: Body) -> Conclusion | None:
@@ -138,12 +150,14 @@ def _by_token(reply: Reply, body: Body) -> Conclusion | None:
 
 
 def _by_duplicate(reply: Reply, body: Body) -> Conclusion | None:
+    if LIMITS.search(_words_of_headers(reply)):
+        return None
     fitting = (rule.conclusion for rule in DUPLICATE_WORDS if rule.fits(reply.status, body.words))
     return next(fitting, None)
 
 
 def _by_limit(reply: Reply, body: Body) -> Conclusion | None:
-    said = " | ".join([body.words, *(as_words(reply.headers.get(name, "")) for name in LIMIT_HEADERS)])
+    said = f"{body.words} | {_words_of_headers(reply)}"
     is_about_requests = body.service_code.isdecimal() or not body.service_code or REQUEST_WORDS.search(said)
     is_limit = (
         TOO_MANY_REQUESTS.fits(reply.status, said)
@@ -155,7 +169,16 @@ def _by_limit(reply: Reply, body: Body) -> Conclusion | None:
     )
     if not is_limit:
         return None
-    return THROTTLED if reply.status < 500 else PERHAPS_THROTTLED
+    return PERHAPS_THROTTLED if reply.status >= 500 or NAMES_ID.search(said) else THROTTLED
+
+
+def _words_of_headers(reply: Reply) -> str:
+    return " | ".join(as_words(reply.headers.get(name, "")) for name in LIMIT_HEADERS)
+
+
+def _by_other_request(reply: Reply, body: Body) -> Conclusion | None:
+    rule = OTHER_REQUEST_AT_WORK
+    return rule.conclusion if rule.fits(reply.status, body.words) else None
 
 
 def _may_be_limit(reply: Reply, body: Body) -> bool:
@@ -277,9 +300,9 @@ def _target(location: str) -> str:
     return f"{parts.hostname or ''}{parts.path}"
 
 
-def _named_devices(text: str, identifiers: Callable[[], Iterable[str]]) -> tuple[str, ...]:
+def _named_devices(text: str, identifiers: Iterable[str]) -> tuple[str, ...]:
     numbers = set(re.findall(r"[0-9]+", text))
-    return tuple(identifier for identifier in identifiers() if identifier in numbers) if numbers else ()
+    return tuple(identifier for identifier in identifiers if identifier in numbers)
 
 
 def _clean(text: str, secrets: Collection[str], length: int) -> str | None:

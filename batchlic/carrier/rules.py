@@ -13,13 +13,18 @@ from batchlic.carrier.conclusions import (
     BAD_DEVICE,
     BAD_SESSION,
     BAD_TOKEN,
-    BELOW_500,
     CLIENT_ERRORS,
+    FAILURES,
+    NO_FAILURES,
+    PERHAPS_BAD_ACCESS,
+    PERHAPS_BAD_TOKEN,
+    PERHAPS_THROTTLED,
     REFUSED,
     REFUSED_ALL,
     SERVER_ERRORS,
     THROTTLED,
     TOO_LARGE,
+    TOO_MANY,
     UNAVAILABLE,
     Conclusion,
 )
@@ -89,9 +94,21 @@ CODES: Sequence[CodeRule] = (
         ("900901", "900902", "900903"),
         BAD_ACCESS,
         "The gateway checks the access token before it routes the request.",
-        ANY_STATUS,
+        NO_FAILURES,
     ),
-    CodeRule(("401",), BAD_TOKEN, "A 401 in the body of an answer with another status.", BELOW_500),
+    CodeRule(
+        ("900901", "900902", "900903"),
+        PERHAPS_BAD_ACCESS,
+        "The gateway sends this code with a 401. The service may pass on the error of a gateway behind it.",
+        FAILURES,
+    ),
+    CodeRule(("401",), BAD_TOKEN, "A 401 in the body of an answer with another status.", NO_FAILURES),
+    CodeRule(
+        ("401",),
+        PERHAPS_BAD_TOKEN,
+        "The service failed, perhaps after it executed the request. The token is renewed all the same.",
+        FAILURES,
+    ),
     CodeRule(
         tuple(str(code) for code in range(900800, 900808)),
         THROTTLED,
@@ -102,7 +119,13 @@ CODES: Sequence[CodeRule] = (
         ("429", "TooManyRequests", "ThrottlingException", "LimitExceededException"),
         THROTTLED,
         "A 429 in the body of an answer with another status.",
-        ANY_STATUS,
+        NO_FAILURES,
+    ),
+    CodeRule(
+        ("429", "TooManyRequests", "ThrottlingException", "LimitExceededException"),
+        PERHAPS_THROTTLED,
+        "A failed service may pass on the 429 of another service behind it.",
+        FAILURES,
     ),
     CodeRule(
         ("900906",),
@@ -144,7 +167,16 @@ CODES: Sequence[CodeRule] = (
 )
 """Codes of the service and of its gateway."""
 
-BY_CODE: Mapping[str, CodeRule] = {code.lower(): rule for rule in CODES for code in rule.codes}
+_BY_CODE: Mapping[str, Sequence[CodeRule]] = {
+    name: [rule for rule in CODES if name in map(str.lower, rule.codes)]
+    for name in {code.lower() for rule in CODES for code in rule.codes}
+}
+
+
+def by_code(code: str, status: int) -> Conclusion | None:
+    """What a code means at a status; None if it is not known there."""
+    rules = _BY_CODE.get(code.lower(), ())
+    return next((rule.conclusion for rule in rules if status in rule.statuses), None)
 
 
 class CodePattern(NamedTuple):
@@ -246,7 +278,7 @@ BY_STATUS: Sequence[StatusRule] = (
         REFUSED,
         "The request is too large for the service or a gateway: smaller parts may be accepted.",
     ),
-    StatusRule((420, 429), THROTTLED, THROTTLED, "Too many requests: not executed."),
+    StatusRule(TOO_MANY, THROTTLED, THROTTLED, "Too many requests: not executed, whatever the body says."),
     StatusRule((421, 425), UNAVAILABLE, UNAVAILABLE, "The wrong server, or too early: not executed."),
     StatusRule((499,), AMBIGUOUS, AMBIGUOUS, "A gateway gave up on a request that it may have passed on."),
     StatusRule(

@@ -6,9 +6,9 @@ from collections.abc import Container, Iterable, Sequence
 from batchlic.carrier.answers import Blame, Outcome, TokenKind
 from batchlic.carrier.conclusions import (
     ANY_STATUS,
-    BELOW_500,
     CLIENT_ERRORS,
-    DUPLICATE,
+    FAILURES,
+    NO_FAILURES,
     SERVER_ERRORS,
     THROTTLED,
     Conclusion,
@@ -203,12 +203,17 @@ def _section(title: str, lead: str, head: Sequence[str], rows: Iterable[Sequence
 
 
 def _said(conclusion: Conclusion) -> str:
-    if conclusion == DUPLICATE:
-        return "ambiguous: a duplicate"
+    if conclusion.is_duplicate:
+        return "ambiguous: perhaps a duplicate" if conclusion.is_inferred else "ambiguous: a duplicate"
     if conclusion.blame is not None:
         return _REFUSALS[conclusion.blame] + (" (documented)" if conclusion.is_known else "")
     if conclusion.rejected is not None:
-        return _TOKENS[conclusion.rejected]
+        renewed = ", and the token is renewed"
+        return (
+            _TOKENS[conclusion.rejected]
+            if conclusion.outcome is Outcome.UNAUTHORIZED
+            else f"ambiguous{renewed}"
+        )
     if conclusion.is_inferred:
         return f"{conclusion.outcome.value}; Lifetime: ambiguous"
     return Outcome(conclusion.outcome).value
@@ -216,9 +221,15 @@ def _said(conclusion: Conclusion) -> str:
 
 def _statuses(statuses: Container[int]) -> str:
     """Statuses in short: "4xx", "any", or a list with ranges."""
-    names = {ANY_STATUS: "any", BELOW_500: "below 500", CLIENT_ERRORS: "4xx", SERVER_ERRORS: "5xx"}
-    if isinstance(statuses, range) and statuses in names:
-        return names[statuses]
+    names: Sequence[tuple[Container[int], str]] = (
+        (ANY_STATUS, "any"),
+        (CLIENT_ERRORS, "4xx"),
+        (SERVER_ERRORS, "5xx"),
+        (FAILURES, "408, 5xx"),
+        (NO_FAILURES, "any but 408, 5xx"),
+    )
+    if name := next((name for group, name in names if group == statuses), None):
+        return name
     listed = [status for status in ANY_STATUS if status in statuses]
     starts = [status for status in listed if status - 1 not in listed]
     ends = [status for status in listed if status + 1 not in listed]

@@ -9,18 +9,25 @@ from collections.abc import Container, Sequence
 from typing import NamedTuple
 
 from batchlic.carrier.conclusions import (
-    AMBIGUOUS,
     ANY_STATUS,
     BAD_ACCESS,
     BAD_SESSION,
     DUPLICATE,
+    PERHAPS_DUPLICATE,
+    PERHAPS_THROTTLED,
     THROTTLED,
     Conclusion,
 )
 
 
 class WordRule(NamedTuple):
-    """Words of an error. `unless`: words that give these another meaning. `examples`: matching texts."""
+    """Words of an error.
+
+    - `unless`: words anywhere in the text that give these another meaning.
+    - `unless_before`: words in front of these, in the same clause, that do so.
+    - `unless_beside`: words in the same sentence that do so.
+    - `examples`: matching texts.
+    """
 
     about: str
     pattern: re.Pattern[str]
@@ -29,14 +36,28 @@ class WordRule(NamedTuple):
     statuses: Container[int]
     why: str
     examples: tuple[str, ...]
+    unless_before: re.Pattern[str] | None = None
+    unless_beside: re.Pattern[str] | None = None
 
     def fits(self, status: int, words: str) -> bool:
         """Whether the rule applies to an error with this status and these words."""
-        return (
-            status in self.statuses
-            and self.pattern.search(words) is not None
-            and (self.unless is None or self.unless.search(words) is None)
-        )
+        if status not in self.statuses or _has(self.unless, words):
+            return False
+        return any(self._fits_sentence(sentence) for sentence in words.split(" | "))
+
+    def _fits_sentence(self, sentence: str) -> bool:
+        if _has(self.unless_beside, sentence):
+            return False
+        clauses = (_CLAUSE.split(sentence[: found.end()])[-1] for found in self.pattern.finditer(sentence))
+        return any(not _has(self.unless_before, clause) for clause in clauses)
+
+
+_CLAUSE = re.compile(r"\b(?:because|since|reason|due to|as the)\b")
+"""Begins a clause: a negation in front of it is not about what follows."""
+
+
+def _has(pattern: re.Pattern[str] | None, words: str) -> bool:
+    return pattern is not None and pattern.search(words) is not None
 
 
 def _any(*patterns: str) -> re.Pattern[str]:
@@ -49,12 +70,14 @@ def _one_of(words: str) -> str:
 
 _DEVICE = _one_of("devices? imeis? iccids? meids? esns? eids? mdns? sims? lines? identifiers? subscribers?")
 _NOT_IN = "".join(f"(?<!{words} )" for words in ("in", "in a", "in the", "in this", "of the", "of this"))
-_REQUEST = rf"{_NOT_IN}(?:request|transaction|submission)"
+_PART_OF_REQUEST = _one_of(
+    "ids? body parameters? params? fields? headers? attributes? propert(?:y|ies) payload contains? lists?"
+)
+_REQUEST = rf"{_NOT_IN}(?:request|transaction|submission)(?! {_PART_OF_REQUEST}\b)"
 _ID = (
     r"(?:x request id|(?:client )?(?:request|transaction) ids?|requestid|correlation id|client token|"
     r"idempoten\w+ key)"
 )
-_SUBJECT = rf"(?:{_ID}|{_REQUEST})"
 _NUMBER = r"(?=[a-f]*[0-9])[0-9a-f]{1,64}"
 _AND = _one_of(
     """
@@ -70,100 +93,158 @@ _DONE = _one_of(
     "processed submitted received accepted executed handled complete completed performed fulfilled seen made "
     "sent"
 )
-_AT_WORK = r"(?:in progress|in flight|being processed|pending|queued|running|ongoing|concurrent)"
+_BEFORE = r"(?:(?:previously|earlier|before|twice)(?= \||$)|twice)"
+_WAITS_FOR = _one_of("approval activation payment review confirmation verification")
+_AT_WORK = (
+    rf"(?:in progress|in flight|being processed|pending(?! {_WAITS_FOR})|queued|running|ongoing|underway)"
+)
 _ALREADY = r"(?:already|previously|earlier) (?:been |being )?"
 _TWICE = r"(?:duplicated?|repeated|replayed|resubmitted)"
 _KIND_OF = _one_of(
     """
-    api client http license licence assign assignment unassign post delete of a an the this previous earlier x
-    found detected for value error
+    api client http license licence assign assignment unassign post delete of a an the this previous earlier
+    found detected for value error delivery copy sending
     """
 )
 _IS = r"(?:ids?|keys?|value|header|is|was|has been|appears to be|seems to be|an?|as)"
 _USED = (
-    rf"(?:already|re ?used?|{_TWICE}|not unique|(?:must|should) be unique|exists|in use|been used|was used|"
-    r"used before|conflict)"
+    rf"(?:already (?:used|exists?|in use|known|present|registered|taken|seen|received)|re ?used?|{_TWICE}|"
+    r"not unique|exists|in use|been used|was used|used before)"
+)
+_ABOUT_ID = _one_of(
+    """
+    the this that same given supplied provided specified value key header number id is was has have been being
+    currently still with of appears to be seems a an
+    """
 )
 
-_DONE_BEFORE = WordRule(
-    "the request was seen before",
-    _any(
-        rf"{_TWICE}(?: {_KIND_OF}){{0,4}} (?:{_ID}|{_REQUEST}s?|message|operation)",
-        rf"{_REQUEST}(?: {_IS}){{0,4}} {_TWICE}(?! (?:{_DEVICE}|ids?|items?|entry|entries|values?))",
-        rf"{_SUBJECT}{_BETWEEN} {_ALREADY}{_DONE}",
-        rf"{_SUBJECT}{_BETWEEN} {_DONE} (?:previously|earlier|before|twice)",
-        rf"{_ALREADY}{_DONE} (?:{_AND} ){{0,3}}(?:{_SUBJECT}|operation|message)",
-        rf"{_ID}(?: \w+){{0,6}} {_USED}",
-        rf"(?:re ?used?|{_TWICE}|not unique|non unique|already used|used) {_ID}",
-        r"idempoten\w+ (?:\w+ ){0,4}(?:reused?|conflict|already|mismatch|in use|used|violation|error|exists)",
-        r"same idempoten\w+",
-        r"replay detected",
-    ),
-    _any(rf"{_DEVICE}(?: \w+){{0,4}} (?:has|have|had) (?:\w+ ){{0,3}}(?:request|transaction)"),
+LIMITS = _any(
+    r"too (?:many|often|fast|frequent\w*|quickly|soon)",
+    r"limit\w*",
+    r"quotas?",
+    r"max(?:imum)?",
+    r"exceed\w*",
+    r"throttl\w*",
+    r"concurren\w*",
+    r"simultaneous\w*",
+    r"parallel\w*",
+    r"rates?",
+    r"capacity",
+    r"thresholds?",
+    r"over ?load\w*",
+    r"busy",
+    r"slow down",
+    r"spike ?arrest\w*",
+    r"per (?:second|minute|hour|day|month)",
+    r"(?:queue|backlog) (?:is )?full",
+)
+"""Words about how much may be sent. With one of them, a text never means a duplicate."""
+
+_DENIED = _any(
+    r"no",
+    r"(?:can)?not(?! unique| be re ?used| re ?use)",
+    r"(?:does|do|is|was|has|have|can|could|did) ?n ?t",
+    _one_of("never none nor neither without unknown if whether ensure check verify unless until please"),
+)
+"""Words that say the opposite of what follows, or that it is only a condition."""
+
+_PERHAPS = _any(_one_of("may might could possibly perhaps or either"))
+_OTHERS = _one_of("another other others different else elsewhere newer later similar someone users? account")
+_OTHER_REQUEST = (
+    r"(?<!of )(?<!of a )(?<!of an )(?<!of the )"
+    rf"(?:an?|any|one|each|every|previous|earlier|prior|last|other|another|newer|{_DEVICE}) "
+    rf"(?:(?!same|identical|duplicate|repeated)\w+ )?{_REQUEST}"
+)
+
+_BY_ID = (
+    rf"{_TWICE}(?: {_KIND_OF}){{0,4}} {_ID}(?! (?:headers?(?! value)|fields?))",
+    rf"{_ID}{_BETWEEN} {_ALREADY}(?:{_DONE}|{_AT_WORK})",
+    rf"{_ID}{_BETWEEN} {_AT_WORK}",
+    rf"{_ID}{_BETWEEN} {_DONE} {_BEFORE}",
+    rf"{_ALREADY}(?:{_DONE}|{_AT_WORK}) (?:{_AND} ){{1,5}}{_ID}",
+    rf"{_ID}(?: (?:{_ABOUT_ID}|{_NUMBER})){{0,8}} {_USED}",
+    rf"{_ID} conflict",
+    rf"(?:re ?used?|not unique|non unique|(?:already|previously) used) {_ID}",
+    r"idempoten\w+ (?:\w+ ){0,4}(?:reused?|conflict|already|mismatch|in use|used|violation|error|exists)",
+    r"same idempoten\w+",
+)
+_BY_REQUEST = (
+    rf"{_TWICE}(?: {_KIND_OF}){{0,4}} (?:{_REQUEST}s?|message|operation)",
+    rf"{_REQUEST}(?: {_IS}){{0,4}} {_TWICE}(?! (?:{_DEVICE}|ids?|items?|entry|entries|values?))",
+    rf"{_REQUEST}{_BETWEEN} {_ALREADY}{_DONE}",
+    rf"{_REQUEST}{_BETWEEN} {_DONE} {_BEFORE}",
+    rf"{_ALREADY}{_DONE} (?:{_AND} ){{0,3}}(?:{_REQUEST}|operation|message)",
+    rf"(?:this|same|identical|your) {_REQUEST}{_BETWEEN} (?:{_ALREADY})?{_AT_WORK}",
+    rf"the {_REQUEST}{_BETWEEN} {_ALREADY}{_AT_WORK}",
+    rf"{_ALREADY}{_AT_WORK} (?:this|same) {_REQUEST}",
+)
+_ABOUT_ANOTHER_REQUEST = re.compile(rf"{_DENIED.pattern}|\b{_OTHER_REQUEST}\b")
+
+_ID_SEEN = WordRule(
+    "the id of the request was seen before",
+    _any(*_BY_ID),
+    LIMITS,
     DUPLICATE,
     ANY_STATUS,
     "The carrier has seen this request before, so its first sending may have been executed.",
     (
         "Request with this X-Request-ID was already processed",
-        "DUPLICATE_REQUEST",
         "Idempotency key reused with a different body",
+        "A request with the same transaction id is in progress",
     ),
+    unless_before=re.compile(rf"{_DENIED.pattern}|{_PERHAPS.pattern}"),
 )
 
-_OTHER = r"(?:another|other|different|previous|prior|concurrent|simultaneous|parallel)"
-_WORK = rf"(?:{_REQUEST}|operation|job|order)s?"
-_SHARED = r"(?:accounts?|customers?|companies|company|tenants?|resources?)"
-
-_OTHER_IN_PROGRESS = WordRule(
-    "another request is in progress",
-    _any(
-        rf"{_OTHER} (?:\w+ ){{0,3}}{_WORK}(?: \w+){{0,8}} {_AT_WORK}",
-        rf"(?:concurrent|simultaneous|parallel) (?:\w+ ){{0,2}}(?:{_WORK}|updates?|modifications?|access)",
-        rf"{_AT_WORK}(?: \w+){{0,5}} {_SHARED}",
-        rf"{_SHARED}(?: \w+){{0,6}} {_AT_WORK}",
-    ),
-    _any(_ID, r"same", r"identical", _TWICE, _DEVICE),
-    AMBIGUOUS,
-    ANY_STATUS,
-    "The text may be about this request or about another one: it does not prove that this one is executed.",
-    ("Another transaction is in progress for this account", "Concurrent request"),
-)
-
-_IN_PROGRESS = WordRule(
-    "the request is in progress",
-    _any(
-        rf"{_SUBJECT}{_BETWEEN} (?:{_ALREADY})?{_AT_WORK}",
-        rf"{_ALREADY}{_AT_WORK}(?: {_AND}){{0,3}} (?:{_SUBJECT}|operation|message)",
-        rf"{_AT_WORK} (?:request|transaction)s?",
-    ),
-    # A device can be in another transaction. Only with an id is the text about this request.
-    re.compile(rf"^(?!.*\b{_ID}\b).*\b{_DEVICE}\b"),
+_REQUEST_SEEN = WordRule(
+    "the request was seen before",
+    _any(*_BY_REQUEST),
+    LIMITS,
     DUPLICATE,
     ANY_STATUS,
-    "The first sending of this request is being executed.",
-    ("A request with the same transaction id is in progress", "Request already in progress"),
+    "The carrier has seen this request before, so its first sending may have been executed.",
+    ("DUPLICATE_REQUEST", "This request is already in progress"),
+    unless_before=re.compile(rf"{_ABOUT_ANOTHER_REQUEST.pattern}|{_PERHAPS.pattern}"),
+    unless_beside=_any(_DEVICE, _OTHERS, r"accounts?", r"skus?"),
+)
+
+_PERHAPS_SEEN = WordRule(
+    "the request was perhaps seen before",
+    _any(
+        *_BY_ID,
+        *_BY_REQUEST,
+        rf"{_ID}(?: {_ABOUT_ID}){{0,3}} (?:must|should) be unique",
+        rf"{_ID}(?: {_ABOUT_ID}){{0,3}} (?:can ?|must |may )not be re ?used",
+        rf"(?:can ?|must |may |do )not re ?use (?:{_ABOUT_ID} ){{0,3}}{_ID}",
+        rf"(?:{_REQUEST}|{_ID}) (?:may|might|could) (?:have )?(?:already )?(?:have )?(?:been )?{_DONE}",
+        r"replay detected",
+    ),
+    LIMITS,
+    PERHAPS_DUPLICATE,
+    ANY_STATUS,
+    "The text may be about this request or about another one, for the same devices or the same account.",
+    ("Duplicate request for this account", "The transaction id must be unique", "Replay detected"),
+    unless_before=_ABOUT_ANOTHER_REQUEST,
+    unless_beside=_any(
+        r"(?:missing|required|mandatory|invalid|malformed|empty) (?:\w+ ){0,8}(?:must|should) be unique",
+        rf"{_DEVICE}(?: \w+){{0,4}} (?:has|have|had) (?:\w+ ){{0,3}}(?:request|transaction)",
+    ),
 )
 
 _DONE_WITHOUT_SUBJECT = WordRule(
     "already processed",
-    _any(rf"{_ALREADY}(?:{_DONE}|{_AT_WORK})"),
-    _any(_DEVICE, r"licen[cs]es?", r"skus?", r"accounts?"),
-    DUPLICATE,
+    re.compile(rf"^(?:error |it |this )?(?:is |was |has )?{_ALREADY}{_DONE}$"),
+    _any(LIMITS.pattern, _DEVICE, r"licen[cs]es?", r"skus?", r"accounts?"),
+    PERHAPS_DUPLICATE,
     ANY_STATUS,
-    "The text names nothing else, so it is about the request.",
+    "The text names nothing else, so it may be about the request.",
     ("ALREADY_PROCESSED", "Already submitted"),
 )
 
-DUPLICATE_WORDS: Sequence[WordRule] = (
-    _DONE_BEFORE,
-    _OTHER_IN_PROGRESS,
-    _IN_PROGRESS,
-    _DONE_WITHOUT_SUBJECT,
-)
-"""Words about the request. Words about a device ("device already has a license") mean no duplicate."""
+NAMES_ID = _any(rf"(?:same|this|that|identical|duplicate) {_ID}")
+"""Words about the id of this request, rather than an id for the carrier's support."""
 
-SAYS_ALREADY = _any(r"already", r"duplicate (?:license|licence|assignment)")
-"""Words of a refusal because a device already has the license, whoever assigned it."""
+DUPLICATE_WORDS: Sequence[WordRule] = (_ID_SEEN, _REQUEST_SEEN, _PERHAPS_SEEN, _DONE_WITHOUT_SUBJECT)
+"""Words about the request. Words about a device ("device already has a license") mean no duplicate."""
 
 _LIMIT = r"(?:limits?|quotas?|thresholds?|allowance)"
 _REACHED = r"(?:exceeded|exceeds|reached|exhausted|violated|violation|hit|passed)"
@@ -175,13 +256,26 @@ REQUEST_WORDS = _any(
 )
 """Words that an error with a code of the service needs to be about a limit of requests."""
 
+_SENT = r"(?:requests?|calls?|transactions?|quer(?:y|ies)|operations?|jobs?|connections?|submissions?)"
+_AT_ONCE = (
+    r"(?:concurrent|simultaneous|parallel|pending|open|active|outstanding|queued|running|ongoing|in flight|"
+    r"in progress)"
+)
+
 TOO_MANY_REQUESTS = WordRule(
     "too many requests",
     _any(
-        r"too many (?:\w+ )?(?:requests?|calls|transactions|queries)",
+        rf"too many (?:\w+ ){{0,4}}{_SENT}",
+        rf"(?:max(?:imum)?|allowed|permitted) (?:number|count|amount) of (?:\w+ ){{0,4}}{_SENT}",
+        rf"max(?:imum)? (?:\w+ )?{_AT_ONCE} (?:\w+ ){{0,2}}{_SENT}",
+        rf"number of (?:\w+ ){{0,3}}{_SENT} (?:\w+ ){{0,6}}(?:exceed\w*|limit|maximum|reached)",
+        rf"{_AT_ONCE} (?:\w+ ){{0,2}}{_SENT} (?:\w+ ){{0,4}}(?:exceed\w*|limit|maximum|reached)",
+        r"concurrency (?:\w+ ){0,3}(?:exceed\w*|limit\w*|reached)",
+        r"(?:max(?:imum)?|exceed\w*|over) (?:\w+ ){0,3}concurrency",
         r"throttl\w*",
         r"rate ?limit(?:s|ed|ing|er)?",
-        r"rate (?:is |was |has been )?exceeded",
+        r"rate (?:is |was |has been |already )?exceeded",
+        rf"{_SENT} (?:\w+ ){{0,5}}too (?:often|frequently|fast|quickly)",
         r"over (?:the |your )?(?:qps|rate|queries per \w+)",
         r"spike ?arrest\w*",
         r"slow down",
@@ -226,6 +320,25 @@ LIMIT_REACHED = WordRule(
     "A limit of requests, unless the text names something else: licenses, devices, sizes. With a code of "
     "the service, the text must mention requests.",
     ("Quota exceeded", "You have reached your limit"),
+)
+
+OTHER_REQUEST_AT_WORK = WordRule(
+    "another request at work",
+    _any(
+        rf"{_SENT}(?: (?:{_AND}|{_NUMBER}|on|in|account|already|now|another)){{0,8}} {_AT_WORK}",
+        rf"{_AT_ONCE} (?:\w+ ){{0,2}}{_SENT}",
+        rf"concurren\w* (?:\w+ ){{0,3}}(?:{_SENT}|access|updates?|modifications?)",
+        rf"locked by (?:\w+ ){{0,2}}{_SENT}",
+    ),
+    _any(_DEVICE, rf"pending {_WAITS_FOR}"),
+    PERHAPS_THROTTLED,
+    tuple(status for status in _OF_LIMITS if status != 404),
+    "The account can have one request at a time, or this request was sent twice at once.",
+    (
+        "Another request is in progress for this account",
+        "Concurrent request",
+        "The account has a pending job",
+    ),
 )
 
 _REJECTED = r"(?:expired|invalid|not valid|timed out|missing|revoked)"

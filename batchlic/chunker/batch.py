@@ -80,19 +80,20 @@ class Batch:
         """The AssignLicenseRequest that carries these devices."""
         return encode_request(self.account_name, self.encoded, self.sku_number)
 
-    def x_request_id(self, run_id: str) -> str:
+    def x_request_id(self, run_id: str, *, refusals: int = 0) -> str:
         """The `X-Request-ID` of this request in a run: `1-` and 30 digits (promise I).
 
         The id is the same whenever the same devices are sent again for the same step. It differs for any
         other part, batch, step or run, up to a collision of 99 bits of SHA-256. It also differs after each
-        clearing, because a carrier that executes each id only once would ignore the repetition. A batch that
-        undoes a request has the id of that request.
+        clearing and after each of the `refusals`, because a carrier that judges each id only once would
+        ignore the repetition. A batch that undoes a request has the id of that request.
         """
         if self.undoes is not None:
             return self.undoes
         step = f"/{self.request.step}" if self.request else ""
         clearings = f"/{self.request.clearings}" if self.request and self.request.clearings else ""
-        name = f"{run_id}/{self.batch_id}/{self.part}{step}{clearings}"
+        refused = f"/refused {refusals}" if refusals else ""
+        name = f"{run_id}/{self.batch_id}/{self.part}{step}{clearings}{refused}"
         return f"1-{int.from_bytes(hashlib.sha256(name.encode()).digest()) % 10**30:030d}"
 
 

@@ -35,7 +35,7 @@ from batchlic.journal.writes import Insertion, answer_row, insert_rows, intent_r
 FILE_FORMAT = FileFormat(
     "journal",
     application_id=int.from_bytes(b"BLjr"),
-    version=1,
+    version=2,
     advice="run the inventory again in another folder, if nothing of this run is in doubt",
     advice_if_foreign="restore the journal from a backup, and do not delete this file",
 )

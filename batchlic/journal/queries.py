@@ -24,6 +24,7 @@ from batchlic.journal.records import (
     SessionEnd,
     Settlement,
 )
+from batchlic.journal.status import is_lost
 
 ROWS_PER_FETCH = 1000
 
@@ -118,6 +119,16 @@ class JournalQueries:
         """All attempts, or those of some batches, in the order of `history`."""
         query = sa.select(*_ATTEMPT_COLUMNS).select_from(tables.intents.outerjoin(tables.answers))
         return map(Attempt._make, self._rows(query, tables.intents, batches))
+
+    def refusals(self, batch_id: int, step: str | None, part: str) -> int:
+        """How often the service has refused the request for a part.
+
+        Refusals after a lost answer don't count: such a request is sent again as it was.
+        """
+        of_batch = self.attempts(batches=range(batch_id, batch_id + 1))
+        attempts = [one for one in of_batch if (one.step, one.part) == (step, part)]
+        last_lost = max((place for place, one in enumerate(attempts) if is_lost(one)), default=len(attempts))
+        return sum(bool(one.is_refusal) for one in attempts[:last_lost])
 
     def lost_answers(self) -> list[LostAnswers]:
         """The parts of batches with requests whose answers are not known."""

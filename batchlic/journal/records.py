@@ -88,6 +88,8 @@ class Attempt(NamedTuple):
     """An intent with its answer. Without a recorded answer, the fields of the answer are None.
 
     Times are microseconds since 1970 in UTC, `duration_ms` milliseconds, `retry_after_s` seconds.
+    `is_refusal`: the service refused the request. If its devices may not be the reason, the outcome is
+    unavailable, and the request is sent again.
     """
 
     seq: int
@@ -109,6 +111,7 @@ class Attempt(NamedTuple):
     error_code: str | None
     error_message: str | None
     retry_after_s: float | None
+    is_refusal: bool | None = None
 
 
 class Part(NamedTuple):

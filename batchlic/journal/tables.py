@@ -70,6 +70,7 @@ answers = Table(
     Column("error_code", String),
     Column("error_message", Text),
     Column("retry_after_s", Float),
+    Column("is_refusal", Boolean, comment="the service refused the request, whatever `outcome` says"),
 )
 
 settlements = Table(

@@ -43,6 +43,7 @@ def answer_row(seq: int, answer: Answer, *, duration_ms: float, final: bool) -> 
         answer.error_code,
         answer.error_message,
         answer.retry_after_s,
+        answer.blame is not None,
     )
     return Insertion(tables.answers, row)
 

@@ -99,11 +99,12 @@ class Sender:
         """Send a delivery until an answer settles it, or nothing more is to be sent for it now."""
         batch = delivery.batch
         body = batch.body() if batch.undoes is None else None
+        refusals = self._journal.refusals(batch.batch_id, batch.step, batch.part) if delivery.attempts else 0
         course = _Course(
             delivery,
             Submission(
                 action=batch.action or self._identity.action,
-                x_request_id=batch.x_request_id(self._identity.run_id),
+                x_request_id=batch.x_request_id(self._identity.run_id, refusals=refusals),
                 body=body,
             ),
             hashlib.sha256(body or b"").hexdigest(),
@@ -126,7 +127,7 @@ class Sender:
         answer = verdict.answer
         self._give_up_without_progress(answer)
         self.suspicions.stop_if_nothing_is_accepted(course.delivery, answer, now=anyio.current_time())
-        await self._tokens.renew_where_unauthorized(answer)
+        await self._tokens.renew_if_rejected(answer)
         return verdict
 
     async def _exchange(self, course: _Course, turn: Turn) -> Verdict:
@@ -179,7 +180,7 @@ class Sender:
             delivery,
             answer,
             is_proven=self.suspicions.is_proven(delivery),
-            is_resendable=delivery.batch.sku_number in policy.resendable,
+            is_resendable=delivery.batch.sku_number in policy.resendable and delivery.batch.is_repeatable,
             trusts_duplicates=policy.trusts_duplicates,
         )
         if not self.suspicions.is_suspect(delivery, answer):
@@ -232,13 +233,13 @@ class _TokenRenewal:
         self.last_progress = 0.0
         """When the last definite answer came, in seconds of the event loop's clock."""
 
-    async def renew_where_unauthorized(self, answer: Answer) -> None:
+    async def renew_if_rejected(self, answer: Answer) -> None:
         """Renew the token that an answer rejects, once for all workers; StoppedEarly once that is useless.
 
         The carrier accepted the login for a new token. If it still rejects the token, the fault is not in the
         credentials, and the next renewal waits longer.
         """
-        if answer.outcome is not Outcome.UNAUTHORIZED:
+        if answer.rejected is None:
             self._useless_tokens = 0
             return
         async with self._lock:

@@ -43,8 +43,8 @@ def judge(
     """Judge an answer to a delivery.
 
     - `is_proven`: other answers show that a refusal is about the devices (see `suspicion`).
-    - `is_resendable`: the request may be sent again after a lost answer. Otherwise the pool errs on the side
-      of doubt: an answer that was not executed only by an inference may have been executed.
+    - `is_resendable`: the same request may be sent again after a lost answer. Otherwise the pool errs on the
+      side of doubt: if only an inference says that a request was not executed, it may have been executed.
     - `trusts_duplicates`: a resendable delivery in doubt counts as accepted if the carrier says that its
       repetition is a duplicate.
     """
@@ -64,7 +64,8 @@ def _says_executed(delivery: Delivery, answer: Answer) -> bool:
 
     That a device has the license already says so only if the request is about no other device.
     """
-    return answer.is_duplicate or (answer.says_already and len(delivery.batch.offsets) == 1)
+    is_duplicate = answer.is_duplicate and not answer.is_inferred
+    return is_duplicate or (answer.says_already and len(delivery.batch.offsets) == 1)
 
 
 def _judge_refusal(delivery: Delivery, refusal: Answer, *, is_proven: bool) -> Verdict:

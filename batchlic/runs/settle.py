@@ -34,10 +34,10 @@ def settle(
     """Record the operator's decision about devices in doubt, and write the files of the run again.
 
     `status` is accepted, failed or pending (send again). The decision is about `batches` and `devices` (IMEI
-    or ICCID), or about all devices in doubt if neither is given. Two more kinds of devices can be settled if
-    they are named: those that an operator has settled before, unless a migration has sent the other step
-    since then; and pending ones that were sent, such as devices that the carrier refuses with an unknown
-    code. A device that the carrier has accepted, or refused for good, can't be settled.
+    or ICCID), or about all devices in doubt if neither is given. A batch stands for its devices in doubt, and
+    for those that an operator has settled before, unless a migration has sent the other step since then. A
+    pending device whose last answer was a refusal can be settled, too, but only by its own name. All others
+    can't be settled: the carrier has accepted them, refused them for good, or not executed their request.
 
     Raises UsageError if a named batch or device can't be settled. Raises RefusedToStart if a session is
     active, or if a Lifetime license would be requested again without consent.
@@ -64,16 +64,16 @@ def settle(
 
 
 _IS_IN_DOUBT = pl.col("status") == DeviceStatus.IN_DOUBT.value
+_IS_SETTLED = (pl.col("settled_by") != SETTLED_BY_CALLBACK).fill_null(value=False)
 
 
 def _candidates(folder: RunFolder, journal: Journal) -> pl.DataFrame:
     """The devices that can be settled (columns: DEVICE_STATES)."""
-    is_settled = pl.col("settled_by") != SETTLED_BY_CALLBACK
-    is_unresolved = (pl.col("status") == DeviceStatus.PENDING.value) & (pl.col("attempts") > 0)
+    is_unresolved = (pl.col("status") == DeviceStatus.PENDING.value) & pl.col("is_refused")
     is_of_migration = pl.col("from_sku").is_not_null()
     # A device in doubt since an earlier run is settled in that run.
     is_of_this_run = pl.col("batch_id").is_not_null()
-    can_be_settled = _IS_IN_DOUBT | is_settled | (is_unresolved & ~is_of_migration)
+    can_be_settled = _IS_IN_DOUBT | _IS_SETTLED | (is_unresolved & ~is_of_migration)
     return states_of(folder, journal).filter(can_be_settled, is_of_this_run).collect()
 
 
@@ -83,14 +83,16 @@ def _chosen(candidates: pl.DataFrame, batches: Collection[int], devices: Collect
         if chosen.is_empty():
             raise UsageError("nothing is in doubt in this run, so there is nothing to settle")
         return chosen
-    names = {*candidates["batch_id"], *candidates["imei"], *candidates["iccid"]}
+    in_batches = candidates.filter(_IS_IN_DOUBT | _IS_SETTLED)["batch_id"]
+    names = {*in_batches, *candidates["imei"], *candidates["iccid"]}
     if unknown := [name for name in (*batches, *devices) if name not in names]:
         raise UsageError(
-            f"{unknown[0]}: this batch or device is neither in doubt nor refused for an unknown reason; "
-            "`batchlic status` lists those in doubt"
+            f"{unknown[0]}: this batch or device is not in doubt; `batchlic status` lists those in doubt. A "
+            "device that the carrier refuses again and again can be settled with --device"
         )
     is_named = pl.col("imei").is_in(list(devices)) | pl.col("iccid").is_in(list(devices))
-    chosen = candidates.filter(pl.col("batch_id").is_in(list(batches)) | is_named.fill_null(value=False))
+    is_of_batch = pl.col("batch_id").is_in(list(batches)) & (_IS_IN_DOUBT | _IS_SETTLED)
+    chosen = candidates.filter(is_of_batch | is_named.fill_null(value=False))
     was_sent_since = pl.col("last_attempt_at") > pl.col("settled_at")
     is_too_late = pl.col("from_sku").is_not_null() & ~_IS_IN_DOUBT & was_sent_since
     if (too_late := chosen.filter(is_too_late)).height:

@@ -51,15 +51,17 @@ DEVICE_STATES: Schema = RESULTS | {
     "plan_row": pl.UInt32(),
     "offset": pl.Int64(),
     "batch_size": pl.UInt32(),
+    "is_refused": pl.Boolean(),
 }
-"""The columns of results.parquet, and three more: the device's row in the plan and its place in its batch,
-both from 0, and the number of devices in that batch."""
+"""The columns of results.parquet, and four more: the device's row in the plan and its place in its batch,
+both from 0; the number of devices in that batch; and whether the last answer about it was a refusal (in a
+migration, the last answer to `step`)."""
 
 _OUTCOME: Schema = {
     name: pl.Int64() if isinstance(RESULTS[name], pl.Datetime) else RESULTS[name]
     for name in DeviceOutcome._fields
     if name in RESULTS
-} | {"awaits_resend": pl.Boolean()}
+} | {"awaits_resend": pl.Boolean(), "is_refused": pl.Boolean()}
 """The columns whose values come from the history. Times are microseconds since 1970, as in the journal."""
 
 REQUEST_STATES: Schema = {
@@ -238,5 +240,6 @@ def _with_excluded(devices: pl.DataFrame) -> pl.DataFrame:
     return devices.with_columns(
         pl.coalesce("held", "status", pl.lit(DeviceStatus.PENDING.value)).alias("status"),
         pl.col("attempts").fill_null(0),
+        pl.col("is_refused").fill_null(value=False),
         pl.coalesce("error_message", reason).alias("error_message"),
     )

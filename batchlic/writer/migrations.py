@@ -82,7 +82,15 @@ RULES = (
 )
 """The first rule that matches decides. If no rule matches, the device is pending, at the step sent last."""
 
-_SHOWN_OF_STEP = ("x_request_id", "request_id", "http_status", "error_code", "settled_at", "settled_by")
+_SHOWN_OF_STEP = (
+    "x_request_id",
+    "request_id",
+    "http_status",
+    "error_code",
+    "settled_at",
+    "settled_by",
+    "is_refused",
+)
 
 
 def migrated(devices: pl.DataFrame, to_sku: str, restorable: Collection[str]) -> pl.DataFrame:

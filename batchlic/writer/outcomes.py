@@ -13,7 +13,8 @@ from batchlic.journal import Attempt, Event, Settlement, status_of
 class DeviceOutcome(NamedTuple):
     """Columns of results.parquet whose values come from the history. Times: microseconds since 1970, UTC.
 
-    `awaits_resend` is not a column: the device was settled as pending, although it may have its license.
+    Two of them are no columns. `awaits_resend`: the device was settled as pending, although it may have its
+    license. `is_refused`: the last answer about the device was a refusal, whatever its status.
     """
 
     x_request_id: str
@@ -28,6 +29,7 @@ class DeviceOutcome(NamedTuple):
     settled_at: int | None
     settled_by: str | None
     awaits_resend: bool
+    is_refused: bool
 
 
 class BatchOutcome(NamedTuple):
@@ -85,6 +87,7 @@ def outcome_of(history: Sequence[Event]) -> DeviceOutcome:
         settled_by=settlement.settled_by if settlement is not None else None,
         awaits_resend=status is DeviceStatus.PENDING
         and any(status_of([attempt]) is DeviceStatus.IN_DOUBT for attempt in attempts),
+        is_refused=bool(attempts[-1].is_refusal),
     )
 
 

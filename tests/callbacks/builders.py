@@ -18,8 +18,8 @@ from batchlic.carrier.catalog import Action
 from batchlic.chunker import Step, write_plan
 from batchlic.job import make_job
 from batchlic.journal import Intent, Journal, RunIdentity
-from batchlic.journal.tables import answers, intents
-from batchlic.journal.writes import Insertion
+from batchlic.journal.tables import intents
+from batchlic.journal.writes import Insertion, answer_row
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.ledger_sync import with_ledger
 from tests.endtoend.program import end
@@ -122,9 +122,7 @@ def _records(
             )
             yield Insertion(intents, (seq, *msgspec.structs.astuple(intent)))
             if answer is not None:
-                names = ("http_status", "request_id", "error_code", "error_message", "retry_after_s")
-                values = (getattr(answer, name) for name in names)
-                yield Insertion(answers, (seq, 1.0, answer.outcome.value, True, *values))
+                yield answer_row(seq, answer, duration_ms=1.0, final=True)
 
 
 def messages_of(folder: RunFolder, *, batch_size: int = 100, **changes: Any) -> list[StoredMessage]:  # noqa: ANN401

@@ -315,7 +315,7 @@ def test_a_journal_of_another_version_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     with closing(sqlite3.connect(path)) as database:
         database.execute("PRAGMA user_version = 99")
-    with pytest.raises(RunFolderError, match=r"another version of batchlic \(schema 99; this one reads 1\)"):
+    with pytest.raises(RunFolderError, match=r"another version of batchlic \(schema 99; this one reads 2\)"):
         Journal.open(path)
 
 
