@@ -19,6 +19,7 @@ from batchlic.carrier.words import (
     DUPLICATE_WORDS,
     LIMIT_HEADERS,
     LIMIT_REACHED,
+    OTHER_REQUEST_AT_WORK,
     TOKEN_WORDS,
     TOO_MANY_REQUESTS,
     WordRule,
@@ -50,7 +51,8 @@ code fails a device. With any other code, a device fails only while the carrier
 If a license can't be taken back, batchlic errs on the side of doubt. Some answers only suggest that the
 request was not executed. "Lifetime: ambiguous" marks them.
 
-For every other answer, the first table below with a matching rule decides. batchlic reads JSON (even if it is
+A 420 or 429 is throttled, whatever its body says. For every other answer, the first table below with a
+matching rule decides. batchlic reads JSON (even if it is
 damaged or cut short), XML, HTML and plain text, in UTF-8, UTF-16 or Latin-1.
 """
 
@@ -102,7 +104,9 @@ def _codes() -> str:
         "## Codes",
         "The first known code anywhere in the body decides. Codes are compared without the service name. If "
         "the service itself fails (a code of the service at a 5xx or a 408), only that code counts. Then the "
-        "answer is ambiguous, unless the code shows throttling or a rejected token.",
+        "answer is ambiguous, unless the code shows throttling or a rejected session. If the field "
+        "`errorCode` holds one of the gateway's numbers, it only suggests throttling: a Lifetime license "
+        "stays in doubt.",
         ("code", "at", "conclusion", "why"),
         rows,
     )
@@ -120,7 +124,11 @@ def _words_of_tokens() -> str:
 def _words_of_duplicates() -> str:
     return _section(
         "## Words of a duplicate",
-        'Words about a device ("Device already has a license") do not mean a duplicate request.',
+        'Words about a device ("Device already has a license") or about another request do not mean a '
+        "duplicate. A text with words about limits or concurrency never does. Only a text about the id, or "
+        "about this request, shows that the first request was executed. After a text that is perhaps about "
+        'another request, the devices stay in doubt. What a refusal with "already" shows is explained in '
+        "[recovery](recovery.md#devices-in-doubt).",
         ("about", "for example", "at", "conclusion", "why"),
         ((rule.about, *_words(rule)) for rule in DUPLICATE_WORDS),
     )
@@ -130,11 +138,11 @@ def _limits() -> str:
     throttled, retry_later = _said(THROTTLED), _statuses(RETRY_LATER)
     return _section(
         "## Limits",
-        f"Words count in the body and in {_listed(_title(name) for name in LIMIT_HEADERS)}. At a 5xx, they "
-        "only suggest throttling: a Lifetime license stays in doubt.",
+        f"Words count in the body and in {_listed(_title(name) for name in LIMIT_HEADERS)}. At a 5xx, "
+        "or about the id of the request, they only suggest throttling: a Lifetime license stays in doubt.",
         ("shown by", "at", "conclusion", "why"),
         (
-            *map(_words, (TOO_MANY_REQUESTS, LIMIT_REACHED)),
+            *map(_words, (TOO_MANY_REQUESTS, LIMIT_REACHED, OTHER_REQUEST_AT_WORK)),
             ("`nextAccessTime`", "any", throttled, "A gateway sends this field only when it throttles."),
             ("`X-Envoy-RateLimited`", "4xx, 5xx", throttled, "Envoy's limiter answered."),
             ("`Retry-After`", retry_later, throttled, "A refusal does not ask to try again."),

@@ -232,12 +232,13 @@ _PERHAPS_SEEN = WordRule(
 
 _DONE_WITHOUT_SUBJECT = WordRule(
     "already processed",
-    re.compile(rf"^(?:error |it |this )?(?:is |was |has )?{_ALREADY}{_DONE}$"),
-    _any(LIMITS.pattern, _DEVICE, r"licen[cs]es?", r"skus?", r"accounts?"),
+    _any(rf"{_ALREADY}{_DONE}"),
+    _any(LIMITS.pattern, _DEVICE, _OTHERS, r"licen[cs]es?", r"skus?", r"accounts?"),
     PERHAPS_DUPLICATE,
     ANY_STATUS,
     "The text names nothing else, so it may be about the request.",
     ("ALREADY_PROCESSED", "Already submitted"),
+    unless_before=_ABOUT_ANOTHER_REQUEST,
 )
 
 NAMES_ID = _any(rf"(?:same|this|that|identical|duplicate) {_ID}")

@@ -4,7 +4,9 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchlic.carrier.already import Asked
 from batchlic.carrier.answers import Outcome, Reply
+from batchlic.carrier.catalog import Action
 from batchlic.carrier.interpretation import answer_from_reply
 from tests.carrier.script import GUID, IMEIS
 
@@ -41,12 +43,13 @@ replies = st.builds(Reply, status=st.integers(100, 999), headers=headers, body=b
 
 @given(replies)
 def test_any_reply_gives_one_answer_of_limited_size(reply: Reply) -> None:
-    answer = answer_from_reply(reply, identifiers=lambda: IMEIS)
+    answer = answer_from_reply(reply, asked=lambda: Asked(Action.ASSIGN, "SIMSec-IoT", IMEIS))
     assert answer.http_status == reply.status
     assert len(answer.error_message or "") <= 500
     assert (answer.error_message or "").isprintable() or not any(c < " " for c in answer.error_message or "")
     assert (answer.outcome is Outcome.REFUSED) == (answer.blame is not None)
-    assert (answer.outcome is Outcome.UNAUTHORIZED) == (answer.rejected is not None)
+    assert answer.rejected is not None or answer.outcome is not Outcome.UNAUTHORIZED
+    assert answer.rejected is None or answer.outcome in {Outcome.UNAUTHORIZED, Outcome.AMBIGUOUS}
     assert answer.outcome is Outcome.REFUSED or not (answer.is_known or answer.says_already)
     assert answer.outcome is Outcome.AMBIGUOUS or not answer.is_duplicate
 
@@ -77,12 +80,19 @@ def test_an_incomplete_reply_never_becomes_more_definite(reply: Reply) -> None:
     )
 
 
-def test_identifiers_are_not_read_unless_a_request_is_refused() -> None:
-    def never() -> tuple[str, ...]:
+@given(replies)
+def test_nothing_but_a_5xx_or_408_leaves_doubt_about_a_rejected_token(reply: Reply) -> None:
+    answer = answer_from_reply(reply)
+    if answer.rejected and answer.outcome is Outcome.AMBIGUOUS:
+        assert reply.status == 408 or reply.status >= 500
+
+
+def test_a_request_is_not_read_unless_it_is_refused() -> None:
+    def never() -> Asked:
         raise AssertionError("read without need")
 
     for status in (200, 301, 401, 404, 409, 429, 500, 503):
         answer_from_reply(
             Reply(status, {}, msgspec.json.encode({"requestId": GUID, "errorMessage": IMEIS[0]})),
-            identifiers=never,
+            asked=never,
         )

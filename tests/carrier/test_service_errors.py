@@ -6,6 +6,9 @@ import pytest
 
 from batchlic.carrier.answers import Answer, Outcome, Reply
 from batchlic.carrier.interpretation import answer_from_reply
+from batchlic.pool.remaining import Delivery
+from batchlic.pool.verdict import judge
+from tests.pool.builders import LIFETIME, batch
 
 
 def answer(status: int, body: str, headers: dict[str, str] | None = None) -> Answer:
@@ -43,10 +46,49 @@ def test_d_a_code_inside_an_error_of_the_service_proves_nothing(nested: str) -> 
 
 @pytest.mark.parametrize(
     ("code", "outcome"),
-    [("429", Outcome.THROTTLED), ("900801", Outcome.THROTTLED), ("900901", Outcome.UNAUTHORIZED)],
+    [
+        ("429", Outcome.THROTTLED),
+        ("900801", Outcome.THROTTLED),
+        ("UnifiedWebService.REQUEST_FAILED.SessionToken.Expired", Outcome.UNAUTHORIZED),
+    ],
 )
 def test_a_code_of_its_own_decides_at_a_server_error(code: str, outcome: Outcome) -> None:
     assert answer(500, f'{{"errorCode":"{code}","errorMessage":"x"}}').outcome is outcome
+
+
+NUMBERS = [*range(400, 430), 500, 503, *range(900900, 900911), *range(900800, 900808), 700700, 101503]
+
+
+@pytest.mark.parametrize("status", [408, 500, 502, 503, 504, 507, 521])
+@pytest.mark.parametrize("code", NUMBERS)
+def test_d_a_number_at_a_5xx_proves_nothing_for_a_lifetime_license(status: int, code: int) -> None:
+    for number in (f"{code}", f'"{code}"'):
+        found = answer(status, f'{{"errorCode":{number},"errorMessage":"x"}}')
+        verdict = judge(
+            Delivery(batch(1, sku=LIFETIME)),
+            found,
+            is_proven=True,
+            is_resendable=False,
+            trusts_duplicates=True,
+        )
+        assert verdict.answer.outcome is Outcome.AMBIGUOUS
+
+
+@pytest.mark.parametrize("status", [408, 500, 502, 503])
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"errorCode":"401"}',
+        '{"code":401,"message":"Unauthorized"}',
+        '{"errorCode":900901}',
+        '{"fault":{"code":"900903","message":"Access Token Expired"}}',
+        "<am:fault><am:code>900902</am:code></am:fault>",
+    ],
+)
+def test_d_a_rejected_token_at_a_5xx_is_renewed_and_leaves_doubt(status: int, body: str) -> None:
+    found = answer(status, body)
+    assert found.outcome is Outcome.AMBIGUOUS
+    assert found.rejected is not None
 
 
 def test_d_a_lost_answer_is_no_limit_whatever_its_page_says() -> None:
@@ -102,10 +144,7 @@ def test_a_device_in_another_transaction_is_no_duplicate(status: int, text: str)
     [
         "A request with the same X-Request-ID is in progress for these devices",
         "Transaction id 1-123: request is being processed",
-        "Concurrent request with the same X-Request-ID",
-        "Request already in progress",
         "Another identical request is already in progress",
-        "Concurrent request: the same request is being processed",
         "Request with this X-Request-ID is already pending",
     ],
 )

@@ -19,7 +19,7 @@ import anyio.to_thread
 import pytest
 import sqlalchemy as sa
 
-from batchlic.carrier.answers import Answer, Outcome
+from batchlic.carrier.answers import Answer, Blame, Outcome
 from batchlic.carrier.rate_limits import MAX_WAIT_S
 from batchlic.chunker import DeviceStatus
 from batchlic.errors import RunFolderError, StoppedEarly
@@ -243,6 +243,20 @@ async def test_settled_devices_are_counted_by_the_answers_of_requests(tmp_path: 
             await journal.answer(seq, answer, duration_ms=1.0, final=final)
         await journal.intend(intent(device_count=50))
         assert journal.settled() == (7, 1)
+
+
+@pytest.mark.anyio
+async def test_the_refusals_of_a_part_are_counted_up_to_its_lost_answer(tmp_path: Path) -> None:
+    parked = replace(REFUSED, outcome=Outcome.UNAVAILABLE, blame=Blame.ACCOUNT)
+    gateway = Answer(outcome=Outcome.UNAVAILABLE, http_status=404)
+    counts = []
+    with closing(new_journal(tmp_path)) as journal:
+        for answer in (gateway, parked, THROTTLED, parked, AMBIGUOUS, parked):
+            await journal.answer(await journal.intend(intent(part="1")), answer, duration_ms=1, final=False)
+            await journal.answer(await journal.intend(intent(part="2")), parked, duration_ms=1, final=False)
+            counts.append(journal.refusals(1, None, "1"))
+        assert counts == [0, 1, 1, 2, 2, 2]
+        assert (journal.refusals(1, "assign", "1"), journal.refusals(2, None, "1")) == (0, 0)
 
 
 @pytest.mark.parametrize("seed", range(4))

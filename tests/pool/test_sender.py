@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from batchlic.carrier.answers import Answer, Outcome, RejectedToken, TokenKind
-from batchlic.chunker import DeviceStatus
+from batchlic.carrier.catalog import Action
+from batchlic.chunker import DeviceStatus, Step, StepRequest
 from batchlic.errors import CredentialsRejected, StoppedEarly
 from batchlic.pool.sender import FIRST_TOKEN_PAUSE, MAX_USELESS_TOKENS
 from tests.pool.builders import (
@@ -18,8 +19,11 @@ from tests.pool.builders import (
     FLEXIBLE,
     LIFETIME,
     REFUSED,
+    THROTTLED,
+    UNAUTHORIZED,
     UNAVAILABLE,
     batch,
+    identifier,
 )
 from tests.pool.virtual import ROUND_TRIP_S, Request, Script, run_session
 
@@ -197,3 +201,107 @@ def test_patience_begins_anew_with_each_definite_answer() -> None:
     session = run_session(lambda _: next(answers, ACCEPTED), batches, give_up_after=50)
     assert session.stopped is None
     assert session.seconds >= 80
+
+
+def judging_each_id_once(script: Script, repetition: Answer | None) -> tuple[Script, set[str]]:
+    """A carrier that judges each X-Request-ID once: it answers repetitions so, or again as the first time."""
+    given: dict[str, Answer] = {}
+    repeated: set[str] = set()
+
+    def judge(request: Request) -> Answer:
+        if request.x_request_id in given:
+            repeated.add(request.x_request_id)
+            return repetition or given[request.x_request_id]
+        return given.setdefault(request.x_request_id, script(request))
+
+    return judge, repeated
+
+
+@pytest.mark.parametrize("repetition", [DUPLICATE, None])
+@pytest.mark.parametrize("sku", [FLEXIBLE, LIFETIME])
+def test_a_refused_device_is_judged_anew_by_a_carrier_that_deduplicates(
+    sku: str, repetition: Answer | None
+) -> None:
+    bad = identifier(17)
+    script, repeated = judging_each_id_once(
+        lambda request: REFUSED if bad in request.devices else ACCEPTED, repetition
+    )
+    batches = [batch(10, batch_id=n + 1, first=10 * n, sku=sku) for n in range(400)]
+    session = run_session(script, batches, workers=2)
+    assert session.stopped is None
+    assert not repeated
+    assert session.statuses[2, 7] is DeviceStatus.FAILED
+    assert session.count(DeviceStatus.ACCEPTED) == 3999
+
+
+@pytest.mark.parametrize("repetition", [DUPLICATE, None])
+@pytest.mark.parametrize("refusal", [REFUSED, BAD_ACCOUNT])
+def test_an_outage_fails_no_device_at_a_carrier_that_deduplicates(
+    refusal: Answer, repetition: Answer | None
+) -> None:
+    script, repeated = judging_each_id_once(
+        lambda request: refusal if 0.5 < request.at < 2 else ACCEPTED, repetition
+    )
+    batches = [batch(10, batch_id=n + 1, first=10 * n) for n in range(400)]
+    session = run_session(script, batches, workers=2)
+    assert session.stopped is None
+    assert not repeated
+    assert session.count(DeviceStatus.ACCEPTED) == 4000
+
+
+def test_a_later_session_sends_no_refused_x_request_id_again() -> None:
+    batches = [batch(20, batch_id=n) for n in range(1, 7)]
+    stopped = run_session(lambda _: BAD_ACCOUNT, batches)
+    assert stopped.stopped is not None
+    refused = {request.x_request_id for request in stopped.requests}
+    resumed = run_session(
+        lambda request: DUPLICATE if request.x_request_id in refused else ACCEPTED,
+        batches,
+        journal=stopped.journal,
+    )
+    assert resumed.count(DeviceStatus.ACCEPTED) == 120
+
+
+@pytest.mark.parametrize("again", [AMBIGUOUS, UNAVAILABLE, THROTTLED, UNAUTHORIZED])
+def test_d_only_a_refusal_changes_the_x_request_id(again: Answer) -> None:
+    answers = iter([again, again, ACCEPTED])
+    session = run_session(lambda _: next(answers), [batch(4)])
+    assert session.count(DeviceStatus.ACCEPTED) == 4
+    assert len({request.x_request_id for request in session.requests}) == 1
+
+
+def test_d_a_request_that_is_lost_after_a_refusal_keeps_its_x_request_id() -> None:
+    answers = iter([BAD_ACCOUNT, AMBIGUOUS, AMBIGUOUS])
+    batches = [batch(4)]
+    first = run_session(lambda _: next(answers, AMBIGUOUS), batches)
+    assert first.count(DeviceStatus.IN_DOUBT) == 4
+    second = run_session(lambda _: ACCEPTED, batches, journal=first.journal)
+    refused, *lost = [request.x_request_id for request in (*first.requests, *second.requests)]
+    assert len(set(lost)) == 1
+    assert refused not in lost
+
+
+@pytest.mark.parametrize("answer", [UNAVAILABLE, THROTTLED])
+def test_d_an_inferred_answer_to_an_assign_of_a_migration_leaves_doubt(answer: Answer) -> None:
+    request = StepRequest(step=Step.ASSIGN, action=Action.ASSIGN, is_repeatable=False)
+    assign = replace(batch(4), request=request)
+    session = run_session(lambda _: replace(answer, is_inferred=True), [assign])
+    assert len(session.requests) == 1
+    assert session.count(DeviceStatus.IN_DOUBT) == 4
+
+
+@pytest.mark.parametrize("sku", [FLEXIBLE, LIFETIME])
+def test_d_a_token_rejected_by_a_failed_service_is_renewed_and_leaves_doubt(sku: str) -> None:
+    lost = replace(AMBIGUOUS, rejected=RejectedToken(TokenKind.EITHER, 0))
+    answers = iter([lost])
+    session = run_session(lambda _: next(answers, ACCEPTED), [batch(4, batch_id=n, sku=sku) for n in (1, 2)])
+    assert len(session.renewals) == 1
+    resent = sku == FLEXIBLE
+    assert len(session.requests) == 2 + resent
+    assert session.count(DeviceStatus.IN_DOUBT) == (0 if resent else 4)
+
+
+def test_d_a_duplicate_that_may_be_another_request_leaves_doubt() -> None:
+    perhaps = replace(DUPLICATE, is_inferred=True)
+    session = run_session(first_answer_is_lost(perhaps), [batch(4)])
+    assert session.count(DeviceStatus.IN_DOUBT) == 4

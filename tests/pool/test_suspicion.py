@@ -95,9 +95,9 @@ def test_an_account_that_is_refused_stops_the_run_after_a_few_batches(workers: i
 @pytest.mark.parametrize("accepted_before", [0, 3])
 def test_one_batch_that_is_refused_again_and_again_stops_the_run(workers: int, accepted_before: int) -> None:
     batches = [batch(20, batch_id=n + 1, first=n * 20) for n in range(accepted_before + 1)]
-    last = batches[-1].x_request_id("run-1")
+    last = identifier(accepted_before * 20)
     session = run_session(
-        lambda request: BAD_ACCOUNT if request.x_request_id == last else ACCEPTED, batches, workers=workers
+        lambda request: BAD_ACCOUNT if last in request.devices else ACCEPTED, batches, workers=workers
     )
     assert "refuses all requests" in str(session.stopped)
     assert session.count(DeviceStatus.ACCEPTED) == 20 * accepted_before
@@ -247,9 +247,9 @@ def test_licenses_that_run_out_stop_the_run_and_fail_no_device() -> None:
 
 
 def test_an_acceptance_on_one_account_fails_no_device_of_another() -> None:
-    batches = [batch(4, batch_id=n, account="wrong" if n % 2 else "right") for n in range(1, 41)]
-    wrong = {batch.x_request_id("run-1") for batch in batches if batch.account_name == "wrong"}
-    session = run_session(lambda request: BAD_ACCOUNT if request.x_request_id in wrong else ACCEPTED, batches)
+    batches = [batch(1, batch_id=n, first=n, account="wrong" if n % 2 else "right") for n in range(1, 41)]
+    wrong = {identifier(n) for n in range(1, 41, 2)}
+    session = run_session(lambda request: BAD_ACCOUNT if request.devices[0] in wrong else ACCEPTED, batches)
     assert isinstance(session.stopped, StoppedEarly)
     assert "account wrong" in str(session.stopped)
     assert session.count(DeviceStatus.FAILED) == 0

@@ -4,13 +4,15 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import anyio
 import polars as pl
 import pytest
 
-from batchlic.carrier.answers import Answer, Outcome
+from batchlic.carrier.answers import Answer, Blame, Outcome
+from batchlic.carrier.catalog import Action
 from batchlic.chunker import DeviceStatus
 from batchlic.errors import ExitCode, RefusedToStart, RunFolderError, UsageError
-from batchlic.journal import Journal
+from batchlic.journal import Intent, Journal
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.run import resume
 from batchlic.runs.settle import settle
@@ -120,21 +122,70 @@ def test_an_operator_can_correct_a_decision_but_not_an_answer(tmp_path: Path, at
     settle(folder, DeviceStatus.FAILED, reason="x", devices=[device])
     settle(folder, DeviceStatus.ACCEPTED, reason="looked again", devices=[device])
     assert results(tmp_path).filter(pl.col("imei") == device)["status"].item() == "accepted"
-    with pytest.raises(UsageError, match="neither in doubt nor refused"):
+    with pytest.raises(UsageError, match="is not in doubt"):
         settle(folder, DeviceStatus.FAILED, reason="x", devices=[accepted])
 
 
-def refused_for_an_unknown_reason(_: int) -> list[Answer | None]:
-    return [Answer(outcome=Outcome.UNAVAILABLE, http_status=400, error_code="400", error_message="no")]
+PARKED = Answer(
+    outcome=Outcome.UNAVAILABLE, blame=Blame.UNKNOWN, http_status=400, error_code="400", error_message="no"
+)
+NOT_EXECUTED = [
+    Answer(outcome=Outcome.THROTTLED, http_status=429),
+    Answer(outcome=Outcome.UNAVAILABLE, http_status=503, error_message="no healthy upstream"),
+    Answer(outcome=Outcome.UNAVAILABLE, http_status=404, error_code="900906"),
+    Answer(outcome=Outcome.UNAUTHORIZED, http_status=401, error_code="900901"),
+]
 
 
 def test_a_device_refused_for_an_unknown_reason_can_be_settled_by_name(tmp_path: Path) -> None:
-    folder = submitted_run(tmp_path / "run", 2, answered=refused_for_an_unknown_reason)
+    folder = submitted_run(tmp_path / "run", 2, answered=lambda _: [PARKED])
     with pytest.raises(UsageError, match="nothing is in doubt"):
         settle(folder, DeviceStatus.FAILED, reason="not on the account")
     device = pl.read_parquet(folder.plan)["imei"][0]
     summary = settle(folder, DeviceStatus.FAILED, reason="not on the account", devices=[device])
     assert summary.statuses == {"failed": 1, "pending": 1}
+
+
+@pytest.mark.parametrize("last", [PARKED, *NOT_EXECUTED])
+@pytest.mark.parametrize("status", [DeviceStatus.ACCEPTED, DeviceStatus.FAILED])
+def test_a_batch_stands_for_its_devices_in_doubt_only(
+    tmp_path: Path, last: Answer, status: DeviceStatus
+) -> None:
+    folder = submitted_run(tmp_path / "run", 100, answered=lambda _: [last])
+    with pytest.raises(UsageError, match="1: this batch or device is not in doubt"):
+        settle(folder, status, reason="the portal shows it", batches=[1])
+    with closing(Journal.open(folder.journal)) as journal:
+        anyio.run(_lose_answer, journal, "0-1", 2)
+    summary = settle(folder, status, reason="the portal shows it", batches=[1])
+    assert summary.statuses == {status: 2, DeviceStatus.PENDING: 98}
+    assert summary.exit_code == ExitCode.STOPPED
+
+
+async def _lose_answer(journal: Journal, part: str, devices: int) -> None:
+    intent = Intent(
+        batch_id=1,
+        part=part,
+        x_request_id="1-201",
+        attempt=1,
+        action=Action.ASSIGN,
+        device_count=devices,
+        request_sha256="ab" * 32,
+        pace_rps=None,
+        started_at=1,
+    )
+    await journal.answer(
+        await journal.intend(intent), Answer(outcome=Outcome.AMBIGUOUS), duration_ms=1, final=False
+    )
+
+
+@pytest.mark.parametrize("answers", [*([answer] for answer in NOT_EXECUTED), [PARKED, NOT_EXECUTED[0]]])
+def test_a_device_whose_last_request_was_not_executed_cannot_be_settled(
+    tmp_path: Path, answers: list[Answer | None]
+) -> None:
+    folder = submitted_run(tmp_path / "run", 2, answered=lambda _: answers)
+    device = pl.read_parquet(folder.plan)["imei"][0]
+    with pytest.raises(UsageError, match="is not in doubt"):
+        settle(folder, DeviceStatus.ACCEPTED, reason="x", devices=[device])
 
 
 def test_nothing_is_settled_without_a_reason_or_in_an_active_run(tmp_path: Path, at: Carrier) -> None:
