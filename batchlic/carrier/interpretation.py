@@ -135,7 +135,7 @@ def _by_failure_of_service(reply: Reply, body: Body) -> Conclusion | None:
     found = by_code(body.service_code, reply.status)
     if found is None or found.outcome in {Outcome.REFUSED, Outcome.UNAVAILABLE}:
         return AMBIGUOUS
-    return PERHAPS_THROTTLED if found is THROTTLED else found
+    return found
 
 
 def _by_code(reply: Reply, body: Body) -> Conclusion | None:

@@ -119,13 +119,13 @@ CODES: Sequence[CodeRule] = (
         ("429", "TooManyRequests", "ThrottlingException", "LimitExceededException"),
         THROTTLED,
         "A 429 in the body of an answer with another status.",
-        NO_FAILURES,
+        (*NO_FAILURES, 500, 503),
     ),
     CodeRule(
         ("429", "TooManyRequests", "ThrottlingException", "LimitExceededException"),
         PERHAPS_THROTTLED,
-        "A failed service may pass on the 429 of another service behind it.",
-        FAILURES,
+        "The status says that an answer was lost: the 429 may be that of a service behind the first one.",
+        tuple(status for status in FAILURES if status not in {500, 503}),
     ),
     CodeRule(
         ("900906",),

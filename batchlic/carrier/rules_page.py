@@ -104,9 +104,7 @@ def _codes() -> str:
         "## Codes",
         "The first known code anywhere in the body decides. Codes are compared without the service name. If "
         "the service itself fails (a code of the service at a 5xx or a 408), only that code counts. Then the "
-        "answer is ambiguous, unless the code shows throttling or a rejected session. If the field "
-        "`errorCode` holds one of the gateway's numbers, it only suggests throttling: a Lifetime license "
-        "stays in doubt.",
+        "answer is ambiguous, unless the code shows throttling or a rejected session.",
         ("code", "at", "conclusion", "why"),
         rows,
     )

@@ -56,22 +56,32 @@ def test_a_code_of_its_own_decides_at_a_server_error(code: str, outcome: Outcome
     assert answer(500, f'{{"errorCode":"{code}","errorMessage":"x"}}').outcome is outcome
 
 
-NUMBERS = [*range(400, 430), 500, 503, *range(900900, 900911), *range(900800, 900808), 700700, 101503]
+FAILED = [408, 500, 502, 503, 504, 507, 521]
+NUMBERS = [*range(400, 429), *range(430, 440), 500, 503, *range(900900, 900911), 700700, 101503]
+THROTTLING = [429, *range(900800, 900808)]
 
 
-@pytest.mark.parametrize("status", [408, 500, 502, 503, 504, 507, 521])
+def for_lifetime(status: int, number: str) -> Outcome:
+    """What counts, for a Lifetime license, of an error with a bare number as its code."""
+    found = answer(status, f'{{"errorCode":{number},"errorMessage":"x"}}')
+    verdict = judge(
+        Delivery(batch(1, sku=LIFETIME)), found, is_proven=True, is_resendable=False, trusts_duplicates=True
+    )
+    return verdict.answer.outcome
+
+
+@pytest.mark.parametrize("status", FAILED)
 @pytest.mark.parametrize("code", NUMBERS)
 def test_d_a_number_at_a_5xx_proves_nothing_for_a_lifetime_license(status: int, code: int) -> None:
-    for number in (f"{code}", f'"{code}"'):
-        found = answer(status, f'{{"errorCode":{number},"errorMessage":"x"}}')
-        verdict = judge(
-            Delivery(batch(1, sku=LIFETIME)),
-            found,
-            is_proven=True,
-            is_resendable=False,
-            trusts_duplicates=True,
-        )
-        assert verdict.answer.outcome is Outcome.AMBIGUOUS
+    assert for_lifetime(status, f"{code}") is Outcome.AMBIGUOUS
+    assert for_lifetime(status, f'"{code}"') is Outcome.AMBIGUOUS
+
+
+@pytest.mark.parametrize("status", FAILED)
+@pytest.mark.parametrize("code", THROTTLING)
+def test_d_a_number_at_a_5xx_means_throttling_at_most(status: int, code: int) -> None:
+    is_lost = code == 429 and status not in {500, 503}
+    assert for_lifetime(status, f'"{code}"') is (Outcome.AMBIGUOUS if is_lost else Outcome.THROTTLED)
 
 
 @pytest.mark.parametrize("status", [408, 500, 502, 503])
