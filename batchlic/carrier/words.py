@@ -257,7 +257,11 @@ REQUEST_WORDS = _any(
 )
 """Words that an error with a code of the service needs to be about a limit of requests."""
 
-_SENT = r"(?:requests?|calls?|transactions?|quer(?:y|ies)|operations?|jobs?|connections?|submissions?)"
+_SENT = (
+    r"(?:requests?|calls?|transactions?|quer(?:y|ies)|operations?|jobs?|connections?|submissions?|updates?)"
+)
+_WORK = rf"(?:{_SENT}|orders?)"
+_SHARED = r"(?:accounts?|customers?|compan(?:y|ies)|tenants?|resources?)"
 _AT_ONCE = (
     r"(?:concurrent|simultaneous|parallel|pending|open|active|outstanding|queued|running|ongoing|in flight|"
     r"in progress)"
@@ -326,10 +330,10 @@ LIMIT_REACHED = WordRule(
 OTHER_REQUEST_AT_WORK = WordRule(
     "another request at work",
     _any(
-        rf"{_SENT}(?: (?:{_AND}|{_NUMBER}|on|in|account|already|now|another)){{0,8}} {_AT_WORK}",
-        rf"{_AT_ONCE} (?:\w+ ){{0,2}}{_SENT}",
-        rf"concurren\w* (?:\w+ ){{0,3}}(?:{_SENT}|access|updates?|modifications?)",
-        rf"locked by (?:\w+ ){{0,2}}{_SENT}",
+        rf"{_WORK}(?: (?:{_AND}|{_NUMBER}|{_SHARED}|on|in|already|now|another)){{0,8}} {_AT_WORK}",
+        rf"{_AT_ONCE} (?:\w+ ){{0,2}}{_WORK}",
+        rf"(?:concurren\w*|simultaneous|parallel) (?:\w+ ){{0,3}}(?:{_WORK}|access|modifications?)",
+        rf"locked by (?:\w+ ){{0,2}}{_WORK}",
     ),
     _any(_DEVICE, rf"pending {_WAITS_FOR}"),
     PERHAPS_THROTTLED,

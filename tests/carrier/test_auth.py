@@ -356,6 +356,15 @@ async def test_g_the_fourth_unanswered_login_is_not_sent() -> None:
     assert len(carrier.paths(LOGIN)) == 3
 
 
+async def test_g_a_login_may_have_failed_if_a_5xx_says_that_the_access_token_is_wrong() -> None:
+    async with scripted() as carrier, open_client(carrier.url, KEYS) as client:
+        carrier.login_script = always(500, BAD_ACCESS)
+        await log_in_in_vain(client, 1)
+        with pytest.raises(StoppedEarly, match="lock"):
+            await client.login()
+    assert len(carrier.paths(LOGIN)) == 3
+
+
 async def test_a_throttled_login_does_not_reset_the_unanswered_count() -> None:
     async with scripted() as carrier, open_client(carrier.url, KEYS) as client:
         for _ in range(3):
