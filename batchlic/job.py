@@ -56,7 +56,7 @@ class Inventory(Table):
     """The files that list the devices, and how to read them."""
 
     files: list[str] = Field(min_length=1)
-    """Paths, relative to the folder of the job file."""
+    """Paths, relative to the folder of the job file, or addresses."""
     columns: dict[Role, str] = {}
     """Header, path (`device.imei`) or position from 1 by role (imei, iccid, account, sku); `-`: no column."""
     format_profile: str | None = None
@@ -69,6 +69,8 @@ class Inventory(Table):
     """Accept a 16-digit IMEISV, and plan its IMEI."""
     check_digit: bool = True
     """Reject identifiers with a wrong check digit."""
+    download_timeout: float = Field(default=60.0, gt=0)
+    """Seconds to wait for an answer of the server of an inventory, or for more of the file."""
     allow_empty: bool = False
     """Accept inventories without rows."""
     min_rows: int | None = Field(default=None, ge=0)
@@ -226,6 +228,7 @@ class Job(Table):
             accept_imeisv=inventory.accept_imeisv,
             check_digit=inventory.check_digit,
             allow_empty=inventory.allow_empty,
+            download_timeout=inventory.download_timeout,
             other_skus=self.license.other_skus,
         )
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from batchlic.atomic import scratch_in
 from batchlic.chunker.groups import Fit, PlanGroup
 from batchlic.reader import ReadOptions, Source
+from batchlic.reader.addresses import Downloaded
 
 if TYPE_CHECKING:
     from batchlic.chunker.exclusion import KnownLicenses
@@ -22,7 +23,8 @@ Check: TypeAlias = Callable[[int, int], None]
 class Plan:
     """A plan in figures; `rows_read` is the sum of `rejected` and `planned` (promise A).
 
-    `planned` is the sum of `excluded`, by status, and of the devices in `groups`.
+    `planned` is the sum of `excluded`, by status, and of the devices in `groups`. `downloaded` are the
+    inventories at addresses.
     """
 
     sources: tuple[Source, ...]
@@ -33,6 +35,7 @@ class Plan:
     batches: int
     groups: tuple[PlanGroup, ...]
     notes: tuple[str, ...]
+    downloaded: tuple[Downloaded, ...] = ()
 
 
 def write_plan(
@@ -85,4 +88,5 @@ def write_plan(
         batches=sum(group.batches for group in groups),
         groups=groups,
         notes=tuple(fleet.notes),
+        downloaded=tuple(fleet.downloaded),
     )

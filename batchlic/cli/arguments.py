@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 
-Inventories = Annotated[list[str], typer.Argument(metavar="INVENTORY", help="Files that list the devices.")]
+Inventories = Annotated[
+    list[str], typer.Argument(metavar="INVENTORY", help="Files or addresses that list the devices.")
+]
 JobFile = Annotated[Path, typer.Argument(metavar="JOB.toml", help="Job file, as in jobs/.")]
 
 

@@ -67,10 +67,20 @@ class InventoryOptions:
         bool, typer.Option("--no-check-digit", help="Accept identifiers with a wrong check digit.")
     ] = False
 
+    download_timeout: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1,
+            metavar="SECONDS",
+            help="Seconds to wait for the server of an inventory, or for data [60].",
+        ),
+    ] = None
+
     def values(self) -> FlagValues:
         """The options that were given, by table and key of a job file. Raises UsageError for --column."""
         return {
             "inventory": {
+                "download_timeout": self.download_timeout,
                 "id_kind": self.id_kind,
                 "columns": self._columns(),
                 "format_profile": self.format_profile,

@@ -100,7 +100,7 @@ def plan(inventory: Inventories, *, options: PlanOptions) -> None:
     from batchlic.runs.run import new_run_id, plan_only
     from batchlic.settings import load_settings
 
-    if len(inventory) == 1 and inventory[0].endswith(".toml"):
+    if len(inventory) == 1 and inventory[0].endswith(".toml") and "://" not in inventory[0]:
         job = load_job(Path(inventory[0]), options.values())
     else:
         job = _job("assign", inventory, options.values())

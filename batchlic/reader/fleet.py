@@ -9,6 +9,7 @@ import polars as pl
 
 from batchlic.errors import InventoryError, UsageError
 from batchlic.reader import duplicates, rules
+from batchlic.reader.addresses import Address, Download, Downloaded, download
 from batchlic.reader.devices import DEVICES, REJECTED, DeviceRows
 from batchlic.reader.facts import Facts
 from batchlic.reader.formats import inventories
@@ -67,6 +68,7 @@ class Fleet:
     def __init__(self, options: ReadOptions, scratch: Path) -> None:
         self._options = options
         self.sources: list[Source] = []
+        self.downloaded: list[Downloaded] = []
         self.notes = (
             []
             if options.check_digit
@@ -80,8 +82,17 @@ class Fleet:
         self._invalid = Spool(scratch / "invalid", _REJECTS, TEXTS_BYTES)
         self._duplicates = Spool(scratch / "duplicates", _REJECTS, TEXTS_BYTES)
 
-    def read(self, name: str) -> None:
+    def read(self, name: str | Address) -> None:
         """Read one more input to its end. Raises InventoryError and UsageError."""
+        if not isinstance(name, Address):
+            self._read_all(name)
+            return
+        with download(name, self._options.download_timeout) as file:
+            self.notes.extend(file.notes)
+            self._read_all(file)
+            self.downloaded.append(file.finish())
+
+    def _read_all(self, name: str | Download) -> None:
         with ExitStack() as files:
             for inventory in inventories(name, self._options, files):
                 self._read(inventory)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from batchlic.errors import InventoryError
 from batchlic.reader import delimited, encodings, jsontext, streams, typed, unpacking, workbook
+from batchlic.reader.addresses import Download
 from batchlic.reader.arrow_stream import CONTINUATION
 from batchlic.reader.inventory import Inventory, empty
 from batchlic.reader.options import ReadOptions
@@ -43,13 +44,13 @@ MAX_CONTROLS = 8
 _MARKUP = (b"<!doctype", b"<html", b"<table", b"<head", b"<body", b"<meta", b"<?xml", b"<workbook")
 
 
-def inventories(name: str, options: ReadOptions, files: ExitStack) -> Iterator[Inventory]:
+def inventories(name: str | Download, options: ReadOptions, files: ExitStack) -> Iterator[Inventory]:
     """Open an input, and find the columns of each inventory in it: one, or several in an archive.
 
     Each inventory is to be read before the next one. `files` closes them. Raises InventoryError if the input
     is missing, empty or in an unknown format, if no column is usable, or if two columns fit one role.
     """
-    if streams.is_remote(name) and (stored := typed.from_store(name, options)):
+    if isinstance(name, str) and streams.is_remote(name) and (stored := typed.from_store(name, options)):
         yield with_folders(stored, options)
         return
     for source in unpacking.opened(name, files):

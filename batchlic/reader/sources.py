@@ -1,12 +1,13 @@
-"""Finds the inputs that a command line or job names: files, globs, folders, standard input, cloud objects."""
+"""Finds the inputs that a command line or job names: files, globs, folders, standard input, addresses."""
 
 import glob
-import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from batchlic.errors import InventoryError, UsageError
+from batchlic.reader.addresses import Address, address_of, other_address_error
 from batchlic.reader.left_out import is_left_out, is_run_folder
 from batchlic.reader.streams import STDIN, is_remote
 
@@ -19,50 +20,79 @@ class Inputs:
     """The names of inputs, in the order given, and of the files in folders and globs that are left out.
 
     Within a folder or a glob, the inputs are in the order of their names. A name stays as given, because it
-    is the `source` of its rows: so a plan does not depend on the folder that the inventories are in.
+    is the `source` of its rows: so a plan does not depend on the folder that the inventories are in. An
+    address is shown without its query and login; if another one is shown alike, with its number (`#2`).
     """
 
-    names: list[str] = field(default_factory=list)
+    names: list[str | Address] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    numbered: dict[str, int] = field(default_factory=dict)
 
     @property
     def notes(self) -> list[str]:
-        """What is left out, for the operator."""
+        """What is left out or renamed, for the operator."""
+        notes = [
+            f"{name}: the address {number} of those that differ only in what is not shown"
+            for name, number in self.numbered.items()
+        ]
         if not self.left_out:
-            return []
+            return notes
         more = f" and {len(self.left_out) - SHOWN} more" if len(self.left_out) > SHOWN else ""
-        return [f"left out, because they are no inventories: {', '.join(self.left_out[:SHOWN])}{more}"]
+        return [
+            *notes,
+            f"left out, because they are no inventories: {', '.join(self.left_out[:SHOWN])}{more}",
+        ]
 
 
 def expanded(names: Sequence[str]) -> Inputs:
     """The inputs that the names stand for.
 
-    Raises InventoryError if a file does not exist or a folder is a table of another program, and UsageError
-    if a file is named twice.
+    Raises InventoryError if a file does not exist, if an address is of a kind that is not read, or if a
+    folder is a table of another program, and UsageError if a file is named twice.
     """
     inputs = Inputs()
     for given in names:
         _add(given, inputs)
-    names_by_input: dict[Path | str, str] = {}
+    names_by_input: dict[Path | str, str | Address] = {}
     for name in inputs.names:
-        resolved = name if name == STDIN or is_remote(name) else Path(name).resolve()
+        resolved = _identity(name)
         if resolved in names_by_input:
             raise UsageError(f"{name}: given twice (first as {names_by_input[resolved]}): remove one")
         names_by_input[resolved] = name
     if not inputs.names:
-        raise UsageError("no inventory is given: name a file, a folder, a glob, or - for standard input")
+        raise UsageError(
+            "no inventory is given: name a file, a folder, a glob, an address, or - for standard input"
+        )
+    _number_equal_names(inputs)
     return inputs
+
+
+def _number_equal_names(inputs: Inputs) -> None:
+    """Give addresses that are shown alike different names, because `source` and `row` identify a row."""
+    seen: Counter[str] = Counter()
+    for at, name in enumerate(inputs.names):
+        if isinstance(name, Address):
+            seen[name.shown] += 1
+            if (number := seen[name.shown]) > 1:
+                shown = f"{name.shown}#{number}"
+                inputs.names[at] = replace(name, shown=shown)
+                inputs.numbered[shown] = number
+
+
+def _identity(name: str | Address) -> Path | str:
+    if isinstance(name, Address):
+        return name.url
+    return name if name == STDIN or is_remote(name) else Path(name).resolve()
 
 
 def _add(given: str, inputs: Inputs) -> None:
     path = Path(given)
-    if given == STDIN or is_remote(given):
+    if address := address_of(given):
+        inputs.names.append(address)
+    elif given == STDIN or is_remote(given):
         inputs.names.append(given)
-    elif _ADDRESS.match(given) and not path.exists():
-        raise InventoryError(
-            f"{given.partition('://')[0]}://…: batchlic does not read such addresses: download the file "
-            f"first, and name it"
-        )
+    elif not path.exists() and (error := other_address_error(given)):
+        raise error
     elif path.is_dir():
         _add_folder(given, inputs)
     elif path.exists() or not glob.has_magic(given):
@@ -112,9 +142,6 @@ def _files(folder: Path, inputs: Inputs) -> Iterator[Path]:
                 yield from _files(path, inputs)
         elif path.is_file():
             yield path
-
-
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 def _pattern(given: str) -> str:

@@ -1,4 +1,4 @@
-"""Opens inventories as bytes: files, standard input, and objects in a cloud store."""
+"""Opens inventories as bytes: files, standard input, downloads, and objects in a cloud store."""
 
 import gzip
 import io
@@ -19,6 +19,7 @@ from typing import IO, BinaryIO, Protocol
 import polars as pl
 
 from batchlic.errors import InventoryError
+from batchlic.reader.addresses import Download
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -71,8 +72,10 @@ def is_remote(name: str) -> bool:
     return _REMOTE.match(name) is not None
 
 
-def opened(name: str, files: ExitStack) -> Opened:
-    """Open a file, standard input (`-`) or an object in a cloud store. Raises InventoryError."""
+def opened(name: str | Download, files: ExitStack) -> Opened:
+    """Open a file, standard input (`-`), a download or an object in a cloud store. Raises InventoryError."""
+    if isinstance(name, Download):
+        return with_head(name.name, name.chunks(), files)
     if is_remote(name):
         return with_head(name, _remote_text(name), files)
     if name == STDIN:

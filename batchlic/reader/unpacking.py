@@ -15,6 +15,7 @@ from typing import IO, BinaryIO, cast
 
 from batchlic.errors import InventoryError
 from batchlic.reader import streams
+from batchlic.reader.addresses import Download
 from batchlic.reader.left_out import is_left_out
 from batchlic.reader.streams import Opened, Readable, chunks, damaged_error, in_a_file, with_head
 
@@ -38,7 +39,7 @@ ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 _TAR, _TAR_AT = b"ustar", 257
 
 
-def opened(name: str, files: ExitStack) -> Iterator[Opened]:
+def opened(name: str | Download, files: ExitStack) -> Iterator[Opened]:
     """Open an input as `streams.opened` does, and unpack it.
 
     Yields one input, or each file of an archive, to be read before the next one. A zip that is yielded is a

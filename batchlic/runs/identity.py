@@ -1,21 +1,30 @@
 """Checks that a folder holds the run of a command: journal, plan, job, inventories and carrier."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from batchlic.chunker import Plan
-from batchlic.errors import RunFolderError, UsageError
+from batchlic.errors import InventoryError, RunFolderError, UsageError
 from batchlic.job import Job
 from batchlic.journal import InventoryFile, Journal, RunIdentity
+from batchlic.reader.addresses import Address, Downloaded, fetched, shown
 from batchlic.reader.sources import expanded
 from batchlic.reader.streams import STDIN, is_remote
 from batchlic.runs.folder import RunFolder
 
 _GUARDS = ("inventory.allow_empty", "inventory.min_rows", "inventory.max_change")
-_MAY_CHANGE = ("limits", "ledger", "sandbox", "inventory.files", *_GUARDS, "license.order")
+_MAY_CHANGE = (
+    "limits",
+    "ledger",
+    "sandbox",
+    "inventory.files",
+    "inventory.download_timeout",
+    *_GUARDS,
+    "license.order",
+)
 """Keys of a job that may change between sessions of a run. Inventories are compared by their content,
 and guards count only until the run is planned."""
 
@@ -26,8 +35,8 @@ def identify(job: Job, folder: RunFolder, carrier: str, plan: Plan, run_id: str)
         run_id=run_id,
         action=job.request_action,
         carrier=carrier,
-        job=job.model_dump(mode="json"),
-        inputs=inputs_of(job),
+        job=_without_secrets(job).model_dump(mode="json"),
+        inputs=inputs_of(job, plan.downloaded),
         plan_sha256=sha256_of(folder.plan),
         sources=[(source.name, source.rows) for source in plan.sources],
         rows_read=plan.rows_read,
@@ -42,18 +51,32 @@ def identify(job: Job, folder: RunFolder, carrier: str, plan: Plan, run_id: str)
 
 
 def job_of(identity: RunIdentity) -> Job:
-    """The job of the run."""
+    """The job of the run. Addresses of inventories lack queries and logins: they are not read again."""
     return Job.model_validate(identity.job)
 
 
-def inputs_of(job: Job) -> list[InventoryFile]:
-    """Size and SHA-256 of each inventory that is a file."""
-    return [
-        InventoryFile(name=name)
-        if name == STDIN or is_remote(name)
-        else InventoryFile(name=name, size=Path(name).stat().st_size, sha256=sha256_of(Path(name)))
-        for name in expanded(job.inventory.files).names
-    ]
+def _without_secrets(job: Job) -> Job:
+    """The job as the journal may hold it (promise F)."""
+    files = [shown(name) for name in job.inventory.files]
+    return job.model_copy(update={"inventory": job.inventory.model_copy(update={"files": files})})
+
+
+def inputs_of(job: Job, downloaded: Sequence[Downloaded] = ()) -> list[InventoryFile]:
+    """Size and SHA-256 of each inventory that is a file. Files at addresses are read unless `downloaded`.
+
+    Raises InventoryError if one can't be read.
+    """
+    known = {file.name: file for file in downloaded}
+    return [_input(name, known, job) for name in expanded(job.inventory.files).names]
+
+
+def _input(name: str | Address, downloaded: Mapping[str, Downloaded], job: Job) -> InventoryFile:
+    if isinstance(name, Address):
+        file = downloaded.get(name.shown) or fetched(name, job.inventory.download_timeout)
+        return InventoryFile(name=file.name, size=file.size, sha256=file.sha256)
+    if name == STDIN or is_remote(name):
+        return InventoryFile(name=name)
+    return InventoryFile(name=name, size=Path(name).stat().st_size, sha256=sha256_of(Path(name)))
 
 
 def sha256_of(path: Path) -> str:
@@ -138,7 +161,11 @@ def _flat(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _input_differences(job: Job, identity: RunIdentity) -> Iterator[str]:
-    now, then = inputs_of(job), identity.inputs
+    try:
+        now, then = inputs_of(job), identity.inputs
+    except InventoryError as error:
+        yield f"an inventory can't be compared with the input of the run: {error}"
+        return
     if len(now) != len(then):
         yield f"{len(now)} inventories, but the run began with {len(then)}"
         return
