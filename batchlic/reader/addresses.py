@@ -74,6 +74,20 @@ def other_address_error(name: str) -> InventoryError | None:
     return InventoryError(f"{scheme}://…: batchlic does not read such addresses: {advice}")
 
 
+def refuse_cloud_secrets(name: str) -> None:
+    """Raise InventoryError if the address of an object in a cloud store has a query or a password.
+
+    polars finds no object under a name with `?`, as if it were empty, and ignores a password.
+    """
+    scheme, _, rest = name.partition("://")
+    if "?" in rest or ":" in rest.partition("/")[0].rpartition("@")[0]:
+        raise InventoryError(
+            f"{scheme}://…: the address of an object has no query, and no password: give "
+            f"{scheme}://BUCKET/PATH; credentials come from the environment. A signed address begins with "
+            "https://"
+        )
+
+
 def shown(name: str) -> str:
     """An input's name without credentials, for files and messages."""
     return str(address_of(name) or name)

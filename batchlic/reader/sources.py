@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from batchlic.errors import InventoryError, UsageError
-from batchlic.reader.addresses import Address, address_of, other_address_error
+from batchlic.reader.addresses import Address, address_of, other_address_error, refuse_cloud_secrets
 from batchlic.reader.left_out import is_left_out, is_run_folder
 from batchlic.reader.streams import STDIN, is_remote
 
@@ -89,7 +89,10 @@ def _add(given: str, inputs: Inputs) -> None:
     path = Path(given)
     if address := address_of(given):
         inputs.names.append(address)
-    elif given == STDIN or is_remote(given):
+    elif given == STDIN:
+        inputs.names.append(given)
+    elif is_remote(given):
+        refuse_cloud_secrets(given)
         inputs.names.append(given)
     elif not path.exists() and (error := other_address_error(given)):
         raise error

@@ -75,6 +75,29 @@ def test_a_workbook_in_a_store_must_be_downloaded_first(tmp_path: Path, store: i
         plan_files(tmp_path, put(store, "book.xlsx", FORMATS["workbook"]))
 
 
+@pytest.mark.parametrize("pattern", ["*-1.csv", "fleet-[0-9].csv"])
+def test_a_pattern_names_objects_as_polars_reads_it(tmp_path: Path, store: int, pattern: str) -> None:
+    put(store, "fleet-1.csv", FORMATS["comma"])
+    assert plan_files(tmp_path, f"s3://{BUCKET}/{pattern}").devices == ROWS
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        f"s3://{BUCKET}/object?versionId=s3cr3t",
+        f"s3://{BUCKET}/object?X-Amz-Signature=s3cr3t&x=1",
+        f"s3://{BUCKET}/fleet-?.csv",
+        f"s3://key:s3cr3t@{BUCKET}/object",
+        "az://container/fleet.csv?sv=2025&sig=s3cr3t",
+    ],
+)
+def test_an_object_with_a_query_or_a_password_is_refused(tmp_path: Path, store: int, address: str) -> None:
+    put(store, "object", FORMATS["comma"])
+    with pytest.raises(InventoryError, match="has no query, and no password") as caught:
+        plan_files(tmp_path, address)
+    assert "s3cr3t" not in str(caught.value)
+
+
 def test_a_missing_object_is_an_error_that_names_it(tmp_path: Path) -> None:
     with pytest.raises(
         InventoryError, match=f"s3://{BUCKET}/nowhere.csv: can't be read from the cloud store"

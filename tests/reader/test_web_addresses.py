@@ -1,6 +1,8 @@
 """Inventories on web servers are read from real servers on loopback."""
 
 import gzip
+import hashlib
+import io
 import socket
 import ssl
 import sys
@@ -8,12 +10,14 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import polars as pl
 import pytest
 import trustme
 
 import batchlic.reader
 from batchlic.errors import InventoryError, UsageError
 from batchlic.reader import ReadOptions
+from batchlic.reader.addresses import address_of
 from tests.reader.builders import ACCOUNT, SKU, Planned, csv_of, imei, plan_files
 from tests.reader.test_formats import CSV, DEVICES, FORMATS, ROWS
 from tests.reader.web import Request, Web, answer, redirect, serving
@@ -219,6 +223,13 @@ def test_a_wrong_address_is_refused_without_showing_it(tmp_path: Path, address: 
     assert "s3cr3t" not in message
 
 
+def test_f_an_address_shows_no_secret_as_text() -> None:
+    address = address_of("HTTPS://user:s3cr3t@Files.Example.com:8443/a/b.csv?sig=s3cr3t#s3cr3t")
+    assert str(address) == "https://files.example.com:8443/a/b.csv"
+    assert "s3cr3t" not in repr(address)
+    assert "s3cr3t" not in f"{address}"
+
+
 def test_a_password_with_a_slash_is_not_shown(tmp_path: Path, web: Web) -> None:
     port = web.address.rpartition(":")[2]
     message = refusal(tmp_path, f"http://127.0.0.1:{port}/s3cr3t@host/fleet.csv")
@@ -393,7 +404,17 @@ def test_an_error_of_a_format_names_the_address(tmp_path: Path, web: Web) -> Non
         plan_files(tmp_path, f"{address}?s3cr3t")
 
 
-def test_size_and_hash_are_those_of_the_whole_file(tmp_path: Path, web: Web) -> None:
-    body = FORMATS["arrow stream"] + b"\0" * 4_000_000 if "arrow stream" in FORMATS else CSV
+@pytest.mark.parametrize("kind", FORMATS)
+def test_size_and_hash_are_those_of_the_whole_file(tmp_path: Path, web: Web, kind: str) -> None:
+    body = FORMATS[kind]
     (file,) = plan_files(tmp_path, web.put_file("/export", body)).summary.downloaded
-    assert file.size == len(body)
+    assert (file.size, file.sha256) == (len(body), hashlib.sha256(body).hexdigest())
+
+
+def test_bytes_after_the_end_of_a_table_count_for_size_and_hash(tmp_path: Path, web: Web) -> None:
+    stream = io.BytesIO()
+    pl.DataFrame(ROWS, schema=["imei", "iccid"], orient="row").write_ipc_stream(stream)
+    body = stream.getvalue() + bytes(4_000_000)
+    (file,) = plan_files(tmp_path, web.put_file("/export", body)).summary.downloaded
+    assert (file.size, file.sha256) == (len(body), hashlib.sha256(body).hexdigest())
+    assert "cut off" in refusal(tmp_path, web.put("/cut", answer(body, length=len(body) + 1)))
