@@ -33,7 +33,7 @@ def inventory(devices: int) -> bytes:
     return "\n".join(["IMEI", *map(imei, range(devices)), BROKEN, ""]).encode()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def carrier() -> Iterator[str]:
     with serving(SandboxConfig()) as url:
         yield url

@@ -205,10 +205,10 @@ def test_the_account_of_a_folder_can_be_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "address",
     [
-        "https://example.com/fleet.csv?sig=secret",
-        "sftp://host/fleet.csv",
-        "file:///tmp/fleet.csv",
         "ftp://a/b*",
+        "ftps://host/fleet.csv?sig=secret",
+        "smb://user:secret@host/share/fleet.xlsx",
+        "hdfs://host/fleet.parquet",
     ],
 )
 def test_an_address_that_is_not_read_says_so(tmp_path: Path, address: str) -> None:
