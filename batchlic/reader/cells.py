@@ -52,9 +52,11 @@ def digits(cell: pl.Expr) -> pl.Expr:
 def is_mangled(cell: pl.Expr) -> pl.Expr:
     """Whether the `text` of an identifier is a number that lost digits.
 
-    Such a number has an exponent or a fraction, or a spreadsheet wrote it and it is above 2**53.
+    Such a number has an exponent, a fraction or a sign, or a spreadsheet wrote it and it is above 2**53.
     """
     exponent = r"^[+-]?[0-9]+([.,][0-9]*)?[eE][+-]?[0-9]+$"
     fraction = r"^[0-9]{10,}[.,][0-9]*[1-9][0-9]*$"
     too_large = r"^[0-9]{17,}[.,]0+$"
-    return cell.str.replace_many(_FULL_WIDTH).str.contains(f"{exponent}|{fraction}|{too_large}")
+    negative = r"^[-\u2212][0-9]+$"
+    number = f"{exponent}|{fraction}|{too_large}|{negative}"
+    return cell.str.replace_many(_FULL_WIDTH).str.contains(number)

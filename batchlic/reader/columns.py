@@ -3,10 +3,10 @@
 import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from batchlic.errors import InventoryError
-from batchlic.reader import profiles
+from batchlic.reader import contents, profiles
 from batchlic.reader.headers import fold, remarks, without_remarks
 from batchlic.reader.options import ReadOptions
 from batchlic.reader.roles import IDENTIFIERS, LEFT_OUT, Role
@@ -71,21 +71,24 @@ class Columns:
 
 
 def by_header(
-    name: str, headers: Sequence[str], options: ReadOptions, nested: Set[int] = frozenset()
+    name: str,
+    headers: Sequence[str],
+    options: ReadOptions,
+    *,
+    nested: Set[int] = frozenset(),
+    sample: Sequence[Sequence[str]] = (),
 ) -> Columns:
     """The columns by `options.columns`, as in a known export, or else by the spelling of headers.
 
     `nested`: the positions of headers that are paths into nested objects, such as `device.imei`. They are
-    read only if they end in `imei` or `iccid`, and no other header fits.
+    read only if they end in `imei` or `iccid`, and no other header fits. `sample`: rows by whose cells a
+    column of the carrier's accounts is told from other accounts.
 
-    Raises InventoryError if two columns fit one role equally, or if a named column does not exist.
+    Raises InventoryError if two columns fit one role equally, if a named column does not exist, or if
+    accounts of the carrier are in a column that would not be read.
     """
-    found: dict[Role, int] = {}
-    done: set[Role] = set()
-    for role, column in _named(options):
-        done.add(role)
-        if column != LEFT_OUT:
-            found[role] = _position(name, headers, role, column)
+    cells = contents.columns_of(sample, len(headers))
+    found, done = _named_columns(name, headers, options)
     profile = profiles.named(options.profile) if options.profile else profiles.recognized(headers)
     notes: list[str] = []
     if profile is not None:
@@ -95,11 +98,67 @@ def by_header(
         notes.append(f"{name}: read as an export of {profile.title}: {read}")
     for role in Role:
         taken = {*found.values(), *nested}
-        if role not in done and (position := _spelled(name, headers, role, taken)) is not None:
+        if role not in done and (position := _spelled(name, headers, role, taken, cells)) is not None:
             found[role] = position
     if nested:
         notes.extend(_add_nested(name, headers, nested, found, done))
-    return Columns({role: found[role] for role in Role if role in found}, tuple(notes))
+    columns = Columns({role: found[role] for role in Role if role in found})
+    if columns.has_identifier:
+        notes.extend(_unread_identifiers(name, headers, cells, columns))
+        if Role.ACCOUNT not in done:
+            _refuse_unread_accounts(name, headers, cells, columns, options)
+    return replace(columns, notes=tuple(notes))
+
+
+def _named_columns(
+    name: str, headers: Sequence[str], options: ReadOptions
+) -> tuple[dict[Role, int], set[Role]]:
+    """The columns that the options name, and the roles that they name or leave out."""
+    named = dict(_named(options))
+    read = {
+        role: _position(name, headers, role, column) for role, column in named.items() if column != LEFT_OUT
+    }
+    return read, set(named)
+
+
+def _refuse_unread_accounts(
+    name: str, headers: Sequence[str], cells: Sequence[Sequence[str]], found: Columns, options: ReadOptions
+) -> None:
+    """Raise InventoryError if a column that is not read has other accounts of the carrier than the job's."""
+    for position, header in enumerate(headers):
+        if position in found.positions.values() or not contents.are_accounts(cells[position]):
+            continue
+        others = sorted(set(filter(contents.is_account, cells[position])) - {options.account})
+        if others:
+            raise InventoryError(
+                f"{name}: column {position + 1} {header[:40]!r} has accounts of the carrier, such as "
+                f"{others[0]}, and is not read: read it with --column account="
+                f"{_short_name(headers, position)}, or leave it out with --column account=-"
+            )
+
+
+def refuse_other_accounts(name: str, cells: Sequence[str], options: ReadOptions) -> None:
+    """Raise InventoryError if cells above the header name another account of the carrier than the job's."""
+    others = [
+        account for cell in cells for account in contents.accounts_in(cell) if account != options.account
+    ]
+    if others and options.columns.get(Role.ACCOUNT) != LEFT_OUT:
+        raise InventoryError(
+            f"{name}: a line above the header names the account {others[0]}: give it with --account, or "
+            f"ignore it with --column account=-"
+        )
+
+
+def _unread_identifiers(
+    name: str, headers: Sequence[str], cells: Sequence[Sequence[str]], found: Columns
+) -> Iterator[str]:
+    """A note for each column of identifiers that is not read."""
+    for position, header in enumerate(headers):
+        for role in IDENTIFIERS:
+            is_read = position in found.positions.values()
+            if not is_read and cells[position] and contents.are_identifiers(role, cells[position]):
+                column = f"column {position + 1} {header[:40]!r}"
+                yield f"{name}: {column} has {role.upper()}s, too, and is not read"
 
 
 def _add_nested(
@@ -142,13 +201,27 @@ def names_identifier(headers: Sequence[str], options: ReadOptions) -> bool:
     )
 
 
-def _spelled(name: str, headers: Sequence[str], role: Role, taken: set[int]) -> int | None:
-    """The column with the best spelling for a role. Raises InventoryError if two have it."""
-    for is_spelling in SPELLINGS[role]:
-        fitting = [at for at, header in enumerate(headers) if at not in taken and is_spelling(header)]
-        if fitting:
-            return _only(name, headers, role, fitting)
-    return None
+def _spelled(
+    name: str, headers: Sequence[str], role: Role, taken: set[int], cells: Sequence[Sequence[str]]
+) -> int | None:
+    """The column with the best spelling for a role, or the one of the carrier's accounts.
+
+    Raises InventoryError if two fit equally.
+    """
+    tiers = [
+        [at for at, header in enumerate(headers) if at not in taken and is_spelling(header)]
+        for is_spelling in SPELLINGS[role]
+    ]
+    if role is Role.ACCOUNT:
+        of_carrier = {at for tier in tiers for at in tier if cells[at] and contents.are_accounts(cells[at])}
+        tiers.insert(0, sorted(of_carrier))
+    best = next(filter(None, tiers), None)
+    return None if best is None else _only(name, headers, role, best)
+
+
+def spelled(headers: Sequence[str], role: Role) -> list[str]:
+    """The headers that are a spelling of a role."""
+    return [header for header in headers if any(is_spelling(header) for is_spelling in SPELLINGS[role])]
 
 
 def _only(name: str, headers: Sequence[str], role: Role, fitting: Sequence[int]) -> int:
@@ -194,7 +267,7 @@ def no_identifier_error(
         f"column {position + 1} looks like {role.upper()}s: --column {role}={_short_name(headers, position)}"
         for role in IDENTIFIERS
         for position in range(len(headers))
-        if _most_look_like(role, [row[position] for row in sample if position < len(row)])
+        if contents.mostly_look_like(role, [row[position] for row in sample if position < len(row)])
     ]
     return InventoryError(
         f"{name}: no known header for IMEIs or ICCIDs{where}; the columns are "
@@ -212,14 +285,6 @@ def listed(headers: Sequence[str], positions: Sequence[int]) -> str:
     """Headers with their positions, for messages; at most 20."""
     shown = [f"{position + 1} {headers[position][:40]!r}" for position in positions[:20]]
     return ", ".join(shown) + (f" and {len(positions) - 20} more" if len(positions) > 20 else "")
-
-
-_IDENTIFIER_FORMS: dict[Role, re.Pattern[str]] = {
-    Role.IMEI: re.compile(r"\d{15}(\d)?"),
-    Role.ICCID: re.compile(r"89\d{16,18}F?", re.IGNORECASE),
-}
-_ACCOUNT_FORM = re.compile(r"\d{10}-\d{5}")
-_DECORATION = re.compile(r"[\s\-.='\"\0\ufeff]")
 
 
 def by_content(name: str, records: Sequence[Sequence[str]], options: ReadOptions) -> Columns:
@@ -241,7 +306,7 @@ def by_content(name: str, records: Sequence[Sequence[str]], options: ReadOptions
         candidates = [
             position
             for position, cells in enumerate(columns)
-            if position not in found.values() and _most_look_like(role, cells, options)
+            if position not in found.values() and contents.mostly_look_like(role, cells, options)
         ]
         if len(candidates) > 1:
             raise InventoryError(
@@ -255,20 +320,3 @@ def by_content(name: str, records: Sequence[Sequence[str]], options: ReadOptions
         raise no_identifier_error(name, records[0])
     shown = ", ".join(f"{role} in column {position + 1}" for role, position in found.items())
     return Columns(found, (f"{name}: no header: columns recognized by content: {shown}",))
-
-
-def holds_identifier(record: Sequence[str]) -> bool:
-    """Whether a record holds an IMEI or ICCID, so that it is a device and not a header."""
-    return any(_looks_like(role, cell) for cell in record for role in IDENTIFIERS)
-
-
-def _most_look_like(role: Role, cells: Sequence[str], options: ReadOptions | None = None) -> bool:
-    return 2 * sum(_looks_like(role, cell, options) for cell in cells) > sum(map(bool, cells))
-
-
-def _looks_like(role: Role, cell: str, options: ReadOptions | None = None) -> bool:
-    if role is Role.SKU:
-        return options is not None and cell in options.skus
-    if role is Role.ACCOUNT or _ACCOUNT_FORM.fullmatch(cell):
-        return role is Role.ACCOUNT and _ACCOUNT_FORM.fullmatch(cell) is not None
-    return _IDENTIFIER_FORMS[role].fullmatch(_DECORATION.sub("", cell)) is not None

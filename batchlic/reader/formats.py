@@ -41,7 +41,8 @@ _OTHER_FORMATS = {
 _TEXT_CONTROLS = frozenset(b"\0\t\n\v\f\r\x1a\x1b\x1c\x1d\x1e\x1f")
 MAX_CONTROLS = 8
 """Control characters at the start of a text, at least: damaged cells may have some."""
-_MARKUP = (b"<!doctype", b"<html", b"<table", b"<head", b"<body", b"<meta", b"<?xml", b"<workbook")
+
+_HTML = (b"<html", b"<table", b"<div", b"<body", b"<head", b"<meta", b"<!doctype html", b"<style")
 
 
 def inventories(name: str | Download, options: ReadOptions, files: ExitStack) -> Iterator[Inventory]:
@@ -78,12 +79,8 @@ def _of_text(text: streams.Opened, options: ReadOptions) -> Inventory:
     controls = sum(byte < 0x20 and byte not in _TEXT_CONTROLS for byte in text.head[:4096])
     if controls > max(MAX_CONTROLS, len(text.head[:4096]) // 50):
         raise InventoryError(f"{text.name}: unknown format; an inventory is {FORMATS}")
-    if start[:100].lower().startswith(_MARKUP):
-        kind = (
-            "XML"
-            if start.lower().startswith((b"<?xml", b"<workbook")) and b"<html" not in start.lower()[:2000]
-            else "HTML"
-        )
+    if start.startswith(b"<"):
+        kind = "HTML" if any(mark in start[:2000].lower() for mark in _HTML) else "XML"
         raise InventoryError(
             f"{text.name}: {kind}, whatever the file is called: open it in a spreadsheet program and save it "
             "as XLSX or CSV"

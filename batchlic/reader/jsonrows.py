@@ -234,8 +234,11 @@ class _Wrapper:
         if not isinstance(inner, list):
             shown = json.dumps(value)[:60]
             raise InventoryError(f"{text.name}: an object has no list {'.'.join(self.path)!r}: {shown}")
+        if self._devices.is_device(_without(value, self.path[0])):
+            path = ".".join(self.path)
+            raise InventoryError(f"{text.name}: some objects are devices, and have devices in {path!r}, too")
         self._note_other_lists(text, value)
-        return _with(self._of_all(outer), inner)
+        return _with(text, self._of_all(outer), inner)
 
     def streamed(self, text: JsonText) -> Iterator[list[object]]:
         """The rows of an object that is longer than a block."""
@@ -246,7 +249,7 @@ class _Wrapper:
         of_all = self._of_all(_along(before, self.path)[:-1])
         opening, text.at = text.buffer[text.at : start], start
         for rows in _items(text):
-            yield _with(of_all, rows)
+            yield _with(text, of_all, rows)
         while (end := _end_of_value(text.buffer, text.at, depth=len(self.path))) is None:
             if not text.more():
                 raise text.error("the object is cut off")
@@ -260,19 +263,18 @@ class _Wrapper:
             )
 
     def _of_all(self, outer: list[object]) -> Object:
-        return {
-            key: cell
-            for value in outer
-            if isinstance(value, dict)
-            for key, cell in self._devices.of_all(value).items()
-        }
+        found: Object = {}
+        for value, key in zip(outer, self.path, strict=True):
+            if isinstance(value, dict):
+                found |= self._devices.of_all(_without(value, key))
+        return found
 
     def _note_other_lists(self, text: JsonText, value: Object) -> None:
         """Note the other lists in an object. Raises InventoryError if one of them has devices, too."""
         for path, items in _lists_in(value):
             if path == self.path or not items:
                 continue
-            if isinstance(items[0], dict) and self._devices.is_device(items[0]):
+            if any(isinstance(item, dict) and self._devices.is_device(item) for item in items):
                 raise text.error(
                     f"devices are in {'.'.join(self.path)!r} and in {'.'.join(path)!r}: keep one of the lists"
                 )
@@ -290,9 +292,19 @@ def _along(value: object, path: Path) -> list[object]:
     return values
 
 
-def _with(of_all: Object, rows: list[object]) -> list[object]:
-    """The rows with the keys that hold for all of them."""
-    return [{**of_all, **row} if isinstance(row, dict) else row for row in rows] if of_all else rows
+def _without(value: Object, key: str) -> Object:
+    return {other: inner for other, inner in value.items() if other != key}
+
+
+def _with(text: JsonText, of_all: Object, rows: list[object]) -> list[object]:
+    """The rows with the keys that hold for all of them. Raises InventoryError if they can't have keys."""
+    if not of_all:
+        return rows
+    if not all(isinstance(row, dict) for row in rows):
+        raise text.error(
+            f"{min(of_all)!r} is beside a list of texts: write each device as an object with its keys"
+        )
+    return [{**of_all, **row} for row in rows if isinstance(row, dict)]
 
 
 def _path_of_list(text: JsonText, devices: Devices) -> Path:
@@ -300,7 +312,10 @@ def _path_of_list(text: JsonText, devices: Devices) -> Path:
     end = _end_of_value(text.buffer, text.at)
     if end is not None:
         value = text.decoded(end)
-        if not isinstance(value, dict) or devices.is_device(value):
+        if not isinstance(value, dict):
+            return ()
+        _refuse_keyed(text, value, devices, is_alone=not text.buffer[end:].strip(b" \t\r\n\x1e"))
+        if devices.is_device(value):
             return ()
         found = [(path, items[:1]) for path, items in _lists_in(value)]
     else:
@@ -309,6 +324,18 @@ def _path_of_list(text: JsonText, devices: Devices) -> Path:
         if items and isinstance(items[0], dict) and devices.is_device(items[0]):
             return path
     return found[0][0] if len(found) == 1 else ()
+
+
+def _refuse_keyed(text: JsonText, value: Object, devices: Devices, *, is_alone: bool) -> None:
+    """Raise InventoryError if the only object of a text has its devices under keys of their own."""
+    inner = [item for item in value.values() if isinstance(item, dict)]
+    is_keyed = len(inner) == len(value) and len(inner) > 1 and sum(map(devices.is_device, inner)) > 1
+    if is_alone and is_keyed:
+        shown = ", ".join(map(repr, list(value)[:3]))
+        raise InventoryError(
+            f"{text.name}: the devices are under keys of their own ({shown}, …): write them as a list of "
+            f"objects"
+        )
 
 
 def _lists_in(value: Object, path: Path = ()) -> Iterator[tuple[Path, list[object]]]:
@@ -331,15 +358,22 @@ def _lists(text: bytes, start: int) -> Iterator[tuple[Path, int]]:
             depth += _DEPTH.get(symbol, 0)
         elif symbol == b"[":
             depth = 1
-            yield (*keys[1:], json.loads(last)), token.end()
+            yield (*keys[1:], _key(last)), token.end()
         elif symbol == b"{":
-            keys.append(json.loads(last))
+            keys.append(_key(last))
         elif symbol == b"}":
             keys.pop()
             if not keys:
                 return
         elif symbol.startswith(b'"') and symbol.endswith(b'"'):
             last = symbol.decode("utf-8", "replace")
+
+
+def _key(text: str) -> str:
+    try:
+        return str(json.loads(text, strict=False))
+    except ValueError:
+        return text
 
 
 def _first_item(text: bytes, start: int) -> list[object]:

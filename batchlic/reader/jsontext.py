@@ -12,11 +12,11 @@ from itertools import chain
 import polars as pl
 
 from batchlic.errors import InventoryError
-from batchlic.reader import columns, layout
+from batchlic.reader import columns, contents, layout
 from batchlic.reader.inventory import Block, Inventory, block_of, empty
 from batchlic.reader.jsonrows import JsonText, Object, Path, blocks, is_json
 from batchlic.reader.options import ReadOptions
-from batchlic.reader.roles import IDENTIFIERS, Role
+from batchlic.reader.roles import Role
 from batchlic.reader.streams import Opened
 
 __all__ = ["inventory", "is_json"]
@@ -48,15 +48,14 @@ class _Devices:
         return columns.names_identifier(list(paths_of(value)), self._options)
 
     def of_all(self, value: Object) -> Object:
-        """The account and the SKU in an object around devices."""
-        cells = {key: cell for key, cell in value.items() if not isinstance(cell, dict | list)}
-        headers = list(cells)
-        found = columns.by_header("", headers, ReadOptions())
-        return {
-            headers[position]: cells[headers[position]]
-            for role, position in found.positions.items()
-            if role not in IDENTIFIERS
-        }
+        """The account and the SKU in an object around devices, and whatever else names an account."""
+        found: Object = {}
+        for header, path in paths_of(value).items():
+            cell = _value(value, path)
+            is_named = any(columns.spelled([header], role) for role in (Role.ACCOUNT, Role.SKU))
+            if not isinstance(cell, list) and (is_named or contents.accounts_in(_text(cell) or "")):
+                found[path[0]] = value[path[0]]
+        return found
 
 
 # -- objects --------------------------------------------------------------------------------------------
@@ -102,7 +101,7 @@ class _Keys:
                 f"{self._name}: item {self._rows + at + 1} is {json.dumps(values[at])[:40]}, and not an "
                 f"object like the items before it"
             )
-        shapes = {tuple(row): row for row in reversed(rows)}
+        shapes = {_shape(row): row for row in reversed(rows)}
         unseen = [row for shape, row in shapes.items() if shape not in self._shapes]
         self._shapes.update(shapes)
         samples = rows[:SAMPLE] if not self.paths else []
@@ -111,14 +110,28 @@ class _Keys:
         }
         if headers.keys() - self.paths.keys():
             self.paths = headers | self.paths
-            self._find_columns()
+            self._find_columns([*samples, *unseen[:SAMPLE]])
+        for row in unseen:
+            self._refuse_other_spelling(row)
         self._rows += len(rows)
         return rows
 
-    def _find_columns(self) -> None:
+    def _refuse_other_spelling(self, row: Object) -> None:
+        """Raise InventoryError if a row has a role under another key than the one that is read."""
+        paths = paths_of(row)
+        for role, read in self.read.items():
+            others = [] if read in paths.values() else columns.spelled(list(paths), role)
+            if others and role not in self._options.columns:
+                raise InventoryError(
+                    f"{self._name}: some rows have their {role} under {'.'.join(read)!r}, and others under "
+                    f"{others[0]!r}: use one key for all rows, or choose one with --column {role}=KEY"
+                )
+
+    def _find_columns(self, rows: Sequence[Object]) -> None:
         headers = list(self.paths)
+        sample = list(map(self.cells, rows))
         nested = {at for at, path in enumerate(self.paths.values()) if len(path) > 1}
-        self.columns = columns.by_header(self._name, headers, self._options, nested)
+        self.columns = columns.by_header(self._name, headers, self._options, nested=nested, sample=sample)
         found = {role: self.paths[headers[position]] for role, position in self.columns.positions.items()}
         for role, path in self.read.items():
             if found.get(role) != path:
@@ -132,6 +145,15 @@ class _Keys:
     def cells(self, row: Object) -> list[str]:
         """The cells of a row under all headers."""
         return [_text(_value(row, path)) or "" for path in self.paths.values()]
+
+
+def _shape(row: Object) -> tuple[str, ...]:
+    """The headers of a row. Most rows have no nested values, so their keys are the headers."""
+    is_flat = _NESTED.isdisjoint(map(type, row.values()))
+    return tuple(row) if is_flat else tuple(paths_of(row))
+
+
+_NESTED: frozenset[type] = frozenset({dict, list})
 
 
 def paths_of(row: Object, outer: Path = ()) -> dict[str, Path]:

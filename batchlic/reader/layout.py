@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from batchlic.errors import InventoryError
-from batchlic.reader import columns
+from batchlic.reader import columns, contents
 from batchlic.reader.columns import Columns
 from batchlic.reader.options import ReadOptions
 from batchlic.reader.roles import IDENTIFIERS, Role
@@ -45,17 +45,33 @@ def find(name: str, records: Sequence[Sequence[str]], options: ReadOptions, wher
     error which part of the file was searched.
     """
     if (known := known_header(records, options)) is not None:
-        found = columns.by_header(name, known.headers, options)
-        return Layout(known.first_row, known.headers, found, (*_above(name, records, known), *found.notes))
+        rows = records[known.first_row :]
+        found = columns.by_header(name, known.headers, options, sample=rows)
+        above = records[: known.first_row - known.lines]
+        if Role.ACCOUNT not in found.positions:
+            columns.refuse_other_accounts(name, [cell for record in above for cell in record], options)
+        return Layout(known.first_row, known.headers, found, (*_left_out(name, above), *found.notes))
     first = records[0]
-    if any(map(_is_number, first)):
+    if _is_first_row(first, options):
         found = columns.by_content(name, records, options)
         return Layout(0, (), found, found.notes)
-    found = columns.by_header(name, first, options)
+    found = columns.by_header(name, first, options, sample=records[1:])
     if not found.has_identifier:
         raise columns.no_identifier_error(name, first, records[1:], where)
     taken = f"{name}: row 1 is taken for the header: {columns.listed(first, range(len(first)))}"
     return Layout(1, first, found, (taken, *found.notes))
+
+
+def _is_first_row(first: Sequence[str], options: ReadOptions) -> bool:
+    """Whether a first record under no known header is a device: headers have no numbers."""
+    if any(map(_is_number, first)):
+        return True
+    named = [
+        int(column) - 1
+        for role, column in options.columns.items()
+        if role in IDENTIFIERS and column.isdecimal()
+    ]
+    return any(any(map(str.isdigit, first[at])) for at in named if at < len(first))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +85,11 @@ class Header:
 
 
 def known_header(records: Sequence[Sequence[str]], options: ReadOptions) -> Header | None:
-    """The header with the most known columns among the first records, none of which is a device."""
+    """The first record with a known column, or that and the next one; None if a device comes before it."""
     best: Header | None = None
     above: Sequence[str] = ()
     for number, record in enumerate(records[: LINES_ABOVE + 1]):
-        if columns.holds_identifier(record) or any(map(_is_mangled, record)):
+        if any(map(_could_be_device, record)):
             break
         for header in (
             Header(number + 1, record, roles=_roles(record, options)),
@@ -81,6 +97,8 @@ def known_header(records: Sequence[Sequence[str]], options: ReadOptions) -> Head
         ):
             if header.roles > (best.roles if best else 0):
                 best = header
+        if best is not None and best.first_row <= number:
+            break
         above = record
     return best
 
@@ -107,17 +125,29 @@ def _joined(above: Sequence[str], below: Sequence[str]) -> list[str]:
     return [f"{heading} {header}".strip() for heading, header in zip(headings, below, strict=True)]
 
 
-def _above(name: str, records: Sequence[Sequence[str]], header: Header) -> tuple[str, ...]:
-    count = header.first_row - header.lines
-    if not count:
+def _left_out(name: str, above: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    if not above:
         return ()
-    first = next((cell for cell in records[0] if cell.strip()), "")
-    lines = "1 line" if count == 1 else f"{count} lines"
-    return (f"{name}: {lines} above the header left out: {first[:60]!r}{' …' if count > 1 else ''}",)
+    first = next((cell for cell in above[0] if cell.strip()), "")
+    lines = "1 line" if len(above) == 1 else f"{len(above)} lines"
+    return (f"{name}: {lines} above the header left out: {first[:60]!r}{' …' if len(above) > 1 else ''}",)
 
 
 _MANGLED = re.compile(r"\d([.,]\d*)?[eE]\+?1\d")
 """A number with 11 to 20 digits as a spreadsheet shows it."""
+_LONG_NUMBER = re.compile(r"(?<![\dA-Fa-f])[\dA-Fa-f](?:[ \-.]?[\dA-Fa-f]){12,}(?![\dA-Fa-f])")
+_MIN_DIGITS = 10
+"""Digits of a number that could be a damaged identifier."""
+
+
+def _could_be_device(cell: str) -> bool:
+    """Whether a cell holds a number that could be an identifier, perhaps a damaged one."""
+    bare = cell.strip()
+    if contents.is_account(bare):
+        return False
+    long = _LONG_NUMBER.search(bare)
+    digits = sum(map(str.isdigit, long[0])) if long else 0
+    return digits >= _MIN_DIGITS or _is_mangled(bare) or (bare.isdigit() and len(bare) >= _MIN_DIGITS)
 
 
 def _is_mangled(cell: str) -> bool:
@@ -127,4 +157,4 @@ def _is_mangled(cell: str) -> bool:
 def _is_number(cell: str) -> bool:
     """Whether a cell is mostly digits, at least 6 of them, as no header is."""
     digits = sum(character.isdigit() for character in cell)
-    return _is_mangled(cell) or (digits >= 6 and 2 * digits >= len(cell.strip()))
+    return _could_be_device(cell) or (digits >= 6 and 2 * digits >= len(cell.strip()))

@@ -36,6 +36,11 @@ _COMMON = (
         "save it",
     ),
     LookAlike(
+        Reason.PLACEHOLDER,
+        "^0{14,20}$",
+        "it is a placeholder of zeros; give the number, or leave the cell empty",
+    ),
+    LookAlike(
         Reason.EID,
         "^[0-9]{32}$",
         "it has 32 digits, as the EID of an eSIM; give the IMEI of the device, or the ICCID of its profile",

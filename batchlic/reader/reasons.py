@@ -13,6 +13,7 @@ class Reason(StrEnum):
     BAD_CHECK_DIGIT = "bad_check_digit"
     MANGLED_NUMBER = "mangled_number"
     IMEISV = "imeisv"
+    PLACEHOLDER = "placeholder"
     MEID = "meid"
     EID = "eid"
     SWAPPED_DIGITS = "swapped_digits"

@@ -158,7 +158,7 @@ def quick_proof(options: ReadOptions) -> pl.Expr:
     """
     imei, iccid = pl.col(Role.IMEI), pl.col(Role.ICCID)
     account, sku = pl.col(Role.ACCOUNT), pl.col(Role.SKU)
-    right_imei = (imei.str.len_bytes() == 15) & (IMEI >= 0) & ~imei.str.starts_with("+")
+    right_imei = (imei.str.len_bytes() == 15) & (IMEI > 0) & ~imei.str.starts_with("+")
     right_iccid = iccid.str.len_bytes().is_between(18, 20) & iccid.str.starts_with("89") & ICCID.is_not_null()
     if options.check_digit:
         right_imei &= imei_is_right(IMEI)

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 
 import polars as pl
 
@@ -14,6 +15,8 @@ from batchlic.reader.options import ReadOptions
 from batchlic.reader.roles import Role
 
 BLOCK_ROWS = 100_000
+SAMPLE = 200
+"""Rows by which columns are told."""
 PARQUET, ARROW = b"PAR1", b"ARROW1"
 
 
@@ -28,12 +31,13 @@ def from_stream(source: streams.Opened, options: ReadOptions) -> Inventory:
     """Open an Arrow IPC stream."""
     with _readable(source.name):
         frames = arrow_stream.frames(source.name, source.stream)
-        schema = next(frames).schema
-    read = _columns(source.name, schema, options)
+        empty = next(frames)
+        first = next(frames, empty)
+    read = _columns(source.name, first.lazy(), options)
 
     def blocks() -> Iterator[Block]:
         with _readable(source.name):
-            for frame in frames:
+            for frame in chain([first], frames):
                 yield partial(frame.select, read.cells)
 
     return Inventory(
@@ -52,7 +56,7 @@ def from_store(name: str, options: ReadOptions) -> Inventory | None:
 
 
 def _inventory(name: str, frame: pl.LazyFrame, options: ReadOptions) -> Inventory:
-    read = _columns(name, frame.collect_schema(), options)
+    read = _columns(name, frame, options)
 
     def blocks() -> Iterator[Block]:
         cells = frame.select(read.cells)
@@ -76,8 +80,9 @@ class _Columns:
     notes: tuple[str, ...]
 
 
-def _columns(name: str, schema: pl.Schema, options: ReadOptions) -> _Columns:
+def _columns(name: str, table: pl.LazyFrame, options: ReadOptions) -> _Columns:
     """The columns of a typed table. The fields of a struct are columns with paths: `device.imei`."""
+    schema = table.collect_schema()
     leaves = {
         header: (cell, dtype)
         for column in schema
@@ -85,9 +90,14 @@ def _columns(name: str, schema: pl.Schema, options: ReadOptions) -> _Columns:
     }
     headers = list(leaves)
     nested = {at for at, header in enumerate(headers) if header not in schema}
-    found = columns.by_header(name, headers, options, nested)
+    texts = [
+        pl.lit("").alias(str(at)) if dtype.is_nested() else as_text(cell, dtype).fill_null("").alias(str(at))
+        for at, (cell, dtype) in enumerate(leaves.values())
+    ]
+    sample = table.head(SAMPLE).select(texts).collect().rows()
+    found = columns.by_header(name, headers, options, nested=nested, sample=sample)
     if not found.has_identifier:
-        raise columns.no_identifier_error(name, headers)
+        raise columns.no_identifier_error(name, headers, sample)
     read = {role: headers[position] for role, position in found.positions.items()}
     for role, header in read.items():
         dtype = leaves[header][1]

@@ -63,7 +63,7 @@ def test_an_iccid_has_18_to_20_digits(tmp_path: Path, digits: int) -> None:
 
 
 def test_an_imei_may_begin_with_zeros(tmp_path: Path) -> None:
-    rows = [("000000000000000", ""), ("010000000000008", "")]
+    rows = [("001000000000009", ""), ("010000000000008", "")]
     assert plan_rows(tmp_path, rows).devices == [(number, None) for number, _ in rows]
 
 

@@ -166,3 +166,78 @@ def test_rows_with_mixed_newlines_are_all_read(tmp_path: Path) -> None:
     assert (
         plan_bytes(tmp_path, f"IMEI,ICCID\n{rows[0]}\r{rows[1]}\r\n{rows[2]}\r".encode()).devices == DEVICES
     )
+
+
+DAMAGED = [
+    "35990710000001",
+    "IMEI:359907100000507",
+    "89148000000000010",
+    "A1000012345678",
+    "8" * 32,
+    "3.59907E+14",
+]
+
+
+@pytest.mark.parametrize("cell", DAMAGED)
+@pytest.mark.parametrize("first", [["imei", "note"], ["x", "imei"]])
+def test_a_damaged_device_between_two_headers_is_rejected(
+    tmp_path: Path, cell: str, first: list[str]
+) -> None:
+    damaged = [cell, "x"] if first[0] == "imei" else ["x", cell]
+    rows = [[imei(n), iccid(n)] for n in range(3)]
+    planned = plan_bytes(tmp_path, as_csv([first, damaged, damaged, ["imei", "iccid"], *rows]))
+    assert {1, 2} <= planned.reasons.keys()
+
+
+@pytest.mark.parametrize("cell", ["12345", "A00000ABCDEFFF", "35990710000001"])
+def test_a_first_cell_with_digits_is_no_header(tmp_path: Path, cell: str) -> None:
+    options = ReadOptions(account=ACCOUNT, sku=SKU, columns={"imei": "1"})
+    planned = plan_bytes(tmp_path, as_csv([[cell], [imei(1)], [imei(2)]]), options=options)
+    assert planned.summary.planned == 2
+    assert list(planned.reasons) == [1]
+
+
+OTHER = "0000654321-00002"
+
+
+@pytest.mark.parametrize("header", ["Verizon Account Number", "BAN", "Customer"])
+@pytest.mark.parametrize("form", ["CSV", "JSON", "workbook"])
+def test_an_account_of_the_carrier_in_an_unknown_column_is_refused(
+    tmp_path: Path, header: str, form: str
+) -> None:
+    rows = [[imei(n), OTHER] for n in range(3)]
+    content = {
+        "CSV": as_csv([["IMEI", header], *rows]),
+        "JSON": json.dumps([{"imei": number, header: account} for number, account in rows]).encode(),
+        "workbook": as_sheet([["IMEI", header], *rows]),
+    }[form]
+    with pytest.raises(InventoryError, match=f"has accounts of the carrier, such as {OTHER}"):
+        plan_bytes(tmp_path, content)
+    without = ReadOptions(account=ACCOUNT, sku=SKU, columns={"account": "-"})
+    assert plan_bytes(tmp_path, content, options=without).plan["account_name"].unique().to_list() == [ACCOUNT]
+    with_it = ReadOptions(account=ACCOUNT, sku=SKU, columns={"account": header})
+    assert plan_bytes(tmp_path, content, options=with_it).plan["account_name"].unique().to_list() == [OTHER]
+
+
+def test_an_unread_column_of_the_same_account_is_no_matter(tmp_path: Path) -> None:
+    assert plan_bytes(tmp_path, as_csv([["IMEI", "BAN"], [imei(1), ACCOUNT]])).summary.planned == 1
+
+
+def test_the_column_of_the_carriers_accounts_is_read(tmp_path: Path) -> None:
+    rows = [["Account", "Account Name", "IMEI"], ["ACME", OTHER, imei(1)], ["ACME", OTHER, imei(2)]]
+    assert plan_bytes(tmp_path, as_csv(rows)).plan["account_name"].unique().to_list() == [OTHER]
+
+
+def test_another_account_above_the_header_is_refused(tmp_path: Path) -> None:
+    content = as_csv([["Account:", OTHER], ["IMEI", "ICCID"], [imei(1), iccid(1)]])
+    with pytest.raises(InventoryError, match=f"a line above the header names the account {OTHER}"):
+        plan_bytes(tmp_path, content)
+
+
+@pytest.mark.parametrize("other", ["Device IMEI", "Serial"])
+def test_a_second_column_of_imeis_is_noted(tmp_path: Path, other: str) -> None:
+    rows = [[imei(n), imei(n + 10)] for n in range(3)]
+    planned = plan_bytes(tmp_path, as_csv([["IMEI", other], *rows]))
+    assert any(
+        f"column 2 {other!r} has IMEIs, too, and is not read" in note for note in planned.summary.notes
+    )

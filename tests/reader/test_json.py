@@ -96,6 +96,20 @@ def test_a_list_of_identifiers_is_an_inventory(tmp_path: Path, content: bytes) -
         (lines([ROWS[0], "x"]), 'item 2 is "x", and not an object'),
         (lines([["a"], ROWS[0]]), "some items are lists or texts, and some are objects"),
         (lines({"devices": ROWS[:2], "sims": ROWS[2:]}), "devices are in 'devices' and in 'sims'"),
+        (lines({"devices": ROWS[:2], "sims": [{}, ROWS[2]]}), "devices are in 'devices' and in 'sims'"),
+        (
+            lines({"sims": ROWS[:1]}, {"imei": imei(2), "sims": []}),
+            "some objects are devices, and have devices in",
+        ),
+        (pretty({"m1": {"imei": imei(1)}, "m2": {"iccid": iccid(2)}}), "under keys of their own"),
+        (pretty({imei(n): ROWS[n] for n in range(3)}), "under keys of their own"),
+        (lines({"account": OTHER_ACCOUNT, "imeis": [imei(1)]}), "'account' is beside a list of texts"),
+        (b'{"a\tb": [1', "not JSON"),
+        (
+            lines({"imei": imei(1), "account": ACCOUNT}, {"imei": imei(2), "accountName": OTHER_ACCOUNT}),
+            "2 columns could be the account",
+        ),
+        (lines({"account": {"name": OTHER_ACCOUNT}, "devices": ROWS}), "has accounts of the carrier"),
         (b'{"a": {"b": [1, 2]}}', "no known header"),
     ],
 )
@@ -203,3 +217,13 @@ def test_numbers_keep_all_digits(tmp_path: Path) -> None:
     planned = plan_bytes(tmp_path, content, options=JOB)
     assert planned.devices == [(imei(1), iccid(1))]
     assert planned.reasons == {2: "mangled_number"}
+
+
+@pytest.mark.parametrize("block_bytes", [100, 1 << 20])
+def test_a_nested_key_that_appears_late_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_bytes: int
+) -> None:
+    monkeypatch.setattr("batchlic.reader.jsonrows.BLOCK_BYTES", block_bytes)
+    rows: list[object] = [{"imei": imei(n), "card": None} for n in range(300)]
+    rows.append({"imei": None, "card": {"iccid": iccid(300)}})
+    assert plan_bytes(tmp_path, lines(*rows)).devices[300] == (None, iccid(300))

@@ -57,7 +57,7 @@ def reason_by_oracle(cell: str, kind: Role) -> str | None:
     if shown is None:
         return "missing_identifier"
     shown = shown.translate(NARROW)
-    if re.fullmatch(r"[+-]?[0-9]+([.,][0-9]*)?[eE][+-]?[0-9]+", shown):
+    if re.fullmatch(r"[+-]?[0-9]+([.,][0-9]*)?[eE][+-]?[0-9]+|[-\u2212][0-9]+", shown):
         return "mangled_number"
     if fraction := re.fullmatch(r"([0-9]+)[.,]([0-9]+)", shown):
         whole, rest = fraction.groups()
@@ -75,6 +75,8 @@ def reason_by_oracle(cell: str, kind: Role) -> str | None:
 
 def of_another_kind(digits: str, kind: Role) -> str | None:
     """The reason for a number that is written in hexadecimal digits, or has its digits swapped."""
+    if re.fullmatch("0{14,20}", digits):
+        return "placeholder"
     if re.fullmatch("[0-9]{32}", digits):
         return "eid"
     is_hexadecimal = re.fullmatch("[0-9A-Fa-f]+", digits) and not re.fullmatch("[0-9]+", digits)

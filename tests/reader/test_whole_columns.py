@@ -69,7 +69,17 @@ def test_the_option_wins_over_a_foreign_account(tmp_path: Path, account: str) ->
 
 @pytest.mark.parametrize(
     "account",
-    ["654321-00002", "0000654321-2", "0000654321\u201300002", "000065432100002", "6.54321E+13", "#REF!"],
+    [
+        "654321-00002",
+        "0000654321-2",
+        "0000654321\u201300002",
+        "000065432100002",
+        "6.54321E+13",
+        "#REF!",
+        "Acct 0000654321-00002",
+        "0000654321-00002 (North)",
+        "O000654321-00002",
+    ],
 )
 def test_a_damaged_account_is_rejected(tmp_path: Path, account: str) -> None:
     assert plan_rows(tmp_path, [(imei(1), account)], header="IMEI,Account").reasons == {1: "bad_account"}
@@ -102,6 +112,8 @@ def test_with_an_option_of_another_form_such_accounts_count(tmp_path: Path) -> N
         ("ICCID", imei(1), "bad_length", "as an IMEI"),
         ("IMEI", iccid(1), "bad_length", "looks like an ICCID"),
         ("IMEI", "35990710000006.9", "mangled_number", "lost digits"),
+        ("IMEI", f"-{imei(1)}", "mangled_number", "lost digits"),
+        ("IMEI", "0" * 15, "placeholder", "a placeholder of zeros"),
         ("IMEI", "35990710000006,9", "mangled_number", "lost digits"),
     ],
 )
