@@ -15,9 +15,6 @@ from typing import IO
 
 from batchlic.reader import workbook_xls, workbook_xlsb, workbook_xml
 
-OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
-"""Start of an XLS file, and of a workbook with a password."""
-
 
 def plain_copy(file: Path | IO[bytes], files: ExitStack) -> IO[bytes]:
     """The workbook itself if nothing has to be rewritten, or else a rewritten copy; closed by `files`.
@@ -34,7 +31,7 @@ def plain_copy(file: Path | IO[bytes], files: ExitStack) -> IO[bytes]:
                 _write_copy(book, copy, parts)
     else:
         original.seek(0)
-        if original.read(len(OLE)) == OLE:
+        if original.read(len(workbook_xls.MAGIC)) == workbook_xls.MAGIC:
             original.seek(0)
             content = original.read()  # calamine reads all of it, too; such files have at most 65,536 rows
             rewritten = workbook_xls.rewritten(content)

@@ -97,6 +97,8 @@ def _error(record: _Record) -> str | None:
 
 # -- compound files -------------------------------------------------------------------------------------
 
+MAGIC = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+"""Start of an XLS file, and of a workbook with a password."""
 _LAST = 0xFFFFFFFA
 """The first of the numbers that end a chain of sectors."""
 _END, _FAT, _FREE = 0xFFFFFFFE, 0xFFFFFFFD, 0xFFFFFFFF
@@ -118,6 +120,7 @@ def _stream(file: bytes) -> bytes:
         numbers = _numbers(_sectors(file, [more], sector, sector))
         fat_sectors, more = fat_sectors + numbers[:-1], numbers[-1]
     fat = _numbers(_sectors(file, [at for at in fat_sectors if at < _LAST], sector, sector))
+    _refuse_joined(file, fat, sector)
     entries = _sectors(file, _chain(directory, fat), sector, sector)
     root = _Entry.at(entries, 0)
     for place in range(0, len(entries), _ENTRY):
@@ -134,6 +137,15 @@ def _stream(file: bytes) -> bytes:
             raise ValueError("the file is cut off")
         return stream[: entry.size]
     return b""
+
+
+def _refuse_joined(file: bytes, fat: tuple[int, ...], sector: int) -> None:
+    """Raise ValueError if another compound file begins in sectors that are not in use."""
+    at = 0
+    while (at := file.find(MAGIC, at + 1)) > 0:
+        number = at // sector - 1
+        if number >= len(fat) or fat[number] == _FREE:
+            raise ValueError("two files were joined to one: give them one by one")
 
 
 class _Entry(NamedTuple):
@@ -177,7 +189,7 @@ def _compound_file(stream: bytes) -> bytes:
     chains = [*[_FAT] * fats, _END, *range(fats + 2, fats + 1 + count), _END]
     table = struct.pack(f"<{len(chains)}I", *chains).ljust(fats * _SECTOR, b"\xff")
     entries = _entry("Root Entry", 5, 1, 0, 0) + _entry("Workbook", 2, _FREE, fats + 1, len(stream))
-    header = struct.pack("<8s16x5H6x", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", 0x3E, 4, 0xFFFE, 12, 6)
+    header = struct.pack("<8s16x5H6x", MAGIC, 0x3E, 4, 0xFFFE, 12, 6)
     header += struct.pack("<9I", 1, fats, fats, 0, _MINI_BYTES, _END, 0, _END, 0)
     header += struct.pack(f"<{min(fats, 109)}I", *range(min(fats, 109))).ljust(4 * 109, b"\xff")
     sectors = (header, table, entries, stream)
