@@ -51,8 +51,9 @@ sample: $(INSTALLED) ## generate a large inventory: make sample ROWS=1000000 [OU
 soak: $(INSTALLED) ## simulate runs with random faults: make soak [SCENARIOS=10000] [SEED=0]
 	@SCENARIOS=$(or $(SCENARIOS),10000) SEED=$(or $(SEED),0) $(BIN)/pytest -q tests/simulation
 
-fuzz: $(INSTALLED) ## run property tests with more examples: make fuzz [EXAMPLES=1000]
+fuzz: $(INSTALLED) ## run property tests longer, and plan random files of all formats: make fuzz [EXAMPLES=1000] [ROWS=1000000] [SEED=…]
 	@EXAMPLES=$(or $(EXAMPLES),1000) $(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal -m hypothesis
+	@PYTHONPATH=. $(BIN)/python tests/reader/million_rows.py --rows $(or $(ROWS),1000000) $(if $(SEED),--seed $(SEED))
 
 kill: $(INSTALLED) ## kill and resume real processes, many times: make kill [KILLS=50]
 	@KILLS=$(or $(KILLS),50) STRIDE=1 $(BIN)/pytest -q \
@@ -67,7 +68,7 @@ replay: $(INSTALLED) ## repeat the simulation of one seed: make replay SEED=…
 
 bench: bench-plan bench-submit bench-pace bench-journal bench-ledger bench-listener ## run all benchmarks
 
-bench-plan: $(INSTALLED) ## measure planning, compared with a plain copy and DuckDB: make bench-plan [ROWS=100000000]
+bench-plan: $(INSTALLED) ## measure planning, compared with a plain copy and DuckDB, and its formats: make bench-plan [ROWS=100000000]
 	@$(BIN)/python tests/benchmarks/plan.py $(ROWS)
 
 bench-submit: $(INSTALLED) ## measure a whole run, compared with loops that only send: make bench-submit [DEVICES="100000 1000000"]

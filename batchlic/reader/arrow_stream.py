@@ -7,7 +7,7 @@ Streaming Format"). Each batch is decoded as a stream of its own, after the sche
 import io
 import struct
 from collections.abc import Iterator
-from typing import BinaryIO, NamedTuple
+from typing import IO, BinaryIO, NamedTuple
 
 import polars as pl
 
@@ -49,6 +49,8 @@ def _messages(name: str, stream: BinaryIO) -> Iterator[_Message]:
     while len(prefix := stream.read(8)) == 8:
         size = struct.unpack_from("<i", prefix, 4)[0]
         if size == 0:  # the end of the stream
+            if stream.read(1):
+                raise _joined_error(name)
             return
         if not prefix.startswith(CONTINUATION) or not 0 < size <= MAX_METADATA_BYTES:
             raise _cut_off_error(name)
@@ -63,15 +65,57 @@ def _messages(name: str, stream: BinaryIO) -> Iterator[_Message]:
         raise _cut_off_error(name)
 
 
+def refuse_joined(name: str, file: IO[bytes]) -> None:
+    """Raise InventoryError if an Arrow IPC file has more than its own batches, which polars would not read.
+
+    The footer of such a file says where the batches are. It follows the last one, and an end of 8 bytes.
+    """
+    end = file.seek(0, io.SEEK_END) - 10  # the length of the footer, and ARROW1
+    try:
+        size = struct.unpack("<i", _read_at(file, end, 4))[0]
+        footer = _read_at(file, end - size, size)
+        ends = [sum(block) for field in _BLOCKS for block in _blocks(footer, field)]
+    except (struct.error, OSError, ValueError):
+        return  # polars says what is damaged
+    if ends and end - size > max(ends) + MAX_PADDING:
+        raise _joined_error(name)
+
+
+_BLOCKS = (2, 3)
+"""Fields of the flatbuffer table `Footer`: the blocks of dictionaries and of batches."""
+MAX_PADDING = 128
+
+
+def _blocks(footer: bytes, field: int) -> list[tuple[int, int, int]]:
+    """The offset, the length of the metadata, and the length of the body of each block."""
+    place = _place(footer, field)
+    if not place:
+        return []
+    start = place + struct.unpack_from("<I", footer, place)[0]
+    count = struct.unpack_from("<I", footer, start)[0]
+    return list(struct.iter_unpack("<qi4xq", footer[start + 4 : start + 4 + 24 * count]))
+
+
+def _read_at(file: IO[bytes], place: int, size: int) -> bytes:
+    file.seek(place)
+    return file.read(size)
+
+
 def _field(table: bytes, number: int, form: str) -> int:
     """A scalar field of the root table of a flatbuffer; 0 if it is absent."""
+    place = _place(table, number)
+    return int(struct.unpack_from(form, table, place)[0]) if place else 0
+
+
+def _place(table: bytes, number: int) -> int:
+    """Where a field of the root table of a flatbuffer is; 0 if it is absent."""
     root = struct.unpack_from("<I", table)[0]
     fields = root - struct.unpack_from("<i", table, root)[0]
-    place = 4 + 2 * number
-    if place + 2 > struct.unpack_from("<H", table, fields)[0]:
+    entry = 4 + 2 * number
+    if entry + 2 > struct.unpack_from("<H", table, fields)[0]:
         return 0
-    offset = struct.unpack_from("<H", table, fields + place)[0]
-    return int(struct.unpack_from(form, table, root + offset)[0]) if offset else 0
+    offset = struct.unpack_from("<H", table, fields + entry)[0]
+    return int(root + offset) if offset else 0
 
 
 def _exactly(name: str, stream: BinaryIO, size: int) -> bytes:
@@ -79,6 +123,13 @@ def _exactly(name: str, stream: BinaryIO, size: int) -> bytes:
     if len(content) != size:
         raise _cut_off_error(name)
     return content
+
+
+def _joined_error(name: str) -> InventoryError:
+    return InventoryError(
+        f"{name}: other bytes follow the Arrow data, as in files that were joined to one: give the files one "
+        f"by one"
+    )
 
 
 def _cut_off_error(name: str) -> InventoryError:

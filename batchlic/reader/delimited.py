@@ -191,12 +191,14 @@ class _Parser:
         """The rows of a block that ends with a newline."""
         if not block.isascii():
             block = _utf8(block)
+        if MARK.encode() in block:
+            return self._parse_slowly(block)
         marked = block.replace(b"\n", self._mark.encode() + b"\n")
         try:
             rows = self._parse_even(marked, block.count(b"\n"))
             return self._parse_uneven(marked) if rows is None else rows
         except pl.exceptions.PolarsError:
-            return self._parse_malformed(block)
+            return self._parse_slowly(block)
 
     @property
     def _mark(self) -> str:
@@ -250,8 +252,8 @@ class _Parser:
             )
         )
 
-    def _parse_malformed(self, block: bytes) -> pl.DataFrame:
-        """The cells of a block that polars can't parse, by Python's csv module.
+    def _parse_slowly(self, block: bytes) -> pl.DataFrame:
+        """The cells of a block that polars can't parse, or that has marks, by Python's csv module.
 
         For this module, a quote inside a cell is text.
         """

@@ -27,15 +27,16 @@ def in_utf8(source: Opened) -> Opened:
 
 
 _CARRIAGE_RETURNS = re.compile(rb"\r+\n|\r")
-_NEXT_LINE = "\x85".encode()
-"""The newline of mainframes (NEL), in UTF-8."""
+_NEXT_LINE = "\x85"
+"""The newline of mainframes (NEL)."""
 
 
 def with_newlines(source: Opened) -> Opened:
     """The text with a newline at the end of each line, whatever ends the lines of the input."""
     has_newlines = b"\n" in source.head or b"\r" in source.head
-    if not has_newlines and _NEXT_LINE in source.head:
-        chunks = (chunk.replace(_NEXT_LINE, b"\n") for chunk in _read_whole(source.stream, _NEXT_LINE[:1]))
+    next_line = _NEXT_LINE.encode("utf-8" if _is_utf8(source.head) else "latin-1")
+    if not has_newlines and next_line in source.head:
+        chunks = (chunk.replace(next_line, b"\n") for chunk in _read_whole(source.stream, next_line[:1]))
     else:
         chunks = (
             _CARRIAGE_RETURNS.sub(b"\n", plain)
@@ -44,6 +45,15 @@ def with_newlines(source: Opened) -> Opened:
             for chunk in _read_whole(source.stream, b"\r")
         )
     return with_head(source.name, chunks, source.files)
+
+
+def _is_utf8(head: bytes) -> bool:
+    """Whether a text that starts like this is UTF-8. Its last character may be cut off."""
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _read_whole(stream: BinaryIO, edge: bytes) -> Iterator[bytes]:

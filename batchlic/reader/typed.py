@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
+from pathlib import Path
 
 import polars as pl
 
@@ -22,9 +23,14 @@ PARQUET, ARROW = b"PAR1", b"ARROW1"
 
 def from_file(source: streams.Opened, options: ReadOptions) -> Inventory:
     """Open a parquet or Arrow IPC file."""
+    stored = streams.in_a_file(source)
+    if source.head.startswith(ARROW):
+        file = source.files.enter_context(stored.open("rb")) if isinstance(stored, Path) else stored
+        arrow_stream.refuse_joined(source.name, file)
+        file.seek(0)
     scan = scans.scan_parquet if source.head.startswith(PARQUET) else scans.scan_ipc
     with _readable(source.name):
-        return _inventory(source.name, scan(streams.in_a_file(source)), options)
+        return _inventory(source.name, scan(stored), options)
 
 
 def from_stream(source: streams.Opened, options: ReadOptions) -> Inventory:

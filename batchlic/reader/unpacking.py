@@ -7,7 +7,7 @@ import sys
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -30,8 +30,8 @@ MAX_LAYERS = 5
 _DECOMPRESSORS: dict[bytes, Callable[[BinaryIO], AbstractContextManager[Readable]]] = {
     b"\x1f\x8b": lambda stream: gzip.GzipFile(fileobj=stream),
     b"\x28\xb5\x2f\xfd": zstd.ZstdFile,
-    b"BZh": bz2.BZ2File,
-    b"\xfd7zXZ\x00": lzma.LZMAFile,
+    b"BZh": lambda stream: nullcontext(_Decompressed(stream, bz2.BZ2Decompressor)),
+    b"\xfd7zXZ\x00": lambda stream: nullcontext(_Decompressed(stream, lzma.LZMADecompressor)),
 }
 """The first bytes of compressed files, and how to decompress them."""
 ZIP = (b"PK\x03\x04", b"PK\x05\x06")
@@ -95,14 +95,68 @@ def _files(archive: Opened, members: Sequence[_Member], layers: int) -> Iterator
         notes = ()
 
 
+class _Decompressed:
+    """The content of compressed streams, one after another. Python's own files ignore what follows them."""
+
+    def __init__(
+        self, stream: BinaryIO, decompressor: Callable[[], bz2.BZ2Decompressor | lzma.LZMADecompressor]
+    ) -> None:
+        self._stream = stream
+        self._new = decompressor
+        self._current = decompressor()
+
+    def read(self, size: int, /) -> bytes:
+        """Some bytes; none at the end. Raises EOFError, OSError or LZMAError if the file is damaged."""
+        content = b""
+        while not content:
+            compressed = b""
+            if self._current.eof:
+                compressed = self._current.unused_data.lstrip(b"\0")  # padding
+                while not compressed:
+                    if not (chunk := self._stream.read(streams.CHUNK_BYTES)):
+                        return b""
+                    compressed = chunk.lstrip(b"\0")
+                self._current = self._new()
+            elif self._current.needs_input and not (compressed := self._stream.read(streams.CHUNK_BYTES)):
+                raise EOFError("the compressed file ends before its end")
+            content = self._current.decompress(compressed, size)
+        return content
+
+
 # -- zip ------------------------------------------------------------------------------------------------
 
 
 def _zip(outer: Opened) -> zipfile.ZipFile:
     try:
-        return outer.files.enter_context(zipfile.ZipFile(in_a_file(outer)))
+        archive = outer.files.enter_context(zipfile.ZipFile(in_a_file(outer)))
+        is_whole = _is_whole(archive)
     except (*streams.DAMAGED, OSError, ValueError) as error:
         raise damaged_error(outer.name, error) from None
+    if not is_whole:
+        raise _joined_error(outer.name, "zip archive or workbook")
+    return archive
+
+
+_END, _END_BYTES = b"PK\x05\x06", 22
+"""The last record of a zip, before its comment."""
+
+
+def _is_whole(archive: zipfile.ZipFile) -> bool:
+    """Whether the file begins and ends with the archive. `zipfile` reads the last one of several."""
+    members = archive.infolist()
+    if archive.fp is None or (members and min(member.header_offset for member in members) > 0):
+        return False
+    archive.fp.seek(archive.start_dir)
+    directory = archive.fp.read()
+    end = directory.rfind(_END) + _END_BYTES
+    return not directory[end + int.from_bytes(directory[end - 2 : end], "little") :].strip(b"\0 \t\r\n")
+
+
+def _joined_error(name: str, kind: str) -> InventoryError:
+    return InventoryError(
+        f"{name}: other bytes come before or after the {kind}, as in files that were joined to one: give the "
+        f"files one by one"
+    )
 
 
 def _is_workbook(outer: Opened) -> bool:
@@ -142,11 +196,26 @@ def _tar_members(outer: Opened) -> list[_Member]:
     try:
         archive = outer.files.enter_context(tarfile.TarFile(fileobj=file))
         members = archive.getmembers()
+        _read_end(outer.name, archive, file)
     except (*streams.DAMAGED, OSError, tarfile.TarError) as error:
         raise damaged_error(outer.name, error) from None
     return [
         _Member(member.name, partial(_extracted, archive, member)) for member in members if member.isfile()
     ]
+
+
+def _read_end(name: str, archive: tarfile.TarFile, file: IO[bytes]) -> None:
+    """Raise InventoryError if the archive is not whole: its end is a block of zeros, and more zeros.
+
+    `tarfile` takes a damaged header for the end.
+    """
+    file.seek(archive.offset)
+    if len(rest := file.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:
+        raise InventoryError(f"{name}: the tar archive is cut off")
+    while rest:
+        if rest.strip(b"\0"):
+            raise _joined_error(name, "tar archive, or it is damaged")
+        rest = file.read(streams.CHUNK_BYTES)
 
 
 def _extracted(archive: tarfile.TarFile, member: tarfile.TarInfo) -> AbstractContextManager[Readable]:

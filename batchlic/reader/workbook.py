@@ -1,9 +1,12 @@
 """Reads inventories in spreadsheets (XLSX, XLSB, XLS, ODS): the first visible sheet, or the one named."""
 
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import chain, islice
-from typing import NamedTuple, TypeAlias, cast
+from operator import itemgetter
+from typing import TypeAlias, cast
 
 import polars as pl
 from python_calamine import (
@@ -19,7 +22,7 @@ from batchlic.reader import layout, streams
 from batchlic.reader.inventory import Block, Inventory, empty
 from batchlic.reader.options import ReadOptions
 from batchlic.reader.roles import Role
-from batchlic.reader.workbook_xml import plain_copy
+from batchlic.reader.workbook_copy import plain_copy
 
 BLOCK_ROWS = 20_000
 SAMPLE = 200
@@ -28,36 +31,30 @@ EXACT = 2**53
 """Spreadsheets store numbers as double floats: larger ones have lost digits, mostly after the 15th."""
 
 Cells: TypeAlias = Sequence[object]
-
-
-class _Row(NamedTuple):
-    """A row that is not blank, and its number in the sheet, from 0."""
-
-    number: int
-    cells: Cells
+_Row: TypeAlias = tuple[int, Cells]
+"""A row that is not blank, after its number in the sheet, from 0."""
 
 
 def inventory(source: streams.Opened, options: ReadOptions) -> Inventory:
     """Open a workbook. Raises InventoryError if it is damaged or locked, or lacks the named sheet."""
-    try:
+    with _readable(source.name):
         file = plain_copy(streams.in_a_file(source), source.files)
         book = source.files.enter_context(CalamineWorkbook.from_filelike(file))
         sheet = _sheet(source.name, book, options.sheet)
-    except (CalamineError, OSError, ValueError, *streams.DAMAGED) as error:
-        raise InventoryError(f"{source.name}: the workbook is damaged or locked: {error}") from None
     rows = _rows(source.name, sheet)
     where = f" in the sheet {sheet.name!r}{_others(book, sheet.name, '; the other sheets are {}: --sheet')}"
     sample = list(islice(rows, SAMPLE))
     if not sample:
         return empty(source.name, where)
-    records = [[_text(cell) for cell in row.cells] for row in sample]
+    records = [[_text(cell) for cell in cells] for _, cells in sample]
     found = layout.find(source.name, records, options, where)
     positions = found.columns.positions
     merged = _MergedCells(sheet, list(positions.values()))
 
     def blocks() -> Iterator[Block]:
         data = chain(sample[found.first_row :], rows)
-        while block := list(islice(data, BLOCK_ROWS)):
+        cells_of = itemgetter(*merged.columns, 0)  # a tuple, also of one column
+        while block := [(number, cells_of(cells)) for number, cells in islice(data, BLOCK_ROWS)]:
             columns = merged.filled(block)
             yield partial(_frame, dict(zip(positions, columns, strict=True)))
 
@@ -69,6 +66,19 @@ def inventory(source: streams.Opened, options: ReadOptions) -> Inventory:
         blocks=blocks,
         notes=(*([f"{source.name}: {unread}"] if unread and not options.sheet else []), *found.notes),
     )
+
+
+@contextmanager
+def _readable(name: str) -> Iterator[None]:
+    """Raise InventoryError if the workbook is damaged."""
+    try:
+        yield
+    except (CalamineError, OSError, ValueError, *streams.DAMAGED) as error:
+        raise InventoryError(f"{name}: the workbook is damaged or locked: {error}") from None
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # of calamine, whose module can't be imported
+            raise
+        raise InventoryError(f"{name}: the workbook is damaged: {error}") from None
 
 
 def _sheet(name: str, book: CalamineWorkbook, wanted: str | None) -> CalamineSheet:
@@ -96,24 +106,24 @@ def _others(book: CalamineWorkbook, read: str, template: str) -> str:
 
 def _rows(name: str, sheet: CalamineSheet) -> Iterator[_Row]:
     """The rows without those of empty cells, which count as blank lines."""
-    rows = enumerate(sheet.iter_rows())
+    rows = cast("Iterator[Cells]", sheet.iter_rows())
     number = -1
-    while True:
-        try:
-            number, cells = next(rows)
-        except StopIteration:
-            return
-        except (OverflowError, ValueError) as error:  # a date that Python does not have
-            raise InventoryError(
-                f"{name}: row {number + 2} of the sheet {sheet.name!r} has a cell that can't be read "
-                f"({error}): format it as a number or text, or save the workbook as XLSX"
-            ) from None
-        if any(cells) or any(cell != "" for cell in cast("Cells", cells)):
-            yield _Row(number, cast("Cells", cells))
+    try:
+        for number, cells in enumerate(rows):
+            if any(cells) or any(cell != "" for cell in cells):
+                yield number, cells
+    except (OverflowError, ValueError) as error:  # a date that Python does not have
+        raise InventoryError(
+            f"{name}: row {number + 2} of the sheet {sheet.name!r} has a cell that can't be read "
+            f"({error}): format it as a number or text, or save the workbook as XLSX"
+        ) from None
 
 
 class _MergedCells:
-    """Gives the value of merged cells, which only the first of them has, to all of them."""
+    """Gives the value of merged cells, which only the first of them has, to all of them.
+
+    `columns`: the columns that are read, and then those of the first cells.
+    """
 
     def __init__(self, sheet: CalamineSheet, positions: Sequence[int]) -> None:
         """`positions`: the columns that are read, from the first column of the sheet that has cells."""
@@ -125,20 +135,24 @@ class _MergedCells:
             if (rows := range(top, bottom + 1))
             and (columns := range(first - left, last - left + 1))
             and any(position in columns for position in positions)
+            and first >= left  # or else the first cell is empty
         ]
+        self.columns = [*positions, *sorted({columns.start for _, columns in self._ranges} - {*positions})]
         self._values: dict[int, object] = {}
 
     def filled(self, rows: Sequence[_Row]) -> list[list[object]]:
-        """The cells of each column that is read. Rows are passed in their order."""
-        columns = [[row.cells[position] for row in rows] for position in self._positions]
+        """The cells of each column that is read. Rows have the cells of `columns`; they come in order."""
+        columns = [[cells[at] for _, cells in rows] for at in range(len(self._positions))]
+        numbers = [number for number, _ in rows] if self._ranges else []
         for number, (merged_rows, merged_columns) in enumerate(self._ranges):
-            for at, row in enumerate(rows):
-                if row.number not in merged_rows:
+            first, end = bisect_left(numbers, merged_rows.start), bisect_left(numbers, merged_rows.stop)
+            if first < end and numbers[first] == merged_rows.start:
+                self._values[number] = rows[first][1][self.columns.index(merged_columns.start)]
+            for column, position in zip(columns, self._positions, strict=True):
+                if position not in merged_columns:
                     continue
-                if row.number == merged_rows.start:
-                    self._values[number] = row.cells[merged_columns.start]
-                for column, position in zip(columns, self._positions, strict=True):
-                    if position in merged_columns and column[at] == "":
+                for at in range(first, end):
+                    if column[at] == "":
                         column[at] = self._values.get(number, "")
         return columns
 

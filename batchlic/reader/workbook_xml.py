@@ -1,69 +1,39 @@
-"""Rewrites the XML of a workbook so that calamine returns each cell as it is stored.
-
-calamine turns numbers that are formatted as dates into dates, and fails for large ones. It returns cells with
-errors, and formulas without a stored value, as empty. It refuses white space between the cells of ODS.
-"""
+"""Rewrites the XML of workbooks (XLSX, ODS) for calamine, piece by piece."""
 
 import re
-import tempfile
-import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from pathlib import Path
+from functools import partial
 from typing import IO, TypeAlias
 
 NO_VALUE = "#FORMULA"
 """Begins the text of a formula whose value the workbook does not have."""
 
-PIECE_BYTES = 16 << 20
+PIECE_BYTES = 1 << 20
+MAX_PIECE_BYTES = 32 << 20
+"""Of a part, or a row, that has no start of a row in it."""
 
-
-def plain_copy(file: Path | IO[bytes], files: ExitStack) -> IO[bytes]:
-    """The workbook itself if nothing has to be rewritten, or else a rewritten copy; closed by `files`."""
-    original = files.enter_context(file.open("rb")) if isinstance(file, Path) else file
-    copy = original
-    if zipfile.is_zipfile(original):
-        with zipfile.ZipFile(original) as book:
-            rewrites = {
-                part: rewrite
-                for part in book.namelist()
-                if (rewrite := _rewrite_of(part)) and _applies(book, part)
-            }
-            if rewrites:
-                copy = files.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
-                _write_copy(book, copy, rewrites)
-    copy.seek(0)
-    return copy
-
-
-_Rewrite: TypeAlias = Callable[[bytes], bytes]
+Rewrite: TypeAlias = Callable[[IO[bytes]], Iterator[tuple[bytes, bytes]]]
+"""Yields each piece of a part, before and after."""
 _SHEET = re.compile(r"/?xl[/\\]worksheets[/\\][^/\\]*\.xml", re.IGNORECASE)
 _STYLES = re.compile(r"/?xl[/\\]styles\.xml", re.IGNORECASE)
 
 
-def _rewrite_of(part: str) -> _Rewrite | None:
-    """How a part is rewritten, piece by piece; None if it is not."""
+def rewrite_of(part: str) -> Rewrite | None:
+    """How a part is rewritten; None if it is not."""
     if _SHEET.fullmatch(part):
-        return _with_errors_and_formulas
+        return partial(_rewritten, _with_errors_and_formulas)
     if _STYLES.fullmatch(part):
-        return _without_dates
-    return _without_space if part == "content.xml" else None
+        return partial(_rewritten, _without_dates)
+    return partial(_rewritten, _without_space) if part == "content.xml" else None
 
 
-def _applies(book: zipfile.ZipFile, part: str) -> bool:
-    """Whether rewriting changes anything. Most workbooks are read as they are."""
-    rewrite = _rewrite_of(part)
-    with book.open(part) as content:
-        return rewrite is not None and any(rewrite(piece) != piece for piece in _pieces(content))
+def _rewritten(change: Callable[[bytes], bytes], content: IO[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    for piece in _pieces(content):
+        yield piece, change(piece)
 
 
-def _write_copy(book: zipfile.ZipFile, copy: IO[bytes], rewrites: dict[str, _Rewrite]) -> None:
-    with zipfile.ZipFile(copy, "w") as written:
-        for part in book.infolist():
-            with book.open(part) as content, written.open(part.filename, "w", force_zip64=True) as target:
-                rewrite = rewrites.get(part.filename, bytes)
-                for piece in _pieces(content):
-                    target.write(rewrite(piece))
+_ROWS = (b"<row", b"-row", b":row")
+"""How the start tag of a row contains its name: XLSX, ODS, XLSX with a prefix."""
 
 
 def _pieces(content: IO[bytes]) -> Iterator[bytes]:
@@ -71,16 +41,21 @@ def _pieces(content: IO[bytes]) -> Iterator[bytes]:
     rest = b""
     while chunk := content.read(PIECE_BYTES):
         piece = rest + chunk
-        cut = max(piece.rfind(b"<row"), piece.rfind(b"-row"), piece.rfind(b":row"))
-        rest = piece[cut:] if cut > 0 else b""
-        yield piece[:cut] if cut > 0 else piece
+        cut = next((at for row in _ROWS if (at := piece.rfind(row)) > 0), 0)
+        if cut or len(piece) > MAX_PIECE_BYTES:
+            yield piece[:cut] if cut else piece
+            rest = piece[cut:] if cut else b""
+        else:
+            rest = piece
     yield rest
 
 
 # -- XLSX -----------------------------------------------------------------------------------------------
 
-_ERROR_CELL = re.compile(rb"""(<(?:\w+:)?c\b[^<>]*?\st=["'])e(["'])""")
-_FORMULA_CELL = re.compile(
+_ERROR_TYPE = re.compile(rb"""\st=["']e["']""")
+_FORMULA = re.compile(rb"<f[ />]")
+_FORMULA_WITH_PREFIX = re.compile(rb"<\w+:f[ />]")
+_CELL_WITHOUT_VALUE = re.compile(
     rb"<((?:\w+:)?)c\b([^<>]*)>\s*"
     rb"<(?:\w+:)?f\b(?:[^<>]*/>|[^<>]*>([^<]*)</(?:\w+:)?f>)\s*"
     rb"(?:<(?:\w+:)?v\s*/>|<(?:\w+:)?v>\s*</(?:\w+:)?v>)?\s*"
@@ -90,16 +65,29 @@ _FORMULA_CELL = re.compile(
 _TYPE = re.compile(rb"""\st=["'](\w*)["']""")
 _FORMAT = re.compile(rb"""numFmtId=["'](\d+)["']""")
 _FORMATS = re.compile(rb"<(\w+:)?numFmts\b.*?</(\w+:)?numFmts>", re.DOTALL)
-_NOT_DATES = {*range(14), *range(37, 45), 48, 49}
+NOT_DATES = {*range(14), *range(37, 45), 48, 49}
 """Number formats that show no date (ECMA-376 part 1, 18.8.30)."""
 
 
 def _with_errors_and_formulas(sheet: bytes) -> bytes:
-    if b't="e"' in sheet or b"t='e'" in sheet:
-        sheet = _ERROR_CELL.sub(rb"\1str\2", sheet)
-    if b"<f" in sheet or b":f" in sheet:
-        sheet = _FORMULA_CELL.sub(_with_formula_as_text, sheet)
-    return sheet
+    if (b't="e"' if b'="' in sheet else b"t='e'") in sheet:
+        sheet = _ERROR_TYPE.sub(_as_text_type, sheet)
+    formulas = (_FORMULA if b"</row>" in sheet else _FORMULA_WITH_PREFIX).finditer(sheet)
+    pieces: list[bytes] = []
+    end = 0
+    for formula in formulas:
+        start = sheet.rfind(b"<", 0, formula.start())
+        if start >= end and (cell := _CELL_WITHOUT_VALUE.match(sheet, start)):
+            pieces += sheet[end:start], _with_formula_as_text(cell)
+            end = cell.end()
+    return b"".join([*pieces, sheet[end:]]) if pieces else sheet
+
+
+def _as_text_type(error: re.Match[bytes]) -> bytes:
+    """The type of an error as the type of text; `error` itself if it is not in a tag."""
+    start = error.start()
+    in_tag = error.string.rfind(b"<", 0, start) > error.string.rfind(b">", 0, start)
+    return b' t="str"' if in_tag else error[0]
 
 
 def _with_formula_as_text(cell: re.Match[bytes]) -> bytes:
@@ -113,7 +101,7 @@ def _with_formula_as_text(cell: re.Match[bytes]) -> bytes:
 
 
 def _without_dates(styles: bytes) -> bytes:
-    if all(int(number) in _NOT_DATES for number in _FORMAT.findall(styles)):
+    if all(int(number) in NOT_DATES for number in _FORMAT.findall(styles)):
         return styles
     return _FORMAT.sub(b'numFmtId="0"', _FORMATS.sub(b"", styles))
 

@@ -1,13 +1,17 @@
 """`make bench-plan`: compare planning with a plain copy to parquet, and with the same rules in SQL by DuckDB.
 
+A second table compares the formats of the inventory: the same rows in CSV, JSON, parquet and XLSX.
+
 Each measurement has its own process. Compare figures of one run of the benchmark only.
 """
 
 import argparse
+import csv
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +19,7 @@ from time import perf_counter
 
 import duckdb
 import polars as pl
+import xlsxwriter  # type: ignore[import-untyped]
 
 ROOT = Path(__file__).resolve().parents[2]
 ROUNDS = 2
@@ -33,13 +38,19 @@ class Measured:
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("rows", type=int, nargs="*", help="more sizes, in rows, after 1 and 10 million")
-    arguments.add_argument("--only", choices=["copy", "duckdb"], help=argparse.SUPPRESS)
+    arguments.add_argument("--formats", action="store_true", help="compare the formats, and nothing else")
+    arguments.add_argument("--only", choices=[*PARTS], help=argparse.SUPPRESS)
     arguments.add_argument("--folder", type=Path, help="folder for all files (default: a temporary one)")
     chosen = arguments.parse_args()
     if chosen.only:
-        {"copy": copy, "duckdb": plan_in_sql}[chosen.only](chosen.folder)
+        PARTS[chosen.only](chosen.folder)
         return
     print(f"{os.cpu_count()} cores, polars {pl.__version__}, DuckDB {duckdb.__version__}")
+    for rows, formats in FORMATS.items():
+        with TemporaryDirectory(prefix="batchlic-bench-", dir=chosen.folder) as folder:
+            compare_formats(rows, formats, Path(folder))
+    if chosen.formats:
+        return
     titles = f"{'rows':>12} {'program':>14} {'wall s':>8} {'CPU s':>8} {'peak MB':>8}"
     print(f"{titles} {'wall of copy':>12} {'CPU of copy':>12}", flush=True)
     for rows in [1_000_000, 10_000_000, *chosen.rows]:
@@ -47,37 +58,58 @@ def main() -> None:
             compare(rows, Path(folder))
 
 
-def compare(rows: int, folder: Path) -> None:
-    """Print the best figures of each program for one inventory, of ROUNDS rounds. The programs take turns."""
+def generate(rows: int, folder: Path) -> None:
     # Another process generates the inventory: the peak memory of a fork includes that of its parent.
     measure(
         [sys.executable, str(ROOT / "sample_data/generate.py"), "--rows", str(rows), "--out", "fleet.csv"],
         folder,
     )
-    this_file = [sys.executable, str(Path(__file__).resolve()), "--folder", "."]
-    plan = [
-        str(Path(sys.executable).with_name("batchlic")),
-        "plan",
-        "fleet.csv",
-        "--account",
-        ACCOUNT,
-        "--sku",
-        SKU,
-    ]
+
+
+def plan_command(inventory: str) -> list[str]:
+    program = str(Path(sys.executable).with_name("batchlic"))
+    return [program, "plan", inventory, "--account", ACCOUNT, "--sku", SKU]
+
+
+def part_command(part: str) -> list[str]:
+    return [sys.executable, str(Path(__file__).resolve()), "--folder", ".", "--only", part]
+
+
+def compare(rows: int, folder: Path) -> None:
+    """Print the best figures of each program for one inventory, of ROUNDS rounds. The programs take turns."""
+    generate(rows, folder)
     programs = {
-        "polars copy": [*this_file, "--only", "copy"],
-        "batchlic plan": plan,
-        "DuckDB": [*this_file, "--only", "duckdb"],
+        "polars copy": part_command("copy"),
+        "batchlic plan": plan_command("fleet.csv"),
+        "DuckDB": part_command("duckdb"),
     }
-    rounds = [{name: measure(command, folder) for name, command in programs.items()} for _ in range(ROUNDS)]
-    best = {
-        name: min((figures[name] for figures in rounds), key=lambda run: run.seconds) for name in programs
-    }
+    best = best_of(programs, folder)
     copied = best["polars copy"]
     for name, run in best.items():
         figures = f"{run.seconds:>8.1f} {run.cpu:>8.1f} {run.peak_mb:>8.0f}"
         ratios = f"{run.seconds / copied.seconds:>12.2f} {run.cpu / copied.cpu:>12.2f}"
         print(f"{rows:>12,} {name:>14} {figures} {ratios}", flush=True)
+
+
+def compare_formats(rows: int, formats: Sequence[str], folder: Path) -> None:
+    """Print the best figures of `batchlic plan` for the same rows in each format."""
+    generate(rows, folder)
+    for name in formats:
+        measure(part_command(name), folder)
+    best = best_of({name: plan_command(f"fleet.{name}") for name in ("csv", *formats)}, folder)
+    titles = f"{'rows':>12} {'format':>14} {'wall s':>8} {'CPU s':>8} {'rows/s':>10} {'peak MB':>8}"
+    print(f"{titles} {'wall of CSV':>12} {'CPU of CSV':>12}")
+    for name, run in best.items():
+        figures = f"{run.seconds:>8.1f} {run.cpu:>8.1f} {rows / run.seconds:>10,.0f} {run.peak_mb:>8.0f}"
+        ratios = f"{run.seconds / best['csv'].seconds:>12.2f} {run.cpu / best['csv'].cpu:>12.2f}"
+        print(f"{rows:>12,} {name:>14} {figures} {ratios}", flush=True)
+
+
+def best_of(programs: Mapping[str, Sequence[str]], folder: Path) -> dict[str, Measured]:
+    rounds = [{name: measure(command, folder) for name, command in programs.items()} for _ in range(ROUNDS)]
+    return {
+        name: min((figures[name] for figures in rounds), key=lambda run: run.seconds) for name in programs
+    }
 
 
 def measure(command: Sequence[str], folder: Path) -> Measured:
@@ -99,6 +131,36 @@ def measure(command: Sequence[str], folder: Path) -> Measured:
 def copy(folder: Path) -> None:
     """Convert the file to parquet with polars, and do nothing else."""
     pl.scan_csv(folder / "fleet.csv", infer_schema=False).sink_parquet(folder / "copy.parquet")
+
+
+def as_ndjson(folder: Path) -> None:
+    """Write the rows as one object per line."""
+    pl.scan_csv(folder / "fleet.csv", infer_schema=False).sink_ndjson(folder / "fleet.ndjson")
+
+
+def as_json(folder: Path) -> None:
+    """Write the rows as one array of objects."""
+    rows = pl.scan_csv(folder / "fleet.csv", infer_schema=False)
+    with (folder / "fleet.json").open("w") as file:
+        for number, row in enumerate(
+            row for batch in rows.collect_batches() for row in batch.iter_rows(named=True)
+        ):
+            file.write(("," if number else "[") + json.dumps(row))
+        file.write("]")
+
+
+def as_parquet(folder: Path) -> None:
+    """Write the rows as parquet."""
+    pl.scan_csv(folder / "fleet.csv", infer_schema=False).sink_parquet(folder / "fleet.parquet")
+
+
+def as_xlsx(folder: Path) -> None:
+    """Write the rows as one sheet of text."""
+    with (folder / "fleet.csv").open(newline="") as file, xlsxwriter.Workbook(folder / "fleet.xlsx") as book:
+        sheet = book.add_worksheet("Fleet")
+        for number, row in enumerate(csv.reader(file)):
+            for column, cell in enumerate(row):
+                sheet.write_string(number, column, cell)
 
 
 def plan_in_sql(folder: Path) -> None:
@@ -166,6 +228,18 @@ COPY (
     ORDER BY imei_n NULLS LAST, rest_n
 ) TO 'sql_plan.parquet' (COMPRESSION zstd, COMPRESSION_LEVEL 1, ROW_GROUP_SIZE 50000);
 """  # noqa: S608 - the SQL contains constants of this file only
+
+PARTS = {
+    "copy": copy,
+    "duckdb": plan_in_sql,
+    "ndjson": as_ndjson,
+    "json": as_json,
+    "parquet": as_parquet,
+    "xlsx": as_xlsx,
+}
+"""What a process of its own does, by `--only`."""
+FORMATS = {1_000_000: ("ndjson", "json", "parquet"), 300_000: ("xlsx",)}
+"""The formats beside CSV, by the number of rows. A sheet has at most 1,048,576."""
 
 
 if __name__ == "__main__":

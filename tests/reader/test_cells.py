@@ -91,7 +91,7 @@ def test_null_words_are_empty_cells(tmp_path: Path, word: str) -> None:
         (IMEI[:14] + str((int(IMEI[14]) + 1) % 10), "bad_check_digit"),
         (IMEI[:14] + "O", "not_digits"),
         ("+" + IMEI[:14], "not_digits"),
-        ("-" + IMEI[:14], "bad_length"),
+        ("-" + IMEI[:14], "mangled_number"),
         ("pending", "not_digits"),
         ("\u0661" * 15, "not_digits"),
         (f"{IMEI} / {imei(8)}", "not_digits"),

@@ -244,3 +244,23 @@ def test_another_document_is_named(tmp_path: Path, part: str, complaint: str) ->
         target.writestr(part, "")
     with pytest.raises(InventoryError, match=complaint):
         plan_bytes(tmp_path, packed.getvalue(), "fleet.xlsx")
+
+
+def test_a_merge_that_begins_in_an_empty_column_has_no_value(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    with xlsxwriter.Workbook(file) as book:
+        sheet = book.add_worksheet()
+        sheet.write_row(0, 1, ["ICCID", "IMEI"])
+        sheet.write_row(1, 1, ["", imei(1)])
+        sheet.merge_range(1, 0, 1, 1, "")
+    assert plan_bytes(tmp_path, file.getvalue()).devices == [(imei(1), None)]
+
+
+def test_a_merge_has_the_value_of_a_column_that_is_not_read(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    with xlsxwriter.Workbook(file) as book:
+        sheet = book.add_worksheet()
+        sheet.write_row(0, 0, ["Site", "IMEI", "Notes"])
+        sheet.write_row(1, 0, ["a", imei(1), "b"])
+        sheet.merge_range(2, 0, 2, 2, imei(2))
+    assert plan_bytes(tmp_path, file.getvalue()).devices == [(imei(1), None), (imei(2), None)]
