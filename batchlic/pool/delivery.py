@@ -2,50 +2,29 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
-from itertools import chain
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, TypeAlias
 
 import anyio
 
 from batchlic.carrier.answers import Answer, Outcome
 from batchlic.errors import BatchlicError, StoppedEarly
 from batchlic.pool.bisect import bisect
-from batchlic.pool.refusals import RefusalWatch
-from batchlic.pool.remaining import Delivery, Position
-from batchlic.pool.sender import Sender, Sent
-from batchlic.pool.suspicion import Suspicions, due_at
+from batchlic.pool.parked import WITNESSES, Parked
+from batchlic.pool.refusals import RefusalWatch, RefusedTooMuch
+from batchlic.pool.remaining import Delivery
+from batchlic.pool.sender import Sender
+from batchlic.pool.suspicion import MANY_REQUESTS, due_at
 from batchlic.pool.verdict import Next, Verdict
 
 if TYPE_CHECKING:
     from batchlic.chunker import Batch
 
-
-MOST_POSTPONED = 5_000
-"""While so many sequences are postponed, no new one is taken from the plan (promise H)."""
-POSTPONED_TO_CHECK = 16
-"""So many postponed sequences are looked at for each new one."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Postponed:
-    """Deliveries that were refused without a known reason, and what follows them in their sequence."""
-
-    deliveries: list[Delivery]
-    rest: Iterator[Delivery]
-
-    def sequence(self) -> Iterator[Delivery]:
-        return chain(self.deliveries, self.rest)
-
-    def due_at(self) -> float:
-        return max(map(due_at, self.deliveries))
-
-    def is_due(self, suspicions: Suspicions) -> bool:
-        now = anyio.current_time()
-        return all(suspicions.is_due(delivery, now=now) for delivery in self.deliveries)
+_Work: TypeAlias = Callable[[], Awaitable[None]]
 
 
 class Pool:
@@ -61,7 +40,16 @@ class Pool:
         self.refusals = RefusalWatch()
         self._scope = anyio.CancelScope()
         self._failure: BatchlicError | None = None
-        self._postponed: deque[_Postponed] = deque()
+        self._parked = Parked(sender.suspicions)
+        self._is_turn_of_parked = True
+        self._busy = 0
+        """Workers that are sending something."""
+        self._witnesses = 0
+        """Those of them that are sending a witness."""
+        self._stopping = anyio.Event()
+        """Is set when refusals stop the run."""
+        self._changed = anyio.Event()
+        """Is set, and replaced, when a worker is done with something."""
 
     async def deliver(
         self,
@@ -81,12 +69,19 @@ class Pool:
             await self._sender.login()
             if before is not None:
                 await before()
-            shared = iter(sequences)
+            plan = _Plan(sequences)
             async with anyio.create_task_group() as tasks:
                 for _ in range(self._workers):
-                    tasks.start_soon(self._work, shared)
+                    tasks.start_soon(self._work, plan)
+        if isinstance(self._failure, RefusedTooMuch) and len(self._parked):
+            raise RefusedTooMuch(f"{self._failure}. {self._parked.description()}")
         if self._failure is not None:
             raise self._failure
+        if len(self._parked):
+            raise RefusedTooMuch(
+                "the carrier refuses some devices for an unknown reason. No device counts as failed for this "
+                f"reason: resume the run to send them again; {self._parked.description()}"
+            )
 
     @property
     def is_stopping(self) -> bool:
@@ -106,41 +101,91 @@ class Pool:
         self._failure = self._failure or error
         self._scope.cancel()
 
-    async def _work(self, sequences: Iterator[Iterable[Delivery]]) -> None:
-        """One worker: take the next sequence that no other worker has taken, and deliver it."""
+    async def _work(self, plan: _Plan) -> None:
+        """One worker: do what is next, until nothing is left."""
         try:
-            while self._failure is None and (sequence := await self._take(sequences)) is not None:
-                deliveries = iter(sequence)
-                for delivery in deliveries:
-                    if postponed := await self._deliver(delivery):
-                        self._postponed.append(_Postponed(postponed, deliveries))
-                        break
+            while (work := await self._next_work(plan)) is not None:
+                self._busy += 1
+                try:
+                    await work()
+                except RefusedTooMuch as refusals:
+                    self._stop_for(refusals)
+                finally:
+                    self._busy -= 1
+                    self._changed.set()
+                    self._changed = anyio.Event()
         except BatchlicError as error:
             self._fail(error)
 
-    async def _take(self, sequences: Iterator[Iterable[Delivery]]) -> Iterable[Delivery] | None:
-        """The next sequence: a postponed one that can be judged now, or one of the plan; None at the end.
+    def _stop_for(self, refusals: RefusedTooMuch) -> None:
+        """Begin nothing new. The pool ends when no device is left between two steps that can be undone."""
+        self._failure = self._failure or refusals
+        self._sender.suspicions.stop(refusals)
+        self._stopping.set()
 
-        At the end of the plan, or if too many are postponed, it is the one that can be sent first.
-        """
-        for _ in range(min(len(self._postponed), POSTPONED_TO_CHECK)):
-            first = self._postponed.popleft()
-            if first.is_due(self._sender.suspicions):
-                return first.sequence()
-            self._postponed.append(first)
-        if len(self._postponed) < MOST_POSTPONED:
-            new = next(sequences, None)
-            if new is not None or not self._postponed:
-                return new
-        first = min(self._postponed, key=_Postponed.due_at)
-        self._postponed.remove(first)
-        await anyio.sleep_until(first.due_at())
-        return first.sequence()
+    async def _next_work(self, plan: _Plan) -> _Work | None:
+        """A parked delivery or the next sequence, by the rules of `parked`; None if nothing is left."""
+        while True:
+            if (work := self._parked_work(plan) or self._new_work(plan)) is not None:
+                return work
+            may_go_on = self._failure is None and not plan.is_empty
+            if not (may_go_on and self._busy):
+                return None
+            await self._changed.wait()
+
+    def _new_work(self, plan: _Plan) -> _Work | None:
+        """The next sequence of the plan, if one may begin."""
+        may_begin = self._failure is None and not self._parked.blocks_new
+        if not may_begin or plan.is_empty:
+            return None
+        self._is_turn_of_parked = True
+        if not plan.has_only_witnesses:
+            return partial(self._deliver_all, next(plan))
+        waits_for = self._busy if self._parked.needs_evidence else self._busy - self._witnesses
+        return None if waits_for else partial(self._deliver_witness, next(plan))
+
+    def _parked_work(self, plan: _Plan) -> _Work | None:
+        """A parked delivery, if it is its turn."""
+        is_over = self._failure is not None
+        if is_over or plan.is_empty or self._parked.blocks_new:
+            found = self._parked.take_first(only_bounded=is_over)
+        elif plan.has_only_witnesses:
+            found = self._parked.take_explained()
+        else:
+            found = self._parked.take_due() if self._is_turn_of_parked else None
+        self._is_turn_of_parked = False
+        return None if found is None else partial(self._send_again, found)
+
+    async def _deliver_all(self, sequence: Iterable[Delivery]) -> None:
+        for delivery in sequence:
+            await self._deliver(delivery)
+
+    async def _deliver_witness(self, sequence: Iterable[Delivery]) -> None:
+        self._witnesses += 1
+        try:
+            await self._deliver_all(sequence)
+        finally:
+            self._witnesses -= 1
+
+    async def _send_again(self, parked: Delivery) -> None:
+        """Send a parked delivery when it is due, and go on with those of its devices that are not parked."""
+        with anyio.CancelScope(deadline=due_at(parked)):
+            await (anyio.sleep_forever() if parked.is_bounded else self._stopping.wait())
+        try:
+            again = await self._deliver(parked)
+        except RefusedTooMuch:
+            self._parked.put([parked])
+            raise
+        finally:
+            self._parked.release(parked)
+        left = {offset for delivery in again for offset in delivery.batch.offsets}
+        if ended := [offset for offset in parked.batch.offsets if offset not in left]:
+            await self._deliver_all(parked.then(ended))
 
     async def _deliver(self, delivery: Delivery) -> list[Delivery]:
-        """Send a batch, and its parts if it is refused, until each device has an answer.
+        """Send a batch, and its parts if it is refused, until each device has an answer or is parked.
 
-        Returns what is to be sent again later.
+        Returns what is parked.
         """
         parts = _Parts(delivery, self._sender)
         try:
@@ -150,24 +195,45 @@ class Pool:
                 verdict = await parts.send(delivery.batch)
                 if verdict.next is Next.SPLIT:
                     await bisect(delivery.batch, verdict.answer.named_devices, parts.send)
-            await parts.end_between_steps()
         finally:
             self._sender.suspicions.end(delivery)
+            self._parked.put(parts.parked, are_stuck=not parts.is_accepted)
+            if (refusals := self._sender.suspicions.stopped) is not None:
+                self._stop_for(refusals)
         if parts.is_accepted:
             self.refusals.accepted(delivery.batch)
         elif parts.last is not None and parts.last.next is Next.END:
             self._watch_refusal(delivery, parts.last.answer)
-        return parts.postponed
+        return parts.parked
 
     def _watch_refusal(self, delivery: Delivery, answer: Answer) -> None:
         """Stop the run if too many batches were refused alike."""
         try:
             self.refusals.refused(delivery.batch, answer, delivery.position)
-        except StoppedEarly as stopped:
-            if delivery.position is not Position.SECOND_RESTORABLE:
-                raise
-            # Stop only after the sequences at work have undone their first steps.
-            self._failure = self._failure or stopped
+        except RefusedTooMuch as refusals:
+            self._stop_for(refusals)
+
+
+class _Plan:
+    """The sequences of a plan that no worker has taken yet. The last ones are witnesses (see `parked`)."""
+
+    def __init__(self, sequences: Iterable[Iterable[Delivery]]) -> None:
+        self._sequences = iter(sequences)
+        self._ahead = deque(islice(self._sequences, WITNESSES + 1))
+
+    def __next__(self) -> Iterable[Delivery]:
+        following = next(self._sequences, None)
+        if following is not None:
+            self._ahead.append(following)
+        return self._ahead.popleft()
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._ahead
+
+    @property
+    def has_only_witnesses(self) -> bool:
+        return len(self._ahead) <= WITNESSES
 
 
 class _Parts:
@@ -176,38 +242,24 @@ class _Parts:
     def __init__(self, delivery: Delivery, sender: Sender) -> None:
         self._delivery = delivery
         self._sender = sender
-        self._refused_at = -math.inf
+        self._refused_in_a_row = 0
         self.is_accepted = False
         """Whether any of them was accepted."""
         self.last: Verdict | None = None
-        self.postponed: list[Delivery] = []
+        self.parked: list[Delivery] = []
 
     async def send(self, part: Batch) -> Verdict:
         """Send the whole batch or a part of it; returns the last verdict on it."""
-        if part is self._delivery.batch:
-            sent = await self._send(self._delivery)
-            self._refused_at = sent.delivery.refusals.last_at
-        else:
-            position = self._delivery.position
-            sent = await self._send(Delivery(part, batch_refused_at=self._refused_at, position=position))
-        if sent.verdict.next is Next.POSTPONE:
-            self.postponed.append(sent.delivery)
-        return sent.verdict
-
-    async def end_between_steps(self) -> None:
-        """Send postponed devices again, soon, while devices stand between two steps of a migration."""
-        position = self._delivery.position
-        is_first_step = self._delivery.batch.step is not None and position is Position.FIRST
-        others_wait = self._delivery.others_wait or (self.is_accepted and is_first_step)
-        while self.postponed and (others_wait or position is Position.SECOND_RESTORABLE):
-            delivery = self.postponed.pop(0)
-            await anyio.sleep_until(due_at(delivery))
-            sent = await self._send(replace(delivery, others_wait=others_wait))
-            if sent.verdict.next is Next.POSTPONE:
-                self.postponed.append(sent.delivery)
-
-    async def _send(self, delivery: Delivery) -> Sent:
-        sent = await self._sender.send(delivery)
-        self.last = sent.verdict
-        self.is_accepted |= sent.verdict.answer.outcome is Outcome.ACCEPTED
-        return sent
+        delivery = self._delivery
+        if part is not delivery.batch:
+            delivery = Delivery(part, is_part=True, position=delivery.position, then=delivery.then)
+        verdict, delivery = await self._sender.send(delivery)
+        self.last = verdict
+        is_accepted = verdict.answer.outcome is Outcome.ACCEPTED
+        self.is_accepted |= is_accepted
+        self._refused_in_a_row = 0 if is_accepted else self._refused_in_a_row + 1
+        if verdict.next is Next.SPLIT and self._refused_in_a_row >= MANY_REQUESTS and delivery.is_bounded:
+            verdict = replace(verdict, next=Next.PARK)  # nothing else limits requests during an outage
+        if verdict.next is Next.PARK:
+            self.parked.append(delivery)
+        return verdict

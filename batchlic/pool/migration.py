@@ -6,14 +6,18 @@ A batch continues in the order in which it began.
 
 An assign whose answer was lost is not simply sent again. What it may have given is cleared first, so that a
 device ends with one new license and not with two.
+
+If the pool parks devices of a step, the others go on without them. The parked devices continue later, in a
+sequence of their own.
 """
 
 import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby, islice
-from operator import attrgetter, itemgetter
+from operator import itemgetter
 from typing import TypeAlias
 
 from batchlic.carrier.answers import Outcome
@@ -69,35 +73,57 @@ class Migration:
         while group := list(islice(batches, BATCHES_PER_READ)):
             history = {} if was_fresh else self._history(range(group[0].batch_id, group[-1].batch_id + 1))
             for batch in group:
-                yield self._sequence(batch, history)
+                for offsets in self._apart(batch, history):
+                    yield self._sequence(batch, offsets, history)
 
-    def _sequence(self, batch: Batch, history: History) -> Iterator[Delivery]:
+    def _apart(self, batch: Batch, history: History) -> Iterator[Sequence[int]]:
+        """The devices of a batch, by sequence: first those that took the first step, then the others."""
+        begun_with = _begun_with(batch, history)
+        events = history.get((batch.batch_id, begun_with), []) if begun_with else []
+        taken = _with_status(DeviceStatus.ACCEPTED, statuses_of(batch, events))
+        others = set(batch.offsets).difference(taken)
+        yield from filter(None, (taken, sorted(others)))
+
+    def _continued(self, batch: Batch, offsets: Collection[int]) -> Iterator[Delivery]:
+        """What is left to do for some devices of a batch that were parked."""
+        history = self._history(range(batch.batch_id, batch.batch_id + 1))
+        yield from self._sequence(batch, sorted(offsets), history)
+
+    def _sequence(self, batch: Batch, offsets: Sequence[int], history: History) -> Iterator[Delivery]:
         unassign = _for_step(batch, Step.UNASSIGN, Action.UNASSIGN, batch.sku_number)
         assign = _for_step(batch, Step.ASSIGN, Action.ASSIGN, self.to_sku, is_repeatable=False)
-        first, second = (
-            (assign, unassign) if self._assigns_first(assign, unassign, history) else (unassign, assign)
-        )
+        first, second = (assign, unassign) if self._assigns_first(assign, history) else (unassign, assign)
         is_restorable = first.sku_number in self.restorable
-        position = Position.SECOND_RESTORABLE if is_restorable else Position.SECOND
-        after_first = yield from self._deliver(first, first.offsets, history)
-        denied = set(self.denied.get(_key(first), ()))
+        template = Delivery(batch, then=partial(self._continued, batch))
+        after_first = yield from self._deliver(first, offsets, history, template)
+        denied = set(self.denied.get(_key(first), ())).intersection(offsets)
         after_first |= dict.fromkeys(denied - _in_doubt(second, history), DeviceStatus.FAILED)
         accepted = _with_status(DeviceStatus.ACCEPTED, after_first)
-        after_second = yield from self._deliver(second, accepted, history, position)
+        position = Position.SECOND_RESTORABLE if is_restorable else Position.SECOND
+        after_second = yield from self._deliver(
+            second, accepted, history, replace(template, position=position)
+        )
         failed_second = _with_status(DeviceStatus.FAILED, after_second)
+        after_undo: dict[int, DeviceStatus] = {}
         if is_restorable:
             undo = _for_step(batch, Step.RESTORE, _opposite(first), first.sku_number)
             to_undo = [offset for offset in failed_second if offset not in denied]
-            yield from self._deliver(undo, to_undo, history, Position.UNDO)
+            after_undo = yield from self._deliver(
+                undo, to_undo, history, replace(template, position=Position.UNDO)
+            )
         failed = denied.union(_with_status(DeviceStatus.FAILED, after_first), failed_second)
         moved = set(_with_status(DeviceStatus.ACCEPTED, after_second)) - denied
-        self.on_end(len(moved), len(failed))
+        parked = {
+            offset
+            for statuses in (after_first, after_second, after_undo)
+            for offset in _with_status(DeviceStatus.PENDING, statuses)
+        }
+        self.on_end(len(moved), len(failed - parked))
 
-    def _assigns_first(self, assign: Batch, unassign: Batch, history: History) -> bool:
+    def _assigns_first(self, assign: Batch, history: History) -> bool:
         """Whether this batch begins with the new license; takes its licenses from `spare`."""
-        begun = [*history.get(_key(assign), [])[:1], *history.get(_key(unassign), [])[:1]]
-        if begun:
-            return min(begun, key=attrgetter("seq")).step == Step.ASSIGN
+        if begun_with := _begun_with(assign, history):
+            return begun_with is Step.ASSIGN
         account, size = assign.account_name, len(assign.offsets)
         if size > self.spare.get(account, math.inf):
             return False
@@ -106,45 +132,60 @@ class Migration:
         return True
 
     def _deliver(
-        self, step: Batch, offsets: Sequence[int], history: History, position: Position = Position.FIRST
+        self, step: Batch, offsets: Sequence[int], history: History, template: Delivery
     ) -> Generator[Delivery, None, dict[int, DeviceStatus]]:
-        """Deliver what is left of a step for the devices at `offsets`; returns their statuses afterwards."""
+        """Deliver what is left of a step for the devices at `offsets`; returns their statuses afterwards.
+
+        `template` has the position of the step, and what follows for devices that are parked.
+        """
         if not offsets:
             return {}
-        part = step if len(offsets) == len(step.offsets) else step.take(offsets)
+        part = _part(step, offsets)
         events = history.get(_key(step), [])
         if any(isinstance(event, Attempt) and event.outcome == Outcome.ACCEPTED for event in events):
             self.on_accepted(step)
+        parked = set[int]()
         for _ in range(1 if step.is_repeatable else 1 + MAX_CLEARINGS):
-            if not (left := list(remaining_of(part, events, self.resendable))):
+            others = [offset for offset in part.offsets if offset not in parked]
+            left = list(remaining_of(_part(part, others), events, self.resendable)) if others else []
+            if not left:
                 break
-            is_begun = (
-                position is Position.FIRST and DeviceStatus.ACCEPTED in statuses_of(part, events).values()
-            )
-            for delivery in (replace(found, position=position, others_wait=is_begun) for found in left):
+            for found in left:
+                delivery = replace(found, position=template.position, then=template.then)
                 sent = [e for e in events_about(delivery.batch, events) if isinstance(e, Attempt)]
                 if not step.is_repeatable and self.is_revocable and any(map(is_lost, sent)):
-                    yield from self._clear_and_assign(delivery, sent)
+                    parked |= yield from self._clear_and_assign(delivery, sent)
                 else:
                     yield delivery
             events = self._events(step)
+            parked.update(
+                offset for offsets, done in by_history(part, events) if _is_open(done) for offset in offsets
+            )
         return statuses_of(part, events)
 
-    def _clear_and_assign(self, delivery: Delivery, sent: Sequence[Attempt]) -> Iterator[Delivery]:
-        """Take back what the assigns sent may have given, and assign again once that is certainly gone.
+    def _clear_and_assign(
+        self, delivery: Delivery, sent: Sequence[Attempt]
+    ) -> Generator[Delivery, None, set[int]]:
+        """Take back what the assigns sent may have given, and assign again where that is certainly gone.
 
         The carrier can't take a license that a device does not have, so a refusal also shows that it is gone.
+        Returns the offsets of devices for which the pool has parked the clearing.
         """
         assign, since = delivery.batch, max(attempt.seq for attempt in sent if is_lost(attempt))
         clear = _for_step(assign, Step.CLEAR, Action.UNASSIGN, assign.sku_number)
         earlier = self._events(clear)
         clear = _cleared(clear, _clearings(clear, sent, earlier, until=since))
         for found in remaining_of(clear, _after(since, earlier), {clear.sku_number}):
-            yield replace(found, position=Position.UNDO)
+            yield replace(found, position=Position.UNDO, then=delivery.then)
         done = self._events(clear)
-        if all(_is_gone(events) for _, events in by_history(clear, _after(since, done))):
-            batch = _cleared(assign, _clearings(clear, sent, done))
+        by_device = {
+            offset: events for offsets, events in by_history(clear, _after(since, done)) for offset in offsets
+        }
+        if gone := [offset for offset, events in by_device.items() if _is_gone(events)]:
+            part = _part(assign, gone)
+            batch = _cleared(part, _clearings(part, events_about(part, sent), done))
             yield replace(delivery, batch=batch, is_in_doubt=False)
+        return {offset for offset, events in by_device.items() if status_of(events) is DeviceStatus.PENDING}
 
     def _events(self, step: Batch) -> list[Event]:
         """The attempts and settlements of a step of a batch."""
@@ -161,6 +202,20 @@ class Migration:
 def _for_step(batch: Batch, step: Step, action: Action, sku: str, *, is_repeatable: bool = True) -> Batch:
     request = StepRequest(step=step, action=action, is_repeatable=is_repeatable)
     return replace(batch, sku_number=sku, request=request)
+
+
+def _begun_with(batch: Batch, history: History) -> Step | None:
+    """The step that was sent first for a batch; None if nothing was sent."""
+    begun = [
+        (events[0].seq, step)
+        for step in (Step.UNASSIGN, Step.ASSIGN)
+        if (events := history.get((batch.batch_id, step)))
+    ]
+    return min(begun)[1] if begun else None
+
+
+def _part(batch: Batch, offsets: Sequence[int]) -> Batch:
+    return batch if len(offsets) == len(batch.offsets) else batch.take(offsets)
 
 
 def _cleared(step: Batch, clearings: int) -> Batch:
@@ -194,6 +249,14 @@ def _is_gone(clears: Sequence[Event]) -> bool:
     last = clears[-1] if clears else None
     was_refused = isinstance(last, Attempt) and last.outcome == Outcome.REFUSED and bool(last.final)
     return was_refused or status_of(clears) is DeviceStatus.ACCEPTED
+
+
+def _is_open(events: Sequence[Event]) -> bool:
+    """Whether the last request was neither accepted nor lost nor refused for good: the pool has parked it."""
+    last = events[-1] if events else None
+    return isinstance(last, Attempt) and not (
+        last.outcome == Outcome.ACCEPTED or is_lost(last) or bool(last.final)
+    )
 
 
 def _in_doubt(step: Batch, history: History) -> set[int]:

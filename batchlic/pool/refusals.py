@@ -16,8 +16,12 @@ MANY_DEVICES = 100
 _Group: TypeAlias = tuple[str, str]
 
 
+class RefusedTooMuch(StoppedEarly):
+    """Refusals stop the run."""
+
+
 class RefusalWatch:
-    """Counts refused batches by account and SKU; raises StoppedEarly when one of those seems to be wrong."""
+    """Counts refused batches by account and SKU; raises RefusedTooMuch if one of those seems to be wrong."""
 
     def __init__(self) -> None:
         self._has_accepted: set[_Group] = set()
@@ -41,7 +45,7 @@ class RefusalWatch:
         self._devices[alike] += len(batch.offsets)
         are_enough = answer.blame is Blame.ACCOUNT or self._devices[alike] >= MANY_DEVICES
         if self._batches[alike] >= ALIKE and are_enough:
-            raise StoppedEarly(
+            raise RefusedTooMuch(
                 f"the first {self._batches[alike]} batches for account {batch.account_name}, SKU "
                 f"{batch.sku_number} were all refused with the same error: "
                 f"{answer.summary}. Check account and SKU, then resume the run{advice(batch, position)}"

@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from itertools import groupby, islice, takewhile
 from operator import attrgetter
@@ -32,19 +32,29 @@ class Position(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Refusals:
-    """Refusals of one delivery.
+    """Refusals of one delivery. `suspicion` explains what they mean.
 
     - `count`: how many.
-    - `explained`: after how many of them the carrier accepted requests of the same kind that were sent later.
-    - `last_at`: when the last refused request was sent, in seconds of the event loop's clock.
+    - `explained`: after how many of them the carrier accepted other requests that were sent later.
+    - `first_at`, `last_at`: when the first and the last refused request was sent, in seconds of the event
+      loop's clock.
+    - `blames_all`: whether the last one blames something that all devices of the request share.
+    - `last`: the words of the last one.
     """
 
     count: int = 0
     explained: int = 0
+    first_at: float = math.inf
     last_at: float = math.inf
+    blames_all: bool = False
+    last: str = ""
 
 
 NO_REFUSALS = Refusals()
+
+
+def _nothing(_: Collection[int]) -> Iterator["Delivery"]:
+    return iter(())
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,31 +64,30 @@ class Delivery:
     - `attempts`: the requests already made for exactly these devices.
     - `is_refused`: the last of them was refused as a whole, so that only parts may be sent.
     - `is_in_doubt`: the answer to one of them was lost, and nobody has settled the devices since.
-    - `others_wait`: other devices of its batch have passed the first step of a migration. Their second step
-      comes after it.
+    - `is_part`: it was split off a batch that was refused in this session.
     - `refusals`: those of exactly these devices in this session.
-    - `batch_refused_at`: of a part that was split off a refused batch, when the request for that batch was
-      sent, in seconds of the event loop's clock; `-inf` if an earlier session sent it.
+    - `then`: returns the deliveries that follow for the devices at some offsets, if they are sent apart from
+      the other devices of their batch.
     """
 
     batch: Batch
     attempts: int = 0
     is_refused: bool = False
     is_in_doubt: bool = False
-    others_wait: bool = False
+    is_part: bool = False
     refusals: Refusals = NO_REFUSALS
-    batch_refused_at: float | None = None
     position: Position = Position.FIRST
+    then: Callable[[Collection[int]], Iterator["Delivery"]] = field(default=_nothing, compare=False)
 
     @property
     def is_new_part(self) -> bool:
         """Whether it was split off a batch that was refused a moment ago."""
-        return self.batch_refused_at is not None and not self.refusals.count
+        return self.is_part and not self.refusals.count
 
     @property
-    def is_between_steps(self) -> bool:
-        """Whether devices stand between two steps of a migration until it ends: it must end soon."""
-        return self.others_wait or self.position is Position.SECOND_RESTORABLE
+    def is_bounded(self) -> bool:
+        """Whether refusals count after half a minute: its devices must not stay between two steps."""
+        return self.position in {Position.SECOND_RESTORABLE, Position.UNDO}
 
     def __iter__(self) -> Iterator["Delivery"]:
         """A sequence of one: nothing follows this delivery."""

@@ -187,7 +187,7 @@ class Sender:
             self._breaker.record(answer)
         self.suspicions.learn(delivery, answer, sent_at=sent_at)
         if answer.outcome is Outcome.REFUSED:
-            refusals = self.suspicions.refused(delivery, sent_at=sent_at)
+            refusals = self.suspicions.refused(delivery, answer, sent_at=sent_at)
             course.delivery = replace(delivery, refusals=refusals)
         elif verdict.answer.outcome is Outcome.AMBIGUOUS:
             course.delivery = replace(delivery, is_in_doubt=True)

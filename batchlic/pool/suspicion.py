@@ -1,10 +1,27 @@
-"""Distinguishes refusals of single devices from a carrier that refuses everything.
+"""What refusals mean: rules that distinguish bad devices from a carrier that refuses everything for a while.
 
-A refusal with an unknown error code may be about a device, or the carrier refuses everything for a while. It
-counts against the device if the device is refused again and again while the carrier accepts later requests of
-the same kind. If the carrier also accepts requests unchanged that it refused a moment ago, many more refusals
-are needed: one of several servers may be broken. While the carrier accepts none, the pool sends one batch at
-a time, after growing pauses. Then the run stops.
+An outage can look like refusals: a gateway that lost its routes, a service that lost its database. So:
+
+1. A refusal with a documented code about a device fails the device at once. A refusal that blames the whole
+   request (account, SKU, permission) never fails a device. Any other refusal needs evidence, and the request
+   must be about the device alone: until then it is split.
+2. Evidence: a refusal is *explained* when the carrier has accepted another request of its scope that was
+   sent after it. A device fails at the refusal after `EXPLAINED` explained ones. The scope is the account,
+   the SKU and the action.
+3. Two kinds of requests are *bounded*, because devices must not stay between two steps of a migration: an
+   undo step (clear, restore), and a second step that is undone if it is refused. They count after
+   `MANY_REFUSALS` over 31 seconds, if one of them is explained. Refusals that blame the whole request count,
+   too. There may be no other request for the same SKU, so their scope is wider: the account.
+   - A refused clear counts as "nothing to clear". If that is wrong, the device gets a second license. So the
+     scope is the unassigns of the account, and a refusal that blames the whole request never counts.
+   - A refused assign whose device has lost its old license counts at the latest after `MOST_REFUSALS` over
+     two minutes, even without evidence: the device gets the old license back.
+4. If the carrier has accepted a refused request of the scope unchanged since the first refusal, an outage has
+   ended, or one of several servers is broken. Then refusals count only from `REFUSALS_BY_CHANCE` on.
+5. Until there is evidence, the request is *parked* (see `parked`), and its devices are pending.
+6. While nothing of a scope is accepted, the pool sends one batch at a time, after growing pauses. Then the
+   run stops, and no device fails. Bounded requests are not held back by this, and don't stop the run: they
+   are sent until they end, so that a run does not stop between two steps.
 """
 
 import math
@@ -16,29 +33,28 @@ import anyio
 from batchlic.carrier.answers import Answer, Blame, Outcome
 from batchlic.carrier.catalog import Action
 from batchlic.chunker import Batch, Step
-from batchlic.errors import StoppedEarly
 from batchlic.pool.breaker import growing_pause
-from batchlic.pool.refusals import advice
+from batchlic.pool.refusals import RefusedTooMuch, advice
 from batchlic.pool.remaining import Delivery, Position, Refusals
-from batchlic.pool.verdict import is_definite
+from batchlic.pool.verdict import can_be_proven, is_definite
 
 MANY_BATCHES = 5
 """If so many batches in a row are refused, the reason may not be in their devices."""
 MANY_REQUESTS = 15
 """The same for refused requests in a row. Splitting one batch of 100 down to a device takes 8."""
 EXPLAINED = 3
-"""So often must others be accepted after a device was refused alone. The next refusal counts against it."""
+"""After so many explained refusals of a device, the next refusal counts against it."""
 MANY_REFUSALS = 6
-"""Refusals of one delivery, over 31 seconds, that count even if the plan has no other requests left."""
+"""So many refusals of a bounded request, over 31 seconds, count if one of them is explained."""
 REFUSALS_BY_CHANCE = 16
-"""So many refusals of one delivery count even while the carrier accepts other refused requests unchanged."""
-CHANCE_S = 120.0
-"""Seconds for which a refused request that is accepted unchanged makes other refusals doubtful."""
+"""So many refusals count even if the carrier has accepted other refused requests unchanged."""
+MOST_REFUSALS = 8
+"""After so many refusals, over two minutes, nothing more is expected of a request in this session."""
 PATIENCE_S = 120.0
 """Seconds without an acceptance before the run stops, if this session had requests accepted before."""
 
-_Kind: TypeAlias = tuple[str, str, Action | None]
-"""Account, SKU, and the action of a migration's step: what requests of one kind have in common."""
+_Scope: TypeAlias = tuple[str, str | None, Action | None]
+"""Account, SKU, and the action of a migration's step; None for any."""
 _Prober: TypeAlias = tuple[int, Step | None]
 
 
@@ -51,8 +67,6 @@ class _Suspicion:
     requests: int = 0
     blaming_account: int = 0
     """Batches refused with an error about the account or SKU."""
-    is_persistent: bool = False
-    """Whether one delivery was refused `MANY_REFUSALS` times."""
     probes: int = 0
     """Requests refused since the suspicion is strong."""
     pauses: int = 0
@@ -62,15 +76,14 @@ class _Suspicion:
 
     @property
     def is_strong(self) -> bool:
-        return self.batches >= MANY_BATCHES or self.requests >= MANY_REQUESTS or self.is_persistent
+        return self.batches >= MANY_BATCHES or self.requests >= MANY_REQUESTS
 
     def add(self, delivery: Delivery, answer: Answer) -> None:
         self.probes += self.is_strong
         if delivery.refusals.count:  # it is counted already
-            self.is_persistent |= delivery.refusals.count + 1 >= MANY_REFUSALS
             return
         self.requests += 1
-        if not delivery.is_new_part:
+        if not delivery.is_part:
             self.batches += 1
             self.blaming_account += answer.blame is Blame.ACCOUNT
 
@@ -89,55 +102,80 @@ class Suspicions:
     """What is suspected of the carrier, by account, SKU and action; shared by all workers."""
 
     def __init__(self) -> None:
-        self._accepted_at: dict[_Kind, float] = {}
+        self._accepted_at: dict[_Scope, float] = {}
         """When the newest request that this session got accepted was sent."""
-        self._reversed_at: dict[_Kind, float] = {}
-        """When a refused request was last accepted unchanged."""
-        self._suspicions: dict[_Kind, _Suspicion] = {}
+        self._reversed_at: dict[_Scope, float] = {}
+        """When the newest request was sent that had been refused before, and was accepted unchanged."""
+        self._suspicions: dict[_Scope, _Suspicion] = {}
+        self.stopped: RefusedTooMuch | None = None
+        """Why only bounded deliveries are admitted any more."""
 
-    def refused(self, delivery: Delivery, *, sent_at: float) -> Refusals:
+    def stop(self, reason: RefusedTooMuch) -> None:
+        """Admit only bounded deliveries from now on, for the first reason given."""
+        self.stopped = self.stopped or reason
+        for suspicion in self._suspicions.values():
+            suspicion.wake_waiting()
+
+    def refused(self, delivery: Delivery, answer: Answer, *, sent_at: float) -> Refusals:
         """The refusals of a delivery after one more, of a request sent at `sent_at`."""
         before = delivery.refusals
-        return Refusals(before.count + 1, before.explained + self._is_explained(delivery), sent_at)
+        return Refusals(
+            count=before.count + 1,
+            explained=before.explained + self.is_explained(delivery),
+            first_at=min(before.first_at, sent_at),
+            last_at=sent_at,
+            blames_all=answer.blame is Blame.ACCOUNT,
+            last=answer.summary,
+        )
 
     def is_proven(self, delivery: Delivery) -> bool:
-        """Whether one more refusal of the delivery is about its devices.
+        """Whether one more refusal of the delivery is about its devices."""
+        explained = delivery.refusals.explained + self.is_explained(delivery)
+        if delivery.is_bounded:
+            count = delivery.refusals.count + 1
+            is_urgent = delivery.position is Position.SECOND_RESTORABLE and delivery.batch.step is Step.ASSIGN
+            if is_urgent and count >= MOST_REFUSALS:
+                return True
+            is_enough = explained > 0 and count >= MANY_REFUSALS
+        else:
+            is_enough = explained >= EXPLAINED
+        return is_enough and not self.may_be_chance(delivery)
 
-        Others were accepted after several refusals of it. At the end of a plan there may be none. Then it is
-        enough if some were accepted since it or its batch was refused, and it was refused for long. While
-        refusals seem to be chance, only very many count. If devices stand between two steps of a migration,
-        being refused for long is always enough.
+    def may_be_chance(self, delivery: Delivery) -> bool:
+        """Whether the delivery may be accepted unchanged like another one, and was not refused very often."""
+        reversed_at = self._reversed_at.get(_scope_of_evidence(delivery), -math.inf)
+        is_reversed = reversed_at > delivery.refusals.first_at
+        return is_reversed and delivery.refusals.count + 1 < REFUSALS_BY_CHANCE
+
+    def is_given_up(self, delivery: Delivery) -> bool:
+        """Whether sending a parked delivery once more in this session is useless.
+
+        If a refusal can't count, one that is repeated after others were accepted is enough.
         """
-        refusals = delivery.refusals.count + 1
-        is_refused_for_long = refusals >= MANY_REFUSALS
-        if delivery.is_between_steps and is_refused_for_long:
+        refusals = delivery.refusals
+        if not can_be_proven(delivery, blames_all=refusals.blames_all) and refusals.explained:
             return True
-        reversed_at = self._reversed_at.get(_kind(delivery.batch), -math.inf)
-        if anyio.current_time() - reversed_at < CHANCE_S and refusals < REFUSALS_BY_CHANCE:
-            return False
-        explained = delivery.refusals.explained + self._is_explained(delivery)
-        was_explained = explained > 0 or self._is_batch_explained(delivery)
-        return explained >= EXPLAINED or (is_refused_for_long and was_explained)
+        return refusals.count >= MOST_REFUSALS
 
-    def is_due(self, delivery: Delivery, *, now: float) -> bool:
-        """Whether a postponed delivery can be sent again before other requests."""
-        return self._is_explained(delivery) and now >= due_at(delivery)
-
-    def _is_explained(self, delivery: Delivery) -> bool:
-        """Whether the carrier accepts requests of this kind that were sent after the last refusal."""
-        return self._newest_accepted(delivery) > delivery.refusals.last_at
-
-    def _is_batch_explained(self, delivery: Delivery) -> bool:
-        refused_at = delivery.batch_refused_at
-        return refused_at is not None and self._newest_accepted(delivery) > refused_at
-
-    def _newest_accepted(self, delivery: Delivery) -> float:
-        return self._accepted_at.get(_kind(delivery.batch), -math.inf)
+    def is_explained(self, delivery: Delivery) -> bool:
+        """Whether the carrier accepted another request of its scope that was sent after its last refusal."""
+        return self._accepted_at.get(_scope_of_evidence(delivery), -math.inf) > delivery.refusals.last_at
 
     async def admit(self, delivery: Delivery) -> None:
-        """Wait until the delivery may be sent: while nothing is accepted, one at a time, after pauses."""
-        kind, prober = _kind(delivery.batch), _prober(delivery)
-        while (suspicion := self._suspicions.get(kind)) is not None and suspicion.is_strong:
+        """Wait until the delivery may be sent: while nothing is accepted, one at a time, after pauses.
+
+        Raises what was passed to `stop`, unless the delivery is bounded.
+        """
+        if not delivery.is_bounded:
+            await self._wait_for_turn(delivery)
+            if self.stopped is not None:
+                raise self.stopped
+
+    async def _wait_for_turn(self, delivery: Delivery) -> None:
+        scope, prober = _scope(delivery.batch), _prober(delivery)
+        while (suspicion := self._suspicions.get(scope)) is not None and suspicion.is_strong:
+            if self.stopped is not None:
+                return
             if suspicion.prober in {None, prober}:
                 is_next_probe = suspicion.prober is None or not delivery.is_new_part
                 suspicion.prober = prober
@@ -148,22 +186,23 @@ class Suspicions:
 
     def end(self, delivery: Delivery) -> None:
         """Note that nothing more is sent for this delivery now. Another one may be sent."""
-        suspicion = self._suspicions.get(_kind(delivery.batch))
+        suspicion = self._suspicions.get(_scope(delivery.batch))
         if suspicion is not None and suspicion.prober == _prober(delivery):
             suspicion.prober = None
             suspicion.wake_waiting()
 
     def learn(self, delivery: Delivery, answer: Answer, *, sent_at: float) -> None:
         """Learn from the carrier's own answer, before it is judged, to a request sent at `sent_at`."""
-        kind = _kind(delivery.batch)
+        account, _, action = scope = _scope(delivery.batch)
         if answer.outcome is Outcome.ACCEPTED:
-            self._accepted_at[kind] = max(sent_at, self._accepted_at.get(kind, sent_at))
-            if delivery.refusals.count:
-                self._reversed_at[kind] = sent_at
-            if (suspicion := self._suspicions.pop(kind, None)) is not None:
+            for wider in (scope, (account, None, action), (account, None, None)):
+                self._accepted_at[wider] = max(sent_at, self._accepted_at.get(wider, sent_at))
+                if delivery.refusals.count:
+                    self._reversed_at[wider] = sent_at
+            if (suspicion := self._suspicions.pop(scope, None)) is not None:
                 suspicion.wake_waiting()
         elif self.is_suspect(delivery, answer):
-            self._suspicions.setdefault(kind, _Suspicion(sent_at)).add(delivery, answer)
+            self._suspicions.setdefault(scope, _Suspicion(sent_at)).add(delivery, answer)
 
     def is_suspect(self, delivery: Delivery, answer: Answer) -> bool:
         """Whether an answer is a refusal that neither its code nor other answers explain."""
@@ -171,41 +210,43 @@ class Suspicions:
             answer.outcome is Outcome.REFUSED
             and not is_definite(delivery, answer)
             and delivery.position is not Position.UNDO
-            and not delivery.is_between_steps
-            and not self._is_explained(delivery)
-            and not self._is_batch_explained(delivery)
+            and not self.is_explained(delivery)
         )
 
     def stop_if_nothing_is_accepted(self, delivery: Delivery, answer: Answer, *, now: float) -> None:
-        """Raise StoppedEarly once it is clear that the carrier refuses every request of this kind."""
-        batch, kind = delivery.batch, _kind(delivery.batch)
-        suspicion = self._suspicions.get(kind)
-        if suspicion is None or not suspicion.is_strong:
+        """Stop once it is clear that the carrier refuses every request of this scope."""
+        batch, scope = delivery.batch, _scope(delivery.batch)
+        suspicion = self._suspicions.get(scope)
+        if suspicion is None or not suspicion.is_strong or delivery.is_bounded:
             return
-        was_accepted = kind in self._accepted_at
-        if was_accepted and now - suspicion.since <= PATIENCE_S:
-            return
-        is_hopeless = (
-            suspicion.probes >= MANY_REQUESTS
-            or suspicion.blaming_account >= MANY_BATCHES
-            or suspicion.is_persistent
-        )
-        if was_accepted or is_hopeless:
+        was_accepted = scope in self._accepted_at
+        is_over = now - suspicion.since > PATIENCE_S
+        is_hopeless = suspicion.probes >= MANY_REQUESTS or suspicion.blaming_account >= MANY_BATCHES
+        if is_over or (is_hopeless and not was_accepted):
             since = f" for {now - suspicion.since:.0f} s" if was_accepted else ""
-            raise StoppedEarly(
+            reason = (
                 f"the carrier refuses all requests for account {batch.account_name}, SKU {batch.sku_number}"
                 f"{since}; last answer: {answer.summary}. No device counts as failed for this reason. "
                 f"Check account and SKU, then resume the run{advice(batch, delivery.position)}"
             )
+            self.stop(RefusedTooMuch(reason))
 
 
 def due_at(delivery: Delivery) -> float:
-    """When a postponed delivery may be sent again, in seconds of the event loop's clock."""
+    """When a parked delivery may be sent again, in seconds of the event loop's clock."""
     return delivery.refusals.last_at + growing_pause(delivery.refusals.count)
 
 
-def _kind(batch: Batch) -> _Kind:
+def _scope(batch: Batch) -> _Scope:
     return batch.account_name, batch.sku_number, batch.action
+
+
+def _scope_of_evidence(delivery: Delivery) -> _Scope:
+    """The requests whose acceptance explains a refusal of this delivery."""
+    account, _, action = scope = _scope(delivery.batch)
+    if not delivery.is_bounded:
+        return scope
+    return account, None, action if delivery.batch.step is Step.CLEAR else None
 
 
 def _prober(delivery: Delivery) -> _Prober:

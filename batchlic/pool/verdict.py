@@ -19,7 +19,7 @@ class Next(Enum):
     """Send the same request again, as the retry policy says."""
     SPLIT = auto()
     """Send smaller parts: the refusal may be about some of the devices only."""
-    POSTPONE = auto()
+    PARK = auto()
     """Send the request again after others: the refusal may be about the carrier instead of the devices."""
 
 
@@ -74,9 +74,9 @@ def _judge_refusal(delivery: Delivery, refusal: Answer, *, is_proven: bool) -> V
     blames_all = refusal.blame is Blame.ACCOUNT
     if delivery.batch.is_divisible and not blames_all:
         return Verdict(refusal, Next.SPLIT)
-    if is_definite(delivery, refusal) or (is_proven and (delivery.is_between_steps or not blames_all)):
+    if is_definite(delivery, refusal) or (is_proven and can_be_proven(delivery, blames_all=blames_all)):
         return Verdict(refusal, Next.END)
-    return Verdict(replace(refusal, outcome=Outcome.UNAVAILABLE), Next.POSTPONE)
+    return Verdict(replace(refusal, outcome=Outcome.UNAVAILABLE), Next.PARK)
 
 
 def is_definite(delivery: Delivery, refusal: Answer) -> bool:
@@ -85,3 +85,13 @@ def is_definite(delivery: Delivery, refusal: Answer) -> bool:
     It does if its code is known as one about a device, or about the size of a request with several devices.
     """
     return refusal.is_known and (refusal.blame is Blame.DEVICE or delivery.batch.is_divisible)
+
+
+def can_be_proven(delivery: Delivery, *, blames_all: bool) -> bool:
+    """Whether a refusal without a known code can count against the devices of a delivery.
+
+    One that blames the whole request counts only if a device would otherwise stay between two steps of a
+    migration. It never shows that there is nothing to clear.
+    """
+    is_clearing = delivery.batch.step is Step.CLEAR
+    return not blames_all or (delivery.is_bounded and not is_clearing)

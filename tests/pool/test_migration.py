@@ -206,7 +206,8 @@ def test_an_assign_in_doubt_is_cleared_before_it_is_sent_again() -> None:
     journal = journal_of([])
     live(journal, migration(journal), [batch(SIZE)], lost, deliveries=1)
     sent = live(journal, migration(journal), [batch(SIZE)], agreeing)
-    assert sent == [(Step.CLEAR, "unassign"), (Step.ASSIGN, "assign"), (Step.UNASSIGN, "unassign")]
+    of_others, of_the_one = [(Step.UNASSIGN, "unassign")], [(Step.CLEAR, "unassign"), (Step.ASSIGN, "assign")]
+    assert sent == [*of_others, *of_the_one, (Step.UNASSIGN, "unassign")]
     cleared = [a for a in journal.attempts() if a.step == Step.CLEAR]
     assert [attempt.part for attempt in cleared] == ["1"]
 

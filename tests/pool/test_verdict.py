@@ -72,7 +72,7 @@ def test_a_known_code_fails_a_device_by_itself() -> None:
 
 def test_an_unknown_code_fails_a_device_only_if_others_prove_it() -> None:
     alone = verdict(ONE, REFUSED)
-    assert alone == Verdict(replace(REFUSED, outcome=Outcome.UNAVAILABLE), Next.POSTPONE)
+    assert alone == Verdict(replace(REFUSED, outcome=Outcome.UNAVAILABLE), Next.PARK)
     assert not alone.is_final
     proven = verdict(ONE, REFUSED, is_proven=True)
     assert proven == Verdict(REFUSED, Next.END)
@@ -83,19 +83,21 @@ def test_an_unknown_code_fails_a_device_only_if_others_prove_it() -> None:
 @pytest.mark.parametrize("is_proven", [False, True])
 def test_a_refusal_of_the_whole_request_fails_no_device(delivery: Delivery, *, is_proven: bool) -> None:
     found = verdict(delivery, BAD_ACCOUNT, is_proven=is_proven)
-    assert found == Verdict(replace(BAD_ACCOUNT, outcome=Outcome.UNAVAILABLE), Next.POSTPONE)
+    assert found == Verdict(replace(BAD_ACCOUNT, outcome=Outcome.UNAVAILABLE), Next.PARK)
 
 
-@pytest.mark.parametrize("refusal", [REFUSED, BAD_ACCOUNT])
-@pytest.mark.parametrize(
-    "delivery", [replace(ONE, position=Position.SECOND_RESTORABLE), replace(ONE, others_wait=True)]
-)
-def test_a_refusal_for_long_ends_a_delivery_for_which_devices_stand_between_two_steps(
-    delivery: Delivery, refusal: Answer
-) -> None:
-    assert verdict(delivery, refusal).next is Next.POSTPONE
-    assert verdict(delivery, refusal, is_proven=True) == Verdict(refusal, Next.END)
-    assert verdict(delivery, BAD_DEVICE) == Verdict(BAD_DEVICE, Next.END)
+@pytest.mark.parametrize("devices", [1, 8])
+def test_a_step_that_will_be_undone_counts_any_refusal_that_is_proven(devices: int) -> None:
+    second = Delivery(batch(devices), position=Position.SECOND_RESTORABLE)
+    assert verdict(second, BAD_ACCOUNT).next is Next.PARK
+    assert verdict(second, BAD_ACCOUNT, is_proven=True) == Verdict(BAD_ACCOUNT, Next.END)
+
+
+def test_a_step_that_will_be_undone_needs_evidence_for_an_unknown_code() -> None:
+    second = replace(ONE, position=Position.SECOND_RESTORABLE)
+    assert verdict(second, REFUSED).next is Next.PARK
+    assert verdict(second, REFUSED, is_proven=True) == Verdict(REFUSED, Next.END)
+    assert verdict(second, BAD_DEVICE) == Verdict(BAD_DEVICE, Next.END)
 
 
 @pytest.mark.parametrize("refusal", [BAD_DEVICE, REFUSED, BAD_ACCOUNT])
@@ -140,7 +142,7 @@ def test_a_license_that_is_there_already_settles_the_doubt_of_one_device() -> No
     assert verdict(in_doubt(ONE), already) == Verdict(replace(already, outcome=Outcome.ACCEPTED), Next.END)
     assert verdict(in_doubt(MANY), already).next is Next.LEAVE_IN_DOUBT
     assert verdict(in_doubt(ONE), already, is_resendable=False).next is Next.LEAVE_IN_DOUBT
-    assert verdict(ONE, already).next is Next.POSTPONE
+    assert verdict(ONE, already).next is Next.PARK
 
 
 def test_d_a_duplicate_without_an_earlier_request_leaves_doubt() -> None:
@@ -160,14 +162,23 @@ def test_only_a_refusal_of_the_device_shows_that_nothing_is_left_to_clear(*, is_
     )
     assert verdict(many, REFUSED).next is Next.SPLIT
     assert verdict(one, BAD_DEVICE) == Verdict(BAD_DEVICE, Next.END)
-    assert verdict(one, REFUSED).next is Next.POSTPONE
-    assert verdict(one, BAD_ACCOUNT).next is Next.POSTPONE
-    assert verdict(many, BAD_ACCOUNT).next is Next.POSTPONE
+    assert verdict(one, REFUSED).next is Next.PARK
+    assert verdict(one, BAD_ACCOUNT).next is Next.PARK
+    assert verdict(many, BAD_ACCOUNT).next is Next.PARK
+
+
+@pytest.mark.parametrize("is_in_doubt", [False, True])
+def test_a_proven_refusal_of_a_clear_counts_unless_it_blames_the_request(*, is_in_doubt: bool) -> None:
+    clear = replace(undoing(1, Step.CLEAR, Action.UNASSIGN), is_in_doubt=is_in_doubt)
+    assert verdict(clear, REFUSED, is_proven=True) == Verdict(REFUSED, Next.END)
+    assert verdict(clear, BAD_ACCOUNT, is_proven=True).next is Next.PARK
 
 
 @pytest.mark.parametrize("action", [Action.ASSIGN, Action.UNASSIGN])
-def test_an_outage_does_not_end_a_restore(action: Action) -> None:
-    assert verdict(undoing(1, Step.RESTORE, action), REFUSED).next is Next.POSTPONE
+@pytest.mark.parametrize("refusal", [REFUSED, BAD_ACCOUNT])
+def test_a_refused_restore_counts_only_if_it_is_proven(action: Action, refusal: Answer) -> None:
+    assert verdict(undoing(1, Step.RESTORE, action), refusal).next is Next.PARK
+    assert verdict(undoing(1, Step.RESTORE, action), refusal, is_proven=True).next is Next.END
 
 
 def test_a_refused_restore_in_doubt_stays_in_doubt() -> None:

@@ -51,6 +51,7 @@ class Carrier:
 
     script: Script
     requests: list[Request] = field(default_factory=list)
+    round_trip_s: float = ROUND_TRIP_S
     renewals: list[float] = field(default_factory=list)
     generation: int = 0
     began: float = 0.0
@@ -72,8 +73,12 @@ class Carrier:
             submission.body or b"",
         )
         self.requests.append(request)
-        await anyio.sleep(ROUND_TRIP_S)
+        await anyio.sleep(self.round_trip_s)
         return self.script(request)
+
+
+class Killed(Exception):
+    """The process was killed."""
 
 
 class Nobody:
@@ -107,17 +112,29 @@ def run_session(
     trusts_duplicates: bool = True,
     journal: Journal | None = None,
     login_delay_s: float = 0.0,
+    round_trip_s: float = ROUND_TRIP_S,
     migrates_to: str | None = None,
     spare: int | None = None,
+    commits: int | None = None,
 ) -> Session:
     """Send what is left of the batches by the journal, in virtual time.
 
+    `commits`: the process is killed after so many commits.
     `migrates_to`: move the devices to this SKU, from which they can be moved back. `spare` licenses of it may
     be assigned before the old ones are taken back. `statuses` are then those of all steps together.
     """
     journal = journal_of([], [len(batch.offsets) for batch in batches]) if journal is None else journal
-    carrier = Carrier(script)
-    journal = Journal(journal._engine, offload=_at_once)
+    carrier = Carrier(script, round_trip_s=round_trip_s)
+    done = 0
+
+    async def offload(commit: Callable[[list[Insertion]], None], insertions: list[Insertion]) -> None:
+        nonlocal done
+        done += 1
+        if commits is not None and done > commits:
+            raise Killed
+        commit(insertions)
+
+    journal = Journal(journal._engine, offload=offload)
 
     async def session() -> tuple[BatchlicError | None, float]:
         sender = Sender(
@@ -148,11 +165,14 @@ def run_session(
                 on_accepted=on_accepted,
                 on_end=lambda _moved, _failed: None,
             ).sequences(batches)
+        stopped: BatchlicError | None = None
         try:
             await pool.deliver(left)
-        except BatchlicError as error:
-            return error, trio.current_time() - began
-        return None, trio.current_time() - began
+        except* BatchlicError as errors:
+            [stopped] = [error for error in errors.exceptions if isinstance(error, BatchlicError)]
+        except* Killed:
+            pass
+        return stopped, trio.current_time() - began
 
     stopped, seconds = trio.run(session, clock=MockClock(autojump_threshold=0))
     statuses: dict[tuple[int, int], DeviceStatus] = {}
@@ -160,7 +180,3 @@ def run_session(
         events = list(journal.history(batches=range(batch.batch_id, batch.batch_id + 1)))
         statuses |= {(batch.batch_id, place): one for place, one in statuses_of(batch, events).items()}
     return Session(carrier.requests, carrier.renewals, statuses, stopped, seconds, journal)
-
-
-async def _at_once(commit: Callable[[list[Insertion]], None], insertions: list[Insertion]) -> None:
-    commit(insertions)

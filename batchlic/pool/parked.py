@@ -1,0 +1,156 @@
+"""Requests that were refused without a known reason and are sent again later, after growing pauses.
+
+1. A parked request is sent again once its last refusal is explained, at most one for each new sequence. If
+   its refusal can't count whatever else is accepted, it waits for the end of the plan.
+2. Devices that are parked leave the sequence of their batch: the others take their next step without them.
+3. No new sequence begins while `MOST_STUCK` batches wait between two steps of a migration.
+4. The last `WITNESSES` sequences of the plan wait until all others are answered. If parked requests need
+   evidence then, a witness is sent each time that no refusal is explained: its acceptance explains them all.
+5. After the plan, there is one last round: each parked request is sent again until it ends, or until it is
+   given up. Then the run stops, and names the devices. They are pending.
+6. While `MOST_PARKED` requests are in memory, no new sequence begins, either: they are sent again. Those that
+   are given up make room, and their devices are pending.
+"""
+
+import re
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
+
+import anyio
+
+from batchlic.chunker import Step
+from batchlic.pool.remaining import Delivery, Position
+from batchlic.pool.suspicion import EXPLAINED, Suspicions, due_at
+from batchlic.pool.verdict import can_be_proven
+
+MOST_PARKED = 1000
+"""Requests in memory (promise H)."""
+MOST_STUCK = 5
+"""Batches that may wait between two steps, with no device accepted for the second one."""
+WITNESSES = EXPLAINED
+"""Sequences that are kept, so that the refusals of a device can be explained as often as necessary."""
+TO_CHECK = 16
+"""So many parked requests are looked at for each new sequence."""
+MOST_NAMES = 5
+"""Devices or batches that a message names."""
+
+_IDENTIFIER = re.compile(r'"id":"(\d+)"')
+
+
+class Parked:
+    """The parked deliveries of a pool."""
+
+    def __init__(self, suspicions: Suspicions) -> None:
+        self._suspicions = suspicions
+        self._deliveries: deque[Delivery] = deque()
+        self._stuck: Counter[tuple[int, Step | None]] = Counter()
+        """Parked deliveries of batches that are stuck, by batch and step."""
+        self._left_out = 0
+        """Devices of requests that were given up to make room."""
+
+    def __len__(self) -> int:
+        return len(self._deliveries)
+
+    def put(self, deliveries: Iterable[Delivery], *, are_stuck: bool = False) -> None:
+        """Park deliveries. `are_stuck`: no device of their batch was accepted for this step."""
+        for delivery in deliveries:
+            self._make_room()
+            self._deliveries.append(delivery)
+            if are_stuck and delivery.position in {Position.SECOND, Position.SECOND_RESTORABLE}:
+                self._stuck[_key(delivery)] += 1
+
+    def _make_room(self) -> None:
+        """If there are too many deliveries, leave out one that is given up."""
+        if len(self._deliveries) >= MOST_PARKED:
+            given_up = next(filter(self._suspicions.is_given_up, self._deliveries), None)
+            if given_up is not None:
+                self._deliveries.remove(given_up)
+                self._left_out += len(given_up.batch.offsets)
+                self.release(given_up)
+
+    @property
+    def needs_evidence(self) -> bool:
+        """Whether a request is parked whose refusals count if they are explained."""
+        return any(_can_count(one) and not self._suspicions.may_be_chance(one) for one in self._deliveries)
+
+    def take_due(self) -> Delivery | None:
+        """A delivery whose next refusal could count against its devices, if one is due."""
+        now = anyio.current_time()
+        for _ in range(min(len(self._deliveries), TO_CHECK)):
+            first = self._deliveries.popleft()
+            if self._is_explained(first) and now >= due_at(first):
+                return first
+            self._deliveries.append(first)
+        return None
+
+    def take_explained(self) -> Delivery | None:
+        """The delivery that is due first, of those whose next refusal could count against their devices."""
+        return self._take_first_of(list(filter(self._is_explained, self._deliveries)))
+
+    def take_first(self, *, only_bounded: bool) -> Delivery | None:
+        """The delivery that is due first, of those that are not given up."""
+        return self._take_first_of(
+            [
+                one
+                for one in self._deliveries
+                if not self._suspicions.is_given_up(one) and (one.is_bounded or not only_bounded)
+            ]
+        )
+
+    def _is_explained(self, delivery: Delivery) -> bool:
+        return _can_count(delivery) and self._suspicions.is_explained(delivery)
+
+    def _take_first_of(self, deliveries: list[Delivery]) -> Delivery | None:
+        first = min(deliveries, key=due_at, default=None)
+        if first is not None:
+            self._deliveries.remove(first)
+        return first
+
+    def release(self, delivery: Delivery) -> None:
+        """Note that a delivery that was taken has been sent. What is left of it has been put again."""
+        if (key := _key(delivery)) in self._stuck:
+            self._stuck[key] -= 1
+            if not self._stuck[key]:
+                del self._stuck[key]
+
+    @property
+    def blocks_new(self) -> bool:
+        """Whether no new sequence may begin."""
+        is_full = len(self._deliveries) >= MOST_PARKED and not any(
+            map(self._suspicions.is_given_up, self._deliveries)
+        )
+        return is_full or len(self._stuck) >= MOST_STUCK
+
+    def description(self) -> str:
+        """The devices that are parked, the last answer to one of them, and what the operator can do."""
+        parked = sorted(self._deliveries, key=lambda one: (one.batch.batch_id, one.batch.offsets[0]))
+        devices = sum(len(one.batch.offsets) for one in parked) + self._left_out
+        names = list(dict.fromkeys(map(_name, parked)))
+        named = ", ".join(names[:MOST_NAMES]) + (", …" if len(names) > MOST_NAMES or self._left_out else "")
+        last = max(parked, key=lambda one: one.refusals.last_at).refusals.last
+        counted = "1 device" if devices == 1 else f"{devices:,} devices"
+        return f"pending: {counted} ({named}); last answer: {last}{_advice(parked)}"
+
+
+def _advice(parked: Sequence[Delivery]) -> str:
+    """How to settle a device. Of a migration, only devices in doubt can be settled."""
+    single = [one for one in parked if len(one.batch.offsets) == 1]
+    if not single or any(one.batch.step not in {None, Step.CLEAR} for one in parked):
+        return ""
+    return (
+        ". If you know that a device is at fault, settle it: batchlic settle RUN_DIR --as failed "
+        f"--device {_name(single[0])} --reason …"
+    )
+
+
+def _can_count(delivery: Delivery) -> bool:
+    return can_be_proven(delivery, blames_all=delivery.refusals.blames_all)
+
+
+def _key(delivery: Delivery) -> tuple[int, Step | None]:
+    return delivery.batch.batch_id, delivery.batch.step
+
+
+def _name(delivery: Delivery) -> str:
+    found = _IDENTIFIER.findall(delivery.batch.encoded)
+    return found[0] if len(delivery.batch.offsets) == 1 and found else f"batch {delivery.batch.batch_id}"

@@ -1,0 +1,205 @@
+"""Refusals in migrations: an outage fails no device, and no device waits for another between two steps."""
+
+import random
+
+import pytest
+
+from batchlic.carrier.answers import Answer, Blame, Outcome
+from batchlic.carrier.catalog import Action
+from batchlic.chunker import Batch, DeviceStatus, Step
+from batchlic.pool.parked import MOST_STUCK
+from batchlic.pool.suspicion import PATIENCE_S
+from tests.pool.builders import ACCOUNT, AMBIGUOUS, BAD_ACCOUNT, BAD_DEVICE, REFUSED, batch, identifier
+from tests.pool.virtual_migration import NEW, OLD, MigrationScript, StepRequest, World
+
+NOT_FOUND = Answer(outcome=Outcome.REFUSED, blame=Blame.UNKNOWN, http_status=404, error_code="404")
+NOT_ASSIGNED = Answer(
+    outcome=Outcome.REFUSED, blame=Blame.UNKNOWN, error_code="REQUEST_FAILED.LicenseNotAssigned"
+)
+NONE_LEFT = Answer(
+    outcome=Outcome.REFUSED, blame=Blame.ACCOUNT, error_code="REQUEST_FAILED.LicenseNotAvailable"
+)
+UNASSIGN_FIRST = {ACCOUNT: 0}
+ORDERS = pytest.mark.parametrize("spare", [UNASSIGN_FIRST, {}], ids=["unassign-first", "assign-first"])
+SEEDS = pytest.mark.parametrize("seed", range(12))
+
+
+def plan(batches: int, size: int) -> list[Batch]:
+    return [batch(size, batch_id=number + 1, first=size * number) for number in range(batches)]
+
+
+def refusing(refusal: Answer, action: Action, sku: str, *devices: int) -> MigrationScript:
+    bad = set(map(identifier, devices))
+    return lambda request: (
+        refusal if (request.action, request.sku) == (action, sku) and bad & {*request.devices} else None
+    )
+
+
+@SEEDS
+@ORDERS
+def test_an_outage_at_any_moment_fails_only_bad_devices(seed: int, spare: dict[str, int]) -> None:
+    dice = random.Random(seed)
+    batches, size = dice.choice([2, 8, 20]), dice.choice([1, 4, 10])
+    bad = {identifier(n) for n in dice.sample(range(batches * size), dice.choice([0, 1, 2]))}
+    begins, seconds = dice.uniform(0, 0.04 * batches), dice.choice([0.5, 1, 3, 30, 100])
+    refusal = dice.choice([NOT_FOUND, REFUSED, BAD_ACCOUNT])
+
+    def script(request: StepRequest) -> Answer | None:
+        if begins <= request.at < begins + seconds:
+            return refusal
+        return BAD_DEVICE if bad.intersection(request.devices) else None
+
+    world = World(plan(batches, size), script)
+    sessions = 0
+    while sessions == 0 or world.stopped is not None:
+        sessions += 1
+        assert sessions <= 6, world.stopped
+        restorable = dice.choice([(), (OLD, NEW)])
+        world.run(workers=dice.choice([1, 3, 8, 20]), spare=spare, restorable=restorable)
+    assert (world.moved, world.failed) == (batches * size - len(bad), len(bad))
+    assert all(held == [OLD if device in bad else NEW] for device, held in world.licenses.items())
+
+
+@ORDERS
+@pytest.mark.parametrize("workers", [8, 20])
+@pytest.mark.parametrize("seconds", [1, 3, 30])
+def test_an_outage_in_a_step_that_would_be_undone_undoes_nothing(
+    workers: int, seconds: int, spare: dict[str, int]
+) -> None:
+    began: list[float] = []
+    second = Action.ASSIGN if spare else Action.UNASSIGN
+
+    def script(request: StepRequest) -> Answer | None:
+        if not began and request.action is second:
+            began.append(request.at)
+        return NOT_FOUND if began and request.at < began[0] + seconds else None
+
+    world = World(plan(20, 10), script)
+    world.run(workers=workers, spare=spare, restorable=(OLD, NEW))
+    assert (world.moved, world.failed, world.stopped) == (200, 0, None)
+
+
+@pytest.mark.parametrize("bad", [{0}, {7}, {2, 5}, {4, 5, 6, 7}])
+@pytest.mark.parametrize("commits", [None, *range(1, 16, 2)])
+def test_no_device_waits_without_license_for_a_refused_one(bad: set[int], commits: int | None) -> None:
+    world = World(plan(1, 8), refusing(REFUSED, Action.UNASSIGN, OLD, *bad))
+    if commits is not None:
+        world.run(spare=UNASSIGN_FIRST, commits=commits)
+    world.run(spare=UNASSIGN_FIRST)
+    assert world.without_license() == set()
+    assert world.failed == 0
+    assert commits is not None or world.moved == 8 - len(bad)  # the kill leaves a request in doubt
+
+
+@pytest.mark.parametrize("batches", [6, 10])
+def test_stops_for_refused_devices_leave_none_of_the_others_without_license(batches: int) -> None:
+    bad = [8 * number + place for number in range(batches) for place in (4, 5, 6, 7)]
+    world = World(plan(batches, 8), refusing(REFUSED, Action.UNASSIGN, OLD, *bad))
+    for commits in (5 * batches, 7 * batches, None, None):
+        world.run(spare=UNASSIGN_FIRST, commits=commits, workers=batches)
+    assert world.without_license() == set()
+
+
+@ORDERS
+@pytest.mark.parametrize(("batches", "size"), [(2, 1), (2, 3), (6, 1), (6, 4)])
+def test_a_clear_that_is_refused_again_and_again_finds_nothing_to_clear(
+    batches: int, size: int, spare: dict[str, int]
+) -> None:
+    lost = [True]
+
+    def script(request: StepRequest) -> Answer | None:
+        if lost and (request.action, request.sku) == (Action.ASSIGN, NEW):
+            lost.clear()
+            return AMBIGUOUS
+        return NOT_ASSIGNED if request.is_clear else None
+
+    world = World(plan(batches, size), script)
+    world.run(spare=spare)
+    assert (world.moved, world.stopped) == (batches * size, None)
+    assert all(held == [NEW] for held in world.licenses.values())
+    assert world.now <= 40
+
+
+@pytest.mark.parametrize("refusal", [NONE_LEFT, NOT_FOUND])
+def test_a_clear_is_not_over_while_no_unassign_is_accepted(refusal: Answer) -> None:
+    executed = [True]
+
+    def script(request: StepRequest) -> Answer | None:
+        if request.action is Action.UNASSIGN:
+            return refusal
+        if executed:
+            executed.clear()
+            for device in request.devices:
+                world.licenses[device].append(NEW)
+            return AMBIGUOUS
+        return None
+
+    world = World(plan(8, 2), script)
+    world.run(workers=2)
+    assert world.stopped is not None
+    assert all(held.count(NEW) <= 1 for held in world.licenses.values())
+    assert world.now <= 3 * PATIENCE_S
+
+
+@pytest.mark.parametrize("refusal", [NONE_LEFT, NOT_FOUND])
+@pytest.mark.parametrize("bad", [{3}, {0, 9}, {18, 19}])
+def test_a_restore_that_is_refused_again_and_again_fails(refusal: Answer, bad: set[int]) -> None:
+    def script(request: StepRequest) -> Answer | None:
+        if request.action is Action.ASSIGN and request.sku == OLD:
+            return refusal
+        return refusing(BAD_DEVICE, Action.ASSIGN, NEW, *bad)(request)
+
+    world = World(plan(10, 2), script)
+    world.run(workers=4, spare=UNASSIGN_FIRST, restorable=(OLD, NEW))
+    if world.stopped is None:
+        assert (world.moved, world.failed) == (20 - len(bad), len(bad))
+        assert world.without_license() == set(map(identifier, bad))
+    else:  # the last batch: nothing else is accepted after its refusal
+        assert bad == {18, 19}
+    assert world.now <= 2 * PATIENCE_S
+
+
+@pytest.mark.parametrize("refusal", [NONE_LEFT, REFUSED, BAD_ACCOUNT])
+@pytest.mark.parametrize(("batches", "size", "workers"), [(1, 1, 1), (1, 8, 1), (5, 4, 2), (30, 10, 8)])
+def test_devices_get_their_old_license_back_if_the_new_one_is_always_refused(
+    refusal: Answer, batches: int, size: int, workers: int
+) -> None:
+    def script(request: StepRequest) -> Answer | None:
+        return refusal if (request.action, request.sku) == (Action.ASSIGN, NEW) else None
+
+    world = World(plan(batches, size), script)
+    world.run(workers=workers, spare=UNASSIGN_FIRST, restorable=(OLD, NEW))
+    assert all(held == [OLD] for held in world.licenses.values())
+    assert world.statuses(Step.ASSIGN).count(DeviceStatus.FAILED) <= max(100, size) + workers * size * 2
+
+
+@pytest.mark.parametrize("restorable", [(), (OLD, NEW)])
+@pytest.mark.parametrize("refusal", [NONE_LEFT, REFUSED])
+def test_few_batches_lose_the_old_license_if_the_new_one_is_refused(
+    restorable: tuple[str, ...], refusal: Answer
+) -> None:
+    most = 0
+
+    def script(request: StepRequest) -> Answer | None:
+        nonlocal most
+        most = max(most, len(world.without_license()))
+        return refusal if (request.action, request.sku) == (Action.ASSIGN, NEW) else None
+
+    world = World(plan(200, 10), script)
+    world.run(workers=4, spare=UNASSIGN_FIRST, restorable=restorable)
+    assert world.stopped is not None
+    assert 0 < most <= (MOST_STUCK + 4) * 10
+
+
+def test_an_empty_request_is_never_sent() -> None:
+    lost = [True]
+
+    def script(request: StepRequest) -> Answer | None:
+        if lost and request.action is Action.ASSIGN:
+            lost.clear()
+            return AMBIGUOUS
+        return NOT_ASSIGNED if request.is_clear else None
+
+    world = World(plan(3, 2), script)
+    world.run()
+    assert all(request.devices for request in world.requests)
