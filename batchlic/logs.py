@@ -13,6 +13,7 @@ import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 from batchlic.atomic import explain_disk_errors
+from batchlic.figures import time_on_terminal
 
 REDACTED = "[redacted]"
 _NUMBERS = frozenset({bool, int, float})
@@ -115,7 +116,8 @@ class RunLog:
                 self._is_complete = False
                 self._tell(f"{self._path}: log lines are lost: {error.strerror}")
         if method in {"warning", "error", "critical", "exception"}:
-            self._tell(printable_lines(str(self._console(logger, method, event))))
+            shown = {**event, "timestamp": time_on_terminal(str(event["timestamp"]))}
+            self._tell(printable_lines(str(self._console(logger, method, shown))))
         raise structlog.DropEvent
 
     def _tell(self, text: str) -> None:

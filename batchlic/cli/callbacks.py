@@ -13,6 +13,7 @@ from batchlic.cli.arguments import RunDirectory
 from batchlic.cli.options import Json, OnSandbox, StoreLocation, WaitOptions, parse_duration
 from batchlic.cli.output import exit_as, open_target, print_json, print_message
 from batchlic.errors import RunFolderError, UsageError
+from batchlic.figures import counted
 from batchlic.runs import signals
 
 if TYPE_CHECKING:
@@ -254,7 +255,7 @@ def _print_open_ends(run_dir: Path) -> None:
     devices = unconfirmed(folder)
     if devices.height:
         shown = ", ".join(imei or iccid for imei, iccid in devices.head(UNCONFIRMED_SHOWN).iter_rows())
-        accepted = f"{devices.height:,} accepted {'device is' if devices.height == 1 else 'devices are'}"
+        accepted = f"{counted(devices.height, 'accepted device')} {'is' if devices.height == 1 else 'are'}"
         print_message(
             f"{accepted} unconfirmed, and the carrier does not call back again: "
             f"{shown}{', …' if devices.height > UNCONFIRMED_SHOWN else ''}"
@@ -264,8 +265,8 @@ def _print_open_ends(run_dir: Path) -> None:
         figures = ", ".join(f"{count:,} {reported}" for reported, count in undecided.items())
         print_message(f"Devices with neither success nor failure: {figures}")
     if unjudged := unjudged_messages(reports):
-        noun = "message" if len(unjudged) == 1 else "messages"
-        print_message(f"{len(unjudged):,} {noun} could not be judged: see batchlic status {run_dir}")
+        messages = counted(len(unjudged), "message")
+        print_message(f"{messages} could not be judged: see batchlic status {run_dir}")
 
 
 def _ask_carrier(question: "Callable[[CarrierClient], Awaitable[T]]", *, on_sandbox: bool = False) -> "T":

@@ -9,6 +9,7 @@ import typer
 from batchlic.cli.options import InventoryOptions, Json
 from batchlic.cli.output import print_json, print_message
 from batchlic.errors import ExitCode, UsageError
+from batchlic.figures import counted
 
 app = typer.Typer(help="Show, import or export the ledger of licensed devices.", no_args_is_help=True)
 
@@ -101,7 +102,7 @@ def export(
 
     with open_existing(_path(ledger)) as opened:
         devices = export_ledger(opened, to)
-    print_message(f"{devices:,} devices in {to}")
+    print_message(f"{counted(devices, 'device')} in {to}")
 
 
 @app.command()

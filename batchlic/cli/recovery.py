@@ -17,6 +17,7 @@ from batchlic.cli.output import (
 )
 from batchlic.cli.streams import results_on_stdout
 from batchlic.errors import ExitCode, UsageError
+from batchlic.figures import counted
 
 app = typer.Typer()
 
@@ -80,13 +81,10 @@ def export(
     if to is None or str(to) == "-":
         with results_on_stdout() as stdout:
             count = export_rows(folder, selection, form, stdout)
-            print_message(_rows(count))
+            print_message(counted(count, "row"))
     else:
-        print_message(f"{_rows(export_rows(folder, selection, form, to))} in {to}")
-
-
-def _rows(count: int) -> str:
-    return f"{count:,} {'row' if count == 1 else 'rows'}"
+        count = export_rows(folder, selection, form, to)
+        print_message(f"{counted(count, 'row')} in {to}")
 
 
 @app.command()

@@ -13,6 +13,7 @@ import polars as pl
 from batchlic.atomic import replacing
 from batchlic.chunker import write_plan
 from batchlic.errors import RunFolderError, UsageError
+from batchlic.figures import TIME_IN_FILES
 from batchlic.journal import SANDBOX, Journal
 from batchlic.ledger.ledger import Ledger, RunEntry
 from batchlic.ledger.records import ledger_records, list_states, read_states, recordable_rows
@@ -110,7 +111,8 @@ def find_device(
     """What is known of the device with this IMEI or ICCID: rows with the columns EXPORT."""
     is_device = (pl.col("imei") == device) | (pl.col("iccid") == device)
     frames = device_rows(ledger, account=account, sku=sku)
-    return [row for frame in frames for row in frame.filter(is_device).to_dicts()]
+    at = pl.col("at").dt.to_string(TIME_IN_FILES)
+    return [row for frame in frames for row in frame.filter(is_device).with_columns(at).to_dicts()]
 
 
 def export_ledger(ledger: Ledger, to: Path) -> int:
@@ -128,7 +130,10 @@ def export_ledger(ledger: Ledger, to: Path) -> int:
 
     with replacing(to) as path:
         table = lazy_frame(counted, EXPORT)
-        table.sink_parquet(path) if to.suffix == ".parquet" else table.sink_csv(path)
+        if to.suffix == ".parquet":
+            table.sink_parquet(path)
+        else:
+            table.sink_csv(path, datetime_format=TIME_IN_FILES)
     return devices
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from batchlic.carrier.answers import Outcome
 from batchlic.carrier.catalog import Action
 from batchlic.chunker import DeviceStatus, Step, parse_ranges
 from batchlic.errors import RunFolderError, UsageError
+from batchlic.figures import time_in_files
 from batchlic.journal import Event, Journal, Settlement
 from batchlic.reader.scans import scan_parquet
 from batchlic.runs.folder import RunFolder
@@ -151,5 +151,4 @@ def _events_of(event: Event, fields: dict[str, object]) -> Iterator[HistoryEvent
 
 
 def _event(at: int, event: str, fields: dict[str, object]) -> HistoryEvent:
-    when = datetime.fromtimestamp(at / 1e6, UTC).isoformat(timespec="milliseconds")
-    return msgspec.convert({"at": when, "event": event, **fields}, HistoryEvent)
+    return msgspec.convert({"at": time_in_files(at), "event": event, **fields}, HistoryEvent)

@@ -16,6 +16,7 @@ import xlsxwriter  # type: ignore[import-untyped]
 from batchlic.atomic import replacing
 from batchlic.chunker import DeviceStatus
 from batchlic.errors import UsageError
+from batchlic.figures import counted
 
 COLUMNS = ("source", "row", "imei", "iccid", "account_name", "sku_number", "status", "reason", "message")
 """Columns of every export; `status` is a DeviceStatus, or `rejected`."""
@@ -71,7 +72,9 @@ def write_export(rows: pl.LazyFrame, form: Format, to: Path | BinaryIO) -> int:
     """
     count = int(rows.select(pl.len()).collect().item())
     if form is Format.XLSX and count > XLSX_ROWS:
-        raise UsageError(f"{count:,} rows do not fit a sheet, which holds {XLSX_ROWS:,}: export them as csv")
+        raise UsageError(
+            f"{counted(count, 'row')} do not fit a sheet, which holds {XLSX_ROWS:,}: export them as csv"
+        )
     rows = rows.sort("source", "row")
     if isinstance(to, Path):
         with replacing(to) as path, path.open("wb") as file:
