@@ -12,7 +12,7 @@ from batchlic.carrier.messages import Subscription
 from batchlic.chunker import DeviceStatus, Plan
 from batchlic.errors import ExitCode
 from batchlic.figures import counted, duration, noun_for, time_on_terminal
-from batchlic.ledger.files import Count, Imported
+from batchlic.ledger.files import Count, Forgotten, Imported
 from batchlic.logs import printable
 from batchlic.runs.history import HistoryEvent
 from batchlic.runs.related import RelatedRun, Relation
@@ -173,7 +173,7 @@ def describe_verification(verification: Verification, folder: Path) -> str:
 def describe_history(device: str, events: Sequence[HistoryEvent]) -> str:
     """The history of a device, one line per event."""
     if not events:
-        return f"{printable(device)}: no run in this folder has planned this device"
+        return f"{printable(device)}: no run in this folder has planned or rejected this device"
     return "\n".join([printable(device), *map(_event_line, events)])
 
 
@@ -181,18 +181,23 @@ def _event_line(event: HistoryEvent) -> str:
     match event.event:
         case "planned":
             excluded = f", {event.outcome} by the ledger" if event.outcome else ""
-            details = f"to {event.action}, row {event.row} of {event.source}{excluded}"
+            details = f"to {event.action} at {event.carrier}, row {event.row} of {event.source}{excluded}"
+        case "rejected":
+            details = (
+                f"row {event.row} of {event.source}, for {event.carrier}: {event.reason}, {event.message}"
+            )
         case "sent":
-            details = f"{event.action}, request {event.x_request_id}, attempt {event.attempt}"
+            details = (
+                f"{event.action} at {event.carrier}, request {event.x_request_id}, attempt {event.attempt}"
+            )
         case "settled":
             details = f"as {event.outcome} by {event.settled_by}: {event.reason}"
         case _:
             parts = (event.outcome, event.request_id, event.error_code, event.error_message)
             details = ", ".join(filter(None, parts))
-    license = f"{event.account_name} {event.sku_number}"
-    return (
-        f"  {time_on_terminal(event.at)}  {event.event:11}  {event.run_dir}  {license}  {printable(details)}"
-    )
+    license = " ".join(filter(None, (event.account_name, event.sku_number))) or "no account"
+    at = time_on_terminal(event.at)
+    return f"  {at}  {event.event:11}  {event.run_dir}  {printable(license)}  {printable(details)}"
 
 
 def describe_counts(counts: Sequence[Count]) -> str:
@@ -231,6 +236,20 @@ def describe_import(imported: Imported) -> str:
         rejected = sum(imported.rejected.values())
         lines.append(f"  {counted(rejected, 'row')} rejected: {_listed(imported.rejected)}")
     return "\n".join(lines)
+
+
+def describe_forgotten(forgotten: Forgotten) -> str:
+    """What the ledger keeps of a run that was closed, and what is not known of it."""
+    run = f"Run {printable(forgotten.run_id)}"
+    kept = [
+        f"  {counted(found.devices, 'device')} of account {printable(found.account_name)}, "
+        f"SKU {printable(found.sku_number)}: the records stay"
+        for found in forgotten.recorded
+    ] or ["  It has no records of devices."]
+    if not forgotten.was_open:
+        return "\n".join([f"{run} was closed already: nothing has changed.", *kept])
+    unknown = "  What it sent and did not record is unknown now: other runs may send those devices again."
+    return "\n".join([f"{run} at {printable(forgotten.carrier)} is closed.", *kept, unknown])
 
 
 def describe_subscriptions(subscriptions: Sequence[Subscription]) -> str:
@@ -328,6 +347,8 @@ def _next_steps(summary: Summary, folder: Path) -> list[str]:
         if summary.last_answer and not is_at_work:
             lines.append(_last_answer_line(summary.last_answer))
     trouble = {*summary.statuses, *(["rejected"] if summary.rejected else [])}
+    if summary.unconfirmed:
+        lines.append(f"  {_unconfirmed(summary.unconfirmed)}: batchlic reconcile {folder}")
     lines += [f"  {name}: see {folder}/{file}" for name, file in _FILES.items() if name in trouble]
     is_stopped = summary.exit_code in {ExitCode.STOPPED, ExitCode.CREDENTIALS, ExitCode.BUG, ExitCode.USAGE}
     if (summary.statuses.get(DeviceStatus.PENDING) or is_stopped) and not is_at_work:
@@ -343,6 +364,13 @@ _RELATIONS = {
     Relation.FOLLOWED_BY: "Its files are the inventory of",
     Relation.FOLLOW_UP_OF: "Its inventory is from",
 }
+
+
+def _unconfirmed(devices: int) -> str:
+    verb = "is" if devices == 1 else "are"
+    return (
+        f"{counted(devices, 'device')} {verb} accepted but not confirmed, and the job requires confirmation"
+    )
 
 
 def _related_line(run: RelatedRun) -> str:

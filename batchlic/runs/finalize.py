@@ -106,7 +106,8 @@ def _stage(
     started_at = ended_at - round((monotonic() - began) * 1e6)
     end = SessionEnd(started_at, ended_at, _exit_code(job, journal, statuses, stopped))
     summary = summarize(journal, statuses, end, stopped)
-    summary = msgspec.structs.replace(summary, notes=[*summary.notes, *notes])
+    unconfirmed = statuses.get(DeviceStatus.ACCEPTED, 0) if job.limits.require_confirmation else 0
+    summary = msgspec.structs.replace(summary, unconfirmed=unconfirmed, notes=[*summary.notes, *notes])
     write_summary(staged_path(folder.summary), summary)
     recorded = [folder.rejects, *folder.session_files]
     if outcomes.exists():
@@ -189,4 +190,9 @@ def _exit_code(
     if stopped:
         return stopped.exit_code
     rejected = sum(journal.identity.rejected.values())
-    return exit_code_of(statuses, rejected=rejected, max_rejects=job.limits.max_rejects)
+    return exit_code_of(
+        statuses,
+        rejected=rejected,
+        max_rejects=job.limits.max_rejects,
+        require_confirmation=job.limits.require_confirmation,
+    )

@@ -31,6 +31,7 @@ from batchlic.job import Job
 from batchlic.journal import Journal, LicenseCount
 from batchlic.logs import printable
 from batchlic.reader.scans import scan_parquet
+from batchlic.runs.asking import Ask
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.outage import Outage
 from batchlic.runs.signals import Interrupted, run_in_loop, unless_asked
@@ -213,7 +214,7 @@ def fit_to_licenses(
     counts: Sequence[LicenseCount],
     *,
     unrecorded: Sequence[PlanGroup] = (),
-    ask: Callable[[str], None] | None = None,
+    ask: Ask | None = None,
 ) -> list[int]:
     """How many devices of each group to plan: all, or as many as there are licenses, where the job allows it.
 
@@ -242,7 +243,7 @@ def confirm_new_ledger(
     unrecorded: Sequence[PlanGroup],
     counts: Sequence[LicenseCount],
     ledger: str | None,
-    ask: Callable[[str], None] | None = None,
+    ask: Ask | None = None,
 ) -> None:
     """Make sure that it is no mistake if the carrier counts licenses of which the ledger has no record.
 

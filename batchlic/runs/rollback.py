@@ -1,6 +1,5 @@
 """Rolls back a run: a new run takes back the licenses that the first run assigned."""
 
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from enum import StrEnum
@@ -14,6 +13,7 @@ from batchlic.errors import RefusedToStart, UsageError
 from batchlic.figures import counted
 from batchlic.job import Job
 from batchlic.journal import RunIdentity
+from batchlic.runs.asking import Ask
 from batchlic.runs.descriptors import connections_for
 from batchlic.runs.finalize import now
 from batchlic.runs.folder import RunFolder
@@ -38,9 +38,7 @@ class By(StrEnum):
     """The accepted devices, in a body like that of assign."""
 
 
-def rollback(
-    folder: RunFolder, by: By, target: Target, *, run_id: str, ask: Callable[[str], None] | None = None
-) -> Summary:
+def rollback(folder: RunFolder, by: By, target: Target, *, run_id: str, ask: Ask | None = None) -> Summary:
     """Take back the licenses that the run in `folder` assigned, or continue such a rollback.
 
     The folder of the new run is `rollback-by-request` or `rollback-by-device` in the folder of the first run.
@@ -100,7 +98,9 @@ def _refuse_unsuited(folder: RunFolder, by: By, identity: RunIdentity) -> None:
 def _job(folder: RunFolder, identity: RunIdentity) -> Job:
     job = job_of(identity)
     inventory = job.inventory.model_copy(update={"files": [str(folder.plan)], "columns": {}})
-    changes = {"name": None, "inventory": inventory}
+    # Not every carrier calls back when a request is undone.
+    limits = job.limits.model_copy(update={"require_confirmation": False})
+    changes = {"name": None, "inventory": inventory, "limits": limits}
     if identity.to_sku is None:
         return job.model_copy(update={**changes, "action": Action.UNASSIGN.value})
     swapped = {"from_sku": job.license.to_sku, "to_sku": job.license.from_sku}

@@ -84,9 +84,8 @@ def status(folder: RunFolder) -> StatusReport:
         summary = summarize(journal, states.statuses, journal.final_session_end)
         recorded = _recorded_summary(folder, journal)
         if recorded is not None:
-            summary = msgspec.structs.replace(
-                summary, stopped_because=recorded.stopped_because, notes=recorded.notes
-            )
+            fields = ("stopped_because", "unconfirmed", "notes")
+            summary = msgspec.structs.replace(summary, **{name: getattr(recorded, name) for name in fields})
         reports = read_reports(folder.outcomes)
         is_finished = summary.exit_code in {ExitCode.OK, ExitCode.INCOMPLETE}
         return StatusReport(

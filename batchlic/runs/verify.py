@@ -27,7 +27,7 @@ from batchlic.writer.tables import write_table
 
 ROWS_PER_COMPARISON = 50_000
 
-_ONLY_IN_SUMMARY = {"stopped_because", "notes"}
+_ONLY_IN_SUMMARY = {"stopped_because", "unconfirmed", "notes"}
 """Fields of summary.json that the journal does not hold."""
 
 _UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError)

@@ -49,6 +49,17 @@ class Format(StrEnum):
     PARQUET = "parquet"
 
 
+FORMAT_BY_ENDING = {f".{form.value}": form for form in Format} | {".jsonl": Format.NDJSON}
+
+
+def format_of(path: Path) -> Format:
+    """The format that the ending of a file's name stands for. Raises UsageError for other endings."""
+    if form := FORMAT_BY_ENDING.get(path.suffix.lower()):
+        return form
+    known = ", ".join(FORMAT_BY_ENDING)
+    raise UsageError(f"--to {path}: the format is not clear: end the name with {known}, or give --format")
+
+
 def rejected_rows(rejects: pl.LazyFrame) -> pl.LazyFrame:
     """The rows of rejects.parquet, as rows of an export (columns: COLUMNS)."""
     return rejects.with_columns(status=pl.lit("rejected")).select(COLUMNS)
