@@ -1,5 +1,6 @@
 """Logs without secrets (promise F), as JSON lines and for people; and text that is safe for a terminal."""
 
+import logging
 import os
 import sys
 from collections.abc import Iterable
@@ -73,6 +74,25 @@ def console(*, secrets: Iterable[str]) -> FilteringBoundLogger:
         wrapper_class=structlog.make_filtering_bound_logger("INFO"),
     )
     return logger
+
+
+def forward_standard_logs(logger: FilteringBoundLogger) -> None:
+    """Send the warnings and errors of libraries, which use Python's `logging` and `warnings`, to `logger`."""
+    logging.basicConfig(handlers=[_Forwarding(logger)], level=logging.WARNING, force=True)
+    logging.captureWarnings(capture=True)
+
+
+class _Forwarding(logging.Handler):
+    """Logs each record with a logger of structlog."""
+
+    def __init__(self, logger: FilteringBoundLogger) -> None:
+        super().__init__()
+        self._logger = logger
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._logger.log(
+            record.levelno, record.getMessage().strip(), library=record.name, exc_info=record.exc_info or None
+        )
 
 
 class RunLog:
