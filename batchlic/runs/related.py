@@ -73,21 +73,27 @@ def _followers(folder: RunFolder, identity: RunIdentity) -> Iterator[RelatedRun]
 
 
 def _sources(folder: RunFolder, identity: RunIdentity) -> Iterator[RunFolder]:
-    """The run folders in which the inventories of a run are.
-
-    A path may be relative to a folder that is not known any more: then a run beside this one has its name.
-    """
+    """The run folders in which the inventories of a run are."""
     seen: list[Path] = []
-    for file in identity.inputs:
-        given = Path(file.name).parent
-        for path in (given, folder.parent / given.name):
-            with suppress(OSError):
-                is_run = given.name != "" and RunFolder(path).journal.is_file()
-                if is_run and not path.samefile(folder.path):
-                    if not any(path.samefile(other) for other in seen):
-                        seen.append(path)
-                        yield RunFolder(path)
-                    break
+    for given in (Path(file.name) for file in identity.inputs if file.sha256 is not None):
+        with suppress(OSError):
+            path = _run_of(given, folder)
+            if path is not None and not any(path.samefile(other) for other in (folder.path, *seen)):
+                seen.append(path)
+                yield RunFolder(path)
+
+
+def _run_of(file: Path, folder: RunFolder) -> Path | None:
+    """The run folder that has a file, or None.
+
+    The path may be relative to a folder that is not known any more, or the runs may have been moved. Then a
+    run beside `folder` has the name and the file.
+    """
+    moved = folder.parent / file.parent.name
+    for path in (file.parent, moved) if file.parent.name else ():
+        if RunFolder(path).journal.is_file() and (path / file.name).is_file():
+            return path
+    return None
 
 
 def _is_rollback(folder: RunFolder) -> bool:

@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,16 +112,6 @@ def test_a_killed_run_is_not_at_work(paused: tuple[Path, Program]) -> None:
     shown = batchlic("status", "run", cwd=folder).err
     assert "Interrupted (killed, or the machine stopped): " in shown
     assert "Continue: batchlic resume run" in shown
-
-
-def test_a_look_at_a_run_does_not_keep_the_next_one_from_starting(home: Home) -> None:
-    assert home.assign("one").code == 3
-    lock = home.path / "runs/one/.lock"
-    with subprocess.Popen(
-        ["/usr/bin/flock", "--shared", str(lock), "sleep", "0.1"], start_new_session=True
-    ) as looking:
-        assert home.batchlic("resume", "runs/one").code == 3
-        looking.wait()
 
 
 # -- why a run stopped ----------------------------------------------------------------------------------
@@ -234,7 +223,9 @@ def test_related_runs_are_found_after_the_folder_was_moved(home: Home) -> None:
 
 def test_runs_with_other_inventories_are_not_related(home: Home) -> None:
     home.assign("one")
-    home.assign("two")
+    (home.path / "data" / "one").mkdir(parents=True)
+    fleet(home.path / "data" / "one" / "fleet.csv", 5)
+    home.assign("two", inventory="data/one/fleet.csv")
     assert home.status("one")["related"] == home.status("two")["related"] == []
 
 
