@@ -146,7 +146,7 @@ def refusing(status: int, body: object) -> Script:
     ("status", "code", "words"),
     [
         (503, "SERVICE.Down", "closed for repairs until nine"),
-        (500, "REQUEST_FAILED.UnexpectedError", "an unexpected condition"),
+        (406, "REQUEST_FAILED.Riddle", "an unexpected condition"),
         (400, "INPUT_INVALID.Mystery", "nobody knows this refusal"),
     ],
 )
