@@ -36,11 +36,14 @@ test: $(INSTALLED) ## run all tests
 
 onboard: $(INSTALLED) ## assign licenses to a fleet: make onboard INVENTORY=… ACCOUNT=… SKU=… [OPTIONS=…]
 	$(call need,INVENTORY ACCOUNT SKU)
-	@$(BIN)/batchlic assign "$$INVENTORY" --account "$$ACCOUNT" --sku "$$SKU" $(OPTIONS)
+	@$(BIN)/batchlic assign "$$INVENTORY" --account "$$ACCOUNT" --sku "$$SKU" $(OPTIONS) \
+		|| $(call tell_code,assign "$$INVENTORY" --account "$$ACCOUNT" --sku "$$SKU" $(OPTIONS))
 
 migrate: $(INSTALLED) ## move a fleet to another SKU: make migrate INVENTORY=… ACCOUNT=… FROM_SKU=… TO_SKU=… [OPTIONS=…]
 	$(call need,INVENTORY ACCOUNT FROM_SKU TO_SKU)
-	@$(BIN)/batchlic migrate "$$INVENTORY" --account "$$ACCOUNT" --from-sku "$$FROM_SKU" --to-sku "$$TO_SKU" $(OPTIONS)
+	@$(BIN)/batchlic migrate "$$INVENTORY" --account "$$ACCOUNT" --from-sku "$$FROM_SKU" --to-sku "$$TO_SKU" \
+		$(OPTIONS) || $(call tell_code,migrate "$$INVENTORY" --account "$$ACCOUNT" --from-sku "$$FROM_SKU" \
+		--to-sku "$$TO_SKU" $(OPTIONS))
 
 sandbox: $(INSTALLED) ## start a sandbox carrier: make sandbox [OPTIONS='--rate 50 --fault reset-after=0.01']
 	@$(BIN)/batchlic sandbox $(OPTIONS)
@@ -113,6 +116,11 @@ lock: $(INSTALLED) ## renew the pinned requirements after changing pyproject.tom
 
 clean: ## remove .venv and the files of the tools (never runs/)
 	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage build dist
+
+# make itself exits 2 after any failure (https://www.gnu.org/software/make/manual/html_node/Running.html).
+tell_code = { code=$$?; echo "make $@: batchlic exited $$code, but make exits 2 after any failure." >&2; \
+	echo "The same command with its own exit code:" >&2; for word in $(BIN)/batchlic $(1); do \
+	printf " '%s'" "$$(printf %s "$$word" | sed "s/'/'\\\\''/g")" >&2; done; echo >&2; exit $$code; }
 
 need = @for name in $(1); do test -n "$$(printenv $$name)" \
 	|| { echo "make $@: $$name is missing: give $$name=… (see \`make help\`)" >&2; exit 2; }; done

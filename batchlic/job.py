@@ -120,6 +120,8 @@ class Limits(Table):
     """If licenses are too few, license as many devices as possible instead of none."""
     max_rejects: int = Field(default=0, ge=0)
     """Rejected rows tolerated before exit code 3."""
+    require_confirmation: bool = False
+    """Exit code 3 while devices are accepted, but not confirmed by a callback."""
 
 
 class LedgerUse(Table):

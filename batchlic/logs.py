@@ -1,5 +1,6 @@
 """Logs without secrets (promise F), as JSON lines and for people; and text that is safe for a terminal."""
 
+import logging
 import os
 import sys
 from collections.abc import Iterable
@@ -13,6 +14,7 @@ import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 from batchlic.atomic import explain_disk_errors
+from batchlic.figures import time_on_terminal
 
 REDACTED = "[redacted]"
 _NUMBERS = frozenset({bool, int, float})
@@ -74,6 +76,25 @@ def console(*, secrets: Iterable[str]) -> FilteringBoundLogger:
     return logger
 
 
+def forward_standard_logs(logger: FilteringBoundLogger) -> None:
+    """Send the warnings and errors of libraries, which use Python's `logging` and `warnings`, to `logger`."""
+    logging.basicConfig(handlers=[_Forwarding(logger)], level=logging.WARNING, force=True)
+    logging.captureWarnings(capture=True)
+
+
+class _Forwarding(logging.Handler):
+    """Logs each record with a logger of structlog."""
+
+    def __init__(self, logger: FilteringBoundLogger) -> None:
+        super().__init__()
+        self._logger = logger
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._logger.log(
+            record.levelno, record.getMessage().strip(), library=record.name, exc_info=record.exc_info or None
+        )
+
+
 class RunLog:
     """The log of one run: a context manager that opens and closes its file.
 
@@ -115,7 +136,8 @@ class RunLog:
                 self._is_complete = False
                 self._tell(f"{self._path}: log lines are lost: {error.strerror}")
         if method in {"warning", "error", "critical", "exception"}:
-            self._tell(printable_lines(str(self._console(logger, method, event))))
+            shown = {**event, "timestamp": time_on_terminal(str(event["timestamp"]))}
+            self._tell(printable_lines(str(self._console(logger, method, shown))))
         raise structlog.DropEvent
 
     def _tell(self, text: str) -> None:

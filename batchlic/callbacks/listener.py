@@ -98,7 +98,7 @@ class Listener:
     async def _read(self, request: Request) -> StoredMessage:
         """Return the message of a request that passes all checks; raise MessageRefused otherwise."""
         if not self._access.allows(self._source(request)):
-            raise MessageRefused(403, "the source address is not allowed")
+            raise MessageRefused(403, "the source address is not in BATCHLIC_LISTENER_ALLOWED_SOURCES")
         body = _decode(await _read_body(request))
         if not self._access.accepts(body.username, body.password):
             raise MessageRefused(401, "wrong credentials")

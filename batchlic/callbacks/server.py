@@ -18,6 +18,7 @@ from typing import IO, cast
 import anyio.to_thread
 import msgspec
 import uvicorn
+from structlog.typing import FilteringBoundLogger
 
 from batchlic.callbacks.access import Access
 from batchlic.callbacks.listener import PATH, Listener
@@ -25,7 +26,7 @@ from batchlic.callbacks.messages import StoredMessage
 from batchlic.callbacks.store import Store
 from batchlic.errors import StoppedEarly, UsageError
 from batchlic.journal.groupcommit import GroupCommit
-from batchlic.logs import console
+from batchlic.logs import console, forward_standard_logs
 
 _DESCRIPTORS = 65_536
 _SHUTDOWN_TIMEOUT_S = 10
@@ -57,23 +58,26 @@ class ListenerAddress(msgspec.Struct, frozen=True):
 
 def listen(options: ListenerOptions, access: Access, store: Store) -> None:
     """Receive callbacks into `store` until SIGTERM or Ctrl-C. Raises UsageError before it listens."""
+    logger = console(secrets=[access.username.reveal(), access.password.reveal()])
     commits: GroupCommit[StoredMessage] = GroupCommit(store.write, offload=anyio.to_thread.run_sync)
     listener = Listener(
         access,
         keep=commits.write,
         check=store.check,
-        logger=console(secrets=[access.username.reveal(), access.password.reveal()]),
+        logger=logger,
         path=options.path,
         account=options.account,
     )
-    serve(listener, options)
+    serve(listener, options, logger)
 
 
-def serve(listener: Listener, options: ListenerOptions) -> None:
+def serve(listener: Listener, options: ListenerOptions, logger: FilteringBoundLogger) -> None:
     """Serve until SIGTERM or Ctrl-C, then finish the requests in progress.
 
-    Once it listens, its URL is printed to stdout as a line of JSON. Raises UsageError before that.
+    Once it listens, its URL is printed to stdout as a line of JSON. All log lines, also those of uvicorn and
+    asyncio, go to `logger`. Raises UsageError before that.
     """
+    forward_standard_logs(logger)
     config = uvicorn.Config(
         listener.app,
         http="httptools",
@@ -81,6 +85,7 @@ def serve(listener: Listener, options: ListenerOptions) -> None:
         ws="none",
         lifespan="off",
         access_log=False,
+        log_config=None,
         log_level="warning",
         server_header=False,
         proxy_headers=False,

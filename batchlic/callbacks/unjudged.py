@@ -1,12 +1,11 @@
 """The callbacks in a store that settle nothing by themselves, whatever run they belong to."""
 
-from datetime import UTC, datetime
-
 import msgspec
 
 from batchlic.callbacks.messages import StoredMessage
 from batchlic.callbacks.store import Store
 from batchlic.callbacks.verdicts import FAILURE, SUCCESS, verdict_of
+from batchlic.figures import time_in_files
 
 
 class UnjudgedCallback(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,7 +24,7 @@ def unjudged_callbacks(store: Store) -> list[UnjudgedCallback]:
     """The callbacks that name no IMEI and no ICCID, or report neither success nor failure."""
     return [
         UnjudgedCallback(
-            received_at=datetime.fromtimestamp(message.received_at / 1e6, UTC).isoformat(timespec="seconds"),
+            received_at=time_in_files(message.received_at),
             request_id=message.request_id,
             account_name=message.account_name,
             reason=_reason(message),

@@ -1,14 +1,29 @@
 """The arguments that commands share."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from batchlic.errors import UsageError
+
 Inventories = Annotated[
     list[str], typer.Argument(metavar="INVENTORY", help="Files or addresses that list the devices.")
 ]
 JobFile = Annotated[Path, typer.Argument(metavar="JOB.toml", help="Job file, as in jobs/.")]
+
+
+def refuse_unusable_target(path: Path) -> None:
+    """Raise UsageError if no file can be written at `path`, because its folder is missing, for example."""
+    folder = path.parent
+    if path.is_dir():
+        raise UsageError(f"--to {path}: this is a folder; give the name of a file")
+    if not folder.is_dir():
+        what = "is not a folder" if folder.exists() else "does not exist"
+        raise UsageError(f"--to {path}: the folder {folder} {what}; make it, or give another path")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"--to {path}: you may not write in the folder {folder}; give another path")
 
 
 def find_run_folder(given: str) -> Path:

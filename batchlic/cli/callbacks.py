@@ -13,6 +13,7 @@ from batchlic.cli.arguments import RunDirectory
 from batchlic.cli.options import Json, OnSandbox, StoreLocation, WaitOptions, parse_duration
 from batchlic.cli.output import exit_as, open_target, print_json, print_message
 from batchlic.errors import RunFolderError, UsageError
+from batchlic.figures import counted
 from batchlic.runs import signals
 
 if TYPE_CHECKING:
@@ -201,7 +202,6 @@ def run_listener(
     from batchlic.settings import load_settings
 
     where = ListenerOptions(host=options.listen_host, port=options.listen_port)
-    folder.make()
     if on_sandbox:
         username, password = "sandbox", secrets.token_urlsafe()
         settings = {"USERNAME": username, "PASSWORD": password, "ALLOWED_SOURCES": "127.0.0.1"}
@@ -209,8 +209,25 @@ def run_listener(
         access = load_settings().access()
         username, password, settings = access.username.reveal(), access.password.reveal(), {}
     environment = {f"BATCHLIC_LISTENER_{name}": value for name, value in settings.items()}
-    with listener_process(where, _store(options, folder), environment) as url:
+    with (
+        folder.made(),
+        _own_store(options, folder) as store,
+        listener_process(where, store, environment) as url,
+    ):
         yield RunListener(url=url, username=Secret(username), password=Secret(password))
+
+
+@contextmanager
+def _own_store(options: WaitOptions, folder: "RunFolder") -> Iterator[str]:
+    """The store of a run's listener. If the run is refused, a store in its new folder is removed again."""
+    store, is_new = _store(options, folder), not folder.journal.exists()
+    try:
+        yield store
+    except BaseException:
+        if is_new and not folder.journal.exists() and Path(store).parent == folder.path:
+            for leftover in folder.path.glob(f"{Path(store).name}*"):
+                leftover.unlink(missing_ok=True)
+        raise
 
 
 def check_wait_options(options: WaitOptions, folder: "RunFolder") -> None:
@@ -225,13 +242,27 @@ def check_wait_options(options: WaitOptions, folder: "RunFolder") -> None:
 def wait_for_callbacks(options: WaitOptions, folder: "RunFolder") -> "Summary":
     """Reconcile a run until every device is confirmed or failed, or until the time of its options is over."""
     from batchlic.callbacks.store import Store
-    from batchlic.runs.reconcile import follow
+    from batchlic.chunker import DeviceStatus
+    from batchlic.runs.reconcile import follow, has_reports
 
     print_message(f"Waiting up to {options.wait_callbacks} for callbacks.")
     with closing(Store.open(_store(options, folder))) as store:
         summary = follow(folder, store, patience=parse_duration(options.wait_callbacks or "0"))
+    if summary.statuses.get(DeviceStatus.ACCEPTED) and not has_reports(folder):
+        print_message(_silence(options, folder, summary.statuses[DeviceStatus.ACCEPTED]))
     _print_open_ends(folder.path)
     return summary
+
+
+def _silence(options: WaitOptions, folder: "RunFolder", accepted: int) -> str:
+    """That no callback about the run came, and why that may be."""
+    devices = f"{counted(accepted, 'device')} {'is' if accepted == 1 else 'are'}"
+    own = "" if options.listen_port is None else ", and can the carrier reach its address and port"
+    return (
+        f"No callback about this run came within {options.wait_callbacks}: {devices} accepted, and not "
+        f"confirmed. Is a listener registered for the account (batchlic callbacks list){own}? "
+        f"If callbacks come later: batchlic reconcile {folder.path}"
+    )
 
 
 def _store(options: WaitOptions, folder: "RunFolder") -> str:
@@ -254,7 +285,7 @@ def _print_open_ends(run_dir: Path) -> None:
     devices = unconfirmed(folder)
     if devices.height:
         shown = ", ".join(imei or iccid for imei, iccid in devices.head(UNCONFIRMED_SHOWN).iter_rows())
-        accepted = f"{devices.height:,} accepted {'device is' if devices.height == 1 else 'devices are'}"
+        accepted = f"{counted(devices.height, 'accepted device')} {'is' if devices.height == 1 else 'are'}"
         print_message(
             f"{accepted} unconfirmed, and the carrier does not call back again: "
             f"{shown}{', …' if devices.height > UNCONFIRMED_SHOWN else ''}"
@@ -264,8 +295,8 @@ def _print_open_ends(run_dir: Path) -> None:
         figures = ", ".join(f"{count:,} {reported}" for reported, count in undecided.items())
         print_message(f"Devices with neither success nor failure: {figures}")
     if unjudged := unjudged_messages(reports):
-        noun = "message" if len(unjudged) == 1 else "messages"
-        print_message(f"{len(unjudged):,} {noun} could not be judged: see batchlic status {run_dir}")
+        messages = counted(len(unjudged), "message")
+        print_message(f"{messages} could not be judged: see batchlic status {run_dir}")
 
 
 def _ask_carrier(question: "Callable[[CarrierClient], Awaitable[T]]", *, on_sandbox: bool = False) -> "T":

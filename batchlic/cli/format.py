@@ -11,11 +11,14 @@ from batchlic.callbacks.unjudged import UnjudgedCallback
 from batchlic.carrier.messages import Subscription
 from batchlic.chunker import DeviceStatus, Plan
 from batchlic.errors import ExitCode
-from batchlic.ledger.files import Count, Imported
+from batchlic.figures import counted, duration, noun_for, time_on_terminal
+from batchlic.ledger.files import Count, Forgotten, Imported
 from batchlic.logs import printable
 from batchlic.runs.history import HistoryEvent
+from batchlic.runs.related import RelatedRun, Relation
+from batchlic.runs.status import AtWork, LastAnswer, StatusReport
 from batchlic.runs.verify import Verification
-from batchlic.writer.in_doubt import Doubt, StatusReport
+from batchlic.writer.in_doubt import Doubt
 from batchlic.writer.summary import Summary
 
 _STOPS = {
@@ -40,40 +43,43 @@ def describe(summary: Summary, folder: Path) -> str:
         Line(
             "read",
             summary.rows_read,
-            f"{_noun(summary.rows_read, 'row')} from "
+            f"{noun_for(summary.rows_read, 'row')} from "
             + ", ".join(printable(s.name) for s in summary.sources),
         )
     ]
     lines += [Line("", None, f"note: {printable(note)}") for note in summary.notes]
-    rejected = _noun(sum(summary.rejected.values()), "row")
+    rejected = noun_for(sum(summary.rejected.values()), "row")
     lines += _with_parts("rejected", rejected, summary.rejected)
     lines.append(
         Line(
             "planned",
             summary.planned,
-            f"{_noun(summary.planned, 'device')} in {_count(summary.batches, 'batch')}",
+            f"{noun_for(summary.planned, 'device')} in {counted(summary.batches, 'batch')}",
         )
     )
-    lines += [Line(status, devices, _noun(devices, "device")) for status, devices in summary.statuses.items()]
+    lines += [
+        Line(status, devices, noun_for(devices, "device")) for status, devices in summary.statuses.items()
+    ]
     requests = {name: count for name, count in summary.requests.items() if count and name != "total"}
     lines += _with_parts("requests", "sent", requests)
     if summary.devices_per_second:
-        lines.append(Line("speed", round(summary.devices_per_second), "devices per second"))
+        speed = round(summary.devices_per_second)
+        lines.append(Line("speed", speed, f"{noun_for(speed, 'device')} per second"))
     return "\n".join([_headline(summary), "", *_aligned(lines), "", *_next_steps(summary, folder)])
 
 
 def describe_plan(plan: Plan, folder: Path | None) -> str:
     """A plan in figures, for a terminal."""
     names = ", ".join(printable(source.name) for source in plan.sources)
-    lines = [f"{_count(plan.rows_read, 'row')} read from {names}"]
+    lines = [f"{counted(plan.rows_read, 'row')} read from {names}"]
     lines += [f"  note: {printable(note)}" for note in plan.notes]
     if plan.rejected:
-        lines.append(f"  {_count(sum(plan.rejected.values()), 'row')} rejected: {_listed(plan.rejected)}")
+        lines.append(f"  {counted(sum(plan.rejected.values()), 'row')} rejected: {_listed(plan.rejected)}")
     lines += [
-        f"  {_count(devices, 'device')} {status} by the ledger" for status, devices in plan.excluded.items()
+        f"  {counted(devices, 'device')} {status} by the ledger" for status, devices in plan.excluded.items()
     ]
     lines += [
-        f"  {_count(group.devices, 'device')} in {_count(group.batches, 'request')}: "
+        f"  {counted(group.devices, 'device')} in {counted(group.batches, 'request')}: "
         f"account {printable(group.account_name)}, SKU {printable(group.sku_number)}"
         for group in plan.groups
     ]
@@ -86,12 +92,12 @@ def describe_plan(plan: Plan, folder: Path | None) -> str:
 def describe_plan_exit(plan: Plan, code: ExitCode, *, max_rejects: int) -> str:
     """Why a plan has another exit code than 0, for a terminal."""
     reasons = [
-        f"{_count(devices, 'device')} {status.replace('_', ' ')}"
+        f"{counted(devices, 'device')} {status.replace('_', ' ')}"
         for status, devices in plan.excluded.items()
         if status != DeviceStatus.SKIPPED
     ]
     if (rejected := sum(plan.rejected.values())) > max_rejects:
-        reasons.append(f"{_count(rejected, 'row')} rejected (--max-rejects {max_rejects})")
+        reasons.append(f"{counted(rejected, 'row')} rejected (--max-rejects {max_rejects})")
     return f"Exit code {int(code)}, as the run would have: {', '.join(reasons)}"
 
 
@@ -101,11 +107,11 @@ def describe_doubts(doubts: Sequence[Doubt], folder: Path) -> str:
     for doubt in doubts[:DOUBTS_SHOWN]:
         shown = ", ".join(doubt.devices[:2]) + (", …" if len(doubt.devices) > 2 else "")
         lines.append(
-            f"  batch {doubt.batch_id}, {_count(len(doubt.devices), 'device')} ({shown}), "
-            f"{doubt.sku_number}, sent {doubt.sent_at}: {printable(doubt.reason)}"
+            f"  batch {doubt.batch_id}, {counted(len(doubt.devices), 'device')} ({shown}), "
+            f"{doubt.sku_number}, sent {time_on_terminal(doubt.sent_at)}: {printable(doubt.reason)}"
         )
     if len(doubts) > DOUBTS_SHOWN:
-        lines.append(f"  and {_count(len(doubts) - DOUBTS_SHOWN, 'more request')}: --json shows all")
+        lines.append(f"  and {counted(len(doubts) - DOUBTS_SHOWN, 'more request')}: --json shows all")
     lines.append(f"  Settle: batchlic settle {folder} --as accepted|failed|resend --reason …")
     return "\n".join(lines)
 
@@ -116,20 +122,19 @@ def describe_unsettled(report: StatusReport, folder: Path) -> str:
     if report.undecided:
         lines.append("Callbacks that report neither success nor failure:")
         lines += [
-            f"  {_count(devices, 'device')}: {printable(reported)}"
+            f"  {counted(devices, 'device')}: {printable(reported)}"
             for reported, devices in report.undecided.items()
         ]
     if report.unjudged:
-        lines.append(f"{_count(len(report.unjudged), 'message')} could not be judged:")
+        lines.append(f"{counted(len(report.unjudged), 'message')} could not be judged:")
         for message in report.unjudged[:UNJUDGED_SHOWN]:
             fault = " ".join(filter(None, (message.error_code, message.error_message)))
-            lines.append(
-                f"  {message.received_at}, request {printable(message.request_id)}: {message.reason}"
-                + (f" ({printable(fault)})" if fault else "")
-            )
+            at, request_id = time_on_terminal(message.received_at), printable(message.request_id)
+            told = f" ({printable(fault)})" if fault else ""
+            lines.append(f"  {at}, request {request_id}: {message.reason}{told}")
         if len(report.unjudged) > UNJUDGED_SHOWN:
             lines.append(
-                f"  and {_count(len(report.unjudged) - UNJUDGED_SHOWN, 'more message')}: --json shows all"
+                f"  and {counted(len(report.unjudged) - UNJUDGED_SHOWN, 'more message')}: --json shows all"
             )
         lines.append("  The messages as they came: batchlic callbacks unjudged")
     lines.append(f"  See {folder}/outcomes.parquet")
@@ -142,7 +147,13 @@ def describe_unjudged(messages: Sequence[UnjudgedCallback]) -> str:
         line
         for message in messages
         for line in (
-            f"{message.received_at}  request {printable(message.request_id)}  {printable(message.reason)}",
+            "  ".join(
+                (
+                    time_on_terminal(message.received_at),
+                    f"request {printable(message.request_id)}",
+                    printable(message.reason),
+                )
+            ),
             f"  {printable(message.raw)}",
         )
     )
@@ -162,7 +173,7 @@ def describe_verification(verification: Verification, folder: Path) -> str:
 def describe_history(device: str, events: Sequence[HistoryEvent]) -> str:
     """The history of a device, one line per event."""
     if not events:
-        return f"{printable(device)}: no run in this folder has planned this device"
+        return f"{printable(device)}: no run in this folder has planned or rejected this device"
     return "\n".join([printable(device), *map(_event_line, events)])
 
 
@@ -170,16 +181,23 @@ def _event_line(event: HistoryEvent) -> str:
     match event.event:
         case "planned":
             excluded = f", {event.outcome} by the ledger" if event.outcome else ""
-            details = f"to {event.action}, row {event.row} of {event.source}{excluded}"
+            details = f"to {event.action} at {event.carrier}, row {event.row} of {event.source}{excluded}"
+        case "rejected":
+            details = (
+                f"row {event.row} of {event.source}, for {event.carrier}: {event.reason}, {event.message}"
+            )
         case "sent":
-            details = f"{event.action}, request {event.x_request_id}, attempt {event.attempt}"
+            details = (
+                f"{event.action} at {event.carrier}, request {event.x_request_id}, attempt {event.attempt}"
+            )
         case "settled":
             details = f"as {event.outcome} by {event.settled_by}: {event.reason}"
         case _:
             parts = (event.outcome, event.request_id, event.error_code, event.error_message)
             details = ", ".join(filter(None, parts))
-    license = f"{event.account_name} {event.sku_number}"
-    return f"  {event.at}  {event.event:11}  {event.run_dir}  {license}  {printable(details)}"
+    license = " ".join(filter(None, (event.account_name, event.sku_number))) or "no account"
+    at = time_on_terminal(event.at)
+    return f"  {at}  {event.event:11}  {event.run_dir}  {printable(license)}  {printable(details)}"
 
 
 def describe_counts(counts: Sequence[Count]) -> str:
@@ -198,7 +216,7 @@ def describe_device(device: str, records: Sequence[Mapping[str, object]]) -> str
         printable(
             f"{row['account_name']}  {row['sku_number']}  {row['state']} ({row['action']} {row['status']}) "
             f"by run {row['run_id']}, request {row['request_id'] or row['x_request_id'] or 'unknown'}, "
-            f"{row['at'] or 'time unknown'}"
+            f"{time_on_terminal(str(row['at'])) if row['at'] else 'time unknown'}"
         )
         for row in records
     ]
@@ -207,7 +225,7 @@ def describe_device(device: str, records: Sequence[Mapping[str, object]]) -> str
 
 def describe_import(imported: Imported) -> str:
     """The devices of an import, and what it left out."""
-    lines = [f"{_count(imported.devices, 'device')} imported"]
+    lines = [f"{counted(imported.devices, 'device')} imported"]
     lines += [f"  run {run_id} is in the ledger already: left as it is" for run_id in imported.known_runs]
     lines += [f"  run {run_id} ran against a sandbox: left out" for run_id in imported.rehearsals]
     lines += [
@@ -216,8 +234,22 @@ def describe_import(imported: Imported) -> str:
     ]
     if imported.rejected:
         rejected = sum(imported.rejected.values())
-        lines.append(f"  {_count(rejected, 'row')} rejected: {_listed(imported.rejected)}")
+        lines.append(f"  {counted(rejected, 'row')} rejected: {_listed(imported.rejected)}")
     return "\n".join(lines)
+
+
+def describe_forgotten(forgotten: Forgotten) -> str:
+    """What the ledger keeps of a run that was closed, and what is not known of it."""
+    run = f"Run {printable(forgotten.run_id)}"
+    kept = [
+        f"  {counted(found.devices, 'device')} of account {printable(found.account_name)}, "
+        f"SKU {printable(found.sku_number)}: the records stay"
+        for found in forgotten.recorded
+    ] or ["  It has no records of devices."]
+    if not forgotten.was_open:
+        return "\n".join([f"{run} was closed already: nothing has changed.", *kept])
+    unknown = "  What it sent and did not record is unknown now: other runs may send those devices again."
+    return "\n".join([f"{run} at {printable(forgotten.carrier)} is closed.", *kept, unknown])
 
 
 def describe_subscriptions(subscriptions: Sequence[Subscription]) -> str:
@@ -279,40 +311,85 @@ def _headline(summary: Summary) -> str:
 
 
 def _outcome(summary: Summary) -> str:
-    """The run in one sentence: how it ended, and the figures or the reason."""
+    """The run in one sentence: how it ended or what it does, and the figures."""
+    figures = _figures(summary)
+    if isinstance(summary, StatusReport) and summary.at_work:
+        return f"{_activity(summary.at_work)}: {figures}"
     if summary.exit_code is None:
-        return f"Not finished (running or killed): {_figures(summary)}"
+        return f"Interrupted (killed, or the machine stopped): {figures}"
     if stop := _STOPS.get(ExitCode(summary.exit_code)):
         reason = summary.stopped_because or "devices are still pending"
-        return f"{stop}: {printable(reason)}"
-    return f"Finished: {_figures(summary)}"
+        return f"{stop}: {printable(reason)}; {figures}"
+    return f"Finished: {figures}"
+
+
+def _activity(at_work: AtWork) -> str:
+    speed = round(at_work.devices_per_second)
+    left = "unknown" if at_work.seconds_left is None else duration(at_work.seconds_left)
+    return (
+        f"At work since {at_work.since} (pid {at_work.pid} on {printable(at_work.host)}), "
+        f"{at_work.percent}% done, {counted(speed, 'device')} per second, ETA {left}"
+    )
 
 
 def _figures(summary: Summary) -> str:
-    figures = [f"{devices:,} {status.replace('_', ' ')}" for status, devices in summary.statuses.items()]
-    if rejected := sum(summary.rejected.values()):
-        figures.append(f"{_count(rejected, 'row')} rejected")
-    return ", ".join(figures) or "nothing to do"
+    rejected = sum(summary.rejected.values())
+    figures = [_statuses(summary.statuses), f"{counted(rejected, 'row')} rejected" if rejected else ""]
+    return ", ".join(filter(None, figures)) or "nothing to do"
 
 
 def _next_steps(summary: Summary, folder: Path) -> list[str]:
     lines = [f"  Files: {folder}/"]
+    is_at_work = False
+    if isinstance(summary, StatusReport):
+        is_at_work = summary.at_work is not None
+        lines += map(_related_line, summary.related)
+        if summary.last_answer and not is_at_work:
+            lines.append(_last_answer_line(summary.last_answer))
     trouble = {*summary.statuses, *(["rejected"] if summary.rejected else [])}
+    if summary.unconfirmed:
+        lines.append(f"  {_unconfirmed(summary.unconfirmed)}: batchlic reconcile {folder}")
     lines += [f"  {name}: see {folder}/{file}" for name, file in _FILES.items() if name in trouble]
     is_stopped = summary.exit_code in {ExitCode.STOPPED, ExitCode.CREDENTIALS, ExitCode.BUG, ExitCode.USAGE}
-    if summary.statuses.get(DeviceStatus.PENDING) or is_stopped:
+    if (summary.statuses.get(DeviceStatus.PENDING) or is_stopped) and not is_at_work:
         lines.append(f"  Continue: batchlic resume {folder}")
     return lines
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {_noun(number, noun)}"
+_RELATIONS = {
+    Relation.ROLLED_BACK_BY: "Rolled back by",
+    Relation.ROLLBACK_OF: "Rollback of",
+    Relation.RETRIED_BY: "Retried by",
+    Relation.RETRY_OF: "Retry of",
+    Relation.FOLLOWED_BY: "Its files are the inventory of",
+    Relation.FOLLOW_UP_OF: "Its inventory is from",
+}
 
 
-def _noun(number: int, noun: str) -> str:
-    if number == 1:
-        return noun
-    return f"{noun}es" if noun.endswith("ch") else f"{noun}s"
+def _unconfirmed(devices: int) -> str:
+    verb = "is" if devices == 1 else "are"
+    return (
+        f"{counted(devices, 'device')} {verb} accepted but not confirmed, and the job requires confirmation"
+    )
+
+
+def _related_line(run: RelatedRun) -> str:
+    is_ended = run.exit_code is not None and run.statuses is not None
+    end = f" (exit code {run.exit_code}: {_statuses(run.statuses or {})})" if is_ended else ""
+    return f"  {_RELATIONS[run.relation]}: {run.action} run {printable(run.run_id)}{end}, {run.run_dir}/"
+
+
+def _last_answer_line(answer: LastAnswer) -> str:
+    """The last answer, with its status and words."""
+    status = "no answer" if answer.http_status is None else f"HTTP {answer.http_status}"
+    words = " ".join(filter(None, (answer.error_code, answer.error_message)))
+    said = f", {printable(words)}" if words else ""
+    return f"  Last answer: {time_on_terminal(answer.at)}, {status}, {answer.outcome}{said}"
+
+
+def _statuses(statuses: Mapping[DeviceStatus, int]) -> str:
+    figures = [f"{devices:,} {status.replace('_', ' ')}" for status, devices in statuses.items()]
+    return ", ".join(figures)
 
 
 def _listed(counts: Mapping[str, int]) -> str:

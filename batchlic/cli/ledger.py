@@ -6,9 +6,11 @@ from typing import Annotated
 
 import typer
 
+from batchlic.cli.arguments import refuse_unusable_target
 from batchlic.cli.options import InventoryOptions, Json
 from batchlic.cli.output import print_json, print_message
-from batchlic.errors import ExitCode, UsageError
+from batchlic.errors import ExitCode
+from batchlic.figures import counted
 
 app = typer.Typer(help="Show, import or export the ledger of licensed devices.", no_args_is_help=True)
 
@@ -99,9 +101,10 @@ def export(
     """Export the ledger, one row per device; `import` reads the file."""
     from batchlic.ledger.files import export_ledger, open_existing
 
+    refuse_unusable_target(to)
     with open_existing(_path(ledger)) as opened:
         devices = export_ledger(opened, to)
-    print_message(f"{devices:,} devices in {to}")
+    print_message(f"{counted(devices, 'device')} in {to}")
 
 
 @app.command()
@@ -109,10 +112,12 @@ def forget(
     run_id: Annotated[str, typer.Argument(help="Unfinished run whose folder is lost.")],
     *,
     ledger: LedgerFile = None,
+    json: Json = False,
 ) -> None:
     """Close a run whose folder is lost. Devices that it did not record stay unknown."""
-    from batchlic.ledger.files import open_existing
+    from batchlic.cli.format import describe_forgotten
+    from batchlic.ledger.files import forget_run, open_existing
 
     with open_existing(_path(ledger)) as opened:
-        if not opened.close_run(run_id):
-            raise UsageError(f"{opened.path}: this ledger has no run {run_id}")
+        forgotten = forget_run(opened, run_id)
+    print_json(forgotten) if json else print_message(describe_forgotten(forgotten))

@@ -222,6 +222,13 @@ class WaitOptions:
         typer.Option(min=0, max=65535, help="Port of a listener to run while waiting; 0 finds a free one."),
     ] = None
     listen_host: Annotated[str, typer.Option(help="Address of the listener of --listen-port.")] = "127.0.0.1"
+    require_confirmation: Annotated[
+        bool,
+        typer.Option(
+            "--require-confirmation",
+            help="Exit code 3 while accepted devices are not confirmed by a callback.",
+        ),
+    ] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,6 +248,7 @@ class RunOptions:
         """The options that were given, by table and key of a job file. Raises UsageError for --column."""
         values = self.plan.values()
         values["limits"] |= self.send.limits()
+        values["limits"]["require_confirmation"] = self.wait.require_confirmation or None
         return values
 
 

@@ -1,7 +1,7 @@
 """Helpers that commands share: the carrier to talk to, questions, and output to people and programs."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from batchlic.runs import signals
 
 if TYPE_CHECKING:
     from batchlic.job import EmbeddedSandbox
+    from batchlic.runs.asking import Ask
     from batchlic.runs.target import Target
     from batchlic.writer.summary import Summary
 
@@ -80,18 +81,34 @@ def print_message(text: str) -> None:
     sys.stderr.write(printable_lines(text) + "\n")
 
 
-def ask_on_terminal() -> Callable[[str], None] | None:
+def ask_on_terminal() -> "Ask | None":
     """A function that asks for confirmation and raises RefusedToStart on a no; None without a terminal."""
     return _confirm if sys.stdin.isatty() else None
 
 
-def _confirm(question: str) -> None:
+def ask_or_refuse(options: str) -> "Ask":
+    """A function that asks on a terminal. Without a terminal, it refuses, and names the `options` to give."""
+
+    def refuse(question: str, *, typed: str | None = None) -> None:  # noqa: ARG001 - as Ask
+        raise RefusedToStart(
+            f"{question} There is no terminal to ask on: give {options}. Nothing was changed"
+        )
+
+    return ask_on_terminal() or refuse
+
+
+def _confirm(question: str, *, typed: str | None = None) -> None:
     from batchlic.logs import printable
 
     try:
-        is_confirmed = typer.confirm(printable(question), err=True)
+        if typed is None:
+            is_confirmed = typer.confirm(printable(question), err=True)
+        else:
+            answer = typer.prompt(f"{printable(question)} Type {typed} to go on", err=True)
+            is_confirmed = answer.strip() == typed
     except typer.Abort:
         signals.raise_if_asked()
         is_confirmed = False  # the end of the input
     if not is_confirmed:
-        raise RefusedToStart("you answered no: nothing was sent")
+        given = "you answered no" if typed is None else f"you did not type {typed}"
+        raise RefusedToStart(f"{given}: nothing was sent or changed")

@@ -6,10 +6,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from batchlic.cli.arguments import RunDirectory, find_run_folder
+from batchlic.cli.arguments import RunDirectory, find_run_folder, refuse_unusable_target
 from batchlic.cli.options import Json, Yes
 from batchlic.cli.output import (
     ask_on_terminal,
+    ask_or_refuse,
     exit_as,
     open_target,
     print_json,
@@ -17,6 +18,7 @@ from batchlic.cli.output import (
 )
 from batchlic.cli.streams import results_on_stdout
 from batchlic.errors import ExitCode, UsageError
+from batchlic.figures import counted
 
 app = typer.Typer()
 
@@ -40,9 +42,13 @@ def settle(
         bool,
         typer.Option("--consent-lifetime", help="Allow sending Lifetime licenses again (irrevocable)."),
     ] = False,
+    yes: Yes = False,
     json: Json = False,
 ) -> None:
-    """Record the outcome of devices in doubt. After `resend`, `batchlic resume` sends them again."""
+    """Record the outcome of devices in doubt. After `resend`, `batchlic resume` sends them again.
+
+    Without --batch and --device, the outcome is that of all devices in doubt: batchlic asks first.
+    """
     from batchlic.chunker import DeviceStatus
     from batchlic.runs.folder import RunFolder
     from batchlic.runs.settle import settle as settle_devices
@@ -54,6 +60,7 @@ def settle(
         batches=batch or (),
         devices=device or (),
         consent_lifetime=consent_lifetime,
+        ask=None if yes or batch or device else ask_or_refuse("--yes, --batch or --device"),
     )
     exit_as(summary, run_dir, as_json=json)
 
@@ -67,26 +74,27 @@ def export(
         typer.Option(help="Rows to export; resent: sent again after a lost answer."),
     ] = "rejects",
     format: Annotated[  # noqa: A002 - the option's name
-        Literal["csv", "xlsx", "ndjson", "parquet"], typer.Option(help="File format.")
-    ] = "csv",
+        Literal["csv", "xlsx", "ndjson", "parquet"] | None,
+        typer.Option(help="File format [by the ending of --to; csv on stdout]."),
+    ] = None,
     to: Annotated[Path | None, typer.Option(help="File to write [stdout].")] = None,
 ) -> None:
     """Export rejects, or devices by status, with reasons. A corrected file can be planned again."""
     from batchlic.runs.export import export as export_rows
     from batchlic.runs.folder import RunFolder
-    from batchlic.writer.export import Format, Selection
+    from batchlic.writer.export import Format, Selection, format_of
 
-    folder, selection, form = RunFolder(run_dir), Selection(what), Format(format)
+    folder, selection = RunFolder(run_dir), Selection(what)
     if to is None or str(to) == "-":
+        form = Format(format or Format.CSV)
         with results_on_stdout() as stdout:
             count = export_rows(folder, selection, form, stdout)
-            print_message(_rows(count))
+            print_message(counted(count, "row"))
     else:
-        print_message(f"{_rows(export_rows(folder, selection, form, to))} in {to}")
-
-
-def _rows(count: int) -> str:
-    return f"{count:,} {'row' if count == 1 else 'rows'}"
+        form = Format(format) if format else format_of(to)
+        refuse_unusable_target(to)
+        count = export_rows(folder, selection, form, to)
+        print_message(f"{counted(count, 'row')} in {to}")
 
 
 @app.command()

@@ -17,6 +17,7 @@ from batchlic.journal.records import (
     LostAnswers,
     Part,
     RunIdentity,
+    Sending,
     SessionEnd,
     Settlement,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "LostAnswers",
     "Part",
     "RunIdentity",
+    "Sending",
     "SessionEnd",
     "Settlement",
     "is_lost",

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from batchlic.carrier.answers import Outcome
 from batchlic.carrier.rate_limits import MAX_WAIT_S
 from batchlic.chunker.status import DeviceStatus
+from batchlic.chunker.step import Step
 from batchlic.database import explain_database_errors
 from batchlic.journal import tables
 from batchlic.journal.records import (
@@ -21,6 +22,7 @@ from batchlic.journal.records import (
     Event,
     LostAnswers,
     RunIdentity,
+    Sending,
     SessionEnd,
     Settlement,
 )
@@ -215,6 +217,57 @@ class JournalQueries:
             int(failed) + settled.get(DeviceStatus.FAILED, 0),
         )
 
+    @property
+    def last_answer(self) -> Attempt | None:
+        """The newest request with an answer; None before the first answer."""
+        query = sa.select(*_ATTEMPT_COLUMNS).select_from(_ANSWERED).order_by(tables.intents.c.seq.desc())
+        with self._reading() as connection:
+            row = connection.execute(query.limit(1)).first()
+        return None if row is None else Attempt._make(row)
+
+    def sending(self, current: SessionEnd | None = None) -> Sending:
+        """What the carrier has settled, and the time in which requests were sent and answered.
+
+        `current` is the end of a session that is not recorded yet. Settlements, callbacks and the time
+        between sessions do not count. The time is from the first request of a session to its last answer.
+        Where a session was killed, the requests before the start of the next one are a session of their own.
+        """
+        with self._reading() as connection:
+            sessions = [(int(row[0]), int(row[1])) for row in connection.execute(_SESSION_BOUNDS)]
+            if not sessions or sessions[-1][1] < self._last_seq:
+                sessions.append((current.started_at if current else 0, self._last_seq))
+            microseconds, after = 0, 0
+            for started_at, last_seq in sessions:
+                is_of_session = tables.intents.c.started_at >= started_at
+                for part in (is_of_session, sa.not_(is_of_session)):
+                    query = _SPAN.where(tables.intents.c.seq.between(after + 1, last_seq), part)
+                    microseconds += max(0, int(connection.execute(query).scalar() or 0))
+                after = last_seq
+            devices = sum(int(row[0]) for row in connection.execute(self._settled_devices()))
+        return Sending(devices, microseconds / 1e6)
+
+    def _settled_devices(self) -> sa.Select[Any]:
+        """Numbers of devices that were accepted, or refused for good, by answers alone.
+
+        In a migration, a device counts once both steps are accepted, or one is refused for good.
+        """
+        devices = tables.intents.c.device_count
+        is_refused = (tables.answers.c.outcome == Outcome.REFUSED.value) & tables.answers.c.final
+        is_accepted = tables.answers.c.outcome == Outcome.ACCEPTED.value
+        if self.identity.to_sku is None:
+            total = sa.func.coalesce(sa.func.sum(devices).filter(is_accepted | is_refused), 0)
+            return sa.select(total).select_from(_ANSWERED)
+        assigned, unassigned, refused = (
+            sa.func.coalesce(sa.func.sum(devices).filter(condition), 0)
+            for condition in (
+                is_accepted & (tables.intents.c.step == Step.ASSIGN.value),
+                is_accepted & (tables.intents.c.step == Step.UNASSIGN.value),
+                is_refused & tables.intents.c.step.in_([Step.ASSIGN.value, Step.UNASSIGN.value]),
+            )
+        )
+        moved = sa.func.min(assigned, unassigned) + refused
+        return sa.select(moved).select_from(_ANSWERED).group_by(tables.intents.c.batch_id)
+
     # -- helpers ----------------------------------------------------------------------------------------
 
     def _rows(self, query: sa.Select[Any], table: sa.Table, batches: range | None) -> Iterator[sa.Row[Any]]:
@@ -241,7 +294,14 @@ _IS_LOST = tables.answers.c.outcome.is_(None) | (tables.answers.c.outcome == Out
 
 _ANSWERED = tables.intents.join(tables.answers)
 
+_SESSION_BOUNDS = sa.select(tables.session_ends.c.started_at, tables.session_ends.c.last_seq).order_by(
+    tables.session_ends.c.id
+)
+
 _ANSWERED_AT = tables.intents.c.started_at + tables.answers.c.duration_ms * 1000
+
+_SPAN = sa.select(sa.func.max(_ANSWERED_AT) - sa.func.min(tables.intents.c.started_at)).select_from(_ANSWERED)
+"""Microseconds from the first answered request to the last answer."""
 
 _ENDED_LATER_AT = (
     sa.select(sa.func.min(tables.session_ends.c.ended_at))

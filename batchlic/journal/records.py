@@ -157,6 +157,18 @@ class SessionEnd(NamedTuple):
     exit_code: int
 
 
+class Sending(NamedTuple):
+    """The devices that the carrier's answers have settled, and the seconds in which they were sent."""
+
+    devices: int
+    seconds: float
+
+    @property
+    def devices_per_second(self) -> float | None:
+        """The speed of the sending; None before the first answer."""
+        return round(self.devices / self.seconds, 1) if self.seconds > 0 and self.devices else None
+
+
 class LostAnswers(NamedTuple):
     """The number of requests for a part of a batch whose answers are not known."""
 

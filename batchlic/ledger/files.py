@@ -13,6 +13,7 @@ import polars as pl
 from batchlic.atomic import replacing
 from batchlic.chunker import write_plan
 from batchlic.errors import RunFolderError, UsageError
+from batchlic.figures import TIME_IN_FILES
 from batchlic.journal import SANDBOX, Journal
 from batchlic.ledger.ledger import Ledger, RunEntry
 from batchlic.ledger.records import ledger_records, list_states, read_states, recordable_rows
@@ -67,6 +68,25 @@ class Imported(msgspec.Struct, frozen=True):
     unfinished_runs: list[str] = []
 
 
+class Forgotten(msgspec.Struct, frozen=True):
+    """A run that was closed without its folder. `recorded` is what the ledger keeps of it."""
+
+    run_id: str
+    carrier: str
+    folder: str | None
+    was_open: bool
+    """False if the run had recorded all that it did: closing it changed nothing."""
+    recorded: list["RecordedDevices"]
+
+
+class RecordedDevices(msgspec.Struct, frozen=True):
+    """The number of devices of one account and SKU that a run has recorded."""
+
+    account_name: str
+    sku_number: str
+    devices: int
+
+
 @contextmanager
 def open_existing(path: Path) -> Iterator[Ledger]:
     """Open the ledger at `path`. Raises UsageError where there is none."""
@@ -110,7 +130,8 @@ def find_device(
     """What is known of the device with this IMEI or ICCID: rows with the columns EXPORT."""
     is_device = (pl.col("imei") == device) | (pl.col("iccid") == device)
     frames = device_rows(ledger, account=account, sku=sku)
-    return [row for frame in frames for row in frame.filter(is_device).to_dicts()]
+    at = pl.col("at").dt.to_string(TIME_IN_FILES)
+    return [row for frame in frames for row in frame.filter(is_device).with_columns(at).to_dicts()]
 
 
 def export_ledger(ledger: Ledger, to: Path) -> int:
@@ -128,8 +149,22 @@ def export_ledger(ledger: Ledger, to: Path) -> int:
 
     with replacing(to) as path:
         table = lazy_frame(counted, EXPORT)
-        table.sink_parquet(path) if to.suffix == ".parquet" else table.sink_csv(path)
+        if to.suffix == ".parquet":
+            table.sink_parquet(path)
+        else:
+            table.sink_csv(path, datetime_format=TIME_IN_FILES)
     return devices
+
+
+def forget_run(ledger: Ledger, run_id: str) -> Forgotten:
+    """Close a run whose folder is lost: its records stay. Raises UsageError where there is no such run."""
+    entry = ledger.find_entry(run_id)
+    if entry is None:
+        raise UsageError(f"{ledger.path}: this ledger has no run {run_id}")
+    was_open = ledger.is_open(run_id)
+    ledger.close_run(run_id)
+    recorded = [RecordedDevices(*scope, devices) for scope, devices in ledger.count_records(run_id).items()]
+    return Forgotten(run_id, entry.carrier, entry.folder, was_open, recorded)
 
 
 # -- import ---------------------------------------------------------------------------------------------

@@ -121,6 +121,31 @@ class Ledger:
             run = catalog.find_run(run_id)
         return run is not None and run.folder is not None
 
+    def find_entry(self, run_id: str) -> RunEntry | None:
+        """A run or an import by its id; None where there is none."""
+        with self._reading() as catalog:
+            run = catalog.find_run(run_id)
+        return run and _entry(run)
+
+    def is_open(self, run_id: str) -> bool:
+        """Whether a run may have done more than it recorded. Raises KeyError where there is no such run."""
+        with self._reading() as catalog:
+            run = catalog.find_run(run_id)
+        if run is None:
+            raise KeyError(run_id)
+        return run.is_open
+
+    def count_records(self, run_id: str) -> dict[tuple[str, str], int]:
+        """The number of records that a run made, by account and SKU, in order."""
+        counts: dict[tuple[str, str], int] = {}
+        with self._reading() as catalog:
+            run = catalog.find_run(run_id)
+            for block in catalog.blocks.values():
+                if run is not None and block.run == run.number:
+                    key = (block.account_name, block.sku_number)
+                    counts[key] = counts.get(key, 0) + block.devices
+        return dict(sorted(counts.items()))
+
     def planned_after(self, run_id: str) -> int:
         """The number of the newest records when a run was planned; 0 where that is not known."""
         with self._reading() as catalog:

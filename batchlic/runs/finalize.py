@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic, time_ns
 
@@ -11,6 +10,7 @@ import msgspec
 from batchlic.atomic import staged_path
 from batchlic.chunker import DeviceStatus
 from batchlic.errors import BatchlicError, ExitCode
+from batchlic.figures import time_in_files
 from batchlic.job import Job
 from batchlic.journal import Journal, JournalQueries, SessionEnd
 from batchlic.runs.folder import RunFolder
@@ -32,8 +32,6 @@ from batchlic.writer.summary import (
 )
 
 _FINISHED = {ExitCode.OK, ExitCode.INCOMPLETE}
-
-_SETTLED = (DeviceStatus.ACCEPTED, DeviceStatus.CONFIRMED, DeviceStatus.FAILED)
 
 _UNDECIDED = {DeviceStatus.PENDING, DeviceStatus.IN_DOUBT}
 
@@ -107,8 +105,9 @@ def _stage(
     ended_at = now()
     started_at = ended_at - round((monotonic() - began) * 1e6)
     end = SessionEnd(started_at, ended_at, _exit_code(job, journal, statuses, stopped))
-    summary = summarize(journal, statuses, [*journal.session_ends(), end], end, stopped)
-    summary = msgspec.structs.replace(summary, notes=[*summary.notes, *notes])
+    summary = summarize(journal, statuses, end, stopped)
+    unconfirmed = statuses.get(DeviceStatus.ACCEPTED, 0) if job.limits.require_confirmation else 0
+    summary = msgspec.structs.replace(summary, unconfirmed=unconfirmed, notes=[*summary.notes, *notes])
     write_summary(staged_path(folder.summary), summary)
     recorded = [folder.rejects, *folder.session_files]
     if outcomes.exists():
@@ -132,14 +131,11 @@ def _update_ledger(job: Job, folder: RunFolder, journal: Journal, summary: Summa
 def summarize(
     journal: JournalQueries,
     statuses: Mapping[DeviceStatus, int],
-    session_ends: Sequence[SessionEnd],
     final_session_end: SessionEnd | None,
     stopped: BatchlicError | None = None,
 ) -> Summary:
     """The run in figures; `final_session_end` is how it ended, None while a session is at work."""
     identity = journal.identity
-    seconds = sum(end.ended_at - end.started_at for end in session_ends) / 1e6
-    settled = sum(statuses.get(status, 0) for status in _SETTLED)
     return Summary(
         run_id=identity.run_id,
         job=identity.job["name"] or identity.job_action,
@@ -152,9 +148,9 @@ def summarize(
         statuses=dict(statuses),
         batches=identity.batches,
         requests=count_requests(journal),
-        started_at=_iso(journal.created_at),
-        finished_at=_iso(final_session_end.ended_at) if final_session_end else None,
-        devices_per_second=round(settled / seconds, 1) if seconds > 0 else None,
+        started_at=time_in_files(journal.created_at),
+        finished_at=time_in_files(final_session_end.ended_at) if final_session_end else None,
+        devices_per_second=journal.sending(final_session_end).devices_per_second,
         exit_code=final_session_end.exit_code if final_session_end else None,
         stopped_because=str(stopped) if stopped else None,
         notes=identity.notes,
@@ -194,8 +190,9 @@ def _exit_code(
     if stopped:
         return stopped.exit_code
     rejected = sum(journal.identity.rejected.values())
-    return exit_code_of(statuses, rejected=rejected, max_rejects=job.limits.max_rejects)
-
-
-def _iso(microseconds: int) -> str:
-    return datetime.fromtimestamp(microseconds / 1e6, UTC).isoformat(timespec="milliseconds")
+    return exit_code_of(
+        statuses,
+        rejected=rejected,
+        max_rejects=job.limits.max_rejects,
+        require_confirmation=job.limits.require_confirmation,
+    )

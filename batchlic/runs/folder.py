@@ -2,16 +2,43 @@
 
 import fcntl
 import os
+import re
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple, Self
 
 from batchlic.atomic import explain_disk_errors, remove_leftovers, staged_path, sync_folder
 from batchlic.errors import BatchlicError, RefusedToStart, RunFolderError
 
 _LOCK = ".lock"
+
+_LOOK_S = 0.2
+"""Longest time for which a look at a lock holds it, even on a busy machine."""
+
+
+class Process(NamedTuple):
+    """The process that uses a run folder, as it wrote itself into the lock. `since` is ISO 8601 in UTC."""
+
+    pid: int
+    host: str
+    since: str
+
+    def __str__(self) -> str:
+        return f"pid {self.pid} on {self.host}, since {self.since}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """The process that `str` describes; None for another text."""
+        found = _PROCESS.fullmatch(text.strip())
+        return found and cls(int(found["pid"]), found["host"], found["since"])
+
+
+_PROCESS = re.compile(r"pid (?P<pid>\d+) on (?P<host>.+), since (?P<since>\S+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +146,37 @@ class RunFolder:
             )
             yield
 
+    @property
+    def process(self) -> Process | None:
+        """The process that has locked the folder now; None if there is none, or if that can't be seen.
+
+        This writes nothing.
+        """
+        try:
+            descriptor = os.open(self.path / _LOCK, os.O_RDONLY)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return Process.parse(os.read(descriptor, 500).decode(errors="replace"))
+        except OSError:  # a file system without locks
+            return None
+        finally:
+            os.close(descriptor)
+        return None
+
+    def beside(self) -> Iterator["RunFolder"]:
+        """The other run folders in the parent folder. Folders of other users are left out."""
+        paths: list[Path] = []
+        with suppress(OSError):
+            paths = sorted(self.parent.iterdir())
+        for path in paths:
+            with suppress(OSError):
+                is_itself = self.path.exists() and self.path.samefile(path)
+                if RunFolder(path).journal.is_file() and not is_itself:
+                    yield RunFolder(path)
+
     @contextmanager
     def job_lock(self, name: str | None) -> Iterator[None]:
         """Lock the name of a job for all runs in the same parent folder; without a name, lock nothing.
@@ -134,6 +192,24 @@ class RunFolder:
             yield
 
 
+def _is_locked_within(descriptor: int, seconds: float) -> bool:
+    """Lock a file, and try again for some time: `RunFolder.process` locks it for a moment, too."""
+    ends_at = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= ends_at:
+                return False
+            time.sleep(_LOOK_S / 10)
+        else:
+            return True
+
+
+def _this_process() -> Process:
+    return Process(os.getpid(), socket.gethostname(), f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}")
+
+
 @contextmanager
 def _file_lock(lock: Path, conflict: str) -> Iterator[None]:
     """Lock a file, and write this process into it. If it is locked, raise RefusedToStart with `conflict`.
@@ -142,20 +218,17 @@ def _file_lock(lock: Path, conflict: str) -> Iterator[None]:
     """
     with explain_disk_errors(lock):
         descriptor = os.open(lock, os.O_CREAT | os.O_RDWR, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not _is_locked_within(descriptor, _LOOK_S):
         holder = os.read(descriptor, 200).decode(errors="replace").strip()
         os.close(descriptor)
-        raise RefusedToStart(f"{conflict} ({holder}); wait for it or stop it") from None
+        raise RefusedToStart(f"{conflict} ({holder}); wait for it or stop it")
     if not os.fstat(descriptor).st_nlink:  # a process that was refused has just removed it, with its folder
         os.close(descriptor)
         raise RefusedToStart(f"{conflict}; run the command again")
     try:
         with explain_disk_errors(lock):
             os.ftruncate(descriptor, 0)
-            holder = f"pid {os.getpid()}, since {datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
-            os.write(descriptor, holder.encode())
+            os.write(descriptor, str(_this_process()).encode())
         yield
     finally:
         os.close(descriptor)

@@ -7,12 +7,11 @@ its plan is fixed.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
-from pathlib import Path
 
 from batchlic.errors import RefusedToStart, RunFolderError
+from batchlic.figures import counted
 from batchlic.job import Job
 from batchlic.journal import RunIdentity, read_identity
 from batchlic.reader.reasons import Reason
@@ -50,7 +49,7 @@ class Guards:
         """
         if self.min_rows is not None and rows_read < self.min_rows:
             raise RefusedToStart(
-                f"{_count(rows_read, 'row')} read, but --min-rows (min_rows in the job's [inventory]) asks "
+                f"{counted(rows_read, 'row')} read, but --min-rows (min_rows in the job's [inventory]) asks "
                 f"for at least {self.min_rows:,}. Nothing was sent. Check the inventory. If it is right, run "
                 f"it with --min-rows {rows_read}"
             )
@@ -65,7 +64,7 @@ class Guards:
             return
         rounded = change.to_integral_value(ROUND_CEILING)
         raise RefusedToStart(
-            f"{_count(now, what)} read, but {then:,} in the last run of this job, {last.identity.run_id} "
+            f"{counted(now, what)} read, but {then:,} in the last run of this job, {last.identity.run_id} "
             f"({last.folder.path}, against {last.identity.carrier}): {rounded:,}% "
             f"{'more' if now > then else 'fewer'}, and --max-change (max_change in the job's [inventory]) "
             f"allows {self.max_change}. Nothing was sent. Check the inventory. If it is right, run it with "
@@ -99,25 +98,13 @@ def _last_run(job: Job, folder: RunFolder, carrier: str, notes: list[str]) -> La
 
 def _runs_beside(folder: RunFolder, notes: list[str]) -> Iterator[LastRun]:
     """The other runs in the parent folder; `notes` gets one for each that can't be read."""
-    for beside in _folders_beside(folder):
+    for beside in folder.beside():
         try:
             identity, created_at = read_identity(beside.journal)
         except (RunFolderError, OSError) as error:
             notes.append(f"not compared with an earlier run, which can't be read: {error}")
         else:
             yield LastRun(identity=identity, folder=beside, created_at=created_at)
-
-
-def _folders_beside(folder: RunFolder) -> Iterator[RunFolder]:
-    """The other folders with a journal in the parent folder. Folders of other users are left out."""
-    paths: list[Path] = []
-    with suppress(OSError):
-        paths = sorted(folder.parent.iterdir())
-    for path in paths:
-        with suppress(OSError):
-            is_itself = folder.path.exists() and folder.path.samefile(path)
-            if RunFolder(path).journal.is_file() and not is_itself:
-                yield RunFolder(path)
 
 
 def _is_of(job: Job, identity: RunIdentity) -> bool:
@@ -127,7 +114,3 @@ def _is_of(job: Job, identity: RunIdentity) -> bool:
     targets = ("account", "sku", "from_sku", "to_sku")
     license = job.license.model_dump()
     return job.name is not None or all(identity.job["license"].get(key) == license[key] for key in targets)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

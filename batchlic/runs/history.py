@@ -1,8 +1,7 @@
-"""The history of one device across runs: planned, sent, answered, settled, taken back, called back."""
+"""The history of one device across runs: planned or rejected, sent, answered, settled, called back."""
 
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from batchlic.carrier.answers import Outcome
 from batchlic.carrier.catalog import Action
 from batchlic.chunker import DeviceStatus, Step, parse_ranges
 from batchlic.errors import RunFolderError, UsageError
+from batchlic.figures import time_in_files
 from batchlic.journal import Event, Journal, Settlement
 from batchlic.reader.scans import scan_parquet
 from batchlic.runs.folder import RunFolder
@@ -20,8 +20,9 @@ from batchlic.writer.callback_outcomes import read_outcomes
 
 
 class HistoryEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One event of a device: `event` is planned, sent, answered, taken_back, settled or called_back.
+    """One event of a device.
 
+    `event` is planned, rejected, sent, answered, taken_back, settled or called_back.
     `at` is ISO 8601 in UTC. Fields that do not apply to the event are left out.
     """
 
@@ -29,10 +30,12 @@ class HistoryEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     event: str
     run_dir: str
     run_id: str
+    carrier: str
+    """Base URL, or `sandbox`."""
     batch_id: int | None
     action: str
-    account_name: str
-    sku_number: str
+    account_name: str | None
+    sku_number: str | None
     source: str | None = None
     row: int | None = None
     x_request_id: str | None = None
@@ -46,6 +49,9 @@ class HistoryEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     error_message: str | None = None
     settled_by: str | None = None
     reason: str | None = None
+    """For a settlement: how the operator knows. For a rejected row: the code of the reason."""
+    message: str | None = None
+    """For a rejected row: what is wrong, as a sentence."""
 
 
 def device_history(device: str, runs: Path) -> list[HistoryEvent]:
@@ -64,6 +70,7 @@ def device_history(device: str, runs: Path) -> list[HistoryEvent]:
 def _events_of_run(device: str, folder: RunFolder) -> Iterator[HistoryEvent]:
     with closing(Journal.open(folder.journal)) as journal:
         try:
+            yield from _rejections(device, folder, journal)
             plan = scan_parquet(folder.plan).with_row_index("plan_row")
             is_device = (pl.col("imei") == device) | (pl.col("iccid") == device)
             for row in plan.filter(is_device).collect().iter_rows(named=True):
@@ -78,6 +85,40 @@ def _events_of_run(device: str, folder: RunFolder) -> Iterator[HistoryEvent]:
             raise RunFolderError(f"{folder.plan}: can't be read ({str(error).splitlines()[0]})") from error
 
 
+def _rejections(device: str, folder: RunFolder, journal: Journal) -> Iterator[HistoryEvent]:
+    """The rows of the inventories that name the device and were rejected, with the reasons.
+
+    A rejected cell is as it is in the file, such as `86-450803-010987-7`: only its digits are compared.
+    """
+    if not folder.rejects.is_file():
+        return
+    digits = _digits(pl.lit(device))
+    is_device = pl.any_horizontal(
+        (pl.col(name) == device) | ((_digits(pl.col(name)) == digits) & (digits.str.len_bytes() > 0))
+        for name in ("imei", "iccid")
+    )
+    found = scan_parquet(folder.rejects).filter(is_device.fill_null(value=False)).collect()
+    for row in found.iter_rows(named=True):
+        names = ("account_name", "sku_number", "source", "row", "reason", "message")
+        fields = _run_fields(folder, journal) | {name: row[name] for name in names}
+        yield _event(journal.created_at, "rejected", fields | {"batch_id": None})
+
+
+def _digits(cell: pl.Expr) -> pl.Expr:
+    return cell.str.replace_all(r"\D", "")
+
+
+def _run_fields(folder: RunFolder, journal: Journal) -> dict[str, object]:
+    """The fields that all events of a run share."""
+    identity = journal.identity
+    return {
+        "run_dir": str(folder.path),
+        "run_id": identity.run_id,
+        "carrier": identity.carrier,
+        "action": identity.job_action,
+    }
+
+
 class _PlannedDevice:
     """The events of one row of a plan."""
 
@@ -86,11 +127,8 @@ class _PlannedDevice:
         self._folder = folder
         self._journal = journal
         self._identity = journal.identity
-        self._common = {name: row[name] for name in ("batch_id", "account_name", "sku_number")} | {
-            "run_dir": str(folder.path),
-            "run_id": self._identity.run_id,
-            "action": self._identity.job_action,
-        }
+        placed = {name: row[name] for name in ("batch_id", "account_name", "sku_number")}
+        self._common = _run_fields(folder, journal) | placed
 
     def planned(self) -> HistoryEvent:
         """The event that the run planned or excluded the device."""
@@ -151,5 +189,4 @@ def _events_of(event: Event, fields: dict[str, object]) -> Iterator[HistoryEvent
 
 
 def _event(at: int, event: str, fields: dict[str, object]) -> HistoryEvent:
-    when = datetime.fromtimestamp(at / 1e6, UTC).isoformat(timespec="milliseconds")
-    return msgspec.convert({"at": when, "event": event, **fields}, HistoryEvent)
+    return msgspec.convert({"at": time_in_files(at), "event": event, **fields}, HistoryEvent)

@@ -191,7 +191,7 @@ def _files_left(folder: RunFolder) -> str:
     if not left:
         return "no other file here records requests"
     dated = ", ".join(
-        f"{path.name} of {datetime.fromtimestamp(path.stat().st_mtime, UTC):%Y-%m-%d %H:%M:%SZ}"
+        f"{path.name} of {datetime.fromtimestamp(path.stat().st_mtime, UTC):%Y-%m-%dT%H:%M:%SZ}"
         for path in left
     )
     return (

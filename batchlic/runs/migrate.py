@@ -13,6 +13,7 @@ from batchlic.carrier.catalog import LicenseType
 from batchlic.carrier.client import AccountError, CarrierClient
 from batchlic.chunker import Batch, DeviceStatus, Step, batch_sizes
 from batchlic.errors import RefusedToStart
+from batchlic.figures import counted
 from batchlic.job import Job
 from batchlic.journal import Journal
 from batchlic.pool.migration import Migration
@@ -85,9 +86,10 @@ async def reserve_licenses(
             continue
         migration.spare[account] = available - need.without_old
         if need.fresh > migration.spare[account] and not job.license.restore:
+            devices = counted(need.fresh + need.without_old, "device")
             raise RefusedToStart(
                 f"too few licenses: account {account} has {available:,} of {migration.to_sku} left for "
-                f"{need.fresh + need.without_old:,} devices. Buy more, or choose what happens to the others: "
+                f"{devices}. Buy more, or choose what happens to the others: "
                 "--restore gives a device its old license back if it gets no new one (needs another "
                 "--run-dir); --order unassign-first does not count licenses"
             )

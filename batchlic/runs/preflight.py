@@ -26,10 +26,12 @@ from batchlic.carrier.credentials import Secret
 from batchlic.carrier.refused_questions import RefusalReason
 from batchlic.chunker import DeviceStatus, PlanGroup
 from batchlic.errors import BatchlicError, CredentialsRejected, RefusedToStart, StoppedEarly, UsageError
+from batchlic.figures import counted
 from batchlic.job import Job
 from batchlic.journal import Journal, LicenseCount
 from batchlic.logs import printable
 from batchlic.reader.scans import scan_parquet
+from batchlic.runs.asking import Ask
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.outage import Outage
 from batchlic.runs.signals import Interrupted, run_in_loop, unless_asked
@@ -212,7 +214,7 @@ def fit_to_licenses(
     counts: Sequence[LicenseCount],
     *,
     unrecorded: Sequence[PlanGroup] = (),
-    ask: Callable[[str], None] | None = None,
+    ask: Ask | None = None,
 ) -> list[int]:
     """How many devices of each group to plan: all, or as many as there are licenses, where the job allows it.
 
@@ -241,7 +243,7 @@ def confirm_new_ledger(
     unrecorded: Sequence[PlanGroup],
     counts: Sequence[LicenseCount],
     ledger: str | None,
-    ask: Callable[[str], None] | None = None,
+    ask: Ask | None = None,
 ) -> None:
     """Make sure that it is no mistake if the carrier counts licenses of which the ledger has no record.
 
@@ -250,7 +252,7 @@ def confirm_new_ledger(
     """
     groups = {(group.account_name, group.sku_number) for group in unrecorded}
     assigned = [
-        f"{found.assigned:,} licenses of {found.sku_number} assigned on account {found.account_name}"
+        f"{counted(found.assigned, 'license')} of {found.sku_number} assigned on account {found.account_name}"
         for found in counts
         if found.assigned > 0 and (found.account_name, found.sku_number) in groups
     ]
@@ -285,8 +287,8 @@ async def refuse_new_ledger(
 def refuse_too_few(groups: Sequence[PlanGroup], counts: Sequence[LicenseCount]) -> None:
     """Raise RefusedToStart with the numbers if a group has more devices than licenses are left."""
     short = [
-        f"account {group.account_name} has {fit:,} licenses of {group.sku_number} left "
-        f"for {group.devices:,} devices"
+        f"account {group.account_name} has {counted(fit, 'license')} of {group.sku_number} left "
+        f"for {counted(group.devices, 'device')}"
         for group, fit in zip(groups, devices_that_fit(groups, counts), strict=True)
         if fit < group.devices
     ]
@@ -324,10 +326,10 @@ async def compare_counts(client: CarrierClient, folder: RunFolder, journal: Jour
     if not (notes := count_mismatches(request_totals(folder.plan, journal), before, after, action)):
         return []
     if resent := resent_devices(journal).height:
-        devices = "device was" if resent == 1 else "devices were"
+        devices = f"{counted(resent, 'device')} {'was' if resent == 1 else 'were'}"
         licenses = " and may hold two licenses" if action is Action.ASSIGN else ""
         notes.append(
-            f"{resent:,} {devices} sent again after lost answers{licenses}: "
+            f"{devices} sent again after lost answers{licenses}: "
             f"`batchlic export {folder.path} --what resent` lists them"
         )
     return notes
@@ -352,9 +354,10 @@ def count_mismatches(
         change = sign * (found.assigned - then.get(key, found.assigned))
         accepted, lost = (statuses.get(s, 0) for s in (DeviceStatus.ACCEPTED, DeviceStatus.IN_DOUBT))
         if not accepted <= change <= accepted + lost:
+            devices = f"{counted(accepted, 'device')} {'was' if accepted == 1 else 'were'}"
             notes.append(
                 f"licenses of {found.sku_number} in use on account {found.account_name} {verb} by "
-                f"{change:,}, while {accepted:,} devices were accepted: the reason may be outcomes that are "
+                f"{change:,}, while {devices} accepted: the reason may be outcomes that are "
                 "still to come, failures, or somebody else"
             )
     return notes

@@ -11,6 +11,7 @@ import anyio
 from batchlic.carrier.answers import Answer, Outcome
 from batchlic.carrier.auth import CarrierUnreachable
 from batchlic.chunker import Batch, DeviceStatus, Step
+from batchlic.figures import counted, duration, noun_for
 from batchlic.journal import Intent
 from batchlic.pool.limiter.pace import Pace
 from batchlic.runs.outage import SILENCE_S, Outage
@@ -188,8 +189,9 @@ class Reporter:
                 await anyio.sleep(CHECK_INTERVAL)
                 self._health.check()
             share = self.tally.done / max(1, self.tally.planned)
+            planned = counted(self.tally.planned, "device")
             print(
-                f"{self.tally.done:,} of {self.tally.planned:,} devices ({share:.0%}), {self._figures()}",
+                f"{self.tally.done:,} of {planned} ({share:.0%}), {self._figures()}",
                 file=self._screen,
                 flush=True,
             )
@@ -198,9 +200,14 @@ class Reporter:
         from rich.console import Console  # noqa: PLC0415 - only on a terminal
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn  # noqa: PLC0415
 
-        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("devices, {task.fields[figures]}"))
+        columns = (
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[noun]}, {task.fields[figures]}"),
+        )
         with Progress(*columns, console=Console(file=self._screen), transient=True) as bar:
-            task = bar.add_task("", total=self.tally.planned, figures="")
+            noun = noun_for(self.tally.planned, "device")
+            task = bar.add_task("", total=self.tally.planned, noun=noun, figures="")
             while True:
                 await anyio.sleep(BAR_INTERVAL)
                 self._health.check()
@@ -219,11 +226,5 @@ class Reporter:
         return (
             f"{rate:,.0f} devices/s, {limit}, {self.tally.throttled_share:.1%} throttled, "
             f"{failed:,} failed, {in_doubt:,} in doubt, "
-            f"ETA {_duration(left / rate) if rate else 'unknown'}"
+            f"ETA {duration(left / rate) if rate else 'unknown'}"
         )
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

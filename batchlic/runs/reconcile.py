@@ -134,6 +134,11 @@ def unconfirmed(folder: RunFolder) -> pl.DataFrame:
     return results.join(reported, on="plan_row", how="anti").select("imei", "iccid").collect()
 
 
+def has_reports(folder: RunFolder) -> bool:
+    """Whether any callback about the run was reconciled."""
+    return not read_reports(folder.outcomes).head(1).collect().is_empty()
+
+
 def _requests(folder: RunFolder, journal: Journal) -> pl.DataFrame:
     """The requests for the run's devices, by the carrier's answers alone (columns: _PLACED_REQUESTS)."""
     columns = [pl.col(name).cast(kind) for name, kind in _PLACED_REQUESTS.items()]

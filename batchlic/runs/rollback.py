@@ -1,6 +1,5 @@
 """Rolls back a run: a new run takes back the licenses that the first run assigned."""
 
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from enum import StrEnum
@@ -11,13 +10,16 @@ from batchlic.carrier.catalog import Action, LicenseType
 from batchlic.chunker import DeviceStatus
 from batchlic.chunker.rollback import write_rollback_plan
 from batchlic.errors import RefusedToStart, UsageError
+from batchlic.figures import counted
 from batchlic.job import Job
 from batchlic.journal import RunIdentity
+from batchlic.runs.asking import Ask
 from batchlic.runs.descriptors import connections_for
 from batchlic.runs.finalize import now
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import job_of, refuse_changed_plan, refuse_other_carrier, refuse_used
 from batchlic.runs.ledger_sync import ledger_sync
+from batchlic.runs.related import ROLLBACK_FOLDER
 from batchlic.runs.run import begin, continue_run
 from batchlic.runs.signals import finishing
 from batchlic.runs.staging import recovered_journal
@@ -36,9 +38,7 @@ class By(StrEnum):
     """The accepted devices, in a body like that of assign."""
 
 
-def rollback(
-    folder: RunFolder, by: By, target: Target, *, run_id: str, ask: Callable[[str], None] | None = None
-) -> Summary:
+def rollback(folder: RunFolder, by: By, target: Target, *, run_id: str, ask: Ask | None = None) -> Summary:
     """Take back the licenses that the run in `folder` assigned, or continue such a rollback.
 
     The folder of the new run is `rollback-by-request` or `rollback-by-device` in the folder of the first run.
@@ -68,7 +68,7 @@ def rollback(
                 by_request=by is By.REQUEST,
             )
             if ask is not None:
-                ask(f"Take back {plan.planned:,} licenses of {folder.path} at {target.name}?")
+                ask(f"Take back {counted(plan.planned, 'license')} of {folder.path} at {target.name}?")
             with ledger_sync(job, target.name, locked=(folder, back)) as ledger:
                 ledger.catch_up()
                 ledger.register(run_id, back, begun_at=now())
@@ -76,7 +76,7 @@ def rollback(
 
 
 def _folder_of(folder: RunFolder, by: By) -> RunFolder:
-    return RunFolder(folder.path / f"rollback-by-{by}")
+    return RunFolder(folder.path / f"{ROLLBACK_FOLDER}{by}")
 
 
 def _refuse_unsuited(folder: RunFolder, by: By, identity: RunIdentity) -> None:
@@ -98,7 +98,9 @@ def _refuse_unsuited(folder: RunFolder, by: By, identity: RunIdentity) -> None:
 def _job(folder: RunFolder, identity: RunIdentity) -> Job:
     job = job_of(identity)
     inventory = job.inventory.model_copy(update={"files": [str(folder.plan)], "columns": {}})
-    changes = {"name": None, "inventory": inventory}
+    # Not every carrier calls back when a request is undone.
+    limits = job.limits.model_copy(update={"require_confirmation": False})
+    changes = {"name": None, "inventory": inventory, "limits": limits}
     if identity.to_sku is None:
         return job.model_copy(update={**changes, "action": Action.UNASSIGN.value})
     swapped = {"from_sku": job.license.to_sku, "to_sku": job.license.from_sku}
@@ -122,13 +124,13 @@ def _preflight(rows: pl.LazyFrame, job: Job, by: By) -> tuple[str, ...]:
         return ()
     sharing = accepted.join(doubtful, on="x_request_id", how="semi").select(pl.len()).collect().item()
     if by is By.REQUEST and sharing:
+        devices = f"{counted(sharing, 'accepted device')} {'shares' if sharing == 1 else 'share'}"
         raise RefusedToStart(
-            f"{sharing:,} accepted devices share a request with devices in doubt, and a request can only be "
+            f"{devices} a request with devices in doubt, and a request can only be "
             "undone as a whole. Settle the devices in doubt first, or use --by device"
         )
-    return (
-        f"{n_doubtful:,} devices in doubt are not rolled back. Settle them, then unassign the licensed ones",
-    )
+    left = f"{counted(n_doubtful, 'device')} in doubt {'is' if n_doubtful == 1 else 'are'} not rolled back"
+    return (f"{left}. Settle what is in doubt, then unassign the devices that are licensed",)
 
 
 _ACCEPTED = pl.col("status").is_in(EXECUTED)

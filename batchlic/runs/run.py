@@ -1,7 +1,7 @@
 """A run from start to end: plan, preflight, submit, finalize."""
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,6 +15,7 @@ from batchlic.errors import ExitCode, RunFolderError
 from batchlic.job import Job
 from batchlic.journal import SANDBOX, Journal
 from batchlic.ledger import Snapshot
+from batchlic.runs.asking import Ask, ask_about_licenses
 from batchlic.runs.descriptors import connections_for
 from batchlic.runs.finalize import final_summary, is_finished, now
 from batchlic.runs.folder import RunFolder
@@ -73,7 +74,7 @@ def dry_run(job: Job, folder: RunFolder, guards: Guards, known: Snapshot | None 
 
 
 def expected_exit_code(job: Job, plan: Plan) -> ExitCode:
-    """The exit code of a run of this plan, if the carrier accepts every request."""
+    """The exit code of a run of this plan, if the carrier accepts and confirms every request."""
     excluded = {DeviceStatus(status): devices for status, devices in plan.excluded.items()}
     accepted = {DeviceStatus.ACCEPTED: plan.planned - sum(excluded.values())}
     rejected = sum(plan.rejected.values())
@@ -86,7 +87,7 @@ def start(
     target: Target,
     *,
     run_id: str,
-    ask: Callable[[str], None] | None = None,
+    ask: Ask | None = None,
     listener: RunListener | None = None,
 ) -> Summary:
     """Plan and submit, or continue the run in `folder` if it is the same one. A plan is made only once.
@@ -119,7 +120,7 @@ def start(
 
             plan = _plan(job, folder, guards_of(job, folder, target.name), known, fit)
             if ask is not None and found.stopped is None:
-                ask(_question(job, plan, target))
+                ask_about_licenses(ask, _question(job, plan, target), _assigned_skus(job, plan), job.skus)
             ledger.register(run_id, folder, begun_at=now(), planned_with=known)
         return begin(job, folder, target, plan, run_id=run_id, found=found, unrecorded=unrecorded)
 
@@ -216,6 +217,13 @@ def _plan(
         return plan
     aim = f"from {job.license.from_sku} to {job.license.to_sku}, by two requests a batch"
     return replace(plan, notes=(*plan.notes, aim))
+
+
+def _assigned_skus(job: Job, plan: Plan) -> set[str]:
+    """The SKUs of which devices of the plan get a license."""
+    if job.action == "unassign" or not plan.groups:
+        return set()
+    return {job.license.to_sku} if job.license.to_sku else {group.sku_number for group in plan.groups}
 
 
 def _question(job: Job, plan: Plan, target: Target) -> str:

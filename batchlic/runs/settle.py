@@ -10,8 +10,10 @@ import polars as pl
 
 from batchlic.chunker import DeviceStatus, Step, format_ranges
 from batchlic.errors import StoppedEarly, UsageError
+from batchlic.figures import counted
 from batchlic.job import Job
 from batchlic.journal import SETTLED_BY_CALLBACK, Journal, Part
+from batchlic.runs.asking import Ask, ask_about_licenses
 from batchlic.runs.finalize import finalize, has_ended, now
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import job_of, refuse_changed_plan
@@ -30,6 +32,7 @@ def settle(
     batches: Collection[int] = (),
     devices: Collection[str] = (),
     consent_lifetime: bool = False,
+    ask: Ask | None = None,
 ) -> Summary:
     """Record the operator's decision about devices in doubt, and write the files of the run again.
 
@@ -38,6 +41,8 @@ def settle(
     for those that an operator has settled before, unless a migration has sent the other step since then. A
     pending device whose last answer was a refusal can be settled, too, but only by its own name. All others
     can't be settled: the carrier has accepted them, refused them for good, or not executed their request.
+
+    `ask` gets the question to confirm, with the number of devices, and may raise RefusedToStart.
 
     Raises UsageError if a named batch or device can't be settled. Raises RefusedToStart if a session is
     active, or if a Lifetime license would be requested again without consent.
@@ -51,6 +56,9 @@ def settle(
         chosen = _chosen(_candidates(folder, journal), batches, devices)
         if status is DeviceStatus.PENDING:
             _require_consent(job, chosen, consent_lifetime=consent_lifetime)
+        if ask is not None:
+            resent = _assigned_skus(chosen) if status is DeviceStatus.PENDING else ()
+            ask_about_licenses(ask, _question(folder, chosen, status), resent, job.skus)
         stopped = (
             None
             if had_ended
@@ -105,8 +113,20 @@ def _chosen(candidates: pl.DataFrame, batches: Collection[int], devices: Collect
 
 def _require_consent(job: Job, chosen: pl.DataFrame, *, consent_lifetime: bool) -> None:
     license = job.license.model_copy(update={"consent_lifetime": consent_lifetime})
+    job.model_copy(update={"license": license}).require_consent(_assigned_skus(chosen))
+
+
+def _assigned_skus(chosen: pl.DataFrame) -> list[str]:
+    """The SKUs of which the devices get a license by their requests in doubt, if they are not unassigned."""
     assigns = pl.col("step").is_null() | (pl.col("step") == Step.ASSIGN.value)  # the others take a license
-    job.model_copy(update={"license": license}).require_consent(chosen.filter(assigns)["sku_number"].unique())
+    return chosen.filter(assigns)["sku_number"].unique().to_list()
+
+
+def _question(folder: RunFolder, chosen: pl.DataFrame, status: DeviceStatus) -> str:
+    devices = counted(chosen.height, "device")
+    batches = counted(chosen["batch_id"].n_unique(), "batch")
+    what = "send them again" if status is DeviceStatus.PENDING else f"settle them as {status}"
+    return f"{folder.path}: {devices} in doubt, in {batches}: {what}?"
 
 
 def parts_of(devices: pl.DataFrame) -> list[Part]:

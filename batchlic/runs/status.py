@@ -1,46 +1,162 @@
-"""How a run stands now, whether a session is at work or not."""
+"""How a run stands now: devices, the process at work on it, why it stopped, and the runs linked with it."""
 
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, suppress
+from datetime import UTC, datetime
+from typing import NamedTuple
 
 import msgspec
 import polars as pl
 
 from batchlic.chunker import DeviceStatus
+from batchlic.errors import ExitCode, RunFolderError
+from batchlic.figures import time_in_files
 from batchlic.journal import Journal
-from batchlic.runs.finalize import summarize
-from batchlic.runs.folder import RunFolder
-from batchlic.runs.identity import open_journal, refuse_changed_plan
+from batchlic.runs.finalize import now, summarize
+from batchlic.runs.folder import Process, RunFolder
+from batchlic.runs.identity import open_journal, refuse_changed_plan, sha256_of
+from batchlic.runs.related import RelatedRun, related_runs
 from batchlic.runs.states import state_frames_of
-from batchlic.writer.callback_outcomes import count_undecided, read_reports, unjudged_messages
+from batchlic.writer.callback_outcomes import (
+    UnjudgedMessage,
+    count_undecided,
+    read_reports,
+    unjudged_messages,
+)
 from batchlic.writer.device_states import DEVICE_STATES
-from batchlic.writer.in_doubt import StatusReport, doubts_in
+from batchlic.writer.in_doubt import Doubt, doubts_in
+from batchlic.writer.summary import Summary, read_summary
+
+_RATE_SPAN_S = 60
+"""Seconds over which the speed of a run at work is averaged."""
+
+
+class AtWork(msgspec.Struct, frozen=True, kw_only=True):
+    """The process that works on a run. `since` is ISO 8601 in UTC.
+
+    `percent` is the share of the planned devices that are not pending, from 0 to 100. `devices_per_second` is
+    the speed in the last minute. `seconds_left` is None if nothing was settled in that minute.
+    """
+
+    pid: int
+    host: str
+    since: str
+    percent: int
+    devices_per_second: float
+    seconds_left: int | None
+
+
+class LastAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The carrier's answer to the newest request that has one. `at` is ISO 8601 in UTC."""
+
+    at: str
+    outcome: str
+    http_status: int | None
+    error_code: str | None
+    error_message: str | None
+    x_request_id: str
+
+
+class StatusReport(Summary, frozen=True, kw_only=True):
+    """A summary, and what else is known of a run at this moment."""
+
+    at_work: AtWork | None
+    """None if no process works on the run, or if its lock can't be seen."""
+    last_answer: LastAnswer | None
+    """None before the first answer, and once the run has finished."""
+    related: list[RelatedRun]
+    doubts: list[Doubt]
+    undecided: dict[str, int]
+    """Devices by what callbacks reported of them (`on hold`, `canceled`, an unknown status)."""
+    unjudged: list[UnjudgedMessage]
+    """Messages about requests of the run that are about no known device."""
 
 
 def status(folder: RunFolder) -> StatusReport:
-    """Summary of a run and its devices in doubt, from plan, journal and the callbacks so far.
+    """The state of a run, from plan, journal and the callbacks so far.
 
     This writes nothing, and does not affect an active session.
     """
+    process = folder.process  # before the journal is read: a run that ends meanwhile is at its end there
     with closing(open_journal(folder)) as journal:
         refuse_changed_plan(folder, journal.identity)
-        statuses, in_doubt = _status_in_one_pass(folder, journal)
-        doubts = doubts_in(in_doubt.lazy())
-        summary = summarize(journal, statuses, journal.session_ends(), journal.final_session_end)
+        states = _states_in_one_pass(folder, journal)
+        summary = summarize(journal, states.statuses, journal.final_session_end)
+        recorded = _recorded_summary(folder, journal)
+        if recorded is not None:
+            fields = ("stopped_because", "unconfirmed", "notes")
+            summary = msgspec.structs.replace(summary, **{name: getattr(recorded, name) for name in fields})
         reports = read_reports(folder.outcomes)
+        is_finished = summary.exit_code in {ExitCode.OK, ExitCode.INCOMPLETE}
         return StatusReport(
             **msgspec.structs.asdict(summary),
-            doubts=doubts,
+            at_work=process and _at_work(process, states),
+            last_answer=None if is_finished else _last_answer(journal),
+            related=related_runs(folder, journal.identity),
+            doubts=doubts_in(states.in_doubt.lazy()),
             undecided=count_undecided(reports),
             unjudged=unjudged_messages(reports),
         )
 
 
-def _status_in_one_pass(folder: RunFolder, journal: Journal) -> tuple[dict[DeviceStatus, int], pl.DataFrame]:
-    """Devices by status, and those in doubt: of one moment, though a session may be at work."""
+class _States(NamedTuple):
+    """Devices by status, those in doubt, and the number of those settled in the last minute."""
+
+    statuses: dict[DeviceStatus, int]
+    in_doubt: pl.DataFrame
+    settled_lately: int
+
+
+def _states_in_one_pass(folder: RunFolder, journal: Journal) -> _States:
+    """The states of one moment, though a session may be at work."""
     statuses: Counter[str] = Counter()
     in_doubt = [pl.DataFrame(schema=DEVICE_STATES)]
+    since = datetime.fromtimestamp(now() / 1e6 - _RATE_SPAN_S, UTC)
+    settled_lately = 0
     for frame in state_frames_of(folder, journal):
         statuses.update(dict(frame["status"].value_counts().iter_rows()))
         in_doubt.append(frame.filter(pl.col("status") == DeviceStatus.IN_DOUBT.value))
-    return {DeviceStatus(status): statuses[status] for status in sorted(statuses)}, pl.concat(in_doubt)
+        settled_lately += frame.select((pl.col("settled_at") >= since).sum()).item() or 0
+    by_status = {DeviceStatus(status): statuses[status] for status in sorted(statuses)}
+    return _States(by_status, pl.concat(in_doubt), settled_lately)
+
+
+def _at_work(process: Process, states: _States) -> AtWork:
+    planned = sum(states.statuses.values())
+    pending = states.statuses.get(DeviceStatus.PENDING, 0)
+    seconds = float(_RATE_SPAN_S)
+    with suppress(ValueError):
+        seconds = min(seconds, now() / 1e6 - datetime.fromisoformat(process.since).timestamp())
+    rate = states.settled_lately / max(1.0, seconds)
+    return AtWork(
+        pid=process.pid,
+        host=process.host,
+        since=process.since,
+        percent=100 * (planned - pending) // planned if planned else 100,
+        devices_per_second=round(rate, 1),
+        seconds_left=round(pending / rate) if rate else None,
+    )
+
+
+def _last_answer(journal: Journal) -> LastAnswer | None:
+    attempt = journal.last_answer
+    if attempt is None:
+        return None
+    return LastAnswer(
+        at=time_in_files(attempt.started_at + round((attempt.duration_ms or 0) * 1000)),
+        outcome=attempt.outcome or "none",
+        http_status=attempt.http_status,
+        error_code=attempt.error_code,
+        error_message=attempt.error_message,
+        x_request_id=attempt.x_request_id,
+    )
+
+
+def _recorded_summary(folder: RunFolder, journal: Journal) -> Summary | None:
+    """The summary of the last session, if nothing has happened since; the journal does not have all of it."""
+    if journal.final_session_end is None:
+        return None
+    with suppress(RunFolderError, OSError):
+        if sha256_of(folder.summary) == journal.file_hashes().get(folder.summary.name):
+            return read_summary(folder.summary)
+    return None

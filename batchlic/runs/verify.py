@@ -11,6 +11,7 @@ import msgspec
 import polars as pl
 
 from batchlic.errors import RunFolderError
+from batchlic.figures import counted
 from batchlic.journal import Journal
 from batchlic.reader.scans import scan_parquet
 from batchlic.runs.finalize import identity_sha256, summarize
@@ -26,7 +27,7 @@ from batchlic.writer.tables import write_table
 
 ROWS_PER_COMPARISON = 50_000
 
-_ONLY_IN_SUMMARY = {"stopped_because", "notes"}
+_ONLY_IN_SUMMARY = {"stopped_because", "unconfirmed", "notes"}
 """Fields of summary.json that the journal does not hold."""
 
 _UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError)
@@ -188,7 +189,7 @@ def _differences(path: Path, expected: pl.LazyFrame, *, is_prefix: bool) -> Iter
 
 
 def _row_counts(found: int, expected: int) -> str:
-    return f"has {found:,} rows, the journal has {expected:,}"
+    return f"has {counted(found, 'row')}, the journal has {expected:,}"
 
 
 def _first_difference(found: pl.DataFrame, expected: pl.DataFrame, start: int) -> str | None:
@@ -206,7 +207,7 @@ def _first_difference(found: pl.DataFrame, expected: pl.DataFrame, start: int) -
 
 
 def _summary_findings(folder: RunFolder, states: pl.LazyFrame, journal: Journal) -> Iterator[Finding]:
-    expected = summarize(journal, count_statuses(states), journal.session_ends(), journal.final_session_end)
+    expected = summarize(journal, count_statuses(states), journal.final_session_end)
     try:
         found = read_summary(folder.summary)
     except (RunFolderError, OSError) as error:

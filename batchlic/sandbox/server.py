@@ -58,10 +58,25 @@ def serve(config: SandboxConfig, host: str = "127.0.0.1", port: int = 0) -> None
     """Run a sandbox until Ctrl-C or SIGTERM. Its base URL is printed to stdout as a line of JSON."""
     listener = listen(host, port)
     print(msgspec.json.encode({"base_url": base_url(listener)}).decode(), flush=True)  # noqa: T201 - the result
-    print(  # noqa: T201 - for people
-        f"Sandbox at {base_url(listener)}, both logins sandbox/sandbox. Ctrl-C stops it.", file=sys.stderr
-    )
+    print(_settings(base_url(listener)), file=sys.stderr)  # noqa: T201 - for people
     _server(config).run(sockets=[listener])
+
+
+def _settings(url: str) -> str:
+    """The settings for this sandbox, to paste into a shell or a file `.env` as they are."""
+    return f"""\
+Sandbox at {url}. Ctrl-C stops it. Its settings, for another terminal or a file .env (chmod 600):
+
+export BATCHLIC_BASE_URL={url}
+export BATCHLIC_CLIENT_ID=sandbox
+export BATCHLIC_CLIENT_SECRET=sandbox
+export BATCHLIC_USERNAME=sandbox
+export BATCHLIC_PASSWORD=sandbox
+export BATCHLIC_LISTENER_USERNAME=sandbox
+export BATCHLIC_LISTENER_PASSWORD=sandbox
+export BATCHLIC_LISTENER_ALLOWED_SOURCES=127.0.0.1
+export BATCHLIC_LISTENER_STORE=callbacks.db
+"""
 
 
 class _Server(uvicorn.Server):

@@ -5,6 +5,7 @@ from pathlib import Path
 import msgspec
 import polars as pl
 
+from batchlic.figures import TIME_IN_FILES
 from batchlic.reader.scans import scan_parquet
 from batchlic.reader.streaming import UTC, Schema
 from batchlic.writer.tables import write_table
@@ -85,7 +86,7 @@ def count_undecided(reports: pl.LazyFrame) -> dict[str, int]:
 def unjudged_messages(reports: pl.LazyFrame) -> list[UnjudgedMessage]:
     """The messages that are about no known device, in order of their time."""
     found = unjudged_of(reports).select(
-        pl.col("settled_at").dt.to_string("%Y-%m-%dT%H:%M:%SZ").alias("received_at"),
+        pl.col("settled_at").dt.to_string(TIME_IN_FILES).alias("received_at"),
         "request_id",
         pl.col("reported").alias("reason"),
         "error_code",

@@ -16,6 +16,7 @@ import xlsxwriter  # type: ignore[import-untyped]
 from batchlic.atomic import replacing
 from batchlic.chunker import DeviceStatus
 from batchlic.errors import UsageError
+from batchlic.figures import counted
 
 COLUMNS = ("source", "row", "imei", "iccid", "account_name", "sku_number", "status", "reason", "message")
 """Columns of every export; `status` is a DeviceStatus, or `rejected`."""
@@ -48,6 +49,17 @@ class Format(StrEnum):
     PARQUET = "parquet"
 
 
+FORMAT_BY_ENDING = {f".{form.value}": form for form in Format} | {".jsonl": Format.NDJSON}
+
+
+def format_of(path: Path) -> Format:
+    """The format that the ending of a file's name stands for. Raises UsageError for other endings."""
+    if form := FORMAT_BY_ENDING.get(path.suffix.lower()):
+        return form
+    known = ", ".join(FORMAT_BY_ENDING)
+    raise UsageError(f"--to {path}: the format is not clear: end the name with {known}, or give --format")
+
+
 def rejected_rows(rejects: pl.LazyFrame) -> pl.LazyFrame:
     """The rows of rejects.parquet, as rows of an export (columns: COLUMNS)."""
     return rejects.with_columns(status=pl.lit("rejected")).select(COLUMNS)
@@ -71,7 +83,9 @@ def write_export(rows: pl.LazyFrame, form: Format, to: Path | BinaryIO) -> int:
     """
     count = int(rows.select(pl.len()).collect().item())
     if form is Format.XLSX and count > XLSX_ROWS:
-        raise UsageError(f"{count:,} rows do not fit a sheet, which holds {XLSX_ROWS:,}: export them as csv")
+        raise UsageError(
+            f"{counted(count, 'row')} do not fit a sheet, which holds {XLSX_ROWS:,}: export them as csv"
+        )
     rows = rows.sort("source", "row")
     if isinstance(to, Path):
         with replacing(to) as path, path.open("wb") as file:

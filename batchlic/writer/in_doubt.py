@@ -4,10 +4,9 @@ import msgspec
 import polars as pl
 
 from batchlic.chunker import DeviceStatus, Step
+from batchlic.figures import TIME_IN_FILES
 from batchlic.writer.audit import UNANSWERED
-from batchlic.writer.callback_outcomes import UnjudgedMessage
 from batchlic.writer.migrations import STEP_STATUSES
-from batchlic.writer.summary import Summary
 
 
 class Doubt(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,16 +20,6 @@ class Doubt(msgspec.Struct, frozen=True, kw_only=True):
     """Why the answer is not known."""
     devices: list[str]
     """IMEI, or the ICCID of a device without IMEI."""
-
-
-class StatusReport(Summary, frozen=True, kw_only=True):
-    """A summary, all that is in doubt, and what callbacks reported without settling it."""
-
-    doubts: list[Doubt]
-    undecided: dict[str, int]
-    """Devices by what callbacks reported of them (`on hold`, `canceled`, an unknown status)."""
-    unjudged: list[UnjudgedMessage]
-    """Messages about requests of the run that are about no known device."""
 
 
 _IS_ABOUT_OLD_SKU = (pl.col("step") == Step.UNASSIGN.value) | (
@@ -47,7 +36,7 @@ def doubts_in(states: pl.LazyFrame) -> list[Doubt]:
         .group_by("batch_id", "x_request_id", maintain_order=True)
         .agg(
             pl.when(_IS_ABOUT_OLD_SKU).then("from_sku").otherwise("sku_number").first().alias("sku_number"),
-            pl.col("last_attempt_at").max().dt.to_string("%Y-%m-%dT%H:%M:%SZ").alias("sent_at"),
+            pl.col("last_attempt_at").max().dt.to_string(TIME_IN_FILES).alias("sent_at"),
             pl.coalesce("error_message", unanswered, pl.format("HTTP {}", "http_status"))
             .first()
             .alias("reason"),

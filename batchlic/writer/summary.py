@@ -38,6 +38,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     devices_per_second: float | None
     exit_code: int | None
     """None while a session is active, or after it was killed."""
+    unconfirmed: int = 0
+    """Devices that are accepted and not confirmed, if the job requires confirmation."""
     stopped_because: str | None = None
     notes: list[str] = []
 
@@ -53,11 +55,19 @@ def count_requests(journal: JournalQueries) -> dict[str, int]:
     return {"total": sum(counts.values()), **counts}
 
 
-def exit_code_of(statuses: Mapping[DeviceStatus, int], *, rejected: int, max_rejects: int) -> ExitCode:
+def exit_code_of(
+    statuses: Mapping[DeviceStatus, int],
+    *,
+    rejected: int,
+    max_rejects: int,
+    require_confirmation: bool = False,
+) -> ExitCode:
     """The exit code of a run that was not stopped. With pending devices, the run is resumable."""
     if statuses.get(DeviceStatus.PENDING):
         return ExitCode.STOPPED
     done = sum(statuses.get(status, 0) for status in _DONE)
+    if require_confirmation:
+        done -= statuses.get(DeviceStatus.ACCEPTED, 0)
     is_complete = done == sum(statuses.values()) and rejected <= max_rejects
     return ExitCode.OK if is_complete else ExitCode.INCOMPLETE
 

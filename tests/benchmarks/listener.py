@@ -72,7 +72,7 @@ def not_storing() -> None:
         """Store nothing, so that the server acknowledges at once."""
 
     logger = structlog.wrap_logger(None)
-    serve(Listener(_access(), keep=discard, check=lambda: None, logger=logger), OPTIONS)
+    serve(Listener(_access(), keep=discard, check=lambda: None, logger=logger), OPTIONS, logger)
 
 
 SERVERS: tuple[Callable[[], None], ...] = (durable, not_storing)

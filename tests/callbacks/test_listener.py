@@ -12,7 +12,6 @@ import ssl
 import stat
 import subprocess
 import sys
-import time
 import zlib
 from collections.abc import Callable
 from contextlib import closing
@@ -33,6 +32,7 @@ from batchlic.callbacks.messages import StoredMessage
 from batchlic.callbacks.store import StoreError
 from batchlic.carrier.credentials import Secret
 from tests.callbacks.builders import ACCOUNT, PASSWORD, SETTINGS, USERNAME, body, listener
+from tests.endtoend.program import PATIENCE, until
 
 CARRIER = CARRIER_SOURCES[0]
 
@@ -433,9 +433,39 @@ def test_the_listener_stops_gracefully_and_logs_no_secret(tmp_path: Path) -> Non
     assert "planted-guess" not in logged
 
 
+NOT_HTTP = {
+    "garbage": b"garbage\r\n\r\n",
+    "a length that is no number": b"POST /callbacks/CarrierService HTTP/1.1\r\nContent-Length: x\r\n\r\n{}",
+    "a websocket": b"GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+    "TLS on a plain port": bytes.fromhex("160301002f0100002b0303") + bytes(50),
+    "no callback": b"POST /callbacks/CarrierService HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}",
+}
+
+
+@pytest.mark.parametrize("sent", NOT_HTTP.values(), ids=NOT_HTTP)
+def test_every_line_of_the_log_is_json_whatever_is_sent(tmp_path: Path, sent: bytes) -> None:
+    with listener(tmp_path / "store.db") as running:
+        address = urlsplit(running.url)
+        with socket.create_connection((str(address.hostname), int(address.port or 0))) as connection:
+            connection.sendall(sent)
+            assert connection.recv(100).startswith(b"HTTP/1.1 4")
+        _, logged = running.end()
+    lines = [json.loads(line) for line in logged.splitlines()]
+    assert lines
+    assert all({"event", "level", "timestamp"} <= set(line) for line in lines)
+
+
+def test_a_refused_source_names_the_setting_that_would_allow_it(tmp_path: Path) -> None:
+    with listener(tmp_path / "store.db", BATCHLIC_LISTENER_ALLOWED_SOURCES="10.0.0.0/8") as running:
+        assert post(running.url, body()) == 403
+        _, logged = running.end()
+    [line] = map(json.loads, logged.splitlines())
+    assert (line["source"], "BATCHLIC_LISTENER_ALLOWED_SOURCES" in line["reason"]) == ("127.0.0.1", True)
+
+
 def is_open(host: str, port: int) -> bool:
     try:
-        socket.create_connection((host, port), timeout=20).close()
+        socket.create_connection((host, port), timeout=PATIENCE).close()
     except ConnectionError:
         return False
     return True
@@ -455,11 +485,7 @@ def test_a_listener_process_ends_with_its_run(tmp_path: Path) -> None:
         check=False,
     )
     address = urlsplit(done.stdout.strip())
-    for _ in range(600):
-        if not is_open(str(address.hostname), int(address.port or 0)):
-            return
-        time.sleep(0.05)
-    pytest.fail("it is still there")
+    until(lambda: not is_open(str(address.hostname), int(address.port or 0)))
 
 
 def test_twenty_megabytes_are_refused_and_the_next_message_is_kept(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """Callbacks of migrations: each step has its own outcome; both together say which license a device holds."""
 
 import json
-import time
 from collections.abc import Collection, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -31,7 +30,7 @@ from batchlic.runs.verify import verify
 from batchlic.sandbox.config import CallbackConfig
 from batchlic.writer.summary import Summary
 from tests.callbacks.builders import PASSWORD, SETTINGS, USERNAME, failure, message_about, statuses
-from tests.endtoend.program import batchlic
+from tests.endtoend.program import PATIENCE, batchlic, until
 from tests.recovery.builders import (
     ACCOUNT,
     BATCH_SIZE,
@@ -334,8 +333,7 @@ def test_every_device_holds_the_license_that_the_results_say(tmp_path: Path) -> 
         folder = RunFolder(tmp_path / "move")
         run(folder.path, at, moving(tmp_path / "holders.csv"))
         totals = at.target.base_url.replace("/api", "/sandbox/totals")
-        while httpx.get(totals, trust_env=False).json()["callbacks_pending"]:
-            time.sleep(0.05)
+        until(lambda: not httpx.get(totals, trust_env=False, timeout=PATIENCE).json()["callbacks_pending"])
         with closing(Store.open(store)) as kept:
             reconcile(folder, kept)
         books = at.licenses()

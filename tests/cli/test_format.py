@@ -72,8 +72,11 @@ def test_warnings_cannot_control_the_terminal(tmp_path: Path) -> None:
     ("changes", "text"),
     [
         ({}, "Finished: 7 accepted, 1 failed, 2 in doubt, 2 rows rejected"),
-        ({"exit_code": None}, "Not finished (running or killed): 7 accepted"),
-        ({"exit_code": 6, "stopped_because": "no progress"}, "Stopped early: no progress"),
+        ({"exit_code": None}, "Interrupted (killed, or the machine stopped): 7 accepted"),
+        (
+            {"exit_code": 6, "stopped_because": "no progress"},
+            "Stopped early: no progress; 7 accepted, 1 failed, 2 in doubt",
+        ),
         ({"exit_code": 6}, "Continue: batchlic resume runs/r"),
         ({"statuses": {"pending": 10}, "exit_code": None}, "Continue: batchlic resume runs/r"),
     ],

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import anyio
 
 from tests.carrier.script import Exchange, Script, ScriptedCarrier, scripted
-from tests.endtoend.program import ACCOUNT, FLEXIBLE, LIFETIME
+from tests.endtoend.program import ACCOUNT, FLEXIBLE, LIFETIME, PATIENCE
 
 COUNTS = "/m2m/v1/accounts/subscriptions/actions/list"
 
@@ -27,7 +27,7 @@ def answering(script: Script) -> Iterator[ScriptedCarrier]:
     thread = threading.Thread(target=anyio.run, args=(serve,))
     thread.start()
     try:
-        assert ready.wait(10)
+        assert ready.wait(PATIENCE)
         yield carriers[0]
     finally:
         done.set()

@@ -16,6 +16,7 @@ from tests.endtoend.carrier import COUNTS, answering, say_counts
 from tests.endtoend.program import (
     ACCOUNT,
     FLEXIBLE,
+    PATIENCE,
     Ended,
     batchlic,
     environment_of,
@@ -175,7 +176,7 @@ def test_on_a_terminal_it_is_asked(home: Home, answers: str, code: int, executio
         stdin=theirs,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
     os.close(ours)

@@ -36,7 +36,7 @@ from tests.forking import Program, serving
 
 DEVICES = 300
 ASSIGN = ("assign", "fleet.csv", "--account", ACCOUNT, "--run-dir", "run", "--consent-lifetime")
-SLOW = (*ASSIGN, "--batch-size", "10", "--max-concurrency", "2")
+SLOW = (*ASSIGN, "--batch-size", "5", "--max-concurrency", "2")
 LIKE_SIGTERM = [signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGXCPU]
 
 
@@ -99,7 +99,9 @@ def test_a_migration_stops_between_two_requests(tmp_path: Path) -> None:
     command = ("migrate", "fleet.csv", *skus, "--account", ACCOUNT, "--run-dir", "run")
     fleet(tmp_path / "fleet.csv", DEVICES)
     with serving(SandboxConfig(latency=LatencyConfig(base_s=0.2))) as url:
-        process = begin(*command, "--max-concurrency", "1", settings=keys(url), cwd=tmp_path)
+        process = begin(
+            *command, "--batch-size", "10", "--max-concurrency", "1", settings=keys(url), cwd=tmp_path
+        )
         until(partial(has_sent, url, 1))
         process.send_signal(signal.SIGHUP)
         ended = end(process)

@@ -5,6 +5,7 @@ import os
 import pty
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -175,7 +176,8 @@ def test_results_to_a_full_pipe_without_blocking_arrive_whole(home: Home) -> Non
 
 @pytest.mark.parametrize("redirect", ["2>/dev/full", ">/dev/full 2>&-"])
 def test_a_listener_serves_whatever_its_streams_are(tmp_path: Path, redirect: str) -> None:
-    port = 9006
+    with socket.create_server(("127.0.0.1", 0)) as free:  # its stdout, with the port, is lost
+        port = free.getsockname()[1]
     command = shlex.join(
         [sys.executable, "-m", "batchlic", "listen", "--port", str(port), "--store", "cb.db"]
     )

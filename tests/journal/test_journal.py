@@ -185,14 +185,14 @@ async def test_a_query_during_a_commit_reads_the_state_before_it(tmp_path: Path)
 
     def wait(*_: object) -> None:
         has_begun.set()
-        may_continue.wait(10)
+        may_continue.wait(300)
 
     with closing(new_journal(tmp_path)) as journal:
         await journal.intend(intent())
         sa.event.listen(journal._connection, "before_cursor_execute", wait)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(journal.intend, intent(2))
-            await anyio.to_thread.run_sync(has_begun.wait, 10)
+            await anyio.to_thread.run_sync(has_begun.wait, 300)
             seen = [attempt.batch_id for attempt in journal.attempts(batches=range(1, 10))]
             outcomes = journal.outcomes()
             may_continue.set()

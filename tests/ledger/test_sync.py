@@ -332,7 +332,7 @@ def test_an_import_waits_for_active_runs_and_not_for_lost_ones(tmp_path: Path) -
 def test_a_run_is_refused_if_another_sent_its_devices_since_planning(tmp_path: Path) -> None:
     with carrier() as target:
 
-        def ask(_: str) -> None:
+        def ask(_: str, **__: object) -> None:
             """Let another run go first."""
             assert run(job_of(tmp_path, range(20)), tmp_path / "quick", target) == {"accepted": 20}
 
@@ -569,7 +569,7 @@ def test_a_first_run_notices_another_first_run_that_ended_meanwhile(tmp_path: Pa
     job, other = job_of(tmp_path, own), job_of(tmp_path, range(8))
     with carrier() as target:
 
-        def end_another(_: str) -> None:
+        def end_another(_: str, **__: object) -> None:
             run(other, tmp_path / "other", target)
 
         with pytest.raises(RefusedToStart, match="run other has recorded"):

@@ -107,7 +107,7 @@ def test_a_job_runs_once_at_a_time_whatever_its_folder(tmp_path: Path) -> None:
     nightly = job(inventory, FLEXIBLE, name="nightly")
     with carrier() as at:
         with RunFolder(tmp_path / "first").job_lock("nightly"):
-            with pytest.raises(RefusedToStart, match=rf"job nightly: .*pid {os.getpid()}, since 20"):
+            with pytest.raises(RefusedToStart, match=rf"job nightly: .*pid {os.getpid()} on .+, since 20"):
                 run(tmp_path / "run", at, nightly)
             assert not (tmp_path / "run").exists()
             assert run(tmp_path / "ad-hoc", at, job(inventory)).exit_code == ExitCode.OK

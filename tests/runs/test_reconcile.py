@@ -292,7 +292,7 @@ def test_a_request_with_devices_in_doubt_is_not_undone(tmp_path: Path) -> None:
     name = Secret("sandbox")
     nobody = Credentials(client_id=name, client_secret=name, username=name, password=name)
     target = Target("sandbox", "http://127.0.0.1:1/api", nobody, ())
-    with pytest.raises(RefusedToStart, match="1 accepted devices share a request with devices in doubt"):
+    with pytest.raises(RefusedToStart, match="1 accepted device shares a request with devices in doubt"):
         rollback(folder, By.REQUEST, target, run_id="back")
 
 

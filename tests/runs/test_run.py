@@ -106,7 +106,7 @@ def test_a_run_resumes_only_with_its_own_carrier_and_plan(tmp_path: Path) -> Non
 def test_the_question_names_devices_sku_account_and_carrier(tmp_path: Path) -> None:
     questions: list[str] = []
 
-    def ask(question: str) -> None:
+    def ask(question: str, **_: object) -> None:
         questions.append(question)
         raise RefusedToStart("nothing was sent")
 

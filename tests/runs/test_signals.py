@@ -17,10 +17,20 @@ STOPPING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal
 
 @pytest.fixture(autouse=True)
 def same_handlers() -> Iterator[None]:
-    """Every test leaves the handlers as it found them."""
+    """Every test leaves the handlers as it found them; none is ignored, as in a background job of a shell."""
+    inherited = {
+        number: signal.signal(
+            number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        )
+        for number in STOPPING
+    }
     before = [signal.getsignal(number) for number in STOPPING]
-    yield
-    assert [signal.getsignal(number) for number in STOPPING] == before
+    try:
+        yield
+        assert [signal.getsignal(number) for number in STOPPING] == before
+    finally:
+        for number, handler in inherited.items():
+            signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -1,0 +1,62 @@
+"""Runs the program on a terminal of its own, and types answers."""
+
+import os
+import pty
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.endtoend.program import PATIENCE, environment_of
+
+
+@dataclass(frozen=True)
+class Screen:
+    """Exit code, and all that was shown."""
+
+    code: int
+    text: str
+
+
+def on_terminal(
+    *arguments: str | Path, typing: Mapping[str, str], settings: Mapping[str, str], cwd: Path
+) -> Screen:
+    """Run `batchlic` on a terminal. `typing` has the lines to type, each by a part of its question.
+
+    Each line is typed once, when its question is on the screen.
+    """
+    outer, inner = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "batchlic", *map(str, arguments)],
+        env={**environment_of(settings, cwd), "TERM": "dumb", "COLUMNS": "1000"},
+        cwd=cwd,
+        stdin=inner,
+        stdout=inner,
+        stderr=inner,
+        start_new_session=True,
+    )
+    os.close(inner)
+    text, left, deadline = "", dict(typing), time.monotonic() + PATIENCE
+    try:
+        while chunk := _read(outer, deadline):
+            text += chunk
+            for question in [question for question in left if question in text]:
+                os.write(outer, left.pop(question).encode() + b"\n")
+        return Screen(process.wait(PATIENCE), text)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(outer)
+
+
+def _read(terminal: int, deadline: float) -> str:
+    """What is shown next; empty at the end."""
+    ready, _, _ = select.select([terminal], [], [], max(0.0, deadline - time.monotonic()))
+    assert ready, f"nothing more on the screen within {PATIENCE:.0f} s"
+    with suppress(OSError):  # the program has ended
+        return os.read(terminal, 4096).decode(errors="replace")
+    return ""
