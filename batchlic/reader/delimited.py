@@ -149,6 +149,7 @@ def _whole_records(name: str, stream: BinaryIO, dialect: _Dialect) -> Iterator[b
     rest = b""
     while chunk := stream.read(BLOCK_BYTES):
         block = rest + chunk
+        _refuse_other_line_ends(name, block)
         cut = _end_of_records(block, dialect.separator.encode())
         if not cut and len(block) > MAX_RECORD_BYTES:
             raise _unclosed_error(name, block[:60].decode("utf-8", "replace"))
@@ -157,6 +158,21 @@ def _whole_records(name: str, stream: BinaryIO, dialect: _Dialect) -> Iterator[b
         rest = block[cut:]
     if rest:
         yield rest if rest.endswith(b"\n") else rest + b"\n"
+
+
+_OTHER_LINE_ENDS = (b"\v", b"\f", "\x85".encode(), "\u2028".encode(), "\u2029".encode())
+_ROW_AFTER_OTHER_LINE_END = re.compile(rb'(?<=[^\n])(?:%b)"?[0-9]{10,}' % b"|".join(_OTHER_LINE_ENDS))
+
+
+def _refuse_other_line_ends(name: str, block: bytes) -> None:
+    """Raise InventoryError if rows seem to end in form feeds, or in line ends of other systems."""
+    if not any(end in block for end in _OTHER_LINE_ENDS):
+        return
+    if found := _ROW_AFTER_OTHER_LINE_END.search(block):
+        shown = block[max(0, found.start() - 30) : found.end()].decode("utf-8", "replace")
+        raise InventoryError(
+            f"{name}: a line ends in a form feed, NEL or the like near {shown!r}: save the file with newlines"
+        )
 
 
 def _end_of_records(block: bytes, separator: bytes) -> int:

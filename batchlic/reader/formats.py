@@ -56,7 +56,8 @@ def inventories(name: str | Download, options: ReadOptions, files: ExitStack) ->
         return
     for source in unpacking.opened(name, files):
         inventory = _inventory(source, options)
-        yield with_folders(replace(inventory, notes=[*source.notes, *inventory.notes]), options)
+        whole = replace(inventory, notes=[*source.notes, *inventory.notes])
+        yield with_folders(whole, options, source.inside)
 
 
 def _inventory(source: streams.Opened, options: ReadOptions) -> Inventory:

@@ -17,7 +17,7 @@ _LEFT_OUT = re.compile(
 
 def is_left_out(path: str) -> bool:
     """Whether a file is no inventory, by its name and those of its folders."""
-    *folders, name = PurePosixPath(path.replace("\\", "/")).parts
+    *folders, name = PurePosixPath(path.replace("\\", "/")).parts or ("",)
     return _LEFT_OUT.fullmatch(name) is not None or any(
         folder.startswith((".", "_")) and folder not in {".", ".."} for folder in folders
     )

@@ -12,12 +12,15 @@ NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 """The folder of rows without a value."""
 
 
-def with_folders(inventory: Inventory, options: ReadOptions) -> Inventory:
+def with_folders(inventory: Inventory, options: ReadOptions, inside: str = "") -> Inventory:
     """The inventory with the cells that the names of its folders give to all rows.
 
-    A column of the file, and `options.columns`, win over a folder.
+    `inside`: the path of the inventory in its archive, if its name does not have this path.
+
+    A cell of the file, and `options.columns`, win over a folder.
     """
-    parts = [part.partition("=") for part in PurePath(inventory.name).parts[:-1]]
+    names = (*PurePath(inventory.name).parts[:-1], *PurePath(inside).parts[:-1])
+    parts = [part.partition("=") for part in names]
     folders = {key: unquote(value) for key, equals, value in parts if equals and value not in {"", NO_VALUE}}
     if not folders:
         return inventory
@@ -26,7 +29,7 @@ def with_folders(inventory: Inventory, options: ReadOptions) -> Inventory:
     constants = {
         role: folders[headers[position]]
         for role, position in found.positions.items()
-        if role not in inventory.roles and role not in options.columns
+        if role not in options.columns
     }
     notes = [
         f"{inventory.name}: {role} {cell!r} from the name of its folder" for role, cell in constants.items()

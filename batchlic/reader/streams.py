@@ -56,7 +56,7 @@ class Opened:
     """The bytes of an input: `stream` has all of them, `head` the first ones.
 
     `stored` is a file with the same bytes that can seek, if there is one. `files` closes all files of the
-    input. `notes` tell the operator what is left out.
+    input. `notes` tell the operator what is left out. `inside` is the path in an archive of one inventory.
     """
 
     name: str
@@ -65,6 +65,7 @@ class Opened:
     files: ExitStack
     stored: Path | IO[bytes] | None = None
     notes: tuple[str, ...] = ()
+    inside: str = ""
 
 
 def is_remote(name: str) -> bool:

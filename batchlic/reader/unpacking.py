@@ -54,7 +54,8 @@ def _unpacked(outer: Opened, layers: int) -> Iterator[Opened]:
     for magic, decompress in _DECOMPRESSORS.items():
         if outer.head.startswith(magic):
             inner = outer.files.enter_context(decompress(outer.stream))
-            yield from _unpacked(with_head(outer.name, chunks(outer.name, inner), outer.files), layers + 1)
+            plain = with_head(outer.name, chunks(outer.name, inner), outer.files)
+            yield from _unpacked(replace(plain, notes=outer.notes, inside=outer.inside), layers + 1)
             return
     if outer.head.startswith(ZIP):
         outer = replace(outer, stored=in_a_file(outer))
@@ -84,14 +85,16 @@ def _files(archive: Opened, members: Sequence[_Member], layers: int) -> Iterator
         raise InventoryError(f"{archive.name}: there is no inventory in this archive{listed}")
     notes = (*archive.notes, *([f"{archive.name}: left out: {left_out}"] if left_out else []))
     for member in read:
-        name = archive.name if len(read) == 1 else f"{archive.name}/{member.name}"
+        name, inside = f"{archive.name}/{member.name}", ""
+        if len(read) == 1:
+            name, inside = archive.name, member.name
         with ExitStack() as files:
             try:
                 content = files.enter_context(member.open())
-            except (*streams.DAMAGED, OSError, tarfile.TarError) as error:
+            except (*streams.DAMAGED, OSError, ValueError, tarfile.TarError) as error:
                 raise damaged_error(name, error) from None
             inner = with_head(name, chunks(name, content), files)
-            yield from _unpacked(replace(inner, notes=notes), layers + 1)
+            yield from _unpacked(replace(inner, notes=notes, inside=inside), layers + 1)
         notes = ()
 
 

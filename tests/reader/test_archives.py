@@ -215,3 +215,19 @@ def test_an_address_that_is_not_read_says_so(tmp_path: Path, address: str) -> No
     with pytest.raises(InventoryError, match="download the file first") as raised:
         plan_files(tmp_path, address)
     assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("pack", [as_zip, as_tar])
+@pytest.mark.parametrize("name", ["fleet.csv", "fleet.csv.gz"])
+def test_the_folders_in_an_archive_are_columns(tmp_path: Path, pack: type, name: str) -> None:
+    content = gzip.compress(WHOLE) if name.endswith(".gz") else WHOLE
+    planned = plan_bytes(tmp_path, pack({f"account={OTHER}/{name}": content, "README.md": b"x"}))
+    assert planned.plan["account_name"].unique().to_list() == [OTHER]
+    assert any("left out: README.md" in note for note in planned.summary.notes)
+
+
+def test_empty_cells_have_the_account_of_the_folder(tmp_path: Path) -> None:
+    folder = tmp_path / f"account={OTHER}"
+    folder.mkdir()
+    planned = plan_bytes(folder, csv_of([(imei(1), ""), (imei(2), ACCOUNT)], "IMEI,Account"))
+    assert planned.plan.sort("imei")["account_name"].to_list() == [OTHER, ACCOUNT]

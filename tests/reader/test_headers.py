@@ -241,3 +241,11 @@ def test_a_second_column_of_imeis_is_noted(tmp_path: Path, other: str) -> None:
     assert any(
         f"column 2 {other!r} has IMEIs, too, and is not read" in note for note in planned.summary.notes
     )
+
+
+@pytest.mark.parametrize("end", ["\v", "\f", "\x85", "\u2028", "\u2029"])
+@pytest.mark.parametrize("header", ["IMEI,ICCID\n", "IMEI,ICCID{}", ""])
+def test_rows_with_other_line_ends_are_refused(tmp_path: Path, end: str, header: str) -> None:
+    content = header.replace("{}", end) + end.join(f"{a},{b}" for a, b, _ in ROWS) + "\n"
+    with pytest.raises(InventoryError, match=r"form feed, NEL or the like near|no known header"):
+        plan_bytes(tmp_path, content.encode())
