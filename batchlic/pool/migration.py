@@ -72,17 +72,25 @@ class Migration:
         was_fresh, batches = self.journal.is_fresh, iter(batches)
         while group := list(islice(batches, BATCHES_PER_READ)):
             history = {} if was_fresh else self._history(range(group[0].batch_id, group[-1].batch_id + 1))
-            for batch in group:
-                for offsets in self._apart(batch, history):
-                    yield self._sequence(batch, offsets, history)
+            apart = [(batch, *self._apart(batch, history)) for batch in group]
+            # Refusals of the others can stop the run, so those between two steps go on before.
+            for batch, taken, _ in apart:
+                if taken:
+                    yield self._sequence(batch, taken, history)
+            for batch, _, others in apart:
+                if others:
+                    yield self._sequence(batch, others, history)
 
-    def _apart(self, batch: Batch, history: History) -> Iterator[Sequence[int]]:
-        """The devices of a batch, by sequence: first those that took the first step, then the others."""
+    def _apart(self, batch: Batch, history: History) -> tuple[Sequence[int], Sequence[int]]:
+        """The devices of a batch that took the first step, certainly or perhaps, and the others."""
         begun_with = _begun_with(batch, history)
         events = history.get((batch.batch_id, begun_with), []) if begun_with else []
-        taken = _with_status(DeviceStatus.ACCEPTED, statuses_of(batch, events))
+        statuses = statuses_of(batch, events)
+        taken = _with_status(DeviceStatus.ACCEPTED, statuses)
+        if begun_with is Step.UNASSIGN:  # in doubt, they are perhaps without a license
+            taken = sorted((*taken, *_with_status(DeviceStatus.IN_DOUBT, statuses)))
         others = set(batch.offsets).difference(taken)
-        yield from filter(None, (taken, sorted(others)))
+        return taken, sorted(others)
 
     def _continued(self, batch: Batch, offsets: Collection[int]) -> Iterator[Delivery]:
         """What is left to do for some devices of a batch that were parked."""
