@@ -12,6 +12,7 @@ from typing import IO, BinaryIO, NamedTuple
 import polars as pl
 
 from batchlic.errors import InventoryError
+from batchlic.reader.streams import CHUNK_BYTES
 
 CONTINUATION = b"\xff\xff\xff\xff"
 """Begins each message."""
@@ -49,8 +50,9 @@ def _messages(name: str, stream: BinaryIO) -> Iterator[_Message]:
     while len(prefix := stream.read(8)) == 8:
         size = struct.unpack_from("<i", prefix, 4)[0]
         if size == 0:  # the end of the stream
-            if stream.read(1):
-                raise _joined_error(name)
+            while rest := stream.read(CHUNK_BYTES):
+                if rest.strip(b"\0"):  # NUL bytes are padding
+                    raise _joined_error(name)
             return
         if not prefix.startswith(CONTINUATION) or not 0 < size <= MAX_METADATA_BYTES:
             raise _cut_off_error(name)
