@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from batchlic.atomic import refuse_undecodable
 from batchlic.errors import InventoryError, UsageError
 from batchlic.reader.addresses import Address, address_of, other_address_error, refuse_cloud_secrets
 from batchlic.reader.left_out import is_left_out, is_run_folder
@@ -38,10 +39,8 @@ class Inputs:
         if not self.left_out:
             return notes
         more = f" and {len(self.left_out) - SHOWN} more" if len(self.left_out) > SHOWN else ""
-        return [
-            *notes,
-            f"left out, because they are no inventories: {', '.join(self.left_out[:SHOWN])}{more}",
-        ]
+        shown = ", ".join(self.left_out[:SHOWN]).encode(errors="backslashreplace").decode()
+        return [*notes, f"left out, because they are no inventories: {shown}{more}"]
 
 
 def expanded(names: Sequence[str]) -> Inputs:
@@ -53,6 +52,8 @@ def expanded(names: Sequence[str]) -> Inputs:
     inputs = Inputs()
     for given in names:
         _add(given, inputs)
+    for name in inputs.names:
+        refuse_undecodable(str(name))
     names_by_input: dict[Path | str, str | Address] = {}
     for name in inputs.names:
         resolved = _identity(name)
