@@ -3,7 +3,6 @@
 import hashlib
 import json
 import shutil
-import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -22,7 +21,7 @@ from batchlic.runs.status import status
 from batchlic.runs.verify import Verification, verify
 from batchlic.writer.audit import first_hash
 from batchlic.writer.export import Format, Selection
-from tests.recovery.builders import DEVICES, carrier, fleet, job, run
+from tests.recovery.builders import DEVICES, carrier, fleet, job, record_as_written, run
 
 FIRST_AUDIT = ("settled_by", "reason", "step")
 FIRST_RESULTS = ("settled_by", "from_sku", "step", "unassign_status", "assign_status", "restore_status")
@@ -83,14 +82,7 @@ def written_by_another_version(folder: Path, name: str, change: Change) -> None:
     if name == "audit.parquet":
         table = chained(table, json.loads((folder / "summary.json").read_text())["run_id"])
     table.write_parquet(path)
-    record(path)
-
-
-def record(path: Path) -> None:
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    with closing(sqlite3.connect(path.parent / "journal.db")) as journal, journal:
-        sql = "UPDATE session_ends SET file_hashes = json_set(file_hashes, ?, ?)"
-        journal.execute(sql, (f'$."{path.name}"', digest))
+    record_as_written(path)
 
 
 def verified(folder: Path) -> Verification:
@@ -144,7 +136,7 @@ def test_a_changed_row_breaks_the_chain_of_an_audit_with_fewer_columns(folder: P
     written_by_another_version(folder, "audit.parquet", without(*FIRST_AUDIT))
     audit = pl.read_parquet(folder / "audit.parquet")
     audit.with_columns(pl.lit("other").alias("request_id")).write_parquet(folder / "audit.parquet")
-    record(folder / "audit.parquet")
+    record_as_written(folder / "audit.parquet")
     found = [finding.what for finding in verified(folder).findings]
     assert any("its hash does not match its values" in what for what in found)
 
@@ -159,7 +151,7 @@ def test_columns_that_were_taken_away_later_are_a_finding(folder: Path) -> None:
 def test_a_summary_with_fewer_fields_agrees_and_they_are_named(folder: Path, field: str) -> None:
     path = folder / "summary.json"
     path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != field}))
-    record(path)
+    record_as_written(path)
     verification = verified(folder)
     assert verification.findings == []
     assert [(note.file, field in note.what) for note in verification.notes] == [("summary.json", True)]

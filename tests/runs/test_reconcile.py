@@ -199,6 +199,7 @@ def test_outcomes_without_a_step_column_are_read(tmp_path: Path) -> None:
     first, second = messages_of(folder)
     settled(folder, first)
     pl.read_parquet(folder.outcomes).drop("step").write_parquet(folder.outcomes)
+    record_as_written(folder.outcomes)
     (folder.path / "store.db").unlink()
     assert settled(folder, second).statuses == {"confirmed": 2}
 
