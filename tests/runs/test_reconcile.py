@@ -59,6 +59,7 @@ from tests.callbacks.builders import (
     submitted_run,
 )
 from tests.journal.builders import intent
+from tests.recovery.builders import record_as_written
 
 AMBIGUOUS = Answer(outcome=Outcome.AMBIGUOUS, http_status=502)
 REFUSED = Answer(outcome=Outcome.REFUSED, http_status=400, error_code="INPUT_INVALID.DeviceState.Invalid")
