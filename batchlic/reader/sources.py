@@ -1,6 +1,7 @@
 """Finds the inputs that a command line or job names: files, globs, folders, standard input, addresses."""
 
 import glob
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -54,7 +55,7 @@ def expanded(names: Sequence[str]) -> Inputs:
         _add(given, inputs)
     for name in inputs.names:
         refuse_undecodable(str(name))
-    names_by_input: dict[Path | str, str | Address] = {}
+    names_by_input: dict[str, str | Address] = {}
     for name in inputs.names:
         resolved = _identity(name)
         if resolved in names_by_input:
@@ -80,10 +81,10 @@ def _number_equal_names(inputs: Inputs) -> None:
                 inputs.numbered[shown] = number
 
 
-def _identity(name: str | Address) -> Path | str:
+def _identity(name: str | Address) -> str:
     if isinstance(name, Address):
         return name.url
-    return name if name == STDIN or is_remote(name) else Path(name).resolve()
+    return name if name == STDIN or is_remote(name) else os.path.realpath(name)
 
 
 def _add(given: str, inputs: Inputs) -> None:

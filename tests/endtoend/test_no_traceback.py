@@ -99,6 +99,25 @@ def test_an_inventory_found_under_a_name_that_is_not_utf_8_is_refused(home: Path
     assert_told(batchlic("plan", given, *LICENSE, "--run-dir", "next", cwd=home), 2, "is not UTF-8")
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("plan", "loop", *LICENSE, "--run-dir", "next"),
+        ("plan", "fleet.csv", *LICENSE, "--run-dir", "loop"),
+        ("run", "loop"),
+        ("status", "loop"),
+        ("export", "loop"),
+        ("ledger", "show", "--ledger", "loop"),
+        ("ledger", "import", "loop"),
+        ("reconcile", "run", "--store", "loop"),
+    ],
+    ids=lambda command: " ".join(command[:2]),
+)
+def test_a_link_to_itself_is_refused(home: Path, command: tuple[str, ...]) -> None:
+    (home / "loop").symlink_to("loop")
+    assert_told(batchlic(*command, settings=keys("http://127.0.0.1:9/api"), cwd=home), 2, "loop")
+
+
 @pytest.mark.parametrize("name", [f"{ODD}.parquet", f"{ODD}"])
 def test_odd_names_beside_a_run_do_not_disturb_it(home: Path, name: str) -> None:
     (home / "run" / name).write_bytes(b"")
