@@ -1,7 +1,11 @@
-"""Files that are whole or absent: temporary name, fsync, rename, fsync of the folder."""
+"""Files that are whole or absent: temporary name, fsync, rename, fsync of the folder.
+
+Errors of the operating system are raised as errors that say what to do.
+"""
 
 import errno
 import os
+import pwd
 import re
 import shutil
 from collections.abc import Iterable, Iterator
@@ -9,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from batchlic.errors import StoppedEarly
+from batchlic.errors import BatchlicError, NoAccess, StoppedEarly
 
 _UNFINISHED = ".tmp"
 _SCRATCH = ".scratch-"
@@ -68,14 +72,71 @@ def explain_disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        in_text = _OS_ERROR.search(str(error))
-        if not in_text and not isinstance(error, OSError):
+        code = _code_of(error)
+        if not code and not isinstance(error, OSError):
             raise
-        code = int(in_text[1]) if in_text else getattr(error, "errno", None)
         reason = os.strerror(code) if code else error
         raise StoppedEarly(
             f"{path}: can't be written ({reason}): {_advice(code)}, then run the command again"
         ) from error
+
+
+@contextmanager
+def explain_read_errors(path: Path) -> Iterator[None]:
+    """Raise an error of the operating system about reading `path` as an error that says what to do."""
+    try:
+        yield
+    except Exception as error:
+        if (code := _code_of(error)) is None:
+            raise
+        raise read_error(path, code) from error
+
+
+def read_error(path: Path | str, code: int) -> BatchlicError:
+    """The error for a file or folder that can't be opened or read, for the reason `code` (errno).
+
+    It is a StoppedEarly if the same command may succeed later, and otherwise NoAccess.
+    """
+    reason = os.strerror(code)
+    if code in {errno.EACCES, errno.EPERM}:
+        return NoAccess(
+            f"{path}: can't be opened ({reason}): run the command as {_owner(path)}, or fix the permissions"
+        )
+    if code in _MAY_PASS:
+        return StoppedEarly(f"{path}: can't be read ({reason}): {_advice(code)}, then run the command again")
+    return NoAccess(f"{path}: can't be opened ({reason})")
+
+
+def refuse_undecodable(name: str | Path) -> None:
+    """Raise NoAccess for a name that is not UTF-8: parquet, JSON and SQLite can't hold it."""
+    try:
+        str(name).encode()
+    except UnicodeEncodeError:
+        raise NoAccess(f"{name}: this name is not UTF-8: rename the file or folder") from None
+
+
+_MAY_PASS = {errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.ENFILE, errno.EMFILE, errno.ESTALE}
+
+
+def _owner(path: Path | str) -> str:
+    """The owner of a file, or of the first folder above it that can be examined."""
+    for place in (Path(path), *Path(path).absolute().parents):
+        try:
+            owner = place.stat().st_uid
+        except OSError:
+            continue
+        if owner != os.geteuid():
+            try:
+                return pwd.getpwuid(owner).pw_name
+            except KeyError:
+                return f"its owner (uid {owner})"
+    return "its owner"
+
+
+def _code_of(error: Exception) -> int | None:
+    """The number of an error of the operating system; None for other errors."""
+    in_text = _OS_ERROR.search(str(error))
+    return int(in_text[1]) if in_text else getattr(error, "errno", None)
 
 
 _ADVICE = {

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sqlite3
+import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import quote
 
 import sqlalchemy as sa
 from tenacity import retry, retry_if_exception, stop_after_delay, wait_random
 
+from batchlic.atomic import explain_disk_errors, explain_read_errors
 from batchlic.errors import RunFolderError, StoppedEarly, UsageError
 
 if TYPE_CHECKING:
@@ -23,6 +28,9 @@ PATIENCE = 30
 
 _MAGIC = b"SQLite format 3\x00"
 _HEADER_BYTES = 100
+_LOG_HEADER_BYTES = 32
+_COPIES = 20
+"""Copies of a database that a busy process may spoil before its reader gives up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +39,8 @@ class FileFormat:
 
     `name` is used in messages ("ledger"). `application_id` (32 bits, not 0) is the same in all versions;
     `version` counts the versions of the schema, from 1. `advice` says what to do with a file of another
-    version, and `advice_if_foreign` what to do with a file of another kind.
+    version, and `advice_if_foreign` what to do with a file of another kind. The first versions of batchlic
+    declared nothing: their files are recognized by `tables`.
     """
 
     name: str
@@ -39,6 +48,7 @@ class FileFormat:
     version: int
     advice: str = "name another file"
     advice_if_foreign: str = "name another file, or move this one away"
+    tables: frozenset[str] = frozenset()
 
 
 def sqlite(path: Path, *, patience: int = PATIENCE) -> sa.Engine:
@@ -108,6 +118,11 @@ def check_format(path: Path, file_format: FileFormat) -> None:
     does not change the file.
     """
     application_id, version = _numbers(_header(path))
+    if not application_id and file_format.tables and file_format.tables <= _tables(path):
+        raise RunFolderError(
+            f"{path} was written by an early version of batchlic, whose files declare no version: use that "
+            f"version of batchlic, or {file_format.advice}"
+        )
     if application_id != file_format.application_id:
         raise RunFolderError(f"{path} is not a batchlic {file_format.name}: {file_format.advice_if_foreign}")
     if version != file_format.version:
@@ -117,13 +132,113 @@ def check_format(path: Path, file_format: FileFormat) -> None:
         )
 
 
+@contextmanager
+def snapshot(path: Path) -> Iterator[Path]:
+    """A private copy of the SQLite file at `path` with its write-ahead log, until the block ends.
+
+    So a database can be read without a change beside it: SQLite itself would make files there, and finish
+    the log of a killed process. The copy is of one moment, also while another process writes. Raises
+    NoAccess or StoppedEarly if the file can't be read, or not be copied.
+    """
+    place = _scratch_place()
+    with explain_disk_errors(place):
+        folder = tempfile.TemporaryDirectory(prefix="batchlic-", dir=place)
+    with folder as scratch:
+        copy = Path(scratch) / path.name
+        for _ in range(_COPIES):
+            if _copy(path, copy):
+                break
+        else:
+            raise StoppedEarly(f"{path}: another process changes it too fast to read it: try again")
+        yield copy
+
+
+def _copy(path: Path, copy: Path) -> bool:
+    """Copy a database and its log; False if the result is of no single moment.
+
+    Until a log begins again, it has all pages that a checkpoint may have moved to the database meanwhile:
+    https://sqlite.org/fileformat2.html#the_write_ahead_log. So the database is copied first. A log begins
+    again with another header.
+    """
+    before = _version(path)
+    _copy_file(path, copy)
+    _log_of(copy).unlink(missing_ok=True)
+    if before.log:
+        _copy_file(_log_of(path), _log_of(copy))
+    after = _version(path)
+    return after.log == before.log and (bool(before.log) or after.stat == before.stat)
+
+
+def _copy_file(source: Path, target: Path) -> None:
+    """Copy a file; nothing, if it is gone."""
+    with (
+        explain_read_errors(source),
+        suppress(FileNotFoundError),
+        source.open("rb") as original,
+        explain_disk_errors(target),
+        target.open("wb") as file,
+    ):
+        shutil.copyfileobj(original, file, 1 << 20)
+
+
+class _Version(NamedTuple):
+    """What tells that a database has changed: its size and time, and the header of its log if it has one."""
+
+    stat: tuple[int, int]
+    log: bytes
+
+
+def _version(path: Path) -> _Version:
+    with explain_read_errors(path):
+        stat = path.stat()
+    return _Version((stat.st_size, stat.st_mtime_ns), _first_bytes(_log_of(path), _LOG_HEADER_BYTES))
+
+
+def _log_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}-wal")
+
+
+def _scratch_place() -> Path:
+    """Where temporary files can be: also in a container whose file system is read-only."""
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError:
+        if os.access(_SHARED_MEMORY, os.W_OK):
+            return _SHARED_MEMORY
+        raise UsageError("there is no folder for temporary files: name one with TMPDIR") from None
+
+
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - files are made there by `tempfile`
+
+
+def _tables(path: Path) -> set[str]:
+    """The tables of a SQLite file, without its log; none if it can't be read. Writes nothing."""
+    uri = f"file://{quote(os.fsencode(path.absolute()))}?immutable=1"
+    try:
+        with closing(sqlite3.connect(uri, uri=True)) as connection:
+            return {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    except (sqlite3.DatabaseError, UnicodeDecodeError):
+        return set()
+
+
+def is_database(path: Path) -> bool:
+    """Whether a file begins as SQLite files do."""
+    return _header(path).startswith(_MAGIC)
+
+
 def _header(path: Path) -> bytes:
     """The first 100 bytes of a file; empty if there is no file."""
-    try:
-        with path.open("rb") as file:
-            return file.read(_HEADER_BYTES)
-    except FileNotFoundError:
-        return b""
+    return _first_bytes(path, _HEADER_BYTES)
+
+
+def _first_bytes(path: Path, count: int) -> bytes:
+    """The first bytes of a file; empty if there is no file."""
+    with explain_read_errors(path):
+        try:
+            with path.open("rb") as file:
+                return file.read(count)
+        except FileNotFoundError:
+            return b""
 
 
 def _numbers(header: bytes) -> tuple[int, int]:
@@ -149,7 +264,7 @@ def explain_database_errors(
     try:
         yield
     except (sa.exc.DatabaseError, sqlite3.DatabaseError, UnicodeDecodeError, Damage) as error:
-        if _is_of_the_system(error):
+        if is_of_the_system(error):
             raise StoppedEarly(
                 f"{what} can't be written or read ({first_line(error)}): fix the cause, then resume the run"
             ) from error
@@ -172,7 +287,7 @@ _SYSTEM_ERRORS = {
 """Result codes of SQLite whose cause is not the file (https://sqlite.org/rescode.html)."""
 
 
-def _is_of_the_system(error: Exception) -> bool:
+def is_of_the_system(error: Exception) -> bool:
     """Whether the disk, a lock or memory caused the error.
 
     A damaged file can raise OperationalError, too: without a result code for text that is not UTF-8, and with

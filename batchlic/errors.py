@@ -4,6 +4,7 @@
     ├── UsageError               2  arguments, job file or settings are wrong
     │   ├── InventoryError          an inventory can't be read at all
     │   ├── RunFolderError          a run folder is missing, damaged or holds another run
+    │   ├── NoAccess                a file or folder can't be opened: permissions, or another kind of file
     │   └── LedgerError             a ledger is damaged
     ├── RefusedToStart           4  nothing was sent: no consent, too few licenses, a guard, a locked run
     ├── CredentialsRejected      5  the carrier rejects the login or a token
@@ -46,6 +47,10 @@ class InventoryError(UsageError):
 
 class RunFolderError(UsageError):
     """A run folder is missing, damaged, or holds another run than the one asked for."""
+
+
+class NoAccess(UsageError):
+    """A file or folder can't be opened: its permissions, or its kind. Nothing is known about its content."""
 
 
 class LedgerError(UsageError):

@@ -15,6 +15,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from batchlic.atomic import refuse_undecodable
 from batchlic.errors import UsageError
 from batchlic.settings import load_settings
 
@@ -27,7 +28,9 @@ def state_folder() -> Path:
     Raises UsageError if there are two ledgers, if no folder is known, and for wrong settings.
     """
     given = load_settings().state_dir
-    return _short(Path(given) if given else _chosen(_candidates()))
+    folder = Path(given) if given else _chosen(_candidates())
+    refuse_undecodable(os.path.abspath(folder))  # noqa: PTH100
+    return _short(folder)
 
 
 def find_ledger(run_dir: Path | None = None) -> Path:
@@ -41,7 +44,9 @@ def find_ledger(run_dir: Path | None = None) -> Path:
         folder = Path(os.path.abspath(run_dir)).parent  # noqa: PTH100 - the parent of a link, not of its target
     else:
         folder = Path(given) if given else _chosen(_candidates())
-    return Path(os.path.abspath(folder)) / LEDGER  # noqa: PTH100
+    ledger = Path(os.path.abspath(folder)) / LEDGER  # noqa: PTH100
+    refuse_undecodable(ledger)
+    return ledger
 
 
 def find_run(given: str) -> Path:

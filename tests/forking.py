@@ -22,6 +22,7 @@ from batchlic.cli import app as cli
 from batchlic.sandbox import server
 from batchlic.sandbox.config import SandboxConfig
 from batchlic.sandbox.sockets import base_url, listen
+from tests.privileges import drop_privileges
 
 _FORKING = multiprocessing.get_context("forkserver")
 _FORKING.set_forkserver_preload(
@@ -57,10 +58,20 @@ def serving(config: SandboxConfig) -> Iterator[str]:
 class Program:
     """A process that runs `batchlic`, with the part of `subprocess.Popen` that tests need."""
 
-    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], cwd: Path) -> None:
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        cwd: Path,
+        *,
+        is_privileged: bool = True,
+    ) -> None:
         (out, stdout), (err, stderr) = _FORKING.Pipe(duplex=False), _FORKING.Pipe(duplex=False)
         self._process = _FORKING.Process(
-            target=_run, args=(arguments, dict(environment), cwd, stdout, stderr), daemon=True
+            target=_run,
+            args=(arguments, dict(environment), cwd, (stdout, stderr)),
+            kwargs={"is_privileged": is_privileged},
+            daemon=True,
         )
         self._process.start()
         self.pid = self._process.pid or 0
@@ -120,14 +131,17 @@ def _run(
     arguments: Sequence[str],
     environment: Mapping[str, str],
     cwd: Path,
-    stdout: Connection,
-    stderr: Connection,
+    streams: tuple[Connection, Connection],
+    *,
+    is_privileged: bool,
 ) -> None:
     _end_with_the_tests()
+    if not is_privileged:
+        drop_privileges()
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
-    for stream, descriptor in ((stdout, 1), (stderr, 2)):
+    for descriptor, stream in enumerate(streams, start=1):
         os.dup2(stream.fileno(), descriptor)
         stream.close()
     sys.argv = ["batchlic", *arguments]

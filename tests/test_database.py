@@ -1,19 +1,23 @@
 """SQLite files declare their format. Files of another kind or version are refused and not changed."""
 
 import sqlite3
+import tempfile
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
+from batchlic import database
 from batchlic.database import (
     Damage,
     FileFormat,
     check_format,
     create_or_check,
     explain_database_errors,
+    snapshot,
     sqlite,
 )
 from batchlic.errors import RunFolderError, StoppedEarly
@@ -202,3 +206,93 @@ def test_an_error_of_sqlalchemy_is_explained_without_its_statement(tmp_path: Pat
     ):
         connection.execute(sa.text("SELECT seq FROM answers"))
     engine.dispose()
+
+
+def test_a_snapshot_has_every_commit_whether_checkpointed_or_not(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    with closing(sqlite3.connect(path)) as writer:
+        writer.execute("PRAGMA journal_mode = WAL")
+        writer.execute("CREATE TABLE t (x)")
+        for round_ in range(5):
+            writer.execute("INSERT INTO t VALUES (zeroblob(50000))")
+            writer.commit()
+            if round_ % 2:
+                writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            with snapshot(path) as copy, closing(sqlite3.connect(copy)) as reader:
+                assert reader.execute("SELECT count(*) FROM t").fetchone() == (round_ + 1,)
+                assert reader.execute("PRAGMA quick_check").fetchone() == ("ok",)
+
+
+def test_a_snapshot_does_not_change_the_folder(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    create_or_check(path, JOURNAL)
+    engine = sqlite(path)
+    add_table(path)
+    with engine.begin() as connection:
+        connection.execute(sa.text("INSERT INTO devices VALUES ('1')"))
+        before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+        with snapshot(path) as copy, closing(sqlite3.connect(copy)) as reader:
+            reader.execute("SELECT * FROM devices").fetchall()
+        assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+    engine.dispose()
+
+
+@pytest.mark.parametrize("action", ["checkpoint", "write and checkpoint", "close"])
+def test_a_database_that_changes_while_it_is_copied_is_copied_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, action: str
+) -> None:
+    """The other process works between the copy of the database and that of its log."""
+    path = tmp_path / "journal.db"
+    writer = sqlite3.connect(path)
+    writer.execute("PRAGMA journal_mode = WAL")
+    writer.execute("CREATE TABLE t (x)")
+    writer.execute("INSERT INTO t VALUES (zeroblob(50000))")
+    writer.commit()
+    copy_file, copies = database._copy_file, list[str]()
+
+    def copy_and_change(source: Path, target: Path) -> None:
+        copy_file(source, target)
+        copies.append(source.name)
+        if copies == ["journal.db"]:
+            if action == "close":
+                writer.close()
+                return
+            if action == "write and checkpoint":
+                writer.execute("UPDATE t SET x = zeroblob(90000)")
+                writer.commit()
+            writer.execute("PRAGMA wal_checkpoint(RESTART)")
+            writer.execute("INSERT INTO t VALUES (zeroblob(50000))")
+            writer.commit()
+
+    monkeypatch.setattr(database, "_copy_file", copy_and_change)
+    with snapshot(path) as copy, closing(sqlite3.connect(copy)) as reader:
+        assert reader.execute("PRAGMA quick_check").fetchone() == ("ok",)
+        assert reader.execute("SELECT count(*) FROM t").fetchone() == (1 if action == "close" else 2,)
+    assert copies.count("journal.db") == 2
+    writer.close()
+
+
+def test_a_snapshot_needs_no_usual_folder_for_temporary_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container whose file system is read-only."""
+    path = tmp_path / "journal.db"
+    create_or_check(path, JOURNAL)
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(tmp_path / "nowhere")])
+    with snapshot(path) as copy:
+        check_format(copy, JOURNAL)
+
+
+def test_a_file_of_an_early_version_is_told_from_a_foreign_one(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE intents (seq INTEGER)")
+    before = path.read_bytes()
+    known = replace(JOURNAL, tables=frozenset({"intents"}), advice="plan again")
+    with pytest.raises(RunFolderError, match=r"early version .* use that version of batchlic, or plan again"):
+        check_format(path, known)
+    with pytest.raises(RunFolderError, match="is not a batchlic journal"):
+        check_format(path, replace(known, tables=frozenset({"intents", "answers"})))
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["journal.db"]

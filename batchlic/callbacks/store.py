@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects import sqlite as sqlite_dialect
 
+from batchlic.atomic import explain_read_errors, refuse_undecodable
 from batchlic.callbacks.messages import StoredMessage
 from batchlic.callbacks.verdicts import SUCCESS
 from batchlic.database import FileFormat, create_or_check, explain_database_errors, first_line, sqlite
@@ -82,6 +83,18 @@ class Store:
             store._refuse_other_columns()
             on_error.pop_all()
         return store
+
+    @classmethod
+    def open_existing(cls, location: str) -> Self:
+        """Open the store as `open` does. Raises UsageError if there is no such file, and makes none."""
+        if "://" not in location:
+            path = Path(location)
+            with explain_read_errors(path):
+                is_there = path.exists()
+            if not is_there or not path.stat().st_size:
+                reason = "is empty, so it is no store" if is_there else "there is no such store"
+                raise UsageError(f"--store {path}: {reason}: name the store of the listener")
+        return cls.open(location)
 
     def close(self) -> None:
         """Close all connections."""
@@ -155,6 +168,7 @@ def _sha256(message: StoredMessage) -> bytes:
 
 
 def _sqlite(path: Path) -> sa.Engine:
+    refuse_undecodable(path.absolute())
     try:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     except OSError as error:

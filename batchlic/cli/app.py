@@ -8,6 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from batchlic.atomic import read_error, refuse_undecodable
 from batchlic.cli import callbacks, ledger, recovery, run, sandbox
 from batchlic.cli.output import print_message
 from batchlic.cli.streams import guard_standard_streams
@@ -18,11 +19,20 @@ from batchlic.runs import signals
 class _Commands(TyperGroup):
     """The commands; typer itself would turn a signal into exit code 130 before `main` sees it."""
 
-    def invoke(self, ctx: Any) -> object:  # noqa: ANN401 - the class is private to typer
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - the class is private to typer
+        for argument in args:
+            refuse_undecodable(argument)
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> object:  # noqa: ANN401 - as above
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
             raise signals.interruption() from None
+        except OSError as error:
+            if error.filename is None or error.errno is None:
+                raise
+            raise read_error(os.fsdecode(error.filename), error.errno) from error
 
 
 app = typer.Typer(

@@ -99,7 +99,7 @@ def reconcile(
     patience = parse_duration(for_) if for_ else None if watch else 0.0
     if not run_dir.is_dir():
         raise RunFolderError(f"{run_dir}: no such run folder")
-    with closing(Store.open(load_settings().store(store))) as opened:
+    with closing(Store.open_existing(load_settings().store(store))) as opened:
         summary = follow(RunFolder(run_dir), opened, patience=patience)
     _print_open_ends(run_dir)
     exit_as(summary, run_dir, as_json=json)
@@ -149,7 +149,7 @@ def list_unjudged(*, store: StoreLocation = None, json: Json = False) -> None:
     from batchlic.cli.format import describe_unjudged
     from batchlic.settings import load_settings
 
-    with closing(Store.open(load_settings().store(store))) as opened:
+    with closing(Store.open_existing(load_settings().store(store))) as opened:
         found = unjudged_callbacks(opened)
     if json:
         print_json(found)

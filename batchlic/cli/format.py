@@ -167,7 +167,9 @@ def describe_verification(verification: Verification, folder: Path) -> str:
             [*lines, *(f"  {found.file}: {printable(found.what)}" for found in verification.findings)]
         )
     head = f"; the head of the chain is {verification.head}" if verification.head else ""
-    return f"{folder}: journal, plan, audit, results, rejects and summary agree{head}"
+    agreement = f"{folder}: journal, plan, audit, results, rejects and summary agree{head}"
+    notes = (f"  not compared: {note.file} {printable(note.what)}" for note in verification.notes)
+    return "\n".join([agreement, *notes])
 
 
 def describe_history(device: str, events: Sequence[HistoryEvent]) -> str:
@@ -232,6 +234,7 @@ def describe_import(imported: Imported) -> str:
         f"  run {run_id} did not end: the next run records it from its journal"
         for run_id in imported.unfinished_runs
     ]
+    lines += [f"  not known: {printable(note)}" for note in imported.notes]
     if imported.rejected:
         rejected = sum(imported.rejected.values())
         lines.append(f"  {counted(rejected, 'row')} rejected: {_listed(imported.rejected)}")

@@ -4,7 +4,7 @@ No request is sent before its intent is durable in the journal, and no answer co
 Tasks write intents and answers one by one; the journal commits them in groups.
 """
 
-from batchlic.journal.journal import Journal, read_identity
+from batchlic.journal.journal import Journal, inspect_journal, read_identity
 from batchlic.journal.queries import JournalQueries
 from batchlic.journal.records import (
     SANDBOX,
@@ -39,6 +39,7 @@ __all__ = [
     "Sending",
     "SessionEnd",
     "Settlement",
+    "inspect_journal",
     "is_lost",
     "read_identity",
     "status_of",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ import anyio.to_thread
 import msgspec
 import sqlalchemy as sa
 
-from batchlic.atomic import replacing
+from batchlic.atomic import explain_read_errors, replacing
 from batchlic.carrier.answers import Answer
 from batchlic.chunker.status import DeviceStatus
 from batchlic.database import (
@@ -22,10 +23,13 @@ from batchlic.database import (
     check_format,
     explain_database_errors,
     first_line,
+    is_database,
+    is_of_the_system,
+    snapshot,
     sqlite,
     write_format,
 )
-from batchlic.errors import RunFolderError
+from batchlic.errors import NoAccess, RunFolderError
 from batchlic.journal import tables
 from batchlic.journal.groupcommit import GroupCommit
 from batchlic.journal.queries import JournalQueries
@@ -38,6 +42,7 @@ FILE_FORMAT = FileFormat(
     version=2,
     advice="run the inventory again in another folder, if nothing of this run is in doubt",
     advice_if_foreign="restore the journal from a backup, and do not delete this file",
+    tables=frozenset({"run", "intents", "answers"}),
 )
 """The version changes with every change of the tables or of RunIdentity."""
 
@@ -73,13 +78,8 @@ class Journal(JournalQueries):
 
         This method never changes a damaged journal.
         """
-        if not path.is_file():
-            raise RunFolderError(f"{path}: there is no journal, so nothing was ever sent from this folder")
-        if damage := "it is empty" if not path.stat().st_size else _damage_of(path):
-            raise RunFolderError(f"{path}: the journal is damaged ({damage}); restore it, do not delete it")
-        check_format(path, FILE_FORMAT)
-        if damage := _damage_of_identity(path):
-            raise RunFolderError(f"{path}: the journal is damaged ({damage}); restore it, do not delete it")
+        _refuse_missing(path)
+        _refuse_damaged(path, read_from=path)
         return cls(sqlite(path))
 
     def close(self) -> None:
@@ -156,12 +156,60 @@ def create_tables(engine: sa.Engine, identity: RunIdentity, *, created_at: int) 
         )
 
 
+@contextmanager
+def inspect_journal(path: Path) -> Iterator[JournalQueries]:
+    """The journal at `path` as it is now, to read it without any change in its folder.
+
+    The folder may be read-only or belong to another user, and a session may be at work. Raises as
+    `Journal.open` does.
+    """
+    _refuse_missing(path)
+    with snapshot(path) as copy:
+        _refuse_damaged(path, read_from=copy)
+        engine = sqlite(copy)
+        try:
+            yield JournalQueries(engine)
+        finally:
+            engine.dispose()
+
+
+def _refuse_missing(path: Path) -> None:
+    """Raise RunFolderError if there is no journal, and NoAccess if it can't be opened."""
+    with explain_read_errors(path):
+        try:
+            is_file = stat.S_ISREG(path.stat().st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            raise RunFolderError(f"{path}: there is no journal") from None
+    if not is_file:
+        raise NoAccess(f"{path}: is not a file")
+
+
+def _refuse_damaged(path: Path, *, read_from: Path) -> None:
+    """Raise RunFolderError if the journal at `path` is damaged, or of another kind or version.
+
+    `read_from` is the journal itself or a copy.
+    """
+    with explain_database_errors(f"the journal {path}"):
+        if is_database(path):
+            check_format(path, FILE_FORMAT)  # before SQLite opens the file, which can change its folder
+        damage = _damage_of(read_from) if read_from.stat().st_size else "it is empty"
+        if not damage:
+            damage = _damage_of_identity(read_from)
+    if damage:
+        raise RunFolderError(f"{path}: the journal is damaged ({damage}); restore it, do not delete it")
+
+
 def _damage_of(path: Path) -> str:
-    """The error that SQLite finds in the file at `path`; empty if there is none. Does not write."""
+    """The error that SQLite finds in the file at `path`; empty if there is none. Does not write.
+
+    Raises the errors of the system, which are no damage.
+    """
     try:
         with _read_only(path) as connection:
             [(result,)] = connection.execute("PRAGMA quick_check(1)")
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        if is_of_the_system(error):
+            raise
         return first_line(error)
     return "" if result == "ok" else str(result)
 
@@ -172,7 +220,7 @@ def _damage_of_identity(path: Path) -> str:
         with _read_only(path) as connection:
             [(identity,)] = connection.execute("SELECT identity FROM run")
             msgspec.json.decode(identity, type=RunIdentity)
-    except (sqlite3.DatabaseError, msgspec.MsgspecError, ValueError) as error:
+    except (sqlite3.DatabaseError, msgspec.MsgspecError, ValueError, TypeError) as error:
         return first_line(error)
     return ""
 
@@ -185,12 +233,13 @@ def read_identity(path: Path) -> tuple[RunIdentity, int]:
     """
     check_format(path, FILE_FORMAT)
     try:
-        with _read_only(path) as connection:
+        # The identity never changes, and was in the file itself before any log was beside it.
+        with _read_only(path, "immutable=1") as connection:
             [(identity, created_at)] = connection.execute("SELECT identity, created_at FROM run")
             return msgspec.json.decode(identity, type=RunIdentity), int(created_at)
     except (sqlite3.DatabaseError, msgspec.MsgspecError, ValueError, TypeError) as error:
         raise RunFolderError(f"{path}: the journal can't be read ({first_line(error)})") from error
 
 
-def _read_only(path: Path) -> closing[sqlite3.Connection]:
-    return closing(sqlite3.connect(f"file://{quote(os.fsencode(path.absolute()))}?mode=ro", uri=True))
+def _read_only(path: Path, how: str = "mode=ro") -> closing[sqlite3.Connection]:
+    return closing(sqlite3.connect(f"file://{quote(os.fsencode(path.absolute()))}?{how}", uri=True))

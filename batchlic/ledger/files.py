@@ -1,8 +1,9 @@
 """The ledger for people: its figures, what it knows of one device, and files out of it and into it."""
 
 import hashlib
+import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,11 +11,11 @@ from tempfile import TemporaryDirectory
 import msgspec
 import polars as pl
 
-from batchlic.atomic import replacing
+from batchlic.atomic import read_error, replacing
 from batchlic.chunker import write_plan
 from batchlic.errors import RunFolderError, UsageError
 from batchlic.figures import TIME_IN_FILES
-from batchlic.journal import SANDBOX, Journal
+from batchlic.journal import SANDBOX, inspect_journal
 from batchlic.ledger.ledger import Ledger, RunEntry
 from batchlic.ledger.records import ledger_records, list_states, read_states, recordable_rows
 from batchlic.ledger.schema import RECORD_COLUMNS, STATES
@@ -23,7 +24,10 @@ from batchlic.reader.rules import iccid_digits, imei_digits
 from batchlic.reader.scans import scan_csv_as_text, scan_parquet
 from batchlic.reader.streaming import Schema, lazy_frame
 from batchlic.reader.unpacking import opened
+from batchlic.writer.device_states import RESULTS
+from batchlic.writer.migrations import STEP_STATUSES
 from batchlic.writer.summary import read_summary
+from batchlic.writer.tables import explain_damage, missing_columns, read_table
 
 EXPORT: Schema = {
     **dict.fromkeys(("carrier", "account_name", "sku_number", "imei", "iccid"), pl.String()),
@@ -37,6 +41,13 @@ _COMMON_COLUMNS = frozenset(
     {"run_id", "imei", "iccid", "account_name", "sku_number", "action", "status", "x_request_id"}
 )
 """Columns by which results.parquet and an export of the ledger are recognized."""
+
+_MARKS_OF_RESULTS = frozenset({"run_id", "status"})
+"""Columns that no list of devices has, but results of any version."""
+
+_RECORDED_COLUMNS = frozenset({"request_id", "last_attempt_at"})
+"""Other columns of results that go into records. Those of migrations are missing in older results: there
+were no migrations."""
 
 _HEADERS_OF_RESULTS = ((b"run_id", b"status"), (b"status", b"reason", b"message"))
 """Columns in the first bytes of what `ledger export` and `batchlic export` write in other formats."""
@@ -66,6 +77,8 @@ class Imported(msgspec.Struct, frozen=True):
     known_runs: list[str]
     rehearsals: list[str]
     unfinished_runs: list[str] = []
+    notes: list[str] = []
+    """What results of another version of batchlic do not say."""
 
 
 class Forgotten(msgspec.Struct, frozen=True):
@@ -186,9 +199,11 @@ def import_files(ledger: Ledger, files: Sequence[str], options: ReadOptions, *, 
     inventories = [file for file in found if file not in results]
     for file in inventories:
         _refuse_results(file)
-    imported = Imported(0, {}, [], [])
-    for table in results.values():
-        imported = _sum(imported, _import_results(ledger, table))
+    notes = [note for file in results for note in _notes_on(Path(file))]
+    imported = Imported(0, {}, [], [], notes=notes)
+    for file, table in results.items():
+        with explain_damage(Path(file)):
+            imported = _sum(imported, _import_results(ledger, table))
     if inventories:
         imported = _sum(imported, _import_list(ledger, inventories, options, carrier))
     return _sum(imported, _register_unfinished(ledger, unfinished))
@@ -226,9 +241,9 @@ def _unfinished_runs(folder: Path) -> Iterator[RunEntry]:
 
     Raises RunFolderError if a run has neither results nor a journal that can be read.
     """
-    for path in sorted(folder.rglob("journal.db")):
+    for path in _files_below(folder, "journal.db"):
         try:
-            with closing(Journal.open(path)) as journal:
+            with inspect_journal(path) as journal:
                 identity = journal.identity
                 if journal.final_session_end is None and identity.carrier != SANDBOX:
                     run_folder = str(path.parent.absolute())
@@ -260,12 +275,22 @@ def _sum(first: Imported, second: Imported) -> Imported:
         first.known_runs + second.known_runs,
         first.rehearsals + second.rehearsals,
         first.unfinished_runs + second.unfinished_runs,
+        first.notes + second.notes,
     )
 
 
 def _results_below(name: str) -> list[Path]:
     path = Path(name)
-    return sorted(path.rglob("results.parquet")) if path.is_dir() else [path]
+    return _files_below(path, "results.parquet") if path.is_dir() else [path]
+
+
+def _files_below(folder: Path, name: str) -> list[Path]:
+    """All files of this name in a folder, at any depth. Raises NoAccess if a folder can't be opened."""
+
+    def explain(error: OSError) -> None:
+        raise read_error(error.filename, error.errno or 0) from error
+
+    return sorted(Path(path) / name for path, _, names in os.walk(folder, onerror=explain) if name in names)
 
 
 def _refuse_results(file: str) -> None:
@@ -295,15 +320,38 @@ def _scan_results(file: str, carrier: str) -> pl.LazyFrame | None:
         columns = set(table.collect_schema())
     except (pl.exceptions.PolarsError, OSError):
         return None  # the reader explains what is wrong with the file
+    _refuse_partial_results(file, columns)
     if not columns >= _COMMON_COLUMNS:
         return None
     if "at" in columns:
         table = table.rename({"at": "last_attempt_at"})
     else:
+        if path.suffix == ".parquet":
+            table = read_table(path, RESULTS)
         table = table.with_columns(pl.lit(_carrier_of_run(path.parent) or carrier).alias("carrier"))
     if path.suffix == ".parquet":
         return table
     return table.with_columns(pl.col("last_attempt_at").str.to_datetime("%+"))
+
+
+def _refuse_partial_results(file: str, columns: Collection[str]) -> None:
+    """Raise UsageError for results without the columns that an import needs: they are no list of licenses."""
+    needed = _COMMON_COLUMNS | ({*STEP_STATUSES.values()} if "from_sku" in columns else frozenset())
+    missing = needed - {*columns}
+    if {*columns} >= _MARKS_OF_RESULTS and missing:
+        raise UsageError(
+            f"{file}: holds results of a run, without the columns {', '.join(sorted(missing))}: import an "
+            "export of the ledger that has this run"
+        )
+
+
+def _notes_on(file: Path) -> list[str]:
+    """What results of another version of batchlic do not say."""
+    if file.suffix != ".parquet" or "at" in scan_parquet(file).collect_schema():
+        return []
+    missing = [name for name in missing_columns(file, RESULTS) if name in _RECORDED_COLUMNS]
+    what = f"{file} was written by another version of batchlic, without {', '.join(missing)}"
+    return [what] if missing else []
 
 
 def _carrier_of_run(folder: Path) -> str | None:

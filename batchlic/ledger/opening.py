@@ -22,6 +22,7 @@ FILE_FORMAT = FileFormat(
     "ledger",
     application_id=int.from_bytes(b"BLld"),
     version=2,
+    tables=frozenset({"runs", "records"}),
     advice="build a new ledger from its runs: batchlic ledger import RUNS_DIR --ledger NEW_FILE",
     advice_if_foreign=(
         "name another file. If it was the ledger, it is damaged: restore it from a backup, or move it away "

@@ -1,11 +1,13 @@
 """Finds the inputs that a command line or job names: files, globs, folders, standard input, addresses."""
 
 import glob
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from batchlic.atomic import refuse_undecodable
 from batchlic.errors import InventoryError, UsageError
 from batchlic.reader.addresses import Address, address_of, other_address_error, refuse_cloud_secrets
 from batchlic.reader.left_out import is_left_out, is_run_folder
@@ -38,10 +40,8 @@ class Inputs:
         if not self.left_out:
             return notes
         more = f" and {len(self.left_out) - SHOWN} more" if len(self.left_out) > SHOWN else ""
-        return [
-            *notes,
-            f"left out, because they are no inventories: {', '.join(self.left_out[:SHOWN])}{more}",
-        ]
+        shown = ", ".join(self.left_out[:SHOWN]).encode(errors="backslashreplace").decode()
+        return [*notes, f"left out, because they are no inventories: {shown}{more}"]
 
 
 def expanded(names: Sequence[str]) -> Inputs:
@@ -53,7 +53,9 @@ def expanded(names: Sequence[str]) -> Inputs:
     inputs = Inputs()
     for given in names:
         _add(given, inputs)
-    names_by_input: dict[Path | str, str | Address] = {}
+    for name in inputs.names:
+        refuse_undecodable(str(name))
+    names_by_input: dict[str, str | Address] = {}
     for name in inputs.names:
         resolved = _identity(name)
         if resolved in names_by_input:
@@ -79,10 +81,10 @@ def _number_equal_names(inputs: Inputs) -> None:
                 inputs.numbered[shown] = number
 
 
-def _identity(name: str | Address) -> Path | str:
+def _identity(name: str | Address) -> str:
     if isinstance(name, Address):
         return name.url
-    return name if name == STDIN or is_remote(name) else Path(name).resolve()
+    return name if name == STDIN or is_remote(name) else os.path.realpath(name)
 
 
 def _add(given: str, inputs: Inputs) -> None:

@@ -1,17 +1,16 @@
 """Exports rows of a run folder: rejects, devices by status, or all."""
 
-from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO
 
 import polars as pl
 
+from batchlic.atomic import explain_read_errors
 from batchlic.chunker import DeviceStatus
 from batchlic.errors import RunFolderError
-from batchlic.reader.scans import scan_parquet
 from batchlic.runs.folder import RunFolder
-from batchlic.runs.identity import left_by_a_run, open_journal, refuse_changed_plan
-from batchlic.runs.states import states_of
+from batchlic.runs.identity import inspected, left_by_a_run, refuse_changed_plan
+from batchlic.runs.states import rejects_of, states_of
 from batchlic.writer.export import Format, Selection, device_rows, rejected_rows, write_export
 from batchlic.writer.resent import PLACES, resent_devices
 
@@ -24,23 +23,17 @@ def export(folder: RunFolder, selection: Selection, form: Format, to: Path | Bin
     Raises RunFolderError if the run does not have such rows yet, and UsageError if they do not fit a sheet.
     """
     if selection is Selection.REJECTS:
-        return write_export(_rejects(folder), form, to)
-    if not folder.journal.exists() and not left_by_a_run(folder):
+        return write_export(rejected_rows(rejects_of(folder)), form, to)
+    with explain_read_errors(folder.path):
+        is_planned_only = folder.path.is_dir() and not folder.journal.exists() and not left_by_a_run(folder)
+    if is_planned_only:
         raise RunFolderError(f"{folder.path}: no device has a status yet: this run has sent nothing")
-    with closing(open_journal(folder)) as journal:
+    with inspected(folder) as journal:
         refuse_changed_plan(folder, journal.identity)
         states = states_of(folder, journal)
         if selection is Selection.RESENT:
             states = states.join(resent_devices(journal).lazy(), on=list(PLACES), how="semi")
         rows = device_rows(states, _STATUSES.get(selection))
         if selection is Selection.ALL:
-            rows = pl.concat([rows, _rejects(folder)], how="vertical_relaxed")
+            rows = pl.concat([rows, rejected_rows(rejects_of(folder))], how="vertical_relaxed")
         return write_export(rows, form, to)
-
-
-def _rejects(folder: RunFolder) -> pl.LazyFrame:
-    if not folder.rejects.is_file():
-        raise RunFolderError(
-            f"{folder.path}: there is no {folder.rejects.name}, because the run is not planned yet"
-        )
-    return rejected_rows(scan_parquet(folder.rejects))

@@ -1,19 +1,28 @@
 """The folder of a run: the paths of its files, and the locks that exclude a second process."""
 
+import errno
 import fcntl
 import os
 import re
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from batchlic.atomic import explain_disk_errors, remove_leftovers, staged_path, sync_folder
-from batchlic.errors import BatchlicError, RefusedToStart, RunFolderError
+from batchlic.atomic import (
+    explain_disk_errors,
+    explain_read_errors,
+    read_error,
+    refuse_undecodable,
+    remove_leftovers,
+    staged_path,
+    sync_folder,
+)
+from batchlic.errors import BatchlicError, NoAccess, RefusedToStart, RunFolderError
 
 _LOCK = ".lock"
 
@@ -46,6 +55,9 @@ class RunFolder:
     """The paths of a run's files. `make` creates the folder."""
 
     path: Path
+
+    def __post_init__(self) -> None:
+        refuse_undecodable(os.path.abspath(self.path))  # noqa: PTH100 - the name, not the target of a link
 
     @property
     def plan(self) -> Path:
@@ -139,7 +151,7 @@ class RunFolder:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Lock the folder for this process. Raises RefusedToStart if another process has locked it."""
-        with _file_lock(self.path / _LOCK, f"{self.path}: another batchlic process is using this folder"):
+        with _file_lock(self.path / _LOCK, _conflict(self)):
             staged_files = map(staged_path, self.published_files)
             remove_leftovers(
                 self.path, (self.plan, self.rejects, self.journal, *self.published_files, *staged_files)
@@ -172,10 +184,21 @@ class RunFolder:
         with suppress(OSError):
             paths = sorted(self.parent.iterdir())
         for path in paths:
-            with suppress(OSError):
+            with suppress(OSError, NoAccess):
                 is_itself = self.path.exists() and self.path.samefile(path)
                 if RunFolder(path).journal.is_file() and not is_itself:
                     yield RunFolder(path)
+
+    @contextmanager
+    def quiet(self) -> Iterator[None]:
+        """Exclude sessions during the block, and write nothing. Raises RefusedToStart if one is at work."""
+        lock = self.path / _LOCK
+        with ExitStack() as on_exit:
+            with explain_read_errors(lock), suppress(FileNotFoundError):  # there is none in a copy of a run
+                descriptor = os.open(lock, os.O_RDONLY)
+                on_exit.callback(os.close, descriptor)
+                _flock(descriptor, fcntl.LOCK_SH, _conflict(self))
+            yield
 
     @contextmanager
     def job_lock(self, name: str | None) -> Iterator[None]:
@@ -192,22 +215,12 @@ class RunFolder:
             yield
 
 
-def _is_locked_within(descriptor: int, seconds: float) -> bool:
-    """Lock a file, and try again for some time: `RunFolder.process` locks it for a moment, too."""
-    ends_at = time.monotonic() + seconds
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= ends_at:
-                return False
-            time.sleep(_LOOK_S / 10)
-        else:
-            return True
-
-
 def _this_process() -> Process:
     return Process(os.getpid(), socket.gethostname(), f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}")
+
+
+def _conflict(folder: RunFolder) -> str:
+    return f"{folder.path}: another batchlic process is using this folder"
 
 
 @contextmanager
@@ -216,19 +229,51 @@ def _file_lock(lock: Path, conflict: str) -> Iterator[None]:
 
     The operating system (flock) releases the lock when the process ends, even if the process is killed.
     """
-    with explain_disk_errors(lock):
-        descriptor = os.open(lock, os.O_CREAT | os.O_RDWR, 0o600)
-    if not _is_locked_within(descriptor, _LOOK_S):
-        holder = os.read(descriptor, 200).decode(errors="replace").strip()
-        os.close(descriptor)
-        raise RefusedToStart(f"{conflict} ({holder}); wait for it or stop it")
-    if not os.fstat(descriptor).st_nlink:  # a process that was refused has just removed it, with its folder
-        os.close(descriptor)
-        raise RefusedToStart(f"{conflict}; run the command again")
+    descriptor = _open_lock(lock)
     try:
+        _flock(descriptor, fcntl.LOCK_EX, conflict)
+        if not os.fstat(descriptor).st_nlink:  # a process that was refused has just removed it
+            raise RefusedToStart(f"{conflict}; run the command again")
         with explain_disk_errors(lock):
             os.ftruncate(descriptor, 0)
             os.write(descriptor, str(_this_process()).encode())
         yield
     finally:
         os.close(descriptor)
+
+
+def _open_lock(lock: Path) -> int:
+    """Open a lock file. Raises NoAccess if nothing can be written there, or else StoppedEarly."""
+    with explain_disk_errors(lock):
+        try:
+            return os.open(lock, os.O_CREAT | os.O_RDWR, 0o600)
+        except OSError as error:
+            if error.errno == errno.EROFS:
+                raise NoAccess(f"{lock.parent}: can't be written ({error.strerror})") from error
+            if error.errno in {errno.EACCES, errno.EPERM}:
+                raise read_error(lock, error.errno) from error
+            raise
+
+
+def _flock(descriptor: int, kind: int, conflict: str) -> None:
+    """Lock an open file. If another process has locked it, raise RefusedToStart with `conflict`."""
+    if _is_locked_within(descriptor, kind, _LOOK_S):
+        return
+    if _is_locked_within(descriptor, fcntl.LOCK_SH, 0):  # readers do not name themselves in the file
+        raise RefusedToStart(f"{conflict} (`batchlic audit --verify`); wait for it")
+    holder = os.read(descriptor, 200).decode(errors="replace").strip()
+    raise RefusedToStart(f"{conflict} ({holder}); wait for it or stop it")
+
+
+def _is_locked_within(descriptor: int, kind: int, seconds: float) -> bool:
+    """Lock a file, and try again for some time: `RunFolder.process` locks it for a moment, too."""
+    ends_at = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= ends_at:
+                return False
+            time.sleep(_LOOK_S / 10)
+        else:
+            return True

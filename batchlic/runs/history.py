@@ -1,22 +1,25 @@
 """The history of one device across runs: planned or rejected, sent, answered, settled, called back."""
 
+import os
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import polars as pl
 
+from batchlic.atomic import explain_read_errors, read_error
 from batchlic.carrier.answers import Outcome
 from batchlic.carrier.catalog import Action
 from batchlic.chunker import DeviceStatus, Step, parse_ranges
 from batchlic.errors import RunFolderError, UsageError
 from batchlic.figures import time_in_files
-from batchlic.journal import Event, Journal, Settlement
+from batchlic.journal import Event, JournalQueries, Settlement
 from batchlic.reader.scans import scan_parquet
 from batchlic.runs.folder import RunFolder
-from batchlic.writer.callback_outcomes import read_outcomes
+from batchlic.runs.identity import inspected, left_by_a_run, refuse_changed_plan
+from batchlic.runs.states import recorded_reports, rejects_of
+from batchlic.writer.callback_outcomes import outcomes_of
 
 
 class HistoryEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -60,15 +63,30 @@ def device_history(device: str, runs: Path) -> list[HistoryEvent]:
     Raises UsageError if there is no run at all. Raises RunFolderError if a run can't be read, because a
     history with gaps would mislead.
     """
-    folders = [RunFolder(path.parent) for path in sorted(runs.rglob("journal.db"))]
+    folders = list(_run_folders(runs))
     if not folders:
         raise UsageError(f"{runs}: there is no run in this folder")
     events = [event for folder in folders for event in _events_of_run(device, folder)]
     return sorted(events, key=lambda event: event.at)
 
 
+def _run_folders(runs: Path) -> Iterator[RunFolder]:
+    """The folders below `runs` in which a run was. Raises NoAccess if a folder can't be opened."""
+
+    def explain(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise read_error(error.filename, error.errno or 0) from error
+
+    for path, folders, files in os.walk(runs, onerror=explain):
+        folders.sort()
+        folder = RunFolder(Path(path))
+        if folder.journal.name in files or left_by_a_run(folder):
+            yield folder
+
+
 def _events_of_run(device: str, folder: RunFolder) -> Iterator[HistoryEvent]:
-    with closing(Journal.open(folder.journal)) as journal:
+    with inspected(folder) as journal:
+        refuse_changed_plan(folder, journal.identity)
         try:
             yield from _rejections(device, folder, journal)
             plan = scan_parquet(folder.plan).with_row_index("plan_row")
@@ -85,19 +103,20 @@ def _events_of_run(device: str, folder: RunFolder) -> Iterator[HistoryEvent]:
             raise RunFolderError(f"{folder.plan}: can't be read ({str(error).splitlines()[0]})") from error
 
 
-def _rejections(device: str, folder: RunFolder, journal: Journal) -> Iterator[HistoryEvent]:
+def _rejections(device: str, folder: RunFolder, journal: JournalQueries) -> Iterator[HistoryEvent]:
     """The rows of the inventories that name the device and were rejected, with the reasons.
 
     A rejected cell is as it is in the file, such as `86-450803-010987-7`: only its digits are compared.
     """
-    if not folder.rejects.is_file():
-        return
+    with explain_read_errors(folder.rejects):
+        if not folder.rejects.exists():
+            return
     digits = _digits(pl.lit(device))
     is_device = pl.any_horizontal(
         (pl.col(name) == device) | ((_digits(pl.col(name)) == digits) & (digits.str.len_bytes() > 0))
         for name in ("imei", "iccid")
     )
-    found = scan_parquet(folder.rejects).filter(is_device.fill_null(value=False)).collect()
+    found = rejects_of(folder).filter(is_device.fill_null(value=False)).collect()
     for row in found.iter_rows(named=True):
         names = ("account_name", "sku_number", "source", "row", "reason", "message")
         fields = _run_fields(folder, journal) | {name: row[name] for name in names}
@@ -108,7 +127,7 @@ def _digits(cell: pl.Expr) -> pl.Expr:
     return cell.str.replace_all(r"\D", "")
 
 
-def _run_fields(folder: RunFolder, journal: Journal) -> dict[str, object]:
+def _run_fields(folder: RunFolder, journal: JournalQueries) -> dict[str, object]:
     """The fields that all events of a run share."""
     identity = journal.identity
     return {
@@ -122,7 +141,7 @@ def _run_fields(folder: RunFolder, journal: Journal) -> dict[str, object]:
 class _PlannedDevice:
     """The events of one row of a plan."""
 
-    def __init__(self, row: dict[str, Any], folder: RunFolder, journal: Journal) -> None:
+    def __init__(self, row: dict[str, Any], folder: RunFolder, journal: JournalQueries) -> None:
         self._row = row
         self._folder = folder
         self._journal = journal
@@ -145,7 +164,8 @@ class _PlannedDevice:
     def callbacks(self) -> Iterator[HistoryEvent]:
         """The callbacks about the device."""
         is_device = pl.col("plan_row") == self._row["plan_row"]
-        for outcome in read_outcomes(self._folder.outcomes).filter(is_device).collect().iter_rows(named=True):
+        reports = recorded_reports(self._folder, self._journal).filter(is_device)
+        for outcome in outcomes_of(reports).collect().iter_rows(named=True):
             fields = {name: outcome[name] for name in ("request_id", "error_code", "error_message")}
             if outcome["step"] is not None:
                 fields |= {"action": outcome["step"]} | self._sku(new=outcome["step"] == Step.ASSIGN)

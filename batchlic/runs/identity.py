@@ -1,15 +1,18 @@
 """Checks that a folder holds the run of a command: journal, plan, job, inventories and carrier."""
 
 import hashlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from batchlic.atomic import explain_read_errors, staged_path
 from batchlic.chunker import Plan
 from batchlic.errors import InventoryError, RunFolderError, UsageError
 from batchlic.job import Job
-from batchlic.journal import InventoryFile, Journal, RunIdentity
+from batchlic.journal import InventoryFile, Journal, JournalQueries, RunIdentity, inspect_journal
 from batchlic.reader.addresses import Address, Downloaded, fetched, shown
 from batchlic.reader.sources import expanded
 from batchlic.reader.streams import STDIN, is_remote
@@ -80,17 +83,49 @@ def _input(name: str | Address, downloaded: Mapping[str, Downloaded], job: Job) 
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
+    """SHA-256 of a file, in hexadecimal. Raises NoAccess if it can't be opened."""
+    with explain_read_errors(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def open_journal(folder: RunFolder) -> Journal:
-    """The journal of a folder, without writing. Raises RunFolderError that names the files that are left."""
-    try:
+    """The journal of a folder that the caller has locked. Raises RunFolderError as `inspected` does."""
+    with _explained(folder):
         return Journal.open(folder.journal)
+
+
+@contextmanager
+def inspected(folder: RunFolder) -> Iterator[JournalQueries]:
+    """The journal of a folder, to read it without any change in the folder.
+
+    Raises RunFolderError that names the files that are left if the journal is lost or damaged.
+    """
+    with ExitStack() as opened:
+        with _explained(folder):
+            journal = opened.enter_context(inspect_journal(folder.journal))
+        yield journal
+
+
+@contextmanager
+def _explained(folder: RunFolder) -> Iterator[None]:
+    """Say what is lost or damaged, and which files have the last known state."""
+    try:
+        yield
     except RunFolderError as error:
-        raise RunFolderError(f"{error}; {_files_left(folder)}") from error
+        refuse_without_journal(folder)
+        raise RunFolderError(f"{error}{_files_left(folder)}") from error
+
+
+def refuse_without_journal(folder: RunFolder) -> None:
+    """Raise RunFolderError if the folder has no journal: there was no run, or the journal is lost."""
+    with explain_read_errors(folder.path):
+        if os.path.lexists(folder.journal):
+            return
+        if not folder.path.is_dir():
+            raise RunFolderError(f"{folder.path}: there is no such run folder")
+    if left_by_a_run(folder):
+        raise RunFolderError(f"{folder.journal}: the journal is lost{_files_left(folder)}")
+    raise RunFolderError(f"{folder.journal}: there is no journal, so nothing was ever sent from this folder")
 
 
 def refuse_used(folder: RunFolder) -> None:
@@ -98,7 +133,7 @@ def refuse_used(folder: RunFolder) -> None:
     if folder.journal.exists():
         raise UsageError(f"{folder.path}: holds a run already; {_what_to_do(folder)}")
     if left_by_a_run(folder):
-        open_journal(folder)
+        refuse_without_journal(folder)
 
 
 def refuse_other_job(folder: RunFolder, job: Job, identity: RunIdentity) -> None:
@@ -182,19 +217,22 @@ def _what_to_do(folder: RunFolder) -> str:
 
 
 def left_by_a_run(folder: RunFolder) -> list[Path]:
-    """The files, except the journal, that only a run with requests writes."""
-    return [path for path in (folder.results, folder.audit, folder.log) if path.exists()]
+    """The files, except the journal, that only a run writes: without a journal, they show that it is lost."""
+    log = folder.journal.with_name(f"{folder.journal.name}-wal")
+    staged = [staged_path(path) for path in folder.published_files]
+    with explain_read_errors(folder.path):
+        return [path for path in (*folder.published_files, folder.log, *staged, log) if path.exists()]
 
 
 def _files_left(folder: RunFolder) -> str:
-    left = left_by_a_run(folder)
+    left = [path for path in left_by_a_run(folder) if path in {*folder.published_files, folder.log}]
     if not left:
-        return "no other file here records requests"
+        return ""
     dated = ", ".join(
         f"{path.name} of {datetime.fromtimestamp(path.stat().st_mtime, UTC):%Y-%m-%dT%H:%M:%SZ}"
         for path in left
     )
     return (
-        f"the last known state is in {dated}. Restore the journal from a backup: without it, nothing is sent "
-        "from this folder, because it might be sent twice"
+        f"; the last known state is in {dated}. Restore the journal from a backup: without it, nothing is "
+        "sent from this folder, because it might be sent twice"
     )

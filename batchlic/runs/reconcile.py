@@ -27,10 +27,11 @@ from batchlic.errors import (
     BatchlicError,
     CredentialsRejected,
     ExitCode,
+    NoAccess,
     RunFolderError,
     StoppedEarly,
 )
-from batchlic.journal import SETTLED_BY_CALLBACK, Journal
+from batchlic.journal import SETTLED_BY_CALLBACK, Journal, inspect_journal
 from batchlic.reader.scans import scan_parquet
 from batchlic.reader.streaming import UTC, Schema
 from batchlic.runs.finalize import finalize, has_ended, now
@@ -40,6 +41,7 @@ from batchlic.runs.ledger_sync import ledger_sync
 from batchlic.runs.settle import parts_of
 from batchlic.runs.signals import finishing, is_asked, wait
 from batchlic.runs.staging import recovered_journal
+from batchlic.runs.states import recorded_reports
 from batchlic.writer.callback_outcomes import (
     outcomes_of,
     read_reports,
@@ -84,7 +86,7 @@ def reconcile(folder: RunFolder, store: Store) -> Summary:
         refuse_changed_plan(folder, journal.identity)
         job, stopped = job_of(journal.identity), _why_not_done(folder, journal)
         requests = _requests(folder, journal)
-        earlier = read_reports(folder.outcomes).collect()
+        earlier = recorded_reports(folder, journal).collect()
         reports = _reports(folder, journal, requests, store, earlier)
         if not reports.equals(earlier):
             with ledger_sync(job, journal.identity.carrier, locked=(folder,)) as ledger:
@@ -209,9 +211,9 @@ def _known_requests(folder: RunFolder, journal: Journal) -> pl.LazyFrame | None:
         is_recent = max(file.stat().st_mtime for file in files) * 1e6 > journal.created_at - _DAY
         if is_recent and not path.samefile(folder.journal):
             try:
-                with closing(Journal.open(path)) as other:
+                with inspect_journal(path) as other:
                     found += other.request_ids()
-            except RunFolderError:
+            except (RunFolderError, NoAccess):
                 return None
     return pl.LazyFrame({"request_id": found}, _KNOWN_REQUESTS)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from batchlic.chunker import DeviceStatus
-from batchlic.errors import RunFolderError
+from batchlic.errors import NoAccess, RunFolderError
 from batchlic.journal import RunIdentity, read_identity
 from batchlic.runs.folder import RunFolder
 from batchlic.writer.summary import read_summary
@@ -57,7 +57,7 @@ def _origins(folder: RunFolder, identity: RunIdentity) -> Iterator[RelatedRun]:
 
 
 def _rollbacks(folder: RunFolder) -> Iterator[RelatedRun]:
-    with suppress(OSError):
+    with suppress(NoAccess, OSError):
         for path in sorted(folder.path.glob(f"{ROLLBACK_FOLDER}*")):
             if RunFolder(path).journal.is_file():
                 yield from _described(RunFolder(path), Relation.ROLLED_BACK_BY)
@@ -66,7 +66,7 @@ def _rollbacks(folder: RunFolder) -> Iterator[RelatedRun]:
 def _followers(folder: RunFolder, identity: RunIdentity) -> Iterator[RelatedRun]:
     """The runs beside this one whose inventory is a file in its folder."""
     for beside in folder.beside():
-        with suppress(RunFolderError, OSError):
+        with suppress(RunFolderError, NoAccess, OSError):
             follower, _ = read_identity(beside.journal)
             if any(source.path.samefile(folder.path) for source in _sources(beside, follower)):
                 yield from _described(beside, Relation.RETRIED_BY, identity, Relation.FOLLOWED_BY)
@@ -76,7 +76,7 @@ def _sources(folder: RunFolder, identity: RunIdentity) -> Iterator[RunFolder]:
     """The run folders in which the inventories of a run are."""
     seen: list[Path] = []
     for given in (Path(file.name) for file in identity.inputs if file.sha256 is not None):
-        with suppress(OSError):
+        with suppress(NoAccess, OSError):
             path = _run_of(given, folder)
             if path is not None and not any(path.samefile(other) for other in (folder.path, *seen)):
                 seen.append(path)
@@ -107,12 +107,12 @@ def _described(
     identity: RunIdentity | None = None,
     relation_if_other_action: Relation | None = None,
 ) -> Iterator[RelatedRun]:
-    with suppress(RunFolderError, OSError):
+    with suppress(RunFolderError, NoAccess, OSError):
         found, _ = read_identity(other.journal)
         if identity and relation_if_other_action and found.job_action != identity.job_action:
             relation = relation_if_other_action
         statuses = exit_code = None
-        with suppress(RunFolderError, OSError):
+        with suppress(RunFolderError, NoAccess, OSError):
             summary = read_summary(other.summary)
             statuses, exit_code = summary.statuses, summary.exit_code
         yield RelatedRun(

@@ -22,8 +22,8 @@ from batchlic.runs.folder import RunFolder
 from batchlic.runs.guards import Guards, guards_of
 from batchlic.runs.identity import (
     identify,
+    inspected,
     job_of,
-    open_journal,
     refuse_changed_plan,
     refuse_other_carrier,
     refuse_other_job,
@@ -65,7 +65,7 @@ def plan_only(job: Job, folder: RunFolder, guards: Guards, known: Snapshot | Non
 def dry_run(job: Job, folder: RunFolder, guards: Guards, known: Snapshot | None = None) -> Plan:
     """The plan that `start` would make in `folder`, without leaving a file."""
     if folder.journal.exists():
-        with closing(open_journal(folder)) as journal:
+        with inspected(folder) as journal:
             refuse_other_job(folder, job, journal.identity)
     else:
         refuse_used(folder)

@@ -2,7 +2,7 @@
 
 | the command is | a first signal | another one |
 | --- | --- | --- |
-| in `hearing`: nothing would be lost | raises KeyboardInterrupt | raises KeyboardInterrupt |
+| in `hearing`: nothing would be lost | raises KeyboardInterrupt | raises it again, a second later |
 | in `finishing`, or after it: files must be written | is remembered | raises KeyboardInterrupt |
 | in `run_in_loop`: requests are in flight | ends `asked(1)` | ends `asked(2)` |
 
@@ -39,7 +39,8 @@ _SAME_REQUEST_S = 0.1
 """Within this time, a SIGTERM repeats the request to stop."""
 
 _INSISTING_S = 1.0
-"""While files are written, only a signal that comes later than this after another one interrupts that."""
+"""Only a signal that comes later than this after another one interrupts files that are written, and what the
+other one ended: pressing Ctrl-C twice is no error."""
 
 
 class Interrupted(StoppedEarly):
@@ -95,7 +96,9 @@ class _State:
             os.write(self.wakeup[1], b"!")
         if self.mode is _Mode.NOTIFY:
             return
-        if self.mode is _Mode.FINISH and (self.requests == 1 or since_last < _INSISTING_S):
+        if self.requests > 1 and since_last < _INSISTING_S:
+            return
+        if self.mode is _Mode.FINISH and self.requests == 1:
             return
         raise KeyboardInterrupt
 

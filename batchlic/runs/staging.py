@@ -6,11 +6,20 @@ old files stay in place. If it is killed after the record, the next session publ
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-from batchlic.atomic import explain_disk_errors, staged_path, sync_folder
-from batchlic.journal import Journal
+from batchlic.atomic import explain_disk_errors, explain_read_errors, staged_path, sync_folder
+from batchlic.journal import Journal, JournalQueries
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import open_journal, sha256_of
+
+
+def recorded_path(path: Path, journal: JournalQueries) -> Path:
+    """Where a published file is: still beside its place, if its session was killed before publishing it."""
+    staged = staged_path(path)
+    recorded = journal.file_hashes().get(path.name)
+    with explain_read_errors(staged):
+        return staged if staged.exists() and sha256_of(staged) == recorded else path
 
 
 def recovered_journal(folder: RunFolder) -> Journal:

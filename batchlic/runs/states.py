@@ -1,13 +1,19 @@
-"""The device states of a run folder."""
+"""The device states of a run folder, and its rejects."""
 
 from collections.abc import Iterator
 
 import polars as pl
 
+from batchlic.atomic import explain_read_errors
+from batchlic.chunker.schema import REJECTS
+from batchlic.errors import RunFolderError
 from batchlic.journal import JournalQueries
 from batchlic.runs.folder import RunFolder
-from batchlic.writer.callback_outcomes import read_outcomes
+from batchlic.runs.identity import sha256_of
+from batchlic.runs.staging import recorded_path
+from batchlic.writer.callback_outcomes import outcomes_of, read_reports
 from batchlic.writer.device_states import device_states, state_frames
+from batchlic.writer.tables import explain_damage, read_table
 
 
 def states_of(folder: RunFolder, journal: JournalQueries) -> pl.LazyFrame:
@@ -15,9 +21,40 @@ def states_of(folder: RunFolder, journal: JournalQueries) -> pl.LazyFrame:
 
     The journal must stay open until the query is collected.
     """
-    return device_states(folder.plan, journal, read_outcomes(folder.outcomes))
+    return device_states(folder.plan, journal, outcomes_of(recorded_reports(folder, journal)))
 
 
 def state_frames_of(folder: RunFolder, journal: JournalQueries) -> Iterator[pl.DataFrame]:
     """The same rows in frames of whole batches."""
-    return state_frames(folder.plan, journal, read_outcomes(folder.outcomes))
+    return state_frames(folder.plan, journal, outcomes_of(recorded_reports(folder, journal)))
+
+
+def recorded_reports(folder: RunFolder, journal: JournalQueries) -> pl.LazyFrame:
+    """Everything that the run's callbacks reported (columns: callback_outcomes.OUTCOMES).
+
+    Raises RunFolderError if the file is not the one that the run recorded: a damaged one is not decoded.
+    """
+    path = recorded_path(folder.outcomes, journal)
+    recorded = journal.file_hashes().get(folder.outcomes.name)
+    with explain_read_errors(path):
+        is_there = path.exists()
+    if is_there and sha256_of(path) != recorded:
+        raise RunFolderError(
+            f"{path}: is not the file that the run recorded: restore it. Or move it away, and `batchlic "
+            f"reconcile {folder.path}` makes it again from the store of callbacks"
+        )
+    return read_reports(path)
+
+
+def rejects_of(folder: RunFolder) -> pl.LazyFrame:
+    """The rejected rows (columns: schema.REJECTS). Raises RunFolderError if they are missing or damaged."""
+    with explain_read_errors(folder.rejects):
+        is_planned = folder.rejects.is_file()
+    if not is_planned:
+        raise RunFolderError(
+            f"{folder.path}: there is no {folder.rejects.name}, because the run is not planned yet"
+        )
+    rejects = read_table(folder.rejects, REJECTS)
+    with explain_damage(folder.rejects, "make it again: `batchlic plan` with the same inventory and options"):
+        rejects.select(pl.all().null_count()).collect(engine="streaming")  # decodes every row
+    return rejects

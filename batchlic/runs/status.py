@@ -1,7 +1,7 @@
 """How a run stands now: devices, the process at work on it, why it stopped, and the runs linked with it."""
 
 from collections import Counter
-from contextlib import closing, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -9,20 +9,16 @@ import msgspec
 import polars as pl
 
 from batchlic.chunker import DeviceStatus
-from batchlic.errors import ExitCode, RunFolderError
+from batchlic.errors import ExitCode, NoAccess, RunFolderError
 from batchlic.figures import time_in_files
-from batchlic.journal import Journal
+from batchlic.journal import JournalQueries
 from batchlic.runs.finalize import now, summarize
 from batchlic.runs.folder import Process, RunFolder
-from batchlic.runs.identity import open_journal, refuse_changed_plan, sha256_of
+from batchlic.runs.identity import inspected, refuse_changed_plan, sha256_of
 from batchlic.runs.related import RelatedRun, related_runs
-from batchlic.runs.states import state_frames_of
-from batchlic.writer.callback_outcomes import (
-    UnjudgedMessage,
-    count_undecided,
-    read_reports,
-    unjudged_messages,
-)
+from batchlic.runs.staging import recorded_path
+from batchlic.runs.states import recorded_reports, state_frames_of
+from batchlic.writer.callback_outcomes import UnjudgedMessage, count_undecided, unjudged_messages
 from batchlic.writer.device_states import DEVICE_STATES
 from batchlic.writer.in_doubt import Doubt, doubts_in
 from batchlic.writer.summary import Summary, read_summary
@@ -78,7 +74,7 @@ def status(folder: RunFolder) -> StatusReport:
     This writes nothing, and does not affect an active session.
     """
     process = folder.process  # before the journal is read: a run that ends meanwhile is at its end there
-    with closing(open_journal(folder)) as journal:
+    with inspected(folder) as journal:
         refuse_changed_plan(folder, journal.identity)
         states = _states_in_one_pass(folder, journal)
         summary = summarize(journal, states.statuses, journal.final_session_end)
@@ -86,7 +82,7 @@ def status(folder: RunFolder) -> StatusReport:
         if recorded is not None:
             fields = ("stopped_because", "unconfirmed", "notes")
             summary = msgspec.structs.replace(summary, **{name: getattr(recorded, name) for name in fields})
-        reports = read_reports(folder.outcomes)
+        reports = recorded_reports(folder, journal)
         is_finished = summary.exit_code in {ExitCode.OK, ExitCode.INCOMPLETE}
         return StatusReport(
             **msgspec.structs.asdict(summary),
@@ -107,7 +103,7 @@ class _States(NamedTuple):
     settled_lately: int
 
 
-def _states_in_one_pass(folder: RunFolder, journal: Journal) -> _States:
+def _states_in_one_pass(folder: RunFolder, journal: JournalQueries) -> _States:
     """The states of one moment, though a session may be at work."""
     statuses: Counter[str] = Counter()
     in_doubt = [pl.DataFrame(schema=DEVICE_STATES)]
@@ -138,7 +134,7 @@ def _at_work(process: Process, states: _States) -> AtWork:
     )
 
 
-def _last_answer(journal: Journal) -> LastAnswer | None:
+def _last_answer(journal: JournalQueries) -> LastAnswer | None:
     attempt = journal.last_answer
     if attempt is None:
         return None
@@ -152,11 +148,12 @@ def _last_answer(journal: Journal) -> LastAnswer | None:
     )
 
 
-def _recorded_summary(folder: RunFolder, journal: Journal) -> Summary | None:
+def _recorded_summary(folder: RunFolder, journal: JournalQueries) -> Summary | None:
     """The summary of the last session, if nothing has happened since; the journal does not have all of it."""
     if journal.final_session_end is None:
         return None
-    with suppress(RunFolderError, OSError):
-        if sha256_of(folder.summary) == journal.file_hashes().get(folder.summary.name):
-            return read_summary(folder.summary)
+    with suppress(RunFolderError, NoAccess, OSError):
+        path = recorded_path(folder.summary, journal)
+        if sha256_of(path) == journal.file_hashes().get(folder.summary.name):
+            return read_summary(path)
     return None

@@ -1,7 +1,7 @@
 """audit.parquet: every attempt and settlement in order. A row's hash covers the row and the hash before."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -52,7 +52,10 @@ UNANSWERED = {
 }
 """The values in the audit for an intent without an answer."""
 
-_HASHED = [name for name in AUDIT if name not in {"prev_hash", "hash"}]
+HASHES = frozenset({"prev_hash", "hash"})
+"""The columns of the chain itself."""
+
+_HASHED = [name for name in AUDIT if name not in HASHES]
 _STORED = {name: pl.Int64() if isinstance(kind, pl.Datetime) else kind for name, kind in AUDIT.items()}
 
 _SETTLED_AS = {
@@ -89,32 +92,35 @@ def first_hash(run_id: str) -> str:
     return hashlib.sha256(run_id.encode()).hexdigest()
 
 
-def hash_of(row: Row, prev_hash: str) -> str:
+def hash_of(row: Row, prev_hash: str, columns: Iterable[str] = _HASHED) -> str:
     """SHA-256 of `prev_hash` and the row's other columns as a JSON array, in the schema's order.
 
-    Times are microseconds since 1970.
+    Times are microseconds since 1970. `columns` are those of the version that wrote the row.
     """
-    values = msgspec.json.encode([row[name] for name in _HASHED])
+    values = msgspec.json.encode([row[name] for name in columns])
     return hashlib.sha256(prev_hash.encode() + b"\n" + values).hexdigest()
 
 
 def chain_breaks(path: Path, run_id: str) -> Iterator[str]:
     """A message for each place where the chain of audit.parquet is broken.
 
-    Raises the errors of polars if the file can't be read.
+    Other versions of batchlic may have written other columns, and their hashes cover those. Raises the errors
+    of polars if the file can't be read.
     """
     table = scan_parquet(path)
-    if dict(table.collect_schema()) != AUDIT:
+    found = table.collect_schema()
+    if not {"seq", *HASHES} <= {*found}:
         yield "its columns are not those of an audit"
         return
-    table = table.with_columns(pl.col("started_at").cast(pl.Int64))
+    table = table.with_columns(pl.col(pl.Datetime).dt.epoch("us"))
+    hashed = [name for name in found if name not in HASHES]
     expected, start = first_hash(run_id), 0
     while rows := table.slice(start, ROWS_PER_FRAME).collect().to_dicts():
         for row in rows:
             start += 1
             if row["prev_hash"] != expected:
                 yield f"row {start:,} (seq {row['seq']}): its prev_hash is not the hash of the row before"
-            if row["hash"] != hash_of(row, str(row["prev_hash"])):
+            if row["hash"] != hash_of(row, str(row["prev_hash"]), hashed):
                 yield f"row {start:,} (seq {row['seq']}): its hash does not match its values"
             expected = row["hash"]
 

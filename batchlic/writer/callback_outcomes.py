@@ -6,9 +6,8 @@ import msgspec
 import polars as pl
 
 from batchlic.figures import TIME_IN_FILES
-from batchlic.reader.scans import scan_parquet
 from batchlic.reader.streaming import UTC, Schema
-from batchlic.writer.tables import write_table
+from batchlic.writer.tables import read_table, write_table
 
 OUTCOMES: Schema = {
     "plan_row": pl.UInt32(),
@@ -54,7 +53,7 @@ def read_reports(path: Path) -> pl.LazyFrame:
     """Everything that a run's callbacks reported (columns: OUTCOMES); no rows if the file does not exist."""
     if not path.exists():
         return pl.LazyFrame(schema=OUTCOMES)
-    return scan_parquet(path, schema=OUTCOMES, missing_columns="insert")
+    return read_table(path, OUTCOMES)
 
 
 def read_outcomes(path: Path) -> pl.LazyFrame:

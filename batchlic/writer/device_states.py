@@ -151,6 +151,8 @@ def _planned_devices(plan: Path) -> Iterator[tuple[pl.DataFrame, range]]:
     """The rows of `plan` in frames of whole batches, with their places; and the ids of the batches."""
     start = 0
     for rows in chain(read_whole_batches(plan), read_excluded(plan)):
+        if "held" not in rows.columns:  # plans of early versions excluded nothing
+            rows = rows.with_columns(pl.lit(None, pl.String).alias("held"))  # noqa: PLW2901
         batch_ids = rows["batch_id"].drop_nulls()
         devices = rows.with_columns(
             pl.int_range(pl.len()).over("batch_id").alias("offset"),

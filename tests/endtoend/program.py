@@ -78,6 +78,12 @@ def batchlic(*arguments: str | Path, settings: Mapping[str, str] | None = None, 
     return end(begin(*arguments, settings=settings or {}, cwd=cwd))
 
 
+def bound(*arguments: str | Path, settings: Mapping[str, str] | None = None, cwd: Path) -> Ended:
+    """Like `batchlic`, as a process that permissions bind, also if the tests run as root."""
+    environment = environment_of(settings or {}, cwd)
+    return end(Program(list(map(str, arguments)), environment, cwd, is_privileged=False))
+
+
 def until(condition: Callable[[], bool]) -> None:
     """Wait until a condition holds, by polling."""
     deadline = time.monotonic() + PATIENCE

@@ -59,6 +59,7 @@ from tests.callbacks.builders import (
     submitted_run,
 )
 from tests.journal.builders import intent
+from tests.recovery.builders import record_as_written
 
 AMBIGUOUS = Answer(outcome=Outcome.AMBIGUOUS, http_status=502)
 REFUSED = Answer(outcome=Outcome.REFUSED, http_status=400, error_code="INPUT_INVALID.DeviceState.Invalid")
@@ -199,6 +200,7 @@ def test_outcomes_without_a_step_column_are_read(tmp_path: Path) -> None:
     first, second = messages_of(folder)
     settled(folder, first)
     pl.read_parquet(folder.outcomes).drop("step").write_parquet(folder.outcomes)
+    record_as_written(folder.outcomes)
     (folder.path / "store.db").unlink()
     assert settled(folder, second).statuses == {"confirmed": 2}
 

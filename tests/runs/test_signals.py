@@ -10,7 +10,16 @@ import anyio
 import pytest
 
 from batchlic.runs import signals
-from batchlic.runs.signals import Interrupted, asked, finishing, is_asked, run_in_loop, unless_asked
+from batchlic.runs.signals import (
+    Interrupted,
+    _heard_as,
+    _Mode,
+    asked,
+    finishing,
+    is_asked,
+    run_in_loop,
+    unless_asked,
+)
 
 STOPPING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGXCPU]
 
@@ -77,6 +86,22 @@ def test_impatience_does_not_leave_files_unwritten(clock: list[float]) -> None:
         send(signal.SIGINT)
         clock[0] += 0.3
         send(signal.SIGINT)
+
+
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM, signal.SIGQUIT])
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGHUP])
+def test_a_key_pressed_twice_does_not_interrupt_the_end_of_a_command(
+    first: signal.Signals, second: signal.Signals, clock: list[float]
+) -> None:
+    with _heard_as(_Mode.INTERRUPT):
+        with pytest.raises(KeyboardInterrupt):
+            send(first)
+        clock[0] += 0.3
+        send(second, second)
+        assert str(signals.interruption()) == f"stopped by {first.name}"
+        clock[0] += 2
+        with pytest.raises(KeyboardInterrupt):
+            send(second)
 
 
 def test_an_outer_block_goes_on_hearing_after_an_inner_one() -> None:
