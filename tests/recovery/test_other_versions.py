@@ -44,7 +44,14 @@ def folder(finished: Path, tmp_path: Path) -> Path:
 
 
 def without(*columns: str) -> Change:
-    return lambda table: table.drop(columns)
+    def without_columns(table: pl.DataFrame) -> pl.DataFrame:
+        return table.drop(columns)
+
+    return without_columns
+
+
+def name_of(change: Change | None) -> str:
+    return getattr(change, "__name__", "unchanged")
 
 
 def with_times_in_ms(table: pl.DataFrame) -> pl.DataFrame:
@@ -157,7 +164,7 @@ def test_a_summary_with_fewer_fields_agrees_and_they_are_named(folder: Path, fie
     assert [(note.file, field in note.what) for note in verification.notes] == [("summary.json", True)]
 
 
-@pytest.mark.parametrize("change", [*DTYPES, with_another_column, None], ids=str)
+@pytest.mark.parametrize("change", [*DTYPES, with_another_column, None], ids=name_of)
 def test_status_and_export_read_a_run_with_files_of_another_version(
     folder: Path, tmp_path: Path, change: Change | None
 ) -> None:
@@ -178,7 +185,7 @@ def test_rejects_with_fewer_columns_are_exported(folder: Path, tmp_path: Path) -
     assert json.loads((tmp_path / "out").read_text())["message"] is None
 
 
-@pytest.mark.parametrize("change", [*DTYPES, with_another_column, without(*FIRST_RESULTS)], ids=str)
+@pytest.mark.parametrize("change", [*DTYPES, with_another_column, without(*FIRST_RESULTS)], ids=name_of)
 def test_a_ledger_imports_results_of_another_version(folder: Path, change: Change) -> None:
     written_by_another_version(folder, "results.parquet", change)
     with closing(Ledger(folder / "new.db")) as ledger:
