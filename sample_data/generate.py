@@ -15,7 +15,7 @@ from typing import IO, cast
 
 import polars as pl
 
-from batchlic.reader.luhn import check_digit
+from batchlic.reader.validation.luhn import check_digit
 
 ROWS_AT_ONCE = 500_000
 TROUBLED_ONE_IN = 400

@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 from batchlic.cli.app import app
 from batchlic.errors import ExitCode
 from batchlic.job import EmbeddedSandbox, Inventory, Job, LedgerUse, Licensing, Limits
-from batchlic.reader.profiles import PROFILES, Profile
-from batchlic.reader.reasons import Reason
+from batchlic.reader.columns.profiles import PROFILES, Profile
 from batchlic.reader.roles import Role
+from batchlic.reader.validation.reasons import Reason
 from batchlic.writer.audit import AUDIT
 from batchlic.writer.callback_outcomes import OUTCOMES
 from batchlic.writer.device_states import RESULTS

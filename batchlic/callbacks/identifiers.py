@@ -10,7 +10,7 @@
 
 import polars as pl
 
-from batchlic.reader.rules import imei_of_imeisv
+from batchlic.reader.validation.rules import imei_of_imeisv
 
 _KINDS = ("imei", "iccid")
 _IDENTIFIERS = (*_KINDS, "further_ids")

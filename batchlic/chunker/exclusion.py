@@ -10,9 +10,9 @@ import polars as pl
 
 from batchlic.chunker.status import DeviceStatus
 from batchlic.reader.devices import PENDING, REJECTED
-from batchlic.reader.duplicates import IDENTIFIERS, repeated_values
 from batchlic.reader.fleet import Fleet
 from batchlic.reader.targets import Target
+from batchlic.reader.validation.duplicates import IDENTIFIERS, repeated_values
 
 
 class LicenseState(IntEnum):

@@ -13,11 +13,11 @@ from batchlic.chunker.schema import REJECTS, write_plan_file, write_rejects_file
 from batchlic.chunker.status import DeviceStatus
 from batchlic.reader.devices import PENDING
 from batchlic.reader.fleet import TEXTS_BYTES, Fleet
-from batchlic.reader.reasons import Reason
-from batchlic.reader.rules import iccid_digits, imei_digits
 from batchlic.reader.spool import Spool
 from batchlic.reader.streaming import Schema, lazy_frame
 from batchlic.reader.targets import Target
+from batchlic.reader.validation.reasons import Reason
+from batchlic.reader.validation.rules import iccid_digits, imei_digits
 
 _TARGET: Schema = {"account_name": pl.String(), "sku_number": pl.String()}
 _DEVICES: Schema = {

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from batchlic.atomic import scratch_in
 from batchlic.chunker.groups import Fit, PlanGroup
 from batchlic.reader import ReadOptions, Source
-from batchlic.reader.addresses import Downloaded
+from batchlic.reader.inputs.addresses import Downloaded
 
 if TYPE_CHECKING:
     from batchlic.chunker.exclusion import KnownLicenses
@@ -68,7 +68,7 @@ def write_plan(
     from batchlic.chunker.exclusion import exclude_known  # noqa: PLC0415 - brings polars
     from batchlic.chunker.files import PlanLayout, write_files  # noqa: PLC0415
     from batchlic.reader.fleet import read_fleet  # noqa: PLC0415
-    from batchlic.reader.reasons import Reason  # noqa: PLC0415
+    from batchlic.reader.validation.reasons import Reason  # noqa: PLC0415
 
     with scratch_in(folder) as scratch:
         fleet = read_fleet(inventories, options, scratch)

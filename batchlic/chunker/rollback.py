@@ -11,9 +11,9 @@ from batchlic.chunker.plan import Plan
 from batchlic.chunker.schema import PLAN, REJECTS, UNDOES, write_plan_file, write_rejects_file
 from batchlic.chunker.status import DeviceStatus
 from batchlic.reader import Source
-from batchlic.reader.reasons import Reason
 from batchlic.reader.scans import scan_parquet
 from batchlic.reader.streaming import Schema, lazy_frame
+from batchlic.reader.validation.reasons import Reason
 
 Frames: TypeAlias = Callable[[], Iterator[pl.DataFrame]]
 """Makes new frames at each call."""

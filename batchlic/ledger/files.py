@@ -20,10 +20,10 @@ from batchlic.ledger.ledger import Ledger, RunEntry
 from batchlic.ledger.records import ledger_records, list_states, read_states, recordable_rows
 from batchlic.ledger.schema import RECORD_COLUMNS, STATES
 from batchlic.reader import ReadOptions
-from batchlic.reader.rules import iccid_digits, imei_digits
+from batchlic.reader.inputs.unpacking import opened
 from batchlic.reader.scans import scan_csv_as_text, scan_parquet
 from batchlic.reader.streaming import Schema, lazy_frame
-from batchlic.reader.unpacking import opened
+from batchlic.reader.validation.rules import iccid_digits, imei_digits
 from batchlic.writer.device_states import RESULTS
 from batchlic.writer.migrations import STEP_STATUSES
 from batchlic.writer.summary import read_summary

@@ -10,8 +10,8 @@ from batchlic.carrier.catalog import Action
 from batchlic.chunker import DeviceStatus, Step, read_excluded
 from batchlic.chunker.exclusion import LicenseState
 from batchlic.ledger.schema import RECORD_COLUMNS, RECORDS_PER_FRAME, SCOPE, STATES
-from batchlic.reader.rules import iccid_number, imei_number
 from batchlic.reader.scans import scan_parquet
+from batchlic.reader.validation.rules import iccid_number, imei_number
 from batchlic.writer.migrations import EXECUTED, MIGRATION_COLUMNS, STEP_STATUSES
 
 IMPORTED = "imported"

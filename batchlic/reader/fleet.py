@@ -8,19 +8,18 @@ from pathlib import Path
 import polars as pl
 
 from batchlic.errors import InventoryError, UsageError
-from batchlic.reader import duplicates, rules
-from batchlic.reader.addresses import Address, Download, Downloaded, download
 from batchlic.reader.devices import DEVICES, REJECTED, DeviceRows
-from batchlic.reader.facts import Facts
-from batchlic.reader.formats import inventories
+from batchlic.reader.formats.opening import inventories
+from batchlic.reader.inputs.addresses import Address, Download, Downloaded, download
+from batchlic.reader.inputs.sources import expanded
 from batchlic.reader.inventory import Inventory, no_rows_error
 from batchlic.reader.options import ReadOptions, Source
 from batchlic.reader.reading import validated_blocks
-from batchlic.reader.sources import expanded
 from batchlic.reader.spool import Spool
 from batchlic.reader.streaming import Schema
 from batchlic.reader.targets import TargetTable
-from batchlic.reader.validation import (
+from batchlic.reader.validation import duplicates, rules
+from batchlic.reader.validation.validator import (
     CELL_COLUMNS,
     CELLS,
     REJECT_COLUMNS,
@@ -28,6 +27,7 @@ from batchlic.reader.validation import (
     TARGET_ROLES,
     ValidatedBlock,
 )
+from batchlic.reader.validation.whole_columns import Facts
 
 TEXTS_BYTES = 64 << 20
 """Bytes of each kind of text, apart from the device rows, that stay in memory."""

@@ -12,6 +12,9 @@ from batchlic.reader.roles import Role
 SHORT = "short"
 """Optional column of a block (Boolean): the row has fewer cells than the header."""
 
+NO_VALUE = "#FORMULA"
+"""Begins the text of a formula whose value the workbook does not have."""
+
 Block: TypeAlias = Callable[[], pl.DataFrame]
 """Parses consecutive rows, on any thread, to a frame of String columns named by role."""
 

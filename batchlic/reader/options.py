@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from batchlic.carrier.catalog import SKUS, Action, LicenseType
 from batchlic.errors import UsageError
-from batchlic.reader import profiles
+from batchlic.reader.columns import profiles
 from batchlic.reader.roles import Role
 
 

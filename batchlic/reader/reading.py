@@ -10,7 +10,7 @@ import polars as pl
 from batchlic.reader.inventory import Block, Inventory
 from batchlic.reader.options import ReadOptions
 from batchlic.reader.roles import Role
-from batchlic.reader.validation import ValidatedBlock, Validator
+from batchlic.reader.validation.validator import ValidatedBlock, Validator
 
 MAX_THREADS = 4
 """Blocks validated at once. More blocks need memory and add little speed: polars has its own threads."""

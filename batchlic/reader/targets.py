@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from batchlic.reader.options import ReadOptions
-from batchlic.reader.validation import TARGET_ROLES
+from batchlic.reader.validation.validator import TARGET_ROLES
 
 
 @dataclass(frozen=True, slots=True, order=True)

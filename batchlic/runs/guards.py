@@ -14,7 +14,7 @@ from batchlic.errors import NoAccess, RefusedToStart, RunFolderError
 from batchlic.figures import counted
 from batchlic.job import Job
 from batchlic.journal import RunIdentity, read_identity
-from batchlic.reader.reasons import Reason
+from batchlic.reader.validation.reasons import Reason
 from batchlic.runs.folder import RunFolder
 
 

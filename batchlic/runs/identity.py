@@ -13,9 +13,9 @@ from batchlic.chunker import Plan
 from batchlic.errors import InventoryError, RunFolderError, UsageError
 from batchlic.job import Job
 from batchlic.journal import InventoryFile, Journal, JournalQueries, RunIdentity, inspect_journal
-from batchlic.reader.addresses import Address, Downloaded, fetched, shown
-from batchlic.reader.sources import expanded
-from batchlic.reader.streams import STDIN, is_remote
+from batchlic.reader.inputs.addresses import Address, Downloaded, fetched, shown
+from batchlic.reader.inputs.sources import expanded
+from batchlic.reader.inputs.streams import STDIN, is_remote
 from batchlic.runs.folder import RunFolder
 
 _GUARDS = ("inventory.allow_empty", "inventory.min_rows", "inventory.max_change")

@@ -17,8 +17,8 @@ from batchlic.job import Job
 from batchlic.journal import SANDBOX, Journal, RunIdentity
 from batchlic.ledger import IDENTIFIERS, SCOPE, Ledger, RunEntry, RunRecords, Snapshot
 from batchlic.ledger.records import excluded_pairs, ledger_records
-from batchlic.reader.rules import iccid_number, imei_number
 from batchlic.reader.scans import scan_parquet
+from batchlic.reader.validation.rules import iccid_number, imei_number
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import left_by_a_run, refuse_changed_plan
 from batchlic.runs.staging import recovered_journal

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from batchlic.chunker.exclusion import LicenseState
-from batchlic.reader.rules import iccid_number, imei_number
+from batchlic.reader.validation.rules import iccid_number, imei_number
 from tests.reader.builders import ACCOUNT, SKU
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from batchlic.chunker import write_plan
 from batchlic.ledger import IDENTIFIERS, RECORD_COLUMNS, Ledger, RunEntry, Snapshot
-from batchlic.reader.rules import iccid_number, imei_number
+from batchlic.reader.validation.rules import iccid_number, imei_number
 from tests.reader.builders import ACCOUNT, JOB, SKU, csv_of, iccid, imei
 
 CARRIER = "https://carrier.example/api"

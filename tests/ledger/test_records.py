@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from batchlic.ledger import records as making
 from batchlic.ledger.records import excluded_pairs, ledger_records, read_states
-from batchlic.reader.rules import iccid_number, imei_number
+from batchlic.reader.validation.rules import iccid_number, imei_number
 from batchlic.writer.device_states import RESULTS
 from tests.reader.builders import ACCOUNT, SKU, iccid, imei
 

@@ -99,7 +99,7 @@ def test_cells_without_a_column_in_xlsb_are_beside_the_last(tmp_path: Path) -> N
 def test_the_size_of_pieces_of_xlsb_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    monkeypatch.setattr("batchlic.reader.workbook_xlsb.PIECE_BYTES", size)
+    monkeypatch.setattr("batchlic.reader.formats.workbooks.xlsb.PIECE_BYTES", size)
     cells: list[list[Cell]] = [[imei(n), Error("#REF!") if n % 3 else Short(iccid(n))] for n in range(30)]
     planned = plan_bytes(tmp_path, as_xlsb([HEADER[:2], *cells]))
     assert planned.devices == [(imei(n), iccid(n)) for n in range(0, 30, 3)]

@@ -161,7 +161,7 @@ def test_small_ranges_and_spools_change_nothing(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(fleet, "VERDICT_ROWS", 7)
     monkeypatch.setattr(fleet, "TEXTS_BYTES", 0)
     monkeypatch.setattr("batchlic.reader.spool.FRAME_BYTES", 500)
-    monkeypatch.setattr("batchlic.reader.delimited.BLOCK_BYTES", 1000)
+    monkeypatch.setattr("batchlic.reader.formats.delimited.BLOCK_BYTES", 1000)
     in_ranges = plan_rows(
         tmp_path, rows, ReadOptions(account=JOB.account, sku=JOB.sku), header="IMEI,ICCID,Account,SKU"
     )

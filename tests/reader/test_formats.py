@@ -272,7 +272,7 @@ def test_columns_without_header_are_recognized_and_noted(tmp_path: Path) -> None
 
 
 def test_row_numbers_continue_across_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("batchlic.reader.delimited.BLOCK_BYTES", 200)
+    monkeypatch.setattr("batchlic.reader.formats.delimited.BLOCK_BYTES", 200)
     rows = [(imei(n), '"a\nnote"' if n % 3 == 0 else "", iccid(n)) for n in range(100)]
     planned = plan_rows(tmp_path, rows, header="IMEI,Notes,ICCID")
     assert planned.devices == [(imei(n), iccid(n)) for n in range(100)]

@@ -120,7 +120,7 @@ def test_the_size_of_blocks_changes_nothing(
     rows = [(imei(n), note if n % 3 else "x", iccid(n), "more")[: 2 + n % 3] for n in range(60)]
     content = csv_of(rows, "IMEI,Notes,ICCID")
     whole = plan_bytes(tmp_path, content)
-    monkeypatch.setattr("batchlic.reader.delimited.BLOCK_BYTES", cut)
+    monkeypatch.setattr("batchlic.reader.formats.delimited.BLOCK_BYTES", cut)
     in_blocks = plan_bytes(tmp_path, content)
     assert in_blocks.plan.equals(whole.plan)
     assert in_blocks.rejects.equals(whole.rejects)

@@ -65,7 +65,7 @@ BLOCKS = [
 def test_all_rows_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, block_bytes: int
 ) -> None:
-    monkeypatch.setattr("batchlic.reader.jsonrows.BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr("batchlic.reader.formats.json_rows.BLOCK_BYTES", block_bytes)
     planned = plan_bytes(tmp_path, content)
     assert planned.devices == DEVICES
     assert planned.rejects.is_empty()
@@ -123,7 +123,7 @@ def test_text_that_is_no_row_is_refused(tmp_path: Path, content: bytes, complain
 def test_a_key_that_appears_late_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int, block_bytes: int
 ) -> None:
-    monkeypatch.setattr("batchlic.reader.jsonrows.BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr("batchlic.reader.formats.json_rows.BLOCK_BYTES", block_bytes)
     rows: list[dict[str, str]] = [{"imei": imei(n)} for n in range(at)]
     rows += [{"iccid": iccid(at)}, {"imei": imei(at + 1), "accountName": OTHER_ACCOUNT}]
     planned = plan_bytes(tmp_path, lines(*rows))
@@ -132,7 +132,7 @@ def test_a_key_that_appears_late_counts(
 
 
 def test_a_late_key_that_changes_a_column_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("batchlic.reader.jsonrows.BLOCK_BYTES", 100)
+    monkeypatch.setattr("batchlic.reader.formats.json_rows.BLOCK_BYTES", 100)
     rows = [{"sim": iccid(n)} for n in range(50)] + [{"sim": "a", "iccid": iccid(50)}]
     with pytest.raises(InventoryError, match="under 'sim', and later ones under 'iccid'"):
         plan_bytes(tmp_path, lines(*rows))
@@ -185,7 +185,7 @@ def test_two_identifiers_of_one_kind_are_rejected(tmp_path: Path) -> None:
 def test_the_account_around_a_list_holds_for_its_devices(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, block_bytes: int
 ) -> None:
-    monkeypatch.setattr("batchlic.reader.jsonrows.BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr("batchlic.reader.formats.json_rows.BLOCK_BYTES", block_bytes)
     pages = (
         {key: account, "deviceList": page}
         for account, page in zip((ACCOUNT, OTHER_ACCOUNT), PAGES, strict=True)
@@ -195,7 +195,7 @@ def test_the_account_around_a_list_holds_for_its_devices(
 
 
 def test_an_account_after_a_long_list_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("batchlic.reader.jsonrows.BLOCK_BYTES", 60)
+    monkeypatch.setattr("batchlic.reader.formats.json_rows.BLOCK_BYTES", 60)
     with pytest.raises(InventoryError, match="'accountName' comes after the list of devices"):
         plan_bytes(tmp_path, lines({"devices": ROWS, "accountName": OTHER_ACCOUNT}))
 
@@ -223,7 +223,7 @@ def test_numbers_keep_all_digits(tmp_path: Path) -> None:
 def test_a_nested_key_that_appears_late_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_bytes: int
 ) -> None:
-    monkeypatch.setattr("batchlic.reader.jsonrows.BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr("batchlic.reader.formats.json_rows.BLOCK_BYTES", block_bytes)
     rows: list[object] = [{"imei": imei(n), "card": None} for n in range(300)]
     rows.append({"imei": None, "card": {"iccid": iccid(300)}})
     assert plan_bytes(tmp_path, lines(*rows)).devices[300] == (None, iccid(300))

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from batchlic.errors import UsageError
-from batchlic.reader.headers import fold
-from batchlic.reader.profiles import PROFILES, Profile, named, recognized
+from batchlic.reader.columns.headers import fold
+from batchlic.reader.columns.profiles import PROFILES, Profile, named, recognized
 from batchlic.reader.roles import Role
 from tests.reader.builders import plan_files
 

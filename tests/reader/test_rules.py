@@ -10,10 +10,10 @@ from stdnum import luhn
 
 from batchlic.carrier.catalog import Action
 from batchlic.reader import IdKind, ReadOptions, Role
-from batchlic.reader import luhn as vectorized
 from batchlic.reader.inventory import SHORT
-from batchlic.reader.rules import iccid_digits, iccid_number, imei_digits, imei_number, table
-from batchlic.reader.validation import Validator
+from batchlic.reader.validation import luhn as vectorized
+from batchlic.reader.validation.rules import iccid_digits, iccid_number, imei_digits, imei_number, table
+from batchlic.reader.validation.validator import Validator
 from tests.reader.builders import ACCOUNT, JOB, SKU, iccid, imei
 
 IMEIS = st.integers(0, 999_999).map(imei)

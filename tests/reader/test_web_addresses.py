@@ -17,7 +17,7 @@ import trustme
 import batchlic.reader
 from batchlic.errors import InventoryError, UsageError
 from batchlic.reader import ReadOptions
-from batchlic.reader.addresses import address_of
+from batchlic.reader.inputs.addresses import address_of
 from tests.reader.builders import ACCOUNT, SKU, Planned, csv_of, imei, plan_files
 from tests.reader.test_formats import CSV, DEVICES, FORMATS, ROWS
 from tests.reader.web import Request, Web, answer, redirect, serving
@@ -388,7 +388,7 @@ def test_a_server_without_tls_behind_an_https_address_is_an_error(tmp_path: Path
 def test_without_the_extra_an_address_is_refused(
     tmp_path: Path, web: Web, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
-    monkeypatch.delitem(sys.modules, "batchlic.reader.http_files", raising=False)
+    monkeypatch.delitem(sys.modules, "batchlic.reader.inputs.http_files", raising=False)
     monkeypatch.delattr(batchlic.reader, "http_files", raising=False)
     for name in [name for name in sys.modules if name.partition(".")[0] == missing]:
         monkeypatch.setitem(sys.modules, name, None)

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from batchlic.errors import InventoryError
-from batchlic.reader import columns, contents
-from batchlic.reader.columns import Columns
+from batchlic.reader.columns import contents, matching
+from batchlic.reader.columns.matching import Columns
 from batchlic.reader.options import ReadOptions
 from batchlic.reader.roles import IDENTIFIERS, Role
 
@@ -46,19 +46,19 @@ def find(name: str, records: Sequence[Sequence[str]], options: ReadOptions, wher
     """
     if (known := known_header(records, options)) is not None:
         rows = records[known.first_row :]
-        found = columns.by_header(name, known.headers, options, sample=rows)
+        found = matching.by_header(name, known.headers, options, sample=rows)
         above = records[: known.first_row - known.lines]
         if Role.ACCOUNT not in found.positions:
-            columns.refuse_other_accounts(name, [cell for record in above for cell in record], options)
+            matching.refuse_other_accounts(name, [cell for record in above for cell in record], options)
         return Layout(known.first_row, known.headers, found, (*_left_out(name, above), *found.notes))
     first = records[0]
     if _is_first_row(first, options):
-        found = columns.by_content(name, records, options)
+        found = matching.by_content(name, records, options)
         return Layout(0, (), found, found.notes)
-    found = columns.by_header(name, first, options, sample=records[1:])
+    found = matching.by_header(name, first, options, sample=records[1:])
     if not found.has_identifier:
-        raise columns.no_identifier_error(name, first, records[1:], where)
-    taken = f"{name}: row 1 is taken for the header: {columns.listed(first, range(len(first)))}"
+        raise matching.no_identifier_error(name, first, records[1:], where)
+    taken = f"{name}: row 1 is taken for the header: {matching.listed(first, range(len(first)))}"
     return Layout(1, first, found, (taken, *found.notes))
 
 
@@ -106,9 +106,9 @@ def known_header(records: Sequence[Sequence[str]], options: ReadOptions) -> Head
 def _roles(headers: Sequence[str], options: ReadOptions) -> int:
     """The number of roles with a column under these headers; 0 if none of them is an identifier."""
     try:
-        found = columns.by_header("", headers, options)
+        found = matching.by_header("", headers, options)
     except InventoryError:  # a named column is missing, or two columns fit: both need known headers
-        return int(columns.names_identifier(headers, options))
+        return int(matching.names_identifier(headers, options))
     named_by_position = {
         role for role, column in options.columns.items() if column.isdecimal() and column not in headers
     }

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import BinaryIO
 
-from batchlic.reader.streams import CHUNK_BYTES, Opened, with_head
+from batchlic.reader.inputs.streams import CHUNK_BYTES, Opened, with_head
 
 
 def in_utf8(source: Opened) -> Opened:

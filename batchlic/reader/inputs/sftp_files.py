@@ -11,7 +11,7 @@ import paramiko
 from fsspec.implementations.sftp import SFTPFileSystem  # type: ignore[import-untyped]
 
 from batchlic.errors import InventoryError
-from batchlic.reader.addresses import AGAIN, SILENT, Address
+from batchlic.reader.inputs.addresses import AGAIN, SILENT, Address
 
 _SYSTEM_HOST_KEYS = Path("/etc/ssh/ssh_known_hosts")
 

@@ -11,7 +11,7 @@ import aiohttp
 from fsspec.implementations.http import HTTPFileSystem  # type: ignore[import-untyped]
 
 from batchlic.errors import InventoryError
-from batchlic.reader.addresses import AGAIN, SILENT, Address
+from batchlic.reader.inputs.addresses import AGAIN, SILENT, Address
 
 MAX_REDIRECTS = 10
 _REDIRECTS = {301, 302, 303, 307, 308}

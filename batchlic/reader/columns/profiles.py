@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from batchlic.errors import UsageError
-from batchlic.reader.headers import fold
+from batchlic.reader.columns.headers import fold
 from batchlic.reader.roles import Role
 
 

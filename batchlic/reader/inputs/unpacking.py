@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import IO, BinaryIO, cast
 
 from batchlic.errors import InventoryError
-from batchlic.reader import streams
-from batchlic.reader.addresses import Download
-from batchlic.reader.left_out import is_left_out
-from batchlic.reader.streams import Opened, Readable, chunks, damaged_error, in_a_file, with_head
+from batchlic.reader.inputs import streams
+from batchlic.reader.inputs.addresses import Download
+from batchlic.reader.inputs.left_out import is_left_out
+from batchlic.reader.inputs.streams import Opened, Readable, chunks, damaged_error, in_a_file, with_head
 
 if sys.version_info >= (3, 14):
     from compression import zstd

@@ -5,8 +5,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import IO, TypeAlias
 
-NO_VALUE = "#FORMULA"
-"""Begins the text of a formula whose value the workbook does not have."""
+from batchlic.reader.inventory import NO_VALUE
 
 PIECE_BYTES = 1 << 20
 MAX_PIECE_BYTES = 32 << 20

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 from batchlic.errors import InventoryError
-from batchlic.reader import contents, profiles
-from batchlic.reader.headers import fold, remarks, without_remarks
+from batchlic.reader.columns import contents, profiles
+from batchlic.reader.columns.headers import fold, remarks, without_remarks
 from batchlic.reader.options import ReadOptions
 from batchlic.reader.roles import IDENTIFIERS, LEFT_OUT, Role
 

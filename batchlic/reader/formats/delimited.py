@@ -14,10 +14,11 @@ from typing import BinaryIO
 import polars as pl
 
 from batchlic.errors import InventoryError
-from batchlic.reader import layout, streams
-from batchlic.reader.encodings import with_newlines
+from batchlic.reader.columns import layout
+from batchlic.reader.columns.layout import Layout
+from batchlic.reader.inputs import streams
+from batchlic.reader.inputs.encodings import with_newlines
 from batchlic.reader.inventory import SHORT, Block, Inventory, empty
-from batchlic.reader.layout import Layout
 from batchlic.reader.options import ReadOptions
 from batchlic.reader.roles import Role
 

@@ -19,7 +19,7 @@ from typing import IO, BinaryIO, Protocol
 import polars as pl
 
 from batchlic.errors import InventoryError
-from batchlic.reader.addresses import Download
+from batchlic.reader.inputs.addresses import Download
 
 if sys.version_info >= (3, 14):
     from compression import zstd

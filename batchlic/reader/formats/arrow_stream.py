@@ -12,7 +12,7 @@ from typing import IO, BinaryIO, NamedTuple
 import polars as pl
 
 from batchlic.errors import InventoryError
-from batchlic.reader.streams import CHUNK_BYTES
+from batchlic.reader.inputs.streams import CHUNK_BYTES
 
 CONTINUATION = b"\xff\xff\xff\xff"
 """Begins each message."""

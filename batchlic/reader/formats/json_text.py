@@ -12,12 +12,12 @@ from itertools import chain
 import polars as pl
 
 from batchlic.errors import InventoryError
-from batchlic.reader import columns, contents, layout
+from batchlic.reader.columns import contents, layout, matching
+from batchlic.reader.formats.json_rows import JsonText, Object, Path, blocks, is_json
+from batchlic.reader.inputs.streams import Opened
 from batchlic.reader.inventory import Block, Inventory, block_of, empty
-from batchlic.reader.jsonrows import JsonText, Object, Path, blocks, is_json
 from batchlic.reader.options import ReadOptions
 from batchlic.reader.roles import Role
-from batchlic.reader.streams import Opened
 
 __all__ = ["inventory", "is_json"]
 
@@ -45,14 +45,14 @@ class _Devices:
 
     def is_device(self, value: Object) -> bool:
         """Whether an object has a key for an identifier."""
-        return columns.names_identifier(list(paths_of(value)), self._options)
+        return matching.names_identifier(list(paths_of(value)), self._options)
 
     def of_all(self, value: Object) -> Object:
         """The account and the SKU in an object around devices, and whatever else names an account."""
         found: Object = {}
         for header, path in paths_of(value).items():
             cell = _value(value, path)
-            is_named = any(columns.spelled([header], role) for role in (Role.ACCOUNT, Role.SKU))
+            is_named = any(matching.spelled([header], role) for role in (Role.ACCOUNT, Role.SKU))
             if not isinstance(cell, list) and (is_named or contents.accounts_in(_text(cell) or "")):
                 found[path[0]] = value[path[0]]
         return found
@@ -67,7 +67,9 @@ def _of_objects(
     keys = _Keys(name, options)
     first = keys.learned(next(blocks))
     if not keys.columns.has_identifier:
-        raise columns.no_identifier_error(name, list(keys.paths), [keys.cells(row) for row in first[:SAMPLE]])
+        raise matching.no_identifier_error(
+            name, list(keys.paths), [keys.cells(row) for row in first[:SAMPLE]]
+        )
     notes.extend(keys.columns.notes)
 
     def frames() -> Iterator[Block]:
@@ -83,7 +85,7 @@ class _Keys:
     def __init__(self, name: str, options: ReadOptions) -> None:
         self.paths: dict[str, Path] = {}
         self.read: dict[Role, Path] = {}
-        self.columns = columns.Columns({})
+        self.columns = matching.Columns({})
         self._name = name
         self._options = options
         self._shapes: set[tuple[str, ...]] = set()
@@ -120,7 +122,7 @@ class _Keys:
         """Raise InventoryError if a row has a role under another key than the one that is read."""
         paths = paths_of(row)
         for role, read in self.read.items():
-            others = [] if read in paths.values() else columns.spelled(list(paths), role)
+            others = [] if read in paths.values() else matching.spelled(list(paths), role)
             if others and role not in self._options.columns:
                 raise InventoryError(
                     f"{self._name}: some rows have their {role} under {'.'.join(read)!r}, and others under "
@@ -131,7 +133,7 @@ class _Keys:
         headers = list(self.paths)
         sample = list(map(self.cells, rows))
         nested = {at for at, path in enumerate(self.paths.values()) if len(path) > 1}
-        self.columns = columns.by_header(self._name, headers, self._options, nested=nested, sample=sample)
+        self.columns = matching.by_header(self._name, headers, self._options, nested=nested, sample=sample)
         found = {role: self.paths[headers[position]] for role, position in self.columns.positions.items()}
         for role, path in self.read.items():
             if found.get(role) != path:

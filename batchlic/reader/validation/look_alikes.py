@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import polars as pl
 
-from batchlic.reader.reasons import Reason
+from batchlic.reader.inventory import NO_VALUE
 from batchlic.reader.roles import Role
-from batchlic.reader.workbook_xml import NO_VALUE
+from batchlic.reader.validation.reasons import Reason
 
 
 class LookAlike(NamedTuple):

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterator
 from typing import IO, NamedTuple
 
-from batchlic.reader.workbook_xml import NOT_DATES, PIECE_BYTES, Rewrite
+from batchlic.reader.formats.workbooks.xml_parts import NOT_DATES, PIECE_BYTES, Rewrite
 
 ERRORS = {
     0x00: "#NULL!",

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import PurePath
 from urllib.parse import unquote
 
-from batchlic.reader import columns
+from batchlic.reader.columns import matching
 from batchlic.reader.inventory import Inventory
 from batchlic.reader.options import ReadOptions
 
@@ -25,7 +25,7 @@ def with_folders(inventory: Inventory, options: ReadOptions, inside: str = "") -
     if not folders:
         return inventory
     headers = list(folders)
-    found = columns.by_header(inventory.name, headers, replace(options, columns={}, profile=None))
+    found = matching.by_header(inventory.name, headers, replace(options, columns={}, profile=None))
     constants = {
         role: folders[headers[position]]
         for role, position in found.positions.items()

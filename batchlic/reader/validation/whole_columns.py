@@ -8,7 +8,7 @@ from batchlic.errors import InventoryError
 from batchlic.reader.inventory import Inventory
 from batchlic.reader.options import ReadOptions
 from batchlic.reader.roles import Role
-from batchlic.reader.validation import ValidatedBlock
+from batchlic.reader.validation.validator import ValidatedBlock
 
 MIN_WRONG = 3
 """Fewer wrong check digits are mistyped numbers. Of numbers without check digits, one in ten seems right."""

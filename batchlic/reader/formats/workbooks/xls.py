@@ -7,8 +7,8 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from batchlic.reader.workbook_xlsb import ERRORS
-from batchlic.reader.workbook_xml import NOT_DATES
+from batchlic.reader.formats.workbooks.xlsb import ERRORS
+from batchlic.reader.formats.workbooks.xml_parts import NOT_DATES
 
 _STREAMS = ("workbook", "book")
 _BOF, _EOF, _SHEET, _PASSWORD, _FORMAT = 0x0809, 0x000A, 0x0085, 0x002F, 0x00E0

@@ -160,10 +160,10 @@ def fetched(address: Address, timeout: float) -> Downloaded:
 def _opened(address: Address, timeout: float) -> AbstractContextManager[RemoteFile]:
     try:
         if address.parts.scheme == "sftp":
-            from batchlic.reader import sftp_files  # noqa: PLC0415 - the extra may not be installed
+            from batchlic.reader.inputs import sftp_files  # noqa: PLC0415 - the extra may not be installed
 
             return sftp_files.opened(address, timeout)
-        from batchlic.reader import http_files  # noqa: PLC0415
+        from batchlic.reader.inputs import http_files  # noqa: PLC0415
 
         return http_files.opened(address, timeout)
     except ModuleNotFoundError as error:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from batchlic.atomic import refuse_undecodable
 from batchlic.errors import InventoryError, UsageError
-from batchlic.reader.addresses import Address, address_of, other_address_error, refuse_cloud_secrets
-from batchlic.reader.left_out import is_left_out, is_run_folder
-from batchlic.reader.streams import STDIN, is_remote
+from batchlic.reader.inputs.addresses import Address, address_of, other_address_error, refuse_cloud_secrets
+from batchlic.reader.inputs.left_out import is_left_out, is_run_folder
+from batchlic.reader.inputs.streams import STDIN, is_remote
 
 SHOWN = 10
 """Files left out that a note names."""

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import polars as pl
 
 from batchlic.carrier.catalog import Action, LicenseType
-from batchlic.reader import accounts, cells, look_alikes
 from batchlic.reader.inventory import SHORT
-from batchlic.reader.luhn import check_digit, luhn_sum
 from batchlic.reader.options import ACCOUNT_FORM, ReadOptions
-from batchlic.reader.reasons import Reason
 from batchlic.reader.roles import IDENTIFIERS, Role
+from batchlic.reader.validation import accounts, cells, look_alikes
+from batchlic.reader.validation.luhn import check_digit, luhn_sum
+from batchlic.reader.validation.reasons import Reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

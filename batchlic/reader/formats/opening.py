@@ -5,12 +5,14 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from batchlic.errors import InventoryError
-from batchlic.reader import delimited, encodings, jsontext, streams, typed, unpacking, workbook
-from batchlic.reader.addresses import Download
-from batchlic.reader.arrow_stream import CONTINUATION
+from batchlic.reader.columns.partitions import with_folders
+from batchlic.reader.formats import delimited, json_text, typed
+from batchlic.reader.formats.arrow_stream import CONTINUATION
+from batchlic.reader.formats.workbooks import reading as workbooks
+from batchlic.reader.inputs import encodings, streams, unpacking
+from batchlic.reader.inputs.addresses import Download
 from batchlic.reader.inventory import Inventory, empty
 from batchlic.reader.options import ReadOptions
-from batchlic.reader.partitions import with_folders
 
 FORMATS = (
     "CSV (or TSV and the like), parquet, Arrow IPC, NDJSON, JSON, XLSX, XLSB, XLS or ODS, plain, compressed "
@@ -66,7 +68,7 @@ def _inventory(source: streams.Opened, options: ReadOptions) -> Inventory:
     if source.head.startswith(CONTINUATION):
         return typed.from_stream(source, options)
     if source.head.startswith((_OLE, *unpacking.ZIP)):
-        return workbook.inventory(source, options)
+        return workbooks.inventory(source, options)
     for start, advice in _OTHER_FORMATS.items():
         if source.head.startswith(start):
             raise InventoryError(f"{source.name}: {advice}")
@@ -86,6 +88,6 @@ def _of_text(text: streams.Opened, options: ReadOptions) -> Inventory:
             f"{text.name}: {kind}, whatever the file is called: open it in a spreadsheet program and save it "
             "as XLSX or CSV"
         )
-    if jsontext.is_json(start):
-        return jsontext.inventory(text, options)
+    if json_text.is_json(start):
+        return json_text.inventory(text, options)
     return delimited.inventory(text, options)

@@ -18,11 +18,12 @@ from python_calamine import (
 )
 
 from batchlic.errors import InventoryError
-from batchlic.reader import layout, streams
+from batchlic.reader.columns import layout
+from batchlic.reader.formats.workbooks.rewriting import plain_copy
+from batchlic.reader.inputs import streams
 from batchlic.reader.inventory import Block, Inventory, empty
 from batchlic.reader.options import ReadOptions
 from batchlic.reader.roles import Role
-from batchlic.reader.workbook_copy import plain_copy
 
 BLOCK_ROWS = 20_000
 SAMPLE = 200

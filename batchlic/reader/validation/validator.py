@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from batchlic.reader import rules
-from batchlic.reader.headers import fold
+from batchlic.reader.columns.headers import fold
 from batchlic.reader.inventory import SHORT
 from batchlic.reader.options import ReadOptions
 from batchlic.reader.roles import IDENTIFIERS, Role
 from batchlic.reader.streaming import Schema
+from batchlic.reader.validation import rules
 
 ROW = "row"
 TARGET_ROLES = (Role.ACCOUNT, Role.SKU)

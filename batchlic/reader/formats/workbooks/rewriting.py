@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
 
-from batchlic.reader import workbook_xls, workbook_xlsb, workbook_xml
+from batchlic.reader.formats.workbooks import xls, xlsb, xml_parts
 
 
 def plain_copy(file: Path | IO[bytes], files: ExitStack) -> IO[bytes]:
@@ -31,10 +31,10 @@ def plain_copy(file: Path | IO[bytes], files: ExitStack) -> IO[bytes]:
                 _write_copy(book, copy, parts)
     else:
         original.seek(0)
-        if original.read(len(workbook_xls.MAGIC)) == workbook_xls.MAGIC:
+        if original.read(len(xls.MAGIC)) == xls.MAGIC:
             original.seek(0)
             content = original.read()  # calamine reads all of it, too; such files have at most 65,536 rows
-            rewritten = workbook_xls.rewritten(content)
+            rewritten = xls.rewritten(content)
             copy = original if rewritten == content else io.BytesIO(rewritten)
     copy.seek(0)
     return copy
@@ -42,7 +42,7 @@ def plain_copy(file: Path | IO[bytes], files: ExitStack) -> IO[bytes]:
 
 def _applies(book: zipfile.ZipFile, part: str) -> bool:
     """Whether rewriting changes anything. Most workbooks are read as they are."""
-    rewrite = workbook_xml.rewrite_of(part) or workbook_xlsb.rewrite_of(part)
+    rewrite = xml_parts.rewrite_of(part) or xlsb.rewrite_of(part)
     if rewrite is None:
         return False
     with book.open(part) as content:
@@ -53,7 +53,7 @@ def _write_copy(book: zipfile.ZipFile, copy: IO[bytes], parts: set[str]) -> None
     with zipfile.ZipFile(copy, "w") as written:
         for part in book.infolist():
             name = part.filename
-            rewrite = workbook_xml.rewrite_of(name) or workbook_xlsb.rewrite_of(name)
+            rewrite = xml_parts.rewrite_of(name) or xlsb.rewrite_of(name)
             with book.open(part) as content, written.open(name, "w", force_zip64=True) as target:
                 if rewrite is None or name not in parts:
                     shutil.copyfileobj(content, target)

@@ -10,7 +10,10 @@ from pathlib import Path
 import polars as pl
 
 from batchlic.errors import InventoryError
-from batchlic.reader import arrow_stream, columns, scans, streams
+from batchlic.reader import scans
+from batchlic.reader.columns import matching
+from batchlic.reader.formats import arrow_stream
+from batchlic.reader.inputs import streams
 from batchlic.reader.inventory import Block, Inventory
 from batchlic.reader.options import ReadOptions
 from batchlic.reader.roles import Role
@@ -101,9 +104,9 @@ def _columns(name: str, table: pl.LazyFrame, options: ReadOptions) -> _Columns:
         for at, (cell, dtype) in enumerate(leaves.values())
     ]
     sample = table.head(SAMPLE).select(texts).collect().rows()
-    found = columns.by_header(name, headers, options, nested=nested, sample=sample)
+    found = matching.by_header(name, headers, options, nested=nested, sample=sample)
     if not found.has_identifier:
-        raise columns.no_identifier_error(name, headers, sample)
+        raise matching.no_identifier_error(name, headers, sample)
     read = {role: headers[position] for role, position in found.positions.items()}
     for role, header in read.items():
         dtype = leaves[header][1]

@@ -11,8 +11,8 @@ that its message names, and `conflict` (Boolean; false for a duplicate).
 
 import polars as pl
 
-from batchlic.reader.reasons import Reason
-from batchlic.reader.rules import format_message
+from batchlic.reader.validation.reasons import Reason
+from batchlic.reader.validation.rules import format_message
 
 IDENTIFIERS = ("imei_number", "iccid_number")
 FACTS = (*IDENTIFIERS, "target")

@@ -1,0 +1,1 @@
+"""Which column holds what: headers, known exports, contents, folders."""

@@ -1,0 +1,1 @@
+"""Bytes of any format as blocks of text cells."""

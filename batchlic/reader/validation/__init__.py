@@ -1,0 +1,1 @@
+"""What makes a row valid, and why others are rejects."""
