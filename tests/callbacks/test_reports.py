@@ -513,6 +513,7 @@ def test_callbacks_unjudged_lists_the_messages_as_they_came(tmp_path: Path) -> N
 
 
 def test_callbacks_unjudged_says_that_there_are_none(tmp_path: Path) -> None:
+    Store.open(str(tmp_path / "store.db")).close()
     done = command(tmp_path, "callbacks", "unjudged", "--store", "store.db")
     assert (done.code, done.out) == (0, "")
     assert "reports its success or failure" in done.err

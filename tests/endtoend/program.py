@@ -19,7 +19,7 @@ from tests.forking import Program
 ACCOUNT = "0000123456-00001"
 FLEXIBLE, LIFETIME = "SIMSec-IoT", "SIMSec-IoT-Lt"
 REPOSITORY = Path(__file__).parents[2]
-PATIENCE = 300.0
+PATIENCE = 120.0
 """Seconds until a test gives up, on a machine that is as busy as it can be."""
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from batchlic.callbacks.store import Store
 from batchlic.sandbox.config import SandboxConfig
 from tests.endtoend.program import ACCOUNT, FLEXIBLE, batchlic, fleet, keys, statuses
 from tests.forking import serving
@@ -32,6 +33,7 @@ def test_every_command_takes_a_folder_of_any_name(tmp_path: Path, name: str) -> 
     inside = tmp_path / name
     inside.mkdir()
     fleet(inside / "fleet.csv", DEVICES)
+    Store.open(str(inside / "callbacks.db")).close()
     folder = f"./{name}/run"
     with serving(SandboxConfig()) as url:
         assign(tmp_path, url, f"{name}/fleet.csv", run_dir=folder, ledger=f"./{name}/ledger.db")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from batchlic.callbacks.store import Store
 from batchlic.sandbox.config import LatencyConfig, SandboxConfig
 from tests.carrier.script import Exchange, Script
 from tests.endtoend.carrier import COUNTS, answering, hang, say_counts
@@ -179,6 +180,7 @@ def test_a_signal_ends_reconcile_watch_as_the_run_ended(tmp_path: Path) -> None:
     with serving(SandboxConfig()) as url:
         batchlic(*ASSIGN, "--sku", FLEXIBLE, settings=keys(url), cwd=tmp_path)
     (tmp_path / "run" / "summary.json").unlink()
+    Store.open(str(tmp_path / "store.db")).close()
     process = begin("reconcile", "run", "--watch", "--store", "store.db", settings={}, cwd=tmp_path)
     until((tmp_path / "run" / "summary.json").exists)
     process.send_signal(signal.SIGTERM)

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchlic.reader import ReadOptions, devices, duplicates, fleet
+from batchlic.reader import ReadOptions, devices, fleet
+from batchlic.reader.validation import duplicates
 from tests.reader.builders import ACCOUNT, JOB, SKU, Planned, csv_of, iccid, imei, plan_files, plan_rows
 
 OTHER_ACCOUNT = "0000123456-00002"
