@@ -112,7 +112,8 @@ def refuse_undecodable(name: str | Path) -> None:
     try:
         str(name).encode()
     except UnicodeEncodeError:
-        raise NoAccess(f"{name}: this name is not UTF-8: rename the file or folder") from None
+        shown = os.fsencode(name).decode(errors="backslashreplace")
+        raise NoAccess(f"{shown}: this name is not UTF-8: rename the file or folder") from None
 
 
 _MAY_PASS = {errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.ENFILE, errno.EMFILE, errno.ESTALE}
