@@ -35,7 +35,7 @@ Attack = Callable[[str, list[StoredMessage]], Iterator[int]]
 
 TAKEN = {200}
 REFUSED = {400, 401, 403, 404, 405, 408, 413, 415, 422}
-FUZZED = 300
+FUZZED = 150
 MEGABYTES_20 = 20_000_000
 
 
@@ -104,7 +104,7 @@ def broken_http(url: str, messages: list[StoredMessage]) -> Iterator[int]:
         start + b"Content-Length: 500\r\n\r\n{",
     ):
         with closing(socket.create_connection((str(address.hostname), int(address.port or 0)))) as stranger:
-            stranger.settimeout(1)
+            stranger.settimeout(0.5)
             try:
                 stranger.sendall(sent)
                 answer = stranger.recv(100)

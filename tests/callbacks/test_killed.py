@@ -36,7 +36,7 @@ KEYS = Credentials(client_id=NAME, client_secret=NAME, username=NAME, password=N
 NOBODY = Target("sandbox", "http://127.0.0.1:1/api", KEYS, ())
 
 
-STRIDE = int(os.environ.get("STRIDE", "7"))
+STRIDE = int(os.environ.get("STRIDE", "19"))
 """Of how many places one is tried; 1 takes a minute and tries all."""
 
 

@@ -1,5 +1,6 @@
 """Databases of another kind, lost journals and missing stores: each is said, and no file is changed."""
 
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -17,20 +18,26 @@ ASSIGN = ("assign", "fleet.csv", "--account", ACCOUNT, "--sku", FLEXIBLE, "--run
 URL = "http://127.0.0.1:9/api"
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run, its ledger, a store of callbacks, and a database of another program."""
-    fleet(tmp_path / "fleet.csv", 5)
+    home = tmp_path_factory.mktemp("finished")
+    fleet(home / "fleet.csv", 5)
     with serving(SandboxConfig()) as url:
-        assert batchlic(*ASSIGN, "--ledger", "ledger.db", settings=keys(url), cwd=tmp_path).code == 0
-    Store.open(str(tmp_path / "store.db")).close()
-    with closing(sqlite3.connect(tmp_path / "other.db")) as other:
+        assert batchlic(*ASSIGN, "--ledger", "ledger.db", settings=keys(url), cwd=home).code == 0
+    Store.open(str(home / "store.db")).close()
+    with closing(sqlite3.connect(home / "other.db")) as other:
         other.execute("PRAGMA journal_mode = WAL")
         other.execute("CREATE TABLE messages (id, body)")
         other.execute("INSERT INTO messages VALUES (1, 'hello')")
         other.commit()
-    (tmp_path / "text.db").write_text("imei,iccid\n" * 100)
-    return tmp_path
+    (home / "text.db").write_text("imei,iccid\n" * 100)
+    return home
+
+
+@pytest.fixture
+def home(finished: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
 
 
 def everything(home: Path) -> dict[str, bytes]:

@@ -296,8 +296,7 @@ def test_a_plan_and_a_dry_run_exit_as_the_run_does(tmp_path: Path, case: Case) -
     (tmp_path / "fleet.csv").write_text("\n".join([case.header, *case.rows, ""]))
     commands = {
         "plan": ("plan", "--run-dir", "runs/plan"),
-        "dry run": ("assign", "--sandbox", "--dry-run"),
-        "dry run in place": ("assign", "--sandbox", "--dry-run", "--run-dir", "runs/run"),
+        "dry run": ("assign", "--sandbox", "--dry-run", "--run-dir", "runs/run"),
         "run": ("assign", "--sandbox", "--run-dir", "runs/run"),
     }
     ended = {

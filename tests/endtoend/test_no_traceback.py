@@ -3,6 +3,7 @@
 import os
 import pty
 import select
+import shutil
 import sys
 from pathlib import Path
 
@@ -30,9 +31,10 @@ ODD = os.fsdecode(b"caf\xe9")
 """A name in ISO 8859-1, which is not UTF-8."""
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    fleet(tmp_path / "fleet.csv", 5, "not an IMEI")
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("finished")
+    fleet(home / "fleet.csv", 5, "not an IMEI")
     with serving(SandboxConfig()) as url:
         ended = batchlic(
             "assign",
@@ -42,10 +44,15 @@ def home(tmp_path: Path) -> Path:
             "run",
             "--new-ledger",
             settings=keys(url),
-            cwd=tmp_path,
+            cwd=home,
         )
     assert ended.code == 3, ended.err
-    return tmp_path
+    return home
+
+
+@pytest.fixture
+def home(finished: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
 
 
 def assert_told(ended: Ended, code: int, *words: str) -> None:

@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 import trustme
 
-import batchlic.reader
+import batchlic.reader.inputs
 from batchlic.errors import InventoryError, UsageError
 from batchlic.reader import ReadOptions
 from batchlic.reader.inputs.addresses import address_of
@@ -389,7 +389,7 @@ def test_without_the_extra_an_address_is_refused(
     tmp_path: Path, web: Web, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
     monkeypatch.delitem(sys.modules, "batchlic.reader.inputs.http_files", raising=False)
-    monkeypatch.delattr(batchlic.reader, "http_files", raising=False)
+    monkeypatch.delattr(batchlic.reader.inputs, "http_files", raising=False)
     for name in [name for name in sys.modules if name.partition(".")[0] == missing]:
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setitem(sys.modules, missing, None)
