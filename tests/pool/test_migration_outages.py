@@ -1,6 +1,7 @@
 """Refusals in migrations: an outage fails no device, and no device waits for another between two steps."""
 
 import random
+from collections.abc import Sequence
 
 import pytest
 
@@ -8,9 +9,11 @@ from batchlic.carrier.answers import Answer, Blame, Outcome
 from batchlic.carrier.catalog import Action
 from batchlic.chunker import Batch, DeviceStatus, Step
 from batchlic.pool.parked import MOST_STUCK
+from batchlic.pool.remaining import BATCHES_PER_READ
 from batchlic.pool.suspicion import PATIENCE_S
 from tests.pool.builders import ACCOUNT, AMBIGUOUS, BAD_ACCOUNT, BAD_DEVICE, REFUSED, batch, identifier
 from tests.pool.virtual_migration import NEW, OLD, MigrationScript, StepRequest, World
+from tests.writer.builders import JournaledAttempt
 
 NOT_FOUND = Answer(outcome=Outcome.REFUSED, blame=Blame.UNKNOWN, http_status=404, error_code="404")
 NOT_ASSIGNED = Answer(
@@ -98,6 +101,25 @@ def test_stops_for_refused_devices_leave_none_of_the_others_without_license(batc
     for commits in (5 * batches, 7 * batches, None, None):
         world.run(spare=UNASSIGN_FIRST, commits=commits, workers=batches)
     assert world.without_license() == set()
+
+
+@pytest.mark.parametrize("outcome", ["accepted", "ambiguous", None])
+@pytest.mark.parametrize("offsets", [None, [1], [0, 3]])
+@pytest.mark.parametrize("batches", [8, BATCHES_PER_READ + 1])
+def test_devices_without_license_go_on_before_refusals_stop_the_run(
+    batches: int, offsets: Sequence[int] | None, outcome: str | None
+) -> None:
+    first = 4 * (batches - 1)
+    gone = {identifier(first + offset) for offset in offsets or range(4)}
+
+    def script(request: StepRequest) -> Answer | None:
+        return NOT_FOUND if request.sku == OLD and not gone.issuperset(request.devices) else None
+
+    unassign = JournaledAttempt(batches, offsets, outcome, step=Step.UNASSIGN)
+    world = World(plan(batches, 4), script, earlier=[unassign], licenses={device: [] for device in gone})
+    world.run(spare=UNASSIGN_FIRST)
+    assert world.stopped is not None
+    assert {device for device, held in world.licenses.items() if held == [NEW]} == gone
 
 
 @ORDERS
