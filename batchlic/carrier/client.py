@@ -137,6 +137,8 @@ class CarrierClient:
             secrets=secrets,
             token_generation=tokens.generation,
         )
+        if answer.outcome in {Outcome.ACCEPTED, Outcome.REFUSED}:
+            self._token_manager.have_worked = True
         return self._with_warning(self._believed(answer, submission, reply), reply)
 
     def _believed(self, answer: Answer, submission: Submission, reply: Reply) -> Answer:
@@ -254,9 +256,11 @@ class CarrierClient:
         if not 200 <= reply.status < 300:
             return answer, None
         try:
-            return answer, decode(reply.body, kind)
+            result = decode(reply.body, kind)
         except DECODE_ERRORS:
             return answer, None
+        self._token_manager.have_worked = True
+        return answer, result
 
 
 @asynccontextmanager

@@ -12,8 +12,9 @@ An outage can look like refusals: a gateway that lost its routes, a service that
    undo step (clear, restore), and a second step that is undone if it is refused. They count after
    `MANY_REFUSALS` over 31 seconds, if one of them is explained. Refusals that blame the whole request count,
    too. There may be no other request for the same SKU, so their scope is wider: the account.
-   - A refused clear counts as "nothing to clear". If that is wrong, the device gets a second license. So the
-     scope is the unassigns of the account, and a refusal that blames the whole request never counts.
+   - A refused clear counts as "nothing to clear". If that is wrong, the device gets a second license. So
+     `EXPLAINED` refusals must be explained, the scope is the unassigns of the account, and a refusal that
+     blames the whole request never counts.
    - A refused assign whose device has lost its old license counts at the latest after `MOST_REFUSALS` over
      two minutes, even without evidence: the device gets the old license back.
 4. If the carrier has accepted a refused request of the scope unchanged since the first refusal, an outage has
@@ -136,7 +137,8 @@ class Suspicions:
             is_urgent = delivery.position is Position.SECOND_RESTORABLE and delivery.batch.step is Step.ASSIGN
             if is_urgent and count >= MOST_REFUSALS:
                 return True
-            is_enough = explained > 0 and count >= MANY_REFUSALS
+            is_clearing = delivery.batch.step is Step.CLEAR
+            is_enough = count >= MANY_REFUSALS and explained >= (EXPLAINED if is_clearing else 1)
         else:
             is_enough = explained >= EXPLAINED
         return is_enough and not self.may_be_chance(delivery)

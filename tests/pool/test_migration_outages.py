@@ -123,7 +123,7 @@ def test_devices_without_license_go_on_before_refusals_stop_the_run(
 
 
 @ORDERS
-@pytest.mark.parametrize(("batches", "size"), [(2, 1), (2, 3), (6, 1), (6, 4)])
+@pytest.mark.parametrize(("batches", "size"), [(4, 1), (4, 3), (6, 1), (6, 4)])
 def test_a_clear_that_is_refused_again_and_again_finds_nothing_to_clear(
     batches: int, size: int, spare: dict[str, int]
 ) -> None:
@@ -161,6 +161,40 @@ def test_a_clear_is_not_over_while_no_unassign_is_accepted(refusal: Answer) -> N
     assert world.stopped is not None
     assert all(held.count(NEW) <= 1 for held in world.licenses.values())
     assert world.now <= 3 * PATIENCE_S
+
+
+@ORDERS
+@pytest.mark.parametrize("seconds", [40, 100, 300])
+@pytest.mark.parametrize("refusal", [NOT_FOUND, NONE_LEFT, NOT_ASSIGNED])
+@pytest.mark.parametrize(("batches", "size"), [(2, 1), (3, 1), (4, 3), (8, 2)])
+def test_a_refused_clear_and_an_outage_give_no_second_license(
+    batches: int, size: int, refusal: Answer, seconds: float, spare: dict[str, int]
+) -> None:
+    """Once the clear was refused, an unassign is accepted, and the carrier refuses everything for a while."""
+    executed: list[float] = []
+    clears: list[float] = []
+    began: list[float] = []
+
+    def script(request: StepRequest) -> Answer | None:
+        if not executed and request.sku == NEW:
+            executed.append(request.at)
+            for device in request.devices:
+                world.licenses[device].append(NEW)
+            return AMBIGUOUS
+        if began and request.at < began[0] + seconds:
+            return refusal
+        if request.is_clear and not clears:
+            clears.append(request.at)
+            return refusal
+        if clears and not began and request.action is Action.UNASSIGN and not request.is_clear:
+            began.append(request.at + 0.001)
+        return None
+
+    world = World(plan(batches, size), script)
+    for _ in range(3):
+        world.run(spare=spare)
+        assert all(held.count(NEW) <= 1 for held in world.licenses.values())
+    assert began
 
 
 @pytest.mark.parametrize("refusal", [NONE_LEFT, NOT_FOUND])
