@@ -238,8 +238,10 @@ class CarrierClient:
                 names_account="account" in answer.summary.lower(),
                 reason=reason_of_refusal(answer),
             )
+        is_of_api = answer.outcome is Outcome.UNAUTHORIZED and answer.error_code is not None
+        status = None if is_of_api else answer.http_status
         raise CarrierUnreachable(
-            f"no answer to {method} {path} ({answer.summary})", answer.retry_after_s, answer.http_status
+            f"no answer to {method} {path} ({answer.summary})", answer.retry_after_s, status
         )
 
     async def _try(
