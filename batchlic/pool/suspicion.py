@@ -21,7 +21,8 @@ An outage can look like refusals: a gateway that lost its routes, a service that
    ended, or one of several servers is broken. Then refusals count only from `REFUSALS_BY_CHANCE` on.
 5. Until there is evidence, the request is *parked* (see `parked`), and its devices are pending.
 6. While nothing of a scope is accepted, the pool sends one batch at a time, after growing pauses. Then the
-   run stops, and no device fails. Bounded requests are not held back by this, and don't stop the run: they
+   run stops, and no device fails: after `PATIENCE_S`, or soon if this session had nothing of the scope
+   accepted, and no device would stay between two steps. Bounded requests are not held back by this, and don't stop the run: they
    are sent until they end, so that a run does not stop between two steps.
 """
 
@@ -52,7 +53,8 @@ REFUSALS_BY_CHANCE = 16
 MOST_REFUSALS = 8
 """After so many refusals, over two minutes, nothing more is expected of a request in this session."""
 PATIENCE_S = 120.0
-"""Seconds without an acceptance before the run stops, if this session had requests accepted before."""
+"""Seconds without an acceptance before the run stops, if this session had requests accepted before, or if
+devices would stay between two steps of a migration."""
 
 _Scope: TypeAlias = tuple[str, str | None, Action | None]
 """Account, SKU, and the action of a migration's step; None for any."""
@@ -221,11 +223,11 @@ class Suspicions:
         suspicion = self._suspicions.get(scope)
         if suspicion is None or not suspicion.is_strong or delivery.is_bounded:
             return
-        was_accepted = scope in self._accepted_at
+        may_be_outage = scope in self._accepted_at or delivery.position is Position.SECOND
         is_over = now - suspicion.since > PATIENCE_S
         is_hopeless = suspicion.probes >= MANY_REQUESTS or suspicion.blaming_account >= MANY_BATCHES
-        if is_over or (is_hopeless and not was_accepted):
-            since = f" for {now - suspicion.since:.0f} s" if was_accepted else ""
+        if is_over or (is_hopeless and not may_be_outage):
+            since = f" for {now - suspicion.since:.0f} s" if may_be_outage else ""
             reason = (
                 f"the carrier refuses all requests for account {batch.account_name}, SKU {batch.sku_number}"
                 f"{since}; last answer: {answer.summary}. No device counts as failed for this reason. "

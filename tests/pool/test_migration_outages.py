@@ -82,6 +82,25 @@ def test_an_outage_in_a_step_that_would_be_undone_undoes_nothing(
     assert (world.moved, world.failed, world.stopped) == (200, 0, None)
 
 
+@ORDERS
+@pytest.mark.parametrize("refusal", [NOT_FOUND, BAD_ACCOUNT])
+@pytest.mark.parametrize("seconds", [1, 3, 30])
+def test_a_short_outage_at_the_first_second_step_stops_no_migration(
+    seconds: int, refusal: Answer, spare: dict[str, int]
+) -> None:
+    began: list[float] = []
+    second = Action.ASSIGN if spare else Action.UNASSIGN
+
+    def script(request: StepRequest) -> Answer | None:
+        if not began and request.action is second:
+            began.append(request.at)
+        return refusal if began and request.at < began[0] + seconds else None
+
+    world = World(plan(20, 10), script)
+    world.run(workers=8, spare=spare)
+    assert (world.moved, world.stopped) == (200, None)
+
+
 @pytest.mark.parametrize("bad", [{0}, {7}, {2, 5}, {4, 5, 6, 7}])
 @pytest.mark.parametrize("commits", [None, *range(1, 16, 2)])
 def test_no_device_waits_without_license_for_a_refused_one(bad: set[int], commits: int | None) -> None:
