@@ -22,8 +22,8 @@ An outage can look like refusals: a gateway that lost its routes, a service that
 5. Until there is evidence, the request is *parked* (see `parked`), and its devices are pending.
 6. While nothing of a scope is accepted, the pool sends one batch at a time, after growing pauses. Then the
    run stops, and no device fails: after `PATIENCE_S`, or soon if this session had nothing of the scope
-   accepted, and no device would stay between two steps. Bounded requests are not held back by this, and don't stop the run: they
-   are sent until they end, so that a run does not stop between two steps.
+   accepted, and no device would stay between two steps. Bounded requests are not held back by this, and
+   don't stop the run: they are sent until they end, so that a run does not stop between two steps.
 """
 
 import math
