@@ -1,5 +1,6 @@
 """The listener: receives callbacks over HTTP and acknowledges each one once it is durable."""
 
+import re
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -8,9 +9,11 @@ from contextlib import aclosing
 import anyio
 import anyio.to_thread
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 from structlog.typing import FilteringBoundLogger
 
 from batchlic.callbacks.access import Access
@@ -74,7 +77,8 @@ class Listener:
                 Route(f"{path}/{{account:path}}", self._receive, methods=["POST"]),
                 Route("/health", self._health, methods=["GET"]),
                 Route("/ready", self._ready, methods=["GET"]),
-            ]
+            ],
+            middleware=[Middleware(_SingleSlashes)],
         )
 
     async def _receive(self, request: Request) -> Response:
@@ -130,6 +134,18 @@ class Listener:
         except StoreError as error:
             return self._unavailable(str(error))
         return Response(status_code=200 if self._waiting < self._max_waiting else 503)
+
+
+class _SingleSlashes:
+    """Reads `//callbacks` as `/callbacks`: proxies, and URLs that end with a slash, add slashes to a path."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope = {**scope, "path": re.sub("/{2,}", "/", scope["path"])}
+        await self._app(scope, receive, send)
 
 
 async def _read_body(request: Request) -> bytes:

@@ -10,6 +10,7 @@ import msgspec
 
 from batchlic.carrier.answers import Answer, Outcome, RejectedToken, Reply, TokenKind
 from batchlic.carrier.bodies import DECODE_ERRORS, decode_text, parse, read_body
+from batchlic.carrier.conclusions import EXPIRED
 from batchlic.carrier.credentials import Credentials, is_header_value, revealed
 from batchlic.carrier.http_client import COMMON_HEADERS, Headers, HttpClient, ProxyLoginRequired
 from batchlic.carrier.interpretation import answer_from_error, answer_from_reply
@@ -198,11 +199,14 @@ class TokenManager:
         self._http = http
         self._logins = Logins(http, credentials)
         self._can_fetch_access_token = credentials.can_fetch_access_token
+        self._can_open_session = credentials.can_open_session
         self._lock = anyio.Lock()
         self._access = revealed(credentials.access_token)
         self._session = revealed(credentials.session_token)
         self._access_since = self._session_since = 0
         self.tokens = Tokens(0, self._headers())
+        self.have_worked = False
+        """Whether the carrier has accepted both tokens of this client, or earlier ones, in a request."""
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -219,10 +223,17 @@ class TokenManager:
                 await self._renew_session()
 
     async def renew(self, rejected: RejectedToken) -> None:
-        """Renew the rejected token, unless another worker already did. Raises as `login`."""
+        """Renew the rejected token, unless another worker already did. Raises as `login`.
+
+        A ready-made token can't be renewed. If it worked before, and the answer does not say which token is
+        rejected, this may be an outage: the tokens count as renewed, so that the next request tries them.
+        """
         async with self._lock:
             self._logins.raise_if_rejected()
             if self._is_renewed(rejected):
+                return
+            if rejected.kind is TokenKind.EITHER and self.have_worked and not self._can_open_session:
+                await self._renew_access(keep=not self._can_fetch_access_token)
                 return
             kind = TokenKind.SESSION if self._must_be_session(rejected) else rejected.kind
             if kind is TokenKind.SESSION or (kind is TokenKind.EITHER and not self._can_fetch_access_token):
@@ -263,8 +274,9 @@ class TokenManager:
             TokenKind.EITHER: access or session,
         }[rejected.kind]
 
-    async def _renew_access(self) -> None:
-        self._access = await self._logins.fetch_access_token()
+    async def _renew_access(self, *, keep: bool = False) -> None:
+        if not keep:
+            self._access = await self._logins.fetch_access_token()
         self._access_since = self._next_generation()
 
     async def _renew_session(self) -> None:
@@ -311,7 +323,7 @@ def _is_rejected(reply: Reply, answer: Answer, login: _Login) -> bool:
     """
     if reply.status == _LOCKED:
         return True
-    if answer.outcome is Outcome.THROTTLED or not 400 <= reply.status < 500:
+    if answer.outcome is Outcome.THROTTLED or not 400 <= reply.status < 500 or reply.status in EXPIRED:
         return False
     if login is _SESSION and _is_about_access_token(answer):
         return False

@@ -223,7 +223,7 @@ def as_words(text: str) -> str:
     "DUPLICATE_REQUEST" and "DuplicateRequest" both give "duplicate request".
     """
     apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", text)
-    sentences = re.sub(r"[.;!?](?=\s)", "|", apart)
+    sentences = re.sub(r"[.;!?](?=\s)", " | ", apart)
     return " ".join(re.sub(r"[^a-z0-9|]+", " ", sentences.lower()).split())
 
 

@@ -137,6 +137,8 @@ class CarrierClient:
             secrets=secrets,
             token_generation=tokens.generation,
         )
+        if answer.outcome in {Outcome.ACCEPTED, Outcome.REFUSED}:
+            self._token_manager.have_worked = True
         return self._with_warning(self._believed(answer, submission, reply), reply)
 
     def _believed(self, answer: Answer, submission: Submission, reply: Reply) -> Answer:
@@ -236,8 +238,10 @@ class CarrierClient:
                 names_account="account" in answer.summary.lower(),
                 reason=reason_of_refusal(answer),
             )
+        is_of_api = answer.outcome is Outcome.UNAUTHORIZED and answer.error_code is not None
+        status = None if is_of_api else answer.http_status
         raise CarrierUnreachable(
-            f"no answer to {method} {path} ({answer.summary})", answer.retry_after_s, answer.http_status
+            f"no answer to {method} {path} ({answer.summary})", answer.retry_after_s, status
         )
 
     async def _try(
@@ -254,9 +258,11 @@ class CarrierClient:
         if not 200 <= reply.status < 300:
             return answer, None
         try:
-            return answer, decode(reply.body, kind)
+            result = decode(reply.body, kind)
         except DECODE_ERRORS:
             return answer, None
+        self._token_manager.have_worked = True
+        return answer, result
 
 
 @asynccontextmanager

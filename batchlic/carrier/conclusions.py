@@ -39,5 +39,7 @@ SERVER_ERRORS = range(500, 1000)
 FAILURES = (408, *SERVER_ERRORS)
 """Statuses at which the service itself may have failed after it executed the request."""
 NO_FAILURES = tuple(status for status in ANY_STATUS if status not in FAILURES)
+EXPIRED = (419, 440, 498)
+"""Statuses outside the standard for a session or token that has expired."""
 TOO_MANY = (420, 429)
 """Statuses that say by themselves that the request was not executed, whatever the body says."""

@@ -5,7 +5,7 @@ exchange gives an `Answer`, however malformed its body is.
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from urllib.parse import urlsplit
 
 import httpx
@@ -51,15 +51,29 @@ _MAX_CODE = 100
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]+")
 _REQUEST_ID = re.compile(r"[\w.:{}-]{1,128}", re.ASCII)
 _WAIT_FIELDS = ("nextAccessTime", "retryAfter", "retry_after", "retryAfterSeconds")
-_NO_ERROR = frozenset({"", "0", "00", "200", "ok", "success", "none"})
+_ERROR_FIELDS = (
+    "errorcode",
+    "error",
+    "errors",
+    "fault",
+    "faultcode",
+    "faultstring",
+    "faultresponse",
+    "exception",
+)
+_NO_ERROR = frozenset({"", "0", "00", "200", "ok", "success", "none", "false", "[]", "{}"})
+_SUCCESS_FIELDS = ("success", "successful", "ok", "accepted")
+_STATE_FIELDS = ("status", "state", "result", "outcome")
+_FAILED = re.compile(r"fail|error|reject|den(?:y|ied)|refus|abort|cancel", re.IGNORECASE)
+_NUMBER_FIELDS = ("code", "status", "statuscode", "httpstatus", "resultcode", "returncode")
+_ERROR_NUMBER = re.compile(r"[3-9]\d\d|\d{6}")
+"""An HTTP status, or a code of a gateway."""
 
 
-class _Taken(msgspec.Struct):
-    """An acceptance. The error fields are read to check that they are empty."""
+class _Taken(msgspec.Struct, forbid_unknown_fields=True):
+    """An acceptance in the carrier's own form."""
 
     requestId: str  # noqa: N815 - the carrier's name
-    errorCode: object = None  # noqa: N815
-    fault: object = None
 
 
 _taken = msgspec.json.Decoder(_Taken)
@@ -233,32 +247,41 @@ def _wait(reply: Reply, body: Body, concluded: Conclusion) -> float | None:
 def _request_id(reply: Reply, secrets: Collection[str]) -> tuple[str | None, bool]:
     """The requestId of a 2xx, and whether the answer is an acceptance: complete and without an error."""
     try:
-        taken = _taken.decode(reply.body)
+        fields: Mapping[str, object] = {"requestid": _taken.decode(reply.body).requestId}
     except DECODE_ERRORS:
-        taken = _read_tolerantly(reply)
-    request_id = taken.requestId.strip()
+        fields = _read_tolerantly(reply)
+    request_id = fields.get("requestid")
+    request_id = request_id.strip() if isinstance(request_id, str) else ""
     if not _REQUEST_ID.fullmatch(request_id) or request_id in secrets:
         return None, False
-    return request_id, reply.complete and not (_is_error(taken.errorCode) or _is_error(taken.fault))
+    return request_id, reply.complete and not _is_failure(fields)
 
 
-def _read_tolerantly(reply: Reply) -> _Taken:
-    """Read the JSON object that the body begins with, whatever the case of its field names.
+def _read_tolerantly(reply: Reply) -> Mapping[str, object]:
+    """The fields of the JSON object that the body begins with, by their names in lower case.
 
     Text after the object is ignored, unless it mentions a requestId or an error.
     """
-    nothing = _Taken("")
     try:
         value, rest = parse(decode_text(reply.body, reply.headers.get("content-type", "")))
     except DECODE_ERRORS:
-        return nothing
+        return {}
     if not isinstance(value, dict) or re.search(r"requestid|errorcode|fault", rest, re.IGNORECASE):
-        return nothing
+        return {}
     fields = {str(name).lower(): inner for name, inner in value.items()}
-    request_id = fields.get("requestid")
-    if not isinstance(request_id, str) or len(fields) < len(value):
-        return nothing
-    return _Taken(request_id, fields.get("errorcode"), fields.get("fault"))
+    return fields if len(fields) == len(value) else {}
+
+
+def _is_failure(fields: Mapping[str, object]) -> bool:
+    """Whether an object says that something failed, although it has a requestId."""
+    if "errormessage" in fields and "errorcode" not in fields and _is_error(fields["errormessage"]):
+        return True
+    return (
+        any(_is_error(fields.get(name)) for name in _ERROR_FIELDS)
+        or any(fields.get(name) is False for name in _SUCCESS_FIELDS)
+        or any(_FAILED.match(str(fields.get(name)).strip()) for name in _STATE_FIELDS)
+        or any(_ERROR_NUMBER.fullmatch(str(fields.get(name)).strip()) for name in _NUMBER_FIELDS)
+    )
 
 
 def _is_error(value: object) -> bool:

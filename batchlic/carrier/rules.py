@@ -14,6 +14,7 @@ from batchlic.carrier.conclusions import (
     BAD_SESSION,
     BAD_TOKEN,
     CLIENT_ERRORS,
+    EXPIRED,
     FAILURES,
     NO_FAILURES,
     PERHAPS_BAD_ACCESS,
@@ -251,6 +252,12 @@ BY_STATUS: Sequence[StatusRule] = (
         BAD_TOKEN,
         BAD_TOKEN,
         "This needs no body. If the body does not say which token is rejected, both may be renewed.",
+    ),
+    StatusRule(
+        EXPIRED,
+        BAD_TOKEN,
+        BAD_TOKEN,
+        "Statuses of some gateways for a session or token that has expired.",
     ),
     StatusRule(
         (402, 403, 405, 406, 411, 412, 415),

@@ -67,30 +67,38 @@ class Migration:
     on_accepted: Callable[[Batch], None]
     on_end: Callable[[int, int], None]
 
-    def sequences(self, batches: Iterable[Batch]) -> Iterator[Iterator[Delivery]]:
-        """For each batch in order, its deliveries one after another: the steps that are not done yet."""
-        was_fresh, batches = self.journal.is_fresh, iter(batches)
-        while group := list(islice(batches, BATCHES_PER_READ)):
-            history = {} if was_fresh else self._history(range(group[0].batch_id, group[-1].batch_id + 1))
-            apart = [(batch, *self._apart(batch, history)) for batch in group]
-            # Refusals of the others can stop the run, so those between two steps go on before.
-            for batch, taken, _ in apart:
-                if taken:
-                    yield self._sequence(batch, taken, history)
-            for batch, _, others in apart:
-                if others:
-                    yield self._sequence(batch, others, history)
+    def sequences(self, read_batches: Callable[[], Iterable[Batch]]) -> Iterator[Iterator[Delivery]]:
+        """For each batch, its deliveries one after another: the steps that are not done yet.
 
-    def _apart(self, batch: Batch, history: History) -> tuple[Sequence[int], Sequence[int]]:
-        """The devices of a batch that took the first step, certainly or perhaps, and the others."""
+        Refusals can stop the run. So devices that an earlier session left between two steps go on before all
+        others: in the order of the batches, which are then read a second time.
+        """
+        if self.journal.is_fresh:
+            yield from (self._sequence(batch, batch.offsets, {}) for batch in read_batches())
+            return
+        for batch, history in self._with_history(read_batches()):
+            if taken := self._taken(batch, history):
+                yield self._sequence(batch, taken, history)
+        for batch, history in self._with_history(read_batches()):
+            if others := sorted(set(batch.offsets).difference(self._taken(batch, history))):
+                yield self._sequence(batch, others, history)
+
+    def _with_history(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, History]]:
+        """Each batch, with the history of it and of the batches near it."""
+        batches = iter(batches)
+        while group := list(islice(batches, BATCHES_PER_READ)):
+            history = self._history(range(group[0].batch_id, group[-1].batch_id + 1))
+            yield from ((batch, history) for batch in group)
+
+    def _taken(self, batch: Batch, history: History) -> Sequence[int]:
+        """The devices of a batch that took the first step, certainly or perhaps."""
         begun_with = _begun_with(batch, history)
         events = history.get((batch.batch_id, begun_with), []) if begun_with else []
         statuses = statuses_of(batch, events)
-        taken = _with_status(DeviceStatus.ACCEPTED, statuses)
+        taken = {DeviceStatus.ACCEPTED}
         if begun_with is Step.UNASSIGN:  # in doubt, they are perhaps without a license
-            taken = sorted((*taken, *_with_status(DeviceStatus.IN_DOUBT, statuses)))
-        others = set(batch.offsets).difference(taken)
-        return taken, sorted(others)
+            taken.add(DeviceStatus.IN_DOUBT)
+        return [offset for offset, status in statuses.items() if status in taken]
 
     def _continued(self, batch: Batch, offsets: Collection[int]) -> Iterator[Delivery]:
         """What is left to do for some devices of a batch that were parked."""

@@ -133,9 +133,9 @@ class Parked:
 
 
 def _advice(parked: Sequence[Delivery]) -> str:
-    """How to settle a device. Of a migration, only devices in doubt can be settled."""
+    """How to settle a device."""
     single = [one for one in parked if len(one.batch.offsets) == 1]
-    if not single or any(one.batch.step not in {None, Step.CLEAR} for one in parked):
+    if not single:
         return ""
     return (
         ". If you know that a device is at fault, settle it: batchlic settle RUN_DIR --as failed "

@@ -252,7 +252,8 @@ class _TokenRenewal:
         if self._useless_tokens > MAX_USELESS_TOKENS:
             raise StoppedEarly(
                 f"the carrier rejected {MAX_USELESS_TOKENS} new tokens in a row; "
-                f"last answer: {answer.summary}. Resume the run when the carrier works again"
+                f"last answer: {answer.summary}. Resume the run when the carrier works again. If you gave a "
+                "token by BATCHLIC_ACCESS_TOKEN or BATCHLIC_SESSION_TOKEN, check that it has not expired"
             )
         if self._useless_tokens:
             await anyio.sleep(min(FIRST_TOKEN_PAUSE * 2 ** (self._useless_tokens - 1), LONGEST_TOKEN_PAUSE))

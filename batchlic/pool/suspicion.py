@@ -12,16 +12,18 @@ An outage can look like refusals: a gateway that lost its routes, a service that
    undo step (clear, restore), and a second step that is undone if it is refused. They count after
    `MANY_REFUSALS` over 31 seconds, if one of them is explained. Refusals that blame the whole request count,
    too. There may be no other request for the same SKU, so their scope is wider: the account.
-   - A refused clear counts as "nothing to clear". If that is wrong, the device gets a second license. So the
-     scope is the unassigns of the account, and a refusal that blames the whole request never counts.
+   - A refused clear counts as "nothing to clear". If that is wrong, the device gets a second license. So
+     `EXPLAINED` refusals must be explained, the scope is the unassigns of the account, and a refusal that
+     blames the whole request never counts.
    - A refused assign whose device has lost its old license counts at the latest after `MOST_REFUSALS` over
      two minutes, even without evidence: the device gets the old license back.
 4. If the carrier has accepted a refused request of the scope unchanged since the first refusal, an outage has
    ended, or one of several servers is broken. Then refusals count only from `REFUSALS_BY_CHANCE` on.
 5. Until there is evidence, the request is *parked* (see `parked`), and its devices are pending.
 6. While nothing of a scope is accepted, the pool sends one batch at a time, after growing pauses. Then the
-   run stops, and no device fails. Bounded requests are not held back by this, and don't stop the run: they
-   are sent until they end, so that a run does not stop between two steps.
+   run stops, and no device fails: after `PATIENCE_S`, or soon if this session had nothing of the scope
+   accepted, and no device would stay between two steps. Bounded requests are not held back by this, and
+   don't stop the run: they are sent until they end, so that a run does not stop between two steps.
 """
 
 import math
@@ -51,7 +53,8 @@ REFUSALS_BY_CHANCE = 16
 MOST_REFUSALS = 8
 """After so many refusals, over two minutes, nothing more is expected of a request in this session."""
 PATIENCE_S = 120.0
-"""Seconds without an acceptance before the run stops, if this session had requests accepted before."""
+"""Seconds without an acceptance before the run stops, if this session had requests accepted before, or if
+devices would stay between two steps of a migration."""
 
 _Scope: TypeAlias = tuple[str, str | None, Action | None]
 """Account, SKU, and the action of a migration's step; None for any."""
@@ -136,7 +139,8 @@ class Suspicions:
             is_urgent = delivery.position is Position.SECOND_RESTORABLE and delivery.batch.step is Step.ASSIGN
             if is_urgent and count >= MOST_REFUSALS:
                 return True
-            is_enough = explained > 0 and count >= MANY_REFUSALS
+            is_clearing = delivery.batch.step is Step.CLEAR
+            is_enough = count >= MANY_REFUSALS and explained >= (EXPLAINED if is_clearing else 1)
         else:
             is_enough = explained >= EXPLAINED
         return is_enough and not self.may_be_chance(delivery)
@@ -219,11 +223,11 @@ class Suspicions:
         suspicion = self._suspicions.get(scope)
         if suspicion is None or not suspicion.is_strong or delivery.is_bounded:
             return
-        was_accepted = scope in self._accepted_at
+        may_be_outage = scope in self._accepted_at or delivery.position is Position.SECOND
         is_over = now - suspicion.since > PATIENCE_S
         is_hopeless = suspicion.probes >= MANY_REQUESTS or suspicion.blaming_account >= MANY_BATCHES
-        if is_over or (is_hopeless and not was_accepted):
-            since = f" for {now - suspicion.since:.0f} s" if was_accepted else ""
+        if is_over or (is_hopeless and not may_be_outage):
+            since = f" for {now - suspicion.since:.0f} s" if may_be_outage else ""
             reason = (
                 f"the carrier refuses all requests for account {batch.account_name}, SKU {batch.sku_number}"
                 f"{since}; last answer: {answer.summary}. No device counts as failed for this reason. "

@@ -42,6 +42,8 @@ def settle(
     pending device whose last answer was a refusal can be settled, too, but only by its own name. All others
     can't be settled: the carrier has accepted them, refused them for good, or not executed their request.
 
+    In a migration, the decision is about one step of the device: the one in doubt, or the one refused.
+
     `ask` gets the question to confirm, with the number of devices, and may raise RefusedToStart.
 
     Raises UsageError if a named batch or device can't be settled. Raises RefusedToStart if a session is
@@ -72,16 +74,15 @@ def settle(
 
 
 _IS_IN_DOUBT = pl.col("status") == DeviceStatus.IN_DOUBT.value
-_IS_SETTLED = (pl.col("settled_by") != SETTLED_BY_CALLBACK).fill_null(value=False)
+_IS_SETTLED = pl.col("awaits_resend") | (pl.col("settled_by") != SETTLED_BY_CALLBACK).fill_null(value=False)
 
 
 def _candidates(folder: RunFolder, journal: Journal) -> pl.DataFrame:
     """The devices that can be settled (columns: DEVICE_STATES)."""
     is_unresolved = (pl.col("status") == DeviceStatus.PENDING.value) & pl.col("is_refused")
-    is_of_migration = pl.col("from_sku").is_not_null()
     # A device in doubt since an earlier run is settled in that run.
     is_of_this_run = pl.col("batch_id").is_not_null()
-    can_be_settled = _IS_IN_DOUBT | _IS_SETTLED | (is_unresolved & ~is_of_migration)
+    can_be_settled = _IS_IN_DOUBT | _IS_SETTLED | is_unresolved
     return states_of(folder, journal).filter(can_be_settled, is_of_this_run).collect()
 
 

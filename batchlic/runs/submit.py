@@ -135,7 +135,7 @@ async def _send(
     ) as client:
         client.remember(journal.owners_of_request_ids())
         pool = _pool(job, journal, client, limiter, reporter, login_delay_s=login_delay_s)
-        batches = read_batches(folder.plan, job.inventory.id_kind)
+        batches = partial(read_batches, folder.plan, job.inventory.id_kind)
 
         async def check_ledger() -> None:
             if unrecorded:
@@ -152,7 +152,7 @@ async def _send(
 
             stopped = await _deliver(pool, reporter, migration.sequences(batches), before=prepare)
         else:
-            left = remaining(batches, journal, job.resendable_skus, on_accepted=pool.refusals.accepted)
+            left = remaining(batches(), journal, job.resendable_skus, on_accepted=pool.refusals.accepted)
             stopped = await _deliver(pool, reporter, left, before=check_ledger)
         notes += reporter.warnings
         if stopped is None and not journal.identity.to_sku:  # a migration counts licenses before it sends

@@ -51,11 +51,12 @@ DEVICE_STATES: Schema = RESULTS | {
     "plan_row": pl.UInt32(),
     "offset": pl.Int64(),
     "batch_size": pl.UInt32(),
+    "awaits_resend": pl.Boolean(),
     "is_refused": pl.Boolean(),
 }
-"""The columns of results.parquet, and four more: the device's row in the plan and its place in its batch,
-both from 0; the number of devices in that batch; and whether the last answer about it was a refusal (in a
-migration, the last answer to `step`)."""
+"""The columns of results.parquet, and five more: the device's row in the plan and its place in its batch,
+both from 0; the number of devices in that batch; and `awaits_resend` and `is_refused` of its outcome, in a
+migration that of `step`."""
 
 _OUTCOME: Schema = {
     name: pl.Int64() if isinstance(RESULTS[name], pl.Datetime) else RESULTS[name]
@@ -242,6 +243,6 @@ def _with_excluded(devices: pl.DataFrame) -> pl.DataFrame:
     return devices.with_columns(
         pl.coalesce("held", "status", pl.lit(DeviceStatus.PENDING.value)).alias("status"),
         pl.col("attempts").fill_null(0),
-        pl.col("is_refused").fill_null(value=False),
+        pl.col("awaits_resend", "is_refused").fill_null(value=False),
         pl.coalesce("error_message", reason).alias("error_message"),
     )

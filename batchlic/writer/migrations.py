@@ -23,6 +23,7 @@ IN_DOUBT, REFUSED, DENIED, ACCEPTED, CONFIRMED = "in_doubt", "refused", "denied"
 ANY = frozenset({UNSENT, PENDING, RESEND, IN_DOUBT, REFUSED, DENIED, ACCEPTED, CONFIRMED})
 DONE = frozenset({ACCEPTED, CONFIRMED})
 FAILED = frozenset({REFUSED, DENIED})
+WAITING = frozenset({PENDING, RESEND})
 NOT_OVER = ANY - DONE - FAILED
 
 # Conditions of rules, in addition to the states of the steps.
@@ -63,11 +64,13 @@ RULES = (
     Rule({RESEND}, FAILED, ANY, ALWAYS, _S.PENDING, Step.ASSIGN),
     # The new license was assigned, the old one was not unassigned.
     Rule(FAILED, DONE, DONE, ALWAYS, _S.FAILED, Step.UNASSIGN, _ONLY_OLD),
+    Rule({REFUSED}, DONE, WAITING, NEW_RESTORABLE, _S.PENDING, Step.RESTORE, _BOTH),
     Rule({REFUSED}, DONE, NOT_OVER, NEW_RESTORABLE, _S.PENDING, Step.UNASSIGN, _BOTH),
     Rule(FAILED, DONE, ANY, ALWAYS, _S.FAILED, Step.UNASSIGN, _BOTH),
     # The old license was unassigned, the new one was not assigned.
     Rule(DONE, FAILED, DONE, ALWAYS, _S.FAILED, Step.ASSIGN, _OLD_BACK),
     Rule(DONE, FAILED, FAILED, ALWAYS, _S.FAILED, Step.ASSIGN, _NONE_STUCK),
+    Rule(DONE, {REFUSED}, WAITING, OLD_RESTORABLE, _S.PENDING, Step.RESTORE, _NONE),
     Rule(DONE, {REFUSED}, NOT_OVER, OLD_RESTORABLE, _S.PENDING, Step.ASSIGN, _NONE),
     Rule(DONE, FAILED, ANY, ALWAYS, _S.FAILED, Step.ASSIGN, _NONE),
     # The first step failed, or both did.
@@ -89,6 +92,7 @@ _SHOWN_OF_STEP = (
     "error_code",
     "settled_at",
     "settled_by",
+    "awaits_resend",
     "is_refused",
 )
 

@@ -14,7 +14,8 @@ class DeviceOutcome(NamedTuple):
     """Columns of results.parquet whose values come from the history. Times: microseconds since 1970, UTC.
 
     Two of them are no columns. `awaits_resend`: the device was settled as pending, although it may have its
-    license. `is_refused`: the last answer about the device was a refusal, whatever its status.
+    license, and has no definite answer since then. `is_refused`: the last answer about the device was a
+    refusal, whatever its status.
     """
 
     x_request_id: str

@@ -145,6 +145,7 @@ async def test_a_failure_loses_its_service_name_and_control_characters() -> None
         (f"{PATH}/{ACCOUNT}", ACCOUNT),
         (f"{PATH}/{ACCOUNT}/", ACCOUNT),
         (f"{PATH}//{ACCOUNT}//", ACCOUNT),
+        (f"/callbacks//CarrierService/{ACCOUNT}", ACCOUNT),
         (f"{PATH}/{ACCOUNT}?source=carrier", ACCOUNT),
         (PATH, "of-the-option"),
         (f"{PATH}/", "of-the-option"),

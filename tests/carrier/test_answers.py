@@ -2,7 +2,7 @@
 
 import gzip
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import anyio
@@ -87,13 +87,36 @@ def gateway(code: int) -> dict[str, object]:
     return {"fault": {"code": str(code), "message": "words", "description": "more words"}}
 
 
-TAKEN = {"requestId": GUID}
+TAKEN: dict[str, object] = {"requestId": GUID}
+FINE: Sequence[dict[str, object]] = (
+    {"errorCode": None, "errorMessage": None},
+    {"errorCode": "0", "errorMessage": "Request accepted"},
+    {"errors": [], "fault": {}},
+    {"status": "Success", "code": 200},
+    {"status": 202, "success": True},
+    {"status": "Pending", "code": 0, "message": "queued"},
+    {"accountName": "0000123456-00001", "eta": 3.5},
+)
+FAILURES: Sequence[dict[str, object]] = (
+    {"errorMessage": "could not queue"},
+    {"error": "internal"},
+    {"errors": [{"errorMessage": "words"}]},
+    {"Fault": {"code": "101504"}},
+    {"faultResponse": {"faultcode": "REQUEST_FAILED.X"}},
+    {"success": False},
+    {"status": "FAILED"},
+    {"Status": "Rejected"},
+    {"result": "error"},
+    {"statusCode": 502},
+    {"code": "500"},
+)
 NESTED = b"[" * 60_000
 HUGE = b'{"requestId":"' + GUID.encode() + b'","x":"' + b"y" * 100_000 + b'"}'
 
 ACCEPTED = [
     Row("200 with a requestId", says(200, TAKEN), Outcome.ACCEPTED),
     Row("202 with a requestId", says(202, TAKEN), Outcome.ACCEPTED),
+    *(Row(f"200 with a requestId and {more}", says(200, TAKEN | more), Outcome.ACCEPTED) for more in FINE),
     Row("200 with fields of a later release", says(200, TAKEN | {"new": [1]}), Outcome.ACCEPTED),
     Row(
         "200 compressed unasked",
@@ -163,6 +186,10 @@ IN_DOUBT = [
         "200 with a requestId and an error",
         says(200, TAKEN | {"errorCode": "400", "errorMessage": "words"}),
         Outcome.AMBIGUOUS,
+    ),
+    *(
+        Row(f"200 with a requestId and {error}", says(200, TAKEN | error), Outcome.AMBIGUOUS)
+        for error in FAILURES
     ),
     Row(
         "500 with the carrier's error",
@@ -293,6 +320,10 @@ UNAUTHORIZED = [
         rejected=TokenKind.EITHER,
     ),
     Row("401 with nothing", says(401), Outcome.UNAUTHORIZED, rejected=TokenKind.EITHER),
+    *(
+        Row(f"{status} with nothing", says(status), Outcome.UNAUTHORIZED, rejected=TokenKind.EITHER)
+        for status in (419, 440, 498)
+    ),
     Row("401 with a proxy's page", says(401, PAGE), Outcome.UNAUTHORIZED, rejected=TokenKind.EITHER),
     Row(
         "401 with plain words", says(401, b"Jwt is expired"), Outcome.UNAUTHORIZED, rejected=TokenKind.ACCESS

@@ -1,5 +1,6 @@
 """One login for all workers (promise G), and no secret in any text (promise F)."""
 
+import itertools
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
@@ -201,7 +202,7 @@ async def test_a_thousand_workers_share_one_rejection() -> None:
 
 
 OUTAGES = [
-    *((status, b"", ()) for status in (429, 503, 500, 502, 504, 302, 403, 400, 404)),
+    *((status, b"", ()) for status in (429, 503, 500, 502, 504, 302, 403, 400, 404, 419, 440, 498)),
     (403, b"<h1>Developer Over Rate</h1>", ("Retry-After: 0",)),
     (403, {"errorMessage": "Developer Over Rate"}, ()),
     (403, {"errorCode": "403", "errorMessage": "API rate limit exceeded"}, ()),
@@ -431,6 +432,61 @@ async def test_a_rejected_ready_token_without_credentials_names_its_setting(
             with pytest.raises(CredentialsRejected, match=setting):
                 await client.renew(answer)
     assert len(carrier.requests) == 1
+
+
+@pytest.mark.parametrize("has_key", [True, False])
+@pytest.mark.parametrize("rejections", [1, 3, 7])
+async def test_a_ready_session_that_worked_survives_rejections_without_a_reason(
+    rejections: int, *, has_key: bool
+) -> None:
+    ready = Credentials(
+        client_id=Secret("key") if has_key else None,
+        client_secret=Secret("secret") if has_key else None,
+        access_token=None if has_key else Secret("ready-access"),
+        session_token=Secret("ready-session"),
+    )
+
+    requests = itertools.count()
+
+    async def flapping(exchange: Exchange) -> None:
+        is_rejected = next(requests) in range(1, 1 + rejections)
+        await (exchange.say(401, b"") if is_rejected else exchange.say(200, {"requestId": "1"}))
+
+    async with client_of(flapping, ready) as (client, _):
+        await client.login()
+        assert (await client.submit(submission())).outcome is Outcome.ACCEPTED
+        for _ in range(rejections):
+            answer = await client.submit(submission())
+            assert answer.outcome is Outcome.UNAUTHORIZED
+            await client.renew(answer)
+        assert (await client.submit(submission())).outcome is not Outcome.UNAUTHORIZED
+
+
+@pytest.mark.parametrize(
+    ("works_first", "status", "body"),
+    [
+        (False, 401, b""),
+        (True, 400, {"errorCode": "UnifiedWebService.REQUEST_FAILED.SessionToken.Expired"}),
+        (True, 401, {"errorCode": "UnifiedWebService.INPUT_INVALID.SessionToken.Invalid"}),
+    ],
+)
+async def test_a_ready_session_that_never_worked_or_is_named_is_rejected(
+    status: int, body: object, *, works_first: bool
+) -> None:
+    ready = Credentials(access_token=Secret("ready-access"), session_token=Secret("ready-session"))
+
+    async def script(exchange: Exchange) -> None:
+        is_first = len(carrier.requests) == 1
+        await (
+            exchange.say(200, {"requestId": "1"}) if works_first and is_first else exchange.say(status, body)
+        )
+
+    async with client_of(script, ready) as (client, carrier):
+        if works_first:
+            await client.submit(submission())
+        answer = await client.submit(submission())
+        with pytest.raises(CredentialsRejected, match="BATCHLIC_SESSION_TOKEN"):
+            await client.renew(answer)
 
 
 async def test_an_expired_ready_access_token_is_renewed_for_the_login_too() -> None:

@@ -174,6 +174,24 @@ async def test_a_question_with_an_expired_session_is_asked_again_with_a_new_one(
     assert len(carrier.paths(LOGIN)) == 2
 
 
+@pytest.mark.parametrize(
+    ("status", "body", "may_be_wrong"),
+    [
+        (400, EXPIRED, False),
+        (401, {"fault": {"code": "900901", "message": "words"}}, False),
+        (404, b"", True),
+        (200, b"<html>", True),
+    ],
+)
+async def test_an_error_of_the_api_is_no_sign_of_a_wrong_url(
+    status: int, body: object, *, may_be_wrong: bool
+) -> None:
+    async with client_of(says(status, body), KEYS) as (client, _):
+        with pytest.raises(CarrierUnreachable) as error:
+            await client.subscriptions(ACCOUNT)
+    assert error.value.may_be_wrong_url is may_be_wrong
+
+
 async def test_a_question_with_a_rejected_ready_token_names_the_setting() -> None:
     async with client_of(says(400, EXPIRED)) as (client, _):
         with pytest.raises(CredentialsRejected, match="BATCHLIC_SESSION_TOKEN"):

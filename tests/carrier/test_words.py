@@ -41,12 +41,28 @@ def answer(status: int, body: object, headers: dict[str, str] | None = None) -> 
         (409, b"<html><h1>409</h1>A request with the same idempotency key is in progress</html>"),
         (500, {"message": "Duplicate transaction"}),
         (200, licenses("0", "Duplicate request")),
+        (400, licenses("400", "The request was received earlier. Contact support.")),
+        (400, licenses("400", "This request was submitted before; see the device list")),
     ],
     ids=str,
 )
 def test_a_duplicate_of_the_request_is_ambiguous(status: int, body: object) -> None:
     found = answer(status, body)
     assert (found.outcome, found.is_duplicate) == (Outcome.AMBIGUOUS, True)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Duplicate request. The device has a license.",
+        "The device list was read. Duplicate request",
+        "This request was already processed! Your account is fine",
+        "No error was found. The request was already processed",
+    ],
+)
+def test_another_sentence_does_not_change_what_a_duplicate_is_about(message: str) -> None:
+    found = answer(400, licenses("400", message))
+    assert (found.is_duplicate, found.is_inferred) == (True, False)
 
 
 @pytest.mark.parametrize(

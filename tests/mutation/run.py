@@ -29,7 +29,7 @@ class Subject(NamedTuple):
     tests: tuple[str, ...]
 
 
-CARRIER = ("answers", "bodies", "interpretation", "request_ids", "rules", "signs", "words")
+CARRIER = ("already", "answers", "bodies", "interpretation", "request_ids", "rules", "signs", "words")
 CALLBACKS = ("identifiers", "lost_answers", "matching", "verdicts")
 TESTS_OF_CALLBACKS = ("tests/callbacks/test_reports.py", "tests/callbacks/test_migrations.py")
 

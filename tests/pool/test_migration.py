@@ -81,7 +81,7 @@ def live(
 ) -> list[tuple[Step | None, str]]:
     """Deliver sequences one after another, all or so many deliveries; returns what was sent."""
     sent: list[tuple[Step | None, str]] = []
-    for delivery in chain.from_iterable(moving.sequences(batches)):
+    for delivery in chain.from_iterable(moving.sequences(lambda: batches)):
         if len(sent) == deliveries:
             break
         sent.append((delivery.batch.step, str(delivery.batch.action)))
@@ -138,7 +138,7 @@ def test_a_batch_goes_on_in_the_order_in_which_it_began(
 def test_each_step_of_a_batch_has_its_own_x_request_id() -> None:
     journal, ids = journal_of([]), {}
     moving = migration(journal, spare={ACCOUNT: 0}, restorable=[FLEXIBLE])
-    for delivery in chain.from_iterable(moving.sequences([batch(SIZE, batch_id=3)])):
+    for delivery in chain.from_iterable(moving.sequences(lambda: [batch(SIZE, batch_id=3)])):
         ids[delivery.batch.batch_id, delivery.batch.step] = delivery.batch.x_request_id("run")
         deliver(journal, delivery, refusing(Action.ASSIGN, [0]))
     assert list(ids)[:2] == [(3, Step.UNASSIGN), (3, Step.ASSIGN)]
@@ -215,7 +215,7 @@ def test_an_assign_in_doubt_is_cleared_before_it_is_sent_again() -> None:
 def test_each_clearing_changes_the_x_request_id_in_every_session() -> None:
     journal, ids = journal_of([]), []
     for deliveries in (1, 2, 1, 2):
-        for delivery in islice(next(migration(journal).sequences([batch(1)])), deliveries):
+        for delivery in islice(next(migration(journal).sequences(lambda: [batch(1)])), deliveries):
             ids.append((delivery.batch.action, delivery.batch.x_request_id("run")))
             deliver(journal, delivery, lambda part, _: _lost_if(part, Action.ASSIGN))
     assert [action for action, _ in ids] == [Action.ASSIGN, Action.UNASSIGN] * 3

@@ -1,6 +1,7 @@
 """Refusals in migrations: an outage fails no device, and no device waits for another between two steps."""
 
 import random
+from collections.abc import Sequence
 
 import pytest
 
@@ -8,9 +9,11 @@ from batchlic.carrier.answers import Answer, Blame, Outcome
 from batchlic.carrier.catalog import Action
 from batchlic.chunker import Batch, DeviceStatus, Step
 from batchlic.pool.parked import MOST_STUCK
+from batchlic.pool.remaining import BATCHES_PER_READ
 from batchlic.pool.suspicion import PATIENCE_S
 from tests.pool.builders import ACCOUNT, AMBIGUOUS, BAD_ACCOUNT, BAD_DEVICE, REFUSED, batch, identifier
 from tests.pool.virtual_migration import NEW, OLD, MigrationScript, StepRequest, World
+from tests.writer.builders import JournaledAttempt
 
 NOT_FOUND = Answer(outcome=Outcome.REFUSED, blame=Blame.UNKNOWN, http_status=404, error_code="404")
 NOT_ASSIGNED = Answer(
@@ -79,6 +82,25 @@ def test_an_outage_in_a_step_that_would_be_undone_undoes_nothing(
     assert (world.moved, world.failed, world.stopped) == (200, 0, None)
 
 
+@ORDERS
+@pytest.mark.parametrize("refusal", [NOT_FOUND, BAD_ACCOUNT])
+@pytest.mark.parametrize("seconds", [1, 3, 30])
+def test_a_short_outage_at_the_first_second_step_stops_no_migration(
+    seconds: int, refusal: Answer, spare: dict[str, int]
+) -> None:
+    began: list[float] = []
+    second = Action.ASSIGN if spare else Action.UNASSIGN
+
+    def script(request: StepRequest) -> Answer | None:
+        if not began and request.action is second:
+            began.append(request.at)
+        return refusal if began and request.at < began[0] + seconds else None
+
+    world = World(plan(20, 10), script)
+    world.run(workers=8, spare=spare)
+    assert (world.moved, world.stopped) == (200, None)
+
+
 @pytest.mark.parametrize("bad", [{0}, {7}, {2, 5}, {4, 5, 6, 7}])
 @pytest.mark.parametrize("commits", [None, *range(1, 16, 2)])
 def test_no_device_waits_without_license_for_a_refused_one(bad: set[int], commits: int | None) -> None:
@@ -100,8 +122,27 @@ def test_stops_for_refused_devices_leave_none_of_the_others_without_license(batc
     assert world.without_license() == set()
 
 
+@pytest.mark.parametrize("outcome", ["accepted", "ambiguous", None])
+@pytest.mark.parametrize("offsets", [None, [1], [0, 3]])
+@pytest.mark.parametrize("batches", [8, BATCHES_PER_READ + 1])
+def test_devices_without_license_go_on_before_refusals_stop_the_run(
+    batches: int, offsets: Sequence[int] | None, outcome: str | None
+) -> None:
+    first = 4 * (batches - 1)
+    gone = {identifier(first + offset) for offset in offsets or range(4)}
+
+    def script(request: StepRequest) -> Answer | None:
+        return NOT_FOUND if request.sku == OLD and not gone.issuperset(request.devices) else None
+
+    unassign = JournaledAttempt(batches, offsets, outcome, step=Step.UNASSIGN)
+    world = World(plan(batches, 4), script, earlier=[unassign], licenses={device: [] for device in gone})
+    world.run(spare=UNASSIGN_FIRST)
+    assert world.stopped is not None
+    assert {device for device, held in world.licenses.items() if held == [NEW]} == gone
+
+
 @ORDERS
-@pytest.mark.parametrize(("batches", "size"), [(2, 1), (2, 3), (6, 1), (6, 4)])
+@pytest.mark.parametrize(("batches", "size"), [(4, 1), (4, 3), (6, 1), (6, 4)])
 def test_a_clear_that_is_refused_again_and_again_finds_nothing_to_clear(
     batches: int, size: int, spare: dict[str, int]
 ) -> None:
@@ -139,6 +180,40 @@ def test_a_clear_is_not_over_while_no_unassign_is_accepted(refusal: Answer) -> N
     assert world.stopped is not None
     assert all(held.count(NEW) <= 1 for held in world.licenses.values())
     assert world.now <= 3 * PATIENCE_S
+
+
+@ORDERS
+@pytest.mark.parametrize("seconds", [40, 100, 300])
+@pytest.mark.parametrize("refusal", [NOT_FOUND, NONE_LEFT, NOT_ASSIGNED])
+@pytest.mark.parametrize(("batches", "size"), [(2, 1), (3, 1), (4, 3), (8, 2)])
+def test_a_refused_clear_and_an_outage_give_no_second_license(
+    batches: int, size: int, refusal: Answer, seconds: float, spare: dict[str, int]
+) -> None:
+    """Once the clear was refused, an unassign is accepted, and the carrier refuses everything for a while."""
+    executed: list[float] = []
+    clears: list[float] = []
+    began: list[float] = []
+
+    def script(request: StepRequest) -> Answer | None:
+        if not executed and request.sku == NEW:
+            executed.append(request.at)
+            for device in request.devices:
+                world.licenses[device].append(NEW)
+            return AMBIGUOUS
+        if began and request.at < began[0] + seconds:
+            return refusal
+        if request.is_clear and not clears:
+            clears.append(request.at)
+            return refusal
+        if clears and not began and request.action is Action.UNASSIGN and not request.is_clear:
+            began.append(request.at + 0.001)
+        return None
+
+    world = World(plan(batches, size), script)
+    for _ in range(3):
+        world.run(spare=spare)
+        assert all(held.count(NEW) <= 1 for held in world.licenses.values())
+    assert began
 
 
 @pytest.mark.parametrize("refusal", [NONE_LEFT, NOT_FOUND])

@@ -164,7 +164,7 @@ def run_session(
                 denied={},
                 on_accepted=on_accepted,
                 on_end=lambda _moved, _failed: None,
-            ).sequences(batches)
+            ).sequences(lambda: batches)
         stopped: BatchlicError | None = None
         try:
             await pool.deliver(left)

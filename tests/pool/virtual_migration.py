@@ -24,7 +24,7 @@ from batchlic.pool.retry import RetryPolicy
 from batchlic.pool.sender import Sender
 from tests.pool.builders import ACCEPTED, FLEXIBLE, identifier
 from tests.pool.virtual import ROUND_TRIP_S, Killed, Nobody
-from tests.writer.builders import journal_of
+from tests.writer.builders import JournaledAttempt, journal_of
 
 OLD, NEW = FLEXIBLE, "TS-BUNDLE-KTO-SIMSEC-MRC"
 
@@ -53,6 +53,8 @@ class World:
 
     batches: Sequence[Batch]
     script: MigrationScript
+    earlier: Sequence[JournaledAttempt] = ()
+    """What an earlier session sent; `licenses` has what the carrier did then."""
     licenses: dict[str, list[str]] = field(default_factory=dict)
     requests: list[StepRequest] = field(default_factory=list)
     stopped: BatchlicError | None = None
@@ -63,8 +65,8 @@ class World:
 
     def __post_init__(self) -> None:
         devices = sum(len(batch.offsets) for batch in self.batches)
-        self.licenses = {identifier(number): [OLD] for number in range(devices)}
-        self.journal = journal_of([], [len(batch.offsets) for batch in self.batches])
+        self.licenses = {identifier(number): [OLD] for number in range(devices)} | self.licenses
+        self.journal = journal_of(self.earlier, [len(batch.offsets) for batch in self.batches])
 
     def without_license(self) -> set[str]:
         return {device for device, held in self.licenses.items() if not held}
@@ -143,7 +145,7 @@ class World:
             )
             began = anyio.current_time()
             try:
-                await pool.deliver(migration.sequences(self.batches))
+                await pool.deliver(migration.sequences(lambda: self.batches))
                 self.stopped = None
             except* BatchlicError as errors:
                 [self.stopped] = [error for error in errors.exceptions if isinstance(error, BatchlicError)]

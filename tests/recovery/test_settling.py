@@ -115,6 +115,19 @@ def test_e_a_lifetime_license_is_requested_again_only_with_consent(tmp_path: Pat
     assert "pending" not in set(results(tmp_path)["status"])
 
 
+@pytest.mark.parametrize("by_batch", [True, False])
+def test_a_decision_to_resend_can_be_corrected_before_the_next_session(
+    tmp_path: Path, at: Carrier, *, by_batch: bool
+) -> None:
+    in_doubt(tmp_path, at, LIFETIME)
+    folder, doubts = RunFolder(tmp_path / "run"), doubtful(tmp_path)
+    settle(folder, DeviceStatus.PENDING, reason="not in the portal", consent_lifetime=True)
+    batches = doubts["batch_id"].to_list() if by_batch else []
+    devices = [] if by_batch else doubts["imei"].to_list()
+    settle(folder, DeviceStatus.ACCEPTED, reason="in the portal", batches=batches, devices=devices)
+    assert set(results(tmp_path)["status"]) == {"accepted"}
+
+
 def test_an_operator_can_correct_a_decision_but_not_an_answer(tmp_path: Path, at: Carrier) -> None:
     in_doubt(tmp_path, at)
     folder, device = RunFolder(tmp_path / "run"), doubtful(tmp_path)["imei"][0]

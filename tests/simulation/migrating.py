@@ -219,7 +219,7 @@ async def _run_session(
             on_accepted=pool.refusals.accepted,
             on_end=lambda _moved, _failed: None,
         )
-        await pool.deliver(migration.sequences(scenario.batches))
+        await pool.deliver(migration.sequences(lambda: scenario.batches))
 
 
 def _offload_until_killed(lifetime: int | None) -> Offload:
