@@ -164,8 +164,11 @@ def test_a_device_with_a_failed_step_is_reported_with_its_license(  # noqa: PLR0
     assert verify(folder).findings == []
 
 
-def test_a_callback_that_denies_a_restore_leaves_no_license(tmp_path: Path) -> None:
-    with carrier(licenses={FLEXIBLE: 1000, NEW: DEVICES - BATCH_SIZE}) as at:
+def test_a_callback_that_denies_a_restore_leaves_no_license(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batchlic.pool.breaker.FIRST_PAUSE", 0.001)
+    with carrier(licenses={FLEXIBLE: 1000, NEW: DEVICES // 2}) as at:
         folder = moved(tmp_path, at, restore=True)
         back = pl.read_parquet(folder.results).filter(status="failed")["imei"].to_list()
         summary = reconciled(folder, list(messages(folder, restore=back[:1])))
