@@ -15,6 +15,7 @@ from batchlic.reader.inputs.sources import expanded
 from batchlic.reader.inventory import Inventory, no_rows_error
 from batchlic.reader.options import ReadOptions, Source
 from batchlic.reader.reading import validated_blocks
+from batchlic.reader.roles import TARGETS
 from batchlic.reader.spool import Spool
 from batchlic.reader.streaming import Schema
 from batchlic.reader.targets import TargetTable
@@ -24,7 +25,6 @@ from batchlic.reader.validation.validator import (
     CELLS,
     REJECT_COLUMNS,
     ROW,
-    TARGET_ROLES,
     ValidatedBlock,
 )
 from batchlic.reader.validation.whole_columns import Facts
@@ -119,7 +119,7 @@ class Fleet:
         """Raise UsageError if no row can have an account or a SKU: neither a column nor a default exists."""
         missing = [
             role.value
-            for role in TARGET_ROLES
+            for role in TARGETS
             if role not in inventory.roles and self._options.default(role) is None
         ]
         if missing and inventory.roles:

@@ -10,7 +10,8 @@ from batchlic.errors import InventoryError
 from batchlic.reader.roles import Role
 
 SHORT = "short"
-"""Optional column of a block (Boolean): the row has fewer cells than the header."""
+LONG = "long"
+"""Optional columns of a block (Boolean): the row has fewer cells than the header, or more and they matter."""
 
 NO_VALUE = "#FORMULA"
 """Begins the text of a formula whose value the workbook does not have."""
@@ -36,9 +37,10 @@ class Inventory:
     notes: Sequence[str] = ()
 
 
-def block_of(rows: Sequence[Sequence[str | None]], roles: Sequence[Role]) -> Block:
+def block_of(rows: Sequence[Sequence[str | None]], roles: Sequence[Role], are_long: Sequence[bool]) -> Block:
     """A block of rows that are already parsed, with their cells in the order of `roles`."""
     frame = pl.DataFrame(rows, schema=dict.fromkeys(map(str, roles), pl.String), orient="row")
+    frame = frame.with_columns(pl.Series(LONG, are_long, pl.Boolean))
     return lambda: frame
 
 

@@ -13,6 +13,7 @@ class Role(StrEnum):
 
 
 IDENTIFIERS = (Role.IMEI, Role.ICCID)
+TARGETS = (Role.ACCOUNT, Role.SKU)
 
 LEFT_OUT = "-"
 """As the column of a role: no column is read for it."""

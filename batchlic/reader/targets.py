@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from batchlic.reader.options import ReadOptions
-from batchlic.reader.validation.validator import TARGET_ROLES
+from batchlic.reader.roles import TARGETS
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -30,13 +30,13 @@ class TargetTable:
 
     def encode(self, rows: pl.DataFrame) -> pl.Series:
         """The number (UInt32, `target_code`) of each row's pair of cells. Counts the rows as planned."""
-        distinct = rows.group_by(TARGET_ROLES, maintain_order=True).agg(rows=pl.len())
+        distinct = rows.group_by(TARGETS, maintain_order=True).agg(rows=pl.len())
         codes = [self._codes.setdefault((row[0], row[1]), len(self._codes)) for row in distinct.iter_rows()]
         self._row_counts.update(dict(zip(codes, distinct["rows"], strict=True)))
         if len(codes) == 1:
             return pl.repeat(codes[0], rows.height, dtype=pl.UInt32, eager=True).alias("target_code")
         coded = distinct.with_columns(pl.Series("target_code", codes, dtype=pl.UInt32))
-        joined = rows.join(coded, on=TARGET_ROLES, how="left", nulls_equal=True, maintain_order="left")
+        joined = rows.join(coded, on=TARGETS, how="left", nulls_equal=True, maintain_order="left")
         return joined["target_code"]
 
     def subtract(self, codes: pl.Series) -> None:
@@ -58,12 +58,12 @@ class TargetTable:
         return pl.lit(ranks_by_code).gather(pl.col("target_code"))
 
     def cells(self) -> list[pl.Expr]:
-        """The account and SKU cells (String, columns TARGET_ROLES) of a row by its `target_code`."""
+        """The account and SKU cells (String, columns TARGETS) of a row by its `target_code`."""
         return [
             pl.lit(pl.Series([cells[position] for cells in self._codes], dtype=pl.String))
             .gather(pl.col("target_code"))
             .alias(role)
-            for position, role in enumerate(TARGET_ROLES)
+            for position, role in enumerate(TARGETS)
         ]
 
     def _targets(self) -> list[Target]:

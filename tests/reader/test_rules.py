@@ -10,7 +10,7 @@ from stdnum import luhn
 
 from batchlic.carrier.catalog import Action
 from batchlic.reader import IdKind, ReadOptions, Role
-from batchlic.reader.inventory import SHORT
+from batchlic.reader.inventory import LONG, SHORT
 from batchlic.reader.validation import luhn as vectorized
 from batchlic.reader.validation.rules import iccid_digits, iccid_number, imei_digits, imei_number, table
 from batchlic.reader.validation.validator import Validator
@@ -142,7 +142,11 @@ def test_the_quick_proof_agrees_with_the_table(rows: list[tuple[str, str]], chec
     validator = Validator(options, {})
     quick = validator(frame)
     thorough, rejects = validator._check_by_table(
-        validator._cleaned(frame.with_columns(pl.lit(value=False).alias(SHORT)).with_row_index("row"))
+        validator._cleaned(
+            frame.with_columns(
+                pl.lit(value=False).alias(SHORT), pl.lit(value=False).alias(LONG)
+            ).with_row_index("row")
+        )
     )
     assert quick.rejects.select("row", "reason").equals(rejects.select("row", "reason"))
     numbers = ("row", "imei_number", "iccid_number")

@@ -18,14 +18,16 @@ from batchlic.reader.columns import layout
 from batchlic.reader.columns.layout import Layout
 from batchlic.reader.inputs import streams
 from batchlic.reader.inputs.encodings import with_newlines
-from batchlic.reader.inventory import SHORT, Block, Inventory, empty
+from batchlic.reader.inventory import LONG, SHORT, Block, Inventory, empty
 from batchlic.reader.options import ReadOptions
-from batchlic.reader.roles import Role
+from batchlic.reader.roles import TARGETS, Role
 
 SEPARATORS = ",;\t|"
 BLOCK_BYTES = 4 << 20
 MAX_RECORD_BYTES = 16 << 20
 """If a record is longer, batchlic reports a quote that is not closed."""
+EXTRA_CELLS = 8
+"""Cells beyond the header that polars parses. If a row has more of them, Python parses its block."""
 SAMPLE = 200
 """Records that batchlic reads to find the separator, the header, and the columns of a file without header."""
 BLANKS = "\t\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
@@ -198,7 +200,7 @@ def _unclosed_error(name: str, where: str) -> InventoryError:
 
 @dataclass(frozen=True, slots=True)
 class _Parser:
-    """Parses blocks of whole records into one column per role, and SHORT if rows differ in width."""
+    """Parses blocks of whole records into one column per role, and SHORT and LONG if rows differ in width."""
 
     name: str
     dialect: _Dialect
@@ -213,9 +215,10 @@ class _Parser:
         marked = block.replace(b"\n", self._mark.encode() + b"\n")
         try:
             rows = self._parse_even(marked, block.count(b"\n"))
-            return self._parse_uneven(marked) if rows is None else rows
+            rows = self._parse_uneven(marked) if rows is None else rows
         except pl.exceptions.PolarsError:
-            return self._parse_slowly(block)
+            rows = None
+        return self._parse_slowly(block) if rows is None else rows
 
     @property
     def _mark(self) -> str:
@@ -224,12 +227,20 @@ class _Parser:
     def _cells(self) -> list[pl.Expr]:
         return [pl.col(str(position)).alias(role) for role, position in self.columns.items()]
 
-    def _scan(self, marked: bytes) -> pl.LazyFrame:
+    @property
+    def _extra_cells(self) -> int:
+        """How many cells beyond the header are parsed.
+
+        In a long row, all cells may be shifted. An account or a SKU has no check digit that would show this.
+        """
+        return 0 if self.columns.keys().isdisjoint(TARGETS) else EXTRA_CELLS
+
+    def _scan(self, marked: bytes, extra: int = 0) -> pl.LazyFrame:
         return pl.scan_csv(  # noqa: TID251 - bytes, not a path
             marked,
             has_header=False,
             separator=self.dialect.separator,
-            schema={str(position): pl.String for position in range(self.dialect.width + 1)},
+            schema={str(position): pl.String for position in range(self.dialect.width + extra + 1)},
             empty_string_is_null=False,
             truncate_ragged_lines=True,
             missing_columns="insert",  # the first row may be short
@@ -245,29 +256,33 @@ class _Parser:
             return None
         return rows.drop("even")
 
-    def _parse_uneven(self, marked: bytes) -> pl.DataFrame:
+    def _parse_uneven(self, marked: bytes) -> pl.DataFrame | None:
         """The cells of a block with short, long or blank lines, or with rows of several lines.
 
-        The mark shows where each row ends.
+        The mark shows where each row ends. None if a row has more cells than are parsed, and this matters.
         """
-        rows = self._scan(marked).collect(engine="streaming")
-        mark_positions = [
-            pl.when(pl.col(name) == MARK).then(position) for position, name in enumerate(rows.columns)
-        ]
-        width = pl.coalesce(*mark_positions, self.dialect.width)
-        blank = (width <= 1) & (pl.col("0").str.strip_chars(BLANKS).is_in(["", MARK]))
-        cell = pl.col(pl.String)
-        return (
-            rows.select(
-                *self._cells(),
-                (width < self.dialect.width).alias(SHORT),
-                blank.alias("blank"),
+        width, extra = self.dialect.width, self._extra_cells
+        rows = self._scan(marked, extra).collect(engine="streaming")
+        ends = [pl.when(pl.col(name) == MARK).then(position) for position, name in enumerate(rows.columns)]
+        rows = rows.with_columns(pl.coalesce(ends).alias("end"))
+        if extra and rows["end"].null_count():
+            return None
+        end = pl.col("end").fill_null(width)
+        beyond = [self._unmarked(pl.col(str(position))) for position in range(width, width + extra)]
+        is_blank = (end <= 1) & pl.col("0").str.strip_chars(BLANKS).is_in(["", MARK])
+        return rows.filter(~is_blank).select(
+            *map(self._unmarked, self._cells()),
+            (end < width).alias(SHORT),
+            pl.any_horizontal(
+                pl.lit(value=False), *(cell.str.strip_chars(BLANKS + "\n") != "" for cell in beyond)
             )
-            .filter(~pl.col("blank"))
-            .select(
-                pl.when(cell != MARK).then(cell.str.replace_all(self._mark + "\n", "\n", literal=True)), SHORT
-            )
+            .fill_null(value=False)
+            .alias(LONG),
         )
+
+    def _unmarked(self, cell: pl.Expr) -> pl.Expr:
+        """A cell without the marks of the lines in it; null if it is the mark of its row."""
+        return pl.when(cell != MARK).then(cell.str.replace_all(self._mark + "\n", "\n", literal=True))
 
     def _parse_slowly(self, block: bytes) -> pl.DataFrame:
         """The cells of a block that polars can't parse, or that has marks, by Python's csv module.
@@ -288,9 +303,21 @@ class _Parser:
             [row[position] if position < len(row) else None for row in rows]
             for position in self.columns.values()
         ]
-        short = pl.Series(SHORT, [len(row) < self.dialect.width for row in rows], dtype=pl.Boolean)
-        named = zip(self.columns, cells, strict=True)
-        return pl.DataFrame([*(pl.Series(role, values, pl.String) for role, values in named), short])
+        width = self.dialect.width
+        are_short = [len(row) < width for row in rows]
+        are_long = [
+            bool(self._extra_cells) and any(cell.strip(BLANKS + "\n") for cell in row[width:]) for row in rows
+        ]
+        return pl.DataFrame(
+            [
+                *(
+                    pl.Series(role, values, pl.String)
+                    for role, values in zip(self.columns, cells, strict=True)
+                ),
+                pl.Series(SHORT, are_short, pl.Boolean),
+                pl.Series(LONG, are_long, pl.Boolean),
+            ]
+        )
 
 
 def _utf8(block: bytes) -> bytes:

@@ -17,7 +17,7 @@ from batchlic.reader.formats.json_rows import JsonText, Object, Path, blocks, is
 from batchlic.reader.inputs.streams import Opened
 from batchlic.reader.inventory import Block, Inventory, block_of, empty
 from batchlic.reader.options import ReadOptions
-from batchlic.reader.roles import Role
+from batchlic.reader.roles import TARGETS, Role
 
 __all__ = ["inventory", "is_json"]
 
@@ -229,13 +229,14 @@ def _of_cells(name: str, blocks: Iterator[list[object]], options: ReadOptions, n
     first = _records(name, next(blocks))
     found = layout.find(name, [[cell or "" for cell in row] for row in first[:SAMPLE]], options)
     positions = found.columns.positions
+    width = len(found.headers) or max(map(len, first))
+    may_be_shifted = not positions.keys().isdisjoint(TARGETS)
 
     def frames() -> Iterator[Block]:
         for rows in chain([first[found.first_row :]], (_records(name, block) for block in blocks)):
-            yield block_of(
-                [[row[at] if at < len(row) else None for at in positions.values()] for row in rows],
-                tuple(positions),
-            )
+            cells = [[row[at] if at < len(row) else None for at in positions.values()] for row in rows]
+            are_long = [may_be_shifted and any(row[width:]) for row in rows]
+            yield block_of(cells, tuple(positions), are_long)
 
     return Inventory(
         name=name,

@@ -7,6 +7,7 @@ class Reason(StrEnum):
     """Why a row is not planned; the public codes of rejects.parquet and summary.json."""
 
     SHORT_ROW = "short_row"
+    LONG_ROW = "long_row"
     MISSING_IDENTIFIER = "missing_identifier"
     BAD_LENGTH = "bad_length"
     NOT_DIGITS = "not_digits"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from batchlic.carrier.catalog import Action, LicenseType
-from batchlic.reader.inventory import SHORT
+from batchlic.reader.inventory import LONG, SHORT
 from batchlic.reader.options import ACCOUNT_FORM, ReadOptions
 from batchlic.reader.roles import IDENTIFIERS, Role
 from batchlic.reader.validation import accounts, cells, look_alikes
@@ -167,7 +167,8 @@ def quick_proof(options: ReadOptions) -> pl.Expr:
     required = [present[role] for role in options.id_kind.required]
     plannable = [sku for sku in _nameable(options) if sku not in _irrevocable(options)]
     is_valid = (
-        (pl.all_horizontal(required) if required else pl.any_horizontal(present.values()))
+        ~pl.col(LONG)
+        & (pl.all_horizontal(required) if required else pl.any_horizontal(present.values()))
         & (imei.is_null() | right_imei)
         & (iccid.is_null() | right_iccid)
         & accounts.is_proper(account, options).fill_null(value=options.account is not None)
@@ -185,6 +186,14 @@ def table(options: ReadOptions) -> tuple[Rule, ...]:
             message=pl.lit(
                 "the row has fewer cells than the header, and no identifier: restore the missing cells, or "
                 "join the row if a line break cut it"
+            ),
+        ),
+        Rule(
+            reason=Reason.LONG_ROW,
+            broken=pl.col(LONG),
+            message=pl.lit(
+                "the row has more cells than the header, so its account or SKU may be in the wrong column: "
+                "put quotes around a cell that contains the separator, or remove the extra cells"
             ),
         ),
         *_imei_rules(options),

@@ -6,15 +6,14 @@ from dataclasses import dataclass
 import polars as pl
 
 from batchlic.reader.columns.headers import fold
-from batchlic.reader.inventory import SHORT
+from batchlic.reader.inventory import LONG, SHORT
 from batchlic.reader.options import ReadOptions
-from batchlic.reader.roles import IDENTIFIERS, Role
+from batchlic.reader.roles import IDENTIFIERS, TARGETS, Role
 from batchlic.reader.streaming import Schema
 from batchlic.reader.validation import rules
 
 ROW = "row"
-TARGET_ROLES = (Role.ACCOUNT, Role.SKU)
-CELLS = (*IDENTIFIERS, *TARGET_ROLES)
+CELLS = (*IDENTIFIERS, *TARGETS)
 
 CELL_COLUMNS: Schema = {ROW: pl.UInt32(), **dict.fromkeys(CELLS, pl.String())}
 """The cells of a row as they are in the file."""
@@ -91,7 +90,7 @@ class Validator:
     def _completed(self, block: pl.DataFrame) -> pl.DataFrame:
         """The block with all cells, empty ones null, and with its rows numbered."""
         absent = [pl.lit(None, pl.String).alias(role) for role in CELLS if role not in block.columns]
-        absent += [] if SHORT in block.columns else [pl.lit(value=False).alias(SHORT)]
+        absent += [pl.lit(value=False).alias(name) for name in (SHORT, LONG) if name not in block.columns]
         filled = [
             pl.when(pl.col(role).str.len_bytes() > 0).then(pl.col(role)).alias(role)
             for role in CELLS
