@@ -147,8 +147,11 @@ def xls_cell(row: int, column: int, cell: Cell) -> bytes:
     raise NotImplementedError(cell)
 
 
-def as_xls(rows: Sequence[Sequence[Cell]]) -> bytes:
-    """One sheet as XLS (BIFF8) after one with an error. Its second cell format is that of dates."""
+def as_xls(rows: Sequence[Sequence[Cell]], merged: bytes = b"") -> bytes:
+    """One sheet as XLS (BIFF8) after one with an error. Its second cell format is that of dates.
+
+    `merged`: the body of the record of merged cells.
+    """
     formats = b"".join(biff(0x00E0, struct.pack("<HH16x", 0, number)) for number in (0, 14))
     sheets = [
         biff(0x0809, struct.pack("<HHHHII", 0x0600, 0x0010, 0, 0, 0, 0))
@@ -156,6 +159,7 @@ def as_xls(rows: Sequence[Sequence[Cell]]) -> bytes:
         + b"".join(
             xls_cell(row, column, cell) for row, line in enumerate(cells) for column, cell in enumerate(line)
         )
+        + (biff(0x00E5, merged) if merged and cells is rows else b"")
         + biff(0x000A)
         for cells in (rows, [[Error("#REF!")]])
     ]

@@ -20,6 +20,7 @@ from python_calamine import (
 from batchlic.errors import InventoryError
 from batchlic.reader.columns import layout
 from batchlic.reader.formats.workbooks.rewriting import plain_copy
+from batchlic.reader.formats.workbooks.tables import Range, refuse_replaced
 from batchlic.reader.inputs import streams
 from batchlic.reader.inventory import Block, Inventory, empty
 from batchlic.reader.options import ReadOptions
@@ -39,7 +40,10 @@ _Row: TypeAlias = tuple[int, Cells]
 def inventory(source: streams.Opened, options: ReadOptions) -> Inventory:
     """Open a workbook. Raises InventoryError if it is damaged or locked, or lacks the named sheet."""
     with _readable(source.name):
-        file = plain_copy(streams.in_a_file(source), source.files)
+        file, tables = plain_copy(streams.in_a_file(source), source.files)
+        for table_name, table in tables.items():
+            if table.extent.is_too_large:
+                raise table.extent.error(source.name, table_name)
         book = source.files.enter_context(CalamineWorkbook.from_filelike(file))
         sheet = _sheet(source.name, book, options.sheet)
     rows = _rows(source.name, sheet)
@@ -47,10 +51,12 @@ def inventory(source: streams.Opened, options: ReadOptions) -> Inventory:
     sample = list(islice(rows, SAMPLE))
     if not sample:
         return empty(source.name, where)
+    refuse_replaced(source.name, sheet.name, sample[0][1][0])
     records = [[_text(cell) for cell in cells] for _, cells in sample]
     found = layout.find(source.name, records, options, where)
     positions = found.columns.positions
-    merged = _MergedCells(sheet, list(positions.values()))
+    ranges = tables[sheet.name].merged if sheet.name in tables else sheet.merged_cell_ranges or []
+    merged = _MergedCells(sheet, ranges, list(positions.values()))
 
     def blocks() -> Iterator[Block]:
         data = chain(sample[found.first_row :], rows)
@@ -126,13 +132,13 @@ class _MergedCells:
     `columns`: the columns that are read, and then those of the first cells.
     """
 
-    def __init__(self, sheet: CalamineSheet, positions: Sequence[int]) -> None:
+    def __init__(self, sheet: CalamineSheet, ranges: Sequence[Range], positions: Sequence[int]) -> None:
         """`positions`: the columns that are read, from the first column of the sheet that has cells."""
         self._positions = positions
         left = sheet.start[1] if sheet.start else 0
         self._ranges = [
             (rows, columns)
-            for (top, first), (bottom, last) in sheet.merged_cell_ranges or []
+            for (top, first), (bottom, last) in ranges
             if (rows := range(top, bottom + 1))
             and (columns := range(first - left, last - left + 1))
             and any(position in columns for position in positions)

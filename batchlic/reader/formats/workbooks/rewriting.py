@@ -2,33 +2,50 @@
 
 calamine turns numbers that are formatted as dates into dates, and fails for large ones. It returns cells with
 errors, and formulas without a stored value, as empty. It passes over some cells of XLSB, and refuses white
-space between the cells of ODS.
+space between the cells of ODS. A sheet that it could not hold in memory is replaced by one that says so.
 """
 
 import io
 import shutil
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
-from batchlic.reader.formats.workbooks import xls, xlsb, xml_parts
+from batchlic.reader.formats.workbooks import ods, xls, xlsb, xml_parts
+from batchlic.reader.formats.workbooks.tables import Extent, Table
+from batchlic.reader.formats.workbooks.xml_parts import Rewrite
 
 
-def plain_copy(file: Path | IO[bytes], files: ExitStack) -> IO[bytes]:
+class PlainCopy(NamedTuple):
+    """A workbook for calamine, and what it does not tell of the sheets of ODS and XLSB, by their names."""
+
+    file: IO[bytes]
+    tables: Mapping[str, Table]
+
+
+def plain_copy(file: Path | IO[bytes], files: ExitStack) -> PlainCopy:
     """The workbook itself if nothing has to be rewritten, or else a rewritten copy; closed by `files`.
 
     Raises ValueError if the workbook is damaged.
     """
     original = files.enter_context(file.open("rb")) if isinstance(file, Path) else file
     copy = original
+    tables: Mapping[str, Table] = {}
     if zipfile.is_zipfile(original):
         with zipfile.ZipFile(original) as book:
-            parts = {part for part in book.namelist() if _applies(book, part)}
-            if parts:
+            found = {part: Table() for part in book.namelist()}
+            changes = {
+                part: change for part, table in found.items() if (change := _change(book, part, table))
+            }
+            tables = _tables_of_ods(book) or {
+                name: found[part] for part, name in xlsb.sheet_names(book).items() if part in found
+            }
+            if changes:
                 copy = files.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
-                _write_copy(book, copy, parts)
+                _write_copy(book, copy, changes)
     else:
         original.seek(0)
         if original.read(len(xls.MAGIC)) == xls.MAGIC:
@@ -37,26 +54,52 @@ def plain_copy(file: Path | IO[bytes], files: ExitStack) -> IO[bytes]:
             rewritten = xls.rewritten(content)
             copy = original if rewritten == content else io.BytesIO(rewritten)
     copy.seek(0)
-    return copy
+    return PlainCopy(copy, tables)
 
 
-def _applies(book: zipfile.ZipFile, part: str) -> bool:
-    """Whether rewriting changes anything. Most workbooks are read as they are."""
-    rewrite = xml_parts.rewrite_of(part) or xlsb.rewrite_of(part)
+def _change(book: zipfile.ZipFile, part: str, table: Table) -> Rewrite | bytes | None:
+    """How a part is rewritten, or what replaces it; None if it stays, as most parts. `table` is filled."""
+    of_xml, of_records = xml_parts.rewrite_of(part), xlsb.rewrite_of(part)
+    rewrite = of_xml or of_records
     if rewrite is None:
-        return False
+        return None
     with book.open(part) as content:
-        return any(before != after for before, after in rewrite(content))
+        is_changed = False
+        for before, after in rewrite(content, table):
+            is_changed = is_changed or before != after
+    if table.extent.is_too_large and of_xml:
+        with book.open(part) as content:
+            table.extent = xml_parts.exact_extent(content)
+    if table.extent.is_too_large:
+        one_cell = xml_parts.sheet_of_one_cell if of_xml else xlsb.sheet_of_one_cell
+        replacement = one_cell(table.extent.text)
+        table.extent = Extent()
+        return replacement
+    return rewrite if is_changed else None
 
 
-def _write_copy(book: zipfile.ZipFile, copy: IO[bytes], parts: set[str]) -> None:
+def _tables_of_ods(book: zipfile.ZipFile) -> Mapping[str, Table]:
+    """The tables of an ODS file; empty if calamine alone reads them right."""
+    if xml_parts.ODS_CONTENT not in book.namelist():
+        return {}
+    with book.open(xml_parts.ODS_CONTENT) as content:
+        if not any(map(ods.matters, xml_parts.pieces(content))):
+            return {}
+    with book.open(xml_parts.ODS_CONTENT) as content:
+        return ods.tables(xml_parts.pieces(content))
+
+
+def _write_copy(book: zipfile.ZipFile, copy: IO[bytes], changes: Mapping[str, Rewrite | bytes]) -> None:
     with zipfile.ZipFile(copy, "w") as written:
         for part in book.infolist():
-            name = part.filename
-            rewrite = xml_parts.rewrite_of(name) or xlsb.rewrite_of(name)
-            with book.open(part) as content, written.open(name, "w", force_zip64=True) as target:
-                if rewrite is None or name not in parts:
+            with (
+                book.open(part) as content,
+                written.open(part.filename, "w", force_zip64=True) as target,
+            ):
+                change = changes.get(part.filename)
+                if change is None:
                     shutil.copyfileobj(content, target)
-                    continue
-                for _, piece in rewrite(content):
-                    target.write(piece)
+                elif isinstance(change, bytes):
+                    target.write(change)
+                else:
+                    target.writelines(after for _, after in change(content, Table()))

@@ -4,15 +4,18 @@ import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import IO, TypeAlias
+from xml.sax.saxutils import escape
 
+from batchlic.reader.formats.workbooks.tables import MAX_ROWS, Extent, Table, column_number
 from batchlic.reader.inventory import NO_VALUE
 
 PIECE_BYTES = 1 << 20
 MAX_PIECE_BYTES = 32 << 20
 """Of a part, or a row, that has no start of a row in it."""
 
-Rewrite: TypeAlias = Callable[[IO[bytes]], Iterator[tuple[bytes, bytes]]]
-"""Yields each piece of a part, before and after."""
+Rewrite: TypeAlias = Callable[[IO[bytes], Table], Iterator[tuple[bytes, bytes]]]
+"""Yields each piece of a part, before and after, and adds what is found to the table."""
+ODS_CONTENT = "content.xml"
 _SHEET = re.compile(r"/?xl[/\\]worksheets[/\\][^/\\]*\.xml", re.IGNORECASE)
 _STYLES = re.compile(r"/?xl[/\\]styles\.xml", re.IGNORECASE)
 
@@ -20,27 +23,37 @@ _STYLES = re.compile(r"/?xl[/\\]styles\.xml", re.IGNORECASE)
 def rewrite_of(part: str) -> Rewrite | None:
     """How a part is rewritten; None if it is not."""
     if _SHEET.fullmatch(part):
-        return partial(_rewritten, _with_errors_and_formulas)
+        return _rewritten_sheet
     if _STYLES.fullmatch(part):
         return partial(_rewritten, _without_dates)
-    return partial(_rewritten, _without_space) if part == "content.xml" else None
+    return partial(_rewritten, _without_space) if part == ODS_CONTENT else None
 
 
-def _rewritten(change: Callable[[bytes], bytes], content: IO[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    for piece in _pieces(content):
-        yield piece, change(piece)
+def _rewritten(
+    change: Callable[[bytes], bytes], content: IO[bytes], _: Table
+) -> Iterator[tuple[bytes, bytes]]:
+    for piece in pieces(content):
+        yield piece, change(_plain_text(piece))
 
 
-_ROWS = (b"<row", b"-row", b":row")
+def _rewritten_sheet(content: IO[bytes], table: Table) -> Iterator[tuple[bytes, bytes]]:
+    row = 0
+    for piece in pieces(content):
+        is_usual = _is_usual(piece)
+        row = _add_bounds(piece, table.extent, row, is_usual=is_usual)
+        yield piece, _with_errors_and_formulas(_plain_text(piece), is_usual=is_usual)
+
+
+_ROWS = (b"<row", b"<table:table-row", b":row")
 """How the start tag of a row contains its name: XLSX, ODS, XLSX with a prefix."""
 
 
-def _pieces(content: IO[bytes]) -> Iterator[bytes]:
+def pieces(content: IO[bytes]) -> Iterator[bytes]:
     """XML in pieces that end before the start of a row, so that no cell is cut."""
     rest = b""
     while chunk := content.read(PIECE_BYTES):
         piece = rest + chunk
-        cut = next((at for row in _ROWS if (at := piece.rfind(row)) > 0), 0)
+        cut = next((piece.rfind(b"<", 0, at + 1) for row in _ROWS if (at := piece.rfind(row)) > 0), 0)
         if cut or len(piece) > MAX_PIECE_BYTES:
             yield piece[:cut] if cut else piece
             rest = piece[cut:] if cut else b""
@@ -49,9 +62,75 @@ def _pieces(content: IO[bytes]) -> Iterator[bytes]:
     yield rest
 
 
+_COMMENT = re.compile(rb"<!--.*?-->", re.DOTALL)
+_CDATA = re.compile(rb"<!\[CDATA\[(.*?)\]\]>", re.DOTALL)
+
+
+def _plain_text(piece: bytes) -> bytes:
+    """XML without comments and CDATA sections, of which calamine loses the text, or the text around."""
+    if b"<!" not in piece:
+        return piece
+    piece = _COMMENT.sub(b"", piece)
+    return _CDATA.sub(lambda section: escape(section[1].decode("utf-8", "replace")).encode(), piece)
+
+
 # -- XLSX -----------------------------------------------------------------------------------------------
 
-_ERROR_TYPE = re.compile(rb"""\st=["']e["']""")
+_COLUMN = re.compile(rb"""\br\s*=\s*["']([A-Z]{2,3})\d""")
+"""The column of a cell after the first 26."""
+_NARROW = 26
+LOOKED_AT = 1 << 16
+_ROW_START = re.compile(rb"""<(?:\w+:)?row\b(?:[^<>]*?\sr\s*=\s*["'](\d{1,9})["'])?""")
+_CELL_WITH_VALUE = re.compile(
+    rb"""<(?:\w+:)?c\b[^<>]*?\sr\s*=\s*["']([A-Z]{1,3})(\d{1,9})["'][^<>]*(?<!/)>\s*<"""
+)
+
+
+def _is_usual(sheet: bytes) -> bool:
+    """Whether attributes are written as `name="value"`, so that they are quickly found.
+
+    A program writes all of them alike, so that the first ones show it.
+    """
+    start = sheet[:LOOKED_AT]
+    if start.count(b"=") != start.count(b'="') or b' ="' in start:
+        return False
+    return not (any(space in start for space in (b"\n", b"\r", b"\t")) and re.search(rb"\s=", start))
+
+
+def _add_bounds(sheet: bytes, extent: Extent, rows_before: int, *, is_usual: bool) -> int:
+    """Add upper bounds of the rows and columns in a piece to the extent; returns the number of its last row.
+
+    The bounds include empty cells, and they are cheap to find: most sheets have few columns.
+    """
+    columns = _NARROW
+    if not is_usual or re.search(b'r="[A-Z]{2}', sheet):
+        columns = max(map(column_number, set(_COLUMN.findall(sheet))), default=_NARROW)
+    last = sheet.rfind(b"<row")
+    if last < 0:
+        last = sheet.rfind(b"<", 0, max(0, sheet.rfind(b":row")))
+    row = _ROW_START.match(sheet, last) if last >= 0 else None
+    number = int(row[1]) if row and row[1] else rows_before + (sheet.count(b"<row") or sheet.count(b":row"))
+    extent.add(number, columns)
+    return number
+
+
+def exact_extent(content: IO[bytes]) -> Extent:
+    """The extent of the cells of a sheet that are not empty."""
+    extent = Extent()
+    for piece in pieces(content):
+        for letters, row in _CELL_WITH_VALUE.findall(piece):
+            extent.add(min(int(row), MAX_ROWS), column_number(letters))
+    return extent
+
+
+def sheet_of_one_cell(text: str) -> bytes:
+    """The XML of a sheet with one cell."""
+    space = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+    cell = f'<c r="A1" t="str"><v>{escape(text)}</v></c>'
+    return f'<worksheet xmlns="{space}"><sheetData><row r="1">{cell}</row></sheetData></worksheet>'.encode()
+
+
+_ERROR_TYPE = re.compile(rb"""\st\s*=\s*["']e["']""")
 _FORMULA = re.compile(rb"<f[ />]")
 _FORMULA_WITH_PREFIX = re.compile(rb"<\w+:f[ />]")
 _CELL_WITHOUT_VALUE = re.compile(
@@ -61,15 +140,15 @@ _CELL_WITHOUT_VALUE = re.compile(
     rb"</(?:\w+:)?c>"
 )
 """A cell with a formula and no value."""
-_TYPE = re.compile(rb"""\st=["'](\w*)["']""")
-_FORMAT = re.compile(rb"""numFmtId=["'](\d+)["']""")
+_TYPE = re.compile(rb"""\st\s*=\s*["'](\w*)["']""")
+_FORMAT = re.compile(rb"""numFmtId\s*=\s*["'](\d+)["']""")
 _FORMATS = re.compile(rb"<(\w+:)?numFmts\b.*?</(\w+:)?numFmts>", re.DOTALL)
 NOT_DATES = {*range(14), *range(37, 45), 48, 49}
 """Number formats that show no date (ECMA-376 part 1, 18.8.30)."""
 
 
-def _with_errors_and_formulas(sheet: bytes) -> bytes:
-    if (b't="e"' if b'="' in sheet else b"t='e'") in sheet:
+def _with_errors_and_formulas(sheet: bytes, *, is_usual: bool) -> bytes:
+    if not is_usual or b't="e"' in sheet:
         sheet = _ERROR_TYPE.sub(_as_text_type, sheet)
     formulas = (_FORMULA if b"</row>" in sheet else _FORMULA_WITH_PREFIX).finditer(sheet)
     pieces: list[bytes] = []
@@ -108,8 +187,10 @@ def _without_dates(styles: bytes) -> bytes:
 # -- ODS ------------------------------------------------------------------------------------------------
 
 _SPACE = re.compile(rb">\s+(?=</?table:)")
-_ERROR_TEXT = re.compile(rb"""(<table:table-cell\b[^<>]*?)\soffice:string-value=""([^<>]*>\s*<text:p>#)""")
-"""LibreOffice stores an error as an empty string that is shown as `#REF!`."""
+_ERROR_TEXT = re.compile(
+    rb"""(<table:table-cell\b[^<>]*?)\soffice:string-value\s*=\s*(?:""|'')([^<>]*>\s*<text:p>(?:#|Err:\d))"""
+)
+"""LibreOffice stores an error as an empty string that is shown as `#REF!` or `Err:508`."""
 
 
 def _without_space(content: bytes) -> bytes:
