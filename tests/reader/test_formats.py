@@ -97,6 +97,9 @@ FORMATS = {
     "UTF-8 with BOM": b"\xef\xbb\xbf" + CSV,
     "UTF-16 with BOM": CSV.decode().encode("utf-16"),
     "UTF-16 big-endian": CSV.decode().encode("utf-16-be"),
+    "UTF-32": CSV.decode().encode("utf-32"),
+    "UTF-32 little-endian": CSV.decode().encode("utf-32-le"),
+    "two byte order marks": b"\xef\xbb\xbf" * 2 + CSV,
     "Unicode text of a spreadsheet": csv_of(ROWS, separator="\t")
     .decode()
     .replace("\n", "\r\n")

@@ -43,7 +43,16 @@ FRAMINGS = {
     "lists of cells": lines([list(row.values()) for row in ROWS]),
     "lists of cells with a header": lines([["imei", "iccid", "site"], *(list(row.values()) for row in ROWS)]),
     "byte order mark": b"\xef\xbb\xbf" + pretty(ROWS),
+    "two byte order marks": b"\xef\xbb\xbf" * 2 + pretty(ROWS),
+    "byte order marks of joined pages": b"".join(b"\xef\xbb\xbf" + pretty(page) for page in PAGES),
+    "byte order marks of joined lines": b"".join(b"\xef\xbb\xbf" + lines(row) for row in ROWS),
     "UTF-16": json.dumps(ROWS).encode("utf-16"),
+    "UTF-16 with two byte order marks": ("\ufeff" + json.dumps(ROWS)).encode("utf-16"),
+    "UTF-32": json.dumps(ROWS).encode("utf-32"),
+    "UTF-32 big-endian": pretty(*ROWS).decode().encode("utf-32-be"),
+    "UTF-32 little-endian": lines(*ROWS).decode().encode("utf-32-le"),
+    "spaces before colons": lines(*ROWS).replace(b'":', b'" :'),
+    "a key twice with one value": lines(*ROWS).replace(b'"site": "x"', b'"site": "x", "site": "x"'),
     "CRLF": pretty(ROWS).replace(b"\n", b"\r\n"),
     "NaN": lines(*ROWS).replace(b'"x"', b"NaN"),
     "half of a surrogate pair": lines(*ROWS).replace(b'"x"', b'"\\ud83d"'),
@@ -227,3 +236,86 @@ def test_a_nested_key_that_appears_late_counts(
     rows: list[object] = [{"imei": imei(n), "card": None} for n in range(300)]
     rows.append({"imei": None, "card": {"iccid": iccid(300)}})
     assert plan_bytes(tmp_path, lines(*rows)).devices[300] == (None, iccid(300))
+
+
+TWICE = [
+    '{{"imei": "{0}", "imei": "{1}"}}',
+    '{{"imei" : "{0}", "imei" : "{1}", "site": "a"}}',
+    '{{"imei": {0}, "imei": {1}}}',
+    '{{"imei": "{0}", "im\\u0065i": "{1}"}}',
+    '{{"imei": "{0}", "imei"\t: "{1}"}}',
+    '{{"imei": "{0}", "site": "a\\":", "imei": "{1}"}}',
+    '{{"imei": "{0}", "n": 123456789012345678901234567890, "imei": "{1}"}}',
+    '{{"site": {{"a": [{{"b": 1}}]}}, "imei": "{0}", "imei": "{1}"}}',
+    '{{"device": {{"imei": "{0}", "imei": "{1}"}}}}',
+]
+
+
+@pytest.mark.parametrize("row", TWICE)
+@pytest.mark.parametrize("form", ["{}\n", "[{}]", "[\n{}\n]", '{{"devices": [{}]}}'])
+@pytest.mark.parametrize("block_bytes", [10, 1 << 20])
+def test_a_key_with_two_values_is_rejected_with_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row: str, form: str, block_bytes: int
+) -> None:
+    if form.startswith("{{") and block_bytes == 10:
+        return  # the list must begin within a block
+    monkeypatch.setattr("batchlic.reader.formats.json_rows.BLOCK_BYTES", block_bytes)
+    planned = plan_bytes(tmp_path, form.format(row.format(imei(1), imei(2))).encode())
+    assert planned.reasons == {1: "not_digits"}
+    assert f"{imei(1)} and {imei(2)}" in planned.message(1)
+
+
+@pytest.mark.parametrize("key", ["account", "sku"])
+def test_an_account_or_sku_with_two_values_is_rejected(tmp_path: Path, key: str) -> None:
+    values = {"account": (ACCOUNT, OTHER_ACCOUNT), "sku": (SKU, "SIMSec-IoT-Lt")}[key]
+    row = f'{{"imei": "{imei(1)}", "{key}": "{values[0]}", "{key}": "{values[1]}"}}'
+    planned = plan_bytes(tmp_path, row.encode())
+    assert planned.reasons == {1: {"account": "bad_account", "sku": "unknown_sku"}[key]}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{{"devices": [{0}], "devices": [{1}]}}',
+        '{{"devices": [], "total": 1, "devices": [{1}]}}',
+        '{{"data": {{"devices": [{0}]}}, "data": {{"devices": [{1}]}}}}',
+        '[{{"imei": "{2}", "sim": {{"a": 1}}, "sim": {{"a": 2}}}}]',
+    ],
+)
+def test_a_list_or_object_under_a_key_that_repeats_is_refused(tmp_path: Path, text: str) -> None:
+    rows = [json.dumps(row) for row in ROWS[:2]]
+    with pytest.raises(InventoryError, match=r"'(devices|data|sim)' occurs twice in one object"):
+        plan_bytes(tmp_path, text.format(*rows, imei(1)).encode())
+
+
+COLUMNS = {
+    "pandas orient=columns": {"imei": {"0": imei(0), "1": imei(1)}, "iccid": {"0": iccid(0), "1": iccid(1)}},
+    "pandas orient=list": {"imei": [imei(0), imei(1)], "site": ["a", "b"]},
+    "pandas orient=split": {"columns": ["imei"], "index": [0, 1], "data": [[imei(0)], [imei(1)]]},
+    "fields and rows": {"fields": ["ICCID", "x"], "rows": [[iccid(0), 1], [iccid(1), 2]]},
+    "many": {"iccid": [iccid(n) for n in range(300)], "imei": [imei(n) for n in range(300)]},
+}
+
+
+@pytest.mark.parametrize("value", COLUMNS.values(), ids=COLUMNS)
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("block_bytes", [2000, 1 << 20])
+def test_json_by_column_is_refused_with_what_to_do(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    value: dict[str, object],
+    indent: int | None,
+    block_bytes: int,
+) -> None:
+    monkeypatch.setattr("batchlic.reader.formats.json_rows.BLOCK_BYTES", block_bytes)
+    with pytest.raises(InventoryError, match=r"column by column: write it as a list .*orient=.records"):
+        plan_bytes(tmp_path, json.dumps(value, indent=indent).encode())
+
+
+@pytest.mark.parametrize("keys", [("a", "b"), (ACCOUNT, OTHER_ACCOUNT), ("active", "spare")])
+def test_devices_in_several_lists_are_refused_with_what_to_do(tmp_path: Path, keys: tuple[str, str]) -> None:
+    value = dict(zip(keys, PAGES, strict=True))
+    with pytest.raises(
+        InventoryError, match=r"write all of them as one list, and whatever .* as a key of each"
+    ):
+        plan_bytes(tmp_path, json.dumps(value).encode())

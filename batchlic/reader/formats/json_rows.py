@@ -21,8 +21,8 @@ Object: TypeAlias = dict[str, object]
 Path: TypeAlias = tuple[str, ...]
 """The keys that lead to a value inside an object."""
 
-_SPACE = re.compile(rb"[ \t\r\n\x1e]*")
-"""White space, and the separator of JSON text sequences (RFC 7464)."""
+_SPACE = re.compile(rb"(?:[ \t\r\n\x1e]|\xef\xbb\xbf)*")
+"""White space, the separator of JSON text sequences (RFC 7464), and the byte order marks of joined files."""
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|[\[\]{},]', re.DOTALL)
 _DEPTH = {b"{": 1, b"[": 1, b"}": -1, b"]": -1}
 _STARTS = re.compile(rb'\{\s*["}]|\[\s*["\[\]{\d\-tfn]')
@@ -30,10 +30,52 @@ _STARTS = re.compile(rb'\{\s*["}]|\[\s*["\[\]{\d\-tfn]')
 _TRIES = 8
 """Ends of rows to try before the text is searched token by token."""
 
-_DECODER = msgspec.json.Decoder(object, float_hook=str)
-_LENIENT = json.JSONDecoder(parse_float=str, parse_constant=lambda _: None)
-"""Accepts NaN, and half of a surrogate pair."""
 _ERRORS = (msgspec.DecodeError, ValueError, RecursionError)
+
+
+def _object(pairs: list[tuple[str, object]]) -> Object:
+    """An object of key and value. A key with different values gets a text that names both.
+
+    Raises ValueError if such a value is not a text or number.
+    """
+    found: Object = {}
+    for key, value in pairs:
+        if key in found and found[key] != value:
+            if isinstance(value, dict | list) or isinstance(found[key], dict | list):
+                raise _Repeated(f"the key {key!r} occurs twice in one object: keep one of them")
+            found[key] = f"{found[key]} and {value}"
+        else:
+            found[key] = value
+    return found
+
+
+class _Repeated(ValueError):
+    """A key occurs twice in one object, so that its value is unclear."""
+
+
+_ODD_KEY_ENDS = (b"  :", b"\t:", b"\n:", b"\r:")
+"""Ends of keys, or texts that look like them, which are not counted."""
+_DECODER = msgspec.json.Decoder(object, float_hook=str)
+"""Fast, but takes the last value of a key that occurs twice in one object."""
+_THOROUGH = json.JSONDecoder(parse_float=str, parse_constant=lambda _: None, object_pairs_hook=_object)
+"""Notices keys that occur twice. Accepts NaN, and half of a surrogate pair."""
+
+
+def _may_repeat_keys(text: bytes, values: list[object]) -> bool:
+    """Whether an object in a text, which was decoded to `values`, may have a key twice.
+
+    The text has more keys than the values then. Most texts end their keys with `":`.
+    """
+    keys, colons = text.count(b'":'), text.count(b":")
+    if colons > keys and any(end in text for end in _ODD_KEY_ENDS):
+        return True
+    if keys == sum(len(value) for value in values if isinstance(value, dict)):
+        return False
+    try:
+        encoded = msgspec.json.encode(values)
+    except (ValueError, TypeError, OverflowError, RecursionError):  # a number of more than 64 bits
+        return True
+    return encoded.count(b'":') + encoded.count(b'" :') != keys + text.count(b'" :')
 
 
 def is_json(start: bytes) -> bool:
@@ -71,19 +113,25 @@ class JsonText:
         while True:
             if spaces := _SPACE.match(self.buffer, self.at):
                 self.at = spaces.end()
-            if self.at < len(self.buffer) or not self.more():
+            is_mark_cut = len(self.buffer) - self.at < 3 and self.buffer[self.at :] in {b"\xef", b"\xef\xbb"}
+            if (self.at < len(self.buffer) and not is_mark_cut) or not self.more():
                 return self.buffer[self.at : self.at + 1]
 
     def decoded(self, end: int, form: bytes = b"%b") -> object:
         """The value in the buffer up to `end`; a number with a fraction is text. Raises InventoryError."""
         text = form % self.buffer[self.at : end]
         try:
-            return _DECODER.decode(text)
+            value = _DECODER.decode(text)
+            if not _may_repeat_keys(text, [value]):
+                return value
         except _ERRORS:
-            try:
-                return _LENIENT.decode(text.decode("utf-8", "replace"))
-            except _ERRORS as error:
-                raise self.error(f"not JSON: {error}") from None
+            pass
+        try:
+            return _THOROUGH.decode(text.decode("utf-8", "replace"))
+        except _Repeated as error:
+            raise self.error(str(error)) from None
+        except _ERRORS as error:
+            raise self.error(f"not JSON: {error}") from None
 
     def error(self, problem: str) -> InventoryError:
         """An error at the current line."""
@@ -133,11 +181,12 @@ def blocks(text: JsonText, devices: Devices, notes: list[str]) -> Iterator[list[
 def _lines(text: JsonText) -> list[object]:
     """The values in the whole lines of the buffer; empty if the values are not one per line."""
     end = text.buffer.rfind(b"\n", text.at) + 1
+    lines = text.buffer[text.at : end].replace(b"\x1e", b" ")
     try:
-        values: list[object] = _DECODER.decode_lines(text.buffer[text.at : end].replace(b"\x1e", b" "))
+        values: list[object] = _DECODER.decode_lines(lines)
     except _ERRORS:
         return []
-    if not all(isinstance(value, dict | list) for value in values):
+    if not all(isinstance(value, dict | list) for value in values) or _may_repeat_keys(lines, values):
         return []
     text.at = max(end, text.at)
     return values
@@ -184,10 +233,13 @@ def _first_items(text: JsonText) -> list[object]:
         end = text.buffer.rfind(b"}", text.at, end)
         if end < 0:
             break
+        whole = b"[%b]" % text.buffer[text.at : end + 1]
         try:
-            items = _DECODER.decode(b"[%b]" % text.buffer[text.at : end + 1])
+            items = _DECODER.decode(whole)
         except _ERRORS:
             continue
+        if _may_repeat_keys(whole, _as_list(items)):
+            items = text.decoded(end + 1, b"[%b]")
         text.at = end + 1
         return _as_list(items)
     if (last := _end_of_items(text.buffer, text.at)) is None:
@@ -275,8 +327,10 @@ class _Wrapper:
             if path == self.path or not items:
                 continue
             if any(isinstance(item, dict) and self._devices.is_device(item) for item in items):
+                one, other = ".".join(self.path), ".".join(path)
                 raise text.error(
-                    f"devices are in {'.'.join(self.path)!r} and in {'.'.join(path)!r}: keep one of the lists"
+                    f"devices are in {one!r} and in {other!r}: write all of them as one list, and whatever "
+                    f"{one!r} and {other!r} stand for as a key of each device"
                 )
             note = f"{text.name}: the list {'.'.join(path)!r} is not read"
             if note not in self._notes:
@@ -315,15 +369,48 @@ def _path_of_list(text: JsonText, devices: Devices) -> Path:
         if not isinstance(value, dict):
             return ()
         _refuse_keyed(text, value, devices, is_alone=not text.buffer[end:].strip(b" \t\r\n\x1e"))
+        if any(_is_column(key, inner, devices) for key, inner in value.items()) or _is_split(value):
+            raise _columns_error(text)
         if devices.is_device(value):
             return ()
         found = [(path, items[:1]) for path, items in _lists_in(value)]
     else:
-        found = [(path, _first_item(text.buffer, start)) for path, start in _lists(text.buffer, text.at)]
+        lists = list(_lists(text.buffer, text.at))
+        if any(
+            devices.is_device({path[-1]: ""})
+            and text.buffer[start : start + 9].strip()[:1] not in {b"{", b"]"}
+            for path, start in lists
+        ):
+            raise _columns_error(text)
+        found = [(path, _first_item(text.buffer, start)) for path, start in lists]
     for path, items in found:
         if items and isinstance(items[0], dict) and devices.is_device(items[0]):
             return path
     return found[0][0] if len(found) == 1 else ()
+
+
+def _is_column(key: str, value: object, devices: Devices) -> bool:
+    """Whether a value has the cells of a column of identifiers: a list, or an object with their numbers."""
+    if isinstance(value, dict):
+        cells, is_column = list(value.values()), bool(value) and all(map(str.isdecimal, value))
+    else:
+        cells, is_column = (value, True) if isinstance(value, list) else ([], False)
+    is_flat = bool(cells) and not any(isinstance(cell, dict | list) for cell in cells)
+    return is_column and is_flat and devices.is_device({key: ""})
+
+
+def _is_split(value: Object) -> bool:
+    """Whether an object has its headers in one list, and its rows as lists of cells in another."""
+    lists = [inner for inner in value.values() if isinstance(inner, list) and inner]
+    has_rows = any(all(isinstance(row, list) for row in inner) for inner in lists)
+    return has_rows and any(all(isinstance(header, str) for header in inner) for inner in lists)
+
+
+def _columns_error(text: JsonText) -> InventoryError:
+    return InventoryError(
+        f"{text.name}: the JSON is written column by column: write it as a list with one object per device "
+        f'(in pandas: to_json(orient="records"))'
+    )
 
 
 def _refuse_keyed(text: JsonText, value: Object, devices: Devices, *, is_alone: bool) -> None:

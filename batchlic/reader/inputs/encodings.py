@@ -10,20 +10,46 @@ from batchlic.reader.inputs.streams import CHUNK_BYTES, Opened, with_head
 
 
 def in_utf8(source: Opened) -> Opened:
-    """The text as UTF-8 without byte order mark. The input is UTF-8 or UTF-16."""
+    """The text as UTF-8 without byte order marks. The input is UTF-8, UTF-16 or UTF-32."""
+    encoding = _wide_encoding(source.head)
+    if encoding:
+        source = with_head(source.name, _to_utf8(source.stream, encoding), source.files)
     head = source.head
-    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        encoding = "utf-16"
-    elif head[1:200:2].count(0) > len(head[1:200:2]) // 2:
-        encoding = "utf-16-le"
-    elif head[0:200:2].count(0) > len(head[0:200:2]) // 2:
-        encoding = "utf-16-be"
-    elif head.startswith(codecs.BOM_UTF8):
+    while head.startswith(codecs.BOM_UTF8):  # programs that add a mark to a text may find one there
         source.stream.read(len(codecs.BOM_UTF8))
-        return replace(source, head=head.removeprefix(codecs.BOM_UTF8), stored=None)
-    else:
-        return source
-    return with_head(source.name, _to_utf8(source.stream, encoding), source.files)
+        head = head.removeprefix(codecs.BOM_UTF8)
+    return source if head is source.head else replace(source, head=head, stored=None)
+
+
+def _wide_encoding(head: bytes) -> str | None:
+    """The encoding of a text with more than one byte for each character; None for any other text."""
+    marks = {
+        codecs.BOM_UTF32_LE: "utf-32",  # begins with the mark of UTF-16
+        codecs.BOM_UTF32_BE: "utf-32",
+        codecs.BOM_UTF16_LE: "utf-16",
+        codecs.BOM_UTF16_BE: "utf-16",
+    }
+    for mark, encoding in marks.items():
+        if head.startswith(mark):
+            return encoding
+    zeros = [_are_mostly_zeros(head[at:200:4]) for at in range(4)]
+    for encoding, expected in _ZEROS.items():
+        if zeros == expected:
+            return encoding
+    return None
+
+
+_ZEROS = {
+    "utf-32-le": [False, True, True, True],
+    "utf-32-be": [True, True, True, False],
+    "utf-16-le": [False, True, False, True],
+    "utf-16-be": [True, False, True, False],
+}
+"""Which of four bytes are zeros in most of a text."""
+
+
+def _are_mostly_zeros(content: bytes) -> bool:
+    return content.count(0) > len(content) // 2
 
 
 _CARRIAGE_RETURNS = re.compile(rb"\r+\n|\r")
