@@ -280,3 +280,9 @@ def test_row_numbers_continue_across_blocks(tmp_path: Path, monkeypatch: pytest.
     planned = plan_rows(tmp_path, rows, header="IMEI,Notes,ICCID")
     assert planned.devices == [(imei(n), iccid(n)) for n in range(100)]
     assert planned.plan.sort("row")["row"].to_list() == list(range(1, 101))
+
+
+@pytest.mark.parametrize("before", [b"", b"\n", b"\r\n \r\n", b"\n\n\n"])
+@pytest.mark.parametrize("after", [b"", b"\n", b"\r\n"])
+def test_a_single_line_is_a_row_whatever_is_around_it(tmp_path: Path, before: bytes, after: bytes) -> None:
+    assert plan_bytes(tmp_path, before + imei(1).encode() + after).devices == [(imei(1), None)]

@@ -90,7 +90,8 @@ class _Record:
 
 def _sniff(source: streams.Opened, options: ReadOptions) -> _Table | None:
     """The dialect and the layout of a text, found in its first records; None if it has none."""
-    whole_lines = source.head.rpartition(b"\n")[0] or source.head
+    is_whole = len(source.head) < streams.HEAD_BYTES
+    whole_lines = source.head if is_whole else source.head.rpartition(b"\n")[0] or source.head
     lines = [f"{line}\n" for line in _utf8(whole_lines).decode().split("\n")]
     start = next((number for number, line in enumerate(lines) if line.strip("\n" + BLANKS)), None)
     if start is None:

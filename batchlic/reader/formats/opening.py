@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from batchlic.errors import InventoryError
 from batchlic.reader.columns.partitions import with_folders
-from batchlic.reader.formats import delimited, json_text, typed
+from batchlic.reader.formats import delimited, foreign, json_text, typed
 from batchlic.reader.formats.arrow_stream import CONTINUATION
 from batchlic.reader.formats.workbooks import reading as workbooks
 from batchlic.reader.inputs import encodings, streams, unpacking
@@ -22,29 +22,9 @@ FORMATS = (
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 """Start of an XLS file, and of an XLSX file with a password."""
 
-_OTHER_FORMATS = {
-    b"%PDF": "a PDF: export the list as CSV or XLSX",
-    b"SQLite format 3\0": "a SQLite database: export its table as CSV",
-    b"Obj\x01": "an Avro file: export it as parquet or CSV",
-    b"ORC": "an ORC file: export it as parquet or CSV",
-    b"\x80\x04\x95": "a Python pickle, which batchlic never loads: save it as parquet or CSV",
-    b"\x80\x05\x95": "a Python pickle, which batchlic never loads: save it as parquet or CSV",
-    b"\x89HDF": "an HDF5 file: save it as parquet or CSV",
-    b"7z\xbc\xaf\x27\x1c": "a 7-Zip archive: unpack it first",
-    b"Rar!": "a RAR archive: unpack it first",
-    b"\x04\x22\x4d\x18": "an LZ4 file: decompress it first",
-    b"\xff\x06\0\0sNaPpY": "a Snappy file: decompress it first",
-    b"\x1f\x9d": "a file of compress (.Z): decompress it first",
-    b"{\\rtf": "a rich text document: save its table as CSV or XLSX",
-    b"\x89PNG": "a picture: export the list as CSV or XLSX",
-    b"\xff\xd8\xff": "a picture: export the list as CSV or XLSX",
-}
-"""First bytes of formats that batchlic does not read, and what to do."""
 _TEXT_CONTROLS = frozenset(b"\0\t\n\v\f\r\x1a\x1b\x1c\x1d\x1e\x1f")
 MAX_CONTROLS = 8
 """Control characters at the start of a text, at least: damaged cells may have some."""
-
-_HTML = (b"<html", b"<table", b"<div", b"<body", b"<head", b"<meta", b"<!doctype html", b"<style")
 
 
 def inventories(name: str | Download, options: ReadOptions, files: ExitStack) -> Iterator[Inventory]:
@@ -69,9 +49,8 @@ def _inventory(source: streams.Opened, options: ReadOptions) -> Inventory:
         return typed.from_stream(source, options)
     if source.head.startswith((_OLE, *unpacking.ZIP)):
         return workbooks.inventory(source, options)
-    for start, advice in _OTHER_FORMATS.items():
-        if source.head.startswith(start):
-            raise InventoryError(f"{source.name}: {advice}")
+    if advice := foreign.advice_for_bytes(source.head):
+        raise InventoryError(f"{source.name}: {advice}")
     return _of_text(encodings.in_utf8(source), options)
 
 
@@ -82,12 +61,13 @@ def _of_text(text: streams.Opened, options: ReadOptions) -> Inventory:
     controls = sum(byte < 0x20 and byte not in _TEXT_CONTROLS for byte in text.head[:4096])
     if controls > max(MAX_CONTROLS, len(text.head[:4096]) // 50):
         raise InventoryError(f"{text.name}: unknown format; an inventory is {FORMATS}")
-    if start.startswith(b"<"):
-        kind = "HTML" if any(mark in start[:2000].lower() for mark in _HTML) else "XML"
-        raise InventoryError(
-            f"{text.name}: {kind}, whatever the file is called: open it in a spreadsheet program and save it "
-            "as XLSX or CSV"
-        )
-    if json_text.is_json(start):
-        return json_text.inventory(text, options)
-    return delimited.inventory(text, options)
+    if advice := foreign.advice_for_markup(start):
+        raise InventoryError(f"{text.name}: {advice}")
+    try:
+        if json_text.is_json(start):
+            return json_text.inventory(text, options)
+        return delimited.inventory(text, options)
+    except InventoryError:
+        if advice := foreign.advice_for_text(start):
+            raise InventoryError(f"{text.name}: {advice}") from None
+        raise
