@@ -173,8 +173,9 @@ def test_a_table_of_another_program_is_refused(tmp_path: Path, mark: str, kind: 
     (folder / mark).parent.mkdir(parents=True)
     (folder / mark).write_text("{}")
     pl.DataFrame({"imei": [imei(1)]}).write_parquet(folder / "part-0.parquet")
-    with pytest.raises(InventoryError, match=kind):
-        plan_files(tmp_path, str(folder))
+    for given in (folder, tmp_path):  # the table itself, and a folder around it
+        with pytest.raises(InventoryError, match=kind):
+            plan_files(tmp_path, str(given))
 
 
 @pytest.mark.parametrize("key", ["account", "Account%20Name", "accountName"])
@@ -231,3 +232,34 @@ def test_empty_cells_have_the_account_of_the_folder(tmp_path: Path) -> None:
     folder.mkdir()
     planned = plan_bytes(folder, csv_of([(imei(1), ""), (imei(2), ACCOUNT)], "IMEI,Account"))
     assert planned.plan.sort("imei")["account_name"].to_list() == [OTHER, ACCOUNT]
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
+def test_a_link_in_a_tar_archive_is_named(tmp_path: Path, kind: bytes) -> None:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        file = tarfile.TarInfo("fleet.csv")
+        file.size = len(WHOLE)
+        archive.addfile(file, io.BytesIO(WHOLE))
+        link = tarfile.TarInfo("other.csv")
+        link.type, link.linkname = kind, "fleet.csv"
+        archive.addfile(link)
+    planned = plan_bytes(tmp_path, packed.getvalue())
+    assert planned.devices == DEVICES
+    assert any("left out: other.csv (a link)" in note for note in planned.summary.notes)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("form", ["zip", "tar"])
+def test_two_files_of_one_name_in_an_archive_are_refused(tmp_path: Path, form: str) -> None:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") if form == "tar" else zipfile.ZipFile(packed, "w") as archive:
+        for _ in range(2):
+            if isinstance(archive, zipfile.ZipFile):
+                archive.writestr("fleet.csv", WHOLE)
+            else:
+                member = tarfile.TarInfo("fleet.csv")
+                member.size = len(WHOLE)
+                archive.addfile(member, io.BytesIO(WHOLE))
+    with pytest.raises(InventoryError, match=r"two files in this archive are called 'fleet.csv'"):
+        plan_bytes(tmp_path, packed.getvalue())

@@ -18,6 +18,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from xml.sax.saxutils import escape
 
@@ -439,6 +440,9 @@ WRITERS: dict[str, Callable[[list[list[str]]], bytes]] = {
     "xls": lambda rows: as_xls([["IMEI", "ICCID"], *rows]),
     "ods": lambda rows: as_ods([["IMEI", "ICCID"], *rows]),
     "parquet": lambda rows: as_frame(pl.DataFrame.write_parquet, rows),
+    "plain parquet": lambda rows: as_frame(
+        partial(pl.DataFrame.write_parquet, compression="uncompressed"), rows
+    ),
     "arrow": lambda rows: as_frame(pl.DataFrame.write_ipc, rows),
     "arrow stream": lambda rows: as_frame(pl.DataFrame.write_ipc_stream, rows),
     "gzip": lambda rows: gzip.compress(csv_of(rows)),

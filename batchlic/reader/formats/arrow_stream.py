@@ -52,7 +52,7 @@ def _messages(name: str, stream: BinaryIO) -> Iterator[_Message]:
         if size == 0:  # the end of the stream
             while rest := stream.read(CHUNK_BYTES):
                 if rest.strip(b"\0"):  # NUL bytes are padding
-                    raise _joined_error(name)
+                    raise joined_error(name)
             return
         if not prefix.startswith(CONTINUATION) or not 0 < size <= MAX_METADATA_BYTES:
             raise _cut_off_error(name)
@@ -67,8 +67,8 @@ def _messages(name: str, stream: BinaryIO) -> Iterator[_Message]:
         raise _cut_off_error(name)
 
 
-def refuse_joined(name: str, file: IO[bytes]) -> None:
-    """Raise InventoryError if an Arrow IPC file has more than its own batches, which polars would not read.
+def are_joined(file: IO[bytes]) -> bool:
+    """Whether an Arrow IPC file has more than its own batches, which polars would not read.
 
     The footer of such a file says where the batches are. It follows the last one, and an end of 8 bytes.
     """
@@ -78,9 +78,8 @@ def refuse_joined(name: str, file: IO[bytes]) -> None:
         footer = _read_at(file, end - size, size)
         ends = [sum(block) for field in _BLOCKS for block in _blocks(footer, field)]
     except (struct.error, OSError, ValueError):
-        return  # polars says what is damaged
-    if ends and end - size > max(ends) + MAX_PADDING:
-        raise _joined_error(name)
+        return False  # polars says what is damaged
+    return bool(ends) and end - size > max(ends) + MAX_PADDING
 
 
 _BLOCKS = (2, 3)
@@ -121,16 +120,19 @@ def _place(table: bytes, number: int) -> int:
 
 
 def _exactly(name: str, stream: BinaryIO, size: int) -> bytes:
-    content = stream.read(size) if size >= 0 else b""
+    """So many bytes, read in pieces: a damaged size must not allocate memory."""
+    content = bytearray()
+    while len(content) < size and (piece := stream.read(min(size - len(content), CHUNK_BYTES))):
+        content += piece
     if len(content) != size:
         raise _cut_off_error(name)
-    return content
+    return bytes(content)
 
 
-def _joined_error(name: str) -> InventoryError:
+def joined_error(name: str) -> InventoryError:
+    """The error for files that were joined to one."""
     return InventoryError(
-        f"{name}: other bytes follow the Arrow data, as in files that were joined to one: give the files one "
-        f"by one"
+        f"{name}: other bytes follow the data, as in files that were joined to one: give the files one by one"
     )
 
 

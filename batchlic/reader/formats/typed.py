@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import IO
 
 import polars as pl
 
@@ -27,13 +28,38 @@ PARQUET, ARROW = b"PAR1", b"ARROW1"
 def from_file(source: streams.Opened, options: ReadOptions) -> Inventory:
     """Open a parquet or Arrow IPC file."""
     stored = streams.in_a_file(source)
-    if source.head.startswith(ARROW):
-        file = source.files.enter_context(stored.open("rb")) if isinstance(stored, Path) else stored
-        arrow_stream.refuse_joined(source.name, file)
-        file.seek(0)
-    scan = scans.scan_parquet if source.head.startswith(PARQUET) else scans.scan_ipc
+    file = source.files.enter_context(stored.open("rb")) if isinstance(stored, Path) else stored
+    is_parquet = source.head.startswith(PARQUET)
+    if _are_joined(file) if is_parquet else arrow_stream.are_joined(file):
+        raise arrow_stream.joined_error(source.name)
+    file.seek(0)
     with _readable(source.name):
-        return _inventory(source.name, scan(stored), options)
+        scan = scans.scan_parquet(stored) if is_parquet else scans.scan_ipc(stored)
+        return _inventory(source.name, scan, options)
+
+
+def _are_joined(file: IO[bytes]) -> bool:
+    """Whether parquet files were joined to one, of which polars would read rows of the first one only.
+
+    The end of a file is its footer, the length of the footer (4 bytes) and PAR1. A footer begins with 0x15.
+    """
+    kept, place = b"", 0
+    while chunk := file.read(streams.CHUNK_BYTES):
+        content = kept + chunk
+        at = -1
+        while (at := content.find(PARQUET + PARQUET, at + 1)) >= 0:
+            end = place - len(kept) + at - 4
+            here = file.tell()
+            file.seek(max(0, end))
+            footer = end - int.from_bytes(file.read(4), "little")
+            file.seek(max(0, footer))
+            is_end = footer >= len(PARQUET) and file.read(1) == b"\x15"
+            file.seek(here)
+            if is_end:
+                return True
+        place += len(chunk)
+        kept = content[-7:]
+    return False
 
 
 def from_stream(source: streams.Opened, options: ReadOptions) -> Inventory:
@@ -134,11 +160,17 @@ def _readable(name: str) -> Iterator[None]:
     """Raise InventoryError if the file is damaged."""
     try:
         yield
-    except (pl.exceptions.PolarsError, OSError) as error:
-        reason = str(error).strip().split("\n")[0][:200]
-        raise InventoryError(
-            f"{name}: the file is damaged, or of a kind that batchlic can't read: {reason}"
-        ) from None
+    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
+        raise _damaged_error(name, error) from None
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # of polars, whose class can't be imported
+            raise
+        raise _damaged_error(name, error) from None
+
+
+def _damaged_error(name: str, error: BaseException) -> InventoryError:
+    reason = str(error).strip().split("\n")[0][:200]
+    return InventoryError(f"{name}: the file is damaged, or of a kind that batchlic can't read: {reason}")
 
 
 def as_text(cell: pl.Expr, dtype: pl.DataType) -> pl.Expr:

@@ -114,11 +114,6 @@ def _add(given: str, inputs: Inputs) -> None:
 
 def _add_folder(given: str, inputs: Inputs) -> None:
     folder = Path(given)
-    for mark, table in _TABLES.items():
-        if any(folder.glob(mark)):
-            raise InventoryError(
-                f"{given}: {table}, whose folder also holds deleted rows: export its rows as parquet or CSV"
-            )
     before = len(inputs.names)
     for file in _files(folder, inputs):
         if is_left_out(file.relative_to(folder).as_posix()):
@@ -138,7 +133,15 @@ _TABLES = {
 
 
 def _files(folder: Path, inputs: Inputs) -> Iterator[Path]:
-    """The files in a folder and its subfolders, sorted, without those of runs of batchlic."""
+    """The files in a folder and its subfolders, sorted, without those of runs of batchlic.
+
+    Raises InventoryError if one of the folders is a table of another program.
+    """
+    for mark, table in _TABLES.items():
+        if any(folder.glob(mark)):
+            raise InventoryError(
+                f"{folder}: {table}, whose folder also holds deleted rows: export its rows as parquet or CSV"
+            )
     for path in sorted(folder.iterdir()):
         if path.is_dir():
             if is_run_folder(path):

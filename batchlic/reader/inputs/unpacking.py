@@ -6,6 +6,7 @@ import lzma
 import sys
 import tarfile
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
@@ -63,7 +64,8 @@ def _unpacked(outer: Opened, layers: int) -> Iterator[Opened]:
             yield from _files(outer, _zip_members(outer), layers)
             return
     elif outer.head[_TAR_AT:].startswith(_TAR):
-        yield from _files(outer, _tar_members(outer), layers)
+        members, links = _tar_members(outer)
+        yield from _files(outer, members, layers, links)
         return
     yield outer
 
@@ -76,10 +78,17 @@ class _Member:
     open: Callable[[], AbstractContextManager[Readable]]
 
 
-def _files(archive: Opened, members: Sequence[_Member], layers: int) -> Iterator[Opened]:
+def _files(
+    archive: Opened, members: Sequence[_Member], layers: int, links: Sequence[str] = ()
+) -> Iterator[Opened]:
     """The inventories in an archive. A single one has the name of the archive."""
     read = [member for member in members if not is_left_out(member.name)]
-    left_out = ", ".join(member.name for member in members if is_left_out(member.name))
+    left_out = ", ".join([*(member.name for member in members if is_left_out(member.name)), *links])
+    names = Counter(member.name for member in read)
+    if twice := next((name for name, count in names.items() if count > 1), None):
+        raise InventoryError(
+            f"{archive.name}: two files in this archive are called {twice!r}: unpack it, and keep one of them"
+        )
     if not read:
         listed = f": {left_out} is no inventory" if left_out else ""
         raise InventoryError(f"{archive.name}: there is no inventory in this archive{listed}")
@@ -186,14 +195,15 @@ def _zip_members(outer: Opened) -> list[_Member]:
     return [
         _Member(member.filename, partial(archive.open, member))
         for member in archive.infolist()
-        if not member.is_dir()
+        if not member.filename.endswith("/")
     ]
 
 
 # -- tar ------------------------------------------------------------------------------------------------
 
 
-def _tar_members(outer: Opened) -> list[_Member]:
+def _tar_members(outer: Opened) -> tuple[list[_Member], list[str]]:
+    """The files in a tar archive, and the names of links and the like, which have no content."""
     stored = in_a_file(outer)
     file = outer.files.enter_context(stored.open("rb")) if isinstance(stored, Path) else stored
     try:
@@ -202,9 +212,11 @@ def _tar_members(outer: Opened) -> list[_Member]:
         _read_end(outer.name, archive, file)
     except (*streams.DAMAGED, OSError, tarfile.TarError) as error:
         raise damaged_error(outer.name, error) from None
-    return [
+    files = [
         _Member(member.name, partial(_extracted, archive, member)) for member in members if member.isfile()
     ]
+    links = [f"{member.name} (a link)" for member in members if not member.isfile() and not member.isdir()]
+    return files, links
 
 
 def _read_end(name: str, archive: tarfile.TarFile, file: IO[bytes]) -> None:

@@ -1,5 +1,6 @@
 """Reads inventories in spreadsheets (XLSX, XLSB, XLS, ODS): the first visible sheet, or the one named."""
 
+import struct
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -80,7 +81,7 @@ def _readable(name: str) -> Iterator[None]:
     """Raise InventoryError if the workbook is damaged."""
     try:
         yield
-    except (CalamineError, OSError, ValueError, *streams.DAMAGED) as error:
+    except (CalamineError, OSError, ValueError, LookupError, struct.error, *streams.DAMAGED) as error:
         raise InventoryError(f"{name}: the workbook is damaged or locked: {error}") from None
     except BaseException as error:
         if type(error).__name__ != "PanicException":  # of calamine, whose module can't be imported
