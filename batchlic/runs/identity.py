@@ -79,7 +79,11 @@ def _input(name: str | Address, downloaded: Mapping[str, Downloaded], job: Job) 
         return InventoryFile(name=file.name, size=file.size, sha256=file.sha256)
     if name == STDIN or is_remote(name):
         return InventoryFile(name=name)
-    return InventoryFile(name=name, size=Path(name).stat().st_size, sha256=sha256_of(Path(name)))
+    path = Path(name)
+    try:
+        return InventoryFile(name=name, size=path.stat().st_size, sha256=sha256_of(path))
+    except OSError as error:
+        raise InventoryError(f"{name}: can't be read: {error.strerror}") from None
 
 
 def sha256_of(path: Path) -> str:

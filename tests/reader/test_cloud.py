@@ -9,7 +9,8 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from batchlic.errors import InventoryError
-from tests.reader.builders import csv_of, iccid, imei, plan_files
+from batchlic.reader import ReadOptions
+from tests.reader.builders import ACCOUNT, SKU, csv_of, iccid, imei, plan_files
 from tests.reader.test_formats import FORMATS, ROWS
 
 BUCKET = "fleet"
@@ -103,3 +104,12 @@ def test_a_missing_object_is_an_error_that_names_it(tmp_path: Path) -> None:
         InventoryError, match=f"s3://{BUCKET}/nowhere.csv: can't be read from the cloud store"
     ):
         plan_files(tmp_path, f"s3://{BUCKET}/nowhere.csv")
+
+
+@pytest.mark.parametrize(
+    "pattern", ["nothing-*.csv", "nothing/*", "nothing-[0-9].parquet", "nothing/**/*.csv"]
+)
+def test_a_pattern_that_matches_nothing_is_no_empty_inventory(tmp_path: Path, pattern: str) -> None:
+    options = ReadOptions(account=ACCOUNT, sku=SKU, allow_empty=True)
+    with pytest.raises(InventoryError, match="no object matches"):
+        plan_files(tmp_path, f"s3://{BUCKET}/{pattern}", options=options)

@@ -16,8 +16,10 @@ import trustme
 
 import batchlic.reader.inputs
 from batchlic.errors import InventoryError, UsageError
+from batchlic.job import load_job
 from batchlic.reader import ReadOptions
 from batchlic.reader.inputs.addresses import address_of
+from batchlic.reader.inputs.sources import expanded
 from tests.reader.builders import ACCOUNT, SKU, Planned, csv_of, imei, plan_files
 from tests.reader.test_formats import CSV, DEVICES, FORMATS, ROWS
 from tests.reader.web import Request, Web, answer, redirect, serving
@@ -418,3 +420,31 @@ def test_bytes_after_the_end_of_a_table_count_for_size_and_hash(tmp_path: Path, 
     (file,) = plan_files(tmp_path, web.put_file("/export", body)).summary.downloaded
     assert (file.size, file.sha256) == (len(body), hashlib.sha256(body).hexdigest())
     assert "cut off" in refusal(tmp_path, web.put("/cut", answer(body, length=len(body) + 1)))
+
+
+SIGNED = "https://us3r:s3cr3t@files.example.com/fleet.csv?sig=s3cr3t#s3cr3t"
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        f'files = "{SIGNED}"',
+        f'files = ["{SIGNED}", 5]',
+        f'files = ["{SIGNED}',
+        f'file = ["{SIGNED}"]',
+        f'files = ["{SIGNED}", "{SIGNED}"]',
+        f'files = ["{SIGNED}"]\nmin_rows = "{SIGNED}"',
+        f'files = ["{SIGNED}"]\ncolumns = "{SIGNED}"',
+        f'files = ["{SIGNED.replace("https", "ftp")}"]',
+        f'files = ["{SIGNED.replace("https", "htps")}"]',
+        f'files = ["{SIGNED.replace("example.com", "example.com:99999")}"]',
+        f'files = ["{SIGNED.replace("https", "s3")}"]',
+    ],
+)
+def test_f_no_error_of_a_job_file_shows_a_secret_of_an_address(tmp_path: Path, files: str) -> None:
+    job = tmp_path / "job.toml"
+    license_table = f'[license]\naccount = "{ACCOUNT}"\nsku = "{SKU}"\n'
+    job.write_text(f'action = "assign"\n{license_table}[inventory]\n{files}\n')
+    with pytest.raises(UsageError) as caught:
+        expanded(load_job(job, {}).inventory.files)
+    assert "s3cr3t" not in str(caught.value)

@@ -1,5 +1,6 @@
 """Opens inventories as bytes: files, standard input, downloads, and objects in a cloud store."""
 
+import glob
 import gzip
 import io
 import itertools
@@ -101,15 +102,19 @@ def in_a_file(source: Opened) -> Path | IO[bytes]:
 
 def _remote_text(name: str) -> Iterator[bytes]:
     """Text in a cloud store, read by polars, which has clients and credentials for the stores."""
+    is_empty = True
     try:
         lines = pl.scan_lines(name, name="line")
         for batch in lines.collect_batches(chunk_size=100_000, maintain_order=True, engine="streaming"):
+            is_empty = is_empty and batch.is_empty()
             yield "\n".join([*batch["line"], ""]).encode()
     except (pl.exceptions.PolarsError, OSError) as error:
         raise InventoryError(
             f"{name}: can't be read from the cloud store ({_first_line(error)}); batchlic reads "
             f"parquet, Arrow IPC and UTF-8 text there, plain, gzip or zstd: download anything else first"
         ) from None
+    if is_empty and glob.has_magic(name):
+        raise InventoryError(f"{name}: no object matches, or all of them are empty: check the address")
 
 
 def chunks(name: str, file: Readable) -> Iterator[bytes]:
