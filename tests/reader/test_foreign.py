@@ -78,6 +78,7 @@ TEXTS = {
     "INI": (f"[device1]\nimei = {ONE}\n", "a TOML or INI file"),
     "PGP": ("-----BEGIN PGP MESSAGE-----\n\nhQEMA\n-----END PGP MESSAGE-----\n", "decrypt it first"),
     "Git LFS": ("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", "git lfs pull"),
+    "SpreadsheetML": ('<?xml version="1.0"?>\n<Workbook><Styles/><Table ss:x="1">', "XML, whatever"),
     "HTML": (f"<table><tr><td>{ONE}</td></tr></table>", "HTML"),
 }
 

@@ -199,6 +199,23 @@ def test_a_far_cell_in_another_sheet_is_no_matter(tmp_path: Path) -> None:
         plan_bytes(tmp_path, file.getvalue(), options=ReadOptions(account=ACCOUNT, sku=SKU, sheet="Other"))
 
 
+@pytest.mark.parametrize(
+    ("found", "damaged"),
+    [
+        (struct.pack("<HHIIH", 0x0200, 14, 0, 2, 0), struct.pack("<HHIIH", 0x0200, 14, 0, 2**31, 0)),
+        (struct.pack("<HHIIHH", 0x0200, 14, 0, 2, 0, 1), struct.pack("<HHIIHH", 0x0200, 14, 0, 2, 0, 65_000)),
+        (struct.pack("<HHI", 0x0200, 14, 0), struct.pack("<HHI", 0x0200, 14, 70)),
+        (struct.pack("<HHHH", 0x0203, 14, 1, 0), struct.pack("<HHHH", 0x0203, 14, 1, 65_000)),
+    ],
+    ids=["rows", "columns", "first row", "cell"],
+)
+def test_a_damaged_xls_allocates_no_memory(tmp_path: Path, found: bytes, damaged: bytes) -> None:
+    xls = as_xls([["IMEI"], [7.0]])
+    assert found in xls
+    with pytest.raises(InventoryError, match=r"the workbook is damaged .*beyond the 65,536 rows"):
+        plan_bytes(tmp_path, xls.replace(found, damaged))
+
+
 # -- other cells that calamine loses ----------------------------------------------------------------------
 
 

@@ -100,7 +100,9 @@ def advice_for_markup(start: bytes) -> str | None:
     """What a text is that starts like this, without white space, if it is HTML or XML."""
     if not start.startswith(b"<"):
         return None
-    kind = "HTML" if any(mark in start[:2000].lower() for mark in _HTML) else "XML"
+    text = start[:2000].lower()
+    is_html = b"<html" in text or (not text.startswith(b"<?xml") and any(mark in text for mark in _HTML))
+    kind = "HTML" if is_html else "XML"
     return f"{kind}, whatever the file is called: {_OPEN}"
 
 

@@ -74,6 +74,7 @@ def _plain(stream: bytes) -> bytes:
         start = struct.unpack_from("<I", book, place)[0]
         struct.pack_into("<I", book, place, len(book))
         for record in _records(stream, start):
+            _refuse_far_cells(record)
             if (error := _error(record)) is None:
                 book += _packed(record.kind, record.body)
                 continue
@@ -81,6 +82,28 @@ def _plain(stream: bytes) -> bytes:
             text = struct.pack("<H", len(error)) + (b"\0" if biff == _BIFF8 else b"") + error.encode()
             book += _packed(_LABEL, record.body[:6] + text)
     return bytes(book) if is_changed else stream
+
+
+_SIZE = 0x0200
+_MULTIPLE = {0x00BD, 0x00BE}
+"""Records of several cells, which end with the last column."""
+_CELLS = {_FORMULA, _LABEL, _BOOL_OR_ERROR, 0x0201, 0x0203, 0x027E, 0x00D6, 0x00FD, *_MULTIPLE}
+_MAX_ROWS, _MAX_COLUMNS = 1 << 16, 1 << 8
+
+
+def _refuse_far_cells(record: _Record) -> None:
+    """Raise ValueError if a damaged record would have calamine allocate more than a sheet can have."""
+    kind, body, _ = record
+    first_row = first_column = rows = columns = 0
+    if kind == _SIZE:
+        form = "<4H" if len(body) == struct.calcsize("<5H") else "<IIHH"
+        first_row, rows, first_column, columns = struct.unpack_from(form, body)
+    elif kind in _CELLS:
+        columns = 1 + int(struct.unpack_from("<H", body, len(body) - 2 if kind in _MULTIPLE else 2)[0])
+    if first_row > rows or first_column > columns or rows > _MAX_ROWS or columns > _MAX_COLUMNS:
+        raise ValueError(
+            f"a cell is beyond the {_MAX_ROWS:,} rows and {_MAX_COLUMNS} columns of such a sheet"
+        )
 
 
 def _error(record: _Record) -> str | None:
