@@ -293,6 +293,7 @@ COLUMNS = {
     "pandas orient=list": {"imei": [imei(0), imei(1)], "site": ["a", "b"]},
     "pandas orient=split": {"columns": ["imei"], "index": [0, 1], "data": [[imei(0)], [imei(1)]]},
     "fields and rows": {"fields": ["ICCID", "x"], "rows": [[iccid(0), 1], [iccid(1), 2]]},
+    "names in objects": {"Columns": [{"ColumnName": "imei"}], "Rows": [[imei(0)], [imei(1)]]},
     "many": {"iccid": [iccid(n) for n in range(300)], "imei": [imei(n) for n in range(300)]},
 }
 

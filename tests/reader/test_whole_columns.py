@@ -74,6 +74,8 @@ def test_the_option_wins_over_a_foreign_account(tmp_path: Path, account: str) ->
         "0000654321-2",
         "0000654321\u201300002",
         "000065432100002",
+        "65432100002",
+        "123465432100002",
         "6.54321E+13",
         "#REF!",
         "Acct 0000654321-00002",

@@ -403,7 +403,7 @@ def _is_split(value: Object) -> bool:
     """Whether an object has its headers in one list, and its rows as lists of cells in another."""
     lists = [inner for inner in value.values() if isinstance(inner, list) and inner]
     has_rows = any(all(isinstance(row, list) for row in inner) for inner in lists)
-    return has_rows and any(all(isinstance(header, str) for header in inner) for inner in lists)
+    return has_rows and any(not any(isinstance(header, list) for header in inner) for inner in lists)
 
 
 def _columns_error(text: JsonText) -> InventoryError:
