@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from batchlic.errors import UsageError
 from batchlic.reader import ReadOptions
 from tests.reader.builders import ACCOUNT, SKU, csv_of, iccid, imei, plan_bytes
+from tests.reader.test_conservation import WRITERS, rows_of
 from tests.reader.test_formats import FORMATS
 from tests.reader.test_rules import has_disputed_space, stripped
 
+WHOLE = [*FORMATS.values(), *(write(rows_of(0, 9)) for write in WRITERS.values())]
 NO_SPACES = dict.fromkeys(range(0x1C, 0x20), "x")
 """Control characters that are white space in Python and not in Unicode."""
 FRAGMENTS = st.sampled_from(
@@ -49,7 +51,7 @@ FRAGMENTS = st.sampled_from(
 @st.composite
 def damaged(draw: st.DrawFn) -> bytes:
     """A valid inventory of any format with bytes changed, removed or inserted."""
-    content = bytearray(draw(st.sampled_from(list(FORMATS.values()))))
+    content = bytearray(draw(st.sampled_from(WHOLE)))
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, len(content)))
         content[at : at + draw(st.integers(0, 8))] = draw(st.binary(max_size=8))
