@@ -91,8 +91,8 @@ _BETWEEN = rf"(?: (?:{_AND}|{_NUMBER})){{0,12}}"
 """Words between a request and what happened to it. With a device among them, a text is about the device."""
 
 _DONE = _one_of(
-    "processed submitted received accepted executed handled complete completed performed fulfilled seen made "
-    "sent"
+    "processed submitted received accepted executed handled complete completed performed fulfilled committed "
+    "consumed seen made sent"
 )
 _BEFORE = r"(?:(?:previously|earlier|before|twice)(?= \||$)|twice)"
 _WAITS_FOR = _one_of("approval activation payment review confirmation verification")
@@ -218,6 +218,7 @@ _PERHAPS_SEEN = WordRule(
         rf"(?:can ?|must |may |do )not re ?use (?:{_ABOUT_ID} ){{0,3}}{_ID}",
         rf"(?:{_REQUEST}|{_ID}) (?:may|might|could) (?:have )?(?:already )?(?:have )?(?:been )?{_DONE}",
         r"replay detected",
+        r"request replay",
     ),
     LIMITS,
     PERHAPS_DUPLICATE,
