@@ -318,8 +318,9 @@ def _token(reply: Reply, field: str) -> str | None:
 def _is_rejected(reply: Reply, answer: Answer, login: _Login) -> bool:
     """Whether the carrier rejected the credentials of a login.
 
-    Proof is a code of the service or of OAuth, a locked login, or a 401 that gives no other reason.
-    Everything else is an outage: a gateway's 403 or 404, and any answer that asks to wait.
+    Proof is a code of the service, its gateway or OAuth, a locked login, or a 401 that gives no other reason.
+    Everything else is an outage: a 403 or 404 of something in between, whatever its words are, and any answer
+    that asks to wait.
     """
     if reply.status == _LOCKED:
         return True
@@ -327,10 +328,13 @@ def _is_rejected(reply: Reply, answer: Answer, login: _Login) -> bool:
         return False
     if login is _SESSION and _is_about_access_token(answer):
         return False
-    code = read_body(reply).code  # not `answer.error_code`: hiding a short secret can change it
+    body = read_body(reply)
+    code = body.code  # not `answer.error_code`: hiding a short secret can change it
     if answer.outcome is Outcome.REFUSED:
         return bool(code) and code not in _NOT_A_REFUSAL
-    return answer.outcome is Outcome.UNAUTHORIZED or code in LOGIN_REFUSED
+    is_coded = bool(body.service_code) or code.startswith("9009")
+    is_unauthorized = answer.outcome is Outcome.UNAUTHORIZED and (reply.status == 401 or is_coded)
+    return is_unauthorized or code in LOGIN_REFUSED
 
 
 def _was_not_checked(reply: Reply) -> bool:

@@ -53,6 +53,8 @@ _GATEWAY_CODE = re.compile(r"(?:code\W{0,12}|^\W{0,12})([1-9]\d{5})(?!\d)", re.I
 """A code of the gateway: six digits after the word "code", or at the start of the body."""
 
 _CODE_FIELDS = ("errorCode", "code", "faultcode", "error_code", "__type", "error")
+_STATUS_FIELDS = ("statusCode", "status")
+_STATUS = re.compile(r"[3-5]\d\d")
 _TEXT_FIELDS = (
     "errorMessage",
     "message",
@@ -103,6 +105,9 @@ class Body:
             code = _as_code(self._by_name.get(field.lower()))
             if code and not (field == "error" and " " in code):
                 yield strip_service_name(code)
+        for field in _STATUS_FIELDS:
+            if _STATUS.fullmatch(code := _as_code(self._by_name.get(field.lower()))):
+                yield code
         for pattern in (_SERVICE_CODE, _GATEWAY_CODE):
             for found in pattern.finditer(self.text):
                 if self.is_complete or found.end() < len(self.text):

@@ -12,6 +12,7 @@ from batchlic.carrier.conclusions import (
     ANY_STATUS,
     BAD_ACCESS,
     BAD_SESSION,
+    BAD_TOKEN,
     DUPLICATE,
     PERHAPS_DUPLICATE,
     PERHAPS_THROTTLED,
@@ -90,8 +91,8 @@ _BETWEEN = rf"(?: (?:{_AND}|{_NUMBER})){{0,12}}"
 """Words between a request and what happened to it. With a device among them, a text is about the device."""
 
 _DONE = _one_of(
-    "processed submitted received accepted executed handled complete completed performed fulfilled seen made "
-    "sent"
+    "processed submitted received accepted executed handled complete completed performed fulfilled committed "
+    "consumed seen made sent"
 )
 _BEFORE = r"(?:(?:previously|earlier|before|twice)(?= \||$)|twice)"
 _WAITS_FOR = _one_of("approval activation payment review confirmation verification")
@@ -217,6 +218,7 @@ _PERHAPS_SEEN = WordRule(
         rf"(?:can ?|must |may |do )not re ?use (?:{_ABOUT_ID} ){{0,3}}{_ID}",
         rf"(?:{_REQUEST}|{_ID}) (?:may|might|could) (?:have )?(?:already )?(?:have )?(?:been )?{_DONE}",
         r"replay detected",
+        r"request replay",
     ),
     LIMITS,
     PERHAPS_DUPLICATE,
@@ -279,7 +281,9 @@ TOO_MANY_REQUESTS = WordRule(
         r"(?:max(?:imum)?|exceed\w*|over) (?:\w+ ){0,3}concurrency",
         r"throttl\w*",
         r"rate ?limit(?:s|ed|ing|er)?",
-        r"rate (?:is |was |has been |already )?exceeded",
+        r"(?:rate|throughput) (?:is |was |has been |already )?exceeded",
+        r"rate (?:is |was )?too high",
+        r"exceed\w* (?:\w+ ){0,3}(?:call volume|throughput)",
         rf"{_SENT} (?:\w+ ){{0,5}}too (?:often|frequently|fast|quickly)",
         r"over (?:the |your )?(?:qps|rate|queries per \w+)",
         r"spike ?arrest\w*",
@@ -349,11 +353,18 @@ OTHER_REQUEST_AT_WORK = WordRule(
 _REJECTED = r"(?:expired|invalid|not valid|timed out|missing|revoked)"
 _ACCESS = r"(?:jwt|(?:access|bearer|oauth) token)"
 _SESSION = r"(?:session(?: token)?|vz m2m token)"
+_ENDED = r"(?:ended|closed|terminated|not found|unknown|no longer (?:valid|active|exists))"
+_LOG_IN = r"(?:log ?in|sign ?in|authenticate)"
 
 TOKEN_WORDS: Sequence[WordRule] = (
     WordRule(
         "the session",
-        _any(rf"{_SESSION}(?: \w+){{0,4}} {_REJECTED}", rf"{_REJECTED} {_SESSION}"),
+        _any(
+            rf"{_SESSION}(?: \w+){{0,4}} {_REJECTED}",
+            rf"{_REJECTED} {_SESSION}",
+            rf"{_SESSION}(?: (?:has|is|was|been|id))* {_ENDED}",
+            r"no (?:active |valid )?session",
+        ),
         None,
         BAD_SESSION,
         (400, 401, 403),
@@ -373,6 +384,20 @@ TOKEN_WORDS: Sequence[WordRule] = (
         (400, 401, 403),
         "Tokens are checked before the request is executed.",
         ("Jwt is expired", "invalid_token"),
+    ),
+    WordRule(
+        "a token, or the login",
+        _any(
+            r"token (?:has |is |was )?(?:already )?(?:expired|revoked|no longer valid)",
+            r"not (?:logged in|signed in|authenticated)",
+            rf"(?:please|must|need to|have to) {_LOG_IN}",
+            r"(?:authentication|login) (?:is )?required",
+        ),
+        _any(_DEVICE),
+        BAD_TOKEN,
+        (400, 401, 403),
+        "Tokens are checked before the request is executed.",
+        ("Token has expired", "Authentication required"),
     ),
 )
 

@@ -238,6 +238,8 @@ async def test_an_outage_does_not_count_as_a_rejected_login(
     [
         (500, b""),
         (403, b"<html>no</html>"),
+        (403, b"Authentication required"),
+        (403, {"status": 403, "error": "Forbidden", "message": "Please log in"}),
         (400, b""),
         (400, {"errorCode": "UnifiedWebService.REQUEST_FAILED.UnexpectedError"}),
         (409, {"message": "words"}),

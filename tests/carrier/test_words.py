@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from batchlic.carrier.answers import Answer, Outcome, Reply
+from batchlic.carrier.answers import Answer, Outcome, Reply, TokenKind
 from batchlic.carrier.interpretation import answer_from_reply
 
 
@@ -29,6 +29,9 @@ def answer(status: int, body: object, headers: dict[str, str] | None = None) -> 
         (400, licenses("400", "X-Request-ID 1-0123456789 has been used before")),
         (400, licenses("400", "The transaction id must be unique")),
         (412, licenses("412", "Replay detected")),
+        (400, licenses("400", "Request replay")),
+        (400, licenses("400", "Transaction already committed")),
+        (400, licenses("400", "The transaction id has already been consumed")),
         (400, licenses("400", "already submitted")),
         (400, licenses("UnifiedWebService.REQUEST_FAILED.DuplicateTransaction")),
         (400, licenses("UnifiedWebService.REQUEST_FAILED.AlreadyProcessed")),
@@ -49,6 +52,50 @@ def answer(status: int, body: object, headers: dict[str, str] | None = None) -> 
 def test_a_duplicate_of_the_request_is_ambiguous(status: int, body: object) -> None:
     found = answer(status, body)
     assert (found.outcome, found.is_duplicate) == (Outcome.AMBIGUOUS, True)
+
+
+@pytest.mark.parametrize(
+    ("message", "token"),
+    [
+        ("The session has ended", TokenKind.SESSION),
+        ("Session not found", TokenKind.SESSION),
+        ("Session id unknown.", TokenKind.SESSION),
+        ("No active session", TokenKind.SESSION),
+        ("Token expired", TokenKind.EITHER),
+        ("The token has been used. Token is no longer valid", TokenKind.EITHER),
+        ("User is not logged in", TokenKind.EITHER),
+        ("Please log in again", TokenKind.EITHER),
+        ("AuthenticationRequired", TokenKind.EITHER),
+    ],
+)
+@pytest.mark.parametrize("status", [400, 401, 403])
+def test_words_about_a_session_or_a_token_reject_it(status: int, message: str, token: TokenKind) -> None:
+    found = answer(status, licenses(str(status), message))
+    assert found.outcome is Outcome.UNAUTHORIZED
+    assert found.rejected is not None
+    assert found.rejected.kind in {token, TokenKind.EITHER}
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["SIM activation token expired for device", "Invalid token at position 5", "The account was not found"],
+)
+def test_other_words_reject_no_token(message: str) -> None:
+    assert answer(400, licenses("400", message)).outcome is Outcome.REFUSED
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (200, {"status": 429, "message": "words"}),
+        (400, {"statusCode": "429"}),
+        (400, licenses("400", "Your request rate is too high")),
+        (403, licenses("403", "You exceeded the allowed call volume")),
+        (409, licenses("409", "Throughput exceeded")),
+    ],
+)
+def test_more_words_and_fields_of_a_limit_are_throttling(status: int, body: object) -> None:
+    assert answer(status, body).outcome is Outcome.THROTTLED
 
 
 @pytest.mark.parametrize(

@@ -234,6 +234,18 @@ def test_a_restore_that_is_refused_again_and_again_fails(refusal: Answer, bad: s
     assert world.now <= 2 * PATIENCE_S
 
 
+@pytest.mark.parametrize("refusal", [NONE_LEFT, NOT_FOUND])
+def test_one_explained_refusal_is_enough_for_a_restore(refusal: Answer) -> None:
+    def script(request: StepRequest) -> Answer | None:
+        if request.action is Action.ASSIGN and request.sku == OLD:
+            return refusal
+        return refusing(BAD_DEVICE, Action.ASSIGN, NEW, 0)(request)
+
+    world = World(plan(2, 1), script)
+    world.run(spare=UNASSIGN_FIRST, restorable=(OLD, NEW))
+    assert (world.moved, world.failed, world.stopped) == (1, 1, None)
+
+
 @pytest.mark.parametrize("refusal", [NONE_LEFT, REFUSED, BAD_ACCOUNT])
 @pytest.mark.parametrize(("batches", "size", "workers"), [(1, 1, 1), (1, 8, 1), (5, 4, 2), (30, 10, 8)])
 def test_devices_get_their_old_license_back_if_the_new_one_is_always_refused(

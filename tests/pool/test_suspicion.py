@@ -197,6 +197,15 @@ def test_after_an_outage_a_device_fails_if_it_was_first_refused_since(bad: int, 
     assert session.count(DeviceStatus.ACCEPTED) == 1999
 
 
+def test_batches_that_are_too_large_hold_up_nobody() -> None:
+    batches = [batch(4, batch_id=n + 1, first=n * 4) for n in range(40)]
+    session = run_session(
+        lambda request: TOO_LARGE if len(request.devices) > 2 else ACCEPTED, batches, workers=20
+    )
+    assert session.count(DeviceStatus.ACCEPTED) == 160
+    assert session.seconds <= 1
+
+
 def test_a_size_that_is_refused_even_for_one_device_fails_no_device() -> None:
     session = run_session(lambda r: TOO_LARGE if len(r.devices) > 3 else ACCEPTED, [batch(20)])
     assert session.count(DeviceStatus.ACCEPTED) == 20
