@@ -7,14 +7,17 @@ from dataclasses import replace
 import pytest
 
 from batchlic.carrier.answers import Answer, Blame, Outcome
-from batchlic.chunker import DeviceStatus
+from batchlic.carrier.catalog import Action
+from batchlic.chunker import DeviceStatus, Step, StepRequest
 from batchlic.errors import StoppedEarly
 from batchlic.pool.parked import WITNESSES
 from batchlic.pool.remaining import Delivery, Position
 from batchlic.pool.suspicion import (
     EXPLAINED,
     MANY_BATCHES,
+    MANY_REFUSALS,
     MANY_REQUESTS,
+    MOST_REFUSALS,
     PATIENCE_S,
     REFUSALS_BY_CHANCE,
     Suspicions,
@@ -23,6 +26,7 @@ from tests.pool.builders import (
     ACCEPTED,
     BAD_ACCOUNT,
     BAD_DEVICE,
+    LIFETIME,
     REFUSED,
     THROTTLED,
     UNAVAILABLE,
@@ -290,8 +294,58 @@ def test_refusals_of_what_is_undone_are_no_sign_of_a_wrong_account() -> None:
     for number in range(1, 2 * MANY_REQUESTS):
         undo = Delivery(batch(batch_id=number), position=Position.UNDO)
         suspicions.learn(undo, BAD_ACCOUNT, sent_at=number)
-        suspicions.stop_if_nothing_is_accepted(undo, BAD_ACCOUNT, now=number)
+        suspicions.stop_if_nothing_is_accepted(Delivery(batch()), BAD_ACCOUNT, now=number)
     assert suspicions.stopped is None
+
+
+def request_of(step: Step) -> StepRequest:
+    takes = step in {Step.UNASSIGN, Step.CLEAR}
+    return StepRequest(step=step, action=Action.UNASSIGN if takes else Action.ASSIGN)
+
+
+def undo_of(step: Step) -> Delivery:
+    """A step of a migration that undoes another one."""
+    undone = replace(batch(), request=request_of(step))
+    return Delivery(undone, position=Position.UNDO)
+
+
+def refused_again(suspicions: Suspicions, delivery: Delivery, times: int, *, between: Delivery) -> Delivery:
+    """The delivery after refusals a second apart, after each of which another request is accepted."""
+    for number in range(times):
+        refusals = suspicions.refused(delivery, REFUSED, sent_at=2 * number)
+        suspicions.learn(between, ACCEPTED, sent_at=2 * number + 1)
+        delivery = replace(delivery, refusals=refusals)
+    return delivery
+
+
+@pytest.mark.parametrize(
+    ("step", "explained_by"),
+    [(Step.CLEAR, {Step.UNASSIGN}), (Step.RESTORE, {Step.UNASSIGN, Step.ASSIGN})],
+)
+@pytest.mark.parametrize("other", [Step.UNASSIGN, Step.ASSIGN])
+def test_only_unassigns_explain_a_refused_clear(step: Step, explained_by: set[Step], other: Step) -> None:
+    """If a clear wrongly counts as nothing to clear, the device gets a second license."""
+    suspicions = Suspicions()
+    accepted = Delivery(replace(batch(batch_id=2, sku=LIFETIME), request=request_of(other)))
+    refused = refused_again(suspicions, undo_of(step), MANY_REFUSALS, between=accepted)
+    assert suspicions.is_proven(refused) == (other in explained_by)
+
+
+@pytest.mark.parametrize(
+    ("position", "fewest"),
+    [(Position.SECOND_RESTORABLE, MOST_REFUSALS), (Position.UNDO, None), (Position.FIRST, None)],
+)
+def test_without_evidence_only_a_device_without_license_is_given_up(
+    position: Position, fewest: int | None
+) -> None:
+    suspicions = Suspicions()
+    assign = Delivery(replace(batch(), request=request_of(Step.ASSIGN)), position=position)
+    proven = []
+    for number in range(1, 2 * MOST_REFUSALS):
+        if suspicions.is_proven(assign):
+            proven.append(number)
+        assign = replace(assign, refusals=suspicions.refused(assign, REFUSED, sent_at=number))
+    assert next(iter(proven), None) == fewest
 
 
 def ending_with_an_outage(seed: int, refusal: Answer) -> tuple[set[int], Session]:
