@@ -10,8 +10,8 @@ HERE = BATCHLIC_STATE_DIR="$(CURDIR)/runs"
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test onboard migrate sandbox sample soak fuzz kill mutants replay \
-	bench bench-plan bench-submit bench-pace bench-journal bench-ledger bench-listener demo-callbacks \
-	test-callbacks docs-answers lint coverage format lock clean
+	bench bench-plan bench-submit bench-pace bench-limiter bench-journal bench-ledger bench-listener plot-limiter \
+	demo-callbacks test-callbacks docs-answers lint coverage format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,7 +69,7 @@ replay: $(INSTALLED) ## repeat the simulation of one seed: make replay SEED=…
 	$(call need,SEED)
 	@SCENARIOS=1 SEED=$(SEED) $(BIN)/pytest tests/simulation
 
-bench: bench-plan bench-submit bench-pace bench-journal bench-ledger bench-listener ## run all benchmarks
+bench: bench-plan bench-submit bench-pace bench-limiter bench-journal bench-ledger bench-listener ## run all benchmarks
 
 bench-plan: $(INSTALLED) ## measure planning, compared with a plain copy and DuckDB, and its formats: make bench-plan [ROWS=100000000]
 	@$(BIN)/python tests/benchmarks/plan.py $(ROWS)
@@ -77,8 +77,14 @@ bench-plan: $(INSTALLED) ## measure planning, compared with a plain copy and Duc
 bench-submit: $(INSTALLED) ## measure a whole run, compared with loops that only send: make bench-submit [DEVICES="100000 1000000"]
 	@$(BIN)/python tests/benchmarks/submit.py $(DEVICES)
 
-bench-pace: $(INSTALLED) ## measure the limiter, compared with other ones, under many kinds of limits
-	@$(BIN)/python tests/benchmarks/pace.py
+bench-pace: $(INSTALLED) ## measure the limiter under known kinds of limits, compared with other limiters
+	@PYTHONPATH=. $(BIN)/python -m tests.benchmarks.limiter
+
+bench-limiter: $(INSTALLED) ## measure the limiter under limits drawn at random: make bench-limiter [RANDOM=200] [SEED=1]
+	@PYTHONPATH=. $(BIN)/python -m tests.benchmarks.limiter --random $(or $(RANDOM),200) --seed $(or $(SEED),1)
+
+plot-limiter: $(INSTALLED) ## draw what the limiter does under each kind of limit, for docs/limiter.md
+	@PYTHONPATH=. $(BIN)/python -m tests.benchmarks.limiter.plots
 
 bench-journal: $(INSTALLED) ## measure the journal: time per batch, resuming 100,000 batches, size on disk
 	@$(BIN)/python tests/benchmarks/journal.py

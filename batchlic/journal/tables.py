@@ -53,7 +53,7 @@ intents = Table(
     Column("action", String, nullable=False),
     Column("device_count", Integer, nullable=False),
     Column("request_sha256", String(64), nullable=False),
-    Column("pace_rps", Float, comment="requests/s that the limiter allowed; null where it set no rate"),
+    Column("pace_rps", Float, comment="requests/s let in over the last 10 s; null before any"),
     Column("started_at", BigInteger, nullable=False),
     Index("intents_by_batch", "batch_id"),
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import time
 from dataclasses import dataclass, replace
 from http import HTTPStatus
@@ -16,7 +15,7 @@ from batchlic.carrier.client import CarrierClient, Submission
 from batchlic.errors import CredentialsRejected, StoppedEarly
 from batchlic.journal import Intent, Journal
 from batchlic.pool.breaker import CircuitBreaker
-from batchlic.pool.limiter.pace import Pace, Signal, SignalKind, Turn
+from batchlic.pool.limiter.limiter import Limiter, Permit
 from batchlic.pool.remaining import Delivery
 from batchlic.pool.retry import RetryPolicy
 from batchlic.pool.suspicion import Suspicions
@@ -67,7 +66,7 @@ class Sender:
         *,
         client: CarrierClient,
         journal: Journal,
-        pace: Pace,
+        limiter: Limiter,
         policy: RetryPolicy,
         observer: Observer,
         login_delay_s: float = 0.0,
@@ -75,7 +74,7 @@ class Sender:
         self._client = client
         self._journal = journal
         self._identity = journal.identity
-        self._pace = pace
+        self._limiter = limiter
         self._policy = policy
         self._observer = observer
         self._login_delay_s = login_delay_s
@@ -118,33 +117,33 @@ class Sender:
 
     async def _attempt(self, course: _Course) -> Verdict:
         await self.suspicions.admit(course.delivery)
-        turn = await self._pace.wait_turn()
+        permit = await self._limiter.acquire()
         try:
             async with self._breaker.passage():
-                verdict = await self._exchange(course, turn)
+                verdict = await self._exchange(course, permit)
         finally:
-            turn.abandon()
+            permit.dropped()
         answer = verdict.answer
         self._give_up_without_progress(answer)
         self.suspicions.stop_if_nothing_is_accepted(course.delivery, answer, now=anyio.current_time())
         await self._tokens.renew_if_rejected(answer)
         return verdict
 
-    async def _exchange(self, course: _Course, turn: Turn) -> Verdict:
+    async def _exchange(self, course: _Course, permit: Permit) -> Verdict:
         """Intent, request, answer: once begun, it runs to its end unless the pool is aborted."""
         with anyio.CancelScope(shield=True) as exchange:
             self._in_flight.add(exchange)
             try:
                 intent = self._intent(course)
                 seq = await self._journal.intend(intent)
-                if was_sent := turn.started():
+                if was_sent := permit.started():
                     received = await self._client.submit(course.submission)
-                    self._pace.finished(turn, signal_of(received))  # at once: others may be about to send
-                    verdict = self._judge(course, received, sent_at=turn.flight.sent_at)
+                    tell_limiter(permit, received)  # at once: others may be about to send
+                    verdict = self._judge(course, received, sent_at=permit.sample.sent_at)
                 else:
                     verdict = Verdict(NOT_SENT, Next.REPEAT)
                 answer, ended_at = verdict.answer, anyio.current_time()
-                duration_ms = round((ended_at - turn.flight.sent_at) * 1000, 3)
+                duration_ms = round((ended_at - permit.sample.sent_at) * 1000, 3)
                 await self._journal.answer(seq, answer, duration_ms=duration_ms, final=verdict.is_final)
             finally:
                 self._in_flight.discard(exchange)
@@ -169,7 +168,7 @@ class Sender:
             action=submission.action,
             device_count=len(delivery.batch.offsets),
             request_sha256=course.digest,
-            pace_rps=self._pace.rate if math.isfinite(self._pace.rate) else None,
+            pace_rps=self._limiter.flow,
             started_at=time.time_ns() // 1000,
         )
 
@@ -260,16 +259,12 @@ class _TokenRenewal:
         self._useless_tokens += 1
 
 
-_SIGNALS = {
-    Outcome.ACCEPTED: SignalKind.DELIVERED,
-    Outcome.REFUSED: SignalKind.DELIVERED,
-    Outcome.UNAUTHORIZED: SignalKind.DELIVERED,
-    Outcome.THROTTLED: SignalKind.THROTTLED,
-    Outcome.UNAVAILABLE: SignalKind.LOST,
-    Outcome.AMBIGUOUS: SignalKind.LOST,
-}
-
-
-def signal_of(answer: Answer) -> Signal:
-    """What an answer means to the limiter."""
-    return Signal(_SIGNALS[answer.outcome], retry_after_s=answer.retry_after_s, quota=answer.quota)
+def tell_limiter(permit: Permit, answer: Answer) -> None:
+    """End a permit by what the answer means to the limiter."""
+    match answer.outcome:
+        case Outcome.ACCEPTED | Outcome.REFUSED | Outcome.UNAUTHORIZED:
+            permit.success(answer.retry_after_s, quota=answer.quota)
+        case Outcome.THROTTLED:
+            permit.throttled(answer.retry_after_s, quota=answer.quota)
+        case Outcome.UNAVAILABLE | Outcome.AMBIGUOUS:
+            permit.dropped(answer.retry_after_s, quota=answer.quota)

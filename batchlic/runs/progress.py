@@ -13,7 +13,8 @@ from batchlic.carrier.auth import CarrierUnreachable
 from batchlic.chunker import Batch, DeviceStatus, Step
 from batchlic.figures import counted, duration, noun_for
 from batchlic.journal import Intent
-from batchlic.pool.limiter.pace import Pace
+from batchlic.pool.limiter.findings import NoLimit, Shut
+from batchlic.pool.limiter.limiter import Limiter
 from batchlic.runs.outage import SILENCE_S, Outage
 
 if TYPE_CHECKING:
@@ -63,9 +64,9 @@ class Tally:
 class _Health:
     """Whether the carrier answers requests; times are those of the event loop's clock."""
 
-    def __init__(self, outage: Outage, pace: Pace) -> None:
+    def __init__(self, outage: Outage, limiter: Limiter) -> None:
         self._outage = outage
-        self._pace = pace
+        self._limiter = limiter
         self._is_known = False
         self._heard_at = anyio.current_time()
         self._well_at = -math.inf
@@ -91,8 +92,8 @@ class _Health:
         """Report an answer that is overdue, and an outage that lasts."""
         self._report_failure()
         silence = anyio.current_time() - self._heard_at
-        is_due = self._pace.in_flight > 0 or not self._is_known
-        if silence >= SILENCE_S and is_due and not self._pace.is_paused:
+        is_due = self._limiter.in_flight > 0 or not self._is_known
+        if silence >= SILENCE_S and is_due and not self._limiter.is_paused:
             self._outage.silent(silence)
 
     def _report_failure(self) -> None:
@@ -111,16 +112,16 @@ class Reporter:
     def __init__(
         self,
         tally: Tally,
-        pace: Pace,
+        limiter: Limiter,
         logger: "FilteringBoundLogger",
         *,
         host: str,
         screen: TextIO | None = None,
     ) -> None:
         self.tally = tally
-        self._pace = pace
+        self._limiter = limiter
         self._logger = logger
-        self._health = _Health(Outage(host, logger.warning), pace)
+        self._health = _Health(Outage(host, logger.warning), limiter)
         self._screen = screen or sys.stderr
         self._points: deque[tuple[float, int]] = deque()
         self._in_doubt: set[_Part] = set()
@@ -221,10 +222,12 @@ class Reporter:
         first_at, first_done = self._points[0]
         rate = (self.tally.done - first_done) / (now - first_at) if now > first_at else 0.0
         left = self.tally.planned - self.tally.done
-        limit = f"limit {self._pace.rate:,.0f} requests/s" if math.isfinite(self._pace.rate) else "no limit"
+        found = self._limiter.found
+        limit = str(found) if isinstance(found, NoLimit | Shut) else f"found: {found}"
         failed, in_doubt = (self.tally.devices[one] for one in (DeviceStatus.FAILED, DeviceStatus.IN_DOUBT))
         return (
-            f"{rate:,.0f} devices/s, {limit}, {self.tally.throttled_share:.1%} throttled, "
+            f"{rate:,.0f} devices/s, {self._limiter.flow or 0:,.3g} requests/s, {limit}, "
+            f"{self.tally.throttled_share:.1%} throttled, "
             f"{failed:,} failed, {in_doubt:,} in doubt, "
             f"ETA {duration(left / rate) if rate else 'unknown'}"
         )

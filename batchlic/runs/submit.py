@@ -17,7 +17,7 @@ from batchlic.job import Job
 from batchlic.journal import Journal
 from batchlic.logs import RunLog
 from batchlic.pool.delivery import Pool
-from batchlic.pool.limiter.pace import Pace, PaceChange
+from batchlic.pool.limiter.limiter import Change, Limiter
 from batchlic.pool.remaining import Delivery, remaining
 from batchlic.pool.retry import RetryPolicy
 from batchlic.pool.sender import Sender
@@ -170,11 +170,16 @@ async def _counts_after(client: CarrierClient, folder: RunFolder, journal: Journ
         return [f"license counts after the run are unknown: {interrupted}"]
 
 
-def _limiter(job: Job, logger: FilteringBoundLogger) -> Pace:
-    def log_change(change: PaceChange) -> None:
-        logger.info("pace", rate=change.rate, concurrency=change.concurrency, reason=change.reason)
+def _limiter(job: Job, logger: FilteringBoundLogger) -> Limiter:
+    def log_change(change: Change) -> None:
+        logger.info(
+            "limiter",
+            found=change.found,
+            requests_per_s=None if change.flow is None else round(change.flow, 3),
+            concurrency=change.concurrency,
+        )
 
-    return Pace(
+    return Limiter(
         max_concurrency=job.limits.max_concurrency,
         max_rate=job.limits.max_rate,
         fixed_rate=job.limits.fixed_rate,
@@ -196,7 +201,7 @@ def _pool(
     job: Job,
     journal: Journal,
     client: CarrierClient,
-    limiter: Pace,
+    limiter: Limiter,
     reporter: Reporter,
     *,
     login_delay_s: float,
@@ -204,7 +209,7 @@ def _pool(
     sender = Sender(
         client=client,
         journal=journal,
-        pace=limiter,
+        limiter=limiter,
         policy=RetryPolicy(
             resendable=job.resendable_skus,
             give_up_after=job.limits.give_up_after,
@@ -240,7 +245,7 @@ async def _deliver(
     return stopped
 
 
-def obey_earlier_retry_after(journal: Journal, limiter: Pace, give_up_after: float) -> None:
+def obey_earlier_retry_after(journal: Journal, limiter: Limiter, give_up_after: float) -> None:
     """Keep obeying a `Retry-After` that an earlier session received, if it is plausible (promise J).
 
     Raises StoppedEarly where the wait is longer than `give_up_after` seconds.
@@ -252,7 +257,7 @@ def obey_earlier_retry_after(journal: Journal, limiter: Pace, give_up_after: flo
         limiter.hold(wait)
 
 
-def delay_login(wait: float, limiter: Pace, give_up_after: float) -> float:
+def delay_login(wait: float, limiter: Limiter, give_up_after: float) -> float:
     """Seconds before the first login, after the carrier asked to wait so long in the preflight (promise J).
 
     Raises StoppedEarly where the wait is longer than `give_up_after` seconds.

@@ -11,7 +11,7 @@ from batchlic.carrier.answers import Answer
 from batchlic.carrier.client import CarrierClient, Submission
 from batchlic.errors import StoppedEarly
 from batchlic.pool.delivery import Pool
-from batchlic.pool.limiter.pace import Pace
+from batchlic.pool.limiter.limiter import Limiter
 from batchlic.pool.remaining import Delivery
 from batchlic.pool.retry import RetryPolicy
 from batchlic.pool.sender import Sender
@@ -56,7 +56,7 @@ async def test_h_batches_are_taken_from_the_plan_as_they_are_needed(tmp_path: Pa
     sender = Sender(
         client=cast("CarrierClient", TakesTime()),
         journal=new_journal(tmp_path),
-        pace=Pace(max_concurrency=WORKERS),
+        limiter=Limiter(max_concurrency=WORKERS),
         policy=RetryPolicy(resendable=()),
         observer=outstanding,
     )
@@ -71,7 +71,7 @@ async def test_the_first_reason_to_stop_is_the_one_that_is_told(tmp_path: Path) 
     sender = Sender(
         client=cast("CarrierClient", TakesTime()),
         journal=new_journal(tmp_path),
-        pace=Pace(max_concurrency=WORKERS),
+        limiter=Limiter(max_concurrency=WORKERS),
         policy=RetryPolicy(resendable=()),
         observer=outstanding,
     )

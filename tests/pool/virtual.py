@@ -16,7 +16,7 @@ from batchlic.errors import BatchlicError
 from batchlic.journal import Journal
 from batchlic.journal.writes import Insertion
 from batchlic.pool.delivery import Pool
-from batchlic.pool.limiter.pace import Pace
+from batchlic.pool.limiter.limiter import Limiter
 from batchlic.pool.migration import Migration
 from batchlic.pool.remaining import Delivery, remaining, statuses_of
 from batchlic.pool.retry import RetryPolicy
@@ -140,7 +140,7 @@ def run_session(
         sender = Sender(
             client=cast("CarrierClient", carrier),
             journal=journal,
-            pace=Pace(max_concurrency=workers),
+            limiter=Limiter(max_concurrency=workers),
             policy=RetryPolicy(
                 resendable=resendable, give_up_after=give_up_after, trusts_duplicates=trusts_duplicates
             ),

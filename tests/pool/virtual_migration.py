@@ -17,7 +17,7 @@ from batchlic.errors import BatchlicError
 from batchlic.journal import Journal
 from batchlic.journal.writes import Insertion
 from batchlic.pool.delivery import Pool
-from batchlic.pool.limiter.pace import Pace
+from batchlic.pool.limiter.limiter import Limiter
 from batchlic.pool.migration import Migration
 from batchlic.pool.remaining import statuses_of
 from batchlic.pool.retry import RetryPolicy
@@ -127,7 +127,7 @@ class World:
             sender = Sender(
                 client=cast("CarrierClient", self),
                 journal=self.journal,
-                pace=Pace(max_concurrency=workers),
+                limiter=Limiter(max_concurrency=workers),
                 policy=RetryPolicy(resendable=resendable),
                 observer=Nobody(),
             )

@@ -9,7 +9,7 @@ import structlog
 
 from batchlic.carrier.answers import Answer, Outcome
 from batchlic.carrier.auth import CarrierUnreachable
-from batchlic.pool.limiter.pace import Pace
+from batchlic.pool.limiter.limiter import Limiter
 from batchlic.runs.outage import TELL_AGAIN_S, TELL_OTHER_S, Outage
 from batchlic.runs.progress import GRACE_S, Reporter, Tally
 from tests.journal.builders import intent
@@ -67,10 +67,10 @@ class Screen:
         self.clock = Clock()
         patched.setattr(anyio, "current_time", self.clock)
         self.lines: list[str] = []
-        self.pace = Pace(max_concurrency=1)
+        self.limiter = Limiter(max_concurrency=1, clock=self.clock)
         logger = structlog.wrap_logger(None, processors=[self._keep])
         self.reporter = Reporter(
-            Tally(planned=10), self.pace, logger, host="carrier.example", screen=io.StringIO()
+            Tally(planned=10), self.limiter, logger, host="carrier.example", screen=io.StringIO()
         )
 
     def _keep(self, _: object, method: str, event: structlog.typing.EventDict) -> str:
@@ -134,7 +134,7 @@ def test_a_carrier_that_never_answered_is_told_within_5_seconds(screen: Screen) 
 
 
 def test_a_wait_that_the_carrier_asked_for_is_no_silence(screen: Screen) -> None:
-    screen.pace.hold(600)
+    screen.limiter.hold(600)
     screen.check_at(60)
     assert screen.lines == []
 

@@ -9,7 +9,8 @@ import structlog
 from batchlic.carrier.answers import Answer, Outcome
 from batchlic.carrier.catalog import Action
 from batchlic.chunker import Batch, DeviceStatus, Step, StepRequest
-from batchlic.pool.limiter.pace import Pace
+from batchlic.pool.limiter.findings import Finding, NoLimit, Rate, Window
+from batchlic.pool.limiter.limiter import Limiter
 from batchlic.runs.progress import Reporter, Tally
 from tests.journal.builders import intent
 from tests.pool.builders import ACCEPTED, AMBIGUOUS, BAD_DEVICE, batch
@@ -23,7 +24,9 @@ def drop(*_: object) -> NoReturn:
 
 async def new_reporter() -> Reporter:
     logger = structlog.wrap_logger(None, processors=[drop])
-    return Reporter(Tally(planned=10), Pace(max_concurrency=1), logger, host="carrier", screen=io.StringIO())
+    return Reporter(
+        Tally(planned=10), Limiter(max_concurrency=1), logger, host="carrier", screen=io.StringIO()
+    )
 
 
 def report(reporter: Reporter, of: Batch, answer: Answer, devices: int = 10) -> None:
@@ -74,3 +77,18 @@ async def test_doubt_about_one_step_does_not_end_with_another_step() -> None:
     report(shown, step(Action.ASSIGN), AMBIGUOUS)
     report(shown, step(Action.UNASSIGN), ACCEPTED)
     assert shown.tally.devices[DeviceStatus.IN_DOUBT] == 10
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (NoLimit(), "0 requests/s, no limit found, "),
+        (Window(300, 60.0, is_fixed=True), "0 requests/s, found: 300 requests a minute, "),
+        (Rate(25.0), "0 requests/s, found: 25 requests a second, "),
+    ],
+)
+async def test_progress_says_what_flows_and_what_limit_was_found(found: Finding, words: str) -> None:
+    shown = await new_reporter()
+    shown._limiter = Limiter(max_concurrency=1, start_from=found)
+    assert words in shown._figures()
+    assert "inf" not in shown._figures()

@@ -18,7 +18,7 @@ from batchlic.chunker import Plan
 from batchlic.errors import ExitCode, RefusedToStart, RunFolderError, UsageError
 from batchlic.job import Job, make_job
 from batchlic.journal import Journal
-from batchlic.pool.limiter.pace import Pace
+from batchlic.pool.limiter.limiter import Limiter
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.guards import Guards
 from batchlic.runs.ledger_sync import with_ledger
@@ -193,8 +193,8 @@ def test_j_a_session_waits_out_the_rest_of_a_retry_after(tmp_path: Path) -> None
             seq = await journal.intend(intent(started_at=time.time_ns() // 1000))
             throttled = Answer(outcome=Outcome.THROTTLED, http_status=429, retry_after_s=600.0)
             await journal.answer(seq, throttled, duration_ms=1.0, final=False)
-            pace = Pace(max_concurrency=1)
-            obey_earlier_retry_after(journal, pace, give_up_after=1800)
-            return pace.is_paused
+            limiter = Limiter(max_concurrency=1)
+            obey_earlier_retry_after(journal, limiter, give_up_after=1800)
+            return limiter.is_paused
 
     assert anyio.run(is_paused)

@@ -3,14 +3,14 @@
 import heapq
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import anyio
 import trio
 
 from batchlic.carrier.rate_limits import Quota, read_quota
-from batchlic.pool.limiter.pace import Signal, SignalKind
+from batchlic.pool.limiter.limiter import Permit
 from batchlic.sandbox.config import RetryHint, SandboxConfig
 from batchlic.sandbox.limits import Latency, RequestLimits, Throttled, quota_headers
 
@@ -36,6 +36,21 @@ def vary(
     )
 
 
+@dataclass(frozen=True)
+class Ended:
+    """How a request ended, as a limiter is told."""
+
+    throttled: bool = False
+    is_lost: bool = False
+    retry_after_s: float | None = None
+    quota: Quota | None = None
+
+    def tell(self, permit: Permit) -> None:
+        """End the permit of the request."""
+        end = permit.throttled if self.throttled else permit.dropped if self.is_lost else permit.success
+        end(self.retry_after_s, quota=self.quota)
+
+
 class SimulatedCarrier:
     """Answers calls like the sandbox, and records them. A 429 takes `network_s` seconds."""
 
@@ -50,7 +65,7 @@ class SimulatedCarrier:
         self._limits = RequestLimits(config.limits)
         self._latency = Latency(config.latency, config.seed)
 
-    async def call(self) -> Signal:
+    async def call(self) -> Ended:
         """Send one request and wait for its answer."""
         await anyio.sleep(self._network_s / 2)
         now = anyio.current_time()
@@ -60,7 +75,7 @@ class SimulatedCarrier:
             self.throttled.append(now)
             await anyio.sleep(self._network_s / 2)
             retry_after_s = None if self._hint is RetryHint.NOTHING else float(math.ceil(refusal.wait_s))
-            return Signal(SignalKind.THROTTLED, retry_after_s=retry_after_s, quota=self._quota(now))
+            return Ended(throttled=True, retry_after_s=retry_after_s, quota=self._quota(now))
         self.admitted.append(now)
         quota = self._quota(now)
         try:
@@ -68,7 +83,7 @@ class SimulatedCarrier:
         finally:
             self._limits.finish()
         await anyio.sleep(self._network_s / 2)
-        return Signal(SignalKind.DELIVERED, quota=quota)
+        return Ended(quota=quota)
 
     def _quota(self, now: float) -> Quota | None:
         return read_quota(quota_headers(self._quota_headers, self._limits.quota(now)))

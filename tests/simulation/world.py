@@ -33,7 +33,7 @@ from batchlic.journal.journal import Offload, create_tables
 from batchlic.journal.status import status_of
 from batchlic.journal.writes import Insertion
 from batchlic.pool.delivery import Pool
-from batchlic.pool.limiter.pace import Pace
+from batchlic.pool.limiter.limiter import Limiter
 from batchlic.pool.remaining import remaining
 from batchlic.pool.retry import RetryPolicy
 from batchlic.pool.sender import Sender
@@ -425,7 +425,7 @@ async def _run_session(
         sender = Sender(
             client=client,
             journal=journal,
-            pace=Pace(max_concurrency=scenario.workers),
+            limiter=Limiter(max_concurrency=scenario.workers),
             policy=RetryPolicy(resendable=flexible),
             observer=pool_observer,
         )

@@ -8,6 +8,8 @@ import math
 _TOLERANCE_S = 0.005
 _MOST_AT_ONCE = 3
 """Lateness that may be caught up, since timers of event loops fire late: so many seconds and requests."""
+_PAUSE_S = 0.1
+"""Seconds after which nothing was late: there was a pause, and nothing is caught up."""
 
 
 class Spacing:
@@ -26,4 +28,5 @@ class Spacing:
     def take(self, now: float) -> None:
         """Count one start at `now`."""
         tolerance = min(_TOLERANCE_S, (_MOST_AT_ONCE - 1) / self.rate)
-        self._latest = max(self._latest + 1.0 / self.rate, now - tolerance)
+        due = self._latest + 1.0 / self.rate
+        self._latest = max(due, now - tolerance) if now - due <= _PAUSE_S else now

@@ -15,22 +15,27 @@ A 429 says that there is a limit, not of which kind. What tells the kinds apart 
                              (a sliding one that others use too is Paced again)
 """
 
-from batchlic.pool.limiter.observed import Observed
-from batchlic.pool.limiter.rates import Capped, Paced, SlowStart
-from batchlic.pool.limiter.regime import Cap, Found, NoLimit, Rate, Regime, Shut, Window
-from batchlic.pool.limiter.windows import Waiting, Windowed
+from batchlic.pool.limiter.careful_rate import CarefulRate
+from batchlic.pool.limiter.concurrency import Concurrency
+from batchlic.pool.limiter.estimator import Estimator
+from batchlic.pool.limiter.findings import Calls, Finding, NoLimit, Rate, Shut, Window
+from batchlic.pool.limiter.rate import SteadyRate
+from batchlic.pool.limiter.samples import Samples
+from batchlic.pool.limiter.shut import Closed
+from batchlic.pool.limiter.slow_start import SlowStart
+from batchlic.pool.limiter.window import Windowed
 
 
-def regime_for(found: Found, seen: Observed) -> Regime:
-    """The regime that suits what was found."""
+def estimator_for(found: Finding, samples: Samples) -> Estimator:
+    """The estimator that suits what was found."""
     match found:
-        case NoLimit(concurrency):
-            return SlowStart(seen, concurrency)
-        case Cap(calls):
-            return Capped(seen, calls)
+        case NoLimit(calls):
+            return SlowStart(samples, calls)
+        case Calls(calls):
+            return Concurrency(samples, calls)
         case Rate():
-            return Paced(seen, found)
+            return CarefulRate(samples, found) if samples.refusals_are_costly else SteadyRate(samples, found)
         case Shut(rate):
-            return Waiting(seen, rate)
+            return Closed(samples, rate)
         case Window():
-            return Windowed(seen, found)
+            return Windowed(samples, found)

@@ -1,4 +1,4 @@
-"""The pace finds limits that it is not told of, in virtual time; and keeps to those that it is told."""
+"""The limiter finds limits that it is not told of, in virtual time; and keeps to those that it is told."""
 
 import itertools
 import math
@@ -11,7 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from batchlic.carrier.rate_limits import Quota
-from batchlic.pool.limiter.pace import Pace, PaceChange, Signal, SignalKind
+from batchlic.pool.limiter.limiter import Change, Limiter
 from batchlic.sandbox.config import (
     LatencyConfig,
     LimitConfig,
@@ -20,10 +20,10 @@ from batchlic.sandbox.config import (
     RetryHint,
     SandboxConfig,
 )
-from tests.simulation.limits import NETWORK_S, SimulatedCarrier, ideal_seconds, seed_scheduler, vary
+from tests.simulation.limits import NETWORK_S, Ended, SimulatedCarrier, ideal_seconds, seed_scheduler, vary
 
-DELIVERED = Signal(SignalKind.DELIVERED)
-THROTTLED = Signal(SignalKind.THROTTLED)
+DELIVERED = Ended()
+THROTTLED = Ended(throttled=True)
 WORKERS = 64
 
 PLAIN = SandboxConfig(
@@ -41,7 +41,7 @@ class Run:
     def __init__(
         self, config: SandboxConfig, requests: int, *, start: float = 0.3, network_s: float = NETWORK_S
     ) -> None:
-        self.changes: list[PaceChange] = []
+        self.changes: list[Change] = []
         clock = MockClock(autojump_threshold=0)
         clock.jump(start)
         seed_scheduler(config.seed)
@@ -55,12 +55,12 @@ class Run:
         self, config: SandboxConfig, requests: int, network_s: float
     ) -> tuple[float, SimulatedCarrier]:
         carrier = SimulatedCarrier(config, network_s)
-        pace = Pace(max_concurrency=WORKERS, on_change=self.changes.append)
+        limiter = Limiter(max_concurrency=WORKERS, on_change=self.changes.append)
         started = anyio.current_time()
         async with anyio.create_task_group() as tasks:
             left = iter(range(requests))
             for _ in range(WORKERS):
-                tasks.start_soon(work, pace, carrier.call, left)
+                tasks.start_soon(work, limiter, carrier.call, left)
         return anyio.current_time() - started, carrier
 
     def _throttled_share(self, since: float) -> float:
@@ -70,14 +70,14 @@ class Run:
         return throttled / max(1, throttled + admitted)
 
 
-async def work(pace: Pace, call: Callable[[], Awaitable[Signal]], left: Iterator[int]) -> None:
+async def work(limiter: Limiter, call: Callable[[], Awaitable[Ended]], left: Iterator[int]) -> None:
     for _ in left:
-        signal = THROTTLED
-        while signal.kind is SignalKind.THROTTLED:
-            turn = await pace.wait_turn()
-            turn.started()
-            signal = await call()
-            pace.finished(turn, signal)
+        ended = THROTTLED
+        while ended.throttled:
+            permit = await limiter.acquire()
+            permit.started()
+            ended = await call()
+            ended.tell(permit)
 
 
 def in_virtual_time(test: Callable[[], Awaitable[None]]) -> None:
@@ -105,7 +105,7 @@ def test_a_hidden_limit_is_found_and_kept_to(config: SandboxConfig, least_share:
     assert run.share >= least_share
     assert run.throttled_share <= 0.05
     assert run.throttled_later <= 0.02
-    assert all(change.reason and change.rate > 0 and change.concurrency >= 1 for change in run.changes)
+    assert all(change.found and change.concurrency >= 1 for change in run.changes)
     assert 1 <= len(run.changes) <= 40
 
 
@@ -139,16 +139,16 @@ def test_refusals_that_take_as_long_as_answers_are_no_more(config: SandboxConfig
 @pytest.mark.parametrize(
     ("told", "later"),
     [
-        (Signal(SignalKind.THROTTLED, 300.0), 450),
-        (Signal(SignalKind.THROTTLED), 150),
-        (Signal(SignalKind.LOST, 300.0), 450),
+        (Ended(throttled=True, retry_after_s=300.0), 450),
+        (THROTTLED, 150),
+        (Ended(is_lost=True, retry_after_s=300.0), 450),
     ],
 )
-def test_what_has_passed_leaves_no_mark(told: Signal, later: float) -> None:
+def test_what_has_passed_leaves_no_mark(told: Ended, later: float) -> None:
     """Five seconds of refusals after a free run; some minutes later all goes at full speed again."""
     let_in = 0
 
-    async def call() -> Signal:
+    async def call() -> Ended:
         nonlocal let_in
         await anyio.sleep(0.05)
         if 5 <= anyio.current_time() < 10:
@@ -157,31 +157,31 @@ def test_what_has_passed_leaves_no_mark(told: Signal, later: float) -> None:
         return DELIVERED
 
     async def main() -> None:
-        pace = Pace(max_concurrency=4)
+        limiter = Limiter(max_concurrency=4)
         with anyio.move_on_after(later + 50):
             async with anyio.create_task_group() as tasks:
                 for _ in range(4):
-                    tasks.start_soon(work, pace, call, itertools.count())
+                    tasks.start_soon(work, limiter, call, itertools.count())
 
     in_virtual_time(main)
     assert let_in >= 0.75 * 50 * 80
 
 
 def test_a_probe_that_never_left_is_not_waited_for() -> None:
-    """For ten seconds half of the turns are given back; a quota raised later is found all the same."""
+    """For ten seconds half of the permits are given back; a quota raised later is found all the same."""
 
     async def main() -> None:
         carrier = SimulatedCarrier(vary(WINDOW, rate=50.0, changes=((25.0, 4.0),)))
-        pace, numbers = Pace(max_concurrency=8), itertools.count()
+        limiter, numbers = Limiter(max_concurrency=8), itertools.count()
 
         async def worker() -> None:
             while True:
-                turn = await pace.wait_turn()
+                permit = await limiter.acquire()
                 if 10 <= anyio.current_time() < 20 and next(numbers) % 2:
-                    turn.abandon()
+                    permit.dropped()
                 else:
-                    turn.started()
-                    pace.finished(turn, await carrier.call())
+                    permit.started()
+                    (await carrier.call()).tell(permit)
 
         with anyio.move_on_after(60):
             async with anyio.create_task_group() as tasks:
@@ -282,17 +282,17 @@ def test_processes_that_share_a_limit_end_near_equal_shares(
     async def main() -> None:
         carrier = SimulatedCarrier(config)
 
-        async def call(process: int) -> Signal:
-            signal = await carrier.call()
-            counts[process] += signal.kind is SignalKind.DELIVERED and anyio.current_time() > 30
-            return signal
+        async def call(process: int) -> Ended:
+            ended = await carrier.call()
+            counts[process] += not ended.throttled and anyio.current_time() > 30
+            return ended
 
         with anyio.move_on_after(45):
             async with anyio.create_task_group() as tasks:
                 for process in range(processes):
-                    pace = Pace(max_concurrency=16)
+                    limiter = Limiter(max_concurrency=16)
                     for _ in range(16):
-                        tasks.start_soon(work, pace, lambda n=process: call(n), itertools.count())
+                        tasks.start_soon(work, limiter, lambda n=process: call(n), itertools.count())
                     await anyio.sleep(1.0)
 
     in_virtual_time(main)
@@ -300,20 +300,22 @@ def test_processes_that_share_a_limit_end_near_equal_shares(
     assert max(counts) <= ratio * min(counts)
 
 
-@pytest.mark.parametrize("told", [Signal(SignalKind.THROTTLED, 30.0), Signal(SignalKind.LOST, 30.0)])
-def test_nobody_sends_while_the_carrier_has_told_anyone_to_wait(told: Signal) -> None:
+@pytest.mark.parametrize(
+    "told", [Ended(throttled=True, retry_after_s=30.0), Ended(is_lost=True, retry_after_s=30.0)]
+)
+def test_nobody_sends_while_the_carrier_has_told_anyone_to_wait(told: Ended) -> None:
     async def main() -> None:
-        pace = Pace(max_concurrency=8)
-        others = [await pace.wait_turn() for _ in range(4)]
-        late = await pace.wait_turn()
-        pace.finished(await pace.wait_turn(), told)
+        limiter = Limiter(max_concurrency=8)
+        others = [await limiter.acquire() for _ in range(4)]
+        late = await limiter.acquire()
+        told.tell(await limiter.acquire())
         assert not late.started()
-        late.abandon()
-        for turn in others:
-            pace.finished(turn, DELIVERED)
-        turn = await pace.wait_turn()
+        late.dropped()
+        for permit in others:
+            DELIVERED.tell(permit)
+        permit = await limiter.acquire()
         assert anyio.current_time() >= 30.0
-        assert turn.started()
+        assert permit.started()
 
     in_virtual_time(main)
 
@@ -322,34 +324,33 @@ def test_who_is_let_go_at_the_end_of_a_pause_may_leave() -> None:
     """Though a clock that counts in fractions does not meet the end of the pause exactly."""
 
     async def main() -> None:
-        pace = Pace(max_concurrency=1)
-        pace.hold(5e-7)
-        turn = await pace.wait_turn()
-        assert turn.started()
+        limiter = Limiter(max_concurrency=1)
+        limiter.hold(5e-7)
+        permit = await limiter.acquire()
+        assert permit.started()
 
     in_virtual_time(main)
 
 
 def test_nothing_is_measured_across_a_pause_that_another_failure_told() -> None:
     async def main() -> None:
-        pace = Pace(max_concurrency=1)
-        pace.finished(await pace.wait_turn(), Signal(SignalKind.LOST, 5.0))
-        pace.finished(await pace.wait_turn(), Signal(SignalKind.THROTTLED, 1.0))
-        [(began, refused_at)] = pace._seen.bursts
-        assert refused_at - began == pytest.approx(0.0, abs=0.01)
+        limiter = Limiter(max_concurrency=1)
+        Ended(is_lost=True, retry_after_s=5.0).tell(await limiter.acquire())
+        Ended(throttled=True, retry_after_s=1.0).tell(await limiter.acquire())
+        assert [len(burst) for burst in limiter._samples.bursts()] == [1]
 
     in_virtual_time(main)
 
 
-def used_up(after_s: float) -> Signal:
-    return Signal(SignalKind.DELIVERED, quota=Quota(limit=100, remaining=0, reset_s=after_s))
+def used_up(after_s: float) -> Ended:
+    return Ended(quota=Quota(limit=100, remaining=0, reset_s=after_s))
 
 
 def test_a_used_up_quota_is_waited_for_before_anything_is_refused() -> None:
     async def main() -> None:
-        pace = Pace(max_concurrency=8)
-        pace.finished(await pace.wait_turn(), used_up(7.0))
-        await pace.wait_turn()
+        limiter = Limiter(max_concurrency=8)
+        used_up(7.0).tell(await limiter.acquire())
+        await limiter.acquire()
         assert anyio.current_time() >= 7.0
 
     in_virtual_time(main)
@@ -357,11 +358,11 @@ def test_a_used_up_quota_is_waited_for_before_anything_is_refused() -> None:
 
 def test_a_quota_that_is_used_up_again_and_again_is_not_believed() -> None:
     async def main() -> None:
-        pace = Pace(max_concurrency=8)
-        turns = [await pace.wait_turn() for _ in range(2)]
-        for turn in turns:
-            pace.finished(turn, used_up(7.0))
-        await pace.wait_turn()
+        limiter = Limiter(max_concurrency=8)
+        permits = [await limiter.acquire() for _ in range(2)]
+        for permit in permits:
+            used_up(7.0).tell(permit)
+        await limiter.acquire()
         assert anyio.current_time() < 1.0
 
     in_virtual_time(main)
@@ -371,16 +372,16 @@ def test_nothing_grows_while_the_pool_has_little_to_send() -> None:
     """RFC 7661: what was never used says nothing about what is allowed."""
 
     async def main() -> None:
-        carrier, pace = SimulatedCarrier(BUCKET), Pace(max_concurrency=WORKERS)
+        carrier, limiter = SimulatedCarrier(BUCKET), Limiter(max_concurrency=WORKERS)
         with anyio.move_on_after(10):
             async with anyio.create_task_group() as tasks:
                 for _ in range(WORKERS):
-                    tasks.start_soon(work, pace, carrier.call, itertools.count())
-        before = pace.rate
+                    tasks.start_soon(work, limiter, carrier.call, itertools.count())
+        before = limiter.rate
         for _ in range(300):
-            await work(pace, carrier.call, iter(range(1)))
+            await work(limiter, carrier.call, iter(range(1)))
             await anyio.sleep(0.1)
-        assert pace.rate <= 1.5 * before
+        assert limiter.rate <= 1.5 * before
 
     in_virtual_time(main)
 
@@ -390,11 +391,11 @@ def test_a_rate_set_by_a_person_is_never_exceeded(bound: str) -> None:
     starts: list[float] = []
 
     async def main() -> None:
-        pace = Pace(max_concurrency=WORKERS, **{bound: 50.0})  # type: ignore[arg-type]  # one of the two
+        limiter = Limiter(max_concurrency=WORKERS, **{bound: 50.0})  # type: ignore[arg-type]  # one of the two
         for _ in range(500):
-            turn = await pace.wait_turn()
+            permit = await limiter.acquire()
             starts.append(anyio.current_time())
-            pace.finished(turn, DELIVERED)
+            DELIVERED.tell(permit)
 
     in_virtual_time(main)
     assert all(later - earlier >= 9.7 / 50 for earlier, later in zip(starts, starts[10:], strict=False))
@@ -403,66 +404,66 @@ def test_a_rate_set_by_a_person_is_never_exceeded(bound: str) -> None:
 
 def test_a_fixed_rate_still_pauses_everyone_when_throttled() -> None:
     async def main() -> None:
-        pace = Pace(max_concurrency=8, fixed_rate=1000.0)
+        limiter = Limiter(max_concurrency=8, fixed_rate=1000.0)
         waits = []
         for _ in range(4):
             before = anyio.current_time()
-            pace.finished(await pace.wait_turn(), THROTTLED)
+            THROTTLED.tell(await limiter.acquire())
             waits.append(anyio.current_time() - before)
         assert waits[1:] == pytest.approx([0.1, 0.2, 0.4])
-        assert pace.rate == 1000.0
+        assert limiter.rate == 1000.0
 
     in_virtual_time(main)
 
 
 @pytest.mark.anyio
-async def test_no_more_turns_are_held_than_the_concurrency_allows() -> None:
-    pace = Pace(max_concurrency=3)
-    turns = [await pace.wait_turn() for _ in range(3)]
+async def test_no_more_permits_are_held_than_the_concurrency_allows() -> None:
+    limiter = Limiter(max_concurrency=3)
+    permits = [await limiter.acquire() for _ in range(3)]
     with anyio.move_on_after(0.01):
-        turns.append(await pace.wait_turn())
-    assert len(turns) == pace.concurrency == 3
-    turns[0].abandon()
+        permits.append(await limiter.acquire())
+    assert len(permits) == limiter.concurrency == 3
+    permits[0].dropped()
     with anyio.fail_after(10):
-        await pace.wait_turn()
+        await limiter.acquire()
 
 
 @pytest.mark.anyio
 async def test_a_cancelled_wait_and_an_abandoned_turn_leak_no_slot() -> None:
-    pace = Pace(max_concurrency=1)
-    held = await pace.wait_turn()
+    limiter = Limiter(max_concurrency=1)
+    held = await limiter.acquire()
     async with anyio.create_task_group() as tasks:
         for _ in range(5):
-            tasks.start_soon(pace.wait_turn)
+            tasks.start_soon(limiter.acquire)
         await anyio.wait_all_tasks_blocked()
         tasks.cancel_scope.cancel()
-    held.abandon()
-    held.abandon()
+    held.dropped()
+    held.dropped()
     for _ in range(3):
         with anyio.fail_after(10):
-            turn = await pace.wait_turn()
-        pace.finished(turn, DELIVERED)
-        turn.abandon()
+            permit = await limiter.acquire()
+        DELIVERED.tell(permit)
+        permit.dropped()
 
 
 @pytest.mark.anyio
 async def test_a_waiting_worker_goes_on_as_soon_as_a_slot_is_free() -> None:
-    pace = Pace(max_concurrency=1)
-    turn = await pace.wait_turn()
+    limiter = Limiter(max_concurrency=1)
+    permit = await limiter.acquire()
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(pace.wait_turn)
+        tasks.start_soon(limiter.acquire)
         await anyio.wait_all_tasks_blocked()
-        pace.finished(turn, DELIVERED)
+        DELIVERED.tell(permit)
 
 
 def test_an_idle_night_does_no_harm() -> None:
     async def main() -> None:
-        pace = Pace(max_concurrency=8)
+        limiter = Limiter(max_concurrency=8)
         carrier = SimulatedCarrier(BUCKET)
         with anyio.move_on_after(3):
-            await work(pace, carrier.call, itertools.count())
+            await work(limiter, carrier.call, itertools.count())
         await anyio.sleep(12 * 3600)
-        await work(pace, carrier.call, iter(range(100)))
-        assert not math.isnan(pace.rate)
+        await work(limiter, carrier.call, iter(range(100)))
+        assert not math.isnan(limiter.rate)
 
     in_virtual_time(main)

@@ -1,35 +1,33 @@
-"""The pace finds how many requests in flight are worth it, for a carrier that slows down under load."""
+"""How many requests in flight are worth it is found, for a carrier that slows down under load."""
 
 from collections.abc import Callable
 
 import pytest
 
-from batchlic.pool.limiter.knee import Knee
-from batchlic.pool.limiter.observed import Observed
+from batchlic.pool.limiter.latency import Latency
+from batchlic.pool.limiter.samples import Ending, Samples
 
 MOST = 64
 
 
 def settled(answer_s: Callable[[int], float], *, requests: int = 20_000) -> int:
     """Where always as many are in flight as allowed, each answered in the time that so many take."""
-    seen = Observed(0.0, MOST)
-    knee = Knee(seen)
-    seen.now = answer_s(1)
-    deliver(seen, knee, answer_s(1), 1)
+    samples = Samples(0.0, MOST)
+    latency = Latency(samples, MOST)
+    samples.now = answer_s(1)
+    deliver(samples, latency, answer_s(1), 1)
     for _ in range(requests):
-        inside = seen.max_concurrency
-        seen.now += answer_s(inside) / inside
-        deliver(seen, knee, answer_s(inside), inside)
-    return seen.max_concurrency
+        inside = latency.calls()
+        samples.now += answer_s(inside) / inside
+        deliver(samples, latency, answer_s(inside), inside)
+    return latency.calls()
 
 
-def deliver(seen: Observed, knee: Knee, took: float, company: int) -> None:
-    for _ in range(company - 1 - seen.in_flight):
-        seen.takes_off()
-    flight = seen.takes_off()
-    flight.sent_at -= took
-    seen.delivered(flight)
-    knee.delivered(flight)
+def deliver(samples: Samples, latency: Latency, took: float, in_flight: int) -> None:
+    sample = samples.sent()
+    sample.sent_at, sample.in_flight, sample.ending = samples.now - took, in_flight, Ending.ADMITTED
+    samples.ended(sample)
+    latency.on_sample(sample)
 
 
 @pytest.mark.parametrize(

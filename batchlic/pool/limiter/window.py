@@ -2,9 +2,17 @@
 
 import math
 
-from batchlic.pool.limiter.observed import Flight, Observed, Stretch
-from batchlic.pool.limiter.regime import Found, NoLimit, Rate, Regime, Shut, Window
+from batchlic.pool.limiter.estimator import Hypothesis
+from batchlic.pool.limiter.findings import Finding, NoLimit, Rate, Shut, Window
+from batchlic.pool.limiter.samples import Sample, Samples
 
+_LONG_SILENCE_S = 2.0
+"""Seconds of silence after which it may be the silence that the carrier wanted, and no window opened."""
+_FIRST_QUESTION = 0.1
+_QUESTIONS = (0.5, 0.6, 0.7, 0.8, 0.9)
+"""Shares of a period after which a question is asked: has a window opened? The first where it may be none."""
+_TOO_EARLY = 0.4
+"""Share of a period after which a window cannot have opened again, however late it was noticed."""
 _FEWEST = 5
 """Requests that a window lets in, at least."""
 _BURST = 20.0
@@ -24,78 +32,31 @@ _MOST_MISFITS = 12
 _USUAL_WINDOWS_S = (1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 60.0, 300.0, 600.0, 900.0, 1800.0, 3600.0)
 
 
-class Waiting(Regime):
-    """Nothing is let in: one request at a time, ever more rarely, finds out when that is over.
-
-    `rate` is what is known not to be a window's.
-    """
-
-    def __init__(self, seen: Observed, rate: float | None = None) -> None:
-        super().__init__(seen)
-        self._rate = rate
-        self._attempts = Attempts(seen, max(seen.round_trip / 2, 0.02) if rate is None else 0.25 / rate)
-        self.reason = f"nothing is let in any more, after {seen.stretch.admitted} requests"
-
-    def concurrency(self) -> int:
-        """See Regime."""
-        return 1
-
-    def wait(self) -> float:
-        """See Regime."""
-        return self._attempts.wait()
-
-    def left(self, flight: Flight) -> None:  # noqa: ARG002 - when, not which
-        """See Regime."""
-        self._attempts.left()
-
-    def throttled(self, flight: Flight) -> Found | None:
-        """See Regime."""
-        self._attempts.refused(flight)
-        return None
-
-    def delivered(self, flight: Flight) -> Found | None:
-        """See Regime."""
-        if flight.sent_at < self._attempts.since:
-            return None
-        seen, last = self._seen, self._seen.stretch
-        seen.open_stretch(Stretch(flight.sent_at, after_refusals=True, sent=1))
-        if self._rate is not None:
-            shown = 1 / max(flight.sent_at - seen.left_at(2), _EDGE_S)
-            return Rate(max(shown, self._rate * 0.93**self._attempts.in_vain), is_no_window=True)
-        elapsed, quota = flight.sent_at - last.opened, max(1, last.admitted - 1)
-        waited = flight.sent_at - seen.refused_since
-        if is_window(quota, elapsed, seen.round_trip) and waited > 0.1 * elapsed:
-            return Window(quota, _configured(elapsed), self._attempts.step)
-        if last.after_refusals or waited < _OUTAGE_S:
-            return Rate(quota / elapsed, is_no_window=True)
-        return NoLimit()
-
-
 class Attempts:
     """Moments to try again, ever more rarely the longer it takes."""
 
-    def __init__(self, seen: Observed, first_s: float) -> None:
-        self.since = seen.now
+    def __init__(self, samples: Samples, first_s: float) -> None:
+        self.since = samples.now
         self.in_vain = 0
-        self._seen = seen
+        self._samples = samples
         self.step = first_s
-        self._next = seen.now + first_s
+        self._next = samples.now + first_s
 
     def wait(self) -> float:
         """Seconds until the next attempt."""
-        return self._next - self._seen.now
+        return self._next - self._samples.now
 
-    def left(self) -> None:
+    def on_sent(self) -> None:
         """The next attempt leaves when this one has failed, or after another step."""
-        self._next = self._seen.now + self.step
+        self._next = self._samples.now + self.step
 
-    def refused(self, flight: Flight) -> None:
+    def refused(self, sample: Sample) -> None:
         """The latest attempt came too early."""
-        if flight.sent_at >= self.since:
-            waited = self._seen.now - self.since
+        if sample.sent_at >= self.since:
+            waited = self._samples.now - self.since
             self.in_vain += 1
             self.step = max(self.step, min(0.25, 0.1 + 0.01 * waited) * waited)
-            self._next = self._seen.now + self.step
+            self._next = self._samples.now + self.step
 
 
 class Cycle:
@@ -126,19 +87,20 @@ class Cycle:
         self._before, self.opened, self._is_by_plan = self.opened, opened, by_plan
         self.used = used
 
-    def delivered(self, flight: Flight) -> None:
+    def admitted(self, sample: Sample) -> None:
         """A request was let in, and so confirms that its window was open."""
-        self.is_confirmed |= self._is_by_plan and flight.sent_at >= self.opened
+        self.is_confirmed |= self._is_by_plan and sample.sent_at >= self.opened
 
     def has_not_begun(self) -> None:
         """The window that was to open by plan is not open yet."""
         if self._is_by_plan:
             self.opened, self._is_by_plan = self._before, False
 
-    def ask(self) -> None:
+    def ask(self, *, doubtful: bool) -> None:
         """Plan the questions of this cycle."""
         if not self.is_confirmed:
-            self._questions = [self.opened + tenths / 10 * self.period for tenths in range(5, 10)]
+            shares = (_FIRST_QUESTION, *_QUESTIONS) if doubtful else _QUESTIONS
+            self._questions = [self.opened + share * self.period for share in shares]
         elif self.late > 2 * _LATE_S:
             self.late /= 2
             self._questions = [self.opened + self.period - self.late]
@@ -160,7 +122,7 @@ class Cycle:
         self._questions.pop(0)
 
 
-class Windowed(Regime):
+class Windowed(Hypothesis):
     """A quota in any stretch as long as the period; now and then a little more.
 
     A request leaves when the one a quota before it did, a period later (a log of our own, as of a sliding
@@ -172,55 +134,59 @@ class Windowed(Regime):
     increase, multiplicative decrease (Chiu and Jain 1989). A sliding window that is shared becomes a rate.
     """
 
-    def __init__(self, seen: Observed, found: Window) -> None:
-        super().__init__(seen)
-        opened = seen.stretch.opened
-        self._cycle = Cycle(opened, found.period, seen.left_since(opened), found.late)
-        self._quota = self._said = found.quota
-        self._in_flight_until = seen.now if found.includes_in_flight else -math.inf
+    def __init__(self, samples: Samples, found: Window) -> None:
+        super().__init__(samples)
+        opened = samples.opened_at
+        self._cycle = Cycle(opened, found.period, samples.left_since(opened), found.late)
+        self._quota = found.quota
+        self._silence_s = found.silence_s
+        self._is_doubtful = found.silence_s > _LONG_SILENCE_S
         self._is_fixed: bool | None = None
         self._is_sliding = False
         """Whether it was taken for a fixed one, wrongly."""
         self._counts_from = -math.inf
         self._before_trial: tuple[float, float] | None = None
-        self._probes: set[Flight] = set()
+        self._probes: set[Sample] = set()
         self._probe_size = self._probes_left = 0
-        self._probe_at = seen.now + seen.patience
+        self._probe_at = samples.now + samples.patience
         self._full = math.inf
         """The quota at which one more was refused, and what earlier refusals may have used up."""
         self._shut_at = -math.inf
         """When the latest request left that was refused before one was let in."""
         self._opens_anytime = self._is_shared = False
         """Whether it has opened twice within its length; whether others use it too, as far as is known."""
-        self._question: Flight | None = None
+        self._question: Sample | None = None
         self._asks = False
         self._blocked: Attempts | None = None
         self._refused_at: float | None = None
-        self._held_until = self._settled_at = seen.now
+        self._held_until = self._settled_at = samples.now
         self._lowered = 0
         """Times in a row."""
         self._suspicious_until = self._contended_until = -math.inf
         self._misfits = 0
         self._plan_questions()
-        self.reason = self._describe()
+
+    def found(self) -> Finding:
+        """See Estimator."""
+        return Window(self._quota, self._cycle.period, is_fixed=self._is_fixed)
 
     def rate(self) -> float:
-        """See Regime."""
-        seen = self._seen
+        """See Estimator."""
+        samples = self._samples
         average = self._quota / self._cycle.period
-        return min(_BURST * average, 1.25 * seen.max_concurrency / seen.round_trip)
+        return min(_BURST * average, 1.25 * samples.max_in_flight / samples.round_trip)
 
-    def concurrency(self) -> int:
-        """See Regime."""
-        return 1 if self._blocked and self._seen.refused_in_a_row > 2 else self._seen.max_concurrency
+    def calls(self) -> int:
+        """See Estimator."""
+        return 1 if self._blocked and self._samples.refused_in_a_row > 2 else self._samples.max_in_flight
 
     def wait(self) -> float:
-        """See Regime."""
+        """See Estimator."""
         if self._blocked:
             return self._blocked.wait()
-        if self._held_until > self._seen.now:
-            return self._held_until - self._seen.now
-        if self._probes_left and not self._cycle.is_over(self._seen.now):
+        if self._held_until > self._samples.now:
+            return self._held_until - self._samples.now
+        if self._probes_left and not self._cycle.is_over(self._samples.now):
             return 0.0
         self._drop_probes()
         due, probe, question = self._due(), self._probe_due(), self._question_due()
@@ -234,22 +200,22 @@ class Windowed(Regime):
 
     def _due(self) -> float:
         """Seconds until the quota allows one more."""
-        seen = self._seen
-        left_at = seen.left_at(self._quota)
-        return left_at + self._cycle.period + _EDGE_S - seen.now if left_at >= self._counts_from else 0.0
+        samples = self._samples
+        left_at = samples.left_at(self._quota)
+        return left_at + self._cycle.period + _EDGE_S - samples.now if left_at >= self._counts_from else 0.0
 
     def _probe_due(self) -> float:
         """Seconds until one more than the quota may leave, well after the latest other, lest it overtakes."""
-        seen, cycle = self._seen, self._cycle
+        samples, cycle = self._samples, self._cycle
         if self._probes or (self._is_fixed and cycle.used < self._quota):
             return math.inf
-        at = max(self._probe_at, seen.left_at(1) + _LATE_S)
+        at = max(self._probe_at, samples.left_at(1) + _LATE_S)
         is_ambiguous = at > cycle.opened + 0.9 * cycle.period and not self._is_sliding
-        return math.inf if is_ambiguous else at - seen.now
+        return math.inf if is_ambiguous else at - samples.now
 
     def _question_due(self) -> float:
         """Seconds until one may ask whether the next window is open, once this one is used up."""
-        now, cycle = self._seen.now, self._cycle
+        now, cycle = self._samples.now, self._cycle
         if self._question or cycle.used < self._quota or cycle.is_over(now):
             return math.inf
         return cycle.question_due(now)
@@ -258,26 +224,25 @@ class Windowed(Regime):
         """Send none of the probes, nor the question, that were to leave next."""
         self._probes_left, self._asks = 0, False
 
-    def left(self, flight: Flight) -> None:
-        """See Regime."""
+    def on_sent(self, sample: Sample) -> None:
+        """See Estimator."""
         if self._blocked:
-            self._blocked.left()
+            self._blocked.on_sent()
         elif self._asks:
-            self._question = flight
+            self._question = sample
             self._drop_probes()
             self._cycle.asked()
         elif self._probes_left:
             self._probes_left -= 1
-            self._probes.add(flight)
-        elif self._cycle.is_over(flight.sent_at):
-            self._opens(flight, by_plan=True)
+            self._probes.add(sample)
+        elif self._cycle.is_over(sample.sent_at):
+            self._opens(sample, by_plan=True)
         self._cycle.used += 1
 
-    def delivered(self, flight: Flight) -> Found | None:
-        """See Regime."""
-        seen, cycle = self._seen, self._cycle
-        if flight in self._probes:
-            self._probes.remove(flight)
+    def _on_admitted(self, sample: Sample) -> Finding | None:
+        samples, cycle = self._samples, self._cycle
+        if sample in self._probes:
+            self._probes.remove(sample)
             if self._is_fixed is None and cycle.used < self._quota:
                 self._suppose_fixed(cycle.period, cycle.opened)
             else:
@@ -285,69 +250,66 @@ class Windowed(Regime):
                 if self._probe_size == 1 and self._is_inexplicable(self._quota - self._full):
                     self._suspect(is_clear=True)
                 if self._is_contended:
-                    self._probe_at = seen.now + 0.2 * cycle.period
-        elif flight is self._question:
-            took = flight.sent_at - cycle.opened
-            self._opens(flight)
-            self._suppose_fixed(_configured(took), flight.sent_at)
+                    self._probe_at = samples.now + 0.2 * cycle.period
+        elif sample is self._question:
+            took = sample.sent_at - cycle.opened
+            if self._is_doubtful and not cycle.is_confirmed and took < _TOO_EARLY * cycle.period:
+                return Rate(self._quota / took, is_no_window=True, pause_s=self._silence_s)
+            self._opens(sample)
+            self._suppose_fixed(configured(took), sample.sent_at)
             self._plan_questions()
-        elif self._blocked and flight.sent_at >= self._blocked.since:
-            self._readmitted(flight, self._blocked)
+        elif self._blocked and sample.sent_at >= self._blocked.since:
+            self._readmitted(sample, self._blocked)
         else:
-            cycle.delivered(flight)
-        if flight.sent_at >= self._settled_at:
+            cycle.admitted(sample)
+        if sample.sent_at >= self._settled_at:
             self._lowered = 0
-        self._compare(flight)
-        if self._quota / cycle.period > 2 * seen.max_concurrency / seen.round_trip:
-            return NoLimit(seen.max_concurrency)
+        self._compare(sample)
+        if self._quota / cycle.period > 2 * samples.max_in_flight / samples.round_trip:
+            return NoLimit(samples.max_in_flight)
         return self._settled() or self._shared()
 
-    def throttled(self, flight: Flight) -> Found | None:
-        """See Regime."""
-        seen, cycle = self._seen, self._cycle
-        cycle.used -= flight.sent_at >= cycle.opened
-        if flight in self._probes:
-            self._probes.remove(flight)
+    def _on_refused(self, sample: Sample) -> Finding | None:
+        samples, cycle = self._samples, self._cycle
+        cycle.used -= sample.sent_at >= cycle.opened
+        if sample in self._probes:
+            self._probes.remove(sample)
             self._is_fixed = bool(self._is_fixed)
             self._rest()
-        elif flight is self._question:
+        elif sample is self._question:
             self._question = None
-            seen.refused_in_a_row = 0
         elif self._blocked:
-            self._blocked.refused(flight)
-            if seen.now - self._blocked.since > 1.5 * cycle.period:
+            self._blocked.refused(sample)
+            if samples.now - self._blocked.since > 1.5 * cycle.period:
                 return Shut()
-        elif flight.sent_at <= self._in_flight_until:
-            self._learn(self._quota - 1)
-        elif self._refused_at is None and flight.sent_at >= self._settled_at:
-            self._refused_at, self._held_until = flight.sent_at, seen.now + 1.5 * seen.round_trip
+        elif self._refused_at is None and sample.sent_at >= self._settled_at:
+            self._refused_at, self._held_until = sample.sent_at, samples.now + 1.5 * samples.round_trip
             self._drop_probes()
         return self._settled()
 
-    def lost(self, flight: Flight) -> None:
-        """See Regime."""
-        self._probes.discard(flight)
-        if flight is self._question:
+    def _on_lost(self, sample: Sample) -> None:
+        self._probes.discard(sample)
+        if sample is self._question:
             self._question = None
 
-    def _settled(self) -> Found | None:
+    def _settled(self) -> Finding | None:
         """Once all are answered that left before a refusal within the quota was known: what it says.
 
         The window has not opened yet, or the quota is less by now, or this is no window.
         """
-        seen, cycle = self._seen, self._cycle
-        if self._refused_at is None or (seen.in_flight and seen.now < self._held_until):
+        samples, cycle = self._samples, self._cycle
+        if self._refused_at is None or (samples.in_flight and samples.now < self._held_until):
             return None
         since = cycle.opened if self._is_fixed else self._refused_at - cycle.period
-        admitted = seen.left_between(since, self._refused_at)
-        cycle.used = seen.left_since(cycle.opened)
-        self._refused_at, self._held_until, self._settled_at = None, seen.now, seen.now
+        admitted = samples.left_between(since, self._refused_at)
+        cycle.used = samples.left_since(cycle.opened)
+        self._refused_at, self._held_until, self._settled_at = None, samples.now, samples.now
         if self._before_trial and cycle.used < 0.5 * self._quota:
             cycle.period, self._counts_from = self._before_trial
             self._before_trial, self._is_fixed, self._is_sliding = None, False, True
             return None
         self._misfits += 1
-        if self._misfits > _MOST_MISFITS or not is_window(self._quota, cycle.period, seen.round_trip):
+        if self._misfits > _MOST_MISFITS or not is_window(self._quota, cycle.period, samples.round_trip):
             return self._as_rate()
         if cycle.used >= 0.9 * self._quota:
             if admitted < self._quota - 1:
@@ -355,8 +317,8 @@ class Windowed(Regime):
             self._learn(min(self._quota, admitted))
         elif cycle.used < max(3, 0.1 * self._quota):
             cycle.has_not_begun()
-            self._blocked = Attempts(seen, max(cycle.period / self._quota, seen.round_trip / 4))
-        elif seen.refusals_are_costly:
+            self._blocked = Attempts(samples, max(cycle.period / self._quota, samples.round_trip / 4))
+        elif samples.refusals_are_costly:
             self._learn(max(admitted, 3 * self._quota // 4))
         else:
             self._less_is_let_in(admitted)
@@ -364,11 +326,11 @@ class Windowed(Regime):
             self._lowered += 1
         return self._shared()
 
-    def _compare(self, flight: Flight) -> None:
+    def _compare(self, sample: Sample) -> None:
         """A fixed window does not open twice within its length."""
-        refused_at = self._seen.refused_at
-        if flight.sent_at > refused_at + _LATE_S and refused_at > self._shut_at:
-            if flight.sent_at < self._shut_at + 0.9 * self._cycle.period:
+        refused_at = self._samples.refused_at
+        if sample.sent_at > refused_at + _LATE_S and refused_at > self._shut_at:
+            if sample.sent_at < self._shut_at + 0.9 * self._cycle.period:
                 self._opens_anytime, self._is_fixed, self._is_sliding = True, False, True
                 self._before_trial = None
                 self._cycle.ask_nothing()
@@ -387,7 +349,7 @@ class Windowed(Regime):
         """The quota is not what it was: it has changed or, if that happens again, others use it too."""
         if not self._cycle.is_confirmed:
             return
-        now, self._full = self._seen.now, math.inf
+        now, self._full = self._samples.now, math.inf
         if now < self._suspicious_until:
             self._contended_until = now + _CONTENTION_PERIODS * self._cycle.period
             self._is_shared = self._is_shared or is_clear
@@ -397,9 +359,9 @@ class Windowed(Regime):
 
     def _recent_refusals(self) -> int:
         """Requests refused that a carrier which counts those may still count."""
-        return self._seen.refused_from(self._seen.now - 2 * self._cycle.period)
+        return self._samples.refused_from(self._samples.now - 2 * self._cycle.period)
 
-    def _shared(self) -> Found | None:
+    def _shared(self) -> Finding | None:
         """A sliding window that others use too is as good as a rate, and shares of that even out."""
         if not (self._is_contended and self._is_shared and self._opens_anytime):
             return None
@@ -407,27 +369,26 @@ class Windowed(Regime):
 
     def _as_rate(self) -> Rate:
         """What was let in of late, as a rate; that may be nothing, which would be no rate."""
-        seen, period = self._seen, self._cycle.period
-        recent = seen.left_since(seen.now - period)
+        samples, period = self._samples, self._cycle.period
+        recent = samples.left_since(samples.now - period)
         return Rate(max(recent, self._quota / 2) / period, is_no_window=True)
 
     @property
     def _is_contended(self) -> bool:
-        return self._seen.now < self._contended_until
+        return self._samples.now < self._contended_until
 
     def _rest(self) -> None:
         """Probe no more for a while; in about a hundred requests one may be refused."""
-        seen = self._seen
+        samples = self._samples
         self._full = self._quota + self._recent_refusals()
         if self._is_contended:
             periods = 0.7
             self._learn(self._quota - math.ceil(_YIELD * self._quota))
         else:
             periods = max(0.4 if self._cycle.is_confirmed else 1.0, min(100 / self._quota, 2.0))
-        self._probe_at = seen.now + max(periods * self._cycle.period, seen.patience)
+        self._probe_at = samples.now + max(periods * self._cycle.period, samples.patience)
         self._probe_size = 0
         self._drop_probes()
-        seen.refused_in_a_row = 0
 
     def _suppose_fixed(self, period: float, opened: float) -> None:
         """Take it for a fixed window that opened at that moment, until that is refuted."""
@@ -435,45 +396,39 @@ class Windowed(Regime):
         self._is_fixed, self._cycle.period, self._counts_from = True, period, opened
         self._probe_size = 0
 
-    def _readmitted(self, flight: Flight, attempts: "Attempts") -> None:
+    def _readmitted(self, sample: Sample, attempts: "Attempts") -> None:
         """The carrier lets requests in again: a new window, or a part of a sliding one."""
-        seen, cycle = self._seen, self._cycle
-        took = flight.sent_at - cycle.opened
+        samples, cycle = self._samples, self._cycle
+        took = sample.sent_at - cycle.opened
         if not cycle.is_confirmed and took > 1.1 * cycle.period:
-            cycle.period = _configured(took)
+            cycle.period = configured(took)
         if not self._is_fixed:
-            self._learn(min(self._quota, seen.left_since(flight.sent_at - cycle.period)))
+            self._learn(min(self._quota, samples.left_since(sample.sent_at - cycle.period)))
         self._blocked, cycle.late = None, attempts.step
-        self._probe_at = seen.now
-        self._opens(flight)
+        self._probe_at = samples.now
+        self._opens(sample)
 
-    def _opens(self, flight: Flight, *, by_plan: bool = False) -> None:
-        """A window has opened, as `flight` shows."""
+    def _opens(self, sample: Sample, *, by_plan: bool = False) -> None:
+        """A window has opened, as `sample` shows."""
         if self._cycle.used >= 0.9 * self._quota:
             self._before_trial, self._misfits = None, 0
-        used = 0 if by_plan else self._seen.left_since(flight.sent_at)
-        self._cycle.begin(flight.sent_at, used, by_plan=by_plan)
+        used = 0 if by_plan else self._samples.left_since(sample.sent_at)
+        self._cycle.begin(sample.sent_at, used, by_plan=by_plan)
         if self._is_fixed:
-            self._counts_from = flight.sent_at
+            self._counts_from = sample.sent_at
         self._probe_size = 0
         self._drop_probes()
         self._plan_questions()
 
     def _plan_questions(self) -> None:
         self._question = None
-        if self._seen.refusals_are_costly or self._is_sliding:
+        if self._samples.refusals_are_costly or self._is_sliding:
             self._cycle.ask_nothing()
         else:
-            self._cycle.ask()
+            self._cycle.ask(doubtful=self._is_doubtful)
 
     def _learn(self, quota: int) -> None:
         self._quota = max(1, quota)
-        if abs(quota - self._said) > 0.1 * self._said:
-            self.reason = self._describe()
-
-    def _describe(self) -> str:
-        self._said = self._quota
-        return f"quota of {self._quota} in {self._cycle.period:.3g} s"
 
 
 def is_window(quota: int, period: float, round_trip: float) -> bool:
@@ -481,12 +436,13 @@ def is_window(quota: int, period: float, round_trip: float) -> bool:
     return quota >= _FEWEST and period * min(2, quota / 20) >= 8 * round_trip
 
 
-def enclosing(pause: float) -> float:
-    """The window that probably ends after a pause."""
-    return next((usual for usual in _USUAL_WINDOWS_S if usual >= 0.99 * pause), pause)
+def enclosing(took: float, pause: float) -> float:
+    """The window that probably ends after a pause that was told in whole seconds, rounded up."""
+    longest = took + pause
+    return next((usual for usual in _USUAL_WINDOWS_S if longest - 1 <= usual <= longest), longest)
 
 
-def _configured(period: float) -> float:
+def configured(period: float) -> float:
     """The window that was probably configured; one of no usual length is tried a little early."""
     usual = min(_USUAL_WINDOWS_S, key=lambda usual: abs(math.log(usual / period)))
     return usual if abs(usual - period) < 0.3 * usual else 0.94 * period

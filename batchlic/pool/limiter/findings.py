@@ -1,0 +1,93 @@
+"""What the carrier's limit can be found to be, in figures and in words."""
+
+import math
+from dataclasses import dataclass
+from typing import TypeAlias
+
+_PERIODS = {1.0: "second", 60.0: "minute", 3600.0: "hour", 86400.0: "day"}
+
+
+@dataclass(frozen=True, slots=True)
+class NoLimit:
+    """No limit is known; so many requests in flight went through, or are to begin with."""
+
+    calls: int = 10
+    """RFC 6928, section 2: the initial window."""
+
+    def __str__(self) -> str:
+        return "no limit found"
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """A number of requests in flight."""
+
+    calls: int
+
+    def __str__(self) -> str:
+        return f"{self.calls:,} requests at a time"
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Requests/s; `is_no_window` where waiting for a window to open has been tried."""
+
+    per_s: float
+    is_no_window: bool = False
+    pause_s: float = 0.0
+    """Silence after a refusal that the carrier needs before it lets anything in again; 0 if none."""
+
+    def __str__(self) -> str:
+        for seconds, name in _PERIODS.items():
+            if self.per_s * seconds >= 1 or name == "day":
+                return f"{self.per_s * seconds:,.3g} requests a {name}"
+        raise AssertionError
+
+
+@dataclass(frozen=True, slots=True)
+class Shut:
+    """Nothing is let in at present; `rate` is the limit where that is known not to be a window's."""
+
+    rate: float | None = None
+
+    def __str__(self) -> str:
+        return "the carrier lets nothing in at present"
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A quota for each period of so many seconds; when one opened is known to `late` seconds.
+
+    `is_fixed` is None while it is not known whether the window is fixed or sliding.
+    """
+
+    quota: int
+    period: float
+    late: float = 0.0
+    is_fixed: bool | None = None
+    silence_s: float = 0.0
+    """How long nothing had been sent when it opened: that may be why it did, and then it is no window."""
+
+    def __str__(self) -> str:
+        kind = "window" if self.is_fixed is None else "fixed window" if self.is_fixed else "sliding window"
+        for seconds, name in _PERIODS.items():
+            if math.isclose(self.period, seconds, rel_tol=0.01):
+                return f"{self.quota:,} requests a {name}, {kind}"
+        return f"{self.quota:,} requests in {self.period:,.3g} s, {kind}"
+
+
+Finding: TypeAlias = NoLimit | Calls | Rate | Shut | Window
+"""What the limit is, as the answers so far show it."""
+
+
+def size(finding: Finding) -> float:
+    """The figure of a finding: two of a kind differ by their sizes."""
+    match finding:
+        case NoLimit() | Shut():
+            return 1.0
+        case Calls(calls):
+            return float(calls)
+        case Rate(per_s):
+            return per_s
+        case Window(quota, period):
+            return quota / period

@@ -1,0 +1,210 @@
+"""Lets the next request start: one limiter, shared by all workers (promise J)."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import anyio
+
+from batchlic.carrier.rate_limits import Quota
+from batchlic.pool.limiter.estimator import Estimator
+from batchlic.pool.limiter.findings import Finding, NoLimit, Rate, Shut, size
+from batchlic.pool.limiter.fixed import Fixed
+from batchlic.pool.limiter.latency import Latency
+from batchlic.pool.limiter.retry_after import RetryAfter
+from batchlic.pool.limiter.samples import Ending, Sample, Samples
+from batchlic.pool.limiter.spacing import Spacing
+from batchlic.pool.limiter.transitions import estimator_for
+
+CLOCK_S = 1e-6
+"""Seconds that are as good as now: less than a clock tells apart."""
+NOTABLE = 0.1
+"""Share by which a limit must differ from the one reported last to be worth a line of log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Something about the limit that a person wants to read in the log.
+
+    `at` is on the limiter's clock, `flow` in requests/s let in of late (None before there were any).
+    """
+
+    at: float
+    flow: float | None
+    concurrency: int
+    found: str
+    """The limit in words."""
+
+
+class Permit:
+    """The right to send one request. Exactly one of `success`, `throttled` and `dropped` ends it."""
+
+    __slots__ = ("_is_held", "_limiter", "sample")
+
+    def __init__(self, limiter: "Limiter", sample: Sample) -> None:
+        self._limiter = limiter
+        self._is_held = True
+        self.sample = sample
+
+    def started(self) -> bool:
+        """Mark the moment at which the request really leaves; without it that of the permit counts.
+
+        False if it may not leave any more, since everyone has been told to wait meanwhile.
+        """
+        self.sample.sent_at = self._limiter.now()
+        self.sample.was_sent = not self._limiter.is_paused
+        return self.sample.was_sent
+
+    def success(self, retry_after: float | None = None, *, quota: Quota | None = None) -> None:
+        """The request got a definite answer, whatever it says, but not a 429."""
+        self._end(Ending.ADMITTED, retry_after, quota)
+
+    def throttled(self, retry_after: float | None = None, *, quota: Quota | None = None) -> None:
+        """The request was refused (429); everyone waits for `retry_after` seconds from now."""
+        self._end(Ending.REFUSED, retry_after, quota)
+
+    def dropped(self, retry_after: float | None = None, *, quota: Quota | None = None) -> None:
+        """Nothing is known about the limit: never sent, never answered, or the carrier was not well.
+
+        Does nothing where the permit has ended already.
+        """
+        self._end(Ending.LOST, retry_after, quota)
+
+    def _end(self, ending: Ending, retry_after: float | None, quota: Quota | None) -> None:
+        if not self._is_held:
+            return
+        self._is_held = False
+        self.sample.ending, self.sample.quota = ending, quota
+        self.sample.retry_after_s = retry_after or 0.0
+        self._limiter.ended(self.sample)
+
+
+class Limiter:
+    """Finds the carrier's limit by itself and keeps all workers at it together.
+
+    At most `max_concurrency` requests are in flight and at most `max_rate` start a second; `fixed_rate` pins
+    the rate instead of finding it. `start_from` is where the search starts, for instance what an earlier run
+    has found. `on_change` is called at each change that a person would want to read about. `clock` gives
+    seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_concurrency: int,
+        max_rate: float | None = None,
+        fixed_rate: float | None = None,
+        start_from: Finding | None = None,
+        on_change: Callable[[Change], None] | None = None,
+        clock: Callable[[], float] = anyio.current_time,
+    ) -> None:
+        self.now = clock
+        self._on_change = on_change
+        self._samples = samples = Samples(clock(), max_concurrency)
+        self._retry_after = RetryAfter(samples)
+        self._latency = Latency(samples, max_concurrency)
+        self._hypothesis: Estimator = (
+            estimator_for(start_from or NoLimit(), samples) if fixed_rate is None else Fixed(samples)
+        )
+        self._max_rate = min(max_rate or math.inf, fixed_rate or math.inf)
+        self._spacing = Spacing(self._max_rate)
+        self._reported: Finding = NoLimit()
+        self._head_of_line = anyio.Lock(fast_acquire=True)
+        self._changed = anyio.Event()
+
+    @property
+    def rate(self) -> float:
+        """Requests/s now allowed; infinite where only the concurrency binds."""
+        return min(self._hypothesis.rate(), self._max_rate)
+
+    @property
+    def concurrency(self) -> int:
+        """Requests now allowed in flight."""
+        return min(self._hypothesis.calls(), self._latency.calls())
+
+    @property
+    def flow(self) -> float | None:
+        """Requests/s that the carrier let in of late; None before it let any in."""
+        return self._samples.flow
+
+    @property
+    def found(self) -> Finding:
+        """The carrier's limit, as far as it is known."""
+        return self._hypothesis.found()
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that have started and not ended."""
+        return self._samples.in_flight
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether the carrier has told everyone to wait."""
+        return self._retry_after.resume_at - self.now() > CLOCK_S
+
+    def hold(self, seconds: float) -> None:
+        """Let nobody start for so long: the carrier has told an earlier session of the run to wait."""
+        self._retry_after.hold(self.now() + seconds)
+
+    def set_bounds(self, *, max_rate: float | None, max_concurrency: int) -> None:
+        """Change the bounds that a person has set; holds for the next request."""
+        self._max_rate = max_rate or math.inf
+        self._latency.set_most(max_concurrency)
+        self._samples.max_in_flight = self._latency.calls()
+        self._changed.set()
+
+    async def acquire(self) -> Permit:
+        """Wait until one more request may start, first come first served; its slot is then taken."""
+        async with self._head_of_line:
+            while (delay := self.delay()) > CLOCK_S:
+                self._changed = anyio.Event()
+                with anyio.move_on_after(delay):
+                    await self._changed.wait()
+            return self.take()
+
+    def delay(self) -> float:
+        """Seconds until one more request may start; infinite if an answer has to come first."""
+        now = self._samples.now = self.now()
+        if (pause := self._retry_after.wait()) > CLOCK_S:
+            return pause
+        if self._samples.in_flight >= self.concurrency:
+            return math.inf
+        wait = self._hypothesis.wait()
+        self._spacing.rate = self.rate
+        return max(wait, self._spacing.delay(now))
+
+    def take(self) -> Permit:
+        """Start one request now, whatever the delay."""
+        self._samples.now = self.now()
+        sample = self._samples.sent()
+        self._spacing.take(sample.sent_at)
+        self._hypothesis.on_sent(sample)
+        return Permit(self, sample)
+
+    def ended(self, sample: Sample) -> None:
+        """Free the slot of a request and learn from how it ended; its permit calls this."""
+        samples = self._samples
+        samples.now = self.now()
+        self._changed.set()
+        was_paused = self.is_paused
+        self._retry_after.on_sample(sample)
+        if sample.retry_after_s and self.is_paused and not was_paused:
+            self._report(f"everyone waits {sample.retry_after_s:.3g} s: the carrier says so")
+        samples.ended(sample)
+        self._latency.on_sample(sample)
+        samples.max_in_flight = self._latency.calls()
+        finding = self._hypothesis.on_sample(sample)
+        if finding is not None:
+            if isinstance(self._hypothesis.found(), Shut) and sample.ending is Ending.ADMITTED:
+                samples.reopened(sample.sent_at)
+            self._retry_after.learn(finding.pause_s if isinstance(finding, Rate) else 0.0)
+            samples.pause = self._retry_after.learned_s or samples.pause
+            self._hypothesis = estimator_for(finding, samples)
+        found = self._hypothesis.found()
+        if type(found) is not type(self._reported) or abs(size(found) / size(self._reported) - 1) > NOTABLE:
+            self._reported = found
+            self._report(str(found))
+
+    def _report(self, reason: str) -> None:
+        if self._on_change is not None:
+            self._on_change(Change(self._samples.now, self.flow, self.concurrency, reason))

@@ -1,0 +1,59 @@
+"""Nothing is let in: when that is over, and what it was."""
+
+from batchlic.pool.limiter.estimator import Hypothesis
+from batchlic.pool.limiter.findings import Finding, NoLimit, Rate, Shut, Window
+from batchlic.pool.limiter.samples import Sample, Samples
+from batchlic.pool.limiter.window import Attempts, configured, is_window
+
+_EDGE_S = 0.002
+_OUTAGE_S = 60.0
+"""Seconds after which nothing let in from the start is no low limit but something that has passed."""
+
+
+class Closed(Hypothesis):
+    """Nothing is let in: one request at a time, ever more rarely, finds out when that is over.
+
+    `rate` is what is known not to be a window's.
+    """
+
+    def __init__(self, samples: Samples, rate: float | None = None) -> None:
+        super().__init__(samples)
+        self._rate = rate
+        self._attempts = Attempts(samples, max(samples.round_trip / 2, 0.02) if rate is None else 0.25 / rate)
+
+    def calls(self) -> int:
+        """See Estimator."""
+        return 1
+
+    def wait(self) -> float:
+        """See Estimator."""
+        return self._attempts.wait()
+
+    def found(self) -> Finding:
+        """See Estimator."""
+        return Shut(self._rate)
+
+    def on_sent(self, sample: Sample) -> None:  # noqa: ARG002 - when, not which
+        """See Estimator."""
+        self._attempts.on_sent()
+
+    def _on_refused(self, sample: Sample) -> Finding | None:
+        self._attempts.refused(sample)
+        return None
+
+    def _on_admitted(self, sample: Sample) -> Finding | None:
+        if sample.sent_at < self._attempts.since:
+            return None
+        samples = self._samples
+        if self._rate is not None:
+            shown = 1 / max(sample.sent_at - samples.left_at(2), _EDGE_S)
+            return Rate(max(shown, self._rate * 0.93**self._attempts.in_vain), is_no_window=True)
+        elapsed = sample.sent_at - samples.opened_at
+        quota = max(1, samples.left_since(samples.opened_at) - 1)
+        waited = sample.sent_at - samples.refused_since
+        silence = sample.sent_at - samples.refused_at
+        if is_window(quota, elapsed, samples.round_trip) and waited > 0.1 * elapsed:
+            return Window(quota, configured(elapsed), self._attempts.step, silence_s=silence)
+        if samples.has_reopened or waited < _OUTAGE_S:
+            return Rate(quota / elapsed, is_no_window=True)
+        return NoLimit()

@@ -1,0 +1,47 @@
+"""Where each refusal stops everyone, limits are found with few of them, and kept to."""
+
+from dataclasses import replace
+
+import pytest
+
+from tests.benchmarks.limiter.engine import Measured, measure
+from tests.benchmarks.limiter.hidden import Hidden, Hint, Part
+from tests.benchmarks.limiter.peers import Batchlic
+
+
+def run(rate: float, burst: int, *, seconds: float = 60, **conditions: object) -> Measured:
+    hidden = Hidden((Part("bucket", rate, burst=burst),), requests=round(rate * seconds), hint=Hint.ROUNDED)
+    return measure(replace(hidden, **conditions), Batchlic)  # type: ignore[arg-type]  # fields of Hidden
+
+
+@pytest.mark.parametrize(
+    ("rate", "latency"), [(374.0, 0.05), (200.0, 0.09), (85.0, 0.23), (28.0, 0.22), (7.5, 0.35)]
+)
+def test_a_bucket_without_burst_is_no_limit_on_calls(rate: float, latency: float) -> None:
+    assert run(rate, 1, latency_s=latency).share >= 0.7
+
+
+@pytest.mark.parametrize("hint", [Hint.ROUNDED, Hint.DATE])
+@pytest.mark.parametrize(("rate", "burst"), [(20.0, 5), (100.0, 10), (200.0, 20)])
+def test_the_dearer_a_refusal_the_fewer_there_are(rate: float, burst: int, hint: Hint) -> None:
+    found = run(rate, burst, hint=hint)
+    assert found.share >= 0.8
+    assert len(found.refusals) <= 20
+
+
+@pytest.mark.parametrize(("rate", "penalty"), [(20.0, 10.0), (15.0, 12.5), (5.0, 9.0)])
+def test_a_penalty_box_that_tells_its_time_is_seldom_entered(rate: float, penalty: float) -> None:
+    assert run(rate, 15, seconds=200, penalty_s=penalty).share >= 0.7
+
+
+@pytest.mark.parametrize(("rate", "penalty"), [(20.0, 10.0), (37.0, 10.3), (82.0, 9.4)])
+def test_a_silent_penalty_box_is_told_from_a_window(rate: float, penalty: float) -> None:
+    found = run(rate, 15, seconds=200, penalty_s=penalty, hint=Hint.NOTHING)
+    assert found.share >= 0.55
+    assert found.refused <= 0.03
+
+
+@pytest.mark.parametrize(("rate", "factor"), [(50.0, 2.0), (100.0, 2.0), (50.0, 0.5)])
+def test_a_limit_that_changes_is_found_again(rate: float, factor: float) -> None:
+    found = run(rate, 10, seconds=200, changes=((30.0, factor),))
+    assert found.share >= 0.65

@@ -1,0 +1,53 @@
+"""What the carrier told an earlier session holds for this one (promise J)."""
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from batchlic.pool.limiter.limiter import Limiter
+
+
+def test_j_nobody_starts_while_a_pace_is_held() -> None:
+    async def first_starts_at() -> float:
+        began = trio.current_time()
+        limiter = Limiter(max_concurrency=4)
+        limiter.hold(30)
+        limiter.hold(10)
+        await limiter.acquire()
+        return trio.current_time() - began
+
+    assert 30 <= trio.run(first_starts_at, clock=MockClock(autojump_threshold=0)) < 31
+
+
+def lengths_of_pauses(*, lets_in_after: float) -> list[float]:
+    """The pauses that everyone keeps where each refusal says 10 s, and more are needed."""
+    clock = Clock()
+    limiter = Limiter(max_concurrency=1, clock=clock)
+    waits: list[float] = []
+    shut_until = lets_in_after
+    for _ in range(8):
+        permit = limiter.take()
+        if clock.now >= shut_until and waits:
+            permit.success()
+            break
+        shut_until = clock.now + lets_in_after
+        permit.throttled(10.0)
+        waits.append(limiter.delay())
+        clock.now += waits[-1]
+    return waits
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_j_a_told_pause_that_proves_too_short_is_lengthened() -> None:
+    assert lengths_of_pauses(lets_in_after=14.0) == pytest.approx([10.0, 12.5, 15.625])
+
+
+def test_j_a_told_pause_that_suffices_stays_as_it_is() -> None:
+    assert lengths_of_pauses(lets_in_after=9.0) == pytest.approx([10.0])

@@ -1,0 +1,33 @@
+"""Requests spread evenly: lateness is caught up, a pause is not."""
+
+import pytest
+
+from batchlic.pool.limiter.spacing import Spacing
+
+
+def started(spacing: Spacing, at: float, count: int, *, late_s: float = 0.0) -> list[float]:
+    """Starts as soon as each is due, all of them late."""
+    moments = []
+    for _ in range(count):
+        at += spacing.delay(at) + late_s
+        spacing.take(at)
+        moments.append(at)
+    return moments
+
+
+def test_starts_are_as_far_apart_as_the_rate_says() -> None:
+    moments = started(Spacing(100.0), 5.0, 11)
+    assert moments[-1] - moments[0] == pytest.approx(0.1)
+
+
+def test_lateness_of_timers_costs_nothing() -> None:
+    moments = started(Spacing(100.0), 5.0, 101, late_s=0.002)
+    assert moments[-1] - moments[0] == pytest.approx(1.0, abs=0.01)
+
+
+@pytest.mark.parametrize("pause", [0.2, 1.0, 60.0])
+def test_after_a_pause_no_two_start_at_once(pause: float) -> None:
+    spacing = Spacing(500.0)
+    last = started(spacing, 5.0, 10)[-1]
+    first, second = started(spacing, last + pause, 2)
+    assert second - first == pytest.approx(1 / 500)
