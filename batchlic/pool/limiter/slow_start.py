@@ -54,7 +54,7 @@ class SlowStart(Hypothesis):
         took, let_in = samples.now - samples.opened_at, samples.left_since(samples.opened_at)
         period = enclosing(took, samples.pause)
         if let_in > _ROUNDS * sample.in_flight and took <= period:
-            return Window(let_in, period)
+            return Window(let_in, period, includes_in_flight=True)
         if max(self._most_in_flight, NoLimit().calls) < sample.in_flight:
             return Calls(sample.in_flight - 1)
         return Rate(max(len(samples.bursts()[-1]) - 1, 1) / (samples.pause + took))

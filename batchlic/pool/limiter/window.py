@@ -141,6 +141,7 @@ class Windowed(Hypothesis):
         self._quota = found.quota
         self._silence_s = found.silence_s
         self._is_doubtful = found.silence_s > _LONG_SILENCE_S
+        self._in_flight_until = samples.now if found.includes_in_flight else -math.inf
         self._is_fixed: bool | None = None
         self._is_sliding = False
         """Whether it was taken for a fixed one, wrongly."""
@@ -282,6 +283,8 @@ class Windowed(Hypothesis):
             self._blocked.refused(sample)
             if samples.now - self._blocked.since > 1.5 * cycle.period:
                 return Shut()
+        elif sample.sent_at <= self._in_flight_until:
+            self._learn(self._quota - 1)
         elif self._refused_at is None and sample.sent_at >= self._settled_at:
             self._refused_at, self._held_until = sample.sent_at, samples.now + 1.5 * samples.round_trip
             self._drop_probes()
@@ -437,8 +440,10 @@ def is_window(quota: int, period: float, round_trip: float) -> bool:
 
 
 def enclosing(took: float, pause: float) -> float:
-    """The window that probably ends after a pause that was told in whole seconds, rounded up."""
+    """The window that probably ends after a pause; one in whole seconds was probably rounded up."""
     longest = took + pause
+    if pause % 1 > 0:
+        return longest
     return next((usual for usual in _USUAL_WINDOWS_S if longest - 1 <= usual <= longest), longest)
 
 
