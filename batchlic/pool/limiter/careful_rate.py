@@ -86,6 +86,8 @@ class CarefulRate(Hypothesis):
 
     def _begin(self, surely: float, at_most: float) -> None:
         samples = self._samples
+        surely = max(surely, 1 / samples.pause)  # after each pause, one may always start
+        at_most = max(at_most, surely)
         self._surely, self._gap = surely, max(math.log(at_most / surely), _GAP)
         lag = self._gap * (_LAG * samples.round_trip + 1 / surely)
         self._climb_s = max(_PRICE * samples.pause / self._gap, lag)

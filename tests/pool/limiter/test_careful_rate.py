@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from tests.benchmarks.limiter.engine import Measured, measure
+from batchlic.pool.limiter.limiter import Limiter
+from tests.benchmarks.limiter.engine import Clock, Measured, measure
 from tests.benchmarks.limiter.hidden import Hidden, Hint, Part
 from tests.benchmarks.limiter.peers import Batchlic
 
@@ -45,3 +46,16 @@ def test_a_silent_penalty_box_is_told_from_a_window(rate: float, penalty: float)
 def test_a_limit_that_changes_is_found_again(rate: float, factor: float) -> None:
     found = run(rate, 10, seconds=200, changes=((30.0, factor),))
     assert found.share >= 0.65
+
+
+@pytest.mark.parametrize("pause", [2.0, 20.0, 600.0])
+def test_after_each_told_pause_one_request_may_start_at_once(pause: float) -> None:
+    clock = Clock(100.0)
+    limiter = Limiter(max_concurrency=8, clock=clock)
+    limiter.take().success()
+    for _ in range(4):
+        clock.now += max(0.0, limiter.delay())
+        permit = limiter.take()
+        clock.now += 0.05
+        permit.throttled(pause)
+        assert limiter.delay() <= 1.25**4 * pause
