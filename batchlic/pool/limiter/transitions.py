@@ -1,18 +1,19 @@
-"""How the carrier's limit is found: each regime suits one kind of limit and, refuted, names its successor.
+"""Which estimator suits what was found. An estimator that is refuted says what it found instead.
 
-A 429 says that there is a limit, not of which kind. What tells the kinds apart is what happens next:
+A 429 says that there is a limit, but not of which kind. What happens next tells the kinds apart:
 
-    SlowStart ──▶ Capped     requests beyond a number in flight are refused, others never: a cap on calls
-        │           │ others are refused too
-        │           ▼
-        │         Paced      some are refused, some are let in: a rate, as of a token bucket
-        │           │ nothing is let in any more
-        │           ▼
-        └──────▶ Waiting     until something is: a window has opened
-                    │        what was let in until then, and since when, is its quota and its length
-                    ▼
-                 Windowed    a quota for each window, fixed or sliding; also where Retry-After says so
-                             (a sliding one that others use too is Paced again)
+    SlowStart ──▶ Concurrency   requests beyond a number in flight are refused, others never
+        │             │ others are refused, too
+        │             ▼
+        │         SteadyRate    some are refused, some are let in: a rate, as of a token bucket
+        │         CarefulRate   (the careful one, where a refusal stops everyone for long)
+        │             │ nothing is let in any more
+        │             ▼
+        └──────▶  Closed        until something is let in: a window has opened
+                      │         what was let in until then, and since when, is its quota and its length
+                      ▼
+                  Windowed      a quota for each window, fixed or sliding; also where Retry-After says so
+                                (a sliding one that others use, too, is a SteadyRate again)
 """
 
 from batchlic.pool.limiter.careful_rate import CarefulRate
