@@ -198,7 +198,7 @@ def test_patience_begins_anew_with_each_definite_answer() -> None:
     wait = Answer(outcome=Outcome.THROTTLED, retry_after_s=20.0)
     answers = iter([wait, wait, ACCEPTED, wait, wait])
     batches = [batch(8, batch_id=n) for n in (1, 2)]
-    session = run_session(lambda _: next(answers, ACCEPTED), batches, give_up_after=50)
+    session = run_session(lambda _: next(answers, ACCEPTED), batches, give_up_after=70)
     assert session.stopped is None
     assert session.seconds >= 80
 
