@@ -6,6 +6,9 @@ BIN := .venv/bin
 LOCK := .ci/requirements.txt
 INSTALLED := .venv/.installed
 
+# Many tests wait for other processes, so one worker more than there are cores.
+WORKERS = $(shell $(BIN)/python -c "import os; print(min(4, 1 + os.cpu_count()))")
+
 HERE = BATCHLIC_STATE_DIR="$(CURDIR)/runs"
 
 .DEFAULT_GOAL := help
@@ -32,7 +35,7 @@ demo-callbacks: $(INSTALLED) ## run the demo, and wait for the callback of each 
 	@$(HERE) $(BIN)/batchlic run jobs/demo_callbacks.toml --sandbox --wait-callbacks 5m --listen-port 0 || test $$? -eq 3
 
 test: $(INSTALLED) ## run all tests
-	@$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal
+	@$(BIN)/pytest -n $(WORKERS) --dist worksteal
 
 onboard: $(INSTALLED) ## assign licenses to a fleet: make onboard INVENTORY=… ACCOUNT=… SKU=… [OPTIONS=…]
 	$(call need,INVENTORY ACCOUNT SKU)
@@ -52,10 +55,10 @@ sample: $(INSTALLED) ## generate a large inventory: make sample ROWS=1000000 [OU
 	@$(BIN)/python sample_data/generate.py --rows $(or $(ROWS),1000000) --out $(or $(OUT),fleet-$(or $(ROWS),1000000).csv)
 
 soak: $(INSTALLED) ## simulate runs with random faults: make soak [SCENARIOS=10000] [SEED=0]
-	@SCENARIOS=$(or $(SCENARIOS),10000) SEED=$(or $(SEED),0) $(BIN)/pytest -n auto --maxprocesses 4 -q tests/simulation
+	@SCENARIOS=$(or $(SCENARIOS),10000) SEED=$(or $(SEED),0) $(BIN)/pytest -n $(WORKERS) -q tests/simulation
 
 fuzz: $(INSTALLED) ## run property tests longer, and plan random files of all formats: make fuzz [EXAMPLES=1000] [ROWS=1000000] [SEED=…]
-	@EXAMPLES=$(or $(EXAMPLES),1000) $(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal -m hypothesis
+	@EXAMPLES=$(or $(EXAMPLES),1000) $(BIN)/pytest -n $(WORKERS) --dist worksteal -m hypothesis
 	@PYTHONPATH=. $(BIN)/python tests/reader/million_rows.py --rows $(or $(ROWS),1000000) $(if $(SEED),--seed $(SEED))
 
 kill: $(INSTALLED) ## kill and resume real processes, many times: make kill [KILLS=50]
@@ -109,7 +112,7 @@ lint: $(INSTALLED) ## check style, types and the direction of imports
 
 # The deselected test forbids large files, and coverage has to write one.
 coverage: $(INSTALLED) ## run the tests and print branch coverage
-	@$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal -q --cov --cov-report=term --deselect \
+	@$(BIN)/pytest -n $(WORKERS) --dist worksteal -q --cov --cov-report=term --deselect \
 		tests/endtoend/test_interruptions.py::test_a_full_disk_is_exit_6_and_the_run_can_be_resumed
 
 format: $(INSTALLED) ## fix and format the code with ruff
