@@ -64,8 +64,7 @@ def test_an_outage_at_any_moment_fails_only_bad_devices(seed: int, spare: dict[s
 
 
 @ORDERS
-@pytest.mark.parametrize("workers", [8, 20])
-@pytest.mark.parametrize("seconds", [1, 3, 30])
+@pytest.mark.parametrize(("workers", "seconds"), [(8, 1), (20, 3), (8, 30)])
 def test_an_outage_in_a_step_that_would_be_undone_undoes_nothing(
     workers: int, seconds: int, spare: dict[str, int]
 ) -> None:

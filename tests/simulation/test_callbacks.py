@@ -23,7 +23,7 @@ from batchlic.reader.streaming import UTC
 from batchlic.sandbox.config import CallbackConfig
 from tests.simulation.world import ACCOUNT, SimulatedRun, events_by_device, scenario_of, simulate
 
-SEEDS = max(1, int(os.environ.get("SCENARIOS", "32")) // 4)
+SEEDS = max(1, int(os.environ.get("SCENARIOS", "24")) // 4)
 FIRST = int(os.environ.get("SEED", "0"))
 
 TIMES = ("first_attempt_at", "last_attempt_at")

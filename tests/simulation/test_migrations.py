@@ -12,7 +12,7 @@ from batchlic.carrier.answers import Outcome
 from batchlic.chunker import DeviceStatus, Step
 from tests.simulation.migrating import LIFETIME, OLD, DeviceResult, SimulatedRun, scenario_of, simulate
 
-SEEDS = int(os.environ.get("SCENARIOS", "30"))
+SEEDS = int(os.environ.get("SCENARIOS", "20"))
 FIRST = int(os.environ.get("SEED", "0"))
 DOUBTFUL = {None, Outcome.AMBIGUOUS}
 

@@ -14,7 +14,7 @@ from batchlic.chunker import DeviceStatus
 from batchlic.pool.retry import RetryPolicy
 from tests.simulation.world import FLEXIBLE, LIFETIME, SimulatedRun, scenario_of, simulate
 
-SEEDS = int(os.environ.get("SCENARIOS", "60"))
+SEEDS = int(os.environ.get("SCENARIOS", "40"))
 FIRST = int(os.environ.get("SEED", "0"))
 DOUBTFUL = {None, Outcome.AMBIGUOUS}
 
