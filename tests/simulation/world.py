@@ -149,6 +149,22 @@ class SimulatedRun:
             for device, (_, _, events) in events_by_device(self.scenario, self.history).items()
         }
 
+    def has_lost_answer(self, attempt: Attempt) -> bool:
+        """Whether an acceptance is the answer to another request, which never got it itself.
+
+        No client can notice this, because the requestId is new to it: docs/wire.md, "What can't be detected".
+        """
+        if attempt.outcome != Outcome.ACCEPTED or attempt.request_id is None:
+            return False
+        owner = self.executed_ids[attempt.request_id]
+        answers_of_owner = {
+            (event.request_id, event.outcome)
+            for event in self.history
+            if isinstance(event, Attempt) and event.x_request_id == owner
+        }
+        is_known = any(request_id == attempt.request_id for request_id, _ in answers_of_owner)
+        return not is_known and (None, Outcome.AMBIGUOUS) in answers_of_owner
+
     def attempts_between_settlements(self) -> Iterator[list[Attempt]]:
         """Yield the attempts that carried a device, for each device and each time between its settlements."""
         for _, _, events in events_by_device(self.scenario, self.history).values():
