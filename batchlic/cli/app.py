@@ -3,6 +3,7 @@
 import gc
 import os
 import sys
+import warnings
 from typing import Any
 
 import typer
@@ -58,6 +59,8 @@ OBJECTS_BETWEEN_COLLECTIONS = 20_000
 def main() -> None:
     """Run the command line; exit with the codes of `batchlic.errors.ExitCode`."""
     guard_standard_streams()
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # of libraries, for developers: python -W default -m batchlic
     os.umask(0o077)  # nobody but the owner may read what this process writes
     gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
     with signals.hearing():
