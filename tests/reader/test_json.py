@@ -243,6 +243,10 @@ def test_a_nested_key_that_appears_late_counts(
 TWICE = [
     '{{"imei": "{0}", "imei": "{1}"}}',
     '{{"imei" : "{0}", "imei" : "{1}", "site": "a"}}',
+    '{{"imei" : "{0}", "imei": "{1}"}}',
+    '{{"imei": "{0}", "imei": "{1}", "site": "a\\u0022:"}}',
+    '{{"imei": "{0}", "imei": "{1}", "site": "\\u003a"}}',
+    '{{"imei": "{0}", "imei": "{1}", "at": "12\\u003A30"}}',
     '{{"imei": {0}, "imei": {1}}}',
     '{{"imei": "{0}", "im\\u0065i": "{1}"}}',
     '{{"imei": "{0}", "imei"\t: "{1}"}}',

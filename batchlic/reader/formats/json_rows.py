@@ -53,8 +53,6 @@ class _Repeated(ValueError):
     """A key occurs twice in one object, so that its value is unclear."""
 
 
-_ODD_KEY_ENDS = (b"  :", b"\t:", b"\n:", b"\r:")
-"""Ends of keys, or texts that look like them, which are not counted."""
 _DECODER = msgspec.json.Decoder(object, float_hook=str)
 """Fast, but takes the last value of a key that occurs twice in one object."""
 _THOROUGH = json.JSONDecoder(parse_float=str, parse_constant=lambda _: None, object_pairs_hook=_object)
@@ -64,18 +62,17 @@ _THOROUGH = json.JSONDecoder(parse_float=str, parse_constant=lambda _: None, obj
 def _may_repeat_keys(text: bytes, values: list[object]) -> bool:
     """Whether an object in a text, which was decoded to `values`, may have a key twice.
 
-    The text has more keys than the values then. Most texts end their keys with `":`.
+    The text has more colons than the values then. A colon may also be written as an escape.
     """
-    keys, colons = text.count(b'":'), text.count(b":")
-    if colons > keys and any(end in text for end in _ODD_KEY_ENDS):
-        return True
-    if keys == sum(len(value) for value in values if isinstance(value, dict)):
+    colons = text.count(b":")
+    if colons == sum(len(value) for value in values if isinstance(value, dict)):
         return False
+    if b"\\u003a" in text or b"\\u003A" in text:
+        return True
     try:
-        encoded = msgspec.json.encode(values)
+        return msgspec.json.encode(values).count(b":") != colons
     except (ValueError, TypeError, OverflowError, RecursionError):  # a number of more than 64 bits
         return True
-    return encoded.count(b'":') + encoded.count(b'" :') != keys + text.count(b'" :')
 
 
 def is_json(start: bytes) -> bool:
