@@ -6,7 +6,7 @@ import io
 import lzma
 import tarfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import polars as pl
@@ -225,6 +225,21 @@ def test_the_folders_in_an_archive_are_columns(tmp_path: Path, pack: type, name:
     planned = plan_bytes(tmp_path, pack({f"account={OTHER}/{name}": content, "README.md": b"x"}))
     assert planned.plan["account_name"].unique().to_list() == [OTHER]
     assert any("left out: README.md" in note for note in planned.summary.notes)
+
+
+@pytest.mark.parametrize("pack", [as_zip, as_tar])
+@pytest.mark.parametrize(
+    "inner",
+    [
+        {"fleet.csv": csv_of([(imei(1), "")])},
+        {f"{n}.csv": csv_of([(imei(n), "")]) for n in (1, 2)},
+    ],
+)
+def test_the_folders_around_an_inner_archive_are_columns(
+    tmp_path: Path, pack: Callable[[dict[str, bytes]], bytes], inner: dict[str, bytes]
+) -> None:
+    planned = plan_bytes(tmp_path, pack({f"account={OTHER}/inner.zip": as_zip(inner)}))
+    assert planned.plan["account_name"].to_list() == [OTHER] * len(inner)
 
 
 def test_empty_cells_have_the_account_of_the_folder(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 def with_folders(inventory: Inventory, options: ReadOptions, inside: str = "") -> Inventory:
     """The inventory with the cells that the names of its folders give to all rows.
 
-    `inside`: the path of the inventory in its archive, if its name does not have this path.
+    `inside`: the path of the inventory in its archives, which its name may lack.
 
     A cell of the file, and `options.columns`, win over a folder.
     """

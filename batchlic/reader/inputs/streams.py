@@ -57,7 +57,7 @@ class Opened:
     """The bytes of an input: `stream` has all of them, `head` the first ones.
 
     `stored` is a file with the same bytes that can seek, if there is one. `files` closes all files of the
-    input. `notes` tell the operator what is left out. `inside` is the path in an archive of one inventory.
+    input. `notes` tell the operator what is left out. `inside` is the path in all archives around the input.
     """
 
     name: str

@@ -94,9 +94,8 @@ def _files(
         raise InventoryError(f"{archive.name}: there is no inventory in this archive{listed}")
     notes = (*archive.notes, *([f"{archive.name}: left out: {left_out}"] if left_out else []))
     for member in read:
-        name, inside = f"{archive.name}/{member.name}", ""
-        if len(read) == 1:
-            name, inside = archive.name, member.name
+        name = archive.name if len(read) == 1 else f"{archive.name}/{member.name}"
+        inside = f"{archive.inside}/{member.name}"
         with ExitStack() as files:
             try:
                 content = files.enter_context(member.open())
