@@ -231,6 +231,16 @@ def _digit_rules(role: Role, text: pl.Expr, digits: pl.Expr) -> tuple[Rule, ...]
     )
 
 
+def _check_digit_rule(role: Role, text: pl.Expr, is_right: pl.Expr) -> Rule:
+    return Rule(
+        reason=Reason.BAD_CHECK_DIGIT,
+        broken=~is_right,
+        message=format_message(
+            f"{role.upper()} {{}} does not end with its check digit: a digit is mistyped", text
+        ),
+    )
+
+
 def _imei_rules(options: ReadOptions) -> tuple[Rule, ...]:
     rules = (
         *_digit_rules(Role.IMEI, IMEI_TEXT, IMEI_DIGITS),
@@ -258,16 +268,7 @@ def _imei_rules(options: ReadOptions) -> tuple[Rule, ...]:
     )
     if not options.check_digit:
         return rules
-    return (
-        *rules,
-        Rule(
-            reason=Reason.BAD_CHECK_DIGIT,
-            broken=~imei_is_right(IMEI),
-            message=format_message(
-                "IMEI {} does not end with its check digit: a digit is mistyped", IMEI_TEXT
-            ),
-        ),
-    )
+    return (*rules, _check_digit_rule(Role.IMEI, IMEI_TEXT, imei_is_right(IMEI)))
 
 
 def _iccid_rules(options: ReadOptions) -> tuple[Rule, ...]:
@@ -287,16 +288,7 @@ def _iccid_rules(options: ReadOptions) -> tuple[Rule, ...]:
     )
     if not options.check_digit:
         return rules
-    return (
-        *rules,
-        Rule(
-            reason=Reason.BAD_CHECK_DIGIT,
-            broken=~iccid_is_right(ICCID),
-            message=format_message(
-                "ICCID {} does not end with its check digit: a digit is mistyped", ICCID_TEXT
-            ),
-        ),
-    )
+    return (*rules, _check_digit_rule(Role.ICCID, ICCID_TEXT, iccid_is_right(ICCID)))
 
 
 def _lacks_identifier(options: ReadOptions) -> pl.Expr:
