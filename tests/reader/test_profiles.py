@@ -2,16 +2,16 @@
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
-from batchlic.errors import UsageError
+from batchlic.errors import InventoryError, UsageError
 from batchlic.reader.columns.headers import fold
 from batchlic.reader.columns.profiles import PROFILES, Profile, named, recognized
-from batchlic.reader.roles import Role
-from tests.reader.builders import plan_files
+from batchlic.reader.roles import IDENTIFIERS, Role
+from tests.reader.builders import imei, plan_bytes, plan_files
 
 EXPORTS = Path(__file__).parents[2] / "sample_data/exports"
 EACH_PROFILE = pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name)
@@ -119,3 +119,23 @@ def test_the_longest_signature_decides_between_two_profiles() -> None:
 def test_an_unknown_name_is_an_error_that_suggests_one() -> None:
     with pytest.raises(UsageError, match=r"no profile 'emnfy'; did you mean 'emnify'\? .* thingspace, "):
         named("emnfy")
+
+
+@pytest.mark.parametrize(
+    "profile", [profile for profile in PROFILES if profile.sample.endswith(".csv")], ids=lambda it: it.name
+)
+@pytest.mark.parametrize("spelled", [str, str.upper, str.lower])
+def test_two_columns_of_one_name_are_refused(
+    tmp_path: Path, profile: Profile, spelled: Callable[[str], str]
+) -> None:
+    role = next(role for role in IDENTIFIERS if role in profile.columns)
+    header, *rows = (EXPORTS / profile.sample).read_text().splitlines()
+    lines = [f"{spelled(profile.columns[role])},{header}", *(f"{imei(1)},{row}" for row in rows)]
+    with pytest.raises(InventoryError, match=f"2 columns could be the {role}"):
+        plan_bytes(tmp_path, "\n".join(lines).encode())
+
+
+def test_two_kinds_of_one_name_are_refused(tmp_path: Path) -> None:
+    kinds = [{"id": imei(1), "kind": "IMEI"}, {"id": imei(2), "kind": "imei"}]
+    with pytest.raises(InventoryError, match=r"2 columns could be the imei: .*--column imei=deviceIds.IMEI"):
+        plan_bytes(tmp_path, json.dumps({"deviceIds": kinds}).encode())

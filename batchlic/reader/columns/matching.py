@@ -92,7 +92,7 @@ def by_header(
     profile = profiles.named(options.profile) if options.profile else profiles.recognized(headers)
     notes: list[str] = []
     if profile is not None:
-        found |= {role: at for role, at in _of_profile(profile, headers).items() if role not in done}
+        found |= _of_profile(name, profile, headers, done)
         done |= {*IDENTIFIERS, *profile.left_out}
         read = ", ".join(f"{role} from {headers[at]!r}" for role, at in found.items())
         notes.append(f"{name}: read as an export of {profile.title}: {read}")
@@ -178,12 +178,20 @@ def _named(options: ReadOptions) -> Iterator[tuple[Role, str]]:
         yield Role(role), column
 
 
-def _of_profile(profile: profiles.Profile, headers: Sequence[str]) -> dict[Role, int]:
-    """The columns of a profile that a file has, and identifiers under their exact names that it adds."""
-    positions = {fold(header): position for position, header in reversed(list(enumerate(headers)))}
+def _of_profile(
+    name: str, profile: profiles.Profile, headers: Sequence[str], done: Set[Role]
+) -> dict[Role, int]:
+    """The columns of a profile that a file has, and identifiers under their exact names that it adds.
+
+    Roles in `done` are left out. Raises InventoryError if two columns have the name of one role.
+    """
     added = {role: role.value for role in IDENTIFIERS if role not in profile.left_out}
-    columns = {**added, **profile.columns}
-    return {role: positions[fold(column)] for role, column in columns.items() if fold(column) in positions}
+    fitting = {
+        role: [at for at, header in enumerate(headers) if fold(header) == fold(column)]
+        for role, column in {**added, **profile.columns}.items()
+        if role not in done
+    }
+    return {role: _only(name, headers, role, found) for role, found in fitting.items() if found}
 
 
 def names_identifier(headers: Sequence[str], options: ReadOptions) -> bool:
