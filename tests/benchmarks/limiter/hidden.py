@@ -268,7 +268,6 @@ class Gate:
 
         plain: Factor = factor if moments else lambda _: 1.0
         counts = hidden.counts_refused and not ideal
-        self.factor = plain
         self._nodes = [
             [part.counter(plain, counts_refused=counts) for part in hidden.parts] for _ in range(hidden.nodes)
         ]

@@ -429,7 +429,7 @@ async def test_no_more_permits_are_held_than_the_concurrency_allows() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_cancelled_wait_and_an_abandoned_turn_leak_no_slot() -> None:
+async def test_a_cancelled_wait_and_a_dropped_permit_leak_no_slot() -> None:
     limiter = Limiter(max_concurrency=1)
     held = await limiter.acquire()
     async with anyio.create_task_group() as tasks:

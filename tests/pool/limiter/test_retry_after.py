@@ -7,7 +7,7 @@ from trio.testing import MockClock
 from batchlic.pool.limiter.limiter import Limiter
 
 
-def test_j_nobody_starts_while_a_pace_is_held() -> None:
+def test_j_nobody_starts_while_the_limiter_is_held() -> None:
     async def first_starts_at() -> float:
         began = trio.current_time()
         limiter = Limiter(max_concurrency=4)

@@ -3,7 +3,7 @@
 from batchlic.pool.limiter.estimator import Hypothesis
 from batchlic.pool.limiter.findings import Finding, NoLimit, Rate, Shut, Window
 from batchlic.pool.limiter.samples import Sample, Samples
-from batchlic.pool.limiter.window import Attempts, configured, is_window
+from batchlic.pool.limiter.windowed import Attempts, configured, is_window
 
 _EDGE_S = 0.002
 _OUTAGE_S = 60.0
