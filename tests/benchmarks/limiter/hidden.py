@@ -216,7 +216,7 @@ class Hidden:
     others: float = 0.0
     """Requests per second, at most, of other clients under the same limit."""
     penalty_s: float = 0.0
-    """Whoever is refused is shut out for so long, and each request meanwhile begins it anew."""
+    """Seconds that a refused client is shut out; each request meanwhile starts them again."""
     processes: int = 1
     seed: int = 1
 
