@@ -305,3 +305,21 @@ def test_d_a_duplicate_that_may_be_another_request_leaves_doubt() -> None:
     perhaps = replace(DUPLICATE, is_inferred=True)
     session = run_session(first_answer_is_lost(perhaps), [batch(4)])
     assert session.count(DeviceStatus.IN_DOUBT) == 4
+
+
+@pytest.mark.parametrize("wait_s", [2.0, 30.0])
+@pytest.mark.parametrize("outcome", [Outcome.THROTTLED, Outcome.UNAVAILABLE, Outcome.ACCEPTED])
+def test_j_all_workers_obey_a_retry_after_that_one_was_told(outcome: Outcome, wait_s: float) -> None:
+    told_at: list[float] = []
+
+    def script(request: Request) -> Answer:
+        if told_at or len(request.devices) != 3:
+            return ACCEPTED
+        told_at.append(request.at + ROUND_TRIP_S)
+        return Answer(outcome=outcome, retry_after_s=wait_s)
+
+    batches = [batch(3 if n == 10 else 2, batch_id=n) for n in range(1, 41)]
+    session = run_session(script, batches, workers=4)
+    later = [request.at for request in session.requests if request.at > told_at[0]]
+    assert len(later) >= 20
+    assert min(later) >= told_at[0] + wait_s - 1e-5

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import TypeAlias
 
-_PERIODS = {1.0: "second", 60.0: "minute", 3600.0: "hour", 86400.0: "day"}
+_PERIODS = {1.0: "a second", 60.0: "a minute", 3600.0: "an hour", 86400.0: "a day"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,8 @@ class Rate:
 
     def __str__(self) -> str:
         for seconds, name in _PERIODS.items():
-            if self.per_s * seconds >= 1 or name == "day":
-                return f"{self.per_s * seconds:,.3g} requests a {name}"
+            if self.per_s * seconds >= 1 or name == "a day":
+                return f"{self.per_s * seconds:,.3g} requests {name}"
         raise AssertionError
 
 
@@ -74,7 +74,7 @@ class Window:
         kind = "window" if self.is_fixed is None else "fixed window" if self.is_fixed else "sliding window"
         for seconds, name in _PERIODS.items():
             if math.isclose(self.period, seconds, rel_tol=0.01):
-                return f"{self.quota:,} requests a {name}, {kind}"
+                return f"{self.quota:,} requests {name}, {kind}"
         return f"{self.quota:,} requests in {self.period:,.3g} s, {kind}"
 
 

@@ -4,8 +4,8 @@ from batchlic.pool.limiter.estimator import Hypothesis
 from batchlic.pool.limiter.findings import Finding
 from batchlic.pool.limiter.samples import Sample, Samples
 
-_FIRST_PAUSE_S = 0.1
-_LONGEST_PAUSE_S = 60.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 60.0
+"""Seconds of the first pause, and of the longest: each refusal after a pause doubles the next one."""
 
 
 class Fixed(Hypothesis):

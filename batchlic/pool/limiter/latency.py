@@ -1,6 +1,6 @@
 """How many requests in flight are worth it, for a carrier that answers more slowly the more it has to do.
 
-Incremental steps on the curve of throughput over concurrency, towards its knee: Heiss and Wagner, "Adaptive
+Incremental steps on the curve of throughput over concurrency: Heiss and Wagner, "Adaptive
 Load Control in Transaction Processing Systems" (VLDB 1991).
 """
 

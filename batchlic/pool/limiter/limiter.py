@@ -16,9 +16,9 @@ from batchlic.pool.limiter.samples import Ending, Sample, Samples
 from batchlic.pool.limiter.spacing import Spacing
 from batchlic.pool.limiter.transitions import estimator_for
 
-CLOCK_S = 1e-6
+_CLOCK_S = 1e-6
 """Seconds that are as good as now: less than a clock tells apart."""
-NOTABLE = 0.1
+_NOTABLE = 0.1
 """Share by which a limit must differ from the one reported last to be worth a line of log."""
 
 
@@ -26,14 +26,13 @@ NOTABLE = 0.1
 class Change:
     """Something about the limit that a person wants to read in the log.
 
-    `at` is on the limiter's clock, `flow` in requests/s let in of late (None before there were any).
+    `flow` is in requests/s let in of late (None before there were any).
     """
 
-    at: float
     flow: float | None
     concurrency: int
     found: str
-    """The limit in words."""
+    """The limit in words, or how long the carrier asks everyone to wait."""
 
 
 class Permit:
@@ -140,7 +139,7 @@ class Limiter:
     @property
     def is_paused(self) -> bool:
         """Whether the carrier has told everyone to wait."""
-        return self._retry_after.resume_at - self.now() > CLOCK_S
+        return self._retry_after.resume_at - self.now() > _CLOCK_S
 
     def hold(self, seconds: float) -> None:
         """Let nobody start for so long: the carrier has told an earlier session of the run to wait."""
@@ -156,7 +155,7 @@ class Limiter:
     async def acquire(self) -> Permit:
         """Wait until one more request may start, first come first served; its slot is then taken."""
         async with self._head_of_line:
-            while (delay := self.delay()) > CLOCK_S:
+            while (delay := self.delay()) > _CLOCK_S:
                 self._changed = anyio.Event()
                 with anyio.move_on_after(delay):
                     await self._changed.wait()
@@ -165,7 +164,7 @@ class Limiter:
     def delay(self) -> float:
         """Seconds until one more request may start; infinite if an answer has to come first."""
         now = self._samples.now = self.now()
-        if (pause := self._retry_after.wait()) > CLOCK_S:
+        if (pause := self._retry_after.wait()) > _CLOCK_S:
             return pause
         if self._samples.in_flight >= self.concurrency:
             return math.inf
@@ -201,10 +200,10 @@ class Limiter:
             samples.pause = self._retry_after.learned_s or samples.pause
             self._hypothesis = estimator_for(finding, samples)
         found = self._hypothesis.found()
-        if type(found) is not type(self._reported) or abs(size(found) / size(self._reported) - 1) > NOTABLE:
+        if type(found) is not type(self._reported) or abs(size(found) / size(self._reported) - 1) > _NOTABLE:
             self._reported = found
             self._report(str(found))
 
-    def _report(self, reason: str) -> None:
+    def _report(self, found: str) -> None:
         if self._on_change is not None:
-            self._on_change(Change(self._samples.now, self.flow, self.concurrency, reason))
+            self._on_change(Change(self.flow, self.concurrency, found))

@@ -11,19 +11,19 @@ from itertools import dropwhile, takewhile
 
 from batchlic.carrier.rate_limits import Quota
 
-SHORTEST_S = 1e-4
+_SHORTEST_S = 1e-4
 """Least round trip; clocks of simulations stand still."""
-SMOOTHING = 0.1
+_SMOOTHING = 0.1
 """Weight of a new round trip, about that of RFC 6298, section 2."""
-TELLING_REFUSALS = 3
+_TELLING_REFUSALS = 3
 """Refusals in a row, at least, that show more than bad luck."""
-COSTLY_ROUND_TRIPS = 1.0
+_COSTLY_ROUND_TRIPS = 1.0
 """A pause that is longer than so many round trips makes a refusal costly."""
-LOG_LENGTH = 100_000
+_LOG_LENGTH = 100_000
 """Requests that are remembered."""
-BURSTS = 8
+_BURSTS = 8
 """Bursts between two pauses that are remembered."""
-FLOW_S = 10.0
+_FLOW_S = 10.0
 """Time over which the rate that flows is averaged."""
 
 
@@ -78,26 +78,26 @@ class Samples:
         """How long the latest refusal told everyone to wait."""
         self.resumed_at = now
         """When the latest pause ends that everyone was told."""
-        self._bursts: deque[tuple[float, float]] = deque(maxlen=BURSTS)
+        self._bursts: deque[tuple[float, float]] = deque(maxlen=_BURSTS)
         """The latest times from the end of a pause that everyone was told to the next refusal."""
-        self._log: deque[Sample] = deque(maxlen=LOG_LENGTH)
+        self._log: deque[Sample] = deque(maxlen=_LOG_LENGTH)
         """Requests let in or in flight, in the order in which they left."""
-        self._refusals: deque[float] = deque(maxlen=LOG_LENGTH)
+        self._refusals: deque[float] = deque(maxlen=_LOG_LENGTH)
         """When requests left that were refused, in the order of the refusals."""
-        self._flying: set[Sample] = set()
-        self._answers: deque[float] = deque(maxlen=LOG_LENGTH)
+        self._unanswered: set[Sample] = set()
+        self._answers: deque[float] = deque(maxlen=_LOG_LENGTH)
         """When admitted requests were answered, of late."""
         self._latest_admitted = now
 
     @property
     def in_flight(self) -> int:
         """Requests that have left and are not answered yet."""
-        return len(self._flying)
+        return len(self._unanswered)
 
     @property
     def flow(self) -> float | None:
         """Requests/s let in of late; None until some were."""
-        since = max(self.now - FLOW_S, self.began_at)
+        since = max(self.now - _FLOW_S, self.began_at)
         while self._answers and self._answers[0] < since:
             self._answers.popleft()
         return len(self._answers) / (self.now - since) if self.has_admitted and self.now > since else None
@@ -130,7 +130,7 @@ class Samples:
     @property
     def refusals_are_costly(self) -> bool:
         """Whether a refusal stops everyone for much longer than it takes to learn of it."""
-        return self.pause > COSTLY_ROUND_TRIPS * self.round_trip
+        return self.pause > _COSTLY_ROUND_TRIPS * self.round_trip
 
     @property
     def patience(self) -> float:
@@ -146,18 +146,18 @@ class Samples:
         if not self.refused_in_a_row or self.refusals_are_costly:
             return False
         waited = self.now - self.refused_since > 1.2 * self.round_trip
-        return not self._flying or (waited and self.refused_in_a_row >= TELLING_REFUSALS)
+        return not self._unanswered or (waited and self.refused_in_a_row >= _TELLING_REFUSALS)
 
     def sent(self) -> Sample:
         """Count one request that leaves now."""
-        sample = Sample(self.now, len(self._flying) + 1)
-        self._flying.add(sample)
+        sample = Sample(self.now, len(self._unanswered) + 1)
+        self._unanswered.add(sample)
         self._log.append(sample)
         return sample
 
     def ended(self, sample: Sample) -> None:
         """Count one request that is in flight no more, by how it ended."""
-        self._flying.discard(sample)
+        self._unanswered.discard(sample)
         match sample.ending:
             case Ending.ADMITTED:
                 self._admitted(sample)
@@ -169,8 +169,8 @@ class Samples:
             self.resumed_at = max(self.resumed_at, self.now + sample.retry_after_s)
 
     def _admitted(self, sample: Sample) -> None:
-        took = max(SHORTEST_S, self.now - sample.sent_at)
-        self.round_trip += (SMOOTHING if self.has_admitted else 1.0) * (took - self.round_trip)
+        took = max(_SHORTEST_S, self.now - sample.sent_at)
+        self.round_trip += (_SMOOTHING if self.has_admitted else 1.0) * (took - self.round_trip)
         self.has_admitted = True
         self._answers.append(self.now)
         self._latest_admitted = max(self._latest_admitted, sample.sent_at)
@@ -182,7 +182,7 @@ class Samples:
         if pause and sample.sent_at >= self.resumed_at:
             self._bursts.append((self.resumed_at, sample.sent_at))
             self.resumed_at = self.now + pause
-        self.round_trip = self.round_trip or max(SHORTEST_S, self.now - sample.sent_at)
+        self.round_trip = self.round_trip or max(_SHORTEST_S, self.now - sample.sent_at)
         self.pause = pause
         self.refused_at = max(self.refused_at, sample.sent_at)
         self._refusals.append(sample.sent_at)

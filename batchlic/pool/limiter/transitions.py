@@ -17,14 +17,14 @@ A 429 says that there is a limit, but not of which kind. What happens next tells
 """
 
 from batchlic.pool.limiter.careful_rate import CarefulRate
+from batchlic.pool.limiter.closed import Closed
 from batchlic.pool.limiter.concurrency import Concurrency
 from batchlic.pool.limiter.estimator import Estimator
 from batchlic.pool.limiter.findings import Calls, Finding, NoLimit, Rate, Shut, Window
-from batchlic.pool.limiter.rate import SteadyRate
 from batchlic.pool.limiter.samples import Samples
-from batchlic.pool.limiter.shut import Closed
 from batchlic.pool.limiter.slow_start import SlowStart
-from batchlic.pool.limiter.window import Windowed
+from batchlic.pool.limiter.steady_rate import SteadyRate
+from batchlic.pool.limiter.windowed import Windowed
 
 
 def estimator_for(found: Finding, samples: Samples) -> Estimator:

@@ -8,9 +8,11 @@ from dataclasses import replace
 from tests.benchmarks.limiter.hidden import Hidden, Hint, Part
 
 SLOWEST, FASTEST = 0.2, 500.0
+"""Requests/s."""
 WORK_S, LONG_WORK_S = 60.0, 200.0
-MOST_REQUESTS = 12_000
-FEWEST_REQUESTS = 30
+"""Seconds that the work takes at the limit; longer where each refusal shuts the client out."""
+FEWEST_REQUESTS, MOST_REQUESTS = 30, 12_000
+"""Bounds of the work: enough to find a limit, and not more CPU than that is worth."""
 PLAIN = "plain"
 """A bucket or a window, with or without hints, for one process or two."""
 

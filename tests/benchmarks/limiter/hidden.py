@@ -216,7 +216,7 @@ class Hidden:
     others: float = 0.0
     """Requests per second, at most, of other clients under the same limit."""
     penalty_s: float = 0.0
-    """Whoever is refused is shut out for so long, and each request meanwhile begins it anew."""
+    """Seconds that a refused client is shut out; each request meanwhile starts them again."""
     processes: int = 1
     seed: int = 1
 
@@ -268,7 +268,6 @@ class Gate:
 
         plain: Factor = factor if moments else lambda _: 1.0
         counts = hidden.counts_refused and not ideal
-        self.factor = plain
         self._nodes = [
             [part.counter(plain, counts_refused=counts) for part in hidden.parts] for _ in range(hidden.nodes)
         ]

@@ -1,4 +1,4 @@
-"""The home table: limits that the limiter has always been measured on, by name."""
+"""The home table: known limits, by name."""
 
 from tests.benchmarks.limiter.hidden import Hidden, Hint, Part
 
@@ -70,7 +70,7 @@ WEAK = [
     ),
     Hidden(_BUCKET, "2% spurious 429s", requests=6000, spurious=0.02),
 ]
-"""Limits that were hard once."""
+"""Limits under which a limiter easily sends too little or is refused too often."""
 
 SHARED = [
     Hidden(_BUCKET, "token bucket"),

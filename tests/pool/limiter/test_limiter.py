@@ -303,7 +303,7 @@ def test_processes_that_share_a_limit_end_near_equal_shares(
 @pytest.mark.parametrize(
     "told", [Ended(throttled=True, retry_after_s=30.0), Ended(is_lost=True, retry_after_s=30.0)]
 )
-def test_nobody_sends_while_the_carrier_has_told_anyone_to_wait(told: Ended) -> None:
+def test_j_nobody_sends_while_the_carrier_has_told_anyone_to_wait(told: Ended) -> None:
     async def main() -> None:
         limiter = Limiter(max_concurrency=8)
         others = [await limiter.acquire() for _ in range(4)]
@@ -402,7 +402,7 @@ def test_a_rate_set_by_a_person_is_never_exceeded(bound: str) -> None:
     assert starts[-1] - starts[0] == pytest.approx(499 / 50, rel=0.01)
 
 
-def test_a_fixed_rate_still_pauses_everyone_when_throttled() -> None:
+def test_j_a_fixed_rate_still_pauses_everyone_when_throttled() -> None:
     async def main() -> None:
         limiter = Limiter(max_concurrency=8, fixed_rate=1000.0)
         waits = []
@@ -429,7 +429,7 @@ async def test_no_more_permits_are_held_than_the_concurrency_allows() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_cancelled_wait_and_an_abandoned_turn_leak_no_slot() -> None:
+async def test_a_cancelled_wait_and_a_dropped_permit_leak_no_slot() -> None:
     limiter = Limiter(max_concurrency=1)
     held = await limiter.acquire()
     async with anyio.create_task_group() as tasks:

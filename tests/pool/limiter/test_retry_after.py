@@ -1,13 +1,14 @@
-"""What the carrier told an earlier session holds for this one (promise J)."""
+"""Everyone waits as long as the carrier says, also to an earlier session (promise J)."""
 
 import pytest
 import trio
 from trio.testing import MockClock
 
 from batchlic.pool.limiter.limiter import Limiter
+from tests.benchmarks.limiter.engine import Clock
 
 
-def test_j_nobody_starts_while_a_pace_is_held() -> None:
+def test_j_nobody_starts_while_the_limiter_is_held() -> None:
     async def first_starts_at() -> float:
         began = trio.current_time()
         limiter = Limiter(max_concurrency=4)
@@ -21,7 +22,7 @@ def test_j_nobody_starts_while_a_pace_is_held() -> None:
 
 def lengths_of_pauses(*, lets_in_after: float) -> list[float]:
     """The pauses that everyone keeps where each refusal says 10 s, and more are needed."""
-    clock = Clock()
+    clock = Clock(100.0)
     limiter = Limiter(max_concurrency=1, clock=clock)
     waits: list[float] = []
     shut_until = lets_in_after
@@ -35,14 +36,6 @@ def lengths_of_pauses(*, lets_in_after: float) -> list[float]:
         waits.append(limiter.delay())
         clock.now += waits[-1]
     return waits
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def test_j_a_told_pause_that_proves_too_short_is_lengthened() -> None:

@@ -3,9 +3,10 @@
 from batchlic.pool.limiter.estimator import Hypothesis
 from batchlic.pool.limiter.findings import Finding, NoLimit, Rate, Shut, Window
 from batchlic.pool.limiter.samples import Sample, Samples
-from batchlic.pool.limiter.window import Attempts, configured, is_window
+from batchlic.pool.limiter.windowed import Attempts, configured, is_window
 
 _EDGE_S = 0.002
+"""Least seconds between two requests from which a rate is taken."""
 _OUTAGE_S = 60.0
 """Seconds after which nothing let in from the start is no low limit but something that has passed."""
 

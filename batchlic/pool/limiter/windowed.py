@@ -25,8 +25,6 @@ _YIELD = 0.04
 """Share of a quota that is left to others after each probe in vain, where others were let in instead."""
 _CONTENTION_PERIODS = 30
 """For how long after that."""
-_OUTAGE_S = 60.0
-"""Seconds after which nothing let in from the start is no low limit but something that has passed."""
 _MOST_MISFITS = 12
 """Times that a window may let next to nothing in before it is taken for none."""
 _USUAL_WINDOWS_S = (1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 60.0, 300.0, 600.0, 900.0, 1800.0, 3600.0)
