@@ -11,6 +11,7 @@ from batchlic.carrier.catalog import Action
 from batchlic.chunker import Batch, DeviceStatus, Step, StepRequest
 from batchlic.pool.limiter.findings import Finding, NoLimit, Rate, Window
 from batchlic.pool.limiter.limiter import Limiter
+from batchlic.pool.limiter.transitions import estimator_for
 from batchlic.runs.progress import Reporter, Tally
 from tests.journal.builders import intent
 from tests.pool.builders import ACCEPTED, AMBIGUOUS, BAD_DEVICE, batch
@@ -89,6 +90,6 @@ async def test_doubt_about_one_step_does_not_end_with_another_step() -> None:
 )
 async def test_progress_says_what_flows_and_what_limit_was_found(found: Finding, words: str) -> None:
     shown = await new_reporter()
-    shown._limiter = Limiter(max_concurrency=1, start_from=found)
+    shown._limiter._hypothesis = estimator_for(found, shown._limiter._samples)
     assert words in shown._figures()
     assert "inf" not in shown._figures()

@@ -82,9 +82,8 @@ class Limiter:
     """Finds the carrier's limit by itself and keeps all workers at it together.
 
     At most `max_concurrency` requests are in flight and at most `max_rate` start a second; `fixed_rate` pins
-    the rate instead of finding it. `start_from` is where the search starts, for instance what an earlier run
-    has found. `on_change` is called at each change that a person would want to read about. `clock` gives
-    seconds.
+    the rate instead of finding it. `on_change` is called at each change that a person would want to read
+    about. `clock` gives seconds.
     """
 
     def __init__(
@@ -93,7 +92,6 @@ class Limiter:
         max_concurrency: int,
         max_rate: float | None = None,
         fixed_rate: float | None = None,
-        start_from: Finding | None = None,
         on_change: Callable[[Change], None] | None = None,
         clock: Callable[[], float] = anyio.current_time,
     ) -> None:
@@ -103,7 +101,7 @@ class Limiter:
         self._retry_after = RetryAfter(samples)
         self._latency = Latency(samples, max_concurrency)
         self._hypothesis: Estimator = (
-            estimator_for(start_from or NoLimit(), samples) if fixed_rate is None else Fixed(samples)
+            estimator_for(NoLimit(), samples) if fixed_rate is None else Fixed(samples)
         )
         self._max_rate = min(max_rate or math.inf, fixed_rate or math.inf)
         self._spacing = Spacing(self._max_rate)
@@ -144,13 +142,6 @@ class Limiter:
     def hold(self, seconds: float) -> None:
         """Let nobody start for so long: the carrier has told an earlier session of the run to wait."""
         self._retry_after.hold(self.now() + seconds)
-
-    def set_bounds(self, *, max_rate: float | None, max_concurrency: int) -> None:
-        """Change the bounds that a person has set; holds for the next request."""
-        self._max_rate = max_rate or math.inf
-        self._latency.set_most(max_concurrency)
-        self._samples.max_in_flight = self._latency.calls()
-        self._changed.set()
 
     async def acquire(self) -> Permit:
         """Wait until one more request may start, first come first served; its slot is then taken."""
