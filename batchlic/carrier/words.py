@@ -359,17 +359,21 @@ _LOG_IN = r"(?:log ?in|sign ?in|authenticate)"
 TOKEN_WORDS: Sequence[WordRule] = (
     WordRule(
         "the session",
-        _any(
-            rf"{_SESSION}(?: \w+){{0,4}} {_REJECTED}",
-            rf"{_REJECTED} {_SESSION}",
-            rf"{_SESSION}(?: (?:has|is|was|been|id))* {_ENDED}",
-            r"no (?:active |valid )?session",
-        ),
+        _any(rf"{_SESSION}(?: \w+){{0,4}} {_REJECTED}", rf"{_REJECTED} {_SESSION}"),
         None,
         BAD_SESSION,
         (400, 401, 403),
         "Tokens are checked before the request is executed.",
         ("The session has expired", "Invalid session token"),
+    ),
+    WordRule(
+        "the session, unless it is one of a device",
+        _any(rf"{_SESSION}(?: (?:has|is|was|been|id))* {_ENDED}", r"no (?:active |valid )?session"),
+        _any(_DEVICE),
+        BAD_SESSION,
+        (400, 401, 403),
+        "Tokens are checked before the request is executed.",
+        ("The session has ended", "No active session"),
     ),
     WordRule(
         "the access token",

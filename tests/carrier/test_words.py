@@ -78,7 +78,14 @@ def test_words_about_a_session_or_a_token_reject_it(status: int, message: str, t
 
 @pytest.mark.parametrize(
     "message",
-    ["SIM activation token expired for device", "Invalid token at position 5", "The account was not found"],
+    [
+        "SIM activation token expired for device",
+        "Invalid token at position 5",
+        "The account was not found",
+        "Device 359907100000010 has no active session",
+        "Data session not found for ICCID 89148000003762633662",
+        "The session of the SIM was closed",
+    ],
 )
 def test_other_words_reject_no_token(message: str) -> None:
     assert answer(400, licenses("400", message)).outcome is Outcome.REFUSED
