@@ -100,6 +100,16 @@ class RunFolder:
         return self.path / "run.log"
 
     @property
+    def limits(self) -> Path:
+        """The limits of the session at work, as it publishes them."""
+        return self.path / "limits.json"
+
+    @property
+    def limits_request(self) -> Path:
+        """The limits that somebody wants the session at work to have."""
+        return self.path / ".limits.request.json"
+
+    @property
     def session_files(self) -> tuple[Path, ...]:
         """The files that each session writes when it ends."""
         return self.results, self.audit, self.summary
@@ -153,9 +163,8 @@ class RunFolder:
         """Lock the folder for this process. Raises RefusedToStart if another process has locked it."""
         with _file_lock(self.path / _LOCK, _conflict(self)):
             staged_files = map(staged_path, self.published_files)
-            remove_leftovers(
-                self.path, (self.plan, self.rejects, self.journal, *self.published_files, *staged_files)
-            )
+            others = (self.plan, self.rejects, self.journal, self.limits, self.limits_request)
+            remove_leftovers(self.path, (*others, *self.published_files, *staged_files))
             yield
 
     @property

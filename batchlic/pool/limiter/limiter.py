@@ -118,7 +118,7 @@ class Limiter:
         self._fixed_rate = fixed_rate or math.inf
         self._max_rate = min(max_rate or math.inf, self._fixed_rate)
         self._spacing = Spacing(self._max_rate)
-        self._reported: Finding = NoLimit()
+        self._reported = self._hypothesis.found()
         self._head_of_line = anyio.Lock(fast_acquire=True)
         self._changed = anyio.Event()
 
