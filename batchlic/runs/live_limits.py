@@ -4,6 +4,7 @@ The session publishes its limits in a file. A command that changes them writes a
 names the session. So a request never holds for a later session: each one begins with the limits of its job.
 """
 
+import errno
 import os
 import secrets
 import time
@@ -30,6 +31,7 @@ PATIENCE_S = 5.0
 """Seconds that a command waits for a session to take its request up."""
 _AGAIN_S = 0.05
 """Seconds between two looks of that command."""
+_NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _LARGEST = 10_000
 """Bytes of a file that is read at all."""
 
@@ -220,9 +222,14 @@ def change_limits(folder: RunFolder, changes: Changes) -> LimitsInForce:
         at=time_in_files(now()),
         bounds=changes.applied(limits),
     )
-    if not os.access(folder.path, os.W_OK):
-        raise NoAccess(f"{folder.path}: you may not write there, so you can't change the limits of this run")
-    _write(folder.limits_request, request)
+    try:
+        _write(folder.limits_request, request)
+    except StoppedEarly as error:
+        if getattr(error.__cause__, "errno", None) not in _NOT_ALLOWED:
+            raise
+        raise NoAccess(
+            f"{folder.path}: you may not write there, so you can't change the limits of this run"
+        ) from error
     return _taken_up(folder, request)
 
 
