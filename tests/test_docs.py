@@ -121,6 +121,7 @@ def test_every_option_that_is_named_exists() -> None:
         "export",
         "resume",
         "status",
+        "limit",
         "settle",
         "rollback",
         "audit",

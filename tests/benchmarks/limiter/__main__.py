@@ -10,7 +10,7 @@ from tests.benchmarks.limiter.draw import KINDS, draw
 from tests.benchmarks.limiter.engine import Measured, NewClient, measure, shared
 from tests.benchmarks.limiter.hidden import Hidden
 from tests.benchmarks.limiter.home import HOME, LEARNED, SHARED, WEAK
-from tests.benchmarks.limiter.learned import print_learned
+from tests.benchmarks.limiter.learned import print_drawn_learned, print_learned
 from tests.benchmarks.limiter.peers import PEERS, Batchlic
 
 Limiters: TypeAlias = dict[str, NewClient]
@@ -31,7 +31,9 @@ def main() -> None:
     parser.add_argument("--rows", action="store_true", help="print a line for each limit drawn")
     chosen = parser.parse_args()
     limiters = {name: PEERS[name] for name in chosen.only}
-    if chosen.random:
+    if chosen.random and chosen.learned:
+        print_drawn_learned(draw(chosen.random, chosen.seed, chosen.kind))
+    elif chosen.random:
         _print_drawn(draw(chosen.random, chosen.seed, chosen.kind), limiters, rows=chosen.rows)
     elif chosen.learned:
         print_learned(LEARNED)
