@@ -72,7 +72,7 @@ class Window:
     silence_s: float = 0.0
     """How long nothing had been sent when it opened: that may be why it did, and then it is no window."""
     is_recalled: bool = False
-    """Whether an earlier run has found it, so that nothing shows yet that it still holds."""
+    """Whether an earlier run has found it, and nothing shows yet that it still holds."""
 
     def __str__(self) -> str:
         kind = "window" if self.is_fixed is None else "fixed window" if self.is_fixed else "sliding window"

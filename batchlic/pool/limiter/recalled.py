@@ -5,6 +5,8 @@ it is wrong. That estimator needs a round trip, and for a window the moment at w
 first.
 """
 
+import math
+
 from batchlic.pool.limiter.estimator import Hypothesis
 from batchlic.pool.limiter.findings import Calls, Finding, Limit, NoLimit, Rate, Shut, Window
 from batchlic.pool.limiter.samples import Sample, Samples
@@ -14,7 +16,8 @@ from batchlic.pool.limiter.windowed import Attempts
 _FIRST_ATTEMPT, _FIRST_ATTEMPT_S = 0.02, 0.5
 """Share of a window, and seconds, at most, after which a request asks whether the next one is open."""
 _TOO_EARLY = 0.05
-"""Share of a window after which hardly ever the next one opens: what is let in by then refutes the window."""
+"""Share of a window in which the next one hardly ever opens. A request that is let in so soon after a refusal, or
+beyond the quota so soon after the first request, refutes the window."""
 _LONGEST_SHUT = 1.5
 """Windows without any request let in, after which this is something else."""
 
@@ -32,6 +35,7 @@ class Recalled(Hypothesis):
         self._start = SlowStart(samples, limit.calls if isinstance(limit, Calls) else NoLimit().calls)
         self._left = limit.quota if isinstance(limit, Window) else 0
         self._attempts: Attempts | None = None
+        self._began_at = math.inf
 
     def rate(self) -> float:
         """See Estimator."""
@@ -51,8 +55,9 @@ class Recalled(Hypothesis):
         """See Estimator."""
         return Shut() if self._attempts else self._limit
 
-    def on_sent(self, sample: Sample) -> None:  # noqa: ARG002 - when, not which
+    def on_sent(self, sample: Sample) -> None:
         """See Estimator."""
+        self._began_at = min(self._began_at, sample.sent_at)
         if self._attempts:
             self._attempts.on_sent()
             return
@@ -68,8 +73,11 @@ class Recalled(Hypothesis):
             return self._start.on_sample(sample)
         if sample.sent_at <= self._attempts.since:
             return None
-        if sample.sent_at - self._attempts.since < _TOO_EARLY * limit.period:
+        took = sample.sent_at - (self._attempts.since if self._left else self._began_at)
+        if took < _TOO_EARLY * limit.period:
             return NoLimit()
+        if not self._left and not self._attempts.in_vain:  # it may have opened at any moment since then
+            return Window(limit.quota, limit.period, late=took)
         return Window(limit.quota, limit.period, late=self._attempts.step, is_recalled=True)
 
     def _on_refused(self, sample: Sample) -> Finding | None:
