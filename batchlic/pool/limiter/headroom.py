@@ -25,6 +25,8 @@ class Headroom(Hypothesis):
         super().__init__(samples)
         self.limit: Limit | None = None
         """The limit below which requests are held; None during a search."""
+        self.measured: Limit | None = None
+        """The latest limit that a search has found."""
         self.set_share(share)
         if share and known is not None:
             self._hold(known)
@@ -58,10 +60,11 @@ class Headroom(Hypothesis):
             return None
         if held is None:
             if (limit := evidence.limit) is not None:
+                self.measured = limit
                 self._hold(limit)
         elif isinstance(held, Window):
             if isinstance(found, Window) and size(found) < _FALLEN * self._used * size(held):
-                self.limit = found
+                self.limit = self.measured = found
         elif now >= self._until:
             self.limit = None
             evidence.begin(None, now)

@@ -9,7 +9,7 @@ import anyio
 from batchlic.carrier.rate_limits import Quota
 from batchlic.pool.limiter.estimator import Estimator
 from batchlic.pool.limiter.evidence import Evidence, Learned
-from batchlic.pool.limiter.findings import Finding, Limit, NoLimit, Rate, Shut, size
+from batchlic.pool.limiter.findings import Calls, Finding, Limit, NoLimit, Rate, Shut, Window, size
 from batchlic.pool.limiter.fixed import Fixed
 from batchlic.pool.limiter.headroom import Headroom
 from batchlic.pool.limiter.latency import Latency
@@ -145,10 +145,13 @@ class Limiter:
     @property
     def learned(self) -> Learned | None:
         """What to leave to the next run; None where this one has shown too little about a limit."""
-        if (limit := self._headroom.limit or self._evidence.limit) is None:
+        limit, is_noise = self._evidence.limit or self._headroom.measured, self._evidence.is_noise(self.now())
+        found = self._hypothesis.found()
+        if is_noise and limit is None and isinstance(found, Calls | Rate | Window):
+            limit = found
+        if limit is None:
             return None
         refusal_s = self._retry_after.learned_s or self._samples.pause
-        is_noise = self._evidence.is_noise(self.now())
         return Learned(limit=self._with_silence(limit), refusal_s=refusal_s, is_noise=is_noise)
 
     @property

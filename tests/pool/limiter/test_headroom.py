@@ -10,6 +10,7 @@ from batchlic.pool.limiter.limiter import Limiter
 from tests.benchmarks.limiter.engine import Clock, Measured, measure
 from tests.benchmarks.limiter.hidden import Hidden, Part
 from tests.benchmarks.limiter.learned import knowing
+from tests.benchmarks.limiter.peers import Batchlic
 
 START = 0.3
 BUCKET = Hidden((Part("bucket", 50.0, burst=10),), requests=10_000)
@@ -40,6 +41,9 @@ def test_what_an_earlier_run_has_found_is_not_exceeded_even_at_first() -> None:
         replace(BUCKET, requests=1500), knowing(Learned(limit=Rate(50.0)), headroom=0.4), start=START
     )
     assert run.refusals == []
+    client = run.clients[0]
+    assert isinstance(client, Batchlic)
+    assert client.limiter.learned is None, "nothing was measured anew, so what is known grows older"
     assert used(run, 50.0, 1.0, 40.0) == pytest.approx(0.6, abs=0.02)
 
 
