@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -14,7 +15,9 @@ from rich.text import Text
 from batchlic.figures import counted, duration, time_on_terminal
 from batchlic.logs import printable
 from batchlic.runs.listing import ListedRun, RunState
-from batchlic.runs.prune import Pruning
+
+if TYPE_CHECKING:
+    from batchlic.runs.prune import Pruning
 
 _UNLIMITED = 10_000
 """Columns of a table that is not written to a terminal: lines stay whole for `grep`."""
@@ -62,7 +65,7 @@ def _exit(run: ListedRun) -> str:
     return str(run.exit_code) if is_ended else run.state.replace("_", " ")
 
 
-def describe_pruning(done: Pruning) -> str:
+def describe_pruning(done: "Pruning") -> str:
     """The runs that were deleted and kept, and why, for a terminal."""
     verb = "To delete" if done.dry_run else "Deleted"
     size = sum(run.bytes for run in done.deleted) / 1e6

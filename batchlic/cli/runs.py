@@ -57,7 +57,9 @@ def runs(
     ] = None,
     failed: Annotated[
         bool,
-        typer.Option("--failed", help="Only runs whose exit code is not 0, and runs without one."),
+        typer.Option(
+            "--failed", help="Only runs with another exit code than 0, interrupted or damaged ones."
+        ),
     ] = False,
     json: Json = False,
 ) -> None:

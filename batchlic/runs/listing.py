@@ -1,6 +1,7 @@
 """The runs below a folder in figures: for a list on a terminal, for pages, and for metrics."""
 
 import os
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
@@ -17,7 +18,6 @@ from batchlic.chunker import DeviceStatus
 from batchlic.errors import BatchlicError, ExitCode, OtherVersion, RunFolderError, UsageError
 from batchlic.figures import time_in_files
 from batchlic.journal import JournalQueries, Outline, RunIdentity, inspect_journal, read_outline
-from batchlic.runs.finalize import now
 from batchlic.runs.folder import Process, RunFolder
 from batchlic.runs.identity import refuse_changed_plan, refuse_without_journal, sha256_of
 from batchlic.runs.states import state_frames_of
@@ -344,7 +344,7 @@ def _seconds_at_work(process: Process | None) -> float | None:
     if process is None:
         return None
     try:
-        return max(0.0, round(now() / 1e6 - datetime.fromisoformat(process.since).timestamp(), 3))
+        return max(0.0, round(time.time() - datetime.fromisoformat(process.since).timestamp(), 3))
     except ValueError:
         return None
 

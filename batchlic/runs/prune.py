@@ -2,6 +2,7 @@
 
 import math
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
 from datetime import datetime
@@ -19,7 +20,6 @@ from batchlic.journal import SANDBOX, Outline, RunIdentity, read_outline
 from batchlic.ledger import Ledger
 from batchlic.reader.validation.reasons import Reason
 from batchlic.runs.asking import Ask
-from batchlic.runs.finalize import now
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.listing import UNKNOWN, ListedRun, RunState, list_runs, moved_folders
 from batchlic.runs.related import ROLLBACK_FOLDER
@@ -289,7 +289,7 @@ class _Judge:
         is_reconciled = folder.outcomes.name in outline.file_hashes
         if not is_reconciled and (self._has_store or (folder.path / CALLBACK_STORE).exists()):
             raise _Keep(f"{devices}, and its callbacks were never read: batchlic reconcile {run.run_dir}")
-        if now() - outline.session_ends[-1].ended_at < WINDOW.total_seconds() * 1e6:
+        if time.time() - outline.session_ends[-1].ended_at / 1e6 < WINDOW.total_seconds():
             raise _Keep(f"{devices}: callbacks may still come")
 
 
