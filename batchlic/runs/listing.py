@@ -15,7 +15,7 @@ import polars as pl
 from batchlic.atomic import is_moved, read_error, staged_path
 from batchlic.carrier.answers import Outcome
 from batchlic.chunker import DeviceStatus
-from batchlic.errors import BatchlicError, ExitCode, OtherVersion, RunFolderError, UsageError
+from batchlic.errors import BatchlicError, ExitCode, NoAccess, OtherVersion, RunFolderError, UsageError
 from batchlic.figures import time_in_files
 from batchlic.journal import JournalQueries, Outline, RunIdentity, inspect_journal, read_outline
 from batchlic.runs.folder import Process, RunFolder
@@ -99,6 +99,36 @@ class AtWork(msgspec.Struct, frozen=True, kw_only=True):
     since: str
 
 
+class RecordedLedger(msgspec.Struct, frozen=True):
+    """The ledger of a run, if it uses one."""
+
+    path: str | None = None
+    use: bool = True
+
+
+class RecordedLimits(msgspec.Struct, frozen=True):
+    """The limits of a run that count after its end."""
+
+    require_confirmation: bool = False
+
+
+class RecordedJob(msgspec.Struct, frozen=True):
+    """The job of a run as its journal has it, without what only a session needs."""
+
+    name: str | None = None
+    license: dict[str, Any] = {}
+    ledger: RecordedLedger = RecordedLedger()
+    limits: RecordedLimits = RecordedLimits()
+
+
+def recorded_job(identity: RunIdentity) -> RecordedJob:
+    """The job of a run. Raises RunFolderError if the journal holds none that can be read."""
+    try:
+        return msgspec.convert(identity.job, RecordedJob)
+    except msgspec.ValidationError as error:
+        raise RunFolderError(f"run {identity.run_id}: its job can't be read ({error})") from error
+
+
 def list_runs(folder: Path, *, since: datetime | None = None, failed: bool = False) -> list[ListedRun]:
     """The runs in `folder` and below, newest first. Links are not followed.
 
@@ -125,31 +155,32 @@ def last_runs(runs: Iterable[ListedRun], of: ListedRun, *, count: int = 30) -> l
 
 def find_runs(folder: Path) -> Iterator[RunFolder | ListedRun]:
     """The run folders in `folder` and below; a ListedRun for a folder that can't be opened."""
-    yield from _walk(folder, is_top=True)
+    paths = [folder]
+    while paths:
+        path = paths.pop()
+        try:
+            names, inner = _entries(path)
+            run = RunFolder(path)
+        except FileNotFoundError:
+            if path is folder:
+                raise UsageError(f"{path}: there is no such folder") from None
+            continue  # removed meanwhile
+        except (OSError, NoAccess) as error:
+            explained = read_error(path, error.errno or 0) if isinstance(error, OSError) else error
+            if path is folder:
+                raise explained from error
+            yield _unread(path, explained)
+            continue
+        if _is_run(run, names):
+            yield run
+        paths += [path / name for name in inner if not name.startswith(".")]
 
 
-def _walk(path: Path, *, is_top: bool = False) -> Iterator[RunFolder | ListedRun]:
-    try:
-        with os.scandir(path) as entries:
-            found = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
-    except FileNotFoundError:
-        if is_top:
-            raise UsageError(f"{path}: there is no such folder") from None
-        return  # removed meanwhile
-    except OSError as error:
-        if is_top:
-            raise read_error(path, error.errno or 0) from error
-        yield _unread(path, read_error(path, error.errno or 0))
-        return
-    try:
-        folder = RunFolder(path)
-    except BatchlicError as error:  # its name is not UTF-8
-        yield _unread(path, error)
-        return
-    if _is_run(folder, found.keys()):
-        yield folder
-    for name in sorted(name for name, is_folder in found.items() if is_folder and not name.startswith(".")):
-        yield from _walk(path / name)
+def _entries(path: Path) -> tuple[set[str], list[str]]:
+    """The names in a folder, and those of its folders. Raises OSError."""
+    with os.scandir(path) as entries:
+        found = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+    return set(found), [name for name, is_folder in found.items() if is_folder]
 
 
 def moved_folders(folder: Path) -> Iterator[Path]:
@@ -163,9 +194,8 @@ def _is_own(path: str, name: str) -> bool:
     return not Path(path, name).is_symlink()
 
 
-def _is_run(folder: RunFolder, names: Iterable[str]) -> bool:
+def _is_run(folder: RunFolder, names: set[str]) -> bool:
     """Whether a folder with these files holds a run, has lost its journal, or is planned."""
-    names = set(names)
     if folder.journal.name in names:
         return True
     files = (*folder.published_files, folder.log)
@@ -190,7 +220,7 @@ def listed_run(found: RunFolder | ListedRun) -> ListedRun:
     process = found.process  # before the journal is read: a run that ends meanwhile is at its end there
     try:
         return _listed(found, process)
-    except (BatchlicError, OSError, pl.exceptions.PolarsError) as error:
+    except (BatchlicError, OSError, ValueError, OverflowError, pl.exceptions.PolarsError) as error:
         return _unread(found.path, error, process)
 
 
@@ -232,7 +262,7 @@ def _described(
         "state": RunState.AT_WORK if process else RunState.INTERRUPTED,
         "process": _at_work(process),
         "run_id": identity.run_id,
-        "job": identity.job.get("name") or identity.job_action,
+        "job": recorded_job(identity).name or identity.job_action,
         "job_key": _job_key(identity),
         "action": identity.job_action,
         "carrier": identity.carrier,
@@ -246,9 +276,9 @@ def _described(
 
 def _job_key(identity: RunIdentity) -> str:
     """A job without a name is the same if it does the same, as for the guards of a job."""
-    name, license = identity.job.get("name"), identity.job.get("license") or {}
-    targets = [] if name else [license.get(key) for key in ("account", "sku", "from_sku", "to_sku")]
-    return msgspec.json.encode([identity.carrier, identity.job_action, name, *targets]).decode()
+    job = recorded_job(identity)
+    targets = [] if job.name else [job.license.get(key) for key in ("account", "sku", "from_sku", "to_sku")]
+    return msgspec.json.encode([identity.carrier, identity.job_action, job.name, *targets]).decode()
 
 
 def _figures(
@@ -311,14 +341,14 @@ def _unread(path: Path, error: Exception, process: Process | None = None) -> Lis
     match error:
         case OtherVersion():
             state = RunState.OTHER_VERSION
-        case RunFolderError() | pl.exceptions.PolarsError():
+        case RunFolderError() | ValueError() | OverflowError() | pl.exceptions.PolarsError():
             state = RunState.DAMAGED
         case _:
             state = RunState.UNREADABLE
     return ListedRun(
         run_dir=os.fsencode(path).decode(errors="backslashreplace"),
         state=state,
-        problem=str(error).splitlines()[0],
+        problem=next(iter(str(error).splitlines()), type(error).__name__),
         began_at=_changed_at(path),
         process=_at_work(process),
     )

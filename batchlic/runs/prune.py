@@ -21,7 +21,7 @@ from batchlic.ledger import Ledger
 from batchlic.reader.validation.reasons import Reason
 from batchlic.runs.asking import Ask
 from batchlic.runs.folder import RunFolder
-from batchlic.runs.listing import UNKNOWN, ListedRun, RunState, list_runs, moved_folders
+from batchlic.runs.listing import UNKNOWN, ListedRun, RunState, list_runs, moved_folders, recorded_job
 from batchlic.runs.related import ROLLBACK_FOLDER
 
 CALLBACK_STORE = "callbacks.db"
@@ -167,9 +167,8 @@ class _Ledgers:
 
 def _ledger_of(identity: RunIdentity) -> str | None:
     """The path of the ledger of a run; None if it has none."""
-    used = identity.job.get("ledger") or {}
-    has_none = identity.carrier == SANDBOX or not used.get("use", True) or not used.get("path")
-    return None if has_none else str(used["path"])
+    ledger = recorded_job(identity).ledger
+    return None if identity.carrier == SANDBOX or not ledger.use else ledger.path
 
 
 class _Judge:
@@ -284,7 +283,7 @@ class _Judge:
         if not accepted:
             return
         devices = f"{counted(accepted, 'accepted device')} not confirmed"
-        if (outline.identity.job.get("limits") or {}).get("require_confirmation"):
+        if recorded_job(outline.identity).limits.require_confirmation:
             raise _Keep(f"{devices}, and its job requires that: batchlic reconcile {run.run_dir}")
         is_reconciled = folder.outcomes.name in outline.file_hashes
         if not is_reconciled and (self._has_store or (folder.path / CALLBACK_STORE).exists()):

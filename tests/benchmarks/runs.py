@@ -63,10 +63,10 @@ def measure(run: Path, folder: Path, count: int, killed: int) -> None:
     seconds = []
     for _ in range(ROUNDS):
         began = perf_counter()
-        listed = list_runs(folder)
-        last_runs(listed, listed[0])
+        runs = list_runs(folder)
+        last_runs(runs, runs[0])
         seconds.append(perf_counter() - began)
-    states = [listed_run.state for listed_run in listed]
+    states = [listed.state for listed in list_runs(folder)]
     assert states.count(RunState.INTERRUPTED) == killed
     assert states.count(RunState.FINISHED) == count - killed
     began = perf_counter()

@@ -201,6 +201,16 @@ def _with_identity_of_nothing(path: Path) -> None:
         journal.execute("UPDATE run SET identity = '[]'")
 
 
+def _with_job_of_numbers(path: Path) -> None:
+    with closing(sqlite3.connect(path / "journal.db")) as journal, journal:
+        journal.execute("UPDATE run SET identity = json_set(identity, '$.job.name', 5)")
+
+
+def _with_odd_time(path: Path) -> None:
+    with closing(sqlite3.connect(path / "journal.db")) as journal, journal:
+        journal.execute("UPDATE run SET created_at = 4611686018427387904")
+
+
 BROKEN: dict[str, tuple[Callable[[Path], object], RunState, str]] = {
     "lost": (_without_journal, RunState.DAMAGED, "the journal is lost"),
     "empty": (lambda path: (path / "journal.db").write_bytes(b""), RunState.DAMAGED, "journal"),
@@ -208,6 +218,8 @@ BROKEN: dict[str, tuple[Callable[[Path], object], RunState, str]] = {
     "cut off": (lambda path: os.truncate(path / "journal.db", 5000), RunState.DAMAGED, "is damaged"),
     "no table": (_without_tables, RunState.DAMAGED, "is damaged"),
     "no identity": (_with_identity_of_nothing, RunState.DAMAGED, "can't be read"),
+    "odd job": (_with_job_of_numbers, RunState.DAMAGED, "its job can't be read"),
+    "odd time": (_with_odd_time, RunState.DAMAGED, "year"),
     "newer": (_as_newer_version, RunState.OTHER_VERSION, "another version of batchlic"),
     "closed": (lambda path: path.chmod(0), RunState.UNREADABLE, "can't be opened"),
     "closed file": (lambda path: (path / "journal.db").chmod(0), RunState.UNREADABLE, "can't be opened"),
