@@ -19,8 +19,10 @@ from batchlic.runs.listing import ListedRun, RunState
 if TYPE_CHECKING:
     from batchlic.runs.prune import Pruning
 
+_NARROWEST = 130
+"""Characters a line of a table has on any terminal: on a narrower one, lines go on below."""
 _UNLIMITED = 10_000
-"""Columns of a table that is not written to a terminal: lines stay whole for `grep`."""
+"""The same where the table is not written to a terminal: lines stay whole for `grep`."""
 
 
 def runs_table(runs: Sequence[ListedRun], folder: Path) -> str:
@@ -33,7 +35,8 @@ def runs_table(runs: Sequence[ListedRun], folder: Path) -> str:
     for run in runs:
         table.add_row(*(Text(cell) for cell in _cells(run, folder)))
     written = StringIO()
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _UNLIMITED
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else _UNLIMITED
+    width = max(columns, _NARROWEST)
     Console(file=written, width=width, color_system=None).print(table)
     return "".join(f"{line.rstrip()}\n" for line in written.getvalue().splitlines())
 

@@ -130,7 +130,7 @@ def recorded_job(identity: RunIdentity) -> RecordedJob:
 
 
 def list_runs(folder: Path, *, since: datetime | None = None, failed: bool = False) -> list[ListedRun]:
-    """The runs in `folder` and below, newest first. Links are not followed.
+    """The runs in `folder` and below, newest first, after those that can't be read. Links are not followed.
 
     `since` leaves out the runs that began earlier, and `failed` those that need no attention. A run that
     can't be read is listed with its problem, whenever it began. Raises UsageError if there is no such folder,
@@ -139,7 +139,8 @@ def list_runs(folder: Path, *, since: datetime | None = None, failed: bool = Fal
     earliest = None if since is None else time_in_files(round(since.timestamp() * 1e6))
     listed = (listed_run(run) for run in find_runs(folder))
     chosen = [run for run in listed if _is_since(run, earliest) and (run.needs_attention or not failed)]
-    return sorted(chosen, key=lambda run: (run.began_at or "", run.run_dir), reverse=True)
+    newest_first = sorted(chosen, key=lambda run: (run.began_at or "", run.run_dir), reverse=True)
+    return sorted(newest_first, key=lambda run: run.began_at is not None)
 
 
 def last_runs(runs: Iterable[ListedRun], of: ListedRun, *, count: int = 30) -> list[ListedRun]:
@@ -349,7 +350,6 @@ def _unread(path: Path, error: Exception, process: Process | None = None) -> Lis
         run_dir=os.fsencode(path).decode(errors="backslashreplace"),
         state=state,
         problem=next(iter(str(error).splitlines()), type(error).__name__),
-        began_at=_changed_at(path),
         process=_at_work(process),
     )
 

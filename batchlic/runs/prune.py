@@ -325,17 +325,16 @@ def _may_meet(run: ListedRun, other: ListedRun) -> bool:
 
 
 def _span(run: ListedRun) -> tuple[float, float]:
-    """When a run began and ended, in seconds since 1970; if it did not end, when its journal was written."""
-    began = 0.0 if run.began_at is None else datetime.fromisoformat(run.began_at).timestamp()
-    if run.ended_at is not None:
-        return began, datetime.fromisoformat(run.ended_at).timestamp()
-    if run.process is not None:
-        return began, math.inf
-    ended = began
-    for name in ("journal.db", "journal.db-wal"):
+    """When a run began and ended, in seconds since 1970; unknown times are those of its files."""
+    written = [0.0]
+    for name in ("", "journal.db", "journal.db-wal"):
         with suppress(OSError):
-            ended = max(ended, Path(run.run_dir, name).stat().st_mtime)
-    return began, ended
+            written.append(Path(run.run_dir, name).stat().st_mtime)
+    began, ended = (
+        max(written) if time is None else datetime.fromisoformat(time).timestamp()
+        for time in (run.began_at, run.ended_at)
+    )
+    return began, math.inf if run.process else ended
 
 
 # -- files ----------------------------------------------------------------------------------------------

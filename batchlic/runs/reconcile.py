@@ -210,7 +210,7 @@ def _known_requests(folder: RunFolder, journal: Journal) -> pl.LazyFrame | None:
         files = (file for file in (path, path.with_name(f"{path.name}-wal")) if file.exists())
         if any(map(is_moved, path.parts)):
             continue
-        is_recent = max(file.stat().st_mtime for file in files) * 1e6 > journal.created_at - _DAY
+        is_recent = max((file.stat().st_mtime for file in files), default=0) * 1e6 > journal.created_at - _DAY
         if is_recent and not path.samefile(folder.journal):
             try:
                 with inspect_journal(path) as other:

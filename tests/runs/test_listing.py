@@ -236,6 +236,7 @@ def test_a_run_that_cannot_be_read_is_shown_among_the_others(
     with without_privileges():
         runs = {Path(run.run_dir).name: run for run in list_runs(tmp_path, failed=False)}
         assert names(list_runs(tmp_path, failed=True, since=datetime.now(UTC))) == ["bad"]
+        assert names(list_runs(tmp_path)) == ["bad", "good"]
     bad.chmod(0o700)
     assert {name: run.state for name, run in runs.items()} == {"good": RunState.FINISHED, "bad": state}
     assert problem in (runs["bad"].problem or "")
