@@ -12,6 +12,7 @@ from batchlic import atomic
 from batchlic.chunker import DeviceStatus
 from batchlic.errors import RefusedToStart, UsageError
 from batchlic.ledger import Ledger, RunEntry
+from batchlic.ledger.files import _files_below
 from batchlic.runs.asking import Ask
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.history import _run_folders
@@ -323,6 +324,7 @@ def test_what_a_killed_prune_leaves_is_no_run_and_goes_next_time(
     assert left == {"last", "old-2"}
     assert {folder.path.name for folder in _run_folders(runs)} == left
     assert {folder.path.name for folder in RunFolder(runs / "new").beside()} == left
+    assert {path.parent.name for path in _files_below(runs, "journal.db")} == left
     pruned(runs)
     assert [path.name for path in runs.iterdir()] == ["last"]
 
