@@ -96,6 +96,15 @@ def test_a_device_is_confirmed_or_failed_by_its_message(tmp_path: Path) -> None:
     assert failed["settled_at"] == datetime.fromtimestamp(BEGAN / 1e6 + 1, UTC)
 
 
+def test_status_says_that_the_outcomes_are_missing(tmp_path: Path) -> None:
+    folder = submitted_run(tmp_path / "run", 2)
+    settled(folder, *messages_of(folder))
+    assert status(folder).notes == []
+    folder.outcomes.unlink()
+    [note] = status(folder).notes
+    assert note.startswith(f"{folder.outcomes} is missing")
+
+
 def test_outcomes_that_change_after_the_journal_was_read_are_not_damaged(tmp_path: Path) -> None:
     """As when `status` reads a run while `reconcile --watch` is at work."""
     folder = submitted_run(tmp_path / "run", 2)
