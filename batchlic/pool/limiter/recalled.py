@@ -16,8 +16,8 @@ from batchlic.pool.limiter.windowed import Attempts
 _FIRST_ATTEMPT, _FIRST_ATTEMPT_S = 0.02, 0.5
 """Share of a window, and seconds, at most, after which a request asks whether the next one is open."""
 _TOO_EARLY = 0.05
-"""Share of a window in which the next one hardly ever opens. A request that is let in so soon after a refusal,
-or beyond the quota so soon after the first request, refutes the window."""
+"""Share of a window in which the next one hardly ever opens. A request that is let in so soon after a refusal
+refutes the window, and one beyond the quota so soon after the first request."""
 _LONGEST_SHUT = 1.5
 """Windows without any request let in, after which this is something else."""
 
