@@ -39,6 +39,8 @@ class LearnedLimit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     seen_at: Annotated[datetime, msgspec.Meta(tz=True)]
     per_s: _Positive | None = None
     refused_per_s: _Positive | None = None
+    burst: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Requests beyond that rate that were let in when a run began."""
     quota: Annotated[int, msgspec.Meta(ge=1)] | None = None
     period_s: _Positive | None = None
     calls: Annotated[int, msgspec.Meta(ge=1)] | None = None
@@ -58,9 +60,9 @@ class LearnedLimit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
                 return replace(entry, calls=calls)
             case Window(quota, period):
                 return replace(entry, quota=quota, period_s=period)
-            case Rate(per_s, pause_s=silent_s, refused_per_s=refused):
-                at_most = refused if math.isfinite(refused) else None
-                return replace(entry, per_s=per_s, refused_per_s=at_most, silent_s=silent_s)
+            case Rate(per_s, pause_s=silent_s, refused_per_s=refused, burst=burst):
+                entry = replace(entry, per_s=per_s, burst=burst, silent_s=silent_s)
+                return replace(entry, refused_per_s=refused if math.isfinite(refused) else None)
 
     def learned(self, at: datetime) -> Learned | None:
         """What a run starts from; None if it is too old, or noise."""
@@ -77,7 +79,7 @@ class LearnedLimit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         if self.per_s is None:
             return None
         refused = (self.refused_per_s or math.inf) * RISES_DAILY ** (age / timedelta(days=1))
-        return Rate(self.per_s, pause_s=self.silent_s, refused_per_s=refused)
+        return Rate(self.per_s, pause_s=self.silent_s, refused_per_s=refused, burst=self.burst)
 
 
 class LearnedLimits(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,7 +16,7 @@ from batchlic.runs.learned import MAX_AGE, LearnedLimit, Memory, learned_path
 from tests.privileges import without_privileges
 
 URL = "https://thingspace.verizon.com/api"
-BUCKET = Learned(limit=Rate(50.0, refused_per_s=52.0))
+BUCKET = Learned(limit=Rate(50.0, refused_per_s=52.0, burst=9))
 LEARNED = [
     BUCKET,
     Learned(limit=Rate(20.0, pause_s=10.2, refused_per_s=20.5), refusal_s=10.2),

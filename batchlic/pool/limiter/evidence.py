@@ -5,7 +5,7 @@ from collections import deque
 from dataclasses import dataclass, replace
 
 from batchlic.pool.limiter.findings import Calls, Finding, Limit, Rate, Shut, Window, size
-from batchlic.pool.limiter.samples import Ending, Sample
+from batchlic.pool.limiter.samples import Ending, Sample, Samples
 
 _STANDS_S, _STANDS_PERIODS = 5.0, 1.2
 """Seconds, and for a window also periods, that a kind of limit has to stand."""
@@ -37,8 +37,12 @@ class Learned:
 class Evidence:
     """What speaks for the limit that was found. `NoLimit` is the absence of one, `Shut` says nothing."""
 
-    def __init__(self, now: float) -> None:
-        self._began_at = now
+    def __init__(self, samples: Samples, known: Limit | None) -> None:
+        self._samples = samples
+        self._began_at = now = samples.now
+        self._known_burst = known.burst if isinstance(known, Rate) else None
+        self._first: tuple[int, float] | None = None
+        """Requests that were let in before the first refusal, and the seconds that this took."""
         self._changes = 0
         self.begin(None, now)
 
@@ -52,6 +56,8 @@ class Evidence:
 
     def add(self, found: Finding, sample: Sample, now: float) -> None:
         """Consider what is found after one more request has ended."""
+        if sample.ending is Ending.REFUSED and self._first is None:
+            self._first = self._samples.let_in_before(sample)
         if isinstance(found, Shut):
             return
         if not isinstance(found, Calls | Rate | Window):
@@ -74,7 +80,8 @@ class Evidence:
         """The limit; None while there is too little evidence. A rate is the median of the latest figures."""
         if isinstance(self._limit, Rate) and self._figures:
             latest = list(self._figures)[-_FIGURES:]
-            return replace(self._limit, per_s=statistics.median_high(latest))
+            per_s = statistics.median_high(latest)
+            return replace(self._limit, per_s=per_s, burst=self._burst_beyond(per_s))
         return self._limit
 
     def is_noise(self, now: float) -> bool:
@@ -87,6 +94,15 @@ class Evidence:
         median = statistics.median(self._figures)
         agree = sum(abs(figure / median - 1) <= _ALIKE for figure in self._figures)
         return agree < _AGREE * len(self._figures)
+
+    def _burst_beyond(self, per_s: float) -> int:
+        """The burst that was let in at first. One that is known stays, unless fewer were let in."""
+        if self._first is None:
+            return self._known_burst or 0
+        let_in, took = self._first
+        if self._known_burst is not None:
+            return min(self._known_burst, let_in)
+        return max(0, int(let_in - per_s * took))
 
     def _measure(self, figure: float, sample: Sample, now: float) -> None:
         """Note what a refusal has shown. Refusals of requests that left before the latest one add to that."""

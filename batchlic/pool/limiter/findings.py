@@ -38,6 +38,8 @@ class Rate:
     """Silence after a refusal that the carrier needs before it lets anything in again; 0 if none."""
     refused_per_s: float = math.inf
     """Requests/s at which some were refused; infinite if unknown."""
+    burst: int = 0
+    """Requests beyond the rate that were let in when a run began, before any was refused."""
 
     def __str__(self) -> str:
         for seconds, name in _PERIODS.items():

@@ -110,7 +110,7 @@ class Limiter:
         self._hypothesis: Estimator = (
             estimator_for(NoLimit(), samples) if fixed_rate is None else Fixed(samples)
         )
-        self._evidence = Evidence(clock())
+        self._evidence = Evidence(samples, start_from.limit if start_from else None)
         self._headroom = Headroom(samples, headroom, start_from.limit if start_from else None)
         self._pauses = Pauses()
         if start_from is not None and fixed_rate is None:

@@ -68,6 +68,7 @@ def print_learned(rows: Sequence[Hidden]) -> None:
 def print_drawn_learned(rows: Sequence[Hidden]) -> None:
     """Print shares of the ideal over limits drawn at random, without and with what a first run has found."""
     shares: dict[str, list[float]] = defaultdict(list)
+    refused: dict[str, list[float]] = defaultdict(list)
     known = 0
     for hidden in rows:
         learned = learned_from(hidden)
@@ -76,13 +77,16 @@ def print_drawn_learned(rows: Sequence[Hidden]) -> None:
         for name, share in (("all of the work", 1.0), ("a tenth of it", SMALL)):
             later = replace(hidden, requests=max(10, round(share * hidden.requests)), seed=hidden.seed + 1000)
             for what, given in (("without", None), ("with", learned)):
-                shares[f"{name}, {what}"].append(measure(later, knowing(given), start=start).share)
-    print(f"{known} of {len(rows)} limits were learned\n{'':>24}  worst   p10  median  mean")
+                run = measure(later, knowing(given), start=start)
+                shares[f"{name}, {what}"].append(run.share)
+                refused[f"{name}, {what}"].append(run.refused)
+    print(f"{known} of {len(rows)} limits were learned\n{'':>24}  worst   p10  median  mean  refused, mean")
     for name, found in shares.items():
         ordered = sorted(found)
         print(
             f"{name:>24} {ordered[0]:6.2f} {ordered[len(ordered) // 10]:5.2f} "
-            f"{statistics.median(ordered):7.2f} {statistics.mean(ordered):5.2f}"
+            f"{statistics.median(ordered):7.2f} {statistics.mean(ordered):5.2f} "
+            f"{statistics.mean(refused[name]):14.1%}"
         )
     for name in ("all of the work", "a tenth of it"):
         pairs = list(zip(shares[f"{name}, without"], shares[f"{name}, with"], strict=True))

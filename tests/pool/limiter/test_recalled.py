@@ -7,7 +7,7 @@ import pytest
 from batchlic.pool.limiter.evidence import Evidence, Learned
 from batchlic.pool.limiter.findings import Calls, Finding, NoLimit, Rate, Window, size
 from batchlic.pool.limiter.limiter import Limiter
-from batchlic.pool.limiter.samples import Ending, Sample
+from batchlic.pool.limiter.samples import Ending, Sample, Samples
 from tests.benchmarks.limiter.engine import Clock, Measured, measure
 from tests.benchmarks.limiter.hidden import Hidden, Hint, Part
 from tests.benchmarks.limiter.learned import knowing, learned_from
@@ -110,7 +110,7 @@ def test_a_window_that_others_have_used_is_waited_for_not_forgotten(let_in: int)
 
 def evidence_of(*figures: tuple[float, Finding]) -> tuple[Evidence, float]:
     """Evidence from findings, each after 30 requests let in and one refused; and when the last one was."""
-    evidence = Evidence(0.0)
+    evidence = Evidence(Samples(0.0, 64), None)
     at = 0.0
     for seconds, found in figures:
         for _ in range(30):
