@@ -41,7 +41,7 @@ from batchlic.runs.preflight import (
     still_to_license,
 )
 from batchlic.runs.signals import finishing
-from batchlic.runs.staging import recovered_journal
+from batchlic.runs.staging import recovered_journal, remove_report
 from batchlic.runs.submit import submit
 from batchlic.runs.target import Target
 from batchlic.writer.summary import Summary, exit_code_of
@@ -186,6 +186,7 @@ def continue_run(job: Job, folder: RunFolder, target: Target, journal: Journal) 
         if next(journal.attempts(), None) is None:  # nothing was sent: perhaps the ledger was not checked
             groups = planned_groups(folder.plan)
             unrecorded = ledger.unrecorded(groups, run_id=journal.identity.run_id)
+    remove_report(folder)
     return submit(
         job,
         folder,
