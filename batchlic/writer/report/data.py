@@ -42,6 +42,8 @@ class Failures(msgspec.Struct, frozen=True, kw_only=True):
     step: str | None
     http_status: int | None
     error_code: str | None
+    settled_by: str | None
+    """The user who decided that these devices failed, or `a callback`; None if an answer did."""
     devices: int
     error_message: str | None
     """The message of the first of these devices."""

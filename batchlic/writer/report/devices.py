@@ -21,7 +21,7 @@ _CODES_COUNTED = 1000
 """Most codes of failures that are told apart: the carrier may send a new one with each answer."""
 
 _GROUP = ("account_name", "sku_number", "from_sku", "status", *STEP_STATUSES.values())
-_CODE = ("step", "http_status", "error_code")
+_CODE = ("step", "http_status", "error_code", "settled_by")
 
 COLUMNS = (
     *_GROUP,
@@ -53,7 +53,7 @@ class DeviceTotals:
 
     def __init__(self) -> None:
         self._groups: Counter[tuple[str | None, ...]] = Counter()
-        self._codes: dict[tuple[str | None, int | None, str | None], _Code] = {}
+        self._codes: dict[tuple[str | None, int | None, str | None, str | None], _Code] = {}
         self._other_failures = 0
         self._settled_by: Counter[str] = Counter()
         self._doubts: dict[tuple[int, str], Doubt] = {}
@@ -76,8 +76,8 @@ class DeviceTotals:
             pl.col("error_message").drop_nulls().first(),
             pl.coalesce("imei", "iccid").head(EXAMPLES).alias("examples"),
         )
-        for step, http_status, code, devices, message, examples in codes.iter_rows():
-            key = (step, http_status, shown(code))
+        for step, http_status, code, user, devices, message, examples in codes.iter_rows():
+            key = (step, http_status, shown(code), user)
             if key not in self._codes and len(self._codes) == _CODES_COUNTED:
                 self._other_failures += devices
                 continue
@@ -133,11 +133,12 @@ class DeviceTotals:
                 step=step,
                 http_status=http_status,
                 error_code=code,
+                settled_by=user,
                 devices=found.devices,
                 error_message=found.message,
                 examples=found.examples,
             )
-            for (step, http_status, code), found in ordered[:FAILURES_SHOWN]
+            for (step, http_status, code, user), found in ordered[:FAILURES_SHOWN]
         ]
 
     def doubts(self, lifetime_skus: Collection[str]) -> Doubts:

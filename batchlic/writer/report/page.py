@@ -38,7 +38,7 @@ STATUS_MEANINGS = {
     DeviceStatus.SKIPPED: "done already, by the ledger: nothing was sent",
     DeviceStatus.PENDING: "still to be sent",
     DeviceStatus.IN_DOUBT: "may have been executed: the answer was lost",
-    DeviceStatus.FAILED: "refused by the carrier",
+    DeviceStatus.FAILED: "the carrier refused it, or reported a failure",
 }
 
 _STOPS = {
