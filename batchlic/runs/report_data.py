@@ -31,6 +31,9 @@ and say little about a shorter run."""
 
 _ROWS_PER_FRAME = 100_000
 
+_CELL_SHOWN = 60
+"""Characters of a rejected identifier that the report shows; its message quotes more of it."""
+
 
 def write_at_end(
     job: Job, folder: RunFolder, journal: JournalQueries, summary: Summary, made_at: int
@@ -137,7 +140,7 @@ def _reject_examples(folder: RunFolder, rejected: Mapping[str, int]) -> dict[str
                 heads = frame.group_by("reason", maintain_order=True).head(EXAMPLES)
                 for reason, source, row, cell, message in heads.iter_rows():
                     if len(examples.get(reason, "...")) < EXAMPLES:
-                        example = Example(shown(source) or "", row, shown(cell) or "", shown(message) or "")
+                        example = Example(shown(source) or "", row, shown(cell, _CELL_SHOWN) or "", shown(message) or "")
                         examples[reason].append(example)
                         missing -= 1
                 if not missing:

@@ -12,9 +12,9 @@ SHOWN = 300
 """Characters of a text from outside that a report shows: it may have any length."""
 
 
-def shown(text: str | None) -> str | None:
+def shown(text: str | None, length: int = SHOWN) -> str | None:
     """A text from outside, cut to the length that a report shows."""
-    return text if text is None or len(text) <= SHOWN else f"{text[:SHOWN]}…"
+    return text if text is None or len(text) <= length else f"{text[:length]}…"
 
 
 class Example(msgspec.Struct, frozen=True):

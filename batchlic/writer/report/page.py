@@ -1,8 +1,8 @@
 """The report of a run as HTML: a whole page, or its parts for another page.
 
 Texts of inventories and of the carrier are hostile: Jinja2 escapes them for HTML, and `printable` shows
-control characters, such as those that reverse the direction of writing. The page has no script, and its policy
-forbids any.
+control characters, such as those that reverse the direction of writing. The page has no script, and its
+policy forbids any.
 """
 
 import shlex
