@@ -140,7 +140,9 @@ def _reject_examples(folder: RunFolder, rejected: Mapping[str, int]) -> dict[str
                 heads = frame.group_by("reason", maintain_order=True).head(EXAMPLES)
                 for reason, source, row, cell, message in heads.iter_rows():
                     if len(examples.get(reason, "...")) < EXAMPLES:
-                        example = Example(shown(source) or "", row, shown(cell, _CELL_SHOWN) or "", shown(message) or "")
+                        example = Example(
+                            shown(source) or "", row, shown(cell, _CELL_SHOWN) or "", shown(message) or ""
+                        )
                         examples[reason].append(example)
                         missing -= 1
                 if not missing:

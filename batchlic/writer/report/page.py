@@ -233,6 +233,6 @@ def _share(part: int, whole: int) -> str:
 
 def _with_code(text: str) -> Markup:
     """A text of batchlic with the parts in backticks as code."""
-    parts = [escape(part) for part in text.split("`")]
+    parts = [escape(part) for part in printable(text).split("`")]
     marked = [Markup("<code>{}</code>").format(part) if at % 2 else part for at, part in enumerate(parts)]
     return Markup("").join(marked)

@@ -1,5 +1,6 @@
 """Figures of the requests of a run for a report: throughput over time, latency, attempts a batch."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
@@ -35,6 +36,7 @@ _PERCENTILES = {"median": 0.5, "90%": 0.9, "95%": 0.95, "99%": 0.99, "longest": 
 _BINS = 24
 
 _ATTEMPTS = ((1, "1"), (2, "2"), (3, "3"), (4, "4"), (5, "5"), (10, "6 to 10"), (20, "11 to 20"))
+_MORE = "more than 20"
 
 
 def request_table(attempts: Iterable[Attempt]) -> pl.DataFrame:
@@ -124,9 +126,9 @@ def latency(requests: pl.DataFrame) -> Latency | None:
 
 def batch_attempts(requests: pl.DataFrame) -> list[BatchAttempts]:
     """The number of batches by the number of requests that they needed, parts included."""
-    counts = requests.group_by("batch_id", "step").len()["len"]
-    if counts.is_empty():
-        return []
-    limits, labels = [limit for limit, _ in _ATTEMPTS], [*(label for _, label in _ATTEMPTS), "more than 20"]
-    found = dict(counts.cut(limits, labels=labels).value_counts().iter_rows())
-    return [BatchAttempts(label, found[label]) for label in labels if label in found]
+    counts = requests.group_by("batch_id", "step").len()["len"].value_counts()
+    batches: Counter[str] = Counter()
+    for needed, count in counts.iter_rows():
+        batches[next((label for limit, label in _ATTEMPTS if needed <= limit), _MORE)] += count
+    labels = [*(label for _, label in _ATTEMPTS), _MORE]
+    return [BatchAttempts(label, batches[label]) for label in labels if batches[label]]
