@@ -167,6 +167,19 @@ def test_without_the_extra_tables_take_the_place_of_plots(monkeypatch: pytest.Mo
     assert "<details open>" in page
 
 
+def test_a_plot_that_fails_does_not_take_the_report_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Panic(BaseException):
+        pass
+
+    def panic(_: object) -> str:
+        raise Panic
+
+    monkeypatch.setattr("vl_convert.vegalite_to_svg", panic)
+    text = Elements(draw_and_render(report(timeline=course(), latency=times()))).text
+    assert "The plots could not be drawn" in text
+    assert "Figures over time" in text
+
+
 def test_the_parts_are_for_other_pages_too() -> None:
     parts = render_parts(report())
     assert "<html" not in parts

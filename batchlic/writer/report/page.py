@@ -64,18 +64,18 @@ def draw_and_render(report: Report) -> str:
     """The page with plots; if they can't be drawn, with a sentence that says how to get them."""
     try:
         return render(report, draw(report))
-    except PlotsMissing:
-        return render(report, lacks_plots=True)
+    except PlotsMissing as missing:
+        return render(report, missing=missing)
 
 
-def render(report: Report, plots: Plots = NO_PLOTS, *, lacks_plots: bool = False) -> str:
-    """The whole page. `lacks_plots`: the libraries that draw them are not installed."""
-    return _environment().get_template("page.html").render(_context(report, plots, lacks_plots=lacks_plots))
+def render(report: Report, plots: Plots = NO_PLOTS, *, missing: PlotsMissing | None = None) -> str:
+    """The whole page. `missing` is why it has no plots although it should."""
+    return _environment().get_template("page.html").render(_context(report, plots, missing))
 
 
 def render_parts(report: Report, plots: Plots = NO_PLOTS) -> Markup:
     """The sections of the page, for another page that has `style()`."""
-    parts = _environment().get_template("parts.html").render(_context(report, plots, lacks_plots=False))
+    parts = _environment().get_template("parts.html").render(_context(report, plots))
     return Markup(parts)  # noqa: S704 - rendered with autoescape
 
 
@@ -117,13 +117,13 @@ def _figure(status: DeviceStatus, devices: int) -> str:
     return f"{counted(devices, 'device')} {status.replace('_', ' ')}"
 
 
-def _context(report: Report, plots: Plots, *, lacks_plots: bool) -> dict[str, object]:
+def _context(report: Report, plots: Plots, missing: PlotsMissing | None = None) -> dict[str, object]:
     statuses = [(status, report.devices(status)) for status in STATUS_ORDER if report.devices(status)]
     return {
         "report": report,
         "summary": report.summary,
         "plots": plots,
-        "lacks_plots": lacks_plots,
+        "missing": missing,
         "outcome": outcome(report),
         "tone": tone(report),
         "statuses": statuses,

@@ -31,16 +31,20 @@ class Plots(NamedTuple):
 
 
 class PlotsMissing(Exception):
-    """The libraries that draw plots are not installed."""
+    """There are no plots. `is_installed`: the libraries that draw them are there, but failed."""
+
+    def __init__(self, *, is_installed: bool) -> None:
+        super().__init__()
+        self.is_installed = is_installed
 
 
 def draw(report: Report) -> Plots:
-    """The plots of a report. Raises PlotsMissing without Altair and vl-convert."""
+    """The plots of a report. Raises PlotsMissing without Altair and vl-convert, or if they fail."""
     try:
         import altair as alt  # noqa: F401, PLC0415 - takes 0.4 s, and is an extra
         import vl_convert  # noqa: F401, PLC0415 - as above
     except ImportError as error:
-        raise PlotsMissing(str(error)) from error
+        raise PlotsMissing(is_installed=False) from error
     timeline, latency = report.timeline, report.latency
     has_course = timeline is not None and len(timeline.intervals) > 1
     return Plots(
@@ -177,5 +181,10 @@ def _svg(chart: Any) -> str:  # noqa: ANN401 - a chart, or a chart of layers
             titleFontSize=11,
         )
     )
-    svg: str = vl_convert.vegalite_to_svg(styled.to_dict())
+    try:
+        svg: str = vl_convert.vegalite_to_svg(styled.to_dict())
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a panic of vl-convert is not an Exception
+        raise PlotsMissing(is_installed=True) from error
     return svg
