@@ -22,7 +22,7 @@ _SECRET_KEYS = ("authorization", "password", "secret", "token", "vz-m2m-token")
 
 _STAMPS: tuple[Processor, ...] = (
     structlog.processors.add_log_level,
-    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    structlog.processors.MaybeTimeStamper(fmt="iso", utc=True),
     structlog.processors.format_exc_info,
 )
 

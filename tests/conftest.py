@@ -1,9 +1,12 @@
 """Settings of all tests: async tests run on asyncio and on trio, and no test fails because it is slow.
 
+A shell lets its background jobs ignore SIGQUIT, and their children inherit that. Here, signals are as usual.
+
 Property tests have few examples by default; `make fuzz` runs more (EXAMPLES).
 """
 
 import os
+import signal
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -15,6 +18,7 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("batchlic")
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 @pytest.fixture(params=["asyncio", "trio"])

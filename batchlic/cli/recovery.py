@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from batchlic.cli.arguments import RunDirectory, find_run_folder, refuse_unusable_target
+from batchlic.cli.observers import observers
 from batchlic.cli.options import Json, Yes
 from batchlic.cli.output import (
     ask_on_terminal,
@@ -136,11 +137,15 @@ def rollback(
     from batchlic.runs.rollback import By
     from batchlic.runs.rollback import rollback as roll_back
     from batchlic.runs.run import new_run_id
+    from batchlic.runs.run_events import observed
 
     folder = RunFolder(run_dir)
     ask = None if yes else ask_on_terminal()
-    with open_target(None) as target:
-        summary = roll_back(folder, By(by), target, run_id=new_run_id(), ask=ask)
+    with open_target(None) as target, observers() as events:
+        summary = observed(
+            events,
+            lambda: roll_back(folder, By(by), target, run_id=new_run_id(), ask=ask, events=events),
+        )
     exit_as(summary, run_dir / f"rollback-by-{by}", as_json=json)
 
 

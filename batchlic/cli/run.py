@@ -12,6 +12,7 @@ import typer
 
 from batchlic.cli.arguments import Inventories, JobFile, RunDirectory
 from batchlic.cli.callbacks import check_wait_options, run_listener, wait_for_callbacks
+from batchlic.cli.observers import observers
 from batchlic.cli.options import (
     FlagValues,
     Json,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from batchlic.chunker import Plan
     from batchlic.job import Job
     from batchlic.runs.folder import RunFolder
+    from batchlic.writer.summary import Summary
 
 app = typer.Typer()
 
@@ -120,9 +122,14 @@ def resume(
     from batchlic.job import EmbeddedSandbox
     from batchlic.runs.folder import RunFolder
     from batchlic.runs.run import resume as resume_run
+    from batchlic.runs.run_events import observed
 
     with open_target(EmbeddedSandbox() if sandbox else None) as target:
-        summary = resume_run(RunFolder(run_dir), target, allow_new_ledger=new_ledger)
+        folder = RunFolder(run_dir)
+        with observers() as events:
+            summary = observed(
+                events, lambda: resume_run(folder, target, allow_new_ledger=new_ledger, events=events)
+            )
     exit_as(summary, run_dir, as_json=json)
 
 
@@ -165,8 +172,10 @@ def _with_ledger(job: "Job", folder: "RunFolder", options: PlanOptions) -> "Job"
 
 
 def _start(job: "Job", options: RunOptions) -> None:
+    from batchlic.events import Phase
     from batchlic.runs.folder import RunFolder
     from batchlic.runs.run import new_run_id, start
+    from batchlic.runs.run_events import observed
 
     run_id = new_run_id()
     folder = RunFolder(_run_path(options.plan, run_id))
@@ -179,11 +188,18 @@ def _start(job: "Job", options: RunOptions) -> None:
     with (
         open_target(job.sandbox if options.sandbox else None) as target,
         run_listener(options.wait, folder, on_sandbox=options.sandbox) as listener,
+        observers() as events,
     ):
         ask = None if options.yes or options.sandbox else ask_on_terminal()
-        summary = start(job, folder, target, run_id=run_id, ask=ask, listener=listener)
-        if options.wait.wait_callbacks is not None and summary.stopped_because is None:
-            summary = wait_for_callbacks(options.wait, folder)
+
+        def work() -> "Summary":
+            summary = start(job, folder, target, run_id=run_id, ask=ask, listener=listener, events=events)
+            if options.wait.wait_callbacks is None or summary.stopped_because is not None:
+                return summary
+            with events.phase(Phase.WAITING):
+                return wait_for_callbacks(options.wait, folder)
+
+        summary = observed(events, work)
     exit_as(summary, folder.path, as_json=options.plan.json)
 
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
-from structlog.typing import FilteringBoundLogger
 
 from batchlic.carrier.auth import CarrierUnreachable
 from batchlic.carrier.catalog import LicenseType
 from batchlic.carrier.client import AccountError, CarrierClient
 from batchlic.chunker import Batch, DeviceStatus, Step, batch_sizes
 from batchlic.errors import RefusedToStart
+from batchlic.events import EventStream, LicensesCounted
 from batchlic.figures import counted
 from batchlic.job import Job
 from batchlic.journal import Journal
@@ -62,7 +62,7 @@ def _denied(folder: RunFolder) -> dict[tuple[int, Step], list[int]]:
 
 
 async def reserve_licenses(
-    client: CarrierClient, job: Job, plan: Path, migration: Migration, logger: FilteringBoundLogger
+    client: CarrierClient, job: Job, plan: Path, migration: Migration, events: EventStream
 ) -> None:
     """Ask the carrier how many licenses of the new SKU each account has, and keep them in `migration.spare`.
 
@@ -81,7 +81,8 @@ async def reserve_licenses(
             migration.spare[account] = 0
             continue
         available = await _available(client, account, migration.to_sku)
-        logger.info("licenses", account=account, sku=migration.to_sku, available=available, needed=need.fresh)
+        sku = migration.to_sku
+        events.emit(LicensesCounted(account=account, sku=sku, available=available, needed=need.fresh))
         if available is None:
             continue
         migration.spare[account] = available - need.without_old

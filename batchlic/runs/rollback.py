@@ -10,6 +10,7 @@ from batchlic.carrier.catalog import Action, LicenseType
 from batchlic.chunker import DeviceStatus
 from batchlic.chunker.rollback import write_rollback_plan
 from batchlic.errors import RefusedToStart, UsageError
+from batchlic.events import EventStream
 from batchlic.figures import counted
 from batchlic.job import Job
 from batchlic.journal import RunIdentity
@@ -21,6 +22,7 @@ from batchlic.runs.identity import job_of, refuse_changed_plan, refuse_other_car
 from batchlic.runs.ledger_sync import ledger_sync
 from batchlic.runs.related import ROLLBACK_FOLDER
 from batchlic.runs.run import begin, continue_run
+from batchlic.runs.run_events import run_started
 from batchlic.runs.signals import finishing
 from batchlic.runs.staging import recovered_journal
 from batchlic.runs.states import state_frames_of, states_of
@@ -38,7 +40,15 @@ class By(StrEnum):
     """The accepted devices, in a body like that of assign."""
 
 
-def rollback(folder: RunFolder, by: By, target: Target, *, run_id: str, ask: Ask | None = None) -> Summary:
+def rollback(
+    folder: RunFolder,
+    by: By,
+    target: Target,
+    *,
+    run_id: str,
+    ask: Ask | None = None,
+    events: EventStream | None = None,
+) -> Summary:
     """Take back the licenses that the run in `folder` assigned, or continue such a rollback.
 
     The folder of the new run is `rollback-by-request` or `rollback-by-device` in the folder of the first run.
@@ -46,6 +56,7 @@ def rollback(folder: RunFolder, by: By, target: Target, *, run_id: str, ask: Ask
     back by device: the moved devices move back. Raises UsageError if the run unassigned licenses, or if it is
     already rolled back in the other way. Raises RefusedToStart if there is nothing to take back.
     """
+    events = events or EventStream()
     connections_for(1)  # raises if there are too few descriptors
     with folder.locked(), closing(recovered_journal(folder)) as journal:
         _refuse_unsuited(folder, by, journal.identity)
@@ -54,12 +65,13 @@ def rollback(folder: RunFolder, by: By, target: Target, *, run_id: str, ask: Ask
         back = _folder_of(folder, by)
         if back.journal.exists():
             with finishing(), back.locked(), closing(recovered_journal(back)) as back_journal:
-                return continue_run(job_of(back_journal.identity), back, target, back_journal)
+                return continue_run(job_of(back_journal.identity), back, target, back_journal, events)
         job = _job(folder, journal.identity)
         notes = _preflight(states_of(folder, journal), job, by)
         back.make()
         with back.locked():
             refuse_used(back)
+            events.emit(run_started(job, back, target.name, run_id))
             plan = write_rollback_plan(
                 lambda: state_frames_of(folder, journal),
                 back.path,
@@ -72,7 +84,7 @@ def rollback(folder: RunFolder, by: By, target: Target, *, run_id: str, ask: Ask
             with ledger_sync(job, target.name, locked=(folder, back)) as ledger:
                 ledger.catch_up()
                 ledger.register(run_id, back, begun_at=now())
-            return begin(job, back, target, replace(plan, notes=notes), run_id=run_id)
+            return begin(job, back, target, replace(plan, notes=notes), events, run_id=run_id)
 
 
 def _folder_of(folder: RunFolder, by: By) -> RunFolder:

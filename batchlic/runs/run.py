@@ -12,6 +12,7 @@ import msgspec
 
 from batchlic.chunker import DeviceStatus, Fit, Plan, PlanGroup, write_plan
 from batchlic.errors import ExitCode, RunFolderError
+from batchlic.events import EventStream, Phase
 from batchlic.job import Job
 from batchlic.journal import SANDBOX, Journal
 from batchlic.ledger import Snapshot
@@ -40,6 +41,7 @@ from batchlic.runs.preflight import (
     refuse_too_few,
     still_to_license,
 )
+from batchlic.runs.run_events import plan_ready, run_started
 from batchlic.runs.signals import finishing
 from batchlic.runs.staging import recovered_journal, remove_report
 from batchlic.runs.submit import submit
@@ -89,20 +91,24 @@ def start(
     run_id: str,
     ask: Ask | None = None,
     listener: RunListener | None = None,
+    events: EventStream | None = None,
 ) -> Summary:
     """Plan and submit, or continue the run in `folder` if it is the same one. A plan is made only once.
 
     Raises UsageError or RefusedToStart before anything is sent. `ask` gets the question to confirm, and may
     raise RefusedToStart. `listener` is one that this process started: it is registered with a sandbox here;
-    with a real carrier it was registered before.
+    with a real carrier it was registered before. `events` tells subscribers what happens.
     """
+    events = events or EventStream()
     connections_for(job.limits.max_concurrency)  # raises if there are too few descriptors
     with folder.job_lock(job.name), folder.made(), folder.locked():
         if folder.journal.exists():
             with finishing(), closing(recovered_journal(folder)) as journal:
                 refuse_other_job(folder, job, journal.identity)
-                return continue_run(with_ledger(job, folder, journal.identity), folder, target, journal)
+                job = with_ledger(job, folder, journal.identity)
+                return continue_run(job, folder, target, journal, events)
         refuse_used(folder)
+        events.emit(run_started(job, folder, target.name, run_id))
         job = with_ledger(job, folder)
         with ledger_sync(job, target.name, locked=(folder,), is_new=True) as ledger:
             known = ledger.snapshot()
@@ -115,14 +121,16 @@ def start(
                 unrecorded = ledger.unrecorded(groups)
                 own = listener if is_rehearsal else None
                 asked = [*groups, *(group for group in unrecorded if group not in groups)]
-                found = ask_carrier(target, asked, listeners=not is_rehearsal, listener=own)
+                with events.phase(Phase.PREFLIGHT):
+                    found = ask_carrier(target, asked, listeners=not is_rehearsal, listener=own)
                 return fit_to_licenses(job, groups, found.counts, unrecorded=unrecorded, ask=ask)
 
-            plan = _plan(job, folder, guards_of(job, folder, target.name), known, fit)
+            with events.phase(Phase.PLANNING):
+                plan = _plan(job, folder, guards_of(job, folder, target.name), known, fit)
             if ask is not None and found.stopped is None:
                 ask_about_licenses(ask, _question(job, plan, target), _assigned_skus(job, plan), job.skus)
             ledger.register(run_id, folder, begun_at=now(), planned_with=known)
-        return begin(job, folder, target, plan, run_id=run_id, found=found, unrecorded=unrecorded)
+        return begin(job, folder, target, plan, events, run_id=run_id, found=found, unrecorded=unrecorded)
 
 
 def begin(
@@ -130,6 +138,7 @@ def begin(
     folder: RunFolder,
     target: Target,
     plan: Plan,
+    events: EventStream,
     *,
     run_id: str,
     found: Findings = NOT_ASKED,
@@ -144,20 +153,25 @@ def begin(
         notes=[*plan.notes, *found.notes],
         licenses=found.counts,
     )
+    events.emit(plan_ready(identity))
     with finishing(), closing(Journal.create(folder.journal, identity, created_at=now())) as journal:
         return submit(
             job,
             folder,
             target,
             journal,
+            events,
             stopped=found.stopped,
             ready_at=found.ready_at,
             unrecorded=found.unanswered(unrecorded),
         )
 
 
-def resume(folder: RunFolder, target: Target, *, allow_new_ledger: bool = False) -> Summary:
+def resume(
+    folder: RunFolder, target: Target, *, allow_new_ledger: bool = False, events: EventStream | None = None
+) -> Summary:
     """Continue a run from the end of its journal. A finished run stays as it is."""
+    events = events or EventStream()
     if not folder.path.is_dir():
         raise RunFolderError(f"{folder.path}: there is no such run folder")
     connections_for(1)  # raises if there are too few descriptors
@@ -167,17 +181,23 @@ def resume(folder: RunFolder, target: Target, *, allow_new_ledger: bool = False)
             ledger = job.ledger.model_copy(update={"allow_new": True})
             job = job.model_copy(update={"ledger": ledger})
         with folder.job_lock(job.name):
-            return continue_run(job, folder, target, journal)
+            return continue_run(job, folder, target, journal, events)
 
 
-def continue_run(job: Job, folder: RunFolder, target: Target, journal: Journal) -> Summary:
+def continue_run(
+    job: Job, folder: RunFolder, target: Target, journal: Journal, events: EventStream
+) -> Summary:
     """Submit what is left of a run, if anything. The caller has locked the folder."""
+    identity = journal.identity
+    events.emit(run_started(job, folder, identity.carrier, identity.run_id, is_resumed=True))
+    events.emit(plan_ready(identity))
     refuse_other_carrier(folder, target.name, journal.identity)
     refuse_changed_plan(folder, journal.identity)
     if is_finished(journal):
         return final_summary(job, folder, journal)
     needed = still_to_license(job, folder.plan, journal)
-    found = ask_carrier(target, needed, listeners=False)
+    with events.phase(Phase.PREFLIGHT):
+        found = ask_carrier(target, needed, listeners=False)
     if not job.limits.allow_partial:
         refuse_too_few(needed, found.counts)
     with ledger_sync(job, target.name, locked=(folder,)) as ledger:
@@ -192,6 +212,7 @@ def continue_run(job: Job, folder: RunFolder, target: Target, journal: Journal) 
         folder,
         target,
         journal,
+        events,
         stopped=found.stopped,
         ready_at=found.ready_at,
         unrecorded=unrecorded,

@@ -5,19 +5,22 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import closing
 from functools import partial
 
 import anyio
-from structlog.typing import FilteringBoundLogger
 
 from batchlic.carrier.client import CarrierClient, open_client
 from batchlic.chunker import DeviceStatus, PlanGroup, read_batches
-from batchlic.errors import BatchlicError, StoppedEarly
+from batchlic.errors import BatchlicError, ExitCode, StoppedEarly
+from batchlic.events import EventStream, Phase, SessionEnded, SessionStarted, Stopped, Warned
 from batchlic.job import Job
 from batchlic.journal import Journal
 from batchlic.logs import RunLog
+from batchlic.monitoring.progress import Progress
+from batchlic.monitoring.run_log import LogWriter
 from batchlic.pool.delivery import Pool
-from batchlic.pool.limiter.limiter import Change, Limiter
+from batchlic.pool.limiter.limiter import Limiter
 from batchlic.pool.remaining import Delivery, remaining
 from batchlic.pool.retry import RetryPolicy
 from batchlic.pool.sender import Sender
@@ -25,8 +28,8 @@ from batchlic.runs.descriptors import connections_for, fewer_connections_note
 from batchlic.runs.finalize import finalize, is_bug, now
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.migrate import migration_of, reserve_licenses
+from batchlic.runs.observation import Observation, Tally, limit_changed
 from batchlic.runs.preflight import compare_counts, refuse_new_ledger
-from batchlic.runs.progress import Reporter, Tally
 from batchlic.runs.signals import Interrupted, asked, raise_if_asked, run_in_loop, unless_asked
 from batchlic.runs.target import Target
 from batchlic.writer.summary import Summary
@@ -37,6 +40,7 @@ def submit(
     folder: RunFolder,
     target: Target,
     journal: Journal,
+    events: EventStream,
     *,
     stopped: BatchlicError | None = None,
     ready_at: float = -math.inf,
@@ -50,46 +54,57 @@ def submit(
     """
     began = time.monotonic()
     notes: list[str] = []
+    identity = journal.identity
     with RunLog(folder.log, secrets=target.secrets) as log:
-        identity = journal.identity
         logger = log.logger(run_id=identity.run_id)
-        logger.info("begun", carrier=target.name, planned=identity.planned, notes=identity.notes or None)
-        try:
-            _raise_if_stopped(stopped)
-            if identity.batches:
-                job = _with_few_connections(job, logger, notes)
-                send = partial(
-                    _send,
-                    job,
-                    folder,
-                    target,
-                    journal,
-                    logger,
-                    ready_at=ready_at,
-                    notes=notes,
-                    unrecorded=unrecorded,
+        with events.attached("run.log", LogWriter(logger)):
+            events.emit(
+                SessionStarted(carrier=target.name, planned=identity.planned, notes=tuple(identity.notes))
+            )
+            try:
+                _raise_if_stopped(stopped)
+                if identity.batches:
+                    job = _with_few_connections(job, events, notes)
+                    send = partial(
+                        _send,
+                        job,
+                        folder,
+                        target,
+                        journal,
+                        events,
+                        ready_at=ready_at,
+                        notes=notes,
+                        unrecorded=unrecorded,
+                    )
+                    with events.phase(Phase.SENDING):
+                        run_in_loop(send, use_uvloop=True)
+            except BatchlicError as error:
+                stopped = error
+                events.emit(Stopped(reason=str(error)))
+            except Exception as error:
+                stopped = _unexpected(error, folder)
+                logger.exception("unexpected error")
+            with events.phase(Phase.FINALIZING):
+                summary = finalize(job, folder, journal, began=began, stopped=stopped, notes=notes)
+            events.emit(
+                SessionEnded(
+                    exit_code=ExitCode(summary.exit_code or 0),
+                    statuses=summary.statuses,
+                    stopped_because=summary.stopped_because,
                 )
-                run_in_loop(send, use_uvloop=True)
-        except BatchlicError as error:
-            stopped = error
-            logger.error("stopped", reason=str(error))
-        except Exception as error:
-            stopped = _unexpected(error, folder)
-            logger.exception("unexpected error")
-        summary = finalize(job, folder, journal, began=began, stopped=stopped, notes=notes)
-        logger.info("ended", exit_code=summary.exit_code, statuses=summary.statuses)
+            )
     if stopped is not None and is_bug(stopped):
         raise stopped
     return summary
 
 
-def _with_few_connections(job: Job, logger: FilteringBoundLogger, notes: list[str]) -> Job:
+def _with_few_connections(job: Job, events: EventStream, notes: list[str]) -> Job:
     """The job with as many requests in flight as this process can have connections."""
     connections = connections_for(job.limits.max_concurrency)
     if connections == job.limits.max_concurrency:
         return job
     notes.append(fewer_connections_note(connections))
-    logger.warning(notes[-1])
+    events.emit(Warned(message=notes[-1]))
     return job.model_copy(update={"limits": job.limits.model_copy(update={"max_concurrency": connections})})
 
 
@@ -114,7 +129,7 @@ async def _send(
     folder: RunFolder,
     target: Target,
     journal: Journal,
-    logger: FilteringBoundLogger,
+    events: EventStream,
     *,
     ready_at: float,
     notes: list[str],
@@ -122,19 +137,24 @@ async def _send(
 ) -> None:
     """Send what is left of the plan; adds `notes` for the summary. Raises what stopped the pool."""
 
-    limiter = _limiter(job, logger)
+    limiter = _limiter(job, events)
     obey_earlier_retry_after(journal, limiter, job.limits.give_up_after)
     login_delay_s = delay_login(ready_at - time.monotonic(), limiter, job.limits.give_up_after)
     if login_delay_s:
-        logger.warning("the carrier asks to wait before the next login", wait_s=round(login_delay_s, 1))
+        message, details = (
+            "the carrier asks to wait before the next login",
+            {"wait_s": round(login_delay_s, 1)},
+        )
+        events.emit(Warned(message=message, details=details))
     if journal.has_implausible_wait:
-        logger.warning("the carrier asked an earlier session to wait a day or more: this one tries again")
-    reporter = Reporter(_tally(journal), limiter, logger, host=target.host)
+        message = "the carrier asked an earlier session to wait a day or more: this one tries again"
+        events.emit(Warned(message=message))
+    observation = Observation(_tally(journal), limiter, events, host=target.host)
     async with open_client(
         target.base_url, target.credentials, max_connections=job.limits.max_concurrency
     ) as client:
         client.remember(journal.owners_of_request_ids())
-        pool = _pool(job, journal, client, limiter, reporter, login_delay_s=login_delay_s)
+        pool = _pool(job, journal, client, limiter, observation, login_delay_s=login_delay_s)
         batches = partial(read_batches, folder.plan, job.inventory.id_kind)
 
         async def check_ledger() -> None:
@@ -143,18 +163,19 @@ async def _send(
 
         if journal.identity.to_sku:
             migration = migration_of(
-                job, journal, folder, on_accepted=pool.refusals.accepted, on_end=reporter.tally.moved
+                job, journal, folder, on_accepted=pool.refusals.accepted, on_end=observation.tally.moved
             )
 
             async def prepare() -> None:
                 await check_ledger()
-                await reserve_licenses(client, job, folder.plan, migration, logger)
+                await reserve_licenses(client, job, folder.plan, migration, events)
 
-            stopped = await _deliver(pool, reporter, migration.sequences(batches), before=prepare)
+            sequences: Iterable[Iterable[Delivery]] = migration.sequences(batches)
+            stopped = await _deliver(pool, observation, events, sequences, before=prepare)
         else:
             left = remaining(batches(), journal, job.resendable_skus, on_accepted=pool.refusals.accepted)
-            stopped = await _deliver(pool, reporter, left, before=check_ledger)
-        notes += reporter.warnings
+            stopped = await _deliver(pool, observation, events, left, before=check_ledger)
+        notes += observation.warnings
         if stopped is None and not journal.identity.to_sku:  # a migration counts licenses before it sends
             notes += await _counts_after(client, folder, journal)
         await client.logout()
@@ -170,20 +191,12 @@ async def _counts_after(client: CarrierClient, folder: RunFolder, journal: Journ
         return [f"license counts after the run are unknown: {interrupted}"]
 
 
-def _limiter(job: Job, logger: FilteringBoundLogger) -> Limiter:
-    def log_change(change: Change) -> None:
-        logger.info(
-            "limiter",
-            found=change.found,
-            requests_per_s=None if change.flow is None else round(change.flow, 3),
-            concurrency=change.concurrency,
-        )
-
+def _limiter(job: Job, events: EventStream) -> Limiter:
     return Limiter(
         max_concurrency=job.limits.max_concurrency,
         max_rate=job.limits.max_rate,
         fixed_rate=job.limits.fixed_rate,
-        on_change=log_change,
+        on_change=lambda change: events.emit(limit_changed(change)),
     )
 
 
@@ -202,7 +215,7 @@ def _pool(
     journal: Journal,
     client: CarrierClient,
     limiter: Limiter,
-    reporter: Reporter,
+    observation: Observation,
     *,
     login_delay_s: float,
 ) -> Pool:
@@ -214,9 +227,9 @@ def _pool(
             resendable=job.resendable_skus,
             give_up_after=job.limits.give_up_after,
             trusts_duplicates=job.limits.trust_duplicates,
-            on_unreachable=reporter.unreachable,
+            on_unreachable=observation.unreachable,
         ),
-        observer=reporter,
+        observer=observation,
         login_delay_s=login_delay_s,
     )
     return Pool(sender, workers=job.limits.max_concurrency)
@@ -224,7 +237,8 @@ def _pool(
 
 async def _deliver(
     pool: Pool,
-    reporter: Reporter,
+    observation: Observation,
+    events: EventStream,
     sequences: Iterable[Iterable[Delivery]],
     *,
     before: Callable[[], Awaitable[None]] | None = None,
@@ -234,14 +248,16 @@ async def _deliver(
     Returns what stopped the pool: a task group would wrap it if it were raised.
     """
     stopped: BatchlicError | None = None
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(_stop_on_signal, pool)
-        tasks.start_soon(reporter.show)
-        try:
-            await pool.deliver(sequences, before=before)
-        except BatchlicError as error:
-            stopped = error
-        tasks.cancel_scope.cancel()
+    with closing(Progress()) as progress, events.attached("progress", progress):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_stop_on_signal, pool)
+            tasks.start_soon(observation.measure)
+            try:
+                await pool.deliver(sequences, before=before)
+            except BatchlicError as error:
+                stopped = error
+            tasks.cancel_scope.cancel()
+        observation.count()
     return stopped
 
 

@@ -1,19 +1,15 @@
 """What people are told about a carrier in trouble, and how often."""
 
-import io
 from collections.abc import Callable
 
 import anyio
 import pytest
-import structlog
 
 from batchlic.carrier.answers import Answer, Outcome
-from batchlic.carrier.auth import CarrierUnreachable
 from batchlic.pool.limiter.limiter import Limiter
+from batchlic.runs.health import GRACE_S, Health
 from batchlic.runs.outage import TELL_AGAIN_S, TELL_OTHER_S, Outage
-from batchlic.runs.progress import GRACE_S, Reporter, Tally
-from tests.journal.builders import intent
-from tests.pool.builders import ACCEPTED, batch
+from tests.pool.builders import ACCEPTED
 
 REFUSED_CONNECTION = Answer(outcome=Outcome.UNAVAILABLE, error_message="connection refused")
 BROKEN = Answer(outcome=Outcome.AMBIGUOUS, http_status=503, error_message="upstream is down")
@@ -60,89 +56,81 @@ def test_silence_counts_its_seconds() -> None:
     ]
 
 
-class Screen:
-    """A reporter at a clock that the test sets, and what it tells."""
+class Watched:
+    """The health of a carrier at a clock that the test sets, and what is told about it."""
 
     def __init__(self, patched: pytest.MonkeyPatch) -> None:
         self.clock = Clock()
         patched.setattr(anyio, "current_time", self.clock)
         self.lines: list[str] = []
         self.limiter = Limiter(max_concurrency=1, clock=self.clock)
-        logger = structlog.wrap_logger(None, processors=[self._keep])
-        self.reporter = Reporter(
-            Tally(planned=10), self.limiter, logger, host="carrier.example", screen=io.StringIO()
-        )
-
-    def _keep(self, _: object, method: str, event: structlog.typing.EventDict) -> str:
-        if method == "warning":
-            self.lines.append(event["event"])
-        raise structlog.DropEvent
+        self.health = Health(Outage("carrier.example", self.lines.append), self.limiter)
 
     def answer(self, answer: Answer) -> None:
-        self.reporter.answered(batch(1), intent(), answer, 1.0, final=False)
+        self.health.learn(answer)
 
     def check_at(self, now: float) -> None:
         self.clock.now = now
-        self.reporter._health.check()
+        self.health.check()
 
 
 @pytest.fixture
-def screen(monkeypatch: pytest.MonkeyPatch) -> Screen:
-    async def make() -> Screen:
-        return Screen(monkeypatch)
+def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
+    async def make() -> Watched:
+        return Watched(monkeypatch)
 
     return anyio.run(make)
 
 
-def test_the_first_failure_is_told_at_once_with_its_words(screen: Screen) -> None:
-    screen.answer(REFUSED_CONNECTION)
-    assert screen.lines == ["no answer from carrier.example: connection refused; trying again"]
+def test_the_first_failure_is_told_at_once_with_its_words(watched: Watched) -> None:
+    watched.answer(REFUSED_CONNECTION)
+    assert watched.lines == ["no answer from carrier.example: connection refused; trying again"]
 
 
-def test_a_status_is_told_with_the_words_of_the_answer(screen: Screen) -> None:
-    screen.answer(BROKEN)
-    assert screen.lines == ["carrier.example is not well: HTTP 503: upstream is down; trying again"]
+def test_a_status_is_told_with_the_words_of_the_answer(watched: Watched) -> None:
+    watched.answer(BROKEN)
+    assert watched.lines == ["carrier.example is not well: HTTP 503: upstream is down; trying again"]
 
 
-def test_a_failed_login_is_told(screen: Screen) -> None:
-    screen.reporter.unreachable(CarrierUnreachable("no OAuth login (HTTP 503: an empty answer)"))
-    [line] = screen.lines
+def test_a_failed_login_is_told(watched: Watched) -> None:
+    watched.health.missed("no OAuth login (HTTP 503: an empty answer)")
+    [line] = watched.lines
     assert line == "no answer from carrier.example: no OAuth login (HTTP 503: an empty answer); trying again"
 
 
-def test_one_failure_among_good_answers_is_not_told(screen: Screen) -> None:
+def test_one_failure_among_good_answers_is_not_told(watched: Watched) -> None:
     for answer in (ACCEPTED, BROKEN, ACCEPTED):
-        screen.answer(answer)
-    screen.check_at(60)
-    assert screen.lines == []
+        watched.answer(answer)
+    watched.check_at(60)
+    assert watched.lines == []
 
 
-def test_failures_that_last_are_told_within_seconds(screen: Screen) -> None:
-    screen.answer(ACCEPTED)
-    screen.answer(BROKEN)
-    screen.check_at(GRACE_S / 2)
-    assert screen.lines == []
-    screen.check_at(GRACE_S)
-    assert len(screen.lines) == 1
+def test_failures_that_last_are_told_within_seconds(watched: Watched) -> None:
+    watched.answer(ACCEPTED)
+    watched.answer(BROKEN)
+    watched.check_at(GRACE_S / 2)
+    assert watched.lines == []
+    watched.check_at(GRACE_S)
+    assert len(watched.lines) == 1
 
 
-def test_a_carrier_that_never_answered_is_told_within_5_seconds(screen: Screen) -> None:
-    screen.check_at(1)
-    assert screen.lines == []
-    screen.check_at(4)
-    assert screen.lines == ["no answer from carrier.example for 4 s; still waiting"]
+def test_a_carrier_that_never_answered_is_told_within_5_seconds(watched: Watched) -> None:
+    watched.check_at(1)
+    assert watched.lines == []
+    watched.check_at(4)
+    assert watched.lines == ["no answer from carrier.example for 4 s; still waiting"]
 
 
-def test_a_wait_that_the_carrier_asked_for_is_no_silence(screen: Screen) -> None:
-    screen.limiter.hold(600)
-    screen.check_at(60)
-    assert screen.lines == []
+def test_a_wait_that_the_carrier_asked_for_is_no_silence(watched: Watched) -> None:
+    watched.limiter.hold(600)
+    watched.check_at(60)
+    assert watched.lines == []
 
 
-def test_a_long_wait_is_told_with_what_asked_for_it(screen: Screen) -> None:
+def test_a_long_wait_is_told_with_what_asked_for_it(watched: Watched) -> None:
     for seconds in (1.0, 120.0):
         throttled = Answer(
             outcome=Outcome.THROTTLED, http_status=429, error_message="quota exceeded", retry_after_s=seconds
         )
-        screen.answer(throttled)
-    assert screen.lines == ["carrier.example asks to wait 120 s: HTTP 429: quota exceeded"]
+        watched.answer(throttled)
+    assert watched.lines == ["carrier.example asks to wait 120 s: HTTP 429: quota exceeded"]

@@ -1,0 +1,59 @@
+"""Whether the carrier answers the requests of a session."""
+
+import math
+
+import anyio
+
+from batchlic.carrier.answers import Answer, Outcome
+from batchlic.pool.limiter.limiter import Limiter
+from batchlic.runs.outage import SILENCE_S, Outage
+
+GRACE_S = 2.0
+"""Seconds without a good answer before failures are reported; none if there was no good answer yet."""
+LONG_WAIT_S = 5.0
+"""A wait of this many seconds or more, asked for by the carrier, is reported."""
+
+
+class Health:
+    """Reports outages from answers and their absence; times are those of the event loop's clock."""
+
+    def __init__(self, outage: Outage, limiter: Limiter) -> None:
+        self._outage = outage
+        self._limiter = limiter
+        self._is_known = False
+        self._heard_at = anyio.current_time()
+        self._well_at = -math.inf
+        self._failing: Answer | None = None
+
+    def learn(self, answer: Answer) -> None:
+        """Learn from an answer to a request."""
+        self._is_known, self._heard_at = True, anyio.current_time()
+        if answer.outcome in {Outcome.UNAVAILABLE, Outcome.AMBIGUOUS}:
+            self._failing = answer
+            self._report_failure()
+        else:
+            self._well_at, self._failing = self._heard_at, None
+        if (answer.retry_after_s or 0) >= LONG_WAIT_S:
+            self._outage.asks_to_wait(answer.retry_after_s or 0, answer.summary)
+
+    def missed(self, reason: str) -> None:
+        """Learn that a login was not answered."""
+        self._is_known, self._heard_at = True, anyio.current_time()
+        self._outage.unreachable(reason)
+
+    def check(self) -> None:
+        """Report an answer that is overdue, and an outage that lasts."""
+        self._report_failure()
+        silence = anyio.current_time() - self._heard_at
+        is_due = self._limiter.in_flight > 0 or not self._is_known
+        if silence >= SILENCE_S and is_due and not self._limiter.is_paused:
+            self._outage.silent(silence)
+
+    def _report_failure(self) -> None:
+        """Report a failure if no answer was well since a moment: a single one goes by unnoticed."""
+        if self._failing is None or anyio.current_time() - self._well_at < GRACE_S:
+            return
+        if self._failing.http_status is None:
+            self._outage.unreachable(self._failing.summary)
+        else:
+            self._outage.failing(self._failing.summary)

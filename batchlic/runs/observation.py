@@ -1,0 +1,146 @@
+"""Turns what pool and limiter do in a session into the events of its run."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import anyio
+
+from batchlic.carrier.answers import Answer, Outcome
+from batchlic.carrier.auth import CarrierUnreachable
+from batchlic.chunker import Batch, DeviceStatus, Step
+from batchlic.events import AttemptEnded, DevicesCounted, EventStream, LimitChanged, RateMeasured, Warned
+from batchlic.journal import Intent
+from batchlic.pool.limiter.findings import NoLimit, Shut
+from batchlic.pool.limiter.limiter import Change, Limiter
+from batchlic.runs.health import Health
+from batchlic.runs.outage import Outage
+
+MEASURE_INTERVAL_S = 0.5
+"""Seconds between two measurements of the rate."""
+
+_Part: TypeAlias = tuple[int, Step | None, str]
+"""Batch, step of a migration, and row ranges within the batch."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """Devices and requests, counted as answers become durable."""
+
+    to_send: int
+    """Planned devices without those that the ledger excludes."""
+    devices: Counter[DeviceStatus] = field(default_factory=Counter)
+    """Devices by status: accepted, failed, in_doubt."""
+    requests: Counter[Outcome] = field(default_factory=Counter)
+
+    def moved(self, devices: int, failed: int) -> None:
+        """Count a batch of a migration that is done: the devices that moved, and those that failed."""
+        self.devices[DeviceStatus.ACCEPTED] += devices
+        self.devices[DeviceStatus.FAILED] += failed
+
+    @property
+    def throttled_share(self) -> float:
+        """Share of requests that were throttled, 0 to 1."""
+        return self.requests[Outcome.THROTTLED] / max(1, self.requests.total())
+
+
+class Observation:
+    """The pool's observer: counts devices, and emits events."""
+
+    def __init__(self, tally: Tally, limiter: Limiter, events: EventStream, *, host: str) -> None:
+        self.tally = tally
+        self._limiter = limiter
+        self._events = events
+        self._health = Health(Outage(host, self._warn), limiter)
+        self._in_doubt: set[_Part] = set()
+        self.warnings: list[str] = []
+        """Problems with answers that count all the same."""
+
+    def answered(
+        self, batch: Batch, intent: Intent, answer: Answer, duration_ms: float, *, final: bool
+    ) -> None:
+        """Count an answer that has become durable."""
+        self._health.learn(answer)
+        self.tally.requests[answer.outcome] += 1
+        if answer.warning is not None and answer.warning not in self.warnings:
+            self.warnings.append(answer.warning)
+            details = {"warning": answer.warning, "x_request_id": intent.x_request_id}
+            self._events.emit(Warned(message="odd answer", details=details))
+        part = (batch.batch_id, batch.step, intent.part)
+        if answer.outcome is Outcome.AMBIGUOUS and part not in self._in_doubt:
+            self._in_doubt.add(part)
+            self.tally.devices[DeviceStatus.IN_DOUBT] += intent.device_count
+        elif answer.outcome is Outcome.ACCEPTED:
+            self._settle_doubt(part, intent.device_count)
+            self._count(DeviceStatus.ACCEPTED, batch, intent)
+        elif final and part not in self._in_doubt:
+            self._count(DeviceStatus.FAILED, batch, intent)
+        self._events.emit(
+            AttemptEnded(
+                batch_id=batch.batch_id,
+                step=batch.step,
+                part=intent.part,
+                x_request_id=intent.x_request_id,
+                attempt=intent.attempt,
+                action=intent.action,
+                devices=intent.device_count,
+                started_at=intent.started_at,
+                duration_ms=duration_ms,
+                outcome=answer.outcome,
+                is_final=final,
+                http_status=answer.http_status,
+                error_code=answer.error_code,
+                error_message=answer.error_message,
+                request_id=answer.request_id,
+                retry_after_s=answer.retry_after_s,
+            )
+        )
+
+    def unreachable(self, error: CarrierUnreachable) -> None:
+        """Report that a login was not answered."""
+        self._health.missed(str(error))
+
+    async def measure(self) -> None:
+        """Emit devices and rate twice a second, and report outages, until cancelled."""
+        while True:
+            self.count()
+            await anyio.sleep(MEASURE_INTERVAL_S)
+            self._health.check()
+
+    def count(self) -> None:
+        """Emit the devices so far, and the rate."""
+        found = self._limiter.found
+        self._events.emit(
+            DevicesCounted(
+                to_send=self.tally.to_send,
+                statuses=dict(self.tally.devices),
+                throttled_share=self.tally.throttled_share,
+            )
+        )
+        self._events.emit(
+            RateMeasured(
+                requests_per_s=self._limiter.flow or 0.0,
+                found=str(found) if isinstance(found, NoLimit | Shut) else f"found: {found}",
+                in_flight=self._limiter.in_flight,
+                concurrency=self._limiter.concurrency,
+                is_paused=self._limiter.is_paused,
+            )
+        )
+
+    def _count(self, status: DeviceStatus, batch: Batch, intent: Intent) -> None:
+        """Count devices, but not in a step of a migration: `Tally.moved` counts those."""
+        if batch.request is None:
+            self.tally.devices[status] += intent.device_count
+
+    def _settle_doubt(self, part: _Part, devices: int) -> None:
+        if part in self._in_doubt:
+            self._in_doubt.remove(part)
+            self.tally.devices[DeviceStatus.IN_DOUBT] -= devices
+
+    def _warn(self, message: str) -> None:
+        self._events.emit(Warned(message=message))
+
+
+def limit_changed(change: Change) -> LimitChanged:
+    """The event for a change that the limiter reports."""
+    return LimitChanged(found=change.found, requests_per_s=change.flow, concurrency=change.concurrency)
