@@ -20,6 +20,7 @@ from batchlic.journal import SANDBOX
 from batchlic.logs import printable
 from batchlic.writer.report.data import Interval, Report, Timeline
 from batchlic.writer.report.plots import Plots, PlotsMissing, draw, time_unit
+from batchlic.writer.summary import STOPS
 
 NO_PLOTS = Plots()
 
@@ -39,14 +40,6 @@ STATUS_MEANINGS = {
     DeviceStatus.PENDING: "still to be sent",
     DeviceStatus.IN_DOUBT: "may have been executed: the answer was lost",
     DeviceStatus.FAILED: "the carrier refused it, or reported a failure",
-}
-
-_STOPS = {
-    ExitCode.BUG: "Stopped by an error",
-    ExitCode.USAGE: "Stopped early",
-    ExitCode.REFUSED: "Refused",
-    ExitCode.CREDENTIALS: "Credentials rejected",
-    ExitCode.STOPPED: "Stopped early",
 }
 
 _TABLE_ROWS = 16
@@ -95,7 +88,7 @@ def outcome(report: Report) -> str:
         return f"At work: {told}"
     if summary.exit_code is None:
         return f"Interrupted: {told}"
-    if stop := _STOPS.get(ExitCode(summary.exit_code)):
+    if stop := STOPS.get(ExitCode(summary.exit_code)):
         return f"{stop}: {told}"
     return f"Finished: {told}"
 
