@@ -20,7 +20,7 @@ from batchlic.runs.staging import recorded_path
 from batchlic.runs.states import state_frames_of
 from batchlic.writer.device_states import RESULTS
 from batchlic.writer.report.data import Example, Link, Rejects, Report, Session, shown
-from batchlic.writer.report.devices import COLUMNS, EXAMPLES, DeviceTotals
+from batchlic.writer.report.devices import COLUMNS, EXAMPLES, LICENSES_SHOWN, DeviceTotals
 from batchlic.writer.report.requests import batch_attempts, latency, request_table, timeline
 from batchlic.writer.summary import Summary
 from batchlic.writer.tables import explain_damage, read_table
@@ -69,6 +69,7 @@ def collect(
     totals = DeviceTotals()
     for frame in _device_frames(folder, journal):
         totals.add(frame)
+    licenses = totals.licenses(identity.licenses, identity.action)
     requests = request_table(journal.attempts())
     lifetime = [sku for sku, license in job.skus.items() if license is LicenseType.LIFETIME]
     return Report(
@@ -83,7 +84,8 @@ def collect(
         rejects=_rejects(folder, identity.rejected),
         failures=totals.failures(),
         other_failures=totals.other_failures,
-        licenses=totals.licenses(identity.licenses, identity.action),
+        licenses=licenses[:LICENSES_SHOWN],
+        other_licenses=len(licenses[LICENSES_SHOWN:]),
         doubts=totals.doubts(lifetime),
         settled_by=totals.settled_by,
         timeline=timeline(requests),

@@ -15,6 +15,7 @@ from batchlic.writer.report.data import Doubt, Doubts, Failures, LicenseChange, 
 
 DOUBTS_SHOWN = 20
 FAILURES_SHOWN = 20
+LICENSES_SHOWN = 50
 EXAMPLES = 3
 
 _CODES_COUNTED = 1000
@@ -172,7 +173,7 @@ class DeviceTotals:
         return [StepStatuses(step, dict(counts)) for step, counts in totals.items() if counts]
 
     def licenses(self, before: Sequence[LicenseCount], action: Action) -> list[LicenseChange]:
-        """The licenses by account and SKU: as the carrier counted them before, and what the run changed."""
+        """The licenses by account and SKU, before the run and as it changed them; most changed first."""
         changes: Counter[tuple[str, str]] = Counter()
         lost: Counter[tuple[str, str]] = Counter()
         for group, devices in self._groups.items():
@@ -183,7 +184,7 @@ class DeviceTotals:
                 elif status == DeviceStatus.IN_DOUBT.value:
                     lost[place] += devices
         counted = {(one.account_name, one.sku_number): one for one in before}
-        return [
+        found = [
             LicenseChange(
                 account_name=place[0],
                 sku_number=place[1],
@@ -194,6 +195,7 @@ class DeviceTotals:
             )
             for place in sorted({*counted, *changes, *lost})
         ]
+        return sorted(found, key=lambda one: -abs(one.change))
 
 
 def _license_changes(

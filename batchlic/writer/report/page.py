@@ -18,7 +18,7 @@ from batchlic.errors import ExitCode
 from batchlic.figures import counted, duration, noun_for, time_on_terminal
 from batchlic.journal import SANDBOX
 from batchlic.logs import printable
-from batchlic.writer.report.data import Interval, Report, Timeline
+from batchlic.writer.report.data import Interval, Report, Timeline, shown
 from batchlic.writer.report.plots import Plots, PlotsMissing, draw, time_unit
 from batchlic.writer.summary import STOPS
 
@@ -41,6 +41,9 @@ STATUS_MEANINGS = {
     DeviceStatus.IN_DOUBT: "may have been executed: the answer was lost",
     DeviceStatus.FAILED: "the carrier refused it, or reported a failure",
 }
+
+_TEXT_SHOWN = 1000
+"""Characters of a note, or of the reason of a stop, that the page shows."""
 
 _TABLE_ROWS = 16
 """Most rows of the table that stands in for the plots over time."""
@@ -181,6 +184,7 @@ def _environment() -> Environment:
     environment.filters.update(
         number="{:,}".format,
         rate=_rate,
+        cut=lambda text: shown(text, _TEXT_SHOWN),
         share=_share,
         signed=_signed,
         words=_words,
