@@ -6,6 +6,7 @@ service and an HTTP status are passed on.
 
 import logging
 import re
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -73,7 +74,8 @@ def services_of(targets: Mapping[str, SecretStr]) -> list[Service]:
     )
     services = []
     for label, url in targets.items():
-        plugin = apprise.Apprise.instantiate(url.get_secret_value(), asset=asset)
+        with warnings.catch_warnings(action="ignore"):  # its modules import deprecated ones
+            plugin = apprise.Apprise.instantiate(url.get_secret_value(), asset=asset)
         if plugin is None:
             raise UsageError(
                 f"{label}: apprise can't use this URL: https://appriseit.com/services shows the form of each "

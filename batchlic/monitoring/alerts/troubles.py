@@ -1,9 +1,9 @@
 """What is wrong after a run, and what of it is news: one message for a change, not one for each night."""
 
 import hashlib
-import re
 from collections.abc import Collection, Mapping
 from enum import StrEnum
+from itertools import groupby
 from typing import NamedTuple, TypeAlias
 
 import msgspec
@@ -36,8 +36,6 @@ Troubles: TypeAlias = Mapping[Kind, Trouble]
 
 _MANY_TIMES = 2
 """So many times as many failed devices or rejected rows as in the last message are news."""
-_VARIABLE = re.compile(r"(?:\S*\d\S*\W*)+")
-"""Words with digits: figures, run ids, devices, paths of runs. They differ every night."""
 
 
 class News(NamedTuple):
@@ -108,5 +106,10 @@ def _lower(before: Trouble, now: Trouble) -> Trouble:
 
 
 def _fingerprint(reason: str) -> str:
-    """The same for the same reason every night; it shows nothing of the text."""
-    return hashlib.sha256(_VARIABLE.sub("#", reason).encode()).hexdigest()[:16]
+    """The same for the same reason every night; it shows nothing of the text.
+
+    Words with digits are figures, run ids, devices or paths, which differ every night, also in their number.
+    """
+    words = ("#" if any(map(str.isdigit, word)) else word for word in reason.split())
+    same = " ".join(word for word, _ in groupby(words))
+    return hashlib.sha256(same.encode(errors="replace")).hexdigest()[:16]

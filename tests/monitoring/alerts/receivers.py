@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socket import socket
 from typing import Any
 
 from aiosmtpd.controller import Controller
@@ -24,14 +25,12 @@ class WebServer:
 
 
 @contextmanager
-def web_server(
-    *statuses: int, text: str = "OK", until: threading.Event | None = None
-) -> Iterator[WebServer]:
+def web_server(*statuses: int, text: str = "OK", until: threading.Event | None = None) -> Iterator[WebServer]:
     """Answer with these statuses in turn, and then with 200; with `until`, not before that event."""
     server, left = WebServer(), list(statuses)
 
     class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:  # noqa: N802 - the name of the base class
+        def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             server.requests.append((self.path, body.decode()))
             if until is not None:
@@ -55,6 +54,13 @@ def web_server(
             thread.join()
 
 
+def free_port() -> int:
+    """A port at which nobody listens."""
+    with socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
 class _Inbox:
     def __init__(self) -> None:
         self.mails: list[str] = []
@@ -68,9 +74,9 @@ class _Inbox:
 def mail_server() -> Iterator[tuple[int, Sequence[str]]]:
     """Yield the port of an SMTP server, and the mails that it gets."""
     inbox = _Inbox()
-    controller = Controller(inbox, hostname="127.0.0.1", port=0)
+    controller = Controller(inbox, hostname="127.0.0.1", port=free_port())
     controller.start()
     try:
-        yield controller.server.sockets[0].getsockname()[1], inbox.mails
+        yield controller.port, inbox.mails
     finally:
         controller.stop()
