@@ -66,8 +66,7 @@ def services_of(targets: Mapping[str, SecretStr]) -> list[Service]:
         image_url_mask="",
         image_url_logo="",
         interpret_emojis=False,
-        async_mode=False,  # no thread pool: it would keep the process from ending while a server hangs
-        service_timeout=0,
+        service_timeout=0,  # with one, threads of a pool would keep the process from ending
         storage_mode="memory",
         pgp_autogen=False,
         pem_autogen=False,

@@ -104,7 +104,15 @@ def test_each_target_is_told_what_it_was_not_told_yet(tmp_path: Path) -> None:
     assert (len(old.messages), len(new.messages)) == (1, 1)
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b"\xff", b"[]", b'{"format": 99}', b'{"targets": {"a": 1}}'])
+def test_the_memory_of_another_version_is_not_used(tmp_path: Path) -> None:
+    service, memory = FakeService(), tmp_path / "nightly.json"
+    notified(service, memory, ended(6, DOWN))
+    memory.write_text(memory.read_text().replace('"format":1', '"format":2'))
+    notified(service, memory, ended(6, DOWN))
+    assert len(service.messages) == 2
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"\xff", b"[]", b'{"targets": {"a": 1}}'])
 def test_a_damaged_memory_repeats_a_message_and_is_written_again(damage: bytes, tmp_path: Path) -> None:
     service, memory = FakeService(), tmp_path / "nightly.json"
     memory.write_bytes(damage)

@@ -107,7 +107,15 @@ def test_a_switch_that_hangs_costs_no_more_than_the_limit(monkeypatch: pytest.Mo
     assert problem.startswith("the heartbeat was not told of the start of the run: ")
 
 
-def test_f_a_body_shows_no_secret() -> None:
+def test_f_a_body_shows_neither_a_secret_nor_control_characters() -> None:
     with web_server() as server:
-        pinged(server.port, ended(5, "hunter2 is wrong"))
-    assert "hunter2" not in server.requests[0][1]
+        pinged(server.port, ended(5, "hunter2 is \x1b[31mwrong"))
+    assert "[redacted] is \\x1b[31mwrong" in server.requests[0][1]
+
+
+def test_a_switch_on_this_machine_is_pinged_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+    with web_server() as server:
+        assert pinged(server.port, started(), path="/hunter2/") == []
+    assert server.paths == ["/hunter2/start"]

@@ -89,6 +89,11 @@ def test_a_reason_is_data_on_one_line_without_markup(reason: str, shown: str) ->
     assert message(ended(6, reason)).body.splitlines()[0] == f"The run stopped early: {shown}"
 
 
+def test_f_no_line_shows_a_secret() -> None:
+    origin = Origin(job="nightly", host="h", command="batchlic run --x hunter2", secrets=["hunter2"])
+    assert "Next: batchlic run --x [redacted]" in message(ended(4), origin=origin).body
+
+
 def test_a_rehearsal_is_called_one() -> None:
     origin = Origin(job="nightly", host="h", command="c", is_rehearsal=True)
     assert message(ended(6), origin=origin).title == "Rehearsal: nightly: stopped early (exit 6)"

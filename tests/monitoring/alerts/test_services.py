@@ -65,13 +65,17 @@ def test_f_an_unreachable_target_is_told_without_its_url(url: str, capfd: pytest
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_server_that_hangs_costs_no_more_than_the_limit() -> None:
+def test_a_server_that_hangs_costs_no_more_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("apprise.apprise.get_shared_executor", None)  # Python waits for threads of pools
     released = threading.Event()
     with web_server(until=released) as slow:
         target = service(f"json://127.0.0.1:{slow.port}/")
+        before = set(threading.enumerate())
         problems = all_within(0.2, [lambda: target.send(MESSAGE), lambda: None])
+        left = set(threading.enumerate()) - before
         released.set()
     assert problems == ["no answer within 0.2 s", None]
+    assert all(thread.daemon for thread in left)  # no other thread keeps the process from ending
 
 
 @pytest.mark.parametrize(
