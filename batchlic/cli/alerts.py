@@ -106,7 +106,7 @@ def alerts(
 
     Yields a function that raises UsageError if nobody can be told as the job says. The run calls it first, so
     that those who can be told hear of that, too. `is_wanted`: --notify or --no-notify; None: on a carrier
-    only. `run_dir` is the run folder that the operator named.
+    only. `job` is None if it is not known. `run_dir` is the run folder that the operator named.
     """
     observers, wrong = _observers(job, run_dir, is_wanted=is_wanted, on_sandbox=on_sandbox)
 
@@ -132,8 +132,9 @@ def _observers(
     """The observers that the job wants, and the first thing that is wrong with its [notify]."""
     from batchlic.settings import load_settings
 
-    notify = job.notify if job is not None else None
-    if job is None or notify is None:
+    if job is None:
+        return [], None
+    if (notify := job.notify) is None:
         return [], UsageError("--notify: the job has no [notify]") if is_wanted else None
     if not (is_wanted if is_wanted is not None else not on_sandbox):
         return [], None
