@@ -15,21 +15,15 @@ from batchlic.figures import counted, duration, noun_for, time_on_terminal
 from batchlic.job import as_share
 from batchlic.ledger.files import Count, Forgotten, Imported
 from batchlic.logs import printable
+from batchlic.runs.folder import RunFolder
 from batchlic.runs.history import HistoryEvent
 from batchlic.runs.live_limits import LimitsInForce
 from batchlic.runs.related import RelatedRun, Relation
 from batchlic.runs.status import AtWork, LastAnswer, StatusReport
 from batchlic.runs.verify import Verification
 from batchlic.writer.in_doubt import Doubt
-from batchlic.writer.summary import Summary
+from batchlic.writer.summary import STOPS, Summary
 
-_STOPS = {
-    ExitCode.BUG: "Stopped by an error",
-    ExitCode.USAGE: "Stopped early",
-    ExitCode.REFUSED: "Refused",
-    ExitCode.CREDENTIALS: "Credentials rejected",
-    ExitCode.STOPPED: "Stopped early",
-}
 DOUBTS_SHOWN = 10
 """Most requests in doubt that are shown."""
 
@@ -337,7 +331,7 @@ def _outcome(summary: Summary) -> str:
         return f"{_activity(summary.at_work)}: {figures}"
     if summary.exit_code is None:
         return f"Interrupted (killed, or the machine stopped): {figures}"
-    if stop := _STOPS.get(ExitCode(summary.exit_code)):
+    if stop := STOPS.get(ExitCode(summary.exit_code)):
         reason = summary.stopped_because or "devices are still pending"
         return f"{stop}: {printable(reason)}; {figures}"
     return f"Finished: {figures}"
@@ -363,6 +357,10 @@ def _next_steps(summary: Summary, folder: Path) -> list[str]:
     is_at_work = False
     if isinstance(summary, StatusReport):
         is_at_work = summary.at_work is not None
+    report = RunFolder(folder).report
+    if report.is_file() and not is_at_work:
+        lines.append(f"  Report: {report}")
+    if isinstance(summary, StatusReport):
         if summary.limits is not None and summary.limits.changed_by is not None:
             lines.append(f"  {describe_limits(summary.limits)}")
         lines += map(_related_line, summary.related)

@@ -19,6 +19,13 @@ FlagValues = dict[str, dict[str, Any]]
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
+Notifying = Annotated[
+    bool | None,
+    typer.Option(
+        "--notify/--no-notify",
+        help="Tell the people of the job's [notify] how the run ends [not on a sandbox].",
+    ),
+]
 OnSandbox = Annotated[bool, typer.Option("--sandbox", help="Run against a sandbox carrier on this machine.")]
 
 NewLedger = Annotated[
@@ -250,14 +257,17 @@ class RunOptions:
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be sent, send nothing, and leave no files.")
     ] = False
+    no_report: Annotated[bool, typer.Option("--no-report", help="Write no report.html.")] = False
     yes: Yes = False
     sandbox: OnSandbox = False
+    notify: Notifying = None
 
     def values(self) -> FlagValues:
         """The options that were given, by table and key of a job file. Raises UsageError for --column."""
         values = self.plan.values()
         values["limits"] |= self.send.limits()
         values["limits"]["require_confirmation"] = self.wait.require_confirmation or None
+        values["report"] = {"write": False if self.no_report else None}
         return values
 
 
