@@ -16,6 +16,7 @@ from batchlic.cli.observers import observers
 from batchlic.cli.options import (
     FlagValues,
     Json,
+    MetricsOptions,
     NewLedger,
     OnSandbox,
     PlanOptions,
@@ -115,18 +116,25 @@ def plan(inventory: Inventories, *, options: PlanOptions) -> None:
 
 
 @app.command()
+@with_option_groups
 def resume(
-    run_dir: RunDirectory, *, new_ledger: NewLedger = False, sandbox: OnSandbox = False, json: Json = False
+    run_dir: RunDirectory,
+    *,
+    new_ledger: NewLedger = False,
+    metrics: MetricsOptions,
+    sandbox: OnSandbox = False,
+    json: Json = False,
 ) -> None:
     """Continue a run that stopped. A finished run is left as it is."""
     from batchlic.job import EmbeddedSandbox
     from batchlic.runs.folder import RunFolder
+    from batchlic.runs.identity import job_in
     from batchlic.runs.run import resume as resume_run
     from batchlic.runs.run_events import observed
 
     with open_target(EmbeddedSandbox() if sandbox else None) as target:
         folder = RunFolder(run_dir)
-        with observers() as events:
+        with observers(metrics.table(None if sandbox else job_in(folder).metrics)) as events:
             summary = observed(
                 events, lambda: resume_run(folder, target, allow_new_ledger=new_ledger, events=events)
             )
@@ -188,7 +196,7 @@ def _start(job: "Job", options: RunOptions) -> None:
     with (
         open_target(job.sandbox if options.sandbox else None) as target,
         run_listener(options.wait, folder, on_sandbox=options.sandbox) as listener,
-        observers() as events,
+        observers(options.metrics.table(None if options.sandbox else job.metrics)) as events,
     ):
         ask = None if options.yes or options.sandbox else ask_on_terminal()
 

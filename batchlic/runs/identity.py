@@ -22,6 +22,7 @@ _GUARDS = ("inventory.allow_empty", "inventory.min_rows", "inventory.max_change"
 _MAY_CHANGE = (
     "limits",
     "ledger",
+    "metrics",
     "sandbox",
     "inventory.files",
     "inventory.download_timeout",
@@ -108,6 +109,12 @@ def inspected(folder: RunFolder) -> Iterator[JournalQueries]:
         with _explained(folder):
             journal = opened.enter_context(inspect_journal(folder.journal))
         yield journal
+
+
+def job_in(folder: RunFolder) -> Job:
+    """The job of the run in a folder, which is not changed. Raises RunFolderError as `inspected` does."""
+    with inspected(folder) as journal:
+        return job_of(journal.identity)
 
 
 @contextmanager
