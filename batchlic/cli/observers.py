@@ -1,7 +1,8 @@
 """The observers that a command attaches to its run."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from batchlic.cli.output import print_message
@@ -9,16 +10,22 @@ from batchlic.cli.output import print_message
 if TYPE_CHECKING:
     from batchlic.events import EventStream
     from batchlic.job import MetricsUse
+    from batchlic.monitoring.otel import OtlpMetrics, RunTraces
+    from batchlic.monitoring.otel_settings import Wanted
 
 
 @contextmanager
-def observers(metrics: "MetricsUse") -> Iterator["EventStream"]:
+def observers(metrics: "MetricsUse", *, secrets: Iterable[str] = ()) -> Iterator["EventStream"]:
     """The events of a run in the block; afterward print what went wrong with observers."""
     from batchlic.events import EventStream
 
     events = EventStream()
     try:
-        with _metrics_file(events, metrics.file), _metrics_server(events, metrics.port):
+        with (
+            _metrics_file(events, metrics.file),
+            _metrics_server(events, metrics.port),
+            _opentelemetry(events, secrets),
+        ):
             yield events
     finally:
         for problem in events.problems:
@@ -62,3 +69,44 @@ def _metrics_server(events: "EventStream", port: int | None) -> Iterator[None]:
     print_message(f"Metrics of this run: {subscriber.url}")
     with closing(subscriber), events.attached("metrics server", subscriber):
         yield
+
+
+@contextmanager
+def _opentelemetry(events: "EventStream", secrets: Iterable[str]) -> Iterator[None]:
+    """Send what the standard variables of OpenTelemetry ask for. What is wrong with them is no error."""
+    from batchlic.monitoring.otel_settings import wanted
+
+    traces, metrics = wanted("traces", os.environ), wanted("metrics", os.environ)
+    events.problems += dict.fromkeys(filter(None, (traces.problem, metrics.problem)))
+    subscribers: list[RunTraces | OtlpMetrics] = []
+    try:
+        with ExitStack() as attached:
+            if traces.is_on or metrics.is_on:
+                subscribers += _otel_subscribers(events, secrets, traces, metrics)
+            for subscriber in subscribers:
+                attached.enter_context(events.attached("OpenTelemetry", subscriber))
+            yield
+    finally:
+        for subscriber in subscribers:
+            events.problems += subscriber.problems
+
+
+def _otel_subscribers(
+    events: "EventStream", secrets: Iterable[str], traces: "Wanted", metrics: "Wanted"
+) -> "list[RunTraces | OtlpMetrics]":
+    """The subscribers for what is wanted; none, and a problem, if the library is missing or can't start."""
+    try:
+        from batchlic.monitoring.otel import OtlpMetrics, RunTraces, silence_library
+
+        silence_library()
+        return [
+            *([RunTraces(secrets=secrets)] if traces.is_on else []),
+            *([OtlpMetrics()] if metrics.is_on else []),
+        ]
+    except ImportError:
+        reason = "an OTEL_ variable names an endpoint, but batchlic has no OpenTelemetry"
+        events.problems.append(f"{reason}: pip install 'batchlic[otel]'")
+    except Exception as error:  # noqa: BLE001 - a wrong OTEL_ variable must not stop a run
+        kind = type(error).__name__  # not its text: it may quote a variable with a secret (promise F)
+        events.problems.append(f"OpenTelemetry can't start with these OTEL_ variables ({kind})")
+    return []

@@ -134,7 +134,8 @@ def resume(
 
     with open_target(EmbeddedSandbox() if sandbox else None) as target:
         folder = RunFolder(run_dir)
-        with observers(metrics.table(None if sandbox else job_in(folder).metrics)) as events:
+        measured = metrics.table(None if sandbox else job_in(folder).metrics)
+        with observers(measured, secrets=target.secrets) as events:
             summary = observed(
                 events, lambda: resume_run(folder, target, allow_new_ledger=new_ledger, events=events)
             )
@@ -193,10 +194,11 @@ def _start(job: "Job", options: RunOptions) -> None:
     if options.dry_run:
         _dry_run(job, folder, options)
         return
+    measured = options.metrics.table(None if options.sandbox else job.metrics)
     with (
         open_target(job.sandbox if options.sandbox else None) as target,
         run_listener(options.wait, folder, on_sandbox=options.sandbox) as listener,
-        observers(options.metrics.table(None if options.sandbox else job.metrics)) as events,
+        observers(measured, secrets=target.secrets) as events,
     ):
         ask = None if options.yes or options.sandbox else ask_on_terminal()
 

@@ -8,12 +8,15 @@ Compare figures of one run of the benchmark only.
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -42,7 +45,10 @@ program, httpx, own: seconds of the program from start to end, of httpx's loop, 
 of httpx, of own: devices/s of the program divided by those of httpx's loop and of the own client's loop.
 written, sent: devices/s of the program's sending and writing, and of its sending alone (from the first
 request to the last answer), divided by those of the own client's loop.
-memory, CPU, own: peak memory and CPU seconds of the program, and CPU seconds of the own client's loop."""
+memory, CPU, own: peak memory and CPU seconds of the program, and CPU seconds of the own client's loop.
+observed: seconds and CPU seconds of the program with metrics file, metrics port, traces and metrics by
+OpenTelemetry, divided by those without; the fastest of three runs each."""
+OBSERVED_RUNS = 3
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,7 @@ def main() -> None:
         return
     print(LEGEND)
     columns = "devices", "latency", "program", "httpx", "own", "of httpx", "of own", "written", "sent"
-    print(_row(*columns, "memory", "CPU", "own"), flush=True)
+    print(_row(*columns, "memory", "CPU", "own", "observed", "(CPU)"), flush=True)
     for devices in arguments.devices:
         for latency in LATENCIES:
             with TemporaryDirectory(prefix="batchlic-bench-") as folder:
@@ -78,9 +84,8 @@ def _compare(folder: Path, devices: int, latency: float) -> None:
     inventory, run_dir = folder / "fleet.csv", folder / "run"
     plan = str(run_dir / "plan.parquet")
     _write_fleet(inventory, devices)
-    program = ["-m", "batchlic", "assign", str(inventory), "--account", ACCOUNT, "--sku", SKU]
     with _sandbox(latency):
-        whole = _measure([*program, "--run-dir", str(run_dir), "--max-concurrency", str(CONCURRENCY)])
+        whole = _measure(_program(inventory, run_dir))
     with _sandbox(latency):
         own, own_cpu = _loop(plan)
     httpx_s = []
@@ -89,6 +94,7 @@ def _compare(folder: Path, devices: int, latency: float) -> None:
             httpx_s.append(_loop(plan, "--httpx-tasks", str(tasks))[0])
     session = devices / msgspec.json.decode((run_dir / "summary.json").read_bytes())["devices_per_second"]
     sending = _sending_s(run_dir / "audit.parquet")
+    observed, observed_cpu = _cost_of_observers(folder, inventory, latency)
     fastest = min(httpx_s)
     ratios = fastest / whole.seconds, own / whole.seconds, own / session, own / sending
     print(
@@ -99,9 +105,57 @@ def _compare(folder: Path, devices: int, latency: float) -> None:
             *(f"{ratio:.2f}" for ratio in ratios),
             f"{whole.peak_mb:,.0f} MB",
             *(f"{seconds:.1f} s" for seconds in (whole.cpu, own_cpu)),
+            *(f"{ratio:.3f}" for ratio in (observed, observed_cpu)),
         ),
         flush=True,
     )
+
+
+def _program(inventory: Path, run_dir: Path) -> list[str]:
+    where = ["--run-dir", str(run_dir), "--max-concurrency", str(CONCURRENCY)]
+    return ["-m", "batchlic", "assign", str(inventory), "--account", ACCOUNT, "--sku", SKU, *where]
+
+
+def _cost_of_observers(folder: Path, inventory: Path, latency: float) -> tuple[float, float]:
+    """Seconds and CPU seconds with all observers, divided by those without; runs of both kinds alternate."""
+    plain: list[Measured] = []
+    observed: list[Measured] = []
+    with _otlp_receiver() as endpoint:
+        for number in range(OBSERVED_RUNS):
+            run_dir = folder / f"run-{number}"
+            with _sandbox(latency):
+                plain.append(_measure([*_program(inventory, run_dir / "plain"), "--no-ledger"]))
+            options = ["--no-ledger", "--metrics-file", str(folder / "run.prom"), "--metrics-port", "0"]
+            with _sandbox(latency):
+                os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = endpoint
+                observed.append(_measure([*_program(inventory, run_dir / "observed"), *options]))
+                del os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"]
+            shutil.rmtree(run_dir)
+    seconds = min(run.seconds for run in observed) / min(run.seconds for run in plain)
+    return seconds, min(run.cpu for run in observed) / min(run.cpu for run in plain)
+
+
+@contextmanager
+def _otlp_receiver() -> Iterator[str]:
+    """An endpoint for OpenTelemetry that drops what it receives."""
+
+    class Dropping(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(200)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as http.server
+            """Log nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Dropping)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
 
 
 def _row(*cells: str) -> str:
