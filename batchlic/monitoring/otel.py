@@ -47,6 +47,9 @@ FLUSH_S = 4.0
 """Seconds that the end of a run waits for the endpoint: less than what an event stream gives a subscriber."""
 MOST_OPEN_BATCHES = 2000
 """Spans of batches that may be open. Beyond that, the oldest one ends."""
+MOST_PLAIN_BATCHES = 2000
+"""Spans of batches that were accepted at once. In a larger plan, evenly spread ones stand for all of them:
+100,000 spans would slow the run, and tracing systems cut off such a trace."""
 _TEXT_LENGTH = 200
 
 
@@ -65,8 +68,9 @@ class RunTraces:
         self._run = self._tracer.start_span("batchlic", context=parent, start_time=time_ns())
         self._phases: list[tuple[Phase, Span]] = []
         self._batches: dict[tuple[int, str | None], _OpenBatch] = {}
+        self._one_in = 1
+        """Of how many batches that were accepted at once one has a span."""
         self._spans = 1
-        self._is_flushed = True
 
     @property
     def problems(self) -> list[str]:
@@ -88,7 +92,7 @@ class RunTraces:
             case PhaseEnded():
                 self._end_phase(event)
             case PlanReady():
-                self._run.set_attributes(_prefixed({"rows_read": event.rows_read, "planned": event.planned}))
+                self._plan(event)
             case LimitChanged():
                 attributes = {"found": event.found, "concurrency": event.concurrency}
                 self._current.add_event("limit changed", _prefixed(attributes), event.at * 1000)
@@ -104,27 +108,35 @@ class RunTraces:
     def _current(self) -> Span:
         return self._phases[-1][1] if self._phases else self._run
 
-    def _start(self, name: str, at: int, kind: SpanKind = SpanKind.INTERNAL) -> Span:
+    def _start(
+        self,
+        name: str,
+        at: int,
+        kind: SpanKind = SpanKind.INTERNAL,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> Span:
         self._spans += 1
         context = set_span_in_context(self._current)
-        return self._tracer.start_span(name, context=context, kind=kind, start_time=at * 1000)
+        return self._tracer.start_span(name, context, kind, attributes, start_time=at * 1000)
 
     def _begin(self, event: RunStarted) -> None:
         self._run.update_name(f"batchlic {event.action}")
         fields = ("run_id", "job", "action", "carrier", "is_resumed")
         self._run.set_attributes(_prefixed({name: getattr(event, name) for name in fields}))
 
+    def _plan(self, event: PlanReady) -> None:
+        self._one_in = -(-event.batches // MOST_PLAIN_BATCHES) or 1
+        attributes = {"rows_read": event.rows_read, "planned": event.planned, "batches": event.batches}
+        self._run.set_attributes(_prefixed({**attributes, "plain_batch_spans_one_in": self._one_in}))
+
     def _attempt(self, event: AttemptEnded) -> None:
+        is_accepted = event.outcome.value == "accepted"
         key = (event.batch_id, event.step)
         batch = self._batches.get(key)
         if batch is None:
-            batch = self._batches[key] = _OpenBatch(
-                self._start("batch", event.started_at, SpanKind.CLIENT), event.devices
-            )
-            identity = {"batch_id": event.batch_id, "step": event.step, "devices": event.devices}
-            batch.span.set_attributes(_prefixed({**identity, "action": event.action}))
-            if len(self._batches) > MOST_OPEN_BATCHES:
-                self._batches.pop(next(iter(self._batches))).end(event.at)
+            if is_accepted and event.attempt == 1 and event.batch_id % self._one_in:
+                return
+            batch = self._batches[key] = self._open(event)
         attributes = {
             "attempt": event.attempt,
             "outcome": event.outcome.value,
@@ -135,11 +147,17 @@ class RunTraces:
             "error_code": event.error_code and self._text(event.error_code),
         }
         batch.span.add_event("attempt", _prefixed(attributes), event.at * 1000)
-        is_accepted = event.outcome.value == "accepted"
         if is_accepted or event.is_final:
             batch.settle(event.devices, is_accepted=is_accepted)
             if batch.devices_left <= 0:
                 self._batches.pop(key).end(event.at)
+
+    def _open(self, event: AttemptEnded) -> "_OpenBatch":
+        if len(self._batches) >= MOST_OPEN_BATCHES:
+            self._batches.pop(next(iter(self._batches))).end(event.at)
+        attributes = {"batch_id": event.batch_id, "step": event.step, "devices": event.devices}
+        span = self._start("batch", event.started_at, SpanKind.CLIENT, _prefixed(attributes))
+        return _OpenBatch(span, event.devices)
 
     def _end_phase(self, event: PhaseEnded) -> None:
         if self._phases and self._phases[-1][0] is event.phase:
@@ -225,6 +243,7 @@ class OtelMeter:
         self._counters: dict[str, Counter] = {}
         self._gauges: dict[str, Any] = {}
         self._histograms: dict[str, Histogram] = {}
+        self._attributes: dict[tuple[str, ...], dict[str, str]] = {}
         for one in INSTRUMENTS:
             name, unit = _name_and_unit(one)
             match one.kind:
@@ -239,25 +258,28 @@ class OtelMeter:
 
     def add(self, instrument: Instrument, labels: tuple[str, ...], value: float = 1) -> None:
         """Increase a counter."""
-        self._counters[instrument.name].add(value, _attributes(instrument, labels))
+        self._counters[instrument.name].add(value, self._named(instrument, labels))
 
     def set(self, instrument: Instrument, labels: tuple[str, ...], value: float) -> None:
         """Set a gauge."""
-        self._gauges[instrument.name].set(value, _attributes(instrument, labels))
+        self._gauges[instrument.name].set(value, self._named(instrument, labels))
 
     def observe(self, instrument: Instrument, labels: tuple[str, ...], value: float) -> None:
         """Add a value to a histogram."""
-        self._histograms[instrument.name].record(value, _attributes(instrument, labels))
+        self._histograms[instrument.name].record(value, self._named(instrument, labels))
+
+    def _named(self, instrument: Instrument, labels: tuple[str, ...]) -> dict[str, str]:
+        """The labels with their names."""
+        key = (instrument.name, *labels)
+        if key not in self._attributes:
+            self._attributes[key] = dict(zip(label_names(instrument), labels, strict=True))
+        return self._attributes[key]
 
 
 def _name_and_unit(instrument: Instrument) -> tuple[str, str]:
     """`batchlic_request_duration_seconds` is `batchlic.request_duration` in `s`."""
     name = instrument.name.removesuffix("_total").replace("batchlic_", "batchlic.", 1)
     return (name.removesuffix("_seconds"), "s") if name.endswith("_seconds") else (name, "")
-
-
-def _attributes(instrument: Instrument, labels: tuple[str, ...]) -> dict[str, str]:
-    return dict(zip(label_names(instrument), labels, strict=True))
 
 
 def _prefixed(attributes: Mapping[str, Any]) -> dict[str, Any]:

@@ -98,6 +98,17 @@ def test_open_batches_are_bounded(receiver: Received, monkeypatch: pytest.Monkey
     assert all(earlier <= later for earlier, later in pairwise(ends))
 
 
+def test_in_a_large_plan_some_plain_batches_stand_for_all_and_troubles_are_kept(
+    receiver: Received, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(otel, "MOST_PLAIN_BATCHES", 2)  # the plan has 3 batches
+    throttled = [attempt(4, 1, Outcome.THROTTLED), attempt(5, 1, attempt=2)]
+    trace(small_run(attempt(3, 0), *throttled, attempt(6, 2), attempt(7, 3)))
+    spans = [attributes(batch.attributes)["batch_id"] for batch in receiver.named("batch")]
+    assert sorted(map(str, spans)) == ["0", "1", "2"]
+    assert attributes(receiver.named("batchlic assign")[0].attributes)["plain_batch_spans_one_in"] == 2
+
+
 @pytest.mark.parametrize("flags", ["01", "00"])
 def test_the_trace_of_the_environment_is_continued(receiver: Received, flags: str) -> None:
     environment = {"TRACEPARENT": f"00-{TRACE}-{PARENT}-{flags}", "TRACESTATE": "vendor=1"}
