@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from batchlic.carrier.answers import Outcome
 from batchlic.events import Phase, PhaseStarted, RunEvent
+from batchlic.monitoring.finished_runs import FinishedRun, exposition
 from batchlic.monitoring.prometheus import WRITE_INTERVAL_S, MetricsFile, MetricsServer, PrometheusMeter
 from batchlic.monitoring.run_metrics import RunMetrics
 from tests.monitoring.builders import at, attempt, counted, ended, plan, rate, small_run, started
@@ -21,9 +22,9 @@ Values = dict[tuple[str, str | None], float]
 SUCCESS = ("batchlic_last_success_timestamp_seconds", None)
 
 
-def values(exposition: str, job: str = "night") -> Values:
+def values(text: str, job: str = "night") -> Values:
     found: Values = {}
-    for family in text_string_to_metric_families(exposition):
+    for family in text_string_to_metric_families(text):
         for sample in family.samples:
             labels = dict(sample.labels)
             if labels.pop("job_name") == job:
@@ -165,11 +166,33 @@ def test_the_server_answers_on_this_machine_while_the_run_goes_on() -> None:
         for event in (started(), plan(), attempt(3)):
             server(event)
         with build_opener(ProxyHandler({})).open(server.url) as answer:
-            exposition = answer.read().decode()
+            served = answer.read().decode()
     assert server.url.startswith("http://127.0.0.1:")
-    assert values(exposition)["batchlic_requests_total", "accepted"] == 1
+    assert values(served)["batchlic_requests_total", "accepted"] == 1
 
 
 def test_a_port_in_use_is_an_oserror() -> None:
     with closing(MetricsServer(0)) as server, pytest.raises(OSError, match="in use"):
         MetricsServer(int(server.url.split(":")[2].split("/")[0]))
+
+
+def finished(job: str, at_s: float, exit_code: int = 0, **statuses: int) -> FinishedRun:
+    return FinishedRun(
+        job=job,
+        action="assign",
+        ended_at=at_s,
+        seconds=60,
+        exit_code=exit_code,
+        planned=sum(statuses.values()),
+        statuses=statuses,
+        rejected={},
+    )
+
+
+def test_of_finished_runs_the_last_one_of_each_job_counts_and_its_last_success() -> None:
+    runs = [finished("night", 300, 3, accepted=2, failed=1), finished("night", 200), finished("weekly", 100)]
+    text = exposition(runs).decode()
+    night = values(text)
+    assert (night[SUCCESS], night["batchlic_last_run_timestamp_seconds", None]) == (200, 300)
+    assert (night["batchlic_last_run_exit_code", None], night["batchlic_devices", "failed"]) == (3, 1)
+    assert values(text, job="weekly")[SUCCESS] == 100
