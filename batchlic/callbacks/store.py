@@ -49,6 +49,7 @@ _IS_PLAIN_SUCCESS = sa.and_(
     sa.func.lower(messages.c.status) == SUCCESS, messages.c.error_code == "", messages.c.error_message == ""
 )
 
+
 class StoreError(StoppedEarly):
     """The store can't be read or written now. All acknowledged messages are in it."""
 

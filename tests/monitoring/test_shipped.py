@@ -88,6 +88,16 @@ def test_the_panels_of_the_dashboard_do_not_overlap() -> None:
         taken |= cells
 
 
+def test_every_metric_is_documented() -> None:
+    page = (SHIPPED.parents[1] / "docs" / "monitoring.md").read_text()
+    documented = set(
+        re.findall(r"`(batchlic_[a-z_]+)[`{]", "".join(re.findall(r"^\|([^|]*)\|", page, re.MULTILINE)))
+    )
+    parts = ("_bucket", "_sum", "_count")
+    histograms = {one.name for one in INSTRUMENTS if one.kind is Kind.HISTOGRAM}
+    assert documented == {name for name in exported() if not name.endswith(parts)} | histograms
+
+
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool: it comes with Prometheus")
 def test_the_alerts_fire_when_they_should() -> None:
     rules = Path(__file__).with_name("alerts_test.yaml")
