@@ -1,7 +1,7 @@
 """The observers that a command attaches to its run."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
@@ -9,22 +9,25 @@ from batchlic.cli.output import print_message
 
 if TYPE_CHECKING:
     from batchlic.events import EventStream
-    from batchlic.job import MetricsUse
+    from batchlic.job import Job, MetricsUse
     from batchlic.monitoring.otel import OtlpMetrics, RunTraces
     from batchlic.monitoring.otel_settings import Wanted
 
 
 @contextmanager
-def observers(metrics: "MetricsUse", *, secrets: Iterable[str] = ()) -> Iterator["EventStream"]:
-    """The events of a run in the block; afterward print what went wrong with observers."""
+def observers(metrics: "MetricsUse", job: "Job | None" = None) -> Iterator["EventStream"]:
+    """The events of a run in the block; afterward print what went wrong with observers.
+
+    `job` is that of the run, if it is known before the run begins.
+    """
     from batchlic.events import EventStream
 
     events = EventStream()
     try:
         with (
-            _metrics_file(events, metrics.file),
+            _metrics_file(events, metrics.file, job),
             _metrics_server(events, metrics.port),
-            _opentelemetry(events, secrets),
+            _opentelemetry(events),
         ):
             yield events
     finally:
@@ -33,7 +36,7 @@ def observers(metrics: "MetricsUse", *, secrets: Iterable[str] = ()) -> Iterator
 
 
 @contextmanager
-def _metrics_file(events: "EventStream", path: str | None) -> Iterator[None]:
+def _metrics_file(events: "EventStream", path: str | None, job: "Job | None") -> Iterator[None]:
     """Write the metrics of the block to a file."""
     if path is None:
         yield
@@ -42,7 +45,8 @@ def _metrics_file(events: "EventStream", path: str | None) -> Iterator[None]:
 
     from batchlic.monitoring.prometheus import MetricsFile
 
-    subscriber = MetricsFile(Path(path))
+    labels = (job.name or job.action, job.action) if job is not None else ()
+    subscriber = MetricsFile(Path(path), labels)
     try:
         with events.attached("metrics file", subscriber):
             yield
@@ -72,7 +76,7 @@ def _metrics_server(events: "EventStream", port: int | None) -> Iterator[None]:
 
 
 @contextmanager
-def _opentelemetry(events: "EventStream", secrets: Iterable[str]) -> Iterator[None]:
+def _opentelemetry(events: "EventStream") -> Iterator[None]:
     """Send what the standard variables of OpenTelemetry ask for. What is wrong with them is no error."""
     from batchlic.monitoring.otel_settings import wanted
 
@@ -82,7 +86,7 @@ def _opentelemetry(events: "EventStream", secrets: Iterable[str]) -> Iterator[No
     try:
         with ExitStack() as attached:
             if traces.is_on or metrics.is_on:
-                subscribers += _otel_subscribers(events, secrets, traces, metrics)
+                subscribers += _otel_subscribers(events, traces, metrics)
             for subscriber in subscribers:
                 attached.enter_context(events.attached("OpenTelemetry", subscriber))
             yield
@@ -92,7 +96,7 @@ def _opentelemetry(events: "EventStream", secrets: Iterable[str]) -> Iterator[No
 
 
 def _otel_subscribers(
-    events: "EventStream", secrets: Iterable[str], traces: "Wanted", metrics: "Wanted"
+    events: "EventStream", traces: "Wanted", metrics: "Wanted"
 ) -> "list[RunTraces | OtlpMetrics]":
     """The subscribers for what is wanted; none, and a problem, if the library is missing or can't start."""
     try:
@@ -100,7 +104,7 @@ def _otel_subscribers(
 
         silence_library()
         return [
-            *([RunTraces(secrets=secrets)] if traces.is_on else []),
+            *([RunTraces(secrets=_secrets())] if traces.is_on else []),
             *([OtlpMetrics()] if metrics.is_on else []),
         ]
     except ImportError:
@@ -110,3 +114,14 @@ def _otel_subscribers(
         kind = type(error).__name__  # not its text: it may quote a variable with a secret (promise F)
         events.problems.append(f"OpenTelemetry can't start with these OTEL_ variables ({kind})")
     return []
+
+
+def _secrets() -> list[str]:
+    """Texts that must not leave this machine. If the settings are wrong, the run says so itself."""
+    from batchlic.errors import BatchlicError
+    from batchlic.settings import load_settings
+
+    try:
+        return load_settings().secrets()
+    except BatchlicError:
+        return []

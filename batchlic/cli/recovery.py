@@ -120,7 +120,7 @@ def rollback(
 
     folder = RunFolder(run_dir)
     ask = None if yes else ask_on_terminal()
-    with open_target(None) as target, observers(metrics.table(), secrets=target.secrets) as events:
+    with open_target(None) as target, observers(metrics.table()) as events:
         summary = observed(
             events,
             lambda: roll_back(folder, By(by), target, run_id=new_run_id(), ask=ask, events=events),

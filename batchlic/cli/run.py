@@ -134,8 +134,8 @@ def resume(
 
     with open_target(EmbeddedSandbox() if sandbox else None) as target:
         folder = RunFolder(run_dir)
-        measured = metrics.table(None if sandbox else job_in(folder).metrics)
-        with observers(measured, secrets=target.secrets) as events:
+        job = job_in(folder)
+        with observers(metrics.table(None if sandbox else job.metrics), job) as events:
             summary = observed(
                 events, lambda: resume_run(folder, target, allow_new_ledger=new_ledger, events=events)
             )
@@ -198,7 +198,7 @@ def _start(job: "Job", options: RunOptions) -> None:
     with (
         open_target(job.sandbox if options.sandbox else None) as target,
         run_listener(options.wait, folder, on_sandbox=options.sandbox) as listener,
-        observers(measured, secrets=target.secrets) as events,
+        observers(measured, job) as events,
     ):
         ask = None if options.yes or options.sandbox else ask_on_terminal()
 

@@ -15,7 +15,16 @@ from prometheus_client.registry import Collector
 from batchlic.atomic import replacing
 from batchlic.errors import StoppedEarly
 from batchlic.events import PhaseEnded, PhaseStarted, PlanReady, RunEnded, RunEvent, RunStarted
-from batchlic.monitoring.instruments import INSTRUMENTS, LAST, SECONDS, Instrument, Kind, label_names
+from batchlic.monitoring.instruments import (
+    INSTRUMENTS,
+    JOB_LABELS,
+    LAST,
+    RUN_ACTIVE,
+    SECONDS,
+    Instrument,
+    Kind,
+    label_names,
+)
 from batchlic.monitoring.run_metrics import RunMetrics
 
 WRITE_INTERVAL_S = 10.0
@@ -78,13 +87,15 @@ class _WithoutCreated(Collector):
 class MetricsFile:
     """A subscriber that writes a file for the textfile collector of node_exporter.
 
-    The metrics in LAST are kept from the file as another run left it, for all jobs in it.
+    The metrics in LAST are kept from the file as another run left it, for all jobs in it. `labels` are those
+    of the job, if they are known before the run begins.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, labels: tuple[str, ...] = ()) -> None:
         self._path = path
+        self._labels = labels
         self._meter = PrometheusMeter()
-        self._measure = RunMetrics(self._meter)
+        self._measure = RunMetrics(self._meter, labels)
         self._due_at: float | None = None
         """When to write again, in seconds since 1970; None before the run began."""
         self._problems: dict[str, str] = {}
@@ -99,6 +110,9 @@ class MetricsFile:
         if isinstance(event, RunStarted):
             self._restore()
             self._due_at = 0.0
+        elif isinstance(event, RunEnded) and self._due_at is None and self._labels:
+            is_other_at_work = self._restore().get((RUN_ACTIVE.name, self._labels)) == 1
+            self._due_at = None if is_other_at_work else 0.0
         self._measure(event)
         is_milestone = isinstance(event, RunStarted | PlanReady | PhaseStarted | PhaseEnded | RunEnded)
         now = event.at / 1e6
@@ -106,22 +120,28 @@ class MetricsFile:
             self._due_at = now + WRITE_INTERVAL_S
             self._write()
 
-    def _restore(self) -> None:
+    def _restore(self) -> dict[tuple[str, tuple[str, ...]], float]:
+        """Take over what another run left in the file, and return it by name and labels of the job."""
         try:
             text = self._path.read_text(encoding="utf-8")
-            families = {family.name: family for family in text_string_to_metric_families(text)}
+            samples = [one for family in text_string_to_metric_families(text) for one in family.samples]
         except FileNotFoundError:
-            return
+            return {}
         except (OSError, ValueError):
             self._problems["read"] = (
                 f"{self._path}: could not be read, so the time of the last success is lost"
             )
-            return
+            return {}
+        found = {
+            (one.name, tuple(one.labels[name] for name in JOB_LABELS)): one.value
+            for one in samples
+            if one.labels.keys() == {*JOB_LABELS}
+        }
         for instrument in LAST:
-            for sample in families[instrument.name].samples if instrument.name in families else ():
-                if tuple(sorted(sample.labels)) == tuple(sorted(label_names(instrument))):
-                    labels = tuple(sample.labels[name] for name in label_names(instrument))
-                    self._meter.set(instrument, labels, sample.value)
+            for (name, labels), value in found.items():
+                if name == instrument.name:
+                    self._meter.set(instrument, labels, value)
+        return found
 
     def _write(self) -> None:
         try:

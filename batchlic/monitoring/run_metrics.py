@@ -25,13 +25,16 @@ from batchlic.monitoring.instruments import Instrument, Meter
 
 
 class RunMetrics:
-    """A subscriber that measures a run. It begins with RunStarted: before that, the job is not known."""
+    """A subscriber that measures a run.
 
-    def __init__(self, meter: Meter) -> None:
+    `labels` are the values of JOB_LABELS, if they are known before RunStarted: then a command that is refused
+    before its run begins is measured, too.
+    """
+
+    def __init__(self, meter: Meter, labels: tuple[str, ...] = ()) -> None:
         self._meter = meter
         self._started: RunStarted | None = None
-        self._labels: tuple[str, ...] = ()
-        """Values of JOB_LABELS."""
+        self._labels = labels
         self._planned = 0
         self._excluded: Counter[str] = Counter()
 
@@ -41,6 +44,8 @@ class RunMetrics:
             self._begin(event)
         elif self._started is not None:
             self._measure(event, self._started)
+        elif isinstance(event, RunEnded) and self._labels:
+            self._remember(event, began_at=event.at)
 
     def _measure(self, event: RunEvent, started: RunStarted) -> None:
         match event:
@@ -111,9 +116,12 @@ class RunMetrics:
             self._set(of.RUN_PHASE, 0, phase.value)
         if event.statuses:
             self._count_devices(Counter[str](event.statuses))
+        self._remember(event, began_at=started.at)
+
+    def _remember(self, event: RunEnded, *, began_at: int) -> None:
         self._set(of.LAST_RUN_END, event.at / 1e6)
         self._set(of.LAST_RUN_EXIT_CODE, event.exit_code)
-        self._set(of.LAST_RUN_DURATION, (event.at - started.at) / 1e6)
+        self._set(of.LAST_RUN_DURATION, (event.at - began_at) / 1e6)
         if event.exit_code == ExitCode.OK:
             self._set(of.LAST_SUCCESS, event.at / 1e6)
 

@@ -114,9 +114,20 @@ def test_a_file_keeps_the_last_success_of_another_job(tmp_path: Path) -> None:
     assert values(path.read_text(), job="weekly")[SUCCESS] == pytest.approx(at(60) / 1e6)
 
 
-def test_a_run_that_does_not_begin_leaves_the_file_alone(tmp_path: Path) -> None:
-    file_after(tmp_path / "night.prom", ended(1, 4, reason="another run of the job is active"))
-    assert not (tmp_path / "night.prom").exists()
+def test_a_run_that_is_refused_before_it_begins_is_a_failure_of_its_job(tmp_path: Path) -> None:
+    path = tmp_path / "night.prom"
+    file_after(path, started(), ended(60))
+    MetricsFile(path, ("night", "assign"))(ended(86_400, 2, reason="no credentials"))
+    found = values(path.read_text())
+    assert (found["batchlic_last_run_exit_code", None], found[SUCCESS]) == (2, at(60) / 1e6)
+
+
+def test_a_run_that_is_refused_because_another_is_active_leaves_its_file_alone(tmp_path: Path) -> None:
+    path = tmp_path / "night.prom"
+    file_after(path, started(), plan())
+    before = path.read_bytes()
+    MetricsFile(path, ("night", "assign"))(ended(1, 4, reason="another run of the job is active"))
+    assert path.read_bytes() == before
 
 
 def test_the_file_is_written_every_few_seconds_while_requests_are_sent(tmp_path: Path) -> None:
