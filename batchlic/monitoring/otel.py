@@ -47,7 +47,7 @@ FLUSH_S = 4.0
 """Seconds that the end of a run waits for the endpoint: less than what an event stream gives a subscriber."""
 MOST_OPEN_BATCHES = 2000
 """Spans of batches that may be open. Beyond that, the oldest one ends."""
-MOST_PLAIN_BATCHES = 2000
+MOST_PLAIN_BATCHES = 1000
 """Spans of batches that were accepted at once. In a larger plan, evenly spread ones stand for all of them:
 100,000 spans would slow the run, and tracing systems cut off such a trace."""
 _TEXT_LENGTH = 200

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, make_wsgi_app
@@ -31,6 +31,10 @@ WRITE_INTERVAL_S = 10.0
 """Seconds between two versions of a metrics file while requests are sent."""
 HOST = "127.0.0.1"
 
+_Metric = TypeVar("_Metric", Counter, Gauge, Histogram)
+_Children = dict[tuple[str, tuple[str, ...]], _Metric]
+"""Metrics by name and label values; those without values are the parents of the others."""
+
 
 class PrometheusMeter:
     """Keeps measurements in a registry of prometheus-client. `registry` is what to export."""
@@ -39,36 +43,44 @@ class PrometheusMeter:
         inner = CollectorRegistry()
         self.registry = CollectorRegistry()
         self.registry.register(_WithoutCreated(inner))
-        self._counters: dict[str, Counter] = {}
-        self._gauges: dict[str, Gauge] = {}
-        self._histograms: dict[str, Histogram] = {}
+        self._counters: _Children[Counter] = {}
+        self._gauges: _Children[Gauge] = {}
+        self._histograms: _Children[Histogram] = {}
         for one in instruments:
             name, labels = one.name, label_names(one)
             match one.kind:
                 case Kind.COUNTER:
-                    self._counters[name] = Counter(name, one.help, labels, registry=inner)
+                    self._counters[name, ()] = Counter(name, one.help, labels, registry=inner)
                 case Kind.GAUGE:
-                    self._gauges[name] = Gauge(name, one.help, labels, registry=inner)
+                    self._gauges[name, ()] = Gauge(name, one.help, labels, registry=inner)
                 case Kind.HISTOGRAM:
-                    self._histograms[name] = Histogram(
+                    self._histograms[name, ()] = Histogram(
                         name, one.help, labels, registry=inner, buckets=SECONDS
                     )
 
     def add(self, instrument: Instrument, labels: tuple[str, ...], value: float = 1) -> None:
         """Increase a counter."""
-        self._counters[instrument.name].labels(*labels).inc(value)
+        _child(self._counters, instrument, labels).inc(value)
 
     def set(self, instrument: Instrument, labels: tuple[str, ...], value: float) -> None:
         """Set a gauge."""
-        self._gauges[instrument.name].labels(*labels).set(value)
+        _child(self._gauges, instrument, labels).set(value)
 
     def observe(self, instrument: Instrument, labels: tuple[str, ...], value: float) -> None:
         """Add a value to a histogram."""
-        self._histograms[instrument.name].labels(*labels).observe(value)
+        _child(self._histograms, instrument, labels).observe(value)
 
     def exposition(self) -> bytes:
         """All measurements in the text format of Prometheus."""
         return generate_latest(self.registry)
+
+
+def _child(children: "_Children[_Metric]", instrument: Instrument, labels: tuple[str, ...]) -> _Metric:
+    """The metric with these labels. The library's own lookup takes longer than counting."""
+    key = (instrument.name, labels)
+    if key not in children:
+        children[key] = children[instrument.name, ()].labels(*labels)
+    return children[key]
 
 
 class _WithoutCreated(Collector):
