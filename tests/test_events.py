@@ -1,6 +1,8 @@
 """The stream of events: whatever a subscriber does, the run goes on, and the other subscribers hear of it."""
 
 import threading
+from pathlib import Path
+from typing import get_args
 
 import msgspec
 import pytest
@@ -90,3 +92,9 @@ def test_events_can_be_sent_as_json_with_their_names() -> None:
     encoded = msgspec.json.encode(event)
     assert msgspec.json.decode(encoded)["event"] == "RateMeasured"
     assert msgspec.json.decode(encoded, type=RunEvent) == event
+
+
+@pytest.mark.parametrize("event", [kind.__name__ for kind in get_args(RunEvent)])
+def test_the_documents_name_every_event(event: str) -> None:
+    page = Path(__file__).parents[1] / "docs" / "events.md"
+    assert f"`{event}`" in page.read_text(encoding="utf-8")

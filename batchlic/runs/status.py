@@ -82,6 +82,8 @@ def status(folder: RunFolder) -> StatusReport:
         if recorded is not None:
             fields = ("stopped_because", "unconfirmed", "notes")
             summary = msgspec.structs.replace(summary, **{name: getattr(recorded, name) for name in fields})
+        missing = _notes_on_missing_outcomes(folder, journal)
+        summary = msgspec.structs.replace(summary, notes=[*summary.notes, *missing])
         reports = recorded_reports(folder, journal)
         is_finished = summary.exit_code in {ExitCode.OK, ExitCode.INCOMPLETE}
         return StatusReport(
@@ -93,6 +95,17 @@ def status(folder: RunFolder) -> StatusReport:
             undecided=count_undecided(reports),
             unjudged=unjudged_messages(reports),
         )
+
+
+def _notes_on_missing_outcomes(folder: RunFolder, journal: JournalQueries) -> list[str]:
+    is_recorded = folder.outcomes.name in journal.file_hashes()
+    if not is_recorded or recorded_path(folder.outcomes, journal).exists():
+        return []
+    note = (
+        f"{folder.outcomes} is missing, so the devices are shown as if no callback had come. Restore it, or "
+        f"make it again from the store of callbacks: batchlic reconcile {folder.path}"
+    )
+    return [note]
 
 
 class _States(NamedTuple):
