@@ -11,7 +11,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from batchlic.carrier.answers import Outcome
 from batchlic.events import Phase, PhaseStarted, RunEvent
-from batchlic.monitoring.finished_runs import FinishedRun, exposition
 from batchlic.monitoring.prometheus import WRITE_INTERVAL_S, MetricsFile, MetricsServer, PrometheusMeter
 from batchlic.monitoring.run_metrics import RunMetrics
 from tests.monitoring.builders import at, attempt, counted, ended, plan, rate, small_run, started
@@ -185,25 +184,3 @@ def test_the_server_answers_on_this_machine_while_the_run_goes_on() -> None:
 def test_a_port_in_use_is_an_oserror() -> None:
     with closing(MetricsServer(0)) as server, pytest.raises(OSError, match="in use"):
         MetricsServer(int(server.url.split(":")[2].split("/")[0]))
-
-
-def finished(job: str, at_s: float, exit_code: int = 0, **statuses: int) -> FinishedRun:
-    return FinishedRun(
-        job=job,
-        action="assign",
-        ended_at=at_s,
-        seconds=60,
-        exit_code=exit_code,
-        planned=sum(statuses.values()),
-        statuses=statuses,
-        rejected={},
-    )
-
-
-def test_of_finished_runs_the_last_one_of_each_job_counts_and_its_last_success() -> None:
-    runs = [finished("night", 300, 3, accepted=2, failed=1), finished("night", 200), finished("weekly", 100)]
-    text = exposition(runs).decode()
-    night = values(text)
-    assert (night[SUCCESS], night["batchlic_last_run_timestamp_seconds", None]) == (200, 300)
-    assert (night["batchlic_last_run_exit_code", None], night["batchlic_devices", "failed"]) == (3, 1)
-    assert values(text, job="weekly")[SUCCESS] == 100
