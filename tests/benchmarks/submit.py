@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,9 +47,10 @@ of httpx, of own: devices/s of the program divided by those of httpx's loop and 
 written, sent: devices/s of the program's sending and writing, and of its sending alone (from the first
 request to the last answer), divided by those of the own client's loop.
 memory, CPU, own: peak memory and CPU seconds of the program, and CPU seconds of the own client's loop.
-observed: seconds and CPU seconds of the program with metrics file, metrics port, traces and metrics by
-OpenTelemetry, divided by those without; the fastest of three runs each."""
+observers: seconds and CPU seconds of the program with a metrics file and port (metrics), and with
+OpenTelemetry beside them (all), divided by those of the program without; the best of three runs each."""
 OBSERVED_RUNS = 3
+FLEET = "fleet.csv"
 
 
 @dataclass(frozen=True)
@@ -73,15 +75,16 @@ def main() -> None:
         return
     print(LEGEND)
     columns = "devices", "latency", "program", "httpx", "own", "of httpx", "of own", "written", "sent"
-    print(_row(*columns, "memory", "CPU", "own", "observed", "(CPU)"), flush=True)
+    print(_row(*columns, "memory", "CPU", "own"), flush=True)
     for devices in arguments.devices:
         for latency in LATENCIES:
             with TemporaryDirectory(prefix="batchlic-bench-") as folder:
                 _compare(Path(folder), devices, latency)
+                print(_cost_of_observers(Path(folder), Path(folder) / FLEET, latency), flush=True)
 
 
 def _compare(folder: Path, devices: int, latency: float) -> None:
-    inventory, run_dir = folder / "fleet.csv", folder / "run"
+    inventory, run_dir = folder / FLEET, folder / "run"
     plan = str(run_dir / "plan.parquet")
     _write_fleet(inventory, devices)
     with _sandbox(latency):
@@ -94,7 +97,6 @@ def _compare(folder: Path, devices: int, latency: float) -> None:
             httpx_s.append(_loop(plan, "--httpx-tasks", str(tasks))[0])
     session = devices / msgspec.json.decode((run_dir / "summary.json").read_bytes())["devices_per_second"]
     sending = _sending_s(run_dir / "audit.parquet")
-    observed, observed_cpu = _cost_of_observers(folder, inventory, latency)
     fastest = min(httpx_s)
     ratios = fastest / whole.seconds, own / whole.seconds, own / session, own / sending
     print(
@@ -105,7 +107,6 @@ def _compare(folder: Path, devices: int, latency: float) -> None:
             *(f"{ratio:.2f}" for ratio in ratios),
             f"{whole.peak_mb:,.0f} MB",
             *(f"{seconds:.1f} s" for seconds in (whole.cpu, own_cpu)),
-            *(f"{ratio:.3f}" for ratio in (observed, observed_cpu)),
         ),
         flush=True,
     )
@@ -116,23 +117,28 @@ def _program(inventory: Path, run_dir: Path) -> list[str]:
     return ["-m", "batchlic", "assign", str(inventory), "--account", ACCOUNT, "--sku", SKU, *where]
 
 
-def _cost_of_observers(folder: Path, inventory: Path, latency: float) -> tuple[float, float]:
-    """Seconds and CPU seconds with all observers, divided by those without; runs of both kinds alternate."""
-    plain: list[Measured] = []
-    observed: list[Measured] = []
+def _cost_of_observers(folder: Path, inventory: Path, latency: float) -> str:
+    """Seconds and CPU seconds with observers, divided by those without; runs of all kinds alternate."""
+    measured = defaultdict[str, list[Measured]](list)
+    observed = ["--metrics-file", str(folder / "run.prom"), "--metrics-port", "0"]
     with _otlp_receiver() as endpoint:
+        kinds = {"none": ([], ""), "metrics": (observed, ""), "all": (observed, endpoint)}
         for number in range(OBSERVED_RUNS):
-            run_dir = folder / f"run-{number}"
-            with _sandbox(latency):
-                plain.append(_measure([*_program(inventory, run_dir / "plain"), "--no-ledger"]))
-            options = ["--no-ledger", "--metrics-file", str(folder / "run.prom"), "--metrics-port", "0"]
-            with _sandbox(latency):
-                os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = endpoint
-                observed.append(_measure([*_program(inventory, run_dir / "observed"), *options]))
-                del os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"]
-            shutil.rmtree(run_dir)
-    seconds = min(run.seconds for run in observed) / min(run.seconds for run in plain)
-    return seconds, min(run.cpu for run in observed) / min(run.cpu for run in plain)
+            for kind, (options, where) in kinds.items():
+                os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = where
+                run_dir = folder / f"{kind}-{number}"
+                with _sandbox(latency):
+                    measured[kind].append(_measure([*_program(inventory, run_dir), "--no-ledger", *options]))
+                shutil.rmtree(run_dir)
+    best = {
+        kind: (min(run.seconds for run in runs), min(run.cpu for run in runs))
+        for kind, runs in measured.items()
+    }
+    seconds, cpu = best.pop("none")
+    ratios = (
+        f"{kind} {own / seconds:.3f} (CPU {own_cpu / cpu:.3f})" for kind, (own, own_cpu) in best.items()
+    )
+    return f"    observers: {', '.join(ratios)}"
 
 
 @contextmanager
