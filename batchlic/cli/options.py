@@ -22,6 +22,13 @@ FlagValues = dict[str, dict[str, Any]]
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
+Notifying = Annotated[
+    bool | None,
+    typer.Option(
+        "--notify/--no-notify",
+        help="Tell the people of the job's [notify] how the run ends [not on a sandbox].",
+    ),
+]
 OnSandbox = Annotated[bool, typer.Option("--sandbox", help="Run against a sandbox carrier on this machine.")]
 
 NewLedger = Annotated[
@@ -289,6 +296,7 @@ class RunOptions:
     ] = False
     yes: Yes = False
     sandbox: OnSandbox = False
+    notify: Notifying = None
 
     def values(self) -> FlagValues:
         """The options that were given, by table and key of a job file. Raises UsageError for --column."""

@@ -126,3 +126,7 @@ def test_the_job_file_names_the_file_and_a_rehearsal_leaves_it_alone(tmp_path: P
     (tmp_path / "night.prom").unlink()
     assert batchlic("resume", "run", settings=keys(carrier), cwd=tmp_path).code == 0
     assert (tmp_path / "night.prom").exists()
+    assert batchlic(*run, "tomorrow", cwd=tmp_path).code == 2  # there are no credentials
+    later = metrics((tmp_path / "night.prom").read_text())
+    assert later["last_run_exit_code"] == 2
+    assert later["last_success_timestamp_seconds"] < later["last_run_timestamp_seconds"]
