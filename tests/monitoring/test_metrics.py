@@ -4,9 +4,10 @@ import stat
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
-from urllib.request import ProxyHandler, build_opener
+from urllib.request import ProxyHandler, Request, build_opener
 
 import pytest
+from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from batchlic.carrier.answers import Outcome
@@ -177,8 +178,13 @@ def test_the_server_answers_on_this_machine_while_the_run_goes_on() -> None:
             server(event)
         with build_opener(ProxyHandler({})).open(server.url) as answer:
             served = answer.read().decode()
+        request = Request(server.url, headers={"Accept": "application/openmetrics-text;version=1.0.0"})  # noqa: S310
+        with build_opener(ProxyHandler({})).open(request) as answer:
+            text = answer.read().decode()
+            families = list(openmetrics.text_string_to_metric_families(text))  # type: ignore[no-untyped-call]
     assert server.url.startswith("http://127.0.0.1:")
     assert values(served)["batchlic_requests_total", "accepted"] == 1
+    assert "batchlic_requests" in {family.name for family in families}
 
 
 def test_a_port_in_use_is_an_oserror() -> None:
