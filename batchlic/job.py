@@ -161,6 +161,13 @@ class MetricsUse(Table):
         return path and os.path.abspath(metrics_file(path))  # noqa: PTH100 - as LedgerUse.path
 
 
+class ReportUse(Table):
+    """The report for people."""
+
+    write: bool = True
+    """Write report.html when a session ends."""
+
+
 class EmbeddedSandbox(Table):
     """The sandbox carrier that `--sandbox` starts. Runs without `--sandbox` ignore this table."""
 
@@ -221,6 +228,7 @@ class Job(Table):
     limits: Limits = Limits()
     ledger: LedgerUse = LedgerUse()
     metrics: MetricsUse = MetricsUse()
+    report: ReportUse = ReportUse()
     sandbox: EmbeddedSandbox = EmbeddedSandbox()
     notify: Notify | None = None
     """None: nobody is told."""
