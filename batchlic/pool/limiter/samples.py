@@ -87,7 +87,7 @@ class Samples:
         self._unanswered: set[Sample] = set()
         self._answers: deque[float] = deque(maxlen=_LOG_LENGTH)
         """When admitted requests were answered, of late."""
-        self._latest_admitted = now
+        self._latest_admitted = -math.inf
 
     @property
     def in_flight(self) -> int:
