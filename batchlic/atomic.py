@@ -9,7 +9,7 @@ import pwd
 import re
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,6 +17,7 @@ from batchlic.errors import BatchlicError, NoAccess, StoppedEarly
 
 _UNFINISHED = ".tmp"
 _SCRATCH = ".scratch-"
+_REMOVED = ".removed-"
 
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 """The form in which polars quotes an error of the operating system."""
@@ -64,6 +65,31 @@ def remove_leftovers(folder: Path, paths: Iterable[Path]) -> None:
             leftover.unlink(missing_ok=True)
     for leftover in folder.glob(f"{_SCRATCH}*"):
         shutil.rmtree(leftover)
+
+
+def remove_whole(folder: Path) -> None:
+    """Remove a folder with all that is in it, so that it is whole or gone, also after a kill or power loss.
+
+    The folder is first moved to a hidden name beside it. If the process is killed after that,
+    `remove_moved` finishes. Links in the folder are removed, and their targets stay. Raises OSError.
+    """
+    moved = folder.with_name(f"{_REMOVED}{folder.name}.{os.getpid()}")
+    remove_moved(moved)  # of an earlier process with the same number
+    folder.rename(moved)
+    sync_folder(folder.parent)
+    remove_moved(moved)
+
+
+def remove_moved(moved: Path) -> None:
+    """Remove a folder that `remove_whole` has moved. Another process may do so at the same time."""
+    while os.path.lexists(moved):
+        with suppress(FileNotFoundError):
+            shutil.rmtree(moved)
+
+
+def is_moved(name: str) -> bool:
+    """Whether a folder of this name is one that `remove_whole` has moved: nothing in it counts."""
+    return name.startswith(_REMOVED)
 
 
 @contextmanager

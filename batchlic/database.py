@@ -6,18 +6,18 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from urllib.parse import quote
 
 import sqlalchemy as sa
 from tenacity import retry, retry_if_exception, stop_after_delay, wait_random
 
 from batchlic.atomic import explain_disk_errors, explain_read_errors
-from batchlic.errors import RunFolderError, StoppedEarly, UsageError
+from batchlic.errors import OtherVersion, RunFolderError, StoppedEarly, UsageError
 
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
@@ -119,17 +119,41 @@ def check_format(path: Path, file_format: FileFormat) -> None:
     """
     application_id, version = _numbers(_header(path))
     if not application_id and file_format.tables and file_format.tables <= _tables(path):
-        raise RunFolderError(
+        raise OtherVersion(
             f"{path} was written by an early version of batchlic, whose files declare no version: use that "
             f"version of batchlic, or {file_format.advice}"
         )
     if application_id != file_format.application_id:
         raise RunFolderError(f"{path} is not a batchlic {file_format.name}: {file_format.advice_if_foreign}")
     if version != file_format.version:
-        raise RunFolderError(
+        raise OtherVersion(
             f"{path} was written by another version of batchlic (schema {version}; this one reads "
             f"{file_format.version}): use that version of batchlic, or {file_format.advice}"
         )
+
+
+T = TypeVar("T")
+
+
+def read_at_rest(path: Path, read: Callable[[sqlite3.Connection], T]) -> T | None:
+    """What `read` returns of the SQLite file at `path`, if no process has it open for writing; else None.
+
+    A file without a write-ahead log is whole: SQLite removes the log when the last process closes the file.
+    So the file is read as it is, without a copy and without a change beside it. The result is None if there
+    is a log, or if the file changes meanwhile. Raises the errors of SQLite and of `read`.
+    """
+    before = _version(path)
+    if before.log:
+        return None
+    uri = f"file://{quote(os.fsencode(path.absolute()))}?immutable=1"
+    try:
+        with closing(sqlite3.connect(uri, uri=True)) as connection:
+            result = read(connection)
+    except sqlite3.DatabaseError:
+        if _version(path) == before:
+            raise
+        return None
+    return result if _version(path) == before else None
 
 
 @contextmanager

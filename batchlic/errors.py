@@ -4,6 +4,7 @@
     ├── UsageError               2  arguments, job file or settings are wrong
     │   ├── InventoryError          an inventory can't be read at all
     │   ├── RunFolderError          a run folder is missing, damaged or holds another run
+    │   │   └── OtherVersion        another version of batchlic wrote the file
     │   ├── NoAccess                a file or folder can't be opened: permissions, or another kind of file
     │   └── LedgerError             a ledger is damaged
     ├── RefusedToStart           4  nothing was sent: no consent, too few licenses, a guard, a locked run
@@ -47,6 +48,10 @@ class InventoryError(UsageError):
 
 class RunFolderError(UsageError):
     """A run folder is missing, damaged, or holds another run than the one asked for."""
+
+
+class OtherVersion(RunFolderError):
+    """Another version of batchlic wrote the file. It is not damaged: that version reads it."""
 
 
 class NoAccess(UsageError):

@@ -127,7 +127,15 @@ def test_every_option_that_is_named_exists() -> None:
         "sandbox",
     ]
     commands += ["ledger show", "ledger import", "ledger export"]
-    commands += ["listen", "reconcile", "subscriptions", "callbacks register", "callbacks unjudged"]
+    commands += [
+        "runs",
+        "runs prune",
+        "listen",
+        "reconcile",
+        "subscriptions",
+        "callbacks register",
+        "callbacks unjudged",
+    ]
     for command in commands:
         shown = CliRunner().invoke(app, [*command.split(), "--help"])
         assert shown.exit_code == ExitCode.OK, command

@@ -4,6 +4,7 @@ import inspect
 import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields, is_dataclass
+from datetime import UTC, datetime, timedelta
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
@@ -253,11 +254,30 @@ class RunOptions:
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of `90s`, `30m`, `2h` or plain seconds. Raises UsageError."""
+    """Seconds of `90s`, `30m`, `2h`, `7d` or plain seconds. Raises UsageError."""
     found = _DURATION.fullmatch(text)
     if not found:
-        raise UsageError(f"{text!r} is not a duration: give seconds, or 90s, 30m, 2h")
+        raise UsageError(f"{text!r} is not a duration: give seconds, or 90s, 30m, 2h, 7d")
     return float(found[1]) * _SECONDS[found[2]]
+
+
+def parse_age(text: str, option: str) -> datetime:
+    """The time that was `text` ago, such as `7d` or `12h`. Raises UsageError that names the option.
+
+    A number without a unit is refused: nobody means seconds here.
+    """
+    if text.replace(".", "", 1).isdigit():
+        raise UsageError(f"{option} {text}: give a unit, such as {text}d for days or {text}h for hours")
+    try:
+        seconds = parse_duration(text)
+    except UsageError:
+        raise UsageError(
+            f"{option} {text!r} is not a duration: give days or hours, such as 7d, 12h"
+        ) from None
+    try:
+        return datetime.now(UTC) - timedelta(seconds=seconds)
+    except OverflowError:
+        return datetime.min.replace(tzinfo=UTC)
 
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)")

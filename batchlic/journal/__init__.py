@@ -5,6 +5,7 @@ Tasks write intents and answers one by one; the journal commits them in groups.
 """
 
 from batchlic.journal.journal import Journal, inspect_journal, read_identity
+from batchlic.journal.outline import Outline, read_outline
 from batchlic.journal.queries import JournalQueries
 from batchlic.journal.records import (
     SANDBOX,
@@ -34,6 +35,7 @@ __all__ = [
     "JournalQueries",
     "LicenseCount",
     "LostAnswers",
+    "Outline",
     "Part",
     "RunIdentity",
     "Sending",
@@ -42,5 +44,6 @@ __all__ = [
     "inspect_journal",
     "is_lost",
     "read_identity",
+    "read_outline",
     "status_of",
 ]

@@ -78,7 +78,7 @@ class Journal(JournalQueries):
 
         This method never changes a damaged journal.
         """
-        _refuse_missing(path)
+        refuse_missing(path)
         _refuse_damaged(path, read_from=path)
         return cls(sqlite(path))
 
@@ -163,7 +163,7 @@ def inspect_journal(path: Path) -> Iterator[JournalQueries]:
     The folder may be read-only or belong to another user, and a session may be at work. Raises as
     `Journal.open` does.
     """
-    _refuse_missing(path)
+    refuse_missing(path)
     with snapshot(path) as copy:
         _refuse_damaged(path, read_from=copy)
         engine = sqlite(copy)
@@ -173,7 +173,7 @@ def inspect_journal(path: Path) -> Iterator[JournalQueries]:
             engine.dispose()
 
 
-def _refuse_missing(path: Path) -> None:
+def refuse_missing(path: Path) -> None:
     """Raise RunFolderError if there is no journal, and NoAccess if it can't be opened."""
     with explain_read_errors(path):
         try:

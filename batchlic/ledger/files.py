@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 import msgspec
 import polars as pl
 
-from batchlic.atomic import read_error, replacing
+from batchlic.atomic import is_moved, read_error, replacing
 from batchlic.chunker import write_plan
 from batchlic.errors import RunFolderError, UsageError
 from batchlic.figures import TIME_IN_FILES
@@ -290,7 +290,11 @@ def _files_below(folder: Path, name: str) -> list[Path]:
     def explain(error: OSError) -> None:
         raise read_error(error.filename, error.errno or 0) from error
 
-    return sorted(Path(path) / name for path, _, names in os.walk(folder, onerror=explain) if name in names)
+    found: list[Path] = []
+    for path, folders, names in os.walk(folder, onerror=explain):
+        folders[:] = [inner for inner in folders if not is_moved(inner)]
+        found += [Path(path) / name] if name in names else []
+    return sorted(found)
 
 
 def _refuse_results(file: str) -> None:

@@ -135,6 +135,11 @@ class Ledger:
             raise KeyError(run_id)
         return run.is_open
 
+    def open_by_run(self) -> dict[str, bool]:
+        """Each run or import by its id: whether it may have done more than it recorded."""
+        with self._reading() as catalog:
+            return {run.run_id: run.is_open for run in catalog.runs.values()}
+
     def count_records(self, run_id: str) -> dict[tuple[str, str], int]:
         """The number of records that a run made, by account and SKU, in order."""
         counts: dict[tuple[str, str], int] = {}

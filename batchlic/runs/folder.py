@@ -16,6 +16,7 @@ from typing import NamedTuple, Self
 from batchlic.atomic import (
     explain_disk_errors,
     explain_read_errors,
+    is_moved,
     read_error,
     refuse_undecodable,
     remove_leftovers,
@@ -100,6 +101,11 @@ class RunFolder:
         return self.path / "run.log"
 
     @property
+    def lock(self) -> Path:
+        """The file that a process locks while it works on the run."""
+        return self.path / _LOCK
+
+    @property
     def session_files(self) -> tuple[Path, ...]:
         """The files that each session writes when it ends."""
         return self.results, self.audit, self.summary
@@ -144,14 +150,14 @@ class RunFolder:
             return
         with suppress(OSError, BatchlicError), self.locked():
             if [path.name for path in self.path.iterdir()] == [_LOCK]:
-                (self.path / _LOCK).unlink()
+                self.lock.unlink()
                 for folder in new:
                     folder.rmdir()
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Lock the folder for this process. Raises RefusedToStart if another process has locked it."""
-        with _file_lock(self.path / _LOCK, _conflict(self)):
+        with _file_lock(self.lock, _conflict(self)):
             staged_files = map(staged_path, self.published_files)
             remove_leftovers(
                 self.path, (self.plan, self.rejects, self.journal, *self.published_files, *staged_files)
@@ -165,7 +171,7 @@ class RunFolder:
         This writes nothing.
         """
         try:
-            descriptor = os.open(self.path / _LOCK, os.O_RDONLY)
+            descriptor = os.open(self.lock, os.O_RDONLY)
         except OSError:
             return None
         try:
@@ -182,7 +188,7 @@ class RunFolder:
         """The other run folders in the parent folder. Folders of other users are left out."""
         paths: list[Path] = []
         with suppress(OSError):
-            paths = sorted(self.parent.iterdir())
+            paths = sorted(path for path in self.parent.iterdir() if not is_moved(path.name))
         for path in paths:
             with suppress(OSError, NoAccess):
                 is_itself = self.path.exists() and self.path.samefile(path)
@@ -192,7 +198,7 @@ class RunFolder:
     @contextmanager
     def quiet(self) -> Iterator[None]:
         """Exclude sessions during the block, and write nothing. Raises RefusedToStart if one is at work."""
-        lock = self.path / _LOCK
+        lock = self.lock
         with ExitStack() as on_exit:
             with explain_read_errors(lock), suppress(FileNotFoundError):  # there is none in a copy of a run
                 descriptor = os.open(lock, os.O_RDONLY)

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import polars as pl
 
-from batchlic.atomic import explain_read_errors, read_error
+from batchlic.atomic import explain_read_errors, is_moved, read_error
 from batchlic.carrier.answers import Outcome
 from batchlic.carrier.catalog import Action
 from batchlic.chunker import DeviceStatus, Step, parse_ranges
@@ -78,7 +78,7 @@ def _run_folders(runs: Path) -> Iterator[RunFolder]:
             raise read_error(error.filename, error.errno or 0) from error
 
     for path, folders, files in os.walk(runs, onerror=explain):
-        folders.sort()
+        folders[:] = sorted(name for name in folders if not is_moved(name))
         folder = RunFolder(Path(path))
         if folder.journal.name in files or left_by_a_run(folder):
             yield folder

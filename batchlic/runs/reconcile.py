@@ -9,7 +9,7 @@ from datetime import datetime
 
 import polars as pl
 
-from batchlic.atomic import staged_path
+from batchlic.atomic import is_moved, staged_path
 from batchlic.callbacks.identifiers import request_key
 from batchlic.callbacks.lost_answers import lost_answers
 from batchlic.callbacks.matching import (
@@ -208,7 +208,9 @@ def _known_requests(folder: RunFolder, journal: Journal) -> pl.LazyFrame | None:
         outermost = RunFolder(outermost.parent)
     for path in outermost.parent.rglob(folder.journal.name):
         files = (file for file in (path, path.with_name(f"{path.name}-wal")) if file.exists())
-        is_recent = max(file.stat().st_mtime for file in files) * 1e6 > journal.created_at - _DAY
+        if any(map(is_moved, path.parts)):
+            continue
+        is_recent = max((file.stat().st_mtime for file in files), default=0) * 1e6 > journal.created_at - _DAY
         if is_recent and not path.samefile(folder.journal):
             try:
                 with inspect_journal(path) as other:

@@ -1,6 +1,6 @@
 """The outcomes of the devices of a batch, from its history: attempts that carried them, and settlements."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import attrgetter
@@ -60,6 +60,21 @@ def batch_outcomes(history: Iterable[Event]) -> Iterator[BatchOutcome]:
                 continue
             for offset, of_device in _by_offset(of_step).items():
                 yield BatchOutcome(batch_id, step, offset, outcome_of(of_device))
+
+
+def count_statuses(history: Iterable[Event]) -> Counter[DeviceStatus]:
+    """The devices of batches with a history, by status, without their plan. Not for migrations.
+
+    `history` is as in `batch_outcomes`.
+    """
+    statuses: Counter[DeviceStatus] = Counter()
+    for _, events in groupby(history, key=attrgetter("batch_id")):
+        of_batch = list(events)
+        if all(event.part == "" for event in of_batch):
+            statuses[status_of(of_batch)] += max(event.device_count for event in of_batch)
+        else:
+            statuses.update(map(status_of, _by_offset(of_batch).values()))
+    return statuses
 
 
 def outcome_of(history: Sequence[Event]) -> DeviceOutcome:

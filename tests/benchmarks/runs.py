@@ -1,0 +1,84 @@
+"""`make bench-runs`: list many runs, with finished, killed and damaged ones among them.
+
+All runs are copies of one run of `batchlic`, so their journals have as many requests as its devices need.
+"""
+
+import argparse
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
+
+from batchlic.figures import counted
+from batchlic.runs.listing import RunState, last_runs, list_runs
+
+ROUNDS = 3
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("runs", type=int, nargs="*", default=[100, 1000])
+    arguments.add_argument("--devices", type=int, default=25_000, help="devices of each run (default: 25000)")
+    chosen = arguments.parse_args()
+    with TemporaryDirectory(prefix="batchlic-bench-") as temporary:
+        run = finished_run(Path(temporary), chosen.devices)
+        print(f"{os.cpu_count()} cores, runs of {counted(chosen.devices, 'device')}")
+        print(f"{'runs':>6} {'at rest':>8} {'killed':>8} {'list s':>8} {'ms a run':>9} {'command s':>10}")
+        for count in chosen.runs:
+            for killed in (0, max(1, count // 100)):
+                measure(run, Path(temporary) / f"{count}-{killed}", count, killed)
+
+
+def finished_run(folder: Path, devices: int) -> Path:
+    """The folder of a run against a sandbox without limits."""
+    generate = ["sample_data/generate.py", "--rows", str(devices), "--out", str(folder / "fleet.csv")]
+    subprocess.run([sys.executable, *generate], check=True)
+    command = ["assign", "fleet.csv", "--account", "0000123456-00001", "--sku", "SIMSec-IoT", "--sandbox"]
+    environment = os.environ | {"PYTHONPATH": str(Path.cwd())}
+    subprocess.run(
+        [sys.executable, "-m", "batchlic", *command, "--run-dir", "run"],
+        cwd=folder,
+        env=environment,
+        stderr=subprocess.DEVNULL,
+        check=False,
+    )
+    return folder / "run"
+
+
+def measure(run: Path, folder: Path, count: int, killed: int) -> None:
+    """Print the time to list copies of a run, of which some lost the end of their sessions."""
+    for number in range(count):
+        copy = folder / f"run-{number:05}"
+        copy.mkdir(parents=True)
+        for name in ("journal.db", "summary.json", ".lock", "results.parquet"):
+            (os.link if name == "results.parquet" else shutil.copy)(run / name, copy / name)
+        if number < killed:
+            with closing(sqlite3.connect(copy / "journal.db")) as journal, journal:
+                journal.execute("DELETE FROM session_ends")
+    seconds = []
+    for _ in range(ROUNDS):
+        began = perf_counter()
+        runs = list_runs(folder)
+        last_runs(runs, runs[0])
+        seconds.append(perf_counter() - began)
+    states = [listed.state for listed in list_runs(folder)]
+    assert states.count(RunState.INTERRUPTED) == killed
+    assert states.count(RunState.FINISHED) == count - killed
+    began = perf_counter()
+    command = [sys.executable, "-m", "batchlic", "runs", str(folder)]
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+    whole = perf_counter() - began
+    each = f"{min(seconds) / count * 1000:>9.2f}"
+    print(
+        f"{count:>6,} {count - killed:>8,} {killed:>8,} {min(seconds):>8.2f} {each} {whole:>10.2f}",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()
