@@ -140,6 +140,13 @@ class LedgerUse(Table):
         return path and os.path.abspath(path)  # noqa: PTH100 - the text goes into the run's identity
 
 
+class ReportUse(Table):
+    """The report for people."""
+
+    write: bool = True
+    """Write report.html when a session ends."""
+
+
 class EmbeddedSandbox(Table):
     """The sandbox carrier that `--sandbox` starts. Runs without `--sandbox` ignore this table."""
 
@@ -166,6 +173,7 @@ class Job(Table):
     license: Licensing = Licensing()
     limits: Limits = Limits()
     ledger: LedgerUse = LedgerUse()
+    report: ReportUse = ReportUse()
     sandbox: EmbeddedSandbox = EmbeddedSandbox()
 
     @model_validator(mode="after")

@@ -14,6 +14,7 @@ from batchlic.errors import ExitCode
 from batchlic.figures import counted, duration, noun_for, time_on_terminal
 from batchlic.ledger.files import Count, Forgotten, Imported
 from batchlic.logs import printable
+from batchlic.runs.folder import RunFolder
 from batchlic.runs.history import HistoryEvent
 from batchlic.runs.related import RelatedRun, Relation
 from batchlic.runs.status import AtWork, LastAnswer, StatusReport
@@ -346,6 +347,10 @@ def _next_steps(summary: Summary, folder: Path) -> list[str]:
     is_at_work = False
     if isinstance(summary, StatusReport):
         is_at_work = summary.at_work is not None
+    report = RunFolder(folder).report
+    if report.is_file() and not is_at_work:
+        lines.append(f"  Report: {report}")
+    if isinstance(summary, StatusReport):
         lines += map(_related_line, summary.related)
         if summary.last_answer and not is_at_work:
             lines.append(_last_answer_line(summary.last_answer))

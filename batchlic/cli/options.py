@@ -242,6 +242,7 @@ class RunOptions:
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be sent, send nothing, and leave no files.")
     ] = False
+    no_report: Annotated[bool, typer.Option("--no-report", help="Write no report.html.")] = False
     yes: Yes = False
     sandbox: OnSandbox = False
 
@@ -250,6 +251,7 @@ class RunOptions:
         values = self.plan.values()
         values["limits"] |= self.send.limits()
         values["limits"]["require_confirmation"] = self.wait.require_confirmation or None
+        values["report"] = {"write": False if self.no_report else None}
         return values
 
 

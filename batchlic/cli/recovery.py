@@ -1,4 +1,4 @@
-"""Commands for after a run: settle devices in doubt, roll back, export rows, check files."""
+"""Commands for after a run: settle devices in doubt, roll back, export rows, report, check files."""
 
 import sys
 from pathlib import Path
@@ -96,6 +96,29 @@ def export(
         refuse_unusable_target(to)
         count = export_rows(folder, selection, form, to)
         print_message(f"{counted(count, 'row')} in {to}")
+
+
+@app.command()
+def report(
+    run_dir: RunDirectory,
+    *,
+    to: Annotated[Path | None, typer.Option(help="File to write [stdout].")] = None,
+) -> None:
+    """Make the report of a run as it stands now: one HTML file that needs no network."""
+    from batchlic.runs.folder import RunFolder
+    from batchlic.runs.report import report as report_of
+    from batchlic.writer.report.page import draw_and_render, write_report
+
+    folder = RunFolder(run_dir)
+    if to is None or str(to) == "-":
+        if sys.stdout.isatty():
+            raise UsageError("report: a terminal can't show HTML; give a file, such as --to report.html")
+        with results_on_stdout() as stdout:
+            stdout.write(draw_and_render(report_of(folder)).encode())
+    else:
+        refuse_unusable_target(to)
+        write_report(to, report_of(folder))
+        print_message(f"Report: {to}")
 
 
 @app.command()

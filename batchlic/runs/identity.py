@@ -22,6 +22,7 @@ _GUARDS = ("inventory.allow_empty", "inventory.min_rows", "inventory.max_change"
 _MAY_CHANGE = (
     "limits",
     "ledger",
+    "report",
     "sandbox",
     "inventory.files",
     "inventory.download_timeout",
@@ -225,11 +226,15 @@ def left_by_a_run(folder: RunFolder) -> list[Path]:
     log = folder.journal.with_name(f"{folder.journal.name}-wal")
     staged = [staged_path(path) for path in folder.published_files]
     with explain_read_errors(folder.path):
-        return [path for path in (*folder.published_files, folder.log, *staged, log) if path.exists()]
+        return [path for path in (*_visible_files(folder), *staged, log) if path.exists()]
+
+
+def _visible_files(folder: RunFolder) -> tuple[Path, ...]:
+    return (*folder.published_files, folder.report, folder.log)
 
 
 def _files_left(folder: RunFolder) -> str:
-    left = [path for path in left_by_a_run(folder) if path in {*folder.published_files, folder.log}]
+    left = [path for path in left_by_a_run(folder) if path in _visible_files(folder)]
     if not left:
         return ""
     dated = ", ".join(

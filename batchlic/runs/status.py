@@ -78,10 +78,7 @@ def status(folder: RunFolder) -> StatusReport:
         refuse_changed_plan(folder, journal.identity)
         states = _states_in_one_pass(folder, journal)
         summary = summarize(journal, states.statuses, journal.final_session_end)
-        recorded = _recorded_summary(folder, journal)
-        if recorded is not None:
-            fields = ("stopped_because", "unconfirmed", "notes")
-            summary = msgspec.structs.replace(summary, **{name: getattr(recorded, name) for name in fields})
+        summary = with_recorded_fields(summary, folder, journal)
         reports = recorded_reports(folder, journal)
         is_finished = summary.exit_code in {ExitCode.OK, ExitCode.INCOMPLETE}
         return StatusReport(
@@ -146,6 +143,15 @@ def _last_answer(journal: JournalQueries) -> LastAnswer | None:
         error_message=attempt.error_message,
         x_request_id=attempt.x_request_id,
     )
+
+
+def with_recorded_fields(summary: Summary, folder: RunFolder, journal: JournalQueries) -> Summary:
+    """The summary, with the fields that only the one of the last session has, if it is up to date."""
+    recorded = _recorded_summary(folder, journal)
+    if recorded is None:
+        return summary
+    fields = ("stopped_because", "unconfirmed", "notes")
+    return msgspec.structs.replace(summary, **{name: getattr(recorded, name) for name in fields})
 
 
 def _recorded_summary(folder: RunFolder, journal: JournalQueries) -> Summary | None:
