@@ -42,6 +42,8 @@ class Settings(BaseSettings):
     """Addresses and networks that may send callbacks, separated by commas."""
     listener_store: SecretStr | None = None
     """Store of callbacks: a path, or a URL, which may hold a password."""
+    serve_token: SecretStr | None = None
+    """What a login to the pages of `batchlic serve` asks for."""
     state_dir: str | None = None
     """Folder of the runs and the ledger, as an absolute path; None: as `batchlic.state` finds it."""
 

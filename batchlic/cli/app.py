@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from batchlic.atomic import read_error, refuse_undecodable
-from batchlic.cli import callbacks, ledger, recovery, run, runs, sandbox
+from batchlic.cli import callbacks, ledger, recovery, run, runs, sandbox, serve
 from batchlic.cli.output import print_message
 from batchlic.cli.streams import guard_standard_streams
 from batchlic.errors import BatchlicError
@@ -52,6 +52,7 @@ app.add_typer(recovery.app)
 app.add_typer(sandbox.app)
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(callbacks.app)
+app.add_typer(serve.app)
 
 OBJECTS_BETWEEN_COLLECTIONS = 20_000
 """Allocations between garbage collections. Python's default of 700 costs a tenth of a run's CPU time."""
