@@ -21,6 +21,8 @@ RATE_SPAN_S = 10
 INTERVAL_S = 3
 INTERVALS = 60
 
+_FEWEST_INTERVALS = 10
+
 _LOG_BLOCK = 1 << 20
 _LOG_MAX = 64 << 20
 """Bytes of the log that are searched for a limit, counted from the end of the file."""
@@ -53,7 +55,7 @@ class LiveFigures(msgspec.Struct, frozen=True, kw_only=True):
     found: str | None
     """The limit that this session has found, in words; None if none was reported yet."""
     flow: list[Interval]
-    """The last INTERVALS intervals, the oldest first."""
+    """The last intervals with answers, at most INTERVALS of them, the oldest first."""
 
     @property
     def pending(self) -> int:
@@ -185,7 +187,8 @@ class _Tally:
         for at, settled, sent in self._recent:
             devices[at // width] += settled
             requests[at // width] += sent
-        shown = range(newest - INTERVALS, newest)
+        first = min((one for one in requests if one >= newest - INTERVALS), default=newest)
+        shown = range(min(first, newest - _FEWEST_INTERVALS), newest)
         return [Interval(devices[one] / INTERVAL_S, requests[one] / INTERVAL_S) for one in shown]
 
 

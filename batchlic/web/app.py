@@ -21,6 +21,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from batchlic.chunker import DeviceStatus
 from batchlic.errors import BatchlicError
 from batchlic.figures import time_in_files
 from batchlic.runs.export import export
@@ -29,7 +30,7 @@ from batchlic.web import charts, devices
 from batchlic.web.access import SESSION_S, FailureLimit, Hosts, Sessions, Token
 from batchlic.web.catalog import Catalog, Entry
 from batchlic.web.guard import SESSION_COOKIE, Guard, address_of, has_session
-from batchlic.web.live import LiveMessage, LiveRuns, Streams, flow_seconds, message
+from batchlic.web.live import LiveMessage, LiveRuns, Streams, message
 from batchlic.web.reports import Reports
 from batchlic.writer.export import Format, Selection
 from batchlic.writer.report.page import environment, style
@@ -48,6 +49,7 @@ _FORMATS = {
     Format.XLSX: "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
 }
 _SINCE = {"1": "last day", "7": "last 7 days", "30": "last 30 days", "": "any time"}
+_OPEN = {DeviceStatus.PENDING, DeviceStatus.IN_DOUBT}
 _CHUNK = 1 << 16
 
 
@@ -184,7 +186,6 @@ class _Pages:
                 entry=entry,
                 figures=figures,
                 live=message(figures),
-                seconds=flow_seconds(figures) if figures else 0,
                 flow=charts.FLOW,
                 downloads=downloads,
             )
@@ -412,8 +413,16 @@ def _share_done(run: ListedRun) -> str:
     planned = run.planned or 0
     if not planned:
         return "planning"
-    open_devices = sum(devices for status, devices in run.statuses.items() if status == "pending")
-    return f"{100 * (planned - open_devices) // planned}% done"
+    done = sum(devices for status, devices in run.statuses.items() if status not in _OPEN)
+    return f"{100 * done // planned}% done"
+
+
+def _shown_statuses(run: ListedRun) -> list[tuple[DeviceStatus, int]]:
+    """The devices by status; of a run at work without those whose answer may still come."""
+    is_at_work = run.state is RunState.AT_WORK
+    return [
+        (status, devices) for status, devices in run.statuses.items() if not is_at_work or status not in _OPEN
+    ]
 
 
 def _downloads(run: ListedRun) -> list[tuple[str, str, int]]:
@@ -423,8 +432,9 @@ def _downloads(run: ListedRun) -> list[tuple[str, str, int]]:
         sum(devices for status, devices in run.statuses.items() if status == name)
         for name in ("failed", "in_doubt")
     )
-    offered = [("rejects", "Rejected rows", rejected), ("failed", "Failed devices", failed)]
-    offered.append(("in_doubt", "Devices in doubt", in_doubt))
+    offered = [("rejects", "rejected", rejected), ("failed", "failed", failed)]
+    if run.state is not RunState.AT_WORK:  # some of them are in a request that is not answered yet
+        offered.append(("in_doubt", "in doubt", in_doubt))
     return [one for one in offered if one[2]]
 
 
@@ -444,6 +454,7 @@ def _templates() -> Environment:
     templates.filters.update(night=_night)
     templates.globals.update(
         short_dir=_short_dir,
+        shown_statuses=_shown_statuses,
         tone=charts.tone,
         sparkline_size=charts.SPARKLINE,
         share_done=_share_done,

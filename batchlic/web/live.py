@@ -97,16 +97,16 @@ def message(figures: LiveFigures | None) -> LiveMessage:
             "left": "unknown" if figures.seconds_left is None else duration(figures.seconds_left),
             "requests": f"{requests:,}",
             "throttled": f"{figures.throttled / requests if requests else 0:.1%}",
-            "most": f"{most:,.0f} devices a second at most",
+            "most": f"{most:,.0f} at most",
+            "span": _span(len(devices) * INTERVAL_S),
         },
         value={"progress": round(percent, 2)},
         draw={"flow-area": area(devices, FLOW), "flow-line": line(devices, FLOW)},
     )
 
 
-def flow_seconds(figures: LiveFigures) -> int:
-    """How many seconds the drawing of the flow covers."""
-    return len(figures.flow) * INTERVAL_S
+def _span(seconds: int) -> str:
+    return f"last {seconds} seconds" if seconds < 120 else f"last {seconds / 60:.0f} minutes"
 
 
 def _percent(percent: float) -> str:
