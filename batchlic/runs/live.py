@@ -135,7 +135,7 @@ class _Tally:
             self._in_doubt.pop(part, None)
             done = self._moved(one) if self._is_migration else one.device_count
             self._devices[DeviceStatus.ACCEPTED] += done
-        elif one.final and part not in self._in_doubt:
+        elif one.outcome == Outcome.REFUSED and one.final and part not in self._in_doubt:
             done = one.device_count if one.step in {None, Step.ASSIGN, Step.UNASSIGN} else 0
             self._devices[DeviceStatus.FAILED] += done
         self._recent.append((one.answered_at, done, int(was_sent)))

@@ -11,7 +11,7 @@ from pathlib import Path
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.listing import ListedRun, RunState, find_runs, last_runs, listed_run
 
-_FRESH_S = 1.0
+FRESH_S = 1.0
 """Seconds for which a list is shown to everybody who asks for it."""
 _COST_FACTOR = 20
 """A run at work is counted again after so many times the time that counting took."""
@@ -113,7 +113,7 @@ class Catalog:
         entries = [Entry(_key(run, ids), run, folder, version) for run, folder, version in found]
         entries.sort(key=lambda entry: (entry.run.began_at or "", entry.run.run_dir), reverse=True)
         entries.sort(key=lambda entry: entry.run.began_at is not None)
-        return _Listed(entries, {entry.key: entry for entry in entries}, time.monotonic() + _FRESH_S)
+        return _Listed(entries, {entry.key: entry for entry in entries}, time.monotonic() + FRESH_S)
 
     def _entry(self, found: RunFolder | ListedRun) -> tuple[ListedRun, RunFolder | None, Version]:
         if isinstance(found, ListedRun):
@@ -125,9 +125,7 @@ class Catalog:
             run = listed_run(found)
             cost = time.monotonic() - began
             wait = _COST_FACTOR * cost if run.state is RunState.AT_WORK else float("inf")
-            known = self._known[str(found.path)] = _Known(
-                run, version, time.monotonic() + max(_FRESH_S, wait)
-            )
+            known = self._known[str(found.path)] = _Known(run, version, time.monotonic() + max(FRESH_S, wait))
         return known.run, found, version
 
 
