@@ -14,7 +14,8 @@ app = typer.Typer()
 @app.command()
 def serve(
     folder: Annotated[
-        Path | None, typer.Argument(metavar="[FOLDER]", help="Folder of the runs [the state folder].")
+        Path | None,
+        typer.Argument(metavar="FOLDER", readable=False, help="Folder of the runs [the state folder]."),
     ] = None,
     *,
     host: Annotated[

@@ -10,7 +10,9 @@ from starlette.types import ASGIApp
 
 from batchlic.carrier.answers import Answer, Outcome
 from batchlic.carrier.catalog import Action
+from batchlic.chunker import Step
 from batchlic.journal import Intent, Journal
+from batchlic.journal.writes import answer_row, intent_row
 from batchlic.runs.folder import RunFolder
 from batchlic.web.app import PageOptions, create_app
 from tests.callbacks.builders import submitted_run
@@ -103,24 +105,22 @@ def client(folder: Path, *, logged_in: bool = False, **options: Any) -> httpx.Cl
     return browser
 
 
-def send(folder: RunFolder, batch_id: int, outcome: Outcome, *, at: int, devices: int = 10) -> None:
-    """Record a request and its answer, as the process at work on the run does."""
-
-    async def record(journal: Journal) -> None:
-        intent = Intent(
-            batch_id=batch_id,
-            part="",
-            x_request_id=f"x-{batch_id}",
-            attempt=1,
-            action=Action.ASSIGN,
-            device_count=devices,
-            request_sha256="ab" * 32,
-            pace_rps=None,
-            started_at=at,
-        )
-        seq = await journal.intend(intent)
-        is_final = outcome is Outcome.REFUSED
-        await journal.answer(seq, Answer(outcome=outcome, http_status=200), duration_ms=1, final=is_final)
-
+def send(folder: RunFolder, batch_id: int, outcome: Outcome, *, at: int, step: str | None = None) -> None:
+    """Record a request for ten devices and its answer, as the process at work on the run does."""
+    intent = Intent(
+        batch_id=batch_id,
+        step=Step(step) if step else None,
+        part="",
+        x_request_id=f"x-{batch_id}",
+        attempt=1,
+        action=Action.ASSIGN,
+        device_count=10,
+        request_sha256="ab" * 32,
+        pace_rps=None,
+        started_at=at,
+    )
+    answer = Answer(outcome=outcome, http_status=200)
     with closing(Journal.open(folder.journal)) as journal:
-        anyio.run(record, journal)
+        seq = journal._last_seq + 1
+        is_final = outcome is Outcome.REFUSED
+        journal._commit([intent_row(seq, intent), answer_row(seq, answer, duration_ms=1, final=is_final)])

@@ -31,9 +31,7 @@ def test_a_session_ends_at_its_time_and_at_a_logout() -> None:
 
 def test_old_sessions_make_room_for_new_ones() -> None:
     sessions = Sessions()
-    first = sessions.begin()
-    for _ in range(1000):
-        last = sessions.begin()
+    first, *_, last = [sessions.begin() for _ in range(1001)]
     assert (sessions.is_open(first), sessions.is_open(last)) == (False, True)
 
 

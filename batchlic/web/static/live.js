@@ -25,6 +25,7 @@ function reveal(attribute, isShown) {
 }
 
 if (source) {
+  reveal("data-live-without", false);
   const stream = new EventSource(source.dataset.liveSource);
   stream.onopen = () => reveal("data-live-lost", false);
   stream.onerror = () => reveal("data-live-lost", true);
