@@ -13,8 +13,8 @@ HERE = BATCHLIC_STATE_DIR="$(CURDIR)/runs"
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test onboard migrate sandbox sample soak fuzz kill mutants replay \
-	bench bench-plan bench-submit bench-pace bench-limiter bench-journal bench-ledger bench-listener bench-report bench-runs \
-	plot-limiter demo-callbacks test-callbacks docs-answers lint coverage format lock clean
+	bench bench-plan bench-submit bench-pace bench-limiter bench-journal bench-ledger bench-listener bench-report \
+	bench-runs plot-limiter demo-callbacks test-callbacks docs-answers lint coverage format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeVar
 from urllib.parse import quote
 
 import sqlalchemy as sa
@@ -29,6 +28,7 @@ PATIENCE = 30
 _MAGIC = b"SQLite format 3\x00"
 _HEADER_BYTES = 100
 _LOG_HEADER_BYTES = 32
+_CHUNK_BYTES = 1 << 20
 _COPIES = 20
 """Copies of a database that a busy process may spoil before its reader gives up."""
 
@@ -202,7 +202,17 @@ def _copy_file(source: Path, target: Path) -> None:
         explain_disk_errors(target),
         target.open("wb") as file,
     ):
-        shutil.copyfileobj(original, file, 1 << 20)
+        file.writelines(_chunks(original, source))
+
+
+def _chunks(file: BinaryIO, path: Path) -> Iterator[bytes]:
+    """The content of a file. An error is about `path`, whatever it is copied to."""
+    while True:
+        with explain_read_errors(path):
+            chunk = file.read(_CHUNK_BYTES)
+        if not chunk:
+            return
+        yield chunk
 
 
 class _Version(NamedTuple):

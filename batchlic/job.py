@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     BaseModel,
@@ -163,6 +163,39 @@ class EmbeddedSandbox(Table):
     seed: int = 0
 
 
+SettingSuffix = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,31}$")]
+"""The end of the name of a setting, in capitals or not."""
+
+
+class Notify(Table):
+    """Who is told how the runs of a job end. The URLs are settings, because they hold secrets."""
+
+    to: list[SettingSuffix] | None = None
+    """Names of URLs: `ops` is BATCHLIC_NOTIFY_URL_OPS. None: the URLs of BATCHLIC_NOTIFY_URLS."""
+    on: list[Literal["failure", "doubt", "rejects", "recovered"]] = [
+        "failure",
+        "doubt",
+        "rejects",
+        "recovered",
+    ]
+    """Changes to send a message about."""
+    heartbeat: SettingSuffix | None = None
+    """Name of the heartbeat's URL: `fleet` is BATCHLIC_HEARTBEAT_URL_FLEET. None: BATCHLIC_HEARTBEAT_URL."""
+    heartbeat_ok: list[Annotated[int, Field(ge=0, le=6)]] = [0]
+    """Exit codes that the heartbeat reports as a success."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_no_url(cls, table: object) -> object:
+        if isinstance(table, dict) and "://" in str(list(table.values())):
+            raise ValueError(
+                "a URL here would show its secret to everyone who reads the job file: put the URL in the "
+                "environment or the credentials file as BATCHLIC_NOTIFY_URLS, or as BATCHLIC_NOTIFY_URL_OPS "
+                'and write to = ["ops"] here; that of a heartbeat is BATCHLIC_HEARTBEAT_URL'
+            )
+        return table
+
+
 class Job(Table):
     """One action on the devices of some inventories, with everything that a run needs except credentials."""
 
@@ -175,6 +208,8 @@ class Job(Table):
     ledger: LedgerUse = LedgerUse()
     report: ReportUse = ReportUse()
     sandbox: EmbeddedSandbox = EmbeddedSandbox()
+    notify: Notify | None = None
+    """None: nobody is told."""
 
     @model_validator(mode="after")
     def _fits_its_action(self) -> Self:
@@ -317,10 +352,15 @@ def _explain(location: tuple[int | str, ...], message: str, kind: str) -> str:
 def _keys_beside(location: tuple[int | str, ...]) -> Iterable[str]:
     table: type[BaseModel] = Job
     for step in location[:-1]:
-        inner = table.model_fields[str(step)].annotation
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+        annotation = table.model_fields[str(step)].annotation
+        tables = [
+            inner
+            for inner in (annotation, *get_args(annotation))
+            if isinstance(inner, type) and issubclass(inner, BaseModel)
+        ]
+        if not tables:
             return ()
-        table = inner
+        table = tables[0]
     return table.model_fields
 
 

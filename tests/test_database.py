@@ -272,6 +272,16 @@ def test_a_database_that_changes_while_it_is_copied_is_copied_again(
     writer.close()
 
 
+def test_a_source_that_can_not_be_read_is_not_blamed_on_its_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "journal.db"
+    path.symlink_to("/proc/self/mem")  # it can be opened; reading it fails with EIO
+    monkeypatch.setattr(database, "_version", lambda _: database._Version((0, 0), b""))
+    with pytest.raises(StoppedEarly, match=rf"^{path}: can't be read \(Input/output error\)"), snapshot(path):
+        pass
+
+
 def test_a_snapshot_needs_no_usual_folder_for_temporary_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import BaseModel
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 
 from batchlic.cli.app import app
 from batchlic.errors import ExitCode
-from batchlic.job import EmbeddedSandbox, Inventory, Job, LedgerUse, Licensing, Limits, ReportUse
+from batchlic.job import EmbeddedSandbox, Inventory, Job, LedgerUse, Licensing, Limits, Notify, ReportUse
 from batchlic.reader.columns.profiles import PROFILES, Profile
 from batchlic.reader.roles import Role
 from batchlic.reader.validation.reasons import EXPLANATIONS, Reason
@@ -136,6 +137,7 @@ def test_every_option_that_is_named_exists() -> None:
         "subscriptions",
         "callbacks register",
         "callbacks unjudged",
+        "notify-test",
     ]
     for command in commands:
         shown = CliRunner().invoke(app, [*command.split(), "--help"])
@@ -158,6 +160,7 @@ def test_every_exit_code_is_explained() -> None:
         ("[license]", Licensing),
         ("[limits]", Limits),
         ("[ledger]", LedgerUse),
+        ("[notify]", Notify),
         ("[report]", ReportUse),
         ("[sandbox]", EmbeddedSandbox),
     ],
@@ -170,7 +173,8 @@ def test_every_key_of_a_job_file_is_documented(heading: str, table: type[BaseMod
 
 
 def _is_table(annotation: object) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    types = (annotation, *get_args(annotation))  # also an optional table
+    return any(isinstance(inner, type) and issubclass(inner, BaseModel) for inner in types)
 
 
 @pytest.mark.parametrize(

@@ -94,8 +94,11 @@ def reports_of(
         unknown = keyed.clear()
     else:
         unknown = keyed.join(known_requests.select(_REQUEST_KEY), on="request_key", how="anti")
-    with_lost = _with_lost_answers(open_requests, _not_cleared(open_requests, keyed, lost_answers.lazy()))
-    proofs = _in_time(matches(with_lost.filter("is_only_step"), unknown, []))
+    # Collected like `found`: otherwise, polars plans thousands of joins, whatever the size of the run.
+    lost = _not_cleared(open_requests, keyed, lost_answers.lazy()).collect().lazy()
+    with_lost = _with_lost_answers(open_requests, lost).collect().lazy()
+    found_lost = _in_time(matches(with_lost.filter("is_only_step"), unknown, []))
+    proofs = found_lost.select(*_FOUND, "status", "lost").collect().lazy()
     failed = by_request.filter(_HAS_FAILED).join(
         _may_have_succeeded(with_lost, proofs), on=DEVICE_STEP, how="anti", nulls_equal=True
     )

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
-from sqlalchemy.dialects import sqlite as sqlite_dialect
 
 from batchlic.atomic import explain_read_errors, refuse_undecodable
 from batchlic.callbacks.messages import StoredMessage
@@ -51,11 +49,6 @@ _IS_PLAIN_SUCCESS = sa.and_(
     sa.func.lower(messages.c.status) == SUCCESS, messages.c.error_code == "", messages.c.error_message == ""
 )
 
-_INSERTS: dict[str, sa.Insert] = {
-    "sqlite": sqlite_dialect.insert(messages).on_conflict_do_nothing(),
-    "postgresql": postgresql.insert(messages).on_conflict_do_nothing(),
-}
-
 
 class StoreError(StoppedEarly):
     """The store can't be read or written now. All acknowledged messages are in it."""
@@ -66,7 +59,7 @@ class Store:
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
-        self._insert = _INSERTS[engine.dialect.name]
+        self._insert = _insert_for(engine.dialect.name)
         self._name = engine.url.render_as_string(hide_password=True)
 
     @classmethod
@@ -179,6 +172,17 @@ def _sqlite(path: Path) -> sa.Engine:
 
 
 _SECRET_KEYS = {"password", "sslpassword"}
+
+
+def _insert_for(dialect: str) -> sa.Insert:
+    """The statement that adds new messages. Only one dialect is imported: PostgreSQL's takes long."""
+    if dialect == "sqlite":
+        from sqlalchemy.dialects import sqlite as of_sqlite  # noqa: PLC0415
+
+        return of_sqlite.insert(messages).on_conflict_do_nothing()
+    from sqlalchemy.dialects import postgresql  # noqa: PLC0415
+
+    return postgresql.insert(messages).on_conflict_do_nothing()
 
 
 def _postgresql(location: str) -> sa.Engine:

@@ -10,7 +10,6 @@ import msgspec
 
 from batchlic.carrier.answers import Answer, Outcome, RejectedToken, Reply, TokenKind
 from batchlic.carrier.bodies import DECODE_ERRORS, decode_text, parse, read_body
-from batchlic.carrier.conclusions import EXPIRED
 from batchlic.carrier.credentials import Credentials, is_header_value, revealed
 from batchlic.carrier.http_client import COMMON_HEADERS, Headers, HttpClient, ProxyLoginRequired
 from batchlic.carrier.interpretation import answer_from_error, answer_from_reply
@@ -324,7 +323,7 @@ def _is_rejected(reply: Reply, answer: Answer, login: _Login) -> bool:
     """
     if reply.status == _LOCKED:
         return True
-    if answer.outcome is Outcome.THROTTLED or not 400 <= reply.status < 500 or reply.status in EXPIRED:
+    if answer.outcome is Outcome.THROTTLED or not 400 <= reply.status < 500:
         return False
     if login is _SESSION and _is_about_access_token(answer):
         return False

@@ -20,15 +20,8 @@ from batchlic.runs.related import RelatedRun, Relation
 from batchlic.runs.status import AtWork, LastAnswer, StatusReport
 from batchlic.runs.verify import Verification
 from batchlic.writer.in_doubt import Doubt
-from batchlic.writer.summary import Summary
+from batchlic.writer.summary import STOPS, Summary
 
-_STOPS = {
-    ExitCode.BUG: "Stopped by an error",
-    ExitCode.USAGE: "Stopped early",
-    ExitCode.REFUSED: "Refused",
-    ExitCode.CREDENTIALS: "Credentials rejected",
-    ExitCode.STOPPED: "Stopped early",
-}
 DOUBTS_SHOWN = 10
 """Most requests in doubt that are shown."""
 
@@ -321,7 +314,7 @@ def _outcome(summary: Summary) -> str:
         return f"{_activity(summary.at_work)}: {figures}"
     if summary.exit_code is None:
         return f"Interrupted (killed, or the machine stopped): {figures}"
-    if stop := _STOPS.get(ExitCode(summary.exit_code)):
+    if stop := STOPS.get(ExitCode(summary.exit_code)):
         reason = summary.stopped_because or "devices are still pending"
         return f"{stop}: {printable(reason)}; {figures}"
     return f"Finished: {figures}"

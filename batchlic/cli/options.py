@@ -19,6 +19,13 @@ FlagValues = dict[str, dict[str, Any]]
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
+Notifying = Annotated[
+    bool | None,
+    typer.Option(
+        "--notify/--no-notify",
+        help="Tell the people of the job's [notify] how the run ends [not on a sandbox].",
+    ),
+]
 OnSandbox = Annotated[bool, typer.Option("--sandbox", help="Run against a sandbox carrier on this machine.")]
 
 NewLedger = Annotated[
@@ -245,6 +252,7 @@ class RunOptions:
     no_report: Annotated[bool, typer.Option("--no-report", help="Write no report.html.")] = False
     yes: Yes = False
     sandbox: OnSandbox = False
+    notify: Notifying = None
 
     def values(self) -> FlagValues:
         """The options that were given, by table and key of a job file. Raises UsageError for --column."""

@@ -16,7 +16,7 @@ from batchlic.errors import BatchlicError, StoppedEarly
 from batchlic.pool.bisect import bisect
 from batchlic.pool.parked import WITNESSES, Parked
 from batchlic.pool.refusals import RefusalWatch, RefusedTooMuch
-from batchlic.pool.remaining import Delivery
+from batchlic.pool.remaining import BetweenSteps, Delivery
 from batchlic.pool.sender import Sender
 from batchlic.pool.suspicion import MANY_REQUESTS, due_at
 from batchlic.pool.verdict import Next, Verdict
@@ -135,7 +135,7 @@ class Pool:
 
     def _new_work(self, plan: _Plan) -> _Work | None:
         """The next sequence of the plan, if one may begin."""
-        may_begin = self._failure is None and not self._parked.blocks_new
+        may_begin = self._failure is None and not self._is_blocked(plan)
         if not may_begin or plan.is_empty:
             return None
         self._is_turn_of_parked = True
@@ -147,7 +147,7 @@ class Pool:
     def _parked_work(self, plan: _Plan) -> _Work | None:
         """A parked delivery, if it is its turn."""
         is_over = self._failure is not None
-        if is_over or plan.is_empty or self._parked.blocks_new:
+        if is_over or plan.is_empty or self._is_blocked(plan):
             found = self._parked.take_first(only_bounded=is_over)
         elif plan.has_only_witnesses:
             found = self._parked.take_explained()
@@ -155,6 +155,10 @@ class Pool:
             found = self._parked.take_due() if self._is_turn_of_parked else None
         self._is_turn_of_parked = False
         return None if found is None else partial(self._send_again, found)
+
+    def _is_blocked(self, plan: _Plan) -> bool:
+        """Whether parked requests keep the next sequence of the plan from beginning."""
+        return self._parked.blocks(is_between_steps=plan.is_between_steps)
 
     async def _deliver_all(self, sequence: Iterable[Delivery]) -> None:
         for delivery in sequence:
@@ -230,6 +234,11 @@ class _Plan:
     @property
     def is_empty(self) -> bool:
         return not self._ahead
+
+    @property
+    def is_between_steps(self) -> bool:
+        """Whether the devices of the next sequence are between two steps of a migration."""
+        return bool(self._ahead) and isinstance(self._ahead[0], BetweenSteps)
 
     @property
     def has_only_witnesses(self) -> bool:

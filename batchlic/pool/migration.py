@@ -26,6 +26,7 @@ from batchlic.chunker import Batch, DeviceStatus, Step, StepRequest, parse_range
 from batchlic.journal import Attempt, Event, Journal, is_lost, status_of
 from batchlic.pool.remaining import (
     BATCHES_PER_READ,
+    BetweenSteps,
     Delivery,
     Position,
     by_history,
@@ -67,7 +68,7 @@ class Migration:
     on_accepted: Callable[[Batch], None]
     on_end: Callable[[int, int], None]
 
-    def sequences(self, read_batches: Callable[[], Iterable[Batch]]) -> Iterator[Iterator[Delivery]]:
+    def sequences(self, read_batches: Callable[[], Iterable[Batch]]) -> Iterator[Iterable[Delivery]]:
         """For each batch, its deliveries one after another: the steps that are not done yet.
 
         Refusals can stop the run. So devices that an earlier session left between two steps go on before all
@@ -78,7 +79,7 @@ class Migration:
             return
         for batch, history in self._with_history(read_batches()):
             if taken := self._taken(batch, history):
-                yield self._sequence(batch, taken, history)
+                yield BetweenSteps(self._sequence(batch, taken, history))
         for batch, history in self._with_history(read_batches()):
             if others := sorted(set(batch.offsets).difference(self._taken(batch, history))):
                 yield self._sequence(batch, others, history)

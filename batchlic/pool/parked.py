@@ -3,7 +3,8 @@
 1. A parked request is sent again once its last refusal is explained, at most one for each new sequence. If
    its refusal can't count whatever else is accepted, it waits for the end of the plan.
 2. Devices that are parked leave the sequence of their batch: the others take their next step without them.
-3. No new sequence begins while `MOST_STUCK` batches wait between two steps of a migration.
+3. No new sequence begins while `MOST_STUCK` batches wait between two steps of a migration, except those whose
+   devices are between two steps already.
 4. The last `WITNESSES` sequences of the plan wait until all others are answered. If parked requests need
    evidence then, a witness is sent each time that no refusal is explained: its acceptance explains them all.
 5. After the plan, there is one last round: each parked request is sent again until it ends, or until it is
@@ -113,13 +114,12 @@ class Parked:
             if not self._stuck[key]:
                 del self._stuck[key]
 
-    @property
-    def blocks_new(self) -> bool:
-        """Whether no new sequence may begin."""
+    def blocks(self, *, is_between_steps: bool) -> bool:
+        """Whether no sequence may begin. `is_between_steps`: its devices are between two steps already."""
         is_full = len(self._deliveries) >= MOST_PARKED and not any(
             map(self._suspicions.is_given_up, self._deliveries)
         )
-        return is_full or len(self._stuck) >= MOST_STUCK
+        return is_full or (len(self._stuck) >= MOST_STUCK and not is_between_steps)
 
     def description(self) -> str:
         """The devices that are parked, the last answer to one of them, and what the operator can do."""

@@ -94,6 +94,16 @@ class Delivery:
         yield self
 
 
+@dataclass(frozen=True, slots=True)
+class BetweenSteps:
+    """A sequence of deliveries for devices that an earlier session left between two steps of a migration."""
+
+    deliveries: Iterator[Delivery]
+
+    def __iter__(self) -> Iterator[Delivery]:
+        return self.deliveries
+
+
 def remaining(
     batches: Iterable[Batch],
     journal: Journal,

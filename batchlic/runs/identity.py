@@ -10,7 +10,7 @@ from typing import Any
 
 from batchlic.atomic import explain_read_errors, staged_path
 from batchlic.chunker import Plan
-from batchlic.errors import InventoryError, RunFolderError, UsageError
+from batchlic.errors import BatchlicError, InventoryError, RunFolderError, UsageError
 from batchlic.job import Job
 from batchlic.journal import InventoryFile, Journal, JournalQueries, RunIdentity, inspect_journal
 from batchlic.reader.inputs.addresses import Address, Downloaded, fetched, shown
@@ -22,6 +22,7 @@ _GUARDS = ("inventory.allow_empty", "inventory.min_rows", "inventory.max_change"
 _MAY_CHANGE = (
     "limits",
     "ledger",
+    "notify",
     "report",
     "sandbox",
     "inventory.files",
@@ -57,6 +58,15 @@ def identify(job: Job, folder: RunFolder, carrier: str, plan: Plan, run_id: str)
 def job_of(identity: RunIdentity) -> Job:
     """The job of the run. Addresses of inventories lack queries and logins: they are not read again."""
     return Job.model_validate(identity.job)
+
+
+def recorded_job(folder: RunFolder) -> Job | None:
+    """The job of the run in a folder; None if the folder has no run, or if its journal can't be read."""
+    try:
+        with inspected(folder) as journal:
+            return job_of(journal.identity)
+    except BatchlicError:
+        return None
 
 
 def _without_secrets(job: Job) -> Job:

@@ -244,13 +244,13 @@ def _listed(folder: RunFolder, process: Process | None) -> ListedRun:
         run |= _figures(summary.statuses, summary.requests, summary.devices_per_second)
         return ListedRun(**run)
     with inspect_journal(folder.journal) as journal:
-        run |= _figures(
-            _statuses(folder, journal, outline), count_requests(journal), journal.sending().devices_per_second
-        )
+        sending = journal.sending()
+        statuses = _statuses(folder, journal, outline)
+        run |= _figures(statuses, count_requests(journal), sending.devices_per_second)
         if outline.is_at_rest:
             run["problem"] = f"{folder.summary}: is not the file that the run wrote; see `audit --verify`"
         elif process is None:
-            run["seconds"] = round(journal.sending().seconds, 3)
+            run["seconds"] = round(sending.seconds, 3)
     return ListedRun(**run)
 
 

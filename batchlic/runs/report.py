@@ -5,7 +5,7 @@ from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import inspected, job_of, refuse_changed_plan
 from batchlic.runs.related import related_runs
 from batchlic.runs.report_data import collect
-from batchlic.runs.status import with_recorded_fields
+from batchlic.runs.status import as_it_stands
 from batchlic.writer.report.data import Report
 
 
@@ -23,7 +23,7 @@ def report(folder: RunFolder) -> Report:
             job_of(identity),
             folder,
             journal,
-            lambda statuses: with_recorded_fields(
+            lambda statuses: as_it_stands(
                 summarize(journal, statuses, journal.final_session_end), folder, journal
             ),
             made_at=now(),

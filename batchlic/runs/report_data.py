@@ -1,7 +1,7 @@
 """Collects the data of a run's report, and writes report.html when a session ends."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import polars as pl
 
@@ -20,7 +20,14 @@ from batchlic.runs.staging import recorded_path
 from batchlic.runs.states import state_frames_of
 from batchlic.writer.device_states import RESULTS
 from batchlic.writer.report.data import Example, Link, Rejects, Report, Session, shown
-from batchlic.writer.report.devices import COLUMNS, EXAMPLES, DeviceTotals
+from batchlic.writer.report.devices import (
+    COLUMNS,
+    COUNTED,
+    EXAMPLES,
+    LICENSES_SHOWN,
+    NEEDS_DETAILS,
+    DeviceTotals,
+)
 from batchlic.writer.report.requests import batch_attempts, latency, request_table, timeline
 from batchlic.writer.summary import Summary
 from batchlic.writer.tables import explain_damage, read_table
@@ -66,9 +73,8 @@ def collect(
     NoAccess if a file of the run can't be read; without rejects.parquet, the report has no examples.
     """
     identity = journal.identity
-    totals = DeviceTotals()
-    for frame in _device_frames(folder, journal):
-        totals.add(frame)
+    totals = _totals(folder, journal)
+    licenses = totals.licenses(identity.licenses, identity.action)
     requests = request_table(journal.attempts())
     lifetime = [sku for sku, license in job.skus.items() if license is LicenseType.LIFETIME]
     return Report(
@@ -83,7 +89,8 @@ def collect(
         rejects=_rejects(folder, identity.rejected),
         failures=totals.failures(),
         other_failures=totals.other_failures,
-        licenses=totals.licenses(identity.licenses, identity.action),
+        licenses=licenses[:LICENSES_SHOWN],
+        other_licenses=len(licenses[LICENSES_SHOWN:]),
         doubts=totals.doubts(lifetime),
         settled_by=totals.settled_by,
         timeline=timeline(requests),
@@ -97,15 +104,26 @@ def collect(
     )
 
 
-def _device_frames(folder: RunFolder, journal: JournalQueries) -> Iterator[pl.DataFrame]:
-    """The device states: of results.parquet if it is up to date, which is faster than to compute them."""
+def _totals(folder: RunFolder, journal: JournalQueries) -> DeviceTotals:
+    """The totals of the device states.
+
+    They are read from results.parquet if it is up to date: parquet reads only the columns that are counted,
+    and the rows of which the report has details.
+    """
+    totals = DeviceTotals()
     results = recorded_path(folder.results, journal)
     recorded = journal.file_hashes().get(folder.results.name)
     if journal.final_session_end is None or not results.is_file() or sha256_of(results) != recorded:
-        yield from state_frames_of(folder, journal)
-        return
+        for frame in state_frames_of(folder, journal):
+            totals.add(frame)
+        return totals
     with explain_damage(results):
-        yield from read_table(results, RESULTS).select(COLUMNS).collect_batches(chunk_size=_ROWS_PER_FRAME)
+        table = read_table(results, RESULTS)
+        totals.add_counts(table.group_by(COUNTED).len().collect(engine="streaming"))
+        detailed = table.filter(NEEDS_DETAILS).select(COLUMNS)
+        for frame in detailed.collect_batches(chunk_size=_ROWS_PER_FRAME, maintain_order=True):
+            totals.add_details(frame)
+    return totals
 
 
 def _rejects(folder: RunFolder, rejected: Mapping[str, int]) -> list[Rejects]:

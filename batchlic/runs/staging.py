@@ -9,17 +9,27 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from batchlic.atomic import explain_disk_errors, explain_read_errors, staged_path, sync_folder
+from batchlic.errors import NoAccess
 from batchlic.journal import Journal, JournalQueries
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import open_journal, sha256_of
 
 
 def recorded_path(path: Path, journal: JournalQueries) -> Path:
-    """Where a published file is: still beside its place, if its session was killed before publishing it."""
+    """Where a published file is: still beside its place, if its session was killed before publishing it.
+
+    Its session may also be at work, and publish it meanwhile.
+    """
     staged = staged_path(path)
-    recorded = journal.file_hashes().get(path.name)
     with explain_read_errors(staged):
-        return staged if staged.exists() and sha256_of(staged) == recorded else path
+        if not staged.exists():
+            return path
+    try:
+        return staged if sha256_of(staged) == journal.file_hashes().get(path.name) else path
+    except NoAccess:
+        if staged.exists():
+            raise
+        return path
 
 
 def recovered_journal(folder: RunFolder) -> Journal:

@@ -1,13 +1,14 @@
 """The device states of a run folder, and its rejects."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import polars as pl
 
 from batchlic.atomic import explain_read_errors
 from batchlic.chunker.schema import REJECTS
 from batchlic.errors import RunFolderError
-from batchlic.journal import JournalQueries
+from batchlic.journal import JournalQueries, inspect_journal
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import sha256_of
 from batchlic.runs.staging import recorded_path
@@ -32,18 +33,27 @@ def state_frames_of(folder: RunFolder, journal: JournalQueries) -> Iterator[pl.D
 def recorded_reports(folder: RunFolder, journal: JournalQueries) -> pl.LazyFrame:
     """Everything that the run's callbacks reported (columns: callback_outcomes.OUTCOMES).
 
-    Raises RunFolderError if the file is not the one that the run recorded: a damaged one is not decoded.
+    Raises RunFolderError if the file is not the one that the run recorded: a damaged one is not decoded. If
+    the caller has not locked the folder, the file may be newer than `journal`.
     """
-    path = recorded_path(folder.outcomes, journal)
-    recorded = journal.file_hashes().get(folder.outcomes.name)
-    with explain_read_errors(path):
-        is_there = path.exists()
-    if is_there and sha256_of(path) != recorded:
+    path, is_sound = _sound_outcomes(folder, journal)
+    if not is_sound:  # unless another process has published it since `journal` was read
+        with inspect_journal(folder.journal) as newest:
+            path, is_sound = _sound_outcomes(folder, newest)
+    if not is_sound:
         raise RunFolderError(
             f"{path}: is not the file that the run recorded: restore it. Or move it away, and `batchlic "
             f"reconcile {folder.path}` makes it again from the store of callbacks"
         )
     return read_reports(path)
+
+
+def _sound_outcomes(folder: RunFolder, journal: JournalQueries) -> tuple[Path, bool]:
+    """Where the outcomes are, and whether they are those that the journal recorded, or missing."""
+    path = recorded_path(folder.outcomes, journal)
+    with explain_read_errors(path):
+        is_there = path.exists()
+    return path, not is_there or sha256_of(path) == journal.file_hashes().get(folder.outcomes.name)
 
 
 def rejects_of(folder: RunFolder) -> pl.LazyFrame:

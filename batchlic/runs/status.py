@@ -78,7 +78,7 @@ def status(folder: RunFolder) -> StatusReport:
         refuse_changed_plan(folder, journal.identity)
         states = _states_in_one_pass(folder, journal)
         summary = summarize(journal, states.statuses, journal.final_session_end)
-        summary = with_recorded_fields(summary, folder, journal)
+        summary = as_it_stands(summary, folder, journal)
         reports = recorded_reports(folder, journal)
         is_finished = summary.exit_code in {ExitCode.OK, ExitCode.INCOMPLETE}
         return StatusReport(
@@ -90,6 +90,17 @@ def status(folder: RunFolder) -> StatusReport:
             undecided=count_undecided(reports),
             unjudged=unjudged_messages(reports),
         )
+
+
+def _notes_on_missing_outcomes(folder: RunFolder, journal: JournalQueries) -> list[str]:
+    is_recorded = folder.outcomes.name in journal.file_hashes()
+    if not is_recorded or recorded_path(folder.outcomes, journal).exists():
+        return []
+    note = (
+        f"{folder.outcomes} is missing, so the devices are shown as if no callback had come. Restore it, or "
+        f"make it again from the store of callbacks: batchlic reconcile {folder.path}"
+    )
+    return [note]
 
 
 class _States(NamedTuple):
@@ -145,13 +156,14 @@ def _last_answer(journal: JournalQueries) -> LastAnswer | None:
     )
 
 
-def with_recorded_fields(summary: Summary, folder: RunFolder, journal: JournalQueries) -> Summary:
-    """The summary, with the fields that only the one of the last session has, if it is up to date."""
+def as_it_stands(summary: Summary, folder: RunFolder, journal: JournalQueries) -> Summary:
+    """The summary, with what the journal does not have: fields of the last session, and missing files."""
     recorded = _recorded_summary(folder, journal)
-    if recorded is None:
-        return summary
-    fields = ("stopped_because", "unconfirmed", "notes")
-    return msgspec.structs.replace(summary, **{name: getattr(recorded, name) for name in fields})
+    if recorded is not None:
+        fields = ("stopped_because", "unconfirmed", "notes")
+        summary = msgspec.structs.replace(summary, **{name: getattr(recorded, name) for name in fields})
+    missing = _notes_on_missing_outcomes(folder, journal)
+    return msgspec.structs.replace(summary, notes=[*summary.notes, *missing])
 
 
 def _recorded_summary(folder: RunFolder, journal: JournalQueries) -> Summary | None:

@@ -43,7 +43,7 @@ JOB = make_job(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("devices", type=int, nargs="*", default=[1_000_000, 10_000_000])
-    print(f"{'devices':>12} {'run':>10} {'wall s':>8} {'peak MB':>8} {'report KB':>10}")
+    print(f"{'devices':>12} {'run':>10} {'wall s':>8} {'CPU s':>8} {'peak MB':>8} {'report KB':>10}")
     for devices in parser.parse_args().devices:
         with TemporaryDirectory(prefix="batchlic-bench-") as scratch:
             folder = RunFolder(Path(scratch) / "run")
@@ -53,9 +53,10 @@ def main() -> None:
                 rows = history(identity.batches)
                 while chunk := list(islice(rows, 20_000)):
                     journal._commit(chunk)
-                measure(folder, devices, "killed")
+            measure(folder, devices, "killed")
+            with closing(Journal.open(folder.journal)) as journal:
                 finalize(JOB, folder, journal, began=time.monotonic())
-                measure(folder, devices, "finished")
+            measure(folder, devices, "finished")
 
 
 def measure(folder: RunFolder, devices: int, kind: str) -> None:
@@ -67,8 +68,9 @@ def measure(folder: RunFolder, devices: int, kind: str) -> None:
     _, status, usage = os.wait4(process.pid, 0)
     assert status == 0
     seconds, peak_mb = time.perf_counter() - began, usage.ru_maxrss / 1024
+    cpu = usage.ru_utime + usage.ru_stime
     size_kb = target.stat().st_size / 1000
-    print(f"{devices:12,} {kind:>10} {seconds:8.1f} {peak_mb:8.0f} {size_kb:10.0f}", flush=True)
+    print(f"{devices:12,} {kind:>10} {seconds:8.1f} {cpu:8.1f} {peak_mb:8.0f} {size_kb:10.0f}", flush=True)
 
 
 def history(batches: int) -> Iterator[Insertion]:

@@ -11,8 +11,9 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from resource import RUSAGE_CHILDREN, getrusage
 from tempfile import TemporaryDirectory
-from time import perf_counter
+from time import perf_counter, process_time
 
 from batchlic.figures import counted
 from batchlic.runs.listing import RunState, last_runs, list_runs
@@ -28,7 +29,7 @@ def main() -> None:
     with TemporaryDirectory(prefix="batchlic-bench-") as temporary:
         run = finished_run(Path(temporary), chosen.devices)
         print(f"{os.cpu_count()} cores, runs of {counted(chosen.devices, 'device')}")
-        print(f"{'runs':>6} {'at rest':>8} {'killed':>8} {'list s':>8} {'ms a run':>9} {'command s':>10}")
+        print(f"{'runs':>6} {'at rest':>8} {'killed':>8} {'wall s':>8} {'CPU s':>8} {'command, CPU s':>15}")
         for count in chosen.runs:
             for killed in (0, max(1, count // 100)):
                 measure(run, Path(temporary) / f"{count}-{killed}", count, killed)
@@ -60,24 +61,23 @@ def measure(run: Path, folder: Path, count: int, killed: int) -> None:
         if number < killed:
             with closing(sqlite3.connect(copy / "journal.db")) as journal, journal:
                 journal.execute("DELETE FROM session_ends")
-    seconds = []
+    seconds, cpu = [], []
     for _ in range(ROUNDS):
-        began = perf_counter()
+        began, used = perf_counter(), process_time()
         runs = list_runs(folder)
         last_runs(runs, runs[0])
         seconds.append(perf_counter() - began)
+        cpu.append(process_time() - used)
     states = [listed.state for listed in list_runs(folder)]
     assert states.count(RunState.INTERRUPTED) == killed
     assert states.count(RunState.FINISHED) == count - killed
-    began = perf_counter()
     command = [sys.executable, "-m", "batchlic", "runs", str(folder)]
+    before = getrusage(RUSAGE_CHILDREN)
     subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
-    whole = perf_counter() - began
-    each = f"{min(seconds) / count * 1000:>9.2f}"
-    print(
-        f"{count:>6,} {count - killed:>8,} {killed:>8,} {min(seconds):>8.2f} {each} {whole:>10.2f}",
-        flush=True,
-    )
+    after = getrusage(RUSAGE_CHILDREN)
+    whole = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    figures = f"{min(seconds):>8.2f} {min(cpu):>8.2f} {whole:>15.2f}"
+    print(f"{count:>6,} {count - killed:>8,} {killed:>8,} {figures}", flush=True)
 
 
 if __name__ == "__main__":

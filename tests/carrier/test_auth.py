@@ -160,6 +160,7 @@ REJECTIONS = [
     (401, BAD_LOGIN),
     (400, BAD_LOGIN),
     (403, BAD_LOGIN),
+    (440, BAD_LOGIN),
     (403, {"errorCode": "403", "errorMessage": "words"}),
     (401, b""),
     (401, b"<html>no</html>"),

@@ -64,28 +64,15 @@ def test_an_outage_at_any_moment_fails_only_bad_devices(seed: int, spare: dict[s
 
 
 @ORDERS
-@pytest.mark.parametrize(("workers", "seconds"), [(8, 1), (20, 3), (8, 30)])
-def test_an_outage_in_a_step_that_would_be_undone_undoes_nothing(
-    workers: int, seconds: int, spare: dict[str, int]
-) -> None:
-    began: list[float] = []
-    second = Action.ASSIGN if spare else Action.UNASSIGN
-
-    def script(request: StepRequest) -> Answer | None:
-        if not began and request.action is second:
-            began.append(request.at)
-        return NOT_FOUND if began and request.at < began[0] + seconds else None
-
-    world = World(plan(20, 10), script)
-    world.run(workers=workers, spare=spare, restorable=(OLD, NEW))
-    assert (world.moved, world.failed, world.stopped) == (200, 0, None)
-
-
-@ORDERS
-@pytest.mark.parametrize("refusal", [NOT_FOUND, BAD_ACCOUNT])
-@pytest.mark.parametrize("seconds", [1, 3, 30])
-def test_a_short_outage_at_the_first_second_step_stops_no_migration(
-    seconds: int, refusal: Answer, spare: dict[str, int]
+@pytest.mark.parametrize(
+    ("restorable", "refusal", "workers", "seconds"),
+    [
+        *(((), refusal, 8, seconds) for refusal in (NOT_FOUND, BAD_ACCOUNT) for seconds in (1, 3, 30)),
+        *(((OLD, NEW), NOT_FOUND, workers, seconds) for workers, seconds in ((8, 1), (20, 3), (8, 30))),
+    ],
+)
+def test_a_short_outage_at_the_first_second_step_stops_and_undoes_nothing(
+    restorable: tuple[str, ...], refusal: Answer, workers: int, seconds: int, spare: dict[str, int]
 ) -> None:
     began: list[float] = []
     second = Action.ASSIGN if spare else Action.UNASSIGN
@@ -96,8 +83,8 @@ def test_a_short_outage_at_the_first_second_step_stops_no_migration(
         return refusal if began and request.at < began[0] + seconds else None
 
     world = World(plan(20, 10), script)
-    world.run(workers=8, spare=spare)
-    assert (world.moved, world.stopped) == (200, None)
+    world.run(workers=workers, spare=spare, restorable=restorable)
+    assert (world.moved, world.failed, world.stopped) == (200, 0, None)
 
 
 @pytest.mark.parametrize("bad", [{0}, {7}, {2, 5}, {4, 5, 6, 7}])
@@ -138,6 +125,26 @@ def test_devices_without_license_go_on_before_refusals_stop_the_run(
     world.run(spare=UNASSIGN_FIRST)
     assert world.stopped is not None
     assert {device for device, held in world.licenses.items() if held == [NEW]} == gone
+
+
+@pytest.mark.parametrize("restorable", [(), (OLD, NEW)])
+@pytest.mark.parametrize("workers", [1, MOST_STUCK - 1, 2 * MOST_STUCK])
+def test_stuck_batches_hold_no_device_that_is_between_two_steps_already(
+    workers: int, restorable: tuple[str, ...]
+) -> None:
+    batches, bad = 2 * MOST_STUCK + 2, range(MOST_STUCK + 1)
+    unassigned = [
+        JournaledAttempt(number + 1, None, "accepted", step=Step.UNASSIGN) for number in range(batches)
+    ]
+    world = World(
+        plan(batches, 1),
+        refusing(NOT_FOUND, Action.ASSIGN, NEW, *bad),
+        earlier=unassigned,
+        licenses={identifier(device): [] for device in range(batches)},
+    )
+    world.run(workers=workers, spare=UNASSIGN_FIRST, restorable=restorable)
+    assert (world.moved, world.stopped) == (batches - len(bad), None)
+    assert world.without_license() == (set() if restorable else set(map(identifier, bad)))
 
 
 @ORDERS

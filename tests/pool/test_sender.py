@@ -26,6 +26,7 @@ from tests.pool.builders import (
     identifier,
 )
 from tests.pool.virtual import ROUND_TRIP_S, Request, Script, run_session
+from tests.writer.builders import journal_of
 
 DUPLICATE = replace(AMBIGUOUS, is_duplicate=True, http_status=409)
 
@@ -164,6 +165,19 @@ def test_j_the_first_login_waits_as_long_as_the_carrier_asked(delay: float) -> N
     session = run_session(lambda _: ACCEPTED, [batch(8)], login_delay_s=delay, give_up_after=60)
     assert session.stopped is None
     assert delay <= session.seconds < delay + 1
+
+
+def test_b_c_at_each_request_its_intent_and_all_earlier_answers_are_durable() -> None:
+    batches = [batch(2, batch_id=number + 1, first=2 * number) for number in range(3)]
+    journal = journal_of([], [2, 2, 2])
+    recorded: list[list[str | None]] = []
+
+    def script(_: Request) -> Answer:
+        recorded.append([attempt.outcome for attempt in journal.attempts()])
+        return ACCEPTED
+
+    run_session(script, batches, journal=journal)
+    assert recorded == [[None], ["accepted", None], ["accepted", "accepted", None]]
 
 
 def test_an_attempt_is_recorded_with_its_time_and_duration() -> None:

@@ -50,6 +50,15 @@ def test_a_process_at_work_is_named_to_the_second_one(tmp_path: Path) -> None:
     assert f"pid {os.getpid()} on {socket.gethostname()}, since 20" in str(refused.value)
 
 
+def test_k_readers_exclude_sessions_but_not_each_other(tmp_path: Path) -> None:
+    folder = made(tmp_path / "run")
+    refused = pytest.raises(RefusedToStart, match=r"\(`batchlic audit --verify`\); wait for it")
+    with folder.quiet(), folder.quiet(), refused, folder.locked():
+        pass
+    with folder.locked(), pytest.raises(RefusedToStart, match=f"pid {os.getpid()} on "), folder.quiet():
+        pass
+
+
 @pytest.mark.parametrize("host", ["vm", "db-1.example.net", "a host"])
 def test_a_process_is_read_as_it_was_written(host: str) -> None:
     process = Process(7, host, "2026-11-21T21:35:58Z")

@@ -100,7 +100,15 @@ def test_what_a_session_has_only_in_its_log_counts(tmp_path: Path) -> None:
     assert run.statuses[DeviceStatus.ACCEPTED] == COUNTED[DeviceStatus.ACCEPTED]
 
 
-@pytest.mark.parametrize("change", [Path.unlink, lambda path: path.write_text("{}")], ids=["lost", "changed"])
+def _changed(summary: Path) -> None:
+    summary.write_text(summary.read_text().replace("50", "49"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [Path.unlink, lambda path: path.write_text("{}"), _changed],
+    ids=["lost", "no summary", "changed"],
+)
 def test_a_summary_that_the_run_did_not_write_is_not_believed(
     tmp_path: Path, change: Callable[[Path], object]
 ) -> None:

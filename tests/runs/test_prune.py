@@ -12,6 +12,7 @@ from batchlic import atomic
 from batchlic.chunker import DeviceStatus
 from batchlic.errors import RefusedToStart, UsageError
 from batchlic.ledger import Ledger, RunEntry
+from batchlic.ledger.files import _files_below
 from batchlic.runs.asking import Ask
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.history import _run_folders
@@ -277,8 +278,9 @@ def test_a_no_deletes_nothing(runs: Path) -> None:
 
 
 def test_a_run_that_changes_while_prune_asks_is_kept(runs: Path) -> None:
-    for name in ("settled", "resumed", "locked"):
+    for name in ("settled", "resumed", "locked", "noted"):
         finished(runs / name)
+    with_ledger(runs / "reopened", is_open=False)
     lock = RunFolder(runs / "locked").locked()
 
     def act(_: str, *, typed: str | None = None) -> None:  # noqa: ARG001 - as Ask
@@ -288,16 +290,19 @@ def test_a_run_that_changes_while_prune_asks_is_kept(runs: Path) -> None:
         with closing(sqlite3.connect(runs / "resumed" / "journal.db")) as journal, journal:
             journal.execute("UPDATE session_ends SET last_seq = 7")
         lock.__enter__()
+        (runs / "noted" / "notes.txt").touch()
+        with closing(Ledger(runs / "ledger.db")) as ledger:
+            ledger.register(RunEntry("reopened", CARRIER, str(runs / "reopened"), 1))
 
     done = pruned(runs, ask=act)
     lock.__exit__(None, None, None)
     assert deleted(done) == []
-    assert {name: "changed" in reason for name, reason in reasons(done).items()} == {
-        "last": False,
-        "settled": True,
-        "resumed": True,
-        "locked": False,
-    }
+    found = reasons(done)
+    assert "changed meanwhile" in found["settled"]
+    assert "changed meanwhile" in found["resumed"]
+    assert "another batchlic process is using this folder" in found["locked"]
+    assert "notes.txt" in found["noted"]
+    assert "the next run records that" in found["reopened"]
 
 
 class Killed(BaseException):
@@ -323,6 +328,7 @@ def test_what_a_killed_prune_leaves_is_no_run_and_goes_next_time(
     assert left == {"last", "old-2"}
     assert {folder.path.name for folder in _run_folders(runs)} == left
     assert {folder.path.name for folder in RunFolder(runs / "new").beside()} == left
+    assert {path.parent.name for path in _files_below(runs, "journal.db")} == left
     pruned(runs)
     assert [path.name for path in runs.iterdir()] == ["last"]
 

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from batchlic.atomic import staged_path
 from batchlic.callbacks.messages import StoredMessage
 from batchlic.callbacks.store import Store
 from batchlic.carrier.answers import Answer, Outcome
@@ -35,13 +36,15 @@ from batchlic.ledger import Ledger
 from batchlic.ledger.files import device_rows
 from batchlic.pool.remaining import remaining
 from batchlic.reader import IdKind
+from batchlic.runs import staging
 from batchlic.runs.finalize import finalize
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.history import device_history
-from batchlic.runs.identity import job_of
+from batchlic.runs.identity import inspected, job_of, sha256_of
 from batchlic.runs.reconcile import follow, is_settled, reconcile, unconfirmed
 from batchlic.runs.rollback import By, rollback
 from batchlic.runs.settle import settle
+from batchlic.runs.states import recorded_reports
 from batchlic.runs.status import status
 from batchlic.runs.target import Target
 from batchlic.runs.verify import verify
@@ -91,6 +94,43 @@ def test_a_device_is_confirmed_or_failed_by_its_message(tmp_path: Path) -> None:
     failed = row(folder, 1)
     assert (failed["error_code"], failed["error_message"]) == ("REQUEST_FAILED.X", "sorry")
     assert failed["settled_at"] == datetime.fromtimestamp(BEGAN / 1e6 + 1, UTC)
+
+
+def test_status_says_that_the_outcomes_are_missing(tmp_path: Path) -> None:
+    folder = submitted_run(tmp_path / "run", 2)
+    settled(folder, *messages_of(folder))
+    assert status(folder).notes == []
+    folder.outcomes.unlink()
+    [note] = status(folder).notes
+    assert note.startswith(f"{folder.outcomes} is missing")
+
+
+def test_outcomes_that_change_after_the_journal_was_read_are_not_damaged(tmp_path: Path) -> None:
+    """As when `status` reads a run while `reconcile --watch` is at work."""
+    folder = submitted_run(tmp_path / "run", 2)
+    first, second = messages_of(folder)
+    settled(folder, first)
+    with inspected(folder) as journal:
+        settled(folder, second)
+        assert recorded_reports(folder, journal).collect().height == 2
+
+
+def test_outcomes_that_are_published_while_they_are_compared_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = submitted_run(tmp_path / "run", 2)
+    settled(folder, *messages_of(folder))
+    staged = staged_path(folder.outcomes)
+    folder.outcomes.rename(staged)
+
+    def publish_and_hash(path: Path) -> str:
+        if staged.exists():
+            staged.rename(folder.outcomes)
+        return sha256_of(path)
+
+    monkeypatch.setattr(staging, "sha256_of", publish_and_hash)
+    with inspected(folder) as journal:
+        assert recorded_reports(folder, journal).collect().height == 2
 
 
 @pytest.mark.parametrize("kind", ["imei", "iccid"])

@@ -45,6 +45,7 @@ def report(of: Summary | None = None, **changes: Any) -> Report:  # noqa: ANN401
         "failures": [],
         "other_failures": 0,
         "licenses": [],
+        "other_licenses": 0,
         "doubts": NO_DOUBT,
         "settled_by": {},
         "timeline": None,

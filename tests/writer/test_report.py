@@ -3,6 +3,7 @@
 import re
 import sys
 from collections import Counter
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from typing import Any
 
@@ -263,6 +264,24 @@ def test_failures_beyond_the_shown_codes_are_counted() -> None:
     found = totals(devices(error_code=codes, status="failed", imei=codes, sku_number="s"))
     assert len(found.failures()) == 20
     assert found.other_failures == 5
+
+
+def test_texts_of_any_length_make_a_page_of_less_than_1_mb() -> None:
+    long = [f"{n} " + HOSTILE * 1_000 for n in range(200)]
+    columns = {"error_code": long, "error_message": long, "imei": "1", "sku_number": "s", "account_name": "a"}
+    found = totals(
+        devices(status="failed", **columns),
+        devices(
+            status="in_doubt",
+            batch_id=list(range(200)),
+            x_request_id="r",
+            last_attempt_at=datetime(2026, 11, 29, tzinfo=UTC),
+            **columns,
+        ),
+    )
+    of = summary(stopped_because=HOSTILE * 1_000, notes=[HOSTILE * 1_000] * 100, exit_code=6)
+    page = render(report(of, failures=found.failures(), doubts=found.doubts([])))
+    assert len(page.encode()) < 1_000_000
 
 
 def test_licenses_after_a_run_are_those_before_and_what_was_accepted() -> None:

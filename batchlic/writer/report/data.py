@@ -187,6 +187,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     other_failures: int
     """Devices that failed with codes that `failures` leaves out."""
     licenses: list[LicenseChange]
+    other_licenses: int
+    """The accounts and SKUs that `licenses` leaves out, because fewer licenses of them changed."""
     doubts: Doubts
     settled_by: dict[str, int]
     """Devices whose status is a decision, by user or `a callback`."""

@@ -15,12 +15,16 @@ from batchlic.writer.report.data import Doubt, Doubts, Failures, LicenseChange, 
 
 DOUBTS_SHOWN = 20
 FAILURES_SHOWN = 20
+LICENSES_SHOWN = 50
 EXAMPLES = 3
 
 _CODES_COUNTED = 1000
 """Most codes of failures that are told apart: the carrier may send a new one with each answer."""
 
 _GROUP = ("account_name", "sku_number", "from_sku", "status", *STEP_STATUSES.values())
+COUNTED = (*_GROUP, "settled_by")
+"""The columns of the device states by which devices are counted."""
+
 _CODE = ("step", "http_status", "error_code", "settled_by")
 
 COLUMNS = (
@@ -39,6 +43,9 @@ COLUMNS = (
 """The columns of the device states that a report reads; all of them are in results.parquet."""
 
 _IS_IN_DOUBT = pl.col("status") == DeviceStatus.IN_DOUBT.value
+
+NEEDS_DETAILS = pl.col("status").is_in([DeviceStatus.FAILED.value, DeviceStatus.IN_DOUBT.value])
+"""Whether `add_details` reads a device."""
 
 
 @dataclass
@@ -63,10 +70,18 @@ class DeviceTotals:
 
     def add(self, frame: pl.DataFrame) -> None:
         """Add one frame."""
-        for *group, devices in frame.group_by(_GROUP).len().iter_rows():
+        self.add_counts(frame.group_by(COUNTED).len())
+        self.add_details(frame)
+
+    def add_counts(self, counts: pl.DataFrame) -> None:
+        """Add devices that are counted (columns: COUNTED, len); `add_details` has to see them, too."""
+        for *group, user, devices in counts.iter_rows():
             self._groups[tuple(group)] += devices
-        decided = frame["settled_by"].drop_nulls().value_counts().iter_rows()
-        self._settled_by.update({str(user): devices for user, devices in decided})
+            if user is not None:
+                self._settled_by[user] += devices
+
+    def add_details(self, frame: pl.DataFrame) -> None:
+        """Add codes, messages and requests of the devices that failed or are in doubt, without counting."""
         self._add_failures(frame.filter(pl.col("status") == DeviceStatus.FAILED.value))
         self._add_doubts(frame.filter(_IS_IN_DOUBT))
 
@@ -172,7 +187,7 @@ class DeviceTotals:
         return [StepStatuses(step, dict(counts)) for step, counts in totals.items() if counts]
 
     def licenses(self, before: Sequence[LicenseCount], action: Action) -> list[LicenseChange]:
-        """The licenses by account and SKU: as the carrier counted them before, and what the run changed."""
+        """The licenses by account and SKU, before the run and as it changed them; most changed first."""
         changes: Counter[tuple[str, str]] = Counter()
         lost: Counter[tuple[str, str]] = Counter()
         for group, devices in self._groups.items():
@@ -183,7 +198,7 @@ class DeviceTotals:
                 elif status == DeviceStatus.IN_DOUBT.value:
                     lost[place] += devices
         counted = {(one.account_name, one.sku_number): one for one in before}
-        return [
+        found = [
             LicenseChange(
                 account_name=place[0],
                 sku_number=place[1],
@@ -194,6 +209,7 @@ class DeviceTotals:
             )
             for place in sorted({*counted, *changes, *lost})
         ]
+        return sorted(found, key=lambda one: -abs(one.change))
 
 
 def _license_changes(

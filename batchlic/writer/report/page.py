@@ -19,8 +19,9 @@ from batchlic.errors import ExitCode
 from batchlic.figures import counted, duration, noun_for, time_on_terminal
 from batchlic.journal import SANDBOX
 from batchlic.logs import printable
-from batchlic.writer.report.data import Interval, Report, Timeline
+from batchlic.writer.report.data import Interval, Report, Timeline, shown
 from batchlic.writer.report.plots import Plots, PlotsMissing, draw, time_unit
+from batchlic.writer.summary import STOPS
 
 NO_PLOTS = Plots()
 
@@ -42,13 +43,8 @@ STATUS_MEANINGS = {
     DeviceStatus.FAILED: "the carrier refused it, or reported a failure",
 }
 
-_STOPS = {
-    ExitCode.BUG: "Stopped by an error",
-    ExitCode.USAGE: "Stopped early",
-    ExitCode.REFUSED: "Refused",
-    ExitCode.CREDENTIALS: "Credentials rejected",
-    ExitCode.STOPPED: "Stopped early",
-}
+_TEXT_SHOWN = 1000
+"""Characters of a note, or of the reason of a stop, that the page shows."""
 
 _TABLE_ROWS = 16
 """Most rows of the table that stands in for the plots over time."""
@@ -96,7 +92,7 @@ def outcome(report: Report) -> str:
         return f"At work: {told}"
     if summary.exit_code is None:
         return f"Interrupted: {told}"
-    if stop := _STOPS.get(ExitCode(summary.exit_code)):
+    if stop := STOPS.get(ExitCode(summary.exit_code)):
         return f"{stop}: {told}"
     return f"Finished: {told}"
 
@@ -217,6 +213,7 @@ def environment(package: str) -> Environment:
     environment.filters.update(
         number="{:,}".format,
         rate=_rate,
+        cut=lambda text: shown(text, _TEXT_SHOWN),
         share=_share,
         signed=_signed,
         words=_words,
