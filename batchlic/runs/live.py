@@ -11,6 +11,7 @@ import msgspec
 from batchlic.carrier.answers import Outcome
 from batchlic.chunker import DeviceStatus, Step
 from batchlic.journal import Answered, JournalTail, RunIdentity, Settled
+from batchlic.pool.limiter.limiter import TOLD_TO_WAIT
 from batchlic.runs.finalize import now
 from batchlic.runs.folder import Process, RunFolder
 
@@ -234,5 +235,10 @@ class _LimitLog:
                 *lines, self._rest = (self._rest + block).split(b"\n")
                 for line in lines:
                     if b'"event":"limiter"' in line:
-                        with suppress(msgspec.MsgspecError):
-                            self._last = msgspec.json.decode(line, type=_LogLine)
+                        self._take(line)
+
+    def _take(self, line: bytes) -> None:
+        with suppress(msgspec.MsgspecError):
+            found = msgspec.json.decode(line, type=_LogLine)
+            if not found.found.startswith(TOLD_TO_WAIT):
+                self._last = found

@@ -24,7 +24,8 @@ from tests.web.browser import chromium, executable
 ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "docs" / "images"
 NIGHTS = 30
-LAST_NIGHT = 1_793_930_400  # 2026-11-06T02:00:00Z, seconds
+LAST_NIGHT = int(time.time()) // 86_400 * 86_400 + 2 * 3600
+"""Today at 2 a.m., in seconds since 1970."""
 DESKTOP, PHONE = (1200, 860), (390, 844)
 LARGEST = 200_000
 """Bytes of a picture, at most."""
@@ -59,11 +60,12 @@ def main() -> None:
         demo = home / "demo.toml"
         shutil.copy(ROOT / "sample_data" / "fleet.csv.gz", home)
         write_job(demo, "demo", home / "fleet.csv.gz", tolerated=60, rate=25, burst=20)
-        _batchlic(home, "run", demo, "--sandbox", "--run-dir", runs / "demo-2026-11-06")
+        finished = runs / f"demo-{_day(NIGHTS - 2)}"
+        _batchlic(home, "run", demo, "--sandbox", "--run-dir", finished)
+        _move(finished, _began(NIGHTS - 2) - 3600)
         with chromium(path) as browser:
             take_pages(browser, home, demo, runs)
-            report = (runs / "demo-2026-11-06" / "report.html").as_uri()
-            _take(browser, report, "report", DESKTOP)
+            _take(browser, (finished / "report.html").as_uri(), "report", DESKTOP)
     for picture in sorted(IMAGES.glob("*.png")):
         size = picture.stat().st_size
         print(f"{picture.relative_to(ROOT)}  {size / 1000:.0f} kB")
@@ -76,7 +78,7 @@ def make_nights(home: Path, runs: Path) -> None:
     rng = random.Random(6)
     for night in range(NIGHTS):
         for name, growth in (("meters", 6), ("trackers", 2)):
-            folder = runs / f"{name}-{time.strftime('%Y-%m-%d', time.gmtime(_began(night)))}"
+            folder = runs / f"{name}-{_day(night)}"
             job = home / f"{name}.toml"
             inventory = home / f"{name}.csv"
             devices = 150 + growth * night + rng.randrange(10)
@@ -84,9 +86,10 @@ def make_nights(home: Path, runs: Path) -> None:
             cells = [imei(number) for number in range(devices)] + ["8.64508E+14"] * broken
             inventory.write_text("\n".join(["imei", *cells, ""]))
             write_job(job, name, inventory, tolerated=0, rate=1000, burst=100, latency=0.001)
-            faults = ["--give-up-after", "1s"] if (night, name) == (15, "meters") else []
-            _batchlic(home, "run", job, "--sandbox", "--run-dir", folder, *faults)
+            _batchlic(home, "run", job, "--sandbox", "--run-dir", folder)
             _move(folder, _began(night) + 60 * (name == "trackers"))
+            if (night, name) == (15, "meters"):
+                _stop(folder)
 
 
 def write_job(
@@ -111,7 +114,7 @@ def take_pages(browser: Browser, home: Path, demo: Path, runs: Path) -> None:
     slow = home / "slow.toml"
     slow.write_text(demo.read_text().replace("rate = 25", "rate = 8"))
     at_work = subprocess.Popen(
-        [*command, "run", str(slow), "--sandbox", "--run-dir", str(runs / "demo-2026-11-07")],
+        [*command, "run", str(slow), "--sandbox", "--run-dir", str(runs / f"demo-{_day(NIGHTS - 1)}")],
         env=environment,
         cwd=home,
         stderr=subprocess.DEVNULL,
@@ -151,18 +154,25 @@ def _began(night: int) -> int:
     return LAST_NIGHT - (NIGHTS - 1 - night) * 86_400
 
 
+def _day(night: int) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(_began(night)))
+
+
 def _move(folder: Path, began: int) -> None:
     """Let a run have begun at another time, in seconds since 1970."""
-    journal = folder / "journal.db"
-    if not journal.exists():
-        return
-    with closing(sqlite3.connect(journal)) as connection, connection:
+    with closing(sqlite3.connect(folder / "journal.db")) as connection, connection:
         [(created_at,)] = connection.execute("SELECT created_at FROM run")
-        by = began * 1_000_000 - created_at
-        connection.execute("UPDATE run SET created_at = created_at + ?", (by,))
-        connection.execute(
-            "UPDATE session_ends SET started_at = started_at + ?, ended_at = ended_at + ?", (by, by)
-        )
+        by = (began * 1_000_000 - created_at,)
+        connection.execute("UPDATE run SET created_at = created_at + ?", by)
+        connection.execute("UPDATE intents SET started_at = started_at + ?", by)
+        connection.execute("UPDATE session_ends SET started_at = started_at + ?", by)
+        connection.execute("UPDATE session_ends SET ended_at = ended_at + ?", by)
+
+
+def _stop(folder: Path) -> None:
+    """Let a run have been stopped."""
+    with closing(sqlite3.connect(folder / "journal.db")) as connection, connection:
+        connection.execute("UPDATE session_ends SET exit_code = 6")
 
 
 def _environment(home: Path) -> dict[str, str]:
