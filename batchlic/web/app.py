@@ -1,5 +1,6 @@
 """The pages as an ASGI app. See docs/pages.md."""
 
+import os
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -238,7 +239,7 @@ class _Pages:
         except BaseException:
             file.close()
             raise
-        headers["Content-Length"] = str(file.tell())
+        headers["Content-Length"] = str(file.seek(0, os.SEEK_END))
         return StreamingResponse(_content(file), media_type=_FORMATS[form], headers=headers)
 
     async def _entry(self, request: Request) -> Entry:

@@ -8,7 +8,7 @@ import anyio
 import anyio.to_thread
 import msgspec
 
-from batchlic.errors import BatchlicError
+from batchlic.errors import BatchlicError, StoppedEarly
 from batchlic.figures import duration
 from batchlic.runs.live import INTERVAL_S, LiveFigures, LiveRun
 from batchlic.web.catalog import Entry
@@ -137,18 +137,20 @@ class Streams:
         self._open += 1
         try:
             yield b"retry: 3000\n\n"
-            last = b""
+            last = LiveMessage()
             while may_go_on() and not self._is_stopping():
+                found: LiveMessage | None = None
                 try:
                     found = await read()
+                except StoppedEarly:  # the journal can't be copied at this moment
+                    found = last
                 except BatchlicError:
-                    found = None
+                    pass
                 if found is None:
                     yield b"event: changed\ndata: {}\n\n"
                     return
-                data: bytes = msgspec.json.encode(found)
-                yield b": the same\n\n" if data == last else b"data: " + data + b"\n\n"
-                last = data
+                yield b": the same\n\n" if found == last else b"data: " + msgspec.json.encode(found) + b"\n\n"
+                last = found
                 await anyio.sleep(INTERVAL)
         finally:
             self._open -= 1
