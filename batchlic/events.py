@@ -32,6 +32,10 @@ def _now() -> int:
     return time_ns() // 1000
 
 
+OUTCOMES: tuple[Outcome, ...] = tuple(Outcome)
+"""What an attempt may lead to."""
+
+
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event"):
     """Something that happened. `at` is in microseconds since 1970."""
 

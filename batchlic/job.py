@@ -40,6 +40,13 @@ def as_percentage(given: object) -> str:
     return f"{(number if is_percentage else number * 100).normalize():f}%"
 
 
+def metrics_file(given: str) -> str:
+    """The path of a metrics file. Raises ValueError for a name that node_exporter does not read."""
+    if not given.endswith(".prom"):
+        raise ValueError(f"{given}: the name must end with .prom: node_exporter reads no other files")
+    return given
+
+
 _SHARE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s?(%?)")
 Percentage = Annotated[str, BeforeValidator(as_percentage)]
 Overrides = Mapping[str, Mapping[str, Any]]
@@ -140,6 +147,20 @@ class LedgerUse(Table):
         return path and os.path.abspath(path)  # noqa: PTH100 - the text goes into the run's identity
 
 
+class MetricsUse(Table):
+    """Where the metrics of a run go. Nothing goes anywhere by default."""
+
+    file: str | None = None
+    """File for the textfile collector of node_exporter, relative to the folder of the job file."""
+    port: int | None = Field(default=None, ge=0, le=65535)
+    """Port on 127.0.0.1 that serves metrics while the run goes on; 0: a free one."""
+
+    @field_validator("file")
+    @classmethod
+    def _is_absolute(cls, path: str | None) -> str | None:
+        return path and os.path.abspath(metrics_file(path))  # noqa: PTH100 - as LedgerUse.path
+
+
 class ReportUse(Table):
     """The report for people."""
 
@@ -206,6 +227,7 @@ class Job(Table):
     license: Licensing = Licensing()
     limits: Limits = Limits()
     ledger: LedgerUse = LedgerUse()
+    metrics: MetricsUse = MetricsUse()
     report: ReportUse = ReportUse()
     sandbox: EmbeddedSandbox = EmbeddedSandbox()
     notify: Notify | None = None
@@ -304,9 +326,9 @@ def load_job(path: Path, overrides: Overrides) -> Job:
     inventory = content.get("inventory")
     if isinstance(inventory, dict) and isinstance(inventory.get("files"), list):
         inventory["files"] = [_from_folder(path.parent, file) for file in inventory["files"]]
-    ledger = content.get("ledger")
-    if isinstance(ledger, dict) and "path" in ledger:
-        ledger["path"] = _from_folder(path.parent, ledger["path"])
+    for table, key in (("ledger", "path"), ("metrics", "file")):
+        if isinstance(content.get(table), dict) and key in content[table]:
+            content[table][key] = _from_folder(path.parent, content[table][key])
     return make_job(content, overrides, where=str(path))
 
 

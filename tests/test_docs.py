@@ -15,7 +15,17 @@ from typer.testing import CliRunner
 
 from batchlic.cli.app import app
 from batchlic.errors import ExitCode
-from batchlic.job import EmbeddedSandbox, Inventory, Job, LedgerUse, Licensing, Limits, Notify, ReportUse
+from batchlic.job import (
+    EmbeddedSandbox,
+    Inventory,
+    Job,
+    LedgerUse,
+    Licensing,
+    Limits,
+    MetricsUse,
+    Notify,
+    ReportUse,
+)
 from batchlic.reader.columns.profiles import PROFILES, Profile
 from batchlic.reader.roles import Role
 from batchlic.reader.validation.reasons import EXPLANATIONS, Reason
@@ -161,6 +171,7 @@ def test_every_exit_code_is_explained() -> None:
         ("[license]", Licensing),
         ("[limits]", Limits),
         ("[ledger]", LedgerUse),
+        ("[metrics]", MetricsUse),
         ("[notify]", Notify),
         ("[report]", ReportUse),
         ("[sandbox]", EmbeddedSandbox),

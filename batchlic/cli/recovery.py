@@ -8,7 +8,7 @@ import typer
 
 from batchlic.cli.arguments import RunDirectory, find_run_folder, refuse_unusable_target
 from batchlic.cli.observers import observers
-from batchlic.cli.options import Json, Yes
+from batchlic.cli.options import Json, MetricsOptions, Yes, with_option_groups
 from batchlic.cli.output import (
     ask_on_terminal,
     ask_or_refuse,
@@ -122,6 +122,7 @@ def report(
 
 
 @app.command()
+@with_option_groups
 def rollback(
     run_dir: RunDirectory,
     *,
@@ -129,6 +130,7 @@ def rollback(
         Literal["request", "device"],
         typer.Option(help="Undo each accepted request by its X-Request-ID, or each accepted device."),
     ] = "request",
+    metrics: MetricsOptions,
     yes: Yes = False,
     json: Json = False,
 ) -> None:
@@ -141,7 +143,7 @@ def rollback(
 
     folder = RunFolder(run_dir)
     ask = None if yes else ask_on_terminal()
-    with open_target(None) as target, observers() as events:
+    with open_target(None) as target, observers(metrics.table()) as events:
         summary = observed(
             events,
             lambda: roll_back(folder, By(by), target, run_id=new_run_id(), ask=ask, events=events),

@@ -17,6 +17,7 @@ from batchlic.cli.observers import observers
 from batchlic.cli.options import (
     FlagValues,
     Json,
+    MetricsOptions,
     NewLedger,
     Notifying,
     OnSandbox,
@@ -117,10 +118,12 @@ def plan(inventory: Inventories, *, options: PlanOptions) -> None:
 
 
 @app.command()
+@with_option_groups
 def resume(
     run_dir: RunDirectory,
     *,
     new_ledger: NewLedger = False,
+    metrics: MetricsOptions,
     sandbox: OnSandbox = False,
     notify: Notifying = None,
     json: Json = False,
@@ -133,9 +136,11 @@ def resume(
     from batchlic.runs.run_events import observed
 
     folder = RunFolder(run_dir)
+    job = recorded_job(folder)
+    measured = metrics.table(None if job is None or sandbox else job.metrics)
     with (
-        observers() as events,
-        alerts(events, recorded_job(folder), run_dir, is_wanted=notify, on_sandbox=sandbox) as check,
+        observers(measured, job) as events,
+        alerts(events, job, run_dir, is_wanted=notify, on_sandbox=sandbox) as check,
     ):
 
         def work() -> "Summary":
@@ -204,8 +209,9 @@ def _start(job: "Job", options: RunOptions) -> None:
         _dry_run(*_prepared(job, options, run_id), options)
         return
     paths: list[Path] = []
+    measured = options.metrics.table(None if on_sandbox else job.metrics)
     with (
-        observers() as events,
+        observers(measured, job) as events,
         alerts(events, job, options.plan.run_dir, is_wanted=options.notify, on_sandbox=on_sandbox) as check,
     ):
 

@@ -22,6 +22,7 @@ _GUARDS = ("inventory.allow_empty", "inventory.min_rows", "inventory.max_change"
 _MAY_CHANGE = (
     "limits",
     "ledger",
+    "metrics",
     "notify",
     "report",
     "sandbox",

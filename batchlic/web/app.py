@@ -15,6 +15,7 @@ from urllib.parse import parse_qs
 import anyio
 import anyio.to_thread
 from jinja2 import Environment
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as CONTENT_TYPE
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -26,6 +27,7 @@ from batchlic.chunker import DeviceStatus
 from batchlic.errors import BatchlicError
 from batchlic.figures import time_in_files
 from batchlic.runs.export import export
+from batchlic.runs.exposition import exposition
 from batchlic.runs.listing import UNKNOWN, ListedRun, RunState
 from batchlic.web import charts, devices
 from batchlic.web.access import SESSION_S, FailureLimit, Hosts, Sessions, Token
@@ -67,29 +69,18 @@ class PageOptions:
     is_tls: bool = False
 
 
-def create_app(
-    options: PageOptions,
-    *,
-    is_stopping: Callable[[], bool] = lambda: False,
-    metrics: Callable[[], tuple[bytes, str]] | None = None,
-) -> ASGIApp:
+def create_app(options: PageOptions, *, is_stopping: Callable[[], bool] = lambda: False) -> ASGIApp:
     """The app. Raises UsageError if there is no such folder, and NoAccess if it can't be opened.
 
-    `is_stopping` ends streams. `metrics` returns the body of /metrics and its content type; it is called in
-    a thread. Without it, there is no such page.
+    `is_stopping` ends streams.
     """
-    return _Pages(options, is_stopping, metrics).app
+    return _Pages(options, is_stopping).app
 
 
 class _Pages:
     """The endpoints, and what they share."""
 
-    def __init__(
-        self,
-        options: PageOptions,
-        is_stopping: Callable[[], bool],
-        metrics: Callable[[], tuple[bytes, str]] | None,
-    ) -> None:
+    def __init__(self, options: PageOptions, is_stopping: Callable[[], bool]) -> None:
         self._options = options
         self._token = None if options.token is None else Token(options.token)
         self._sessions = Sessions()
@@ -98,7 +89,6 @@ class _Pages:
         self._reports = Reports()
         self._live = LiveRuns()
         self._streams = Streams(is_stopping)
-        self._metrics = metrics
         self._heavy = anyio.CapacityLimiter(2)
         routes = [
             Route("/", self._list),
@@ -111,10 +101,9 @@ class _Pages:
             Route("/login", self._log_in, methods=["POST"]),
             Route("/logout", self._log_out, methods=["POST"]),
             Route("/healthz", _healthz),
+            Route("/metrics", self._metrics),
             Route("/static/{name}", _static),
         ]
-        if metrics is not None:
-            routes.append(Route("/metrics", self._show_metrics))
         # The guard is around everything, so that also the answer to a bug has its headers.
         self.app = Guard(
             Starlette(
@@ -315,10 +304,9 @@ class _Pages:
 
     # -- answers ----------------------------------------------------------------------------------------
 
-    async def _show_metrics(self, _: Request) -> Response:
-        assert self._metrics is not None  # noqa: S101 - the route exists only with it
-        body, media_type = await anyio.to_thread.run_sync(self._metrics)
-        return Response(body, media_type=media_type)
+    async def _metrics(self, _: Request) -> Response:
+        entries = await anyio.to_thread.run_sync(self._catalog.entries)
+        return Response(exposition(entry.run for entry in entries), media_type=CONTENT_TYPE)
 
     def _page(self, request: Request, name: str, *, status: int = 200, **context: object) -> HTMLResponse:
         shared = {

@@ -1,6 +1,5 @@
 """`batchlic serve`: serves the pages over TCP until a signal ends the server."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -25,7 +24,6 @@ def serve(
     *,
     token: str | None,
     public_hosts: tuple[str, ...] = (),
-    metrics: Callable[[], tuple[bytes, str]] | None = None,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C. Raises UsageError, NoAccess or StoppedEarly before it listens."""
     check_token(token, address.host, public_hosts)
@@ -39,7 +37,7 @@ def serve(
         public_hosts=public_hosts,
         is_tls=address.tls_cert is not None,
     )
-    app = create_app(options, is_stopping=lambda: server.is_stopping, metrics=metrics)
+    app = create_app(options, is_stopping=lambda: server.is_stopping)
     server.run(app, _announce)
 
 

@@ -16,7 +16,6 @@ from batchlic.errors import NoAccess, UsageError
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.listing import ListedRun, listed_run
 from batchlic.web import catalog
-from batchlic.web.app import PageOptions, create_app
 from batchlic.web.guard import POLICY
 from tests.privileges import without_privileges
 from tests.runs.kept_runs import begun, finished
@@ -27,13 +26,21 @@ from tests.web.builders import (
     REVERSED,
     SCRIPT,
     TOKEN,
-    browser_of,
     client,
     hostile_run,
     runs_folder,
 )
 
-PAGES = ["/", "/?show=attention", "/runs/run-1", "/device", f"/device?id={DEVICE}", "/nowhere", "/healthz"]
+PAGES = [
+    "/",
+    "/?show=attention",
+    "/runs/run-1",
+    "/device",
+    f"/device?id={DEVICE}",
+    "/nowhere",
+    "/healthz",
+    "/metrics",
+]
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +162,6 @@ def test_a_spreadsheet_does_not_run_a_downloaded_cell(browser: httpx.Client) -> 
         "/static/../app.py",
         "/static/%2e%2e%2fapp.py",
         "/static/live.js%00",
-        "/metrics",
     ],
 )
 def test_other_paths_are_not_found(browser: httpx.Client, path: str) -> None:
@@ -274,7 +280,7 @@ def test_every_answer_has_the_headers_that_protect_it(folder: Path, path: str) -
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "MERGE"])
-@pytest.mark.parametrize("path", ["/", "/runs/run-1", "/nowhere", "/healthz"])
+@pytest.mark.parametrize("path", ["/", "/runs/run-1", "/nowhere", "/healthz", "/metrics"])
 def test_other_methods_are_refused(browser: httpx.Client, method: str, path: str) -> None:
     answer = browser.request(method, path)
     assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD")
@@ -378,10 +384,11 @@ def test_a_request_under_another_name_is_refused(browser: httpx.Client) -> None:
 
 
 def test_metrics_take_the_token_of_a_scraper(folder: Path) -> None:
-    options = PageOptions(folder=folder, ledger=folder / "ledger.db", token=TOKEN)
-    app = create_app(options, metrics=lambda: (b"batchlic_runs 3\n", "text/plain; version=0.0.4"))
-    scraper = browser_of(app)
-    assert scraper.get("/metrics", headers={"authorization": f"Bearer {TOKEN}"}).text == "batchlic_runs 3\n"
+    scraper = client(folder, token=TOKEN)
+    answer = scraper.get("/metrics", headers={"authorization": f"Bearer {TOKEN}"})
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    [code] = [line for line in answer.text.splitlines() if line.startswith("batchlic_last_run_exit_code{")]
+    assert code.endswith(" 6.0")
     assert scraper.get("/metrics").status_code == 401
     for _ in range(5):
         assert scraper.get("/metrics", headers={"authorization": "Bearer wrong"}).status_code == 401
