@@ -11,11 +11,14 @@ from starlette.types import ASGIApp
 from batchlic.carrier.answers import Answer, Outcome
 from batchlic.carrier.catalog import Action
 from batchlic.chunker import Step
+from batchlic.job import make_job
 from batchlic.journal import Intent, Journal
 from batchlic.journal.writes import answer_row, intent_row
+from batchlic.ledger import Ledger
+from batchlic.ledger.files import import_files
 from batchlic.runs.folder import RunFolder
 from batchlic.web.app import PageOptions, create_app
-from tests.callbacks.builders import submitted_run
+from tests.callbacks.builders import ACCOUNT, SKU, submitted_run
 from tests.runs.kept_runs import finished
 
 TOKEN = "a-token-of-thirty-two-characters"
@@ -94,6 +97,18 @@ class _Transport(httpx.BaseTransport):
 def browser_of(app: ASGIApp) -> httpx.Client:
     """A browser that follows no redirects."""
     return httpx.Client(transport=_Transport(app), base_url="http://127.0.0.1")
+
+
+def ledger_of(folder: Path) -> Path:
+    """A ledger in a folder of runs, which has the license of DEVICE."""
+    listed = folder.parent / "licensed.csv"
+    listed.write_text(f"imei\n{DEVICE}\n")
+    path = folder / "ledger.db"
+    content = {"action": "assign", "inventory": {"files": [str(listed)]}}
+    options = make_job(content, {"license": {"account": ACCOUNT, "sku": SKU}}, where="test").read_options()
+    with closing(Ledger(path)) as ledger:
+        import_files(ledger, [str(listed)], options, carrier="https://carrier.example/api")
+    return path
 
 
 def client(folder: Path, *, logged_in: bool = False, **options: Any) -> httpx.Client:  # noqa: ANN401

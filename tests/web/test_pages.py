@@ -28,6 +28,7 @@ from tests.web.builders import (
     TOKEN,
     client,
     hostile_run,
+    ledger_of,
     runs_folder,
 )
 
@@ -108,6 +109,16 @@ def test_a_device_shows_its_events_and_that_there_is_no_ledger(browser: httpx.Cl
     ):
         assert shown in page
     assert "Runs that could not be searched" in page
+
+
+def test_a_device_shows_the_records_of_the_ledger(tmp_path: Path) -> None:
+    folder = tmp_path / "runs"
+    finished(folder / "run")
+    ledger_of(folder)
+    page = client(folder).get(f"/device?id={DEVICE}").text
+    assert re.search(r"assigned</th>\s*<td><bdi>SIMSec-IoT</bdi></td><td><bdi>0000123456-00001</bdi>", page)
+    (folder / "ledger.db").write_bytes(b"damaged")
+    assert "is not a batchlic ledger" in client(folder).get(f"/device?id={DEVICE}").text
 
 
 def test_separators_in_a_device_do_not_count(browser: httpx.Client) -> None:
@@ -400,6 +411,7 @@ def test_metrics_take_the_token_of_a_scraper(folder: Path) -> None:
 
 def test_the_pages_write_nothing_in_the_folder(tmp_path: Path) -> None:
     folder = runs_folder(tmp_path / "runs")
+    ledger_of(folder)
     before = _files(folder)
     browser = client(folder)
     with RunFolder(folder / "night-0").locked():
