@@ -65,7 +65,9 @@ def main() -> None:
         _move(finished, _began(NIGHTS - 2) - 3600)
         with chromium(path) as browser:
             take_pages(browser, home, demo, runs)
-            _take(browser, (finished / "report.html").as_uri(), "report", DESKTOP)
+            report = (finished / "report.html").as_uri()
+            _take(browser, report, "report", DESKTOP)
+            _take(browser, f"{report}#speed", "report-speed", DESKTOP)
     for picture in sorted(IMAGES.glob("*.png")):
         size = picture.stat().st_size
         print(f"{picture.relative_to(ROOT)}  {size / 1000:.0f} kB")

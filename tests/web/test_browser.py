@@ -154,6 +154,15 @@ def test_a_run_that_ends_shows_its_report_by_itself(page: Page, folder: Path) ->
     expect(page.get_by_role("heading", level=1)).to_be_visible()
 
 
+def test_the_list_says_that_it_has_changed(page: Page, folder: Path) -> None:
+    changed = page.get_by_text("The list has changed")
+    expect(changed).to_be_hidden()
+    begun(folder / "new", days=0)
+    expect(changed).to_be_visible()
+    changed.get_by_role("link").click()
+    expect(page.get_by_role("row").filter(has_text="new")).to_be_visible()
+
+
 def _is_shown_at_work(page: Page, path: str) -> bool:
     """Whether the page of a new run is there: the server looks for runs once a second."""
     page.goto(path)
