@@ -114,6 +114,11 @@ class Samples:
         """The same up to another moment, included."""
         return self.left_since(first) - self.left_since(math.nextafter(last, math.inf))
 
+    def let_in_before(self, sample: Sample) -> tuple[int, float]:
+        """Requests let in, or not answered yet, that left before one; and the seconds that these took."""
+        before = list(takewhile(lambda other: other.sent_at < sample.sent_at, self._log))
+        return len(before), sample.sent_at - before[0].sent_at if before else 0.0
+
     def bursts(self) -> list[list[float]]:
         """When each request left that was let in during the latest bursts, and last the refused one."""
         return [self._let_in_during(*burst) for burst in self._bursts]
