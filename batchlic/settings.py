@@ -48,6 +48,8 @@ class Settings(BaseSettings):
     """URLs of apprise for notifications, separated by whitespace."""
     heartbeat_url: SecretStr | None = None
     """URL of a dead man's switch."""
+    serve_token: SecretStr | None = None
+    """What a login to the pages of `batchlic serve` asks for."""
     state_dir: str | None = None
     """Folder of the runs and the ledger, as an absolute path; None: as `batchlic.state` finds it."""
     _named: dict[str, SecretStr] = PrivateAttr(default_factory=dict)
