@@ -123,6 +123,7 @@ def test_every_option_that_is_named_exists() -> None:
         "status",
         "settle",
         "rollback",
+        "check",
         "audit",
         "sandbox",
     ]

@@ -70,6 +70,18 @@ def ledger_sync(
         yield LedgerSync(ledger, job, carrier, locked)
 
 
+def check_ledger(path: Path) -> bool:
+    """Whether there is a ledger at `path`. None is made.
+
+    Raises UsageError if it can't be written, and as opening it does if it is damaged.
+    """
+    _refuse_unwritable(path)
+    if not path.exists():
+        return False
+    Ledger(path).close()
+    return True
+
+
 def refuse_at_work(ledger: Ledger, carrier: str) -> None:
     """Raise RefusedToStart where a run against `carrier` is at work."""
     for entry in ledger.open_entries(carrier):
