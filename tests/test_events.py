@@ -57,6 +57,22 @@ def test_a_subscriber_that_hangs_holds_up_neither_run_nor_others(monkeypatch: py
     release.set()
 
 
+def test_ctrl_c_only_ends_the_wait_for_a_subscriber(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream, release = EventStream(), threading.Event()
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def hang(_: RunEvent) -> None:
+        release.wait()
+
+    with stream.attached("page", hang):
+        stream.emit(rate(1))
+        monkeypatch.setattr(threading.Thread, "join", interrupt)
+    assert stream.problems == ["page: it is too slow, and has not taken the last events of the run"]
+    release.set()
+
+
 def test_a_slow_subscriber_misses_only_frequent_events(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "CAPACITY", 10)
     stream, heard, release = EventStream(), list[RunEvent](), threading.Event()
