@@ -135,6 +135,7 @@ def test_every_option_that_is_named_exists() -> None:
         "status",
         "settle",
         "rollback",
+        "retry",
         "check",
         "audit",
         "sandbox",

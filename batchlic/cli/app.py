@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from batchlic.atomic import refuse_undecodable
-from batchlic.cli import alerts, callbacks, check, ledger, recovery, run, runs, sandbox
+from batchlic.cli import alerts, callbacks, check, ledger, recovery, retry, run, runs, sandbox
 from batchlic.cli.output import print_message
 from batchlic.cli.streams import guard_standard_streams
 from batchlic.errors import BatchlicError
@@ -45,6 +45,7 @@ app.add_typer(run.app)
 app.add_typer(runs.app, name="runs")
 app.add_typer(check.app)
 app.add_typer(recovery.app)
+app.add_typer(retry.app)
 app.add_typer(sandbox.app)
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(callbacks.app)

@@ -71,6 +71,11 @@ class RunFolder:
         return self.path / "rejects.parquet"
 
     @property
+    def retried(self) -> Path:
+        """The inventory of a retry: the failed devices of another run."""
+        return self.path / "retried.parquet"
+
+    @property
     def journal(self) -> Path:
         """Every intent and answer."""
         return self.path / "journal.db"

@@ -264,7 +264,7 @@ def _described(
         "process": _at_work(process),
         "run_id": identity.run_id,
         "job": recorded_job(identity).name or identity.job_action,
-        "job_key": _job_key(identity),
+        "job_key": None if identity.retry_of else _job_key(identity),
         "action": identity.job_action,
         "carrier": identity.carrier,
         "began_at": time_in_files(created_at),

@@ -343,7 +343,10 @@ def _span(run: ListedRun) -> tuple[float, float]:
 def _refuse_foreign_files(folder: RunFolder) -> None:
     """Raise _Keep if the folder holds something that is not of a run."""
     published = (*folder.published_files, folder.report)
-    own = {path.name for path in (folder.plan, folder.rejects, folder.log, folder.lock, *published)}
+    own = {
+        path.name
+        for path in (folder.plan, folder.rejects, folder.retried, folder.log, folder.lock, *published)
+    }
     own |= {staged_path(path).name for path in published}
     databases = (folder.journal.name, CALLBACK_STORE)
     own |= {f"{name}{suffix}" for name in databases for suffix in _SQLITE_SUFFIXES}

@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -49,6 +49,14 @@ from batchlic.runs.target import Target
 from batchlic.writer.summary import Summary, exit_code_of
 
 
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """A run whose failed devices a new run sends again; `notes` says which of them."""
+
+    run_id: str
+    notes: tuple[str, ...]
+
+
 def new_run_id() -> str:
     """A unique name for a run: the time it began, and 32 random bits."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
@@ -92,12 +100,14 @@ def start(
     ask: Ask | None = None,
     listener: RunListener | None = None,
     events: EventStream | None = None,
+    retried: Retried | None = None,
 ) -> Summary:
     """Plan and submit, or continue the run in `folder` if it is the same one. A plan is made only once.
 
     Raises UsageError or RefusedToStart before anything is sent. `ask` gets the question to confirm, and may
     raise RefusedToStart. `listener` is one that this process started: it is registered with a sandbox here;
-    with a real carrier it was registered before. `events` tells subscribers what happens.
+    with a real carrier it was registered before. `events` tells subscribers what happens. `retried` is the
+    run whose devices are sent again.
     """
     events = events or EventStream()
     connections_for(job.limits.max_concurrency)  # raises if there are too few descriptors
@@ -130,7 +140,17 @@ def start(
             if ask is not None and found.stopped is None:
                 ask_about_licenses(ask, _question(job, plan, target), _assigned_skus(job, plan), job.skus)
             ledger.register(run_id, folder, begun_at=now(), planned_with=known)
-        return begin(job, folder, target, plan, events, run_id=run_id, found=found, unrecorded=unrecorded)
+        return begin(
+            job,
+            folder,
+            target,
+            plan,
+            events,
+            run_id=run_id,
+            found=found,
+            unrecorded=unrecorded,
+            retried=retried,
+        )
 
 
 def begin(
@@ -143,6 +163,7 @@ def begin(
     run_id: str,
     found: Findings = NOT_ASKED,
     unrecorded: Sequence[PlanGroup] = (),
+    retried: Retried | None = None,
 ) -> Summary:
     """Make the journal of a new run, which is registered in the ledger, and submit its plan.
 
@@ -150,8 +171,9 @@ def begin(
     """
     identity = msgspec.structs.replace(
         identify(job, folder, target.name, plan, run_id),
-        notes=[*plan.notes, *found.notes],
+        notes=[*(retried.notes if retried else ()), *plan.notes, *found.notes],
         licenses=found.counts,
+        retry_of=retried.run_id if retried else None,
     )
     events.emit(plan_ready(identity))
     with finishing(), closing(Journal.create(folder.journal, identity, created_at=now())) as journal:
