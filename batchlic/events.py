@@ -165,6 +165,19 @@ class LimitChanged(Event, frozen=True, kw_only=True, tag=True):
     concurrency: int
 
 
+class BoundsChanged(Event, frozen=True, kw_only=True, tag=True):
+    """Somebody has changed the limits of the session, from now on.
+
+    `by` is a user of the operating system. `max_rate` is in requests per second, None without a bound.
+    """
+
+    by: str
+    max_rate: float | None
+    max_concurrency: int
+    headroom: str
+    is_paused: bool
+
+
 class LicensesCounted(Event, frozen=True, kw_only=True, tag=True):
     """The carrier was asked how many licenses of a SKU are left. None: it does not say."""
 
@@ -225,6 +238,7 @@ RunEvent: TypeAlias = (
     | DevicesCounted
     | RateMeasured
     | LimitChanged
+    | BoundsChanged
     | LicensesCounted
     | Warned
     | Stopped

@@ -40,6 +40,11 @@ def as_percentage(given: object) -> str:
     return f"{(number if is_percentage else number * 100).normalize():f}%"
 
 
+def as_share(percentage: str) -> float:
+    """A percentage as a number: 0.2 for `20%`."""
+    return float(percentage.removesuffix("%")) / 100
+
+
 def metrics_file(given: str) -> str:
     """The path of a metrics file. Raises ValueError for a name that node_exporter does not read."""
     if not given.endswith(".prom"):
@@ -117,6 +122,8 @@ class Limits(Table):
     """Most requests per second; None: as many as the carrier allows."""
     fixed_rate: float | None = Field(default=None, gt=0)
     """Constant requests per second, instead of a limiter that finds the carrier's limit."""
+    headroom: Percentage = "0%"
+    """Share of the carrier's limit to leave to others who use the same login."""
     give_up_after: float = Field(default=1800, gt=0)
     """Seconds without progress before the run stops, resumable."""
     resend_in_doubt: bool = True
@@ -129,6 +136,19 @@ class Limits(Table):
     """Rejected rows tolerated before exit code 3."""
     require_confirmation: bool = False
     """Exit code 3 while devices are accepted, but not confirmed by a callback."""
+
+    @field_validator("headroom")
+    @classmethod
+    def _is_below_all(cls, headroom: str) -> str:
+        if as_share(headroom) >= 1:
+            raise ValueError(f"{headroom} leaves nothing to this run: give less than 100%")
+        return headroom
+
+    @model_validator(mode="after")
+    def _has_a_limit_to_find(self) -> Self:
+        if self.fixed_rate is not None and as_share(self.headroom):
+            raise ValueError("headroom is a share of the limit that is found: remove headroom or fixed_rate")
+        return self
 
 
 class LedgerUse(Table):

@@ -133,6 +133,7 @@ def test_every_option_that_is_named_exists() -> None:
         "report",
         "resume",
         "status",
+        "limit",
         "settle",
         "rollback",
         "retry",

@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from batchlic.carrier.catalog import Action, LicenseType
 from batchlic.cli.options import GuardOptions, InventoryOptions, PlanOptions, RunOptions
 from batchlic.errors import ExitCode, RefusedToStart, UsageError
-from batchlic.job import Job, load_job, make_job
+from batchlic.job import Job, Limits, load_job, make_job
 from batchlic.reader import IdKind
 
 LIFETIME, FLEXIBLE = "SIMSec-IoT-Lt", "SIMSec-IoT"
@@ -238,3 +239,16 @@ def test_f_a_url_in_a_job_file_is_refused_and_not_shown(table: dict[str, Any]) -
     with pytest.raises(UsageError, match="as BATCHLIC_NOTIFY_URLS, or as BATCHLIC_NOTIFY_URL_OPS") as error:
         job(notify=table)
     assert "hunter2" not in str(error.value)
+
+
+@pytest.mark.parametrize(("given", "stored"), [("20%", "20%"), ("0.2", "20%"), (0.05, "5%"), ("0%", "0%")])
+def test_headroom_is_a_share_of_the_limit(given: object, stored: str) -> None:
+    assert Limits.model_validate({"headroom": given}).headroom == stored
+
+
+@pytest.mark.parametrize(
+    "limits", [{"headroom": "100%"}, {"headroom": 20}, {"headroom": "20%", "fixed_rate": 5}]
+)
+def test_headroom_that_can_not_be_left_is_refused(limits: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match="headroom"):
+        Limits.model_validate(limits)

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from batchlic.atomic import refuse_undecodable
-from batchlic.cli import alerts, callbacks, check, ledger, recovery, retry, run, runs, sandbox
+from batchlic.cli import alerts, callbacks, check, ledger, limit, recovery, retry, run, runs, sandbox
 from batchlic.cli.output import print_message
 from batchlic.cli.streams import guard_standard_streams
 from batchlic.errors import BatchlicError
@@ -42,6 +42,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(run.app)
+app.add_typer(limit.app)
 app.add_typer(runs.app, name="runs")
 app.add_typer(check.app)
 app.add_typer(recovery.app)

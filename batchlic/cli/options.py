@@ -134,18 +134,19 @@ class GuardOptions:
         """The options that were given, by key of a job file's table `inventory`. Raises UsageError."""
         return {
             "min_rows": self.min_rows,
-            "max_change": None if self.max_change is None else _percentage(self.max_change),
+            "max_change": percentage("--max-change", self.max_change),
             "allow_empty": self.allow_empty or None,
         }
 
 
-def _percentage(given: str) -> str:
+def percentage(option: str, given: str | None) -> str | None:
+    """The value of an option as a percentage; None if it was not given. Raises UsageError."""
     from batchlic.job import as_percentage
 
     try:
-        return as_percentage(given)
+        return None if given is None else as_percentage(given)
     except ValueError as error:
-        raise UsageError(f"--max-change: {error}") from None
+        raise UsageError(f"{option}: {error}") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,6 +202,12 @@ class SendOptions:
         float | None,
         typer.Option(min=0.001, help="Maximum requests per second [as many as the carrier allows]."),
     ] = None
+    headroom: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PERCENT", help="Share of the carrier's limit to leave to others, such as 20% [0%]."
+        ),
+    ] = None
     give_up_after: Annotated[
         float | None, typer.Option(min=1, help="Seconds without progress before the run stops [1800].")
     ] = None
@@ -214,6 +221,7 @@ class SendOptions:
         return {
             "max_concurrency": self.max_concurrency,
             "max_rate": self.max_rate,
+            "headroom": percentage("--headroom", self.headroom),
             "give_up_after": self.give_up_after,
             "allow_partial": self.allow_partial or None,
         }

@@ -111,6 +111,16 @@ class RunFolder:
         return self.path / "run.log"
 
     @property
+    def limits(self) -> Path:
+        """The limits of the session at work, as it publishes them."""
+        return self.path / "limits.json"
+
+    @property
+    def limits_request(self) -> Path:
+        """The limits that somebody wants the session at work to have."""
+        return self.path / ".limits.request.json"
+
+    @property
     def lock(self) -> Path:
         """The file that a process locks while it works on the run."""
         return self.path / _LOCK
@@ -169,7 +179,7 @@ class RunFolder:
         """Lock the folder for this process. Raises RefusedToStart if another process has locked it."""
         with _file_lock(self.lock, _conflict(self)):
             staged_files = map(staged_path, self.published_files)
-            others = (self.plan, self.rejects, self.journal, self.report)
+            others = (self.plan, self.rejects, self.journal, self.report, self.limits, self.limits_request)
             remove_leftovers(self.path, (*others, *self.published_files, *staged_files))
             yield
 

@@ -15,6 +15,7 @@ from batchlic.journal import JournalQueries
 from batchlic.runs.finalize import now, summarize
 from batchlic.runs.folder import Process, RunFolder
 from batchlic.runs.identity import inspected, refuse_changed_plan, sha256_of
+from batchlic.runs.live_limits import LimitsInForce, limits_in_force
 from batchlic.runs.related import RelatedRun, related_runs
 from batchlic.runs.staging import recorded_path
 from batchlic.runs.states import recorded_reports, state_frames_of
@@ -58,6 +59,8 @@ class StatusReport(Summary, frozen=True, kw_only=True):
 
     at_work: AtWork | None
     """None if no process works on the run, or if its lock can't be seen."""
+    limits: LimitsInForce | None
+    """The limits of the session at work; None without one."""
     last_answer: LastAnswer | None
     """None before the first answer, and once the run has finished."""
     related: list[RelatedRun]
@@ -84,6 +87,7 @@ def status(folder: RunFolder) -> StatusReport:
         return StatusReport(
             **msgspec.structs.asdict(summary),
             at_work=process and _at_work(process, states),
+            limits=limits_in_force(folder),
             last_answer=None if is_finished else _last_answer(journal),
             related=related_runs(folder, journal.identity),
             doubts=doubts_in(states.in_doubt.lazy()),

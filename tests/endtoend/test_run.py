@@ -123,7 +123,7 @@ def test_status_equals_the_summary_and_writes_nothing(finished: Run) -> None:
     before = contents(finished.folder)
     shown = batchlic("status", finished.folder, "--json", cwd=finished.folder)
     nothing_open: dict[str, object] = {"doubts": [], "undecided": {}, "unjudged": [], "related": []}
-    nothing_at_work = {"at_work": None, "last_answer": None}
+    nothing_at_work = {"at_work": None, "limits": None, "last_answer": None}
     expected = summary(finished.folder) | nothing_open | nothing_at_work
     assert (shown.code, json.loads(shown.out)) == (0, expected)
     assert contents(finished.folder) == before
