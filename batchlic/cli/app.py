@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from batchlic.atomic import refuse_undecodable
 from batchlic.cli import alerts, callbacks, check, ledger, limit, recovery, retry, run, runs, sandbox
 from batchlic.cli.output import print_message
+from batchlic.cli.profiles import offer_profiles
 from batchlic.cli.streams import guard_standard_streams
 from batchlic.errors import BatchlicError
 from batchlic.runs import signals
@@ -40,6 +41,16 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
+)
+offer_profiles(
+    run.app,
+    check.app,
+    recovery.app,
+    retry.app,
+    ledger.app,
+    callbacks.app,
+    callbacks.callbacks,
+    alerts.app,
 )
 app.add_typer(run.app)
 app.add_typer(limit.app)

@@ -72,7 +72,9 @@ def _check(report: "Report", path: Path | None, *, no_login: bool, whole: bool, 
         text = "not checked: state folder, ledger, store and carrier. Correct the settings first"
         report.add("settings", lambda: [checks.warning("settings", text)])
         return
-    report.add("settings", lambda: [checks.ok("settings", f"can be used; carrier: {settings.base_url}")])
+    profile = f"; profile: {settings.profile}" if settings.profile else ""
+    usable = f"can be used; carrier: {settings.base_url}{profile}"
+    report.add("settings", lambda: [checks.ok("settings", usable)])
     job, groups = _check_files(report, settings, job, whole=whole, on_sandbox=on_sandbox)
     _check_carrier(report, settings, job, groups, no_login=no_login, on_sandbox=on_sandbox)
 

@@ -61,6 +61,8 @@ class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
     """In a migration, the SKU that the devices get. The plan has the SKU that they leave."""
     restorable: list[str] = []
     """In a migration, the SKUs whose step is undone if the other step fails."""
+    profile: str | None = None
+    """The name of the profile whose login the run used first."""
     retry_of: str | None = None
     """The run id of the run whose failed devices this run sends again."""
 

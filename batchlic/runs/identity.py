@@ -17,6 +17,7 @@ from batchlic.reader.inputs.addresses import Address, Downloaded, fetched, shown
 from batchlic.reader.inputs.sources import expanded
 from batchlic.reader.inputs.streams import STDIN, is_remote
 from batchlic.runs.folder import RunFolder
+from batchlic.runs.target import Target
 
 _GUARDS = ("inventory.allow_empty", "inventory.min_rows", "inventory.max_change")
 _MAY_CHANGE = (
@@ -165,6 +166,15 @@ def refuse_other_carrier(folder: RunFolder, carrier: str, identity: RunIdentity)
     """Raise UsageError if the run belongs to another carrier."""
     if carrier != identity.carrier:
         raise UsageError(f"{folder.path}: this run talks to {identity.carrier}, not to {carrier}")
+
+
+def refuse_without_profile(folder: RunFolder, target: Target, identity: RunIdentity) -> None:
+    """Raise UsageError if the run used the login of a profile, and now no profile is chosen."""
+    if identity.profile is not None and target.profile is None:
+        raise UsageError(
+            f"{folder.path}: this run used the login of profile {identity.profile}: add --profile "
+            f"{identity.profile} (or set BATCHLIC_PROFILE)"
+        )
 
 
 def refuse_changed_plan(folder: RunFolder, identity: RunIdentity) -> None:

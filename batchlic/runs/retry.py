@@ -20,6 +20,7 @@ from batchlic.runs.identity import (
     refuse_changed_plan,
     refuse_other_carrier,
     refuse_used,
+    refuse_without_profile,
 )
 from batchlic.runs.related import is_rollback
 from batchlic.runs.run import Retried, start
@@ -116,6 +117,7 @@ def _refuse_unsuited(folder: RunFolder, target: Target, identity: RunIdentity) -
             f"batchlic export {folder.path} --what failed --to failed.csv, then batchlic unassign failed.csv"
         )
     refuse_other_carrier(folder, target.name, identity)
+    refuse_without_profile(folder, target, identity)
     refuse_changed_plan(folder, identity)
 
 

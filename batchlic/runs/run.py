@@ -29,6 +29,7 @@ from batchlic.runs.identity import (
     refuse_other_carrier,
     refuse_other_job,
     refuse_used,
+    refuse_without_profile,
 )
 from batchlic.runs.ledger_sync import ledger_sync, with_ledger
 from batchlic.runs.preflight import (
@@ -173,6 +174,7 @@ def begin(
         identify(job, folder, target.name, plan, run_id),
         notes=[*(retried.notes if retried else ()), *plan.notes, *found.notes],
         licenses=found.counts,
+        profile=target.profile,
         retry_of=retried.run_id if retried else None,
     )
     events.emit(plan_ready(identity))
@@ -214,6 +216,7 @@ def continue_run(
     events.emit(run_started(job, folder, identity.carrier, identity.run_id, is_resumed=True))
     events.emit(plan_ready(identity))
     refuse_other_carrier(folder, target.name, journal.identity)
+    refuse_without_profile(folder, target, journal.identity)
     refuse_changed_plan(folder, journal.identity)
     if is_finished(journal):
         return final_summary(job, folder, journal)
