@@ -11,7 +11,7 @@ from io import StringIO
 from pathlib import Path
 
 from dotenv import dotenv_values
-from pydantic import PrivateAttr, SecretStr, ValidationError
+from pydantic import Field, PrivateAttr, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from batchlic.callbacks.access import CARRIER_SOURCES, Access, parse_networks
@@ -55,6 +55,8 @@ class Settings(BaseSettings):
     """URLs of apprise for notifications, separated by whitespace."""
     heartbeat_url: SecretStr | None = None
     """URL of a dead man's switch."""
+    account: str | None = Field(default=None, min_length=3, max_length=32)
+    """Account where neither the job nor --account names one."""
     state_dir: str | None = None
     """Folder of the runs and the ledger, as an absolute path; None: as `batchlic.state` finds it."""
     _named: dict[str, SecretStr] = PrivateAttr(default_factory=dict)

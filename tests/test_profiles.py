@@ -207,11 +207,11 @@ def test_commands_take_the_profile_and_resume_says_which_one(home: Path) -> None
         keys = "".join(
             f'{key} = "sandbox"\n' for key in ("client_id", "client_secret", "username", "password")
         )
-        write(home, f'[east]\nbase_url = "{url}"\n{keys}')
-        target = ("--account", ACCOUNT, "--sku", FLEXIBLE, "--run-dir", "runs/one")
+        write(home, f'[east]\nbase_url = "{url}"\naccount = "{ACCOUNT}"\n{keys}')
+        target = ("--sku", FLEXIBLE, "--run-dir", "runs/one")
         assert run("assign", "fleet.csv", *target, "--profile", "east").code == 0
         assert run("check", "--profile", "east").code == 0
-        counts = run("subscriptions", "--account", ACCOUNT, "--profile", "east")
+        counts = run("subscriptions", "--profile", "east")
         assert (counts.code, "2" in counts.out) == (0, True)
         settings["BATCHLIC_BASE_URL"] = url
         settings |= dict.fromkeys(

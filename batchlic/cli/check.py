@@ -9,6 +9,7 @@ import typer
 
 from batchlic.cli.options import Json, OnSandbox
 from batchlic.cli.output import open_target, print_json
+from batchlic.cli.profiles import with_default_account
 
 if TYPE_CHECKING:
     from batchlic.chunker import PlanGroup
@@ -75,6 +76,7 @@ def _check(report: "Report", path: Path | None, *, no_login: bool, whole: bool, 
     profile = f"; profile: {settings.profile}" if settings.profile else ""
     usable = f"can be used; carrier: {settings.base_url}{profile}"
     report.add("settings", lambda: [checks.ok("settings", usable)])
+    job = with_default_account(job) if job else None
     job, groups = _check_files(report, settings, job, whole=whole, on_sandbox=on_sandbox)
     _check_carrier(report, settings, job, groups, no_login=no_login, on_sandbox=on_sandbox)
 

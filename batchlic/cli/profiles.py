@@ -1,14 +1,18 @@
-"""The option `--profile`, which commands that need settings have in common."""
+"""The option `--profile`, which commands that need settings have in common, and the account of a profile."""
 
 import inspect
 import os
 from collections.abc import Callable
 from functools import wraps
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from batchlic.errors import UsageError
 from batchlic.profiles import PROFILE
+
+if TYPE_CHECKING:
+    from batchlic.job import Job
 
 
 def _choose(name: str | None) -> str | None:
@@ -29,6 +33,25 @@ _Profile = Annotated[
         callback=_choose,
     ),
 ]
+
+
+def account_or_default(given: str) -> str:
+    """The account that an option names, or that of the settings. Raises UsageError if there is none."""
+    from batchlic.settings import load_settings
+
+    account = given or load_settings().account
+    if not account:
+        raise UsageError("name the account with --account, in the profile, or in BATCHLIC_ACCOUNT")
+    return account
+
+
+def with_default_account(job: "Job") -> "Job":
+    """The job with the account of the settings as its default account, if it has none of its own."""
+    from batchlic.settings import load_settings
+
+    if job.license.account is not None or not (account := load_settings().account):
+        return job
+    return job.model_copy(update={"license": job.license.model_copy(update={"account": account})})
 
 
 def offer_profiles(*apps: typer.Typer) -> None:

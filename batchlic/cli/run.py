@@ -33,6 +33,7 @@ from batchlic.cli.output import (
     print_message,
     print_summary,
 )
+from batchlic.cli.profiles import with_default_account
 
 if TYPE_CHECKING:
     from batchlic.chunker import Plan
@@ -110,7 +111,7 @@ def plan(inventory: Inventories, *, options: PlanOptions) -> None:
     else:
         job = _job("assign", inventory, options.values())
     folder = RunFolder(_run_path(options, new_run_id()))
-    job = _with_ledger(job, folder, options)
+    job = _with_ledger(with_default_account(job), folder, options)
     carrier = load_settings().base_url
     with snapshot_for_plan(job, folder, carrier) as snapshot:
         planned = plan_only(job, folder, guards_of(job, folder, carrier), snapshot)
@@ -191,11 +192,12 @@ def _with_ledger(job: "Job", folder: "RunFolder", options: PlanOptions) -> "Job"
 
 
 def _prepared(job: "Job", options: RunOptions, run_id: str) -> "tuple[Job, RunFolder]":
-    """The job with its ledger, and the run folder. Raises UsageError for options that don't fit."""
+    """The job with ledger and account, and the run folder. Raises UsageError for options that don't fit."""
     from batchlic.runs.folder import RunFolder
 
     folder = RunFolder(_run_path(options.plan, run_id))
     check_wait_options(options.wait, folder)
+    job = with_default_account(job)
     return (job if options.sandbox else _with_ledger(job, folder, options.plan)), folder
 
 
