@@ -14,7 +14,7 @@ HERE = BATCHLIC_STATE_DIR="$(CURDIR)/runs"
 .DEFAULT_GOAL := help
 .PHONY: help install demo test onboard migrate sandbox sample soak fuzz kill mutants replay \
 	bench bench-plan bench-submit bench-pace bench-limiter bench-journal bench-ledger bench-listener bench-report \
-	bench-runs plot-limiter demo-callbacks test-callbacks docs-answers lint coverage format lock clean
+	bench-runs plot-limiter demo-callbacks test-callbacks docs-answers screenshots lint coverage format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -109,6 +109,9 @@ test-callbacks: $(INSTALLED) ## test a whole run with callbacks: make test-callb
 
 docs-answers: $(INSTALLED) ## write docs/answers.md from the tables of answers
 	@$(BIN)/python -m batchlic.carrier.rules_page > docs/answers.md
+
+screenshots: $(INSTALLED) ## make the pictures in docs/images from runs against the sandbox (needs Chromium, 5 minutes)
+	@PYTHONPATH=. $(BIN)/python tests/web/screenshots.py
 
 lint: $(INSTALLED) ## check style, types and the direction of imports
 	@$(BIN)/ruff check .

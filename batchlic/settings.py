@@ -57,6 +57,8 @@ class Settings(BaseSettings):
     """URL of a dead man's switch."""
     account: str | None = Field(default=None, min_length=3, max_length=32)
     """Account where neither the job nor --account names one."""
+    serve_token: SecretStr | None = None
+    """What a login to the pages of `batchlic serve` asks for."""
     state_dir: str | None = None
     """Folder of the runs and the ledger, as an absolute path; None: as `batchlic.state` finds it."""
     _named: dict[str, SecretStr] = PrivateAttr(default_factory=dict)

@@ -145,6 +145,7 @@ def test_every_option_that_is_named_exists() -> None:
     commands += [
         "runs",
         "runs prune",
+        "serve",
         "listen",
         "reconcile",
         "subscriptions",

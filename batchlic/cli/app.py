@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from batchlic.atomic import refuse_undecodable
-from batchlic.cli import alerts, callbacks, check, ledger, limit, recovery, retry, run, runs, sandbox
+from batchlic.cli import alerts, callbacks, check, ledger, limit, recovery, retry, run, runs, sandbox, serve
 from batchlic.cli.output import print_message
 from batchlic.cli.profiles import offer_profiles
 from batchlic.cli.streams import guard_standard_streams
@@ -61,6 +61,7 @@ app.add_typer(retry.app)
 app.add_typer(sandbox.app)
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(callbacks.app)
+app.add_typer(serve.app)
 app.add_typer(alerts.app)
 
 OBJECTS_BETWEEN_COLLECTIONS = 20_000

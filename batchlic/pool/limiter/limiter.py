@@ -25,6 +25,9 @@ _CLOCK_S = 1e-6
 _NOTABLE = 0.1
 """Share by which a limit must differ from the one reported last to be worth a line of log."""
 
+TOLD_TO_WAIT = "everyone waits"
+"""What a change begins with that is no limit, but a wait that the carrier asks for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -231,7 +234,7 @@ class Limiter:
         was_paused = self.is_paused
         self._retry_after.on_sample(sample)
         if sample.retry_after_s and self.is_paused and not was_paused:
-            self._report(f"everyone waits {sample.retry_after_s:.3g} s: the carrier says so")
+            self._report(f"{TOLD_TO_WAIT} {sample.retry_after_s:.3g} s: the carrier says so")
         samples.ended(sample)
         self._latency.on_sample(sample)
         samples.max_in_flight = self._latency.calls()

@@ -8,6 +8,7 @@ policy forbids any.
 import shlex
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
@@ -123,10 +124,33 @@ def _context(report: Report, plots: Plots, missing: PlotsMissing | None = None) 
         "outcome": outcome(report),
         "tone": tone(report),
         "statuses": statuses,
+        "segments": _segments(statuses),
         "commands": _Commands(report),
         "times": _times(report.timeline) if report.timeline else [],
         "unit": time_unit(report.timeline)[0] if report.timeline else "",
     }
+
+
+class _Segment(NamedTuple):
+    """A status in the bar of all devices; `x` and `width` are in thousandths of the bar."""
+
+    status: DeviceStatus
+    x: float
+    width: float
+
+
+def _segments(statuses: list[tuple[DeviceStatus, int]]) -> list[_Segment]:
+    """The bar of all devices. Each status is wide enough to be seen, and what remains is divided."""
+    total = sum(devices for _, devices in statuses)
+    least, gap = 6.0, 3.0
+    free = 1000 - least * len(statuses) - gap * (len(statuses) - 1)
+    segments: list[_Segment] = []
+    x = 0.0
+    for status, devices in statuses:
+        width = least + free * devices / total
+        segments.append(_Segment(status, round(x, 2), round(width, 2)))
+        x += width + gap
+    return segments
 
 
 class _Commands:
@@ -172,8 +196,13 @@ def _times(timeline: Timeline) -> list[_Time]:
 
 @cache
 def _environment() -> Environment:
+    return environment("batchlic.writer.report")
+
+
+def environment(package: str) -> Environment:
+    """The templates of a package, which escape all texts, with the filters of the report."""
     environment = Environment(
-        loader=PackageLoader("batchlic.writer.report"),
+        loader=PackageLoader(package),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=_shown,
