@@ -140,6 +140,15 @@ class LedgerUse(Table):
         return path and os.path.abspath(path)  # noqa: PTH100 - the text goes into the run's identity
 
 
+class Approval(Table):
+    """Whether a second person approves the plan before anything is sent (docs/review.md)."""
+
+    required: bool = False
+    """Send only a plan that another user of the operating system has approved."""
+    group: str | None = Field(default=None, min_length=1)
+    """Group of the operating system whose members may read the plan and approve it."""
+
+
 class EmbeddedSandbox(Table):
     """The sandbox carrier that `--sandbox` starts. Runs without `--sandbox` ignore this table."""
 
@@ -166,6 +175,7 @@ class Job(Table):
     license: Licensing = Licensing()
     limits: Limits = Limits()
     ledger: LedgerUse = LedgerUse()
+    approval: Approval = Approval()
     sandbox: EmbeddedSandbox = EmbeddedSandbox()
 
     @model_validator(mode="after")

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from batchlic.cli.app import app
 from batchlic.errors import ExitCode
-from batchlic.job import EmbeddedSandbox, Inventory, Job, LedgerUse, Licensing, Limits
+from batchlic.job import Approval, EmbeddedSandbox, Inventory, Job, LedgerUse, Licensing, Limits
 from batchlic.reader.columns.profiles import PROFILES, Profile
 from batchlic.reader.roles import Role
 from batchlic.reader.validation.reasons import Reason
@@ -118,6 +118,8 @@ def test_every_option_that_is_named_exists() -> None:
         "assign",
         "migrate",
         "plan",
+        "approve",
+        "apply",
         "export",
         "resume",
         "status",
@@ -157,6 +159,7 @@ def test_every_exit_code_is_explained() -> None:
         ("[license]", Licensing),
         ("[limits]", Limits),
         ("[ledger]", LedgerUse),
+        ("[approval]", Approval),
         ("[sandbox]", EmbeddedSandbox),
     ],
 )

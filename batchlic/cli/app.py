@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from batchlic.atomic import read_error, refuse_undecodable
-from batchlic.cli import callbacks, ledger, recovery, run, runs, sandbox
+from batchlic.cli import callbacks, ledger, recovery, review, run, runs, sandbox
 from batchlic.cli.output import print_message
 from batchlic.cli.streams import guard_standard_streams
 from batchlic.errors import BatchlicError
@@ -47,6 +47,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(run.app)
+app.add_typer(review.app)
 app.add_typer(runs.app, name="runs")
 app.add_typer(recovery.app)
 app.add_typer(sandbox.app)

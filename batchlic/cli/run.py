@@ -89,17 +89,18 @@ def migrate(
 
 @app.command()
 @with_option_groups
-def plan(inventory: Inventories, *, options: PlanOptions) -> None:
+def plan(inventory: Inventories, *, sandbox: OnSandbox = False, options: PlanOptions) -> None:
     """Write plan.parquet and rejects.parquet, and send nothing. No credentials needed.
 
-    A single argument that ends in .toml is read as a job file. The exit code is that of the run, if the
-    carrier accepts every request.
+    `batchlic apply` sends the plan later. A single argument that ends in .toml is read as a job file. The
+    exit code is that of the run, if the carrier accepts every request.
     """
     from batchlic.job import load_job
+    from batchlic.journal import SANDBOX
+    from batchlic.runs.apply import plan_for_review
     from batchlic.runs.folder import RunFolder
-    from batchlic.runs.guards import guards_of
     from batchlic.runs.ledger_sync import snapshot_for_plan
-    from batchlic.runs.run import new_run_id, plan_only
+    from batchlic.runs.run import new_run_id
     from batchlic.settings import load_settings
 
     if len(inventory) == 1 and inventory[0].endswith(".toml") and "://" not in inventory[0]:
@@ -108,9 +109,9 @@ def plan(inventory: Inventories, *, options: PlanOptions) -> None:
         job = _job("assign", inventory, options.values())
     folder = RunFolder(_run_path(options, new_run_id()))
     job = _with_ledger(job, folder, options)
-    carrier = load_settings().base_url
+    carrier = SANDBOX if sandbox else load_settings().base_url
     with snapshot_for_plan(job, folder, carrier) as snapshot:
-        planned = plan_only(job, folder, guards_of(job, folder, carrier), snapshot)
+        planned = plan_for_review(job, folder, carrier, snapshot)
     _exit_as_planned(job, planned, folder.path, as_json=options.json)
 
 
