@@ -71,6 +71,7 @@ def approve(run_dir: RunDirectory, *, yes: Yes = False, json: Json = False) -> N
     from batchlic.figures import counted
     from batchlic.runs.approval import approve as approve_plan
     from batchlic.runs.approval import read_for_approval
+    from batchlic.runs.estimate import estimate
     from batchlic.runs.finalize import now
     from batchlic.runs.folder import RunFolder
 
@@ -78,7 +79,8 @@ def approve(run_dir: RunDirectory, *, yes: Yes = False, json: Json = False) -> N
     record, sha256 = read_for_approval(folder)
     job = record.planned_job
     if not json:
-        print_message(describe_plan(record.plan, folder.path))
+        expected = estimate(job, folder, record.carrier, record.plan.groups, record.licenses)
+        print_message(describe_plan(record.plan, folder.path, expected))
     if not yes:
         to_send = sum(group.devices for group in record.groups)
         ask = ask_or_refuse("--yes")

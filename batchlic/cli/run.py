@@ -4,6 +4,7 @@ As in every module here, a command imports what it needs when it runs: `--help` 
 """
 
 import sys
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -34,6 +35,7 @@ from batchlic.cli.output import (
 if TYPE_CHECKING:
     from batchlic.chunker import Plan
     from batchlic.job import Job
+    from batchlic.runs.estimate import Estimate
     from batchlic.runs.folder import RunFolder
     from batchlic.writer.summary import Summary
 
@@ -89,7 +91,16 @@ def migrate(
 
 @app.command()
 @with_option_groups
-def plan(inventory: Inventories, *, sandbox: OnSandbox = False, options: PlanOptions) -> None:
+def plan(
+    inventory: Inventories,
+    *,
+    licenses: Annotated[
+        bool,
+        typer.Option("--licenses", help="Ask the carrier how many licenses are left (needs credentials)."),
+    ] = False,
+    sandbox: OnSandbox = False,
+    options: PlanOptions,
+) -> None:
     """Write plan.parquet and rejects.parquet, and send nothing. No credentials needed.
 
     `batchlic apply` sends the plan later. A single argument that ends in .toml is read as a job file. The
@@ -110,9 +121,12 @@ def plan(inventory: Inventories, *, sandbox: OnSandbox = False, options: PlanOpt
     folder = RunFolder(_run_path(options, new_run_id()))
     job = _with_ledger(job, folder, options)
     carrier = SANDBOX if sandbox else load_settings().base_url
-    with snapshot_for_plan(job, folder, carrier) as snapshot:
-        planned = plan_for_review(job, folder, carrier, snapshot)
-    _exit_as_planned(job, planned, folder.path, as_json=options.json)
+    with (
+        open_target(job.sandbox if sandbox else None) if licenses else nullcontext() as target,
+        snapshot_for_plan(job, folder, carrier) as snapshot,
+    ):
+        planned, expected = plan_for_review(job, folder, carrier, snapshot, target=target)
+    _exit_as_planned(job, planned, expected, folder.path, as_json=options.json)
 
 
 @app.command()
@@ -206,6 +220,7 @@ def _start(job: "Job", options: RunOptions) -> None:
 
 def _dry_run(job: "Job", folder: "RunFolder", options: RunOptions) -> None:
     from batchlic.journal import SANDBOX
+    from batchlic.runs.estimate import estimate
     from batchlic.runs.guards import guards_of
     from batchlic.runs.ledger_sync import snapshot_for_plan
     from batchlic.runs.run import dry_run
@@ -214,19 +229,24 @@ def _dry_run(job: "Job", folder: "RunFolder", options: RunOptions) -> None:
     carrier = SANDBOX if options.sandbox else load_settings().base_url
     with snapshot_for_plan(job, folder, carrier) as snapshot:
         planned = dry_run(job, folder, guards_of(job, folder, carrier), snapshot)
-    _exit_as_planned(job, planned, None, as_json=options.plan.json)
+    expected = estimate(job, folder, carrier, planned.groups)
+    _exit_as_planned(job, planned, expected, None, as_json=options.plan.json)
 
 
-def _exit_as_planned(job: "Job", planned: "Plan", folder: Path | None, *, as_json: bool) -> None:
+def _exit_as_planned(
+    job: "Job", planned: "Plan", expected: "Estimate", folder: Path | None, *, as_json: bool
+) -> None:
     """Print a plan, and exit with the code that its run would have if the carrier accepts every request."""
+    import msgspec
+
     from batchlic.cli.format import describe_plan, describe_plan_exit
     from batchlic.errors import ExitCode
     from batchlic.runs.run import expected_exit_code
 
     if as_json:
-        print_json(planned)
+        print_json(msgspec.to_builtins(planned) | {"estimate": expected})
     else:
-        print_message(describe_plan(planned, folder))
+        print_message(describe_plan(planned, folder, expected))
     job.require_consent(group.sku_number for group in planned.groups)
     code = expected_exit_code(job, planned)
     if code is not ExitCode.OK and not as_json:

@@ -1,10 +1,11 @@
 """Plans that are reviewed before they are sent: `plan` writes one, `apply` sends exactly that one."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from msgspec import UNSET
 
-from batchlic.chunker import Fit, Plan, PlanGroup
+from batchlic.chunker import Plan, PlanGroup
 from batchlic.errors import RefusedToStart, UsageError
 from batchlic.events import EventStream, Phase
 from batchlic.job import Job
@@ -18,6 +19,7 @@ from batchlic.runs.approval import (
 )
 from batchlic.runs.asking import Ask, ask_about_licenses
 from batchlic.runs.descriptors import connections_for
+from batchlic.runs.estimate import Estimate, estimate
 from batchlic.runs.finalize import now
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.guards import guards_of
@@ -30,8 +32,15 @@ from batchlic.runs.plan_record import (
     refuse_changed_files,
     write_plan_record,
 )
-from batchlic.runs.preflight import Findings, RunListener, ask_carrier, confirm_new_ledger, devices_that_fit
-from batchlic.runs.run import assigned_skus, begin, plan_only, question_of, resume
+from batchlic.runs.preflight import (
+    Findings,
+    RunListener,
+    ask_carrier,
+    confirm_new_ledger,
+    devices_that_fit,
+    fit_to_licenses,
+)
+from batchlic.runs.run import assigned_skus, begin, notes_on_estimate, plan_only, question_of, resume
 from batchlic.runs.run_events import run_started
 from batchlic.runs.target import Target
 from batchlic.writer.summary import Summary
@@ -43,17 +52,30 @@ def plan_for_review(
     carrier: str,
     known: Snapshot | None,
     *,
-    fit: Fit | None = None,
-    licenses: Sequence[LicenseCount] = (),
-) -> Plan:
+    target: Target | None = None,
+) -> tuple[Plan, Estimate]:
     """Write the plan of a job, and plan.json, so that `apply` can send it later.
 
-    `licenses` are the counts that `fit` asked the carrier for; the list may be filled while the plan is made.
-    Raises as `plan_only` does, and UsageError if the group of the approvers can't be used.
+    `target` is given if the carrier is to be asked for its license counts: a plan that needs more is refused,
+    or cut down, as the run would be. Raises as `plan_only` does; UsageError if the group of the approvers
+    can't be used; and with `target` what `batchlic.runs.run.start` raises about licenses and credentials.
     """
     group_id(job.approval.group)  # raises before the inventories are read
     planned_at = now()
     ledger_number = known.last_number if known else newest_number(job, folder, carrier)
+
+    counts: list[LicenseCount] = []
+
+    def fit(groups: Sequence[PlanGroup]) -> Sequence[int]:
+        if target is None:
+            return [group.devices for group in groups]
+        to_sku = job.license.to_sku
+        new = [replace(group, sku_number=to_sku) for group in groups] if to_sku else []
+        found = ask_carrier(target, [*groups, *new], listeners=False)
+        if (problem := found.stopped or found.unreachable) is not None:
+            raise problem
+        counts.extend(found.counts)
+        return fit_to_licenses(job, groups, counts)
 
     def record(plan: Plan) -> None:
         write_plan_record(
@@ -63,11 +85,12 @@ def plan_for_review(
             carrier,
             planned_at=planned_at,
             ledger_number=ledger_number,
-            licenses=licenses,
+            licenses=counts,
         )
         share_with_approvers(job, folder)
 
-    return plan_only(job, folder, guards_of(job, folder, carrier), known, fit=fit, then=record)
+    plan = plan_only(job, folder, guards_of(job, folder, carrier), known, fit=fit, then=record)
+    return plan, estimate(job, folder, carrier, plan.groups, counts)
 
 
 def job_to_apply(folder: RunFolder) -> Job:
@@ -116,9 +139,11 @@ def apply(
                 found = _ask_carrier(target, record, unrecorded, listener)
             _refuse_stale(folder, _missing_licenses(job, record, found))
             confirm_new_ledger(unrecorded, found.counts, job.ledger.path, ask)
+            expected = estimate(job, folder, target.name, record.plan.groups, found.counts)
             if ask is not None and found.stopped is None:
-                question, skus = question_of(job, record.plan, target), assigned_skus(job, record.plan)
-                ask_about_licenses(ask, question, skus, job.skus)
+                question = question_of(job, record.plan, target, expected)
+                ask_about_licenses(ask, question, assigned_skus(job, record.plan), job.skus)
+            notes += notes_on_estimate(expected, target.name)
             ledger.register(run_id, folder, begun_at=now(), planned_after=record.ledger_number)
         if approval is not UNSET:
             notes += notes_on_approval(approval, folder)

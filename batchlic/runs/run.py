@@ -19,6 +19,7 @@ from batchlic.ledger import Snapshot
 from batchlic.runs.approval import refuse_unapproved
 from batchlic.runs.asking import Ask, ask_about_licenses
 from batchlic.runs.descriptors import connections_for
+from batchlic.runs.estimate import Estimate, describe_licenses, describe_time, estimate
 from batchlic.runs.finalize import final_summary, is_finished, now
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.guards import Guards, guards_of
@@ -141,11 +142,23 @@ def start(
 
             with events.phase(Phase.PLANNING):
                 plan = _plan(job, folder, guards_of(job, folder, target.name), known, fit)
+            expected = estimate(job, folder, target.name, plan.groups, found.counts)
             if ask is not None and found.stopped is None:
-                ask_about_licenses(ask, question_of(job, plan, target), assigned_skus(job, plan), job.skus)
+                question = question_of(job, plan, target, expected)
+                ask_about_licenses(ask, question, assigned_skus(job, plan), job.skus)
             number = known.last_number if known else None
             ledger.register(run_id, folder, begun_at=now(), planned_after=number)
-        return begin(job, folder, target, plan, events, run_id=run_id, found=found, unrecorded=unrecorded)
+        return begin(
+            job,
+            folder,
+            target,
+            plan,
+            events,
+            run_id=run_id,
+            found=found,
+            unrecorded=unrecorded,
+            notes=notes_on_estimate(expected, target.name),
+        )
 
 
 def begin(
@@ -271,8 +284,16 @@ def assigned_skus(job: Job, plan: Plan) -> set[str]:
     return {job.license.to_sku} if job.license.to_sku else {group.sku_number for group in plan.groups}
 
 
-def question_of(job: Job, plan: Plan, target: Target) -> str:
-    """The question before a plan is sent."""
+def question_of(job: Job, plan: Plan, target: Target, expected: Estimate) -> str:
+    """The question before a plan is sent, after what it will need."""
     groups = ", ".join(f"{g.devices:,} x {g.sku_number} on account {g.account_name}" for g in plan.groups)
     aim = f" to {job.license.to_sku}" if job.license.to_sku else ""
-    return f"{job.action.capitalize()} {groups or 'nothing'}{aim} at {target.name}?"
+    needs = "; ".join([describe_time(expected), *describe_licenses(expected)])
+    question = f"{job.action.capitalize()} {groups or 'nothing'}{aim} at {target.name}?"
+    return f"Expected: {needs}. {question}" if plan.groups else question
+
+
+def notes_on_estimate(expected: Estimate, carrier: str) -> list[str]:
+    """A note about the time to expect, if it is known. Of a sandbox, it says nothing about the carrier."""
+    is_known = expected.requests and expected.seconds is not None and carrier != SANDBOX
+    return [f"expected: {describe_time(expected)}"] if is_known else []
