@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     BaseModel,
@@ -38,6 +38,13 @@ def as_percentage(given: object) -> str:
     if not is_percentage and number >= 1:
         raise ValueError(f"{given!r} is not a share: give a percentage such as 20%, or a number such as 0.2")
     return f"{(number if is_percentage else number * 100).normalize():f}%"
+
+
+def metrics_file(given: str) -> str:
+    """The path of a metrics file. Raises ValueError for a name that node_exporter does not read."""
+    if not given.endswith(".prom"):
+        raise ValueError(f"{given}: the name must end with .prom: node_exporter reads no other files")
+    return given
 
 
 _SHARE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s?(%?)")
@@ -149,6 +156,27 @@ class Approval(Table):
     """Group of the operating system whose members may read the plan and approve it."""
 
 
+class MetricsUse(Table):
+    """Where the metrics of a run go. Nothing goes anywhere by default."""
+
+    file: str | None = None
+    """File for the textfile collector of node_exporter, relative to the folder of the job file."""
+    port: int | None = Field(default=None, ge=0, le=65535)
+    """Port on 127.0.0.1 that serves metrics while the run goes on; 0: a free one."""
+
+    @field_validator("file")
+    @classmethod
+    def _is_absolute(cls, path: str | None) -> str | None:
+        return path and os.path.abspath(metrics_file(path))  # noqa: PTH100 - as LedgerUse.path
+
+
+class ReportUse(Table):
+    """The report for people."""
+
+    write: bool = True
+    """Write report.html when a session ends."""
+
+
 class EmbeddedSandbox(Table):
     """The sandbox carrier that `--sandbox` starts. Runs without `--sandbox` ignore this table."""
 
@@ -165,6 +193,39 @@ class EmbeddedSandbox(Table):
     seed: int = 0
 
 
+SettingSuffix = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,31}$")]
+"""The end of the name of a setting, in capitals or not."""
+
+
+class Notify(Table):
+    """Who is told how the runs of a job end. The URLs are settings, because they hold secrets."""
+
+    to: list[SettingSuffix] | None = None
+    """Names of URLs: `ops` is BATCHLIC_NOTIFY_URL_OPS. None: the URLs of BATCHLIC_NOTIFY_URLS."""
+    on: list[Literal["failure", "doubt", "rejects", "recovered"]] = [
+        "failure",
+        "doubt",
+        "rejects",
+        "recovered",
+    ]
+    """Changes to send a message about."""
+    heartbeat: SettingSuffix | None = None
+    """Name of the heartbeat's URL: `fleet` is BATCHLIC_HEARTBEAT_URL_FLEET. None: BATCHLIC_HEARTBEAT_URL."""
+    heartbeat_ok: list[Annotated[int, Field(ge=0, le=6)]] = [0]
+    """Exit codes that the heartbeat reports as a success."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_no_url(cls, table: object) -> object:
+        if isinstance(table, dict) and "://" in str(list(table.values())):
+            raise ValueError(
+                "a URL here would show its secret to everyone who reads the job file: put the URL in the "
+                "environment or the credentials file as BATCHLIC_NOTIFY_URLS, or as BATCHLIC_NOTIFY_URL_OPS "
+                'and write to = ["ops"] here; that of a heartbeat is BATCHLIC_HEARTBEAT_URL'
+            )
+        return table
+
+
 class Job(Table):
     """One action on the devices of some inventories, with everything that a run needs except credentials."""
 
@@ -176,7 +237,11 @@ class Job(Table):
     limits: Limits = Limits()
     ledger: LedgerUse = LedgerUse()
     approval: Approval = Approval()
+    metrics: MetricsUse = MetricsUse()
+    report: ReportUse = ReportUse()
     sandbox: EmbeddedSandbox = EmbeddedSandbox()
+    notify: Notify | None = None
+    """None: nobody is told."""
 
     @model_validator(mode="after")
     def _fits_its_action(self) -> Self:
@@ -271,9 +336,9 @@ def load_job(path: Path, overrides: Overrides) -> Job:
     inventory = content.get("inventory")
     if isinstance(inventory, dict) and isinstance(inventory.get("files"), list):
         inventory["files"] = [_from_folder(path.parent, file) for file in inventory["files"]]
-    ledger = content.get("ledger")
-    if isinstance(ledger, dict) and "path" in ledger:
-        ledger["path"] = _from_folder(path.parent, ledger["path"])
+    for table, key in (("ledger", "path"), ("metrics", "file")):
+        if isinstance(content.get(table), dict) and key in content[table]:
+            content[table][key] = _from_folder(path.parent, content[table][key])
     return make_job(content, overrides, where=str(path))
 
 
@@ -319,10 +384,15 @@ def _explain(location: tuple[int | str, ...], message: str, kind: str) -> str:
 def _keys_beside(location: tuple[int | str, ...]) -> Iterable[str]:
     table: type[BaseModel] = Job
     for step in location[:-1]:
-        inner = table.model_fields[str(step)].annotation
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+        annotation = table.model_fields[str(step)].annotation
+        tables = [
+            inner
+            for inner in (annotation, *get_args(annotation))
+            if isinstance(inner, type) and issubclass(inner, BaseModel)
+        ]
+        if not tables:
             return ()
-        table = inner
+        table = tables[0]
     return table.model_fields
 
 

@@ -15,20 +15,14 @@ from batchlic.figures import counted, duration, noun_for, time_on_terminal
 from batchlic.ledger.files import Count, Forgotten, Imported
 from batchlic.logs import printable
 from batchlic.runs.estimate import Estimate, describe_licenses, describe_time
+from batchlic.runs.folder import RunFolder
 from batchlic.runs.history import HistoryEvent
 from batchlic.runs.related import RelatedRun, Relation
 from batchlic.runs.status import AtWork, LastAnswer, StatusReport
 from batchlic.runs.verify import Verification
 from batchlic.writer.in_doubt import Doubt
-from batchlic.writer.summary import Summary
+from batchlic.writer.summary import STOPS, Summary
 
-_STOPS = {
-    ExitCode.BUG: "Stopped by an error",
-    ExitCode.USAGE: "Stopped early",
-    ExitCode.REFUSED: "Refused",
-    ExitCode.CREDENTIALS: "Credentials rejected",
-    ExitCode.STOPPED: "Stopped early",
-}
 DOUBTS_SHOWN = 10
 """Most requests in doubt that are shown."""
 
@@ -324,7 +318,7 @@ def _outcome(summary: Summary) -> str:
         return f"{_activity(summary.at_work)}: {figures}"
     if summary.exit_code is None:
         return f"Interrupted (killed, or the machine stopped): {figures}"
-    if stop := _STOPS.get(ExitCode(summary.exit_code)):
+    if stop := STOPS.get(ExitCode(summary.exit_code)):
         reason = summary.stopped_because or "devices are still pending"
         return f"{stop}: {printable(reason)}; {figures}"
     return f"Finished: {figures}"
@@ -350,6 +344,10 @@ def _next_steps(summary: Summary, folder: Path) -> list[str]:
     is_at_work = False
     if isinstance(summary, StatusReport):
         is_at_work = summary.at_work is not None
+    report = RunFolder(folder).report
+    if report.is_file() and not is_at_work:
+        lines.append(f"  Report: {report}")
+    if isinstance(summary, StatusReport):
         lines += map(_related_line, summary.related)
         if summary.last_answer and not is_at_work:
             lines.append(_last_answer_line(summary.last_answer))

@@ -4,10 +4,19 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from batchlic.cli.alerts import alerts
 from batchlic.cli.arguments import RunDirectory
 from batchlic.cli.callbacks import check_wait_options, run_listener, wait_for_callbacks
 from batchlic.cli.observers import observers
-from batchlic.cli.options import Json, OnSandbox, WaitOptions, Yes, with_option_groups
+from batchlic.cli.options import (
+    Json,
+    MetricsOptions,
+    Notifying,
+    OnSandbox,
+    WaitOptions,
+    Yes,
+    with_option_groups,
+)
 from batchlic.cli.output import (
     ask_on_terminal,
     ask_or_refuse,
@@ -29,8 +38,10 @@ def apply(
     run_dir: RunDirectory,
     *,
     wait: WaitOptions,
+    metrics: MetricsOptions,
     yes: Yes = False,
     sandbox: OnSandbox = False,
+    notify: Notifying = None,
     json: Json = False,
 ) -> None:
     """Send exactly the plan that `batchlic plan` wrote, unless it is out of date. See docs/review.md."""
@@ -44,21 +55,25 @@ def apply(
     folder = RunFolder(run_dir)
     check_wait_options(wait, folder)
     job = job_to_apply(folder)
-    ask = None if yes or sandbox else ask_on_terminal()
     with (
-        open_target(job.sandbox if sandbox else None) as target,
-        run_listener(wait, folder, on_sandbox=sandbox) as listener,
-        observers() as events,
+        observers(metrics.table(None if sandbox else job.metrics), job) as events,
+        alerts(events, job, run_dir, is_wanted=notify, on_sandbox=sandbox) as check,
     ):
 
         def work() -> "Summary":
-            summary = apply_plan(
-                folder, target, run_id=new_run_id(), ask=ask, listener=listener, events=events
-            )
-            if wait.wait_callbacks is None or summary.stopped_because is not None:
-                return summary
-            with events.phase(Phase.WAITING):
-                return wait_for_callbacks(wait, folder)
+            check()
+            with (
+                open_target(job.sandbox if sandbox else None) as target,
+                run_listener(wait, folder, on_sandbox=sandbox) as listener,
+            ):
+                ask = None if yes or sandbox else ask_on_terminal()
+                summary = apply_plan(
+                    folder, target, run_id=new_run_id(), ask=ask, listener=listener, events=events
+                )
+                if wait.wait_callbacks is None or summary.stopped_because is not None:
+                    return summary
+                with events.phase(Phase.WAITING):
+                    return wait_for_callbacks(wait, folder)
 
         summary = observed(events, work)
     exit_as(summary, run_dir, as_json=json)

@@ -106,6 +106,11 @@ class RunFolder:
         return self.path / "summary.json"
 
     @property
+    def report(self) -> Path:
+        """The report for people. It is not published with the other files, because it can be made again."""
+        return self.path / "report.html"
+
+    @property
     def log(self) -> Path:
         """The log, as JSON lines."""
         return self.path / "run.log"
@@ -169,8 +174,8 @@ class RunFolder:
         """Lock the folder for this process. Raises RefusedToStart if another process has locked it."""
         with _file_lock(self.lock, _conflict(self)):
             staged_files = map(staged_path, self.published_files)
-            planned = (self.plan, self.plan_record, self.rejects)
-            remove_leftovers(self.path, (*planned, self.journal, *self.published_files, *staged_files))
+            others = (self.plan, self.plan_record, self.rejects, self.journal, self.report)
+            remove_leftovers(self.path, (*others, *self.published_files, *staged_files))
             yield
 
     @property

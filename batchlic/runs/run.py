@@ -46,7 +46,7 @@ from batchlic.runs.preflight import (
 )
 from batchlic.runs.run_events import plan_ready, run_started
 from batchlic.runs.signals import finishing
-from batchlic.runs.staging import recovered_journal
+from batchlic.runs.staging import recovered_journal, remove_report
 from batchlic.runs.submit import submit
 from batchlic.runs.target import Target
 from batchlic.writer.summary import Summary, exit_code_of
@@ -242,6 +242,7 @@ def continue_run(
         if next(journal.attempts(), None) is None:  # nothing was sent: perhaps the ledger was not checked
             groups = planned_groups(folder.plan)
             unrecorded = ledger.unrecorded(groups, run_id=journal.identity.run_id)
+    remove_report(folder)
     return submit(
         job,
         folder,

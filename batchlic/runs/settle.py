@@ -19,7 +19,7 @@ from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import job_of, refuse_changed_plan
 from batchlic.runs.ledger_sync import ledger_sync
 from batchlic.runs.signals import finishing
-from batchlic.runs.staging import recovered_journal
+from batchlic.runs.staging import recovered_journal, remove_report
 from batchlic.runs.states import states_of
 from batchlic.writer.summary import Summary
 
@@ -69,6 +69,7 @@ def settle(
         with finishing():
             with ledger_sync(job, journal.identity.carrier, locked=(folder,)) as ledger:
                 ledger.reopen(folder, journal)
+            remove_report(folder)
             journal.settle(parts_of(chosen), status, settled_by=_operator(), reason=reason, settled_at=now())
             return finalize(job, folder, journal, began=began, stopped=stopped)
 

@@ -78,12 +78,7 @@ def status(folder: RunFolder) -> StatusReport:
         refuse_changed_plan(folder, journal.identity)
         states = _states_in_one_pass(folder, journal)
         summary = summarize(journal, states.statuses, journal.final_session_end)
-        recorded = _recorded_summary(folder, journal)
-        if recorded is not None:
-            fields = ("stopped_because", "unconfirmed", "notes")
-            summary = msgspec.structs.replace(summary, **{name: getattr(recorded, name) for name in fields})
-        missing = _notes_on_missing_outcomes(folder, journal)
-        summary = msgspec.structs.replace(summary, notes=[*summary.notes, *missing])
+        summary = as_it_stands(summary, folder, journal)
         reports = recorded_reports(folder, journal)
         is_finished = summary.exit_code in {ExitCode.OK, ExitCode.INCOMPLETE}
         return StatusReport(
@@ -159,6 +154,16 @@ def _last_answer(journal: JournalQueries) -> LastAnswer | None:
         error_message=attempt.error_message,
         x_request_id=attempt.x_request_id,
     )
+
+
+def as_it_stands(summary: Summary, folder: RunFolder, journal: JournalQueries) -> Summary:
+    """The summary, with what the journal does not have: fields of the last session, and missing files."""
+    recorded = _recorded_summary(folder, journal)
+    if recorded is not None:
+        fields = ("stopped_because", "unconfirmed", "notes")
+        summary = msgspec.structs.replace(summary, **{name: getattr(recorded, name) for name in fields})
+    missing = _notes_on_missing_outcomes(folder, journal)
+    return msgspec.structs.replace(summary, notes=[*summary.notes, *missing])
 
 
 def _recorded_summary(folder: RunFolder, journal: JournalQueries) -> Summary | None:
