@@ -10,7 +10,20 @@ import typer
 from typer.core import TyperGroup
 
 from batchlic.atomic import refuse_undecodable
-from batchlic.cli import alerts, callbacks, check, ledger, limit, recovery, retry, run, runs, sandbox, serve
+from batchlic.cli import (
+    alerts,
+    callbacks,
+    check,
+    ledger,
+    limit,
+    recovery,
+    retry,
+    review,
+    run,
+    runs,
+    sandbox,
+    serve,
+)
 from batchlic.cli.output import print_message
 from batchlic.cli.profiles import offer_profiles
 from batchlic.cli.streams import guard_standard_streams
@@ -44,6 +57,7 @@ app = typer.Typer(
 )
 offer_profiles(
     run.app,
+    review.app,
     check.app,
     recovery.app,
     retry.app,
@@ -54,6 +68,7 @@ offer_profiles(
 )
 app.add_typer(run.app)
 app.add_typer(limit.app)
+app.add_typer(review.app)
 app.add_typer(runs.app, name="runs")
 app.add_typer(check.app)
 app.add_typer(recovery.app)
