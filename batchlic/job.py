@@ -167,6 +167,15 @@ class LedgerUse(Table):
         return path and os.path.abspath(path)  # noqa: PTH100 - the text goes into the run's identity
 
 
+class Approval(Table):
+    """Whether a second person approves the plan before anything is sent (docs/review.md)."""
+
+    required: bool = False
+    """Send only a plan that another user of the operating system has approved."""
+    group: str | None = Field(default=None, min_length=1)
+    """Group of the operating system whose members may read the plan and approve it."""
+
+
 class MetricsUse(Table):
     """Where the metrics of a run go. Nothing goes anywhere by default."""
 
@@ -247,6 +256,7 @@ class Job(Table):
     license: Licensing = Licensing()
     limits: Limits = Limits()
     ledger: LedgerUse = LedgerUse()
+    approval: Approval = Approval()
     metrics: MetricsUse = MetricsUse()
     report: ReportUse = ReportUse()
     sandbox: EmbeddedSandbox = EmbeddedSandbox()

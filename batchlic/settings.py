@@ -11,19 +11,26 @@ from io import StringIO
 from pathlib import Path
 
 from dotenv import dotenv_values
-from pydantic import PrivateAttr, SecretStr, ValidationError
+from pydantic import Field, PrivateAttr, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from batchlic.callbacks.access import CARRIER_SOURCES, Access, parse_networks
 from batchlic.carrier.credentials import Credentials, Secret, refuse_odd_characters
 from batchlic.carrier.http_client import check_base_url, refuse_unencrypted
 from batchlic.errors import UsageError
+from batchlic.profiles import PROFILE, Profile, find_profile, is_profile_setting
 
 PREFIX = "BATCHLIC_"
 CREDENTIALS_FILE = "BATCHLIC_CREDENTIALS_FILE"
 """Names a file in the format of `.env`, for schedulers that provide secrets as files."""
 _NOTIFY_URL, _HEARTBEAT_URL = "BATCHLIC_NOTIFY_URL_", "BATCHLIC_HEARTBEAT_URL_"
 """Beginnings of settings that end with a name of the operator's own."""
+
+
+_LOGIN = ("base_url", *Credentials.__dataclass_fields__)
+"""Settings that belong together. A mix of two logins would be rejected, and five rejections lock a login."""
+_FROM_COMMANDS = (*Credentials.__dataclass_fields__, "listener_username", "listener_password")
+"""Settings of a profile that may be the output of a command."""
 
 
 class Settings(BaseSettings):
@@ -48,12 +55,16 @@ class Settings(BaseSettings):
     """URLs of apprise for notifications, separated by whitespace."""
     heartbeat_url: SecretStr | None = None
     """URL of a dead man's switch."""
+    account: str | None = Field(default=None, min_length=3, max_length=32)
+    """Account where neither the job nor --account names one."""
     serve_token: SecretStr | None = None
     """What a login to the pages of `batchlic serve` asks for."""
     state_dir: str | None = None
     """Folder of the runs and the ledger, as an absolute path; None: as `batchlic.state` finds it."""
     _named: dict[str, SecretStr] = PrivateAttr(default_factory=dict)
     """URLs of notifications and heartbeats with names of their own, by setting."""
+
+    _profile: Profile | None = PrivateAttr(default=None)
 
     @classmethod
     def settings_customise_sources(
@@ -70,11 +81,13 @@ class Settings(BaseSettings):
     def credentials(self) -> Credentials:
         """The credentials for the carrier. Raises UsageError that names missing settings."""
         names = Credentials.__dataclass_fields__
+        self._run_commands(names)
         values: dict[str, SecretStr | None] = {name: getattr(self, name) for name in names}
         return Credentials(**{name: Secret(v.get_secret_value()) for name, v in values.items() if v})
 
     def access(self, proxies: Iterable[str] = ()) -> Access:
         """Who may send callbacks, directly or through `proxies`. Raises UsageError for missing settings."""
+        self._run_commands(("listener_username", "listener_password"))
         if not (self.listener_username and self.listener_password):
             raise UsageError(
                 "set BATCHLIC_LISTENER_USERNAME and BATCHLIC_LISTENER_PASSWORD as in the registration: "
@@ -89,6 +102,22 @@ class Settings(BaseSettings):
             sources=parse_networks(sources, where=f"{PREFIX}LISTENER_ALLOWED_SOURCES"),
             proxies=parse_networks(proxies, where="--trusted-proxy"),
         )
+
+    def use(self, profile: Profile | None) -> None:
+        """Keep the profile whose values these settings have: its commands give the secrets."""
+        self._profile = profile
+
+    @property
+    def profile(self) -> str | None:
+        """The name of the profile in use."""
+        return self._profile.name if self._profile else None
+
+    def _run_commands(self, names: Iterable[str]) -> None:
+        """Fill in those of the settings that commands of the profile give. Raises UsageError."""
+        for name in names:
+            secret = self._profile.secret(name) if self._profile and getattr(self, name) is None else None
+            if secret is not None:
+                setattr(self, name, SecretStr(secret))
 
     def store(self, given: str | None) -> str:
         """The store of callbacks: `given`, or the setting. Raises UsageError if both are missing."""
@@ -133,7 +162,8 @@ class Settings(BaseSettings):
         return url
 
     def secrets(self) -> list[str]:
-        """Every secret, for the redaction of logs."""
+        """Every secret, for the redaction of logs. Raises UsageError as `credentials` for a command."""
+        self._run_commands(Credentials.__dataclass_fields__)
         values = [getattr(self, name) for name in type(self).model_fields] + list(self._named.values())
         secrets = [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
         lists = (secret.split() for secret in secrets if "://" in secret)
@@ -149,6 +179,10 @@ def load_settings() -> Settings:
         of_file = _values_of(file)
         _refuse_unknown(of_file, f"{file}: ")
         values |= {name.upper().removeprefix(PREFIX).lower(): value for name, value in of_file.items()}
+    profile = find_profile(Settings.model_fields, _FROM_COMMANDS)
+    if profile is not None:
+        _refuse_other_login(profile)
+        values = {name: value for name, value in values.items() if name not in _LOGIN} | dict(profile.values)
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
@@ -162,7 +196,20 @@ def load_settings() -> Settings:
     given = {f"{PREFIX}{name.upper()}": value for name, value in values.items()}
     given |= {name.upper(): value for name, value in os.environ.items()}
     settings.remember_named_urls(given)
+    settings.use(profile)
     return settings
+
+
+def _refuse_other_login(profile: Profile) -> None:
+    """Raise UsageError if the environment sets a part of the login in another way than the profile."""
+    given = {name.upper(): value for name, value in os.environ.items()}
+    for name in _LOGIN:
+        variable = f"{PREFIX}{name.upper()}"
+        if variable in given and given[variable] != profile.values.get(name):
+            raise UsageError(
+                f"{variable} is set in the environment, and {PROFILE} (--profile) {profile.name} has a login "
+                f"of its own: unset {variable}, or write it into the profile"
+            )
 
 
 def _is_named_url(setting: str) -> bool:
@@ -225,7 +272,12 @@ def _values_of(file: Path) -> dict[str, str]:
 def _refuse_unknown(names: Iterable[str], where: str) -> None:
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | {CREDENTIALS_FILE}
     for name in map(str.upper, names):
-        if name.startswith(PREFIX) and name not in known and not _is_named_url(name):
+        if (
+            name.startswith(PREFIX)
+            and name not in known
+            and not _is_named_url(name)
+            and not is_profile_setting(name)
+        ):
             near = get_close_matches(name, known, n=1)
             hint = f": did you mean {near[0]}?" if near else ""
             raise UsageError(f"{where}{name}: there is no such setting{hint}")

@@ -65,12 +65,14 @@ class Program:
         cwd: Path,
         *,
         is_privileged: bool = True,
+        user: tuple[int, int] | None = None,
     ) -> None:
+        """`user` are the numbers of the user and the group as which the process runs, if root starts it."""
         (out, stdout), (err, stderr) = _FORKING.Pipe(duplex=False), _FORKING.Pipe(duplex=False)
         self._process = _FORKING.Process(
             target=_run,
             args=(arguments, dict(environment), cwd, (stdout, stderr)),
-            kwargs={"is_privileged": is_privileged},
+            kwargs={"is_privileged": is_privileged, "user": user},
             daemon=True,
         )
         self._process.start()
@@ -134,8 +136,13 @@ def _run(
     streams: tuple[Connection, Connection],
     *,
     is_privileged: bool,
+    user: tuple[int, int] | None,
 ) -> None:
     _end_with_the_tests()
+    if user is not None:
+        os.setgroups([])
+        os.setgid(user[1])
+        os.setuid(user[0])
     if not is_privileged:
         drop_privileges()
     os.chdir(cwd)

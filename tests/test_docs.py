@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from batchlic.cli.app import app
 from batchlic.errors import ExitCode
 from batchlic.job import (
+    Approval,
     EmbeddedSandbox,
     Inventory,
     Job,
@@ -129,6 +130,8 @@ def test_every_option_that_is_named_exists() -> None:
         "assign",
         "migrate",
         "plan",
+        "approve",
+        "apply",
         "export",
         "report",
         "resume",
@@ -136,6 +139,8 @@ def test_every_option_that_is_named_exists() -> None:
         "limit",
         "settle",
         "rollback",
+        "retry",
+        "check",
         "audit",
         "sandbox",
     ]
@@ -172,6 +177,7 @@ def test_every_exit_code_is_explained() -> None:
         ("[license]", Licensing),
         ("[limits]", Limits),
         ("[ledger]", LedgerUse),
+        ("[approval]", Approval),
         ("[metrics]", MetricsUse),
         ("[notify]", Notify),
         ("[report]", ReportUse),

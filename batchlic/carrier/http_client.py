@@ -170,7 +170,7 @@ async def open_http_client(
 ) -> AsyncIterator[HttpClient]:
     """Open a client of `base_url`. Raises UsageError as `check_base_url`."""
     url = check_base_url(base_url)
-    proxy = None if transport else _proxy(url)
+    proxy = None if transport else proxy_for(url)
     limits = TimeLimits(timeouts.exchange, timeouts.total)
     async with transport or _transport(url, proxy, max_connections) as opened, limits.running():
         yield HttpClient(opened, str(url).rstrip("/"), timeouts, limits, proxy)
@@ -242,7 +242,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _transport(url: httpx.URL, proxy: "Proxy | None", max_connections: int) -> httpx.AsyncBaseTransport:
-    context = _tls() if url.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context = tls_context() if url.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     via = proxy.address if proxy is not None else None
     if _on_asyncio():
         from batchlic.carrier.connections import pooled_transport
@@ -261,7 +261,7 @@ def _on_asyncio() -> bool:
     return True
 
 
-def _tls() -> ssl.SSLContext:
+def tls_context() -> ssl.SSLContext:
     """Trust the authorities in SSL_CERT_FILE or SSL_CERT_DIR, or else those of certifi."""
     try:
         return httpx.create_ssl_context()
@@ -291,7 +291,7 @@ def _requires_login(proxy: Proxy | None) -> str:
     return f"{proxy} {login} (HTTP 407): check the login in {proxy.setting}"
 
 
-def _proxy(url: httpx.URL) -> Proxy | None:
+def proxy_for(url: httpx.URL) -> Proxy | None:
     """The proxy that HTTPS_PROXY, ALL_PROXY and NO_PROXY name; None for loopback addresses."""
     proxies = urllib.request.getproxies()
     kind = url.scheme if proxies.get(url.scheme) else "all"

@@ -10,8 +10,22 @@ import typer
 from typer.core import TyperGroup
 
 from batchlic.atomic import refuse_undecodable
-from batchlic.cli import alerts, callbacks, ledger, limit, recovery, run, runs, sandbox, serve
+from batchlic.cli import (
+    alerts,
+    callbacks,
+    check,
+    ledger,
+    limit,
+    recovery,
+    retry,
+    review,
+    run,
+    runs,
+    sandbox,
+    serve,
+)
 from batchlic.cli.output import print_message
+from batchlic.cli.profiles import offer_profiles
 from batchlic.cli.streams import guard_standard_streams
 from batchlic.errors import BatchlicError
 from batchlic.runs import signals
@@ -41,10 +55,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+offer_profiles(
+    run.app,
+    review.app,
+    check.app,
+    recovery.app,
+    retry.app,
+    ledger.app,
+    callbacks.app,
+    callbacks.callbacks,
+    alerts.app,
+)
 app.add_typer(run.app)
 app.add_typer(limit.app)
+app.add_typer(review.app)
 app.add_typer(runs.app, name="runs")
+app.add_typer(check.app)
 app.add_typer(recovery.app)
+app.add_typer(retry.app)
 app.add_typer(sandbox.app)
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(callbacks.app)

@@ -12,6 +12,7 @@ import typer
 from batchlic.cli.arguments import RunDirectory
 from batchlic.cli.options import Json, OnSandbox, StoreLocation, WaitOptions, parse_duration
 from batchlic.cli.output import exit_as, open_target, print_json, print_message
+from batchlic.cli.profiles import account_or_default
 from batchlic.errors import RunFolderError, UsageError
 from batchlic.figures import counted
 from batchlic.runs import signals
@@ -33,7 +34,14 @@ callbacks = typer.Typer(
 )
 app.add_typer(callbacks, name="callbacks")
 
-Account = Annotated[str, typer.Option(help="Account name.")]
+Account = Annotated[
+    str,
+    typer.Option(
+        help="Account name [that of the profile, or BATCHLIC_ACCOUNT].",
+        callback=account_or_default,
+        show_default=False,
+    ),
+]
 
 UNCONFIRMED_SHOWN = 10
 """Most unconfirmed devices that a message names."""
@@ -108,7 +116,7 @@ def reconcile(
 @app.command()
 def subscriptions(
     *,
-    account: Account,
+    account: Account = "",
     sku: Annotated[str | None, typer.Option(help="Only this SKU.")] = None,
     sandbox: OnSandbox = False,
     json: Json = False,
@@ -127,7 +135,7 @@ def subscriptions(
 
 
 @callbacks.command("list")
-def list_listeners(*, account: Account, json: Json = False) -> None:
+def list_listeners(*, account: Account = "", json: Json = False) -> None:
     """Print the listeners of an account, without their passwords."""
     from batchlic.logs import printable
 
@@ -162,7 +170,7 @@ def list_unjudged(*, store: StoreLocation = None, json: Json = False) -> None:
 @callbacks.command("register")
 def register_listener(
     *,
-    account: Account,
+    account: Account = "",
     url: Annotated[
         str, typer.Option(help="URL of the listener, such as https://host/callbacks/CarrierService.")
     ],
@@ -182,7 +190,7 @@ def register_listener(
 
 
 @callbacks.command("deregister")
-def deregister_listener(*, account: Account) -> None:
+def deregister_listener(*, account: Account = "") -> None:
     """Deregister the listener of an account."""
     deregistered = _ask_carrier(lambda client: client.deregister_listener(account))
     print_message(f"Deregistered: {deregistered.service_name} of account {account} has no listener now.")

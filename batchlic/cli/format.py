@@ -15,6 +15,7 @@ from batchlic.figures import counted, duration, noun_for, time_on_terminal
 from batchlic.job import as_share
 from batchlic.ledger.files import Count, Forgotten, Imported
 from batchlic.logs import printable
+from batchlic.runs.estimate import Estimate, describe_licenses, describe_time
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.history import HistoryEvent
 from batchlic.runs.live_limits import LimitsInForce
@@ -64,7 +65,7 @@ def describe(summary: Summary, folder: Path) -> str:
     return "\n".join([_headline(summary), "", *_aligned(lines), "", *_next_steps(summary, folder)])
 
 
-def describe_plan(plan: Plan, folder: Path | None) -> str:
+def describe_plan(plan: Plan, folder: Path | None, expected: Estimate) -> str:
     """A plan in figures, for a terminal."""
     names = ", ".join(printable(source.name) for source in plan.sources)
     lines = [f"{counted(plan.rows_read, 'row')} read from {names}"]
@@ -79,7 +80,10 @@ def describe_plan(plan: Plan, folder: Path | None) -> str:
         f"account {printable(group.account_name)}, SKU {printable(group.sku_number)}"
         for group in plan.groups
     ]
-    if not plan.groups:
+    if plan.groups:
+        lines.append(f"  expected: {printable(describe_time(expected))}")
+        lines += [f"  {printable(line)}" for line in describe_licenses(expected)]
+    else:
         lines.append("  nothing to do" if not plan.rows_read else "  nothing to send")
     lines.append(f"Files: {folder}/" if folder else "Dry run: nothing was sent, and no file was kept.")
     return "\n".join(lines)

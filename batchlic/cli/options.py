@@ -174,6 +174,16 @@ class PlanOptions:
         bool,
         typer.Option("--no-ledger", help="Neither read nor update the ledger."),
     ] = False
+    require_approval: Annotated[
+        bool,
+        typer.Option(
+            "--require-approval", help="Send only a plan that another user has approved: docs/review.md."
+        ),
+    ] = False
+    approval_group: Annotated[
+        str | None,
+        typer.Option(metavar="GROUP", help="Group whose members may read the plan and approve it."),
+    ] = None
     json: Json = False
 
     def values(self) -> FlagValues:
@@ -188,6 +198,7 @@ class PlanOptions:
                 "use": False if self.no_ledger else None,
                 "allow_new": self.new_ledger or None,
             },
+            "approval": {"required": self.require_approval or None, "group": self.approval_group},
         }
 
 

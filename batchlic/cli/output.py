@@ -27,7 +27,9 @@ def open_target(sandbox: "EmbeddedSandbox | None") -> Iterator["Target"]:
         from batchlic.settings import load_settings
 
         settings = load_settings()
-        yield Target(settings.base_url, settings.base_url, settings.credentials(), tuple(settings.secrets()))
+        credentials = settings.credentials()
+        secrets = tuple(settings.secrets())
+        yield Target(settings.base_url, settings.base_url, credentials, secrets, settings.profile)
         return
     from batchlic.carrier.credentials import Credentials, Secret
     from batchlic.journal import SANDBOX

@@ -4,6 +4,7 @@ As in every module here, a command imports what it needs when it runs: `--help` 
 """
 
 import sys
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -33,10 +34,12 @@ from batchlic.cli.output import (
     print_message,
     print_summary,
 )
+from batchlic.cli.profiles import with_default_account
 
 if TYPE_CHECKING:
     from batchlic.chunker import Plan
     from batchlic.job import Job
+    from batchlic.runs.estimate import Estimate
     from batchlic.runs.folder import RunFolder
     from batchlic.writer.summary import Summary
 
@@ -92,17 +95,27 @@ def migrate(
 
 @app.command()
 @with_option_groups
-def plan(inventory: Inventories, *, options: PlanOptions) -> None:
+def plan(
+    inventory: Inventories,
+    *,
+    licenses: Annotated[
+        bool,
+        typer.Option("--licenses", help="Ask the carrier how many licenses are left (needs credentials)."),
+    ] = False,
+    sandbox: OnSandbox = False,
+    options: PlanOptions,
+) -> None:
     """Write plan.parquet and rejects.parquet, and send nothing. No credentials needed.
 
-    A single argument that ends in .toml is read as a job file. The exit code is that of the run, if the
-    carrier accepts every request.
+    `batchlic apply` sends the plan later. A single argument that ends in .toml is read as a job file. The
+    exit code is that of the run, if the carrier accepts every request.
     """
     from batchlic.job import load_job
+    from batchlic.journal import SANDBOX
+    from batchlic.runs.apply import plan_for_review
     from batchlic.runs.folder import RunFolder
-    from batchlic.runs.guards import guards_of
     from batchlic.runs.ledger_sync import snapshot_for_plan
-    from batchlic.runs.run import new_run_id, plan_only
+    from batchlic.runs.run import new_run_id
     from batchlic.settings import load_settings
 
     if len(inventory) == 1 and inventory[0].endswith(".toml") and "://" not in inventory[0]:
@@ -110,11 +123,14 @@ def plan(inventory: Inventories, *, options: PlanOptions) -> None:
     else:
         job = _job("assign", inventory, options.values())
     folder = RunFolder(_run_path(options, new_run_id()))
-    job = _with_ledger(job, folder, options)
-    carrier = load_settings().base_url
-    with snapshot_for_plan(job, folder, carrier) as snapshot:
-        planned = plan_only(job, folder, guards_of(job, folder, carrier), snapshot)
-    _exit_as_planned(job, planned, folder.path, as_json=options.json)
+    job = _with_ledger(with_default_account(job), folder, options)
+    carrier = SANDBOX if sandbox else load_settings().base_url
+    with (
+        open_target(job.sandbox if sandbox else None) if licenses else nullcontext() as target,
+        snapshot_for_plan(job, folder, carrier) as snapshot,
+    ):
+        planned, expected = plan_for_review(job, folder, carrier, snapshot, target=target)
+    _exit_as_planned(job, planned, expected, folder.path, as_json=options.json)
 
 
 @app.command()
@@ -191,11 +207,12 @@ def _with_ledger(job: "Job", folder: "RunFolder", options: PlanOptions) -> "Job"
 
 
 def _prepared(job: "Job", options: RunOptions, run_id: str) -> "tuple[Job, RunFolder]":
-    """The job with its ledger, and the run folder. Raises UsageError for options that don't fit."""
+    """The job with ledger and account, and the run folder. Raises UsageError for options that don't fit."""
     from batchlic.runs.folder import RunFolder
 
     folder = RunFolder(_run_path(options.plan, run_id))
     check_wait_options(options.wait, folder)
+    job = with_default_account(job)
     return (job if options.sandbox else _with_ledger(job, folder, options.plan)), folder
 
 
@@ -238,6 +255,7 @@ def _start(job: "Job", options: RunOptions) -> None:
 
 def _dry_run(job: "Job", folder: "RunFolder", options: RunOptions) -> None:
     from batchlic.journal import SANDBOX
+    from batchlic.runs.estimate import estimate
     from batchlic.runs.guards import guards_of
     from batchlic.runs.ledger_sync import snapshot_for_plan
     from batchlic.runs.run import dry_run
@@ -246,19 +264,24 @@ def _dry_run(job: "Job", folder: "RunFolder", options: RunOptions) -> None:
     carrier = SANDBOX if options.sandbox else load_settings().base_url
     with snapshot_for_plan(job, folder, carrier) as snapshot:
         planned = dry_run(job, folder, guards_of(job, folder, carrier), snapshot)
-    _exit_as_planned(job, planned, None, as_json=options.plan.json)
+    expected = estimate(job, folder, carrier, planned.groups)
+    _exit_as_planned(job, planned, expected, None, as_json=options.plan.json)
 
 
-def _exit_as_planned(job: "Job", planned: "Plan", folder: Path | None, *, as_json: bool) -> None:
+def _exit_as_planned(
+    job: "Job", planned: "Plan", expected: "Estimate", folder: Path | None, *, as_json: bool
+) -> None:
     """Print a plan, and exit with the code that its run would have if the carrier accepts every request."""
+    import msgspec
+
     from batchlic.cli.format import describe_plan, describe_plan_exit
     from batchlic.errors import ExitCode
     from batchlic.runs.run import expected_exit_code
 
     if as_json:
-        print_json(planned)
+        print_json(msgspec.to_builtins(planned) | {"estimate": expected})
     else:
-        print_message(describe_plan(planned, folder))
+        print_message(describe_plan(planned, folder, expected))
     job.require_consent(group.sku_number for group in planned.groups)
     code = expected_exit_code(job, planned)
     if code is not ExitCode.OK and not as_json:

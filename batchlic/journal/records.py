@@ -34,6 +34,24 @@ class LicenseCount(msgspec.Struct, frozen=True):
     available: int
 
 
+class PlanApproval(msgspec.Struct, frozen=True, kw_only=True):
+    """The approval of a plan by a second person, who is the owner of its file.
+
+    `approved_at` is ISO 8601 in UTC. `record_sha256` is the hash of plan.json, which has the whole job.
+    """
+
+    user: str
+    uid: int
+    approved_at: str
+    plan_sha256: str
+    record_sha256: str
+
+    @property
+    def approver(self) -> str:
+        """The person, for messages and files."""
+        return f"{self.user} (uid {self.uid})"
+
+
 class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
     """The identity of a run. A session with another identity is refused."""
 
@@ -61,6 +79,12 @@ class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
     """In a migration, the SKU that the devices get. The plan has the SKU that they leave."""
     restorable: list[str] = []
     """In a migration, the SKUs whose step is undone if the other step fails."""
+    profile: str | None = None
+    """The name of the profile whose login the run used first."""
+    retry_of: str | None = None
+    """The run id of the run whose failed devices this run sends again."""
+    approval: PlanApproval | msgspec.UnsetType = msgspec.UNSET
+    """Who approved the plan. Unset, it is not encoded: hashes of earlier identities stay the same."""
 
     @property
     def job_action(self) -> str:

@@ -66,9 +66,24 @@ class RunFolder:
         return self.path / "plan.parquet"
 
     @property
+    def plan_record(self) -> Path:
+        """How the plan came about, for `apply` (batchlic.runs.plan_record)."""
+        return self.path / "plan.json"
+
+    @property
+    def approvals(self) -> Path:
+        """The folder of the approvals of the plan (batchlic.runs.approval)."""
+        return self.path / "approvals"
+
+    @property
     def rejects(self) -> Path:
         """The rejected rows, with reasons."""
         return self.path / "rejects.parquet"
+
+    @property
+    def retried(self) -> Path:
+        """The inventory of a retry: the failed devices of another run."""
+        return self.path / "retried.parquet"
 
     @property
     def journal(self) -> Path:
@@ -174,7 +189,15 @@ class RunFolder:
         """Lock the folder for this process. Raises RefusedToStart if another process has locked it."""
         with _file_lock(self.lock, _conflict(self)):
             staged_files = map(staged_path, self.published_files)
-            others = (self.plan, self.rejects, self.journal, self.report, self.limits, self.limits_request)
+            others = (
+                self.plan,
+                self.plan_record,
+                self.rejects,
+                self.journal,
+                self.report,
+                self.limits,
+                self.limits_request,
+            )
             remove_leftovers(self.path, (*others, *self.published_files, *staged_files))
             yield
 

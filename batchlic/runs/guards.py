@@ -108,8 +108,11 @@ def _runs_beside(folder: RunFolder, notes: list[str]) -> Iterator[LastRun]:
 
 
 def _is_of(job: Job, identity: RunIdentity) -> bool:
-    """Whether a run was one of this job. Jobs without a name are the same if they do the same."""
-    if identity.job_action != job.action or identity.job["name"] != job.name:
+    """Whether a run was one of this job. Jobs without a name are the same if they do the same.
+
+    A retry has only some of the devices, so it is no run to compare with.
+    """
+    if identity.retry_of is not None or identity.job_action != job.action or identity.job["name"] != job.name:
         return False
     targets = ("account", "sku", "from_sku", "to_sku")
     license = job.license.model_dump()

@@ -11,12 +11,13 @@ from typing import Any
 from batchlic.atomic import explain_read_errors, staged_path
 from batchlic.chunker import Plan
 from batchlic.errors import BatchlicError, InventoryError, RunFolderError, UsageError
-from batchlic.job import Job
+from batchlic.job import Approval, Job
 from batchlic.journal import InventoryFile, Journal, JournalQueries, RunIdentity, inspect_journal
 from batchlic.reader.inputs.addresses import Address, Downloaded, fetched, shown
 from batchlic.reader.inputs.sources import expanded
 from batchlic.reader.inputs.streams import STDIN, is_remote
 from batchlic.runs.folder import RunFolder
+from batchlic.runs.target import Target
 
 _GUARDS = ("inventory.allow_empty", "inventory.min_rows", "inventory.max_change")
 _MAY_CHANGE = (
@@ -35,14 +36,22 @@ _MAY_CHANGE = (
 and guards count only until the run is planned."""
 
 
-def identify(job: Job, folder: RunFolder, carrier: str, plan: Plan, run_id: str) -> RunIdentity:
-    """The identity of a new run."""
+def identify(
+    job: Job,
+    folder: RunFolder,
+    carrier: str,
+    plan: Plan,
+    *,
+    run_id: str,
+    inputs: Sequence[InventoryFile] | None = None,
+) -> RunIdentity:
+    """The identity of a new run. `inputs` are given if the inventories are not to be read again."""
     return RunIdentity(
         run_id=run_id,
         action=job.request_action,
         carrier=carrier,
-        job=_without_secrets(job).model_dump(mode="json"),
-        inputs=inputs_of(job, plan.downloaded),
+        job=without_secrets(job).model_dump(mode="json"),
+        inputs=inputs_of(job, plan.downloaded) if inputs is None else list(inputs),
         plan_sha256=sha256_of(folder.plan),
         sources=[(source.name, source.rows) for source in plan.sources],
         rows_read=plan.rows_read,
@@ -70,8 +79,8 @@ def recorded_job(folder: RunFolder) -> Job | None:
         return None
 
 
-def _without_secrets(job: Job) -> Job:
-    """The job as the journal may hold it (promise F)."""
+def without_secrets(job: Job) -> Job:
+    """The job as the files of a run may hold it (promise F)."""
     files = [shown(name) for name in job.inventory.files]
     return job.model_copy(update={"inventory": job.inventory.model_copy(update={"files": files})})
 
@@ -167,6 +176,15 @@ def refuse_other_carrier(folder: RunFolder, carrier: str, identity: RunIdentity)
         raise UsageError(f"{folder.path}: this run talks to {identity.carrier}, not to {carrier}")
 
 
+def refuse_without_profile(folder: RunFolder, target: Target, identity: RunIdentity) -> None:
+    """Raise UsageError if the run used the login of a profile, and now no profile is chosen."""
+    if identity.profile is not None and target.profile is None:
+        raise UsageError(
+            f"{folder.path}: this run used the login of profile {identity.profile}: add --profile "
+            f"{identity.profile} (or set BATCHLIC_PROFILE)"
+        )
+
+
 def refuse_changed_plan(folder: RunFolder, identity: RunIdentity) -> None:
     """Raise RunFolderError if the plan is missing or has changed since the run began."""
     if not folder.plan.is_file() or sha256_of(folder.plan) != identity.plan_sha256:
@@ -190,7 +208,8 @@ def _how_to_restore_plan(identity: RunIdentity) -> str:
 
 
 def _job_differences(job: Job, identity: RunIdentity) -> Iterator[str]:
-    now, then = dict(_flat(job.model_dump(mode="json"))), dict(_flat(identity.job))
+    defaults = {"approval": Approval().model_dump()}  # journals of earlier versions lack these tables
+    now, then = dict(_flat(job.model_dump(mode="json"))), dict(_flat({**defaults, **identity.job}))
     now["limits.batch_size"], then["limits.batch_size"] = (
         job.limits.batch_size,
         identity.job["limits"]["batch_size"],

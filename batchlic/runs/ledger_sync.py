@@ -12,6 +12,7 @@ from pathlib import Path
 import polars as pl
 
 from batchlic.chunker import DeviceStatus, PlanGroup
+from batchlic.chunker.exclusion import LicenseState
 from batchlic.errors import BatchlicError, RefusedToStart, RunFolderError, UsageError
 from batchlic.job import Job
 from batchlic.journal import SANDBOX, Journal, RunIdentity
@@ -45,6 +46,15 @@ def snapshot_for_plan(job: Job, folder: RunFolder, carrier: str) -> Iterator[Sna
         yield LedgerSync(ledger, job, carrier, locked=()).snapshot()
 
 
+def newest_number(job: Job, folder: RunFolder, carrier: str) -> int:
+    """The number of the newest records in the ledger of a run that is planned; 0 without a ledger."""
+    path = _ledger_path(with_ledger(job, folder), carrier)
+    if path is None or not path.exists():
+        return 0
+    with closing(Ledger(path)) as ledger:
+        return ledger.last_number
+
+
 @contextmanager
 def ledger_sync(
     job: Job, carrier: str, *, locked: tuple[RunFolder, ...], is_new: bool = False
@@ -68,6 +78,18 @@ def ledger_sync(
         )
     with closing(Ledger(path)) as ledger:
         yield LedgerSync(ledger, job, carrier, locked)
+
+
+def check_ledger(path: Path) -> bool:
+    """Whether there is a ledger at `path`. None is made.
+
+    Raises UsageError if it can't be written, and as opening it does if it is damaged.
+    """
+    _refuse_unwritable(path)
+    if not path.exists():
+        return False
+    Ledger(path).close()
+    return True
 
 
 def refuse_at_work(ledger: Ledger, carrier: str) -> None:
@@ -101,19 +123,50 @@ class LedgerSync:
         return Snapshot(self.ledger, self.carrier, self.ledger.last_number, self.job.license.to_sku)
 
     def register(
-        self, run_id: str, folder: RunFolder, *, begun_at: int, planned_with: Snapshot | None = None
+        self, run_id: str, folder: RunFolder, *, begun_at: int, planned_after: int | None = None
     ) -> None:
         """Register a new run before it sends; `begun_at` in microseconds since 1970.
 
+        `planned_after` is the number of the newest records when it was planned; None: nothing of the plan
+        depends on the ledger.
+
         Raises RefusedToStart where a run at work has some of the same devices, or where another run has
-        recorded some since the snapshot that this run was planned with.
+        recorded some since this run was planned.
         """
-        number = planned_with.last_number if planned_with else self.ledger.last_number if self.ledger else 0
+        number = planned_after
+        if number is None:
+            number = self.ledger.last_number if self.ledger else 0
         with self._made() as ledger:
             if ledger is not None:
                 ledger.register(self._entry(run_id, folder, begun_at), planned_after=number)
                 with _closed_if_refused(ledger, run_id):
                     self._refuse_shared(ledger, _planned_devices(folder), run_id, folder, number)
+
+    def changes_since(self, folder: RunFolder, number: int) -> list[str]:
+        """What other runs have recorded after `number` about devices of a plan, in words.
+
+        An excluded device counts only if its state is another one now.
+        """
+        if self.ledger is None:
+            return []
+        rows = scan_parquet(folder.plan)
+        to_send = _under_both_skus(_planned_devices(folder), self.job)
+        excluded = _under_both_skus(_identified(rows.filter(_IS_EXCLUDED), "held"), self.job)
+        targets = pl.concat([to_send.select(*SCOPE), excluded.select(*SCOPE)]).unique().collect().rows()
+        newer = self.ledger.run_records(self.carrier, targets, (*IDENTIFIERS, "state"), after=number)
+        changes = []
+        for other, found in groupby(newer, key=lambda records: records.entry):
+            records = [_with_scope(one) for one in found]
+            touched = _count_shared(to_send, records, SCOPE)
+            for status, state in _STATE_OF_EXCLUDED.items():
+                changed = [frame.filter(pl.col("state").ne_missing(state)) for frame in records]
+                touched += _count_shared(excluded.filter(pl.col("held") == status), changed, SCOPE)
+            if touched:
+                changes.append(
+                    f"run {other.run_id} ({other.folder or 'an import'}) has recorded {touched:,} of its "
+                    "devices since it was planned"
+                )
+        return changes
 
     @contextmanager
     def _made(self) -> Iterator[Ledger | None]:
@@ -302,9 +355,19 @@ def _unsent_devices(folder: RunFolder, journal: Journal) -> pl.LazyFrame:
     return _identified(states_of(folder, journal).filter(is_unsent & pl.col("batch_id").is_not_null()))
 
 
-def _identified(rows: pl.LazyFrame) -> pl.LazyFrame:
+_IS_EXCLUDED = pl.col("batch_id").is_null()
+
+_STATE_OF_EXCLUDED = {
+    DeviceStatus.SKIPPED.value: LicenseState.ASSIGNED.name.lower(),
+    DeviceStatus.IN_DOUBT.value: LicenseState.IN_DOUBT.name.lower(),
+    DeviceStatus.FAILED.value: LicenseState.ASSIGNED.name.lower(),
+}
+"""The state in the ledger for which a device is excluded, by its status in the plan."""
+
+
+def _identified(rows: pl.LazyFrame, *more: str) -> pl.LazyFrame:
     return rows.select(
-        *SCOPE, imei_number=imei_number(pl.col("imei")), iccid_number=iccid_number(pl.col("iccid"))
+        *SCOPE, *more, imei_number=imei_number(pl.col("imei")), iccid_number=iccid_number(pl.col("iccid"))
     )
 
 

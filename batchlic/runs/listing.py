@@ -4,6 +4,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -20,6 +21,7 @@ from batchlic.figures import time_in_files
 from batchlic.journal import JournalQueries, Outline, RunIdentity, inspect_journal, read_outline
 from batchlic.runs.folder import Process, RunFolder
 from batchlic.runs.identity import refuse_changed_plan, refuse_without_journal, sha256_of
+from batchlic.runs.plan_record import read_plan_record
 from batchlic.runs.states import state_frames_of
 from batchlic.writer.outcomes import count_statuses
 from batchlic.writer.summary import Summary, count_requests, read_summary
@@ -264,7 +266,7 @@ def _described(
         "process": _at_work(process),
         "run_id": identity.run_id,
         "job": recorded_job(identity).name or identity.job_action,
-        "job_key": _job_key(identity),
+        "job_key": None if identity.retry_of else _job_key(identity),
         "action": identity.job_action,
         "carrier": identity.carrier,
         "began_at": time_in_files(created_at),
@@ -328,7 +330,9 @@ def _without_journal(folder: RunFolder, process: Process | None) -> ListedRun:
     if process is None:
         if not folder.plan.exists() or any(path.exists() for path in (*folder.session_files, folder.log)):
             refuse_without_journal(folder)
-        return ListedRun(run_dir=str(folder.path), state=RunState.PLANNED, began_at=began_at)
+        return ListedRun(
+            run_dir=str(folder.path), state=RunState.PLANNED, began_at=began_at, **_planned(folder)
+        )
     return ListedRun(
         run_dir=str(folder.path),
         state=RunState.AT_WORK,
@@ -336,6 +340,22 @@ def _without_journal(folder: RunFolder, process: Process | None) -> ListedRun:
         seconds=_seconds_at_work(process),
         process=_at_work(process),
     )
+
+
+def _planned(folder: RunFolder) -> dict[str, Any]:
+    """What the record of a plan says of its run; nothing if it is missing or damaged."""
+    with suppress(BatchlicError):
+        record, _ = read_plan_record(folder)
+        job = record.planned_job
+        return {
+            "job": job.name or job.action,
+            "action": job.action,
+            "carrier": record.carrier,
+            "rows_read": record.rows_read,
+            "rejected": record.rejected,
+            "planned": record.planned,
+        }
+    return {}
 
 
 def _unread(path: Path, error: Exception, process: Process | None = None) -> ListedRun:

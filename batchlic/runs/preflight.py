@@ -162,7 +162,7 @@ def ask_carrier(
         found = run_in_loop(partial(unless_asked, ask, meanwhile=outage.watch))
     except Interrupted as interrupted:
         return Findings([], [], stopped=interrupted)
-    _refuse_wrong_url(target, found, other_roots)
+    refuse_wrong_url(target, found, other_roots)
     if found.unknown_accounts:
         raise RefusedToStart(
             f"the carrier does not know these accounts, so nothing was sent: "
@@ -171,7 +171,8 @@ def ask_carrier(
     return found
 
 
-def _refuse_wrong_url(target: Target, found: Findings, other_roots: Sequence[str | None]) -> None:
+def refuse_wrong_url(target: Target, found: Findings, other_roots: Sequence[str | None]) -> None:
+    """Raise UsageError if the API answers under another path of the host than that of the base URL."""
     for root in filter(None, other_roots):
         raise UsageError(
             f"BATCHLIC_BASE_URL: {target.base_url} is not the carrier's API ({found.unreachable}). "

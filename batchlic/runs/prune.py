@@ -19,6 +19,7 @@ from batchlic.figures import counted, time_in_files, time_on_terminal
 from batchlic.journal import SANDBOX, Outline, RunIdentity, read_outline
 from batchlic.ledger import Ledger
 from batchlic.reader.validation.reasons import Reason
+from batchlic.runs.approval import holds_only_approvals
 from batchlic.runs.asking import Ask
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.listing import UNKNOWN, ListedRun, RunState, list_runs, moved_folders, recorded_job
@@ -343,7 +344,8 @@ def _span(run: ListedRun) -> tuple[float, float]:
 def _refuse_foreign_files(folder: RunFolder) -> None:
     """Raise _Keep if the folder holds something that is not of a run."""
     published = (*folder.published_files, folder.report)
-    own = {path.name for path in (folder.plan, folder.rejects, folder.log, folder.lock, *published)}
+    planned = (folder.plan, folder.plan_record, folder.rejects, folder.retried)
+    own = {path.name for path in (*planned, folder.log, folder.lock, *published)}
     own |= {staged_path(path).name for path in published}
     databases = (folder.journal.name, CALLBACK_STORE)
     own |= {f"{name}{suffix}" for name in databases for suffix in _SQLITE_SUFFIXES}
@@ -357,6 +359,8 @@ def _refuse_foreign_files(folder: RunFolder) -> None:
 def _is_own(folder: RunFolder, name: str) -> bool:
     """Whether a name is that of a rollback, or of what a killed process left."""
     path = folder.path / name
+    if path == folder.approvals:
+        return holds_only_approvals(path)
     if name.startswith(ROLLBACK_FOLDER):
         return RunFolder(path).journal.is_file() and not path.is_symlink()
     return is_moved(name) or name.startswith(".scratch-") or (name.startswith(".") and ".tmp" in name)

@@ -23,7 +23,8 @@ class Relation(StrEnum):
     ROLLED_BACK_BY = "rolled_back_by"
     ROLLBACK_OF = "rollback_of"
     RETRIED_BY = "retried_by"
-    """The other run has the same action, and its inventory is a file in the folder of this run."""
+    """The other run sends the failed devices of this one again (`batchlic retry`), or it has the same action,
+    and its inventory is a file in the folder of this run."""
     RETRY_OF = "retry_of"
     FOLLOWED_BY = "followed_by"
     """As `retried_by`, with another action, such as unassign after assign."""
@@ -54,8 +55,14 @@ def nested_runs(folder: RunFolder, identity: RunIdentity) -> list[RelatedRun]:
 def _origins(folder: RunFolder, identity: RunIdentity) -> Iterator[RelatedRun]:
     """The run that this one rolls back, or those whose files are its inventory."""
     outer = RunFolder(folder.parent)
-    if _is_rollback(folder):
+    if is_rollback(folder):
         yield from _described(outer, Relation.ROLLBACK_OF)
+        return
+    if identity.retry_of is not None:
+        for beside in folder.beside():
+            with suppress(RunFolderError, NoAccess, OSError):
+                if read_identity(beside.journal)[0].run_id == identity.retry_of:
+                    yield from _described(beside, Relation.RETRY_OF)
         return
     for origin in _sources(folder, identity):
         yield from _described(origin, Relation.RETRY_OF, identity, Relation.FOLLOW_UP_OF)
@@ -69,11 +76,15 @@ def _rollbacks(folder: RunFolder) -> Iterator[RelatedRun]:
 
 
 def _followers(folder: RunFolder, identity: RunIdentity) -> Iterator[RelatedRun]:
-    """The runs beside this one whose inventory is a file in its folder."""
+    """The runs beside this one that are retries of it, or whose inventory is a file in its folder."""
     for beside in folder.beside():
         with suppress(RunFolderError, NoAccess, OSError):
             follower, _ = read_identity(beside.journal)
-            if any(source.path.samefile(folder.path) for source in _sources(beside, follower)):
+            if follower.retry_of is not None:
+                is_linked = follower.retry_of == identity.run_id
+            else:
+                is_linked = any(source.path.samefile(folder.path) for source in _sources(beside, follower))
+            if is_linked:
                 yield from _described(beside, Relation.RETRIED_BY, identity, Relation.FOLLOWED_BY)
 
 
@@ -101,7 +112,8 @@ def _run_of(file: Path, folder: RunFolder) -> Path | None:
     return None
 
 
-def _is_rollback(folder: RunFolder) -> bool:
+def is_rollback(folder: RunFolder) -> bool:
+    """Whether the run in a folder takes back the licenses of the run in the folder above."""
     name = Path(folder.path).absolute().name
     return name.startswith(ROLLBACK_FOLDER) and RunFolder(folder.parent).journal.is_file()
 

@@ -18,7 +18,13 @@ from batchlic.runs.asking import Ask
 from batchlic.runs.descriptors import connections_for
 from batchlic.runs.finalize import now
 from batchlic.runs.folder import RunFolder
-from batchlic.runs.identity import job_of, refuse_changed_plan, refuse_other_carrier, refuse_used
+from batchlic.runs.identity import (
+    job_of,
+    refuse_changed_plan,
+    refuse_other_carrier,
+    refuse_used,
+    refuse_without_profile,
+)
 from batchlic.runs.ledger_sync import ledger_sync
 from batchlic.runs.related import ROLLBACK_FOLDER
 from batchlic.runs.run import begin, continue_run
@@ -61,6 +67,7 @@ def rollback(
     with folder.locked(), closing(recovered_journal(folder)) as journal:
         _refuse_unsuited(folder, by, journal.identity)
         refuse_other_carrier(folder, target.name, journal.identity)
+        refuse_without_profile(folder, target, journal.identity)
         refuse_changed_plan(folder, journal.identity)
         back = _folder_of(folder, by)
         if back.journal.exists():

@@ -1,9 +1,9 @@
 """A run from start to end: plan, preflight, submit, finalize."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,13 +11,15 @@ from tempfile import TemporaryDirectory
 import msgspec
 
 from batchlic.chunker import DeviceStatus, Fit, Plan, PlanGroup, write_plan
-from batchlic.errors import ExitCode, RunFolderError
+from batchlic.errors import ExitCode, RefusedToStart, RunFolderError
 from batchlic.events import EventStream, Phase
 from batchlic.job import Job
-from batchlic.journal import SANDBOX, Journal
+from batchlic.journal import SANDBOX, Journal, PlanApproval
 from batchlic.ledger import Snapshot
+from batchlic.runs.approval import refuse_unapproved
 from batchlic.runs.asking import Ask, ask_about_licenses
 from batchlic.runs.descriptors import connections_for
+from batchlic.runs.estimate import Estimate, describe_licenses, describe_time, estimate
 from batchlic.runs.finalize import final_summary, is_finished, now
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.guards import Guards, guards_of
@@ -29,8 +31,10 @@ from batchlic.runs.identity import (
     refuse_other_carrier,
     refuse_other_job,
     refuse_used,
+    refuse_without_profile,
 )
 from batchlic.runs.ledger_sync import ledger_sync, with_ledger
+from batchlic.runs.plan_record import PlanRecord
 from batchlic.runs.preflight import (
     NOT_ASKED,
     Findings,
@@ -49,19 +53,38 @@ from batchlic.runs.target import Target
 from batchlic.writer.summary import Summary, exit_code_of
 
 
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """A run whose failed devices a new run sends again; `notes` says which of them."""
+
+    run_id: str
+    notes: tuple[str, ...]
+
+
 def new_run_id() -> str:
     """A unique name for a run: the time it began, and 32 random bits."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
 
 
-def plan_only(job: Job, folder: RunFolder, guards: Guards, known: Snapshot | None = None) -> Plan:
+def plan_only(
+    job: Job,
+    folder: RunFolder,
+    guards: Guards,
+    known: Snapshot | None = None,
+    *,
+    fit: Fit | None = None,
+    then: Callable[[Plan], None] = lambda _: None,
+) -> Plan:
     """Write plan.parquet and rejects.parquet, and nothing else, without network.
 
-    Raises what `start` raises before it asks the carrier, except for a missing consent.
+    `fit` is that of `write_plan`. `then` is called while the folder is still locked. Raises what `start`
+    raises before it asks the carrier, except for a missing consent.
     """
     with folder.made(), folder.locked():
         refuse_used(folder)
-        return _plan(job, folder, guards, known)
+        plan = _plan(job, folder, guards, known, fit)
+        then(plan)
+        return plan
 
 
 def dry_run(job: Job, folder: RunFolder, guards: Guards, known: Snapshot | None = None) -> Plan:
@@ -92,12 +115,14 @@ def start(
     ask: Ask | None = None,
     listener: RunListener | None = None,
     events: EventStream | None = None,
+    retried: Retried | None = None,
 ) -> Summary:
     """Plan and submit, or continue the run in `folder` if it is the same one. A plan is made only once.
 
     Raises UsageError or RefusedToStart before anything is sent. `ask` gets the question to confirm, and may
     raise RefusedToStart. `listener` is one that this process started: it is registered with a sandbox here;
-    with a real carrier it was registered before. `events` tells subscribers what happens.
+    with a real carrier it was registered before. `events` tells subscribers what happens. `retried` is the
+    run whose devices are sent again.
     """
     events = events or EventStream()
     connections_for(job.limits.max_concurrency)  # raises if there are too few descriptors
@@ -108,6 +133,7 @@ def start(
                 job = with_ledger(job, folder, journal.identity)
                 return continue_run(job, folder, target, journal, events)
         refuse_used(folder)
+        refuse_unapproved(job, folder)
         events.emit(run_started(job, folder, target.name, run_id))
         job = with_ledger(job, folder)
         with ledger_sync(job, target.name, locked=(folder,), is_new=True) as ledger:
@@ -127,10 +153,24 @@ def start(
 
             with events.phase(Phase.PLANNING):
                 plan = _plan(job, folder, guards_of(job, folder, target.name), known, fit)
+            expected = estimate(job, folder, target.name, plan.groups, found.counts)
             if ask is not None and found.stopped is None:
-                ask_about_licenses(ask, _question(job, plan, target), _assigned_skus(job, plan), job.skus)
-            ledger.register(run_id, folder, begun_at=now(), planned_with=known)
-        return begin(job, folder, target, plan, events, run_id=run_id, found=found, unrecorded=unrecorded)
+                question = question_of(job, plan, target, expected)
+                ask_about_licenses(ask, question, assigned_skus(job, plan), job.skus)
+            number = known.last_number if known else None
+            ledger.register(run_id, folder, begun_at=now(), planned_after=number)
+        return begin(
+            job,
+            folder,
+            target,
+            plan,
+            events,
+            run_id=run_id,
+            found=found,
+            unrecorded=unrecorded,
+            retried=retried,
+            notes=notes_on_estimate(expected, target.name),
+        )
 
 
 def begin(
@@ -143,16 +183,27 @@ def begin(
     run_id: str,
     found: Findings = NOT_ASKED,
     unrecorded: Sequence[PlanGroup] = (),
+    retried: Retried | None = None,
+    record: PlanRecord | None = None,
+    approval: PlanApproval | msgspec.UnsetType = msgspec.UNSET,
+    notes: Sequence[str] = (),
 ) -> Summary:
     """Make the journal of a new run, which is registered in the ledger, and submit its plan.
 
-    The caller has locked the folder. `unrecorded` are the groups of which the ledger has no record.
+    The caller has locked the folder. `unrecorded` are the groups of which the ledger has no record. `record`
+    is that of a plan that was reviewed, and `approval` who approved it. `notes` go into the identity.
     """
+    inputs = None if record is None else record.inputs
     identity = msgspec.structs.replace(
-        identify(job, folder, target.name, plan, run_id),
-        notes=[*plan.notes, *found.notes],
+        identify(job, folder, target.name, plan, run_id=run_id, inputs=inputs),
+        notes=[*(retried.notes if retried else ()), *plan.notes, *found.notes, *notes],
         licenses=found.counts,
+        profile=target.profile,
+        retry_of=retried.run_id if retried else None,
+        approval=approval,
     )
+    if record is not None and identity.plan_sha256 != record.plan_sha256:
+        raise RefusedToStart(f"{folder.plan}: changed a moment ago; nothing was sent")
     events.emit(plan_ready(identity))
     with finishing(), closing(Journal.create(folder.journal, identity, created_at=now())) as journal:
         return submit(
@@ -192,6 +243,7 @@ def continue_run(
     events.emit(run_started(job, folder, identity.carrier, identity.run_id, is_resumed=True))
     events.emit(plan_ready(identity))
     refuse_other_carrier(folder, target.name, journal.identity)
+    refuse_without_profile(folder, target, journal.identity)
     refuse_changed_plan(folder, journal.identity)
     if is_finished(journal):
         return final_summary(job, folder, journal)
@@ -234,6 +286,7 @@ def _plan(
         check=guards.check,
         fit=fit,
     )
+    folder.plan_record.unlink(missing_ok=True)  # it describes the plan that was there before
     plan = replace(plan, notes=(*plan.notes, *guards.notes))
     if job.license.to_sku is None:
         return plan
@@ -241,14 +294,23 @@ def _plan(
     return replace(plan, notes=(*plan.notes, aim))
 
 
-def _assigned_skus(job: Job, plan: Plan) -> set[str]:
+def assigned_skus(job: Job, plan: Plan) -> set[str]:
     """The SKUs of which devices of the plan get a license."""
     if job.action == "unassign" or not plan.groups:
         return set()
     return {job.license.to_sku} if job.license.to_sku else {group.sku_number for group in plan.groups}
 
 
-def _question(job: Job, plan: Plan, target: Target) -> str:
+def question_of(job: Job, plan: Plan, target: Target, expected: Estimate) -> str:
+    """The question before a plan is sent, after what it will need."""
     groups = ", ".join(f"{g.devices:,} x {g.sku_number} on account {g.account_name}" for g in plan.groups)
     aim = f" to {job.license.to_sku}" if job.license.to_sku else ""
-    return f"{job.action.capitalize()} {groups or 'nothing'}{aim} at {target.name}?"
+    needs = "; ".join([describe_time(expected), *describe_licenses(expected)])
+    question = f"{job.action.capitalize()} {groups or 'nothing'}{aim} at {target.name}?"
+    return f"Expected: {needs}. {question}" if plan.groups else question
+
+
+def notes_on_estimate(expected: Estimate, carrier: str) -> list[str]:
+    """A note about the time to expect, if it is known. Of a sandbox, it says nothing about the carrier."""
+    is_known = expected.requests and expected.seconds is not None and carrier != SANDBOX
+    return [f"expected: {describe_time(expected)}"] if is_known else []

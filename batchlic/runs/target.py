@@ -15,6 +15,8 @@ class Target:
     credentials: Credentials
     secrets: tuple[str, ...]
     """Texts that must not appear in any log (promise F)."""
+    profile: str | None = None
+    """The name of the profile that the credentials are of."""
 
     @property
     def host(self) -> str:

@@ -1,8 +1,13 @@
-"""audit.parquet: every attempt and settlement in order. A row's hash covers the row and the hash before."""
+"""audit.parquet: the approval of the plan, then every attempt and settlement in order.
+
+A row's hash covers the row and the hash before.
+"""
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from datetime import UTC as UTC_ZONE
+from datetime import datetime, timedelta
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -11,7 +16,7 @@ import polars as pl
 
 from batchlic.carrier.answers import Outcome
 from batchlic.chunker import DeviceStatus
-from batchlic.journal import Attempt, JournalQueries, Settlement
+from batchlic.journal import Attempt, Event, JournalQueries, Settlement
 from batchlic.reader.scans import scan_parquet
 from batchlic.reader.streaming import UTC, Schema, lazy_frame
 from batchlic.writer.tables import Target, write_table
@@ -44,7 +49,7 @@ AUDIT: Schema = {
     "prev_hash": pl.String(),
     "hash": pl.String(),
 }
-"""audit.parquet: one row per attempt or settlement. docs/files.md explains each column."""
+"""audit.parquet: one row per approval, attempt or settlement. docs/files.md explains each column."""
 
 UNANSWERED = {
     "outcome": Outcome.AMBIGUOUS.value,
@@ -66,7 +71,7 @@ _SETTLED_AS = {
 
 
 def audit_table(journal: JournalQueries) -> pl.LazyFrame:
-    """One row per attempt or settlement, in the order of the history (columns: AUDIT)."""
+    """The rows of audit.parquet (columns: AUDIT)."""
     return lazy_frame(lambda: _frames(journal), AUDIT)
 
 
@@ -78,10 +83,8 @@ def write_audit(target: Target, journal: JournalQueries) -> None:
 def audit_rows(journal: JournalQueries) -> Iterator[Row]:
     """The rows of audit.parquet, times as microseconds since 1970."""
     prev_hash = first_hash(journal.identity.run_id)
-    for event in journal.history():
-        row = dict.fromkeys(AUDIT) | (
-            _of_settlement(event) if isinstance(event, Settlement) else _of_attempt(event)
-        )
+    for found in chain(_approvals(journal), map(_of_event, journal.history())):
+        row = dict.fromkeys(AUDIT) | found
         row["prev_hash"] = prev_hash
         row["hash"] = prev_hash = hash_of(row, prev_hash)
         yield row
@@ -130,6 +133,26 @@ def _frames(journal: JournalQueries) -> Iterator[pl.DataFrame]:
     while frame := list(islice(rows, ROWS_PER_FRAME)):
         stored = pl.DataFrame(frame, schema=_STORED)
         yield stored.select(pl.col(name).cast(kind) for name, kind in AUDIT.items())
+
+
+def _approvals(journal: JournalQueries) -> Iterator[Row]:
+    """The row of the approval, if the plan has one. It comes before all requests."""
+    approval = journal.identity.approval
+    if approval is msgspec.UNSET:
+        return
+    at = datetime.fromisoformat(approval.approved_at) - datetime.fromtimestamp(0, UTC_ZONE)
+    yield {
+        "seq": 0,
+        "action": "approve",
+        "started_at": at // timedelta(microseconds=1),
+        "outcome": "approved",
+        "settled_by": approval.approver,
+        "reason": f"plan.parquet {approval.plan_sha256}, plan.json {approval.record_sha256}",
+    }
+
+
+def _of_event(event: Event) -> Row:
+    return _of_settlement(event) if isinstance(event, Settlement) else _of_attempt(event)
 
 
 def _of_attempt(attempt: Attempt) -> Row:

@@ -11,6 +11,7 @@ from batchlic.chunker import Plan, PlanGroup
 from batchlic.cli.format import describe, describe_plan
 from batchlic.logs import RunLog, printable, printable_lines
 from batchlic.reader import Source
+from batchlic.runs.estimate import Estimate, LicenseNeed
 from batchlic.writer.summary import InventoryRows, Summary
 
 HOSTILE = "\x1b]0;owned\x07\r\u202e\x9b31m"
@@ -57,7 +58,11 @@ def test_text_from_outside_cannot_control_the_terminal() -> None:
         groups=(PlanGroup(account_name=HOSTILE, sku_number=HOSTILE, devices=1, batches=1),),
         notes=(HOSTILE,),
     )
-    for text in (describe(hostile, Path("run")), describe_plan(plan, Path("run"))):
+    need = LicenseNeed(account_name=HOSTILE, sku_number=HOSTILE, needed=1, left=None, is_irrevocable=False)
+    expected = Estimate(
+        devices=1, requests=1, requests_per_second=1.0, seconds=1.0, basis=HOSTILE, licenses=[need]
+    )
+    for text in (describe(hostile, Path("run")), describe_plan(plan, Path("run"), expected)):
         assert all(line.isprintable() for line in text.split("\n"))
 
 

@@ -84,6 +84,13 @@ def bound(*arguments: str | Path, settings: Mapping[str, str] | None = None, cwd
     return end(Program(list(map(str, arguments)), environment, cwd, is_privileged=False))
 
 
+def as_user(
+    user: tuple[int, int], *arguments: str | Path, settings: Mapping[str, str] | None = None, cwd: Path
+) -> Ended:
+    """Like `batchlic`, as another user and group: their numbers."""
+    return end(Program(list(map(str, arguments)), environment_of(settings or {}, cwd), cwd, user=user))
+
+
 def until(condition: Callable[[], bool]) -> None:
     """Wait until a condition holds, by polling."""
     deadline = time.monotonic() + PATIENCE

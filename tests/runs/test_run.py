@@ -115,7 +115,8 @@ def test_the_question_names_devices_sku_account_and_carrier(tmp_path: Path) -> N
     with carrier() as target:
         with pytest.raises(RefusedToStart):
             start(job, folder, target, run_id="run", ask=ask)
-        assert questions == [f"Assign 10 x {FLEXIBLE} on account {ACCOUNT} at {target.name}?"]
+        [question] = questions
+        assert question.endswith(f". Assign 10 x {FLEXIBLE} on account {ACCOUNT} at {target.name}?")
         assert not folder.journal.exists()
         assert start(job, folder, target, run_id="run").statuses == {"accepted": 10}
 

@@ -1,0 +1,75 @@
+"""`batchlic retry`: send the devices of a run that failed again."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from batchlic.cli.arguments import RunDirectory
+from batchlic.cli.observers import observers
+from batchlic.cli.options import Json, MetricsOptions, NewLedger, OnSandbox, Yes, with_option_groups
+from batchlic.cli.output import ask_on_terminal, exit_as, open_target
+
+if TYPE_CHECKING:
+    from batchlic.writer.summary import Summary
+
+app = typer.Typer()
+
+
+@app.command()
+@with_option_groups
+def retry(
+    run_dir: RunDirectory,
+    *,
+    code: Annotated[
+        list[str] | None, typer.Option(help="Only devices with this error code [all]. Repeatable.")
+    ] = None,
+    where: Annotated[
+        str, typer.Option(metavar="status=STATUS", help="Devices to send again: only failed ones can be.")
+    ] = "status=failed",
+    to: Annotated[
+        Path | None,
+        typer.Option("--run-dir", metavar="NEW_RUN_DIR", help="Folder of the new run [beside RUN_DIR]."),
+    ] = None,
+    consent_lifetime: Annotated[
+        bool, typer.Option("--consent-lifetime", help="Allow Lifetime licenses (irrevocable), again.")
+    ] = False,
+    new_ledger: NewLedger = False,
+    metrics: MetricsOptions,
+    yes: Yes = False,
+    sandbox: OnSandbox = False,
+    json: Json = False,
+) -> None:
+    """Send the devices of a run that failed again, as a new run with the same options."""
+    from batchlic.job import EmbeddedSandbox
+    from batchlic.runs.folder import RunFolder
+    from batchlic.runs.retry import refuse_other_status
+    from batchlic.runs.retry import retry as retry_run
+    from batchlic.runs.run import new_run_id
+    from batchlic.runs.run_events import observed
+
+    run_id = new_run_id()
+    folder = RunFolder(run_dir)
+    refuse_other_status(where, folder)
+    new = RunFolder(to or run_dir.parent / run_id)
+    ask = None if yes or sandbox else ask_on_terminal()
+    with (
+        open_target(EmbeddedSandbox() if sandbox else None) as target,
+        observers(metrics.table()) as events,
+    ):
+
+        def work() -> "Summary":
+            return retry_run(
+                folder,
+                target,
+                new,
+                run_id=run_id,
+                codes=code or (),
+                consent_lifetime=consent_lifetime,
+                allow_new_ledger=new_ledger,
+                ask=ask,
+                events=events,
+            )
+
+        summary = observed(events, work)
+    exit_as(summary, new.path, as_json=json)
