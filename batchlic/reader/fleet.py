@@ -33,8 +33,6 @@ TEXTS_BYTES = 64 << 20
 """Bytes of each kind of text, apart from the device rows, that stay in memory."""
 MAX_ROWS = 2**32 - 1
 """Ordinals are UInt32."""
-SLICE_ROWS = 50_000
-"""Sorted device rows in one frame."""
 VERDICT_ROWS = 200_000
 """Duplicates and conflicts in one frame while they get their messages."""
 
@@ -195,12 +193,13 @@ class Fleet:
         rank = self.targets.rank()
         is_one_target = len(self.targets.row_counts()) < 2
         order = PLAN_ORDER if is_one_target else rank.cast(pl.Int128) * 2**64 + PLAN_ORDER
-        for key_range in self.devices.ranges(order):
-            rows = self.devices.select(key_range, *DEVICES, order.alias("order"))
-            rows = rows.with_columns(mark=self.devices.marks(rows["ordinal"]))
-            rows = rows.filter(pl.col("mark").is_in(marks)).sort("order").drop("order")
-            for row_slice in rows.iter_slices(SLICE_ROWS):
-                yield row_slice.with_columns(*self._places("ordinal"), rank.alias("rank"))
+        for rows in self.devices.sorted(order, marks):
+            yield rows.with_columns(*self._places("ordinal"), rank.alias("rank"))
+
+    def invalid_cells(self) -> Iterator[pl.DataFrame]:
+        """The cells (columns CELLS) of the rejects that are no device rows, as they are in the file."""
+        for frame in self._invalid.frames():
+            yield frame.select(*CELLS)
 
     def rejects(self) -> pl.LazyFrame:
         """The rejected rows in input order (columns of REJECT_COLUMNS, `source`, `ordinal`)."""

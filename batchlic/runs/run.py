@@ -10,7 +10,9 @@ from tempfile import TemporaryDirectory
 
 import msgspec
 
+from batchlic.carrier.catalog import Action
 from batchlic.chunker import DeviceStatus, Fit, Plan, PlanGroup, write_plan
+from batchlic.chunker.sync import SyncRules
 from batchlic.errors import ExitCode, RunFolderError
 from batchlic.events import EventStream, Phase
 from batchlic.job import Job
@@ -37,14 +39,17 @@ from batchlic.runs.preflight import (
     RunListener,
     ask_carrier,
     fit_to_licenses,
+    one_for_each_target,
     planned_groups,
     refuse_too_few,
+    still_to_free,
     still_to_license,
 )
 from batchlic.runs.run_events import plan_ready, run_started
 from batchlic.runs.signals import finishing
 from batchlic.runs.staging import recovered_journal
 from batchlic.runs.submit import submit
+from batchlic.runs.sync import is_short, sync_rules
 from batchlic.runs.target import Target
 from batchlic.writer.summary import Summary, exit_code_of
 
@@ -117,16 +122,18 @@ def start(
 
             def fit(groups: Sequence[PlanGroup]) -> list[int]:
                 nonlocal found, unrecorded
-                job.require_consent(group.sku_number for group in groups)
-                unrecorded = ledger.unrecorded(groups)
+                to_license = [group for group in groups if group.action is not Action.UNASSIGN]
+                job.require_consent(group.sku_number for group in to_license)
+                unrecorded = ledger.unrecorded(to_license)
                 own = listener if is_rehearsal else None
-                asked = [*groups, *(group for group in unrecorded if group not in groups)]
+                asked = one_for_each_target([*groups, *unrecorded])
                 with events.phase(Phase.PREFLIGHT):
                     found = ask_carrier(target, asked, listeners=not is_rehearsal, listener=own)
                 return fit_to_licenses(job, groups, found.counts, unrecorded=unrecorded, ask=ask)
 
             with events.phase(Phase.PLANNING):
-                plan = _plan(job, folder, guards_of(job, folder, target.name), known, fit)
+                rules = sync_rules(job, lambda group: is_short(group, found.counts))
+                plan = _plan(job, folder, guards_of(job, folder, target.name), known, fit=fit, sync=rules)
             if ask is not None and found.stopped is None:
                 ask_about_licenses(ask, _question(job, plan, target), _assigned_skus(job, plan), job.skus)
             ledger.register(run_id, folder, begun_at=now(), planned_with=known)
@@ -199,12 +206,12 @@ def continue_run(
     with events.phase(Phase.PREFLIGHT):
         found = ask_carrier(target, needed, listeners=False)
     if not job.limits.allow_partial:
-        refuse_too_few(needed, found.counts)
+        refuse_too_few(needed, found.counts, still_to_free(job, folder.plan, journal))
     with ledger_sync(job, target.name, locked=(folder,)) as ledger:
         ledger.register_resumed(folder, journal)
         unrecorded: list[PlanGroup] = []
         if next(journal.attempts(), None) is None:  # nothing was sent: perhaps the ledger was not checked
-            groups = planned_groups(folder.plan)
+            groups = [group for group in planned_groups(folder.plan) if group.action is not Action.UNASSIGN]
             unrecorded = ledger.unrecorded(groups, run_id=journal.identity.run_id)
     return submit(
         job,
@@ -222,7 +229,13 @@ def continue_run(
 
 
 def _plan(
-    job: Job, folder: RunFolder, guards: Guards, known: Snapshot | None, fit: Fit | None = None
+    job: Job,
+    folder: RunFolder,
+    guards: Guards,
+    known: Snapshot | None,
+    *,
+    fit: Fit | None = None,
+    sync: SyncRules | None = None,
 ) -> Plan:
     plan = write_plan(
         job.inventory.files,
@@ -232,6 +245,7 @@ def _plan(
         known_licenses=known,
         check=guards.check,
         fit=fit,
+        sync=sync or sync_rules(job),
     )
     plan = replace(plan, notes=(*plan.notes, *guards.notes))
     if job.license.to_sku is None:
@@ -244,10 +258,17 @@ def _assigned_skus(job: Job, plan: Plan) -> set[str]:
     """The SKUs of which devices of the plan get a license."""
     if job.action == "unassign" or not plan.groups:
         return set()
-    return {job.license.to_sku} if job.license.to_sku else {group.sku_number for group in plan.groups}
+    if job.license.to_sku:
+        return {job.license.to_sku}
+    return {group.sku_number for group in plan.groups if group.action is not Action.UNASSIGN}
 
 
 def _question(job: Job, plan: Plan, target: Target) -> str:
-    groups = ", ".join(f"{g.devices:,} x {g.sku_number} on account {g.account_name}" for g in plan.groups)
+    groups = ", ".join(
+        f"{f'{g.action} ' if g.action else ''}{g.devices:,} x {g.sku_number} on account {g.account_name}"
+        for g in plan.groups
+    )
+    if job.sync is not None:
+        return f"Sync: {groups or 'nothing'} at {target.name}?"
     aim = f" to {job.license.to_sku}" if job.license.to_sku else ""
     return f"{job.action.capitalize()} {groups or 'nothing'}{aim} at {target.name}?"
