@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     BaseModel,
@@ -376,7 +376,8 @@ def _explain(location: tuple[int | str, ...], message: str, kind: str) -> str:
 def _keys_beside(location: tuple[int | str, ...]) -> Iterable[str]:
     table: type[BaseModel] = Job
     for step in location[:-1]:
-        inner = table.model_fields[str(step)].annotation
+        annotation = table.model_fields[str(step)].annotation
+        inner = next(iter(get_args(annotation)), annotation)
         if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
             return ()
         table = inner

@@ -103,7 +103,8 @@ class Batch:
 def read_batches(plan: Path, id_kind: IdKind, *, first_batch: int = 1) -> Iterator[Batch]:
     """The batches of a plan in order, from `first_batch` on. About ROWS_PER_READ rows are in memory."""
     for frame in read_whole_batches(plan, first_batch=first_batch):
-        heads = _batch_heads(frame, _encoded(id_kind).str.join(",", ignore_nulls=False).alias("encoded"))
+        devices = _encoded(id_kind, any_known="action" in frame.columns)
+        heads = _batch_heads(frame, devices.str.join(",", ignore_nulls=False).alias("encoded"))
         for head in heads.iter_rows(named=True):
             action = head.get("action")
             yield Batch(
@@ -187,8 +188,12 @@ def _batch_heads(frame: pl.DataFrame, *more: pl.Expr) -> pl.DataFrame:
     )
 
 
-def _encoded(id_kind: IdKind) -> pl.Expr:
-    """Each device as JSON text, with the identifiers to send."""
+def _encoded(id_kind: IdKind, *, any_known: bool) -> pl.Expr:
+    """Each device as JSON text, with the identifiers to send.
+
+    `any_known`: a device without them has another one instead. A sync takes devices from the ledger, which
+    may not know all identifiers.
+    """
     import polars as pl  # noqa: PLC0415 - as above
 
     identifiers = {
@@ -201,9 +206,9 @@ def _encoded(id_kind: IdKind) -> pl.Expr:
         IdKind.ICCID: identifiers["ICCID"],
         IdKind.BOTH: pl.concat_str(identifiers["IMEI"], identifiers["ICCID"], separator=","),
     }[id_kind]
-    # A device that only the ledger names may lack the identifier that the job sends.
-    known = pl.coalesce(sent, *identifiers.values())
-    return pl.concat_str(pl.lit('{"deviceIds":['), known, pl.lit("]}"))
+    if any_known:
+        sent = pl.coalesce(sent, *identifiers.values())
+    return pl.concat_str(pl.lit('{"deviceIds":['), sent, pl.lit("]}"))
 
 
 def format_ranges(offsets: Sequence[int]) -> str:

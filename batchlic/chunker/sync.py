@@ -88,9 +88,8 @@ def write_sync_plan(
     not_assigned = 0 if rules.assigns else _mark_not_assigned(fleet)
     targets = [(target.account_name, target.sku_number) for target in fleet.targets.row_counts()]
     targets = sorted({*targets, *rules.targets})
-    gone = find_gone(fleet, known, targets, rules.lifetime_skus, scratch)
-    notes = _notes(gone, rules, not_assigned)
-    if not rules.removes:
+    found = gone = find_gone(fleet, known, targets, rules.lifetime_skus, scratch)
+    if not rules.removes or fleet.cut_off:
         nothing = [0] * len(targets)
         gone = replace(gone, removable=nothing, irrevocable=nothing, doubtful=nothing)
     rules.check(
@@ -102,6 +101,8 @@ def write_sync_plan(
         ]
     )
     layout = _Layout.of(fleet, gone, batch_size, fit, rules.is_short)
+    assigned = sum(group.devices for group in layout.assigns.planned)
+    notes = [_difference(assigned, found, known), *_left_alone(found, fleet, rules, not_assigned)]
     unlicensed = unlicensed_spool(scratch)
     rows = lazy_frame(lambda: _rows(fleet, layout, excluded, gone, unlicensed), PLANNED | SYNC)
     write_plan_file(folder, as_planned(rows))
@@ -119,15 +120,25 @@ def _mark_not_assigned(fleet: Fleet) -> int:
     return marked
 
 
-def _notes(gone: GoneDevices, rules: SyncRules, not_assigned: int) -> list[str]:
-    removable, irrevocable, doubtful, licensed = map(
-        sum, (gone.removable, gone.irrevocable, gone.doubtful, gone.licensed)
-    )
-    notes = [
-        f"{removable:,} of {counted(licensed, 'licensed device')} gone from the inventory, by the ledger"
-    ]
+def _difference(assigned: int, gone: GoneDevices, known: KnownLicenses | None) -> str:
+    to_assign = f"{counted(assigned, 'device')} to assign"
+    if known is None:
+        return f"{to_assign}; none to remove, because there is no ledger that knows licensed devices"
+    lost, licensed = sum(gone.removable) + sum(gone.irrevocable), sum(gone.licensed)
+    return f"{to_assign}; {lost:,} of {counted(licensed, 'licensed device')} gone from the inventory"
+
+
+def _left_alone(gone: GoneDevices, fleet: Fleet, rules: SyncRules, not_assigned: int) -> list[str]:
+    """Notes about the devices with which the sync does nothing, although they differ from the inventory."""
+    removable, irrevocable, doubtful = map(sum, (gone.removable, gone.irrevocable, gone.doubtful))
+    notes = []
     if removable and not rules.removes:
         notes.append(f"{counted(removable, 'gone device')} not removed, because the job removes none")
+    elif removable and fleet.cut_off:
+        notes.append(
+            f"{counted(removable, 'gone device')} not removed, because {', '.join(fleet.cut_off)} may be cut "
+            "off: its last row is rejected, and no newline follows"
+        )
     if irrevocable:
         left = counted(irrevocable, "gone device")
         notes.append(f"{left} not removed: a Lifetime license can't be taken back")
@@ -253,7 +264,8 @@ def _rows(
     """All rows of the plan (columns PLANNED and SYNC)."""
     ledger_rows = 0
     for segment in layout.segments:
-        if not segment.ranks:
+        planned = layout.layout(segment.action).found
+        if not any(planned[rank].devices for rank in segment.ranks):
             continue
         if segment.action is Action.ASSIGN:
             rows = pending_rows(fleet, layout.assigns, unlicensed, ranks=segment.ranks)

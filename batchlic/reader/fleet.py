@@ -73,6 +73,8 @@ class Fleet:
             else ["check digits were not checked, because the job turns this rule off"]
         )
         self.rows_read = 0
+        self.cut_off: list[str] = []
+        """Texts that seem to be cut off: they end without a newline, in a row that is rejected."""
         self.rejected: Counter[str] = Counter()
         self.targets = TargetTable(options)
         self.devices = DeviceRows(scratch)
@@ -97,12 +99,14 @@ class Fleet:
 
     def _read(self, inventory: Inventory) -> None:
         name, start = inventory.name, self.rows_read
-        facts = Facts()
+        facts, is_last_rejected = Facts(), False
         for block in validated_blocks(inventory, self._options):
             if self.rows_read + block.height > MAX_ROWS:
                 raise InventoryError(f"{name}: more than {MAX_ROWS:,} rows in all: use several runs")
             self._add(block, name, rows_before=self.rows_read - start)
             facts.add(block)
+            if block.height:
+                is_last_rejected = block.rejects[ROW].max() == block.height - 1
         facts.refuse_cut_columns(inventory)
         self._refuse_missing_target(inventory)
         notes = [*inventory.notes, *facts.notes(name, self._options)]
@@ -110,6 +114,8 @@ class Fleet:
             if not self._options.allow_empty:
                 raise no_rows_error(inventory)
             notes.append(f"{name}: the file has no rows")
+        if is_last_rejected and not inventory.ending.has_newline:
+            self.cut_off.append(name)
         self.sources.append(Source(name, self.rows_read - start))
         self.notes.extend(notes)
 

@@ -85,6 +85,7 @@ def _digit_strings(texts: pl.Series) -> pl.Series:
     ascii_digits = bare.str.extract("^((?:3[0-9]){14,20})$").str.replace_all("3([0-9])", "$1")
     found = plain.select(
         pl.concat_list(
+            text.str.extract_all("[0-9]+"),
             bare.str.extract_all("[0-9]+"),
             look_alikes.str.extract_all("[0-9]+"),
             swapped.str.extract_all("[0-9]+"),
@@ -125,15 +126,15 @@ def _iccids(digits: pl.Series) -> pl.DataFrame:
     kept = pl.when(length >= 20).then(19).when(length >= 18).then(18).otherwise(length)
     is_iccid = text.str.starts_with("89") & (length >= ROUNDED_TO)
     rest = digits.to_frame().filter(is_iccid).select(rest=text.str.head(kept).str.tail(-2))
-    return _beginning_with(rest, pl.lit(0))
+    return _beginning_with(rest, below=0)
 
 
-def _beginning_with(rows: pl.DataFrame, margin: pl.Expr) -> pl.DataFrame:
-    """The keys (columns `low`, `high`) that begin with `rest`, give or take `margin` in its last digit."""
+def _beginning_with(rows: pl.DataFrame, *, below: int) -> pl.DataFrame:
+    """The keys (columns `low`, `high`) that begin with `rest`, or with a number that is less by `below`."""
     rest = pl.col("rest").str.head(ICCID_REST)
     unit = _power_of_ten(ICCID_REST - _length_of(rest))
     begin = rest.str.replace("^$", "0").cast(pl.Int64)
-    low, high = (begin - margin) * unit, (begin + margin + 1) * unit - 1
+    low, high = (begin - below) * unit, (begin + 1) * unit - 1
     is_all = rest.str.len_bytes() == 0
     return rows.select(
         low=pl.when(is_all).then(0).otherwise(low),
@@ -181,7 +182,7 @@ def _rounded_iccids(rounded: pl.DataFrame) -> pl.DataFrame:
     digits = pl.col("digits")
     may_be = digits.str.starts_with("89") | digits.is_in(["8", "9"])
     rows = rounded.filter(pl.col("length").is_between(18, 20), may_be)
-    return _beginning_with(rows.select(rest=digits.str.tail(-2)), pl.lit(1))
+    return _beginning_with(rows.select(rest=digits.str.tail(-2)), below=1)  # it may be rounded up
 
 
 # -- intervals ------------------------------------------------------------------------------------------
