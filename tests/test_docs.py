@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import BaseModel
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 
 from batchlic.cli.app import app
 from batchlic.errors import ExitCode
-from batchlic.job import EmbeddedSandbox, Inventory, Job, LedgerUse, Licensing, Limits
+from batchlic.job import EmbeddedSandbox, Inventory, Job, LedgerUse, Licensing, Limits, Syncing
 from batchlic.reader.columns.profiles import PROFILES, Profile
 from batchlic.reader.roles import Role
 from batchlic.reader.validation.reasons import Reason
@@ -117,6 +118,7 @@ def test_every_option_that_is_named_exists() -> None:
         "run",
         "assign",
         "migrate",
+        "sync",
         "plan",
         "export",
         "resume",
@@ -156,6 +158,7 @@ def test_every_exit_code_is_explained() -> None:
         ("[inventory]", Inventory),
         ("[license]", Licensing),
         ("[limits]", Limits),
+        ("[sync]", Syncing),
         ("[ledger]", LedgerUse),
         ("[sandbox]", EmbeddedSandbox),
     ],
@@ -168,7 +171,8 @@ def test_every_key_of_a_job_file_is_documented(heading: str, table: type[BaseMod
 
 
 def _is_table(annotation: object) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    kind = next(iter(get_args(annotation)), annotation)
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
 @pytest.mark.parametrize(
