@@ -13,8 +13,8 @@ HERE = BATCHLIC_STATE_DIR="$(CURDIR)/runs"
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test onboard migrate sandbox sample soak fuzz kill mutants replay \
-	bench bench-plan bench-submit bench-pace bench-limiter bench-journal bench-ledger bench-listener bench-runs plot-limiter \
-	demo-callbacks test-callbacks docs-answers lint coverage format lock clean
+	bench bench-plan bench-submit bench-pace bench-limiter bench-journal bench-ledger bench-listener bench-report \
+	bench-runs plot-limiter demo-callbacks test-callbacks docs-answers screenshots lint coverage format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,7 +72,7 @@ replay: $(INSTALLED) ## repeat the simulation of one seed: make replay SEED=…
 	$(call need,SEED)
 	@SCENARIOS=1 SEED=$(SEED) $(BIN)/pytest tests/simulation
 
-bench: bench-plan bench-submit bench-pace bench-limiter bench-journal bench-ledger bench-listener bench-runs ## run all benchmarks
+bench: bench-plan bench-submit bench-pace bench-limiter bench-journal bench-ledger bench-listener bench-report bench-runs ## run all benchmarks
 
 bench-plan: $(INSTALLED) ## measure planning, compared with a plain copy and DuckDB, and its formats: make bench-plan [ROWS=100000000]
 	@$(BIN)/python tests/benchmarks/plan.py $(ROWS)
@@ -98,6 +98,9 @@ bench-ledger: $(INSTALLED) ## measure planning with a ledger that has all device
 bench-listener: $(INSTALLED) ## measure the listener, compared with one that does not store, and reconciling
 	@PYTHONPATH=. $(BIN)/python tests/benchmarks/listener.py
 
+bench-report: $(INSTALLED) ## measure the report of large runs: make bench-report [DEVICES="1000000 10000000"]
+	@PYTHONPATH=. $(BIN)/python tests/benchmarks/report.py $(DEVICES)
+
 bench-runs: $(INSTALLED) ## measure listing many runs: make bench-runs [RUNS="100 1000"]
 	@PYTHONPATH=. $(BIN)/python tests/benchmarks/runs.py $(RUNS)
 
@@ -106,6 +109,9 @@ test-callbacks: $(INSTALLED) ## test a whole run with callbacks: make test-callb
 
 docs-answers: $(INSTALLED) ## write docs/answers.md from the tables of answers
 	@$(BIN)/python -m batchlic.carrier.rules_page > docs/answers.md
+
+screenshots: $(INSTALLED) ## make the pictures in docs/images from runs against the sandbox (needs Chromium, 5 minutes)
+	@PYTHONPATH=. $(BIN)/python tests/web/screenshots.py
 
 lint: $(INSTALLED) ## check style, types and the direction of imports
 	@$(BIN)/ruff check .

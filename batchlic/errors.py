@@ -8,6 +8,7 @@
     │   ├── NoAccess                a file or folder can't be opened: permissions, or another kind of file
     │   └── LedgerError             a ledger is damaged
     ├── RefusedToStart           4  nothing was sent: no consent, too few licenses, a guard, a locked run
+    │   └── Declined                a person at the terminal answered no
     ├── CredentialsRejected      5  the carrier rejects the login or a token
     └── StoppedEarly             6  resumable: a signal, the carrier down, too many refusals, no disk
 
@@ -66,6 +67,10 @@ class RefusedToStart(BatchlicError):
     """Nothing was sent, because a precondition does not hold (promise E)."""
 
     exit_code = ExitCode.REFUSED
+
+
+class Declined(RefusedToStart):
+    """A person at the terminal answered no."""
 
 
 class CredentialsRejected(BatchlicError):

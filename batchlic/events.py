@@ -8,7 +8,7 @@ stops the run.
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from time import time_ns
 from typing import Any, TypeAlias
@@ -30,6 +30,10 @@ CAPACITY = 20_000
 
 def _now() -> int:
     return time_ns() // 1000
+
+
+OUTCOMES: tuple[Outcome, ...] = tuple(Outcome)
+"""What an attempt may lead to."""
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event"):
@@ -161,6 +165,19 @@ class LimitChanged(Event, frozen=True, kw_only=True, tag=True):
     concurrency: int
 
 
+class BoundsChanged(Event, frozen=True, kw_only=True, tag=True):
+    """Somebody has changed the limits of the session, from now on.
+
+    `by` is a user of the operating system. `max_rate` is in requests per second, None without a bound.
+    """
+
+    by: str
+    max_rate: float | None
+    max_concurrency: int
+    headroom: str
+    is_paused: bool
+
+
 class LicensesCounted(Event, frozen=True, kw_only=True, tag=True):
     """The carrier was asked how many licenses of a SKU are left. None: it does not say."""
 
@@ -195,11 +212,13 @@ class RunEnded(Event, frozen=True, kw_only=True, tag=True):
     """The command that worked on a run is over; the last event.
 
     `exit_code` is that of the command. `reason` is why the run was refused or stopped early, or None. The
-    figures are empty if the run was refused, or if a bug ended it.
+    figures are empty if the run was refused, or if a bug ended it. `is_by_person`: somebody at the terminal
+    ended the run, by pressing Ctrl-C or answering no.
     """
 
     exit_code: int
     reason: str | None
+    is_by_person: bool = False
     statuses: Mapping[DeviceStatus, int] = {}
     rows_read: int = 0
     rejected: Mapping[str, int] = {}
@@ -219,6 +238,7 @@ RunEvent: TypeAlias = (
     | DevicesCounted
     | RateMeasured
     | LimitChanged
+    | BoundsChanged
     | LicensesCounted
     | Warned
     | Stopped
@@ -290,7 +310,8 @@ class _Channel:
     def close(self) -> list[str]:
         """Wait until the subscriber has taken all events, or is too slow; return its problems."""
         self._is_closing.set()
-        self._thread.join(GOODBYE_S)
+        with suppress(KeyboardInterrupt):  # a person who insists only wants to wait no longer
+            self._thread.join(GOODBYE_S)
         problems = []
         if self._thread.is_alive():
             problems.append(f"{self._name}: it is too slow, and has not taken the last events of the run")

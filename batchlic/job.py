@@ -60,6 +60,19 @@ def as_removals(given: object) -> str:
 _REMOVALS = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s?(%?)")
 MostRemovals = Annotated[str, BeforeValidator(as_removals)]
 
+
+def as_share(percentage: str) -> float:
+    """A percentage as a number: 0.2 for `20%`."""
+    return float(percentage.removesuffix("%")) / 100
+
+
+def metrics_file(given: str) -> str:
+    """The path of a metrics file. Raises ValueError for a name that node_exporter does not read."""
+    if not given.endswith(".prom"):
+        raise ValueError(f"{given}: the name must end with .prom: node_exporter reads no other files")
+    return given
+
+
 _SHARE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s?(%?)")
 Percentage = Annotated[str, BeforeValidator(as_percentage)]
 Overrides = Mapping[str, Mapping[str, Any]]
@@ -130,6 +143,8 @@ class Limits(Table):
     """Most requests per second; None: as many as the carrier allows."""
     fixed_rate: float | None = Field(default=None, gt=0)
     """Constant requests per second, instead of a limiter that finds the carrier's limit."""
+    headroom: Percentage = "0%"
+    """Share of the carrier's limit to leave to others who use the same login."""
     give_up_after: float = Field(default=1800, gt=0)
     """Seconds without progress before the run stops, resumable."""
     resend_in_doubt: bool = True
@@ -142,6 +157,19 @@ class Limits(Table):
     """Rejected rows tolerated before exit code 3."""
     require_confirmation: bool = False
     """Exit code 3 while devices are accepted, but not confirmed by a callback."""
+
+    @field_validator("headroom")
+    @classmethod
+    def _is_below_all(cls, headroom: str) -> str:
+        if as_share(headroom) >= 1:
+            raise ValueError(f"{headroom} leaves nothing to this run: give less than 100%")
+        return headroom
+
+    @model_validator(mode="after")
+    def _has_a_limit_to_find(self) -> Self:
+        if self.fixed_rate is not None and as_share(self.headroom):
+            raise ValueError("headroom is a share of the limit that is found: remove headroom or fixed_rate")
+        return self
 
 
 class Syncing(Table):
@@ -171,6 +199,27 @@ class LedgerUse(Table):
         return path and os.path.abspath(path)  # noqa: PTH100 - the text goes into the run's identity
 
 
+class MetricsUse(Table):
+    """Where the metrics of a run go. Nothing goes anywhere by default."""
+
+    file: str | None = None
+    """File for the textfile collector of node_exporter, relative to the folder of the job file."""
+    port: int | None = Field(default=None, ge=0, le=65535)
+    """Port on 127.0.0.1 that serves metrics while the run goes on; 0: a free one."""
+
+    @field_validator("file")
+    @classmethod
+    def _is_absolute(cls, path: str | None) -> str | None:
+        return path and os.path.abspath(metrics_file(path))  # noqa: PTH100 - as LedgerUse.path
+
+
+class ReportUse(Table):
+    """The report for people."""
+
+    write: bool = True
+    """Write report.html when a session ends."""
+
+
 class EmbeddedSandbox(Table):
     """The sandbox carrier that `--sandbox` starts. Runs without `--sandbox` ignore this table."""
 
@@ -187,6 +236,39 @@ class EmbeddedSandbox(Table):
     seed: int = 0
 
 
+SettingSuffix = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,31}$")]
+"""The end of the name of a setting, in capitals or not."""
+
+
+class Notify(Table):
+    """Who is told how the runs of a job end. The URLs are settings, because they hold secrets."""
+
+    to: list[SettingSuffix] | None = None
+    """Names of URLs: `ops` is BATCHLIC_NOTIFY_URL_OPS. None: the URLs of BATCHLIC_NOTIFY_URLS."""
+    on: list[Literal["failure", "doubt", "rejects", "recovered"]] = [
+        "failure",
+        "doubt",
+        "rejects",
+        "recovered",
+    ]
+    """Changes to send a message about."""
+    heartbeat: SettingSuffix | None = None
+    """Name of the heartbeat's URL: `fleet` is BATCHLIC_HEARTBEAT_URL_FLEET. None: BATCHLIC_HEARTBEAT_URL."""
+    heartbeat_ok: list[Annotated[int, Field(ge=0, le=6)]] = [0]
+    """Exit codes that the heartbeat reports as a success."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_no_url(cls, table: object) -> object:
+        if isinstance(table, dict) and "://" in str(list(table.values())):
+            raise ValueError(
+                "a URL here would show its secret to everyone who reads the job file: put the URL in the "
+                "environment or the credentials file as BATCHLIC_NOTIFY_URLS, or as BATCHLIC_NOTIFY_URL_OPS "
+                'and write to = ["ops"] here; that of a heartbeat is BATCHLIC_HEARTBEAT_URL'
+            )
+        return table
+
+
 class Job(Table):
     """One action on the devices of some inventories, with everything that a run needs except credentials."""
 
@@ -199,7 +281,11 @@ class Job(Table):
     sync: Syncing | None = None
     """For sync, and None for other actions."""
     ledger: LedgerUse = LedgerUse()
+    metrics: MetricsUse = MetricsUse()
+    report: ReportUse = ReportUse()
     sandbox: EmbeddedSandbox = EmbeddedSandbox()
+    notify: Notify | None = None
+    """None: nobody is told."""
 
     @model_validator(mode="before")
     @classmethod
@@ -328,9 +414,9 @@ def load_job(path: Path, overrides: Overrides) -> Job:
     inventory = content.get("inventory")
     if isinstance(inventory, dict) and isinstance(inventory.get("files"), list):
         inventory["files"] = [_from_folder(path.parent, file) for file in inventory["files"]]
-    ledger = content.get("ledger")
-    if isinstance(ledger, dict) and "path" in ledger:
-        ledger["path"] = _from_folder(path.parent, ledger["path"])
+    for table, key in (("ledger", "path"), ("metrics", "file")):
+        if isinstance(content.get(table), dict) and key in content[table]:
+            content[table][key] = _from_folder(path.parent, content[table][key])
     return make_job(content, overrides, where=str(path))
 
 
@@ -377,10 +463,14 @@ def _keys_beside(location: tuple[int | str, ...]) -> Iterable[str]:
     table: type[BaseModel] = Job
     for step in location[:-1]:
         annotation = table.model_fields[str(step)].annotation
-        inner = next(iter(get_args(annotation)), annotation)
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+        tables = [
+            inner
+            for inner in (annotation, *get_args(annotation))
+            if isinstance(inner, type) and issubclass(inner, BaseModel)
+        ]
+        if not tables:
             return ()
-        table = inner
+        table = tables[0]
     return table.model_fields
 
 

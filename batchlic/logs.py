@@ -145,6 +145,12 @@ class RunLog:
         print(text, file=self._people or sys.stderr)
 
 
+def masked(text: str, secrets: Iterable[str]) -> str:
+    """Text in which known secrets are replaced, as in a log."""
+    found: EventDict = Redaction(secrets)(None, "", {"text": text})
+    return str(found["text"])
+
+
 def printable(text: str) -> str:
     """Text on one line, with escapes for control characters, which could rewrite the terminal."""
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)

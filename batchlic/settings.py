@@ -1,27 +1,29 @@
-"""Settings of the carrier, the credentials and the listener: environment, `.env`, credentials file.
+"""Settings of carrier, credentials, listener and notifications: environment, `.env`, credentials file.
 
 There is no other source of secrets. Only the owner may have access to a file with secrets (promise F).
 """
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from io import StringIO
 from pathlib import Path
 
 from dotenv import dotenv_values
-from pydantic import SecretStr, ValidationError
+from pydantic import PrivateAttr, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from batchlic.callbacks.access import CARRIER_SOURCES, Access, parse_networks
 from batchlic.carrier.credentials import Credentials, Secret, refuse_odd_characters
-from batchlic.carrier.http_client import check_base_url
+from batchlic.carrier.http_client import check_base_url, refuse_unencrypted
 from batchlic.errors import UsageError
 
 PREFIX = "BATCHLIC_"
 CREDENTIALS_FILE = "BATCHLIC_CREDENTIALS_FILE"
 """Names a file in the format of `.env`, for schedulers that provide secrets as files."""
+_NOTIFY_URL, _HEARTBEAT_URL = "BATCHLIC_NOTIFY_URL_", "BATCHLIC_HEARTBEAT_URL_"
+"""Beginnings of settings that end with a name of the operator's own."""
 
 
 class Settings(BaseSettings):
@@ -42,8 +44,16 @@ class Settings(BaseSettings):
     """Addresses and networks that may send callbacks, separated by commas."""
     listener_store: SecretStr | None = None
     """Store of callbacks: a path, or a URL, which may hold a password."""
+    notify_urls: SecretStr | None = None
+    """URLs of apprise for notifications, separated by whitespace."""
+    heartbeat_url: SecretStr | None = None
+    """URL of a dead man's switch."""
+    serve_token: SecretStr | None = None
+    """What a login to the pages of `batchlic serve` asks for."""
     state_dir: str | None = None
     """Folder of the runs and the ledger, as an absolute path; None: as `batchlic.state` finds it."""
+    _named: dict[str, SecretStr] = PrivateAttr(default_factory=dict)
+    """URLs of notifications and heartbeats with names of their own, by setting."""
 
     @classmethod
     def settings_customise_sources(
@@ -88,10 +98,46 @@ class Settings(BaseSettings):
             raise UsageError("no store of callbacks: give --store, or set BATCHLIC_LISTENER_STORE")
         return self.listener_store.get_secret_value()
 
+    def remember_named_urls(self, given: Mapping[str, str]) -> None:
+        """Keep those of the given settings that are URLs with a name of the operator's own."""
+        self._named = {name: SecretStr(value) for name, value in given.items() if _is_named_url(name)}
+
+    def notify_targets(self, names: Iterable[str] | None) -> dict[str, SecretStr]:
+        """The URLs of apprise with these names, or else those of BATCHLIC_NOTIFY_URLS, by what to call them.
+
+        Raises UsageError for a name without a URL.
+        """
+        if names is None:
+            return _numbered("BATCHLIC_NOTIFY_URLS", self.notify_urls)
+        targets: dict[str, SecretStr] = {}
+        for name in names:
+            setting = f"{_NOTIFY_URL}{name.upper()}"
+            found = _numbered(setting, self._named.get(setting))
+            if not found:
+                raise UsageError(f"[notify] names {name} in `to`, but {setting} is not set")
+            targets |= found
+        return targets
+
+    def heartbeat(self, name: str | None) -> SecretStr | None:
+        """The URL of the heartbeat with this name, or else BATCHLIC_HEARTBEAT_URL.
+
+        Raises UsageError for a name without a URL, and for a URL that is malformed or not encrypted.
+        """
+        setting = f"{_HEARTBEAT_URL}{name.upper()}" if name else "BATCHLIC_HEARTBEAT_URL"
+        url = self._named.get(setting) if name else self.heartbeat_url
+        if not (url and url.get_secret_value()):
+            if name:
+                raise UsageError(f"[notify] names the heartbeat {name}, but {setting} is not set")
+            return None
+        refuse_unencrypted(setting, url.get_secret_value())
+        return url
+
     def secrets(self) -> list[str]:
         """Every secret, for the redaction of logs."""
-        values = (getattr(self, name) for name in type(self).model_fields)
-        return [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
+        values = [getattr(self, name) for name in type(self).model_fields] + list(self._named.values())
+        secrets = [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
+        lists = (secret.split() for secret in secrets if "://" in secret)
+        return [*secrets, *(url for urls in lists if len(urls) > 1 for url in urls)]
 
 
 def load_settings() -> Settings:
@@ -113,7 +159,24 @@ def load_settings() -> Settings:
         raise UsageError(f"{PREFIX}BASE_URL contains a space")
     settings.base_url = str(check_base_url(settings.base_url)).rstrip("/")
     settings.state_dir = _absolute(settings.state_dir)
+    given = {f"{PREFIX}{name.upper()}": value for name, value in values.items()}
+    given |= {name.upper(): value for name, value in os.environ.items()}
+    settings.remember_named_urls(given)
     return settings
+
+
+def _is_named_url(setting: str) -> bool:
+    return any(
+        setting.startswith(beginning) and setting != beginning for beginning in (_NOTIFY_URL, _HEARTBEAT_URL)
+    )
+
+
+def _numbered(setting: str, urls: SecretStr | None) -> dict[str, SecretStr]:
+    """Each URL of a setting by what to call it: the setting, with a number if there are several."""
+    each = urls.get_secret_value().split() if urls else []
+    if len(each) == 1:
+        return {setting: SecretStr(each[0])}
+    return {f"{setting} #{number}": SecretStr(url) for number, url in enumerate(each, start=1)}
 
 
 def _absolute(state_dir: str | None) -> str | None:
@@ -162,7 +225,7 @@ def _values_of(file: Path) -> dict[str, str]:
 def _refuse_unknown(names: Iterable[str], where: str) -> None:
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | {CREDENTIALS_FILE}
     for name in map(str.upper, names):
-        if name.startswith(PREFIX) and name not in known:
+        if name.startswith(PREFIX) and name not in known and not _is_named_url(name):
             near = get_close_matches(name, known, n=1)
             hint = f": did you mean {near[0]}?" if near else ""
             raise UsageError(f"{where}{name}: there is no such setting{hint}")

@@ -1,6 +1,7 @@
 """Settings of all tests: async tests run on asyncio and on trio, and no test fails because it is slow.
 
-A shell lets its background jobs ignore SIGQUIT, and their children inherit that. Here, signals are as usual.
+A shell lets its background jobs ignore SIGQUIT, nohup does so with SIGHUP, and children inherit that. Here,
+signals are as usual.
 
 Property tests have few examples by default; `make fuzz` runs more (EXAMPLES).
 """
@@ -18,7 +19,8 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("batchlic")
-signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+for number in (signal.SIGHUP, signal.SIGQUIT):
+    signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.fixture(params=["asyncio", "trio"])

@@ -15,10 +15,21 @@ from typer.testing import CliRunner
 
 from batchlic.cli.app import app
 from batchlic.errors import ExitCode
-from batchlic.job import EmbeddedSandbox, Inventory, Job, LedgerUse, Licensing, Limits, Syncing
+from batchlic.job import (
+    EmbeddedSandbox,
+    Inventory,
+    Job,
+    LedgerUse,
+    Licensing,
+    Limits,
+    MetricsUse,
+    Notify,
+    ReportUse,
+    Syncing,
+)
 from batchlic.reader.columns.profiles import PROFILES, Profile
 from batchlic.reader.roles import Role
-from batchlic.reader.validation.reasons import Reason
+from batchlic.reader.validation.reasons import EXPLANATIONS, Reason
 from batchlic.writer.audit import AUDIT
 from batchlic.writer.callback_outcomes import OUTCOMES
 from batchlic.writer.device_states import RESULTS
@@ -121,8 +132,10 @@ def test_every_option_that_is_named_exists() -> None:
         "sync",
         "plan",
         "export",
+        "report",
         "resume",
         "status",
+        "limit",
         "settle",
         "rollback",
         "audit",
@@ -132,11 +145,13 @@ def test_every_option_that_is_named_exists() -> None:
     commands += [
         "runs",
         "runs prune",
+        "serve",
         "listen",
         "reconcile",
         "subscriptions",
         "callbacks register",
         "callbacks unjudged",
+        "notify-test",
     ]
     for command in commands:
         shown = CliRunner().invoke(app, [*command.split(), "--help"])
@@ -160,6 +175,9 @@ def test_every_exit_code_is_explained() -> None:
         ("[limits]", Limits),
         ("[sync]", Syncing),
         ("[ledger]", LedgerUse),
+        ("[metrics]", MetricsUse),
+        ("[notify]", Notify),
+        ("[report]", ReportUse),
         ("[sandbox]", EmbeddedSandbox),
     ],
 )
@@ -171,8 +189,8 @@ def test_every_key_of_a_job_file_is_documented(heading: str, table: type[BaseMod
 
 
 def _is_table(annotation: object) -> bool:
-    kind = next(iter(get_args(annotation)), annotation)
-    return isinstance(kind, type) and issubclass(kind, BaseModel)
+    types = (annotation, *get_args(annotation))  # also an optional table
+    return any(isinstance(inner, type) and issubclass(inner, BaseModel) for inner in types)
 
 
 @pytest.mark.parametrize(
@@ -221,7 +239,10 @@ def test_every_known_export_is_documented(profile: Profile) -> None:
     assert row in (ROOT / "docs" / "inventories.md").read_text()
 
 
-@pytest.mark.parametrize("reason", Reason)
-def test_every_reason_for_a_reject_is_documented(reason: Reason) -> None:
+def test_the_reasons_for_a_reject_are_documented_as_reports_explain_them() -> None:
     page = (ROOT / "docs" / "inventories.md").read_text().split("## Reasons for a reject\n")[1]
-    assert f"`{reason}`" in "".join(re.findall(r"^\|([^|]*)\|", page, re.MULTILINE))
+    rows = re.findall(r"^\| `.*$", page, re.MULTILINE)
+    names = [", ".join(f"`{reason}`" for reason in found.reasons) for found in EXPLANATIONS]
+    expected = zip(names, EXPLANATIONS, strict=True)
+    assert rows == [f"| {reasons} | {found.when} | {found.advice} |" for reasons, found in expected]
+    assert sorted(reason for found in EXPLANATIONS for reason in found.reasons) == sorted(Reason)

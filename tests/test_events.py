@@ -1,6 +1,8 @@
 """The stream of events: whatever a subscriber does, the run goes on, and the other subscribers hear of it."""
 
 import threading
+from pathlib import Path
+from typing import get_args
 
 import msgspec
 import pytest
@@ -55,6 +57,22 @@ def test_a_subscriber_that_hangs_holds_up_neither_run_nor_others(monkeypatch: py
     release.set()
 
 
+def test_ctrl_c_only_ends_the_wait_for_a_subscriber(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream, release = EventStream(), threading.Event()
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def hang(_: RunEvent) -> None:
+        release.wait()
+
+    with stream.attached("page", hang):
+        stream.emit(rate(1))
+        monkeypatch.setattr(threading.Thread, "join", interrupt)
+    assert stream.problems == ["page: it is too slow, and has not taken the last events of the run"]
+    release.set()
+
+
 def test_a_slow_subscriber_misses_only_frequent_events(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "CAPACITY", 10)
     stream, heard, release = EventStream(), list[RunEvent](), threading.Event()
@@ -90,3 +108,9 @@ def test_events_can_be_sent_as_json_with_their_names() -> None:
     encoded = msgspec.json.encode(event)
     assert msgspec.json.decode(encoded)["event"] == "RateMeasured"
     assert msgspec.json.decode(encoded, type=RunEvent) == event
+
+
+@pytest.mark.parametrize("event", [kind.__name__ for kind in get_args(RunEvent)])
+def test_the_documents_name_every_event(event: str) -> None:
+    page = Path(__file__).parents[1] / "docs" / "events.md"
+    assert f"`{event}`" in page.read_text(encoding="utf-8")

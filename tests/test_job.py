@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from batchlic.carrier.catalog import Action, LicenseType
 from batchlic.cli.options import GuardOptions, InventoryOptions, PlanOptions, RunOptions
 from batchlic.errors import ExitCode, RefusedToStart, UsageError
-from batchlic.job import Job, load_job, make_job
+from batchlic.job import Job, Limits, load_job, make_job
 from batchlic.reader import IdKind
 
 LIFETIME, FLEXIBLE = "SIMSec-IoT-Lt", "SIMSec-IoT"
@@ -34,6 +35,7 @@ def write(folder: Path, text: str) -> Path:
         ({"limits": {"xyzzy": 3}}, "limits.xyzzy: there is no such key; known: batch_size"),
         ({"license": {"sku": "SIMSec-IoT-LT"}}, "unknown SKU SIMSec-IoT-LT; did you mean SIMSec-IoT-Lt?"),
         ({"inventory": {}}, "inventory.files: is missing"),
+        ({"notify": {"too": ["ops"]}}, "notify.too: there is no such key; did you mean to?"),
     ],
 )
 def test_a_misspelled_key_is_refused_with_a_suggestion(tables: dict[str, Any], advice: str) -> None:
@@ -54,6 +56,10 @@ def test_a_misspelled_key_is_refused_with_a_suggestion(tables: dict[str, Any], a
         ("limits", "give_up_after", [0, -1], [0.1, 86400]),
         ("limits", "max_rejects", [-1], [0, 10**9]),
         ("inventory", "min_rows", [-1, 1.5, "many"], [0, 10**9]),
+        ("notify", "to", [["o-p"], ["1st"], "ops"], [[], ["ops", "OPS_2"]]),
+        ("notify", "on", [["always"]], [[], ["failure", "recovered"]]),
+        ("notify", "heartbeat", ["", "a b"], ["fleet"]),
+        ("notify", "heartbeat_ok", [[7], [-1], ["all"]], [[], [0, 3]]),
         ("sandbox", "rate", [0], [1]),
         ("sandbox", "burst", [0], [1]),
         ("sandbox", "latency", [-1], [0]),
@@ -64,7 +70,7 @@ def test_every_value_is_checked_at_its_limits(table: str, key: str, bad: list[An
     for value in good:
         assert getattr(getattr(job(**{table: {**others, key: value}}), table), key) == value
     for value in bad:
-        with pytest.raises(UsageError, match=rf"^test: {table}\.{key}: "):
+        with pytest.raises(UsageError, match=rf"^test: {table}\.{key}(\.0)?: "):
             job(**{table: {**others, key: value}})
 
 
@@ -218,3 +224,31 @@ def test_a_job_keeps_its_guards_in_the_journal() -> None:
     inventory = {"files": ["a"], "min_rows": 5, "max_change": "250%", "allow_empty": True}
     given = job(inventory=inventory)
     assert Job.model_validate(given.model_dump(mode="json")) == given
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"to": ["slack://hunter2"]},
+        {"urls": "json://hunter2"},
+        {"heartbeat": "https://hc-ping.com/hunter2"},
+        {"targets": {"ops": ["mailtos://u:hunter2@example.com"]}},
+    ],
+)
+def test_f_a_url_in_a_job_file_is_refused_and_not_shown(table: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="as BATCHLIC_NOTIFY_URLS, or as BATCHLIC_NOTIFY_URL_OPS") as error:
+        job(notify=table)
+    assert "hunter2" not in str(error.value)
+
+
+@pytest.mark.parametrize(("given", "stored"), [("20%", "20%"), ("0.2", "20%"), (0.05, "5%"), ("0%", "0%")])
+def test_headroom_is_a_share_of_the_limit(given: object, stored: str) -> None:
+    assert Limits.model_validate({"headroom": given}).headroom == stored
+
+
+@pytest.mark.parametrize(
+    "limits", [{"headroom": "100%"}, {"headroom": 20}, {"headroom": "20%", "fixed_rate": 5}]
+)
+def test_headroom_that_can_not_be_left_is_refused(limits: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match="headroom"):
+        Limits.model_validate(limits)

@@ -208,3 +208,67 @@ def test_how_a_file_ends_its_lines_is_no_part_of_a_secret(text: str, change: tup
     file.write_bytes(text.replace(*change).encode())
     file.chmod(0o600)
     assert load_settings().secrets() == ["secret"]
+
+
+def targets(names: list[str] | None) -> dict[str, str]:
+    return {name: url.get_secret_value() for name, url in load_settings().notify_targets(names).items()}
+
+
+def test_urls_of_notifications_are_separated_by_whitespace_or_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = dotenv(
+        tmp_path / "file", BATCHLIC_NOTIFY_URL_OPS="json://file", BATCHLIC_NOTIFY_URL_CHAT="json://c"
+    )
+    monkeypatch.setenv("BATCHLIC_CREDENTIALS_FILE", str(files))
+    monkeypatch.setenv("BATCHLIC_NOTIFY_URLS", " json://a\n json://b ")
+    monkeypatch.setenv("BATCHLIC_NOTIFY_URL_OPS", "json://environment")
+    assert targets(None) == {"BATCHLIC_NOTIFY_URLS #1": "json://a", "BATCHLIC_NOTIFY_URLS #2": "json://b"}
+    named = {"BATCHLIC_NOTIFY_URL_OPS": "json://environment", "BATCHLIC_NOTIFY_URL_CHAT": "json://c"}
+    assert targets(["ops", "Chat"]) == named
+    assert targets([]) == {}
+    assert set(named.values()) | {"json://a", "json://b"} <= set(load_settings().secrets())
+
+
+def test_a_name_without_a_url_names_the_setting() -> None:
+    with pytest.raises(UsageError, match="names ops in `to`, but BATCHLIC_NOTIFY_URL_OPS is not set"):
+        targets(["ops"])
+    with pytest.raises(UsageError, match="the heartbeat fleet, but BATCHLIC_HEARTBEAT_URL_FLEET is not set"):
+        load_settings().heartbeat("fleet")
+
+
+@pytest.mark.parametrize(
+    "url", ["https://hc.example/planted", "http://127.0.0.1:8000/planted", "http://[::1]/p"]
+)
+def test_a_heartbeat_is_encrypted_or_stays_on_this_machine(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BATCHLIC_HEARTBEAT_URL_FLEET", url)
+    found = load_settings().heartbeat("fleet")
+    assert found is not None
+    assert found.get_secret_value() == url
+    assert load_settings().heartbeat(None) is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://hc.example/planted",
+        "planted",
+        "ftp://planted",
+        "https://a/planted https://b",
+        "https:///planted",
+    ],
+)
+def test_f_a_heartbeat_that_is_not_encrypted_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BATCHLIC_HEARTBEAT_URL", url)
+    with pytest.raises(
+        UsageError, match=r"^BATCHLIC_HEARTBEAT_URL: give one URL that begins with https"
+    ) as error:
+        load_settings().heartbeat(None)
+    assert "planted" not in str(error.value)
+
+
+def test_a_setting_like_that_of_a_url_is_refused_with_a_suggestion(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BATCHLIC_NOTIFY_URL", "json://planted")
+    with pytest.raises(UsageError, match="did you mean BATCHLIC_NOTIFY_URLS") as error:
+        load_settings()
+    assert "planted" not in str(error.value)

@@ -89,11 +89,21 @@ def _same(given: str, secret: Secret) -> bool:
     return hmac.compare_digest(expected, actual)
 
 
+def is_private(address: str | None) -> bool:
+    """Return whether an address is one of this machine or of a private network."""
+    ip = _parsed(address)
+    return ip is not None and ip.is_private
+
+
 def _is_in(address: str | None, allowed: tuple[Network, ...]) -> bool:
+    ip = _parsed(address)
+    return ip is not None and any(ip in network for network in allowed)
+
+
+def _parsed(address: str | None) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The address, as IPv4 if it is one inside IPv6; None for other texts."""
     try:
         ip = ipaddress.ip_address(address or "")
     except ValueError:
-        return False
-    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped:
-        ip = ip.ipv4_mapped
-    return any(ip in network for network in allowed)
+        return None
+    return (isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped) or ip

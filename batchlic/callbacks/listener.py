@@ -16,9 +16,10 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 from structlog.typing import FilteringBoundLogger
 
-from batchlic.callbacks.access import Access
+from batchlic.callbacks.access import Access, is_private
 from batchlic.callbacks.bodies import Body, UnreadableBody, decompressed, read_body
 from batchlic.callbacks.messages import StoredMessage, stored_message
+from batchlic.callbacks.metrics import CONTENT_TYPE, ListenerMetrics
 from batchlic.callbacks.store import StoreError
 
 PATH = "/callbacks/CarrierService"
@@ -69,7 +70,7 @@ class Listener:
         self._check = check
         self._account = account
         self._max_waiting = max_waiting
-        self._waiting = 0
+        self._metrics = ListenerMetrics()
         self._log = _Log(logger)
         self.app = Starlette(
             routes=[
@@ -77,27 +78,38 @@ class Listener:
                 Route(f"{path}/{{account:path}}", self._receive, methods=["POST"]),
                 Route("/health", self._health, methods=["GET"]),
                 Route("/ready", self._ready, methods=["GET"]),
+                Route("/metrics", self._show_metrics, methods=["GET"]),
             ],
             middleware=[Middleware(_SingleSlashes)],
         )
 
     async def _receive(self, request: Request) -> Response:
-        if self._waiting >= self._max_waiting:
-            return self._unavailable("too many messages wait for the store")
-        self._waiting += 1
+        metrics = self._metrics
+        metrics.received += 1
+        if metrics.waiting >= self._max_waiting:
+            return self._refuse_for_now("too many messages wait for the store")
+        metrics.waiting += 1
         try:
             message = await self._read(request)
             await self._keep(message)
-            if message.raw:
-                self._log.add("message kept as it came", "it reports no success or failure of a device", None)
         except MessageRefused as refusal:
+            metrics.refused[refusal.status] += 1
             self._log.add(_REFUSED, refusal.reason, self._source(request))
             return Response(status_code=refusal.status, headers={"Connection": "close"})
         except StoreError as error:
-            return self._unavailable(str(error))
+            return self._refuse_for_now(str(error))
         finally:
-            self._waiting -= 1
+            metrics.waiting -= 1
+        metrics.stored += 1
+        metrics.last_stored_at = time.time()
+        if message.raw:
+            metrics.unjudged += 1
+            self._log.add("message kept as it came", "it reports no success or failure of a device", None)
         return Response(b"{}", media_type="application/json")
+
+    def _refuse_for_now(self, reason: str) -> Response:
+        self._metrics.refused[503] += 1
+        return self._unavailable(reason)
 
     async def _read(self, request: Request) -> StoredMessage:
         """Return the message of a request that passes all checks; raise MessageRefused otherwise."""
@@ -133,7 +145,16 @@ class Listener:
             await anyio.to_thread.run_sync(self._check)
         except StoreError as error:
             return self._unavailable(str(error))
-        return Response(status_code=200 if self._waiting < self._max_waiting else 503)
+        return Response(status_code=200 if self._metrics.waiting < self._max_waiting else 503)
+
+    async def _show_metrics(self, request: Request) -> Response:
+        """Answer with the counts of messages, on this machine and in private networks only."""
+        source = self._source(request)
+        peer = request.client.host if request.client else None
+        is_passed_on = any(name in request.headers for name in ("x-forwarded-for", "forwarded", "via"))
+        if not is_private(source) or (is_passed_on and source == peer):  # by a proxy that is not trusted
+            return Response(status_code=403)
+        return Response(self._metrics.exposition(), media_type=CONTENT_TYPE)
 
 
 class _SingleSlashes:

@@ -223,6 +223,17 @@ def check_base_url(base_url: str) -> httpx.URL:
     return url
 
 
+def refuse_unencrypted(setting: str, secret_url: str) -> None:
+    """Raise UsageError if a URL that is itself a secret is malformed or would be sent unencrypted."""
+    try:
+        url = httpx.URL(secret_url)
+    except httpx.InvalidURL:
+        url = httpx.URL("")
+    is_encrypted = url.scheme == "https" or (url.scheme == "http" and _is_loopback(url.host))
+    if not is_encrypted or not url.host or any(map(str.isspace, secret_url)):
+        raise UsageError(f"{setting}: give one URL that begins with https://: the URL is a secret")
+
+
 def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback

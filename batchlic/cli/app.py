@@ -9,12 +9,13 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from batchlic.atomic import read_error, refuse_undecodable
-from batchlic.cli import callbacks, ledger, recovery, run, runs, sandbox
+from batchlic.atomic import refuse_undecodable
+from batchlic.cli import alerts, callbacks, ledger, limit, recovery, run, runs, sandbox, serve
 from batchlic.cli.output import print_message
 from batchlic.cli.streams import guard_standard_streams
 from batchlic.errors import BatchlicError
 from batchlic.runs import signals
+from batchlic.runs.explained import explained
 
 
 class _Commands(TyperGroup):
@@ -26,14 +27,8 @@ class _Commands(TyperGroup):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> object:  # noqa: ANN401 - as above
-        try:
+        with explained():
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            raise signals.interruption() from None
-        except OSError as error:
-            if error.filename is None or error.errno is None:
-                raise
-            raise read_error(os.fsdecode(error.filename), error.errno) from error
 
 
 app = typer.Typer(
@@ -47,11 +42,14 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(run.app)
+app.add_typer(limit.app)
 app.add_typer(runs.app, name="runs")
 app.add_typer(recovery.app)
 app.add_typer(sandbox.app)
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(callbacks.app)
+app.add_typer(serve.app)
+app.add_typer(alerts.app)
 
 OBJECTS_BETWEEN_COLLECTIONS = 20_000
 """Allocations between garbage collections. Python's default of 700 costs a tenth of a run's CPU time."""

@@ -12,22 +12,18 @@ from batchlic.carrier.messages import Subscription
 from batchlic.chunker import DeviceStatus, Plan
 from batchlic.errors import ExitCode
 from batchlic.figures import counted, duration, noun_for, time_on_terminal
+from batchlic.job import as_share
 from batchlic.ledger.files import Count, Forgotten, Imported
 from batchlic.logs import printable
+from batchlic.runs.folder import RunFolder
 from batchlic.runs.history import HistoryEvent
+from batchlic.runs.live_limits import LimitsInForce
 from batchlic.runs.related import RelatedRun, Relation
 from batchlic.runs.status import AtWork, LastAnswer, StatusReport
 from batchlic.runs.verify import Verification
 from batchlic.writer.in_doubt import Doubt
-from batchlic.writer.summary import Summary
+from batchlic.writer.summary import STOPS, Summary
 
-_STOPS = {
-    ExitCode.BUG: "Stopped by an error",
-    ExitCode.USAGE: "Stopped early",
-    ExitCode.REFUSED: "Refused",
-    ExitCode.CREDENTIALS: "Credentials rejected",
-    ExitCode.STOPPED: "Stopped early",
-}
 DOUBTS_SHOWN = 10
 """Most requests in doubt that are shown."""
 
@@ -171,6 +167,21 @@ def describe_verification(verification: Verification, folder: Path) -> str:
     agreement = f"{folder}: journal, plan, audit, results, rejects and summary agree{head}"
     notes = (f"  not compared: {note.file} {printable(note.what)}" for note in verification.notes)
     return "\n".join([agreement, *notes])
+
+
+def describe_limits(limits: LimitsInForce) -> str:
+    """The limits of a session at work, and who changed them."""
+    bounds = limits.bounds
+    rates = [rate for rate in (limits.fixed_rate, bounds.max_rate) if rate is not None]
+    parts = [
+        "paused" if bounds.is_paused else "",
+        f"at most {min(rates):,.6g} requests per second" if rates else "",
+        f"at most {counted(bounds.max_concurrency, 'request')} in flight",
+        f"headroom {bounds.headroom}" if as_share(bounds.headroom) else "",
+    ]
+    at = time_on_terminal(limits.changed_at) if limits.changed_at else ""
+    changed = f" (changed by {printable(limits.changed_by)}, {at})" if limits.changed_by else ""
+    return f"Limits: {', '.join(filter(None, parts))}{changed}"
 
 
 def describe_history(device: str, events: Sequence[HistoryEvent]) -> str:
@@ -321,7 +332,7 @@ def _outcome(summary: Summary) -> str:
         return f"{_activity(summary.at_work)}: {figures}"
     if summary.exit_code is None:
         return f"Interrupted (killed, or the machine stopped): {figures}"
-    if stop := _STOPS.get(ExitCode(summary.exit_code)):
+    if stop := STOPS.get(ExitCode(summary.exit_code)):
         reason = summary.stopped_because or "devices are still pending"
         return f"{stop}: {printable(reason)}; {figures}"
     return f"Finished: {figures}"
@@ -347,6 +358,12 @@ def _next_steps(summary: Summary, folder: Path) -> list[str]:
     is_at_work = False
     if isinstance(summary, StatusReport):
         is_at_work = summary.at_work is not None
+    report = RunFolder(folder).report
+    if report.is_file() and not is_at_work:
+        lines.append(f"  Report: {report}")
+    if isinstance(summary, StatusReport):
+        if summary.limits is not None and summary.limits.changed_by is not None:
+            lines.append(f"  {describe_limits(summary.limits)}")
         lines += map(_related_line, summary.related)
         if summary.last_answer and not is_at_work:
             lines.append(_last_answer_line(summary.last_answer))

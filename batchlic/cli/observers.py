@@ -1,23 +1,127 @@
 """The observers that a command attaches to its run."""
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from batchlic.cli.output import print_message
 
 if TYPE_CHECKING:
     from batchlic.events import EventStream
+    from batchlic.job import Job, MetricsUse
+    from batchlic.monitoring.otel import OtlpMetrics, RunTraces
+    from batchlic.monitoring.otel_settings import Wanted
 
 
 @contextmanager
-def observers() -> Iterator["EventStream"]:
-    """The events of a run in the block; afterward print what went wrong with observers."""
+def observers(metrics: "MetricsUse", job: "Job | None" = None) -> Iterator["EventStream"]:
+    """The events of a run in the block; afterward print what went wrong with observers.
+
+    `job` is that of the run, if it is known before the run begins.
+    """
     from batchlic.events import EventStream
 
     events = EventStream()
     try:
-        yield events
+        with (
+            _metrics_file(events, metrics.file, job),
+            _metrics_server(events, metrics.port),
+            _opentelemetry(events),
+        ):
+            yield events
     finally:
         for problem in events.problems:
             print_message(f"warning: {problem}")
+
+
+@contextmanager
+def _metrics_file(events: "EventStream", path: str | None, job: "Job | None") -> Iterator[None]:
+    """Write the metrics of the block to a file."""
+    if path is None:
+        yield
+        return
+    from pathlib import Path
+
+    from batchlic.monitoring.prometheus import MetricsFile
+
+    labels = (job.name or job.action, job.action) if job is not None else ()
+    subscriber = MetricsFile(Path(path), labels)
+    try:
+        with events.attached("metrics file", subscriber):
+            yield
+    finally:
+        events.problems += subscriber.problems
+
+
+@contextmanager
+def _metrics_server(events: "EventStream", port: int | None) -> Iterator[None]:
+    """Serve the metrics of the block on this machine. A port that is in use is a problem, not an error."""
+    if port is None:
+        yield
+        return
+    from contextlib import closing
+
+    from batchlic.monitoring.prometheus import HOST, MetricsServer
+
+    try:
+        subscriber = MetricsServer(port)
+    except OSError as error:
+        events.problems.append(f"--metrics-port {port}: can't listen on {HOST}: {error.strerror}")
+        yield
+        return
+    print_message(f"Metrics of this run: {subscriber.url}")
+    with closing(subscriber), events.attached("metrics server", subscriber):
+        yield
+
+
+@contextmanager
+def _opentelemetry(events: "EventStream") -> Iterator[None]:
+    """Send what the standard variables of OpenTelemetry ask for. What is wrong with them is no error."""
+    from batchlic.monitoring.otel_settings import wanted
+
+    traces, metrics = wanted("traces", os.environ), wanted("metrics", os.environ)
+    events.problems += dict.fromkeys(filter(None, (traces.problem, metrics.problem)))
+    subscribers: list[RunTraces | OtlpMetrics] = []
+    try:
+        with ExitStack() as attached:
+            if traces.is_on or metrics.is_on:
+                subscribers += _otel_subscribers(events, traces, metrics)
+            for subscriber in subscribers:
+                attached.enter_context(events.attached("OpenTelemetry", subscriber))
+            yield
+    finally:
+        for subscriber in subscribers:
+            events.problems += subscriber.problems
+
+
+def _otel_subscribers(
+    events: "EventStream", traces: "Wanted", metrics: "Wanted"
+) -> "list[RunTraces | OtlpMetrics]":
+    """The subscribers for what is wanted; none, and a problem, if the library is missing or can't start."""
+    try:
+        from batchlic.monitoring.otel import OtlpMetrics, RunTraces, silence_library
+
+        silence_library()
+        return [
+            *([RunTraces(secrets=_secrets())] if traces.is_on else []),
+            *([OtlpMetrics()] if metrics.is_on else []),
+        ]
+    except ImportError:
+        reason = "an OTEL_ variable names an endpoint, but batchlic has no OpenTelemetry"
+        events.problems.append(f"{reason}: pip install 'batchlic[otel]'")
+    except Exception as error:  # noqa: BLE001 - a wrong OTEL_ variable must not stop a run
+        kind = type(error).__name__  # not its text: it may quote a variable with a secret (promise F)
+        events.problems.append(f"OpenTelemetry can't start with these OTEL_ variables ({kind})")
+    return []
+
+
+def _secrets() -> list[str]:
+    """Texts that must not leave this machine. If the settings are wrong, the run says so itself."""
+    from batchlic.errors import BatchlicError
+    from batchlic.settings import load_settings
+
+    try:
+        return load_settings().secrets()
+    except BatchlicError:
+        return []

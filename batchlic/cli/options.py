@@ -7,11 +7,14 @@ from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, datetime, timedelta
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
 from batchlic.errors import UsageError
+
+if TYPE_CHECKING:
+    from batchlic.job import MetricsUse
 
 ROLES = ("imei", "iccid", "account", "sku")
 FlagValues = dict[str, dict[str, Any]]
@@ -19,6 +22,13 @@ FlagValues = dict[str, dict[str, Any]]
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
+Notifying = Annotated[
+    bool | None,
+    typer.Option(
+        "--notify/--no-notify",
+        help="Tell the people of the job's [notify] how the run ends [not on a sandbox].",
+    ),
+]
 OnSandbox = Annotated[bool, typer.Option("--sandbox", help="Run against a sandbox carrier on this machine.")]
 
 NewLedger = Annotated[
@@ -124,18 +134,19 @@ class GuardOptions:
         """The options that were given, by key of a job file's table `inventory`. Raises UsageError."""
         return {
             "min_rows": self.min_rows,
-            "max_change": None if self.max_change is None else _percentage(self.max_change),
+            "max_change": percentage("--max-change", self.max_change),
             "allow_empty": self.allow_empty or None,
         }
 
 
-def _percentage(given: str) -> str:
+def percentage(option: str, given: str | None) -> str | None:
+    """The value of an option as a percentage; None if it was not given. Raises UsageError."""
     from batchlic.job import as_percentage
 
     try:
-        return as_percentage(given)
+        return None if given is None else as_percentage(given)
     except ValueError as error:
-        raise UsageError(f"--max-change: {error}") from None
+        raise UsageError(f"{option}: {error}") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,6 +244,12 @@ class SendOptions:
         float | None,
         typer.Option(min=0.001, help="Maximum requests per second [as many as the carrier allows]."),
     ] = None
+    headroom: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PERCENT", help="Share of the carrier's limit to leave to others, such as 20% [0%]."
+        ),
+    ] = None
     give_up_after: Annotated[
         float | None, typer.Option(min=1, help="Seconds without progress before the run stops [1800].")
     ] = None
@@ -246,6 +263,7 @@ class SendOptions:
         return {
             "max_concurrency": self.max_concurrency,
             "max_rate": self.max_rate,
+            "headroom": percentage("--headroom", self.headroom),
             "give_up_after": self.give_up_after,
             "allow_partial": self.allow_partial or None,
         }
@@ -275,23 +293,69 @@ class WaitOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MetricsOptions:
+    """Where the metrics of a run go."""
+
+    metrics_file: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH.prom", help="File for node_exporter's textfile collector, kept up to date."
+        ),
+    ] = None
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="Port on 127.0.0.1 that serves /metrics while the run goes on; 0 finds a free one.",
+        ),
+    ] = None
+
+    def values(self) -> dict[str, Any]:
+        """The options that were given, by key of a job file's table `metrics`. Raises UsageError."""
+        return {"file": self._file(), "port": self.metrics_port}
+
+    def table(self, otherwise: "MetricsUse | None" = None) -> "MetricsUse":
+        """These options, each that was not given as in `otherwise`. Raises UsageError."""
+        from batchlic.job import MetricsUse
+
+        given = {key: value for key, value in self.values().items() if value is not None}
+        return MetricsUse(**{**(otherwise.model_dump() if otherwise else {}), **given})
+
+    def _file(self) -> str | None:
+        if self.metrics_file is None:
+            return None
+        from batchlic.job import metrics_file
+
+        try:
+            return metrics_file(self.metrics_file)
+        except ValueError as error:
+            raise UsageError(f"--metrics-file {error}") from None
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunOptions:
     """What to plan, how to send it, and how long to wait for callbacks."""
 
     plan: PlanOptions = PlanOptions()
     send: SendOptions = SendOptions()
     wait: WaitOptions = WaitOptions()
+    metrics: MetricsOptions = MetricsOptions()
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be sent, send nothing, and leave no files.")
     ] = False
+    no_report: Annotated[bool, typer.Option("--no-report", help="Write no report.html.")] = False
     yes: Yes = False
     sandbox: OnSandbox = False
+    notify: Notifying = None
 
     def values(self) -> FlagValues:
         """The options that were given, by table and key of a job file. Raises UsageError for --column."""
         values = self.plan.values()
         values["limits"] |= self.send.limits()
         values["limits"]["require_confirmation"] = self.wait.require_confirmation or None
+        values["metrics"] = self.metrics.values()
+        values["report"] = {"write": False if self.no_report else None}
         return values
 
 

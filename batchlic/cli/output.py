@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from batchlic.errors import RefusedToStart
+from batchlic.errors import Declined, RefusedToStart
 from batchlic.runs import signals
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def print_message(text: str) -> None:
 
 
 def ask_on_terminal() -> "Ask | None":
-    """A function that asks for confirmation and raises RefusedToStart on a no; None without a terminal."""
+    """A function that asks for confirmation and raises Declined on a no; None without a terminal."""
     return _confirm if sys.stdin.isatty() else None
 
 
@@ -111,4 +111,4 @@ def _confirm(question: str, *, typed: str | None = None) -> None:
         is_confirmed = False  # the end of the input
     if not is_confirmed:
         given = "you answered no" if typed is None else f"you did not type {typed}"
-        raise RefusedToStart(f"{given}: nothing was sent or changed")
+        raise Declined(f"{given}: nothing was sent or changed")

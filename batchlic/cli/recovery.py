@@ -1,4 +1,4 @@
-"""Commands for after a run: settle devices in doubt, roll back, export rows, check files."""
+"""Commands for after a run: settle devices in doubt, roll back, export rows, report, check files."""
 
 import sys
 from pathlib import Path
@@ -8,7 +8,7 @@ import typer
 
 from batchlic.cli.arguments import RunDirectory, find_run_folder, refuse_unusable_target
 from batchlic.cli.observers import observers
-from batchlic.cli.options import Json, Yes
+from batchlic.cli.options import Json, MetricsOptions, Yes, with_option_groups
 from batchlic.cli.output import (
     ask_on_terminal,
     ask_or_refuse,
@@ -99,6 +99,30 @@ def export(
 
 
 @app.command()
+def report(
+    run_dir: RunDirectory,
+    *,
+    to: Annotated[Path | None, typer.Option(help="File to write [stdout].")] = None,
+) -> None:
+    """Make the report of a run as it stands now: one HTML file that needs no network."""
+    from batchlic.runs.folder import RunFolder
+    from batchlic.runs.report import report as report_of
+    from batchlic.writer.report.page import draw_and_render, write_report
+
+    folder = RunFolder(run_dir)
+    if to is None or str(to) == "-":
+        if sys.stdout.isatty():
+            raise UsageError("report: a terminal can't show HTML; give a file, such as --to report.html")
+        with results_on_stdout() as stdout:
+            stdout.write(draw_and_render(report_of(folder)).encode())
+    else:
+        refuse_unusable_target(to)
+        write_report(to, report_of(folder))
+        print_message(f"Report: {to}")
+
+
+@app.command()
+@with_option_groups
 def rollback(
     run_dir: RunDirectory,
     *,
@@ -106,6 +130,7 @@ def rollback(
         Literal["request", "device"],
         typer.Option(help="Undo each accepted request by its X-Request-ID, or each accepted device."),
     ] = "request",
+    metrics: MetricsOptions,
     yes: Yes = False,
     json: Json = False,
 ) -> None:
@@ -118,7 +143,7 @@ def rollback(
 
     folder = RunFolder(run_dir)
     ask = None if yes else ask_on_terminal()
-    with open_target(None) as target, observers() as events:
+    with open_target(None) as target, observers(metrics.table()) as events:
         summary = observed(
             events,
             lambda: roll_back(folder, By(by), target, run_id=new_run_id(), ask=ask, events=events),

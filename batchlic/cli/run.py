@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from batchlic.cli.alerts import alerts
 from batchlic.cli.arguments import Inventories, JobFile, RunDirectory
 from batchlic.cli.callbacks import check_wait_options, run_listener, wait_for_callbacks
 from batchlic.cli.observers import observers
@@ -17,7 +18,9 @@ from batchlic.cli.options import (
     SYNC_OPTIONS,
     FlagValues,
     Json,
+    MetricsOptions,
     NewLedger,
+    Notifying,
     OnSandbox,
     PlanOptions,
     RunOptions,
@@ -127,21 +130,37 @@ def plan(inventory: Inventories, *, options: PlanOptions) -> None:
 
 
 @app.command()
+@with_option_groups
 def resume(
-    run_dir: RunDirectory, *, new_ledger: NewLedger = False, sandbox: OnSandbox = False, json: Json = False
+    run_dir: RunDirectory,
+    *,
+    new_ledger: NewLedger = False,
+    metrics: MetricsOptions,
+    sandbox: OnSandbox = False,
+    notify: Notifying = None,
+    json: Json = False,
 ) -> None:
     """Continue a run that stopped. A finished run is left as it is."""
     from batchlic.job import EmbeddedSandbox
     from batchlic.runs.folder import RunFolder
+    from batchlic.runs.identity import recorded_job
     from batchlic.runs.run import resume as resume_run
     from batchlic.runs.run_events import observed
 
-    with open_target(EmbeddedSandbox() if sandbox else None) as target:
-        folder = RunFolder(run_dir)
-        with observers() as events:
-            summary = observed(
-                events, lambda: resume_run(folder, target, allow_new_ledger=new_ledger, events=events)
-            )
+    folder = RunFolder(run_dir)
+    job = recorded_job(folder)
+    measured = metrics.table(None if job is None or sandbox else job.metrics)
+    with (
+        observers(measured, job) as events,
+        alerts(events, job, run_dir, is_wanted=notify, on_sandbox=sandbox) as check,
+    ):
+
+        def work() -> "Summary":
+            check()
+            with open_target(EmbeddedSandbox() if sandbox else None) as target:
+                return resume_run(folder, target, allow_new_ledger=new_ledger, events=events)
+
+        summary = observed(events, work)
     exit_as(summary, run_dir, as_json=json)
 
 
@@ -183,36 +202,50 @@ def _with_ledger(job: "Job", folder: "RunFolder", options: PlanOptions) -> "Job"
     return job.with_ledger(find_ledger(options.run_dir))
 
 
+def _prepared(job: "Job", options: RunOptions, run_id: str) -> "tuple[Job, RunFolder]":
+    """The job with its ledger, and the run folder. Raises UsageError for options that don't fit."""
+    from batchlic.runs.folder import RunFolder
+
+    folder = RunFolder(_run_path(options.plan, run_id))
+    check_wait_options(options.wait, folder)
+    return (job if options.sandbox else _with_ledger(job, folder, options.plan)), folder
+
+
 def _start(job: "Job", options: RunOptions) -> None:
     from batchlic.events import Phase
-    from batchlic.runs.folder import RunFolder
     from batchlic.runs.run import new_run_id, start
     from batchlic.runs.run_events import observed
 
-    run_id = new_run_id()
-    folder = RunFolder(_run_path(options.plan, run_id))
-    check_wait_options(options.wait, folder)
-    if not options.sandbox:
-        job = _with_ledger(job, folder, options.plan)
+    run_id, on_sandbox = new_run_id(), options.sandbox
     if options.dry_run:
-        _dry_run(job, folder, options)
+        _dry_run(*_prepared(job, options, run_id), options)
         return
+    paths: list[Path] = []
+    measured = options.metrics.table(None if on_sandbox else job.metrics)
     with (
-        open_target(job.sandbox if options.sandbox else None) as target,
-        run_listener(options.wait, folder, on_sandbox=options.sandbox) as listener,
-        observers() as events,
+        observers(measured, job) as events,
+        alerts(events, job, options.plan.run_dir, is_wanted=options.notify, on_sandbox=on_sandbox) as check,
     ):
-        ask = None if options.yes or options.sandbox else ask_on_terminal()
 
         def work() -> "Summary":
-            summary = start(job, folder, target, run_id=run_id, ask=ask, listener=listener, events=events)
-            if options.wait.wait_callbacks is None or summary.stopped_because is not None:
-                return summary
-            with events.phase(Phase.WAITING):
-                return wait_for_callbacks(options.wait, folder)
+            check()
+            ready, folder = _prepared(job, options, run_id)
+            paths.append(folder.path)
+            with (
+                open_target(job.sandbox if on_sandbox else None) as target,
+                run_listener(options.wait, folder, on_sandbox=on_sandbox) as listener,
+            ):
+                ask = None if options.yes or on_sandbox else ask_on_terminal()
+                summary = start(
+                    ready, folder, target, run_id=run_id, ask=ask, listener=listener, events=events
+                )
+                if options.wait.wait_callbacks is None or summary.stopped_because is not None:
+                    return summary
+                with events.phase(Phase.WAITING):
+                    return wait_for_callbacks(options.wait, folder)
 
         summary = observed(events, work)
-    exit_as(summary, folder.path, as_json=options.plan.json)
+    exit_as(summary, paths[0], as_json=options.plan.json)
 
 
 def _dry_run(job: "Job", folder: "RunFolder", options: RunOptions) -> None:

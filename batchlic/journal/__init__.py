@@ -23,16 +23,19 @@ from batchlic.journal.records import (
     Settlement,
 )
 from batchlic.journal.status import is_lost, status_of
+from batchlic.journal.tail import Answered, JournalTail, Settled
 
 __all__ = [
     "SANDBOX",
     "SETTLED_BY_CALLBACK",
+    "Answered",
     "Attempt",
     "Event",
     "Intent",
     "InventoryFile",
     "Journal",
     "JournalQueries",
+    "JournalTail",
     "LicenseCount",
     "LostAnswers",
     "Outline",
@@ -40,6 +43,7 @@ __all__ = [
     "RunIdentity",
     "Sending",
     "SessionEnd",
+    "Settled",
     "Settlement",
     "inspect_journal",
     "is_lost",

@@ -26,7 +26,6 @@ from batchlic.journal.records import (
     SessionEnd,
     Settlement,
 )
-from batchlic.journal.status import is_lost
 
 ROWS_PER_FETCH = 1000
 
@@ -127,10 +126,13 @@ class JournalQueries:
 
         Refusals after a lost answer don't count: such a request is sent again as it was.
         """
-        of_batch = self.attempts(batches=range(batch_id, batch_id + 1))
-        attempts = [one for one in of_batch if (one.step, one.part) == (step, part)]
-        last_lost = max((place for place, one in enumerate(attempts) if is_lost(one)), default=len(attempts))
-        return sum(bool(one.is_refusal) for one in attempts[:last_lost])
+        intents = tables.intents.c
+        of_part = sa.and_(intents.batch_id == batch_id, intents.step == step, intents.part == part)
+        attempts = tables.intents.outerjoin(tables.answers)
+        last_lost = sa.select(sa.func.max(intents.seq)).select_from(attempts).where(of_part, _IS_LOST)
+        is_earlier = intents.seq < sa.func.coalesce(last_lost.scalar_subquery(), _AFTER_ALL)
+        query = sa.select(sa.func.count()).select_from(attempts)
+        return int(self._scalar(query.where(of_part, tables.answers.c.is_refusal, is_earlier)))
 
     def lost_answers(self) -> list[LostAnswers]:
         """The parts of batches with requests whose answers are not known."""
@@ -287,6 +289,9 @@ class JournalQueries:
         with self._reading() as connection:
             return connection.execute(query).scalar()
 
+
+_AFTER_ALL = 2**63 - 1
+"""Greater than the number of any attempt."""
 
 _LAST_ENDED = sa.select(sa.func.coalesce(sa.func.max(tables.session_ends.c.last_seq), 0)).scalar_subquery()
 

@@ -11,12 +11,14 @@ from tempfile import TemporaryDirectory
 import msgspec
 import polars as pl
 
-from batchlic.atomic import is_moved, read_error, replacing
+from batchlic.atomic import explain_read_errors, is_moved, read_error, replacing
 from batchlic.chunker import write_plan
+from batchlic.database import check_format, snapshot
 from batchlic.errors import RunFolderError, UsageError
 from batchlic.figures import TIME_IN_FILES
 from batchlic.journal import SANDBOX, inspect_journal
 from batchlic.ledger.ledger import Ledger, RunEntry
+from batchlic.ledger.opening import FILE_FORMAT, explain_ledger_errors
 from batchlic.ledger.records import ledger_records, list_states, read_states, recordable_rows
 from batchlic.ledger.schema import RECORD_COLUMNS, STATES
 from batchlic.reader import ReadOptions
@@ -106,6 +108,21 @@ def open_existing(path: Path) -> Iterator[Ledger]:
     if not path.is_file():
         raise UsageError(f"{path}: there is no ledger here; name it with --ledger")
     with closing(Ledger(path)) as ledger:
+        yield ledger
+
+
+@contextmanager
+def inspect_existing(path: Path) -> Iterator[Ledger]:
+    """A copy of the ledger at `path`, to read it without any change beside it.
+
+    Raises UsageError where there is none, and RunFolderError, LedgerError, NoAccess or StoppedEarly if it
+    can't be read.
+    """
+    with explain_read_errors(path):
+        if not path.is_file():
+            raise UsageError(f"{path}: there is no ledger here; name it with --ledger")
+    check_format(path, FILE_FORMAT)
+    with explain_ledger_errors(path), snapshot(path) as copy, closing(Ledger(copy)) as ledger:
         yield ledger
 
 

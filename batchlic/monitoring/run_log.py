@@ -6,6 +6,7 @@ import msgspec
 
 from batchlic.events import (
     AttemptEnded,
+    BoundsChanged,
     LicensesCounted,
     LimitChanged,
     RunEvent,
@@ -42,6 +43,8 @@ class LogWriter:
                     requests_per_s=None if rate is None else round(rate, 3),
                     concurrency=event.concurrency,
                 )
+            case BoundsChanged():
+                logger.info("limits", **_fields(event))
             case LicensesCounted():
                 logger.info("licenses", **_fields(event))
             case Warned():

@@ -33,10 +33,9 @@ LONGEST_TOKEN_PAUSE = 60.0
 DEFINITE = frozenset({Outcome.ACCEPTED, Outcome.REFUSED})
 """Answers that count as progress."""
 
-NOT_SENT = Answer(
-    outcome=Outcome.THROTTLED, error_message="not sent: another request had just been throttled (429)"
-)
-"""Ends an intent that became durable too late: its request must not leave any more (promise J)."""
+NOT_SENT = Answer(outcome=Outcome.THROTTLED, error_message="not sent: everyone had just been told to wait")
+"""Ends an intent that became durable too late: its request must not leave any more (promise J), since another
+one had just been throttled, or a person had stopped everyone."""
 
 
 class Observer(Protocol):
@@ -80,7 +79,7 @@ class Sender:
         self._login_delay_s = login_delay_s
         self.suspicions = Suspicions()
         self._breaker = CircuitBreaker()
-        self._tokens = _TokenRenewal(client, policy)
+        self._tokens = _TokenRenewal(client, policy, limiter)
         self._in_flight: set[anyio.CancelScope] = set()
 
     async def login(self) -> None:
@@ -125,7 +124,9 @@ class Sender:
             permit.dropped()
         answer = verdict.answer
         self._give_up_without_progress(answer)
-        self.suspicions.stop_if_nothing_is_accepted(course.delivery, answer, now=anyio.current_time())
+        self.suspicions.stop_if_nothing_is_accepted(
+            course.delivery, answer, seconds_since=self._limiter.seconds_since
+        )
         await self._tokens.renew_if_rejected(answer)
         return verdict
 
@@ -204,7 +205,7 @@ class Sender:
                 f"the carrier asks to wait {answer.retry_after_s:.0f} s; last answer: {answer.summary}. "
                 "Resume the run after that"
             )
-        if anyio.current_time() - self._tokens.last_progress > limit:
+        if self._limiter.seconds_since(self._tokens.last_progress) > limit:
             raise StoppedEarly(
                 f"no progress for {limit:.0f} s; last answer: {answer.summary}. "
                 "Resume the run when the carrier works again"
@@ -223,9 +224,10 @@ class _Course:
 class _TokenRenewal:
     """Renews rejected tokens, and gives up when the carrier rejects the new ones, too."""
 
-    def __init__(self, client: CarrierClient, policy: RetryPolicy) -> None:
+    def __init__(self, client: CarrierClient, policy: RetryPolicy, limiter: Limiter) -> None:
         self._client = client
         self._policy = policy
+        self._limiter = limiter
         self._lock = anyio.Lock()
         self._rejected_generation = -1
         self._useless_tokens = 0
@@ -245,7 +247,8 @@ class _TokenRenewal:
             if answer.credentials_generation > self._rejected_generation:
                 self._rejected_generation = answer.credentials_generation
                 await self._pause_after_useless_tokens(answer)
-            await self._policy.reach(lambda: self._client.renew(answer), since=self.last_progress)
+            since = anyio.current_time() - self._limiter.seconds_since(self.last_progress)
+            await self._policy.reach(lambda: self._client.renew(answer), since=since)
 
     async def _pause_after_useless_tokens(self, answer: Answer) -> None:
         if self._useless_tokens > MAX_USELESS_TOKENS:

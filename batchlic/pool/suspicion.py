@@ -27,6 +27,7 @@ An outage can look like refusals: a gateway that lost its routes, a service that
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -217,17 +218,23 @@ class Suspicions:
             and not self.is_explained(delivery)
         )
 
-    def stop_if_nothing_is_accepted(self, delivery: Delivery, answer: Answer, *, now: float) -> None:
-        """Stop once it is clear that the carrier refuses every request of this scope."""
+    def stop_if_nothing_is_accepted(
+        self, delivery: Delivery, answer: Answer, *, seconds_since: Callable[[float], float]
+    ) -> None:
+        """Stop once it is clear that the carrier refuses every request of this scope.
+
+        `seconds_since` gives the seconds since a moment in which requests could be sent.
+        """
         batch, scope = delivery.batch, _scope(delivery.batch)
         suspicion = self._suspicions.get(scope)
         if suspicion is None or not suspicion.is_strong or delivery.is_bounded:
             return
         may_be_outage = scope in self._accepted_at or delivery.position is Position.SECOND
-        is_over = now - suspicion.since > PATIENCE_S
+        lasts = seconds_since(suspicion.since)
+        is_over = lasts > PATIENCE_S
         is_hopeless = suspicion.probes >= MANY_REQUESTS or suspicion.blaming_account >= MANY_BATCHES
         if is_over or (is_hopeless and not may_be_outage):
-            since = f" for {now - suspicion.since:.0f} s" if may_be_outage else ""
+            since = f" for {lasts:.0f} s" if may_be_outage else ""
             reason = (
                 f"the carrier refuses all requests for account {batch.account_name}, SKU {batch.sku_number}"
                 f"{since}; last answer: {answer.summary}. No device counts as failed for this reason. "

@@ -1,4 +1,7 @@
-"""How a session ends: its files are written from the journal and published, the ledger is updated."""
+"""How a session ends: its files are written from the journal and published, the ledger is updated.
+
+The report comes last: whatever happens to it, the run has ended.
+"""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -16,6 +19,7 @@ from batchlic.journal import Journal, JournalQueries, SessionEnd
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import sha256_of
 from batchlic.runs.ledger_sync import ledger_sync
+from batchlic.runs.report_data import write_at_end
 from batchlic.runs.signals import finishing
 from batchlic.runs.staging import publishing
 from batchlic.writer.audit import write_audit
@@ -83,7 +87,7 @@ def finalize(
         session_notes = _earlier_notes(folder, journal) if notes is None else notes
         with publishing(folder, journal):
             summary = _stage(job, folder, journal, began=began, stopped=stopped, notes=session_notes)
-        return _update_ledger(job, folder, journal, summary)
+        return _write_report(job, folder, journal, _update_ledger(job, folder, journal, summary))
 
 
 def _stage(
@@ -124,6 +128,19 @@ def _update_ledger(job: Job, folder: RunFolder, journal: Journal, summary: Summa
             ledger.record(folder, journal)
     except BatchlicError as error:
         note = f"the ledger could not be updated; the next run reads this run's journal instead: {error}"
+        return msgspec.structs.replace(summary, notes=[*summary.notes, note])
+    return summary
+
+
+def _write_report(job: Job, folder: RunFolder, journal: Journal, summary: Summary) -> Summary:
+    """Write report.html if the job wants it; a failure is a note, and `batchlic report` can make it later."""
+    if not job.report.write:
+        return summary
+    try:
+        write_at_end(job, folder, journal, summary, made_at=now())
+    except Exception as error:  # noqa: BLE001 - drawing and rendering never stop a run
+        reason = str(error) if isinstance(error, BatchlicError) else type(error).__name__
+        note = f"report.html could not be written; `batchlic report {folder.path}` tries again: {reason}"
         return msgspec.structs.replace(summary, notes=[*summary.notes, note])
     return summary
 

@@ -96,9 +96,24 @@ class RunFolder:
         return self.path / "summary.json"
 
     @property
+    def report(self) -> Path:
+        """The report for people. It is not published with the other files, because it can be made again."""
+        return self.path / "report.html"
+
+    @property
     def log(self) -> Path:
         """The log, as JSON lines."""
         return self.path / "run.log"
+
+    @property
+    def limits(self) -> Path:
+        """The limits of the session at work, as it publishes them."""
+        return self.path / "limits.json"
+
+    @property
+    def limits_request(self) -> Path:
+        """The limits that somebody wants the session at work to have."""
+        return self.path / ".limits.request.json"
 
     @property
     def lock(self) -> Path:
@@ -159,9 +174,8 @@ class RunFolder:
         """Lock the folder for this process. Raises RefusedToStart if another process has locked it."""
         with _file_lock(self.lock, _conflict(self)):
             staged_files = map(staged_path, self.published_files)
-            remove_leftovers(
-                self.path, (self.plan, self.rejects, self.journal, *self.published_files, *staged_files)
-            )
+            others = (self.plan, self.rejects, self.journal, self.report, self.limits, self.limits_request)
+            remove_leftovers(self.path, (*others, *self.published_files, *staged_files))
             yield
 
     @property

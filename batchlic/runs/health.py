@@ -44,7 +44,7 @@ class Health:
     def check(self) -> None:
         """Report an answer that is overdue, and an outage that lasts."""
         self._report_failure()
-        silence = anyio.current_time() - self._heard_at
+        silence = self._limiter.seconds_since(self._heard_at)
         is_due = self._limiter.in_flight > 0 or not self._is_known
         if silence >= SILENCE_S and is_due and not self._limiter.is_paused:
             self._outage.silent(silence)

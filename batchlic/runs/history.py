@@ -1,7 +1,7 @@
 """The history of one device across runs: planned or rejected, sent, answered, settled, called back."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from batchlic.atomic import explain_read_errors, is_moved, read_error
 from batchlic.carrier.answers import Outcome
 from batchlic.carrier.catalog import Action
 from batchlic.chunker import DeviceStatus, Step, parse_ranges
-from batchlic.errors import RunFolderError, UsageError
+from batchlic.errors import BatchlicError, RunFolderError, UsageError
 from batchlic.figures import time_in_files
 from batchlic.journal import Event, JournalQueries, Settlement
 from batchlic.reader.scans import scan_parquet
@@ -68,6 +68,26 @@ def device_history(device: str, runs: Path) -> list[HistoryEvent]:
         raise UsageError(f"{runs}: there is no run in this folder")
     events = [event for folder in folders for event in _events_of_run(device, folder)]
     return sorted(events, key=lambda event: event.at)
+
+
+class FoundHistory(msgspec.Struct, frozen=True):
+    """The events of a device in the runs that can be read, and why the others can't, as sentences."""
+
+    events: list[HistoryEvent]
+    problems: list[str]
+
+
+def found_history(device: str, folders: Iterable[RunFolder]) -> FoundHistory:
+    """The events of an IMEI or ICCID in some runs, in order of time. Runs without a journal have none."""
+    events: list[HistoryEvent] = []
+    problems: list[str] = []
+    for folder in folders:
+        try:
+            if folder.journal.exists() or left_by_a_run(folder):
+                events += _events_of_run(device, folder)
+        except (BatchlicError, OSError) as error:
+            problems.append(str(error))
+    return FoundHistory(sorted(events, key=lambda event: event.at), problems)
 
 
 def _run_folders(runs: Path) -> Iterator[RunFolder]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from batchlic.atomic import explain_read_errors, staged_path
 from batchlic.chunker import Plan
-from batchlic.errors import InventoryError, RunFolderError, UsageError
+from batchlic.errors import BatchlicError, InventoryError, RunFolderError, UsageError
 from batchlic.job import Job
 from batchlic.journal import InventoryFile, Journal, JournalQueries, RunIdentity, inspect_journal
 from batchlic.reader.inputs.addresses import Address, Downloaded, fetched, shown
@@ -22,6 +22,9 @@ _GUARDS = ("inventory.allow_empty", "inventory.min_rows", "inventory.max_change"
 _MAY_CHANGE = (
     "limits",
     "ledger",
+    "metrics",
+    "notify",
+    "report",
     "sandbox",
     "inventory.files",
     "inventory.download_timeout",
@@ -57,6 +60,15 @@ def identify(job: Job, folder: RunFolder, carrier: str, plan: Plan, run_id: str)
 def job_of(identity: RunIdentity) -> Job:
     """The job of the run. Addresses of inventories lack queries and logins: they are not read again."""
     return Job.model_validate(identity.job)
+
+
+def recorded_job(folder: RunFolder) -> Job | None:
+    """The job of the run in a folder; None if the folder has no run, or if its journal can't be read."""
+    try:
+        with inspected(folder) as journal:
+            return job_of(journal.identity)
+    except BatchlicError:
+        return None
 
 
 def _without_secrets(job: Job) -> Job:
@@ -226,11 +238,15 @@ def left_by_a_run(folder: RunFolder) -> list[Path]:
     log = folder.journal.with_name(f"{folder.journal.name}-wal")
     staged = [staged_path(path) for path in folder.published_files]
     with explain_read_errors(folder.path):
-        return [path for path in (*folder.published_files, folder.log, *staged, log) if path.exists()]
+        return [path for path in (*_visible_files(folder), *staged, log) if path.exists()]
+
+
+def _visible_files(folder: RunFolder) -> tuple[Path, ...]:
+    return (*folder.published_files, folder.report, folder.log)
 
 
 def _files_left(folder: RunFolder) -> str:
-    left = [path for path in left_by_a_run(folder) if path in {*folder.published_files, folder.log}]
+    left = [path for path in left_by_a_run(folder) if path in _visible_files(folder)]
     if not left:
         return ""
     dated = ", ".join(

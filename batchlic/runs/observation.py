@@ -109,7 +109,6 @@ class Observation:
 
     def count(self) -> None:
         """Emit the devices so far, and the rate."""
-        found = self._limiter.found
         self._events.emit(
             DevicesCounted(
                 to_send=self.tally.to_send,
@@ -120,12 +119,18 @@ class Observation:
         self._events.emit(
             RateMeasured(
                 requests_per_s=self._limiter.flow or 0.0,
-                found=str(found) if isinstance(found, NoLimit | Shut) else f"found: {found}",
+                found=self._found(),
                 in_flight=self._limiter.in_flight,
                 concurrency=self._limiter.concurrency,
                 is_paused=self._limiter.is_paused,
             )
         )
+
+    def _found(self) -> str:
+        found = self._limiter.found
+        if self._limiter.is_stopped:
+            return "paused by batchlic limit"
+        return str(found) if isinstance(found, NoLimit | Shut) else f"found: {found}"
 
     def _count(self, status: DeviceStatus, batch: Batch, intent: Intent) -> None:
         """Count devices, but not in a step of a migration: `Tally.moved` counts those."""

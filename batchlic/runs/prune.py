@@ -342,7 +342,7 @@ def _span(run: ListedRun) -> tuple[float, float]:
 
 def _refuse_foreign_files(folder: RunFolder) -> None:
     """Raise _Keep if the folder holds something that is not of a run."""
-    published = (*folder.published_files, folder.path / "report.html")
+    published = (*folder.published_files, folder.report)
     own = {path.name for path in (folder.plan, folder.rejects, folder.log, folder.lock, *published)}
     own |= {staged_path(path).name for path in published}
     databases = (folder.journal.name, CALLBACK_STORE)

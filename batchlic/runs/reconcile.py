@@ -40,7 +40,7 @@ from batchlic.runs.identity import job_of, refuse_changed_plan, sha256_of
 from batchlic.runs.ledger_sync import ledger_sync
 from batchlic.runs.settle import parts_of
 from batchlic.runs.signals import finishing, is_asked, wait
-from batchlic.runs.staging import recovered_journal
+from batchlic.runs.staging import recovered_journal, remove_report
 from batchlic.runs.states import recorded_reports
 from batchlic.writer.callback_outcomes import (
     outcomes_of,
@@ -91,6 +91,7 @@ def reconcile(folder: RunFolder, store: Store) -> Summary:
         if not reports.equals(earlier):
             with ledger_sync(job, journal.identity.carrier, locked=(folder,)) as ledger:
                 ledger.reopen(folder, journal)
+            remove_report(folder)
             # The journal first: what was executed must not be sent again, even after a kill right here.
             _settle_proven(folder, journal, requests, outcomes_of(reports.lazy()).collect())
             write_reports(staged_path(folder.outcomes), reports.lazy())

@@ -43,7 +43,12 @@ class RelatedRun(msgspec.Struct, frozen=True, kw_only=True):
 
 def related_runs(folder: RunFolder, identity: RunIdentity) -> list[RelatedRun]:
     """The runs that the run in `folder` is linked with. Runs that can't be read are left out."""
-    return [*_origins(folder, identity), *_rollbacks(folder), *_followers(folder, identity)]
+    return [*nested_runs(folder, identity), *_followers(folder, identity)]
+
+
+def nested_runs(folder: RunFolder, identity: RunIdentity) -> list[RelatedRun]:
+    """The same without runs that followed, to find which all runs beside this one must be opened."""
+    return [*_origins(folder, identity), *_rollbacks(folder)]
 
 
 def _origins(folder: RunFolder, identity: RunIdentity) -> Iterator[RelatedRun]:

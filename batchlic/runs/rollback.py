@@ -117,7 +117,7 @@ def _job(folder: RunFolder, identity: RunIdentity) -> Job:
     inventory = job.inventory.model_copy(update={"files": [str(folder.plan)], "columns": {}})
     # Not every carrier calls back when a request is undone.
     limits = job.limits.model_copy(update={"require_confirmation": False})
-    changes = {"name": None, "inventory": inventory, "limits": limits}
+    changes = {"name": None, "inventory": inventory, "limits": limits, "notify": None}
     if identity.to_sku is None:
         return job.model_copy(update={**changes, "action": Action.UNASSIGN.value})
     swapped = {"from_sku": job.license.to_sku, "to_sku": job.license.from_sku}

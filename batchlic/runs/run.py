@@ -47,7 +47,7 @@ from batchlic.runs.preflight import (
 )
 from batchlic.runs.run_events import plan_ready, run_started
 from batchlic.runs.signals import finishing
-from batchlic.runs.staging import recovered_journal
+from batchlic.runs.staging import recovered_journal, remove_report
 from batchlic.runs.submit import submit
 from batchlic.runs.sync import is_short, sync_rules
 from batchlic.runs.target import Target
@@ -213,6 +213,7 @@ def continue_run(
         if next(journal.attempts(), None) is None:  # nothing was sent: perhaps the ledger was not checked
             groups = [group for group in planned_groups(folder.plan) if group.action is not Action.UNASSIGN]
             unrecorded = ledger.unrecorded(groups, run_id=journal.identity.run_id)
+    remove_report(folder)
     return submit(
         job,
         folder,

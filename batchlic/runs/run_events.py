@@ -3,11 +3,13 @@
 from collections.abc import Callable
 
 from batchlic.carrier.answers import Outcome
-from batchlic.errors import BatchlicError, ExitCode
+from batchlic.errors import BatchlicError, Declined, ExitCode
 from batchlic.events import EventStream, PlanReady, RunEnded, RunStarted
 from batchlic.job import Job
 from batchlic.journal import RunIdentity
+from batchlic.runs.explained import explained
 from batchlic.runs.folder import RunFolder
+from batchlic.runs.signals import Interrupted, is_ctrl_c
 from batchlic.writer.summary import Summary
 
 
@@ -40,9 +42,11 @@ def plan_ready(identity: RunIdentity) -> PlanReady:
 def observed(events: EventStream, work: Callable[[], Summary]) -> Summary:
     """Do the work of a command on a run, and emit how the command ends, whatever happens."""
     try:
-        summary = work()
+        with explained():
+            summary = work()
     except BatchlicError as error:
-        events.emit(RunEnded(exit_code=error.exit_code, reason=str(error)))
+        is_by_person = isinstance(error, Declined) or (isinstance(error, Interrupted) and is_ctrl_c())
+        events.emit(RunEnded(exit_code=error.exit_code, reason=str(error), is_by_person=is_by_person))
         raise
     except BaseException as error:
         reason = f"unexpected error ({type(error).__name__})"  # its text may hold a secret (promise F)
@@ -56,6 +60,7 @@ def _run_ended(summary: Summary) -> RunEnded:
     return RunEnded(
         exit_code=summary.exit_code or ExitCode.OK,
         reason=summary.stopped_because,
+        is_by_person=summary.exit_code == ExitCode.STOPPED and is_ctrl_c(),
         statuses=summary.statuses,
         rows_read=summary.rows_read,
         rejected=summary.rejected,

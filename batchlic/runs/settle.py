@@ -1,7 +1,5 @@
 """Records an operator's decision about devices whose answer was lost (promises D and E)."""
 
-import os
-import pwd
 from collections.abc import Collection
 from contextlib import closing
 from time import monotonic
@@ -19,8 +17,9 @@ from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import job_of, refuse_changed_plan
 from batchlic.runs.ledger_sync import ledger_sync
 from batchlic.runs.signals import finishing
-from batchlic.runs.staging import recovered_journal
+from batchlic.runs.staging import recovered_journal, remove_report
 from batchlic.runs.states import states_of
+from batchlic.runs.user import user_name
 from batchlic.writer.summary import Summary
 
 
@@ -69,7 +68,8 @@ def settle(
         with finishing():
             with ledger_sync(job, journal.identity.carrier, locked=(folder,)) as ledger:
                 ledger.reopen(folder, journal)
-            journal.settle(parts_of(chosen), status, settled_by=_operator(), reason=reason, settled_at=now())
+            remove_report(folder)
+            journal.settle(parts_of(chosen), status, settled_by=user_name(), reason=reason, settled_at=now())
             return finalize(job, folder, journal, began=began, stopped=stopped)
 
 
@@ -141,10 +141,3 @@ def parts_of(devices: pl.DataFrame) -> list[Part]:
         )
         for (batch_id, step), group in devices.group_by("batch_id", "step", maintain_order=True)
     ]
-
-
-def _operator() -> str:
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:  # a container's user without a name
-        return f"uid {os.getuid()}"

@@ -15,6 +15,7 @@ SIGHUP after `nohup`; SIGINT and SIGTERM are always heard.
 import os
 import select
 import signal
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -190,6 +191,11 @@ def raise_if_asked() -> None:
     """Raise Interrupted if a signal has asked to stop."""
     if is_asked():
         raise interruption()
+
+
+def is_ctrl_c() -> bool:
+    """Whether a person at the terminal has asked to stop. A scheduler that sends SIGINT has no terminal."""
+    return _state.first == signal.SIGINT.name and sys.stdin is not None and sys.stdin.isatty()
 
 
 def interruption() -> Interrupted:

@@ -54,6 +54,12 @@ def publishing(folder: RunFolder, journal: Journal) -> Iterator[None]:
         publish_staged(folder, journal)
 
 
+def remove_report(folder: RunFolder) -> None:
+    """Remove report.html before the run changes: if the process is killed, no outdated report is left."""
+    with explain_disk_errors(folder.report):
+        folder.report.unlink(missing_ok=True)
+
+
 def publish_staged(folder: RunFolder, journal: Journal) -> None:
     """Move staged files into place if the journal has recorded them, and remove the others.
 
@@ -69,4 +75,5 @@ def publish_staged(folder: RunFolder, journal: Journal) -> None:
         for path in recorded:
             staged_path(path).replace(path)
         if recorded:
+            folder.report.unlink(missing_ok=True)  # of the session before
             sync_folder(folder.path)

@@ -15,6 +15,7 @@ from batchlic.journal import JournalQueries
 from batchlic.runs.finalize import now, summarize
 from batchlic.runs.folder import Process, RunFolder
 from batchlic.runs.identity import inspected, refuse_changed_plan, sha256_of
+from batchlic.runs.live_limits import LimitsInForce, limits_in_force
 from batchlic.runs.related import RelatedRun, related_runs
 from batchlic.runs.staging import recorded_path
 from batchlic.runs.states import recorded_reports, state_frames_of
@@ -58,6 +59,8 @@ class StatusReport(Summary, frozen=True, kw_only=True):
 
     at_work: AtWork | None
     """None if no process works on the run, or if its lock can't be seen."""
+    limits: LimitsInForce | None
+    """The limits of the session at work; None without one."""
     last_answer: LastAnswer | None
     """None before the first answer, and once the run has finished."""
     related: list[RelatedRun]
@@ -78,17 +81,13 @@ def status(folder: RunFolder) -> StatusReport:
         refuse_changed_plan(folder, journal.identity)
         states = _states_in_one_pass(folder, journal)
         summary = summarize(journal, states.statuses, journal.final_session_end)
-        recorded = _recorded_summary(folder, journal)
-        if recorded is not None:
-            fields = ("stopped_because", "unconfirmed", "notes")
-            summary = msgspec.structs.replace(summary, **{name: getattr(recorded, name) for name in fields})
-        missing = _notes_on_missing_outcomes(folder, journal)
-        summary = msgspec.structs.replace(summary, notes=[*summary.notes, *missing])
+        summary = as_it_stands(summary, folder, journal)
         reports = recorded_reports(folder, journal)
         is_finished = summary.exit_code in {ExitCode.OK, ExitCode.INCOMPLETE}
         return StatusReport(
             **msgspec.structs.asdict(summary),
             at_work=process and _at_work(process, states),
+            limits=limits_in_force(folder),
             last_answer=None if is_finished else _last_answer(journal),
             related=related_runs(folder, journal.identity),
             doubts=doubts_in(states.in_doubt.lazy()),
@@ -159,6 +158,16 @@ def _last_answer(journal: JournalQueries) -> LastAnswer | None:
         error_message=attempt.error_message,
         x_request_id=attempt.x_request_id,
     )
+
+
+def as_it_stands(summary: Summary, folder: RunFolder, journal: JournalQueries) -> Summary:
+    """The summary, with what the journal does not have: fields of the last session, and missing files."""
+    recorded = _recorded_summary(folder, journal)
+    if recorded is not None:
+        fields = ("stopped_because", "unconfirmed", "notes")
+        summary = msgspec.structs.replace(summary, **{name: getattr(recorded, name) for name in fields})
+    missing = _notes_on_missing_outcomes(folder, journal)
+    return msgspec.structs.replace(summary, notes=[*summary.notes, *missing])
 
 
 def _recorded_summary(folder: RunFolder, journal: JournalQueries) -> Summary | None:

@@ -14,12 +14,13 @@ from batchlic.carrier.client import CarrierClient, open_client
 from batchlic.chunker import DeviceStatus, PlanGroup, read_batches, read_phases
 from batchlic.errors import BatchlicError, ExitCode, StoppedEarly
 from batchlic.events import EventStream, Phase, SessionEnded, SessionStarted, Stopped, Warned
-from batchlic.job import Job
+from batchlic.job import Job, as_share
 from batchlic.journal import Journal
 from batchlic.logs import RunLog
 from batchlic.monitoring.progress import Progress
 from batchlic.monitoring.run_log import LogWriter
 from batchlic.pool.delivery import Pool
+from batchlic.pool.limiter.evidence import Learned
 from batchlic.pool.limiter.limiter import Limiter
 from batchlic.pool.remaining import Delivery, remaining
 from batchlic.pool.retry import RetryPolicy
@@ -27,6 +28,8 @@ from batchlic.pool.sender import Sender
 from batchlic.runs.descriptors import connections_for, fewer_connections_note
 from batchlic.runs.finalize import finalize, is_bug, now
 from batchlic.runs.folder import RunFolder
+from batchlic.runs.learned import Memory
+from batchlic.runs.live_limits import LiveLimits
 from batchlic.runs.migrate import migration_of, reserve_licenses
 from batchlic.runs.observation import Observation, Tally, limit_changed
 from batchlic.runs.preflight import compare_counts, refuse_new_ledger
@@ -136,7 +139,9 @@ async def _send(
     unrecorded: Sequence[PlanGroup],
 ) -> None:
     """Send what is left of the plan; adds `notes` for the summary. Raises what stopped the pool."""
-    limiter = _limiter(job, events)
+    memory = Memory(job, target.name, folder.plan, events)
+    limiter = _limiter(job, events, start_from=memory.recall())
+    live = LiveLimits(folder, job.limits, limiter, events)
     login_delay_s = _obey_waits(job, journal, limiter, events, ready_at=ready_at)
     observation = Observation(_tally(journal), limiter, events, host=target.host)
     async with open_client(
@@ -161,16 +166,17 @@ async def _send(
 
             batches = partial(read_batches, folder.plan, job.inventory.id_kind)
             sequences: Iterable[Iterable[Delivery]] = migration.sequences(batches)
-            stopped = await _deliver(pool, observation, events, sequences, before=prepare)
+            stopped = await _deliver(pool, observation, live, events, sequences, before=prepare)
         else:
             stopped = None
             for number, phase in enumerate(read_phases(folder.plan, job.inventory.id_kind)):
                 pool = pool_of(login_delay_s=0.0 if number else login_delay_s)
                 left = remaining(phase, journal, job.resendable_skus, on_accepted=pool.refusals.accepted)
                 before = None if number else check_ledger
-                stopped = await _deliver(pool, observation, events, left, before=before)
+                stopped = await _deliver(pool, observation, live, events, left, before=before)
                 if stopped is not None:  # the second phase counts on the first one
                     break
+        memory.keep(limiter.learned)
         notes += observation.warnings
         if stopped is None and not journal.identity.to_sku:  # a migration counts licenses before it sends
             notes += await _counts_after(client, folder, journal)
@@ -205,11 +211,13 @@ async def _counts_after(client: CarrierClient, folder: RunFolder, journal: Journ
         return [f"license counts after the run are unknown: {interrupted}"]
 
 
-def _limiter(job: Job, events: EventStream) -> Limiter:
+def _limiter(job: Job, events: EventStream, *, start_from: Learned | None) -> Limiter:
     return Limiter(
         max_concurrency=job.limits.max_concurrency,
         max_rate=job.limits.max_rate,
         fixed_rate=job.limits.fixed_rate,
+        headroom=as_share(job.limits.headroom),
+        start_from=start_from,
         on_change=lambda change: events.emit(limit_changed(change)),
     )
 
@@ -252,6 +260,7 @@ def _pool(
 async def _deliver(
     pool: Pool,
     observation: Observation,
+    live: LiveLimits,
     events: EventStream,
     sequences: Iterable[Iterable[Delivery]],
     *,
@@ -266,6 +275,7 @@ async def _deliver(
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_stop_on_signal, pool)
             tasks.start_soon(observation.measure)
+            tasks.start_soon(live.watch)
             try:
                 await pool.deliver(sequences, before=before)
             except BatchlicError as error:

@@ -44,6 +44,15 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     notes: list[str] = []
 
 
+STOPS = {
+    ExitCode.BUG: "Stopped by an error",
+    ExitCode.USAGE: "Stopped early",
+    ExitCode.REFUSED: "Refused",
+    ExitCode.CREDENTIALS: "Credentials rejected",
+    ExitCode.STOPPED: "Stopped early",
+}
+"""How a run ended that did not finish, by exit code, for people."""
+
 _DONE = (DeviceStatus.ACCEPTED, DeviceStatus.CONFIRMED, DeviceStatus.SKIPPED)
 
 

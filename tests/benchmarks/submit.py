@@ -8,12 +8,16 @@ Compare figures of one run of the benchmark only.
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
+import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -42,7 +46,11 @@ program, httpx, own: seconds of the program from start to end, of httpx's loop, 
 of httpx, of own: devices/s of the program divided by those of httpx's loop and of the own client's loop.
 written, sent: devices/s of the program's sending and writing, and of its sending alone (from the first
 request to the last answer), divided by those of the own client's loop.
-memory, CPU, own: peak memory and CPU seconds of the program, and CPU seconds of the own client's loop."""
+memory, CPU, own: peak memory and CPU seconds of the program, and CPU seconds of the own client's loop.
+observers: seconds and CPU seconds of the program with a metrics file and port (metrics), and with
+OpenTelemetry beside them (all), divided by those of the program without; the best of three runs each."""
+OBSERVED_RUNS = 3
+FLEET = "fleet.csv"
 
 
 @dataclass(frozen=True)
@@ -72,15 +80,15 @@ def main() -> None:
         for latency in LATENCIES:
             with TemporaryDirectory(prefix="batchlic-bench-") as folder:
                 _compare(Path(folder), devices, latency)
+                print(_cost_of_observers(Path(folder), Path(folder) / FLEET, latency), flush=True)
 
 
 def _compare(folder: Path, devices: int, latency: float) -> None:
-    inventory, run_dir = folder / "fleet.csv", folder / "run"
+    inventory, run_dir = folder / FLEET, folder / "run"
     plan = str(run_dir / "plan.parquet")
     _write_fleet(inventory, devices)
-    program = ["-m", "batchlic", "assign", str(inventory), "--account", ACCOUNT, "--sku", SKU]
     with _sandbox(latency):
-        whole = _measure([*program, "--run-dir", str(run_dir), "--max-concurrency", str(CONCURRENCY)])
+        whole = _measure(_program(inventory, run_dir))
     with _sandbox(latency):
         own, own_cpu = _loop(plan)
     httpx_s = []
@@ -102,6 +110,58 @@ def _compare(folder: Path, devices: int, latency: float) -> None:
         ),
         flush=True,
     )
+
+
+def _program(inventory: Path, run_dir: Path) -> list[str]:
+    where = ["--run-dir", str(run_dir), "--max-concurrency", str(CONCURRENCY)]
+    return ["-m", "batchlic", "assign", str(inventory), "--account", ACCOUNT, "--sku", SKU, *where]
+
+
+def _cost_of_observers(folder: Path, inventory: Path, latency: float) -> str:
+    """Seconds and CPU seconds with observers, divided by those without; runs of all kinds alternate."""
+    measured = defaultdict[str, list[Measured]](list)
+    observed = ["--metrics-file", str(folder / "run.prom"), "--metrics-port", "0"]
+    with _otlp_receiver() as endpoint:
+        kinds = {"none": ([], ""), "metrics": (observed, ""), "all": (observed, endpoint)}
+        for number in range(OBSERVED_RUNS):
+            for kind, (options, where) in kinds.items():
+                os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = where
+                run_dir = folder / f"{kind}-{number}"
+                with _sandbox(latency):
+                    measured[kind].append(_measure([*_program(inventory, run_dir), "--no-ledger", *options]))
+                shutil.rmtree(run_dir)
+    best = {
+        kind: (min(run.seconds for run in runs), min(run.cpu for run in runs))
+        for kind, runs in measured.items()
+    }
+    seconds, cpu = best.pop("none")
+    ratios = (
+        f"{kind} {own / seconds:.3f} (CPU {own_cpu / cpu:.3f})" for kind, (own, own_cpu) in best.items()
+    )
+    return f"    observers: {', '.join(ratios)}"
+
+
+@contextmanager
+def _otlp_receiver() -> Iterator[str]:
+    """An endpoint for OpenTelemetry that drops what it receives."""
+
+    class Dropping(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(200)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as http.server
+            """Log nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Dropping)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
 
 
 def _row(*cells: str) -> str:

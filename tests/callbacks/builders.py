@@ -75,7 +75,12 @@ def submitted_run(
     folder.make()
     given = {"account": ACCOUNT, "sku": sku, "consent_lifetime": True}
     files = [str(inventory(path / "fleet.csv", devices))]
-    content = {"action": "assign", "inventory": {"files": files}, "license": given}
+    content = {
+        "action": "assign",
+        "inventory": {"files": files},
+        "license": given,
+        "report": {"write": False},
+    }
     job = with_ledger(make_job(content, {"limits": {"batch_size": batch_size}}, where="test"), folder)
     plan = write_plan(job.inventory.files, job.read_options(), batch_size=batch_size, folder=path)
     identity = RunIdentity(

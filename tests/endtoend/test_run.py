@@ -106,7 +106,9 @@ def test_stdout_carries_the_summary_and_nothing_else(finished: Run) -> None:
 def test_only_the_owner_can_read_the_files_of_a_run(finished: Run) -> None:
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in finished.folder.iterdir()}
     expected = ["plan.parquet", "rejects.parquet", "results.parquet", "audit.parquet"]
-    assert modes == dict.fromkeys([*expected, "summary.json", "run.log", "journal.db", ".lock"], 0o600)
+    assert modes == dict.fromkeys(
+        [*expected, "summary.json", "report.html", "run.log", "journal.db", ".lock"], 0o600
+    )
     assert stat.S_IMODE(finished.folder.stat().st_mode) == 0o700
 
 
@@ -121,7 +123,7 @@ def test_status_equals_the_summary_and_writes_nothing(finished: Run) -> None:
     before = contents(finished.folder)
     shown = batchlic("status", finished.folder, "--json", cwd=finished.folder)
     nothing_open: dict[str, object] = {"doubts": [], "undecided": {}, "unjudged": [], "related": []}
-    nothing_at_work = {"at_work": None, "last_answer": None}
+    nothing_at_work = {"at_work": None, "limits": None, "last_answer": None}
     expected = summary(finished.folder) | nothing_open | nothing_at_work
     assert (shown.code, json.loads(shown.out)) == (0, expected)
     assert contents(finished.folder) == before

@@ -61,7 +61,9 @@ def test_cron_starts_the_job_every_night_as_its_own_user() -> None:
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
-@pytest.mark.parametrize("name", ["batchlic.service", "batchlic.timer", "batchlic-failed.service"])
+@pytest.mark.parametrize(
+    "name", ["batchlic.service", "batchlic.timer", "batchlic-failed.service", "batchlic-serve.service"]
+)
 def test_systemd_accepts_its_units(name: str) -> None:
     verified = subprocess.run(
         ["systemd-analyze", "verify", f"./{name}"],  # noqa: S607 - found above

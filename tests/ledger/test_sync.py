@@ -54,6 +54,7 @@ def job_of(folder: Path, devices: range, *, sku: str = FLEXIBLE, **tables: Any) 
     inventory.write_text("\n".join(["IMEI", *map(imei, devices), ""]))
     content = {
         "action": "assign",
+        "report": {"write": False},
         "inventory": {"files": [str(inventory)]},
         "license": {"account": ACCOUNT, "sku": sku, "consent_lifetime": True},
     }

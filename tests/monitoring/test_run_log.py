@@ -7,7 +7,15 @@ from pathlib import Path
 from batchlic.carrier.answers import Outcome
 from batchlic.chunker import DeviceStatus
 from batchlic.errors import ExitCode
-from batchlic.events import AttemptEnded, RunEvent, SessionEnded, SessionStarted, Stopped, Warned
+from batchlic.events import (
+    AttemptEnded,
+    BoundsChanged,
+    RunEvent,
+    SessionEnded,
+    SessionStarted,
+    Stopped,
+    Warned,
+)
 from batchlic.logs import RunLog
 from batchlic.monitoring.run_log import LogWriter
 
@@ -83,3 +91,10 @@ def test_people_read_warnings_with_their_details(tmp_path: Path) -> None:
     assert (line["level"], line["wait_s"]) == ("warning", 12.5)
     assert "the carrier asks to wait before the next login" in people
     assert "12.5" in people
+
+
+def test_a_change_of_limits_is_a_line_with_the_user(tmp_path: Path) -> None:
+    change = BoundsChanged(at=AT, by="alice", max_rate=5.0, max_concurrency=8, headroom="20%", is_paused=True)
+    [line], people = logged(tmp_path, change)
+    assert (line["event"], line["by"], line["max_rate"], line["is_paused"]) == ("limits", "alice", 5.0, True)
+    assert people == ""

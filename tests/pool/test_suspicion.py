@@ -295,7 +295,7 @@ def test_refusals_of_what_is_undone_are_no_sign_of_a_wrong_account() -> None:
     for number in range(1, 2 * MANY_REQUESTS):
         undo = Delivery(batch(batch_id=number), position=Position.UNDO)
         suspicions.learn(undo, BAD_ACCOUNT, sent_at=number)
-        suspicions.stop_if_nothing_is_accepted(Delivery(batch()), BAD_ACCOUNT, now=number)
+        suspicions.stop_if_nothing_is_accepted(Delivery(batch()), BAD_ACCOUNT, seconds_since=float)
     assert suspicions.stopped is None
 
 

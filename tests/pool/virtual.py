@@ -1,8 +1,8 @@
 """The real pool and journal against a scripted carrier, in virtual time."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 import anyio
 import trio
@@ -116,10 +116,11 @@ def run_session(
     migrates_to: str | None = None,
     spare: int | None = None,
     commits: int | None = None,
+    meanwhile: Callable[[Limiter, Pool], Coroutine[Any, Any, None]] | None = None,
 ) -> Session:
     """Send what is left of the batches by the journal, in virtual time.
 
-    `commits`: the process is killed after so many commits.
+    `commits`: the process is killed after so many commits. `meanwhile` runs beside the pool.
     `migrates_to`: move the devices to this SKU, from which they can be moved back. `spare` licenses of it may
     be assigned before the old ones are taken back. `statuses` are then those of all steps together.
     """
@@ -137,10 +138,11 @@ def run_session(
     journal = Journal(journal._engine, offload=offload)
 
     async def session() -> tuple[BatchlicError | None, float]:
+        limiter = Limiter(max_concurrency=workers)
         sender = Sender(
             client=cast("CarrierClient", carrier),
             journal=journal,
-            limiter=Limiter(max_concurrency=workers),
+            limiter=limiter,
             policy=RetryPolicy(
                 resendable=resendable, give_up_after=give_up_after, trusts_duplicates=trusts_duplicates
             ),
@@ -167,7 +169,13 @@ def run_session(
             ).sequences(lambda: batches)
         stopped: BatchlicError | None = None
         try:
-            await pool.deliver(left)
+            if meanwhile is None:
+                await pool.deliver(left)
+            else:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(meanwhile, limiter, pool)
+                    await pool.deliver(left)
+                    tasks.cancel_scope.cancel()
         except* BatchlicError as errors:
             [stopped] = [error for error in errors.exceptions if isinstance(error, BatchlicError)]
         except* Killed:

@@ -78,6 +78,7 @@ def fleet(path: Path, devices: int = DEVICES) -> Path:
 def job(inventory: Path, sku: str = FLEXIBLE, **changes: Any) -> Job:  # noqa: ANN401 - any key of a job
     content: dict[str, Any] = {
         "action": "assign",
+        "report": {"write": False},
         "inventory": {"files": [str(inventory)]},
         "license": {"account": ACCOUNT, "sku": sku, "consent_lifetime": sku == LIFETIME},
         "limits": {"batch_size": BATCH_SIZE},

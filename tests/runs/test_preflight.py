@@ -63,6 +63,7 @@ def carrier(licenses: int) -> Iterator[Target]:
 def job(folder: Path, devices: int, *, allow_partial: bool) -> Job:
     content = {
         "action": "assign",
+        "report": {"write": False},
         "inventory": {"files": [str(fleet(folder / "fleet.csv", devices))]},
         "license": {"account": ACCOUNT, "sku": SKU},
         "limits": {"allow_partial": allow_partial},

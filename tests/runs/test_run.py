@@ -44,6 +44,7 @@ def job_of(folder: Path, rows: list[str], *, action: str = "assign", **limits: f
     (folder / "fleet.csv").write_text("\n".join(["IMEI,SKU", *rows, ""]))
     content = {
         "action": action,
+        "report": {"write": False},
         "inventory": {"files": [str(folder / "fleet.csv")], "allow_empty": True},
         "license": {"account": ACCOUNT, "sku": FLEXIBLE, "consent_lifetime": True},
         "limits": limits,

@@ -44,7 +44,7 @@ class CarefulRate(Hypothesis):
         self._refused_until = samples.now
         self._refused_rate = 0.0
         self._grows_since = self._left_at = samples.now
-        self._begin(found.per_s, _UNKNOWN * found.per_s)
+        self._begin(found.per_s, min(found.refused_per_s, _UNKNOWN * found.per_s))
 
     def rate(self) -> float:
         """See Estimator."""
@@ -53,7 +53,8 @@ class CarefulRate(Hypothesis):
 
     def found(self) -> Finding:
         """See Estimator."""
-        return Rate(self._surely, is_no_window=self._is_no_window)
+        at_most = self._surely * math.exp(self._gap)
+        return Rate(self._surely, is_no_window=self._is_no_window, refused_per_s=at_most)
 
     def on_sent(self, sample: Sample) -> None:
         """See Estimator; what was never used says nothing about what is allowed (RFC 7661)."""

@@ -36,6 +36,10 @@ class Rate:
     is_no_window: bool = False
     pause_s: float = 0.0
     """Silence after a refusal that the carrier needs before it lets anything in again; 0 if none."""
+    refused_per_s: float = math.inf
+    """Requests/s at which some were refused; infinite if unknown."""
+    burst: int = 0
+    """Requests beyond the rate that were let in when a run began, before any was refused."""
 
     def __str__(self) -> str:
         for seconds, name in _PERIODS.items():
@@ -69,6 +73,8 @@ class Window:
     is_fixed: bool | None = None
     silence_s: float = 0.0
     """How long nothing had been sent when it opened: that may be why it did, and then it is no window."""
+    is_recalled: bool = False
+    """Whether an earlier run has found it, and nothing shows yet that it still holds."""
 
     def __str__(self) -> str:
         kind = "window" if self.is_fixed is None else "fixed window" if self.is_fixed else "sliding window"
@@ -78,7 +84,9 @@ class Window:
         return f"{self.quota:,} requests in {self.period:,.3g} s, {kind}"
 
 
-Finding: TypeAlias = NoLimit | Calls | Rate | Shut | Window
+Limit: TypeAlias = Calls | Rate | Window
+"""A limit that has a figure."""
+Finding: TypeAlias = NoLimit | Shut | Limit
 """What the limit is, as the answers so far show it."""
 
 

@@ -41,6 +41,12 @@ class Latency(Hypothesis):
         self._since = self._measured_from = samples.now
         self._count = 0
 
+    def set_most(self, most: int) -> None:
+        """Change the number in flight that is never exceeded."""
+        if most != self._most:
+            self._most = self._settled = self._tried = most
+            self._begin()
+
     def calls(self) -> int:
         """See Estimator."""
         return self._tried

@@ -2,15 +2,19 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import anyio
 
 from batchlic.carrier.rate_limits import Quota
 from batchlic.pool.limiter.estimator import Estimator
-from batchlic.pool.limiter.findings import Finding, NoLimit, Rate, Shut, size
+from batchlic.pool.limiter.evidence import Evidence, Learned
+from batchlic.pool.limiter.findings import Calls, Finding, Limit, NoLimit, Rate, Shut, Window, size
 from batchlic.pool.limiter.fixed import Fixed
+from batchlic.pool.limiter.headroom import Headroom
 from batchlic.pool.limiter.latency import Latency
+from batchlic.pool.limiter.pauses import Pauses
+from batchlic.pool.limiter.recalled import Recalled
 from batchlic.pool.limiter.retry_after import RetryAfter
 from batchlic.pool.limiter.samples import Ending, Sample, Samples
 from batchlic.pool.limiter.spacing import Spacing
@@ -20,6 +24,9 @@ _CLOCK_S = 1e-6
 """Seconds that are as good as now: less than a clock tells apart."""
 _NOTABLE = 0.1
 """Share by which a limit must differ from the one reported last to be worth a line of log."""
+
+TOLD_TO_WAIT = "everyone waits"
+"""What a change begins with that is no limit, but a wait that the carrier asks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +58,7 @@ class Permit:
         False if it may not leave any more, since everyone has been told to wait meanwhile.
         """
         self.sample.sent_at = self._limiter.now()
-        self.sample.was_sent = not self._limiter.is_paused
+        self.sample.was_sent = not (self._limiter.is_paused or self._limiter.is_stopped)
         return self.sample.was_sent
 
     def success(self, retry_after: float | None = None, *, quota: Quota | None = None) -> None:
@@ -82,8 +89,9 @@ class Limiter:
     """Finds the carrier's limit by itself and keeps all workers at it together.
 
     At most `max_concurrency` requests are in flight and at most `max_rate` start a second; `fixed_rate` pins
-    the rate instead of finding it. `on_change` is called at each change that a person would want to read
-    about. `clock` gives seconds.
+    the rate instead of finding it. `headroom` is the share of the limit, 0 to 1, that is left to others.
+    `start_from` is what an earlier run has found. `on_change` is called at each change that a person would
+    want to read about. `clock` gives seconds.
     """
 
     def __init__(
@@ -92,6 +100,8 @@ class Limiter:
         max_concurrency: int,
         max_rate: float | None = None,
         fixed_rate: float | None = None,
+        headroom: float = 0.0,
+        start_from: Learned | None = None,
         on_change: Callable[[Change], None] | None = None,
         clock: Callable[[], float] = anyio.current_time,
     ) -> None:
@@ -103,21 +113,27 @@ class Limiter:
         self._hypothesis: Estimator = (
             estimator_for(NoLimit(), samples) if fixed_rate is None else Fixed(samples)
         )
-        self._max_rate = min(max_rate or math.inf, fixed_rate or math.inf)
+        self._evidence = Evidence(samples, start_from.limit if start_from else None)
+        self._headroom = Headroom(samples, headroom, start_from.limit if start_from else None)
+        self._pauses = Pauses()
+        if start_from is not None and fixed_rate is None:
+            self._recall(start_from)
+        self._fixed_rate = fixed_rate or math.inf
+        self._max_rate = min(max_rate or math.inf, self._fixed_rate)
         self._spacing = Spacing(self._max_rate)
-        self._reported: Finding = NoLimit()
+        self._reported = self._hypothesis.found()
         self._head_of_line = anyio.Lock(fast_acquire=True)
         self._changed = anyio.Event()
 
     @property
     def rate(self) -> float:
         """Requests/s now allowed; infinite where only the concurrency binds."""
-        return min(self._hypothesis.rate(), self._max_rate)
+        return min(self._hypothesis.rate(), self._max_rate, self._headroom.rate())
 
     @property
     def concurrency(self) -> int:
         """Requests now allowed in flight."""
-        return min(self._hypothesis.calls(), self._latency.calls())
+        return min(self._hypothesis.calls(), self._latency.calls(), self._headroom.calls())
 
     @property
     def flow(self) -> float | None:
@@ -127,7 +143,19 @@ class Limiter:
     @property
     def found(self) -> Finding:
         """The carrier's limit, as far as it is known."""
-        return self._hypothesis.found()
+        return self._headroom.limit or self._hypothesis.found()
+
+    @property
+    def learned(self) -> Learned | None:
+        """What to leave to the next run; None where this one has shown too little about a limit."""
+        limit, is_noise = self._evidence.limit or self._headroom.measured, self._evidence.is_noise(self.now())
+        found = self._hypothesis.found()
+        if is_noise and limit is None and isinstance(found, Calls | Rate | Window):
+            limit = found
+        if limit is None:
+            return None
+        refusal_s = self._retry_after.learned_s or self._samples.pause
+        return Learned(limit=self._with_silence(limit), refusal_s=refusal_s, is_noise=is_noise)
 
     @property
     def in_flight(self) -> int:
@@ -143,6 +171,33 @@ class Limiter:
         """Let nobody start for so long: the carrier has told an earlier session of the run to wait."""
         self._retry_after.hold(self.now() + seconds)
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether a person has stopped everyone for now."""
+        return self._pauses.is_on
+
+    def stop(self) -> None:
+        """Let nobody start until `go_on`, because a person says so."""
+        self._pauses.begin(self.now())
+
+    def go_on(self) -> None:
+        """Let requests start again."""
+        self._pauses.end(self.now())
+        self._changed.set()
+
+    def seconds_since(self, moment: float) -> float:
+        """Seconds since a moment, without those for which a person has stopped everyone."""
+        now = self.now()
+        return now - moment - self._pauses.between(moment, now)
+
+    def set_bounds(self, *, max_rate: float | None, max_concurrency: int, headroom: float) -> None:
+        """Change the bounds that a person has set; holds for the next request."""
+        self._max_rate = min(max_rate or math.inf, self._fixed_rate)
+        self._headroom.set_share(headroom)
+        self._latency.set_most(max_concurrency)
+        self._samples.max_in_flight = self._latency.calls()
+        self._changed.set()
+
     async def acquire(self) -> Permit:
         """Wait until one more request may start, first come first served; its slot is then taken."""
         async with self._head_of_line:
@@ -157,7 +212,7 @@ class Limiter:
         now = self._samples.now = self.now()
         if (pause := self._retry_after.wait()) > _CLOCK_S:
             return pause
-        if self._samples.in_flight >= self.concurrency:
+        if self._pauses.is_on or self._samples.in_flight >= self.concurrency:
             return math.inf
         wait = self._hypothesis.wait()
         self._spacing.rate = self.rate
@@ -179,7 +234,7 @@ class Limiter:
         was_paused = self.is_paused
         self._retry_after.on_sample(sample)
         if sample.retry_after_s and self.is_paused and not was_paused:
-            self._report(f"everyone waits {sample.retry_after_s:.3g} s: the carrier says so")
+            self._report(f"{TOLD_TO_WAIT} {sample.retry_after_s:.3g} s: the carrier says so")
         samples.ended(sample)
         self._latency.on_sample(sample)
         samples.max_in_flight = self._latency.calls()
@@ -191,9 +246,26 @@ class Limiter:
             samples.pause = self._retry_after.learned_s or samples.pause
             self._hypothesis = estimator_for(finding, samples)
         found = self._hypothesis.found()
+        self._consider(found, sample)
         if type(found) is not type(self._reported) or abs(size(found) / size(self._reported) - 1) > _NOTABLE:
             self._reported = found
             self._report(str(found))
+
+    def _recall(self, learned: Learned) -> None:
+        """Start from what is known, instead of nothing."""
+        self._samples.pause = learned.refusal_s
+        self._retry_after.learn(learned.limit.pause_s if isinstance(learned.limit, Rate) else 0.0)
+        self._hypothesis = Recalled(self._samples, learned.limit)
+
+    def _with_silence(self, limit: Limit) -> Limit:
+        return replace(limit, pause_s=self._retry_after.learned_s) if isinstance(limit, Rate) else limit
+
+    def _consider(self, found: Finding, sample: Sample) -> None:
+        """Collect evidence of a limit, unless requests are held so far below it that they can't show it."""
+        if self._headroom.limit is None:
+            self._evidence.add(found, sample, self._samples.now)
+        if (known := self._headroom.search_from(found, self._evidence)) is not None:
+            self._hypothesis = estimator_for(self._with_silence(known), self._samples)
 
     def _report(self, found: str) -> None:
         if self._on_change is not None:

@@ -87,7 +87,7 @@ class Samples:
         self._unanswered: set[Sample] = set()
         self._answers: deque[float] = deque(maxlen=_LOG_LENGTH)
         """When admitted requests were answered, of late."""
-        self._latest_admitted = now
+        self._latest_admitted = -math.inf
 
     @property
     def in_flight(self) -> int:
@@ -113,6 +113,11 @@ class Samples:
     def left_between(self, first: float, last: float) -> int:
         """The same up to another moment, included."""
         return self.left_since(first) - self.left_since(math.nextafter(last, math.inf))
+
+    def let_in_before(self, sample: Sample) -> tuple[int, float]:
+        """Requests let in, or not answered yet, that left before one; and the seconds that these took."""
+        before = list(takewhile(lambda other: other.sent_at < sample.sent_at, self._log))
+        return len(before), sample.sent_at - before[0].sent_at if before else 0.0
 
     def bursts(self) -> list[list[float]]:
         """When each request left that was let in during the latest bursts, and last the refused one."""

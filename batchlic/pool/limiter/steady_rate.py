@@ -55,6 +55,7 @@ class SteadyRate(Hypothesis):
         super().__init__(samples)
         self._is_no_window = found.is_no_window
         self._refused_above = 0
+        self._refused_rate = math.inf
         self._measurements = -1
         self._resume_at = samples.now
         self._gap_s = 0.0
@@ -75,7 +76,7 @@ class SteadyRate(Hypothesis):
 
     def found(self) -> Finding:
         """See Estimator."""
-        return Rate(self._peak, is_no_window=self._is_no_window)
+        return Rate(self._peak, is_no_window=self._is_no_window, refused_per_s=self._refused_rate)
 
     def on_sent(self, sample: Sample) -> None:
         """See Estimator; what was never used says nothing about what is allowed (RFC 7661)."""
@@ -113,6 +114,7 @@ class SteadyRate(Hypothesis):
         self._refused_above = self._refused_above + 1 if sample.in_flight > self._most_in_flight else 0
         if self._refused_above == _CALLS:
             return Calls(sample.in_flight - 1)
+        self._refused_rate = max(self.rate(), self._measured())
         self._probe_around(self._measured())
         return None
 

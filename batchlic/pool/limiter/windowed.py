@@ -13,6 +13,8 @@ _QUESTIONS = (0.5, 0.6, 0.7, 0.8, 0.9)
 """Shares of a period after which a question is asked: has a window opened? The first where it may be none."""
 _TOO_EARLY = 0.4
 """Share of a period after which a window cannot have opened again, however late it was noticed."""
+_HOLDS = 0.5
+"""Share of its quota that the first window lets in at least if what is known of it still holds."""
 _FEWEST = 5
 """Requests that a window lets in, at least."""
 _BURST = 20.0
@@ -139,6 +141,7 @@ class Windowed(Hypothesis):
         self._quota = found.quota
         self._silence_s = found.silence_s
         self._is_doubtful = found.silence_s > _LONG_SILENCE_S
+        self._is_recalled = found.is_recalled
         self._in_flight_until = samples.now if found.includes_in_flight else -math.inf
         self._is_fixed: bool | None = None
         self._is_sliding = False
@@ -309,6 +312,8 @@ class Windowed(Hypothesis):
             cycle.period, self._counts_from = self._before_trial
             self._before_trial, self._is_fixed, self._is_sliding = None, False, True
             return None
+        if self._is_recalled and cycle.used < _HOLDS * self._quota:
+            return NoLimit()
         self._misfits += 1
         if self._misfits > _MOST_MISFITS or not is_window(self._quota, cycle.period, samples.round_trip):
             return self._as_rate()
@@ -417,6 +422,7 @@ class Windowed(Hypothesis):
         self._cycle.begin(sample.sent_at, used, by_plan=by_plan)
         if self._is_fixed:
             self._counts_from = sample.sent_at
+        self._is_recalled = False
         self._probe_size = 0
         self._drop_probes()
         self._plan_questions()

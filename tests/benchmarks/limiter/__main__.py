@@ -9,7 +9,8 @@ from typing import TypeAlias
 from tests.benchmarks.limiter.draw import KINDS, draw
 from tests.benchmarks.limiter.engine import Measured, NewClient, measure, shared
 from tests.benchmarks.limiter.hidden import Hidden
-from tests.benchmarks.limiter.home import HOME, SHARED, WEAK
+from tests.benchmarks.limiter.home import HOME, LEARNED, SHARED, WEAK
+from tests.benchmarks.limiter.learned import print_drawn_learned, print_learned
 from tests.benchmarks.limiter.peers import PEERS, Batchlic
 
 Limiters: TypeAlias = dict[str, NewClient]
@@ -24,13 +25,21 @@ def main() -> None:
     parser.add_argument("--kind", choices=KINDS, help="draw limits of one kind only")
     parser.add_argument("--starts", type=int, default=2, help="starts for each row of the home table")
     parser.add_argument("--only", nargs="+", choices=PEERS, default=list(PEERS))
+    parser.add_argument(
+        "--learned", action="store_true", help="only what a later run gains from an earlier one"
+    )
     parser.add_argument("--rows", action="store_true", help="print a line for each limit drawn")
     chosen = parser.parse_args()
     limiters = {name: PEERS[name] for name in chosen.only}
-    if chosen.random:
+    if chosen.random and chosen.learned:
+        print_drawn_learned(draw(chosen.random, chosen.seed, chosen.kind))
+    elif chosen.random:
         _print_drawn(draw(chosen.random, chosen.seed, chosen.kind), limiters, rows=chosen.rows)
+    elif chosen.learned:
+        print_learned(LEARNED)
     else:
         _print_home(limiters, chosen.starts)
+        print_learned(LEARNED)
 
 
 def _print_drawn(drawn: Sequence[Hidden], limiters: Limiters, *, rows: bool) -> None:

@@ -72,6 +72,29 @@ WEAK = [
 ]
 """Limits under which a limiter easily sends too little or is refused too often."""
 
+LEARNED = [
+    hidden
+    for hidden in (*HOME, *WEAK)
+    if hidden.name
+    in {
+        "token bucket",
+        "window of 1 s",
+        "sliding window",
+        "10 calls at once",
+        "bucket, Retry-After",
+        "10 calls, Retry-After",
+        "20/s bucket",
+        "20/s, Retry-After",
+        "penalty box, silent",
+        "penalty box, told",
+        "4 nodes of 50/s",
+        "1/s, no burst",
+        "374/s, no burst, rounded",
+        "50 per 0.5 s, date",
+    }
+]
+"""Limits under which a second run starts from what the first one has found."""
+
 SHARED = [
     Hidden(_BUCKET, "token bucket"),
     Hidden(_WINDOW, "window of 1 s"),

@@ -1,0 +1,59 @@
+"""The command that changes the limits of a run at work."""
+
+from typing import Annotated
+
+import typer
+
+from batchlic.cli.arguments import RunDirectory
+from batchlic.cli.options import Json, percentage
+from batchlic.cli.output import print_json, print_message
+from batchlic.errors import UsageError
+
+app = typer.Typer()
+
+
+@app.command()
+def limit(
+    run_dir: RunDirectory,
+    *,
+    max_rate: Annotated[
+        float | None, typer.Option(min=0.001, help="Maximum requests per second [as it is].")
+    ] = None,
+    max_concurrency: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="Maximum number of requests in flight [as it is].")
+    ] = None,
+    headroom: Annotated[
+        str | None,
+        typer.Option(metavar="PERCENT", help="Share of the carrier's limit to leave to others [as it is]."),
+    ] = None,
+    pause: Annotated[
+        bool, typer.Option("--pause", help="Send nothing new; requests in flight are finished.")
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="End the pause.")] = False,
+    reset: Annotated[
+        bool, typer.Option("--reset", help="Return to the limits with which the session began.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Change the limits of a run at work, within a second and until its session ends.
+
+    A resumed run begins with the limits of its job again. Exit 4: no session is at work.
+    """
+    from batchlic.cli.format import describe_limits
+    from batchlic.runs.folder import RunFolder
+    from batchlic.runs.live_limits import Changes, change_limits
+
+    if pause and resume:
+        raise UsageError("limit: give either --pause or --resume")
+    is_paused = True if pause else False if resume else None
+    changes = Changes(
+        max_rate=max_rate,
+        max_concurrency=max_concurrency,
+        headroom=percentage("--headroom", headroom),
+        is_paused=is_paused,
+        is_reset=reset,
+    )
+    if changes == Changes():
+        raise UsageError("limit: give a limit to change, --pause, --resume or --reset")
+    limits = change_limits(RunFolder(run_dir), changes)
+    print_json(limits) if json else print_message(describe_limits(limits))

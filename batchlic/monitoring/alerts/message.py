@@ -1,0 +1,181 @@
+"""The text of a notification. What comes from carrier and inventories is data: one line, and harmless."""
+
+import os
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from batchlic.chunker import DeviceStatus
+from batchlic.errors import ExitCode
+from batchlic.events import RunEnded, RunStarted
+from batchlic.figures import counted, noun_for
+from batchlic.logs import masked, printable
+from batchlic.monitoring.alerts.troubles import Kind, News, Troubles
+
+MAX_REASON = 500
+"""Most characters of a reason."""
+MAX_LIST = 5
+"""Most reasons for rejects that are named."""
+REPORT = "report.html"
+
+_ENDS = {
+    ExitCode.OK: ("", "The run finished"),
+    ExitCode.BUG: ("stopped by an error", "An error stopped the run"),
+    ExitCode.USAGE: ("could not run", "The job could not run"),
+    ExitCode.INCOMPLETE: ("", "The run finished, but not everything went well"),
+    ExitCode.REFUSED: ("refused", "The run was refused"),
+    ExitCode.CREDENTIALS: ("credentials rejected", "The carrier rejected the credentials"),
+    ExitCode.STOPPED: ("stopped early", "The run stopped early"),
+}
+"""How a run ended, for a headline and as a sentence."""
+_OVER = {
+    Kind.FAILURE: "it ran to its end and no device failed",
+    Kind.DOUBT: "nothing is in doubt",
+    Kind.REJECTS: "no more rows are rejected than the job tolerates",
+}
+_MENTION = re.compile(r"@(?=everyone|here|channel|all\b)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where messages come from."""
+
+    job: str
+    host: str
+    command: str
+    """The command line that does the same again."""
+    secrets: Sequence[str] = ()
+    """Texts that no message may show (promise F)."""
+    is_rehearsal: bool = False
+
+
+class Message(NamedTuple):
+    """A message in plain text."""
+
+    title: str
+    body: str
+    level: Literal["success", "warning", "failure"]
+
+
+def compose(
+    news: News, troubles: Troubles, ended: RunEnded, started: RunStarted | None, origin: Origin
+) -> Message:
+    """The message about the end of a run. `started` is None if the run was refused before it began."""
+    rehearsal = "Rehearsal: " if origin.is_rehearsal else ""
+    lines = [
+        sentence(ended, origin.secrets),
+        *_all_clear(news),
+        *figures(ended),
+        "",
+        *_places(started, origin),
+    ]
+    lines += [f"Next: {command}" for command in next_commands(troubles, ended, started, origin)]
+    title = f"{rehearsal}{origin.job}: {_headline(news, ended, troubles)}"
+    body = "\n".join(printable(masked(line, origin.secrets)) for line in lines)
+    level: Literal["warning", "failure"] = "failure" if Kind.FAILURE in troubles else "warning"
+    return Message(masked(title, origin.secrets), body, level if troubles else "success")
+
+
+def sentence(ended: RunEnded, secrets: Sequence[str]) -> str:
+    """What happened, in one sentence."""
+    _, end = _ENDS[ExitCode(ended.exit_code)]
+    return f"{end}: {as_data(ended.reason, secrets)}" if ended.reason else f"{end}."
+
+
+def as_data(text: str, secrets: Sequence[str] = ()) -> str:
+    """A text of others, on one line of limited length, without secrets, markup and mentions."""
+    line = printable(" ".join(masked(text, secrets).split()))
+    line = _MENTION.sub("@ ", line.replace("<", "(").replace(">", ")"))
+    return line if len(line) <= MAX_REASON else f"{line[: MAX_REASON - 1]}…"
+
+
+def figures(ended: RunEnded) -> list[str]:
+    """The devices by status, the rejected rows and the throttled share, a line for each that there is."""
+    lines = []
+    if ended.statuses:
+        by_status = ", ".join(f"{count:,} {_words(status)}" for status, count in ended.statuses.items())
+        lines.append(f"Devices: {by_status}")
+    if rejected := sum(ended.rejected.values()):
+        rows = counted(ended.rows_read, "row")
+        lines.append(f"Rejected: {rejected:,} of {rows} ({_largest(ended.rejected)})")
+    if ended.requests:
+        share = ended.throttled / ended.requests
+        lines.append(f"Requests: {ended.requests:,}, {share:.1%} throttled")
+    return lines
+
+
+def next_commands(
+    troubles: Troubles, ended: RunEnded, started: RunStarted | None, origin: Origin
+) -> list[str]:
+    """The commands that help now, the most urgent first."""
+    commands = []
+    has_journal = started is not None and _is_file(_folder(started) / "journal.db")
+    folder = shlex.quote(str(_folder(started))) if started is not None else ""
+    if ended.exit_code not in {ExitCode.OK, ExitCode.INCOMPLETE}:
+        again = f"{origin.command}   (after the cause is fixed)"
+        commands.append(f"batchlic resume {folder}" if has_journal else again)
+    if not has_journal:
+        return commands
+    if (doubt := troubles.get(Kind.DOUBT)) is not None:
+        if doubt.cause == "confirmations":
+            commands.append(f"batchlic reconcile {folder}")
+        else:
+            commands.append(f"batchlic status {folder}")
+            commands.append(f"batchlic settle {folder} --as accepted|failed|resend --reason …")
+    if ended.statuses.get(DeviceStatus.FAILED):
+        commands.append(f"batchlic export {folder} --what failed --to failed.xlsx")
+    if Kind.REJECTS in troubles:
+        commands.append(f"batchlic export {folder} --what rejects --to rejects.xlsx")
+    return commands
+
+
+def _headline(news: News, ended: RunEnded, troubles: Troubles) -> str:
+    end, _ = _ENDS[ExitCode(ended.exit_code)]
+    parts = [end] if end else []
+    if failed := ended.statuses.get(DeviceStatus.FAILED):
+        parts.append(f"{counted(failed, 'device')} failed")
+    if (doubt := troubles.get(Kind.DOUBT)) is not None:
+        state = "not confirmed" if doubt.cause == "confirmations" else "in doubt"
+        parts.append(f"{counted(doubt.count, 'device')} {state}")
+    if (rejects := troubles.get(Kind.REJECTS)) is not None:
+        parts.append(f"{counted(rejects.count, 'row')} rejected")
+    if not parts:
+        return "recovered"
+    beginning = "recovered in part; " if not news.kinds else ""
+    return f"{beginning}{', '.join(parts)} (exit {int(ended.exit_code)})"
+
+
+def _all_clear(news: News) -> list[str]:
+    over = [text for kind, text in _OVER.items() if kind in news.over]
+    return [f"Since the last message: {', '.join(over)}."] if over else []
+
+
+def _places(started: RunStarted | None, origin: Origin) -> list[str]:
+    if started is None:
+        return [f"Host: {origin.host}"]
+    folder = _folder(started)
+    lines = [f"Run: {started.run_id} at {as_data(started.carrier, origin.secrets)}, on {origin.host}"]
+    lines += [f"Folder: {folder}"] if _is_file(folder / "journal.db") else []
+    return [*lines, f"Report: {folder / REPORT}"] if _is_file(folder / REPORT) else lines
+
+
+def _folder(started: RunStarted) -> Path:
+    return Path(started.folder).absolute()
+
+
+def _is_file(path: Path) -> bool:
+    return os.path.isfile(path)  # noqa: PTH113 - no error without access
+
+
+def _largest(counts: Mapping[str, int]) -> str:
+    ordered = sorted(counts.items(), key=lambda item: -item[1])
+    named = [f"{as_data(name)} {count:,}" for name, count in ordered[:MAX_LIST]]
+    rest = len(ordered) - MAX_LIST
+    return ", ".join([*named, f"{rest} more {noun_for(rest, 'reason')}"] if rest > 0 else named)
+
+
+def _words(status: DeviceStatus) -> str:
+    return status.replace("_", " ")

@@ -1,0 +1,204 @@
+"""Metrics for Prometheus: in a file for node_exporter, and over HTTP while a run goes on."""
+
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+from wsgiref.simple_server import WSGIRequestHandler, make_server
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, make_wsgi_app
+from prometheus_client.exposition import ThreadingWSGIServer
+from prometheus_client.metrics_core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
+
+from batchlic.atomic import replacing
+from batchlic.errors import StoppedEarly
+from batchlic.events import PhaseEnded, PhaseStarted, PlanReady, RunEnded, RunEvent, RunStarted
+from batchlic.monitoring.instruments import (
+    INSTRUMENTS,
+    JOB_LABELS,
+    LAST,
+    RUN_ACTIVE,
+    SECONDS,
+    Instrument,
+    Kind,
+    label_names,
+)
+from batchlic.monitoring.run_metrics import RunMetrics
+
+WRITE_INTERVAL_S = 10.0
+"""Seconds between two versions of a metrics file while requests are sent."""
+HOST = "127.0.0.1"
+
+_Metric = TypeVar("_Metric", Counter, Gauge, Histogram)
+_Children = dict[tuple[str, tuple[str, ...]], _Metric]
+"""Metrics by name and label values; those without values are the parents of the others."""
+
+
+class PrometheusMeter:
+    """Keeps measurements in a registry of prometheus-client. `registry` is what to export."""
+
+    def __init__(self, instruments: Iterable[Instrument] = INSTRUMENTS) -> None:
+        inner = CollectorRegistry()
+        self.registry = CollectorRegistry()
+        self.registry.register(_WithoutCreated(inner))
+        self._counters: _Children[Counter] = {}
+        self._gauges: _Children[Gauge] = {}
+        self._histograms: _Children[Histogram] = {}
+        for one in instruments:
+            name, labels = one.name, label_names(one)
+            match one.kind:
+                case Kind.COUNTER:
+                    self._counters[name, ()] = Counter(name, one.help, labels, registry=inner)
+                case Kind.GAUGE:
+                    self._gauges[name, ()] = Gauge(name, one.help, labels, registry=inner)
+                case Kind.HISTOGRAM:
+                    self._histograms[name, ()] = Histogram(
+                        name, one.help, labels, registry=inner, buckets=SECONDS
+                    )
+
+    def add(self, instrument: Instrument, labels: tuple[str, ...], value: float = 1) -> None:
+        """Increase a counter."""
+        _child(self._counters, instrument, labels).inc(value)
+
+    def set(self, instrument: Instrument, labels: tuple[str, ...], value: float) -> None:
+        """Set a gauge."""
+        _child(self._gauges, instrument, labels).set(value)
+
+    def observe(self, instrument: Instrument, labels: tuple[str, ...], value: float) -> None:
+        """Add a value to a histogram."""
+        _child(self._histograms, instrument, labels).observe(value)
+
+    def exposition(self) -> bytes:
+        """All measurements in the text format of Prometheus."""
+        return generate_latest(self.registry)
+
+
+def _child(children: "_Children[_Metric]", instrument: Instrument, labels: tuple[str, ...]) -> _Metric:
+    """The metric with these labels. The library's own lookup takes longer than counting."""
+    key = (instrument.name, labels)
+    if key not in children:
+        children[key] = children[instrument.name, ()].labels(*labels)
+    return children[key]
+
+
+class _WithoutCreated(Collector):
+    """Leaves out when each counter began: the library's extra metrics for that are no use for a batch job."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterable[Metric]:
+        for metric in self._registry.collect():
+            metric.samples = [one for one in metric.samples if not one.name.endswith("_created")]
+            if metric.samples:
+                yield metric
+
+
+class MetricsFile:
+    """A subscriber that writes a file for the textfile collector of node_exporter.
+
+    The metrics in LAST are kept from the file as another run left it, for all jobs in it. `labels` are those
+    of the job, if they are known before the run begins.
+    """
+
+    def __init__(self, path: Path, labels: tuple[str, ...] = ()) -> None:
+        self._path = path
+        self._labels = labels
+        self._meter = PrometheusMeter()
+        self._measure = RunMetrics(self._meter, labels)
+        self._due_at: float | None = None
+        """When to write again, in seconds since 1970; None before the run began."""
+        self._problems: dict[str, str] = {}
+
+    @property
+    def problems(self) -> list[str]:
+        """What is wrong with the file, as sentences."""
+        return list(self._problems.values())
+
+    def __call__(self, event: RunEvent) -> None:
+        """Measure what an event says, and write the file from time to time."""
+        if isinstance(event, RunStarted):
+            self._restore()
+            self._due_at = 0.0
+        elif isinstance(event, RunEnded) and self._due_at is None and self._labels:
+            is_other_at_work = self._restore().get((RUN_ACTIVE.name, self._labels)) == 1
+            self._due_at = None if is_other_at_work else 0.0
+        self._measure(event)
+        is_milestone = isinstance(event, RunStarted | PlanReady | PhaseStarted | PhaseEnded | RunEnded)
+        now = event.at / 1e6
+        if self._due_at is not None and (is_milestone or now >= self._due_at):
+            self._due_at = now + WRITE_INTERVAL_S
+            self._write()
+
+    def _restore(self) -> dict[tuple[str, tuple[str, ...]], float]:
+        """Take over what another run left in the file, and return it by name and labels of the job."""
+        try:
+            text = self._path.read_text(encoding="utf-8")
+            samples = [one for family in text_string_to_metric_families(text) for one in family.samples]
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError):
+            self._problems["read"] = (
+                f"{self._path}: could not be read, so the time of the last success is lost"
+            )
+            return {}
+        found = {
+            (one.name, tuple(one.labels[name] for name in JOB_LABELS)): one.value
+            for one in samples
+            if one.labels.keys() == {*JOB_LABELS}
+        }
+        for instrument in LAST:
+            for (name, labels), value in found.items():
+                if name == instrument.name:
+                    self._meter.set(instrument, labels, value)
+        return found
+
+    def _write(self) -> None:
+        try:
+            with replacing(self._path) as temporary:
+                temporary.write_bytes(self._meter.exposition())
+                temporary.chmod(0o644)  # node_exporter runs as another user
+        except StoppedEarly as error:
+            cause = error.__cause__
+            reason = (isinstance(cause, OSError) and cause.strerror) or "unknown reason"
+            self._problems["write"] = f"--metrics-file {self._path}: can't be written: {reason}"
+        else:
+            self._problems.pop("write", None)
+
+
+class MetricsServer:
+    """A subscriber whose measurements are served over HTTP on this machine. Raises OSError without a port."""
+
+    def __init__(self, port: int) -> None:
+        meter = PrometheusMeter()
+        self._measure = RunMetrics(meter)
+        self._server = make_server(HOST, port, make_wsgi_app(meter.registry), _Server, _SilentHandler)
+        self.url = f"http://{HOST}:{self._server.server_port}/metrics"
+        threading.Thread(
+            target=self._server.serve_forever, args=(_POLL_S,), name="batchlic metrics server", daemon=True
+        ).start()
+
+    def __call__(self, event: RunEvent) -> None:
+        """Measure what an event says."""
+        self._measure(event)
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._server.shutdown()
+        self._server.server_close()
+
+
+_POLL_S = 0.1
+"""Seconds until the server notices that it is to stop."""
+
+
+class _Server(ThreadingWSGIServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as socketserver
+        """Say nothing: a scraper that hangs up is no event for the operator of a run."""
+
+
+class _SilentHandler(WSGIRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as http.server
+        """Log no request."""

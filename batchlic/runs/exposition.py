@@ -1,0 +1,51 @@
+"""Metrics of the runs below a folder, for a server that Prometheus scrapes."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+
+from batchlic.errors import ExitCode
+from batchlic.journal import SANDBOX
+from batchlic.monitoring import instruments as of
+from batchlic.monitoring.prometheus import PrometheusMeter
+from batchlic.runs.listing import ListedRun, list_runs
+
+_SHOWN = (of.ROWS_REJECTED, of.DEVICES_PLANNED, of.DEVICES, *of.LAST)
+
+
+def metrics_of_runs(folder: Path) -> bytes:
+    """The last run of each job below `folder`, and its last success, in the text format of Prometheus.
+
+    Raises what `list_runs` raises.
+    """
+    return exposition(list_runs(folder))
+
+
+def exposition(runs: Iterable[ListedRun]) -> bytes:
+    """As `metrics_of_runs`. Rehearsals don't count, nor do runs that are at work or can't be read."""
+    meter = PrometheusMeter(_SHOWN)
+    last: dict[tuple[str, str], ListedRun] = {}
+    for run in sorted(filter(_counts, runs), key=_ended_at):
+        job = (run.job or "", run.action or "")
+        last[job] = run
+        if run.exit_code == ExitCode.OK:
+            meter.set(of.LAST_SUCCESS, job, _ended_at(run))
+    for job, run in last.items():
+        meter.set(of.LAST_RUN_END, job, _ended_at(run))
+        meter.set(of.LAST_RUN_EXIT_CODE, job, run.exit_code or ExitCode.OK)
+        meter.set(of.LAST_RUN_DURATION, job, run.seconds or 0)
+        meter.set(of.DEVICES_PLANNED, job, run.planned or 0)
+        for status, devices in run.statuses.items():
+            meter.set(of.DEVICES, (*job, status.value), devices)
+        for reason, rows in run.rejected.items():
+            meter.set(of.ROWS_REJECTED, (*job, reason), rows)
+    return meter.exposition()
+
+
+def _counts(run: ListedRun) -> bool:
+    return run.ended_at is not None and run.exit_code is not None and run.carrier != SANDBOX
+
+
+def _ended_at(run: ListedRun) -> float:
+    """Seconds since 1970."""
+    return datetime.fromisoformat(run.ended_at or "").timestamp()

@@ -1,0 +1,162 @@
+"""What runs learn about the carrier's limit, for later runs: a file beside the ledger.
+
+It is a hint. It holds addresses and accounts, but no secret (promise F).
+"""
+
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec.structs import replace
+
+from batchlic.atomic import replacing
+from batchlic.errors import BatchlicError
+from batchlic.events import EventStream, LimitChanged, Warned
+from batchlic.job import Job
+from batchlic.journal import SANDBOX
+from batchlic.pool.limiter.evidence import Learned
+from batchlic.pool.limiter.findings import Calls, Limit, Rate, Window
+from batchlic.reader.scans import scan_parquet
+
+MAX_AGE = timedelta(days=30)
+"""Older limits are removed: the contract may be another one by then. A monthly run still gains from them."""
+RISES_DAILY = 1.1
+"""Times that the rate at which requests were refused may have risen in a day; so it is tried sooner."""
+
+_Positive = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
+_Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
+
+
+class LearnedLimit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A limit of an account, in one of three kinds: a rate, a quota for a period, or requests in flight.
+
+    `seen_at` is ISO 8601 in UTC. `refused_per_s` is the rate at which some requests were refused.
+    """
+
+    seen_at: Annotated[datetime, msgspec.Meta(tz=True)]
+    per_s: _Positive | None = None
+    refused_per_s: _Positive | None = None
+    burst: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Requests beyond that rate that were let in when a run began."""
+    quota: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    period_s: _Positive | None = None
+    calls: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    refusal_s: _Seconds = 0.0
+    """Seconds that everyone waits after a refusal."""
+    silent_s: _Seconds = 0.0
+    """The same where the carrier does not say so."""
+    is_noise: bool = False
+    """Whether most of what the run saw was noise: then it is not used."""
+
+    @classmethod
+    def of(cls, learned: Learned, seen_at: datetime) -> "LearnedLimit":
+        """What a run has learned."""
+        entry = cls(seen_at=seen_at, refusal_s=learned.refusal_s, is_noise=learned.is_noise)
+        match learned.limit:
+            case Calls(calls):
+                return replace(entry, calls=calls)
+            case Window(quota, period):
+                return replace(entry, quota=quota, period_s=period)
+            case Rate(per_s, pause_s=silent_s, refused_per_s=refused, burst=burst):
+                entry = replace(entry, per_s=per_s, burst=burst, silent_s=silent_s)
+                return replace(entry, refused_per_s=refused if math.isfinite(refused) else None)
+
+    def learned(self, at: datetime) -> Learned | None:
+        """What a run starts from; None if it is too old, or noise."""
+        age = at - self.seen_at
+        if self.is_noise or not timedelta() <= age <= MAX_AGE or (limit := self._limit(age)) is None:
+            return None
+        return Learned(limit=limit, refusal_s=self.refusal_s)
+
+    def _limit(self, age: timedelta) -> Limit | None:
+        if self.calls is not None:
+            return Calls(self.calls)
+        if self.quota is not None and self.period_s is not None:
+            return Window(self.quota, self.period_s)
+        if self.per_s is None:
+            return None
+        refused = (self.refused_per_s or math.inf) * RISES_DAILY ** (age / timedelta(days=1))
+        return Rate(self.per_s, pause_s=self.silent_s, refused_per_s=refused, burst=self.burst)
+
+
+class LearnedLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """The file: limits by base URL and account."""
+
+    carriers: dict[str, dict[str, LearnedLimit]] = {}
+
+
+class Memory:
+    """What the runs of a ledger have learned. Nothing that goes wrong here stops a run.
+
+    A run against a sandbox, or without a ledger, learns nothing.
+    """
+
+    def __init__(self, job: Job, carrier: str, plan: Path, events: EventStream) -> None:
+        is_kept = job.ledger.use and job.ledger.path is not None and carrier != SANDBOX
+        self._path = learned_path(Path(job.ledger.path)) if is_kept and job.ledger.path else None
+        self._carrier = carrier
+        self._accounts = _accounts(plan) if self._path else []
+        self._max_concurrency = job.limits.max_concurrency
+        self._events = events
+
+    def recall(self) -> Learned | None:
+        """What to start from: the limit seen last for any account of the run."""
+        if self._path is None:
+            return None
+        known = self._read(self._path).carriers.get(self._carrier, {})
+        found = [known[account] for account in self._accounts if account in known]
+        if not found:
+            return None
+        latest = max(found, key=lambda one: one.seen_at)
+        learned = latest.learned(datetime.now(UTC))
+        if learned is not None:
+            words = f"{learned.limit} (known since {latest.seen_at:%Y-%m-%d} from an earlier run)"
+            self._events.emit(
+                LimitChanged(found=words, requests_per_s=None, concurrency=self._max_concurrency)
+            )
+        return learned
+
+    def keep(self, learned: Learned | None) -> None:
+        """Keep what this run has learned for each of its accounts. Without it, what was known stays."""
+        if self._path is None or learned is None:
+            return
+        at = datetime.now(UTC)
+        entry = LearnedLimit.of(learned, at)
+        try:
+            carriers = {
+                carrier: {account: one for account, one in limits.items() if at - one.seen_at <= MAX_AGE}
+                for carrier, limits in self._read(self._path).carriers.items()
+            }
+            carriers.setdefault(self._carrier, {}).update(dict.fromkeys(self._accounts, entry))
+            kept = {carrier: limits for carrier, limits in carriers.items() if limits}
+            with replacing(self._path) as temporary:
+                temporary.write_bytes(msgspec.json.format(msgspec.json.encode(LearnedLimits(carriers=kept))))
+        except (BatchlicError, OSError) as error:
+            self._warn(f"the next run does not know what this one has learned about the limit: {error}")
+
+    def _read(self, path: Path) -> LearnedLimits:
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=LearnedLimits)
+        except FileNotFoundError:
+            return LearnedLimits()
+        except OSError as error:
+            self._warn(f"{path}: can't be read ({error.strerror}): the limit is found anew")
+        except (ValueError, RecursionError):
+            self._warn(f"{path}: this file is damaged: the limit is found anew, and the file replaced")
+        return LearnedLimits()
+
+    def _warn(self, message: str) -> None:
+        self._events.emit(Warned(message=message))
+
+
+def learned_path(ledger: Path) -> Path:
+    """The file beside a ledger: `ledger.limits.json` for `ledger.db`."""
+    return ledger.with_name(f"{ledger.stem}.limits.json")
+
+
+def _accounts(plan: Path) -> Sequence[str]:
+    names = scan_parquet(plan).select("account_name").unique().collect()
+    return names["account_name"].drop_nulls().sort().to_list()

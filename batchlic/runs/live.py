@@ -1,0 +1,244 @@
+"""A run at work in figures, for those who watch it: cheap enough to ask once a second."""
+
+from collections import Counter, deque
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from batchlic.carrier.answers import Outcome
+from batchlic.chunker import DeviceStatus, Step
+from batchlic.journal import Answered, JournalTail, RunIdentity, Settled
+from batchlic.pool.limiter.limiter import TOLD_TO_WAIT
+from batchlic.runs.finalize import now
+from batchlic.runs.folder import Process, RunFolder
+
+SPAN_S = 60
+"""Seconds over which devices per second are averaged."""
+RATE_SPAN_S = 10
+"""Seconds over which requests per second are averaged, as the limiter does."""
+INTERVAL_S = 3
+INTERVALS = 60
+
+_FEWEST_INTERVALS = 10
+
+_LOG_BLOCK = 1 << 20
+_LOG_MAX = 64 << 20
+"""Bytes of the log that are searched for a limit, counted from the end of the file."""
+
+
+class Interval(NamedTuple):
+    """What was answered within INTERVAL_S seconds, per second."""
+
+    devices_per_s: float
+    requests_per_s: float
+
+
+class LiveFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """A run at this moment. The devices are counted as the progress of the run counts them."""
+
+    process: Process | None
+    """None once no process works on the run."""
+    to_send: int
+    """Planned devices without those that the ledger excludes."""
+    excluded: int
+    accepted: int
+    failed: int
+    in_doubt: int
+    requests: int
+    throttled: int
+    devices_per_second: float
+    requests_per_second: float
+    seconds_left: float | None
+    """None if nothing was settled lately."""
+    found: str | None
+    """The limit that this session has found, in words; None if none was reported yet."""
+    flow: list[Interval]
+    """The last intervals with answers, at most INTERVALS of them, the oldest first."""
+
+    @property
+    def pending(self) -> int:
+        """Devices still to be sent, or whose answer is awaited."""
+        return max(0, self.to_send - self.accepted - self.failed - self.in_doubt)
+
+    @property
+    def share_done(self) -> float:
+        """Share of the devices to send that are accepted or failed, 0 to 1."""
+        return min(1.0, (self.accepted + self.failed) / self.to_send) if self.to_send else 1.0
+
+
+class LiveRun:
+    """Watches one run. Not for several threads at once.
+
+    `read` decodes what is new in the journal, and in the log, which has the limits that were found.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+        self._journal = JournalTail(folder.journal)
+        self._limits = _LimitLog(folder.log)
+        self._tally: _Tally | None = None
+
+    def read(self) -> LiveFigures | None:
+        """The figures at this moment; None before the run has a journal, while it is planned.
+
+        Raises RunFolderError, NoAccess or StoppedEarly if the journal can't be read.
+        """
+        process = self._folder.process
+        if self._tally is None and not self._folder.journal.exists():
+            return None
+        answered, settled = self._journal.read()
+        if self._tally is None:
+            identity = self._journal.identity
+            if identity is None:
+                return None
+            self._tally = _Tally(identity)
+        self._tally.add(answered, settled)
+        return self._tally.figures(process, self._limits.last_since(process.since if process else ""))
+
+
+class _Tally:
+    """Counts devices and requests as `batchlic.runs.observation` does, from the journal."""
+
+    def __init__(self, identity: RunIdentity) -> None:
+        self._excluded = sum(identity.excluded.values())
+        self._to_send = identity.planned - self._excluded
+        self._is_migration = identity.to_sku is not None
+        self._devices: Counter[str] = Counter()
+        self._in_doubt: dict[tuple[int, str | None, str], int] = {}
+        self._steps: dict[int, list[int]] = {}
+        """Of a migration: the devices of a batch that are unassigned, and those that are assigned."""
+        self._requests: Counter[str] = Counter()
+        self._recent: deque[tuple[int, int, int]] = deque()
+        """When an answer came, and the devices and requests that it settled."""
+
+    def add(self, answered: list[Answered], settled: list[Settled]) -> None:
+        for one in answered:
+            self._add(one)
+        for decision in settled:
+            self._in_doubt.pop((decision.batch_id, decision.step, decision.part), None)
+            if not self._is_migration:
+                self._devices[decision.status] += decision.device_count
+        earliest = now() - 2 * INTERVALS * INTERVAL_S * 1_000_000
+        while self._recent and self._recent[0][0] < earliest:
+            self._recent.popleft()
+
+    def _add(self, one: Answered) -> None:
+        was_sent = one.outcome != Outcome.THROTTLED or one.http_status is not None
+        self._requests[one.outcome] += was_sent
+        part = (one.batch_id, one.step, one.part)
+        done = 0
+        if one.outcome == Outcome.AMBIGUOUS:
+            self._in_doubt.setdefault(part, one.device_count)
+        elif one.outcome == Outcome.ACCEPTED:
+            self._in_doubt.pop(part, None)
+            done = self._moved(one) if self._is_migration else one.device_count
+            self._devices[DeviceStatus.ACCEPTED] += done
+        elif one.outcome == Outcome.REFUSED and one.final and part not in self._in_doubt:
+            done = one.device_count if one.step in {None, Step.ASSIGN, Step.UNASSIGN} else 0
+            self._devices[DeviceStatus.FAILED] += done
+        self._recent.append((one.answered_at, done, int(was_sent)))
+
+    def _moved(self, one: Answered) -> int:
+        """The devices of a migration that have both steps with this answer."""
+        steps = (Step.UNASSIGN.value, Step.ASSIGN.value)
+        if one.step not in steps:
+            return 0
+        counts = self._steps.setdefault(one.batch_id, [0, 0])
+        before = min(counts)
+        counts[steps.index(one.step)] += one.device_count
+        return min(counts) - before
+
+    def figures(self, process: Process | None, found: str | None) -> LiveFigures:
+        moment = now()
+        devices, _ = self._within(moment, SPAN_S)
+        _, requests = self._within(moment, RATE_SPAN_S)
+        span = _seconds_of(process, moment)
+        rate = devices / min(span, SPAN_S)
+        left = self._to_send - self._devices[DeviceStatus.ACCEPTED] - self._devices[DeviceStatus.FAILED]
+        return LiveFigures(
+            process=process,
+            to_send=self._to_send,
+            excluded=self._excluded,
+            accepted=self._devices[DeviceStatus.ACCEPTED],
+            failed=self._devices[DeviceStatus.FAILED],
+            in_doubt=sum(self._in_doubt.values()),
+            requests=self._requests.total(),
+            throttled=self._requests[Outcome.THROTTLED],
+            devices_per_second=rate,
+            requests_per_second=requests / min(span, RATE_SPAN_S),
+            seconds_left=left / rate if rate else None,
+            found=found,
+            flow=self._flow(moment),
+        )
+
+    def _within(self, moment: int, seconds: float) -> tuple[int, int]:
+        since = moment - seconds * 1_000_000
+        recent = [(devices, requests) for at, devices, requests in self._recent if at >= since]
+        return sum(devices for devices, _ in recent), sum(requests for _, requests in recent)
+
+    def _flow(self, moment: int) -> list[Interval]:
+        """The last whole intervals. They begin at round times, so that a point does not change later."""
+        width = INTERVAL_S * 1_000_000
+        newest = moment // width
+        devices: Counter[int] = Counter()
+        requests: Counter[int] = Counter()
+        for at, settled, sent in self._recent:
+            devices[at // width] += settled
+            requests[at // width] += sent
+        first = min((one for one in requests if one >= newest - INTERVALS), default=newest)
+        shown = range(min(first, newest - _FEWEST_INTERVALS), newest)
+        return [Interval(devices[one] / INTERVAL_S, requests[one] / INTERVAL_S) for one in shown]
+
+
+def _seconds_of(process: Process | None, moment: int) -> float:
+    """How long the process has worked on the run, at least a second."""
+    with suppress(ValueError):
+        if process is not None:
+            return max(1.0, moment / 1e6 - datetime.fromisoformat(process.since).timestamp())
+    return float(SPAN_S)
+
+
+class _LogLine(msgspec.Struct):
+    """A line of the log that may report a limit."""
+
+    event: str = ""
+    found: str = ""
+    timestamp: str = ""
+
+
+class _LimitLog:
+    """The limits in a run's log, which only grows. What can't be read is left out: the log is no record."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._at = -1
+        self._rest = b""
+        self._last = _LogLine()
+
+    def last_since(self, since: str) -> str | None:
+        """The last limit that was reported since a time in ISO 8601; None if there is none."""
+        with suppress(OSError):
+            self._read()
+        return self._last.found if self._last.found and self._last.timestamp >= since.rstrip("Z") else None
+
+    def _read(self) -> None:
+        with self._path.open("rb") as file:
+            size = file.seek(0, 2)
+            if self._at < 0 or size < self._at:
+                self._at, self._rest = max(0, size - _LOG_MAX), b""
+            file.seek(self._at)
+            while block := file.read(_LOG_BLOCK):
+                self._at += len(block)
+                *lines, self._rest = (self._rest + block).split(b"\n")
+                for line in lines:
+                    if b'"event":"limiter"' in line:
+                        self._take(line)
+
+    def _take(self, line: bytes) -> None:
+        with suppress(msgspec.MsgspecError):
+            found = msgspec.json.decode(line, type=_LogLine)
+            if not found.found.startswith(TOLD_TO_WAIT):
+                self._last = found

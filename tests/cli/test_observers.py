@@ -1,0 +1,43 @@
+"""The observers of a command: imported only if they are asked for, and never a reason to fail."""
+
+import subprocess
+import sys
+
+import pytest
+
+from batchlic.cli.observers import observers
+from batchlic.job import MetricsUse
+
+CHECK = """
+import sys
+from batchlic.cli.observers import observers
+from batchlic.job import MetricsUse
+with observers(MetricsUse()):
+    print([name for name in sys.modules if name.startswith(("opentelemetry", "prometheus_client"))])
+"""
+
+
+def test_nothing_is_imported_that_nobody_asked_for() -> None:
+    done = subprocess.run([sys.executable, "-c", CHECK], capture_output=True, text=True, check=True, env={})
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_a_missing_extra_is_named_and_no_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")
+    monkeypatch.setitem(sys.modules, "batchlic.monitoring.otel", None)
+    with observers(MetricsUse()) as events:
+        [problem] = events.problems
+    assert problem.endswith("but batchlic has no OpenTelemetry: pip install 'batchlic[otel]'")
+    assert "warning: an OTEL_ variable names an endpoint" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("variable", ["OTEL_BSP_MAX_QUEUE_SIZE", "OTEL_METRIC_EXPORT_INTERVAL"])
+def test_a_variable_with_an_impossible_value_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setenv(variable, "-1")
+    with observers(MetricsUse()) as events:
+        assert events.problems == ["OpenTelemetry can't start with these OTEL_ variables (ValueError)"]
