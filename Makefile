@@ -14,7 +14,7 @@ HERE = BATCHLIC_STATE_DIR="$(CURDIR)/runs"
 .DEFAULT_GOAL := help
 .PHONY: help install demo test onboard migrate sandbox sample soak fuzz kill mutants replay \
 	bench bench-plan bench-submit bench-pace bench-limiter bench-journal bench-ledger bench-listener bench-report \
-	bench-runs plot-limiter demo-callbacks test-callbacks docs-answers screenshots lint coverage format lock clean
+	bench-runs plot-limiter demo-sync demo-callbacks test-callbacks docs-answers screenshots lint coverage format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,10 @@ demo: $(INSTALLED) ## license the sample fleet against a sandbox carrier on this
 
 demo-callbacks: $(INSTALLED) ## run the demo, and wait for the callback of each device
 	@$(HERE) $(BIN)/batchlic run jobs/demo_callbacks.toml --sandbox --wait-callbacks 5m --listen-port 0 || test $$? -eq 3
+
+# The carrier of --sandbox starts empty, so this demo starts one that stays for all runs.
+demo-sync: $(INSTALLED) ## license a fleet at a sandbox, then sync a list that lacks some of its devices
+	@BATCHLIC="$(BIN)/batchlic" sh jobs/demo_sync.sh
 
 test: $(INSTALLED) ## run all tests
 	@$(BIN)/pytest -n $(WORKERS) --dist worksteal

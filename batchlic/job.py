@@ -40,6 +40,27 @@ def as_percentage(given: object) -> str:
     return f"{(number if is_percentage else number * 100).normalize():f}%"
 
 
+def as_removals(given: object) -> str:
+    """A number of devices (`50`) or a percentage up to 100% (`1%`), as text. Raises ValueError for others."""
+    found = _REMOVALS.fullmatch(str(given).strip()) if not isinstance(given, bool) else None
+    if found is None:
+        raise ValueError(
+            f"{given!r} is neither a number of devices, such as 50, nor a percentage, such as 1%"
+        )
+    number = Decimal(found[1])
+    if found[2] == "%":
+        if number > 100:
+            raise ValueError(f"{given!r} is more than all devices: give at most 100%")
+        return f"{number.normalize():f}%"
+    if number != int(number):
+        raise ValueError(f"{given!r} is no whole number of devices: give one such as 50, or a percentage")
+    return f"{int(number)}"
+
+
+_REMOVALS = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s?(%?)")
+MostRemovals = Annotated[str, BeforeValidator(as_removals)]
+
+
 def as_share(percentage: str) -> float:
     """A percentage as a number: 0.2 for `20%`."""
     return float(percentage.removesuffix("%")) / 100
@@ -151,6 +172,17 @@ class Limits(Table):
         return self
 
 
+class Syncing(Table):
+    """What a sync may do to make the licenses equal to the inventory."""
+
+    max_removals: MostRemovals = "1%"
+    """Most devices that lose their license: a number, or a percentage of each account and SKU."""
+    remove: bool = True
+    """Take the licenses of devices that are gone from the inventory."""
+    assign: bool = True
+    """Assign licenses to devices without one."""
+
+
 class LedgerUse(Table):
     """The ledger to read before a run, and to update after it."""
 
@@ -251,10 +283,12 @@ class Job(Table):
 
     name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     """None for a job from options alone. Two runs of the same name never run at the same time."""
-    action: Literal["assign", "unassign", "migrate"]
+    action: Literal["assign", "unassign", "migrate", "sync"]
     inventory: Inventory
     license: Licensing = Licensing()
     limits: Limits = Limits()
+    sync: Syncing | None = None
+    """For sync, and None for other actions."""
     ledger: LedgerUse = LedgerUse()
     approval: Approval = Approval()
     metrics: MetricsUse = MetricsUse()
@@ -262,6 +296,32 @@ class Job(Table):
     sandbox: EmbeddedSandbox = EmbeddedSandbox()
     notify: Notify | None = None
     """None: nobody is told."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_rules_of_sync(cls, content: Any) -> Any:  # noqa: ANN401 - whatever is validated next
+        if isinstance(content, dict) and content.get("action") == "sync" and content.get("sync") is None:
+            return {**content, "sync": {}}
+        return content
+
+    @model_validator(mode="after")
+    def _syncs_with_a_ledger(self) -> Self:
+        if self.sync is None:
+            return self
+        if self.action != "sync":
+            raise ValueError(
+                f"sync: this table (and its options) is for the action sync, not for {self.action}"
+            )
+        if not self.ledger.use:
+            raise ValueError(
+                "ledger: sync compares the inventory with the ledger; remove use = false (--no-ledger)"
+            )
+        if not (self.sync.remove or self.sync.assign):
+            raise ValueError(
+                "sync: without removing and assigning, nothing is left to do; to see the difference, use "
+                "--dry-run"
+            )
+        return self
 
     @model_validator(mode="after")
     def _fits_its_action(self) -> Self:
@@ -295,8 +355,16 @@ class Job(Table):
 
     @property
     def request_action(self) -> Action:
-        """What requests do with the SKU of the plan. The plan of a migration has the SKU to unassign."""
-        return Action.ASSIGN if self.action == "assign" else Action.UNASSIGN
+        """What requests do with the SKU of the plan. The plan of a migration has the SKU to unassign.
+
+        In a sync, what they do with the devices of the inventory.
+        """
+        return Action.ASSIGN if self.action in {"assign", "sync"} else Action.UNASSIGN
+
+    @property
+    def lifetime_skus(self) -> frozenset[str]:
+        """SKUs whose licenses can't be taken back (promise E)."""
+        return frozenset(sku for sku, license in self.skus.items() if license is LicenseType.LIFETIME)
 
     @property
     def restorable_skus(self) -> frozenset[str]:

@@ -26,6 +26,7 @@ from batchlic.job import (
     MetricsUse,
     Notify,
     ReportUse,
+    Syncing,
 )
 from batchlic.reader.columns.profiles import PROFILES, Profile
 from batchlic.reader.roles import Role
@@ -129,6 +130,7 @@ def test_every_option_that_is_named_exists() -> None:
         "run",
         "assign",
         "migrate",
+        "sync",
         "plan",
         "approve",
         "apply",
@@ -176,6 +178,7 @@ def test_every_exit_code_is_explained() -> None:
         ("[inventory]", Inventory),
         ("[license]", Licensing),
         ("[limits]", Limits),
+        ("[sync]", Syncing),
         ("[ledger]", LedgerUse),
         ("[approval]", Approval),
         ("[metrics]", MetricsUse),

@@ -7,6 +7,7 @@ from batchlic.chunker.batch import (
     parse_ranges,
     read_batches,
     read_excluded,
+    read_phases,
     read_whole_batches,
 )
 from batchlic.chunker.groups import Fit, PlanGroup
@@ -28,6 +29,7 @@ __all__ = [
     "parse_ranges",
     "read_batches",
     "read_excluded",
+    "read_phases",
     "read_whole_batches",
     "write_plan",
 ]

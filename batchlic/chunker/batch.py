@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,8 @@ class Batch:
     `encoded` holds the devices as JSON text. `offsets` are the places of the devices within the whole batch,
     ascending; `whole` is true for a batch with all its devices. Parts come from splitting a refused batch.
     `undoes` is the `X-Request-ID` of a request to undo as a whole, without a body; such a batch can't be
-    split. `request` is what a migration does with the devices; None in other runs, whose action applies.
+    split. `planned_action` is what a sync does with the devices; `request` what a migration does. Both are
+    None in other runs, whose action applies.
     """
 
     batch_id: int
@@ -37,6 +39,7 @@ class Batch:
     offsets: Sequence[int]
     whole: bool = True
     undoes: str | None = None
+    planned_action: Action | None = None
     request: StepRequest | None = None
 
     @property
@@ -46,8 +49,8 @@ class Batch:
 
     @property
     def action(self) -> Action | None:
-        """What a migration does with the devices; None in other runs."""
-        return self.request.action if self.request else None
+        """What a migration or a sync does with the devices; None in other runs."""
+        return self.request.action if self.request else self.planned_action
 
     @property
     def is_repeatable(self) -> bool:
@@ -100,9 +103,40 @@ class Batch:
 def read_batches(plan: Path, id_kind: IdKind, *, first_batch: int = 1) -> Iterator[Batch]:
     """The batches of a plan in order, from `first_batch` on. About ROWS_PER_READ rows are in memory."""
     for frame in read_whole_batches(plan, first_batch=first_batch):
-        heads = _batch_heads(frame, _encoded(id_kind).str.join(",", ignore_nulls=False).alias("encoded"))
-        for batch_id, account, sku, size, encoded, *undoes in heads.iter_rows():
-            yield Batch(batch_id, account, sku, encoded, range(size), True, *undoes)  # noqa: FBT003 - whole
+        devices = _encoded(id_kind, any_known="action" in frame.columns)
+        heads = _batch_heads(frame, devices.str.join(",", ignore_nulls=False).alias("encoded"))
+        for head in heads.iter_rows(named=True):
+            action = head.get("action")
+            yield Batch(
+                head["batch_id"],
+                head["account_name"],
+                head["sku_number"],
+                head["encoded"],
+                range(head["len"]),
+                undoes=head.get("undoes"),
+                planned_action=action and Action(action),
+            )
+
+
+def read_phases(plan: Path, id_kind: IdKind) -> Iterator[Iterator[Batch]]:
+    """The batches of a plan by phase: those of a sync in two phases, others in one."""
+    for phase in _phases(plan):
+        batches = read_batches(plan, id_kind, first_batch=phase.start)
+        yield islice(batches, len(phase))
+
+
+def _phases(plan: Path) -> list[range]:
+    """The ids of the batches of each phase, in order."""
+    import polars as pl  # noqa: PLC0415 - slow to import: only when a plan is read
+
+    from batchlic.reader.scans import scan_parquet  # noqa: PLC0415 - as above
+
+    rows = scan_parquet(plan).filter(pl.col("batch_id").is_not_null())
+    phase = pl.col("phase") if "phase" in rows.collect_schema() else pl.lit(1).alias("phase")
+    batch_id = pl.col("batch_id")
+    bounds = rows.group_by(phase).agg(first=batch_id.min(), last=batch_id.max()).sort("first")
+    found = bounds.select("first", "last").collect(engine="streaming")
+    return [range(first, last + 1) for first, last in found.iter_rows()]
 
 
 def read_whole_batches(plan: Path, *, first_batch: int = 1) -> Iterator[pl.DataFrame]:
@@ -139,7 +173,10 @@ def read_excluded(plan: Path) -> Iterator[pl.DataFrame]:
 
 
 def _batch_heads(frame: pl.DataFrame, *more: pl.Expr) -> pl.DataFrame:
-    """One row per batch: `batch_id`, `account_name`, `sku_number`, `len` (devices), `more`, any `undoes`."""
+    """One row per batch: `batch_id`, `account_name`, `sku_number`, `len` (devices), and `more`.
+
+    The column `undoes` of a rollback and `action` of a sync are there, too.
+    """
     import polars as pl  # noqa: PLC0415 - as above
     from polars import selectors  # noqa: PLC0415 - as above
 
@@ -147,12 +184,16 @@ def _batch_heads(frame: pl.DataFrame, *more: pl.Expr) -> pl.DataFrame:
         pl.col("account_name", "sku_number").first(),
         pl.len(),
         *more,
-        selectors.by_name("undoes", require_all=False).first(),
+        selectors.by_name("undoes", "action", require_all=False).first(),
     )
 
 
-def _encoded(id_kind: IdKind) -> pl.Expr:
-    """Each device as JSON text, with the identifiers to send."""
+def _encoded(id_kind: IdKind, *, any_known: bool) -> pl.Expr:
+    """Each device as JSON text, with the identifiers to send.
+
+    `any_known`: a device without them has another one instead. A sync takes devices from the ledger, which
+    may not know all identifiers.
+    """
     import polars as pl  # noqa: PLC0415 - as above
 
     identifiers = {
@@ -165,6 +206,8 @@ def _encoded(id_kind: IdKind) -> pl.Expr:
         IdKind.ICCID: identifiers["ICCID"],
         IdKind.BOTH: pl.concat_str(identifiers["IMEI"], identifiers["ICCID"], separator=","),
     }[id_kind]
+    if any_known:
+        sent = pl.coalesce(sent, *identifiers.values())
     return pl.concat_str(pl.lit('{"deviceIds":['), sent, pl.lit("]}"))
 
 

@@ -41,6 +41,9 @@ class KnownLicenses(Protocol):
         null; `state` (UInt8), a LicenseState.
         """
 
+    def devices(self, targets: Sequence[tuple[str, str]]) -> Iterator[pl.DataFrame]:
+        """The same records as `records`, each with both identifiers if they are known: see `gone`."""
+
     @property
     def to_sku(self) -> str | None:
         """The new SKU of a migration, whose devices are planned under the old SKU; None in other runs."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
+from batchlic.carrier.catalog import Action
 from batchlic.chunker.exclusion import EXCLUDED_MARKS
 from batchlic.chunker.groups import Fit, PlanGroup
 from batchlic.chunker.schema import REJECTS, write_plan_file, write_rejects_file
@@ -19,16 +20,16 @@ from batchlic.reader.targets import Target
 from batchlic.reader.validation.reasons import Reason
 from batchlic.reader.validation.rules import iccid_digits, imei_digits
 
-_TARGET: Schema = {"account_name": pl.String(), "sku_number": pl.String()}
+TARGET: Schema = {"account_name": pl.String(), "sku_number": pl.String()}
 _DEVICES: Schema = {
     "source": pl.String(),
     "row": pl.UInt32(),
     "imei_number": pl.Int64(),
     "iccid_number": pl.Int64(),
-    **_TARGET,
+    **TARGET,
 }
 """A device row for either file, its identifiers still as integers."""
-_PLANNED: Schema = {"batch_id": pl.UInt32(), **_DEVICES, "held": pl.String()}
+PLANNED: Schema = {"batch_id": pl.UInt32(), **_DEVICES, "held": pl.String()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +37,27 @@ class PlanLayout:
     """Which device rows are planned, and in which batch, by `rank` (of the target) and `place` in the group.
 
     `found` and `planned` are the groups of all targets in the order of the plan, before and after fitting.
+    `first_batches` has the number of the first batch of each group.
     """
 
     batch_size: int
     found: Sequence[PlanGroup]
     planned: Sequence[PlanGroup]
+    first_batches: Sequence[int]
 
     @classmethod
-    def of(cls, row_counts: Mapping[Target, int], batch_size: int, fit: Fit | None) -> "PlanLayout":
+    def of(
+        cls,
+        row_counts: Mapping[Target, int],
+        batch_size: int,
+        fit: Fit | None = None,
+        *,
+        action: Action | None = None,
+    ) -> "PlanLayout":
         """The layout for these groups. `fit`, if given, decides how many devices of each are planned."""
-        found = [_group(target, devices, batch_size) for target, devices in row_counts.items()]
+        found = [_group(target, devices, batch_size, action) for target, devices in row_counts.items()]
         if fit is None:
-            return cls(batch_size, found, found)
+            return cls._in_order(batch_size, found, found)
         groups = [group for group in found if group.devices]
         fitted = dict(zip(groups, fit(groups), strict=True))
         if any(not 0 <= devices <= group.devices for group, devices in fitted.items()):
@@ -56,8 +66,17 @@ class PlanLayout:
         devices_by_target = {
             target: fitted.get(group, 0) for target, group in zip(row_counts, found, strict=True)
         }
-        planned = [_group(target, devices, batch_size) for target, devices in devices_by_target.items()]
-        return cls(batch_size, found, planned)
+        planned = [
+            _group(target, devices, batch_size, action) for target, devices in devices_by_target.items()
+        ]
+        return cls._in_order(batch_size, found, planned)
+
+    @classmethod
+    def _in_order(
+        cls, batch_size: int, found: Sequence[PlanGroup], planned: Sequence[PlanGroup]
+    ) -> "PlanLayout":
+        first_batches = accumulate((group.batches for group in planned), initial=1)
+        return cls(batch_size, found, planned, list(first_batches)[:-1])
 
     @property
     def unlicensed(self) -> int:
@@ -76,15 +95,14 @@ class PlanLayout:
 
     def batch_id(self) -> pl.Expr:
         """The batch (UInt32) of a planned row."""
-        first_batches = accumulate((group.batches for group in self.planned), initial=1)
-        batch_id = _by_rank(list(first_batches)) + pl.col("place") // self.batch_size
+        batch_id = _by_rank(list(self.first_batches)) + pl.col("place") // self.batch_size
         return batch_id.cast(pl.UInt32).alias("batch_id")
 
     def target(self) -> list[pl.Expr]:
         """The account and SKU of a row."""
         return [
             _by_rank([getattr(group, column) for group in self.found], dtype).alias(column)
-            for column, dtype in _TARGET.items()
+            for column, dtype in TARGET.items()
         ]
 
 
@@ -92,37 +110,69 @@ def write_files(
     fleet: Fleet, layout: PlanLayout, excluded: Collection[DeviceStatus], *, folder: Path, scratch: Path
 ) -> None:
     """Write plan.parquet, then rejects.parquet; `excluded` are the statuses of excluded devices."""
-    unlicensed = Spool(scratch / "unlicensed", _DEVICES, TEXTS_BYTES)
+    unlicensed = unlicensed_spool(scratch)
 
     def frames() -> Iterator[pl.DataFrame]:
-        return chain(_pending(fleet, layout, unlicensed), _excluded(fleet, layout, excluded))
+        return chain(pending_rows(fleet, layout, unlicensed), excluded_rows(fleet, layout, excluded))
 
-    planned = lazy_frame(frames, _PLANNED).select("batch_id", *_device_columns(), "held")
-    write_plan_file(folder, planned)
+    write_plan_file(folder, as_planned(lazy_frame(frames, PLANNED)))
+    write_rejects(fleet, unlicensed if layout.unlicensed else None, folder)
+
+
+def as_planned(rows: pl.LazyFrame) -> pl.LazyFrame:
+    """Rows (columns PLANNED, perhaps more) with the columns of plan.parquet."""
+    more = [name for name in rows.collect_schema() if name not in PLANNED]
+    return rows.select("batch_id", *_device_columns(), "held", *more)
+
+
+def write_rejects(fleet: Fleet, unlicensed: Spool | None, folder: Path) -> None:
+    """Write rejects.parquet; the rows for which no license is left come last."""
     rejects = [fleet.rejects().select(*_reject_columns())]
-    if layout.unlicensed:
+    if unlicensed is not None:
         rejects.append(_unlicensed_rejects(unlicensed))
     write_rejects_file(folder, pl.concat(rejects))
 
 
-def _pending(fleet: Fleet, layout: PlanLayout, unlicensed: Spool) -> Iterator[pl.DataFrame]:
-    """The rows to send (columns _PLANNED). Rows for which no license is left go to `unlicensed`."""
+def unlicensed_spool(scratch: Path) -> Spool:
+    """Where the rows go for which no license is left."""
+    return Spool(scratch / "unlicensed", _DEVICES, TEXTS_BYTES)
+
+
+def pending_rows(
+    fleet: Fleet, layout: PlanLayout, unlicensed: Spool, *, ranks: Collection[int] | None = None
+) -> Iterator[pl.DataFrame]:
+    """The rows to send (columns PLANNED), of some groups only if `ranks` are given.
+
+    Rows for which no license is left go to `unlicensed`.
+    """
     start = 0
     not_excluded = pl.lit(None, pl.String).alias("held")
     for frame in fleet.sorted_devices([PENDING]):
         rows = frame.with_columns(layout.place(start, frame.height), *layout.target())
         start += frame.height
+        if ranks is not None:
+            rows = rows.filter(pl.col("rank").is_in(list(ranks)))
         if layout.unlicensed:
             unlicensed.append(rows.filter(~layout.is_planned()).select(*_DEVICES))
             rows = rows.filter(layout.is_planned())
         yield rows.select(layout.batch_id(), *_DEVICES, not_excluded)
 
 
-def _excluded(fleet: Fleet, layout: PlanLayout, statuses: Collection[DeviceStatus]) -> Iterator[pl.DataFrame]:
-    """The rows that are in no batch (columns _PLANNED)."""
-    if not statuses:
+def excluded_rows(
+    fleet: Fleet, layout: PlanLayout, statuses: Collection[DeviceStatus]
+) -> Iterator[pl.DataFrame]:
+    """The rows that are in no batch (columns PLANNED)."""
+    marks = {EXCLUDED_MARKS[status]: status for status in statuses}
+    yield from marked_rows(fleet, layout, marks)
+
+
+def marked_rows(
+    fleet: Fleet, layout: PlanLayout, marks: Mapping[int, DeviceStatus]
+) -> Iterator[pl.DataFrame]:
+    """The rows with these marks (columns PLANNED), in no batch, with the status of their mark."""
+    if not marks:
         return
-    status_by_mark = {EXCLUDED_MARKS[status]: status.value for status in statuses}
+    status_by_mark = {mark: status.value for mark, status in marks.items()}
     no_batch = pl.lit(None, pl.UInt32).alias("batch_id")
     status = pl.col("mark").replace_strict(status_by_mark, return_dtype=pl.String).alias("held")
     for frame in fleet.sorted_devices(list(status_by_mark)):
@@ -142,7 +192,7 @@ def _device_columns() -> list[str | pl.Expr]:
         pl.col("row").cast(pl.UInt64),
         imei_digits(pl.col("imei_number")).alias("imei"),
         iccid_digits(pl.col("iccid_number")).alias("iccid"),
-        *_TARGET,
+        *TARGET,
     ]
 
 
@@ -151,12 +201,13 @@ def _reject_columns() -> list[pl.Expr]:
     return [pl.col(names.get(column, column)).cast(dtype).alias(column) for column, dtype in REJECTS.items()]
 
 
-def _group(target: Target, devices: int, batch_size: int) -> PlanGroup:
+def _group(target: Target, devices: int, batch_size: int, action: Action | None) -> PlanGroup:
     return PlanGroup(
         account_name=target.account_name,
         sku_number=target.sku_number,
         devices=devices,
         batches=-(-devices // batch_size),
+        action=action,
     )
 
 

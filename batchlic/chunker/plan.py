@@ -14,6 +14,7 @@ from batchlic.reader.inputs.addresses import Downloaded
 
 if TYPE_CHECKING:
     from batchlic.chunker.exclusion import KnownLicenses
+    from batchlic.chunker.sync import SyncRules
 
 Check: TypeAlias = Callable[[int, int], None]
 """Gets the number of rows read, and of devices among them; raises to refuse the inventories."""
@@ -47,6 +48,7 @@ def write_plan(
     known_licenses: KnownLicenses | None = None,
     check: Check | None = None,
     fit: Fit | None = None,
+    sync: SyncRules | None = None,
 ) -> Plan:
     """Read the inventories; write plan.parquet and rejects.parquet into `folder`, each whole or not at all.
 
@@ -60,6 +62,9 @@ def write_plan(
     devices of each group to plan: the first ones. The others are rejected as `no_license`, after all other
     rejects.
 
+    With `sync`, the plan has the columns schema.SYNC, too. It also takes the license from the known devices
+    that are gone from the inventories: see `sync`. `fit` gets the groups of both actions then.
+
     Both files are a function of inventories, options, known licenses and the result of `fit` (promise I).
 
     Raises InventoryError if an inventory can't be read, UsageError if the options contradict it, and any
@@ -67,6 +72,7 @@ def write_plan(
     """
     from batchlic.chunker.exclusion import exclude_known  # noqa: PLC0415 - brings polars
     from batchlic.chunker.files import PlanLayout, write_files  # noqa: PLC0415
+    from batchlic.chunker.sync import write_sync_plan  # noqa: PLC0415
     from batchlic.reader.fleet import read_fleet  # noqa: PLC0415
     from batchlic.reader.validation.reasons import Reason  # noqa: PLC0415
 
@@ -75,6 +81,11 @@ def write_plan(
         if check is not None:
             check(fleet.rows_read, sum(fleet.targets.row_counts().values()))
         excluded = exclude_known(fleet, known_licenses) if known_licenses else {}
+        if sync is not None:
+            known = known_licenses
+            return write_sync_plan(
+                fleet, sync, known, excluded, batch_size=batch_size, fit=fit, folder=folder, scratch=scratch
+            )
         layout = PlanLayout.of(fleet.targets.row_counts(), batch_size, fit)
         write_files(fleet, layout, excluded, folder=folder, scratch=scratch)
     groups = tuple(group for group in layout.planned if group.devices)

@@ -27,6 +27,13 @@ the 1-based data row in it. `held` is the DeviceStatus of an excluded device; nu
 UNDOES: Schema = {"undoes": pl.String()}
 """An additional column of a plan that undoes requests: the `X-Request-ID` of the request."""
 
+SYNC: Schema = {"action": pl.String(), "phase": pl.UInt8()}
+"""Additional columns of a sync's plan: what happens with the device, and in which phase, 1 or 2.
+
+`action` is null for a device that the job leaves without a license. `phase` is null for a device that is in
+no batch.
+"""
+
 REJECTS: Schema = {
     "source": pl.String(),
     "row": pl.UInt64(),

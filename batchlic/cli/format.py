@@ -76,8 +76,9 @@ def describe_plan(plan: Plan, folder: Path | None, expected: Estimate) -> str:
         f"  {counted(devices, 'device')} {status} by the ledger" for status, devices in plan.excluded.items()
     ]
     lines += [
-        f"  {counted(group.devices, 'device')} in {counted(group.batches, 'request')}: "
-        f"account {printable(group.account_name)}, SKU {printable(group.sku_number)}"
+        f"  {f'{group.action} ' if group.action else ''}{counted(group.devices, 'device')} in "
+        f"{counted(group.batches, 'request')}: account {printable(group.account_name)}, "
+        f"SKU {printable(group.sku_number)}"
         for group in plan.groups
     ]
     if plan.groups:

@@ -150,11 +150,52 @@ def percentage(option: str, given: str | None) -> str | None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SyncOptions:
+    """What a sync may do."""
+
+    max_removals: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|P%",
+            help="sync: maximum number, or percentage of each account and SKU, of devices that lose their "
+            "license [1%].",
+        ),
+    ] = None
+    no_remove: Annotated[
+        bool, typer.Option("--no-remove", help="sync: remove no license of devices that are gone.")
+    ] = False
+    no_assign: Annotated[
+        bool, typer.Option("--no-assign", help="sync: assign no license to devices without one.")
+    ] = False
+
+    def values(self) -> dict[str, Any]:
+        """The options that were given, by key of a job file's table `sync`. Raises UsageError."""
+        return {
+            "max_removals": None if self.max_removals is None else _removals(self.max_removals),
+            "remove": False if self.no_remove else None,
+            "assign": False if self.no_assign else None,
+        }
+
+
+def _removals(given: str) -> str:
+    from batchlic.job import as_removals
+
+    try:
+        return as_removals(given)
+    except ValueError as error:
+        raise UsageError(f"--max-removals: {error}") from None
+
+
+SYNC_OPTIONS = tuple(field.name for field in fields(SyncOptions))
+
+
+@dataclass(frozen=True, kw_only=True)
 class PlanOptions:
     """What to plan, what to tolerate, and where the files go."""
 
     inventory: InventoryOptions = InventoryOptions()
     guards: GuardOptions = GuardOptions()
+    sync: SyncOptions = SyncOptions()
     max_rejects: Annotated[
         int | None, typer.Option(min=0, help="Rejected rows tolerated before exit code 3 [0].")
     ] = None
@@ -193,6 +234,7 @@ class PlanOptions:
             "inventory": values["inventory"] | self.guards.values(),
             "license": values["license"] | {"consent_lifetime": self.consent_lifetime or None},
             "limits": {"batch_size": self.batch_size, "max_rejects": self.max_rejects},
+            "sync": self.sync.values(),
             "ledger": {
                 "path": str(self.ledger) if self.ledger else None,
                 "use": False if self.no_ledger else None,

@@ -16,6 +16,7 @@ from batchlic.cli.arguments import Inventories, JobFile, RunDirectory
 from batchlic.cli.callbacks import check_wait_options, run_listener, wait_for_callbacks
 from batchlic.cli.observers import observers
 from batchlic.cli.options import (
+    SYNC_OPTIONS,
     FlagValues,
     Json,
     MetricsOptions,
@@ -56,21 +57,21 @@ def run(job: JobFile, *, options: RunOptions) -> None:
 
 
 @app.command()
-@with_option_groups
+@partial(with_option_groups, without=SYNC_OPTIONS)
 def assign(inventory: Inventories, *, options: RunOptions) -> None:
     """Assign a license to every device of the inventories."""
     _start(_job("assign", inventory, options.values()), options)
 
 
 @app.command()
-@with_option_groups
+@partial(with_option_groups, without=SYNC_OPTIONS)
 def unassign(inventory: Inventories, *, options: RunOptions) -> None:
     """Unassign the license of every device. Lifetime licenses can't be unassigned."""
     _start(_job("unassign", inventory, options.values()), options)
 
 
 @app.command()
-@partial(with_option_groups, without=("sku",))  # --from-sku and --to-sku take its place
+@partial(with_option_groups, without=("sku", *SYNC_OPTIONS))  # --from-sku and --to-sku replace --sku
 def migrate(
     inventory: Inventories,
     from_sku: Annotated[str, typer.Option(help="SKU that the devices have now.")],
@@ -91,6 +92,17 @@ def migrate(
     license = {"from_sku": from_sku, "to_sku": to_sku, "order": order, "restore": restore}
     content = {"action": "migrate", "inventory": {"files": inventory}, "license": license}
     _start(make_job(content, options.values(), where="options"), options)
+
+
+@app.command()
+@partial(with_option_groups, without=("no_ledger",))
+def sync(inventory: Inventories, *, options: RunOptions) -> None:
+    """Make the licenses equal to the inventories. See docs/sync.md.
+
+    Devices of the inventories without a license get one. Devices that are gone from the inventories, and are
+    licensed by the ledger, lose theirs.
+    """
+    _start(_job("sync", inventory, options.values()), options)
 
 
 @app.command()
@@ -183,7 +195,7 @@ def status(run_dir: RunDirectory, *, json: Json = False) -> None:
         print_message(describe_unsettled(report, run_dir))
 
 
-def _job(action: Literal["assign", "unassign"], inventory: list[str], flags: FlagValues) -> "Job":
+def _job(action: Literal["assign", "unassign", "sync"], inventory: list[str], flags: FlagValues) -> "Job":
     from batchlic.job import make_job
 
     content = {"action": action, "inventory": {"files": inventory}}

@@ -87,8 +87,15 @@ class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
     """Who approved the plan. Unset, it is not encoded: hashes of earlier identities stay the same."""
 
     @property
+    def is_sync(self) -> bool:
+        """Whether the run syncs: then each batch has an action of its own, and `action` is assign."""
+        return bool(self.job.get("action") == "sync")
+
+    @property
     def job_action(self) -> str:
-        """The action of the job: assign, unassign or migrate."""
+        """The action of the job: assign, unassign, migrate or sync."""
+        if self.is_sync:
+            return "sync"
         return self.action.value if self.to_sku is None else "migrate"
 
 

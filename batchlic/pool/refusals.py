@@ -4,6 +4,7 @@ from collections import Counter
 from typing import TypeAlias
 
 from batchlic.carrier.answers import Answer, Blame, Outcome
+from batchlic.carrier.catalog import Action
 from batchlic.chunker import Batch, Step
 from batchlic.errors import StoppedEarly
 from batchlic.pool.remaining import Position
@@ -13,7 +14,7 @@ ALIKE = 5
 MANY_DEVICES = 100
 """They must hold so many devices if the code does not blame the account: a few devices may be bad."""
 
-_Group: TypeAlias = tuple[str, str]
+_Group: TypeAlias = tuple[str, str, Action | None]
 
 
 class RefusedTooMuch(StoppedEarly):
@@ -21,7 +22,10 @@ class RefusedTooMuch(StoppedEarly):
 
 
 class RefusalWatch:
-    """Counts refused batches by account and SKU; raises RefusedTooMuch if one of those seems to be wrong."""
+    """Counts refused batches by account and SKU; raises RefusedTooMuch if one of those seems to be wrong.
+
+    A sync counts its two actions apart.
+    """
 
     def __init__(self) -> None:
         self._has_accepted: set[_Group] = set()
@@ -53,7 +57,7 @@ class RefusalWatch:
 
 
 def _group(batch: Batch) -> _Group:
-    return batch.account_name, batch.sku_number
+    return batch.account_name, batch.sku_number, batch.planned_action
 
 
 def advice(batch: Batch, position: Position) -> str:

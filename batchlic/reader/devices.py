@@ -1,6 +1,6 @@
 """The valid rows of all inventories as integers, in bounded memory."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import ceil
 from pathlib import Path
 
@@ -25,6 +25,9 @@ MAX_RANGES = 12
 SAMPLED_ROWS = 100_000
 """Keys that are sampled to choose the bounds of the ranges."""
 
+SLICE_ROWS = 50_000
+"""Sorted device rows in one frame."""
+
 PENDING = 0
 """The mark of a row that is neither rejected nor excluded."""
 REJECTED = 1
@@ -32,10 +35,13 @@ REJECTED = 1
 
 
 class DeviceRows:
-    """Device rows (columns DEVICES) in input order, each with a mark; large inventories go to `scratch`."""
+    """Device rows (columns DEVICES and `more`) in order, each with a mark; many go to `scratch`.
 
-    def __init__(self, scratch: Path) -> None:
-        self._spool = Spool(scratch / "devices", DEVICES, MEMORY_BYTES)
+    `name` is that of their folder in `scratch`.
+    """
+
+    def __init__(self, scratch: Path, *, name: str = "devices", more: Schema | None = None) -> None:
+        self._spool = Spool(scratch / name, DEVICES | (more or {}), MEMORY_BYTES)
         self._marks: pl.Series | None = None
         self._ordinals = 0
 
@@ -64,6 +70,19 @@ class DeviceRows:
         if self._marks is None:
             return pl.repeat(PENDING, len(ordinals), dtype=pl.UInt8, eager=True)
         return self._marks.gather(ordinals)
+
+    @property
+    def height(self) -> int:
+        """The number of rows."""
+        return self._spool.height
+
+    def sorted(self, order: pl.Expr, marks: Sequence[int]) -> Iterator[pl.DataFrame]:
+        """The rows with one of these marks in ascending `order` (columns DEVICES and `mark`), in slices."""
+        for key_range in self.ranges(order):
+            rows = self.select(key_range, *DEVICES, order.alias("order"))
+            rows = rows.with_columns(mark=self.marks(rows["ordinal"]))
+            rows = rows.filter(pl.col("mark").is_in(marks)).sort("order").drop("order")
+            yield from rows.iter_slices(SLICE_ROWS)
 
     def ranges(self, key: pl.Expr) -> list[pl.Expr]:
         """Predicates that divide the rows into ascending ranges of `key`, without rows whose key is null."""

@@ -33,8 +33,6 @@ TEXTS_BYTES = 64 << 20
 """Bytes of each kind of text, apart from the device rows, that stay in memory."""
 MAX_ROWS = 2**32 - 1
 """Ordinals are UInt32."""
-SLICE_ROWS = 50_000
-"""Sorted device rows in one frame."""
 VERDICT_ROWS = 200_000
 """Duplicates and conflicts in one frame while they get their messages."""
 
@@ -75,6 +73,8 @@ class Fleet:
             else ["check digits were not checked, because the job turns this rule off"]
         )
         self.rows_read = 0
+        self.cut_off: list[str] = []
+        """Texts that seem to be cut off: they end without a newline, in a row that is rejected."""
         self.rejected: Counter[str] = Counter()
         self.targets = TargetTable(options)
         self.devices = DeviceRows(scratch)
@@ -99,12 +99,14 @@ class Fleet:
 
     def _read(self, inventory: Inventory) -> None:
         name, start = inventory.name, self.rows_read
-        facts = Facts()
+        facts, is_last_rejected = Facts(), False
         for block in validated_blocks(inventory, self._options):
             if self.rows_read + block.height > MAX_ROWS:
                 raise InventoryError(f"{name}: more than {MAX_ROWS:,} rows in all: use several runs")
             self._add(block, name, rows_before=self.rows_read - start)
             facts.add(block)
+            if block.height:
+                is_last_rejected = block.rejects[ROW].max() == block.height - 1
         facts.refuse_cut_columns(inventory)
         self._refuse_missing_target(inventory)
         notes = [*inventory.notes, *facts.notes(name, self._options)]
@@ -112,6 +114,8 @@ class Fleet:
             if not self._options.allow_empty:
                 raise no_rows_error(inventory)
             notes.append(f"{name}: the file has no rows")
+        if is_last_rejected and not inventory.ending.has_newline:
+            self.cut_off.append(name)
         self.sources.append(Source(name, self.rows_read - start))
         self.notes.extend(notes)
 
@@ -195,12 +199,13 @@ class Fleet:
         rank = self.targets.rank()
         is_one_target = len(self.targets.row_counts()) < 2
         order = PLAN_ORDER if is_one_target else rank.cast(pl.Int128) * 2**64 + PLAN_ORDER
-        for key_range in self.devices.ranges(order):
-            rows = self.devices.select(key_range, *DEVICES, order.alias("order"))
-            rows = rows.with_columns(mark=self.devices.marks(rows["ordinal"]))
-            rows = rows.filter(pl.col("mark").is_in(marks)).sort("order").drop("order")
-            for row_slice in rows.iter_slices(SLICE_ROWS):
-                yield row_slice.with_columns(*self._places("ordinal"), rank.alias("rank"))
+        for rows in self.devices.sorted(order, marks):
+            yield rows.with_columns(*self._places("ordinal"), rank.alias("rank"))
+
+    def invalid_cells(self) -> Iterator[pl.DataFrame]:
+        """The cells (columns CELLS) of the rejects that are no device rows, as they are in the file."""
+        for frame in self._invalid.frames():
+            yield frame.select(*CELLS)
 
     def rejects(self) -> pl.LazyFrame:
         """The rejected rows in input order (columns of REJECT_COLUMNS, `source`, `ordinal`)."""

@@ -20,13 +20,20 @@ Block: TypeAlias = Callable[[], pl.DataFrame]
 """Parses consecutive rows, on any thread, to a frame of String columns named by role."""
 
 
+@dataclass(slots=True)
+class Ending:
+    """How a text ends: known after its last block. A text that was cut off rarely ends with a newline."""
+
+    has_newline: bool = True
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
     """One input, which can be read once.
 
     `roles`: the roles that have a column, or a constant. `headers`: the headers of the columns by role; empty
     if the file has no header that its rows could repeat. `constants`: the cell of a role that is the same for
-    all rows. `notes`: facts for the operator about how the inventory is read.
+    all rows. `notes`: facts for the operator about how the inventory is read. `ending`: how a text ends.
     """
 
     name: str
@@ -35,6 +42,7 @@ class Inventory:
     blocks: Callable[[], Iterator[Block]]
     constants: Mapping[Role, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    ending: Ending = field(default_factory=Ending)
 
 
 def block_of(rows: Sequence[Sequence[str | None]], roles: Sequence[Role], are_long: Sequence[bool]) -> Block:

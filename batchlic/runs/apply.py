@@ -120,6 +120,11 @@ def apply(
         return resume(folder, target, events=events)
     events = events or EventStream()
     job = job_to_apply(folder)
+    if job.sync is not None:
+        raise UsageError(
+            f"{folder.path}: the plan of a sync can't be applied yet. `batchlic sync --dry-run` shows what a "
+            "sync would do, and `batchlic sync` does it"
+        )
     connections_for(job.limits.max_concurrency)  # raises if there are too few descriptors
     with folder.job_lock(job.name), folder.locked():
         refuse_used(folder)

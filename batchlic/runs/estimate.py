@@ -6,7 +6,7 @@ from contextlib import suppress
 import msgspec
 
 from batchlic.carrier.answers import Outcome
-from batchlic.carrier.catalog import LicenseType
+from batchlic.carrier.catalog import Action, LicenseType
 from batchlic.chunker import DeviceStatus, PlanGroup
 from batchlic.errors import BatchlicError
 from batchlic.figures import counted, duration, time_on_terminal
@@ -112,6 +112,8 @@ def _licenses(job: Job, groups: Sequence[PlanGroup], counts: Sequence[LicenseCou
     available = {(one.account_name, one.sku_number): one.available for one in counts}
     needed: dict[tuple[str, str], int] = {}
     for group in groups:
+        if group.action is Action.UNASSIGN:
+            continue
         key = group.account_name, job.license.to_sku or group.sku_number
         needed[key] = needed.get(key, 0) + group.devices
     return [

@@ -29,7 +29,18 @@ class LastRun:
     @property
     def devices(self) -> int:
         """The device rows of its inventories: those planned, and those for which no license was left."""
-        return self.identity.planned + self.identity.rejected.get(Reason.NO_LICENSE.value, 0)
+        unlicensed = self.identity.rejected.get(Reason.NO_LICENSE.value, 0)
+        return self.identity.planned + unlicensed - self._rows_of_ledger
+
+    @property
+    def rows_read(self) -> int:
+        """The data rows of its inventories."""
+        return self.identity.rows_read - self._rows_of_ledger
+
+    @property
+    def _rows_of_ledger(self) -> int:
+        """The devices of a sync that only the ledger named: its last source."""
+        return self.identity.sources[-1][1] if self.identity.is_sync else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +65,7 @@ class Guards:
                 f"it with --min-rows {rows_read}"
             )
         if self.last is not None:
-            self._refuse_change(self.last, "row", self.last.identity.rows_read, rows_read)
+            self._refuse_change(self.last, "row", self.last.rows_read, rows_read)
             self._refuse_change(self.last, "valid device", self.last.devices, devices)
 
     def _refuse_change(self, last: LastRun, what: str, then: int, now: int) -> None:

@@ -167,7 +167,8 @@ class _PlannedDevice:
         self._journal = journal
         self._identity = journal.identity
         placed = {name: row[name] for name in ("batch_id", "account_name", "sku_number")}
-        self._common = _run_fields(folder, journal) | placed
+        action = {"action": row["action"]} if row.get("action") else {}  # of a device in a sync
+        self._common = _run_fields(folder, journal) | placed | action
 
     def planned(self) -> HistoryEvent:
         """The event that the run planned or excluded the device."""

@@ -31,6 +31,7 @@ _MAY_CHANGE = (
     "inventory.download_timeout",
     *_GUARDS,
     "license.order",
+    "sync.max_removals",
 )
 """Keys of a job that may change between sessions of a run. Inventories are compared by their content,
 and guards count only until the run is planned."""
@@ -195,7 +196,7 @@ def refuse_changed_plan(folder: RunFolder, identity: RunIdentity) -> None:
 
 
 def _how_to_restore_plan(identity: RunIdentity) -> str:
-    if identity.excluded:
+    if identity.excluded or identity.is_sync:
         return (
             "Restore it from a backup, or run the inventory again in another folder: the ledger has the "
             "devices that this run recorded"

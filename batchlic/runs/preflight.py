@@ -235,9 +235,16 @@ def fit_to_licenses(
 def _fit(job: Job, groups: Sequence[PlanGroup], counts: Sequence[LicenseCount]) -> list[int]:
     if job.request_action is not Action.ASSIGN:
         return [group.devices for group in groups]
+    to_license = [group for group in groups if group.action is not Action.UNASSIGN]
+    freed = _devices_by_target(group for group in groups if group.action is Action.UNASSIGN)
     if not job.limits.allow_partial:
-        refuse_too_few(groups, counts)
-    return devices_that_fit(groups, counts)
+        refuse_too_few(to_license, counts, freed)
+    fitting = iter(devices_that_fit(to_license, counts, freed))
+    return [group.devices if group.action is Action.UNASSIGN else next(fitting) for group in groups]
+
+
+def _devices_by_target(groups: Iterable[PlanGroup]) -> dict[tuple[str, str], int]:
+    return {(group.account_name, group.sku_number): group.devices for group in groups}
 
 
 def confirm_new_ledger(
@@ -285,14 +292,24 @@ async def refuse_new_ledger(
     return []
 
 
-def refuse_too_few(groups: Sequence[PlanGroup], counts: Sequence[LicenseCount]) -> None:
-    """Raise RefusedToStart with the numbers if a group has more devices than licenses are left."""
-    short = [
-        f"account {group.account_name} has {counted(fit, 'license')} of {group.sku_number} left "
-        f"for {counted(group.devices, 'device')}"
-        for group, fit in zip(groups, devices_that_fit(groups, counts), strict=True)
-        if fit < group.devices
-    ]
+def refuse_too_few(
+    groups: Sequence[PlanGroup],
+    counts: Sequence[LicenseCount],
+    freed: Mapping[tuple[str, str], int] | None = None,
+) -> None:
+    """Raise RefusedToStart with the numbers if a group has more devices than licenses are left.
+
+    `freed`: the licenses by account and SKU that the run takes back before.
+    """
+    short = []
+    for group, fit in zip(groups, devices_that_fit(groups, counts, freed), strict=True):
+        if fit < group.devices:
+            back = (freed or {}).get((group.account_name, group.sku_number), 0)
+            removed = f" (with {back:,} of gone devices)" if back else ""
+            short.append(
+                f"account {group.account_name} has {counted(fit, 'license')} of {group.sku_number} left"
+                f"{removed} for {counted(group.devices, 'device')}"
+            )
     if short:
         raise RefusedToStart(
             f"too few licenses: {'; '.join(short)}. Buy more, or license as many as possible: --allow-partial"
@@ -303,9 +320,21 @@ def still_to_license(job: Job, plan: Path, journal: Journal) -> list[PlanGroup]:
     """The devices of a plan that still need a license: no request for them was accepted, refused or lost."""
     if job.request_action is not Action.ASSIGN:
         return []
-    sent = request_totals(plan, journal)
+    return _still_to_send(plan, journal, Action.ASSIGN if job.sync else None)
+
+
+def still_to_free(job: Job, plan: Path, journal: Journal) -> dict[tuple[str, str], int]:
+    """The devices by account and SKU whose licenses a sync has still to take back."""
+    return _devices_by_target(_still_to_send(plan, journal, Action.UNASSIGN)) if job.sync else {}
+
+
+def _still_to_send(plan: Path, journal: Journal, action: Action | None) -> list[PlanGroup]:
+    """The devices of the groups of one action that have no answer, and whose answer was not lost."""
+    sent = request_totals(plan, journal, action)
     groups = []
     for group in planned_groups(plan):
+        if group.action is not action:
+            continue
         left = group.devices - sum(sent.get((group.account_name, group.sku_number), {}).values())
         if left > 0:
             groups.append(replace(group, devices=left))
@@ -324,7 +353,12 @@ async def compare_counts(client: CarrierClient, folder: RunFolder, journal: Jour
     except (StoppedEarly, AccountError, CredentialsRejected) as error:
         return [f"license counts after the run are unknown: {error}"]
     action = journal.identity.action
-    if not (notes := count_mismatches(request_totals(folder.plan, journal), before, after, action)):
+    if journal.identity.is_sync:
+        sent = request_totals(folder.plan, journal, Action.ASSIGN)
+        removed = request_totals(folder.plan, journal, Action.UNASSIGN)
+    else:
+        sent, removed = request_totals(folder.plan, journal), {}
+    if not (notes := count_mismatches(sent, before, after, action, removed=removed)):
         return []
     if resent := resent_devices(journal).height:
         devices = f"{counted(resent, 'device')} {'was' if resent == 1 else 'were'}"
@@ -341,10 +375,13 @@ def count_mismatches(
     before: Sequence[LicenseCount],
     after: Sequence[LicenseCount],
     action: Action,
+    *,
+    removed: Mapping[tuple[str, str], Mapping[DeviceStatus, int]] | None = None,
 ) -> list[str]:
     """Notes about counts whose `licenseAssigned` did not change by the number of accepted devices.
 
-    `sent` has the devices by account, SKU and status, by the carrier's answers alone.
+    `sent` has the devices by account, SKU and status, by the carrier's answers alone. In a sync, these are
+    the devices that it assigned, and `removed` has those that it unassigned.
     """
     sign, verb = (1, "rose") if action is Action.ASSIGN else (-1, "fell")
     then = {(one.account_name, one.sku_number): one.assigned for one in before}
@@ -353,9 +390,13 @@ def count_mismatches(
         key = found.account_name, found.sku_number
         statuses = sent.get(key, {})
         change = sign * (found.assigned - then.get(key, found.assigned))
-        accepted, lost = (statuses.get(s, 0) for s in (DeviceStatus.ACCEPTED, DeviceStatus.IN_DOUBT))
-        if not accepted <= change <= accepted + lost:
+        counted_statuses = (DeviceStatus.ACCEPTED, DeviceStatus.IN_DOUBT)
+        accepted, lost = (statuses.get(status, 0) for status in counted_statuses)
+        back, lost_back = ((removed or {}).get(key, {}).get(status, 0) for status in counted_statuses)
+        if not accepted - back - lost_back <= change <= accepted + lost - back:
             devices = f"{counted(accepted, 'device')} {'was' if accepted == 1 else 'were'}"
+            if back:
+                devices = f"{accepted:,} assigned and {back:,} unassigned devices were"
             notes.append(
                 f"licenses of {found.sku_number} in use on account {found.account_name} {verb} by "
                 f"{change:,}, while {devices} accepted: the reason may be outcomes that are "
@@ -364,21 +405,44 @@ def count_mismatches(
     return notes
 
 
-def devices_that_fit(groups: Sequence[PlanGroup], counts: Sequence[LicenseCount]) -> list[int]:
-    """How many devices of each group there are licenses for; all of them if the counts are unknown."""
-    available = {(found.account_name, found.sku_number): found.available for found in counts}
+def devices_that_fit(
+    groups: Sequence[PlanGroup],
+    counts: Sequence[LicenseCount],
+    freed: Mapping[tuple[str, str], int] | None = None,
+) -> list[int]:
+    """How many devices of each group there are licenses for; all of them if the counts are unknown.
+
+    `freed` licenses are left, too.
+    """
+    available = {
+        key: found.available + (freed or {}).get(key, 0)
+        for found in counts
+        for key in [(found.account_name, found.sku_number)]
+    }
     return [
         min(group.devices, max(0, available.get((group.account_name, group.sku_number), group.devices)))
         for group in groups
     ]
 
 
+def one_for_each_target(groups: Iterable[PlanGroup]) -> list[PlanGroup]:
+    """The first group of each account and SKU."""
+    first: dict[tuple[str, str], PlanGroup] = {}
+    for group in groups:
+        first.setdefault((group.account_name, group.sku_number), group)
+    return list(first.values())
+
+
 def planned_groups(plan: Path) -> list[PlanGroup]:
-    """The groups of a plan's batches."""
+    """The groups of a plan's batches; those of a sync by their action, too."""
     rows = scan_parquet(plan).filter(pl.col("batch_id").is_not_null())
+    keys = ["account_name", "sku_number", *(["action"] if "action" in rows.collect_schema() else [])]
     counts = [pl.len().alias("devices"), pl.col("batch_id").n_unique().alias("batches")]
-    groups = rows.group_by("account_name", "sku_number").agg(counts).sort("account_name", "sku_number")
-    return [PlanGroup(**row) for row in groups.collect().iter_rows(named=True)]
+    groups = rows.group_by(keys).agg(counts).sort(keys).collect().to_dicts()
+    return [
+        PlanGroup(**{**group, "action": Action(group["action"]) if "action" in group else None})
+        for group in groups
+    ]
 
 
 _NO_LISTENER = f"no listener for {CALLBACK_SERVICE} is registered, so the carrier reports no outcomes"

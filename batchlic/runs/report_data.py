@@ -74,7 +74,7 @@ def collect(
     """
     identity = journal.identity
     totals = _totals(folder, journal)
-    licenses = totals.licenses(identity.licenses, identity.action)
+    licenses = totals.licenses(identity.licenses)
     requests = request_table(journal.attempts())
     lifetime = [sku for sku, license in job.skus.items() if license is LicenseType.LIFETIME]
     return Report(

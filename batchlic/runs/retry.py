@@ -116,6 +116,8 @@ def _refuse_unsuited(folder: RunFolder, target: Target, identity: RunIdentity) -
             f"{folder.path}: a rollback is not retried. To take back the licenses that are left: "
             f"batchlic export {folder.path} --what failed --to failed.csv, then batchlic unassign failed.csv"
         )
+    if job_of(identity).sync is not None:  # the failed devices alone would be an inventory without the rest
+        raise UsageError(f"{folder.path}: a sync is not retried. Run it again: it sends what is missing")
     refuse_other_carrier(folder, target.name, identity)
     refuse_without_profile(folder, target, identity)
     refuse_changed_plan(folder, identity)

@@ -99,6 +99,11 @@ def _folder_of(folder: RunFolder, by: By) -> RunFolder:
 
 
 def _refuse_unsuited(folder: RunFolder, by: By, identity: RunIdentity) -> None:
+    if identity.is_sync:
+        raise UsageError(
+            f"{folder.path}: a sync can't be rolled back. To return to an earlier state, sync the inventory "
+            "of that time: batchlic sync INVENTORY"
+        )
     if identity.job_action == Action.UNASSIGN:
         raise UsageError(
             f"{folder.path}: this run unassigned licenses; only assign and migrate runs can be rolled back"

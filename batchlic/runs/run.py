@@ -10,7 +10,9 @@ from tempfile import TemporaryDirectory
 
 import msgspec
 
+from batchlic.carrier.catalog import Action
 from batchlic.chunker import DeviceStatus, Fit, Plan, PlanGroup, write_plan
+from batchlic.chunker.sync import SyncRules
 from batchlic.errors import ExitCode, RefusedToStart, RunFolderError
 from batchlic.events import EventStream, Phase
 from batchlic.job import Job
@@ -41,14 +43,17 @@ from batchlic.runs.preflight import (
     RunListener,
     ask_carrier,
     fit_to_licenses,
+    one_for_each_target,
     planned_groups,
     refuse_too_few,
+    still_to_free,
     still_to_license,
 )
 from batchlic.runs.run_events import plan_ready, run_started
 from batchlic.runs.signals import finishing
 from batchlic.runs.staging import recovered_journal, remove_report
 from batchlic.runs.submit import submit
+from batchlic.runs.sync import is_short, sync_rules
 from batchlic.runs.target import Target
 from batchlic.writer.summary import Summary, exit_code_of
 
@@ -82,7 +87,7 @@ def plan_only(
     """
     with folder.made(), folder.locked():
         refuse_used(folder)
-        plan = _plan(job, folder, guards, known, fit)
+        plan = _plan(job, folder, guards, known, fit=fit)
         then(plan)
         return plan
 
@@ -143,16 +148,18 @@ def start(
 
             def fit(groups: Sequence[PlanGroup]) -> list[int]:
                 nonlocal found, unrecorded
-                job.require_consent(group.sku_number for group in groups)
-                unrecorded = ledger.unrecorded(groups)
+                to_license = [group for group in groups if group.action is not Action.UNASSIGN]
+                job.require_consent(group.sku_number for group in to_license)
+                unrecorded = ledger.unrecorded(to_license)
                 own = listener if is_rehearsal else None
-                asked = [*groups, *(group for group in unrecorded if group not in groups)]
+                asked = one_for_each_target([*groups, *unrecorded])
                 with events.phase(Phase.PREFLIGHT):
                     found = ask_carrier(target, asked, listeners=not is_rehearsal, listener=own)
                 return fit_to_licenses(job, groups, found.counts, unrecorded=unrecorded, ask=ask)
 
             with events.phase(Phase.PLANNING):
-                plan = _plan(job, folder, guards_of(job, folder, target.name), known, fit)
+                rules = sync_rules(job, lambda group: is_short(group, found.counts))
+                plan = _plan(job, folder, guards_of(job, folder, target.name), known, fit=fit, sync=rules)
             expected = estimate(job, folder, target.name, plan.groups, found.counts)
             if ask is not None and found.stopped is None:
                 question = question_of(job, plan, target, expected)
@@ -251,12 +258,12 @@ def continue_run(
     with events.phase(Phase.PREFLIGHT):
         found = ask_carrier(target, needed, listeners=False)
     if not job.limits.allow_partial:
-        refuse_too_few(needed, found.counts)
+        refuse_too_few(needed, found.counts, still_to_free(job, folder.plan, journal))
     with ledger_sync(job, target.name, locked=(folder,)) as ledger:
         ledger.register_resumed(folder, journal)
         unrecorded: list[PlanGroup] = []
         if next(journal.attempts(), None) is None:  # nothing was sent: perhaps the ledger was not checked
-            groups = planned_groups(folder.plan)
+            groups = [group for group in planned_groups(folder.plan) if group.action is not Action.UNASSIGN]
             unrecorded = ledger.unrecorded(groups, run_id=journal.identity.run_id)
     remove_report(folder)
     return submit(
@@ -275,7 +282,13 @@ def continue_run(
 
 
 def _plan(
-    job: Job, folder: RunFolder, guards: Guards, known: Snapshot | None, fit: Fit | None = None
+    job: Job,
+    folder: RunFolder,
+    guards: Guards,
+    known: Snapshot | None,
+    *,
+    fit: Fit | None = None,
+    sync: SyncRules | None = None,
 ) -> Plan:
     plan = write_plan(
         job.inventory.files,
@@ -285,6 +298,7 @@ def _plan(
         known_licenses=known,
         check=guards.check,
         fit=fit,
+        sync=sync or sync_rules(job),
     )
     folder.plan_record.unlink(missing_ok=True)  # it describes the plan that was there before
     plan = replace(plan, notes=(*plan.notes, *guards.notes))
@@ -298,15 +312,21 @@ def assigned_skus(job: Job, plan: Plan) -> set[str]:
     """The SKUs of which devices of the plan get a license."""
     if job.action == "unassign" or not plan.groups:
         return set()
-    return {job.license.to_sku} if job.license.to_sku else {group.sku_number for group in plan.groups}
+    if job.license.to_sku:
+        return {job.license.to_sku}
+    return {group.sku_number for group in plan.groups if group.action is not Action.UNASSIGN}
 
 
 def question_of(job: Job, plan: Plan, target: Target, expected: Estimate) -> str:
     """The question before a plan is sent, after what it will need."""
-    groups = ", ".join(f"{g.devices:,} x {g.sku_number} on account {g.account_name}" for g in plan.groups)
+    groups = ", ".join(
+        f"{f'{g.action} ' if g.action else ''}{g.devices:,} x {g.sku_number} on account {g.account_name}"
+        for g in plan.groups
+    )
     aim = f" to {job.license.to_sku}" if job.license.to_sku else ""
     needs = "; ".join([describe_time(expected), *describe_licenses(expected)])
-    question = f"{job.action.capitalize()} {groups or 'nothing'}{aim} at {target.name}?"
+    action = "Sync:" if job.sync is not None else job.action.capitalize()
+    question = f"{action} {groups or 'nothing'}{aim} at {target.name}?"
     return f"Expected: {needs}. {question}" if plan.groups else question
 
 

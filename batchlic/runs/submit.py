@@ -11,7 +11,7 @@ from functools import partial
 import anyio
 
 from batchlic.carrier.client import CarrierClient, open_client
-from batchlic.chunker import DeviceStatus, PlanGroup, read_batches
+from batchlic.chunker import DeviceStatus, PlanGroup, read_batches, read_phases
 from batchlic.errors import BatchlicError, ExitCode, StoppedEarly
 from batchlic.events import EventStream, Phase, SessionEnded, SessionStarted, Stopped, Warned
 from batchlic.job import Job, as_share
@@ -139,10 +139,56 @@ async def _send(
     unrecorded: Sequence[PlanGroup],
 ) -> None:
     """Send what is left of the plan; adds `notes` for the summary. Raises what stopped the pool."""
-
     memory = Memory(job, target.name, folder.plan, events)
     limiter = _limiter(job, events, start_from=memory.recall())
     live = LiveLimits(folder, job.limits, limiter, events)
+    login_delay_s = _obey_waits(job, journal, limiter, events, ready_at=ready_at)
+    observation = Observation(_tally(journal), limiter, events, host=target.host)
+    async with open_client(
+        target.base_url, target.credentials, max_connections=job.limits.max_concurrency
+    ) as client:
+        client.remember(journal.owners_of_request_ids())
+        pool_of = partial(_pool, job, journal, client, limiter, observation)
+
+        async def check_ledger() -> None:
+            if unrecorded:
+                notes.extend(await refuse_new_ledger(client, unrecorded, job.ledger.path))
+
+        if journal.identity.to_sku:
+            pool = pool_of(login_delay_s=login_delay_s)
+            migration = migration_of(
+                job, journal, folder, on_accepted=pool.refusals.accepted, on_end=observation.tally.moved
+            )
+
+            async def prepare() -> None:
+                await check_ledger()
+                await reserve_licenses(client, job, folder.plan, migration, events)
+
+            batches = partial(read_batches, folder.plan, job.inventory.id_kind)
+            sequences: Iterable[Iterable[Delivery]] = migration.sequences(batches)
+            stopped = await _deliver(pool, observation, live, events, sequences, before=prepare)
+        else:
+            stopped = None
+            for number, phase in enumerate(read_phases(folder.plan, job.inventory.id_kind)):
+                pool = pool_of(login_delay_s=0.0 if number else login_delay_s)
+                left = remaining(phase, journal, job.resendable_skus, on_accepted=pool.refusals.accepted)
+                before = None if number else check_ledger
+                stopped = await _deliver(pool, observation, live, events, left, before=before)
+                if stopped is not None:  # the second phase counts on the first one
+                    break
+        memory.keep(limiter.learned)
+        notes += observation.warnings
+        if stopped is None and not journal.identity.to_sku:  # a migration counts licenses before it sends
+            notes += await _counts_after(client, folder, journal)
+        await client.logout()
+    if stopped is not None:
+        raise stopped
+
+
+def _obey_waits(
+    job: Job, journal: Journal, limiter: Limiter, events: EventStream, *, ready_at: float
+) -> float:
+    """Obey what the carrier asked before this session sends; returns the seconds before the first login."""
     obey_earlier_retry_after(journal, limiter, job.limits.give_up_after)
     login_delay_s = delay_login(ready_at - time.monotonic(), limiter, job.limits.give_up_after)
     if login_delay_s:
@@ -154,39 +200,7 @@ async def _send(
     if journal.has_implausible_wait:
         message = "the carrier asked an earlier session to wait a day or more: this one tries again"
         events.emit(Warned(message=message))
-    observation = Observation(_tally(journal), limiter, events, host=target.host)
-    async with open_client(
-        target.base_url, target.credentials, max_connections=job.limits.max_concurrency
-    ) as client:
-        client.remember(journal.owners_of_request_ids())
-        pool = _pool(job, journal, client, limiter, observation, login_delay_s=login_delay_s)
-        batches = partial(read_batches, folder.plan, job.inventory.id_kind)
-
-        async def check_ledger() -> None:
-            if unrecorded:
-                notes.extend(await refuse_new_ledger(client, unrecorded, job.ledger.path))
-
-        if journal.identity.to_sku:
-            migration = migration_of(
-                job, journal, folder, on_accepted=pool.refusals.accepted, on_end=observation.tally.moved
-            )
-
-            async def prepare() -> None:
-                await check_ledger()
-                await reserve_licenses(client, job, folder.plan, migration, events)
-
-            sequences: Iterable[Iterable[Delivery]] = migration.sequences(batches)
-            stopped = await _deliver(pool, observation, live, events, sequences, before=prepare)
-        else:
-            left = remaining(batches(), journal, job.resendable_skus, on_accepted=pool.refusals.accepted)
-            stopped = await _deliver(pool, observation, live, events, left, before=check_ledger)
-        memory.keep(limiter.learned)
-        notes += observation.warnings
-        if stopped is None and not journal.identity.to_sku:  # a migration counts licenses before it sends
-            notes += await _counts_after(client, folder, journal)
-        await client.logout()
-    if stopped is not None:
-        raise stopped
+    return login_delay_s
 
 
 async def _counts_after(client: CarrierClient, folder: RunFolder, journal: Journal) -> list[str]:

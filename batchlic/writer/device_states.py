@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 
+from batchlic.carrier.catalog import Action
 from batchlic.chunker import DeviceStatus, Step, read_excluded, read_whole_batches
 from batchlic.journal import JournalQueries, RunIdentity
 from batchlic.reader.scans import scan_parquet
@@ -106,7 +107,8 @@ def state_frames(plan: Path, journal: JournalQueries, outcomes: pl.LazyFrame) ->
         first, last = devices["plan_row"][0], devices["plan_row"][-1]
         reported = outcomes.filter(pl.col("plan_row").is_between(first, last)).collect()
         states = _migrated(answered, reported, identity) if identity.to_sku else _single(answered, reported)
-        named = states.with_columns(run_id=pl.lit(identity.run_id), action=pl.lit(identity.job_action))
+        action = pl.col("action") if identity.is_sync else pl.lit(identity.job_action)
+        named = states.with_columns(run_id=pl.lit(identity.run_id), action=action)
         yield _with_excluded(named).select(pl.col(name).cast(kind) for name, kind in DEVICE_STATES.items())
 
 
@@ -125,10 +127,13 @@ def request_states(
             yield named.select(pl.col(name).cast(kind) for name, kind in REQUEST_STATES.items())
 
 
-def request_totals(plan: Path, journal: JournalQueries) -> dict[tuple[str, str], dict[DeviceStatus, int]]:
+def request_totals(
+    plan: Path, journal: JournalQueries, action: Action | None = None
+) -> dict[tuple[str, str], dict[DeviceStatus, int]]:
     """Devices accepted, failed and in doubt for each account and SKU, by the carrier's answers.
 
-    Pending devices are left out, because no request for them was executed. Migrations are not supported.
+    `action` picks the batches of a sync that do so. Pending devices are left out, because no request for them
+    was executed. Migrations are not supported.
     """
     history = journal.attempts(batches=range(1, journal.identity.batches + 1))
     rows = [
@@ -139,7 +144,10 @@ def request_totals(plan: Path, journal: JournalQueries) -> dict[tuple[str, str],
     kinds = {"batch_id": pl.UInt32, "is_whole": pl.Boolean, "status": pl.String}
     outcomes = pl.DataFrame(rows, kinds, orient="row").lazy()
     target = ("account_name", "sku_number")
-    batches = scan_parquet(plan).group_by("batch_id", *target).agg(pl.len().alias("size"))
+    rows_of_plan = scan_parquet(plan)
+    if action is not None:
+        rows_of_plan = rows_of_plan.filter(pl.col("action") == action.value)
+    batches = rows_of_plan.group_by("batch_id", *target).agg(pl.len().alias("size"))
     devices = pl.when("is_whole").then("size").otherwise(1).sum()
     sums = outcomes.join(batches, on="batch_id").group_by(*target, "status").agg(devices.alias("devices"))
     totals: dict[tuple[str, str], dict[DeviceStatus, int]] = {}
@@ -240,9 +248,22 @@ def _corrected(devices: pl.DataFrame, reported: pl.DataFrame) -> pl.DataFrame:
 def _with_excluded(devices: pl.DataFrame) -> pl.DataFrame:
     """The devices, with a status for those that were not sent, too."""
     reason = pl.col("held").replace_strict(_WHY_EXCLUDED, default=None, return_dtype=pl.String)
+    if "phase" in devices.columns:
+        reason = pl.coalesce(_why_left_alone(), reason)
     return devices.with_columns(
         pl.coalesce("held", "status", pl.lit(DeviceStatus.PENDING.value)).alias("status"),
         pl.col("attempts").fill_null(0),
         pl.col("awaits_resend", "is_refused").fill_null(value=False),
         pl.coalesce("error_message", reason).alias("error_message"),
+    )
+
+
+def _why_left_alone() -> pl.Expr:
+    """Why a sync does nothing with a device that is not licensed as it should be; null for other devices."""
+    is_skipped = pl.col("held") == DeviceStatus.SKIPPED.value
+    return (
+        pl.when(is_skipped & pl.col("action").is_null())
+        .then(pl.lit("has no license, by the ledger: the job assigns none"))
+        .when(is_skipped & (pl.col("action") == Action.UNASSIGN.value))
+        .then(pl.lit("gone from the inventory, but a Lifetime license can't be taken back"))
     )

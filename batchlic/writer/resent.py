@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import polars as pl
 
 from batchlic.carrier.answers import Outcome
+from batchlic.carrier.catalog import Action
 from batchlic.journal import Attempt, JournalQueries, is_lost
 from batchlic.reader.streaming import Schema
 from batchlic.writer.outcomes import offsets_of
@@ -23,7 +24,12 @@ def resent_devices(journal: JournalQueries) -> pl.DataFrame:
     if not batches or journal.identity.to_sku:
         return pl.DataFrame(schema=PLACES)
     attempts = journal.attempts(batches=range(min(batches), max(batches) + 1))
-    places = _resent(attempt for attempt in attempts if attempt.batch_id in batches)
+    is_sync = journal.identity.is_sync  # it also unassigns, which gives no second license
+    places = _resent(
+        attempt
+        for attempt in attempts
+        if attempt.batch_id in batches and not (is_sync and attempt.action == Action.UNASSIGN)
+    )
     return pl.DataFrame(sorted(places), schema=PLACES, orient="row")
 
 

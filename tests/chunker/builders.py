@@ -25,25 +25,26 @@ class Record:
 class Records:
     """Known licenses: the records in the order in which runs made them."""
 
-    devices: Sequence[Record]
+    known: Sequence[Record]
     to_sku: str | None = None
 
     def records(self, targets: Sequence[tuple[str, str]], identifier: str) -> Iterator[pl.DataFrame]:
         """One frame for each record that has the identifier."""
-        for record in self.devices:
-            frame = pl.DataFrame(
-                {"imei": [record.imei], "iccid": [record.iccid], "state": [int(record.state)]},
-                schema={"imei": pl.String, "iccid": pl.String, "state": pl.UInt8},
-            )
-            for rank, target in enumerate(targets):
-                if target == (record.account_name, record.sku_number):
-                    yield (
-                        frame.select(
-                            pl.lit(rank, pl.UInt32).alias("rank"),
-                            imei_number(pl.col("imei")).alias("imei_number"),
-                            iccid_number(pl.col("iccid")).alias("iccid_number"),
-                            "state",
-                        )
-                        .select("rank", identifier, "state")
-                        .drop_nulls()
-                    )
+        for frame in self.devices(targets):
+            yield frame.select("rank", identifier, "state").drop_nulls()
+
+    def devices(self, targets: Sequence[tuple[str, str]]) -> Iterator[pl.DataFrame]:
+        """One frame for each record."""
+        for record in self.known:
+            target = (record.account_name, record.sku_number)
+            if target in targets:
+                frame = pl.DataFrame(
+                    {"imei": [record.imei], "iccid": [record.iccid], "state": [int(record.state)]},
+                    schema={"imei": pl.String, "iccid": pl.String, "state": pl.UInt8},
+                )
+                yield frame.select(
+                    pl.lit(targets.index(target), pl.UInt32).alias("rank"),
+                    imei_number(pl.col("imei")).alias("imei_number"),
+                    iccid_number(pl.col("iccid")).alias("iccid_number"),
+                    "state",
+                )

@@ -119,7 +119,7 @@ def test_small_ranges_and_spools_change_no_row(tmp_path: Path, monkeypatch: pyte
     plan(tmp_path, 300, lambda groups: [group.devices // 2 for group in groups])
     whole = planned_rows(tmp_path), rejected_rows(tmp_path)
     monkeypatch.setattr("batchlic.reader.devices.RANGE_ROWS", 16)
-    monkeypatch.setattr("batchlic.reader.fleet.SLICE_ROWS", 7)
+    monkeypatch.setattr("batchlic.reader.devices.SLICE_ROWS", 7)
     monkeypatch.setattr("batchlic.reader.spool.FRAME_BYTES", 500)
     monkeypatch.setattr("batchlic.chunker.files.TEXTS_BYTES", 0)
     plan(tmp_path, 300, lambda groups: [group.devices // 2 for group in groups])

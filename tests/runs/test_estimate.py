@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from batchlic.carrier.catalog import Action
 from batchlic.chunker import PlanGroup
 from batchlic.errors import RefusedToStart
 from batchlic.job import Job, make_job
@@ -118,6 +120,12 @@ def test_licenses_are_those_of_the_new_sku_and_lifetime_ones_are_irrevocable(tmp
     assert "10 licenses of SIMSec-IoT-Lt needed" in describe_licenses(moved)[0]
     assert "never be taken back" in describe_licenses(moved)[0]
     assert estimate(job(action="unassign"), folder, "https://c", groups).licenses == []
+
+
+def test_the_licenses_that_a_sync_takes_back_are_not_needed(tmp_path: Path) -> None:
+    groups = [replace(group(10), action=Action.UNASSIGN), replace(group(5), action=Action.ASSIGN)]
+    found = estimate(job(action="sync"), RunFolder(tmp_path / "run"), "https://c", groups)
+    assert (found.devices, [need.needed for need in found.licenses]) == (15, [5])
 
 
 def test_a_run_says_before_it_sends_what_is_expected(tmp_path: Path) -> None:

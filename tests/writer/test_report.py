@@ -286,13 +286,17 @@ def test_texts_of_any_length_make_a_page_of_less_than_1_mb() -> None:
 
 def test_licenses_after_a_run_are_those_before_and_what_was_accepted() -> None:
     statuses = ["accepted", "confirmed", "failed", "in_doubt", "skipped", "pending"]
-    frame = devices(status=statuses, account_name="a", sku_number="s", imei="1", batch_id=1, x_request_id="r")
+    ids = {"account_name": "a", "sku_number": "s", "imei": "1", "batch_id": 1, "x_request_id": "r"}
+    frames = {action: devices(status=statuses, action=action.value, **ids) for action in Action}
     for action, change in ((Action.ASSIGN, 2), (Action.UNASSIGN, -2)):
-        (found,) = totals(frame).licenses([LicenseCount("a", "s", 100, 50)], action)
+        (found,) = totals(frames[action]).licenses([LicenseCount("a", "s", 100, 50)])
         assert (found.change, found.in_doubt) == (change, 1)
         assert (found.assigned_after, found.available_after) == (100 + change, 50 - change)
-    (unknown,) = totals(frame).licenses([], Action.ASSIGN)
+    (unknown,) = totals(frames[Action.ASSIGN]).licenses([])
     assert (unknown.change, unknown.assigned_after) == (2, None)
+    assigned = devices(status=["accepted"] * 5, action="assign", **ids)
+    (of_sync,) = totals(assigned, frames[Action.UNASSIGN]).licenses([])
+    assert (of_sync.change, of_sync.in_doubt) == (3, 1)
 
 
 @pytest.mark.parametrize(
@@ -309,7 +313,7 @@ def test_each_step_of_a_migration_counts_for_its_sku(
 ) -> None:
     steps = {"unassign_status": unassign, "assign_status": assign, "restore_status": restore}
     frame = devices(status="failed", account_name="a", from_sku="old", sku_number="new", imei="1", **steps)
-    licenses = totals(frame).licenses([], Action.UNASSIGN)
+    licenses = totals(frame).licenses([])
     changes = Counter({one.sku_number: one.change for one in licenses})
     assert (changes["old"], changes["new"]) == (old, new)
 

@@ -18,7 +18,7 @@ from batchlic.reader.columns import layout
 from batchlic.reader.columns.layout import Layout
 from batchlic.reader.inputs import streams
 from batchlic.reader.inputs.encodings import with_newlines
-from batchlic.reader.inventory import LONG, SHORT, Block, Inventory, empty
+from batchlic.reader.inventory import LONG, SHORT, Block, Ending, Inventory, empty
 from batchlic.reader.options import ReadOptions
 from batchlic.reader.roles import TARGETS, Role
 
@@ -51,8 +51,10 @@ def inventory(text: streams.Opened, options: ReadOptions) -> Inventory:
         return empty(name)
     parser = _Parser(name, table.dialect, table.layout.columns.positions)
 
+    ending = Ending()
+
     def blocks() -> Iterator[Block]:
-        for block in _whole_records(name, source.stream, table.dialect):
+        for block in _whole_records(name, source.stream, table.dialect, ending):
             yield partial(parser.parse, block)
 
     return Inventory(
@@ -61,6 +63,7 @@ def inventory(text: streams.Opened, options: ReadOptions) -> Inventory:
         headers=table.layout.headers_by_role,
         blocks=blocks,
         notes=table.layout.notes,
+        ending=ending,
     )
 
 
@@ -146,8 +149,8 @@ def _is_row(record: list[str]) -> bool:
     return len(record) > 1 or bool(record and record[0].strip(BLANKS))
 
 
-def _whole_records(name: str, stream: BinaryIO, dialect: _Dialect) -> Iterator[bytes]:
-    """Blocks of a stream that end where a record ends."""
+def _whole_records(name: str, stream: BinaryIO, dialect: _Dialect, ending: Ending) -> Iterator[bytes]:
+    """Blocks of a stream that end where a record ends. Notes in `ending` how the stream ends."""
     for _ in range(dialect.preamble):
         stream.readline()
     rest = b""
@@ -161,7 +164,8 @@ def _whole_records(name: str, stream: BinaryIO, dialect: _Dialect) -> Iterator[b
             yield block[:cut]
         rest = block[cut:]
     if rest:
-        yield rest if rest.endswith(b"\n") else rest + b"\n"
+        ending.has_newline = rest.endswith(b"\n")
+        yield rest if ending.has_newline else rest + b"\n"
 
 
 _OTHER_LINE_ENDS = (b"\v", b"\f", "\x85".encode(), "\u2028".encode(), "\u2029".encode())

@@ -21,7 +21,7 @@ EXAMPLES = 3
 _CODES_COUNTED = 1000
 """Most codes of failures that are told apart: the carrier may send a new one with each answer."""
 
-_GROUP = ("account_name", "sku_number", "from_sku", "status", *STEP_STATUSES.values())
+_GROUP = ("account_name", "sku_number", "from_sku", "status", "action", *STEP_STATUSES.values())
 COUNTED = (*_GROUP, "settled_by")
 """The columns of the device states by which devices are counted."""
 
@@ -181,17 +181,17 @@ class DeviceTotals:
         """The devices of a migration by the status of each step."""
         totals: dict[str, Counter[str]] = {step: Counter() for step in STEP_STATUSES}
         for group, devices in self._groups.items():
-            for step, status in zip(STEP_STATUSES, group[4:], strict=True):
+            for step, status in zip(STEP_STATUSES, group[5:], strict=True):
                 if status is not None:
                     totals[step][status] += devices
         return [StepStatuses(step, dict(counts)) for step, counts in totals.items() if counts]
 
-    def licenses(self, before: Sequence[LicenseCount], action: Action) -> list[LicenseChange]:
+    def licenses(self, before: Sequence[LicenseCount]) -> list[LicenseChange]:
         """The licenses by account and SKU, before the run and as it changed them; most changed first."""
         changes: Counter[tuple[str, str]] = Counter()
         lost: Counter[tuple[str, str]] = Counter()
         for group, devices in self._groups.items():
-            for (sku, by), status in _license_changes(group, action):
+            for (sku, by), status in _license_changes(group):
                 place = (str(group[0]), sku)
                 if status in EXECUTED:
                     changes[place] += by * devices
@@ -212,13 +212,11 @@ class DeviceTotals:
         return sorted(found, key=lambda one: -abs(one.change))
 
 
-def _license_changes(
-    group: tuple[str | None, ...], action: Action
-) -> Iterable[tuple[tuple[str, int], str | None]]:
+def _license_changes(group: tuple[str | None, ...]) -> Iterable[tuple[tuple[str, int], str | None]]:
     """SKU and change of each request for a device of the group, and the status of that request."""
-    _, sku, from_sku, status, *of_steps = group
+    _, sku, from_sku, status, action, *of_steps = group
     if from_sku is None:
-        yield (str(sku), 1 if action is Action.ASSIGN else -1), status
+        yield (str(sku), 1 if action == Action.ASSIGN.value else -1), status
         return
     by_step: Mapping[Step, str | None] = dict(zip(STEP_STATUSES, of_steps, strict=True))
     yield (from_sku, -1), by_step[Step.UNASSIGN]
