@@ -35,8 +35,8 @@ account = "{ACCOUNT}"
 sku = "{FLEXIBLE}"
 """
 
-SERVERS = {("listen",), ("sandbox",)}
-"""Commands that would serve until they are stopped."""
+SERVERS = {("listen",), ("sandbox",), ("serve",)}
+"""Commands that would serve until they are stopped, and change what signals do in this process."""
 ENDLESS = {"--watch", "--sandbox"}
 """Options with which a command waits, or starts a server."""
 
