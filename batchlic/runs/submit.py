@@ -192,11 +192,8 @@ def _obey_waits(
     obey_earlier_retry_after(journal, limiter, job.limits.give_up_after)
     login_delay_s = delay_login(ready_at - time.monotonic(), limiter, job.limits.give_up_after)
     if login_delay_s:
-        message, details = (
-            "the carrier asks to wait before the next login",
-            {"wait_s": round(login_delay_s, 1)},
-        )
-        events.emit(Warned(message=message, details=details))
+        message = "the carrier asks to wait before the next login"
+        events.emit(Warned(message=message, details={"wait_s": round(login_delay_s, 1)}))
     if journal.has_implausible_wait:
         message = "the carrier asked an earlier session to wait a day or more: this one tries again"
         events.emit(Warned(message=message))
