@@ -200,3 +200,19 @@ def test_j_a_session_waits_out_the_rest_of_a_retry_after(tmp_path: Path) -> None
             return limiter.is_paused
 
     assert anyio.run(is_paused)
+
+
+def test_the_second_phase_of_a_sync_does_not_begin_if_the_first_one_stops(tmp_path: Path) -> None:
+    kept, gone, new = range(300), range(300, 302), range(400, 500)
+
+    def fleet(action: str, *numbers: range, **limits: float) -> Job:
+        rows = [f"{imei(n)},{FLEXIBLE}" for part in numbers for n in part]
+        return job_of(tmp_path, rows, action=action, **limits).with_ledger(tmp_path / "ledger.db")
+
+    code = "REQUEST_FAILED.AccountNotFound"
+    with carrier(poison=tuple(Poison(identifier=imei(n), error_code=code) for n in new)) as target:
+        start(fleet("assign", kept, gone), RunFolder(tmp_path / "give"), target, run_id="give")
+        sync = fleet("sync", kept, new, batch_size=1, max_concurrency=2)
+        stopped = start(sync, RunFolder(tmp_path / "sync"), target, run_id="sync")
+        licensed = {device for device, record in books(target.base_url).items() if record["licenses"]}
+    assert (stopped.exit_code, licensed) == (ExitCode.STOPPED, {imei(n) for n in (*kept, *gone)})
