@@ -22,6 +22,7 @@ from pydantic import (
 from batchlic.carrier.catalog import MAX_DEVICES_PER_REQUEST, SKUS, Action, LicenseType
 from batchlic.errors import RefusedToStart, UsageError
 from batchlic.reader import IdKind, ReadOptions, Role
+from batchlic.reader.options import kept_columns
 
 AccountName = Annotated[str, Field(min_length=3, max_length=32)]
 SkuNumber = Annotated[str, Field(min_length=3, max_length=32)]
@@ -92,6 +93,9 @@ class Inventory(Table):
     """Paths, relative to the folder of the job file, or addresses."""
     columns: dict[Role, str] = {}
     """Header, path (`device.imei`) or position from 1 by role (imei, iccid, account, sku); `-`: no column."""
+    keep: list[str] = []
+    """Columns whose cells go into results, rejects and exports as text: header, path or position, or
+    NAME=HEADER to rename one."""
     format_profile: str | None = None
     """Known export that all files are; None: recognized by its columns."""
     id_kind: IdKind = IdKind.AUTO
@@ -110,6 +114,12 @@ class Inventory(Table):
     """Fewest rows, in all files together, with which a run starts; None: any number."""
     max_change: Percentage | None = None
     """Largest change of the number of rows since the last run of the job; None: any change."""
+
+    @field_validator("keep")
+    @classmethod
+    def _has_usable_names(cls, keep: list[str]) -> list[str]:
+        kept_columns(keep)
+        return keep
 
 
 class Licensing(Table):
@@ -388,6 +398,7 @@ class Job(Table):
             only_sku=self.license.from_sku,
             id_kind=inventory.id_kind,
             columns={role.value: column for role, column in inventory.columns.items()},
+            keep=kept_columns(inventory.keep),
             profile=inventory.format_profile,
             sheet=inventory.sheet,
             accept_imeisv=inventory.accept_imeisv,

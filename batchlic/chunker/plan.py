@@ -25,7 +25,7 @@ class Plan:
     """A plan in figures; `rows_read` is the sum of `rejected` and `planned` (promise A).
 
     `planned` is the sum of `excluded`, by status, and of the devices in `groups`. `downloaded` are the
-    inventories at addresses.
+    inventories at addresses. `kept` are the columns of kept.parquet.
     """
 
     sources: tuple[Source, ...]
@@ -37,6 +37,7 @@ class Plan:
     groups: tuple[PlanGroup, ...]
     notes: tuple[str, ...]
     downloaded: tuple[Downloaded, ...] = ()
+    kept: tuple[str, ...] = ()
 
 
 def write_plan(
@@ -65,10 +66,13 @@ def write_plan(
     With `sync`, the plan has the columns schema.SYNC, too. It also takes the license from the known devices
     that are gone from the inventories: see `sync`. `fit` gets the groups of both actions then.
 
-    Both files are a function of inventories, options, known licenses and the result of `fit` (promise I).
+    The columns that `options` keep go into kept.parquet, in the order of the plan, and into rejects.parquet.
+    plan.parquet is the same with and without them.
+
+    All files are a function of inventories, options, known licenses and the result of `fit` (promise I).
 
     Raises InventoryError if an inventory can't be read, UsageError if the options contradict it, and any
-    error of `check` and `fit`. In all these cases, neither file is written.
+    error of `check` and `fit`. In all these cases, no file is written.
     """
     from batchlic.chunker.exclusion import exclude_known  # noqa: PLC0415 - brings polars
     from batchlic.chunker.files import PlanLayout, write_files  # noqa: PLC0415
@@ -99,5 +103,6 @@ def write_plan(
         batches=sum(group.batches for group in groups),
         groups=groups,
         notes=tuple(fleet.notes),
+        kept=tuple(fleet.kept.schema),
         downloaded=tuple(fleet.downloaded),
     )

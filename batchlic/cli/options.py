@@ -66,6 +66,14 @@ class InventoryOptions:
             "none. Repeatable.",
         ),
     ] = None
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMNS",
+            help="Columns to keep in results, rejects and exports, as text: headers separated by commas, or "
+            "NAME=HEADER. Repeatable.",
+        ),
+    ] = None
     format_profile: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Read the files as exports of a known platform [recognized]."),
@@ -94,6 +102,7 @@ class InventoryOptions:
                 "download_timeout": self.download_timeout,
                 "id_kind": self.id_kind,
                 "columns": self._columns(),
+                "keep": [column for given in self.keep for column in given.split(",")] if self.keep else None,
                 "format_profile": self.format_profile,
                 "sheet": self.sheet,
                 "accept_imeisv": self.accept_imeisv or None,

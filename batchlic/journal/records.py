@@ -52,6 +52,13 @@ class PlanApproval(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.user} (uid {self.uid})"
 
 
+class KeptColumns(msgspec.Struct, frozen=True, kw_only=True):
+    """The columns of kept.parquet, and the SHA-256 of the file."""
+
+    columns: list[str]
+    sha256: str
+
+
 class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
     """The identity of a run. A session with another identity is refused."""
 
@@ -85,6 +92,13 @@ class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
     """The run id of the run whose failed devices this run sends again."""
     approval: PlanApproval | msgspec.UnsetType = msgspec.UNSET
     """Who approved the plan. Unset, it is not encoded: hashes of earlier identities stay the same."""
+    kept: KeptColumns | msgspec.UnsetType = msgspec.UNSET
+    """The columns of the inventories that were kept when the run was planned. Unset if there are none."""
+
+    @property
+    def kept_columns(self) -> list[str]:
+        """The names of the kept columns."""
+        return [] if self.kept is msgspec.UNSET else self.kept.columns
 
     @property
     def is_sync(self) -> bool:

@@ -8,14 +8,16 @@ from pathlib import Path
 import polars as pl
 
 from batchlic.errors import InventoryError, UsageError
+from batchlic.reader.columns.matching import did_you_mean, listed
 from batchlic.reader.devices import DEVICES, REJECTED, DeviceRows
 from batchlic.reader.formats.opening import inventories
 from batchlic.reader.inputs.addresses import Address, Download, Downloaded, download
 from batchlic.reader.inputs.sources import expanded
 from batchlic.reader.inventory import Inventory, no_rows_error
+from batchlic.reader.kept_cells import KeptCells
 from batchlic.reader.options import ReadOptions, Source
 from batchlic.reader.reading import validated_blocks
-from batchlic.reader.roles import TARGETS
+from batchlic.reader.roles import TARGETS, kept_cell
 from batchlic.reader.spool import Spool
 from batchlic.reader.streaming import Schema
 from batchlic.reader.targets import TargetTable
@@ -56,6 +58,7 @@ def read_fleet(names: Sequence[str], options: ReadOptions, scratch: Path) -> "Fl
     fleet.notes.extend(inputs.notes)
     for name in inputs.names:
         fleet.read(name)
+    fleet.refuse_unknown_columns()
     fleet.reject_duplicates()
     return fleet
 
@@ -78,6 +81,9 @@ class Fleet:
         self.rejected: Counter[str] = Counter()
         self.targets = TargetTable(options)
         self.devices = DeviceRows(scratch)
+        self.kept = KeptCells(scratch, list(options.keep))
+        self._without_kept: dict[str, list[str]] = {name: [] for name in options.keep}
+        self._available: dict[str, None] = {}
         self._original_cells = Spool(scratch / "cells", _ORIGINAL_CELLS, TEXTS_BYTES)
         self._invalid = Spool(scratch / "invalid", _REJECTS, TEXTS_BYTES)
         self._duplicates = Spool(scratch / "duplicates", _REJECTS, TEXTS_BYTES)
@@ -118,6 +124,31 @@ class Fleet:
             self.cut_off.append(name)
         self.sources.append(Source(name, self.rows_read - start))
         self.notes.extend(notes)
+        self._note_columns(inventory)
+
+    def _note_columns(self, inventory: Inventory) -> None:
+        """Note which columns to keep the inventory lacks, and which columns it has."""
+        for name, lacking in self._without_kept.items():
+            if name not in inventory.kept and kept_cell(name) not in inventory.constants:
+                lacking.append(inventory.name)
+        self._available.update(dict.fromkeys(inventory.available))
+
+    def refuse_unknown_columns(self) -> None:
+        """Raise UsageError if no inventory with rows has a column to keep; note those that lack one."""
+        with_rows = {source.name for source in self.sources if source.rows}
+        for name, lacking in self._without_kept.items():
+            header = self._options.keep[name]
+            if with_rows and with_rows <= {*lacking}:
+                columns = list(self._available)
+                raise UsageError(
+                    f"--keep {header}: no inventory has this column"
+                    f"{did_you_mean(columns, header)} The columns are {listed(columns, range(len(columns)))}"
+                )
+            self.notes += [
+                f"{source}: there is no column {header!r} to keep: its rows have null as {name}"
+                for source in lacking
+                if source in with_rows
+            ]
 
     def _refuse_missing_target(self, inventory: Inventory) -> None:
         """Raise UsageError if no row can have an account or a SKU: neither a column nor a default exists."""
@@ -141,6 +172,7 @@ class Fleet:
         codes = self.targets.encode(block.valid)
         self.devices.append(block.valid.select(ordinal, *duplicates.IDENTIFIERS, codes))
         self._original_cells.append(block.original_cells.select(ordinal, *CELLS))
+        self.kept.append(block.kept)
         self._invalid.append(block.rejects.select(ordinal, *place, *CELLS, "reason", "message"))
         self.rejected.update(block.rejects["reason"].to_list())
         self.rows_read += block.height

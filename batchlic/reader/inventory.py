@@ -1,6 +1,6 @@
 """The common form of all formats: blocks of text cells, their columns named by role."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -12,12 +12,14 @@ from batchlic.reader.roles import Role
 SHORT = "short"
 LONG = "long"
 """Optional columns of a block (Boolean): the row has fewer cells than the header, or more and they matter."""
+SHIFTED = "shifted"
+"""Optional column of a block (Boolean): the row has more cells than the header, so cells may be shifted."""
 
 NO_VALUE = "#FORMULA"
 """Begins the text of a formula whose value the workbook does not have."""
 
 Block: TypeAlias = Callable[[], pl.DataFrame]
-"""Parses consecutive rows, on any thread, to a frame of String columns named by role."""
+"""Parses consecutive rows, on any thread, to a frame of String columns named by role, or by `kept_cell`."""
 
 
 @dataclass(slots=True)
@@ -34,21 +36,32 @@ class Inventory:
     `roles`: the roles that have a column, or a constant. `headers`: the headers of the columns by role; empty
     if the file has no header that its rows could repeat. `constants`: the cell of a role that is the same for
     all rows. `notes`: facts for the operator about how the inventory is read. `ending`: how a text ends.
+    `kept`: the names of the columns to keep that it has. `available`: the names of all its columns. Both may
+    grow until the last block.
     """
 
     name: str
     roles: Set[Role]
     headers: Mapping[Role, str]
     blocks: Callable[[], Iterator[Block]]
-    constants: Mapping[Role, str] = field(default_factory=dict)
+    constants: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
     ending: Ending = field(default_factory=Ending)
+    kept: Collection[str] = ()
+    available: Collection[str] = ()
 
 
-def block_of(rows: Sequence[Sequence[str | None]], roles: Sequence[Role], are_long: Sequence[bool]) -> Block:
-    """A block of rows that are already parsed, with their cells in the order of `roles`."""
-    frame = pl.DataFrame(rows, schema=dict.fromkeys(map(str, roles), pl.String), orient="row")
-    frame = frame.with_columns(pl.Series(LONG, are_long, pl.Boolean))
+def block_of(
+    rows: Sequence[Sequence[str | None]],
+    columns: Sequence[str],
+    are_long: Sequence[bool],
+    are_shifted: Sequence[bool],
+) -> Block:
+    """A block of rows that are already parsed, with their cells in the order of `columns`."""
+    frame = pl.DataFrame(rows, schema=dict.fromkeys(map(str, columns), pl.String), orient="row")
+    frame = frame.with_columns(
+        pl.Series(LONG, are_long, pl.Boolean), pl.Series(SHIFTED, are_shifted, pl.Boolean)
+    )
     return lambda: frame
 
 

@@ -18,6 +18,7 @@ from batchlic.job import Job
 from batchlic.journal import Journal, JournalQueries, SessionEnd
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import sha256_of
+from batchlic.runs.kept import kept_of, note_on_kept
 from batchlic.runs.ledger_sync import ledger_sync
 from batchlic.runs.report_data import write_at_end
 from batchlic.runs.signals import finishing
@@ -101,8 +102,10 @@ def _stage(
 ) -> Summary:
     """Stage the files of the run, and record them in the journal."""
     outcomes = _staged_or_published(folder.outcomes)
-    states = device_states(folder.plan, journal, read_outcomes(outcomes))
-    statuses = write_results(staged_path(folder.results), states)
+    kept = kept_of(folder, journal)
+    states = device_states(folder.plan, journal, read_outcomes(outcomes), kept)
+    statuses = write_results(staged_path(folder.results), states, kept)
+    notes = [*notes, *(note for note in note_on_kept(kept) if note not in notes)]
     write_audit(staged_path(folder.audit), journal)
     if not statuses.keys() & _UNDECIDED and not is_bug(stopped):
         stopped = None  # everything was done before the stop took effect

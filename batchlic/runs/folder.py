@@ -81,6 +81,11 @@ class RunFolder:
         return self.path / "rejects.parquet"
 
     @property
+    def kept(self) -> Path:
+        """The columns of the inventories that the job keeps, in the order of the plan."""
+        return self.path / "kept.parquet"
+
+    @property
     def retried(self) -> Path:
         """The inventory of a retry: the failed devices of another run."""
         return self.path / "retried.parquet"
@@ -193,6 +198,7 @@ class RunFolder:
                 self.plan,
                 self.plan_record,
                 self.rejects,
+                self.kept,
                 self.journal,
                 self.report,
                 self.limits,

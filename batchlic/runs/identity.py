@@ -8,11 +8,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from msgspec import UNSET
+
 from batchlic.atomic import explain_read_errors, staged_path
 from batchlic.chunker import Plan
 from batchlic.errors import BatchlicError, InventoryError, RunFolderError, UsageError
 from batchlic.job import Approval, Job
-from batchlic.journal import InventoryFile, Journal, JournalQueries, RunIdentity, inspect_journal
+from batchlic.journal import (
+    InventoryFile,
+    Journal,
+    JournalQueries,
+    KeptColumns,
+    RunIdentity,
+    inspect_journal,
+)
 from batchlic.reader.inputs.addresses import Address, Downloaded, fetched, shown
 from batchlic.reader.inputs.sources import expanded
 from batchlic.reader.inputs.streams import STDIN, is_remote
@@ -28,13 +37,14 @@ _MAY_CHANGE = (
     "report",
     "sandbox",
     "inventory.files",
+    "inventory.keep",
     "inventory.download_timeout",
     *_GUARDS,
     "license.order",
     "sync.max_removals",
 )
-"""Keys of a job that may change between sessions of a run. Inventories are compared by their content,
-and guards count only until the run is planned."""
+"""Keys of a job that may change between sessions of a run. Inventories are compared by their content. Guards
+and columns to keep count only until the run is planned."""
 
 
 def identify(
@@ -63,6 +73,7 @@ def identify(
         notes=list(plan.notes),
         to_sku=job.license.to_sku,
         restorable=sorted(job.restorable_skus),
+        kept=KeptColumns(columns=list(plan.kept), sha256=sha256_of(folder.kept)) if plan.kept else UNSET,
     )
 
 

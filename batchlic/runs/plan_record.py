@@ -43,6 +43,7 @@ class PlanRecord(msgspec.Struct, frozen=True, kw_only=True):
     - `not_comparable`: inventories that can't be read again: their addresses hold a login or signature.
     - `ledger_number`: the number of the newest records in the ledger; 0 without a ledger.
     - `licenses`: the carrier's counts when the plan was made, if it was asked.
+    - `kept`, `kept_sha256`: the columns of kept.parquet, and the SHA-256 of that file, if it exists.
     - The other fields are those of the plan in figures.
     """
 
@@ -64,6 +65,8 @@ class PlanRecord(msgspec.Struct, frozen=True, kw_only=True):
     batches: int
     groups: list[RecordedGroup]
     notes: list[str]
+    kept: list[str] = []
+    kept_sha256: str | None = None
 
     @property
     def plan(self) -> Plan:
@@ -77,6 +80,7 @@ class PlanRecord(msgspec.Struct, frozen=True, kw_only=True):
             batches=self.batches,
             groups=tuple(PlanGroup(**msgspec.structs.asdict(group)) for group in self.groups),
             notes=tuple(self.notes),
+            kept=tuple(self.kept),
         )
 
     @property
@@ -124,6 +128,8 @@ def write_plan_record(
             for group in plan.groups
         ],
         notes=list(plan.notes),
+        kept=list(plan.kept),
+        kept_sha256=sha256_of(folder.kept) if plan.kept else None,
     )
     with replacing(folder.plan_record) as temporary:
         temporary.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
@@ -163,7 +169,9 @@ def refuse_changed_files(folder: RunFolder, record: PlanRecord) -> None:
 
     The figures are counted in plan.parquet: somebody approves them.
     """
-    recorded = ((folder.plan, record.plan_sha256), (folder.rejects, record.rejects_sha256))
+    recorded = [(folder.plan, record.plan_sha256), (folder.rejects, record.rejects_sha256)]
+    if record.kept_sha256 is not None:
+        recorded.append((folder.kept, record.kept_sha256))
     for path, sha256 in recorded:
         with explain_read_errors(path):
             is_there = path.is_file()

@@ -344,7 +344,7 @@ def _span(run: ListedRun) -> tuple[float, float]:
 def _refuse_foreign_files(folder: RunFolder) -> None:
     """Raise _Keep if the folder holds something that is not of a run."""
     published = (*folder.published_files, folder.report)
-    planned = (folder.plan, folder.plan_record, folder.rejects, folder.retried)
+    planned = (folder.plan, folder.plan_record, folder.rejects, folder.kept, folder.retried)
     own = {path.name for path in (*planned, folder.log, folder.lock, *published)}
     own |= {staged_path(path).name for path in published}
     databases = (folder.journal.name, CALLBACK_STORE)

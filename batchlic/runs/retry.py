@@ -22,6 +22,7 @@ from batchlic.runs.identity import (
     refuse_used,
     refuse_without_profile,
 )
+from batchlic.runs.kept import kept_of
 from batchlic.runs.related import is_rollback
 from batchlic.runs.run import Retried, start
 from batchlic.runs.states import states_of
@@ -93,8 +94,9 @@ def retry(
                 identity = journal.identity
                 _refuse_unsuited(folder, target, identity)
                 devices, notes = _devices(folder, journal, codes)
-                write_export(device_rows(devices), Format.PARQUET, to.retried)
-            job = _job(job_of(identity), to, consent_lifetime=consent_lifetime, allow_new=allow_new_ledger)
+                kept = identity.kept_columns
+                write_export(device_rows(devices, kept=kept), Format.PARQUET, to.retried)
+            job = _job(identity, to, consent_lifetime=consent_lifetime, allow_new=allow_new_ledger)
             return start(
                 job,
                 to,
@@ -128,7 +130,9 @@ def _devices(
 ) -> tuple[pl.LazyFrame, tuple[str, ...]]:
     """The devices to retry (columns: DEVICE_STATES), and notes. Raises RefusedToStart if there are none."""
     identity = journal.identity
-    failed = states_of(folder, journal).filter(pl.col("status") == DeviceStatus.FAILED.value)
+    failed = states_of(folder, journal, kept_of(folder, journal)).filter(
+        pl.col("status") == DeviceStatus.FAILED.value
+    )
     found: dict[str | None, int] = dict(
         failed.group_by("error_code").len().sort("error_code").collect(engine="streaming").iter_rows()
     )
@@ -192,10 +196,12 @@ _HAS_ONLY_ITS_OLD_LICENSE = (
 """Neither step was executed, or one was, and has been undone: `migrations.RULES`."""
 
 
-def _job(job: Job, to: RunFolder, *, consent_lifetime: bool, allow_new: bool) -> Job:
+def _job(identity: RunIdentity, to: RunFolder, *, consent_lifetime: bool, allow_new: bool) -> Job:
+    job = job_of(identity)
     inventory = {
         "files": [str(to.retried)],
         "columns": _COLUMNS,
+        "keep": identity.kept_columns,
         "format_profile": None,
         "sheet": None,
         "allow_empty": False,

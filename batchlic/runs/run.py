@@ -14,7 +14,7 @@ from batchlic.carrier.catalog import Action
 from batchlic.chunker import DeviceStatus, Fit, Plan, PlanGroup, write_plan
 from batchlic.chunker.sync import SyncRules
 from batchlic.errors import ExitCode, RefusedToStart, RunFolderError
-from batchlic.events import EventStream, Phase
+from batchlic.events import EventStream, Phase, Warned
 from batchlic.job import Job
 from batchlic.journal import SANDBOX, Journal, PlanApproval
 from batchlic.ledger import Snapshot
@@ -35,6 +35,7 @@ from batchlic.runs.identity import (
     refuse_used,
     refuse_without_profile,
 )
+from batchlic.runs.kept import note_on_other_columns, refuse_own_names
 from batchlic.runs.ledger_sync import ledger_sync, with_ledger
 from batchlic.runs.plan_record import PlanRecord
 from batchlic.runs.preflight import (
@@ -135,6 +136,8 @@ def start(
         if folder.journal.exists():
             with finishing(), closing(recovered_journal(folder)) as journal:
                 refuse_other_job(folder, job, journal.identity)
+                for note in note_on_other_columns(job, journal.identity):
+                    events.emit(Warned(message=note))
                 job = with_ledger(job, folder, journal.identity)
                 return continue_run(job, folder, target, journal, events)
         refuse_used(folder)
@@ -290,6 +293,7 @@ def _plan(
     fit: Fit | None = None,
     sync: SyncRules | None = None,
 ) -> Plan:
+    refuse_own_names(job)
     plan = write_plan(
         job.inventory.files,
         job.read_options(),

@@ -16,6 +16,7 @@ from batchlic.chunker import DeviceStatus, Step, read_excluded, read_whole_batch
 from batchlic.journal import JournalQueries, RunIdentity
 from batchlic.reader.scans import scan_parquet
 from batchlic.reader.streaming import UTC, Schema, lazy_frame
+from batchlic.writer.kept import NOTHING_KEPT, Kept
 from batchlic.writer.migrations import MIGRATION_COLUMNS, STEP_STATUSES, migrated
 from batchlic.writer.outcomes import DeviceOutcome, batch_outcomes
 
@@ -90,16 +91,20 @@ _WHY_EXCLUDED = {
 }
 
 
-def device_states(plan: Path, journal: JournalQueries, outcomes: pl.LazyFrame) -> pl.LazyFrame:
-    """One row per device of `plan`, in the same order (columns: DEVICE_STATES).
+def device_states(
+    plan: Path, journal: JournalQueries, outcomes: pl.LazyFrame, kept: Kept = NOTHING_KEPT
+) -> pl.LazyFrame:
+    """One row per device of `plan`, in the same order (columns: DEVICE_STATES, then those of `kept`).
 
     `outcomes` are the successes and failures of callbacks (columns: callback_outcomes.OUTCOMES), which
     override the answers in the journal. The journal must stay open until the query is collected.
     """
-    return lazy_frame(lambda: state_frames(plan, journal, outcomes), DEVICE_STATES)
+    return lazy_frame(lambda: state_frames(plan, journal, outcomes, kept), DEVICE_STATES | kept.schema)
 
 
-def state_frames(plan: Path, journal: JournalQueries, outcomes: pl.LazyFrame) -> Iterator[pl.DataFrame]:
+def state_frames(
+    plan: Path, journal: JournalQueries, outcomes: pl.LazyFrame, kept: Kept = NOTHING_KEPT
+) -> Iterator[pl.DataFrame]:
     """The rows of `device_states` in frames of whole batches."""
     identity = journal.identity
     for devices, batches in _planned_devices(plan):
@@ -109,7 +114,8 @@ def state_frames(plan: Path, journal: JournalQueries, outcomes: pl.LazyFrame) ->
         states = _migrated(answered, reported, identity) if identity.to_sku else _single(answered, reported)
         action = pl.col("action") if identity.is_sync else pl.lit(identity.job_action)
         named = states.with_columns(run_id=pl.lit(identity.run_id), action=action)
-        yield _with_excluded(named).select(pl.col(name).cast(kind) for name, kind in DEVICE_STATES.items())
+        rows = _with_excluded(named).select(pl.col(name).cast(kind) for name, kind in DEVICE_STATES.items())
+        yield rows.hstack(kept.rows(first, rows.height)) if kept.columns else rows
 
 
 def request_states(

@@ -7,6 +7,7 @@ from urllib.parse import unquote
 from batchlic.reader.columns import matching
 from batchlic.reader.inventory import Inventory
 from batchlic.reader.options import ReadOptions
+from batchlic.reader.roles import kept_cell
 
 NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 """The folder of rows without a value."""
@@ -34,9 +35,11 @@ def with_folders(inventory: Inventory, options: ReadOptions, inside: str = "") -
     notes = [
         f"{inventory.name}: {role} {cell!r} from the name of its folder" for role, cell in constants.items()
     ]
+    kept = matching.kept(inventory.name, headers, options)
     return replace(
         inventory,
-        constants=constants,
+        constants={role.value: cell for role, cell in constants.items()}
+        | {kept_cell(name): folders[headers[at]] for name, at in kept.items()},
         roles=inventory.roles | constants.keys(),
         notes=(*inventory.notes, *notes),
     )

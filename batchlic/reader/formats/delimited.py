@@ -18,9 +18,9 @@ from batchlic.reader.columns import layout
 from batchlic.reader.columns.layout import Layout
 from batchlic.reader.inputs import streams
 from batchlic.reader.inputs.encodings import with_newlines
-from batchlic.reader.inventory import LONG, SHORT, Block, Ending, Inventory, empty
+from batchlic.reader.inventory import LONG, SHIFTED, SHORT, Block, Ending, Inventory, empty
 from batchlic.reader.options import ReadOptions
-from batchlic.reader.roles import TARGETS, Role
+from batchlic.reader.roles import IDENTIFIERS, TARGETS
 
 SEPARATORS = ",;\t|"
 BLOCK_BYTES = 4 << 20
@@ -49,7 +49,7 @@ def inventory(text: streams.Opened, options: ReadOptions) -> Inventory:
     table = _sniff(source, options)
     if table is None:
         return empty(name)
-    parser = _Parser(name, table.dialect, table.layout.columns.positions)
+    parser = _Parser(name, table.dialect, table.layout.cells)
 
     ending = Ending()
 
@@ -64,6 +64,8 @@ def inventory(text: streams.Opened, options: ReadOptions) -> Inventory:
         blocks=blocks,
         notes=table.layout.notes,
         ending=ending,
+        kept=table.layout.kept,
+        available=table.layout.available,
     )
 
 
@@ -205,11 +207,14 @@ def _unclosed_error(name: str, where: str) -> InventoryError:
 
 @dataclass(frozen=True, slots=True)
 class _Parser:
-    """Parses blocks of whole records into one column per role, and SHORT and LONG if rows differ in width."""
+    """Parses blocks of whole records: a column per role and kept column; more if rows differ in width.
+
+    These are SHORT, LONG and SHIFTED.
+    """
 
     name: str
     dialect: _Dialect
-    columns: Mapping[Role, int]
+    columns: Mapping[str, int]
 
     def parse(self, block: bytes) -> pl.DataFrame:
         """The rows of a block that ends with a newline."""
@@ -230,15 +235,19 @@ class _Parser:
         return self.dialect.separator + MARK
 
     def _cells(self) -> list[pl.Expr]:
-        return [pl.col(str(position)).alias(role) for role, position in self.columns.items()]
+        return [pl.col(str(position)).alias(name) for name, position in self.columns.items()]
 
     @property
     def _extra_cells(self) -> int:
         """How many cells beyond the header are parsed.
 
-        In a long row, all cells may be shifted. An account or a SKU has no check digit that would show this.
+        In a long row, all cells may be shifted. Only an identifier has a check digit that would show this.
         """
-        return 0 if self.columns.keys().isdisjoint(TARGETS) else EXTRA_CELLS
+        return 0 if self.columns.keys() <= {*IDENTIFIERS} else EXTRA_CELLS
+
+    @property
+    def _has_targets(self) -> bool:
+        return not self.columns.keys().isdisjoint(TARGETS)
 
     def _scan(self, marked: bytes, extra: int = 0) -> pl.LazyFrame:
         return pl.scan_csv(  # noqa: TID251 - bytes, not a path
@@ -275,14 +284,14 @@ class _Parser:
         end = pl.col("end").fill_null(width)
         beyond = [self._unmarked(pl.col(str(position))) for position in range(width, width + extra)]
         is_blank = (end <= 1) & pl.col("0").str.strip_chars(BLANKS).is_in(["", MARK])
+        is_long = pl.any_horizontal(
+            pl.lit(value=False), *(cell.str.strip_chars(BLANKS + "\n") != "" for cell in beyond)
+        ).fill_null(value=False)
         return rows.filter(~is_blank).select(
             *map(self._unmarked, self._cells()),
             (end < width).alias(SHORT),
-            pl.any_horizontal(
-                pl.lit(value=False), *(cell.str.strip_chars(BLANKS + "\n") != "" for cell in beyond)
-            )
-            .fill_null(value=False)
-            .alias(LONG),
+            (is_long & self._has_targets).alias(LONG),
+            is_long.alias(SHIFTED),
         )
 
     def _unmarked(self, cell: pl.Expr) -> pl.Expr:
@@ -316,11 +325,12 @@ class _Parser:
         return pl.DataFrame(
             [
                 *(
-                    pl.Series(role, values, pl.String)
-                    for role, values in zip(self.columns, cells, strict=True)
+                    pl.Series(name, values, pl.String)
+                    for name, values in zip(self.columns, cells, strict=True)
                 ),
                 pl.Series(SHORT, are_short, pl.Boolean),
-                pl.Series(LONG, are_long, pl.Boolean),
+                pl.Series(LONG, [self._has_targets and is_long for is_long in are_long], pl.Boolean),
+                pl.Series(SHIFTED, are_long, pl.Boolean),
             ]
         )
 
