@@ -213,6 +213,7 @@ def _event_line(event: HistoryEvent) -> str:
         case _:
             parts = (event.outcome, event.request_id, event.error_code, event.error_message)
             details = ", ".join(filter(None, parts))
+    details = ", ".join([details, *(f"{name} {cell}" for name, cell in event.kept.items())])
     license = " ".join(filter(None, (event.account_name, event.sku_number))) or "no account"
     at = time_on_terminal(event.at)
     return f"  {at}  {event.event:11}  {event.run_dir}  {printable(license)}  {printable(details)}"

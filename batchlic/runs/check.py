@@ -27,6 +27,7 @@ from batchlic.reader.inputs.streams import STDIN, is_remote, opened
 from batchlic.runs.descriptors import connections_for, fewer_connections_note
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.guards import guards_of
+from batchlic.runs.kept import refuse_own_names
 from batchlic.runs.ledger_sync import check_ledger, snapshot_for_plan
 from batchlic.runs.run import dry_run
 
@@ -186,6 +187,7 @@ class Rehearsal:
     def check(self, *, whole: bool) -> Iterator[Finding]:
         """Plan the inventories if they are small, or with `whole`; say what the run would leave out."""
         job = self._job
+        refuse_own_names(job)
         if not (_can_be_planned(job) if whole else _are_small(job)):
             advice = "standard input is read only by the run" if whole else "--whole plans them"
             yield ok("plan", f"the inventories are not read to their end: {advice}")

@@ -14,7 +14,7 @@ from batchlic.carrier.catalog import Action
 from batchlic.chunker import DeviceStatus, Fit, Plan, PlanGroup, write_plan
 from batchlic.chunker.sync import SyncRules
 from batchlic.errors import ExitCode, RefusedToStart, RunFolderError
-from batchlic.events import EventStream, Phase, Warned
+from batchlic.events import EventStream, Phase
 from batchlic.job import Job
 from batchlic.journal import SANDBOX, Journal, PlanApproval
 from batchlic.ledger import Snapshot
@@ -136,10 +136,10 @@ def start(
         if folder.journal.exists():
             with finishing(), closing(recovered_journal(folder)) as journal:
                 refuse_other_job(folder, job, journal.identity)
-                for note in note_on_other_columns(job, journal.identity):
-                    events.emit(Warned(message=note))
+                notes = note_on_other_columns(job, journal.identity)
                 job = with_ledger(job, folder, journal.identity)
-                return continue_run(job, folder, target, journal, events)
+                summary = continue_run(job, folder, target, journal, events)
+                return msgspec.structs.replace(summary, notes=[*summary.notes, *notes])
         refuse_used(folder)
         refuse_unapproved(job, folder)
         events.emit(run_started(job, folder, target.name, run_id))

@@ -24,7 +24,7 @@ class Kept:
 
     def rows(self, start: int, height: int) -> pl.DataFrame:
         """The cells of some rows of the plan."""
-        if self.path is None:
+        if self.path is None or not self.columns:
             return pl.DataFrame(schema=self.schema).clear(height)
         return scan_parquet(self.path).select(self.columns).slice(start, height).collect()
 
