@@ -50,19 +50,22 @@ def blocks(language: str, text: str = README) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
-def commands(program: str) -> list[str]:
-    lines = "".join(blocks("console")).splitlines()
+KEEP = (ROOT / "docs" / "keep.md").read_text()
+
+
+def commands(program: str, text: str = README) -> list[str]:
+    lines = "".join(blocks("console", text)).splitlines()
     return [line[2:] for line in lines if line.startswith(f"$ {program} ")]
 
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder like a checkout, in which the commands of the README have run."""
+    """A folder like a checkout, in which the commands of the README and of docs/keep.md have run."""
     folder = tmp_path_factory.mktemp("checkout")
     for name in ("sample_data", "jobs", "docs"):
         (folder / name).symlink_to(ROOT / name)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    for command in commands("batchlic"):
+    for command in [*commands("batchlic"), *commands("batchlic", KEEP)]:
         done = subprocess.run(
             shlex.split(command),
             cwd=folder,
@@ -80,8 +83,12 @@ def test_the_commands_of_the_readme_run(checkout: Path) -> None:
     assert (checkout / "runs" / "rehearsal" / "results.parquet").exists()
 
 
-@pytest.mark.parametrize("snippet", blocks("python"))
-def test_the_snippets_of_the_readme_run(snippet: str, checkout: Path) -> None:
+def test_the_commands_of_the_page_about_kept_columns_run(checkout: Path) -> None:
+    assert (checkout / "rejects.csv").read_text().splitlines()[0].endswith(",site,asset")
+
+
+@pytest.mark.parametrize("snippet", [*blocks("python"), *blocks("python", KEEP)])
+def test_the_snippets_run(snippet: str, checkout: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", snippet], cwd=checkout, capture_output=True, text=True, check=False
     )

@@ -1,5 +1,7 @@
 """The columns of the inventories that a run keeps: their names, and where their cells are."""
 
+from msgspec import UNSET
+
 from batchlic.chunker.schema import PLAN, REJECTS, SYNC
 from batchlic.errors import UsageError
 from batchlic.job import Job
@@ -32,7 +34,9 @@ def kept_of(folder: RunFolder, journal: JournalQueries) -> Kept:
 
 def is_recorded(folder: RunFolder, identity: RunIdentity) -> bool:
     """Whether kept.parquet is the file that the run recorded. It can be made again as the plan can."""
-    return not identity.kept or (folder.kept.is_file() and sha256_of(folder.kept) == identity.kept.sha256)
+    if identity.kept is UNSET:
+        return True
+    return folder.kept.is_file() and sha256_of(folder.kept) == identity.kept.sha256
 
 
 def note_on_kept(kept: Kept) -> list[str]:

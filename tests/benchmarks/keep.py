@@ -12,8 +12,11 @@ from tempfile import TemporaryDirectory
 
 import polars as pl
 
-from tests.benchmarks.ledger import FLAGS, REPOSITORY, measure
+from batchlic.sandbox.config import SandboxConfig
+from batchlic.sandbox.embedded import embedded
+from tests.benchmarks.ledger import ENVIRONMENT, FLAGS, REPOSITORY, measure
 
+LOGIN = [f"BATCHLIC_{name}" for name in ("CLIENT_ID", "CLIENT_SECRET", "USERNAME", "PASSWORD")]
 KEEP = ["--keep", "site,asset id"]
 
 
@@ -35,13 +38,30 @@ def compare(rows: int, folder: Path) -> None:
     subprocess.run([sys.executable, *generate], cwd=REPOSITORY, check=True)
     steps = {
         "plan": ["plan", "fleet.csv", *FLAGS, "--no-ledger", "--run-dir", "planned"],
-        "whole run": ["assign", "fleet.csv", *FLAGS, "--sandbox", "--no-report", "--run-dir", "run"],
+        "whole run": [
+            "assign",
+            "fleet.csv",
+            *FLAGS,
+            "--no-ledger",
+            "--no-report",
+            "--yes",
+            "--run-dir",
+            "run",
+        ],
     }
     for name, command in steps.items():
-        plain = measure(rows, name, in_folder(command, "plain"), folder)
-        measure(rows, f"{name}, two columns kept", in_folder([*command, *KEEP], "kept"), folder, plain)
+        plain = step(rows, name, in_folder(command, "plain"), folder)
+        step(rows, f"{name}, two columns kept", in_folder([*command, *KEEP], "kept"), folder, plain)
     size = (folder / "planned-kept" / "kept.parquet").stat().st_size
     print(f"{'':>12} {'size of kept.parquet':>34} {size / 1e6:>8.0f} MB", flush=True)
+
+
+def step(rows: int, name: str, command: list[str], folder: Path, plain: float | None = None) -> float:
+    """Measure a command, which has a sandbox of its own. The sandbox, another process, is not measured."""
+    with embedded(SandboxConfig()) as url:
+        login = dict.fromkeys(LOGIN, "sandbox")
+        settings = {**ENVIRONMENT, **login, "BATCHLIC_BASE_URL": url}
+        return measure(rows, name, command, folder, plain, settings=settings)
 
 
 def in_folder(command: list[str], ending: str) -> list[str]:

@@ -148,7 +148,7 @@ def test_without_kept_parquet_a_run_ends_with_null_and_a_note(tmp_path: Path) ->
         for name in ("kept.parquet", "results.parquet"):
             (tmp_path / "run" / name).unlink()
         assert at("resume", "run").code == 0
-        assert set(at.kept().values()) == {(None, None)}
+        assert not any(map(any, at.kept().values()))
         [note] = [note for note in summary(tmp_path / "run")["notes"] if "kept.parquet" in note]
         assert note.startswith("site, customer: null")
         verified = at("audit", "run", "--verify")

@@ -163,7 +163,9 @@ def test_rejects_keep_the_cells_of_their_own_rows(tmp_path: Path) -> None:
 def test_what_is_kept_changes_no_plan(tmp_path: Path) -> None:
     content = csv_of([[imei(number), f"{number}"] for number in (3, 1, 2, 1)], "IMEI,Site")
     plan_bytes(tmp_path, content, options=keeping("site", "again=IMEI"))
-    plan = (tmp_path / "plan.parquet").read_bytes()
+    plan, file = ((tmp_path / name).read_bytes() for name in ("plan.parquet", "kept.parquet"))
+    plan_bytes(tmp_path, content, options=keeping("site", "again=IMEI"))
+    assert (tmp_path / "kept.parquet").read_bytes() == file
     plan_bytes(tmp_path, content)
     assert (tmp_path / "plan.parquet").read_bytes() == plan
     assert not (tmp_path / "kept.parquet").exists()

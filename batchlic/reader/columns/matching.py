@@ -279,6 +279,11 @@ def did_you_mean(headers: Collection[str], column: str) -> str:
     return f"; did you mean {close[0]!r}?" if close else "."
 
 
+def is_kept(header: str, options: ReadOptions) -> bool:
+    """Whether a header names a column to keep."""
+    return bool(options.keep) and fold(header) in map(fold, options.keep.values())
+
+
 def kept(name: str, headers: Sequence[str], options: ReadOptions) -> dict[str, int]:
     """The positions of the columns to keep, by their names in the results. Missing ones are left out.
 

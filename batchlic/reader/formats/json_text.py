@@ -53,7 +53,7 @@ class _Devices:
         for header, path in paths_of(value).items():
             cell = _value(value, path)
             is_named = any(matching.spelled([header], role) for role in (Role.ACCOUNT, Role.SKU))
-            is_named |= bool(matching.kept("", [header], self._options))
+            is_named |= matching.is_kept(header, self._options)
             if not isinstance(cell, list) and (is_named or contents.accounts_in(_text(cell) or "")):
                 found[path[0]] = value[path[0]]
         return found
