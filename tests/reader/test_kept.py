@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 import pytest
 import xlsxwriter  # type: ignore[import-untyped]
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchlic.errors import InventoryError, UsageError
@@ -171,10 +171,12 @@ def test_what_is_kept_changes_no_plan(tmp_path: Path) -> None:
     assert not (tmp_path / "kept.parquet").exists()
 
 
-TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\0"), max_size=9)
+ODD = st.characters(exclude_categories=["Cs", "Cc"], include_characters="\t\n\x1e")
+TEXT = st.text(ODD, max_size=9)
 ROWS = st.lists(st.tuples(st.integers(0, 12), TEXT, TEXT), min_size=1, max_size=60)
 
 
+@settings(max_examples=max(1, settings().max_examples // 2))
 @given(ROWS, st.sampled_from(["csv", "json", "xlsx"]))
 def test_each_row_keeps_its_own_cells_whatever_the_order_is(
     rows: Sequence[tuple[int, str, str]], form: str
