@@ -17,6 +17,7 @@ import xlsxwriter  # type: ignore[import-untyped]
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batchlic.chunker import write_plan
 from batchlic.errors import InventoryError, UsageError
 from batchlic.reader import kept_cells, spool
 from batchlic.reader.options import kept_columns
@@ -117,8 +118,8 @@ def test_a_column_that_some_inventories_lack_is_null_there(tmp_path: Path) -> No
     names[0].write_bytes(csv_of([[imei(0), "a"]], "imei,site"))
     names[1].write_bytes(csv_of([[imei(1), "b"]], "imei,town"))
     names[2].write_bytes(csv_of([[imei(2), "c"]], "imei,town"))
-    planned = plan_files(tmp_path, *map(str, names), options=keeping("Site"))
-    assert cells(tmp_path, planned) == [("a",), (None,), ("north",)]
+    planned = plan_files(tmp_path, *map(str, names), options=keeping("Site", "first=1"))
+    assert cells(tmp_path, planned) == [("a", imei(0)), (None, imei(1)), ("north", imei(2))]
     assert [note for note in planned.summary.notes if "to keep" in note] == [
         f"{names[1]}: there is no column 'Site' to keep: its rows have null as Site"
     ]
@@ -158,6 +159,16 @@ def test_rejects_keep_the_cells_of_their_own_rows(tmp_path: Path) -> None:
     found = planned.rejects.select("row", "reason", "site").rows()
     assert found == [(2, "bad_length", "b"), (3, "duplicate", "c"), (5, "missing_identifier", "e")]
     assert cells(tmp_path, planned) == [("a",), ("d",)]
+
+
+def test_devices_without_a_license_left_keep_their_cells_as_rejects(tmp_path: Path) -> None:
+    inventory = tmp_path / "fleet.csv"
+    inventory.write_bytes(csv_of([[imei(number), f"{number}"] for number in (3, 1, 2, 0)], "IMEI,Site"))
+    options = keeping("site")
+    write_plan([str(inventory)], options, batch_size=2, folder=tmp_path, fit=lambda _: [1])
+    rejects = pl.read_parquet(tmp_path / "rejects.parquet")
+    assert rejects.select("imei", "site").rows() == [(imei(number), f"{number}") for number in (1, 2, 3)]
+    assert pl.read_parquet(tmp_path / "kept.parquet").rows() == [("0",)]
 
 
 def test_what_is_kept_changes_no_plan(tmp_path: Path) -> None:

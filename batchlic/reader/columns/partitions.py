@@ -5,6 +5,7 @@ from pathlib import PurePath
 from urllib.parse import unquote
 
 from batchlic.reader.columns import matching
+from batchlic.reader.columns.headers import fold
 from batchlic.reader.inventory import Inventory
 from batchlic.reader.options import ReadOptions
 from batchlic.reader.roles import kept_cell
@@ -35,11 +36,15 @@ def with_folders(inventory: Inventory, options: ReadOptions, inside: str = "") -
     notes = [
         f"{inventory.name}: {role} {cell!r} from the name of its folder" for role, cell in constants.items()
     ]
-    kept = matching.kept(inventory.name, headers, options)
+    kept = {
+        kept_cell(name): cell
+        for name, column in options.keep.items()
+        for header, cell in folders.items()
+        if fold(header) == fold(column)
+    }
     return replace(
         inventory,
-        constants={role.value: cell for role, cell in constants.items()}
-        | {kept_cell(name): folders[headers[at]] for name, at in kept.items()},
+        constants={role.value: cell for role, cell in constants.items()} | kept,
         roles=inventory.roles | constants.keys(),
         notes=(*inventory.notes, *notes),
     )
