@@ -108,13 +108,15 @@ def apply(
     run_id: str,
     ask: Ask | None = None,
     listener: RunListener | None = None,
+    waits: bool = False,
     events: EventStream | None = None,
 ) -> Summary:
     """Send the plan in `folder`, byte for byte as it was reviewed, or continue its run.
 
     Raises RefusedToStart if the plan was changed, lacks the approval that its job requires, or is out of
     date: if an inventory has changed, if the ledger has new records about its devices, or if licenses are too
-    few. `ask`, `listener` and `events` are those of `batchlic.runs.run.start`.
+    few. `waits`: the caller waits for callbacks, and so does the canary of the plan. `ask`, `listener` and
+    `events` are those of `batchlic.runs.run.start`.
     """
     if folder.journal.exists():
         return resume(folder, target, events=events)
@@ -129,7 +131,7 @@ def apply(
     with folder.job_lock(job.name), folder.locked():
         refuse_used(folder)
         record, record_sha256 = read_plan_record(folder)
-        job = record.planned_job
+        job = record.planned_job.with_canary(confirmed=True) if waits else record.planned_job
         if record.carrier != target.name:
             raise UsageError(f"{folder.path}: this plan is for {record.carrier}, not for {target.name}")
         refuse_changed_files(folder, record)
