@@ -110,9 +110,7 @@ def state_frames(plan: Path, journal: JournalQueries, outcomes: pl.LazyFrame) ->
         action = pl.col("action") if identity.is_sync else pl.lit(identity.job_action)
         named = states.with_columns(run_id=pl.lit(identity.run_id), action=action)
         whole = _with_excluded(named, is_sync=identity.is_sync)
-        yield whole.select(
-            pl.col(name).cast(kind) for name, kind in DEVICE_STATES.items()
-        )
+        yield whole.select(pl.col(name).cast(kind) for name, kind in DEVICE_STATES.items())
 
 
 def request_states(
