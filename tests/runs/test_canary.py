@@ -34,10 +34,10 @@ def bad(*numbers: int) -> tuple[Poison, ...]:
     return tuple(Poison(identifier=imei(number)) for number in numbers)
 
 
-def mixed(folder: Path, **limits: float) -> Job:
+def mixed(folder: Path) -> Job:
     """250 devices of one SKU, 120 of another, and 3 of a third one."""
     skus = [FLEXIBLE] * 250 + [BUNDLE] * 120 + [LIFETIME] * 3
-    return job_of(folder, [f"{imei(number)},{sku}" for number, sku in enumerate(skus)], **limits)
+    return job_of(folder, [f"{imei(number)},{sku}" for number, sku in enumerate(skus)])
 
 
 def licensed(target: Target) -> Counter[str]:
