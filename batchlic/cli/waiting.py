@@ -27,14 +27,14 @@ def after_sending(
     `job` is that of the session that sent.
     """
     from batchlic.events import Phase
-    from batchlic.runs.canary import awaits_callbacks, has_outcomes
+    from batchlic.runs.canary import awaits_callbacks
     from batchlic.runs.run import resume
 
     if wait.wait_callbacks is None:
         return summary
     if summary.stopped_because is not None and awaits_callbacks(folder):
         with events.phase(Phase.WAITING):
-            wait_for_callbacks(wait, folder, is_over=has_outcomes)
+            wait_for_callbacks(wait, folder, is_over=lambda _: not awaits_callbacks(folder))
         summary = resume(folder, target, canary_failures=job.canary.failures, events=events)
     if summary.stopped_because is not None:
         return summary

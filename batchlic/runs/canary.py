@@ -19,7 +19,6 @@ from batchlic.pool.remaining import remaining
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import inspected, job_of
 from batchlic.runs.states import state_frames_of
-from batchlic.writer.summary import Summary
 
 
 class NotConfirmed(StoppedEarly):
@@ -103,8 +102,3 @@ def awaits_callbacks(folder: RunFolder) -> bool:
     with inspected(folder) as journal:
         gate = gate_of(job_of(journal.identity), folder, journal)
         return gate is not None and isinstance(gate.objection(), NotConfirmed)
-
-
-def has_outcomes(summary: Summary) -> bool:
-    """Whether the outcome of each device that was sent is known: those of a canary, while it is alone."""
-    return not summary.statuses.keys() & {DeviceStatus.ACCEPTED, DeviceStatus.IN_DOUBT}

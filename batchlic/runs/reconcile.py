@@ -117,10 +117,11 @@ def follow(
         while True:
             began, seen = time.monotonic(), store.extent()
             summary = reconcile(folder, store)
+            is_done = is_over(summary)
             took = time.monotonic() - began
             while True:
                 left = ends_at - time.monotonic()
-                if is_over(summary) or left <= 0 or is_asked():
+                if is_done or left <= 0 or is_asked():
                     return summary
                 wait(min(left, max(POLL_EVERY, 2 * took)))
                 if store.extent() != seen:

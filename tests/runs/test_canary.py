@@ -1,24 +1,29 @@
 """Canaries: which devices are sent first, when the others follow, and who decides if they don't."""
 
 from collections import Counter
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
+import polars as pl
 import pytest
 
+from batchlic.callbacks.store import Store
 from batchlic.chunker import DeviceStatus
 from batchlic.errors import ExitCode, UsageError
 from batchlic.job import Canary, Job
 from batchlic.runs.apply import apply
-from batchlic.runs.canary import Gate
+from batchlic.runs.canary import Gate, awaits_callbacks
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.guards import Guards
+from batchlic.runs.reconcile import reconcile
 from batchlic.runs.retry import retry
 from batchlic.runs.run import plan_only, resume, start
 from batchlic.runs.settle import settle
 from batchlic.runs.target import Target
 from batchlic.runs.verify import verify
 from batchlic.sandbox.config import Fault, Poison
+from tests.callbacks.builders import message_about
 from tests.endtoend.program import FLEXIBLE, LIFETIME, attempts, books, imei
 from tests.runs.test_apply import planned, requests, rows
 from tests.runs.test_run import carrier, job_of
@@ -105,6 +110,34 @@ def test_a_canary_device_in_doubt_counts_as_failed_until_it_is_settled(tmp_path:
         assert requests(target) == 1
         settle(folder, DeviceStatus.ACCEPTED, reason="seen in the portal")
         assert resume(folder, target).statuses == {"accepted": 10, "in_doubt": 190}
+
+
+def test_callbacks_about_the_canary_are_enough_whatever_else_is_in_doubt(tmp_path: Path) -> None:
+    folder, failing = RunFolder(tmp_path / "run"), {Fault.ERROR_500_AFTER: 1.0}
+    with carrier(faults=failing) as broken:
+        at = Target("https://carrier.example", broken.base_url, broken.credentials, ())
+        before = job_of(tmp_path, rows(*range(3)), resend_in_doubt=False)
+        start(before, RunFolder(tmp_path / "before"), at, run_id="before")
+    with carrier() as target:
+        at = Target("https://carrier.example", target.base_url, target.credentials, ())
+        job = with_canary(job_of(tmp_path, rows(*range(40))), 5, confirmed=True)
+        stopped = start(job, folder, at, run_id="run")
+        assert stopped.statuses == {"in_doubt": 3, "accepted": 5, "pending": 32}
+        assert awaits_callbacks(folder)
+        canary = pl.read_parquet(folder.plan).filter(pl.col("phase") == 1)
+        [attempt] = attempts(folder.path)
+        later = attempt.started_at + 1
+        messages = [
+            message_about(attempt.request_id or "", device, received_at=later) for device in canary["imei"]
+        ]
+        with closing(Store.open(str(tmp_path / "store.db"))) as store:
+            store.write(messages[:4])
+            reconcile(folder, store)
+            assert "the outcome of 1 of its 5 devices" in (resume(folder, at).stopped_because or "")
+            store.write(messages[4:])
+            reconcile(folder, store)
+        assert not awaits_callbacks(folder)
+        assert resume(folder, at).statuses == {"in_doubt": 3, "confirmed": 5, "accepted": 32}
 
 
 def test_a_run_that_dies_after_its_canary_judges_it_again(
