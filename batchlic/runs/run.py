@@ -79,16 +79,18 @@ def plan_only(
     known: Snapshot | None = None,
     *,
     fit: Fit | None = None,
+    sync: SyncRules | None = None,
     then: Callable[[Plan], None] = lambda _: None,
 ) -> Plan:
     """Write plan.parquet and rejects.parquet, and nothing else, without network.
 
-    `fit` is that of `write_plan`. `then` is called while the folder is still locked. Raises what `start`
-    raises before it asks the carrier, except for a missing consent.
+    `fit` is that of `write_plan`. `sync` are the rules of a sync; by default, those of the job. `then` is
+    called while the folder is still locked. Raises what `start` raises before it asks the carrier, except for
+    a missing consent.
     """
     with folder.made(), folder.locked():
         refuse_used(folder)
-        plan = _plan(job, folder, guards, known, fit=fit)
+        plan = _plan(job, folder, guards, known, fit=fit, sync=sync)
         then(plan)
         return plan
 
