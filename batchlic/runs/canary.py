@@ -70,8 +70,8 @@ class Gate:
             return StoppedEarly(f"{pending:,} of the canary's {devices} are still to be sent: {resume}")
         if rules.confirmed and (silent := statuses[DeviceStatus.ACCEPTED] + in_doubt):
             return NotConfirmed(
-                f"the canary is not confirmed: the outcome of {silent:,} of its {devices} had not come when "
-                "this session ended. The other devices were not sent. When callbacks have come: batchlic "
+                f"the canary is not confirmed: the outcome of {silent:,} of its {devices} was not known when "
+                "this session ended, and the other devices were not sent. When callbacks have come: batchlic "
                 f"reconcile {self.folder.path}, then {resume}. To send them without callbacks: {anyway}"
             )
         return None

@@ -25,7 +25,7 @@ from batchlic.pool.limiter.limiter import Limiter
 from batchlic.pool.remaining import Delivery, remaining
 from batchlic.pool.retry import RetryPolicy
 from batchlic.pool.sender import Sender
-from batchlic.runs.canary import Gate, gate_of
+from batchlic.runs.canary import Gate, NotConfirmed, gate_of
 from batchlic.runs.descriptors import connections_for, fewer_connections_note
 from batchlic.runs.finalize import finalize, is_bug, now
 from batchlic.runs.folder import RunFolder
@@ -83,8 +83,9 @@ def submit(
                     with events.phase(Phase.SENDING):
                         run_in_loop(send, use_uvloop=True)
             except BatchlicError as error:
+                is_too_early = stopped is None and isinstance(error, NotConfirmed)  # for callbacks
                 stopped = error
-                events.emit(Stopped(reason=str(error)))
+                events.emit(Warned(message=str(error)) if is_too_early else Stopped(reason=str(error)))
             except Exception as error:
                 stopped = _unexpected(error, folder)
                 logger.exception("unexpected error")

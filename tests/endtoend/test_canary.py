@@ -93,6 +93,7 @@ def test_confirmed_canary_devices_are_followed_by_the_others(tmp_path: Path) -> 
     assert written["statuses"] == {"confirmed": 40}
     assert "canary: 10 confirmed; then the other devices were sent" in written["notes"]
     assert written["requests"]["total"] == 2
+    assert '"level":"error"' not in (tmp_path / "run" / "run.log").read_text()
 
 
 def test_failures_that_callbacks_report_stop_the_run_after_its_canary(tmp_path: Path) -> None:
@@ -109,7 +110,7 @@ def test_outcomes_that_do_not_come_in_time_stop_the_run_after_its_canary(tmp_pat
     wait = ("--wait-callbacks", "0.2", "--listen-port", "0")
     ended = waited(tmp_path, "callback_delay = 300", *wait, "--canary-failures", "9")
     assert ended.code == ExitCode.STOPPED
-    assert "the outcome of 10 of its 10 devices had not come" in ended.err
+    assert "the outcome of 10 of its 10 devices was not known" in ended.err
     assert summary(tmp_path / "run")["statuses"] == {"accepted": 10, "pending": 30}
     again = batchlic("resume", "run", "--sandbox", cwd=tmp_path)
     assert (again.code, summary(tmp_path / "run")["requests"]["total"]) == (6, 1)
