@@ -17,6 +17,7 @@ from batchlic.cli.app import app
 from batchlic.errors import ExitCode
 from batchlic.job import (
     Approval,
+    Canary,
     EmbeddedSandbox,
     Inventory,
     Job,
@@ -50,7 +51,7 @@ def blocks(language: str, text: str = README) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
-KEEP = (ROOT / "docs" / "keep.md").read_text()
+KEEP, CANARY = ((ROOT / "docs" / name).read_text() for name in ("keep.md", "canary.md"))
 
 
 def commands(program: str, text: str = README) -> list[str]:
@@ -60,12 +61,12 @@ def commands(program: str, text: str = README) -> list[str]:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder like a checkout, in which the commands of the README and of docs/keep.md have run."""
+    """A folder like a checkout, in which the commands of the README and of some other pages have run."""
     folder = tmp_path_factory.mktemp("checkout")
     for name in ("sample_data", "jobs", "docs"):
         (folder / name).symlink_to(ROOT / name)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    for command in [*commands("batchlic"), *commands("batchlic", KEEP)]:
+    for command in (command for page in (README, KEEP, CANARY) for command in commands("batchlic", page)):
         done = subprocess.run(
             shlex.split(command),
             cwd=folder,
@@ -85,6 +86,10 @@ def test_the_commands_of_the_readme_run(checkout: Path) -> None:
 
 def test_the_commands_of_the_page_about_kept_columns_run(checkout: Path) -> None:
     assert (checkout / "rejects.csv").read_text().splitlines()[0].endswith(",site,asset")
+
+
+def test_the_command_of_the_page_about_canaries_has_one(checkout: Path) -> None:
+    assert "are sent first" in (checkout / "runs" / "canary" / "summary.json").read_text()
 
 
 @pytest.mark.parametrize("snippet", [*blocks("python"), *blocks("python", KEEP)])
@@ -186,6 +191,7 @@ def test_every_exit_code_is_explained() -> None:
         ("[license]", Licensing),
         ("[limits]", Limits),
         ("[sync]", Syncing),
+        ("[canary]", Canary),
         ("[ledger]", LedgerUse),
         ("[approval]", Approval),
         ("[metrics]", MetricsUse),

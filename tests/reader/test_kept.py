@@ -171,6 +171,17 @@ def test_devices_without_a_license_left_keep_their_cells_as_rejects(tmp_path: Pa
     assert pl.read_parquet(tmp_path / "kept.parquet").rows() == [("0",)]
 
 
+def test_devices_of_a_canary_keep_their_own_cells(tmp_path: Path) -> None:
+    inventory = tmp_path / "fleet.csv"
+    inventory.write_bytes(csv_of([[imei(number), f"{number}"] for number in range(9)], "IMEI,Site"))
+    options = keeping("site")
+    write_plan([str(inventory)], options, batch_size=2, folder=tmp_path, canary=lambda _: 3)
+    plan = pl.read_parquet(tmp_path / "plan.parquet")
+    assert plan["phase"].to_list() == [1] * 3 + [2] * 6
+    sites = plan.hstack(pl.read_parquet(tmp_path / "kept.parquet")).select("imei", "site")
+    assert dict(sites.iter_rows()) == {imei(number): f"{number}" for number in range(9)}
+
+
 def test_what_is_kept_changes_no_plan(tmp_path: Path) -> None:
     content = csv_of([[imei(number), f"{number}"] for number in (3, 1, 2, 1)], "IMEI,Site")
     plan_bytes(tmp_path, content, options=keeping("site", "again=IMEI"))
