@@ -220,4 +220,4 @@ def _unchanged(cell: object) -> str:
     if isinstance(cell, timedelta):
         minutes, seconds = divmod(cell // timedelta(seconds=1), 60)
         return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
-    return "" if isinstance(cell, str) and cell.startswith(NO_VALUE) else _text(cell)
+    return "" if isinstance(cell, str) and cell.startswith(f"{NO_VALUE} =") else _text(cell)
