@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -131,6 +131,7 @@ class _Pages:
             request,
             "runs.html",
             folder=str(self._options.folder),
+            seen=_fingerprint(entries),
             jobs=[(job, bars, charts.in_words(bars)) for job, bars in drawn],
             names=sorted({entry.run.job for entry in entries if entry.run.job}),
             entries=chosen[(page - 1) * MAX_ROWS : page * MAX_ROWS],
@@ -144,13 +145,11 @@ class _Pages:
         )
 
     async def _list_live(self, request: Request) -> Response:
-        first: list[object] = []
+        seen = request.query_params.get("seen", "")
 
         async def read() -> LiveMessage | None:
             entries = await anyio.to_thread.run_sync(self._catalog.entries)
-            states = [(entry.key, entry.run.state) for entry in entries]
-            first[:] = first or states
-            if states != first:
+            if _fingerprint(entries) != seen:
                 return None
             return LiveMessage(
                 text={
@@ -306,13 +305,14 @@ class _Pages:
 
     async def _metrics(self, _: Request) -> Response:
         entries = await anyio.to_thread.run_sync(self._catalog.entries)
-        return Response(exposition(entry.run for entry in entries), media_type=CONTENT_TYPE)
+        metrics = await anyio.to_thread.run_sync(exposition, [entry.run for entry in entries])
+        return Response(metrics, media_type=CONTENT_TYPE)
 
     def _page(self, request: Request, name: str, *, status: int = 200, **context: object) -> HTMLResponse:
         shared = {
             "can_log_out": self._token is not None and has_session(request, self._sessions),
             "is_welcome": self._is_welcome(request),
-            "path": request.url.path,
+            "path": request.scope["path"],
         }
         return HTMLResponse(_templates().get_template(name).render(shared | context), status)
 
@@ -387,7 +387,7 @@ def _is_chosen(run: ListedRun, asked: dict[str, str]) -> bool:
     """Whether a run passes the filters of the list."""
     if asked["job"] and run.job != asked["job"]:
         return False
-    if asked["since"].isdigit() and run.state not in UNKNOWN:
+    if asked["since"].isascii() and asked["since"].isdigit() and run.state not in UNKNOWN:
         days = min(3650, int(asked["since"][:5]))
         earliest = datetime.now(UTC) - timedelta(days=days)
         if (run.began_at or "") < time_in_files(round(earliest.timestamp() * 1e6)):
@@ -395,6 +395,11 @@ def _is_chosen(run: ListedRun, asked: dict[str, str]) -> bool:
     if asked["show"] == "attention":
         return run.needs_attention
     return asked["show"] != "working" or run.state is RunState.AT_WORK
+
+
+def _fingerprint(entries: Sequence[Entry]) -> str:
+    """A text that changes once a run begins, ends or is gone."""
+    return f"{hash(tuple((entry.key, entry.run.state) for entry in entries)):x}"
 
 
 def _share_done(run: ListedRun) -> str:

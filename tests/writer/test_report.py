@@ -299,6 +299,16 @@ def test_licenses_after_a_run_are_those_before_and_what_was_accepted() -> None:
     assert (of_sync.change, of_sync.in_doubt) == (3, 1)
 
 
+def test_devices_in_doubt_since_another_run_change_no_license_of_this_one() -> None:
+    ids = {"account_name": "a", "sku_number": "s", "imei": "1", "status": "in_doubt", "action": "assign"}
+    own = devices(batch_id=1, x_request_id="r", **ids)
+    earlier = devices(imei=["2", "3"], **{name: cell for name, cell in ids.items() if name != "imei"})
+    (found,) = totals(own, earlier).licenses([])
+    assert found.in_doubt == 1
+    assert totals(earlier).licenses([]) == []
+    assert totals(own, earlier).doubts([]).earlier == 2
+
+
 @pytest.mark.parametrize(
     ("unassign", "assign", "restore", "old", "new"),
     [
