@@ -56,7 +56,7 @@ def _cells(run: ListedRun, folder: Path) -> tuple[str, ...]:
 
 
 def _devices(run: ListedRun) -> str:
-    figures = [f"{devices:,} {status.replace('_', ' ')}" for status, devices in run.statuses.items()]
+    figures = [f"{devices:,} {status.replace('_', ' ')}" for status, devices in run.shown_statuses.items()]
     if rejected := sum(run.rejected.values()):
         figures.append(f"{rejected:,} rejected")
     return ", ".join(figures) or "-"

@@ -92,6 +92,16 @@ class ListedRun(msgspec.Struct, frozen=True, kw_only=True):
             return False
         return self.exit_code != ExitCode.OK
 
+    @property
+    def shown_statuses(self) -> dict[DeviceStatus, int]:
+        """The devices by status; of a run at work without those whose answer may still come."""
+        if self.state is not RunState.AT_WORK:
+            return self.statuses
+        return {status: devices for status, devices in self.statuses.items() if status not in _UNDECIDED}
+
+
+_UNDECIDED = {DeviceStatus.PENDING, DeviceStatus.IN_DOUBT}
+
 
 class AtWork(msgspec.Struct, frozen=True, kw_only=True):
     """The process that works on a run. `since` is ISO 8601 in UTC."""

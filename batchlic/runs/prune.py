@@ -352,7 +352,8 @@ def _refuse_foreign_files(folder: RunFolder) -> None:
     """Raise _Keep if the folder holds something that is not of a run."""
     published = (*folder.published_files, folder.report)
     planned = (folder.plan, folder.plan_record, folder.rejects, folder.retried)
-    own = {path.name for path in (*planned, folder.log, folder.lock, *published)}
+    of_session = (folder.log, folder.lock, folder.limits, folder.limits_request)
+    own = {path.name for path in (*planned, *of_session, *published)}
     own |= {staged_path(path).name for path in published}
     databases = (folder.journal.name, CALLBACK_STORE)
     own |= {f"{name}{suffix}" for name in databases for suffix in _SQLITE_SUFFIXES}

@@ -52,7 +52,6 @@ _FORMATS = {
     Format.XLSX: "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
 }
 _SINCE = {"1": "last day", "7": "last 7 days", "30": "last 30 days", "": "any time"}
-_OPEN = {DeviceStatus.PENDING, DeviceStatus.IN_DOUBT}
 _CHUNK = 1 << 16
 
 
@@ -407,28 +406,16 @@ def _share_done(run: ListedRun) -> str:
     planned = run.planned or 0
     if not planned:
         return "planning"
-    done = sum(devices for status, devices in run.statuses.items() if status not in _OPEN)
-    return f"{100 * done // planned}% done"
-
-
-def _shown_statuses(run: ListedRun) -> list[tuple[DeviceStatus, int]]:
-    """The devices by status; of a run at work without those whose answer may still come."""
-    is_at_work = run.state is RunState.AT_WORK
-    return [
-        (status, devices) for status, devices in run.statuses.items() if not is_at_work or status not in _OPEN
-    ]
+    return f"{100 * sum(run.shown_statuses.values()) // planned}% done"
 
 
 def _downloads(run: ListedRun) -> list[tuple[str, str, int]]:
     """Names, titles and row counts of what can be downloaded, if there are rows."""
-    rejected = sum(run.rejected.values())
-    failed, in_doubt = (
-        sum(devices for status, devices in run.statuses.items() if status == name)
-        for name in ("failed", "in_doubt")
-    )
-    offered = [("rejects", "rejected", rejected), ("failed", "failed", failed)]
-    if run.state is not RunState.AT_WORK:  # some of them are in a request that is not answered yet
-        offered.append(("in_doubt", "in doubt", in_doubt))
+    offered = [
+        ("rejects", "rejected", sum(run.rejected.values())),
+        ("failed", "failed", run.shown_statuses.get(DeviceStatus.FAILED, 0)),
+        ("in_doubt", "in doubt", run.shown_statuses.get(DeviceStatus.IN_DOUBT, 0)),
+    ]
     return [one for one in offered if one[2]]
 
 
@@ -448,7 +435,6 @@ def _templates() -> Environment:
     templates.filters.update(night=_night)
     templates.globals.update(
         short_dir=_short_dir,
-        shown_statuses=_shown_statuses,
         tone=charts.tone,
         sparkline_size=charts.SPARKLINE,
         share_done=_share_done,

@@ -91,6 +91,13 @@ def test_a_run_without_a_ledger_needs_none(runs: Path, content: dict[str, object
     assert deleted(pruned(runs)) == ["old"]
 
 
+def test_limits_that_a_killed_session_left_do_not_keep_a_run(runs: Path) -> None:
+    folder = RunFolder(finished(runs / "old"))
+    for path in (folder.limits, folder.limits_request):
+        path.touch()
+    assert deleted(pruned(runs)) == ["old"]
+
+
 def test_devices_in_doubt_since_another_run_do_not_keep_a_run(runs: Path) -> None:
     finished(runs / "old", exit_code=3, statuses=IN_DOUBT, excluded={"in_doubt": 10})
     assert deleted(pruned(runs)) == ["old"]
