@@ -307,14 +307,20 @@ def _figures(
 
 
 def _recorded_summary(folder: RunFolder, file_hashes: Mapping[str, str]) -> Summary | None:
-    """The summary that the last session wrote, published or not; None if it is lost or has changed."""
+    """The summary that the last session wrote, published or not; None if it is lost or has changed.
+
+    The session may publish it meanwhile: so the first place is the last one, too.
+    """
     recorded = file_hashes.get(folder.summary.name)
-    for path in (folder.summary, staged_path(folder.summary)):
+    for path in (folder.summary, staged_path(folder.summary), folder.summary):
         try:
             if path.exists() and sha256_of(path) == recorded:
                 return read_summary(path)
         except RunFolderError:
             continue  # of another version
+        except NoAccess:
+            if path.exists():
+                raise
     return None
 
 

@@ -376,7 +376,10 @@ def _is_own(folder: RunFolder, name: str) -> bool:
 
 def _pruned(path: Path, tree: Sequence[ListedRun]) -> PrunedRun:
     run = tree[0]
-    size = sum(file.lstat().st_size for file in _files(path))
+    size = 0
+    for file in _files(path):
+        with suppress(FileNotFoundError):  # another prune may delete it at this moment
+            size += file.lstat().st_size
     return PrunedRun(
         run_dir=run.run_dir,
         run_id=run.run_id or "",

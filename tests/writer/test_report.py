@@ -328,6 +328,19 @@ def test_each_step_of_a_migration_counts_for_its_sku(
     assert (changes["old"], changes["new"]) == (old, new)
 
 
+def test_a_device_of_a_migration_is_accepted_once_in_the_course_of_a_run() -> None:
+    steps = [("unassign", 60), ("unassign", 40), ("assign", 70), ("restore", 30)]
+    attempts = [
+        attempt(batch_id=batch_id, step=step, device_count=devices, started_at=1_000_000 * at)
+        for batch_id in (1, 2)
+        for at, (step, devices) in enumerate(steps)
+    ]
+    course = timeline(request_table(attempts))
+    assert course is not None
+    assert sum(one.devices_per_s * course.width_s for one in course.intervals) == pytest.approx(140)
+    assert course.intervals[0].devices_per_s == 0
+
+
 def attempt(**changes: Any) -> Attempt:  # noqa: ANN401 - any field of an attempt
     fields: dict[str, Any] = dict.fromkeys(Attempt._fields) | {
         "batch_id": 1,
