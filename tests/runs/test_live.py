@@ -12,9 +12,10 @@ from batchlic.errors import RunFolderError
 from batchlic.figures import time_in_files
 from batchlic.journal import Journal, Part
 from batchlic.pool.limiter.limiter import TOLD_TO_WAIT
-from batchlic.runs import live
+from batchlic.runs import live, status
 from batchlic.runs.folder import Process, RunFolder
 from batchlic.runs.live import LiveFigures, LiveRun
+from tests.callbacks.builders import BEGAN, submitted_run
 from tests.runs.kept_runs import begun
 from tests.web.builders import send
 
@@ -102,6 +103,17 @@ def test_a_resumed_run_is_as_fast_as_its_own_session(
     assert found.devices_per_second == pytest.approx(10 / 2)
     assert found.requests_per_second == pytest.approx(1 / 2)
     assert found.seconds_left == pytest.approx(2)
+
+
+def test_a_status_leaves_out_the_session_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = submitted_run(tmp_path / "run", 20, batch_size=10)
+    monkeypatch.setattr(status, "now", lambda: BEGAN + 30 * SECOND)
+    for since, rate in ((-10, 20 / 40), (10, 0)):  # seconds after the answers came
+        process = Process(1, "host", time_in_files(BEGAN + since * SECOND))
+        monkeypatch.setattr(RunFolder, "process", process)
+        at_work = status.status(folder).at_work
+        assert at_work is not None
+        assert at_work.devices_per_second == rate
 
 
 def test_the_time_in_which_a_run_was_planned_does_not_slow_it(
