@@ -31,9 +31,9 @@ PATIENCE_S = 30.0
 
 @app.command("notify-test")
 def notify_test(job: JobFile, *, json: Json = False) -> None:
-    """Send a test message to the targets of a job's [notify]. Exit 3: a target did not take it.
+    """Send a test message to the targets of a job's [notify]. Exit 3: a target did not accept it.
 
-    The heartbeat is not pinged: its service would count the ping.
+    The heartbeat gets no ping, because its service would count it.
     """
     from functools import partial
     from time import monotonic
@@ -154,7 +154,7 @@ def _observers(
             observers += [observer] if observer is not None else []
     if not observers and wrong is None and not on_sandbox:
         wrong = UsageError(
-            "the job has a [notify], but there is nobody to tell: set BATCHLIC_NOTIFY_URLS or "
+            "the job has a [notify], but no URL is set: set BATCHLIC_NOTIFY_URLS or "
             "BATCHLIC_HEARTBEAT_URL, or give --no-notify"
         )
     return observers, wrong

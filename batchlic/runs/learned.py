@@ -143,9 +143,11 @@ class Memory:
         except FileNotFoundError:
             return LearnedLimits()
         except OSError as error:
-            self._warn(f"{path}: can't be read ({error.strerror}): the limit is found anew")
+            self._warn(f"{path}: can't be read ({error.strerror}): this run searches for the limit again")
         except (ValueError, RecursionError):
-            self._warn(f"{path}: this file is damaged: the limit is found anew, and the file replaced")
+            self._warn(
+                f"{path}: this file is damaged: this run searches for the limit again, and replaces the file"
+            )
         return LearnedLimits()
 
     def _warn(self, message: str) -> None:

@@ -93,8 +93,8 @@ def test_whoever_cannot_be_told_is_a_warning_and_changes_no_exit_code(carrier: s
     assert ended.code == 3
     assert json.loads(ended.out)["exit_code"] == 3
     warnings = [
-        "the heartbeat was not told of the start of the run: ConnectError",
-        "the heartbeat was not told of the failure of the run: ConnectError",
+        "the heartbeat did not get the start of the run: ConnectError",
+        "the heartbeat did not get the failure of the run: ConnectError",
         "JSON (BATCHLIC_NOTIFY_URLS) was not notified: it can't be reached, or it refuses the message",
     ]
     assert [line for line in ended.err.splitlines() if "not " in line] == [f"warning: {w}" for w in warnings]

@@ -89,7 +89,7 @@ def test_the_first_failure_is_told_at_once_with_its_words(watched: Watched) -> N
 
 def test_a_status_is_told_with_the_words_of_the_answer(watched: Watched) -> None:
     watched.answer(BROKEN)
-    assert watched.lines == ["carrier.example is not well: HTTP 503: upstream is down; trying again"]
+    assert watched.lines == ["carrier.example reports an error: HTTP 503: upstream is down; trying again"]
 
 
 def test_a_failed_login_is_told(watched: Watched) -> None:
@@ -133,4 +133,4 @@ def test_a_long_wait_is_told_with_what_asked_for_it(watched: Watched) -> None:
             outcome=Outcome.THROTTLED, http_status=429, error_message="quota exceeded", retry_after_s=seconds
         )
         watched.answer(throttled)
-    assert watched.lines == ["carrier.example asks to wait 120 s: HTTP 429: quota exceeded"]
+    assert watched.lines == ["carrier.example asks batchlic to wait 120 s: HTTP 429: quota exceeded"]

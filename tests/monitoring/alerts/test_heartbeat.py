@@ -76,7 +76,7 @@ def test_pings_of_a_run_have_its_uuid_and_others_have_another() -> None:
         ([429, 429], "", 2, "HTTP 429"),
         ([404], "", 1, "HTTP 404"),
         ([301], "", 1, "HTTP 301"),
-        ([], "OK (not found)", 1, "the server answers that it did not count the ping: check the URL"),
+        ([], "OK (not found)", 1, "the server did not count the ping: check the URL"),
     ],
 )
 def test_a_ping_is_repeated_once_if_that_may_help(
@@ -85,14 +85,14 @@ def test_a_ping_is_repeated_once_if_that_may_help(
     with web_server(*statuses, text=text) as server:
         problems = pinged(server.port, ended(0))
     assert len(server.requests) == requests
-    told = f"the heartbeat was not told of the success of the run: {problem}"
+    told = f"the heartbeat did not get the success of the run: {problem}"
     assert problems == ([told] if problem else [])
 
 
 def test_f_an_unreachable_switch_is_told_without_its_url() -> None:
     problems = pinged(free_port(), started(), ended(6))
     assert problems == [
-        f"the heartbeat was not told of the {ping} of the run: ConnectError" for ping in ("start", "failure")
+        f"the heartbeat did not get the {ping} of the run: ConnectError" for ping in ("start", "failure")
     ]
 
 
@@ -104,7 +104,7 @@ def test_a_switch_that_hangs_costs_no_more_than_the_limit(monkeypatch: pytest.Mo
     with web_server(until=released) as server:
         (problem,) = pinged(server.port, started())
         released.set()
-    assert problem.startswith("the heartbeat was not told of the start of the run: ")
+    assert problem.startswith("the heartbeat did not get the start of the run: ")
 
 
 def test_f_a_body_shows_neither_a_secret_nor_control_characters() -> None:
