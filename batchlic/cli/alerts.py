@@ -1,4 +1,4 @@
-"""Who is told how a run ends: attaches notifications and heartbeat to a run, and sends a test message."""
+"""Attaches notifications and heartbeat to a run, and sends a test message."""
 
 import shlex
 import socket
@@ -102,11 +102,11 @@ def alerts(
     is_wanted: bool | None,
     on_sandbox: bool,
 ) -> Iterator[Callable[[], None]]:
-    """Tell the people of a job's [notify] about the events of the block.
+    """Send the messages and pings of a job's [notify] about the run in the block.
 
-    Yields a function that raises UsageError if nobody can be told as the job says. The run calls it first, so
-    that those who can be told hear of that, too. `is_wanted`: --notify or --no-notify; None: on a carrier
-    only. `job` is None if it is not known. `run_dir` is the run folder that the operator named.
+    Yields a function that raises UsageError if the job's [notify] can't be used. The run calls it first, so
+    that the targets that work get a message about that error, too. `is_wanted`: --notify or
+    --no-notify; None: on a carrier only. `job` is None if it is not known. `run_dir` is the run folder that the operator named.
     """
     observers, wrong = _observers(job, run_dir, is_wanted=is_wanted, on_sandbox=on_sandbox)
 
@@ -207,7 +207,7 @@ def _notifier(
 
 
 def _memory(job: str, run_dir: Path | None) -> Path | None:
-    """The file that remembers what was told about a job: beside the ledger, if that place is known."""
+    """The file with the last messages about a job: beside the ledger, if that place is known."""
     from batchlic.monitoring.alerts.memory import FOLDER
     from batchlic.state import find_ledger
 

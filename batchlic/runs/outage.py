@@ -1,4 +1,4 @@
-"""Tells people that the carrier does not answer: within seconds, and then once in a while."""
+"""Warns that the carrier does not answer: within seconds, and then from time to time."""
 
 import math
 from collections.abc import Callable
@@ -6,17 +6,17 @@ from collections.abc import Callable
 import anyio
 
 SILENCE_S = 3.0
-"""Seconds without any answer before people are told."""
+"""Seconds without any answer before the first warning."""
 
 TELL_AGAIN_S = 30.0
-"""Seconds before the same is told again."""
+"""Seconds before the same warning is repeated."""
 
 TELL_OTHER_S = 5.0
-"""Seconds before something else is told."""
+"""Seconds before another warning."""
 
 
 class Outage:
-    """What people are told about an outage of the carrier at `host`; `tell` gets one line of text."""
+    """The warnings about an outage of the carrier at `host`; `tell` gets one line of text."""
 
     def __init__(self, host: str, tell: Callable[[str], None]) -> None:
         self._host = host

@@ -272,7 +272,7 @@ def test_an_inventory_that_is_still_planned_has_a_page(tmp_path: Path) -> None:
     with folder.locked():
         browser = client(tmp_path)
         [path] = re.findall(r'<th scope="row"><a href="([^"]+)"', browser.get("/").text)
-        assert "The inventory is read and planned" in browser.get(path).text
+        assert "The inventory is being read and planned" in browser.get(path).text
 
 
 # -- to whom --------------------------------------------------------------------------------------------

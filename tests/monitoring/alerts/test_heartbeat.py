@@ -47,7 +47,7 @@ def test_a_run_that_is_refused_before_it_starts_pings_its_failure(code: int) -> 
     assert "no such file" in body
 
 
-def test_what_a_person_ends_pings_nothing() -> None:
+def test_a_run_that_a_person_ends_pings_nothing() -> None:
     with web_server() as server:
         pinged(server.port, started(), ended(6, "stopped by SIGINT", is_by_person=True))
     assert server.paths == ["/hunter2/start"]
@@ -89,14 +89,14 @@ def test_a_ping_is_repeated_once_if_that_may_help(
     assert problems == ([told] if problem else [])
 
 
-def test_f_an_unreachable_switch_is_told_without_its_url() -> None:
+def test_f_an_unreachable_heartbeat_is_reported_without_its_url() -> None:
     problems = pinged(free_port(), started(), ended(6))
     assert problems == [
         f"the heartbeat did not get the {ping} of the run: ConnectError" for ping in ("start", "failure")
     ]
 
 
-def test_a_switch_that_hangs_costs_no_more_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_heartbeat_that_hangs_costs_no_more_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     import threading  # noqa: PLC0415 - for this test only
 
     monkeypatch.setattr(heartbeat, "START_WITHIN_S", 0.2)
@@ -113,7 +113,7 @@ def test_f_a_body_shows_neither_a_secret_nor_control_characters() -> None:
     assert "[redacted] is \\x1b[31mwrong" in server.requests[0][1]
 
 
-def test_a_switch_on_this_machine_is_pinged_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_heartbeat_on_this_machine_is_pinged_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
     with web_server() as server:
