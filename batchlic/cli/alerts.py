@@ -105,8 +105,9 @@ def alerts(
     """Send the messages and pings of a job's [notify] about the run in the block.
 
     Yields a function that raises UsageError if the job's [notify] can't be used. The run calls it first, so
-    that the targets that work get a message about that error, too. `is_wanted`: --notify or
-    --no-notify; None: on a carrier only. `job` is None if it is not known. `run_dir` is the run folder that the operator named.
+    that the targets that work get a message about that error, too. `is_wanted`: --notify or --no-notify;
+    None: on a carrier only. `job` is None if it is not known. `run_dir` is the run folder that the operator
+    named.
     """
     observers, wrong = _observers(job, run_dir, is_wanted=is_wanted, on_sandbox=on_sandbox)
 
