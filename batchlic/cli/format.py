@@ -251,7 +251,7 @@ def describe_import(imported: Imported) -> str:
         f"  run {run_id} did not end: the next run records it from its journal"
         for run_id in imported.unfinished_runs
     ]
-    lines += [f"  not known: {printable(note)}" for note in imported.notes]
+    lines += [f"  note: {printable(note)}" for note in imported.notes]
     if imported.rejected:
         rejected = sum(imported.rejected.values())
         lines.append(f"  {counted(rejected, 'row')} rejected: {_listed(imported.rejected)}")
