@@ -77,7 +77,7 @@ class JournalQueries:
 
     @property
     def final_session_end(self) -> SessionEnd | None:
-        """The end of the run; None while a session is active, or after it was killed."""
+        """The end of the run; None while a session is at work, or after it was killed."""
         newest_first = tables.session_ends.c.id.desc()
         last_seq = self._scalar(sa.select(tables.session_ends.c.last_seq).order_by(newest_first))
         return self.session_ends()[-1] if last_seq == self._last_seq else None

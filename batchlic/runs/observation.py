@@ -93,7 +93,7 @@ class Observation:
         self._health = Health(Outage(host, self._warn), limiter)
         self._in_doubt = set(in_doubt)
         self.warnings: list[str] = []
-        """Problems with answers that count all the same."""
+        """Problems with answers that count nevertheless."""
 
     def answered(
         self, batch: Batch, intent: Intent, answer: Answer, duration_ms: float, *, final: bool
@@ -104,7 +104,7 @@ class Observation:
         if answer.warning is not None and answer.warning not in self.warnings:
             self.warnings.append(answer.warning)
             details = {"warning": answer.warning, "x_request_id": intent.x_request_id}
-            self._events.emit(Warned(message="odd answer", details=details))
+            self._events.emit(Warned(message="unusual answer", details=details))
         part = (batch.batch_id, batch.step, intent.part)
         if answer.outcome is Outcome.AMBIGUOUS and part not in self._in_doubt:
             self._in_doubt.add(part)

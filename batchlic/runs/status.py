@@ -74,7 +74,7 @@ class StatusReport(Summary, frozen=True, kw_only=True):
 def status(folder: RunFolder) -> StatusReport:
     """The state of a run, from plan, journal and the callbacks so far.
 
-    This writes nothing, and does not affect an active session.
+    This writes nothing, and does not affect a session at work.
     """
     process = folder.process  # before the journal is read: a run that ends meanwhile is at its end there
     with inspected(folder) as journal:

@@ -199,7 +199,7 @@ def _obey_waits(
     obey_earlier_retry_after(journal, limiter, job.limits.give_up_after)
     login_delay_s = delay_login(ready_at - time.monotonic(), limiter, job.limits.give_up_after)
     if login_delay_s:
-        message = "the carrier asks to wait before the next login"
+        message = "the carrier asks batchlic to wait before the next login"
         events.emit(Warned(message=message, details={"wait_s": round(login_delay_s, 1)}))
     if journal.has_implausible_wait:
         message = "the carrier asked an earlier session to wait a day or more: this one tries again"
@@ -294,7 +294,7 @@ def obey_earlier_retry_after(journal: Journal, limiter: Limiter, give_up_after: 
     """
     wait = journal.remaining_wait_s(now())
     if wait > give_up_after:
-        raise StoppedEarly(f"the carrier asked to wait {wait:.0f} s more; resume the run after that")
+        raise StoppedEarly(f"the carrier asked batchlic to wait {wait:.0f} s more; resume the run after that")
     if wait > 0:
         limiter.hold(wait)
 
@@ -305,7 +305,7 @@ def delay_login(wait: float, limiter: Limiter, give_up_after: float) -> float:
     Raises StoppedEarly where the wait is longer than `give_up_after` seconds.
     """
     if wait > give_up_after:
-        raise StoppedEarly(f"the carrier asks to wait {wait:.0f} s; resume the run after that")
+        raise StoppedEarly(f"the carrier asks batchlic to wait {wait:.0f} s; resume the run after that")
     if wait <= 0:
         return 0.0
     limiter.hold(wait)

@@ -271,9 +271,7 @@ class _Pages:
             return page
         if not self._token.is_same(form.get("token", "")):
             self._failures.fail(address)
-            return self._page(
-                request, "login.html", status=401, next=wanted, problem="This is not the token."
-            )
+            return self._page(request, "login.html", status=401, next=wanted, problem="The token is wrong.")
         # A proxy with TLS says so only by the origin of the page.
         is_secure = self._options.is_tls or request.headers.get("origin", "").startswith("https://")
         answer = RedirectResponse(wanted, 303)
@@ -317,7 +315,11 @@ class _Pages:
 
     async def _http_error(self, request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
-        text = "There is no such page or run." if status == 404 else "This can't be answered."
+        text = (
+            "There is no such page or run. A deleted run has no page any more."
+            if status == 404
+            else "The server can't answer this request."
+        )
         return self._page(request, "error.html", status=status, problem=text)
 
     async def _error(self, request: Request, error: Exception) -> Response:

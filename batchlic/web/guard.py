@@ -74,7 +74,7 @@ class Guard:
         if refusal := self._refusal_of_form(request):
             return refusal
         if path != "/healthz" and not self._hosts.accepts(request.headers.get("host", "")):
-            return PlainTextResponse("this server has another name: give it with --public-host\n", 421)
+            return PlainTextResponse("unknown host name: add it with --public-host\n", 421)
         if self._token is None or path in _OPEN_TO_ALL or has_session(request, self._sessions):
             return None
         return self._refusal_of_metrics(request, self._token) if path == "/metrics" else _login_first(request)
@@ -85,7 +85,7 @@ class Guard:
         if request.method not in allowed.split(", "):
             return PlainTextResponse("these pages are read-only\n", 405, headers={"Allow": allowed})
         if request.method == "POST" and not _is_of_this_site(request.headers):
-            return PlainTextResponse("this form is of another site\n", 403)
+            return PlainTextResponse("this form comes from another site\n", 403)
         return None
 
     def _refusal_of_metrics(self, request: Request, token: Token) -> Response | None:

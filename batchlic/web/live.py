@@ -23,7 +23,7 @@ _COST_FACTOR = 10
 """A reading takes at most a tenth of the time."""
 _FORGOTTEN_AFTER_S = 60.0
 _SAID_PERCENT = 5
-"""A screen reader hears of progress in steps of so many percent."""
+"""A screen reader reads progress aloud in steps of so many percent."""
 
 
 @dataclass(slots=True)

@@ -79,7 +79,7 @@ def test_a_finished_run_has_the_figures_of_its_summary(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("exit_code", [5, 6, 1])
-def test_a_stopped_run_is_no_finished_one(tmp_path: Path, exit_code: int) -> None:
+def test_a_stopped_run_is_not_a_finished_one(tmp_path: Path, exit_code: int) -> None:
     finished(tmp_path / "one", exit_code=exit_code, statuses={DeviceStatus.PENDING: 10})
     assert (only(tmp_path).state, only(tmp_path).exit_code) == (RunState.STOPPED, exit_code)
 

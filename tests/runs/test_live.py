@@ -146,7 +146,7 @@ def test_the_limit_is_the_last_one_that_this_session_has_found(folder: RunFolder
         assert figures(run).found is None
         log("2100-01-01T00:00:00Z", "20 requests a second")
         assert figures(run).found == "20 requests a second"
-        log("2100-01-01T00:00:00Z", f"{TOLD_TO_WAIT} 1 s: the carrier says so")
+        log("2100-01-01T00:00:00Z", f"{TOLD_TO_WAIT} 1 s: the carrier asks for it")
         with folder.log.open("ab") as file:
             file.write(b'{"event":"limiter","found":"half a line')
         assert figures(run).found == "20 requests a second"

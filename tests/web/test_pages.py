@@ -337,7 +337,7 @@ def test_an_inventory_that_is_still_planned_has_a_page(tmp_path: Path) -> None:
     with folder.locked():
         browser = client(tmp_path)
         [path] = re.findall(r'<th scope="row"><a href="([^"]+)"', browser.get("/").text)
-        assert "The inventory is read and planned" in browser.get(path).text
+        assert "The inventory is being read and planned" in browser.get(path).text
 
 
 # -- to whom --------------------------------------------------------------------------------------------
@@ -405,7 +405,7 @@ def test_the_cookie_is_secure_where_the_page_is(folder: Path, *, is_tls: bool) -
 def test_a_wrong_token_is_401(closed: httpx.Client, token: str) -> None:
     answer = closed.post("/login", data={"token": token})
     assert answer.status_code == 401
-    assert "This is not the token." in answer.text
+    assert "The token is wrong." in answer.text
     assert "set-cookie" not in answer.headers
     assert closed.get("/").status_code == 303
 
