@@ -207,7 +207,7 @@ def _unclosed_error(name: str, where: str) -> InventoryError:
 
 @dataclass(frozen=True, slots=True)
 class _Parser:
-    """Parses blocks of whole records: a column per role, and SHORT, LONG and UNEVEN if rows differ in width."""
+    """Parses blocks of whole records: a column per role; and SHORT, LONG, UNEVEN if rows differ in width."""
 
     name: str
     dialect: _Dialect
