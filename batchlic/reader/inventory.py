@@ -14,6 +14,8 @@ LONG = "long"
 """Optional columns of a block (Boolean): the row has fewer cells than the header, or more and they matter."""
 SHIFTED = "shifted"
 """Optional column of a block (Boolean): the row has more cells than the header, so cells may be shifted."""
+UNEVEN = "uneven"
+"""Optional column of a block (String): all cells, one a line, of a row with fewer or more than the header."""
 
 NO_VALUE = "#FORMULA"
 """Begins the text of a formula whose value the workbook does not have."""
@@ -24,9 +26,13 @@ Block: TypeAlias = Callable[[], pl.DataFrame]
 
 @dataclass(slots=True)
 class Ending:
-    """How a text ends: known after its last block. A text that was cut off rarely ends with a newline."""
+    """How a text ends: known after its last block. A text that was cut off rarely ends with a newline.
+
+    `is_short`: its last line has fewer cells than the header.
+    """
 
     has_newline: bool = True
+    is_short: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,12 +1,12 @@
 """Validates one block of cells: valid rows become integers, and other rows become rejects with a reason."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import polars as pl
 
 from batchlic.reader.columns.headers import fold
-from batchlic.reader.inventory import LONG, SHIFTED, SHORT
+from batchlic.reader.inventory import LONG, SHIFTED, SHORT, UNEVEN
 from batchlic.reader.options import ReadOptions
 from batchlic.reader.roles import IDENTIFIERS, TARGETS, Role, kept_cell
 from batchlic.reader.streaming import Schema
@@ -31,6 +31,7 @@ class ValidatedBlock:
     role and number of digits. `height`: the number of valid and rejected rows, without repeated header lines.
     `kept`: the cells of the columns to keep, of all rows in order; null for empty cells, and for the
     `shifted` rows, whose cells may belong to other columns.
+    `uneven` (String): all cells of the rejects that have fewer or more cells than the header.
     """
 
     height: int
@@ -41,6 +42,7 @@ class ValidatedBlock:
     wrong_check_digits: Mapping[tuple[Role, int], int]
     kept: pl.DataFrame
     shifted: int = 0
+    uneven: pl.Series = field(default_factory=lambda: pl.Series(dtype=pl.String))
 
 
 class Validator:
@@ -94,6 +96,7 @@ class Validator:
             self._wrong_check_digits(unproven),
             kept,
             self._shifted(block),
+            uneven=_texts_of(rejects[ROW], frame),
         )
 
     def _kept(self, block: pl.DataFrame) -> pl.DataFrame:
@@ -155,6 +158,13 @@ class Validator:
             lengths = cleaned.filter(is_wrong)[f"{role}_digits"].str.len_bytes().value_counts()
             counts |= {(role, digits): count for digits, count in lengths.iter_rows()}
         return counts
+
+
+def _texts_of(rejected: pl.Series, frame: pl.DataFrame) -> pl.Series:
+    """UNEVEN of the rejected rows, copied: see `_copied`."""
+    if UNEVEN not in frame.columns:
+        return pl.Series(dtype=pl.String)
+    return frame.filter(pl.col(ROW).is_in(rejected.implode()))[UNEVEN].drop_nulls() + ""
 
 
 def _copied(column: str) -> pl.Expr:
