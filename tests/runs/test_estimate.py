@@ -30,7 +30,7 @@ from tests.runs.test_run import carrier, job_of
 OTHER = "0000123456-00002"
 
 
-def job(*, to_sku: str | None = None, action: str = "assign", **limits: Any) -> Job:
+def job(*, to_sku: str | None = None, action: str = "assign", **limits: float | str) -> Job:
     license = {"from_sku": FLEXIBLE, "to_sku": to_sku} if to_sku else {"sku": FLEXIBLE}
     content = {"action": action, "inventory": {"files": ["x"]}, "license": license, "limits": limits}
     return make_job(content, {}, where="test")
