@@ -30,8 +30,8 @@ class Driver(Protocol):
     def connected(self, database: Database, timeout: float, /) -> AbstractContextManager[Any]:
         """A connection that can only read, for a block. `timeout`: seconds to wait for the server."""
 
-    def executed(self, connection: Any, query: str, /) -> Cursor:  # noqa: ANN401
-        """Run a query that is a single SELECT; its rows are of one moment."""
+    def executed(self, connection: Any, query: str, /) -> AbstractContextManager[Cursor]:  # noqa: ANN401
+        """Run a query that is a single SELECT, for a block; its rows are of one moment."""
 
     def reason(self, error: Exception, /) -> str:
         """What the driver says about an error."""

@@ -26,12 +26,13 @@ def connected(database: Database, _timeout: float) -> Iterator[duckdb.DuckDBPyCo
         yield connection
 
 
-def executed(connection: duckdb.DuckDBPyConnection, query: str) -> Cursor:
+@contextmanager
+def executed(connection: duckdb.DuckDBPyConnection, query: str) -> Iterator[Cursor]:
     """Run a query. Raises NotOneSelect for other statements: DuckDB would write files for COPY."""
     statements = connection.extract_statements(query)
     if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
         raise NotOneSelect("it is not a single SELECT")
-    return connection.execute(statements[0])
+    yield connection.execute(statements[0])
 
 
 def reason(error: Exception) -> str:

@@ -38,12 +38,12 @@ def connected(database: Database, timeout: float) -> Iterator[Any]:
         yield connection
 
 
-def executed(connection: Any, query: str) -> Cursor:  # noqa: ANN401 - the driver may not be installed
+@contextmanager
+def executed(connection: Any, query: str) -> Iterator[Cursor]:  # noqa: ANN401 - the driver may not be installed
     """Run a query. The server refuses several statements in one, which no option here allows."""
     cursor = connection.cursor()
     cursor.execute(query)
-    result: Cursor = cursor
-    return result
+    yield cursor
 
 
 def reason(error: Exception) -> str:

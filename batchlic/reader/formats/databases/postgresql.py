@@ -40,11 +40,12 @@ def connected(database: Database, timeout: float) -> Iterator[psycopg.Connection
         connection.close()
 
 
-def executed(connection: psycopg.Connection[Any], query: str) -> Cursor:
+@contextmanager
+def executed(connection: psycopg.Connection[Any], query: str) -> Iterator[Cursor]:
     """Declare a cursor for a query: PostgreSQL does so for one statement, and only for one that reads."""
-    cursor = connection.cursor(name="batchlic")
-    cursor.execute(query.encode())
-    return cursor
+    with connection.cursor(name="batchlic") as cursor:
+        cursor.execute(query.encode())
+        yield cursor
 
 
 def reason(error: Exception) -> str:

@@ -31,22 +31,22 @@ class QueryResult:
         self.name = database.name
         self._database = database
         self._driver = driver
-        self._cursor = cursor
+        self.cursor = cursor
         self._columns = _columns(database, cursor)
         self._rows = self._size = 0
         self._digest = hashlib.sha256("\0".join(self._columns).encode())
 
     def inventory(self, options: ReadOptions) -> Inventory:
         """The rows as an inventory. Raises InventoryError as readers of files do."""
-        return typed.from_frames(self.name, self._frames(), options, is_query=True)
+        return typed.from_frames(self.name, self.frames(), options, is_query=True)
 
     def finish(self) -> Downloaded:
         """Read the rest. The hash is that of the text of all rows, in their order."""
-        for _ in self._frames():
+        for _ in self.frames():
             pass
         return Downloaded(self.name, self._size, self._digest.hexdigest())
 
-    def _frames(self) -> Iterator[pl.DataFrame]:
+    def frames(self) -> Iterator[pl.DataFrame]:
         """All cells as text (String), first of no row. Raises InventoryError if the query fails."""
         yield pl.DataFrame(schema=dict.fromkeys(self._columns, pl.String))
         while rows := self._fetched():
@@ -64,7 +64,7 @@ class QueryResult:
             "correct the query, or run the command again"
         )
         with _explained(self._driver, failed):
-            rows: Sequence[Sequence[object]] = self._cursor.fetchmany(FETCHED_ROWS)
+            rows: Sequence[Sequence[object]] = self.cursor.fetchmany(FETCHED_ROWS)
             return rows
 
 
@@ -82,7 +82,7 @@ def query_result(database: Database, options: ReadOptions) -> Iterator[QueryResu
         with _explained(driver, failed):
             connection = opened.enter_context(driver.connected(database, options.download_timeout))
         with _explained(driver, refused):
-            cursor = driver.executed(connection, query)
+            cursor = opened.enter_context(driver.executed(connection, query))
         yield QueryResult(database, driver, cursor)
 
 

@@ -31,12 +31,12 @@ def connected(database: Database, timeout: float) -> Iterator[Any]:
         yield connection
 
 
-def executed(connection: Any, query: str) -> Cursor:  # noqa: ANN401 - the driver may not be installed
+@contextmanager
+def executed(connection: Any, query: str) -> Iterator[Cursor]:  # noqa: ANN401 - the driver may not be installed
     """Run a query. The connector sends a single statement, which reads the tables of one moment."""
     cursor = connection.cursor()
     cursor.execute(query)
-    result: Cursor = cursor
-    return result
+    yield cursor
 
 
 def reason(error: Exception) -> str:

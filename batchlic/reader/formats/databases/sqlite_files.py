@@ -28,9 +28,10 @@ def connected(database: Database, timeout: float) -> Iterator[sqlite3.Connection
         yield connection
 
 
-def executed(connection: sqlite3.Connection, query: str) -> Cursor:
+@contextmanager
+def executed(connection: sqlite3.Connection, query: str) -> Iterator[Cursor]:
     """Run a query. A SELECT of SQLite reads one snapshot, whoever writes meanwhile."""
-    return connection.execute(query)
+    yield connection.execute(query)
 
 
 def reason(error: Exception) -> str:
