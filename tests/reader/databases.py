@@ -12,32 +12,36 @@ import psycopg
 Rows: TypeAlias = Sequence[Sequence[Any]]
 
 
-def sqlite_file(path: Path, rows: Rows, types: str = "imei, iccid, account") -> str:
-    """The address of a SQLite file with a table `fleet`."""
+def sqlite_file(path: Path, rows: Rows, types: str = "imei, iccid, account", table: str = "fleet") -> str:
+    """The address of a SQLite file with a table of these rows."""
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute(f"CREATE TABLE fleet ({types})")
+        connection.execute(f"CREATE TABLE {table} ({types})")
         marks = ", ".join("?" * len(types.split(",")))
-        connection.executemany(f"INSERT INTO fleet VALUES ({marks})", rows)  # noqa: S608 - of tests
+        connection.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)  # noqa: S608 - of tests
         connection.commit()
     return f"sqlite:///{path}"
 
 
-def duckdb_file(path: Path, rows: Rows, types: str = "imei TEXT, iccid TEXT, account TEXT") -> str:
-    """The address of a DuckDB file with a table `fleet`."""
+def duckdb_file(
+    path: Path, rows: Rows, types: str = "imei TEXT, iccid TEXT, account TEXT", table: str = "fleet"
+) -> str:
+    """The address of a DuckDB file with a table of these rows."""
     with closing(duckdb.connect(str(path))) as connection:
-        connection.execute(f"CREATE TABLE fleet ({types})")
+        connection.execute(f"CREATE TABLE {table} ({types})")
         marks = ", ".join("?" * len(types.split(",")))
         for row in rows:
-            connection.execute(f"INSERT INTO fleet VALUES ({marks})", list(row))  # noqa: S608
+            connection.execute(f"INSERT INTO {table} VALUES ({marks})", list(row))  # noqa: S608
     return f"duckdb:///{path}"
 
 
-def postgresql_table(url: str, rows: Rows, types: str = "imei text, iccid text, account text") -> str:
-    """The address of a PostgreSQL database that now has a table `fleet`."""
+def postgresql_table(
+    url: str, rows: Rows, types: str = "imei text, iccid text, account text", table: str = "fleet"
+) -> str:
+    """The address of a PostgreSQL database that now has a table of these rows."""
     with psycopg.connect(url) as connection:
-        connection.execute(f"CREATE TABLE fleet ({types})".encode())
+        connection.execute(f"CREATE TABLE {table} ({types})".encode())
         marks = ", ".join(["%s"] * len(types.split(",")))
-        insert = f"INSERT INTO fleet VALUES ({marks})"  # noqa: S608
+        insert = f"INSERT INTO {table} VALUES ({marks})"  # noqa: S608
         connection.cursor().executemany(insert.encode(), rows)
     return url
 
