@@ -2,6 +2,7 @@
 
 import heapq
 import math
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,8 +19,9 @@ NETWORK_S = 0.001
 """Seconds on the network, both ways. A 429 takes these only; other answers add the carrier's latency."""
 
 
-def seed_scheduler(seed: int) -> None:
-    """Make the order in which trio runs tasks depend on the seed only. trio shuffles tasks by default."""
+def seed_chance(seed: int) -> None:
+    """Make the order in which trio runs tasks, and the jitter of waits, depend on the seed only."""
+    random.seed(seed)
     vars(trio._core._run)["_ALLOW_DETERMINISTIC_SCHEDULING"] = True
     trio._core._run._r.seed(seed)
 

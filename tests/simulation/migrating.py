@@ -36,12 +36,11 @@ from batchlic.sandbox.config import Fault, LatencyConfig, LimitConfig, Poison, R
 from batchlic.sandbox.refusals import platform_refusal
 from batchlic.sandbox.request_bodies import DeviceBody, DeviceIdBody
 from tests.journal.builders import identity
-from tests.simulation.limits import seed_scheduler
-from tests.simulation.world import KNOWN_CODE, UNKNOWN_CODE
+from tests.simulation.limits import seed_chance
+from tests.simulation.world import KNOWN_CODE, MOST_SESSIONS, UNKNOWN_CODE, Patience
 
 ACCOUNT = "0000123456-00001"
 OLD, FLEXIBLE, LIFETIME = "SIMSec-IoT", "TS-BUNDLE-KTO-SIMSEC-MRC", "SIMSec-IoT-Lt"
-MOST_SESSIONS = 40
 _FLEXIBLE_SKUS = frozenset(sku for sku, license in SKUS.items() if license is LicenseType.FLEXIBLE)
 
 
@@ -141,7 +140,7 @@ def imei_of(device: str) -> str:
 
 def simulate(scenario: Scenario) -> SimulatedRun:
     """Run a scenario in virtual time."""
-    seed_scheduler(scenario.seed)
+    seed_chance(scenario.seed)
     return trio.run(_simulate, scenario, clock=MockClock(autojump_threshold=0))
 
 
@@ -152,13 +151,14 @@ async def _simulate(scenario: Scenario) -> SimulatedRun:
     create_tables(engine, _identity(scenario), created_at=0)
     network = _Network(sandbox.transport(), scenario)
     is_done = False
-    for lifetime in [*scenario.kills, *[None] * MOST_SESSIONS]:
+    patience = Patience(Journal(engine))
+    for number, lifetime in enumerate([*scenario.kills, *[None] * MOST_SESSIONS], start=1):
         try:
             await _run_session(scenario, network, engine, lifetime)
             is_done = True
         except* (Killed, StoppedEarly):
             pass
-        if is_done:
+        if is_done or (number > len(scenario.kills) and patience.ends()):
             break
     results = dict(_device_results(scenario, Journal(engine), sandbox))
     return SimulatedRun(scenario, results, gave_up=not is_done)

@@ -51,11 +51,13 @@ from batchlic.sandbox.config import (
 )
 from batchlic.sandbox.responses import ASKED_WAIT
 from tests.journal.builders import identity
-from tests.simulation.limits import seed_scheduler
+from tests.simulation.limits import seed_chance
 
 ACCOUNT = "0000123456-00001"
 FLEXIBLE, LIFETIME = "SIMSec-IoT", "SIMSec-IoT-Lt"
 MOST_SESSIONS = 40
+MOST_FRUITLESS_SESSIONS = 8
+"""Sessions in a row without a definite answer, after which an operator stops to start more."""
 TIME_TOLERANCE_S = 1e-6
 KNOWN_CODE, UNKNOWN_CODE = "INPUT_INVALID.DeviceState.Invalid", "REQUEST_FAILED.LineSuspended"
 """Codes of refusals of a device: a documented one, and one that batchlic has never seen."""
@@ -163,7 +165,7 @@ class SimulatedRun:
             if isinstance(event, Attempt) and event.x_request_id == owner
         }
         is_known = any(request_id == attempt.request_id for request_id, _ in answers_of_owner)
-        return not is_known and (None, Outcome.AMBIGUOUS) in answers_of_owner
+        return not is_known and not answers_of_owner.isdisjoint({(None, None), (None, Outcome.AMBIGUOUS)})
 
     def attempts_between_settlements(self) -> Iterator[list[Attempt]]:
         """Yield the attempts that carried a device, for each device and each time between its settlements."""
@@ -325,7 +327,7 @@ class _Observer:
 
 def simulate(scenario: Scenario) -> SimulatedRun:
     """Run a scenario in virtual time."""
-    seed_scheduler(scenario.seed)
+    seed_chance(scenario.seed)
     return trio.run(_simulate, scenario, clock=MockClock(autojump_threshold=0))
 
 
@@ -374,6 +376,26 @@ async def _count(client: CarrierClient, scenario: Scenario) -> LicenseCount | No
     return found[0] if found else None
 
 
+class Patience:
+    """The patience of an operator, which ends when session after session brings no definite answer."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._definite_answers = -1
+        self._fruitless = 0
+
+    def ends(self) -> bool:
+        """Say, after a session, whether the patience is at an end."""
+        before, self._definite_answers = self._definite_answers, self._count_definite_answers()
+        self._fruitless = self._fruitless + 1 if self._definite_answers == before else 0
+        return self._fruitless == MOST_FRUITLESS_SESSIONS
+
+    def _count_definite_answers(self) -> int:
+        definite = {Outcome.ACCEPTED, Outcome.REFUSED}
+        attempts = (event for event in self._journal.history() if isinstance(event, Attempt))
+        return sum(attempt.final or attempt.outcome in definite for attempt in attempts)
+
+
 async def _run_sessions(
     scenario: Scenario,
     network: _Network,
@@ -383,21 +405,22 @@ async def _run_sessions(
     *,
     ask: Ask,
 ) -> tuple[int, bool]:
-    """Run sessions until nothing is left to send, at most MOST_SESSIONS after those that are killed.
+    """Run sessions until nothing is left to send, or until an operator gives up.
 
     Returns their number, and whether nothing is left to send.
     """
+    patience = Patience(Journal(engine))
+    number, done = 0, False
     for number, lifetime in enumerate([*kills, *[None] * MOST_SESSIONS], start=1):
-        done = False
         try:
             await _run_session(scenario, network, pool_observer, engine, lifetime, ask=ask)
             done = True
         except* (Killed, StoppedEarly):
             pass
         pool_observer.next_session()
-        if done:
-            return number, True
-    return len(kills) + MOST_SESSIONS, False
+        if done or (number > len(kills) and patience.ends()):
+            break
+    return number, done
 
 
 def _settle(scenario: Scenario, engine: sa.Engine, executions: Counter[str]) -> None:

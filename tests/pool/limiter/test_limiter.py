@@ -20,7 +20,7 @@ from batchlic.sandbox.config import (
     RetryHint,
     SandboxConfig,
 )
-from tests.simulation.limits import NETWORK_S, Ended, SimulatedCarrier, ideal_seconds, seed_scheduler, vary
+from tests.simulation.limits import NETWORK_S, Ended, SimulatedCarrier, ideal_seconds, seed_chance, vary
 
 DELIVERED = Ended()
 THROTTLED = Ended(throttled=True)
@@ -44,7 +44,7 @@ class Run:
         self.changes: list[Change] = []
         clock = MockClock(autojump_threshold=0)
         clock.jump(start)
-        seed_scheduler(config.seed)
+        seed_chance(config.seed)
         self.seconds, self.carrier = trio.run(self._work, config, requests, network_s, clock=clock)
         ideal = ideal_seconds(config, requests, max_concurrency=WORKERS, start=start)
         self.share = ideal / self.seconds
@@ -81,7 +81,7 @@ async def work(limiter: Limiter, call: Callable[[], Awaitable[Ended]], left: Ite
 
 
 def in_virtual_time(test: Callable[[], Awaitable[None]]) -> None:
-    seed_scheduler(0)
+    seed_chance(0)
     trio.run(test, clock=MockClock(autojump_threshold=0))
 
 
