@@ -23,7 +23,7 @@ from pydantic import (
 from batchlic.carrier.catalog import MAX_DEVICES_PER_REQUEST, SKUS, Action, LicenseType
 from batchlic.errors import InventoryError, RefusedToStart, UsageError
 from batchlic.reader import IdKind, ReadOptions, Role
-from batchlic.reader.inputs.databases import checked_query, database_of, in_folder
+from batchlic.reader.inputs.databases import checked_query, database_at, in_folder
 
 AccountName = Annotated[str, Field(min_length=3, max_length=32)]
 SkuNumber = Annotated[str, Field(min_length=3, max_length=32)]
@@ -120,7 +120,7 @@ class Inventory(Table):
     def _has_no_password(cls, files: list[str]) -> list[str]:
         try:
             for name in files:
-                database_of(name)
+                database_at(name)
         except InventoryError as error:
             raise ValueError(str(error)) from None
         return files

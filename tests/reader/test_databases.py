@@ -205,6 +205,8 @@ def test_a_query_needs_a_database_and_a_database_a_query(tmp_path: Path) -> None
         ("postgresql://fleet:s3c/r3t@db/fleet", "PGPASSWORD"),
         ("postgresql://fleet:s3@cr3t@db/fleet", "PGPASSWORD"),
         ("postgresql://fleet:s3cr3t#x@db/fleet", "PGPASSWORD"),
+        ("postgresql://fleet:12?s3cr3t@db/fleet", "PGPASSWORD"),
+        ("postgresql:fleet:s3cr3t@db/fleet", "PGPASSWORD"),
         ("mysql://fleet:s3cr3t@db/fleet", "MYSQL_PWD"),
         ("snowflake://fleet:s3cr3t@account/db/schema", "SNOWFLAKE_PASSWORD"),
         ("sqlite://fleet:s3cr3t@/fleet.db", "file"),

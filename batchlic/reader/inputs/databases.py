@@ -84,7 +84,7 @@ _PARAMETERS = {
 """The parameters of addresses. None of them is a secret: an address is shown in files and messages."""
 
 _SCHEMES = {"postgres": Kind.POSTGRESQL, "mariadb": Kind.MYSQL} | {kind.value: kind for kind in Kind}
-_ADDRESS = re.compile(r"([A-Za-z0-9]+)(?:\+[A-Za-z0-9_]+)?:(?=//)")
+_ADDRESS = re.compile(r"([A-Za-z0-9]+)(?:\+[A-Za-z0-9_]+)?:(//)?")
 _MAGIC = {Kind.SQLITE: (0, b"SQLite format 3\0"), Kind.DUCKDB: (8, b"DUCK")}
 """Where the files of a database have which bytes."""
 
@@ -93,21 +93,32 @@ def database_of(name: str) -> Database | None:
     """The database that a name is, or None if it is something else.
 
     A database is an address, a path that ends in `.duckdb`, or the path of a file of SQLite or DuckDB. Raises
-    InventoryError for a wrong address, and for one with a password.
+    InventoryError as `database_at` does.
     """
-    found = _ADDRESS.match(name)
+    if database := database_at(name):
+        return database
+    kind = _kind_of_file(name)
+    return Database(kind, name, Path(name)) if kind else None
+
+
+def database_at(address: str) -> Database | None:
+    """The database at an address; None for any other name.
+
+    Raises InventoryError for a wrong address, and for one with a password.
+    """
+    found = _ADDRESS.match(address)
     kind = _SCHEMES.get(found[1].lower()) if found else None
     if kind is None:
-        kind = _kind_of_file(name)
-        return Database(kind, name, Path(name)) if kind else None
+        return None
     try:
-        parts = urlsplit(name)
+        parts = urlsplit(address)
         is_valid = "," in parts.netloc or parts.port != 0  # `port` raises ValueError
         parameters = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
     except ValueError:
         parts, is_valid, parameters = urlsplit(""), False, []
     # A password with an unescaped slash looks like a port and a path: `user:12/34@host`.
     is_valid = is_valid and "@" not in parts.path + parts.query and parts.netloc.count("@") < 2
+    is_valid = is_valid and found is not None and found[2] is not None
     if parts.password is not None or any(
         "pass" in key.lower() and key != "passfile" for key, _ in parameters
     ):
@@ -126,7 +137,7 @@ def database_of(name: str) -> Database | None:
             raise InventoryError(
                 f"{kind}://…: there is no parameter {key[:40]!r} in such an address; known: {known}"
             )
-    return Database(kind, name, Path(unquote(parts.path[1:])) if kind.is_file else None)
+    return Database(kind, address, Path(unquote(parts.path[1:])) if kind.is_file else None)
 
 
 def _where(kind: Kind) -> str:

@@ -1,4 +1,4 @@
-"""Reads MySQL and MariaDB, by PyMySQL. Imported only if MySQL is read. No test has a server for it."""
+"""Reads MySQL and MariaDB, by PyMySQL. Imported only if one is read. No test has a server for them."""
 
 import os
 from collections.abc import Iterator
@@ -43,7 +43,11 @@ def executed(connection: Any, query: str) -> Iterator[Cursor]:  # noqa: ANN401 -
     """Run a query. The server refuses several statements in one, which no option here allows."""
     cursor = connection.cursor()
     cursor.execute(query)
-    yield cursor
+    try:
+        yield cursor
+    finally:
+        if cursor._result is not None:  # noqa: SLF001 - otherwise PyMySQL reads all rows that are left
+            cursor._result.unbuffered_active = False  # noqa: SLF001
 
 
 def reason(error: Exception) -> str:
