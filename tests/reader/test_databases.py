@@ -1,6 +1,7 @@
 """Inventories in databases: rows of queries in real PostgreSQL, SQLite and DuckDB, and what is refused."""
 
 import socket
+import sqlite3
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -19,6 +20,7 @@ from batchlic.reader.formats.databases import reading
 from batchlic.reader.formats.databases.reading import as_texts, fetched, query_result
 from batchlic.reader.inputs.databases import Database, Kind, checked_query, database_of
 from tests.postgresql import PASSWORD, WITH_PASSWORD, PostgreSQL
+from tests.privileges import without_privileges
 from tests.reader.builders import ACCOUNT, JOB, csv_of, iccid, imei, plan_files
 from tests.reader.databases import Maker, duckdb_file, postgresql_table, sqlite_file
 
@@ -367,6 +369,19 @@ def test_a_file_that_is_no_database_is_explained(tmp_path: Path, name: str, expe
     for file in ("text.db", "text.duckdb"):
         (tmp_path / file).write_text("imei\n" * 500)
     assert expected in refusal(tmp_path, name.format(tmp_path))
+
+
+def test_a_file_in_wal_mode_in_a_closed_folder_is_explained(tmp_path: Path) -> None:
+    folder = tmp_path / "closed"
+    folder.mkdir()
+    address = sqlite_file(folder / "fleet.db", ROWS)
+    with closing(sqlite3.connect(folder / "fleet.db")) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+    folder.chmod(0o500)
+    with without_privileges():
+        assert "WAL mode only with write access to its folder" in refusal(tmp_path, address)
+    folder.chmod(0o700)
+    assert plan_files(tmp_path, address, options=READING).summary.rows_read == len(ROWS)
 
 
 def test_a_locked_database_is_explained(tmp_path: Path) -> None:

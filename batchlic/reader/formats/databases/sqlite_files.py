@@ -36,8 +36,11 @@ def executed(connection: sqlite3.Connection, query: str) -> Iterator[Cursor]:
 
 def reason(error: Exception) -> str:
     """What SQLite says. Raises KeyboardInterrupt if a signal ended the query, which SQLite hides."""
-    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
+    code = getattr(error, "sqlite_errorcode", None)
+    if code == sqlite3.SQLITE_INTERRUPT:
         raise KeyboardInterrupt from None
+    if code in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY_DIRECTORY, sqlite3.SQLITE_READONLY_CANTINIT}:
+        return "SQLite reads a file in WAL mode only with write access to its folder: copy the file elsewhere"
     return str(error)
 
 
