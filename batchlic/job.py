@@ -63,6 +63,14 @@ _REMOVALS = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s?(%?)")
 MostRemovals = Annotated[str, BeforeValidator(as_removals)]
 
 
+def as_canary(given: object) -> str:
+    """The size of a canary: what `as_removals` accepts, above zero. Raises ValueError for others."""
+    size = as_removals(given)
+    if not Decimal(size.removesuffix("%")):
+        raise ValueError(f"{given!r} is no device: give a number from 1, or a percentage above 0%")
+    return size
+
+
 def as_share(percentage: str) -> float:
     """A percentage as a number: 0.2 for `20%`."""
     return float(percentage.removesuffix("%")) / 100
@@ -197,6 +205,40 @@ class Syncing(Table):
     """Assign licenses to devices without one."""
 
 
+class Canary(Table):
+    """The devices that are sent first; the others only if these come out well (docs/canary.md)."""
+
+    devices: Annotated[str, BeforeValidator(as_canary)] | None = None
+    """How many: a number, or a percentage of the devices to send; None: no canary."""
+    failures: int = Field(default=0, ge=0)
+    """Devices of the canary that may fail or be in doubt."""
+    confirmed: bool = False
+    """Send the others only when callbacks have reported the outcome of each device of the canary."""
+
+    @model_validator(mode="after")
+    def _has_devices(self) -> Self:
+        if self.devices is None and (self.failures or self.confirmed):
+            raise ValueError("failures and confirmed need a canary: give devices (--canary)")
+        return self
+
+    def size(self, to_send: int) -> int:
+        """The number of devices of the canary, among so many to send.
+
+        Raises UsageError if a percentage of them is not even one device.
+        """
+        if self.devices is None:
+            return 0
+        if not self.devices.endswith("%"):
+            return min(int(self.devices), to_send)
+        size = int(to_send * Decimal(self.devices.removesuffix("%")) / 100)
+        if to_send and not size:
+            raise UsageError(
+                f"canary: {self.devices} of {to_send:,} devices to send is not even one device. Give a "
+                "number, such as --canary 1, or a higher percentage"
+            )
+        return size
+
+
 class LedgerUse(Table):
     """The ledger to read before a run, and to update after it."""
 
@@ -305,6 +347,7 @@ class Job(Table):
     """For sync, and None for other actions."""
     ledger: LedgerUse = LedgerUse()
     approval: Approval = Approval()
+    canary: Canary = Canary()
     metrics: MetricsUse = MetricsUse()
     report: ReportUse = ReportUse()
     sandbox: EmbeddedSandbox = EmbeddedSandbox()
@@ -334,6 +377,14 @@ class Job(Table):
             raise ValueError(
                 "sync: without removing and assigning, nothing is left to do; to see the difference, use "
                 "--dry-run"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _can_have_a_canary(self) -> Self:
+        if self.canary.devices is not None and self.action not in {"assign", "unassign"}:
+            raise ValueError(
+                f"canary: only for assign and unassign, not for {self.action}. Remove canary (--canary)"
             )
         return self
 
@@ -392,6 +443,12 @@ class Job(Table):
         """The job with its ledger at `path`, which is absolute."""
         return self.model_copy(update={"ledger": self.ledger.model_copy(update={"path": str(path)})})
 
+    def with_canary(self, **rules: int | bool) -> Self:
+        """The job with other rules for its canary; unchanged if it has none."""
+        if self.canary.devices is None:
+            return self
+        return self.model_copy(update={"canary": self.canary.model_copy(update=rules)})
+
     def read_options(self) -> ReadOptions:
         """How to read the inventories."""
         inventory = self.inventory
@@ -447,6 +504,8 @@ def load_job(path: Path, overrides: Overrides) -> Job:
 
 def make_job(content: Mapping[str, Any], overrides: Overrides, *, where: str) -> Job:
     """A job from the content of a job file. Raises UsageError that names the source (`where`) and the key."""
+    if "canary" in content and not isinstance(content["canary"], Mapping):
+        content = {**content, "canary": {"devices": content["canary"]}}  # canary = "1%"
     try:
         return Job.model_validate(_merged(content, overrides))
     except ValidationError as error:

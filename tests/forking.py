@@ -1,23 +1,26 @@
 """Processes that start fast: each one is forked from a process that has imported everything.
 
-Each process has its own memory, environment, folder, streams and signals. Tests of the process list, or of
-the start and end of the interpreter, need a new interpreter instead.
+Each process has its own memory, environment, folder, streams and signals; so has the sandbox of `--sandbox`.
+Tests of the process list, or of the start and end of the interpreter, need a new interpreter instead.
 """
 
 import multiprocessing
 import os
+import socket
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from signal import SIGKILL
-from socket import socket
 from subprocess import TimeoutExpired
 from typing import IO, Self
 
+import msgspec
+
+from batchlic import sandbox
 from batchlic.cli import app as cli
 from batchlic.sandbox import server
 from batchlic.sandbox.config import SandboxConfig
@@ -36,6 +39,12 @@ _FORKING.set_forkserver_preload(
         "batchlic.cli.format",
         "batchlic.settings",
         "batchlic.ledger.files",
+        "batchlic.monitoring.otel_settings",
+        "batchlic.state",
+        "batchlic.writer.report.page",
+        "encodings.idna",
+        "typer._adapters",
+        "uvloop",
         __name__,
     ]
 )
@@ -124,7 +133,7 @@ def _read_to_end(stream: IO[str]) -> str:
         return stream.read()
 
 
-def _serve(listener: socket, config: SandboxConfig) -> None:
+def _serve(listener: socket.socket, config: SandboxConfig) -> None:
     _end_with_the_tests()
     server._server(config).run(sockets=[listener])
 
@@ -151,8 +160,37 @@ def _run(
     for descriptor, stream in enumerate(streams, start=1):
         os.dup2(stream.fileno(), descriptor)
         stream.close()
+    if "--sandbox" in arguments:
+        vars(sandbox)["embedded"] = _forked_sandbox()
     sys.argv = ["batchlic", *arguments]
     cli.main()
+
+
+def _forked_sandbox() -> Callable[[SandboxConfig], AbstractContextManager[str]]:
+    """Fork a process that becomes a sandbox when the returned function is called like `sandbox.embedded`."""
+    here, there = socket.socketpair()
+    pid = os.fork()
+    if pid == 0:
+        here.close()
+        config, [descriptor], *_ = socket.recv_fds(there, 1_000_000, 1)
+        threading.Thread(target=lambda: os._exit(len(there.recv(1))), daemon=True).start()
+        server._server(msgspec.json.decode(config, type=SandboxConfig)).run(
+            sockets=[socket.socket(fileno=descriptor)]
+        )
+    there.close()
+
+    @contextmanager
+    def embedded(config: SandboxConfig) -> Iterator[str]:
+        with listen("127.0.0.1", 0) as listener:
+            url = base_url(listener)
+            socket.send_fds(here, [msgspec.json.encode(config)], [listener.fileno()])
+        try:
+            yield url
+        finally:
+            os.kill(pid, SIGKILL)
+            os.waitpid(pid, 0)
+
+    return embedded
 
 
 def _end_with_the_tests() -> None:

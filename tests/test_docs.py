@@ -17,6 +17,7 @@ from batchlic.cli.app import app
 from batchlic.errors import ExitCode
 from batchlic.job import (
     Approval,
+    Canary,
     EmbeddedSandbox,
     Inventory,
     Job,
@@ -53,19 +54,20 @@ def blocks(language: str, text: str = README) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
-def commands(program: str) -> list[str]:
-    lines = "".join(blocks("console")).splitlines()
+def commands(program: str, text: str = README) -> list[str]:
+    lines = "".join(blocks("console", text)).splitlines()
     return [line[2:] for line in lines if line.startswith(f"$ {program} ")]
 
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder like a checkout, in which the commands of the README have run."""
+    """A folder like a checkout, in which the commands of the README and of docs/canary.md have run."""
     folder = tmp_path_factory.mktemp("checkout")
     for name in ("sample_data", "jobs", "docs"):
         (folder / name).symlink_to(ROOT / name)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    for command in commands("batchlic"):
+    canary = commands("batchlic", (ROOT / "docs" / "canary.md").read_text())
+    for command in [*commands("batchlic"), *canary]:
         done = subprocess.run(
             shlex.split(command),
             cwd=folder,
@@ -81,6 +83,10 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_commands_of_the_readme_run(checkout: Path) -> None:
     assert len(commands("batchlic")) >= 3
     assert (checkout / "runs" / "rehearsal" / "results.parquet").exists()
+
+
+def test_the_command_of_the_page_about_canaries_has_one(checkout: Path) -> None:
+    assert "are sent first" in (checkout / "runs" / "canary" / "summary.json").read_text()
 
 
 @pytest.mark.parametrize("snippet", blocks("python"))
@@ -213,6 +219,7 @@ def test_every_exit_code_is_explained() -> None:
         ("[license]", Licensing),
         ("[limits]", Limits),
         ("[sync]", Syncing),
+        ("[canary]", Canary),
         ("[ledger]", LedgerUse),
         ("[approval]", Approval),
         ("[metrics]", MetricsUse),

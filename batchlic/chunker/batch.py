@@ -119,13 +119,13 @@ def read_batches(plan: Path, id_kind: IdKind, *, first_batch: int = 1) -> Iterat
 
 
 def read_phases(plan: Path, id_kind: IdKind) -> Iterator[Iterator[Batch]]:
-    """The batches of a plan by phase: those of a sync in two phases, others in one."""
-    for phase in _phases(plan):
+    """The batches of a plan by phase: those of a sync, and of a plan with a canary, in two phases."""
+    for phase in phase_ranges(plan):
         batches = read_batches(plan, id_kind, first_batch=phase.start)
         yield islice(batches, len(phase))
 
 
-def _phases(plan: Path) -> list[range]:
+def phase_ranges(plan: Path) -> list[range]:
     """The ids of the batches of each phase, in order."""
     import polars as pl  # noqa: PLC0415 - slow to import: only when a plan is read
 

@@ -30,6 +30,7 @@ _DEVICES: Schema = {
 }
 """A device row for either file, its identifiers still as integers."""
 PLANNED: Schema = {"batch_id": pl.UInt32(), **_DEVICES, "held": pl.String()}
+NOT_EXCLUDED = pl.lit(None, pl.String).alias("held")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,22 +87,22 @@ class PlanLayout:
     def place(self, start: int, height: int) -> pl.Expr:
         """`place`, from 0, of `height` sorted rows that follow `start` others."""
         group_starts = accumulate((group.devices for group in self.found), initial=0)
-        place = pl.int_range(start, start + height, dtype=pl.Int64) - _by_rank(list(group_starts))
+        place = pl.int_range(start, start + height, dtype=pl.Int64) - by_rank(list(group_starts))
         return place.alias("place")
 
     def is_planned(self) -> pl.Expr:
         """Whether a row is among those of its group that are planned."""
-        return pl.col("place") < _by_rank([group.devices for group in self.planned])
+        return pl.col("place") < by_rank([group.devices for group in self.planned])
 
     def batch_id(self) -> pl.Expr:
         """The batch (UInt32) of a planned row."""
-        batch_id = _by_rank(list(self.first_batches)) + pl.col("place") // self.batch_size
+        batch_id = by_rank(list(self.first_batches)) + pl.col("place") // self.batch_size
         return batch_id.cast(pl.UInt32).alias("batch_id")
 
     def target(self) -> list[pl.Expr]:
         """The account and SKU of a row."""
         return [
-            _by_rank([getattr(group, column) for group in self.found], dtype).alias(column)
+            by_rank([getattr(group, column) for group in self.found], dtype).alias(column)
             for column, dtype in TARGET.items()
         ]
 
@@ -145,17 +146,25 @@ def pending_rows(
 
     Rows for which no license is left go to `unlicensed`.
     """
+    for rows in planned_rows(fleet, layout, unlicensed, ranks=ranks):
+        yield rows.select(layout.batch_id(), *_DEVICES, NOT_EXCLUDED)
+
+
+def planned_rows(
+    fleet: Fleet, layout: PlanLayout, unlicensed: Spool | None, *, ranks: Collection[int] | None = None
+) -> Iterator[pl.DataFrame]:
+    """The same rows with `rank` and `place`, without a batch. `unlicensed` is None if it has its rows."""
     start = 0
-    not_excluded = pl.lit(None, pl.String).alias("held")
     for frame in fleet.sorted_devices([PENDING]):
         rows = frame.with_columns(layout.place(start, frame.height), *layout.target())
         start += frame.height
         if ranks is not None:
             rows = rows.filter(pl.col("rank").is_in(list(ranks)))
         if layout.unlicensed:
-            unlicensed.append(rows.filter(~layout.is_planned()).select(*_DEVICES))
+            if unlicensed is not None:
+                unlicensed.append(rows.filter(~layout.is_planned()).select(*_DEVICES))
             rows = rows.filter(layout.is_planned())
-        yield rows.select(layout.batch_id(), *_DEVICES, not_excluded)
+        yield rows
 
 
 def excluded_rows(
@@ -211,6 +220,6 @@ def _group(target: Target, devices: int, batch_size: int, action: Action | None)
     )
 
 
-def _by_rank(values: Sequence[object], dtype: pl.DataType | None = None) -> pl.Expr:
+def by_rank(values: Sequence[object], dtype: pl.DataType | None = None) -> pl.Expr:
     """The value at a row's `rank`."""
     return pl.lit(pl.Series(values, dtype=dtype)).gather(pl.col("rank"))

@@ -13,6 +13,7 @@ from batchlic.reader import ReadOptions, Source
 from batchlic.reader.inputs.addresses import Downloaded
 
 if TYPE_CHECKING:
+    from batchlic.chunker.canary import CanarySize
     from batchlic.chunker.exclusion import KnownLicenses
     from batchlic.chunker.sync import SyncRules
 
@@ -49,6 +50,7 @@ def write_plan(
     check: Check | None = None,
     fit: Fit | None = None,
     sync: SyncRules | None = None,
+    canary: CanarySize | None = None,
 ) -> Plan:
     """Read the inventories; write plan.parquet and rejects.parquet into `folder`, each whole or not at all.
 
@@ -65,11 +67,16 @@ def write_plan(
     With `sync`, the plan has the columns schema.SYNC, too. It also takes the license from the known devices
     that are gone from the inventories: see `sync`. `fit` gets the groups of both actions then.
 
-    Both files are a function of inventories, options, known licenses and the result of `fit` (promise I).
+    `canary` is called once, after `fit`, with the number of devices to send. Their batches come first, if not
+    all devices are in the canary, and the plan has the column schema.PHASE: see `canary`. Not with `sync`.
+
+    Both files are a function of inventories, options, known licenses and the results of `fit` and
+    `canary` (promise I).
 
     Raises InventoryError if an inventory can't be read, UsageError if the options contradict it, and any
-    error of `check` and `fit`. In all these cases, neither file is written.
+    error of `check`, `fit` and `canary`. In all these cases, neither file is written.
     """
+    from batchlic.chunker.canary import CanaryLayout, write_canary_files  # noqa: PLC0415
     from batchlic.chunker.exclusion import exclude_known  # noqa: PLC0415 - brings polars
     from batchlic.chunker.files import PlanLayout, write_files  # noqa: PLC0415
     from batchlic.chunker.sync import write_sync_plan  # noqa: PLC0415
@@ -87,7 +94,12 @@ def write_plan(
                 fleet, sync, known, excluded, batch_size=batch_size, fit=fit, folder=folder, scratch=scratch
             )
         layout = PlanLayout.of(fleet.targets.row_counts(), batch_size, fit)
-        write_files(fleet, layout, excluded, folder=folder, scratch=scratch)
+        first = None if canary is None else CanaryLayout.of(layout, canary)
+        if first is None:
+            write_files(fleet, layout, excluded, folder=folder, scratch=scratch)
+        else:
+            layout = first.layout
+            write_canary_files(fleet, first, excluded, folder=folder, scratch=scratch)
     groups = tuple(group for group in layout.planned if group.devices)
     unlicensed = {Reason.NO_LICENSE.value: layout.unlicensed} if layout.unlicensed else {}
     return Plan(
@@ -98,6 +110,6 @@ def write_plan(
         excluded={status.value: excluded[status] for status in sorted(excluded)},
         batches=sum(group.batches for group in groups),
         groups=groups,
-        notes=tuple(fleet.notes),
+        notes=(*fleet.notes, *([] if first is None else [first.note])),
         downloaded=tuple(fleet.downloaded),
     )

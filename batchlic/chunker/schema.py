@@ -27,11 +27,16 @@ the 1-based data row in it. `held` is the DeviceStatus of an excluded device; nu
 UNDOES: Schema = {"undoes": pl.String()}
 """An additional column of a plan that undoes requests: the `X-Request-ID` of the request."""
 
-SYNC: Schema = {"action": pl.String(), "phase": pl.UInt8()}
-"""Additional columns of a sync's plan: what happens with the device, and in which phase, 1 or 2.
+PHASE: Schema = {"phase": pl.UInt8()}
+"""An additional column of a plan that is sent in two phases, 1 and 2; null for a device that is in no batch.
 
-`action` is null for a device that the job leaves without a license. `phase` is null for a device that is in
-no batch.
+Phase 1 is the canary, if the plan has one.
+"""
+
+SYNC: Schema = {"action": pl.String(), **PHASE}
+"""Additional columns of a sync's plan: what happens with the device, and in which phase.
+
+`action` is null for a device that the job leaves without a license.
 """
 
 REJECTS: Schema = {

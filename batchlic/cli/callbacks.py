@@ -247,15 +247,21 @@ def check_wait_options(options: WaitOptions, folder: "RunFolder") -> None:
         raise UsageError("--listen-port needs --wait-callbacks DURATION: give the time to wait")
 
 
-def wait_for_callbacks(options: WaitOptions, folder: "RunFolder") -> "Summary":
-    """Reconcile a run until every device is confirmed or failed, or until the time of its options is over."""
+def wait_for_callbacks(
+    options: WaitOptions, folder: "RunFolder", *, is_over: "Callable[[Summary], bool] | None" = None
+) -> "Summary":
+    """Reconcile a run until every device is confirmed or failed, or until the time of its options is over.
+
+    `is_over` says what else ends the wait.
+    """
     from batchlic.callbacks.store import Store
     from batchlic.chunker import DeviceStatus
     from batchlic.runs.reconcile import follow, has_reports
 
     print_message(f"Waiting up to {options.wait_callbacks} for callbacks.")
     with closing(Store.open(_store(options, folder))) as store:
-        summary = follow(folder, store, patience=parse_duration(options.wait_callbacks or "0"))
+        patience = parse_duration(options.wait_callbacks or "0")
+        summary = follow(folder, store, patience=patience, is_over=is_over)
     if summary.statuses.get(DeviceStatus.ACCEPTED) and not has_reports(folder):
         print_message(_silence(options, folder, summary.statuses[DeviceStatus.ACCEPTED]))
     _print_open_ends(folder.path)

@@ -195,12 +195,47 @@ SYNC_OPTIONS = tuple(field.name for field in fields(SyncOptions))
 
 
 @dataclass(frozen=True, kw_only=True)
+class CanaryOptions:
+    """Which devices are sent first, and what they decide."""
+
+    canary: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|P%",
+            help="assign, unassign: devices to send first, as a number or a percentage. The others follow "
+            "only if these come out well: docs/canary.md [none].",
+        ),
+    ] = None
+    canary_failures: Annotated[
+        int | None,
+        typer.Option(min=0, help="Devices of the canary that may fail or be in doubt [0]."),
+    ] = None
+
+    def values(self) -> dict[str, Any]:
+        """The options that were given, by key of a job file's table `canary`. Raises UsageError."""
+        return {
+            "devices": None if self.canary is None else _canary(self.canary),
+            "failures": self.canary_failures,
+        }
+
+
+def _canary(given: str) -> str:
+    from batchlic.job import as_canary
+
+    try:
+        return as_canary(given)
+    except ValueError as error:
+        raise UsageError(f"--canary: {error}") from None
+
+
+@dataclass(frozen=True, kw_only=True)
 class PlanOptions:
     """What to plan, what to tolerate, and where the files go."""
 
     inventory: InventoryOptions = InventoryOptions()
     guards: GuardOptions = GuardOptions()
     sync: SyncOptions = SyncOptions()
+    canary: CanaryOptions = CanaryOptions()
     max_rejects: Annotated[
         int | None, typer.Option(min=0, help="Rejected rows tolerated before exit code 3 [0].")
     ] = None
@@ -240,6 +275,7 @@ class PlanOptions:
             "license": values["license"] | {"consent_lifetime": self.consent_lifetime or None},
             "limits": {"batch_size": self.batch_size, "max_rejects": self.max_rejects},
             "sync": self.sync.values(),
+            "canary": self.canary.values(),
             "ledger": {
                 "path": str(self.ledger) if self.ledger else None,
                 "use": False if self.no_ledger else None,

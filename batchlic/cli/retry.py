@@ -7,7 +7,15 @@ import typer
 
 from batchlic.cli.arguments import RunDirectory
 from batchlic.cli.observers import observers
-from batchlic.cli.options import Json, MetricsOptions, NewLedger, OnSandbox, Yes, with_option_groups
+from batchlic.cli.options import (
+    CanaryOptions,
+    Json,
+    MetricsOptions,
+    NewLedger,
+    OnSandbox,
+    Yes,
+    with_option_groups,
+)
 from batchlic.cli.output import ask_on_terminal, exit_as, open_target
 
 if TYPE_CHECKING:
@@ -35,6 +43,7 @@ def retry(
         bool, typer.Option("--consent-lifetime", help="Allow Lifetime licenses (irrevocable), again.")
     ] = False,
     new_ledger: NewLedger = False,
+    canary: CanaryOptions,
     metrics: MetricsOptions,
     yes: Yes = False,
     sandbox: OnSandbox = False,
@@ -67,6 +76,7 @@ def retry(
                 codes=code or (),
                 consent_lifetime=consent_lifetime,
                 allow_new_ledger=new_ledger,
+                canary=canary.values(),
                 ask=ask,
                 events=events,
             )

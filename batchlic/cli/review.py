@@ -6,7 +6,7 @@ import typer
 
 from batchlic.cli.alerts import alerts
 from batchlic.cli.arguments import RunDirectory
-from batchlic.cli.callbacks import check_wait_options, run_listener, wait_for_callbacks
+from batchlic.cli.callbacks import check_wait_options, run_listener
 from batchlic.cli.observers import observers
 from batchlic.cli.options import (
     Json,
@@ -25,6 +25,7 @@ from batchlic.cli.output import (
     print_json,
     print_message,
 )
+from batchlic.cli.waiting import after_sending
 
 if TYPE_CHECKING:
     from batchlic.writer.summary import Summary
@@ -45,7 +46,6 @@ def apply(
     json: Json = False,
 ) -> None:
     """Send exactly the plan that `batchlic plan` wrote, unless it is out of date. See docs/review.md."""
-    from batchlic.events import Phase
     from batchlic.runs.apply import apply as apply_plan
     from batchlic.runs.apply import job_to_apply
     from batchlic.runs.folder import RunFolder
@@ -68,12 +68,15 @@ def apply(
             ):
                 ask = None if yes or sandbox else ask_on_terminal()
                 summary = apply_plan(
-                    folder, target, run_id=new_run_id(), ask=ask, listener=listener, events=events
+                    folder,
+                    target,
+                    run_id=new_run_id(),
+                    ask=ask,
+                    listener=listener,
+                    waits=wait.wait_callbacks is not None,
+                    events=events,
                 )
-                if wait.wait_callbacks is None or summary.stopped_because is not None:
-                    return summary
-                with events.phase(Phase.WAITING):
-                    return wait_for_callbacks(wait, folder)
+                return after_sending(wait, job, folder, target, summary, events=events)
 
         summary = observed(events, work)
     exit_as(summary, run_dir, as_json=json)

@@ -13,7 +13,7 @@ import typer
 
 from batchlic.cli.alerts import alerts
 from batchlic.cli.arguments import Inventories, JobFile, RunDirectory
-from batchlic.cli.callbacks import check_wait_options, run_listener, wait_for_callbacks
+from batchlic.cli.callbacks import check_wait_options, run_listener
 from batchlic.cli.observers import observers
 from batchlic.cli.options import (
     SYNC_OPTIONS,
@@ -36,6 +36,7 @@ from batchlic.cli.output import (
     print_summary,
 )
 from batchlic.cli.profiles import with_default_account
+from batchlic.cli.waiting import after_sending
 
 if TYPE_CHECKING:
     from batchlic.chunker import Plan
@@ -151,6 +152,14 @@ def resume(
     run_dir: RunDirectory,
     *,
     new_ledger: NewLedger = False,
+    canary_failures: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Send the others if at most so many devices of the canary failed or are in doubt, with or "
+            "without callbacks: docs/canary.md.",
+        ),
+    ] = None,
     metrics: MetricsOptions,
     sandbox: OnSandbox = False,
     notify: Notifying = None,
@@ -174,7 +183,14 @@ def resume(
         def work() -> "Summary":
             check()
             with open_target(EmbeddedSandbox() if sandbox else None) as target:
-                return resume_run(folder, target, allow_new_ledger=new_ledger, events=events)
+                return resume_run(
+                    folder,
+                    target,
+                    allow_new_ledger=new_ledger,
+                    canary_failures=canary_failures,
+                    without_callbacks=True,
+                    events=events,
+                )
 
         summary = observed(events, work)
     exit_as(summary, run_dir, as_json=json)
@@ -229,11 +245,12 @@ def _prepared(job: "Job", options: RunOptions, run_id: str) -> "tuple[Job, RunFo
 
 
 def _start(job: "Job", options: RunOptions) -> None:
-    from batchlic.events import Phase
     from batchlic.runs.run import new_run_id, start
     from batchlic.runs.run_events import observed
 
     run_id, on_sandbox = new_run_id(), options.sandbox
+    if options.wait.wait_callbacks is not None:
+        job = job.with_canary(confirmed=True)
     if options.dry_run:
         _dry_run(*_prepared(job, options, run_id), options)
         return
@@ -256,10 +273,7 @@ def _start(job: "Job", options: RunOptions) -> None:
                 summary = start(
                     ready, folder, target, run_id=run_id, ask=ask, listener=listener, events=events
                 )
-                if options.wait.wait_callbacks is None or summary.stopped_because is not None:
-                    return summary
-                with events.phase(Phase.WAITING):
-                    return wait_for_callbacks(options.wait, folder)
+                return after_sending(options.wait, ready, folder, target, summary, events=events)
 
         summary = observed(events, work)
     exit_as(summary, paths[0], as_json=options.plan.json)

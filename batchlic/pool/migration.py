@@ -202,7 +202,11 @@ class Migration:
             part = _part(assign, gone)
             batch = _cleared(part, _clearings(part, events_about(part, sent), done))
             yield replace(delivery, batch=batch, is_in_doubt=False)
-        return {offset for offset, events in by_device.items() if status_of(events) is DeviceStatus.PENDING}
+        return {
+            offset
+            for offset, events in by_device.items()
+            if _is_open(events) or status_of(events) is DeviceStatus.PENDING
+        }
 
     def _events(self, step: Batch) -> list[Event]:
         """The attempts and settlements of a step of a batch."""

@@ -11,7 +11,7 @@ from operator import attrgetter
 from batchlic.carrier.answers import Outcome
 from batchlic.carrier.catalog import Action
 from batchlic.chunker import Batch, DeviceStatus, parse_ranges
-from batchlic.journal import Attempt, Event, Journal, Settlement, is_lost, status_of
+from batchlic.journal import Attempt, Event, JournalQueries, Settlement, is_lost, status_of
 
 BATCHES_PER_READ = 500
 """Batches whose history is in memory at once (promise H)."""
@@ -106,7 +106,7 @@ class BetweenSteps:
 
 def remaining(
     batches: Iterable[Batch],
-    journal: Journal,
+    journal: JournalQueries,
     resendable: Collection[str],
     *,
     on_accepted: Callable[[Batch], None] = lambda _: None,

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from msgspec import UNSET
 
+from batchlic.carrier.catalog import Action
 from batchlic.chunker import Plan, PlanGroup
 from batchlic.errors import RefusedToStart, UsageError
 from batchlic.events import EventStream, Phase
@@ -39,9 +40,11 @@ from batchlic.runs.preflight import (
     confirm_new_ledger,
     devices_that_fit,
     fit_to_licenses,
+    one_for_each_target,
 )
 from batchlic.runs.run import assigned_skus, begin, notes_on_estimate, plan_only, question_of, resume
 from batchlic.runs.run_events import run_started
+from batchlic.runs.sync import is_short, sync_rules
 from batchlic.runs.target import Target
 from batchlic.writer.summary import Summary
 
@@ -71,7 +74,7 @@ def plan_for_review(
             return [group.devices for group in groups]
         to_sku = job.license.to_sku
         new = [replace(group, sku_number=to_sku) for group in groups] if to_sku else []
-        found = ask_carrier(target, [*groups, *new], listeners=False)
+        found = ask_carrier(target, one_for_each_target([*groups, *new]), listeners=False)
         if (problem := found.stopped or found.unreachable) is not None:
             raise problem
         counts.extend(found.counts)
@@ -89,7 +92,9 @@ def plan_for_review(
         )
         share_with_approvers(job, folder)
 
-    plan = plan_only(job, folder, guards_of(job, folder, carrier), known, fit=fit, then=record)
+    rules = sync_rules(job, lambda group: is_short(group, counts))
+    guards = guards_of(job, folder, carrier)
+    plan = plan_only(job, folder, guards, known, fit=fit, sync=rules, then=record)
     return plan, estimate(job, folder, carrier, plan.groups, counts)
 
 
@@ -108,38 +113,36 @@ def apply(
     run_id: str,
     ask: Ask | None = None,
     listener: RunListener | None = None,
+    waits: bool = False,
     events: EventStream | None = None,
 ) -> Summary:
     """Send the plan in `folder`, byte for byte as it was reviewed, or continue its run.
 
     Raises RefusedToStart if the plan was changed, lacks the approval that its job requires, or is out of
     date: if an inventory has changed, if the ledger has new records about its devices, or if licenses are too
-    few. `ask`, `listener` and `events` are those of `batchlic.runs.run.start`.
+    few. `waits`: the caller waits for callbacks, and so does the canary of the plan. `ask`, `listener` and
+    `events` are those of `batchlic.runs.run.start`.
     """
     if folder.journal.exists():
         return resume(folder, target, events=events)
     events = events or EventStream()
     job = job_to_apply(folder)
-    if job.sync is not None:
-        raise UsageError(
-            f"{folder.path}: the plan of a sync can't be applied yet. `batchlic sync --dry-run` shows what a "
-            "sync would do, and `batchlic sync` does it"
-        )
     connections_for(job.limits.max_concurrency)  # raises if there are too few descriptors
     with folder.job_lock(job.name), folder.locked():
         refuse_used(folder)
         record, record_sha256 = read_plan_record(folder)
-        job = record.planned_job
+        job = record.planned_job.with_canary(confirmed=True) if waits else record.planned_job
         if record.carrier != target.name:
             raise UsageError(f"{folder.path}: this plan is for {record.carrier}, not for {target.name}")
         refuse_changed_files(folder, record)
         approval = find_approval(folder, record, record_sha256) if job.approval.required else UNSET
-        job.require_consent(group.sku_number for group in record.groups)
+        to_license = [group for group in record.plan.groups if group.action is not Action.UNASSIGN]
+        job.require_consent(group.sku_number for group in to_license)
         events.emit(run_started(job, folder, target.name, run_id))
         changes, notes = inventory_changes(record)
         with ledger_sync(job, target.name, locked=(folder,), is_new=True) as ledger:
             _refuse_stale(folder, [*changes, *_ledger_changes(ledger, folder, record)])
-            unrecorded = ledger.unrecorded(record.plan.groups)
+            unrecorded = ledger.unrecorded(to_license)
             with events.phase(Phase.PREFLIGHT):
                 found = _ask_carrier(target, record, unrecorded, listener)
             _refuse_stale(folder, _missing_licenses(job, record, found))
@@ -178,8 +181,7 @@ def _refuse_stale(folder: RunFolder, changes: Sequence[str]) -> None:
 def _ask_carrier(
     target: Target, record: PlanRecord, unrecorded: Sequence[PlanGroup], listener: RunListener | None
 ) -> Findings:
-    groups = record.plan.groups
-    asked = [*groups, *(group for group in unrecorded if group not in groups)]
+    asked = one_for_each_target([*record.plan.groups, *unrecorded])
     is_rehearsal = target.name == SANDBOX
     own = listener if is_rehearsal else None
     return ask_carrier(target, asked, listeners=not is_rehearsal, listener=own)
@@ -197,19 +199,25 @@ def _ledger_changes(ledger: LedgerSync, folder: RunFolder, record: PlanRecord) -
 
 
 def _missing_licenses(job: Job, record: PlanRecord, found: Findings) -> list[str]:
-    """Groups of the plan for which too few licenses are left, in words."""
-    if job.action != "assign":
+    """Groups of the plan for which too few licenses are left when their turn comes, in words."""
+    if job.request_action is not Action.ASSIGN:
         return []
-    groups = record.plan.groups
     then = {(one.account_name, one.sku_number): one.available for one in record.licenses}
     left = {(one.account_name, one.sku_number): one.available for one in found.counts}
-    changes = []
-    for group, fit in zip(groups, devices_that_fit(groups, found.counts), strict=True):
+    freed: dict[tuple[str, str], int] = {}
+    short: dict[tuple[str, str], str] = {}
+    for group in record.plan.groups:
         key = group.account_name, group.sku_number
-        if fit < group.devices:
+        if group.action is Action.UNASSIGN:
+            freed[key] = group.devices
+            if key in short:
+                back = f"{group.devices:,} back"
+                short[key] += f", before it takes {back}: `batchlic plan --licenses` takes them back first"
+        elif devices_that_fit([group], found.counts, freed) != [group.devices]:
             was = f", {then[key]:,} when it was planned" if key in then else ""
-            changes.append(
+            back = f" (and {freed[key]:,} of gone devices)" if key in freed else ""
+            short[key] = (
                 f"account {group.account_name} has {max(0, left[key]):,} licenses of {group.sku_number} "
-                f"left{was}, and the plan needs {group.devices:,}"
+                f"left{was}{back}, and the plan needs {group.devices:,}"
             )
-    return changes
+    return list(short.values())

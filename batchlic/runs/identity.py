@@ -13,7 +13,7 @@ import msgspec
 from batchlic.atomic import explain_read_errors, staged_path
 from batchlic.chunker import Plan
 from batchlic.errors import BatchlicError, InventoryError, RunFolderError, UsageError
-from batchlic.job import Approval, Job
+from batchlic.job import Approval, Canary, Job
 from batchlic.journal import InventoryFile, Journal, JournalQueries, RunIdentity, inspect_journal
 from batchlic.reader.inputs.addresses import Address, Downloaded, fetched, shown
 from batchlic.reader.inputs.databases import Database, refuse_without_query
@@ -35,6 +35,8 @@ _MAY_CHANGE = (
     *_GUARDS,
     "license.order",
     "sync.max_removals",
+    "canary.failures",
+    "canary.confirmed",
 )
 """Keys of a job that may change between sessions of a run. Inventories are compared by their content,
 and guards count only until the run is planned."""
@@ -225,9 +227,12 @@ def _how_to_restore_plan(identity: RunIdentity) -> str:
     )
 
 
+_NEW_TABLES = {"approval": Approval().model_dump(), "canary": Canary().model_dump()}
+"""Tables that the journals of earlier versions lack."""
+
+
 def _job_differences(job: Job, identity: RunIdentity) -> Iterator[str]:
-    defaults = {"approval": Approval().model_dump()}  # journals of earlier versions lack these tables
-    now, then = dict(_flat(job.model_dump(mode="json"))), dict(_flat({**defaults, **identity.job}))
+    now, then = dict(_flat(job.model_dump(mode="json"))), dict(_flat({**_NEW_TABLES, **identity.job}))
     now["limits.batch_size"], then["limits.batch_size"] = (
         job.limits.batch_size,
         identity.job["limits"]["batch_size"],

@@ -10,6 +10,7 @@ import msgspec
 import polars as pl
 
 from batchlic.atomic import explain_read_errors, replacing
+from batchlic.carrier.catalog import Action
 from batchlic.chunker import Plan, PlanGroup
 from batchlic.errors import InventoryError, RefusedToStart, RunFolderError, UsageError
 from batchlic.figures import time_in_files
@@ -28,12 +29,13 @@ VERSION = 1
 
 
 class RecordedGroup(msgspec.Struct, frozen=True, kw_only=True):
-    """The devices to send of one account and SKU."""
+    """The devices to send of one account and SKU; `action` is what a sync does with them."""
 
     account_name: str
     sku_number: str
     devices: int
     batches: int
+    action: Action | None = None
 
 
 class PlanRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +47,7 @@ class PlanRecord(msgspec.Struct, frozen=True, kw_only=True):
     - `not_comparable`: inventories that can't be read again: their addresses hold a login or signature.
     - `ledger_number`: the number of the newest records in the ledger; 0 without a ledger.
     - `licenses`: the carrier's counts when the plan was made, if it was asked.
+    - `groups`: in the order of their batches.
     - The other fields are those of the plan in figures.
     """
 
@@ -122,6 +125,7 @@ def write_plan_record(
                 sku_number=group.sku_number,
                 devices=group.devices,
                 batches=group.batches,
+                action=group.action,
             )
             for group in plan.groups
         ],
@@ -177,7 +181,7 @@ def refuse_changed_files(folder: RunFolder, record: PlanRecord) -> None:
     rows = scan_parquet(folder.plan)
     excluded = rows.filter(pl.col("batch_id").is_null()).group_by("held").len().collect()
     is_described = (
-        planned_groups(folder.plan) == sorted(record.plan.groups, key=_by_target)
+        planned_groups(folder.plan) == sorted(record.plan.groups, key=_by_target_and_action)
         and dict(excluded.iter_rows()) == record.excluded
         and rows.select(pl.len()).collect().item() == record.planned
     )
@@ -188,8 +192,8 @@ def refuse_changed_files(folder: RunFolder, record: PlanRecord) -> None:
         )
 
 
-def _by_target(group: PlanGroup) -> tuple[str, str]:
-    return group.account_name, group.sku_number
+def _by_target_and_action(group: PlanGroup) -> tuple[str, str, str]:
+    return group.account_name, group.sku_number, group.action or ""
 
 
 def inventory_changes(record: PlanRecord) -> tuple[list[str], list[str]]:

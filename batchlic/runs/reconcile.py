@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC as UTC_ZONE
 from datetime import datetime
@@ -100,20 +100,28 @@ def reconcile(folder: RunFolder, store: Store) -> Summary:
         return finalize(job, folder, journal, began=began, stopped=stopped)
 
 
-def follow(folder: RunFolder, store: Store, *, patience: float | None) -> Summary:
+def follow(
+    folder: RunFolder,
+    store: Store,
+    *,
+    patience: float | None,
+    is_over: Callable[[Summary], bool] | None = None,
+) -> Summary:
     """Reconcile as messages come in, until every device is settled, or for `patience` seconds.
 
-    A signal ends the wait, too.
+    `is_over` says what else ends the wait. A signal ends it, too.
     """
+    is_over = is_over or is_settled
     ends_at = math.inf if patience is None else time.monotonic() + patience
     with finishing():
         while True:
             began, seen = time.monotonic(), store.extent()
             summary = reconcile(folder, store)
+            is_done = is_over(summary)
             took = time.monotonic() - began
             while True:
                 left = ends_at - time.monotonic()
-                if is_settled(summary) or left <= 0 or is_asked():
+                if is_done or left <= 0 or is_asked():
                     return summary
                 wait(min(left, max(POLL_EVERY, 2 * took)))
                 if store.extent() != seen:

@@ -1,6 +1,7 @@
 """Retries a run: a new run sends the devices that failed again, with the options of the first run."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import polars as pl
 
@@ -8,7 +9,7 @@ from batchlic.chunker import DeviceStatus
 from batchlic.errors import RefusedToStart, UsageError
 from batchlic.events import EventStream
 from batchlic.figures import counted
-from batchlic.job import Job
+from batchlic.job import Canary, Job, make_job
 from batchlic.journal import JournalQueries, RunIdentity, read_identity
 from batchlic.reader import Role
 from batchlic.reader.scans import scan_parquet
@@ -72,15 +73,16 @@ def retry(
     codes: Collection[str] = (),
     consent_lifetime: bool = False,
     allow_new_ledger: bool = False,
+    canary: Mapping[str, Any] | None = None,
     ask: Ask | None = None,
     events: EventStream | None = None,
 ) -> Summary:
     """Send the failed devices of the run in `folder` again, as a new run in `to`.
 
     With `codes`, only devices whose error has one of these codes. The new run has the options of the first
-    one, except for consents, which are given again, and guards of the number of rows. Devices that an earlier
-    retry of the run has planned are left to that retry. Of a migration, only devices are sent that have
-    exactly their old license.
+    one, except for consents and the `canary` (keys of a job's table), which are given again, and guards of
+    the number of rows. Devices that an earlier retry of the run has planned are left to that retry. Of a
+    migration, only devices are sent that have exactly their old license.
 
     Raises RefusedToStart if a session of the run is at work or no device is left to retry, UsageError for a
     rollback or an unknown code, and what `start` raises.
@@ -95,6 +97,7 @@ def retry(
                 devices, notes = _devices(folder, journal, codes)
                 write_export(device_rows(devices), Format.PARQUET, to.retried)
             job = _job(job_of(identity), to, consent_lifetime=consent_lifetime, allow_new=allow_new_ledger)
+            job = make_job(job.model_dump(mode="json"), {"canary": canary or {}}, where="options")
             return start(
                 job,
                 to,
@@ -207,5 +210,6 @@ def _job(job: Job, to: RunFolder, *, consent_lifetime: bool, allow_new: bool) ->
         "inventory": job.inventory.model_copy(update=inventory),
         "license": job.license.model_copy(update={"consent_lifetime": consent_lifetime}),
         "ledger": job.ledger.model_copy(update={"allow_new": allow_new}),
+        "canary": Canary(),
     }
     return job.model_copy(update=tables)

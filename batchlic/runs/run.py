@@ -13,13 +13,14 @@ import msgspec
 from batchlic.carrier.catalog import Action
 from batchlic.chunker import DeviceStatus, Fit, Plan, PlanGroup, write_plan
 from batchlic.chunker.sync import SyncRules
-from batchlic.errors import ExitCode, RefusedToStart, RunFolderError
+from batchlic.errors import ExitCode, RefusedToStart, RunFolderError, UsageError
 from batchlic.events import EventStream, Phase
 from batchlic.job import Job
 from batchlic.journal import SANDBOX, Journal, PlanApproval
 from batchlic.ledger import Snapshot
 from batchlic.runs.approval import refuse_unapproved
 from batchlic.runs.asking import Ask, ask_about_licenses
+from batchlic.runs.canary import gate_of
 from batchlic.runs.descriptors import connections_for
 from batchlic.runs.estimate import Estimate, describe_licenses, describe_time, estimate
 from batchlic.runs.finalize import final_summary, is_finished, now
@@ -78,16 +79,18 @@ def plan_only(
     known: Snapshot | None = None,
     *,
     fit: Fit | None = None,
+    sync: SyncRules | None = None,
     then: Callable[[Plan], None] = lambda _: None,
 ) -> Plan:
     """Write plan.parquet and rejects.parquet, and nothing else, without network.
 
-    `fit` is that of `write_plan`. `then` is called while the folder is still locked. Raises what `start`
-    raises before it asks the carrier, except for a missing consent.
+    `fit` is that of `write_plan`. `sync` are the rules of a sync; by default, those of the job. `then` is
+    called while the folder is still locked. Raises what `start` raises before it asks the carrier, except for
+    a missing consent.
     """
     with folder.made(), folder.locked():
         refuse_used(folder)
-        plan = _plan(job, folder, guards, known, fit=fit)
+        plan = _plan(job, folder, guards, known, fit=fit, sync=sync)
         then(plan)
         return plan
 
@@ -136,6 +139,8 @@ def start(
             with finishing(), closing(recovered_journal(folder)) as journal:
                 refuse_other_job(folder, job, journal.identity)
                 job = with_ledger(job, folder, journal.identity)
+                if job_of(journal.identity).canary.confirmed:
+                    job = job.with_canary(confirmed=True)
                 return continue_run(job, folder, target, journal, events)
         refuse_used(folder)
         refuse_unapproved(job, folder)
@@ -226,9 +231,19 @@ def begin(
 
 
 def resume(
-    folder: RunFolder, target: Target, *, allow_new_ledger: bool = False, events: EventStream | None = None
+    folder: RunFolder,
+    target: Target,
+    *,
+    allow_new_ledger: bool = False,
+    canary_failures: int | None = None,
+    without_callbacks: bool = False,
+    events: EventStream | None = None,
 ) -> Summary:
-    """Continue a run from the end of its journal. A finished run stays as it is."""
+    """Continue a run from the end of its journal. A finished run stays as it is.
+
+    `canary_failures` are the devices of the canary that may fail, instead of the number that the run began
+    with. `without_callbacks`: its outcomes need not be known. Raises UsageError for a run without a canary.
+    """
     events = events or EventStream()
     if not folder.path.is_dir():
         raise RunFolderError(f"{folder.path}: there is no such run folder")
@@ -238,6 +253,11 @@ def resume(
         if allow_new_ledger:
             ledger = job.ledger.model_copy(update={"allow_new": True})
             job = job.model_copy(update={"ledger": ledger})
+        if canary_failures is not None:
+            if job.canary.devices is None:
+                raise UsageError(f"{folder.path}: --canary-failures: this run has no canary")
+            confirmed = job.canary.confirmed and not without_callbacks
+            job = job.with_canary(failures=canary_failures, confirmed=confirmed)
         with folder.job_lock(job.name):
             return continue_run(job, folder, target, journal, events)
 
@@ -254,6 +274,10 @@ def continue_run(
     refuse_changed_plan(folder, journal.identity)
     if is_finished(journal):
         return final_summary(job, folder, journal)
+    gate = gate_of(job, folder, journal)
+    if gate is not None and not gate.is_open_to_requests(job) and (objection := gate.objection()):
+        remove_report(folder)
+        return submit(job, folder, target, journal, events, stopped=objection)
     needed = still_to_license(job, folder.plan, journal)
     with events.phase(Phase.PREFLIGHT):
         found = ask_carrier(target, needed, listeners=False)
@@ -299,6 +323,7 @@ def _plan(
         check=guards.check,
         fit=fit,
         sync=sync or sync_rules(job),
+        canary=None if job.canary.devices is None else job.canary.size,
     )
     folder.plan_record.unlink(missing_ok=True)  # it describes the plan that was there before
     plan = replace(plan, notes=(*plan.notes, *guards.notes))

@@ -25,6 +25,7 @@ from batchlic.pool.limiter.limiter import Limiter
 from batchlic.pool.remaining import Delivery, remaining
 from batchlic.pool.retry import RetryPolicy
 from batchlic.pool.sender import Sender
+from batchlic.runs.canary import Gate, NotConfirmed, gate_of
 from batchlic.runs.descriptors import connections_for, fewer_connections_note
 from batchlic.runs.finalize import finalize, is_bug, now
 from batchlic.runs.folder import RunFolder
@@ -82,8 +83,9 @@ def submit(
                     with events.phase(Phase.SENDING):
                         run_in_loop(send, use_uvloop=True)
             except BatchlicError as error:
+                is_too_early = stopped is None and isinstance(error, NotConfirmed)  # for callbacks
                 stopped = error
-                events.emit(Stopped(reason=str(error)))
+                events.emit(Warned(message=str(error)) if is_too_early else Stopped(reason=str(error)))
             except Exception as error:
                 stopped = _unexpected(error, folder)
                 logger.exception("unexpected error")
@@ -169,11 +171,14 @@ async def _send(
             stopped = await _deliver(pool, observation, live, events, sequences, before=prepare)
         else:
             stopped = None
+            gate = gate_of(job, folder, journal)
             for number, phase in enumerate(read_phases(folder.plan, job.inventory.id_kind)):
                 pool = pool_of(login_delay_s=0.0 if number else login_delay_s)
                 left = remaining(phase, journal, job.resendable_skus, on_accepted=pool.refusals.accepted)
                 before = None if number else check_ledger
                 stopped = await _deliver(pool, observation, live, events, left, before=before)
+                if stopped is None and gate is not None and number == 0:
+                    stopped = _judged(gate, notes)
                 if stopped is not None:  # the second phase counts on the first one
                     break
         memory.keep(limiter.learned)
@@ -198,6 +203,14 @@ def _obey_waits(
         message = "the carrier asked an earlier session to wait a day or more: this one tries again"
         events.emit(Warned(message=message))
     return login_delay_s
+
+
+def _judged(gate: Gate, notes: list[str]) -> StoppedEarly | None:
+    """Why the devices after the canary are not sent; None, and a note, if they are."""
+    objection = gate.objection()
+    if objection is None:
+        notes.append(gate.note())
+    return objection
 
 
 async def _counts_after(client: CarrierClient, folder: RunFolder, journal: Journal) -> list[str]:

@@ -109,7 +109,8 @@ def state_frames(plan: Path, journal: JournalQueries, outcomes: pl.LazyFrame) ->
         states = _migrated(answered, reported, identity) if identity.to_sku else _single(answered, reported)
         action = pl.col("action") if identity.is_sync else pl.lit(identity.job_action)
         named = states.with_columns(run_id=pl.lit(identity.run_id), action=action)
-        yield _with_excluded(named).select(pl.col(name).cast(kind) for name, kind in DEVICE_STATES.items())
+        whole = _with_excluded(named, is_sync=identity.is_sync)
+        yield whole.select(pl.col(name).cast(kind) for name, kind in DEVICE_STATES.items())
 
 
 def request_states(
@@ -245,10 +246,10 @@ def _corrected(devices: pl.DataFrame, reported: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _with_excluded(devices: pl.DataFrame) -> pl.DataFrame:
+def _with_excluded(devices: pl.DataFrame, *, is_sync: bool) -> pl.DataFrame:
     """The devices, with a status for those that were not sent, too."""
     reason = pl.col("held").replace_strict(_WHY_EXCLUDED, default=None, return_dtype=pl.String)
-    if "phase" in devices.columns:
+    if is_sync:
         reason = pl.coalesce(_why_left_alone(), reason)
     return devices.with_columns(
         pl.coalesce("held", "status", pl.lit(DeviceStatus.PENDING.value)).alias("status"),

@@ -24,6 +24,7 @@ from tests.endtoend.program import (
     batchlic,
     begin,
     books,
+    contents,
     end,
     imei,
     keys,
@@ -101,20 +102,67 @@ def test_after_a_sync_the_books_equal_the_inventory(tmp_path: Path) -> None:
         assert (refused.code, "a sync can't be rolled back" in refused.err) == (2, True)
 
 
-def test_a_sync_is_neither_retried_nor_applied(tmp_path: Path) -> None:
-    with licensed_fleet(tmp_path, 100) as home:
-        home.fleet(range(1, 101))
-        assert home.sync().code == 0
-        (tmp_path / "job.toml").write_text(
-            'action = "sync"\n[inventory]\nfiles = ["fleet.csv"]\n'
-            f'[license]\naccount = "{ACCOUNT}"\nsku = "{FLEXIBLE}"\n'
-        )
-        assert home.run("plan", "job.toml", "--run-dir", "runs/next").code == 0
+def test_a_sync_is_not_retried(guarded: Home) -> None:
+    guarded.fleet(range(100))
+    assert guarded.sync("--run-dir", "runs/nothing").code == 0
+    refused = guarded.run("retry", "runs/nothing", "--yes")
+    assert (refused.code, "a sync is not retried" in refused.err) == (2, True), refused.err
+
+
+def planned(home: Home, *options: str) -> Path:
+    """The folder with the plan of a sync of 40 devices that are gone and 40 that are new."""
+    home.fleet(range(40, 140))
+    (home.folder / "job.toml").write_text(
+        'action = "sync"\n[inventory]\nfiles = ["fleet.csv"]\n[limits]\nbatch_size = 5\n'
+        f'[sync]\nmax_removals = "40%"\n[license]\naccount = "{ACCOUNT}"\nsku = "{FLEXIBLE}"\n'
+    )
+    ended = home.run("plan", "job.toml", "--run-dir", "runs/next", *options)
+    assert ended.code == 0, ended.err
+    return home.folder / "runs/next"
+
+
+@pytest.mark.parametrize(
+    ("licenses", "options", "first"), [(105, ("--licenses",), "unassign"), (1000, (), "assign")]
+)
+def test_a_reviewed_sync_is_sent_in_both_phases_byte_for_byte_and_once(
+    tmp_path: Path, licenses: int, options: tuple[str, ...], first: str
+) -> None:
+    with licensed_fleet(tmp_path, 100, licenses=licenses) as home:
+        folder = planned(home, *options)
+        before = contents(folder)
+        ended = home.run("apply", "runs/next", "--yes")
+        assert (ended.code, home.licensed()) == (0, devices(range(40, 140))), ended.err
+        assert {name: contents(folder)[name] for name in before} == before
         requests = home.requests()
-        for command in (("retry", "runs/sync"), ("apply", "runs/next")):
-            refused = home.run(*command, "--yes")
-            assert (refused.code, "sync" in refused.err) == (2, True), refused.err
+        assert home.run("apply", "runs/next", "--yes").code == 0
         assert home.requests() == requests
+        assert home.run("audit", "runs/next", "--verify").code == 0
+    second = "assign" if first == "unassign" else "unassign"
+    assert [attempt.action for attempt in attempts(folder)] == [first] * 8 + [second] * 8
+
+
+def test_a_reviewed_sync_that_assigns_first_is_refused_where_licenses_are_short(tmp_path: Path) -> None:
+    with licensed_fleet(tmp_path, 100, licenses=105) as home:
+        planned(home)
+        requests = home.requests()
+        refused = home.run("apply", "runs/next", "--yes")
+        assert (refused.code, home.requests()) == (4, requests)
+        assert (
+            f"has 5 licenses of {FLEXIBLE} left, and the plan needs 40, before it takes 40 back"
+            in refused.err
+        )
+        assert "batchlic plan --licenses" in refused.err
+
+
+def test_a_reviewed_sync_is_out_of_date_if_a_gone_device_lost_its_license(tmp_path: Path) -> None:
+    with licensed_fleet(tmp_path, 100) as home:
+        planned(home)
+        (tmp_path / "one.csv").write_text(f"IMEI\n{imei(3)}\n")
+        assert home.run("unassign", "one.csv", *TARGET, "--yes").code == 0
+        requests = home.requests()
+        refused = home.run("apply", "runs/next", "--yes")
+        assert (refused.code, home.requests()) == (4, requests)
+        assert "has recorded 1 of its devices since it was planned" in refused.err
 
 
 def test_results_and_history_say_what_was_done_with_each_device(tmp_path: Path) -> None:

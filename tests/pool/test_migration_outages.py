@@ -222,6 +222,25 @@ def test_a_refused_clear_and_an_outage_give_no_second_license(
     assert began
 
 
+@ORDERS
+@pytest.mark.parametrize("refusal", [NOT_FOUND, NONE_LEFT, NOT_ASSIGNED])
+@pytest.mark.parametrize(("batches", "size"), [(4, 1), (6, 3)])
+def test_a_clear_in_doubt_that_is_refused_next_is_sent_on_once(
+    batches: int, size: int, refusal: Answer, spare: dict[str, int]
+) -> None:
+    """Sent twice side by side, it would be followed by two assigns: a second license."""
+    answers = iter([AMBIGUOUS, AMBIGUOUS, refusal])
+
+    def script(request: StepRequest) -> Answer | None:
+        is_about_new = request.sku == NEW and identifier(0) in request.devices
+        return next(answers, None) if is_about_new else None
+
+    world = World(plan(batches, size), script)
+    world.run(workers=2, spare=spare)
+    assert (world.moved, world.stopped) == (batches * size, None)
+    assert all(held == [NEW] for held in world.licenses.values())
+
+
 @pytest.mark.parametrize("refusal", [NONE_LEFT, NOT_FOUND])
 @pytest.mark.parametrize("bad", [{3}, {0, 9}, {18, 19}])
 def test_a_restore_that_is_refused_again_and_again_fails(refusal: Answer, bad: set[int]) -> None:

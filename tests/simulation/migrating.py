@@ -37,7 +37,13 @@ from batchlic.sandbox.refusals import platform_refusal
 from batchlic.sandbox.request_bodies import DeviceBody, DeviceIdBody
 from tests.journal.builders import identity
 from tests.simulation.limits import seed_chance
-from tests.simulation.world import KNOWN_CODE, MOST_SESSIONS, UNKNOWN_CODE, Patience
+from tests.simulation.world import (
+    KNOWN_CODE,
+    MOST_SESSIONS,
+    UNKNOWN_CODE,
+    Patience,
+    answers_another_request,
+)
 
 ACCOUNT = "0000123456-00001"
 OLD, FLEXIBLE, LIFETIME = "SIMSec-IoT", "TS-BUNDLE-KTO-SIMSEC-MRC", "SIMSec-IoT-Lt"
@@ -91,6 +97,8 @@ class SimulatedRun:
     results: dict[str, DeviceResult]
     gave_up: bool
     """Whether every session stopped early: the carrier refuses everything that is left."""
+    mistaken: set[int]
+    """`seq` of the attempts that got the answer to another request, which no client can notice."""
 
 
 def scenario_of(seed: int) -> Scenario:
@@ -161,7 +169,7 @@ async def _simulate(scenario: Scenario) -> SimulatedRun:
         if is_done or (number > len(scenario.kills) and patience.ends()):
             break
     results = dict(_device_results(scenario, Journal(engine), sandbox))
-    return SimulatedRun(scenario, results, gave_up=not is_done)
+    return SimulatedRun(scenario, results, gave_up=not is_done, mistaken=_mistaken(Journal(engine), sandbox))
 
 
 class _Network(httpx.AsyncBaseTransport):
@@ -247,6 +255,12 @@ def _assign_old_licenses(sandbox: Sandbox, scenario: Scenario) -> None:
         for device in batch.devices
     ]
     account.assign(OLD, account.numbers_of(devices))
+
+
+def _mistaken(journal: Journal, sandbox: Sandbox) -> set[int]:
+    attempts = [event for event in journal.history() if isinstance(event, Attempt)]
+    executed_ids = {done.request_id: done.x_request_id for done in sandbox.books.executions}
+    return {attempt.seq for attempt in attempts if answers_another_request(attempt, attempts, executed_ids)}
 
 
 def _device_results(

@@ -7,7 +7,7 @@ sandbox's books.
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
@@ -152,20 +152,8 @@ class SimulatedRun:
         }
 
     def has_lost_answer(self, attempt: Attempt) -> bool:
-        """Whether an acceptance is the answer to another request, which never got it itself.
-
-        No client can notice this, because the requestId is new to it: docs/wire.md, "What can't be detected".
-        """
-        if attempt.outcome != Outcome.ACCEPTED or attempt.request_id is None:
-            return False
-        owner = self.executed_ids[attempt.request_id]
-        answers_of_owner = {
-            (event.request_id, event.outcome)
-            for event in self.history
-            if isinstance(event, Attempt) and event.x_request_id == owner
-        }
-        is_known = any(request_id == attempt.request_id for request_id, _ in answers_of_owner)
-        return not is_known and not answers_of_owner.isdisjoint({(None, None), (None, Outcome.AMBIGUOUS)})
+        """Whether `answers_another_request` holds of an attempt."""
+        return answers_another_request(attempt, self.history, self.executed_ids)
 
     def attempts_between_settlements(self) -> Iterator[list[Attempt]]:
         """Yield the attempts that carried a device, for each device and each time between its settlements."""
@@ -173,6 +161,25 @@ class SimulatedRun:
             for is_attempts, group in groupby(events, lambda event: isinstance(event, Attempt)):
                 if is_attempts:
                     yield [event for event in group if isinstance(event, Attempt)]
+
+
+def answers_another_request(
+    attempt: Attempt, history: Iterable[Event], executed_ids: Mapping[str, str | None]
+) -> bool:
+    """Whether an acceptance is the answer to another request, which never got it itself.
+
+    No client can notice this, because the requestId is new to it: docs/wire.md, "What can't be detected".
+    """
+    if attempt.outcome != Outcome.ACCEPTED or attempt.request_id is None:
+        return False
+    owner = executed_ids[attempt.request_id]
+    answers_of_owner = {
+        (event.request_id, event.outcome)
+        for event in history
+        if isinstance(event, Attempt) and event.x_request_id == owner
+    }
+    is_known = any(request_id == attempt.request_id for request_id, _ in answers_of_owner)
+    return not is_known and not answers_of_owner.isdisjoint({(None, None), (None, Outcome.AMBIGUOUS)})
 
 
 def events_by_device(scenario: Scenario, history: list[Event]) -> dict[str, tuple[int, int, list[Event]]]:
