@@ -94,7 +94,7 @@ def test_columns_of_any_types_are_read_as_text(postgresql: PostgreSQL) -> None:
         *_, cells = result.frames()
     assert cells.row(0) == (
         *("490154203237518", "[1, 2]", "1 day, 0:00:00", "a", "('1', 'x')"),
-        *("490154203237518", "1.5", "True", "8.914800E+19", "1  ", None),
+        *("490154203237518", "1.5", "True", "8.9148e+19", "1  ", None),
     )
 
 
@@ -103,7 +103,7 @@ def test_columns_of_any_types_are_read_as_text(postgresql: PostgreSQL) -> None:
     [
         ([490154203237518, None], ["490154203237518", None]),
         ([2**70, 1], [str(2**70), "1"]),
-        ([490154203237518.0, 1.5, float("nan")], ["490154203237518", "1.5", "nan"]),
+        ([490154203237518.0, 1.5, float("nan"), float("inf")], ["490154203237518", "1.5", None, "INF"]),
         ([8.9148e19, "x"], ["8.914800E+19", "x"]),
         (
             [Decimal(89148000000000000013), Decimal("1E+2"), Decimal("7.0")],
@@ -124,6 +124,17 @@ def test_numbers_that_lost_digits_are_rejected(tmp_path: Path, table: Maker) -> 
     address = table([(490154203237518.0, 8.9148e19)], types="imei DOUBLE PRECISION, iccid DOUBLE PRECISION")
     planned = plan_files(tmp_path, address, options=replace(JOB, query="SELECT imei, iccid FROM fleet"))
     assert planned.reasons == {1: "mangled_number"}
+
+
+@pytest.mark.parametrize("number", [864508030000013, 864508000000000, 2.0**49])
+def test_floats_of_32_bits_have_lost_digits(tmp_path: Path, postgresql: PostgreSQL, number: float) -> None:
+    addresses = [
+        duckdb_file(tmp_path / "fleet.duckdb", [(number,)], types="imei FLOAT"),
+        postgresql_table(postgresql.new_database("singles"), [(number,)], types="imei REAL"),
+    ]
+    for address in addresses:
+        planned = plan_files(tmp_path, address, options=replace(JOB, query="SELECT imei FROM fleet"))
+        assert planned.reasons == {1: "mangled_number"}
 
 
 @pytest.mark.parametrize("query", [f"{QUERY};", f"  {QUERY} -- all of it", f"/* all */ {QUERY}"])

@@ -13,7 +13,16 @@ from batchlic.reader.inputs.databases import Database
 
 _pymysql = import_module("pymysql")
 _cursors = import_module("pymysql.cursors")
+_types = import_module("pymysql.constants.FIELD_TYPE")
 ERRORS = (_pymysql.MySQLError, OSError)
+
+
+def _of_float(text: str) -> str:
+    """A FLOAT with an exponent, which the rules reject: it lost digits, and MySQL writes zeros for them."""
+    return f"{float(text):E}"
+
+
+_CONVERSIONS = import_module("pymysql.converters").conversions | {_types.FLOAT: _of_float}
 
 
 @contextmanager
@@ -28,6 +37,7 @@ def connected(database: Database, timeout: float) -> Iterator[Any]:
         password=os.environ.get("MYSQL_PWD", ""),
         database=unquote(parts.path[1:]) or None,
         connect_timeout=max(1, ceil(timeout)),
+        conv=_CONVERSIONS,
         cursorclass=_cursors.SSCursor,  # of the server: rows come as they are fetched
         **given,
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.types.string import TextLoader
 
 from batchlic.reader.formats.databases.drivers import Cursor
 from batchlic.reader.inputs.databases import Database
@@ -30,6 +31,8 @@ def connected(database: Database, timeout: float) -> Iterator[psycopg.Connection
     options: dict[str, Any] = {"application_name": "batchlic", **_KEEPALIVES}
     options |= {"connect_timeout": max(2, ceil(timeout))} | conninfo_to_dict(address)
     connection = psycopg.connect(make_conninfo(**options))
+    for number in ("float4", "float8"):  # as PostgreSQL writes it: with an exponent if digits are lost
+        connection.adapters.register_loader(number, TextLoader)
     try:
         connection.read_only = True
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ

@@ -1,10 +1,11 @@
 """Reads the rows of a query as text cells, a few at a time."""
 
 import hashlib
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from decimal import Decimal
-from math import isfinite
+from math import isnan
 
 import polars as pl
 
@@ -16,8 +17,8 @@ from batchlic.reader.inputs.databases import LOGIN, Database
 from batchlic.reader.inventory import Inventory
 from batchlic.reader.options import ReadOptions
 
-_EXACT = 2.0**53
-"""Up to this size, a float is exact."""
+_EXACT, _SINGLE_EXACT = 2.0**53, 2.0**24
+"""Up to this size, a whole float is exact; the second number is that of floats of 32 bits."""
 FETCHED_ROWS = 50_000
 """Rows that are fetched at once."""
 
@@ -29,7 +30,6 @@ class QueryResult:
 
     def __init__(self, database: Database, driver: Driver, cursor: Cursor) -> None:
         self.name = database.name
-        self._database = database
         self._driver = driver
         self.cursor = cursor
         self._columns = _columns(database, cursor)
@@ -143,10 +143,26 @@ def _text(cell: object) -> str | None:
     if isinstance(cell, bytes | bytearray | memoryview):
         return bytes(cell).decode(errors="replace")
     if isinstance(cell, float):
-        if isfinite(cell) and abs(cell) > _EXACT:
-            return f"{cell:E}"  # digits are lost: the rules reject an exponent
-        return str(int(cell)) if cell.is_integer() else str(cell)
+        return _of_float(cell)
     if isinstance(cell, Decimal) and cell.is_finite():
         text = f"{cell:f}"
         return text.rstrip("0").rstrip(".") if "." in text else text
     return str(cell)
+
+
+def _of_float(cell: float) -> str | None:
+    """A float as text: with an exponent, which the rules reject, if it may have lost digits."""
+    if isnan(cell):
+        return None
+    size = abs(cell)
+    if size > _EXACT or (size > _SINGLE_EXACT and _is_single(cell)):
+        return f"{cell:E}"
+    return str(int(cell)) if cell.is_integer() else str(cell)
+
+
+def _is_single(cell: float) -> bool:
+    """Whether a number has only the digits that 32 bits hold, as in the type FLOAT of DuckDB."""
+    try:
+        return bool(struct.unpack("f", struct.pack("f", cell))[0] == cell)
+    except OverflowError:
+        return False
