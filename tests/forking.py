@@ -41,7 +41,7 @@ _FORKING.set_forkserver_preload(
         "batchlic.ledger.files",
         "batchlic.monitoring.otel_settings",
         "batchlic.state",
-        "batchlic.writer.report.page",
+        "tests.preloaded",
         "encodings.idna",
         "typer._adapters",
         "uvloop",

@@ -33,6 +33,7 @@ from batchlic.callbacks.store import StoreError
 from batchlic.carrier.credentials import Secret
 from tests.callbacks.builders import ACCOUNT, PASSWORD, SETTINGS, USERNAME, body, listener
 from tests.endtoend.program import PATIENCE, until
+from tests.loopback import NO_CERTIFICATES
 from tests.postgresql import PostgreSQL
 
 CARRIER = CARRIER_SOURCES[0]
@@ -279,7 +280,11 @@ def test_a_body_without_a_length_is_cut_off_at_the_bound(tmp_path: Path) -> None
     with listener(tmp_path / "store.db") as running:
         chunks = (b" " * 10_000 for _ in range(10))
         answer = httpx.post(
-            running.url, content=chunks, headers={"Content-Type": "application/json"}, trust_env=False
+            running.url,
+            content=chunks,
+            headers={"Content-Type": "application/json"},
+            trust_env=False,
+            verify=NO_CERTIFICATES,
         )
     assert answer.status_code == 413
 
@@ -288,7 +293,10 @@ def test_a_message_in_chunks_is_kept(tmp_path: Path) -> None:
     content = json.dumps(body()).encode()
     with listener(tmp_path / "store.db") as running:
         chunks = (content[at : at + 10] for at in range(0, len(content), 10))
-        assert httpx.post(f"{running.url}/", content=chunks, trust_env=False).status_code == 200
+        assert (
+            httpx.post(f"{running.url}/", content=chunks, trust_env=False, verify=NO_CERTIFICATES).status_code
+            == 200
+        )
     assert rows(tmp_path / "store.db") == 1
 
 
@@ -402,7 +410,7 @@ async def test_a_flood_of_bad_messages_does_not_flood_the_log() -> None:
 
 
 def post(url: str, content: object) -> int:
-    return httpx.post(url, json=content, trust_env=False).status_code
+    return httpx.post(url, json=content, trust_env=False, verify=NO_CERTIFICATES).status_code
 
 
 def rows(store: Path) -> int:

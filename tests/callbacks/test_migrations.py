@@ -31,6 +31,7 @@ from batchlic.sandbox.config import CallbackConfig
 from batchlic.writer.summary import Summary
 from tests.callbacks.builders import PASSWORD, SETTINGS, USERNAME, failure, message_about, statuses
 from tests.endtoend.program import PATIENCE, batchlic, until
+from tests.loopback import NO_CERTIFICATES
 from tests.recovery.builders import (
     ACCOUNT,
     BATCH_SIZE,
@@ -336,7 +337,13 @@ def test_every_device_holds_the_license_that_the_results_say(tmp_path: Path) -> 
         folder = RunFolder(tmp_path / "move")
         run(folder.path, at, moving(tmp_path / "holders.csv"))
         totals = at.target.base_url.replace("/api", "/sandbox/totals")
-        until(lambda: not httpx.get(totals, trust_env=False, timeout=PATIENCE).json()["callbacks_pending"])
+        until(
+            lambda: (
+                not httpx.get(totals, trust_env=False, verify=NO_CERTIFICATES, timeout=PATIENCE).json()[
+                    "callbacks_pending"
+                ]
+            )
+        )
         with closing(Store.open(store)) as kept:
             reconcile(folder, kept)
         books = at.licenses()

@@ -29,7 +29,7 @@ from tests.endtoend.program import (
 from tests.forking import serving
 
 TARGET = ("--account", ACCOUNT, "--sku", FLEXIBLE)
-WAIT = ("--wait-callbacks", "1m", "--listen-port", "0")
+WAIT = ("--wait-callbacks", "10m", "--listen-port", "0")
 
 
 @pytest.mark.parametrize(

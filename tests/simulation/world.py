@@ -2,7 +2,8 @@
 
 A seed determines a scenario: inventory, SKU, limits, faults, bad devices, the commits at which the process is
 killed, and how often an operator settles the devices in doubt. The tests compare the journal with the
-sandbox's books.
+sandbox's books. The batches of a sync, with two
+actions, are sent in two phases.
 """
 
 import random
@@ -22,7 +23,7 @@ from trio.testing import MockClock
 
 from batchlic.carrier.answers import Answer, Outcome
 from batchlic.carrier.auth import CarrierUnreachable
-from batchlic.carrier.catalog import SKUS, LicenseType
+from batchlic.carrier.catalog import SKUS, Action, LicenseType
 from batchlic.carrier.client import CALLBACK_SERVICE, AccountError, CarrierClient, open_client
 from batchlic.carrier.credentials import Credentials, Secret
 from batchlic.carrier.messages import Device, DeviceId, EncodedDevice
@@ -49,6 +50,7 @@ from batchlic.sandbox.config import (
     SandboxConfig,
     TokenConfig,
 )
+from batchlic.sandbox.request_bodies import DeviceBody, DeviceIdBody
 from batchlic.sandbox.responses import ASKED_WAIT
 from tests.journal.builders import identity
 from tests.simulation.limits import seed_chance
@@ -92,6 +94,21 @@ class Scenario:
     """`kills` of the sessions after each time that an operator settles the devices in doubt."""
 
     @property
+    def phases(self) -> list[list[Batch]]:
+        """The batches that are sent one after another: a phase is not begun before the last one is done."""
+        return [list(phase) for _, phase in groupby(self.batches, key=lambda batch: batch.planned_action)]
+
+    @property
+    def removals(self) -> set[str]:
+        """The devices that lose their license. They have one at the start."""
+        return {
+            imei_of(device)
+            for batch in self.batches
+            if batch.action is Action.UNASSIGN
+            for device in batch.devices
+        }
+
+    @property
     def has_unknown_errors(self) -> bool:
         """Whether the carrier refuses some devices with an error that batchlic does not know."""
         return bool(self.poisoned) and self.poison_code == UNKNOWN_CODE
@@ -125,7 +142,9 @@ class SimulatedRun:
 
     scenario: Scenario
     executions: Counter[str]
-    """How often each device was executed."""
+    """How often the request for each device was executed."""
+    licensed: set[str]
+    """The devices with a license at the end."""
     executed_ids: dict[str, str | None]
     """The X-Request-ID of each executed request, by its requestId."""
     history: list[Event]
@@ -341,6 +360,7 @@ def simulate(scenario: Scenario) -> SimulatedRun:
 async def _simulate(scenario: Scenario) -> SimulatedRun:
     sandbox = Sandbox(scenario.sandbox)
     sandbox._listeners.register(ACCOUNT, msgspec.json.encode(LISTENER))
+    _license_removals(scenario, sandbox)
     network, pool_observer = _Network(sandbox.transport()), _Observer()
     counts: list[tuple[int, LicenseCount | None]] = []
 
@@ -352,13 +372,14 @@ async def _simulate(scenario: Scenario) -> SimulatedRun:
     sessions, gave_up = 0, False
     for number, kills in enumerate([scenario.kills, *scenario.kills_after_settling]):
         if number:
-            _settle(scenario, engine, _executions(sandbox))
+            _settle(scenario, engine, _executions(scenario, sandbox))
         more, is_done = await _run_sessions(scenario, network, pool_observer, engine, kills, ask=ask)
         sessions += more
         gave_up |= not is_done
     return SimulatedRun(
         scenario=scenario,
-        executions=_executions(sandbox),
+        executions=_executions(scenario, sandbox),
+        licensed={record.imei for record in sandbox.books.records() if record.imei and record.licenses},
         executed_ids={done.request_id: done.x_request_id for done in sandbox.books.executions},
         history=list(Journal(engine).history()),
         sessions=sessions,
@@ -448,8 +469,21 @@ def _settle(scenario: Scenario, engine: sa.Engine, executions: Counter[str]) -> 
             )
 
 
-def _executions(sandbox: Sandbox) -> Counter[str]:
-    return Counter({record.imei: record.assigned for record in sandbox.books.records() if record.imei})
+def _executions(scenario: Scenario, sandbox: Sandbox) -> Counter[str]:
+    removals = scenario.removals
+    return Counter(
+        {
+            record.imei: record.unassigned if record.imei in removals else record.assigned
+            for record in sandbox.books.records()
+            if record.imei
+        }
+    )
+
+
+def _license_removals(scenario: Scenario, sandbox: Sandbox) -> None:
+    account = sandbox.books.account(ACCOUNT)
+    devices = [DeviceBody([DeviceIdBody(imei, "IMEI")]) for imei in sorted(scenario.removals)]
+    account.assign(scenario.sku, account.numbers_of(devices))
 
 
 async def _run_session(
@@ -468,17 +502,19 @@ async def _run_session(
     async with open_client("http://127.0.0.1/api", keys, transport=network) as client:
         flexible = frozenset(sku for sku, license in SKUS.items() if license is LicenseType.FLEXIBLE)
         client.remember(journal.owners_of_request_ids())
-        sender = Sender(
-            client=client,
-            journal=journal,
-            limiter=Limiter(max_concurrency=scenario.workers),
-            policy=RetryPolicy(resendable=flexible),
-            observer=pool_observer,
-        )
-        pool = Pool(sender, workers=scenario.workers)
-        accepted = pool.refusals.accepted
-        left = remaining(scenario.batches, journal, flexible, on_accepted=accepted)
-        await pool.deliver(left, before=partial(ask, client))
+        before: Callable[[], Awaitable[None]] | None = partial(ask, client)
+        for phase in scenario.phases:
+            sender = Sender(
+                client=client,
+                journal=journal,
+                limiter=Limiter(max_concurrency=scenario.workers),
+                policy=RetryPolicy(resendable=flexible),
+                observer=pool_observer,
+            )
+            pool = Pool(sender, workers=scenario.workers)
+            left = remaining(phase, journal, flexible, on_accepted=pool.refusals.accepted)
+            await pool.deliver(left, before=before)
+            before = None
 
 
 def _offload_until_killed(lifetime: int | None, commit_s: float) -> Offload:
