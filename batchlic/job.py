@@ -247,7 +247,7 @@ class LedgerUse(Table):
     allow_new: bool = False
     """Start although the carrier counts assigned licenses of which the ledger has no record."""
     use: bool = True
-    """Skip devices that are licensed by the ledger, and record the outcomes of the others in the ledger."""
+    """Skip devices that are licensed according to the ledger, and record the outcomes of the others."""
 
     @field_validator("path")
     @classmethod

@@ -1,9 +1,9 @@
-"""Finds the devices that a sync removes: licensed by the ledger, and gone from the inventory.
+"""Finds the devices that a sync removes: licensed according to the ledger, and gone from the inventory.
 
-All doubt is in favor of the license. A device is gone only if none of its identifiers is in the inventory,
-under any account and SKU, in a rejected row or a damaged cell included. Identifiers that the ledger has seen
-together belong to one device. A device is licensed only if its record is the newest one of all its
-identifiers.
+A device keeps its license if anything is unclear. A device is gone only if none of its identifiers is in the
+inventory, under any account and SKU, in a rejected row or a damaged cell included. Identifiers that the
+ledger has seen together belong to one device. A device is licensed only if its record is the newest one of
+all its identifiers.
 """
 
 from collections import Counter

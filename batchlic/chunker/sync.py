@@ -46,7 +46,7 @@ _NOT_ASSIGNED = 1 + max(EXCLUDED_MARKS.values())
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Removals:
-    """How many devices of an account and SKU are licensed by the ledger, and how many of them are gone."""
+    """How many devices the ledger has as licensed for an account and SKU, and how many are gone."""
 
     account_name: str
     sku_number: str

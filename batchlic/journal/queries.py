@@ -77,7 +77,7 @@ class JournalQueries:
 
     @property
     def final_session_end(self) -> SessionEnd | None:
-        """The end of the run; None while a session is active, or after it was killed."""
+        """The end of the run; None while a session is at work, or after it was killed."""
         newest_first = tables.session_ends.c.id.desc()
         last_seq = self._scalar(sa.select(tables.session_ends.c.last_seq).order_by(newest_first))
         return self.session_ends()[-1] if last_seq == self._last_seq else None
@@ -201,24 +201,6 @@ class JournalQueries:
         is_implausible = tables.answers.c.retry_after_s >= MAX_WAIT_S
         return self._scalar(sa.select(tables.answers.c.seq).where(is_implausible).limit(1)) is not None
 
-    def settled(self) -> tuple[int, int]:
-        """Devices accepted, and devices failed for good, by answers and by the last settlements."""
-        devices = tables.intents.c.device_count
-        sums = [
-            sa.func.coalesce(sa.func.sum(devices).filter(condition), 0)
-            for condition in (
-                tables.answers.c.outcome == Outcome.ACCEPTED.value,
-                sa.and_(tables.answers.c.outcome == Outcome.REFUSED.value, tables.answers.c.final),
-            )
-        ]
-        with self._reading() as connection:
-            accepted, failed = connection.execute(sa.select(*sums).select_from(_ANSWERED)).one()
-            settled = {str(status): int(total) for status, total in connection.execute(_LAST_SETTLED)}
-        return (
-            int(accepted) + settled.get(DeviceStatus.ACCEPTED, 0),
-            int(failed) + settled.get(DeviceStatus.FAILED, 0),
-        )
-
     @property
     def last_answer(self) -> Attempt | None:
         """The newest request with an answer; None before the first answer."""
@@ -317,18 +299,6 @@ _ENDED_LATER_AT = (
 
 _HEARD_AT = sa.case((_ENDED_LATER_AT < _ANSWERED_AT, _ENDED_LATER_AT), else_=_ANSWERED_AT)
 """When an answer came at the latest, in microseconds since 1970, whatever the clock showed at that time."""
-
-_LAST_SETTLED = (
-    sa.select(tables.settlements.c.status, sa.func.sum(tables.settlements.c.device_count))
-    .where(
-        tables.settlements.c.seq.in_(
-            sa.select(sa.func.max(tables.settlements.c.seq)).group_by(
-                tables.settlements.c.batch_id, tables.settlements.c.step, tables.settlements.c.part
-            )
-        )
-    )
-    .group_by(tables.settlements.c.status)
-)
 
 _ATTEMPT_COLUMNS = [
     (tables.intents.c if name in tables.intents.c else tables.answers.c)[name] for name in Attempt._fields

@@ -242,8 +242,8 @@ def _check_plan(job: Job, plan: Plan) -> Iterator[Finding]:
         if status != DeviceStatus.SKIPPED:
             yield warning(
                 "plan",
-                f"{counted(devices, 'device')} {status.replace('_', ' ')} by the ledger, and left out: "
-                "settle them in the run that has them in doubt (batchlic runs --failed)",
+                f"{counted(devices, 'device')} {status.replace('_', ' ')} according to the ledger, "
+                "and left out: settle them in the run that has them in doubt (batchlic runs --failed)",
             )
 
 
@@ -319,7 +319,10 @@ def check_store(location: str | None, *, is_needed: bool) -> Iterator[Finding]:
                 "BATCHLIC_LISTENER_STORE",
             )
         else:
-            yield ok("store", "none is set (BATCHLIC_LISTENER_STORE), so no callback is read here")
+            yield ok(
+                "store",
+                "none is set, so no callbacks are read here; to read them, set BATCHLIC_LISTENER_STORE",
+            )
         return
     path = None if "://" in location else Path(location)
     if path is not None and not path.exists():

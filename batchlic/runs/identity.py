@@ -19,7 +19,7 @@ from batchlic.reader.inputs.addresses import Address, Downloaded, fetched, shown
 from batchlic.reader.inputs.databases import Database, refuse_without_query
 from batchlic.reader.inputs.sources import expanded
 from batchlic.reader.inputs.streams import STDIN, is_remote
-from batchlic.runs.folder import RunFolder
+from batchlic.runs.folder import RunFolder, missing_folder
 from batchlic.runs.target import Target
 
 _GUARDS = ("inventory.allow_empty", "inventory.min_rows", "inventory.max_change")
@@ -167,7 +167,7 @@ def refuse_without_journal(folder: RunFolder) -> None:
         if os.path.lexists(folder.journal):
             return
         if not folder.path.is_dir():
-            raise RunFolderError(f"{folder.path}: there is no such run folder")
+            raise missing_folder(folder.path)
     if left_by_a_run(folder):
         raise RunFolderError(f"{folder.journal}: the journal is lost{_files_left(folder)}")
     raise RunFolderError(f"{folder.journal}: there is no journal, so nothing was ever sent from this folder")

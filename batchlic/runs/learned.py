@@ -22,9 +22,9 @@ from batchlic.pool.limiter.findings import Calls, Limit, Rate, Window
 from batchlic.reader.scans import scan_parquet
 
 MAX_AGE = timedelta(days=30)
-"""Older limits are removed: the contract may be another one by then. A monthly run still gains from them."""
+"""Older limits are removed: the contract may have changed by then. A monthly run still gains from them."""
 RISES_DAILY = 1.1
-"""Times that the rate at which requests were refused may have risen in a day; so it is tried sooner."""
+"""Factor by which the refused rate grows with each day of age, so that an older limit is tested sooner."""
 
 _Positive = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 _Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
@@ -45,7 +45,7 @@ class LearnedLimit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     period_s: _Positive | None = None
     calls: Annotated[int, msgspec.Meta(ge=1)] | None = None
     refusal_s: _Seconds = 0.0
-    """Seconds that everyone waits after a refusal."""
+    """Seconds that all workers wait after a refusal."""
     silent_s: _Seconds = 0.0
     """The same where the carrier does not say so."""
     is_noise: bool = False
@@ -143,9 +143,11 @@ class Memory:
         except FileNotFoundError:
             return LearnedLimits()
         except OSError as error:
-            self._warn(f"{path}: can't be read ({error.strerror}): the limit is found anew")
+            self._warn(f"{path}: can't be read ({error.strerror}): this run searches for the limit again")
         except (ValueError, RecursionError):
-            self._warn(f"{path}: this file is damaged: the limit is found anew, and the file replaced")
+            self._warn(
+                f"{path}: this file is damaged: this run searches for the limit again, and replaces the file"
+            )
         return LearnedLimits()
 
     def _warn(self, message: str) -> None:

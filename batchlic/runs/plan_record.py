@@ -21,7 +21,7 @@ from batchlic.reader.inputs.addresses import shown
 from batchlic.reader.inputs.databases import in_folder
 from batchlic.reader.inputs.streams import STDIN
 from batchlic.reader.scans import scan_parquet
-from batchlic.runs.folder import RunFolder
+from batchlic.runs.folder import RunFolder, missing_folder
 from batchlic.runs.identity import hint_at_order, inputs_of, sha256_of, without_secrets
 from batchlic.runs.preflight import planned_groups
 
@@ -158,7 +158,7 @@ def read_plan_record(folder: RunFolder) -> tuple[PlanRecord, str]:
 
 def _without_record(folder: RunFolder) -> str:
     if not folder.path.is_dir():
-        return f"{folder.path}: there is no such run folder"
+        return str(missing_folder(folder.path))
     if folder.plan.exists():
         return f"{folder.plan_record}: is missing, so nobody knows what this plan was made from; plan again"
     return f"{folder.path}: there is no plan; make one: batchlic plan INVENTORY --run-dir {folder.path}"

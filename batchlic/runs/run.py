@@ -13,7 +13,7 @@ import msgspec
 from batchlic.carrier.catalog import Action
 from batchlic.chunker import DeviceStatus, Fit, Plan, PlanGroup, write_plan
 from batchlic.chunker.sync import SyncRules
-from batchlic.errors import ExitCode, RefusedToStart, RunFolderError, UsageError
+from batchlic.errors import ExitCode, RefusedToStart, UsageError
 from batchlic.events import EventStream, Phase
 from batchlic.job import Job
 from batchlic.journal import SANDBOX, Journal, PlanApproval
@@ -24,7 +24,7 @@ from batchlic.runs.canary import gate_of
 from batchlic.runs.descriptors import connections_for
 from batchlic.runs.estimate import Estimate, describe_licenses, describe_time, estimate
 from batchlic.runs.finalize import final_summary, is_finished, now
-from batchlic.runs.folder import RunFolder
+from batchlic.runs.folder import RunFolder, missing_folder
 from batchlic.runs.guards import Guards, guards_of
 from batchlic.runs.identity import (
     identify,
@@ -246,7 +246,7 @@ def resume(
     """
     events = events or EventStream()
     if not folder.path.is_dir():
-        raise RunFolderError(f"{folder.path}: there is no such run folder")
+        raise missing_folder(folder.path)
     connections_for(1)  # raises if there are too few descriptors
     with finishing(), folder.locked(), closing(recovered_journal(folder)) as journal:
         job = job_of(journal.identity)

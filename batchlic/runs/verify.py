@@ -56,7 +56,7 @@ def verify(folder: RunFolder) -> Verification:
     """Recompute the audit's chain, and compare plan, audit, results, rejects and summary with the journal.
 
     This writes nothing. Raises RunFolderError if there is no journal, NoAccess if a file can't be opened,
-    and RefusedToStart while a session is active.
+    and RefusedToStart while a session is at work.
     """
     refuse_without_journal(folder)
     with folder.quiet():

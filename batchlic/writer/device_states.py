@@ -85,7 +85,7 @@ _ONE_DEVICE: Schema = _WHOLE_BATCH | {"offset": pl.Int64()}
 _WHY_EXCLUDED = {
     DeviceStatus.IN_DOUBT.value: "in doubt since an earlier run, so not sent: resume or settle that run; "
     "`batchlic ledger show` names it",
-    DeviceStatus.FAILED.value: "holds both licenses since an earlier run, by the ledger: nothing was sent. "
+    DeviceStatus.FAILED.value: "holds both licenses since an earlier run, according to the ledger; not sent. "
     "If that run was stopped, `batchlic resume` it; otherwise `batchlic unassign` takes the old license",
 }
 
@@ -264,7 +264,7 @@ def _why_left_alone() -> pl.Expr:
     is_skipped = pl.col("held") == DeviceStatus.SKIPPED.value
     return (
         pl.when(is_skipped & pl.col("action").is_null())
-        .then(pl.lit("has no license, by the ledger: the job assigns none"))
+        .then(pl.lit("has no license, according to the ledger: the job assigns none"))
         .when(is_skipped & (pl.col("action") == Action.UNASSIGN.value))
         .then(pl.lit("gone from the inventory, but a Lifetime license can't be taken back"))
     )

@@ -38,7 +38,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     finished_at: str | None
     devices_per_second: float | None
     exit_code: int | None
-    """None while a session is active, or after it was killed."""
+    """None while a session is at work, or after it was killed."""
     unconfirmed: int = 0
     """Devices that are accepted and not confirmed, if the job requires confirmation."""
     stopped_because: str | None = None

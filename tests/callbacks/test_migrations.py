@@ -142,7 +142,7 @@ def test_a_message_about_several_devices_is_about_one_step(tmp_path: Path) -> No
     [
         (["assign"], "holds no license: sorry", 0, 0),
         (["unassign"], "holds both licenses: sorry", 1, 1),
-        (["unassign", "assign"], "has its old license still: sorry", 1, 0),
+        (["unassign", "assign"], "still has its old license: sorry", 1, 0),
     ],
 )
 def test_a_device_with_a_failed_step_is_reported_with_its_license(  # noqa: PLR0917 - one column each
@@ -205,7 +205,7 @@ def test_a_denied_first_step_prevents_the_second_step(tmp_path: Path, order: str
         assert resume(folder, at.target).statuses == {"accepted": DEVICES - 1, "failed": 1}
         assert at.licenses()[denied] == ({FLEXIBLE: 1, NEW: 1} if order == "auto" else {})
     assert row(folder, denied)[f"{second}_status"] is None
-    assert row(folder, denied)["error_message"] == "has its old license still: sorry"
+    assert row(folder, denied)["error_message"] == "still has its old license: sorry"
     assert verify(folder).findings == []
 
 
@@ -246,7 +246,7 @@ def test_a_license_that_a_callback_reports_as_kept_is_not_given_back(tmp_path: P
         resume(folder, at.target)
     assert {row(folder, device)["restore_status"] for device in others} == {"accepted"}
     assert row(folder, denied)["restore_status"] is None
-    assert row(folder, denied)["error_message"] == "has its old license still: sorry"
+    assert row(folder, denied)["error_message"] == "still has its old license: sorry"
 
 
 # -- doubt ----------------------------------------------------------------------------------------------
@@ -281,7 +281,7 @@ def test_a_first_step_proven_failed_leaves_the_old_license(tmp_path: Path) -> No
         doubtful = pl.read_parquet(folder.results).filter(status="in_doubt")["imei"].to_list()
         summary = reconciled(folder, strange(folder, doubtful, failed=True))
     assert summary.statuses == {"accepted": DEVICES - BATCH_SIZE, "failed": BATCH_SIZE}
-    assert row(folder, doubtful[0])["error_message"] == "has its old license still: sorry"
+    assert row(folder, doubtful[0])["error_message"] == "still has its old license: sorry"
 
 
 def test_if_answers_of_both_steps_are_lost_a_message_proves_none(tmp_path: Path) -> None:
@@ -352,7 +352,7 @@ def test_every_device_holds_the_license_that_the_results_say(tmp_path: Path) -> 
         None: {NEW: 1},
         "holds no license": {},
         "holds both licenses": {FLEXIBLE: 1, NEW: 1},
-        "has its old license still": {FLEXIBLE: 1},
+        "still has its old license": {FLEXIBLE: 1},
     }
     by_books = {device: books[device] for device in results["imei"]}
     assert by_books == {r["imei"]: expected[r["error_message"]] for r in results.iter_rows(named=True)}
