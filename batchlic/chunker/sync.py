@@ -137,7 +137,7 @@ def _left_alone(gone: GoneDevices, fleet: Fleet, rules: SyncRules, not_assigned:
     elif removable and fleet.cut_off:
         notes.append(
             f"{counted(removable, 'gone device')} not removed, because {', '.join(fleet.cut_off)} may be cut "
-            "off: its last row is rejected, and no newline follows"
+            "off: its last row is rejected or short, and no newline follows"
         )
     if irrevocable:
         left = counted(irrevocable, "gone device")

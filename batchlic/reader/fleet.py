@@ -43,6 +43,7 @@ PLAN_ORDER = pl.coalesce(pl.col("imei_number") + -(2**63), "iccid_number")
 
 _ORDINAL: Schema = {"ordinal": pl.UInt32()}
 _ORIGINAL_CELLS: Schema = _ORDINAL | CELL_COLUMNS
+_UNEVEN: Schema = {"cells": pl.String()}
 _REJECTS: Schema = _ORDINAL | {"source": pl.String()} | REJECT_COLUMNS
 
 
@@ -77,12 +78,13 @@ class Fleet:
         )
         self.rows_read = 0
         self.cut_off: list[str] = []
-        """Texts that seem to be cut off: they end without a newline, in a row that is rejected."""
+        """Texts that seem to be cut off: they end without a newline, in a row that is rejected or short."""
         self.rejected: Counter[str] = Counter()
         self.targets = TargetTable(options)
         self.devices = DeviceRows(scratch)
         self._original_cells = Spool(scratch / "cells", _ORIGINAL_CELLS, TEXTS_BYTES)
         self._invalid = Spool(scratch / "invalid", _REJECTS, TEXTS_BYTES)
+        self._uneven = Spool(scratch / "uneven", _UNEVEN, TEXTS_BYTES)
         self._duplicates = Spool(scratch / "duplicates", _REJECTS, TEXTS_BYTES)
 
     def read(self, name: str | Address | Database) -> None:
@@ -122,7 +124,7 @@ class Fleet:
             if not self._options.allow_empty:
                 raise no_rows_error(inventory)
             notes.append(f"{name}: the {'query returns' if inventory.is_query else 'file has'} no rows")
-        if is_last_rejected and not inventory.ending.has_newline:
+        if (is_last_rejected or inventory.ending.is_short) and not inventory.ending.has_newline:
             self.cut_off.append(name)
         self.sources.append(Source(name, self.rows_read - start))
         self.notes.extend(notes)
@@ -150,6 +152,7 @@ class Fleet:
         self.devices.append(block.valid.select(ordinal, *duplicates.IDENTIFIERS, codes))
         self._original_cells.append(block.original_cells.select(ordinal, *CELLS))
         self._invalid.append(block.rejects.select(ordinal, *place, *CELLS, "reason", "message"))
+        self._uneven.append(block.uneven.to_frame("cells"))
         self.rejected.update(block.rejects["reason"].to_list())
         self.rows_read += block.height
 
@@ -211,9 +214,14 @@ class Fleet:
             yield rows.with_columns(*self._places("ordinal"), rank.alias("rank"))
 
     def invalid_cells(self) -> Iterator[pl.DataFrame]:
-        """The cells (columns CELLS) of the rejects that are no device rows, as they are in the file."""
+        """The cells (String) of the rejects that are no device rows, as they are in the file.
+
+        Of a row with fewer or more cells than the header, these are all cells: an identifier may be in any.
+        """
         for frame in self._invalid.frames():
             yield frame.select(*CELLS)
+        for frame in self._uneven.frames():
+            yield frame.select(pl.col("cells").str.split("\n").explode(empty_as_null=True, keep_nulls=False))
 
     def rejects(self) -> pl.LazyFrame:
         """The rejected rows in input order (columns of REJECT_COLUMNS, `source`, `ordinal`)."""

@@ -12,6 +12,8 @@ from batchlic.reader.roles import Role
 SHORT = "short"
 LONG = "long"
 """Optional columns of a block (Boolean): the row has fewer cells than the header, or more and they matter."""
+UNEVEN = "uneven"
+"""Optional column of a block (String): all cells, one a line, of a row with fewer or more than the header."""
 
 NO_VALUE = "#FORMULA"
 """Begins the text of a formula whose value the workbook does not have."""
@@ -22,9 +24,13 @@ Block: TypeAlias = Callable[[], pl.DataFrame]
 
 @dataclass(slots=True)
 class Ending:
-    """How a text ends: known after its last block. A text that was cut off rarely ends with a newline."""
+    """How a text ends: known after its last block. A text that was cut off rarely ends with a newline.
+
+    `is_short`: its last line has fewer cells than the header.
+    """
 
     has_newline: bool = True
+    is_short: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

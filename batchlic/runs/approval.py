@@ -158,10 +158,10 @@ def find_approval(folder: RunFolder, record: PlanRecord, record_sha256: str) -> 
 def notes_on_approval(approval: PlanApproval, folder: RunFolder) -> list[str]:
     """Who approved the plan, for the summary; and if the system could not have kept the two apart."""
     notes = [f"the plan was approved by {approval.approver} at {time_on_terminal(approval.approved_at)}"]
-    if 0 in {os.geteuid(), *_owners(folder)}:
+    if 0 in {os.geteuid(), approval.uid, *_owners(folder)}:
         notes.append(
-            "the plan was made or sent by root, who can write files in any name: the approval guards against "
-            "mistakes, not against the administrator"
+            "the plan was made, approved or sent by root, who can write files in any name: the approval "
+            "guards against mistakes, not against the administrator"
         )
     return notes
 

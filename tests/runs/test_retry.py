@@ -131,7 +131,7 @@ def test_a_code_chooses_among_the_failed_devices(runs: Runs) -> None:
             f"left out: 1 failed device in earlier retries: {runs.path}/second",
         ]
         assert {*runs.sent("third")} == {imei(3), imei(7)}
-        with pytest.raises(RefusedToStart, match=r"are in .*second, .*third"):
+        with pytest.raises(RefusedToStart, match=r"in earlier retries: .*second, .*third"):
             runs.retry(target, "fourth")
     assert {path.name for path in runs.path.iterdir() if path.is_dir()} - {".locks"} == {
         "first",
@@ -246,3 +246,18 @@ def test_the_command_retries_and_the_folder_can_be_pruned(tmp_path: Path) -> Non
     assert "Retry of" in shown.err
     pruned = prune(tmp_path / "runs", ended_before=datetime(2100, 1, 1, tzinfo=UTC), dry_run=True)
     assert found["run_id"] in {run.run_id for run in pruned.deleted}, pruned
+
+
+@pytest.mark.parametrize("action", ["unassign", "assign"])
+def test_a_device_whose_license_a_later_run_has_changed_is_not_sent(runs: Runs, action: str) -> None:
+    """Only the device of the other failure is left: the third one was decided about later."""
+    runs.begin(action=action)
+    other = {"assign": "unassign", "unassign": "assign"}[action]
+    (runs.path / "one.csv").write_text(f"IMEI\n{imei(3)}\n")
+    one = {"inventory": {"files": [str(runs.path / "one.csv")]}, "name": "one", "ledger": {"allow_new": True}}
+    with carrier() as target:
+        for number, again in enumerate([action, other]):
+            start(runs.job(action=again, **one), RunFolder(runs.path / str(number)), target, run_id=again)
+        summary = runs.retry(target)
+    assert {*runs.sent()} == {imei(7), imei(9)}
+    assert "left out: 1 failed device whose license a later run has changed" in summary.notes

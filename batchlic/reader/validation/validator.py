@@ -1,12 +1,12 @@
 """Validates one block of cells: valid rows become integers, and other rows become rejects with a reason."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import polars as pl
 
 from batchlic.reader.columns.headers import fold
-from batchlic.reader.inventory import LONG, SHORT
+from batchlic.reader.inventory import LONG, SHORT, UNEVEN
 from batchlic.reader.options import ReadOptions
 from batchlic.reader.roles import IDENTIFIERS, TARGETS, Role
 from batchlic.reader.streaming import Schema
@@ -29,6 +29,7 @@ class ValidatedBlock:
     (REJECT_COLUMNS): the cells of the other rows, and why they are rejected. `foreign_accounts` (String): the
     account cells of the valid rows for which the job's account counts. `wrong_check_digits`: identifiers by
     role and number of digits. `height`: the number of valid and rejected rows, without repeated header lines.
+    `uneven` (String): all cells of the rejects that have fewer or more cells than the header.
     """
 
     height: int
@@ -37,6 +38,7 @@ class ValidatedBlock:
     rejects: pl.DataFrame
     foreign_accounts: pl.Series
     wrong_check_digits: Mapping[tuple[Role, int], int]
+    uneven: pl.Series = field(default_factory=lambda: pl.Series(dtype=pl.String))
 
 
 class Validator:
@@ -85,6 +87,7 @@ class Validator:
             rejects.select(map(_copied, REJECT_COLUMNS)),
             cleaned.filter("account_is_foreign")["account_cell"] + "",
             self._wrong_check_digits(unproven),
+            uneven=_texts_of(rejects[ROW], frame),
         )
 
     def _completed(self, block: pl.DataFrame) -> pl.DataFrame:
@@ -132,6 +135,13 @@ class Validator:
             lengths = cleaned.filter(is_wrong)[f"{role}_digits"].str.len_bytes().value_counts()
             counts |= {(role, digits): count for digits, count in lengths.iter_rows()}
         return counts
+
+
+def _texts_of(rejected: pl.Series, frame: pl.DataFrame) -> pl.Series:
+    """UNEVEN of the rejected rows, copied: see `_copied`."""
+    if UNEVEN not in frame.columns:
+        return pl.Series(dtype=pl.String)
+    return frame.filter(pl.col(ROW).is_in(rejected.implode()))[UNEVEN].drop_nulls() + ""
 
 
 def _copied(column: str) -> pl.Expr:
