@@ -40,6 +40,7 @@ class Inventory:
     `roles`: the roles that have a column, or a constant. `headers`: the headers of the columns by role; empty
     if the file has no header that its rows could repeat. `constants`: the cell of a role that is the same for
     all rows. `notes`: facts for the operator about how the inventory is read. `ending`: how a text ends.
+    `is_query`: whether the rows are those of a query.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Inventory:
     constants: Mapping[Role, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
     ending: Ending = field(default_factory=Ending)
+    is_query: bool = False
 
 
 def block_of(rows: Sequence[Sequence[str | None]], roles: Sequence[Role], are_long: Sequence[bool]) -> Block:
@@ -67,8 +69,11 @@ def empty(name: str, where: str = "") -> Inventory:
 def no_rows_error(inventory: Inventory) -> InventoryError:
     """The error for an inventory without rows."""
     what = "the file has a header and no rows" if inventory.roles else "the file is empty"
+    advice = (
+        "the query returns no rows. Check the query" if inventory.is_query else f"{what}. Check the export"
+    )
     return InventoryError(
-        f"{inventory.name}: {what}. Check the export. If it is right that there are no rows, give "
+        f"{inventory.name}: {advice}. If it is right that there are no rows, give "
         f"--allow-empty, or set allow_empty = true in the job's [inventory]"
         f"{''.join(f'; note: {note}' for note in inventory.notes)}"
     )

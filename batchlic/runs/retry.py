@@ -234,6 +234,7 @@ _HAS_ONLY_ITS_OLD_LICENSE = (
 def _job(job: Job, to: RunFolder, *, consent_lifetime: bool, allow_new: bool) -> Job:
     inventory = {
         "files": [str(to.retried)],
+        "query": None,
         "columns": _COLUMNS,
         "format_profile": None,
         "sheet": None,

@@ -64,19 +64,30 @@ def _are_joined(file: IO[bytes]) -> bool:
 
 def from_stream(source: streams.Opened, options: ReadOptions) -> Inventory:
     """Open an Arrow IPC stream."""
-    with _readable(source.name):
-        frames = arrow_stream.frames(source.name, source.stream)
+    return from_frames(source.name, arrow_stream.frames(source.name, source.stream), options)
+
+
+def from_frames(
+    name: str, frames: Iterator[pl.DataFrame], options: ReadOptions, *, is_query: bool = False
+) -> Inventory:
+    """An inventory of frames with the same columns. The first one has no rows."""
+    with _readable(name):
         empty = next(frames)
         first = next(frames, empty)
-    read = _columns(source.name, first.lazy(), options)
+    read = _columns(name, first.lazy(), options)
 
     def blocks() -> Iterator[Block]:
-        with _readable(source.name):
+        with _readable(name):
             for frame in chain([first], frames):
                 yield partial(frame.select, read.cells)
 
     return Inventory(
-        name=source.name, roles=read.headers.keys(), headers=read.headers, blocks=blocks, notes=read.notes
+        name=name,
+        roles=read.headers.keys(),
+        headers=read.headers,
+        blocks=blocks,
+        notes=read.notes,
+        is_query=is_query,
     )
 
 
