@@ -36,6 +36,9 @@ from batchlic.writer.audit import AUDIT
 from batchlic.writer.callback_outcomes import OUTCOMES
 from batchlic.writer.device_states import RESULTS
 from batchlic.writer.summary import Summary
+from tests.postgresql import PostgreSQL
+from tests.reader.builders import ACCOUNT, iccid, imei
+from tests.reader.databases import duckdb_file, postgresql_table, sqlite_file
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -99,6 +102,37 @@ def test_the_snippets_run(snippet: str, checkout: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
+
+
+def test_the_commands_of_the_page_on_databases_run(
+    tmp_path: Path, postgresql: PostgreSQL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (ROOT / "docs" / "databases.md").read_text()
+    written = "postgresql://reader@db.example.com/inventory"
+    address = postgresql.new_database("inventory")
+    [job] = blocks("toml", page)
+    (tmp_path / "nightly.toml").write_text(job.replace(written, address))
+    rows = [(imei(number), iccid(number), ACCOUNT) for number in range(3)]
+    types = "imei text, iccid text, account text"
+    sqlite_file(tmp_path / "fleet.db", rows, types, table="devices")
+    duckdb_file(tmp_path / "warehouse.duckdb", rows, types, table="devices")
+    postgresql_table(address, [(*row, "active") for row in rows], f"{types}, state text", table="device")
+    for view in (
+        "CREATE VIEW devices AS SELECT imei, account, state FROM device",
+        "CREATE VIEW sims AS TABLE device",
+    ):
+        postgresql.execute(view, "inventory")
+    monkeypatch.chdir(tmp_path)
+    done = [
+        CliRunner(env={"BATCHLIC_STATE_DIR": str(tmp_path)}).invoke(
+            app, shlex.split(line.replace(written, address))
+        )
+        for line in blocks("console", page)[0].replace("$ batchlic ", "").splitlines()
+    ]
+    assert len(done) == 4
+    assert all("3 rows read" in one.stderr or "3  rows" in one.stderr for one in done), [
+        one.output for one in done
+    ]
 
 
 def test_every_make_target_that_is_named_exists() -> None:

@@ -94,12 +94,17 @@ class InventoryOptions:
             help="Seconds to wait for an answer or data of an inventory's server [60].",
         ),
     ] = None
+    query: Annotated[
+        str | None,
+        typer.Option(metavar="SQL", help="Query that reads the inventories that are databases."),
+    ] = None
 
     def values(self) -> FlagValues:
         """The options that were given, by table and key of a job file. Raises UsageError for --column."""
         return {
             "inventory": {
                 "download_timeout": self.download_timeout,
+                "query": self.query,
                 "id_kind": self.id_kind,
                 "columns": self._columns(),
                 "keep": [column for given in self.keep for column in given.split(",")] if self.keep else None,

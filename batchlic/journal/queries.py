@@ -126,13 +126,9 @@ class JournalQueries:
 
         Refusals after a lost answer don't count: such a request is sent again as it was.
         """
-        intents = tables.intents.c
-        of_part = sa.and_(intents.batch_id == batch_id, intents.step == step, intents.part == part)
-        attempts = tables.intents.outerjoin(tables.answers)
-        last_lost = sa.select(sa.func.max(intents.seq)).select_from(attempts).where(of_part, _IS_LOST)
-        is_earlier = intents.seq < sa.func.coalesce(last_lost.scalar_subquery(), _AFTER_ALL)
-        query = sa.select(sa.func.count()).select_from(attempts)
-        return int(self._scalar(query.where(of_part, tables.answers.c.is_refusal, is_earlier)))
+        with self._reading() as connection:
+            found = connection.execute(_REFUSALS, {"batch_id": batch_id, "step": step, "part": part})
+            return int(found.scalar_one())
 
     def lost_answers(self) -> list[LostAnswers]:
         """The parts of batches with requests whose answers are not known."""
@@ -278,6 +274,24 @@ _AFTER_ALL = 2**63 - 1
 _LAST_ENDED = sa.select(sa.func.coalesce(sa.func.max(tables.session_ends.c.last_seq), 0)).scalar_subquery()
 
 _IS_LOST = tables.answers.c.outcome.is_(None) | (tables.answers.c.outcome == Outcome.AMBIGUOUS.value)
+
+_ATTEMPTS = tables.intents.outerjoin(tables.answers)
+_OF_PART = sa.and_(
+    tables.intents.c.batch_id == sa.bindparam("batch_id"),
+    tables.intents.c.step.is_not_distinct_from(sa.bindparam("step")),
+    tables.intents.c.part == sa.bindparam("part"),
+)
+_LAST_LOST = sa.select(sa.func.max(tables.intents.c.seq)).select_from(_ATTEMPTS).where(_OF_PART, _IS_LOST)
+_REFUSALS = (
+    sa.select(sa.func.count())
+    .select_from(_ATTEMPTS)
+    .where(
+        _OF_PART,
+        tables.answers.c.is_refusal,
+        tables.intents.c.seq < sa.func.coalesce(_LAST_LOST.scalar_subquery(), _AFTER_ALL),
+    )
+)
+"""Made once, because it is executed before each request that is sent again."""
 
 _ANSWERED = tables.intents.join(tables.answers)
 

@@ -18,11 +18,15 @@ SETTLED_BY_CALLBACK = "a callback"
 
 
 class InventoryFile(msgspec.Struct, frozen=True, kw_only=True):
-    """One inventory at the start of the run. Size (bytes) and hash are None if it is not a file."""
+    """One inventory at the start of the run. Size (bytes) and hash are None if it is not a file.
+
+    Those of a database are of the text of the rows that `query` returned. Unset, the query is not encoded.
+    """
 
     name: str
     size: int | None = None
     sha256: str | None = None
+    query: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class LicenseCount(msgspec.Struct, frozen=True):

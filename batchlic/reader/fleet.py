@@ -10,8 +10,10 @@ import polars as pl
 from batchlic.errors import InventoryError, UsageError
 from batchlic.reader.columns.matching import did_you_mean, listed
 from batchlic.reader.devices import DEVICES, REJECTED, DeviceRows
+from batchlic.reader.formats.databases.reading import query_result
 from batchlic.reader.formats.opening import inventories
 from batchlic.reader.inputs.addresses import Address, Download, Downloaded, download
+from batchlic.reader.inputs.databases import Database, refuse_without_query
 from batchlic.reader.inputs.sources import expanded
 from batchlic.reader.inventory import Inventory, no_rows_error
 from batchlic.reader.kept_cells import KeptCells
@@ -51,11 +53,12 @@ def read_fleet(names: Sequence[str], options: ReadOptions, scratch: Path) -> "Fl
     """Read the inventories, whose names may be globs and folders, and reject their duplicates and conflicts.
 
     Data too large for memory goes to the folder `scratch`. Raises InventoryError if an inventory can't be
-    read, and UsageError if no inventory is given, if one is given twice, or if one has no column for the
-    account or the SKU while the options have no default.
+    read, and UsageError if no inventory is given, if one is given twice, if a database has no query, or if
+    one has no column for the account or the SKU while the options have no default.
     """
     fleet = Fleet(options, scratch)
     inputs = expanded(names)
+    refuse_without_query(inputs.databases, options.query)
     fleet.notes.extend(inputs.notes)
     for name in inputs.names:
         fleet.read(name)
@@ -90,9 +93,14 @@ class Fleet:
         self._uneven = Spool(scratch / "uneven", _UNEVEN, TEXTS_BYTES)
         self._duplicates = Spool(scratch / "duplicates", _REJECTS, TEXTS_BYTES)
 
-    def read(self, name: str | Address) -> None:
+    def read(self, name: str | Address | Database) -> None:
         """Read one more input to its end. Raises InventoryError and UsageError."""
-        if not isinstance(name, Address):
+        if isinstance(name, Database):
+            with query_result(name, self._options) as result:
+                self._read(result.inventory(self._options))
+                self.downloaded.append(result.finish())
+            return
+        if isinstance(name, str):
             self._read_all(name)
             return
         with download(name, self._options.download_timeout) as file:
@@ -121,7 +129,7 @@ class Fleet:
         if self.rows_read == start:
             if not self._options.allow_empty:
                 raise no_rows_error(inventory)
-            notes.append(f"{name}: the file has no rows")
+            notes.append(f"{name}: the {'query returns' if inventory.is_query else 'file has'} no rows")
         if (is_last_rejected or inventory.ending.is_short) and not inventory.ending.has_newline:
             self.cut_off.append(name)
         self.sources.append(Source(name, self.rows_read - start))

@@ -44,6 +44,7 @@ class Inventory:
     all rows. `notes`: facts for the operator about how the inventory is read. `ending`: how a text ends.
     `kept`: the names of the columns to keep that it has. `available`: the names of all its columns. Both may
     grow until the last block.
+    `is_query`: whether the rows are those of a query.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Inventory:
     ending: Ending = field(default_factory=Ending)
     kept: Collection[str] = ()
     available: Collection[str] = ()
+    is_query: bool = False
 
 
 def block_of(
@@ -80,8 +82,11 @@ def empty(name: str, where: str = "") -> Inventory:
 def no_rows_error(inventory: Inventory) -> InventoryError:
     """The error for an inventory without rows."""
     what = "the file has a header and no rows" if inventory.roles else "the file is empty"
+    advice = (
+        "the query returns no rows. Check the query" if inventory.is_query else f"{what}. Check the export"
+    )
     return InventoryError(
-        f"{inventory.name}: {what}. Check the export. If it is right that there are no rows, give "
+        f"{inventory.name}: {advice}. If it is right that there are no rows, give "
         f"--allow-empty, or set allow_empty = true in the job's [inventory]"
         f"{''.join(f'; note: {note}' for note in inventory.notes)}"
     )

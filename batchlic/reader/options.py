@@ -74,8 +74,9 @@ class ReadOptions:
     the sheet of a workbook (default: the first visible one). `accept_imeisv` converts 16-digit IMEISVs to
     IMEIs. `check_digit=False` accepts identifiers with a wrong check digit. `other_skus` are SKUs of the
     contract that the catalog does not have. `allow_empty` accepts inventories without rows.
-    `download_timeout`: seconds to wait for an answer of a server, or for more of a file. `keep`: the columns
-    whose cells are kept as text, by their names in the results: a header, path or position for each.
+    `download_timeout`: seconds to wait for an answer of a server, or for more of a file. `query` is the SQL
+    text that reads the inventories that are databases. `keep`: the columns whose cells are kept as text, by
+    their names in the results: a header, path or position for each.
     """
 
     action: Action = Action.ASSIGN
@@ -90,6 +91,7 @@ class ReadOptions:
     check_digit: bool = True
     allow_empty: bool = False
     download_timeout: float = 60.0
+    query: str | None = None
     other_skus: Mapping[str, LicenseType] = field(default_factory=dict)
     keep: Mapping[str, str] = field(default_factory=dict)
 

@@ -21,7 +21,9 @@ from batchlic.chunker import DeviceStatus, Plan, PlanGroup
 from batchlic.errors import BatchlicError, ExitCode
 from batchlic.figures import counted
 from batchlic.job import Job
+from batchlic.reader.formats.databases.reading import query_result
 from batchlic.reader.inputs.addresses import Address, address_of, download
+from batchlic.reader.inputs.databases import Database, refuse_without_query
 from batchlic.reader.inputs.sources import expanded
 from batchlic.reader.inputs.streams import STDIN, is_remote, opened
 from batchlic.runs.descriptors import connections_for, fewer_connections_note
@@ -138,11 +140,18 @@ def check_job(path: Path, job: Job) -> Iterator[Finding]:
 
 def check_inventories(job: Job) -> Iterator[Finding]:
     """Whether each inventory can be opened. Only its beginning is read."""
-    for name in expanded(job.inventory.files).names:
+    inputs = expanded(job.inventory.files)
+    refuse_without_query(inputs.databases, job.inventory.query)
+    for name in inputs.names:
         yield from attempted("inventory", lambda name=name: _check_inventory(name, job))  # type: ignore[misc]
 
 
-def _check_inventory(name: str | Address, job: Job) -> Iterator[Finding]:
+def _check_inventory(name: str | Address | Database, job: Job) -> Iterator[Finding]:
+    if isinstance(name, Database):
+        with query_result(name, job.read_options()) as result:
+            result.inventory(job.read_options())
+        yield ok("inventory", f"{name}: the query can be read")
+        return
     if name == STDIN or (isinstance(name, str) and _is_pipe(name)):
         yield ok("inventory", f"{name}: a stream, which only the run can read")
         return

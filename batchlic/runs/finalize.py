@@ -156,12 +156,13 @@ def summarize(
 ) -> Summary:
     """The run in figures; `final_session_end` is how it ended, None while a session is at work."""
     identity = journal.identity
+    queries = {file.name: file.query for file in identity.inputs if file.query is not msgspec.UNSET}
     return Summary(
         run_id=identity.run_id,
         job=identity.job["name"] or identity.job_action,
         action=identity.job_action,
         carrier=identity.carrier,
-        sources=[InventoryRows(name, rows) for name, rows in identity.sources],
+        sources=[InventoryRows(name, rows, queries.get(name)) for name, rows in identity.sources],
         rows_read=identity.rows_read,
         rejected=identity.rejected,
         planned=identity.planned,

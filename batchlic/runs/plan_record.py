@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,10 +18,11 @@ from batchlic.job import Job
 from batchlic.journal import InventoryFile, LicenseCount
 from batchlic.reader import Source
 from batchlic.reader.inputs.addresses import shown
+from batchlic.reader.inputs.databases import in_folder
 from batchlic.reader.inputs.streams import STDIN
 from batchlic.reader.scans import scan_parquet
 from batchlic.runs.folder import RunFolder, missing_folder
-from batchlic.runs.identity import inputs_of, sha256_of, without_secrets
+from batchlic.runs.identity import hint_at_order, inputs_of, sha256_of, without_secrets
 from batchlic.runs.preflight import planned_groups
 
 VERSION = 1
@@ -234,7 +236,8 @@ def _input_differences(record: PlanRecord) -> Iterator[str]:
         return
     for given, known in zip(now, then, strict=True):
         if given.sha256 != known.sha256:
-            yield f"{known.name} has changed ({given.size or 0:,} bytes, was {known.size or 0:,})"
+            sizes = f"({given.size or 0:,} bytes, was {known.size or 0:,})"
+            yield f"{known.name} has changed {sizes}{hint_at_order(given)}"
 
 
 def _with_files(job: Job, files: list[str]) -> Job:
@@ -243,4 +246,6 @@ def _with_files(job: Job, files: list[str]) -> Job:
 
 def _absolute(name: str) -> str:
     is_path = name != STDIN and "://" not in name and shown(name) == name
-    return os.path.abspath(name) if is_path else name  # noqa: PTH100 - a link stays a link
+    if not is_path:
+        return in_folder(name, Path.cwd())
+    return os.path.abspath(name)  # noqa: PTH100 - a link stays a link

@@ -239,6 +239,7 @@ def _job(identity: RunIdentity, to: RunFolder, *, consent_lifetime: bool, allow_
     job = job_of(identity)
     inventory = {
         "files": [str(to.retried)],
+        "query": None,
         "columns": _COLUMNS,
         "keep": identity.kept_columns,
         "format_profile": None,

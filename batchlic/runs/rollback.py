@@ -124,7 +124,7 @@ def _refuse_unsuited(folder: RunFolder, by: By, identity: RunIdentity) -> None:
 
 def _job(folder: RunFolder, identity: RunIdentity) -> Job:
     job = job_of(identity)
-    inventory = job.inventory.model_copy(update={"files": [str(folder.plan)], "columns": {}})
+    inventory = job.inventory.model_copy(update={"files": [str(folder.plan)], "query": None, "columns": {}})
     # Not every carrier calls back when a request is undone.
     limits = job.limits.model_copy(update={"require_confirmation": False})
     changes = {"name": None, "inventory": inventory, "limits": limits, "notify": None}

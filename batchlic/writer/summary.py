@@ -12,11 +12,12 @@ from batchlic.errors import ExitCode, RunFolderError
 from batchlic.journal import JournalQueries
 
 
-class InventoryRows(msgspec.Struct, frozen=True):
-    """One inventory: its name and data rows."""
+class InventoryRows(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One inventory: its name and data rows. `query` is the SQL text that read them, if it is a database."""
 
     name: str
     rows: int
+    query: str | None = None
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):

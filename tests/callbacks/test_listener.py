@@ -34,6 +34,7 @@ from batchlic.carrier.credentials import Secret
 from tests.callbacks.builders import ACCOUNT, PASSWORD, SETTINGS, USERNAME, body, listener
 from tests.endtoend.program import PATIENCE, until
 from tests.loopback import NO_CERTIFICATES
+from tests.postgresql import PostgreSQL
 
 CARRIER = CARRIER_SOURCES[0]
 
@@ -550,13 +551,12 @@ def test_a_wrong_setting_is_named_before_anything_listens(
         assert "w0rd" not in error
 
 
-@pytest.mark.skipif("TEST_POSTGRESQL_URL" not in os.environ, reason="no TEST_POSTGRESQL_URL")
-def test_postgresql_stores_messages_as_sqlite_does(tmp_path: Path) -> None:
+def test_postgresql_stores_messages_as_sqlite_does(tmp_path: Path, postgresql: PostgreSQL) -> None:
     from batchlic.callbacks.store import Store  # noqa: PLC0415
     from batchlic.runs.reconcile import reconcile  # noqa: PLC0415
     from tests.callbacks.builders import messages_of, submitted_run  # noqa: PLC0415
 
-    url = os.environ["TEST_POSTGRESQL_URL"]
+    url = postgresql.new_database("callbacks")
     with listener(url) as running:
         assert post(running.url, body("r1", "864508030109877")) == 200
         assert post(running.url, body("r1", "864508030109877")) == 200

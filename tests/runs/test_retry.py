@@ -27,6 +27,7 @@ from batchlic.sandbox.config import Poison, SandboxConfig
 from batchlic.writer.summary import Summary
 from tests.endtoend.program import ACCOUNT, FLEXIBLE, LIFETIME, batchlic, books, fleet, imei, keys
 from tests.forking import serving
+from tests.reader.databases import sqlite_file
 
 BUNDLE = "TS-BUNDLE-KTO-SIMSEC-MRC"
 STATE, KIND = "INPUT_INVALID.DeviceState.Invalid", "INPUT_INVALID.Device.Kind.Invalid"
@@ -92,6 +93,15 @@ def test_only_the_failed_devices_are_sent_with_the_options_of_the_run(runs: Runs
     with inspected(RunFolder(runs.path / "second")) as journal:
         job = job_of(journal.identity)
         assert (job.name, job.limits.batch_size, job.limits.max_rejects) == ("nightly", 4, 5)
+
+
+def test_a_run_of_a_database_is_retried_and_rolled_back_without_it(runs: Runs) -> None:
+    database = sqlite_file(runs.path / "fleet.db", [(imei(number),) for number in range(12)], "imei")
+    runs.begin(inventory={"files": [database], "query": "SELECT imei FROM fleet"})
+    (runs.path / "fleet.db").unlink()
+    with carrier() as target:
+        assert runs.retry(target).statuses == {"accepted": 3}
+        assert rollback(runs.first, By.DEVICE, target, run_id="back").planned == 9
 
 
 def test_both_runs_name_each_other_and_guards_pass_over_the_retry(runs: Runs) -> None:

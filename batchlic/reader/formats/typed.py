@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -64,18 +64,24 @@ def _are_joined(file: IO[bytes]) -> bool:
 
 def from_stream(source: streams.Opened, options: ReadOptions) -> Inventory:
     """Open an Arrow IPC stream."""
-    with _readable(source.name):
-        frames = arrow_stream.frames(source.name, source.stream)
+    return from_frames(source.name, arrow_stream.frames(source.name, source.stream), options)
+
+
+def from_frames(
+    name: str, frames: Iterator[pl.DataFrame], options: ReadOptions, *, is_query: bool = False
+) -> Inventory:
+    """An inventory of frames with the same columns. The first one has no rows."""
+    with _readable(name):
         empty = next(frames)
         first = next(frames, empty)
-    read = _columns(source.name, first.lazy(), options)
+    read = _columns(name, first.lazy(), options)
 
     def blocks() -> Iterator[Block]:
-        with _readable(source.name):
+        with _readable(name):
             for frame in chain([first], frames):
                 yield partial(frame.select, read.cells)
 
-    return read.inventory(source.name, blocks)
+    return replace(read.inventory(name, blocks), is_query=is_query)
 
 
 def from_store(name: str, options: ReadOptions) -> Inventory | None:
