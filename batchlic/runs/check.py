@@ -150,6 +150,11 @@ def _check_inventory(name: str | Address | Database, job: Job) -> Iterator[Findi
     if isinstance(name, Database):
         with query_result(name, job.read_options()) as result:
             result.inventory(job.read_options())
+        if not result.rows and not job.inventory.allow_empty:
+            yield error(
+                "inventory", f"{name}: the query returns no rows: check it, or allow that with --allow-empty"
+            )
+            return
         yield ok("inventory", f"{name}: the query can be read")
         return
     if name == STDIN or (isinstance(name, str) and _is_pipe(name)):

@@ -124,6 +124,10 @@ def test_check_reads_the_query_of_a_job(tmp_path: Path) -> None:
     wrong = batchlic("check", "job.toml", "--sandbox", cwd=tmp_path)
     assert wrong.code == 3
     assert "no such table: flet" in wrong.out + wrong.err
+    job.write_text(job.read_text().replace("FROM flet", "FROM fleet WHERE imei = ''"))
+    empty = batchlic("check", "job.toml", "--sandbox", cwd=tmp_path)
+    assert empty.code == 3
+    assert "fleet.db: the query returns no rows" in empty.out + empty.err
 
 
 ENDLESS = {

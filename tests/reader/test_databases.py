@@ -18,7 +18,7 @@ from batchlic.errors import InventoryError, UsageError
 from batchlic.job import load_job, make_job
 from batchlic.reader.formats.databases import reading
 from batchlic.reader.formats.databases.reading import as_texts, fetched, query_result
-from batchlic.reader.inputs.databases import Database, Kind, checked_query, database_of
+from batchlic.reader.inputs.databases import Database, Kind, checked_query, database_of, in_folder
 from tests.postgresql import PASSWORD, WITH_PASSWORD, PostgreSQL
 from tests.privileges import without_privileges
 from tests.reader.builders import ACCOUNT, JOB, csv_of, iccid, imei, plan_files
@@ -89,12 +89,12 @@ def test_a_query_is_planned_as_the_same_rows_in_a_file(tmp_path: Path, table: Ma
 def test_columns_of_any_types_are_read_as_text(postgresql: PostgreSQL) -> None:
     query = """SELECT 490154203237518::numeric a, '{1,2}'::int[] b, interval '1 day' c, 'a'::bytea d,
         row(1, 'x') e, 490154203237518::float8 f, 1.50::numeric g, true h, 8.9148e19::float8 i,
-        '1'::char(3) j, null k"""
+        '1'::char(3) j, null k, '{"a": true}'::jsonb l, interval '-1 month' m"""
     with query_result(found(postgresql.url()), replace(JOB, query=query)) as result:
         *_, cells = result.frames()
     assert cells.row(0) == (
-        *("490154203237518", "[1, 2]", "1 day, 0:00:00", "a", "('1', 'x')"),
-        *("490154203237518", "1.5", "True", "8.9148e+19", "1  ", None),
+        *("490154203237518", "{1,2}", "1 day", "a", "(1,x)"),
+        *("490154203237518", "1.50", "true", "8.9148e+19", "1  ", None, '{"a": true}', "-1 mons"),
     )
 
 
@@ -107,17 +107,55 @@ def test_columns_of_any_types_are_read_as_text(postgresql: PostgreSQL) -> None:
         ([8.9148e19, "x"], ["8.914800E+19", "x"]),
         (
             [Decimal(89148000000000000013), Decimal("1E+2"), Decimal("7.0")],
-            ["89148000000000000013", "100", "7"],
+            ["89148000000000000013", "100", "7.0"],
         ),
         ([b"864", None], ["864", None]),
         ([b"864\xff"], ["864\ufffd"]),
         ([b"864", 864, "864", None], ["864", "864", "864", None]),
         ([None, None], [None, None]),
-        ([True, [1, 2]], ["True", "[1, 2]"]),
+        ([True, [1, 2]], ["true", "[1, 2]"]),
     ],
 )
 def test_cells_are_read_as_text(cells: list[object], texts: list[str | None]) -> None:
     assert as_texts(cells).to_list() == texts
+
+
+@pytest.mark.parametrize(
+    ("expression", "text"),
+    [
+        ("CAST('infinity' AS DATE)", "infinity"),
+        ("CAST('infinity' AS TIMESTAMP)", "infinity"),
+        ("CAST('20000-01-01' AS TIMESTAMP)", "20000-01-01 00:00:00"),
+        ("CAST('2026-11-29 08:30:00+00' AS TIMESTAMPTZ)", "2026-11-29 08:30:00+00"),
+        ("CAST('24:00:00' AS TIME)", "24:00:00"),
+        ("true", "true"),
+        ("CAST(1.50 AS DECIMAL(9, 2))", "1.50"),
+    ],
+)
+def test_a_cell_that_python_has_no_type_for_stops_no_query(
+    tmp_path: Path, postgresql: PostgreSQL, expression: str, text: str
+) -> None:
+    for address in (
+        f"{postgresql.url()}&options=-c%20timezone%3DUTC",
+        duckdb_file(tmp_path / "fleet.duckdb", []),
+    ):
+        zone = "" if address.startswith("postgresql") else " FROM (SELECT 1) AS one"
+        query = f"SELECT {expression} AS until, 1 AS imei{zone}"
+        with query_result(found(address), replace(JOB, query=query)) as result:
+            *_, cells = result.frames()
+        assert cells.row(0) == (text, "1")
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_a_query_finds_letters_in_databases_of_any_encoding(postgresql: PostgreSQL, encoding: str) -> None:
+    name = encoding.lower()
+    postgresql.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING {encoding} LOCALE 'C'")
+    address = postgresql_table(f"{postgresql.url(name)}&client_encoding=utf8", [(imei(1), "Süd", "")])
+    assert address.endswith("utf8")
+    query = "SELECT imei, iccid AS größe FROM fleet WHERE iccid = 'Süd'"
+    with query_result(found(postgresql.url(name)), replace(JOB, query=query)) as result:
+        *_, cells = result.frames()
+    assert cells.rows(named=True) == [{"imei": imei(1), "größe": "Süd"}]
 
 
 def test_numbers_that_lost_digits_are_rejected(tmp_path: Path, table: Maker) -> None:
@@ -193,6 +231,14 @@ def test_a_file_of_a_job_is_relative_to_the_job(tmp_path: Path) -> None:
     assert loaded.read_options().query == QUERY
 
 
+@pytest.mark.parametrize("folder", ["me@corp", "50%25", "fleet #1", "what?", "süd"])
+@pytest.mark.parametrize("start", ["sqlite", "SQLITE", "sqlite+pysqlite"])
+def test_the_folder_of_a_job_may_have_any_name(tmp_path: Path, folder: str, start: str) -> None:
+    address = in_folder(f"{start}:///in%20a.db", tmp_path / folder)
+    assert found(address).path == tmp_path / folder / "in a.db"
+    assert in_folder(address, tmp_path) == address
+
+
 def test_a_query_needs_a_database_and_a_database_a_query(tmp_path: Path) -> None:
     database = sqlite_file(tmp_path / "fleet.db", ROWS)
     (tmp_path / "fleet.csv").write_bytes(csv_of([(imei(1), "")]))
@@ -223,6 +269,11 @@ def test_a_query_needs_a_database_and_a_database_a_query(tmp_path: Path) -> None
         ("mysql://fleet:s3cr3t@db/fleet", "MYSQL_PWD"),
         ("snowflake://fleet:s3cr3t@account/db/schema", "SNOWFLAKE_PASSWORD"),
         ("sqlite://fleet:s3cr3t@/fleet.db", "file"),
+        ("postgresql://fleet%3As3cr3t@db/fleet", "PGPASSWORD"),
+        ("postgresql://db/fleet?user=fleet:s3cr3t", "PGPASSWORD"),
+        ("postgresql://fleet@db/fleet;password=s3cr3t", "PGPASSWORD"),
+        ("postgresql://fleet@db/fleet?application_name=x%26Passwd%3Ds3cr3t", "PGPASSWORD"),
+        ("mysql://fleet%3As3cr3t@db/fleet", "MYSQL_PWD"),
     ],
 )
 def test_f_an_address_with_a_password_is_refused_unseen(address: str, variable: str) -> None:
@@ -231,6 +282,12 @@ def test_f_an_address_with_a_password_is_refused_unseen(address: str, variable: 
         make_job(content, {}, where="options")
     assert variable in str(found.value)
     assert "s3" not in str(found.value)
+
+
+@pytest.mark.parametrize("start", [" ", "jdbc:", "'", "in/"])
+def test_f_an_address_behind_other_text_is_refused_unseen(tmp_path: Path, start: str) -> None:
+    message = refusal(tmp_path, f"{start}postgresql://fleet:s3cr3t@db/fleet", None)
+    assert message == "postgresql://…: not a valid address: remove what stands before postgresql://"
 
 
 @pytest.mark.parametrize(
@@ -298,6 +355,12 @@ def test_a_query_that_is_no_select_is_refused(query: str) -> None:
     content = {"action": "assign", "inventory": {"files": ["sqlite:///x.db"], "query": query}}
     with pytest.raises(UsageError, match=r"options: inventory.query: the query .*: give a SELECT"):
         make_job(content, {}, where="options")
+
+
+@pytest.mark.parametrize("query", ["SELECT imei FROM fleet\0 WHERE account = 'x'", "SELECT '\udcff' AS imei"])
+def test_a_query_that_drivers_would_cut_off_is_refused(query: str) -> None:
+    with pytest.raises(ValueError, match="a null character, or bytes that are not UTF-8"):
+        checked_query(query)
 
 
 @pytest.mark.parametrize("query", ["from fleet", "(SELECT 1)", "-- a\n/* b */ WITH x AS (SELECT 1) SELECT 1"])
@@ -395,6 +458,26 @@ def test_a_file_in_wal_mode_in_a_closed_folder_is_explained(tmp_path: Path) -> N
     assert plan_files(tmp_path, address, options=READING).summary.rows_read == len(ROWS)
 
 
+def test_a_file_whose_writer_was_killed_is_explained(tmp_path: Path) -> None:
+    address = sqlite_file(tmp_path / "fleet.db", [(imei(number), "x" * 500, "") for number in range(100)])
+    with closing(sqlite3.connect(tmp_path / "fleet.db")) as writer:
+        writer.execute("PRAGMA cache_size = 1")
+        writer.execute("UPDATE fleet SET iccid = iccid || 'y'")
+        (tmp_path / "copy.db").write_bytes((tmp_path / "fleet.db").read_bytes())
+        (tmp_path / "copy.db-journal").write_bytes((tmp_path / "fleet.db-journal").read_bytes())
+    message = refusal(tmp_path, address.replace("fleet.db", "copy.db"))
+    assert "a program was stopped while it wrote the file" in message
+
+
+def test_duckdb_downloads_no_extension(tmp_path: Path) -> None:
+    address = duckdb_file(tmp_path / "fleet.duckdb", ROWS)
+    with query_result(found(address), READING) as result:
+        connection = result.cursor
+        assert isinstance(connection, duckdb.DuckDBPyConnection)
+        setting = connection.execute("SELECT current_setting('autoinstall_known_extensions')").fetchone()
+    assert setting == (False,)
+
+
 def test_a_locked_database_is_explained(tmp_path: Path) -> None:
     address = duckdb_file(tmp_path / "fleet.duckdb", ROWS)
     with closing(duckdb.connect(str(tmp_path / "fleet.duckdb"))):
@@ -477,6 +560,31 @@ def test_nothing_is_planned_if_the_connection_breaks(postgresql: PostgreSQL) -> 
             next(frames)
 
 
+@pytest.mark.parametrize(
+    ("fate", "parameter"),
+    [
+        ("pg_terminate_backend(pg_backend_pid())", ""),
+        ("pg_sleep(60)", "&options=-c%20statement_timeout%3D100"),
+    ],
+)
+def test_nothing_is_planned_if_the_server_ends_a_query_midway(
+    tmp_path: Path, postgresql: PostgreSQL, fate: str, parameter: str
+) -> None:
+    imeis = f"CASE n WHEN 60000 THEN ({fate})::text ELSE n::text END AS imei"
+    query = f"SELECT {imeis} FROM generate_series(1, 99999) AS r(n)"  # noqa: S608
+    message = refusal(tmp_path, postgresql.url() + parameter, query)
+    assert "the query failed after 50,000 rows (" in message
+    assert "Nothing was planned" in message
+
+
+def test_rows_that_were_read_to_their_end_count_though_the_server_ends(postgresql: PostgreSQL) -> None:
+    address = postgresql_table(postgresql.new_database("ended"), ROWS)
+    with query_result(found(address), READING) as result:
+        known = result.finish()
+        postgresql.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'ended'")
+    assert known == fetched(found(address), READING)
+
+
 @pytest.mark.usefixtures("quick")
 def test_a_table_that_changes_while_it_is_read_is_read_as_it_was(postgresql: PostgreSQL) -> None:
     address = postgresql_table(postgresql.new_database("changing"), ROWS)
@@ -530,6 +638,13 @@ def test_h_rows_are_fetched_as_they_are_needed(tmp_path: Path, postgresql: Postg
         with query_result(found(address), replace(JOB, query=query)) as result:
             frames = result.frames()
             assert [len(next(frames)) for _ in range(3)] == [0, 50_000, 50_000]
+
+
+def test_h_the_cells_that_are_fetched_at_once_are_bounded(postgresql: PostgreSQL) -> None:
+    columns = ", ".join(f"n AS c{number}" for number in range(100))
+    query = f"SELECT {columns} FROM generate_series(1, 6000) AS r(n)"  # noqa: S608
+    with query_result(found(postgresql.url()), replace(JOB, query=query)) as result:
+        assert [len(frame) for frame in result.frames()] == [0, 5_000, 1_000]
 
 
 def test_a_query_reads_a_table_from_its_start(postgresql: PostgreSQL) -> None:

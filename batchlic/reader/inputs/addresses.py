@@ -67,9 +67,11 @@ def address_of(name: str) -> Address | None:
 
 def other_address_error(name: str) -> InventoryError | None:
     """The error if a name is an address of a kind that is not read."""
-    if not (found := _OTHER.match(name)):
+    if not (found := _OTHER.search(name)):
         return None
     scheme = found[1].lower()
+    if found.start():
+        return InventoryError(f"{scheme}://…: not a valid address: remove what stands before {scheme}://")
     advice = "give the path alone" if scheme == "file" else "download the file first, and name it"
     return InventoryError(f"{scheme}://…: batchlic does not read such addresses: {advice}")
 

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
 from batchlic.errors import InventoryError, UsageError
 
@@ -85,6 +85,7 @@ _PARAMETERS = {
 
 _SCHEMES = {"postgres": Kind.POSTGRESQL, "mariadb": Kind.MYSQL} | {kind.value: kind for kind in Kind}
 _ADDRESS = re.compile(r"([A-Za-z0-9]+)(?:\+[A-Za-z0-9_]+)?:(//)?")
+_PASSWORD = re.compile(r"pass(?!file)\w*\s*=", re.IGNORECASE)
 _MAGIC = {Kind.SQLITE: (0, b"SQLite format 3\0"), Kind.DUCKDB: (8, b"DUCK")}
 """Where the files of a database have which bytes."""
 
@@ -119,9 +120,7 @@ def database_at(address: str) -> Database | None:
     # A password with an unescaped slash looks like a port and a path: `user:12/34@host`.
     is_valid = is_valid and "@" not in parts.path + parts.query and parts.netloc.count("@") < 2
     is_valid = is_valid and found is not None and found[2] is not None
-    if parts.password is not None or any(
-        "pass" in key.lower() and key != "passfile" for key, _ in parameters
-    ):
+    if _has_password(kind, parts):
         raise InventoryError(
             f"{kind}://…: the address holds a password, which others could read in the list of processes or "
             f"in the job file: remove it, and {_where(kind)}"
@@ -138,6 +137,19 @@ def database_at(address: str) -> Database | None:
                 f"{kind}://…: there is no parameter {key[:40]!r} in such an address; known: {known}"
             )
     return Database(kind, address, Path(unquote(parts.path[1:])) if kind.is_file else None)
+
+
+def _has_password(kind: Kind, parts: SplitResult) -> bool:
+    users = [
+        unquote(parts.username or ""),
+        *(value for key, value in parse_qsl(parts.query) if key == "user"),
+    ]
+    rest = parts.query if kind.is_file else f"{parts.path}?{parts.query}"
+    return (
+        parts.password is not None
+        or any(":" in user for user in users)  # `user%3Apassword@host`
+        or _PASSWORD.search(unquote(rest)) is not None
+    )
 
 
 def _where(kind: Kind) -> str:
@@ -166,12 +178,15 @@ def _kind_of_file(name: str) -> Kind | None:
 
 def in_folder(name: str, folder: Path) -> str:
     """The address of a database whose file is relative to a folder; any other name as it is."""
-    for kind in (Kind.SQLITE, Kind.DUCKDB):
-        start = f"{kind}:///"
-        if name.startswith(start) and not name.startswith(f"{start}/"):
-            path = folder.absolute() / name.removeprefix(start)
-            return f"{start}{path}"
-    return name
+    found = _ADDRESS.match(name)
+    kind = _SCHEMES.get(found[1].lower()) if found else None
+    if found is None or kind is None or not kind.is_file:
+        return name
+    path = name[found.end() :]
+    if not path.startswith("/") or path.startswith("//"):
+        return name
+    escaped = re.sub("[%#?@]", lambda special: quote(special[0]), str(folder.absolute()))
+    return f"{found[0]}/{escaped.rstrip('/')}{path}"
 
 
 _COMMENTS_AND_BRACKETS = re.compile(r"(?:\s|\(|--[^\n]*(?:\n|$)|/\*.*?\*/)*", re.DOTALL)
@@ -182,8 +197,11 @@ _READING = {"select", "with", "values", "table", "from"}
 def checked_query(query: str) -> str:
     """The query without blanks around it. Raises ValueError if it is empty, or if it is not a SELECT.
 
-    The databases themselves refuse what a SELECT might change: they are opened to read only.
+    The databases themselves refuse what a SELECT might change: they are opened to read only. Drivers would
+    end the query at a null character, and so read more rows than its WHERE allows.
     """
+    if "\0" in query or any("\ud800" <= character <= "\udfff" for character in query):
+        raise ValueError("the query has a null character, or bytes that are not UTF-8: remove them")
     start = _COMMENTS_AND_BRACKETS.match(query)
     rest = query[start.end() if start else 0 :]
     word = re.match(r"\w*", rest)

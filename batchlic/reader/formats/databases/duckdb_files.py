@@ -15,8 +15,13 @@ class NotOneSelect(Exception):
 
 
 ERRORS = (duckdb.Error, NotOneSelect)
-_CONFIG: dict[str, str | bool | int | float | list[str]] = {"python_enable_replacements": False}
-"""Otherwise a table that does not exist might be a variable of this program."""
+_CONFIG: dict[str, str | bool | int | float | list[str]] = {
+    "python_enable_replacements": False,  # otherwise an unknown table might be a variable of this program
+    "autoinstall_known_extensions": False,  # otherwise a query might download and run code
+}
+_READ_BY_PYTHON = {"float", "double", "blob"}
+"""Types of columns that are not cast to text. The driver can't read times with a zone without pytz, and
+changes others: the date `infinity` becomes 9999-12-31, and a month 30 days."""
 
 
 @contextmanager
@@ -32,7 +37,18 @@ def executed(connection: duckdb.DuckDBPyConnection, query: str) -> Iterator[Curs
     statements = connection.extract_statements(query)
     if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
         raise NotOneSelect("it is not a single SELECT")
-    yield connection.execute(statements[0])
+    connection.execute(f"CREATE TEMP VIEW batchlic_query AS {query}")
+    rows = connection.sql(query)
+    cells = (
+        f"#{number}{'' if kind.id in _READ_BY_PYTHON else '::VARCHAR'} AS {_quoted(name)}"
+        for number, (name, kind) in enumerate(zip(rows.columns, rows.types, strict=True), start=1)
+    )
+    yield connection.execute(f"SELECT {', '.join(cells)} FROM batchlic_query")  # noqa: S608 - names are quoted
+
+
+def _quoted(name: str) -> str:
+    escaped = name.replace('"', '""')
+    return f'"{escaped}"'
 
 
 def reason(error: Exception) -> str:

@@ -21,6 +21,7 @@ _KEEPALIVES = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_cou
 _SETTINGS = (
     "SET LOCAL synchronize_seqscans = off",  # otherwise a table may be read from its middle
     "SET LOCAL cursor_tuple_fraction = 1",  # all rows are read, not the first ones
+    "SET LOCAL datestyle = ISO",
 )
 
 
@@ -30,9 +31,9 @@ def connected(database: Database, timeout: float) -> Iterator[psycopg.Connection
     address = f"postgresql://{database.name.partition('://')[2]}"
     options: dict[str, Any] = {"application_name": "batchlic", **_KEEPALIVES}
     options |= {"connect_timeout": max(2, ceil(timeout))} | conninfo_to_dict(address)
+    options["client_encoding"] = "UTF8"  # that of the query, whatever the database has
     connection = psycopg.connect(make_conninfo(**options))
-    for number in ("float4", "float8"):  # as PostgreSQL writes it: with an exponent if digits are lost
-        connection.adapters.register_loader(number, TextLoader)
+    _read_as_text(connection)
     try:
         connection.read_only = True
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
@@ -46,9 +47,24 @@ def connected(database: Database, timeout: float) -> Iterator[psycopg.Connection
 @contextmanager
 def executed(connection: psycopg.Connection[Any], query: str) -> Iterator[Cursor]:
     """Declare a cursor for a query: PostgreSQL does so for one statement, and only for one that reads."""
-    with connection.cursor(name="batchlic") as cursor:
+    cursor = connection.cursor(name="batchlic")
+    try:
         cursor.execute(query.encode())
         yield cursor
+    finally:
+        connection.close()  # first, because a server that is gone could not close the cursor
+        cursor.close()
+
+
+def _read_as_text(connection: psycopg.Connection[Any]) -> None:
+    """Read cells as PostgreSQL writes them. Python has no date `infinity` and no JSON `true`, for example.
+
+    A float has an exponent if digits are lost.
+    """
+    for kind in connection.adapters.types:
+        for number in (kind.oid, kind.array_oid):
+            if number and kind.name not in {"bool", "bytea"}:
+                connection.adapters.register_loader(number, TextLoader)
 
 
 def reason(error: Exception) -> str:

@@ -19,21 +19,21 @@ from batchlic.reader.options import ReadOptions
 
 _EXACT, _SINGLE_EXACT = 2.0**53, 2.0**24
 """Up to this size, a whole float is exact; the second number is that of floats of 32 bits."""
-FETCHED_ROWS = 50_000
-"""Rows that are fetched at once."""
+FETCHED_ROWS, FETCHED_CELLS = 50_000, 500_000
+"""At most so many rows and cells are fetched at once."""
 
 _WHERE = "--query (query in the job's [inventory])"
 
 
 class QueryResult:
-    """The rows of a query, which can be read once."""
+    """The rows of a query, which can be read once. `rows` is how many were read so far."""
 
     def __init__(self, database: Database, driver: Driver, cursor: Cursor) -> None:
         self.name = database.name
         self._driver = driver
         self.cursor = cursor
         self._columns = _columns(database, cursor)
-        self._rows = self._size = 0
+        self.rows = self._size = 0
         self._digest = hashlib.sha256("\0".join(self._columns).encode())
 
     def inventory(self, options: ReadOptions) -> Inventory:
@@ -52,7 +52,7 @@ class QueryResult:
         while rows := self._fetched():
             columns = zip(self._columns, zip(*rows, strict=True), strict=True)
             frame = pl.DataFrame([as_texts(cells).alias(name) for name, cells in columns])
-            self._rows += frame.height
+            self.rows += frame.height
             content = frame.write_csv(include_header=False).encode()
             self._size += len(content)
             self._digest.update(content)
@@ -60,11 +60,12 @@ class QueryResult:
 
     def _fetched(self) -> Sequence[Sequence[object]]:
         failed = (
-            f"{self.name}: the query failed after {self._rows:,} rows ({{reason}}). Nothing was planned: "
+            f"{self.name}: the query failed after {self.rows:,} rows ({{reason}}). Nothing was planned: "
             "correct the query, or run the command again"
         )
         with _explained(self._driver, failed):
-            rows: Sequence[Sequence[object]] = self.cursor.fetchmany(FETCHED_ROWS)
+            at_once = min(FETCHED_ROWS, max(1, FETCHED_CELLS // len(self._columns)))
+            rows: Sequence[Sequence[object]] = self.cursor.fetchmany(at_once)
             return rows
 
 
@@ -83,7 +84,8 @@ def query_result(database: Database, options: ReadOptions) -> Iterator[QueryResu
             connection = opened.enter_context(driver.connected(database, options.download_timeout))
         with _explained(driver, refused):
             cursor = opened.enter_context(driver.executed(connection, query))
-        yield QueryResult(database, driver, cursor)
+            result = QueryResult(database, driver, cursor)
+        yield result
 
 
 def fetched(database: Database, options: ReadOptions) -> Downloaded:
@@ -107,10 +109,7 @@ def _explained(driver: Driver, message: str) -> Iterator[None]:
 
 def _columns(database: Database, cursor: Cursor) -> list[str]:
     """The names of the columns. Raises InventoryError if there are none, or if one occurs twice."""
-    names = [
-        column[0].decode() if isinstance(column[0], bytes) else str(column[0])
-        for column in cursor.description or ()
-    ]
+    names = [str(column[0]) for column in cursor.description or ()]
     if not names:
         raise InventoryError(f"{database}: the query returns no columns: correct {_WHERE}")
     if twice := next((name for name in names if names.count(name) > 1), None):
@@ -122,7 +121,7 @@ def _columns(database: Database, cursor: Cursor) -> list[str]:
 
 
 def as_texts(cells: Sequence[object]) -> pl.Series:
-    """Cells of any types as text (String), as `typed.as_text` has it for columns of one type."""
+    """Cells of any types as text (String)."""
     kinds = set(map(type, cells)) - {type(None)}
     if kinds <= {str}:
         return pl.Series(cells, dtype=pl.String)
@@ -144,10 +143,9 @@ def _text(cell: object) -> str | None:
         return bytes(cell).decode(errors="replace")
     if isinstance(cell, float):
         return _of_float(cell)
-    if isinstance(cell, Decimal) and cell.is_finite():
-        text = f"{cell:f}"
-        return text.rstrip("0").rstrip(".") if "." in text else text
-    return str(cell)
+    if isinstance(cell, bool):
+        return str(cell).lower()
+    return f"{cell:f}" if isinstance(cell, Decimal) else str(cell)
 
 
 def _of_float(cell: float) -> str | None:

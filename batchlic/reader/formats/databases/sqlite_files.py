@@ -11,6 +11,7 @@ from batchlic.reader.formats.databases.drivers import Cursor
 from batchlic.reader.inputs.databases import Database
 
 ERRORS = (sqlite3.Error, sqlite3.Warning)
+_UNFINISHED = {sqlite3.SQLITE_READONLY_ROLLBACK, sqlite3.SQLITE_READONLY_RECOVERY}
 _STEPS = 100_000
 """Instructions of SQLite's virtual machine between two moments at which Python hears signals."""
 
@@ -41,6 +42,11 @@ def reason(error: Exception) -> str:
         raise KeyboardInterrupt from None
     if code in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY_DIRECTORY, sqlite3.SQLITE_READONLY_CANTINIT}:
         return "SQLite reads a file in WAL mode only with write access to its folder: copy the file elsewhere"
+    if code in _UNFINISHED:
+        return (
+            "a program was stopped while it wrote the file, and only a program that may write can repair it: "
+            "open the file once with such a program, as in `sqlite3 FILE .schema`"
+        )
     return str(error)
 
 
