@@ -30,10 +30,16 @@ from tests.privileges import drop_privileges
 _FORKING = multiprocessing.get_context("forkserver")
 _FORKING.set_forkserver_preload(
     [
+        "__main__",
         "anyio._backends._asyncio",
         "batchlic.callbacks.server",
         "batchlic.carrier.connections",
+        "batchlic.chunker.canary",
+        "batchlic.cli.run_tables",
         "batchlic.reader.fleet",
+        "batchlic.runs.apply",
+        "batchlic.runs.export",
+        "batchlic.runs.prune",
         "batchlic.runs.reconcile",
         "batchlic.runs.run",
         "batchlic.cli.format",
@@ -41,11 +47,15 @@ _FORKING.set_forkserver_preload(
         "batchlic.ledger.files",
         "batchlic.monitoring.otel_settings",
         "batchlic.state",
-        "tests.preloaded",
+        "certifi",
         "encodings.idna",
+        "polars._utils.parquet",
         "typer._adapters",
-        "uvloop",
+        "typer._click.decorators",
+        "uvicorn.lifespan.on",
+        "uvicorn.loops.uvloop",
         __name__,
+        "tests.preloaded",
     ]
 )
 
