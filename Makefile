@@ -13,8 +13,9 @@ HERE = BATCHLIC_STATE_DIR="$(CURDIR)/runs"
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test onboard migrate sandbox sample soak fuzz kill mutants replay \
-	bench bench-plan bench-submit bench-pace bench-limiter bench-journal bench-ledger bench-listener bench-report \
-	bench-runs plot-limiter demo-sync demo-callbacks test-callbacks docs-answers screenshots lint coverage format lock clean
+	bench bench-plan bench-keep bench-databases bench-submit bench-pace bench-limiter bench-journal bench-ledger \
+	bench-listener bench-report bench-runs plot-limiter demo-sync demo-callbacks test-callbacks docs-answers screenshots \
+	lint coverage format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,10 +77,16 @@ replay: $(INSTALLED) ## repeat the simulation of one seed: make replay SEED=…
 	$(call need,SEED)
 	@SCENARIOS=1 SEED=$(SEED) $(BIN)/pytest tests/simulation
 
-bench: bench-plan bench-submit bench-pace bench-limiter bench-journal bench-ledger bench-listener bench-report bench-runs ## run all benchmarks
+bench: bench-plan bench-keep bench-databases bench-submit bench-pace bench-limiter bench-journal bench-ledger bench-listener bench-report bench-runs ## run all benchmarks
 
 bench-plan: $(INSTALLED) ## measure planning, compared with a plain copy and DuckDB, and its formats: make bench-plan [ROWS=100000000]
 	@$(BIN)/python tests/benchmarks/plan.py $(ROWS)
+
+bench-keep: $(INSTALLED) ## measure planning and a whole run with two kept columns: make bench-keep [ROWS="1000000 10000000"]
+	@PYTHONPATH=. $(BIN)/python tests/benchmarks/keep.py $(ROWS)
+
+bench-databases: $(INSTALLED) ## measure planning from SQLite, DuckDB and PostgreSQL, compared with CSV: make bench-databases [ROWS=1000000]
+	@PYTHONPATH=. $(BIN)/python tests/benchmarks/databases.py $(ROWS)
 
 bench-submit: $(INSTALLED) ## measure a whole run, compared with loops that only send: make bench-submit [DEVICES="100000 1000000"]
 	@$(BIN)/python tests/benchmarks/submit.py $(DEVICES)

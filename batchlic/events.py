@@ -151,11 +151,11 @@ class RateMeasured(Frequent, frozen=True, kw_only=True, tag=True):
     concurrency: int
     """Requests now allowed in flight."""
     is_paused: bool
-    """Whether the carrier has told everyone to wait."""
+    """Whether all workers wait because the carrier asks for it."""
 
 
 class LimitChanged(Event, frozen=True, kw_only=True, tag=True):
-    """The limiter found another limit, or the carrier told everyone to wait: `found` says it in words.
+    """The limiter found another limit, or the carrier asked all workers to wait: `found` says it in words.
 
     `requests_per_s` is None before the carrier let a request in.
     """

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -20,8 +21,10 @@ from pydantic import (
 )
 
 from batchlic.carrier.catalog import MAX_DEVICES_PER_REQUEST, SKUS, Action, LicenseType
-from batchlic.errors import RefusedToStart, UsageError
+from batchlic.errors import InventoryError, RefusedToStart, UsageError
 from batchlic.reader import IdKind, ReadOptions, Role
+from batchlic.reader.inputs.databases import checked_query, database_at, in_folder
+from batchlic.reader.options import kept_columns
 
 AccountName = Annotated[str, Field(min_length=3, max_length=32)]
 SkuNumber = Annotated[str, Field(min_length=3, max_length=32)]
@@ -98,8 +101,13 @@ class Inventory(Table):
 
     files: list[str] = Field(min_length=1)
     """Paths, relative to the folder of the job file, or addresses."""
+    query: Annotated[str, AfterValidator(checked_query)] | None = None
+    """SQL text that reads the rows of the inventories that are databases."""
     columns: dict[Role, str] = {}
     """Header, path (`device.imei`) or position from 1 by role (imei, iccid, account, sku); `-`: no column."""
+    keep: list[str] = []
+    """Columns whose cells go into results, rejects and exports as text: header, path or position, or
+    NAME=HEADER to rename one."""
     format_profile: str | None = None
     """Known export that all files are; None: recognized by its columns."""
     id_kind: IdKind = IdKind.AUTO
@@ -118,6 +126,22 @@ class Inventory(Table):
     """Fewest rows, in all files together, with which a run starts; None: any number."""
     max_change: Percentage | None = None
     """Largest change of the number of rows since the last run of the job; None: any change."""
+
+    @field_validator("keep")
+    @classmethod
+    def _has_usable_names(cls, keep: list[str]) -> list[str]:
+        kept_columns(keep)
+        return keep
+
+    @field_validator("files")
+    @classmethod
+    def _has_no_password(cls, files: list[str]) -> list[str]:
+        try:
+            for name in files:
+                database_at(name)
+        except InventoryError as error:
+            raise ValueError(str(error)) from None
+        return files
 
 
 class Licensing(Table):
@@ -233,7 +257,7 @@ class LedgerUse(Table):
     allow_new: bool = False
     """Start although the carrier counts assigned licenses of which the ledger has no record."""
     use: bool = True
-    """Skip devices that are licensed by the ledger, and record the outcomes of the others in the ledger."""
+    """Skip devices that are licensed according to the ledger, and record the outcomes of the others."""
 
     @field_validator("path")
     @classmethod
@@ -445,12 +469,14 @@ class Job(Table):
             only_sku=self.license.from_sku,
             id_kind=inventory.id_kind,
             columns={role.value: column for role, column in inventory.columns.items()},
+            keep=kept_columns(inventory.keep),
             profile=inventory.format_profile,
             sheet=inventory.sheet,
             accept_imeisv=inventory.accept_imeisv,
             check_digit=inventory.check_digit,
             allow_empty=inventory.allow_empty,
             download_timeout=inventory.download_timeout,
+            query=inventory.query,
             other_skus=self.license.other_skus,
         )
 
@@ -513,8 +539,10 @@ def _merged(content: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[st
 
 
 def _from_folder(folder: Path, file: object) -> object:
-    if not isinstance(file, str) or file == "-" or "://" in file:
+    if not isinstance(file, str) or file == "-":
         return file
+    if "://" in file:
+        return in_folder(file, folder)
     return os.path.normpath(folder / file)
 
 

@@ -72,6 +72,11 @@ def find_profile(settings: Collection[str], secrets: Collection[str]) -> Profile
             f"{PROFILE} (--profile) {name}: there is no such profile in {_place(path)}; known: "
             f"{', '.join(known) or 'none'}{hint}"
         )
+    alike = [table for table in tables if table != name and _in_environment(table) == key]
+    if alike and key in given:
+        raise UsageError(
+            f"{IN_ENVIRONMENT}{key}__…: is for two profiles of {path}, {name} and {alike[0]}: rename one"
+        )
     where = f"{path}: [{name}]"
     profile = _profile(name, tables.get(name, {}), where, settings, secrets)
     other = _profile(name, given.get(key, {}), f"{IN_ENVIRONMENT}{key}__", settings, secrets)

@@ -8,9 +8,14 @@ Property tests have few examples by default; `make fuzz` runs more (EXAMPLES).
 
 import os
 import signal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from tests.postgresql import PostgreSQL
 
 settings.register_profile(
     "batchlic",
@@ -26,3 +31,12 @@ for number in (signal.SIGHUP, signal.SIGQUIT):
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator["PostgreSQL"]:
+    """A PostgreSQL server of this test session."""
+    from tests.postgresql import running_server  # noqa: PLC0415 - most tests need no driver
+
+    with running_server() as server:
+        yield server

@@ -36,6 +36,9 @@ from batchlic.writer.audit import AUDIT
 from batchlic.writer.callback_outcomes import OUTCOMES
 from batchlic.writer.device_states import RESULTS
 from batchlic.writer.summary import Summary
+from tests.postgresql import PostgreSQL
+from tests.reader.builders import ACCOUNT, iccid, imei
+from tests.reader.databases import duckdb_file, postgresql_table, sqlite_file
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -51,6 +54,9 @@ def blocks(language: str, text: str = README) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
+KEEP, CANARY = ((ROOT / "docs" / name).read_text() for name in ("keep.md", "canary.md"))
+
+
 def commands(program: str, text: str = README) -> list[str]:
     lines = "".join(blocks("console", text)).splitlines()
     return [line[2:] for line in lines if line.startswith(f"$ {program} ")]
@@ -58,13 +64,12 @@ def commands(program: str, text: str = README) -> list[str]:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder like a checkout, in which the commands of the README and of docs/canary.md have run."""
+    """A folder like a checkout, in which the commands of the README and of some other pages have run."""
     folder = tmp_path_factory.mktemp("checkout")
     for name in ("sample_data", "jobs", "docs"):
         (folder / name).symlink_to(ROOT / name)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    canary = commands("batchlic", (ROOT / "docs" / "canary.md").read_text())
-    for command in [*commands("batchlic"), *canary]:
+    for command in (command for page in (README, KEEP, CANARY) for command in commands("batchlic", page)):
         done = subprocess.run(
             shlex.split(command),
             cwd=folder,
@@ -82,17 +87,52 @@ def test_the_commands_of_the_readme_run(checkout: Path) -> None:
     assert (checkout / "runs" / "rehearsal" / "results.parquet").exists()
 
 
+def test_the_commands_of_the_page_about_kept_columns_run(checkout: Path) -> None:
+    assert (checkout / "rejects.csv").read_text().splitlines()[0].endswith(",site,asset")
+
+
 def test_the_command_of_the_page_about_canaries_has_one(checkout: Path) -> None:
     assert "are sent first" in (checkout / "runs" / "canary" / "summary.json").read_text()
 
 
-@pytest.mark.parametrize("snippet", blocks("python"))
-def test_the_snippets_of_the_readme_run(snippet: str, checkout: Path) -> None:
+@pytest.mark.parametrize("snippet", [*blocks("python"), *blocks("python", KEEP)])
+def test_the_snippets_run(snippet: str, checkout: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", snippet], cwd=checkout, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
+
+
+def test_the_commands_of_the_page_on_databases_run(
+    tmp_path: Path, postgresql: PostgreSQL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (ROOT / "docs" / "databases.md").read_text()
+    written = "postgresql://reader@db.example.com/inventory"
+    address = postgresql.new_database("inventory")
+    [job] = blocks("toml", page)
+    (tmp_path / "nightly.toml").write_text(job.replace(written, address))
+    rows = [(imei(number), iccid(number), ACCOUNT) for number in range(3)]
+    types = "imei text, iccid text, account text"
+    sqlite_file(tmp_path / "fleet.db", rows, types, table="devices")
+    duckdb_file(tmp_path / "warehouse.duckdb", rows, types, table="devices")
+    postgresql_table(address, [(*row, "active") for row in rows], f"{types}, state text", table="device")
+    for view in (
+        "CREATE VIEW devices AS SELECT imei, account, state FROM device",
+        "CREATE VIEW sims AS TABLE device",
+    ):
+        postgresql.execute(view, "inventory")
+    monkeypatch.chdir(tmp_path)
+    done = [
+        CliRunner(env={"BATCHLIC_STATE_DIR": str(tmp_path)}).invoke(
+            app, shlex.split(line.replace(written, address))
+        )
+        for line in blocks("console", page)[0].replace("$ batchlic ", "").splitlines()
+    ]
+    assert len(done) == 4
+    assert all("3 rows read" in one.stderr or "3  rows" in one.stderr for one in done), [
+        one.output for one in done
+    ]
 
 
 def test_every_make_target_that_is_named_exists() -> None:

@@ -111,6 +111,17 @@ def test_a_profile_can_be_in_the_environment_alone_or_complete_the_file(
     assert password_of("east", monkeypatch) == "2"
 
 
+def test_a_variable_that_may_be_of_two_profiles_is_refused(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(home, f'{EAST}[west_2]\naccess_token = "other"\n')
+    assert password_of("east", monkeypatch) == "planted-password"
+    monkeypatch.setenv("BATCHLIC_PROFILE__WEST_2__SESSION_TOKEN", "of-which")
+    monkeypatch.setenv("BATCHLIC_PROFILE", "west-2")
+    with pytest.raises(UsageError, match=r"is for two profiles of .*, west-2 and west_2: rename one"):
+        load_settings()
+
+
 @pytest.mark.parametrize(
     ("text", "mode", "error"),
     [

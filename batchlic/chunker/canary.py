@@ -24,6 +24,7 @@ from batchlic.chunker.files import (
     write_rejects,
 )
 from batchlic.chunker.groups import PlanGroup
+from batchlic.chunker.kept import KeptInPlan
 from batchlic.chunker.schema import PHASE, write_plan_file
 from batchlic.chunker.status import DeviceStatus
 from batchlic.figures import counted
@@ -139,6 +140,7 @@ def write_canary_files(
 ) -> None:
     """Write plan.parquet, with the column PHASE, and rejects.parquet, as `files.write_files` does."""
     layout, unlicensed = canary.layout, unlicensed_spool(scratch)
+    kept = KeptInPlan(fleet.kept, scratch)
 
     def pending(phase: int, left_over: Spool | None) -> Iterator[pl.DataFrame]:
         for rows in planned_rows(fleet, layout, left_over):
@@ -147,7 +149,8 @@ def write_canary_files(
     def frames() -> Iterator[pl.DataFrame]:
         no_phase = pl.lit(None, PHASE["phase"]).alias("phase")
         not_sent = (rows.with_columns(no_phase) for rows in excluded_rows(fleet, layout, excluded))
-        return chain(pending(1, None), pending(2, unlicensed), not_sent)
+        return kept.noted(chain(pending(1, None), pending(2, unlicensed), not_sent))
 
     write_plan_file(folder, as_planned(lazy_frame(frames, PLANNED | PHASE)))
+    kept.write(folder)
     write_rejects(fleet, unlicensed if layout.unlicensed else None, folder)

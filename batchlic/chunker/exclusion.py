@@ -1,4 +1,4 @@
-"""Excludes devices by the ledger: a device that needs no request, or must not have one, is in no batch."""
+"""Excludes devices because of the ledger: those that need no request, or must not have one."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence

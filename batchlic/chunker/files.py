@@ -10,6 +10,7 @@ import polars as pl
 from batchlic.carrier.catalog import Action
 from batchlic.chunker.exclusion import EXCLUDED_MARKS
 from batchlic.chunker.groups import Fit, PlanGroup
+from batchlic.chunker.kept import KeptInPlan, with_kept
 from batchlic.chunker.schema import REJECTS, write_plan_file, write_rejects_file
 from batchlic.chunker.status import DeviceStatus
 from batchlic.reader.devices import PENDING
@@ -27,8 +28,9 @@ _DEVICES: Schema = {
     "imei_number": pl.Int64(),
     "iccid_number": pl.Int64(),
     **TARGET,
+    "ordinal": pl.UInt32(),
 }
-"""A device row for either file, its identifiers still as integers."""
+"""A device row for either file, its identifiers still as integers; one of the ledger has no `ordinal`."""
 PLANNED: Schema = {"batch_id": pl.UInt32(), **_DEVICES, "held": pl.String()}
 NOT_EXCLUDED = pl.lit(None, pl.String).alias("held")
 
@@ -112,11 +114,14 @@ def write_files(
 ) -> None:
     """Write plan.parquet, then rejects.parquet; `excluded` are the statuses of excluded devices."""
     unlicensed = unlicensed_spool(scratch)
+    kept = KeptInPlan(fleet.kept, scratch)
 
     def frames() -> Iterator[pl.DataFrame]:
-        return chain(pending_rows(fleet, layout, unlicensed), excluded_rows(fleet, layout, excluded))
+        rows = chain(pending_rows(fleet, layout, unlicensed), excluded_rows(fleet, layout, excluded))
+        return kept.noted(rows)
 
     write_plan_file(folder, as_planned(lazy_frame(frames, PLANNED)))
+    kept.write(folder)
     write_rejects(fleet, unlicensed if layout.unlicensed else None, folder)
 
 
@@ -128,10 +133,10 @@ def as_planned(rows: pl.LazyFrame) -> pl.LazyFrame:
 
 def write_rejects(fleet: Fleet, unlicensed: Spool | None, folder: Path) -> None:
     """Write rejects.parquet; the rows for which no license is left come last."""
-    rejects = [fleet.rejects().select(*_reject_columns())]
+    rejects = [fleet.rejects().select("ordinal", *_reject_columns())]
     if unlicensed is not None:
         rejects.append(_unlicensed_rejects(unlicensed))
-    write_rejects_file(folder, pl.concat(rejects))
+    write_rejects_file(folder, with_kept(pl.concat(rejects), fleet.kept))
 
 
 def unlicensed_spool(scratch: Path) -> Spool:
@@ -189,10 +194,12 @@ def marked_rows(
 
 
 def _unlicensed_rejects(unlicensed: Spool) -> pl.LazyFrame:
-    """The rows for which no license is left (columns REJECTS), in the order of the plan."""
+    """The rows for which no license is left (`ordinal`, columns REJECTS), in the order of the plan."""
     reason = pl.lit(Reason.NO_LICENSE.value).alias("reason")
     message = pl.lit("no license is left for this device").alias("message")
-    return unlicensed.lazy().select(*_device_columns(), reason, message).select(*REJECTS)
+    return (
+        unlicensed.lazy().select("ordinal", *_device_columns(), reason, message).select("ordinal", *REJECTS)
+    )
 
 
 def _device_columns() -> list[str | pl.Expr]:

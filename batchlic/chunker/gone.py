@@ -1,9 +1,10 @@
-"""Finds the devices that a sync removes: licensed by the ledger, and gone from the inventory.
+"""Finds the devices that a sync removes: licensed according to the ledger, and gone from the inventory.
 
-All doubt is in favor of the license. A device is gone only if none of its identifiers is in the inventory,
-under any account and SKU, in a rejected row or a damaged cell included. Identifiers that the ledger has seen
-together belong to one device. A device is licensed only if its record is the newest one of all its
-identifiers.
+A device keeps its license if anything is unclear. A device is gone only if none of its identifiers is in the
+inventory, under any account and SKU, in a rejected row or a damaged cell included. The check digit of an IMEI
+does not matter, and neither does one that an ICCID lacks in the inventory or in the ledger. Identifiers that
+the ledger has seen together belong to one device. A device is licensed only if its record is the newest one
+of all its identifiers.
 """
 
 from collections import Counter
@@ -19,6 +20,7 @@ from batchlic.reader.devices import PENDING, DeviceRows
 from batchlic.reader.fleet import PLAN_ORDER, Fleet
 from batchlic.reader.validation.duplicates import IDENTIFIERS
 from batchlic.reader.validation.possible import Intervals, iccid_key, possible_identifiers
+from batchlic.reader.validation.rules import iccid_without_last_digit
 
 REMOVABLE = PENDING
 """The mark of a device that is to lose its license."""
@@ -93,13 +95,33 @@ def _mark_superseded(rows: DeviceRows) -> None:
 def _present(rows: DeviceRows, fleet: Fleet) -> pl.Series:
     """Whether an identifier of each record is in the inventories (UInt8, by ordinal)."""
     present = pl.zeros(rows.height, dtype=pl.UInt8, eager=True)
-    for identifier in IDENTIFIERS:
-        for key_range in rows.ranges(pl.col(identifier)):
-            given = fleet.devices.select(key_range, identifier)[identifier]
-            records = rows.select(key_range, "ordinal", identifier)
-            found = records.filter(pl.col(identifier).is_in(given.implode()))
-            present = present.scatter(found["ordinal"], 1)
+    imei = (pl.col("imei_number") // 10).alias("imei")  # without its check digit
+    for key_range in rows.ranges(imei):
+        given = fleet.devices.select(key_range, imei)["imei"]
+        records = rows.select(key_range, "ordinal", imei)
+        found = records.filter(pl.col("imei").is_in(given.implode()))
+        present = present.scatter(found["ordinal"], 1)
+    iccid = pl.col("iccid_number").alias("iccid")
+    for key_range in rows.ranges(iccid_key(iccid) // 100):  # the same for all lengths of an ICCID
+        given = fleet.devices.select(key_range, iccid)["iccid"]
+        records = rows.select(key_range, "ordinal", iccid)
+        is_given = records["iccid"].is_in(given.implode())
+        others = _of_another_length(records.filter(~is_given), given)
+        present = present.scatter(records["ordinal"].filter(is_given), 1).scatter(others, 1)
     return _with_rejected(rows, fleet, present)
+
+
+def _of_another_length(records: pl.DataFrame, given: pl.Series) -> pl.Series:
+    """The ordinals of the records whose ICCID is a given one with its last digit, or without it.
+
+    Only the given ICCIDs that matter are searched for: nearly all of millions do not.
+    """
+    records = records.with_columns(shorter=iccid_without_last_digit(pl.col("iccid")))
+    given_shorter = given.to_frame("iccid").select(iccid_without_last_digit(pl.col("iccid"))).to_series()
+    longer = given_shorter.filter(given_shorter.is_in(records["iccid"].implode()))
+    shorter = given.filter(given.is_in(records["shorter"].implode()))
+    is_same = pl.col("iccid").is_in(longer.implode()) | pl.col("shorter").is_in(shorter.implode())
+    return records.filter(is_same)["ordinal"]
 
 
 def _with_rejected(rows: DeviceRows, fleet: Fleet, present: pl.Series) -> pl.Series:

@@ -26,7 +26,7 @@ class Plan:
     """A plan in figures; `rows_read` is the sum of `rejected` and `planned` (promise A).
 
     `planned` is the sum of `excluded`, by status, and of the devices in `groups`. `downloaded` are the
-    inventories at addresses.
+    inventories at addresses. `kept` are the columns of kept.parquet.
     """
 
     sources: tuple[Source, ...]
@@ -38,6 +38,7 @@ class Plan:
     groups: tuple[PlanGroup, ...]
     notes: tuple[str, ...]
     downloaded: tuple[Downloaded, ...] = ()
+    kept: tuple[str, ...] = ()
 
 
 def write_plan(
@@ -70,11 +71,14 @@ def write_plan(
     `canary` is called once, after `fit`, with the number of devices to send. Their batches come first, if not
     all devices are in the canary, and the plan has the column schema.PHASE: see `canary`. Not with `sync`.
 
-    Both files are a function of inventories, options, known licenses and the results of `fit` and
-    `canary` (promise I).
+    The columns that `options` keep go into kept.parquet, in the order of the plan, and into rejects.parquet.
+    plan.parquet is the same with and without them.
+
+    All files are a function of inventories, options, known licenses and the results of `fit` and `canary`
+    (promise I).
 
     Raises InventoryError if an inventory can't be read, UsageError if the options contradict it, and any
-    error of `check`, `fit` and `canary`. In all these cases, neither file is written.
+    error of `check`, `fit` and `canary`. In all these cases, no file is written.
     """
     from batchlic.chunker.canary import CanaryLayout, write_canary_files  # noqa: PLC0415
     from batchlic.chunker.exclusion import exclude_known  # noqa: PLC0415 - brings polars
@@ -111,5 +115,6 @@ def write_plan(
         batches=sum(group.batches for group in groups),
         groups=groups,
         notes=(*fleet.notes, *([] if first is None else [first.note])),
+        kept=tuple(fleet.kept.schema),
         downloaded=tuple(fleet.downloaded),
     )

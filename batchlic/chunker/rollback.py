@@ -1,12 +1,13 @@
 """The plan of a rollback: the devices for which a run's requests were accepted, in new batches."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
 import polars as pl
 
 from batchlic.chunker.groups import PlanGroup
+from batchlic.chunker.kept import write_kept_file
 from batchlic.chunker.plan import Plan
 from batchlic.chunker.schema import PLAN, REJECTS, UNDOES, write_plan_file, write_rejects_file
 from batchlic.chunker.status import DeviceStatus
@@ -20,13 +21,19 @@ Frames: TypeAlias = Callable[[], Iterator[pl.DataFrame]]
 
 
 def write_rollback_plan(
-    frames: Frames, folder: Path, *, source: str, lifetime_skus: Collection[str], by_request: bool
+    frames: Frames,
+    folder: Path,
+    *,
+    source: str,
+    lifetime_skus: Collection[str],
+    by_request: bool,
+    kept: Sequence[str] = (),
 ) -> Plan:
     """Write plan.parquet and rejects.parquet of a rollback into `folder`, each whole or not at all.
 
     `frames` makes the device states of the run that is rolled back, in frames of whole batches, in the order
-    of its plan. Columns: `batch_id`, `status`, `x_request_id`, and those of schema.REJECTS except `reason`
-    and `message`; other columns are ignored.
+    of its plan. Columns: `batch_id`, `status`, `x_request_id`, those of schema.REJECTS except `reason` and
+    `message`, and those `kept`, which go into kept.parquet and rejects.parquet; other columns are ignored.
 
     Accepted and confirmed devices are planned; those under `lifetime_skus` are rejected as `irrevocable`. All
     other devices are in neither file. With `by_request`, a batch is one accepted request, which the column
@@ -35,8 +42,14 @@ def write_rollback_plan(
     """
     lifetime = sorted(lifetime_skus)
     schema = PLAN | UNDOES if by_request else PLAN
+    kept_schema: Schema = dict.fromkeys(kept, pl.String())
     write_plan_file(folder, lazy_frame(lambda: _batches(frames, lifetime, schema), schema))
-    write_rejects_file(folder, lazy_frame(lambda: _irrevocable(frames, lifetime), REJECTS))
+    if kept:
+        all_columns = schema | kept_schema
+        rows = lazy_frame(lambda: _batches(frames, lifetime, all_columns), all_columns)
+        write_kept_file(folder, rows.select(kept))
+    rejects = REJECTS | kept_schema
+    write_rejects_file(folder, lazy_frame(lambda: _irrevocable(frames, lifetime, rejects), rejects))
     groups = _groups(folder / "plan.parquet")
     planned = sum(group.devices for group in groups)
     rejected = scan_parquet(folder / "rejects.parquet").select(pl.len()).collect().item()
@@ -49,6 +62,7 @@ def write_rollback_plan(
         batches=sum(group.batches for group in groups),
         groups=groups,
         notes=(),
+        kept=tuple(kept),
     )
 
 
@@ -69,14 +83,14 @@ def _batches(frames: Frames, lifetime_skus: Collection[str], schema: Schema) -> 
         yield rows.select(*schema)
 
 
-def _irrevocable(frames: Frames, lifetime_skus: Collection[str]) -> Iterator[pl.DataFrame]:
-    """The rejected rows (columns REJECTS)."""
+def _irrevocable(frames: Frames, lifetime_skus: Collection[str], schema: Schema) -> Iterator[pl.DataFrame]:
+    """The rejected rows (columns of `schema`)."""
     for frame in frames():
         rows = frame.filter(_IS_ACCEPTED & pl.col("sku_number").is_in(lifetime_skus))
         yield rows.with_columns(
             reason=pl.lit(Reason.IRREVOCABLE.value),
             message=pl.lit("a Lifetime license can't be taken back"),
-        ).select(*REJECTS)
+        ).select(*schema)
 
 
 def _groups(plan: Path) -> tuple[PlanGroup, ...]:

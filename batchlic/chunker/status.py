@@ -17,4 +17,4 @@ class DeviceStatus(StrEnum):
     IN_DOUBT = "in_doubt"
     """The request may have been executed: its answer was lost (promise D)."""
     SKIPPED = "skipped"
-    """No request was sent: by the ledger, the device already has the license."""
+    """No request was sent: according to the ledger, the device already has the license."""

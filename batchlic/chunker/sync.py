@@ -25,6 +25,7 @@ from batchlic.chunker.files import (
 )
 from batchlic.chunker.gone import DOUBTFUL, IRREVOCABLE, REMOVABLE, GoneDevices, find_gone
 from batchlic.chunker.groups import Fit, PlanGroup
+from batchlic.chunker.kept import KeptInPlan
 from batchlic.chunker.plan import Plan
 from batchlic.chunker.schema import SYNC, write_plan_file
 from batchlic.chunker.status import DeviceStatus
@@ -46,7 +47,7 @@ _NOT_ASSIGNED = 1 + max(EXCLUDED_MARKS.values())
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Removals:
-    """How many devices of an account and SKU are licensed by the ledger, and how many of them are gone."""
+    """How many devices the ledger has as licensed for an account and SKU, and how many are gone."""
 
     account_name: str
     sku_number: str
@@ -104,8 +105,10 @@ def write_sync_plan(
     assigned = sum(group.devices for group in layout.assigns.planned)
     notes = [_difference(assigned, found, known), *_left_alone(found, fleet, rules, not_assigned)]
     unlicensed = unlicensed_spool(scratch)
-    rows = lazy_frame(lambda: _rows(fleet, layout, excluded, gone, unlicensed), PLANNED | SYNC)
+    kept = KeptInPlan(fleet.kept, scratch)
+    rows = lazy_frame(lambda: kept.noted(_rows(fleet, layout, excluded, gone, unlicensed)), PLANNED | SYNC)
     write_plan_file(folder, as_planned(rows))
+    kept.write(folder)
     write_rejects(fleet, unlicensed if layout.assigns.unlicensed else None, folder)
     return _plan(fleet, layout, gone, excluded, not_assigned=not_assigned, notes=notes)
 
@@ -137,7 +140,7 @@ def _left_alone(gone: GoneDevices, fleet: Fleet, rules: SyncRules, not_assigned:
     elif removable and fleet.cut_off:
         notes.append(
             f"{counted(removable, 'gone device')} not removed, because {', '.join(fleet.cut_off)} may be cut "
-            "off: its last row is rejected, and no newline follows"
+            "off: its last row is rejected or short, and no newline follows"
         )
     if irrevocable:
         left = counted(irrevocable, "gone device")
@@ -325,7 +328,8 @@ def _kept_rows(
 def _of_ledger(rows: pl.DataFrame, before: int, batch_id: pl.Expr, held: pl.Expr) -> pl.DataFrame:
     source = pl.lit(LEDGER_SOURCE).alias("source")
     row = pl.int_range(before + 1, before + 1 + rows.height, dtype=pl.UInt32).alias("row")
-    return rows.with_columns(source, row, batch_id, held.alias("held")).select(*PLANNED)
+    no_ordinal = pl.lit(None, pl.UInt32).alias("ordinal")
+    return rows.with_columns(source, row, batch_id, held.alias("held"), no_ordinal).select(*PLANNED)
 
 
 def _plan(
@@ -357,5 +361,6 @@ def _plan(
         batches=sum(group.batches for group in groups),
         groups=groups,
         notes=(*fleet.notes, *notes),
+        kept=tuple(fleet.kept.schema),
         downloaded=tuple(fleet.downloaded),
     )

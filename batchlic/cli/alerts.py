@@ -1,4 +1,4 @@
-"""Who is told how a run ends: attaches notifications and heartbeat to a run, and sends a test message."""
+"""Attaches notifications and heartbeat to a run, and sends a test message."""
 
 import shlex
 import socket
@@ -31,9 +31,9 @@ PATIENCE_S = 30.0
 
 @app.command("notify-test")
 def notify_test(job: JobFile, *, json: Json = False) -> None:
-    """Send a test message to the targets of a job's [notify]. Exit 3: a target did not take it.
+    """Send a test message to the targets of a job's [notify]. Exit 3: a target did not accept it.
 
-    The heartbeat is not pinged: its service would count the ping.
+    The heartbeat gets no ping, because its service would count it.
     """
     from functools import partial
     from time import monotonic
@@ -102,11 +102,12 @@ def alerts(
     is_wanted: bool | None,
     on_sandbox: bool,
 ) -> Iterator[Callable[[], None]]:
-    """Tell the people of a job's [notify] about the events of the block.
+    """Send the messages and pings of a job's [notify] about the run in the block.
 
-    Yields a function that raises UsageError if nobody can be told as the job says. The run calls it first, so
-    that those who can be told hear of that, too. `is_wanted`: --notify or --no-notify; None: on a carrier
-    only. `job` is None if it is not known. `run_dir` is the run folder that the operator named.
+    Yields a function that raises UsageError if the job's [notify] can't be used. The run calls it first, so
+    that the targets that work get a message about that error, too. `is_wanted`: --notify or --no-notify;
+    None: on a carrier only. `job` is None if it is not known. `run_dir` is the run folder that the operator
+    named.
     """
     observers, wrong = _observers(job, run_dir, is_wanted=is_wanted, on_sandbox=on_sandbox)
 
@@ -154,7 +155,7 @@ def _observers(
             observers += [observer] if observer is not None else []
     if not observers and wrong is None and not on_sandbox:
         wrong = UsageError(
-            "the job has a [notify], but there is nobody to tell: set BATCHLIC_NOTIFY_URLS or "
+            "the job has a [notify], but no URL is set: set BATCHLIC_NOTIFY_URLS or "
             "BATCHLIC_HEARTBEAT_URL, or give --no-notify"
         )
     return observers, wrong
@@ -207,7 +208,7 @@ def _notifier(
 
 
 def _memory(job: str, run_dir: Path | None) -> Path | None:
-    """The file that remembers what was told about a job: beside the ledger, if that place is known."""
+    """The file with the last messages about a job: beside the ledger, if that place is known."""
     from batchlic.monitoring.alerts.memory import FOLDER
     from batchlic.state import find_ledger
 

@@ -13,7 +13,7 @@ from batchlic.cli.arguments import RunDirectory
 from batchlic.cli.options import Json, OnSandbox, StoreLocation, WaitOptions, parse_duration
 from batchlic.cli.output import exit_as, open_target, print_json, print_message
 from batchlic.cli.profiles import account_or_default
-from batchlic.errors import RunFolderError, UsageError
+from batchlic.errors import UsageError
 from batchlic.figures import counted
 from batchlic.runs import signals
 
@@ -100,13 +100,13 @@ def reconcile(
 ) -> None:
     """Match callbacks with a run: its devices become confirmed or failed. The exit code is the run's."""
     from batchlic.callbacks.store import Store
-    from batchlic.runs.folder import RunFolder
+    from batchlic.runs.folder import RunFolder, missing_folder
     from batchlic.runs.reconcile import follow
     from batchlic.settings import load_settings
 
     patience = parse_duration(for_) if for_ else None if watch else 0.0
     if not run_dir.is_dir():
-        raise RunFolderError(f"{run_dir}: no such run folder")
+        raise missing_folder(run_dir)
     with closing(Store.open_existing(load_settings().store(store))) as opened:
         summary = follow(RunFolder(run_dir), opened, patience=patience)
     _print_open_ends(run_dir)

@@ -1,4 +1,4 @@
-"""`batchlic check`: what can be known before a night, without a license request."""
+"""`batchlic check`: finds what would make a run fail, without a license request."""
 
 import sys
 from functools import partial
@@ -26,13 +26,16 @@ _CONCURRENCY = 64
 @app.command()
 def check(
     job: Annotated[
-        Path | None, typer.Argument(metavar="[JOB.toml]", help="Job file to check, too [none].")
+        Path | None,
+        typer.Argument(
+            metavar="JOB.toml", help="Job file to check [none: only settings, state folder and carrier]."
+        ),
     ] = None,
     *,
-    no_login: Annotated[bool, typer.Option("--no-login", help="Skip what needs a login.")] = False,
+    no_login: Annotated[bool, typer.Option("--no-login", help="Skip the checks that need a login.")] = False,
     whole: Annotated[
         bool,
-        typer.Option("--whole", help="Plan the inventories, whatever their size [if below 64 MiB]."),
+        typer.Option("--whole", help="Plan inventories of any size [only up to 64 MiB]."),
     ] = False,
     sandbox: OnSandbox = False,
     json: Json = False,

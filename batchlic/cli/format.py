@@ -73,7 +73,8 @@ def describe_plan(plan: Plan, folder: Path | None, expected: Estimate) -> str:
     if plan.rejected:
         lines.append(f"  {counted(sum(plan.rejected.values()), 'row')} rejected: {_listed(plan.rejected)}")
     lines += [
-        f"  {counted(devices, 'device')} {status} by the ledger" for status, devices in plan.excluded.items()
+        f"  {counted(devices, 'device')} {status.replace('_', ' ')} according to the ledger"
+        for status, devices in plan.excluded.items()
     ]
     lines += [
         f"  {f'{group.action} ' if group.action else ''}{counted(group.devices, 'device')} in "
@@ -198,7 +199,7 @@ def describe_history(device: str, events: Sequence[HistoryEvent]) -> str:
 def _event_line(event: HistoryEvent) -> str:
     match event.event:
         case "planned":
-            excluded = f", {event.outcome} by the ledger" if event.outcome else ""
+            excluded = f", {event.outcome} according to the ledger" if event.outcome else ""
             details = f"to {event.action} at {event.carrier}, row {event.row} of {event.source}{excluded}"
         case "rejected":
             details = (
@@ -213,6 +214,7 @@ def _event_line(event: HistoryEvent) -> str:
         case _:
             parts = (event.outcome, event.request_id, event.error_code, event.error_message)
             details = ", ".join(filter(None, parts))
+    details = ", ".join([details, *(f"{name} {cell}" for name, cell in event.kept.items())])
     license = " ".join(filter(None, (event.account_name, event.sku_number))) or "no account"
     at = time_on_terminal(event.at)
     return f"  {at}  {event.event:11}  {event.run_dir}  {printable(license)}  {printable(details)}"
@@ -250,7 +252,7 @@ def describe_import(imported: Imported) -> str:
         f"  run {run_id} did not end: the next run records it from its journal"
         for run_id in imported.unfinished_runs
     ]
-    lines += [f"  not known: {printable(note)}" for note in imported.notes]
+    lines += [f"  note: {printable(note)}" for note in imported.notes]
     if imported.rejected:
         rejected = sum(imported.rejected.values())
         lines.append(f"  {counted(rejected, 'row')} rejected: {_listed(imported.rejected)}")

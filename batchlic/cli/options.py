@@ -26,7 +26,7 @@ Notifying = Annotated[
     bool | None,
     typer.Option(
         "--notify/--no-notify",
-        help="Tell the people of the job's [notify] how the run ends [not on a sandbox].",
+        help="Send the notifications of the job's [notify] [yes, but not with --sandbox].",
     ),
 ]
 OnSandbox = Annotated[bool, typer.Option("--sandbox", help="Run against a sandbox carrier on this machine.")]
@@ -34,7 +34,7 @@ OnSandbox = Annotated[bool, typer.Option("--sandbox", help="Run against a sandbo
 NewLedger = Annotated[
     bool,
     typer.Option(
-        "--new-ledger", help="Start with a ledger that does not know the licenses that are assigned already."
+        "--new-ledger", help="Allow a ledger without records of licenses that are already assigned."
     ),
 ]
 
@@ -66,6 +66,14 @@ class InventoryOptions:
             "none. Repeatable.",
         ),
     ] = None
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMNS",
+            help="Columns to keep in results, rejects and exports, as text: headers separated by commas, or "
+            "NAME=HEADER. Repeatable.",
+        ),
+    ] = None
     format_profile: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Read the files as exports of a known platform [recognized]."),
@@ -83,8 +91,12 @@ class InventoryOptions:
         typer.Option(
             min=0.1,
             metavar="SECONDS",
-            help="Seconds to wait for the server of an inventory, or for data [60].",
+            help="Seconds to wait for an answer or data of an inventory's server [60].",
         ),
+    ] = None
+    query: Annotated[
+        str | None,
+        typer.Option(metavar="SQL", help="Query that reads the inventories that are databases."),
     ] = None
 
     def values(self) -> FlagValues:
@@ -92,8 +104,10 @@ class InventoryOptions:
         return {
             "inventory": {
                 "download_timeout": self.download_timeout,
+                "query": self.query,
                 "id_kind": self.id_kind,
                 "columns": self._columns(),
+                "keep": [column for given in self.keep for column in given.split(",")] if self.keep else None,
                 "format_profile": self.format_profile,
                 "sheet": self.sheet,
                 "accept_imeisv": self.accept_imeisv or None,
@@ -162,7 +176,7 @@ class SyncOptions:
         ),
     ] = None
     no_remove: Annotated[
-        bool, typer.Option("--no-remove", help="sync: remove no license of devices that are gone.")
+        bool, typer.Option("--no-remove", help="sync: leave the licenses of gone devices as they are.")
     ] = False
     no_assign: Annotated[
         bool, typer.Option("--no-assign", help="sync: assign no license to devices without one.")
@@ -253,7 +267,7 @@ class PlanOptions:
     require_approval: Annotated[
         bool,
         typer.Option(
-            "--require-approval", help="Send only a plan that another user has approved: docs/review.md."
+            "--require-approval", help="Send only a plan that another user has approved. See docs/review.md."
         ),
     ] = False
     approval_group: Annotated[

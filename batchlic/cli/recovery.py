@@ -156,7 +156,7 @@ def audit(
     path: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[RUN_DIR|RUNS_DIR]",
+            metavar="RUN_DIR|RUNS_DIR",
             help="Run folder, or with --device a folder of runs [the state folder].",
             parser=find_run_folder,
         ),

@@ -1,4 +1,4 @@
-"""`batchlic retry`: send the devices of a run that failed again."""
+"""`batchlic retry`: send the failed devices of a run again."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -33,7 +33,8 @@ def retry(
         list[str] | None, typer.Option(help="Only devices with this error code [all]. Repeatable.")
     ] = None,
     where: Annotated[
-        str, typer.Option(metavar="status=STATUS", help="Devices to send again: only failed ones can be.")
+        str,
+        typer.Option(metavar="status=STATUS", help="Devices to send again; only status=failed is possible."),
     ] = "status=failed",
     to: Annotated[
         Path | None,
@@ -49,7 +50,7 @@ def retry(
     sandbox: OnSandbox = False,
     json: Json = False,
 ) -> None:
-    """Send the devices of a run that failed again, as a new run with the same options."""
+    """Retry the failed devices of a run, as a new run with the same options."""
     from batchlic.job import EmbeddedSandbox
     from batchlic.runs.folder import RunFolder
     from batchlic.runs.retry import refuse_other_status

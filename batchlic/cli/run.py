@@ -101,7 +101,7 @@ def sync(inventory: Inventories, *, options: RunOptions) -> None:
     """Make the licenses equal to the inventories. See docs/sync.md.
 
     Devices of the inventories without a license get one. Devices that are gone from the inventories, and are
-    licensed by the ledger, lose theirs.
+    licensed according to the ledger, lose theirs.
     """
     _start(_job("sync", inventory, options.values()), options)
 

@@ -33,7 +33,7 @@ def runs_table(runs: Sequence[ListedRun], folder: Path) -> str:
     for name in ("throttled", "duration", "exit"):
         table.add_column(name, justify="right", no_wrap=True)
     for run in runs:
-        table.add_row(*(Text(cell) for cell in _cells(run, folder)))
+        table.add_row(*(Text(printable(cell)) for cell in _cells(run, folder)))
     written = StringIO()
     columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else _UNLIMITED
     width = max(columns, _NARROWEST)
@@ -45,8 +45,8 @@ def _cells(run: ListedRun, folder: Path) -> tuple[str, ...]:
     share = run.throttled_share
     return (
         time_on_terminal(run.began_at) if run.began_at else "-",
-        printable(os.path.relpath(run.run_dir, folder)),
-        printable(run.job or "-"),
+        os.path.relpath(run.run_dir, folder),
+        run.job or "-",
         run.action or "-",
         _devices(run),
         "-" if share is None else f"{share:.0%}",
@@ -56,7 +56,7 @@ def _cells(run: ListedRun, folder: Path) -> tuple[str, ...]:
 
 
 def _devices(run: ListedRun) -> str:
-    figures = [f"{devices:,} {status.replace('_', ' ')}" for status, devices in run.statuses.items()]
+    figures = [f"{devices:,} {status.replace('_', ' ')}" for status, devices in run.shown_statuses.items()]
     if rejected := sum(run.rejected.values()):
         figures.append(f"{rejected:,} rejected")
     return ", ".join(figures) or "-"

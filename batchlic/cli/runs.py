@@ -43,7 +43,7 @@ app = typer.Typer(
     subcommand_metavar="| prune --keep DURATION [FOLDER]",
 )
 
-Folder = Annotated[Path | None, typer.Argument(metavar="[FOLDER]", help="Folder of runs [the state folder].")]
+Folder = Annotated[Path | None, typer.Argument(metavar="FOLDER", help="Folder of runs [the state folder].")]
 
 
 @app.callback()
@@ -58,7 +58,7 @@ def runs(
     failed: Annotated[
         bool,
         typer.Option(
-            "--failed", help="Only runs with another exit code than 0, interrupted or damaged ones."
+            "--failed", help="Only runs that need attention: exit code not 0, interrupted or damaged."
         ),
     ] = False,
     json: Json = False,

@@ -25,10 +25,12 @@ class LimitOptions:
         typer.Option(help="Kind of the rate limit."),
     ] = "token-bucket"
     burst: Annotated[int, typer.Option(help="Requests that a token bucket admits at once.")] = 20
-    window: Annotated[float, typer.Option(help="Seconds of a window; its quota is this times the rate.")] = (
-        1.0
-    )
-    max_concurrent: Annotated[int | None, typer.Option(help="Most requests in flight [no limit].")] = None
+    window: Annotated[
+        float, typer.Option(help="Length of a window in seconds; its quota is length times rate.")
+    ] = 1.0
+    max_concurrent: Annotated[
+        int | None, typer.Option(help="Maximum number of requests in flight [no limit].")
+    ] = None
     change: Annotated[
         list[str] | None,
         typer.Option(metavar="AT=FACTOR", help="Multiply the limits from second AT on. Repeatable."),
@@ -53,8 +55,8 @@ class LimitOptions:
 class TimeOptions:
     """Latency, and the lives of tokens, in seconds."""
 
-    latency: Annotated[float, typer.Option(help="Seconds until an answer.")] = 0.0
-    jitter: Annotated[float, typer.Option(help="Most random seconds added to an answer.")] = 0.0
+    latency: Annotated[float, typer.Option(help="Latency of an answer, in seconds.")] = 0.0
+    jitter: Annotated[float, typer.Option(help="Maximum random seconds added to the latency.")] = 0.0
     latency_growth: Annotated[float, typer.Option(help="Seconds added per other request in flight.")] = 0.0
     access_token_life: Annotated[float, typer.Option(help="Lifetime of an access token in seconds.")] = 3600.0
     session_idle: Annotated[float, typer.Option(help="Seconds without requests until a session ends.")] = (
@@ -100,7 +102,9 @@ class CallbackOptions:
     """How outcomes are reported by callback."""
 
     callback_delay: Annotated[float, typer.Option(help="Seconds until the callback for an outcome.")] = 0.0
-    callback_jitter: Annotated[float, typer.Option(help="Most random seconds added for each device.")] = 0.0
+    callback_jitter: Annotated[float, typer.Option(help="Maximum random seconds added for each device.")] = (
+        0.0
+    )
     callback_early: Annotated[
         float, typer.Option(min=0, max=1, help="Share of requests with callbacks before the answer, 0 to 1.")
     ] = 0.0

@@ -77,7 +77,7 @@ class JournalQueries:
 
     @property
     def final_session_end(self) -> SessionEnd | None:
-        """The end of the run; None while a session is active, or after it was killed."""
+        """The end of the run; None while a session is at work, or after it was killed."""
         newest_first = tables.session_ends.c.id.desc()
         last_seq = self._scalar(sa.select(tables.session_ends.c.last_seq).order_by(newest_first))
         return self.session_ends()[-1] if last_seq == self._last_seq else None
@@ -126,13 +126,9 @@ class JournalQueries:
 
         Refusals after a lost answer don't count: such a request is sent again as it was.
         """
-        intents = tables.intents.c
-        of_part = sa.and_(intents.batch_id == batch_id, intents.step == step, intents.part == part)
-        attempts = tables.intents.outerjoin(tables.answers)
-        last_lost = sa.select(sa.func.max(intents.seq)).select_from(attempts).where(of_part, _IS_LOST)
-        is_earlier = intents.seq < sa.func.coalesce(last_lost.scalar_subquery(), _AFTER_ALL)
-        query = sa.select(sa.func.count()).select_from(attempts)
-        return int(self._scalar(query.where(of_part, tables.answers.c.is_refusal, is_earlier)))
+        with self._reading() as connection:
+            found = connection.execute(_REFUSALS, {"batch_id": batch_id, "step": step, "part": part})
+            return int(found.scalar_one())
 
     def lost_answers(self) -> list[LostAnswers]:
         """The parts of batches with requests whose answers are not known."""
@@ -200,24 +196,6 @@ class JournalQueries:
         """Whether the carrier asked to wait for `MAX_WAIT_S`, which is not obeyed in later sessions."""
         is_implausible = tables.answers.c.retry_after_s >= MAX_WAIT_S
         return self._scalar(sa.select(tables.answers.c.seq).where(is_implausible).limit(1)) is not None
-
-    def settled(self) -> tuple[int, int]:
-        """Devices accepted, and devices failed for good, by answers and by the last settlements."""
-        devices = tables.intents.c.device_count
-        sums = [
-            sa.func.coalesce(sa.func.sum(devices).filter(condition), 0)
-            for condition in (
-                tables.answers.c.outcome == Outcome.ACCEPTED.value,
-                sa.and_(tables.answers.c.outcome == Outcome.REFUSED.value, tables.answers.c.final),
-            )
-        ]
-        with self._reading() as connection:
-            accepted, failed = connection.execute(sa.select(*sums).select_from(_ANSWERED)).one()
-            settled = {str(status): int(total) for status, total in connection.execute(_LAST_SETTLED)}
-        return (
-            int(accepted) + settled.get(DeviceStatus.ACCEPTED, 0),
-            int(failed) + settled.get(DeviceStatus.FAILED, 0),
-        )
 
     @property
     def last_answer(self) -> Attempt | None:
@@ -297,6 +275,24 @@ _LAST_ENDED = sa.select(sa.func.coalesce(sa.func.max(tables.session_ends.c.last_
 
 _IS_LOST = tables.answers.c.outcome.is_(None) | (tables.answers.c.outcome == Outcome.AMBIGUOUS.value)
 
+_ATTEMPTS = tables.intents.outerjoin(tables.answers)
+_OF_PART = sa.and_(
+    tables.intents.c.batch_id == sa.bindparam("batch_id"),
+    tables.intents.c.step.is_not_distinct_from(sa.bindparam("step")),
+    tables.intents.c.part == sa.bindparam("part"),
+)
+_LAST_LOST = sa.select(sa.func.max(tables.intents.c.seq)).select_from(_ATTEMPTS).where(_OF_PART, _IS_LOST)
+_REFUSALS = (
+    sa.select(sa.func.count())
+    .select_from(_ATTEMPTS)
+    .where(
+        _OF_PART,
+        tables.answers.c.is_refusal,
+        tables.intents.c.seq < sa.func.coalesce(_LAST_LOST.scalar_subquery(), _AFTER_ALL),
+    )
+)
+"""Made once, because it is executed before each request that is sent again."""
+
 _ANSWERED = tables.intents.join(tables.answers)
 
 _SESSION_BOUNDS = sa.select(tables.session_ends.c.started_at, tables.session_ends.c.last_seq).order_by(
@@ -317,18 +313,6 @@ _ENDED_LATER_AT = (
 
 _HEARD_AT = sa.case((_ENDED_LATER_AT < _ANSWERED_AT, _ENDED_LATER_AT), else_=_ANSWERED_AT)
 """When an answer came at the latest, in microseconds since 1970, whatever the clock showed at that time."""
-
-_LAST_SETTLED = (
-    sa.select(tables.settlements.c.status, sa.func.sum(tables.settlements.c.device_count))
-    .where(
-        tables.settlements.c.seq.in_(
-            sa.select(sa.func.max(tables.settlements.c.seq)).group_by(
-                tables.settlements.c.batch_id, tables.settlements.c.step, tables.settlements.c.part
-            )
-        )
-    )
-    .group_by(tables.settlements.c.status)
-)
 
 _ATTEMPT_COLUMNS = [
     (tables.intents.c if name in tables.intents.c else tables.answers.c)[name] for name in Attempt._fields

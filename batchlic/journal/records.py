@@ -18,11 +18,15 @@ SETTLED_BY_CALLBACK = "a callback"
 
 
 class InventoryFile(msgspec.Struct, frozen=True, kw_only=True):
-    """One inventory at the start of the run. Size (bytes) and hash are None if it is not a file."""
+    """One inventory at the start of the run. Size (bytes) and hash are None if it is not a file.
+
+    Those of a database are of the text of the rows that `query` returned. Unset, the query is not encoded.
+    """
 
     name: str
     size: int | None = None
     sha256: str | None = None
+    query: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class LicenseCount(msgspec.Struct, frozen=True):
@@ -50,6 +54,13 @@ class PlanApproval(msgspec.Struct, frozen=True, kw_only=True):
     def approver(self) -> str:
         """The person, for messages and files."""
         return f"{self.user} (uid {self.uid})"
+
+
+class KeptColumns(msgspec.Struct, frozen=True, kw_only=True):
+    """The columns of kept.parquet, and the SHA-256 of the file."""
+
+    columns: list[str]
+    sha256: str
 
 
 class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,6 +96,13 @@ class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
     """The run id of the run whose failed devices this run sends again."""
     approval: PlanApproval | msgspec.UnsetType = msgspec.UNSET
     """Who approved the plan. Unset, it is not encoded: hashes of earlier identities stay the same."""
+    kept: KeptColumns | msgspec.UnsetType = msgspec.UNSET
+    """The columns of the inventories that were kept when the run was planned. Unset if there are none."""
+
+    @property
+    def kept_columns(self) -> list[str]:
+        """The names of the kept columns."""
+        return [] if self.kept is msgspec.UNSET else self.kept.columns
 
     @property
     def is_sync(self) -> bool:

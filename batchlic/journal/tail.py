@@ -24,7 +24,6 @@ class Answered(NamedTuple):
     step: str | None
     part: str
     device_count: int
-    pace_rps: float | None
     started_at: int
     duration_ms: float
     outcome: str
@@ -105,8 +104,8 @@ class JournalTail:
 
 # Rows are only added, so a higher rowid is a later row: https://sqlite.org/autoinc.html.
 _ANSWERS = """
-SELECT a.rowid, i.batch_id, i.step, i.part, i.device_count, i.pace_rps, i.started_at,
-       a.duration_ms, a.outcome, a.final, a.http_status
+SELECT a.rowid, i.batch_id, i.step, i.part, i.device_count, i.started_at, a.duration_ms,
+       a.outcome, a.final, a.http_status
 FROM answers a JOIN intents i ON i.seq = a.seq WHERE a.rowid > ? ORDER BY a.rowid
 """
 _SETTLEMENTS = """

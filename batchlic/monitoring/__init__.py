@@ -1,1 +1,1 @@
-"""Observers of a run: progress, log. They know a run only by its events."""
+"""Observers of a run: progress, log, metrics, traces, notifications. They know a run only by its events."""

@@ -73,7 +73,7 @@ REQUEST_DURATION = Instrument(
 REQUESTS_IN_FLIGHT = _gauge("requests_in_flight", "Requests that wait for an answer.")
 LIMITER_RATE = _gauge("limiter_rate", "Requests per second that the carrier let in over the last seconds.")
 LIMITER_CONCURRENCY = _gauge("limiter_concurrency", "Requests that the limiter allows in flight.")
-LIMITER_PAUSED = _gauge("limiter_paused", "1 while the carrier has told everyone to wait.")
+LIMITER_PAUSED = _gauge("limiter_paused", "1 while all workers wait because the carrier asks for it.")
 
 LAST_RUN_END = _gauge("last_run_timestamp_seconds", "When the last run ended.")
 LAST_RUN_EXIT_CODE = _gauge("last_run_exit_code", "Exit code of the last run that ended.")

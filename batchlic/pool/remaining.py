@@ -87,7 +87,7 @@ class Delivery:
     @property
     def is_bounded(self) -> bool:
         """Whether refusals count after half a minute: its devices must not stay between two steps."""
-        return self.position in {Position.SECOND_RESTORABLE, Position.UNDO}
+        return self.position is Position.UNDO or self.position is Position.SECOND_RESTORABLE
 
     def __iter__(self) -> Iterator["Delivery"]:
         """A sequence of one: nothing follows this delivery."""

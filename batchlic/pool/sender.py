@@ -33,7 +33,7 @@ LONGEST_TOKEN_PAUSE = 60.0
 DEFINITE = frozenset({Outcome.ACCEPTED, Outcome.REFUSED})
 """Answers that count as progress."""
 
-NOT_SENT = Answer(outcome=Outcome.THROTTLED, error_message="not sent: everyone had just been told to wait")
+NOT_SENT = Answer(outcome=Outcome.THROTTLED, error_message="not sent: a wait for all workers had just begun")
 """Ends an intent that became durable too late: its request must not leave any more (promise J), since another
 one had just been throttled, or a person had stopped everyone."""
 
@@ -202,8 +202,8 @@ class Sender:
             raise CredentialsRejected(answer.summary)
         if (answer.retry_after_s or 0) > limit:
             raise StoppedEarly(
-                f"the carrier asks to wait {answer.retry_after_s:.0f} s; last answer: {answer.summary}. "
-                "Resume the run after that"
+                f"the carrier asks batchlic to wait {answer.retry_after_s:.0f} s; "
+                f"last answer: {answer.summary}. Resume the run after that"
             )
         if self._limiter.seconds_since(self._tokens.last_progress) > limit:
             raise StoppedEarly(

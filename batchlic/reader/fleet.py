@@ -8,14 +8,18 @@ from pathlib import Path
 import polars as pl
 
 from batchlic.errors import InventoryError, UsageError
+from batchlic.reader.columns.matching import did_you_mean, listed
 from batchlic.reader.devices import DEVICES, REJECTED, DeviceRows
+from batchlic.reader.formats.databases.reading import query_result
 from batchlic.reader.formats.opening import inventories
 from batchlic.reader.inputs.addresses import Address, Download, Downloaded, download
+from batchlic.reader.inputs.databases import Database, refuse_without_query
 from batchlic.reader.inputs.sources import expanded
 from batchlic.reader.inventory import Inventory, no_rows_error
+from batchlic.reader.kept_cells import KeptCells
 from batchlic.reader.options import ReadOptions, Source
 from batchlic.reader.reading import validated_blocks
-from batchlic.reader.roles import TARGETS
+from batchlic.reader.roles import TARGETS, kept_cell
 from batchlic.reader.spool import Spool
 from batchlic.reader.streaming import Schema
 from batchlic.reader.targets import TargetTable
@@ -41,6 +45,7 @@ PLAN_ORDER = pl.coalesce(pl.col("imei_number") + -(2**63), "iccid_number")
 
 _ORDINAL: Schema = {"ordinal": pl.UInt32()}
 _ORIGINAL_CELLS: Schema = _ORDINAL | CELL_COLUMNS
+_UNEVEN: Schema = {"cells": pl.String()}
 _REJECTS: Schema = _ORDINAL | {"source": pl.String()} | REJECT_COLUMNS
 
 
@@ -48,14 +53,16 @@ def read_fleet(names: Sequence[str], options: ReadOptions, scratch: Path) -> "Fl
     """Read the inventories, whose names may be globs and folders, and reject their duplicates and conflicts.
 
     Data too large for memory goes to the folder `scratch`. Raises InventoryError if an inventory can't be
-    read, and UsageError if no inventory is given, if one is given twice, or if one has no column for the
-    account or the SKU while the options have no default.
+    read, and UsageError if no inventory is given, if one is given twice, if a database has no query, or if
+    one has no column for the account or the SKU while the options have no default.
     """
     fleet = Fleet(options, scratch)
     inputs = expanded(names)
+    refuse_without_query(inputs.databases, options.query)
     fleet.notes.extend(inputs.notes)
     for name in inputs.names:
         fleet.read(name)
+    fleet.refuse_unknown_columns()
     fleet.reject_duplicates()
     return fleet
 
@@ -74,17 +81,26 @@ class Fleet:
         )
         self.rows_read = 0
         self.cut_off: list[str] = []
-        """Texts that seem to be cut off: they end without a newline, in a row that is rejected."""
+        """Texts that seem to be cut off: they end without a newline, in a row that is rejected or short."""
         self.rejected: Counter[str] = Counter()
         self.targets = TargetTable(options)
         self.devices = DeviceRows(scratch)
+        self.kept = KeptCells(scratch, list(options.keep))
+        self._without_kept: dict[str, list[str]] = {name: [] for name in options.keep}
+        self._available: dict[str, None] = {}
         self._original_cells = Spool(scratch / "cells", _ORIGINAL_CELLS, TEXTS_BYTES)
         self._invalid = Spool(scratch / "invalid", _REJECTS, TEXTS_BYTES)
+        self._uneven = Spool(scratch / "uneven", _UNEVEN, TEXTS_BYTES)
         self._duplicates = Spool(scratch / "duplicates", _REJECTS, TEXTS_BYTES)
 
-    def read(self, name: str | Address) -> None:
+    def read(self, name: str | Address | Database) -> None:
         """Read one more input to its end. Raises InventoryError and UsageError."""
-        if not isinstance(name, Address):
+        if isinstance(name, Database):
+            with query_result(name, self._options) as result:
+                self._read(result.inventory(self._options))
+                self.downloaded.append(result.finish())
+            return
+        if isinstance(name, str):
             self._read_all(name)
             return
         with download(name, self._options.download_timeout) as file:
@@ -113,11 +129,36 @@ class Fleet:
         if self.rows_read == start:
             if not self._options.allow_empty:
                 raise no_rows_error(inventory)
-            notes.append(f"{name}: the file has no rows")
-        if is_last_rejected and not inventory.ending.has_newline:
+            notes.append(f"{name}: the {'query returns' if inventory.is_query else 'file has'} no rows")
+        if (is_last_rejected or inventory.ending.is_short) and not inventory.ending.has_newline:
             self.cut_off.append(name)
         self.sources.append(Source(name, self.rows_read - start))
         self.notes.extend(notes)
+        self._note_columns(inventory)
+
+    def _note_columns(self, inventory: Inventory) -> None:
+        """Note which columns to keep the inventory lacks, and which columns it has."""
+        for name, lacking in self._without_kept.items():
+            if name not in inventory.kept and kept_cell(name) not in inventory.constants:
+                lacking.append(inventory.name)
+        self._available.update(dict.fromkeys(inventory.available))
+
+    def refuse_unknown_columns(self) -> None:
+        """Raise UsageError if no inventory with rows has a column to keep; note those that lack one."""
+        with_rows = {source.name for source in self.sources if source.rows}
+        for name, lacking in self._without_kept.items():
+            header = self._options.keep[name]
+            if with_rows and with_rows <= {*lacking}:
+                columns = list(self._available)
+                raise UsageError(
+                    f"--keep {header}: no inventory has this column"
+                    f"{did_you_mean(columns, header)} The columns are {listed(columns, range(len(columns)))}"
+                )
+            self.notes += [
+                f"{source}: there is no column {header!r} to keep: its rows have null as {name}"
+                for source in lacking
+                if source in with_rows
+            ]
 
     def _refuse_missing_target(self, inventory: Inventory) -> None:
         """Raise UsageError if no row can have an account or a SKU: neither a column nor a default exists."""
@@ -141,7 +182,9 @@ class Fleet:
         codes = self.targets.encode(block.valid)
         self.devices.append(block.valid.select(ordinal, *duplicates.IDENTIFIERS, codes))
         self._original_cells.append(block.original_cells.select(ordinal, *CELLS))
+        self.kept.append(block.kept)
         self._invalid.append(block.rejects.select(ordinal, *place, *CELLS, "reason", "message"))
+        self._uneven.append(block.uneven.to_frame("cells"))
         self.rejected.update(block.rejects["reason"].to_list())
         self.rows_read += block.height
 
@@ -203,9 +246,14 @@ class Fleet:
             yield rows.with_columns(*self._places("ordinal"), rank.alias("rank"))
 
     def invalid_cells(self) -> Iterator[pl.DataFrame]:
-        """The cells (columns CELLS) of the rejects that are no device rows, as they are in the file."""
+        """The cells (String) of the rejects that are no device rows, as they are in the file.
+
+        Of a row with fewer or more cells than the header, these are all cells: an identifier may be in any.
+        """
         for frame in self._invalid.frames():
             yield frame.select(*CELLS)
+        for frame in self._uneven.frames():
+            yield frame.select(pl.col("cells").str.split("\n").explode(empty_as_null=True, keep_nulls=False))
 
     def rejects(self) -> pl.LazyFrame:
         """The rejected rows in input order (columns of REJECT_COLUMNS, `source`, `ordinal`)."""

@@ -1,6 +1,6 @@
 """The common form of all formats: blocks of text cells, their columns named by role."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -12,19 +12,27 @@ from batchlic.reader.roles import Role
 SHORT = "short"
 LONG = "long"
 """Optional columns of a block (Boolean): the row has fewer cells than the header, or more and they matter."""
+SHIFTED = "shifted"
+"""Optional column of a block (Boolean): the row has more cells than the header, so cells may be shifted."""
+UNEVEN = "uneven"
+"""Optional column of a block (String): all cells, one a line, of a row with fewer or more than the header."""
 
 NO_VALUE = "#FORMULA"
 """Begins the text of a formula whose value the workbook does not have."""
 
 Block: TypeAlias = Callable[[], pl.DataFrame]
-"""Parses consecutive rows, on any thread, to a frame of String columns named by role."""
+"""Parses consecutive rows, on any thread, to a frame of String columns named by role, or by `kept_cell`."""
 
 
 @dataclass(slots=True)
 class Ending:
-    """How a text ends: known after its last block. A text that was cut off rarely ends with a newline."""
+    """How a text ends: known after its last block. A text that was cut off rarely ends with a newline.
+
+    `is_short`: its last line has fewer cells than the header.
+    """
 
     has_newline: bool = True
+    is_short: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,21 +42,34 @@ class Inventory:
     `roles`: the roles that have a column, or a constant. `headers`: the headers of the columns by role; empty
     if the file has no header that its rows could repeat. `constants`: the cell of a role that is the same for
     all rows. `notes`: facts for the operator about how the inventory is read. `ending`: how a text ends.
+    `kept`: the names of the columns to keep that it has. `available`: the names of all its columns. Both may
+    grow until the last block.
+    `is_query`: whether the rows are those of a query.
     """
 
     name: str
     roles: Set[Role]
     headers: Mapping[Role, str]
     blocks: Callable[[], Iterator[Block]]
-    constants: Mapping[Role, str] = field(default_factory=dict)
+    constants: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
     ending: Ending = field(default_factory=Ending)
+    kept: Collection[str] = ()
+    available: Collection[str] = ()
+    is_query: bool = False
 
 
-def block_of(rows: Sequence[Sequence[str | None]], roles: Sequence[Role], are_long: Sequence[bool]) -> Block:
-    """A block of rows that are already parsed, with their cells in the order of `roles`."""
-    frame = pl.DataFrame(rows, schema=dict.fromkeys(map(str, roles), pl.String), orient="row")
-    frame = frame.with_columns(pl.Series(LONG, are_long, pl.Boolean))
+def block_of(
+    rows: Sequence[Sequence[str | None]],
+    columns: Sequence[str],
+    are_long: Sequence[bool],
+    are_shifted: Sequence[bool],
+) -> Block:
+    """A block of rows that are already parsed, with their cells in the order of `columns`."""
+    frame = pl.DataFrame(rows, schema=dict.fromkeys(map(str, columns), pl.String), orient="row")
+    frame = frame.with_columns(
+        pl.Series(LONG, are_long, pl.Boolean), pl.Series(SHIFTED, are_shifted, pl.Boolean)
+    )
     return lambda: frame
 
 
@@ -61,8 +82,11 @@ def empty(name: str, where: str = "") -> Inventory:
 def no_rows_error(inventory: Inventory) -> InventoryError:
     """The error for an inventory without rows."""
     what = "the file has a header and no rows" if inventory.roles else "the file is empty"
+    advice = (
+        "the query returns no rows. Check the query" if inventory.is_query else f"{what}. Check the export"
+    )
     return InventoryError(
-        f"{inventory.name}: {what}. Check the export. If it is right that there are no rows, give "
+        f"{inventory.name}: {advice}. If it is right that there are no rows, give "
         f"--allow-empty, or set allow_empty = true in the job's [inventory]"
         f"{''.join(f'; note: {note}' for note in inventory.notes)}"
     )

@@ -1,7 +1,7 @@
 """How to read inventories: the identifiers that rows must have, and defaults for absent columns."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -31,6 +31,34 @@ class IdKind(StrEnum):
         }[self]
 
 
+def kept_columns(given: Iterable[str]) -> dict[str, str]:
+    """The columns to keep: the header of each by its name in the results.
+
+    An entry is a header, or NAME=HEADER to give the column another name. Raises ValueError for a name that
+    can't be above a column of a spreadsheet, or that is there twice.
+    """
+    columns: dict[str, str] = {}
+    for entry in given:
+        name, is_renamed, header = (part.strip() for part in entry.partition("="))
+        header = header if is_renamed else name
+        if not name or not header:
+            raise ValueError(f"{entry!r} is no column: give a header, or NAME=HEADER")
+        if not name.isprintable() or name[0] in "+-@\uff1d\uff0b\uff0d\uff20" or len(name) > MAX_NAME:
+            raise ValueError(
+                f"{name[:MAX_NAME]!r} can't be the name of a column in a spreadsheet: give another one, such "
+                f"as column={header[:MAX_NAME]}"
+            )
+        if name.casefold() in map(str.casefold, columns):
+            raise ValueError(
+                f"two columns would be called {name!r}: give one of them another name, NAME=HEADER"
+            )
+        columns[name] = header
+    return columns
+
+
+MAX_NAME = 100
+"""Characters in the name of a kept column."""
+
 ACCOUNT_FORM = "[0-9A-Za-z._-]{3,32}"
 """The carrier allows 3 to 32 characters. All known accounts are digits and dashes; leading zeros count."""
 
@@ -46,7 +74,9 @@ class ReadOptions:
     the sheet of a workbook (default: the first visible one). `accept_imeisv` converts 16-digit IMEISVs to
     IMEIs. `check_digit=False` accepts identifiers with a wrong check digit. `other_skus` are SKUs of the
     contract that the catalog does not have. `allow_empty` accepts inventories without rows.
-    `download_timeout`: seconds to wait for an answer of a server, or for more of a file.
+    `download_timeout`: seconds to wait for an answer of a server, or for more of a file. `query` is the SQL
+    text that reads the inventories that are databases. `keep`: the columns whose cells are kept as text, by
+    their names in the results: a header, path or position for each.
     """
 
     action: Action = Action.ASSIGN
@@ -61,7 +91,9 @@ class ReadOptions:
     check_digit: bool = True
     allow_empty: bool = False
     download_timeout: float = 60.0
+    query: str | None = None
     other_skus: Mapping[str, LicenseType] = field(default_factory=dict)
+    keep: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raise UsageError for options that would reject every row."""

@@ -9,7 +9,6 @@ import polars as pl
 
 from batchlic.reader.inventory import Block, Inventory
 from batchlic.reader.options import ReadOptions
-from batchlic.reader.roles import Role
 from batchlic.reader.validation.validator import ValidatedBlock, Validator
 
 MAX_THREADS = 4
@@ -23,13 +22,13 @@ def validated_blocks(inventory: Inventory, options: ReadOptions) -> Iterator[Val
     return _map_in_threads(lambda block: validator(_with_constants(block(), constants)), inventory.blocks())
 
 
-def _with_constants(block: pl.DataFrame, constants: Mapping[Role, str]) -> pl.DataFrame:
+def _with_constants(block: pl.DataFrame, constants: Mapping[str, str]) -> pl.DataFrame:
     """The block with the constant cells in place of absent or empty ones."""
     return block.with_columns(
-        pl.coalesce(pl.col(role).replace("", None), pl.lit(cell)).alias(role)
-        if role in block.columns
-        else pl.lit(cell).alias(role)
-        for role, cell in constants.items()
+        pl.coalesce(pl.col(name).replace("", None), pl.lit(cell)).alias(name)
+        if name in block.columns
+        else pl.lit(cell).alias(name)
+        for name, cell in constants.items()
     )
 
 

@@ -24,9 +24,15 @@ class Spool:
         self._schema = schema
         self._memory_bytes = memory_bytes
         self._frames: list[pl.DataFrame | Path] = []
+        self._heights: list[int] = []
         self._new_frames: list[pl.DataFrame] = []
         self._new_bytes = self._total_bytes = 0
         self.height = 0
+
+    @property
+    def bytes(self) -> int:
+        """The size of all rows in memory."""
+        return self._total_bytes + self._new_bytes
 
     def append(self, frame: pl.DataFrame) -> None:
         """Add a frame."""
@@ -37,6 +43,19 @@ class Spool:
         self._new_bytes += int(frame.estimated_size())
         if self._new_bytes >= FRAME_BYTES:
             self._join_new_frames()
+
+    def gathered(self, places: pl.Series) -> pl.DataFrame:
+        """The rows at these places, which count from 0 and ascend. Only their frames are read, one by one."""
+        self._join_new_frames()
+        found = [pl.DataFrame(schema=self._schema)]
+        start = 0
+        for frame, height in zip(self._frames, self._heights, strict=True):
+            first, end = (places.search_sorted(place, side="left") for place in (start, start + height))
+            if first < end:
+                rows = frame if isinstance(frame, pl.DataFrame) else scan_ipc(frame).collect()
+                found.append(rows[places[first:end] - start].select(map(_copied, self._schema.items())))
+            start += height
+        return pl.concat(found)
 
     def frames(self) -> Iterator[pl.DataFrame]:
         """All frames in order; one empty frame if there are none."""
@@ -57,6 +76,7 @@ class Spool:
         if not self._new_frames:
             return
         self._frames.append(pl.concat(self._new_frames, rechunk=True))
+        self._heights.append(sum(frame.height for frame in self._new_frames))
         self._total_bytes += self._new_bytes
         self._new_frames, self._new_bytes = [], 0
         if self._total_bytes > self._memory_bytes:
@@ -70,3 +90,9 @@ class Spool:
             self._folder.mkdir(exist_ok=True)
             frame.write_ipc(path, compression="uncompressed")
         return path
+
+
+def _copied(column: tuple[str, pl.DataType]) -> pl.Expr:
+    """A column with its text copied: a view of a few cells would keep the whole frame in memory."""
+    name, dtype = column
+    return pl.col(name) + "" if dtype == pl.String else pl.col(name)

@@ -2,16 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from msgspec import UNSET
 
 from batchlic.carrier.catalog import Action
 from batchlic.chunker import Plan, PlanGroup
-from batchlic.errors import RefusedToStart, UsageError
+from batchlic.errors import InventoryError, RefusedToStart, UsageError
 from batchlic.events import EventStream, Phase
 from batchlic.job import Job
 from batchlic.journal import SANDBOX, LicenseCount
 from batchlic.ledger import Snapshot
+from batchlic.reader.inputs.sources import expanded
+from batchlic.reader.inputs.streams import is_remote
 from batchlic.runs.approval import (
     find_approval,
     group_id,
@@ -65,6 +68,7 @@ def plan_for_review(
     """
     group_id(job.approval.group)  # raises before the inventories are read
     planned_at = now()
+    files = _files(job)
     ledger_number = known.last_number if known else newest_number(job, folder, carrier)
 
     counts: list[LicenseCount] = []
@@ -90,12 +94,23 @@ def plan_for_review(
             ledger_number=ledger_number,
             licenses=counts,
         )
+        if _files(job) != files:  # plan.json has the SHA-256 of what is there now
+            folder.plan_record.unlink()
+            raise InventoryError("an inventory has changed while it was planned: plan again")
         share_with_approvers(job, folder)
 
     rules = sync_rules(job, lambda group: is_short(group, counts))
     guards = guards_of(job, folder, carrier)
     plan = plan_only(job, folder, guards, known, fit=fit, sync=rules, then=record)
     return plan, estimate(job, folder, carrier, plan.groups, counts)
+
+
+def _files(job: Job) -> dict[Path, tuple[int, int, int]]:
+    """The inventories that are files here; of each, what changes when the file does."""
+    names = expanded(job.inventory.files).names
+    paths = [Path(name) for name in names if isinstance(name, str) and not is_remote(name)]
+    found = {path: path.stat() for path in paths if path.is_file()}
+    return {path: (status.st_ino, status.st_size, status.st_mtime_ns) for path, status in found.items()}
 
 
 def job_to_apply(folder: RunFolder) -> Job:

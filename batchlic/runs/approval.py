@@ -60,7 +60,7 @@ def share_with_approvers(job: Job, folder: RunFolder) -> None:
         folder.approvals.mkdir(mode=0o700, exist_ok=True)
         if group is None:
             return
-        for path in (folder.plan, folder.rejects, folder.plan_record):
+        for path in _plan_files(folder):
             os.chown(path, -1, group)
             path.chmod(_FILE_MODE)
         for path, mode in ((folder.approvals, _APPROVALS_MODE), (folder.path, _FOLDER_MODE)):
@@ -158,10 +158,10 @@ def find_approval(folder: RunFolder, record: PlanRecord, record_sha256: str) -> 
 def notes_on_approval(approval: PlanApproval, folder: RunFolder) -> list[str]:
     """Who approved the plan, for the summary; and if the system could not have kept the two apart."""
     notes = [f"the plan was approved by {approval.approver} at {time_on_terminal(approval.approved_at)}"]
-    if 0 in {os.geteuid(), *_owners(folder)}:
+    if 0 in {os.geteuid(), approval.uid, *_owners(folder)}:
         notes.append(
-            "the plan was made or sent by root, who can write files in any name: the approval guards against "
-            "mistakes, not against the administrator"
+            "the plan was made, approved or sent by root, who can write files in any name: the approval "
+            "guards against mistakes, not against the administrator"
         )
     return notes
 
@@ -211,8 +211,12 @@ def _read(path: Path, folder: RunFolder) -> PlanApproval:
 
 def _owners(folder: RunFolder) -> set[int]:
     """The users who made the plan: those who can change its files."""
-    paths = (folder.path, folder.plan, folder.rejects, folder.plan_record)
-    return {path.stat().st_uid for path in paths}
+    return {path.stat().st_uid for path in (folder.path, *_plan_files(folder))}
+
+
+def _plan_files(folder: RunFolder) -> list[Path]:
+    kept = [folder.kept] if folder.kept.is_file() else []
+    return [folder.plan, folder.rejects, *kept, folder.plan_record]
 
 
 def user_name(uid: int) -> str:

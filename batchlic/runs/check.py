@@ -21,12 +21,15 @@ from batchlic.chunker import DeviceStatus, Plan, PlanGroup
 from batchlic.errors import BatchlicError, ExitCode
 from batchlic.figures import counted
 from batchlic.job import Job
+from batchlic.reader.formats.databases.reading import query_result
 from batchlic.reader.inputs.addresses import Address, address_of, download
+from batchlic.reader.inputs.databases import Database, refuse_without_query
 from batchlic.reader.inputs.sources import expanded
 from batchlic.reader.inputs.streams import STDIN, is_remote, opened
 from batchlic.runs.descriptors import connections_for, fewer_connections_note
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.guards import guards_of
+from batchlic.runs.kept import refuse_own_names
 from batchlic.runs.ledger_sync import check_ledger, snapshot_for_plan
 from batchlic.runs.run import dry_run
 
@@ -137,11 +140,18 @@ def check_job(path: Path, job: Job) -> Iterator[Finding]:
 
 def check_inventories(job: Job) -> Iterator[Finding]:
     """Whether each inventory can be opened. Only its beginning is read."""
-    for name in expanded(job.inventory.files).names:
+    inputs = expanded(job.inventory.files)
+    refuse_without_query(inputs.databases, job.inventory.query)
+    for name in inputs.names:
         yield from attempted("inventory", lambda name=name: _check_inventory(name, job))  # type: ignore[misc]
 
 
-def _check_inventory(name: str | Address, job: Job) -> Iterator[Finding]:
+def _check_inventory(name: str | Address | Database, job: Job) -> Iterator[Finding]:
+    if isinstance(name, Database):
+        with query_result(name, job.read_options()) as result:
+            result.inventory(job.read_options())
+        yield ok("inventory", f"{name}: the query can be read")
+        return
     if name == STDIN or (isinstance(name, str) and _is_pipe(name)):
         yield ok("inventory", f"{name}: a stream, which only the run can read")
         return
@@ -186,6 +196,7 @@ class Rehearsal:
     def check(self, *, whole: bool) -> Iterator[Finding]:
         """Plan the inventories if they are small, or with `whole`; say what the run would leave out."""
         job = self._job
+        refuse_own_names(job)
         if not (_can_be_planned(job) if whole else _are_small(job)):
             advice = "standard input is read only by the run" if whole else "--whole plans them"
             yield ok("plan", f"the inventories are not read to their end: {advice}")
@@ -233,8 +244,8 @@ def _check_plan(job: Job, plan: Plan) -> Iterator[Finding]:
         if status != DeviceStatus.SKIPPED:
             yield warning(
                 "plan",
-                f"{counted(devices, 'device')} {status.replace('_', ' ')} by the ledger, and left out: "
-                "settle them in the run that has them in doubt (batchlic runs --failed)",
+                f"{counted(devices, 'device')} {status.replace('_', ' ')} according to the ledger, "
+                "and left out: settle them in the run that has them in doubt (batchlic runs --failed)",
             )
 
 
@@ -310,7 +321,10 @@ def check_store(location: str | None, *, is_needed: bool) -> Iterator[Finding]:
                 "BATCHLIC_LISTENER_STORE",
             )
         else:
-            yield ok("store", "none is set (BATCHLIC_LISTENER_STORE), so no callback is read here")
+            yield ok(
+                "store",
+                "none is set, so no callbacks are read here; to read them, set BATCHLIC_LISTENER_STORE",
+            )
         return
     path = None if "://" in location else Path(location)
     if path is not None and not path.exists():

@@ -4,7 +4,7 @@ No license request is sent. There is at most one login: after a rejected one, no
 (promise G).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from batchlic.callbacks.registration import url_warnings
 from batchlic.carrier.base_url import find_root
+from batchlic.carrier.catalog import Action
 from batchlic.carrier.client import CALLBACK_SERVICE, AccountError, CarrierClient, open_client
 from batchlic.carrier.credentials import Secret
 from batchlic.carrier.messages import CallbackListener
@@ -198,38 +199,48 @@ def _check_account(
     if not found.notes:
         yield ok("account", f"{account.name}: known to the carrier")
     if job is not None:
+        freed = {
+            (group.account_name, group.sku_number): group.devices
+            for group in account.groups
+            if group.action is Action.UNASSIGN
+        }
         for group in account.groups:
-            yield from _check_licenses(job, group, found.counts)
+            yield from _check_licenses(job, group, found.counts, freed)
         yield from attempted("ledger", partial(_check_new_ledger, target, job, account))
     if account.listeners is not None:
         yield from _check_listener(job, account.name, account.listeners, listener_user)
 
 
-def _check_licenses(job: Job, group: PlanGroup, counts: Sequence[LicenseCount]) -> Iterator[Finding]:
-    """Whether the account has the licenses that a group of the plan needs."""
+def _check_licenses(
+    job: Job, group: PlanGroup, counts: Sequence[LicenseCount], freed: Mapping[tuple[str, str], int]
+) -> Iterator[Finding]:
+    """Whether the account has the licenses that a group of the plan needs; a sync has `freed` ones, too."""
     by_sku = {count.sku_number: count for count in counts if count.account_name == group.account_name}
     sku = job.license.to_sku or group.sku_number
-    if job.action != "assign" and (count := by_sku.get(group.sku_number)) is not None:
+    is_taken = group.action is Action.UNASSIGN if job.sync is not None else job.action != "assign"
+    is_given = group.action is not Action.UNASSIGN and job.action != "unassign"
+    if is_taken and (count := by_sku.get(group.sku_number)) is not None:
         text = f"{group.account_name}: {counted(count.assigned, 'license')} of {group.sku_number} assigned"
         if count.assigned < max(group.devices, 1):
             needed = counted(group.devices, "device") if group.devices else "the inventory"
             yield warning("licenses", f"{text}, for {needed}: check account and SKU of the inventory")
         else:
             yield ok("licenses", text)
-    if job.action == "unassign" or job.license.order == "unassign-first" or sku not in by_sku:
+    if not is_given or job.license.order == "unassign-first" or sku not in by_sku:
         return
     left = f"{group.account_name}: {counted(by_sku[sku].available, 'license')} of {sku} left"
     if not group.devices and not by_sku[sku].available:
         yield warning("licenses", f"{left}: buy more, or check the SKU")
         return
     try:
-        refuse_too_few([replace(group, sku_number=sku)], counts)
+        refuse_too_few([replace(group, sku_number=sku)], counts, freed)
     except RefusedToStart as refusal:
         may_go_on = job.limits.allow_partial or job.license.restore
         yield (warning if may_go_on else error)("licenses", str(refusal))
     else:
+        back = freed.get((group.account_name, sku), 0)
         needed = counted(group.devices, "device") if group.devices else "an unknown number of devices"
-        yield ok("licenses", f"{left} for {needed}")
+        yield ok("licenses", f"{left}{f', and {back:,} of gone devices,' if back else ''} for {needed}")
 
 
 def _check_new_ledger(target: Target, job: Job, account: _Account) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""What a plan will need: requests, time at the rate of the last run, and licenses."""
+"""What a plan will need: requests, time at the limit that was found, and licenses."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -10,9 +10,10 @@ from batchlic.carrier.catalog import Action, LicenseType
 from batchlic.chunker import DeviceStatus, PlanGroup
 from batchlic.errors import BatchlicError
 from batchlic.figures import counted, duration, time_on_terminal
-from batchlic.job import Job
+from batchlic.job import Job, as_share
 from batchlic.journal import LicenseCount, RunIdentity, read_identity
 from batchlic.runs.folder import RunFolder
+from batchlic.runs.learned import known_limit
 from batchlic.runs.listing import listed_run
 
 MOST_RUNS = 30
@@ -66,8 +67,9 @@ def estimate(
 ) -> Estimate:
     """What the devices to send of a plan will need. `counts` are the carrier's, if it was asked.
 
-    The rate is that of the last run beside `folder` against the same carrier, if possible with the same
-    account and with enough requests; the limits of the job bound it.
+    The rate is the limit that the last run of these accounts found. If none found one, it is the rate of the
+    last run beside `folder` against the same carrier, if possible with the same account and with enough
+    requests. The limits of the job bound it.
     """
     requests = sum(group.batches for group in groups) * (2 if job.license.to_sku else 1)
     per_second, basis = _rate(job, folder, carrier, groups)
@@ -136,13 +138,28 @@ def _rate(
     if limits.fixed_rate is not None:
         return limits.fixed_rate, "the fixed_rate of the job"
     accounts = {group.account_name for group in groups}
-    rates = list(_earlier_rates(folder, carrier, accounts))
-    if not rates:
-        return None, None
-    best = max(rates, key=lambda one: (one.is_same_account, one.requests >= FEW_REQUESTS))  # the newest one
-    if limits.max_rate is not None and limits.max_rate < best.requests_per_second:
+    per_second, basis = _found_limit(job, carrier, accounts) or _earlier_rate(folder, carrier, accounts)
+    if per_second is not None and limits.max_rate is not None and limits.max_rate < per_second:
         return limits.max_rate, "the max_rate of the job"
-    return best.requests_per_second, best.basis
+    return per_second, basis
+
+
+def _found_limit(job: Job, carrier: str, accounts: set[str]) -> tuple[float, str] | None:
+    """The carrier's limit that an earlier run has found, without the share that the job leaves to others."""
+    limit = known_limit(job, carrier, accounts)
+    if limit is None or limit.requests_per_s is None:
+        return None
+    used = limit.requests_per_s * (1 - as_share(job.limits.headroom))
+    return used, f"the carrier's limit, found on {limit.seen_at:%Y-%m-%d}"
+
+
+def _earlier_rate(
+    folder: RunFolder, carrier: str, accounts: set[str]
+) -> tuple[float, str] | tuple[None, None]:
+    """The rate of the best earlier run to compare with, the newest of those that are alike."""
+    rates = list(_earlier_rates(folder, carrier, accounts))
+    best = max(rates, key=lambda one: (one.is_same_account, one.requests >= FEW_REQUESTS), default=None)
+    return (None, None) if best is None else (best.requests_per_second, best.basis)
 
 
 def _earlier_rates(folder: RunFolder, carrier: str, accounts: set[str]) -> Iterator[_Rate]:

@@ -18,6 +18,7 @@ from batchlic.job import Job
 from batchlic.journal import Journal, JournalQueries, SessionEnd
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import sha256_of
+from batchlic.runs.kept import kept_of, note_on_kept
 from batchlic.runs.ledger_sync import ledger_sync
 from batchlic.runs.report_data import write_at_end
 from batchlic.runs.signals import finishing
@@ -101,8 +102,10 @@ def _stage(
 ) -> Summary:
     """Stage the files of the run, and record them in the journal."""
     outcomes = _staged_or_published(folder.outcomes)
-    states = device_states(folder.plan, journal, read_outcomes(outcomes))
-    statuses = write_results(staged_path(folder.results), states)
+    kept = kept_of(folder, journal)
+    states = device_states(folder.plan, journal, read_outcomes(outcomes), kept)
+    statuses = write_results(staged_path(folder.results), states, kept)
+    notes = [*notes, *(note for note in note_on_kept(kept) if note not in notes)]
     write_audit(staged_path(folder.audit), journal)
     if not statuses.keys() & _UNDECIDED and not is_bug(stopped):
         stopped = None  # everything was done before the stop took effect
@@ -153,12 +156,13 @@ def summarize(
 ) -> Summary:
     """The run in figures; `final_session_end` is how it ended, None while a session is at work."""
     identity = journal.identity
+    queries = {file.name: file.query for file in identity.inputs if file.query is not msgspec.UNSET}
     return Summary(
         run_id=identity.run_id,
         job=identity.job["name"] or identity.job_action,
         action=identity.job_action,
         carrier=identity.carrier,
-        sources=[InventoryRows(name, rows) for name, rows in identity.sources],
+        sources=[InventoryRows(name, rows, queries.get(name)) for name, rows in identity.sources],
         rows_read=identity.rows_read,
         rejected=identity.rejected,
         planned=identity.planned,

@@ -31,6 +31,11 @@ _LOOK_S = 0.2
 """Longest time for which a look at a lock holds it, even on a busy machine."""
 
 
+def missing_folder(path: Path) -> RunFolderError:
+    """The error for a run folder that does not exist."""
+    return RunFolderError(f"{path}: there is no such run folder; `batchlic runs` lists the runs")
+
+
 class Process(NamedTuple):
     """The process that uses a run folder, as it wrote itself into the lock. `since` is ISO 8601 in UTC."""
 
@@ -79,6 +84,11 @@ class RunFolder:
     def rejects(self) -> Path:
         """The rejected rows, with reasons."""
         return self.path / "rejects.parquet"
+
+    @property
+    def kept(self) -> Path:
+        """The columns of the inventories that the job keeps, in the order of the plan."""
+        return self.path / "kept.parquet"
 
     @property
     def retried(self) -> Path:
@@ -193,6 +203,7 @@ class RunFolder:
                 self.plan,
                 self.plan_record,
                 self.rejects,
+                self.kept,
                 self.journal,
                 self.report,
                 self.limits,

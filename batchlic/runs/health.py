@@ -50,7 +50,7 @@ class Health:
             self._outage.silent(silence)
 
     def _report_failure(self) -> None:
-        """Report a failure if no answer was well since a moment: a single one goes by unnoticed."""
+        """Report a failure if no good answer came for a while: a single failure is not reported."""
         if self._failing is None or anyio.current_time() - self._well_at < GRACE_S:
             return
         if self._failing.http_status is None:

@@ -1,7 +1,7 @@
 """The history of one device across runs: planned or rejected, sent, answered, settled, called back."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,14 @@ from batchlic.atomic import explain_read_errors, is_moved, read_error
 from batchlic.carrier.answers import Outcome
 from batchlic.carrier.catalog import Action
 from batchlic.chunker import DeviceStatus, Step, parse_ranges
+from batchlic.chunker.schema import REJECTS
 from batchlic.errors import BatchlicError, RunFolderError, UsageError
 from batchlic.figures import time_in_files
 from batchlic.journal import Event, JournalQueries, Settlement
 from batchlic.reader.scans import scan_parquet
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import inspected, left_by_a_run, refuse_changed_plan
+from batchlic.runs.kept import kept_of
 from batchlic.runs.states import recorded_reports, rejects_of
 from batchlic.writer.callback_outcomes import outcomes_of
 
@@ -55,6 +57,8 @@ class HistoryEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """For a settlement: how the operator knows. For a rejected row: the code of the reason."""
     message: str | None = None
     """For a rejected row: what is wrong, as a sentence."""
+    kept: dict[str, str] = {}
+    """For planned and rejected: the cells of the columns that the job keeps, without empty ones."""
 
 
 def device_history(device: str, runs: Path) -> list[HistoryEvent]:
@@ -140,7 +144,12 @@ def _rejections(device: str, folder: RunFolder, journal: JournalQueries) -> Iter
     for row in found.iter_rows(named=True):
         names = ("account_name", "sku_number", "source", "row", "reason", "message")
         fields = _run_fields(folder, journal) | {name: row[name] for name in names}
-        yield _event(journal.created_at, "rejected", fields | {"batch_id": None})
+        kept = _without_empty(row, [name for name in row if name not in REJECTS])
+        yield _event(journal.created_at, "rejected", fields | {"batch_id": None, "kept": kept})
+
+
+def _without_empty(row: Mapping[str, Any], names: Iterable[str]) -> dict[str, str]:
+    return {name: row[name] for name in names if row[name] is not None}
 
 
 def _digits(cell: pl.Expr) -> pl.Expr:
@@ -173,7 +182,9 @@ class _PlannedDevice:
     def planned(self) -> HistoryEvent:
         """The event that the run planned or excluded the device."""
         fields = {"source": self._row["source"], "row": self._row["row"], "outcome": self._row.get("held")}
-        return _event(self._journal.created_at, "planned", self._common | fields)
+        kept = kept_of(self._folder, self._journal).rows(self._row["plan_row"], 1)
+        cells = {"kept": _without_empty(kept.row(0, named=True), kept.columns) if kept.columns else {}}
+        return _event(self._journal.created_at, "planned", self._common | fields | cells)
 
     def requests(self, offset: int) -> Iterator[HistoryEvent]:
         """The requests, answers and settlements of the device, which is at `offset` in its batch."""

@@ -8,15 +8,26 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
+from msgspec import UNSET
+
 from batchlic.atomic import explain_read_errors, staged_path
 from batchlic.chunker import Plan
 from batchlic.errors import BatchlicError, InventoryError, RunFolderError, UsageError
 from batchlic.job import Approval, Canary, Job
-from batchlic.journal import InventoryFile, Journal, JournalQueries, RunIdentity, inspect_journal
+from batchlic.journal import (
+    InventoryFile,
+    Journal,
+    JournalQueries,
+    KeptColumns,
+    RunIdentity,
+    inspect_journal,
+)
 from batchlic.reader.inputs.addresses import Address, Downloaded, fetched, shown
+from batchlic.reader.inputs.databases import Database, refuse_without_query
 from batchlic.reader.inputs.sources import expanded
 from batchlic.reader.inputs.streams import STDIN, is_remote
-from batchlic.runs.folder import RunFolder
+from batchlic.runs.folder import RunFolder, missing_folder
 from batchlic.runs.target import Target
 
 _GUARDS = ("inventory.allow_empty", "inventory.min_rows", "inventory.max_change")
@@ -28,6 +39,7 @@ _MAY_CHANGE = (
     "report",
     "sandbox",
     "inventory.files",
+    "inventory.keep",
     "inventory.download_timeout",
     *_GUARDS,
     "license.order",
@@ -35,8 +47,8 @@ _MAY_CHANGE = (
     "canary.failures",
     "canary.confirmed",
 )
-"""Keys of a job that may change between sessions of a run. Inventories are compared by their content,
-and guards count only until the run is planned."""
+"""Keys of a job that may change between sessions of a run. Inventories are compared by their content. Guards
+and columns to keep count only until the run is planned."""
 
 
 def identify(
@@ -65,6 +77,7 @@ def identify(
         notes=list(plan.notes),
         to_sku=job.license.to_sku,
         restorable=sorted(job.restorable_skus),
+        kept=KeptColumns(columns=list(plan.kept), sha256=sha256_of(folder.kept)) if plan.kept else UNSET,
     )
 
 
@@ -89,7 +102,9 @@ def without_secrets(job: Job) -> Job:
 
 
 def inputs_of(job: Job, downloaded: Sequence[Downloaded] = ()) -> list[InventoryFile]:
-    """Size and SHA-256 of each inventory that is a file. Files at addresses are read unless `downloaded`.
+    """Size and SHA-256 of each inventory that is a file or a database.
+
+    Files at addresses, and databases, are read again unless they are among `downloaded`.
 
     Raises InventoryError if one can't be read.
     """
@@ -97,7 +112,9 @@ def inputs_of(job: Job, downloaded: Sequence[Downloaded] = ()) -> list[Inventory
     return [_input(name, known, job) for name in expanded(job.inventory.files).names]
 
 
-def _input(name: str | Address, downloaded: Mapping[str, Downloaded], job: Job) -> InventoryFile:
+def _input(name: str | Address | Database, downloaded: Mapping[str, Downloaded], job: Job) -> InventoryFile:
+    if isinstance(name, Database):
+        return _queried(name, downloaded.get(name.name), job)
     if isinstance(name, Address):
         file = downloaded.get(name.shown) or fetched(name, job.inventory.download_timeout)
         return InventoryFile(name=file.name, size=file.size, sha256=file.sha256)
@@ -108,6 +125,16 @@ def _input(name: str | Address, downloaded: Mapping[str, Downloaded], job: Job) 
         return InventoryFile(name=name, size=path.stat().st_size, sha256=sha256_of(path))
     except OSError as error:
         raise InventoryError(f"{name}: can't be read: {error.strerror}") from None
+
+
+def _queried(database: Database, known: Downloaded | None, job: Job) -> InventoryFile:
+    if known is None:
+        from batchlic.reader.formats.databases.reading import fetched as fetched_rows  # noqa: PLC0415 - polars
+
+        refuse_without_query([database], job.inventory.query)
+        known = fetched_rows(database, job.read_options())
+    query = job.inventory.query or ""
+    return InventoryFile(name=known.name, size=known.size, sha256=known.sha256, query=query)
 
 
 def sha256_of(path: Path) -> str:
@@ -150,7 +177,7 @@ def refuse_without_journal(folder: RunFolder) -> None:
         if os.path.lexists(folder.journal):
             return
         if not folder.path.is_dir():
-            raise RunFolderError(f"{folder.path}: there is no such run folder")
+            raise missing_folder(folder.path)
     if left_by_a_run(folder):
         raise RunFolderError(f"{folder.journal}: the journal is lost{_files_left(folder)}")
     raise RunFolderError(f"{folder.journal}: there is no journal, so nothing was ever sent from this folder")
@@ -250,7 +277,16 @@ def _input_differences(job: Job, identity: RunIdentity) -> Iterator[str]:
             yield f"{given.name} is not a file, so it can't be compared with the input of the run"
         elif given.sha256 != known.sha256:
             sizes = f" ({given.size:,} bytes, was {known.size:,})" if known.size is not None else ""
-            yield f"{given.name} has changed since the run began{sizes}"
+            yield f"{given.name} has changed since the run began{sizes}{hint_at_order(given)}"
+
+
+def hint_at_order(file: InventoryFile) -> str:
+    """For a database: why its rows may differ though its tables are the same."""
+    return (
+        ""
+        if file.query is msgspec.UNSET
+        else ", or its rows came in another order (add ORDER BY to the query)"
+    )
 
 
 def _what_to_do(folder: RunFolder) -> str:

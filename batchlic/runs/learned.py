@@ -4,7 +4,7 @@ It is a hint. It holds addresses and accounts, but no secret (promise F).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
@@ -22,9 +22,9 @@ from batchlic.pool.limiter.findings import Calls, Limit, Rate, Window
 from batchlic.reader.scans import scan_parquet
 
 MAX_AGE = timedelta(days=30)
-"""Older limits are removed: the contract may be another one by then. A monthly run still gains from them."""
+"""Older limits are removed: the contract may have changed by then. A monthly run still gains from them."""
 RISES_DAILY = 1.1
-"""Times that the rate at which requests were refused may have risen in a day; so it is tried sooner."""
+"""Factor by which the refused rate grows with each day of age, so that an older limit is tested sooner."""
 
 _Positive = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 _Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
@@ -45,11 +45,18 @@ class LearnedLimit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     period_s: _Positive | None = None
     calls: Annotated[int, msgspec.Meta(ge=1)] | None = None
     refusal_s: _Seconds = 0.0
-    """Seconds that everyone waits after a refusal."""
+    """Seconds that all workers wait after a refusal."""
     silent_s: _Seconds = 0.0
     """The same where the carrier does not say so."""
     is_noise: bool = False
     """Whether most of what the run saw was noise: then it is not used."""
+
+    @property
+    def requests_per_s(self) -> float | None:
+        """The most requests per second that the limit lets in; None if it bounds those in flight."""
+        if self.quota is not None and self.period_s is not None:
+            return self.quota / self.period_s
+        return self.per_s
 
     @classmethod
     def of(cls, learned: Learned, seen_at: datetime) -> "LearnedLimit":
@@ -95,8 +102,7 @@ class Memory:
     """
 
     def __init__(self, job: Job, carrier: str, plan: Path, events: EventStream) -> None:
-        is_kept = job.ledger.use and job.ledger.path is not None and carrier != SANDBOX
-        self._path = learned_path(Path(job.ledger.path)) if is_kept and job.ledger.path else None
+        self._path = _path_of(job, carrier)
         self._carrier = carrier
         self._accounts = _accounts(plan) if self._path else []
         self._max_concurrency = job.limits.max_concurrency
@@ -106,13 +112,9 @@ class Memory:
         """What to start from: the limit seen last for any account of the run."""
         if self._path is None:
             return None
-        known = self._read(self._path).carriers.get(self._carrier, {})
-        found = [known[account] for account in self._accounts if account in known]
-        if not found:
-            return None
-        latest = max(found, key=lambda one: one.seen_at)
-        learned = latest.learned(datetime.now(UTC))
-        if learned is not None:
+        latest = _latest(self._read(self._path), self._carrier, self._accounts)
+        learned = None if latest is None else latest.learned(datetime.now(UTC))
+        if latest is not None and learned is not None:
             words = f"{learned.limit} (known since {latest.seen_at:%Y-%m-%d} from an earlier run)"
             self._events.emit(
                 LimitChanged(found=words, requests_per_s=None, concurrency=self._max_concurrency)
@@ -143,13 +145,40 @@ class Memory:
         except FileNotFoundError:
             return LearnedLimits()
         except OSError as error:
-            self._warn(f"{path}: can't be read ({error.strerror}): the limit is found anew")
+            self._warn(f"{path}: can't be read ({error.strerror}): this run searches for the limit again")
         except (ValueError, RecursionError):
-            self._warn(f"{path}: this file is damaged: the limit is found anew, and the file replaced")
+            self._warn(
+                f"{path}: this file is damaged: this run searches for the limit again, and replaces the file"
+            )
         return LearnedLimits()
 
     def _warn(self, message: str) -> None:
         self._events.emit(Warned(message=message))
+
+
+def known_limit(job: Job, carrier: str, accounts: Collection[str]) -> LearnedLimit | None:
+    """The limit that a run of any of these accounts found last; None if none is known, or can't be read."""
+    path = _path_of(job, carrier)
+    if path is None:
+        return None
+    try:
+        limits = msgspec.json.decode(path.read_bytes(), type=LearnedLimits)
+    except (OSError, ValueError, RecursionError):
+        return None
+    found = _latest(limits, carrier, accounts)
+    return found if found is not None and found.learned(datetime.now(UTC)) is not None else None
+
+
+def _latest(limits: LearnedLimits, carrier: str, accounts: Collection[str]) -> LearnedLimit | None:
+    known = limits.carriers.get(carrier, {})
+    found = [known[account] for account in accounts if account in known]
+    return max(found, key=lambda one: one.seen_at, default=None)
+
+
+def _path_of(job: Job, carrier: str) -> Path | None:
+    if not job.ledger.use or job.ledger.path is None or carrier == SANDBOX:
+        return None
+    return learned_path(Path(job.ledger.path))
 
 
 def learned_path(ledger: Path) -> Path:

@@ -55,6 +55,36 @@ def newest_number(job: Job, folder: RunFolder, carrier: str) -> int:
         return ledger.last_number
 
 
+def recorded_since(job: Job, carrier: str, identity: RunIdentity, devices: pl.DataFrame) -> pl.DataFrame:
+    """Those of the devices of a run that other runs have recorded since it was planned.
+
+    `devices` (columns: SCOPE and IDENTIFIERS); the result has `state`, too. Empty if the ledger does not have
+    the run.
+    """
+    found = [devices.clear().with_columns(pl.lit(None, pl.String).alias("state"))]
+    path = _ledger_path(job, carrier)
+    if path is None or not path.exists():
+        return found[0]
+    with closing(Ledger(path)) as ledger:
+        LedgerSync(ledger, job, carrier, locked=()).catch_up()
+        if not ledger.has_run(identity.run_id):
+            return found[0]
+        number = ledger.planned_after(identity.run_id)
+        targets = devices.select(*SCOPE).unique().rows()
+        columns = (*IDENTIFIERS, "state")
+        for newer in ledger.run_records(
+            carrier, targets, columns, after=number, not_completed_by=identity.run_id
+        ):
+            if newer.entry.run_id == identity.run_id:
+                continue
+            records = newer.records.drop_nulls("state").with_columns(pl.col("state").cast(pl.String))
+            scoped = devices.filter(account_name=newer.account_name, sku_number=newer.sku_number)
+            for key in IDENTIFIERS:
+                states = records.select(key, "state").drop_nulls()
+                found.append(scoped.join(states, on=key).select(found[0].columns))
+    return pl.concat(found)
+
+
 @contextmanager
 def ledger_sync(
     job: Job, carrier: str, *, locked: tuple[RunFolder, ...], is_new: bool = False

@@ -92,6 +92,16 @@ class ListedRun(msgspec.Struct, frozen=True, kw_only=True):
             return False
         return self.exit_code != ExitCode.OK
 
+    @property
+    def shown_statuses(self) -> dict[DeviceStatus, int]:
+        """The devices by status; of a run at work without those whose answer may still come."""
+        if self.state is not RunState.AT_WORK:
+            return self.statuses
+        return {status: devices for status, devices in self.statuses.items() if status not in _UNDECIDED}
+
+
+_UNDECIDED = {DeviceStatus.PENDING, DeviceStatus.IN_DOUBT}
+
 
 class AtWork(msgspec.Struct, frozen=True, kw_only=True):
     """The process that works on a run. `since` is ISO 8601 in UTC."""
@@ -297,14 +307,20 @@ def _figures(
 
 
 def _recorded_summary(folder: RunFolder, file_hashes: Mapping[str, str]) -> Summary | None:
-    """The summary that the last session wrote, published or not; None if it is lost or has changed."""
+    """The summary that the last session wrote, published or not; None if it is lost or has changed.
+
+    The session may publish it meanwhile: so the first place is the last one, too.
+    """
     recorded = file_hashes.get(folder.summary.name)
-    for path in (folder.summary, staged_path(folder.summary)):
+    for path in (folder.summary, staged_path(folder.summary), folder.summary):
         try:
             if path.exists() and sha256_of(path) == recorded:
                 return read_summary(path)
         except RunFolderError:
             continue  # of another version
+        except NoAccess:
+            if path.exists():
+                raise
     return None
 
 

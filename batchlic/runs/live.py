@@ -16,7 +16,7 @@ from batchlic.runs.finalize import now
 from batchlic.runs.folder import Process, RunFolder
 
 SPAN_S = 60
-"""Seconds over which devices per second are averaged."""
+"""Seconds over which devices per second are averaged, in the session at work."""
 RATE_SPAN_S = 10
 """Seconds over which requests per second are averaged, as the limiter does."""
 INTERVAL_S = 3
@@ -34,6 +34,15 @@ class Interval(NamedTuple):
 
     devices_per_s: float
     requests_per_s: float
+
+
+class _Recent(NamedTuple):
+    """An answer: when its request was sent, when it came, and the devices and requests that it settled."""
+
+    started_at: int
+    answered_at: int
+    devices: int
+    requests: int
 
 
 class LiveFigures(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,8 +120,7 @@ class _Tally:
         self._steps: dict[int, list[int]] = {}
         """Of a migration: the devices of a batch that are unassigned, and those that are assigned."""
         self._requests: Counter[str] = Counter()
-        self._recent: deque[tuple[int, int, int]] = deque()
-        """When an answer came, and the devices and requests that it settled."""
+        self._recent: deque[_Recent] = deque()
 
     def add(self, answered: list[Answered], settled: list[Settled]) -> None:
         for one in answered:
@@ -122,7 +130,7 @@ class _Tally:
             if not self._is_migration:
                 self._devices[decision.status] += decision.device_count
         earliest = now() - 2 * INTERVALS * INTERVAL_S * 1_000_000
-        while self._recent and self._recent[0][0] < earliest:
+        while self._recent and self._recent[0].answered_at < earliest:
             self._recent.popleft()
 
     def _add(self, one: Answered) -> None:
@@ -139,7 +147,7 @@ class _Tally:
         elif one.outcome == Outcome.REFUSED and one.final and part not in self._in_doubt:
             done = one.device_count if one.step in {None, Step.ASSIGN, Step.UNASSIGN} else 0
             self._devices[DeviceStatus.FAILED] += done
-        self._recent.append((one.answered_at, done, int(was_sent)))
+        self._recent.append(_Recent(one.started_at, one.answered_at, done, int(was_sent)))
 
     def _moved(self, one: Answered) -> int:
         """The devices of a migration that have both steps with this answer."""
@@ -153,10 +161,8 @@ class _Tally:
 
     def figures(self, process: Process | None, found: str | None) -> LiveFigures:
         moment = now()
-        devices, _ = self._within(moment, SPAN_S)
-        _, requests = self._within(moment, RATE_SPAN_S)
-        span = _seconds_of(process, moment)
-        rate = devices / min(span, SPAN_S)
+        rate, _ = self._rates(process, moment, SPAN_S)
+        _, requests_per_second = self._rates(process, moment, RATE_SPAN_S)
         left = self._to_send - self._devices[DeviceStatus.ACCEPTED] - self._devices[DeviceStatus.FAILED]
         return LiveFigures(
             process=process,
@@ -168,16 +174,20 @@ class _Tally:
             requests=self._requests.total(),
             throttled=self._requests[Outcome.THROTTLED],
             devices_per_second=rate,
-            requests_per_second=requests / min(span, RATE_SPAN_S),
+            requests_per_second=requests_per_second,
             seconds_left=left / rate if rate else None,
             found=found,
             flow=self._flow(moment),
         )
 
-    def _within(self, moment: int, seconds: float) -> tuple[int, int]:
-        since = moment - seconds * 1_000_000
-        recent = [(devices, requests) for at, devices, requests in self._recent if at >= since]
-        return sum(devices for devices, _ in recent), sum(requests for _, requests in recent)
+    def _rates(self, process: Process | None, moment: int, seconds: int) -> tuple[float, float]:
+        """Devices and requests per second, over the last seconds in which this session sent requests."""
+        of_session = [one for one in self._recent if one.started_at >= _began(process)]
+        began = min((one.started_at for one in of_session), default=moment)
+        since = max(began, moment - seconds * 1_000_000)
+        span = max(1.0, (moment - since) / 1e6)
+        recent = [one for one in of_session if one.answered_at >= since]
+        return sum(one.devices for one in recent) / span, sum(one.requests for one in recent) / span
 
     def _flow(self, moment: int) -> list[Interval]:
         """The last whole intervals. They begin at round times, so that a point does not change later."""
@@ -185,20 +195,20 @@ class _Tally:
         newest = moment // width
         devices: Counter[int] = Counter()
         requests: Counter[int] = Counter()
-        for at, settled, sent in self._recent:
-            devices[at // width] += settled
-            requests[at // width] += sent
-        first = min((one for one in requests if one >= newest - INTERVALS), default=newest)
+        for one in self._recent:
+            devices[one.answered_at // width] += one.devices
+            requests[one.answered_at // width] += one.requests
+        first = min((at for at in requests if at >= newest - INTERVALS), default=newest)
         shown = range(min(first, newest - _FEWEST_INTERVALS), newest)
-        return [Interval(devices[one] / INTERVAL_S, requests[one] / INTERVAL_S) for one in shown]
+        return [Interval(devices[at] / INTERVAL_S, requests[at] / INTERVAL_S) for at in shown]
 
 
-def _seconds_of(process: Process | None, moment: int) -> float:
-    """How long the process has worked on the run, at least a second."""
+def _began(process: Process | None) -> float:
+    """When the process began to work on the run, in microseconds since 1970; 0 if that is not known."""
     with suppress(ValueError):
         if process is not None:
-            return max(1.0, moment / 1e6 - datetime.fromisoformat(process.since).timestamp())
-    return float(SPAN_S)
+            return datetime.fromisoformat(process.since).timestamp() * 1e6
+    return 0.0
 
 
 class _LogLine(msgspec.Struct):

@@ -16,13 +16,13 @@ import anyio
 import msgspec
 
 from batchlic.atomic import explain_read_errors, replacing
-from batchlic.errors import BatchlicError, NoAccess, RefusedToStart, RunFolderError, StoppedEarly, UsageError
+from batchlic.errors import BatchlicError, NoAccess, RefusedToStart, StoppedEarly, UsageError
 from batchlic.events import BoundsChanged, EventStream, Warned
 from batchlic.figures import time_in_files
 from batchlic.job import Limits, as_share
 from batchlic.pool.limiter.limiter import Limiter
 from batchlic.runs.finalize import now
-from batchlic.runs.folder import RunFolder
+from batchlic.runs.folder import RunFolder, missing_folder
 from batchlic.runs.user import user_name
 
 LOOK_INTERVAL_S = 0.5
@@ -208,11 +208,11 @@ def change_limits(folder: RunFolder, changes: Changes) -> LimitsInForce:
 
     Raises RunFolderError or NoAccess for a folder that is missing or closed to this user, RefusedToStart if
     no session is at work, and UsageError as `Changes.applied` does. Raises StoppedEarly if the session does
-    not take the request up now.
+    not apply the request in time.
     """
     with explain_read_errors(folder.path):
         if not folder.path.is_dir():
-            raise RunFolderError(f"{folder.path}: there is no such run folder")
+            raise missing_folder(folder.path)
         os.listdir(folder.path)  # noqa: PTH208 - only to know whether it may be read
     limits = _limits_of_session(folder)
     request = LimitsRequest(
@@ -260,7 +260,7 @@ def _taken_up(folder: RunFolder, request: LimitsRequest) -> LimitsInForce:
             raise RefusedToStart(f"{folder.path}: the session ended before its limits were changed")
         time.sleep(_AGAIN_S)
     raise StoppedEarly(
-        f"{folder.path}: the session has not taken the request up within {PATIENCE_S:.0f} s. It will as "
+        f"{folder.path}: the session has not applied the request within {PATIENCE_S:.0f} s. It does so as "
         "soon as it goes on; batchlic status shows the limits in force"
     )
 

@@ -1,6 +1,7 @@
 """Turns what pool and limiter do in a session into the events of its run."""
 
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -10,17 +11,32 @@ from batchlic.carrier.answers import Answer, Outcome
 from batchlic.carrier.auth import CarrierUnreachable
 from batchlic.chunker import Batch, DeviceStatus, Step
 from batchlic.events import AttemptEnded, DevicesCounted, EventStream, LimitChanged, RateMeasured, Warned
-from batchlic.journal import Intent
+from batchlic.journal import Event, Intent, JournalQueries, status_of
 from batchlic.pool.limiter.findings import NoLimit, Shut
 from batchlic.pool.limiter.limiter import Change, Limiter
 from batchlic.runs.health import Health
 from batchlic.runs.outage import Outage
+from batchlic.writer.outcomes import count_statuses
 
 MEASURE_INTERVAL_S = 0.5
 """Seconds between two measurements of the rate."""
 
 _Part: TypeAlias = tuple[int, Step | None, str]
 """Batch, step of a migration, and row ranges within the batch."""
+
+
+def parts_in_doubt(journal: JournalQueries) -> dict[_Part, int]:
+    """The parts of batches that earlier sessions left in doubt, with the number of their devices."""
+    found: dict[_Part, int] = {}
+    for batch_id in sorted({lost.batch_id for lost in journal.lost_answers()}):
+        parts = defaultdict[_Part, list[Event]](list)
+        for event in journal.history(batches=range(batch_id, batch_id + 1)):
+            step = None if event.step is None else Step(event.step)
+            parts[batch_id, step, event.part].append(event)
+        for part, events in parts.items():
+            if status_of(events) is DeviceStatus.IN_DOUBT:
+                found[part] = events[0].device_count
+    return found
 
 
 @dataclass(slots=True)
@@ -44,17 +60,40 @@ class Tally:
         return self.requests[Outcome.THROTTLED] / max(1, self.requests.total())
 
 
+def tally_of(journal: JournalQueries, in_doubt: Mapping[_Part, int]) -> Tally:
+    """The devices to send, and how earlier sessions left them; `in_doubt` are their `parts_in_doubt`.
+
+    A migration counts the devices that they settled by itself.
+    """
+    identity = journal.identity
+    if identity.to_sku:
+        statuses = Counter({DeviceStatus.IN_DOUBT: sum(in_doubt.values())})
+    else:
+        statuses = count_statuses(journal.history(batches=range(1, identity.batches + 1)))
+        del statuses[DeviceStatus.PENDING]
+    return Tally(identity.planned - sum(identity.excluded.values()), statuses)
+
+
 class Observation:
     """The pool's observer: counts devices, and emits events."""
 
-    def __init__(self, tally: Tally, limiter: Limiter, events: EventStream, *, host: str) -> None:
+    def __init__(
+        self,
+        tally: Tally,
+        limiter: Limiter,
+        events: EventStream,
+        *,
+        host: str,
+        in_doubt: Iterable[_Part] = (),
+    ) -> None:
+        """`in_doubt`: the parts that are in doubt since earlier sessions, and counted in the tally."""
         self.tally = tally
         self._limiter = limiter
         self._events = events
         self._health = Health(Outage(host, self._warn), limiter)
-        self._in_doubt: set[_Part] = set()
+        self._in_doubt = set(in_doubt)
         self.warnings: list[str] = []
-        """Problems with answers that count all the same."""
+        """Problems with answers that count nevertheless."""
 
     def answered(
         self, batch: Batch, intent: Intent, answer: Answer, duration_ms: float, *, final: bool
@@ -65,7 +104,7 @@ class Observation:
         if answer.warning is not None and answer.warning not in self.warnings:
             self.warnings.append(answer.warning)
             details = {"warning": answer.warning, "x_request_id": intent.x_request_id}
-            self._events.emit(Warned(message="odd answer", details=details))
+            self._events.emit(Warned(message="unusual answer", details=details))
         part = (batch.batch_id, batch.step, intent.part)
         if answer.outcome is Outcome.AMBIGUOUS and part not in self._in_doubt:
             self._in_doubt.add(part)

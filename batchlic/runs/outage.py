@@ -1,4 +1,4 @@
-"""Tells people that the carrier does not answer: within seconds, and then once in a while."""
+"""Warns that the carrier does not answer: within seconds, and then from time to time."""
 
 import math
 from collections.abc import Callable
@@ -6,17 +6,17 @@ from collections.abc import Callable
 import anyio
 
 SILENCE_S = 3.0
-"""Seconds without any answer before people are told."""
+"""Seconds without any answer before the first warning."""
 
 TELL_AGAIN_S = 30.0
-"""Seconds before the same is told again."""
+"""Seconds before the same warning is repeated."""
 
 TELL_OTHER_S = 5.0
-"""Seconds before something else is told."""
+"""Seconds before another warning."""
 
 
 class Outage:
-    """What people are told about a carrier at `host` that is in trouble; `tell` gets one line of text."""
+    """The warnings about an outage of the carrier at `host`; `tell` gets one line of text."""
 
     def __init__(self, host: str, tell: Callable[[str], None]) -> None:
         self._host = host
@@ -30,8 +30,8 @@ class Outage:
         self._say(reason, f"no answer from {self._host}: {reason}; trying again")
 
     def failing(self, answer: str) -> None:
-        """An answer said that the carrier is not well."""
-        self._say(answer, f"{self._host} is not well: {answer}; trying again")
+        """An answer reported an error of the carrier."""
+        self._say(answer, f"{self._host} reports an error: {answer}; trying again")
 
     def silent(self, seconds: float) -> None:
         """There has been no answer for so long, though one is due."""
@@ -39,7 +39,7 @@ class Outage:
 
     def asks_to_wait(self, seconds: float, answer: str) -> None:
         """The carrier asked to wait."""
-        self._say("wait", f"{self._host} asks to wait {seconds:.0f} s: {answer}")
+        self._say("wait", f"{self._host} asks batchlic to wait {seconds:.0f} s: {answer}")
 
     async def watch(self) -> None:
         """Report silence until cancelled, where every second without an answer is one too many."""

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,10 +18,11 @@ from batchlic.job import Job
 from batchlic.journal import InventoryFile, LicenseCount
 from batchlic.reader import Source
 from batchlic.reader.inputs.addresses import shown
+from batchlic.reader.inputs.databases import in_folder
 from batchlic.reader.inputs.streams import STDIN
 from batchlic.reader.scans import scan_parquet
-from batchlic.runs.folder import RunFolder
-from batchlic.runs.identity import inputs_of, sha256_of, without_secrets
+from batchlic.runs.folder import RunFolder, missing_folder
+from batchlic.runs.identity import hint_at_order, inputs_of, sha256_of, without_secrets
 from batchlic.runs.preflight import planned_groups
 
 VERSION = 1
@@ -45,6 +47,7 @@ class PlanRecord(msgspec.Struct, frozen=True, kw_only=True):
     - `not_comparable`: inventories that can't be read again: their addresses hold a login or signature.
     - `ledger_number`: the number of the newest records in the ledger; 0 without a ledger.
     - `licenses`: the carrier's counts when the plan was made, if it was asked.
+    - `kept`, `kept_sha256`: the columns of kept.parquet, and the SHA-256 of that file, if it exists.
     - `groups`: in the order of their batches.
     - The other fields are those of the plan in figures.
     """
@@ -67,6 +70,8 @@ class PlanRecord(msgspec.Struct, frozen=True, kw_only=True):
     batches: int
     groups: list[RecordedGroup]
     notes: list[str]
+    kept: list[str] = []
+    kept_sha256: str | None = None
 
     @property
     def plan(self) -> Plan:
@@ -80,6 +85,7 @@ class PlanRecord(msgspec.Struct, frozen=True, kw_only=True):
             batches=self.batches,
             groups=tuple(PlanGroup(**msgspec.structs.asdict(group)) for group in self.groups),
             notes=tuple(self.notes),
+            kept=tuple(self.kept),
         )
 
     @property
@@ -128,6 +134,8 @@ def write_plan_record(
             for group in plan.groups
         ],
         notes=list(plan.notes),
+        kept=list(plan.kept),
+        kept_sha256=sha256_of(folder.kept) if plan.kept else None,
     )
     with replacing(folder.plan_record) as temporary:
         temporary.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
@@ -156,7 +164,7 @@ def read_plan_record(folder: RunFolder) -> tuple[PlanRecord, str]:
 
 def _without_record(folder: RunFolder) -> str:
     if not folder.path.is_dir():
-        return f"{folder.path}: there is no such run folder"
+        return str(missing_folder(folder.path))
     if folder.plan.exists():
         return f"{folder.plan_record}: is missing, so nobody knows what this plan was made from; plan again"
     return f"{folder.path}: there is no plan; make one: batchlic plan INVENTORY --run-dir {folder.path}"
@@ -167,7 +175,9 @@ def refuse_changed_files(folder: RunFolder, record: PlanRecord) -> None:
 
     The figures are counted in plan.parquet: somebody approves them.
     """
-    recorded = ((folder.plan, record.plan_sha256), (folder.rejects, record.rejects_sha256))
+    recorded = [(folder.plan, record.plan_sha256), (folder.rejects, record.rejects_sha256)]
+    if record.kept_sha256 is not None:
+        recorded.append((folder.kept, record.kept_sha256))
     for path, sha256 in recorded:
         with explain_read_errors(path):
             is_there = path.is_file()
@@ -226,7 +236,8 @@ def _input_differences(record: PlanRecord) -> Iterator[str]:
         return
     for given, known in zip(now, then, strict=True):
         if given.sha256 != known.sha256:
-            yield f"{known.name} has changed ({given.size or 0:,} bytes, was {known.size or 0:,})"
+            sizes = f"({given.size or 0:,} bytes, was {known.size or 0:,})"
+            yield f"{known.name} has changed {sizes}{hint_at_order(given)}"
 
 
 def _with_files(job: Job, files: list[str]) -> Job:
@@ -235,4 +246,6 @@ def _with_files(job: Job, files: list[str]) -> Job:
 
 def _absolute(name: str) -> str:
     is_path = name != STDIN and "://" not in name and shown(name) == name
-    return os.path.abspath(name) if is_path else name  # noqa: PTH100 - a link stays a link
+    if not is_path:
+        return in_folder(name, Path.cwd())
+    return os.path.abspath(name)  # noqa: PTH100 - a link stays a link

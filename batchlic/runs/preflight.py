@@ -227,7 +227,7 @@ def fit_to_licenses(
         try:
             _fit(job, groups, counts)
         except RefusedToStart as another:
-            raise RefusedToStart(f"{refusal}. Besides, {another}") from None
+            raise RefusedToStart(f"{refusal}. In addition, {another}") from None
         raise
     return _fit(job, groups, counts)
 
@@ -271,7 +271,7 @@ def confirm_new_ledger(
         f"{' and '.join(assigned)}. Devices that have a license already would get a second one"
     )
     if ask is not None:
-        ask(f"Careful: {facts}. Start with this ledger?")
+        ask(f"Warning: {facts}. Start with this ledger?")
         return
     raise RefusedToStart(
         f"{facts}. If another ledger has the records, name it with --ledger, or its folder with "

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
 from datetime import datetime
 from pathlib import Path
+from typing import TypeAlias
 
 import msgspec
 
@@ -194,7 +195,8 @@ class _Judge:
                 chosen[path] = _pruned(Path(path), tree)
             except _Keep as reason:
                 kept[path] = reason
-        open_runs = [run for path in kept for run in self._trees[path] if _may_be_settled(run)]
+        undecided = [run for path in kept for run in self._trees[path] if _may_be_settled(run)]
+        open_runs = [(run, _span(run)) for run in undecided]
         for path in list(chosen):
             try:
                 _refuse_evidence(self._trees[path], open_runs)
@@ -304,29 +306,34 @@ def _may_be_settled(run: ListedRun) -> bool:
     return run.state is not RunState.PLANNED
 
 
-def _refuse_evidence(tree: Sequence[ListedRun], open_runs: Sequence[ListedRun]) -> None:
+_Span: TypeAlias = tuple[float, float]
+"""When a run began and ended, in seconds since 1970."""
+
+
+def _refuse_evidence(tree: Sequence[ListedRun], open_runs: Sequence[tuple[ListedRun, _Span]]) -> None:
     """Raise _Keep if a run that is not decided needs one of the `tree`.
 
     A callback about an unknown request may be about a lost one of that run. So `reconcile` needs the journals
     of all runs that sent requests at that time, in order to know theirs (callbacks.matching).
     """
     for run in tree:
-        for other in open_runs:
-            if run.carrier == (other.carrier or run.carrier) and _may_meet(run, other):
+        span = _span(run)
+        for other, other_span in open_runs:
+            if run.carrier == (other.carrier or run.carrier) and _may_meet(span, other_span):
                 raise _Keep(
                     f"run {other.run_id or other.run_dir}, which sent requests at that time, is not decided: "
                     "its callbacks can be told apart only by this journal"
                 )
 
 
-def _may_meet(run: ListedRun, other: ListedRun) -> bool:
+def _may_meet(span: _Span, other: _Span) -> bool:
     """Whether two runs may have sent requests within a day of each other."""
-    (began, ended), (other_began, other_ended) = _span(run), _span(other)
+    (began, ended), (other_began, other_ended) = span, other
     return began <= other_ended + _DAY_S and other_began <= ended + _DAY_S
 
 
-def _span(run: ListedRun) -> tuple[float, float]:
-    """When a run began and ended, in seconds since 1970; unknown times are those of its files."""
+def _span(run: ListedRun) -> _Span:
+    """When a run began and ended; unknown times are those of its files."""
     written = [0.0]
     for name in ("", "journal.db", "journal.db-wal"):
         with suppress(OSError):
@@ -344,8 +351,9 @@ def _span(run: ListedRun) -> tuple[float, float]:
 def _refuse_foreign_files(folder: RunFolder) -> None:
     """Raise _Keep if the folder holds something that is not of a run."""
     published = (*folder.published_files, folder.report)
-    planned = (folder.plan, folder.plan_record, folder.rejects, folder.retried)
-    own = {path.name for path in (*planned, folder.log, folder.lock, *published)}
+    planned = (folder.plan, folder.plan_record, folder.rejects, folder.kept, folder.retried)
+    of_session = (folder.log, folder.lock, folder.limits, folder.limits_request)
+    own = {path.name for path in (*planned, *of_session, *published)}
     own |= {staged_path(path).name for path in published}
     databases = (folder.journal.name, CALLBACK_STORE)
     own |= {f"{name}{suffix}" for name in databases for suffix in _SQLITE_SUFFIXES}
@@ -368,7 +376,10 @@ def _is_own(folder: RunFolder, name: str) -> bool:
 
 def _pruned(path: Path, tree: Sequence[ListedRun]) -> PrunedRun:
     run = tree[0]
-    size = sum(file.lstat().st_size for file in _files(path))
+    size = 0
+    for file in _files(path):
+        with suppress(FileNotFoundError):  # another prune may delete it at this moment
+            size += file.lstat().st_size
     return PrunedRun(
         run_dir=run.run_dir,
         run_id=run.run_id or "",

@@ -12,7 +12,7 @@ from batchlic.writer.report.data import Report
 def report(folder: RunFolder) -> Report:
     """The data of the report of a run, from plan, journal and the callbacks so far.
 
-    This writes nothing, and does not affect an active session. Raises RunFolderError if nothing was sent from
+    This writes nothing, and does not affect a session at work. Raises RunFolderError if nothing was sent from
     the folder, or if a file of the run is missing or damaged.
     """
     process = folder.process  # before the journal is read: a run that ends meanwhile is at its end there

@@ -5,7 +5,9 @@ from typing import Any
 
 import polars as pl
 
+from batchlic.carrier.catalog import Action
 from batchlic.chunker import DeviceStatus
+from batchlic.chunker.exclusion import LicenseState
 from batchlic.errors import RefusedToStart, UsageError
 from batchlic.events import EventStream
 from batchlic.figures import counted
@@ -13,6 +15,7 @@ from batchlic.job import Canary, Job, make_job
 from batchlic.journal import JournalQueries, RunIdentity, read_identity
 from batchlic.reader import Role
 from batchlic.reader.scans import scan_parquet
+from batchlic.reader.validation.rules import iccid_number, imei_number
 from batchlic.runs.asking import Ask
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import (
@@ -23,6 +26,8 @@ from batchlic.runs.identity import (
     refuse_used,
     refuse_without_profile,
 )
+from batchlic.runs.kept import kept_of
+from batchlic.runs.ledger_sync import recorded_since, with_ledger
 from batchlic.runs.related import is_rollback
 from batchlic.runs.run import Retried, start
 from batchlic.runs.states import states_of
@@ -94,9 +99,10 @@ def retry(
             with folder.quiet(), inspected(folder) as journal:
                 identity = journal.identity
                 _refuse_unsuited(folder, target, identity)
-                devices, notes = _devices(folder, journal, codes)
-                write_export(device_rows(devices), Format.PARQUET, to.retried)
-            job = _job(job_of(identity), to, consent_lifetime=consent_lifetime, allow_new=allow_new_ledger)
+                devices, notes = _devices(folder, target, journal, codes)
+                kept = identity.kept_columns
+                write_export(device_rows(devices, kept=kept), Format.PARQUET, to.retried)
+            job = _job(identity, to, consent_lifetime=consent_lifetime, allow_new=allow_new_ledger)
             job = make_job(job.model_dump(mode="json"), {"canary": canary or {}}, where="options")
             return start(
                 job,
@@ -127,11 +133,13 @@ def _refuse_unsuited(folder: RunFolder, target: Target, identity: RunIdentity) -
 
 
 def _devices(
-    folder: RunFolder, journal: JournalQueries, codes: Collection[str]
+    folder: RunFolder, target: Target, journal: JournalQueries, codes: Collection[str]
 ) -> tuple[pl.LazyFrame, tuple[str, ...]]:
     """The devices to retry (columns: DEVICE_STATES), and notes. Raises RefusedToStart if there are none."""
     identity = journal.identity
-    failed = states_of(folder, journal).filter(pl.col("status") == DeviceStatus.FAILED.value)
+    failed = states_of(folder, journal, kept_of(folder, journal)).filter(
+        pl.col("status") == DeviceStatus.FAILED.value
+    )
     found: dict[str | None, int] = dict(
         failed.group_by("error_code").len().sort("error_code").collect(engine="streaming").iter_rows()
     )
@@ -141,37 +149,69 @@ def _devices(
         known = ", ".join(f"{code or 'none'} ({counted(n, 'device')})" for code, n in found.items())
         raise UsageError(f"--code {unknown[0]}: no device failed with this code; the codes are: {known}")
     chosen = failed.filter(pl.col("error_code").is_in(list(codes))) if codes else failed
-    n_chosen = n_sent = _count(chosen)
+    n_sent = _count(chosen)
     notes = []
-    if identity.to_sku is not None:
-        chosen = chosen.filter(_HAS_ONLY_ITS_OLD_LICENSE)
-        n_sent = _count(chosen)
-        n_odd = counted(n_chosen - n_sent, "failed device")
-        odd = (
-            f"{n_odd} of this migration without exactly the old license: "
-            "error_message in results.parquet says what each one holds. Assign or unassign that license"
-        )
+    for leave_out in (_without_old_license, _in_earlier_retries, _changed_since):
+        chosen, reason = leave_out(folder, target, identity, chosen)
+        before, n_sent = n_sent, _count(chosen) if reason else n_sent
+        left_out = f"{counted(before - n_sent, 'failed device')} {reason}"
         if not n_sent:
-            raise RefusedToStart(f"{folder.path}: nothing to retry: {odd}")
-        if n_sent < n_chosen:
-            notes.append(f"left out: {odd}")
+            raise RefusedToStart(f"{folder.path}: nothing to retry: {left_out}")
+        if n_sent < before:
+            notes.append(f"left out: {left_out}")
+    total = counted(sum(found.values()), "failed device")
+    return chosen, (f"sends {n_sent:,} of the {total} of run {identity.run_id} again", *notes)
+
+
+# Each of these returns the devices to retry, and why it leaves out the others; "" if it leaves out none.
+
+
+def _without_old_license(
+    _folder: RunFolder, _target: Target, identity: RunIdentity, devices: pl.LazyFrame
+) -> tuple[pl.LazyFrame, str]:
+    """Of a migration, only devices are sent that have exactly their old license."""
+    if identity.to_sku is None:
+        return devices, ""
+    return devices.filter(_HAS_ONLY_ITS_OLD_LICENSE), (
+        "of this migration without exactly the old license: error_message in results.parquet says what each "
+        "one holds. Assign or unassign that license"
+    )
+
+
+def _in_earlier_retries(
+    folder: RunFolder, _target: Target, identity: RunIdentity, devices: pl.LazyFrame
+) -> tuple[pl.LazyFrame, str]:
+    """Devices that an earlier retry of the run has planned are left to that retry."""
     earlier = [beside for beside in folder.beside() if _retries(beside, identity.run_id)]
     for other in earlier:
         planned = scan_parquet(other.plan).select(_KEY)
-        chosen = chosen.join(planned, on=_KEY, how="anti", nulls_equal=True)
-    if earlier:
-        before, n_sent = n_sent, _count(chosen)
-        places = ", ".join(str(other.path) for other in earlier)
-        if not n_sent:
-            raise RefusedToStart(
-                f"{folder.path}: nothing to retry: its failed devices are in {places}. Retry that run instead"
-            )
-        if n_sent < before:
-            notes.append(
-                f"left out: {counted(before - n_sent, 'failed device')} in earlier retries: {places}"
-            )
-    total = counted(sum(found.values()), "failed device")
-    return chosen, (f"sends {n_sent:,} of the {total} of run {identity.run_id} again", *notes)
+        devices = devices.join(planned, on=_KEY, how="anti", nulls_equal=True)
+    places = ", ".join(str(other.path) for other in earlier)
+    return devices, f"in earlier retries: {places}" if earlier else ""
+
+
+def _changed_since(
+    folder: RunFolder, target: Target, identity: RunIdentity, devices: pl.LazyFrame
+) -> tuple[pl.LazyFrame, str]:
+    """A retry does not undo what a later run has done.
+
+    Of an assign run, devices with a license remain: the retry skips them by the ledger. So does a migration.
+    """
+    if identity.to_sku is not None:
+        return devices, ""
+    numbers = [
+        imei_number(pl.col("imei")).alias("imei_number"),
+        iccid_number(pl.col("iccid")).alias("iccid_number"),
+    ]
+    rows = devices.select(*_KEY, "sku_number", *numbers).collect(engine="streaming")
+    job = with_ledger(job_of(identity), folder, identity)
+    changed = recorded_since(job, target.name, identity, rows)
+    if identity.action is Action.ASSIGN:
+        changed = changed.filter(state=LicenseState.UNASSIGNED.name.lower())
+    if changed.is_empty():
+        return devices, ""
+    left = devices.join(changed.lazy().select(_KEY).unique(), on=_KEY, how="anti", nulls_equal=True)
+    return left, "whose license a later run has changed"
 
 
 def _retries(folder: RunFolder, run_id: str) -> bool:
@@ -195,10 +235,13 @@ _HAS_ONLY_ITS_OLD_LICENSE = (
 """Neither step was executed, or one was, and has been undone: `migrations.RULES`."""
 
 
-def _job(job: Job, to: RunFolder, *, consent_lifetime: bool, allow_new: bool) -> Job:
+def _job(identity: RunIdentity, to: RunFolder, *, consent_lifetime: bool, allow_new: bool) -> Job:
+    job = job_of(identity)
     inventory = {
         "files": [str(to.retried)],
+        "query": None,
         "columns": _COLUMNS,
+        "keep": identity.kept_columns,
         "format_profile": None,
         "sheet": None,
         "allow_empty": False,

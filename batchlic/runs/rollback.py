@@ -25,6 +25,7 @@ from batchlic.runs.identity import (
     refuse_used,
     refuse_without_profile,
 )
+from batchlic.runs.kept import kept_of
 from batchlic.runs.ledger_sync import ledger_sync
 from batchlic.runs.related import ROLLBACK_FOLDER
 from batchlic.runs.run import begin, continue_run
@@ -79,12 +80,14 @@ def rollback(
         with back.locked():
             refuse_used(back)
             events.emit(run_started(job, back, target.name, run_id))
+            kept = kept_of(folder, journal)
             plan = write_rollback_plan(
-                lambda: state_frames_of(folder, journal),
+                lambda: state_frames_of(folder, journal, kept),
                 back.path,
                 source=str(folder.path),
                 lifetime_skus=_lifetime_skus(job),
                 by_request=by is By.REQUEST,
+                kept=kept.columns,
             )
             if ask is not None:
                 ask(f"Take back {counted(plan.planned, 'license')} of {folder.path} at {target.name}?")
@@ -121,7 +124,7 @@ def _refuse_unsuited(folder: RunFolder, by: By, identity: RunIdentity) -> None:
 
 def _job(folder: RunFolder, identity: RunIdentity) -> Job:
     job = job_of(identity)
-    inventory = job.inventory.model_copy(update={"files": [str(folder.plan)], "columns": {}})
+    inventory = job.inventory.model_copy(update={"files": [str(folder.plan)], "query": None, "columns": {}})
     # Not every carrier calls back when a request is undone.
     limits = job.limits.model_copy(update={"require_confirmation": False})
     changes = {"name": None, "inventory": inventory, "limits": limits, "notify": None}

@@ -13,7 +13,7 @@ import msgspec
 from batchlic.carrier.catalog import Action
 from batchlic.chunker import DeviceStatus, Fit, Plan, PlanGroup, write_plan
 from batchlic.chunker.sync import SyncRules
-from batchlic.errors import ExitCode, RefusedToStart, RunFolderError, UsageError
+from batchlic.errors import ExitCode, RefusedToStart, UsageError
 from batchlic.events import EventStream, Phase
 from batchlic.job import Job
 from batchlic.journal import SANDBOX, Journal, PlanApproval
@@ -24,7 +24,7 @@ from batchlic.runs.canary import gate_of
 from batchlic.runs.descriptors import connections_for
 from batchlic.runs.estimate import Estimate, describe_licenses, describe_time, estimate
 from batchlic.runs.finalize import final_summary, is_finished, now
-from batchlic.runs.folder import RunFolder
+from batchlic.runs.folder import RunFolder, missing_folder
 from batchlic.runs.guards import Guards, guards_of
 from batchlic.runs.identity import (
     identify,
@@ -36,6 +36,7 @@ from batchlic.runs.identity import (
     refuse_used,
     refuse_without_profile,
 )
+from batchlic.runs.kept import note_on_other_columns, refuse_own_names
 from batchlic.runs.ledger_sync import ledger_sync, with_ledger
 from batchlic.runs.plan_record import PlanRecord
 from batchlic.runs.preflight import (
@@ -138,10 +139,12 @@ def start(
         if folder.journal.exists():
             with finishing(), closing(recovered_journal(folder)) as journal:
                 refuse_other_job(folder, job, journal.identity)
+                notes = note_on_other_columns(job, journal.identity)
                 job = with_ledger(job, folder, journal.identity)
                 if job_of(journal.identity).canary.confirmed:
                     job = job.with_canary(confirmed=True)
-                return continue_run(job, folder, target, journal, events)
+                summary = continue_run(job, folder, target, journal, events)
+                return msgspec.structs.replace(summary, notes=[*summary.notes, *notes])
         refuse_used(folder)
         refuse_unapproved(job, folder)
         events.emit(run_started(job, folder, target.name, run_id))
@@ -246,7 +249,7 @@ def resume(
     """
     events = events or EventStream()
     if not folder.path.is_dir():
-        raise RunFolderError(f"{folder.path}: there is no such run folder")
+        raise missing_folder(folder.path)
     connections_for(1)  # raises if there are too few descriptors
     with finishing(), folder.locked(), closing(recovered_journal(folder)) as journal:
         job = job_of(journal.identity)
@@ -314,6 +317,7 @@ def _plan(
     fit: Fit | None = None,
     sync: SyncRules | None = None,
 ) -> Plan:
+    refuse_own_names(job)
     plan = write_plan(
         job.inventory.files,
         job.read_options(),

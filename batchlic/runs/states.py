@@ -14,20 +14,23 @@ from batchlic.runs.identity import sha256_of
 from batchlic.runs.staging import recorded_path
 from batchlic.writer.callback_outcomes import outcomes_of, read_reports
 from batchlic.writer.device_states import device_states, state_frames
-from batchlic.writer.tables import explain_damage, read_table
+from batchlic.writer.kept import NOTHING_KEPT, Kept
+from batchlic.writer.tables import explain_damage, other_columns, read_table
 
 
-def states_of(folder: RunFolder, journal: JournalQueries) -> pl.LazyFrame:
-    """The state of every planned device (columns: DEVICE_STATES).
+def states_of(folder: RunFolder, journal: JournalQueries, kept: Kept = NOTHING_KEPT) -> pl.LazyFrame:
+    """The state of every planned device (columns: DEVICE_STATES, then those of `kept`).
 
     The journal must stay open until the query is collected.
     """
-    return device_states(folder.plan, journal, outcomes_of(recorded_reports(folder, journal)))
+    return device_states(folder.plan, journal, outcomes_of(recorded_reports(folder, journal)), kept)
 
 
-def state_frames_of(folder: RunFolder, journal: JournalQueries) -> Iterator[pl.DataFrame]:
+def state_frames_of(
+    folder: RunFolder, journal: JournalQueries, kept: Kept = NOTHING_KEPT
+) -> Iterator[pl.DataFrame]:
     """The same rows in frames of whole batches."""
-    return state_frames(folder.plan, journal, outcomes_of(recorded_reports(folder, journal)))
+    return state_frames(folder.plan, journal, outcomes_of(recorded_reports(folder, journal)), kept)
 
 
 def recorded_reports(folder: RunFolder, journal: JournalQueries) -> pl.LazyFrame:
@@ -57,14 +60,18 @@ def _sound_outcomes(folder: RunFolder, journal: JournalQueries) -> tuple[Path, b
 
 
 def rejects_of(folder: RunFolder) -> pl.LazyFrame:
-    """The rejected rows (columns: schema.REJECTS). Raises RunFolderError if they are missing or damaged."""
+    """The rejected rows (columns: schema.REJECTS, then those that the job keeps).
+
+    Raises RunFolderError if they are missing or damaged.
+    """
     with explain_read_errors(folder.rejects):
         is_planned = folder.rejects.is_file()
     if not is_planned:
         raise RunFolderError(
             f"{folder.path}: there is no {folder.rejects.name}, because the run is not planned yet"
         )
-    rejects = read_table(folder.rejects, REJECTS)
+    kept = dict.fromkeys(other_columns(folder.rejects, REJECTS), pl.String())
+    rejects = read_table(folder.rejects, REJECTS | kept)
     with explain_damage(folder.rejects, "make it again: `batchlic plan` with the same inventory and options"):
         rejects.select(pl.all().null_count()).collect(engine="streaming")  # decodes every row
     return rejects

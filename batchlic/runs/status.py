@@ -32,7 +32,7 @@ class AtWork(msgspec.Struct, frozen=True, kw_only=True):
     """The process that works on a run. `since` is ISO 8601 in UTC.
 
     `percent` is the share of the planned devices that are not pending, from 0 to 100. `devices_per_second` is
-    the speed in the last minute. `seconds_left` is None if nothing was settled in that minute.
+    that of this process in the last minute. `seconds_left` is None if nothing was settled in that minute.
     """
 
     pid: int
@@ -74,12 +74,12 @@ class StatusReport(Summary, frozen=True, kw_only=True):
 def status(folder: RunFolder) -> StatusReport:
     """The state of a run, from plan, journal and the callbacks so far.
 
-    This writes nothing, and does not affect an active session.
+    This writes nothing, and does not affect a session at work.
     """
     process = folder.process  # before the journal is read: a run that ends meanwhile is at its end there
     with inspected(folder) as journal:
         refuse_changed_plan(folder, journal.identity)
-        states = _states_in_one_pass(folder, journal)
+        states = _states_in_one_pass(folder, journal, since=_rate_since(process))
         summary = summarize(journal, states.statuses, journal.final_session_end)
         summary = as_it_stands(summary, folder, journal)
         reports = recorded_reports(folder, journal)
@@ -108,18 +108,26 @@ def _notes_on_missing_outcomes(folder: RunFolder, journal: JournalQueries) -> li
 
 
 class _States(NamedTuple):
-    """Devices by status, those in doubt, and the number of those settled in the last minute."""
+    """Devices by status, those in doubt, and the number of those settled lately."""
 
     statuses: dict[DeviceStatus, int]
     in_doubt: pl.DataFrame
     settled_lately: int
 
 
-def _states_in_one_pass(folder: RunFolder, journal: JournalQueries) -> _States:
-    """The states of one moment, though a session may be at work."""
+def _rate_since(process: Process | None) -> datetime:
+    """When the last minute began, or the session at work if that was later."""
+    since = datetime.fromtimestamp(now() / 1e6 - _RATE_SPAN_S, UTC)
+    with suppress(ValueError):
+        if process is not None:
+            return max(since, datetime.fromisoformat(process.since))
+    return since
+
+
+def _states_in_one_pass(folder: RunFolder, journal: JournalQueries, *, since: datetime) -> _States:
+    """The states of one moment, though a session may be at work. Lately: since that time."""
     statuses: Counter[str] = Counter()
     in_doubt = [pl.DataFrame(schema=DEVICE_STATES)]
-    since = datetime.fromtimestamp(now() / 1e6 - _RATE_SPAN_S, UTC)
     settled_lately = 0
     for frame in state_frames_of(folder, journal):
         statuses.update(dict(frame["status"].value_counts().iter_rows()))
@@ -132,9 +140,7 @@ def _states_in_one_pass(folder: RunFolder, journal: JournalQueries) -> _States:
 def _at_work(process: Process, states: _States) -> AtWork:
     planned = sum(states.statuses.values())
     pending = states.statuses.get(DeviceStatus.PENDING, 0)
-    seconds = float(_RATE_SPAN_S)
-    with suppress(ValueError):
-        seconds = min(seconds, now() / 1e6 - datetime.fromisoformat(process.since).timestamp())
+    seconds = now() / 1e6 - _rate_since(process).timestamp()
     rate = states.settled_lately / max(1.0, seconds)
     return AtWork(
         pid=process.pid,

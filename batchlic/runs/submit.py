@@ -3,7 +3,6 @@
 import math
 import sys
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import closing
 from functools import partial
@@ -11,7 +10,7 @@ from functools import partial
 import anyio
 
 from batchlic.carrier.client import CarrierClient, open_client
-from batchlic.chunker import DeviceStatus, PlanGroup, read_batches, read_phases
+from batchlic.chunker import PlanGroup, read_batches, read_phases
 from batchlic.errors import BatchlicError, ExitCode, StoppedEarly
 from batchlic.events import EventStream, Phase, SessionEnded, SessionStarted, Stopped, Warned
 from batchlic.job import Job, as_share
@@ -32,7 +31,7 @@ from batchlic.runs.folder import RunFolder
 from batchlic.runs.learned import Memory
 from batchlic.runs.live_limits import LiveLimits
 from batchlic.runs.migrate import migration_of, reserve_licenses
-from batchlic.runs.observation import Observation, Tally, limit_changed
+from batchlic.runs.observation import Observation, limit_changed, parts_in_doubt, tally_of
 from batchlic.runs.preflight import compare_counts, refuse_new_ledger
 from batchlic.runs.signals import Interrupted, asked, raise_if_asked, run_in_loop, unless_asked
 from batchlic.runs.target import Target
@@ -145,7 +144,10 @@ async def _send(
     limiter = _limiter(job, events, start_from=memory.recall())
     live = LiveLimits(folder, job.limits, limiter, events)
     login_delay_s = _obey_waits(job, journal, limiter, events, ready_at=ready_at)
-    observation = Observation(_tally(journal), limiter, events, host=target.host)
+    in_doubt = parts_in_doubt(journal)
+    observation = Observation(
+        tally_of(journal, in_doubt), limiter, events, host=target.host, in_doubt=in_doubt
+    )
     async with open_client(
         target.base_url, target.credentials, max_connections=job.limits.max_concurrency
     ) as client:
@@ -197,7 +199,7 @@ def _obey_waits(
     obey_earlier_retry_after(journal, limiter, job.limits.give_up_after)
     login_delay_s = delay_login(ready_at - time.monotonic(), limiter, job.limits.give_up_after)
     if login_delay_s:
-        message = "the carrier asks to wait before the next login"
+        message = "the carrier asks batchlic to wait before the next login"
         events.emit(Warned(message=message, details={"wait_s": round(login_delay_s, 1)}))
     if journal.has_implausible_wait:
         message = "the carrier asked an earlier session to wait a day or more: this one tries again"
@@ -229,16 +231,6 @@ def _limiter(job: Job, events: EventStream, *, start_from: Learned | None) -> Li
         headroom=as_share(job.limits.headroom),
         start_from=start_from,
         on_change=lambda change: events.emit(limit_changed(change)),
-    )
-
-
-def _tally(journal: Journal) -> Tally:
-    """The devices to send, and those that earlier sessions have settled."""
-    identity = journal.identity
-    accepted, failed = (0, 0) if identity.to_sku else journal.settled()
-    return Tally(
-        identity.planned - sum(identity.excluded.values()),
-        Counter({DeviceStatus.ACCEPTED: accepted, DeviceStatus.FAILED: failed}),
     )
 
 
@@ -302,7 +294,7 @@ def obey_earlier_retry_after(journal: Journal, limiter: Limiter, give_up_after: 
     """
     wait = journal.remaining_wait_s(now())
     if wait > give_up_after:
-        raise StoppedEarly(f"the carrier asked to wait {wait:.0f} s more; resume the run after that")
+        raise StoppedEarly(f"the carrier asked batchlic to wait {wait:.0f} s more; resume the run after that")
     if wait > 0:
         limiter.hold(wait)
 
@@ -313,7 +305,7 @@ def delay_login(wait: float, limiter: Limiter, give_up_after: float) -> float:
     Raises StoppedEarly where the wait is longer than `give_up_after` seconds.
     """
     if wait > give_up_after:
-        raise StoppedEarly(f"the carrier asks to wait {wait:.0f} s; resume the run after that")
+        raise StoppedEarly(f"the carrier asks batchlic to wait {wait:.0f} s; resume the run after that")
     if wait <= 0:
         return 0.0
     limiter.hold(wait)

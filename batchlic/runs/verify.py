@@ -17,10 +17,12 @@ from batchlic.reader.scans import scan_parquet
 from batchlic.runs.finalize import identity_sha256, summarize
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import inspected, refuse_without_journal, sha256_of
+from batchlic.runs.kept import is_recorded, kept_of
 from batchlic.runs.staging import recorded_path
 from batchlic.runs.states import states_of
 from batchlic.writer.audit import AUDIT, HASHES, audit_table, chain_breaks
 from batchlic.writer.device_states import RESULTS
+from batchlic.writer.kept import NOTHING_KEPT
 from batchlic.writer.results import count_statuses
 from batchlic.writer.summary import Summary
 from batchlic.writer.tables import UNREADABLE, write_table
@@ -56,7 +58,7 @@ def verify(folder: RunFolder) -> Verification:
     """Recompute the audit's chain, and compare plan, audit, results, rejects and summary with the journal.
 
     This writes nothing. Raises RunFolderError if there is no journal, NoAccess if a file can't be opened,
-    and RefusedToStart while a session is active.
+    and RefusedToStart while a session is at work.
     """
     refuse_without_journal(folder)
     with folder.quiet():
@@ -80,6 +82,8 @@ def _findings(folder: RunFolder, journal: JournalQueries) -> Iterator[Finding]:
     if not folder.plan.is_file() or sha256_of(folder.plan) != journal.identity.plan_sha256:
         yield Finding(folder.plan.name, "missing, or its SHA-256 is not the one in the journal")
         return
+    if not is_recorded(folder, journal.identity):
+        yield Finding(folder.kept.name, "missing, or its SHA-256 is not the one in the journal")
     if not hashes:
         return
     has_ended = journal.final_session_end is not None
@@ -91,9 +95,12 @@ def _findings(folder: RunFolder, journal: JournalQueries) -> Iterator[Finding]:
     for path in changed:
         yield Finding(path.name, "missing, or not the file that the journal recorded")
     if has_ended and folder.outcomes not in changed:
-        states = states_of(folder, journal)
+        kept = kept_of(folder, journal)
+        kept = kept if kept.path else NOTHING_KEPT
+        states = states_of(folder, journal, kept)
         results = recorded_path(folder.results, journal)
-        yield from _Table(folder.results, results, states.select(*RESULTS), hashes).findings()
+        expected = states.select(*RESULTS, *kept.columns)
+        yield from _Table(folder.results, results, expected, hashes).findings()
         yield from _summary_findings(folder, states, journal)
 
 
@@ -116,11 +123,12 @@ def _is_file(path: Path) -> bool:
 
 def _notes(folder: RunFolder, journal: JournalQueries) -> Iterator[Finding]:
     """What was not compared in files that are as they were written, but by another version of batchlic."""
-    for path, schema in ((folder.audit, AUDIT), (folder.results, RESULTS)):
+    results = [*RESULTS, *journal.identity.kept_columns]
+    for path, known in ((folder.audit, [*AUDIT]), (folder.results, results)):
         found = recorded_path(path, journal)
         if _is_file(found):
             columns = scan_parquet(found).collect_schema()
-            yield from _note(path.name, schema.keys(), columns.keys())
+            yield from _note(path.name, known, columns.keys())
     if journal.final_session_end is not None:
         fields = _fields_of(recorded_path(folder.summary, journal))
         yield from _note(folder.summary.name, Summary.__struct_fields__, fields)

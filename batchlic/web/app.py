@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -52,7 +52,6 @@ _FORMATS = {
     Format.XLSX: "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
 }
 _SINCE = {"1": "last day", "7": "last 7 days", "30": "last 30 days", "": "any time"}
-_OPEN = {DeviceStatus.PENDING, DeviceStatus.IN_DOUBT}
 _CHUNK = 1 << 16
 
 
@@ -131,6 +130,7 @@ class _Pages:
             request,
             "runs.html",
             folder=str(self._options.folder),
+            seen=_fingerprint(entries),
             jobs=[(job, bars, charts.in_words(bars)) for job, bars in drawn],
             names=sorted({entry.run.job for entry in entries if entry.run.job}),
             entries=chosen[(page - 1) * MAX_ROWS : page * MAX_ROWS],
@@ -144,13 +144,11 @@ class _Pages:
         )
 
     async def _list_live(self, request: Request) -> Response:
-        first: list[object] = []
+        seen = request.query_params.get("seen", "")
 
         async def read() -> LiveMessage | None:
             entries = await anyio.to_thread.run_sync(self._catalog.entries)
-            states = [(entry.key, entry.run.state) for entry in entries]
-            first[:] = first or states
-            if states != first:
+            if _fingerprint(entries) != seen:
                 return None
             return LiveMessage(
                 text={
@@ -273,9 +271,7 @@ class _Pages:
             return page
         if not self._token.is_same(form.get("token", "")):
             self._failures.fail(address)
-            return self._page(
-                request, "login.html", status=401, next=wanted, problem="This is not the token."
-            )
+            return self._page(request, "login.html", status=401, next=wanted, problem="The token is wrong.")
         # A proxy with TLS says so only by the origin of the page.
         is_secure = self._options.is_tls or request.headers.get("origin", "").startswith("https://")
         answer = RedirectResponse(wanted, 303)
@@ -306,19 +302,24 @@ class _Pages:
 
     async def _metrics(self, _: Request) -> Response:
         entries = await anyio.to_thread.run_sync(self._catalog.entries)
-        return Response(exposition(entry.run for entry in entries), media_type=CONTENT_TYPE)
+        metrics = await anyio.to_thread.run_sync(exposition, [entry.run for entry in entries])
+        return Response(metrics, media_type=CONTENT_TYPE)
 
     def _page(self, request: Request, name: str, *, status: int = 200, **context: object) -> HTMLResponse:
         shared = {
             "can_log_out": self._token is not None and has_session(request, self._sessions),
             "is_welcome": self._is_welcome(request),
-            "path": request.url.path,
+            "path": request.scope["path"],
         }
         return HTMLResponse(_templates().get_template(name).render(shared | context), status)
 
     async def _http_error(self, request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
-        text = "There is no such page or run." if status == 404 else "This can't be answered."
+        text = (
+            "There is no such page or run. A deleted run has no page any more."
+            if status == 404
+            else "The server can't answer this request."
+        )
         return self._page(request, "error.html", status=status, problem=text)
 
     async def _error(self, request: Request, error: Exception) -> Response:
@@ -387,7 +388,7 @@ def _is_chosen(run: ListedRun, asked: dict[str, str]) -> bool:
     """Whether a run passes the filters of the list."""
     if asked["job"] and run.job != asked["job"]:
         return False
-    if asked["since"].isdigit() and run.state not in UNKNOWN:
+    if asked["since"].isascii() and asked["since"].isdigit() and run.state not in UNKNOWN:
         days = min(3650, int(asked["since"][:5]))
         earliest = datetime.now(UTC) - timedelta(days=days)
         if (run.began_at or "") < time_in_files(round(earliest.timestamp() * 1e6)):
@@ -397,33 +398,26 @@ def _is_chosen(run: ListedRun, asked: dict[str, str]) -> bool:
     return asked["show"] != "working" or run.state is RunState.AT_WORK
 
 
+def _fingerprint(entries: Sequence[Entry]) -> str:
+    """A text that changes once a run begins, ends or is gone."""
+    return f"{hash(tuple((entry.key, entry.run.state) for entry in entries)):x}"
+
+
 def _share_done(run: ListedRun) -> str:
     """How much of a run at work is done."""
     planned = run.planned or 0
     if not planned:
         return "planning"
-    done = sum(devices for status, devices in run.statuses.items() if status not in _OPEN)
-    return f"{100 * done // planned}% done"
-
-
-def _shown_statuses(run: ListedRun) -> list[tuple[DeviceStatus, int]]:
-    """The devices by status; of a run at work without those whose answer may still come."""
-    is_at_work = run.state is RunState.AT_WORK
-    return [
-        (status, devices) for status, devices in run.statuses.items() if not is_at_work or status not in _OPEN
-    ]
+    return f"{100 * sum(run.shown_statuses.values()) // planned}% done"
 
 
 def _downloads(run: ListedRun) -> list[tuple[str, str, int]]:
     """Names, titles and row counts of what can be downloaded, if there are rows."""
-    rejected = sum(run.rejected.values())
-    failed, in_doubt = (
-        sum(devices for status, devices in run.statuses.items() if status == name)
-        for name in ("failed", "in_doubt")
-    )
-    offered = [("rejects", "rejected", rejected), ("failed", "failed", failed)]
-    if run.state is not RunState.AT_WORK:  # some of them are in a request that is not answered yet
-        offered.append(("in_doubt", "in doubt", in_doubt))
+    offered = [
+        ("rejects", "rejected", sum(run.rejected.values())),
+        ("failed", "failed", run.shown_statuses.get(DeviceStatus.FAILED, 0)),
+        ("in_doubt", "in doubt", run.shown_statuses.get(DeviceStatus.IN_DOUBT, 0)),
+    ]
     return [one for one in offered if one[2]]
 
 
@@ -443,7 +437,6 @@ def _templates() -> Environment:
     templates.filters.update(night=_night)
     templates.globals.update(
         short_dir=_short_dir,
-        shown_statuses=_shown_statuses,
         tone=charts.tone,
         sparkline_size=charts.SPARKLINE,
         share_done=_share_done,

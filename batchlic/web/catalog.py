@@ -12,9 +12,11 @@ from batchlic.runs.folder import RunFolder
 from batchlic.runs.listing import ListedRun, RunState, find_runs, last_runs, listed_run
 
 FRESH_S = 1.0
-"""Seconds for which a list is shown to everybody who asks for it."""
+"""Seconds for which a list is shown to everybody who asks for it, at least."""
+_LIST_COST_FACTOR = 4
+"""A list is made again after so many times the time that making it took."""
 _COST_FACTOR = 20
-"""A run at work is counted again after so many times the time that counting took."""
+"""A run at work, or one that can't be opened, is read again after so many times the time that this took."""
 
 _PLAIN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -77,8 +79,12 @@ class Catalog:
         return self._now().entries
 
     def find(self, key: str) -> Entry | None:
-        """The run that an address names."""
-        return self._now().by_key.get(key)
+        """The run that an address names, as it is at this moment."""
+        listed = self._now().by_key.get(key)
+        if listed is None or listed.folder is None:
+            return listed
+        with self._lock:
+            return Entry(key, *self._entry(listed.folder))
 
     def jobs(self, count: int = 30) -> list[Job]:
         """The last runs of each job, the job that ran last first."""
@@ -105,6 +111,7 @@ class Catalog:
             return self._listed
 
     def _read(self) -> _Listed:
+        began = time.monotonic()
         found = [self._entry(one) for one in find_runs(self.folder)]
         self._known = {
             run.run_dir: self._known[run.run_dir] for run, _, _ in found if run.run_dir in self._known
@@ -113,9 +120,12 @@ class Catalog:
         entries = [Entry(_key(run, ids), run, folder, version) for run, folder, version in found]
         entries.sort(key=lambda entry: (entry.run.began_at or "", entry.run.run_dir), reverse=True)
         entries.sort(key=lambda entry: entry.run.began_at is not None)
-        return _Listed(entries, {entry.key: entry for entry in entries}, time.monotonic() + FRESH_S)
+        now = time.monotonic()
+        good_until = now + max(FRESH_S, _LIST_COST_FACTOR * (now - began))
+        return _Listed(entries, {entry.key: entry for entry in entries}, good_until)
 
     def _entry(self, found: RunFolder | ListedRun) -> tuple[ListedRun, RunFolder | None, Version]:
+        """A run, its folder, and the version of its files. The caller holds the lock."""
         if isinstance(found, ListedRun):
             return found, None, ()
         version = _version(found)
@@ -124,7 +134,8 @@ class Catalog:
             began = time.monotonic()
             run = listed_run(found)
             cost = time.monotonic() - began
-            wait = _COST_FACTOR * cost if run.state is RunState.AT_WORK else float("inf")
+            is_settled = run.process is None and run.state is not RunState.UNREADABLE
+            wait = float("inf") if is_settled else _COST_FACTOR * cost
             known = self._known[str(found.path)] = _Known(run, version, time.monotonic() + max(FRESH_S, wait))
         return known.run, found, version
 

@@ -106,7 +106,7 @@ def details_of(event: HistoryEvent) -> list[tuple[str, str]]:
         "requestId": event.request_id,
     }
     shown = pairs if event.event in {"planned", "rejected"} else pairs | {"SKU": None, "account": None}
-    return [(name, value) for name, value in shown.items() if value]
+    return [(name, value) for name, value in [*shown.items(), *event.kept.items()] if value]
 
 
 def tone_of(event: HistoryEvent) -> str:

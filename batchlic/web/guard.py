@@ -65,23 +65,27 @@ class Guard:
         await (refusal or self._app)(scope, receive, send_with_headers)
 
     def _refusal(self, request: Request) -> Response | None:
-        """The answer to a request that must not reach the pages."""
-        path = request.url.path
+        """The answer to a request that must not reach the pages.
+
+        It goes by the path that the pages are chosen by, and not by `request.url`: its Host header and its
+        query are texts of the sender, who may put anything there.
+        """
+        path = request.scope["path"]
         if refusal := self._refusal_of_form(request):
             return refusal
         if path != "/healthz" and not self._hosts.accepts(request.headers.get("host", "")):
-            return PlainTextResponse("this server has another name: give it with --public-host\n", 421)
+            return PlainTextResponse("unknown host name: add it with --public-host\n", 421)
         if self._token is None or path in _OPEN_TO_ALL or has_session(request, self._sessions):
             return None
         return self._refusal_of_metrics(request, self._token) if path == "/metrics" else _login_first(request)
 
     def _refusal_of_form(self, request: Request) -> Response | None:
-        path = request.url.path
+        path = request.scope["path"]
         allowed = "POST" if path == "/logout" else "GET, HEAD, POST" if path in _POSTED else "GET, HEAD"
         if request.method not in allowed.split(", "):
             return PlainTextResponse("these pages are read-only\n", 405, headers={"Allow": allowed})
         if request.method == "POST" and not _is_of_this_site(request.headers):
-            return PlainTextResponse("this form is of another site\n", 403)
+            return PlainTextResponse("this form comes from another site\n", 403)
         return None
 
     def _refusal_of_metrics(self, request: Request, token: Token) -> Response | None:
@@ -97,10 +101,11 @@ class Guard:
 
 
 def _login_first(request: Request) -> Response:
-    path = request.url.path
+    path = request.scope["path"]
     if path.endswith("/live"):
         return PlainTextResponse("log in first\n", 401)
-    asked = f"{path}?{request.url.query}" if request.url.query else path
+    query = request.scope["query_string"].decode("latin-1")
+    asked = f"{path}?{query}" if query else path
     return RedirectResponse(f"/login?next={quote(asked, safe='/')}", 303)
 
 

@@ -23,7 +23,7 @@ _COST_FACTOR = 10
 """A reading takes at most a tenth of the time."""
 _FORGOTTEN_AFTER_S = 60.0
 _SAID_PERCENT = 5
-"""A screen reader hears of progress in steps of so many percent."""
+"""A screen reader reads progress aloud in steps of so many percent."""
 
 
 @dataclass(slots=True)
@@ -39,7 +39,7 @@ class LiveRuns:
     """The runs that somebody watches."""
 
     def __init__(self) -> None:
-        self._watched: dict[str, _Watched] = {}
+        self._watched: dict[tuple[str, str | None], _Watched] = {}
 
     async def figures(self, entry: Entry) -> LiveFigures | None:
         """The figures of a run, at most some seconds old; None while it is planned.
@@ -49,9 +49,10 @@ class LiveRuns:
         if entry.folder is None:
             return None
         self._forget()
-        watched = self._watched.get(entry.run.run_dir)
+        key = entry.run.run_dir, entry.run.run_id  # another run may be begun in a folder that was removed
+        watched = self._watched.get(key)
         if watched is None:
-            watched = self._watched[entry.run.run_dir] = _Watched(LiveRun(entry.folder))
+            watched = self._watched[key] = _Watched(LiveRun(entry.folder))
         watched.asked_at = time.monotonic()
         async with watched.lock:
             began = time.monotonic()

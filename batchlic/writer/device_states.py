@@ -16,6 +16,7 @@ from batchlic.chunker import DeviceStatus, Step, read_excluded, read_whole_batch
 from batchlic.journal import JournalQueries, RunIdentity
 from batchlic.reader.scans import scan_parquet
 from batchlic.reader.streaming import UTC, Schema, lazy_frame
+from batchlic.writer.kept import NOTHING_KEPT, Kept
 from batchlic.writer.migrations import MIGRATION_COLUMNS, STEP_STATUSES, migrated
 from batchlic.writer.outcomes import DeviceOutcome, batch_outcomes
 
@@ -85,21 +86,25 @@ _ONE_DEVICE: Schema = _WHOLE_BATCH | {"offset": pl.Int64()}
 _WHY_EXCLUDED = {
     DeviceStatus.IN_DOUBT.value: "in doubt since an earlier run, so not sent: resume or settle that run; "
     "`batchlic ledger show` names it",
-    DeviceStatus.FAILED.value: "holds both licenses since an earlier run, by the ledger: nothing was sent. "
+    DeviceStatus.FAILED.value: "holds both licenses since an earlier run, according to the ledger; not sent. "
     "If that run was stopped, `batchlic resume` it; otherwise `batchlic unassign` takes the old license",
 }
 
 
-def device_states(plan: Path, journal: JournalQueries, outcomes: pl.LazyFrame) -> pl.LazyFrame:
-    """One row per device of `plan`, in the same order (columns: DEVICE_STATES).
+def device_states(
+    plan: Path, journal: JournalQueries, outcomes: pl.LazyFrame, kept: Kept = NOTHING_KEPT
+) -> pl.LazyFrame:
+    """One row per device of `plan`, in the same order (columns: DEVICE_STATES, then those of `kept`).
 
     `outcomes` are the successes and failures of callbacks (columns: callback_outcomes.OUTCOMES), which
     override the answers in the journal. The journal must stay open until the query is collected.
     """
-    return lazy_frame(lambda: state_frames(plan, journal, outcomes), DEVICE_STATES)
+    return lazy_frame(lambda: state_frames(plan, journal, outcomes, kept), DEVICE_STATES | kept.schema)
 
 
-def state_frames(plan: Path, journal: JournalQueries, outcomes: pl.LazyFrame) -> Iterator[pl.DataFrame]:
+def state_frames(
+    plan: Path, journal: JournalQueries, outcomes: pl.LazyFrame, kept: Kept = NOTHING_KEPT
+) -> Iterator[pl.DataFrame]:
     """The rows of `device_states` in frames of whole batches."""
     identity = journal.identity
     for devices, batches in _planned_devices(plan):
@@ -110,7 +115,8 @@ def state_frames(plan: Path, journal: JournalQueries, outcomes: pl.LazyFrame) ->
         action = pl.col("action") if identity.is_sync else pl.lit(identity.job_action)
         named = states.with_columns(run_id=pl.lit(identity.run_id), action=action)
         whole = _with_excluded(named, is_sync=identity.is_sync)
-        yield whole.select(pl.col(name).cast(kind) for name, kind in DEVICE_STATES.items())
+        rows = whole.select(pl.col(name).cast(kind) for name, kind in DEVICE_STATES.items())
+        yield rows.hstack(kept.rows(first, rows.height)) if kept.columns else rows
 
 
 def request_states(
@@ -264,7 +270,7 @@ def _why_left_alone() -> pl.Expr:
     is_skipped = pl.col("held") == DeviceStatus.SKIPPED.value
     return (
         pl.when(is_skipped & pl.col("action").is_null())
-        .then(pl.lit("has no license, by the ledger: the job assigns none"))
+        .then(pl.lit("has no license, according to the ledger: the job assigns none"))
         .when(is_skipped & (pl.col("action") == Action.UNASSIGN.value))
         .then(pl.lit("gone from the inventory, but a Lifetime license can't be taken back"))
     )

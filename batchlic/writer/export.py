@@ -5,6 +5,7 @@ A corrected export can be planned again: the reader knows the columns `imei`, `i
 """
 
 import shutil
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -19,7 +20,7 @@ from batchlic.errors import UsageError
 from batchlic.figures import counted
 
 COLUMNS = ("source", "row", "imei", "iccid", "account_name", "sku_number", "status", "reason", "message")
-"""Columns of every export; `status` is a DeviceStatus, or `rejected`."""
+"""Columns of every export, before those that the job keeps; `status` is a DeviceStatus, or `rejected`."""
 
 XLSX_ROWS = 2**20 - 1
 """Rows that fit a sheet below its header."""
@@ -60,24 +61,28 @@ def format_of(path: Path) -> Format:
     raise UsageError(f"--to {path}: the format is not clear: end the name with {known}, or give --format")
 
 
-def rejected_rows(rejects: pl.LazyFrame) -> pl.LazyFrame:
-    """The rows of rejects.parquet, as rows of an export (columns: COLUMNS)."""
-    return rejects.with_columns(status=pl.lit("rejected")).select(COLUMNS)
+def rejected_rows(rejects: pl.LazyFrame, kept: Sequence[str] = ()) -> pl.LazyFrame:
+    """The rows of rejects.parquet, as rows of an export (columns: COLUMNS, then those `kept`)."""
+    return rejects.with_columns(status=pl.lit("rejected")).select(*COLUMNS, *kept)
 
 
-def device_rows(states: pl.LazyFrame, status: DeviceStatus | None = None) -> pl.LazyFrame:
-    """Devices of the read model, as rows of an export (columns: COLUMNS): all, or only those with `status`.
+def device_rows(
+    states: pl.LazyFrame, status: DeviceStatus | None = None, kept: Sequence[str] = ()
+) -> pl.LazyFrame:
+    """Devices of the read model, as rows of an export: all, or only those with `status`.
+
+    Columns: COLUMNS, then those `kept`.
 
     A device of a migration has the old SKU, so that the export can be migrated again.
     """
     shown = states if status is None else states.filter(pl.col("status") == status.value)
     return shown.with_columns(
         sku_number=pl.coalesce("from_sku", "sku_number"), reason="error_code", message="error_message"
-    ).select(COLUMNS)
+    ).select(*COLUMNS, *kept)
 
 
 def write_export(rows: pl.LazyFrame, form: Format, to: Path | BinaryIO) -> int:
-    """Write rows (columns: COLUMNS), sorted by source and row. Returns the number of rows.
+    """Write rows (columns: COLUMNS, perhaps more), sorted by source and row. Returns the number of rows.
 
     A path is written whole or not at all. Raises UsageError if the rows do not fit a sheet.
     """
@@ -127,8 +132,9 @@ def _write_sheet(rows: pl.LazyFrame, file: BinaryIO) -> None:
 def _write_book(rows: pl.LazyFrame, file: BinaryIO) -> None:
     with xlsxwriter.Workbook(file, {"constant_memory": True, "strings_to_urls": False}) as book:
         sheet = book.add_worksheet("devices")
-        sheet.set_column(0, len(COLUMNS) - 1, 24, book.add_format({"num_format": "@"}))
-        for column, title in enumerate(COLUMNS):
+        titles = rows.collect_schema().names()
+        sheet.set_column(0, len(titles) - 1, 24, book.add_format({"num_format": "@"}))
+        for column, title in enumerate(titles):
             sheet.write_string(0, column, title)
         at = 1
         for frame in rows.collect_batches(chunk_size=ROWS_PER_FRAME, maintain_order=True, engine="streaming"):

@@ -51,7 +51,7 @@ _NONE_STUCK = "holds no license, and could not be given the old one back"
 _NONE = "holds no license"
 _ONLY_OLD = "has only its old license again"
 _BOTH = "holds both licenses"
-_STILL_OLD = "has its old license still"
+_STILL_OLD = "still has its old license"
 
 _S = DeviceStatus
 RULES = (

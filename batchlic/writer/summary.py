@@ -12,11 +12,12 @@ from batchlic.errors import ExitCode, RunFolderError
 from batchlic.journal import JournalQueries
 
 
-class InventoryRows(msgspec.Struct, frozen=True):
-    """One inventory: its name and data rows."""
+class InventoryRows(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One inventory: its name and data rows. `query` is the SQL text that read them, if it is a database."""
 
     name: str
     rows: int
+    query: str | None = None
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,7 +38,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     finished_at: str | None
     devices_per_second: float | None
     exit_code: int | None
-    """None while a session is active, or after it was killed."""
+    """None while a session is at work, or after it was killed."""
     unconfirmed: int = 0
     """Devices that are accepted and not confirmed, if the job requires confirmation."""
     stopped_because: str | None = None

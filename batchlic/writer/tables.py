@@ -50,6 +50,12 @@ def missing_columns(path: Path, schema: Mapping[str, pl.DataType]) -> list[str]:
         return [name for name in schema if name not in found]
 
 
+def other_columns(path: Path, schema: Mapping[str, pl.DataType]) -> list[str]:
+    """The columns of a parquet file that `schema` does not have. Raises as `read_table` does."""
+    with explain_damage(path):
+        return [name for name in scan_parquet(path).collect_schema() if name not in schema]
+
+
 @contextmanager
 def explain_damage(path: Path, advice: str = "restore it from a backup") -> Iterator[None]:
     """Raise errors of reading a parquet file as RunFolderError with `advice`, or as NoAccess."""

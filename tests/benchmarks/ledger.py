@@ -7,6 +7,7 @@ import argparse
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -65,14 +66,22 @@ def write_results() -> None:
     ).sink_parquet("results.parquet")
 
 
-def measure(rows: int, name: str, command: list[str], folder: Path, plain: float | None = None) -> float:
-    """Run a command, print its figures, and return its CPU time in seconds.
+def measure(
+    rows: int,
+    name: str,
+    command: list[str],
+    folder: Path,
+    plain: float | None = None,
+    *,
+    settings: Mapping[str, str] = ENVIRONMENT,
+) -> float:
+    """Run a command with these settings, print its figures, and return its CPU time in seconds.
 
     `plain` is the CPU time to compare with. Planning may exit with 3: a few rows are invalid.
     """
     start = perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-m", "batchlic", *command], cwd=folder, stderr=subprocess.DEVNULL, env=ENVIRONMENT
+        [sys.executable, "-m", "batchlic", *command], cwd=folder, stderr=subprocess.DEVNULL, env=settings
     )
     _, status, usage = os.wait4(process.pid, 0)
     seconds, cpu = perf_counter() - start, usage.ru_utime + usage.ru_stime

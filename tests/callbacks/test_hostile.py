@@ -29,6 +29,7 @@ from tests.callbacks.builders import (
     messages_of,
     submitted_run,
 )
+from tests.loopback import NO_CERTIFICATES
 
 Attack = Callable[[str, list[StoredMessage]], Iterator[int]]
 """Sends what it sends to an address, knowing the run's requests and devices; gives the answers' statuses."""
@@ -46,7 +47,7 @@ def about(message: StoredMessage, **changes: object) -> dict[str, object]:
 def post(url: str, content: object, **headers: str) -> int:
     sent = content if isinstance(content, bytes) else json.dumps(content).encode()
     given = {"Content-Type": "application/json"} | {k.replace("_", "-"): v for k, v in headers.items()}
-    return httpx.post(url, content=sent, headers=given, trust_env=False).status_code
+    return httpx.post(url, content=sent, headers=given, trust_env=False, verify=NO_CERTIFICATES).status_code
 
 
 def forged_credentials(url: str, messages: list[StoredMessage]) -> Iterator[int]:

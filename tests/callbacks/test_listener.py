@@ -33,6 +33,8 @@ from batchlic.callbacks.store import StoreError
 from batchlic.carrier.credentials import Secret
 from tests.callbacks.builders import ACCOUNT, PASSWORD, SETTINGS, USERNAME, body, listener
 from tests.endtoend.program import PATIENCE, until
+from tests.loopback import NO_CERTIFICATES
+from tests.postgresql import PostgreSQL
 
 CARRIER = CARRIER_SOURCES[0]
 
@@ -278,7 +280,11 @@ def test_a_body_without_a_length_is_cut_off_at_the_bound(tmp_path: Path) -> None
     with listener(tmp_path / "store.db") as running:
         chunks = (b" " * 10_000 for _ in range(10))
         answer = httpx.post(
-            running.url, content=chunks, headers={"Content-Type": "application/json"}, trust_env=False
+            running.url,
+            content=chunks,
+            headers={"Content-Type": "application/json"},
+            trust_env=False,
+            verify=NO_CERTIFICATES,
         )
     assert answer.status_code == 413
 
@@ -287,7 +293,10 @@ def test_a_message_in_chunks_is_kept(tmp_path: Path) -> None:
     content = json.dumps(body()).encode()
     with listener(tmp_path / "store.db") as running:
         chunks = (content[at : at + 10] for at in range(0, len(content), 10))
-        assert httpx.post(f"{running.url}/", content=chunks, trust_env=False).status_code == 200
+        assert (
+            httpx.post(f"{running.url}/", content=chunks, trust_env=False, verify=NO_CERTIFICATES).status_code
+            == 200
+        )
     assert rows(tmp_path / "store.db") == 1
 
 
@@ -401,7 +410,7 @@ async def test_a_flood_of_bad_messages_does_not_flood_the_log() -> None:
 
 
 def post(url: str, content: object) -> int:
-    return httpx.post(url, json=content, trust_env=False).status_code
+    return httpx.post(url, json=content, trust_env=False, verify=NO_CERTIFICATES).status_code
 
 
 def rows(store: Path) -> int:
@@ -542,13 +551,12 @@ def test_a_wrong_setting_is_named_before_anything_listens(
         assert "w0rd" not in error
 
 
-@pytest.mark.skipif("TEST_POSTGRESQL_URL" not in os.environ, reason="no TEST_POSTGRESQL_URL")
-def test_postgresql_stores_messages_as_sqlite_does(tmp_path: Path) -> None:
+def test_postgresql_stores_messages_as_sqlite_does(tmp_path: Path, postgresql: PostgreSQL) -> None:
     from batchlic.callbacks.store import Store  # noqa: PLC0415
     from batchlic.runs.reconcile import reconcile  # noqa: PLC0415
     from tests.callbacks.builders import messages_of, submitted_run  # noqa: PLC0415
 
-    url = os.environ["TEST_POSTGRESQL_URL"]
+    url = postgresql.new_database("callbacks")
     with listener(url) as running:
         assert post(running.url, body("r1", "864508030109877")) == 200
         assert post(running.url, body("r1", "864508030109877")) == 200

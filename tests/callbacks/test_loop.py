@@ -18,6 +18,7 @@ from batchlic.sandbox.config import CallbackConfig, Fault, SandboxConfig
 from tests.callbacks.builders import ACCOUNT, PASSWORD, SETTINGS, ListenerProcess, body, fleet
 from tests.endtoend.program import Ended, batchlic, keys, until
 from tests.forking import serving
+from tests.loopback import NO_CERTIFICATES
 
 FLEXIBLE, LIFETIME = "SIMSec-IoT", "SIMSec-IoT-Lt"
 DEVICES = int(os.environ.get("LOOP_DEVICES", "1000"))
@@ -51,7 +52,7 @@ class Place:
 
     def totals(self) -> dict[str, Any]:
         url = self.base_url.replace("/api", "/sandbox/totals")
-        return dict(httpx.get(url, trust_env=False, timeout=60).json())
+        return dict(httpx.get(url, trust_env=False, verify=NO_CERTIFICATES, timeout=60).json())
 
     def wait_for(self, acknowledged: int) -> None:
         until(lambda: self.totals()["callbacks"].get("acknowledged", 0) >= acknowledged)
@@ -62,7 +63,7 @@ class Place:
     def compare(self) -> set[tuple[str, bool]]:
         """Each status in the results, with whether the books show a license for such a device."""
         url = self.base_url.replace("/api", "/sandbox/books")
-        books = pl.read_ndjson(httpx.get(url, trust_env=False, timeout=300).content)
+        books = pl.read_ndjson(httpx.get(url, trust_env=False, verify=NO_CERTIFICATES, timeout=300).content)
         licensed = books.select("imei", licensed=pl.col("sku_number").is_not_null())
         results = pl.read_parquet(self.folder / "run" / "results.parquet")
         both = results.join(licensed, on="imei", how="left", validate="1:1")
@@ -106,7 +107,10 @@ def test_devices_end_as_the_books_say_despite_kills_and_faults(tmp_path: Path, s
             (body("forged", "864508000000004", status="Failed"), 200),
         ]
         for message, answer in hostile:
-            assert httpx.post(listener.url, json=message, trust_env=False).status_code == answer
+            assert (
+                httpx.post(listener.url, json=message, trust_env=False, verify=NO_CERTIFICATES).status_code
+                == answer
+            )
         again = place.reconcile()
         listener.end()
         assert place.compare() == {("confirmed", True), ("failed", False)}

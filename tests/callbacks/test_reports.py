@@ -38,6 +38,7 @@ from tests.callbacks.builders import (
     submitted_run,
 )
 from tests.endtoend.program import Ended, batchlic, keys
+from tests.loopback import NO_CERTIFICATES
 
 SECOND = 1_000_000
 GUID = "c3f3d17c-79ff-4b35-82df-94446785b6e0"
@@ -473,7 +474,10 @@ def post_of_each_kind(tmp_path: Path) -> None:
     ]
     with listener(tmp_path / "store.db") as running:
         answers = [
-            httpx.post(f"{running.url}/{ACCOUNT}/", json=one, trust_env=False).status_code for one in bodies
+            httpx.post(
+                f"{running.url}/{ACCOUNT}/", json=one, trust_env=False, verify=NO_CERTIFICATES
+            ).status_code
+            for one in bodies
         ]
     assert answers == [200] * len(bodies)
 

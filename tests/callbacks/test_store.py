@@ -1,18 +1,17 @@
 """The store of callbacks: what it keeps once, and stores of other versions."""
 
-import os
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 
 from batchlic.callbacks.store import FILE_FORMAT, Store
 from batchlic.database import write_format
 from batchlic.errors import RunFolderError
 from tests.callbacks.builders import message_about
+from tests.postgresql import PostgreSQL
 
 
 @pytest.mark.parametrize(
@@ -54,19 +53,8 @@ def test_a_store_of_another_version_is_refused_and_left_as_it_is(tmp_path: Path)
     assert path.read_bytes() == before
 
 
-@pytest.mark.skipif("TEST_POSTGRESQL_URL" not in os.environ, reason="no TEST_POSTGRESQL_URL")
-def test_a_postgresql_table_of_another_version_is_refused() -> None:
-    server = sa.make_url(os.environ["TEST_POSTGRESQL_URL"]).set(drivername="postgresql+psycopg")
-    own = server.set(database="batchlic_other_version")
-    engine = sa.create_engine(server, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.exec_driver_sql(f"DROP DATABASE IF EXISTS {own.database}")
-        connection.exec_driver_sql(f"CREATE DATABASE {own.database}")
-    engine.dispose()
-    engine = sa.create_engine(own)
-    with engine.begin() as connection:
-        connection.exec_driver_sql("CREATE TABLE messages (id bigint PRIMARY KEY, succeeded boolean)")
-    engine.dispose()
-    location = own.set(drivername="postgresql").render_as_string(hide_password=False)
+def test_a_postgresql_table_of_another_version_is_refused(postgresql: PostgreSQL) -> None:
+    location = postgresql.new_database("other_version")
+    postgresql.execute("CREATE TABLE messages (id bigint PRIMARY KEY, succeeded boolean)", "other_version")
     with pytest.raises(RunFolderError, match="written by another version of batchlic"):
         Store.open(location)

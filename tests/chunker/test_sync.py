@@ -1,7 +1,7 @@
 """A sync assigns licenses to devices without one, and removes those of devices that are gone."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import polars as pl
@@ -52,6 +52,7 @@ def sync(
     short: Sequence[str] = (),
     fit: Fit | None = None,
     batch_size: int = 2,
+    options: ReadOptions = JOB,
 ) -> Synced:
     """Plan a sync of rows; the SKUs `short` have too few licenses. Asserts conservation (promise A)."""
     (folder / "fleet.csv").write_bytes(rows if isinstance(rows, bytes) else csv_of(rows, header))
@@ -66,7 +67,7 @@ def sync(
     )
     summary = write_plan(
         [str(folder / "fleet.csv")],
-        JOB,
+        options,
         batch_size=batch_size,
         folder=folder,
         known_licenses=None if known is None else Records(known),
@@ -201,6 +202,43 @@ def test_a_device_that_a_rejected_row_may_name_keeps_its_license(
     assert synced.removed == {"358240051111110"}
 
 
+NAMED = imei(1), iccid(1)
+SHIFTED = [
+    ("NAME,IMEI", f"Smith, John,{NAMED[0]}"),
+    ("NAME,ICCID,SITE", f"Smith, John,{NAMED[1]},x"),
+    ("NAME,ACCOUNT,IMEI", f"Smith, John,{ACCOUNT},{NAMED[0]}"),
+    ("ID,NAME,IMEI", f"7,Smi\nth,{NAMED[0]}"),
+    ("NAME,IMEI", f"{'Smith,' * 20}{NAMED[0]}"),
+]
+
+
+@pytest.mark.parametrize(("header", "line"), SHIFTED)
+def test_a_device_in_a_row_whose_cells_are_shifted_keeps_its_license(
+    tmp_path: Path, header: str, line: str
+) -> None:
+    cells = {"IMEI": imei(3), "ICCID": iccid(3), "ACCOUNT": ACCOUNT}
+    whole = ",".join(cells.get(name, "x") for name in header.split(","))
+    synced = sync(tmp_path, licensed(1, 2), f"{header}\n{line}\n{whole}\n".encode())
+    assert synced.removed == {imei(2)}
+
+
+SIM = "8914800000000000006", "89148000000000000068"
+"""An ICCID of 19 digits, and the same with one more check digit: both end with a right one."""
+
+
+@pytest.mark.parametrize(("known", "given"), [SIM, SIM[::-1]])
+def test_an_iccid_with_and_without_its_check_digit_is_one_sim(tmp_path: Path, known: str, given: str) -> None:
+    others = [Record(ASSIGNED, None, iccid(1)), Record(ASSIGNED, None, iccid(1, 19))]
+    synced = sync(tmp_path, [Record(ASSIGNED, None, known), *others], [("", given)])
+    assert synced.removed == {iccid(1), iccid(1, 19)}
+
+
+def test_an_imei_with_another_check_digit_is_the_same_device(tmp_path: Path) -> None:
+    given = imei(1)[:-1] + str((int(imei(1)[-1]) + 1) % 10)
+    options = replace(JOB, check_digit=False)
+    assert sync(tmp_path, licensed(1, 2), [(given, "")], options=options).removed == {imei(2)}
+
+
 def test_a_device_in_a_conflict_keeps_its_license(tmp_path: Path) -> None:
     rows = [(imei(1), iccid(8)), (imei(1), iccid(9))]
     assert sync(tmp_path, licensed(1, 2), rows).removed == {imei(2)}
@@ -224,7 +262,7 @@ def test_a_gone_device_in_doubt_stays_in_doubt(tmp_path: Path) -> None:
     assert synced.rows.filter(pl.col("imei") == imei(1))["held"].to_list() == ["in_doubt"]
 
 
-@pytest.mark.parametrize("end", [imei(3)[:9], f"{imei(3)[:14]},{iccid(3)}"])
+@pytest.mark.parametrize("end", [imei(3)[:9], f"{imei(3)[:14]},{iccid(3)}", imei(3)])
 def test_an_inventory_that_is_cut_off_removes_nothing(tmp_path: Path, end: str) -> None:
     cut = csv_of([row(2)]) + end.encode()
     synced = sync(tmp_path, licensed(1, 2), cut)

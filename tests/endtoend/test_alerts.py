@@ -87,14 +87,14 @@ def test_two_failed_nights_and_a_good_one_are_two_messages(
     assert not [text for text in (*texts.values(), *streams) if SECRET.encode() in text]
 
 
-def test_whoever_cannot_be_told_is_a_warning_and_changes_no_exit_code(carrier: str, tmp_path: Path) -> None:
+def test_a_message_that_fails_is_a_warning_and_changes_no_exit_code(carrier: str, tmp_path: Path) -> None:
     fleet(tmp_path / "fleet.csv", 3, "nonsense")
     ended = night(tmp_path, carrier, "--run-dir", "run", "--json", **urls(free_port(), free_port()))
     assert ended.code == 3
     assert json.loads(ended.out)["exit_code"] == 3
     warnings = [
-        "the heartbeat was not told of the start of the run: ConnectError",
-        "the heartbeat was not told of the failure of the run: ConnectError",
+        "the heartbeat did not get the start of the run: ConnectError",
+        "the heartbeat did not get the failure of the run: ConnectError",
         "JSON (BATCHLIC_NOTIFY_URLS) was not notified: it can't be reached, or it refuses the message",
     ]
     assert [line for line in ended.err.splitlines() if "not " in line] == [f"warning: {w}" for w in warnings]
@@ -114,9 +114,7 @@ def test_a_wrong_notification_is_exit_2_and_the_heartbeat_reports_it(
     assert SECRET not in ended.err
 
 
-def test_a_notify_table_without_any_url_is_exit_2_unless_nobody_is_to_be_told(
-    carrier: str, tmp_path: Path
-) -> None:
+def test_a_notify_table_without_any_url_is_exit_2_unless_it_is_off(carrier: str, tmp_path: Path) -> None:
     fleet(tmp_path / "fleet.csv", 3)
     ended = night(tmp_path, carrier)
     assert ended.code == 2
@@ -124,7 +122,7 @@ def test_a_notify_table_without_any_url_is_exit_2_unless_nobody_is_to_be_told(
     assert night(tmp_path, carrier, "--no-notify").code == 0
 
 
-def test_a_rehearsal_tells_nobody_unless_asked_and_never_pings(
+def test_a_rehearsal_sends_no_message_unless_asked_and_never_pings(
     carrier: str, messages: WebServer, switch: WebServer, tmp_path: Path
 ) -> None:
     fleet(tmp_path / "fleet.csv", 3, "nonsense")

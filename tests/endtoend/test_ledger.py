@@ -135,7 +135,7 @@ def test_a_list_from_a_portal_is_read_like_an_inventory(home: Home) -> None:
 def test_a_plan_and_a_dry_run_skip_the_same_devices_as_a_run(home: Home) -> None:
     for command in (("plan", "--run-dir", "runs/look"), ("assign", "--dry-run")):
         shown = home.run(command[0], "fleet.csv", *LICENSE, *command[1:]).err
-        assert "150 devices skipped by the ledger" in shown
+        assert "150 devices skipped according to the ledger" in shown
         assert "50 devices in 1 request:" in shown
 
 

@@ -53,7 +53,7 @@ def test_a_member_of_the_group_approves_and_the_planner_sends(spool: Path) -> No
 
 
 @needs_users
-def test_who_may_not_write_approvals_is_told_whom_to_ask(spool: Path) -> None:
+def test_whoever_may_not_write_approvals_learns_whom_to_ask(spool: Path) -> None:
     assert batchlic("plan", *OPTIONS, "--sandbox", "--require-approval", cwd=spool).code == 0
     ended = as_user(BOSS, "approve", "runs/R", "--yes", cwd=spool)
     assert ended.code == 2

@@ -343,3 +343,17 @@ def test_a_rehearsal_on_a_sandbox_assigns_all_and_removes_nothing(guarded: Home)
     ended = guarded.sync("--sandbox", "--run-dir", "rehearsal")
     assert (ended.code, "there is no ledger" in ended.err) == (0, True)
     assert summary(guarded.folder / "rehearsal")["statuses"] == {"accepted": 5}
+
+
+def test_a_check_counts_the_licenses_that_a_sync_takes_back(tmp_path: Path) -> None:
+    with licensed_fleet(tmp_path, 20, licenses=20) as home:
+        home.fleet(range(2, 22))
+        (tmp_path / "nightly.toml").write_text(
+            'action = "sync"\n[inventory]\nfiles = ["fleet.csv"]\n[sync]\nmax_removals = 2\n'
+            f'[license]\naccount = "{ACCOUNT}"\nsku = "{FLEXIBLE}"\n'
+        )
+        ended = home.run("check", "nightly.toml")
+        assert ended.code == 0, ended.out
+        assert "0 licenses of SIMSec-IoT left, and 2 of gone devices, for 2 devices" in ended.out
+        home.fleet(range(2, 23))
+        assert home.run("check", "nightly.toml").code == 3

@@ -230,19 +230,7 @@ async def test_a_reopened_journal_has_the_same_content(tmp_path: Path) -> None:
         assert [attempt.batch_id for attempt in again.attempts(batches=range(2, 3))] == [2]
         assert again.session_ends() == [SessionEnd(1, 2, 6), SessionEnd(3, 4, 0)]
         assert again.outcomes() == {Outcome.AMBIGUOUS: 1, None: 1}
-        assert again.settled() == (0, 0)
         assert await again.intend(intent()) == before[-1].seq + 1
-
-
-@pytest.mark.anyio
-async def test_settled_devices_are_counted_by_the_answers_of_requests(tmp_path: Path) -> None:
-    with closing(new_journal(tmp_path)) as journal:
-        answers = [(ACCEPTED, False, 3), (ACCEPTED, False, 4), (REFUSED, True, 1), (REFUSED, False, 90)]
-        for answer, final, devices in answers:
-            seq = await journal.intend(intent(device_count=devices))
-            await journal.answer(seq, answer, duration_ms=1.0, final=final)
-        await journal.intend(intent(device_count=50))
-        assert journal.settled() == (7, 1)
 
 
 @pytest.mark.anyio
@@ -428,22 +416,6 @@ async def test_d_requests_whose_answers_are_not_known_are_counted_by_part(tmp_pa
             if answer is not None:
                 await journal.answer(seq, answer, duration_ms=1.0, final=False)
         assert sorted(journal.lost_answers()) == [LostAnswers(1, "", 2), LostAnswers(2, "0-4", 1)]
-
-
-@pytest.mark.parametrize(
-    ("status", "counts"), [(DeviceStatus.ACCEPTED, (14, 1)), (DeviceStatus.FAILED, (10, 5))]
-)
-@pytest.mark.anyio
-async def test_a_settlement_adds_to_the_settled_devices(
-    tmp_path: Path, status: DeviceStatus, counts: tuple[int, int]
-) -> None:
-    with closing(new_journal(tmp_path)) as journal:
-        for batch_id, answer, devices in ((1, ACCEPTED, 10), (2, REFUSED, 1), (3, AMBIGUOUS, 4)):
-            seq = await journal.intend(intent(batch_id, device_count=devices))
-            await journal.answer(seq, answer, duration_ms=1.0, final=answer is REFUSED)
-        settle(journal, Part(3, None, "", 4))
-        journal.settle([Part(3, None, "", 4)], status, settled_by="alice", reason="looked", settled_at=1)
-        assert journal.settled() == counts
 
 
 def settle(journal: Journal, *parts: Part) -> None:

@@ -225,6 +225,6 @@ def test_traces_are_sent_only_to_a_configured_endpoint(environment: dict[str, st
         ),
     ],
 )
-def test_a_variable_that_can_not_work_is_named(environment: dict[str, str], problem: str) -> None:
+def test_a_variable_that_cannot_work_is_named(environment: dict[str, str], problem: str) -> None:
     found = wanted("traces", {**ENDPOINT, **environment})
     assert (found.is_on, found.problem) == (False, problem)

@@ -86,10 +86,12 @@ def test_the_log_has_the_beginning_the_end_and_why_it_stopped(tmp_path: Path) ->
 
 
 def test_people_read_warnings_with_their_details(tmp_path: Path) -> None:
-    warned = Warned(message="the carrier asks to wait before the next login", details={"wait_s": 12.5})
+    warned = Warned(
+        message="the carrier asks batchlic to wait before the next login", details={"wait_s": 12.5}
+    )
     [line], people = logged(tmp_path, warned)
     assert (line["level"], line["wait_s"]) == ("warning", 12.5)
-    assert "the carrier asks to wait before the next login" in people
+    assert "the carrier asks batchlic to wait before the next login" in people
     assert "12.5" in people
 
 

@@ -196,7 +196,7 @@ def test_a_wait_beyond_the_patience_of_the_run_stops_it(
     answers = iter([Answer(outcome=outcome, error_message="later", retry_after_s=wait)])
     session = run_session(lambda _: next(answers, ACCEPTED), [batch(8)], give_up_after=60)
     if is_too_long:
-        assert "asks to wait 60 s; last answer: later" in str(session.stopped)
+        assert "asks batchlic to wait 60 s; last answer: later" in str(session.stopped)
         assert len(session.requests) == 1
     else:
         assert session.stopped is None

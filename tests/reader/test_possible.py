@@ -87,3 +87,8 @@ def test_lengths_of_an_iccid_stand_for_each_other() -> None:
     assert may_be(ICCID_19, ICCID_18)
     assert may_be(ICCID_18, ICCID)
     assert may_be(ICCID, ICCID_19)
+
+
+@pytest.mark.parametrize("iccid", [ICCID, ICCID_19, ICCID_18])
+def test_an_iccid_of_any_length_may_have_a_wrong_check_digit(iccid: str) -> None:
+    assert may_be(f"{iccid[:-1]}9", iccid)

@@ -22,6 +22,7 @@ from batchlic.runs.target import Target
 from batchlic.sandbox.config import Fault, SandboxConfig
 from batchlic.writer.summary import Summary
 from tests.forking import serving
+from tests.loopback import NO_CERTIFICATES
 
 ACCOUNT = "0000123456-00001"
 FLEXIBLE, LIFETIME = "SIMSec-IoT", "SIMSec-IoT-Lt"
@@ -54,7 +55,7 @@ class Carrier:
 
     def _get(self, page: str) -> str:
         url = self.target.base_url.removesuffix("/api")
-        return httpx.get(f"{url}/sandbox/{page}", trust_env=False).text
+        return httpx.get(f"{url}/sandbox/{page}", trust_env=False, verify=NO_CERTIFICATES).text
 
 
 @contextmanager

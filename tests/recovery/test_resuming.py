@@ -149,4 +149,4 @@ def test_j_a_retry_after_also_counts_for_later_sessions(tmp_path: Path) -> None:
         again = resume(RunFolder(tmp_path / "run"), at.target)
         assert at.requests() == requests
     assert stopped.exit_code == again.exit_code == ExitCode.STOPPED
-    assert re.match(r"the carrier asked to wait 7\d\d\d s more", again.stopped_because or "")
+    assert re.match(r"the carrier asked batchlic to wait 7\d\d\d s more", again.stopped_because or "")

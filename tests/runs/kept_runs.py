@@ -19,7 +19,7 @@ from batchlic.writer.summary import Summary
 from tests.journal.builders import identity, new_journal
 
 DAY = 86_400_000_000
-NOW = time.time_ns() // 1000
+
 CARRIER = "https://carrier.example/api"
 REQUESTS = {"total": 20, "accepted": 15, "throttled": 5, "ambiguous": 0}
 
@@ -33,7 +33,12 @@ def begun(path: Path, *, days: float = 40, job: str | None = "nightly", **change
     content = {"name": job, "license": {"account": "A", "sku": "S"}, **changes.pop("content", {})}
     fields = {"run_id": path.name, "carrier": CARRIER, "job": content, **changes}
     encoded = msgspec.json.encode(identity(**fields)).decode()
-    _execute(path, "UPDATE run SET created_at = ?, identity = ?", round(NOW - days * DAY), encoded)
+    _execute(
+        path,
+        "UPDATE run SET created_at = ?, identity = ?",
+        round(time.time_ns() // 1000 - days * DAY),
+        encoded,
+    )
     return path
 
 

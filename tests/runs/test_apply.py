@@ -9,18 +9,30 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from batchlic.errors import BatchlicError, ExitCode, RefusedToStart, RunFolderError, UsageError
+from batchlic.carrier.credentials import Credentials, Secret
+from batchlic.errors import (
+    BatchlicError,
+    ExitCode,
+    InventoryError,
+    RefusedToStart,
+    RunFolderError,
+    UsageError,
+)
 from batchlic.job import Job
 from batchlic.journal import Journal
 from batchlic.runs.apply import apply, plan_for_review
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import sha256_of
 from batchlic.runs.ledger_sync import snapshot_for_plan
+from batchlic.runs.preflight import NOT_ASKED, Findings
 from batchlic.runs.run import resume, start
 from batchlic.runs.target import Target
 from batchlic.runs.verify import verify
 from tests.endtoend.program import FLEXIBLE, books, contents, imei, totals
 from tests.runs.test_run import carrier, job_of
+
+NAME = Secret("sandbox")
+KEYS = Credentials(client_id=NAME, client_secret=NAME, username=NAME, password=NAME)
 
 
 def rows(*numbers: int) -> list[str]:
@@ -59,6 +71,23 @@ def test_apply_continues_a_run_that_stopped(tmp_path: Path) -> None:
         assert apply(folder, away, run_id="run").exit_code == ExitCode.STOPPED
         summary = apply(folder, target, run_id="again")
     assert (summary.run_id, summary.statuses) == ("run", {"accepted": 300})
+
+
+def test_an_inventory_that_changes_while_it_is_planned_leaves_no_plan_to_apply(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """plan.json would have the SHA-256 of the new file, and the plan the devices of the old one."""
+    folder, job = RunFolder(tmp_path / "run"), job_of(tmp_path, rows(*range(10)))
+
+    def change(*_: object, **__: object) -> Findings:
+        job_of(tmp_path, rows(*range(11)))
+        return NOT_ASKED
+
+    monkeypatch.setattr("batchlic.runs.apply.ask_carrier", change)
+    target = Target("https://carrier.test/api", "https://carrier.test/api", KEYS, ())
+    with pytest.raises(InventoryError, match="changed while it was planned"):
+        plan_for_review(job, folder, target.name, None, target=target)
+    assert not folder.plan_record.exists()
 
 
 def change_inventory(folder: Path, _: Target) -> None:

@@ -13,7 +13,13 @@ from batchlic.errors import RefusedToStart, UsageError
 from batchlic.job import Job
 from batchlic.journal import Journal
 from batchlic.runs.apply import apply
-from batchlic.runs.approval import approve, find_approval, holds_only_approvals, read_for_approval
+from batchlic.runs.approval import (
+    approve,
+    find_approval,
+    holds_only_approvals,
+    notes_on_approval,
+    read_for_approval,
+)
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.plan_record import read_plan_record
 from batchlic.runs.prune import _refuse_foreign_files
@@ -202,3 +208,16 @@ def test_a_folder_of_approvals_with_other_files_is_no_folder_of_approvals(tmp_pa
     assert holds_only_approvals(folder)
     (folder / "minutes.txt").touch()
     assert not holds_only_approvals(folder)
+
+
+@needs_root
+@pytest.mark.parametrize("boss", [0, BOSS])
+def test_an_approval_by_root_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, boss: int) -> None:
+    with carrier() as target:
+        folder = planned(approved_job(tmp_path), RunFolder(tmp_path / "run"), target)
+    for path in (folder.path, folder.plan, folder.rejects, folder.plan_record):
+        os.chown(path, BOSS + 1, -1)
+    approved(folder, boss)
+    monkeypatch.setattr(os, "geteuid", lambda: BOSS + 1)
+    notes = notes_on_approval(find_approval(folder, *read_plan_record(folder)), folder)
+    assert any("root" in note for note in notes[1:]) is (boss == 0)

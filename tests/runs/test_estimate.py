@@ -3,9 +3,12 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import msgspec
 import pytest
 
 from batchlic.carrier.catalog import Action
@@ -17,6 +20,7 @@ from batchlic.runs import estimate as module
 from batchlic.runs.apply import plan_for_review
 from batchlic.runs.estimate import describe_licenses, describe_time, estimate
 from batchlic.runs.folder import RunFolder
+from batchlic.runs.learned import LearnedLimit, LearnedLimits
 from batchlic.runs.plan_record import read_plan_record
 from batchlic.runs.run import start
 from tests.endtoend.program import ACCOUNT, FLEXIBLE, LIFETIME, summary
@@ -26,7 +30,7 @@ from tests.runs.test_run import carrier, job_of
 OTHER = "0000123456-00002"
 
 
-def job(*, to_sku: str | None = None, action: str = "assign", **limits: float) -> Job:
+def job(*, to_sku: str | None = None, action: str = "assign", **limits: float | str) -> Job:
     license = {"from_sku": FLEXIBLE, "to_sku": to_sku} if to_sku else {"sku": FLEXIBLE}
     content = {"action": action, "inventory": {"files": ["x"]}, "license": license, "limits": limits}
     return make_job(content, {}, where="test")
@@ -102,6 +106,38 @@ def test_the_newest_run_counts_that_is_long_and_has_the_account(
     monkeypatch: pytest.MonkeyPatch, runs: list[object], rate: float | None
 ) -> None:
     assert expected_after(monkeypatch, runs, job(), group(100)).requests_per_second == rate
+
+
+@pytest.mark.parametrize(
+    ("limit", "limits", "rate"),
+    [
+        ({"per_s": 12.5}, {}, 12.5),
+        ({"quota": 600, "period_s": 60.0}, {}, 10.0),
+        ({"per_s": 12.5}, {"max_rate": 3.0}, 3.0),
+        ({"per_s": 12.5}, {"headroom": "20%"}, 10.0),
+        ({"calls": 4}, {}, 7.0),
+        ({"per_s": 12.5, "is_noise": True}, {}, 7.0),
+    ],
+)
+def test_the_limit_that_a_run_of_the_account_found_counts_most(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    limit: dict[str, Any],
+    limits: dict[str, Any],
+    rate: float,
+) -> None:
+    found = LearnedLimit(seen_at=datetime.now(UTC), **limit)
+    known = LearnedLimits(carriers={"https://c": {ACCOUNT: found}})
+    (tmp_path / "fleet.limits.json").write_bytes(msgspec.json.encode(known))
+    planned = job(**limits)
+    planned = planned.model_copy(
+        update={"ledger": planned.ledger.model_copy(update={"path": str(tmp_path / "fleet.db")})}
+    )
+    runs = [ran("last", 500, 7.0)]
+    assert expected_after(monkeypatch, runs, planned, group(100)).requests_per_second == rate
+    assert expected_after(monkeypatch, runs, planned, group(100, OTHER)).requests_per_second == min(
+        7.0, limits.get("max_rate", 7.0)
+    )
 
 
 def test_without_an_earlier_run_the_time_is_said_to_be_unknown(tmp_path: Path) -> None:

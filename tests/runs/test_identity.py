@@ -23,7 +23,7 @@ def test_an_inventory_that_is_gone_is_an_error_that_names_it(tmp_path: Path, nam
 
 
 @pytest.mark.parametrize("recorded", [{}, {"notify": None}, {"notify": {"to": ["ops"], "on": ["failure"]}}])
-def test_who_is_told_makes_no_other_job_and_old_journals_have_none(
+def test_a_change_of_notify_makes_no_other_job_and_old_journals_lack_it(
     tmp_path: Path, recorded: dict[str, object]
 ) -> None:
     (tmp_path / "fleet.csv").write_bytes(csv_of([(imei(1), "")]))

@@ -12,10 +12,13 @@ from pathlib import Path
 import anyio
 import pytest
 
+from batchlic.atomic import staged_path
 from batchlic.chunker import DeviceStatus
 from batchlic.errors import UsageError
 from batchlic.journal import Journal, read_outline
+from batchlic.runs import listing
 from batchlic.runs.folder import RunFolder
+from batchlic.runs.identity import sha256_of
 from batchlic.runs.listing import ListedRun, RunState, last_runs, list_runs
 from tests.journal.builders import ACCEPTED, AMBIGUOUS, REFUSED, THROTTLED, intent
 from tests.privileges import without_privileges
@@ -76,7 +79,7 @@ def test_a_finished_run_has_the_figures_of_its_summary(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("exit_code", [5, 6, 1])
-def test_a_stopped_run_is_no_finished_one(tmp_path: Path, exit_code: int) -> None:
+def test_a_stopped_run_is_not_a_finished_one(tmp_path: Path, exit_code: int) -> None:
     finished(tmp_path / "one", exit_code=exit_code, statuses={DeviceStatus.PENDING: 10})
     assert (only(tmp_path).state, only(tmp_path).exit_code) == (RunState.STOPPED, exit_code)
 
@@ -118,6 +121,22 @@ def test_a_summary_that_the_run_did_not_write_is_not_believed(
     run = only(tmp_path)
     assert (run.statuses, run.state) == (COUNTED, RunState.FINISHED)
     assert "summary.json" in (run.problem or "")
+
+
+def test_a_summary_that_is_published_while_it_is_read_is_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder(finished(tmp_path / "run"))
+    folder.summary.rename(staged_path(folder.summary))
+
+    def sha256(path: Path) -> str:
+        if staged_path(folder.summary).exists():
+            staged_path(folder.summary).rename(folder.summary)
+        return sha256_of(path)
+
+    monkeypatch.setattr(listing, "sha256_of", sha256)
+    run = only(tmp_path)
+    assert (run.state, run.problem, run.requests) == (RunState.FINISHED, None, REQUESTS)
 
 
 def test_a_list_writes_nothing(tmp_path: Path) -> None:

@@ -9,11 +9,13 @@ import pytest
 from batchlic.carrier.answers import Outcome
 from batchlic.chunker import DeviceStatus
 from batchlic.errors import RunFolderError
+from batchlic.figures import time_in_files
 from batchlic.journal import Journal, Part
 from batchlic.pool.limiter.limiter import TOLD_TO_WAIT
-from batchlic.runs import live
-from batchlic.runs.folder import RunFolder
+from batchlic.runs import live, status
+from batchlic.runs.folder import Process, RunFolder
 from batchlic.runs.live import LiveFigures, LiveRun
+from tests.callbacks.builders import BEGAN, submitted_run
 from tests.runs.kept_runs import begun
 from tests.web.builders import send
 
@@ -86,6 +88,43 @@ def test_the_rates_are_those_of_the_last_minute_and_the_last_seconds(folder: Run
     assert sum(one.devices_per_s for one in found.flow) * live.INTERVAL_S == 20
 
 
+def test_a_resumed_run_is_as_fast_as_its_own_session(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began = NOW - 4 * SECOND
+    process = Process(1, "host", time_in_files(began))
+    monkeypatch.setattr(RunFolder, "process", process)
+    for batch_id in (1, 2, 3):  # of the session before
+        send(folder, batch_id, Outcome.ACCEPTED, at=began - 5 * SECOND)
+    run = LiveRun(folder)
+    assert (figures(run).devices_per_second, figures(run).seconds_left) == (0, None)
+    send(folder, 4, Outcome.ACCEPTED, at=NOW - 2 * SECOND)
+    found = figures(run)
+    assert found.devices_per_second == pytest.approx(10 / 2)
+    assert found.requests_per_second == pytest.approx(1 / 2)
+    assert found.seconds_left == pytest.approx(2)
+
+
+def test_a_status_leaves_out_the_session_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = submitted_run(tmp_path / "run", 20, batch_size=10)
+    monkeypatch.setattr(status, "now", lambda: BEGAN + 30 * SECOND)
+    for since, rate in ((-10, 20 / 40), (10, 0)):  # seconds after the answers came
+        process = Process(1, "host", time_in_files(BEGAN + since * SECOND))
+        monkeypatch.setattr(RunFolder, "process", process)
+        at_work = status.status(folder).at_work
+        assert at_work is not None
+        assert at_work.devices_per_second == rate
+
+
+def test_the_time_in_which_a_run_was_planned_does_not_slow_it(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = Process(1, "host", time_in_files(NOW - 300 * SECOND))
+    monkeypatch.setattr(RunFolder, "process", process)
+    send(folder, 1, Outcome.ACCEPTED, at=NOW - 5 * SECOND)
+    assert figures(LiveRun(folder)).devices_per_second == pytest.approx(10 / 5)
+
+
 def test_a_device_of_a_migration_is_done_with_both_steps(tmp_path: Path) -> None:
     folder = RunFolder(begun(tmp_path / "run", planned=20, batches=2, to_sku="T"))
     run = LiveRun(folder)
@@ -107,7 +146,7 @@ def test_the_limit_is_the_last_one_that_this_session_has_found(folder: RunFolder
         assert figures(run).found is None
         log("2100-01-01T00:00:00Z", "20 requests a second")
         assert figures(run).found == "20 requests a second"
-        log("2100-01-01T00:00:00Z", f"{TOLD_TO_WAIT} 1 s: the carrier says so")
+        log("2100-01-01T00:00:00Z", f"{TOLD_TO_WAIT} 1 s: the carrier asks for it")
         with folder.log.open("ab") as file:
             file.write(b'{"event":"limiter","found":"half a line')
         assert figures(run).found == "20 requests a second"

@@ -1,5 +1,8 @@
 """What is counted of a run while it is at work: each device once."""
 
+from contextlib import closing
+from pathlib import Path
+
 import pytest
 
 from batchlic.carrier.answers import Answer, Outcome
@@ -9,8 +12,8 @@ from batchlic.events import AttemptEnded, EventStream, RateMeasured, RunEvent
 from batchlic.pool.limiter.findings import Finding, NoLimit, Rate, Window
 from batchlic.pool.limiter.limiter import Limiter
 from batchlic.pool.limiter.transitions import estimator_for
-from batchlic.runs.observation import Observation, Tally
-from tests.journal.builders import intent
+from batchlic.runs.observation import Observation, Tally, parts_in_doubt, tally_of
+from tests.journal.builders import intent, new_journal
 from tests.pool.builders import ACCEPTED, AMBIGUOUS, BAD_DEVICE, batch
 
 pytestmark = pytest.mark.anyio
@@ -41,6 +44,26 @@ async def test_doubt_ends_when_the_same_part_is_accepted() -> None:
     assert observed.tally.devices == {DeviceStatus.IN_DOUBT: 10}
     report(observed, batch(10), ACCEPTED)
     assert observed.tally.devices == {DeviceStatus.IN_DOUBT: 0, DeviceStatus.ACCEPTED: 10}
+
+
+async def test_doubt_of_earlier_sessions_counts_and_ends_as_that_of_this_one(tmp_path: Path) -> None:
+    lost, doubted, failed = 1, 2, 3
+    with closing(new_journal(tmp_path, planned=30, batches=3)) as journal:
+        await journal.intend(intent(lost, device_count=10))
+        for batch_id, answer in ((doubted, AMBIGUOUS), (doubted, BAD_DEVICE), (failed, BAD_DEVICE)):
+            seq = await journal.intend(intent(batch_id, device_count=10))
+            await journal.answer(seq, answer, duration_ms=1.0, final=answer is BAD_DEVICE)
+        in_doubt = parts_in_doubt(journal)
+        tally = tally_of(journal, in_doubt)
+    assert tally.devices == {DeviceStatus.IN_DOUBT: 20, DeviceStatus.FAILED: 10}
+    observed = Observation(tally, Limiter(max_concurrency=1), EventStream(), host="c", in_doubt=in_doubt)
+    report(observed, batch(10, batch_id=lost), ACCEPTED)
+    report(observed, batch(10, batch_id=doubted), BAD_DEVICE)
+    assert {status: devices for status, devices in tally.devices.items() if devices} == {
+        DeviceStatus.IN_DOUBT: 10,
+        DeviceStatus.FAILED: 10,
+        DeviceStatus.ACCEPTED: 10,
+    }
 
 
 def step(action: Action) -> Batch:

@@ -39,18 +39,18 @@ class Clock:
         return self.now
 
 
-def test_an_outage_is_told_at_once_and_then_once_in_a_while() -> None:
+def test_an_outage_is_reported_at_once_and_then_from_time_to_time() -> None:
     lines = told_over(2 * TELL_AGAIN_S, lambda outage: outage.unreachable("no login: connection refused"))
     assert lines == ["no answer from carrier.example: connection refused; trying again"] * 2
 
 
-def test_another_reason_is_told_sooner_but_not_each_time() -> None:
+def test_another_reason_is_reported_sooner_but_not_each_time() -> None:
     numbers = iter(range(1000))
     lines = told_over(TELL_AGAIN_S, lambda outage: outage.failing(f"HTTP 50{next(numbers) % 3}"))
     assert 3 <= len(lines) <= TELL_AGAIN_S / TELL_OTHER_S
 
 
-def test_silence_counts_its_seconds() -> None:
+def test_a_report_of_silence_has_its_seconds() -> None:
     assert told_over(1, lambda outage: outage.silent(3.2)) == [
         "no answer from carrier.example for 3 s; still waiting"
     ]
@@ -82,30 +82,30 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
     return anyio.run(make)
 
 
-def test_the_first_failure_is_told_at_once_with_its_words(watched: Watched) -> None:
+def test_the_first_failure_is_reported_at_once_with_its_words(watched: Watched) -> None:
     watched.answer(REFUSED_CONNECTION)
     assert watched.lines == ["no answer from carrier.example: connection refused; trying again"]
 
 
-def test_a_status_is_told_with_the_words_of_the_answer(watched: Watched) -> None:
+def test_a_status_is_reported_with_the_words_of_the_answer(watched: Watched) -> None:
     watched.answer(BROKEN)
-    assert watched.lines == ["carrier.example is not well: HTTP 503: upstream is down; trying again"]
+    assert watched.lines == ["carrier.example reports an error: HTTP 503: upstream is down; trying again"]
 
 
-def test_a_failed_login_is_told(watched: Watched) -> None:
+def test_a_failed_login_is_reported(watched: Watched) -> None:
     watched.health.missed("no OAuth login (HTTP 503: an empty answer)")
     [line] = watched.lines
     assert line == "no answer from carrier.example: no OAuth login (HTTP 503: an empty answer); trying again"
 
 
-def test_one_failure_among_good_answers_is_not_told(watched: Watched) -> None:
+def test_one_failure_among_good_answers_is_not_reported(watched: Watched) -> None:
     for answer in (ACCEPTED, BROKEN, ACCEPTED):
         watched.answer(answer)
     watched.check_at(60)
     assert watched.lines == []
 
 
-def test_failures_that_last_are_told_within_seconds(watched: Watched) -> None:
+def test_failures_that_last_are_reported_within_seconds(watched: Watched) -> None:
     watched.answer(ACCEPTED)
     watched.answer(BROKEN)
     watched.check_at(GRACE_S / 2)
@@ -114,7 +114,7 @@ def test_failures_that_last_are_told_within_seconds(watched: Watched) -> None:
     assert len(watched.lines) == 1
 
 
-def test_a_carrier_that_never_answered_is_told_within_5_seconds(watched: Watched) -> None:
+def test_a_carrier_that_never_answered_is_reported_within_5_seconds(watched: Watched) -> None:
     watched.check_at(1)
     assert watched.lines == []
     watched.check_at(4)
@@ -127,10 +127,10 @@ def test_a_wait_that_the_carrier_asked_for_is_no_silence(watched: Watched) -> No
     assert watched.lines == []
 
 
-def test_a_long_wait_is_told_with_what_asked_for_it(watched: Watched) -> None:
+def test_a_long_wait_is_reported_with_the_answer_that_asked_for_it(watched: Watched) -> None:
     for seconds in (1.0, 120.0):
         throttled = Answer(
             outcome=Outcome.THROTTLED, http_status=429, error_message="quota exceeded", retry_after_s=seconds
         )
         watched.answer(throttled)
-    assert watched.lines == ["carrier.example asks to wait 120 s: HTTP 429: quota exceeded"]
+    assert watched.lines == ["carrier.example asks batchlic to wait 120 s: HTTP 429: quota exceeded"]

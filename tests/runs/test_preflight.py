@@ -247,7 +247,7 @@ def test_j_a_run_stops_if_the_preflight_was_asked_to_wait_too_long(
         monkeypatch.setattr("batchlic.runs.run.ask_carrier", asked_to_wait(86_400))
         stopped = run_at(target, tmp_path / "run", 10)
         assert (stopped.exit_code, stopped.statuses) == (ExitCode.STOPPED, {"pending": 10})
-        assert "asks to wait 86400 s" in (stopped.stopped_because or "")
+        assert "asks batchlic to wait 86400 s" in (stopped.stopped_because or "")
         monkeypatch.setattr("batchlic.runs.run.ask_carrier", asked_to_wait(-1))
         assert resume(RunFolder(tmp_path / "run"), target).statuses == {"accepted": 10}
 

@@ -17,7 +17,7 @@ from batchlic.runs.asking import Ask
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.history import _run_folders
 from batchlic.runs.listing import list_runs
-from batchlic.runs.prune import Pruning, prune
+from batchlic.runs.prune import Pruning, _files, prune
 from tests.privileges import without_privileges
 from tests.runs.kept_runs import CARRIER, REQUESTS, begun, end, finished
 
@@ -88,6 +88,13 @@ def test_a_run_that_its_ledger_has_recorded_is_deleted(runs: Path) -> None:
 )
 def test_a_run_without_a_ledger_needs_none(runs: Path, content: dict[str, object]) -> None:
     finished(runs / "old", content=content)
+    assert deleted(pruned(runs)) == ["old"]
+
+
+def test_limits_that_a_killed_session_left_do_not_keep_a_run(runs: Path) -> None:
+    folder = RunFolder(finished(runs / "old"))
+    for path in (folder.limits, folder.limits_request):
+        path.touch()
     assert deleted(pruned(runs)) == ["old"]
 
 
@@ -240,6 +247,14 @@ def test_links_are_not_followed(runs: Path, tmp_path: Path) -> None:
         "plan.parquet",
         "summary.json",
     ]
+
+
+def test_a_file_that_another_prune_deletes_meanwhile_is_no_error(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished(runs / "old")
+    monkeypatch.setattr("batchlic.runs.prune._files", lambda path: [*_files(path), path / "gone"])
+    assert deleted(pruned(runs)) == ["old"]
 
 
 def test_a_run_itself_is_no_folder_of_runs(runs: Path) -> None:

@@ -348,7 +348,6 @@ def test_the_journal_records_a_settlement_by_callback_once(tmp_path: Path) -> No
         decided = [event for event in journal.history() if isinstance(event, Settlement)]
         assert {(one.part, one.status) for one in decided} == {("0", "accepted"), ("1", "failed")}
         assert len(decided) == 2
-        assert journal.settled() == (1, 1)
     assert [row(folder, place)["settled_by"] for place in range(3)] == ["a callback", "a callback", None]
     assert status(folder).statuses == {"confirmed": 1, "failed": 1, "in_doubt": 2}
     assert sum(len(doubt.devices) for doubt in status(folder).doubts) == 2

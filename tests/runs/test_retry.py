@@ -27,6 +27,7 @@ from batchlic.sandbox.config import Poison, SandboxConfig
 from batchlic.writer.summary import Summary
 from tests.endtoend.program import ACCOUNT, FLEXIBLE, LIFETIME, batchlic, books, fleet, imei, keys
 from tests.forking import serving
+from tests.reader.databases import sqlite_file
 
 BUNDLE = "TS-BUNDLE-KTO-SIMSEC-MRC"
 STATE, KIND = "INPUT_INVALID.DeviceState.Invalid", "INPUT_INVALID.Device.Kind.Invalid"
@@ -94,6 +95,15 @@ def test_only_the_failed_devices_are_sent_with_the_options_of_the_run(runs: Runs
         assert (job.name, job.limits.batch_size, job.limits.max_rejects) == ("nightly", 4, 5)
 
 
+def test_a_run_of_a_database_is_retried_and_rolled_back_without_it(runs: Runs) -> None:
+    database = sqlite_file(runs.path / "fleet.db", [(imei(number),) for number in range(12)], "imei")
+    runs.begin(inventory={"files": [database], "query": "SELECT imei FROM fleet"})
+    (runs.path / "fleet.db").unlink()
+    with carrier() as target:
+        assert runs.retry(target).statuses == {"accepted": 3}
+        assert rollback(runs.first, By.DEVICE, target, run_id="back").planned == 9
+
+
 def test_both_runs_name_each_other_and_guards_pass_over_the_retry(runs: Runs) -> None:
     runs.begin()
     with carrier() as target:
@@ -121,7 +131,7 @@ def test_a_code_chooses_among_the_failed_devices(runs: Runs) -> None:
             f"left out: 1 failed device in earlier retries: {runs.path}/second",
         ]
         assert {*runs.sent("third")} == {imei(3), imei(7)}
-        with pytest.raises(RefusedToStart, match=r"are in .*second, .*third"):
+        with pytest.raises(RefusedToStart, match=r"in earlier retries: .*second, .*third"):
             runs.retry(target, "fourth")
     assert {path.name for path in runs.path.iterdir() if path.is_dir()} - {".locks"} == {
         "first",
@@ -236,3 +246,18 @@ def test_the_command_retries_and_the_folder_can_be_pruned(tmp_path: Path) -> Non
     assert "Retry of" in shown.err
     pruned = prune(tmp_path / "runs", ended_before=datetime(2100, 1, 1, tzinfo=UTC), dry_run=True)
     assert found["run_id"] in {run.run_id for run in pruned.deleted}, pruned
+
+
+@pytest.mark.parametrize("action", ["unassign", "assign"])
+def test_a_device_whose_license_a_later_run_has_changed_is_not_sent(runs: Runs, action: str) -> None:
+    """Only the device of the other failure is left: the third one was decided about later."""
+    runs.begin(action=action)
+    other = {"assign": "unassign", "unassign": "assign"}[action]
+    (runs.path / "one.csv").write_text(f"IMEI\n{imei(3)}\n")
+    one = {"inventory": {"files": [str(runs.path / "one.csv")]}, "name": "one", "ledger": {"allow_new": True}}
+    with carrier() as target:
+        for number, again in enumerate([action, other]):
+            start(runs.job(action=again, **one), RunFolder(runs.path / str(number)), target, run_id=again)
+        summary = runs.retry(target)
+    assert {*runs.sent()} == {imei(7), imei(9)}
+    assert "left out: 1 failed device whose license a later run has changed" in summary.notes

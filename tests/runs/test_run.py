@@ -72,7 +72,7 @@ def test_every_request_carries_one_account_and_one_sku(tmp_path: Path) -> None:
     assert licenses == {imei(n): {LIFETIME if n % 3 else FLEXIBLE: 1} for n in range(250)}
 
 
-def test_a_run_that_is_refused_alike_stops_after_a_few_requests(tmp_path: Path) -> None:
+def test_a_run_whose_batches_get_the_same_refusal_stops_soon(tmp_path: Path) -> None:
     job = job_of(tmp_path, [f"{imei(n)}," for n in range(300)], batch_size=1, max_concurrency=2)
     code = "REQUEST_FAILED.AccountNotFound"
     poison = tuple(Poison(identifier=imei(n), error_code=code) for n in range(300))

@@ -81,7 +81,7 @@ def test_a_signal_that_comes_by_itself_again_does_not(second: signal.Signals, cl
         send(second, second)
 
 
-def test_impatience_does_not_leave_files_unwritten(clock: list[float]) -> None:
+def test_a_quick_second_signal_does_not_leave_files_unwritten(clock: list[float]) -> None:
     with finishing():
         send(signal.SIGINT)
         clock[0] += 0.3
@@ -90,7 +90,7 @@ def test_impatience_does_not_leave_files_unwritten(clock: list[float]) -> None:
 
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM, signal.SIGQUIT])
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGHUP])
-def test_a_key_pressed_twice_does_not_interrupt_the_end_of_a_command(
+def test_a_quick_second_signal_does_not_interrupt_the_end_of_a_command(
     first: signal.Signals, second: signal.Signals, clock: list[float]
 ) -> None:
     with _heard_as(_Mode.INTERRUPT):

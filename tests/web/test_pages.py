@@ -7,15 +7,20 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import NoReturn
 
+import anyio
 import httpx
 import polars as pl
 import pytest
+from starlette.types import Message
 
-from batchlic.errors import NoAccess, UsageError
+from batchlic.errors import NoAccess, StoppedEarly, UsageError
+from batchlic.runs import listing
 from batchlic.runs.folder import RunFolder
-from batchlic.runs.listing import ListedRun, listed_run
+from batchlic.runs.listing import ListedRun, RunState, listed_run
 from batchlic.web import catalog
+from batchlic.web.app import PageOptions, create_app
 from batchlic.web.guard import POLICY
 from tests.privileges import without_privileges
 from tests.runs.kept_runs import begun, finished
@@ -121,6 +126,26 @@ def test_a_device_shows_the_records_of_the_ledger(tmp_path: Path) -> None:
     assert "is not a batchlic ledger" in client(folder).get(f"/device?id={DEVICE}").text
 
 
+@pytest.mark.parametrize("query", ["since=%C2%B2", "since=99999", "since=x", "page=%C2%B2", "show=%00"])
+def test_a_filter_that_no_form_sends_is_no_filter(browser: httpx.Client, query: str) -> None:
+    assert len(names(browser.get(f"/?{query}").text)) == 5
+
+
+def test_a_query_that_is_not_utf8_is_answered(folder: Path) -> None:
+    app = create_app(PageOptions(folder=folder, ledger=folder / "ledger.db", token=TOKEN))
+    scope = {"type": "http", "method": "GET", "path": "/device", "query_string": b"id=\xff"}
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        return {"type": "http.request"}
+
+    anyio.run(app, scope | {"headers": [(b"host", b"127.0.0.1")]}, receive, send)
+    assert sent[0]["status"] == 303
+
+
 def test_separators_in_a_device_do_not_count(browser: httpx.Client) -> None:
     spaced = f"{DEVICE[:2]}-{DEVICE[2:8]} {DEVICE[8:]}"
     assert "Request sent" in browser.get("/device", params={"id": spaced}).text
@@ -208,6 +233,7 @@ def test_runs_that_cannot_be_read_are_shown_with_the_reason(tmp_path: Path) -> N
 
 def test_only_a_run_that_has_changed_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catalog, "FRESH_S", 0.0)
+    monkeypatch.setattr(catalog, "_LIST_COST_FACTOR", 0)
     read: list[str] = []
 
     def listed(found: RunFolder | ListedRun) -> ListedRun:
@@ -223,6 +249,37 @@ def test_only_a_run_that_has_changed_is_read_again(tmp_path: Path, monkeypatch: 
     (tmp_path / "changed" / "summary.json").write_text("{}")
     runs.entries()
     assert sorted(read) == ["changed", "changed", "same"]
+
+
+def test_a_run_that_cannot_be_read_for_a_moment_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalog, "FRESH_S", 0.0)
+    monkeypatch.setattr(catalog, "_LIST_COST_FACTOR", 0)
+    monkeypatch.setattr(catalog, "_COST_FACTOR", 0)
+    finished(tmp_path / "run")
+    runs = catalog.Catalog(tmp_path)
+    with monkeypatch.context() as full:
+        full.setattr(listing, "read_outline", _raise_full)
+        assert [entry.run.state for entry in runs.entries()] == [RunState.UNREADABLE]
+    assert [entry.run.state for entry in runs.entries()] == [RunState.FINISHED]
+
+
+def _raise_full(path: Path) -> NoReturn:
+    raise StoppedEarly(f"{path}: can't be copied (No space left on device)")
+
+
+def test_a_run_is_shown_as_it_is_though_the_list_is_older(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalog, "FRESH_S", 3600.0)
+    finished(tmp_path / "run")
+    runs = catalog.Catalog(tmp_path)
+    with RunFolder(tmp_path / "run").locked():
+        assert [entry.run.state for entry in runs.entries()] == [RunState.AT_WORK]
+    found = runs.find("run")
+    assert found is not None
+    assert found.run.state is RunState.FINISHED
 
 
 def test_a_planned_run_says_that_nothing_was_sent(tmp_path: Path) -> None:
@@ -263,7 +320,15 @@ def test_a_run_at_work_shows_its_progress(at_work: RunFolder) -> None:
     assert f"{os.getpid()} on" in page
     listed = browser.get("/").text
     assert "40% done" in listed
-    assert 'data-live-source="/live"' in listed
+    assert 'data-live-source="/live?seen=' in listed
+
+
+def test_a_list_that_was_loaded_before_a_run_ended_is_told(tmp_path: Path) -> None:
+    folder = RunFolder(finished(tmp_path / "run"))
+    with folder.locked():
+        page = client(tmp_path).get("/").text
+    [source] = re.findall(r'data-live-source="([^"]+)"', page)
+    assert "event: changed" in client(tmp_path).get(source).text
 
 
 def test_an_inventory_that_is_still_planned_has_a_page(tmp_path: Path) -> None:
@@ -272,7 +337,7 @@ def test_an_inventory_that_is_still_planned_has_a_page(tmp_path: Path) -> None:
     with folder.locked():
         browser = client(tmp_path)
         [path] = re.findall(r'<th scope="row"><a href="([^"]+)"', browser.get("/").text)
-        assert "The inventory is read and planned" in browser.get(path).text
+        assert "The inventory is being read and planned" in browser.get(path).text
 
 
 # -- to whom --------------------------------------------------------------------------------------------
@@ -340,7 +405,7 @@ def test_the_cookie_is_secure_where_the_page_is(folder: Path, *, is_tls: bool) -
 def test_a_wrong_token_is_401(closed: httpx.Client, token: str) -> None:
     answer = closed.post("/login", data={"token": token})
     assert answer.status_code == 401
-    assert "This is not the token." in answer.text
+    assert "The token is wrong." in answer.text
     assert "set-cookie" not in answer.headers
     assert closed.get("/").status_code == 303
 

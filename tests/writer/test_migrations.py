@@ -101,8 +101,8 @@ DOUBLED = {"assign": "accepted", "unassign": "failed"}
         ({"assign": "accepted", "unassign": "pending"}, (), ("pending", "unassign", None)),
         ({"assign": "in_doubt"}, (), ("in_doubt", "assign", None)),
         ({"assign": "accepted", "unassign": "in_doubt"}, (), ("in_doubt", "unassign", None)),
-        ({"assign": "failed"}, (), ("failed", "assign", "has its old license still: BAD")),
-        ({"unassign": "failed"}, (), ("failed", "unassign", "has its old license still: BAD")),
+        ({"assign": "failed"}, (), ("failed", "assign", "still has its old license: BAD")),
+        ({"unassign": "failed"}, (), ("failed", "unassign", "still has its old license: BAD")),
         (STRANDED, (), ("failed", "assign", "holds no license (not confirmed): BAD")),
         (DOUBLED, (), ("failed", "unassign", "holds both licenses (not confirmed): BAD")),
         (STRANDED, (OLD,), ("pending", "assign", "holds no license (not confirmed): BAD")),
@@ -163,7 +163,7 @@ STATES_AND_CALLBACKS = [
 """The state of a step by its answers, and the outcome that a callback reports."""
 
 HOLDS = {
-    (True, False): "has its old license still: BAD",
+    (True, False): "still has its old license: BAD",
     (False, False): "holds no license: BAD",
     (True, True): "holds both licenses: BAD",
 }

@@ -299,6 +299,16 @@ def test_licenses_after_a_run_are_those_before_and_what_was_accepted() -> None:
     assert (of_sync.change, of_sync.in_doubt) == (3, 1)
 
 
+def test_devices_in_doubt_since_another_run_change_no_license_of_this_one() -> None:
+    ids = {"account_name": "a", "sku_number": "s", "imei": "1", "status": "in_doubt", "action": "assign"}
+    own = devices(batch_id=1, x_request_id="r", **ids)
+    earlier = devices(imei=["2", "3"], **{name: cell for name, cell in ids.items() if name != "imei"})
+    (found,) = totals(own, earlier).licenses([])
+    assert found.in_doubt == 1
+    assert totals(earlier).licenses([]) == []
+    assert totals(own, earlier).doubts([]).earlier == 2
+
+
 @pytest.mark.parametrize(
     ("unassign", "assign", "restore", "old", "new"),
     [
@@ -316,6 +326,19 @@ def test_each_step_of_a_migration_counts_for_its_sku(
     licenses = totals(frame).licenses([])
     changes = Counter({one.sku_number: one.change for one in licenses})
     assert (changes["old"], changes["new"]) == (old, new)
+
+
+def test_a_device_of_a_migration_is_accepted_once_in_the_course_of_a_run() -> None:
+    steps = [("unassign", 60), ("unassign", 40), ("assign", 70), ("restore", 30)]
+    attempts = [
+        attempt(batch_id=batch_id, step=step, device_count=devices, started_at=1_000_000 * at)
+        for batch_id in (1, 2)
+        for at, (step, devices) in enumerate(steps)
+    ]
+    course = timeline(request_table(attempts))
+    assert course is not None
+    assert sum(one.devices_per_s * course.width_s for one in course.intervals) == pytest.approx(140)
+    assert course.intervals[0].devices_per_s == 0
 
 
 def attempt(**changes: Any) -> Attempt:  # noqa: ANN401 - any field of an attempt

@@ -1,1 +1,1 @@
-"""Tells people how a run ended: messages by apprise, and the pings of a dead man's switch."""
+"""Notifications and heartbeat of a run: messages by apprise, and pings to a monitoring service."""

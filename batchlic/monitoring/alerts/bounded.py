@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from time import time_ns
 
 TOLD_WITHIN_S = 4.5
-"""Seconds from the end of a run until all are told. It is less than `batchlic.events.GOODBYE_S`."""
+"""Seconds that the end of a run waits for all targets. It is less than `batchlic.events.GOODBYE_S`."""
 SHORTEST_S = 0.5
 
 Problem = str | None
-"""Why somebody was not told, without any part of a URL (promise F). None: no problem."""
+"""Why a message or ping did not arrive, without any part of a URL (promise F). None: it arrived."""
 
 
 def all_within(seconds: float, calls: Sequence[Callable[[], Problem]]) -> list[Problem]:
@@ -39,6 +39,6 @@ def all_within(seconds: float, calls: Sequence[Callable[[], Problem]]) -> list[P
 
 
 def seconds_left(since: int) -> float:
-    """Seconds to tell about an event, of which `at` is `since`."""
+    """Seconds left to report an event that happened at `since`."""
     passed = (time_ns() // 1000 - since) / 1e6
     return min(TOLD_WITHIN_S, max(SHORTEST_S, TOLD_WITHIN_S - passed))

@@ -60,7 +60,7 @@ class Heartbeat:
         (problem,) = all_within(seconds, [partial(self._post, suffix, body, seconds / ATTEMPTS)])
         if problem is not None:
             ping = {"/start": "start", "/fail": "failure", "": "success"}[suffix]
-            self.problems.append(f"the heartbeat was not told of the {ping} of the run: {problem}")
+            self.problems.append(f"the heartbeat did not get the {ping} of the run: {problem}")
 
     def _post(self, suffix: str, body: str, timeout: float) -> Problem:
         """Send one ping, twice if the first attempt fails for a reason that may pass."""
@@ -87,5 +87,5 @@ def _posted(client: httpx.Client, url: httpx.URL, body: str) -> tuple[Problem, b
     if not answer.is_success:
         return f"HTTP {answer.status_code}", answer.status_code == 429 or answer.is_server_error
     if text.strip().startswith(b"OK ("):  # such as OK (not found), OK (rate limited)
-        return "the server answers that it did not count the ping: check the URL", False
+        return "the server did not count the ping: check the URL", False
     return None, False

@@ -1,4 +1,4 @@
-"""Remembers what each target was told last: one small file for each job, in the state folder.
+"""Remembers the last message to each target: one small file for each job, in the state folder.
 
 The file is a convenience. If it is lost or damaged, a message is repeated, or an all-clear is missing.
 """
@@ -17,14 +17,14 @@ _FORMAT = 1
 
 
 class Told(msgspec.Struct):
-    """The troubles that each target was told, by kind."""
+    """The troubles that were reported to each target, by kind."""
 
     format: int = _FORMAT
     targets: dict[str, dict[Kind, Trouble]] = {}
 
 
 def read_told(path: Path | None) -> Told:
-    """What was told last; nothing if that is not known."""
+    """What was reported last; nothing if that is not known."""
     if path is not None:
         try:
             told = msgspec.json.decode(path.read_bytes(), type=Told)
@@ -36,7 +36,7 @@ def read_told(path: Path | None) -> Told:
 
 
 def write_told(path: Path, told: Told) -> str | None:
-    """Remember what was told; the reason if that fails."""
+    """Remember what was reported; returns the reason if that fails."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with replacing(path) as temporary:

@@ -86,7 +86,7 @@ def sentence(ended: RunEnded, secrets: Sequence[str]) -> str:
 
 
 def as_data(text: str, secrets: Sequence[str] = ()) -> str:
-    """A text of others, on one line of limited length, without secrets, markup and mentions."""
+    """A text from outside, on one line of limited length, without secrets, markup and mentions."""
     line = printable(" ".join(masked(text, secrets).split()))
     line = _MENTION.sub("@ ", line.replace("<", "(").replace(">", ")"))
     return line if len(line) <= MAX_REASON else f"{line[: MAX_REASON - 1]}…"

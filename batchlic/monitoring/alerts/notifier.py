@@ -15,7 +15,7 @@ from batchlic.monitoring.alerts.troubles import Kind, Trouble, has_figures, news
 
 @dataclass(frozen=True)
 class Policy:
-    """What the job wants to be told."""
+    """Which changes the job reports."""
 
     on: Collection[Kind]
     max_rejects: int
@@ -23,9 +23,9 @@ class Policy:
 
 
 class Notifier:
-    """A subscriber that tells each service what is news since its last message.
+    """A subscriber that sends each service what has changed since its last message.
 
-    `memory` is the file that remembers what was told; None: every trouble is news.
+    `memory` is the file that remembers the last messages; None: every trouble is news.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Notifier:
         self._memory = memory
         self.started: RunStarted | None = None
         self.problems: list[str] = []
-        """Who could not be told, as sentences."""
+        """The messages that did not arrive, as sentences."""
 
     def __call__(self, event: RunEvent) -> None:
         """Take an event of the run."""

@@ -1,4 +1,4 @@
-"""What is wrong after a run, and what of it is news: one message for a change, not one for each night."""
+"""What is wrong after a run, and which of it is news: one message for a change, not one for each night."""
 
 import hashlib
 from collections.abc import Collection, Mapping
@@ -39,7 +39,7 @@ _MANY_TIMES = 2
 
 
 class News(NamedTuple):
-    """What a message has to tell: troubles that are new or worse, and those that are over."""
+    """What a message reports: troubles that are new or worse, and those that are over."""
 
     kinds: frozenset[Kind]
     over: frozenset[Kind]
@@ -73,9 +73,9 @@ def has_figures(ended: RunEnded) -> bool:
 def news(
     told: Troubles, found: Troubles, *, has_figures: bool, on: Collection[Kind]
 ) -> tuple[News, dict[Kind, Trouble]]:
-    """What to tell after the troubles that were told, and the troubles that are known then.
+    """What to report, given the troubles reported before; and the troubles reported after that.
 
-    Without figures, a run says nothing about doubt and rejects: what was told of them stays.
+    Without figures, a run says nothing about doubt and rejects: what was reported of them stays.
     """
     kinds, over, known = set[Kind](), set[Kind](), dict[Kind, Trouble]()
     for kind in on:

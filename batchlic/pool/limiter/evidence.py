@@ -47,7 +47,7 @@ class Evidence:
         self.begin(None, now)
 
     def begin(self, kind: type[Limit] | None, now: float) -> None:
-        """Collect evidence anew, about a kind of limit."""
+        """Start again to collect evidence, about a kind of limit."""
         self._kind, self._since = kind, now
         self._limit: Limit | None = None
         self._let_in = self._refused = 0

@@ -25,7 +25,7 @@ _CLOCK_S = 1e-6
 _NOTABLE = 0.1
 """Share by which a limit must differ from the one reported last to be worth a line of log."""
 
-TOLD_TO_WAIT = "everyone waits"
+TOLD_TO_WAIT = "all workers wait"
 """What a change begins with that is no limit, but a wait that the carrier asks for."""
 
 
@@ -55,7 +55,7 @@ class Permit:
     def started(self) -> bool:
         """Mark the moment at which the request really leaves; without it that of the permit counts.
 
-        False if it may not leave any more, since everyone has been told to wait meanwhile.
+        False if it may not leave any more, since all workers have to wait meanwhile.
         """
         self.sample.sent_at = self._limiter.now()
         self.sample.was_sent = not (self._limiter.is_paused or self._limiter.is_stopped)
@@ -66,7 +66,7 @@ class Permit:
         self._end(Ending.ADMITTED, retry_after, quota)
 
     def throttled(self, retry_after: float | None = None, *, quota: Quota | None = None) -> None:
-        """The request was refused (429); everyone waits for `retry_after` seconds from now."""
+        """The request was refused (429); all workers wait for `retry_after` seconds from now."""
         self._end(Ending.REFUSED, retry_after, quota)
 
     def dropped(self, retry_after: float | None = None, *, quota: Quota | None = None) -> None:
@@ -164,7 +164,7 @@ class Limiter:
 
     @property
     def is_paused(self) -> bool:
-        """Whether the carrier has told everyone to wait."""
+        """Whether all workers wait because the carrier asks for it."""
         return self._retry_after.resume_at - self.now() > _CLOCK_S
 
     def hold(self, seconds: float) -> None:
@@ -234,7 +234,7 @@ class Limiter:
         was_paused = self.is_paused
         self._retry_after.on_sample(sample)
         if sample.retry_after_s and self.is_paused and not was_paused:
-            self._report(f"{TOLD_TO_WAIT} {sample.retry_after_s:.3g} s: the carrier says so")
+            self._report(f"{TOLD_TO_WAIT} {sample.retry_after_s:.3g} s: the carrier asks for it")
         samples.ended(sample)
         self._latency.on_sample(sample)
         samples.max_in_flight = self._latency.calls()

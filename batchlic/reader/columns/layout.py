@@ -5,14 +5,14 @@ known header is left out only if it holds no number that could be a device; othe
 """
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from batchlic.errors import InventoryError
 from batchlic.reader.columns import contents, matching
 from batchlic.reader.columns.matching import Columns
 from batchlic.reader.options import ReadOptions
-from batchlic.reader.roles import IDENTIFIERS, Role
+from batchlic.reader.roles import IDENTIFIERS, Role, kept_cell
 
 LINES_ABOVE = 30
 """Records above the header that may be titles."""
@@ -22,13 +22,22 @@ LINES_ABOVE = 30
 class Layout:
     """The columns of a table. `first_row`: the number of records before the first row of data.
 
-    `headers`: the headers by position; empty if the table has no header.
+    `headers`: the headers by position; empty if the table has no header. `available`: the same, or the
+    positions of a table without header. `kept`: the positions of the columns to keep, by their names.
     """
 
     first_row: int
     headers: Sequence[str]
     columns: Columns
     notes: tuple[str, ...] = ()
+    available: Sequence[str] = ()
+    kept: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def cells(self) -> dict[str, int]:
+        """The positions of the columns of a block."""
+        roles = {role.value: at for role, at in self.columns.positions.items()}
+        return roles | {kept_cell(name): at for name, at in self.kept.items()}
 
     @property
     def headers_by_role(self) -> dict[Role, str]:
@@ -44,6 +53,12 @@ def find(name: str, records: Sequence[Sequence[str]], options: ReadOptions, wher
     Raises InventoryError if no column is an identifier, or if a column is unclear; `where` says for that
     error which part of the file was searched.
     """
+    found = _found(name, records, options, where)
+    available = found.headers or [str(at + 1) for at in range(max(map(len, records)))]
+    return replace(found, available=available, kept=matching.kept(name, available, options))
+
+
+def _found(name: str, records: Sequence[Sequence[str]], options: ReadOptions, where: str) -> Layout:
     if (known := known_header(records, options)) is not None:
         rows = records[known.first_row :]
         found = matching.by_header(name, known.headers, options, sample=rows)

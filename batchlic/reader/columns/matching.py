@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 from batchlic.errors import InventoryError
@@ -244,23 +244,56 @@ def _only(name: str, headers: Sequence[str], role: Role, fitting: Sequence[int])
 
 def _position(name: str, headers: Sequence[str], role: str, column: str) -> int:
     """Position of a column named by its header or its 1-based position."""
+    position = _named_position(name, headers, column, f"--column {role}")
+    if position is not None:
+        return position
+    raise InventoryError(
+        f"{name}: there is no column {column!r} for the {role}{did_you_mean(headers, column)} "
+        f"The columns are {listed(headers, range(len(headers)))}"
+    )
+
+
+def _named_position(name: str, headers: Sequence[str], column: str, option: str) -> int | None:
+    """Position of a column named by its header or its 1-based position; None if there is none.
+
+    Raises InventoryError, with the `option` that would name a position, if two columns are called so.
+    """
     for normalize in (str, fold):
-        positions = [at for at, header in enumerate(headers) if normalize(header) == normalize(column)]
+        wanted = normalize(column)
+        positions = [at for at, header in enumerate(headers) if wanted and normalize(header) == wanted]
         if len(positions) == 1:
             return positions[0]
         if len(positions) > 1:
             raise InventoryError(
                 f"{name}: two columns are called {column!r}: {listed(headers, positions)}; "
-                f"give the position: --column {role}={positions[0] + 1}"
+                f"give the position: {option}={positions[0] + 1}"
             )
     if column.isdecimal() and 1 <= int(column) <= len(headers):
         return int(column) - 1
+    return None
+
+
+def did_you_mean(headers: Collection[str], column: str) -> str:
+    """The end of a sentence about a missing column, with a header that looks like it."""
     close = difflib.get_close_matches(column, headers, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else "."
-    raise InventoryError(
-        f"{name}: there is no column {column!r} for the {role}{hint} The columns are "
-        f"{listed(headers, range(len(headers)))}"
-    )
+    return f"; did you mean {close[0]!r}?" if close else "."
+
+
+def is_kept(header: str, options: ReadOptions) -> bool:
+    """Whether a header names a column to keep."""
+    return bool(options.keep) and fold(header) in map(fold, options.keep.values())
+
+
+def kept(name: str, headers: Sequence[str], options: ReadOptions) -> dict[str, int]:
+    """The positions of the columns to keep, by their names in the results. Missing ones are left out.
+
+    Raises InventoryError if two columns are called as one of them.
+    """
+    found = {
+        kept_name: _named_position(name, headers, header, f"--keep {kept_name}")
+        for kept_name, header in options.keep.items()
+    }
+    return {kept_name: position for kept_name, position in found.items() if position is not None}
 
 
 def no_identifier_error(

@@ -5,8 +5,10 @@ from pathlib import PurePath
 from urllib.parse import unquote
 
 from batchlic.reader.columns import matching
+from batchlic.reader.columns.headers import fold
 from batchlic.reader.inventory import Inventory
 from batchlic.reader.options import ReadOptions
+from batchlic.reader.roles import kept_cell
 
 NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 """The folder of rows without a value."""
@@ -34,9 +36,15 @@ def with_folders(inventory: Inventory, options: ReadOptions, inside: str = "") -
     notes = [
         f"{inventory.name}: {role} {cell!r} from the name of its folder" for role, cell in constants.items()
     ]
+    kept = {
+        kept_cell(name): cell
+        for name, column in options.keep.items()
+        for header, cell in folders.items()
+        if fold(header) == fold(column)
+    }
     return replace(
         inventory,
-        constants=constants,
+        constants={role.value: cell for role, cell in constants.items()} | kept,
         roles=inventory.roles | constants.keys(),
         notes=(*inventory.notes, *notes),
     )

@@ -18,9 +18,9 @@ from batchlic.reader.columns import layout
 from batchlic.reader.columns.layout import Layout
 from batchlic.reader.inputs import streams
 from batchlic.reader.inputs.encodings import with_newlines
-from batchlic.reader.inventory import LONG, SHORT, Block, Ending, Inventory, empty
+from batchlic.reader.inventory import LONG, SHIFTED, SHORT, UNEVEN, Block, Ending, Inventory, empty
 from batchlic.reader.options import ReadOptions
-from batchlic.reader.roles import TARGETS, Role
+from batchlic.reader.roles import TARGETS
 
 SEPARATORS = ",;\t|"
 BLOCK_BYTES = 4 << 20
@@ -49,7 +49,7 @@ def inventory(text: streams.Opened, options: ReadOptions) -> Inventory:
     table = _sniff(source, options)
     if table is None:
         return empty(name)
-    parser = _Parser(name, table.dialect, table.layout.columns.positions)
+    parser = _Parser(name, table.dialect, table.layout.cells)
 
     ending = Ending()
 
@@ -64,6 +64,8 @@ def inventory(text: streams.Opened, options: ReadOptions) -> Inventory:
         blocks=blocks,
         notes=table.layout.notes,
         ending=ending,
+        kept=table.layout.kept,
+        available=table.layout.available,
     )
 
 
@@ -165,6 +167,8 @@ def _whole_records(name: str, stream: BinaryIO, dialect: _Dialect, ending: Endin
         rest = block[cut:]
     if rest:
         ending.has_newline = rest.endswith(b"\n")
+        last = rest.removesuffix(b"\n").rpartition(b"\n")[2]
+        ending.is_short = last.count(dialect.separator.encode()) < dialect.width - 1
         yield rest if ending.has_newline else rest + b"\n"
 
 
@@ -205,11 +209,14 @@ def _unclosed_error(name: str, where: str) -> InventoryError:
 
 @dataclass(frozen=True, slots=True)
 class _Parser:
-    """Parses blocks of whole records into one column per role, and SHORT and LONG if rows differ in width."""
+    """Parses blocks of whole records: a column per role and kept column; more if rows differ in width.
+
+    These are SHORT, LONG, SHIFTED and UNEVEN.
+    """
 
     name: str
     dialect: _Dialect
-    columns: Mapping[Role, int]
+    columns: Mapping[str, int]
 
     def parse(self, block: bytes) -> pl.DataFrame:
         """The rows of a block that ends with a newline."""
@@ -230,15 +237,15 @@ class _Parser:
         return self.dialect.separator + MARK
 
     def _cells(self) -> list[pl.Expr]:
-        return [pl.col(str(position)).alias(role) for role, position in self.columns.items()]
+        return [pl.col(str(position)).alias(name) for name, position in self.columns.items()]
 
     @property
-    def _extra_cells(self) -> int:
-        """How many cells beyond the header are parsed.
+    def _has_targets(self) -> bool:
+        """Whether a long row matters, because all its cells may be shifted.
 
-        In a long row, all cells may be shifted. An account or a SKU has no check digit that would show this.
+        An account or a SKU has no check digit that would show this.
         """
-        return 0 if self.columns.keys().isdisjoint(TARGETS) else EXTRA_CELLS
+        return not self.columns.keys().isdisjoint(TARGETS)
 
     def _scan(self, marked: bytes, extra: int = 0) -> pl.LazyFrame:
         return pl.scan_csv(  # noqa: TID251 - bytes, not a path
@@ -264,25 +271,38 @@ class _Parser:
     def _parse_uneven(self, marked: bytes) -> pl.DataFrame | None:
         """The cells of a block with short, long or blank lines, or with rows of several lines.
 
-        The mark shows where each row ends. None if a row has more cells than are parsed, and this matters.
+        The mark shows where each row ends. None if a row has many more cells than the header.
         """
-        width, extra = self.dialect.width, self._extra_cells
-        rows = self._scan(marked, extra).collect(engine="streaming")
-        ends = [pl.when(pl.col(name) == MARK).then(position) for position, name in enumerate(rows.columns)]
-        rows = rows.with_columns(pl.coalesce(ends).alias("end"))
-        if extra and rows["end"].null_count():
+        width = self.dialect.width
+        for extra in (0, EXTRA_CELLS):
+            rows = self._scan(marked, extra).collect(engine="streaming")
+            ends = [
+                pl.when(pl.col(name) == MARK).then(position) for position, name in enumerate(rows.columns)
+            ]
+            rows = rows.with_columns(pl.coalesce(ends).alias("end"))
+            if not rows["end"].null_count():
+                break
+        else:
             return None
-        end = pl.col("end").fill_null(width)
-        beyond = [self._unmarked(pl.col(str(position))) for position in range(width, width + extra)]
-        is_blank = (end <= 1) & pl.col("0").str.strip_chars(BLANKS).is_in(["", MARK])
-        return rows.filter(~is_blank).select(
+        cells = [self._unmarked(pl.col(str(position))) for position in range(width + extra)]
+        is_blank = (pl.col("end") <= 1) & pl.col("0").str.strip_chars(BLANKS).is_in(["", MARK])
+        is_long = pl.any_horizontal(
+            pl.lit(value=False), *(cell.str.strip_chars(BLANKS + "\n") != "" for cell in cells[width:])
+        ).fill_null(value=False)
+        rows = rows.filter(~is_blank).with_columns(
+            (pl.col("end") < width).alias(SHORT), is_long.alias(SHIFTED)
+        )
+        is_uneven = pl.col(SHORT) | pl.col(SHIFTED)
+        has_uneven = rows.select(is_uneven.any()).item()
+        text = (
+            pl.concat_str(cells, separator="\n", ignore_nulls=True) if has_uneven else pl.lit(None, pl.String)
+        )
+        return rows.select(
             *map(self._unmarked, self._cells()),
-            (end < width).alias(SHORT),
-            pl.any_horizontal(
-                pl.lit(value=False), *(cell.str.strip_chars(BLANKS + "\n") != "" for cell in beyond)
-            )
-            .fill_null(value=False)
-            .alias(LONG),
+            SHORT,
+            SHIFTED,
+            (pl.col(SHIFTED) & self._has_targets).alias(LONG),
+            pl.when(is_uneven).then(text).alias(UNEVEN),
         )
 
     def _unmarked(self, cell: pl.Expr) -> pl.Expr:
@@ -310,17 +330,21 @@ class _Parser:
         ]
         width = self.dialect.width
         are_short = [len(row) < width for row in rows]
-        are_long = [
-            bool(self._extra_cells) and any(cell.strip(BLANKS + "\n") for cell in row[width:]) for row in rows
+        are_long = [any(cell.strip(BLANKS + "\n") for cell in row[width:]) for row in rows]
+        texts = [
+            "\n".join(row) if is_short or is_long else None
+            for row, is_short, is_long in zip(rows, are_short, are_long, strict=True)
         ]
         return pl.DataFrame(
             [
                 *(
-                    pl.Series(role, values, pl.String)
-                    for role, values in zip(self.columns, cells, strict=True)
+                    pl.Series(name, values, pl.String)
+                    for name, values in zip(self.columns, cells, strict=True)
                 ),
                 pl.Series(SHORT, are_short, pl.Boolean),
-                pl.Series(LONG, are_long, pl.Boolean),
+                pl.Series(LONG, [self._has_targets and is_long for is_long in are_long], pl.Boolean),
+                pl.Series(SHIFTED, are_long, pl.Boolean),
+                pl.Series(UNEVEN, texts, pl.String),
             ]
         )
 

@@ -17,7 +17,7 @@ from batchlic.reader.formats.json_rows import JsonText, Object, Path, blocks, is
 from batchlic.reader.inputs.streams import Opened
 from batchlic.reader.inventory import Block, Inventory, block_of, empty
 from batchlic.reader.options import ReadOptions
-from batchlic.reader.roles import TARGETS, Role
+from batchlic.reader.roles import TARGETS, Role, kept_cell
 
 __all__ = ["inventory", "is_json"]
 
@@ -53,6 +53,7 @@ class _Devices:
         for header, path in paths_of(value).items():
             cell = _value(value, path)
             is_named = any(matching.spelled([header], role) for role in (Role.ACCOUNT, Role.SKU))
+            is_named |= matching.is_kept(header, self._options)
             if not isinstance(cell, list) and (is_named or contents.accounts_in(_text(cell) or "")):
                 found[path[0]] = value[path[0]]
         return found
@@ -68,28 +69,48 @@ def _of_objects(
     first = keys.learned(next(blocks))
     if not keys.columns.has_identifier:
         raise matching.no_identifier_error(
-            name, list(keys.paths), [keys.cells(row) for row in first[:SAMPLE]]
+            name, list(keys.paths), [keys.texts(row) for row in first[:SAMPLE]]
         )
     notes.extend(keys.columns.notes)
 
     def frames() -> Iterator[Block]:
         for rows in chain([first], map(keys.learned, blocks)):
-            yield partial(_frame, rows, dict(keys.read))
+            yield partial(_frame, rows, keys.cells)
 
-    return Inventory(name=name, roles=keys.read.keys(), headers={}, blocks=frames, notes=notes)
+    return Inventory(
+        name=name,
+        roles=keys.read.keys(),
+        headers={},
+        blocks=frames,
+        notes=notes,
+        kept=keys.kept,
+        available=keys.available,
+    )
 
 
 class _Keys:
-    """The keys of the rows that have been read. `paths`: by header; `read`: of the columns with a role."""
+    """The keys of the rows that have been read. `paths`: by header; `read`: of the columns with a role.
+
+    `kept`: the paths of the columns to keep, by their names. `available`: all headers, in the order in which
+    they appeared.
+    """
 
     def __init__(self, name: str, options: ReadOptions) -> None:
         self.paths: dict[str, Path] = {}
         self.read: dict[Role, Path] = {}
+        self.kept: dict[str, Path] = {}
+        self.available: list[str] = []
         self.columns = matching.Columns({})
         self._name = name
         self._options = options
         self._shapes: set[tuple[str, ...]] = set()
         self._rows = 0
+
+    @property
+    def cells(self) -> dict[str, Path]:
+        """The paths of the columns of a block."""
+        roles = {role.value: path for role, path in self.read.items()}
+        return roles | {kept_cell(name): path for name, path in self.kept.items()}
 
     def learned(self, values: list[object]) -> list[Object]:
         """The values, all objects, after learning their keys.
@@ -131,7 +152,7 @@ class _Keys:
 
     def _find_columns(self, rows: Sequence[Object]) -> None:
         headers = list(self.paths)
-        sample = list(map(self.cells, rows))
+        sample = list(map(self.texts, rows))
         nested = {at for at, path in enumerate(self.paths.values()) if len(path) > 1}
         self.columns = matching.by_header(self._name, headers, self._options, nested=nested, sample=sample)
         found = {role: self.paths[headers[position]] for role, position in self.columns.positions.items()}
@@ -143,8 +164,21 @@ class _Keys:
                     f"{'.'.join(path)!r}, and later ones under {other!r}: choose one with --column {role}=KEY"
                 )
         self.read.update(found)
+        self._find_kept(headers)
 
-    def cells(self, row: Object) -> list[str]:
+    def _find_kept(self, headers: Sequence[str]) -> None:
+        self.available += [header for header in headers if header not in self.available]
+        kept = matching.kept(self._name, self.available, self._options)
+        for kept_name, at in kept.items():
+            path = self.paths[self.available[at]]
+            if self.kept.setdefault(kept_name, path) != path:
+                raise InventoryError(
+                    f"{self._name}: rows before row {self._rows + 1} have {kept_name!r} under "
+                    f"{'.'.join(self.kept[kept_name])!r}, and later ones under {'.'.join(path)!r}: choose "
+                    f"one with --keep {kept_name}=KEY"
+                )
+
+    def texts(self, row: Object) -> list[str]:
         """The cells of a row under all headers."""
         return [_text(_value(row, path)) or "" for path in self.paths.values()]
 
@@ -199,25 +233,25 @@ def _of_kind(identifiers: list[object], kind: str) -> object:
     return ids[0] if len(ids) == 1 else " and ".join(map(str, ids)) or None
 
 
-def _frame(rows: Sequence[Object], paths: Mapping[Role, Path]) -> pl.DataFrame:
+def _frame(rows: Sequence[Object], paths: Mapping[str, Path]) -> pl.DataFrame:
     """The cells under the paths as text."""
-    return pl.DataFrame([_column(role, rows, path) for role, path in paths.items()])
+    return pl.DataFrame([_column(name, rows, path) for name, path in paths.items()])
 
 
-def _column(role: Role, rows: Sequence[Object], path: Path) -> pl.Series:
+def _column(name: str, rows: Sequence[Object], path: Path) -> pl.Series:
     key = path[0]
     values = [row.get(key) for row in rows] if len(path) == 1 else [_value(row, path) for row in rows]
     try:
-        return pl.Series(role, values, dtype=pl.String)
+        return pl.Series(name, values, dtype=pl.String)
     except (TypeError, UnicodeEncodeError):  # numbers, or half of a surrogate pair
-        return pl.Series(role, [_text(value) for value in values], dtype=pl.String)
+        return pl.Series(name, [_text(value) for value in values], dtype=pl.String)
 
 
 def _text(value: object) -> str | None:
     """A value as text. Half a surrogate pair becomes `?`: JSON allows it, and UTF-8 does not."""
     if value is None:
         return None
-    text = json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value)
+    text = json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list | bool) else str(value)
     return text.encode("utf-8", "replace").decode()
 
 
@@ -234,9 +268,10 @@ def _of_cells(name: str, blocks: Iterator[list[object]], options: ReadOptions, n
 
     def frames() -> Iterator[Block]:
         for rows in chain([first[found.first_row :]], (_records(name, block) for block in blocks)):
-            cells = [[row[at] if at < len(row) else None for at in positions.values()] for row in rows]
-            are_long = [may_be_shifted and any(row[width:]) for row in rows]
-            yield block_of(cells, tuple(positions), are_long)
+            cells = [[row[at] if at < len(row) else None for at in found.cells.values()] for row in rows]
+            are_shifted = [any(row[width:]) for row in rows]
+            are_long = [may_be_shifted and is_shifted for is_shifted in are_shifted]
+            yield block_of(cells, tuple(found.cells), are_long, are_shifted)
 
     return Inventory(
         name=name,
@@ -244,6 +279,8 @@ def _of_cells(name: str, blocks: Iterator[list[object]], options: ReadOptions, n
         headers=found.headers_by_role,
         blocks=frames,
         notes=[*notes, *found.notes],
+        kept=found.kept,
+        available=found.available,
     )
 
 

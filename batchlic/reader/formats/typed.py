@@ -1,8 +1,8 @@
 """Reads inventories whose columns have types: parquet and Arrow IPC files and streams."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -17,7 +17,7 @@ from batchlic.reader.formats import arrow_stream
 from batchlic.reader.inputs import streams
 from batchlic.reader.inventory import Block, Inventory
 from batchlic.reader.options import ReadOptions
-from batchlic.reader.roles import Role
+from batchlic.reader.roles import Role, kept_cell
 
 BLOCK_ROWS = 100_000
 SAMPLE = 200
@@ -64,20 +64,24 @@ def _are_joined(file: IO[bytes]) -> bool:
 
 def from_stream(source: streams.Opened, options: ReadOptions) -> Inventory:
     """Open an Arrow IPC stream."""
-    with _readable(source.name):
-        frames = arrow_stream.frames(source.name, source.stream)
+    return from_frames(source.name, arrow_stream.frames(source.name, source.stream), options)
+
+
+def from_frames(
+    name: str, frames: Iterator[pl.DataFrame], options: ReadOptions, *, is_query: bool = False
+) -> Inventory:
+    """An inventory of frames with the same columns. The first one has no rows."""
+    with _readable(name):
         empty = next(frames)
         first = next(frames, empty)
-    read = _columns(source.name, first.lazy(), options)
+    read = _columns(name, first.lazy(), options)
 
     def blocks() -> Iterator[Block]:
-        with _readable(source.name):
+        with _readable(name):
             for frame in chain([first], frames):
                 yield partial(frame.select, read.cells)
 
-    return Inventory(
-        name=source.name, roles=read.headers.keys(), headers=read.headers, blocks=blocks, notes=read.notes
-    )
+    return replace(read.inventory(name, blocks), is_query=is_query)
 
 
 def from_store(name: str, options: ReadOptions) -> Inventory | None:
@@ -101,18 +105,33 @@ def _inventory(name: str, frame: pl.LazyFrame, options: ReadOptions) -> Inventor
             ):
                 yield block.clone
 
-    return Inventory(
-        name=name, roles=read.headers.keys(), headers=read.headers, blocks=blocks, notes=read.notes
-    )
+    return read.inventory(name, blocks)
 
 
 @dataclass(frozen=True, slots=True)
 class _Columns:
-    """The columns that are read: their headers by role, their cells as text, and notes."""
+    """The columns that are read: their headers by role, their cells as text, and notes.
+
+    `kept`: the names of the columns to keep. `available`: all headers.
+    """
 
     headers: Mapping[Role, str]
     cells: list[pl.Expr]
     notes: tuple[str, ...]
+    kept: Collection[str]
+    available: Sequence[str]
+
+    def inventory(self, name: str, blocks: Callable[[], Iterator[Block]]) -> Inventory:
+        """The inventory with these columns."""
+        return Inventory(
+            name=name,
+            roles=self.headers.keys(),
+            headers=self.headers,
+            blocks=blocks,
+            notes=self.notes,
+            kept=self.kept,
+            available=self.available,
+        )
 
 
 def _columns(name: str, table: pl.LazyFrame, options: ReadOptions) -> _Columns:
@@ -141,9 +160,17 @@ def _columns(name: str, table: pl.LazyFrame, options: ReadOptions) -> _Columns:
                 f"{name}: the column {header!r} ({role}) has cells of type {dtype}, not text or numbers: "
                 f"name another one with --column {role}=HEADER, or leave it out with --column {role}=-"
             )
-    return _Columns(
-        read, [as_text(*leaves[header]).alias(role) for role, header in read.items()], found.notes
-    )
+    cells = [as_text(*leaves[header]).alias(role) for role, header in read.items()]
+    kept = {kept_name: headers[at] for kept_name, at in matching.kept(name, headers, options).items()}
+    for kept_name, header in kept.items():
+        cell, dtype = leaves[header]
+        if dtype.is_nested():
+            raise InventoryError(
+                f"{name}: the column {header!r} has cells of type {dtype}, which can't be kept: remove "
+                f"{kept_name!r} from the columns to keep"
+            )
+        cells.append(_unchanged(cell, dtype).alias(kept_cell(kept_name)))
+    return _Columns(read, cells, found.notes, kept, headers)
 
 
 def _leaves(header: str, cell: pl.Expr, dtype: pl.DataType) -> Iterator[tuple[str, pl.Expr, pl.DataType]]:
@@ -173,6 +200,24 @@ def _damaged_error(name: str, error: BaseException) -> InventoryError:
     return InventoryError(f"{name}: the file is damaged, or of a kind that batchlic can't read: {reason}")
 
 
+def _unchanged(cell: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    """A typed cell as text (String): whole floats without a fraction, as spreadsheets write them; times as in
+    ISO 8601 with a space, and a fraction of a second only if there is one."""
+    if isinstance(dtype, pl.Datetime):
+        return cell.dt.to_string("%Y-%m-%d %H:%M:%S%.f" + ("%:z" if dtype.time_zone else ""))
+    if dtype == pl.Time:
+        return cell.dt.to_string("%H:%M:%S%.f")
+    if dtype.is_float():
+        is_whole = (cell.abs() <= EXACT) & (cell == cell.round())
+        text = pl.when(is_whole).then(cell.cast(pl.Int64, strict=False).cast(pl.String))
+        return text.when(cell.is_not_nan()).then(cell.cast(pl.String))
+    return as_text(cell, dtype) if isinstance(dtype, pl.Duration) else cell.cast(pl.String, strict=False)
+
+
+EXACT = 2.0**53
+"""Up to here, each whole number is a float."""
+
+
 def as_text(cell: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     """A typed cell as text (String).
 
@@ -182,11 +227,13 @@ def as_text(cell: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     """
     if dtype == pl.Binary:
         return cell.cast(pl.String, strict=False)
+    if isinstance(dtype, pl.Duration):
+        return cell.dt.to_string("iso")
     if isinstance(dtype, pl.Decimal):
         return cell.cast(pl.String).str.replace(r"\.0+$", "")
     if not dtype.is_float():
         return cell.cast(pl.String)
-    exact = 2.0**24 if dtype == pl.Float32 else 2.0**53
+    exact = 2.0**24 if dtype == pl.Float32 else EXACT
     size = cell.cast(pl.Float64).abs()
     whole = (size <= exact) & (cell == cell.round())
     exponent = size.log10().floor().cast(pl.Int64, strict=False)

@@ -8,7 +8,8 @@ _LEFT_OUT = re.compile(
     [._~].* | .*~                                    # hidden, _SUCCESS, ~$fleet.xlsx (a lock), backups
     | (readme|licen[cs]e|copying|notice|changelog)(\.(txt|html?|pdf|docx?))? | .*\.(md|rst|log)
     | .*\.(md5|sha1|sha224|sha256|sha384|sha512|crc|crc32|sfv|asc|sig|sum|checksum) | (md5|sha\d+)sums?
-    | .*\.(db|sqlite|sqlite3)(-wal|-shm|-journal|\.lock)? | .*\.(lock|tmp|part|partial|crdownload|bak|swp)
+    | .*\.(db|sqlite|sqlite3)(-wal|-shm|-journal|\.lock)? | .*\.duckdb(\.wal)?
+    | .*\.(lock|tmp|part|partial|crdownload|bak|swp)
     | thumbs\.db | desktop\.ini
     """,
     re.IGNORECASE | re.VERBOSE,

@@ -1,4 +1,4 @@
-"""Finds the inputs that a command line or job names: files, globs, folders, standard input, addresses."""
+"""Finds the inputs that a command line or job names, from files, globs and folders to databases."""
 
 import glob
 import os
@@ -10,6 +10,7 @@ from pathlib import Path
 from batchlic.atomic import refuse_undecodable
 from batchlic.errors import InventoryError, UsageError
 from batchlic.reader.inputs.addresses import Address, address_of, other_address_error, refuse_cloud_secrets
+from batchlic.reader.inputs.databases import Database, database_of
 from batchlic.reader.inputs.left_out import is_left_out, is_run_folder
 from batchlic.reader.inputs.streams import STDIN, is_remote
 
@@ -26,9 +27,14 @@ class Inputs:
     address is shown without its query and login; if another one is shown alike, with its number (`#2`).
     """
 
-    names: list[str | Address] = field(default_factory=list)
+    names: list[str | Address | Database] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     numbered: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def databases(self) -> list[Database]:
+        """The inputs that are databases."""
+        return [name for name in self.names if isinstance(name, Database)]
 
     @property
     def notes(self) -> list[str]:
@@ -55,7 +61,7 @@ def expanded(names: Sequence[str]) -> Inputs:
         _add(given, inputs)
     for name in inputs.names:
         refuse_undecodable(str(name))
-    names_by_input: dict[str, str | Address] = {}
+    names_by_input: dict[str, str | Address | Database] = {}
     for name in inputs.names:
         resolved = _identity(name)
         if resolved in names_by_input:
@@ -63,7 +69,8 @@ def expanded(names: Sequence[str]) -> Inputs:
         names_by_input[resolved] = name
     if not inputs.names:
         raise UsageError(
-            "no inventory is given: name a file, a folder, a glob, an address, or - for standard input"
+            "no inventory is given: name a file, a folder, a glob, an address, a database, or - for standard "
+            "input"
         )
     _number_equal_names(inputs)
     return inputs
@@ -81,16 +88,18 @@ def _number_equal_names(inputs: Inputs) -> None:
                 inputs.numbered[shown] = number
 
 
-def _identity(name: str | Address) -> str:
+def _identity(name: str | Address | Database) -> str:
     if isinstance(name, Address):
         return name.url
+    if isinstance(name, Database):
+        return os.path.realpath(name.path) if name.path else name.name
     return name if name == STDIN or is_remote(name) else os.path.realpath(name)
 
 
 def _add(given: str, inputs: Inputs) -> None:
     path = Path(given)
-    if address := address_of(given):
-        inputs.names.append(address)
+    if found := address_of(given) or database_of(given):
+        inputs.names.append(found)
     elif given == STDIN:
         inputs.names.append(given)
     elif is_remote(given):

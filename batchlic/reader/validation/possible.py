@@ -123,7 +123,7 @@ def _imeis(digits: pl.Series) -> pl.DataFrame:
 def _iccids(digits: pl.Series) -> pl.DataFrame:
     """The keys of the ICCIDs (columns `low`, `high`) that begin with a string, except for its last digit."""
     text, length = pl.col("digits"), pl.col("digits").str.len_bytes()
-    kept = pl.when(length >= 20).then(19).when(length >= 18).then(18).otherwise(length)
+    kept = pl.when(length >= 18).then(pl.min_horizontal(length - 1, 19)).otherwise(length)
     is_iccid = text.str.starts_with("89") & (length >= ROUNDED_TO)
     rest = digits.to_frame().filter(is_iccid).select(rest=text.str.head(kept).str.tail(-2))
     return _beginning_with(rest, below=0)

@@ -63,8 +63,18 @@ def iccid_number(digits: pl.Expr) -> pl.Expr:
 
 def iccid_digits(number: pl.Expr) -> pl.Expr:
     """The inverse of `iccid_number`."""
+    return _iccid_value(number).cast(pl.String)
+
+
+def iccid_without_last_digit(number: pl.Expr) -> pl.Expr:
+    """The `iccid_number` of all digits but the last one."""
+    return (_iccid_value(number) // 10).cast(pl.Int64)
+
+
+def _iccid_value(number: pl.Expr) -> pl.Expr:
+    """An `iccid_number` as its decimal value (Int128)."""
     overflow = pl.when(number < 0).then(pl.lit(_OVERFLOW_OF_20, pl.Int128)).otherwise(pl.lit(0, pl.Int128))
-    return (number.cast(pl.Int128) + overflow).cast(pl.String)
+    return number.cast(pl.Int128) + overflow
 
 
 _OVERFLOW_OF_20 = 5 * 2**64

@@ -1,14 +1,14 @@
 """Validates one block of cells: valid rows become integers, and other rows become rejects with a reason."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import polars as pl
 
 from batchlic.reader.columns.headers import fold
-from batchlic.reader.inventory import LONG, SHORT
+from batchlic.reader.inventory import LONG, SHIFTED, SHORT, UNEVEN
 from batchlic.reader.options import ReadOptions
-from batchlic.reader.roles import IDENTIFIERS, TARGETS, Role
+from batchlic.reader.roles import IDENTIFIERS, TARGETS, Role, kept_cell
 from batchlic.reader.streaming import Schema
 from batchlic.reader.validation import rules
 
@@ -29,6 +29,9 @@ class ValidatedBlock:
     (REJECT_COLUMNS): the cells of the other rows, and why they are rejected. `foreign_accounts` (String): the
     account cells of the valid rows for which the job's account counts. `wrong_check_digits`: identifiers by
     role and number of digits. `height`: the number of valid and rejected rows, without repeated header lines.
+    `kept`: the cells of the columns to keep, of all rows in order; null for empty cells, and for the
+    `shifted` rows, whose cells may belong to other columns.
+    `uneven` (String): all cells of the rejects that have fewer or more cells than the header.
     """
 
     height: int
@@ -37,6 +40,9 @@ class ValidatedBlock:
     rejects: pl.DataFrame
     foreign_accounts: pl.Series
     wrong_check_digits: Mapping[tuple[Role, int], int]
+    kept: pl.DataFrame
+    shifted: int = 0
+    uneven: pl.Series = field(default_factory=lambda: pl.Series(dtype=pl.String))
 
 
 class Validator:
@@ -54,10 +60,11 @@ class Validator:
         self._is_wrong = rules.wrong_check_digits() if options.check_digit else {}
         broken = (pl.when(rule.broken).then(index) for index, rule in enumerate(self._table))
         self._first_broken = pl.coalesce(*broken).alias("broken")
+        self._keep = list(options.keep)
 
     def __call__(self, block: pl.DataFrame) -> ValidatedBlock:
-        """Validate cells: String columns named by role; a missing column counts as empty."""
-        frame = self._completed(block)
+        """Validate cells: String columns named by role or `kept_cell`; a missing column counts as empty."""
+        kept, frame = self._kept(block), self._completed(block)
         values = frame.select(_valid_columns(rules.raw_values()))
         is_proven = frame.with_columns(values).select(self._quick_proof).to_series()
         proven = values if is_proven.all() else values.filter(is_proven)
@@ -69,6 +76,8 @@ class Validator:
                 pl.DataFrame(schema=REJECT_COLUMNS),
                 pl.Series(dtype=pl.String),
                 {},
+                kept,
+                self._shifted(block),
             )
         unproven = frame.filter(~is_proven)
         header_rows = unproven.filter(self._is_header())[ROW]
@@ -85,7 +94,23 @@ class Validator:
             rejects.select(map(_copied, REJECT_COLUMNS)),
             cleaned.filter("account_is_foreign")["account_cell"] + "",
             self._wrong_check_digits(unproven),
+            kept,
+            self._shifted(block),
+            uneven=_texts_of(rejects[ROW], frame),
         )
+
+    def _kept(self, block: pl.DataFrame) -> pl.DataFrame:
+        """The cells of the columns to keep, under their names in the results."""
+        is_known = ~pl.col(SHIFTED) if SHIFTED in block.columns else pl.lit(value=True)
+        return block.select(
+            pl.when(is_known & (pl.col(cell).str.len_bytes() > 0)).then(pl.col(cell)).alias(name)
+            if (cell := kept_cell(name)) in block.columns
+            else pl.repeat(None, block.height, dtype=pl.String).alias(name)
+            for name in self._keep
+        )
+
+    def _shifted(self, block: pl.DataFrame) -> int:
+        return int(block[SHIFTED].sum()) if self._keep and SHIFTED in block.columns else 0
 
     def _completed(self, block: pl.DataFrame) -> pl.DataFrame:
         """The block with all cells, empty ones null, and with its rows numbered."""
@@ -96,7 +121,8 @@ class Validator:
             for role in CELLS
             if role in block.columns
         ]
-        return block.with_columns(*absent, *filled).with_row_index(ROW)
+        cells = block.drop(map(kept_cell, self._keep), strict=False)
+        return cells.with_columns(*absent, *filled).with_row_index(ROW)
 
     def _is_header(self) -> pl.Expr:
         """Whether a row repeats the header, as in exports that were joined into one file."""
@@ -132,6 +158,13 @@ class Validator:
             lengths = cleaned.filter(is_wrong)[f"{role}_digits"].str.len_bytes().value_counts()
             counts |= {(role, digits): count for digits, count in lengths.iter_rows()}
         return counts
+
+
+def _texts_of(rejected: pl.Series, frame: pl.DataFrame) -> pl.Series:
+    """UNEVEN of the rejected rows, copied: see `_copied`."""
+    if UNEVEN not in frame.columns:
+        return pl.Series(dtype=pl.String)
+    return frame.filter(pl.col(ROW).is_in(rejected.implode()))[UNEVEN].drop_nulls() + ""
 
 
 def _copied(column: str) -> pl.Expr:

@@ -22,11 +22,13 @@ class Facts:
         self._wrong: Counter[tuple[Role, int]] = Counter()
         self._foreign_accounts = 0
         self._foreign_account = ""
+        self._shifted = 0
 
     def add(self, block: ValidatedBlock) -> None:
         """Count the rows of one more block."""
         self._right.update(right_check_digits(block.valid))
         self._wrong.update(block.wrong_check_digits)
+        self._shifted += block.shifted
         if len(block.foreign_accounts):
             self._foreign_account = self._foreign_account or block.foreign_accounts[0]
             self._foreign_accounts += len(block.foreign_accounts)
@@ -48,11 +50,21 @@ class Facts:
 
     def notes(self, name: str, options: ReadOptions) -> list[str]:
         """Notes for the operator about the rows of the inventory called `name`."""
-        if not self._foreign_accounts:
-            return []
-        rows = "1 row" if self._foreign_accounts == 1 else f"{self._foreign_accounts:,} rows"
-        shown = f"{rows} with another account, such as {self._foreign_account[:60]!r}"
-        return [f"{name}: {shown}, which is none of the carrier's: planned under {options.account}"]
+        notes = []
+        if self._foreign_accounts:
+            shown = f"{_rows(self._foreign_accounts)} with another account, such as"
+            shown = f"{shown} {self._foreign_account[:60]!r}, which is none of the carrier's"
+            notes.append(f"{name}: {shown}: planned under {options.account}")
+        if self._shifted:
+            notes.append(
+                f"{name}: {_rows(self._shifted)} with more cells than the header: their kept columns are "
+                "null, because the cells may be shifted"
+            )
+        return notes
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count:,} rows"
 
 
 def right_check_digits(valid: pl.DataFrame) -> dict[tuple[Role, int], int]:

@@ -66,7 +66,8 @@ class DeviceTotals:
         self._doubts: dict[tuple[int, str], Doubt] = {}
         self._requests_in_doubt: Counter[tuple[int, str]] = Counter()
         self._skus_in_doubt: set[str] = set()
-        self._earlier_doubts = 0
+        self._earlier_doubts: Counter[tuple[str | None, ...]] = Counter()
+        """Devices in doubt since another run, as in `_groups`."""
 
     def add(self, frame: pl.DataFrame) -> None:
         """Add one frame."""
@@ -102,7 +103,10 @@ class DeviceTotals:
             found.examples += examples[: EXAMPLES - len(found.examples)]
 
     def _add_doubts(self, in_doubt: pl.DataFrame) -> None:
-        self._earlier_doubts += in_doubt["batch_id"].null_count()
+        for *group, devices in (
+            in_doubt.filter(pl.col("batch_id").is_null()).group_by(_GROUP).len().iter_rows()
+        ):
+            self._earlier_doubts[tuple(group)] += devices
         self._skus_in_doubt |= {*in_doubt["sku_number"]}
         for doubt in doubts_in(in_doubt.lazy()):
             key = (doubt.batch_id, doubt.x_request_id)
@@ -161,7 +165,7 @@ class DeviceTotals:
         return Doubts(
             devices=self._requests_in_doubt.total(),
             requests=len(self._requests_in_doubt),
-            earlier=self._earlier_doubts,
+            earlier=self._earlier_doubts.total(),
             shown=[
                 Doubt(
                     batch_id=doubt.batch_id,
@@ -196,7 +200,7 @@ class DeviceTotals:
                 if status in EXECUTED:
                     changes[place] += by * devices
                 elif status == DeviceStatus.IN_DOUBT.value:
-                    lost[place] += devices
+                    lost[place] += devices - self._earlier_doubts[group]
         counted = {(one.account_name, one.sku_number): one for one in before}
         found = [
             LicenseChange(
@@ -207,7 +211,7 @@ class DeviceTotals:
                 change=changes[place],
                 in_doubt=lost[place],
             )
-            for place in sorted({*counted, *changes, *lost})
+            for place in sorted({*counted, *changes, *+lost})
         ]
         return sorted(found, key=lambda one: -abs(one.change))
 

@@ -37,7 +37,7 @@ STATUS_ORDER = (
 STATUS_MEANINGS = {
     DeviceStatus.CONFIRMED: "a callback of the carrier reported success",
     DeviceStatus.ACCEPTED: "the carrier accepted the request",
-    DeviceStatus.SKIPPED: "done already, by the ledger: nothing was sent",
+    DeviceStatus.SKIPPED: "already done, according to the ledger: nothing was sent",
     DeviceStatus.PENDING: "still to be sent",
     DeviceStatus.IN_DOUBT: "may have been executed: the answer was lost",
     DeviceStatus.FAILED: "the carrier refused it, or reported a failure",

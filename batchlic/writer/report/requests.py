@@ -7,6 +7,7 @@ from itertools import islice
 import polars as pl
 
 from batchlic.carrier.answers import Outcome
+from batchlic.chunker import Step
 from batchlic.figures import time_in_files
 from batchlic.journal import Attempt
 from batchlic.reader.streaming import Schema
@@ -71,12 +72,12 @@ def timeline(requests: pl.DataFrame) -> Timeline | None:
     span = float(timed["second"][-1])
     count = min(MAX_INTERVALS, max(1, int(span)))
     width = span / count or 1.0
-    is_accepted = pl.col("outcome") == Outcome.ACCEPTED.value
     found = (
         timed.lazy()
+        .with_columns(done=_devices_done())
         .group_by((pl.col("second") / width).cast(pl.Int32).clip(0, count - 1).alias("interval"))
         .agg(
-            (pl.col("device_count").filter(is_accepted).cast(pl.Int64).sum() / width).alias("devices"),
+            (pl.col("done").sum() / width).alias("devices"),
             (pl.len() / width).alias("requests"),
             (pl.col("outcome") == Outcome.THROTTLED.value).sum().alias("throttled"),
             pl.col("pace_rps").mean().alias("rate"),
@@ -100,6 +101,22 @@ def timeline(requests: pl.DataFrame) -> Timeline | None:
             for number, devices, sent, throttled, rate in rows
         ],
     )
+
+
+def _devices_done() -> pl.Expr:
+    """The devices that are accepted with an answer; in a migration, those that have both steps with it.
+
+    The answers are in the order in which they came.
+    """
+    is_accepted = pl.col("outcome") == Outcome.ACCEPTED.value
+    accepted = pl.when(is_accepted).then(pl.col("device_count").cast(pl.Int64)).otherwise(0)
+    of_steps = (
+        pl.when(pl.col("step") == step.value).then(accepted).otherwise(0).cum_sum().over("batch_id")
+        for step in (Step.UNASSIGN, Step.ASSIGN)
+    )
+    moved = pl.min_horizontal(*of_steps)
+    newly_moved = moved - moved.shift(1, fill_value=0).over("batch_id")
+    return pl.when(pl.col("step").is_null()).then(accepted).otherwise(newly_moved)
 
 
 def latency(requests: pl.DataFrame) -> Latency | None:

@@ -1,4 +1,4 @@
-"""`make bench-limiter`: hidden limits drawn at random; `make bench-pace`: the home table. In virtual time."""
+"""`make bench-limiter`: hidden limits drawn at random; `make bench-pace`: known limits. In virtual time."""
 
 import argparse
 import statistics
@@ -20,10 +20,10 @@ SHARED_FROM_S, SHARED_UNTIL_S = 45.0, 90.0
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--random", type=int, default=0, help="limits to draw; 0 for the home table")
+    parser.add_argument("--random", type=int, default=0, help="limits to draw; 0 for the known limits")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--kind", choices=KINDS, help="draw limits of one kind only")
-    parser.add_argument("--starts", type=int, default=2, help="starts for each row of the home table")
+    parser.add_argument("--starts", type=int, default=2, help="starts for each known limit")
     parser.add_argument("--only", nargs="+", choices=PEERS, default=list(PEERS))
     parser.add_argument(
         "--learned", action="store_true", help="only what a later run gains from an earlier one"

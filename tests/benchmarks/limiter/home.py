@@ -1,4 +1,4 @@
-"""The home table: known limits, by name."""
+"""Known limits, by name."""
 
 from tests.benchmarks.limiter.hidden import Hidden, Hint, Part
 

@@ -80,7 +80,7 @@ def test_a_message_is_sent_when_the_state_changes(
         ([], []),
     ],
 )
-def test_only_the_changes_that_the_job_names_are_told(
+def test_only_the_changes_that_the_job_names_are_reported(
     on: list[Kind], told: list[str], tmp_path: Path
 ) -> None:
     assert headlines(tmp_path, [ended(6, DOWN), ended(3, in_doubt=2), OK], on) == told
@@ -96,7 +96,7 @@ def test_a_message_that_was_not_sent_is_sent_the_next_night(tmp_path: Path) -> N
     assert (service.asked, len(service.messages)) == (2, 1)
 
 
-def test_each_target_is_told_what_it_was_not_told_yet(tmp_path: Path) -> None:
+def test_each_target_gets_the_news_that_it_does_not_have_yet(tmp_path: Path) -> None:
     old, new = FakeService("BATCHLIC_NOTIFY_URL_OPS"), FakeService("BATCHLIC_NOTIFY_URL_MAIL")
     memory = tmp_path / "nightly.json"
     notified(old, memory, ended(6, DOWN))
@@ -129,7 +129,7 @@ def test_a_memory_that_cannot_be_written_is_a_problem_but_the_message_is_sent(tm
     assert len(service.messages) == 1
 
 
-def test_without_a_memory_every_trouble_is_told() -> None:
+def test_without_a_memory_every_trouble_is_reported() -> None:
     service = FakeService()
     for night in (OK, ended(6, DOWN), ended(6, DOWN)):
         notified(service, None, night)

@@ -47,7 +47,7 @@ def test_a_run_that_is_refused_before_it_starts_pings_its_failure(code: int) -> 
     assert "no such file" in body
 
 
-def test_what_a_person_ends_pings_nothing() -> None:
+def test_a_run_that_a_person_ends_pings_nothing() -> None:
     with web_server() as server:
         pinged(server.port, started(), ended(6, "stopped by SIGINT", is_by_person=True))
     assert server.paths == ["/hunter2/start"]
@@ -76,7 +76,7 @@ def test_pings_of_a_run_have_its_uuid_and_others_have_another() -> None:
         ([429, 429], "", 2, "HTTP 429"),
         ([404], "", 1, "HTTP 404"),
         ([301], "", 1, "HTTP 301"),
-        ([], "OK (not found)", 1, "the server answers that it did not count the ping: check the URL"),
+        ([], "OK (not found)", 1, "the server did not count the ping: check the URL"),
     ],
 )
 def test_a_ping_is_repeated_once_if_that_may_help(
@@ -85,18 +85,18 @@ def test_a_ping_is_repeated_once_if_that_may_help(
     with web_server(*statuses, text=text) as server:
         problems = pinged(server.port, ended(0))
     assert len(server.requests) == requests
-    told = f"the heartbeat was not told of the success of the run: {problem}"
+    told = f"the heartbeat did not get the success of the run: {problem}"
     assert problems == ([told] if problem else [])
 
 
-def test_f_an_unreachable_switch_is_told_without_its_url() -> None:
+def test_f_an_unreachable_heartbeat_is_reported_without_its_url() -> None:
     problems = pinged(free_port(), started(), ended(6))
     assert problems == [
-        f"the heartbeat was not told of the {ping} of the run: ConnectError" for ping in ("start", "failure")
+        f"the heartbeat did not get the {ping} of the run: ConnectError" for ping in ("start", "failure")
     ]
 
 
-def test_a_switch_that_hangs_costs_no_more_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_heartbeat_that_hangs_costs_no_more_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     import threading  # noqa: PLC0415 - for this test only
 
     monkeypatch.setattr(heartbeat, "START_WITHIN_S", 0.2)
@@ -104,7 +104,7 @@ def test_a_switch_that_hangs_costs_no_more_than_the_limit(monkeypatch: pytest.Mo
     with web_server(until=released) as server:
         (problem,) = pinged(server.port, started())
         released.set()
-    assert problem.startswith("the heartbeat was not told of the start of the run: ")
+    assert problem.startswith("the heartbeat did not get the start of the run: ")
 
 
 def test_f_a_body_shows_neither_a_secret_nor_control_characters() -> None:
@@ -113,7 +113,7 @@ def test_f_a_body_shows_neither_a_secret_nor_control_characters() -> None:
     assert "[redacted] is \\x1b[31mwrong" in server.requests[0][1]
 
 
-def test_a_switch_on_this_machine_is_pinged_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_heartbeat_on_this_machine_is_pinged_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
     with web_server() as server:

@@ -46,7 +46,7 @@ def test_text_is_escaped_where_a_service_takes_html() -> None:
     assert "&amp;" in json.loads(server.requests[0][1])["message"]
 
 
-def test_f_a_refused_message_is_told_with_its_status_and_without_its_url(
+def test_f_a_refused_message_is_reported_with_its_status_and_without_url(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     with web_server(404) as server:
@@ -59,7 +59,9 @@ def test_f_a_refused_message_is_told_with_its_status_and_without_its_url(
 @pytest.mark.parametrize(
     "url", ["json://127.0.0.1:{}/hunter2", "mailto://u:hunter2@127.0.0.1:{}/?from=a@b.co&to=a@b.co"]
 )
-def test_f_an_unreachable_target_is_told_without_its_url(url: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_f_an_unreachable_target_is_reported_without_its_url(
+    url: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     target = service(url.format(free_port()))
     assert target.send(MESSAGE) == "it can't be reached, or it refuses the message"
     assert capfd.readouterr() == ("", "")

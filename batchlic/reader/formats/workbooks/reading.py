@@ -2,12 +2,14 @@
 
 import struct
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import timedelta
 from functools import partial
-from itertools import chain, islice
+from itertools import chain, islice, repeat
 from operator import itemgetter
-from typing import TypeAlias, cast
+from pathlib import Path
+from typing import IO, TypeAlias, cast
 
 import polars as pl
 from python_calamine import (
@@ -23,9 +25,8 @@ from batchlic.reader.columns import layout
 from batchlic.reader.formats.workbooks.rewriting import plain_copy
 from batchlic.reader.formats.workbooks.tables import Range, refuse_replaced
 from batchlic.reader.inputs import streams
-from batchlic.reader.inventory import Block, Inventory, empty
+from batchlic.reader.inventory import NO_VALUE, Block, Inventory, empty
 from batchlic.reader.options import ReadOptions
-from batchlic.reader.roles import Role
 
 BLOCK_ROWS = 20_000
 SAMPLE = 200
@@ -41,7 +42,8 @@ _Row: TypeAlias = tuple[int, Cells]
 def inventory(source: streams.Opened, options: ReadOptions) -> Inventory:
     """Open a workbook. Raises InventoryError if it is damaged or locked, or lacks the named sheet."""
     with _readable(source.name):
-        file, tables = plain_copy(streams.in_a_file(source), source.files)
+        stored = streams.in_a_file(source)
+        file, tables, has_dates = plain_copy(stored, source.files)
         for table_name, table in tables.items():
             if table.extent.is_too_large:
                 raise table.extent.error(source.name, table_name)
@@ -57,14 +59,22 @@ def inventory(source: streams.Opened, options: ReadOptions) -> Inventory:
     found = layout.find(source.name, records, options, where)
     positions = found.columns.positions
     ranges = tables[sheet.name].merged if sheet.name in tables else sheet.merged_cell_ranges or []
-    merged = _MergedCells(sheet, ranges, list(positions.values()))
+    at_once = list(found.cells.values())
+    dated: Iterator[_Row] = iter(())
+    if has_dates and found.kept:
+        at_once = list(positions.values())
+        dated_sheet = _with_dates(source, stored, sheet.name)
+        dated = islice(_rows(source.name, dated_sheet), found.first_row, None)
+        merged_dates = _MergedCells(dated_sheet, ranges, list(found.kept.values()))
+    merged = _MergedCells(sheet, ranges, at_once)
 
     def blocks() -> Iterator[Block]:
         data = chain(sample[found.first_row :], rows)
-        cells_of = itemgetter(*merged.columns, 0)  # a tuple, also of one column
-        while block := [(number, cells_of(cells)) for number, cells in islice(data, BLOCK_ROWS)]:
+        while block := merged.picked(islice(data, BLOCK_ROWS)):
             columns = merged.filled(block)
-            yield partial(_frame, dict(zip(positions, columns, strict=True)))
+            if has_dates and found.kept:
+                columns += merged_dates.filled(merged_dates.picked(islice(dated, len(block))))
+            yield partial(_frame, dict(zip(found.cells, columns, strict=True)), len(positions))
 
     unread = _others(book, sheet.name, f"only the sheet {sheet.name!r} is read, not {{}}")
     return Inventory(
@@ -73,6 +83,8 @@ def inventory(source: streams.Opened, options: ReadOptions) -> Inventory:
         headers=found.headers_by_role,
         blocks=blocks,
         notes=(*([f"{source.name}: {unread}"] if unread and not options.sheet else []), *found.notes),
+        kept=found.kept,
+        available=found.available,
     )
 
 
@@ -87,6 +99,14 @@ def _readable(name: str) -> Iterator[None]:
         if type(error).__name__ != "PanicException":  # of calamine, whose module can't be imported
             raise
         raise InventoryError(f"{name}: the workbook is damaged: {error}") from None
+
+
+def _with_dates(source: streams.Opened, stored: Path | IO[bytes], sheet: str) -> CalamineSheet:
+    """The sheet again, with dates as dates: they are numbers in the sheet that identifiers are read from."""
+    with _readable(source.name):
+        file = plain_copy(stored, source.files, shows_dates=True).file
+        book = source.files.enter_context(CalamineWorkbook.from_filelike(file))
+        return book.get_sheet_by_name(sheet)
 
 
 def _sheet(name: str, book: CalamineWorkbook, wanted: str | None) -> CalamineSheet:
@@ -148,6 +168,11 @@ class _MergedCells:
         self.columns = [*positions, *sorted({columns.start for _, columns in self._ranges} - {*positions})]
         self._values: dict[int, object] = {}
 
+    def picked(self, rows: Iterable[_Row]) -> list[_Row]:
+        """The rows with the cells of `columns` only."""
+        cells_of = itemgetter(*self.columns, 0)  # a tuple, also of one column
+        return [(number, cells_of(cells)) for number, cells in rows]
+
     def filled(self, rows: Sequence[_Row]) -> list[list[object]]:
         """The cells of each column that is read. Rows have the cells of `columns`; they come in order."""
         columns = [[cells[at] for _, cells in rows] for at in range(len(self._positions))]
@@ -165,16 +190,19 @@ class _MergedCells:
         return columns
 
 
-def _frame(columns: Mapping[Role, Sequence[object]]) -> pl.DataFrame:
-    """The cells as text; empty ones are empty text."""
-    return pl.DataFrame([_series(role, cells) for role, cells in columns.items()])
+def _frame(columns: Mapping[str, Sequence[object]], roles: int) -> pl.DataFrame:
+    """The cells as text; empty ones are empty text. After the columns of `roles` come those to keep."""
+    texts = chain(repeat(_text, roles), repeat(_unchanged))
+    return pl.DataFrame(
+        [_series(name, cells, text) for (name, cells), text in zip(columns.items(), texts, strict=False)]
+    )
 
 
-def _series(role: Role, cells: Sequence[object]) -> pl.Series:
-    try:
-        return pl.Series(role, cells, dtype=pl.String)
-    except TypeError:  # not all are text
-        return pl.Series(role, [_text(cell) for cell in cells], dtype=pl.String)
+def _series(name: str, cells: Sequence[object], text: Callable[[object], str]) -> pl.Series:
+    if text is _text:
+        with suppress(TypeError):  # unless not all are text
+            return pl.Series(name, cells, dtype=pl.String)
+    return pl.Series(name, list(map(text, cells)), dtype=pl.String)
 
 
 def _text(cell: object) -> str:
@@ -182,4 +210,14 @@ def _text(cell: object) -> str:
         if abs(cell) > EXACT:
             return f"{cell:.11E}"
         return str(int(cell)) if cell == int(cell) else str(cell)
-    return str(cell)
+    return str(cell).lower() if isinstance(cell, bool) else str(cell)
+
+
+def _unchanged(cell: object) -> str:
+    """A cell to keep as text: a number with all its digits, and nothing for a formula without a value."""
+    if isinstance(cell, float):
+        return str(int(cell)) if abs(cell) <= EXACT and cell == int(cell) else str(cell)
+    if isinstance(cell, timedelta):
+        minutes, seconds = divmod(cell // timedelta(seconds=1), 60)
+        return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
+    return "" if isinstance(cell, str) and cell.startswith(f"{NO_VALUE} =") else _text(cell)

@@ -6,6 +6,7 @@ space between the cells of ODS. A sheet that it could not hold in memory is repl
 """
 
 import io
+import re
 import shutil
 import tempfile
 import zipfile
@@ -20,20 +21,27 @@ from batchlic.reader.formats.workbooks.xml_parts import Rewrite
 
 
 class PlainCopy(NamedTuple):
-    """A workbook for calamine, and what it does not tell of the sheets of ODS and XLSB, by their names."""
+    """A workbook for calamine, and what it does not tell of the sheets of ODS and XLSB, by their names.
+
+    `has_dates`: whether some of its numbers may be formatted as dates.
+    """
 
     file: IO[bytes]
     tables: Mapping[str, Table]
+    has_dates: bool
 
 
-def plain_copy(file: Path | IO[bytes], files: ExitStack) -> PlainCopy:
+def plain_copy(file: Path | IO[bytes], files: ExitStack, *, shows_dates: bool = False) -> PlainCopy:
     """The workbook itself if nothing has to be rewritten, or else a rewritten copy; closed by `files`.
+
+    With `shows_dates`, numbers that are formatted as dates become dates.
 
     Raises ValueError if the workbook is damaged.
     """
     original = files.enter_context(file.open("rb")) if isinstance(file, Path) else file
     copy = original
     tables: Mapping[str, Table] = {}
+    has_dates = False
     if zipfile.is_zipfile(original):
         with zipfile.ZipFile(original) as book:
             found = {part: Table() for part in book.namelist()}
@@ -43,6 +51,9 @@ def plain_copy(file: Path | IO[bytes], files: ExitStack) -> PlainCopy:
             tables = _tables_of_ods(book) or {
                 name: found[part] for part, name in xlsb.sheet_names(book).items() if part in found
             }
+            has_dates = any(map(_STYLES.fullmatch, changes))
+            if shows_dates:
+                changes = {part: change for part, change in changes.items() if not _STYLES.fullmatch(part)}
             if changes:
                 copy = files.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
                 _write_copy(book, copy, changes)
@@ -51,10 +62,14 @@ def plain_copy(file: Path | IO[bytes], files: ExitStack) -> PlainCopy:
         if original.read(len(xls.MAGIC)) == xls.MAGIC:
             original.seek(0)
             content = original.read()  # calamine reads all of it, too; such files have at most 65,536 rows
-            rewritten = xls.rewritten(content)
+            rewritten = xls.rewritten(content, shows_dates=shows_dates)
+            has_dates = True
             copy = original if rewritten == content else io.BytesIO(rewritten)
     copy.seek(0)
-    return PlainCopy(copy, tables)
+    return PlainCopy(copy, tables, has_dates)
+
+
+_STYLES = re.compile(r"/?xl[/\\]styles\.(xml|bin)", re.IGNORECASE)
 
 
 def _change(book: zipfile.ZipFile, part: str, table: Table) -> Rewrite | bytes | None:

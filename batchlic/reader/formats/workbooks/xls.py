@@ -16,14 +16,14 @@ _FORMULA, _LABEL, _BOOL_OR_ERROR = 0x0006, 0x0204, 0x0205
 _BIFF8 = 0x0600
 
 
-def rewritten(file: bytes) -> bytes:
+def rewritten(file: bytes, *, shows_dates: bool = False) -> bytes:
     """A compound file with the rewritten records only; `file` itself if there is nothing to rewrite.
 
-    Raises ValueError if the file is damaged.
+    With `shows_dates`, the formats of dates stay. Raises ValueError if the file is damaged.
     """
     try:
         stream = _stream(file)
-        plain = stream and _plain(stream)
+        plain = stream and _plain(stream, shows_dates=shows_dates)
     except (struct.error, IndexError) as error:
         raise ValueError(f"the file is cut off ({error})") from None
     return file if plain == stream else _compound_file(plain)
@@ -58,11 +58,12 @@ def _records(stream: bytes, at: int) -> Iterator[_Record]:
         at += 4 + size
 
 
-def _plain(stream: bytes) -> bytes:
+def _plain(stream: bytes, *, shows_dates: bool) -> bytes:
     book, sheets, biff = bytearray(), list[int](), _BIFF8
     for kind, body, _ in _records(stream, 0):
         is_date = kind == _FORMAT and struct.unpack_from("<H", body, 2)[0] not in NOT_DATES
-        book += _packed(kind, body[:2] + bytes(2) + body[4:] if is_date else body)
+        is_hidden = is_date and not shows_dates
+        book += _packed(kind, body[:2] + bytes(2) + body[4:] if is_hidden else body)
         if kind == _PASSWORD:
             return stream
         if kind == _BOF:

@@ -1,0 +1,56 @@
+"""The columns of the inventories that a run keeps: their names, and where their cells are."""
+
+from msgspec import UNSET
+
+from batchlic.chunker.schema import PLAN, REJECTS, SYNC
+from batchlic.errors import UsageError
+from batchlic.job import Job
+from batchlic.journal import JournalQueries, RunIdentity
+from batchlic.runs.folder import RunFolder
+from batchlic.runs.identity import sha256_of
+from batchlic.writer.device_states import DEVICE_STATES
+from batchlic.writer.export import COLUMNS
+from batchlic.writer.kept import NOTHING_KEPT, Kept
+
+_OWN_COLUMNS = frozenset({*DEVICE_STATES, *REJECTS, *PLAN, *SYNC, *COLUMNS})
+
+
+def refuse_own_names(job: Job) -> None:
+    """Raise UsageError if a column to keep has the name of a column of results, rejects or exports."""
+    for name in job.read_options().keep:
+        if name.casefold() in _OWN_COLUMNS:
+            raise UsageError(
+                f"--keep {name}: results and rejects have a column {name.casefold()!r} of their own: keep "
+                f"yours under another name, such as --keep inventory_{name.casefold()}={name}"
+            )
+
+
+def kept_of(folder: RunFolder, journal: JournalQueries) -> Kept:
+    """The kept columns of a run; a file that is not the one that the run recorded is not read."""
+    if not journal.identity.kept_columns:
+        return NOTHING_KEPT
+    return Kept(journal.identity.kept_columns, folder.kept if is_recorded(folder, journal.identity) else None)
+
+
+def is_recorded(folder: RunFolder, identity: RunIdentity) -> bool:
+    """Whether kept.parquet is the file that the run recorded. It can be made again as the plan can."""
+    if identity.kept is UNSET:
+        return True
+    return folder.kept.is_file() and sha256_of(folder.kept) == identity.kept.sha256
+
+
+def note_on_kept(kept: Kept) -> list[str]:
+    """A note if the kept columns are lost."""
+    if not kept.columns or kept.path is not None:
+        return []
+    return [
+        f"{', '.join(kept.columns)}: null, because kept.parquet is missing or changed since the run began"
+    ]
+
+
+def note_on_other_columns(job: Job, identity: RunIdentity) -> list[str]:
+    """A note if a job that continues a run would keep other columns."""
+    if list(job.read_options().keep) == identity.kept_columns:
+        return []
+    kept = ", ".join(identity.kept_columns) or "none"
+    return [f"columns are kept when a run is planned: this one keeps {kept}, whatever --keep says now"]
