@@ -7,7 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.endtoend.program import ACCOUNT, FLEXIBLE, Ended, batchlic, begin, end, imei, keys, summary, until
+from batchlic.sandbox.config import SandboxConfig
+from tests.endtoend.program import (
+    ACCOUNT,
+    FLEXIBLE,
+    Ended,
+    batchlic,
+    begin,
+    books,
+    end,
+    imei,
+    keys,
+    summary,
+    until,
+)
+from tests.forking import serving
 from tests.postgresql import PASSWORD, WITH_PASSWORD, PostgreSQL
 from tests.reader.databases import duckdb_file, postgresql_table, sqlite_file
 
@@ -97,19 +111,43 @@ def test_f_no_file_or_stream_shows_the_password_of_a_database(tmp_path: Path, po
     assert not any(PASSWORD.encode() in text for text in texts)
 
 
-def test_a_sync_with_a_query_that_fails_removes_nothing(tmp_path: Path) -> None:
-    rows = [(device, str(at)) for at, (device, _) in enumerate(DEVICES)]
-    sqlite_file(tmp_path / "fleet.db", rows, TYPES)
-    failing = "SELECT CASE site WHEN '20' THEN abs(-9223372036854775808) ELSE imei END AS imei FROM fleet"
-    nobody = keys("http://127.0.0.1:9/api")
-    ended = batchlic(
-        *("sync", "fleet.db", "--query", failing, "--max-removals", "100%", *OPTIONS[:-1], "--yes"),
-        settings=nobody,
-        cwd=tmp_path,
+def test_a_sync_with_a_query_that_ends_early_removes_nothing(tmp_path: Path, postgresql: PostgreSQL) -> None:
+    """The queries end as the server ends, at a time limit, with an error, and without rows."""
+    sqlite_file(tmp_path / "fleet.db", [(device, str(at)) for at, (device, _) in enumerate(DEVICES)], TYPES)
+    rows = (
+        "SELECT CASE n WHEN 60000 THEN ({})::text ELSE n::text END AS imei "
+        "FROM generate_series(1, 99999) AS r(n)"
     )
-    assert ended.code == 2
-    assert "integer overflow" in ended.err
-    assert not (tmp_path / "run").exists()
+    failing = "SELECT CASE site WHEN '20' THEN abs(-9223372036854775808) ELSE imei END AS imei FROM fleet"
+    limited = f"{postgresql.url()}&options=-c%20statement_timeout%3D100"
+    queries = [
+        (
+            postgresql.url(),
+            rows.format("pg_terminate_backend(pg_backend_pid())"),
+            "after 50,000 rows (terminating",
+        ),
+        (
+            limited,
+            rows.format("pg_sleep(60)"),
+            "after 50,000 rows (canceling statement due to statement timeout",
+        ),
+        ("fleet.db", failing, "integer overflow"),
+        ("fleet.db", f"{QUERY} LIMIT 0", "the query returns no rows"),
+    ]
+    options = (*OPTIONS[:4], "--max-removals", "100%", "--yes", "--run-dir")
+    with serving(SandboxConfig()) as url:
+        settings = keys(url)
+        first = ("assign", "fleet.db", "--query", QUERY, *OPTIONS[:4], "--yes")
+        assert batchlic(*first, settings=settings, cwd=tmp_path).code == 0
+        known = books(url)
+        for database, query, reason in queries:
+            sync = ("sync", database, "--query", query, *options, "sync")
+            ended = batchlic(*sync, settings=settings, cwd=tmp_path)
+            assert (ended.code, reason in ended.err) == (2, True), ended.err
+            assert not (tmp_path / "sync").exists()
+        assert books(url) == known
+    licensed = {device for device, record in known.items() if record["licenses"]}
+    assert licensed == {device for device, _ in DEVICES}
 
 
 def test_check_reads_the_query_of_a_job(tmp_path: Path) -> None:

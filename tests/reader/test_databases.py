@@ -560,23 +560,6 @@ def test_nothing_is_planned_if_the_connection_breaks(postgresql: PostgreSQL) -> 
             next(frames)
 
 
-@pytest.mark.parametrize(
-    ("fate", "parameter"),
-    [
-        ("pg_terminate_backend(pg_backend_pid())", ""),
-        ("pg_sleep(60)", "&options=-c%20statement_timeout%3D100"),
-    ],
-)
-def test_nothing_is_planned_if_the_server_ends_a_query_midway(
-    tmp_path: Path, postgresql: PostgreSQL, fate: str, parameter: str
-) -> None:
-    imeis = f"CASE n WHEN 60000 THEN ({fate})::text ELSE n::text END AS imei"
-    query = f"SELECT {imeis} FROM generate_series(1, 99999) AS r(n)"  # noqa: S608
-    message = refusal(tmp_path, postgresql.url() + parameter, query)
-    assert "the query failed after 50,000 rows (" in message
-    assert "Nothing was planned" in message
-
-
 def test_rows_that_were_read_to_their_end_count_though_the_server_ends(postgresql: PostgreSQL) -> None:
     address = postgresql_table(postgresql.new_database("ended"), ROWS)
     with query_result(found(address), READING) as result:
