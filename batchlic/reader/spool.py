@@ -17,8 +17,8 @@ FRAME_BYTES = 24 << 20
 class Spool:
     """Frames of one schema, appended once, and read back in the same order any number of times.
 
-    If the frames exceed `memory_bytes`, all of them are written to Arrow IPC files in `folder`. Several threads
-    may read at once.
+    If the frames exceed `memory_bytes`, all of them are written to Arrow IPC files in `folder`. Several
+    threads may read at once.
     """
 
     def __init__(self, folder: Path, schema: Schema, memory_bytes: int) -> None:

@@ -275,7 +275,7 @@ def check_descriptors(max_concurrency: int) -> Iterator[Finding]:
 def check_state_folder(folder: Path, devices: int | None, kept_columns: int = 0) -> Iterator[Finding]:
     """Whether runs can be written, by nobody else, and whether there is room.
 
-    `devices` is None if their number is not known. `kept_columns` is the number of columns that the job keeps.
+    `devices` is None if their number is not known. `kept_columns`: how many columns the job keeps.
     """
     place = _existing(folder)
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):

@@ -1,5 +1,7 @@
 """The columns of the inventories that a run keeps: their names, and where their cells are."""
 
+from collections.abc import Sequence
+
 from msgspec import UNSET
 
 from batchlic.chunker.schema import PLAN, REJECTS, SYNC
@@ -43,13 +45,11 @@ def is_recorded(folder: RunFolder, identity: RunIdentity) -> bool:
     return folder.kept.is_file() and sha256_of(folder.kept) == identity.kept.sha256
 
 
-def note_on_kept(kept: Kept) -> list[str]:
-    """A note if the kept columns are lost."""
-    if not kept.columns or kept.path is not None:
-        return []
-    return [
-        f"{', '.join(kept.columns)}: null, because kept.parquet is missing or changed since the run began"
-    ]
+def with_note_on_kept(notes: Sequence[str], kept: Kept) -> list[str]:
+    """The notes of a session, the last one about the kept columns if these are lost now."""
+    lost = f"{', '.join(kept.columns)}: null, because kept.parquet is missing or changed since the run began"
+    others = [note for note in notes if note != lost]
+    return [*others, lost] if kept.columns and kept.path is None else others
 
 
 def note_on_other_columns(job: Job, identity: RunIdentity) -> list[str]:

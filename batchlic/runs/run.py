@@ -244,9 +244,9 @@ def resume(
 ) -> Summary:
     """Continue a run from the end of its journal. A finished run stays as it is.
 
-    `canary_failures` are the devices of the canary that may fail, and `canary_confirmed` says whether callbacks
-    must have reported its outcomes. If these are None, the rules are those that the run began with. Raises
-    UsageError if `canary_failures` is given for a run without a canary.
+    `canary_failures` are the devices of the canary that may fail. `canary_confirmed` says whether callbacks
+    must have reported its outcomes. For None, the run has the rule that it began with. Raises UsageError if
+    `canary_failures` is given for a run without a canary.
     """
     events = events or EventStream()
     if not folder.path.is_dir():

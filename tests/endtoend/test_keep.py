@@ -141,10 +141,11 @@ def test_other_columns_to_keep_neither_refuse_nor_change_a_run(tmp_path: Path) -
         assert at.kept() == expected(1, 2)
 
 
-def test_without_kept_parquet_a_run_ends_with_null_and_a_note(tmp_path: Path) -> None:
+def test_without_kept_parquet_a_run_ends_with_null_and_a_note_until_it_is_back(tmp_path: Path) -> None:
     with home(tmp_path) as at:
         at.fleet(1, 2)
         at(*ASSIGN, *KEEP)
+        stored = (tmp_path / "run/kept.parquet").read_bytes()
         for name in ("kept.parquet", "results.parquet"):
             (tmp_path / "run" / name).unlink()
         assert at("resume", "run").code == 0
@@ -153,6 +154,11 @@ def test_without_kept_parquet_a_run_ends_with_null_and_a_note(tmp_path: Path) ->
         assert note.startswith("site, customer: null")
         verified = at("audit", "run", "--verify")
         assert (verified.code, "kept.parquet" in verified.err) == (3, True)
+        (tmp_path / "run/kept.parquet").write_bytes(stored)
+        (tmp_path / "run/results.parquet").unlink()
+        assert at("resume", "run").code == 0
+        assert at.kept() == expected(1, 2)
+        assert not any("kept.parquet" in note for note in summary(tmp_path / "run")["notes"])
 
 
 def test_a_reviewed_plan_is_applied_with_them_unless_they_were_changed(tmp_path: Path) -> None:
