@@ -30,10 +30,16 @@ from tests.privileges import drop_privileges
 _FORKING = multiprocessing.get_context("forkserver")
 _FORKING.set_forkserver_preload(
     [
+        "__main__",
         "anyio._backends._asyncio",
         "batchlic.callbacks.server",
         "batchlic.carrier.connections",
+        "batchlic.chunker.canary",
+        "batchlic.cli.run_tables",
         "batchlic.reader.fleet",
+        "batchlic.runs.apply",
+        "batchlic.runs.export",
+        "batchlic.runs.prune",
         "batchlic.runs.reconcile",
         "batchlic.runs.run",
         "batchlic.cli.format",
@@ -41,11 +47,15 @@ _FORKING.set_forkserver_preload(
         "batchlic.ledger.files",
         "batchlic.monitoring.otel_settings",
         "batchlic.state",
-        "tests.preloaded",
+        "certifi",
         "encodings.idna",
+        "polars._utils.parquet",
         "typer._adapters",
-        "uvloop",
+        "typer._click.decorators",
+        "uvicorn.lifespan.on",
+        "uvicorn.loops.uvloop",
         __name__,
+        "tests.preloaded",
     ]
 )
 
@@ -75,13 +85,17 @@ class Program:
         *,
         is_privileged: bool = True,
         user: tuple[int, int] | None = None,
+        terminal: str | None = None,
     ) -> None:
-        """`user` are the numbers of the user and the group as which the process runs, if root starts it."""
+        """`user` are the numbers of the user and the group as which the process runs, if root starts it.
+
+        `terminal` is the path of a terminal that becomes the process's own, with all its standard streams.
+        """
         (out, stdout), (err, stderr) = _FORKING.Pipe(duplex=False), _FORKING.Pipe(duplex=False)
         self._process = _FORKING.Process(
             target=_run,
             args=(arguments, dict(environment), cwd, (stdout, stderr)),
-            kwargs={"is_privileged": is_privileged, "user": user},
+            kwargs={"is_privileged": is_privileged, "user": user, "terminal": terminal},
             daemon=True,
         )
         self._process.start()
@@ -146,6 +160,7 @@ def _run(
     *,
     is_privileged: bool,
     user: tuple[int, int] | None,
+    terminal: str | None,
 ) -> None:
     _end_with_the_tests()
     if user is not None:
@@ -160,10 +175,22 @@ def _run(
     for descriptor, stream in enumerate(streams, start=1):
         os.dup2(stream.fileno(), descriptor)
         stream.close()
+    if terminal is not None:
+        _take_terminal(terminal)
     if "--sandbox" in arguments:
         vars(sandbox)["embedded"] = _forked_sandbox()
     sys.argv = ["batchlic", *arguments]
     cli.main()
+
+
+def _take_terminal(path: str) -> None:
+    """Be the first process on a terminal: its keys send signals; the standard streams are on it."""
+    os.setsid()
+    descriptor = os.open(path, os.O_RDWR)  # of a leader of a session: the terminal is its own from now on
+    for number in range(3):
+        os.dup2(descriptor, number)
+    os.close(descriptor)
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - standard input
 
 
 def _forked_sandbox() -> Callable[[SandboxConfig], AbstractContextManager[str]]:

@@ -1,17 +1,18 @@
 """The observers that a command attaches to its run."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
+from time import time_ns
 from typing import TYPE_CHECKING
 
 from batchlic.cli.output import print_message
 
 if TYPE_CHECKING:
-    from batchlic.events import EventStream
+    from batchlic.events import EventStream, RunEvent
     from batchlic.job import Job, MetricsUse
     from batchlic.monitoring.otel import OtlpMetrics, RunTraces
-    from batchlic.monitoring.otel_settings import Wanted
 
 
 @contextmanager
@@ -82,38 +83,62 @@ def _opentelemetry(events: "EventStream") -> Iterator[None]:
 
     traces, metrics = wanted("traces", os.environ), wanted("metrics", os.environ)
     events.problems += dict.fromkeys(filter(None, (traces.problem, metrics.problem)))
-    subscribers: list[RunTraces | OtlpMetrics] = []
+    subscribers = [
+        *([_Late(partial(_traces, _secrets(), time_ns()))] if traces.is_on else []),
+        *([_Late(_otlp_metrics)] if metrics.is_on else []),
+    ]
     try:
         with ExitStack() as attached:
-            if traces.is_on or metrics.is_on:
-                subscribers += _otel_subscribers(events, traces, metrics)
             for subscriber in subscribers:
                 attached.enter_context(events.attached("OpenTelemetry", subscriber))
             yield
     finally:
-        for subscriber in subscribers:
-            events.problems += subscriber.problems
+        events.problems += dict.fromkeys(problem for one in subscribers for problem in one.problems)
 
 
-def _otel_subscribers(
-    events: "EventStream", traces: "Wanted", metrics: "Wanted"
-) -> "list[RunTraces | OtlpMetrics]":
-    """The subscribers for what is wanted; none, and a problem, if the library is missing or can't start."""
-    try:
-        from batchlic.monitoring.otel import OtlpMetrics, RunTraces, silence_library
+class _Late:
+    """A subscriber that is made in its own thread, by the first event: importing its library takes long."""
 
-        silence_library()
-        return [
-            *([RunTraces(secrets=_secrets())] if traces.is_on else []),
-            *([OtlpMetrics()] if metrics.is_on else []),
-        ]
-    except ImportError:
-        reason = "an OTEL_ variable names an endpoint, but batchlic has no OpenTelemetry"
-        events.problems.append(f"{reason}: pip install 'batchlic[otel]'")
-    except Exception as error:  # noqa: BLE001 - a wrong OTEL_ variable must not stop a run
-        kind = type(error).__name__  # not its text: it may quote a variable with a secret (promise F)
-        events.problems.append(f"OpenTelemetry can't start with these OTEL_ variables ({kind})")
-    return []
+    def __init__(self, make: "Callable[[], RunTraces | OtlpMetrics]") -> None:
+        self._make = make
+        self._is_made = False
+        self._subscriber: RunTraces | OtlpMetrics | None = None
+        self._problem: str | None = None
+
+    @property
+    def problems(self) -> list[str]:
+        """What went wrong, as sentences."""
+        found = self._subscriber.problems if self._subscriber is not None else []
+        return [self._problem, *found] if self._problem else found
+
+    def __call__(self, event: "RunEvent") -> None:
+        """Pass an event on; drop it if the library is missing or can't start."""
+        if not self._is_made:
+            self._is_made = True
+            try:
+                self._subscriber = self._make()
+            except ImportError:
+                reason = "an OTEL_ variable names an endpoint, but batchlic has no OpenTelemetry"
+                self._problem = f"{reason}: pip install 'batchlic[otel]'"
+            except Exception as error:  # noqa: BLE001 - a wrong OTEL_ variable must not stop a run
+                kind = type(error).__name__  # not its text: it may quote a variable with a secret (promise F)
+                self._problem = f"OpenTelemetry can't start with these OTEL_ variables ({kind})"
+        if self._subscriber is not None:
+            self._subscriber(event)
+
+
+def _traces(secrets: list[str], began_at: int) -> "RunTraces":
+    from batchlic.monitoring.otel import RunTraces, silence_library
+
+    silence_library()
+    return RunTraces(secrets=secrets, began_at=began_at)
+
+
+def _otlp_metrics() -> "OtlpMetrics":
+    from batchlic.monitoring.otel import OtlpMetrics, silence_library
+
+    silence_library()
+    return OtlpMetrics()
 
 
 def _secrets() -> list[str]:

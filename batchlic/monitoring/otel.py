@@ -9,14 +9,14 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from logging import NullHandler, getLogger
-from time import time_ns
 from typing import Any
 
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.metrics import Counter, Histogram
+from opentelemetry.metrics import CallbackOptions, Histogram, Observation
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricExportResult, MetricsData, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
@@ -47,7 +47,7 @@ FLUSH_S = 4.0
 """Seconds that the end of a run waits for the endpoint: less than what an event stream gives a subscriber."""
 MOST_OPEN_BATCHES = 2000
 """Spans of batches that may be open. Beyond that, the oldest one ends."""
-MOST_PLAIN_BATCHES = 1000
+MOST_PLAIN_BATCHES = 500
 """Spans of batches that were accepted at once. In a larger plan, evenly spread ones stand for all of them:
 100,000 spans would slow the run, and tracing systems cut off such a trace."""
 _TEXT_LENGTH = 200
@@ -56,7 +56,10 @@ _TEXT_LENGTH = 200
 class RunTraces:
     """A subscriber that makes a trace of a run, and sends it."""
 
-    def __init__(self, *, secrets: Iterable[str], environment: Mapping[str, str] = os.environ) -> None:
+    def __init__(
+        self, *, secrets: Iterable[str], began_at: int, environment: Mapping[str, str] = os.environ
+    ) -> None:
+        """`began_at` is when the run began, in nanoseconds since 1970."""
         self._redact = Redaction(secrets)
         self._exporter = _SpanExporter()
         self._provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
@@ -65,7 +68,7 @@ class RunTraces:
         names = ("traceparent", "tracestate")
         carrier = {name: environment[name.upper()] for name in names if name.upper() in environment}
         parent = TraceContextTextMapPropagator().extract(carrier)
-        self._run = self._tracer.start_span("batchlic", context=parent, start_time=time_ns())
+        self._run = self._tracer.start_span("batchlic", context=parent, start_time=began_at)
         self._phases: list[tuple[Phase, Span]] = []
         self._batches: dict[tuple[int, str | None], _OpenBatch] = {}
         self._one_in = 1
@@ -233,24 +236,25 @@ class OtlpMetrics:
 
 
 class OtelMeter:
-    """Records measurements with instruments of OpenTelemetry.
+    """Records measurements for OpenTelemetry, which reads counters and gauges when it sends them.
 
-    Their names become those of Prometheus again in a collector, which adds `_total` and the unit.
+    The names of its instruments become those of Prometheus again in a collector, which adds `_total` and the
+    unit.
     """
 
     def __init__(self, provider: MeterProvider) -> None:
         meter = provider.get_meter("batchlic", version("batchlic"))
-        self._counters: dict[str, Counter] = {}
-        self._gauges: dict[str, Any] = {}
+        self._values: dict[str, dict[tuple[str, ...], float]] = {}
         self._histograms: dict[str, Histogram] = {}
         self._attributes: dict[tuple[str, ...], dict[str, str]] = {}
         for one in INSTRUMENTS:
             name, unit = _name_and_unit(one)
+            self._values[one.name] = {}
             match one.kind:
                 case Kind.COUNTER:
-                    self._counters[one.name] = meter.create_counter(name, unit, one.help)
+                    meter.create_observable_counter(name, [partial(self._observed, one)], unit, one.help)
                 case Kind.GAUGE:
-                    self._gauges[one.name] = meter.create_gauge(name, unit, one.help)
+                    meter.create_observable_gauge(name, [partial(self._observed, one)], unit, one.help)
                 case Kind.HISTOGRAM:
                     self._histograms[one.name] = meter.create_histogram(
                         name, unit, one.help, explicit_bucket_boundaries_advisory=SECONDS
@@ -258,15 +262,21 @@ class OtelMeter:
 
     def add(self, instrument: Instrument, labels: tuple[str, ...], value: float = 1) -> None:
         """Increase a counter."""
-        self._counters[instrument.name].add(value, self._named(instrument, labels))
+        values = self._values[instrument.name]
+        values[labels] = values.get(labels, 0) + value
 
     def set(self, instrument: Instrument, labels: tuple[str, ...], value: float) -> None:
         """Set a gauge."""
-        self._gauges[instrument.name].set(value, self._named(instrument, labels))
+        self._values[instrument.name][labels] = value
 
     def observe(self, instrument: Instrument, labels: tuple[str, ...], value: float) -> None:
         """Add a value to a histogram."""
         self._histograms[instrument.name].record(value, self._named(instrument, labels))
+
+    def _observed(self, instrument: Instrument, _options: CallbackOptions) -> list[Observation]:
+        """The values of a counter or gauge. This is called in another thread."""
+        values = list(self._values[instrument.name].items())
+        return [Observation(value, self._named(instrument, labels)) for labels, value in values]
 
     def _named(self, instrument: Instrument, labels: tuple[str, ...]) -> dict[str, str]:
         """The labels with their names."""

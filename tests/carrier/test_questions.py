@@ -9,6 +9,7 @@ from batchlic.carrier.auth import CarrierUnreachable
 from batchlic.carrier.client import AccountError
 from batchlic.carrier.credentials import Secret
 from batchlic.carrier.messages import CallbackListener, CallbackService, Subscription
+from batchlic.carrier.refused_questions import RefusalReason
 from batchlic.errors import CredentialsRejected
 from tests.carrier.script import KEYS, LOGIN, Exchange, client_of
 
@@ -225,3 +226,43 @@ async def test_a_lost_answer_to_a_question_is_reported_as_such() -> None:
     async with client_of(reset) as (client, _):
         with pytest.raises(CarrierUnreachable, match=SUBSCRIPTIONS):
             await client.subscriptions(ACCOUNT)
+
+
+SERVICE = "UnifiedWebService"
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "text"),
+    [
+        (404, f"{SERVICE}.REQUEST_FAILED.AccountNotFound", "Account not found"),
+        (400, f"{SERVICE}.REQUEST_FAILED.AccountName", "wrong"),
+        (400, f"{SERVICE}.INPUT_INVALID.Account.NotDefined", "wrong"),
+        (400, "REQUEST_FAILED.NoAccounts", "wrong"),
+        (403, f"{SERVICE}.REQUEST_FAILED.AccountNotFound", "wrong"),
+        (404, "404", f"There is no account {ACCOUNT}."),
+        (400, "400", "The account does not exist"),
+    ],
+)
+async def test_every_way_to_refuse_an_account_is_known(status: int, code: str, text: str) -> None:
+    async with client_of(says(status, {"errorCode": code, "errorMessage": text})) as (client, _):
+        with pytest.raises(AccountError) as refused:
+            await client.subscriptions(ACCOUNT)
+    assert refused.value.reason is RefusalReason.ACCOUNT
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (403, {"errorCode": "403", "errorMessage": "Forbidden", "errorUrl": ""}),
+        (403, {"errorCode": f"{SERVICE}.REQUEST_FAILED.NotAuthorized", "errorMessage": "no"}),
+        (403, {"fault": {"code": "900908", "message": "Resource forbidden", "description": "x"}}),
+        (403, {"code": "900910", "message": "Insufficient scope"}),
+        (403, {"fault": {"code": 900907, "message": "The requested API is temporarily blocked"}}),
+        (400, {"errorCode": "REQUEST_FAILED.User", "errorMessage": "The user is not authorized"}),
+    ],
+)
+async def test_every_way_to_refuse_a_permission_is_known(status: int, body: object) -> None:
+    async with client_of(says(status, body)) as (client, _):
+        with pytest.raises(AccountError) as refused:
+            await client.subscriptions(ACCOUNT)
+    assert refused.value.reason is RefusalReason.PERMISSION

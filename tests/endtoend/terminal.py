@@ -3,8 +3,6 @@
 import os
 import pty
 import select
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -12,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.endtoend.program import PATIENCE, environment_of
+from tests.forking import Program
 
 
 @dataclass(frozen=True)
@@ -30,27 +29,22 @@ def on_terminal(
     Each line is typed once, when its question is on the screen.
     """
     outer, inner = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "batchlic", *map(str, arguments)],
-        env={**environment_of(settings, cwd), "TERM": "dumb", "COLUMNS": "1000"},
-        cwd=cwd,
-        stdin=inner,
-        stdout=inner,
-        stderr=inner,
-        start_new_session=True,
-    )
-    os.close(inner)
+    environment = {**environment_of(settings, cwd), "TERM": "dumb", "COLUMNS": "1000"}
     text, left, deadline = "", dict(typing), time.monotonic() + PATIENCE
-    try:
-        while chunk := _read(outer, deadline):
-            text += chunk
-            for question in [question for question in left if question in text]:
-                os.write(outer, left.pop(question).encode() + b"\n")
-        return Screen(process.wait(PATIENCE), text)
-    finally:
-        process.kill()
-        process.wait()
-        os.close(outer)
+    with Program(list(map(str, arguments)), environment, cwd, terminal=os.ttyname(inner)) as process:
+        try:
+            while chunk := _read(outer, deadline):
+                if not text:  # the program has opened the terminal, and is to be the only one
+                    os.close(inner)
+                text += chunk
+                for question in [question for question in left if question in text]:
+                    os.write(outer, left.pop(question).encode() + b"\n")
+            process.communicate(PATIENCE)
+        finally:
+            process.kill()
+            os.close(outer)
+    assert process.returncode is not None
+    return Screen(process.returncode, text)
 
 
 def _read(terminal: int, deadline: float) -> str:

@@ -2,8 +2,10 @@
 
 import shutil
 import sqlite3
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,6 +46,12 @@ def everything(home: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in home.rglob("*") if path.is_file()}
 
 
+def crossed(commands: Iterable[Any], files: Sequence[str]) -> list[tuple[Any, str]]:
+    """Every command with one file, and one command with every file: one function tells the files apart."""
+    first, *others = commands
+    return [*((first, file) for file in files), *((command, files[0]) for command in others)]
+
+
 STORE_COMMANDS = {
     "reconcile": ("reconcile", "run"),
     "unjudged": ("callbacks", "unjudged"),
@@ -60,8 +68,9 @@ LEDGER_COMMANDS = {
 LISTENER = {"BATCHLIC_LISTENER_USERNAME": "listener", "BATCHLIC_LISTENER_PASSWORD": "long enough"}
 
 
-@pytest.mark.parametrize("file", ["run/journal.db", "ledger.db", "other.db", "text.db"])
-@pytest.mark.parametrize("name", STORE_COMMANDS)
+@pytest.mark.parametrize(
+    ("name", "file"), crossed(STORE_COMMANDS, ["other.db", "run/journal.db", "ledger.db", "text.db"])
+)
 def test_a_file_that_is_no_store_is_refused_unchanged(home: Path, name: str, file: str) -> None:
     before = everything(home)
     ended = batchlic(*STORE_COMMANDS[name], "--store", file, settings=LISTENER, cwd=home)
@@ -69,8 +78,9 @@ def test_a_file_that_is_no_store_is_refused_unchanged(home: Path, name: str, fil
     assert everything(home) == before
 
 
-@pytest.mark.parametrize("file", ["run/journal.db", "store.db", "other.db", "text.db"])
-@pytest.mark.parametrize("name", LEDGER_COMMANDS)
+@pytest.mark.parametrize(
+    ("name", "file"), crossed(LEDGER_COMMANDS, ["other.db", "run/journal.db", "store.db", "text.db"])
+)
 def test_a_file_that_is_no_ledger_is_refused_unchanged(home: Path, name: str, file: str) -> None:
     before = everything(home)
     ended = batchlic(*LEDGER_COMMANDS[name], "--ledger", file, settings=keys(URL), cwd=home)
@@ -78,9 +88,12 @@ def test_a_file_that_is_no_ledger_is_refused_unchanged(home: Path, name: str, fi
     assert everything(home) == before
 
 
-@pytest.mark.parametrize("file", ["ledger.db", "store.db", "other.db", "text.db"])
 @pytest.mark.parametrize(
-    "command", [("status",), ("export", "--what", "all"), ("resume",), ("audit", "--verify")]
+    ("command", "file"),
+    crossed(
+        [("status",), ("export", "--what", "all"), ("resume",), ("audit", "--verify")],
+        ["other.db", "ledger.db", "store.db", "text.db"],
+    ),
 )
 def test_a_file_that_is_no_journal_is_refused_unchanged(
     home: Path, command: tuple[str, ...], file: str
@@ -106,20 +119,20 @@ def test_a_store_that_does_not_exist_is_an_error_and_is_not_made(home: Path, nam
 
 
 @pytest.mark.parametrize(
-    "left", ["results.parquet", "audit.parquet", "summary.json", "run.log", "journal.db-wal"]
-)
-@pytest.mark.parametrize(
-    "command",
-    [
-        ("status", "run"),
-        ("audit", "run", "--verify"),
-        ("audit", "run", "--device", imei(1)),
-        ("export", "run", "--what", "all"),
-        ("resume", "run"),
-        ("settle", "run", "--as", "failed", "--reason", "x"),
-        ("plan", "fleet.csv", "--account", ACCOUNT, "--sku", FLEXIBLE, "--run-dir", "run"),
-    ],
-    ids=lambda command: " ".join(command[:3]),
+    ("command", "left"),
+    crossed(
+        [
+            ("status", "run"),
+            ("audit", "run", "--verify"),
+            ("audit", "run", "--device", imei(1)),
+            ("export", "run", "--what", "all"),
+            ("resume", "run"),
+            ("settle", "run", "--as", "failed", "--reason", "x"),
+            ("plan", "fleet.csv", "--account", ACCOUNT, "--sku", FLEXIBLE, "--run-dir", "run"),
+        ],
+        ["results.parquet", "audit.parquet", "summary.json", "run.log", "journal.db-wal"],
+    ),
+    ids=lambda given: " ".join(given[:3]) if isinstance(given, tuple) else given,
 )
 def test_a_journal_that_is_lost_is_said_to_be_lost(home: Path, left: str, command: tuple[str, ...]) -> None:
     (home / "run" / "journal.db-wal").touch()

@@ -152,8 +152,15 @@ CLOSED = [
 ]
 
 
-@pytest.mark.parametrize("mode", [0o000, 0o400])
-@pytest.mark.parametrize("command", CLOSED, ids=lambda command: " ".join(command[:2]))
+LISTED = [command for command in CLOSED if {"closed", "closed/*.csv", "."} & set(command)]
+"""The commands that list the folder, which 0o400 allows; to the others, both modes are the same."""
+
+
+@pytest.mark.parametrize(
+    ("mode", "command"),
+    [*((0o000, command) for command in CLOSED), *((0o400, command) for command in LISTED)],
+    ids=lambda given: " ".join(given[:2]) if isinstance(given, tuple) else oct(given),
+)
 def test_a_folder_without_access_is_said(home: Path, command: tuple[str, ...], mode: int) -> None:
     (home / "closed").mkdir()
     (home / "closed" / "results.parquet").write_bytes((home / "run" / "results.parquet").read_bytes())
@@ -176,8 +183,13 @@ NEEDED_BY: dict[str, list[tuple[str, ...]]] = {
 """The commands that need a file of a run."""
 
 
-@pytest.mark.parametrize("kept", [0.0, 0.5, 0.99])
-@pytest.mark.parametrize("name", NEEDED_BY)
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        *(("plan", kept) for kept in (0.0, 0.5, 0.99)),
+        *zip(("rejects", "outcomes", "results", "audit"), (0.0, 0.5, 0.99, 0.0), strict=True),
+    ],
+)
 def test_a_cut_parquet_file_is_said(home: Path, name: str, kept: float) -> None:
     if name == "outcomes":
         (home / "run" / "outcomes.parquet").write_bytes((home / "run" / "rejects.parquet").read_bytes())

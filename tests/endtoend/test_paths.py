@@ -11,7 +11,7 @@ from tests.endtoend.program import ACCOUNT, FLEXIBLE, batchlic, fleet, keys, sta
 from tests.forking import serving
 
 DEVICES = 120
-NAMES = ("a [1] b", "*{c}?", "~", "file:x #1", "site=1 100%20", "-line\nfeed")
+NAMES = ("~/file:x #1/a [1] b", "-line\nfeed/*{c}?/site=1 100%20")
 
 
 def assign(home: Path, url: str, *inventories: str, run_dir: str, ledger: str = "ledger.db") -> None:
@@ -31,7 +31,7 @@ def assign(home: Path, url: str, *inventories: str, run_dir: str, ledger: str = 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_command_takes_a_folder_of_any_name(tmp_path: Path, name: str) -> None:
     inside = tmp_path / name
-    inside.mkdir()
+    inside.mkdir(parents=True)
     fleet(inside / "fleet.csv", DEVICES)
     Store.open(str(inside / "callbacks.db")).close()
     folder = f"./{name}/run"

@@ -23,7 +23,6 @@ from tests.endtoend.program import (
     attempts,
     batchlic,
     begin,
-    begin_as_a_shell_does,
     end,
     environment_of,
     fleet,
@@ -159,15 +158,14 @@ def test_a_signal_while_an_inventory_is_read_leaves_no_run(tmp_path: Path) -> No
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_wait_for_callbacks_as_the_run_ended(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     fleet(tmp_path / "fleet.csv", DEVICES)
     wait = ("--wait-callbacks", "1h", "--store", "store.db")
     with serving(SandboxConfig()) as url:
-        process = begin_as_a_shell_does(*ASSIGN, "--sku", FLEXIBLE, *wait, settings=keys(url), cwd=tmp_path)
-        assert process.stderr is not None
+        process = begin(*ASSIGN, "--sku", FLEXIBLE, *wait, settings=keys(url), cwd=tmp_path)
         assert "Waiting up to 1h" in process.stderr.readline()
         process.send_signal(number)
         ended = end(process)

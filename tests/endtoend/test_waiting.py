@@ -40,11 +40,10 @@ def waited(folder: Path, *options: str, setting: str = "") -> Ended:
     return batchlic(*command, cwd=folder)
 
 
-@pytest.mark.parametrize(("duration", "shown"), [("0s", "0s"), ("0.1", "0.1")])
-def test_a_run_that_hears_of_no_callback_says_so(tmp_path: Path, duration: str, shown: str) -> None:
-    ended = waited(tmp_path, "--wait-callbacks", duration)
+def test_a_run_that_hears_of_no_callback_says_so(tmp_path: Path) -> None:
+    ended = waited(tmp_path, "--wait-callbacks", "0.1")
     assert ended.code == ExitCode.OK
-    assert f"No callback about this run came within {shown}: 3 devices are accepted" in ended.err
+    assert "No callback about this run came within 0.1: 3 devices are accepted" in ended.err
     assert "batchlic callbacks list" in ended.err
     assert "batchlic reconcile run" in ended.err
 
@@ -53,7 +52,6 @@ def test_a_run_that_hears_of_no_callback_says_so(tmp_path: Path, duration: str, 
     ("options", "setting"),
     [
         ((), "[limits]\nrequire_confirmation = true"),
-        (("--require-confirmation",), ""),
         (("--require-confirmation",), "[limits]\nrequire_confirmation = false"),
     ],
 )

@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
+from time import time_ns
 
 import pytest
 
@@ -37,7 +38,7 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Received]:
 def trace(
     events: Iterable[RunEvent], *, secrets: Iterable[str] = (), environment: Mapping[str, str] | None = None
 ) -> RunTraces:
-    traces = RunTraces(secrets=secrets, environment=environment or {})
+    traces = RunTraces(secrets=secrets, began_at=time_ns(), environment=environment or {})
     for event in events:
         traces(event)
     return traces
