@@ -147,7 +147,7 @@ def _write_book(rows: pl.LazyFrame, file: BinaryIO) -> None:
                     is_cut = sheet.write_string(at, column, cell) != 0
                     if is_cut and titles[column] not in COLUMNS:  # a cut identifier is as wrong as before
                         raise UsageError(
-                            f"a cell of the column {titles[column]!r} has {len(cell):,} characters, more than "
-                            "a sheet holds: export the rows as csv"
+                            f"a cell of the column {titles[column]!r} has {len(cell):,} characters, more "
+                            "than a sheet holds: export the rows as csv"
                         )
                 at += 1
