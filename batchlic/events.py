@@ -256,11 +256,16 @@ class EventStream:
 
     def __init__(self) -> None:
         self._channels: list[_Channel] = []
+        self._started: set[str] = set()
         self.problems: list[str] = []
         """What went wrong with subscribers that are detached, as sentences."""
 
     def emit(self, event: RunEvent) -> None:
-        """Tell all subscribers."""
+        """Tell all subscribers. A run starts once, even if its command begins another session of it."""
+        if isinstance(event, RunStarted):
+            if event.run_id in self._started:
+                return
+            self._started.add(event.run_id)
         for channel in self._channels:
             channel.put(event)
 

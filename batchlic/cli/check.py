@@ -102,7 +102,8 @@ def _check_files(
         report.add("plan", lambda: rehearsal.check(whole=whole))
         devices, groups = rehearsal.devices, rehearsal.groups
     if folder is not None:
-        report.add("state folder", lambda: checks.check_state_folder(folder, devices))
+        kept = len(job.inventory.keep) if job is not None else 0
+        report.add("state folder", lambda: checks.check_state_folder(folder, devices, kept))
     if ledger is not None:
         report.add("ledger", lambda: checks.check_ledger_of(job, ledger))
     store = settings.listener_store.get_secret_value() if settings.listener_store else None

@@ -378,7 +378,9 @@ def _next_steps(summary: Summary, folder: Path) -> list[str]:
         lines.append(f"  {_unconfirmed(summary.unconfirmed)}: batchlic reconcile {folder}")
     lines += [f"  {name}: see {folder}/{file}" for name, file in _FILES.items() if name in trouble]
     is_stopped = summary.exit_code in {ExitCode.STOPPED, ExitCode.CREDENTIALS, ExitCode.BUG, ExitCode.USAGE}
-    if (summary.statuses.get(DeviceStatus.PENDING) or is_stopped) and not is_at_work:
+    is_resumable = bool(summary.statuses.get(DeviceStatus.PENDING)) or is_stopped
+    has_advice = "batchlic resume" in (summary.stopped_because or "")
+    if is_resumable and not is_at_work and not has_advice:
         lines.append(f"  Continue: batchlic resume {folder}")
     return lines
 

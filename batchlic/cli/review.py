@@ -55,6 +55,8 @@ def apply(
     folder = RunFolder(run_dir)
     check_wait_options(wait, folder)
     job = job_to_apply(folder)
+    if wait.wait_callbacks is not None:
+        job = job.with_canary(confirmed=True)
     with (
         observers(metrics.table(None if sandbox else job.metrics), job) as events,
         alerts(events, job, run_dir, is_wanted=notify, on_sandbox=sandbox) as check,

@@ -188,7 +188,7 @@ def resume(
                     target,
                     allow_new_ledger=new_ledger,
                     canary_failures=canary_failures,
-                    without_callbacks=True,
+                    canary_confirmed=None if canary_failures is None else False,
                     events=events,
                 )
 

@@ -24,7 +24,7 @@ def after_sending(
 ) -> "Summary":
     """Wait for callbacks as the options say. After those of a canary, the other devices are sent.
 
-    `job` is that of the session that sent.
+    `job` is that of the session that sent, and has the rules for the canary.
     """
     from batchlic.events import Phase
     from batchlic.runs.canary import awaits_callbacks
@@ -32,10 +32,12 @@ def after_sending(
 
     if wait.wait_callbacks is None:
         return summary
-    if summary.stopped_because is not None and awaits_callbacks(folder):
+    if summary.stopped_because is not None and awaits_callbacks(folder, job.canary):
         with events.phase(Phase.WAITING):
-            wait_for_callbacks(wait, folder, is_over=lambda _: not awaits_callbacks(folder))
-        summary = resume(folder, target, canary_failures=job.canary.failures, events=events)
+            wait_for_callbacks(wait, folder, is_over=lambda _: not awaits_callbacks(folder, job.canary))
+        summary = resume(
+            folder, target, canary_failures=job.canary.failures, canary_confirmed=True, events=events
+        )
     if summary.stopped_because is not None:
         return summary
     with events.phase(Phase.WAITING):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Lock
 
 import polars as pl
 
@@ -16,7 +17,8 @@ FRAME_BYTES = 24 << 20
 class Spool:
     """Frames of one schema, appended once, and read back in the same order any number of times.
 
-    If the frames exceed `memory_bytes`, all of them are written to Arrow IPC files in `folder`.
+    If the frames exceed `memory_bytes`, all of them are written to Arrow IPC files in `folder`. Several
+    threads may read at once.
     """
 
     def __init__(self, folder: Path, schema: Schema, memory_bytes: int) -> None:
@@ -27,6 +29,7 @@ class Spool:
         self._heights: list[int] = []
         self._new_frames: list[pl.DataFrame] = []
         self._new_bytes = self._total_bytes = 0
+        self._joining = Lock()
         self.height = 0
 
     @property
@@ -73,14 +76,15 @@ class Spool:
 
     def _join_new_frames(self) -> None:
         """Join the new frames to one, and write all frames to the folder if they exceed `memory_bytes`."""
-        if not self._new_frames:
-            return
-        self._frames.append(pl.concat(self._new_frames, rechunk=True))
-        self._heights.append(sum(frame.height for frame in self._new_frames))
-        self._total_bytes += self._new_bytes
-        self._new_frames, self._new_bytes = [], 0
-        if self._total_bytes > self._memory_bytes:
-            self._frames = [self._written(number, frame) for number, frame in enumerate(self._frames)]
+        with self._joining:
+            if not self._new_frames:
+                return
+            self._frames.append(pl.concat(self._new_frames, rechunk=True))
+            self._heights.append(sum(frame.height for frame in self._new_frames))
+            self._total_bytes += self._new_bytes
+            self._new_frames, self._new_bytes = [], 0
+            if self._total_bytes > self._memory_bytes:
+                self._frames = [self._written(number, frame) for number, frame in enumerate(self._frames)]
 
     def _written(self, number: int, frame: pl.DataFrame | Path) -> Path:
         if isinstance(frame, Path):

@@ -139,7 +139,7 @@ def apply(
     `events` are those of `batchlic.runs.run.start`.
     """
     if folder.journal.exists():
-        return resume(folder, target, events=events)
+        return resume(folder, target, canary_confirmed=waits or None, events=events)
     events = events or EventStream()
     job = job_to_apply(folder)
     connections_for(job.limits.max_concurrency)  # raises if there are too few descriptors

@@ -17,7 +17,7 @@ from batchlic.job import Canary, Job
 from batchlic.journal import JournalQueries
 from batchlic.pool.remaining import remaining
 from batchlic.runs.folder import RunFolder
-from batchlic.runs.identity import inspected, job_of
+from batchlic.runs.identity import inspected
 from batchlic.runs.states import state_frames_of
 
 
@@ -84,9 +84,9 @@ class Gate:
         return f"canary: {figures}; then the other devices were sent"
 
 
-def gate_of(job: Job, folder: RunFolder, journal: JournalQueries) -> Gate | None:
+def gate_of(rules: Canary, folder: RunFolder, journal: JournalQueries) -> Gate | None:
     """The gate after the canary of a run; None if it has no canary, or has begun to send other devices."""
-    if job.canary.devices is None:
+    if rules.devices is None:
         return None
     phases = phase_ranges(folder.plan)
     if len(phases) < 2:  # all devices are in the canary
@@ -94,11 +94,11 @@ def gate_of(job: Job, folder: RunFolder, journal: JournalQueries) -> Gate | None
     canary, others = phases
     if next(journal.attempts(batches=others), None) is not None:
         return None
-    return Gate(job.canary, folder, journal, canary)
+    return Gate(rules, folder, journal, canary)
 
 
-def awaits_callbacks(folder: RunFolder) -> bool:
+def awaits_callbacks(folder: RunFolder, rules: Canary) -> bool:
     """Whether the run in a folder has sent its canary, and lacks nothing but callbacks about it."""
     with inspected(folder) as journal:
-        gate = gate_of(job_of(journal.identity), folder, journal)
+        gate = gate_of(rules, folder, journal)
         return gate is not None and isinstance(gate.objection(), NotConfirmed)

@@ -42,6 +42,9 @@ BYTES_PER_DEVICE = 300
 A run of 25,000 devices was seen to leave 30; a limit that is hit often and long error texts take more.
 """
 
+BYTES_PER_KEPT_CELL = 100
+"""Disk room of a kept cell: a scratch file while the run is planned, kept.parquet, rejects and results."""
+
 LITTLE_ROOM = 2**30
 """Bytes of free disk below which there is a warning, if the number of devices is not known."""
 
@@ -274,8 +277,11 @@ def check_descriptors(max_concurrency: int) -> Iterator[Finding]:
         yield ok("open files", f"enough for {counted(connections, 'request')} in flight")
 
 
-def check_state_folder(folder: Path, devices: int | None) -> Iterator[Finding]:
-    """Whether runs can be written, by nobody else, and whether there is room; `devices` if that is known."""
+def check_state_folder(folder: Path, devices: int | None, kept_columns: int = 0) -> Iterator[Finding]:
+    """Whether runs can be written, by nobody else, and whether there is room.
+
+    `devices` is None if their number is not known. `kept_columns`: how many columns the job keeps.
+    """
     place = _existing(folder)
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
         yield error(
@@ -286,15 +292,15 @@ def check_state_folder(folder: Path, devices: int | None) -> Iterator[Finding]:
         yield warning("state folder", f"{folder}: others may write here: chmod 700 {folder}")
     else:
         yield ok("state folder", f"{folder}{'' if folder.exists() else ', which the first run makes'}")
-    yield _room(place, devices)
+    yield _room(place, devices, BYTES_PER_DEVICE + kept_columns * BYTES_PER_KEPT_CELL)
 
 
-def _room(place: Path, devices: int | None) -> Finding:
+def _room(place: Path, devices: int | None, bytes_per_device: int) -> Finding:
     free = shutil.disk_usage(place).free
-    needed = LITTLE_ROOM if devices is None else devices * BYTES_PER_DEVICE
+    needed = LITTLE_ROOM if devices is None else devices * bytes_per_device
     text = f"{free / 1e9:,.1f} GB free at {place}"
     if devices is None:
-        text += f", room for {counted(free // BYTES_PER_DEVICE, 'device')}"
+        text += f", room for {counted(free // bytes_per_device, 'device')}"
     else:
         text += f"; {counted(devices, 'device')} may take {needed / 1e9:,.1f} GB"
     if free >= needed:

@@ -18,7 +18,7 @@ from batchlic.job import Job
 from batchlic.journal import Journal, JournalQueries, SessionEnd
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import sha256_of
-from batchlic.runs.kept import kept_of, note_on_kept
+from batchlic.runs.kept import kept_of, with_note_on_kept
 from batchlic.runs.ledger_sync import ledger_sync
 from batchlic.runs.report_data import write_at_end
 from batchlic.runs.signals import finishing
@@ -105,7 +105,6 @@ def _stage(
     kept = kept_of(folder, journal)
     states = device_states(folder.plan, journal, read_outcomes(outcomes), kept)
     statuses = write_results(staged_path(folder.results), states, kept)
-    notes = [*notes, *(note for note in note_on_kept(kept) if note not in notes)]
     write_audit(staged_path(folder.audit), journal)
     if not statuses.keys() & _UNDECIDED and not is_bug(stopped):
         stopped = None  # everything was done before the stop took effect
@@ -114,7 +113,9 @@ def _stage(
     end = SessionEnd(started_at, ended_at, _exit_code(job, journal, statuses, stopped))
     summary = summarize(journal, statuses, end, stopped)
     unconfirmed = statuses.get(DeviceStatus.ACCEPTED, 0) if job.limits.require_confirmation else 0
-    summary = msgspec.structs.replace(summary, unconfirmed=unconfirmed, notes=[*summary.notes, *notes])
+    summary = msgspec.structs.replace(
+        summary, unconfirmed=unconfirmed, notes=[*summary.notes, *with_note_on_kept(notes, kept)]
+    )
     write_summary(staged_path(folder.summary), summary)
     recorded = [folder.rejects, *folder.session_files]
     if outcomes.exists():

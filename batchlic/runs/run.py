@@ -239,13 +239,14 @@ def resume(
     *,
     allow_new_ledger: bool = False,
     canary_failures: int | None = None,
-    without_callbacks: bool = False,
+    canary_confirmed: bool | None = None,
     events: EventStream | None = None,
 ) -> Summary:
     """Continue a run from the end of its journal. A finished run stays as it is.
 
-    `canary_failures` are the devices of the canary that may fail, instead of the number that the run began
-    with. `without_callbacks`: its outcomes need not be known. Raises UsageError for a run without a canary.
+    `canary_failures` are the devices of the canary that may fail. `canary_confirmed` says whether callbacks
+    must have reported its outcomes. For None, the run has the rule that it began with. Raises UsageError if
+    `canary_failures` is given for a run without a canary.
     """
     events = events or EventStream()
     if not folder.path.is_dir():
@@ -259,8 +260,9 @@ def resume(
         if canary_failures is not None:
             if job.canary.devices is None:
                 raise UsageError(f"{folder.path}: --canary-failures: this run has no canary")
-            confirmed = job.canary.confirmed and not without_callbacks
-            job = job.with_canary(failures=canary_failures, confirmed=confirmed)
+            job = job.with_canary(failures=canary_failures)
+        if canary_confirmed is not None:
+            job = job.with_canary(confirmed=canary_confirmed)
         with folder.job_lock(job.name):
             return continue_run(job, folder, target, journal, events)
 
@@ -277,7 +279,7 @@ def continue_run(
     refuse_changed_plan(folder, journal.identity)
     if is_finished(journal):
         return final_summary(job, folder, journal)
-    gate = gate_of(job, folder, journal)
+    gate = gate_of(job.canary, folder, journal)
     if gate is not None and not gate.is_open_to_requests(job) and (objection := gate.objection()):
         remove_report(folder)
         return submit(job, folder, target, journal, events, stopped=objection)

@@ -173,7 +173,7 @@ async def _send(
             stopped = await _deliver(pool, observation, live, events, sequences, before=prepare)
         else:
             stopped = None
-            gate = gate_of(job, folder, journal)
+            gate = gate_of(job.canary, folder, journal)
             for number, phase in enumerate(read_phases(folder.plan, job.inventory.id_kind)):
                 pool = pool_of(login_delay_s=0.0 if number else login_delay_s)
                 left = remaining(phase, journal, job.resendable_skus, on_accepted=pool.refusals.accepted)

@@ -142,6 +142,12 @@ def _write_book(rows: pl.LazyFrame, file: BinaryIO) -> None:
                 raise UsageError(f"more rows than a sheet holds ({XLSX_ROWS:,}): export them as csv")
             for cells in frame.cast(pl.String).iter_rows():
                 for column, cell in enumerate(cells):
-                    if cell is not None:
-                        sheet.write_string(at, column, cell)
+                    if cell is None:
+                        continue
+                    is_cut = sheet.write_string(at, column, cell) != 0
+                    if is_cut and titles[column] not in COLUMNS:  # a cut identifier is as wrong as before
+                        raise UsageError(
+                            f"a cell of the column {titles[column]!r} has {len(cell):,} characters, more "
+                            "than a sheet holds: export the rows as csv"
+                        )
                 at += 1

@@ -90,6 +90,11 @@ def test_the_headline_says_how_a_run_ended_and_what_to_do(changes: dict[str, obj
     assert text in describe(summary(**changes), Path("runs/r"))
 
 
+def test_a_reason_that_says_how_to_resume_is_the_only_advice() -> None:
+    reason = "the canary failed: batchlic resume runs/r --canary-failures 1"
+    assert "Continue" not in describe(summary(exit_code=6, stopped_because=reason), Path("runs/r"))
+
+
 def test_the_output_names_the_file_of_each_problem() -> None:
     text = describe(summary(), Path("runs/r"))
     assert "rejected: see runs/r/rejects.parquet" in text

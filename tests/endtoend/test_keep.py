@@ -141,10 +141,11 @@ def test_other_columns_to_keep_neither_refuse_nor_change_a_run(tmp_path: Path) -
         assert at.kept() == expected(1, 2)
 
 
-def test_without_kept_parquet_a_run_ends_with_null_and_a_note(tmp_path: Path) -> None:
+def test_without_kept_parquet_a_run_ends_with_null_and_a_note_until_it_is_back(tmp_path: Path) -> None:
     with home(tmp_path) as at:
         at.fleet(1, 2)
         at(*ASSIGN, *KEEP)
+        stored = (tmp_path / "run/kept.parquet").read_bytes()
         for name in ("kept.parquet", "results.parquet"):
             (tmp_path / "run" / name).unlink()
         assert at("resume", "run").code == 0
@@ -153,6 +154,11 @@ def test_without_kept_parquet_a_run_ends_with_null_and_a_note(tmp_path: Path) ->
         assert note.startswith("site, customer: null")
         verified = at("audit", "run", "--verify")
         assert (verified.code, "kept.parquet" in verified.err) == (3, True)
+        (tmp_path / "run/kept.parquet").write_bytes(stored)
+        (tmp_path / "run/results.parquet").unlink()
+        assert at("resume", "run").code == 0
+        assert at.kept() == expected(1, 2)
+        assert not any("kept.parquet" in note for note in summary(tmp_path / "run")["notes"])
 
 
 def test_a_reviewed_plan_is_applied_with_them_unless_they_were_changed(tmp_path: Path) -> None:
@@ -179,13 +185,13 @@ def test_a_device_that_only_the_ledger_has_keeps_nothing(tmp_path: Path) -> None
         assert at.kept() == {**expected(2, 3, 4), imei(1): (None, None)}
 
 
-@pytest.mark.parametrize("name", ["status", "ICCID", "Reason", "plan_row", "site,row"])
+@pytest.mark.parametrize("name", ["status", "ICCID", "plan_row", "site,row", "Account Name"])
 def test_the_name_of_another_column_is_exit_2_with_the_way_out(tmp_path: Path, name: str) -> None:
     (tmp_path / "fleet.csv").write_text(f"IMEI,{name},site\n{imei(1)},a,b\n")
     refused = batchlic("plan", "fleet.csv", *TARGET, "--run-dir", "run", "--keep", name, cwd=tmp_path)
     own = name.rpartition(",")[2]
     assert refused.code == 2
-    assert f"--keep inventory_{own.casefold()}={own}" in refused.err
+    assert f"--keep inventory_{own.casefold().replace(' ', '_')}={own}" in refused.err
     assert not (tmp_path / "run").exists()
 
 

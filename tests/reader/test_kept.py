@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime, time
@@ -67,6 +68,35 @@ def test_typed_cells_are_kept_as_text(tmp_path: Path) -> None:
         assert kept(tmp_path, content.getvalue(), *TYPED) == TEXTS
 
 
+def test_bytes_are_kept_as_text_in_the_encodings_of_text_files(tmp_path: Path) -> None:
+    sites = ["Köln".encode(), "Köln".encode("cp1252"), b"\x81", None]
+    table = pl.DataFrame({"imei": [imei(number) for number in range(4)], "site": sites})
+    stored = io.BytesIO()
+    table.write_parquet(stored)
+    assert kept(tmp_path, stored.getvalue(), "site") == [("Köln",), ("Köln",), ("\x81",), (None,)]
+
+
+def test_threads_that_read_at_once_join_the_new_rows_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Polars maps frames of rejects in several threads."""
+    rows = spool.Spool(tmp_path, {"site": pl.String()}, 1000)
+    rows.append(pl.DataFrame({"site": ["a", "b"]}))
+    other = threading.Thread(target=lambda: rows.gathered(pl.Series([1])))
+    concat = pl.concat
+
+    def slow_concat(*frames: Any, **options: Any) -> Any:  # noqa: ANN401
+        monkeypatch.undo()
+        other.start()
+        other.join(0.1)  # it waits for this thread, or joins the rows, too
+        return concat(*frames, **options)
+
+    monkeypatch.setattr(pl, "concat", slow_concat)
+    assert rows.gathered(pl.Series([0])).rows() == [("a",)]
+    other.join()
+    assert [frame.height for frame in rows.frames()] == [2]
+
+
 def test_cells_of_a_workbook_are_kept_as_text_and_dates_as_dates(tmp_path: Path) -> None:
     file = io.BytesIO()
     with xlsxwriter.Workbook(file) as book:
@@ -89,12 +119,12 @@ def test_cells_of_a_workbook_are_kept_as_text_and_dates_as_dates(tmp_path: Path)
 def test_values_of_json_are_kept_as_they_are_written(tmp_path: Path) -> None:
     lines = [
         f'{{"imei": "{imei(0)}", "site": "007", "n": 12345678901234567890123, "x": 1.50, "ok": true}}',
-        f'{{"imei": "{imei(1)}", "site": "", "n": null, "place": {{"city": "Köln"}}, "tags": ["a", 1]}}',
+        f'{{"imei": "{imei(1)}", "n": null, "place": {{"city": "Köln"}}, "tags": ["ä", 1.50, {{"b": 1E5}}]}}',
     ]
     columns = ("site", "n", "x", "ok", "place.city", "tags")
     assert kept(tmp_path, "\n".join(lines).encode(), *columns) == [
         ("007", "12345678901234567890123", "1.50", "true", None, None),
-        (None, None, None, None, "Köln", '["a", 1]'),
+        (None, None, None, None, "Köln", '["ä", 1.50, {"b": 1E5}]'),
     ]
     around = json.dumps({"customer": "ACME", "devices": [{"imei": imei(0)}, {"imei": imei(1)}]})
     assert kept(tmp_path, around.encode(), "customer") == [("ACME",), ("ACME",)]

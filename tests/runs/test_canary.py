@@ -11,6 +11,7 @@ import pytest
 from batchlic.callbacks.store import Store
 from batchlic.chunker import DeviceStatus
 from batchlic.errors import ExitCode, UsageError
+from batchlic.events import EventStream, RunEvent, RunStarted, SessionEnded
 from batchlic.job import Canary, Job
 from batchlic.runs.apply import apply
 from batchlic.runs.canary import Gate, awaits_callbacks
@@ -123,7 +124,7 @@ def test_callbacks_about_the_canary_are_enough_whatever_else_is_in_doubt(tmp_pat
         job = with_canary(job_of(tmp_path, rows(*range(40))), 5, confirmed=True)
         stopped = start(job, folder, at, run_id="run")
         assert stopped.statuses == {"in_doubt": 3, "accepted": 5, "pending": 32}
-        assert awaits_callbacks(folder)
+        assert awaits_callbacks(folder, job.canary)
         canary = pl.read_parquet(folder.plan).filter(pl.col("phase") == 1)
         [attempt] = attempts(folder.path)
         later = attempt.started_at + 1
@@ -136,7 +137,7 @@ def test_callbacks_about_the_canary_are_enough_whatever_else_is_in_doubt(tmp_pat
             assert "the outcome of 1 of its 5 devices" in (resume(folder, at).stopped_because or "")
             store.write(messages[4:])
             reconcile(folder, store)
-        assert not awaits_callbacks(folder)
+        assert not awaits_callbacks(folder, job.canary)
         assert resume(folder, at).statuses == {"in_doubt": 3, "confirmed": 5, "accepted": 32}
 
 
@@ -203,8 +204,41 @@ def test_the_same_command_may_allow_more_failures_but_no_other_canary(tmp_path: 
             start(job, folder, target, run_id="run")
         again = start(with_canary(job, 10, failures=1), folder, target, run_id="run")
         assert "the outcome of 9 of its 10 devices was not known" in (again.stopped_because or "")
-        resumed = resume(folder, target, canary_failures=1, without_callbacks=True)
+        resumed = resume(folder, target, canary_failures=1, canary_confirmed=False)
         assert resumed.statuses == {"accepted": 299, "failed": 1}
+
+
+def test_a_later_session_waits_for_callbacks_by_its_own_rules(tmp_path: Path) -> None:
+    folder, job = RunFolder(tmp_path / "run"), job_of(tmp_path, rows(*range(300)))
+    with carrier(poison=bad(0)) as target:
+        start(with_canary(job, 10), folder, target, run_id="run")
+        waiting = with_canary(job, 10, failures=1, confirmed=True)
+        again = start(waiting, folder, target, run_id="run")
+        assert "the outcome of 9 of its 10 devices was not known" in (again.stopped_because or "")
+        assert awaits_callbacks(folder, waiting.canary)
+        resumed = resume(folder, target, canary_failures=1, canary_confirmed=True)
+        assert resumed.stopped_because == again.stopped_because
+
+
+def test_apply_that_continues_waits_for_callbacks_if_its_caller_does(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    job = with_canary(job_of(tmp_path, rows(*range(40)), give_up_after=1), 5)
+    with carrier() as target:
+        planned(job, folder, target)
+        away = Target(target.name, "http://127.0.0.1:9/api", target.credentials, ())
+        assert apply(folder, away, run_id="run").exit_code == ExitCode.STOPPED
+        stopped = apply(folder, target, run_id="again", waits=True)
+    assert stopped.statuses == {"accepted": 5, "pending": 35}
+
+
+def test_a_run_starts_once_for_its_observers_whatever_its_sessions_are(tmp_path: Path) -> None:
+    folder, events, seen = RunFolder(tmp_path / "run"), EventStream(), list[RunEvent]()
+    job = with_canary(job_of(tmp_path, rows(*range(40))), 5, confirmed=True)
+    with carrier() as target, events.attached("test", seen.append):
+        start(job, folder, target, run_id="run", events=events)
+        resume(folder, target, canary_failures=0, canary_confirmed=False, events=events)
+    assert [event.is_resumed for event in seen if isinstance(event, RunStarted)] == [False]
+    assert [int(event.exit_code) for event in seen if isinstance(event, SessionEnded)] == [6, 0]
 
 
 def test_a_decision_about_a_canary_is_refused_for_a_run_without_one(tmp_path: Path) -> None:

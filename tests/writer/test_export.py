@@ -160,3 +160,13 @@ def test_more_rows_than_a_sheet_holds_are_refused(tmp_path: Path, monkeypatch: p
     with pytest.raises(UsageError, match=r"6 rows do not fit a sheet, which holds 3: export them as csv"):
         export(folder, Selection.REJECTS, Format.XLSX, tmp_path / "rejects.xlsx")
     assert not (tmp_path / "rejects.xlsx").exists()
+
+
+def test_a_kept_cell_too_long_for_a_sheet_is_refused_and_not_cut(tmp_path: Path) -> None:
+    row = dict.fromkeys(COLUMNS, "x" * 40_000)
+    assert write_export(pl.LazyFrame(row), Format.XLSX, tmp_path / "wrong.xlsx") == 1
+    fits, cut = (pl.LazyFrame(row | {"site": "x" * length}) for length in (32_767, 32_768))
+    assert write_export(fits, Format.XLSX, tmp_path / "rows.xlsx") == 1
+    with pytest.raises(UsageError, match=r"'site' has 32,768 characters.*as csv"):
+        write_export(cut, Format.XLSX, tmp_path / "cut.xlsx")
+    assert not (tmp_path / "cut.xlsx").exists()

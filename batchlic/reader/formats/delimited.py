@@ -17,7 +17,7 @@ from batchlic.errors import InventoryError
 from batchlic.reader.columns import layout
 from batchlic.reader.columns.layout import Layout
 from batchlic.reader.inputs import streams
-from batchlic.reader.inputs.encodings import with_newlines
+from batchlic.reader.inputs.encodings import decoded, with_newlines
 from batchlic.reader.inventory import LONG, SHIFTED, SHORT, UNEVEN, Block, Ending, Inventory, empty
 from batchlic.reader.options import ReadOptions
 from batchlic.reader.roles import TARGETS
@@ -97,7 +97,7 @@ def _sniff(source: streams.Opened, options: ReadOptions) -> _Table | None:
     """The dialect and the layout of a text, found in its first records; None if it has none."""
     is_whole = len(source.head) < streams.HEAD_BYTES
     whole_lines = source.head if is_whole else source.head.rpartition(b"\n")[0] or source.head
-    lines = [f"{line}\n" for line in _utf8(whole_lines).decode().split("\n")]
+    lines = [f"{line}\n" for line in decoded(whole_lines).split("\n")]
     start = next((number for number, line in enumerate(lines) if line.strip("\n" + BLANKS)), None)
     if start is None:
         return None
@@ -221,7 +221,7 @@ class _Parser:
     def parse(self, block: bytes) -> pl.DataFrame:
         """The rows of a block that ends with a newline."""
         if not block.isascii():
-            block = _utf8(block)
+            block = decoded(block).encode()
         if MARK.encode() in block:
             return self._parse_slowly(block)
         marked = block.replace(b"\n", self._mark.encode() + b"\n")
@@ -347,17 +347,3 @@ class _Parser:
                 pl.Series(UNEVEN, texts, pl.String),
             ]
         )
-
-
-def _utf8(block: bytes) -> bytes:
-    """The block as UTF-8. Bytes in another encoding are read as Windows-1252, or else as Latin-1."""
-    try:
-        block.decode()
-    except UnicodeDecodeError:
-        pass
-    else:
-        return block
-    try:
-        return block.decode("cp1252").encode()
-    except UnicodeDecodeError:
-        return block.decode("latin-1").encode()

@@ -13,7 +13,7 @@ import polars as pl
 
 from batchlic.errors import InventoryError
 from batchlic.reader.columns import contents, layout, matching
-from batchlic.reader.formats.json_rows import JsonText, Object, Path, blocks, is_json
+from batchlic.reader.formats.json_rows import JsonText, Number, Object, Path, blocks, is_json
 from batchlic.reader.inputs.streams import Opened
 from batchlic.reader.inventory import Block, Inventory, block_of, empty
 from batchlic.reader.options import ReadOptions
@@ -251,8 +251,26 @@ def _text(value: object) -> str | None:
     """A value as text. Half a surrogate pair becomes `?`: JSON allows it, and UTF-8 does not."""
     if value is None:
         return None
-    text = json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list | bool) else str(value)
+    text = str(value)
+    if isinstance(value, dict | list | bool):
+        try:
+            text = _as_json(value)
+        except RecursionError:  # hundreds of lists in lists
+            text = json.dumps(value, ensure_ascii=False)
     return text.encode("utf-8", "replace").decode()
+
+
+def _as_json(value: object) -> str:
+    """A value as JSON, its numbers as they are written."""
+    match value:
+        case Number():
+            return value
+        case list():
+            return f"[{', '.join(map(_as_json, value))}]"
+        case dict():
+            return f"{{{', '.join(f'{_as_json(key)}: {_as_json(inner)}' for key, inner in value.items())}}}"
+        case _:
+            return json.dumps(value, ensure_ascii=False)
 
 
 # -- lists of cells -------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from batchlic.reader import scans
 from batchlic.reader.columns import matching
 from batchlic.reader.formats import arrow_stream
 from batchlic.reader.inputs import streams
+from batchlic.reader.inputs.encodings import decoded
 from batchlic.reader.inventory import Block, Inventory
 from batchlic.reader.options import ReadOptions
 from batchlic.reader.roles import Role, kept_cell
@@ -211,7 +212,9 @@ def _unchanged(cell: pl.Expr, dtype: pl.DataType) -> pl.Expr:
         is_whole = (cell.abs() <= EXACT) & (cell == cell.round())
         text = pl.when(is_whole).then(cell.cast(pl.Int64, strict=False).cast(pl.String))
         return text.when(cell.is_not_nan()).then(cell.cast(pl.String))
-    return as_text(cell, dtype) if isinstance(dtype, pl.Duration) else cell.cast(pl.String, strict=False)
+    if dtype == pl.Binary or isinstance(dtype, pl.Duration):
+        return as_text(cell, dtype)
+    return cell.cast(pl.String, strict=False)
 
 
 EXACT = 2.0**53
@@ -226,7 +229,7 @@ def as_text(cell: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     number is exact: its text has no fraction of zeros.
     """
     if dtype == pl.Binary:
-        return cell.cast(pl.String, strict=False)
+        return cell.map_batches(_decoded, return_dtype=pl.String, is_elementwise=True)
     if isinstance(dtype, pl.Duration):
         return cell.dt.to_string("iso")
     if isinstance(dtype, pl.Decimal):
@@ -246,3 +249,11 @@ def as_text(cell: pl.Expr, dtype: pl.DataType) -> pl.Expr:
         .when(cell.is_not_nan())
         .then(cell.cast(pl.String))
     )
+
+
+def _decoded(cells: pl.Series) -> pl.Series:
+    """Bytes as text, in the encodings of text files."""
+    try:
+        return cells.cast(pl.String)
+    except pl.exceptions.PolarsError:  # no UTF-8
+        return pl.Series(cells.name, [cell if cell is None else decoded(cell) for cell in cells], pl.String)

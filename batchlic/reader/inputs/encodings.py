@@ -3,6 +3,7 @@
 import codecs
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import BinaryIO
 
@@ -97,3 +98,11 @@ def _to_utf8(stream: BinaryIO, encoding: str) -> Iterator[bytes]:
     while chunk := stream.read(CHUNK_BYTES):
         yield decoder.decode(chunk).encode("utf-8", "replace")
     yield decoder.decode(b"", final=True).encode("utf-8", "replace")
+
+
+def decoded(content: bytes) -> str:
+    """Bytes as text: UTF-8, or else Windows-1252, or else Latin-1."""
+    for encoding in ("utf-8", "cp1252"):
+        with suppress(UnicodeDecodeError):
+            return content.decode(encoding)
+    return content.decode("latin-1")
