@@ -60,7 +60,7 @@ sample: $(INSTALLED) ## generate a large inventory: make sample ROWS=1000000 [OU
 	@$(BIN)/python sample_data/generate.py --rows $(or $(ROWS),1000000) --out $(or $(OUT),fleet-$(or $(ROWS),1000000).csv)
 
 soak: $(INSTALLED) ## simulate runs with random faults: make soak [SCENARIOS=10000] [SEED=0]
-	@SCENARIOS=$(or $(SCENARIOS),10000) SEED=$(or $(SEED),0) $(BIN)/pytest -n $(WORKERS) -q tests/simulation
+	@SCENARIOS=$(or $(SCENARIOS),10000) SEED=$(or $(SEED),0) $(BIN)/pytest -n $(WORKERS) --dist loadfile -q tests/simulation
 
 fuzz: $(INSTALLED) ## run property tests longer, and plan random files of all formats: make fuzz [EXAMPLES=1000] [ROWS=1000000] [SEED=…]
 	@EXAMPLES=$(or $(EXAMPLES),1000) $(BIN)/pytest -n $(WORKERS) --dist worksteal -m hypothesis
