@@ -3,33 +3,20 @@
 Each measurement has its own process. Compare figures of one run of the benchmark only.
 """
 
-import argparse
-import os
 import subprocess
 import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
-
-import polars as pl
 
 from batchlic.sandbox.config import SandboxConfig
 from batchlic.sandbox.embedded import embedded
-from tests.benchmarks.ledger import ENVIRONMENT, FLAGS, REPOSITORY, measure
+from tests.benchmarks.ledger import ENVIRONMENT, FLAGS, REPOSITORY, compare_sizes, measure
 
 LOGIN = [f"BATCHLIC_{name}" for name in ("CLIENT_ID", "CLIENT_SECRET", "USERNAME", "PASSWORD")]
 KEEP = ["--keep", "site,asset id"]
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("rows", type=int, nargs="*", default=[1_000_000, 10_000_000])
-    arguments.add_argument("--folder", type=Path, help="folder for all files (default: a temporary one)")
-    chosen = arguments.parse_args()
-    print(f"{os.cpu_count()} cores, polars {pl.__version__}")
-    print(f"{'rows':>12} {'':>34} {'wall s':>8} {'CPU s':>8} {'peak MB':>8} {'of plain':>9}", flush=True)
-    for rows in chosen.rows:
-        with TemporaryDirectory(prefix="batchlic-bench-", dir=chosen.folder) as folder:
-            compare(rows, Path(folder))
+    compare_sizes(__doc__, compare)
 
 
 def compare(rows: int, folder: Path) -> None:

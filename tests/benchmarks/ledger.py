@@ -7,7 +7,7 @@ import argparse
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,7 +22,12 @@ FLAGS = ["--account", ACCOUNT, "--sku", SKU]
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__)
+    compare_sizes(__doc__, compare)
+
+
+def compare_sizes(description: str | None, compare_one: Callable[[int, Path], None]) -> None:
+    """Compare with each number of rows that the command line gives, each time in an empty folder."""
+    arguments = argparse.ArgumentParser(description=description)
     arguments.add_argument("rows", type=int, nargs="*", default=[1_000_000, 10_000_000])
     arguments.add_argument("--folder", type=Path, help="folder for all files (default: a temporary one)")
     chosen = arguments.parse_args()
@@ -30,7 +35,7 @@ def main() -> None:
     print(f"{'rows':>12} {'':>34} {'wall s':>8} {'CPU s':>8} {'peak MB':>8} {'of plain':>9}", flush=True)
     for rows in chosen.rows:
         with TemporaryDirectory(prefix="batchlic-bench-", dir=chosen.folder) as folder:
-            compare(rows, Path(folder))
+            compare_one(rows, Path(folder))
 
 
 def compare(rows: int, folder: Path) -> None:
