@@ -5,6 +5,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import psutil
 import pytest
 
 from batchlic.sandbox.config import SandboxConfig
@@ -180,9 +181,9 @@ def test_a_signal_ends_a_query_that_runs(tmp_path: Path, postgresql: PostgreSQL,
     def is_reading(pid: int) -> bool:
         if kind == "postgresql":
             return bool(postgresql.execute(active))
-        return any(str(file.readlink()).endswith("fleet.db") for file in Path(f"/proc/{pid}/fd").iterdir())
+        return any(file.path.endswith("fleet.db") for file in psutil.Process(pid).open_files())
 
-    active = "SELECT 1 FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)%' AND pid <> pg_backend_pid()"
+    active = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
     database = "fleet.db"
     if kind == "postgresql":
         database = postgresql.url()
