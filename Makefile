@@ -97,7 +97,7 @@ bench-pace: $(INSTALLED) ## measure the limiter under known kinds of limits, com
 bench-limiter: $(INSTALLED) ## measure the limiter under limits drawn at random: make bench-limiter [RANDOM=200] [SEED=1]
 	@PYTHONPATH=. $(BIN)/python -m tests.benchmarks.limiter --random $(or $(RANDOM),200) --seed $(or $(SEED),1)
 
-plot-limiter: $(INSTALLED) ## draw what the limiter does under each kind of limit, for docs/limiter.md
+plot-limiter: $(INSTALLED) ## draw what the limiter does under each kind of limit, for docs/explanation/limiter.md
 	@PYTHONPATH=. $(BIN)/python -m tests.benchmarks.limiter.plots
 
 bench-journal: $(INSTALLED) ## measure the journal: time per batch, resuming 100,000 batches, size on disk
@@ -118,8 +118,8 @@ bench-runs: $(INSTALLED) ## measure listing many runs: make bench-runs [RUNS="10
 test-callbacks: $(INSTALLED) ## test a whole run with callbacks: make test-callbacks [DEVICES=100000]
 	@LOOP_DEVICES=$(or $(DEVICES),100000) $(BIN)/pytest -q tests/callbacks/test_loop.py
 
-docs-answers: $(INSTALLED) ## write docs/answers.md from the tables of answers
-	@$(BIN)/python -m batchlic.carrier.rules_page > docs/answers.md
+docs-answers: $(INSTALLED) ## write docs/reference/answers.md from the tables of answers
+	@$(BIN)/python -m batchlic.carrier.rules_page > docs/reference/answers.md
 
 screenshots: $(INSTALLED) ## make the pictures in docs/images from runs against the sandbox (needs Chromium, 5 minutes)
 	@PYTHONPATH=. $(BIN)/python tests/web/screenshots.py

@@ -216,7 +216,7 @@ class Syncing(Table):
 
 
 class Canary(Table):
-    """The devices that are sent first; the others only if these come out well (docs/canary.md)."""
+    """The devices that are sent first; the others only if these come out well (docs/how-to/canary.md)."""
 
     devices: Annotated[str, BeforeValidator(as_canary)] | None = None
     """How many: a number, or a percentage of the devices to send; None: no canary."""
@@ -266,7 +266,7 @@ class LedgerUse(Table):
 
 
 class Approval(Table):
-    """Whether a second person approves the plan before anything is sent (docs/review.md)."""
+    """Whether a second person approves the plan before anything is sent (docs/how-to/review.md)."""
 
     required: bool = False
     """Send only a plan that another user of the operating system has approved."""

@@ -41,10 +41,11 @@ from tests.reader.builders import ACCOUNT, iccid, imei
 from tests.reader.databases import duckdb_file, postgresql_table, sqlite_file
 
 ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
 README = (ROOT / "README.md").read_text()
 PAGES = [
     *sorted(ROOT.glob("*.md")),
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted(DOCS.rglob("*.md")),
     ROOT / "jobs" / "schedule" / "README.md",
     ROOT / "sample_data" / "README.md",
 ]
@@ -54,7 +55,7 @@ def blocks(language: str, text: str = README) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
-KEEP, CANARY = ((ROOT / "docs" / name).read_text() for name in ("keep.md", "canary.md"))
+KEEP, CANARY = ((DOCS / "how-to" / name).read_text() for name in ("keep.md", "canary.md"))
 
 
 def commands(program: str, text: str = README) -> list[str]:
@@ -107,7 +108,7 @@ def test_the_snippets_run(snippet: str, checkout: Path) -> None:
 def test_the_commands_of_the_page_on_databases_run(
     tmp_path: Path, postgresql: PostgreSQL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page = (ROOT / "docs" / "databases.md").read_text()
+    page = (DOCS / "how-to" / "databases.md").read_text()
     written = "postgresql://reader@db.example.com/inventory"
     address = postgresql.new_database("inventory")
     [job] = blocks("toml", page)
@@ -235,7 +236,7 @@ def test_every_exit_code_is_explained() -> None:
     ],
 )
 def test_every_key_of_a_job_file_is_documented(heading: str, table: type[BaseModel]) -> None:
-    section = (ROOT / "docs" / "jobs.md").read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
+    section = (DOCS / "reference" / "jobs.md").read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
     documented = set(re.findall(r"`([a-z_]+)`", "".join(re.findall(r"^\|([^|]*)\|", section, re.MULTILINE))))
     keys = {name for name, field in table.model_fields.items() if not _is_table(field.annotation)}
     assert documented == keys
@@ -262,7 +263,7 @@ def test_every_field_of_the_summary_is_documented() -> None:
 
 
 def _first_cells(file: str) -> list[str]:
-    section = (ROOT / "docs" / "files.md").read_text().split(f"## {file}\n")[1].split("\n## ")[0]
+    section = (DOCS / "reference" / "files.md").read_text().split(f"## {file}\n")[1].split("\n## ")[0]
     return re.findall(r"^\|([^|]*)\|", section, re.MULTILINE)
 
 
@@ -274,7 +275,7 @@ def test_every_job_file_is_valid(job: Path) -> None:
 
 
 def test_the_architecture_page_names_tests_that_exist() -> None:
-    page = (ROOT / "docs" / "architecture.md").read_text()
+    page = (DOCS / "explanation" / "architecture.md").read_text()
     named = set(re.findall(r"`(test_\w+)`", page))
     defined = {
         name
@@ -289,11 +290,11 @@ def test_the_architecture_page_names_tests_that_exist() -> None:
 def test_every_known_export_is_documented(profile: Profile) -> None:
     columns = [f"`{profile.columns[role]}`" if role in profile.columns else "" for role in list(Role)[:3]]
     row = f"| `{profile.name}` | {profile.title} | {' | '.join(columns)} |"
-    assert row in (ROOT / "docs" / "inventories.md").read_text()
+    assert row in (DOCS / "reference" / "inventories.md").read_text()
 
 
 def test_the_reasons_for_a_reject_are_documented_as_reports_explain_them() -> None:
-    page = (ROOT / "docs" / "inventories.md").read_text().split("## Reasons for a reject\n")[1]
+    page = (DOCS / "reference" / "inventories.md").read_text().split("## Reasons for a reject\n")[1]
     rows = re.findall(r"^\| `.*$", page, re.MULTILINE)
     names = [", ".join(f"`{reason}`" for reason in found.reasons) for found in EXPLANATIONS]
     expected = zip(names, EXPLANATIONS, strict=True)

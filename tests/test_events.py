@@ -112,5 +112,5 @@ def test_events_can_be_sent_as_json_with_their_names() -> None:
 
 @pytest.mark.parametrize("event", [kind.__name__ for kind in get_args(RunEvent)])
 def test_the_documents_name_every_event(event: str) -> None:
-    page = Path(__file__).parents[1] / "docs" / "events.md"
+    page = Path(__file__).parents[1] / "docs" / "reference" / "events.md"
     assert f"`{event}`" in page.read_text(encoding="utf-8")

@@ -1,7 +1,7 @@
 """Turns an HTTP response, or its absence, into an `Answer`.
 
-What is concluded and why is in tables: `rules`, `words` and `signs`; docs/answers.md shows them. Every
-exchange gives an `Answer`, however malformed its body is.
+What is concluded and why is in tables: `rules`, `words` and `signs`; docs/reference/answers.md shows them.
+Every exchange gives an `Answer`, however malformed its body is.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""What transport errors, codes and statuses mean, and why. docs/answers.md is made from these tables."""
+"""What transport errors, codes and statuses mean, and why. These tables make docs/reference/answers.md."""
 
 import re
 from collections.abc import Container, Mapping, Sequence

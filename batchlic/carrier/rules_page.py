@@ -1,4 +1,4 @@
-"""Writes docs/answers.md from the tables: `python -m batchlic.carrier.rules_page > docs/answers.md`."""
+"""Writes the page docs/reference/answers.md from the tables (`make docs-answers`)."""
 
 import sys
 from collections.abc import Container, Iterable, Sequence
@@ -46,7 +46,7 @@ byte order mark, control characters, NaN, a letter in Latin-1 or text after the 
 An answer that is **refused** blames a device, the whole request, or nothing known. If it blames the whole
 request, splitting the batch does not help, and no device fails. Otherwise the batch is split. A documented
 code fails a device. With any other code, a device fails only while the carrier
-[accepts other requests](recovery.md#when-the-carrier-refuses).
+[accepts other requests](../how-to/recovery.md#when-the-carrier-refuses).
 
 If a license can't be taken back, batchlic errs on the side of doubt. Some answers only suggest that the
 request was not executed. "Lifetime: ambiguous" marks them.
@@ -126,7 +126,7 @@ def _words_of_duplicates() -> str:
         "duplicate. A text with words about limits or concurrency never does. Only a text about the id, or "
         "about this request, shows that the first request was executed. After a text that is perhaps about "
         'another request, the devices stay in doubt. What a refusal with "already" shows is explained in '
-        "[recovery](recovery.md#devices-in-doubt).",
+        "[recovery](../how-to/recovery.md#devices-in-doubt).",
         ("about", "for example", "at", "conclusion", "why"),
         ((rule.about, *_words(rule)) for rule in DUPLICATE_WORDS),
     )

@@ -1,6 +1,6 @@
 """Signs of what a gateway did with a request, at a 5xx. Without one, a 5xx is ambiguous (promise D).
 
-The texts are those of the gateways' sources and manuals. docs/answers.md is made from this table.
+The texts are those of the gateways' sources and manuals. docs/reference/answers.md is made from this table.
 """
 
 import re

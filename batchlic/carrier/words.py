@@ -1,7 +1,7 @@
 """What the words of an error mean: duplicates of a request, limits, rejected tokens.
 
 Words are compared as `bodies.as_words` gives them: lower case, single spaces, a bar between sentences.
-docs/answers.md is made from these tables.
+docs/reference/answers.md is made from these tables.
 """
 
 import re

@@ -66,7 +66,7 @@ def listen(
     ] = None,
     until_eof: Annotated[bool, typer.Option("--until-eof", help="Stop when standard input ends.")] = False,
 ) -> None:
-    """Receive the callbacks of the carrier until stopped. See docs/callbacks.md."""
+    """Receive the callbacks of the carrier until stopped. See docs/how-to/callbacks.md."""
     from batchlic.callbacks.server import ListenerOptions, stop_when_stdin_ends
     from batchlic.callbacks.server import listen as serve
     from batchlic.callbacks.store import Store

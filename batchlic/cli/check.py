@@ -40,7 +40,7 @@ def check(
     sandbox: OnSandbox = False,
     json: Json = False,
 ) -> None:
-    """Check everything that a run needs, and send no license request. See docs/check.md.
+    """Check everything that a run needs, and send no license request. See docs/how-to/check.md.
 
     Exit 0: no errors, maybe warnings. Exit 3: errors. Exit 5: the carrier rejected the credentials.
     """

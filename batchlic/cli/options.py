@@ -212,7 +212,7 @@ class CanaryOptions:
         typer.Option(
             metavar="N|P%",
             help="assign, unassign: devices to send first, as a number or a percentage. The others follow "
-            "only if these come out well: docs/canary.md [none].",
+            "only if these come out well: docs/how-to/canary.md [none].",
         ),
     ] = None
     canary_failures: Annotated[
@@ -253,7 +253,7 @@ class PlanOptions:
     ] = False
     batch_size: Annotated[int | None, typer.Option(min=1, max=100, help="Devices per request [100].")] = None
     run_dir: Annotated[
-        Path | None, typer.Option(help="Run folder [RUN_ID in the state folder: docs/jobs.md].")
+        Path | None, typer.Option(help="Run folder [RUN_ID in the state folder: docs/reference/jobs.md].")
     ] = None
     ledger: Annotated[
         Path | None,
@@ -266,9 +266,7 @@ class PlanOptions:
     ] = False
     require_approval: Annotated[
         bool,
-        typer.Option(
-            "--require-approval", help="Send only a plan that another user has approved. See docs/review.md."
-        ),
+        typer.Option("--require-approval", help="Send only a plan that another user has approved."),
     ] = False
     approval_group: Annotated[
         str | None,

@@ -28,7 +28,7 @@ _Profile = Annotated[
     typer.Option(
         "--profile",
         metavar="NAME",
-        help=f"Login and other settings to use, by name: docs/profiles.md [{PROFILE}].",
+        help=f"Login and other settings to use, by name: docs/how-to/profiles.md [{PROFILE}].",
         is_eager=True,
         callback=_choose,
     ),

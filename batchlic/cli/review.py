@@ -45,7 +45,10 @@ def apply(
     notify: Notifying = None,
     json: Json = False,
 ) -> None:
-    """Send exactly the plan that `batchlic plan` wrote, unless it is out of date. See docs/review.md."""
+    """Send exactly the plan that `batchlic plan` wrote, unless it is out of date.
+
+    See docs/how-to/review.md.
+    """
     from batchlic.runs.apply import apply as apply_plan
     from batchlic.runs.apply import job_to_apply
     from batchlic.runs.folder import RunFolder
@@ -86,7 +89,10 @@ def apply(
 
 @app.command()
 def approve(run_dir: RunDirectory, *, yes: Yes = False, json: Json = False) -> None:
-    """Approve a plan that another user made, so that `batchlic apply` may send it. See docs/review.md."""
+    """Approve a plan that another user made, so that `batchlic apply` may send it.
+
+    See docs/how-to/review.md.
+    """
     from batchlic.cli.format import describe_plan
     from batchlic.figures import counted
     from batchlic.runs.approval import approve as approve_plan

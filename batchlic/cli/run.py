@@ -87,7 +87,7 @@ def migrate(
     ] = False,
     options: RunOptions,
 ) -> None:
-    """Move devices from one SKU to another. See docs/migrate.md."""
+    """Move devices from one SKU to another. See docs/how-to/migrate.md."""
     from batchlic.job import make_job
 
     license = {"from_sku": from_sku, "to_sku": to_sku, "order": order, "restore": restore}
@@ -98,7 +98,7 @@ def migrate(
 @app.command()
 @partial(with_option_groups, without=("no_ledger",))
 def sync(inventory: Inventories, *, options: RunOptions) -> None:
-    """Make the licenses equal to the inventories. See docs/sync.md.
+    """Make the licenses equal to the inventories. See docs/how-to/sync.md.
 
     Devices of the inventories without a license get one. Devices that are gone from the inventories, and are
     licensed according to the ledger, lose theirs.
@@ -157,7 +157,7 @@ def resume(
         typer.Option(
             min=0,
             help="Send the others if at most so many devices of the canary failed or are in doubt, with or "
-            "without callbacks: docs/canary.md.",
+            "without callbacks: docs/how-to/canary.md.",
         ),
     ] = None,
     metrics: MetricsOptions,

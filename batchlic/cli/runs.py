@@ -103,7 +103,7 @@ def prune(
 ) -> None:
     """Delete the old runs of a folder that nobody needs any more, and say why others are kept.
 
-    Try it with --dry-run first. See docs/watching.md. Exit 3: a run can't be read or deleted.
+    Try it with --dry-run first. See docs/how-to/watching.md. Exit 3: a run can't be read or deleted.
     """
     from batchlic.cli.run_tables import describe_pruning
     from batchlic.runs.prune import Pruning

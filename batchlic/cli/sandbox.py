@@ -133,7 +133,7 @@ def sandbox(
     callbacks: CallbackOptions,
     seed: Annotated[int, typer.Option(help="Seed that makes faults and ids reproducible.")] = 0,
 ) -> None:
-    """Serve a sandbox carrier on 127.0.0.1. Print its base URL to stdout. See docs/sandbox.md."""
+    """Serve a sandbox carrier on 127.0.0.1. Print its base URL to stdout. See docs/how-to/sandbox.md."""
     from batchlic.sandbox import CallbackConfig, LatencyConfig, RuleConfig, SandboxConfig, TokenConfig
     from batchlic.sandbox.options import parse_fault, parse_licenses, read_poison_file
     from batchlic.sandbox.server import serve

@@ -33,7 +33,7 @@ def serve(
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain, PEM.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Private key, PEM [in the same file].")] = None,
 ) -> None:
-    """Show runs as web pages, read-only, until stopped. See docs/pages.md."""
+    """Show runs as web pages, read-only, until stopped. See docs/how-to/pages.md."""
     from batchlic.carrier.credentials import refuse_odd_characters
     from batchlic.serving import Address
     from batchlic.settings import load_settings

@@ -1,4 +1,4 @@
-"""The pages as an ASGI app. See docs/pages.md."""
+"""The pages as an ASGI app. See docs/how-to/pages.md."""
 
 import os
 import re

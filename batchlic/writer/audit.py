@@ -49,7 +49,7 @@ AUDIT: Schema = {
     "prev_hash": pl.String(),
     "hash": pl.String(),
 }
-"""audit.parquet: one row per approval, attempt or settlement. docs/files.md explains each column."""
+"""audit.parquet: one row per approval, attempt or settlement. docs/reference/files.md explains them."""
 
 UNANSWERED = {
     "outcome": Outcome.AMBIGUOUS.value,

@@ -47,7 +47,7 @@ RESULTS: Schema = {
     "assign_status": pl.String(),
     "restore_status": pl.String(),
 }
-"""results.parquet: one row per planned device. docs/files.md explains each column."""
+"""results.parquet: one row per planned device. docs/reference/files.md explains each column."""
 
 DEVICE_STATES: Schema = RESULTS | {
     "plan_row": pl.UInt32(),

@@ -1,4 +1,4 @@
-"""Each row of the tables, by an example of it; and docs/answers.md, which is made from them."""
+"""Each row of the tables, by an example of it; and docs/reference/answers.md, which is made from them."""
 
 import re
 from pathlib import Path
@@ -81,7 +81,7 @@ def _first_rule(status: int) -> StatusRule:
 
 
 def test_the_page_of_answers_agrees_with_the_tables() -> None:
-    written = Path(__file__).parents[2] / "docs" / "answers.md"
+    written = Path(__file__).parents[2] / "docs" / "reference" / "answers.md"
     assert written.read_text() == page(), "run make docs-answers"
 
 

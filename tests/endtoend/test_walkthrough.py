@@ -1,4 +1,4 @@
-"""The walkthrough of docs/callbacks.md: its commands, and the block of settings that the sandbox prints."""
+"""The walkthrough of docs/how-to/callbacks.md: its commands, and the settings that the sandbox prints."""
 
 import gzip
 import json
@@ -16,7 +16,7 @@ import pytest
 from batchlic.settings import load_settings
 from tests.endtoend.program import PATIENCE, REPOSITORY, environment_of, summary
 
-PAGE = (REPOSITORY / "docs" / "callbacks.md").read_text()
+PAGE = (REPOSITORY / "docs" / "how-to" / "callbacks.md").read_text()
 SECTION = PAGE.split("## Try it on one machine\n")[1].split("\n## ")[0]
 FIRST, SECOND = re.findall(r"```console\n(.*?)```", SECTION, re.DOTALL)
 

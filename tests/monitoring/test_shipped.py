@@ -89,7 +89,7 @@ def test_the_panels_of_the_dashboard_do_not_overlap() -> None:
 
 
 def test_every_metric_is_documented() -> None:
-    page = (SHIPPED.parents[1] / "docs" / "monitoring.md").read_text()
+    page = (SHIPPED.parents[1] / "docs" / "how-to" / "monitoring.md").read_text()
     documented = set(
         re.findall(r"`(batchlic_[a-z_]+)[`{]", "".join(re.findall(r"^\|([^|]*)\|", page, re.MULTILINE)))
     )

@@ -1,4 +1,4 @@
-"""docs/sandbox.md describes the sandbox completely."""
+"""docs/how-to/sandbox.md describes the sandbox completely."""
 
 import re
 import shlex
@@ -20,7 +20,7 @@ from batchlic.sandbox.config import (
 from batchlic.sandbox.options import parse_change, parse_fault, read_poison_file
 from tests.sandbox.test_faults import SEEN
 
-TEXT = (Path(__file__).parents[2] / "docs" / "sandbox.md").read_text(encoding="utf-8")
+TEXT = (Path(__file__).parents[2] / "docs" / "how-to" / "sandbox.md").read_text(encoding="utf-8")
 COMMANDS = [
     shlex.split(command)[2:]
     for command in re.findall(r"^\$ (batchlic sandbox .*)$", TEXT.replace("\\\n", " "), re.MULTILINE)

@@ -1,4 +1,4 @@
-"""The promises of docs/architecture.md, checked in simulated runs with random faults and kills.
+"""The promises of docs/explanation/architecture.md, checked in simulated runs with random faults and kills.
 
 pytest prints the seed of a failure; `make replay SEED=n` runs its scenario again.
 """

@@ -187,7 +187,8 @@ def answers_another_request(
 ) -> bool:
     """Whether an acceptance is the answer to another request, which never got it itself.
 
-    No client can notice this, because the requestId is new to it: docs/wire.md, "What can't be detected".
+    No client can notice this, because the requestId is new to it.
+    See docs/explanation/wire.md, "What can't be detected".
     """
     if attempt.outcome != Outcome.ACCEPTED or attempt.request_id is None:
         return False

@@ -57,7 +57,7 @@ def audit_of(folder: Path, attempts: list[JournaledAttempt]) -> pl.DataFrame:
 
 
 def breaks(audit: pl.DataFrame, run_id: str) -> list[int]:
-    """Rows at which the chain is broken, recomputed as docs/files.md says."""
+    """Rows at which the chain is broken, recomputed as docs/reference/files.md says."""
     found = []
     prev_hash = hashlib.sha256(run_id.encode()).hexdigest()
     for number, row in enumerate(audit.with_columns(pl.col("started_at").dt.epoch("us")).rows(named=True)):

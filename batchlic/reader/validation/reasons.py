@@ -1,4 +1,4 @@
-"""Why rows are not planned, and what to do about it: for reports and docs/inventories.md."""
+"""Why rows are not planned, and what to do about it: for reports and docs/reference/inventories.md."""
 
 from enum import StrEnum
 from typing import NamedTuple

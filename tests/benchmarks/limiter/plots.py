@@ -1,4 +1,4 @@
-"""`make plot-limiter`: what the limiter does under one limit of each kind, as plots in docs/limiter/."""
+"""`make plot-limiter`: what the limiter does under limits of each kind, as plots in docs/images/limiter/."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from tests.benchmarks.limiter.engine import measure
 from tests.benchmarks.limiter.hidden import Hidden, Hint, Part
 from tests.benchmarks.limiter.peers import Batchlic
 
-FOLDER = Path(__file__).parents[3] / "docs" / "limiter"
+FOLDER = Path(__file__).parents[3] / "docs" / "images" / "limiter"
 WIDTH, HEIGHT, MARGIN = 640, 200, 42
 START = 0.3
 
