@@ -18,7 +18,7 @@ from batchlic.carrier.bodies import DECODE_ERRORS, decode
 from batchlic.carrier.catalog import Action
 from batchlic.carrier.credentials import Credentials, Secret
 from batchlic.carrier.http_client import HttpClient, ProxyLoginRequired, Timeouts, open_http_client
-from batchlic.carrier.interpretation import answer_from_error, answer_from_reply
+from batchlic.carrier.interpretation import answer_from_error, answer_from_reply, hide
 from batchlic.carrier.messages import (
     AssignLicenseRequest,
     CallbackListener,
@@ -173,6 +173,10 @@ class Carrier:
             f"an answer seems to come from a cache ({sign}): check that no gateway caches license requests"
         )
         return replace(answer, warning=warning)
+
+    def hide(self, text: str) -> str:
+        """Replace all credentials and tokens in a text (promise F)."""
+        return hide(text, self._token_manager.secrets)
 
     async def renew(self, answer: Answer) -> None:
         """Renew the token that an `unauthorized` answer rejects, once for all workers.

@@ -328,8 +328,13 @@ def _named_devices(text: str, identifiers: Iterable[str]) -> tuple[str, ...]:
     return tuple(identifier for identifier in identifiers if identifier in numbers)
 
 
-def _clean(text: str, secrets: Collection[str], length: int) -> str | None:
+def hide(text: str, secrets: Collection[str]) -> str:
+    """Replace the secrets in a text, in whatever encoding the text was read (promise F)."""
     for secret in secrets:
         for spelling in {secret, secret.encode(errors="replace").decode("latin-1")}:
             text = text.replace(spelling, "[hidden]")
-    return _CONTROL.sub(" ", text).strip()[:length] or None
+    return text
+
+
+def _clean(text: str, secrets: Collection[str], length: int) -> str | None:
+    return _CONTROL.sub(" ", hide(text, secrets)).strip()[:length] or None
