@@ -58,9 +58,13 @@ class _Requests:
         license_type = SKUS.get(sku)
         if self._consent_lifetime or license_type is LicenseType.FLEXIBLE:
             return
-        reason = "Lifetime licenses are" if license_type else "batchlic does not know this SKU: it may be"
+        reason = (
+            "Lifetime licenses are"
+            if license_type
+            else "batchlic does not know this SKU: its licenses may be"
+        )
         raise RefusedToStart(
-            f"{sku}: {reason} irrevocable. To assign it, make the client with consent_lifetime=True"
+            f"{sku}: {reason} irrevocable. To assign them, make the client with consent_lifetime=True"
         )
 
     async def _send(self, submission: Submission) -> _Sent:
