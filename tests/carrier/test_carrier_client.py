@@ -22,6 +22,7 @@ from batchlic import (
     CarrierUnreachable,
     CredentialsRejected,
     ForbiddenError,
+    InvalidRequest,
     LicenseDeviceId,
     LicenseDeviceList,
     NotAcceptableError,
@@ -218,6 +219,37 @@ async def test_an_assign_without_an_id_sends_no_such_header() -> None:
     }
 
 
+@pytest.mark.anyio
+async def test_what_the_documents_do_not_allow_is_not_sent() -> None:
+    async with at() as (client, carrier):
+        for call in (
+            client.assign_license_to_devices(request("86450803010987X")),
+            client.assign_license_to_devices(request(), "12-345"),
+            client.unassign_license_to_devices("12-345"),
+            client.unassign_license_to_devices("1-0001", request("86450803010987X")),
+        ):
+            with pytest.raises(InvalidRequest):
+                await call
+    assert not carrier.requests
+
+
+@pytest.mark.anyio
+async def test_the_session_ends_with_the_client() -> None:
+    async with at() as (client, carrier):
+        await client.assign_license_to_devices(request())
+    assert carrier.requests[-1].path == "/m2m/v1/session/logout"
+
+
+@pytest.mark.anyio
+async def test_a_carrier_that_stays_silent_leaves_doubt_after_the_timeout() -> None:
+    async with (
+        scripted(lambda _: anyio.sleep_forever()) as carrier,
+        AsyncCarrierClient(base_url=carrier.url, timeout=0.05, **TOKENS) as client,
+    ):
+        with pytest.raises(RequestInDoubt, match=r"nothing arrived for 0.05 s"):
+            await client.assign_license_to_devices(request())
+
+
 BY_STATUS = {
     400: BadRequestError,
     403: ForbiddenError,
@@ -284,6 +316,7 @@ async def test_a_fault_of_the_gateway_in_xml_has_its_code_and_text() -> None:
         (500, b'{"errorCode": "UnifiedWebService.REQUEST_FAILED.UnexpectedError", "errorMessage": "?"}'),
         (502, b"<html><title>502 Bad Gateway</title></html>"),
         (504, b""),
+        (503, b'{"message": "Rate limit exceeded"}'),
     ],
 )
 async def test_an_answer_that_proves_nothing_leaves_the_request_in_doubt(status: int, body: bytes) -> None:
