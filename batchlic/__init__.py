@@ -13,11 +13,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from batchlic.api.actions import apply, assign, migrate, plan, resume, run, sync, unassign
+    from batchlic.api.awaited import (
+        apply_async,
+        assign_async,
+        migrate_async,
+        plan_async,
+        resume_async,
+        run_async,
+        sync_async,
+        unassign_async,
+    )
+    from batchlic.api.inventories import Inventory
+    from batchlic.api.options import JobOptions
+    from batchlic.api.run import Run
+    from batchlic.chunker import DeviceStatus
     from batchlic.errors import (
         BatchlicError,
         CredentialsRejected,
         Declined,
         ExitCode,
+        Incomplete,
         InventoryError,
         LedgerError,
         NoAccess,
@@ -27,8 +43,12 @@ if TYPE_CHECKING:
         StoppedEarly,
         UsageError,
     )
+    from batchlic.events import RunEvent
     from batchlic.job import EmbeddedSandbox, Job
+    from batchlic.runs.listing import RunState
+    from batchlic.sandbox import SandboxConfig
     from batchlic.settings import Settings
+    from batchlic.writer.summary import Summary
 
     __version__: str
 
@@ -36,37 +56,87 @@ __all__ = [
     "BatchlicError",
     "CredentialsRejected",
     "Declined",
+    "DeviceStatus",
     "EmbeddedSandbox",
     "ExitCode",
+    "Incomplete",
+    "Inventory",
     "InventoryError",
     "Job",
+    "JobOptions",
     "LedgerError",
     "NoAccess",
     "OtherVersion",
     "RefusedToStart",
+    "Run",
+    "RunEvent",
     "RunFolderError",
+    "RunState",
+    "SandboxConfig",
     "Settings",
     "StoppedEarly",
+    "Summary",
     "UsageError",
     "__version__",
+    "apply",
+    "apply_async",
+    "assign",
+    "assign_async",
+    "migrate",
+    "migrate_async",
+    "plan",
+    "plan_async",
+    "resume",
+    "resume_async",
+    "run",
+    "run_async",
+    "sync",
+    "sync_async",
+    "unassign",
+    "unassign_async",
 ]
 
 _HOMES = {
     "BatchlicError": "batchlic.errors",
     "CredentialsRejected": "batchlic.errors",
     "Declined": "batchlic.errors",
+    "DeviceStatus": "batchlic.chunker",
     "EmbeddedSandbox": "batchlic.job",
     "ExitCode": "batchlic.errors",
+    "Incomplete": "batchlic.errors",
+    "Inventory": "batchlic.api.inventories",
     "InventoryError": "batchlic.errors",
     "Job": "batchlic.job",
+    "JobOptions": "batchlic.api.options",
     "LedgerError": "batchlic.errors",
     "NoAccess": "batchlic.errors",
     "OtherVersion": "batchlic.errors",
     "RefusedToStart": "batchlic.errors",
+    "Run": "batchlic.api.run",
+    "RunEvent": "batchlic.events",
     "RunFolderError": "batchlic.errors",
+    "RunState": "batchlic.runs.listing",
+    "SandboxConfig": "batchlic.sandbox",
     "Settings": "batchlic.settings",
     "StoppedEarly": "batchlic.errors",
+    "Summary": "batchlic.writer.summary",
     "UsageError": "batchlic.errors",
+    "apply": "batchlic.api.actions",
+    "apply_async": "batchlic.api.awaited",
+    "assign": "batchlic.api.actions",
+    "assign_async": "batchlic.api.awaited",
+    "migrate": "batchlic.api.actions",
+    "migrate_async": "batchlic.api.awaited",
+    "plan": "batchlic.api.actions",
+    "plan_async": "batchlic.api.awaited",
+    "resume": "batchlic.api.actions",
+    "resume_async": "batchlic.api.awaited",
+    "run": "batchlic.api.actions",
+    "run_async": "batchlic.api.awaited",
+    "sync": "batchlic.api.actions",
+    "sync_async": "batchlic.api.awaited",
+    "unassign": "batchlic.api.actions",
+    "unassign_async": "batchlic.api.awaited",
 }
 """The module of each public name."""
 
