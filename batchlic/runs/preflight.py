@@ -1,7 +1,6 @@
 """Checks with the carrier before a run, and after it: license counts and listeners."""
 
 import math
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -34,6 +33,7 @@ from batchlic.reader.scans import scan_parquet
 from batchlic.runs.asking import Ask
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.outage import Outage
+from batchlic.runs.screen import tell
 from batchlic.runs.signals import Interrupted, run_in_loop, unless_asked
 from batchlic.runs.target import Target
 from batchlic.writer.device_states import request_totals
@@ -181,7 +181,7 @@ def refuse_wrong_url(target: Target, found: Findings, other_roots: Sequence[str 
 
 
 def _tell(text: str) -> None:
-    sys.stderr.write(f"{printable(text)}\n")
+    tell(printable(text))
 
 
 async def register(client: Carrier, accounts: Iterable[str], listener: RunListener) -> None:

@@ -163,7 +163,7 @@ def heard(*numbers: signal.Signals, pause: float, clock: list[float]) -> int:
             send(number)
             clock[0] += pause
         await asked(1)
-        return signals._state.requests
+        return signals._state.get().requests
 
     return run_in_loop(work)
 

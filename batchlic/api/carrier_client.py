@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
+from pydantic import SecretStr
 
 from batchlic.carrier.answers import Answer, Outcome, Reply
 from batchlic.carrier.auth import CarrierUnreachable
@@ -25,7 +26,7 @@ from batchlic.carrier.license_errors import ApiResponse, error_of
 from batchlic.carrier.license_models import SecuritySuccessResult, check_request, check_transaction
 from batchlic.carrier.messages import AssignLicenseRequest
 from batchlic.errors import BatchlicError, CredentialsRejected, RefusedToStart, UsageError
-from batchlic.settings import load_settings
+from batchlic.settings import Settings, load_settings
 
 _Sent = ApiResponse[SecuritySuccessResult]
 
@@ -110,12 +111,12 @@ class _Client:
         self,
         *,
         base_url: str = BASE_URL,
-        client_id: str | Secret | None = None,
-        client_secret: str | Secret | None = None,
-        username: str | Secret | None = None,
-        password: str | Secret | None = None,
-        access_token: str | Secret | None = None,
-        session_token: str | Secret | None = None,
+        client_id: str | SecretStr | None = None,
+        client_secret: str | SecretStr | None = None,
+        username: str | SecretStr | None = None,
+        password: str | SecretStr | None = None,
+        access_token: str | SecretStr | None = None,
+        session_token: str | SecretStr | None = None,
         timeout: float = 60.0,
         consent_lifetime: bool = False,
     ) -> None:
@@ -139,15 +140,35 @@ class _Client:
         self._lock = threading.Lock()
 
     @classmethod
-    def from_settings(cls, *, timeout: float = 60.0, consent_lifetime: bool = False) -> Self:
-        """Make a client from the settings, as the command line reads them.
+    def from_settings(
+        cls,
+        settings: Settings | None = None,
+        *,
+        profile: str | None = None,
+        timeout: float = 60.0,
+        consent_lifetime: bool = False,
+    ) -> Self:
+        """Make a client with the address and the login of the settings.
 
-        Address and credentials come from `BATCHLIC_…` variables, `.env`, the credentials file or a profile.
-        `timeout` and `consent_lifetime` are arguments of the class. Raises UsageError for missing settings.
+        Args:
+            settings: Default: those that the command line reads, from `BATCHLIC_…` variables, `.env`, the
+                credentials file, or a profile.
+            profile: Name of the profile with the login. Default: BATCHLIC_PROFILE.
+            timeout: Seconds to wait without a byte of an answer.
+            consent_lifetime: Allow Lifetime licenses, which are irrevocable.
+
+        Raises:
+            UsageError: The settings are missing or wrong.
         """
-        settings = load_settings()
+        if settings is not None and profile is not None:
+            raise UsageError("give settings or profile, not both: a profile is a name for settings")
+        settings = settings or load_settings(profile)
         found = settings.credentials()
-        credentials = {name: getattr(found, name) for name in Credentials.__dataclass_fields__}
+        credentials = {
+            name: SecretStr(secret.reveal())
+            for name in Credentials.__dataclass_fields__
+            if (secret := getattr(found, name))
+        }
         return cls(
             base_url=settings.base_url, timeout=timeout, consent_lifetime=consent_lifetime, **credentials
         )
@@ -218,28 +239,32 @@ class _Running:
 
 
 class CarrierClient(_Client):
-    """The carrier's license API, blocking: one method for each request, with the names of the carrier's SDKs.
+    """The carrier's license API, blocking: a method for each request, by the names of the carrier's SDKs.
 
         with CarrierClient.from_settings() as client:
             answer = client.assign_license_to_devices(body, "1-20261129001")
 
-    Any number of threads may share a client, also where an event loop runs, as in a notebook. Requests run in
-    an event loop in one background thread, which starts with the first request and ends with `close`. The
-    login happens with the first request; an expired token is renewed once for all threads. A rejected login
-    is not repeated (five in a row lock it): later requests raise the same error without sending.
+    Each request is sent once, and again only if the carrier rejected a token: the client neither retries nor
+    slows down, and keeps no journal and no ledger. For inventories, use `batchlic.assign`.
 
-    Arguments:
+    Any number of threads may share a client, also where an event loop runs, as in a notebook. Requests run
+    in one background thread, which starts with the first request and ends with `close`. The login happens
+    with the first request; an expired token is renewed once for all threads. A rejected login is not repeated
+    (five in a row lock it): later requests raise the same error without sending.
 
-    - `base_url`: root of the API, https only, except on loopback.
-    - `client_id` and `client_secret`, or `access_token`: the key of the OAuth login, or a ready-made token.
-    - `username` and `password`, or `session_token`: the session login, or a ready-made token.
-    - `timeout`: seconds to wait without a byte of the answer.
-    - `consent_lifetime`: allow the assignment of Lifetime licenses (irrevocable), and of SKUs that batchlic
-      does not know.
+    Args:
+        base_url: Root of the carrier's API: https, or http on loopback.
+        client_id: Key of the OAuth login.
+        client_secret: Secret of the OAuth login.
+        username: Name of the session login.
+        password: Password of the session login.
+        access_token: A ready-made token instead of the OAuth login, or to begin with.
+        session_token: A ready-made token instead of the session login, or to begin with.
+        timeout: Seconds to wait without a byte of an answer.
+        consent_lifetime: Allow Lifetime licenses, which are irrevocable, and SKUs unknown to batchlic.
 
-    Raises UsageError if credentials are missing, or can't be right. The client sends each request once, and
-    again only if the carrier rejected a token: it neither retries, nor slows down, nor writes to a journal or
-    the ledger. For inventories, use `batchlic.assign`.
+    Raises:
+        UsageError: Credentials are missing, or can't be right.
     """
 
     _running: _Running | None = None
@@ -269,19 +294,23 @@ class CarrierClient(_Client):
     ) -> ApiResponse[SecuritySuccessResult]:
         """Assign a license to each device of the request (POST).
 
-        `x_request_id` is the carrier's "Transaction Id": one digit, a dash and 3 to 30 digits. Without one,
-        the request can't be undone as a transaction.
+        Args:
+            body: Account, SKU, and 1 to 100 devices.
+            x_request_id: The carrier's "Transaction Id": one digit, a dash and 3 to 30 digits. Without one,
+                the request can't be undone as a transaction.
 
-        Returns the answer with the `request_id` that the callbacks will carry: an accepted request says
-        nothing about single devices yet. Raises:
+        Returns:
+            The answer, with the `request_id` that the callbacks will carry. The carrier has accepted the
+            request; the outcome of each device arrives later, by callback.
 
-        - InvalidRequest: the request does not follow the carrier's documents. Nothing was sent.
-        - RefusedToStart: a Lifetime license without `consent_lifetime`. Nothing was sent.
-        - SecurityResultError, by the status of the answer: the request was not executed.
-        - RequestInDoubt, a SecurityResultError: the request may have been executed.
-        - CredentialsRejected: the carrier rejected a login. Not executed.
-        - CarrierUnreachable: no connection, or no answer to a login. Not executed.
-        - StoppedEarly: three logins without an answer; another one could lock the login. Not executed.
+        Raises:
+            InvalidRequest: The request does not follow the carrier's documents. Nothing was sent.
+            RefusedToStart: A Lifetime license without `consent_lifetime`. Nothing was sent.
+            RequestInDoubt: The request may have been executed: its answer was lost, or proves nothing.
+            SecurityResultError: Any other answer, by its status. The request was not executed.
+            CredentialsRejected: The carrier rejected a login. The request was not executed.
+            CarrierUnreachable: No connection, or no answer to a login. The request was not executed.
+            StoppedEarly: Three logins without an answer: another one could lock the login.
         """
         return self._run(lambda requests: requests.assign(body, x_request_id))
 
@@ -290,11 +319,17 @@ class CarrierClient(_Client):
     ) -> ApiResponse[SecuritySuccessResult]:
         """Take licenses back (DELETE): those of the devices in `body`, or those of a transaction.
 
-        Without `body`, the request undoes the request to assign that carried the same `x_request_id`. The
-        carrier's documents describe the first form on one page, and the second form on another.
+        Args:
+            x_request_id: Without `body`: the X-Request-ID of the request to assign that is undone. With
+                `body`: the "Transaction Id" of this request. One digit, a dash and 3 to 30 digits.
+            body: Account, SKU, and 1 to 100 devices.
 
-        Returns and raises as `assign_license_to_devices`. RefusedToStart: a Lifetime license can't be
-        unassigned.
+        Returns:
+            The answer, as from `assign_license_to_devices`.
+
+        Raises:
+            RefusedToStart: A Lifetime license can't be unassigned. Nothing was sent.
+            SecurityResultError: As from `assign_license_to_devices`, which also lists the other errors.
         """
         return self._run(lambda requests: requests.unassign(x_request_id, body))
 
@@ -322,8 +357,10 @@ class CarrierClient(_Client):
             return self._running
 
 
-def _secret(text: str | Secret | None) -> Secret | None:
-    return Secret(text) if isinstance(text, str) else text
+def _secret(text: str | SecretStr | None) -> Secret | None:
+    if text is None:
+        return None
+    return Secret(text.get_secret_value() if isinstance(text, SecretStr) else text)
 
 
 def _as_arguments(text: str) -> str:
