@@ -18,7 +18,7 @@ from batchlic.errors import (
     UsageError,
 )
 from batchlic.events import EventStream, Subscriber
-from batchlic.job import EmbeddedSandbox, Job
+from batchlic.job import EmbeddedSandbox, Job, MetricsUse
 from batchlic.journal import SANDBOX
 from batchlic.runs import apply, run
 from batchlic.runs.explained import explained
@@ -111,10 +111,11 @@ class Start:
             job = access.with_ledger(job, folder, self.run_dir)
 
         def work(events: EventStream) -> Summary:
+            events.problems += _unused_tables(job)
             with self.inventories.stored(), access.target(job) as target:
                 return run.start(job, folder, target, run_id=self.run_id, events=events)
 
-        return _ended(work, self.folder, self.on_event)
+        return _ended(work, folder, self.on_event)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,6 +202,16 @@ def _ended(work: Callable[[EventStream], Summary], folder: RunFolder, on_event: 
     if error is not None and error.exit_code not in {ExitCode.INCOMPLETE, ExitCode.STOPPED}:
         raise error
     return Ended(summary, tuple(events.problems))
+
+
+def _unused_tables(job: Job) -> list[str]:
+    """The tables of a job that tell somebody else about the run, as sentences: a program does that itself."""
+    unused = {"notify": job.notify is not None, "metrics": job.metrics != MetricsUse()}
+    return [
+        f"the job's [{table}] is for the command line; give on_event to learn what happens in the run"
+        for table, is_given in unused.items()
+        if is_given
+    ]
 
 
 _ERRORS: dict[ExitCode, type[BatchlicError]] = {

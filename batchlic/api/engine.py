@@ -7,6 +7,7 @@ stops at once: requests in flight end in doubt.
 
 import contextvars
 import threading
+import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -20,6 +21,8 @@ T = TypeVar("T")
 
 LAST_FILES_S = 10.0
 """Seconds that a run gets to write its files after a second request to stop."""
+LOOK_S = 0.1
+"""Seconds after which a caller that waits hears a signal."""
 
 
 def done(work: Callable[[], T], *, when_stopped: str) -> T:
@@ -45,13 +48,15 @@ async def done_async(work: Callable[[], T], *, when_stopped: str) -> T:
     try:
         await _waited(engine)
     except BaseException as interruption:
-        engine.requests.ask(type(interruption).__name__)
+        is_cancelled = isinstance(interruption, anyio.get_cancelled_exc_class())
+        name = "a cancellation" if is_cancelled else type(interruption).__name__
+        engine.requests.ask(name)
         interruption.add_note(when_stopped)
         try:
             with anyio.CancelScope(shield=True):
                 await _waited(engine)
         except BaseException:
-            engine.requests.ask(type(interruption).__name__)
+            engine.requests.ask(name)
             raise
         raise
     return engine.result()
@@ -76,8 +81,15 @@ class _Engine(Generic[T]):
         threading.Thread(target=run, args=(self._main,), name="batchlic run", daemon=True).start()
 
     def wait(self, timeout: float | None = None) -> None:
-        """Wait for the end of the work, at most `timeout` seconds."""
-        self._is_done.wait(timeout)
+        """Wait for the end of the work, at most `timeout` seconds.
+
+        polars handles SIGINT with SA_RESTART, so that no signal ends a wait for a lock: Python would raise
+        KeyboardInterrupt only afterward. So this wait ends often.
+        """
+        ends_at = None if timeout is None else time.monotonic() + timeout
+        while not self._is_done.wait(LOOK_S):
+            if ends_at is not None and time.monotonic() >= ends_at:
+                return
 
     def result(self) -> T:
         """What the work returned. Raises what it raised."""

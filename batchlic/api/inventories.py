@@ -1,7 +1,7 @@
 """What the API accepts as an inventory, and how frames become one."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike, fspath
@@ -68,13 +68,12 @@ class Inventories:
                 yield
 
 
-def _items(given: Sequence[str | PathLike[str] | Table]) -> Iterator[object]:
-    try:
-        yield from given
-    except TypeError:
+def _items(given: object) -> Iterator[object]:
+    if not isinstance(given, Iterable) or isinstance(given, Mapping | bytes):
         raise UsageError(
             f"an inventory is a path, an address or a frame, or a list of them, not a {_kind(given)}"
-        ) from None
+        )
+    yield from given
 
 
 def _kind(given: object) -> str:

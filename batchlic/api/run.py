@@ -62,13 +62,6 @@ class Run:
         self.warnings: tuple[str, ...] = ()
         """What went wrong with the observer of the call that returned this run, as sentences."""
 
-    @classmethod
-    def of(cls, folder: RunFolder, access: Access, ended: Ended | None = None) -> Self:
-        """The run of a call that has ended; for the functions of this package."""
-        run = cls(folder.path.absolute(), settings=access.settings, sandbox=access.sandbox)
-        run.warnings = ended.warnings if ended is not None else ()
-        return run
-
     @property
     def id(self) -> str:
         """The run's id, such as `20261130T021500Z-3fa9c1d2`; until a plan is sent, the name of its folder."""
@@ -161,21 +154,15 @@ class Run:
             raise error
         return self
 
-    def reopened(self, settings: Settings | None, profile: str | None, sandbox: Sandbox) -> Self:
-        """The same run for another carrier or login, if one is given; for the functions of this package."""
-        if settings is None and profile is None and sandbox is False:
-            return self
-        return type(self)(self.folder, sandbox=sandbox, profile=profile, settings=settings)
-
     def apply(self, *, on_event: Subscriber | None = None) -> "Run":
         """Send the plan, exactly as it was made. As `batchlic.apply`."""
         call = Apply(access=self._access, folder=self._files, on_event=on_event)
-        return self.of(self._files, self._access, done(call, when_stopped=self._advice))
+        return _run_of(self._files, self._access, done(call, when_stopped=self._advice))
 
     async def apply_async(self, *, on_event: Subscriber | None = None) -> "Run":
         """As `apply`, without blocking the event loop."""
         call = Apply(access=self._access, folder=self._files, on_event=on_event)
-        return self.of(self._files, self._access, await done_async(call, when_stopped=self._advice))
+        return _run_of(self._files, self._access, await done_async(call, when_stopped=self._advice))
 
     def resume(
         self,
@@ -186,7 +173,7 @@ class Run:
     ) -> "Run":
         """Continue the run. A finished run is left as it is. As `batchlic.resume`."""
         call = self._resume(new_ledger=new_ledger, canary_failures=canary_failures, on_event=on_event)
-        return self.of(self._files, self._access, done(call, when_stopped=self._advice))
+        return _run_of(self._files, self._access, done(call, when_stopped=self._advice))
 
     async def resume_async(
         self,
@@ -197,7 +184,7 @@ class Run:
     ) -> "Run":
         """As `resume`, without blocking the event loop."""
         call = self._resume(new_ledger=new_ledger, canary_failures=canary_failures, on_event=on_event)
-        return self.of(self._files, self._access, await done_async(call, when_stopped=self._advice))
+        return _run_of(self._files, self._access, await done_async(call, when_stopped=self._advice))
 
     def _resume(
         self, *, new_ledger: bool, canary_failures: int | None, on_event: Subscriber | None
@@ -304,28 +291,36 @@ def opened_run(run: StrPath | Run, settings: Settings | None, profile: str | Non
     """The run that a call names. A Run keeps what it was made with, unless the call says otherwise."""
     if not isinstance(run, Run):
         return Run(run, sandbox=sandbox, profile=profile, settings=settings)
-    return run.reopened(settings, profile, sandbox)
+    if settings is None and profile is None and sandbox is False:
+        return run
+    return Run(run.folder, sandbox=sandbox, profile=profile, settings=settings)
+
+
+def _run_of(folder: RunFolder, access: Access, ended: Ended | None = None) -> Run:
+    run = Run(folder.path.absolute(), settings=access.settings, sandbox=access.sandbox)
+    run.warnings = ended.warnings if ended is not None else ()
+    return run
 
 
 def running(start: Start) -> Run:
     """Start a run, and wait until it has ended."""
     ended = done(start, when_stopped=advice_when_stopped(start.folder))
-    return Run.of(start.folder, start.access, ended)
+    return _run_of(start.folder, start.access, ended)
 
 
 async def running_async(start: Start) -> Run:
     """As `running`, without blocking the event loop."""
     ended = await done_async(start, when_stopped=advice_when_stopped(start.folder))
-    return Run.of(start.folder, start.access, ended)
+    return _run_of(start.folder, start.access, ended)
 
 
 def planned(plan: Plan) -> Run:
     """Write a plan."""
     done(plan, when_stopped="batchlic: nothing was sent")
-    return Run.of(plan.folder, plan.access)
+    return _run_of(plan.folder, plan.access)
 
 
 async def planned_async(plan: Plan) -> Run:
     """As `planned`, without blocking the event loop."""
     await done_async(plan, when_stopped="batchlic: nothing was sent")
-    return Run.of(plan.folder, plan.access)
+    return _run_of(plan.folder, plan.access)

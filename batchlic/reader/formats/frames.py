@@ -35,7 +35,7 @@ def stored(frame: pl.DataFrame | pl.LazyFrame | ArrowStream, name: str, path: Pa
     except ImportError as error:  # pandas hands its rows over by pyarrow
         raise InventoryError(f"{name}: its rows can't be handed over: {error}") from error
     except Exception as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InventoryError(f"{name}: its rows can't be computed or stored: {reason}") from error
     size, sha256 = _fingerprint(path)
     return Frame(name=name, path=path, size=size, sha256=sha256)
