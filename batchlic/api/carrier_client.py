@@ -7,6 +7,7 @@ import os
 import re
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import wait
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -27,6 +28,9 @@ from batchlic.carrier.license_models import SecuritySuccessResult, check_request
 from batchlic.carrier.messages import AssignLicenseRequest
 from batchlic.errors import BatchlicError, CredentialsRejected, RefusedToStart, UsageError
 from batchlic.settings import Settings, load_settings
+
+_LOOK_S = 0.1
+"""Seconds after which a caller that waits hears a signal, though polars lets signals restart waits."""
 
 _Sent = ApiResponse[SecuritySuccessResult]
 
@@ -338,6 +342,8 @@ class CarrierClient(_Client):
         running = self._started()
         future = running.portal.start_task_soon(call, running.requests)
         try:
+            while not wait((future,), _LOOK_S).done:
+                pass
             return future.result()
         except BaseException:
             future.cancel()

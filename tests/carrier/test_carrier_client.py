@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import signal
+import socket
 import threading
 import traceback
 from collections.abc import AsyncIterator, Iterator
@@ -204,6 +206,37 @@ def test_a_client_refuses_to_be_used_in_a_forked_process(
             forked.setattr(os, "getpid", lambda: 1)
             with pytest.raises(UsageError, match="forked"):
                 client.assign_license_to_devices(request())
+
+
+@pytest.fixture
+def _signals_restart_waits() -> Iterator[None]:
+    """As polars does: a signal ends no wait for a lock."""
+    signal.siginterrupt(signal.SIGINT, 0)
+    yield
+    signal.siginterrupt(signal.SIGINT, 1)
+
+
+@pytest.mark.usefixtures("_signals_restart_waits")
+def test_ctrl_c_ends_a_wait_for_an_answer() -> None:
+    is_raised, raised = threading.Event(), list[bool]()
+
+    def interrupt_when_asked() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(1)
+            os.kill(os.getpid(), signal.SIGINT)
+            raised.append(is_raised.wait(5))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=interrupt_when_asked)
+        thread.start()
+        port = listener.getsockname()[1]
+        with CarrierClient(base_url=f"http://127.0.0.1:{port}", **TOKENS) as client:
+            with pytest.raises(KeyboardInterrupt):
+                client.assign_license_to_devices(request())
+            is_raised.set()
+        thread.join()
+    assert raised == [True]
 
 
 @pytest.mark.anyio
