@@ -211,9 +211,9 @@ def test_a_client_refuses_to_be_used_in_a_forked_process(
 @pytest.fixture
 def _signals_restart_waits() -> Iterator[None]:
     """As polars does: a signal ends no wait for a lock."""
-    signal.siginterrupt(signal.SIGINT, 0)
+    signal.siginterrupt(signal.SIGINT, False)  # noqa: FBT003
     yield
-    signal.siginterrupt(signal.SIGINT, 1)
+    signal.siginterrupt(signal.SIGINT, True)  # noqa: FBT003
 
 
 @pytest.mark.usefixtures("_signals_restart_waits")
