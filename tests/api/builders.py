@@ -1,14 +1,15 @@
 """A carrier and fleets for the tests of the Python API."""
 
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from batchlic import Settings
 from tests.endtoend.program import ACCOUNT, FLEXIBLE, imei
 
-TARGET = {"account": ACCOUNT, "sku": FLEXIBLE}
-"""What each device gets a license of."""
+TARGET: dict[str, Any] = {"account": ACCOUNT, "sku": FLEXIBLE, "new_ledger": True}
+"""What each device gets a license of. The carrier of a module outlives the ledger of a test."""
 
 
 def login(url: str, state: Path) -> Settings:

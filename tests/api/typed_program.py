@@ -7,7 +7,10 @@ import os
 from pathlib import Path
 from typing import assert_type
 
+import duckdb
+import pandas as pd
 import polars as pl
+import pyarrow as pa
 
 import batchlic
 
@@ -40,6 +43,9 @@ def right() -> None:
     assert_type(run.report(), Path)
     assert_type(run.raise_for_status(), batchlic.Run)
     batchlic.assign([PATH, FRAME, FRAME.lazy(), Rows(), "https://example.com/fleet.csv"], on_event=tell)
+    batchlic.assign(pd.DataFrame())
+    batchlic.assign(duckdb.table("fleet"))
+    batchlic.assign(pa.table({}))
     batchlic.assign(FRAME, canary="1%", canary_failures=2, columns={"imei": "IMEI No."}, keep=["site"])
     batchlic.unassign(Rows(), run_dir=PATH, sandbox=True, id_kind="imei", max_rate=2)
     batchlic.migrate(FRAME, from_sku="SIMSec-IoT", to_sku="TS-BUNDLE-KTO-SIMSEC-MRC", restore=True)
