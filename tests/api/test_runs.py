@@ -1,6 +1,7 @@
 """Runs of the Python API against a sandbox carrier: what they return, raise and leave behind."""
 
 import gc
+import logging
 import os
 import resource
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import structlog
 
 import batchlic
 from batchlic import DeviceStatus, RunEvent, RunState, Settings
@@ -149,7 +151,9 @@ def process_as_it_is() -> tuple[object, ...]:
     os.umask(mask)
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return mask, handlers, limits, gc.get_threshold(), list(warnings.filters), dict(os.environ)
+    logging_now = list(logging.root.handlers), logging.root.level, structlog.is_configured()
+    filters, environment = list(warnings.filters), dict(os.environ)
+    return mask, handlers, limits, gc.get_threshold(), logging_now, filters, environment
 
 
 def test_a_run_prints_nothing_and_leaves_the_process_as_it_is(
