@@ -3,8 +3,8 @@
 A shell lets its background jobs ignore SIGQUIT, nohup does so with SIGHUP, and children inherit that. Here,
 signals are as usual.
 
-Property tests have few examples by default; `make fuzz` runs more (EXAMPLES). Garbage is collected rarely, which
-saves a twentieth of the CPU time.
+Property tests have few examples by default; `make fuzz` runs more (EXAMPLES). Garbage is collected rarely:
+that saves a twentieth of the CPU time.
 """
 
 import gc
