@@ -17,7 +17,7 @@ from batchlic.reader.inputs.addresses import Address, Download, Downloaded, down
 from batchlic.reader.inputs.databases import Database, refuse_without_query
 from batchlic.reader.inputs.frames import Frame
 from batchlic.reader.inputs.sources import expanded
-from batchlic.reader.inventory import Inventory, no_rows_error
+from batchlic.reader.inventory import Inventory, no_rows, no_rows_error
 from batchlic.reader.kept_cells import KeptCells
 from batchlic.reader.options import ReadOptions, Source
 from batchlic.reader.reading import validated_blocks
@@ -134,7 +134,7 @@ class Fleet:
         if self.rows_read == start:
             if not self._options.allow_empty:
                 raise no_rows_error(inventory)
-            notes.append(f"{name}: the {'query returns' if inventory.is_query else 'file has'} no rows")
+            notes.append(f"{name}: {no_rows(inventory)}")
         if (is_last_rejected or inventory.ending.is_short) and not inventory.ending.has_newline:
             self.cut_off.append(name)
         self.sources.append(Source(name, self.rows_read - start))
