@@ -119,4 +119,4 @@ def wrong_requests(client: batchlic.CarrierClient, body: batchlic.AssignLicenseR
     client.assign_license_to_devices({"accountName": "123"})  # type: ignore[arg-type]
     client.unassign_license_to_devices(body)  # type: ignore[arg-type]
     print(client.assign_license_to_devices(body).result.requestId)  # type: ignore[attr-defined]
-    batchlic.CarrierClient("key")  # type: ignore[misc]
+    batchlic.CarrierClient("key")  # type: ignore[call-arg]

@@ -21,9 +21,8 @@ from tests.reader.builders import iccid, imei
 
 DOCS = Path(__file__).parents[2] / "docs"
 EXAMPLES = DOCS / "examples"
-SNIPPETS = re.findall(
-    r"```python\n(.*?)```", (DOCS / "reference" / "carrier-client.md").read_text(), re.DOTALL
-)
+PAGE = (DOCS / "reference" / "carrier-client.md").read_text()
+SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 NIGHT = "2026-11-29"
 FLEET = f"""\
 Asset ID,Site,Device IMEI,SIM ICCID,Status
@@ -70,6 +69,13 @@ def exit_status_of(name: str) -> object:
 def test_every_example_is_tested() -> None:
     tested = {"airflow_task", "dagster_asset", "duckdb_query", "pandas_frame"}
     assert {path.stem for path in EXAMPLES.glob("*.py")} == tested
+
+
+def test_the_page_about_the_client_names_each_error_with_its_fields() -> None:
+    kinds = [kind for name in batchlic.__all__ if isinstance(kind := getattr(batchlic, name), type)]
+    errors = {kind.__name__ for kind in kinds if issubclass(kind, Exception) and "carrier" in kind.__module__}
+    fields = vars(batchlic.SecurityResultError("")).keys()
+    assert errors | fields <= set(re.findall(r"`(\w+)`", PAGE))
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS)
