@@ -37,6 +37,8 @@ def problems(root: Path, tags: list[str]) -> list[str]:
     image = f"batchlic:{version}\n"
     if image not in (root / "jobs" / "schedule" / "cronjob.yaml").read_text(encoding="utf-8"):
         found.append(f"jobs/schedule/cronjob.yaml does not name an image {image.strip()}")
+    if f"ARG VERSION={version}\n" not in (root / "Containerfile").read_text(encoding="utf-8"):
+        found.append(f"Containerfile is not of version {version}")
     versions = [tag for tag in tags if re.fullmatch(r"v\d.*", tag)]
     if versions and f"v{version}" not in versions:
         found.append(f"the commit has the tag {versions[0]}, but pyproject.toml has {version}")

@@ -10,7 +10,13 @@ from tests.packaging.man_page import PAGE, man_page
 from tests.packaging.release import problems, released
 
 ROOT = Path(__file__).parents[2]
-FILES = ("CHANGELOG.md", "pyproject.toml", "docs/man/batchlic.1", "jobs/schedule/cronjob.yaml")
+FILES = (
+    "CHANGELOG.md",
+    "Containerfile",
+    "pyproject.toml",
+    "docs/man/batchlic.1",
+    "jobs/schedule/cronjob.yaml",
+)
 
 
 @pytest.fixture
