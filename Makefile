@@ -159,7 +159,7 @@ lint: $(INSTALLED) ## check style, types, the direction of imports, the Containe
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/hadolint Containerfile
 	@$(BIN)/zizmor --quiet --offline --no-progress .github
-	@$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 # The deselected test forbids large files, and coverage has to write one.
 coverage: $(INSTALLED) ## run the tests and print branch coverage
