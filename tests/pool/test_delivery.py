@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from batchlic.carrier.answers import Answer
-from batchlic.carrier.client import CarrierClient, Submission
+from batchlic.carrier.client import Carrier, Submission
 from batchlic.errors import StoppedEarly
 from batchlic.journal import Journal
 from batchlic.pool.delivery import Pool
@@ -62,7 +62,7 @@ class Outstanding:
 async def test_h_batches_are_taken_from_the_plan_as_they_are_needed(journal: Journal) -> None:
     outstanding = Outstanding()
     sender = Sender(
-        client=cast("CarrierClient", TakesTime()),
+        client=cast("Carrier", TakesTime()),
         journal=journal,
         limiter=Limiter(max_concurrency=WORKERS),
         policy=RetryPolicy(resendable=()),
@@ -77,7 +77,7 @@ async def test_h_batches_are_taken_from_the_plan_as_they_are_needed(journal: Jou
 async def test_the_first_reason_to_stop_is_the_one_that_is_told(journal: Journal) -> None:
     outstanding = Outstanding()
     sender = Sender(
-        client=cast("CarrierClient", TakesTime()),
+        client=cast("Carrier", TakesTime()),
         journal=journal,
         limiter=Limiter(max_concurrency=WORKERS),
         policy=RetryPolicy(resendable=()),
