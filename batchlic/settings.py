@@ -16,6 +16,7 @@ from dotenv import dotenv_values
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError
 
 from batchlic.callbacks.access import CARRIER_SOURCES, Access, parse_networks
+from batchlic.carrier.catalog import BASE_URL
 from batchlic.carrier.credentials import Credentials, Secret, refuse_odd_characters
 from batchlic.carrier.http_client import check_base_url, refuse_unencrypted
 from batchlic.errors import UsageError
@@ -65,7 +66,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    base_url: str = "https://thingspace.verizon.com/api"
+    base_url: str = BASE_URL
     client_id: SecretStr | None = None
     client_secret: SecretStr | None = None
     username: SecretStr | None = None

@@ -18,7 +18,7 @@ from batchlic.carrier.catalog import Action
 from batchlic.carrier.client import (
     CALLBACK_SERVICE,
     AccountError,
-    CarrierClient,
+    Carrier,
     open_client,
 )
 from batchlic.carrier.credentials import Secret
@@ -79,7 +79,7 @@ NOT_ASKED = Findings([], [])
 
 
 async def preflight(
-    client: CarrierClient,
+    client: Carrier,
     groups: Sequence[PlanGroup],
     *,
     listeners: bool,
@@ -125,7 +125,7 @@ async def preflight(
     return Findings(counts, notes, unknown_accounts=tuple(unknown))
 
 
-async def _listening(client: CarrierClient, account: str) -> list[str]:
+async def _listening(client: Carrier, account: str) -> list[str]:
     """Notes about an account's listeners."""
     try:
         listens = any(found.service_name == CALLBACK_SERVICE for found in await client.listeners(account))
@@ -184,7 +184,7 @@ def _tell(text: str) -> None:
     tell(printable(text))
 
 
-async def register(client: CarrierClient, accounts: Iterable[str], listener: RunListener) -> None:
+async def register(client: Carrier, accounts: Iterable[str], listener: RunListener) -> None:
     """Register a run's own listener for these accounts."""
     await client.login()
     for account in dict.fromkeys(accounts):
@@ -193,7 +193,7 @@ async def register(client: CarrierClient, accounts: Iterable[str], listener: Run
         )
 
 
-async def count(client: CarrierClient, groups: Sequence[PlanGroup]) -> list[LicenseCount]:
+async def count(client: Carrier, groups: Sequence[PlanGroup]) -> list[LicenseCount]:
     """The license counts of each group's account and SKU; 0 for a SKU that the account does not have.
 
     An account without any counts is left out, and also a SKU whose counts are unknown.
@@ -281,7 +281,7 @@ def confirm_new_ledger(
 
 
 async def refuse_new_ledger(
-    client: CarrierClient, unrecorded: Sequence[PlanGroup], ledger: str | None
+    client: Carrier, unrecorded: Sequence[PlanGroup], ledger: str | None
 ) -> list[str]:
     """The check of `confirm_new_ledger`, where the carrier did not answer before. Returns notes."""
     try:
@@ -341,7 +341,7 @@ def _still_to_send(plan: Path, journal: Journal, action: Action | None) -> list[
     return groups
 
 
-async def compare_counts(client: CarrierClient, folder: RunFolder, journal: Journal) -> list[str]:
+async def compare_counts(client: Carrier, folder: RunFolder, journal: Journal) -> list[str]:
     """Notes about license counts that did not change as the run's answers say, and what may be the reason."""
     before = journal.identity.licenses
     groups = [

@@ -8,7 +8,7 @@ from functools import partial
 
 import anyio
 
-from batchlic.carrier.client import CarrierClient, open_client
+from batchlic.carrier.client import Carrier, open_client
 from batchlic.chunker import PlanGroup, read_batches, read_phases
 from batchlic.errors import BatchlicError, ExitCode, StoppedEarly
 from batchlic.events import EventStream, Phase, SessionEnded, SessionStarted, Stopped, Warned
@@ -224,7 +224,7 @@ def _judged(gate: Gate, notes: list[str]) -> StoppedEarly | None:
     return objection
 
 
-async def _counts_after(client: CarrierClient, folder: RunFolder, journal: Journal) -> list[str]:
+async def _counts_after(client: Carrier, folder: RunFolder, journal: Journal) -> list[str]:
     """Notes about the license counts after the run. A signal ends the question, not the run."""
     try:
         return await unless_asked(partial(compare_counts, client, folder, journal))
@@ -246,7 +246,7 @@ def _limiter(job: Job, events: EventStream, *, start_from: Learned | None) -> Li
 def _pool(
     job: Job,
     journal: Journal,
-    client: CarrierClient,
+    client: Carrier,
     limiter: Limiter,
     observation: Observation,
     *,

@@ -89,3 +89,34 @@ def wrong() -> None:
 
 def print_nothing() -> None:
     """No observer: it takes no event."""
+
+
+def right_requests(client: batchlic.CarrierClient) -> float | None:
+    """Single requests that are right."""
+    devices = [
+        batchlic.LicenseDeviceList(device_ids=[batchlic.LicenseDeviceId(id="864508030109877", kind="IMEI")])
+    ]
+    body = batchlic.AssignLicenseRequest(account_name="123", devices=devices, sku_number="SIMSec-IoT")
+    try:
+        answer = client.assign_license_to_devices(body, x_request_id="1-001")
+    except batchlic.TooManyRequestsError as error:
+        assert_type(error.response, batchlic.ApiResponse[str] | None)
+        return error.retry_after
+    assert_type(answer, batchlic.ApiResponse[batchlic.SecuritySuccessResult])
+    assert_type(client.unassign_license_to_devices("1-001", body).result.request_id, str)
+    batchlic.CarrierClient.from_settings(SETTINGS, consent_lifetime=True).close()
+    return None
+
+
+async def right_async_requests() -> None:
+    """The same with an event loop."""
+    async with batchlic.AsyncCarrierClient(access_token="a", session_token="b", timeout=5) as client:
+        assert_type((await client.unassign_license_to_devices("1-001")).status_code, int)
+
+
+def wrong_requests(client: batchlic.CarrierClient, body: batchlic.AssignLicenseRequest) -> None:
+    """Single requests that are wrong."""
+    client.assign_license_to_devices({"accountName": "123"})  # type: ignore[arg-type]
+    client.unassign_license_to_devices(body)  # type: ignore[arg-type]
+    print(client.assign_license_to_devices(body).result.requestId)  # type: ignore[attr-defined]
+    batchlic.CarrierClient("key")  # type: ignore[call-arg]
