@@ -123,10 +123,11 @@ class Inventory(Table):
     allow_empty: bool = False
     """Accept inventories without rows, instead of exit 2."""
     min_rows: int | None = Field(default=None, ge=0)
-    """Fewest rows, in all files together. With fewer, nothing is sent and the job exits 4; None: any number."""
+    """Fewest rows, in all files together. With fewer, nothing is sent and the job exits 4; None: any
+    number."""
     max_change: Percentage | None = None
-    """Largest change of the number of rows since the last run of the job, `"20%"` or `0.2`. With more, nothing
-    is sent and the job exits 4; None: any change."""
+    """Largest change of the number of rows since the last run of the job, `"20%"` or `0.2`. With more,
+    nothing is sent and the job exits 4; None: any change."""
 
     @field_validator("keep")
     @classmethod
@@ -259,8 +260,8 @@ class LedgerUse(Table):
     path: str | None = None
     """Ledger file; the path starts at the job file's folder; None: `ledger.db` in the state folder."""
     allow_new: bool = False
-    """Start although the carrier counts licenses of which the ledger has no record. For one run, `--new-ledger`
-    is better."""
+    """Start although the carrier counts licenses of which the ledger has no record. For one run,
+    `--new-ledger` is better."""
     use: bool = True
     """Skip devices that are licensed according to the ledger, and record the others."""
 
@@ -327,8 +328,8 @@ class Notify(Table):
     """Who is told how the runs of a job end. The URLs are settings, because they hold secrets."""
 
     to: list[SettingSuffix] | None = None
-    """Names of URLs for messages: `["ops"]` is `BATCHLIC_NOTIFY_URL_OPS`, and `[]` sends no messages; None: the
-    URLs of `BATCHLIC_NOTIFY_URLS`."""
+    """Names of URLs for messages: `["ops"]` is `BATCHLIC_NOTIFY_URL_OPS`, and `[]` sends no messages; None:
+    the URLs of `BATCHLIC_NOTIFY_URLS`."""
     on: list[Literal["failure", "doubt", "rejects", "recovered"]] = [
         "failure",
         "doubt",
@@ -337,8 +338,8 @@ class Notify(Table):
     ]
     """Changes to send a message about."""
     heartbeat: SettingSuffix | None = None
-    """Name of the heartbeat's URL: `"fleet"` is `BATCHLIC_HEARTBEAT_URL_FLEET`; None: `BATCHLIC_HEARTBEAT_URL`,
-    if it is set."""
+    """Name of the heartbeat's URL: `"fleet"` is `BATCHLIC_HEARTBEAT_URL_FLEET`; None:
+    `BATCHLIC_HEARTBEAT_URL`, if it is set."""
     heartbeat_ok: list[Annotated[int, Field(ge=0, le=6)]] = [0]
     """Exit codes that the heartbeat reports as a success."""
 
@@ -358,8 +359,8 @@ class Job(Table):
     """One action on the devices of some inventories, with everything that a run needs except credentials."""
 
     name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
-    """Name of the job: letters, digits, `.`, `_`, `-`. Two runs of the same name are never at work at the same
-    time; None: the name of the job file."""
+    """Name of the job: letters, digits, `.`, `_`, `-`. Two runs of the same name are never at work at the
+    same time; None: the name of the job file."""
     action: Literal["assign", "unassign", "migrate", "sync"]
     """What to do with the devices."""
     inventory: Inventory

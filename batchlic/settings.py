@@ -41,11 +41,11 @@ class Settings(BaseSettings):
     base_url: str = "https://thingspace.verizon.com/api"
     """Root of the carrier's API."""
     client_id: SecretStr | None = None
-    """Id of the OAuth client. With `client_secret`, it fetches access tokens."""
+    """Id of the OAuth client. With `BATCHLIC_CLIENT_SECRET`, it fetches access tokens."""
     client_secret: SecretStr | None = None
     """Secret of the OAuth client."""
     username: SecretStr | None = None
-    """User of the session login. With `password`, it fetches session tokens."""
+    """User of the session login. With `BATCHLIC_PASSWORD`, it fetches session tokens."""
     password: SecretStr | None = None
     """Password of the session login."""
     access_token: SecretStr | None = None

@@ -69,8 +69,8 @@ REJECT_COLUMNS = {
     "message": Column(pl.String(), "What is wrong, as a sentence."),
     "imei": Column(pl.String(), "The cell as it is in the file."),
     "iccid": Column(pl.String(), "The cell as it is in the file."),
-    "account_name": Column(pl.String(), "The cell as it is in the file, or the default account."),
-    "sku_number": Column(pl.String(), "The cell as it is in the file, or the default SKU."),
+    "account_name": Column(pl.String(), "The cell as it is in the file."),
+    "sku_number": Column(pl.String(), "The cell as it is in the file."),
 }
 """The columns of rejects.parquet, explained."""
 

@@ -51,9 +51,9 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     finished_at: str | None
     """When the last session ended."""
     devices_per_second: float | None
-    """Devices that answers accepted, or refused for good, per second of sending: from a session's first request
-    to its last answer, summed over sessions. Settling, callbacks and waiting do not change it. In a migration,
-    a device counts after both steps."""
+    """Devices that answers accepted, or refused for good, per second of sending: from a session's first
+    request to its last answer, summed over sessions. Settling, callbacks and waiting do not change it. In a
+    migration, a device counts after both steps."""
     exit_code: int | None
     """Exit code of the run; null while a session is at work, or after it was killed."""
     unconfirmed: int = 0

@@ -3,27 +3,29 @@
 Every warning, such as a link or an anchor without a target, ends the build.
 """
 
-import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
-
-import yaml
 
 from docs.builder.pages import ROOT, stage
 from docs.builder.reference import MADE
 
-CONFIG = ROOT / "mkdocs.yml"
 
-
-def build(site: Path) -> None:
-    """Build the site in a folder, which is replaced. Raises CalledProcessError if the build has warnings."""
+def build(site: Path = ROOT / "site") -> None:
+    """Build the site into `site/`, from nothing. Raises CalledProcessError if the build has warnings."""
     pages = ROOT / "build" / "docs"
-    shutil.rmtree(pages, ignore_errors=True)
+    for folder in (pages, site, ROOT / ".cache"):
+        shutil.rmtree(folder, ignore_errors=True)
     stage(pages, MADE)
+    subprocess.run(
+        [Path(sys.executable).with_name("zensical"), "build", "--strict", "--config-file", ROOT / "mkdocs.yml"],
+        check=True,
+    )
 
 
 if __name__ == "__main__":
-    build(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "site")
+    try:
+        build()
+    except subprocess.CalledProcessError as error:
+        sys.exit(error.returncode)

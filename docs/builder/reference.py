@@ -1,0 +1,332 @@
+"""The parts of the reference pages that are made from the code: a page names them as `<!-- made: KIND ARGUMENT -->`."""
+
+import inspect
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import griffe
+import polars as pl
+import typer.main
+from pydantic import BaseModel, SecretStr
+from pydantic.fields import FieldInfo
+
+from batchlic import job, settings
+from batchlic.chunker.schema import OTHER_PLAN_COLUMNS, PLAN_COLUMNS, REJECT_COLUMNS
+from batchlic.cli.app import app
+from batchlic.errors import ExitCode
+from batchlic.profiles import IN_ENVIRONMENT, PROFILE, PROFILES_FILE
+from batchlic.reader.streaming import Column
+from batchlic.writer.audit import AUDIT_COLUMNS
+from batchlic.writer.callback_outcomes import OUTCOME_COLUMNS
+from batchlic.writer.device_states import RESULT_COLUMNS
+from batchlic.writer.summary import Summary
+from docs.builder.pages import ROOT, title_of
+
+COLUMNS: Mapping[str, Mapping[str, Column]] = {
+    "results.parquet": RESULT_COLUMNS,
+    "rejects.parquet": REJECT_COLUMNS,
+    "audit.parquet": AUDIT_COLUMNS,
+    "outcomes.parquet": OUTCOME_COLUMNS,
+    "plan.parquet": PLAN_COLUMNS | OTHER_PLAN_COLUMNS,
+}
+
+TABLES: Mapping[str, type[BaseModel]] = {
+    "top": job.Job,
+    "inventory": job.Inventory,
+    "license": job.Licensing,
+    "limits": job.Limits,
+    "sync": job.Syncing,
+    "canary": job.Canary,
+    "ledger": job.LedgerUse,
+    "approval": job.Approval,
+    "metrics": job.MetricsUse,
+    "notify": job.Notify,
+    "report": job.ReportUse,
+    "sandbox": job.EmbeddedSandbox,
+}
+
+MORE_ON_KEYS = {
+    "action": "../how-to/sync.md",
+    "allow_empty": "inventories.md#guards",
+    "allow_new": "../explanation/ledger.md#a-new-ledger",
+    "download_timeout": "inventories.md#addresses",
+    "file": "../how-to/monitoring.md",
+    "files": "inventories.md#addresses",
+    "format_profile": "inventories.md#known-exports",
+    "headroom": "../explanation/limiter.md#headroom",
+    "heartbeat": "../how-to/notifications.md#the-heartbeat",
+    "keep": "../how-to/keep.md",
+    "max_change": "inventories.md#guards",
+    "min_rows": "inventories.md#guards",
+    "query": "../how-to/databases.md",
+    "require_confirmation": "../how-to/callbacks.md",
+    "required": "../how-to/review.md#approval",
+    "restore": "../how-to/migrate.md#which-license-first",
+    "write": "../how-to/report.md",
+}
+"""Where a key of a job file is explained further."""
+
+MORE_ON_SETTINGS = {
+    "heartbeat_url": "../how-to/notifications.md#the-heartbeat",
+    "listener_allowed_sources": "../how-to/callbacks.md",
+    "listener_store": "../how-to/callbacks.md",
+    "notify_urls": "../how-to/notifications.md",
+    "serve_token": "../how-to/pages.md#access",
+    "state_dir": "jobs.md#the-state-folder",
+}
+
+_KINDS = {bool: "`true` or `false`", int: "whole number", float: "number", str: "text", SecretStr: "secret"}
+_CHECKED = {
+    "as_percentage": "percentage",
+    "as_removals": "number or percentage",
+    "as_canary": "number or percentage",
+}
+"""What a text is that these functions check."""
+
+_NONE = re.compile(r"[;.] None: (.*?)\.?$", re.DOTALL)
+
+
+def exit_codes(_: str) -> str:
+    """The exit codes, each with what it means."""
+    meanings = _docstrings(ExitCode)
+    rows = [(f"`{code.value}`", code.name.lower(), meanings[code.name]) for code in ExitCode]
+    return _table(("exit", "name", "meaning"), rows)
+
+
+def keys(table: str) -> str:
+    """The keys of a table of a job file."""
+    model = TABLES[table]
+    meanings = _docstrings(model)
+    rows = [
+        (f"`{key}`", _kind(field), *_default_and_meaning(field, meanings[key], MORE_ON_KEYS.get(key)))
+        for key, field in model.model_fields.items()
+        if not _is_table(field)
+    ]
+    return _table(("key", "type", "default", "meaning"), rows)
+
+
+def settings_table(_: str) -> str:
+    """The settings: variables of the environment, or lines of a file."""
+    meanings = _docstrings(settings.Settings)
+    rows = [
+        (
+            f"`{settings.PREFIX}{name.upper()}`",
+            _kind(field),
+            *_default_and_meaning(field, meanings[name], MORE_ON_SETTINGS.get(name)),
+        )
+        for name, field in settings.Settings.model_fields.items()
+    ]
+    profiles = _more("../how-to/profiles.md")
+    notifications = _more("../how-to/notifications.md")
+    rows += [
+        (f"`{settings.CREDENTIALS_FILE}`", "path", "none", "File of settings in the format of `.env`."),
+        (f"`{PROFILE}`", "text", "none", f"Profile to use, as with `--profile`{profiles}."),
+        (f"`{PROFILES_FILE}`", "path", "`profiles.toml` in the user's configuration folder", f"File of the profiles{profiles}."),
+        (f"`{IN_ENVIRONMENT}NAME__SETTING`", "text", "none", f"A setting of a profile{profiles}."),
+        ("`BATCHLIC_NOTIFY_URL_NAME`", "secret", "none", f"URLs for messages that a job names{notifications}."),
+        ("`BATCHLIC_HEARTBEAT_URL_NAME`", "secret", "none", f"URL of a heartbeat that a job names{notifications}."),
+    ]
+    return _table(("setting", "type", "default", "meaning"), rows)
+
+
+def columns(file: str) -> str:
+    """The columns of a parquet file of a run."""
+    rows = [(f"`{name}`", _dtype(column.dtype), column.meaning) for name, column in COLUMNS[file].items()]
+    return _table(("column", "type", "meaning"), rows)
+
+
+def summary(_: str) -> str:
+    """The fields of summary.json."""
+    meanings = _docstrings(Summary)
+    return _table(("field", "meaning"), [(f"`{name}`", meanings[name]) for name in Summary.__struct_fields__])
+
+
+def command_line(_: str) -> str:
+    """Every command of the command line, in the groups of its help."""
+    root = typer.main.get_command(app)
+    groups: dict[str, list[str]] = {}
+    for names, command in commands(root):
+        groups.setdefault(_panel(root.commands[names[0]]), []).append(_command(names, command))  # type: ignore[attr-defined]
+    if len(groups) == 1:
+        return "\n\n".join(text for texts in groups.values() for text in texts)
+    return "\n\n".join(f"## {group}\n\n" + "\n\n".join(texts) for group, texts in groups.items())
+
+
+def commands(group: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:  # noqa: ANN401 - private to typer
+    """Each command that a user can run, with the words that name it."""
+    for name, command in group.commands.items():
+        if command.hidden:
+            continue
+        if not hasattr(command, "commands") or command.invoke_without_command:
+            yield (*above, name), command
+        if hasattr(command, "commands"):
+            yield from commands(command, (*above, name))
+
+
+def _command(names: Sequence[str], command: Any) -> str:  # noqa: ANN401 - as above
+    context = _context(names)
+    parts = [
+        f"### batchlic {' '.join(names)}",
+        _linked(_plain(command.help or "")),
+        f"```text\n{command.get_usage(context)}\n```",
+    ]
+    if examples := re.findall(r"^ *((?:# |batchlic ).*)$", command.epilog or "", re.MULTILINE):
+        lines = "\n".join(line if line.startswith("#") else f"$ {line}" for line in examples)
+        parts.append(f"```shell\n{lines}\n```")
+    options: dict[str, list[tuple[str, str]]] = {}
+    for parameter in command.get_params(context):
+        if parameter.name != "help" and (record := parameter.get_help_record(context)):
+            names_and_type, explained = record
+            cell = " ".join(f"`{word}`" for word in [names_and_type])
+            options.setdefault(_panel(parameter), []).append((cell, _linked(_escaped(explained))))
+    for panel, rows in options.items():
+        title = panel if len(options) > 1 else "option"
+        parts.append(_table((title, "meaning"), rows))
+    return "\n\n".join(part for part in parts if part)
+
+
+def _context(names: Sequence[str]) -> Any:  # noqa: ANN401 - as above
+    command = typer.main.get_command(app)
+    context = typer.Context(command, info_name="batchlic")
+    for name in names:
+        command = command.commands[name]  # type: ignore[attr-defined]
+        context = typer.Context(command, info_name=name, parent=context)
+    return context
+
+
+def _panel(owner: Any) -> str:  # noqa: ANN401 - a command or an option, whose classes are private to typer
+    panel = getattr(owner, "rich_help_panel", None)
+    return str(panel) if isinstance(panel, str) else "Options"
+
+
+def _docstrings(owner: type) -> dict[str, str]:
+    """What the docstrings below the attributes of a class say, in one line each."""
+    file = Path(inspect.getfile(owner))
+    members = griffe.visit(owner.__module__, filepath=file, code=file.read_text())[owner.__name__].members
+    return {
+        attribute: " ".join(member.docstring.value.split())
+        for attribute, member in members.items()
+        if member.docstring is not None
+    }
+
+
+def _default_and_meaning(field: FieldInfo, text: str, more: str | None) -> tuple[str, str]:
+    without = _NONE.search(text)
+    meaning = _NONE.sub("", text).removesuffix(".")
+    if field.is_required():
+        default = "required"
+    elif without is not None:
+        default = without[1]
+    else:
+        default = _value(field.get_default(call_default_factory=True))
+    return default, f"{meaning}{_more(more) if more else ''}."
+
+
+def _value(value: object) -> str:
+    match value:
+        case None | [] | {}:
+            return "none"
+        case bool():
+            return f"`{str(value).lower()}`"
+        case Enum():
+            return f"`{value.value}`"
+        case list():
+            return ", ".join(f"`{each}`" for each in value)
+        case float() if value.is_integer():
+            return f"`{value:.0f}`"
+    return f"`{value}`"
+
+
+def _kind(field: FieldInfo) -> str:
+    """The type of a field, in words."""
+    checks = [getattr(check, "func", None) for check in field.metadata]
+    checks += [getattr(check, "func", None) for inner in get_args(field.annotation) for check in get_args(inner)[1:]]
+    for check in checks:
+        if check is not None and check.__name__ in _CHECKED:
+            return _CHECKED[check.__name__]
+    return _named(field.annotation) + _range(field)
+
+
+def _named(annotation: Any) -> str:  # noqa: ANN401 - any type
+    inner = [each for each in get_args(annotation) if each is not type(None)]
+    origin = get_origin(annotation)
+    if annotation in _KINDS:
+        return _KINDS[annotation]
+    if origin is Literal:
+        return ", ".join(f"`{each}`" for each in inner)
+    if origin is list:
+        return f"list of {_named(inner[0])}".replace("whole number", "whole numbers").replace("text", "texts")
+    if origin is dict:
+        return "table"
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        return ", ".join(f"`{each.value}`" for each in annotation)
+    return _named(inner[0])  # optional, or with checks
+
+
+def _range(field: FieldInfo) -> str:
+    low = next((check.ge for check in field.metadata if hasattr(check, "ge")), None)
+    high = next((check.le for check in field.metadata if hasattr(check, "le")), None)
+    above = next((check.gt for check in field.metadata if hasattr(check, "gt")), None)
+    if low is not None and high is not None:
+        return f", {low} to {high:,}"
+    if low is not None:
+        return f", from {low}"
+    return f", above {above}" if above is not None else ""
+
+
+def _is_table(field: FieldInfo) -> bool:
+    types = (field.annotation, *get_args(field.annotation))
+    return any(isinstance(each, type) and issubclass(each, BaseModel) for each in types)
+
+
+def _dtype(dtype: pl.DataType) -> str:
+    if isinstance(dtype, pl.Datetime):
+        return "datetime, UTC"
+    return {"UInt": "u", "Int": "i", "Float": "f"}.get(kind := str(dtype).rstrip("0123456789"), kind.lower()) + str(
+        dtype
+    )[len(kind) :]
+
+
+def _more(link: str) -> str:
+    """A link to a page, with its title."""
+    path = (ROOT / "docs" / "reference" / link.partition("#")[0]).resolve()
+    return f" ([{title_of(path.relative_to(ROOT).as_posix())}]({link}))"
+
+
+def _linked(text: str) -> str:
+    """The text with each page that it names as a link."""
+    return re.sub(
+        r"docs/(?:([a-z-]+)/)([a-z]+\.md)",
+        lambda found: f"[{title_of(found[0])}](../{found[1]}/{found[2]})",
+        text,
+    )
+
+
+def _plain(text: str) -> str:
+    paragraphs = re.split(r"\n\s*\n", text.replace("\b", ""))
+    return "\n\n".join(_escaped(" ".join(paragraph.split())) for paragraph in paragraphs)
+
+
+def _escaped(text: str) -> str:
+    parts = re.split(r"(`[^`]*`)", text)
+    return "".join(
+        part if index % 2 else re.sub(r"([\\*_<>\[\]])", r"\\\1", part) for index, part in enumerate(parts)
+    )
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+MADE: Mapping[str, Callable[[str], str]] = {
+    "columns": columns,
+    "command-line": command_line,
+    "exit-codes": exit_codes,
+    "keys": keys,
+    "settings": settings_table,
+    "summary": summary,
+}
