@@ -14,7 +14,7 @@ HERE = BATCHLIC_STATE_DIR="$(CURDIR)/runs"
 .DEFAULT_GOAL := help
 .PHONY: help install demo test onboard migrate sandbox sample soak fuzz kill mutants replay \
 	bench bench-plan bench-keep bench-databases bench-submit bench-pace bench-limiter bench-journal bench-ledger \
-	bench-listener bench-report bench-runs plot-limiter demo-sync demo-callbacks test-callbacks docs-answers screenshots \
+	bench-listener bench-report bench-runs plot-limiter demo-sync demo-callbacks test-callbacks docs docs-answers screenshots \
 	lint coverage format lock clean
 
 help: ## list the targets
@@ -118,6 +118,10 @@ bench-runs: $(INSTALLED) ## measure listing many runs: make bench-runs [RUNS="10
 test-callbacks: $(INSTALLED) ## test a whole run with callbacks: make test-callbacks [DEVICES=100000]
 	@LOOP_DEVICES=$(or $(DEVICES),100000) $(BIN)/pytest -q tests/callbacks/test_loop.py
 
+docs: $(INSTALLED) ## build the documentation site into site/: every warning ends the build
+	@PYTHONPATH=. $(BIN)/python -m docs.builder
+	@echo "Open site/index.html"
+
 docs-answers: $(INSTALLED) ## write docs/reference/answers.md from the tables of answers
 	@$(BIN)/python -m batchlic.carrier.rules_page > docs/reference/answers.md
 
@@ -144,7 +148,7 @@ lock: $(INSTALLED) ## renew the pinned requirements after changing pyproject.tom
 		--upgrade --group dev --output-file $(LOCK) pyproject.toml
 
 clean: ## remove .venv and the files of the tools (never runs/)
-	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage build dist
+	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage build dist site
 
 # make itself exits 2 after any failure (https://www.gnu.org/software/make/manual/html_node/Running.html).
 tell_code = { code=$$?; echo "make $@: batchlic exited $$code, but make exits 2 after any failure." >&2; \

@@ -16,7 +16,7 @@ ELSEWHERE = {
     "sample_data/README.md": "reference/samples.md",
     "README.md": "index.md",
 }
-"""Pages of the repository outside docs/ that are pages of the site. The README only leads to the first page."""
+"""Pages outside docs/ that are pages of the site. Links to the README lead to the first page."""
 
 DIAGRAMS = "assets/mermaid.tiny.js"
 """Draws the diagrams. Only pages with a diagram load it."""
@@ -61,7 +61,7 @@ def title_of(source: str) -> str:
 
 
 def with_links(text: str, source: str, page: str) -> tuple[str, set[str]]:
-    """The text with its links as the site needs them, and the files that they name besides pages and images."""
+    """The text with its links as the site has them, and the files that they name, other than pages."""
     files: set[str] = set()
 
     def moved(found: re.Match[str]) -> str:

@@ -1,4 +1,4 @@
-"""The parts of the reference pages that are made from the code: a page names them as `<!-- made: KIND ARGUMENT -->`."""
+"""The parts of pages that are made from the code. A page names them: `<!-- made: KIND ARGUMENT -->`."""
 
 import inspect
 import re
@@ -101,35 +101,32 @@ def keys(table: str) -> str:
     model = TABLES[table]
     meanings = _docstrings(model)
     rows = [
-        (f"`{key}`", _kind(field), *_default_and_meaning(field, meanings[key], MORE_ON_KEYS.get(key)))
+        _field_row(key, field, meanings[key], MORE_ON_KEYS.get(key))
         for key, field in model.model_fields.items()
         if not _is_table(field)
     ]
-    return _table(("key", "type", "default", "meaning"), rows)
+    return _table(("key", "meaning"), rows)
 
 
 def settings_table(_: str) -> str:
     """The settings: variables of the environment, or lines of a file."""
     meanings = _docstrings(settings.Settings)
     rows = [
-        (
-            f"`{settings.PREFIX}{name.upper()}`",
-            _kind(field),
-            *_default_and_meaning(field, meanings[name], MORE_ON_SETTINGS.get(name)),
-        )
+        _field_row(f"{settings.PREFIX}{name.upper()}", field, meanings[name], MORE_ON_SETTINGS.get(name))
         for name, field in settings.Settings.model_fields.items()
     ]
-    profiles = _more("../how-to/profiles.md")
-    notifications = _more("../how-to/notifications.md")
+    profiles, notifications = _more("../how-to/profiles.md"), _more("../how-to/notifications.md")
     rows += [
-        (f"`{settings.CREDENTIALS_FILE}`", "path", "none", "File of settings in the format of `.env`."),
-        (f"`{PROFILE}`", "text", "none", f"Profile to use, as with `--profile`{profiles}."),
-        (f"`{PROFILES_FILE}`", "path", "`profiles.toml` in the user's configuration folder", f"File of the profiles{profiles}."),
-        (f"`{IN_ENVIRONMENT}NAME__SETTING`", "text", "none", f"A setting of a profile{profiles}."),
-        ("`BATCHLIC_NOTIFY_URL_NAME`", "secret", "none", f"URLs for messages that a job names{notifications}."),
-        ("`BATCHLIC_HEARTBEAT_URL_NAME`", "secret", "none", f"URL of a heartbeat that a job names{notifications}."),
+        _row(settings.CREDENTIALS_FILE, "path", "File of settings in the format of `.env`."),
+        _row(PROFILE, "text", f"Profile to use, as with `--profile`{profiles}."),
+        _row(
+            PROFILES_FILE, "path", f"File of the profiles, instead of the user's `profiles.toml`{profiles}."
+        ),
+        _row(f"{IN_ENVIRONMENT}NAME__SETTING", "text", f"A setting of a profile{profiles}."),
+        _row("BATCHLIC_NOTIFY_URL_NAME", "secret", f"URLs for messages that a job names{notifications}."),
+        _row("BATCHLIC_HEARTBEAT_URL_NAME", "secret", f"URL of a heartbeat that a job names{notifications}."),
     ]
-    return _table(("setting", "type", "default", "meaning"), rows)
+    return _table(("setting", "meaning"), rows)
 
 
 def columns(file: str) -> str:
@@ -180,8 +177,9 @@ def _command(names: Sequence[str], command: Any) -> str:  # noqa: ANN401 - as ab
     for parameter in command.get_params(context):
         if parameter.name != "help" and (record := parameter.get_help_record(context)):
             names_and_type, explained = record
-            cell = " ".join(f"`{word}`" for word in [names_and_type])
-            options.setdefault(_panel(parameter), []).append((cell, _linked(_escaped(explained))))
+            options.setdefault(_panel(parameter), []).append(
+                (f"`{names_and_type}`", _linked(_escaped(explained)))
+            )
     for panel, rows in options.items():
         title = panel if len(options) > 1 else "option"
         parts.append(_table((title, "meaning"), rows))
@@ -213,28 +211,31 @@ def _docstrings(owner: type) -> dict[str, str]:
     }
 
 
-def _default_and_meaning(field: FieldInfo, text: str, more: str | None) -> tuple[str, str]:
+def _field_row(name: str, field: FieldInfo, text: str, more: str | None) -> tuple[str, str]:
     without = _NONE.search(text)
-    meaning = _NONE.sub("", text).removesuffix(".")
     if field.is_required():
-        default = "required"
+        default = " Required."
     elif without is not None:
-        default = without[1]
+        default = f" Default: {without[1]}."
     else:
-        default = _value(field.get_default(call_default_factory=True))
-    return default, f"{meaning}{_more(more) if more else ''}."
+        value = field.get_default(call_default_factory=True)
+        default = f" Default: {_value(value)}." if value not in (None, [], {}) else ""
+    meaning = _NONE.sub("", text).removesuffix(".")
+    return _row(name, _kind(field), f"{meaning}{_more(more) if more else ''}.{default}")
+
+
+def _row(name: str, kind: str, meaning: str) -> tuple[str, str]:
+    return f"`{name}`<br>{kind}", meaning
 
 
 def _value(value: object) -> str:
     match value:
-        case None | [] | {}:
-            return "none"
         case bool():
             return f"`{str(value).lower()}`"
         case Enum():
             return f"`{value.value}`"
         case list():
-            return ", ".join(f"`{each}`" for each in value)
+            return ", ".join(map(_value, value))
         case float() if value.is_integer():
             return f"`{value:.0f}`"
     return f"`{value}`"
@@ -243,7 +244,9 @@ def _value(value: object) -> str:
 def _kind(field: FieldInfo) -> str:
     """The type of a field, in words."""
     checks = [getattr(check, "func", None) for check in field.metadata]
-    checks += [getattr(check, "func", None) for inner in get_args(field.annotation) for check in get_args(inner)[1:]]
+    checks += [
+        getattr(check, "func", None) for inner in get_args(field.annotation) for check in get_args(inner)[1:]
+    ]
     for check in checks:
         if check is not None and check.__name__ in _CHECKED:
             return _CHECKED[check.__name__]
@@ -285,9 +288,9 @@ def _is_table(field: FieldInfo) -> bool:
 def _dtype(dtype: pl.DataType) -> str:
     if isinstance(dtype, pl.Datetime):
         return "datetime, UTC"
-    return {"UInt": "u", "Int": "i", "Float": "f"}.get(kind := str(dtype).rstrip("0123456789"), kind.lower()) + str(
-        dtype
-    )[len(kind) :]
+    return {"UInt": "u", "Int": "i", "Float": "f"}.get(
+        kind := str(dtype).rstrip("0123456789"), kind.lower()
+    ) + str(dtype)[len(kind) :]
 
 
 def _more(link: str) -> str:
@@ -319,7 +322,15 @@ def _escaped(text: str) -> str:
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join(f"| {' | '.join(map(_without_bars, line))} |" for line in lines)
+
+
+def _without_bars(cell: str) -> str:
+    """The cell with bars that don't end it. In code, they never do."""
+    return "".join(
+        part if index % 2 else part.replace("|", "\\|")
+        for index, part in enumerate(re.split(r"(`[^`]*`)", cell))
+    )
 
 
 MADE: Mapping[str, Callable[[str], str]] = {
