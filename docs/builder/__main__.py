@@ -12,6 +12,8 @@ from pathlib import Path
 from docs.builder.pages import ROOT, stage
 from docs.builder.reference import MADE
 
+CONFIG = ROOT / "mkdocs.yml"
+
 _SHIM = "https://unpkg.com/iframe-worker/shim"
 """What Zensical loads to search pages that are opened from a disk. The site has its own copy."""
 
@@ -25,7 +27,7 @@ def build(work: Path, site: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
     stage(work / "pages", MADE)
     config = work / "mkdocs.yml"
-    written = (ROOT / "mkdocs.yml").read_text()
+    written = CONFIG.read_text()
     for line, value in (("docs_dir: ", "pages"), ("          paths: ", [str(ROOT)])):
         before, _, rest = written.partition(f"\n{line}")
         written = f"{before}\n{line}{value}\n{rest.partition(chr(10))[2]}"

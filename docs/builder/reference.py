@@ -103,7 +103,7 @@ def keys(table: str) -> str:
     rows = [
         _field_row(key, field, meanings[key], MORE_ON_KEYS.get(key))
         for key, field in model.model_fields.items()
-        if not _is_table(field)
+        if not is_table(field)
     ]
     return _table(("key", "meaning"), rows)
 
@@ -146,7 +146,7 @@ def command_line(_: str) -> str:
     root = typer.main.get_command(app)
     groups: dict[str, list[str]] = {}
     for names, command in commands(root):
-        groups.setdefault(_panel(root.commands[names[0]]), []).append(_command(names, command))  # type: ignore[attr-defined]
+        groups.setdefault(_panel(root.commands[names[0]]), []).append(_command(root, names, command))  # type: ignore[attr-defined]
     if len(groups) == 1:
         return "\n\n".join(text for texts in groups.values() for text in texts)
     return "\n\n".join(f"## {group}\n\n" + "\n\n".join(texts) for group, texts in groups.items())
@@ -163,8 +163,8 @@ def commands(group: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[st
             yield from commands(command, (*above, name))
 
 
-def _command(names: Sequence[str], command: Any) -> str:  # noqa: ANN401 - as above
-    context = _context(names)
+def _command(root: Any, names: Sequence[str], command: Any) -> str:  # noqa: ANN401 - as above
+    context = _context(root, names)
     parts = [
         f"### batchlic {' '.join(names)}",
         _linked(_plain(command.help or "")),
@@ -186,11 +186,10 @@ def _command(names: Sequence[str], command: Any) -> str:  # noqa: ANN401 - as ab
     return "\n\n".join(part for part in parts if part)
 
 
-def _context(names: Sequence[str]) -> Any:  # noqa: ANN401 - as above
-    command = typer.main.get_command(app)
+def _context(command: Any, names: Sequence[str]) -> Any:  # noqa: ANN401 - as above
     context = typer.Context(command, info_name="batchlic")
     for name in names:
-        command = command.commands[name]  # type: ignore[attr-defined]
+        command = command.commands[name]
         context = typer.Context(command, info_name=name, parent=context)
     return context
 
@@ -280,7 +279,8 @@ def _range(field: FieldInfo) -> str:
     return f", above {above}" if above is not None else ""
 
 
-def _is_table(field: FieldInfo) -> bool:
+def is_table(field: FieldInfo) -> bool:
+    """Whether a key of a job file is a table of keys."""
     types = (field.annotation, *get_args(field.annotation))
     return any(isinstance(each, type) and issubclass(each, BaseModel) for each in types)
 
