@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
+from textwrap import dedent
 from typing import Any, Literal, get_args, get_origin
 
 import griffe
@@ -13,6 +14,7 @@ import typer.main
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
+import batchlic
 from batchlic import job, settings
 from batchlic.chunker.schema import OTHER_PLAN_COLUMNS, PLAN_COLUMNS, REJECT_COLUMNS
 from batchlic.cli.app import app
@@ -170,9 +172,9 @@ def _command(root: Any, names: Sequence[str], command: Any) -> str:  # noqa: ANN
         _linked(_plain(command.help or "")),
         f"```text\n{command.get_usage(context)}\n```",
     ]
-    if examples := re.findall(r"^ *((?:# |batchlic ).*)$", command.epilog or "", re.MULTILINE):
-        lines = "\n".join(line if line.startswith("#") else f"$ {line}" for line in examples)
-        parts.append(f"```shell\n{lines}\n```")
+    if command.epilog:
+        lines = dedent("\n".join(command.epilog.replace("\b", "").strip().splitlines()[1:]))
+        parts.append(f"```shell\n{re.sub('^batchlic', '$ batchlic', lines, flags=re.MULTILINE)}\n```")
     options: dict[str, list[tuple[str, str]]] = {}
     for parameter in command.get_params(context):
         if parameter.name != "help" and (record := parameter.get_help_record(context)):
@@ -181,8 +183,7 @@ def _command(root: Any, names: Sequence[str], command: Any) -> str:  # noqa: ANN
                 (f"`{names_and_type}`", _linked(_escaped(explained)))
             )
     for panel, rows in options.items():
-        title = panel if len(options) > 1 else "option"
-        parts.append(_table((title, "meaning"), rows))
+        parts.append(_table((panel, "meaning"), rows))
     return "\n\n".join(part for part in parts if part)
 
 
@@ -196,7 +197,7 @@ def _context(command: Any, names: Sequence[str]) -> Any:  # noqa: ANN401 - as ab
 
 def _panel(owner: Any) -> str:  # noqa: ANN401 - a command or an option, whose classes are private to typer
     panel = getattr(owner, "rich_help_panel", None)
-    return str(panel) if isinstance(panel, str) else "Options"
+    return str(panel) if isinstance(panel, str) else "Arguments and options"
 
 
 def _docstrings(owner: type) -> dict[str, str]:
@@ -333,7 +334,26 @@ def _without_bars(cell: str) -> str:
     )
 
 
+def api(_: str) -> str:
+    """The public names of the package, by kind, for mkdocstrings."""
+    kinds: dict[str, list[str]] = {"Functions": [], "Classes": [], "Errors": [], "Types": []}
+    for name in getattr(batchlic, "__all__", ()):
+        value = getattr(batchlic, name)
+        if inspect.isfunction(value):
+            kinds["Functions"].append(name)
+        elif isinstance(value, type):
+            kinds["Errors" if issubclass(value, Exception) else "Classes"].append(name)
+        elif not name.startswith("__"):
+            kinds["Types"].append(name)
+    return "\n\n".join(
+        f"## {kind}\n\n" + "\n\n".join(f"::: batchlic.{name}" for name in names)
+        for kind, names in kinds.items()
+        if names
+    )
+
+
 MADE: Mapping[str, Callable[[str], str]] = {
+    "api": api,
     "columns": columns,
     "command-line": command_line,
     "exit-codes": exit_codes,

@@ -101,8 +101,8 @@ def test_the_pages_have_every_setting_exit_code_column_and_field(site: Path) -> 
 
 def test_the_page_of_the_api_has_everything_public(site: Path) -> None:
     page = (site / "reference/api.html").read_text()
-    for name in getattr(batchlic, "__all__", ()):
-        assert f'id="batchlic.{name}"' in page, name
+    public = [name for name in getattr(batchlic, "__all__", ()) if not name.startswith("__")]
+    assert [name for name in public if f'id="batchlic.{name}"' not in page] == []
 
 
 @pytest.mark.parametrize("width", [1280, 390])
