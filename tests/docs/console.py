@@ -35,7 +35,7 @@ _CHANGING = (
     (re.compile(r"\b[0-9a-f]{40,64}\b"), "HASH"),
     (re.compile(r"[\d,.]+(?= +devices per second)"), "N"),
     (re.compile(r"\b\d+:\d\d\b"), "DURATION"),
-    (re.compile(r"\b[\d.,]+ (?:ms|s|seconds|GB|MB|GiB|MiB)\b"), "N UNIT"),
+    (re.compile(r"\b[\d.,]+ (?:ms|s|seconds|MB|GB|TB)\b"), "N UNIT"),
     (re.compile(r"[\d,.]+(?= requests per second)"), "N"),
     (re.compile(r"\b1-\d{30}\b|\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"), "ID"),
     (re.compile(r"─+"), "─"),

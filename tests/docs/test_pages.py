@@ -24,7 +24,7 @@ RUN_ELSEWHERE = {
 }
 """Pages that need more than a sandbox, and the tests that run them."""
 
-LANGUAGES = {"console", "csv", "mermaid", "py", "python", "shell", "text", "toml"}
+LANGUAGES = {"console", "csv", "mermaid", "py", "python", "sh", "shell", "text", "toml"}
 """The languages of blocks. CONTRIBUTING says how each is tested."""
 
 
