@@ -35,20 +35,18 @@ COLUMNS: Mapping[str, Mapping[str, Column]] = {
     "plan.parquet": PLAN_COLUMNS | OTHER_PLAN_COLUMNS,
 }
 
+
+def _tables(field: FieldInfo) -> list[type[BaseModel]]:
+    """The table of a job file that a field is, perhaps optionally; none for a key."""
+    types = (field.annotation, *get_args(field.annotation))
+    return [each for each in types if isinstance(each, type) and issubclass(each, BaseModel)]
+
+
 TABLES: Mapping[str, type[BaseModel]] = {
     "top": job.Job,
-    "inventory": job.Inventory,
-    "license": job.Licensing,
-    "limits": job.Limits,
-    "sync": job.Syncing,
-    "canary": job.Canary,
-    "ledger": job.LedgerUse,
-    "approval": job.Approval,
-    "metrics": job.MetricsUse,
-    "notify": job.Notify,
-    "report": job.ReportUse,
-    "sandbox": job.EmbeddedSandbox,
+    **{name: table for name, field in job.Job.model_fields.items() for table in _tables(field)},
 }
+"""The tables of a job file. `top` has the keys before the first one."""
 
 MORE_ON_KEYS = {
     "action": "../how-to/sync.md",
@@ -105,7 +103,7 @@ def keys(table: str) -> str:
     rows = [
         _field_row(key, field, meanings[key], MORE_ON_KEYS.get(key))
         for key, field in model.model_fields.items()
-        if not is_table(field)
+        if not _tables(field)
     ]
     return _table(("key", "meaning"), rows)
 
@@ -278,12 +276,6 @@ def _range(field: FieldInfo) -> str:
     if low is not None:
         return f", from {low}"
     return f", above {above}" if above is not None else ""
-
-
-def is_table(field: FieldInfo) -> bool:
-    """Whether a key of a job file is a table of keys."""
-    types = (field.annotation, *get_args(field.annotation))
-    return any(isinstance(each, type) and issubclass(each, BaseModel) for each in types)
 
 
 def _dtype(dtype: pl.DataType) -> str:
