@@ -12,9 +12,9 @@ WORKERS = $(shell $(BIN)/python -c "import os; print(min(4, 1 + os.cpu_count()))
 HERE = BATCHLIC_STATE_DIR="$(CURDIR)/runs"
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test onboard migrate sandbox sample soak fuzz kill mutants replay \
+.PHONY: help install demo test docs onboard migrate sandbox sample soak fuzz kill mutants replay \
 	bench bench-plan bench-keep bench-databases bench-submit bench-pace bench-limiter bench-journal bench-ledger \
-	bench-listener bench-report bench-runs plot-limiter demo-sync demo-callbacks test-callbacks docs docs-answers screenshots \
+	bench-listener bench-report bench-runs plot-limiter demo-sync demo-callbacks test-callbacks docs-answers screenshots \
 	lint coverage format lock clean
 
 help: ## list the targets
@@ -41,6 +41,10 @@ demo-sync: $(INSTALLED) ## license a fleet at a sandbox, then sync a list that l
 
 test: $(INSTALLED) ## run all tests
 	@$(BIN)/pytest -n $(WORKERS) --dist worksteal
+
+docs: $(INSTALLED) ## build the documentation site into site/: every warning ends the build
+	@PYTHONPATH=. $(BIN)/python -m docs.builder
+	@echo "Open site/index.html"
 
 onboard: $(INSTALLED) ## assign licenses to a fleet: make onboard INVENTORY=… ACCOUNT=… SKU=… [OPTIONS=…]
 	$(call need,INVENTORY ACCOUNT SKU)
@@ -117,10 +121,6 @@ bench-runs: $(INSTALLED) ## measure listing many runs: make bench-runs [RUNS="10
 
 test-callbacks: $(INSTALLED) ## test a whole run with callbacks: make test-callbacks [DEVICES=100000]
 	@LOOP_DEVICES=$(or $(DEVICES),100000) $(BIN)/pytest -q tests/callbacks/test_loop.py
-
-docs: $(INSTALLED) ## build the documentation site into site/: every warning ends the build
-	@PYTHONPATH=. $(BIN)/python -m docs.builder
-	@echo "Open site/index.html"
 
 docs-answers: $(INSTALLED) ## write docs/reference/answers.md from the tables of answers
 	@$(BIN)/python -m batchlic.carrier.rules_page > docs/reference/answers.md
