@@ -91,7 +91,7 @@ _NONE = re.compile(r"[;.] None: (.*?)\.?$", re.DOTALL)
 
 def exit_codes(_: str) -> str:
     """The exit codes, each with what it means."""
-    meanings = _docstrings(ExitCode)
+    meanings = _docstrings(ExitCode, [code.name for code in ExitCode])
     rows = [(f"`{code.value}`", code.name.lower(), meanings[code.name]) for code in ExitCode]
     return _table(("exit", "name", "meaning"), rows)
 
@@ -99,18 +99,15 @@ def exit_codes(_: str) -> str:
 def keys(table: str) -> str:
     """The keys of a table of a job file."""
     model = TABLES[table]
-    meanings = _docstrings(model)
-    rows = [
-        _field_row(key, field, meanings[key], MORE_ON_KEYS.get(key))
-        for key, field in model.model_fields.items()
-        if not _tables(field)
-    ]
+    fields = {key: field for key, field in model.model_fields.items() if not _tables(field)}
+    meanings = _docstrings(model, fields)
+    rows = [_field_row(key, field, meanings[key], MORE_ON_KEYS.get(key)) for key, field in fields.items()]
     return _table(("key", "meaning"), rows)
 
 
 def settings_table(_: str) -> str:
     """The settings: variables of the environment, or lines of a file."""
-    meanings = _docstrings(settings.Settings)
+    meanings = _docstrings(settings.Settings, settings.Settings.model_fields)
     rows = [
         _field_row(f"{settings.PREFIX}{name.upper()}", field, meanings[name], MORE_ON_SETTINGS.get(name))
         for name, field in settings.Settings.model_fields.items()
@@ -137,7 +134,7 @@ def columns(file: str) -> str:
 
 def summary(_: str) -> str:
     """The fields of summary.json."""
-    meanings = _docstrings(Summary)
+    meanings = _docstrings(Summary, Summary.__struct_fields__)
     return _table(("field", "meaning"), [(f"`{name}`", meanings[name]) for name in Summary.__struct_fields__])
 
 
@@ -198,15 +195,21 @@ def _panel(owner: Any) -> str:  # noqa: ANN401 - a command or an option, whose c
     return str(panel) if isinstance(panel, str) else "Arguments and options"
 
 
-def _docstrings(owner: type) -> dict[str, str]:
-    """What the docstrings below the attributes of a class say, in one line each."""
+def _docstrings(owner: type, names: Iterable[str]) -> dict[str, str]:
+    """What the docstrings below these attributes of a class say, in one line each.
+
+    Raises LookupError for an attribute without one.
+    """
     file = Path(inspect.getfile(owner))
     members = griffe.visit(owner.__module__, filepath=file, code=file.read_text())[owner.__name__].members
-    return {
-        attribute: " ".join(member.docstring.value.split())
-        for attribute, member in members.items()
-        if member.docstring is not None
-    }
+    found = {}
+    for name in names:
+        if members[name].docstring is None:
+            raise LookupError(
+                f"{owner.__module__}.{owner.__name__}.{name} needs a docstring, for the reference"
+            )
+        found[name] = " ".join(members[name].docstring.value.split())
+    return found
 
 
 def _field_row(name: str, field: FieldInfo, text: str, more: str | None) -> tuple[str, str]:
