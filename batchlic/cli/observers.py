@@ -24,6 +24,7 @@ def observers(metrics: "MetricsUse", job: "Job | None" = None) -> Iterator["Even
     from batchlic.events import EventStream
 
     events = EventStream()
+    metrics = _possible(metrics)
     try:
         with (
             _metrics_file(events, metrics.file, job),
@@ -34,6 +35,18 @@ def observers(metrics: "MetricsUse", job: "Job | None" = None) -> Iterator["Even
     finally:
         for problem in events.problems:
             print_message(f"warning: {problem}")
+
+
+def _possible(metrics: "MetricsUse") -> "MetricsUse":
+    """The metrics that can be written: none without the library, since an observer must not stop a run."""
+    if metrics.file is None and metrics.port is None:
+        return metrics
+    from batchlic.monitoring.instruments import NO_METRICS, has_prometheus
+
+    if has_prometheus():
+        return metrics
+    print_message(f"warning: the job's {NO_METRICS}. The run goes on without metrics.")
+    return metrics.model_copy(update={"file": None, "port": None})
 
 
 @contextmanager

@@ -71,7 +71,7 @@ def with_links(text: str, source: str, page: str) -> tuple[str, set[str]]:
         target = posixpath.normpath(posixpath.join(posixpath.dirname(source), path))
         if not (ROOT / target).is_file():
             raise FileNotFoundError(f"{source}: a link to {found[1]} has no target")
-        if target.endswith(".md") or target.startswith("docs/"):
+        if target.endswith(".md") or target.startswith(("docs/images/", "docs/assets/")):
             place = page_of(target)
         else:
             files.add(target)

@@ -20,6 +20,8 @@ TUTORIALS = sorted(name for name in PAGES if name.startswith("docs/tutorial/"))
 RUN_ELSEWHERE = {
     "docs/how-to/callbacks.md": "tests/endtoend/test_walkthrough.py",
     "docs/how-to/databases.md": "tests/test_docs.py",
+    "docs/how-to/python.md": "tests/api/test_page.py",
+    "docs/reference/carrier-client.md": "tests/carrier/test_carrier_client.py",
     "docs/reference/events.md": "tests/test_events.py",
 }
 """Pages that need more than a sandbox, and the tests that run them."""
