@@ -21,12 +21,12 @@ RUN_ELSEWHERE = {
     "docs/how-to/callbacks.md": "tests/endtoend/test_walkthrough.py",
     "docs/how-to/databases.md": "tests/test_docs.py",
     "docs/how-to/python.md": "tests/api/test_page.py",
-    "docs/reference/carrier-client.md": "tests/carrier/test_carrier_client.py",
+    "docs/reference/carrier-client.md": "tests/examples/test_examples.py",
     "docs/reference/events.md": "tests/test_events.py",
 }
 """Pages that need more than a sandbox, and the tests that run them."""
 
-LANGUAGES = {"console", "csv", "mermaid", "py", "python", "sh", "shell", "text", "toml"}
+LANGUAGES = {"console", "csv", "mermaid", "py", "python", "shell", "text", "toml"}
 """The languages of blocks. CONTRIBUTING says how each is tested."""
 
 
