@@ -27,6 +27,9 @@ BLOCK = re.compile(r'^( *)```([a-z]+)(?: title="([^"]+)")?\n(.*?)^ *```$', re.DO
 PORT: Final = "8641"
 """The port of the sandbox as the pages have it."""
 
+_OPERATORS = {"|", "<", ">", "2>", "&", "&&", "||"}
+"""Words that only a shell understands."""
+
 _PORT = re.compile(rf"(?<=127\.0\.0\.1:){PORT}")
 
 _CHANGING = (
@@ -123,14 +126,18 @@ class World:
             return ""  # the targets have tests of their own, and most install packages
         if words[0] == "python":
             return self._shell(shlex.join([sys.executable, *words[1:]]))
-        if words[0] != "batchlic":
-            return self._shell(line)
-        settings = {name: self.with_port(value) for name, value in self.settings.items()}
-        ended = end(begin(*map(self.with_port, words[1:]), settings=settings, cwd=self.folder))
+        if words[0] != "batchlic" or _OPERATORS & set(words):
+            return self._shell(f'batchlic() {{ {shlex.quote(sys.executable)} -m batchlic "$@"; }}\n{line}')
+        ended = end(begin(*map(self.with_port, words[1:]), settings=self._environment(), cwd=self.folder))
         self.exit_codes.append((line, ended.code))
         printed = ended.err + ended.out
         self.log += f"$ {line}\n{printed}"
         return self._as_written(printed + ("\n" if printed and not printed.endswith("\n") else ""))
+
+    def _environment(self) -> dict[str, str]:
+        """The settings. The home folder is the page's own: a command may write there."""
+        settings = {name: self.with_port(value) for name, value in self.settings.items()}
+        return {"HOME": str(self.folder), **settings}
 
     def with_port(self, text: str) -> str:
         """The text with the port on which the sandbox listens."""
@@ -140,7 +147,7 @@ class World:
         done = subprocess.run(
             ["/bin/sh", "-c", self.with_port(line)],
             cwd=self.folder,
-            env=environment_of(self.settings, self.folder),
+            env=environment_of(self._environment(), self.folder),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -154,7 +161,7 @@ class World:
     def _start_sandbox(self, words: Sequence[str]) -> str:
         self.close()
         arguments = re.sub(rf"--port {PORT}", f"--port {self._port or 0}", shlex.join(words))
-        self._sandbox = begin(*shlex.split(arguments), settings={}, cwd=self.folder)
+        self._sandbox = begin(*shlex.split(arguments), settings=self._environment(), cwd=self.folder)
         printed = self._sandbox.stdout.readline()
         self._port = printed.rpartition(":")[2].partition("/")[0]
         for title in self._texts:
