@@ -30,6 +30,9 @@ PORT: Final = "8641"
 _OPERATORS = {"|", "<", ">", "2>", "&", "&&", "||"}
 """Words that only a shell understands."""
 
+_BATCHLIC = f'batchlic() {{ {shlex.quote(sys.executable)} -m batchlic "$@"; }}'
+"""The command, for a shell."""
+
 _PORT = re.compile(rf"(?<=127\.0\.0\.1:){PORT}")
 
 _CHANGING = (
@@ -127,7 +130,7 @@ class World:
         if words[0] == "python":
             return self._shell(shlex.join([sys.executable, *words[1:]]))
         if words[0] != "batchlic" or _OPERATORS & set(words):
-            return self._shell(f'batchlic() {{ {shlex.quote(sys.executable)} -m batchlic "$@"; }}\n{line}')
+            return self._shell(line)
         ended = end(begin(*map(self.with_port, words[1:]), settings=self._environment(), cwd=self.folder))
         self.exit_codes.append((line, ended.code))
         printed = ended.err + ended.out
@@ -145,7 +148,7 @@ class World:
 
     def _shell(self, line: str) -> str:
         done = subprocess.run(
-            ["/bin/sh", "-c", self.with_port(line)],
+            ["/bin/sh", "-c", f"{_BATCHLIC}\n{self.with_port(line)}"],
             cwd=self.folder,
             env=environment_of(self._environment(), self.folder),
             stdin=subprocess.DEVNULL,

@@ -71,6 +71,7 @@ def with_poison(world: World) -> None:
 PREPARATIONS: dict[str, Callable[[World], None]] = {
     "docs/explanation/ledger.md": with_a_licensed_fleet,
     "docs/how-to/check.md": with_sandbox,
+    "docs/how-to/command-line.md": with_a_licensed_fleet,
     "docs/how-to/migrate.md": with_a_licensed_fleet,
     "docs/how-to/monitoring.md": with_sandbox,
     "docs/how-to/profiles.md": with_profiles,
@@ -86,6 +87,7 @@ REPLACEMENTS = {
     "/var/lib/node_exporter/textfile/": "",
     "/srv/batchlic/runs": "runs",
     "--metrics-port 9464": "--metrics-port 0",
+    "20261121T213558Z-a39cc27f": "runs/monday",
     "864508030109877": imei(1),
 }
 
