@@ -68,28 +68,37 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, hide_input_in_errors=True)
 
     base_url: str = BASE_URL
+    """Root of the carrier's API."""
     client_id: SecretStr | None = None
+    """Id of the OAuth client. With `BATCHLIC_CLIENT_SECRET`, it fetches access tokens."""
     client_secret: SecretStr | None = None
+    """Secret of the OAuth client."""
     username: SecretStr | None = None
+    """User of the session login. With `BATCHLIC_PASSWORD`, it fetches session tokens."""
     password: SecretStr | None = None
+    """Password of the session login."""
     access_token: SecretStr | None = None
+    """Ready-made access token, used until the carrier rejects it."""
     session_token: SecretStr | None = None
+    """Ready-made session token, used until the carrier rejects it."""
     listener_username: SecretStr | None = None
+    """User that callbacks give, as in the registration of the listener."""
     listener_password: SecretStr | None = None
+    """Password that callbacks give, as in the registration of the listener."""
     listener_allowed_sources: str = ",".join(CARRIER_SOURCES)
     """Addresses and networks that may send callbacks, separated by commas."""
     listener_store: SecretStr | None = None
     """Store of callbacks: a path, or a URL, which may hold a password."""
     notify_urls: SecretStr | None = None
-    """URLs of apprise for notifications, separated by whitespace."""
+    """URLs of Apprise for notifications, separated by whitespace."""
     heartbeat_url: SecretStr | None = None
-    """URL of a dead man's switch."""
+    """URL of a dead man's switch, which a job pings when it ends."""
     account: str | None = Field(default=None, min_length=3, max_length=32)
-    """Account where neither the job nor --account names one."""
+    """Account where neither the job nor `--account` names one."""
     serve_token: SecretStr | None = None
     """What a login to the pages of `batchlic serve` asks for."""
     state_dir: str | None = None
-    """Folder of the runs and the ledger, as an absolute path; None: as `batchlic.state` finds it."""
+    """Folder of the runs and the ledger, as an absolute path; None: `./runs` or `~/.local/state/batchlic`."""
     _named: dict[str, SecretStr] = PrivateAttr(default_factory=dict)
     """URLs of notifications and heartbeats with names of their own, by setting."""
 
