@@ -152,6 +152,8 @@ class RateMeasured(Frequent, frozen=True, kw_only=True, tag=True):
     """Requests now allowed in flight."""
     is_paused: bool
     """Whether all workers wait because the carrier asks for it."""
+    wait_s: float = 0.0
+    """Seconds until the carrier lets requests start again, as far as it is known; 0 if it does now."""
 
 
 class LimitChanged(Event, frozen=True, kw_only=True, tag=True):

@@ -16,6 +16,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -27,7 +28,7 @@ from batchlic.reader.inputs.databases import checked_query, database_at, in_fold
 from batchlic.reader.options import kept_columns
 
 AccountName = Annotated[str, Field(min_length=3, max_length=32)]
-SkuNumber = Annotated[str, Field(min_length=3, max_length=32)]
+SkuNumber = Annotated[str, Field(min_length=3, max_length=32, examples=list(SKUS))]
 
 
 def as_percentage(given: object) -> str:
@@ -61,7 +62,17 @@ def as_removals(given: object) -> str:
 
 
 _REMOVALS = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s?(%?)")
-MostRemovals = Annotated[str, BeforeValidator(as_removals)]
+_SIZE_SCHEMA = {
+    "anyOf": [
+        {"type": "integer", "minimum": 0, "maximum": 999_999_999},
+        {
+            "type": "string",
+            "pattern": r"^\s*([0-9]{1,9}(\.0{1,9})?|(100(\.0{1,9})?|[0-9]{1,2}(\.[0-9]{1,9})?)\s?%)\s*$",
+            "examples": ["1%", "50"],
+        },
+    ]
+}
+MostRemovals = Annotated[str, BeforeValidator(as_removals), WithJsonSchema(_SIZE_SCHEMA)]
 
 
 def as_canary(given: object) -> str:
@@ -70,6 +81,9 @@ def as_canary(given: object) -> str:
     if not Decimal(size.removesuffix("%")):
         raise ValueError(f"{given!r} is no device: give a number from 1, or a percentage above 0%")
     return size
+
+
+CanarySize = Annotated[str, BeforeValidator(as_canary), WithJsonSchema(_SIZE_SCHEMA)]
 
 
 def as_share(percentage: str) -> float:
@@ -85,7 +99,17 @@ def metrics_file(given: str) -> str:
 
 
 _SHARE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s?(%?)")
-Percentage = Annotated[str, BeforeValidator(as_percentage)]
+_SHARE_SCHEMA = {
+    "anyOf": [
+        {
+            "type": "string",
+            "pattern": r"^\s*([0-9]{1,9}(\.[0-9]{1,9})?\s?%|0{1,9}(\.[0-9]{1,9})?)\s*$",
+            "examples": ["20%"],
+        },
+        {"type": "number", "minimum": 0, "exclusiveMaximum": 1},
+    ]
+}
+Percentage = Annotated[str, BeforeValidator(as_percentage), WithJsonSchema(_SHARE_SCHEMA)]
 Overrides = Mapping[str, Mapping[str, Any]]
 """Values that override those of a job file, by table and key. None means that no value was given."""
 
@@ -93,7 +117,7 @@ Overrides = Mapping[str, Mapping[str, Any]]
 class Table(BaseModel):
     """A table of a job file. Unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class Inventory(Table):
@@ -152,8 +176,9 @@ class Licensing(Table):
     sku: SkuNumber | None = None
     """Default SKU for rows without one."""
     from_sku: SkuNumber | None = None
+    """For migrate: the SKU that devices have."""
     to_sku: SkuNumber | None = None
-    """For migrate: the SKU that devices have (`from_sku`), and the SKU that they get (`to_sku`)."""
+    """For migrate: the SKU that devices get."""
     order: Literal["auto", "unassign-first"] = "auto"
     """For migrate: the license to handle first; auto: the new one while enough are left."""
     restore: bool = False
@@ -218,7 +243,7 @@ class Syncing(Table):
 class Canary(Table):
     """The devices that are sent first; the others only if these come out well (docs/how-to/canary.md)."""
 
-    devices: Annotated[str, BeforeValidator(as_canary)] | None = None
+    devices: CanarySize | None = None
     """How many: a number, or a percentage of the devices to send; None: no canary."""
     failures: int = Field(default=0, ge=0)
     """Devices of the canary that may fail or be in doubt."""
@@ -309,6 +334,7 @@ class EmbeddedSandbox(Table):
     callback_failures: float = Field(default=0.0, ge=0, le=1)
     """Share of accepted devices that fail afterwards, 0 to 1."""
     seed: int = 0
+    """The same seed gives the same faults and ids."""
 
 
 SettingSuffix = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,31}$")]
@@ -348,21 +374,31 @@ class Job(Table):
     """One action on the devices of some inventories, with everything that a run needs except credentials."""
 
     name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
-    """None for a job from options alone. Two runs of the same name never run at the same time."""
+    """Name of the job; by default that of its file. Runs of the same name are never at work together."""
     action: Literal["assign", "unassign", "migrate", "sync"]
+    """What to do with the licenses of the devices."""
     inventory: Inventory
+    """The files that list the devices, and how to read them."""
     license: Licensing = Licensing()
+    """Which license the devices get or lose."""
     limits: Limits = Limits()
+    """How fast to send, and what a run tolerates."""
     sync: Syncing | None = None
-    """For sync, and None for other actions."""
+    """What a sync may do; None for other actions."""
     ledger: LedgerUse = LedgerUse()
+    """The ledger to read before a run, and to update after it."""
     approval: Approval = Approval()
+    """Whether a second person approves the plan before anything is sent."""
     canary: Canary = Canary()
+    """The devices that are sent first; the others only if these come out well."""
     metrics: MetricsUse = MetricsUse()
+    """Where the metrics of a run go."""
     report: ReportUse = ReportUse()
+    """The report for people."""
     sandbox: EmbeddedSandbox = EmbeddedSandbox()
+    """The sandbox carrier that `--sandbox` starts."""
     notify: Notify | None = None
-    """None: nobody is told."""
+    """Who is told how the runs of the job end; None: nobody."""
 
     @model_validator(mode="before")
     @classmethod
@@ -414,7 +450,7 @@ class Job(Table):
             )
         for sku in filter(None, (license.sku, license.from_sku, license.to_sku)):
             if sku not in self.skus:
-                raise ValueError(f"license: unknown SKU {sku}{_suggest(sku, self.skus)}")
+                raise ValueError(f"license: unknown SKU {sku}{suggestion(sku, self.skus)}")
         return self
 
     @property
@@ -549,7 +585,7 @@ def _from_folder(folder: Path, file: object) -> object:
 def _explain(location: tuple[int | str, ...], message: str, kind: str) -> str:
     key = ".".join(map(str, location))
     if kind == "extra_forbidden":
-        return f"{key}: there is no such key{_suggest(str(location[-1]), _keys_beside(location))}"
+        return f"{key}: there is no such key{suggestion(str(location[-1]), _keys_beside(location))}"
     if kind == "missing":
         return f"{key}: is missing"
     text = message.removeprefix("Value error, ")
@@ -571,6 +607,7 @@ def _keys_beside(location: tuple[int | str, ...]) -> Iterable[str]:
     return table.model_fields
 
 
-def _suggest(unknown: str, known: Iterable[str]) -> str:
+def suggestion(unknown: str, known: Iterable[str]) -> str:
+    """What may be meant by an unknown word, as the end of a message."""
     near = get_close_matches(unknown, list(known), n=1)
     return f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}"

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from io import StringIO
 from pathlib import Path
+from typing import Literal
 
 from dotenv import dotenv_values
 from pydantic import Field, PrivateAttr, SecretStr, ValidationError
@@ -59,6 +60,8 @@ class Settings(BaseSettings):
     """Account where neither the job nor --account names one."""
     serve_token: SecretStr | None = None
     """What a login to the pages of `batchlic serve` asks for."""
+    verbosity: Literal["quiet", "normal", "verbose"] = "normal"
+    """What the command line says on stderr, as with --quiet and --verbose."""
     state_dir: str | None = None
     """Folder of the runs and the ledger, as an absolute path; None: as `batchlic.state` finds it."""
     _named: dict[str, SecretStr] = PrivateAttr(default_factory=dict)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from batchlic.cli.colors import paint
+from batchlic.cli.verbosity import QUIET, verbosity
 from batchlic.errors import Declined, RefusedToStart
 from batchlic.runs import signals
 
@@ -58,13 +60,13 @@ def exit_as(summary: "Summary", folder: Path, *, as_json: bool) -> None:
 
 
 def print_summary(summary: "Summary", folder: Path, *, as_json: bool) -> None:
-    """Print a summary, for people to stderr or as JSON to stdout."""
+    """Print a summary to stdout, for people or as JSON."""
     from batchlic.cli.format import describe
 
     if as_json:
         print_json(summary)
     else:
-        print_message(describe(summary, folder))
+        print_result(describe(summary, folder))
 
 
 def print_json(result: object) -> None:
@@ -76,11 +78,40 @@ def print_json(result: object) -> None:
     sys.stdout.buffer.flush()
 
 
-def print_message(text: str) -> None:
-    """Print a message for people to stderr."""
+def print_result(text: str) -> None:
+    """Print what a command was asked for, for people, to stdout."""
+    from batchlic.logs import printable_lines
+
+    sys.stdout.write(printable_lines(text) + "\n")
+
+
+def print_notice(text: str) -> None:
+    """Print to stderr what is good to know, unless the command is quiet."""
+    from batchlic.logs import printable_lines
+
+    if verbosity() != QUIET:
+        sys.stderr.write(printable_lines(text) + "\n")
+
+
+def print_before_question(text: str) -> None:
+    """Print to stderr what the next question is about."""
     from batchlic.logs import printable_lines
 
     sys.stderr.write(printable_lines(text) + "\n")
+
+
+def print_warning(text: str) -> None:
+    """Print to stderr what an operator should look at."""
+    from batchlic.logs import printable_lines
+
+    sys.stderr.write(f"{paint('warning:', 'yellow', sys.stderr)} {printable_lines(text)}\n")
+
+
+def print_error(text: str) -> None:
+    """Print to stderr why a command ends."""
+    from batchlic.logs import printable_lines
+
+    sys.stderr.write(f"{paint('batchlic:', 'bold red', sys.stderr)} {printable_lines(text)}\n")
 
 
 def ask_on_terminal() -> "Ask | None":

@@ -162,6 +162,7 @@ class Observation:
                 in_flight=self._limiter.in_flight,
                 concurrency=self._limiter.concurrency,
                 is_paused=self._limiter.is_paused,
+                wait_s=self._limiter.wait_s,
             )
         )
 
