@@ -88,18 +88,6 @@ def batchlic(
     """Assign, unassign and migrate SIM-Secure licenses of very large IoT device inventories."""
 
 
-offer(
-    {"profile": ProfileName},
-    run.app,
-    review.app,
-    check.app,
-    recovery.app,
-    retry.app,
-    ledger.app,
-    callbacks.app,
-    callbacks.callbacks,
-    alerts.app,
-)
 _GROUPS = {
     init.app: None,
     run.app: None,
@@ -119,15 +107,24 @@ _GROUPS = {
 }
 """The groups of commands, with name and section; None: their commands are commands of batchlic itself."""
 
-offer({"quiet": Quiet, "verbose": Verbose}, *_GROUPS)
+_WITHOUT_SETTINGS = {init.app, limit.app, runs.app, sandbox.app, schema.app, serve.app}
+"""Groups whose commands do not log in, and have no profile."""
+_SENDING = {"run", "assign", "unassign", "migrate", "sync", "resume", "apply", "retry", "rollback"}
+"""Commands with a log of what they send."""
+
 for group, place in _GROUPS.items():
     for command in group.registered_commands:
         command.cls = Command
+        name = command.name or getattr(command.callback, "__name__", "")
+        offer({"quiet": Quiet} | ({"verbose": Verbose} if name in _SENDING else {}), command)
+    if group not in _WITHOUT_SETTINGS:
+        offer({"profile": ProfileName}, *group.registered_commands)
     if place is None:
         app.add_typer(group)
     else:
-        name, section = place
-        app.add_typer(group, name=name, rich_help_panel=section)
+        app.add_typer(group, name=place[0], rich_help_panel=place[1])
+if runs.app.registered_callback is not None:
+    offer({"quiet": Quiet}, runs.app.registered_callback)
 
 OBJECTS_BETWEEN_COLLECTIONS = 20_000
 """Allocations between garbage collections. Python's default of 700 costs a tenth of a run's CPU time."""

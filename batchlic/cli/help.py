@@ -34,7 +34,7 @@ class Section(StrEnum):
 
 
 class Panel(StrEnum):
-    """The groups of options, in the order of a help page; options without a group come last."""
+    """The groups of options, in the order of a help page; options without a group come first."""
 
     LICENSE = "License"
     INVENTORY = "Inventory"
@@ -76,20 +76,34 @@ def commands_of(epilog: str | None) -> list[str]:
     return re.findall(r"^  (batchlic .*)$", joined, re.MULTILINE)
 
 
-class Command(TyperCommand):
-    """A command whose help page is one of these."""
+class _Explained:
+    """What commands and groups have in common: their help pages, and errors that suggest an option."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - the classes are private to typer
         """Write the help page."""
         formatter.write(_page(self, ctx, formatter.width))
 
+    def format_usage(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - as above
+        """Write the first line of the help page, which errors show, too."""
+        formatter.write(f"{_usage(self, ctx, formatter.width)}\n")
 
-class Group(TyperGroup):
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - as above
+        """Parse the arguments, and suggest an option for one that does not exist."""
+        try:
+            parsed: list[str] = super().parse_args(ctx, args)  # type: ignore[misc]
+        except Exception as error:
+            if possibilities := getattr(error, "possibilities", None):
+                vars(error).update(possibilities=None, message=f"{error}. Did you mean {possibilities[0]}?")
+            raise
+        return parsed
+
+
+class Command(_Explained, TyperCommand):
+    """A command whose help page is one of these."""
+
+
+class Group(_Explained, TyperGroup):
     """A group of commands whose help page is one of these."""
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - as above
-        """Write the help page."""
-        formatter.write(_page(self, ctx, formatter.width))
 
 
 def value_of(param: Any, ctx: Any) -> str:  # noqa: ANN401 - as above
@@ -150,7 +164,7 @@ def _page(command: Any, ctx: Any, width: int) -> str:  # noqa: ANN401 - as above
             if not found.hidden:
                 section = str(getattr(found, "rich_help_panel", None) or "Commands")
                 commands[section].append((name, first_sentence(found.help)))
-    for tables, order in ((commands, [*Section]), (arguments, []), (options, [*Panel])):
+    for tables, order in ((commands, [*Section]), (arguments, []), (options, [_OPTIONS, *Panel])):
         column = min(
             _LONGEST_NAME, max((len(name) for rows in tables.values() for name, _ in rows), default=0)
         )

@@ -393,7 +393,8 @@ def _job_file(path: Path, job: Mapping[str, Any]) -> str:
         f"action = {_text(job['action'])}",
         "",
         "[inventory]",
-        f"files = {_text([_from_job(path, file) for file in job['files']])}    # from this file's folder",
+        "# Paths start at the folder of this file.",
+        f"files = {_text([_from_job(path, file) for file in job['files']])}",
         '# keep = ["site"]          # columns to keep in results and rejects',
         "# min_rows = 20_000         # with fewer rows, nothing is sent: exit code 4",
         '# max_change = "20%"        # the same if the number of rows changes more from run to run',
@@ -449,8 +450,9 @@ def _report(path: Path, job: Mapping[str, Any], found: "Sequence[ColumnsFound]")
         lines += [f"  note: {note}" for note in inventory.notes]
     lines += [
         "Next:",
-        f"  batchlic check {path} --sandbox    # is everything there?",
+        f"  batchlic check {path} --sandbox    # can the inventories be planned?",
         f"  batchlic run {path} --sandbox      # rehearse on this machine, without the carrier",
-        f"  batchlic run {path}                # for real; set the credentials first: batchlic check",
+        f"  batchlic check {path}              # with your credentials: is everything there?",
+        f"  batchlic run {path}                # for real",
     ]
     return "\n".join(lines)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
 
 import typer
+from typer.models import CommandInfo, TyperInfo
 
 from batchlic.cli.completion import complete_skus
 from batchlic.cli.help import Panel
@@ -649,18 +650,15 @@ _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-def offer(options: Mapping[str, Any], *apps: typer.Typer) -> None:
-    """Give every command of these groups more options, by name, that the command itself does not take.
+def offer(options: Mapping[str, Any], *commands: CommandInfo | TyperInfo) -> None:
+    """Give these commands more options, by name, that their functions do not take.
 
-    The callback of such an option has its effect. The value is a type that Typer understands; the default
-    is None, or False for a flag.
+    The callback of such an option has its effect. A value is a type that Typer understands; its default is
+    None, or False for a flag.
     """
-    for app in apps:
-        for command in app.registered_commands:
-            if command.callback is not None:
-                command.callback = _with_more(command.callback, options)
-        if app.registered_callback is not None and app.registered_callback.callback is not None:
-            app.registered_callback.callback = _with_more(app.registered_callback.callback, options)
+    for command in commands:
+        if command.callback is not None:
+            command.callback = _with_more(command.callback, options)
 
 
 def _with_more(command: Callable[..., Any], options: Mapping[str, Any]) -> Callable[..., Any]:

@@ -35,10 +35,10 @@ from batchlic.cli.output import (
     open_target,
     print_json,
     print_result,
-    print_summary,
 )
 from batchlic.cli.profiles import with_default_account
 from batchlic.cli.waiting import after_sending
+from batchlic.errors import UsageError
 
 if TYPE_CHECKING:
     from batchlic.chunker import Plan
@@ -278,18 +278,27 @@ def resume(
         "batchlic status 20261121T213558Z-a39cc27f --watch",
     ),
 )
-def status(run_dir: RunDirectory, *, json: Json = False) -> None:
-    """Show the state of a run, its devices in doubt, and callbacks that settle nothing."""
-    from batchlic.cli.format import describe_doubts, describe_unsettled
+def status(
+    run_dir: RunDirectory,
+    *,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show the state again and again until the run ends.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Show the state of a run, its devices in doubt, and callbacks that settle nothing.
+
+    With --watch, Ctrl-C ends the view and not the run. Without a terminal, each change is a line.
+    """
+    from batchlic.cli.format import describe_status
+    from batchlic.cli.watching import watch as watch_run
     from batchlic.runs.folder import RunFolder
     from batchlic.runs.status import status as status_of
 
-    report = status_of(RunFolder(run_dir))
-    print_summary(report, run_dir, as_json=json)
-    if report.doubts and not json:
-        print_result(describe_doubts(report.doubts, run_dir))
-    if (report.undecided or report.unjudged) and not json:
-        print_result(describe_unsettled(report, run_dir))
+    if watch and json:
+        raise UsageError("status: give either --watch or --json")
+    report = watch_run(run_dir) if watch else status_of(RunFolder(run_dir))
+    print_json(report) if json else print_result(describe_status(report, run_dir))
 
 
 def _job(action: Literal["assign", "unassign", "sync"], inventory: list[str], flags: FlagValues) -> "Job":

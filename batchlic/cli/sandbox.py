@@ -267,7 +267,7 @@ class CallbackOptions:
 @app.command(
     rich_help_panel=Section.REHEARSE,
     epilog=examples(
-        "# A carrier that admits 20 requests per second, and resets 1% of its connections:",
+        "# Admit 20 requests per second, and reset 1% of the connections:",
         "batchlic sandbox --port 9000 --rate 20 --fault reset-after=0.01",
     ),
 )
