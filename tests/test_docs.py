@@ -131,7 +131,7 @@ def test_the_commands_of_the_page_on_databases_run(
         for line in blocks("console", page)[0].replace("$ batchlic ", "").splitlines()
     ]
     assert len(done) == 4
-    assert all("3 rows read" in one.stderr or "3  rows" in one.stderr for one in done), [
+    assert all("3 rows read" in one.stdout or "3  rows" in one.stdout for one in done), [
         one.output for one in done
     ]
 

@@ -36,9 +36,10 @@ PATIENCE_S = 30.0
     epilog=examples("batchlic notify-test nightly.toml"),
 )
 def notify_test(job: JobFile, *, json: Json = False) -> None:
-    """Send a test message to the targets of a job's [notify]. Exit 3: a target did not accept it.
+    """Send a test message to the targets of a job's notifications.
 
-    The heartbeat gets no ping, because its service would count it.
+    The heartbeat gets no ping, because its service would count it. Exit 3: a target did not accept the
+    message.
     """
     from functools import partial
     from time import monotonic

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from batchlic.cli.colors import paint
 from batchlic.cli.help import Section, examples
 from batchlic.cli.options import Json, OnSandbox
 from batchlic.cli.output import open_target, print_json
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from batchlic.settings import Settings
 
 app = typer.Typer()
+
+_STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
 
 _CONCURRENCY = 64
 """Requests in flight of a run whose job is not known: the default of `max_concurrency`."""
@@ -65,7 +68,9 @@ def check(
 def _print(finding: "Finding") -> None:
     from batchlic.logs import printable
 
-    sys.stdout.write(f"{finding.level:<9}{finding.check:<14}{printable(finding.message)}\n")
+    level = paint(finding.level, _STYLES[finding.level], sys.stdout)
+    space = " " * (9 - len(finding.level))
+    sys.stdout.write(f"{level}{space}{finding.check:<14}{printable(finding.message)}\n")
     sys.stdout.flush()
 
 

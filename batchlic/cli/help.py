@@ -87,6 +87,10 @@ class _Explained:
         """Write the first line of the help page, which errors show, too."""
         formatter.write(f"{_usage(self, ctx, formatter.width)}\n")
 
+    def get_short_help_str(self, limit: int = 0) -> str:  # noqa: ARG002 - that of Typer cuts sentences off
+        """The first sentence of the help text, for shells that show it beside a completion."""
+        return first_sentence(getattr(self, "help", None))
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - as above
         """Parse the arguments, and suggest an option for one that does not exist."""
         try:

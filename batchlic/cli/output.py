@@ -10,12 +10,13 @@ import typer
 
 from batchlic.cli.colors import paint
 from batchlic.cli.verbosity import QUIET, verbosity
-from batchlic.errors import Declined, RefusedToStart
+from batchlic.errors import Declined, ExitCode, RefusedToStart
 from batchlic.runs import signals
 
 if TYPE_CHECKING:
     from batchlic.job import EmbeddedSandbox
     from batchlic.runs.asking import Ask
+    from batchlic.runs.status import StatusReport
     from batchlic.runs.target import Target
     from batchlic.writer.summary import Summary
 
@@ -66,7 +67,30 @@ def print_summary(summary: "Summary", folder: Path, *, as_json: bool) -> None:
     if as_json:
         print_json(summary)
     else:
-        print_result(describe(summary, folder))
+        print_under_headline(describe(summary, folder), _style_of(summary))
+
+
+def print_under_headline(text: str, style: str) -> None:
+    """Print a result whose first line says it all, in a style of Rich, to stdout."""
+    from batchlic.logs import printable_lines
+
+    headline, *others = printable_lines(text).split("\n")
+    sys.stdout.write("\n".join([paint(headline, style, sys.stdout), *others]) + "\n")
+
+
+def print_status(report: "StatusReport", folder: Path) -> None:
+    """Print the state of a run for people to stdout."""
+    from batchlic.cli.format import describe_status
+
+    print_under_headline(describe_status(report, folder), _style_of(report))
+
+
+def _style_of(summary: "Summary") -> str:
+    if summary.exit_code is None:
+        return "bold"
+    return {ExitCode.OK: "bold green", ExitCode.INCOMPLETE: "bold yellow"}.get(
+        ExitCode(summary.exit_code), "bold red"
+    )
 
 
 def print_json(result: object) -> None:

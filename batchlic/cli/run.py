@@ -35,6 +35,7 @@ from batchlic.cli.output import (
     open_target,
     print_json,
     print_result,
+    print_status,
 )
 from batchlic.cli.profiles import with_default_account
 from batchlic.cli.waiting import after_sending
@@ -290,7 +291,6 @@ def status(
 
     With --watch, Ctrl-C ends the view and not the run. Without a terminal, each change is a line.
     """
-    from batchlic.cli.format import describe_status
     from batchlic.cli.watching import watch as watch_run
     from batchlic.runs.folder import RunFolder
     from batchlic.runs.status import status as status_of
@@ -298,7 +298,7 @@ def status(
     if watch and json:
         raise UsageError("status: give either --watch or --json")
     report = watch_run(run_dir) if watch else status_of(RunFolder(run_dir))
-    print_json(report) if json else print_result(describe_status(report, run_dir))
+    print_json(report) if json else print_status(report, run_dir)
 
 
 def _job(action: Literal["assign", "unassign", "sync"], inventory: list[str], flags: FlagValues) -> "Job":

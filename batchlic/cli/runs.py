@@ -12,7 +12,14 @@ import typer
 
 from batchlic.cli.help import Group, examples
 from batchlic.cli.options import Json, Yes, parse_age
-from batchlic.cli.output import ask_or_refuse, print_json, print_notice, print_result, print_warning
+from batchlic.cli.output import (
+    ask_or_refuse,
+    print_json,
+    print_notice,
+    print_result,
+    print_under_headline,
+    print_warning,
+)
 from batchlic.errors import ExitCode, UsageError
 
 
@@ -87,7 +94,7 @@ def runs(
     if json:
         print_json(listed)
     elif listed and place is not None:
-        sys.stdout.write(runs_table(listed, place))
+        print_under_headline(runs_table(listed, place).rstrip("\n"), "bold")
         for run in listed:
             if run.problem:
                 print_warning(f"{run.run_dir}: {run.problem.removeprefix(f'{run.run_dir}: ')}")
