@@ -10,10 +10,12 @@ import msgspec
 
 from batchlic.carrier.answers import Outcome
 from batchlic.chunker import DeviceStatus, Step
+from batchlic.figures import time_on_terminal
 from batchlic.journal import Answered, JournalTail, RunIdentity, Settled
 from batchlic.pool.limiter.limiter import TOLD_TO_WAIT
 from batchlic.runs.finalize import now
 from batchlic.runs.folder import Process, RunFolder
+from batchlic.runs.live_limits import LimitsInForce, limits_in_force
 
 SPAN_S = 60
 """Seconds over which devices per second are averaged, in the session at work."""
@@ -66,6 +68,8 @@ class LiveFigures(msgspec.Struct, frozen=True, kw_only=True):
     """The limit that this session has found, in words; None if none was reported yet."""
     flow: list[Interval]
     """The last intervals with answers, at most INTERVALS of them, the oldest first."""
+    paused: str | None = None
+    """Who has paused the session, and when; None if it is not paused."""
 
     @property
     def pending(self) -> int:
@@ -105,7 +109,8 @@ class LiveRun:
                 return None
             self._tally = _Tally(identity)
         self._tally.add(answered, settled)
-        return self._tally.figures(process, self._limits.last_since(process.since if process else ""))
+        figures = self._tally.figures(process, self._limits.last_since(process.since if process else ""))
+        return msgspec.structs.replace(figures, paused=_paused(limits_in_force(self._folder)))
 
 
 class _Tally:
@@ -201,6 +206,12 @@ class _Tally:
         first = min((at for at in requests if at >= newest - INTERVALS), default=newest)
         shown = range(min(first, newest - _FEWEST_INTERVALS), newest)
         return [Interval(devices[at] / INTERVAL_S, requests[at] / INTERVAL_S) for at in shown]
+
+
+def _paused(limits: LimitsInForce | None) -> str | None:
+    if limits is None or not limits.bounds.is_paused:
+        return None
+    return f"by {limits.changed_by} at {time_on_terminal(limits.changed_at or '')}"
 
 
 def _began(process: Process | None) -> float:

@@ -78,7 +78,7 @@ class LiveMessage(msgspec.Struct, frozen=True):
 def message(figures: LiveFigures | None) -> LiveMessage:
     """The figures of one run, as its page shows them."""
     if figures is None:
-        return LiveMessage(text={"percent": "0%", "said": "The run is being planned"})
+        return LiveMessage(text={"percent": "0%", "said": "The run is being planned", "paused": ""})
     percent = 100 * figures.share_done
     most = max((one.devices_per_s for one in figures.flow), default=0.0)
     requests = figures.requests
@@ -95,7 +95,8 @@ def message(figures: LiveFigures | None) -> LiveMessage:
             "devices_per_second": f"{figures.devices_per_second:,.0f}",
             "requests_per_second": f"{figures.requests_per_second:,.1f}",
             "found": figures.found or "not found yet",
-            "left": "unknown" if figures.seconds_left is None else duration(figures.seconds_left),
+            "left": _left(figures),
+            "paused": f"Paused {figures.paused}. To go on: batchlic limit --resume" if figures.paused else "",
             "requests": f"{requests:,}",
             "throttled": f"{figures.throttled / requests if requests else 0:.1%}",
             "most": f"{most:,.0f} at most",
@@ -104,6 +105,12 @@ def message(figures: LiveFigures | None) -> LiveMessage:
         value={"progress": round(percent, 2)},
         draw={"flow-area": area(devices, FLOW), "flow-line": line(devices, FLOW)},
     )
+
+
+def _left(figures: LiveFigures) -> str:
+    if figures.paused:
+        return "paused"
+    return "unknown" if figures.seconds_left is None else duration(figures.seconds_left)
 
 
 def _span(seconds: int) -> str:

@@ -10,6 +10,7 @@ import pytest
 from batchlic.errors import BatchlicError, RunFolderError, StoppedEarly
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.live import LiveFigures, LiveRun
+from batchlic.runs.live_limits import Bounds, LimitsInForce
 from batchlic.web import live
 from batchlic.web.catalog import Catalog
 from batchlic.web.live import MAX_STREAMS, LiveMessage, LiveRuns, Streams, message
@@ -116,3 +117,18 @@ def test_a_page_says_100_percent_only_of_all_devices(tmp_path: Path) -> None:
     for accepted, percent in ((0, "0.0%"), (99_999, "99.9%"), (100_000, "100%")):
         found = msgspec.structs.replace(none, accepted=accepted)
         assert message(found).text["percent"] == percent
+
+
+def test_the_page_of_a_paused_run_says_who_paused_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun(tmp_path / "run")
+    bounds = Bounds(max_rate=None, max_concurrency=64, headroom="0%", is_paused=True)
+    at = "2026-11-29T02:14:00Z"
+    limits = LimitsInForce(
+        session="a", began_with=bounds, fixed_rate=None, bounds=bounds, changed_by="<ana>", changed_at=at
+    )
+    monkeypatch.setattr("batchlic.runs.live.limits_in_force", lambda _: limits)
+    paused = message(LiveRun(RunFolder(tmp_path / "run")).read()).text
+    assert paused["paused"] == f"Paused by <ana> at {at}. To go on: batchlic limit --resume"
+    assert paused["left"] == "paused"
+    monkeypatch.undo()
+    assert message(LiveRun(RunFolder(tmp_path / "run")).read()).text["paused"] == ""

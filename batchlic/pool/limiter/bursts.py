@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from batchlic.pool.limiter.findings import Window
 from batchlic.pool.limiter.samples import Samples
-from batchlic.pool.limiter.windowed import enclosing, is_window
+from batchlic.pool.limiter.windows.periods import enclosing, is_window
 
 Burst: TypeAlias = Sequence[float]
 """When each request of a burst left that was let in, and last the refused one; in seconds."""

@@ -3,7 +3,8 @@
 from batchlic.pool.limiter.estimator import Hypothesis
 from batchlic.pool.limiter.findings import Finding, NoLimit, Rate, Shut, Window
 from batchlic.pool.limiter.samples import Sample, Samples
-from batchlic.pool.limiter.windowed import Attempts, configured, is_window
+from batchlic.pool.limiter.windows.attempts import Attempts
+from batchlic.pool.limiter.windows.periods import configured, is_window
 
 _EDGE_S = 0.002
 """Least seconds between two requests from which a rate is taken."""

@@ -11,7 +11,7 @@ from batchlic.pool.limiter.estimator import Hypothesis
 from batchlic.pool.limiter.findings import Calls, Finding, Limit, NoLimit, Rate, Shut, Window
 from batchlic.pool.limiter.samples import Sample, Samples
 from batchlic.pool.limiter.slow_start import SlowStart
-from batchlic.pool.limiter.windowed import Attempts
+from batchlic.pool.limiter.windows.attempts import Attempts
 
 _FIRST_ATTEMPT, _FIRST_ATTEMPT_S = 0.02, 0.5
 """Share of a window, and seconds, at most, after which a request asks whether the next one is open."""

@@ -5,7 +5,7 @@ import math
 from batchlic.pool.limiter.estimator import Hypothesis
 from batchlic.pool.limiter.findings import Calls, Finding, NoLimit, Rate, Shut, Window
 from batchlic.pool.limiter.samples import Sample, Samples
-from batchlic.pool.limiter.windowed import enclosing
+from batchlic.pool.limiter.windows.periods import enclosing
 
 _ROUNDS = 3
 """Times as many let in as are in flight that show a quota, rather than a limit on calls."""

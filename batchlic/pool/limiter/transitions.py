@@ -24,7 +24,7 @@ from batchlic.pool.limiter.findings import Calls, Finding, NoLimit, Rate, Shut, 
 from batchlic.pool.limiter.samples import Samples
 from batchlic.pool.limiter.slow_start import SlowStart
 from batchlic.pool.limiter.steady_rate import SteadyRate
-from batchlic.pool.limiter.windowed import Windowed
+from batchlic.pool.limiter.windows.windowed import Windowed
 
 
 def estimator_for(found: Finding, samples: Samples) -> Estimator:

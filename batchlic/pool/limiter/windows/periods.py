@@ -1,0 +1,26 @@
+"""Which quotas and periods make a window, and which periods carriers configure."""
+
+import math
+
+_FEWEST = 5
+"""Requests that a window lets in, at least."""
+_USUAL_WINDOWS_S = (1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 60.0, 300.0, 600.0, 900.0, 1800.0, 3600.0)
+
+
+def is_window(quota: int, period: float, round_trip: float) -> bool:
+    """Whether it makes sense to wait for such a window, rather than to send at its rate."""
+    return quota >= _FEWEST and period * min(2, quota / 20) >= 8 * round_trip
+
+
+def enclosing(took: float, pause: float) -> float:
+    """The window that probably ends after a pause; one in whole seconds was probably rounded up."""
+    longest = took + pause
+    if pause % 1 > 0:
+        return longest
+    return next((usual for usual in _USUAL_WINDOWS_S if longest - 1 <= usual <= longest), longest)
+
+
+def configured(period: float) -> float:
+    """The window that was probably configured; one of no usual length is tried a little early."""
+    usual = min(_USUAL_WINDOWS_S, key=lambda usual: abs(math.log(usual / period)))
+    return usual if abs(usual - period) < 0.3 * usual else 0.94 * period
