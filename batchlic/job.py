@@ -384,7 +384,7 @@ class Job(Table):
     limits: Limits = Limits()
     """How fast to send, and what a run tolerates."""
     sync: Syncing | None = None
-    """What a sync may do; None for other actions."""
+    """What a sync may do; only for the action sync."""
     ledger: LedgerUse = LedgerUse()
     """The ledger to read before a run, and to update after it."""
     approval: Approval = Approval()
