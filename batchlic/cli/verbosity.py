@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from batchlic.cli.help import Panel
-from batchlic.errors import BatchlicError
+from batchlic.errors import BatchlicError, UsageError
 
 VERBOSITY = "BATCHLIC_VERBOSITY"
 QUIET, NORMAL, VERBOSE = "quiet", "normal", "verbose"
@@ -50,8 +50,13 @@ Verbose = Annotated[
 
 
 def verbosity() -> str:
-    """`quiet`, `normal` or `verbose`, by the setting. Settings that can't be read are normal."""
+    """`quiet`, `normal` or `verbose`, by the setting. Raises UsageError for another word.
+
+    Settings that can't be read are normal.
+    """
     if given := os.environ.get(VERBOSITY):
+        if given not in (QUIET, NORMAL, VERBOSE):
+            raise UsageError(f"{VERBOSITY}: {given!r} is none of {QUIET}, {NORMAL} and {VERBOSE}")
         return given
     from batchlic.settings import load_settings
 
