@@ -174,6 +174,9 @@ def anchors(text: str) -> set[str]:
 def test_every_option_that_is_named_exists() -> None:
     known = {"--help"}
     commands = [
+        "",
+        "init",
+        "schema",
         "run",
         "assign",
         "migrate",

@@ -13,7 +13,7 @@ import typer
 from batchlic.cli.completion import complete_skus
 from batchlic.cli.help import Panel, Section, examples
 from batchlic.cli.options import parse_columns
-from batchlic.cli.output import print_error, print_result
+from batchlic.cli.output import print_before_question, print_error, print_result
 from batchlic.errors import BatchlicError, Declined, RefusedToStart, UsageError
 from batchlic.runs import signals
 
@@ -224,15 +224,19 @@ class _Interview:
             table["account"] = self.value(
                 "--account", "Account of the devices", given["account"], _account, _default_account()
             )
+        has_column = _all_have("sku", found) and action != "migrate"
+        if self._can_ask and not has_column and not (given["sku"] or given["to_sku"]):
+            print_before_question(_known_skus())
         if action == "migrate":
             table["from_sku"] = self.value(
-                "--from-sku", f"SKU that the devices have now ({_known_skus()})", given["from_sku"], _sku
+                "--from-sku", "SKU that the devices have now", given["from_sku"], _removable_sku
             )
             assigned = table["to_sku"] = self.value(
-                "--to-sku", f"SKU that the devices get ({_known_skus()})", given["to_sku"], _sku
+                "--to-sku", "SKU that the devices get", given["to_sku"], _sku
             )
-        elif given["sku"] or not _all_have("sku", found):
-            assigned = table["sku"] = self.value("--sku", f"SKU ({_known_skus()})", given["sku"], _sku)
+        elif given["sku"] or not has_column:
+            check = _removable_sku if action == "unassign" else _sku
+            assigned = table["sku"] = self.value("--sku", "SKU of the devices", given["sku"], check)
         else:
             assigned = None
         if consent or (action != "unassign" and _is_lifetime(assigned)):
@@ -254,7 +258,8 @@ class _Interview:
         """Raise UsageError that names the options without which there is no job."""
         if self._missing:
             options = " and ".join(filter(None, (", ".join(self._missing[:-1]), self._missing[-1])))
-            raise UsageError(f"init: there is no terminal to ask on: give {options}")
+            reason = "" if self._takes_defaults else "there is no terminal to ask on: "
+            raise UsageError(f"init: {reason}give {options}")
 
     def _asked(self, question: str, check: Callable[[str], T], default: str | None) -> T:
         while True:
@@ -313,6 +318,12 @@ def _sku(text: str) -> str:
     return text
 
 
+def _removable_sku(text: str) -> str:
+    if _is_lifetime(_sku(text)):
+        raise UsageError(f"{text}: Lifetime licenses can't be unassigned")
+    return text
+
+
 def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= len("999999999")):
         raise UsageError(f"{text!r} is no number of rows: give one such as 100")
@@ -338,7 +349,8 @@ def _valid(kind: Any, text: str) -> str:  # noqa: ANN401 - an annotated type
 def _known_skus() -> str:
     from batchlic.carrier.catalog import SKUS
 
-    return ", ".join(SKUS)
+    width = max(map(len, SKUS))
+    return "\n".join(["SKUs:", *(f"  {sku:{width}}  {kind}" for sku, kind in SKUS.items())])
 
 
 def _is_lifetime(sku: str | None) -> bool:
@@ -377,8 +389,8 @@ def _from_job(path: Path, file: str) -> str:
 
 
 def _text(value: object) -> str:
-    """A value in TOML. Strings of JSON are strings of TOML."""
-    return json.dumps(value, ensure_ascii=False)
+    """A value in TOML. Strings of JSON are strings of TOML, apart from the character DEL."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", r"\u007f")
 
 
 def _job_file(path: Path, job: Mapping[str, Any]) -> str:
@@ -451,8 +463,8 @@ def _report(path: Path, job: Mapping[str, Any], found: "Sequence[ColumnsFound]")
     lines += [
         "Next:",
         f"  batchlic check {path} --sandbox    # can the inventories be planned?",
-        f"  batchlic run {path} --sandbox      # rehearse on this machine, without the carrier",
-        f"  batchlic check {path}              # with your credentials: is everything there?",
+        f"  batchlic run {path} --sandbox      # rehearse without the carrier",
+        f"  batchlic check {path}              # with your credentials",
         f"  batchlic run {path}                # for real",
     ]
     return "\n".join(lines)

@@ -98,6 +98,7 @@ def test_without_a_terminal_the_missing_options_are_named() -> None:
     ("words", "says"),
     [
         (("--inventory", "missing.csv", *LICENSE), "missing.csv"),
+        (("--action", "unassign", "--inventory", "fleet.csv", *LICENSE[:3], LIFETIME), "can't be unassigned"),
         (("--inventory", "fleet.csv", "--account", "x", "--sku", FLEXIBLE), "--account: "),
         (
             ("--inventory", "fleet.csv", "--account", ACCOUNT, "--sku", "SIMSec-IoTT"),
@@ -131,7 +132,7 @@ def test_a_terminal_is_asked_and_wrong_answers_are_asked_again(
         "is no action": "assign",
         "File that lists": "fleet.csv",
         "Account of": ACCOUNT,
-        "SKU (": LIFETIME,
+        "SKU of": LIFETIME,
         "Allow it?": answer,
         "Rejected rows": "10",
     }
