@@ -111,12 +111,15 @@ _WITHOUT_SETTINGS = {init.app, limit.app, runs.app, sandbox.app, schema.app, ser
 """Groups whose commands do not log in, and have no profile."""
 _SENDING = {"run", "assign", "unassign", "migrate", "sync", "resume", "apply", "retry", "rollback"}
 """Commands with a log of what they send."""
+_WITHOUT_NOTICES = {"listen", "sandbox", "schema"}
+"""Commands that say nothing that could be left out."""
 
 for group, place in _GROUPS.items():
     for command in group.registered_commands:
         command.cls = Command
         name = command.name or getattr(command.callback, "__name__", "")
-        offer({"quiet": Quiet} | ({"verbose": Verbose} if name in _SENDING else {}), command)
+        if name not in _WITHOUT_NOTICES:
+            offer({"quiet": Quiet} | ({"verbose": Verbose} if name in _SENDING else {}), command)
     if group not in _WITHOUT_SETTINGS:
         offer({"profile": ProfileName}, *group.registered_commands)
     if place is None:

@@ -24,6 +24,8 @@ T = TypeVar("T")
 
 app = typer.Typer()
 
+SCHEMA_FILE = "batchlic-job.schema.json"
+"""The name that the schema of job files has beside them."""
 _ACTIONS = ("assign", "unassign", "migrate", "sync")
 
 
@@ -397,10 +399,18 @@ def _job_file(path: Path, job: Mapping[str, Any]) -> str:
     """The text of the job file: what was answered, and as comments what else is often wanted."""
     license = dict(job["license"])
     consent = license.pop("consent_lifetime", None)
+    directive = f"#:schema ./{SCHEMA_FILE}"
+    has_schema = (path.parent / SCHEMA_FILE).is_file()
     lines = [
+        *([directive] if has_schema else []),
         "# A job of batchlic, by batchlic init. An unknown key is an error that suggests the right one.",
-        "# Editors complete and check this file with the schema that `batchlic schema` prints:",
-        "# save it beside this file, and begin this file with the line  #:schema ./batchlic-job.schema.json",
+    ]
+    if not has_schema:
+        lines += [
+            f"# Editors complete and check this file after: batchlic schema > {SCHEMA_FILE}",
+            f"# and with this first line: {directive}",
+        ]
+    lines += [
         f"name = {_text(_name_of(path))}",
         f"action = {_text(job['action'])}",
         "",

@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -112,3 +114,15 @@ def test_a_mistyped_word_is_exit_2_with_a_suggestion(words: list[str], says: str
     refused = CliRunner().invoke(app, words)
     assert refused.exit_code == ExitCode.USAGE
     assert says in refused.stderr
+
+
+IMPORTS = "import sys; from batchlic.cli import app; app.app(standalone_mode=False); print(*sys.modules)"
+
+
+def test_help_imports_nothing_that_takes_long() -> None:
+    slow = {"httpx", "jinja2", "polars", "pydantic", "rich", "sqlalchemy", "structlog", "uvicorn"}
+    shown = subprocess.run(
+        [sys.executable, "-c", IMPORTS, "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    assert "Examples:" in shown
+    assert not slow & set(shown.splitlines()[-1].split())

@@ -64,6 +64,15 @@ def test_a_migration_and_the_limits_of_a_sync_have_options_of_their_own() -> Non
     assert job.sync.max_removals == "7"
 
 
+@pytest.mark.parametrize("has_schema", [True, False])
+def test_a_schema_beside_the_job_is_named_in_its_first_line(home: Path, *, has_schema: bool) -> None:
+    if has_schema:
+        (home / "batchlic-job.schema.json").write_text("{}")
+    written("--inventory", "fleet.csv", *LICENSE, "--yes")
+    first = (home / "nightly.toml").read_text().splitlines()[0]
+    assert (first == "#:schema ./batchlic-job.schema.json") == has_schema
+
+
 def test_the_inventory_is_found_from_the_folder_of_the_job(home: Path) -> None:
     (home / "jobs").mkdir()
     job = written("--inventory", "fleet.csv", *LICENSE, "--yes", path="jobs/nightly.toml")
