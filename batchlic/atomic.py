@@ -179,6 +179,17 @@ def _advice(code: int | None) -> str:
     return _ADVICE.get(code or 0, "repair the disk or folder")
 
 
+def make_private_folder(path: Path) -> None:
+    """Create a folder, and missing ones above it. Only the owner can open the new ones (mode 0700).
+
+    `Path.mkdir` would give those above the mode that the umask of the process leaves. Raises OSError.
+    """
+    for folder in reversed((path, *path.parents)):
+        if not folder.is_dir():
+            folder.mkdir(mode=0o700, exist_ok=True)
+    path.mkdir(mode=0o700, exist_ok=True)  # raises if it is a file
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in `folder` durable: new, renamed and removed files."""
     descriptor = os.open(folder, os.O_RDONLY)

@@ -7,6 +7,7 @@
     │   │   └── OtherVersion        another version of batchlic wrote the file
     │   ├── NoAccess                a file or folder can't be opened: permissions, or another kind of file
     │   └── LedgerError             a ledger is damaged
+    ├── Incomplete               3  finished, but some devices failed, are in doubt, or were rejected
     ├── RefusedToStart           4  nothing was sent: no consent, too few licenses, a guard, a locked run
     │   └── Declined                a person at the terminal answered no
     ├── CredentialsRejected      5  the carrier rejects the login or a token
@@ -71,6 +72,12 @@ class RefusedToStart(BatchlicError):
 
 class Declined(RefusedToStart):
     """A person at the terminal answered no."""
+
+
+class Incomplete(BatchlicError):
+    """A run finished, but devices failed, are in doubt, or were rejected. Only programs get this error."""
+
+    exit_code = ExitCode.INCOMPLETE
 
 
 class CredentialsRejected(BatchlicError):

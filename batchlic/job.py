@@ -110,8 +110,9 @@ _SHARE_SCHEMA = {
     ]
 }
 Percentage = Annotated[str, BeforeValidator(as_percentage), WithJsonSchema(_SHARE_SCHEMA)]
-Overrides = Mapping[str, Mapping[str, Any]]
-"""Values that override those of a job file, by table and key. None means that no value was given."""
+Overrides = Mapping[str, Any]
+"""Values that override those of a job file, by table and key; a name is in no table. None means that no value
+was given."""
 
 
 class Table(BaseModel):
@@ -488,6 +489,12 @@ class Job(Table):
     def with_ledger(self, path: Path) -> Self:
         """The job with its ledger at `path`, which is absolute."""
         return self.model_copy(update={"ledger": self.ledger.model_copy(update={"path": str(path)})})
+
+    def with_default_account(self, account: str | None) -> Self:
+        """The job with this default account, if it has none of its own."""
+        if not account or self.license.account is not None:
+            return self
+        return self.model_copy(update={"license": self.license.model_copy(update={"account": account})})
 
     def with_canary(self, **rules: int | bool) -> Self:
         """The job with other rules for its canary; unchanged if it has none."""

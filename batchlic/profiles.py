@@ -51,13 +51,15 @@ class Profile:
         return None if command is None else _output(command, f"profile {self.name}: {setting}{COMMAND}")
 
 
-def find_profile(settings: Collection[str], secrets: Collection[str]) -> Profile | None:
-    """The profile that BATCHLIC_PROFILE names; None if it names none.
+def find_profile(
+    settings: Collection[str], secrets: Collection[str], name: str | None = None
+) -> Profile | None:
+    """The profile of this name, or else the one that BATCHLIC_PROFILE names; None if it names none.
 
     `settings` are the names of all settings, and `secrets` those that may come from a command. Raises
     UsageError if there is no such profile, if it has an unknown key, or if others can read the file.
     """
-    name = os.environ.get(PROFILE)
+    name = name or os.environ.get(PROFILE)
     if not name:
         return None
     path = _file()

@@ -1,6 +1,7 @@
 """Settings of carrier, credentials, listener and notifications: environment, `.env`, credentials file.
 
-There is no other source of secrets. Only the owner may have access to a file with secrets (promise F).
+A command has no other source of secrets; a program may give them to `Settings`. Only the owner may have
+access to a file with secrets (promise F).
 """
 
 import os
@@ -9,13 +10,13 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from io import StringIO
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypedDict, Unpack, cast
 
 from dotenv import dotenv_values
-from pydantic import Field, PrivateAttr, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError
 
 from batchlic.callbacks.access import CARRIER_SOURCES, Access, parse_networks
+from batchlic.carrier.catalog import BASE_URL
 from batchlic.carrier.credentials import Credentials, Secret, refuse_odd_characters
 from batchlic.carrier.http_client import check_base_url, refuse_unencrypted
 from batchlic.errors import UsageError
@@ -34,12 +35,39 @@ _FROM_COMMANDS = (*Credentials.__dataclass_fields__, "listener_username", "liste
 """Settings of a profile that may be the output of a command."""
 
 
-class Settings(BaseSettings):
-    """The settings, each named `BATCHLIC_` and its name in capitals. The environment wins over files."""
+class SettingValues(TypedDict, total=False):
+    """What `Settings` may be made of. A secret may be plain text; it is hidden from then on."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", hide_input_in_errors=True)
+    base_url: str
+    client_id: str | SecretStr | None
+    client_secret: str | SecretStr | None
+    username: str | SecretStr | None
+    password: str | SecretStr | None
+    access_token: str | SecretStr | None
+    session_token: str | SecretStr | None
+    listener_username: str | SecretStr | None
+    listener_password: str | SecretStr | None
+    listener_allowed_sources: str
+    listener_store: str | SecretStr | None
+    notify_urls: str | SecretStr | None
+    heartbeat_url: str | SecretStr | None
+    account: str | None
+    serve_token: str | SecretStr | None
+    verbosity: Literal["quiet", "normal", "verbose"]
+    state_dir: str | None
 
-    base_url: str = "https://thingspace.verizon.com/api"
+
+class Settings(BaseModel):
+    """The carrier's address, the login, and where runs are kept.
+
+    A command reads them from the environment, where each is called `BATCHLIC_` and its name in capitals, and
+    from files: see `load_settings`. A program may give them instead; then no environment variable counts. No
+    secret is in the text of the settings (`repr`).
+    """
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    base_url: str = BASE_URL
     client_id: SecretStr | None = None
     client_secret: SecretStr | None = None
     username: SecretStr | None = None
@@ -61,7 +89,7 @@ class Settings(BaseSettings):
     serve_token: SecretStr | None = None
     """What a login to the pages of `batchlic serve` asks for."""
     verbosity: Literal["quiet", "normal", "verbose"] = "normal"
-    """What the command line says on stderr, as with --quiet and --verbose."""
+    """What the command line says on stderr, as with --quiet and --verbose; a program is not affected."""
     state_dir: str | None = None
     """Folder of the runs and the ledger, as an absolute path; None: as `batchlic.state` finds it."""
     _named: dict[str, SecretStr] = PrivateAttr(default_factory=dict)
@@ -69,17 +97,18 @@ class Settings(BaseSettings):
 
     _profile: Profile | None = PrivateAttr(default=None)
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic-settings' signature
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The environment, before the values of files, which are given to the constructor."""
-        return env_settings, init_settings
+    def __init__(self, **values: Unpack[SettingValues]) -> None:
+        """Raise UsageError for a wrong or unsafe value, without showing it."""
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            wrong = "; ".join(f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
+            raise UsageError(f"settings: {wrong}") from None
+        refuse_odd_characters(f"{PREFIX}BASE_URL", self.base_url)
+        if " " in self.base_url:
+            raise UsageError(f"{PREFIX}BASE_URL contains a space")
+        self.base_url = str(check_base_url(self.base_url)).rstrip("/")
+        self.state_dir = _absolute(self.state_dir)
 
     def credentials(self) -> Credentials:
         """The credentials for the carrier. Raises UsageError that names missing settings."""
@@ -173,34 +202,39 @@ class Settings(BaseSettings):
         return [*secrets, *(url for urls in lists if len(urls) > 1 for url in urls)]
 
 
-def load_settings() -> Settings:
-    """Read environment, `.env` and the credentials file. Raises UsageError for a wrong or unsafe setting."""
+def load_settings(profile: str | None = None) -> Settings:
+    """Read environment, `.env` and the credentials file; the environment wins over files.
+
+    `profile` is the name of a profile; None: the one that BATCHLIC_PROFILE names. Raises UsageError for a
+    wrong or unsafe setting.
+    """
     files = [file for file in (Path(".env"), _credentials_file()) if file is not None and file.is_file()]
     _refuse_unknown(os.environ, "")
     values: dict[str, str] = {}
     for file in files:
         of_file = _values_of(file)
         _refuse_unknown(of_file, f"{file}: ")
-        values |= {name.upper().removeprefix(PREFIX).lower(): value for name, value in of_file.items()}
-    profile = find_profile(Settings.model_fields, _FROM_COMMANDS)
-    if profile is not None:
-        _refuse_other_login(profile)
-        values = {name: value for name, value in values.items() if name not in _LOGIN} | dict(profile.values)
-    try:
-        settings = Settings.model_validate(values)
-    except ValidationError as error:
-        wrong = "; ".join(f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
-        raise UsageError(f"settings: {wrong}") from None
-    refuse_odd_characters(f"{PREFIX}BASE_URL", settings.base_url)
-    if " " in settings.base_url:
-        raise UsageError(f"{PREFIX}BASE_URL contains a space")
-    settings.base_url = str(check_base_url(settings.base_url)).rstrip("/")
-    settings.state_dir = _absolute(settings.state_dir)
+        values |= _by_field(of_file)
+    chosen = find_profile(Settings.model_fields, _FROM_COMMANDS, profile)
+    if chosen is not None:
+        _refuse_other_login(chosen)
+        values = {name: value for name, value in values.items() if name not in _LOGIN} | dict(chosen.values)
     given = {f"{PREFIX}{name.upper()}": value for name, value in values.items()}
     given |= {name.upper(): value for name, value in os.environ.items()}
+    found = {name: value for name, value in _by_field(given).items() if name in Settings.model_fields}
+    settings = Settings(**cast("SettingValues", found))
     settings.remember_named_urls(given)
-    settings.use(profile)
+    settings.use(chosen)
     return settings
+
+
+def _by_field(given: Mapping[str, str]) -> dict[str, str]:
+    """The settings among environment variables or lines of a file, by name of the field."""
+    return {
+        name.upper().removeprefix(PREFIX).lower(): value
+        for name, value in given.items()
+        if name.upper().startswith(PREFIX)
+    }
 
 
 def _refuse_other_login(profile: Profile) -> None:

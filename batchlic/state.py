@@ -17,29 +17,30 @@ from pathlib import Path
 
 from batchlic.atomic import refuse_undecodable
 from batchlic.errors import UsageError
-from batchlic.settings import load_settings
+from batchlic.settings import Settings, load_settings
 
 LEDGER = "ledger.db"
 
 
-def state_folder() -> Path:
+def state_folder(settings: Settings | None = None) -> Path:
     """The state folder, relative to the current directory if it is inside. It may not exist yet.
 
-    Raises UsageError if there are two ledgers, if no folder is known, and for wrong settings.
+    `settings` are those to use; None: they are read. Raises UsageError if there are two ledgers, if no folder
+    is known, and for wrong settings.
     """
-    given = load_settings().state_dir
+    given = (settings or load_settings()).state_dir
     folder = Path(given) if given else _chosen(_candidates())
     refuse_undecodable(os.path.abspath(folder))  # noqa: PTH100
     return _short(folder)
 
 
-def find_ledger(run_dir: Path | None = None) -> Path:
+def find_ledger(run_dir: Path | None = None, settings: Settings | None = None) -> Path:
     """The absolute path of the ledger, which may not exist yet: `ledger.db` in the state folder.
 
     Without `BATCHLIC_STATE_DIR`, a `run_dir` that the operator names takes the ledger with it: the ledger is
     beside that folder. Raises as `state_folder` does.
     """
-    given = load_settings().state_dir
+    given = (settings or load_settings()).state_dir
     if run_dir is not None and not given:
         folder = Path(os.path.abspath(run_dir)).parent  # noqa: PTH100 - the parent of a link, not of its target
     else:
@@ -49,11 +50,11 @@ def find_ledger(run_dir: Path | None = None) -> Path:
     return ledger
 
 
-def find_run(given: str) -> Path:
+def find_run(given: str, settings: Settings | None = None) -> Path:
     """The run folder that a command names: a path, or the name of a folder in the state folder."""
     if os.path.lexists(given) or os.sep in given or given in {"", os.curdir, os.pardir}:
         return Path(given)
-    run = state_folder() / given
+    run = state_folder(settings) / given
     return run if run.is_dir() else Path(given)
 
 

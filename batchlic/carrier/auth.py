@@ -70,7 +70,7 @@ class CarrierUnreachable(StoppedEarly):
         return status is not None and status < 500 and status != 429 and self.retry_after_s is None
 
 
-class _NotSent(CarrierUnreachable):
+class LoginNotSent(CarrierUnreachable):
     """There was no connection, so this login was not sent."""
 
 
@@ -128,7 +128,7 @@ class Logins:
         self._unanswered += 1  # before sending, so that a cancelled login counts
         try:
             reply = await self._post("/m2m/v1/session/login", headers, msgspec.json.encode(login))
-        except _NotSent:
+        except LoginNotSent:
             self._unanswered -= 1
             raise
         if _token(reply, _SESSION.token) is not None:
@@ -153,7 +153,7 @@ class Logins:
         except httpx.RequestError as error:
             answer = answer_from_error(error, secrets=self.secrets)
         was_sent = answer.outcome is not Outcome.UNAVAILABLE
-        raise (CarrierUnreachable if was_sent else _NotSent)(f"the login failed: {answer.error_message}")
+        raise (CarrierUnreachable if was_sent else LoginNotSent)(f"the login failed: {answer.error_message}")
 
     def _failed(self, reply: Reply, login: _Login) -> CredentialsRejected | CarrierUnreachable:
         """Return the error for a login whose answer has no token."""

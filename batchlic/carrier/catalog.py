@@ -1,6 +1,9 @@
-"""What the carrier offers: actions, license types, SKUs, and the size limit of a request."""
+"""What the carrier offers: its address, actions, license types, SKUs, and the size limit of a request."""
 
 from enum import StrEnum
+
+BASE_URL = "https://thingspace.verizon.com/api"
+"""Root of the carrier's API."""
 
 
 class Action(StrEnum):

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar
 from urllib.parse import quote
+from uuid import uuid4
 
 import httpx
 import msgspec
@@ -17,7 +18,7 @@ from batchlic.carrier.bodies import DECODE_ERRORS, decode
 from batchlic.carrier.catalog import Action
 from batchlic.carrier.credentials import Credentials, Secret
 from batchlic.carrier.http_client import HttpClient, ProxyLoginRequired, Timeouts, open_http_client
-from batchlic.carrier.interpretation import answer_from_error, answer_from_reply
+from batchlic.carrier.interpretation import answer_from_error, answer_from_reply, hide
 from batchlic.carrier.messages import (
     AssignLicenseRequest,
     CallbackListener,
@@ -45,7 +46,10 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """One license request. An unassign without a body undoes the transaction of its X-Request-ID."""
+    """One license request. An unassign without a body undoes the transaction of its X-Request-ID.
+
+    An assign may have none: an empty `x_request_id` is not sent.
+    """
 
     action: Action
     x_request_id: str
@@ -88,8 +92,11 @@ def encode(request: AssignLicenseRequest) -> bytes:
     return _encoder.encode(request)
 
 
-class CarrierClient:
-    """A client of the carrier, shared by all workers; made by `open_client`."""
+class Carrier:
+    """A client of the carrier, shared by all workers; made by `open_client`.
+
+    `batchlic.CarrierClient` is the public client, for programs that only want single requests.
+    """
 
     def __init__(self, http: HttpClient, credentials: Credentials) -> None:
         self._http = http
@@ -121,16 +128,21 @@ class CarrierClient:
         A requestId that was given to another request before makes the answer ambiguous. A 407 of a proxy is
         `unavailable` with `http_status` 407: repeating the request is useless until the setting is corrected.
         """
+        answer, _ = await self.exchange(submission)
+        return answer
+
+    async def exchange(self, submission: Submission) -> tuple[Answer, Reply | None]:
+        """Send one request as `submit`; return the HTTP response too, or None if none arrived."""
         tokens, secrets = self._token_manager.tokens, self._token_manager.secrets
-        headers = [*tokens.headers, (b"X-Request-ID", submission.x_request_id.encode())]
+        named = [(b"X-Request-ID", submission.x_request_id.encode())] if submission.x_request_id else []
         try:
             reply = await self._http.exchange(
-                _METHODS[submission.action], self._licenses_url, headers, submission.body
+                _METHODS[submission.action], self._licenses_url, [*tokens.headers, *named], submission.body
             )
         except ProxyLoginRequired as error:
-            return replace(answer_from_error(error, secrets=secrets), http_status=407)
+            return replace(answer_from_error(error, secrets=secrets), http_status=407), None
         except httpx.RequestError as error:
-            return answer_from_error(error, secrets=secrets)
+            return answer_from_error(error, secrets=secrets), None
         answer = answer_from_reply(
             reply,
             asked=submission.asked,
@@ -139,12 +151,13 @@ class CarrierClient:
         )
         if answer.outcome in {Outcome.ACCEPTED, Outcome.REFUSED}:
             self._token_manager.have_worked = True
-        return self._with_warning(self._believed(answer, submission, reply), reply)
+        return self._with_warning(self._believed(answer, submission, reply), reply), reply
 
     def _believed(self, answer: Answer, submission: Submission, reply: Reply) -> Answer:
         """The answer, or an ambiguous one if its requestId was given to another request before."""
         request_id = answer.request_id
-        if request_id is None or self._request_ids.belongs(request_id, submission.x_request_id):
+        owner = submission.x_request_id or uuid4().hex  # without a name, each request is another one
+        if request_id is None or self._request_ids.belongs(request_id, owner):
             return answer
         reply.discard_connections()
         message = f"requestId {request_id} already belongs to another request"
@@ -160,6 +173,10 @@ class CarrierClient:
             f"an answer seems to come from a cache ({sign}): check that no gateway caches license requests"
         )
         return replace(answer, warning=warning)
+
+    def hide(self, text: str) -> str:
+        """Replace all credentials and tokens in a text (promise F)."""
+        return hide(text, self._token_manager.secrets)
 
     async def renew(self, answer: Answer) -> None:
         """Renew the token that an `unauthorized` answer rejects, once for all workers.
@@ -273,7 +290,7 @@ async def open_client(
     transport: httpx.AsyncBaseTransport | None = None,
     timeouts: Timeouts | None = None,
     max_connections: int = 100,
-) -> AsyncIterator[CarrierClient]:
+) -> AsyncIterator[Carrier]:
     """Open a client of the carrier at `base_url`. This sends nothing.
 
     `transport` replaces the network, for a carrier in the same process. Raises UsageError if the URL is
@@ -282,7 +299,7 @@ async def open_client(
     async with open_http_client(
         base_url, transport=transport, timeouts=timeouts or Timeouts(), max_connections=max_connections
     ) as http:
-        yield CarrierClient(http, credentials)
+        yield Carrier(http, credentials)
 
 
 def _sign_of_cache(headers: Mapping[str, str]) -> str | None:

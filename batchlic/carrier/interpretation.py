@@ -4,8 +4,10 @@ What is concluded and why is in tables: `rules`, `words` and `signs`; docs/refer
 Every exchange gives an `Answer`, however malformed its body is.
 """
 
+import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
+from html import escape
 from urllib.parse import urlsplit
 
 import httpx
@@ -328,8 +330,19 @@ def _named_devices(text: str, identifiers: Iterable[str]) -> tuple[str, ...]:
     return tuple(identifier for identifier in identifiers if identifier in numbers)
 
 
-def _clean(text: str, secrets: Collection[str], length: int) -> str | None:
+def hide(text: str, secrets: Collection[str]) -> str:
+    """Replace the secrets in a text, however JSON, HTML or a wrong encoding spells them (promise F)."""
     for secret in secrets:
-        for spelling in {secret, secret.encode(errors="replace").decode("latin-1")}:
+        for spelling in _spellings(secret):
             text = text.replace(spelling, "[hidden]")
-    return _CONTROL.sub(" ", text).strip()[:length] or None
+    return text
+
+
+def _spellings(secret: str) -> set[str]:
+    misread = secret.encode(errors="replace").decode("latin-1")
+    in_json = (json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1])
+    return {secret, misread, *in_json, escape(secret)}
+
+
+def _clean(text: str, secrets: Collection[str], length: int) -> str | None:
+    return _CONTROL.sub(" ", hide(text, secrets)).strip()[:length] or None

@@ -4,6 +4,7 @@ Attribute names are the carrier's field names in snake case; the JSON has camel 
 """
 
 import re
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import msgspec
@@ -30,15 +31,20 @@ class DeviceId(Message, frozen=True):
 class Device(Message, frozen=True):
     """One device. `device_ids` are the identifiers of this device (IMEI, ICCID or both)."""
 
-    device_ids: list[DeviceId]
+    device_ids: Sequence[DeviceId]
     ipaddress: str | None = None
 
 
 class AssignLicenseRequest(Message, frozen=True):
-    """Body of assign and unassign: 1 to 100 devices of one account, and one SKU."""
+    """Body of assign and unassign: 1 to 100 devices of one account, and one SKU.
+
+    - `account_name`: 3 to 32 characters, with leading zeros.
+    - `devices`: 1 to 100 devices.
+    - `sku_number`: 3 to 32 characters, such as `SIMSec-IoT`.
+    """
 
     account_name: str
-    devices: list[Device]
+    devices: Sequence[Device]
     sku_number: str
 
 

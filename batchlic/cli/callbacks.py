@@ -28,7 +28,7 @@ from batchlic.figures import counted
 from batchlic.runs import signals
 
 if TYPE_CHECKING:
-    from batchlic.carrier.client import CarrierClient
+    from batchlic.carrier.client import Carrier
     from batchlic.carrier.messages import Subscription
     from batchlic.runs.folder import RunFolder
     from batchlic.runs.preflight import RunListener
@@ -161,7 +161,7 @@ def subscriptions(
     """Print the license counts of an account."""
     from batchlic.cli.format import describe_subscriptions
 
-    async def ask(client: "CarrierClient") -> "list[Subscription]":
+    async def ask(client: "Carrier") -> "list[Subscription]":
         counts = await client.subscriptions(account, sku)
         if (name := client.counted_as(account)) != account:
             print_notice(f"The carrier gives the license counts of {account} under the name {name}.")
@@ -377,7 +377,7 @@ def _print_open_ends(run_dir: Path) -> None:
         print_notice(f"{messages} could not be judged: see batchlic status {run_dir}")
 
 
-def _ask_carrier(question: "Callable[[CarrierClient], Awaitable[T]]", *, on_sandbox: bool = False) -> "T":
+def _ask_carrier(question: "Callable[[Carrier], Awaitable[T]]", *, on_sandbox: bool = False) -> "T":
     """The carrier's answer to one question."""
     from functools import partial
 

@@ -1,8 +1,6 @@
 """Helpers that commands share: the carrier to talk to, questions, and output to people and programs."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,46 +10,12 @@ from batchlic.cli.colors import paint
 from batchlic.cli.verbosity import QUIET, verbosity
 from batchlic.errors import Declined, ExitCode, RefusedToStart
 from batchlic.runs import signals
+from batchlic.targets import open_target as open_target  # noqa: PLC0414 - commands import it from here
 
 if TYPE_CHECKING:
-    from batchlic.job import EmbeddedSandbox
     from batchlic.runs.asking import Ask
     from batchlic.runs.status import StatusReport
-    from batchlic.runs.target import Target
     from batchlic.writer.summary import Summary
-
-
-@contextmanager
-def open_target(sandbox: "EmbeddedSandbox | None") -> Iterator["Target"]:
-    """The carrier of the settings; with `sandbox`, a sandbox carrier that ends with the block."""
-    from batchlic.runs.target import Target
-
-    if sandbox is None:
-        from batchlic.settings import load_settings
-
-        settings = load_settings()
-        credentials = settings.credentials()
-        secrets = tuple(settings.secrets())
-        yield Target(settings.base_url, settings.base_url, credentials, secrets, settings.profile)
-        return
-    from batchlic.carrier.credentials import Credentials, Secret
-    from batchlic.journal import SANDBOX
-    from batchlic.sandbox import CallbackConfig, LatencyConfig, LimitConfig, SandboxConfig, embedded
-
-    name = Secret("sandbox")
-    credentials = Credentials(client_id=name, client_secret=name, username=name, password=name)
-    config = SandboxConfig(
-        seed=sandbox.seed,
-        limits=LimitConfig(rate=sandbox.rate, burst=sandbox.burst),
-        latency=LatencyConfig(base_s=sandbox.latency),
-        callbacks=CallbackConfig(
-            delay_s=sandbox.callback_delay,
-            jitter_s=sandbox.callback_delay,
-            failure_share=sandbox.callback_failures,
-        ),
-    )
-    with embedded(config) as base_url:
-        yield Target(SANDBOX, base_url, credentials, ())
 
 
 def exit_as(summary: "Summary", folder: Path, *, as_json: bool) -> None:

@@ -49,6 +49,4 @@ def with_default_account(job: "Job") -> "Job":
     """The job with the account of the settings as its default account, if it has none of its own."""
     from batchlic.settings import load_settings
 
-    if job.license.account is not None or not (account := load_settings().account):
-        return job
-    return job.model_copy(update={"license": job.license.model_copy(update={"account": account})})
+    return job if job.license.account is not None else job.with_default_account(load_settings().account)

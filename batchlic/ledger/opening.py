@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 import sqlalchemy as sa
 
-from batchlic.atomic import explain_disk_errors, sync_folder
+from batchlic.atomic import explain_disk_errors, make_private_folder, sync_folder
 from batchlic.database import Damage, FileFormat, check_format, explain_database_errors, sqlite, write_format
 from batchlic.errors import LedgerError
 from batchlic.ledger.catalog import create_catalog
@@ -81,7 +81,7 @@ def _make_ledger(path: Path) -> None:
 
     So a file without tables is never a new ledger: it is damaged.
     """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private_folder(path.parent)
     with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
         new = Path(folder) / path.name
         os.close(os.open(new, os.O_CREAT | os.O_RDWR, 0o600))

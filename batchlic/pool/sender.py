@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import anyio
 
 from batchlic.carrier.answers import Answer, Outcome
-from batchlic.carrier.client import CarrierClient, Submission
+from batchlic.carrier.client import Carrier, Submission
 from batchlic.errors import CredentialsRejected, StoppedEarly
 from batchlic.journal import Intent, Journal
 from batchlic.pool.breaker import CircuitBreaker
@@ -63,7 +63,7 @@ class Sender:
     def __init__(
         self,
         *,
-        client: CarrierClient,
+        client: Carrier,
         journal: Journal,
         limiter: Limiter,
         policy: RetryPolicy,
@@ -224,7 +224,7 @@ class _Course:
 class _TokenRenewal:
     """Renews rejected tokens, and gives up when the carrier rejects the new ones, too."""
 
-    def __init__(self, client: CarrierClient, policy: RetryPolicy, limiter: Limiter) -> None:
+    def __init__(self, client: Carrier, policy: RetryPolicy, limiter: Limiter) -> None:
         self._client = client
         self._policy = policy
         self._limiter = limiter

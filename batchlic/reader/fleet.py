@@ -10,12 +10,14 @@ import polars as pl
 from batchlic.errors import InventoryError, UsageError
 from batchlic.reader.columns.matching import did_you_mean, listed
 from batchlic.reader.devices import DEVICES, REJECTED, DeviceRows
+from batchlic.reader.formats import typed
 from batchlic.reader.formats.databases.reading import query_result
 from batchlic.reader.formats.opening import inventories
 from batchlic.reader.inputs.addresses import Address, Download, Downloaded, download
 from batchlic.reader.inputs.databases import Database, refuse_without_query
+from batchlic.reader.inputs.frames import Frame
 from batchlic.reader.inputs.sources import expanded
-from batchlic.reader.inventory import Inventory, no_rows_error
+from batchlic.reader.inventory import Inventory, no_rows, no_rows_error
 from batchlic.reader.kept_cells import KeptCells
 from batchlic.reader.options import ReadOptions, Source
 from batchlic.reader.reading import validated_blocks
@@ -93,12 +95,15 @@ class Fleet:
         self._uneven = Spool(scratch / "uneven", _UNEVEN, TEXTS_BYTES)
         self._duplicates = Spool(scratch / "duplicates", _REJECTS, TEXTS_BYTES)
 
-    def read(self, name: str | Address | Database) -> None:
+    def read(self, name: str | Address | Database | Frame) -> None:
         """Read one more input to its end. Raises InventoryError and UsageError."""
         if isinstance(name, Database):
             with query_result(name, self._options) as result:
                 self._read(result.inventory(self._options))
                 self.downloaded.append(result.finish())
+            return
+        if isinstance(name, Frame):
+            self._read(typed.from_frame(name, self._options))
             return
         if isinstance(name, str):
             self._read_all(name)
@@ -129,7 +134,7 @@ class Fleet:
         if self.rows_read == start:
             if not self._options.allow_empty:
                 raise no_rows_error(inventory)
-            notes.append(f"{name}: the {'query returns' if inventory.is_query else 'file has'} no rows")
+            notes.append(f"{name}: {no_rows(inventory)}")
         if (is_last_rejected or inventory.ending.is_short) and not inventory.ending.has_newline:
             self.cut_off.append(name)
         self.sources.append(Source(name, self.rows_read - start))

@@ -7,6 +7,7 @@ from typing import TypeAlias
 import polars as pl
 
 from batchlic.errors import InventoryError
+from batchlic.reader.inputs.frames import frame_of
 from batchlic.reader.roles import Role
 
 SHORT = "short"
@@ -79,12 +80,22 @@ def empty(name: str, where: str = "") -> Inventory:
     return Inventory(name=name, roles=set(), headers={}, blocks=lambda: iter(()), notes=notes)
 
 
+def no_rows(inventory: Inventory) -> str:
+    """That an inventory has no rows, in words."""
+    if inventory.is_query:
+        return "the query returns no rows"
+    return f"the {'frame' if frame_of(inventory.name) else 'file'} has no rows"
+
+
 def no_rows_error(inventory: Inventory) -> InventoryError:
     """The error for an inventory without rows."""
-    what = "the file has a header and no rows" if inventory.roles else "the file is empty"
-    advice = (
-        "the query returns no rows. Check the query" if inventory.is_query else f"{what}. Check the export"
-    )
+    is_file = not inventory.is_query and frame_of(inventory.name) is None
+    if not is_file:
+        advice = f"{no_rows(inventory)}. Check the query"
+    elif inventory.roles:
+        advice = "the file has a header and no rows. Check the export"
+    else:
+        advice = "the file is empty. Check the export"
     return InventoryError(
         f"{inventory.name}: {advice}. If it is right that there are no rows, give "
         f"--allow-empty, or set allow_empty = true in the job's [inventory]"

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from batchlic.callbacks.registration import url_warnings
 from batchlic.carrier.base_url import find_root
 from batchlic.carrier.catalog import Action
-from batchlic.carrier.client import CALLBACK_SERVICE, AccountError, CarrierClient, open_client
+from batchlic.carrier.client import CALLBACK_SERVICE, AccountError, Carrier, open_client
 from batchlic.carrier.credentials import Secret
 from batchlic.carrier.messages import CallbackListener
 from batchlic.carrier.probe import ProbeFailed, addresses, probe_carrier, probe_listener
@@ -138,7 +138,7 @@ async def _ask(
 
 
 async def _ask_about(
-    client: CarrierClient, target: Target, job: Job | None, name: str, groups: list[PlanGroup]
+    client: Carrier, target: Target, job: Job | None, name: str, groups: list[PlanGroup]
 ) -> _Account:
     to_sku = job.license.to_sku if job is not None else None
     asked = [*groups, *(replace(group, sku_number=to_sku) for group in groups if to_sku)]

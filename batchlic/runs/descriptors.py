@@ -1,10 +1,11 @@
 """How many connections a run can have: each needs a file descriptor, and so do the files of the run."""
 
 import resource
-from functools import cache
+from contextvars import ContextVar
 from pathlib import Path
 
 from batchlic.errors import UsageError
+from batchlic.runs.signals import is_own_process
 
 RESERVED = 32
 """Descriptors for a run's files, databases, pipes and event loop. A run was seen to use 20."""
@@ -36,19 +37,25 @@ def fewer_connections_note(connections: int) -> str:
     )
 
 
-@cache
+_counted: ContextVar[tuple[int, int] | None] = ContextVar("counted", default=None)
+
+
 def _limit_and_left() -> tuple[int, int]:
     """The limit of open files, and how many of them are left for connections.
 
-    Counted once: later, files that are in `RESERVED` are open.
+    Counted once in each command: later, files that are in `RESERVED` are open. A program that starts runs in
+    its threads keeps its limit.
     """
+    if (counted := _counted.get()) is not None:
+        return counted
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     is_open = _count_open()
     wanted = is_open + _WANTED
-    if soft != resource.RLIM_INFINITY and soft < wanted:
+    if soft != resource.RLIM_INFINITY and soft < wanted and is_own_process():
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     limit = wanted if soft == resource.RLIM_INFINITY else soft
+    _counted.set((limit, limit - is_open - RESERVED))
     return limit, limit - is_open - RESERVED
 
 

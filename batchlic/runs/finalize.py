@@ -5,6 +5,7 @@ The report comes last: whatever happens to it, the run has ended.
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from time import monotonic, time_ns
 
@@ -21,7 +22,7 @@ from batchlic.runs.identity import sha256_of
 from batchlic.runs.kept import kept_of, with_note_on_kept
 from batchlic.runs.ledger_sync import ledger_sync
 from batchlic.runs.report_data import write_at_end
-from batchlic.runs.signals import finishing
+from batchlic.runs.signals import again_if_interrupted, finishing
 from batchlic.runs.staging import publishing
 from batchlic.writer.audit import write_audit
 from batchlic.writer.callback_outcomes import read_outcomes
@@ -86,9 +87,11 @@ def finalize(
     """
     with finishing():
         session_notes = _earlier_notes(folder, journal) if notes is None else notes
+        stage = partial(_stage, job, folder, journal, began=began, stopped=stopped, notes=session_notes)
         with publishing(folder, journal):
-            summary = _stage(job, folder, journal, began=began, stopped=stopped, notes=session_notes)
-        return _write_report(job, folder, journal, _update_ledger(job, folder, journal, summary))
+            summary = again_if_interrupted(stage)
+        summary = again_if_interrupted(partial(_update_ledger, job, folder, journal, summary))
+        return again_if_interrupted(partial(_write_report, job, folder, journal, summary))
 
 
 def _stage(

@@ -17,6 +17,7 @@ from batchlic.atomic import (
     explain_disk_errors,
     explain_read_errors,
     is_moved,
+    make_private_folder,
     read_error,
     refuse_undecodable,
     remove_leftovers,
@@ -164,7 +165,7 @@ class RunFolder:
         """Create the folder. Only the owner can open it (mode 0700). Raises RunFolderError."""
         new = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         try:
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private_folder(self.path)
             for folder in new:
                 sync_folder(folder.parent)  # a journal is durable only if all folders of its path are
         except OSError as error:

@@ -25,6 +25,7 @@ from batchlic.journal import (
 )
 from batchlic.reader.inputs.addresses import Address, Downloaded, fetched, shown
 from batchlic.reader.inputs.databases import Database, refuse_without_query
+from batchlic.reader.inputs.frames import Frame, frame_of
 from batchlic.reader.inputs.sources import expanded
 from batchlic.reader.inputs.streams import STDIN, is_remote
 from batchlic.runs.folder import RunFolder, missing_folder
@@ -112,9 +113,13 @@ def inputs_of(job: Job, downloaded: Sequence[Downloaded] = ()) -> list[Inventory
     return [_input(name, known, job) for name in expanded(job.inventory.files).names]
 
 
-def _input(name: str | Address | Database, downloaded: Mapping[str, Downloaded], job: Job) -> InventoryFile:
+def _input(
+    name: str | Address | Database | Frame, downloaded: Mapping[str, Downloaded], job: Job
+) -> InventoryFile:
     if isinstance(name, Database):
         return _queried(name, downloaded.get(name.name), job)
+    if isinstance(name, Frame):
+        return InventoryFile(name=name.name, size=name.size, sha256=name.sha256)
     if isinstance(name, Address):
         file = downloaded.get(name.shown) or fetched(name, job.inventory.download_timeout)
         return InventoryFile(name=file.name, size=file.size, sha256=file.sha256)
@@ -281,7 +286,9 @@ def _input_differences(job: Job, identity: RunIdentity) -> Iterator[str]:
 
 
 def hint_at_order(file: InventoryFile) -> str:
-    """For a database: why its rows may differ though its tables are the same."""
+    """For a database or a frame: why its rows may differ though its content is the same."""
+    if frame_of(file.name) is not None:
+        return ", or its rows came in another order (sort them)"
     return (
         ""
         if file.query is msgspec.UNSET

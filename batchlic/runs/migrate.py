@@ -9,7 +9,7 @@ import polars as pl
 
 from batchlic.carrier.auth import CarrierUnreachable
 from batchlic.carrier.catalog import LicenseType
-from batchlic.carrier.client import AccountError, CarrierClient
+from batchlic.carrier.client import AccountError, Carrier
 from batchlic.chunker import Batch, DeviceStatus, Step, batch_sizes
 from batchlic.errors import RefusedToStart
 from batchlic.events import EventStream, LicensesCounted
@@ -62,7 +62,7 @@ def _denied(folder: RunFolder) -> dict[tuple[int, Step], list[int]]:
 
 
 async def reserve_licenses(
-    client: CarrierClient, job: Job, plan: Path, migration: Migration, events: EventStream
+    client: Carrier, job: Job, plan: Path, migration: Migration, events: EventStream
 ) -> None:
     """Ask the carrier how many licenses of the new SKU each account has, and keep them in `migration.spare`.
 
@@ -136,7 +136,7 @@ def _first_seqs(journal: Journal) -> dict[tuple[int, str | None], int]:
     return first
 
 
-async def _available(client: CarrierClient, account: str, sku: str) -> int | None:
+async def _available(client: Carrier, account: str, sku: str) -> int | None:
     """The licenses left of a SKU; None if the carrier does not report the count."""
     try:
         counts = await client.subscriptions(account, sku)

@@ -19,6 +19,7 @@ from batchlic.journal import InventoryFile, LicenseCount
 from batchlic.reader import Source
 from batchlic.reader.inputs.addresses import shown
 from batchlic.reader.inputs.databases import in_folder
+from batchlic.reader.inputs.frames import frame_of
 from batchlic.reader.inputs.streams import STDIN
 from batchlic.reader.scans import scan_parquet
 from batchlic.runs.folder import RunFolder, missing_folder
@@ -44,7 +45,8 @@ class PlanRecord(msgspec.Struct, frozen=True, kw_only=True):
     - `job`: the whole job, with absolute paths and without secrets.
     - `plan_sha256`, `rejects_sha256`: of plan.parquet and rejects.parquet.
     - `inputs`: the inventories, each with its size and SHA-256 if it is a file.
-    - `not_comparable`: inventories that can't be read again: their addresses hold a login or signature.
+    - `not_comparable`: inventories that can't be read again: their addresses hold a login or signature, or
+      they were frames of a program.
     - `ledger_number`: the number of the newest records in the ledger; 0 without a ledger.
     - `licenses`: the carrier's counts when the plan was made, if it was asked.
     - `kept`, `kept_sha256`: the columns of kept.parquet, and the SHA-256 of that file, if it exists.
@@ -114,7 +116,7 @@ def write_plan_record(
         plan_sha256=sha256_of(folder.plan),
         rejects_sha256=sha256_of(folder.rejects),
         inputs=inputs_of(job, plan.downloaded),
-        not_comparable=[shown(name) for name in files if shown(name) != name],
+        not_comparable=[shown(name) for name in files if shown(name) != name or frame_of(name) is not None],
         ledger_number=ledger_number,
         licenses=list(licenses),
         sources=[(source.name, source.rows) for source in plan.sources],
@@ -209,7 +211,7 @@ def inventory_changes(record: PlanRecord) -> tuple[list[str], list[str]]:
     differences = list(_input_differences(record))
     notes = [
         f"{name} was not compared with the inventory that was planned: "
-        f"{'its address holds a login or a signature' if name in record.not_comparable else 'it is no file'}"
+        f"{'its address holds a login or a signature' if '://' in name else 'it is no file'}"
         for name in _not_compared(record)
     ]
     return differences, notes
@@ -245,7 +247,7 @@ def _with_files(job: Job, files: list[str]) -> Job:
 
 
 def _absolute(name: str) -> str:
-    is_path = name != STDIN and "://" not in name and shown(name) == name
+    is_path = name != STDIN and "://" not in name and shown(name) == name and frame_of(name) is None
     if not is_path:
         return in_folder(name, Path.cwd())
     return os.path.abspath(name)  # noqa: PTH100 - a link stays a link

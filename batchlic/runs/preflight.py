@@ -1,7 +1,6 @@
 """Checks with the carrier before a run, and after it: license counts and listeners."""
 
 import math
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from batchlic.carrier.catalog import Action
 from batchlic.carrier.client import (
     CALLBACK_SERVICE,
     AccountError,
-    CarrierClient,
+    Carrier,
     open_client,
 )
 from batchlic.carrier.credentials import Secret
@@ -34,6 +33,7 @@ from batchlic.reader.scans import scan_parquet
 from batchlic.runs.asking import Ask
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.outage import Outage
+from batchlic.runs.screen import tell
 from batchlic.runs.signals import Interrupted, run_in_loop, unless_asked
 from batchlic.runs.target import Target
 from batchlic.writer.device_states import request_totals
@@ -79,7 +79,7 @@ NOT_ASKED = Findings([], [])
 
 
 async def preflight(
-    client: CarrierClient,
+    client: Carrier,
     groups: Sequence[PlanGroup],
     *,
     listeners: bool,
@@ -125,7 +125,7 @@ async def preflight(
     return Findings(counts, notes, unknown_accounts=tuple(unknown))
 
 
-async def _listening(client: CarrierClient, account: str) -> list[str]:
+async def _listening(client: Carrier, account: str) -> list[str]:
     """Notes about an account's listeners."""
     try:
         listens = any(found.service_name == CALLBACK_SERVICE for found in await client.listeners(account))
@@ -181,10 +181,10 @@ def refuse_wrong_url(target: Target, found: Findings, other_roots: Sequence[str 
 
 
 def _tell(text: str) -> None:
-    sys.stderr.write(f"{printable(text)}\n")
+    tell(printable(text))
 
 
-async def register(client: CarrierClient, accounts: Iterable[str], listener: RunListener) -> None:
+async def register(client: Carrier, accounts: Iterable[str], listener: RunListener) -> None:
     """Register a run's own listener for these accounts."""
     await client.login()
     for account in dict.fromkeys(accounts):
@@ -193,7 +193,7 @@ async def register(client: CarrierClient, accounts: Iterable[str], listener: Run
         )
 
 
-async def count(client: CarrierClient, groups: Sequence[PlanGroup]) -> list[LicenseCount]:
+async def count(client: Carrier, groups: Sequence[PlanGroup]) -> list[LicenseCount]:
     """The license counts of each group's account and SKU; 0 for a SKU that the account does not have.
 
     An account without any counts is left out, and also a SKU whose counts are unknown.
@@ -281,7 +281,7 @@ def confirm_new_ledger(
 
 
 async def refuse_new_ledger(
-    client: CarrierClient, unrecorded: Sequence[PlanGroup], ledger: str | None
+    client: Carrier, unrecorded: Sequence[PlanGroup], ledger: str | None
 ) -> list[str]:
     """The check of `confirm_new_ledger`, where the carrier did not answer before. Returns notes."""
     try:
@@ -341,7 +341,7 @@ def _still_to_send(plan: Path, journal: Journal, action: Action | None) -> list[
     return groups
 
 
-async def compare_counts(client: CarrierClient, folder: RunFolder, journal: Journal) -> list[str]:
+async def compare_counts(client: Carrier, folder: RunFolder, journal: Journal) -> list[str]:
     """Notes about license counts that did not change as the run's answers say, and what may be the reason."""
     before = journal.identity.licenses
     groups = [

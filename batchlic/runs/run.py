@@ -52,7 +52,7 @@ from batchlic.runs.preflight import (
     still_to_license,
 )
 from batchlic.runs.run_events import plan_ready, run_started
-from batchlic.runs.signals import finishing
+from batchlic.runs.signals import finishing, raise_if_asked
 from batchlic.runs.staging import recovered_journal, remove_report
 from batchlic.runs.submit import submit
 from batchlic.runs.sync import is_short, sync_rules
@@ -320,13 +320,18 @@ def _plan(
     sync: SyncRules | None = None,
 ) -> Plan:
     refuse_own_names(job)
+
+    def check(rows_read: int, devices: int) -> None:
+        raise_if_asked()
+        guards.check(rows_read, devices)
+
     plan = write_plan(
         job.inventory.files,
         job.read_options(),
         batch_size=job.limits.batch_size,
         folder=folder.path,
         known_licenses=known,
-        check=guards.check,
+        check=check,
         fit=fit,
         sync=sync or sync_rules(job),
         canary=None if job.canary.devices is None else job.canary.size,

@@ -6,6 +6,9 @@
 | in `finishing`, or after it: files must be written | is remembered | raises KeyboardInterrupt |
 | in `run_in_loop`: requests are in flight | ends `asked(1)` | ends `asked(2)` |
 
+A program that starts runs in threads of its own (`batchlic.api`) handles its signals itself. It makes the
+requests to stop with `StopRequests`, which only the runs in that thread see; no handler is set for them.
+
 A second request to stop is a SIGINT, SIGTERM or SIGQUIT. A SIGHUP is not: shell and kernel both send one when
 a terminal closes, and systemd can send one after SIGTERM. Neither is a SIGTERM right after another signal:
 `timeout` sends it to the process, and also to its group. A signal that the parent ignores stays ignored, as
@@ -18,8 +21,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from enum import Enum, auto
 from types import FrameType
 from typing import Any, TypeVar
@@ -57,6 +61,8 @@ class _Mode(Enum):
 class _State:
     """The requests to stop that this process has received. `mode` is None while nobody hears signals."""
 
+    hears_signals = True
+
     def __init__(self) -> None:
         self.mode: _Mode | None = None
         self.requests = 0
@@ -84,6 +90,13 @@ class _State:
         self.requests, self.first = 0, ""
         self.drain()
 
+    def count(self, name: str) -> None:
+        """Count a request to stop, and wake up whoever waits for one."""
+        self.requests += 1
+        self.first = self.first or name
+        with suppress(BlockingIOError):
+            os.write(self.wakeup[1], b"!")
+
     def hear(self, number: int, _frame: FrameType | None) -> None:
         """Handle a signal; Python calls this in the main thread, between two instructions."""
         now = time.monotonic()
@@ -91,10 +104,7 @@ class _State:
         is_same = number not in _INSISTING or (number == signal.SIGTERM and since_last < _SAME_REQUEST_S)
         if self.requests and is_same:
             return
-        self.requests += 1
-        self.first = self.first or signal.Signals(number).name
-        with suppress(BlockingIOError):
-            os.write(self.wakeup[1], b"!")
+        self.count(signal.Signals(number).name)
         if self.mode is _Mode.NOTIFY:
             return
         if self.requests > 1 and since_last < _INSISTING_S:
@@ -104,7 +114,44 @@ class _State:
         raise KeyboardInterrupt
 
 
-_state = _State()
+_state: ContextVar[_State] = ContextVar("state", default=_State())  # noqa: B039 - that of the process
+
+
+class StopRequests(_State):
+    """The requests to stop that a program makes, instead of signals, for the runs of one of its threads.
+
+    Close it when the runs are over.
+    """
+
+    hears_signals = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = threading.Lock()
+        self._is_closed = False
+        self.wakeup  # noqa: B018 - made in this thread, before another one asks for it
+
+    @contextmanager
+    def obeyed(self) -> Iterator[None]:
+        """Let the runs in the block obey these requests, and no signal."""
+        token = _state.set(self)
+        try:
+            yield
+        finally:
+            _state.reset(token)
+
+    def ask(self, name: str) -> None:
+        """Ask to stop, from any thread; a second request stops at once. `name` says who asks."""
+        with self._lock:
+            if not self._is_closed:
+                self.count(name)
+
+    def close(self) -> None:
+        """Free the descriptors."""
+        with self._lock:
+            self._is_closed = True
+            for end in self.wakeup:
+                os.close(end)
 
 
 @contextmanager
@@ -136,10 +183,11 @@ def run_in_loop(work: Callable[[], Awaitable[T]], *, use_uvloop: bool = False) -
 
 async def asked(times: int = 1) -> str:
     """Wait until signals have asked to stop so many times; the name of the first one. Only for one task."""
-    while _state.requests < times:
-        await anyio.wait_readable(_state.wakeup[0])
-        _state.drain()
-    return _state.first
+    state = _state.get()
+    while state.requests < times:
+        await anyio.wait_readable(state.wakeup[0])
+        state.drain()
+    return state.first
 
 
 async def unless_asked(
@@ -172,19 +220,48 @@ async def unless_asked(
     return results[0]
 
 
+def is_own_process() -> bool:
+    """Whether this process does nothing but the command: no program has started the run in a thread."""
+    return _state.get().hears_signals
+
+
+def again_if_interrupted(work: Callable[[], T]) -> T:
+    """The result of `work`, which must be able to begin again.
+
+    polars ends its queries at a SIGINT, in whatever thread they run. Where a program hears the signals, a
+    first SIGINT must not keep the run from writing its files.
+    """
+    state = _state.get()
+    while True:
+        try:
+            return work()
+        except KeyboardInterrupt:
+            if state.hears_signals or state.requests > 1:
+                raise
+
+
+def stopping_instead(sequence: Iterable[T]) -> Iterator[T]:
+    """The items of a sequence that polars reads. Raises Interrupted where a SIGINT ends its query."""
+    try:
+        yield from sequence
+    except KeyboardInterrupt:
+        raise interruption() from None
+
+
 def wait(seconds: float) -> None:
     """Wait so long, or until a signal asks to stop."""
+    state = _state.get()
     ends_at = time.monotonic() + seconds
     poll = select.poll()
-    poll.register(_state.wakeup[0], select.POLLIN)
-    while not _state.requests and (left := ends_at - time.monotonic()) > 0:
+    poll.register(state.wakeup[0], select.POLLIN)
+    while not state.requests and (left := ends_at - time.monotonic()) > 0:
         poll.poll(left * 1000)
-        _state.drain()
+        state.drain()
 
 
 def is_asked() -> bool:
     """Whether a signal has asked to stop."""
-    return _state.requests > 0
+    return _state.get().requests > 0
 
 
 def raise_if_asked() -> None:
@@ -195,12 +272,12 @@ def raise_if_asked() -> None:
 
 def is_ctrl_c() -> bool:
     """Whether a person at the terminal has asked to stop. A scheduler that sends SIGINT has no terminal."""
-    return _state.first == signal.SIGINT.name and sys.stdin is not None and sys.stdin.isatty()
+    return _state.get().first == signal.SIGINT.name and sys.stdin is not None and sys.stdin.isatty()
 
 
 def interruption() -> Interrupted:
     """The error that says which signal stopped the command."""
-    return Interrupted(f"stopped by {_state.first or 'Ctrl-C'}")
+    return Interrupted(f"stopped by {_state.get().first or 'Ctrl-C'}")
 
 
 def end_server_at_signals() -> None:
@@ -221,24 +298,25 @@ def ignore_sighup() -> None:
 
 @contextmanager
 def _heard_as(mode: _Mode) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
+    state = _state.get()
+    if not state.hears_signals or threading.current_thread() is not threading.main_thread():
         yield
         return
-    outer = _state.mode
+    outer = state.mode
     # Also in inner blocks: polars puts a SIGINT handler of its own in front of the one that it finds.
     heard = (*_ALWAYS_HEARD, *_others_to_hear())
-    before = {number: signal.signal(number, _state.hear) for number in heard}
-    _state.mode = mode
+    before = {number: signal.signal(number, state.hear) for number in heard}
+    state.mode = mode
     try:
         yield
     finally:
         # What follows the files of a run are messages: no signal changes the exit code of the run any more.
         is_over = outer is _Mode.INTERRUPT and mode is _Mode.FINISH
-        _state.mode = _Mode.FINISH if is_over else outer
+        state.mode = _Mode.FINISH if is_over else outer
         if outer is None:
             for number, handler in before.items():
                 signal.signal(number, handler)
-            _state.forget()
+            state.forget()
 
 
 def _others_to_hear() -> list[signal.Signals]:

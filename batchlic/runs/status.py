@@ -107,6 +107,16 @@ def _notes_on_missing_outcomes(folder: RunFolder, journal: JournalQueries) -> li
     return [note]
 
 
+def summary_of(folder: RunFolder) -> Summary:
+    """The run in figures: as its last session recorded them, or counted if something has happened since.
+
+    Raises RunFolderError if nothing was sent from the folder, or if a file of the run is missing or damaged.
+    """
+    with inspected(folder) as journal:
+        recorded = _recorded_summary(folder, journal)
+    return recorded or status(folder)
+
+
 class _States(NamedTuple):
     """Devices by status, those in doubt, and the number of those settled lately."""
 

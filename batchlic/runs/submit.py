@@ -1,14 +1,13 @@
 """What one session does: it sends what is left of the plan, and writes the run's files."""
 
 import math
-import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 
 import anyio
 
-from batchlic.carrier.client import CarrierClient, open_client
+from batchlic.carrier.client import Carrier, open_client
 from batchlic.chunker import PlanGroup, read_batches, read_phases
 from batchlic.errors import BatchlicError, ExitCode, StoppedEarly
 from batchlic.events import EventStream, Phase, SessionEnded, SessionStarted, Stopped, Warned
@@ -31,7 +30,15 @@ from batchlic.runs.live_limits import LiveLimits
 from batchlic.runs.migrate import migration_of, reserve_licenses
 from batchlic.runs.observation import Observation, limit_changed, parts_in_doubt, tally_of
 from batchlic.runs.preflight import compare_counts, refuse_new_ledger
-from batchlic.runs.signals import Interrupted, asked, raise_if_asked, run_in_loop, unless_asked
+from batchlic.runs.screen import screen, tell
+from batchlic.runs.signals import (
+    Interrupted,
+    asked,
+    raise_if_asked,
+    run_in_loop,
+    stopping_instead,
+    unless_asked,
+)
 from batchlic.runs.target import Target
 from batchlic.writer.summary import Summary
 
@@ -56,7 +63,7 @@ def submit(
     began = time.monotonic()
     notes: list[str] = []
     identity = journal.identity
-    with RunLog(folder.log, secrets=target.secrets) as log:
+    with RunLog(folder.log, secrets=target.secrets, people=screen()) as log:
         logger = log.logger(run_id=identity.run_id)
         with events.attached("run.log", LogWriter(logger)):
             events.emit(
@@ -167,7 +174,7 @@ async def _send(
                 await reserve_licenses(client, job, folder.plan, migration, events)
 
             batches = partial(read_batches, folder.plan, job.inventory.id_kind)
-            sequences: Iterable[Iterable[Delivery]] = migration.sequences(batches)
+            sequences: Iterable[Iterable[Delivery]] = stopping_instead(migration.sequences(batches))
             stopped = await _deliver(pool, observation, live, sequences, before=prepare)
         else:
             stopped = None
@@ -176,7 +183,7 @@ async def _send(
                 pool = pool_of(login_delay_s=0.0 if number else login_delay_s)
                 left = remaining(phase, journal, job.resendable_skus, on_accepted=pool.refusals.accepted)
                 before = None if number else check_ledger
-                stopped = await _deliver(pool, observation, live, left, before=before)
+                stopped = await _deliver(pool, observation, live, stopping_instead(left), before=before)
                 if stopped is None and gate is not None and number == 0:
                     stopped = _judged(gate, notes)
                 if stopped is not None:  # the second phase counts on the first one
@@ -213,7 +220,7 @@ def _judged(gate: Gate, notes: list[str]) -> StoppedEarly | None:
     return objection
 
 
-async def _counts_after(client: CarrierClient, folder: RunFolder, journal: Journal) -> list[str]:
+async def _counts_after(client: Carrier, folder: RunFolder, journal: Journal) -> list[str]:
     """Notes about the license counts after the run. A signal ends the question, not the run."""
     try:
         return await unless_asked(partial(compare_counts, client, folder, journal))
@@ -235,7 +242,7 @@ def _limiter(job: Job, events: EventStream, *, start_from: Learned | None) -> Li
 def _pool(
     job: Job,
     journal: Journal,
-    client: CarrierClient,
+    client: Carrier,
     limiter: Limiter,
     observation: Observation,
     *,
@@ -310,6 +317,6 @@ def delay_login(wait: float, limiter: Limiter, give_up_after: float) -> float:
 
 async def _stop_on_signal(pool: Pool) -> None:
     pool.stop(f"stopped by {await asked()}")
-    sys.stderr.write("\nFinishing the requests in flight. Press Ctrl-C again to stop at once.\n")
+    tell("\nFinishing the requests in flight. Press Ctrl-C again to stop at once.")
     await asked(2)
     pool.abort()

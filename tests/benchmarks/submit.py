@@ -28,7 +28,7 @@ import polars as pl
 
 from batchlic.carrier.answers import Outcome
 from batchlic.carrier.catalog import Action
-from batchlic.carrier.client import CarrierClient, Submission, open_client
+from batchlic.carrier.client import Carrier, Submission, open_client
 from batchlic.carrier.credentials import Credentials, Secret
 from batchlic.chunker import read_batches
 from batchlic.reader import IdKind
@@ -234,7 +234,7 @@ async def _post_all(plan: Path, _: None) -> None:
                     posting.start_soon(_post, client, submissions)
 
 
-async def _post(client: CarrierClient, submissions: Iterator[Submission]) -> None:
+async def _post(client: Carrier, submissions: Iterator[Submission]) -> None:
     for submission in submissions:
         answer = await client.submit(submission)
         if answer.outcome is not Outcome.ACCEPTED:

@@ -12,7 +12,7 @@ import anyio.abc
 import msgspec
 
 from batchlic.carrier.catalog import Action
-from batchlic.carrier.client import CarrierClient, Submission, encode, open_client
+from batchlic.carrier.client import Carrier, Submission, encode, open_client
 from batchlic.carrier.credentials import Credentials, Secret
 from batchlic.carrier.http_client import Timeouts
 from batchlic.carrier.messages import AssignLicenseRequest, Device, DeviceId
@@ -133,7 +133,7 @@ async def scripted(script: Script = take) -> AsyncIterator[ScriptedCarrier]:
 @asynccontextmanager
 async def client_of(
     script: Script = take, credentials: Credentials = TOKENS, timeouts: Timeouts | None = None
-) -> AsyncIterator[tuple[CarrierClient, ScriptedCarrier]]:
+) -> AsyncIterator[tuple[Carrier, ScriptedCarrier]]:
     """A logged-in client beside its scripted carrier."""
     async with (
         scripted(script) as carrier,

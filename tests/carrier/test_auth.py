@@ -9,7 +9,7 @@ import pytest
 
 from batchlic.carrier.answers import Answer, Outcome, RejectedToken, TokenKind
 from batchlic.carrier.auth import CarrierUnreachable
-from batchlic.carrier.client import CarrierClient, open_client
+from batchlic.carrier.client import Carrier, open_client
 from batchlic.carrier.credentials import Credentials, Secret
 from batchlic.carrier.http_client import Timeouts
 from batchlic.carrier.messages import AccessToken, CallbackRegistration, Login, Session
@@ -71,7 +71,7 @@ async def resets(exchange: Exchange) -> None:
     await exchange.reset()
 
 
-async def submit_until_taken(client: CarrierClient) -> Answer:
+async def submit_until_taken(client: Carrier) -> Answer:
     while (answer := await client.submit(submission())).outcome is Outcome.UNAUTHORIZED:
         await client.renew(answer)
     return answer
@@ -345,7 +345,7 @@ async def test_an_unreachable_carrier_error_has_the_requested_wait() -> None:
     assert caught.value.retry_after_s == 30
 
 
-async def log_in_in_vain(client: CarrierClient, times: int) -> None:
+async def log_in_in_vain(client: Carrier, times: int) -> None:
     for _ in range(times):
         with pytest.raises(CarrierUnreachable):
             await client.login()

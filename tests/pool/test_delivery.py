@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from batchlic.carrier.answers import Answer
-from batchlic.carrier.client import CarrierClient, Submission
+from batchlic.carrier.client import Carrier, Submission
 from batchlic.errors import StoppedEarly
 from batchlic.pool.delivery import Pool
 from batchlic.pool.limiter.limiter import Limiter
@@ -54,7 +54,7 @@ class Outstanding:
 async def test_h_batches_are_taken_from_the_plan_as_they_are_needed(tmp_path: Path) -> None:
     outstanding = Outstanding()
     sender = Sender(
-        client=cast("CarrierClient", TakesTime()),
+        client=cast("Carrier", TakesTime()),
         journal=new_journal(tmp_path),
         limiter=Limiter(max_concurrency=WORKERS),
         policy=RetryPolicy(resendable=()),
@@ -69,7 +69,7 @@ async def test_h_batches_are_taken_from_the_plan_as_they_are_needed(tmp_path: Pa
 async def test_the_first_reason_to_stop_is_the_one_that_is_told(tmp_path: Path) -> None:
     outstanding = Outstanding()
     sender = Sender(
-        client=cast("CarrierClient", TakesTime()),
+        client=cast("Carrier", TakesTime()),
         journal=new_journal(tmp_path),
         limiter=Limiter(max_concurrency=WORKERS),
         policy=RetryPolicy(resendable=()),

@@ -8,9 +8,10 @@ import anyio
 import trio
 from trio.testing import MockClock
 
+from batchlic.carrier import client
 from batchlic.carrier.answers import Answer
 from batchlic.carrier.catalog import Action
-from batchlic.carrier.client import CarrierClient, Submission
+from batchlic.carrier.client import Submission
 from batchlic.chunker import Batch, DeviceStatus
 from batchlic.errors import BatchlicError
 from batchlic.journal import Journal
@@ -140,7 +141,7 @@ def run_session(
     async def session() -> tuple[BatchlicError | None, float]:
         limiter = Limiter(max_concurrency=workers)
         sender = Sender(
-            client=cast("CarrierClient", carrier),
+            client=cast("client.Carrier", carrier),
             journal=journal,
             limiter=limiter,
             policy=RetryPolicy(

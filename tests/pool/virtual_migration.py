@@ -11,7 +11,7 @@ from trio.testing import MockClock
 
 from batchlic.carrier.answers import Answer
 from batchlic.carrier.catalog import Action
-from batchlic.carrier.client import CarrierClient, Submission
+from batchlic.carrier.client import Carrier, Submission
 from batchlic.chunker import Batch, DeviceStatus, Step
 from batchlic.errors import BatchlicError
 from batchlic.journal import Journal
@@ -125,7 +125,7 @@ class World:
 
         async def session() -> None:
             sender = Sender(
-                client=cast("CarrierClient", self),
+                client=cast("Carrier", self),
                 journal=self.journal,
                 limiter=Limiter(max_concurrency=workers),
                 policy=RetryPolicy(resendable=resendable),

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from batchlic.carrier import client
 from batchlic.carrier.answers import Answer, Outcome
 from batchlic.carrier.catalog import Action
-from batchlic.carrier.client import CarrierClient, Submission
+from batchlic.carrier.client import Submission
 from batchlic.errors import ExitCode, StoppedEarly
 from batchlic.job import Job
 from batchlic.ledger import Ledger
@@ -55,9 +56,9 @@ def known(folder: Path) -> dict[str, tuple[int, int, int]]:
 @contextmanager
 def losing_an_answer_about(sku: str) -> Iterator[None]:
     """Lose the answer to the first request about the SKU, after its execution."""
-    submit, lost = CarrierClient.submit, list[Answer]()
+    submit, lost = client.Carrier.submit, list[Answer]()
 
-    async def lose(self: CarrierClient, submission: Submission) -> Answer:
+    async def lose(self: client.Carrier, submission: Submission) -> Answer:
         answer = await submit(self, submission)
         if lost or f'"{sku}"'.encode() not in (submission.body or b""):
             return answer
@@ -65,7 +66,7 @@ def losing_an_answer_about(sku: str) -> Iterator[None]:
         return Answer(outcome=Outcome.AMBIGUOUS)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(CarrierClient, "submit", lose)
+        patch.setattr(client.Carrier, "submit", lose)
         yield
 
 

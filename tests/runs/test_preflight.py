@@ -13,7 +13,7 @@ import pytest
 
 from batchlic.carrier.auth import CarrierUnreachable
 from batchlic.carrier.catalog import Action
-from batchlic.carrier.client import AccountError, CarrierClient, open_client
+from batchlic.carrier.client import AccountError, Carrier, open_client
 from batchlic.carrier.credentials import Credentials, Secret
 from batchlic.carrier.messages import Subscription
 from batchlic.chunker import DeviceStatus, PlanGroup
@@ -140,7 +140,7 @@ def test_a_run_continues_without_license_counts(
     async def refuse(*_: object) -> list[Subscription]:
         raise error
 
-    monkeypatch.setattr(CarrierClient, "subscriptions", refuse)
+    monkeypatch.setattr(Carrier, "subscriptions", refuse)
     summary = run(tmp_path, 10, 10)
     assert (summary.statuses, summary.exit_code) == ({"accepted": 10}, ExitCode.OK)
     assert [note for note in summary.notes if "license counts are unknown" in note]
@@ -152,7 +152,7 @@ def test_license_counts_are_checked_without_a_list_of_listeners(
     async def refuse(*_: object) -> list[object]:
         raise AccountError("no")
 
-    monkeypatch.setattr(CarrierClient, "listeners", refuse)
+    monkeypatch.setattr(Carrier, "listeners", refuse)
     with pytest.raises(RefusedToStart, match="too few licenses"):
         run(tmp_path, 10, 5)
 
@@ -163,7 +163,7 @@ def test_an_account_without_counts_counts_as_having_enough(
     async def nothing(*_: object) -> list[Subscription]:
         return []
 
-    monkeypatch.setattr(CarrierClient, "subscriptions", nothing)
+    monkeypatch.setattr(Carrier, "subscriptions", nothing)
     assert run(tmp_path, 10, 10).statuses == {"accepted": 10}
 
 
@@ -219,8 +219,8 @@ def test_j_the_preflight_reports_a_wait_that_the_carrier_asked_for(
         async with open_client("http://127.0.0.1:1/api", CREDENTIALS) as client:
             return await preflight(client, [GROUP], listeners=False)
 
-    monkeypatch.setattr(CarrierClient, "login", logged_in)
-    monkeypatch.setattr(CarrierClient, method, throttled)
+    monkeypatch.setattr(Carrier, "login", logged_in)
+    monkeypatch.setattr(Carrier, method, throttled)
     began = time.monotonic()
     assert anyio.run(ask).ready_at >= began + 3600
 
@@ -228,13 +228,13 @@ def test_j_the_preflight_reports_a_wait_that_the_carrier_asked_for(
 def test_j_the_login_of_a_run_waits_as_the_preflight_was_asked_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    logins, login, ready_at = [], CarrierClient.login, time.monotonic() + 0.5
+    logins, login, ready_at = [], Carrier.login, time.monotonic() + 0.5
 
-    async def noted(client: CarrierClient) -> None:
+    async def noted(client: Carrier) -> None:
         logins.append(time.monotonic())
         await login(client)
 
-    monkeypatch.setattr(CarrierClient, "login", noted)
+    monkeypatch.setattr(Carrier, "login", noted)
     monkeypatch.setattr("batchlic.runs.run.ask_carrier", lambda *_, **__: Findings([], [], ready_at=ready_at))
     assert run(tmp_path, 10, 10).statuses == {"accepted": 10}
     assert logins[0] >= ready_at
@@ -288,7 +288,7 @@ async def test_devices_sent_again_are_named_when_counts_do_not_add_up(
     plan_of(tmp_path / "plan.parquet", [5, 7])
     before = [LicenseCount(ACCOUNT, SKU, assigned=100, available=50)]
     with closing(journal_of(attempts, [5, 7], licenses=before)) as journal:
-        found = await compare_counts(cast("CarrierClient", None), RunFolder(tmp_path), journal)
+        found = await compare_counts(cast("Carrier", None), RunFolder(tmp_path), journal)
     assert len(found) == notes
     assert all("5 devices were sent again" in note and "--what resent" in note for note in found[1:])
 

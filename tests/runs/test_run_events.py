@@ -71,6 +71,6 @@ def test_a_person_at_the_terminal_ends_a_run_by_a_no_or_by_ctrl_c(
     has_terminal: bool,
     is_by_person: bool,
 ) -> None:
-    monkeypatch.setattr(signals, "_state", SimpleNamespace(first=first))
+    monkeypatch.setattr(signals._state.get(), "first", first)
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: has_terminal))
     assert end_of(error).is_by_person == is_by_person

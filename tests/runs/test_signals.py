@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from types import SimpleNamespace
 
 import anyio
@@ -163,7 +164,7 @@ def heard(*numbers: signal.Signals, pause: float, clock: list[float]) -> int:
             send(number)
             clock[0] += pause
         await asked(1)
-        return signals._state.requests
+        return signals._state.get().requests
 
     return run_in_loop(work)
 
@@ -184,3 +185,42 @@ def test_what_counts_as_a_second_request(
     numbers: list[signal.Signals], pause: float, requests: int, clock: list[float]
 ) -> None:
     assert heard(*numbers, pause=pause, clock=clock) == requests
+
+
+def test_a_program_asks_only_the_runs_of_its_thread_to_stop() -> None:
+    requests = signals.StopRequests()
+    with closing(requests):
+        requests.ask("a caller")
+        with requests.obeyed():
+            assert signals.is_asked()
+            assert str(signals.interruption()) == "stopped by a caller"
+        assert not signals.is_asked()
+
+
+@pytest.mark.parametrize(("asked", "times"), [(0, 2), (1, 2), (2, 1)], ids=["none", "first", "second"])
+def test_files_are_written_again_after_an_interrupted_query(asked: int, times: int) -> None:
+    calls: list[int] = []
+
+    def write() -> str:
+        calls.append(1)
+        if len(calls) == 1:
+            raise KeyboardInterrupt  # as polars does, in whatever thread
+        return "written"
+
+    with closing(signals.StopRequests()) as requests, requests.obeyed():
+        for _ in range(asked):
+            requests.ask("a caller")
+        with suppress(KeyboardInterrupt):
+            assert signals.again_if_interrupted(write) == "written"
+    assert len(calls) == times
+
+
+def test_batches_that_are_interrupted_stop_the_run() -> None:
+    def batches() -> Iterator[int]:
+        yield 1
+        raise KeyboardInterrupt
+
+    found = signals.stopping_instead(batches())
+    assert next(found) == 1
+    with pytest.raises(signals.Interrupted):
+        next(found)

@@ -24,7 +24,7 @@ from trio.testing import MockClock
 from batchlic.carrier.answers import Answer, Outcome
 from batchlic.carrier.auth import CarrierUnreachable
 from batchlic.carrier.catalog import SKUS, Action, LicenseType
-from batchlic.carrier.client import CALLBACK_SERVICE, AccountError, CarrierClient, open_client
+from batchlic.carrier.client import CALLBACK_SERVICE, AccountError, Carrier, open_client
 from batchlic.carrier.credentials import Credentials, Secret
 from batchlic.carrier.messages import Device, DeviceId, EncodedDevice
 from batchlic.chunker import Batch, DeviceStatus, PlanGroup, parse_ranges
@@ -67,7 +67,7 @@ KNOWN_CODE, UNKNOWN_CODE = "INPUT_INVALID.DeviceState.Invalid", "REQUEST_FAILED.
 
 LISTENER = {"name": CALLBACK_SERVICE, "url": "http://127.0.0.1:9001/", "username": "u", "password": "p"}
 
-Ask: TypeAlias = Callable[[CarrierClient], Awaitable[None]]
+Ask: TypeAlias = Callable[[Carrier], Awaitable[None]]
 
 
 class Killed(Exception):
@@ -365,7 +365,7 @@ async def _simulate(scenario: Scenario) -> SimulatedRun:
     network, pool_observer = _Network(sandbox.transport()), _Observer()
     counts: list[tuple[int, LicenseCount | None]] = []
 
-    async def ask(client: CarrierClient) -> None:
+    async def ask(client: Carrier) -> None:
         counts.append((sandbox.books.account(ACCOUNT).in_use[scenario.sku], await _count(client, scenario)))
 
     engine = sa.create_engine("sqlite://", poolclass=StaticPool)
@@ -395,7 +395,7 @@ async def _simulate(scenario: Scenario) -> SimulatedRun:
     )
 
 
-async def _count(client: CarrierClient, scenario: Scenario) -> LicenseCount | None:
+async def _count(client: Carrier, scenario: Scenario) -> LicenseCount | None:
     """The license counts of the scenario's SKU, as a run reads them; None if they are unknown."""
     group = PlanGroup(account_name=ACCOUNT, sku_number=scenario.sku, devices=1, batches=1)
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from batchlic.atomic import replacing
+from batchlic.atomic import make_private_folder, replacing
 from batchlic.errors import BatchlicError
 from batchlic.monitoring.alerts.troubles import Kind, Trouble
 
@@ -38,7 +38,7 @@ def read_told(path: Path | None) -> Told:
 def write_told(path: Path, told: Told) -> str | None:
     """Remember what was reported; returns the reason if that fails."""
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_folder(path.parent)
         with replacing(path) as temporary:
             temporary.write_bytes(msgspec.json.encode(told))
     except (OSError, BatchlicError) as error:

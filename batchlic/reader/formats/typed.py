@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import polars as pl
 
@@ -16,6 +16,7 @@ from batchlic.reader.columns import matching
 from batchlic.reader.formats import arrow_stream
 from batchlic.reader.inputs import streams
 from batchlic.reader.inputs.encodings import decoded
+from batchlic.reader.inputs.frames import Frame
 from batchlic.reader.inventory import Block, Inventory
 from batchlic.reader.options import ReadOptions
 from batchlic.reader.roles import Role, kept_cell
@@ -85,6 +86,12 @@ def from_frames(
     return replace(read.inventory(name, blocks), is_query=is_query)
 
 
+def from_frame(frame: Frame, options: ReadOptions) -> Inventory:
+    """Open a frame of a program."""
+    with _readable(frame.name):
+        return _inventory(frame.name, scans.scan_parquet(frame.path), options)
+
+
 def from_store(name: str, options: ReadOptions) -> Inventory | None:
     """Open a parquet or Arrow IPC object in a cloud store; None if the object is neither of them."""
     for scan in (pl.scan_parquet, pl.scan_ipc):  # noqa: TID251 - an address, not a path
@@ -138,16 +145,12 @@ class _Columns:
 def _columns(name: str, table: pl.LazyFrame, options: ReadOptions) -> _Columns:
     """The columns of a typed table. The fields of a struct are columns with paths: `device.imei`."""
     schema = table.collect_schema()
-    leaves = {
-        header: (cell, dtype)
-        for column in schema
-        for header, cell, dtype in _leaves(column, pl.col(column), schema[column])
-    }
-    headers = list(leaves)
+    found_leaves = {leaf.header: (leaf.cell, leaf.dtype) for leaf in leaves(schema)}
+    headers = list(found_leaves)
     nested = {at for at, header in enumerate(headers) if header not in schema}
     texts = [
         pl.lit("").alias(str(at)) if dtype.is_nested() else as_text(cell, dtype).fill_null("").alias(str(at))
-        for at, (cell, dtype) in enumerate(leaves.values())
+        for at, (cell, dtype) in enumerate(found_leaves.values())
     ]
     sample = table.head(SAMPLE).select(texts).collect().rows()
     found = matching.by_header(name, headers, options, nested=nested, sample=sample)
@@ -155,16 +158,16 @@ def _columns(name: str, table: pl.LazyFrame, options: ReadOptions) -> _Columns:
         raise matching.no_identifier_error(name, headers, sample)
     read = {role: headers[position] for role, position in found.positions.items()}
     for role, header in read.items():
-        dtype = leaves[header][1]
+        dtype = found_leaves[header][1]
         if dtype.is_nested():
             raise InventoryError(
                 f"{name}: the column {header!r} ({role}) has cells of type {dtype}, not text or numbers: "
                 f"name another one with --column {role}=HEADER, or leave it out with --column {role}=-"
             )
-    cells = [as_text(*leaves[header]).alias(role) for role, header in read.items()]
+    cells = [as_text(*found_leaves[header]).alias(role) for role, header in read.items()]
     kept = {kept_name: headers[at] for kept_name, at in matching.kept(name, headers, options).items()}
     for kept_name, header in kept.items():
-        cell, dtype = leaves[header]
+        cell, dtype = found_leaves[header]
         if dtype.is_nested():
             raise InventoryError(
                 f"{name}: the column {header!r} has cells of type {dtype}, which can't be kept: remove "
@@ -174,9 +177,23 @@ def _columns(name: str, table: pl.LazyFrame, options: ReadOptions) -> _Columns:
     return _Columns(read, cells, found.notes, kept, headers)
 
 
-def _leaves(header: str, cell: pl.Expr, dtype: pl.DataType) -> Iterator[tuple[str, pl.Expr, pl.DataType]]:
+class Leaf(NamedTuple):
+    """A column, or a field of a struct under its path (`device.imei`)."""
+
+    header: str
+    cell: pl.Expr
+    dtype: pl.DataType
+
+
+def leaves(schema: pl.Schema) -> Iterator[Leaf]:
+    """The columns that are no structs, and the fields of those that are."""
+    for column, dtype in schema.items():
+        yield from _leaves(column, pl.col(column), dtype)
+
+
+def _leaves(header: str, cell: pl.Expr, dtype: pl.DataType) -> Iterator[Leaf]:
     if not isinstance(dtype, pl.Struct):
-        yield header, cell, dtype
+        yield Leaf(header, cell, dtype)
         return
     for field in dtype.fields:
         inner = field.dtype if isinstance(field.dtype, pl.DataType) else field.dtype()

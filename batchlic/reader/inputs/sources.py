@@ -11,6 +11,7 @@ from batchlic.atomic import refuse_undecodable
 from batchlic.errors import InventoryError, UsageError
 from batchlic.reader.inputs.addresses import Address, address_of, other_address_error, refuse_cloud_secrets
 from batchlic.reader.inputs.databases import Database, database_of
+from batchlic.reader.inputs.frames import Frame, frame_of
 from batchlic.reader.inputs.left_out import is_left_out, is_run_folder
 from batchlic.reader.inputs.streams import STDIN, is_remote
 
@@ -27,7 +28,7 @@ class Inputs:
     address is shown without its query and login; if another one is shown alike, with its number (`#2`).
     """
 
-    names: list[str | Address | Database] = field(default_factory=list)
+    names: list[str | Address | Database | Frame] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     numbered: dict[str, int] = field(default_factory=dict)
 
@@ -61,7 +62,7 @@ def expanded(names: Sequence[str]) -> Inputs:
         _add(given, inputs)
     for name in inputs.names:
         refuse_undecodable(str(name))
-    names_by_input: dict[str, str | Address | Database] = {}
+    names_by_input: dict[str, str | Address | Database | Frame] = {}
     for name in inputs.names:
         resolved = _identity(name)
         if resolved in names_by_input:
@@ -88,9 +89,11 @@ def _number_equal_names(inputs: Inputs) -> None:
                 inputs.numbered[shown] = number
 
 
-def _identity(name: str | Address | Database) -> str:
+def _identity(name: str | Address | Database | Frame) -> str:
     if isinstance(name, Address):
         return name.url
+    if isinstance(name, Frame):
+        return name.name
     if isinstance(name, Database):
         return os.path.realpath(name.path) if name.path else name.name
     return name if name == STDIN or is_remote(name) else os.path.realpath(name)
@@ -98,7 +101,7 @@ def _identity(name: str | Address | Database) -> str:
 
 def _add(given: str, inputs: Inputs) -> None:
     path = Path(given)
-    if found := address_of(given) or database_of(given):
+    if found := frame_of(given) or address_of(given) or database_of(given):
         inputs.names.append(found)
     elif given == STDIN:
         inputs.names.append(given)

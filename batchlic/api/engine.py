@@ -1,0 +1,108 @@
+"""Does the work of a call in a thread of its own: it needs neither the caller's event loop nor signals.
+
+While the caller waits, an exception (KeyboardInterrupt, a timeout by a signal) or a cancellation asks the run
+to stop: it finishes the requests in flight and writes its files, and then the exception goes on. A second one
+stops at once: requests in flight end in doubt.
+"""
+
+import contextvars
+import threading
+import time
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from batchlic.runs.screen import no_screen
+from batchlic.runs.signals import StopRequests
+
+T = TypeVar("T")
+
+LAST_FILES_S = 10.0
+"""Seconds that a run gets to write its files after a second request to stop."""
+LOOK_S = 0.1
+"""Seconds after which a caller that waits hears a signal."""
+
+
+def done(work: Callable[[], T], *, when_stopped: str) -> T:
+    """The result of `work`. `when_stopped` is a note for an exception that stops it."""
+    engine = _Engine(work)
+    try:
+        engine.wait()
+    except BaseException as interruption:
+        engine.requests.ask(type(interruption).__name__)
+        interruption.add_note(when_stopped)
+        try:
+            engine.wait()
+        except BaseException:  # noqa: BLE001 - the first one is raised
+            engine.requests.ask(type(interruption).__name__)
+            engine.wait(LAST_FILES_S)
+        raise
+    return engine.result()
+
+
+async def done_async(work: Callable[[], T], *, when_stopped: str) -> T:
+    """As `done`, without blocking the event loop, which is that of asyncio or trio."""
+    engine = _Engine(work)
+    try:
+        await _waited(engine)
+    except BaseException as interruption:
+        is_cancelled = isinstance(interruption, anyio.get_cancelled_exc_class())
+        name = "a cancellation" if is_cancelled else type(interruption).__name__
+        engine.requests.ask(name)
+        interruption.add_note(when_stopped)
+        try:
+            with anyio.CancelScope(shield=True):
+                await _waited(engine)
+        except BaseException:
+            engine.requests.ask(name)
+            raise
+        raise
+    return engine.result()
+
+
+async def _waited(engine: "_Engine[T]") -> None:
+    limiter = anyio.CapacityLimiter(1)  # the run is not to wait for other threads of the program
+    await anyio.to_thread.run_sync(engine.wait, abandon_on_cancel=True, limiter=limiter)
+
+
+class _Engine(Generic[T]):
+    """The thread of one call. It begins at once."""
+
+    def __init__(self, work: Callable[[], T]) -> None:
+        self._work = work
+        self.requests = StopRequests()
+        self._is_done = threading.Event()
+        self._results: list[T] = []
+        self._error: BaseException | None = None
+        # An empty context: that of the caller may name an event loop, which is not in this thread.
+        run = contextvars.Context().run
+        threading.Thread(target=run, args=(self._main,), name="batchlic run", daemon=True).start()
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait for the end of the work, at most `timeout` seconds.
+
+        polars handles SIGINT with SA_RESTART, so that no signal ends a wait for a lock: Python would raise
+        KeyboardInterrupt only afterward. So this wait ends often.
+        """
+        ends_at = None if timeout is None else time.monotonic() + timeout
+        while not self._is_done.wait(LOOK_S):
+            if ends_at is not None and time.monotonic() >= ends_at:
+                return
+
+    def result(self) -> T:
+        """What the work returned. Raises what it raised."""
+        if self._error is not None:
+            raise self._error
+        return self._results[0]
+
+    def _main(self) -> None:
+        try:
+            with self.requests.obeyed(), no_screen():
+                self._results.append(self._work())
+        except BaseException as error:  # noqa: BLE001 - it is raised in the caller's thread
+            self._error = error
+        finally:
+            self.requests.close()
+            self._is_done.set()
