@@ -114,7 +114,9 @@ _SENDING = {"run", "assign", "unassign", "migrate", "sync", "resume", "apply", "
 _WITHOUT_NOTICES = {"listen", "sandbox", "schema"}
 """Commands that say nothing that could be left out."""
 
-for group, place in _GROUPS.items():
+
+def _add(group: typer.Typer, place: tuple[str, Section] | None) -> None:
+    """Add a group of commands, with the options that all of them have, and help pages of our own."""
     for command in group.registered_commands:
         command.cls = Command
         name = command.name or getattr(command.callback, "__name__", "")
@@ -122,12 +124,16 @@ for group, place in _GROUPS.items():
             offer({"quiet": Quiet} | ({"verbose": Verbose} if name in _SENDING else {}), command)
     if group not in _WITHOUT_SETTINGS:
         offer({"profile": ProfileName}, *group.registered_commands)
+    if group.registered_callback is not None:
+        offer({"quiet": Quiet}, group.registered_callback)
     if place is None:
         app.add_typer(group)
     else:
         app.add_typer(group, name=place[0], rich_help_panel=place[1])
-if runs.app.registered_callback is not None:
-    offer({"quiet": Quiet}, runs.app.registered_callback)
+
+
+for _group, _place in _GROUPS.items():
+    _add(_group, _place)
 
 OBJECTS_BETWEEN_COLLECTIONS = 20_000
 """Allocations between garbage collections. Python's default of 700 costs a tenth of a run's CPU time."""
