@@ -15,6 +15,7 @@ HERE = BATCHLIC_STATE_DIR="$(CURDIR)/runs"
 .PHONY: help install demo test onboard migrate sandbox sample soak fuzz kill mutants replay \
 	bench bench-plan bench-keep bench-databases bench-submit bench-pace bench-limiter bench-journal bench-ledger \
 	bench-listener bench-report bench-runs plot-limiter demo-sync demo-callbacks test-callbacks docs-answers docs-schema screenshots \
+	man size dist audit image release-check \
 	lint coverage format lock clean
 
 help: ## list the targets
@@ -127,11 +128,41 @@ docs-schema: $(INSTALLED) ## write jobs/batchlic-job.schema.json from the models
 screenshots: $(INSTALLED) ## make the pictures in docs/images from runs against the sandbox (needs Chromium, 5 minutes)
 	@PYTHONPATH=. $(BIN)/python tests/web/screenshots.py
 
-lint: $(INSTALLED) ## check style, types and the direction of imports
+man: $(INSTALLED) ## write docs/man/batchlic.1 from the commands
+	@$(BIN)/python -m tests.packaging.man_page
+
+size: $(INSTALLED) ## measure what `pip install batchlic` and each extra install
+	@$(BIN)/python -m tests.packaging.size
+
+dist: $(INSTALLED) ## build the wheel and the sdist in dist/
+	@$(BIN)/hatchling build --target sdist --target wheel
+
+# Without --strict, pip-audit would pass if its service knew none of the packages.
+audit: $(INSTALLED) ## write dist/batchlic.cdx.json (SBOM), and look for known vulnerabilities: make audit [OSV_URL=…]
+	@mkdir -p build dist
+	@$(BIN)/uv venv --quiet --clear build/main
+	@$(BIN)/uv pip install --quiet --python build/main --constraints $(LOCK) --requirements pyproject.toml
+	@$(BIN)/cyclonedx-py environment build/main --pyproject pyproject.toml --output-reproducible \
+		--output-file dist/batchlic.cdx.json
+	@$(BIN)/pip-audit --strict --progress-spinner off --disable-pip --require-hashes --requirement $(LOCK) \
+		$(if $(OSV_URL),--vulnerability-service osv --osv-url "$(OSV_URL)") \
+		|| { echo "make audit: not clean. Either the table above lists vulnerabilities, or the advisory service did" \
+		"not answer for a package: then nothing is known, so try again with network access, or with OSV_URL=…" >&2; exit 1; }
+
+image: ## build the container image with podman, docker or buildah: make image [ENGINE=docker]
+	@$(or $(ENGINE),podman) build --file Containerfile --build-arg REVISION="$$(git rev-parse HEAD)" --tag batchlic .
+
+release-check: $(INSTALLED) ## check that version, changelog, man page, image and tag agree
+	@$(BIN)/python -m tests.packaging.release
+
+lint: $(INSTALLED) ## check style, types, the direction of imports, the Containerfile and the workflow
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/hadolint Containerfile
+	@$(BIN)/zizmor --quiet --offline --no-progress .github
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 # The deselected test forbids large files, and coverage has to write one.
 coverage: $(INSTALLED) ## run the tests and print branch coverage

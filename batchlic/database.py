@@ -64,6 +64,7 @@ def _make_durable(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
     cursor = connection.cursor()
     _use_write_ahead_log(cursor)
     cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute("PRAGMA fullfsync = ON")  # on macOS, fsync alone does not reach the disk
     cursor.close()
 
 

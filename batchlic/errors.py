@@ -19,6 +19,11 @@ It never holds a credential (promise F).
 
 from enum import IntEnum
 
+NOT_ON_WINDOWS = (
+    "batchlic runs on Linux and macOS, because it needs their file locks and signals. On Windows, use the "
+    "container image or WSL: docs/how-to/install.md"
+)
+
 
 class ExitCode(IntEnum):
     """The exit codes of the command line."""

@@ -5,6 +5,7 @@ import socket
 import ssl
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -87,7 +88,8 @@ def _raise_descriptor_limit() -> None:
     """Raise the soft limit of open files, so that the process can hold that many connections."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+    with suppress(ValueError):  # macOS allows no more than kern.maxfilesperproc, whatever `hard` is
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
 
 
 def _certificate(address: Address) -> tuple[str, str | None] | tuple[None, None]:

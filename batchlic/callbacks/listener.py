@@ -11,15 +11,15 @@ import anyio.to_thread
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 from structlog.typing import FilteringBoundLogger
 
 from batchlic.callbacks.access import Access, is_private
 from batchlic.callbacks.bodies import Body, UnreadableBody, decompressed, read_body
+from batchlic.callbacks.counts import Counts
 from batchlic.callbacks.messages import StoredMessage, stored_message
-from batchlic.callbacks.metrics import CONTENT_TYPE, ListenerMetrics
 from batchlic.callbacks.store import StoreError
 
 PATH = "/callbacks/CarrierService"
@@ -70,7 +70,7 @@ class Listener:
         self._check = check
         self._account = account
         self._max_waiting = max_waiting
-        self._metrics = ListenerMetrics()
+        self._counts = Counts()
         self._log = _Log(logger)
         self.app = Starlette(
             routes=[
@@ -84,31 +84,31 @@ class Listener:
         )
 
     async def _receive(self, request: Request) -> Response:
-        metrics = self._metrics
-        metrics.received += 1
-        if metrics.waiting >= self._max_waiting:
+        counts = self._counts
+        counts.received += 1
+        if counts.waiting >= self._max_waiting:
             return self._refuse_for_now("too many messages wait for the store")
-        metrics.waiting += 1
+        counts.waiting += 1
         try:
             message = await self._read(request)
             await self._keep(message)
         except MessageRefused as refusal:
-            metrics.refused[refusal.status] += 1
+            counts.refused[refusal.status] += 1
             self._log.add(_REFUSED, refusal.reason, self._source(request))
             return Response(status_code=refusal.status, headers={"Connection": "close"})
         except StoreError as error:
             return self._refuse_for_now(str(error))
         finally:
-            metrics.waiting -= 1
-        metrics.stored += 1
-        metrics.last_stored_at = time.time()
+            counts.waiting -= 1
+        counts.stored += 1
+        counts.last_stored_at = time.time()
         if message.raw:
-            metrics.unjudged += 1
+            counts.unjudged += 1
             self._log.add("message kept as it came", "it reports no success or failure of a device", None)
         return Response(b"{}", media_type="application/json")
 
     def _refuse_for_now(self, reason: str) -> Response:
-        self._metrics.refused[503] += 1
+        self._counts.refused[503] += 1
         return self._unavailable(reason)
 
     async def _read(self, request: Request) -> StoredMessage:
@@ -145,7 +145,7 @@ class Listener:
             await anyio.to_thread.run_sync(self._check)
         except StoreError as error:
             return self._unavailable(str(error))
-        return Response(status_code=200 if self._metrics.waiting < self._max_waiting else 503)
+        return Response(status_code=200 if self._counts.waiting < self._max_waiting else 503)
 
     async def _show_metrics(self, request: Request) -> Response:
         """Answer with the counts of messages, on this machine and in private networks only."""
@@ -154,7 +154,11 @@ class Listener:
         is_passed_on = any(name in request.headers for name in ("x-forwarded-for", "forwarded", "via"))
         if not is_private(source) or (is_passed_on and source == peer):  # by a proxy that is not trusted
             return Response(status_code=403)
-        return Response(self._metrics.exposition(), media_type=CONTENT_TYPE)
+        try:
+            from batchlic.callbacks.metrics import CONTENT_TYPE, exposition  # noqa: PLC0415 - an extra
+        except ImportError:
+            return PlainTextResponse("metrics need prometheus-client: pip install 'batchlic[metrics]'", 501)
+        return Response(exposition(self._counts), media_type=CONTENT_TYPE)
 
 
 class _SingleSlashes:

@@ -25,6 +25,7 @@ def observers(metrics: "MetricsUse", job: "Job | None" = None) -> Iterator["Even
     from batchlic.events import EventStream
 
     events = EventStream()
+    metrics = _possible(metrics)
     try:
         with (
             _progress(events),
@@ -64,6 +65,18 @@ def _details(events: "EventStream") -> Iterator[None]:
 
     with events.attached("--verbose", LogWriter(details(secrets=_secrets()))):
         yield
+
+
+def _possible(metrics: "MetricsUse") -> "MetricsUse":
+    """The metrics that can be written: none without the library, since an observer must not stop a run."""
+    if metrics.file is None and metrics.port is None:
+        return metrics
+    from batchlic.monitoring.instruments import NO_METRICS, has_prometheus
+
+    if has_prometheus():
+        return metrics
+    print_warning(f"the job's {NO_METRICS}. The run goes on without metrics.")
+    return metrics.model_copy(update={"file": None, "port": None})
 
 
 @contextmanager

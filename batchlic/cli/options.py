@@ -570,6 +570,8 @@ class MetricsOptions:
 
     def values(self) -> dict[str, Any]:
         """The options that were given, by key of a job file's table `metrics`. Raises UsageError."""
+        if self.metrics_file is not None or self.metrics_port is not None:
+            self._refuse_missing_library()
         return {"file": self._file(), "port": self.metrics_port}
 
     def table(self, otherwise: "MetricsUse | None" = None) -> "MetricsUse":
@@ -578,6 +580,13 @@ class MetricsOptions:
 
         given = {key: value for key, value in self.values().items() if value is not None}
         return MetricsUse(**{**(otherwise.model_dump() if otherwise else {}), **given})
+
+    def _refuse_missing_library(self) -> None:
+        from batchlic.monitoring.instruments import NO_METRICS, has_prometheus
+
+        if not has_prometheus():
+            option = "--metrics-port" if self.metrics_file is None else "--metrics-file"
+            raise UsageError(f"{option}: {NO_METRICS}")
 
     def _file(self) -> str | None:
         if self.metrics_file is None:

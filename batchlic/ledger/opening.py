@@ -87,9 +87,11 @@ def _make_ledger(path: Path) -> None:
         os.close(os.open(new, os.O_CREAT | os.O_RDWR, 0o600))
         write_format(new, FILE_FORMAT)
         engine = sqlite(new)
-        with engine.begin() as connection:
-            create_catalog(connection)
-        engine.dispose()
+        try:
+            with engine.begin() as connection:
+                create_catalog(connection)
+        finally:
+            engine.dispose()
         try:
             path.hardlink_to(new)
         except FileExistsError:

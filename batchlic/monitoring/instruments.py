@@ -1,6 +1,7 @@
 """The metrics of a run: names, kinds and labels, for Prometheus and OpenTelemetry alike."""
 
 from enum import StrEnum
+from importlib.util import find_spec
 from typing import Protocol
 
 import msgspec
@@ -10,6 +11,13 @@ JOB_LABELS = ("job_name", "action")
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 """Upper bounds of the buckets of durations."""
+
+NO_METRICS = "metrics need prometheus-client, which is not installed: pip install 'batchlic[metrics]'"
+
+
+def has_prometheus() -> bool:
+    """If the extra `batchlic[metrics]` is installed."""
+    return find_spec("prometheus_client") is not None
 
 
 class Kind(StrEnum):

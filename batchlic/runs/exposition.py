@@ -1,14 +1,21 @@
-"""Metrics of the runs below a folder, for a server that Prometheus scrapes."""
+"""Metrics of the runs below a folder, for a server that Prometheus scrapes.
+
+They need the extra `batchlic[metrics]`.
+"""
 
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
+
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as CONTENT_TYPE
 
 from batchlic.errors import ExitCode
 from batchlic.journal import SANDBOX
 from batchlic.monitoring import instruments as of
 from batchlic.monitoring.prometheus import PrometheusMeter
 from batchlic.runs.listing import ListedRun, list_runs
+
+__all__ = ["CONTENT_TYPE", "exposition", "metrics_of_runs"]
 
 _SHOWN = (of.ROWS_REJECTED, of.DEVICES_PLANNED, of.DEVICES, *of.LAST)
 

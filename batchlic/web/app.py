@@ -15,7 +15,6 @@ from urllib.parse import parse_qs
 import anyio
 import anyio.to_thread
 from jinja2 import Environment
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as CONTENT_TYPE
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -26,8 +25,8 @@ from starlette.types import ASGIApp
 from batchlic.chunker import DeviceStatus
 from batchlic.errors import BatchlicError
 from batchlic.figures import time_in_files
+from batchlic.monitoring.instruments import NO_METRICS
 from batchlic.runs.export import export
-from batchlic.runs.exposition import exposition
 from batchlic.runs.listing import UNKNOWN, ListedRun, RunState
 from batchlic.web import charts, devices
 from batchlic.web.access import SESSION_S, FailureLimit, Hosts, Sessions, Token
@@ -301,6 +300,10 @@ class _Pages:
     # -- answers ----------------------------------------------------------------------------------------
 
     async def _metrics(self, _: Request) -> Response:
+        try:
+            from batchlic.runs.exposition import CONTENT_TYPE, exposition  # noqa: PLC0415 - an extra
+        except ImportError:
+            return PlainTextResponse(NO_METRICS, 501)
         entries = await anyio.to_thread.run_sync(self._catalog.entries)
         metrics = await anyio.to_thread.run_sync(exposition, [entry.run for entry in entries])
         return Response(metrics, media_type=CONTENT_TYPE)

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import BinaryIO
+from types import ModuleType
+from typing import BinaryIO, cast
 
 import polars as pl
-import xlsxwriter  # type: ignore[import-untyped]
 
 from batchlic.atomic import replacing
 from batchlic.chunker import DeviceStatus
@@ -84,8 +84,11 @@ def device_rows(
 def write_export(rows: pl.LazyFrame, form: Format, to: Path | BinaryIO) -> int:
     """Write rows (columns: COLUMNS, perhaps more), sorted by source and row. Returns the number of rows.
 
-    A path is written whole or not at all. Raises UsageError if the rows do not fit a sheet.
+    A path is written whole or not at all. Raises UsageError if the rows do not fit a sheet, or if XLSX is not
+    installed.
     """
+    if form is Format.XLSX:
+        _sheets()
     count = int(rows.select(pl.len()).collect().item())
     if form is Format.XLSX and count > XLSX_ROWS:
         raise UsageError(
@@ -129,8 +132,19 @@ def _write_sheet(rows: pl.LazyFrame, file: BinaryIO) -> None:
         shutil.copyfileobj(book, file)
 
 
+def _sheets() -> ModuleType:
+    try:
+        import xlsxwriter  # type: ignore[import-untyped]  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise UsageError(
+            "XLSX needs xlsxwriter, which is not installed: pip install 'batchlic[xlsx]', "
+            "or export the rows as csv"
+        ) from None
+    return cast("ModuleType", xlsxwriter)
+
+
 def _write_book(rows: pl.LazyFrame, file: BinaryIO) -> None:
-    with xlsxwriter.Workbook(file, {"constant_memory": True, "strings_to_urls": False}) as book:
+    with _sheets().Workbook(file, {"constant_memory": True, "strings_to_urls": False}) as book:
         sheet = book.add_worksheet("devices")
         titles = rows.collect_schema().names()
         sheet.set_column(0, len(titles) - 1, 24, book.add_format({"num_format": "@"}))

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from batchlic.errors import NOT_ON_WINDOWS
+
 WARNING = "import warnings; from batchlic.cli import app; app.app = lambda: warnings.warn('old'); app.main()"
 
 
@@ -14,3 +16,12 @@ def test_warnings_of_libraries_are_shown_to_developers_only(options: tuple[str, 
         [sys.executable, *options, "-c", WARNING], capture_output=True, text=True, check=True
     )
     assert ended.stderr.count("UserWarning: old") == shown
+
+
+ON_WINDOWS = "import sys; sys.platform, sys.modules['fcntl'], sys.modules['pwd'] = 'win32', None, None; "
+
+
+def test_windows_is_refused_with_a_message_instead_of_a_traceback() -> None:
+    code = ON_WINDOWS + "from batchlic.cli.app import main; main()"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr.splitlines()) == (2, [f"batchlic: {NOT_ON_WINDOWS}"])

@@ -12,6 +12,7 @@ import promql_parser
 import pytest
 import yaml
 
+from batchlic.callbacks.counts import Counts
 from batchlic.callbacks.metrics import ListenerMetrics
 from batchlic.monitoring.instruments import INSTRUMENTS, Kind, label_names
 
@@ -41,9 +42,9 @@ def exported() -> dict[str, set[str]]:
             found |= {f"{one.name}_{part}": labels for part in ("sum", "count")}
         else:
             found[one.name] = labels
-    metrics = ListenerMetrics()
-    metrics.refused[503], metrics.last_stored_at = 1, 0.0
-    for family in metrics.collect():
+    counts = Counts(last_stored_at=0.0)
+    counts.refused[503] = 1
+    for family in ListenerMetrics(counts).collect():
         found |= {sample.name: {*sample.labels} for sample in family.samples}
     return found
 

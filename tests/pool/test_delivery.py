@@ -1,6 +1,7 @@
 """The pool around its parts: what it takes in, and how much of it at a time."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import cast
 
@@ -10,6 +11,7 @@ import pytest
 from batchlic.carrier.answers import Answer
 from batchlic.carrier.client import Carrier, Submission
 from batchlic.errors import StoppedEarly
+from batchlic.journal import Journal
 from batchlic.pool.delivery import Pool
 from batchlic.pool.limiter.limiter import Limiter
 from batchlic.pool.remaining import Delivery
@@ -21,6 +23,12 @@ from tests.pool.builders import ACCEPTED, batch
 BATCHES, WORKERS = 200, 4
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    with closing(new_journal(tmp_path)) as made:
+        yield made
 
 
 class TakesTime:
@@ -51,11 +59,11 @@ class Outstanding:
         self.answers += 1
 
 
-async def test_h_batches_are_taken_from_the_plan_as_they_are_needed(tmp_path: Path) -> None:
+async def test_h_batches_are_taken_from_the_plan_as_they_are_needed(journal: Journal) -> None:
     outstanding = Outstanding()
     sender = Sender(
         client=cast("Carrier", TakesTime()),
-        journal=new_journal(tmp_path),
+        journal=journal,
         limiter=Limiter(max_concurrency=WORKERS),
         policy=RetryPolicy(resendable=()),
         observer=outstanding,
@@ -66,11 +74,11 @@ async def test_h_batches_are_taken_from_the_plan_as_they_are_needed(tmp_path: Pa
     assert WORKERS <= outstanding.most <= 2 * WORKERS + 1  # at work, waiting, and in the feeder's hand
 
 
-async def test_the_first_reason_to_stop_is_the_one_that_is_told(tmp_path: Path) -> None:
+async def test_the_first_reason_to_stop_is_the_one_that_is_told(journal: Journal) -> None:
     outstanding = Outstanding()
     sender = Sender(
         client=cast("Carrier", TakesTime()),
-        journal=new_journal(tmp_path),
+        journal=journal,
         limiter=Limiter(max_concurrency=WORKERS),
         policy=RetryPolicy(resendable=()),
         observer=outstanding,
