@@ -14,7 +14,7 @@ HERE = BATCHLIC_STATE_DIR="$(CURDIR)/runs"
 .DEFAULT_GOAL := help
 .PHONY: help install demo test docs onboard migrate sandbox sample soak fuzz kill mutants replay \
 	bench bench-plan bench-keep bench-databases bench-submit bench-pace bench-limiter bench-journal bench-ledger \
-	bench-listener bench-report bench-runs plot-limiter demo-sync demo-callbacks test-callbacks docs-answers screenshots \
+	bench-listener bench-report bench-runs plot-limiter demo-sync demo-callbacks test-callbacks docs-answers docs-schema screenshots \
 	man size dist audit image release-check \
 	lint coverage format lock clean
 
@@ -125,6 +125,9 @@ test-callbacks: $(INSTALLED) ## test a whole run with callbacks: make test-callb
 
 docs-answers: $(INSTALLED) ## write docs/reference/answers.md from the tables of answers
 	@$(BIN)/python -m batchlic.carrier.rules_page > docs/reference/answers.md
+
+docs-schema: $(INSTALLED) ## write jobs/batchlic-job.schema.json from the models of job files
+	@$(BIN)/batchlic schema > jobs/batchlic-job.schema.json
 
 screenshots: $(INSTALLED) ## make the pictures in docs/images from runs against the sandbox (needs Chromium, 5 minutes)
 	@PYTHONPATH=. $(BIN)/python tests/web/screenshots.py

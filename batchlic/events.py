@@ -131,12 +131,13 @@ class DevicesCounted(Frequent, frozen=True, kw_only=True, tag=True):
 
     `to_send` is their number without those that the ledger excludes. `statuses` counts those that are
     accepted, failed and in doubt; the others are pending. `throttled_share` is the share of this session's
-    requests that were throttled, 0 to 1.
+    requests that were throttled, 0 to 1, and `admitted` is the number of the others.
     """
 
     to_send: int
     statuses: Mapping[DeviceStatus, int]
     throttled_share: float
+    admitted: int = 0
 
 
 class RateMeasured(Frequent, frozen=True, kw_only=True, tag=True):
@@ -152,6 +153,8 @@ class RateMeasured(Frequent, frozen=True, kw_only=True, tag=True):
     """Requests now allowed in flight."""
     is_paused: bool
     """Whether all workers wait because the carrier asks for it."""
+    wait_s: float = 0.0
+    """Seconds until the carrier lets requests start again, as far as it is known; 0 if it does now."""
 
 
 class LimitChanged(Event, frozen=True, kw_only=True, tag=True):

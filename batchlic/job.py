@@ -16,6 +16,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -27,7 +28,7 @@ from batchlic.reader.inputs.databases import checked_query, database_at, in_fold
 from batchlic.reader.options import kept_columns
 
 AccountName = Annotated[str, Field(min_length=3, max_length=32)]
-SkuNumber = Annotated[str, Field(min_length=3, max_length=32)]
+SkuNumber = Annotated[str, Field(min_length=3, max_length=32, examples=list(SKUS))]
 
 
 def as_percentage(given: object) -> str:
@@ -61,7 +62,17 @@ def as_removals(given: object) -> str:
 
 
 _REMOVALS = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s?(%?)")
-MostRemovals = Annotated[str, BeforeValidator(as_removals)]
+_SIZE_SCHEMA = {
+    "anyOf": [
+        {"type": "integer", "minimum": 0, "maximum": 999_999_999},
+        {
+            "type": "string",
+            "pattern": r"^\s*([0-9]{1,9}(\.0{1,9})?|(100(\.0{1,9})?|[0-9]{1,2}(\.[0-9]{1,9})?)\s?%)\s*$",
+            "examples": ["1%", "50"],
+        },
+    ]
+}
+MostRemovals = Annotated[str, BeforeValidator(as_removals), WithJsonSchema(_SIZE_SCHEMA)]
 
 
 def as_canary(given: object) -> str:
@@ -70,6 +81,9 @@ def as_canary(given: object) -> str:
     if not Decimal(size.removesuffix("%")):
         raise ValueError(f"{given!r} is no device: give a number from 1, or a percentage above 0%")
     return size
+
+
+CanarySize = Annotated[str, BeforeValidator(as_canary), WithJsonSchema(_SIZE_SCHEMA)]
 
 
 def as_share(percentage: str) -> float:
@@ -85,7 +99,17 @@ def metrics_file(given: str) -> str:
 
 
 _SHARE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s?(%?)")
-Percentage = Annotated[str, BeforeValidator(as_percentage)]
+_SHARE_SCHEMA = {
+    "anyOf": [
+        {
+            "type": "string",
+            "pattern": r"^\s*([0-9]{1,9}(\.[0-9]{1,9})?\s?%|0{1,9}(\.[0-9]{1,9})?)\s*$",
+            "examples": ["20%"],
+        },
+        {"type": "number", "minimum": 0, "exclusiveMaximum": 1},
+    ]
+}
+Percentage = Annotated[str, BeforeValidator(as_percentage), WithJsonSchema(_SHARE_SCHEMA)]
 Overrides = Mapping[str, Any]
 """Values that override those of a job file, by table and key; a name is in no table. None means that no value
 was given."""
@@ -94,7 +118,7 @@ was given."""
 class Table(BaseModel):
     """A table of a job file. Unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class Inventory(Table):
@@ -223,8 +247,8 @@ class Syncing(Table):
 class Canary(Table):
     """The devices that are sent first; the others only if these come out well (docs/how-to/canary.md)."""
 
-    devices: Annotated[str, BeforeValidator(as_canary)] | None = None
-    """How many: a number, or a percentage of the devices to send, such as `"1%"`; None: no canary."""
+    devices: CanarySize | None = None
+    """How many: a number, or a percentage of the devices to send; None: no canary."""
     failures: int = Field(default=0, ge=0)
     """Devices of the canary that may fail or be in doubt."""
     confirmed: bool = False
@@ -360,23 +384,31 @@ class Job(Table):
     """One action on the devices of some inventories, with everything that a run needs except credentials."""
 
     name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
-    """Name of the job: letters, digits, `.`, `_`, `-`. Two runs of the same name are never at work at the
-    same time; None: the name of the job file."""
+    """Name of the job; by default that of its file. Runs of the same name are never at work together."""
     action: Literal["assign", "unassign", "migrate", "sync"]
-    """What to do with the devices."""
+    """What to do with the licenses of the devices."""
     inventory: Inventory
+    """The files that list the devices, and how to read them."""
     license: Licensing = Licensing()
+    """Which license the devices get or lose."""
     limits: Limits = Limits()
+    """How fast to send, and what a run tolerates."""
     sync: Syncing | None = None
-    """For sync, and None for other actions."""
+    """What a sync may do; only for the action sync."""
     ledger: LedgerUse = LedgerUse()
+    """The ledger to read before a run, and to update after it."""
     approval: Approval = Approval()
+    """Whether a second person approves the plan before anything is sent."""
     canary: Canary = Canary()
+    """The devices that are sent first; the others only if these come out well."""
     metrics: MetricsUse = MetricsUse()
+    """Where the metrics of a run go."""
     report: ReportUse = ReportUse()
+    """The report for people."""
     sandbox: EmbeddedSandbox = EmbeddedSandbox()
+    """The sandbox carrier that `--sandbox` starts."""
     notify: Notify | None = None
-    """None: nobody is told."""
+    """Who is told how the runs of the job end; None: nobody."""
 
     @model_validator(mode="before")
     @classmethod
@@ -428,7 +460,7 @@ class Job(Table):
             )
         for sku in filter(None, (license.sku, license.from_sku, license.to_sku)):
             if sku not in self.skus:
-                raise ValueError(f"license: unknown SKU {sku}{_suggest(sku, self.skus)}")
+                raise ValueError(f"license: unknown SKU {sku}{suggestion(sku, self.skus)}")
         return self
 
     @property
@@ -569,7 +601,7 @@ def _from_folder(folder: Path, file: object) -> object:
 def _explain(location: tuple[int | str, ...], message: str, kind: str) -> str:
     key = ".".join(map(str, location))
     if kind == "extra_forbidden":
-        return f"{key}: there is no such key{_suggest(str(location[-1]), _keys_beside(location))}"
+        return f"{key}: there is no such key{suggestion(str(location[-1]), _keys_beside(location))}"
     if kind == "missing":
         return f"{key}: is missing"
     text = message.removeprefix("Value error, ")
@@ -591,6 +623,7 @@ def _keys_beside(location: tuple[int | str, ...]) -> Iterable[str]:
     return table.model_fields
 
 
-def _suggest(unknown: str, known: Iterable[str]) -> str:
+def suggestion(unknown: str, known: Iterable[str]) -> str:
+    """What may be meant by an unknown word, as the end of a message."""
     near = get_close_matches(unknown, list(known), n=1)
     return f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}"

@@ -76,6 +76,26 @@ def console(*, secrets: Iterable[str]) -> FilteringBoundLogger:
     return logger
 
 
+def details(*, secrets: Iterable[str]) -> FilteringBoundLogger:
+    """A logger that shows people on stderr what they do not see anyway: lines below a warning."""
+    renderer = structlog.dev.ConsoleRenderer(colors=False)
+
+    def show(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+        if method in {"debug", "info"}:
+            known = {name: value for name, value in event.items() if value is not None}
+            known["timestamp"] = time_on_terminal(str(event["timestamp"]))
+            # A progress bar replaces sys.stderr while it is shown.
+            sys.stderr.write(printable_lines(str(renderer(logger, method, known))) + "\n")
+        raise structlog.DropEvent
+
+    logger: FilteringBoundLogger = structlog.wrap_logger(
+        None,
+        processors=[*_STAMPS, Redaction(secrets), show],
+        wrapper_class=structlog.make_filtering_bound_logger("DEBUG"),
+    )
+    return logger
+
+
 def forward_standard_logs(logger: FilteringBoundLogger) -> None:
     """Send the warnings and errors of libraries, which use Python's `logging` and `warnings`, to `logger`."""
     logging.basicConfig(handlers=[_Forwarding(logger)], level=logging.WARNING, force=True)

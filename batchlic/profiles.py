@@ -88,6 +88,12 @@ def find_profile(
     return Profile(name, values, commands)
 
 
+def known_profiles() -> list[str]:
+    """The names of the profiles in the file and in the environment. Raises UsageError as `find_profile`."""
+    path = _file()
+    return sorted({*(() if path is None else _tables(path)), *map(str.lower, _from_environment())})
+
+
 def is_profile_setting(name: str) -> bool:
     """Whether an environment variable, in capitals, is about profiles."""
     return name in {PROFILE, PROFILES_FILE} or name.startswith(IN_ENVIRONMENT)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from io import StringIO
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import Literal, TypedDict, Unpack
 
 from dotenv import dotenv_values
 from pydantic import Field, PrivateAttr, SecretStr, ValidationError
@@ -54,6 +54,7 @@ class SettingValues(TypedDict, total=False):
     heartbeat_url: str | SecretStr | None
     account: str | None
     serve_token: str | SecretStr | None
+    verbosity: Literal["quiet", "normal", "verbose"]
     state_dir: str | None
 
 
@@ -97,6 +98,8 @@ class Settings(BaseSettings):
     """Account where neither the job nor `--account` names one."""
     serve_token: SecretStr | None = None
     """What a login to the pages of `batchlic serve` asks for."""
+    verbosity: Literal["quiet", "normal", "verbose"] = "normal"
+    """What the command line says on stderr, as with --quiet and --verbose; a program is not affected."""
     state_dir: str | None = None
     """Folder of the runs and the ledger, as an absolute path; None: `./runs` or `~/.local/state/batchlic`."""
     _named: dict[str, SecretStr] = PrivateAttr(default_factory=dict)

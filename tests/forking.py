@@ -46,6 +46,7 @@ _FORKING.set_forkserver_preload(
         "batchlic.settings",
         "batchlic.ledger.files",
         "batchlic.monitoring.otel_settings",
+        "batchlic.monitoring.progress",
         "batchlic.state",
         "certifi",
         "encodings.idna",

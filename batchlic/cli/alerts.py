@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from batchlic.cli.arguments import JobFile
+from batchlic.cli.help import Section, examples
 from batchlic.cli.options import Json
 from batchlic.cli.output import print_json
 from batchlic.errors import BatchlicError, ExitCode, UsageError
@@ -29,11 +30,16 @@ PATIENCE_S = 30.0
 """Seconds to wait for the targets of a test message."""
 
 
-@app.command("notify-test")
+@app.command(
+    "notify-test",
+    rich_help_panel=Section.PREPARE,
+    epilog=examples("batchlic notify-test nightly.toml"),
+)
 def notify_test(job: JobFile, *, json: Json = False) -> None:
-    """Send a test message to the targets of a job's [notify]. Exit 3: a target did not accept it.
+    """Send a test message to the targets of a job's notifications.
 
-    The heartbeat gets no ping, because its service would count it.
+    The heartbeat gets no ping, because its service would count it. Exit 3: a target did not accept the
+    message.
     """
     from functools import partial
     from time import monotonic

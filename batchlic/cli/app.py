@@ -4,16 +4,16 @@ import gc
 import os
 import sys
 import warnings
-from typing import Any
+from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from batchlic.atomic import refuse_undecodable
 from batchlic.cli import (
     alerts,
     callbacks,
     check,
+    init,
     ledger,
     limit,
     recovery,
@@ -22,17 +22,21 @@ from batchlic.cli import (
     run,
     runs,
     sandbox,
+    schema,
     serve,
 )
-from batchlic.cli.output import print_message
-from batchlic.cli.profiles import offer_profiles
+from batchlic.cli.help import WIDEST, Command, Group, Section, examples
+from batchlic.cli.options import offer
+from batchlic.cli.output import print_error
+from batchlic.cli.profiles import ProfileName
 from batchlic.cli.streams import guard_standard_streams
+from batchlic.cli.verbosity import Quiet, Verbose
 from batchlic.errors import BatchlicError
 from batchlic.runs import signals
 from batchlic.runs.explained import explained
 
 
-class _Commands(TyperGroup):
+class _Commands(Group):
     """The commands; typer itself would turn a signal into exit code 130 before `main` sees it."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - the class is private to typer
@@ -48,36 +52,88 @@ class _Commands(TyperGroup):
 app = typer.Typer(
     cls=_Commands,
     name="batchlic",
-    help="Assign, unassign and migrate SIM-Secure licenses of very large IoT device inventories.",
+    epilog=examples(
+        "# Try an inventory without a carrier:",
+        "batchlic assign fleet.csv --account 0000123456-00001 --sku SIMSec-IoT --sandbox",
+        "# Write a job file by answering questions, check it, and run it:",
+        "batchlic init nightly.toml",
+        "batchlic check nightly.toml",
+        "batchlic run nightly.toml",
+    ),
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": WIDEST},
 )
-offer_profiles(
-    run.app,
-    review.app,
-    check.app,
-    recovery.app,
-    retry.app,
-    ledger.app,
-    callbacks.app,
-    callbacks.callbacks,
-    alerts.app,
-)
-app.add_typer(run.app)
-app.add_typer(limit.app)
-app.add_typer(review.app)
-app.add_typer(runs.app, name="runs")
-app.add_typer(check.app)
-app.add_typer(recovery.app)
-app.add_typer(retry.app)
-app.add_typer(sandbox.app)
-app.add_typer(ledger.app, name="ledger")
-app.add_typer(callbacks.app)
-app.add_typer(serve.app)
-app.add_typer(alerts.app)
+
+
+def _show_version(is_given: bool) -> None:  # noqa: FBT001 - Typer's signature
+    if is_given:
+        from batchlic.cli.version import version
+
+        typer.echo(f"batchlic {version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def batchlic(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version),
+    ] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Assign, unassign and migrate SIM-Secure licenses of very large IoT device inventories."""
+
+
+_GROUPS = {
+    init.app: None,
+    run.app: None,
+    limit.app: None,
+    review.app: None,
+    runs.app: ("runs", Section.INSPECT),
+    check.app: None,
+    recovery.app: None,
+    retry.app: None,
+    sandbox.app: None,
+    ledger.app: ("ledger", Section.INSPECT),
+    callbacks.app: None,
+    callbacks.callbacks: ("callbacks", Section.CALLBACKS),
+    serve.app: None,
+    alerts.app: None,
+    schema.app: None,
+}
+"""The groups of commands, with name and section; None: their commands are commands of batchlic itself."""
+
+_WITHOUT_SETTINGS = {init.app, limit.app, runs.app, sandbox.app, schema.app, serve.app}
+"""Groups whose commands do not log in, and have no profile."""
+_SENDING = {"run", "assign", "unassign", "migrate", "sync", "resume", "apply", "retry", "rollback"}
+"""Commands with a log of what they send."""
+_WITHOUT_NOTICES = {"listen", "sandbox", "schema"}
+"""Commands that say nothing that could be left out."""
+
+
+def _add(group: typer.Typer, place: tuple[str, Section] | None) -> None:
+    """Add a group of commands, with the options that all of them have, and help pages of our own."""
+    for command in group.registered_commands:
+        command.cls = Command
+        name = command.name or getattr(command.callback, "__name__", "")
+        if name not in _WITHOUT_NOTICES:
+            offer({"quiet": Quiet} | ({"verbose": Verbose} if name in _SENDING else {}), command)
+    if group not in _WITHOUT_SETTINGS:
+        offer({"profile": ProfileName}, *group.registered_commands)
+    if group.registered_callback is not None:
+        offer({"quiet": Quiet}, group.registered_callback)
+    if place is None:
+        app.add_typer(group)
+    else:
+        app.add_typer(group, name=place[0], rich_help_panel=place[1])
+
+
+for _group, _place in _GROUPS.items():
+    _add(_group, _place)
 
 OBJECTS_BETWEEN_COLLECTIONS = 20_000
 """Allocations between garbage collections. Python's default of 700 costs a tenth of a run's CPU time."""
@@ -94,5 +150,5 @@ def main() -> None:
         try:
             app()
         except BatchlicError as error:
-            print_message(f"batchlic: {error}")
+            print_error(str(error))
             sys.exit(error.exit_code)

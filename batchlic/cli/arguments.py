@@ -6,12 +6,13 @@ from typing import Annotated
 
 import typer
 
+from batchlic.cli.completion import complete_runs
 from batchlic.errors import UsageError
 
 Inventories = Annotated[
     list[str], typer.Argument(metavar="INVENTORY", help="Files or addresses that list the devices.")
 ]
-JobFile = Annotated[Path, typer.Argument(metavar="JOB.toml", help="Job file, as in jobs/.")]
+JobFile = Annotated[Path, typer.Argument(metavar="JOB.toml", help="Job file; `batchlic init` writes one.")]
 
 
 def refuse_unusable_target(path: Path) -> None:
@@ -36,6 +37,9 @@ def find_run_folder(given: str) -> Path:
 RunDirectory = Annotated[
     Path,
     typer.Argument(
-        metavar="RUN_DIR", help="Run folder, or its name in the state folder.", parser=find_run_folder
+        metavar="RUN_DIR",
+        help="Run folder, or its name in the state folder.",
+        parser=find_run_folder,
+        autocompletion=complete_runs,
     ),
 ]

@@ -10,8 +10,18 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from batchlic.cli.arguments import RunDirectory
-from batchlic.cli.options import Json, OnSandbox, StoreLocation, WaitOptions, parse_duration
-from batchlic.cli.output import exit_as, open_target, print_json, print_message
+from batchlic.cli.completion import complete_skus
+from batchlic.cli.help import Group, Section, examples
+from batchlic.cli.options import (
+    Json,
+    OnSandbox,
+    StoreLocation,
+    TlsCertificate,
+    TlsKey,
+    WaitOptions,
+    parse_duration,
+)
+from batchlic.cli.output import exit_as, open_target, print_json, print_notice, print_result, print_warning
 from batchlic.cli.profiles import account_or_default
 from batchlic.errors import UsageError
 from batchlic.figures import counted
@@ -29,17 +39,18 @@ T = TypeVar("T")
 
 app = typer.Typer()
 callbacks = typer.Typer(
+    cls=Group,
     help="List, register and deregister the listener of an account; show callbacks that settle nothing.",
     no_args_is_help=True,
 )
-app.add_typer(callbacks, name="callbacks")
 
 Account = Annotated[
     str,
     typer.Option(
-        help="Account name [that of the profile, or BATCHLIC_ACCOUNT].",
+        metavar="ACCOUNT",
+        help="Account name.",
         callback=account_or_default,
-        show_default=False,
+        show_default="that of the profile, or BATCHLIC_ACCOUNT",
     ),
 ]
 
@@ -47,18 +58,30 @@ UNCONFIRMED_SHOWN = 10
 """Most unconfirmed devices that a message names."""
 
 
-@app.command()
+@app.command(
+    rich_help_panel=Section.CALLBACKS,
+    epilog=examples(
+        "# Behind a proxy that ends TLS on this machine:",
+        "batchlic listen --store callbacks.db --trusted-proxy 127.0.0.1",
+    ),
+)
 def listen(
     *,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 finds a free one.")] = 9001,
-    tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain, PEM.")] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="Private key, PEM [in the same file].")] = None,
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, metavar="PORT", help="Port; 0 finds a free one.")
+    ] = 9001,
+    tls_cert: TlsCertificate = None,
+    tls_key: TlsKey = None,
     store: StoreLocation = None,
-    path: Annotated[str, typer.Option(help="URL path of callbacks.")] = "/callbacks/CarrierService",
+    path: Annotated[
+        str, typer.Option(metavar="URL_PATH", help="URL path of callbacks.")
+    ] = "/callbacks/CarrierService",
     account: Annotated[
         str,
-        typer.Option(help="Account of callbacks to PATH; others go to PATH/ACCOUNT."),
+        typer.Option(
+            metavar="ACCOUNT", help="Account of callbacks to URL_PATH; others go to URL_PATH/ACCOUNT."
+        ),
     ] = "",
     trusted_proxy: Annotated[
         list[str] | None,
@@ -66,7 +89,7 @@ def listen(
     ] = None,
     until_eof: Annotated[bool, typer.Option("--until-eof", help="Stop when standard input ends.")] = False,
 ) -> None:
-    """Receive the callbacks of the carrier until stopped. See docs/how-to/callbacks.md."""
+    """Receive the callbacks of the carrier until stopped."""
     from batchlic.callbacks.server import ListenerOptions, stop_when_stdin_ends
     from batchlic.callbacks.server import listen as serve
     from batchlic.callbacks.store import Store
@@ -85,7 +108,14 @@ def listen(
         serve(options, access, opened)
 
 
-@app.command()
+@app.command(
+    rich_help_panel=Section.CALLBACKS,
+    epilog=examples(
+        "batchlic reconcile 20261121T213558Z-a39cc27f",
+        "# Wait for the rest of the callbacks, at most two hours:",
+        "batchlic reconcile 20261121T213558Z-a39cc27f --watch --for 2h",
+    ),
+)
 def reconcile(
     run_dir: RunDirectory,
     *,
@@ -113,11 +143,18 @@ def reconcile(
     exit_as(summary, run_dir, as_json=json)
 
 
-@app.command()
+@app.command(
+    rich_help_panel=Section.INSPECT,
+    epilog=examples(
+        "batchlic subscriptions --account 0000123456-00001",
+    ),
+)
 def subscriptions(
     *,
     account: Account = "",
-    sku: Annotated[str | None, typer.Option(help="Only this SKU.")] = None,
+    sku: Annotated[
+        str | None, typer.Option(metavar="SKU", help="Only this SKU.", autocompletion=complete_skus)
+    ] = None,
     sandbox: OnSandbox = False,
     json: Json = False,
 ) -> None:
@@ -127,14 +164,19 @@ def subscriptions(
     async def ask(client: "Carrier") -> "list[Subscription]":
         counts = await client.subscriptions(account, sku)
         if (name := client.counted_as(account)) != account:
-            print_message(f"The carrier gives the license counts of {account} under the name {name}.")
+            print_notice(f"The carrier gives the license counts of {account} under the name {name}.")
         return counts
 
     counts = _ask_carrier(ask, on_sandbox=sandbox)
     print_json(counts) if json else sys.stdout.write(describe_subscriptions(counts) + "\n")
 
 
-@callbacks.command("list")
+@callbacks.command(
+    "list",
+    epilog=examples(
+        "batchlic callbacks list --account 0000123456-00001",
+    ),
+)
 def list_listeners(*, account: Account = "", json: Json = False) -> None:
     """Print the listeners of an account, without their passwords."""
     from batchlic.logs import printable
@@ -146,10 +188,15 @@ def list_listeners(*, account: Account = "", json: Json = False) -> None:
     for listener in listeners:
         sys.stdout.write(printable(f"{listener.service_name}  {listener.url}") + "\n")
     if not listeners:
-        print_message(f"Account {account} has no listeners.")
+        print_notice(f"Account {account} has no listeners.")
 
 
-@callbacks.command("unjudged")
+@callbacks.command(
+    "unjudged",
+    epilog=examples(
+        "batchlic callbacks unjudged --store callbacks.db",
+    ),
+)
 def list_unjudged(*, store: StoreLocation = None, json: Json = False) -> None:
     """Print the stored callbacks that name no device, or report neither success nor failure."""
     from batchlic.callbacks.store import Store
@@ -164,36 +211,53 @@ def list_unjudged(*, store: StoreLocation = None, json: Json = False) -> None:
     elif found:
         sys.stdout.write(describe_unjudged(found) + "\n")
     else:
-        print_message("Each stored callback names a device and reports its success or failure.")
+        print_notice("Each stored callback names a device and reports its success or failure.")
 
 
-@callbacks.command("register")
+@callbacks.command(
+    "register",
+    epilog=examples(
+        "batchlic callbacks register --account 0000123456-00001 "
+        "--url https://example.com/callbacks/CarrierService",
+    ),
+)
 def register_listener(
     *,
     account: Account = "",
     url: Annotated[
-        str, typer.Option(help="URL of the listener, such as https://host/callbacks/CarrierService.")
+        str,
+        typer.Option(
+            metavar="URL", help="URL of the listener, such as https://host/callbacks/CarrierService."
+        ),
     ],
 ) -> None:
-    """Register URL/ACCOUNT for the callbacks of an account, with BATCHLIC_LISTENER_USERNAME and _PASSWORD."""
+    """Register URL/ACCOUNT for the callbacks of an account.
+
+    The carrier then logs in with BATCHLIC_LISTENER_USERNAME and BATCHLIC_LISTENER_PASSWORD.
+    """
     from batchlic.callbacks.registration import registration_url, url_warnings
     from batchlic.settings import load_settings
 
     access = load_settings().access()
     where = registration_url(url, account)
     for warning in url_warnings(where):
-        print_message(f"warning: {warning}")
+        print_warning(warning)
     registered = _ask_carrier(
         lambda client: client.register_listener(account, where, access.username.reveal(), access.password)
     )
-    print_message(f"Registered: {registered.service_name} callbacks of account {account} go to {where}.")
+    print_result(f"Registered: {registered.service_name} callbacks of account {account} go to {where}.")
 
 
-@callbacks.command("deregister")
+@callbacks.command(
+    "deregister",
+    epilog=examples(
+        "batchlic callbacks deregister --account 0000123456-00001",
+    ),
+)
 def deregister_listener(*, account: Account = "") -> None:
     """Deregister the listener of an account."""
     deregistered = _ask_carrier(lambda client: client.deregister_listener(account))
-    print_message(f"Deregistered: {deregistered.service_name} of account {account} has no listener now.")
+    print_result(f"Deregistered: {deregistered.service_name} of account {account} has no listener now.")
 
 
 @contextmanager
@@ -258,12 +322,12 @@ def wait_for_callbacks(
     from batchlic.chunker import DeviceStatus
     from batchlic.runs.reconcile import follow, has_reports
 
-    print_message(f"Waiting up to {options.wait_callbacks} for callbacks.")
+    print_notice(f"Waiting up to {options.wait_callbacks} for callbacks.")
     with closing(Store.open(_store(options, folder))) as store:
         patience = parse_duration(options.wait_callbacks or "0")
         summary = follow(folder, store, patience=patience, is_over=is_over)
     if summary.statuses.get(DeviceStatus.ACCEPTED) and not has_reports(folder):
-        print_message(_silence(options, folder, summary.statuses[DeviceStatus.ACCEPTED]))
+        print_notice(_silence(options, folder, summary.statuses[DeviceStatus.ACCEPTED]))
     _print_open_ends(folder.path)
     return summary
 
@@ -300,17 +364,17 @@ def _print_open_ends(run_dir: Path) -> None:
     if devices.height:
         shown = ", ".join(imei or iccid for imei, iccid in devices.head(UNCONFIRMED_SHOWN).iter_rows())
         accepted = f"{counted(devices.height, 'accepted device')} {'is' if devices.height == 1 else 'are'}"
-        print_message(
+        print_notice(
             f"{accepted} unconfirmed, and the carrier does not call back again: "
             f"{shown}{', …' if devices.height > UNCONFIRMED_SHOWN else ''}"
         )
     reports = read_reports(folder.outcomes)
     if undecided := count_undecided(reports):
         figures = ", ".join(f"{count:,} {reported}" for reported, count in undecided.items())
-        print_message(f"Devices with neither success nor failure: {figures}")
+        print_notice(f"Devices with neither success nor failure: {figures}")
     if unjudged := unjudged_messages(reports):
         messages = counted(len(unjudged), "message")
-        print_message(f"{messages} could not be judged: see batchlic status {run_dir}")
+        print_notice(f"{messages} could not be judged: see batchlic status {run_dir}")
 
 
 def _ask_carrier(question: "Callable[[Carrier], Awaitable[T]]", *, on_sandbox: bool = False) -> "T":

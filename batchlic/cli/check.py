@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from batchlic.cli.colors import paint
+from batchlic.cli.help import Section, examples
 from batchlic.cli.options import Json, OnSandbox
 from batchlic.cli.output import open_target, print_json
 from batchlic.cli.profiles import with_default_account
@@ -19,28 +21,38 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
+_STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
+
 _CONCURRENCY = 64
 """Requests in flight of a run whose job is not known: the default of `max_concurrency`."""
 
 
-@app.command()
+@app.command(
+    rich_help_panel=Section.PREPARE,
+    epilog=examples(
+        "batchlic check nightly.toml",
+        "batchlic check nightly.toml --sandbox",
+    ),
+)
 def check(
     job: Annotated[
         Path | None,
         typer.Argument(
-            metavar="JOB.toml", help="Job file to check [none: only settings, state folder and carrier]."
+            metavar="JOB.toml",
+            help="Job file to check.",
+            show_default="only settings, state folder and carrier",
         ),
     ] = None,
     *,
     no_login: Annotated[bool, typer.Option("--no-login", help="Skip the checks that need a login.")] = False,
     whole: Annotated[
         bool,
-        typer.Option("--whole", help="Plan inventories of any size [only up to 64 MiB]."),
+        typer.Option("--whole", help="Plan inventories of more than 64 MiB, too."),
     ] = False,
     sandbox: OnSandbox = False,
     json: Json = False,
 ) -> None:
-    """Check everything that a run needs, and send no license request. See docs/how-to/check.md.
+    """Check everything that a run needs, and send no license request.
 
     Exit 0: no errors, maybe warnings. Exit 3: errors. Exit 5: the carrier rejected the credentials.
     """
@@ -56,7 +68,9 @@ def check(
 def _print(finding: "Finding") -> None:
     from batchlic.logs import printable
 
-    sys.stdout.write(f"{finding.level:<9}{finding.check:<14}{printable(finding.message)}\n")
+    level = paint(finding.level, _STYLES[finding.level], sys.stdout)
+    space = " " * (9 - len(finding.level))
+    sys.stdout.write(f"{level}{space}{finding.check:<14}{printable(finding.message)}\n")
     sys.stdout.flush()
 
 

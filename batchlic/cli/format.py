@@ -62,7 +62,17 @@ def describe(summary: Summary, folder: Path) -> str:
     if summary.devices_per_second:
         speed = round(summary.devices_per_second)
         lines.append(Line("speed", speed, f"{noun_for(speed, 'device')} per second"))
-    return "\n".join([_headline(summary), "", *_aligned(lines), "", *_next_steps(summary, folder)])
+    return "\n".join([headline(summary), "", *_aligned(lines), "", *_next_steps(summary, folder)])
+
+
+def describe_status(report: StatusReport, folder: Path) -> str:
+    """The state of a run: figures, devices in doubt, and callbacks that settle nothing, for a terminal."""
+    parts = [describe(report, folder)]
+    if report.doubts:
+        parts.append(describe_doubts(report.doubts, folder))
+    if report.undecided or report.unjudged:
+        parts.append(describe_unsettled(report, folder))
+    return "\n".join(parts)
 
 
 def describe_plan(plan: Plan, folder: Path | None, expected: Estimate) -> str:
@@ -327,7 +337,8 @@ def _aligned(lines: list[Line]) -> list[str]:
     ]
 
 
-def _headline(summary: Summary) -> str:
+def headline(summary: Summary) -> str:
+    """A run in one line: its job, how it ended or what it does, and its figures."""
     return f"{summary.job}, run {summary.run_id}: {_outcome(summary)}"
 
 

@@ -7,15 +7,22 @@ from typing import Annotated
 import typer
 
 from batchlic.cli.arguments import refuse_unusable_target
+from batchlic.cli.completion import complete_skus
+from batchlic.cli.help import Group, examples
 from batchlic.cli.options import InventoryOptions, Json
-from batchlic.cli.output import print_json, print_message
+from batchlic.cli.output import print_json, print_result
 from batchlic.errors import ExitCode
 from batchlic.figures import counted
 
-app = typer.Typer(help="Show, import or export the ledger of licensed devices.", no_args_is_help=True)
+app = typer.Typer(
+    cls=Group, help="Show, import or export the ledger of licensed devices.", no_args_is_help=True
+)
 
 LedgerFile = Annotated[
-    Path | None, typer.Option("--ledger", help="Ledger file [ledger.db in the state folder].")
+    Path | None,
+    typer.Option(
+        "--ledger", metavar="PATH", help="Ledger file.", show_default="ledger.db in the state folder"
+    ),
 ]
 
 
@@ -25,13 +32,23 @@ def _path(given: Path | None) -> Path:
     return given or find_ledger()
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "batchlic ledger show",
+        "batchlic ledger show --device 353456789012348",
+    ),
+)
 def show(
     *,
     ledger: LedgerFile = None,
-    account: Annotated[str | None, typer.Option(help="Only this account.")] = None,
-    sku: Annotated[str | None, typer.Option(help="Only this SKU.")] = None,
-    device: Annotated[str | None, typer.Option(help="Only the device with this IMEI or ICCID.")] = None,
+    account: Annotated[str | None, typer.Option(metavar="ACCOUNT", help="Only this account.")] = None,
+    sku: Annotated[
+        str | None,
+        typer.Option(metavar="SKU", help="Only this SKU.", autocompletion=complete_skus),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(metavar="ID", help="Only the device with this IMEI or ICCID.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Count devices by license state, or show the records of one device."""
@@ -41,13 +58,19 @@ def show(
     with open_existing(_path(ledger)) as opened:
         if device is None:
             figures = count_devices(opened, account=account, sku=sku)
-            print_json(figures) if json else print_message(describe_counts(figures))
+            print_json(figures) if json else print_result(describe_counts(figures))
         else:
             records = find_device(opened, device, account=account, sku=sku)
-            print_json(records) if json else print_message(describe_device(device, records))
+            print_json(records) if json else print_result(describe_device(device, records))
 
 
-@app.command(name="import")
+@app.command(
+    "import",
+    epilog=examples(
+        "# A list of devices that are licensed already:",
+        "batchlic ledger import licensed.csv --account 0000123456-00001 --sku SIMSec-IoT",
+    ),
+)
 def import_(
     files: Annotated[
         list[str],
@@ -58,12 +81,24 @@ def import_(
     ],
     *,
     ledger: LedgerFile = None,
-    carrier: Annotated[str | None, typer.Option(help="Base URL of the carrier [BATCHLIC_BASE_URL].")] = None,
-    account: Annotated[str | None, typer.Option(help="Default account for rows without one.")] = None,
-    sku: Annotated[str | None, typer.Option(help="Default SKU for rows without one.")] = None,
+    carrier: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Base URL of the carrier.",
+            show_default="that of the profile, or BATCHLIC_BASE_URL",
+        ),
+    ] = None,
+    account: Annotated[
+        str | None, typer.Option(metavar="ACCOUNT", help="Default account for rows without one.")
+    ] = None,
+    sku: Annotated[
+        str | None,
+        typer.Option(metavar="SKU", help="Default SKU for rows without one.", autocompletion=complete_skus),
+    ] = None,
     column: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=HEADER", help="Column of a list, as for `plan`. Repeatable."),
+        typer.Option(metavar="ROLE=COLUMN", help="Column of a list, as for `batchlic plan`. Repeatable."),
     ] = None,
     allow_empty: Annotated[
         bool, typer.Option("--allow-empty", help="Accept lists without rows, instead of exit code 2.")
@@ -88,14 +123,18 @@ def import_(
     with closing(Ledger(_path(ledger))) as opened:
         refuse_at_work(opened, where)
         imported = import_files(opened, files, options, carrier=where)
-    print_json(imported) if json else print_message(describe_import(imported))
+    print_json(imported) if json else print_result(describe_import(imported))
     sys.exit(ExitCode.INCOMPLETE if imported.rejected else ExitCode.OK)
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "batchlic ledger export --to licensed.parquet",
+    ),
+)
 def export(
     *,
-    to: Annotated[Path, typer.Option(help="File to write: .parquet or .csv.")],
+    to: Annotated[Path, typer.Option(metavar="PATH", help="File to write: .parquet or .csv.")],
     ledger: LedgerFile = None,
 ) -> None:
     """Export the ledger, one row per device; `import` reads the file."""
@@ -104,12 +143,16 @@ def export(
     refuse_unusable_target(to)
     with open_existing(_path(ledger)) as opened:
         devices = export_ledger(opened, to)
-    print_message(f"{counted(devices, 'device')} in {to}")
+    print_result(f"{counted(devices, 'device')} in {to}")
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "batchlic ledger forget 20261121T213558Z-a39cc27f",
+    ),
+)
 def forget(
-    run_id: Annotated[str, typer.Argument(help="Unfinished run whose folder is lost.")],
+    run_id: Annotated[str, typer.Argument(metavar="RUN_ID", help="Unfinished run whose folder is lost.")],
     *,
     ledger: LedgerFile = None,
     json: Json = False,
@@ -120,4 +163,4 @@ def forget(
 
     with open_existing(_path(ledger)) as opened:
         forgotten = forget_run(opened, run_id)
-    print_json(forgotten) if json else print_message(describe_forgotten(forgotten))
+    print_json(forgotten) if json else print_result(describe_forgotten(forgotten))

@@ -5,26 +5,43 @@ from typing import Annotated
 import typer
 
 from batchlic.cli.arguments import RunDirectory
+from batchlic.cli.help import Section, examples
 from batchlic.cli.options import Json, percentage
-from batchlic.cli.output import print_json, print_message
+from batchlic.cli.output import print_json, print_result
 from batchlic.errors import UsageError
 
 app = typer.Typer()
 
 
-@app.command()
+@app.command(
+    rich_help_panel=Section.RECOVER,
+    epilog=examples(
+        "batchlic limit 20261121T213558Z-a39cc27f --max-rate 10",
+        "batchlic limit 20261121T213558Z-a39cc27f --pause",
+    ),
+)
 def limit(
     run_dir: RunDirectory,
     *,
     max_rate: Annotated[
-        float | None, typer.Option(min=0.001, help="Maximum requests per second [as it is].")
+        float | None,
+        typer.Option(
+            min=0.001, metavar="REQUESTS", help="Most requests per second.", show_default="as it is"
+        ),
     ] = None,
     max_concurrency: Annotated[
-        int | None, typer.Option(min=1, max=1000, help="Maximum number of requests in flight [as it is].")
+        int | None,
+        typer.Option(
+            min=1, max=1000, metavar="REQUESTS", help="Most requests in flight.", show_default="as it is"
+        ),
     ] = None,
     headroom: Annotated[
         str | None,
-        typer.Option(metavar="PERCENT", help="Share of the carrier's limit to leave to others [as it is]."),
+        typer.Option(
+            metavar="PERCENT",
+            help="Share of the carrier's limit to leave to others.",
+            show_default="as it is",
+        ),
     ] = None,
     pause: Annotated[
         bool, typer.Option("--pause", help="Send nothing new; requests in flight are finished.")
@@ -56,4 +73,4 @@ def limit(
     if changes == Changes():
         raise UsageError("limit: give a limit to change, --pause, --resume or --reset")
     limits = change_limits(RunFolder(run_dir), changes)
-    print_json(limits) if json else print_message(describe_limits(limits))
+    print_json(limits) if json else print_result(describe_limits(limits))

@@ -7,7 +7,8 @@ from functools import partial
 from time import time_ns
 from typing import TYPE_CHECKING
 
-from batchlic.cli.output import print_message
+from batchlic.cli.output import print_notice, print_warning
+from batchlic.cli.verbosity import QUIET, VERBOSE, verbosity
 
 if TYPE_CHECKING:
     from batchlic.events import EventStream, RunEvent
@@ -27,6 +28,8 @@ def observers(metrics: "MetricsUse", job: "Job | None" = None) -> Iterator["Even
     metrics = _possible(metrics)
     try:
         with (
+            _progress(events),
+            _details(events),
             _metrics_file(events, metrics.file, job),
             _metrics_server(events, metrics.port),
             _opentelemetry(events),
@@ -34,7 +37,34 @@ def observers(metrics: "MetricsUse", job: "Job | None" = None) -> Iterator["Even
             yield events
     finally:
         for problem in events.problems:
-            print_message(f"warning: {problem}")
+            print_warning(problem)
+
+
+@contextmanager
+def _progress(events: "EventStream") -> Iterator[None]:
+    """Show the progress of the block, unless the command is quiet."""
+    if verbosity() == QUIET:
+        yield
+        return
+    from contextlib import closing
+
+    from batchlic.monitoring.progress import Progress
+
+    with closing(Progress()) as progress, events.attached("progress", progress):
+        yield
+
+
+@contextmanager
+def _details(events: "EventStream") -> Iterator[None]:
+    """Show the events of the run's log on stderr, if the command is verbose."""
+    if verbosity() != VERBOSE:
+        yield
+        return
+    from batchlic.logs import details
+    from batchlic.monitoring.run_log import LogWriter
+
+    with events.attached("--verbose", LogWriter(details(secrets=_secrets()))):
+        yield
 
 
 def _possible(metrics: "MetricsUse") -> "MetricsUse":
@@ -45,7 +75,7 @@ def _possible(metrics: "MetricsUse") -> "MetricsUse":
 
     if has_prometheus():
         return metrics
-    print_message(f"warning: the job's {NO_METRICS}. The run goes on without metrics.")
+    print_warning(f"the job's {NO_METRICS}. The run goes on without metrics.")
     return metrics.model_copy(update={"file": None, "port": None})
 
 
@@ -84,7 +114,7 @@ def _metrics_server(events: "EventStream", port: int | None) -> Iterator[None]:
         events.problems.append(f"--metrics-port {port}: can't listen on {HOST}: {error.strerror}")
         yield
         return
-    print_message(f"Metrics of this run: {subscriber.url}")
+    print_notice(f"Metrics of this run: {subscriber.url}")
     with closing(subscriber), events.attached("metrics server", subscriber):
         yield
 

@@ -2,15 +2,18 @@
 
 import inspect
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, datetime, timedelta
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
 
 import typer
+from typer.models import CommandInfo, TyperInfo
 
+from batchlic.cli.completion import complete_skus
+from batchlic.cli.help import Panel
 from batchlic.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,13 +23,15 @@ ROLES = ("imei", "iccid", "account", "sku")
 FlagValues = dict[str, dict[str, Any]]
 """Values of options, by table and key of a job file; None if the option was not given."""
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.", rich_help_panel=Panel.OUTPUT)]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 Notifying = Annotated[
     bool | None,
     typer.Option(
         "--notify/--no-notify",
-        help="Send the notifications of the job's [notify] [yes, but not with --sandbox].",
+        help="Send the notifications that the job asks for.",
+        show_default="yes, but not with --sandbox",
+        rich_help_panel=Panel.MONITORING,
     ),
 ]
 OnSandbox = Annotated[bool, typer.Option("--sandbox", help="Run against a sandbox carrier on this machine.")]
@@ -34,8 +39,18 @@ OnSandbox = Annotated[bool, typer.Option("--sandbox", help="Run against a sandbo
 NewLedger = Annotated[
     bool,
     typer.Option(
-        "--new-ledger", help="Allow a ledger without records of licenses that are already assigned."
+        "--new-ledger",
+        help="Allow a ledger without records of licenses that are already assigned.",
+        rich_help_panel=Panel.LEDGER,
     ),
+]
+
+TlsCertificate = Annotated[
+    Path | None, typer.Option(metavar="PATH", help="Certificate chain of this server, PEM.")
+]
+TlsKey = Annotated[
+    Path | None,
+    typer.Option(metavar="PATH", help="Private key, PEM.", show_default="in the file of the certificate"),
 ]
 
 StoreLocation = Annotated[
@@ -43,7 +58,9 @@ StoreLocation = Annotated[
     typer.Option(
         "--store",
         metavar="PATH_OR_URL",
-        help="Store of callbacks: an SQLite file or postgresql://… [BATCHLIC_LISTENER_STORE].",
+        help="Store of callbacks: an SQLite file, or the URL of a PostgreSQL database.",
+        envvar="BATCHLIC_LISTENER_STORE",
+        rich_help_panel=Panel.CALLBACKS,
     ),
 ]
 
@@ -52,18 +69,40 @@ StoreLocation = Annotated[
 class InventoryOptions:
     """How to read the inventories, and which license their devices get."""
 
-    account: Annotated[str | None, typer.Option(help="Default account for rows without one.")] = None
-    sku: Annotated[str | None, typer.Option(help="Default SKU for rows without one.")] = None
+    account: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ACCOUNT",
+            help="Default account for rows without one.",
+            show_default="that of the profile, or BATCHLIC_ACCOUNT",
+            rich_help_panel=Panel.LICENSE,
+        ),
+    ] = None
+    sku: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SKU",
+            help="Default SKU for rows without one.",
+            autocompletion=complete_skus,
+            rich_help_panel=Panel.LICENSE,
+        ),
+    ] = None
     id_kind: Annotated[
         Literal["auto", "imei", "iccid", "both"] | None,
-        typer.Option(help="Identifiers to send [auto: the one in the row, IMEI first]."),
+        typer.Option(
+            help="Identifiers to send; auto: the one in the row, IMEI first.",
+            show_default="auto",
+            rich_help_panel=Panel.INVENTORY,
+        ),
     ] = None
     column: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME=HEADER",
+            metavar="ROLE=COLUMN",
             help="Column of imei, iccid, account or sku, by header, path (device.imei) or position; - for "
             "none. Repeatable.",
+            show_default="found by its header",
+            rich_help_panel=Panel.INVENTORY,
         ),
     ] = None
     keep: Annotated[
@@ -72,31 +111,60 @@ class InventoryOptions:
             metavar="COLUMNS",
             help="Columns to keep in results, rejects and exports, as text: headers separated by commas, or "
             "NAME=HEADER. Repeatable.",
+            rich_help_panel=Panel.INVENTORY,
         ),
     ] = None
     format_profile: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Read the files as exports of a known platform [recognized]."),
+        typer.Option(
+            metavar="NAME",
+            help="Read the files as exports of a known platform.",
+            show_default="recognized by the headers",
+            rich_help_panel=Panel.INVENTORY,
+        ),
     ] = None
-    sheet: Annotated[str | None, typer.Option(help="Sheet of a workbook [the first visible one].")] = None
+    sheet: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Sheet of a workbook.",
+            show_default="the first visible one",
+            rich_help_panel=Panel.INVENTORY,
+        ),
+    ] = None
     accept_imeisv: Annotated[
-        bool, typer.Option("--accept-imeisv", help="Accept a 16-digit IMEISV, and plan its IMEI.")
+        bool,
+        typer.Option(
+            "--accept-imeisv",
+            help="Accept a 16-digit IMEISV, and plan its IMEI.",
+            rich_help_panel=Panel.INVENTORY,
+        ),
     ] = False
     no_check_digit: Annotated[
-        bool, typer.Option("--no-check-digit", help="Accept identifiers with a wrong check digit.")
+        bool,
+        typer.Option(
+            "--no-check-digit",
+            help="Accept identifiers with a wrong check digit.",
+            rich_help_panel=Panel.INVENTORY,
+        ),
     ] = False
-
     download_timeout: Annotated[
         float | None,
         typer.Option(
             min=0.1,
             metavar="SECONDS",
-            help="Seconds to wait for an answer or data of an inventory's server [60].",
+            help="Wait for an answer or data of an inventory's server.",
+            show_default="60",
+            rich_help_panel=Panel.INVENTORY,
         ),
     ] = None
     query: Annotated[
         str | None,
-        typer.Option(metavar="SQL", help="Query that reads the inventories that are databases."),
+        typer.Option(
+            metavar="SQL",
+            help="Query that reads the inventories that are databases.",
+            rich_help_panel=Panel.INVENTORY,
+        ),
     ] = None
 
     def values(self) -> FlagValues:
@@ -106,7 +174,7 @@ class InventoryOptions:
                 "download_timeout": self.download_timeout,
                 "query": self.query,
                 "id_kind": self.id_kind,
-                "columns": self._columns(),
+                "columns": parse_columns(self.column or []) or None,
                 "keep": [column for given in self.keep for column in given.split(",")] if self.keep else None,
                 "format_profile": self.format_profile,
                 "sheet": self.sheet,
@@ -116,14 +184,16 @@ class InventoryOptions:
             "license": {"account": self.account, "sku": self.sku},
         }
 
-    def _columns(self) -> dict[str, str] | None:
-        columns = {}
-        for given in self.column or []:
-            role, _, header = given.partition("=")
-            if role.lower() not in ROLES or not header:
-                raise UsageError(f"--column {given}: give NAME=HEADER, with NAME one of {', '.join(ROLES)}")
-            columns[role.lower()] = header
-        return columns or None
+
+def parse_columns(options: Iterable[str]) -> dict[str, str]:
+    """The columns that `--column` names, by role. Raises UsageError."""
+    columns = {}
+    for given in options:
+        role, _, header = given.partition("=")
+        if role.lower() not in ROLES or not header:
+            raise UsageError(f"--column {given}: give ROLE=COLUMN, with ROLE one of {', '.join(ROLES)}")
+        columns[role.lower()] = header
+    return columns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,17 +201,32 @@ class GuardOptions:
     """Which inventories are refused before anything is sent."""
 
     min_rows: Annotated[
-        int | None, typer.Option(min=0, help="Minimum number of rows: with fewer, exit code 4 [none].")
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="ROWS",
+            help="Minimum number of rows: with fewer, exit code 4.",
+            show_default="none",
+            rich_help_panel=Panel.GUARDS,
+        ),
     ] = None
     max_change: Annotated[
         str | None,
         typer.Option(
             metavar="PERCENT",
-            help="Maximum change of the number of rows since the job's last run, such as 20% [none].",
+            help="Maximum change of the number of rows since the job's last run, such as 20%: with more, "
+            "exit code 4.",
+            show_default="none",
+            rich_help_panel=Panel.GUARDS,
         ),
     ] = None
     allow_empty: Annotated[
-        bool, typer.Option("--allow-empty", help="Accept inventories without rows, instead of exit code 2.")
+        bool,
+        typer.Option(
+            "--allow-empty",
+            help="Accept inventories without rows, instead of exit code 2.",
+            rich_help_panel=Panel.GUARDS,
+        ),
     ] = False
 
     def values(self) -> dict[str, Any]:
@@ -170,16 +255,28 @@ class SyncOptions:
     max_removals: Annotated[
         str | None,
         typer.Option(
-            metavar="N|P%",
-            help="sync: maximum number, or percentage of each account and SKU, of devices that lose their "
-            "license [1%].",
+            metavar="DEVICES|PERCENT",
+            help="Most devices that a sync takes licenses from: a number, or a percentage of each account "
+            "and SKU.",
+            show_default="1%",
+            rich_help_panel=Panel.SYNC,
         ),
     ] = None
     no_remove: Annotated[
-        bool, typer.Option("--no-remove", help="sync: leave the licenses of gone devices as they are.")
+        bool,
+        typer.Option(
+            "--no-remove",
+            help="Leave the licenses of gone devices as they are.",
+            rich_help_panel=Panel.SYNC,
+        ),
     ] = False
     no_assign: Annotated[
-        bool, typer.Option("--no-assign", help="sync: assign no license to devices without one.")
+        bool,
+        typer.Option(
+            "--no-assign",
+            help="Assign no license to devices without one.",
+            rich_help_panel=Panel.SYNC,
+        ),
     ] = False
 
     def values(self) -> dict[str, Any]:
@@ -210,14 +307,22 @@ class CanaryOptions:
     canary: Annotated[
         str | None,
         typer.Option(
-            metavar="N|P%",
-            help="assign, unassign: devices to send first, as a number or a percentage. The others follow "
-            "only if these come out well: docs/how-to/canary.md [none].",
+            metavar="DEVICES|PERCENT",
+            help="Devices to send first, in assign and unassign. The others follow only if these come out "
+            "well.",
+            show_default="none",
+            rich_help_panel=Panel.CANARY,
         ),
     ] = None
     canary_failures: Annotated[
         int | None,
-        typer.Option(min=0, help="Devices of the canary that may fail or be in doubt [0]."),
+        typer.Option(
+            min=0,
+            metavar="DEVICES",
+            help="Devices of the canary that may fail or be in doubt.",
+            show_default="0",
+            rich_help_panel=Panel.CANARY,
+        ),
     ] = None
 
     def values(self) -> dict[str, Any]:
@@ -246,31 +351,72 @@ class PlanOptions:
     sync: SyncOptions = SyncOptions()
     canary: CanaryOptions = CanaryOptions()
     max_rejects: Annotated[
-        int | None, typer.Option(min=0, help="Rejected rows tolerated before exit code 3 [0].")
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="ROWS",
+            help="Rejected rows tolerated before exit code 3.",
+            show_default="0",
+            rich_help_panel=Panel.GUARDS,
+        ),
     ] = None
     consent_lifetime: Annotated[
-        bool, typer.Option("--consent-lifetime", help="Allow Lifetime licenses (irrevocable).")
+        bool,
+        typer.Option(
+            "--consent-lifetime",
+            help="Allow Lifetime licenses (irrevocable).",
+            rich_help_panel=Panel.LICENSE,
+        ),
     ] = False
-    batch_size: Annotated[int | None, typer.Option(min=1, max=100, help="Devices per request [100].")] = None
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=100,
+            metavar="DEVICES",
+            help="Devices per request.",
+            show_default="100",
+            rich_help_panel=Panel.LIMITS,
+        ),
+    ] = None
     run_dir: Annotated[
-        Path | None, typer.Option(help="Run folder [RUN_ID in the state folder: docs/reference/jobs.md].")
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="Run folder.",
+            show_default="a new folder in the state folder",
+            rich_help_panel=Panel.OUTPUT,
+        ),
     ] = None
     ledger: Annotated[
         Path | None,
-        typer.Option(help="Ledger of earlier runs [ledger.db in the state folder, or beside RUN_DIR]."),
+        typer.Option(
+            metavar="PATH",
+            help="Ledger of earlier runs.",
+            show_default="ledger.db in the state folder, or beside --run-dir",
+            rich_help_panel=Panel.LEDGER,
+        ),
     ] = None
     new_ledger: NewLedger = False
     no_ledger: Annotated[
         bool,
-        typer.Option("--no-ledger", help="Neither read nor update the ledger."),
+        typer.Option("--no-ledger", help="Neither read nor update the ledger.", rich_help_panel=Panel.LEDGER),
     ] = False
     require_approval: Annotated[
         bool,
-        typer.Option("--require-approval", help="Send only a plan that another user has approved."),
+        typer.Option(
+            "--require-approval",
+            help="Send only a plan that another user has approved.",
+            rich_help_panel=Panel.APPROVAL,
+        ),
     ] = False
     approval_group: Annotated[
         str | None,
-        typer.Option(metavar="GROUP", help="Group whose members may read the plan and approve it."),
+        typer.Option(
+            metavar="GROUP",
+            help="Group whose members may read the plan and approve it.",
+            rich_help_panel=Panel.APPROVAL,
+        ),
     ] = None
     json: Json = False
 
@@ -297,24 +443,52 @@ class SendOptions:
     """How fast to send, and when to stop."""
 
     max_concurrency: Annotated[
-        int | None, typer.Option(min=1, max=1000, help="Maximum number of requests in flight [64].")
+        int | None,
+        typer.Option(
+            min=1,
+            max=1000,
+            metavar="REQUESTS",
+            help="Most requests in flight.",
+            show_default="64",
+            rich_help_panel=Panel.LIMITS,
+        ),
     ] = None
     max_rate: Annotated[
         float | None,
-        typer.Option(min=0.001, help="Maximum requests per second [as many as the carrier allows]."),
+        typer.Option(
+            min=0.001,
+            metavar="REQUESTS",
+            help="Most requests per second.",
+            show_default="as many as the carrier allows",
+            rich_help_panel=Panel.LIMITS,
+        ),
     ] = None
     headroom: Annotated[
         str | None,
         typer.Option(
-            metavar="PERCENT", help="Share of the carrier's limit to leave to others, such as 20% [0%]."
+            metavar="PERCENT",
+            help="Share of the carrier's limit to leave to others, such as 20%.",
+            show_default="0%",
+            rich_help_panel=Panel.LIMITS,
         ),
     ] = None
     give_up_after: Annotated[
-        float | None, typer.Option(min=1, help="Seconds without progress before the run stops [1800].")
+        float | None,
+        typer.Option(
+            min=1,
+            metavar="SECONDS",
+            help="Time without progress before the run stops.",
+            show_default="1800",
+            rich_help_panel=Panel.LIMITS,
+        ),
     ] = None
     allow_partial: Annotated[
         bool,
-        typer.Option("--allow-partial", help="If licenses are too few, license as many as possible."),
+        typer.Option(
+            "--allow-partial",
+            help="If licenses are too few, license as many as possible.",
+            rich_help_panel=Panel.LICENSE,
+        ),
     ] = False
 
     def limits(self) -> dict[str, Any]:
@@ -334,19 +508,39 @@ class WaitOptions:
 
     wait_callbacks: Annotated[
         str | None,
-        typer.Option(metavar="DURATION", help="Wait this long for callbacks after sending: 90s, 30m, 2h."),
+        typer.Option(
+            metavar="DURATION",
+            help="Wait this long for callbacks after sending: 90s, 30m, 2h.",
+            show_default="do not wait",
+            rich_help_panel=Panel.CALLBACKS,
+        ),
     ] = None
     store: StoreLocation = None
     listen_port: Annotated[
         int | None,
-        typer.Option(min=0, max=65535, help="Port of a listener to run while waiting; 0 finds a free one."),
+        typer.Option(
+            min=0,
+            max=65535,
+            metavar="PORT",
+            help="Port of a listener to run while waiting; 0 finds a free one.",
+            show_default="no listener",
+            rich_help_panel=Panel.CALLBACKS,
+        ),
     ] = None
-    listen_host: Annotated[str, typer.Option(help="Address of the listener of --listen-port.")] = "127.0.0.1"
+    listen_host: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Address of the listener of --listen-port.",
+            rich_help_panel=Panel.CALLBACKS,
+        ),
+    ] = "127.0.0.1"
     require_confirmation: Annotated[
         bool,
         typer.Option(
             "--require-confirmation",
             help="Exit code 3 while accepted devices are not confirmed by a callback.",
+            rich_help_panel=Panel.CALLBACKS,
         ),
     ] = False
 
@@ -358,7 +552,9 @@ class MetricsOptions:
     metrics_file: Annotated[
         str | None,
         typer.Option(
-            metavar="PATH.prom", help="File for node_exporter's textfile collector, kept up to date."
+            metavar="PATH.prom",
+            help="File for node_exporter's textfile collector, kept up to date.",
+            rich_help_panel=Panel.MONITORING,
         ),
     ] = None
     metrics_port: Annotated[
@@ -366,7 +562,9 @@ class MetricsOptions:
         typer.Option(
             min=0,
             max=65535,
+            metavar="PORT",
             help="Port on 127.0.0.1 that serves /metrics while the run goes on; 0 finds a free one.",
+            rich_help_panel=Panel.MONITORING,
         ),
     ] = None
 
@@ -412,7 +610,10 @@ class RunOptions:
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be sent, send nothing, and leave no files.")
     ] = False
-    no_report: Annotated[bool, typer.Option("--no-report", help="Write no report.html.")] = False
+    no_report: Annotated[
+        bool,
+        typer.Option("--no-report", help="Write no report.html.", rich_help_panel=Panel.OUTPUT),
+    ] = False
     yes: Yes = False
     sandbox: OnSandbox = False
     notify: Notifying = None
@@ -456,6 +657,38 @@ def parse_age(text: str, option: str) -> datetime:
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def offer(options: Mapping[str, Any], *commands: CommandInfo | TyperInfo) -> None:
+    """Give these commands more options, by name, that their functions do not take.
+
+    The callback of such an option has its effect. A value is a type that Typer understands; its default is
+    None, or False for a flag.
+    """
+    for command in commands:
+        if command.callback is not None:
+            command.callback = _with_more(command.callback, options)
+
+
+def _with_more(command: Callable[..., Any], options: Mapping[str, Any]) -> Callable[..., Any]:
+    signature = inspect.signature(command)
+    more = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=False if get_args(annotation)[0] is bool else None,
+            annotation=annotation,
+        )
+        for name, annotation in options.items()
+    ]
+
+    @wraps(command)
+    def taking_more(**given: Any) -> Any:  # noqa: ANN401 - whatever Typer has parsed
+        return command(**{name: value for name, value in given.items() if name not in options})
+
+    taking_more.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *more])  # type: ignore[attr-defined]
+    taking_more.__annotations__ = {**command.__annotations__, **options}
+    return taking_more
 
 
 def with_option_groups(command: Callable[..., None], *, without: Collection[str] = ()) -> Callable[..., None]:

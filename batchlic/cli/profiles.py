@@ -1,13 +1,11 @@
-"""The option `--profile`, which commands that need settings have in common, and the account of a profile."""
+"""The option `--profile` of commands that need settings, and the account of a profile."""
 
-import inspect
 import os
-from collections.abc import Callable
-from functools import wraps
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from batchlic.cli.completion import complete_profiles
 from batchlic.errors import UsageError
 from batchlic.profiles import PROFILE
 
@@ -23,13 +21,15 @@ def _choose(name: str | None) -> str | None:
 
 
 # Eager: the argument RUN_DIR may be in the state folder, which is a setting.
-_Profile = Annotated[
+ProfileName = Annotated[
     str | None,
     typer.Option(
         "--profile",
         metavar="NAME",
-        help=f"Login and other settings to use, by name: docs/how-to/profiles.md [{PROFILE}].",
+        help="Login and other settings to use, by name.",
+        envvar=PROFILE,
         is_eager=True,
+        autocompletion=complete_profiles,
         callback=_choose,
     ),
 ]
@@ -50,25 +50,3 @@ def with_default_account(job: "Job") -> "Job":
     from batchlic.settings import load_settings
 
     return job if job.license.account is not None else job.with_default_account(load_settings().account)
-
-
-def offer_profiles(*apps: typer.Typer) -> None:
-    """Give every command of these groups the option."""
-    for app in apps:
-        for command in app.registered_commands:
-            if command.callback is not None:
-                command.callback = _with_profile(command.callback)
-
-
-def _with_profile(command: Callable[..., Any]) -> Callable[..., Any]:
-    signature = inspect.signature(command)
-    option = inspect.Parameter("profile", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_Profile)
-
-    @wraps(command)
-    def chosen(**given: Any) -> Any:  # noqa: ANN401 - whatever Typer has parsed
-        del given["profile"]  # the environment has it
-        return command(**given)
-
-    chosen.__signature__ = signature.replace(parameters=[*signature.parameters.values(), option])  # type: ignore[attr-defined]
-    chosen.__annotations__ = {**command.__annotations__, "profile": _Profile}
-    return chosen

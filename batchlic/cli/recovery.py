@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 import typer
 
 from batchlic.cli.arguments import RunDirectory, find_run_folder, refuse_unusable_target
+from batchlic.cli.completion import complete_runs
+from batchlic.cli.help import Section, examples
 from batchlic.cli.observers import observers
 from batchlic.cli.options import Json, MetricsOptions, Yes, with_option_groups
 from batchlic.cli.output import (
@@ -15,7 +17,8 @@ from batchlic.cli.output import (
     exit_as,
     open_target,
     print_json,
-    print_message,
+    print_notice,
+    print_result,
 )
 from batchlic.cli.streams import results_on_stdout
 from batchlic.errors import ExitCode, UsageError
@@ -23,8 +26,17 @@ from batchlic.figures import counted
 
 app = typer.Typer()
 
+FileToWrite = Annotated[
+    Path | None, typer.Option(metavar="PATH", help="File to write.", show_default="stdout")
+]
 
-@app.command()
+
+@app.command(
+    rich_help_panel=Section.RECOVER,
+    epilog=examples(
+        "batchlic settle 20261121T213558Z-a39cc27f --as accepted --batch 7 --reason 'seen in the portal'",
+    ),
+)
 def settle(
     run_dir: RunDirectory,
     *,
@@ -32,12 +44,17 @@ def settle(
         Literal["accepted", "failed", "resend"],
         typer.Option("--as", help="Outcome of the devices; resend: send them again."),
     ],
-    reason: Annotated[str, typer.Option(help="How you know the outcome; recorded in journal and audit.")],
+    reason: Annotated[
+        str,
+        typer.Option(metavar="TEXT", help="How you know the outcome; recorded in journal and audit."),
+    ],
     batch: Annotated[
-        list[int] | None, typer.Option(help="Only this batch [all in doubt]. Repeatable.")
+        list[int] | None,
+        typer.Option(metavar="BATCH", help="Only this batch. Repeatable.", show_default="all in doubt"),
     ] = None,
     device: Annotated[
-        list[str] | None, typer.Option(help="Only this IMEI or ICCID [all in doubt]. Repeatable.")
+        list[str] | None,
+        typer.Option(metavar="ID", help="Only this IMEI or ICCID. Repeatable.", show_default="all in doubt"),
     ] = None,
     consent_lifetime: Annotated[
         bool,
@@ -66,7 +83,13 @@ def settle(
     exit_as(summary, run_dir, as_json=json)
 
 
-@app.command()
+@app.command(
+    rich_help_panel=Section.INSPECT,
+    epilog=examples(
+        "# Correct the rejected rows, and plan them again:",
+        "batchlic export 20261121T213558Z-a39cc27f --what rejects --to rejects.csv",
+    ),
+)
 def export(
     run_dir: RunDirectory,
     *,
@@ -76,9 +99,9 @@ def export(
     ] = "rejects",
     format: Annotated[  # noqa: A002 - the option's name
         Literal["csv", "xlsx", "ndjson", "parquet"] | None,
-        typer.Option(help="File format [by the ending of --to; csv on stdout]."),
+        typer.Option(help="File format.", show_default="by the ending of --to; csv on stdout"),
     ] = None,
-    to: Annotated[Path | None, typer.Option(help="File to write [stdout].")] = None,
+    to: FileToWrite = None,
 ) -> None:
     """Export rejects, or devices by status, with reasons. A corrected file can be planned again."""
     from batchlic.runs.export import export as export_rows
@@ -90,19 +113,24 @@ def export(
         form = Format(format or Format.CSV)
         with results_on_stdout() as stdout:
             count = export_rows(folder, selection, form, stdout)
-            print_message(counted(count, "row"))
+            print_notice(counted(count, "row"))
     else:
         form = Format(format) if format else format_of(to)
         refuse_unusable_target(to)
         count = export_rows(folder, selection, form, to)
-        print_message(f"{counted(count, 'row')} in {to}")
+        print_result(f"{counted(count, 'row')} in {to}")
 
 
-@app.command()
+@app.command(
+    rich_help_panel=Section.INSPECT,
+    epilog=examples(
+        "batchlic report 20261121T213558Z-a39cc27f --to report.html",
+    ),
+)
 def report(
     run_dir: RunDirectory,
     *,
-    to: Annotated[Path | None, typer.Option(help="File to write [stdout].")] = None,
+    to: FileToWrite = None,
 ) -> None:
     """Make the report of a run as it stands now: one HTML file that needs no network."""
     from batchlic.runs.folder import RunFolder
@@ -118,10 +146,15 @@ def report(
     else:
         refuse_unusable_target(to)
         write_report(to, report_of(folder))
-        print_message(f"Report: {to}")
+        print_result(f"Report: {to}")
 
 
-@app.command()
+@app.command(
+    rich_help_panel=Section.RECOVER,
+    epilog=examples(
+        "batchlic rollback 20261121T213558Z-a39cc27f",
+    ),
+)
 @with_option_groups
 def rollback(
     run_dir: RunDirectory,
@@ -151,14 +184,24 @@ def rollback(
     exit_as(summary, run_dir / f"rollback-by-{by}", as_json=json)
 
 
-@app.command()
+@app.command(
+    rich_help_panel=Section.INSPECT,
+    epilog=examples(
+        "# Have the files changed since the run?",
+        "batchlic audit 20261121T213558Z-a39cc27f --verify",
+        "# What happened to a device, in all runs:",
+        "batchlic audit --device 353456789012348",
+    ),
+)
 def audit(
     path: Annotated[
         Path | None,
         typer.Argument(
             metavar="RUN_DIR|RUNS_DIR",
-            help="Run folder, or with --device a folder of runs [the state folder].",
+            help="Run folder, or with --device a folder of runs.",
+            show_default="the state folder",
             parser=find_run_folder,
+            autocompletion=complete_runs,
         ),
     ] = None,
     *,
@@ -180,7 +223,7 @@ def audit(
         from batchlic.state import state_folder
 
         events = device_history(device, path or state_folder())
-        print_json(events) if json else print_message(describe_history(device, events))
+        print_json(events) if json else print_result(describe_history(device, events))
         return
     if path is None:
         raise UsageError("audit --verify: name the run folder")
@@ -189,5 +232,5 @@ def audit(
     from batchlic.runs.verify import verify as verify_run
 
     verification = verify_run(RunFolder(path))
-    print_json(verification) if json else print_message(describe_verification(verification, path))
+    print_json(verification) if json else print_result(describe_verification(verification, path))
     sys.exit(ExitCode.INCOMPLETE if verification.findings else ExitCode.OK)

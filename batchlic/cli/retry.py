@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from batchlic.cli.arguments import RunDirectory
+from batchlic.cli.help import Panel, Section, examples
 from batchlic.cli.observers import observers
 from batchlic.cli.options import (
     CanaryOptions,
@@ -24,13 +25,21 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@app.command()
+@app.command(
+    rich_help_panel=Section.RECOVER,
+    epilog=examples(
+        "batchlic retry 20261121T213558Z-a39cc27f",
+    ),
+)
 @with_option_groups
 def retry(
     run_dir: RunDirectory,
     *,
     code: Annotated[
-        list[str] | None, typer.Option(help="Only devices with this error code [all]. Repeatable.")
+        list[str] | None,
+        typer.Option(
+            metavar="CODE", help="Only devices with this error code. Repeatable.", show_default="all"
+        ),
     ] = None,
     where: Annotated[
         str,
@@ -38,10 +47,21 @@ def retry(
     ] = "status=failed",
     to: Annotated[
         Path | None,
-        typer.Option("--run-dir", metavar="NEW_RUN_DIR", help="Folder of the new run [beside RUN_DIR]."),
+        typer.Option(
+            "--run-dir",
+            metavar="NEW_RUN_DIR",
+            help="Folder of the new run.",
+            show_default="beside RUN_DIR",
+            rich_help_panel=Panel.OUTPUT,
+        ),
     ] = None,
     consent_lifetime: Annotated[
-        bool, typer.Option("--consent-lifetime", help="Allow Lifetime licenses (irrevocable), again.")
+        bool,
+        typer.Option(
+            "--consent-lifetime",
+            help="Allow Lifetime licenses (irrevocable), again.",
+            rich_help_panel=Panel.LICENSE,
+        ),
     ] = False,
     new_ledger: NewLedger = False,
     canary: CanaryOptions,

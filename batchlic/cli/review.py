@@ -7,6 +7,7 @@ import typer
 from batchlic.cli.alerts import alerts
 from batchlic.cli.arguments import RunDirectory
 from batchlic.cli.callbacks import check_wait_options, run_listener
+from batchlic.cli.help import Section, examples
 from batchlic.cli.observers import observers
 from batchlic.cli.options import (
     Json,
@@ -22,8 +23,9 @@ from batchlic.cli.output import (
     ask_or_refuse,
     exit_as,
     open_target,
+    print_before_question,
     print_json,
-    print_message,
+    print_result,
 )
 from batchlic.cli.waiting import after_sending
 
@@ -33,7 +35,12 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@app.command()
+@app.command(
+    rich_help_panel=Section.SUBMIT,
+    epilog=examples(
+        "batchlic apply runs/friday",
+    ),
+)
 @with_option_groups
 def apply(
     run_dir: RunDirectory,
@@ -45,10 +52,7 @@ def apply(
     notify: Notifying = None,
     json: Json = False,
 ) -> None:
-    """Send exactly the plan that `batchlic plan` wrote, unless it is out of date.
-
-    See docs/how-to/review.md.
-    """
+    """Send exactly the plan that `batchlic plan` wrote, unless it is out of date."""
     from batchlic.runs.apply import apply as apply_plan
     from batchlic.runs.apply import job_to_apply
     from batchlic.runs.folder import RunFolder
@@ -87,12 +91,14 @@ def apply(
     exit_as(summary, run_dir, as_json=json)
 
 
-@app.command()
+@app.command(
+    rich_help_panel=Section.SUBMIT,
+    epilog=examples(
+        "batchlic approve runs/friday",
+    ),
+)
 def approve(run_dir: RunDirectory, *, yes: Yes = False, json: Json = False) -> None:
-    """Approve a plan that another user made, so that `batchlic apply` may send it.
-
-    See docs/how-to/review.md.
-    """
+    """Approve a plan that another user made, so that `batchlic apply` may send it."""
     from batchlic.cli.format import describe_plan
     from batchlic.figures import counted
     from batchlic.runs.approval import approve as approve_plan
@@ -106,7 +112,7 @@ def approve(run_dir: RunDirectory, *, yes: Yes = False, json: Json = False) -> N
     job = record.planned_job
     if not json:
         expected = estimate(job, folder, record.carrier, record.plan.groups, record.licenses)
-        print_message(describe_plan(record.plan, folder.path, expected))
+        print_before_question(describe_plan(record.plan, folder.path, expected))
     if not yes:
         to_send = sum(group.devices for group in record.groups)
         ask = ask_or_refuse("--yes")
@@ -115,4 +121,4 @@ def approve(run_dir: RunDirectory, *, yes: Yes = False, json: Json = False) -> N
     if json:
         print_json(approval)
     else:
-        print_message(f"Approved by {approval.approver}. Send it: batchlic apply {run_dir}")
+        print_result(f"Approved by {approval.approver}. Send it: batchlic apply {run_dir}")

@@ -14,6 +14,8 @@ import typer
 from batchlic.cli.alerts import alerts
 from batchlic.cli.arguments import Inventories, JobFile, RunDirectory
 from batchlic.cli.callbacks import check_wait_options, run_listener
+from batchlic.cli.completion import complete_skus
+from batchlic.cli.help import Panel, Section, examples
 from batchlic.cli.observers import observers
 from batchlic.cli.options import (
     SYNC_OPTIONS,
@@ -32,11 +34,12 @@ from batchlic.cli.output import (
     exit_as,
     open_target,
     print_json,
-    print_message,
-    print_summary,
+    print_result,
+    print_status,
 )
 from batchlic.cli.profiles import with_default_account
 from batchlic.cli.waiting import after_sending
+from batchlic.errors import UsageError
 
 if TYPE_CHECKING:
     from batchlic.chunker import Plan
@@ -48,7 +51,15 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@app.command()
+@app.command(
+    rich_help_panel=Section.SUBMIT,
+    epilog=examples(
+        "# As the job file says:",
+        "batchlic run jobs/demo.toml --sandbox",
+        "# Slower than the job file says, with the credentials of a profile:",
+        "batchlic run nightly.toml --max-rate 20 --profile east",
+    ),
+)
 @with_option_groups
 def run(job: JobFile, *, options: RunOptions) -> None:
     """Run a job file; options override its values."""
@@ -57,37 +68,80 @@ def run(job: JobFile, *, options: RunOptions) -> None:
     _start(load_job(job, options.values()), options)
 
 
-@app.command()
+@app.command(
+    rich_help_panel=Section.SUBMIT,
+    epilog=examples(
+        "# Try it without a carrier:",
+        "batchlic assign fleet.csv --account 0000123456-00001 --sku SIMSec-IoT --sandbox",
+        "# For real, after a canary of 1% of the devices:",
+        "batchlic assign fleet.csv --account 0000123456-00001 --sku SIMSec-IoT --canary 1%",
+    ),
+)
 @partial(with_option_groups, without=SYNC_OPTIONS)
 def assign(inventory: Inventories, *, options: RunOptions) -> None:
     """Assign a license to every device of the inventories."""
     _start(_job("assign", inventory, options.values()), options)
 
 
-@app.command()
+@app.command(
+    rich_help_panel=Section.SUBMIT,
+    epilog=examples(
+        "batchlic unassign gone.csv --account 0000123456-00001 --sku SIMSec-IoT",
+    ),
+)
 @partial(with_option_groups, without=SYNC_OPTIONS)
 def unassign(inventory: Inventories, *, options: RunOptions) -> None:
     """Unassign the license of every device. Lifetime licenses can't be unassigned."""
     _start(_job("unassign", inventory, options.values()), options)
 
 
-@app.command()
+@app.command(
+    rich_help_panel=Section.SUBMIT,
+    epilog=examples(
+        "batchlic migrate fleet.csv --account 0000123456-00001 --from-sku SIMSec-IoT "
+        "--to-sku TS-BUNDLE-KTO-SIMSEC-MRC --restore",
+    ),
+)
 @partial(with_option_groups, without=("sku", *SYNC_OPTIONS))  # --from-sku and --to-sku replace --sku
 def migrate(
     inventory: Inventories,
-    from_sku: Annotated[str, typer.Option(help="SKU that the devices have now.")],
-    to_sku: Annotated[str, typer.Option(help="SKU that the devices get.")],
+    from_sku: Annotated[
+        str,
+        typer.Option(
+            metavar="SKU",
+            help="SKU that the devices have now.",
+            autocompletion=complete_skus,
+            rich_help_panel=Panel.LICENSE,
+        ),
+    ],
+    to_sku: Annotated[
+        str,
+        typer.Option(
+            metavar="SKU",
+            help="SKU that the devices get.",
+            autocompletion=complete_skus,
+            rich_help_panel=Panel.LICENSE,
+        ),
+    ],
     *,
     order: Annotated[
         Literal["auto", "unassign-first"],
-        typer.Option(help="License to handle first; auto: the new one while enough are left."),
+        typer.Option(
+            help="License to handle first; auto: the new one while enough are left.",
+            rich_help_panel=Panel.LICENSE,
+        ),
     ] = "auto",
     restore: Annotated[
-        bool, typer.Option("--restore", help="Undo the first step if the second one fails.")
+        bool,
+        typer.Option(
+            "--restore",
+            help="Undo the first step if the second one fails.",
+            rich_help_panel=Panel.LICENSE,
+        ),
     ] = False,
     options: RunOptions,
 ) -> None:
-    """Move devices from one SKU to another. See docs/how-to/migrate.md."""
+    """Move devices from one SKU to another, and keep the time without a license short."""
     from batchlic.job import make_job
 
     license = {"from_sku": from_sku, "to_sku": to_sku, "order": order, "restore": restore}
@@ -95,10 +149,18 @@ def migrate(
     _start(make_job(content, options.values(), where="options"), options)
 
 
-@app.command()
+@app.command(
+    rich_help_panel=Section.SUBMIT,
+    epilog=examples(
+        "# See what would change:",
+        "batchlic sync fleet.csv --account 0000123456-00001 --sku SIMSec-IoT --dry-run",
+        "# Do it, if at most 200 devices lose their license:",
+        "batchlic sync fleet.csv --account 0000123456-00001 --sku SIMSec-IoT --max-removals 200",
+    ),
+)
 @partial(with_option_groups, without=("no_ledger",))
 def sync(inventory: Inventories, *, options: RunOptions) -> None:
-    """Make the licenses equal to the inventories. See docs/how-to/sync.md.
+    """Make the licenses equal to the inventories.
 
     Devices of the inventories without a license get one. Devices that are gone from the inventories, and are
     licensed according to the ledger, lose theirs.
@@ -106,7 +168,13 @@ def sync(inventory: Inventories, *, options: RunOptions) -> None:
     _start(_job("sync", inventory, options.values()), options)
 
 
-@app.command()
+@app.command(
+    rich_help_panel=Section.SUBMIT,
+    epilog=examples(
+        "batchlic plan fleet.csv --account 0000123456-00001 --sku SIMSec-IoT --run-dir runs/friday",
+        "batchlic apply runs/friday",
+    ),
+)
 @with_option_groups
 def plan(
     inventory: Inventories,
@@ -146,7 +214,12 @@ def plan(
     _exit_as_planned(job, planned, expected, folder.path, as_json=options.json)
 
 
-@app.command()
+@app.command(
+    rich_help_panel=Section.RECOVER,
+    epilog=examples(
+        "batchlic resume 20261121T213558Z-a39cc27f",
+    ),
+)
 @with_option_groups
 def resume(
     run_dir: RunDirectory,
@@ -156,8 +229,10 @@ def resume(
         int | None,
         typer.Option(
             min=0,
+            metavar="DEVICES",
             help="Send the others if at most so many devices of the canary failed or are in doubt, with or "
-            "without callbacks: docs/how-to/canary.md.",
+            "without callbacks.",
+            rich_help_panel=Panel.CANARY,
         ),
     ] = None,
     metrics: MetricsOptions,
@@ -196,19 +271,34 @@ def resume(
     exit_as(summary, run_dir, as_json=json)
 
 
-@app.command()
-def status(run_dir: RunDirectory, *, json: Json = False) -> None:
-    """Show the state of a run, its devices in doubt, and callbacks that settle nothing."""
-    from batchlic.cli.format import describe_doubts, describe_unsettled
+@app.command(
+    rich_help_panel=Section.INSPECT,
+    epilog=examples(
+        "batchlic status 20261121T213558Z-a39cc27f",
+        "# Follow a run at work until it ends:",
+        "batchlic status 20261121T213558Z-a39cc27f --watch",
+    ),
+)
+def status(
+    run_dir: RunDirectory,
+    *,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show the state again and again until the run ends.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Show the state of a run, its devices in doubt, and callbacks that settle nothing.
+
+    With --watch, Ctrl-C ends the view and not the run. Without a terminal, each change is a line.
+    """
+    from batchlic.cli.watching import watch as watch_run
     from batchlic.runs.folder import RunFolder
     from batchlic.runs.status import status as status_of
 
-    report = status_of(RunFolder(run_dir))
-    print_summary(report, run_dir, as_json=json)
-    if report.doubts and not json:
-        print_message(describe_doubts(report.doubts, run_dir))
-    if (report.undecided or report.unjudged) and not json:
-        print_message(describe_unsettled(report, run_dir))
+    if watch and json:
+        raise UsageError("status: give either --watch or --json")
+    report = watch_run(run_dir) if watch else status_of(RunFolder(run_dir))
+    print_json(report) if json else print_status(report, run_dir)
 
 
 def _job(action: Literal["assign", "unassign", "sync"], inventory: list[str], flags: FlagValues) -> "Job":
@@ -307,9 +397,9 @@ def _exit_as_planned(
     if as_json:
         print_json(msgspec.to_builtins(planned) | {"estimate": expected})
     else:
-        print_message(describe_plan(planned, folder, expected))
+        print_result(describe_plan(planned, folder, expected))
     job.require_consent(group.sku_number for group in planned.groups)
     code = expected_exit_code(job, planned)
     if code is not ExitCode.OK and not as_json:
-        print_message(describe_plan_exit(planned, code, max_rejects=job.limits.max_rejects))
+        print_result(describe_plan_exit(planned, code, max_rejects=job.limits.max_rejects))
     sys.exit(code)

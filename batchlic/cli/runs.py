@@ -9,14 +9,21 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
+from batchlic.cli.help import Group, examples
 from batchlic.cli.options import Json, Yes, parse_age
-from batchlic.cli.output import ask_or_refuse, print_json, print_message
+from batchlic.cli.output import (
+    ask_or_refuse,
+    print_json,
+    print_notice,
+    print_result,
+    print_under_headline,
+    print_warning,
+)
 from batchlic.errors import ExitCode, UsageError
 
 
-class _Runs(TyperGroup):
+class _Runs(Group):
     """A group with options and an argument of its own, which may come in any order."""
 
     allow_interspersed_args = True
@@ -40,10 +47,17 @@ app = typer.Typer(
     cls=_Runs,
     help="List the runs of a folder, newest first, or delete old ones.",
     invoke_without_command=True,
+    epilog=examples(
+        "# The runs of the last week that need attention:",
+        "batchlic runs --since 7d --failed",
+    ),
     subcommand_metavar="| prune --keep DURATION [FOLDER]",
 )
 
-Folder = Annotated[Path | None, typer.Argument(metavar="FOLDER", help="Folder of runs [the state folder].")]
+Folder = Annotated[
+    Path | None,
+    typer.Argument(metavar="FOLDER", help="Folder of runs.", show_default="the state folder"),
+]
 
 
 @app.callback()
@@ -53,7 +67,9 @@ def runs(
     *,
     since: Annotated[
         str | None,
-        typer.Option(metavar="DURATION", help="Only runs that began in this time: 7d, 12h [all]."),
+        typer.Option(
+            metavar="DURATION", help="Only runs that began in this time: 7d, 12h.", show_default="all"
+        ),
     ] = None,
     failed: Annotated[
         bool,
@@ -78,17 +94,23 @@ def runs(
     if json:
         print_json(listed)
     elif listed and place is not None:
-        sys.stdout.write(runs_table(listed, place))
+        print_under_headline(runs_table(listed, place).rstrip("\n"), "bold")
         for run in listed:
             if run.problem:
-                print_message(f"{run.run_dir}: {run.problem.removeprefix(f'{run.run_dir}: ')}")
+                print_warning(f"{run.run_dir}: {run.problem.removeprefix(f'{run.run_dir}: ')}")
     else:
         which = "such run" if since or failed else "run"
-        print_message(f"There is no {which} in {place or 'the state folder'}.")
+        print_notice(f"There is no {which} in {place or 'the state folder'}.")
     sys.exit(ExitCode.INCOMPLETE if any(run.state in UNKNOWN for run in listed) else ExitCode.OK)
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "# See what would be deleted, then delete it:",
+        "batchlic runs prune --keep 90d --dry-run",
+        "batchlic runs prune --keep 90d",
+    ),
+)
 def prune(
     folder: Folder = None,
     *,
@@ -103,7 +125,7 @@ def prune(
 ) -> None:
     """Delete the old runs of a folder that nobody needs any more, and say why others are kept.
 
-    Try it with --dry-run first. See docs/how-to/watching.md. Exit 3: a run can't be read or deleted.
+    Try it with --dry-run first. Exit 3: a run can't be read or deleted.
     """
     from batchlic.cli.run_tables import describe_pruning
     from batchlic.runs.prune import Pruning
@@ -122,7 +144,7 @@ def prune(
             has_store=load_settings().listener_store is not None,
             ask=None if yes else ask_or_refuse("--yes or --dry-run"),
         )
-    print_json(done) if json else print_message(describe_pruning(done))
+    print_json(done) if json else print_result(describe_pruning(done))
     sys.exit(ExitCode.INCOMPLETE if any(run.is_trouble for run in done.kept) else ExitCode.OK)
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from batchlic.cli.help import Panel, Section, examples
 from batchlic.cli.options import with_option_groups
 from batchlic.runs import signals
 
@@ -19,35 +20,71 @@ app = typer.Typer()
 class LimitOptions:
     """The hidden limits, and what the answers reveal of them."""
 
-    rate: Annotated[float | None, typer.Option(help="Hidden limit, requests per second [no limit].")] = None
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            rich_help_panel=Panel.LIMITS,
+            metavar="REQUESTS",
+            help="Hidden limit, requests per second.",
+            show_default="no limit",
+        ),
+    ] = None
     limit: Annotated[
         Literal["token-bucket", "fixed-window", "sliding-window"],
-        typer.Option(help="Kind of the rate limit."),
+        typer.Option(rich_help_panel=Panel.LIMITS, help="Kind of the rate limit."),
     ] = "token-bucket"
-    burst: Annotated[int, typer.Option(help="Requests that a token bucket admits at once.")] = 20
+    burst: Annotated[
+        int,
+        typer.Option(
+            rich_help_panel=Panel.LIMITS,
+            metavar="REQUESTS",
+            help="Requests that a token bucket admits at once.",
+        ),
+    ] = 20
     window: Annotated[
-        float, typer.Option(help="Length of a window in seconds; its quota is length times rate.")
+        float,
+        typer.Option(
+            rich_help_panel=Panel.LIMITS,
+            metavar="SECONDS",
+            help="Length of a window; its quota is length times rate.",
+        ),
     ] = 1.0
     max_concurrent: Annotated[
-        int | None, typer.Option(help="Maximum number of requests in flight [no limit].")
+        int | None,
+        typer.Option(
+            rich_help_panel=Panel.LIMITS,
+            metavar="REQUESTS",
+            help="Most requests in flight.",
+            show_default="no limit",
+        ),
     ] = None
     change: Annotated[
         list[str] | None,
-        typer.Option(metavar="AT=FACTOR", help="Multiply the limits from second AT on. Repeatable."),
+        typer.Option(
+            rich_help_panel=Panel.LIMITS,
+            metavar="SECOND=FACTOR",
+            help="Multiply the limits from SECOND on. Repeatable.",
+        ),
     ] = None
     retry_hint: Annotated[
         Literal["nothing", "seconds", "date", "next-access-time"],
-        typer.Option(help="How a 429 says when to retry."),
+        typer.Option(rich_help_panel=Panel.LIMITS, help="How a 429 says when to retry."),
     ] = "seconds"
     quota_headers: Annotated[
         Literal["nothing", "ratelimit", "x-ratelimit", "draft"],
-        typer.Option(help="Headers about the remaining quota in every answer."),
+        typer.Option(rich_help_panel=Panel.LIMITS, help="Headers about the remaining quota in every answer."),
     ] = "nothing"
     throttle_shape: Annotated[
-        Literal["gateway", "bare-gateway", "license"], typer.Option(help="Body of a 429.")
+        Literal["gateway", "bare-gateway", "license"],
+        typer.Option(rich_help_panel=Panel.LIMITS, help="Body of a 429."),
     ] = "gateway"
     count_throttled: Annotated[
-        bool, typer.Option("--count-throttled", help="Count throttled requests against the rate, too.")
+        bool,
+        typer.Option(
+            "--count-throttled",
+            rich_help_panel=Panel.LIMITS,
+            help="Count throttled requests against the rate, too.",
+        ),
     ] = False
 
 
@@ -55,16 +92,46 @@ class LimitOptions:
 class TimeOptions:
     """Latency, and the lives of tokens, in seconds."""
 
-    latency: Annotated[float, typer.Option(help="Latency of an answer, in seconds.")] = 0.0
-    jitter: Annotated[float, typer.Option(help="Maximum random seconds added to the latency.")] = 0.0
-    latency_growth: Annotated[float, typer.Option(help="Seconds added per other request in flight.")] = 0.0
-    access_token_life: Annotated[float, typer.Option(help="Lifetime of an access token in seconds.")] = 3600.0
-    session_idle: Annotated[float, typer.Option(help="Seconds without requests until a session ends.")] = (
-        1200.0
-    )
-    slow_body: Annotated[float, typer.Option(help="Seconds of a body with the fault slow-body.")] = 5.0
+    latency: Annotated[
+        float, typer.Option(rich_help_panel=Panel.TIMES, metavar="SECONDS", help="Latency of an answer.")
+    ] = 0.0
+    jitter: Annotated[
+        float,
+        typer.Option(
+            rich_help_panel=Panel.TIMES, metavar="SECONDS", help="Most random seconds added to the latency."
+        ),
+    ] = 0.0
+    latency_growth: Annotated[
+        float,
+        typer.Option(
+            rich_help_panel=Panel.TIMES, metavar="SECONDS", help="Seconds added per other request in flight."
+        ),
+    ] = 0.0
+    access_token_life: Annotated[
+        float,
+        typer.Option(rich_help_panel=Panel.TIMES, metavar="SECONDS", help="Lifetime of an access token."),
+    ] = 3600.0
+    session_idle: Annotated[
+        float,
+        typer.Option(
+            rich_help_panel=Panel.TIMES,
+            metavar="SECONDS",
+            help="Seconds without requests until a session ends.",
+        ),
+    ] = 1200.0
+    slow_body: Annotated[
+        float,
+        typer.Option(
+            rich_help_panel=Panel.TIMES, metavar="SECONDS", help="Seconds of a body with the fault slow-body."
+        ),
+    ] = 5.0
     outage: Annotated[
-        float, typer.Option(help="Seconds of an outage with the faults gateway-404 and session-flap.")
+        float,
+        typer.Option(
+            rich_help_panel=Panel.TIMES,
+            metavar="SECONDS",
+            help="Seconds of an outage with the faults gateway-404 and session-flap.",
+        ),
     ] = 2.0
 
 
@@ -73,27 +140,57 @@ class AccountOptions:
     """Accounts, licenses and devices, and how requests about them are treated."""
 
     deduplicate: Annotated[
-        bool, typer.Option("--deduplicate", help="Execute each X-Request-ID only once.")
+        bool,
+        typer.Option(
+            "--deduplicate", rich_help_panel=Panel.ACCOUNTS, help="Execute each X-Request-ID only once."
+        ),
     ] = False
     licenses: Annotated[
         list[str] | None,
-        typer.Option(metavar="[SKU=]N", help="Licenses bought of one SKU, or of each SKU. Repeatable."),
+        typer.Option(
+            rich_help_panel=Panel.ACCOUNTS,
+            metavar="[SKU=]LICENSES",
+            help="Licenses bought of one SKU, or of each SKU. Repeatable.",
+        ),
     ] = None
     account: Annotated[
-        list[str] | None, typer.Option(help="Account that exists [every account]. Repeatable.")
+        list[str] | None,
+        typer.Option(
+            rich_help_panel=Panel.ACCOUNTS,
+            metavar="ACCOUNT",
+            help="Account that exists. Repeatable.",
+            show_default="every account",
+        ),
     ] = None
     fault: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=RATE", help="Share of requests with a fault. Repeatable."),
+        typer.Option(
+            rich_help_panel=Panel.ACCOUNTS,
+            metavar="FAULT=SHARE",
+            help="Share of requests with a fault, 0 to 1. Repeatable.",
+        ),
     ] = None
     exclusive: Annotated[
-        bool, typer.Option("--exclusive", help="Refuse a second SKU to a licensed device.")
+        bool,
+        typer.Option(
+            "--exclusive", rich_help_panel=Panel.ACCOUNTS, help="Refuse a second SKU to a licensed device."
+        ),
     ] = False
     no_permission: Annotated[
-        bool, typer.Option("--no-permission", help="Refuse every request about licenses with 403.")
+        bool,
+        typer.Option(
+            "--no-permission",
+            rich_help_panel=Panel.ACCOUNTS,
+            help="Refuse every request about licenses with 403.",
+        ),
     ] = False
     poison_file: Annotated[
-        Path | None, typer.Option(help="File of devices whose batches are refused, one device per line.")
+        Path | None,
+        typer.Option(
+            rich_help_panel=Panel.ACCOUNTS,
+            metavar="PATH",
+            help="File of devices whose batches are refused, one device per line.",
+        ),
     ] = None
 
 
@@ -101,39 +198,94 @@ class AccountOptions:
 class CallbackOptions:
     """How outcomes are reported by callback."""
 
-    callback_delay: Annotated[float, typer.Option(help="Seconds until the callback for an outcome.")] = 0.0
-    callback_jitter: Annotated[float, typer.Option(help="Maximum random seconds added for each device.")] = (
-        0.0
-    )
+    callback_delay: Annotated[
+        float,
+        typer.Option(
+            rich_help_panel=Panel.CALLBACKS,
+            metavar="SECONDS",
+            help="Seconds until the callback for an outcome.",
+        ),
+    ] = 0.0
+    callback_jitter: Annotated[
+        float,
+        typer.Option(
+            rich_help_panel=Panel.CALLBACKS,
+            metavar="SECONDS",
+            help="Most random seconds added for each device.",
+        ),
+    ] = 0.0
     callback_early: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of requests with callbacks before the answer, 0 to 1.")
+        float,
+        typer.Option(
+            rich_help_panel=Panel.CALLBACKS,
+            min=0,
+            max=1,
+            metavar="SHARE",
+            help="Share of requests with callbacks before the answer.",
+        ),
     ] = 0.0
     callback_repeats: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of outcomes with two callbacks, 0 to 1.")
+        float,
+        typer.Option(
+            rich_help_panel=Panel.CALLBACKS,
+            min=0,
+            max=1,
+            metavar="SHARE",
+            help="Share of outcomes with two callbacks.",
+        ),
     ] = 0.0
     callback_failures: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of accepted devices that fail afterwards, 0 to 1.")
+        float,
+        typer.Option(
+            rich_help_panel=Panel.CALLBACKS,
+            min=0,
+            max=1,
+            metavar="SHARE",
+            help="Share of accepted devices that fail afterwards.",
+        ),
     ] = 0.0
     callback_odd: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of outcomes in an unusual form, 0 to 1.")
+        float,
+        typer.Option(
+            rich_help_panel=Panel.CALLBACKS,
+            min=0,
+            max=1,
+            metavar="SHARE",
+            help="Share of outcomes in an unusual form.",
+        ),
     ] = 0.0
     callback_retry: Annotated[
-        float, typer.Option(help="Seconds between a failed callback and the next of its three retries.")
+        float,
+        typer.Option(
+            rich_help_panel=Panel.CALLBACKS,
+            metavar="SECONDS",
+            help="Seconds between a failed callback and the next of its three retries.",
+        ),
     ] = 300.0
 
 
-@app.command()
+@app.command(
+    rich_help_panel=Section.REHEARSE,
+    epilog=examples(
+        "# Admit 20 requests per second, and reset 1% of the connections:",
+        "batchlic sandbox --port 9000 --rate 20 --fault reset-after=0.01",
+    ),
+)
 @with_option_groups
 def sandbox(
     *,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 finds a free one.")] = 0,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, metavar="PORT", help="Port on 127.0.0.1; 0 finds a free one.")
+    ] = 0,
     limits: LimitOptions,
     times: TimeOptions,
     accounts: AccountOptions,
     callbacks: CallbackOptions,
-    seed: Annotated[int, typer.Option(help="Seed that makes faults and ids reproducible.")] = 0,
+    seed: Annotated[
+        int, typer.Option(metavar="NUMBER", help="Seed that makes faults and ids reproducible.")
+    ] = 0,
 ) -> None:
-    """Serve a sandbox carrier on 127.0.0.1. Print its base URL to stdout. See docs/how-to/sandbox.md."""
+    """Serve a sandbox carrier on 127.0.0.1. Print its base URL to stdout."""
     from batchlic.sandbox import CallbackConfig, LatencyConfig, RuleConfig, SandboxConfig, TokenConfig
     from batchlic.sandbox.options import parse_fault, parse_licenses, read_poison_file
     from batchlic.sandbox.server import serve

@@ -5,35 +5,54 @@ from typing import Annotated
 
 import typer
 
-from batchlic.cli.output import print_message
+from batchlic.cli.help import Section, examples
+from batchlic.cli.options import TlsCertificate, TlsKey
+from batchlic.cli.output import print_notice
 from batchlic.runs import signals
 
 app = typer.Typer()
 
 
-@app.command()
+@app.command(
+    rich_help_panel=Section.INSPECT,
+    epilog=examples(
+        "batchlic serve",
+        "batchlic serve /srv/batchlic/runs --port 9002",
+    ),
+)
 def serve(
     folder: Annotated[
         Path | None,
-        typer.Argument(metavar="FOLDER", readable=False, help="Folder of the runs [the state folder]."),
+        typer.Argument(
+            metavar="FOLDER", readable=False, help="Folder of the runs.", show_default="the state folder"
+        ),
     ] = None,
     *,
     host: Annotated[
-        str, typer.Option(help="Address to listen on. Others than loopback need BATCHLIC_SERVE_TOKEN.")
+        str,
+        typer.Option(
+            metavar="ADDRESS", help="Address to listen on. Others than loopback need BATCHLIC_SERVE_TOKEN."
+        ),
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 finds a free one.")] = 9002,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, metavar="PORT", help="Port; 0 finds a free one.")
+    ] = 9002,
     public_host: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="Name under which a proxy offers the pages. Repeatable."),
     ] = None,
     ledger: Annotated[
         Path | None,
-        typer.Option(help="Ledger file for the search [ledger.db in FOLDER or the state folder]."),
+        typer.Option(
+            metavar="PATH",
+            help="Ledger file for the search.",
+            show_default="ledger.db in FOLDER or the state folder",
+        ),
     ] = None,
-    tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain, PEM.")] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="Private key, PEM [in the same file].")] = None,
+    tls_cert: TlsCertificate = None,
+    tls_key: TlsKey = None,
 ) -> None:
-    """Show runs as web pages, read-only, until stopped. See docs/how-to/pages.md."""
+    """Show runs as web pages, read-only, until stopped."""
     from batchlic.carrier.credentials import refuse_odd_characters
     from batchlic.serving import Address
     from batchlic.settings import load_settings
@@ -50,5 +69,5 @@ def serve(
     signals.end_server_at_signals()
     signals.ignore_sighup()
     if token is None:
-        print_message("Pages without a login, for this machine only. Ctrl-C stops.")
+        print_notice("Pages without a login, for this machine only. Ctrl-C stops.")
     serve_pages(runs, known, address, token=token or None, public_hosts=tuple(public_host or ()))

@@ -59,6 +59,11 @@ class Tally:
         """Share of requests that were throttled, 0 to 1."""
         return self.requests[Outcome.THROTTLED] / max(1, self.requests.total())
 
+    @property
+    def admitted(self) -> int:
+        """Requests that were not throttled."""
+        return self.requests.total() - self.requests[Outcome.THROTTLED]
+
 
 def tally_of(journal: JournalQueries, in_doubt: Mapping[_Part, int]) -> Tally:
     """The devices to send, and how earlier sessions left them; `in_doubt` are their `parts_in_doubt`.
@@ -153,6 +158,7 @@ class Observation:
                 to_send=self.tally.to_send,
                 statuses=dict(self.tally.devices),
                 throttled_share=self.tally.throttled_share,
+                admitted=self.tally.admitted,
             )
         )
         self._events.emit(
@@ -162,6 +168,7 @@ class Observation:
                 in_flight=self._limiter.in_flight,
                 concurrency=self._limiter.concurrency,
                 is_paused=self._limiter.is_paused,
+                wait_s=self._limiter.wait_s,
             )
         )
 

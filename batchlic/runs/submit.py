@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import closing
 from functools import partial
 
 import anyio
@@ -15,7 +14,6 @@ from batchlic.events import EventStream, Phase, SessionEnded, SessionStarted, St
 from batchlic.job import Job, as_share
 from batchlic.journal import Journal
 from batchlic.logs import RunLog
-from batchlic.monitoring.progress import Progress
 from batchlic.monitoring.run_log import LogWriter
 from batchlic.pool.delivery import Pool
 from batchlic.pool.limiter.evidence import Learned
@@ -177,7 +175,7 @@ async def _send(
 
             batches = partial(read_batches, folder.plan, job.inventory.id_kind)
             sequences: Iterable[Iterable[Delivery]] = stopping_instead(migration.sequences(batches))
-            stopped = await _deliver(pool, observation, live, events, sequences, before=prepare)
+            stopped = await _deliver(pool, observation, live, sequences, before=prepare)
         else:
             stopped = None
             gate = gate_of(job.canary, folder, journal)
@@ -185,9 +183,7 @@ async def _send(
                 pool = pool_of(login_delay_s=0.0 if number else login_delay_s)
                 left = remaining(phase, journal, job.resendable_skus, on_accepted=pool.refusals.accepted)
                 before = None if number else check_ledger
-                stopped = await _deliver(
-                    pool, observation, live, events, stopping_instead(left), before=before
-                )
+                stopped = await _deliver(pool, observation, live, stopping_instead(left), before=before)
                 if stopped is None and gate is not None and number == 0:
                     stopped = _judged(gate, notes)
                 if stopped is not None:  # the second phase counts on the first one
@@ -272,27 +268,25 @@ async def _deliver(
     pool: Pool,
     observation: Observation,
     live: LiveLimits,
-    events: EventStream,
     sequences: Iterable[Iterable[Delivery]],
     *,
     before: Callable[[], Awaitable[None]] | None = None,
 ) -> BatchlicError | None:
-    """Deliver while signals are heard and progress is shown.
+    """Deliver while signals are heard.
 
     Returns what stopped the pool: a task group would wrap it if it were raised.
     """
     stopped: BatchlicError | None = None
-    with closing(Progress(screen())) as progress, events.attached("progress", progress):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_stop_on_signal, pool)
-            tasks.start_soon(observation.measure)
-            tasks.start_soon(live.watch)
-            try:
-                await pool.deliver(sequences, before=before)
-            except BatchlicError as error:
-                stopped = error
-            tasks.cancel_scope.cancel()
-        observation.count()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_stop_on_signal, pool)
+        tasks.start_soon(observation.measure)
+        tasks.start_soon(live.watch)
+        try:
+            await pool.deliver(sequences, before=before)
+        except BatchlicError as error:
+            stopped = error
+        tasks.cancel_scope.cancel()
+    observation.count()
     return stopped
 
 

@@ -494,7 +494,7 @@ def test_reconcile_counts_what_callbacks_leave_open(tmp_path: Path) -> None:
 def test_status_counts_what_callbacks_leave_open(tmp_path: Path) -> None:
     post_of_each_kind(tmp_path)
     command(tmp_path, "reconcile", "run", "--store", "store.db")
-    shown = command(tmp_path, "status", "run").err
+    shown = command(tmp_path, "status", "run").out
     for line in ("1 device: on hold", "1 device: canceled", "1 device: unknown status 'Parked'"):
         assert line in shown
     assert "2 messages could not be judged:" in shown

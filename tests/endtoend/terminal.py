@@ -29,7 +29,7 @@ def on_terminal(
     Each line is typed once, when its question is on the screen.
     """
     outer, inner = pty.openpty()
-    environment = {**environment_of(settings, cwd), "TERM": "dumb", "COLUMNS": "1000"}
+    environment = {"TERM": "dumb", "COLUMNS": "1000", **environment_of(settings, cwd)}
     text, left, deadline = "", dict(typing), time.monotonic() + PATIENCE
     with Program(list(map(str, arguments)), environment, cwd, terminal=os.ttyname(inner)) as process:
         try:

@@ -151,7 +151,7 @@ def test_addresses_are_read_from_a_job_file_beside_paths(tmp_path: Path, web: We
         """
     )
     ended = batchlic("plan", "job.toml", "--run-dir", "run", cwd=tmp_path)
-    assert f"32 rows read from more.csv, {web.address}/fleet.csv" in ended.err.replace(f"{tmp_path}/", "")
+    assert f"32 rows read from more.csv, {web.address}/fleet.csv" in ended.out.replace(f"{tmp_path}/", "")
     assert shown_secrets(tmp_path / "run", ended) == []
 
 

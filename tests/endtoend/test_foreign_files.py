@@ -102,7 +102,8 @@ def test_a_file_that_is_no_journal_is_refused_unchanged(
     before = everything(home)
     ended = batchlic(command[0], "run", *command[1:], settings=keys(URL), cwd=home)
     assert ended.code in {2, 3}, ended.err
-    assert "is not a batchlic journal" in ended.err or "is damaged (file is not a database)" in ended.err
+    said = ended.out + ended.err
+    assert "is not a batchlic journal" in said or "is damaged (file is not a database)" in said
     assert {name: content for name, content in everything(home).items() if ".lock" not in name} == {
         name: content for name, content in before.items() if ".lock" not in name
     }

@@ -147,7 +147,7 @@ def test_a_run_of_another_job_is_not_compared(tmp_path: Path) -> None:
     assert rehearse(tmp_path, run="runs/without-name").code == 0
     job(tmp_path, 'max_change = "1%"')
     ended = nightly(tmp_path, 5, "1")
-    assert (ended.code, "no earlier run of this job" in ended.err) == (0, True)
+    assert (ended.code, "no earlier run of this job" in ended.out) == (0, True)
 
 
 def test_a_run_of_another_action_is_not_compared(tmp_path: Path) -> None:
@@ -305,14 +305,14 @@ def test_a_planned_job_exits_as_its_dry_run(tmp_path: Path, license: str, action
 def test_a_plan_that_exits_3_says_why(tmp_path: Path) -> None:
     fleet(tmp_path / "fleet.csv", 2, "123")
     planned = batchlic("plan", "fleet.csv", *TARGET, cwd=tmp_path)
-    assert "Exit code 3, as the run would have: 1 row rejected (--max-rejects 0)" in planned.err
+    assert "Exit code 3, as the run would have: 1 row rejected (--max-rejects 0)" in planned.out
 
 
 def test_a_plan_without_consent_is_still_shown_and_kept(tmp_path: Path) -> None:
     fleet(tmp_path / "fleet.csv", 2)
     options = ("--account", ACCOUNT, "--sku", LIFETIME, "--run-dir", "plan")
     planned = batchlic("plan", "fleet.csv", *options, cwd=tmp_path)
-    assert f"account {ACCOUNT}, SKU {LIFETIME}" in planned.err
+    assert f"account {ACCOUNT}, SKU {LIFETIME}" in planned.out
     assert "--consent-lifetime" in planned.err
     assert (tmp_path / "plan/plan.parquet").exists()
 
@@ -341,7 +341,7 @@ def test_a_run_of_an_allowed_empty_inventory_says_that_nothing_was_to_do(
     if json_option:
         assert json.loads(ended.out)["rows_read"] == 0
     else:
-        assert "Finished: nothing to do" in ended.err
+        assert "Finished: nothing to do" in ended.out
 
 
 def test_an_import_of_an_empty_list_is_refused_unless_allowed(tmp_path: Path) -> None:

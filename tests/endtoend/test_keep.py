@@ -101,7 +101,7 @@ def test_exports_keep_them_and_escape_formulas(ran: Home, form: str) -> None:
 def test_the_history_of_a_device_shows_them(ran: Home) -> None:
     events = json.loads(ran("audit", "--device", imei(1), "run", "--json").out)
     assert [event["kept"]["site"] for event in events if "kept" in event] == ["\x1b[31mlater", "001"]
-    shown = ran("audit", "--device", imei(1), "run").err
+    shown = ran("audit", "--device", imei(1), "run").out
     assert "site 001, customer ACME 001" in shown
     assert "\x1b" not in shown
 
@@ -137,7 +137,7 @@ def test_other_columns_to_keep_neither_refuse_nor_change_a_run(tmp_path: Path) -
         assert at(*ASSIGN, *KEEP).code == 0
         again = at(*ASSIGN, "--keep", "customer")
         assert again.code == 0
-        assert "this one keeps site, customer" in again.err
+        assert "this one keeps site, customer" in again.out
         assert at.kept() == expected(1, 2)
 
 
@@ -153,7 +153,7 @@ def test_without_kept_parquet_a_run_ends_with_null_and_a_note_until_it_is_back(t
         [note] = [note for note in summary(tmp_path / "run")["notes"] if "kept.parquet" in note]
         assert note.startswith("site, customer: null")
         verified = at("audit", "run", "--verify")
-        assert (verified.code, "kept.parquet" in verified.err) == (3, True)
+        assert (verified.code, "kept.parquet" in verified.out) == (3, True)
         (tmp_path / "run/kept.parquet").write_bytes(stored)
         (tmp_path / "run/results.parquet").unlink()
         assert at("resume", "run").code == 0

@@ -52,7 +52,7 @@ def test_runs_in_the_default_folder_share_a_ledger(home: Home) -> None:
         "unassigned": 50,
         "in_doubt": 0,
     }
-    assert home.run("ledger", "show").err == (
+    assert home.run("ledger", "show").out == (
         f"{ACCOUNT}  {FLEXIBLE}  150 assigned, 50 unassigned, 0 in doubt  ({home.url})\n"
     )
 
@@ -63,7 +63,7 @@ def test_a_device_is_shown_with_its_last_run_and_request(home: Home) -> None:
     results = pl.read_parquet(home.folder / "runs" / record["run_id"] / "results.parquet")
     row = results.row(by_predicate=pl.col("imei") == imei(7), named=True)
     assert (record["x_request_id"], record["request_id"]) == (row["x_request_id"], row["request_id"])
-    assert "has no device" in home.run("ledger", "show", "--device", imei(999)).err
+    assert "has no device" in home.run("ledger", "show", "--device", imei(999)).out
 
 
 @pytest.mark.parametrize("form", ["parquet", "csv"])
@@ -88,12 +88,12 @@ def test_a_lost_ledger_is_rebuilt_from_the_run_folders(home: Home) -> None:
     assert home.run("rollback", "r/1", "--yes").code == 0
     rebuilt = home.run("ledger", "import", "r", "--ledger", "rebuilt.db", "--carrier", "http://127.0.0.1:1")
     assert rebuilt.code == 0
-    assert rebuilt.err.count("ran against a sandbox") == 1
+    assert rebuilt.out.count("ran against a sandbox") == 1
     assert home.counts("rebuilt.db") == home.counts("r/ledger.db")
     [count] = home.counts("rebuilt.db")
     assert (count["carrier"], count["assigned"], count["unassigned"]) == (home.url, 0, 210)
     assert (
-        home.run("ledger", "import", "r", "--ledger", "r/ledger.db").err.count("in the ledger already") == 2
+        home.run("ledger", "import", "r", "--ledger", "r/ledger.db").out.count("in the ledger already") == 2
     )
 
 
@@ -134,7 +134,7 @@ def test_a_list_from_a_portal_is_read_like_an_inventory(home: Home) -> None:
 
 def test_a_plan_and_a_dry_run_skip_the_same_devices_as_a_run(home: Home) -> None:
     for command in (("plan", "--run-dir", "runs/look"), ("assign", "--dry-run")):
-        shown = home.run(command[0], "fleet.csv", *LICENSE, *command[1:]).err
+        shown = home.run(command[0], "fleet.csv", *LICENSE, *command[1:]).out
         assert "150 devices skipped according to the ledger" in shown
         assert "50 devices in 1 request:" in shown
 

@@ -35,10 +35,10 @@ def test_the_limits_of_a_run_are_changed_from_another_terminal(tmp_path: Path) -
         assert "25 requests a second (known since" in logged(run, "limiter")[0]["found"]
 
         changed = batchlic("limit", run, "--max-rate", "5", "--pause", cwd=tmp_path)
-        assert (changed.code, "Limits: paused, at most 5 requests per second" in changed.err) == (0, True)
+        assert (changed.code, "Limits: paused, at most 5 requests per second" in changed.out) == (0, True)
         report = json.loads(batchlic("status", run, "--json", cwd=tmp_path).out)
         assert (report["limits"]["bounds"]["is_paused"], report["limits"]["changed_by"]) == (True, USER)
-        assert f"(changed by {USER}, " in batchlic("status", run, cwd=tmp_path).err
+        assert f"(changed by {USER}, " in batchlic("status", run, cwd=tmp_path).out
 
         def is_quiet() -> bool:
             """Whether nothing is sent while status looks, once the requests in flight are finished."""

@@ -94,7 +94,7 @@ def test_the_operator_can_say_yes_to_a_new_ledger(home: Home, way: str) -> None:
 def test_an_imported_list_makes_the_ledger_known(home: Home) -> None:
     assert home.run("ledger", "import", "fleet.csv", *LICENSE, "--ledger", "new.db").code == 0
     again = home.assign(run="again")
-    assert (again.code, "skipped" in again.err) == (0, True)
+    assert (again.code, "skipped" in again.out) == (0, True)
     assert home.executions() == 2
 
 

@@ -200,7 +200,10 @@ def test_a_cut_parquet_file_is_said(home: Path, name: str, kept: float) -> None:
         assert ended.code in {0, 2, 3}, ended.err
         assert "Traceback" not in ended.err
         if command in NEEDED_BY[name]:
-            assert (ended.code != 0, f"{name}.parquet" in ended.err) == (True, True), (command, ended.err)
+            assert (ended.code != 0, f"{name}.parquet" in ended.out + ended.err) == (True, True), (
+                command,
+                ended.err,
+            )
 
 
 def answered_on_a_terminal(

@@ -163,13 +163,13 @@ def test_a_yes_option_asks_nothing_even_for_lifetime_licenses(home: Home) -> Non
 def test_the_nouns_of_a_run_fit_their_numbers(home: Home, devices: int, text: str) -> None:
     fleet(home.path / "fleet.csv", devices)
     ended = home.batchlic(*ASSIGN, "--sku", FLEXIBLE)
-    assert f"Finished: {devices} accepted" in ended.err
-    assert re.search(rf"planned +{text.replace(' ', '  ')} in 1 batch\n", ended.err)
-    assert re.search(r"read +1  row from" if devices == 1 else r"read +3  rows from", ended.err)
+    assert f"Finished: {devices} accepted" in ended.out
+    assert re.search(rf"planned +{text.replace(' ', '  ')} in 1 batch\n", ended.out)
+    assert re.search(r"read +1  row from" if devices == 1 else r"read +3  rows from", ended.out)
     exported = home.batchlic("export", "run", "--what", "all", "--to", "all.csv")
-    assert exported.err == f"{'1 row' if devices == 1 else '3 rows'} in all.csv\n"
+    assert exported.out == f"{'1 row' if devices == 1 else '3 rows'} in all.csv\n"
     ledger = home.batchlic("ledger", "export", "--to", "ledger.csv")
-    assert ledger.err == f"{text} in ledger.csv\n"
+    assert ledger.out == f"{text} in ledger.csv\n"
 
 
 # -- ledger forget --------------------------------------------------------------------------------------
@@ -180,8 +180,8 @@ def test_forget_says_which_devices_stay_recorded(home: Home) -> None:
     run_id = summary(home.path / "run")["run_id"]
     forgotten = home.batchlic("ledger", "forget", run_id)
     assert forgotten.code == 0
-    assert f"Run {run_id} was closed already" in forgotten.err
-    assert f"3 devices of account {ACCOUNT}, SKU {FLEXIBLE}: the records stay" in forgotten.err
+    assert f"Run {run_id} was closed already" in forgotten.out
+    assert f"3 devices of account {ACCOUNT}, SKU {FLEXIBLE}: the records stay" in forgotten.out
 
 
 def test_forget_of_an_unfinished_run_says_what_is_unknown(home: Home) -> None:
@@ -204,7 +204,7 @@ def test_forget_of_an_unfinished_run_says_what_is_unknown(home: Home) -> None:
         (ACCOUNT, FLEXIBLE, 1),
         (second, FLEXIBLE, 2),
     ]
-    silent = home.batchlic("ledger", "forget", "silent").err
+    silent = home.batchlic("ledger", "forget", "silent").out
     assert f"Run silent at {home.url} is closed." in silent
     assert "It has no records of devices." in silent
     assert "is unknown now" in silent

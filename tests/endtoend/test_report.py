@@ -11,7 +11,7 @@ def test_a_run_ends_with_its_report_which_can_be_made_again(tmp_path: Path) -> N
     options = ("--account", ACCOUNT, "--sku", FLEXIBLE, "--sandbox", "--run-dir", "run")
     ended = batchlic("assign", inventory.name, *options, cwd=tmp_path)
     assert ended.code == ExitCode.OK
-    assert "Report: run/report.html" in ended.err
+    assert "Report: run/report.html" in ended.out
     again = batchlic("report", "run", cwd=tmp_path)
     assert again.out.startswith("<!doctype html>")
     assert "Finished: 20 devices accepted" in again.out

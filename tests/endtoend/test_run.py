@@ -136,7 +136,7 @@ def test_resume_of_a_finished_run_changes_nothing(finished: Run) -> None:
     assert contents(finished.folder) == before
     assert totals(finished.url) == seen
     assert "\x1b" not in resumed.err
-    assert r"fleet\x1b[31m.csv" in resumed.err
+    assert r"fleet\x1b[31m.csv" in resumed.out
 
 
 def test_e_lifetime_without_consent_is_exit_4_and_sends_nothing(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_a_carrier_that_is_down_is_exit_6(tmp_path: Path) -> None:
         pass
     down = batchlic("assign", "fleet.csv", *options, settings=keys(url), cwd=tmp_path)
     assert (down.code, summary(tmp_path / "run")["statuses"]) == (6, {"pending": 10})
-    assert "batchlic resume" in down.err
+    assert "batchlic resume" in down.out
 
 
 def test_the_embedded_sandbox_needs_no_credentials(tmp_path: Path) -> None:

@@ -79,13 +79,13 @@ def test_a_run_at_work_is_listed_with_its_process_until_it_is_killed(home: Home)
     assert (run["state"], run["process"]["pid"], run["exit_code"]) == ("at_work", process.pid, None)
     assert run["statuses"]["accepted"] + run["statuses"]["pending"] >= 390
     kept = home.batchlic("runs", "prune", "--keep", "0d", "--yes")
-    assert (kept.code, "at work (pid" in kept.err) == (0, True)
+    assert (kept.code, "at work (pid" in kept.out) == (0, True)
     process.kill()
     end(process)
     assert home.listed("--failed")["one"]["state"] == "interrupted"
     assert (
         "not finished: batchlic resume runs/one"
-        in home.batchlic("runs", "prune", "--keep", "0d", "--yes").err
+        in home.batchlic("runs", "prune", "--keep", "0d", "--yes").out
     )
 
 
@@ -100,7 +100,7 @@ def test_after_a_prune_the_ledger_still_knows_every_device(home: Home) -> None:
     assert [run["run_dir"] for run in json.loads(dry.out)["deleted"]] == ["runs/first"]
     assert set(home.listed()) == {"first", "second"}
     pruned = home.batchlic("runs", "prune", "--keep", "30m", "--yes")
-    assert (pruned.code, pruned.err.splitlines()[0].startswith("Deleted: 1 run (")) == (0, True)
+    assert (pruned.code, pruned.out.splitlines()[0].startswith("Deleted: 1 run (")) == (0, True)
     assert set(home.listed()) == {"second"}
     home.batchlic(*ASSIGN, "--run-dir", "runs/third")
     assert home.listed()["third"]["statuses"] == {"skipped": 20}

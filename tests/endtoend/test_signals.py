@@ -170,7 +170,7 @@ def test_a_signal_ends_the_wait_for_callbacks_as_the_run_ended(
         process.send_signal(number)
         ended = end(process)
     assert ended.code == 0, ended.err
-    assert "Finished: 300 accepted" in ended.err
+    assert "Finished: 300 accepted" in ended.out
 
 
 def test_a_signal_ends_reconcile_watch_as_the_run_ended(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
 def test_the_same_command_from_another_folder_licenses_nothing_twice(machine: Machine) -> None:
     assert machine.assign(cwd="first").code == 0
     again = machine.assign(cwd="second")
-    assert (again.code, "skipped" in again.err) == (0, True), again.err
+    assert (again.code, "skipped" in again.out) == (0, True), again.err
     assert totals(machine.url)["executions"] == 2
     assert (machine.folder / "home/.local/state/batchlic/ledger.db").is_file()
 
@@ -61,14 +61,14 @@ def test_with_the_variable_a_named_run_folder_keeps_the_ledger(machine: Machine,
     state = {"BATCHLIC_STATE_DIR": str(machine.folder / "state")}
     assert machine.assign("--run-dir", run_dir, cwd="first", **state).code == 0
     again = machine.assign("--run-dir", run_dir, cwd="second", **state)
-    assert (again.code, "skipped" in again.err) == (0, True), again.err
+    assert (again.code, "skipped" in again.out) == (0, True), again.err
     assert [path.parent.name for path in machine.folder.rglob("ledger.db")] == ["state"]
 
 
 def test_a_run_folder_with_a_ledger_beside_it_keeps_that_ledger(machine: Machine) -> None:
     assert machine.assign(cwd="first").code == 0
     assert machine.assign("--run-dir", "old/one", "--new-ledger", cwd="second").code == 0
-    assert "skipped" in machine.assign("--run-dir", "old/two", cwd="second").err
+    assert "skipped" in machine.assign("--run-dir", "old/two", cwd="second").out
 
 
 def test_runs_in_the_folder_runs_go_on_there(machine: Machine) -> None:
@@ -93,7 +93,7 @@ def test_every_command_finds_runs_and_ledger_from_another_folder(machine: Machin
     ):
         ended = machine.run(*command, cwd="second")
         assert ended.code == 0, (command, ended.err)
-    assert "has no device" not in machine.run("ledger", "show", "--device", imei(1), cwd="second").err
+    assert "has no device" not in machine.run("ledger", "show", "--device", imei(1), cwd="second").out
 
 
 def test_a_repeated_command_uses_the_ledger_that_its_run_began_with(machine: Machine) -> None:
@@ -113,7 +113,7 @@ def test_two_ledgers_are_exit_2_and_nothing_is_sent(machine: Machine) -> None:
     assert (refused.code, "two ledgers" in refused.err) == (2, True)
     assert totals(machine.url) == before
     chosen = machine.assign("--ledger", "runs/ledger.db", "--run-dir", "run", cwd="second")
-    assert (chosen.code, "skipped" in chosen.err) == (0, True)
+    assert (chosen.code, "skipped" in chosen.out) == (0, True)
 
 
 def test_a_rehearsal_needs_no_ledger(machine: Machine) -> None:

@@ -54,7 +54,7 @@ class Home:
         return found
 
     def screen(self, run: str) -> str:
-        return self.batchlic("status", f"runs/{run}").err
+        return self.batchlic("status", f"runs/{run}").out
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_status_names_the_process_at_work_its_host_and_its_progress(paused: tupl
     assert 0 < at_work["percent"] < 100
     assert at_work["devices_per_second"] > 0
     assert at_work["seconds_left"] > 0
-    shown = batchlic("status", "run", cwd=folder).err
+    shown = batchlic("status", "run", cwd=folder).out
     place = rf"\(pid {process.pid} on {re.escape(socket.gethostname())}\)"
     assert re.search(
         rf"At work since {TIME} {place}, \d+% done, \d+ devices? per second, ETA \d+:\d\d: ", shown
@@ -109,7 +109,7 @@ def test_a_killed_run_is_not_at_work(paused: tuple[Path, Program]) -> None:
     ended = batchlic("status", "run", "--json", cwd=folder)
     report = json.loads(ended.out)
     assert (report["at_work"], report["exit_code"], report["last_answer"]["http_status"]) == (None, None, 200)
-    shown = batchlic("status", "run", cwd=folder).err
+    shown = batchlic("status", "run", cwd=folder).out
     assert "Interrupted (killed, or the machine stopped): " in shown
     assert "Continue: batchlic resume run" in shown
 
@@ -125,7 +125,7 @@ def test_status_says_which_signal_stopped_a_run(tmp_path: Path) -> None:
         until(lambda: sum(dict[str, int](totals(url)["requests"]).values()) > 1)
         process.send_signal(signal.SIGINT)
         assert end(process).code == 6
-    shown = batchlic("status", "run", cwd=tmp_path).err
+    shown = batchlic("status", "run", cwd=tmp_path).out
     assert "Stopped early: stopped by SIGINT; " in shown
     assert " pending" in shown.splitlines()[0]
 
@@ -160,7 +160,7 @@ def test_status_shows_the_last_answer_of_a_run_that_stopped(
     report = json.loads(batchlic("status", "run", "--json", cwd=tmp_path).out)
     assert report["stopped_because"] == summary(tmp_path / "run")["stopped_because"]
     assert report["last_answer"]["http_status"] == status
-    shown = batchlic("status", "run", cwd=tmp_path).err
+    shown = batchlic("status", "run", cwd=tmp_path).out
     assert re.search(rf"Last answer: {TIME}, HTTP {status}, \w+, .*{re.escape(words)}", shown)
 
 
@@ -239,7 +239,7 @@ def test_every_event_of_a_device_names_its_carrier(home: Home) -> None:
     home.assign("rehearsal", "--sandbox")
     carriers = {(event["run_dir"], event["carrier"]) for event in history(home, imei(1))}
     assert carriers == {("runs/real", home.url), ("runs/rehearsal", "sandbox")}
-    shown = home.batchlic("audit", "--device", imei(1), "runs").err
+    shown = home.batchlic("audit", "--device", imei(1), "runs").out
     assert f"to assign at {home.url}, row 2 of fleet.csv" in shown
     assert "to assign at sandbox, row 2 of fleet.csv" in shown
 
@@ -261,7 +261,7 @@ def test_the_history_says_why_a_device_was_rejected(home: Home) -> None:
         [event] = [event for event in history(home, device) if event["event"] == "rejected"]
         assert (event["reason"], event["row"], event["source"]) == (reason, row, "fleet.csv")
         assert event["message"]
-        shown = home.batchlic("audit", "--device", device, "runs").err
+        shown = home.batchlic("audit", "--device", device, "runs").out
         assert f"row {row} of fleet.csv, for {home.url}: {reason}, {event['message']}" in shown
         assert re.search(rf"^  {TIME}  rejected ", shown, re.MULTILINE)
 
@@ -286,8 +286,8 @@ def test_times_have_microseconds_in_json_and_seconds_on_a_terminal(home: Home) -
         found = re.findall(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d[^\"]*", text)
         assert found
         assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", time) for time in found), found
-    screens = [home.batchlic("audit", "--device", imei(1), "runs").err, home.screen("one")]
-    screens.append(home.batchlic("ledger", "show", "--device", imei(1)).err)
+    screens = [home.batchlic("audit", "--device", imei(1), "runs").out, home.screen("one")]
+    screens.append(home.batchlic("ledger", "show", "--device", imei(1)).out)
     for screen in screens:
         found = re.findall(r"\d{4}-\d\d-\d\d[T ]\S*", screen)
         assert all(re.fullmatch(f"{TIME}", time) for time in found), found

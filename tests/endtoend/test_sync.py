@@ -254,7 +254,7 @@ def test_too_many_removals_are_exit_4_with_the_numbers_and_the_way_out(
     assert f"--max-removals {gone};" in refused.err
     assert guarded.requests() == requests
     allowed = guarded.sync(*options, "--max-removals", f"{gone}", "--dry-run")
-    assert (allowed.code, f"unassign {gone} device" in allowed.err) == (0, True)
+    assert (allowed.code, f"unassign {gone} device" in allowed.out) == (0, True)
 
 
 def test_a_dry_run_prints_the_difference_and_sends_nothing(guarded: Home) -> None:
@@ -262,8 +262,8 @@ def test_a_dry_run_prints_the_difference_and_sends_nothing(guarded: Home) -> Non
     requests = guarded.requests()
     ended = guarded.sync("--dry-run")
     assert ended.code == 0
-    assert f"assign 4 devices in 1 request: account {ACCOUNT}, SKU {FLEXIBLE}" in ended.err
-    assert f"unassign 1 device in 1 request: account {ACCOUNT}, SKU {FLEXIBLE}" in ended.err
+    assert f"assign 4 devices in 1 request: account {ACCOUNT}, SKU {FLEXIBLE}" in ended.out
+    assert f"unassign 1 device in 1 request: account {ACCOUNT}, SKU {FLEXIBLE}" in ended.out
     groups = json.loads(guarded.sync("--dry-run", "--json").out)["groups"]
     assert [(group["action"], group["devices"]) for group in groups] == [("assign", 4), ("unassign", 1)]
     assert guarded.requests() == requests
@@ -303,7 +303,7 @@ def test_a_lifetime_license_is_assigned_with_consent_only_and_never_removed(tmp_
         home.fleet(range(25, 30))
         ended = home.run("sync", "fleet.csv", *target, "--yes", "--run-dir", "runs/kept")
         assert ended.code == 0
-        assert "5 gone devices not removed: a Lifetime license can't be taken back" in ended.err
+        assert "5 gone devices not removed: a Lifetime license can't be taken back" in ended.out
         assert home.licensed() == devices(range(10), range(20, 30))
 
 
@@ -341,7 +341,7 @@ def test_a_job_file_syncs_and_an_option_overrides_its_guard(tmp_path: Path) -> N
 def test_a_rehearsal_on_a_sandbox_assigns_all_and_removes_nothing(guarded: Home) -> None:
     guarded.fleet(range(5))
     ended = guarded.sync("--sandbox", "--run-dir", "rehearsal")
-    assert (ended.code, "there is no ledger" in ended.err) == (0, True)
+    assert (ended.code, "there is no ledger" in ended.out) == (0, True)
     assert summary(guarded.folder / "rehearsal")["statuses"] == {"accepted": 5}
 
 

@@ -46,7 +46,7 @@ def rows_of(path: Path) -> int:
 )
 def test_the_format_of_an_export_is_that_of_its_name(home: Path, name: str) -> None:
     ended = export(home, "--to", name)
-    assert (ended.code, ended.err) == (0, f"2 rows in {name}\n")
+    assert (ended.code, ended.out) == (0, f"2 rows in {name}\n")
     assert rows_of(home / name) == 2
 
 

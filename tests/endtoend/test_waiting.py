@@ -60,7 +60,7 @@ def test_unconfirmed_devices_are_exit_3_if_the_job_requires_confirmation(
 ) -> None:
     ended = waited(tmp_path, "--wait-callbacks", "0s", *options, setting=setting)
     assert ended.code == ExitCode.INCOMPLETE
-    assert "3 devices are accepted but not confirmed, and the job requires confirmation" in ended.err
+    assert "3 devices are accepted but not confirmed, and the job requires confirmation" in ended.out
     written = summary(tmp_path / "run")
     assert (written["exit_code"], written["unconfirmed"]) == (3, 3)
     again = batchlic("status", "run", "--json", cwd=tmp_path)

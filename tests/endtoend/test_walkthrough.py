@@ -90,7 +90,7 @@ def test_the_walkthrough_works_as_printed(tmp_path: Path, sandbox: Sandbox) -> N
     )
     written = summary(tmp_path / "runs" / "called-back")
     assert written["statuses"] == {"confirmed": written["planned"]}, ended.stderr
-    assert f"Finished: {written['planned']} confirmed" in ended.stderr
+    assert f"Finished: {written['planned']} confirmed" in ended.stdout
     assert all(json.loads(line) for line in (tmp_path / "listener.log").read_text().splitlines())
 
 

@@ -243,7 +243,7 @@ def test_the_command_retries_and_the_folder_can_be_pruned(tmp_path: Path) -> Non
     found = json.loads(ended.out)
     assert (found["planned"], found["statuses"]) == (1, {"failed": 1})
     shown = batchlic("status", found["run_id"], cwd=tmp_path)
-    assert "Retry of" in shown.err
+    assert "Retry of" in shown.out
     pruned = prune(tmp_path / "runs", ended_before=datetime(2100, 1, 1, tzinfo=UTC), dry_run=True)
     assert found["run_id"] in {run.run_id for run in pruned.deleted}, pruned
 

@@ -167,6 +167,13 @@ class Limiter:
         """Whether all workers wait because the carrier asks for it."""
         return self._retry_after.resume_at - self.now() > _CLOCK_S
 
+    @property
+    def wait_s(self) -> float:
+        """Seconds until the carrier lets requests start again; 0 if it does now, or if nobody knows when."""
+        told = self._retry_after.resume_at - self.now()
+        opens = self._hypothesis.wait()
+        return max(0.0, told, opens if math.isfinite(opens) else 0.0)
+
     def hold(self, seconds: float) -> None:
         """Let nobody start for so long: the carrier has told an earlier session of the run to wait."""
         self._retry_after.hold(self.now() + seconds)

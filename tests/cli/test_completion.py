@@ -1,0 +1,56 @@
+"""What shells complete; the shells' scripts are Typer's own."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from batchlic.cli.app import app
+from batchlic.cli.completion import complete_profiles, complete_runs, complete_skus
+
+OLD, NEW = "20261120T000000Z-00000000", "20261121T000000Z-00000000"
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for run in (OLD, NEW):
+        (tmp_path / run).mkdir()
+        (tmp_path / run / "plan.parquet").touch()
+    (tmp_path / "no-run").mkdir()
+    monkeypatch.setenv("BATCHLIC_STATE_DIR", str(tmp_path))
+
+
+@pytest.mark.usefixtures("state")
+def test_runs_of_the_state_folder_are_completed_newest_first() -> None:
+    assert complete_runs("") == [NEW, OLD]
+    assert complete_runs("20261120") == [OLD]
+
+
+@pytest.mark.parametrize("wrong", ["relative", "/nowhere"])
+def test_completion_never_fails(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BATCHLIC_STATE_DIR", wrong)
+    monkeypatch.setenv("BATCHLIC_PROFILES_FILE", wrong)
+    assert complete_runs("") == complete_profiles("") == []
+
+
+def test_skus_and_profiles_are_completed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BATCHLIC_PROFILE__EAST__USERNAME", "x")
+    assert "SIMSec-IoT" in complete_skus("SIM")
+    assert complete_profiles("ea") == ["east"]
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        ("batchlic sta", ["status"]),
+        ("batchlic assign fleet.csv --sku TSS", ["TSS-IOT-INTLG-TIERED-SIMSEC"]),
+        ("batchlic status 20261121", [NEW]),
+        ("batchlic assign fle", []),  # the shell completes files
+    ],
+)
+@pytest.mark.usefixtures("state")
+def test_bash_gets_what_it_asks_for(words: str, completed: list[str]) -> None:
+    asks = {"COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    runner = CliRunner(env={**asks, "_BATCHLIC_COMPLETE": "complete_bash"})
+    ended = runner.invoke(app, [], prog_name="batchlic")
+    assert (ended.exit_code, ended.stdout.split(), ended.stderr) == (0, completed, "")
