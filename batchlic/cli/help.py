@@ -8,7 +8,7 @@ import re
 import sys
 import textwrap
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -52,7 +52,8 @@ class Panel(StrEnum):
     OUTPUT = "Output"
 
 
-_OPTIONS = "Options"
+_ARGUMENTS, _OPTIONS = "Arguments", "Options"
+PANELS = (_ARGUMENTS, _OPTIONS, *Panel)
 _LONGEST_EXAMPLE = 76
 """Characters of a line of examples: longer ones go on in the next line."""
 
@@ -132,6 +133,21 @@ def remarks_on(param: Any, ctx: Any) -> list[str]:  # noqa: ANN401 - as above
     return [f"[{remark}]" for remark in remarks]
 
 
+def panel_of(param: Any) -> str:  # noqa: ANN401 - as above
+    """The group of an argument or option in its help page."""
+    return str(param.rich_help_panel or (_ARGUMENTS if isinstance(param, TyperArgument) else _OPTIONS))
+
+
+def described(param: Any, ctx: Any) -> tuple[str, str]:  # noqa: ANN401 - as above
+    """An argument or option as its help page shows it: its names with what it takes, and its explanation."""
+    return _name_of(param, ctx), " ".join(filter(None, (param.help, *remarks_on(param, ctx))))
+
+
+def in_order(titles: Iterable[str], order: Sequence[str]) -> list[str]:
+    """Titles of groups in this order, which is that of help pages: `Section` or `PANELS`."""
+    return sorted(titles, key=lambda title: order.index(title) if title in order else len(order))
+
+
 def first_sentence(text: str | None) -> str:
     """The first sentence of a help text, on one line."""
     paragraph = " ".join(inspect.cleandoc(text or "").partition("\n\n")[0].split())
@@ -158,9 +174,9 @@ def _page(command: Any, ctx: Any, width: int) -> str:  # noqa: ANN401 - as above
     arguments, options = defaultdict(list), defaultdict(list)
     for param in command.get_params(ctx):
         if not param.hidden and isinstance(param, TyperArgument):
-            arguments["Arguments"].append(_argument(param, ctx))
+            arguments[_ARGUMENTS].append((_name_of(param, ctx), _explained(param, ctx)))
         elif not param.hidden:
-            options[str(param.rich_help_panel or _OPTIONS)].append(_option(param, ctx))
+            options[panel_of(param)].append((_name_of(param, ctx), _explained(param, ctx)))
     commands = defaultdict(list)
     if isinstance(command, TyperGroup):
         for name in command.list_commands(ctx):
@@ -168,17 +184,13 @@ def _page(command: Any, ctx: Any, width: int) -> str:  # noqa: ANN401 - as above
             if not found.hidden:
                 section = str(getattr(found, "rich_help_panel", None) or "Commands")
                 commands[section].append((name, first_sentence(found.help)))
-    for tables, order in ((commands, [*Section]), (arguments, []), (options, [_OPTIONS, *Panel])):
+    for tables, order in ((commands, [*Section]), (arguments, PANELS), (options, PANELS)):
         column = min(
             _LONGEST_NAME, max((len(name) for rows in tables.values() for name, _ in rows), default=0)
         )
-        blocks += [_table(title, tables[title], column, width) for title in sorted(tables, key=_rank(order))]
+        blocks += [_table(title, tables[title], column, width) for title in in_order(tables, order)]
     blocks.append(_examples(command.epilog or ""))
     return "\n\n".join(filter(None, blocks)) + "\n"
-
-
-def _rank(order: Sequence[str]) -> Callable[[str], int]:
-    return lambda title: order.index(title) if title in order else len(order)
 
 
 def _usage(command: Any, ctx: Any, width: int) -> str:  # noqa: ANN401 - as above
@@ -196,15 +208,12 @@ def _text(text: str, width: int) -> str:
     )
 
 
-def _argument(param: Any, ctx: Any) -> tuple[str, str]:  # noqa: ANN401 - as above
-    name = param.metavar or param.display_name_raw.upper()
-    return f"{name}{'...' if param.nargs != 1 else ''}", _explained(param, ctx)
-
-
-def _option(param: Any, ctx: Any) -> tuple[str, str]:  # noqa: ANN401 - as above
+def _name_of(param: Any, ctx: Any) -> str:  # noqa: ANN401 - as above
+    if isinstance(param, TyperArgument):
+        return f"{param.metavar or param.display_name_raw.upper()}{'...' if param.nargs != 1 else ''}"
     names = ", ".join(sorted(param.opts, key=len))
     others = f" / {', '.join(param.secondary_opts)}" if param.secondary_opts else ""
-    return f"{names}{others} {value_of(param, ctx)}".rstrip(), _explained(param, ctx)
+    return f"{names}{others} {value_of(param, ctx)}".rstrip()
 
 
 def _explained(param: Any, ctx: Any) -> str:  # noqa: ANN401 - as above

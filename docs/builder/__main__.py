@@ -32,8 +32,9 @@ def build(work: Path, site: Path) -> None:
         before, _, rest = written.partition(f"\n{line}")
         written = f"{before}\n{line}{value}\n{rest.partition(chr(10))[2]}"
     config.write_text(written)
-    zensical = Path(sys.executable).with_name("zensical")
-    subprocess.run([zensical, "build", "--strict", "--config-file", config], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "zensical", "build", "--strict", "--config-file", config], check=True
+    )
     built = work / "site"
     for page in built.rglob("*.html"):
         here = page.relative_to(built).parent.as_posix()

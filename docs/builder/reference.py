@@ -18,6 +18,7 @@ import batchlic
 from batchlic import job, settings
 from batchlic.chunker.schema import OTHER_PLAN_COLUMNS, PLAN_COLUMNS, REJECT_COLUMNS
 from batchlic.cli.app import app
+from batchlic.cli.help import PANELS, Section, described, in_order, panel_of
 from batchlic.errors import ExitCode
 from batchlic.profiles import IN_ENVIRONMENT, PROFILE, PROFILES_FILE
 from batchlic.reader.streaming import Column
@@ -143,10 +144,11 @@ def command_line(_: str) -> str:
     root = typer.main.get_command(app)
     groups: dict[str, list[str]] = {}
     for names, command in commands(root):
-        groups.setdefault(_panel(root.commands[names[0]]), []).append(_command(root, names, command))  # type: ignore[attr-defined]
-    if len(groups) == 1:
-        return "\n\n".join(text for texts in groups.values() for text in texts)
-    return "\n\n".join(f"## {group}\n\n" + "\n\n".join(texts) for group, texts in groups.items())
+        section = str(root.commands[names[0]].rich_help_panel)  # type: ignore[attr-defined]
+        groups.setdefault(section, []).append(_command(root, names, command))
+    return "\n\n".join(
+        f"## {group}\n\n" + "\n\n".join(groups[group]) for group in in_order(groups, [*Section])
+    )
 
 
 def commands(group: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:  # noqa: ANN401 - private to typer
@@ -172,13 +174,10 @@ def _command(root: Any, names: Sequence[str], command: Any) -> str:  # noqa: ANN
         parts.append(f"```shell\n{re.sub('^batchlic', '$ batchlic', lines, flags=re.MULTILINE)}\n```")
     options: dict[str, list[tuple[str, str]]] = {}
     for parameter in command.get_params(context):
-        if parameter.name != "help" and (record := parameter.get_help_record(context)):
-            names_and_type, explained = record
-            options.setdefault(_panel(parameter), []).append(
-                (f"`{names_and_type}`", _linked(_escaped(explained)))
-            )
-    for panel, rows in options.items():
-        parts.append(_table((panel, "meaning"), rows))
+        if parameter.name != "help" and not parameter.hidden:
+            name, explained = described(parameter, context)
+            options.setdefault(panel_of(parameter), []).append((f"`{name}`", _linked(_escaped(explained))))
+    parts += [_table((panel, "meaning"), options[panel]) for panel in in_order(options, PANELS)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -188,11 +187,6 @@ def _context(command: Any, names: Sequence[str]) -> Any:  # noqa: ANN401 - as ab
         command = command.commands[name]
         context = typer.Context(command, info_name=name, parent=context)
     return context
-
-
-def _panel(owner: Any) -> str:  # noqa: ANN401 - a command or an option, whose classes are private to typer
-    panel = getattr(owner, "rich_help_panel", None)
-    return str(panel) if isinstance(panel, str) else "Arguments and options"
 
 
 def _docstrings(owner: type, names: Iterable[str]) -> dict[str, str]:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import pytest
 import typer.main
@@ -13,6 +13,7 @@ from playwright.sync_api import Browser
 
 import batchlic
 from batchlic.cli.app import app
+from batchlic.cli.help import described, remarks_on
 from batchlic.errors import ExitCode
 from batchlic.settings import PREFIX, Settings
 from batchlic.writer.summary import Summary
@@ -72,12 +73,21 @@ def test_pages_load_nothing_from_other_hosts(site: Path) -> None:
         assert not re.search(r"(?:@import|url\()\s*[\"']?(?:https?:)?//", sheet.read_text()), sheet.name
 
 
-def test_the_command_line_has_every_command_and_option(site: Path) -> None:
+def test_the_command_line_has_every_option_as_help_pages_show_it(site: Path) -> None:
     for names, command in commands(typer.main.get_command(app)):
-        text = section(site, "reference/cli.html", f"batchlic-{'-'.join(names)}")
-        named = set(re.findall(r"[\w.|-]+", text))
+        text = " ".join(section(site, "reference/cli.html", f"batchlic-{'-'.join(names)}").split())
+        context = command.make_context("x", [], resilient_parsing=True)
         for parameter in command.params:
-            assert parameter.hidden or {*parameter.opts, parameter.metavar} & named, (names, parameter.name)
+            shown = [described(parameter, context)[0], *remarks_on(parameter, context)]
+            assert parameter.hidden or not [part for part in shown if part not in text], (names, shown)
+
+
+def test_every_link_and_image_of_a_page_leads_to_a_file(site: Path) -> None:
+    for page in set(site.rglob("*.html")) - {site / "404.html"}:
+        for target in re.findall(r"""<[^>]*\b(?:href|src)=["']?([^"'\s>]+)""", page.read_text()):
+            parts = urlsplit(unescape(target))
+            if not parts.scheme and not parts.netloc and parts.path:
+                assert (page.parent / unquote(parts.path)).exists(), (page.name, target)
 
 
 @pytest.mark.parametrize("table", TABLES)
