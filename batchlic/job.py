@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -26,6 +26,9 @@ from batchlic.errors import InventoryError, RefusedToStart, UsageError
 from batchlic.reader import IdKind, ReadOptions, Role
 from batchlic.reader.inputs.databases import checked_query, database_at, in_folder
 from batchlic.reader.options import kept_columns
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 AccountName = Annotated[str, Field(min_length=3, max_length=32)]
 SkuNumber = Annotated[str, Field(min_length=3, max_length=32, examples=list(SKUS))]
@@ -572,10 +575,7 @@ def make_job(content: Mapping[str, Any], overrides: Overrides, *, where: str) ->
     try:
         return Job.model_validate(_merged(content, overrides))
     except ValidationError as error:
-        problems = "; ".join(
-            _explain(problem["loc"], problem["msg"], problem["type"]) for problem in error.errors()
-        )
-        raise UsageError(f"{where}: {problems}") from None
+        raise UsageError(f"{where}: {'; '.join(map(_explain, error.errors()))}") from None
 
 
 def _merged(content: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -598,14 +598,39 @@ def _from_folder(folder: Path, file: object) -> object:
     return os.path.normpath(folder / file)
 
 
-def _explain(location: tuple[int | str, ...], message: str, kind: str) -> str:
+def _explain(problem: "ErrorDetails") -> str:
+    location = problem["loc"]
     key = ".".join(map(str, location))
-    if kind == "extra_forbidden":
+    if problem["type"] == "extra_forbidden":
         return f"{key}: there is no such key{suggestion(str(location[-1]), _keys_beside(location))}"
-    if kind == "missing":
-        return f"{key}: is missing"
-    text = message.removeprefix("Value error, ")
-    return f"{key}: {text}" if key else text
+    return f"{key}: {what_is_wrong(problem)}" if key else what_is_wrong(problem)
+
+
+def what_is_wrong(problem: "ErrorDetails") -> str:
+    """What is wrong with one value of a job, without its key."""
+    known = problem.get("ctx", {})
+    wanted = {
+        "bool_parsing": "neither true nor false",
+        "bool_type": "neither true nor false",
+        "float_parsing": "no number",
+        "float_type": "no number",
+        "greater_than": f"too small: give more than {known.get('gt')}",
+        "greater_than_equal": f"too small: give at least {known.get('ge')}",
+        "int_from_float": "no whole number",
+        "int_parsing": "no whole number",
+        "int_type": "no whole number",
+        "less_than_equal": f"too large: give at most {known.get('le')}",
+        "literal_error": f"none of {known.get('expected')}".replace(" or ", ", "),
+        "string_too_long": f"too long: give at most {known.get('max_length')} characters",
+        "string_too_short": f"too short: give at least {known.get('min_length')} characters",
+    }.get(problem["type"])
+    if wanted is not None:
+        return f"{problem['input']!r:.40} is {wanted}"
+    return {
+        "list_type": 'is not a list: write ["…"]',
+        "missing": "is missing",
+        "string_type": 'is not text: write "…"',
+    }.get(problem["type"], problem["msg"].removeprefix("Value error, "))
 
 
 def _keys_beside(location: tuple[int | str, ...]) -> Iterable[str]:

@@ -148,7 +148,7 @@ def main() -> None:
     gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
     with signals.hearing():
         try:
-            app()
+            app(prog_name="batchlic")  # also as `python -m batchlic`: completion is installed by this name
         except BatchlicError as error:
             print_error(str(error))
             sys.exit(error.exit_code)

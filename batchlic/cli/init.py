@@ -342,10 +342,12 @@ def _valid(kind: Any, text: str) -> str:  # noqa: ANN401 - an annotated type
     """The text as a value of a job file. Raises UsageError."""
     from pydantic import TypeAdapter, ValidationError
 
+    from batchlic.job import what_is_wrong
+
     try:
         return str(TypeAdapter(kind).validate_python(text))
     except ValidationError as error:
-        raise UsageError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+        raise UsageError(what_is_wrong(error.errors()[0])) from None
 
 
 def _known_skus() -> str:

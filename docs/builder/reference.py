@@ -19,6 +19,7 @@ from batchlic import job, settings
 from batchlic.chunker.schema import OTHER_PLAN_COLUMNS, PLAN_COLUMNS, REJECT_COLUMNS
 from batchlic.cli.app import app
 from batchlic.cli.help import PANELS, Section, described, in_order, panel_of
+from batchlic.cli.verbosity import VERBOSITY
 from batchlic.errors import ExitCode
 from batchlic.profiles import IN_ENVIRONMENT, PROFILE, PROFILES_FILE
 from batchlic.reader.streaming import Column
@@ -114,7 +115,11 @@ def settings_table(_: str) -> str:
         for name, field in settings.Settings.model_fields.items()
     ]
     profiles, notifications = _more("../how-to/profiles.md"), _more("../how-to/notifications.md")
+    verbosity = _more("../how-to/command-line.md#quiet-and-verbose")
     rows += [
+        _row(
+            VERBOSITY, "`quiet`, `normal`, `verbose`", f"How much commands say{verbosity}. Default: `normal`."
+        ),
         _row(settings.CREDENTIALS_FILE, "path", "File of settings in the format of `.env`."),
         _row(PROFILE, "text", f"Profile to use, as with `--profile`{profiles}."),
         _row(
