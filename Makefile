@@ -12,7 +12,7 @@ WORKERS = $(shell $(BIN)/python -c "import os; print(min(4, 1 + os.cpu_count()))
 HERE = BATCHLIC_STATE_DIR="$(CURDIR)/runs"
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test onboard migrate sandbox sample soak fuzz kill mutants replay \
+.PHONY: help install demo test docs onboard migrate sandbox sample soak fuzz kill mutants replay \
 	bench bench-plan bench-keep bench-databases bench-submit bench-pace bench-limiter bench-journal bench-ledger \
 	bench-listener bench-report bench-runs plot-limiter demo-sync demo-callbacks test-callbacks docs-answers docs-schema screenshots \
 	man size dist audit image release-check \
@@ -42,6 +42,10 @@ demo-sync: $(INSTALLED) ## license a fleet at a sandbox, then sync a list that l
 
 test: $(INSTALLED) ## run all tests
 	@$(BIN)/pytest -n $(WORKERS) --dist worksteal
+
+docs: $(INSTALLED) ## build the documentation site into site/: every warning ends the build
+	@PYTHONPATH=. $(BIN)/python -m docs.builder
+	@echo "Open site/index.html"
 
 onboard: $(INSTALLED) ## assign licenses to a fleet: make onboard INVENTORY=… ACCOUNT=… SKU=… [OPTIONS=…]
 	$(call need,INVENTORY ACCOUNT SKU)
@@ -178,7 +182,7 @@ lock: $(INSTALLED) ## renew the pinned requirements after changing pyproject.tom
 		--upgrade --group dev --output-file $(LOCK) pyproject.toml
 
 clean: ## remove .venv and the files of the tools (never runs/)
-	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage build dist
+	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage build dist site
 
 # make itself exits 2 after any failure (https://www.gnu.org/software/make/manual/html_node/Running.html).
 tell_code = { code=$$?; echo "make $@: batchlic exited $$code, but make exits 2 after any failure." >&2; \

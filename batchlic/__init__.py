@@ -9,6 +9,7 @@
 Importing this package is cheap: a name is loaded when it is first used. See docs/how-to/python.md.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -207,6 +208,10 @@ if not TYPE_CHECKING:  # type checkers refuse unknown names only without it
 
             value: object = version("batchlic")
         elif name in _HOMES:
+            if sys.platform == "win32":
+                from batchlic.errors import NOT_ON_WINDOWS  # noqa: PLC0415
+
+                raise ImportError(NOT_ON_WINDOWS)
             value = getattr(import_module(_HOMES[name]), name)
         else:
             raise AttributeError(f"module 'batchlic' has no attribute {name!r}")

@@ -29,12 +29,26 @@ class ExitCode(IntEnum):
     """The exit codes of the command line."""
 
     OK = 0
+    """Every planned device is accepted, confirmed or skipped, and no more rows are rejected than
+    `--max-rejects` tolerates."""
     BUG = 1
+    """A bug: an unexpected error."""
     USAGE = 2
+    """Bad usage, job file, settings (such as a wrong base URL) or inventory."""
     INCOMPLETE = 3
+    """Finished, but some devices failed or are in doubt, some rows were rejected, or devices are not
+    confirmed although the job requires confirmation. Also: `audit --verify` found something, `check` found
+    an error, or `runs` can't read a run."""
     REFUSED = 4
+    """Refused before anything was sent: no consent to Lifetime licenses, too few licenses, too few rows or
+    too many changes (guards), an unknown account, licenses that the ledger does not know, or a plan that is
+    out of date or not approved. Also: another run uses the folder, the job's name or a device."""
     CREDENTIALS = 5
+    """The carrier rejected the credentials, or they lack a permission. batchlic does not repeat a login,
+    because five failures lock it."""
     STOPPED = 6
+    """Stopped early, resumable: a signal, the carrier down, too many refusals, a canary that failed, or a
+    full disk."""
 
 
 class BatchlicError(Exception):

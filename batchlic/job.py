@@ -125,18 +125,18 @@ class Inventory(Table):
     """The files that list the devices, and how to read them."""
 
     files: list[str] = Field(min_length=1)
-    """Paths, relative to the folder of the job file, or addresses."""
+    """Inventories: paths, which start at the job file's folder, addresses, or databases."""
     query: Annotated[str, AfterValidator(checked_query)] | None = None
     """SQL text that reads the rows of the inventories that are databases."""
     columns: dict[Role, str] = {}
     """Header, path (`device.imei`) or position from 1 by role (imei, iccid, account, sku); `-`: no column."""
     keep: list[str] = []
     """Columns whose cells go into results, rejects and exports as text: header, path or position, or
-    NAME=HEADER to rename one."""
+    `NAME=HEADER` to rename one."""
     format_profile: str | None = None
     """Known export that all files are; None: recognized by its columns."""
     id_kind: IdKind = IdKind.AUTO
-    """Identifiers to send: auto (the one that the row has, IMEI first), imei, iccid or both."""
+    """Identifiers to send; `auto`: the one that the row has, IMEI first."""
     sheet: str | None = None
     """Sheet of a workbook; None: the first visible one."""
     accept_imeisv: bool = False
@@ -144,13 +144,15 @@ class Inventory(Table):
     check_digit: bool = True
     """Reject identifiers with a wrong check digit."""
     download_timeout: float = Field(default=60.0, gt=0)
-    """Seconds to wait for an answer of the server of an inventory, or for more of the file."""
+    """Seconds to wait for the server of an address, or for more of its file."""
     allow_empty: bool = False
-    """Accept inventories without rows."""
+    """Accept inventories without rows, instead of exit 2."""
     min_rows: int | None = Field(default=None, ge=0)
-    """Fewest rows, in all files together, with which a run starts; None: any number."""
+    """Fewest rows, in all files together. With fewer, nothing is sent and the job exits 4; None: any
+    number."""
     max_change: Percentage | None = None
-    """Largest change of the number of rows since the last run of the job; None: any change."""
+    """Largest change of the number of rows since the last run of the job, `"20%"` or `0.2`. With more,
+    nothing is sent and the job exits 4; None: any change."""
 
     @field_validator("keep")
     @classmethod
@@ -181,13 +183,13 @@ class Licensing(Table):
     to_sku: SkuNumber | None = None
     """For migrate: the SKU that devices get."""
     order: Literal["auto", "unassign-first"] = "auto"
-    """For migrate: the license to handle first; auto: the new one while enough are left."""
+    """For migrate: the license to handle first; `auto`: the new one while enough are left."""
     restore: bool = False
     """For migrate: undo the first step of a device if its second step fails."""
     consent_lifetime: bool = False
-    """Allow Lifetime licenses, which are irrevocable (promise E)."""
+    """Allow Lifetime licenses (irrevocable). Without it, such a job exits 4 (promise E)."""
     other_skus: dict[SkuNumber, LicenseType] = {}
-    """SKUs of the contract that batchlic does not know, each lifetime or flexible."""
+    """More SKUs of your contract, each `"lifetime"` or `"flexible"`."""
 
 
 class Limits(Table):
@@ -202,15 +204,16 @@ class Limits(Table):
     fixed_rate: float | None = Field(default=None, gt=0)
     """Constant requests per second, instead of a limiter that finds the carrier's limit."""
     headroom: Percentage = "0%"
-    """Share of the carrier's limit to leave to others who use the same login."""
+    """Share of the carrier's limit to leave to others who use the same login, `"20%"` or `0.2`."""
     give_up_after: float = Field(default=1800, gt=0)
-    """Seconds without progress before the run stops, resumable."""
+    """Seconds without progress before the run stops with exit 6. Pauses do not count."""
     resend_in_doubt: bool = True
-    """Send a request in doubt again if its license is flexible (promise D)."""
+    """Send a request for flexible licenses again if its answer was lost (promise D)."""
     trust_duplicates: bool = True
     """Count a request in doubt as accepted if the carrier refuses its repetition as a duplicate."""
     allow_partial: bool = False
-    """If licenses are too few, license as many devices as possible instead of none."""
+    """If licenses are too few, plan as many devices as there are licenses. The others are rejected as
+    `no_license`."""
     max_rejects: int = Field(default=0, ge=0)
     """Rejected rows tolerated before exit code 3."""
     require_confirmation: bool = False
@@ -249,7 +252,8 @@ class Canary(Table):
     failures: int = Field(default=0, ge=0)
     """Devices of the canary that may fail or be in doubt."""
     confirmed: bool = False
-    """Send the others only when callbacks have reported the outcome of each device of the canary."""
+    """Send the others only when callbacks have reported the outcome of each device of the canary.
+    `--wait-callbacks` sets it."""
 
     @model_validator(mode="after")
     def _has_devices(self) -> Self:
@@ -279,11 +283,12 @@ class LedgerUse(Table):
     """The ledger to read before a run, and to update after it."""
 
     path: str | None = None
-    """File of the ledger, relative to the folder of the job file; None: `ledger.db` in the state folder."""
+    """Ledger file; the path starts at the job file's folder; None: `ledger.db` in the state folder."""
     allow_new: bool = False
-    """Start although the carrier counts assigned licenses of which the ledger has no record."""
+    """Start although the carrier counts licenses of which the ledger has no record. For one run,
+    `--new-ledger` is better."""
     use: bool = True
-    """Skip devices that are licensed according to the ledger, and record the outcomes of the others."""
+    """Skip devices that are licensed according to the ledger, and record the others."""
 
     @field_validator("path")
     @classmethod
@@ -295,7 +300,8 @@ class Approval(Table):
     """Whether a second person approves the plan before anything is sent (docs/how-to/review.md)."""
 
     required: bool = False
-    """Send only a plan that another user of the operating system has approved."""
+    """Send only a plan that another user of the operating system has approved. For one run,
+    `--require-approval`."""
     group: str | None = Field(default=None, min_length=1)
     """Group of the operating system whose members may read the plan and approve it."""
 
@@ -304,9 +310,10 @@ class MetricsUse(Table):
     """Where the metrics of a run go. Nothing goes anywhere by default."""
 
     file: str | None = None
-    """File for the textfile collector of node_exporter, relative to the folder of the job file."""
+    """File for the textfile collector of node_exporter, one for each job. The path starts at the job file's
+    folder, and ends with `.prom`."""
     port: int | None = Field(default=None, ge=0, le=65535)
-    """Port on 127.0.0.1 that serves metrics while the run goes on; 0: a free one."""
+    """Port on 127.0.0.1 that serves `/metrics` while the run goes on; 0 finds a free one."""
 
     @field_validator("file")
     @classmethod
@@ -318,7 +325,7 @@ class ReportUse(Table):
     """The report for people."""
 
     write: bool = True
-    """Write report.html when a session ends."""
+    """Write report.html at the end of each session. `--no-report` turns it off for one run."""
 
 
 class EmbeddedSandbox(Table):
@@ -327,13 +334,13 @@ class EmbeddedSandbox(Table):
     rate: float | None = Field(default=None, gt=0)
     """Hidden limit, requests per second; None: no limit."""
     burst: int = Field(default=20, ge=1)
-    """Requests admitted at once."""
+    """Requests that the carrier admits at once."""
     latency: float = Field(default=0.0, ge=0)
-    """Seconds until an answer."""
+    """Seconds that an answer takes."""
     callback_delay: float = Field(default=0.0, ge=0)
-    """Seconds until the callback for an outcome; up to as many random seconds are added."""
+    """Seconds until the sandbox calls back with an outcome. A random delay up to the same length is added."""
     callback_failures: float = Field(default=0.0, ge=0, le=1)
-    """Share of accepted devices that fail afterwards, 0 to 1."""
+    """Share of accepted devices that fail afterwards."""
     seed: int = 0
     """The same seed gives the same faults and ids."""
 
@@ -346,7 +353,8 @@ class Notify(Table):
     """Who is told how the runs of a job end. The URLs are settings, because they hold secrets."""
 
     to: list[SettingSuffix] | None = None
-    """Names of URLs: `ops` is BATCHLIC_NOTIFY_URL_OPS. None: the URLs of BATCHLIC_NOTIFY_URLS."""
+    """Names of URLs for messages: `["ops"]` is `BATCHLIC_NOTIFY_URL_OPS`, and `[]` sends no messages; None:
+    the URLs of `BATCHLIC_NOTIFY_URLS`."""
     on: list[Literal["failure", "doubt", "rejects", "recovered"]] = [
         "failure",
         "doubt",
@@ -355,7 +363,8 @@ class Notify(Table):
     ]
     """Changes to send a message about."""
     heartbeat: SettingSuffix | None = None
-    """Name of the heartbeat's URL: `fleet` is BATCHLIC_HEARTBEAT_URL_FLEET. None: BATCHLIC_HEARTBEAT_URL."""
+    """Name of the heartbeat's URL: `"fleet"` is `BATCHLIC_HEARTBEAT_URL_FLEET`; None:
+    `BATCHLIC_HEARTBEAT_URL`, if it is set."""
     heartbeat_ok: list[Annotated[int, Field(ge=0, le=6)]] = [0]
     """Exit codes that the heartbeat reports as a success."""
 

@@ -10,10 +10,11 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from io import StringIO
 from pathlib import Path
-from typing import Literal, TypedDict, Unpack, cast
+from typing import Literal, TypedDict, Unpack
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError
+from pydantic import Field, PrivateAttr, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from batchlic.callbacks.access import CARRIER_SOURCES, Access, parse_networks
 from batchlic.carrier.catalog import BASE_URL
@@ -57,7 +58,7 @@ class SettingValues(TypedDict, total=False):
     state_dir: str | None
 
 
-class Settings(BaseModel):
+class Settings(BaseSettings):
     """The carrier's address, the login, and where runs are kept.
 
     A command reads them from the environment, where each is called `BATCHLIC_` and its name in capitals, and
@@ -65,33 +66,42 @@ class Settings(BaseModel):
     secret is in the text of the settings (`repr`).
     """
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, hide_input_in_errors=True)
 
     base_url: str = BASE_URL
+    """Root of the carrier's API."""
     client_id: SecretStr | None = None
+    """Id of the OAuth client. With `BATCHLIC_CLIENT_SECRET`, it fetches access tokens."""
     client_secret: SecretStr | None = None
+    """Secret of the OAuth client."""
     username: SecretStr | None = None
+    """User of the session login. With `BATCHLIC_PASSWORD`, it fetches session tokens."""
     password: SecretStr | None = None
+    """Password of the session login."""
     access_token: SecretStr | None = None
+    """Ready-made access token, used until the carrier rejects it."""
     session_token: SecretStr | None = None
+    """Ready-made session token, used until the carrier rejects it."""
     listener_username: SecretStr | None = None
+    """User that callbacks give, as in the registration of the listener."""
     listener_password: SecretStr | None = None
+    """Password that callbacks give, as in the registration of the listener."""
     listener_allowed_sources: str = ",".join(CARRIER_SOURCES)
     """Addresses and networks that may send callbacks, separated by commas."""
     listener_store: SecretStr | None = None
     """Store of callbacks: a path, or a URL, which may hold a password."""
     notify_urls: SecretStr | None = None
-    """URLs of apprise for notifications, separated by whitespace."""
+    """URLs of Apprise for notifications, separated by whitespace."""
     heartbeat_url: SecretStr | None = None
-    """URL of a dead man's switch."""
+    """URL of a dead man's switch, which a job pings when it ends."""
     account: str | None = Field(default=None, min_length=3, max_length=32)
-    """Account where neither the job nor --account names one."""
+    """Account where neither the job nor `--account` names one."""
     serve_token: SecretStr | None = None
     """What a login to the pages of `batchlic serve` asks for."""
     verbosity: Literal["quiet", "normal", "verbose"] = "normal"
     """What the command line says on stderr, as with --quiet and --verbose; a program is not affected."""
     state_dir: str | None = None
-    """Folder of the runs and the ledger, as an absolute path; None: as `batchlic.state` finds it."""
+    """Folder of the runs and the ledger, as an absolute path; None: `./runs` or `~/.local/state/batchlic`."""
     _named: dict[str, SecretStr] = PrivateAttr(default_factory=dict)
     """URLs of notifications and heartbeats with names of their own, by setting."""
 
@@ -109,6 +119,18 @@ class Settings(BaseModel):
             raise UsageError(f"{PREFIX}BASE_URL contains a space")
         self.base_url = str(check_base_url(self.base_url)).rstrip("/")
         self.state_dir = _absolute(self.state_dir)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic-settings' signature
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The values that are given, and nothing else."""
+        return (init_settings,)
 
     def credentials(self) -> Credentials:
         """The credentials for the carrier. Raises UsageError that names missing settings."""
@@ -202,6 +224,22 @@ class Settings(BaseModel):
         return [*secrets, *(url for urls in lists if len(urls) > 1 for url in urls)]
 
 
+class _Loaded(Settings):
+    """The settings of a command."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic-settings' signature
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment, before the values of files, which are given."""
+        return env_settings, init_settings
+
+
 def load_settings(profile: str | None = None) -> Settings:
     """Read environment, `.env` and the credentials file; the environment wins over files.
 
@@ -214,27 +252,18 @@ def load_settings(profile: str | None = None) -> Settings:
     for file in files:
         of_file = _values_of(file)
         _refuse_unknown(of_file, f"{file}: ")
-        values |= _by_field(of_file)
+        values |= {name.upper().removeprefix(PREFIX).lower(): value for name, value in of_file.items()}
     chosen = find_profile(Settings.model_fields, _FROM_COMMANDS, profile)
     if chosen is not None:
         _refuse_other_login(chosen)
         values = {name: value for name, value in values.items() if name not in _LOGIN} | dict(chosen.values)
     given = {f"{PREFIX}{name.upper()}": value for name, value in values.items()}
     given |= {name.upper(): value for name, value in os.environ.items()}
-    found = {name: value for name, value in _by_field(given).items() if name in Settings.model_fields}
-    settings = Settings(**cast("SettingValues", found))
+    of_files = {name: value for name, value in values.items() if name in Settings.model_fields}
+    settings: Settings = _Loaded.model_validate(of_files)
     settings.remember_named_urls(given)
     settings.use(chosen)
     return settings
-
-
-def _by_field(given: Mapping[str, str]) -> dict[str, str]:
-    """The settings among environment variables or lines of a file, by name of the field."""
-    return {
-        name.upper().removeprefix(PREFIX).lower(): value
-        for name, value in given.items()
-        if name.upper().startswith(PREFIX)
-    }
 
 
 def _refuse_other_login(profile: Profile) -> None:

@@ -35,6 +35,10 @@ def pytest_collection_finish() -> None:
     gc.freeze()  # what was imported and collected stays until the end
 
 
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()  # libraries report what is never freed as leaks
+
+
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)

@@ -1,48 +1,26 @@
-"""README and docs: their commands and snippets run, and they name every option, key and column."""
+"""README and docs: links resolve, and what they name exists. `tests/docs` runs their commands."""
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
-from typing import get_args
+from typing import Any
 
 import pytest
-from pydantic import BaseModel
+import typer.main
 from typer.testing import CliRunner
 
 from batchlic.cli.app import app
-from batchlic.errors import ExitCode
-from batchlic.job import (
-    Approval,
-    Canary,
-    EmbeddedSandbox,
-    Inventory,
-    Job,
-    LedgerUse,
-    Licensing,
-    Limits,
-    MetricsUse,
-    Notify,
-    ReportUse,
-    Syncing,
-)
 from batchlic.reader.columns.profiles import PROFILES, Profile
 from batchlic.reader.roles import Role
 from batchlic.reader.validation.reasons import EXPLANATIONS, Reason
-from batchlic.writer.audit import AUDIT
-from batchlic.writer.callback_outcomes import OUTCOMES
-from batchlic.writer.device_states import RESULTS
-from batchlic.writer.summary import Summary
+from docs.builder.reference import commands
 from tests.postgresql import PostgreSQL
 from tests.reader.builders import ACCOUNT, iccid, imei
 from tests.reader.databases import duckdb_file, postgresql_table, sqlite_file
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-README = (ROOT / "README.md").read_text()
 PAGES = [
     *sorted(ROOT.glob("*.md")),
     *sorted(DOCS.rglob("*.md")),
@@ -51,58 +29,8 @@ PAGES = [
 ]
 
 
-def blocks(language: str, text: str = README) -> list[str]:
+def blocks(language: str, text: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
-
-
-KEEP, CANARY = ((DOCS / "how-to" / name).read_text() for name in ("keep.md", "canary.md"))
-
-
-def commands(program: str, text: str = README) -> list[str]:
-    lines = "".join(blocks("console", text)).splitlines()
-    return [line[2:] for line in lines if line.startswith(f"$ {program} ")]
-
-
-@pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder like a checkout, in which the commands of the README and of some other pages have run."""
-    folder = tmp_path_factory.mktemp("checkout")
-    for name in ("sample_data", "jobs", "docs"):
-        (folder / name).symlink_to(ROOT / name)
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    for command in (command for page in (README, KEEP, CANARY) for command in commands("batchlic", page)):
-        done = subprocess.run(
-            shlex.split(command),
-            cwd=folder,
-            env={**os.environ, "PATH": path, "BATCHLIC_STATE_DIR": str(folder / "runs")},
-            capture_output=True,
-            check=False,
-        )
-        # The sample fleet has broken rows: a run without --max-rejects ends with exit code 3.
-        assert done.returncode in {ExitCode.OK, ExitCode.INCOMPLETE}, (command, done.stderr.decode())
-    return folder
-
-
-def test_the_commands_of_the_readme_run(checkout: Path) -> None:
-    assert len(commands("batchlic")) >= 3
-    assert (checkout / "runs" / "rehearsal" / "results.parquet").exists()
-
-
-def test_the_commands_of_the_page_about_kept_columns_run(checkout: Path) -> None:
-    assert (checkout / "rejects.csv").read_text().splitlines()[0].endswith(",site,asset")
-
-
-def test_the_command_of_the_page_about_canaries_has_one(checkout: Path) -> None:
-    assert "are sent first" in (checkout / "runs" / "canary" / "summary.json").read_text()
-
-
-@pytest.mark.parametrize("snippet", [*blocks("python"), *blocks("python", KEEP)])
-def test_the_snippets_run(snippet: str, checkout: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", snippet], cwd=checkout, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip()
 
 
 def test_the_commands_of_the_page_on_databases_run(
@@ -131,7 +59,7 @@ def test_the_commands_of_the_page_on_databases_run(
         for line in blocks("console", page)[0].replace("$ batchlic ", "").splitlines()
     ]
     assert len(done) == 4
-    assert all("3 rows read" in one.stdout or "3  rows" in one.stdout for one in done), [
+    assert all("3 rows read" in one.output or "3  rows" in one.output for one in done), [
         one.output for one in done
     ]
 
@@ -171,103 +99,28 @@ def anchors(text: str) -> set[str]:
     return set(found)
 
 
-def test_every_option_that_is_named_exists() -> None:
-    known = {"--help"}
-    commands = [
-        "",
-        "init",
-        "schema",
-        "run",
-        "assign",
-        "migrate",
-        "sync",
-        "plan",
-        "approve",
-        "apply",
-        "export",
-        "report",
-        "resume",
-        "status",
-        "limit",
-        "settle",
-        "rollback",
-        "retry",
-        "check",
-        "audit",
-        "sandbox",
-    ]
-    commands += ["ledger show", "ledger import", "ledger export"]
-    commands += [
-        "runs",
-        "runs prune",
-        "serve",
-        "listen",
-        "reconcile",
-        "subscriptions",
-        "callbacks register",
-        "callbacks unjudged",
-        "notify-test",
-    ]
-    for command in commands:
-        shown = CliRunner().invoke(app, [*command.split(), "--help"])
-        assert shown.exit_code == ExitCode.OK, command
-        known |= set(re.findall(r"--[a-z-]+", shown.stdout))
+def test_every_command_and_option_that_is_named_exists() -> None:
+    group = typer.main.get_command(app)
+    of_all = options_of(group)
+    known = {names: options_of(command) for names, command in commands(group)}
     for page in PAGES:
-        for line in re.findall(r"(?:\$ |`)batchlic [^`\n]*", page.read_text()):
-            assert set(re.findall(r"(?<= )--[a-z-]+", line)) <= known, line
+        for line in re.findall(r"(?:\$ |`)batchlic ([^`\n]*)", page.read_text()):
+            words = [word for word in line.split() if not word.startswith("-")]
+            command = next((tuple(words[:n]) for n in (2, 1) if tuple(words[:n]) in known), None)
+            options = set(re.findall(r"(?<= )--[a-z-]+", f" {line}"))
+            if command is not None:
+                assert options <= known[command] | {"--help"}, (page.name, line)
+            else:
+                assert options <= of_all | {"--help"}, (page.name, line)
+                assert not words or not words[0].islower() or words[0] in GROUPS, (page.name, line)
 
 
-def test_every_exit_code_is_explained() -> None:
-    assert re.findall(r"^\| (\d) \|", README, re.MULTILINE) == [str(int(code)) for code in ExitCode]
+GROUPS = {"callbacks", "ledger"}
+"""Names of groups without a command of their own."""
 
 
-@pytest.mark.parametrize(
-    ("heading", "table"),
-    [
-        ("Top level", Job),
-        ("[inventory]", Inventory),
-        ("[license]", Licensing),
-        ("[limits]", Limits),
-        ("[sync]", Syncing),
-        ("[canary]", Canary),
-        ("[ledger]", LedgerUse),
-        ("[approval]", Approval),
-        ("[metrics]", MetricsUse),
-        ("[notify]", Notify),
-        ("[report]", ReportUse),
-        ("[sandbox]", EmbeddedSandbox),
-    ],
-)
-def test_every_key_of_a_job_file_is_documented(heading: str, table: type[BaseModel]) -> None:
-    section = (DOCS / "reference" / "jobs.md").read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
-    documented = set(re.findall(r"`([a-z_]+)`", "".join(re.findall(r"^\|([^|]*)\|", section, re.MULTILINE))))
-    keys = {name for name, field in table.model_fields.items() if not _is_table(field.annotation)}
-    assert documented == keys
-
-
-def _is_table(annotation: object) -> bool:
-    types = (annotation, *get_args(annotation))  # also an optional table
-    return any(isinstance(inner, type) and issubclass(inner, BaseModel) for inner in types)
-
-
-@pytest.mark.parametrize(
-    ("file", "columns"),
-    [("results.parquet", RESULTS), ("audit.parquet", AUDIT), ("outcomes.parquet", OUTCOMES)],
-    ids=lambda value: str(value)[:15],
-)
-def test_every_column_is_documented(file: str, columns: dict[str, object]) -> None:
-    documented = re.findall(r"`([a-z_0-9]+)`", "".join(_first_cells(file)))
-    assert set(columns) <= set(documented)
-
-
-def test_every_field_of_the_summary_is_documented() -> None:
-    documented = re.findall(r"`([a-z_0-9]+)`", "".join(_first_cells("summary.json")))
-    assert set(Summary.__struct_fields__) == set(documented)
-
-
-def _first_cells(file: str) -> list[str]:
-    section = (DOCS / "reference" / "files.md").read_text().split(f"## {file}\n")[1].split("\n## ")[0]
-    return re.findall(r"^\|([^|]*)\|", section, re.MULTILINE)
+def options_of(command: Any) -> set[str]:  # noqa: ANN401 - the class is private to typer
+    return {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
 
 
 @pytest.mark.parametrize("job", sorted((ROOT / "jobs").glob("*.toml")), ids=lambda job: job.name)

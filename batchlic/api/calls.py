@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import TypeAlias
@@ -87,7 +88,7 @@ class Ended:
     warnings: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Start:
     """A run to start, or to continue if it is in the folder already."""
 
@@ -98,7 +99,7 @@ class Start:
     on_event: Subscriber | None
     run_id: str = field(default_factory=run.new_run_id)
 
-    @property
+    @cached_property
     def folder(self) -> RunFolder:
         """The folder of the run."""
         return self.access.new_folder(self.run_dir, self.run_id)
@@ -118,7 +119,7 @@ class Start:
         return _ended(work, folder, self.on_event)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """A plan to write, which `apply` sends later."""
 
@@ -129,7 +130,7 @@ class Plan:
     licenses: bool
     run_id: str = field(default_factory=run.new_run_id)
 
-    @property
+    @cached_property
     def folder(self) -> RunFolder:
         """The folder of the plan."""
         return self.access.new_folder(self.run_dir, self.run_id)

@@ -1,7 +1,7 @@
 """A sequence of frames as the source of a lazy query."""
 
-from collections.abc import Callable, Iterator
-from typing import TypeAlias
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple, TypeAlias
 
 import polars as pl
 from polars.io.plugins import register_io_source
@@ -11,6 +11,18 @@ Schema: TypeAlias = dict[str, pl.DataType]
 
 UTC = pl.Datetime("us", "UTC")
 """The times of all tables."""
+
+
+class Column(NamedTuple):
+    """A column of a file of a run: its dtype, and what its values mean (for docs/reference/files.md)."""
+
+    dtype: pl.DataType
+    meaning: str
+
+
+def schema_of(columns: Mapping[str, Column]) -> Schema:
+    """The dtypes of the columns, by name."""
+    return {name: column.dtype for name, column in columns.items()}
 
 
 def lazy_frame(frames: Callable[[], Iterator[pl.DataFrame]], schema: Schema) -> pl.LazyFrame:

@@ -18,37 +18,68 @@ from batchlic.carrier.answers import Outcome
 from batchlic.chunker import DeviceStatus
 from batchlic.journal import Attempt, Event, JournalQueries, Settlement
 from batchlic.reader.scans import scan_parquet
-from batchlic.reader.streaming import UTC, Schema, lazy_frame
+from batchlic.reader.streaming import UTC, Column, lazy_frame, schema_of
 from batchlic.writer.tables import Target, write_table
 
 Row: TypeAlias = dict[str, Any]
 
 ROWS_PER_FRAME = 10_000
 
-AUDIT: Schema = {
-    "seq": pl.UInt64(),
-    "batch_id": pl.UInt32(),
-    "part": pl.String(),
-    "step": pl.String(),
-    "x_request_id": pl.String(),
-    "attempt": pl.UInt32(),
-    "action": pl.String(),
-    "device_count": pl.UInt16(),
-    "started_at": UTC,
-    "duration_ms": pl.Float64(),
-    "http_status": pl.UInt16(),
-    "outcome": pl.String(),
-    "error_code": pl.String(),
-    "error_message": pl.String(),
-    "retry_after_s": pl.Float64(),
-    "request_id": pl.String(),
-    "request_sha256": pl.String(),
-    "pace_rps": pl.Float64(),
-    "settled_by": pl.String(),
-    "reason": pl.String(),
-    "prev_hash": pl.String(),
-    "hash": pl.String(),
+AUDIT_COLUMNS = {
+    "seq": Column(
+        pl.UInt64(),
+        "Number of the attempt or settlement in this run, from 1; 0 for the approval of the plan.",
+    ),
+    "batch_id": Column(pl.UInt32(), "Number of the batch, as in plan.parquet."),
+    "part": Column(pl.String(), "The devices as row ranges in the batch (`0-49,51`); empty for all devices."),
+    "step": Column(pl.String(), "Migration: `unassign`, `assign`, `restore` or `clear`; null in other runs."),
+    "x_request_id": Column(pl.String(), "`X-Request-ID` of the request."),
+    "attempt": Column(
+        pl.UInt32(),
+        "Number of the attempt, from 1; attempts with other devices do not count.",
+    ),
+    "action": Column(pl.String(), "`assign`, `unassign`, `settle` or `approve`."),
+    "device_count": Column(pl.UInt16(), "Number of devices in the request or the settlement."),
+    "started_at": Column(
+        UTC,
+        "Time just before the request was sent, or time of the settlement or approval.",
+    ),
+    "duration_ms": Column(pl.Float64(), "Milliseconds to the answer; null if no answer was recorded."),
+    "http_status": Column(pl.UInt16(), "HTTP status of the answer."),
+    "outcome": Column(
+        pl.String(),
+        "Of a request: `accepted`, `throttled`, `refused`, `unauthorized`, `unavailable` or "
+        "`ambiguous`. `throttled` without `http_status`: the request was not sent, because the carrier "
+        "had just asked all workers to wait, or somebody had paused the run. Of a settlement: "
+        "`settled_accepted`, `settled_failed` or `settled_resend`. Of an approval: `approved`.",
+    ),
+    "error_code": Column(pl.String(), "Code from the carrier, or from the network."),
+    "error_message": Column(pl.String(), "Message from the carrier, or from the network."),
+    "retry_after_s": Column(pl.Float64(), "Seconds that the carrier asked batchlic to wait."),
+    "request_id": Column(pl.String(), "The carrier's id of the request."),
+    "request_sha256": Column(pl.String(), "SHA-256 of the request's body."),
+    "pace_rps": Column(
+        pl.Float64(),
+        "Requests per second that the carrier let in, over the last 10 s; null before it let any in.",
+    ),
+    "settled_by": Column(
+        pl.String(),
+        "Settlement: user of the operating system, or `a callback`. Approval: name and number of the user.",
+    ),
+    "reason": Column(pl.String(), "Settlement: the reason. Approval: SHA-256 of the approved files."),
+    "prev_hash": Column(
+        pl.String(),
+        "The hash of the row before; that of the first row is SHA-256 of the run id.",
+    ),
+    "hash": Column(
+        pl.String(),
+        "SHA-256 over `prev_hash`, a line feed, and the columns before these two as a JSON array in "
+        "this order, times as microseconds since 1970.",
+    ),
 }
+"""The columns of audit.parquet, explained."""
+
+AUDIT = schema_of(AUDIT_COLUMNS)
 """audit.parquet: one row per approval, attempt or settlement. docs/reference/files.md explains them."""
 
 UNANSWERED = {

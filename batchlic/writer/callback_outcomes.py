@@ -6,19 +6,33 @@ import msgspec
 import polars as pl
 
 from batchlic.figures import TIME_IN_FILES
-from batchlic.reader.streaming import UTC, Schema
+from batchlic.reader.streaming import UTC, Column, schema_of
 from batchlic.writer.tables import read_table, write_table
 
-OUTCOMES: Schema = {
-    "plan_row": pl.UInt32(),
-    "step": pl.String(),
-    "status": pl.String(),
-    "reported": pl.String(),
-    "request_id": pl.String(),
-    "error_code": pl.String(),
-    "error_message": pl.String(),
-    "settled_at": UTC,
+OUTCOME_COLUMNS = {
+    "plan_row": Column(
+        pl.UInt32(),
+        "Row of plan.parquet, from 0; null for a message that could not be judged.",
+    ),
+    "step": Column(pl.String(), "Migration: `unassign`, `assign` or `restore`; null in other runs."),
+    "status": Column(pl.String(), "`confirmed` or `failed`; null where nothing is settled."),
+    "reported": Column(
+        pl.String(),
+        "Where nothing is settled: `on hold`, `canceled`, an unknown status, or why the message could "
+        "not be judged.",
+    ),
+    "request_id": Column(
+        pl.String(),
+        "`requestId` of the request; that of the message if the message could not be judged, or proves "
+        "a lost request.",
+    ),
+    "error_code": Column(pl.String(), "The carrier's code, without the service name; null if confirmed."),
+    "error_message": Column(pl.String(), "The carrier's message; null if confirmed."),
+    "settled_at": Column(UTC, "When the message arrived."),
 }
+"""The columns of outcomes.parquet, explained."""
+
+OUTCOMES = schema_of(OUTCOME_COLUMNS)
 """What callbacks reported of a run; `plan_row` counts the plan's rows from 0.
 
 - Outcomes: one row per device that succeeded or failed; in a migration, one row per step, with `step`.

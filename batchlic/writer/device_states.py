@@ -15,38 +15,61 @@ from batchlic.carrier.catalog import Action
 from batchlic.chunker import DeviceStatus, Step, read_excluded, read_whole_batches
 from batchlic.journal import JournalQueries, RunIdentity
 from batchlic.reader.scans import scan_parquet
-from batchlic.reader.streaming import UTC, Schema, lazy_frame
+from batchlic.reader.streaming import UTC, Column, Schema, lazy_frame, schema_of
 from batchlic.writer.kept import NOTHING_KEPT, Kept
 from batchlic.writer.migrations import MIGRATION_COLUMNS, STEP_STATUSES, migrated
 from batchlic.writer.outcomes import DeviceOutcome, batch_outcomes
 
-RESULTS: Schema = {
-    "run_id": pl.String(),
-    "source": pl.String(),
-    "row": pl.UInt64(),
-    "imei": pl.String(),
-    "iccid": pl.String(),
-    "account_name": pl.String(),
-    "sku_number": pl.String(),
-    "action": pl.String(),
-    "batch_id": pl.UInt32(),
-    "x_request_id": pl.String(),
-    "request_id": pl.String(),
-    "status": pl.String(),
-    "http_status": pl.UInt16(),
-    "error_code": pl.String(),
-    "error_message": pl.String(),
-    "attempts": pl.UInt32(),
-    "first_attempt_at": UTC,
-    "last_attempt_at": UTC,
-    "settled_at": UTC,
-    "settled_by": pl.String(),
-    "from_sku": pl.String(),
-    "step": pl.String(),
-    "unassign_status": pl.String(),
-    "assign_status": pl.String(),
-    "restore_status": pl.String(),
+RESULT_COLUMNS = {
+    "run_id": Column(pl.String(), "The run."),
+    "source": Column(pl.String(), "The inventory."),
+    "row": Column(pl.UInt64(), "The 1-based data row in the inventory."),
+    "imei": Column(pl.String(), "Normalized IMEI; null if the row has none."),
+    "iccid": Column(pl.String(), "Normalized ICCID; null if the row has none."),
+    "account_name": Column(pl.String(), "Account."),
+    "sku_number": Column(pl.String(), "SKU; in a migration the SKU that the device gets."),
+    "action": Column(
+        pl.String(),
+        "`assign`, `unassign` or `migrate`; in a sync that of the device, null for a device that the "
+        "sync leaves without a license.",
+    ),
+    "batch_id": Column(pl.UInt32(), "Batch of the plan, from 1; null for a device in no batch."),
+    "x_request_id": Column(
+        pl.String(),
+        "`X-Request-ID` of the request that decided the status; null before anything was sent.",
+    ),
+    "request_id": Column(pl.String(), "The carrier's id of that request, if the carrier accepted it."),
+    "status": Column(pl.String(), "How the device stands: see the table of statuses."),
+    "http_status": Column(
+        pl.UInt16(),
+        "HTTP status of the answer that decided the device's status; null without an answer.",
+    ),
+    "error_code": Column(pl.String(), "The carrier's code, without the service name."),
+    "error_message": Column(pl.String(), "The carrier's message, or what is wrong in batchlic's words."),
+    "attempts": Column(pl.UInt32(), "Number of requests that carried this device."),
+    "first_attempt_at": Column(UTC, "When the first of these requests was sent."),
+    "last_attempt_at": Column(UTC, "When the last of these requests was sent."),
+    "settled_at": Column(UTC, "When the outcome became known; null before that."),
+    "settled_by": Column(
+        pl.String(),
+        "The user who settled the device, or `a callback`; null if an answer decided the status.",
+    ),
+    "from_sku": Column(
+        pl.String(),
+        "Migration: the SKU that the device leaves. This column and the next four are null in other runs.",
+    ),
+    "step": Column(
+        pl.String(),
+        "Migration: the step whose request decided the status, or is still to be answered: `unassign`, "
+        "`assign` or `restore`.",
+    ),
+    "unassign_status": Column(pl.String(), "Migration: status of this step; null if it was not sent."),
+    "assign_status": Column(pl.String(), "Migration: status of this step; null if it was not sent."),
+    "restore_status": Column(pl.String(), "Migration: status of this step; null if it was not sent."),
 }
+"""The columns of results.parquet, explained."""
+
+RESULTS = schema_of(RESULT_COLUMNS)
 """results.parquet: one row per planned device. docs/reference/files.md explains each column."""
 
 DEVICE_STATES: Schema = RESULTS | {

@@ -24,25 +24,44 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """The fields of summary.json. Times are ISO 8601 in UTC, and null before anything was sent."""
 
     run_id: str
+    """The run."""
     job: str
+    """Name of the job."""
     action: str
+    """`assign`, `unassign`, `migrate` or `sync`."""
     carrier: str
+    """Base URL of the carrier, or `sandbox`."""
     sources: list[InventoryRows]
+    """Each inventory's `name` and `rows`, and the `query` of a database. In a sync, the last one is `ledger`,
+    with the devices that only the ledger names."""
     rows_read: int
+    """Data rows of all inventories."""
     rejected: dict[str, int]
+    """Rejected rows by reason."""
     planned: int
+    """Planned devices."""
     statuses: dict[DeviceStatus, int]
+    """Devices by status."""
     batches: int
+    """Planned batches."""
     requests: dict[str, int]
+    """Requests in `total`, and by outcome."""
     started_at: str | None
+    """When the first request was sent."""
     finished_at: str | None
+    """When the last session ended."""
     devices_per_second: float | None
+    """Devices that answers accepted, or refused for good, per second of sending: from a session's first
+    request to its last answer, summed over sessions. Settling, callbacks and waiting do not change it. In a
+    migration, a device counts after both steps."""
     exit_code: int | None
-    """None while a session is at work, or after it was killed."""
+    """Exit code of the run; null while a session is at work, or after it was killed."""
     unconfirmed: int = 0
-    """Devices that are accepted and not confirmed, if the job requires confirmation."""
+    """Devices that are accepted and not confirmed, if the job requires confirmation; otherwise 0."""
     stopped_because: str | None = None
+    """Why the run stopped early; null if it did not."""
     notes: list[str] = []
+    """Remarks on inventories, license counts and listeners."""
 
 
 STOPS = {

@@ -85,7 +85,9 @@ async def test_a_cancelled_call_ends_its_run_in_order(tmp_path: Path) -> None:
     assert (await run.resume_async()).exit_code == 0
 
 
-def test_ctrl_c_ends_the_run_in_order_and_is_raised(tmp_path: Path) -> None:
+def test_ctrl_c_ends_the_run_in_order_and_is_raised(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt) as raised:
         batchlic.assign(
@@ -97,6 +99,7 @@ def test_ctrl_c_ends_the_run_in_order_and_is_raised(tmp_path: Path) -> None:
             on_event=once(AttemptEnded, interrupt),
         )
     refuse_if_unfinished(batchlic.Run(folder))
+    assert capfd.readouterr() == ("", "")
     assert raised.value.__notes__ == [
         f"batchlic: if anything was sent, continue with batchlic.resume({str(folder)!r})"
     ]
@@ -117,7 +120,9 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
         batchlic.assign(
             fleet(2), **TARGET, run_dir=tmp_path / "run", settings=login(url, tmp_path), on_event=twice
         )
-    assert batchlic.Run(tmp_path / "run").summary.statuses == {"in_doubt": 2}
+    run = batchlic.Run(tmp_path / "run")
+    assert run.summary.statuses == {"in_doubt": 2}
+    assert "the run was interrupted" in run.audit.select("error_message").collect().item()  # no time limit
 
 
 def test_an_exception_of_a_signal_handler_ends_the_run_in_order(tmp_path: Path) -> None:

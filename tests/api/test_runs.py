@@ -159,10 +159,15 @@ def process_as_it_is() -> tuple[object, ...]:
 def test_a_run_prints_nothing_and_leaves_the_process_as_it_is(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    before = process_as_it_is()
-    run = batchlic.assign(ROWS, **TARGET, run_dir=tmp_path / "run", sandbox=True)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (500, limits[1]))  # a command would raise it
+    try:
+        before = process_as_it_is()
+        run = batchlic.assign(ROWS, **TARGET, run_dir=tmp_path / "run", sandbox=True)
+        assert process_as_it_is() == before
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert run.summary.statuses == {DeviceStatus.ACCEPTED: 5}
-    assert process_as_it_is() == before
     assert capfd.readouterr() == ("", "")
 
 
@@ -181,9 +186,11 @@ def test_a_profile_is_used_without_a_change_of_the_environment(
     assert (run.exit_code, dict(os.environ)) == (0, before)
 
 
-def test_given_settings_win_over_the_environment(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BATCHLIC_BASE_URL", "https://other.example/api")
+def test_given_settings_win_over_the_environment(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("BATCHLIC_PASSWORD", "other")
+    settings = login(url, tmp_path)
     assert batchlic.assign(fleet(2), **TARGET, settings=settings).exit_code == 0
 
 

@@ -18,10 +18,18 @@ def test_warnings_of_libraries_are_shown_to_developers_only(options: tuple[str, 
     assert ended.stderr.count("UserWarning: old") == shown
 
 
-ON_WINDOWS = "import sys; sys.platform, sys.modules['fcntl'], sys.modules['pwd'] = 'win32', None, None; "
+WINDOWS = "import sys; sys.platform, sys.modules['fcntl'], sys.modules['pwd'] = 'win32', None, None; "
 
 
-def test_windows_is_refused_with_a_message_instead_of_a_traceback() -> None:
-    code = ON_WINDOWS + "from batchlic.cli.app import main; main()"
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (ended.returncode, ended.stderr.splitlines()) == (2, [f"batchlic: {NOT_ON_WINDOWS}"])
+@pytest.mark.parametrize(
+    ("code", "status", "line"),
+    [
+        ("from batchlic.cli.app import main; main()", 2, f"batchlic: {NOT_ON_WINDOWS}"),
+        ("import batchlic; batchlic.assign", 1, f"ImportError: {NOT_ON_WINDOWS}"),
+    ],
+)
+def test_windows_is_refused_with_a_message(code: str, status: int, line: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", WINDOWS + code], capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stderr.splitlines()[-1]) == (status, line)
