@@ -111,6 +111,15 @@ class Group(_Explained, TyperGroup):
     """A group of commands whose help page is one of these."""
 
 
+def name_of(param: Any, ctx: Any) -> str:  # noqa: ANN401 - as above
+    """An argument or option as in its help: `RUN_DIR`, `-y, --yes`, `--max-rate REQUESTS`."""
+    if isinstance(param, TyperArgument):
+        return f"{param.metavar or param.display_name_raw.upper()}{'...' if param.nargs != 1 else ''}"
+    names = ", ".join(sorted(param.opts, key=len))
+    others = f" / {', '.join(param.secondary_opts)}" if param.secondary_opts else ""
+    return f"{names}{others} {value_of(param, ctx)}".rstrip()
+
+
 def value_of(param: Any, ctx: Any) -> str:  # noqa: ANN401 - as above
     """What an option takes, as in its help: `SECONDS`, `auto|imei`; empty for a flag."""
     if isinstance(param, TyperOption) and (param.is_flag or param.count):
@@ -136,11 +145,6 @@ def remarks_on(param: Any, ctx: Any) -> list[str]:  # noqa: ANN401 - as above
 def panel_of(param: Any) -> str:  # noqa: ANN401 - as above
     """The group of an argument or option in its help page."""
     return str(param.rich_help_panel or (_ARGUMENTS if isinstance(param, TyperArgument) else _OPTIONS))
-
-
-def described(param: Any, ctx: Any) -> tuple[str, str]:  # noqa: ANN401 - as above
-    """An argument or option as its help page shows it: its names with what it takes, and its explanation."""
-    return _name_of(param, ctx), " ".join(filter(None, (param.help, *remarks_on(param, ctx))))
 
 
 def in_order(titles: Iterable[str], order: Sequence[str]) -> list[str]:
@@ -174,9 +178,10 @@ def _page(command: Any, ctx: Any, width: int) -> str:  # noqa: ANN401 - as above
     arguments, options = defaultdict(list), defaultdict(list)
     for param in command.get_params(ctx):
         if not param.hidden and isinstance(param, TyperArgument):
-            arguments[_ARGUMENTS].append((_name_of(param, ctx), _explained(param, ctx)))
+            arguments[_ARGUMENTS].append((name_of(param, ctx), _explained(param, ctx)))
         elif not param.hidden:
-            options[panel_of(param)].append((_name_of(param, ctx), _explained(param, ctx)))
+            panel = panel_of(param)
+            options[panel].append((name_of(param, ctx), _explained(param, ctx)))
     commands = defaultdict(list)
     if isinstance(command, TyperGroup):
         for name in command.list_commands(ctx):
@@ -206,14 +211,6 @@ def _text(text: str, width: int) -> str:
         "\n".join(f"  {line}" for line in _wrapped(" ".join(paragraph.split()), width - 2))
         for paragraph in paragraphs
     )
-
-
-def _name_of(param: Any, ctx: Any) -> str:  # noqa: ANN401 - as above
-    if isinstance(param, TyperArgument):
-        return f"{param.metavar or param.display_name_raw.upper()}{'...' if param.nargs != 1 else ''}"
-    names = ", ".join(sorted(param.opts, key=len))
-    others = f" / {', '.join(param.secondary_opts)}" if param.secondary_opts else ""
-    return f"{names}{others} {value_of(param, ctx)}".rstrip()
 
 
 def _explained(param: Any, ctx: Any) -> str:  # noqa: ANN401 - as above

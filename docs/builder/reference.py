@@ -18,7 +18,7 @@ import batchlic
 from batchlic import job, settings
 from batchlic.chunker.schema import OTHER_PLAN_COLUMNS, PLAN_COLUMNS, REJECT_COLUMNS
 from batchlic.cli.app import app
-from batchlic.cli.help import PANELS, Section, described, in_order, panel_of
+from batchlic.cli.help import PANELS, Section, in_order, name_of, panel_of, remarks_on
 from batchlic.cli.verbosity import VERBOSITY
 from batchlic.errors import ExitCode
 from batchlic.profiles import IN_ENVIRONMENT, PROFILE, PROFILES_FILE
@@ -180,8 +180,10 @@ def _command(root: Any, names: Sequence[str], command: Any) -> str:  # noqa: ANN
     options: dict[str, list[tuple[str, str]]] = {}
     for parameter in command.get_params(context):
         if parameter.name != "help" and not parameter.hidden:
-            name, explained = described(parameter, context)
-            options.setdefault(panel_of(parameter), []).append((f"`{name}`", _linked(_escaped(explained))))
+            explained = " ".join([parameter.help or "", *remarks_on(parameter, context)])
+            options.setdefault(panel_of(parameter), []).append(
+                (f"`{name_of(parameter, context)}`", _linked(_escaped(explained)))
+            )
     parts += [_table((panel, "meaning"), options[panel]) for panel in in_order(options, PANELS)]
     return "\n\n".join(part for part in parts if part)
 

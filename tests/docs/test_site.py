@@ -13,7 +13,7 @@ from playwright.sync_api import Browser
 
 import batchlic
 from batchlic.cli.app import app
-from batchlic.cli.help import described, remarks_on
+from batchlic.cli.help import name_of, remarks_on
 from batchlic.errors import ExitCode
 from batchlic.settings import PREFIX, Settings
 from batchlic.writer.summary import Summary
@@ -78,7 +78,7 @@ def test_the_command_line_has_every_option_as_help_pages_show_it(site: Path) -> 
         text = " ".join(section(site, "reference/cli.html", f"batchlic-{'-'.join(names)}").split())
         context = command.make_context("x", [], resilient_parsing=True)
         for parameter in command.params:
-            shown = [described(parameter, context)[0], *remarks_on(parameter, context)]
+            shown = [name_of(parameter, context), *remarks_on(parameter, context)]
             assert parameter.hidden or not [part for part in shown if part not in text], (names, shown)
 
 

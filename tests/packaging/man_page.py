@@ -10,7 +10,7 @@ from typing import Any
 from typer.main import get_command
 
 from batchlic.cli.app import app
-from batchlic.cli.help import described
+from batchlic.cli.help import name_of, remarks_on
 from batchlic.errors import ExitCode
 from batchlic.profiles import PROFILE
 from batchlic.settings import CREDENTIALS_FILE, PREFIX, Settings
@@ -103,8 +103,9 @@ def _parameters(path: str, command: Any) -> Iterator[str]:  # noqa: ANN401 - as 
     """Arguments and options, each with the text of its help."""
     context = command.context_class(command, info_name=path, **command.context_settings)
     for parameter in command.get_params(context):
-        if not parameter.hidden and (parameter.name != "help" or path == "batchlic"):
-            yield from _entry(*described(parameter, context))
+        if not parameter.hidden and ("--help" not in parameter.opts or command.name == "batchlic"):
+            text = " ".join([parameter.help or "", *remarks_on(parameter, context)])
+            yield from _entry(name_of(parameter, context), text)
 
 
 def _entry(term: str, text: str) -> list[str]:
