@@ -625,7 +625,8 @@ def what_is_wrong(problem: "ErrorDetails") -> str:
         "string_too_short": f"too short: give at least {known.get('min_length')} characters",
     }.get(problem["type"])
     if wanted is not None:
-        return f"{problem['input']!r:.40} is {wanted}"
+        given = repr(problem["input"])[:40]
+        return f"{'the URL' if '://' in given else given} is {wanted}"  # a URL may hold a secret
     return {
         "list_type": 'is not a list: write ["…"]',
         "missing": "is missing",

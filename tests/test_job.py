@@ -252,3 +252,22 @@ def test_headroom_is_a_share_of_the_limit(given: object, stored: str) -> None:
 def test_headroom_that_can_not_be_left_is_refused(limits: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match="headroom"):
         Limits.model_validate(limits)
+
+
+@pytest.mark.parametrize(
+    ("tables", "says"),
+    [
+        ({"action": "asign"}, "action: 'asign' is none of 'assign', 'unassign', 'migrate', 'sync'"),
+        ({"license": {"account": "12"}}, "license.account: '12' is too short: give at least 3 characters"),
+        ({"limits": {"batch_size": 101}}, "limits.batch_size: 101 is too large: give at most 100"),
+        ({"limits": {"max_rate": "fast"}}, "limits.max_rate: 'fast' is no number"),
+        ({"inventory": {"files": "f.csv"}}, 'inventory.files: is not a list: write ["…"]'),
+        ({"inventory": {"files": ["f.csv"], "id_kind": "https://a:hunter2@b"}}, "the URL is none of"),
+    ],
+)
+def test_a_wrong_value_is_shown_with_what_is_right(tables: dict[str, Any], says: str) -> None:
+    content = {"action": "assign", "inventory": {"files": ["fleet.csv"]}, **tables}
+    with pytest.raises(UsageError) as caught:
+        make_job(content, {}, where="job")
+    assert says in str(caught.value)
+    assert "hunter2" not in str(caught.value)

@@ -31,7 +31,7 @@ from batchlic.cli.output import print_error
 from batchlic.cli.profiles import ProfileName
 from batchlic.cli.streams import guard_standard_streams
 from batchlic.cli.verbosity import Quiet, Verbose
-from batchlic.errors import BatchlicError
+from batchlic.errors import BatchlicError, ExitCode
 from batchlic.runs import signals
 from batchlic.runs.explained import explained
 
@@ -149,6 +149,8 @@ def main() -> None:
     with signals.hearing():
         try:
             app(prog_name="batchlic")  # also as `python -m batchlic`: completion is installed by this name
+        except KeyboardInterrupt:  # while a shell completes, for example: commands raise Interrupted
+            sys.exit(ExitCode.STOPPED)
         except BatchlicError as error:
             print_error(str(error))
             sys.exit(error.exit_code)

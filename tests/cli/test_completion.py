@@ -1,5 +1,8 @@
 """What shells complete; the shells' scripts are Typer's own."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,3 +57,25 @@ def test_bash_gets_what_it_asks_for(words: str, completed: list[str]) -> None:
     runner = CliRunner(env={**asks, "_BATCHLIC_COMPLETE": "complete_bash"})
     ended = runner.invoke(app, [], prog_name="batchlic")
     assert (ended.exit_code, ended.stdout.split(), ended.stderr) == (0, completed, "")
+
+
+def test_the_program_has_its_name_also_if_python_starts_it() -> None:
+    asks = {"_BATCHLIC_COMPLETE": "complete_bash", "COMP_WORDS": "batchlic sta", "COMP_CWORD": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "batchlic"], env=os.environ | asks, capture_output=True, check=False, text=True
+    )
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["status"], "")
+
+
+INTERRUPTED = """
+import batchlic.cli.app as program
+def complete(**_):
+    raise KeyboardInterrupt
+program.app = complete
+program.main()
+"""
+
+
+def test_ctrl_c_ends_a_completion_without_a_traceback() -> None:
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, check=False, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (6, "", "")
