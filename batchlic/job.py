@@ -609,9 +609,11 @@ def _explain(problem: "ErrorDetails") -> str:
 def what_is_wrong(problem: "ErrorDetails") -> str:
     """What is wrong with one value of a job, without its key."""
     known = problem.get("ctx", {})
+    one_of = f"none of {known.get('expected')}".replace(" or ", ", ")
     wanted = {
         "bool_parsing": "neither true nor false",
         "bool_type": "neither true nor false",
+        "enum": one_of,
         "float_parsing": "no number",
         "float_type": "no number",
         "greater_than": f"too small: give more than {known.get('gt')}",
@@ -620,7 +622,7 @@ def what_is_wrong(problem: "ErrorDetails") -> str:
         "int_parsing": "no whole number",
         "int_type": "no whole number",
         "less_than_equal": f"too large: give at most {known.get('le')}",
-        "literal_error": f"none of {known.get('expected')}".replace(" or ", ", "),
+        "literal_error": one_of,
         "string_too_long": f"too long: give at most {known.get('max_length')} characters",
         "string_too_short": f"too short: give at least {known.get('min_length')} characters",
     }.get(problem["type"])
