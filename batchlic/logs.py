@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterable
+from enum import Enum
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -49,6 +50,8 @@ class Redaction:
     def _clean(self, key: str, value: Any) -> Any:  # noqa: ANN401 - any value may be logged
         if _is_secret(key):
             return REDACTED
+        if isinstance(value, Enum):
+            value = value.value  # as JSON has it, also for people
         match value:
             case str():
                 for secret in self._secrets:
@@ -58,7 +61,7 @@ class Redaction:
             case int() | float() | None:
                 return value
             case dict():
-                return {inner: self._clean(str(inner), v) for inner, v in value.items()}
+                return {str(inner): self._clean(str(inner), v) for inner, v in value.items()}
             case list() | tuple():
                 return [self._clean(key, v) for v in value]
             case _:

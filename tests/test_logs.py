@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchlic.chunker.status import DeviceStatus
+from batchlic.errors import ExitCode
 from batchlic.logs import REDACTED, Redaction, RunLog
 
 SECRETS = [
@@ -74,6 +76,14 @@ def test_the_log_is_json_for_its_owner_and_people_see_warnings(tmp_path: Path) -
     assert stat.S_IMODE((tmp_path / "run.log").stat().st_mode) == 0o600
     assert "slow" in people.getvalue()
     assert "answered" not in people.getvalue()
+
+
+def test_people_see_the_values_of_enums_and_not_their_names() -> None:
+    counts = {DeviceStatus.ACCEPTED: 10}
+    cleaned = Redaction([])(
+        None, "info", {"exit_code": ExitCode.OK, "statuses": counts, "is": DeviceStatus.FAILED}
+    )
+    assert repr(cleaned) == "{'exit_code': 0, 'statuses': {'accepted': 10}, 'is': 'failed'}"
 
 
 def test_a_log_on_a_full_disk_loses_lines_with_one_message() -> None:

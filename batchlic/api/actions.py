@@ -38,7 +38,7 @@ def assign(
         run_dir: Folder of the run. Default: a new folder in the state folder (docs/reference/jobs.md).
         name: Name of the job. Two runs of the same name never run at the same time.
         consent_lifetime: Allow Lifetime licenses, which are irrevocable.
-        sandbox: Send to a sandbox carrier on this machine: True, or what the sandbox is like.
+        sandbox: Send to a sandbox carrier on this machine: True, or an `EmbeddedSandbox`.
         profile: Name of the profile with the login. Default: BATCHLIC_PROFILE.
         settings: Login and address of the carrier, instead of those of the environment.
         on_event: Is called with each event of the run, in a thread of its own (batchlic.events).
@@ -88,7 +88,7 @@ def unassign(
         sku: SKU for rows without one.
         run_dir: Folder of the run. Default: a new folder in the state folder (docs/reference/jobs.md).
         name: Name of the job. Two runs of the same name never run at the same time.
-        sandbox: Send to a sandbox carrier on this machine: True, or what the sandbox is like.
+        sandbox: Send to a sandbox carrier on this machine: True, or an `EmbeddedSandbox`.
         profile: Name of the profile with the login. Default: BATCHLIC_PROFILE.
         settings: Login and address of the carrier, instead of those of the environment.
         on_event: Is called with each event of the run, in a thread of its own (batchlic.events).
@@ -141,7 +141,7 @@ def migrate(
         run_dir: Folder of the run. Default: a new folder in the state folder (docs/reference/jobs.md).
         name: Name of the job. Two runs of the same name never run at the same time.
         consent_lifetime: Allow Lifetime licenses, which are irrevocable.
-        sandbox: Send to a sandbox carrier on this machine: True, or what the sandbox is like.
+        sandbox: Send to a sandbox carrier on this machine: True, or an `EmbeddedSandbox`.
         profile: Name of the profile with the login. Default: BATCHLIC_PROFILE.
         settings: Login and address of the carrier, instead of those of the environment.
         on_event: Is called with each event of the run, in a thread of its own (batchlic.events).
@@ -210,7 +210,7 @@ def sync(
         run_dir: Folder of the run. Default: a new folder in the state folder (docs/reference/jobs.md).
         name: Name of the job. Two runs of the same name never run at the same time.
         consent_lifetime: Allow Lifetime licenses, which are irrevocable.
-        sandbox: Send to a sandbox carrier on this machine: True, or what the sandbox is like.
+        sandbox: Send to a sandbox carrier on this machine: True, or an `EmbeddedSandbox`.
         profile: Name of the profile with the login. Default: BATCHLIC_PROFILE.
         settings: Login and address of the carrier, instead of those of the environment.
         on_event: Is called with each event of the run, in a thread of its own (batchlic.events).
@@ -271,7 +271,7 @@ def run(
         run_dir: Folder of the run. Default: a new folder in the state folder (docs/reference/jobs.md).
         name: Name of the job, instead of its own. Two runs of the same name never run at the same time.
         consent_lifetime: Allow Lifetime licenses, which are irrevocable.
-        sandbox: Send to a sandbox carrier on this machine: True, or what the sandbox is like.
+        sandbox: Send to a sandbox carrier on this machine: True, or an `EmbeddedSandbox`.
         profile: Name of the profile with the login. Default: BATCHLIC_PROFILE.
         settings: Login and address of the carrier, instead of those of the environment.
         on_event: Is called with each event of the run, in a thread of its own (batchlic.events).

@@ -48,7 +48,7 @@ class Run:
 
         Args:
             folder: Path of its folder, or the name of the folder in the state folder.
-            sandbox: Continue it against a sandbox carrier: True, or what the sandbox is like.
+            sandbox: Continue it against a sandbox carrier: True, or an `EmbeddedSandbox`.
             profile: Name of the profile with the login to continue it. Default: BATCHLIC_PROFILE.
             settings: Login and address of the carrier, instead of those of the environment.
 

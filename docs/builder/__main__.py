@@ -10,13 +10,22 @@ import subprocess
 import sys
 from pathlib import Path
 
-from docs.builder.pages import ROOT, stage
+from docs.builder.pages import ROOT, stage, title_of
 from docs.builder.reference import MADE
 
 CONFIG = ROOT / "mkdocs.yml"
 
 _SHIM = re.compile(r"https://[^\s\"']+/iframe-worker/shim")
 """What Zensical loads to search pages that are opened from a disk. The site has its own copy."""
+
+
+_NAMED = re.compile(r"docs/([a-z-]+/[a-z-]+)\.md")
+"""A page that a docstring names."""
+
+
+def _link_to(named: re.Match[str]) -> str:
+    """The link to a page, from a page in a folder."""
+    return f'<a href="../{named[1]}.html">{title_of(named[0])}</a>'
 
 
 def build(work: Path, site: Path) -> None:
@@ -41,6 +50,8 @@ def build(work: Path, site: Path) -> None:
         here = page.relative_to(built).parent.as_posix()
         shim = posixpath.relpath("assets/iframe-worker.js", here)
         page.write_text(_SHIM.sub(shim, page.read_text()))
+    api = built / "reference" / "api.html"
+    api.write_text(_NAMED.sub(_link_to, api.read_text()))
     shutil.move(built, site)
 
 

@@ -112,6 +112,7 @@ def test_the_page_of_the_api_has_everything_public(site: Path) -> None:
     page = (site / "reference/api.html").read_text()
     public = [name for name in getattr(batchlic, "__all__", ()) if not name.startswith("__")]
     assert [name for name in public if f'id="batchlic.{name}"' not in page] == []
+    assert '<a href="../how-to/migrate.html">Move devices to another SKU</a>' in page
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
