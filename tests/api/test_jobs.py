@@ -48,7 +48,7 @@ def test_a_job_file_is_planned_by_its_path(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         ({"acount": ACCOUNT}, "there is no option 'acount'"),
-        ({"batch_size": 1000}, "limits.batch_size: .* less than or equal to 100"),
+        ({"batch_size": 1000}, "limits.batch_size: 1000 is too large: give at most 100"),
         ({"sku": "SIMSec"}, "unknown SKU SIMSec; did you mean SIMSec-IoT"),
         ({"profile": "east", "settings": batchlic.Settings()}, "give settings or profile, not both"),
     ],

@@ -7,7 +7,9 @@ import pytest
 
 from batchlic.errors import NOT_ON_WINDOWS
 
-WARNING = "import warnings; from batchlic.cli import app; app.app = lambda: warnings.warn('old'); app.main()"
+WARNING = (
+    "import warnings; from batchlic.cli import app; app.app = lambda **_: warnings.warn('old'); app.main()"
+)
 
 
 @pytest.mark.parametrize(("options", "shown"), [((), 0), (("-W", "default"), 1)])
