@@ -107,8 +107,8 @@ _GROUPS = {
 }
 """The groups of commands, with name and section; None: their commands are commands of batchlic itself."""
 
-_WITHOUT_SETTINGS = {init.app, limit.app, runs.app, sandbox.app, schema.app, serve.app}
-"""Groups whose commands do not log in, and have no profile."""
+_WITHOUT_SETTINGS = {sandbox.app, schema.app}
+"""Groups whose commands read no setting, not even the state folder, and have no profile."""
 _SENDING = {"run", "assign", "unassign", "migrate", "sync", "resume", "apply", "retry", "rollback"}
 """Commands with a log of what they send."""
 _WITHOUT_NOTICES = {"listen", "sandbox", "schema"}
@@ -122,10 +122,10 @@ def _add(group: typer.Typer, place: tuple[str, Section] | None) -> None:
         name = command.name or getattr(command.callback, "__name__", "")
         if name not in _WITHOUT_NOTICES:
             offer({"quiet": Quiet} | ({"verbose": Verbose} if name in _SENDING else {}), command)
-    if group not in _WITHOUT_SETTINGS:
-        offer({"profile": ProfileName}, *group.registered_commands)
+    settings = {} if group in _WITHOUT_SETTINGS else {"profile": ProfileName}
+    offer(settings, *group.registered_commands)
     if group.registered_callback is not None:
-        offer({"quiet": Quiet}, group.registered_callback)
+        offer({"quiet": Quiet} | settings, group.registered_callback)
     if place is None:
         app.add_typer(group)
     else:

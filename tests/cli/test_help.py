@@ -89,6 +89,13 @@ def test_the_examples_parse(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     command.make_context("batchlic", words)
 
 
+def test_only_commands_that_read_no_setting_have_no_profile() -> None:
+    without = {
+        " ".join(path) for path, command in TREE if "profile" not in {param.name for param in command.params}
+    }
+    assert without == {"", "callbacks", "ledger", "sandbox", "schema"}
+
+
 def test_commands_are_in_sections() -> None:
     headings = [line[:-1] for line in page(()).splitlines() if line.endswith(":") and line[0] != " "]
     assert headings[: len(Section)] == [str(section) for section in Section]
