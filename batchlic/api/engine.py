@@ -6,6 +6,7 @@ stops at once: requests in flight end in doubt.
 """
 
 import contextvars
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from typing import Generic, TypeVar
 import anyio
 import anyio.to_thread
 
+from batchlic.errors import UsageError
 from batchlic.runs.screen import no_screen
 from batchlic.runs.signals import StopRequests
 
@@ -68,9 +70,21 @@ async def _waited(engine: "_Engine[T]") -> None:
 
 
 class _Engine(Generic[T]):
-    """The thread of one call. It begins at once."""
+    """The thread of one call. It begins at once.
+
+    Raises UsageError in a process that was forked after an earlier call: polars would wait without end for
+    its threads, which a fork does not copy.
+    """
+
+    _process: int | None = None
 
     def __init__(self, work: Callable[[], T]) -> None:
+        if _Engine._process not in {None, os.getpid()}:
+            raise UsageError(
+                "this process was forked after a call of batchlic, and polars can't work in it: start "
+                'processes by multiprocessing.get_context("spawn"), or call batchlic in them only'
+            )
+        _Engine._process = os.getpid()
         self._work = work
         self.requests = StopRequests()
         self._is_done = threading.Event()

@@ -194,3 +194,12 @@ def test_ctrl_c_stops_only_the_run_that_the_main_thread_waits_for(settings: Sett
         )
     other.join()
     assert others[0].exit_code == 0
+
+
+def test_a_call_in_a_process_forked_after_another_call_is_refused(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batchlic.plan(fleet(1), **TARGET, settings=settings)
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    with pytest.raises(batchlic.UsageError, match="forked after a call"):
+        batchlic.plan(fleet(1), **TARGET, settings=settings)
