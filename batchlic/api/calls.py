@@ -47,7 +47,15 @@ class Access:
 
     @classmethod
     def of(cls, settings: Settings | None, profile: str | None, sandbox: Sandbox) -> "Access":
-        """The settings that are given, or those of the environment. Raises UsageError for both."""
+        """The settings that are given, or those of the environment. Raises UsageError for both.
+
+        Also for a `sandbox` such as None: is the real carrier meant, or a sandbox?
+        """
+        if not isinstance(sandbox, Sandbox):
+            kind = type(sandbox).__name__
+            raise UsageError(
+                f"sandbox: give True, False, an EmbeddedSandbox or a SandboxConfig, not a {kind}"
+            )
         if settings is not None and profile is not None:
             raise UsageError("give settings or profile, not both: a profile is a name for settings")
         return cls(settings=settings or load_settings(profile), sandbox=sandbox)

@@ -137,8 +137,10 @@ class _Client:
             self._credentials = Credentials(**{name: _secret(text) for name, text in given.items()})
         except UsageError as error:
             raise UsageError(_as_arguments(str(error))) from None
-        if timeout <= 0:
+        if not timeout > 0:
             raise UsageError(f"timeout: {timeout:g} is not above 0 seconds")
+        if not isinstance(consent_lifetime, bool):
+            raise UsageError(f"consent_lifetime: give True or False, not {consent_lifetime!r}")
         self._timeouts = Timeouts(exchange=timeout)
         self._consent_lifetime = consent_lifetime
         self._lock = threading.Lock()

@@ -1,7 +1,7 @@
 """What the API accepts as an inventory, and how frames become one."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike, fspath
@@ -69,7 +69,8 @@ class Inventories:
 
 
 def _items(given: object) -> Iterator[object]:
-    if not isinstance(given, Iterable) or isinstance(given, Mapping | bytes):
+    # Not any iterable: the order of a set is not that of the next process, and tables yield their columns.
+    if not isinstance(given, Sequence | Iterator) or isinstance(given, bytes):
         raise UsageError(
             f"an inventory is a path, an address or a frame, or a list of them, not a {_kind(given)}"
         )

@@ -51,8 +51,9 @@ def test_a_job_file_is_planned_by_its_path(tmp_path: Path) -> None:
         ({"batch_size": 1000}, "limits.batch_size: .* less than or equal to 100"),
         ({"sku": "SIMSec"}, "unknown SKU SIMSec; did you mean SIMSec-IoT"),
         ({"profile": "east", "settings": batchlic.Settings()}, "give settings or profile, not both"),
+        ({"sandbox": None}, "sandbox: .* not a NoneType"),
     ],
-    ids=["option", "value", "sku", "login"],
+    ids=["option", "value", "sku", "login", "sandbox"],
 )
 def test_wrong_arguments_are_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(batchlic.UsageError, match=message):

@@ -494,6 +494,8 @@ def test_a_client_from_the_settings_has_their_address_and_login(
         ({"client_id": "key", "client_secret": "text"}, "set username and password, or session_token"),
         (LOGINS | {"client_id": "a:b"}, "client_id contains a colon"),
         (LOGINS | {"base_url": "http://carrier.example"}, "base_url: http://carrier.example would send"),
+        (LOGINS | {"timeout": float("nan")}, "timeout: nan is not above 0"),
+        (LOGINS | {"consent_lifetime": "false"}, "consent_lifetime: give True or False"),
     ],
 )
 def test_an_error_about_an_argument_has_its_name(arguments: dict[str, Any], message: str) -> None:
