@@ -105,6 +105,47 @@ def test_ctrl_c_ends_the_run_in_order_and_is_raised(
     ]
 
 
+def test_ctrl_c_while_a_run_starts_ends_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+
+    def interrupted_start(thread: threading.Thread) -> None:
+        start(thread)
+        if thread.name == "batchlic run":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted_start)
+    with pytest.raises(KeyboardInterrupt):
+        batchlic.assign(fleet(BATCHES), **TARGET, batch_size=1, run_dir=tmp_path / "run", sandbox=SLOW)
+    assert "batchlic run" not in [thread.name for thread in threading.enumerate()]
+    assert (
+        not (tmp_path / "run" / "results.parquet").exists() or batchlic.Run(tmp_path / "run").exit_code == 6
+    )
+
+
+def test_a_system_without_threads_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        batchlic.plan(fleet(1), **TARGET, run_dir=tmp_path / "run", sandbox=True)
+
+
+def test_a_coroutine_without_its_event_loop_ends_its_run(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+
+    async def drop() -> None:
+        call = batchlic.assign_async(fleet(BATCHES), **TARGET, batch_size=1, run_dir=folder, sandbox=SLOW)
+        call.send(None)
+        call.close()
+
+    anyio.run(drop)
+    for thread in threading.enumerate():
+        if thread.name == "batchlic run":
+            thread.join()
+    assert not (folder / "results.parquet").exists() or batchlic.Run(folder).exit_code == 6
+
+
 def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
     interrupts: list[int] = []
 

@@ -126,3 +126,12 @@ def test_a_frame_that_needs_a_missing_library_is_refused(
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(batchlic.InventoryError, match="pyarrow"):
         planned(frame, tmp_path)
+
+
+def test_a_full_disk_stops_a_frame_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise pl.exceptions.ComputeError("underlying IO error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(pl.LazyFrame, "sink_parquet", fail)
+    with pytest.raises(batchlic.StoppedEarly, match=r"<DataFrame>: .* the disk is full"):
+        planned(fleet(3), tmp_path)
