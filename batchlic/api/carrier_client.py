@@ -346,10 +346,11 @@ class CarrierClient(_Client):
         try:
             while not wait((future,), _LOOK_S).done:
                 pass
-            return future.result()
-        except BaseException:
+        except BaseException as interruption:
             future.cancel()
+            interruption.add_note("batchlic: the license request may have been executed")
             raise
+        return future.result()
 
     def _started(self) -> _Running:
         with self._lock:

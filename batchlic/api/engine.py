@@ -120,9 +120,15 @@ class _Engine(Generic[T]):
 
     def result(self) -> T:
         """What the work returned. Raises what it raised."""
-        if self._error is not None:
-            raise self._error
-        return self._results[0]
+        if self._error is None:
+            return self._results[0]
+        error, self._error = self._error, None
+        try:
+            raise error
+        finally:
+            del (
+                error
+            )  # its traceback has this frame and the engine, so that the frames of a program would stay
 
     def _main(self) -> None:
         try:

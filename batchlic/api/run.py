@@ -261,9 +261,14 @@ def _shown(value: object) -> str:
 
 
 def _table(path: Path | PathLike[str], schema: Schema) -> pl.LazyFrame:
-    """The rows of a file, with the columns of this version and those that it has; no rows without it."""
+    """The rows of a file, with the columns of this version and those that it has; no rows without it.
+
+    Raises RunFolderError without its folder.
+    """
     path = Path(path)
     if not path.exists():
+        if not path.parent.is_dir():
+            raise missing_folder(path.parent)
         return pl.LazyFrame(schema=schema)
     others = other_columns(path, schema)
     if not others:

@@ -1,14 +1,17 @@
 """Callers of the Python API: event loops, threads, cancellation and Ctrl-C."""
 
+import gc
 import os
 import signal
 import threading
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import anyio
 import anyio.lowlevel
+import polars as pl
 import pytest
 
 import batchlic
@@ -244,3 +247,16 @@ def test_a_call_in_a_process_forked_after_another_call_is_refused(
     monkeypatch.setattr(os, "getpid", lambda: 1)
     with pytest.raises(batchlic.UsageError, match="forked after a call"):
         batchlic.plan(fleet(1), **TARGET, settings=settings)
+
+
+def test_the_error_of_a_call_keeps_no_frame_in_memory(settings: Settings) -> None:
+    frame = pl.LazyFrame({"serial": ["x"]})
+    kept = weakref.ref(frame)
+    gc.disable()
+    try:
+        with suppress(batchlic.InventoryError):
+            batchlic.plan(frame, **TARGET, settings=settings)
+        del frame
+        assert kept() is None
+    finally:
+        gc.enable()

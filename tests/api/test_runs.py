@@ -117,6 +117,15 @@ def test_a_run_outlives_a_change_of_the_current_directory(
     assert [one.results.collect().height for one in (run, opened)] == [2, 2]
 
 
+def test_a_run_whose_folder_is_gone_has_no_files(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    run = batchlic.Run(tmp_path / "run")
+    assert run.results.collect().is_empty()
+    (tmp_path / "run").rmdir()
+    with pytest.raises(batchlic.RunFolderError, match="there is no such run folder"):
+        _ = run.results
+
+
 def test_a_pickled_run_has_its_folder_and_no_login(url: str, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     run = batchlic.Run(tmp_path / "run", settings=Settings(base_url=url, username="me", password="hunter2"))

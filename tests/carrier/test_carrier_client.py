@@ -234,11 +234,12 @@ def test_ctrl_c_ends_a_wait_for_an_answer() -> None:
         thread.start()
         port = listener.getsockname()[1]
         with CarrierClient(base_url=f"http://127.0.0.1:{port}", **TOKENS) as client:
-            with pytest.raises(KeyboardInterrupt):
+            with pytest.raises(KeyboardInterrupt) as interruption:
                 client.assign_license_to_devices(request())
             is_raised.set()
         thread.join()
     assert raised == [True]
+    assert interruption.value.__notes__ == ["batchlic: the license request may have been executed"]
 
 
 @pytest.mark.anyio
