@@ -50,7 +50,7 @@ def _as_toml(schema: Any) -> Any:  # noqa: ANN401 - any part of a schema
         if key != "title" and not (key == "default" and part is None)
     }
     if isinstance(text := parts.get("description"), str):
-        parts["description"] = " ".join(text.replace("None: ", "if it is absent: ").split())
+        parts["description"] = " ".join(text.split()).replace("; None: ", "; without it: ")
     if len(parts.get("anyOf", ())) == 1:
         [only] = parts.pop("anyOf")
         parts = {**only, **parts}

@@ -110,6 +110,15 @@ class Group(_Explained, TyperGroup):
     """A group of commands whose help page is one of these."""
 
 
+def name_of(param: Any, ctx: Any) -> str:  # noqa: ANN401 - as above
+    """An argument or option as in its help: `RUN_DIR`, `-y, --yes`, `--max-rate REQUESTS`."""
+    if isinstance(param, TyperArgument):
+        return f"{param.metavar or param.display_name_raw.upper()}{'...' if param.nargs != 1 else ''}"
+    names = ", ".join(sorted(param.opts, key=len))
+    others = f" / {', '.join(param.secondary_opts)}" if param.secondary_opts else ""
+    return f"{names}{others} {value_of(param, ctx)}".rstrip()
+
+
 def value_of(param: Any, ctx: Any) -> str:  # noqa: ANN401 - as above
     """What an option takes, as in its help: `SECONDS`, `auto|imei`; empty for a flag."""
     if isinstance(param, TyperOption) and (param.is_flag or param.count):
@@ -158,9 +167,10 @@ def _page(command: Any, ctx: Any, width: int) -> str:  # noqa: ANN401 - as above
     arguments, options = defaultdict(list), defaultdict(list)
     for param in command.get_params(ctx):
         if not param.hidden and isinstance(param, TyperArgument):
-            arguments["Arguments"].append(_argument(param, ctx))
+            arguments["Arguments"].append((name_of(param, ctx), _explained(param, ctx)))
         elif not param.hidden:
-            options[str(param.rich_help_panel or _OPTIONS)].append(_option(param, ctx))
+            panel = str(param.rich_help_panel or _OPTIONS)
+            options[panel].append((name_of(param, ctx), _explained(param, ctx)))
     commands = defaultdict(list)
     if isinstance(command, TyperGroup):
         for name in command.list_commands(ctx):
@@ -194,17 +204,6 @@ def _text(text: str, width: int) -> str:
         "\n".join(f"  {line}" for line in _wrapped(" ".join(paragraph.split()), width - 2))
         for paragraph in paragraphs
     )
-
-
-def _argument(param: Any, ctx: Any) -> tuple[str, str]:  # noqa: ANN401 - as above
-    name = param.metavar or param.display_name_raw.upper()
-    return f"{name}{'...' if param.nargs != 1 else ''}", _explained(param, ctx)
-
-
-def _option(param: Any, ctx: Any) -> tuple[str, str]:  # noqa: ANN401 - as above
-    names = ", ".join(sorted(param.opts, key=len))
-    others = f" / {', '.join(param.secondary_opts)}" if param.secondary_opts else ""
-    return f"{names}{others} {value_of(param, ctx)}".rstrip(), _explained(param, ctx)
 
 
 def _explained(param: Any, ctx: Any) -> str:  # noqa: ANN401 - as above

@@ -4,6 +4,7 @@ Every warning, such as a link or an anchor without a target, ends the build.
 """
 
 import posixpath
+import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from docs.builder.reference import MADE
 
 CONFIG = ROOT / "mkdocs.yml"
 
-_SHIM = "https://unpkg.com/iframe-worker/shim"
+_SHIM = re.compile(r"https://[^\s\"']+/iframe-worker/shim")
 """What Zensical loads to search pages that are opened from a disk. The site has its own copy."""
 
 
@@ -38,7 +39,7 @@ def build(work: Path, site: Path) -> None:
     for page in built.rglob("*.html"):
         here = page.relative_to(built).parent.as_posix()
         shim = posixpath.relpath("assets/iframe-worker.js", here)
-        page.write_text(page.read_text().replace(_SHIM, shim))
+        page.write_text(_SHIM.sub(shim, page.read_text()))
     shutil.move(built, site)
 
 

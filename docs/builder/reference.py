@@ -18,6 +18,7 @@ import batchlic
 from batchlic import job, settings
 from batchlic.chunker.schema import OTHER_PLAN_COLUMNS, PLAN_COLUMNS, REJECT_COLUMNS
 from batchlic.cli.app import app
+from batchlic.cli.help import name_of, remarks_on
 from batchlic.errors import ExitCode
 from batchlic.profiles import IN_ENVIRONMENT, PROFILE, PROFILES_FILE
 from batchlic.reader.streaming import Column
@@ -172,10 +173,10 @@ def _command(root: Any, names: Sequence[str], command: Any) -> str:  # noqa: ANN
         parts.append(f"```shell\n{re.sub('^batchlic', '$ batchlic', lines, flags=re.MULTILINE)}\n```")
     options: dict[str, list[tuple[str, str]]] = {}
     for parameter in command.get_params(context):
-        if parameter.name != "help" and (record := parameter.get_help_record(context)):
-            names_and_type, explained = record
+        if parameter.name != "help" and not parameter.hidden:
+            explained = " ".join([parameter.help or "", *remarks_on(parameter, context)])
             options.setdefault(_panel(parameter), []).append(
-                (f"`{names_and_type}`", _linked(_escaped(explained)))
+                (f"`{name_of(parameter, context)}`", _linked(_escaped(explained)))
             )
     for panel, rows in options.items():
         parts.append(_table((panel, "meaning"), rows))

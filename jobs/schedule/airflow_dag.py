@@ -8,8 +8,8 @@ import os
 import subprocess
 from datetime import UTC, datetime, timedelta
 
-from airflow.exceptions import AirflowException, AirflowFailException
 from airflow.sdk import dag, task
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 BATCHLIC = "/opt/batchlic/.venv/bin/batchlic"
 JOB = "/opt/batchlic/jobs/onboard_fleet.toml"

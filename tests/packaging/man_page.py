@@ -10,6 +10,7 @@ from typing import Any
 from typer.main import get_command
 
 from batchlic.cli.app import app
+from batchlic.cli.help import name_of, remarks_on
 from batchlic.errors import ExitCode
 from batchlic.profiles import PROFILE
 from batchlic.settings import CREDENTIALS_FILE, PREFIX, Settings
@@ -101,10 +102,10 @@ def _commands(command: Any, path: str) -> Iterator[tuple[str, Any]]:  # noqa: AN
 def _parameters(path: str, command: Any) -> Iterator[str]:  # noqa: ANN401 - as above
     """Arguments and options, each with the text of its help."""
     context = command.context_class(command, info_name=path, **command.context_settings)
-    records = [parameter.get_help_record(context) for parameter in command.get_params(context)]
-    for name, text in filter(None, records):
-        if "--help" not in name or command.name == "batchlic":
-            yield from _entry(name, text)
+    for parameter in command.get_params(context):
+        if not parameter.hidden and ("--help" not in parameter.opts or command.name == "batchlic"):
+            text = " ".join([parameter.help or "", *remarks_on(parameter, context)])
+            yield from _entry(name_of(parameter, context), text)
 
 
 def _entry(term: str, text: str) -> list[str]:

@@ -8,7 +8,7 @@ import pytest
 from batchlic.carrier.answers import Answer, Outcome
 from batchlic.carrier.catalog import Action
 from batchlic.chunker import Batch, DeviceStatus, Step, StepRequest
-from batchlic.events import AttemptEnded, EventStream, RateMeasured, RunEvent
+from batchlic.events import AttemptEnded, DevicesCounted, EventStream, RateMeasured, RunEvent
 from batchlic.pool.limiter.findings import Finding, NoLimit, Rate, Window
 from batchlic.pool.limiter.limiter import Limiter
 from batchlic.pool.limiter.transitions import estimator_for
@@ -108,6 +108,17 @@ async def test_the_rate_is_what_flows_and_the_limit_what_was_found(found: Findin
         observation.count()
     [rate] = (event for event in heard if isinstance(event, RateMeasured))
     assert (rate.requests_per_s, rate.found) == (0.0, words)
+
+
+async def test_requests_that_were_throttled_are_not_admitted() -> None:
+    heard: list[RunEvent] = []
+    events = EventStream()
+    with events.attached("test", heard.append):
+        observation = await new_observation(events)
+        observation.tally.requests.update({Outcome.ACCEPTED: 3, Outcome.REFUSED: 1, Outcome.THROTTLED: 4})
+        observation.count()
+    [counted] = (event for event in heard if isinstance(event, DevicesCounted))
+    assert (counted.admitted, counted.throttled_share) == (4, 0.5)
 
 
 async def test_each_answer_is_an_event_with_what_it_says() -> None:

@@ -320,6 +320,20 @@ def test_j_nobody_sends_while_the_carrier_has_told_anyone_to_wait(told: Ended) -
     in_virtual_time(main)
 
 
+def test_the_wait_that_the_carrier_asks_for_is_known_and_runs_out() -> None:
+    async def main() -> None:
+        limiter = Limiter(max_concurrency=1)
+        assert limiter.wait_s == 0
+        Ended(throttled=True, retry_after_s=30.0).tell(await limiter.acquire())
+        assert limiter.wait_s == pytest.approx(30)
+        await anyio.sleep(20)
+        assert limiter.wait_s == pytest.approx(10)
+        await limiter.acquire()
+        assert limiter.wait_s == 0
+
+    in_virtual_time(main)
+
+
 def test_who_is_let_go_at_the_end_of_a_pause_may_leave() -> None:
     """Though a clock that counts in fractions does not meet the end of the pause exactly."""
 
