@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -102,10 +103,25 @@ def test_the_same_rows_are_the_same_input_whatever_holds_them(tmp_path: Path) ->
         ([None], "not a NoneType"),
         ({"imei": IMEIS}, "not a dict"),
         ({"east.csv", "west.csv"}, "not a set"),
+        (StringIO("imei"), "not a StringIO"),
+        ([], "the list of inventories is empty"),
         (OtherTable(), "not a OtherTable"),
         (42, "not a int"),
     ],
-    ids=["identifier", "rows", "columns", "query", "series", "none", "dict", "set", "table", "number"],
+    ids=[
+        "identifier",
+        "rows",
+        "columns",
+        "query",
+        "series",
+        "none",
+        "dict",
+        "set",
+        "file",
+        "empty",
+        "table",
+        "number",
+    ],
 )
 def test_an_unusable_frame_is_refused(inventory: object, message: str, tmp_path: Path) -> None:
     with pytest.raises(batchlic.UsageError, match=message):
