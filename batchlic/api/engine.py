@@ -62,8 +62,13 @@ async def done_async(work: Callable[[], T], *, when_stopped: str) -> T:
         try:
             with anyio.CancelScope(shield=True):
                 await _waited(engine)
+        except GeneratorExit:
+            engine.requests.ask(name)
+            raise
         except BaseException:
             engine.requests.ask(name)
+            with anyio.move_on_after(LAST_FILES_S, shield=True):
+                await _waited(engine)
             raise
         raise
     return engine.result()

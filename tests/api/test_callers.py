@@ -1,5 +1,6 @@
 """Callers of the Python API: event loops, threads, cancellation and Ctrl-C."""
 
+import asyncio
 import gc
 import os
 import signal
@@ -167,6 +168,31 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
     run = batchlic.Run(tmp_path / "run")
     assert run.summary.statuses == {"in_doubt": 2}
     assert "the run was interrupted" in run.audit.select("error_message").collect().item()  # no time limit
+
+
+def test_a_second_cancellation_stops_at_once_and_waits_for_the_files(tmp_path: Path) -> None:
+    cancellations: list[int] = []
+
+    async def cancel_twice(url: str) -> None:
+        loop = asyncio.get_running_loop()
+
+        def cancel(event: RunEvent) -> None:
+            if isinstance(event, RateMeasured) and event.in_flight and len(cancellations) < 2:
+                cancellations.append(event.in_flight)
+                loop.call_soon_threadsafe(call.cancel)
+
+        call = asyncio.ensure_future(
+            batchlic.assign_async(
+                fleet(2), **TARGET, run_dir=tmp_path / "run", settings=login(url, tmp_path), on_event=cancel
+            )
+        )
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert batchlic.Run(tmp_path / "run").summary.statuses == {"in_doubt": 2}
+        assert batchlic.Run(tmp_path / "run").status is RunState.STOPPED
+
+    with serving(SandboxConfig(latency=LatencyConfig(base_s=600))) as url:
+        asyncio.run(cancel_twice(url))
 
 
 def test_an_exception_of_a_signal_handler_ends_the_run_in_order(tmp_path: Path) -> None:
