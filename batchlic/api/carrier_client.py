@@ -32,6 +32,9 @@ from batchlic.settings import Settings, load_settings
 _LOOK_S = 0.1
 """Seconds after which a caller that waits hears a signal, though polars lets signals restart waits."""
 
+_LIFETIME = {sku.lower() for sku, license_type in SKUS.items() if license_type is LicenseType.LIFETIME}
+"""In lower case: the carrier may accept another spelling."""
+
 _Sent = ApiResponse[SecuritySuccessResult]
 
 
@@ -54,7 +57,7 @@ class _Requests:
         if body is None:
             return await self._send(Submission(Action.UNASSIGN, x_request_id, None))
         check_request(body)
-        if SKUS.get(body.sku_number) is LicenseType.LIFETIME:
+        if body.sku_number.strip().lower() in _LIFETIME:
             raise RefusedToStart(f"{body.sku_number}: a Lifetime license can't be unassigned")
         return await self._send(Submission(Action.UNASSIGN, x_request_id, encode(body)))
 

@@ -461,10 +461,11 @@ async def test_e_an_assign_that_may_be_irrevocable_needs_consent(sku: str) -> No
 
 
 @pytest.mark.anyio
-async def test_e_a_lifetime_license_is_not_unassigned() -> None:
+@pytest.mark.parametrize("sku", ["SIMSec-IoT-Lt", "SIMSEC-IOT-LT", "SIMSec-IoT-Lt "])
+async def test_e_a_lifetime_license_is_not_unassigned(sku: str) -> None:
     async with at() as (client, carrier):
         with pytest.raises(RefusedToStart, match="can't be unassigned"):
-            await client.unassign_license_to_devices("1-0001", request(sku="SIMSec-IoT-Lt"))
+            await client.unassign_license_to_devices("1-0001", request(sku=sku))
     assert not carrier.requests
 
 
