@@ -107,6 +107,11 @@ def explain_disk_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
+def is_disk_full(error: Exception) -> bool:
+    """Whether an error of Python or polars says that a disk, or the quota on it, is full."""
+    return _code_of(error) in {errno.ENOSPC, errno.EDQUOT}
+
+
 @contextmanager
 def explain_read_errors(path: Path) -> Iterator[None]:
     """Raise an error of the operating system about reading `path` as an error that says what to do."""

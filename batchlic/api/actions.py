@@ -289,7 +289,7 @@ def run(
         StoppedEarly: The run could not begin, because the disk is full, for example (exit code 6).
     """
     content = {"account": account, "sku": sku, "consent_lifetime": consent_lifetime or None, **options}
-    inventories = Inventories.of([] if inventory is None else inventory)
+    inventories = Inventories([], {}) if inventory is None else Inventories.of(inventory)
     loaded = loaded_job(job, name, inventories, content)
     access = Access.of(settings, profile, sandbox)
     return running(

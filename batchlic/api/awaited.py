@@ -157,7 +157,7 @@ async def run_async(
 ) -> Run:
     """As `run`, without blocking the event loop, which is that of asyncio or trio."""
     content = {"account": account, "sku": sku, "consent_lifetime": consent_lifetime or None, **options}
-    inventories = Inventories.of([] if inventory is None else inventory)
+    inventories = Inventories([], {}) if inventory is None else Inventories.of(inventory)
     loaded = loaded_job(job, name, inventories, content)
     access = Access.of(settings, profile, sandbox)
     return await running_async(

@@ -47,7 +47,15 @@ class Access:
 
     @classmethod
     def of(cls, settings: Settings | None, profile: str | None, sandbox: Sandbox) -> "Access":
-        """The settings that are given, or those of the environment. Raises UsageError for both."""
+        """The settings that are given, or those of the environment. Raises UsageError for both.
+
+        Also for a `sandbox` such as None: is the real carrier meant, or a sandbox?
+        """
+        if not isinstance(sandbox, Sandbox):
+            kind = type(sandbox).__name__
+            raise UsageError(
+                f"sandbox: give True, False, an EmbeddedSandbox or a SandboxConfig, not a {kind}"
+            )
         if settings is not None and profile is not None:
             raise UsageError("give settings or profile, not both: a profile is a name for settings")
         return cls(settings=settings or load_settings(profile), sandbox=sandbox)
@@ -59,11 +67,11 @@ class Access:
 
     def folder(self, run_dir: StrPath) -> RunFolder:
         """The folder of a run that exists: a path, or its name in the state folder."""
-        return RunFolder(find_run(str(run_dir), self.settings))
+        return _absolute(find_run(str(run_dir), self.settings))
 
     def new_folder(self, run_dir: StrPath | None, run_id: str) -> RunFolder:
         """The folder of a new run: as given, or in the state folder."""
-        return RunFolder(Path(run_dir) if run_dir is not None else state_folder(self.settings) / run_id)
+        return _absolute(Path(run_dir) if run_dir is not None else state_folder(self.settings) / run_id)
 
     @contextmanager
     def target(self, job: Job | None = None) -> Iterator[Target]:
@@ -77,7 +85,12 @@ class Access:
         """The job with its ledger by the rules of `batchlic.state`, unless it or a run names one."""
         if job.ledger.path or not job.ledger.use or folder.journal.exists():
             return job
-        return job.with_ledger(find_ledger(None if run_dir is None else Path(run_dir), self.settings))
+        return job.with_ledger(find_ledger(None if run_dir is None else folder.path, self.settings))
+
+
+def _absolute(path: Path) -> RunFolder:
+    """The folder, also if the program changes its current directory later, or another thread does."""
+    return RunFolder(path.absolute())
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,9 @@ from batchlic.settings import Settings, load_settings
 _LOOK_S = 0.1
 """Seconds after which a caller that waits hears a signal, though polars lets signals restart waits."""
 
+_LIFETIME = {sku.lower() for sku, license_type in SKUS.items() if license_type is LicenseType.LIFETIME}
+"""In lower case: the carrier may accept another spelling."""
+
 _Sent = ApiResponse[SecuritySuccessResult]
 
 
@@ -54,7 +57,7 @@ class _Requests:
         if body is None:
             return await self._send(Submission(Action.UNASSIGN, x_request_id, None))
         check_request(body)
-        if SKUS.get(body.sku_number) is LicenseType.LIFETIME:
+        if body.sku_number.strip().lower() in _LIFETIME:
             raise RefusedToStart(f"{body.sku_number}: a Lifetime license can't be unassigned")
         return await self._send(Submission(Action.UNASSIGN, x_request_id, encode(body)))
 
@@ -137,8 +140,10 @@ class _Client:
             self._credentials = Credentials(**{name: _secret(text) for name, text in given.items()})
         except UsageError as error:
             raise UsageError(_as_arguments(str(error))) from None
-        if timeout <= 0:
+        if not timeout > 0:
             raise UsageError(f"timeout: {timeout:g} is not above 0 seconds")
+        if not isinstance(consent_lifetime, bool):
+            raise UsageError(f"consent_lifetime: give True or False, not {consent_lifetime!r}")
         self._timeouts = Timeouts(exchange=timeout)
         self._consent_lifetime = consent_lifetime
         self._lock = threading.Lock()
@@ -344,10 +349,11 @@ class CarrierClient(_Client):
         try:
             while not wait((future,), _LOOK_S).done:
                 pass
-            return future.result()
-        except BaseException:
+        except BaseException as interruption:
             future.cancel()
+            interruption.add_note("batchlic: the license request may have been executed")
             raise
+        return future.result()
 
     def _started(self) -> _Running:
         with self._lock:

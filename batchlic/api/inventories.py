@@ -1,7 +1,7 @@
 """What the API accepts as an inventory, and how frames become one."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike, fspath
@@ -31,8 +31,13 @@ class Inventories:
 
     @classmethod
     def of(cls, given: Inventory) -> "Inventories":
-        """The inventories that an argument stands for. Raises UsageError for a value that is none."""
+        """The inventories that an argument stands for. Raises UsageError for a value that is none.
+
+        Also for an empty list: it must not stand for the inventories of a job file.
+        """
         several = [given] if isinstance(given, str | PathLike | Table) else list(_items(given))
+        if not several:
+            raise UsageError("no inventory is given: the list of inventories is empty")
         names: list[str] = []
         frames: dict[str, Table] = {}
         seen: Counter[str] = Counter()
@@ -69,7 +74,8 @@ class Inventories:
 
 
 def _items(given: object) -> Iterator[object]:
-    if not isinstance(given, Iterable) or isinstance(given, Mapping | bytes):
+    # Not any iterable: a set has no order, an open file yields its lines, and a table its columns.
+    if not isinstance(given, Sequence) or isinstance(given, bytes):
         raise UsageError(
             f"an inventory is a path, an address or a frame, or a list of them, not a {_kind(given)}"
         )

@@ -40,7 +40,7 @@ def job_to_plan(
 ) -> tuple[Job, Inventories]:
     """The job to plan, and its inventories. Raises UsageError."""
     if isinstance(given, Job) or (isinstance(given, str | PathLike) and _is_job_file(fspath(given))):
-        inventories = Inventories.of([])
+        inventories = Inventories([], {})
         return loaded_job(given, name, inventories, options), inventories
     inventories = Inventories.of(given)
     return job_of(action, name, inventories, options), inventories

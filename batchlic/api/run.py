@@ -1,6 +1,7 @@
 """A run as an object: its state, its figures, and its files as LazyFrames."""
 
 import html
+from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
 from typing import Self
@@ -61,6 +62,10 @@ class Run:
             raise missing_folder(self._files.path)
         self.warnings: tuple[str, ...] = ()
         """What went wrong with the observer of the call that returned this run, as sentences."""
+
+    def __reduce__(self) -> tuple[Callable[..., "Run"], tuple[object, ...]]:
+        """Pickle the folder, but not the login: an unpickled run has the settings of its process."""
+        return _unpickled, (self.folder, self._access.sandbox, self.warnings)
 
     @property
     def id(self) -> str:
@@ -229,9 +234,15 @@ class Run:
         return f"<table>{rows}</table>"
 
 
+def _unpickled(folder: Path, sandbox: Sandbox, warnings: tuple[str, ...]) -> Run:
+    run = Run(folder, sandbox=sandbox)
+    run.warnings = warnings
+    return run
+
+
 def advice_when_stopped(folder: RunFolder) -> str:
     """The note for an exception that stopped a run."""
-    return f"batchlic: if anything was sent, continue with batchlic.resume({str(folder.path.absolute())!r})"
+    return f"batchlic: if anything was sent, continue with batchlic.resume({str(folder.path)!r})"
 
 
 def _described(listed: ListedRun) -> str:
@@ -250,9 +261,14 @@ def _shown(value: object) -> str:
 
 
 def _table(path: Path | PathLike[str], schema: Schema) -> pl.LazyFrame:
-    """The rows of a file, with the columns of this version and those that it has; no rows without it."""
+    """The rows of a file, with the columns of this version and those that it has; no rows without it.
+
+    Raises RunFolderError without its folder.
+    """
     path = Path(path)
     if not path.exists():
+        if not path.parent.is_dir():
+            raise missing_folder(path.parent)
         return pl.LazyFrame(schema=schema)
     others = other_columns(path, schema)
     if not others:
@@ -297,7 +313,7 @@ def opened_run(run: StrPath | Run, settings: Settings | None, profile: str | Non
 
 
 def _run_of(folder: RunFolder, access: Access, ended: Ended | None = None) -> Run:
-    run = Run(folder.path.absolute(), settings=access.settings, sandbox=access.sandbox)
+    run = Run(folder.path, settings=access.settings, sandbox=access.sandbox)
     run.warnings = ended.warnings if ended is not None else ()
     return run
 

@@ -282,9 +282,10 @@ def _conflict(folder: RunFolder) -> str:
 def _file_lock(lock: Path, conflict: str) -> Iterator[None]:
     """Lock a file, and write this process into it. If it is locked, raise RefusedToStart with `conflict`.
 
-    The operating system (flock) releases the lock when the process ends, even if the process is killed.
+    The operating system (flock) releases the lock when the process ends, even if the process is killed. A
+    program may fork meanwhile: the lock ends with the block, though the other process has it open, too.
     """
-    descriptor = _open_lock(lock)
+    descriptor, process = _open_lock(lock), os.getpid()
     try:
         _flock(descriptor, fcntl.LOCK_EX, conflict)
         if not os.fstat(descriptor).st_nlink:  # a process that was refused has just removed it
@@ -294,6 +295,9 @@ def _file_lock(lock: Path, conflict: str) -> Iterator[None]:
             os.write(descriptor, str(_this_process()).encode())
         yield
     finally:
+        if os.getpid() == process:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
 
 

@@ -1,14 +1,18 @@
 """Callers of the Python API: event loops, threads, cancellation and Ctrl-C."""
 
+import asyncio
+import gc
 import os
 import signal
 import threading
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import anyio
 import anyio.lowlevel
+import polars as pl
 import pytest
 
 import batchlic
@@ -105,6 +109,47 @@ def test_ctrl_c_ends_the_run_in_order_and_is_raised(
     ]
 
 
+def test_ctrl_c_while_a_run_starts_ends_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+
+    def interrupted_start(thread: threading.Thread) -> None:
+        start(thread)
+        if thread.name == "batchlic run":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted_start)
+    with pytest.raises(KeyboardInterrupt):
+        batchlic.assign(fleet(BATCHES), **TARGET, batch_size=1, run_dir=tmp_path / "run", sandbox=SLOW)
+    assert "batchlic run" not in [thread.name for thread in threading.enumerate()]
+    assert (
+        not (tmp_path / "run" / "results.parquet").exists() or batchlic.Run(tmp_path / "run").exit_code == 6
+    )
+
+
+def test_a_system_without_threads_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        batchlic.plan(fleet(1), **TARGET, run_dir=tmp_path / "run", sandbox=True)
+
+
+def test_a_coroutine_without_its_event_loop_ends_its_run(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+
+    async def drop() -> None:
+        call = batchlic.assign_async(fleet(BATCHES), **TARGET, batch_size=1, run_dir=folder, sandbox=SLOW)
+        call.send(None)
+        call.close()
+
+    anyio.run(drop)
+    for thread in threading.enumerate():
+        if thread.name == "batchlic run":
+            thread.join()
+    assert not (folder / "results.parquet").exists() or batchlic.Run(folder).exit_code == 6
+
+
 def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
     interrupts: list[int] = []
 
@@ -123,6 +168,31 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
     run = batchlic.Run(tmp_path / "run")
     assert run.summary.statuses == {"in_doubt": 2}
     assert "the run was interrupted" in run.audit.select("error_message").collect().item()  # no time limit
+
+
+def test_a_second_cancellation_stops_at_once_and_waits_for_the_files(tmp_path: Path) -> None:
+    cancellations: list[int] = []
+
+    async def cancel_twice(url: str) -> None:
+        loop = asyncio.get_running_loop()
+
+        def cancel(event: RunEvent) -> None:
+            if isinstance(event, RateMeasured) and event.in_flight and len(cancellations) < 2:
+                cancellations.append(event.in_flight)
+                loop.call_soon_threadsafe(call.cancel)
+
+        call = asyncio.ensure_future(
+            batchlic.assign_async(
+                fleet(2), **TARGET, run_dir=tmp_path / "run", settings=login(url, tmp_path), on_event=cancel
+            )
+        )
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert batchlic.Run(tmp_path / "run").summary.statuses == {"in_doubt": 2}
+        assert batchlic.Run(tmp_path / "run").status is RunState.STOPPED
+
+    with serving(SandboxConfig(latency=LatencyConfig(base_s=600))) as url:
+        asyncio.run(cancel_twice(url))
 
 
 def test_an_exception_of_a_signal_handler_ends_the_run_in_order(tmp_path: Path) -> None:
@@ -194,3 +264,25 @@ def test_ctrl_c_stops_only_the_run_that_the_main_thread_waits_for(settings: Sett
         )
     other.join()
     assert others[0].exit_code == 0
+
+
+def test_a_call_in_a_process_forked_after_another_call_is_refused(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batchlic.plan(fleet(1), **TARGET, settings=settings)
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    with pytest.raises(batchlic.UsageError, match="forked after a call"):
+        batchlic.plan(fleet(1), **TARGET, settings=settings)
+
+
+def test_the_error_of_a_call_keeps_no_frame_in_memory(settings: Settings) -> None:
+    frame = pl.LazyFrame({"serial": ["x"]})
+    kept = weakref.ref(frame)
+    gc.disable()
+    try:
+        with suppress(batchlic.InventoryError):
+            batchlic.plan(frame, **TARGET, settings=settings)
+        del frame
+        assert kept() is None
+    finally:
+        gc.enable()

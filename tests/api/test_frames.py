@@ -1,7 +1,8 @@
 """Frames as inventories, whatever library they are of. Nothing is sent here: plans are enough."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,13 @@ from tests.api.builders import fleet
 from tests.endtoend.program import ACCOUNT, FLEXIBLE
 
 IMEIS = fleet(3)["imei"].to_list()
+
+
+class OtherTable:
+    """A table that hands no stream over, and yields its columns, as that of an older pandas."""
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(["imei"])
 
 
 def planned(inventory: Any, folder: Path, **options: Any) -> batchlic.Run:  # noqa: ANN401 - wrong ones, too
@@ -94,9 +102,26 @@ def test_the_same_rows_are_the_same_input_whatever_holds_them(tmp_path: Path) ->
         (pl.Series("imei", IMEIS), "<Series>: its rows can't be computed or stored"),
         ([None], "not a NoneType"),
         ({"imei": IMEIS}, "not a dict"),
+        ({"east.csv", "west.csv"}, "not a set"),
+        (StringIO("imei"), "not a StringIO"),
+        ([], "the list of inventories is empty"),
+        (OtherTable(), "not a OtherTable"),
         (42, "not a int"),
     ],
-    ids=["identifier", "rows", "columns", "query", "series", "none", "dict", "number"],
+    ids=[
+        "identifier",
+        "rows",
+        "columns",
+        "query",
+        "series",
+        "none",
+        "dict",
+        "set",
+        "file",
+        "empty",
+        "table",
+        "number",
+    ],
 )
 def test_an_unusable_frame_is_refused(inventory: object, message: str, tmp_path: Path) -> None:
     with pytest.raises(batchlic.UsageError, match=message):
@@ -117,3 +142,12 @@ def test_a_frame_that_needs_a_missing_library_is_refused(
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(batchlic.InventoryError, match="pyarrow"):
         planned(frame, tmp_path)
+
+
+def test_a_full_disk_stops_a_frame_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise pl.exceptions.ComputeError("underlying IO error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(pl.LazyFrame, "sink_parquet", fail)
+    with pytest.raises(batchlic.StoppedEarly, match=r"<DataFrame>: .* the disk is full"):
+        planned(fleet(3), tmp_path)

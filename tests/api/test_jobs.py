@@ -33,7 +33,7 @@ def test_arguments_replace_the_values_of_a_job() -> None:
 
 def test_a_job_without_arguments_is_the_same_job() -> None:
     job = make_job(CONTENT | {"action": "sync"}, {}, where="test")
-    assert loaded_job(job, None, Inventories.of([]), {"consent_lifetime": None}) == job
+    assert loaded_job(job, None, Inventories([], {}), {"consent_lifetime": None}) == job
 
 
 def test_a_job_file_is_planned_by_its_path(tmp_path: Path) -> None:
@@ -44,6 +44,13 @@ def test_a_job_file_is_planned_by_its_path(tmp_path: Path) -> None:
     assert (run.summary.job, run.summary.action, run.summary.planned) == ("nightly", "unassign", 3)
 
 
+def test_no_inventories_do_not_stand_for_those_of_a_job_file(tmp_path: Path) -> None:
+    job = tmp_path / "nightly.toml"
+    job.write_text(f'action = "assign"\ninventory.files = ["fleet.csv"]\nlicense.sku = "{FLEXIBLE}"\n')
+    with pytest.raises(batchlic.UsageError, match="the list of inventories is empty"):
+        batchlic.run(job, inventory=[], sandbox=True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -51,8 +58,9 @@ def test_a_job_file_is_planned_by_its_path(tmp_path: Path) -> None:
         ({"batch_size": 1000}, "limits.batch_size: 1000 is too large: give at most 100"),
         ({"sku": "SIMSec"}, "unknown SKU SIMSec; did you mean SIMSec-IoT"),
         ({"profile": "east", "settings": batchlic.Settings()}, "give settings or profile, not both"),
+        ({"sandbox": None}, "sandbox: .* not a NoneType"),
     ],
-    ids=["option", "value", "sku", "login"],
+    ids=["option", "value", "sku", "login", "sandbox"],
 )
 def test_wrong_arguments_are_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(batchlic.UsageError, match=message):

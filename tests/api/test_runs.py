@@ -1,8 +1,10 @@
 """Runs of the Python API against a sandbox carrier: what they return, raise and leave behind."""
 
+import asyncio
 import gc
 import logging
 import os
+import pickle
 import resource
 import signal
 import stat
@@ -102,6 +104,36 @@ def test_no_representation_shows_a_secret(url: str, tmp_path: Path) -> None:
     assert "<run>" not in run._repr_html_()
 
 
+def test_a_run_outlives_a_change_of_the_current_directory(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = batchlic.assign(
+        fleet(2), **TARGET, run_dir="here", settings=settings, on_event=lambda _: os.chdir("/")
+    )
+    monkeypatch.chdir(tmp_path)
+    opened = batchlic.Run("here")
+    os.chdir("/")
+    assert [one.results.collect().height for one in (run, opened)] == [2, 2]
+
+
+def test_a_run_whose_folder_is_gone_has_no_files(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    run = batchlic.Run(tmp_path / "run")
+    assert run.results.collect().is_empty()
+    (tmp_path / "run").rmdir()
+    with pytest.raises(batchlic.RunFolderError, match="there is no such run folder"):
+        _ = run.results
+
+
+def test_a_pickled_run_has_its_folder_and_no_login(url: str, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    run = batchlic.Run(tmp_path / "run", settings=Settings(base_url=url, username="me", password="hunter2"))
+    pickled = pickle.dumps(run)
+    assert b"hunter2" not in pickled
+    assert pickle.loads(pickled).folder == run.folder  # noqa: S301 - our own
+
+
 def test_an_observer_gets_every_attempt_and_the_end(settings: Settings) -> None:
     events: list[RunEvent] = []
     run = batchlic.assign(fleet(2), **TARGET, settings=settings, on_event=events.append)
@@ -112,13 +144,18 @@ def test_an_observer_gets_every_attempt_and_the_end(settings: Settings) -> None:
     assert run.warnings == ()
 
 
-def test_an_observer_that_fails_is_a_warning(settings: Settings) -> None:
-    def fail(_: RunEvent) -> None:
-        raise ValueError
+@pytest.mark.parametrize("error", [ValueError, SystemExit, asyncio.CancelledError])
+def test_an_observer_that_fails_is_a_warning(error: type[BaseException], settings: Settings) -> None:
+    seen: list[RunEvent] = []
+
+    def fail(event: RunEvent) -> None:
+        seen.append(event)
+        raise error
 
     run = batchlic.assign(fleet(2), **TARGET, settings=settings, on_event=fail)
     assert run.exit_code == 0
-    assert "on_event: ValueError" in run.warnings[0]
+    assert f"on_event: {error.__name__}" in run.warnings[0]
+    assert isinstance(seen[-1], RunEnded)
 
 
 @contextmanager

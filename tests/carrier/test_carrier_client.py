@@ -234,11 +234,12 @@ def test_ctrl_c_ends_a_wait_for_an_answer() -> None:
         thread.start()
         port = listener.getsockname()[1]
         with CarrierClient(base_url=f"http://127.0.0.1:{port}", **TOKENS) as client:
-            with pytest.raises(KeyboardInterrupt):
+            with pytest.raises(KeyboardInterrupt) as interruption:
                 client.assign_license_to_devices(request())
             is_raised.set()
         thread.join()
     assert raised == [True]
+    assert interruption.value.__notes__ == ["batchlic: the license request may have been executed"]
 
 
 @pytest.mark.anyio
@@ -460,10 +461,11 @@ async def test_e_an_assign_that_may_be_irrevocable_needs_consent(sku: str) -> No
 
 
 @pytest.mark.anyio
-async def test_e_a_lifetime_license_is_not_unassigned() -> None:
+@pytest.mark.parametrize("sku", ["SIMSec-IoT-Lt", "SIMSEC-IOT-LT", "SIMSec-IoT-Lt "])
+async def test_e_a_lifetime_license_is_not_unassigned(sku: str) -> None:
     async with at() as (client, carrier):
         with pytest.raises(RefusedToStart, match="can't be unassigned"):
-            await client.unassign_license_to_devices("1-0001", request(sku="SIMSec-IoT-Lt"))
+            await client.unassign_license_to_devices("1-0001", request(sku=sku))
     assert not carrier.requests
 
 
@@ -494,6 +496,8 @@ def test_a_client_from_the_settings_has_their_address_and_login(
         ({"client_id": "key", "client_secret": "text"}, "set username and password, or session_token"),
         (LOGINS | {"client_id": "a:b"}, "client_id contains a colon"),
         (LOGINS | {"base_url": "http://carrier.example"}, "base_url: http://carrier.example would send"),
+        (LOGINS | {"timeout": float("nan")}, "timeout: nan is not above 0"),
+        (LOGINS | {"consent_lifetime": "false"}, "consent_lifetime: give True or False"),
     ],
 )
 def test_an_error_about_an_argument_has_its_name(arguments: dict[str, Any], message: str) -> None:

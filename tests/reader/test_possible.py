@@ -3,6 +3,7 @@
 import polars as pl
 import pytest
 
+from batchlic.reader.formats.typed import as_text
 from batchlic.reader.validation.possible import iccid_key, possible_identifiers
 from batchlic.reader.validation.rules import iccid_number, imei_number
 
@@ -71,6 +72,30 @@ def test_a_rounded_number_stands_for_all_that_round_to_it(cell: str) -> None:
     assert may_be(cell, ICCID)
     assert may_be(cell, OTHER_ICCID)
     assert not may_be(cell, "89860000000512500012") or cell == "9E+19"
+
+
+@pytest.mark.parametrize(
+    ("cell", "identifier"),
+    [
+        ("8.995139522513489e+18", "8995139522513489179"),
+        ("8.957093308842748e+19", "89570933088427481312"),
+        ("8995139522513488896.0", "8995139522513489179"),
+        ("8.9421054e+18", "8942105296771395013"),
+        ("3.5058526e+14", "350585253127673"),
+    ],
+)
+def test_all_digits_of_a_float_do_not_hide_an_identifier(cell: str, identifier: str) -> None:
+    assert float(identifier) == pytest.approx(float(cell), rel=2**-23)
+    assert may_be(cell, identifier)
+
+
+@pytest.mark.parametrize("identifier", ["8995139522513489179", "89570933088427481312", "865652592326922"])
+@pytest.mark.parametrize("dtype", [pl.Float32(), pl.Float64()])
+def test_a_float_of_a_frame_stands_for_the_identifier_that_it_was(
+    identifier: str, dtype: pl.DataType
+) -> None:
+    floats = pl.Series("cell", [float(identifier)], dtype=dtype).to_frame()
+    assert may_be(floats.select(as_text(pl.col("cell"), dtype)).item(), identifier)
 
 
 @pytest.mark.parametrize("cell", [None, "", "n/a", "total: 1200", "123456789", "0000123456-00001", "#REF!"])

@@ -50,6 +50,26 @@ def test_a_process_at_work_is_named_to_the_second_one(tmp_path: Path) -> None:
     assert f"pid {os.getpid()} on {socket.gethostname()}, since 20" in str(refused.value)
 
 
+def test_a_lock_ends_with_its_block_though_a_forked_process_has_it_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close, copies = os.close, list[int]()
+
+    def close_one_of_two(descriptor: int) -> None:
+        copies.append(os.dup(descriptor))  # shares the open file, as the descriptor of a forked process does
+        close(descriptor)
+
+    folder = RunFolder(tmp_path)
+    with folder.locked():
+        monkeypatch.setattr(os, "close", close_one_of_two)
+    monkeypatch.undo()
+    with folder.locked():
+        for descriptor in copies:
+            os.close(descriptor)
+        with pytest.raises(RefusedToStart), folder.locked():
+            pass
+
+
 def test_k_readers_exclude_sessions_but_not_each_other(tmp_path: Path) -> None:
     folder = made(tmp_path / "run")
     refused = pytest.raises(RefusedToStart, match=r"\(`batchlic audit --verify`\); wait for it")

@@ -6,7 +6,8 @@ from typing import Protocol, runtime_checkable
 
 import polars as pl
 
-from batchlic.errors import InventoryError
+from batchlic.atomic import is_disk_full
+from batchlic.errors import InventoryError, StoppedEarly
 from batchlic.reader.formats.typed import BLOCK_ROWS, as_text, leaves
 from batchlic.reader.inputs.frames import Frame
 from batchlic.reader.scans import scan_parquet
@@ -27,7 +28,7 @@ def stored(frame: pl.DataFrame | pl.LazyFrame | ArrowStream, name: str, path: Pa
     """Write the rows of a frame to the parquet file `path`. `name` is what to call the frame.
 
     A LazyFrame is written as it is computed, so that memory does not grow with its rows. Raises
-    InventoryError if the frame can't be computed or handed over.
+    InventoryError if the frame can't be computed or handed over, and StoppedEarly if the disk is full.
     """
     try:
         rows = frame if isinstance(frame, pl.DataFrame | pl.LazyFrame) else pl.DataFrame(_Stream(frame))
@@ -35,6 +36,11 @@ def stored(frame: pl.DataFrame | pl.LazyFrame | ArrowStream, name: str, path: Pa
     except ImportError as error:  # pandas hands its rows over by pyarrow
         raise InventoryError(f"{name}: its rows can't be handed over: {error}") from error
     except Exception as error:
+        if is_disk_full(error):
+            raise StoppedEarly(
+                f"{name}: its rows can't be stored in {path.parent.parent}: the disk is full. Free some "
+                "space, or name a folder on another disk with TMPDIR, then run again"
+            ) from error
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InventoryError(f"{name}: its rows can't be computed or stored: {reason}") from error
     size, sha256 = _fingerprint(path)

@@ -242,8 +242,9 @@ def as_text(cell: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     """A typed cell as text (String).
 
     A float up to 2**53 (2**24 for Float32) becomes the text of an integer, because such floats are exact. A
-    larger float has lost digits: its text gets an exponent, so that the rules reject the cell. A decimal
-    number is exact: its text has no fraction of zeros.
+    larger float has lost digits: its text gets an exponent, so that the rules reject the cell, and only the
+    digits that the float has kept, because a sync keeps the licenses of all devices that begin with them. A
+    decimal number is exact: its text has no fraction of zeros.
     """
     if dtype == pl.Binary:
         return cell.map_batches(_decoded, return_dtype=pl.String, is_elementwise=True)
@@ -253,11 +254,11 @@ def as_text(cell: pl.Expr, dtype: pl.DataType) -> pl.Expr:
         return cell.cast(pl.String).str.replace(r"\.0+$", "")
     if not dtype.is_float():
         return cell.cast(pl.String)
-    exact = 2.0**24 if dtype == pl.Float32 else EXACT
+    exact, kept_digits = (2.0**24, 6) if dtype == pl.Float32 else (EXACT, 15)  # FLT_DIG and DBL_DIG of C
     size = cell.cast(pl.Float64).abs()
     whole = (size <= exact) & (cell == cell.round())
     exponent = size.log10().floor().cast(pl.Int64, strict=False)
-    mantissa = (cell.cast(pl.Float64) / pl.lit(10.0).pow(exponent)).cast(pl.String)
+    mantissa = (cell.cast(pl.Float64) / pl.lit(10.0).pow(exponent)).round(kept_digits - 1).cast(pl.String)
     return (
         pl.when(whole)
         .then(cell.cast(pl.Int64, strict=False).cast(pl.String))

@@ -17,7 +17,11 @@ ICCID_REST = 18
 SHORTEST = 12
 """Fewer digits are no identifier, unless an exponent shows how many are lost."""
 ROUNDED_TO = 15
-"""A spreadsheet keeps so many digits of a number."""
+"""A spreadsheet and a float keep so many digits of a number (DBL_DIG of C)."""
+SINGLE_ROUNDED_TO = 6
+"""A float of 32 bits keeps so many digits (FLT_DIG of C)."""
+SINGLE_SHOWN = 9
+"""A float of 32 bits is written with at most so many digits."""
 
 _SEPARATORS = r"[\s\-./_\u2010-\u2015\u2212]"
 _LOOK_ALIKES = {"O": "0", "o": "0", "I": "1", "l": "1", "S": "5", "B": "8"}
@@ -153,14 +157,25 @@ def _rounded(texts: pl.Series) -> pl.DataFrame:
         text.str.extract_groups(r"^[+]?(?<whole>[0-9]+)(?:[.,](?<part>[0-9]*))?[eE][+]?(?<power>[0-9]{1,2})$")
     ).unnest("text")
     whole, part = pl.col("whole"), pl.col("part").fill_null("")
+    shown = whole + part.str.strip_chars_end("0")
+    is_single = shown.str.len_bytes() <= SINGLE_SHOWN
     of_exponents = exponent.drop_nulls("whole").select(
-        digits=whole + part.str.strip_chars_end("0"),
+        digits=_first_digits(shown, pl.when(is_single).then(SINGLE_ROUNDED_TO).otherwise(ROUNDED_TO)),
         length=whole.str.len_bytes().cast(pl.Int64) + pl.col("power").cast(pl.Int64),
     )
     digits = text.str.extract(r"^([0-9]{15,20})(?:[.,][0-9]*)?$")
     has_lost = text.str.contains(r"[.,]") | (digits.str.ends_with("000"))
-    of_digits = bare.filter(has_lost).select(digits=digits.str.head(ROUNDED_TO), length=_length_of(digits))
+    of_digits = bare.filter(has_lost).select(
+        digits=_first_digits(digits, pl.lit(ROUNDED_TO)), length=_length_of(digits)
+    )
     return pl.concat([of_exponents, of_digits.drop_nulls()])
+
+
+def _first_digits(digits: pl.Expr, number: pl.Expr) -> pl.Expr:
+    """So many digits of a number, rounded: the others are those of the float that stands for it."""
+    first, following = digits.str.head(number), digits.str.slice(number, 1)
+    rounded_up = (first.cast(pl.Int64) + 1).cast(pl.String)
+    return pl.when(following >= "5").then(rounded_up).otherwise(first)
 
 
 def _length_of(digits: pl.Expr) -> pl.Expr:
