@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -26,9 +26,6 @@ from batchlic.errors import InventoryError, RefusedToStart, UsageError
 from batchlic.reader import IdKind, ReadOptions, Role
 from batchlic.reader.inputs.databases import checked_query, database_at, in_folder
 from batchlic.reader.options import kept_columns
-
-if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
 
 AccountName = Annotated[str, Field(min_length=3, max_length=32)]
 SkuNumber = Annotated[str, Field(min_length=3, max_length=32, examples=list(SKUS))]
@@ -598,7 +595,7 @@ def _from_folder(folder: Path, file: object) -> object:
     return os.path.normpath(folder / file)
 
 
-def _explain(problem: "ErrorDetails") -> str:
+def _explain(problem: Mapping[str, Any]) -> str:
     location = problem["loc"]
     key = ".".join(map(str, location))
     if problem["type"] == "extra_forbidden":
@@ -606,7 +603,7 @@ def _explain(problem: "ErrorDetails") -> str:
     return f"{key}: {what_is_wrong(problem)}" if key else what_is_wrong(problem)
 
 
-def what_is_wrong(problem: "ErrorDetails") -> str:
+def what_is_wrong(problem: Mapping[str, Any]) -> str:
     """What is wrong with one value of a job, without its key."""
     known = problem.get("ctx", {})
     one_of = f"none of {known.get('expected')}".replace(" or ", ", ")
@@ -633,7 +630,7 @@ def what_is_wrong(problem: "ErrorDetails") -> str:
         "list_type": 'is not a list: write ["…"]',
         "missing": "is missing",
         "string_type": 'is not text: write "…"',
-    }.get(problem["type"], problem["msg"].removeprefix("Value error, "))
+    }.get(problem["type"], str(problem["msg"]).removeprefix("Value error, "))
 
 
 def _keys_beside(location: tuple[int | str, ...]) -> Iterable[str]:

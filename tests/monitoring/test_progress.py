@@ -3,7 +3,7 @@
 import io
 import os
 import pty
-from contextlib import closing
+from contextlib import closing, suppress
 
 import pytest
 
@@ -101,6 +101,16 @@ def test_progress_says_what_limit_was_found(found: str) -> None:
     assert f"5 requests/s, {found}, " in progress.figures()
 
 
+def all_of(terminal: int) -> bytes:
+    """What was written to a terminal, whose other end is closed."""
+    shown = b""
+    with suppress(OSError):  # the end
+        while block := os.read(terminal, 65536):
+            shown += block
+    os.close(terminal)
+    return shown
+
+
 @pytest.mark.parametrize(("term", "is_drawn"), [("xterm", True), ("dumb", False)])
 def test_a_terminal_shows_a_bar_if_it_can_draw(
     monkeypatch: pytest.MonkeyPatch, term: str, *, is_drawn: bool
@@ -108,14 +118,11 @@ def test_a_terminal_shows_a_bar_if_it_can_draw(
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("TERM", term)
     terminal, end = pty.openpty()
-    with os.fdopen(end, "w", encoding="utf-8") as screen:
-        with closing(Progress(screen)) as progress:
-            for second in (0, 6):
-                progress(devices(second, 500))
-                progress(rate(second))
-        screen.flush()
-        shown = os.read(terminal, 65536)
-    os.close(terminal)
+    with os.fdopen(end, "w", encoding="utf-8") as screen, closing(Progress(screen)) as progress:
+        for second in (0, 6):
+            progress(devices(second, 500))
+            progress(rate(second))
+    shown = all_of(terminal)
     assert b"500 of 1,000 devices (50%)" in shown
     assert b"0 requests/s" in shown
     assert (b"\x1b[" in shown) == is_drawn
