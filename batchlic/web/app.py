@@ -34,7 +34,7 @@ from batchlic.web.catalog import Catalog, Entry
 from batchlic.web.guard import SESSION_COOKIE, Guard, address_of, has_session
 from batchlic.web.live import LiveMessage, LiveRuns, Streams, message
 from batchlic.web.reports import Reports
-from batchlic.writer.export import Format, Selection
+from batchlic.writer.export import NO_SHEETS, Format, Selection, can_write_sheets
 from batchlic.writer.report.page import environment, style
 
 MAX_ROWS = 200
@@ -215,6 +215,8 @@ class _Pages:
         form = next((form for form in _FORMATS if form == request.path_params["form"]), None)
         if selection is None or form is None or entry.folder is None:
             raise HTTPException(404)
+        if form is Format.XLSX and not can_write_sheets():
+            return PlainTextResponse(f"{NO_SHEETS}\n", 501)
         headers = {"Content-Disposition": f'attachment; filename="{entry.key}-{selection}.{form}"'}
         if request.method == "HEAD":
             return Response(media_type=_FORMATS[form], headers=headers)
@@ -446,5 +448,6 @@ def _templates() -> Environment:
         title_of=devices.title_of,
         details_of=devices.details_of,
         tone_of=devices.tone_of,
+        can_write_sheets=can_write_sheets,
     )
     return templates

@@ -7,6 +7,7 @@ A corrected export can be planned again: the reader knows the columns `imei`, `i
 import shutil
 from collections.abc import Sequence
 from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryFile
 from types import ModuleType
@@ -22,6 +23,9 @@ from batchlic.figures import counted
 COLUMNS = ("source", "row", "imei", "iccid", "account_name", "sku_number", "status", "reason", "message")
 """Columns of every export, before those that the job keeps; `status` is a DeviceStatus, or `rejected`."""
 
+NO_SHEETS = (
+    "XLSX needs xlsxwriter, which is not installed: pip install 'batchlic[xlsx]', or export the rows as csv"
+)
 XLSX_ROWS = 2**20 - 1
 """Rows that fit a sheet below its header."""
 ROWS_PER_FRAME = 50_000
@@ -132,14 +136,16 @@ def _write_sheet(rows: pl.LazyFrame, file: BinaryIO) -> None:
         shutil.copyfileobj(book, file)
 
 
+def can_write_sheets() -> bool:
+    """Whether the library for XLSX is installed."""
+    return find_spec("xlsxwriter") is not None
+
+
 def _sheets() -> ModuleType:
     try:
         import xlsxwriter  # type: ignore[import-untyped]  # noqa: PLC0415 - an extra
     except ImportError:
-        raise UsageError(
-            "XLSX needs xlsxwriter, which is not installed: pip install 'batchlic[xlsx]', "
-            "or export the rows as csv"
-        ) from None
+        raise UsageError(NO_SHEETS) from None
     return cast("ModuleType", xlsxwriter)
 
 

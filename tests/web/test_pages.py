@@ -180,6 +180,17 @@ def test_rows_of_a_run_can_be_downloaded(browser: httpx.Client, what: str, rows:
     assert browser.get(f"/runs/run-1/{what}.xlsx").content.startswith(b"PK")
 
 
+def test_without_its_library_no_xlsx_is_offered(
+    browser: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "/runs/run-1/rejects.xlsx" in browser.get("/runs/run-1").text
+    monkeypatch.setattr("batchlic.writer.export.find_spec", lambda _: None)
+    assert "/runs/run-1/rejects.csv" in (page := browser.get("/runs/run-1").text)
+    assert ".xlsx" not in page
+    answer = browser.get("/runs/run-1/rejects.xlsx")
+    assert (answer.status_code, "batchlic[xlsx]" in answer.text) == (501, True)
+
+
 def test_a_spreadsheet_does_not_run_a_downloaded_cell(browser: httpx.Client) -> None:
     cells = pl.read_csv(io.BytesIO(browser.get("/runs/run-1/rejects.csv").content))["imei"].to_list()
     assert f"'{FORMULA}" in cells
