@@ -126,9 +126,9 @@ def next_commands(
             commands.append(f"batchlic status {folder}")
             commands.append(f"batchlic settle {folder} --as accepted|failed|resend --reason …")
     if ended.statuses.get(DeviceStatus.FAILED):
-        commands.append(f"batchlic export {folder} --what failed --to failed.xlsx")
+        commands.append(f"batchlic export {folder} --what failed --to failed.csv")
     if Kind.REJECTS in troubles:
-        commands.append(f"batchlic export {folder} --what rejects --to rejects.xlsx")
+        commands.append(f"batchlic export {folder} --what rejects --to rejects.csv")
     return commands
 
 

@@ -46,7 +46,7 @@ def test_a_message_has_figures_paths_and_the_next_commands(folder: Path) -> None
         f"Report: {folder}/report.html",
         f"Next: batchlic status '{folder}'",
         f"Next: batchlic settle '{folder}' --as accepted|failed|resend --reason …",
-        f"Next: batchlic export '{folder}' --what rejects --to rejects.xlsx",
+        f"Next: batchlic export '{folder}' --what rejects --to rejects.csv",
     ]
 
 
