@@ -201,7 +201,8 @@ class Migration:
         if gone := [offset for offset, events in by_device.items() if _is_gone(events)]:
             part = _part(assign, gone)
             batch = _cleared(part, _clearings(part, events_about(part, sent), done))
-            yield replace(delivery, batch=batch, is_in_doubt=False)
+            is_refused = delivery.is_refused and batch.is_divisible
+            yield replace(delivery, batch=batch, is_refused=is_refused, is_in_doubt=False)
         return {
             offset
             for offset, events in by_device.items()

@@ -182,6 +182,7 @@ class _Network(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         body = await request.aread()
+        assert b'"devices":[]' not in body, "a request without devices"
         is_about_old = request.method == "DELETE" and f'"{OLD}"'.encode() in body
         if is_about_old and any(device in body for device in self._stubborn):
             return httpx.Response(self._refusal.status, content=self._refusal.body)
