@@ -296,6 +296,28 @@ class LedgerUse(Table):
         return path and os.path.abspath(path)  # noqa: PTH100 - the text goes into the run's identity
 
 
+class StoreUse(Table):
+    """The database that machines share (docs/how-to/shared-state.md)."""
+
+    url: str | None = None
+    """PostgreSQL database for journal and ledger, without a password; None: BATCHLIC_STORE, or files."""
+
+    @field_validator("url")
+    @classmethod
+    def _has_no_password(cls, url: str | None) -> str | None:
+        if not url:
+            return None
+        scheme, _, rest = url.partition("://")
+        if scheme not in {"postgresql", "postgres"} or not rest:
+            raise ValueError("not the URL of a PostgreSQL database: give postgresql://USER@HOST/DATABASE")
+        if ":" in rest.partition("/")[0].rpartition("@")[0] or "password=" in rest:
+            raise ValueError(
+                "a password here would show to everyone who reads the job file: put the URL with its "
+                "password into BATCHLIC_STORE, or the password into the file that PGPASSFILE names"
+            )
+        return url
+
+
 class Approval(Table):
     """Whether a second person approves the plan before anything is sent (docs/how-to/review.md)."""
 
@@ -397,6 +419,8 @@ class Job(Table):
     """What a sync may do; only for the action sync."""
     ledger: LedgerUse = LedgerUse()
     """The ledger to read before a run, and to update after it."""
+    store: StoreUse = StoreUse()
+    """The database that machines share; by default there is none, and all state is in files."""
     approval: Approval = Approval()
     """Whether a second person approves the plan before anything is sent."""
     canary: Canary = Canary()
@@ -498,6 +522,12 @@ class Job(Table):
     def with_ledger(self, path: Path) -> Self:
         """The job with its ledger at `path`, which is absolute."""
         return self.model_copy(update={"ledger": self.ledger.model_copy(update={"path": str(path)})})
+
+    def with_store(self, url: str | None) -> Self:
+        """The job with this store, if it names none."""
+        if url is None or self.store.url is not None:
+            return self
+        return self.model_copy(update={"store": StoreUse(url=url)})
 
     def with_default_account(self, account: str | None) -> Self:
         """The job with this default account, if it has none of its own."""

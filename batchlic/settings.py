@@ -56,6 +56,8 @@ class SettingValues(TypedDict, total=False):
     serve_token: str | SecretStr | None
     verbosity: Literal["quiet", "normal", "verbose"]
     state_dir: str | None
+    store: str | SecretStr | None
+    lease_s: float
 
 
 class Settings(BaseSettings):
@@ -102,10 +104,15 @@ class Settings(BaseSettings):
     """What the command line says on stderr, as with --quiet and --verbose; a program is not affected."""
     state_dir: str | None = None
     """Folder of the runs and the ledger, as an absolute path; None: `./runs` or `~/.local/state/batchlic`."""
+    store: SecretStr | None = None
+    """PostgreSQL database that machines share, as a URL, which may hold a password; None: files."""
+    lease_s: float = Field(default=30.0, ge=1, le=3600)
+    """Seconds after which another session may take over a run in the store whose session is not heard of."""
     _named: dict[str, SecretStr] = PrivateAttr(default_factory=dict)
     """URLs of notifications and heartbeats with names of their own, by setting."""
 
     _profile: Profile | None = PrivateAttr(default=None)
+    _store_name: str | None = PrivateAttr(default=None)
 
     def __init__(self, **values: Unpack[SettingValues]) -> None:
         """Raise UsageError for a wrong or unsafe value, without showing it."""
@@ -119,6 +126,7 @@ class Settings(BaseSettings):
             raise UsageError(f"{PREFIX}BASE_URL contains a space")
         self.base_url = str(check_base_url(self.base_url)).rstrip("/")
         self.state_dir = _absolute(self.state_dir)
+        self._store_name = self._remember_store()
 
     @classmethod
     def settings_customise_sources(
@@ -131,6 +139,18 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The values that are given, and nothing else."""
         return (init_settings,)
+
+    @property
+    def store_name(self) -> str | None:
+        """The URL of the store without its password; None without a store."""
+        return self._store_name
+
+    def _remember_store(self) -> str | None:
+        if self.store is None or not self.store.get_secret_value():
+            return None
+        from batchlic.database import postgresql  # noqa: PLC0415 - SQLAlchemy
+
+        return postgresql.remember(self.store.get_secret_value(), lease_s=self.lease_s)
 
     def credentials(self) -> Credentials:
         """The credentials for the carrier. Raises UsageError that names missing settings."""
@@ -173,7 +193,7 @@ class Settings(BaseSettings):
             if secret is not None:
                 setattr(self, name, SecretStr(secret))
 
-    def store(self, given: str | None) -> str:
+    def callback_store(self, given: str | None) -> str:
         """The store of callbacks: `given`, or the setting. Raises UsageError if both are missing."""
         if given is not None:
             return given

@@ -11,13 +11,20 @@ A ledger must not split in two unnoticed. So without `BATCHLIC_STATE_DIR`, the f
 before those without one, and two ledgers are an error.
 """
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from batchlic.atomic import refuse_undecodable
 from batchlic.errors import UsageError
 from batchlic.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from batchlic.job import Job
+    from batchlic.runs.folder import RunFolder
 
 LEDGER = "ledger.db"
 
@@ -50,8 +57,34 @@ def find_ledger(run_dir: Path | None = None, settings: Settings | None = None) -
     return ledger
 
 
+def with_state(
+    job: Job,
+    folder: RunFolder,
+    *,
+    run_dir: Path | None = None,
+    ledger: bool = True,
+    settings: Settings | None = None,
+) -> Job:
+    """The job with its store and its ledger by the rules of this module, unless it or its run names them.
+
+    `folder` is that of the run, and `run_dir` what the operator named. Without `ledger`, the job gets none.
+    """
+    settings = settings or load_settings()
+    job = job.with_store(settings.store_name)
+    if not ledger or job.ledger.path or not job.ledger.use or folder.journal.exists():
+        return job
+    return job.with_ledger(find_ledger(run_dir, settings))
+
+
 def find_run(given: str, settings: Settings | None = None) -> Path:
     """The run folder that a command names: a path, or the name of a folder in the state folder."""
+    found = _find_run(given, settings)
+    if settings is None and (found / "store.json").exists():
+        load_settings()  # they may have the password of the store
+    return found
+
+
+def _find_run(given: str, settings: Settings | None) -> Path:
     if os.path.lexists(given) or os.sep in given or given in {"", os.curdir, os.pardir}:
         return Path(given)
     run = state_folder(settings) / given

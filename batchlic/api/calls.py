@@ -29,7 +29,7 @@ from batchlic.runs.run_events import observed
 from batchlic.runs.target import Target
 from batchlic.sandbox import SandboxConfig
 from batchlic.settings import Settings, load_settings
-from batchlic.state import find_ledger, find_run, state_folder
+from batchlic.state import find_run, state_folder, with_state
 from batchlic.targets import open_target
 from batchlic.writer.summary import Summary
 
@@ -81,11 +81,10 @@ class Access:
         with open_target(sandbox, self.settings) as target:
             yield target
 
-    def with_ledger(self, job: Job, folder: RunFolder, run_dir: StrPath | None) -> Job:
-        """The job with its ledger by the rules of `batchlic.state`, unless it or a run names one."""
-        if job.ledger.path or not job.ledger.use or folder.journal.exists():
-            return job
-        return job.with_ledger(find_ledger(None if run_dir is None else folder.path, self.settings))
+    def with_state(self, job: Job, folder: RunFolder, run_dir: StrPath | None, *, ledger: bool = True) -> Job:
+        """The job with store and ledger by the rules of `batchlic.state`."""
+        given = None if run_dir is None else folder.path
+        return with_state(job, folder, run_dir=given, ledger=ledger, settings=self.settings)
 
 
 def _absolute(path: Path) -> RunFolder:
@@ -121,8 +120,7 @@ class Start:
         """Plan and send. Raises BatchlicError if the run is refused."""
         access, folder = self.access, self.folder
         job = self.job.with_default_account(access.settings.account)
-        if access.sandbox is False:
-            job = access.with_ledger(job, folder, self.run_dir)
+        job = access.with_state(job, folder, self.run_dir, ledger=access.sandbox is False)
 
         def work(events: EventStream) -> Summary:
             events.problems += _unused_tables(job)
@@ -151,7 +149,7 @@ class Plan:
     def __call__(self) -> None:
         """Write the plan. Raises BatchlicError if it is refused."""
         access, folder = self.access, self.folder
-        job = access.with_ledger(self.job.with_default_account(access.settings.account), folder, self.run_dir)
+        job = access.with_state(self.job.with_default_account(access.settings.account), folder, self.run_dir)
         with explained(), ExitStack() as stack:
             stack.enter_context(self.inventories.stored())
             target = stack.enter_context(access.target(job)) if self.licenses else None

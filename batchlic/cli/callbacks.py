@@ -104,7 +104,7 @@ def listen(
     signals.ignore_sighup()
     if until_eof:
         stop_when_stdin_ends()
-    with closing(Store.open(settings.store(store))) as opened:
+    with closing(Store.open(settings.callback_store(store))) as opened:
         serve(options, access, opened)
 
 
@@ -137,7 +137,7 @@ def reconcile(
     patience = parse_duration(for_) if for_ else None if watch else 0.0
     if not run_dir.is_dir():
         raise missing_folder(run_dir)
-    with closing(Store.open_existing(load_settings().store(store))) as opened:
+    with closing(Store.open_existing(load_settings().callback_store(store))) as opened:
         summary = follow(RunFolder(run_dir), opened, patience=patience)
     _print_open_ends(run_dir)
     exit_as(summary, run_dir, as_json=json)
@@ -204,7 +204,7 @@ def list_unjudged(*, store: StoreLocation = None, json: Json = False) -> None:
     from batchlic.cli.format import describe_unjudged
     from batchlic.settings import load_settings
 
-    with closing(Store.open_existing(load_settings().store(store))) as opened:
+    with closing(Store.open_existing(load_settings().callback_store(store))) as opened:
         found = unjudged_callbacks(opened)
     if json:
         print_json(found)
@@ -350,7 +350,7 @@ def _store(options: WaitOptions, folder: "RunFolder") -> str:
     settings = load_settings()
     if options.store is None and settings.listener_store is None and options.listen_port is not None:
         return str(folder.path / "callbacks.db")
-    return settings.store(options.store)
+    return settings.callback_store(options.store)
 
 
 def _print_open_ends(run_dir: Path) -> None:

@@ -198,13 +198,14 @@ def plan(
     from batchlic.runs.ledger_sync import snapshot_for_plan
     from batchlic.runs.run import new_run_id
     from batchlic.settings import load_settings
+    from batchlic.state import with_state
 
     if len(inventory) == 1 and inventory[0].endswith(".toml") and "://" not in inventory[0]:
         job = load_job(Path(inventory[0]), options.values())
     else:
         job = _job("assign", inventory, options.values())
     folder = RunFolder(_run_path(options, new_run_id()))
-    job = _with_ledger(with_default_account(job), folder, options)
+    job = with_state(with_default_account(job), folder, run_dir=options.run_dir)
     carrier = SANDBOX if sandbox else load_settings().base_url
     with (
         open_target(job.sandbox if sandbox else None) if licenses else nullcontext() as target,
@@ -315,23 +316,15 @@ def _run_path(options: PlanOptions, run_id: str) -> Path:
     return options.run_dir or state_folder() / run_id
 
 
-def _with_ledger(job: "Job", folder: "RunFolder", options: PlanOptions) -> "Job":
-    """The job with its ledger by the rules of `batchlic.state`, unless it or a run in `folder` names one."""
-    from batchlic.state import find_ledger
-
-    if job.ledger.path or not job.ledger.use or folder.journal.exists():
-        return job
-    return job.with_ledger(find_ledger(options.run_dir))
-
-
 def _prepared(job: "Job", options: RunOptions, run_id: str) -> "tuple[Job, RunFolder]":
     """The job with ledger and account, and the run folder. Raises UsageError for options that don't fit."""
     from batchlic.runs.folder import RunFolder
+    from batchlic.state import with_state
 
     folder = RunFolder(_run_path(options.plan, run_id))
     check_wait_options(options.wait, folder)
     job = with_default_account(job)
-    return (job if options.sandbox else _with_ledger(job, folder, options.plan)), folder
+    return with_state(job, folder, run_dir=options.plan.run_dir, ledger=not options.sandbox), folder
 
 
 def _start(job: "Job", options: RunOptions) -> None:

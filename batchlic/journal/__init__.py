@@ -4,8 +4,9 @@ No request is sent before its intent is durable in the journal, and no answer co
 Tasks write intents and answers one by one; the journal commits them in groups.
 """
 
-from batchlic.journal.journal import Journal, inspect_journal, read_identity
-from batchlic.journal.outline import Outline, read_outline
+from batchlic.journal.journal import Journal
+from batchlic.journal.outline import Outline
+from batchlic.journal.places import FilePlace, JournalPlace
 from batchlic.journal.queries import JournalQueries
 from batchlic.journal.records import (
     SANDBOX,
@@ -25,7 +26,8 @@ from batchlic.journal.records import (
     Settlement,
 )
 from batchlic.journal.status import is_lost, status_of
-from batchlic.journal.tail import Answered, JournalTail, Settled
+from batchlic.journal.store_place import StorePlace
+from batchlic.journal.tail import Answered, Settled
 
 __all__ = [
     "SANDBOX",
@@ -33,11 +35,12 @@ __all__ = [
     "Answered",
     "Attempt",
     "Event",
+    "FilePlace",
     "Intent",
     "InventoryFile",
     "Journal",
+    "JournalPlace",
     "JournalQueries",
-    "JournalTail",
     "KeptColumns",
     "LicenseCount",
     "LostAnswers",
@@ -49,9 +52,7 @@ __all__ = [
     "SessionEnd",
     "Settled",
     "Settlement",
-    "inspect_journal",
+    "StorePlace",
     "is_lost",
-    "read_identity",
-    "read_outline",
     "status_of",
 ]

@@ -1,4 +1,4 @@
-"""The journal of one run: a SQLite database in write-ahead mode, one writer, grouped commits."""
+"""The journal of one run: one writer, grouped commits, and the SQLite file that it is by default."""
 
 from __future__ import annotations
 
@@ -31,10 +31,11 @@ from batchlic.database import (
 )
 from batchlic.errors import NoAccess, RunFolderError
 from batchlic.journal import tables
+from batchlic.journal.databases import JournalDatabase, SqliteDatabase
 from batchlic.journal.groupcommit import GroupCommit
 from batchlic.journal.queries import JournalQueries
 from batchlic.journal.records import SETTLEMENTS, Intent, Part, RunIdentity, SessionEnd, Settlement
-from batchlic.journal.writes import Insertion, answer_row, insert_rows, intent_row
+from batchlic.journal.writes import Insertion, answer_row, intent_row
 
 FILE_FORMAT = FileFormat(
     "journal",
@@ -56,10 +57,9 @@ class Journal(JournalQueries):
     RunFolderError if the database is damaged.
     """
 
-    def __init__(self, engine: sa.Engine, *, offload: Offload = anyio.to_thread.run_sync) -> None:
-        super().__init__(engine)
-        self._connection = engine.connect()
-        """Only for writing. Queries use other connections, because another thread may commit on this one."""
+    def __init__(self, database: JournalDatabase, *, offload: Offload = anyio.to_thread.run_sync) -> None:
+        super().__init__(database)
+        self._next_seq = max(database.seqs.start, 1 + self._newest_seq(database.seqs))
         self._group_commit: GroupCommit[Insertion] = GroupCommit(self._commit, offload=offload)
 
     @classmethod
@@ -70,7 +70,7 @@ class Journal(JournalQueries):
             engine = sqlite(temporary)
             create_tables(engine, identity, created_at=created_at)
             engine.dispose()
-        return cls(sqlite(path))
+        return cls(SqliteDatabase(sqlite(path)))
 
     @classmethod
     def open(cls, path: Path) -> Journal:
@@ -80,17 +80,20 @@ class Journal(JournalQueries):
         """
         refuse_missing(path)
         _refuse_damaged(path, read_from=path)
-        return cls(sqlite(path))
+        return cls(SqliteDatabase(sqlite(path)))
 
     def close(self) -> None:
         """Close the database."""
-        self._connection.close()
-        self._engine.dispose()
+        self._database.close()
+
+    def check_held(self) -> None:
+        """Raise LeaseLost if another session may have taken over the run: then nothing may be sent."""
+        self._database.check_held()
 
     async def intend(self, intent: Intent) -> int:
         """Make an intent durable, and return its number. Only then may the request be sent (promise B)."""
-        self._last_seq += 1
-        seq = self._last_seq
+        seq = self._next_seq
+        self._next_seq, self._last_seq = seq + 1, max(seq, self._last_seq)
         await self._group_commit.write(intent_row(seq, intent))
         return seq
 
@@ -119,30 +122,23 @@ class Journal(JournalQueries):
                 reason,
                 settled_at,
             )
-            for seq, part in enumerate(parts, start=self._last_seq + 1)
+            for seq, part in enumerate(parts, start=self._next_seq)
         ]
-        with self._transaction():
-            self._connection.execute(tables.settlements.insert(), [row._asdict() for row in settlements])
+        self._database.insert_rows(tables.settlements, [row._asdict() for row in settlements])
         self._last_seq = settlements[-1].seq
+        self._next_seq = self._last_seq + 1
 
     def end(self, session_end: SessionEnd, *, file_hashes: Mapping[str, str] | None = None) -> None:
         """Record the end of a session, and the SHA-256 of each file that the session wrote."""
         row = {
             **session_end._asdict(),
-            "last_seq": self._last_seq,
+            "last_seq": self._newest_seq(),
             "file_hashes": msgspec.json.encode(file_hashes or {}).decode(),
         }
-        with self._transaction():
-            self._connection.execute(tables.session_ends.insert(), [row])
+        self._database.insert_rows(tables.session_ends, [row])
 
     def _commit(self, insertions: list[Insertion]) -> None:
-        with self._transaction():
-            insert_rows(self._connection, insertions)
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        with explain_database_errors("the journal"), self._connection.begin():
-            yield
+        self._database.insert(insertions)
 
 
 def create_tables(engine: sa.Engine, identity: RunIdentity, *, created_at: int) -> None:
@@ -168,7 +164,7 @@ def inspect_journal(path: Path) -> Iterator[JournalQueries]:
         _refuse_damaged(path, read_from=copy)
         engine = sqlite(copy)
         try:
-            yield JournalQueries(engine)
+            yield JournalQueries(SqliteDatabase(engine))
         finally:
             engine.dispose()
 

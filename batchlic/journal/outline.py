@@ -5,12 +5,14 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import msgspec
 
 from batchlic.database import check_format, explain_database_errors, is_database, read_at_rest
 from batchlic.errors import RunFolderError
 from batchlic.journal.journal import FILE_FORMAT, inspect_journal, refuse_missing
+from batchlic.journal.queries import JournalQueries
 from batchlic.journal.records import RunIdentity, SessionEnd
 
 
@@ -25,6 +27,17 @@ class Outline:
     """SHA-256 by file name, for each file that the last session wrote; empty before its end."""
     is_at_rest: bool
     """Whether nothing was recorded since the last session ended: then its files have all that is known."""
+
+    @classmethod
+    def of(cls, journal: JournalQueries) -> Self:
+        """The outline of an opened journal."""
+        return cls(
+            identity=journal.identity,
+            created_at=journal.created_at,
+            session_ends=journal.session_ends(),
+            file_hashes=journal.file_hashes(),
+            is_at_rest=journal.final_session_end is not None,
+        )
 
 
 def read_outline(path: Path) -> Outline:
@@ -44,13 +57,7 @@ def read_outline(path: Path) -> Outline:
     if outline is not None:
         return outline
     with inspect_journal(path) as journal:
-        return Outline(
-            identity=journal.identity,
-            created_at=journal.created_at,
-            session_ends=journal.session_ends(),
-            file_hashes=journal.file_hashes(),
-            is_at_rest=journal.final_session_end is not None,
-        )
+        return Outline.of(journal)
 
 
 def _read(connection: sqlite3.Connection) -> Outline:

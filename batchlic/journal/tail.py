@@ -6,7 +6,7 @@ import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 from urllib.parse import quote
 
 import msgspec
@@ -44,6 +44,20 @@ class Settled(NamedTuple):
     part: str
     device_count: int
     status: str
+
+
+class Tail(Protocol):
+    """Reads what was recorded since it was last asked."""
+
+    @property
+    def identity(self) -> RunIdentity | None:
+        """The run; None before the first reading."""
+
+    def read(self) -> tuple[list[Answered], list[Settled]]:
+        """What was recorded since the last reading, in the order in which it was recorded.
+
+        Raises RunFolderError, NoAccess or StoppedEarly if the journal can't be read.
+        """
 
 
 class JournalTail:

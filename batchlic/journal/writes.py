@@ -1,22 +1,15 @@
-"""Inserts rows into the journal: few statements for many rows, because each request adds two rows."""
+"""The rows of intents and answers, as the databases of a journal insert them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cache
-from itertools import chain
 from operator import attrgetter
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 
 from batchlic.carrier.answers import Answer
 from batchlic.journal import tables
 from batchlic.journal.records import Intent
-
-ROWS_PER_STATEMENT = 80
-"""Keeps a statement under 1,000 values, the limit of older versions of SQLite."""
 
 
 class Insertion(NamedTuple):
@@ -48,27 +41,4 @@ def answer_row(seq: int, answer: Answer, *, duration_ms: float, final: bool) -> 
     return Insertion(tables.answers, row)
 
 
-def insert_rows(connection: sa.Connection, insertions: Sequence[Insertion]) -> None:
-    """Insert intents, then answers, in the caller's transaction."""
-    for table in _STATEMENTS:
-        rows = [insertion.row for insertion in insertions if insertion.table is table]
-        for start in range(0, len(rows), ROWS_PER_STATEMENT):
-            chunk = rows[start : start + ROWS_PER_STATEMENT]
-            connection.exec_driver_sql(_statement_for(table, len(chunk)), tuple(chain.from_iterable(chunk)))
-
-
 _INTENT_VALUES = attrgetter(*(column.name for column in tables.intents.c if column.name != "seq"))
-
-_STATEMENTS = {
-    table: str(table.insert().compile(dialect=SQLiteDialect(paramstyle="qmark")))
-    for table in (tables.intents, tables.answers)
-}
-"""The statements by table, compiled once for the driver."""
-
-
-@cache
-def _statement_for(table: sa.Table, rows: int) -> str:
-    """One statement for many rows, because the driver releases the interpreter lock at each statement."""
-    statement = _STATEMENTS[table]
-    row = statement[statement.rindex("(") :]
-    return statement + f", {row}" * (rows - 1)

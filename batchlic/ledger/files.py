@@ -16,7 +16,7 @@ from batchlic.chunker import write_plan
 from batchlic.database import check_format, snapshot
 from batchlic.errors import RunFolderError, UsageError
 from batchlic.figures import TIME_IN_FILES
-from batchlic.journal import SANDBOX, inspect_journal
+from batchlic.journal import SANDBOX, FilePlace
 from batchlic.ledger.ledger import Ledger, RunEntry
 from batchlic.ledger.opening import FILE_FORMAT, explain_ledger_errors
 from batchlic.ledger.records import ledger_records, list_states, read_states, recordable_rows
@@ -260,7 +260,7 @@ def _unfinished_runs(folder: Path) -> Iterator[RunEntry]:
     """
     for path in _files_below(folder, "journal.db"):
         try:
-            with inspect_journal(path) as journal:
+            with FilePlace(path).inspect() as journal:
                 identity = journal.identity
                 if journal.final_session_end is None and identity.carrier != SANDBOX:
                     run_folder = str(path.parent.absolute())

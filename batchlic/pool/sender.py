@@ -138,6 +138,7 @@ class Sender:
                 intent = self._intent(course)
                 seq = await self._journal.intend(intent)
                 if was_sent := permit.started():
+                    self._journal.check_held()  # this process may have been paused since then (promise K)
                     received = await self._client.submit(course.submission)
                     tell_limiter(permit, received)  # at once: others may be about to send
                     verdict = self._judge(course, received, sent_at=permit.sample.sent_at)

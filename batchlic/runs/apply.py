@@ -143,7 +143,7 @@ def apply(
     events = events or EventStream()
     job = job_to_apply(folder)
     connections_for(job.limits.max_concurrency)  # raises if there are too few descriptors
-    with folder.job_lock(job.name), folder.locked():
+    with folder.job_lock(job.name, job.store.url), folder.locked():
         refuse_used(folder)
         record, record_sha256 = read_plan_record(folder)
         job = record.planned_job.with_canary(confirmed=True) if waits else record.planned_job

@@ -11,7 +11,7 @@ from batchlic.chunker import DeviceStatus, PlanGroup
 from batchlic.errors import BatchlicError
 from batchlic.figures import counted, duration, time_on_terminal
 from batchlic.job import Job, as_share
-from batchlic.journal import LicenseCount, RunIdentity, read_identity
+from batchlic.journal import LicenseCount, RunIdentity
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.learned import known_limit
 from batchlic.runs.listing import listed_run
@@ -166,7 +166,7 @@ def _earlier_rates(folder: RunFolder, carrier: str, accounts: set[str]) -> Itera
     """The rates of the runs beside a folder against a carrier, the newest run first."""
     for beside in sorted(folder.beside(), key=_changed_at, reverse=True)[:MOST_RUNS]:
         with suppress(BatchlicError, OSError):
-            identity, _ = read_identity(beside.journal)
+            identity, _ = beside.journal.identity()
             if identity.carrier == carrier and (rate := _rate_of(beside, identity, accounts)) is not None:
                 yield rate
 
@@ -188,5 +188,5 @@ def _rate_of(folder: RunFolder, identity: RunIdentity, accounts: set[str]) -> _R
 
 def _changed_at(folder: RunFolder) -> float:
     with suppress(OSError):
-        return folder.journal.stat().st_mtime
+        return folder.journal_file.stat().st_mtime
     return 0.0

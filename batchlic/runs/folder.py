@@ -3,15 +3,11 @@
 import errno
 import fcntl
 import os
-import re
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple, Self
 
 from batchlic.atomic import (
     explain_disk_errors,
@@ -25,6 +21,9 @@ from batchlic.atomic import (
     sync_folder,
 )
 from batchlic.errors import BatchlicError, NoAccess, RefusedToStart, RunFolderError
+from batchlic.journal import FilePlace, JournalPlace
+from batchlic.runs.process import Process, this_process
+from batchlic.runs.store_record import STORE_RECORD, NamedStore, job_lease, name_store, read_store_record
 
 _LOCK = ".lock"
 
@@ -35,26 +34,6 @@ _LOOK_S = 0.2
 def missing_folder(path: Path) -> RunFolderError:
     """The error for a run folder that does not exist."""
     return RunFolderError(f"{path}: there is no such run folder; `batchlic runs` lists the runs")
-
-
-class Process(NamedTuple):
-    """The process that uses a run folder, as it wrote itself into the lock. `since` is ISO 8601 in UTC."""
-
-    pid: int
-    host: str
-    since: str
-
-    def __str__(self) -> str:
-        return f"pid {self.pid} on {self.host}, since {self.since}"
-
-    @classmethod
-    def parse(cls, text: str) -> Self | None:
-        """The process that `str` describes; None for another text."""
-        found = _PROCESS.fullmatch(text.strip())
-        return found and cls(int(found["pid"]), found["host"], found["since"])
-
-
-_PROCESS = re.compile(r"pid (?P<pid>\d+) on (?P<host>.+), since (?P<since>\S+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +76,35 @@ class RunFolder:
         return self.path / "retried.parquet"
 
     @property
-    def journal(self) -> Path:
-        """Every intent and answer."""
+    def journal(self) -> JournalPlace:
+        """Every intent and answer: in a file, or in the store that the folder names."""
+        named = self.named_store
+        return FilePlace(self.journal_file) if named is None else named.place(self.path)
+
+    @property
+    def journal_file(self) -> Path:
+        """The file of the journal, where it is not in a store."""
         return self.path / "journal.db"
+
+    @property
+    def store_record(self) -> Path:
+        """Names the store that has the journal, and the key of the run there."""
+        return self.path / STORE_RECORD
+
+    @property
+    def named_store(self) -> NamedStore | None:
+        """The store that has the journal; None if the journal is a file. Raises RunFolderError."""
+        return read_store_record(self.store_record)
+
+    @property
+    def has_journal(self) -> bool:
+        """Whether there is a journal, or a link in its place."""
+        return os.path.lexists(self.journal_file) or self.journal.exists()
+
+    @property
+    def has_run(self) -> bool:
+        """Whether the folder holds a run."""
+        return self.journal_file.is_file() or (self.store_record.is_file() and self.journal.exists())
 
     @property
     def results(self) -> Path:
@@ -175,11 +180,17 @@ class RunFolder:
             ) from error
 
     @contextmanager
-    def made(self) -> Iterator[None]:
-        """Create the folder as `make` does. If the block raises before it leaves a file, remove it again."""
+    def made(self, store: str | None = None) -> Iterator[None]:
+        """Create the folder as `make` does. If the block raises before it leaves a file, remove it again.
+
+        `store` is the name of the store for the journal of a new run. Raises UsageError if the run in the
+        folder has its journal elsewhere.
+        """
         new = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         self.make()
         try:
+            if store is not None and not self.journal_file.exists():
+                name_store(self.store_record, store)
             yield
         except BaseException:
             self._remove_unused(new)
@@ -190,22 +201,27 @@ class RunFolder:
         if self.path not in new:
             return
         with suppress(OSError, BatchlicError), self.locked():
-            if [path.name for path in self.path.iterdir()] == [_LOCK]:
-                self.lock.unlink()
+            if {path.name for path in self.path.iterdir()} <= {_LOCK, STORE_RECORD}:
+                self.lock.unlink(missing_ok=True)
+                self.store_record.unlink(missing_ok=True)
                 for folder in new:
                     folder.rmdir()
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Lock the folder for this process. Raises RefusedToStart if another process has locked it."""
-        with _file_lock(self.lock, _conflict(self)):
+        """Lock the folder for this process. Raises RefusedToStart if another process has locked it.
+
+        A run whose journal is in a store is locked by a lease there, which also excludes other machines.
+        """
+        named = self.named_store
+        with _file_lock(self.lock, _conflict(self)) if named is None else named.held(self.path):
             staged_files = map(staged_path, self.published_files)
             others = (
                 self.plan,
                 self.plan_record,
                 self.rejects,
                 self.kept,
-                self.journal,
+                self.journal_file,
                 self.report,
                 self.limits,
                 self.limits_request,
@@ -217,8 +233,10 @@ class RunFolder:
     def process(self) -> Process | None:
         """The process that has locked the folder now; None if there is none, or if that can't be seen.
 
-        This writes nothing.
+        This writes nothing. Of a run in a store, it is the holder of the lease.
         """
+        if (named := self.named_store) is not None:
+            return named.holder
         try:
             descriptor = os.open(self.lock, os.O_RDONLY)
         except OSError:
@@ -241,13 +259,18 @@ class RunFolder:
         for path in paths:
             with suppress(OSError, NoAccess):
                 is_itself = self.path.exists() and self.path.samefile(path)
-                if RunFolder(path).journal.is_file() and not is_itself:
+                if RunFolder(path).has_run and not is_itself:
                     yield RunFolder(path)
 
     @contextmanager
     def quiet(self) -> Iterator[None]:
-        """Exclude sessions during the block, and write nothing. Raises RefusedToStart if one is at work."""
+        """Exclude sessions during the block, and write nothing. Raises RefusedToStart if one is at work.
+
+        Of a run in a store, only the beginning of the block is checked: its readers see one moment anyway.
+        """
         lock = self.lock
+        if (named := self.named_store) is not None and named.holder is not None:
+            raise RefusedToStart(f"{_conflict(self)} ({named.holder}); wait for it")
         with ExitStack() as on_exit:
             with explain_read_errors(lock), suppress(FileNotFoundError):  # there is none in a copy of a run
                 descriptor = os.open(lock, os.O_RDONLY)
@@ -256,22 +279,23 @@ class RunFolder:
             yield
 
     @contextmanager
-    def job_lock(self, name: str | None) -> Iterator[None]:
+    def job_lock(self, name: str | None, store: str | None = None) -> Iterator[None]:
         """Lock the name of a job for all runs in the same parent folder; without a name, lock nothing.
 
         A scheduler starts each run in a new folder, so the lock of the folder does not stop a second run.
+        With a store, the name is locked for all its runs.
         """
         if name is None:
             yield
+            return
+        if store is not None:
+            with job_lease(store, name):
+                yield
             return
         locks = RunFolder(self.parent / ".locks")
         locks.make()
         with _file_lock(locks.path / name, f"job {name}: another batchlic process is running this job"):
             yield
-
-
-def _this_process() -> Process:
-    return Process(os.getpid(), socket.gethostname(), f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}")
 
 
 def _conflict(folder: RunFolder) -> str:
@@ -292,7 +316,7 @@ def _file_lock(lock: Path, conflict: str) -> Iterator[None]:
             raise RefusedToStart(f"{conflict}; run the command again")
         with explain_disk_errors(lock):
             os.ftruncate(descriptor, 0)
-            os.write(descriptor, str(_this_process()).encode())
+            os.write(descriptor, str(this_process()).encode())
         yield
     finally:
         if os.getpid() == process:

@@ -13,7 +13,7 @@ from decimal import ROUND_CEILING, Decimal
 from batchlic.errors import NoAccess, RefusedToStart, RunFolderError
 from batchlic.figures import counted
 from batchlic.job import Job
-from batchlic.journal import RunIdentity, read_identity
+from batchlic.journal import RunIdentity
 from batchlic.reader.validation.reasons import Reason
 from batchlic.runs.folder import RunFolder
 
@@ -111,7 +111,7 @@ def _runs_beside(folder: RunFolder, notes: list[str]) -> Iterator[LastRun]:
     """The other runs in the parent folder; `notes` gets one for each that can't be read."""
     for beside in folder.beside():
         try:
-            identity, created_at = read_identity(beside.journal)
+            identity, created_at = beside.journal.identity()
         except (RunFolderError, NoAccess, OSError) as error:
             notes.append(f"not compared with an earlier run, which can't be read: {error}")
         else:

@@ -21,6 +21,7 @@ from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import inspected, left_by_a_run, refuse_changed_plan
 from batchlic.runs.kept import kept_of
 from batchlic.runs.states import recorded_reports, rejects_of
+from batchlic.runs.store_record import STORE_RECORD
 from batchlic.writer.callback_outcomes import outcomes_of
 
 
@@ -104,7 +105,7 @@ def _run_folders(runs: Path) -> Iterator[RunFolder]:
     for path, folders, files in os.walk(runs, onerror=explain):
         folders[:] = sorted(name for name in folders if not is_moved(name))
         folder = RunFolder(Path(path))
-        if folder.journal.name in files or left_by_a_run(folder):
+        if {folder.journal_file.name, STORE_RECORD} & set(files) or left_by_a_run(folder):
             yield folder
 
 

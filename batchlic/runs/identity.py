@@ -1,7 +1,6 @@
 """Checks that a folder holds the run of a command: journal, plan, job, inventories and carrier."""
 
 import hashlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -21,7 +20,6 @@ from batchlic.journal import (
     JournalQueries,
     KeptColumns,
     RunIdentity,
-    inspect_journal,
 )
 from batchlic.reader.inputs.addresses import Address, Downloaded, fetched, shown
 from batchlic.reader.inputs.databases import Database, refuse_without_query
@@ -35,6 +33,7 @@ _GUARDS = ("inventory.allow_empty", "inventory.min_rows", "inventory.max_change"
 _MAY_CHANGE = (
     "limits",
     "ledger",
+    "store",
     "metrics",
     "notify",
     "report",
@@ -151,7 +150,7 @@ def sha256_of(path: Path) -> str:
 def open_journal(folder: RunFolder) -> Journal:
     """The journal of a folder that the caller has locked. Raises RunFolderError as `inspected` does."""
     with _explained(folder):
-        return Journal.open(folder.journal)
+        return folder.journal.open()
 
 
 @contextmanager
@@ -162,7 +161,7 @@ def inspected(folder: RunFolder) -> Iterator[JournalQueries]:
     """
     with ExitStack() as opened:
         with _explained(folder):
-            journal = opened.enter_context(inspect_journal(folder.journal))
+            journal = opened.enter_context(folder.journal.inspect())
         yield journal
 
 
@@ -179,7 +178,7 @@ def _explained(folder: RunFolder) -> Iterator[None]:
 def refuse_without_journal(folder: RunFolder) -> None:
     """Raise RunFolderError if the folder has no journal: there was no run, or the journal is lost."""
     with explain_read_errors(folder.path):
-        if os.path.lexists(folder.journal):
+        if folder.has_journal:
             return
         if not folder.path.is_dir():
             raise missing_folder(folder.path)
@@ -302,7 +301,7 @@ def _what_to_do(folder: RunFolder) -> str:
 
 def left_by_a_run(folder: RunFolder) -> list[Path]:
     """The files, except the journal, that only a run writes: without a journal, they show that it is lost."""
-    log = folder.journal.with_name(f"{folder.journal.name}-wal")
+    log = folder.journal_file.with_name(f"{folder.journal_file.name}-wal")
     staged = [staged_path(path) for path in folder.published_files]
     with explain_read_errors(folder.path):
         return [path for path in (*_visible_files(folder), *staged, log) if path.exists()]

@@ -18,10 +18,11 @@ from batchlic.carrier.answers import Outcome
 from batchlic.chunker import DeviceStatus
 from batchlic.errors import BatchlicError, ExitCode, NoAccess, OtherVersion, RunFolderError, UsageError
 from batchlic.figures import time_in_files
-from batchlic.journal import JournalQueries, Outline, RunIdentity, inspect_journal, read_outline
-from batchlic.runs.folder import Process, RunFolder
+from batchlic.journal import JournalQueries, Outline, RunIdentity
+from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import refuse_changed_plan, refuse_without_journal, sha256_of
 from batchlic.runs.plan_record import read_plan_record
+from batchlic.runs.process import Process
 from batchlic.runs.states import state_frames_of
 from batchlic.writer.outcomes import count_statuses
 from batchlic.writer.summary import Summary, count_requests, read_summary
@@ -209,7 +210,7 @@ def _is_own(path: str, name: str) -> bool:
 
 def _is_run(folder: RunFolder, names: set[str]) -> bool:
     """Whether a folder with these files holds a run, has lost its journal, or is planned."""
-    if folder.journal.name in names:
+    if folder.journal_file.name in names or (folder.store_record.name in names and folder.has_run):
         return True
     files = (*folder.published_files, folder.log)
     left = names & {path.name for path in files}
@@ -240,7 +241,7 @@ def listed_run(found: RunFolder | ListedRun) -> ListedRun:
 def _listed(folder: RunFolder, process: Process | None) -> ListedRun:
     if not folder.journal.exists():
         return _without_journal(folder, process)
-    outline = read_outline(folder.journal)
+    outline = folder.journal.outline()
     run: dict[str, Any] = _described(folder, outline.identity, outline.created_at, process)
     if process is None and outline.is_at_rest:
         end = outline.session_ends[-1]
@@ -255,7 +256,7 @@ def _listed(folder: RunFolder, process: Process | None) -> ListedRun:
         run |= {"stopped_because": summary.stopped_because}
         run |= _figures(summary.statuses, summary.requests, summary.devices_per_second)
         return ListedRun(**run)
-    with inspect_journal(folder.journal) as journal:
+    with folder.journal.inspect() as journal:
         sending = journal.sending()
         statuses = _statuses(folder, journal, outline)
         run |= _figures(statuses, count_requests(journal), sending.devices_per_second)

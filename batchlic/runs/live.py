@@ -11,11 +11,12 @@ import msgspec
 from batchlic.carrier.answers import Outcome
 from batchlic.chunker import DeviceStatus, Step
 from batchlic.figures import time_on_terminal
-from batchlic.journal import Answered, JournalTail, RunIdentity, Settled
+from batchlic.journal import Answered, RunIdentity, Settled
 from batchlic.pool.limiter.limiter import TOLD_TO_WAIT
 from batchlic.runs.finalize import now
-from batchlic.runs.folder import Process, RunFolder
+from batchlic.runs.folder import RunFolder
 from batchlic.runs.live_limits import LimitsInForce, limits_in_force
+from batchlic.runs.process import Process
 
 SPAN_S = 60
 """Seconds over which devices per second are averaged, in the session at work."""
@@ -90,7 +91,7 @@ class LiveRun:
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
-        self._journal = JournalTail(folder.journal)
+        self._journal = folder.journal.tail()
         self._limits = _LimitLog(folder.log)
         self._tally: _Tally | None = None
 

@@ -17,7 +17,7 @@ from batchlic.carrier.answers import Outcome
 from batchlic.chunker import DeviceStatus
 from batchlic.errors import BatchlicError, RefusedToStart, UsageError
 from batchlic.figures import counted, time_in_files, time_on_terminal
-from batchlic.journal import SANDBOX, Outline, RunIdentity, read_outline
+from batchlic.journal import SANDBOX, Outline, RunIdentity
 from batchlic.ledger import Ledger
 from batchlic.reader.validation.reasons import Reason
 from batchlic.runs.approval import holds_only_approvals
@@ -232,7 +232,7 @@ class _Judge:
             raise _Keep(f"can't be deleted: {error}", is_trouble=True) from error
 
     def _refuse_changed(self, folder: RunFolder, listed: ListedRun) -> None:
-        outline = read_outline(folder.journal)
+        outline = folder.journal.outline()
         is_same = outline.identity.run_id == listed.run_id and outline.is_at_rest
         if not is_same or time_in_files(outline.session_ends[-1].ended_at) != listed.ended_at:
             raise _Keep("it has changed meanwhile")
@@ -270,7 +270,7 @@ class _Judge:
         """Raise _Keep for reasons that are in the run's folder or in its ledger."""
         folder = RunFolder(Path(run.run_dir))
         try:
-            outline = read_outline(folder.journal)
+            outline = folder.journal.outline()
             excluded = outline.identity.excluded
             in_doubt = run.statuses.get(DeviceStatus.IN_DOUBT, 0) - excluded.get(DeviceStatus.IN_DOUBT, 0)
             if in_doubt:
@@ -352,10 +352,10 @@ def _refuse_foreign_files(folder: RunFolder) -> None:
     """Raise _Keep if the folder holds something that is not of a run."""
     published = (*folder.published_files, folder.report)
     planned = (folder.plan, folder.plan_record, folder.rejects, folder.kept, folder.retried)
-    of_session = (folder.log, folder.lock, folder.limits, folder.limits_request)
+    of_session = (folder.store_record, folder.log, folder.lock, folder.limits, folder.limits_request)
     own = {path.name for path in (*planned, *of_session, *published)}
     own |= {staged_path(path).name for path in published}
-    databases = (folder.journal.name, CALLBACK_STORE)
+    databases = (folder.journal_file.name, CALLBACK_STORE)
     own |= {f"{name}{suffix}" for name in databases for suffix in _SQLITE_SUFFIXES}
     names = sorted(path.name for path in folder.path.iterdir())
     foreign = [name for name in names if name not in own and not _is_own(folder, name)]
@@ -370,7 +370,7 @@ def _is_own(folder: RunFolder, name: str) -> bool:
     if path == folder.approvals:
         return holds_only_approvals(path)
     if name.startswith(ROLLBACK_FOLDER):
-        return RunFolder(path).journal.is_file() and not path.is_symlink()
+        return RunFolder(path).has_run and not path.is_symlink()
     return is_moved(name) or name.startswith(".scratch-") or (name.startswith(".") and ".tmp" in name)
 
 

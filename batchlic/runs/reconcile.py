@@ -31,7 +31,7 @@ from batchlic.errors import (
     RunFolderError,
     StoppedEarly,
 )
-from batchlic.journal import SETTLED_BY_CALLBACK, Journal, inspect_journal
+from batchlic.journal import SETTLED_BY_CALLBACK, FilePlace, Journal, StorePlace
 from batchlic.reader.scans import scan_parquet
 from batchlic.reader.streaming import UTC, Schema
 from batchlic.runs.finalize import finalize, has_ended, now
@@ -215,14 +215,16 @@ def _known_requests(folder: RunFolder, journal: Journal) -> pl.LazyFrame | None:
     outermost = folder
     while RunFolder(outermost.parent).journal.exists():  # a rollback lies in the folder of its run
         outermost = RunFolder(outermost.parent)
-    for path in outermost.parent.rglob(folder.journal.name):
+    if isinstance(folder.journal, StorePlace):
+        found += folder.journal.request_ids_of_others(since=journal.created_at - _DAY)
+    for path in outermost.parent.rglob(folder.journal_file.name):
         files = (file for file in (path, path.with_name(f"{path.name}-wal")) if file.exists())
         if any(map(is_moved, path.parts)):
             continue
         is_recent = max((file.stat().st_mtime for file in files), default=0) * 1e6 > journal.created_at - _DAY
-        if is_recent and not path.samefile(folder.journal):
+        if is_recent and not path.parent.samefile(folder.path):
             try:
-                with inspect_journal(path) as other:
+                with FilePlace(path).inspect() as other:
                     found += other.request_ids()
             except (RunFolderError, NoAccess):
                 return None

@@ -9,7 +9,7 @@ import msgspec
 
 from batchlic.chunker import DeviceStatus
 from batchlic.errors import NoAccess, RunFolderError
-from batchlic.journal import RunIdentity, read_identity
+from batchlic.journal import RunIdentity
 from batchlic.runs.folder import RunFolder
 from batchlic.writer.summary import read_summary
 
@@ -61,7 +61,7 @@ def _origins(folder: RunFolder, identity: RunIdentity) -> Iterator[RelatedRun]:
     if identity.retry_of is not None:
         for beside in folder.beside():
             with suppress(RunFolderError, NoAccess, OSError):
-                if read_identity(beside.journal)[0].run_id == identity.retry_of:
+                if beside.journal.identity()[0].run_id == identity.retry_of:
                     yield from _described(beside, Relation.RETRY_OF)
         return
     for origin in _sources(folder, identity):
@@ -71,7 +71,7 @@ def _origins(folder: RunFolder, identity: RunIdentity) -> Iterator[RelatedRun]:
 def _rollbacks(folder: RunFolder) -> Iterator[RelatedRun]:
     with suppress(NoAccess, OSError):
         for path in sorted(folder.path.glob(f"{ROLLBACK_FOLDER}*")):
-            if RunFolder(path).journal.is_file():
+            if RunFolder(path).has_run:
                 yield from _described(RunFolder(path), Relation.ROLLED_BACK_BY)
 
 
@@ -79,7 +79,7 @@ def _followers(folder: RunFolder, identity: RunIdentity) -> Iterator[RelatedRun]
     """The runs beside this one that are retries of it, or whose inventory is a file in its folder."""
     for beside in folder.beside():
         with suppress(RunFolderError, NoAccess, OSError):
-            follower, _ = read_identity(beside.journal)
+            follower, _ = beside.journal.identity()
             if follower.retry_of is not None:
                 is_linked = follower.retry_of == identity.run_id
             else:
@@ -107,7 +107,7 @@ def _run_of(file: Path, folder: RunFolder) -> Path | None:
     """
     moved = folder.parent / file.parent.name
     for path in (file.parent, moved) if file.parent.name else ():
-        if RunFolder(path).journal.is_file() and (path / file.name).is_file():
+        if RunFolder(path).has_run and (path / file.name).is_file():
             return path
     return None
 
@@ -115,7 +115,7 @@ def _run_of(file: Path, folder: RunFolder) -> Path | None:
 def is_rollback(folder: RunFolder) -> bool:
     """Whether the run in a folder takes back the licenses of the run in the folder above."""
     name = Path(folder.path).absolute().name
-    return name.startswith(ROLLBACK_FOLDER) and RunFolder(folder.parent).journal.is_file()
+    return name.startswith(ROLLBACK_FOLDER) and RunFolder(folder.parent).has_run
 
 
 def _described(
@@ -125,7 +125,7 @@ def _described(
     relation_if_other_action: Relation | None = None,
 ) -> Iterator[RelatedRun]:
     with suppress(RunFolderError, NoAccess, OSError):
-        found, _ = read_identity(other.journal)
+        found, _ = other.journal.identity()
         if identity and relation_if_other_action and found.job_action != identity.job_action:
             relation = relation_if_other_action
         statuses = exit_code = None

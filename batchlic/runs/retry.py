@@ -12,7 +12,7 @@ from batchlic.errors import RefusedToStart, UsageError
 from batchlic.events import EventStream
 from batchlic.figures import counted
 from batchlic.job import Canary, Job, make_job
-from batchlic.journal import JournalQueries, RunIdentity, read_identity
+from batchlic.journal import JournalQueries, RunIdentity
 from batchlic.reader import Role
 from batchlic.reader.scans import scan_parquet
 from batchlic.reader.validation.rules import iccid_number, imei_number
@@ -94,7 +94,8 @@ def retry(
     """
     if to.journal.exists():
         refuse_used(to)
-    with to.made():
+    named = folder.named_store
+    with to.made(named.store if named else None):
         try:
             with folder.quiet(), inspected(folder) as journal:
                 identity = journal.identity
@@ -215,7 +216,7 @@ def _changed_since(
 
 
 def _retries(folder: RunFolder, run_id: str) -> bool:
-    identity, _ = read_identity(folder.journal)
+    identity, _ = folder.journal.identity()
     return identity.retry_of == run_id and folder.plan.is_file()
 
 

@@ -76,8 +76,8 @@ def rollback(
                 return continue_run(job_of(back_journal.identity), back, target, back_journal, events)
         job = _job(folder, journal.identity)
         notes = _preflight(states_of(folder, journal), job, by)
-        back.make()
-        with back.locked():
+        named = folder.named_store
+        with back.made(named.store if named else None), back.locked():
             refuse_used(back)
             events.emit(run_started(job, back, target.name, run_id))
             kept = kept_of(folder, journal)

@@ -89,7 +89,7 @@ def plan_only(
     called while the folder is still locked. Raises what `start` raises before it asks the carrier, except for
     a missing consent.
     """
-    with folder.made(), folder.locked():
+    with folder.made(job.store.url), folder.locked():
         refuse_used(folder)
         plan = _plan(job, folder, guards, known, fit=fit, sync=sync)
         then(plan)
@@ -135,7 +135,7 @@ def start(
     """
     events = events or EventStream()
     connections_for(job.limits.max_concurrency)  # raises if there are too few descriptors
-    with folder.job_lock(job.name), folder.made(), folder.locked():
+    with folder.job_lock(job.name, job.store.url), folder.made(job.store.url), folder.locked():
         if folder.journal.exists():
             with finishing(), closing(recovered_journal(folder)) as journal:
                 refuse_other_job(folder, job, journal.identity)
@@ -220,7 +220,7 @@ def begin(
     if record is not None and identity.plan_sha256 != record.plan_sha256:
         raise RefusedToStart(f"{folder.plan}: changed a moment ago; nothing was sent")
     events.emit(plan_ready(identity))
-    with finishing(), closing(Journal.create(folder.journal, identity, created_at=now())) as journal:
+    with finishing(), closing(folder.journal.create(identity, created_at=now())) as journal:
         return submit(
             job,
             folder,
@@ -263,7 +263,8 @@ def resume(
             job = job.with_canary(failures=canary_failures)
         if canary_confirmed is not None:
             job = job.with_canary(confirmed=canary_confirmed)
-        with folder.job_lock(job.name):
+        named = folder.named_store
+        with folder.job_lock(job.name, named.store if named else None):
             return continue_run(job, folder, target, journal, events)
 
 

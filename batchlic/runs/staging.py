@@ -65,6 +65,7 @@ def publish_staged(folder: RunFolder, journal: Journal) -> None:
 
     The caller has locked the folder. Raises StoppedEarly if the disk fails.
     """
+    journal.check_held()  # otherwise the staged files are those of another session
     file_hashes = journal.file_hashes()
     with explain_disk_errors(folder.path):
         for path in folder.published_files:

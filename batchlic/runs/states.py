@@ -8,7 +8,7 @@ import polars as pl
 from batchlic.atomic import explain_read_errors
 from batchlic.chunker.schema import REJECTS
 from batchlic.errors import RunFolderError
-from batchlic.journal import JournalQueries, inspect_journal
+from batchlic.journal import JournalQueries
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import sha256_of
 from batchlic.runs.staging import recorded_path
@@ -41,7 +41,7 @@ def recorded_reports(folder: RunFolder, journal: JournalQueries) -> pl.LazyFrame
     """
     path, is_sound = _sound_outcomes(folder, journal)
     if not is_sound:  # unless another process has published it since `journal` was read
-        with inspect_journal(folder.journal) as newest:
+        with folder.journal.inspect() as newest:
             path, is_sound = _sound_outcomes(folder, newest)
     if not is_sound:
         raise RunFolderError(

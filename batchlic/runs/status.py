@@ -13,9 +13,10 @@ from batchlic.errors import ExitCode, NoAccess, RunFolderError
 from batchlic.figures import time_in_files
 from batchlic.journal import JournalQueries
 from batchlic.runs.finalize import now, summarize
-from batchlic.runs.folder import Process, RunFolder
+from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import inspected, refuse_changed_plan, sha256_of
 from batchlic.runs.live_limits import LimitsInForce, limits_in_force
+from batchlic.runs.process import Process
 from batchlic.runs.related import RelatedRun, related_runs
 from batchlic.runs.staging import recorded_path
 from batchlic.runs.states import recorded_reports, state_frames_of

@@ -93,6 +93,7 @@ def submit(
             except Exception as error:
                 stopped = _unexpected(error, folder)
                 logger.exception("unexpected error")
+            journal.check_held()  # otherwise the files are those of another session
             with events.phase(Phase.FINALIZING):
                 summary = finalize(job, folder, journal, began=began, stopped=stopped, notes=notes)
             events.emit(

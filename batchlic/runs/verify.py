@@ -69,16 +69,16 @@ def verify(folder: RunFolder) -> Verification:
                 notes = [] if findings or not journal.file_hashes() else list(_notes(folder, journal))
                 return Verification(run_id=journal.identity.run_id, head=head, findings=findings, notes=notes)
         except RunFolderError as error:
-            finding = Finding(folder.journal.name, str(error))
+            finding = Finding(folder.journal_file.name, str(error))
             return Verification(run_id=None, head=None, findings=[finding])
 
 
 def _findings(folder: RunFolder, journal: JournalQueries) -> Iterator[Finding]:
     for error in journal.integrity_errors():
-        yield Finding(folder.journal.name, error)
+        yield Finding(folder.journal_file.name, error)
     hashes = journal.file_hashes()
     if hashes.get("identity", identity_sha256(journal)) != identity_sha256(journal):
-        yield Finding(folder.journal.name, "the identity of the run is not the recorded one")
+        yield Finding(folder.journal_file.name, "the identity of the run is not the recorded one")
     if not folder.plan.is_file() or sha256_of(folder.plan) != journal.identity.plan_sha256:
         yield Finding(folder.plan.name, "missing, or its SHA-256 is not the one in the journal")
         return

@@ -152,8 +152,8 @@ def _version(folder: RunFolder) -> Version:
     if process is not None:  # its files change all the time
         return (process,)
     files = (
-        folder.journal,
-        folder.journal.with_name(f"{folder.journal.name}-wal"),
+        folder.journal_file,
+        folder.journal_file.with_name(f"{folder.journal_file.name}-wal"),
         folder.plan,
         folder.rejects,
     )

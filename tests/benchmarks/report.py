@@ -17,7 +17,7 @@ import polars as pl
 from batchlic.carrier.answers import Answer, Outcome
 from batchlic.carrier.catalog import Action
 from batchlic.job import make_job
-from batchlic.journal import Intent, Journal, LicenseCount, RunIdentity
+from batchlic.journal import Intent, LicenseCount, RunIdentity
 from batchlic.journal.writes import Insertion, answer_row, intent_row
 from batchlic.runs.finalize import finalize
 from batchlic.runs.folder import RunFolder
@@ -49,12 +49,12 @@ def main() -> None:
             folder = RunFolder(Path(scratch) / "run")
             folder.make()
             identity = write_plan(folder, devices // DEVICES_PER_BATCH)
-            with closing(Journal.create(folder.journal, identity, created_at=START)) as journal:
+            with closing(folder.journal.create(identity, created_at=START)) as journal:
                 rows = history(identity.batches)
                 while chunk := list(islice(rows, 20_000)):
                     journal._commit(chunk)
             measure(folder, devices, "killed")
-            with closing(Journal.open(folder.journal)) as journal:
+            with closing(folder.journal.open()) as journal:
                 finalize(JOB, folder, journal, began=time.monotonic())
             measure(folder, devices, "finished")
 

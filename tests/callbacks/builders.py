@@ -17,7 +17,7 @@ from batchlic.carrier.answers import Answer, Outcome
 from batchlic.carrier.catalog import Action
 from batchlic.chunker import Step, write_plan
 from batchlic.job import make_job
-from batchlic.journal import Intent, Journal, RunIdentity
+from batchlic.journal import Intent, RunIdentity
 from batchlic.journal.tables import intents
 from batchlic.journal.writes import Insertion, answer_row
 from batchlic.runs.folder import RunFolder
@@ -96,7 +96,7 @@ def submitted_run(
         batches=plan.batches,
         to_sku=to_sku,
     )
-    journal = Journal.create(folder.journal, identity, created_at=BEGAN)
+    journal = folder.journal.create(identity, created_at=BEGAN)
     journal._commit(list(_records(devices, batch_size, answered, Step.UNASSIGN if to_sku else None)))
     journal.close()
     return folder

@@ -19,7 +19,6 @@ from batchlic.carrier.answers import Answer
 from batchlic.carrier.credentials import Credentials, Secret
 from batchlic.chunker import DeviceStatus, Step
 from batchlic.errors import ExitCode, StoppedEarly
-from batchlic.journal import Journal
 from batchlic.runs.finalize import finalize
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import job_of
@@ -89,7 +88,7 @@ def killed_at(step: int) -> Iterator[None]:
 def finished(path: Path, answered: Callable[[int], list[Answer | None]]) -> RunFolder:
     """A run of three Lifetime licenses that has ended, with the messages about two of them in its folder."""
     folder = submitted_run(path, 3, answered=answered, sku="SIMSec-IoT-Lt")
-    with closing(Journal.open(folder.journal)) as journal:
+    with closing(folder.journal.open()) as journal:
         finalize(job_of(journal.identity), folder, journal, began=time.monotonic())
     served, failed, _ = messages_of(folder)
     keep(folder, [served, failed._replace(**failure())])
@@ -183,7 +182,7 @@ def test_a_killed_reconcile_of_an_ended_migration_is_no_killed_run(
     tmp_path: Path,
 ) -> None:
     folder = submitted_run(tmp_path / "run", 3, to_sku="SIMSec-IoT-Lt")  # the old licenses are gone
-    with closing(Journal.open(folder.journal)) as journal:
+    with closing(folder.journal.open()) as journal:
         assign = intent(1, step=Step.ASSIGN, device_count=3, started_at=BEGAN)
         anyio.run(journal.intend, assign)  # and whether the new ones came is not known
         finalize(job_of(journal.identity), folder, journal, began=time.monotonic())

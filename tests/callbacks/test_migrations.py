@@ -19,7 +19,7 @@ from batchlic.carrier.client import open_client
 from batchlic.carrier.credentials import Secret
 from batchlic.chunker import DeviceStatus, Step, parse_ranges
 from batchlic.errors import ExitCode
-from batchlic.journal import Attempt, Journal
+from batchlic.journal import Attempt
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.history import device_history
 from batchlic.runs.preflight import RunListener, register
@@ -62,7 +62,7 @@ FIRST = imei(0)
 def messages(folder: RunFolder, **failing: Collection[str]) -> Iterator[StoredMessage]:
     """A message about each device of each accepted request; `failing` are, by step, the IMEIs that fail."""
     plan = pl.read_parquet(folder.plan)
-    with closing(Journal.open(folder.journal)) as journal:
+    with closing(folder.journal.open()) as journal:
         for attempt in journal.attempts():
             devices = plan.filter(batch_id=attempt.batch_id)["imei"]
             for offset in parse_ranges(attempt.part) or range(len(devices)):
@@ -72,7 +72,7 @@ def messages(folder: RunFolder, **failing: Collection[str]) -> Iterator[StoredMe
 
 
 def attempts_of(folder: RunFolder) -> list[Attempt]:
-    with closing(Journal.open(folder.journal)) as journal:
+    with closing(folder.journal.open()) as journal:
         return list(journal.attempts())
 
 
@@ -90,7 +90,7 @@ def reconciled(folder: RunFolder, received: Collection[StoredMessage] = ()) -> S
 
 def strange(folder: RunFolder, devices: Collection[str], *, failed: bool = False) -> list[StoredMessage]:
     """Messages of a request that nobody has had an answer to, just after the last one of the run."""
-    with closing(Journal.open(folder.journal)) as journal:
+    with closing(folder.journal.open()) as journal:
         last = max(attempt.started_at for attempt in journal.attempts())
     return [about(device, "strange", last + 1000, failed=failed) for device in devices]
 
@@ -229,7 +229,7 @@ def test_a_second_step_in_doubt_stays_so_when_the_first_is_denied(tmp_path: Path
         resume(folder, at.target)
     assert (row(folder, device)["status"], row(folder, device)["step"]) == ("failed", first)
     assert row(folder, device)[f"{second}_status"] == "accepted"
-    with closing(Journal.open(folder.journal)) as journal:
+    with closing(folder.journal.open()) as journal:
         sent = [a for a in journal.attempts() if a.step == second]
     assert {attempt.part for attempt in sent} == {""}  # and so each request as it was
 
@@ -308,7 +308,7 @@ def test_a_lost_assign_counts_until_its_unassign_is_confirmed(
         folder = RunFolder(tmp_path / "move")
         with losing_an_answer_about(NEW):
             run(folder.path, at, moving(onboarded(tmp_path, at)))
-        with closing(Journal.open(folder.journal)) as journal:
+        with closing(folder.journal.open()) as journal:
             cleared = next(a for a in journal.attempts() if a.step == Step.CLEAR)
         device = pl.read_parquet(folder.plan).filter(batch_id=cleared.batch_id)["imei"][0]
         failing = {"assign": [device], "clear": [device] if clear == "failed" else []}

@@ -130,7 +130,7 @@ def test_the_block_of_settings_can_be_a_settings_file(
     monkeypatch.chdir(tmp_path)
     settings = load_settings()
     assert settings.base_url == sandbox.url
-    assert settings.store(None) == "callbacks.db"
+    assert settings.callback_store(None) == "callbacks.db"
     assert settings.credentials().can_open_session
     assert settings.access().allows("127.0.0.1")
     assert not settings.access().allows("3.87.163.45")

@@ -24,7 +24,7 @@ from batchlic.carrier.rate_limits import MAX_WAIT_S
 from batchlic.chunker import DeviceStatus
 from batchlic.errors import RunFolderError, StoppedEarly
 from batchlic.journal import Journal, LostAnswers, Part, SessionEnd, Settlement
-from batchlic.journal.writes import ROWS_PER_STATEMENT
+from batchlic.journal.databases import ROWS_PER_STATEMENT, SqliteDatabase
 from tests.journal.builders import (
     ACCEPTED,
     AMBIGUOUS,
@@ -57,6 +57,13 @@ async def main():
 
 anyio.run(main)
 """
+
+
+def writing(journal: Journal) -> sa.Connection:
+    """The connection on which a journal commits."""
+    database = journal._database
+    assert isinstance(database, SqliteDatabase)
+    return database.connection
 
 
 def rows(path: Path, table: str) -> list[int]:
@@ -145,7 +152,7 @@ async def test_an_intent_that_was_not_sent_does_not_count_as_a_request(tmp_path:
 async def test_commits_are_synced_to_the_disk(tmp_path: Path) -> None:
     with closing(new_journal(tmp_path)) as journal:
         pragmas = {
-            name: journal._connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+            name: writing(journal).exec_driver_sql(f"PRAGMA {name}").scalar()
             for name in ("journal_mode", "synchronous")
         }
     assert pragmas == {"journal_mode": "wal", "synchronous": 2}
@@ -160,7 +167,7 @@ async def test_many_intents_at_once_cost_few_transactions(tmp_path: Path) -> Non
         commits += 1
 
     with closing(new_journal(tmp_path)) as journal:
-        sa.event.listen(journal._engine, "commit", count)
+        sa.event.listen(journal._database.engine, "commit", count)
         async with anyio.create_task_group() as tasks:
             for batch in range(200):
                 tasks.start_soon(journal.intend, intent(batch))
@@ -189,7 +196,7 @@ async def test_a_query_during_a_commit_reads_the_state_before_it(tmp_path: Path)
 
     with closing(new_journal(tmp_path)) as journal:
         await journal.intend(intent())
-        sa.event.listen(journal._connection, "before_cursor_execute", wait)
+        sa.event.listen(writing(journal), "before_cursor_execute", wait)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(journal.intend, intent(2))
             await anyio.to_thread.run_sync(has_begun.wait, 300)
@@ -330,9 +337,9 @@ def test_a_missing_journal_is_named(tmp_path: Path) -> None:
 @pytest.mark.anyio
 async def test_a_full_disk_stops_the_run_and_loses_nothing(tmp_path: Path) -> None:
     with closing(new_journal(tmp_path)) as journal:
-        pages = journal._connection.exec_driver_sql("PRAGMA page_count").scalar()
-        journal._connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
-        journal._connection.rollback()
+        pages = writing(journal).exec_driver_sql("PRAGMA page_count").scalar()
+        writing(journal).exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+        writing(journal).rollback()
         written = 0
 
         async def write_until_full() -> None:
@@ -344,8 +351,8 @@ async def test_a_full_disk_stops_the_run_and_loses_nothing(tmp_path: Path) -> No
         with pytest.raises(StoppedEarly, match=r"full.*resume"):
             await write_until_full()
         assert len(list(journal.attempts())) == written > 0
-        journal._connection.exec_driver_sql("PRAGMA max_page_count = 1000000")
-        journal._connection.rollback()
+        writing(journal).exec_driver_sql("PRAGMA max_page_count = 1000000")
+        writing(journal).rollback()
         await journal.intend(intent())
         assert len(list(journal.attempts())) == written + 1
 
@@ -353,8 +360,8 @@ async def test_a_full_disk_stops_the_run_and_loses_nothing(tmp_path: Path) -> No
 @pytest.mark.anyio
 async def test_a_read_only_disk_stops_the_run(tmp_path: Path) -> None:
     with closing(new_journal(tmp_path)) as journal:
-        journal._connection.exec_driver_sql("PRAGMA query_only = 1")
-        journal._connection.rollback()
+        writing(journal).exec_driver_sql("PRAGMA query_only = 1")
+        writing(journal).rollback()
         with pytest.raises(StoppedEarly, match="readonly"):
             await journal.intend(intent())
 

@@ -91,7 +91,7 @@ def append(folder: Path, answers: list[Answer | None], *, devices: int) -> None:
 
 def stop(folder: RunFolder) -> None:
     """End the session of a killed run as a signal does: with results, and resumable."""
-    with closing(Journal.open(folder.journal)) as journal:
+    with closing(folder.journal.open()) as journal:
         job = job_of_journal(journal.identity)
         finalize(job, folder, journal, began=time.monotonic(), stopped=StoppedEarly("a signal"))
 

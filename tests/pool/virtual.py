@@ -136,7 +136,7 @@ def run_session(
             raise Killed
         commit(insertions)
 
-    journal = Journal(journal._engine, offload=offload)
+    journal = Journal(journal._database, offload=offload)
 
     async def session() -> tuple[BatchlicError | None, float]:
         limiter = Limiter(max_concurrency=workers)

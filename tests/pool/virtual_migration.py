@@ -117,7 +117,7 @@ class World:
                 raise Killed
             commit(insertions)
 
-        self.journal = Journal(self.journal._engine, offload=offload)
+        self.journal = Journal(self.journal._database, offload=offload)
         self.moved = self.failed = 0
 
         def count(moved: int, failed: int) -> None:

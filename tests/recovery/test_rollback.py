@@ -10,7 +10,7 @@ import pytest
 
 from batchlic.chunker import DeviceStatus
 from batchlic.errors import ExitCode, RefusedToStart, UsageError
-from batchlic.journal import Journal, Part, SessionEnd
+from batchlic.journal import Part, SessionEnd
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.history import device_history
 from batchlic.runs.rollback import By, rollback
@@ -94,7 +94,7 @@ def test_a_second_rollback_sends_nothing_or_is_refused(assigned: RunFolder, at: 
 def test_a_rollback_that_was_stopped_is_resumed_like_any_run(assigned: RunFolder, at: Carrier) -> None:
     back(assigned, By.REQUEST, at.target)
     undone = RunFolder(assigned.path / "rollback-by-request")
-    with closing(Journal.open(undone.journal)) as journal:
+    with closing(undone.journal.open()) as journal:
         journal.settle(
             [Part(2, None, "", 9)], DeviceStatus.PENDING, settled_by="alice", reason="x", settled_at=1
         )

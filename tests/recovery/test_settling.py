@@ -167,7 +167,7 @@ def test_a_batch_stands_for_its_devices_in_doubt_only(
     folder = submitted_run(tmp_path / "run", 100, answered=lambda _: [last])
     with pytest.raises(UsageError, match="1: this batch or device is not in doubt"):
         settle(folder, status, reason="the portal shows it", batches=[1])
-    with closing(Journal.open(folder.journal)) as journal:
+    with closing(folder.journal.open()) as journal:
         anyio.run(_lose_answer, journal, "0-1", 2)
     summary = settle(folder, status, reason="the portal shows it", batches=[1])
     assert summary.statuses == {status: 2, DeviceStatus.PENDING: 98}

@@ -69,7 +69,7 @@ def answered(folder: RunFolder, step: Step, answer: Answer) -> None:
         seq = await journal.intend(intent)
         await journal.answer(seq, answer, duration_ms=1, final=answer.outcome is Outcome.REFUSED)
 
-    with closing(Journal.open(folder.journal)) as journal:
+    with closing(folder.journal.open()) as journal:
         anyio.run(record, journal)
 
 

@@ -67,7 +67,7 @@ def end(
 ) -> None:
     """End a session: write the summary, and record it. The journal is closed."""
     folder = RunFolder(path)
-    with closing(sqlite3.connect(folder.journal)) as journal:
+    with closing(sqlite3.connect(folder.journal_file)) as journal:
         [(created_at, encoded)] = journal.execute("SELECT created_at, identity FROM run")
     fields = msgspec.json.decode(encoded)
     names = ("run_id", "action", "carrier", "rows_read", "rejected", "planned", "batches")

@@ -19,7 +19,6 @@ from batchlic.errors import (
     UsageError,
 )
 from batchlic.job import Job
-from batchlic.journal import Journal
 from batchlic.runs.apply import apply, plan_for_review
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import sha256_of
@@ -58,7 +57,7 @@ def test_apply_sends_the_reviewed_plan_byte_for_byte_and_once(tmp_path: Path) ->
         assert {name: contents(folder.path)[name] for name in before} == before
         assert apply(folder, target, run_id="again").run_id == "run"
         assert requests(target) == 3
-    with closing(Journal.open(folder.journal)) as journal:
+    with closing(folder.journal.open()) as journal:
         assert journal.identity.plan_sha256 == sha256_of(folder.plan)
     assert verify(folder).findings == []
 

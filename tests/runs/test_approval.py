@@ -11,7 +11,6 @@ import pytest
 
 from batchlic.errors import RefusedToStart, UsageError
 from batchlic.job import Job
-from batchlic.journal import Journal
 from batchlic.runs.apply import apply
 from batchlic.runs.approval import (
     approve,
@@ -63,7 +62,7 @@ def test_the_journal_the_audit_and_the_summary_have_the_approval(tmp_path: Path)
             apply(folder, target, run_id="run")
         approved(folder)
         summary = apply(folder, target, run_id="run")
-    with closing(Journal.open(folder.journal)) as journal:
+    with closing(folder.journal.open()) as journal:
         approval = journal.identity.approval
     assert approval
     assert (approval.uid, approval.plan_sha256) == (BOSS, read_plan_record(folder)[0].plan_sha256)

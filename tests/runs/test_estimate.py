@@ -54,7 +54,7 @@ def ran(
             requests={"accepted": requests, "refused": 0},
             devices_per_second=per_second * 100,
         ),
-        journal=SimpleNamespace(stat=lambda: SimpleNamespace(st_mtime=0.0)),
+        journal_file=SimpleNamespace(stat=lambda: SimpleNamespace(st_mtime=0.0)),
     )
 
 
@@ -62,8 +62,8 @@ def expected_after(
     monkeypatch: pytest.MonkeyPatch, runs: Sequence[object], job: Job, *groups: PlanGroup
 ) -> module.Estimate:
     """The estimate with these earlier runs, the newest first."""
-    by_journal = {id(run.journal): run for run in runs}  # type: ignore[attr-defined]
-    monkeypatch.setattr(module, "read_identity", lambda journal: (by_journal[id(journal)].identity, 0))  # type: ignore[attr-defined]
+    for run in runs:
+        run.journal = SimpleNamespace(identity=lambda run=run: (run.identity, 0))  # type: ignore[attr-defined]
     monkeypatch.setattr(module, "listed_run", lambda run: run.listed)
     folder = SimpleNamespace(beside=lambda: iter(runs))
     return estimate(job, folder, "https://c", groups)  # type: ignore[arg-type]

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from batchlic.errors import RefusedToStart
-from batchlic.runs.folder import Process, RunFolder
+from batchlic.runs.folder import RunFolder
+from batchlic.runs.process import Process
 
 
 def made(path: Path) -> RunFolder:

@@ -15,7 +15,8 @@ import pytest
 from batchlic.atomic import staged_path
 from batchlic.chunker import DeviceStatus
 from batchlic.errors import UsageError
-from batchlic.journal import Journal, read_outline
+from batchlic.journal import Journal
+from batchlic.journal.outline import read_outline
 from batchlic.runs import listing
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import sha256_of

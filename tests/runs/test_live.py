@@ -10,11 +10,12 @@ from batchlic.carrier.answers import Outcome
 from batchlic.chunker import DeviceStatus
 from batchlic.errors import RunFolderError
 from batchlic.figures import time_in_files
-from batchlic.journal import Journal, Part
+from batchlic.journal import Part
 from batchlic.pool.limiter.limiter import TOLD_TO_WAIT
 from batchlic.runs import live, status
-from batchlic.runs.folder import Process, RunFolder
+from batchlic.runs.folder import RunFolder
 from batchlic.runs.live import LiveFigures, LiveRun
+from batchlic.runs.process import Process
 from tests.callbacks.builders import BEGAN, submitted_run
 from tests.runs.kept_runs import begun
 from tests.web.builders import send
@@ -32,7 +33,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
 def folder(tmp_path: Path) -> Iterator[RunFolder]:
     """A run of 60 devices, of which 10 are excluded, in batches of 10."""
     run = RunFolder(begun(tmp_path / "run", planned=60, batches=5, excluded={"skipped": 10}))
-    with closing(Journal.open(run.journal)):  # a process at work has the journal open
+    with closing(run.journal.open()):  # a process at work has the journal open
         yield run
 
 
@@ -72,7 +73,7 @@ def test_a_lost_answer_is_in_doubt_until_its_repetition_is_accepted(folder: RunF
 
 def test_a_decision_about_devices_in_doubt_counts(folder: RunFolder) -> None:
     send(folder, 1, Outcome.AMBIGUOUS, at=NOW)
-    with closing(Journal.open(folder.journal)) as journal:
+    with closing(folder.journal.open()) as journal:
         part = Part(1, None, "", 10)
         journal.settle([part], DeviceStatus.FAILED, settled_by="ann", reason="looked up", settled_at=NOW)
     assert counts(LiveRun(folder)) == (0, 10, 0, 40)
@@ -163,7 +164,7 @@ def test_a_run_without_a_journal_is_still_planned(tmp_path: Path) -> None:
 
 
 def test_a_damaged_journal_is_an_error(folder: RunFolder) -> None:
-    folder.journal.with_name("journal.db-wal").unlink(missing_ok=True)
-    folder.journal.write_bytes(b"nothing")
+    folder.journal_file.with_name("journal.db-wal").unlink(missing_ok=True)
+    folder.journal_file.write_bytes(b"nothing")
     with pytest.raises(RunFolderError):
         LiveRun(folder).read()

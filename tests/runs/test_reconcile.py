@@ -31,7 +31,7 @@ from batchlic.errors import (
     StoppedEarly,
     UsageError,
 )
-from batchlic.journal import Journal, Settlement
+from batchlic.journal import Settlement
 from batchlic.ledger import Ledger
 from batchlic.ledger.files import device_rows
 from batchlic.pool.remaining import remaining
@@ -322,7 +322,7 @@ def test_requests_of_other_or_unreadable_runs_prove_nothing(
         os.utime(path, (hour_ago, hour_ago))
     settled(folder, *messages_of(folder))
     assert statuses(folder) == {"in_doubt": 1}
-    other.journal.write_bytes(b"damaged")
+    other.journal_file.write_bytes(b"damaged")
     settled(folder, *(message._replace(request_id="whose") for message in messages_of(folder)))
     assert statuses(folder) == {"in_doubt": 1}
 
@@ -344,7 +344,7 @@ def test_the_journal_records_a_settlement_by_callback_once(tmp_path: Path) -> No
     failed = failed._replace(**failure())
     for _ in range(2):
         settled(folder, served, failed)
-    with closing(Journal.open(folder.journal)) as journal:
+    with closing(folder.journal.open()) as journal:
         decided = [event for event in journal.history() if isinstance(event, Settlement)]
         assert {(one.part, one.status) for one in decided} == {("0", "accepted"), ("1", "failed")}
         assert len(decided) == 2
@@ -367,7 +367,7 @@ def test_a_device_settled_by_a_callback_is_not_sent_again(tmp_path: Path) -> Non
     folder = submitted_run(tmp_path / "run", 4, batch_size=2, answered=lost)
     served, failed, *_ = messages_of(folder, batch_size=2)
     settled(folder, served, failed._replace(**failure()))
-    with closing(Journal.open(folder.journal)) as journal:
+    with closing(folder.journal.open()) as journal:
         batches = read_batches(folder.plan, IdKind.AUTO)
         left = remaining(batches, journal, [SKU], on_accepted=lambda _: None)
         assert [(delivery.batch.batch_id, delivery.batch.part) for delivery in left] == [(2, "")]
@@ -392,7 +392,7 @@ def test_a_request_of_another_run_proves_nothing_for_this_one(tmp_path: Path) ->
 
 def test_a_part_in_doubt_depends_only_on_its_own_requests(tmp_path: Path) -> None:
     folder = submitted_run(tmp_path / "run", 2, answered=lambda _: [REFUSED])
-    with closing(Journal.open(folder.journal)) as journal:
+    with closing(folder.journal.open()) as journal:
         intents = [intent(1, part=part, device_count=1, started_at=BEGAN) for part in ("0", "1")]
         for one in intents:
             anyio.run(journal.intend, one)
@@ -406,7 +406,7 @@ def test_a_callback_settles_nothing_again_that_an_earlier_one_settled(tmp_path: 
     served, failed, *_ = messages_of(folder, batch_size=2)
     settled(folder, served)
     settled(folder, failed._replace(**failure()))
-    with closing(Journal.open(folder.journal)) as journal:
+    with closing(folder.journal.open()) as journal:
         decided = [event for event in journal.history() if isinstance(event, Settlement)]
     assert [(one.part, one.status) for one in decided] == [("0", "accepted"), ("1", "failed")]
 
@@ -414,7 +414,7 @@ def test_a_callback_settles_nothing_again_that_an_earlier_one_settled(tmp_path: 
 def test_an_unreadable_run_that_ended_days_ago_raises_no_doubt(tmp_path: Path) -> None:
     other = submitted_run(tmp_path / "other", 1)
     folder = submitted_run(tmp_path / "run", 1, answered=lost)
-    other.journal.write_bytes(b"damaged")
+    other.journal_file.write_bytes(b"damaged")
     two_days_ago = BEGAN / 1e6 - 2 * 24 * 3600
     for path in other.path.glob("journal.db*"):
         os.utime(path, (two_days_ago, two_days_ago))
@@ -469,7 +469,7 @@ def test_a_stored_message_is_matched_among_unknown_ones(tmp_path: Path) -> None:
 
 def ended(folder: RunFolder, *, stopped: BatchlicError | None = None) -> RunFolder:
     """End the session of a submitted run, early if `stopped` says why."""
-    with closing(Journal.open(folder.journal)) as journal:
+    with closing(folder.journal.open()) as journal:
         finalize(job_of(journal.identity), folder, journal, began=time.monotonic(), stopped=stopped)
     return folder
 

@@ -17,7 +17,6 @@ from batchlic.carrier.credentials import Credentials, Secret
 from batchlic.chunker import Plan
 from batchlic.errors import ExitCode, RefusedToStart, RunFolderError, UsageError
 from batchlic.job import Job, make_job
-from batchlic.journal import Journal
 from batchlic.pool.limiter.limiter import Limiter
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.guards import Guards
@@ -185,7 +184,7 @@ def test_the_journal_has_the_whole_job(tmp_path: Path) -> None:
     folder, job = RunFolder(tmp_path / "run"), job_of(tmp_path, [f"{imei(1)},"], max_rate=50, max_rejects=7)
     with carrier() as target:
         start(job, folder, target, run_id="run")
-    with closing(Journal.open(folder.journal)) as journal:
+    with closing(folder.journal.open()) as journal:
         assert Job.model_validate(journal.identity.job) == with_ledger(job, folder)
 
 

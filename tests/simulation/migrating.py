@@ -23,6 +23,7 @@ from batchlic.carrier.messages import Device, DeviceId
 from batchlic.chunker import Batch, DeviceStatus, Step, parse_ranges
 from batchlic.errors import StoppedEarly
 from batchlic.journal import Attempt, Journal, RunIdentity
+from batchlic.journal.databases import SqliteDatabase
 from batchlic.journal.journal import Offload, create_tables
 from batchlic.journal.status import status_of
 from batchlic.journal.writes import Insertion
@@ -159,7 +160,7 @@ async def _simulate(scenario: Scenario) -> SimulatedRun:
     create_tables(engine, _identity(scenario), created_at=0)
     network = _Network(sandbox.transport(), scenario)
     is_done = False
-    patience = Patience(Journal(engine))
+    patience = Patience(Journal(SqliteDatabase(engine)))
     for number, lifetime in enumerate([*scenario.kills, *[None] * MOST_SESSIONS], start=1):
         try:
             await _run_session(scenario, network, engine, lifetime)
@@ -168,8 +169,10 @@ async def _simulate(scenario: Scenario) -> SimulatedRun:
             pass
         if is_done or (number > len(scenario.kills) and patience.ends()):
             break
-    results = dict(_device_results(scenario, Journal(engine), sandbox))
-    return SimulatedRun(scenario, results, gave_up=not is_done, mistaken=_mistaken(Journal(engine), sandbox))
+    results = dict(_device_results(scenario, Journal(SqliteDatabase(engine)), sandbox))
+    return SimulatedRun(
+        scenario, results, gave_up=not is_done, mistaken=_mistaken(Journal(SqliteDatabase(engine)), sandbox)
+    )
 
 
 class _Network(httpx.AsyncBaseTransport):
@@ -204,7 +207,7 @@ async def _run_session(
     scenario: Scenario, network: _Network, engine: sa.Engine, lifetime: int | None
 ) -> None:
     """Run one session, until it is finished, stops early, or is killed."""
-    journal = Journal(engine, offload=_offload_until_killed(lifetime))
+    journal = Journal(SqliteDatabase(engine), offload=_offload_until_killed(lifetime))
     name = Secret("sandbox")
     keys = Credentials(client_id=name, client_secret=name, username=name, password=name)
     async with open_client("http://127.0.0.1/api", keys, transport=network) as client:

@@ -30,6 +30,7 @@ from batchlic.carrier.messages import Device, DeviceId, EncodedDevice
 from batchlic.chunker import Batch, DeviceStatus, PlanGroup, parse_ranges
 from batchlic.errors import StoppedEarly
 from batchlic.journal import Attempt, Event, Intent, Journal, LicenseCount, Part, RunIdentity
+from batchlic.journal.databases import SqliteDatabase
 from batchlic.journal.journal import Offload, create_tables
 from batchlic.journal.status import status_of
 from batchlic.journal.writes import Insertion
@@ -382,7 +383,7 @@ async def _simulate(scenario: Scenario) -> SimulatedRun:
         executions=_executions(scenario, sandbox),
         licensed={record.imei for record in sandbox.books.records() if record.imei and record.licenses},
         executed_ids={done.request_id: done.x_request_id for done in sandbox.books.executions},
-        history=list(Journal(engine).history()),
+        history=list(Journal(SqliteDatabase(engine)).history()),
         sessions=sessions,
         gave_up=gave_up,
         sessions_opened=network.sessions_opened,
@@ -391,7 +392,7 @@ async def _simulate(scenario: Scenario) -> SimulatedRun:
         rejected=len(pool_observer.rejected),
         counts=counts,
         messages=sandbox.callbacks.take_queued(),
-        journal=Journal(engine),
+        journal=Journal(SqliteDatabase(engine)),
     )
 
 
@@ -438,7 +439,7 @@ async def _run_sessions(
 
     Returns their number, and whether nothing is left to send.
     """
-    patience = Patience(Journal(engine))
+    patience = Patience(Journal(SqliteDatabase(engine)))
     number, done = 0, False
     for number, lifetime in enumerate([*kills, *[None] * MOST_SESSIONS], start=1):
         try:
@@ -454,7 +455,7 @@ async def _run_sessions(
 
 def _settle(scenario: Scenario, engine: sa.Engine, executions: Counter[str]) -> None:
     """Settle the devices in doubt by the books, as an operator: licensed ones as accepted."""
-    journal = Journal(engine)
+    journal = Journal(SqliteDatabase(engine))
     for device, (batch_id, offset, events) in events_by_device(scenario, list(journal.history())).items():
         if status_of(events) is DeviceStatus.IN_DOUBT:
             carriers = [event for event in events if isinstance(event, Attempt)]
@@ -497,7 +498,7 @@ async def _run_session(
     ask: Ask,
 ) -> None:
     """Run one session, until it is finished, stops early, or is killed."""
-    journal = Journal(engine, offload=_offload_until_killed(lifetime, scenario.commit_s))
+    journal = Journal(SqliteDatabase(engine), offload=_offload_until_killed(lifetime, scenario.commit_s))
     name = Secret("sandbox")
     keys = Credentials(client_id=name, client_secret=name, username=name, password=name)
     async with open_client("http://127.0.0.1/api", keys, transport=network) as client:

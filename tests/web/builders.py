@@ -12,7 +12,7 @@ from batchlic.carrier.answers import Answer, Outcome
 from batchlic.carrier.catalog import Action
 from batchlic.chunker import Step
 from batchlic.job import make_job
-from batchlic.journal import Intent, Journal
+from batchlic.journal import Intent
 from batchlic.journal.writes import answer_row, intent_row
 from batchlic.ledger import Ledger
 from batchlic.ledger.files import import_files
@@ -135,7 +135,7 @@ def send(folder: RunFolder, batch_id: int, outcome: Outcome, *, at: int, step: s
         started_at=at,
     )
     answer = Answer(outcome=outcome, http_status=200)
-    with closing(Journal.open(folder.journal)) as journal:
+    with closing(folder.journal.open()) as journal:
         seq = journal._last_seq + 1
         is_final = outcome is Outcome.REFUSED
         journal._commit([intent_row(seq, intent), answer_row(seq, answer, duration_ms=1, final=is_final)])

@@ -16,7 +16,7 @@ import pytest
 from starlette.types import Message
 
 from batchlic.errors import NoAccess, StoppedEarly, UsageError
-from batchlic.runs import listing
+from batchlic.journal import outline
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.listing import ListedRun, RunState, listed_run
 from batchlic.web import catalog
@@ -271,7 +271,7 @@ def test_a_run_that_cannot_be_read_for_a_moment_is_read_again(
     finished(tmp_path / "run")
     runs = catalog.Catalog(tmp_path)
     with monkeypatch.context() as full:
-        full.setattr(listing, "read_outline", _raise_full)
+        full.setattr(outline, "read_outline", _raise_full)
         assert [entry.run.state for entry in runs.entries()] == [RunState.UNREADABLE]
     assert [entry.run.state for entry in runs.entries()] == [RunState.FINISHED]
 

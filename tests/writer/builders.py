@@ -12,6 +12,7 @@ from sqlalchemy.pool import StaticPool
 
 from batchlic.chunker import format_ranges
 from batchlic.journal import Journal, tables
+from batchlic.journal.databases import SqliteDatabase
 from batchlic.journal.journal import create_tables
 from tests.journal.builders import CREATED_AT, identity
 
@@ -98,4 +99,4 @@ def journal_of(
                     "retry_after_s": None,
                 }
                 connection.execute(tables.answers.insert(), [answer])
-    return Journal(engine)
+    return Journal(SqliteDatabase(engine))

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from batchlic import database
 from batchlic.database import (
     Damage,
     FileFormat,
     check_format,
     create_or_check,
     explain_database_errors,
+    files,
     snapshot,
     sqlite,
 )
@@ -248,7 +248,7 @@ def test_a_database_that_changes_while_it_is_copied_is_copied_again(
     writer.execute("CREATE TABLE t (x)")
     writer.execute("INSERT INTO t VALUES (zeroblob(50000))")
     writer.commit()
-    copy_file, copies = database._copy_file, list[str]()
+    copy_file, copies = files._copy_file, list[str]()
 
     def copy_and_change(source: Path, target: Path) -> None:
         copy_file(source, target)
@@ -264,7 +264,7 @@ def test_a_database_that_changes_while_it_is_copied_is_copied_again(
             writer.execute("INSERT INTO t VALUES (zeroblob(50000))")
             writer.commit()
 
-    monkeypatch.setattr(database, "_copy_file", copy_and_change)
+    monkeypatch.setattr(files, "_copy_file", copy_and_change)
     with snapshot(path) as copy, closing(sqlite3.connect(copy)) as reader:
         assert reader.execute("PRAGMA quick_check").fetchone() == ("ok",)
         assert reader.execute("SELECT count(*) FROM t").fetchone() == (1 if action == "close" else 2,)
@@ -277,7 +277,7 @@ def test_a_source_that_can_not_be_read_is_not_blamed_on_its_copy(
 ) -> None:
     path = tmp_path / "journal.db"
     path.symlink_to("/proc/self/mem")  # it can be opened; reading it fails with EIO
-    monkeypatch.setattr(database, "_version", lambda _: database._Version((0, 0), b""))
+    monkeypatch.setattr(files, "_version", lambda _: files._Version((0, 0), b""))
     with pytest.raises(StoppedEarly, match=rf"^{path}: can't be read \(Input/output error\)"), snapshot(path):
         pass
 

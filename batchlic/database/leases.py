@@ -1,0 +1,316 @@
+"""Leases: at any moment at most one session holds a name in a store, and one that lost it can't record.
+
+A lease is a row with an epoch, a number that grows each time that another session takes the name. A session
+renews its lease by a heartbeat. If it is not heard of for `lease_s` seconds, another session may take over.
+Whoever records something checks the epoch in the same transaction (`refuse_lost`), so that a session that was
+paused, slow or cut off can't record any more. See Kleppmann, "How to do distributed locking" (2016), and Gray
+and Cheriton, "Leases" (1989).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from batchlic.database.postgresql import Store, engine, lease_of
+from batchlic.errors import BatchlicError, RefusedToStart, StoppedEarly
+
+BEATS = 6
+"""Heartbeats in the time of a lease."""
+MARGIN = 0.1
+"""Share of a lease in which its holder sends nothing any more, though no other session can have it yet."""
+LONGEST_BEAT_S = 2.0
+"""Seconds between heartbeats at most: a heartbeat also hears that the session shall stop."""
+
+metadata = sa.MetaData()
+
+leases = sa.Table(
+    "leases",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True, comment="what is held, such as `run:` and the key of a run"),
+    sa.Column("epoch", sa.BigInteger, nullable=False, comment="grows with each session that takes the key"),
+    sa.Column("holder", sa.Text, nullable=False, comment="process, host and since when; empty if released"),
+    sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("stop_requested", sa.Boolean, nullable=False, comment="its holder shall finish and stop"),
+)
+
+
+_held_here: dict[tuple[int, str, str], Lease] = {}
+"""The leases that this process holds, by process, store and key."""
+
+
+class LeaseLost(StoppedEarly):
+    """Another session has taken over, or may have: this one neither sends nor records any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds a key, and until when. `expires_in_s`: seconds; 0 or less if the lease has lapsed."""
+
+    holder: str
+    expires_at: datetime
+    expires_in_s: float
+
+
+@dataclass(slots=True)
+class Lease:
+    """A key that this process holds. `epoch` is checked by all that it records."""
+
+    store: Store
+    key: str
+    what: str
+    """What messages call it, such as `run 20261130T…`."""
+    epoch: int
+    lease_s: float
+    _sure_until: float
+    """Until when no other session can have taken over, in seconds of `_clock`."""
+    _lost: str | None = None
+    _stop_requested: bool = False
+    _on_loss: list[Callable[[], None]] = field(default_factory=list)
+
+    @property
+    def fence(self) -> tuple[str, int]:
+        """Key and epoch, as the store has them."""
+        return self.key, self.epoch
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether somebody has asked this session to stop, as a signal does."""
+        return self._stop_requested
+
+    def check(self) -> None:
+        """Raise LeaseLost unless it is certain that no other session has taken over."""
+        if self._lost is None and _clock() >= self._sure_until - MARGIN * self.lease_s:
+            self.lose(f"its heartbeats have failed for {(1 - MARGIN) * self.lease_s:.0f} s")
+        if self._lost is not None:
+            raise LeaseLost(
+                f"{self.what}: this session has lost its lease ({self._lost}), so it stops. What it had in "
+                "flight is in doubt. Another session may have taken over; otherwise resume the run"
+            )
+
+    def on_loss(self, call: Callable[[], None]) -> None:
+        """Call a function, in the thread of the heartbeat, as soon as the lease is lost."""
+        self._on_loss.append(call)
+
+    def lose(self, reason: str) -> None:
+        """Note that another session has taken over, or may have."""
+        if self._lost is None:
+            self._lost = reason
+            for call in self._on_loss:
+                call()
+
+    def _renew(self, connection: sa.Connection) -> None:
+        began = _clock()
+        row = connection.execute(_RENEW, {"key": self.key, "epoch": self.epoch, "lease": self._span}).first()
+        if row is None:
+            self.lose(_taken_by(connection, self.key))
+            return
+        self._stop_requested = bool(row.stop_requested)
+        self._sure_until = began + self.lease_s
+
+    @property
+    def _span(self) -> timedelta:
+        return timedelta(seconds=self.lease_s)
+
+
+@contextmanager
+def held(store: Store, key: str, *, what: str, holder: str, lease_s: float | None = None) -> Iterator[Lease]:
+    """Hold a key until the block ends, renewed by a thread. `holder` tells others who holds it.
+
+    Raises RefusedToStart that says who holds the key, and until when.
+    """
+    lease = take(store, key, what=what, holder=holder, lease_s=lease_s or lease_of(store.name))
+    known = os.getpid(), store.name, key
+    _held_here[known] = lease
+    ended = threading.Event()
+    heart = threading.Thread(target=_beat, args=(lease, ended), name=f"lease {key}", daemon=True)
+    heart.start()
+    try:
+        yield lease
+    finally:
+        _held_here.pop(known, None)
+        ended.set()
+        heart.join(timeout=lease.lease_s)
+        _release(lease)
+
+
+def take(store: Store, key: str, *, what: str, holder: str, lease_s: float) -> Lease:
+    """Take a key that nobody holds, or whose holder was not heard of for so long. Raises RefusedToStart."""
+    began = _clock()
+    span = timedelta(seconds=lease_s)
+    with store.explained(f"the lease of {what}"), store.engine.begin() as connection:
+        epoch = connection.execute(_TAKE, {"key": key, "holder": holder, "lease": span}).scalar()
+        if epoch is None:
+            found = _holder(connection, key)
+            raise RefusedToStart(_conflict(what, found))
+    return Lease(store, key, what, epoch, lease_s, began + lease_s)
+
+
+def holder_of(store: Store, key: str) -> Holder | None:
+    """Who holds a key now; None if nobody does."""
+    with store.explained("the lease"), store.engine.connect() as connection:
+        found = _holder(connection, key)
+    return found if found is not None and found.holder and found.expires_in_s > 0 else None
+
+
+def request_stop(store: Store, keys: Sequence[str]) -> int:
+    """Ask the holders of some keys to finish what is in flight and to stop; returns how many there are."""
+    statement = leases.update().where(leases.c.key.in_(keys), leases.c.expires_at > _NOW)
+    with store.explained("the leases"), store.engine.begin() as connection:
+        return connection.execute(statement.values(stop_requested=True)).rowcount
+
+
+def revoke(connection: sa.Connection, keys: Sequence[str]) -> None:
+    """Take some keys away from their holders: whatever they record from now on is refused."""
+    statement = leases.update().where(leases.c.key.in_(keys))
+    connection.execute(statement.values(epoch=leases.c.epoch + 1, expires_at=_NOW, holder=""))
+
+
+def refuse_lost(connection: sa.Connection, held: Sequence[Lease]) -> None:
+    """Raise LeaseLost unless all epochs are the newest; keep them so until the transaction ends.
+
+    A session that takes over waits for that: what was checked here is recorded before the other one reads.
+    """
+    for lease in held:
+        lease.check()
+    is_newest = sa.tuple_(leases.c.key, leases.c.epoch).in_([lease.fence for lease in held])
+    newest = sa.select(leases.c.key).where(is_newest).with_for_update(read=True)
+    if len(connection.execute(newest).all()) < len(held):
+        lose_all(held)
+
+
+def lose_all(held: Sequence[Lease]) -> None:
+    """Raise LeaseLost: the store has refused what a session wanted to record."""
+    for lease in held:
+        lease.lose("another session has taken over")
+        lease.check()
+
+
+def held_here(store: str, key: str) -> Lease:
+    """The lease on a key that this process holds. Raises KeyError if it does not hold it."""
+    return _held_here[os.getpid(), store, key]
+
+
+def _beat(lease: Lease, ended: threading.Event) -> None:
+    """Renew the lease until the block has ended or the lease is lost. Failures count only by their time."""
+    interval = min(lease.lease_s / BEATS, LONGEST_BEAT_S)
+    with _Heart(lease) as heart:
+        while not ended.wait(interval):
+            heart.beat()
+            try:
+                lease.check()
+            except LeaseLost:
+                return
+
+
+class _Heart:
+    """The connection of a heartbeat. Each attempt ends in time, even if the server does not answer."""
+
+    def __init__(self, lease: Lease) -> None:
+        self._lease = lease
+        timeout = max(1, round(lease.lease_s / 3))
+        self._engine = engine(lease.store.name, pool_size=1, max_overflow=0, isolation="AUTOCOMMIT")
+        self._timeout_s = timeout
+
+    def __enter__(self) -> _Heart:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._engine.dispose()
+
+    def beat(self) -> None:
+        """Renew the lease, or do nothing if the server can't be reached within a third of its time."""
+        watchdog: threading.Timer | None = None
+        try:
+            with self._engine.connect() as connection:
+                watchdog = threading.Timer(self._timeout_s, cut, [connection.connection.driver_connection])
+                watchdog.daemon = True
+                watchdog.start()
+                self._lease._renew(connection)  # noqa: SLF001 - one module
+        except (sa.exc.SQLAlchemyError, OSError, BatchlicError):
+            return
+        finally:
+            if watchdog is not None:
+                watchdog.cancel()
+
+
+def cut(connection: Any) -> None:  # noqa: ANN401 - of the driver, which may not be installed
+    """End a connection of the driver from another thread: a call that waits for the server fails at once."""
+    with suppress(Exception):
+        descriptor = os.dup(connection.fileno())
+        with socket.socket(fileno=descriptor) as copy:
+            copy.shutdown(socket.SHUT_RDWR)
+
+
+def _release(lease: Lease) -> None:
+    """Let others take the key at once. A lost lease, or a server that does not answer, is left to lapse."""
+    try:
+        lease.check()
+        with lease.store.engine.begin() as connection:
+            connection.execute(_RELEASE, {"key": lease.key, "epoch": lease.epoch})
+    except (sa.exc.SQLAlchemyError, BatchlicError):
+        return
+
+
+def _holder(connection: sa.Connection, key: str) -> Holder | None:
+    left = sa.extract("epoch", leases.c.expires_at - _NOW)
+    query = sa.select(leases.c.holder, leases.c.expires_at, left).where(leases.c.key == key)
+    row = connection.execute(query).first()
+    return None if row is None else Holder(row[0], row[1], float(row[2]))
+
+
+def _taken_by(connection: sa.Connection, key: str) -> str:
+    found = _holder(connection, key)
+    return f"taken over by {found.holder}" if found and found.holder else "taken over by another session"
+
+
+def _conflict(what: str, found: Holder | None) -> str:
+    if found is None or not found.holder:
+        return f"{what}: another batchlic process has taken it at this moment; run the command again"
+    until = found.expires_at.astimezone(UTC)
+    return (
+        f"{what}: another batchlic process is using it ({found.holder}); its lease lasts until "
+        f"{until:%Y-%m-%dT%H:%M:%SZ} ({max(1, round(found.expires_in_s))} s) unless it is renewed; wait for "
+        "it or stop it"
+    )
+
+
+def _clock() -> float:
+    """Seconds that also pass while the machine sleeps."""
+    boottime = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if boottime is None else time.clock_gettime(boottime)
+
+
+_NOW = sa.func.clock_timestamp()
+
+_TAKE = sa.text(
+    """
+    INSERT INTO leases AS held (key, epoch, holder, expires_at, stop_requested)
+    VALUES (:key, 1, :holder, clock_timestamp() + CAST(:lease AS interval), false)
+    ON CONFLICT (key) DO UPDATE SET
+        epoch = held.epoch + 1, holder = excluded.holder, stop_requested = false,
+        expires_at = clock_timestamp() + CAST(:lease AS interval)
+    WHERE held.expires_at <= clock_timestamp()
+    RETURNING epoch
+    """
+)
+
+_RENEW = sa.text(
+    """
+    UPDATE leases SET expires_at = clock_timestamp() + CAST(:lease AS interval)
+    WHERE key = :key AND epoch = :epoch RETURNING stop_requested
+    """
+)
+
+_RELEASE = sa.text(
+    "UPDATE leases SET expires_at = clock_timestamp(), holder = '' WHERE key = :key AND epoch = :epoch"
+)

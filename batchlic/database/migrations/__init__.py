@@ -1,0 +1,1 @@
+"""Alembic's environment: the schema of the database that machines share, version by version."""

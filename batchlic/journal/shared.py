@@ -1,0 +1,171 @@
+"""The journal of one run in a database that machines share (promise K).
+
+Each commit is one statement, so one round trip, and checks in the same transaction that this session still
+holds the run: its lease has the newest epoch.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import sqlalchemy as sa
+
+from batchlic.database import leases, postgresql
+from batchlic.database.leases import Lease, LeaseLost
+from batchlic.database.postgresql import Store
+from batchlic.journal import shared_tables
+from batchlic.journal.databases import ALL_SEQS
+from batchlic.journal.writes import Insertion
+
+
+class SharedDatabase:
+    """The rows of one run in a store, for a session that holds `held`, or for readers if that is empty.
+
+    `seqs` are the numbers that the session may give to entries: sessions that send side by side for one run
+    have numbers of their own.
+    """
+
+    def __init__(
+        self, store: Store, number: int, *, held: Sequence[Lease] = (), seqs: range = ALL_SEQS
+    ) -> None:
+        self.store = store
+        self.number = number
+        self.seqs = seqs
+        self.source = shared_tables.of_run(number)
+        self._held = tuple(held)
+        self.engine = postgresql.engine(store.name, pool_size=5, max_overflow=20)
+        self._open_connections = _track_connections(self.engine)
+        for lease in self._held:
+            lease.on_loss(self.cut)
+
+    @cached_property
+    def _connection(self) -> sa.Connection:
+        """Only for writing, and outside of transactions: each commit is one statement."""
+        return self.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Raise LeaseLost if the run is lost, and database errors as errors that say what to do."""
+        try:
+            with self.store.explained("the journal"):
+                yield
+        except LeaseLost:
+            raise
+        except Exception:
+            self.check_held()  # a lost lease cuts connections, and is the cause then
+            raise
+
+    def insert(self, insertions: Sequence[Insertion]) -> None:
+        """Commit intents and answers, if this session holds the run."""
+        with self.explained():
+            self.check_held()
+            rows = {name: [row.row for row in insertions if row.table.name == name] for name in _COLUMNS}
+            parameters = self._fence_parameters()
+            for name, of_table in rows.items():
+                columns = list(zip(*of_table, strict=True)) or [()] * len(_COLUMNS[name])
+                parameters |= {f"{name}_{index}": list(column) for index, column in enumerate(columns)}
+            with self._connection.begin():  # of SQLAlchemy alone: it restores a connection after an error
+                is_recorded = self._connection.exec_driver_sql(_INSERT, parameters).scalar()
+            if not is_recorded:
+                leases.lose_all(self._held)
+
+    def insert_rows(self, table: sa.Table, rows: Sequence[dict[str, object]]) -> None:
+        """Commit rows of another table, if this session holds the run."""
+        shared = shared_tables.BY_NAME[table.name]
+        with self.explained(), self.engine.begin() as connection:
+            leases.refuse_lost(connection, self._held)
+            connection.execute(shared.insert(), [row | {"run": self.number} for row in rows])
+
+    def check_held(self) -> None:
+        """Raise LeaseLost if another session may have taken over the run."""
+        for lease in self._held:
+            lease.check()
+
+    def integrity_errors(self) -> list[str]:
+        """None: a server checks its own files."""
+        return []
+
+    @contextmanager
+    def at_one_moment(self) -> Iterator[None]:
+        """Let all queries of the block read the state of one moment.
+
+        https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-SNAPSHOT-SYNCHRONIZATION
+        """
+        with self.store.engine.connect().execution_options(isolation_level="REPEATABLE READ") as first:
+            snapshot = first.execute(sa.select(sa.func.pg_export_snapshot())).scalar_one()
+
+            def use_snapshot(connection: sa.Connection) -> None:
+                connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+                connection.exec_driver_sql(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
+
+            sa.event.listen(self.engine, "begin", use_snapshot)
+            yield
+
+    def cut(self) -> None:
+        """End all connections at once: a call that waits for a server which can't be reached fails then."""
+        for connection in list(self._open_connections):
+            leases.cut(connection)
+
+    def close(self) -> None:
+        """Close all connections."""
+        if "_connection" in self.__dict__:
+            self._connection.close()
+        self.engine.dispose()
+
+    def _fence_parameters(self) -> dict[str, Any]:
+        fences = [lease.fence for lease in self._held]
+        return {
+            "run": self.number,
+            "keys": [key for key, _ in fences],
+            "epochs": [epoch for _, epoch in fences],
+            "held": len(fences),
+        }
+
+
+def _track_connections(engine: sa.Engine) -> weakref.WeakSet[Any]:
+    """The driver's connections that an engine has open."""
+    connections: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def opened(connection: Any, _: object) -> None:  # noqa: ANN401 - of the driver
+        connections.add(connection)
+
+    sa.event.listen(engine, "connect", opened)
+    return connections
+
+
+def _statement() -> str:
+    """The statement that inserts intents and answers if the epochs are the newest, and returns if it did."""
+    inserts = []
+    for name, columns in _COLUMNS.items():
+        arrays = ", ".join(
+            f"%({name}_{index})s::{column.type.compile(dialect=_DIALECT)}[]"
+            for index, column in enumerate(columns)
+        )
+        names = ", ".join(column.name for column in columns)
+        inserts.append(
+            f"{name}_ AS (INSERT INTO {name} (run, {names}) "  # noqa: S608 - names of our own tables
+            f"SELECT %(run)s, new.* FROM fence, unnest({arrays}) AS new)"
+        )
+    return f"""
+        WITH held AS (
+            SELECT key FROM leases
+            WHERE (key, epoch) IN (SELECT * FROM unnest(%(keys)s::text[], %(epochs)s::bigint[])) FOR SHARE
+        ),
+        fence AS (SELECT 1 AS held FROM held HAVING count(*) = %(held)s),
+        {", ".join(inserts)}
+        SELECT count(*) FROM fence
+    """  # noqa: S608 - names of our own tables
+
+
+_DIALECT: sa.Dialect = sa.URL.create("postgresql+psycopg").get_dialect()()
+
+_COLUMNS: dict[str, list[sa.Column[Any]]] = {
+    table.name: [column for column in table.c if column.name not in {"run", "recorded_in"}]
+    for table in (shared_tables.intents, shared_tables.answers)
+}
+
+_INSERT = _statement()
