@@ -1,10 +1,10 @@
 """Onboard the fleet every night, as an Airflow DAG: a task for each account. Copy it into the dags folder.
 
 Each account has a job file. Its task is a run of its own: a throttled account does not hold back the others,
-and one that fails is retried alone. Exit 6 (stopped early, resumable) is retried. A retry has the same logical
-date and so the same run folder: it continues the run. Every other exit code fails at once, because it needs a
-person. If the workers are several machines, set BATCHLIC_STORE, and let STATE be a folder that all of them
-see.
+and one that fails is retried alone. Exit 6 (stopped early, resumable) is retried. A retry has the same
+logical date and so the same run folder: it continues the run. Every other exit code fails at once, because it
+needs a person. If the workers are several machines, set BATCHLIC_STORE, and let STATE be a folder that all of
+them see.
 """
 
 import os

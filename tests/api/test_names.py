@@ -17,8 +17,8 @@ from batchlic.settings import Settings, SettingValues
 
 ARGUMENTS = {"account", "sku", "consent_lifetime"}
 """Options of a job that are arguments of every function."""
-NOT_OFFERED = {"metrics", "notify", "sandbox"}
-"""Tables of a job for the command line, and one that is an argument."""
+NOT_OFFERED = {"metrics", "notify", "sandbox", "store"}
+"""Tables of a job for the command line, one that is an argument, and one that is a setting."""
 TWINS = ("apply", "assign", "migrate", "plan", "resume", "run", "sync", "unassign")
 
 
