@@ -4,7 +4,9 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' && echo $$p && break; done)
 BIN := .venv/bin
 LOCK := .ci/requirements.txt
+PROGRAM_LOCK := .ci/program.txt
 INSTALLED := .venv/.installed
+PROGRAM := .venv/.program
 
 # Many tests wait for other processes, so one worker more than there are cores.
 WORKERS = $(shell $(BIN)/python -c "import os; print(min(4, 1 + os.cpu_count()))")
@@ -24,20 +26,22 @@ help: ## list the targets
 install: $(INSTALLED) ## create .venv with batchlic and its development tools, pinned by hash
 
 $(INSTALLED): pyproject.toml $(LOCK)
-	@test -n "$(PYTHON)" || { echo "batchlic needs Python 3.11 or newer: install it, or give its path: make PYTHON=/path/to/python3 …" >&2; exit 2; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $(LOCK)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index -e .
+	$(call install,$(LOCK))
+	@touch $(PROGRAM) $@
+
+# A demo needs no development tools, and a fifth of the packages.
+$(PROGRAM): pyproject.toml $(PROGRAM_LOCK)
+	$(call install,$(PROGRAM_LOCK))
 	@touch $@
 
-demo: $(INSTALLED) ## license the sample fleet against a sandbox carrier on this machine
+demo: $(PROGRAM) ## license the sample fleet against a sandbox carrier on this machine
 	@$(HERE) $(BIN)/batchlic run jobs/demo.toml --sandbox
 
-demo-callbacks: $(INSTALLED) ## run the demo, and wait for the callback of each device
+demo-callbacks: $(PROGRAM) ## run the demo, and wait for the callback of each device
 	@$(HERE) $(BIN)/batchlic run jobs/demo_callbacks.toml --sandbox --wait-callbacks 5m --listen-port 0 || test $$? -eq 3
 
 # The carrier of --sandbox starts empty, so this demo starts one that stays for all runs.
-demo-sync: $(INSTALLED) ## license a fleet at a sandbox, then sync a list that lacks some of its devices
+demo-sync: $(PROGRAM) ## license a fleet at a sandbox, then sync a list that lacks some of its devices
 	@BATCHLIC="$(BIN)/batchlic" sh jobs/demo_sync.sh
 
 test: $(INSTALLED) ## run all tests
@@ -180,9 +184,16 @@ format: $(INSTALLED) ## fix and format the code with ruff
 lock: $(INSTALLED) ## renew the pinned requirements after changing pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
 		--upgrade --group dev --output-file $(LOCK) pyproject.toml
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
+		--group build --constraints $(LOCK) --output-file $(PROGRAM_LOCK) pyproject.toml
 
 clean: ## remove .venv and the files of the tools (never runs/)
 	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage build dist site
+
+install = @test -n "$(PYTHON)" || { echo "batchlic needs Python 3.11 or newer: install it, or give its path: make PYTHON=/path/to/python3 …" >&2; exit 2; } \
+	&& { test -x $(BIN)/python || $(PYTHON) -m venv .venv; } \
+	&& $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $(1) \
+	&& $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index -e .
 
 # make itself exits 2 after any failure (https://www.gnu.org/software/make/manual/html_node/Running.html).
 tell_code = { code=$$?; echo "make $@: batchlic exited $$code, but make exits 2 after any failure." >&2; \

@@ -24,7 +24,7 @@ def checkout(tmp_path: Path) -> Path:
     """A folder like a checkout. Its `batchlic` lists its arguments, and exits with the code in a file."""
     shutil.copy(ROOT / "Makefile", tmp_path)
     (tmp_path / ".ci").mkdir()
-    for name in ("pyproject.toml", ".ci/requirements.txt"):
+    for name in ("pyproject.toml", ".ci/requirements.txt", ".ci/program.txt"):
         (tmp_path / name).touch()
     command = tmp_path / ".venv" / "bin" / "batchlic"
     command.parent.mkdir(parents=True)

@@ -165,6 +165,7 @@ def test_the_sdist_has_what_make_test_needs(built: Built) -> None:
         names = {name.partition("/")[2] for name in archive.getnames()}
     needed = {
         "Makefile",
+        ".ci/program.txt",
         ".ci/requirements.txt",
         "README.md",
         "tests/conftest.py",
@@ -174,6 +175,12 @@ def test_the_sdist_has_what_make_test_needs(built: Built) -> None:
     assert not {
         name for name in names if name.startswith(("runs/", ".venv", "dist/")) or "__pycache__" in name
     }
+
+
+def test_a_demo_installs_the_versions_that_the_tests_use() -> None:
+    pins = {line for line in LOCK.read_text().splitlines() if "==" in line}
+    of_demo = {line for line in LOCK.with_name("program.txt").read_text().splitlines() if "==" in line}
+    assert of_demo < pins
 
 
 def test_the_metadata_is_complete(built: Built) -> None:
