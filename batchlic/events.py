@@ -143,7 +143,8 @@ class DevicesCounted(Frequent, frozen=True, kw_only=True, tag=True):
 class RateMeasured(Frequent, frozen=True, kw_only=True, tag=True):
     """How fast requests flow; emitted twice a second.
 
-    `requests_per_s` is what the carrier let in over the last seconds. `found` is its limit in words.
+    `requests_per_s` is what the carrier let in over the last seconds. `found` is its limit in words. If each
+    account has a limiter, the figures are those of all accounts together.
     """
 
     requests_per_s: float
@@ -160,12 +161,14 @@ class RateMeasured(Frequent, frozen=True, kw_only=True, tag=True):
 class LimitChanged(Event, frozen=True, kw_only=True, tag=True):
     """The limiter found another limit, or the carrier asked all workers to wait: `found` says it in words.
 
-    `requests_per_s` is None before the carrier let a request in.
+    `requests_per_s` is None before the carrier let a request in. `account`: the one that the limiter is for,
+    or None if there is one for the login. Figures are then those of the account.
     """
 
     found: str
     requests_per_s: float | None
     concurrency: int
+    account: str | None = None
 
 
 class BoundsChanged(Event, frozen=True, kw_only=True, tag=True):

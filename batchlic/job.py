@@ -197,12 +197,15 @@ class Limits(Table):
 
     batch_size: int = Field(default=MAX_DEVICES_PER_REQUEST, ge=1, le=MAX_DEVICES_PER_REQUEST)
     """Devices per request."""
+    scope: Literal["login", "account"] = "login"
+    """What the carrier limits: the `login`, with all its accounts together, or each `account`. With
+    `account`, each one has its own rate, headroom and waits, and accounts do not wait for one another."""
     max_concurrency: int = Field(default=64, ge=1, le=1000)
-    """Most requests in flight."""
+    """Most requests in flight, of all accounts together."""
     max_rate: float | None = Field(default=None, gt=0)
-    """Most requests per second; None: as many as the carrier allows."""
+    """Most requests per second, by `scope`; None: as many as the carrier allows."""
     fixed_rate: float | None = Field(default=None, gt=0)
-    """Constant requests per second, instead of a limiter that finds the carrier's limit."""
+    """Constant requests per second, by `scope`, instead of a limiter that finds the carrier's limit."""
     headroom: Percentage = "0%"
     """Share of the carrier's limit to leave to others who use the same login, `"20%"` or `0.2`."""
     give_up_after: float = Field(default=1800, gt=0)

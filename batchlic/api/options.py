@@ -42,10 +42,12 @@ class JobOptions(TypedDict, total=False):
     """SKUs of the contract that batchlic does not know, with the type of their licenses."""
     batch_size: int
     """Devices per request, 1 to 100 [100]."""
+    limit_scope: Literal["login", "account"]
+    """What the carrier limits: the login as a whole, or each account [login]."""
     max_concurrency: int
-    """Most requests in flight [64]."""
+    """Most requests in flight, of all accounts together [64]."""
     max_rate: float
-    """Most requests per second [as many as the carrier allows]."""
+    """Most requests per second, of the login or of each account [as many as the carrier allows]."""
     fixed_rate: float
     """Constant requests per second, instead of a limiter that finds the carrier's limit."""
     headroom: str
@@ -124,6 +126,7 @@ PLACES = {
     "id_kind": ("inventory", "id_kind"),
     "keep": ("inventory", "keep"),
     "ledger": ("ledger", "path"),
+    "limit_scope": ("limits", "scope"),
     "max_change": ("inventory", "max_change"),
     "max_concurrency": ("limits", "max_concurrency"),
     "max_rate": ("limits", "max_rate"),

@@ -1,5 +1,6 @@
 """Makes a plan from device rows, and batches from a plan: contiguous row ranges of plan.parquet."""
 
+from batchlic.chunker.accounts import AccountBatches, read_accounts
 from batchlic.chunker.batch import (
     Batch,
     batch_sizes,
@@ -8,7 +9,6 @@ from batchlic.chunker.batch import (
     phase_ranges,
     read_batches,
     read_excluded,
-    read_phases,
     read_whole_batches,
 )
 from batchlic.chunker.groups import Fit, PlanGroup
@@ -17,6 +17,7 @@ from batchlic.chunker.status import DeviceStatus
 from batchlic.chunker.step import Step, StepRequest
 
 __all__ = [
+    "AccountBatches",
     "Batch",
     "Check",
     "DeviceStatus",
@@ -29,9 +30,9 @@ __all__ = [
     "format_ranges",
     "parse_ranges",
     "phase_ranges",
+    "read_accounts",
     "read_batches",
     "read_excluded",
-    "read_phases",
     "read_whole_batches",
     "write_plan",
 ]

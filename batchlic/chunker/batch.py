@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -103,26 +102,24 @@ class Batch:
 def read_batches(plan: Path, id_kind: IdKind, *, first_batch: int = 1) -> Iterator[Batch]:
     """The batches of a plan in order, from `first_batch` on. About ROWS_PER_READ rows are in memory."""
     for frame in read_whole_batches(plan, first_batch=first_batch):
-        devices = _encoded(id_kind, any_known="action" in frame.columns)
-        heads = _batch_heads(frame, devices.str.join(",", ignore_nulls=False).alias("encoded"))
-        for head in heads.iter_rows(named=True):
-            action = head.get("action")
-            yield Batch(
-                head["batch_id"],
-                head["account_name"],
-                head["sku_number"],
-                head["encoded"],
-                range(head["len"]),
-                undoes=head.get("undoes"),
-                planned_action=action and Action(action),
-            )
+        yield from batches_of(frame, id_kind)
 
 
-def read_phases(plan: Path, id_kind: IdKind) -> Iterator[Iterator[Batch]]:
-    """The batches of a plan by phase: those of a sync, and of a plan with a canary, in two phases."""
-    for phase in phase_ranges(plan):
-        batches = read_batches(plan, id_kind, first_batch=phase.start)
-        yield islice(batches, len(phase))
+def batches_of(frame: pl.DataFrame, id_kind: IdKind) -> Iterator[Batch]:
+    """The batches of rows of a plan, which are those of whole batches."""
+    devices = _encoded(id_kind, any_known="action" in frame.columns)
+    heads = _batch_heads(frame, devices.str.join(",", ignore_nulls=False).alias("encoded"))
+    for head in heads.iter_rows(named=True):
+        action = head.get("action")
+        yield Batch(
+            head["batch_id"],
+            head["account_name"],
+            head["sku_number"],
+            head["encoded"],
+            range(head["len"]),
+            undoes=head.get("undoes"),
+            planned_action=action and Action(action),
+        )
 
 
 def phase_ranges(plan: Path) -> list[range]:
@@ -148,9 +145,21 @@ def read_whole_batches(plan: Path, *, first_batch: int = 1) -> Iterator[pl.DataF
     rows = scan_parquet(plan)
     before = (pl.col("batch_id") < first_batch).sum().alias("before")
     total, start = rows.select(pl.col("batch_id").count(), before).collect().row(0)
-    while start < total:
-        frame = rows.slice(start, min(ROWS_PER_READ, total - start)).collect()
-        if start + frame.height < total:  # the last batch may have more rows after this frame
+    yield from frames_of_batches(rows, start, total)
+
+
+def frames_of_batches(
+    rows: pl.LazyFrame, start: int, stop: int, *, rows_per_read: int = ROWS_PER_READ
+) -> Iterator[pl.DataFrame]:
+    """The rows of a plan from `start` to `stop`, where batches begin and end, in frames of whole batches.
+
+    A frame has up to `rows_per_read` rows: more than a batch.
+    """
+    import polars as pl  # noqa: PLC0415 - as above
+
+    while start < stop:
+        frame = rows.slice(start, min(rows_per_read, stop - start)).collect()
+        if start + frame.height < stop:  # the last batch may have more rows after this frame
             frame = frame.filter(pl.col("batch_id") != frame["batch_id"][-1])
         yield frame
         start += frame.height

@@ -188,9 +188,10 @@ def describe_limits(limits: LimitsInForce) -> str:
     """The limits of a session at work, and who changed them."""
     bounds = limits.bounds
     rates = [rate for rate in (limits.fixed_rate, bounds.max_rate) if rate is not None]
+    each = " for each account" if limits.scope == "account" else ""
     parts = [
         "paused" if bounds.is_paused else "",
-        f"at most {min(rates):,.6g} requests per second" if rates else "",
+        f"at most {min(rates):,.6g} requests per second{each}" if rates else "",
         f"at most {counted(bounds.max_concurrency, 'request')} in flight",
         f"headroom {bounds.headroom}" if as_share(bounds.headroom) else "",
     ]

@@ -442,6 +442,14 @@ class PlanOptions:
 class SendOptions:
     """How fast to send, and when to stop."""
 
+    limit_scope: Annotated[
+        Literal["login", "account"] | None,
+        typer.Option(
+            help="What the carrier limits: the login as a whole, or each account.",
+            show_default="login",
+            rich_help_panel=Panel.LIMITS,
+        ),
+    ] = None
     max_concurrency: Annotated[
         int | None,
         typer.Option(
@@ -494,6 +502,7 @@ class SendOptions:
     def limits(self) -> dict[str, Any]:
         """The options that were given, by key of a job file's table `limits`."""
         return {
+            "scope": self.limit_scope,
             "max_concurrency": self.max_concurrency,
             "max_rate": self.max_rate,
             "headroom": percentage("--headroom", self.headroom),

@@ -98,6 +98,8 @@ class RunTraces:
                 self._plan(event)
             case LimitChanged():
                 attributes = {"found": event.found, "concurrency": event.concurrency}
+                if event.account is not None:
+                    attributes["account"] = event.account
                 self._current.add_event("limit changed", _prefixed(attributes), event.at * 1000)
             case Warned():
                 attributes = {"message": self._text(event.message)}

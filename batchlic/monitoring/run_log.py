@@ -42,6 +42,7 @@ class LogWriter:
                     found=event.found,
                     requests_per_s=None if rate is None else round(rate, 3),
                     concurrency=event.concurrency,
+                    **({} if event.account is None else {"account": event.account}),
                 )
             case BoundsChanged():
                 logger.info("limits", **_fields(event))

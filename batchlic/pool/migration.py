@@ -74,20 +74,36 @@ class Migration:
         Refusals can stop the run. So devices that an earlier session left between two steps go on before all
         others: in the order of the batches, which are then read a second time.
         """
+        yield from self.between_steps(read_batches)
+        yield from self.others(read_batches)
+
+    def between_steps(
+        self, read_batches: Callable[[], Iterable[Batch]], *, batches_per_read: int = BATCHES_PER_READ
+    ) -> Iterator[Iterable[Delivery]]:
+        """The sequences of devices that an earlier session left between two steps."""
+        if self.journal.is_fresh:
+            return
+        for batch, history in self._with_history(read_batches(), batches_per_read):
+            if taken := self._taken(batch, history):
+                yield BetweenSteps(self._sequence(batch, taken, history))
+
+    def others(
+        self, read_batches: Callable[[], Iterable[Batch]], *, batches_per_read: int = BATCHES_PER_READ
+    ) -> Iterator[Iterable[Delivery]]:
+        """The sequences of all other devices."""
         if self.journal.is_fresh:
             yield from (self._sequence(batch, batch.offsets, {}) for batch in read_batches())
             return
-        for batch, history in self._with_history(read_batches()):
-            if taken := self._taken(batch, history):
-                yield BetweenSteps(self._sequence(batch, taken, history))
-        for batch, history in self._with_history(read_batches()):
+        for batch, history in self._with_history(read_batches(), batches_per_read):
             if others := sorted(set(batch.offsets).difference(self._taken(batch, history))):
                 yield self._sequence(batch, others, history)
 
-    def _with_history(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, History]]:
+    def _with_history(
+        self, batches: Iterable[Batch], batches_per_read: int
+    ) -> Iterator[tuple[Batch, History]]:
         """Each batch, with the history of it and of the batches near it."""
         batches = iter(batches)
-        while group := list(islice(batches, BATCHES_PER_READ)):
+        while group := list(islice(batches, batches_per_read)):
             history = self._history(range(group[0].batch_id, group[-1].batch_id + 1))
             yield from ((batch, history) for batch in group)
 

@@ -15,7 +15,7 @@
 
 import re
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import anyio
 
@@ -25,7 +25,7 @@ from batchlic.pool.suspicion import EXPLAINED, Suspicions, due_at
 from batchlic.pool.verdict import can_be_proven
 
 MOST_PARKED = 1000
-"""Requests in memory (promise H)."""
+"""Requests in memory (promise H), in all lanes together."""
 MOST_STUCK = 5
 """Batches that may wait between two steps, with no device accepted for the second one."""
 WITNESSES = EXPLAINED
@@ -39,15 +39,20 @@ _IDENTIFIER = re.compile(r'"id":"(\d+)"')
 
 
 class Parked:
-    """The parked deliveries of a pool."""
+    """The parked deliveries of a lane, at most so many."""
 
-    def __init__(self, suspicions: Suspicions) -> None:
+    def __init__(self, suspicions: Suspicions, *, most: int = MOST_PARKED) -> None:
         self._suspicions = suspicions
+        self._most = most
         self._deliveries: deque[Delivery] = deque()
         self._stuck: Counter[tuple[int, Step | None]] = Counter()
         """Parked deliveries of batches that are stuck, by batch and step."""
-        self._left_out = 0
+        self.left_out = 0
         """Devices of requests that were given up to make room."""
+
+    def __iter__(self) -> Iterator[Delivery]:
+        """The deliveries that are parked now."""
+        return iter(self._deliveries)
 
     def __len__(self) -> int:
         return len(self._deliveries)
@@ -60,13 +65,18 @@ class Parked:
             if are_stuck and delivery.position in {Position.SECOND, Position.SECOND_RESTORABLE}:
                 self._stuck[_key(delivery)] += 1
 
+    def take_over(self, other: "Parked") -> None:
+        """Park what another lane has parked, whose devices are pending."""
+        self.put(other)
+        self.left_out += other.left_out
+
     def _make_room(self) -> None:
         """If there are too many deliveries, leave out one that is given up."""
-        if len(self._deliveries) >= MOST_PARKED:
+        if len(self._deliveries) >= self._most:
             given_up = next(filter(self._suspicions.is_given_up, self._deliveries), None)
             if given_up is not None:
                 self._deliveries.remove(given_up)
-                self._left_out += len(given_up.batch.offsets)
+                self.left_out += len(given_up.batch.offsets)
                 self.release(given_up)
 
     @property
@@ -116,7 +126,7 @@ class Parked:
 
     def blocks(self, *, is_between_steps: bool) -> bool:
         """Whether no sequence may begin. `is_between_steps`: its devices are between two steps already."""
-        is_full = len(self._deliveries) >= MOST_PARKED and not any(
+        is_full = len(self._deliveries) >= self._most and not any(
             map(self._suspicions.is_given_up, self._deliveries)
         )
         return is_full or (len(self._stuck) >= MOST_STUCK and not is_between_steps)
@@ -124,9 +134,9 @@ class Parked:
     def description(self) -> str:
         """The devices that are parked, the last answer to one of them, and what the operator can do."""
         parked = sorted(self._deliveries, key=lambda one: (one.batch.batch_id, one.batch.offsets[0]))
-        devices = sum(len(one.batch.offsets) for one in parked) + self._left_out
+        devices = sum(len(one.batch.offsets) for one in parked) + self.left_out
         names = list(dict.fromkeys(map(_name, parked)))
-        named = ", ".join(names[:MOST_NAMES]) + (", …" if len(names) > MOST_NAMES or self._left_out else "")
+        named = ", ".join(names[:MOST_NAMES]) + (", …" if len(names) > MOST_NAMES or self.left_out else "")
         last = max(parked, key=lambda one: one.refusals.last_at).refusals.last
         counted = "1 device" if devices == 1 else f"{devices:,} devices"
         return f"pending: {counted} ({named}); last answer: {last}{_advice(parked)}"

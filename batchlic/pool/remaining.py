@@ -110,18 +110,19 @@ def remaining(
     resendable: Collection[str],
     *,
     on_accepted: Callable[[Batch], None] = lambda _: None,
+    batches_per_read: int = BATCHES_PER_READ,
 ) -> Iterator[Delivery]:
     """What is left to deliver of `batches`, in their order.
 
     Accepted and failed devices are left out. Devices in doubt are left out, too, unless their SKU is
     `resendable` or they were settled as pending. `on_accepted` is called with each batch of which an earlier
-    session got a part accepted.
+    session got a part accepted. The history of `batches_per_read` batches is in memory at once.
     """
     if journal.is_fresh:
         yield from map(Delivery, batches)
         return
     batches = iter(batches)
-    while group := list(islice(batches, BATCHES_PER_READ)):
+    while group := list(islice(batches, batches_per_read)):
         history = journal.history(batches=range(group[0].batch_id, group[-1].batch_id + 1))
         by_batch = {batch_id: list(events) for batch_id, events in groupby(history, attrgetter("batch_id"))}
         for batch in group:

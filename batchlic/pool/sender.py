@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -16,6 +17,7 @@ from batchlic.errors import CredentialsRejected, StoppedEarly
 from batchlic.journal import Intent, Journal
 from batchlic.pool.breaker import CircuitBreaker
 from batchlic.pool.limiter.limiter import Limiter, Permit
+from batchlic.pool.limiter.limiters import Limiters
 from batchlic.pool.remaining import Delivery
 from batchlic.pool.retry import RetryPolicy
 from batchlic.pool.suspicion import Suspicions
@@ -38,6 +40,10 @@ NOT_SENT = Answer(outcome=Outcome.THROTTLED, error_message="not sent: a wait for
 one had just been throttled, or a person had stopped everyone."""
 
 
+class GaveUp(StoppedEarly):
+    """The requests of one limiter wait too long: an account if each has one, otherwise the run."""
+
+
 class Observer(Protocol):
     """Is called about each answer; must return at once."""
 
@@ -57,6 +63,9 @@ class Sent(NamedTuple):
 class Sender:
     """Makes the attempts for batches; all workers share one.
 
+    Each limiter has its own waits. Shared by all are the login and its tokens, what refusals mean, and the
+    circuit breaker: these are about the carrier, whatever the account.
+
     `login_delay_s`: seconds before the first login, because the carrier asked to wait.
     """
 
@@ -65,7 +74,7 @@ class Sender:
         *,
         client: Carrier,
         journal: Journal,
-        limiter: Limiter,
+        limiters: Limiters,
         policy: RetryPolicy,
         observer: Observer,
         login_delay_s: float = 0.0,
@@ -73,13 +82,15 @@ class Sender:
         self._client = client
         self._journal = journal
         self._identity = journal.identity
-        self._limiter = limiter
+        self.limiters = limiters
         self._policy = policy
         self._observer = observer
         self._login_delay_s = login_delay_s
         self.suspicions = Suspicions()
         self._breaker = CircuitBreaker()
-        self._tokens = _TokenRenewal(client, policy, limiter)
+        self._tokens = _TokenRenewal(client, policy, limiters)
+        self._progress: dict[str | None, float] = {}
+        """By account: when its last definite answer came, or else its first request began to wait."""
         self._in_flight: set[anyio.CancelScope] = set()
 
     async def login(self) -> None:
@@ -93,8 +104,11 @@ class Sender:
         for exchange in self._in_flight:
             exchange.cancel()
 
-    async def send(self, delivery: Delivery) -> Sent:
-        """Send a delivery until an answer settles it, or nothing more is to be sent for it now."""
+    async def send(self, delivery: Delivery, *, on_begun: Callable[[], None] = lambda: None) -> Sent:
+        """Send a delivery until an answer settles it, or nothing more is to be sent for it now.
+
+        `on_begun` is called when it does not wait for its limiter any more: others may queue up there.
+        """
         batch = delivery.batch
         body = batch.body() if batch.undoes is None else None
         refusals = self._journal.refusals(batch.batch_id, batch.step, batch.part) if delivery.attempts else 0
@@ -106,6 +120,9 @@ class Sender:
                 body=body,
             ),
             hashlib.sha256(body or b"").hexdigest(),
+            self.limiters.of(batch.account_name),
+            batch.account_name if self.limiters.is_by_account else None,
+            on_begun,
         )
 
         async def attempt() -> Verdict:
@@ -115,17 +132,21 @@ class Sender:
         return Sent(verdict, course.delivery)
 
     async def _attempt(self, course: _Course) -> Verdict:
-        await self.suspicions.admit(course.delivery)
-        permit = await self._limiter.acquire()
+        if self.suspicions.holds_back(course.delivery):
+            course.on_begun()
+            await self.suspicions.admit(course.delivery)
+        self._begin_to_wait(course)
+        permit = await course.limiter.acquire()
+        course.on_begun()
         try:
             async with self._breaker.passage():
                 verdict = await self._exchange(course, permit)
         finally:
             permit.dropped()
         answer = verdict.answer
-        self._give_up_without_progress(answer)
+        self._give_up_without_progress(course, answer)
         self.suspicions.stop_if_nothing_is_accepted(
-            course.delivery, answer, seconds_since=self._limiter.seconds_since
+            course.delivery, answer, seconds_since=course.limiter.seconds_since
         )
         await self._tokens.renew_if_rejected(answer)
         return verdict
@@ -151,6 +172,7 @@ class Sender:
                 self._in_flight.discard(exchange)
             if answer.outcome in DEFINITE:
                 self._tokens.last_progress = ended_at
+                self._progress[course.account] = ended_at
             if was_sent:
                 self._observer.answered(
                     course.delivery.batch, intent, answer, duration_ms, final=verdict.is_final
@@ -170,7 +192,7 @@ class Sender:
             action=submission.action,
             device_count=len(delivery.batch.offsets),
             request_sha256=course.digest,
-            pace_rps=self._limiter.flow,
+            pace_rps=course.limiter.flow,
             started_at=time.time_ns() // 1000,
         )
 
@@ -194,7 +216,16 @@ class Sender:
             course.delivery = replace(delivery, is_in_doubt=True)
         return verdict
 
-    def _give_up_without_progress(self, answer: Answer) -> None:
+    def _begin_to_wait(self, course: _Course) -> None:
+        """Note when the first request of an account waits. Raises GaveUp if it would wait too long."""
+        since = self._tokens.last_progress if course.account is None else anyio.current_time()
+        self._progress.setdefault(course.account, since)
+        if (wait := course.limiter.held_s) > self._policy.give_up_after:
+            raise GaveUp(
+                f"{course.whose}the carrier asks batchlic to wait {wait:.0f} s. Resume the run after that"
+            )
+
+    def _give_up_without_progress(self, course: _Course, answer: Answer) -> None:
         """Raise after too long without a definite answer, or where it is clear that waiting is useless."""
         limit = self._policy.give_up_after
         if answer.outcome in DEFINITE:
@@ -202,13 +233,13 @@ class Sender:
         if answer.http_status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
             raise CredentialsRejected(answer.summary)
         if (answer.retry_after_s or 0) > limit:
-            raise StoppedEarly(
-                f"the carrier asks batchlic to wait {answer.retry_after_s:.0f} s; "
+            raise GaveUp(
+                f"{course.whose}the carrier asks batchlic to wait {answer.retry_after_s:.0f} s; "
                 f"last answer: {answer.summary}. Resume the run after that"
             )
-        if self._limiter.seconds_since(self._tokens.last_progress) > limit:
-            raise StoppedEarly(
-                f"no progress for {limit:.0f} s; last answer: {answer.summary}. "
+        if course.limiter.seconds_since(self._progress[course.account]) > limit:
+            raise GaveUp(
+                f"{course.whose}no progress for {limit:.0f} s; last answer: {answer.summary}. "
                 "Resume the run when the carrier works again"
             )
 
@@ -220,15 +251,24 @@ class _Course:
     delivery: Delivery
     submission: Submission
     digest: str
+    limiter: Limiter
+    account: str | None
+    """The account whose limiter that is; None if it is that of the login."""
+    on_begun: Callable[[], None]
+
+    @property
+    def whose(self) -> str:
+        """What a message about a wait begins with."""
+        return f"account {self.account}: " if self.account is not None else ""
 
 
 class _TokenRenewal:
     """Renews rejected tokens, and gives up when the carrier rejects the new ones, too."""
 
-    def __init__(self, client: Carrier, policy: RetryPolicy, limiter: Limiter) -> None:
+    def __init__(self, client: Carrier, policy: RetryPolicy, limiters: Limiters) -> None:
         self._client = client
         self._policy = policy
-        self._limiter = limiter
+        self._limiters = limiters
         self._lock = anyio.Lock()
         self._rejected_generation = -1
         self._useless_tokens = 0
@@ -248,7 +288,7 @@ class _TokenRenewal:
             if answer.credentials_generation > self._rejected_generation:
                 self._rejected_generation = answer.credentials_generation
                 await self._pause_after_useless_tokens(answer)
-            since = anyio.current_time() - self._limiter.seconds_since(self.last_progress)
+            since = anyio.current_time() - self._limiters.seconds_since(self.last_progress)
             await self._policy.reach(lambda: self._client.renew(answer), since=since)
 
     async def _pause_after_useless_tokens(self, answer: Answer) -> None:

@@ -166,6 +166,12 @@ class Suspicions:
         """Whether the carrier accepted another request of its scope that was sent after its last refusal."""
         return self._accepted_at.get(_scope_of_evidence(delivery), -math.inf) > delivery.refusals.last_at
 
+    def holds_back(self, delivery: Delivery) -> bool:
+        """Whether `admit` would make the delivery wait, or raise."""
+        suspicion = self._suspicions.get(_scope(delivery.batch))
+        is_suspected = suspicion is not None and suspicion.is_strong
+        return not delivery.is_bounded and (is_suspected or self.stopped is not None)
+
     async def admit(self, delivery: Delivery) -> None:
         """Wait until the delivery may be sent: while nothing is accepted, one at a time, after pauses.
 

@@ -5,7 +5,7 @@ import math
 import anyio
 
 from batchlic.carrier.answers import Answer, Outcome
-from batchlic.pool.limiter.limiter import Limiter
+from batchlic.pool.limiter.limiters import Limiters
 from batchlic.runs.outage import SILENCE_S, Outage
 
 GRACE_S = 2.0
@@ -17,9 +17,9 @@ LONG_WAIT_S = 5.0
 class Health:
     """Reports outages from answers and their absence; times are those of the event loop's clock."""
 
-    def __init__(self, outage: Outage, limiter: Limiter) -> None:
+    def __init__(self, outage: Outage, limiters: Limiters) -> None:
         self._outage = outage
-        self._limiter = limiter
+        self._limiters = limiters
         self._is_known = False
         self._heard_at = anyio.current_time()
         self._well_at = -math.inf
@@ -44,9 +44,9 @@ class Health:
     def check(self) -> None:
         """Report an answer that is overdue, and an outage that lasts."""
         self._report_failure()
-        silence = self._limiter.seconds_since(self._heard_at)
-        is_due = self._limiter.in_flight > 0 or not self._is_known
-        if silence >= SILENCE_S and is_due and not self._limiter.is_paused:
+        silence = self._limiters.seconds_since(self._heard_at)
+        is_due = self._limiters.in_flight > 0 or not self._is_known
+        if silence >= SILENCE_S and is_due and not self._limiters.is_paused:
             self._outage.silent(silence)
 
     def _report_failure(self) -> None:

@@ -4,7 +4,7 @@ It is a hint. It holds addresses and accounts, but no secret (promise F).
 """
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
@@ -19,6 +19,7 @@ from batchlic.job import Job
 from batchlic.journal import SANDBOX
 from batchlic.pool.limiter.evidence import Learned
 from batchlic.pool.limiter.findings import Calls, Limit, Rate, Window
+from batchlic.pool.limiter.limiters import Scope
 from batchlic.reader.scans import scan_parquet
 
 MAX_AGE = timedelta(days=30)
@@ -105,34 +106,54 @@ class Memory:
         self._path = _path_of(job, carrier)
         self._carrier = carrier
         self._accounts = _accounts(plan) if self._path else []
+        self._is_by_account = job.limits.scope == "account"
         self._max_concurrency = job.limits.max_concurrency
         self._events = events
 
-    def recall(self) -> Learned | None:
-        """What to start from: the limit seen last for any account of the run."""
+    def recall(self) -> dict[Scope, Learned]:
+        """What to start from, by scope: for the login, the limit seen last for any account of the run."""
         if self._path is None:
-            return None
-        latest = _latest(self._read(self._path), self._carrier, self._accounts)
-        learned = None if latest is None else latest.learned(datetime.now(UTC))
-        if latest is not None and learned is not None:
+            return {}
+        known = self._read(self._path)
+        scopes: dict[Scope, Sequence[str]] = {None: self._accounts}
+        if self._is_by_account:
+            scopes = {account: [account] for account in self._accounts}
+        found = {scope: self._start(_latest(known, self._carrier, of)) for scope, of in scopes.items()}
+        started = {scope: start for scope, start in found.items() if start is not None}
+        for scope, (latest, learned) in started.items():
             words = f"{learned.limit} (known since {latest.seen_at:%Y-%m-%d} from an earlier run)"
             self._events.emit(
-                LimitChanged(found=words, requests_per_s=None, concurrency=self._max_concurrency)
+                LimitChanged(
+                    found=words, requests_per_s=None, concurrency=self._max_concurrency, account=scope
+                )
             )
-        return learned
+        return {scope: learned for scope, (_, learned) in started.items()}
 
-    def keep(self, learned: Learned | None) -> None:
-        """Keep what this run has learned for each of its accounts. Without it, what was known stays."""
-        if self._path is None or learned is None:
+    @staticmethod
+    def _start(latest: LearnedLimit | None) -> tuple[LearnedLimit, Learned] | None:
+        learned = None if latest is None else latest.learned(datetime.now(UTC))
+        return None if latest is None or learned is None else (latest, learned)
+
+    def keep(self, learned: Mapping[Scope, Learned]) -> None:
+        """Keep what this run has learned: of its login, for each of its accounts.
+
+        What was known of other accounts stays.
+        """
+        if self._path is None or not learned:
             return
         at = datetime.now(UTC)
-        entry = LearnedLimit.of(learned, at)
+        entries = {scope: LearnedLimit.of(one, at) for scope, one in learned.items()}
+        found = {
+            account: entry
+            for account in self._accounts
+            if (entry := entries.get(account if self._is_by_account else None)) is not None
+        }
         try:
             carriers = {
                 carrier: {account: one for account, one in limits.items() if at - one.seen_at <= MAX_AGE}
                 for carrier, limits in self._read(self._path).carriers.items()
             }
-            carriers.setdefault(self._carrier, {}).update(dict.fromkeys(self._accounts, entry))
+            carriers.setdefault(self._carrier, {}).update(found)
             kept = {carrier: limits for carrier, limits in carriers.items() if limits}
             with replacing(self._path) as temporary:
                 temporary.write_bytes(msgspec.json.format(msgspec.json.encode(LearnedLimits(carriers=kept))))

@@ -10,7 +10,7 @@ import secrets
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import anyio
 import msgspec
@@ -20,7 +20,7 @@ from batchlic.errors import BatchlicError, NoAccess, RefusedToStart, StoppedEarl
 from batchlic.events import BoundsChanged, EventStream, Warned
 from batchlic.figures import time_in_files
 from batchlic.job import Limits, as_share
-from batchlic.pool.limiter.limiter import Limiter
+from batchlic.pool.limiter.limiters import Limiters
 from batchlic.runs.finalize import now
 from batchlic.runs.folder import RunFolder, missing_folder
 from batchlic.runs.user import user_name
@@ -71,6 +71,9 @@ class LimitsInForce(msgspec.Struct, frozen=True, kw_only=True):
     changed_at: str | None = None
     """When; ISO 8601 in UTC."""
     request: str | None = None
+    scope: Literal["login", "account"] = "login"
+    """What the rate, the headroom and the requests in flight are for. If it is an account, each one has
+    them, and `max_concurrency` bounds the requests in flight of all accounts together, too."""
 
 
 class Changes(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,14 +108,14 @@ class Changes(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LiveLimits:
-    """Applies requests to the limiter of a session; the caller has locked the folder.
+    """Applies requests to the limiters of a session; the caller has locked the folder.
 
     A file that can't be read or written never stops the session: it goes on with the limits that it has.
     """
 
-    def __init__(self, folder: RunFolder, limits: Limits, limiter: Limiter, events: EventStream) -> None:
+    def __init__(self, folder: RunFolder, limits: Limits, limiters: Limiters, events: EventStream) -> None:
         self._folder = folder
-        self._limiter = limiter
+        self._limiters = limiters
         self._events = events
         self._seen: tuple[int, int, int] | None = None
         bounds = Bounds(
@@ -123,6 +126,7 @@ class LiveLimits:
             began_with=bounds,
             fixed_rate=limits.fixed_rate,
             bounds=bounds,
+            scope=limits.scope,
         )
 
     async def watch(self) -> None:
@@ -173,15 +177,15 @@ class LiveLimits:
         return _read(self._folder.limits_request, LimitsRequest)
 
     def _apply(self, bounds: Bounds) -> None:
-        self._limiter.set_bounds(
+        self._limiters.set_bounds(
             max_rate=bounds.max_rate,
             max_concurrency=min(bounds.max_concurrency, self._in_force.began_with.max_concurrency),
             headroom=as_share(bounds.headroom),
         )
         if bounds.is_paused:
-            self._limiter.stop()
+            self._limiters.stop()
         else:
-            self._limiter.go_on()
+            self._limiters.go_on()
 
     def _publish(self) -> None:
         try:

@@ -10,10 +10,11 @@ import anyio
 from batchlic.carrier.answers import Answer, Outcome
 from batchlic.carrier.auth import CarrierUnreachable
 from batchlic.chunker import Batch, DeviceStatus, Step
+from batchlic.errors import BatchlicError
 from batchlic.events import AttemptEnded, DevicesCounted, EventStream, LimitChanged, RateMeasured, Warned
 from batchlic.journal import Event, Intent, JournalQueries, status_of
-from batchlic.pool.limiter.findings import NoLimit, Shut
-from batchlic.pool.limiter.limiter import Change, Limiter
+from batchlic.pool.limiter.limiter import Change
+from batchlic.pool.limiter.limiters import Limiters, Scope
 from batchlic.runs.health import Health
 from batchlic.runs.outage import Outage
 from batchlic.writer.outcomes import count_statuses
@@ -85,7 +86,7 @@ class Observation:
     def __init__(
         self,
         tally: Tally,
-        limiter: Limiter,
+        limiters: Limiters,
         events: EventStream,
         *,
         host: str,
@@ -93,9 +94,9 @@ class Observation:
     ) -> None:
         """`in_doubt`: the parts that are in doubt since earlier sessions, and counted in the tally."""
         self.tally = tally
-        self._limiter = limiter
+        self._limiters = limiters
         self._events = events
-        self._health = Health(Outage(host, self._warn), limiter)
+        self._health = Health(Outage(host, self._warn), limiters)
         self._in_doubt = set(in_doubt)
         self.warnings: list[str] = []
         """Problems with answers that count nevertheless."""
@@ -144,6 +145,10 @@ class Observation:
         """Report that a login was not answered."""
         self._health.missed(str(error))
 
+    def gave_up(self, error: BatchlicError) -> None:
+        """Report that nothing more is sent for an account, while others go on."""
+        self._warn(f"{error}. The other accounts go on")
+
     async def measure(self) -> None:
         """Emit devices and rate twice a second, and report outages, until cancelled."""
         while True:
@@ -163,20 +168,17 @@ class Observation:
         )
         self._events.emit(
             RateMeasured(
-                requests_per_s=self._limiter.flow or 0.0,
+                requests_per_s=self._limiters.flow or 0.0,
                 found=self._found(),
-                in_flight=self._limiter.in_flight,
-                concurrency=self._limiter.concurrency,
-                is_paused=self._limiter.is_paused,
-                wait_s=self._limiter.wait_s,
+                in_flight=self._limiters.in_flight,
+                concurrency=self._limiters.concurrency,
+                is_paused=self._limiters.is_paused,
+                wait_s=self._limiters.wait_s,
             )
         )
 
     def _found(self) -> str:
-        found = self._limiter.found
-        if self._limiter.is_stopped:
-            return "paused by batchlic limit"
-        return str(found) if isinstance(found, NoLimit | Shut) else f"found: {found}"
+        return "paused by batchlic limit" if self._limiters.is_stopped else self._limiters.found
 
     def _count(self, status: DeviceStatus, batch: Batch, intent: Intent) -> None:
         """Count devices, but not in a step of a migration: `Tally.moved` counts those."""
@@ -192,6 +194,8 @@ class Observation:
         self._events.emit(Warned(message=message))
 
 
-def limit_changed(change: Change) -> LimitChanged:
-    """The event for a change that the limiter reports."""
-    return LimitChanged(found=change.found, requests_per_s=change.flow, concurrency=change.concurrency)
+def limit_changed(change: Change, scope: Scope) -> LimitChanged:
+    """The event for a change that the limiter of a scope reports."""
+    return LimitChanged(
+        found=change.found, requests_per_s=change.flow, concurrency=change.concurrency, account=scope
+    )

@@ -2,29 +2,31 @@
 
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import anyio
 
 from batchlic.carrier.client import Carrier, open_client
-from batchlic.chunker import PlanGroup, read_batches, read_phases
+from batchlic.chunker import PlanGroup
 from batchlic.errors import BatchlicError, ExitCode, StoppedEarly
 from batchlic.events import EventStream, Phase, SessionEnded, SessionStarted, Stopped, Warned
 from batchlic.job import Job, as_share
 from batchlic.journal import Journal
 from batchlic.logs import RunLog
 from batchlic.monitoring.run_log import LogWriter
-from batchlic.pool.delivery import Pool
+from batchlic.pool.delivery import LanePlan, Pool
 from batchlic.pool.limiter.evidence import Learned
 from batchlic.pool.limiter.limiter import Limiter
-from batchlic.pool.remaining import Delivery, remaining
+from batchlic.pool.limiter.limiters import Limiters, Scope
 from batchlic.pool.retry import RetryPolicy
 from batchlic.pool.sender import Sender
 from batchlic.runs.canary import Gate, NotConfirmed, gate_of
 from batchlic.runs.descriptors import connections_for, fewer_connections_note
 from batchlic.runs.finalize import finalize, is_bug, now
 from batchlic.runs.folder import RunFolder
+from batchlic.runs.lanes import Lanes
 from batchlic.runs.learned import Memory
 from batchlic.runs.live_limits import LiveLimits
 from batchlic.runs.migrate import migration_of, reserve_licenses
@@ -36,7 +38,6 @@ from batchlic.runs.signals import (
     asked,
     raise_if_asked,
     run_in_loop,
-    stopping_instead,
     unless_asked,
 )
 from batchlic.runs.target import Target
@@ -147,49 +148,38 @@ async def _send(
 ) -> None:
     """Send what is left of the plan; adds `notes` for the summary. Raises what stopped the pool."""
     memory = Memory(job, target.name, folder.plan, events)
-    limiter = _limiter(job, events, start_from=memory.recall())
-    live = LiveLimits(folder, job.limits, limiter, events)
-    login_delay_s = _obey_waits(job, journal, limiter, events, ready_at=ready_at)
+    limiters = _limiters(job, events, start_from=memory.recall())
+    lanes = Lanes(job, folder, journal)
+    login_delay_s = _obey_waits(job, journal, limiters, lanes, events, ready_at=ready_at)
     in_doubt = parts_in_doubt(journal)
     observation = Observation(
-        tally_of(journal, in_doubt), limiter, events, host=target.host, in_doubt=in_doubt
+        tally_of(journal, in_doubt), limiters, events, host=target.host, in_doubt=in_doubt
     )
     async with open_client(
         target.base_url, target.credentials, max_connections=job.limits.max_concurrency
     ) as client:
         client.remember(journal.owners_of_request_ids())
-        pool_of = partial(_pool, job, journal, client, limiter, observation)
+        session = _Session(
+            job=job,
+            folder=folder,
+            journal=journal,
+            client=client,
+            lanes=lanes,
+            limiters=limiters,
+            observation=observation,
+            live=LiveLimits(folder, job.limits, limiters, events),
+            login_delay_s=login_delay_s,
+        )
 
         async def check_ledger() -> None:
             if unrecorded:
                 notes.extend(await refuse_new_ledger(client, unrecorded, job.ledger.path))
 
         if journal.identity.to_sku:
-            pool = pool_of(login_delay_s=login_delay_s)
-            migration = migration_of(
-                job, journal, folder, on_accepted=pool.refusals.accepted, on_end=observation.tally.moved
-            )
-
-            async def prepare() -> None:
-                await check_ledger()
-                await reserve_licenses(client, job, folder.plan, migration, events)
-
-            batches = partial(read_batches, folder.plan, job.inventory.id_kind)
-            sequences: Iterable[Iterable[Delivery]] = stopping_instead(migration.sequences(batches))
-            stopped = await _deliver(pool, observation, live, sequences, before=prepare)
+            stopped = await session.migrate(events, before=check_ledger)
         else:
-            stopped = None
-            gate = gate_of(job.canary, folder, journal)
-            for number, phase in enumerate(read_phases(folder.plan, job.inventory.id_kind)):
-                pool = pool_of(login_delay_s=0.0 if number else login_delay_s)
-                left = remaining(phase, journal, job.resendable_skus, on_accepted=pool.refusals.accepted)
-                before = None if number else check_ledger
-                stopped = await _deliver(pool, observation, live, stopping_instead(left), before=before)
-                if stopped is None and gate is not None and number == 0:
-                    stopped = _judged(gate, notes)
-                if stopped is not None:  # the second phase counts on the first one
-                    break
-        memory.keep(limiter.learned)
+            stopped = await session.send_phases(notes, before=check_ledger)
+        memory.keep(limiters.learned)
         notes += observation.warnings
         if stopped is None and not journal.identity.to_sku:  # a migration counts licenses before it sends
             notes += await _counts_after(client, folder, journal)
@@ -198,12 +188,108 @@ async def _send(
         raise stopped
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Session:
+    """The parts of a session that sends."""
+
+    job: Job
+    folder: RunFolder
+    journal: Journal
+    client: Carrier
+    lanes: Lanes
+    limiters: Limiters
+    observation: Observation
+    live: LiveLimits
+    login_delay_s: float
+    """Seconds before the first login."""
+
+    async def migrate(
+        self, events: EventStream, *, before: Callable[[], Awaitable[None]]
+    ) -> BatchlicError | None:
+        """Send what is left of a migration; returns what stopped the pool."""
+        pool = self._pool(login_delay_s=self.login_delay_s)
+        migration = migration_of(
+            self.job,
+            self.journal,
+            self.folder,
+            on_accepted=pool.refusals.accepted,
+            on_end=self.observation.tally.moved,
+        )
+
+        async def prepare() -> None:
+            await before()
+            await reserve_licenses(self.client, self.job, self.folder.plan, migration, events)
+
+        return await self._deliver(pool, self.lanes.of_migration(migration), before=prepare)
+
+    async def send_phases(
+        self, notes: list[str], *, before: Callable[[], Awaitable[None]]
+    ) -> BatchlicError | None:
+        """Send what is left of each phase of the plan; returns what stopped the pool, or forbids a phase.
+
+        A note tells how a canary came out.
+        """
+        gate = gate_of(self.job.canary, self.folder, self.journal)
+        stopped: BatchlicError | None = None
+        for number, batches in enumerate(self.lanes.phases()):
+            pool = self._pool(login_delay_s=0.0 if number else self.login_delay_s)
+            lanes = self.lanes.of_phase(batches, on_accepted=pool.refusals.accepted)
+            stopped = await self._deliver(pool, lanes, before=None if number else before)
+            if stopped is None and gate is not None and number == 0:
+                stopped = _judged(gate, notes)
+            if stopped is not None:  # the second phase counts on the first one
+                break
+        return stopped
+
+    def _pool(self, *, login_delay_s: float) -> Pool:
+        limits = self.job.limits
+        sender = Sender(
+            client=self.client,
+            journal=self.journal,
+            limiters=self.limiters,
+            policy=RetryPolicy(
+                resendable=self.job.resendable_skus,
+                give_up_after=limits.give_up_after,
+                trusts_duplicates=limits.trust_duplicates,
+                on_unreachable=self.observation.unreachable,
+            ),
+            observer=self.observation,
+            login_delay_s=login_delay_s,
+        )
+        return Pool(sender, workers=limits.max_concurrency, on_gave_up=self.observation.gave_up)
+
+    async def _deliver(
+        self,
+        pool: Pool,
+        lanes: Iterable[LanePlan],
+        *,
+        before: Callable[[], Awaitable[None]] | None = None,
+    ) -> BatchlicError | None:
+        """Deliver while signals are heard.
+
+        Returns what stopped the pool: a task group would wrap it if it were raised.
+        """
+        stopped: BatchlicError | None = None
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_stop_on_signal, pool)
+            tasks.start_soon(self.observation.measure)
+            tasks.start_soon(self.live.watch)
+            try:
+                await pool.deliver_lanes(lanes, before=before)
+            except BatchlicError as error:
+                stopped = error
+            tasks.cancel_scope.cancel()
+        self.observation.count()
+        return stopped
+
+
 def _obey_waits(
-    job: Job, journal: Journal, limiter: Limiter, events: EventStream, *, ready_at: float
+    job: Job, journal: Journal, limiters: Limiters, lanes: Lanes, events: EventStream, *, ready_at: float
 ) -> float:
     """Obey what the carrier asked before this session sends; returns the seconds before the first login."""
-    obey_earlier_retry_after(journal, limiter, job.limits.give_up_after)
-    login_delay_s = delay_login(ready_at - time.monotonic(), limiter, job.limits.give_up_after)
+    if not _hold_accounts(journal, limiters, lanes):
+        obey_earlier_retry_after(journal, limiters, job.limits.give_up_after)
+    login_delay_s = delay_login(ready_at - time.monotonic(), limiters, job.limits.give_up_after)
     if login_delay_s:
         message = "the carrier asks batchlic to wait before the next login"
         events.emit(Warned(message=message, details={"wait_s": round(login_delay_s, 1)}))
@@ -229,69 +315,25 @@ async def _counts_after(client: Carrier, folder: RunFolder, journal: Journal) ->
         return [f"license counts after the run are unknown: {interrupted}"]
 
 
-def _limiter(job: Job, events: EventStream, *, start_from: Learned | None) -> Limiter:
-    return Limiter(
-        max_concurrency=job.limits.max_concurrency,
-        max_rate=job.limits.max_rate,
-        fixed_rate=job.limits.fixed_rate,
-        headroom=as_share(job.limits.headroom),
-        start_from=start_from,
-        on_change=lambda change: events.emit(limit_changed(change)),
-    )
+def _limiters(job: Job, events: EventStream, *, start_from: Mapping[Scope, Learned]) -> Limiters:
+    limits = job.limits
+
+    def new(scope: Scope, learned: Learned | None, slots: anyio.CapacityLimiter | None) -> Limiter:
+        return Limiter(
+            max_concurrency=limits.max_concurrency,
+            max_rate=limits.max_rate,
+            fixed_rate=limits.fixed_rate,
+            headroom=as_share(limits.headroom),
+            start_from=learned or start_from.get(scope),
+            on_change=lambda change: events.emit(limit_changed(change, scope)),
+            slots=slots,
+        )
+
+    is_by_account = limits.scope == "account"
+    return Limiters(new, max_concurrency=limits.max_concurrency, is_by_account=is_by_account)
 
 
-def _pool(
-    job: Job,
-    journal: Journal,
-    client: Carrier,
-    limiter: Limiter,
-    observation: Observation,
-    *,
-    login_delay_s: float,
-) -> Pool:
-    sender = Sender(
-        client=client,
-        journal=journal,
-        limiter=limiter,
-        policy=RetryPolicy(
-            resendable=job.resendable_skus,
-            give_up_after=job.limits.give_up_after,
-            trusts_duplicates=job.limits.trust_duplicates,
-            on_unreachable=observation.unreachable,
-        ),
-        observer=observation,
-        login_delay_s=login_delay_s,
-    )
-    return Pool(sender, workers=job.limits.max_concurrency)
-
-
-async def _deliver(
-    pool: Pool,
-    observation: Observation,
-    live: LiveLimits,
-    sequences: Iterable[Iterable[Delivery]],
-    *,
-    before: Callable[[], Awaitable[None]] | None = None,
-) -> BatchlicError | None:
-    """Deliver while signals are heard.
-
-    Returns what stopped the pool: a task group would wrap it if it were raised.
-    """
-    stopped: BatchlicError | None = None
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(_stop_on_signal, pool)
-        tasks.start_soon(observation.measure)
-        tasks.start_soon(live.watch)
-        try:
-            await pool.deliver(sequences, before=before)
-        except BatchlicError as error:
-            stopped = error
-        tasks.cancel_scope.cancel()
-    observation.count()
-    return stopped
-
-
-def obey_earlier_retry_after(journal: Journal, limiter: Limiter, give_up_after: float) -> None:
+def obey_earlier_retry_after(journal: Journal, limiters: Limiters, give_up_after: float) -> None:
     """Keep obeying a `Retry-After` that an earlier session received, if it is plausible (promise J).
 
     Raises StoppedEarly where the wait is longer than `give_up_after` seconds.
@@ -300,10 +342,21 @@ def obey_earlier_retry_after(journal: Journal, limiter: Limiter, give_up_after: 
     if wait > give_up_after:
         raise StoppedEarly(f"the carrier asked batchlic to wait {wait:.0f} s more; resume the run after that")
     if wait > 0:
-        limiter.hold(wait)
+        limiters.hold(wait)
 
 
-def delay_login(wait: float, limiter: Limiter, give_up_after: float) -> float:
+def _hold_accounts(journal: Journal, limiters: Limiters, lanes: Lanes) -> bool:
+    """The same for each account that has a limiter; false if it is not known whose the wait is.
+
+    An account whose wait is too long gives up when its first request is due.
+    """
+    waits = lanes.earlier_waits(journal.remaining_wait_s(now()), now()) if limiters.is_by_account else {}
+    for account, wait in waits.items():
+        limiters.hold(wait, account)
+    return bool(waits)
+
+
+def delay_login(wait: float, limiters: Limiters, give_up_after: float) -> float:
     """Seconds before the first login, after the carrier asked to wait so long in the preflight (promise J).
 
     Raises StoppedEarly where the wait is longer than `give_up_after` seconds.
@@ -312,7 +365,7 @@ def delay_login(wait: float, limiter: Limiter, give_up_after: float) -> float:
         raise StoppedEarly(f"the carrier asks batchlic to wait {wait:.0f} s; resume the run after that")
     if wait <= 0:
         return 0.0
-    limiter.hold(wait)
+    limiters.hold(wait)
     return wait
 
 

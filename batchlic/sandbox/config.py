@@ -18,6 +18,15 @@ class LimitKind(StrEnum):
     """At most `rate * window_s` requests within any `window_s` seconds."""
 
 
+class LimitScope(StrEnum):
+    """What the limits are for."""
+
+    LOGIN = "login"
+    """All license requests together."""
+    ACCOUNT = "account"
+    """The license requests of each account by themselves."""
+
+
 class ThrottleShape(StrEnum):
     """The form of the body of a 429."""
 
@@ -149,8 +158,11 @@ class TokenConfig:
 class LimitConfig:
     """Limits of the license endpoint (assign and unassign), and how its answers report them."""
 
+    scope: LimitScope = LimitScope.LOGIN
     rate: float | None = None
     """Requests per second; None: no rate limit."""
+    account_rates: dict[str, float] = field(default_factory=dict)
+    """Requests per second of single accounts, instead of `rate`; needs the scope of an account."""
     kind: LimitKind = LimitKind.TOKEN_BUCKET
     burst: int = 20
     """Requests; the size of a token bucket."""
@@ -167,10 +179,12 @@ class LimitConfig:
 
     def __post_init__(self) -> None:
         """Raise UsageError for limits that nothing can pass."""
-        if self.rate is not None and self.rate <= 0:
+        if any(rate <= 0 for rate in (self.rate, *self.account_rates.values()) if rate is not None):
             raise UsageError(
                 "The sandbox's rate must be above 0 requests per second; leave it out for no limit."
             )
+        if self.account_rates and self.scope is not LimitScope.ACCOUNT:
+            raise UsageError("The sandbox's rate of an account needs --limit-scope account.")
         if min(self.burst, self.max_concurrent or 1) < 1:
             raise UsageError("The sandbox's burst and concurrent requests must be at least 1.")
         if self.window_s <= 0:

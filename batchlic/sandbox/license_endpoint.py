@@ -13,8 +13,9 @@ from batchlic.sandbox.clock import WallClock
 from batchlic.sandbox.config import Fault, SandboxConfig
 from batchlic.sandbox.exchange import Headers, json_response, read_headers, require_json
 from batchlic.sandbox.faults import Faults
-from batchlic.sandbox.limits import Latency, RequestLimits, Throttled, quota_headers, throttle_refusal
+from batchlic.sandbox.limits import Latency, RequestLimits, ScopedLimits, Throttled, quota_headers, throttle_refusal
 from batchlic.sandbox.refusals import Refusal, lacks_permission, refusal_response
+from batchlic.sandbox.request_bodies import account_of
 from batchlic.sandbox.service import LicenseService
 
 
@@ -36,7 +37,7 @@ class LicenseEndpoint:
         self._service = service
         self._authenticator = authenticator
         self._callbacks = callbacks
-        self._limits = RequestLimits(config.limits)
+        self._limits = ScopedLimits(config.limits)
         self._latency = Latency(config.latency, config.seed)
         self._faults = faults
         self._clock = WallClock()
@@ -61,8 +62,9 @@ class LicenseEndpoint:
         fault, quota = None, {}
         try:
             access = self._authenticator.check_access(headers, now)
-            quota = await self._admit(now)
-            try:
+            limits = self._limits.of(account_of(await request.body()))
+            quota = await self._admit(limits, now)
+            with self._limits.counted(limits):
                 session = self._authenticator.check_session(headers, now)
                 if not self._config.rules.permission:
                     raise lacks_permission()
@@ -70,23 +72,21 @@ class LicenseEndpoint:
                 answer = self._expire_token(fault, access, session, now) or await self._answer(
                     request, headers, fault, now
                 )
-            finally:
-                self._limits.finish()
         except Refusal as refusal:
             answer = refusal_response(refusal)
         answer.headers.update(quota)
         return fault, answer
 
-    async def _admit(self, now: float) -> dict[str, str]:
+    async def _admit(self, limits: RequestLimits, now: float) -> dict[str, str]:
         """Admit a request and return its quota headers; or raise the Refusal for a throttled one."""
-        limits = self._config.limits
+        config = self._config.limits
         try:
-            self._limits.admit(now)
+            limits.admit(now)
         except Throttled as throttled:
-            quota = quota_headers(limits.quota_headers, self._limits.quota(now))
+            quota = quota_headers(config.quota_headers, limits.quota(now))
             await _sleep(self._config.latency.base_s)
-            raise throttle_refusal(limits, throttled.wait_s, self._clock.now(), quota) from None
-        return quota_headers(limits.quota_headers, self._limits.quota(now))
+            raise throttle_refusal(config, throttled.wait_s, self._clock.now(), quota) from None
+        return quota_headers(config.quota_headers, limits.quota(now))
 
     def _expire_token(self, fault: Fault | None, access: str, session: str, now: float) -> Response | None:
         """Return or raise the answer for a fault that expires a token; None for other faults."""

@@ -2,7 +2,9 @@
 
 import random
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from email.utils import format_datetime
 from math import ceil
@@ -12,6 +14,7 @@ from batchlic.sandbox.config import (
     LatencyConfig,
     LimitConfig,
     LimitKind,
+    LimitScope,
     QuotaHeaders,
     RetryHint,
     ThrottleShape,
@@ -126,30 +129,25 @@ class Throttled(Exception):
 
 
 class RequestLimits:
-    """Admits requests within the limits of rate and concurrency, which change as configured.
-
-    `in_progress` and `max_in_progress` count admitted requests that are not finished.
-    """
+    """Admits requests within the limits of rate and concurrency, which change as configured."""
 
     def __init__(self, config: LimitConfig) -> None:
         self._config = config
         self._limit = _rate_limit(config)
         self._first_request_at: float | None = None
-        self.in_progress = 0
-        self.max_in_progress = 0
+        self._in_progress = 0
 
     def admit(self, now: float) -> None:
         """Admit a request, which must call `finish` at its end; or raise Throttled."""
         factor = self._factor(now)
         max_concurrent = self._config.max_concurrent
-        if max_concurrent is not None and self.in_progress >= max(1, round(max_concurrent * factor)):
+        if max_concurrent is not None and self._in_progress >= max(1, round(max_concurrent * factor)):
             raise Throttled(1.0)
         if self._config.rate is not None:
             wait_s = self._limit.wait(now, self._config.rate * factor)
             if wait_s > 0:
                 raise Throttled(wait_s)
-        self.in_progress += 1
-        self.max_in_progress = max(self.max_in_progress, self.in_progress)
+        self._in_progress += 1
 
     def quota(self, now: float) -> AdvertisedQuota | None:
         """Return the quota after the request at `now`; None if there is no rate limit."""
@@ -158,7 +156,7 @@ class RequestLimits:
 
     def finish(self) -> None:
         """Note that an admitted request is finished."""
-        self.in_progress -= 1
+        self._in_progress -= 1
 
     def _factor(self, now: float) -> float:
         if self._first_request_at is None:
@@ -167,6 +165,39 @@ class RequestLimits:
         return next(
             (factor for at, factor in sorted(self._config.changes, reverse=True) if at <= elapsed), 1.0
         )
+
+
+class ScopedLimits:
+    """The limits of all license requests, or of each account, as configured.
+
+    `in_progress` and `max_in_progress` count admitted requests that are not finished, of all accounts.
+    """
+
+    def __init__(self, config: LimitConfig) -> None:
+        self._config = config
+        self._limits: dict[str, RequestLimits] = {}
+        self.in_progress = 0
+        self.max_in_progress = 0
+
+    def of(self, account: str) -> RequestLimits:
+        """The limits that hold for requests of an account."""
+        config = self._config
+        scope = account if config.scope is LimitScope.ACCOUNT else ""
+        if scope not in self._limits:
+            rate = config.account_rates.get(scope, config.rate)
+            self._limits[scope] = RequestLimits(replace(config, rate=rate))
+        return self._limits[scope]
+
+    @contextmanager
+    def counted(self, limits: RequestLimits) -> Iterator[None]:
+        """Count a request that these limits have admitted; it is finished after the block."""
+        self.in_progress += 1
+        self.max_in_progress = max(self.max_in_progress, self.in_progress)
+        try:
+            yield
+        finally:
+            self.in_progress -= 1
+            limits.finish()
 
 
 def _rate_limit(config: LimitConfig) -> RateLimit:

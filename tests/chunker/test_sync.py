@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchlic.chunker import Fit, Plan, PlanGroup, read_phases, write_plan
+from batchlic.chunker import Fit, Plan, PlanGroup, phase_ranges, read_batches, write_plan
 from batchlic.chunker.exclusion import LicenseState
 from batchlic.chunker.sync import LEDGER_SOURCE, Removals, SyncRules
 from batchlic.errors import RefusedToStart
@@ -290,10 +290,11 @@ def test_a_sync_that_assigns_nothing_leaves_new_devices_without_action(tmp_path:
 
 def phases(folder: Path) -> list[list[tuple[str, str]]]:
     """SKU and action of each batch, by phase."""
-    return [
-        [(batch.sku_number, str(batch.action)) for batch in phase]
-        for phase in read_phases(folder / "plan.parquet", IdKind.AUTO)
-    ]
+    plan = folder / "plan.parquet"
+    found = {
+        batch.batch_id: (batch.sku_number, str(batch.action)) for batch in read_batches(plan, IdKind.AUTO)
+    }
+    return [[found[batch_id] for batch_id in batches] for batches in phase_ranges(plan)]
 
 
 def test_licenses_are_assigned_first_where_enough_are_left(tmp_path: Path) -> None:
@@ -333,7 +334,7 @@ def test_devices_without_a_license_left_are_rejected(tmp_path: Path) -> None:
 def test_a_device_without_the_kind_of_identifier_is_named_by_the_other(tmp_path: Path) -> None:
     sync(tmp_path, [Record(ASSIGNED, None, iccid(1))], [row(2)])
     for kind in (IdKind.IMEI, IdKind.BOTH):
-        batches = [batch for phase in read_phases(tmp_path / "plan.parquet", kind) for batch in phase]
+        batches = read_batches(tmp_path / "plan.parquet", kind)
         [removal] = [batch for batch in batches if batch.action == "unassign"]
         assert removal.encoded == f'{{"deviceIds":[{{"id":"{iccid(1)}","kind":"ICCID"}}]}}'
 

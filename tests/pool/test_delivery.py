@@ -14,6 +14,7 @@ from batchlic.errors import StoppedEarly
 from batchlic.journal import Journal
 from batchlic.pool.delivery import Pool
 from batchlic.pool.limiter.limiter import Limiter
+from batchlic.pool.limiter.limiters import only
 from batchlic.pool.remaining import Delivery
 from batchlic.pool.retry import RetryPolicy
 from batchlic.pool.sender import Sender
@@ -64,7 +65,7 @@ async def test_h_batches_are_taken_from_the_plan_as_they_are_needed(journal: Jou
     sender = Sender(
         client=cast("Carrier", TakesTime()),
         journal=journal,
-        limiter=Limiter(max_concurrency=WORKERS),
+        limiters=only(Limiter(max_concurrency=WORKERS)),
         policy=RetryPolicy(resendable=()),
         observer=outstanding,
     )
@@ -79,7 +80,7 @@ async def test_the_first_reason_to_stop_is_the_one_that_is_told(journal: Journal
     sender = Sender(
         client=cast("Carrier", TakesTime()),
         journal=journal,
-        limiter=Limiter(max_concurrency=WORKERS),
+        limiters=only(Limiter(max_concurrency=WORKERS)),
         policy=RetryPolicy(resendable=()),
         observer=outstanding,
     )

@@ -277,7 +277,7 @@ def test_h_no_sequence_begins_while_too_many_requests_are_parked(
     monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
     """Each account has one batch, so that no acceptance of another batch shows what a refusal is about."""
-    monkeypatch.setattr("batchlic.pool.parked.MOST_PARKED", 10)
+    monkeypatch.setattr("batchlic.pool.delivery.MOST_PARKED", 10)
     batches = [batch(1, batch_id=n, account=f"account{n}") for n in range(1, 101)]
     refused_until = 20.0
     session = run_session(
@@ -432,7 +432,7 @@ def test_repeated_requests_are_at_most_half_of_the_traffic() -> None:
 
 
 def test_h_few_parked_requests_are_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("batchlic.pool.parked.MOST_PARKED", 10)
+    monkeypatch.setattr("batchlic.pool.delivery.MOST_PARKED", 10)
     plan = [batch(2, batch_id=n + 1, first=2 * n) for n in range(100)]
     refused = {identifier(2 * n) for n in range(0, 100, 2)}
 

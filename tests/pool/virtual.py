@@ -18,6 +18,7 @@ from batchlic.journal import Journal
 from batchlic.journal.writes import Insertion
 from batchlic.pool.delivery import Pool
 from batchlic.pool.limiter.limiter import Limiter
+from batchlic.pool.limiter.limiters import only
 from batchlic.pool.migration import Migration
 from batchlic.pool.remaining import Delivery, remaining, statuses_of
 from batchlic.pool.retry import RetryPolicy
@@ -143,7 +144,7 @@ def run_session(
         sender = Sender(
             client=cast("client.Carrier", carrier),
             journal=journal,
-            limiter=limiter,
+            limiters=only(limiter),
             policy=RetryPolicy(
                 resendable=resendable, give_up_after=give_up_after, trusts_duplicates=trusts_duplicates
             ),

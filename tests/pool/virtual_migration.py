@@ -18,6 +18,7 @@ from batchlic.journal import Journal
 from batchlic.journal.writes import Insertion
 from batchlic.pool.delivery import Pool
 from batchlic.pool.limiter.limiter import Limiter
+from batchlic.pool.limiter.limiters import only
 from batchlic.pool.migration import Migration
 from batchlic.pool.remaining import statuses_of
 from batchlic.pool.retry import RetryPolicy
@@ -127,7 +128,7 @@ class World:
             sender = Sender(
                 client=cast("Carrier", self),
                 journal=self.journal,
-                limiter=Limiter(max_concurrency=workers),
+                limiters=only(Limiter(max_concurrency=workers)),
                 policy=RetryPolicy(resendable=resendable),
                 observer=Nobody(),
             )

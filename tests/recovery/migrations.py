@@ -16,7 +16,7 @@ from batchlic.errors import ExitCode, StoppedEarly
 from batchlic.job import Job
 from batchlic.ledger import Ledger
 from batchlic.ledger.files import count_devices
-from batchlic.pool.delivery import Pool
+from batchlic.pool.lane import Lane, Turn
 from batchlic.pool.remaining import Delivery
 from tests.recovery.builders import ACCOUNT, FLEXIBLE, LIFETIME, Carrier, fleet, job, run
 
@@ -73,15 +73,15 @@ def losing_an_answer_about(sku: str) -> Iterator[None]:
 @contextmanager
 def stopping_at(action: Action, sku: str) -> Iterator[None]:
     """Stop runs before a request with this action on the SKU."""
-    deliver = Pool._deliver
+    deliver = Lane._deliver
 
-    async def stop(self: Pool, delivery: Delivery) -> None:
+    async def stop(self: Lane, delivery: Delivery, turn: Turn) -> list[Delivery]:
         if (delivery.batch.action, delivery.batch.sku_number) == (action, sku):
             raise StoppedEarly("stopped")
-        await deliver(self, delivery)
+        return await deliver(self, delivery, turn)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Pool, "_deliver", stop)
+        patch.setattr(Lane, "_deliver", stop)
         yield
 
 

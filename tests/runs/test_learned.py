@@ -3,12 +3,13 @@
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Literal
 
 import polars as pl
 import pytest
 
-from batchlic.events import EventStream, RunEvent, Warned
-from batchlic.job import Inventory, Job, LedgerUse
+from batchlic.events import EventStream, LimitChanged, RunEvent, Warned
+from batchlic.job import Inventory, Job, LedgerUse, Limits
 from batchlic.journal import SANDBOX
 from batchlic.pool.limiter.evidence import Learned
 from batchlic.pool.limiter.findings import Calls, Rate, Window
@@ -41,20 +42,30 @@ class Events(EventStream):
 
 
 def memory(
-    folder: Path, *accounts: str, carrier: str = URL, use: bool = True, events: EventStream | None = None
+    folder: Path,
+    *accounts: str,
+    carrier: str = URL,
+    use: bool = True,
+    events: EventStream | None = None,
+    scope: Literal["login", "account"] = "login",
 ) -> Memory:
     """The memory of a run with these accounts, whose ledger is in the folder."""
     plan = folder / "plan.parquet"
     pl.DataFrame({"account_name": accounts or ("A-1",)}).write_parquet(plan)
     ledger = LedgerUse(path=str(folder / "ledger.db"), use=use)
-    job = Job(action="assign", inventory=Inventory(files=["fleet.csv"]), ledger=ledger)
+    job = Job(
+        action="assign",
+        inventory=Inventory(files=["fleet.csv"]),
+        ledger=ledger,
+        limits=Limits(scope=scope),
+    )
     return Memory(job, carrier, plan, events or Events())
 
 
 @pytest.mark.parametrize("learned", LEARNED, ids=lambda learned: str(learned.limit))
 def test_the_next_run_starts_from_what_the_last_one_learned(learned: Learned, tmp_path: Path) -> None:
-    memory(tmp_path).keep(learned)
-    found = memory(tmp_path).recall()
+    memory(tmp_path).keep({None: learned})
+    found = memory(tmp_path).recall().get(None)
     assert found is not None
     assert str(found.limit) == str(learned.limit)
     assert found.refusal_s == learned.refusal_s
@@ -62,29 +73,29 @@ def test_the_next_run_starts_from_what_the_last_one_learned(learned: Learned, tm
 
 
 def test_what_is_learned_holds_for_each_account_of_the_run_at_this_carrier(tmp_path: Path) -> None:
-    memory(tmp_path, "A-1", "A-2").keep(BUCKET)
-    assert memory(tmp_path, "A-2", "A-3").recall() is not None
-    assert memory(tmp_path, "A-3").recall() is None
-    assert memory(tmp_path, "A-1", carrier="https://other.example/api").recall() is None
+    memory(tmp_path, "A-1", "A-2").keep({None: BUCKET})
+    assert memory(tmp_path, "A-2", "A-3").recall().get(None) is not None
+    assert memory(tmp_path, "A-3").recall().get(None) is None
+    assert memory(tmp_path, "A-1", carrier="https://other.example/api").recall().get(None) is None
 
 
 def test_the_account_that_was_seen_last_counts(tmp_path: Path) -> None:
-    memory(tmp_path, "A-1").keep(BUCKET)
-    memory(tmp_path, "A-2").keep(Learned(limit=Calls(10)))
-    found = memory(tmp_path, "A-1", "A-2").recall()
+    memory(tmp_path, "A-1").keep({None: BUCKET})
+    memory(tmp_path, "A-2").keep({None: Learned(limit=Calls(10))})
+    found = memory(tmp_path, "A-1", "A-2").recall().get(None)
     assert found == Learned(limit=Calls(10))
 
 
 def test_a_run_that_learned_nothing_leaves_what_was_known(tmp_path: Path) -> None:
-    memory(tmp_path).keep(BUCKET)
-    memory(tmp_path).keep(None)
-    assert memory(tmp_path).recall() is not None
+    memory(tmp_path).keep({None: BUCKET})
+    memory(tmp_path).keep({})
+    assert memory(tmp_path).recall().get(None) is not None
 
 
 def test_what_was_mostly_noise_is_never_a_start(tmp_path: Path) -> None:
-    memory(tmp_path).keep(BUCKET)
-    memory(tmp_path).keep(Learned(limit=Rate(50.0), is_noise=True))
-    assert memory(tmp_path).recall() is None
+    memory(tmp_path).keep({None: BUCKET})
+    memory(tmp_path).keep({None: Learned(limit=Rate(50.0), is_noise=True)})
+    assert memory(tmp_path).recall().get(None) is None
 
 
 @pytest.mark.parametrize("days", [-1, 31, 4000])
@@ -106,11 +117,11 @@ def test_the_older_a_rate_is_the_wider_is_its_interval() -> None:
 
 def test_old_entries_are_removed(tmp_path: Path) -> None:
     path = learned_path(tmp_path / "ledger.db")
-    memory(tmp_path, "A-1").keep(BUCKET)
+    memory(tmp_path, "A-1").keep({None: BUCKET})
     content = json.loads(path.read_text())
     content["carriers"][URL]["A-1"]["seen_at"] = (datetime.now(UTC) - 2 * MAX_AGE).isoformat()
     path.write_text(json.dumps(content))
-    memory(tmp_path, "A-2").keep(BUCKET)
+    memory(tmp_path, "A-2").keep({None: BUCKET})
     assert list(json.loads(path.read_text())["carriers"][URL]) == ["A-2"]
 
 
@@ -132,11 +143,11 @@ def test_a_damaged_file_is_reported_and_replaced(content: bytes, tmp_path: Path)
     learned_path(tmp_path / "ledger.db").write_bytes(content)
     events = Events()
     damaged = memory(tmp_path, events=events)
-    assert damaged.recall() is None
+    assert damaged.recall().get(None) is None
     assert len(events.warnings) == 1
     assert "damaged" in events.warnings[0]
-    damaged.keep(BUCKET)
-    assert memory(tmp_path).recall() is not None
+    damaged.keep({None: BUCKET})
+    assert memory(tmp_path).recall().get(None) is not None
 
 
 @pytest.mark.parametrize("closed", ["file", "folder", "a folder in its place"])
@@ -145,21 +156,45 @@ def test_a_file_that_cannot_be_used_only_warns(closed: str, tmp_path: Path) -> N
     kept = memory(tmp_path, events=events)
     path = learned_path(tmp_path / "ledger.db")
     if closed == "file":
-        kept.keep(BUCKET)
+        kept.keep({None: BUCKET})
         path.chmod(0)
     elif closed == "folder":
         tmp_path.chmod(0o500)
     else:
         (path / "sub").mkdir(parents=True)
     with without_privileges():
-        assert kept.recall() is None
-        kept.keep(BUCKET)
+        assert kept.recall().get(None) is None
+        kept.keep({None: BUCKET})
     tmp_path.chmod(0o700)
     assert events.warnings
 
 
 @pytest.mark.parametrize(("carrier", "use"), [(SANDBOX, True), (URL, False)])
 def test_rehearsals_and_runs_without_a_ledger_learn_nothing(carrier: str, use: bool, tmp_path: Path) -> None:  # noqa: FBT001
-    memory(tmp_path, carrier=carrier, use=use).keep(BUCKET)
-    assert memory(tmp_path, carrier=carrier, use=use).recall() is None
+    memory(tmp_path, carrier=carrier, use=use).keep({None: BUCKET})
+    assert memory(tmp_path, carrier=carrier, use=use).recall().get(None) is None
     assert not learned_path(tmp_path / "ledger.db").exists()
+
+
+def test_each_account_starts_from_its_own_limit_if_it_has_a_limiter(tmp_path: Path) -> None:
+    memory(tmp_path, "A-1", "A-2", scope="account").keep({"A-1": BUCKET, "A-2": Learned(limit=Calls(10))})
+    found = memory(tmp_path, "A-1", "A-2", "A-3", scope="account").recall()
+    assert {account: str(one.limit) for account, one in found.items()} == {
+        "A-1": str(BUCKET.limit),
+        "A-2": str(Calls(10)),
+    }
+
+
+def test_what_one_account_learned_is_not_kept_for_another(tmp_path: Path) -> None:
+    memory(tmp_path, "A-1", "A-2").keep({None: BUCKET})
+    memory(tmp_path, "A-1", "A-2", scope="account").keep({"A-2": Learned(limit=Calls(10))})
+    found = memory(tmp_path, "A-1", "A-2", scope="account").recall()
+    assert str(found["A-1"].limit) == str(BUCKET.limit)
+    assert found["A-2"] == Learned(limit=Calls(10))
+
+
+def test_an_account_with_a_recalled_limit_is_named_in_the_event(tmp_path: Path) -> None:
+    memory(tmp_path, "A-1").keep({None: BUCKET})
+    events = Events()
+    memory(tmp_path, "A-1", "A-2", scope="account", events=events).recall()
+    assert [event.account for event in events.kept if isinstance(event, LimitChanged)] == ["A-1"]

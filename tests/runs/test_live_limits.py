@@ -15,6 +15,7 @@ from batchlic.errors import BatchlicError, NoAccess, RefusedToStart, RunFolderEr
 from batchlic.events import BoundsChanged
 from batchlic.job import Limits
 from batchlic.pool.limiter.limiter import Limiter
+from batchlic.pool.limiter.limiters import only
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.live_limits import (
     Bounds,
@@ -39,7 +40,7 @@ class Session:
         self.folder = folder
         self.events = Events()
         self.limiter = Limiter(max_concurrency=limits.max_concurrency, max_rate=limits.max_rate)
-        self.live = LiveLimits(folder, limits, self.limiter, self.events)
+        self.live = LiveLimits(folder, limits, only(self.limiter), self.events)
 
     def request(self, *, session: str | None = None, bounds: Bounds = BOUNDS) -> LimitsRequest:
         session = session or str(self.folder.process)

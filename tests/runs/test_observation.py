@@ -11,6 +11,7 @@ from batchlic.chunker import Batch, DeviceStatus, Step, StepRequest
 from batchlic.events import AttemptEnded, DevicesCounted, EventStream, RateMeasured, RunEvent
 from batchlic.pool.limiter.findings import Finding, NoLimit, Rate, Window
 from batchlic.pool.limiter.limiter import Limiter
+from batchlic.pool.limiter.limiters import only
 from batchlic.pool.limiter.transitions import estimator_for
 from batchlic.runs.observation import Observation, Tally, parts_in_doubt, tally_of
 from tests.journal.builders import intent, new_journal
@@ -20,7 +21,9 @@ pytestmark = pytest.mark.anyio
 
 
 async def new_observation(events: EventStream | None = None) -> Observation:
-    return Observation(Tally(to_send=10), Limiter(max_concurrency=1), events or EventStream(), host="carrier")
+    return Observation(
+        Tally(to_send=10), only(Limiter(max_concurrency=1)), events or EventStream(), host="carrier"
+    )
 
 
 def report(observation: Observation, of: Batch, answer: Answer, devices: int = 10) -> None:
@@ -56,7 +59,9 @@ async def test_doubt_of_earlier_sessions_counts_and_ends_as_that_of_this_one(tmp
         in_doubt = parts_in_doubt(journal)
         tally = tally_of(journal, in_doubt)
     assert tally.devices == {DeviceStatus.IN_DOUBT: 20, DeviceStatus.FAILED: 10}
-    observed = Observation(tally, Limiter(max_concurrency=1), EventStream(), host="c", in_doubt=in_doubt)
+    observed = Observation(
+        tally, only(Limiter(max_concurrency=1)), EventStream(), host="c", in_doubt=in_doubt
+    )
     report(observed, batch(10, batch_id=lost), ACCEPTED)
     report(observed, batch(10, batch_id=doubted), BAD_DEVICE)
     assert {status: devices for status, devices in tally.devices.items() if devices} == {
@@ -104,7 +109,8 @@ async def test_the_rate_is_what_flows_and_the_limit_what_was_found(found: Findin
     events = EventStream()
     with events.attached("test", heard.append):
         observation = await new_observation(events)
-        observation._limiter._hypothesis = estimator_for(found, observation._limiter._samples)
+        [limiter] = observation._limiters
+        limiter._hypothesis = estimator_for(found, limiter._samples)
         observation.count()
     [rate] = (event for event in heard if isinstance(event, RateMeasured))
     assert (rate.requests_per_s, rate.found) == (0.0, words)

@@ -7,6 +7,7 @@ import pytest
 
 from batchlic.carrier.answers import Answer, Outcome
 from batchlic.pool.limiter.limiter import Limiter
+from batchlic.pool.limiter.limiters import only
 from batchlic.runs.health import GRACE_S, Health
 from batchlic.runs.outage import TELL_AGAIN_S, TELL_OTHER_S, Outage
 from tests.pool.builders import ACCEPTED
@@ -64,7 +65,7 @@ class Watched:
         patched.setattr(anyio, "current_time", self.clock)
         self.lines: list[str] = []
         self.limiter = Limiter(max_concurrency=1, clock=self.clock)
-        self.health = Health(Outage("carrier.example", self.lines.append), self.limiter)
+        self.health = Health(Outage("carrier.example", self.lines.append), only(self.limiter))
 
     def answer(self, answer: Answer) -> None:
         self.health.learn(answer)

@@ -18,6 +18,7 @@ from batchlic.chunker import Plan
 from batchlic.errors import ExitCode, RefusedToStart, RunFolderError, UsageError
 from batchlic.job import Job, make_job
 from batchlic.pool.limiter.limiter import Limiter
+from batchlic.pool.limiter.limiters import only
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.guards import Guards
 from batchlic.runs.ledger_sync import with_ledger
@@ -195,7 +196,7 @@ def test_j_a_session_waits_out_the_rest_of_a_retry_after(tmp_path: Path) -> None
             throttled = Answer(outcome=Outcome.THROTTLED, http_status=429, retry_after_s=600.0)
             await journal.answer(seq, throttled, duration_ms=1.0, final=False)
             limiter = Limiter(max_concurrency=1)
-            obey_earlier_retry_after(journal, limiter, give_up_after=1800)
+            obey_earlier_retry_after(journal, only(limiter), give_up_after=1800)
             return limiter.is_paused
 
     assert anyio.run(is_paused)

@@ -29,6 +29,7 @@ from batchlic.journal.status import status_of
 from batchlic.journal.writes import Insertion
 from batchlic.pool.delivery import Pool
 from batchlic.pool.limiter.limiter import Limiter
+from batchlic.pool.limiter.limiters import only
 from batchlic.pool.migration import Migration
 from batchlic.pool.retry import RetryPolicy
 from batchlic.pool.sender import Sender
@@ -215,7 +216,7 @@ async def _run_session(
         sender = Sender(
             client=client,
             journal=journal,
-            limiter=Limiter(max_concurrency=scenario.workers),
+            limiters=only(Limiter(max_concurrency=scenario.workers)),
             policy=RetryPolicy(resendable=_FLEXIBLE_SKUS),
             observer=_Observer(),
         )

@@ -36,6 +36,7 @@ from batchlic.journal.status import status_of
 from batchlic.journal.writes import Insertion
 from batchlic.pool.delivery import Pool
 from batchlic.pool.limiter.limiter import Limiter
+from batchlic.pool.limiter.limiters import only
 from batchlic.pool.remaining import remaining
 from batchlic.pool.retry import RetryPolicy
 from batchlic.pool.sender import Sender
@@ -509,7 +510,7 @@ async def _run_session(
             sender = Sender(
                 client=client,
                 journal=journal,
-                limiter=Limiter(max_concurrency=scenario.workers),
+                limiters=only(Limiter(max_concurrency=scenario.workers)),
                 policy=RetryPolicy(resendable=flexible),
                 observer=pool_observer,
             )

@@ -1,4 +1,4 @@
-"""Lets the next request start: one limiter, shared by all workers (promise J)."""
+"""Lets the next request start: one limiter for a login or an account, shared by all workers (promise J)."""
 
 import math
 from collections.abc import Callable
@@ -91,7 +91,8 @@ class Limiter:
     At most `max_concurrency` requests are in flight and at most `max_rate` start a second; `fixed_rate` pins
     the rate instead of finding it. `headroom` is the share of the limit, 0 to 1, that is left to others.
     `start_from` is what an earlier run has found. `on_change` is called at each change that a person would
-    want to read about. `clock` gives seconds.
+    want to read about. `slots` bounds the requests in flight of several limiters together. `clock` gives
+    seconds.
     """
 
     def __init__(
@@ -103,10 +104,12 @@ class Limiter:
         headroom: float = 0.0,
         start_from: Learned | None = None,
         on_change: Callable[[Change], None] | None = None,
+        slots: anyio.CapacityLimiter | None = None,
         clock: Callable[[], float] = anyio.current_time,
     ) -> None:
         self.now = clock
         self._on_change = on_change
+        self._slots = slots
         self._samples = samples = Samples(clock(), max_concurrency)
         self._retry_after = RetryAfter(samples)
         self._latency = Latency(samples, max_concurrency)
@@ -122,6 +125,7 @@ class Limiter:
         self._max_rate = min(max_rate or math.inf, self._fixed_rate)
         self._spacing = Spacing(self._max_rate)
         self._reported = self._hypothesis.found()
+        self._slot_of: dict[Sample, object] = {}
         self._head_of_line = anyio.Lock(fast_acquire=True)
         self._changed = anyio.Event()
 
@@ -170,9 +174,13 @@ class Limiter:
     @property
     def wait_s(self) -> float:
         """Seconds until the carrier lets requests start again; 0 if it does now, or if nobody knows when."""
-        told = self._retry_after.resume_at - self.now()
         opens = self._hypothesis.wait()
-        return max(0.0, told, opens if math.isfinite(opens) else 0.0)
+        return max(self.held_s, opens if math.isfinite(opens) else 0.0)
+
+    @property
+    def held_s(self) -> float:
+        """Seconds for which the carrier still asks everyone to wait; 0 if it does not."""
+        return max(0.0, self._retry_after.resume_at - self.now())
 
     def hold(self, seconds: float) -> None:
         """Let nobody start for so long: the carrier has told an earlier session of the run to wait."""
@@ -208,11 +216,25 @@ class Limiter:
     async def acquire(self) -> Permit:
         """Wait until one more request may start, first come first served; its slot is then taken."""
         async with self._head_of_line:
-            while (delay := self.delay()) > _CLOCK_S:
-                self._changed = anyio.Event()
-                with anyio.move_on_after(delay):
-                    await self._changed.wait()
-            return self.take()
+            await self._wait()
+            if self._slots is None:
+                return self.take()
+            while True:  # a slot is taken only when it can be used: others may need it
+                slot = object()
+                await self._slots.acquire_on_behalf_of(slot)
+                if self.delay() <= _CLOCK_S:
+                    permit = self.take()
+                    self._slot_of[permit.sample] = slot
+                    return permit
+                self._slots.release_on_behalf_of(slot)
+                await self._wait()
+
+    async def _wait(self) -> None:
+        """Wait until one more request may start, as far as this limiter knows."""
+        while (delay := self.delay()) > _CLOCK_S:
+            self._changed = anyio.Event()
+            with anyio.move_on_after(delay):
+                await self._changed.wait()
 
     def delay(self) -> float:
         """Seconds until one more request may start; infinite if an answer has to come first."""
@@ -238,6 +260,8 @@ class Limiter:
         samples = self._samples
         samples.now = self.now()
         self._changed.set()
+        if self._slots is not None:
+            self._slots.release_on_behalf_of(self._slot_of.pop(sample))
         was_paused = self.is_paused
         self._retry_after.on_sample(sample)
         if sample.retry_after_s and self.is_paused and not was_paused:
