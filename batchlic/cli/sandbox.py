@@ -29,6 +29,22 @@ class LimitOptions:
             show_default="no limit",
         ),
     ] = None
+    limit_scope: Annotated[
+        Literal["login", "account"],
+        typer.Option(
+            rich_help_panel=Panel.LIMITS,
+            help="What the limits are for: the whole login, or each account.",
+        ),
+    ] = "login"
+    account_rate: Annotated[
+        list[str] | None,
+        typer.Option(
+            rich_help_panel=Panel.LIMITS,
+            metavar="ACCOUNT=REQUESTS",
+            help="Hidden limit of one account, requests per second. Repeatable.",
+            show_default="that of --rate",
+        ),
+    ] = None
     limit: Annotated[
         Literal["token-bucket", "fixed-window", "sliding-window"],
         typer.Option(rich_help_panel=Panel.LIMITS, help="Kind of the rate limit."),
@@ -326,10 +342,19 @@ def sandbox(
 
 
 def _limits(options: LimitOptions) -> "LimitConfig":
-    from batchlic.sandbox import LimitConfig, LimitKind, QuotaHeaders, RetryHint, ThrottleShape
-    from batchlic.sandbox.options import parse_change
+    from batchlic.sandbox import (
+        LimitConfig,
+        LimitKind,
+        LimitScope,
+        QuotaHeaders,
+        RetryHint,
+        ThrottleShape,
+    )
+    from batchlic.sandbox.options import parse_account_rate, parse_change
 
     return LimitConfig(
+        scope=LimitScope(options.limit_scope),
+        account_rates=dict(map(parse_account_rate, options.account_rate or ())),
         rate=options.rate,
         kind=LimitKind(options.limit),
         burst=options.burst,

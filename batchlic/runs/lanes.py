@@ -5,7 +5,6 @@ Accounts take turns in either case, in the order of the plan.
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain
 from typing import TypeAlias
 
 from batchlic.chunker import AccountBatches, Batch, phase_ranges, read_accounts
@@ -87,8 +86,12 @@ class Lanes:
         """The lanes for what the passes over the batches give, one pass after the other in each lane."""
         if self.job.limits.scope == "account":
             for account in accounts:
-                sequences = chain.from_iterable(one(account) for one in passes)
-                yield LanePlan(stopping_instead(sequences), account.account)
+                yield LanePlan(stopping_instead(_in_order(passes, [account])), account.account)
         else:
-            turns = (take_turns(map(one, accounts), most=MOST_LANES) for one in passes)
-            yield LanePlan(stopping_instead(chain.from_iterable(turns)))
+            yield LanePlan(stopping_instead(_in_order(passes, accounts)))
+
+
+def _in_order(passes: list[SequencesOf], accounts: list[AccountBatches]) -> Iterator[Iterable[Delivery]]:
+    """One pass after the other; in each, the accounts take turns."""
+    for sequences_of in passes:
+        yield from take_turns(map(sequences_of, accounts), most=MOST_LANES)

@@ -10,10 +10,17 @@ from batchlic.carrier.messages import RequestAccepted
 from batchlic.sandbox.auth import Authenticator
 from batchlic.sandbox.callbacks import CallbackSender
 from batchlic.sandbox.clock import WallClock
-from batchlic.sandbox.config import Fault, SandboxConfig
+from batchlic.sandbox.config import Fault, LimitScope, SandboxConfig
 from batchlic.sandbox.exchange import Headers, json_response, read_headers, require_json
 from batchlic.sandbox.faults import Faults
-from batchlic.sandbox.limits import Latency, RequestLimits, ScopedLimits, Throttled, quota_headers, throttle_refusal
+from batchlic.sandbox.limits import (
+    Latency,
+    RequestLimits,
+    ScopedLimits,
+    Throttled,
+    quota_headers,
+    throttle_refusal,
+)
 from batchlic.sandbox.refusals import Refusal, lacks_permission, refusal_response
 from batchlic.sandbox.request_bodies import account_of
 from batchlic.sandbox.service import LicenseService
@@ -62,7 +69,7 @@ class LicenseEndpoint:
         fault, quota = None, {}
         try:
             access = self._authenticator.check_access(headers, now)
-            limits = self._limits.of(account_of(await request.body()))
+            limits = await self._limits_of(request)
             quota = await self._admit(limits, now)
             with self._limits.counted(limits):
                 session = self._authenticator.check_session(headers, now)
@@ -76,6 +83,10 @@ class LicenseEndpoint:
             answer = refusal_response(refusal)
         answer.headers.update(quota)
         return fault, answer
+
+    async def _limits_of(self, request: Request) -> RequestLimits:
+        is_by_account = self._config.limits.scope is LimitScope.ACCOUNT
+        return self._limits.of(account_of(await request.body()) if is_by_account else "")
 
     async def _admit(self, limits: RequestLimits, now: float) -> dict[str, str]:
         """Admit a request and return its quota headers; or raise the Refusal for a throttled one."""

@@ -14,7 +14,6 @@ from batchlic.sandbox.config import (
     LatencyConfig,
     LimitConfig,
     LimitKind,
-    LimitScope,
     QuotaHeaders,
     RetryHint,
     ThrottleShape,
@@ -135,19 +134,20 @@ class RequestLimits:
         self._config = config
         self._limit = _rate_limit(config)
         self._first_request_at: float | None = None
-        self._in_progress = 0
+        self.in_progress = 0
+        """Requests that are admitted and not finished."""
 
     def admit(self, now: float) -> None:
         """Admit a request, which must call `finish` at its end; or raise Throttled."""
         factor = self._factor(now)
         max_concurrent = self._config.max_concurrent
-        if max_concurrent is not None and self._in_progress >= max(1, round(max_concurrent * factor)):
+        if max_concurrent is not None and self.in_progress >= max(1, round(max_concurrent * factor)):
             raise Throttled(1.0)
         if self._config.rate is not None:
             wait_s = self._limit.wait(now, self._config.rate * factor)
             if wait_s > 0:
                 raise Throttled(wait_s)
-        self._in_progress += 1
+        self.in_progress += 1
 
     def quota(self, now: float) -> AdvertisedQuota | None:
         """Return the quota after the request at `now`; None if there is no rate limit."""
@@ -156,7 +156,7 @@ class RequestLimits:
 
     def finish(self) -> None:
         """Note that an admitted request is finished."""
-        self._in_progress -= 1
+        self.in_progress -= 1
 
     def _factor(self, now: float) -> float:
         if self._first_request_at is None:
@@ -180,13 +180,11 @@ class ScopedLimits:
         self.max_in_progress = 0
 
     def of(self, account: str) -> RequestLimits:
-        """The limits that hold for requests of an account."""
-        config = self._config
-        scope = account if config.scope is LimitScope.ACCOUNT else ""
-        if scope not in self._limits:
-            rate = config.account_rates.get(scope, config.rate)
-            self._limits[scope] = RequestLimits(replace(config, rate=rate))
-        return self._limits[scope]
+        """The limits that hold for requests of an account; empty: for all requests."""
+        if account not in self._limits:
+            rate = self._config.account_rates.get(account, self._config.rate)
+            self._limits[account] = RequestLimits(replace(self._config, rate=rate))
+        return self._limits[account]
 
     @contextmanager
     def counted(self, limits: RequestLimits) -> Iterator[None]:

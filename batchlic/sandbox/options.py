@@ -41,6 +41,15 @@ def parse_licenses(texts: Iterable[str]) -> dict[str, int]:
     return licenses
 
 
+def parse_account_rate(text: str) -> tuple[str, float]:
+    """Parse `0000123456-00001=20`: an account and its requests per second. Raises UsageError."""
+    account, _, rate = text.rpartition("=")
+    option, expected = f"--account-rate {text}", "ACCOUNT=REQUESTS, such as 0000123456-00001=20"
+    if not account:
+        raise UsageError(f"{option}: expected {expected}.")
+    return account, _number(float, rate, option, expected)
+
+
 def parse_change(text: str) -> tuple[float, float]:
     """Parse `30=0.5`: half the limits from 30 seconds after the first license request. Raises UsageError."""
     at, _, factor = text.partition("=")

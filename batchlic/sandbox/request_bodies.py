@@ -53,6 +53,21 @@ class LicenseBody(Body, frozen=True, gc=False):
     sku_number: Name
 
 
+class _AccountOfBody(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    account_name: str = ""
+
+
+_ACCOUNT_OF_BODY = msgspec.json.Decoder(_AccountOfBody)
+
+
+def account_of(body: bytes) -> str:
+    """The account that a license request names; empty if it names none, or is malformed."""
+    try:
+        return _ACCOUNT_OF_BODY.decode(body).account_name
+    except msgspec.MsgspecError:
+        return ""
+
+
 class SubscriptionsBody(Body, frozen=True, gc=False):
     """Body of a question about license counts."""
 

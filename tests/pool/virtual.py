@@ -1,7 +1,9 @@
 """The real pool and journal against a scripted carrier, in virtual time."""
 
-from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import anyio
@@ -16,13 +18,15 @@ from batchlic.chunker import Batch, DeviceStatus
 from batchlic.errors import BatchlicError
 from batchlic.journal import Journal
 from batchlic.journal.writes import Insertion
-from batchlic.pool.delivery import Pool
+from batchlic.pool.delivery import LanePlan, Pool
 from batchlic.pool.limiter.limiter import Limiter
-from batchlic.pool.limiter.limiters import only
+from batchlic.pool.limiter.limiters import Limiters, only
 from batchlic.pool.migration import Migration
 from batchlic.pool.remaining import Delivery, remaining, statuses_of
 from batchlic.pool.retry import RetryPolicy
 from batchlic.pool.sender import Sender
+from batchlic.pool.turns import take_turns
+from batchlic.sandbox.request_bodies import account_of
 from tests.pool.builders import ACCOUNT, FLEXIBLE
 from tests.writer.builders import journal_of
 
@@ -38,6 +42,11 @@ class Request:
     devices: tuple[str, ...]
     action: Action
     body: bytes
+
+    @property
+    def account(self) -> str:
+        """The account that it names."""
+        return account_of(self.body)
 
     def is_about(self, sku: str) -> bool:
         """Whether it assigns or unassigns licenses of this SKU."""
@@ -104,6 +113,21 @@ class Session:
         return list(self.statuses.values()).count(status)
 
 
+def lanes_of(
+    batches: Iterable[Batch],
+    left: Callable[[list[Batch]], Iterator[Delivery]],
+    *,
+    is_by_account: bool,
+) -> list[LanePlan]:
+    """One lane for each account, or one in which the accounts take turns."""
+    by_account = defaultdict[str, list[Batch]](list)
+    for one in batches:
+        by_account[one.account_name].append(one)
+    if is_by_account:
+        return [LanePlan(left(of), account) for account, of in by_account.items()]
+    return [LanePlan(take_turns(map(left, by_account.values()), most=100))]
+
+
 def run_session(
     script: Script,
     batches: Sequence[Batch],
@@ -119,12 +143,14 @@ def run_session(
     spare: int | None = None,
     commits: int | None = None,
     meanwhile: Callable[[Limiter, Pool], Coroutine[Any, Any, None]] | None = None,
+    is_by_account: bool = False,
 ) -> Session:
     """Send what is left of the batches by the journal, in virtual time.
 
     `commits`: the process is killed after so many commits. `meanwhile` runs beside the pool.
     `migrates_to`: move the devices to this SKU, from which they can be moved back. `spare` licenses of it may
     be assigned before the old ones are taken back. `statuses` are then those of all steps together.
+    `is_by_account`: each account has a limiter. Otherwise, the accounts take turns all the same.
     """
     journal = journal_of([], [len(batch.offsets) for batch in batches]) if journal is None else journal
     carrier = Carrier(script, round_trip_s=round_trip_s)
@@ -141,10 +167,19 @@ def run_session(
 
     async def session() -> tuple[BatchlicError | None, float]:
         limiter = Limiter(max_concurrency=workers)
+        limiters = only(limiter)
+        if is_by_account:
+            limiters = Limiters(
+                lambda _scope, learned, slots: Limiter(
+                    max_concurrency=workers, start_from=learned, slots=slots
+                ),
+                max_concurrency=workers,
+                is_by_account=True,
+            )
         sender = Sender(
             client=cast("client.Carrier", carrier),
             journal=journal,
-            limiters=only(limiter),
+            limiters=limiters,
             policy=RetryPolicy(
                 resendable=resendable, give_up_after=give_up_after, trusts_duplicates=trusts_duplicates
             ),
@@ -154,11 +189,10 @@ def run_session(
         pool, began = Pool(sender, workers=workers), trio.current_time()
         on_accepted = pool.refusals.accepted
         if migrates_to is None:
-            left: Iterable[Iterable[Delivery]] = remaining(
-                batches, journal, resendable, on_accepted=on_accepted
-            )
+            left = partial(remaining, journal=journal, resendable=resendable, on_accepted=on_accepted)
+            lanes = lanes_of(batches, left, is_by_account=is_by_account)
         else:
-            left = Migration(
+            migration = Migration(
                 journal=journal,
                 to_sku=migrates_to,
                 spare={} if spare is None else {ACCOUNT: spare},
@@ -168,15 +202,16 @@ def run_session(
                 denied={},
                 on_accepted=on_accepted,
                 on_end=lambda _moved, _failed: None,
-            ).sequences(lambda: batches)
+            )
+            lanes = [LanePlan(migration.sequences(lambda: batches))]
         stopped: BatchlicError | None = None
         try:
             if meanwhile is None:
-                await pool.deliver(left)
+                await pool.deliver_lanes(lanes)
             else:
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(meanwhile, limiter, pool)
-                    await pool.deliver(left)
+                    await pool.deliver_lanes(lanes)
                     tasks.cancel_scope.cancel()
         except* BatchlicError as errors:
             [stopped] = [error for error in errors.exceptions if isinstance(error, BatchlicError)]

@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from batchlic.carrier.rate_limits import read_quota
+from batchlic.errors import UsageError
 from batchlic.sandbox.app import Sandbox
 from batchlic.sandbox.config import (
     LatencyConfig,
     LimitConfig,
     LimitKind,
+    LimitScope,
     QuotaHeaders,
     RetryHint,
     SandboxConfig,
@@ -125,7 +127,48 @@ def test_a_finished_request_frees_its_place() -> None:
         limits.admit(0)
     limits.finish()
     limits.admit(0)
-    assert (limits.in_progress, limits.max_in_progress) == (2, 2)
+
+
+async def _statuses_by_account(config: LimitConfig, accounts: list[str]) -> list[int]:
+    """The statuses of one request for each of the accounts, sent in this order at the same moment."""
+    async with caller_of(Sandbox(SandboxConfig(limits=config))) as caller:
+        return [
+            (await caller.assign(request_body(device(IMEI), account=account))).status_code
+            for account in accounts
+        ]
+
+
+@pytest.mark.parametrize(
+    ("scope", "statuses"),
+    [(LimitScope.LOGIN, [200, 429, 429, 429]), (LimitScope.ACCOUNT, [200, 200, 429, 429])],
+)
+def test_a_limit_holds_for_the_login_or_for_each_account(scope: LimitScope, statuses: list[int]) -> None:
+    config = LimitConfig(rate=0.1, burst=1, scope=scope)
+    found = trio.run(
+        _statuses_by_account,
+        config,
+        ["0000-1", "0000-2", "0000-1", "0000-2"],
+        clock=MockClock(autojump_threshold=0),
+    )
+    assert found == statuses
+
+
+def test_an_account_may_have_a_rate_of_its_own() -> None:
+    config = LimitConfig(
+        rate=1.0, scope=LimitScope.ACCOUNT, kind=LimitKind.FIXED_WINDOW, account_rates={"0000-2": 3.0}
+    )
+    found = trio.run(
+        _statuses_by_account,
+        config,
+        ["0000-1"] * 2 + ["0000-2"] * 4,
+        clock=MockClock(autojump_threshold=0),
+    )
+    assert found == [200, 429, 200, 200, 200, 429]
+
+
+def test_rates_of_accounts_need_the_scope_of_an_account() -> None:
+    with pytest.raises(UsageError, match="--limit-scope account"):
+        LimitConfig(account_rates={"0000-1": 1.0})
 
 
 def test_the_limit_of_concurrent_requests_changes_too() -> None:

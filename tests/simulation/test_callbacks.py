@@ -35,7 +35,7 @@ every_share = pytest.mark.parametrize("lost_share", [0.0, 0.4])
 
 @cache
 def simulated_run(seed: int) -> SimulatedRun:
-    scenario = scenario_of(seed)
+    scenario = scenario_of(seed).in_one_account()
     dice = random.Random(f"callbacks {seed}")
     callbacks = CallbackConfig(
         jitter_s=1.0,

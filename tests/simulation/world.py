@@ -1,9 +1,9 @@
 """A whole run in virtual time: the real pool, journal and client against the sandbox in process.
 
-A seed determines a scenario: inventory, SKU, limits, faults, bad devices, the commits at which the process is
-killed, and how often an operator settles the devices in doubt. The tests compare the journal with the
-sandbox's books. The batches of a sync, with two
-actions, are sent in two phases.
+A seed determines a scenario: inventory, accounts, SKU, limits of the login or of each account, faults, bad
+devices, the commits at which the process is killed, and how often an operator settles the devices in doubt.
+The tests compare the journal with the sandbox's books. The batches of a sync, with two actions, are sent in
+two phases.
 """
 
 import random
@@ -34,12 +34,13 @@ from batchlic.journal.databases import SqliteDatabase
 from batchlic.journal.journal import Offload, create_tables
 from batchlic.journal.status import status_of
 from batchlic.journal.writes import Insertion
-from batchlic.pool.delivery import Pool
+from batchlic.pool.delivery import LanePlan, Pool
 from batchlic.pool.limiter.limiter import Limiter
-from batchlic.pool.limiter.limiters import only
-from batchlic.pool.remaining import remaining
+from batchlic.pool.limiter.limiters import Limiters
+from batchlic.pool.remaining import Delivery, remaining
 from batchlic.pool.retry import RetryPolicy
 from batchlic.pool.sender import Sender
+from batchlic.pool.turns import take_turns
 from batchlic.runs.preflight import count
 from batchlic.sandbox.app import Sandbox
 from batchlic.sandbox.config import (
@@ -47,17 +48,19 @@ from batchlic.sandbox.config import (
     LatencyConfig,
     LimitConfig,
     LimitKind,
+    LimitScope,
     Poison,
     RetryHint,
     SandboxConfig,
     TokenConfig,
 )
-from batchlic.sandbox.request_bodies import DeviceBody, DeviceIdBody
+from batchlic.sandbox.request_bodies import DeviceBody, DeviceIdBody, account_of
 from batchlic.sandbox.responses import ASKED_WAIT
 from tests.journal.builders import identity
 from tests.simulation.limits import seed_chance
 
 ACCOUNT = "0000123456-00001"
+ACCOUNTS = (ACCOUNT, "0000123456-00002", "0000123456-00003")
 FLEXIBLE, LIFETIME = "SIMSec-IoT", "SIMSec-IoT-Lt"
 MOST_SESSIONS = 40
 MOST_FRUITLESS_SESSIONS = 8
@@ -94,6 +97,13 @@ class Scenario:
     workers: int
     kills_after_settling: list[list[int]]
     """`kills` of the sessions after each time that an operator settles the devices in doubt."""
+    is_by_account: bool = False
+    """Whether each account has a limiter."""
+
+    def in_one_account(self) -> "Scenario":
+        """The same scenario with one account and one limiter."""
+        batches = [replace(batch, account_name=ACCOUNT) for batch in self.batches]
+        return replace(self, batches=batches, is_by_account=False)
 
     @property
     def phases(self) -> list[list[Batch]]:
@@ -119,23 +129,27 @@ class Scenario:
 class Traffic:
     """When requests were sent to some endpoints, and the pauses that their answers asked for.
 
-    A pause is a pair of times: when the answer arrived, and from when on requests may be sent again.
+    A pause is a pair of times: when the answer arrived, and from when on requests may be sent again. It holds
+    for requests with the same scope: an account, or None.
     """
 
     def __init__(self) -> None:
-        self.requests_at: list[float] = []
-        self.pauses: list[tuple[float, float]] = []
+        self.requests: list[tuple[str | None, float]] = []
+        self.pauses: list[tuple[str | None, float, float]] = []
 
     def requests_in_pauses(self) -> list[float]:
         """Return the times of requests that were sent during a pause."""
         return [
-            at for at in self.requests_at for begin, end in self.pauses if begin < at < end - TIME_TOLERANCE_S
+            at
+            for scope, at in self.requests
+            for paused, begin, end in self.pauses
+            if paused == scope and begin < at < end - TIME_TOLERANCE_S
         ]
 
     def end_pauses(self) -> None:
         """End the current pauses: the next process does not have them."""
         now = trio.current_time()
-        self.pauses = [(begin, min(end, now)) for begin, end in self.pauses]
+        self.pauses = [(scope, begin, min(end, now)) for scope, begin, end in self.pauses]
 
 
 @dataclass
@@ -231,7 +245,7 @@ def scenario_of(seed: int) -> Scenario:
     identifiers = [imei_of(device) for batch in batches for device in batch.devices]
     bad = dice.sample(identifiers, min(dice.choice([0, 0, 1, 2, len(identifiers) // 5]), len(identifiers)))
     poison_code = dice.choice([KNOWN_CODE, KNOWN_CODE, UNKNOWN_CODE])
-    return Scenario(
+    scenario = Scenario(
         seed=seed,
         sku=sku,
         batches=batches,
@@ -243,6 +257,22 @@ def scenario_of(seed: int) -> Scenario:
         kills_after_settling=[_kills(dice, count) for _ in range(dice.choice([0, 1, 1, 3]))],
         commit_s=dice.choice([0.0, 0.002, 0.1]),
     )
+    return _with_accounts(dice, scenario)
+
+
+def _with_accounts(dice: random.Random, scenario: Scenario) -> Scenario:
+    """The scenario with some accounts, in the order of the plan, and limits for the login or for each."""
+    accounts = ACCOUNTS[: dice.choice([1, 2, 3])]
+    batches = [
+        replace(batch, account_name=accounts[at * len(accounts) // len(scenario.batches)])
+        for at, batch in enumerate(scenario.batches)
+    ]
+    is_by_account = dice.choice([False, True])
+    limits = replace(
+        scenario.sandbox.limits, scope=LimitScope.ACCOUNT if is_by_account else dice.choice(list(LimitScope))
+    )
+    sandbox = replace(scenario.sandbox, limits=limits)
+    return replace(scenario, batches=batches, is_by_account=is_by_account, sandbox=sandbox)
 
 
 def _kills(dice: random.Random, batches: int) -> list[int]:
@@ -308,18 +338,22 @@ def _rate(dice: random.Random, fault: Fault) -> float:
 class _Network(httpx.AsyncBaseTransport):
     """The sandbox's transport. It records license requests, logins, and sessions that were opened."""
 
-    def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
+    def __init__(self, inner: httpx.AsyncBaseTransport, *, is_by_account: bool) -> None:
         self._inner = inner
+        self._is_by_account = is_by_account
         self.licensing, self.logging_in = Traffic(), Traffic()
         self.sessions_opened = 0
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         traffic = self._traffic_of(request.url.path)
-        traffic.requests_at.append(trio.current_time())
+        scope = None
+        if self._is_by_account and traffic is self.licensing:
+            scope = account_of(await request.aread())
+        traffic.requests.append((scope, trio.current_time()))
         response = await self._inner.handle_async_request(request)
         now = trio.current_time()
         if wait_s := response.extensions.get(ASKED_WAIT):
-            traffic.pauses.append((now, now + wait_s))
+            traffic.pauses.append((scope, now, now + wait_s))
         self.sessions_opened += request.url.path.endswith("/session/login") and response.is_success
         return response
 
@@ -362,9 +396,11 @@ def simulate(scenario: Scenario) -> SimulatedRun:
 
 async def _simulate(scenario: Scenario) -> SimulatedRun:
     sandbox = Sandbox(scenario.sandbox)
-    sandbox._listeners.register(ACCOUNT, msgspec.json.encode(LISTENER))
+    for account in ACCOUNTS:
+        sandbox._listeners.register(account, msgspec.json.encode(LISTENER))
     _license_removals(scenario, sandbox)
-    network, pool_observer = _Network(sandbox.transport()), _Observer()
+    network = _Network(sandbox.transport(), is_by_account=scenario.is_by_account)
+    pool_observer = _Observer()
     counts: list[tuple[int, LicenseCount | None]] = []
 
     async def ask(client: Carrier) -> None:
@@ -484,9 +520,11 @@ def _executions(scenario: Scenario, sandbox: Sandbox) -> Counter[str]:
 
 
 def _license_removals(scenario: Scenario, sandbox: Sandbox) -> None:
-    account = sandbox.books.account(ACCOUNT)
-    devices = [DeviceBody([DeviceIdBody(imei, "IMEI")]) for imei in sorted(scenario.removals)]
-    account.assign(scenario.sku, account.numbers_of(devices))
+    for batch in scenario.batches:
+        if batch.action is Action.UNASSIGN:
+            account = sandbox.books.account(batch.account_name)
+            devices = [DeviceBody([DeviceIdBody(imei_of(device), "IMEI")]) for device in batch.devices]
+            account.assign(scenario.sku, account.numbers_of(devices))
 
 
 async def _run_session(
@@ -506,18 +544,39 @@ async def _run_session(
         flexible = frozenset(sku for sku, license in SKUS.items() if license is LicenseType.FLEXIBLE)
         client.remember(journal.owners_of_request_ids())
         before: Callable[[], Awaitable[None]] | None = partial(ask, client)
+        limiters = Limiters(
+            lambda _scope, learned, slots: Limiter(
+                max_concurrency=scenario.workers, start_from=learned, slots=slots
+            ),
+            max_concurrency=scenario.workers,
+            is_by_account=scenario.is_by_account,
+        )
         for phase in scenario.phases:
             sender = Sender(
                 client=client,
                 journal=journal,
-                limiters=only(Limiter(max_concurrency=scenario.workers)),
+                limiters=limiters,
                 policy=RetryPolicy(resendable=flexible),
                 observer=pool_observer,
             )
             pool = Pool(sender, workers=scenario.workers)
-            left = remaining(phase, journal, flexible, on_accepted=pool.refusals.accepted)
-            await pool.deliver(left, before=before)
+            left = partial(
+                remaining, journal=journal, resendable=flexible, on_accepted=pool.refusals.accepted
+            )
+            await pool.deliver_lanes(_lanes(scenario, phase, left), before=before)
             before = None
+
+
+def _lanes(
+    scenario: Scenario, phase: Iterable[Batch], left: Callable[[list[Batch]], Iterator[Delivery]]
+) -> Iterator[LanePlan]:
+    by_account: dict[str, list[Batch]] = defaultdict(list)
+    for batch in phase:
+        by_account[batch.account_name].append(batch)
+    if scenario.is_by_account:
+        yield from (LanePlan(left(batches), account) for account, batches in by_account.items())
+    else:
+        yield LanePlan(take_turns(map(left, by_account.values()), most=10))
 
 
 def _offload_until_killed(lifetime: int | None, commit_s: float) -> Offload:
