@@ -194,7 +194,7 @@ async def deliver_for(seconds: float, lanes: Lanes, *, held: tuple[str, ...]) ->
         limiters.hold(1000.0, account)
     sender = Sender(
         client=Carrier(lambda _: ACCEPTED),  # type: ignore[arg-type]
-        journal=Journal(journal_of([], [1] * 1000 * len(lanes.accounts))._engine, offload=at_once),
+        journal=Journal(journal_of([], [1] * 1000 * len(lanes.accounts))._database, offload=at_once),
         limiters=limiters,
         policy=RetryPolicy(resendable=()),
         observer=Nobody(),
