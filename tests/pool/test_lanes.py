@@ -183,15 +183,17 @@ async def at_once(commit: Callable[[list[Insertion]], None], insertions: list[In
     commit(insertions)
 
 
-async def deliver_for(seconds: float, lanes: Lanes, *, held: tuple[str, ...]) -> Limiters:
-    """Deliver lanes, some of which are to wait from the beginning."""
+async def deliver_for(
+    seconds: float, lanes: Lanes, *, held: tuple[str, ...], hold_s: float = 1000.0
+) -> Limiters:
+    """Deliver lanes, some of which are to wait so long from the beginning."""
     limiters = Limiters(
         lambda _scope, learned, slots: Limiter(max_concurrency=50, start_from=learned, slots=slots),
         max_concurrency=50,
         is_by_account=True,
     )
     for account in held:
-        limiters.hold(1000.0, account)
+        limiters.hold(hold_s, account)
     sender = Sender(
         client=Carrier(lambda _: ACCEPTED),  # type: ignore[arg-type]
         journal=Journal(journal_of([], [1] * 1000 * len(lanes.accounts))._database, offload=at_once),
@@ -232,3 +234,14 @@ def test_an_account_that_is_done_leaves_only_what_it_learned() -> None:
         return list(await deliver_for(500.0, Lanes(*OTHERS), held=()))
 
     assert trio.run(main, clock=MockClock(autojump_threshold=0)) == []
+
+
+def test_j_an_account_whose_wait_is_too_long_gives_up_at_once() -> None:
+    lanes = Lanes(SLOW, *OTHERS)
+
+    async def main() -> None:
+        await deliver_for(500.0, lanes, held=(SLOW,), hold_s=7200.0)
+
+    with pytest.raises(StoppedEarly, match=f"account {SLOW}: the carrier asks batchlic to wait 7200 s"):
+        trio.run(main, clock=MockClock(autojump_threshold=0))
+    assert lanes.taken["second"] == lanes.taken["third"] == 1000
