@@ -164,4 +164,5 @@ class Pool:
 def _all_of(given_up: list[BatchlicError]) -> BatchlicError:
     """The first of the errors, with the number of the others."""
     first, others = given_up[0], len(given_up) - 1
-    return StoppedEarly(f"{first}; so do {others:,} other accounts") if others else first
+    more = "1 other account waits" if others == 1 else f"{others:,} other accounts wait"
+    return StoppedEarly(f"{first}; {more} too long, too") if others else first

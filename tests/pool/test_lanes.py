@@ -91,6 +91,12 @@ def test_an_account_that_waits_too_long_ends_without_the_others() -> None:
     assert session.seconds < 60
 
 
+def test_several_accounts_that_wait_too_long_are_counted() -> None:
+    script = lambda _: replace(THROTTLED, retry_after_s=7200.0)  # noqa: E731 - short
+    session = run_session(script, plan(4, SLOW, *OTHERS), workers=4, is_by_account=True)
+    assert str(session.stopped).endswith("; 2 other accounts wait too long, too")
+
+
 def test_an_account_without_progress_gives_up_while_the_others_go_on() -> None:
     def script(request: Request) -> Answer:
         return replace(THROTTLED, retry_after_s=5.0) if request.account == SLOW else ACCEPTED
@@ -162,11 +168,16 @@ def test_refusals_of_one_account_stop_the_run() -> None:
 
 
 class Lanes:
-    """Lanes of many batches, of which it counts those that were taken."""
+    """Lanes of many batches, of which it counts those that were taken, and those that were accepted."""
 
     def __init__(self, *accounts: str) -> None:
         self.taken: Counter[str] = Counter()
+        self.accepted: Counter[str] = Counter()
         self.accounts = accounts
+
+    def accept(self, request: Request) -> Answer:
+        self.accepted[request.account] += 1
+        return ACCEPTED
 
     def plans(self) -> Iterator[LanePlan]:
         for at, account in enumerate(self.accounts):
@@ -184,25 +195,33 @@ async def at_once(commit: Callable[[list[Insertion]], None], insertions: list[In
 
 
 async def deliver_for(
-    seconds: float, lanes: Lanes, *, held: tuple[str, ...], hold_s: float = 1000.0
+    seconds: float, lanes: Lanes, *, held: tuple[str, ...], hold_s: float = 1000.0, hold_at: float = 0.0
 ) -> Limiters:
-    """Deliver lanes, some of which are to wait so long from the beginning."""
+    """Deliver lanes, some of which are to wait so long from a moment on."""
     limiters = Limiters(
         lambda _scope, learned, slots: Limiter(max_concurrency=50, start_from=learned, slots=slots),
         max_concurrency=50,
         is_by_account=True,
     )
-    for account in held:
-        limiters.hold(hold_s, account)
+
+    async def hold() -> None:
+        await anyio.sleep(hold_at)
+        for account in held:
+            limiters.hold(hold_s, account)
+
     sender = Sender(
-        client=Carrier(lambda _: ACCEPTED),  # type: ignore[arg-type]
+        client=Carrier(lanes.accept),  # type: ignore[arg-type]
         journal=Journal(journal_of([], [1] * 1000 * len(lanes.accounts))._database, offload=at_once),
         limiters=limiters,
         policy=RetryPolicy(resendable=()),
         observer=Nobody(),
     )
-    with anyio.move_on_after(seconds):
-        await Pool(sender, workers=50).deliver_lanes(lanes.plans())
+    if not hold_at:
+        await hold()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(hold)
+        with anyio.move_on_after(seconds):
+            await Pool(sender, workers=50).deliver_lanes(lanes.plans())
     return limiters
 
 
@@ -215,6 +234,17 @@ def test_h_few_batches_of_an_account_that_waits_are_in_memory() -> None:
     trio.run(main, clock=MockClock(autojump_threshold=0))
     assert lanes.taken["second"] == lanes.taken["third"] == 1000
     assert lanes.taken[SLOW] <= 6
+
+
+def test_h_an_account_that_begins_to_wait_takes_few_more_batches() -> None:
+    lanes = Lanes(SLOW)
+
+    async def main() -> None:
+        await deliver_for(500.0, lanes, held=(SLOW,), hold_at=0.1)
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
+    assert 100 < lanes.accepted[SLOW] < 900
+    assert lanes.taken[SLOW] - lanes.accepted[SLOW] <= 6
 
 
 def test_h_many_accounts_that_wait_hold_few_batches(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,6 +272,7 @@ def test_j_an_account_whose_wait_is_too_long_gives_up_at_once() -> None:
     async def main() -> None:
         await deliver_for(500.0, lanes, held=(SLOW,), hold_s=7200.0)
 
-    with pytest.raises(StoppedEarly, match=f"account {SLOW}: the carrier asks batchlic to wait 7200 s"):
+    with pytest.RaisesGroup(StoppedEarly) as raised:
         trio.run(main, clock=MockClock(autojump_threshold=0))
+    assert f"account {SLOW}: the carrier asks batchlic to wait 7200 s" in str(raised.value.exceptions[0])
     assert lanes.taken["second"] == lanes.taken["third"] == 1000
