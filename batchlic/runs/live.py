@@ -229,6 +229,13 @@ class _LogLine(msgspec.Struct):
     event: str = ""
     found: str = ""
     timestamp: str = ""
+    account: str | None = None
+    """The account whose limit it is, if each one has a limiter."""
+
+    @property
+    def words(self) -> str:
+        """The limit in words."""
+        return self.found if self.account is None else f"{self.found} (account {self.account})"
 
 
 class _LimitLog:
@@ -241,10 +248,13 @@ class _LimitLog:
         self._last = _LogLine()
 
     def last_since(self, since: str) -> str | None:
-        """The last limit that was reported since a time in ISO 8601; None if there is none."""
+        """The last limit that was reported since a time in ISO 8601; None if there is none.
+
+        If each account has a limiter, the words name the account.
+        """
         with suppress(OSError):
             self._read()
-        return self._last.found if self._last.found and self._last.timestamp >= since.rstrip("Z") else None
+        return self._last.words if self._last.found and self._last.timestamp >= since.rstrip("Z") else None
 
     def _read(self) -> None:
         with self._path.open("rb") as file:

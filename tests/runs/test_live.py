@@ -136,6 +136,14 @@ def test_a_device_of_a_migration_is_done_with_both_steps(tmp_path: Path) -> None
     assert counts(run) == (10, 10, 0, 0)
 
 
+def test_the_limit_of_an_account_is_shown_with_its_name(folder: RunFolder) -> None:
+    found = '"event":"limiter","found":"20 requests a second","timestamp":"2100-01-01T00:00:00Z"'
+    with folder.locked():
+        with folder.log.open("ab") as file:
+            file.write(f'{{{found},"account":"A-1"}}\n'.encode())
+        assert figures(LiveRun(folder)).found == "20 requests a second (account A-1)"
+
+
 def test_the_limit_is_the_last_one_that_this_session_has_found(folder: RunFolder) -> None:
     def log(at: str, found: str) -> None:
         with folder.log.open("ab") as file:
