@@ -1,8 +1,8 @@
 """A lane: the sequences that wait for one limiter, and the workers that send them.
 
-One worker of a lane at a time has the *turn*: it takes the next sequence, and waits for the limiter. Then it
-passes the turn on to a worker that is done, or to a new one. So a lane whose limiter waits holds few batches
-in memory (promise H).
+One worker of a lane at a time is the leader: it takes the next sequence, and waits for the limiter. Then it
+makes a worker that is done, or a new one, the leader. So a lane whose limiter waits holds few batches in
+memory (promise H). See Schmidt et al., "Leader/Followers" (2000).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from batchlic.chunker import Batch
 
-_Work: TypeAlias = Callable[["Turn"], Awaitable[None]]
+_Work: TypeAlias = Callable[["Lead"], Awaitable[None]]
 
 
 class Crew(Protocol):
@@ -67,9 +67,9 @@ class Lane:
         """Why nothing new begins in this lane."""
         self.parked = Parked(crew.sender.suspicions, most=most_parked)
         self._scope = anyio.CancelScope()
-        self._is_turn_of_parked = True
-        self._has_taker = False
-        """Whether a worker has the turn."""
+        self._parked_is_next = True
+        self._has_leader = False
+        """Whether a worker is the leader."""
         self._busy = 0
         """Workers that are sending something."""
         self._witnesses = 0
@@ -110,24 +110,24 @@ class Lane:
     def _start_worker(self, plan: _Plan, tasks: TaskGroup) -> None:
         self._workers += 1
         self._crew.hired += 1
-        self._has_taker = True
+        self._has_leader = True
         tasks.start_soon(self._work, plan, tasks)
 
-    def _pass_turn(self, plan: _Plan, tasks: TaskGroup) -> None:
-        self._has_taker = False
+    def _pass_lead(self, plan: _Plan, tasks: TaskGroup) -> None:
+        self._has_leader = False
         if self._workers < self._most_workers and self._crew.may_grow():
             self._start_worker(plan, tasks)
 
     async def _work(self, plan: _Plan, tasks: TaskGroup) -> None:
-        """One worker, which has the turn: do what is next, until another worker has the turn."""
+        """One worker, which is the leader: do what is next, until another worker is."""
         try:
             while (work := await self._next_work(plan)) is not None:
-                turn = Turn(partial(self._pass_turn, plan, tasks))
-                await self._do(work, turn)
-                if turn.is_over and self._has_taker:
+                lead = Lead(partial(self._pass_lead, plan, tasks))
+                await self._do(work, lead)
+                if lead.is_over and self._has_leader:
                     return
-                self._has_taker = True
-            self._has_taker = False
+                self._has_leader = True
+            self._has_leader = False
         except GaveUp as error:
             self.give_up(error)
         except BatchlicError as error:
@@ -136,10 +136,10 @@ class Lane:
             self._workers -= 1
             self._crew.hired -= 1
 
-    async def _do(self, work: _Work, turn: Turn) -> None:
+    async def _do(self, work: _Work, lead: Lead) -> None:
         self._busy += 1
         try:
-            await work(turn)
+            await work(lead)
         except RefusedTooMuch as refusals:
             self._crew.refuse(refusals)
         finally:
@@ -161,22 +161,22 @@ class Lane:
         may_begin = self.failure is None and not self._is_blocked(plan)
         if not may_begin or plan.is_empty:
             return None
-        self._is_turn_of_parked = True
+        self._parked_is_next = True
         if not plan.has_only_witnesses:
             return partial(self._deliver_all, next(plan))
         waits_for = self._busy if self.parked.needs_evidence else self._busy - self._witnesses
         return None if waits_for else partial(self._deliver_witness, next(plan))
 
     def _parked_work(self, plan: _Plan) -> _Work | None:
-        """A parked delivery, if it is its turn."""
+        """A parked delivery, if one is next."""
         is_over = self.failure is not None
         if is_over or plan.is_empty or self._is_blocked(plan):
             found = self.parked.take_first(only_bounded=is_over)
         elif plan.has_only_witnesses:
             found = self.parked.take_explained()
         else:
-            found = self.parked.take_due() if self._is_turn_of_parked else None
-        self._is_turn_of_parked = False
+            found = self.parked.take_due() if self._parked_is_next else None
+        self._parked_is_next = False
         return None if found is None else partial(self._send_again, found)
 
     def _is_blocked(self, plan: _Plan) -> bool:
@@ -185,24 +185,24 @@ class Lane:
 
     # -- deliveries -------------------------------------------------------------------------------------
 
-    async def _deliver_all(self, sequence: Iterable[Delivery], turn: Turn) -> None:
+    async def _deliver_all(self, sequence: Iterable[Delivery], lead: Lead) -> None:
         for delivery in sequence:
-            await self._deliver(delivery, turn)
+            await self._deliver(delivery, lead)
 
-    async def _deliver_witness(self, sequence: Iterable[Delivery], turn: Turn) -> None:
+    async def _deliver_witness(self, sequence: Iterable[Delivery], lead: Lead) -> None:
         self._witnesses += 1
         try:
-            await self._deliver_all(sequence, turn)
+            await self._deliver_all(sequence, lead)
         finally:
             self._witnesses -= 1
 
-    async def _send_again(self, parked: Delivery, turn: Turn) -> None:
+    async def _send_again(self, parked: Delivery, lead: Lead) -> None:
         """Send a parked delivery when it is due, and go on with those of its devices that are not parked."""
-        turn.end()
+        lead.end()
         with anyio.CancelScope(deadline=due_at(parked)):
             await (anyio.sleep_forever() if parked.is_bounded else self._stopping.wait())
         try:
-            again = await self._deliver(parked, turn)
+            again = await self._deliver(parked, lead)
         except RefusedTooMuch:
             self.parked.put([parked])
             raise
@@ -210,14 +210,14 @@ class Lane:
             self.parked.release(parked)
         left = {offset for delivery in again for offset in delivery.batch.offsets}
         if ended := [offset for offset in parked.batch.offsets if offset not in left]:
-            await self._deliver_all(parked.then(ended), turn)
+            await self._deliver_all(parked.then(ended), lead)
 
-    async def _deliver(self, delivery: Delivery, turn: Turn) -> list[Delivery]:
+    async def _deliver(self, delivery: Delivery, lead: Lead) -> list[Delivery]:
         """Send a batch, and its parts if it is refused, until each device has an answer or is parked.
 
         Returns what is parked.
         """
-        parts = _Parts(delivery, self._sender, turn)
+        parts = _Parts(delivery, self._sender, lead)
         try:
             if delivery.is_refused:  # in an earlier session; the devices that it named are not known any more
                 await bisect(delivery.batch, (), parts.send)
@@ -244,15 +244,15 @@ class Lane:
             self._crew.refuse(refusals)
 
 
-class Turn:
-    """The turn of a worker, which it passes on once."""
+class Lead:
+    """That a worker is the leader; it ends once."""
 
     def __init__(self, pass_on: Callable[[], None]) -> None:
         self._pass_on = pass_on
         self.is_over = False
 
     def end(self) -> None:
-        """Let another worker take something, unless the turn is over already."""
+        """Let another worker be the leader, unless this is over already."""
         if not self.is_over:
             self.is_over = True
             self._pass_on()
@@ -288,10 +288,10 @@ class _Plan:
 class _Parts:
     """Sends a delivery and the parts that it is split into."""
 
-    def __init__(self, delivery: Delivery, sender: Sender, turn: Turn) -> None:
+    def __init__(self, delivery: Delivery, sender: Sender, lead: Lead) -> None:
         self._delivery = delivery
         self._sender = sender
-        self._turn = turn
+        self._lead = lead
         self._refused_in_a_row = 0
         self.is_accepted = False
         """Whether any of them was accepted."""
@@ -303,7 +303,7 @@ class _Parts:
         delivery = self._delivery
         if part is not delivery.batch:
             delivery = Delivery(part, is_part=True, position=delivery.position, then=delivery.then)
-        verdict, delivery = await self._sender.send(delivery, on_begun=self._turn.end)
+        verdict, delivery = await self._sender.send(delivery, on_begun=self._lead.end)
         self.last = verdict
         is_accepted = verdict.answer.outcome is Outcome.ACCEPTED
         self.is_accepted |= is_accepted

@@ -80,7 +80,8 @@ def airflow() -> Schedule:
     ]
     [given] = [ast.unparse(keyword.value) for keyword in ran.keywords if keyword.arg == "env"]
     assert given == "{**os.environ, 'BATCHLIC_STATE_DIR': STATE}"
-    command = [constants["BATCHLIC"], "run", constants["JOB"], "--run-dir", f"{constants['STATE']}/20261121"]
+    job = f"{Path(constants['JOBS']).parent}/onboard_fleet.toml"  # as the job file of an account
+    command = [constants["BATCHLIC"], "run", job, "--run-dir", f"{constants['STATE']}/20261121-account"]
     state = constants["STATE"]
     return Schedule({"BATCHLIC_STATE_DIR": state}, command, "/", frozenset([state]))
 

@@ -16,7 +16,7 @@ from batchlic.errors import ExitCode, StoppedEarly
 from batchlic.job import Job
 from batchlic.ledger import Ledger
 from batchlic.ledger.files import count_devices
-from batchlic.pool.lane import Lane, Turn
+from batchlic.pool.lane import Lane, Lead
 from batchlic.pool.remaining import Delivery
 from tests.recovery.builders import ACCOUNT, FLEXIBLE, LIFETIME, Carrier, fleet, job, run
 
@@ -75,7 +75,7 @@ def stopping_at(action: Action, sku: str) -> Iterator[None]:
     """Stop runs before a request with this action on the SKU."""
     deliver = Lane._deliver
 
-    async def stop(self: Lane, delivery: Delivery, turn: Turn) -> list[Delivery]:
+    async def stop(self: Lane, delivery: Delivery, turn: Lead) -> list[Delivery]:
         if (delivery.batch.action, delivery.batch.sku_number) == (action, sku):
             raise StoppedEarly("stopped")
         return await deliver(self, delivery, turn)
