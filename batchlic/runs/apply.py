@@ -13,8 +13,8 @@ from batchlic.events import EventStream, Phase
 from batchlic.job import Job
 from batchlic.journal import SANDBOX, LicenseCount
 from batchlic.ledger import Snapshot
+from batchlic.objectstore.addresses import is_remote
 from batchlic.reader.inputs.sources import expanded
-from batchlic.reader.inputs.streams import is_remote
 from batchlic.runs.approval import (
     find_approval,
     group_id,
