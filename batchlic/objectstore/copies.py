@@ -184,13 +184,18 @@ def is_copy(path: Path) -> bool:
 def session(path: Path) -> Iterator[None]:
     """Keep the object store in step with a copy that this process has locked; do nothing for another folder.
 
-    The copy is brought up to date first, and saved at the end. Raises what `Mirror` does.
+    The copy is brought up to date first, and saved at the end. After an error, it is saved only if the folder
+    is in the object store already. Raises what `Mirror` does, and RefusedToStart if another process has begun
+    a run there since this one made the folder.
     """
     copy = _copy_of(path)
     if copy is None or copy.locks:
         yield
         return
+    is_new = not copy.mirror.exists and copy.mirror.has_files
     copy.mirror.fetch()
+    if is_new and copy.mirror.exists:
+        raise RefusedToStart(f"{copy.address}: another session has begun a run there. Nothing was sent")
     copy.locks += 1
     try:
         with _saving(copy.mirror):
@@ -199,7 +204,8 @@ def session(path: Path) -> Iterator[None]:
         raise
     except BaseException:
         with suppress(BatchlicError):
-            copy.mirror.save()
+            if copy.mirror.exists:
+                copy.mirror.save()
         raise
     else:
         copy.mirror.save()

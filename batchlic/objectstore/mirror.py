@@ -75,6 +75,11 @@ class Mirror:
         """Whether the object store had a manifest when it was read or written last."""
         return self._version is not None
 
+    @property
+    def has_files(self) -> bool:
+        """Whether the copy has a file that the object store would keep."""
+        return any(_files(self.folder))
+
     # -- from the object store --------------------------------------------------------------------------
 
     def fetch(self, is_wanted: Callable[[str], bool] = lambda _: True) -> None:

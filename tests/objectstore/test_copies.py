@@ -109,6 +109,32 @@ def test_of_two_sessions_on_an_address_one_is_refused_before_it_sends(run: str, 
     assert on_another_machine(run) == {"plan.json": "plan", "summary.json": "figures"}
 
 
+def test_a_new_run_is_refused_where_another_one_was_begun_meanwhile(s3: str, tmp_path: Path) -> None:
+    url = f"{s3}/new"
+    folder = copies.local_run(url)
+    write_files(folder, {"store.json": "of the second run"})
+    other = Mirror(copies.open_objects(url), tmp_path / "other")
+    write_files(other.folder, {"store.json": "of the first run"})
+    other.save()
+    with pytest.raises(RefusedToStart, match="another session has begun a run there"), copies.session(folder):
+        pytest.fail("the session began")
+    assert on_another_machine(url) == {"store.json": "of the first run"}
+
+
+def test_a_new_run_that_is_refused_leaves_nothing_in_the_object_store(s3: str) -> None:
+    url = f"{s3}/new"
+    folder = copies.local_run(url)
+
+    def work() -> None:
+        with copies.session(folder):
+            write_files(folder, {"plan.json": "plan"})
+            raise RefusedToStart("too few licenses")
+
+    with pytest.raises(RefusedToStart, match="too few"):
+        work()
+    assert copies.open_objects(url).list_keys() == []
+
+
 def test_a_session_that_was_replaced_overwrites_nothing(run: str, tmp_path: Path) -> None:
     folder = copies.local_run(run)
     other = Mirror(copies.open_objects(run), tmp_path / "other")
