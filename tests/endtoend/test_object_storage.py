@@ -1,0 +1,106 @@
+"""A whole run with its folder in an object store and its journal in PostgreSQL, on several machines."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from tests.endtoend.program import ACCOUNT, FLEXIBLE, Ended, batchlic, fleet, imei
+from tests.objectstore.builders import BUCKET, environment_of, s3_server
+from tests.postgresql import PostgreSQL
+
+DEVICES = 250
+
+Machine = Callable[..., Ended]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[int]:
+    """The port of an S3-compatible server with an empty bucket."""
+    with s3_server() as port:
+        yield port
+
+
+@pytest.fixture(scope="module")
+def settings(server: int, postgresql: PostgreSQL) -> dict[str, str]:
+    """The settings that all machines share."""
+    return {**environment_of(server), "BATCHLIC_STORE": postgresql.new_database("object_storage")}
+
+
+@pytest.fixture
+def machine(settings: dict[str, str], tmp_path: Path) -> Machine:
+    """Runs commands, each on another machine: without any file that an earlier one left."""
+    number = iter(range(1000))
+
+    def run(*arguments: str | Path, **others: str) -> Ended:
+        folder = tmp_path / f"machine-{next(number)}"
+        (folder / "tmp").mkdir(parents=True)
+        ended = batchlic(*arguments, settings={**settings, "TMPDIR": str(folder / "tmp"), **others}, cwd=folder)
+        assert list((folder / "tmp").iterdir()) == [], "a copy was left"
+        assert str(folder / "tmp") not in ended.out + ended.err, "a message names the copy"
+        return ended
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def url(settings: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The address of a finished run."""
+    url = f"s3://{BUCKET}/fleet/first"
+    folder = tmp_path_factory.mktemp("first")
+    ended = batchlic(*assign(url, folder), settings=settings, cwd=folder)
+    assert ended.code == 3, ended.err
+    assert f"{DEVICES} " in ended.out
+    return url
+
+
+def assign(url: str, folder: Path, *more: str) -> list[str | Path]:
+    inventory = fleet(folder / "fleet.csv", DEVICES, "123")
+    return ["assign", inventory, "--account", ACCOUNT, "--sku", FLEXIBLE, "--run-dir", url, "--sandbox", *more]
+
+
+def test_status_shows_the_run_on_another_machine(machine: Machine, url: str) -> None:
+    ended = machine("status", url, "--json")
+    assert ended.code == 0, ended.err
+    report = json.loads(ended.out)
+    assert report["statuses"] == {"accepted": DEVICES}
+    assert report["exit_code"] == 3
+
+
+def test_export_reads_the_rejects(machine: Machine, url: str) -> None:
+    ended = machine("export", url)
+    assert ended.code == 0, ended.err
+    assert len(ended.out.splitlines()) == 2
+
+
+def test_report_is_made_from_the_run(machine: Machine, url: str, tmp_path: Path) -> None:
+    ended = machine("report", url, "--to", tmp_path / "report.html")
+    assert ended.code == 0, ended.err
+    assert f"{DEVICES}" in (tmp_path / "report.html").read_text()
+
+
+def test_audit_verifies_the_files(machine: Machine, url: str) -> None:
+    ended = machine("audit", url, "--verify")
+    assert ended.code == 0, ended.out + ended.err
+
+
+def test_audit_follows_a_device_through_the_runs(machine: Machine, url: str) -> None:
+    ended = machine("audit", url.rpartition("/")[0], "--device", imei(7), "--json")
+    assert ended.code == 0, ended.err
+    assert {event["run_dir"] for event in json.loads(ended.out)} == {url}
+
+
+def test_runs_lists_the_runs_below_an_address(machine: Machine, url: str) -> None:
+    ended = machine("runs", f"s3://{BUCKET}", "--json")
+    assert ended.code == 0, ended.err
+    listed = {run["run_dir"]: run for run in json.loads(ended.out)}
+    assert listed[url]["state"] == "finished"
+    assert listed[url]["statuses"] == {"accepted": DEVICES}
+
+
+def test_a_finished_run_is_left_as_it_is_by_resume(machine: Machine, url: str) -> None:
+    ended = machine("resume", url, "--sandbox", "--json")
+    assert ended.code == 3, ended.err
+    assert json.loads(ended.out)["statuses"] == {"accepted": DEVICES}
