@@ -227,7 +227,7 @@ class RunFolder:
         if named is None and copies.is_copy(self.path):
             raise UsageError(
                 f"{self.path}: a run in an object store needs a PostgreSQL database for its journal, because "
-                "SQLite and file locks do not work there: set BATCHLIC_STORE=postgresql://… and begin a new one"
+                "SQLite and file locks do not work there: set BATCHLIC_STORE and begin a new run"
             )
         with _file_lock(self.lock, _conflict(self)) if named is None else named.held(self.path):
             staged_files = map(staged_path, self.published_files)
