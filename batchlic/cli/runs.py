@@ -55,7 +55,7 @@ app = typer.Typer(
 )
 
 
-def _folder(given: str) -> Path:
+def runs_folder(given: str) -> Path:
     """The folder of runs, with what a list of them shows."""
     from batchlic.objectstore.addresses import is_remote
     from batchlic.objectstore.copies import local_runs
@@ -70,7 +70,7 @@ Folder = Annotated[
         metavar="FOLDER",
         help="Folder of runs: a path, or an address such as s3://BUCKET/PATH.",
         show_default="the state folder",
-        parser=_folder,
+        parser=runs_folder,
     ),
 ]
 

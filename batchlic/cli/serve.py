@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from batchlic.cli.arguments import find_runs_folder
+from batchlic.cli.arguments import find_runs_folder, path_on_disk
 from batchlic.cli.help import Section, examples
 from batchlic.cli.options import TlsCertificate, TlsKey
 from batchlic.cli.output import print_notice
@@ -50,6 +50,7 @@ def serve(
         typer.Option(
             metavar="PATH",
             help="Ledger file for the search.",
+            parser=path_on_disk,
             show_default="ledger.db in FOLDER or the state folder",
         ),
     ] = None,

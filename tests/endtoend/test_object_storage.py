@@ -175,22 +175,11 @@ def test_a_killed_run_is_resumed_on_another_machine(
 ) -> None:
     new = f"s3://{BUCKET}/fleet/killed"
     inventory = fleet(tmp_path / "fleet.csv", 1000)
-    options = [
-        "--account",
-        ACCOUNT,
-        "--sku",
-        FLEXIBLE,
-        "--run-dir",
-        new,
-        "--max-concurrency",
-        "1",
-        "--new-ledger",
-    ]
+    options = ["--account", ACCOUNT, "--sku", FLEXIBLE, "--run-dir", new, "--max-concurrency", "1"]
     with serving(SandboxConfig(latency=LatencyConfig(base_s=0.3))) as carrier:
         logins = keys(carrier, BATCHLIC_LEASE_S="1")
-        process = begin(
-            "assign", inventory, *options, "--new-ledger", settings=settings | logins, cwd=tmp_path
-        )
+        options = [*options, "--new-ledger"]
+        process = begin("assign", inventory, *options, settings=settings | logins, cwd=tmp_path)
         until(lambda: bool(books(carrier)) or process.poll() is not None)
         process.kill()
         assert end(process).code < 0
