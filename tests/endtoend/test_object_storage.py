@@ -194,6 +194,22 @@ def test_a_killed_run_is_resumed_on_another_machine(
     assert machine("audit", new, "--verify").code == 0
 
 
+def test_two_runs_begun_at_one_address_send_each_device_once(
+    settings: dict[str, str], tmp_path: Path
+) -> None:
+    new = f"s3://{BUCKET}/fleet/twice"
+    inventory = fleet(tmp_path / "fleet.csv", DEVICES)
+    options = ["--account", ACCOUNT, "--sku", FLEXIBLE, "--run-dir", new, "--no-ledger", "--no-report"]
+    with serving(SandboxConfig(latency=LatencyConfig(base_s=0.3))) as carrier:
+        own = settings | keys(carrier)
+        both = [begin("assign", inventory, *options, settings=own, cwd=tmp_path) for _ in range(2)]
+        ended = [end(process) for process in both]
+        assigned = {record["assigned"] for record in books(carrier).values()}
+    assert 0 in {one.code for one in ended}, ended
+    assert {one.code for one in ended} <= {0, 4, 6}, ended
+    assert assigned == {1}
+
+
 def test_a_finished_run_is_left_as_it_is_by_resume(machine: Machine, url: str) -> None:
     ended = machine("resume", url, "--sandbox", "--json")
     assert ended.code == 3, ended.err
