@@ -107,7 +107,7 @@ def request(port: int, method: str, path: str, body: bytes = b"") -> None:
 
 @contextmanager
 def s3_server() -> Iterator[int]:
-    """The port of an S3-compatible server with an empty bucket."""
+    """The port of an S3-compatible server with a bucket. All servers in a process have the same objects."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     _, port = server.get_host_and_port()
