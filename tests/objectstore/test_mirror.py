@@ -163,11 +163,16 @@ def test_of_two_new_sessions_the_second_to_publish_gets_an_error(tmp_path: Path)
 def test_a_session_that_was_replaced_never_writes_again(stored: Stored, tmp_path: Path) -> None:
     first, second = changed(stored, tmp_path / "first"), changed(stored, tmp_path / "second")
     first.save()
-    for _ in range(2):
-        with pytest.raises(Replaced):
-            second.save()
+    with pytest.raises(Replaced):
+        second.save()
+    objects_of(second).operations.clear()
+    second.fetch()  # even if it knows the newest manifest
+    write_files(tmp_path / "second", {"run.log": "of the session that was replaced"})
+    with pytest.raises(Replaced):
+        second.save()
     with pytest.raises(Replaced):
         second.claim()
+    assert [one for one in objects_of(second).operations if one.startswith("write")] == []
 
 
 def test_a_claim_excludes_an_earlier_session_though_no_file_changed(stored: Stored, tmp_path: Path) -> None:
