@@ -120,7 +120,7 @@ def test_audit_follows_a_device_through_the_runs(machine: Machine, url: str) -> 
 
 
 def test_runs_lists_the_runs_below_an_address(machine: Machine, url: str) -> None:
-    ended = machine("runs", f"s3://{BUCKET}", "--json")
+    ended = machine("runs", f"s3://{BUCKET}/fleet", "--json")
     assert ended.code == 0, ended.err
     listed = {run["run_dir"]: run for run in json.loads(ended.out)}
     assert listed[url]["state"] == "finished"
