@@ -19,6 +19,8 @@ It never holds a credential (promise F).
 
 from enum import IntEnum
 
+from batchlic.aliases import shown
+
 NOT_ON_WINDOWS = (
     "batchlic runs on Linux and macOS, because it needs their file locks and signals. On Windows, use the "
     "container image or WSL: docs/how-to/install.md"
@@ -55,6 +57,10 @@ class BatchlicError(Exception):
     """Root of all errors that batchlic raises on purpose."""
 
     exit_code = ExitCode.BUG
+
+    def __str__(self) -> str:
+        """The text, which names a run folder in an object store by its address."""
+        return shown(super().__str__())
 
 
 class UsageError(BatchlicError):

@@ -14,6 +14,7 @@ import msgspec
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
+from batchlic.aliases import shown
 from batchlic.atomic import explain_disk_errors
 from batchlic.figures import time_on_terminal
 
@@ -54,6 +55,7 @@ class Redaction:
             value = value.value  # as JSON has it, also for people
         match value:
             case str():
+                value = shown(value)
                 for secret in self._secrets:
                     if secret in value:
                         value = value.replace(secret, REDACTED)
@@ -176,9 +178,9 @@ def masked(text: str, secrets: Iterable[str]) -> str:
 
 def printable(text: str) -> str:
     """Text on one line, with escapes for control characters, which could rewrite the terminal."""
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in shown(text))
 
 
 def printable_lines(text: str) -> str:
     """Like `printable`, for text of several lines."""
-    return "\n".join(map(printable, text.split("\n")))
+    return "\n".join(map(printable, shown(text).split("\n")))

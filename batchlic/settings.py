@@ -21,6 +21,7 @@ from batchlic.carrier.catalog import BASE_URL
 from batchlic.carrier.credentials import Credentials, Secret, refuse_odd_characters
 from batchlic.carrier.http_client import check_base_url, refuse_unencrypted
 from batchlic.errors import UsageError
+from batchlic.objectstore.addresses import is_remote
 from batchlic.profiles import PROFILE, Profile, find_profile, is_profile_setting
 
 PREFIX = "BATCHLIC_"
@@ -317,6 +318,11 @@ def _absolute(state_dir: str | None) -> str | None:
     if not state_dir:
         return None
     refuse_odd_characters(f"{PREFIX}STATE_DIR", state_dir)
+    if is_remote(state_dir):
+        raise UsageError(
+            f"{PREFIX}STATE_DIR: can't be in an object store, because a ledger needs a disk: "
+            "give an absolute path here, and name each run folder with --run-dir"
+        )
     folder = os.path.expanduser(state_dir)  # noqa: PTH111 - no error without a home folder
     if not os.path.isabs(folder):  # noqa: PTH117
         raise UsageError(

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING
 
 from batchlic.atomic import refuse_undecodable
 from batchlic.errors import UsageError
+from batchlic.objectstore.addresses import is_remote
+from batchlic.objectstore.copies import is_copy, local_run, local_runs
 from batchlic.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ def find_ledger(run_dir: Path | None = None, settings: Settings | None = None) -
     beside that folder. Raises as `state_folder` does.
     """
     given = (settings or load_settings()).state_dir
-    if run_dir is not None and not given:
+    if run_dir is not None and not given and not is_copy(run_dir):
         folder = Path(os.path.abspath(run_dir)).parent  # noqa: PTH100 - the parent of a link, not of its target
     else:
         folder = Path(given) if given else _chosen(_candidates())
@@ -77,8 +79,11 @@ def with_state(
 
 
 def find_run(given: str, settings: Settings | None = None) -> Path:
-    """The run folder that a command names: a path, or the name of a folder in the state folder."""
-    found = _find_run(given, settings)
+    """The run folder that a command names: a path, or the name of a folder in the state folder.
+
+    For an address in an object store, it is a local copy. Raises as `local_run` does.
+    """
+    found = local_run(given) if is_remote(given) else _find_run(given, settings)
     if settings is None and (found / "store.json").exists():
         load_settings()  # they may have the password of the store
     return found
@@ -89,6 +94,25 @@ def _find_run(given: str, settings: Settings | None) -> Path:
         return Path(given)
     run = state_folder(settings) / given
     return run if run.is_dir() else Path(given)
+
+
+def find_new_run(given: str) -> Path:
+    """The run folder that a new run is to have: a path, or the local copy of one in an object store.
+
+    Raises as `local_run` does.
+    """
+    return local_run(given) if is_remote(given) else Path(given)
+
+
+def find_runs(given: str) -> Path:
+    """The folder of runs that a command names: a path, or a local one with copies of those at an address.
+
+    Of a run's own address, it is the copy of that run. Raises as `local_runs` does.
+    """
+    if not is_remote(given):
+        return find_run(given)
+    is_run = given.rstrip("/").count("/") > 2 and (run := local_run(given)).exists()
+    return run if is_run else local_runs(given)
 
 
 def _candidates() -> list[Path]:

@@ -107,6 +107,13 @@ def test_a_named_run_folder_takes_its_ledger_with_it(
     assert find_ledger(Path(run_dir)) == here.parent / "own" / "ledger.db"
 
 
+def test_a_state_folder_in_an_object_store_is_refused(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BATCHLIC_STATE_DIR", "s3://bucket/runs")
+    with pytest.raises(UsageError, match="name each run folder with --run-dir"):
+        state_folder()
+    assert list(here.iterdir()) == []
+
+
 @pytest.mark.parametrize("given", ["runs", "./runs", "../state", "."])
 def test_a_relative_state_folder_is_refused(here: Path, monkeypatch: pytest.MonkeyPatch, given: str) -> None:
     (here / "runs").mkdir()

@@ -8,6 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TypeAlias
 
+from batchlic.aliases import shown
 from batchlic.api.inventories import Inventories
 from batchlic.errors import (
     BatchlicError,
@@ -29,7 +30,7 @@ from batchlic.runs.run_events import observed
 from batchlic.runs.target import Target
 from batchlic.sandbox import SandboxConfig
 from batchlic.settings import Settings, load_settings
-from batchlic.state import find_run, state_folder, with_state
+from batchlic.state import find_new_run, find_run, state_folder, with_state
 from batchlic.targets import open_target
 from batchlic.writer.summary import Summary
 
@@ -71,7 +72,9 @@ class Access:
 
     def new_folder(self, run_dir: StrPath | None, run_id: str) -> RunFolder:
         """The folder of a new run: as given, or in the state folder."""
-        return _absolute(Path(run_dir) if run_dir is not None else state_folder(self.settings) / run_id)
+        if run_dir is not None:
+            return _absolute(find_new_run(str(run_dir)))
+        return _absolute(state_folder(self.settings) / run_id)
 
     @contextmanager
     def target(self, job: Job | None = None) -> Iterator[Target]:
@@ -243,4 +246,4 @@ def error_of(summary: Summary, folder: RunFolder) -> BatchlicError | None:
     code = ExitCode(summary.exit_code)
     counts = [*summary.statuses.items(), ("rejected", sum(summary.rejected.values()))]
     figures = ", ".join(f"{number:,} {name.replace('_', ' ')}" for name, number in counts if number)
-    return _ERRORS[code](f"{folder.path}: {summary.stopped_because or figures}")
+    return _ERRORS[code](f"{shown(str(folder.path))}: {summary.stopped_because or figures}")

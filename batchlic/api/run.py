@@ -8,12 +8,14 @@ from typing import Self
 
 import polars as pl
 
+from batchlic.aliases import shown
 from batchlic.api.calls import Access, Apply, Ended, Plan, Resume, Sandbox, Start, StrPath, error_of
 from batchlic.api.engine import done, done_async
 from batchlic.chunker import DeviceStatus
 from batchlic.chunker.schema import PLAN, REJECTS
 from batchlic.errors import ExitCode
 from batchlic.events import Subscriber
+from batchlic.objectstore.copies import refresh
 from batchlic.reader.scans import scan_parquet
 from batchlic.reader.streaming import Schema
 from batchlic.runs.folder import RunFolder, missing_folder
@@ -57,15 +59,15 @@ class Run:
             RunFolderError: There is no such folder.
         """
         self._access = Access.of(settings, profile, sandbox)
-        self._files = self._access.folder(folder)
-        if not self._files.path.is_dir():
-            raise missing_folder(self._files.path)
+        self._run_folder = self._access.folder(folder)
+        if not self._run_folder.path.is_dir():
+            raise missing_folder(self._run_folder.path)
         self.warnings: tuple[str, ...] = ()
         """What went wrong with the observer of the call that returned this run, as sentences."""
 
     def __reduce__(self) -> tuple[Callable[..., "Run"], tuple[object, ...]]:
         """Pickle the folder, but not the login: an unpickled run has the settings of its process."""
-        return _unpickled, (self.folder, self._access.sandbox, self.warnings)
+        return _unpickled, (shown(str(self.folder)), self._access.sandbox, self.warnings)
 
     @property
     def id(self) -> str:
@@ -74,8 +76,11 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        """The folder with all files of the run. Only its owner can open it."""
-        return self._files.path
+        """The folder with all files of the run. Only its owner can open it.
+
+        Of a run in an object store, it is a local copy, which is removed when the program ends.
+        """
+        return self._run_folder.path
 
     @property
     def status(self) -> RunState:
@@ -204,7 +209,13 @@ class Run:
 
     @property
     def _advice(self) -> str:
-        return advice_when_stopped(self._files)
+        return advice_when_stopped(self._run_folder)
+
+    @property
+    def _files(self) -> RunFolder:
+        """The folder; of a run in an object store, its copy is brought up to date."""
+        refresh(self._run_folder.path)
+        return self._run_folder
 
     @property
     def _listed(self) -> ListedRun:
@@ -224,7 +235,7 @@ class Run:
             "Rows read": listed.rows_read,
             "Rows rejected": sum(listed.rejected.values()),
             **{f"Devices {_words(status)}": number for status, number in listed.statuses.items()},
-            "Folder": self.folder,
+            "Folder": shown(str(self.folder)),
         }
         rows = "".join(
             f"<tr><th>{html.escape(name)}</th><td>{html.escape(_shown(value))}</td></tr>"
@@ -234,7 +245,7 @@ class Run:
         return f"<table>{rows}</table>"
 
 
-def _unpickled(folder: Path, sandbox: Sandbox, warnings: tuple[str, ...]) -> Run:
+def _unpickled(folder: str, sandbox: Sandbox, warnings: tuple[str, ...]) -> Run:
     run = Run(folder, sandbox=sandbox)
     run.warnings = warnings
     return run
@@ -242,7 +253,7 @@ def _unpickled(folder: Path, sandbox: Sandbox, warnings: tuple[str, ...]) -> Run
 
 def advice_when_stopped(folder: RunFolder) -> str:
     """The note for an exception that stopped a run."""
-    return f"batchlic: if anything was sent, continue with batchlic.resume({str(folder.path)!r})"
+    return f"batchlic: if anything was sent, continue with batchlic.resume({shown(str(folder.path))!r})"
 
 
 def _described(listed: ListedRun) -> str:
@@ -309,11 +320,11 @@ def opened_run(run: StrPath | Run, settings: Settings | None, profile: str | Non
         return Run(run, sandbox=sandbox, profile=profile, settings=settings)
     if settings is None and profile is None and sandbox is False:
         return run
-    return Run(run.folder, sandbox=sandbox, profile=profile, settings=settings)
+    return Run(shown(str(run.folder)), sandbox=sandbox, profile=profile, settings=settings)
 
 
 def _run_of(folder: RunFolder, access: Access, ended: Ended | None = None) -> Run:
-    run = Run(folder.path, settings=access.settings, sandbox=access.sandbox)
+    run = Run(shown(str(folder.path)), settings=access.settings, sandbox=access.sandbox)
     run.warnings = ended.warnings if ended is not None else ()
     return run
 

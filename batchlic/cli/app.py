@@ -32,6 +32,7 @@ from batchlic.cli.profiles import ProfileName
 from batchlic.cli.streams import guard_standard_streams
 from batchlic.cli.verbosity import Quiet, Verbose
 from batchlic.errors import BatchlicError, ExitCode
+from batchlic.objectstore import copies
 from batchlic.runs import signals
 from batchlic.runs.explained import explained
 
@@ -45,8 +46,11 @@ class _Commands(Group):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> object:  # noqa: ANN401 - as above
-        with explained():
-            return super().invoke(ctx)
+        try:
+            with explained():
+                return super().invoke(ctx)
+        finally:
+            copies.close()
 
 
 app = typer.Typer(

@@ -34,6 +34,29 @@ def find_run_folder(given: str) -> Path:
     return find_run(given)
 
 
+def find_new_run_folder(given: str) -> Path:
+    """The folder that --run-dir names. Raises UsageError as `find_new_run` does."""
+    from batchlic.state import find_new_run
+
+    return find_new_run(given)
+
+
+def find_runs_folder(given: str) -> Path:
+    """The folder of runs that an argument names. Raises UsageError as `find_runs` does."""
+    from batchlic.state import find_runs
+
+    return find_runs(given)
+
+
+def path_on_disk(given: str) -> Path:
+    """A path that an option names. Raises UsageError for an address in an object store."""
+    from batchlic.objectstore.addresses import is_remote
+
+    if is_remote(given):
+        raise UsageError(f"{given}: this can't be in an object store: give a path on a disk")
+    return Path(given)
+
+
 RunDirectory = Annotated[
     Path,
     typer.Argument(

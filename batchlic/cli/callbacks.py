@@ -345,10 +345,16 @@ def _silence(options: WaitOptions, folder: "RunFolder", accepted: int) -> str:
 
 def _store(options: WaitOptions, folder: "RunFolder") -> str:
     """The store of callbacks; by default, the listener of a run has its store in the run folder."""
+    from batchlic.objectstore.copies import is_copy
     from batchlic.settings import load_settings
 
     settings = load_settings()
     if options.store is None and settings.listener_store is None and options.listen_port is not None:
+        if is_copy(folder.path):
+            raise UsageError(
+                f"--listen-port: {folder.path} is in an object store, where callbacks can't be kept: name a "
+                "PostgreSQL database with --store or BATCHLIC_LISTENER_STORE"
+            )
         return str(folder.path / "callbacks.db")
     return settings.callback_store(options.store)
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from batchlic.cli.arguments import refuse_unusable_target
+from batchlic.cli.arguments import path_on_disk, refuse_unusable_target
 from batchlic.cli.completion import complete_skus
 from batchlic.cli.help import Group, examples
 from batchlic.cli.options import InventoryOptions, Json
@@ -21,7 +21,11 @@ app = typer.Typer(
 LedgerFile = Annotated[
     Path | None,
     typer.Option(
-        "--ledger", metavar="PATH", help="Ledger file.", show_default="ledger.db in the state folder"
+        "--ledger",
+        metavar="PATH",
+        help="Ledger file.",
+        show_default="ledger.db in the state folder",
+        parser=path_on_disk,
     ),
 ]
 

@@ -57,6 +57,7 @@ def limit(
     A resumed run begins with the limits of its job again. Exit 4: no session is at work.
     """
     from batchlic.cli.format import describe_limits
+    from batchlic.objectstore.copies import is_copy
     from batchlic.runs.folder import RunFolder
     from batchlic.runs.live_limits import Changes, change_limits
 
@@ -72,5 +73,10 @@ def limit(
     )
     if changes == Changes():
         raise UsageError("limit: give a limit to change, --pause, --resume or --reset")
+    if is_copy(run_dir):
+        raise UsageError(
+            f"limit: can't reach a session whose run folder is in an object store ({run_dir}): stop it, then "
+            "resume the run"
+        )
     limits = change_limits(RunFolder(run_dir), changes)
     print_json(limits) if json else print_result(describe_limits(limits))

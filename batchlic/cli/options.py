@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hi
 import typer
 from typer.models import CommandInfo, TyperInfo
 
+from batchlic.cli.arguments import find_new_run_folder, path_on_disk
 from batchlic.cli.completion import complete_skus
 from batchlic.cli.help import Panel
 from batchlic.errors import UsageError
@@ -383,7 +384,8 @@ class PlanOptions:
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="Run folder.",
+            help="Run folder: a path, or an address such as s3://BUCKET/PATH.",
+            parser=find_new_run_folder,
             show_default="a new folder in the state folder",
             rich_help_panel=Panel.OUTPUT,
         ),
@@ -393,6 +395,7 @@ class PlanOptions:
         typer.Option(
             metavar="PATH",
             help="Ledger of earlier runs.",
+            parser=path_on_disk,
             show_default="ledger.db in the state folder, or beside --run-dir",
             rich_help_panel=Panel.LEDGER,
         ),

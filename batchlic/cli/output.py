@@ -61,8 +61,11 @@ def print_json(result: object) -> None:
     """Print a result as JSON to stdout."""
     import msgspec
 
+    from batchlic.aliases import shown
+
     sys.stdout.flush()
-    sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")
+    text = msgspec.json.format(msgspec.json.encode(result), indent=2).decode()
+    sys.stdout.buffer.write(shown(text).encode() + b"\n")
     sys.stdout.buffer.flush()
 
 

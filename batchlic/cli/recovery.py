@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from batchlic.cli.arguments import RunDirectory, find_run_folder, refuse_unusable_target
+from batchlic.cli.arguments import RunDirectory, find_runs_folder, refuse_unusable_target
 from batchlic.cli.completion import complete_runs
 from batchlic.cli.help import Section, examples
 from batchlic.cli.observers import observers
@@ -200,7 +200,7 @@ def audit(
             metavar="RUN_DIR|RUNS_DIR",
             help="Run folder, or with --device a folder of runs.",
             show_default="the state folder",
-            parser=find_run_folder,
+            parser=find_runs_folder,
             autocompletion=complete_runs,
         ),
     ] = None,

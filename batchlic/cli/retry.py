@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from batchlic.cli.arguments import RunDirectory
+from batchlic.cli.arguments import RunDirectory, find_new_run_folder
 from batchlic.cli.help import Panel, Section, examples
 from batchlic.cli.observers import observers
 from batchlic.cli.options import (
@@ -51,6 +51,7 @@ def retry(
             "--run-dir",
             metavar="NEW_RUN_DIR",
             help="Folder of the new run.",
+            parser=find_new_run_folder,
             show_default="beside RUN_DIR",
             rich_help_panel=Panel.OUTPUT,
         ),

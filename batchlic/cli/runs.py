@@ -54,9 +54,24 @@ app = typer.Typer(
     subcommand_metavar="| prune --keep DURATION [FOLDER]",
 )
 
+
+def runs_folder(given: str) -> Path:
+    """The folder of runs, with what a list of them shows."""
+    from batchlic.objectstore.addresses import is_remote
+    from batchlic.objectstore.copies import local_runs
+    from batchlic.runs.folder import is_wanted_of_others
+
+    return local_runs(given, is_wanted_of_others) if is_remote(given) else Path(given)
+
+
 Folder = Annotated[
     Path | None,
-    typer.Argument(metavar="FOLDER", help="Folder of runs.", show_default="the state folder"),
+    typer.Argument(
+        metavar="FOLDER",
+        help="Folder of runs: a path, or an address such as s3://BUCKET/PATH.",
+        show_default="the state folder",
+        parser=runs_folder,
+    ),
 ]
 
 
@@ -128,12 +143,18 @@ def prune(
     Try it with --dry-run first. Exit 3: a run can't be read or deleted.
     """
     from batchlic.cli.run_tables import describe_pruning
+    from batchlic.objectstore.copies import is_copy
     from batchlic.runs.prune import Pruning
     from batchlic.runs.prune import prune as prune_runs
     from batchlic.settings import load_settings
 
     ended_before = parse_age(keep, "--keep")
     place = _place(folder)
+    if place is not None and is_copy(place / "any"):
+        raise UsageError(
+            f"runs prune: deletes nothing in an object store ({place}): delete the objects below a run's "
+            "address, or let a lifecycle rule of the bucket do so"
+        )
     if place is None:
         done = Pruning(folder="", dry_run=dry_run, deleted=[], kept=[])
     else:

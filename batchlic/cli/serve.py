@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from batchlic.cli.arguments import find_runs_folder, path_on_disk
 from batchlic.cli.help import Section, examples
 from batchlic.cli.options import TlsCertificate, TlsKey
 from batchlic.cli.output import print_notice
@@ -24,7 +25,10 @@ def serve(
     folder: Annotated[
         Path | None,
         typer.Argument(
-            metavar="FOLDER", readable=False, help="Folder of the runs.", show_default="the state folder"
+            metavar="FOLDER",
+            help="Folder of the runs: a path, or an address such as s3://BUCKET/PATH.",
+            show_default="the state folder",
+            parser=find_runs_folder,
         ),
     ] = None,
     *,
@@ -46,6 +50,7 @@ def serve(
         typer.Option(
             metavar="PATH",
             help="Ledger file for the search.",
+            parser=path_on_disk,
             show_default="ledger.db in FOLDER or the state folder",
         ),
     ] = None,

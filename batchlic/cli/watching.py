@@ -23,12 +23,14 @@ def watch(folder: Path) -> "StatusReport":
 
     On a terminal, the state is shown in place. Elsewhere, each change is one line.
     """
+    from batchlic.objectstore.copies import refresh
     from batchlic.runs.folder import RunFolder
     from batchlic.runs.status import status
 
     with signals.finishing(), _screen(folder) as show:
         while True:
             began = time.monotonic()
+            refresh(folder)
             report = status(RunFolder(folder))
             if report.at_work is None or signals.is_asked():
                 return report

@@ -13,8 +13,9 @@ from batchlic.events import EventStream, Phase
 from batchlic.job import Job
 from batchlic.journal import SANDBOX, LicenseCount
 from batchlic.ledger import Snapshot
+from batchlic.objectstore.addresses import is_remote
+from batchlic.objectstore.copies import claim
 from batchlic.reader.inputs.sources import expanded
-from batchlic.reader.inputs.streams import is_remote
 from batchlic.runs.approval import (
     find_approval,
     group_id,
@@ -167,6 +168,7 @@ def apply(
                 question = question_of(job, record.plan, target, expected)
                 ask_about_licenses(ask, question, assigned_skus(job, record.plan), job.skus)
             notes += notes_on_estimate(expected, target.name)
+            claim(folder.path)
             ledger.register(run_id, folder, begun_at=now(), planned_after=record.ledger_number)
         if approval is not UNSET:
             notes += notes_on_approval(approval, folder)

@@ -22,6 +22,7 @@ from batchlic.errors import RefusedToStart, UsageError
 from batchlic.figures import time_in_files, time_on_terminal
 from batchlic.job import Job
 from batchlic.journal import PlanApproval
+from batchlic.objectstore.copies import is_copy
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.plan_record import PlanRecord, read_plan_record, refuse_changed_files
 
@@ -55,6 +56,7 @@ def share_with_approvers(job: Job, folder: RunFolder) -> None:
     """
     if not job.approval.required:
         return
+    _refuse_object_store(folder)
     group = group_id(job.approval.group)
     with explain_disk_errors(folder.approvals):
         folder.approvals.mkdir(mode=0o700, exist_ok=True)
@@ -84,12 +86,22 @@ def refuse_unapproved(job: Job, folder: RunFolder) -> None:
         )
 
 
+def _refuse_object_store(folder: RunFolder) -> None:
+    """Raise UsageError for a folder in an object store: files have no owners there."""
+    if is_copy(folder.path):
+        raise UsageError(
+            f"{folder.path}: files in an object store have no owners, so nobody can approve a plan there: "
+            "give a run folder on a disk"
+        )
+
+
 def read_for_approval(folder: RunFolder) -> tuple[PlanRecord, str]:
     """The record of a plan that this user may approve, and the SHA-256 of its file. Writes nothing.
 
     Raises RefusedToStart if the plan has changed, if its run has begun, or if this user planned it, and
     NoAccess if it can't be opened.
     """
+    _refuse_object_store(folder)
     record, sha256 = read_plan_record(folder)
     if folder.journal.exists():
         raise RefusedToStart(f"{folder.path}: the run has begun already; nothing was approved")

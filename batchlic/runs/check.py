@@ -21,11 +21,12 @@ from batchlic.chunker import DeviceStatus, Plan, PlanGroup
 from batchlic.errors import BatchlicError, ExitCode
 from batchlic.figures import counted
 from batchlic.job import Job
+from batchlic.objectstore.addresses import is_remote
 from batchlic.reader.formats.databases.reading import query_result
 from batchlic.reader.inputs.addresses import Address, address_of, download
 from batchlic.reader.inputs.databases import Database, refuse_without_query
 from batchlic.reader.inputs.sources import expanded
-from batchlic.reader.inputs.streams import STDIN, is_remote, opened
+from batchlic.reader.inputs.streams import STDIN, opened
 from batchlic.runs.descriptors import connections_for, fewer_connections_note
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.guards import guards_of

@@ -17,6 +17,7 @@ from batchlic.errors import BatchlicError, ExitCode
 from batchlic.figures import time_in_files
 from batchlic.job import Job
 from batchlic.journal import Journal, JournalQueries, SessionEnd
+from batchlic.objectstore.copies import save
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import sha256_of
 from batchlic.runs.kept import kept_of, with_note_on_kept
@@ -124,6 +125,7 @@ def _stage(
     if outcomes.exists():
         recorded.append(folder.outcomes)
     file_hashes = {path.name: sha256_of(_staged_or_published(path)) for path in recorded}
+    save(folder.path)
     journal.end(end, file_hashes={**file_hashes, "identity": identity_sha256(journal)})
     return summary
 

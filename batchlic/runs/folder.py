@@ -20,8 +20,9 @@ from batchlic.atomic import (
     staged_path,
     sync_folder,
 )
-from batchlic.errors import BatchlicError, NoAccess, RefusedToStart, RunFolderError
+from batchlic.errors import BatchlicError, NoAccess, RefusedToStart, RunFolderError, UsageError
 from batchlic.journal import FilePlace, JournalPlace
+from batchlic.objectstore import copies
 from batchlic.runs.process import Process, this_process
 from batchlic.runs.store_record import STORE_RECORD, NamedStore, job_lease, name_store, read_store_record
 
@@ -29,6 +30,15 @@ _LOCK = ".lock"
 
 _LOOK_S = 0.2
 """Longest time for which a look at a lock holds it, even on a busy machine."""
+
+
+def is_wanted_of_others(name: str) -> bool:
+    """Whether a list of runs, and what compares a run with others, need a file of this name."""
+    return "/" not in name and not name.lstrip(".").startswith(_LARGE)
+
+
+_LARGE = ("rejects.", "kept.", "retried.", "results.", "audit.", "report.", "run.log")
+"""The beginnings of the names of files that are large, and not needed for the figures of a run."""
 
 
 def missing_folder(path: Path) -> RunFolderError:
@@ -214,6 +224,11 @@ class RunFolder:
         A run whose journal is in a store is locked by a lease there, which also excludes other machines.
         """
         named = self.named_store
+        if named is None and copies.is_copy(self.path):
+            raise UsageError(
+                f"{self.path}: a run in an object store needs a PostgreSQL database for its journal, because "
+                "SQLite and file locks do not work there: set BATCHLIC_STORE and begin a new run"
+            )
         with _file_lock(self.lock, _conflict(self)) if named is None else named.held(self.path):
             staged_files = map(staged_path, self.published_files)
             others = (
@@ -227,7 +242,8 @@ class RunFolder:
                 self.limits_request,
             )
             remove_leftovers(self.path, (*others, *self.published_files, *staged_files))
-            yield
+            with copies.session(self.path):
+                yield
 
     @property
     def process(self) -> Process | None:
@@ -254,6 +270,7 @@ class RunFolder:
     def beside(self) -> Iterator["RunFolder"]:
         """The other run folders in the parent folder. Folders of other users are left out."""
         paths: list[Path] = []
+        copies.fetch_beside(self.path, is_wanted_of_others)
         with suppress(OSError):
             paths = sorted(path for path in self.parent.iterdir() if not is_moved(path.name))
         for path in paths:

@@ -21,11 +21,12 @@ from batchlic.journal import (
     KeptColumns,
     RunIdentity,
 )
+from batchlic.objectstore.addresses import is_remote
 from batchlic.reader.inputs.addresses import Address, Downloaded, fetched, shown
 from batchlic.reader.inputs.databases import Database, refuse_without_query
 from batchlic.reader.inputs.frames import Frame, frame_of
 from batchlic.reader.inputs.sources import expanded
-from batchlic.reader.inputs.streams import STDIN, is_remote
+from batchlic.reader.inputs.streams import STDIN
 from batchlic.runs.folder import RunFolder, missing_folder
 from batchlic.runs.target import Target
 

@@ -5,9 +5,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from batchlic.job import Job
+from batchlic.objectstore.addresses import is_remote
 from batchlic.reader.formats.opening import inventories
 from batchlic.reader.inputs.sources import expanded
-from batchlic.reader.inputs.streams import STDIN, is_remote
+from batchlic.reader.inputs.streams import STDIN
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,11 @@ from batchlic.job import Job
 from batchlic.journal import SANDBOX, Journal, RunIdentity
 from batchlic.ledger import IDENTIFIERS, SCOPE, Ledger, RunEntry, RunRecords, Snapshot
 from batchlic.ledger.records import excluded_pairs, ledger_records
+from batchlic.objectstore.addresses import is_remote
+from batchlic.objectstore.copies import address_of, local_run
 from batchlic.reader.scans import scan_parquet
 from batchlic.reader.validation.rules import iccid_number, imei_number
-from batchlic.runs.folder import RunFolder
+from batchlic.runs.folder import RunFolder, is_wanted_of_others
 from batchlic.runs.identity import left_by_a_run, refuse_changed_plan
 from batchlic.runs.staging import recovered_journal
 from batchlic.runs.states import state_frames_of, states_of
@@ -276,7 +278,7 @@ class LedgerSync:
                 _record_killed(self.ledger, entry, folder)
 
     def _entry(self, run_id: str, folder: RunFolder, begun_at: int) -> RunEntry:
-        return RunEntry(run_id, self.carrier, str(folder.path.absolute()), begun_at)
+        return RunEntry(run_id, self.carrier, address_of(folder.path), begun_at)
 
     def _refuse_shared(
         self, ledger: Ledger, devices: pl.LazyFrame, run_id: str, folder: RunFolder, number: int
@@ -457,4 +459,5 @@ def _ledger_path(job: Job, carrier: str) -> Path | None:
 
 
 def _folder(entry: RunEntry) -> RunFolder:
-    return RunFolder(Path(entry.folder or ""))
+    place = entry.folder or ""
+    return RunFolder(local_run(place, is_wanted_of_others) if is_remote(place) else Path(place))

@@ -6,6 +6,7 @@ from enum import StrEnum
 
 import polars as pl
 
+from batchlic.aliases import shown
 from batchlic.carrier.catalog import Action, LicenseType
 from batchlic.chunker import DeviceStatus
 from batchlic.chunker.rollback import write_rollback_plan
@@ -14,6 +15,7 @@ from batchlic.events import EventStream
 from batchlic.figures import counted
 from batchlic.job import Job
 from batchlic.journal import RunIdentity
+from batchlic.objectstore.copies import claim
 from batchlic.runs.asking import Ask
 from batchlic.runs.descriptors import connections_for
 from batchlic.runs.finalize import now
@@ -84,7 +86,7 @@ def rollback(
             plan = write_rollback_plan(
                 lambda: state_frames_of(folder, journal, kept),
                 back.path,
-                source=str(folder.path),
+                source=shown(str(folder.path)),
                 lifetime_skus=_lifetime_skus(job),
                 by_request=by is By.REQUEST,
                 kept=kept.columns,
@@ -93,6 +95,7 @@ def rollback(
                 ask(f"Take back {counted(plan.planned, 'license')} of {folder.path} at {target.name}?")
             with ledger_sync(job, target.name, locked=(folder, back)) as ledger:
                 ledger.catch_up()
+                claim(back.path)
                 ledger.register(run_id, back, begun_at=now())
             return begin(job, back, target, replace(plan, notes=notes), events, run_id=run_id)
 

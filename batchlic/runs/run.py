@@ -18,6 +18,7 @@ from batchlic.events import EventStream, Phase
 from batchlic.job import Job
 from batchlic.journal import SANDBOX, Journal, PlanApproval
 from batchlic.ledger import Snapshot
+from batchlic.objectstore.copies import claim
 from batchlic.runs.approval import refuse_unapproved
 from batchlic.runs.asking import Ask, ask_about_licenses
 from batchlic.runs.canary import gate_of
@@ -173,6 +174,7 @@ def start(
                 question = question_of(job, plan, target, expected)
                 ask_about_licenses(ask, question, assigned_skus(job, plan), job.skus)
             number = known.last_number if known else None
+            claim(folder.path)
             ledger.register(run_id, folder, begun_at=now(), planned_after=number)
         return begin(
             job,
@@ -290,6 +292,7 @@ def continue_run(
     if not job.limits.allow_partial:
         refuse_too_few(needed, found.counts, still_to_free(job, folder.plan, journal))
     with ledger_sync(job, target.name, locked=(folder,)) as ledger:
+        claim(folder.path)
         ledger.register_resumed(folder, journal)
         unrecorded: list[PlanGroup] = []
         if next(journal.attempts(), None) is None:  # nothing was sent: perhaps the ledger was not checked

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from batchlic.aliases import shown
 from batchlic.carrier.answers import Outcome
 from batchlic.errors import BatchlicError, Declined, ExitCode
 from batchlic.events import EventStream, PlanReady, RunEnded, RunStarted
@@ -22,7 +23,7 @@ def run_started(
         job=job.name or job.action,
         action=job.action,
         carrier=carrier,
-        folder=str(folder.path),
+        folder=shown(str(folder.path)),
         is_resumed=is_resumed,
     )
 

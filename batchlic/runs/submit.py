@@ -16,6 +16,7 @@ from batchlic.job import Job, as_share
 from batchlic.journal import Journal
 from batchlic.logs import RunLog
 from batchlic.monitoring.run_log import LogWriter
+from batchlic.objectstore.copies import save
 from batchlic.pool.delivery import LanePlan, Pool
 from batchlic.pool.limiter.evidence import Learned
 from batchlic.pool.limiter.limiter import Limiter
@@ -64,6 +65,7 @@ def submit(
     began = time.monotonic()
     notes: list[str] = []
     identity = journal.identity
+    save(folder.path)
     with RunLog(folder.log, secrets=target.secrets, people=screen()) as log:
         logger = log.logger(run_id=identity.run_id)
         with events.attached("run.log", LogWriter(logger)):

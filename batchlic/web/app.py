@@ -22,6 +22,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from batchlic.aliases import shown
 from batchlic.chunker import DeviceStatus
 from batchlic.errors import BatchlicError
 from batchlic.figures import time_in_files
@@ -316,7 +317,7 @@ class _Pages:
             "is_welcome": self._is_welcome(request),
             "path": request.scope["path"],
         }
-        return HTMLResponse(_templates().get_template(name).render(shared | context), status)
+        return HTMLResponse(shown(_templates().get_template(name).render(shared | context)), status)
 
     async def _http_error(self, request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500

@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from batchlic.objectstore.copies import refresh
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.listing import ListedRun, RunState, find_runs, last_runs, listed_run
 
@@ -112,6 +113,7 @@ class Catalog:
 
     def _read(self) -> _Listed:
         began = time.monotonic()
+        refresh(self.folder)
         found = [self._entry(one) for one in find_runs(self.folder)]
         self._known = {
             run.run_dir: self._known[run.run_dir] for run, _, _ in found if run.run_dir in self._known

@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from batchlic.errors import InventoryError
+from batchlic.objectstore.addresses import is_remote
 from batchlic.reader.columns.partitions import with_folders
 from batchlic.reader.formats import delimited, foreign, json_text, typed
 from batchlic.reader.formats.arrow_stream import CONTINUATION
@@ -33,7 +34,7 @@ def inventories(name: str | Download, options: ReadOptions, files: ExitStack) ->
     Each inventory is to be read before the next one. `files` closes them. Raises InventoryError if the input
     is missing, empty or in an unknown format, if no column is usable, or if two columns fit one role.
     """
-    if isinstance(name, str) and streams.is_remote(name) and (stored := typed.from_store(name, options)):
+    if isinstance(name, str) and is_remote(name) and (stored := typed.from_store(name, options)):
         yield with_folders(stored, options)
         return
     for source in unpacking.opened(name, files):

@@ -9,6 +9,7 @@ from typing import Protocol
 from urllib.parse import SplitResult, urlsplit
 
 from batchlic.errors import InventoryError
+from batchlic.objectstore.addresses import has_secrets
 
 CHUNK_BYTES = 1 << 20
 AGAIN = "run the command again later, or download the file first"
@@ -81,8 +82,8 @@ def refuse_cloud_secrets(name: str) -> None:
 
     polars finds no object under a name with `?`, as if it were empty, and ignores a password.
     """
-    scheme, _, rest = name.partition("://")
-    if "?" in rest or ":" in rest.partition("/")[0].rpartition("@")[0]:
+    scheme = name.partition("://")[0]
+    if has_secrets(name):
         raise InventoryError(
             f"{scheme}://…: the address of an object has no query, and no password: give "
             f"{scheme}://BUCKET/PATH; credentials come from the environment. A signed address begins with "

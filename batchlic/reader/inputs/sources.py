@@ -9,11 +9,12 @@ from pathlib import Path
 
 from batchlic.atomic import refuse_undecodable
 from batchlic.errors import InventoryError, UsageError
+from batchlic.objectstore.addresses import is_remote
 from batchlic.reader.inputs.addresses import Address, address_of, other_address_error, refuse_cloud_secrets
 from batchlic.reader.inputs.databases import Database, database_of
 from batchlic.reader.inputs.frames import Frame, frame_of
 from batchlic.reader.inputs.left_out import is_left_out, is_run_folder
-from batchlic.reader.inputs.streams import STDIN, is_remote
+from batchlic.reader.inputs.streams import STDIN
 
 SHOWN = 10
 """Files left out that a note names."""

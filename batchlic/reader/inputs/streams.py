@@ -5,7 +5,6 @@ import gzip
 import io
 import itertools
 import lzma
-import re
 import shutil
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from typing import IO, BinaryIO, Protocol
 import polars as pl
 
 from batchlic.errors import InventoryError
+from batchlic.objectstore.addresses import is_remote
 from batchlic.reader.inputs.addresses import Download
 
 if sys.version_info >= (3, 14):
@@ -41,8 +41,6 @@ DAMAGED = (
     zipfile.BadZipFile,
 )
 """What decompressing damaged files raises."""
-
-_REMOTE = re.compile(r"(s3|s3a|gs|gcs|az|azure|abfs|abfss|adl)://")
 
 
 class Readable(Protocol):
@@ -67,11 +65,6 @@ class Opened:
     stored: Path | IO[bytes] | None = None
     notes: tuple[str, ...] = ()
     inside: str = ""
-
-
-def is_remote(name: str) -> bool:
-    """Whether a name is the address of an object in a cloud store."""
-    return _REMOTE.match(name) is not None
 
 
 def opened(name: str | Download, files: ExitStack) -> Opened:

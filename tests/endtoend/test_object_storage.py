@@ -1,0 +1,216 @@
+"""A whole run with its folder in an object store and its journal in PostgreSQL, on several machines."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from batchlic.sandbox.config import LatencyConfig, SandboxConfig
+from tests.endtoend.program import (
+    ACCOUNT,
+    FLEXIBLE,
+    Ended,
+    batchlic,
+    begin,
+    books,
+    end,
+    fleet,
+    imei,
+    keys,
+    until,
+)
+from tests.forking import serving
+from tests.objectstore.builders import BUCKET, environment_of, s3_server
+from tests.postgresql import PostgreSQL
+
+DEVICES = 250
+
+Machine = Callable[..., Ended]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[int]:
+    """The port of an S3-compatible server with an empty bucket."""
+    with s3_server() as port:
+        yield port
+
+
+@pytest.fixture(scope="module")
+def settings(server: int, postgresql: PostgreSQL) -> dict[str, str]:
+    """The settings that all machines share."""
+    return {**environment_of(server), "BATCHLIC_STORE": postgresql.new_database("object_storage")}
+
+
+@pytest.fixture
+def machine(settings: dict[str, str], tmp_path: Path) -> Machine:
+    """Runs commands, each on another machine: without any file that an earlier one left."""
+    number = iter(range(1000))
+
+    def run(*arguments: str | Path, **others: str) -> Ended:
+        folder = tmp_path / f"machine-{next(number)}"
+        (folder / "tmp").mkdir(parents=True)
+        ended = batchlic(
+            *arguments, settings={**settings, "TMPDIR": str(folder / "tmp"), **others}, cwd=folder
+        )
+        assert list((folder / "tmp").iterdir()) == [], "a copy was left"
+        assert str(folder / "tmp") not in ended.out + ended.err, "a message names the copy"
+        return ended
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def url(settings: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The address of a finished run."""
+    url = f"s3://{BUCKET}/fleet/first"
+    folder = tmp_path_factory.mktemp("first")
+    ended = batchlic(*assign(url, folder), settings=settings, cwd=folder)
+    assert ended.code == 3, ended.err
+    assert f"{DEVICES} " in ended.out
+    return url
+
+
+def assign(url: str, folder: Path, *more: str) -> list[str | Path]:
+    inventory = fleet(folder / "fleet.csv", DEVICES, "123")
+    return [
+        "assign",
+        inventory,
+        "--account",
+        ACCOUNT,
+        "--sku",
+        FLEXIBLE,
+        "--run-dir",
+        url,
+        "--sandbox",
+        "--no-report",
+        *more,
+    ]
+
+
+def test_status_shows_the_run_on_another_machine(machine: Machine, url: str) -> None:
+    ended = machine("status", url, "--json")
+    assert ended.code == 0, ended.err
+    report = json.loads(ended.out)
+    assert report["statuses"] == {"accepted": DEVICES}
+    assert report["exit_code"] == 3
+
+
+def test_export_reads_the_rejects(machine: Machine, url: str) -> None:
+    ended = machine("export", url)
+    assert ended.code == 0, ended.err
+    assert len(ended.out.splitlines()) == 2
+
+
+def test_report_is_made_from_the_run(machine: Machine, url: str, tmp_path: Path) -> None:
+    ended = machine("report", url, "--to", tmp_path / "report.html")
+    assert ended.code == 0, ended.err
+    assert f"{DEVICES}" in (tmp_path / "report.html").read_text()
+
+
+def test_audit_verifies_the_files(machine: Machine, url: str) -> None:
+    ended = machine("audit", url, "--verify")
+    assert ended.code == 0, ended.out + ended.err
+
+
+def test_audit_follows_a_device_through_the_runs(machine: Machine, url: str) -> None:
+    ended = machine("audit", url.rpartition("/")[0], "--device", imei(7), "--json")
+    assert ended.code == 0, ended.err
+    assert {event["run_dir"] for event in json.loads(ended.out)} == {url}
+
+
+def test_runs_lists_the_runs_below_an_address(machine: Machine, url: str) -> None:
+    ended = machine("runs", f"s3://{BUCKET}/fleet", "--json")
+    assert ended.code == 0, ended.err
+    listed = {run["run_dir"]: run for run in json.loads(ended.out)}
+    assert listed[url]["state"] == "finished"
+    assert listed[url]["statuses"] == {"accepted": DEVICES}
+
+
+def test_a_retry_gets_a_folder_beside_the_run(machine: Machine, url: str) -> None:
+    ended = machine("retry", url, "--sandbox")
+    assert (ended.code, "nothing to retry" in ended.err) == (4, True)
+
+
+def test_a_run_without_a_store_for_the_journal_is_refused(machine: Machine, tmp_path: Path) -> None:
+    new = f"s3://{BUCKET}/fleet/without"
+    ended = machine(*assign(new, tmp_path), BATCHLIC_STORE="")
+    assert ended.code == 2
+    assert f"{new}: a run in an object store needs a PostgreSQL database" in ended.err
+    assert machine("status", new).code == 2
+
+
+def test_a_listener_without_a_database_for_callbacks_is_refused(machine: Machine, tmp_path: Path) -> None:
+    more = ["--wait-callbacks", "1s", "--listen-port", "0"]
+    ended = machine(*assign(f"s3://{BUCKET}/fleet/waiting", tmp_path, *more))
+    assert (ended.code, "--listen-port" in ended.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("limit", "{url}", "--pause"),
+        ("approve", "{url}", "--yes"),
+        ("runs", "prune", "{url}", "--keep", "1d"),
+    ],
+)
+def test_what_needs_a_disk_says_so(machine: Machine, url: str, arguments: tuple[str, ...]) -> None:
+    ended = machine(*(argument.format(url=url) for argument in arguments))
+    assert (ended.code, "in an object store" in ended.err, url in ended.err) == (2, True, True)
+
+
+def test_a_plan_is_sent_on_another_machine(machine: Machine, tmp_path: Path) -> None:
+    new = f"s3://{BUCKET}/fleet/planned"
+    inventory = fleet(tmp_path / "fleet.csv", DEVICES)
+    options = ["--account", ACCOUNT, "--sku", FLEXIBLE, "--run-dir", new, "--sandbox"]
+    assert machine("plan", inventory, *options).code == 0
+    ended = machine("apply", new, "--sandbox", "--json")
+    assert ended.code == 0, ended.err
+    assert json.loads(ended.out)["statuses"] == {"accepted": DEVICES}
+    assert machine("audit", new, "--verify").code == 0
+
+
+def test_a_killed_run_is_resumed_on_another_machine(
+    machine: Machine, settings: dict[str, str], tmp_path: Path
+) -> None:
+    new = f"s3://{BUCKET}/fleet/killed"
+    inventory = fleet(tmp_path / "fleet.csv", 1000)
+    options = ["--account", ACCOUNT, "--sku", FLEXIBLE, "--run-dir", new, "--max-concurrency", "1"]
+    with serving(SandboxConfig(latency=LatencyConfig(base_s=0.3))) as carrier:
+        logins = keys(carrier, BATCHLIC_LEASE_S="1")
+        options = [*options, "--new-ledger"]
+        process = begin("assign", inventory, *options, settings=settings | logins, cwd=tmp_path)
+        until(lambda: bool(books(carrier)) or process.poll() is not None)
+        process.kill()
+        assert end(process).code < 0
+        ended = machine("resume", new, "--json", **logins)
+        while ended.code == 4 and "until" in ended.err:
+            ended = machine("resume", new, "--json", **logins)
+        assert ended.code in {0, 3}, ended.err
+        licensed = sum(bool(record["assigned"]) for record in books(carrier).values())
+    statuses = json.loads(ended.out)["statuses"]
+    assert sum(statuses.values()) == 1000
+    assert statuses["accepted"] <= licensed <= statuses["accepted"] + statuses.get("in_doubt", 0)
+    assert machine("audit", new, "--verify").code == 0
+
+
+def test_two_runs_begun_at_one_address_send_each_device_once(
+    settings: dict[str, str], tmp_path: Path
+) -> None:
+    new = f"s3://{BUCKET}/fleet/twice"
+    inventory = fleet(tmp_path / "fleet.csv", DEVICES)
+    options = ["--account", ACCOUNT, "--sku", FLEXIBLE, "--run-dir", new, "--no-ledger", "--no-report"]
+    with serving(SandboxConfig(latency=LatencyConfig(base_s=0.3))) as carrier:
+        own = settings | keys(carrier)
+        both = [begin("assign", inventory, *options, settings=own, cwd=tmp_path) for _ in range(2)]
+        ended = [end(process) for process in both]
+        assigned = {record["assigned"] for record in books(carrier).values()}
+    assert 0 in {one.code for one in ended}, ended
+    assert {one.code for one in ended} <= {0, 4, 6}, ended
+    assert assigned == {1}
+
+
+def test_a_finished_run_is_left_as_it_is_by_resume(machine: Machine, url: str) -> None:
+    ended = machine("resume", url, "--sandbox", "--json")
+    assert ended.code == 3, ended.err
+    assert json.loads(ended.out)["statuses"] == {"accepted": DEVICES}
