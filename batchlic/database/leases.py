@@ -10,18 +10,16 @@ and Cheriton, "Leases" (1989).
 from __future__ import annotations
 
 import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import sqlalchemy as sa
 
-from batchlic.database.postgresql import Store, engine, lease_of
+from batchlic.database.postgresql import OpenConnections, Store, engine, lease_of
 from batchlic.errors import BatchlicError, RefusedToStart, StoppedEarly
 
 BEATS = 6
@@ -87,10 +85,20 @@ class Lease:
         """Whether somebody has asked this session to stop, as a signal does."""
         return self._stop_requested
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether another session has taken over, or may have."""
+        return self._lost is not None
+
+    @property
+    def sure_for_s(self) -> float:
+        """Seconds for which this session may still send, if no heartbeat reaches the store any more."""
+        return self._sure_until - MARGIN * self.lease_s - _clock()
+
     def check(self) -> None:
         """Raise LeaseLost unless it is certain that no other session has taken over."""
-        if self._lost is None and _clock() >= self._sure_until - MARGIN * self.lease_s:
-            self.lose(f"its heartbeats have failed for {(1 - MARGIN) * self.lease_s:.0f} s")
+        if self._lost is None and self.sure_for_s <= 0:
+            self.lose(f"it has not reached the store for {(1 - MARGIN) * self.lease_s:.3g} s")
         if self._lost is not None:
             raise LeaseLost(
                 f"{self.what}: this session has lost its lease ({self._lost}), so it stops. What it had in "
@@ -98,7 +106,7 @@ class Lease:
             )
 
     def on_loss(self, call: Callable[[], None]) -> None:
-        """Call a function, in the thread of the heartbeat, as soon as the lease is lost."""
+        """Call a function as soon as the lease is lost, in the thread that notices the loss."""
         self._on_loss.append(call)
 
     def lose(self, reason: str) -> None:
@@ -117,6 +125,9 @@ class Lease:
         self._stop_requested = bool(row.stop_requested)
         self._sure_until = began + self.lease_s
 
+    def _release(self, connection: sa.Connection) -> None:
+        connection.execute(_RELEASE, {"key": self.key, "epoch": self.epoch})
+
     @property
     def _span(self) -> timedelta:
         return timedelta(seconds=self.lease_s)
@@ -132,15 +143,18 @@ def held(store: Store, key: str, *, what: str, holder: str, lease_s: float | Non
     known = os.getpid(), store.name, key
     _held_here[known] = lease
     ended = threading.Event()
-    heart = threading.Thread(target=_beat, args=(lease, ended), name=f"lease {key}", daemon=True)
+    heart, watch = (
+        threading.Thread(target=work, args=(lease, ended), name=f"{name} {key}", daemon=True)
+        for work, name in ((_beat, "lease"), (_watch, "watch of"))
+    )
     heart.start()
+    watch.start()
     try:
         yield lease
     finally:
         _held_here.pop(known, None)
         ended.set()
-        heart.join(timeout=lease.lease_s)
-        _release(lease)
+        heart.join(timeout=max(0.0, lease.sure_for_s))  # it releases the lease, or leaves it to lapse
 
 
 def take(store: Store, key: str, *, what: str, holder: str, lease_s: float) -> Lease:
@@ -201,15 +215,32 @@ def held_here(store: str, key: str) -> Lease:
 
 
 def _beat(lease: Lease, ended: threading.Event) -> None:
-    """Renew the lease until the block has ended or the lease is lost. Failures count only by their time."""
+    """Renew the lease until the block has ended or the lease is lost, and release it then.
+
+    A heartbeat that fails counts only by the time in which none succeeds.
+    """
     interval = min(lease.lease_s / BEATS, LONGEST_BEAT_S)
     with _Heart(lease) as heart:
         while not ended.wait(interval):
             heart.beat()
-            try:
-                lease.check()
-            except LeaseLost:
+            if lease.is_lost:
                 return
+        heart.release()
+
+
+def _watch(lease: Lease, ended: threading.Event) -> None:
+    """Notice in time that heartbeats fail, while they and others wait for a server that can't be reached.
+
+    All that wait fail then: their connections are cut.
+    """
+    while not ended.wait(min(max(0.0, lease.sure_for_s), LONGEST_BEAT_S)):
+        if lease.is_lost:
+            return
+        try:
+            lease.check()
+        except LeaseLost:
+            lease.store.cut()
+            return
 
 
 class _Heart:
@@ -217,9 +248,9 @@ class _Heart:
 
     def __init__(self, lease: Lease) -> None:
         self._lease = lease
-        timeout = max(1, round(lease.lease_s / 3))
+        self._timeout_s = lease.lease_s / 3
         self._engine = engine(lease.store.name, pool_size=1, max_overflow=0, isolation="AUTOCOMMIT")
-        self._timeout_s = timeout
+        self._open = OpenConnections(self._engine)
 
     def __enter__(self) -> _Heart:
         return self
@@ -228,37 +259,25 @@ class _Heart:
         self._engine.dispose()
 
     def beat(self) -> None:
-        """Renew the lease, or do nothing if the server can't be reached within a third of its time."""
-        watchdog: threading.Timer | None = None
+        """Renew the lease, or do nothing if the server does not answer within a third of its time."""
+        self._attempt(self._lease._renew)  # noqa: SLF001 - one module
+
+    def release(self) -> None:
+        """Let others take the key at once, unless the lease is lost or the server does not answer."""
+        if self._lease.sure_for_s > 0:
+            self._attempt(self._lease._release)  # noqa: SLF001
+
+    def _attempt(self, work: Callable[[sa.Connection], None]) -> None:
+        watchdog = threading.Timer(self._timeout_s, self._open.cut)
+        watchdog.daemon = True
+        watchdog.start()
         try:
             with self._engine.connect() as connection:
-                watchdog = threading.Timer(self._timeout_s, cut, [connection.connection.driver_connection])
-                watchdog.daemon = True
-                watchdog.start()
-                self._lease._renew(connection)  # noqa: SLF001 - one module
+                work(connection)
         except (sa.exc.SQLAlchemyError, OSError, BatchlicError):
             return
         finally:
-            if watchdog is not None:
-                watchdog.cancel()
-
-
-def cut(connection: Any) -> None:  # noqa: ANN401 - of the driver, which may not be installed
-    """End a connection of the driver from another thread: a call that waits for the server fails at once."""
-    with suppress(Exception):
-        descriptor = os.dup(connection.fileno())
-        with socket.socket(fileno=descriptor) as copy:
-            copy.shutdown(socket.SHUT_RDWR)
-
-
-def _release(lease: Lease) -> None:
-    """Let others take the key at once. A lost lease, or a server that does not answer, is left to lapse."""
-    try:
-        lease.check()
-        with lease.store.engine.begin() as connection:
-            connection.execute(_RELEASE, {"key": lease.key, "epoch": lease.epoch})
-    except (sa.exc.SQLAlchemyError, BatchlicError):
-        return
+            watchdog.cancel()
 
 
 def _holder(connection: sa.Connection, key: str) -> Holder | None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
+import weakref
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -17,6 +19,8 @@ from batchlic.errors import OtherVersion, RunFolderError, StoppedEarly, UsageErr
 EXTRA = "pip install 'batchlic[postgresql]'"
 CONNECT_TIMEOUT_S = 10
 """Seconds to wait for a server that does not answer."""
+UNANSWERED_S = 25
+"""Seconds after which a connection ends whose packets nobody acknowledges, as with the keepalives."""
 LEASE_S = 30.0
 """Seconds after which another session may take over a run whose session is not heard of any more."""
 OLDEST_SERVER = 16
@@ -93,17 +97,23 @@ def engine(
             url.set(drivername="postgresql+psycopg"),
             connect_args={
                 "options": _OPTIONS,
-                "connect_timeout": CONNECT_TIMEOUT_S,
+                "connect_timeout": _connect_timeout_s(name),
                 "application_name": f"batchlic pid {os.getpid()}",
                 "keepalives_idle": 10,
                 "keepalives_interval": 5,
                 "keepalives_count": 3,
+                "tcp_user_timeout": 1000 * UNANSWERED_S,
             }
-            | _without(dict(url.query), "connect_timeout", "application_name"),
+            | _without(dict(url.query), "connect_timeout", "application_name", "tcp_user_timeout"),
             **options,
         )
     except ModuleNotFoundError:
         raise UsageError(f"{what}: PostgreSQL needs its driver: {EXTRA}") from None
+
+
+def _connect_timeout_s(name: str) -> int:
+    """A heartbeat must be able to connect again before the lease lapses. The least that libpq takes is 2."""
+    return max(2, min(CONNECT_TIMEOUT_S, round(lease_of(name) / 3)))
 
 
 def _without(query: Mapping[str, Any], *names: str) -> dict[str, Any]:
@@ -122,6 +132,11 @@ class Store:
         """Raise UsageError without the driver. Nothing is connected yet."""
         self.name = name
         self.engine = engine(name, pool_size=10, max_overflow=30, pool_pre_ping=True)
+        self._open_connections = OpenConnections(self.engine)
+
+    def cut(self) -> None:
+        """End all connections at once, as `OpenConnections.cut` does."""
+        self._open_connections.cut()
 
     @contextmanager
     def explained(self, what: str = "the store") -> Iterator[None]:
@@ -130,6 +145,29 @@ class Store:
             yield
         except sa.exc.DBAPIError as error:
             raise explained(error, f"{what} in {self.name}") from error
+
+
+class OpenConnections:
+    """The driver's connections that an engine has open."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._connections: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._lock = threading.Lock()
+        sa.event.listen(engine, "connect", self._opened)
+
+    def cut(self) -> None:
+        """End them from any thread: a call that waits for a server which can't be reached fails at once."""
+        with self._lock:
+            connections = list(self._connections)
+        for connection in connections:
+            with suppress(Exception):  # it is closed already
+                descriptor = os.dup(connection.fileno())
+                with socket.socket(fileno=descriptor) as copy:
+                    copy.shutdown(socket.SHUT_RDWR)
+
+    def _opened(self, connection: Any, _: object) -> None:  # noqa: ANN401 - of the driver
+        with self._lock:
+            self._connections.add(connection)
 
 
 def explained(error: sa.exc.DBAPIError, what: str) -> UsageError | StoppedEarly:

@@ -6,7 +6,6 @@ holds the run: its lease has the newest epoch.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -16,7 +15,7 @@ import sqlalchemy as sa
 
 from batchlic.database import leases, postgresql
 from batchlic.database.leases import Lease, LeaseLost
-from batchlic.database.postgresql import Store
+from batchlic.database.postgresql import OpenConnections, Store
 from batchlic.journal import shared_tables
 from batchlic.journal.databases import ALL_SEQS
 from batchlic.journal.writes import Insertion
@@ -38,9 +37,9 @@ class SharedDatabase:
         self.source = shared_tables.of_run(number)
         self._held = tuple(held)
         self.engine = postgresql.engine(store.name, pool_size=5, max_overflow=20)
-        self._open_connections = _track_connections(self.engine)
+        connections = OpenConnections(self.engine)
         for lease in self._held:
-            lease.on_loss(self.cut)
+            lease.on_loss(connections.cut)
 
     @cached_property
     def _connection(self) -> sa.Connection:
@@ -50,6 +49,7 @@ class SharedDatabase:
     @contextmanager
     def explained(self) -> Iterator[None]:
         """Raise LeaseLost if the run is lost, and database errors as errors that say what to do."""
+        self.check_held()
         try:
             with self.store.explained("the journal"):
                 yield
@@ -62,7 +62,6 @@ class SharedDatabase:
     def insert(self, insertions: Sequence[Insertion]) -> None:
         """Commit intents and answers, if this session holds the run."""
         with self.explained():
-            self.check_held()
             rows = {name: [row.row for row in insertions if row.table.name == name] for name in _COLUMNS}
             parameters = self._fence_parameters()
             for name, of_table in rows.items():
@@ -105,11 +104,6 @@ class SharedDatabase:
             sa.event.listen(self.engine, "begin", use_snapshot)
             yield
 
-    def cut(self) -> None:
-        """End all connections at once: a call that waits for a server which can't be reached fails then."""
-        for connection in list(self._open_connections):
-            leases.cut(connection)
-
     def close(self) -> None:
         """Close all connections."""
         if "_connection" in self.__dict__:
@@ -124,17 +118,6 @@ class SharedDatabase:
             "epochs": [epoch for _, epoch in fences],
             "held": len(fences),
         }
-
-
-def _track_connections(engine: sa.Engine) -> weakref.WeakSet[Any]:
-    """The driver's connections that an engine has open."""
-    connections: weakref.WeakSet[Any] = weakref.WeakSet()
-
-    def opened(connection: Any, _: object) -> None:  # noqa: ANN401 - of the driver
-        connections.add(connection)
-
-    sa.event.listen(engine, "connect", opened)
-    return connections
 
 
 def _statement() -> str:

@@ -208,14 +208,19 @@ class RunFolder:
 
     def _remove_unused(self, new: list[Path]) -> None:
         """Remove those of the `new` folders that hold nothing, apart from the lock."""
-        if self.path not in new:
+        if self.path not in new or not self._is_unused():
             return
         with suppress(OSError, BatchlicError), self.locked():
-            if {path.name for path in self.path.iterdir()} <= {_LOCK, STORE_RECORD}:
+            if self._is_unused():
                 self.lock.unlink(missing_ok=True)
                 self.store_record.unlink(missing_ok=True)
                 for folder in new:
                     folder.rmdir()
+
+    def _is_unused(self) -> bool:
+        with suppress(OSError):
+            return {path.name for path in self.path.iterdir()} <= {_LOCK, STORE_RECORD}
+        return False
 
     @contextmanager
     def locked(self) -> Iterator[None]:

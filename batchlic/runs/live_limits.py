@@ -139,9 +139,7 @@ class LiveLimits:
                 await anyio.sleep(LOOK_INTERVAL_S)
                 self.look()
         finally:
-            for path in (self._folder.limits, self._folder.limits_request):
-                with suppress(OSError):
-                    path.unlink(missing_ok=True)
+            self._remove()
 
     def look(self) -> None:
         """Apply the request that is there, if it is new and names this session."""
@@ -186,6 +184,13 @@ class LiveLimits:
             self._limiters.stop()
         else:
             self._limiters.go_on()
+
+    def _remove(self) -> None:
+        """Remove the files, unless they are those of a session that has taken over meanwhile."""
+        with suppress(OSError, ValueError):
+            if _read(self._folder.limits, LimitsInForce).session == self._in_force.session:
+                self._folder.limits.unlink()
+                self._folder.limits_request.unlink(missing_ok=True)
 
     def _publish(self) -> None:
         try:

@@ -1,0 +1,32 @@
+"""A session that can't reach the store any more stops sending within its lease, and ends."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.endtoend.program import end
+from tests.postgresql import PostgreSQL
+from tests.store.proxy import Proxy, proxied
+from tests.store.site import assert_books_equal_results, site
+
+
+@pytest.mark.parametrize("break_off", [Proxy.drop, Proxy.reset])
+def test_a_session_cut_off_from_the_store_exits_6_and_is_resumed(
+    tmp_path: Path, postgresql: PostgreSQL, break_off: Callable[[Proxy], None]
+) -> None:
+    with site(tmp_path, postgresql) as at, proxied(postgresql.folder) as proxy:
+        address = proxy.url(at.database)
+        cut_off = at.assign(BATCHLIC_STORE=address)
+        at.until_sent(10, cut_off)
+        break_off(proxy)
+        import time
+        t=time.monotonic()
+        ended = end(cut_off)
+        print(time.monotonic()-t, ended)
+        assert ended.code == 6
+        assert "Traceback" not in ended.err
+        proxy.heal()
+        at.until_lapsed()
+        assert at.finish(BATCHLIC_STORE=address).code == 3
+        assert_books_equal_results(at)

@@ -1,0 +1,29 @@
+"""Promise K: a session that was replaced sends nothing more, and changes no file."""
+
+import signal
+from pathlib import Path
+
+from tests.endtoend.program import end, statuses
+from tests.postgresql import PostgreSQL
+from tests.store.site import assert_books_equal_results, site
+
+
+def test_a_paused_session_that_was_replaced_sends_nothing_and_exits_6(
+    tmp_path: Path, postgresql: PostgreSQL
+) -> None:
+    with site(tmp_path, postgresql) as at:
+        paused = at.assign()
+        at.until_sent(10, paused)
+        paused.send_signal(signal.SIGSTOP)
+        at.until_lapsed()
+        other = at.finish()
+        sent, files = at.sent(), at.published()
+        paused.send_signal(signal.SIGCONT)
+        ended = end(paused)
+        print(other, ended)
+        assert other.code == 3
+        assert ended.code == 6
+        assert "has lost its lease" in ended.err
+        assert at.sent() == sent
+        assert at.published() == files
+        assert_books_equal_results(at)
