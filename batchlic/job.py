@@ -310,15 +310,18 @@ class StoreUse(Table):
     def _has_no_password(cls, url: str | None) -> str | None:
         if not url:
             return None
-        scheme, _, rest = url.partition("://")
-        if scheme not in {"postgresql", "postgres"} or not rest:
-            raise ValueError("not the URL of a PostgreSQL database: give postgresql://USER@HOST/DATABASE")
-        if ":" in rest.partition("/")[0].rpartition("@")[0] or "password=" in rest:
+        from batchlic.database import postgresql  # noqa: PLC0415 - SQLAlchemy
+
+        try:
+            parsed = postgresql.parse(url, what="the store")
+        except UsageError as error:
+            raise ValueError(str(error)) from None
+        if parsed.password is not None:
             raise ValueError(
                 "a password here would show to everyone who reads the job file: put the URL with its "
                 "password into BATCHLIC_STORE, or the password into the file that PGPASSFILE names"
             )
-        return url
+        return postgresql.name_of(parsed)
 
 
 class Approval(Table):

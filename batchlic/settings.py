@@ -239,10 +239,20 @@ class Settings(BaseSettings):
     def secrets(self) -> list[str]:
         """Every secret, for the redaction of logs. Raises UsageError as `credentials` for a command."""
         self._run_commands(Credentials.__dataclass_fields__)
-        values = [getattr(self, name) for name in type(self).model_fields] + list(self._named.values())
+        fields = (name for name in type(self).model_fields if name != "store")
+        values = [getattr(self, name) for name in fields] + list(self._named.values())
         secrets = [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
+        secrets += self._secrets_of_store()
         lists = (secret.split() for secret in secrets if "://" in secret)
         return [*secrets, *(url for urls in lists if len(urls) > 1 for url in urls)]
+
+    def _secrets_of_store(self) -> list[str]:
+        """The URL with its password; without one, logs may show it."""
+        if self.store is None or self._store_name is None:
+            return []
+        from batchlic.database import postgresql  # noqa: PLC0415 - SQLAlchemy
+
+        return postgresql.secrets_of(self.store.get_secret_value())
 
 
 class _Loaded(Settings):

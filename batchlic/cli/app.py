@@ -24,6 +24,7 @@ from batchlic.cli import (
     sandbox,
     schema,
     serve,
+    store,
 )
 from batchlic.cli.help import WIDEST, Command, Group, Section, examples
 from batchlic.cli.options import offer
@@ -103,6 +104,7 @@ _GROUPS = {
     retry.app: None,
     sandbox.app: None,
     ledger.app: ("ledger", Section.INSPECT),
+    store.app: ("store", Section.INSPECT),
     callbacks.app: None,
     callbacks.callbacks: ("callbacks", Section.CALLBACKS),
     serve.app: None,

@@ -87,7 +87,7 @@ def _check(report: "Report", path: Path | None, *, no_login: bool, whole: bool, 
     concurrency = job.limits.max_concurrency if job else _CONCURRENCY
     report.add("open files", lambda: checks.check_descriptors(concurrency))
     if settings is None:
-        text = "not checked: state folder, ledger, store and carrier. Correct the settings first"
+        text = "not checked: state folder, ledger, stores and carrier. Correct the settings first"
         report.add("settings", lambda: [checks.warning("settings", text)])
         return
     profile = f"; profile: {settings.profile}" if settings.profile else ""
@@ -120,6 +120,9 @@ def _check_files(
         report.add("state folder", lambda: checks.check_state_folder(folder, devices, kept))
     if ledger is not None:
         report.add("ledger", lambda: checks.check_ledger_of(job, ledger))
+    name = job.with_store(settings.store_name).store.url if job is not None else settings.store_name
+    if name is not None:
+        report.add("shared store", lambda: checks.check_shared_store(name))
     store = settings.listener_store.get_secret_value() if settings.listener_store else None
     is_needed = job is not None and job.limits.require_confirmation
     report.add("store", lambda: checks.check_store(store, is_needed=is_needed))

@@ -13,6 +13,7 @@ from batchlic.chunker import DeviceStatus, Plan
 from batchlic.errors import ExitCode
 from batchlic.figures import counted, duration, noun_for, time_on_terminal
 from batchlic.job import as_share
+from batchlic.journal.store_state import StoreState
 from batchlic.ledger.files import Count, Forgotten, Imported
 from batchlic.logs import printable
 from batchlic.runs.estimate import Estimate, describe_licenses, describe_time
@@ -239,6 +240,26 @@ def describe_counts(counts: Sequence[Count]) -> str:
         for count in counts
     ]
     return "\n".join(lines) or "The ledger has no devices."
+
+
+def describe_store(state: StoreState) -> str:
+    """The store in figures: server, schema, runs, and who holds a lease until when."""
+    schema = f"schema {state.schema_version}" if state.schema_version else "no tables yet"
+    needed = f"; this version of batchlic needs {state.needed_schema_version}"
+    is_current = state.schema_version == state.needed_schema_version
+    lines = [
+        f"{printable(state.store)}: {'runs can use it' if not state.problems else 'runs cannot use it'}",
+        f"  server  PostgreSQL {printable(state.server)}",
+        f"  schema  {schema}{'' if is_current else needed}",
+        f"  runs    {state.runs:,}",
+        *(
+            f"  lease   {printable(lease.of)}: {printable(lease.holder)}, until {lease.expires_at} "
+            f"({lease.expires_in_s:.0f} s) unless it is renewed"
+            for lease in state.leases
+        ),
+        *(f"  problem: {printable(problem)}" for problem in state.problems),
+    ]
+    return "\n".join(lines)
 
 
 def describe_device(device: str, records: Sequence[Mapping[str, object]]) -> str:

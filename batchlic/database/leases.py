@@ -169,6 +169,12 @@ def take(store: Store, key: str, *, what: str, holder: str, lease_s: float) -> L
     return Lease(store, key, what, epoch, lease_s, began + lease_s)
 
 
+def refuse_unwritable(store: Store) -> None:
+    """Raise StoppedEarly or UsageError if no session could begin a run: read-only, or no permission."""
+    with store.explained(), store.engine.begin() as connection:
+        connection.execute(_WRITE_NOTHING)
+
+
 def holder_of(store: Store, key: str) -> Holder | None:
     """Who holds a key now; None if nobody does."""
     with store.explained("the lease"), store.engine.connect() as connection:
@@ -320,6 +326,16 @@ _TAKE = sa.text(
         expires_at = clock_timestamp() + CAST(:lease AS interval)
     WHERE held.expires_at <= clock_timestamp()
     RETURNING epoch
+    """
+)
+
+_WRITE_NOTHING = sa.text(
+    """
+    WITH nothing AS (
+        INSERT INTO leases (key, epoch, holder, expires_at, stop_requested)
+        SELECT '', 0, '', clock_timestamp(), false WHERE false
+    )
+    UPDATE leases SET holder = holder WHERE false
     """
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -13,10 +14,11 @@ _ONE_AT_A_TIME = int.from_bytes(b"batchlic")
 """The key of the advisory lock that a process holds while it changes the schema."""
 
 
-def upgrade(store: Store) -> None:
+def upgrade(store: Store, *, refuse: Callable[[sa.Connection], None] | None = None) -> None:
     """Bring the schema to the version of this batchlic, in one transaction. An empty one gets all tables.
 
-    Raises UsageError without Alembic, and the errors of the database.
+    `refuse` is called first, in that transaction, and may raise. Raises UsageError without
+    Alembic, and the errors of the database.
     """
     try:
         from alembic import command  # noqa: PLC0415 - an extra
@@ -28,5 +30,7 @@ def upgrade(store: Store) -> None:
     config.set_main_option("version_table", VERSION_TABLE)
     with store.engine.begin() as connection:
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ONE_AT_A_TIME)))
+        if refuse is not None:
+            refuse(connection)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")

@@ -56,7 +56,9 @@ def parse(text: str, *, what: str) -> sa.URL:
 
 def name_of(url: sa.URL) -> str:
     """The URL without its password: it may be recorded, and says where to look for the password."""
-    return url.set(password=None).render_as_string()
+    return sa.URL.create(
+        url.drivername, url.username, None, url.host, url.port, url.database, url.query
+    ).render_as_string()
 
 
 def remember(text: str, *, what: str = "BATCHLIC_STORE", lease_s: float = LEASE_S) -> str:
@@ -71,6 +73,14 @@ def remember(text: str, *, what: str = "BATCHLIC_STORE", lease_s: float = LEASE_
         _given[name] = text
     _leases_s[name] = lease_s
     return name
+
+
+def secrets_of(text: str) -> list[str]:
+    """What no log may show of a URL: nothing, if it has no password. Raises UsageError as `parse` does."""
+    url = parse(text, what="BATCHLIC_STORE")
+    if not url.password:
+        return []
+    return [text, str(url.password), text.partition("://")[2].partition(":")[2].partition("@")[0]]
 
 
 def lease_of(name: str) -> float:
@@ -96,7 +106,7 @@ def engine(
         return sa.create_engine(
             url.set(drivername="postgresql+psycopg"),
             connect_args={
-                "options": _OPTIONS,
+                "options": f"{url.query.get('options', '')} {_OPTIONS}".strip(),
                 "connect_timeout": _connect_timeout_s(name),
                 "application_name": f"batchlic pid {os.getpid()}",
                 "keepalives_idle": 10,
@@ -266,19 +276,26 @@ def prepare(store: Store) -> None:
 
         migrate.upgrade(store)
     elif found != head():
-        raise OtherVersion(_other_schema(store.name, found))
+        raise OtherVersion(f"{store.name}: {other_schema(found)}. Nothing was sent")
 
 
-def _other_schema(name: str, found: str) -> str:
+def other_schema(found: str) -> str:
+    """What to do about a schema of another version."""
     if found in revisions():
         return (
-            f"{name}: its schema is older ({found}; this version of batchlic needs {head()}): end the runs "
-            "that are at work, then upgrade it with `batchlic store upgrade`. Nothing was sent"
+            f"its schema is older ({found}; this version of batchlic needs {head()}): end the runs that are "
+            "at work, then upgrade it with `batchlic store upgrade`"
         )
     return (
-        f"{name}: its schema ({found}) is newer than this version of batchlic ({head()}): use the version of "
-        "batchlic that upgraded it. Nothing was sent"
+        f"its schema ({found}) is newer than this version of batchlic ({head()}): use the version of "
+        "batchlic that upgraded it"
     )
+
+
+def refuse_newer(name: str, found: str | None) -> None:
+    """Raise OtherVersion if a schema is newer than this version of batchlic."""
+    if found is not None and found not in revisions():
+        raise OtherVersion(f"{name}: {other_schema(found)}")
 
 
 def revision_of(store: Store) -> str | None:

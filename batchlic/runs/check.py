@@ -21,6 +21,7 @@ from batchlic.chunker import DeviceStatus, Plan, PlanGroup
 from batchlic.errors import BatchlicError, ExitCode
 from batchlic.figures import counted
 from batchlic.job import Job
+from batchlic.journal.store_state import state_of
 from batchlic.objectstore.addresses import is_remote
 from batchlic.reader.formats.databases.reading import query_result
 from batchlic.reader.inputs.addresses import Address, address_of, download
@@ -348,6 +349,18 @@ def check_store(location: str | None, *, is_needed: bool) -> Iterator[Finding]:
     with closing(Store.open_existing(location)) as store:
         store.check()
     yield ok("store", f"{path or 'the database'}: can be read{'' if path is None else ' and written'}")
+
+
+def check_shared_store(name: str) -> Iterator[Finding]:
+    """Whether runs can keep their journals in the database that machines share."""
+    state = state_of(name)
+    for problem in state.problems:
+        yield error("shared store", f"{name}: {problem}")
+    if not state.problems:
+        schema = (
+            f"schema {state.schema_version}" if state.schema_version else "the first run makes its tables"
+        )
+        yield ok("shared store", f"{name}: can be read and written; PostgreSQL {state.server}, {schema}")
 
 
 def _existing(path: Path) -> Path:

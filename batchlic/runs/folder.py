@@ -24,7 +24,14 @@ from batchlic.errors import BatchlicError, NoAccess, RefusedToStart, RunFolderEr
 from batchlic.journal import FilePlace, JournalPlace
 from batchlic.objectstore import copies
 from batchlic.runs.process import Process, this_process
-from batchlic.runs.store_record import STORE_RECORD, NamedStore, job_lease, name_store, read_store_record
+from batchlic.runs.store_record import (
+    STORE_RECORD,
+    NamedStore,
+    job_lease,
+    name_store,
+    read_store_record,
+    refuse_unusable_store,
+)
 
 _LOCK = ".lock"
 
@@ -194,8 +201,10 @@ class RunFolder:
         """Create the folder as `make` does. If the block raises before it leaves a file, remove it again.
 
         `store` is the name of the store for the journal of a new run. Raises UsageError if the run in the
-        folder has its journal elsewhere.
+        folder has its journal elsewhere. If the store can't be used, nothing is created.
         """
+        if store is not None and not (self.journal_file.exists() or self.store_record.exists()):
+            refuse_unusable_store(store)
         new = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         self.make()
         try:

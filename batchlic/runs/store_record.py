@@ -76,6 +76,14 @@ def _held(store: str, key: str, *, what: str) -> Iterator[None]:
         yield
 
 
+def refuse_unusable_store(store: str) -> None:
+    """Raise StoppedEarly or UsageError if no run could begin in a store now."""
+    from batchlic.database import leases  # noqa: PLC0415 - only runs in a store need it
+    from batchlic.database.postgresql import open_store  # noqa: PLC0415
+
+    leases.refuse_unwritable(open_store(store))
+
+
 def read_store_record(path: Path) -> NamedStore | None:
     """The store that the file at `path` names; None if there is no file. Raises RunFolderError."""
     with explain_read_errors(path):

@@ -93,7 +93,7 @@ def test_only_commands_that_read_no_setting_have_no_profile() -> None:
     without = {
         " ".join(path) for path, command in TREE if "profile" not in {param.name for param in command.params}
     }
-    assert without == {"", "callbacks", "ledger", "sandbox", "schema"}
+    assert without == {"", "callbacks", "ledger", "sandbox", "schema", "store"}
 
 
 def test_commands_are_in_sections() -> None:

@@ -1,6 +1,5 @@
 """A fleet, a slow carrier, and runs whose journals are in a PostgreSQL database of their own."""
 
-import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,12 +63,12 @@ class Site:
         options = ("--sku", sku, "--consent-lifetime", "--max-concurrency", concurrency)
         return self.begin(*ASSIGN, "--run-dir", folder, *options, **changes)
 
-    def finish(self, **changes: str) -> Ended:
-        """Let another session continue the run to its end."""
-        return end(self.assign(concurrency=FAST, **changes))
+    def finish(self, folder: str = "run", **changes: str) -> Ended:
+        """Let a session begin a run, or continue it, and send it to its end."""
+        return end(self.assign(folder, concurrency=FAST, **changes))
 
-    def begin(self, *arguments: str, cwd: Path | None = None, **changes: str) -> Program:
-        process = begin(*arguments, settings=self.settings(**changes), cwd=cwd or self.path)
+    def begin(self, *arguments: str, **changes: str) -> Program:
+        process = begin(*arguments, settings=self.settings(**changes), cwd=self.path)
         self.processes.append(process)
         return process
 

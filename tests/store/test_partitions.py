@@ -20,10 +20,7 @@ def test_a_session_cut_off_from_the_store_exits_6_and_is_resumed(
         cut_off = at.assign(BATCHLIC_STORE=address)
         at.until_sent(10, cut_off)
         break_off(proxy)
-        import time
-        t=time.monotonic()
         ended = end(cut_off)
-        print(time.monotonic()-t, ended)
         assert ended.code == 6
         assert "Traceback" not in ended.err
         proxy.heal()

@@ -3,7 +3,7 @@
 import signal
 from pathlib import Path
 
-from tests.endtoend.program import end, statuses
+from tests.endtoend.program import end
 from tests.postgresql import PostgreSQL
 from tests.store.site import assert_books_equal_results, site
 
@@ -20,7 +20,6 @@ def test_a_paused_session_that_was_replaced_sends_nothing_and_exits_6(
         sent, files = at.sent(), at.published()
         paused.send_signal(signal.SIGCONT)
         ended = end(paused)
-        print(other, ended)
         assert other.code == 3
         assert ended.code == 6
         assert "has lost its lease" in ended.err
