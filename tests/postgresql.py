@@ -6,10 +6,12 @@ That package's own interface is not used: it changes permissions up to the root 
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +20,7 @@ from typing import Any
 import psycopg
 
 OWNER = "postgres"
+RESTART_S = 60
 WITH_PASSWORD, PASSWORD = "guarded", "passw0rd-4711"
 """The role that has to give its password; all others are trusted."""
 _ACCESS = f"local all {WITH_PASSWORD} scram-sha-256\nlocal all all trust\n"
@@ -33,9 +36,10 @@ _SETTINGS = {
 
 @dataclass(frozen=True)
 class PostgreSQL:
-    """A server that is running. `folder` holds its socket."""
+    """A server that is running. `folder` holds its socket; `start` starts it again."""
 
     folder: Path
+    start: Callable[[], None]
 
     def url(self, database: str = "postgres", user: str = OWNER) -> str:
         """The address of a database."""
@@ -46,6 +50,28 @@ class PostgreSQL:
         with psycopg.connect(self.url(database), autocommit=True) as connection:
             cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
+
+    def kill(self) -> None:
+        """End all processes of the server at once (SIGKILL)."""
+        pid = int((self.folder / "data" / "postmaster.pid").read_text().split()[0])
+        children = Path(f"/proc/{pid}/task/{pid}/children")
+        processes = [pid, *map(int, children.read_text().split() if children.exists() else ())]
+        for process in processes:  # the first one would start others
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+
+    def restart(self) -> None:
+        """Start the server that was killed. Its memory is free when its last process has ended."""
+        deadline = time.monotonic() + RESTART_S
+        while True:
+            try:
+                self.start()
+            except RuntimeError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+            else:
+                return
 
     def new_database(self, name: str) -> str:
         """The address of a new, empty database."""
@@ -66,9 +92,9 @@ def running_server() -> Iterator[PostgreSQL]:
         settings = {**_SETTINGS, "unix_socket_directories": str(folder)}
         with (data / "postgresql.conf").open("a") as file:
             file.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
-        start("pg_ctl", "-D", data, "-l", log, "-w", "start")
+        server = PostgreSQL(folder, lambda: start("pg_ctl", "-D", data, "-l", log, "-w", "start"))
+        server.start()
         try:
-            server = PostgreSQL(folder)
             server.execute(f"CREATE ROLE {WITH_PASSWORD} LOGIN PASSWORD '{PASSWORD}'")
             yield server
         finally:

@@ -262,8 +262,12 @@ def open_store(name: str) -> Store:
         known = _stores.get((os.getpid(), name))
         if known is None:
             known = Store(name)
-            with known.explained():
-                prepare(known)
+            try:
+                with known.explained():
+                    prepare(known)
+            except BaseException:
+                known.engine.dispose()
+                raise
             _stores[os.getpid(), name] = known
         return known
 

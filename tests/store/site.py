@@ -42,6 +42,7 @@ class Site:
     url: str
     server: PostgreSQL
     database: str
+    devices: int
     processes: list[Program] = field(default_factory=list)
 
     @property
@@ -113,7 +114,7 @@ def assert_books_equal_results(at: Site) -> None:
     """Each device is accepted and licensed once, or in doubt and licensed at most once."""
     executions, lost = at.executions(), at.lost_batches()
     results = pl.read_parquet(at.folder / "results.parquet")
-    assert set(results["imei"]) == {imei(number) for number in range(DEVICES)}
+    assert set(results["imei"]) == {imei(number) for number in range(at.devices)}
     for device, batch, status in results.select("imei", "batch_id", "status").iter_rows():
         if batch in lost:
             assert (status, executions.get(device, 0)) in {("in_doubt", 0), ("in_doubt", 1)}
@@ -129,7 +130,7 @@ def site(path: Path, server: PostgreSQL, *, latency: float = 0.2, devices: int =
     database = f"faults_{secrets.token_hex(4)}"
     server.new_database(database)
     with serving(SandboxConfig(latency=LatencyConfig(base_s=latency))) as url:
-        at = Site(path, url, server, database)
+        at = Site(path, url, server, database, devices)
         try:
             yield at
         finally:
