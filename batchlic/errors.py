@@ -39,8 +39,8 @@ class ExitCode(IntEnum):
     """Bad usage, job file, settings (such as a wrong base URL) or inventory."""
     INCOMPLETE = 3
     """Finished, but some devices failed or are in doubt, some rows were rejected, or devices are not
-    confirmed although the job requires confirmation. Also: `audit --verify` found something, `check` found
-    an error, or `runs` can't read a run."""
+    confirmed although the job requires confirmation. Also: `audit --verify` found something, `check` or
+    `store check` found an error, or `runs` can't read a run."""
     REFUSED = 4
     """Refused before anything was sent: no consent to Lifetime licenses, too few licenses, too few rows or
     too many changes (guards), an unknown account, licenses that the ledger does not know, or a plan that is
@@ -49,8 +49,8 @@ class ExitCode(IntEnum):
     """The carrier rejected the credentials, or they lack a permission. batchlic does not repeat a login,
     because five failures lock it."""
     STOPPED = 6
-    """Stopped early, resumable: a signal, the carrier down, too many refusals, a canary that failed, or a
-    full disk."""
+    """Stopped early, resumable: a signal, the carrier down, too many refusals, a canary that failed, a full
+    disk, or a store that can't be reached or that another session has taken over the run in."""
 
 
 class BatchlicError(Exception):

@@ -73,8 +73,8 @@ class Site:
         self.processes.append(process)
         return process
 
-    def batchlic(self, *arguments: str, cwd: Path | None = None, **changes: str) -> Ended:
-        return batchlic(*arguments, settings=self.settings(**changes), cwd=cwd or self.path)
+    def batchlic(self, *arguments: str, **changes: str) -> Ended:
+        return batchlic(*arguments, settings=self.settings(**changes), cwd=self.path)
 
     def ask(self, query: str) -> list[Any]:
         return self.server.execute(query, self.database)
