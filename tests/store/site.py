@@ -1,6 +1,7 @@
 """A fleet, a slow carrier, and runs whose journals are in a PostgreSQL database of their own."""
 
 import secrets
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -89,6 +90,16 @@ class Site:
         until(lambda: self.sent() >= requests or process.poll() is not None)
         assert process.poll() is None, end(process)
 
+    def kill_in_flight(self, process: Program) -> None:
+        """Kill a session while the answer to a request of it is not recorded."""
+        while True:
+            process.send_signal(signal.SIGSTOP)
+            if self.lost_batches():
+                break
+            process.send_signal(signal.SIGCONT)
+        process.kill()
+        assert end(process).code == -signal.SIGKILL
+
     def until_lapsed(self) -> None:
         """Wait until nobody holds a lease any more."""
         until(lambda: not self.ask("SELECT key FROM leases WHERE expires_at > clock_timestamp()"))
@@ -108,6 +119,12 @@ class Site:
         """Every file of the run but its log, which each session continues."""
         kept = (path for path in self.folder.iterdir() if path.name not in {"run.log", ".lock"})
         return {path.name: path.read_bytes() for path in kept}
+
+
+def assert_finished(at: Site, ended: Ended) -> None:
+    """The exit code says whether an answer was lost, and the carrier's books equal the results."""
+    assert ended.code == (3 if at.lost_batches() else 0), ended
+    assert_books_equal_results(at)
 
 
 def assert_books_equal_results(at: Site) -> None:

@@ -1,7 +1,6 @@
 """Every command on a run in a store, from another folder and without BATCHLIC_STORE."""
 
 import json
-import signal
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -58,8 +57,7 @@ def test_a_session_can_be_watched_and_paused_but_not_changed_from_elsewhere(at: 
 def test_a_killed_run_is_settled_audited_and_exported_from_elsewhere(at: Site) -> None:
     run, process = str(at.folder), at.assign(BATCHLIC_LEASE_S=LONG)
     at.until_sent(4, process)
-    process.send_signal(signal.SIGKILL)
-    end(process)
+    at.kill_in_flight(process)
     at.ask("UPDATE leases SET expires_at = clock_timestamp()")
     assert elsewhere(at, "resume", run).code == 3
     assert_books_equal_results(at)
@@ -86,8 +84,7 @@ def test_a_rollback_has_its_journal_in_the_store_of_the_run(at: Site) -> None:
 def test_a_retry_has_its_journal_in_the_store_of_the_run(at: Site) -> None:
     process = at.assign()
     at.until_sent(4, process)
-    process.kill()
-    end(process)
+    at.kill_in_flight(process)
     at.until_lapsed()
     assert at.finish().code == 3
     settled = elsewhere(at, "settle", str(at.folder), "--as", "failed", "--reason", "x", "--yes")

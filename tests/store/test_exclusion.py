@@ -48,8 +48,7 @@ def test_a_killed_session_is_named_until_its_lease_lapses(tmp_path: Path, postgr
     with site(tmp_path, postgresql) as at:
         killed = at.assign(BATCHLIC_LEASE_S="3600")
         at.until_sent(10, killed)
-        killed.kill()
-        assert end(killed).code == -signal.SIGKILL
+        at.kill_in_flight(killed)
         sent, refused = at.sent(), at.batchlic("resume", "run")
         assert refused.code == 4
         assert re.search(HOLDER.format(pid=killed.pid), refused.err), refused.err
