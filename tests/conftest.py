@@ -51,3 +51,13 @@ def postgresql() -> Iterator["PostgreSQL"]:
 
     with running_server() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def store(postgresql: "PostgreSQL") -> Iterator[str]:
+    """The name of a store of this test session, which many runs share."""
+    from batchlic.database.postgresql import open_store, remember  # noqa: PLC0415
+
+    name = remember(postgresql.new_database("shared"))
+    yield name
+    open_store(name).engine.dispose()

@@ -26,7 +26,7 @@ def upgrade(store: Store, *, refuse: Callable[[sa.Connection], None] | None = No
     except ModuleNotFoundError:
         raise UsageError(f"the schema of a store needs Alembic: {EXTRA}") from None
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
+    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")).replace("%", "%%"))
     config.set_main_option("version_table", VERSION_TABLE)
     with store.engine.begin() as connection:
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ONE_AT_A_TIME)))

@@ -155,6 +155,10 @@ class Store:
             yield
         except sa.exc.DBAPIError as error:
             raise explained(error, f"{what} in {self.name}") from error
+        except sa.exc.TimeoutError as error:
+            raise StoppedEarly(
+                f"{what} in {self.name} can't be used now (too many queries at once): try again"
+            ) from error
 
 
 class OpenConnections:
@@ -205,7 +209,7 @@ class _Advice(NamedTuple):
 _ADVICE = (
     _Advice(
         ("28",),
-        ("password authentication failed", "no password supplied", "no pg_hba.conf entry"),
+        ("password authentication failed", "no password supplied", "no pg_hba.conf entry", 'FATAL:  role "'),
         UsageError,
         "rejects the login",
         "check user and password in BATCHLIC_STORE, in the file that PGPASSFILE names, or in ~/.pgpass",
@@ -219,10 +223,17 @@ _ADVICE = (
     ),
     _Advice(
         ("42501",),
-        (),
+        ("permission denied for database",),
         UsageError,
         "lacks a permission",
         "grant it, or create the tables as another user: batchlic store upgrade",
+    ),
+    _Advice(
+        (),
+        ("invalid connection option", "invalid sslmode value", "invalid integer value"),
+        UsageError,
+        "has a wrong parameter",
+        "correct the URL",
     ),
     _Advice(
         ("25006",),

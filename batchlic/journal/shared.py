@@ -6,6 +6,7 @@ holds the run: its lease has the newest epoch.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -36,10 +37,14 @@ class SharedDatabase:
         self.seqs = seqs
         self.source = shared_tables.of_run(number)
         self._held = tuple(held)
-        self.engine = postgresql.engine(store.name, pool_size=5, max_overflow=20)
-        connections = OpenConnections(self.engine)
-        for lease in self._held:
-            lease.on_loss(connections.cut)
+        self._process = os.getpid()
+        if self._held:  # connections of its own, which are cut if a lease is lost
+            self.engine = postgresql.engine(store.name, pool_size=5, max_overflow=20)
+            connections = OpenConnections(self.engine)
+            for lease in self._held:
+                lease.on_loss(connections.cut)
+        else:
+            self.engine = store.engine.execution_options(isolation_level="REPEATABLE READ")
 
     @cached_property
     def _connection(self) -> sa.Connection:
@@ -94,21 +99,21 @@ class SharedDatabase:
 
         https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-SNAPSHOT-SYNCHRONIZATION
         """
-        with self.store.engine.connect().execution_options(isolation_level="REPEATABLE READ") as first:
-            snapshot = first.execute(sa.select(sa.func.pg_export_snapshot())).scalar_one()
+        with self.engine.connect() as first:
+            snapshot = first.execute(_EXPORT_SNAPSHOT).scalar_one()
 
             def use_snapshot(connection: sa.Connection) -> None:
-                connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
                 connection.exec_driver_sql(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
 
             sa.event.listen(self.engine, "begin", use_snapshot)
             yield
 
     def close(self) -> None:
-        """Close all connections."""
-        if "_connection" in self.__dict__:
-            self._connection.close()
-        self.engine.dispose()
+        """Close the connections of a session. A forked process leaves those of the other process alone."""
+        if self._held and os.getpid() == self._process:
+            if "_connection" in self.__dict__:
+                self._connection.close()
+            self.engine.dispose()
 
     def _fence_parameters(self) -> dict[str, Any]:
         fences = [lease.fence for lease in self._held]
@@ -152,3 +157,8 @@ _COLUMNS: dict[str, list[sa.Column[Any]]] = {
 }
 
 _INSERT = _statement()
+
+_EXPORT_SNAPSHOT = sa.text(
+    "SELECT pg_export_snapshot() FROM set_config('idle_in_transaction_session_timeout', '0', true)"
+)
+"""The transaction lasts as long as somebody reads, but no longer than its connection."""

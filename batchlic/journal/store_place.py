@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import msgspec
@@ -72,11 +72,10 @@ class StorePlace:
     def inspect(self) -> Iterator[JournalQueries]:
         """The journal as it is at one moment, whatever a session records meanwhile."""
         database = SharedDatabase(self._opened(), self._number())
-        with database.explained(), database.at_one_moment():
-            try:
-                yield JournalQueries(database)
-            finally:
-                database.close()
+        with ExitStack() as opened:
+            with database.explained():
+                opened.enter_context(database.at_one_moment())
+            yield JournalQueries(database)
 
     def identity(self) -> tuple[RunIdentity, int]:
         """The identity of the run, and when it began."""

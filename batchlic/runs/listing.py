@@ -210,7 +210,7 @@ def _is_own(path: str, name: str) -> bool:
 
 def _is_run(folder: RunFolder, names: set[str]) -> bool:
     """Whether a folder with these files holds a run, has lost its journal, or is planned."""
-    if folder.journal_file.name in names or (folder.store_record.name in names and folder.has_run):
+    if folder.journal_file.name in names or (folder.store_record.name in names and _may_have_run(folder)):
         return True
     files = (*folder.published_files, folder.log)
     left = names & {path.name for path in files}
@@ -218,6 +218,14 @@ def _is_run(folder: RunFolder, names: set[str]) -> bool:
     if len(left) + has_lock > 1:  # one file of such a name may be anybody's
         return bool(left)
     return has_lock and (folder.plan.name in names or folder.process is not None)
+
+
+def _may_have_run(folder: RunFolder) -> bool:
+    """Whether the store has the run, or can't be asked: then the list says why."""
+    try:
+        return folder.has_run
+    except BatchlicError:
+        return True
 
 
 # -- their figures --------------------------------------------------------------------------------------
@@ -231,8 +239,9 @@ def listed_run(found: RunFolder | ListedRun) -> ListedRun:
     """
     if isinstance(found, ListedRun):
         return found
-    process = found.process  # before the journal is read: a run that ends meanwhile is at its end there
+    process: Process | None = None
     try:
+        process = found.process  # before the journal is read: a run that ends meanwhile is at its end there
         return _listed(found, process)
     except (BatchlicError, OSError, ValueError, OverflowError, pl.exceptions.PolarsError) as error:
         return _unread(found.path, error, process)

@@ -63,7 +63,7 @@ class NamedStore:
 @contextmanager
 def job_lease(store: str, job: str) -> Iterator[None]:
     """Hold the name of a job in a store. Raises RefusedToStart if a run of that job is at work."""
-    with _held(store, f"job:{job}", what=f"job {job}"):
+    with _held(_name(store), f"job:{job}", what=f"job {job}"):
         yield
 
 
@@ -103,8 +103,9 @@ def read_store_record(path: Path) -> NamedStore | None:
 def name_store(path: Path, store: str) -> None:
     """Let the folder of a new run name its store, unless it does already. Of two processes, one does.
 
-    Raises UsageError if the folder names another store.
+    Raises UsageError if the folder names another store, and for a URL that is not of a store.
     """
+    store = _name(store)
     if read_store_record(path) is None:
         record = _Record(store, secrets.token_hex(16))
         new = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
@@ -123,3 +124,10 @@ def name_store(path: Path, store: str) -> None:
             f"{path.parent}: the journal of this run is in {named.store}, and BATCHLIC_STORE or [store] "
             f"names {store}: name the same one, or give another folder with --run-dir"
         )
+
+
+def _name(store: str) -> str:
+    """The name of a store that a job names by its URL, which may be spelled in another way."""
+    from batchlic.database.postgresql import name_of, parse  # noqa: PLC0415 - only runs in a store need it
+
+    return name_of(parse(store, what="[store] url"))

@@ -25,6 +25,7 @@ from batchlic.chunker import DeviceStatus
 from batchlic.errors import RunFolderError, StoppedEarly
 from batchlic.journal import Journal, LostAnswers, Part, SessionEnd, Settlement
 from batchlic.journal.databases import ROWS_PER_STATEMENT, SqliteDatabase
+from tests.journal.backends import Backend
 from tests.journal.builders import (
     ACCEPTED,
     AMBIGUOUS,
@@ -40,6 +41,7 @@ WRITER = """
 import os, sys, anyio
 from pathlib import Path
 from batchlic.journal import Journal
+from tests.journal.backends import Backend
 from tests.journal.builders import ACCEPTED, intent
 
 async def write(journal, worker):
@@ -73,23 +75,23 @@ def rows(path: Path, table: str) -> list[int]:
 
 
 @pytest.mark.anyio
-async def test_b_an_intent_is_durable_when_intend_returns(tmp_path: Path) -> None:
-    with closing(new_journal(tmp_path)) as journal:
+async def test_b_an_intent_is_durable_when_intend_returns(backend: Backend) -> None:
+    with backend.new_journal() as journal:
         seq = await journal.intend(intent())
-        assert rows(tmp_path / "journal.db", "intents") == [seq]
+        assert backend.seen() == [(seq, None)]
 
 
 @pytest.mark.anyio
-async def test_c_an_answer_is_durable_when_answer_returns(tmp_path: Path) -> None:
-    with closing(new_journal(tmp_path)) as journal:
+async def test_c_an_answer_is_durable_when_answer_returns(backend: Backend) -> None:
+    with backend.new_journal() as journal:
         seq = await journal.intend(intent())
         await journal.answer(seq, ACCEPTED, duration_ms=1.0, final=False)
-        assert rows(tmp_path / "journal.db", "answers") == [seq]
+        assert backend.seen() == [(seq, "accepted")]
 
 
 @pytest.mark.anyio
-async def test_j_the_longest_wait_that_is_left_is_known(tmp_path: Path) -> None:
-    with closing(new_journal(tmp_path)) as journal:
+async def test_j_the_longest_wait_that_is_left_is_known(backend: Backend) -> None:
+    with backend.new_journal() as journal:
         assert journal.remaining_wait_s(CREATED_AT) == 0
         for started_at in (CREATED_AT + 2_000_000, CREATED_AT):
             seq = await journal.intend(intent(started_at=started_at))
@@ -101,16 +103,16 @@ async def test_j_the_longest_wait_that_is_left_is_known(tmp_path: Path) -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("clock_was_ahead_s", [1, 1200, 86_400])
-async def test_no_wait_grows_when_the_clock_is_put_right(tmp_path: Path, clock_was_ahead_s: int) -> None:
-    with closing(new_journal(tmp_path)) as journal:
+async def test_no_wait_grows_when_the_clock_is_put_right(backend: Backend, clock_was_ahead_s: int) -> None:
+    with backend.new_journal() as journal:
         seq = await journal.intend(intent(started_at=CREATED_AT + clock_was_ahead_s * 1_000_000))
         await journal.answer(seq, THROTTLED, duration_ms=500.0, final=False)
         assert journal.remaining_wait_s(CREATED_AT + 600_000) == 1.5
 
 
 @pytest.mark.anyio
-async def test_a_wait_that_is_not_plausible_does_not_outlive_its_session(tmp_path: Path) -> None:
-    with closing(new_journal(tmp_path)) as journal:
+async def test_a_wait_that_is_not_plausible_does_not_outlive_its_session(backend: Backend) -> None:
+    with backend.new_journal() as journal:
         seq = await journal.intend(intent())
         answer = replace(THROTTLED, retry_after_s=MAX_WAIT_S)
         await journal.answer(seq, answer, duration_ms=500.0, final=False)
@@ -119,9 +121,9 @@ async def test_a_wait_that_is_not_plausible_does_not_outlive_its_session(tmp_pat
 
 
 @pytest.mark.anyio
-async def test_a_wait_dated_in_the_future_is_over_in_time_for_later_sessions(tmp_path: Path) -> None:
+async def test_a_wait_dated_in_the_future_is_over_in_time_for_later_sessions(backend: Backend) -> None:
     day, second = 86_400_000_000, 1_000_000
-    with closing(new_journal(tmp_path)) as journal:
+    with backend.new_journal() as journal:
         seq = await journal.intend(intent(started_at=CREATED_AT + day))
         await journal.answer(seq, replace(THROTTLED, retry_after_s=600.0), duration_ms=0.0, final=False)
         journal.end(SessionEnd(CREATED_AT, CREATED_AT + day, 6))
@@ -132,8 +134,8 @@ async def test_a_wait_dated_in_the_future_is_over_in_time_for_later_sessions(tmp
 
 
 @pytest.mark.anyio
-async def test_a_clock_put_right_within_a_session_dates_its_waits(tmp_path: Path) -> None:
-    with closing(new_journal(tmp_path)) as journal:
+async def test_a_clock_put_right_within_a_session_dates_its_waits(backend: Backend) -> None:
+    with backend.new_journal() as journal:
         seq = await journal.intend(intent(started_at=CREATED_AT + 86_400_000_000))
         await journal.answer(seq, replace(THROTTLED, retry_after_s=60.0), duration_ms=0.0, final=False)
         journal.end(SessionEnd(CREATED_AT, CREATED_AT + 10_000_000, 6))
@@ -141,8 +143,8 @@ async def test_a_clock_put_right_within_a_session_dates_its_waits(tmp_path: Path
 
 
 @pytest.mark.anyio
-async def test_an_intent_that_was_not_sent_does_not_count_as_a_request(tmp_path: Path) -> None:
-    with closing(new_journal(tmp_path)) as journal:
+async def test_an_intent_that_was_not_sent_does_not_count_as_a_request(backend: Backend) -> None:
+    with backend.new_journal() as journal:
         for answer in (THROTTLED, Answer(outcome=Outcome.THROTTLED), AMBIGUOUS):
             await journal.answer(await journal.intend(intent()), answer, duration_ms=1.0, final=False)
         assert journal.outcomes() == {Outcome.THROTTLED: 1, Outcome.AMBIGUOUS: 1}
@@ -176,9 +178,9 @@ async def test_many_intents_at_once_cost_few_transactions(tmp_path: Path) -> Non
 
 
 @pytest.mark.anyio
-async def test_more_intents_at_once_than_a_statement_takes_are_all_written(tmp_path: Path) -> None:
+async def test_more_intents_at_once_than_a_statement_takes_are_all_written(backend: Backend) -> None:
     count = 2 * ROWS_PER_STATEMENT + 1
-    with closing(new_journal(tmp_path)) as journal:
+    with backend.new_journal() as journal:
         async with anyio.create_task_group() as tasks:
             for number in range(1, count + 1):
                 tasks.start_soon(journal.intend, intent(batch_id=number, part=str(number)))
@@ -219,8 +221,8 @@ def test_only_the_owner_can_read_the_journal_whatever_the_umask(tmp_path: Path) 
 
 
 @pytest.mark.anyio
-async def test_a_reopened_journal_has_the_same_content(tmp_path: Path) -> None:
-    with closing(new_journal(tmp_path, rejected={"duplicate": 3})) as journal:
+async def test_a_reopened_journal_has_the_same_content(backend: Backend) -> None:
+    with backend.new_journal(rejected={"duplicate": 3}) as journal:
         assert journal.is_fresh
         first = await journal.intend(intent(2))
         await journal.intend(intent(1, part="0-4"))
@@ -228,7 +230,7 @@ async def test_a_reopened_journal_has_the_same_content(tmp_path: Path) -> None:
         journal.end(SessionEnd(1, 2, 6))
         journal.end(SessionEnd(3, 4, 0))
         before = list(journal.attempts())
-    with closing(Journal.open(tmp_path / "journal.db")) as again:
+    with backend.reopened() as again:
         assert again.identity == identity(rejected={"duplicate": 3})
         assert again.created_at == CREATED_AT
         assert not again.is_fresh
@@ -241,11 +243,11 @@ async def test_a_reopened_journal_has_the_same_content(tmp_path: Path) -> None:
 
 
 @pytest.mark.anyio
-async def test_the_refusals_of_a_part_are_counted_up_to_its_lost_answer(tmp_path: Path) -> None:
+async def test_the_refusals_of_a_part_are_counted_up_to_its_lost_answer(backend: Backend) -> None:
     parked = replace(REFUSED, outcome=Outcome.UNAVAILABLE, blame=Blame.ACCOUNT)
     gateway = Answer(outcome=Outcome.UNAVAILABLE, http_status=404)
     counts = []
-    with closing(new_journal(tmp_path)) as journal:
+    with backend.new_journal() as journal:
         for answer in (gateway, parked, THROTTLED, parked, AMBIGUOUS, parked):
             await journal.answer(await journal.intend(intent(part="1")), answer, duration_ms=1, final=False)
             await journal.answer(await journal.intend(intent(part="2")), parked, duration_ms=1, final=False)
@@ -367,15 +369,13 @@ async def test_a_read_only_disk_stops_the_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.anyio
-async def test_d_a_settlement_follows_the_attempts_it_decides_in_the_history(
-    tmp_path: Path,
-) -> None:
-    with closing(new_journal(tmp_path)) as journal:
+async def test_d_a_settlement_follows_the_attempts_it_decides_in_the_history(backend: Backend) -> None:
+    with backend.new_journal() as journal:
         for batch in (1, 2):
             await journal.intend(intent(batch))
         settle(journal, Part(1, None, "0-3", 4), Part(2, None, "", 10))
         await journal.intend(intent(1))
-    with closing(Journal.open(tmp_path / "journal.db")) as again:
+    with backend.reopened() as again:
         settlement = Settlement(3, 1, None, "0-3", 4, "pending", "alice", "the portal says no", CREATED_AT)
         assert [event.seq for event in again.history()] == [1, 2, 3, 4, 5]
         assert list(again.history())[2] == settlement
@@ -383,8 +383,8 @@ async def test_d_a_settlement_follows_the_attempts_it_decides_in_the_history(
 
 
 @pytest.mark.anyio
-async def test_a_session_end_is_final_until_the_history_continues(tmp_path: Path) -> None:
-    with closing(new_journal(tmp_path)) as journal:
+async def test_a_session_end_is_final_until_the_history_continues(backend: Backend) -> None:
+    with backend.new_journal() as journal:
         await journal.intend(intent())
         assert journal.final_session_end is None
         journal.end(SessionEnd(1, 2, 3), file_hashes={"results.parquet": "ab"})
@@ -395,8 +395,8 @@ async def test_a_session_end_is_final_until_the_history_continues(tmp_path: Path
 
 
 @pytest.mark.anyio
-async def test_only_what_was_settled_since_the_last_end_is_new(tmp_path: Path) -> None:
-    with closing(new_journal(tmp_path)) as journal:
+async def test_only_what_was_settled_since_the_last_end_is_new(backend: Backend) -> None:
+    with backend.new_journal() as journal:
         await journal.intend(intent())
         settle(journal, Part(1, None, "", 10))
         assert journal.settled_since_end == {DeviceStatus.PENDING}
@@ -405,8 +405,8 @@ async def test_only_what_was_settled_since_the_last_end_is_new(tmp_path: Path) -
 
 
 @pytest.mark.anyio
-async def test_only_what_was_sent_since_the_last_end_is_new(tmp_path: Path) -> None:
-    with closing(new_journal(tmp_path)) as journal:
+async def test_only_what_was_sent_since_the_last_end_is_new(backend: Backend) -> None:
+    with backend.new_journal() as journal:
         await journal.intend(intent())
         assert journal.sent_since_end
         journal.end(SessionEnd(1, 2, 6))
@@ -415,9 +415,9 @@ async def test_only_what_was_sent_since_the_last_end_is_new(tmp_path: Path) -> N
 
 
 @pytest.mark.anyio
-async def test_d_requests_whose_answers_are_not_known_are_counted_by_part(tmp_path: Path) -> None:
+async def test_d_requests_whose_answers_are_not_known_are_counted_by_part(backend: Backend) -> None:
     sent = [(1, "", None), (1, "", AMBIGUOUS), (1, "", ACCEPTED), (2, "0-4", AMBIGUOUS), (3, "", REFUSED)]
-    with closing(new_journal(tmp_path)) as journal:
+    with backend.new_journal() as journal:
         for batch_id, part, answer in sent:
             seq = await journal.intend(intent(batch_id, part=part))
             if answer is not None:

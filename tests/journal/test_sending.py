@@ -1,14 +1,12 @@
 """The speed of the sending: devices by answers, and the time of the requests, session by session."""
 
-from contextlib import closing
-from pathlib import Path
-
 import pytest
 
 from batchlic.carrier.answers import Answer
 from batchlic.chunker import DeviceStatus, Step
 from batchlic.journal import Journal, Part, Sending, SessionEnd
-from tests.journal.builders import ACCEPTED, AMBIGUOUS, CREATED_AT, REFUSED, THROTTLED, intent, new_journal
+from tests.journal.backends import Backend
+from tests.journal.builders import ACCEPTED, AMBIGUOUS, CREATED_AT, REFUSED, THROTTLED, intent
 
 SECOND = 1_000_000
 
@@ -33,8 +31,8 @@ def session(start: float, end: float) -> SessionEnd:
 
 
 @pytest.mark.anyio
-async def test_the_time_is_from_the_first_request_to_the_last_answer(tmp_path: Path) -> None:
-    with closing(new_journal(tmp_path)) as journal:
+async def test_the_time_is_from_the_first_request_to_the_last_answer(backend: Backend) -> None:
+    with backend.new_journal() as journal:
         await request(journal, ACCEPTED, at=10, takes=3)
         await request(journal, ACCEPTED, at=11, takes=9)
         assert journal.sending() == Sending(20, 10.0)
@@ -44,8 +42,8 @@ async def test_the_time_is_from_the_first_request_to_the_last_answer(tmp_path: P
 
 
 @pytest.mark.anyio
-async def test_only_answers_that_settle_devices_count(tmp_path: Path) -> None:
-    with closing(new_journal(tmp_path)) as journal:
+async def test_only_answers_that_settle_devices_count(backend: Backend) -> None:
+    with backend.new_journal() as journal:
         for at, answer in enumerate((THROTTLED, ACCEPTED, AMBIGUOUS, REFUSED)):
             await request(journal, answer, at=at)
         await request(journal, None, at=50)
@@ -53,8 +51,8 @@ async def test_only_answers_that_settle_devices_count(tmp_path: Path) -> None:
 
 
 @pytest.mark.anyio
-async def test_settling_and_waiting_change_nothing(tmp_path: Path) -> None:
-    with closing(new_journal(tmp_path)) as journal:
+async def test_settling_and_waiting_change_nothing(backend: Backend) -> None:
+    with backend.new_journal() as journal:
         await request(journal, ACCEPTED, at=0)
         await request(journal, AMBIGUOUS, at=1, batch_id=2)
         journal.end(session(0, 2))
@@ -68,8 +66,8 @@ async def test_settling_and_waiting_change_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.anyio
-async def test_the_time_between_two_sessions_does_not_count(tmp_path: Path) -> None:
-    with closing(new_journal(tmp_path)) as journal:
+async def test_the_time_between_two_sessions_does_not_count(backend: Backend) -> None:
+    with backend.new_journal() as journal:
         await request(journal, ACCEPTED, at=0)
         journal.end(session(0, 2))
         await request(journal, ACCEPTED, at=3600)
@@ -79,16 +77,16 @@ async def test_the_time_between_two_sessions_does_not_count(tmp_path: Path) -> N
 
 
 @pytest.mark.anyio
-async def test_the_time_after_a_kill_does_not_count(tmp_path: Path) -> None:
-    with closing(new_journal(tmp_path)) as journal:
+async def test_the_time_after_a_kill_does_not_count(backend: Backend) -> None:
+    with backend.new_journal() as journal:
         await request(journal, ACCEPTED, at=0)
         await request(journal, ACCEPTED, at=3600, takes=2)
         assert journal.sending(session(3590, 3610)) == Sending(20, 3.0)
 
 
 @pytest.mark.anyio
-async def test_a_clock_that_is_set_back_gives_no_negative_time(tmp_path: Path) -> None:
-    with closing(new_journal(tmp_path)) as journal:
+async def test_a_clock_that_is_set_back_gives_no_negative_time(backend: Backend) -> None:
+    with backend.new_journal() as journal:
         await request(journal, ACCEPTED, at=100)
         journal.end(session(99, 102))
         await request(journal, ACCEPTED, at=0)
@@ -97,8 +95,8 @@ async def test_a_clock_that_is_set_back_gives_no_negative_time(tmp_path: Path) -
 
 
 @pytest.mark.anyio
-async def test_a_device_of_a_migration_counts_after_both_steps(tmp_path: Path) -> None:
-    with closing(new_journal(tmp_path, to_sku="SIMSec-IoT-Lt")) as journal:
+async def test_a_device_of_a_migration_counts_after_both_steps(backend: Backend) -> None:
+    with backend.new_journal(to_sku="SIMSec-IoT-Lt") as journal:
         await request(journal, ACCEPTED, at=0, step=Step.ASSIGN)
         assert journal.sending().devices == 0
         await request(journal, ACCEPTED, at=1, step=Step.UNASSIGN)
@@ -111,16 +109,16 @@ async def test_a_device_of_a_migration_counts_after_both_steps(tmp_path: Path) -
 
 @pytest.mark.parametrize("answer", [None, AMBIGUOUS, THROTTLED])
 @pytest.mark.anyio
-async def test_without_a_settled_device_there_is_no_speed(tmp_path: Path, answer: Answer | None) -> None:
-    with closing(new_journal(tmp_path)) as journal:
+async def test_without_a_settled_device_there_is_no_speed(backend: Backend, answer: Answer | None) -> None:
+    with backend.new_journal() as journal:
         assert journal.sending().devices_per_second is None
         await request(journal, answer, at=0)
         assert journal.sending().devices_per_second is None
 
 
 @pytest.mark.anyio
-async def test_the_last_answer_is_that_of_the_newest_answered_request(tmp_path: Path) -> None:
-    with closing(new_journal(tmp_path)) as journal:
+async def test_the_last_answer_is_that_of_the_newest_answered_request(backend: Backend) -> None:
+    with backend.new_journal() as journal:
         assert journal.last_answer is None
         await request(journal, ACCEPTED, at=0)
         await request(journal, AMBIGUOUS, at=1)
