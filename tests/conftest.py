@@ -46,18 +46,19 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator["PostgreSQL"]:
-    """A PostgreSQL server of this test session."""
-    from tests.postgresql import running_server  # noqa: PLC0415 - most tests need no driver
+    """A PostgreSQL server of this test session. Stores that tests have opened are closed before it ends."""
+    from batchlic.database import postgresql as stores  # noqa: PLC0415 - most tests need no database
+    from tests.postgresql import running_server  # noqa: PLC0415 - nor its driver
 
     with running_server() as server:
         yield server
+        for store in stores._stores.values():
+            store.engine.dispose()
 
 
 @pytest.fixture(scope="session")
-def store(postgresql: "PostgreSQL") -> Iterator[str]:
+def store(postgresql: "PostgreSQL") -> str:
     """The name of a store of this test session, which many runs share."""
-    from batchlic.database.postgresql import open_store, remember  # noqa: PLC0415
+    from batchlic.database.postgresql import remember  # noqa: PLC0415
 
-    name = remember(postgresql.new_database("shared"))
-    yield name
-    open_store(name).engine.dispose()
+    return remember(postgresql.new_database("shared"))

@@ -183,8 +183,9 @@ class JournalQueries:
         )
         with self._reading() as connection:
             streamed = query.execution_options(yield_per=ROWS_PER_FETCH)
-            for rows in connection.execute(streamed).partitions():
-                yield from ((row[0], row[1]) for row in rows)
+            with connection.execute(streamed) as found:
+                for rows in found.partitions():
+                    yield from ((row[0], row[1]) for row in rows)
 
     def remaining_wait_s(self, now: int) -> float:
         """The seconds of waits that the carrier asked for and that are not over at `now` (as `started_at`).
@@ -261,8 +262,9 @@ class JournalQueries:
             query = query.order_by(table.c.batch_id)
         with self._reading() as connection:
             ordered = query.order_by(table.c.seq).execution_options(yield_per=ROWS_PER_FETCH)
-            for rows in connection.execute(ordered).partitions():
-                yield from rows
+            with connection.execute(ordered) as found:  # closes the cursor, also if the reader has enough
+                for rows in found.partitions():
+                    yield from rows
 
     @contextmanager
     def _reading(self) -> Iterator[sa.Connection]:

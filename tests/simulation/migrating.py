@@ -11,9 +11,7 @@ from dataclasses import dataclass
 
 import httpx
 import msgspec
-import sqlalchemy as sa
 import trio
-from sqlalchemy.pool import StaticPool
 from trio.testing import MockClock
 
 from batchlic.carrier.catalog import SKUS, LicenseType
@@ -22,9 +20,8 @@ from batchlic.carrier.credentials import Credentials, Secret
 from batchlic.carrier.messages import Device, DeviceId
 from batchlic.chunker import Batch, DeviceStatus, Step, parse_ranges
 from batchlic.errors import StoppedEarly
-from batchlic.journal import Attempt, Journal, RunIdentity
-from batchlic.journal.databases import SqliteDatabase
-from batchlic.journal.journal import Offload, create_tables
+from batchlic.journal import Attempt, JournalQueries, RunIdentity
+from batchlic.journal.journal import Offload
 from batchlic.journal.status import status_of
 from batchlic.journal.writes import Insertion
 from batchlic.pool.delivery import Pool
@@ -38,6 +35,7 @@ from batchlic.sandbox.config import Fault, LatencyConfig, LimitConfig, Poison, R
 from batchlic.sandbox.refusals import platform_refusal
 from batchlic.sandbox.request_bodies import DeviceBody, DeviceIdBody
 from tests.journal.builders import identity
+from tests.simulation.journals import SimulatedJournals, new_journals
 from tests.simulation.limits import seed_chance
 from tests.simulation.world import (
     KNOWN_CODE,
@@ -157,23 +155,21 @@ def simulate(scenario: Scenario) -> SimulatedRun:
 async def _simulate(scenario: Scenario) -> SimulatedRun:
     sandbox = Sandbox(scenario.sandbox)
     _assign_old_licenses(sandbox, scenario)
-    engine = sa.create_engine("sqlite://", poolclass=StaticPool)
-    create_tables(engine, _identity(scenario), created_at=0)
+    journals = new_journals(scenario.seed, _identity(scenario))
     network = _Network(sandbox.transport(), scenario)
     is_done = False
-    patience = Patience(Journal(SqliteDatabase(engine)))
+    patience = Patience(journals.read())
     for number, lifetime in enumerate([*scenario.kills, *[None] * MOST_SESSIONS], start=1):
         try:
-            await _run_session(scenario, network, engine, lifetime)
+            await _run_session(scenario, network, journals, lifetime)
             is_done = True
         except* (Killed, StoppedEarly):
             pass
         if is_done or (number > len(scenario.kills) and patience.ends()):
             break
-    results = dict(_device_results(scenario, Journal(SqliteDatabase(engine)), sandbox))
-    return SimulatedRun(
-        scenario, results, gave_up=not is_done, mistaken=_mistaken(Journal(SqliteDatabase(engine)), sandbox)
-    )
+    journals.end()
+    results = dict(_device_results(scenario, journals.read(), sandbox))
+    return SimulatedRun(scenario, results, gave_up=not is_done, mistaken=_mistaken(journals.read(), sandbox))
 
 
 class _Network(httpx.AsyncBaseTransport):
@@ -205,10 +201,10 @@ class _Observer:
 
 
 async def _run_session(
-    scenario: Scenario, network: _Network, engine: sa.Engine, lifetime: int | None
+    scenario: Scenario, network: _Network, journals: SimulatedJournals, lifetime: int | None
 ) -> None:
     """Run one session, until it is finished, stops early, or is killed."""
-    journal = Journal(SqliteDatabase(engine), offload=_offload_until_killed(lifetime))
+    journal = journals.session(_offload_until_killed(lifetime))
     name = Secret("sandbox")
     keys = Credentials(client_id=name, client_secret=name, username=name, password=name)
     async with open_client("http://127.0.0.1/api", keys, transport=network) as client:
@@ -262,14 +258,14 @@ def _assign_old_licenses(sandbox: Sandbox, scenario: Scenario) -> None:
     account.assign(OLD, account.numbers_of(devices))
 
 
-def _mistaken(journal: Journal, sandbox: Sandbox) -> set[int]:
+def _mistaken(journal: JournalQueries, sandbox: Sandbox) -> set[int]:
     attempts = [event for event in journal.history() if isinstance(event, Attempt)]
     executed_ids = {done.request_id: done.x_request_id for done in sandbox.books.executions}
     return {attempt.seq for attempt in attempts if answers_another_request(attempt, attempts, executed_ids)}
 
 
 def _device_results(
-    scenario: Scenario, journal: Journal, sandbox: Sandbox
+    scenario: Scenario, journal: JournalQueries, sandbox: Sandbox
 ) -> Iterator[tuple[str, DeviceResult]]:
     held = {record.imei: record.licenses for record in sandbox.books.records()}
     for batch in scenario.batches:

@@ -16,9 +16,7 @@ from typing import TypeAlias
 
 import httpx
 import msgspec
-import sqlalchemy as sa
 import trio
-from sqlalchemy.pool import StaticPool
 from trio.testing import MockClock
 
 from batchlic.carrier.answers import Answer, Outcome
@@ -29,9 +27,8 @@ from batchlic.carrier.credentials import Credentials, Secret
 from batchlic.carrier.messages import Device, DeviceId, EncodedDevice
 from batchlic.chunker import Batch, DeviceStatus, PlanGroup, parse_ranges
 from batchlic.errors import StoppedEarly
-from batchlic.journal import Attempt, Event, Intent, Journal, LicenseCount, Part, RunIdentity
-from batchlic.journal.databases import SqliteDatabase
-from batchlic.journal.journal import Offload, create_tables
+from batchlic.journal import Attempt, Event, Intent, JournalQueries, LicenseCount, Part, RunIdentity
+from batchlic.journal.journal import Offload
 from batchlic.journal.status import status_of
 from batchlic.journal.writes import Insertion
 from batchlic.pool.delivery import LanePlan, Pool
@@ -57,6 +54,7 @@ from batchlic.sandbox.config import (
 from batchlic.sandbox.request_bodies import DeviceBody, DeviceIdBody, account_of
 from batchlic.sandbox.responses import ASKED_WAIT
 from tests.journal.builders import identity
+from tests.simulation.journals import SimulatedJournals, new_journals
 from tests.simulation.limits import seed_chance
 
 ACCOUNT = "0000123456-00001"
@@ -177,7 +175,7 @@ class SimulatedRun:
     """Licenses in use by the books, with what a session read of the carrier's counts just before it sent."""
     messages: list[bytes]
     """Bodies of the callbacks that the carrier would post."""
-    journal: Journal
+    journal: JournalQueries
 
     def statuses(self) -> dict[str, tuple[DeviceStatus, list[Attempt]]]:
         """Return by device: its status by the journal, and the attempts that carried it."""
@@ -406,21 +404,21 @@ async def _simulate(scenario: Scenario) -> SimulatedRun:
     async def ask(client: Carrier) -> None:
         counts.append((sandbox.books.account(ACCOUNT).in_use[scenario.sku], await _count(client, scenario)))
 
-    engine = sa.create_engine("sqlite://", poolclass=StaticPool)
-    create_tables(engine, _identity(scenario), created_at=0)
+    journals = new_journals(scenario.seed, _identity(scenario))
     sessions, gave_up = 0, False
     for number, kills in enumerate([scenario.kills, *scenario.kills_after_settling]):
         if number:
-            _settle(scenario, engine, _executions(scenario, sandbox))
-        more, is_done = await _run_sessions(scenario, network, pool_observer, engine, kills, ask=ask)
+            _settle(scenario, journals, _executions(scenario, sandbox))
+        more, is_done = await _run_sessions(scenario, network, pool_observer, journals, kills, ask=ask)
         sessions += more
         gave_up |= not is_done
+    journals.end()
     return SimulatedRun(
         scenario=scenario,
         executions=_executions(scenario, sandbox),
         licensed={record.imei for record in sandbox.books.records() if record.imei and record.licenses},
         executed_ids={done.request_id: done.x_request_id for done in sandbox.books.executions},
-        history=list(Journal(SqliteDatabase(engine)).history()),
+        history=list(journals.read().history()),
         sessions=sessions,
         gave_up=gave_up,
         sessions_opened=network.sessions_opened,
@@ -429,7 +427,7 @@ async def _simulate(scenario: Scenario) -> SimulatedRun:
         rejected=len(pool_observer.rejected),
         counts=counts,
         messages=sandbox.callbacks.take_queued(),
-        journal=Journal(SqliteDatabase(engine)),
+        journal=journals.read(),
     )
 
 
@@ -446,7 +444,7 @@ async def _count(client: Carrier, scenario: Scenario) -> LicenseCount | None:
 class Patience:
     """The patience of an operator, which ends when session after session brings no definite answer."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: JournalQueries) -> None:
         self._journal = journal
         self._definite_answers = -1
         self._fruitless = 0
@@ -467,7 +465,7 @@ async def _run_sessions(
     scenario: Scenario,
     network: _Network,
     pool_observer: _Observer,
-    engine: sa.Engine,
+    journals: SimulatedJournals,
     kills: list[int],
     *,
     ask: Ask,
@@ -476,11 +474,11 @@ async def _run_sessions(
 
     Returns their number, and whether nothing is left to send.
     """
-    patience = Patience(Journal(SqliteDatabase(engine)))
+    patience = Patience(journals.read())
     number, done = 0, False
     for number, lifetime in enumerate([*kills, *[None] * MOST_SESSIONS], start=1):
         try:
-            await _run_session(scenario, network, pool_observer, engine, lifetime, ask=ask)
+            await _run_session(scenario, network, pool_observer, journals, lifetime, ask=ask)
             done = True
         except* (Killed, StoppedEarly):
             pass
@@ -490,9 +488,9 @@ async def _run_sessions(
     return number, done
 
 
-def _settle(scenario: Scenario, engine: sa.Engine, executions: Counter[str]) -> None:
+def _settle(scenario: Scenario, journals: SimulatedJournals, executions: Counter[str]) -> None:
     """Settle the devices in doubt by the books, as an operator: licensed ones as accepted."""
-    journal = Journal(SqliteDatabase(engine))
+    journal = journals.session()
     for device, (batch_id, offset, events) in events_by_device(scenario, list(journal.history())).items():
         if status_of(events) is DeviceStatus.IN_DOUBT:
             carriers = [event for event in events if isinstance(event, Attempt)]
@@ -531,13 +529,13 @@ async def _run_session(
     scenario: Scenario,
     network: _Network,
     pool_observer: _Observer,
-    engine: sa.Engine,
+    journals: SimulatedJournals,
     lifetime: int | None,
     *,
     ask: Ask,
 ) -> None:
     """Run one session, until it is finished, stops early, or is killed."""
-    journal = Journal(SqliteDatabase(engine), offload=_offload_until_killed(lifetime, scenario.commit_s))
+    journal = journals.session(_offload_until_killed(lifetime, scenario.commit_s))
     name = Secret("sandbox")
     keys = Credentials(client_id=name, client_secret=name, username=name, password=name)
     async with open_client("http://127.0.0.1/api", keys, transport=network) as client:
