@@ -68,7 +68,7 @@ sandbox: $(INSTALLED) ## start a sandbox carrier: make sandbox [OPTIONS='--rate 
 sample: $(INSTALLED) ## generate a large inventory: make sample ROWS=1000000 [OUT=fleet.csv]
 	@$(BIN)/python sample_data/generate.py --rows $(or $(ROWS),1000000) --out $(or $(OUT),fleet-$(or $(ROWS),1000000).csv)
 
-soak: $(INSTALLED) ## simulate runs with random faults: make soak [SCENARIOS=10000] [SEED=0]
+soak: $(INSTALLED) ## simulate runs with random faults: make soak [SCENARIOS=10000] [SEED=0] [BACKEND=store]
 	@SCENARIOS=$(or $(SCENARIOS),10000) SEED=$(or $(SEED),0) $(BIN)/pytest -n $(WORKERS) --dist loadfile -q tests/simulation
 
 fuzz: $(INSTALLED) ## run property tests longer, and plan random files of all formats: make fuzz [EXAMPLES=1000] [ROWS=1000000] [SEED=…]
@@ -82,7 +82,7 @@ kill: $(INSTALLED) ## kill and resume real processes, many times: make kill [KIL
 mutants: $(INSTALLED) ## change the code that decides, and list what no test notices: make mutants [MODULE="journal/status …"]
 	@$(BIN)/python tests/mutation/run.py $(MODULE)
 
-replay: $(INSTALLED) ## repeat the simulation of one seed: make replay SEED=…
+replay: $(INSTALLED) ## repeat the simulation of one seed: make replay SEED=… [BACKEND=store]
 	$(call need,SEED)
 	@SCENARIOS=1 SEED=$(SEED) $(BIN)/pytest tests/simulation
 

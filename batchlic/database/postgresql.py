@@ -47,7 +47,7 @@ def parse(text: str, *, what: str) -> sa.URL:
         raise UsageError(f"{what}: not a URL; give {form}") from None
     if url.get_backend_name() not in {"postgresql", "postgres"}:
         raise UsageError(f"{what}: {url.drivername} is not supported; give {form}")
-    if "@" in (url.host or ""):
+    if text.count("@") > 1:
         raise UsageError(f"{what}: in a password, write @ as %40, / as %2F and : as %3A")
     if url.query.keys() & _SECRET_KEYS:
         raise UsageError(f"{what}: put the password before the host, or into ~/.pgpass")
@@ -191,7 +191,7 @@ def explained(error: sa.exc.DBAPIError, what: str) -> UsageError | StoppedEarly:
     """
     state, reason = getattr(error.orig, "sqlstate", None) or "", first_line(error)
     for advice in _ADVICE:
-        if state.startswith(advice.states) or any(text in reason for text in advice.texts):
+        if state.startswith(advice.states) if state else any(text in reason for text in advice.texts):
             return advice.kind(f"{what} {advice.problem} ({reason}): {advice.remedy}")
     return StoppedEarly(f"{what} can't be used now ({reason}): fix the cause, then run the command again")
 
