@@ -16,6 +16,7 @@ import stdnum.luhn
 from batchlic.carrier.credentials import Credentials, Secret
 from batchlic.chunker import DeviceStatus
 from batchlic.job import Job, make_job
+from batchlic.journal import Journal
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.run import new_run_id, start
 from batchlic.runs.target import Target
@@ -28,6 +29,9 @@ ACCOUNT = "0000123456-00001"
 FLEXIBLE, LIFETIME = "SIMSec-IoT", "SIMSec-IoT-Lt"
 DEVICES, BATCH_SIZE = 100, 10
 LOSES_ANSWERS = {Fault.RESET_AFTER: 0.5}
+
+STORE: str | None = None
+"""The store that has the journals of runs; None for files (the fixture `backend`)."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,7 @@ def job(inventory: Path, sku: str = FLEXIBLE, **changes: Any) -> Job:  # noqa: A
         "inventory": {"files": [str(inventory)]},
         "license": {"account": ACCOUNT, "sku": sku, "consent_lifetime": sku == LIFETIME},
         "limits": {"batch_size": BATCH_SIZE},
+        "store": {"url": STORE},
     }
     return make_job(content | changes, {}, where="test")
 
@@ -96,6 +101,13 @@ def in_doubt(folder: Path, at: Carrier, sku: str = LIFETIME) -> Summary:
     summary = run(folder / "run", at, job(fleet(folder / "fleet.csv"), sku))
     assert 0 < summary.statuses[DeviceStatus.IN_DOUBT] < DEVICES
     return summary
+
+
+@contextmanager
+def reopened(folder: Path) -> Iterator[Journal]:
+    """The journal of a run, as its next session opens it."""
+    with RunFolder(folder).locked(), closing(RunFolder(folder).journal.open()) as journal:
+        yield journal
 
 
 def record_as_written(path: Path) -> None:

@@ -45,6 +45,8 @@ from tests.recovery.migrations import (
     with_limits,
 )
 
+pytestmark = pytest.mark.usefixtures("either_backend")
+
 
 def actions(folder: Path) -> list[str]:
     return pl.read_parquet(folder / "audit.parquet").sort("seq")["action"].to_list()

@@ -2,23 +2,24 @@
 
 import os
 import re
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from batchlic.errors import ExitCode, RefusedToStart, RunFolderError, UsageError
-from batchlic.journal import Journal, SessionEnd
+from batchlic.journal import SessionEnd
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.run import resume
 from batchlic.runs.status import status
 from batchlic.sandbox.config import LimitConfig, LimitKind
-from tests.recovery.builders import FLEXIBLE, LIFETIME, carrier, contents, fleet, job, results, run
+from tests.recovery.builders import FLEXIBLE, LIFETIME, carrier, contents, fleet, job, reopened, results, run
+
+pytestmark = pytest.mark.usefixtures("backend")
 
 
 def mark_as_stopped(folder: Path) -> None:
     """Record that the last session was stopped."""
-    with closing(Journal.open(folder / "journal.db")) as journal:
+    with reopened(folder) as journal:
         journal.end(SessionEnd(0, 1, ExitCode.STOPPED))
 
 
@@ -71,6 +72,7 @@ def test_missing_files_of_a_finished_run_are_written_without_a_request(tmp_path:
         assert (tmp_path / "run" / name).is_file()
 
 
+@pytest.mark.parametrize("backend", ["file"], indirect=True)
 def test_without_a_journal_nothing_is_sent_and_the_error_names_files(tmp_path: Path) -> None:
     inventory = fleet(tmp_path / "fleet.csv")
     with carrier() as at:
@@ -102,6 +104,7 @@ def test_a_run_without_its_plan_says_how_to_make_the_plan_again(tmp_path: Path) 
         assert resume(RunFolder(tmp_path / "run"), at.target).exit_code == ExitCode.OK
 
 
+@pytest.mark.parametrize("backend", ["file"], indirect=True)
 def test_a_job_runs_once_at_a_time_whatever_its_folder(tmp_path: Path) -> None:
     inventory = fleet(tmp_path / "fleet.csv")
     nightly = job(inventory, FLEXIBLE, name="nightly")
@@ -114,6 +117,7 @@ def test_a_job_runs_once_at_a_time_whatever_its_folder(tmp_path: Path) -> None:
         assert run(tmp_path / "run", at, nightly).exit_code == ExitCode.OK
 
 
+@pytest.mark.parametrize("backend", ["file"], indirect=True)
 def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     child = os.fork()

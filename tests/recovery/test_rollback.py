@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import polars as pl
@@ -33,10 +32,13 @@ from tests.recovery.builders import (
     imei,
     in_doubt,
     job,
+    reopened,
     run,
 )
 
 BAD = {imei(7), imei(42)}
+
+pytestmark = pytest.mark.usefixtures("backend")
 
 
 @pytest.fixture
@@ -94,7 +96,7 @@ def test_a_second_rollback_sends_nothing_or_is_refused(assigned: RunFolder, at: 
 def test_a_rollback_that_was_stopped_is_resumed_like_any_run(assigned: RunFolder, at: Carrier) -> None:
     back(assigned, By.REQUEST, at.target)
     undone = RunFolder(assigned.path / "rollback-by-request")
-    with closing(undone.journal.open()) as journal:
+    with reopened(undone.path) as journal:
         journal.settle(
             [Part(2, None, "", 9)], DeviceStatus.PENDING, settled_by="alice", reason="x", settled_at=1
         )

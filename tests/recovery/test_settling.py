@@ -1,7 +1,6 @@
 """An operator settles devices in doubt: journal and files change, and requests are repeated with consent."""
 
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import anyio
@@ -27,8 +26,11 @@ from tests.recovery.builders import (
     carrier,
     contents,
     in_doubt,
+    reopened,
     results,
 )
+
+pytestmark = pytest.mark.usefixtures("backend")
 
 
 @pytest.fixture
@@ -167,7 +169,7 @@ def test_a_batch_stands_for_its_devices_in_doubt_only(
     folder = submitted_run(tmp_path / "run", 100, answered=lambda _: [last])
     with pytest.raises(UsageError, match="1: this batch or device is not in doubt"):
         settle(folder, status, reason="the portal shows it", batches=[1])
-    with closing(folder.journal.open()) as journal:
+    with reopened(folder.path) as journal:
         anyio.run(_lose_answer, journal, "0-1", 2)
     summary = settle(folder, status, reason="the portal shows it", batches=[1])
     assert summary.statuses == {status: 2, DeviceStatus.PENDING: 98}
@@ -215,7 +217,7 @@ def test_nothing_is_settled_without_a_reason_or_in_an_active_run(tmp_path: Path,
 def test_the_journal_records_user_time_and_reason_of_a_settlement(tmp_path: Path, at: Carrier) -> None:
     in_doubt(tmp_path, at)
     settle(RunFolder(tmp_path / "run"), DeviceStatus.FAILED, reason="the portal\nsays no")
-    with closing(Journal.open(tmp_path / "run" / "journal.db")) as journal:
+    with reopened(tmp_path / "run") as journal:
         settlements = list(journal.history())[-1:]
         assert [(s.reason, bool(s.settled_by), s.settled_at > 0) for s in settlements] == [  # type: ignore[union-attr]
             ("the portal\nsays no", True, True)

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 
 import anyio
@@ -18,7 +17,18 @@ from batchlic.runs.folder import RunFolder
 from batchlic.runs.run import resume
 from batchlic.runs.settle import settle
 from batchlic.runs.verify import verify
-from tests.recovery.builders import BATCH_SIZE, FLEXIBLE, LIFETIME, Carrier, carrier, fleet, imei, job, run
+from tests.recovery.builders import (
+    BATCH_SIZE,
+    FLEXIBLE,
+    LIFETIME,
+    Carrier,
+    carrier,
+    fleet,
+    imei,
+    job,
+    reopened,
+    run,
+)
 from tests.recovery.migrations import NEW, moving, stopping_at
 
 FIRST = imei(0)
@@ -36,6 +46,8 @@ THROTTLED = Answer(outcome=Outcome.THROTTLED, http_status=429)
 FIRST_STEP = {"auto": Step.ASSIGN, "unassign-first": Step.UNASSIGN}
 SECOND_STEP = {"auto": Step.UNASSIGN, "unassign-first": Step.ASSIGN}
 ORDERS = pytest.mark.parametrize("order", ["auto", "unassign-first"])
+
+pytestmark = pytest.mark.usefixtures("either_backend")
 
 
 def stopped_between_steps(
@@ -69,7 +81,7 @@ def answered(folder: RunFolder, step: Step, answer: Answer) -> None:
         seq = await journal.intend(intent)
         await journal.answer(seq, answer, duration_ms=1, final=answer.outcome is Outcome.REFUSED)
 
-    with closing(folder.journal.open()) as journal:
+    with reopened(folder.path) as journal:
         anyio.run(record, journal)
 
 
