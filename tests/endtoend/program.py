@@ -13,7 +13,8 @@ from urllib.request import ProxyHandler, build_opener
 
 import polars as pl
 
-from batchlic.journal import Attempt, Journal
+from batchlic.journal import Attempt
+from batchlic.runs.folder import RunFolder
 from tests.forking import Program
 
 ACCOUNT = "0000123456-00001"
@@ -142,11 +143,8 @@ def summary(folder: Path) -> dict[str, Any]:
 
 def attempts(folder: Path) -> list[Attempt]:
     """All attempts in the journal of a run."""
-    journal = Journal.open(folder / "journal.db")
-    try:
+    with RunFolder(folder).journal.inspect() as journal:
         return list(journal.attempts())
-    finally:
-        journal.close()
 
 
 def contents(folder: Path) -> dict[str, bytes]:
