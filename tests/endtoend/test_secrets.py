@@ -10,6 +10,7 @@ import psutil
 from tests.carrier.script import LICENSES, Exchange, Script
 from tests.endtoend.carrier import answering
 from tests.endtoend.program import ACCOUNT, FLEXIBLE, begin_as_a_shell_does, end, fleet, statuses
+from tests.postgresql import PASSWORD, WITH_PASSWORD, PostgreSQL
 
 PLANTED = {
     "BATCHLIC_CLIENT_ID": "planted-id-4711",
@@ -62,3 +63,29 @@ def test_f_no_secret_is_in_files_streams_or_the_process_list(tmp_path: Path) -> 
     for secret in (*PLANTED.values(), BASIC, *TOKENS):
         assert [name for name, content in texts.items() if secret.encode() in content] == [], secret
     assert LICENSES.encode() not in texts["list"]
+
+
+def test_f_the_password_of_a_store_is_in_no_file_stream_or_table(
+    tmp_path: Path, postgresql: PostgreSQL
+) -> None:
+    postgresql.new_database("guarded_runs")
+    postgresql.execute(f"ALTER DATABASE guarded_runs OWNER TO {WITH_PASSWORD}")
+    fleet(tmp_path / "fleet.csv", 100)
+    options = ("--account", ACCOUNT, "--sku", FLEXIBLE, "--batch-size", "10", "--run-dir", "run")
+    with answering(echoing_script()) as carrier:
+        store = {"BATCHLIC_STORE": postgresql.url("guarded_runs", f"{WITH_PASSWORD}:{PASSWORD}")}
+        settings = {"BATCHLIC_BASE_URL": carrier.url, **PLANTED, **store}
+        process = begin_as_a_shell_does(
+            "-v", "assign", "fleet.csv", *options, settings=settings, cwd=tmp_path
+        )
+        listed = arguments_of(process)
+        ended = end(process)
+    assert "accepted" in statuses(tmp_path / "run").values()
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    texts = {path.name: path.read_bytes() for path in files}
+    texts |= {"stdout": ended.out.encode(), "stderr": ended.err.encode(), "list": " ".join(listed).encode()}
+    for table in ("journals", "leases", "answers", "session_ends"):
+        texts[table] = repr(postgresql.execute(f"TABLE {table}", "guarded_runs")).encode()
+    assert b"postgresql://guarded@" in texts["store.json"]
+    assert b"guarded@" in texts["journals"]
+    assert {name for name, text in texts.items() if PASSWORD.encode() in text} == set()

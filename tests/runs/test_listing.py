@@ -21,6 +21,7 @@ from batchlic.runs import listing
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import sha256_of
 from batchlic.runs.listing import ListedRun, RunState, last_runs, list_runs
+from batchlic.runs.store_record import name_store
 from tests.journal.builders import ACCEPTED, AMBIGUOUS, REFUSED, THROTTLED, intent
 from tests.privileges import without_privileges
 from tests.runs.kept_runs import REQUESTS, begun, end, finished
@@ -291,3 +292,10 @@ def test_a_journal_that_changes_while_it_is_read_is_copied(
     monkeypatch.setattr(sqlite3, "connect", connect)
     assert read_outline(path).identity.run_id == "one"
     assert len(calls) > 1
+
+
+def test_a_run_whose_store_cannot_be_asked_is_listed_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    name_store(tmp_path / "run" / "store.json", "postgresql://ann@127.0.0.1:1/fleet")
+    [listed] = list_runs(tmp_path)
+    assert "postgresql://ann@127.0.0.1:1/fleet can't be used now" in (listed.problem or "")
