@@ -198,7 +198,10 @@ def test_k_who_takes_over_waits_for_what_was_checked_before(shared: Store, key: 
             "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE %(what)s"
         )
         with shared.engine.connect() as other:
-            while not other.exec_driver_sql(waiting, {"what": "%INSERT INTO leases AS held%"}).scalar():
+            while (
+                successor.is_alive()
+                and not other.exec_driver_sql(waiting, {"what": "%INSERT INTO leases AS held%"}).scalar()
+            ):
                 other.rollback()
         order.append("recorded")
     successor.join(60)
