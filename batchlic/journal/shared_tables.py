@@ -64,6 +64,7 @@ def _recorded_in() -> sa.Column[str]:
 
 session_ends = _shared(tables.session_ends)
 intents = _shared(tables.intents)
+sa.Index("intents_by_time", intents.c.started_at, postgresql_using="brin")  # for requests of other runs
 answers = _shared(tables.answers, _recorded_in())
 settlements = _shared(tables.settlements, _recorded_in())
 

@@ -78,6 +78,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("run", "seq"),
     )
     op.create_index("intents_by_batch", "intents", ["run", "batch_id"])
+    op.create_index("intents_by_time", "intents", ["started_at"], postgresql_using="brin")
     op.create_table(
         "journals",
         sa.Column("number", sa.Integer(), sa.Identity(always=False), nullable=False),
