@@ -286,7 +286,8 @@ class LedgerUse(Table):
     """The ledger to read before a run, and to update after it."""
 
     path: str | None = None
-    """Ledger file; the path starts at the job file's folder; None: `ledger.db` in the state folder."""
+    """Ledger: a file, or the URL of a PostgreSQL database without a password; the path starts at the job
+    file's folder; None: the store, or without one `ledger.db` in the state folder."""
     allow_new: bool = False
     """Start although the carrier counts licenses of which the ledger has no record. For one run,
     `--new-ledger` is better."""
@@ -296,6 +297,8 @@ class LedgerUse(Table):
     @field_validator("path")
     @classmethod
     def _is_absolute(cls, path: str | None) -> str | None:
+        if path and "://" in path:
+            return _without_password(path)
         return path and os.path.abspath(path)  # noqa: PTH100 - the text goes into the run's identity
 
 
@@ -308,20 +311,23 @@ class StoreUse(Table):
     @field_validator("url")
     @classmethod
     def _has_no_password(cls, url: str | None) -> str | None:
-        if not url:
-            return None
-        from batchlic.database import postgresql  # noqa: PLC0415 - SQLAlchemy
+        return _without_password(url) if url else None
 
-        try:
-            parsed = postgresql.parse(url, what="the store")
-        except UsageError as error:
-            raise ValueError(str(error)) from None
-        if parsed.password is not None:
-            raise ValueError(
-                "a password here would show to everyone who reads the job file: put the URL with its "
-                "password into BATCHLIC_STORE, or the password into the file that PGPASSFILE names"
-            )
-        return postgresql.name_of(parsed)
+
+def _without_password(url: str) -> str:
+    """The name of a PostgreSQL database. Raises ValueError if the URL is another one, or has a password."""
+    from batchlic.database import postgresql  # noqa: PLC0415 - SQLAlchemy
+
+    try:
+        parsed = postgresql.parse(url, what="the store")
+    except UsageError as error:
+        raise ValueError(str(error)) from None
+    if parsed.password is not None:
+        raise ValueError(
+            "a password here would show to everyone who reads the job file: put the URL with its "
+            "password into BATCHLIC_STORE, or the password into the file that PGPASSFILE names"
+        )
+    return postgresql.name_of(parsed)
 
 
 class Approval(Table):
@@ -525,9 +531,9 @@ class Job(Table):
         flexible = (sku for sku in both if self.skus[sku] is LicenseType.FLEXIBLE)
         return frozenset(flexible) if license.restore else frozenset()
 
-    def with_ledger(self, path: Path) -> Self:
-        """The job with its ledger at `path`, which is absolute."""
-        return self.model_copy(update={"ledger": self.ledger.model_copy(update={"path": str(path)})})
+    def with_ledger(self, location: Path | str) -> Self:
+        """The job with its ledger at an absolute path, or in the store with this name."""
+        return self.model_copy(update={"ledger": self.ledger.model_copy(update={"path": str(location)})})
 
     def with_store(self, url: str | None) -> Self:
         """The job with this store, if it names none."""

@@ -7,8 +7,11 @@ The folder is the first of these:
 3. `runs` in the current directory, if there is such a folder
 4. `$XDG_STATE_HOME/batchlic`, or else `~/.local/state/batchlic`
 
+With a store (`BATCHLIC_STORE`), the ledger is the one in the store.
+
 A ledger must not split in two unnoticed. So without `BATCHLIC_STATE_DIR`, the folder that has a ledger comes
-before those without one, and two ledgers are an error.
+before those without one, and two ledgers are an error. A store without a ledger is an error, too, if the
+state folder has one.
 """
 
 from __future__ import annotations
@@ -43,8 +46,14 @@ def state_folder(settings: Settings | None = None) -> Path:
     return _short(folder)
 
 
-def find_ledger(run_dir: Path | None = None, settings: Settings | None = None) -> Path:
-    """The absolute path of the ledger, which may not exist yet: `ledger.db` in the state folder.
+def find_ledger(run_dir: Path | None = None, settings: Settings | None = None) -> Path | str:
+    """The ledger, which may not exist yet: the store, or else the file of `ledger_file`."""
+    settings = settings or load_settings()
+    return settings.store_name or ledger_file(run_dir, settings)
+
+
+def ledger_file(run_dir: Path | None = None, settings: Settings | None = None) -> Path:
+    """The absolute path of a ledger without a store: `ledger.db` in the state folder.
 
     Without `BATCHLIC_STATE_DIR`, a `run_dir` that the operator names takes the ledger with it: the ledger is
     beside that folder. Raises as `state_folder` does.
@@ -75,7 +84,23 @@ def with_state(
     job = job.with_store(settings.store_name)
     if not ledger or job.ledger.path or not job.ledger.use or folder.journal.exists():
         return job
-    return job.with_ledger(find_ledger(run_dir, settings))
+    file = ledger_file(run_dir, settings)
+    if job.store.url is None:
+        return job.with_ledger(file)
+    _refuse_split(job.store.url, file)
+    return job.with_ledger(job.store.url)
+
+
+def _refuse_split(store: str, file: Path) -> None:
+    """Raise UsageError if a file has the ledger, and the store has none yet."""
+    from batchlic.ledger.places import place_of  # noqa: PLC0415 - only runs in a store need it
+
+    if file.exists() and not place_of(store).exists():
+        raise UsageError(
+            f"{store}: there is no ledger in this database yet, but {file} is one. Take it over: `batchlic "
+            f"ledger export --ledger {file} --to known.parquet`, then `batchlic ledger import known.parquet "
+            f"{file.parent}`. Or keep using the file: --ledger {file}"
+        )
 
 
 def find_run(given: str, settings: Settings | None = None) -> Path:

@@ -216,10 +216,10 @@ def _notifier(
 def _memory(job: str, run_dir: Path | None) -> Path | None:
     """The file with the last messages about a job: beside the ledger, if that place is known."""
     from batchlic.monitoring.alerts.memory import FOLDER
-    from batchlic.state import find_ledger
+    from batchlic.state import ledger_file
 
     with suppress(BatchlicError):
-        return find_ledger(run_dir).with_name(FOLDER) / f"{job}.json"
+        return ledger_file(run_dir).with_name(FOLDER) / f"{job}.json"
     return None
 
 

@@ -57,6 +57,13 @@ def path_on_disk(given: str) -> Path:
     return Path(given)
 
 
+def ledger_location(given: str) -> str:
+    """A ledger that an option names: a path on a disk, or the URL of a database."""
+    from batchlic.objectstore.addresses import is_remote
+
+    return given if "://" in given and not is_remote(given) else str(path_on_disk(given))
+
+
 RunDirectory = Annotated[
     Path,
     typer.Argument(

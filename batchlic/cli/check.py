@@ -107,7 +107,7 @@ def _check_files(
     from batchlic.state import find_ledger, state_folder
 
     folder = report.value("state folder", state_folder)
-    own = Path(job.ledger.path) if job and job.ledger.path else None
+    own = (job.ledger.path or job.store.url) if job else None
     ledger = own or (report.value("ledger", find_ledger) if folder else None)
     devices, groups = None, []
     if job is not None and folder is not None and ledger is not None:

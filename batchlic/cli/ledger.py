@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from batchlic.cli.arguments import path_on_disk, refuse_unusable_target
+from batchlic.cli.arguments import ledger_location, refuse_unusable_target
 from batchlic.cli.completion import complete_skus
 from batchlic.cli.help import Group, examples
 from batchlic.cli.options import InventoryOptions, Json
@@ -18,22 +18,29 @@ app = typer.Typer(
     cls=Group, help="Show, import or export the ledger of licensed devices.", no_args_is_help=True
 )
 
-LedgerFile = Annotated[
-    Path | None,
+LedgerLocation = Annotated[
+    str | None,
     typer.Option(
         "--ledger",
-        metavar="PATH",
-        help="Ledger file.",
-        show_default="ledger.db in the state folder",
-        parser=path_on_disk,
+        metavar="PATH_OR_URL",
+        help="Ledger: a file, or the URL of a PostgreSQL database.",
+        show_default="the store, or ledger.db in the state folder",
+        parser=ledger_location,
     ),
 ]
 
 
-def _path(given: Path | None) -> Path:
+def _location(given: str | None) -> Path | str:
+    """The ledger that is given, or that of the settings, which may have the password of a database."""
+    from batchlic.settings import load_settings
     from batchlic.state import find_ledger
 
-    return given or find_ledger()
+    if given is None:
+        return find_ledger()
+    if "://" in given:
+        load_settings()
+        return given
+    return Path(given)
 
 
 @app.command(
@@ -44,7 +51,7 @@ def _path(given: Path | None) -> Path:
 )
 def show(
     *,
-    ledger: LedgerFile = None,
+    ledger: LedgerLocation = None,
     account: Annotated[str | None, typer.Option(metavar="ACCOUNT", help="Only this account.")] = None,
     sku: Annotated[
         str | None,
@@ -59,7 +66,7 @@ def show(
     from batchlic.cli.format import describe_counts, describe_device
     from batchlic.ledger.files import count_devices, find_device, open_existing
 
-    with open_existing(_path(ledger)) as opened:
+    with open_existing(_location(ledger)) as opened:
         if device is None:
             figures = count_devices(opened, account=account, sku=sku)
             print_json(figures) if json else print_result(describe_counts(figures))
@@ -84,7 +91,7 @@ def import_(
         ),
     ],
     *,
-    ledger: LedgerFile = None,
+    ledger: LedgerLocation = None,
     carrier: Annotated[
         str | None,
         typer.Option(
@@ -124,7 +131,7 @@ def import_(
     flags["inventory"]["allow_empty"] = allow_empty or None
     options = make_job(content, flags, where="options").read_options()
     where = (carrier or load_settings().base_url).rstrip("/")
-    with closing(Ledger(_path(ledger))) as opened:
+    with closing(Ledger(_location(ledger))) as opened:
         refuse_at_work(opened, where)
         imported = import_files(opened, files, options, carrier=where)
     print_json(imported) if json else print_result(describe_import(imported))
@@ -139,13 +146,13 @@ def import_(
 def export(
     *,
     to: Annotated[Path, typer.Option(metavar="PATH", help="File to write: .parquet or .csv.")],
-    ledger: LedgerFile = None,
+    ledger: LedgerLocation = None,
 ) -> None:
     """Export the ledger, one row per device; `import` reads the file."""
     from batchlic.ledger.files import export_ledger, open_existing
 
     refuse_unusable_target(to)
-    with open_existing(_path(ledger)) as opened:
+    with open_existing(_location(ledger)) as opened:
         devices = export_ledger(opened, to)
     print_result(f"{counted(devices, 'device')} in {to}")
 
@@ -158,13 +165,13 @@ def export(
 def forget(
     run_id: Annotated[str, typer.Argument(metavar="RUN_ID", help="Unfinished run whose folder is lost.")],
     *,
-    ledger: LedgerFile = None,
+    ledger: LedgerLocation = None,
     json: Json = False,
 ) -> None:
     """Close a run whose folder is lost. Devices that it did not record stay unknown."""
     from batchlic.cli.format import describe_forgotten
     from batchlic.ledger.files import forget_run, open_existing
 
-    with open_existing(_path(ledger)) as opened:
+    with open_existing(_location(ledger)) as opened:
         forgotten = forget_run(opened, run_id)
     print_json(forgotten) if json else print_result(describe_forgotten(forgotten))

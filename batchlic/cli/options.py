@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hi
 import typer
 from typer.models import CommandInfo, TyperInfo
 
-from batchlic.cli.arguments import find_new_run_folder, path_on_disk
+from batchlic.cli.arguments import find_new_run_folder, ledger_location
 from batchlic.cli.completion import complete_skus
 from batchlic.cli.help import Panel
 from batchlic.errors import UsageError
@@ -391,12 +391,12 @@ class PlanOptions:
         ),
     ] = None
     ledger: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            metavar="PATH",
-            help="Ledger of earlier runs.",
-            parser=path_on_disk,
-            show_default="ledger.db in the state folder, or beside --run-dir",
+            metavar="PATH_OR_URL",
+            help="Ledger of earlier runs: a file, or the URL of a PostgreSQL database.",
+            show_default="the store, or ledger.db in the state folder or beside --run-dir",
+            parser=ledger_location,
             rich_help_panel=Panel.LEDGER,
         ),
     ] = None
@@ -433,7 +433,7 @@ class PlanOptions:
             "sync": self.sync.values(),
             "canary": self.canary.values(),
             "ledger": {
-                "path": str(self.ledger) if self.ledger else None,
+                "path": self.ledger,
                 "use": False if self.no_ledger else None,
                 "allow_new": self.new_ledger or None,
             },

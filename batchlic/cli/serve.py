@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from batchlic.cli.arguments import find_runs_folder, path_on_disk
+from batchlic.cli.arguments import find_runs_folder, ledger_location
 from batchlic.cli.help import Section, examples
 from batchlic.cli.options import TlsCertificate, TlsKey
 from batchlic.cli.output import print_notice
@@ -46,12 +46,12 @@ def serve(
         typer.Option(metavar="NAME", help="Name under which a proxy offers the pages. Repeatable."),
     ] = None,
     ledger: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            metavar="PATH",
-            help="Ledger file for the search.",
-            parser=path_on_disk,
-            show_default="ledger.db in FOLDER or the state folder",
+            metavar="PATH_OR_URL",
+            help="Ledger for the search: a file, or the URL of a PostgreSQL database.",
+            show_default="the store, or ledger.db in FOLDER or the state folder",
+            parser=ledger_location,
         ),
     ] = None,
     tls_cert: TlsCertificate = None,
@@ -64,12 +64,14 @@ def serve(
     from batchlic.state import LEDGER, find_ledger, state_folder
     from batchlic.web.server import serve as serve_pages
 
-    secret = load_settings().serve_token
+    settings = load_settings()
+    secret = settings.serve_token
     token = secret.get_secret_value() if secret else None
     if token is not None:
         refuse_odd_characters("BATCHLIC_SERVE_TOKEN", token)
     runs = folder or state_folder()
-    known = ledger or (folder / LEDGER if folder and (folder / LEDGER).exists() else find_ledger())
+    beside = folder / LEDGER if folder and settings.store_name is None else None
+    known = ledger or (beside if beside and beside.exists() else find_ledger(settings=settings))
     address = Address(host=host, port=port, tls_cert=tls_cert, tls_key=tls_key)
     signals.end_server_at_signals()
     signals.ignore_sighup()

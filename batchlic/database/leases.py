@@ -220,6 +220,11 @@ def held_here(store: str, key: str) -> Lease:
     return _held_here[os.getpid(), store, key]
 
 
+def is_held_here(store: str, key: str) -> bool:
+    """Whether this process holds a key."""
+    return (os.getpid(), store, key) in _held_here
+
+
 def _beat(lease: Lease, ended: threading.Event) -> None:
     """Renew the lease until the block has ended or the lease is lost, and release it then.
 

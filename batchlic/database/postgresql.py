@@ -61,17 +61,18 @@ def name_of(url: sa.URL) -> str:
     ).render_as_string()
 
 
-def remember(text: str, *, what: str = "BATCHLIC_STORE", lease_s: float = LEASE_S) -> str:
+def remember(text: str, *, what: str = "BATCHLIC_STORE", lease_s: float | None = None) -> str:
     """Keep the password of a URL for this process, and return the URL's name.
 
-    `lease_s` is for how long a session holds a run without being heard of, in seconds. Raises UsageError as
-    `parse` does.
+    `lease_s` is for how long a session holds a run without being heard of, in seconds; None changes nothing.
+    Raises UsageError as `parse` does.
     """
     url = parse(text, what=what)
     name = name_of(url)
     if url.password is not None or name not in _given:
         _given[name] = text
-    _leases_s[name] = lease_s
+    if lease_s is not None:
+        _leases_s[name] = lease_s
     return name
 
 

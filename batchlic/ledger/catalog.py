@@ -1,6 +1,7 @@
 """The catalog of a ledger: all rows of its tables without the records themselves, compared with a checksum.
 
-A damaged SQLite file can give wrong rows, or fewer, without an error. So the ledger does not rely on queries:
+A damaged SQLite file can give wrong rows, or fewer, without an error, and anybody can change the rows of a
+database. So the ledger does not rely on queries:
 each transaction reads all rows of `runs` and `records`, without the contents, and compares them with the
 checksum that the last writer stored. A content is compared with its own checksum when it is read. The catalog
 of a run of ten million devices has a hundred blocks.
@@ -60,7 +61,7 @@ class Catalog:
 
     def __init__(self, connection: sa.Connection) -> None:
         """Read the catalog, and compare it with its checksum."""
-        self._connection = connection
+        self.connection = connection
         self._schema = _schema(connection)
         all_runs = [Run(*row) for row in connection.execute(sa.select(runs).order_by(runs.c.id))]
         columns = [column for column in records.c if column is not records.c.content]
@@ -84,7 +85,7 @@ class Catalog:
     def content(self, block: Block) -> bytes:
         """The packed records of a block."""
         query = sa.select(records.c.content).where(records.c.id == block.number)
-        content = self._connection.execute(query).scalar()
+        content = self.connection.execute(query).scalar()
         if not isinstance(content, bytes) or _digest(content) != block.checksum:
             raise Damage(
                 f"the records of run {self.runs[block.run].run_id} for account {block.account_name} and SKU "
@@ -102,9 +103,9 @@ class Catalog:
         """Add a run, or replace the one with its number."""
         row = dict(zip(runs.c.keys(), run, strict=True))
         if run.number in self.runs:
-            self._connection.execute(runs.update().where(runs.c.id == run.number).values(row))
+            self.connection.execute(runs.update().where(runs.c.id == run.number).values(row))
         else:
-            self._connection.execute(runs.insert(), row)
+            self.connection.execute(runs.insert(), row)
         self.runs[run.number] = run
         self._numbers[run.run_id] = run.number
 
@@ -118,12 +119,12 @@ class Catalog:
         checksum = _digest(packed.content)
         block = Block(number, run, *packed.place, packed.devices, packed.unpaired, completed_by, checksum)
         row = dict(zip(records.c.keys(), (*block, packed.content), strict=True))
-        self._connection.execute(records.insert(), row)
+        self.connection.execute(records.insert(), row)
         self.blocks[number] = block
 
     def delete_block(self, block: Block) -> None:
         """Delete the records of a block."""
-        self._connection.execute(records.delete().where(records.c.id == block.number))
+        self.connection.execute(records.delete().where(records.c.id == block.number))
         del self.blocks[block.number]
 
     def save(self) -> None:
@@ -131,18 +132,27 @@ class Catalog:
         all_runs = [self.runs[number] for number in sorted(self.runs)]
         blocks = [self.blocks[number] for number in sorted(self.blocks)]
         checksum = _checksum(self._schema, all_runs, blocks, self.last_number)
-        self._connection.execute(catalog.update().values(last_number=self.last_number, checksum=checksum))
+        self.connection.execute(catalog.update().values(last_number=self.last_number, checksum=checksum))
 
 
 def create_catalog(connection: sa.Connection) -> None:
-    """Make the tables of a new ledger, and the catalog of no rows."""
+    """Make the tables of a new ledger in a file, and the catalog of no rows."""
     metadata.create_all(connection)
-    checksum = _checksum(_schema(connection), [], [], 0)
-    connection.execute(catalog.insert(), {"id": 1, "last_number": 0, "checksum": checksum})
+    connection.execute(catalog.insert(), empty_row(connection))
+
+
+def empty_row(connection: sa.Connection) -> dict[str, object]:
+    """The row of `catalog` in a ledger without records."""
+    return {"id": 1, "last_number": 0, "checksum": _checksum(_schema(connection), [], [], 0)}
 
 
 def _schema(connection: sa.Connection) -> list[tuple[Any, ...]]:
-    """The tables as the database has them: with another name or type, columns would be read differently."""
+    """The tables as a file has them: with another name or type, columns would be read differently.
+
+    Empty for a server: it refuses names that it does not have, and the version of its schema is checked.
+    """
+    if connection.dialect.name != "sqlite":
+        return []
     query = sa.text("SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY name")
     return [tuple(row) for row in connection.execute(query)]
 

@@ -11,14 +11,14 @@ from tempfile import TemporaryDirectory
 import msgspec
 import polars as pl
 
-from batchlic.atomic import explain_read_errors, is_moved, read_error, replacing
+from batchlic.atomic import is_moved, read_error, replacing
 from batchlic.chunker import write_plan
-from batchlic.database import check_format, snapshot
-from batchlic.errors import RunFolderError, UsageError
+from batchlic.errors import RefusedToStart, RunFolderError, UsageError
 from batchlic.figures import TIME_IN_FILES
-from batchlic.journal import SANDBOX, FilePlace
+from batchlic.journal import SANDBOX, FilePlace, JournalPlace, StorePlace
+from batchlic.journal.store_record import STORE_RECORD, read_store_record
 from batchlic.ledger.ledger import Ledger, RunEntry
-from batchlic.ledger.opening import FILE_FORMAT, explain_ledger_errors
+from batchlic.ledger.places import place_of
 from batchlic.ledger.records import ledger_records, list_states, read_states, recordable_rows
 from batchlic.ledger.schema import RECORD_COLUMNS, STATES
 from batchlic.reader import ReadOptions
@@ -103,26 +103,23 @@ class RecordedDevices(msgspec.Struct, frozen=True):
 
 
 @contextmanager
-def open_existing(path: Path) -> Iterator[Ledger]:
-    """Open the ledger at `path`. Raises UsageError where there is none."""
-    if not path.is_file():
-        raise UsageError(f"{path}: there is no ledger here; name it with --ledger")
-    with closing(Ledger(path)) as ledger:
+def open_existing(location: Path | str) -> Iterator[Ledger]:
+    """Open the ledger in a file or a store. Raises UsageError where there is none."""
+    place_of(location).require()
+    with closing(Ledger(location)) as ledger:
         yield ledger
 
 
 @contextmanager
-def inspect_existing(path: Path) -> Iterator[Ledger]:
-    """A copy of the ledger at `path`, to read it without any change beside it.
+def inspect_existing(location: Path | str) -> Iterator[Ledger]:
+    """The ledger in a file or a store, to read it without any change there.
 
     Raises UsageError where there is none, and RunFolderError, LedgerError, NoAccess or StoppedEarly if it
     can't be read.
     """
-    with explain_read_errors(path):
-        if not path.is_file():
-            raise UsageError(f"{path}: there is no ledger here; name it with --ledger")
-    check_format(path, FILE_FORMAT)
-    with explain_ledger_errors(path), snapshot(path) as copy, closing(Ledger(copy)) as ledger:
+    found = place_of(location)
+    found.require()
+    with found.unchanged() as place, closing(Ledger(place.location)) as ledger:
         yield ledger
 
 
@@ -187,10 +184,15 @@ def export_ledger(ledger: Ledger, to: Path) -> int:
 
 
 def forget_run(ledger: Ledger, run_id: str) -> Forgotten:
-    """Close a run whose folder is lost: its records stay. Raises UsageError where there is no such run."""
+    """Close a run whose folder is lost: its records stay. Raises UsageError where there is no such run.
+
+    Raises RefusedToStart where another process is at work on it.
+    """
     entry = ledger.find_entry(run_id)
     if entry is None:
-        raise UsageError(f"{ledger.path}: this ledger has no run {run_id}")
+        raise UsageError(f"{ledger.place}: this ledger has no run {run_id}")
+    if (holder := ledger.holder(run_id)) is not None:
+        raise RefusedToStart(f"run {run_id} is at work ({holder}): wait for it or stop it")
     was_open = ledger.is_open(run_id)
     ledger.close_run(run_id)
     recorded = [RecordedDevices(*scope, devices) for scope, devices in ledger.count_records(run_id).items()]
@@ -258,16 +260,27 @@ def _unfinished_runs(folder: Path) -> Iterator[RunEntry]:
 
     Raises RunFolderError if a run has neither results nor a journal that can be read.
     """
-    for path in _files_below(folder, "journal.db"):
+    for run_folder, place in _journals_below(folder):
         try:
-            with FilePlace(path).inspect() as journal:
+            with place.inspect() as journal:
                 identity = journal.identity
                 if journal.final_session_end is None and identity.carrier != SANDBOX:
-                    run_folder = str(path.parent.absolute())
-                    yield RunEntry(identity.run_id, identity.carrier, run_folder, journal.created_at)
+                    path = str(run_folder.absolute())
+                    yield RunEntry(identity.run_id, identity.carrier, path, journal.created_at)
         except RunFolderError:
-            if not path.with_name("results.parquet").exists():
+            if not (run_folder / "results.parquet").exists():
                 raise
+
+
+def _journals_below(folder: Path) -> Iterator[tuple[Path, JournalPlace]]:
+    """Each run folder below a folder, and where its journal is: in a file or in a store."""
+    for path in _files_below(folder, "journal.db"):
+        yield path.parent, FilePlace(path)
+    for path in _files_below(folder, STORE_RECORD):
+        if (record := read_store_record(path)) is not None:
+            place = StorePlace(record.store, record.key, str(path.parent))
+            if place.exists():  # or the run was refused before it began
+                yield path.parent, place
 
 
 def _register_unfinished(ledger: Ledger, entries: Iterable[RunEntry]) -> Imported:

@@ -1,4 +1,4 @@
-"""The ledger: what each run recorded of its devices, in one database that runs share.
+"""The ledger: what each run recorded of its devices, in one file or database that runs share.
 
 A record says that a license is assigned, unassigned or in doubt. A run has at most one record of a device and
 a SKU. It replaces all its records each time that it records. The record of the newest run counts.
@@ -13,10 +13,22 @@ from pathlib import Path
 from typing import NamedTuple
 
 import polars as pl
+import sqlalchemy as sa
 
+from batchlic.database import leases
+from batchlic.database.leases import Lease
+from batchlic.database.postgresql import Store
+from batchlic.ledger.announced import (
+    Announcement,
+    announce,
+    has_announced,
+    holder_of,
+    read_announced,
+    withdraw,
+)
 from batchlic.ledger.catalog import Block, Catalog, Run
-from batchlic.ledger.opening import explain_ledger_errors, open_ledger
 from batchlic.ledger.packing import pack_frames, read_content
+from batchlic.ledger.places import place_of
 from batchlic.ledger.recording import replace_records
 from batchlic.ledger.schema import IDENTIFIERS, RECORD_COLUMNS
 
@@ -44,30 +56,33 @@ class RunRecords:
 
 
 class Ledger:
-    """A ledger; several processes may use it at once.
+    """A ledger in a file or a store; several processes may use it at once.
 
-    Each method raises StoppedEarly if the disk can't be read or written, and LedgerError if the file is
-    damaged. So what a method returns is what was written.
+    Each method raises StoppedEarly if the disk can't be read or written or the server does not answer, and
+    LedgerError if the ledger is damaged. So what a method returns is what was written.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Open the ledger at `path`, or make one; raises as `opening.open_ledger` does."""
-        self.path = path
-        self._engine = open_ledger(path)
+    def __init__(self, location: Path | str) -> None:
+        """Open the ledger at a path or in a store, or make one; raises as `LedgerPlace.open` does."""
+        self.place = place_of(location)
+        self._database = self.place.open()
 
     def close(self) -> None:
         """Close the database."""
-        self._engine.dispose()
+        self._database.close()
 
     # -- what runs write --------------------------------------------------------------------------------
 
-    def register(self, entry: RunEntry, *, planned_after: int | None = None) -> None:
+    def register(
+        self, entry: RunEntry, *, planned_after: int | None = None, announcement: Announcement | None = None
+    ) -> None:
         """Register a run that is about to send; until `close_run` it may do more than it has recorded.
 
         `planned_after` is given for a new run: the `last_number` when it was planned. A new run is the
         newest, even if the clock went back. A run that is registered already keeps its place among the runs.
+        A session that holds a lease gives an `announcement` of what it may send, for other machines.
         """
-        with self._writing() as catalog:
+        with self._writing(announcement.lease if announcement else None) as catalog:
             begun_at = entry.begun_at
             if planned_after is not None:
                 begun_at = max(begun_at, 1 + max((run.begun_at for run in catalog.runs.values()), default=0))
@@ -80,26 +95,36 @@ class Ledger:
             else:
                 run = known._replace(folder=entry.folder, is_open=True, begun_at=begun_at)
             catalog.put_run(run)
+            if announcement is not None and self._store is not None:
+                announce(catalog.connection, entry.run_id, announcement)
 
-    def close_run(self, run_id: str) -> bool:
+    def close_run(self, run_id: str, *, lease: Lease | None = None) -> bool:
         """Note that a run has recorded all that it did; False where there is no such run."""
-        with self._writing() as catalog:
+        with self._writing(lease) as catalog:
             run = catalog.find_run(run_id)
             if run is not None:
                 catalog.put_run(run._replace(is_open=False))
+            if self._store is not None:
+                withdraw(catalog.connection, run_id)
             return run is not None
 
     def record(
-        self, run_id: str, frames: Iterable[pl.DataFrame], pairs: Callable[[], Iterable[pl.DataFrame]] = tuple
+        self,
+        run_id: str,
+        frames: Iterable[pl.DataFrame],
+        pairs: Callable[[], Iterable[pl.DataFrame]] = tuple,
+        *,
+        lease: Lease | None = None,
     ) -> int:
         """Replace what a registered run recorded before, all or nothing; returns the number of records.
 
         `frames` have the columns SCOPE and RECORD_COLUMNS. A run that records again has each device in the
         same frame as before. `pairs` gives both identifiers of more devices (columns: IDENTIFIERS); it is
-        called only if other runs have records with one identifier.
+        called only if other runs have records with one identifier. `lease` is what the session holds: one
+        that was replaced records nothing.
         """
         recorded = list(pack_frames(frames))
-        with self._writing() as catalog:
+        with self._writing(lease) as catalog:
             run = catalog.find_run(run_id)
             if run is None:
                 raise ValueError(f"run {run_id} is not registered")
@@ -114,6 +139,25 @@ class Ledger:
         with self._reading() as catalog:
             entries = [_entry(run) for run in catalog.runs.values() if run.is_open and run.folder is not None]
         return sorted((entry for entry in entries if entry.carrier == carrier), key=lambda run: run.begun_at)
+
+    def holder(self, run_id: str) -> str | None:
+        """The other process that is at work on a run, on any machine; None if there is none, or in a file."""
+        if self._store is None:
+            return None
+        with self._reading() as catalog:
+            return holder_of(self._store, catalog.connection, run_id)
+
+    def has_announced(self, run_id: str) -> bool:
+        """Whether a run has announced what it may send; False in a file, whose readers can read the plan."""
+        if self._store is None:
+            return False
+        with self._reading() as catalog:
+            return has_announced(catalog.connection, run_id)
+
+    def announced(self, run_id: str) -> Iterator[pl.DataFrame]:
+        """The devices that a run has announced (columns: account_name, IDENTIFIERS), frame by frame."""
+        with self._reading() as catalog:
+            yield from read_announced(catalog.connection, run_id)
 
     def has_run(self, run_id: str) -> bool:
         """Whether the run itself was registered, rather than an import of its results."""
@@ -225,18 +269,33 @@ class Ledger:
     @contextmanager
     def _reading(self) -> Iterator[Catalog]:
         """A snapshot of the catalog: writes of other processes do not change it during the block."""
-        with explain_ledger_errors(self.path), self._engine.connect() as connection:
-            connection.exec_driver_sql("BEGIN")
+        with self.place.explained(), self._database.reading() as connection:
             yield Catalog(connection)
 
     @contextmanager
-    def _writing(self) -> Iterator[Catalog]:
-        """The catalog, to change it in one transaction while no other process writes."""
-        with explain_ledger_errors(self.path), self._engine.begin() as connection:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+    def _writing(self, lease: Lease | None = None) -> Iterator[Catalog]:
+        """The catalog, to change it in one transaction while no other process writes.
+
+        Raises LeaseLost, and changes nothing, if the session has lost the lease that is given. That is
+        checked last: a heartbeat waits for the rest of the transaction.
+        """
+        with self.place.explained(), self._database.writing() as connection:
             catalog = Catalog(connection)
             yield catalog
             catalog.save()
+            if lease is not None:
+                self._refuse_lost(connection, lease)
+
+    def _refuse_lost(self, connection: sa.Connection, lease: Lease) -> None:
+        if self._store is not None and lease.store.name == self._store.name:
+            leases.refuse_lost(connection, [lease])
+        else:
+            lease.check()
+
+    @property
+    def _store(self) -> Store | None:
+        """The store that has the ledger; None for a file."""
+        return self._database.store
 
 
 def _entry(run: Run) -> RunEntry:

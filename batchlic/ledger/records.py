@@ -80,9 +80,14 @@ def excluded_pairs(plan: Path) -> Iterator[pl.DataFrame]:
 def read_states(rows: pl.LazyFrame, *, only: pl.Expr | None = None) -> Iterator[pl.DataFrame]:
     """The device states in a file, RECORDS_PER_FRAME at a time; `only` picks some of them."""
     needed = [name for name in _NEEDED if name in rows.collect_schema()]
-    for start in range(0, rows.select(pl.len()).collect().item(), RECORDS_PER_FRAME):
-        states = rows.slice(start, RECORDS_PER_FRAME)
+    for states in slices_of(rows):
         yield (states if only is None else states.filter(only)).select(needed).collect()
+
+
+def slices_of(rows: pl.LazyFrame) -> Iterator[pl.LazyFrame]:
+    """The rows, RECORDS_PER_FRAME at a time."""
+    for start in range(0, rows.select(pl.len()).collect().item(), RECORDS_PER_FRAME):
+        yield rows.slice(start, RECORDS_PER_FRAME)
 
 
 # -- frames ---------------------------------------------------------------------------------------------

@@ -211,7 +211,7 @@ def _ledger_changes(ledger: LedgerSync, folder: RunFolder, record: PlanRecord) -
         return [f"its ledger {record.planned_job.ledger.path} is gone: restore it"] if gone else []
     ledger.catch_up()
     if ledger.ledger.last_number < record.ledger_number:
-        return [f"the ledger {ledger.ledger.path} is an older one than the plan was made with"]
+        return [f"the ledger {ledger.ledger.place} is an older one than the plan was made with"]
     return ledger.changes_since(folder, record.ledger_number)
 
 

@@ -311,17 +311,17 @@ def _room(place: Path, devices: int | None, bytes_per_device: int) -> Finding:
     return level("disk", f"{text}: free some space, or name another disk with BATCHLIC_STATE_DIR")
 
 
-def check_ledger_of(job: Job | None, path: Path | None) -> Iterator[Finding]:
-    """Whether the ledger is whole and can be written; `path` is where it is."""
+def check_ledger_of(job: Job | None, location: Path | str) -> Iterator[Finding]:
+    """Whether the ledger in a file or a store is whole and can be written."""
     if job is not None and not job.ledger.use:
         yield warning(
             "ledger",
             "not used (--no-ledger, use = false): a device that is licensed already gets another one",
         )
-    elif path is not None and check_ledger(path):
-        yield ok("ledger", f"{path}: can be read and written")
+    elif check_ledger(location):
+        yield ok("ledger", f"{location}: can be read and written")
     else:
-        yield ok("ledger", f"{path}: there is none yet; the first run makes it")
+        yield ok("ledger", f"{location}: there is none yet; the first run makes it")
 
 
 def check_store(location: str | None, *, is_needed: bool) -> Iterator[Finding]:

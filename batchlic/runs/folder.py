@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from batchlic.atomic import (
     explain_disk_errors,
@@ -22,16 +23,19 @@ from batchlic.atomic import (
 )
 from batchlic.errors import BatchlicError, NoAccess, RefusedToStart, RunFolderError, UsageError
 from batchlic.journal import FilePlace, JournalPlace
+from batchlic.journal.store_record import STORE_RECORD
 from batchlic.objectstore import copies
 from batchlic.runs.process import Process, this_process
 from batchlic.runs.store_record import (
-    STORE_RECORD,
     NamedStore,
     job_lease,
     name_store,
     read_store_record,
     refuse_unusable_store,
 )
+
+if TYPE_CHECKING:
+    from batchlic.database.leases import Lease
 
 _LOCK = ".lock"
 
@@ -112,6 +116,12 @@ class RunFolder:
     def named_store(self) -> NamedStore | None:
         """The store that has the journal; None if the journal is a file. Raises RunFolderError."""
         return read_store_record(self.store_record)
+
+    @property
+    def lease(self) -> "Lease | None":
+        """The lease on the run, which the caller has locked; None if the journal is a file."""
+        named = self.named_store
+        return None if named is None else named.lease
 
     @property
     def has_journal(self) -> bool:

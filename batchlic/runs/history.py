@@ -16,12 +16,12 @@ from batchlic.chunker.schema import REJECTS
 from batchlic.errors import BatchlicError, RunFolderError, UsageError
 from batchlic.figures import time_in_files
 from batchlic.journal import Event, JournalQueries, Settlement
+from batchlic.journal.store_record import STORE_RECORD
 from batchlic.reader.scans import scan_parquet
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import inspected, left_by_a_run, refuse_changed_plan
 from batchlic.runs.kept import kept_of
 from batchlic.runs.states import recorded_reports, rejects_of
-from batchlic.runs.store_record import STORE_RECORD
 from batchlic.writer.callback_outcomes import outcomes_of
 
 

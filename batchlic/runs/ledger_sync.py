@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
@@ -13,11 +12,12 @@ import polars as pl
 
 from batchlic.chunker import DeviceStatus, PlanGroup
 from batchlic.chunker.exclusion import LicenseState
-from batchlic.errors import BatchlicError, RefusedToStart, RunFolderError, UsageError
+from batchlic.errors import BatchlicError, RefusedToStart, RunFolderError
 from batchlic.job import Job
 from batchlic.journal import SANDBOX, Journal, RunIdentity
-from batchlic.ledger import IDENTIFIERS, SCOPE, Ledger, RunEntry, RunRecords, Snapshot
-from batchlic.ledger.records import excluded_pairs, ledger_records
+from batchlic.ledger import IDENTIFIERS, SCOPE, Announcement, Ledger, RunEntry, RunRecords, Snapshot
+from batchlic.ledger.places import LedgerPlace, place_of
+from batchlic.ledger.records import excluded_pairs, ledger_records, slices_of
 from batchlic.objectstore.addresses import is_remote
 from batchlic.objectstore.copies import address_of, local_run
 from batchlic.reader.scans import scan_parquet
@@ -29,31 +29,31 @@ from batchlic.runs.states import state_frames_of, states_of
 
 
 def with_ledger(job: Job, folder: RunFolder, identity: RunIdentity | None = None) -> Job:
-    """The job with the path of its ledger: as given, or as the run began, or else beside the folder.
+    """The job with the place of its ledger: as given, or as the run began, or else in its store.
 
-    The command line gives the ledger of the state folder.
+    Without a store, it is beside the folder. The command line gives the ledger of the state folder.
     """
-    default = folder.parent / "ledger.db"
-    return job.with_ledger(Path(job.ledger.path or (identity and identity.job["ledger"]["path"]) or default))
+    default = job.store.url or folder.parent / "ledger.db"
+    return job.with_ledger(job.ledger.path or (identity and identity.job["ledger"]["path"]) or default)
 
 
 @contextmanager
 def snapshot_for_plan(job: Job, folder: RunFolder, carrier: str) -> Iterator[Snapshot | None]:
     """The snapshot for a plan that is not sent; None where there is no ledger, and none is made."""
-    path = _ledger_path(with_ledger(job, folder), carrier)
-    if path is None or not path.exists():
+    place = _place(with_ledger(job, folder), carrier)
+    if place is None or not place.exists():
         yield None
         return
-    with closing(Ledger(path)) as ledger:
+    with closing(Ledger(place.location)) as ledger:
         yield LedgerSync(ledger, job, carrier, locked=()).snapshot()
 
 
 def newest_number(job: Job, folder: RunFolder, carrier: str) -> int:
     """The number of the newest records in the ledger of a run that is planned; 0 without a ledger."""
-    path = _ledger_path(with_ledger(job, folder), carrier)
-    if path is None or not path.exists():
+    place = _place(with_ledger(job, folder), carrier)
+    if place is None or not place.exists():
         return 0
-    with closing(Ledger(path)) as ledger:
+    with closing(Ledger(place.location)) as ledger:
         return ledger.last_number
 
 
@@ -64,10 +64,10 @@ def recorded_since(job: Job, carrier: str, identity: RunIdentity, devices: pl.Da
     the run.
     """
     found = [devices.clear().with_columns(pl.lit(None, pl.String).alias("state"))]
-    path = _ledger_path(job, carrier)
-    if path is None or not path.exists():
+    place = _place(job, carrier)
+    if place is None or not place.exists():
         return found[0]
-    with closing(Ledger(path)) as ledger:
+    with closing(Ledger(place.location)) as ledger:
         LedgerSync(ledger, job, carrier, locked=()).catch_up()
         if not ledger.has_run(identity.run_id):
             return found[0]
@@ -97,36 +97,40 @@ def ledger_sync(
     registered: a run that is refused before leaves none. Raises RefusedToStart where the run is not new and
     its ledger is missing, and UsageError where the ledger of a new run can't be written.
     """
-    path = _ledger_path(job, carrier)
-    if path is not None and is_new:
-        _refuse_unwritable(path)
-    if path is None or (is_new and not path.exists()):
+    place = _place(job, carrier)
+    if place is not None and is_new:
+        place.refuse_unwritable()
+    if place is None or (is_new and not place.exists()):
         yield LedgerSync(None, job, carrier, locked)
         return
-    if not path.exists():
+    if not place.exists():
         raise RefusedToStart(
-            f"{path}: the ledger of this run is missing. Restore it, or build it again: "
-            f"batchlic ledger import {path.parent} --ledger {path}"
+            f"{place}: the ledger of this run is missing. Restore it, or build it again: "
+            f"batchlic ledger import {place.runs_dir} --ledger {place}"
         )
-    with closing(Ledger(path)) as ledger:
+    with closing(Ledger(place.location)) as ledger:
         yield LedgerSync(ledger, job, carrier, locked)
 
 
-def check_ledger(path: Path) -> bool:
-    """Whether there is a ledger at `path`. None is made.
+def check_ledger(location: Path | str) -> bool:
+    """Whether there is a ledger in a file or a store. None is made.
 
-    Raises UsageError if it can't be written, and as opening it does if it is damaged.
+    Raises UsageError if it can't be written, and as reading it does if it is damaged.
     """
-    _refuse_unwritable(path)
-    if not path.exists():
+    place = place_of(location)
+    place.refuse_unwritable()
+    if not place.exists():
         return False
-    Ledger(path).close()
+    with closing(Ledger(location)) as ledger:
+        ledger.open_by_run()  # reads the catalog
     return True
 
 
 def refuse_at_work(ledger: Ledger, carrier: str) -> None:
     """Raise RefusedToStart where a run against `carrier` is at work."""
     for entry in ledger.open_entries(carrier):
+        if (holder := ledger.holder(entry.run_id)) is not None:
+            raise RefusedToStart(f"run {entry.run_id} is at work ({holder}): wait for it or stop it")
         folder = _folder(entry)
         if folder.path.is_dir():
             with folder.locked():
@@ -170,7 +174,11 @@ class LedgerSync:
             number = self.ledger.last_number if self.ledger else 0
         with self._made() as ledger:
             if ledger is not None:
-                ledger.register(self._entry(run_id, folder, begun_at), planned_after=number)
+                ledger.register(
+                    self._entry(run_id, folder, begun_at),
+                    planned_after=number,
+                    announcement=_announcement(folder, _announced_devices(folder)),
+                )
                 with _closed_if_refused(ledger, run_id):
                     self._refuse_shared(ledger, _planned_devices(folder), run_id, folder, number)
 
@@ -203,11 +211,11 @@ class LedgerSync:
     @contextmanager
     def _made(self) -> Iterator[Ledger | None]:
         """The ledger, which is made if it does not exist yet; None where the job uses none."""
-        path = _ledger_path(self.job, self.carrier)
-        if self.ledger is not None or path is None:
+        place = _place(self.job, self.carrier)
+        if self.ledger is not None or place is None:
             yield self.ledger
             return
-        with closing(Ledger(path)) as made:
+        with closing(Ledger(place.location)) as made:
             yield made
 
     def unrecorded(self, groups: Iterable[PlanGroup], *, run_id: str | None = None) -> list[PlanGroup]:
@@ -216,7 +224,7 @@ class LedgerSync:
         Empty where the job assigns nothing, uses no ledger, or allows a new one. A run that is at work on
         devices of the account counts like a record. `run_id` is the run of this job if it is registered.
         """
-        uses_ledger = _ledger_path(self.job, self.carrier) is not None
+        uses_ledger = _place(self.job, self.carrier) is not None
         if not uses_ledger or self.job.ledger.allow_new or self.job.action == "unassign":
             return []
         to_sku = self.job.license.to_sku
@@ -225,7 +233,7 @@ class LedgerSync:
             return wanted
         known = {(account, sku) for carrier, account, sku in self.ledger.scopes() if carrier == self.carrier}
         others = [entry for entry in self.ledger.open_entries(self.carrier) if entry.run_id != run_id]
-        accounts = {account for entry in others for account in _accounts(_folder(entry))}
+        accounts = {account for entry in others for account in _accounts(self.ledger, entry)}
         return [
             group
             for group in wanted
@@ -242,7 +250,8 @@ class LedgerSync:
             return
         run_id = journal.identity.run_id
         self.catch_up()
-        self.reopen(folder, journal)
+        entry = self._entry(run_id, folder, journal.created_at)
+        self.ledger.register(entry, announcement=_announcement(folder, _announced_devices(folder)))
         with _closed_if_refused(self.ledger, run_id):
             unsent = _unsent_devices(folder, journal)
             self._refuse_shared(self.ledger, unsent, run_id, folder, self.ledger.planned_after(run_id))
@@ -250,7 +259,8 @@ class LedgerSync:
     def reopen(self, folder: RunFolder, journal: Journal) -> None:
         """Note that the run may do more than it has recorded."""
         if self.ledger is not None:
-            self.ledger.register(self._entry(journal.identity.run_id, folder, journal.created_at))
+            entry = self._entry(journal.identity.run_id, folder, journal.created_at)
+            self.ledger.register(entry, announcement=_announcement(folder))
 
     def record(self, folder: RunFolder, journal: Journal) -> None:
         """Replace what the run recorded before by its device states, and close it."""
@@ -261,14 +271,16 @@ class LedgerSync:
     def catch_up(self) -> None:
         """Record the runs that were killed before they could do so, from their journals.
 
-        Raises RefusedToStart where such a run can't be read.
+        Raises RefusedToStart where such a run can't be read: its plan is only in its folder.
         """
         if self.ledger is None:
             return
         for entry in self.ledger.open_entries(self.carrier):
+            if self.ledger.holder(entry.run_id) is not None:
+                continue  # at work, perhaps on another machine
             folder = _folder(entry)
             if not folder.path.is_dir():
-                raise _unreadable(self.ledger, entry, "its folder is gone")
+                raise _unreadable(self.ledger, entry, "its folder is gone, or on another machine")
             with ExitStack() as locks:
                 if not any(folder.path.samefile(own.path) for own in self.locked):
                     try:
@@ -286,7 +298,7 @@ class LedgerSync:
         """Raise where a run at work has some of the devices, or one has recorded some after `number`."""
         for other in ledger.open_entries(self.carrier):
             if other.run_id != run_id:
-                _refuse_shared_with_open(other, devices, folder)
+                _refuse_shared_with_open(ledger, other, devices, folder)
         targets = _targets(folder, self.job)
         newer = ledger.run_records(self.carrier, targets, IDENTIFIERS, after=number, not_completed_by=run_id)
         for other, found in groupby(newer, key=lambda records: records.entry):
@@ -298,9 +310,22 @@ class LedgerSync:
 
 
 def _record(ledger: Ledger, folder: RunFolder, journal: Journal) -> None:
-    states = state_frames_of(folder, journal)
-    ledger.record(journal.identity.run_id, ledger_records(states), lambda: excluded_pairs(folder.plan))
-    ledger.close_run(journal.identity.run_id)
+    run_id, lease = journal.identity.run_id, folder.lease
+    states = ledger_records(state_frames_of(folder, journal))
+    ledger.record(run_id, states, lambda: excluded_pairs(folder.plan), lease=lease)
+    ledger.close_run(run_id, lease=lease)
+
+
+def _announcement(folder: RunFolder, devices: Iterable[pl.DataFrame] = ()) -> Announcement | None:
+    """What a session tells other machines; None if the journal is a file: nothing holds a lease then."""
+    lease = folder.lease
+    return None if lease is None else Announcement(lease, devices)
+
+
+def _announced_devices(folder: RunFolder) -> Iterator[pl.DataFrame]:
+    """The devices in a plan's batches (columns: account_name, IDENTIFIERS), in frames."""
+    for rows in slices_of(scan_parquet(folder.plan)):
+        yield _in_batches(rows).select(SCOPE[0], *IDENTIFIERS).collect()
 
 
 def _record_killed(ledger: Ledger, entry: RunEntry, folder: RunFolder) -> None:
@@ -321,8 +346,8 @@ def _record_killed(ledger: Ledger, entry: RunEntry, folder: RunFolder) -> None:
 
 def _unreadable(ledger: Ledger, entry: RunEntry, reason: str) -> RefusedToStart:
     return RefusedToStart(
-        f"{ledger.path}: run {entry.run_id} did not end, and {reason} ({entry.folder}). Restore the folder. "
-        f"If its devices may be sent again: batchlic ledger forget {entry.run_id} --ledger {ledger.path}"
+        f"{ledger.place}: run {entry.run_id} did not end, and {reason} ({entry.folder}). Restore the folder. "
+        f"If its devices may be sent again: batchlic ledger forget {entry.run_id} --ledger {ledger.place}"
     )
 
 
@@ -339,12 +364,11 @@ def _closed_if_refused(ledger: Ledger, run_id: str) -> Iterator[None]:
 # -- shared devices -------------------------------------------------------------------------------------
 
 
-def _refuse_shared_with_open(other: RunEntry, devices: pl.LazyFrame, folder: RunFolder) -> None:
+def _refuse_shared_with_open(
+    ledger: Ledger, other: RunEntry, devices: pl.LazyFrame, folder: RunFolder
+) -> None:
     """Raise RefusedToStart where the plan of a run at work has some of the devices, under any SKU."""
-    other_folder = _folder(other)
-    if not other_folder.plan.is_file():
-        return
-    if shared := _count_shared(devices, [_planned_devices(other_folder)], SCOPE[:1]):
+    if shared := _count_shared(devices, _planned_by(ledger, other), SCOPE[:1]):
         raise RefusedToStart(
             f"{folder.path}: run {other.run_id} is at work on {shared:,} of the same devices "
             f"({other.folder}); wait for it or stop it"
@@ -378,7 +402,11 @@ def _count_shared(devices: pl.LazyFrame, others: Iterable[pl.LazyFrame], scope: 
 
 def _planned_devices(folder: RunFolder) -> pl.LazyFrame:
     """The devices in a plan's batches (columns: SCOPE and IDENTIFIERS)."""
-    return _identified(scan_parquet(folder.plan).filter(pl.col("batch_id").is_not_null()))
+    return _in_batches(scan_parquet(folder.plan))
+
+
+def _in_batches(rows: pl.LazyFrame) -> pl.LazyFrame:
+    return _identified(rows.filter(pl.col("batch_id").is_not_null()))
 
 
 def _unsent_devices(folder: RunFolder, journal: Journal) -> pl.LazyFrame:
@@ -423,39 +451,25 @@ def _with_scope(found: RunRecords) -> pl.LazyFrame:
     )
 
 
-def _accounts(folder: RunFolder) -> list[str]:
-    """The accounts of a plan's batches; none if there is no plan."""
-    if not folder.plan.is_file():
-        return []
-    accounts = _planned_devices(folder).select(SCOPE[0]).unique().collect(engine="streaming")
-    return accounts.to_series().to_list()
+def _planned_by(ledger: Ledger, entry: RunEntry) -> Iterator[pl.LazyFrame]:
+    """The devices of a run at work: what it announced, or else those in its plan."""
+    if ledger.has_announced(entry.run_id):
+        yield from map(pl.DataFrame.lazy, ledger.announced(entry.run_id))
+    elif (folder := _folder(entry)).plan.is_file():
+        yield _planned_devices(folder)
 
 
-def _refuse_unwritable(path: Path) -> None:
-    """Raise UsageError if a ledger can't be written at `path`, before the carrier is asked anything.
-
-    While the process runs, such an error may pass. At its start, a person has to change something.
-    """
-    place = path.parent
-    while not os.path.lexists(place) and place != place.parent:
-        place = place.parent
-    advice = "name another place with --ledger or BATCHLIC_STATE_DIR"
-    if not place.is_dir() or path.is_dir():
-        odd = f"{path} is a folder" if path.is_dir() else f"{place} is not a folder"
-        raise UsageError(f"{path}: the ledger can't be written, because {odd}: {advice}")
-    for name in filter(os.path.exists, (place, path)):
-        if not os.access(name, os.W_OK):
-            raise UsageError(
-                f"{path}: the ledger can't be written, because {name} is read-only or belongs to another "
-                f"user: fix its permissions, or {advice}"
-            )
+def _accounts(ledger: Ledger, entry: RunEntry) -> set[str]:
+    """The accounts of the batches of a run at work; none if there is no plan."""
+    frames = (frame.select(SCOPE[0]).unique() for frame in _planned_by(ledger, entry))
+    return {account for frame in frames for account in frame.collect(engine="streaming").to_series()}
 
 
-def _ledger_path(job: Job, carrier: str) -> Path | None:
+def _place(job: Job, carrier: str) -> LedgerPlace | None:
     """Where the ledger is; None where the job uses none."""
     if not job.ledger.use or carrier == SANDBOX or job.ledger.path is None:
         return None
-    return Path(job.ledger.path)
+    return place_of(job.ledger.path)
 
 
 def _folder(entry: RunEntry) -> RunFolder:

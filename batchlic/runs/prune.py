@@ -4,7 +4,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TypeAlias
@@ -19,6 +19,7 @@ from batchlic.errors import BatchlicError, RefusedToStart, UsageError
 from batchlic.figures import counted, time_in_files, time_on_terminal
 from batchlic.journal import SANDBOX, Outline, RunIdentity
 from batchlic.ledger import Ledger
+from batchlic.ledger.files import open_existing
 from batchlic.reader.validation.reasons import Reason
 from batchlic.runs.approval import holds_only_approvals
 from batchlic.runs.asking import Ask
@@ -156,9 +157,7 @@ class _Ledgers:
             if path in self._errors:
                 raise self._errors[path]
             if path not in self._ledgers:
-                if not Path(path).is_file():
-                    raise UsageError(f"{path}: there is no ledger here")
-                self._ledgers[path] = self._opened.enter_context(closing(Ledger(Path(path))))
+                self._ledgers[path] = self._opened.enter_context(open_existing(path))
             if again or path not in self._open_by_run:
                 self._open_by_run[path] = self._ledgers[path].open_by_run()
         except BatchlicError as error:

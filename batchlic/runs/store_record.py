@@ -8,22 +8,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from batchlic.atomic import explain_disk_errors, explain_read_errors, sync_folder
-from batchlic.errors import RunFolderError, UsageError
-from batchlic.journal import StorePlace
+from batchlic.atomic import explain_disk_errors, sync_folder
+from batchlic.errors import UsageError
+from batchlic.journal import StorePlace, store_record
+from batchlic.journal.store_record import StoreRecord
 from batchlic.runs.process import Process, this_process
 
-STORE_RECORD = "store.json"
-
-
-class _Record(msgspec.Struct, frozen=True):
-    """The content of the file. `store` is a URL without a password, `key` is random."""
-
-    store: str
-    key: str
+if TYPE_CHECKING:
+    from batchlic.database.leases import Lease
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +41,13 @@ class NamedStore:
         """Hold the run until the block ends. Raises RefusedToStart that says who holds it, and until when."""
         with _held(self.store, self._lease_key, what=str(folder)):
             yield
+
+    @property
+    def lease(self) -> Lease:
+        """The lease on the run that this process holds. Raises KeyError if it does not."""
+        from batchlic.database import leases  # noqa: PLC0415 - only runs in a store need it
+
+        return leases.held_here(self.store, self._lease_key)
 
     @property
     def holder(self) -> Process | None:
@@ -86,18 +89,8 @@ def refuse_unusable_store(store: str) -> None:
 
 def read_store_record(path: Path) -> NamedStore | None:
     """The store that the file at `path` names; None if there is no file. Raises RunFolderError."""
-    with explain_read_errors(path):
-        try:
-            content = path.read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-    try:
-        record = msgspec.json.decode(content, type=_Record)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise RunFolderError(
-            f"{path}: can't be read ({error}). It says which store has the journal: restore it from a backup"
-        ) from error
-    return NamedStore(record.store, record.key)
+    record = store_record.read_store_record(path)
+    return None if record is None else NamedStore(record.store, record.key)
 
 
 def name_store(path: Path, store: str) -> None:
@@ -107,7 +100,7 @@ def name_store(path: Path, store: str) -> None:
     """
     store = _name(store)
     if read_store_record(path) is None:
-        record = _Record(store, secrets.token_hex(16))
+        record = StoreRecord(store, secrets.token_hex(16))
         new = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
         with explain_disk_errors(path):
             new.write_bytes(msgspec.json.format(msgspec.json.encode(record)) + b"\n")

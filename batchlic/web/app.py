@@ -60,7 +60,7 @@ class PageOptions:
     """What the pages show, and to whom. Without a token, they are for everyone who reaches them."""
 
     folder: Path
-    ledger: Path
+    ledger: Path | str
     token: str | None = None
     host: str = "127.0.0.1"
     """The address that the server listens on."""

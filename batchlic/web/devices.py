@@ -59,7 +59,7 @@ def cleaned(given: str) -> str:
     return digits if digits.isascii() and digits.isdigit() else text
 
 
-def look_up(device: str, entries: Sequence[Entry], ledger: Path) -> Device:
+def look_up(device: str, entries: Sequence[Entry], ledger: Path | str) -> Device:
     """Search the runs and the ledger. What can't be read is part of the result."""
     history = found_history(device, [entry.folder for entry in entries if entry.folder is not None])
     closed = [entry.run.problem or entry.run.run_dir for entry in entries if entry.folder is None]

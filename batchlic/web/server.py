@@ -19,7 +19,7 @@ class PagesAddress(msgspec.Struct, frozen=True):
 
 def serve(
     folder: Path,
-    ledger: Path,
+    ledger: Path | str,
     address: Address,
     *,
     token: str | None,

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from batchlic.sandbox.config import SandboxConfig
-from batchlic.state import find_ledger, state_folder
+from batchlic.state import ledger_file, state_folder
 from tests.endtoend.program import keys, statuses, totals
 from tests.forking import serving
 from tests.jobs.test_schedules import SCHEDULES, cronjob, text, unit
@@ -113,7 +113,7 @@ def test_the_state_folder_is_one_that_the_job_may_write(
             monkeypatch.setenv(name, value)
     monkeypatch.chdir("/")
     assert str(Path("/") / state_folder()) in schedule.writable
-    assert str(find_ledger().parent) in schedule.writable
+    assert str(ledger_file().parent) in schedule.writable
 
 
 def test_the_run_folder_is_in_the_state_folder(schedule: Schedule) -> None:

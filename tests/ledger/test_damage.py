@@ -238,8 +238,8 @@ def damage_content(path: Path) -> None:
     [
         count_devices,
         lambda ledger: find_device(ledger, imei(1)),
-        lambda ledger: export_ledger(ledger, ledger.path.with_name("all.parquet")),
-        lambda ledger: export_ledger(ledger, ledger.path.with_name("all.csv")),
+        lambda ledger: export_ledger(ledger, Path(ledger.place.location).with_name("all.parquet")),
+        lambda ledger: export_ledger(ledger, Path(ledger.place.location).with_name("all.csv")),
     ],
     ids=["count", "find", "export to parquet", "export to csv"],
 )

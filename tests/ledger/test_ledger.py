@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from batchlic.chunker import write_plan
 from batchlic.ledger import IDENTIFIERS, RECORD_COLUMNS, Ledger, RunEntry, Snapshot
 from batchlic.reader.validation.rules import iccid_number, imei_number
+from tests.ledger.conftest import Location, NewLedger
 from tests.reader.builders import ACCOUNT, JOB, SKU, csv_of, iccid, imei
 
 CARRIER = "https://carrier.example/api"
@@ -80,11 +81,13 @@ HISTORY = st.lists(
 @HALF
 @given(HISTORY)
 def test_a_plan_leaves_out_what_the_newest_run_recorded_as_assigned(
-    tmp_path_factory: pytest.TempPathFactory, history: list[tuple[int, dict[int, tuple[bool, str]]]]
+    tmp_path_factory: pytest.TempPathFactory,
+    new_ledger: NewLedger,
+    history: list[tuple[int, dict[int, tuple[bool, str]]]],
 ) -> None:
     folder = tmp_path_factory.mktemp("history")
     recorded: dict[int, dict[int, str]] = {}
-    with closing(Ledger(folder / "ledger.db")) as ledger:
+    with closing(Ledger(new_ledger())) as ledger:
         for run, records in history:  # in any order and repeatedly: what a run recorded last counts
             record(
                 ledger,
@@ -104,10 +107,13 @@ def test_a_plan_leaves_out_what_the_newest_run_recorded_as_assigned(
 @pytest.mark.parametrize("device", [(1, None), (None, 1), (1, 1)])
 @pytest.mark.parametrize("known_by", [(1, 1), (1, None), (None, 1)])
 def test_a_device_is_known_by_either_identifier(
-    tmp_path: Path, known_by: tuple[int | None, int | None], device: tuple[int | None, int | None]
+    tmp_path: Path,
+    location: Location,
+    known_by: tuple[int | None, int | None],
+    device: tuple[int | None, int | None],
 ) -> None:
     shares = any(a == b is not None for a, b in zip(known_by, device, strict=True))
-    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+    with closing(Ledger(location)) as ledger:
         record(ledger, 1, [device_record(known_by, "assigned")])
         assert planned(ledger, tmp_path, [device]) == ["skipped" if shares else "sent"]
 
@@ -116,6 +122,7 @@ def test_a_device_is_known_by_either_identifier(
 @pytest.mark.parametrize("order", [(1, 2), (2, 1)])
 def test_a_record_of_one_identifier_is_completed_by_another_run(
     tmp_path: Path,
+    location: Location,
     order: tuple[int, int],
     taken_by: tuple[int | None, int | None],
     asked_by: tuple[int | None, int | None],
@@ -124,15 +131,15 @@ def test_a_record_of_one_identifier_is_completed_by_another_run(
         1: [device_record((n, n), "assigned") for n in (1, 2)],
         2: [device_record(taken_by, "unassigned")],
     }
-    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+    with closing(Ledger(location)) as ledger:
         for run in order:
             record(ledger, run, records[run])
         assert planned(ledger, tmp_path, [asked_by, (2, 2)]) == ["sent", "skipped"]
         assert sorted(ledger.latest(CARRIER, ACCOUNT, SKU)["state"]) == ["assigned", "unassigned"]
 
 
-def test_a_sim_that_moved_leads_to_no_second_license(tmp_path: Path) -> None:
-    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+def test_a_sim_that_moved_leads_to_no_second_license(tmp_path: Path, location: Location) -> None:
+    with closing(Ledger(location)) as ledger:
         record(ledger, 1, [device_record((1, 1), "assigned")])
         record(ledger, 2, [device_record((2, 1), "unassigned")])
         assert planned(ledger, tmp_path, [(1, None), (2, None), (None, 1)]) == ["skipped", "sent", "sent"]
@@ -140,22 +147,24 @@ def test_a_sim_that_moved_leads_to_no_second_license(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("sku", [SKU, LIFETIME])
-def test_d_a_device_in_doubt_is_excluded_from_other_runs(tmp_path: Path, sku: str) -> None:
-    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+def test_d_a_device_in_doubt_is_excluded_from_other_runs(
+    tmp_path: Path, location: Location, sku: str
+) -> None:
+    with closing(Ledger(location)) as ledger:
         record(ledger, 1, [device_record((1, 1), "in_doubt", sku)])
         assert planned(ledger, tmp_path, [(1, 1), (2, 2)], sku=sku) == ["in_doubt", "sent"]
 
 
-def test_carriers_accounts_and_skus_do_not_mix(tmp_path: Path) -> None:
-    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+def test_carriers_accounts_and_skus_do_not_mix(tmp_path: Path, location: Location) -> None:
+    with closing(Ledger(location)) as ledger:
         record(ledger, 1, [device_record((1, 1), "assigned")], carrier="sandbox")
         assert planned(ledger, tmp_path, [(1, 1)]) == ["sent"]
         assert planned(ledger, tmp_path, [(1, 1)], carrier="sandbox") == ["skipped"]
         assert planned(ledger, tmp_path, [(1, 1)], carrier="sandbox", sku=LIFETIME) == ["sent"]
 
 
-def test_excluded_devices_come_after_all_batches(tmp_path: Path) -> None:
-    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+def test_excluded_devices_come_after_all_batches(tmp_path: Path, location: Location) -> None:
+    with closing(Ledger(location)) as ledger:
         record(ledger, 1, [device_record((n, n), "assigned") for n in range(0, 20, 2)])
         planned(ledger, tmp_path, [(n, n) for n in range(20)])
     plan = pl.read_parquet(tmp_path / "plan.parquet")
@@ -173,9 +182,9 @@ def newer(ledger: Ledger, after: int) -> set[int]:
 @HALF
 @given(st.lists(st.dictionaries(st.integers(0, 5), st.tuples(STATES, st.integers(1, 2))), max_size=6))
 def test_a_repeated_record_is_new_only_where_it_changed(
-    tmp_path_factory: pytest.TempPathFactory, recordings: list[dict[int, tuple[str, int]]]
+    new_ledger: NewLedger, recordings: list[dict[int, tuple[str, int]]]
 ) -> None:
-    with closing(Ledger(tmp_path_factory.mktemp("newer") / "ledger.db")) as ledger:
+    with closing(Ledger(new_ledger())) as ledger:
         before: dict[int, tuple[str, int]] = {}
         for records in recordings:
             number = ledger.last_number
@@ -190,9 +199,9 @@ def test_a_repeated_record_is_new_only_where_it_changed(
             before = records
 
 
-def test_records_keep_their_numbers_when_another_frame_is_empty(tmp_path: Path) -> None:
+def test_records_keep_their_numbers_when_another_frame_is_empty(location: Location) -> None:
     frames = [frame([device_record((n, n), "assigned")]) for n in range(3)]
-    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+    with closing(Ledger(location)) as ledger:
         ledger.register(RunEntry("run", CARRIER, None, 1))
         ledger.record("run", frames)
         number = ledger.last_number
@@ -201,15 +210,15 @@ def test_records_keep_their_numbers_when_another_frame_is_empty(tmp_path: Path) 
         assert ledger.latest(CARRIER, ACCOUNT, SKU).height == 2
 
 
-def test_a_confirmed_record_replaces_an_accepted_one(tmp_path: Path) -> None:
-    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+def test_a_confirmed_record_replaces_an_accepted_one(location: Location) -> None:
+    with closing(Ledger(location)) as ledger:
         for status in ("accepted", "confirmed"):
             record(ledger, 1, [device_record((1, 1), "assigned") | {"status": status}])
         assert ledger.latest(CARRIER, ACCOUNT, SKU)["status"].to_list() == ["confirmed"]
 
 
-def test_a_run_is_open_until_it_is_closed(tmp_path: Path) -> None:
-    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+def test_a_run_is_open_until_it_is_closed(location: Location) -> None:
+    with closing(Ledger(location)) as ledger:
         entry = RunEntry("run-1", CARRIER, "/runs/1", 5)
         ledger.register(entry)
         assert ledger.open_entries(CARRIER) == [entry]
@@ -221,24 +230,24 @@ def test_a_run_is_open_until_it_is_closed(tmp_path: Path) -> None:
         assert not ledger.close_run("run-2")
 
 
-def test_a_resumed_run_is_found_in_its_new_folder(tmp_path: Path) -> None:
-    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+def test_a_resumed_run_is_found_in_its_new_folder(location: Location) -> None:
+    with closing(Ledger(location)) as ledger:
         for folder in (None, "/here", "/there"):  # imported, resumed, moved
             ledger.register(RunEntry("run-1", CARRIER, folder, 5))
         assert ledger.open_entries(CARRIER) == [RunEntry("run-1", CARRIER, "/there", 5)]
 
 
-def test_a_new_run_is_the_newest_even_if_the_clock_went_back(tmp_path: Path) -> None:
-    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+def test_a_new_run_is_the_newest_even_if_the_clock_went_back(location: Location) -> None:
+    with closing(Ledger(location)) as ledger:
         for run, (begun_at, state) in enumerate([(900, "assigned"), (100, "unassigned"), (50, "assigned")]):
             ledger.register(RunEntry(f"{run}", CARRIER, "/runs", begun_at), planned_after=0)
             ledger.record(f"{run}", [frame([device_record((1, 1), state)])])
             assert ledger.latest(CARRIER, ACCOUNT, SKU)["state"].to_list() == [state]
 
 
-def test_a_run_that_sent_nothing_completes_other_records(tmp_path: Path) -> None:
+def test_a_run_that_sent_nothing_completes_other_records(tmp_path: Path, location: Location) -> None:
     pairs = frame([device_record((n, n), "assigned") for n in (1, 7)]).select("imei_number", "iccid_number")
-    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+    with closing(Ledger(location)) as ledger:
         record(ledger, 1, [device_record((1, None), "assigned"), device_record((2, None), "assigned")])
         ledger.register(RunEntry("second", CARRIER, None, 2))
         assert ledger.record("second", [], lambda: [pairs]) == 0
@@ -253,7 +262,7 @@ PAIRINGS = st.lists(st.tuples(st.one_of(st.none(), st.integers(0, 9)), st.boolea
 @example([(1, True)], [(1, False)])
 @example([(1, False)], [(1, True)])
 def test_the_order_in_which_two_runs_record_does_not_matter(
-    tmp_path_factory: pytest.TempPathFactory,
+    new_ledger: NewLedger,
     first: list[tuple[int | None, bool]],
     second: list[tuple[int | None, bool]],
 ) -> None:
@@ -266,7 +275,7 @@ def test_the_order_in_which_two_runs_record_does_not_matter(
     }
     known = []
     for order in ((1, 2), (2, 1)):
-        with closing(Ledger(tmp_path_factory.mktemp("order") / "ledger.db")) as ledger:
+        with closing(Ledger(new_ledger())) as ledger:
             for run in order:
                 record(ledger, run, records[run])
             latest = ledger.latest(CARRIER, ACCOUNT, SKU) if first or second else frame([])
@@ -274,12 +283,12 @@ def test_the_order_in_which_two_runs_record_does_not_matter(
     assert known[0] == known[1]
 
 
-def test_a_recording_that_fails_changes_nothing(tmp_path: Path) -> None:
+def test_a_recording_that_fails_changes_nothing(tmp_path: Path, location: Location) -> None:
     def interrupted() -> Iterable[pl.DataFrame]:
         yield frame([device_record((2, 2), "assigned")])
         raise OSError("the disk is gone")
 
-    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+    with closing(Ledger(location)) as ledger:
         record(ledger, 1, [device_record((1, 1), "assigned")])
         with pytest.raises(OSError, match="the disk is gone"):
             ledger.record(f"{CARRIER} 1", interrupted())
@@ -301,22 +310,22 @@ def test_a_recording_that_fails_changes_nothing(tmp_path: Path) -> None:
     ],
 )
 def test_a_device_with_the_new_license_does_not_get_it_again(
-    tmp_path: Path, new: str | None, old: str | None, status: str
+    tmp_path: Path, location: Location, new: str | None, old: str | None, status: str
 ) -> None:
-    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+    with closing(Ledger(location)) as ledger:
         states = [(new, OTHER), (old, SKU)]
         record(ledger, 1, [device_record((1, 1), state, sku) for state, sku in states if state])
         assert planned(ledger, tmp_path, [(1, None), (2, 2)], to_sku=OTHER) == [status, "sent"]
 
 
-def test_a_new_lifetime_license_in_doubt_is_excluded(tmp_path: Path) -> None:
-    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+def test_a_new_lifetime_license_in_doubt_is_excluded(tmp_path: Path, location: Location) -> None:
+    with closing(Ledger(location)) as ledger:
         record(ledger, 1, [device_record((1, 1), "in_doubt", LIFETIME), device_record((1, 1), "assigned")])
         assert planned(ledger, tmp_path, [(1, 1)], to_sku=LIFETIME) == ["in_doubt"]
 
 
-def test_a_completed_record_is_new_to_all_runs_but_the_one_that_did(tmp_path: Path) -> None:
-    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+def test_a_completed_record_is_new_to_all_runs_but_the_one_that_did(location: Location) -> None:
+    with closing(Ledger(location)) as ledger:
         record(ledger, 1, [device_record((1, None), "assigned"), device_record((2, None), "assigned")])
         before = ledger.last_number
         record(ledger, 2, [device_record((1, 1), "assigned", OTHER)])
@@ -344,16 +353,16 @@ def identifiers(*devices: tuple[int | None, int | None]) -> list[tuple[object, .
 
 
 @pytest.mark.parametrize("order", [(1, 2), (2, 1)])
-def test_the_pair_of_the_newest_run_completes_a_record(tmp_path: Path, order: tuple[int, int]) -> None:
-    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+def test_the_pair_of_the_newest_run_completes_a_record(location: Location, order: tuple[int, int]) -> None:
+    with closing(Ledger(location)) as ledger:
         for run in order:  # the SIM of device 1 was replaced; runs may record in any order
             record(ledger, run, [device_record((1, run), "assigned", OTHER)])
         record(ledger, 3, [device_record((1, None), "assigned")])
         assert pairs_of(ledger, 3) == identifiers((1, 2))
 
 
-def test_pairs_of_one_run_complete_a_record_once(tmp_path: Path) -> None:
-    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+def test_pairs_of_one_run_complete_a_record_once(location: Location) -> None:
+    with closing(Ledger(location)) as ledger:
         record(ledger, 1, [device_record((1, None), "assigned")])
         ledger.register(RunEntry("second", CARRIER, None, 2))
         pairs = frame(device_record((1, sim), "assigned") for sim in (1, 2)).select(IDENTIFIERS)
@@ -362,17 +371,17 @@ def test_pairs_of_one_run_complete_a_record_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("order", [(1, 2), (2, 1)])
-def test_pairs_of_another_carrier_complete_nothing(tmp_path: Path, order: tuple[int, int]) -> None:
+def test_pairs_of_another_carrier_complete_nothing(location: Location, order: tuple[int, int]) -> None:
     known = {1: ((1, None), CARRIER), 2: ((1, 1), "sandbox")}
-    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+    with closing(Ledger(location)) as ledger:
         for run in order:
             device, carrier = known[run]
             record(ledger, run, [device_record(device, "assigned")], carrier=carrier)
         assert pairs_of(ledger, 1) == identifiers((1, None))
 
 
-def test_a_second_identifier_that_a_run_itself_learns_is_new(tmp_path: Path) -> None:
-    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+def test_a_second_identifier_that_a_run_itself_learns_is_new(location: Location) -> None:
+    with closing(Ledger(location)) as ledger:
         record(ledger, 1, [device_record((1, None), "assigned")])
         before = ledger.last_number
         record(ledger, 1, [device_record((1, 1), "assigned")])
@@ -383,16 +392,16 @@ def test_a_second_identifier_that_a_run_itself_learns_is_new(tmp_path: Path) -> 
         assert [found.records.rows() for found in newer_records] == [identifiers((1, 1))]
 
 
-def test_rows_that_a_file_repeats_do_not_multiply(tmp_path: Path) -> None:
+def test_rows_that_a_file_repeats_do_not_multiply(location: Location) -> None:
     repeated = [device_record((1, 1), "assigned")] * 2
-    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+    with closing(Ledger(location)) as ledger:
         for _ in range(3):
             record(ledger, 1, repeated)
         assert pairs_of(ledger, 1) == identifiers((1, 1), (1, 1))
 
 
-def test_a_run_that_was_only_imported_is_not_known_by_itself(tmp_path: Path) -> None:
-    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+def test_a_run_that_was_only_imported_is_not_known_by_itself(location: Location) -> None:
+    with closing(Ledger(location)) as ledger:
         ledger.register(RunEntry("run", CARRIER, None, 1))
         assert not ledger.has_run("run")
         ledger.register(RunEntry("run", CARRIER, "/runs/run", 1))

@@ -15,9 +15,9 @@ from batchlic.callbacks.store import Store
 from batchlic.carrier.answers import Answer, Outcome
 from batchlic.carrier.credentials import Credentials, Secret
 from batchlic.chunker import DeviceStatus
+from batchlic.database.postgresql import open_store
 from batchlic.errors import LedgerError, RefusedToStart, RunFolderError, StoppedEarly, UsageError
 from batchlic.job import Job, make_job
-from batchlic.journal import Journal
 from batchlic.ledger import Ledger, RunEntry, RunRecords
 from batchlic.ledger.files import Imported, import_files
 from batchlic.reader import ReadOptions
@@ -58,7 +58,33 @@ def job_of(folder: Path, devices: range, *, sku: str = FLEXIBLE, **tables: Any) 
         "inventory": {"files": [str(inventory)]},
         "license": {"account": ACCOUNT, "sku": sku, "consent_lifetime": True},
     }
+    if _HOME.store is not None:
+        content["store"] = {"url": _HOME.store}
     return make_job(content | tables, {}, where="test")
+
+
+class Home:
+    """Where the runs of a test keep journals and ledger: in files, or in a store."""
+
+    store: str | None = None
+
+    def ledger(self, folder: Path) -> Ledger:
+        """The ledger of the runs in a folder."""
+        return Ledger(self.store or folder / "ledger.db")
+
+
+_HOME = Home()
+
+
+@pytest.fixture(params=["files", "store"], autouse=True)
+def home(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """Tests run on files and on a store, unless they are about files."""
+    if request.param == "store":
+        monkeypatch.setattr(_HOME, "store", request.getfixturevalue("empty_store"))
+    return _HOME
+
+
+about_files = pytest.mark.parametrize("home", ["files"], indirect=True)
 
 
 def run(job: Job, folder: Path, target: Target) -> Mapping[DeviceStatus, int]:
@@ -78,7 +104,7 @@ def killed(job: Job, folder: Path, target: Target, answers: list[Answer | None])
 
 def append(folder: Path, answers: list[Answer | None], *, devices: int) -> None:
     """Add to a journal an intent for each batch, of so many devices, and some of their answers."""
-    with closing(Journal.open(folder / "journal.db")) as journal:
+    with RunFolder(folder).locked(), closing(RunFolder(folder).journal.open()) as journal:
 
         async def write() -> None:
             for batch_id, answer in enumerate(answers, start=1):
@@ -91,7 +117,7 @@ def append(folder: Path, answers: list[Answer | None], *, devices: int) -> None:
 
 def stop(folder: RunFolder) -> None:
     """End the session of a killed run as a signal does: with results, and resumable."""
-    with closing(folder.journal.open()) as journal:
+    with folder.locked(), closing(folder.journal.open()) as journal:
         job = job_of_journal(journal.identity)
         finalize(job, folder, journal, began=time.monotonic(), stopped=StoppedEarly("a signal"))
 
@@ -154,6 +180,7 @@ def test_unassigned_devices_are_licensed_again(tmp_path: Path) -> None:
     assert again == {"accepted": 4, "skipped": 6}
 
 
+@about_files
 def test_a_run_without_a_ledger_neither_reads_nor_records(tmp_path: Path) -> None:
     job = job_of(tmp_path, range(10), ledger={"use": False})
     with carrier() as target:
@@ -161,6 +188,7 @@ def test_a_run_without_a_ledger_neither_reads_nor_records(tmp_path: Path) -> Non
     assert not (tmp_path / "ledger.db").exists()
 
 
+@about_files
 def test_a_plan_without_a_ledger_leaves_nothing_out(tmp_path: Path) -> None:
     Ledger(tmp_path / "ledger.db").close()
     plans = {use: job_of(tmp_path, range(10), ledger={"use": use}) for use in (True, False)}
@@ -171,6 +199,7 @@ def test_a_plan_without_a_ledger_leaves_nothing_out(tmp_path: Path) -> None:
     assert taken == {True: True, False: False}
 
 
+@about_files
 def test_a_run_without_a_ledger_is_resumed_settled_and_rolled_back(tmp_path: Path) -> None:
     job = job_of(tmp_path, range(30), limits={"batch_size": 10}, ledger={"use": False})
     with carrier() as target:
@@ -181,6 +210,7 @@ def test_a_run_without_a_ledger_is_resumed_settled_and_rolled_back(tmp_path: Pat
     assert not (tmp_path / "ledger.db").exists()
 
 
+@about_files
 def test_two_carriers_in_one_ledger_do_not_mix(tmp_path: Path) -> None:
     job = job_of(tmp_path, range(10), ledger={"path": str(tmp_path / "one.db")})
     with carrier() as here, carrier() as there:
@@ -189,6 +219,7 @@ def test_two_carriers_in_one_ledger_do_not_mix(tmp_path: Path) -> None:
         assert run(job, tmp_path / "again", here) == {"skipped": 10}
 
 
+@about_files
 def test_a_run_against_an_embedded_sandbox_has_no_ledger(tmp_path: Path) -> None:
     job = job_of(tmp_path, range(10), ledger={"path": str(tmp_path / "ledger.db")})
     with carrier() as target:
@@ -227,6 +258,7 @@ def test_a_killed_run_is_not_resumed_after_another_sent_its_devices(tmp_path: Pa
         assert totals(target.base_url) == before
 
 
+@about_files
 def test_h_newer_records_are_compared_one_frame_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -305,6 +337,7 @@ def test_a_run_is_resumed_after_its_excluded_doubts_are_settled(tmp_path: Path) 
     assert resumed.statuses == {"accepted": 10, "in_doubt": 10}
 
 
+@about_files
 def test_h_accounts_and_skus_are_asked_for_once_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
     read = Ledger.run_records
@@ -319,10 +352,10 @@ def test_h_accounts_and_skus_are_asked_for_once_each(tmp_path: Path, monkeypatch
     assert asked[-1] == [(ACCOUNT, FLEXIBLE)]
 
 
-def test_an_import_waits_for_active_runs_and_not_for_lost_ones(tmp_path: Path) -> None:
+def test_an_import_waits_for_active_runs_and_not_for_lost_ones(tmp_path: Path, home: Home) -> None:
     with carrier() as target:
         killed(job_of(tmp_path, range(10)), tmp_path / "at-work", target, [])
-        with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+        with closing(home.ledger(tmp_path)) as ledger:
             with RunFolder(tmp_path / "at-work").locked(), pytest.raises(RefusedToStart, match="at-work"):
                 refuse_at_work(ledger, target.name)
             refuse_at_work(ledger, target.name)
@@ -347,14 +380,14 @@ def test_a_run_is_refused_if_another_sent_its_devices_since_planning(tmp_path: P
         }
 
 
-def test_a_run_with_a_missing_folder_stops_others_until_forgotten(tmp_path: Path) -> None:
+def test_a_run_with_a_missing_folder_stops_others_until_forgotten(tmp_path: Path, home: Home) -> None:
     job = job_of(tmp_path, range(10))
     with carrier() as target:
         killed(job, tmp_path / "lost", target, [None])
         (tmp_path / "lost").rename(tmp_path / "elsewhere")
         with pytest.raises(RefusedToStart, match="batchlic ledger forget lost"):
             run(job, tmp_path / "next", target)
-        with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+        with closing(home.ledger(tmp_path)) as ledger:
             ledger.close_run("lost")
         assert run(job, tmp_path / "next", target) == {"accepted": 10}
 
@@ -407,10 +440,18 @@ def test_only_one_of_two_stopped_runs_with_the_same_devices_is_resumed(tmp_path:
         assert {device["assigned"] for device in books(target.base_url).values()} == {1}
 
 
+def _empty_ledger(store: str) -> None:
+    with open_store(store).engine.begin() as connection:
+        connection.exec_driver_sql("TRUNCATE announced, catalog, records, runs")
+
+
 def rebuilt(folder: Path, carrier: str) -> Imported:
     """Build the ledger of a folder of runs again, after its loss."""
-    (folder / "ledger.db").unlink()
-    with closing(Ledger(folder / "ledger.db")) as ledger:
+    if _HOME.store is None:
+        (folder / "ledger.db").unlink()
+    else:
+        _empty_ledger(_HOME.store)
+    with closing(_HOME.ledger(folder)) as ledger:
         return import_files(ledger, [str(folder)], ReadOptions(), carrier=carrier)
 
 
@@ -433,18 +474,19 @@ def test_d_a_rebuilt_ledger_knows_what_a_resumed_run_sent_before_a_kill(tmp_path
         assert run(job, tmp_path / "next", target) == {"accepted": 10, "in_doubt": 10, "skipped": 10}
 
 
-def test_a_rebuilt_ledger_leaves_ended_and_forgotten_runs_closed(tmp_path: Path) -> None:
+def test_a_rebuilt_ledger_leaves_ended_and_forgotten_runs_closed(tmp_path: Path, home: Home) -> None:
     with carrier() as target:
         run(job_of(tmp_path, range(10)), tmp_path / "ended", target)
         killed(job_of(tmp_path, range(20, 30)), tmp_path / "killed", target, [None])
         assert rebuilt(tmp_path, target.name).unfinished_runs == ["killed"]
-        with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+        with closing(home.ledger(tmp_path)) as ledger:
             ledger.close_run("killed")
             again = import_files(ledger, [str(tmp_path)], ReadOptions(), carrier=target.name)
             assert ledger.open_entries(target.name) == []
     assert again.unfinished_runs == []
 
 
+@about_files
 def test_a_ledger_is_not_rebuilt_without_the_journal_of_a_killed_run(tmp_path: Path) -> None:
     with carrier() as target:
         killed(job_of(tmp_path, range(10)), tmp_path / "killed", target, [None])
@@ -455,6 +497,7 @@ def test_a_ledger_is_not_rebuilt_without_the_journal_of_a_killed_run(tmp_path: P
             rebuilt(tmp_path, target.name)
 
 
+@about_files
 def test_a_resumed_run_uses_its_own_ledger_from_any_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -540,6 +583,7 @@ def test_a_killed_run_can_be_rolled_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lost", ["journal.db", "plan.parquet"])
+@about_files
 def test_an_unreadable_killed_run_stops_others_until_forgotten(tmp_path: Path, lost: str) -> None:
     with carrier() as target:
         killed(job_of(tmp_path, range(10)), tmp_path / "killed", target, [None])
@@ -550,6 +594,7 @@ def test_an_unreadable_killed_run_stops_others_until_forgotten(tmp_path: Path, l
             run(job_of(tmp_path, range(50, 60)), tmp_path / "next", target)
 
 
+@about_files
 def test_a_run_succeeds_even_if_the_ledger_can_not_be_written(tmp_path: Path) -> None:
     job = job_of(tmp_path, range(10), ledger={"path": str(tmp_path / "one.db")})
     with carrier() as target:
@@ -588,6 +633,7 @@ def test_a_ledger_whose_first_run_is_at_work_is_not_new(tmp_path: Path) -> None:
     assert other == {"accepted": 10}
 
 
+@about_files
 def test_a_run_that_is_refused_leaves_no_ledger(tmp_path: Path) -> None:
     few = {FLEXIBLE: 5}
     with carrier(licenses=few) as target, pytest.raises(RefusedToStart, match="too few licenses"):
@@ -596,6 +642,7 @@ def test_a_run_that_is_refused_leaves_no_ledger(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["folder", "file/ledger.db"])
+@about_files
 def test_a_ledger_that_can_not_be_made_stops_a_run_before_it_sends(tmp_path: Path, path: str) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
@@ -613,6 +660,7 @@ def damage(ledger: Path) -> None:
     ledger.write_bytes(whole)
 
 
+@about_files
 def test_a_damaged_ledger_stops_a_run_before_it_sends(tmp_path: Path) -> None:
     job = job_of(tmp_path, range(10))
     with carrier() as target:
@@ -624,6 +672,7 @@ def test_a_damaged_ledger_stops_a_run_before_it_sends(tmp_path: Path) -> None:
         assert totals(target.base_url) == before
 
 
+@about_files
 def test_a_damaged_ledger_stops_the_resumption_of_a_run(tmp_path: Path) -> None:
     job = job_of(tmp_path, range(30), limits={"batch_size": 10})
     with carrier() as target:
@@ -636,6 +685,7 @@ def test_a_damaged_ledger_stops_the_resumption_of_a_run(tmp_path: Path) -> None:
         assert totals(target.base_url) == before
 
 
+@about_files
 def test_a_damaged_ledger_is_not_blamed_on_a_killed_run(tmp_path: Path) -> None:
     job = job_of(tmp_path, range(30))
     with carrier() as target:
@@ -647,6 +697,7 @@ def test_a_damaged_ledger_is_not_blamed_on_a_killed_run(tmp_path: Path) -> None:
             run(job_of(tmp_path, range(50, 60)), tmp_path / "next", target)
 
 
+@about_files
 def test_a_ledger_that_is_damaged_during_a_run_is_a_note_of_the_run(tmp_path: Path) -> None:
     def damage_and_begin(*arguments: Any, **options: Any) -> Summary:  # noqa: ANN401
         damage(tmp_path / "ledger.db")

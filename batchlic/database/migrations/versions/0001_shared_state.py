@@ -185,6 +185,24 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_table(
+        "announced",
+        sa.Column("run_id", sa.Text(), nullable=False),
+        sa.Column("part", sa.Integer(), autoincrement=False, nullable=False, comment="from 0"),
+        sa.Column("parts", sa.Integer(), nullable=False, comment="rows of this run"),
+        sa.Column("lease_key", sa.Text(), nullable=False, comment="what a session at work holds in `leases`"),
+        sa.Column("checksum", sa.LargeBinary(), nullable=False, comment="BLAKE2b of the content, 16 bytes"),
+        sa.Column("content", sa.LargeBinary(), nullable=False, comment="parquet: accounts and identifiers"),
+        sa.PrimaryKeyConstraint("run_id", "part"),
+    )
+    op.create_table(
+        "learned_limits",
+        sa.Column("carrier", sa.Text(), nullable=False, comment="base URL"),
+        sa.Column("scope", sa.Text(), nullable=False, comment="account or login to which the limit applies"),
+        sa.Column("seen_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("content", sa.Text(), nullable=False, comment="LearnedLimit as JSON"),
+        sa.PrimaryKeyConstraint("carrier", "scope"),
+    )
+    op.create_table(
         "messages",
         sa.Column("id", sa.BigInteger(), nullable=False),
         sa.Column("request_id", sa.Text(), nullable=False, comment="as it came"),
