@@ -195,12 +195,16 @@ class Settings(BaseSettings):
                 setattr(self, name, SecretStr(secret))
 
     def callback_store(self, given: str | None) -> str:
-        """The store of callbacks: `given`, or the setting. Raises UsageError if both are missing."""
-        if given is not None:
-            return given
-        if self.listener_store is None:
+        """The store of callbacks: `given`, or that of the settings. Raises UsageError without any."""
+        location = given if given is not None else self.known_callback_store
+        if location is None:
             raise UsageError("no store of callbacks: give --store, or set BATCHLIC_LISTENER_STORE")
-        return self.listener_store.get_secret_value()
+        return location
+
+    @property
+    def known_callback_store(self) -> str | None:
+        """BATCHLIC_LISTENER_STORE, or else the store that machines share; None without any."""
+        return self.listener_store.get_secret_value() if self.listener_store else self.store_name
 
     def remember_named_urls(self, given: Mapping[str, str]) -> None:
         """Keep those of the given settings that are URLs with a name of the operator's own."""

@@ -62,3 +62,20 @@ def store(postgresql: "PostgreSQL") -> str:
     from batchlic.database.postgresql import remember  # noqa: PLC0415
 
     return remember(postgresql.new_database("shared"))
+
+
+@pytest.fixture(scope="module")
+def own_store(postgresql: "PostgreSQL", request: pytest.FixtureRequest) -> str:
+    """The name of a store for the tests of one module."""
+    from tests.stores import new_store  # noqa: PLC0415
+
+    return new_store(postgresql, request.module.__name__.replace(".", "_").lower())
+
+
+@pytest.fixture
+def empty_store(own_store: str) -> str:
+    """The name of a store without any rows."""
+    from tests.stores import empty  # noqa: PLC0415
+
+    empty(own_store)
+    return own_store

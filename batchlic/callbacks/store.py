@@ -1,4 +1,4 @@
-"""The store of callbacks: one table in SQLite or, for several listeners, in PostgreSQL."""
+"""The store of callbacks: one table in SQLite, or in the PostgreSQL database that machines share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ import sqlalchemy as sa
 from batchlic.atomic import explain_read_errors, refuse_undecodable
 from batchlic.callbacks.messages import StoredMessage
 from batchlic.callbacks.verdicts import SUCCESS
-from batchlic.database import FileFormat, create_or_check, explain_database_errors, first_line, sqlite
+from batchlic.database import (
+    FileFormat,
+    create_or_check,
+    explain_database_errors,
+    first_line,
+    postgresql,
+    sqlite,
+)
 from batchlic.errors import RunFolderError, StoppedEarly, UsageError
 
 ROWS_PER_READ = 100_000
@@ -66,14 +73,19 @@ class Store:
     def open(cls, location: str) -> Self:
         """Open the store at a path or a postgresql:// URL; create it if it does not exist.
 
-        A new file has mode 0600. Raises UsageError if the location is wrong. Raises RunFolderError for a file
-        or a table that is not of this version of batchlic, and leaves it as it is.
+        A new file has mode 0600. A database gets all tables of a store that machines share. Raises UsageError
+        if the location is wrong. Raises RunFolderError for a file or a table that is not of this version of
+        batchlic, and leaves it as it is.
         """
-        store = cls(_postgresql(location) if "://" in location else _sqlite(Path(location)))
-        with ExitStack() as on_error, store._explained():
+        name = postgresql.remember(location, what="--store") if "://" in location else None
+        store = cls(_sqlite(Path(location)) if name is None else _postgresql(name))
+        with ExitStack() as on_error, store._explained() if name is None else _explained_opening(name):
             on_error.callback(store.close)
-            metadata.create_all(store._engine)
+            if name is None:
+                metadata.create_all(store._engine)
             store._refuse_other_columns()
+            if name is not None:
+                postgresql.open_store(name)
             on_error.pop_all()
         return store
 
@@ -138,8 +150,11 @@ class Store:
                 first = rows[-1][0] + 1 if rows else None
 
     def _refuse_other_columns(self) -> None:
-        """Raise RunFolderError for a table of another version: a server has no file that declares it."""
-        found = {column["name"] for column in sa.inspect(self._engine).get_columns(messages.name)}
+        """Raise RunFolderError for a table of another version: early ones declared none in a database."""
+        tables = sa.inspect(self._engine)
+        if not tables.has_table(messages.name):
+            return
+        found = {column["name"] for column in tables.get_columns(messages.name)}
         if found != set(messages.c.keys()):
             raise RunFolderError(
                 f"{self._name}: its table {messages.name} was written by another version of batchlic: use "
@@ -171,7 +186,20 @@ def _sqlite(path: Path) -> sa.Engine:
     return sqlite(path)
 
 
-_SECRET_KEYS = {"password", "sslpassword"}
+def _postgresql(name: str) -> sa.Engine:
+    return postgresql.engine(name, what="--store", pool_pre_ping=True)
+
+
+@contextmanager
+def _explained_opening(name: str) -> Iterator[None]:
+    """Raise StoreError if a database can't be used now, and UsageError if no retry helps."""
+    try:
+        try:
+            yield
+        except sa.exc.DBAPIError as error:
+            raise postgresql.explained(error, f"the callback store {name}") from None
+    except StoppedEarly as error:
+        raise StoreError(str(error)) from None
 
 
 def _insert_for(dialect: str) -> sa.Insert:
@@ -180,28 +208,6 @@ def _insert_for(dialect: str) -> sa.Insert:
         from sqlalchemy.dialects import sqlite as of_sqlite  # noqa: PLC0415
 
         return of_sqlite.insert(messages).on_conflict_do_nothing()
-    from sqlalchemy.dialects import postgresql  # noqa: PLC0415
+    from sqlalchemy.dialects import postgresql as of_postgresql  # noqa: PLC0415
 
-    return postgresql.insert(messages).on_conflict_do_nothing()
-
-
-def _postgresql(location: str) -> sa.Engine:
-    try:
-        url = sa.make_url(location)
-    except (sa.exc.ArgumentError, ValueError):  # not quoted: the text can contain a password
-        raise UsageError("--store: not a URL; give a path or postgresql://user@host/database") from None
-    if url.get_backend_name() != "postgresql":
-        raise UsageError(f"--store: {url.drivername} is not supported; give a path or postgresql://…")
-    if "@" in (url.host or ""):
-        raise UsageError("--store: in a password, write @ as %40, / as %2F and : as %3A")
-    if url.query.keys() & _SECRET_KEYS:
-        raise UsageError("--store: put the password before the host, or into ~/.pgpass")
-    try:
-        # Commits must be durable even if the server's default is not: messages are acknowledged after them.
-        return sa.create_engine(
-            url.set(drivername="postgresql+psycopg"),
-            connect_args={"options": "-c synchronous_commit=on"},
-            pool_pre_ping=True,
-        )
-    except ModuleNotFoundError:
-        raise UsageError("--store: PostgreSQL needs its driver: pip install 'batchlic[postgresql]'") from None
+    return of_postgresql.insert(messages).on_conflict_do_nothing()

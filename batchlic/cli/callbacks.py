@@ -349,7 +349,7 @@ def _store(options: WaitOptions, folder: "RunFolder") -> str:
     from batchlic.settings import load_settings
 
     settings = load_settings()
-    if options.store is None and settings.listener_store is None and options.listen_port is not None:
+    if options.store is None and settings.known_callback_store is None and options.listen_port is not None:
         if is_copy(folder.path):
             raise UsageError(
                 f"--listen-port: {folder.path} is in an object store, where callbacks can't be kept: name a "

@@ -123,7 +123,7 @@ def _check_files(
     name = job.with_store(settings.store_name).store.url if job is not None else settings.store_name
     if name is not None:
         report.add("shared store", lambda: checks.check_shared_store(name))
-    store = settings.listener_store.get_secret_value() if settings.listener_store else None
+    store = settings.known_callback_store
     is_needed = job is not None and job.limits.require_confirmation
     report.add("store", lambda: checks.check_store(store, is_needed=is_needed))
     return job, groups

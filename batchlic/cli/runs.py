@@ -162,7 +162,7 @@ def prune(
             place,
             ended_before=ended_before,
             dry_run=dry_run,
-            has_store=load_settings().listener_store is not None,
+            has_store=load_settings().known_callback_store is not None,
             ask=None if yes else ask_or_refuse("--yes or --dry-run"),
         )
     print_json(done) if json else print_result(describe_pruning(done))

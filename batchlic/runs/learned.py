@@ -1,18 +1,21 @@
-"""What runs learn about the carrier's limit, for later runs: a file beside the ledger.
+"""What runs learn about the carrier's limit, for later runs: a file beside the ledger, or rows in a store.
 
 It is a hint. It holds addresses and accounts, but no secret (promise F).
 """
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import msgspec
 from msgspec.structs import replace
 
 from batchlic.atomic import replacing
+from batchlic.database import limits
+from batchlic.database.postgresql import open_store
 from batchlic.errors import BatchlicError
 from batchlic.events import EventStream, LimitChanged, Warned
 from batchlic.job import Job
@@ -103,22 +106,26 @@ class Memory:
     """
 
     def __init__(self, job: Job, carrier: str, plan: Path, events: EventStream) -> None:
-        self._path = _path_of(job, carrier)
+        self._kept = _kept_limits(job, carrier)
         self._carrier = carrier
-        self._accounts = _accounts(plan) if self._path else []
+        self._accounts = _accounts(plan) if self._kept else []
         self._is_by_account = job.limits.scope == "account"
         self._max_concurrency = job.limits.max_concurrency
         self._events = events
 
     def recall(self) -> dict[Scope, Learned]:
         """What to start from, by scope: for the login, the limit seen last for any account of the run."""
-        if self._path is None:
+        if self._kept is None:
             return {}
-        known = self._read(self._path)
+        try:
+            known = self._kept.read(self._carrier)
+        except BatchlicError as error:
+            self._warn(f"{error}: this run searches for the limit again")
+            return {}
         scopes: dict[Scope, Sequence[str]] = {None: self._accounts}
         if self._is_by_account:
             scopes = {account: [account] for account in self._accounts}
-        found = {scope: self._start(_latest(known, self._carrier, of)) for scope, of in scopes.items()}
+        found = {scope: self._start(_latest(known, of)) for scope, of in scopes.items()}
         started = {scope: start for scope, start in found.items() if start is not None}
         for scope, (latest, learned) in started.items():
             words = f"{learned.limit} (known since {latest.seen_at:%Y-%m-%d} from an earlier run)"
@@ -139,7 +146,7 @@ class Memory:
 
         What was known of other accounts stays.
         """
-        if self._path is None or not learned:
+        if self._kept is None or not learned:
             return
         at = datetime.now(UTC)
         entries = {scope: LearnedLimit.of(one, at) for scope, one in learned.items()}
@@ -149,57 +156,120 @@ class Memory:
             if (entry := entries.get(account if self._is_by_account else None)) is not None
         }
         try:
-            carriers = {
-                carrier: {account: one for account, one in limits.items() if at - one.seen_at <= MAX_AGE}
-                for carrier, limits in self._read(self._path).carriers.items()
-            }
-            carriers.setdefault(self._carrier, {}).update(found)
-            kept = {carrier: limits for carrier, limits in carriers.items() if limits}
-            with replacing(self._path) as temporary:
-                temporary.write_bytes(msgspec.json.format(msgspec.json.encode(LearnedLimits(carriers=kept))))
+            self._kept.keep(self._carrier, found, at)
         except (BatchlicError, OSError) as error:
             self._warn(f"the next run does not know what this one has learned about the limit: {error}")
-
-    def _read(self, path: Path) -> LearnedLimits:
-        try:
-            return msgspec.json.decode(path.read_bytes(), type=LearnedLimits)
-        except FileNotFoundError:
-            return LearnedLimits()
-        except OSError as error:
-            self._warn(f"{path}: can't be read ({error.strerror}): this run searches for the limit again")
-        except (ValueError, RecursionError):
-            self._warn(
-                f"{path}: this file is damaged: this run searches for the limit again, and replaces the file"
-            )
-        return LearnedLimits()
 
     def _warn(self, message: str) -> None:
         self._events.emit(Warned(message=message))
 
 
+class KeptLimits(Protocol):
+    """Where the limits of earlier runs are kept."""
+
+    def read(self, carrier: str) -> dict[str, LearnedLimit]:
+        """The limits at a carrier, by account. Raises BatchlicError if they can't be read."""
+
+    def keep(self, carrier: str, found: Mapping[str, LearnedLimit], at: datetime) -> None:
+        """Keep limits by account that were found `at`, and forget old ones.
+
+        Raises BatchlicError or OSError.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsFile:
+    """A file beside the ledger."""
+
+    path: Path
+
+    def read(self, carrier: str) -> dict[str, LearnedLimit]:
+        """The limits at a carrier, by account; empty without a file."""
+        return self._read().carriers.get(carrier, {})
+
+    def keep(self, carrier: str, found: Mapping[str, LearnedLimit], at: datetime) -> None:
+        """Write the file again. A damaged one is replaced."""
+        try:
+            known = self._read().carriers
+        except NoLimits:
+            known = {}
+        carriers = {
+            name: {account: one for account, one in limits.items() if at - one.seen_at <= MAX_AGE}
+            for name, limits in known.items()
+        }
+        carriers.setdefault(carrier, {}).update(found)
+        kept = {name: limits for name, limits in carriers.items() if limits}
+        with replacing(self.path) as temporary:
+            temporary.write_bytes(msgspec.json.format(msgspec.json.encode(LearnedLimits(carriers=kept))))
+
+    def _read(self) -> LearnedLimits:
+        try:
+            return msgspec.json.decode(self.path.read_bytes(), type=LearnedLimits)
+        except FileNotFoundError:
+            return LearnedLimits()
+        except OSError as error:
+            raise NoLimits(f"{self.path}: can't be read ({error.strerror})") from error
+        except (ValueError, RecursionError) as error:
+            raise NoLimits(f"{self.path}: this file is damaged, and will be replaced") from error
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsInStore:
+    """A table in the store with a name."""
+
+    store: str
+
+    def read(self, carrier: str) -> dict[str, LearnedLimit]:
+        """The limits at a carrier, by account."""
+        found = limits.read_limits(open_store(self.store), carrier)
+        decoded = {scope: _decoded(text) for scope, text in found.items()}
+        return {scope: limit for scope, limit in decoded.items() if limit is not None}
+
+    def keep(self, carrier: str, found: Mapping[str, LearnedLimit], at: datetime) -> None:
+        """Keep limits by account. Newer limits of other runs stay."""
+        limits.keep_limits(
+            open_store(self.store),
+            carrier,
+            {account: msgspec.json.encode(entry).decode() for account, entry in found.items()},
+            seen_at=at,
+            forget_before=at - MAX_AGE,
+        )
+
+
+def _decoded(text: str) -> LearnedLimit | None:
+    """A limit; None if the text is of another version of batchlic."""
+    try:
+        return msgspec.json.decode(text, type=LearnedLimit)
+    except (ValueError, RecursionError):
+        return None
+
+
+class NoLimits(BatchlicError):
+    """Limits that are kept, but can't be read."""
+
+
 def known_limit(job: Job, carrier: str, accounts: Collection[str]) -> LearnedLimit | None:
     """The limit that a run of any of these accounts found last; None if none is known, or can't be read."""
-    path = _path_of(job, carrier)
-    if path is None:
+    kept = _kept_limits(job, carrier)
+    if kept is None:
         return None
     try:
-        limits = msgspec.json.decode(path.read_bytes(), type=LearnedLimits)
-    except (OSError, ValueError, RecursionError):
+        found = _latest(kept.read(carrier), accounts)
+    except BatchlicError:
         return None
-    found = _latest(limits, carrier, accounts)
     return found if found is not None and found.learned(datetime.now(UTC)) is not None else None
 
 
-def _latest(limits: LearnedLimits, carrier: str, accounts: Collection[str]) -> LearnedLimit | None:
-    known = limits.carriers.get(carrier, {})
+def _latest(known: Mapping[str, LearnedLimit], accounts: Collection[str]) -> LearnedLimit | None:
     found = [known[account] for account in accounts if account in known]
     return max(found, key=lambda one: one.seen_at, default=None)
 
 
-def _path_of(job: Job, carrier: str) -> Path | None:
-    if not job.ledger.use or job.ledger.path is None or carrier == SANDBOX:
+def _kept_limits(job: Job, carrier: str) -> KeptLimits | None:
+    location = job.store.url or job.ledger.path
+    if not job.ledger.use or location is None or carrier == SANDBOX:
         return None
-    return learned_path(Path(job.ledger.path))
+    return LimitsInStore(location) if "://" in location else LimitsFile(learned_path(Path(location)))
 
 
 def learned_path(ledger: Path) -> Path:

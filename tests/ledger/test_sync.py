@@ -606,7 +606,7 @@ def test_a_run_succeeds_even_if_the_ledger_can_not_be_written(tmp_path: Path) ->
         assert run(job, tmp_path / "again", target) == {"skipped": 10}
 
 
-def _full_disk(*_: object) -> None:
+def _full_disk(*_: object, **__: object) -> None:
     raise StoppedEarly("the disk is full")
 
 

@@ -8,12 +8,13 @@ from typing import Literal
 import polars as pl
 import pytest
 
+from batchlic.database.postgresql import open_store
 from batchlic.events import EventStream, LimitChanged, RunEvent, Warned
-from batchlic.job import Inventory, Job, LedgerUse, Limits
+from batchlic.job import Inventory, Job, LedgerUse, Limits, StoreUse
 from batchlic.journal import SANDBOX
 from batchlic.pool.limiter.evidence import Learned
 from batchlic.pool.limiter.findings import Calls, Rate, Window
-from batchlic.runs.learned import MAX_AGE, LearnedLimit, Memory, learned_path
+from batchlic.runs.learned import MAX_AGE, LearnedLimit, LimitsInStore, Memory, learned_path
 from tests.privileges import without_privileges
 
 URL = "https://thingspace.verizon.com/api"
@@ -48,16 +49,18 @@ def memory(
     use: bool = True,
     events: EventStream | None = None,
     scope: Literal["login", "account"] = "login",
+    store: str | None = None,
 ) -> Memory:
-    """The memory of a run with these accounts, whose ledger is in the folder."""
+    """The memory of a run with these accounts, whose ledger is in the folder, or in a store."""
     plan = folder / "plan.parquet"
     pl.DataFrame({"account_name": accounts or ("A-1",)}).write_parquet(plan)
-    ledger = LedgerUse(path=str(folder / "ledger.db"), use=use)
+    ledger = LedgerUse(path=store or str(folder / "ledger.db"), use=use)
     job = Job(
         action="assign",
         inventory=Inventory(files=["fleet.csv"]),
         ledger=ledger,
         limits=Limits(scope=scope),
+        store=StoreUse(url=store),
     )
     return Memory(job, carrier, plan, events or Events())
 
@@ -198,3 +201,57 @@ def test_an_account_with_a_recalled_limit_is_named_in_the_event(tmp_path: Path) 
     events = Events()
     memory(tmp_path, "A-1", "A-2", scope="account", events=events).recall()
     assert [event.account for event in events.kept if isinstance(event, LimitChanged)] == ["A-1"]
+
+
+@pytest.mark.parametrize("learned", LEARNED, ids=lambda learned: str(learned.limit))
+def test_a_store_keeps_what_a_run_learned_for_other_machines(
+    learned: Learned, tmp_path: Path, empty_store: str
+) -> None:
+    memory(tmp_path, store=empty_store).keep({None: learned})
+    found = memory(tmp_path, store=empty_store).recall().get(None)
+    assert found is not None
+    assert str(found.limit) == str(learned.limit)
+    assert list(tmp_path.iterdir()) == [tmp_path / "plan.parquet"]
+
+
+def test_a_store_keeps_limits_of_carriers_and_accounts_apart(tmp_path: Path, empty_store: str) -> None:
+    memory(tmp_path, "A-1", "A-2", store=empty_store).keep({None: BUCKET})
+    assert memory(tmp_path, "A-2", "A-3", store=empty_store).recall().get(None) is not None
+    assert memory(tmp_path, "A-3", store=empty_store).recall().get(None) is None
+    assert (
+        memory(tmp_path, "A-1", carrier="https://other.example/api", store=empty_store).recall().get(None)
+        is None
+    )
+
+
+def test_an_older_limit_never_replaces_a_newer_one(empty_store: str) -> None:
+    now = datetime.now(UTC)
+    kept = LimitsInStore(empty_store)
+    for seen_at, learned in ((now, BUCKET), (now - timedelta(hours=1), Learned(limit=Calls(10)))):
+        kept.keep(URL, {"A-1": LearnedLimit.of(learned, seen_at)}, seen_at)
+    assert kept.read(URL)["A-1"].calls is None
+
+
+def test_old_limits_are_removed_from_a_store(empty_store: str) -> None:
+    now = datetime.now(UTC)
+    kept = LimitsInStore(empty_store)
+    for account, seen_at in (("A-1", now - 2 * MAX_AGE), ("A-2", now)):
+        kept.keep(URL, {account: LearnedLimit.of(BUCKET, seen_at)}, seen_at)
+    assert list(kept.read(URL)) == ["A-2"]
+
+
+def test_a_limit_of_another_version_is_not_used(tmp_path: Path, empty_store: str) -> None:
+    memory(tmp_path, "A-1", store=empty_store).keep({None: BUCKET})
+    with open_store(empty_store).engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE learned_limits SET content = '{}'")
+    events = Events()
+    assert memory(tmp_path, "A-1", events=events, store=empty_store).recall().get(None) is None
+    assert events.warnings == []
+
+
+def test_a_store_that_does_not_answer_only_warns(tmp_path: Path) -> None:
+    events = Events()
+    kept = memory(tmp_path, events=events, store="postgresql://nobody@/gone?host=/nowhere")
+    assert kept.recall().get(None) is None
+    kept.keep({None: BUCKET})
+    assert len(events.warnings) == 2

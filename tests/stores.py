@@ -1,0 +1,21 @@
+"""Stores for tests: a database with all tables, emptied between tests."""
+
+import sqlalchemy as sa
+
+from batchlic.database import postgresql
+from tests.postgresql import PostgreSQL
+
+
+def new_store(server: PostgreSQL, database: str) -> str:
+    """The name of a store in a new database."""
+    name = postgresql.remember(server.new_database(database))
+    postgresql.open_store(name)
+    return name
+
+
+def empty(store: str) -> None:
+    """Remove all rows, apart from the version of the schema."""
+    engine = postgresql.open_store(store).engine
+    tables = [table for table in sa.inspect(engine).get_table_names() if table != postgresql.VERSION_TABLE]
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"TRUNCATE {', '.join(tables)}")
