@@ -5,7 +5,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +69,12 @@ def submitted_run(
     carrier: str = "sandbox",
     to_sku: str | None = None,
     inventory: Callable[[Path, int], Path] = fleet,
+    store: str | None = None,
 ) -> RunFolder:
     """The folder of a run that has sent all its batches: plan and journal, no results yet."""
     folder = RunFolder(path)
-    folder.make()
+    with folder.made(store):
+        pass
     given = {"account": ACCOUNT, "sku": sku, "consent_lifetime": True}
     files = [str(inventory(path / "fleet.csv", devices))]
     content = {
@@ -96,9 +98,8 @@ def submitted_run(
         batches=plan.batches,
         to_sku=to_sku,
     )
-    journal = folder.journal.create(identity, created_at=BEGAN)
-    journal._commit(list(_records(devices, batch_size, answered, Step.UNASSIGN if to_sku else None)))
-    journal.close()
+    with folder.locked(), closing(folder.journal.create(identity, created_at=BEGAN)) as journal:
+        journal._commit(list(_records(devices, batch_size, answered, Step.UNASSIGN if to_sku else None)))
     return folder
 
 

@@ -18,7 +18,7 @@ from tests.reader.builders import ACCOUNT, JOB, SKU, csv_of, iccid, imei
 
 CARRIER = "https://carrier.example/api"
 LIFETIME, OTHER = "SIMSec-IoT-Lt", "TS-BUNDLE-KTO-SIMSEC-MRC"
-HALF = settings(max_examples=settings.get_profile("batchlic").max_examples // 2)
+HALF = settings(max_examples=settings().max_examples // 2)
 """Each example takes a database of its own, on the disk."""
 
 

@@ -390,6 +390,31 @@ def test_a_request_of_another_run_proves_nothing_for_this_one(tmp_path: Path) ->
     assert statuses(folder) == {"in_doubt": 1}
 
 
+@pytest.mark.parametrize(("request_id", "status"), [("request-1", "in_doubt"), ("strange", "confirmed")])
+def test_runs_in_one_store_know_the_requests_of_each_other(
+    tmp_path: Path, empty_store: str, request_id: str, status: str
+) -> None:
+    folder = submitted_run(tmp_path / "here" / "run", 1, answered=lost, store=empty_store)
+    submitted_run(tmp_path / "there" / "other", 1, store=empty_store)
+    settled(folder, *(one._replace(request_id=request_id) for one in messages_of(folder)))
+    assert statuses(folder) == {status: 1}
+
+
+def test_callbacks_of_one_store_reach_the_run_that_they_are_about(tmp_path: Path, empty_store: str) -> None:
+    first = submitted_run(tmp_path / "a" / "run", 2, store=empty_store)
+    second = submitted_run(tmp_path / "b" / "run", 2, answered=under("two"), store=empty_store)
+    with closing(Store.open(empty_store)) as store:
+        store.write([one._replace(request_id="two", **failure()) for one in messages_of(second)])
+        store.write(messages_of(first))
+        assert reconcile(first, store).statuses == {"confirmed": 2}
+        assert reconcile(second, store).statuses == {"failed": 2}
+
+
+def under(request_id: str) -> Callable[[int], list[Answer | None]]:
+    """The answer that names this request."""
+    return lambda _: [Answer(outcome=Outcome.ACCEPTED, http_status=200, request_id=request_id)]
+
+
 def test_a_part_in_doubt_depends_only_on_its_own_requests(tmp_path: Path) -> None:
     folder = submitted_run(tmp_path / "run", 2, answered=lambda _: [REFUSED])
     with closing(folder.journal.open()) as journal:
