@@ -33,6 +33,18 @@ def dotenv(path: Path, mode: int = 0o600, **values: str) -> Path:
     return path
 
 
+def test_callbacks_are_kept_in_the_store_unless_another_one_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(UsageError, match="no store of callbacks"):
+        load_settings().callback_store(None)
+    monkeypatch.setenv("BATCHLIC_STORE", "postgresql://me:planted@db.example/licenses")
+    assert load_settings().callback_store(None) == "postgresql://me@db.example/licenses"
+    assert load_settings().callback_store("own.db") == "own.db"
+    monkeypatch.setenv("BATCHLIC_LISTENER_STORE", "callbacks.db")
+    assert load_settings().callback_store(None) == "callbacks.db"
+
+
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in PLANTED.items():
         monkeypatch.setenv(name, value)

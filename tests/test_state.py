@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from batchlic.errors import UsageError
-from batchlic.state import find_ledger, find_run, state_folder
+from batchlic.job import make_job
+from batchlic.ledger import Ledger
+from batchlic.runs.folder import RunFolder
+from batchlic.state import find_ledger, find_run, ledger_file, state_folder, with_state
 
 
 @pytest.fixture
@@ -95,6 +98,40 @@ def test_one_ledger_under_two_names_is_one_ledger(here: Path) -> None:
     (here.parent / "home" / ".local" / "state").mkdir(parents=True)
     (here.parent / "home" / ".local" / "state" / "batchlic").symlink_to(here / "runs")
     assert find_ledger() == here / "runs" / "ledger.db"
+
+
+def test_with_a_store_the_ledger_is_in_the_store(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger_in(here / "runs")
+    monkeypatch.setenv("BATCHLIC_STORE", "postgresql://me:planted@db.example/licenses")
+    assert find_ledger() == find_ledger(Path("night")) == "postgresql://me@db.example/licenses"
+    assert ledger_file() == here / "runs" / "ledger.db"
+
+
+def with_ledger_in_store(here: Path, **tables: object) -> str | None:
+    content = {"action": "assign", "inventory": {"files": ["fleet.csv"]}, "report": {"write": False}}
+    job = make_job(content | tables, {}, where="test")
+    return with_state(job, RunFolder(here / "runs" / "night")).ledger.path
+
+
+def test_a_run_in_a_store_has_its_ledger_there(
+    here: Path, monkeypatch: pytest.MonkeyPatch, empty_store: str
+) -> None:
+    assert with_ledger_in_store(here, store={"url": empty_store}) == empty_store
+    monkeypatch.setenv("BATCHLIC_STORE", empty_store)
+    assert with_ledger_in_store(here) == empty_store
+    own = str(here / "own.db")
+    assert with_ledger_in_store(here, ledger={"path": own}) == own
+
+
+def test_a_store_does_not_split_a_ledger_unnoticed(
+    here: Path, monkeypatch: pytest.MonkeyPatch, empty_store: str
+) -> None:
+    file = ledger_in(here / "runs")
+    monkeypatch.setenv("BATCHLIC_STORE", empty_store)
+    with pytest.raises(UsageError, match=f"no ledger in this database yet, but {file} is one"):
+        with_ledger_in_store(here)
+    Ledger(empty_store).close()
+    assert with_ledger_in_store(here) == empty_store
 
 
 @pytest.mark.parametrize("run_dir", ["night", "deep/er/night", "../data/night", "runs/night"])

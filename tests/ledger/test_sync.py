@@ -15,6 +15,7 @@ from batchlic.callbacks.store import Store
 from batchlic.carrier.answers import Answer, Outcome
 from batchlic.carrier.credentials import Credentials, Secret
 from batchlic.chunker import DeviceStatus
+from batchlic.database import leases
 from batchlic.database.postgresql import open_store
 from batchlic.errors import LedgerError, RefusedToStart, RunFolderError, StoppedEarly, UsageError
 from batchlic.job import Job, make_job
@@ -25,7 +26,7 @@ from batchlic.runs.finalize import finalize
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.history import device_history
 from batchlic.runs.identity import job_of as job_of_journal
-from batchlic.runs.ledger_sync import refuse_at_work, snapshot_for_plan
+from batchlic.runs.ledger_sync import LedgerSync, refuse_at_work, snapshot_for_plan
 from batchlic.runs.reconcile import reconcile
 from batchlic.runs.rollback import By, rollback
 from batchlic.runs.run import begin, resume, start
@@ -317,6 +318,64 @@ def test_two_runs_at_work_do_not_share_a_device(tmp_path: Path) -> None:
             with pytest.raises(RefusedToStart, match="run at-work is at work on 10 of the same devices"):
                 run(job_of(tmp_path, range(20, 40)), tmp_path / "rival", target)
             assert run(job_of(tmp_path, range(50, 60)), tmp_path / "other", target) == {"accepted": 10}
+
+
+@contextmanager
+def at_work_elsewhere(folder: Path) -> Iterator[None]:
+    """Let the run of a killed session be at work on another machine: its folder is not on this one."""
+    named = RunFolder(folder).named_store
+    assert named is not None
+    folder.rename(folder.with_name("elsewhere"))
+    key = f"run:{named.key}"
+    leases.take(open_store(named.store), key, what="a run", holder="pid 1 on elsewhere", lease_s=600)
+    yield
+    with open_store(named.store).engine.begin() as connection:
+        leases.revoke(connection, [key])
+
+
+about_stores = pytest.mark.parametrize("home", ["store"], indirect=True)
+
+
+@about_stores
+def test_runs_at_work_on_two_machines_do_not_share_a_device(tmp_path: Path) -> None:
+    with carrier() as target:
+        killed(job_of(tmp_path, range(30)), tmp_path / "at-work", target, [])
+        with at_work_elsewhere(tmp_path / "at-work"):
+            with pytest.raises(RefusedToStart, match="run at-work is at work on 10 of the same devices"):
+                run(job_of(tmp_path, range(20, 40)), tmp_path / "rival", target)
+            assert run(job_of(tmp_path, range(50, 60)), tmp_path / "other", target) == {"accepted": 10}
+
+
+@about_stores
+def test_a_run_that_died_on_another_machine_stops_others(tmp_path: Path, home: Home) -> None:
+    with carrier() as target:
+        killed(job_of(tmp_path, range(10)), tmp_path / "killed", target, [None])
+        is_at_work = pytest.raises(RefusedToStart, match=r"run killed is at work \(pid 1 on elsewhere\)")
+        with (
+            at_work_elsewhere(tmp_path / "killed"),
+            closing(home.ledger(tmp_path)) as ledger,
+            is_at_work,
+        ):
+            refuse_at_work(ledger, target.name)
+        with pytest.raises(RefusedToStart, match="its folder is gone, or on another machine"):
+            run(job_of(tmp_path, range(20, 30)), tmp_path / "next", target)
+
+
+@about_stores
+def test_k_a_session_that_was_replaced_does_not_end_its_run_in_the_ledger(tmp_path: Path, home: Home) -> None:
+    with carrier() as target:
+        killed(job_of(tmp_path, range(10)), tmp_path / "run", target, [TAKEN])
+        folder = RunFolder(tmp_path / "run")
+        with folder.locked(), closing(folder.journal.open()) as journal:
+            assert folder.lease is not None
+            with open_store(home.store or "").engine.begin() as connection:
+                leases.revoke(connection, [folder.lease.key])
+            sync = LedgerSync(home.ledger(tmp_path), job_of(tmp_path, range(10)), target.name, (folder,))
+            with pytest.raises(leases.LeaseLost):
+                sync.record(folder, journal)
+        with closing(home.ledger(tmp_path)) as ledger:
+            assert ledger.is_open("run")
+            assert ledger.scopes() == []
 
 
 def test_active_runs_may_share_devices_that_the_ledger_excludes(tmp_path: Path) -> None:
