@@ -71,7 +71,8 @@ class JobOptions(TypedDict, total=False):
     canary_confirmed: bool
     """Send the others only when callbacks have reported the outcome of the canary [False]."""
     ledger: str | PathLike[str]
-    """File of the ledger [`ledger.db` in the state folder, or beside `run_dir`]."""
+    """Ledger: a file, or the URL of a PostgreSQL database [the store, or `ledger.db` in the state folder or
+    beside `run_dir`]."""
     use_ledger: bool
     """Skip devices that are licensed according to the ledger, and record the others there [True]."""
     new_ledger: bool

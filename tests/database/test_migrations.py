@@ -11,9 +11,10 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy.dialects.postgresql.base import PGDialect
 
 from batchlic.callbacks import store as callbacks
-from batchlic.database import leases, migrate, postgresql
+from batchlic.database import leases, limits, migrate, postgresql
 from batchlic.database.postgresql import Store, remember
 from batchlic.journal import shared_tables
+from batchlic.ledger import announced
 from batchlic.ledger import tables as ledger_tables
 from tests.postgresql import PostgreSQL
 
@@ -29,8 +30,9 @@ def empty(postgresql: PostgreSQL, monkeypatch: pytest.MonkeyPatch) -> Iterator[S
 def declared() -> sa.MetaData:
     """All tables of a store, as the packages that use them declare them."""
     metadata = sa.MetaData()
-    for part in (shared_tables.metadata, leases.metadata, ledger_tables.metadata, callbacks.metadata):
-        for table in part.tables.values():
+    parts = (shared_tables, leases, ledger_tables, announced, limits, callbacks)
+    for part in parts:
+        for table in part.metadata.tables.values():
             table.to_metadata(metadata)
     return metadata
 
