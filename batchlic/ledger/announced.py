@@ -60,8 +60,7 @@ def withdraw(connection: sa.Connection, run_id: str) -> None:
 
 def has_announced(connection: sa.Connection, run_id: str) -> bool:
     """Whether a run has announced what it may send."""
-    query = sa.select(announced.c.part).where(announced.c.run_id == run_id).limit(1)
-    return connection.execute(query).first() is not None
+    return lease_key_of(connection, run_id) is not None
 
 
 def read_announced(connection: sa.Connection, run_id: str) -> Iterator[pl.DataFrame]:
@@ -83,10 +82,15 @@ def read_announced(connection: sa.Connection, run_id: str) -> Iterator[pl.DataFr
             yield frame
 
 
+def lease_key_of(connection: sa.Connection, run_id: str) -> str | None:
+    """The key of the lease of a run; None if it has announced nothing."""
+    query = sa.select(announced.c.lease_key).where(announced.c.run_id == run_id).limit(1)
+    return connection.execute(query).scalar()
+
+
 def holder_of(store: Store, connection: sa.Connection, run_id: str) -> str | None:
     """The other process that is at work on a run; None if there is none."""
-    query = sa.select(announced.c.lease_key).where(announced.c.run_id == run_id).limit(1)
-    key = connection.execute(query).scalar()
+    key = lease_key_of(connection, run_id)
     if key is None or leases.is_held_here(store.name, key):
         return None
     found = leases.holder_of(store, key)

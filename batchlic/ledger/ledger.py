@@ -23,6 +23,7 @@ from batchlic.ledger.announced import (
     announce,
     has_announced,
     holder_of,
+    lease_key_of,
     read_announced,
     withdraw,
 )
@@ -146,6 +147,14 @@ class Ledger:
             return None
         with self._reading() as catalog:
             return holder_of(self._store, catalog.connection, run_id)
+
+    def lease_of(self, run_id: str) -> tuple[str, str] | None:
+        """The store and the key of the lease of a run that is open; None if it is not known, or in a file."""
+        if self._store is None:
+            return None
+        with self._reading() as catalog:
+            key = lease_key_of(catalog.connection, run_id)
+        return None if key is None else (self._store.name, key)
 
     def has_announced(self, run_id: str) -> bool:
         """Whether a run has announced what it may send; False in a file, whose readers can read the plan."""

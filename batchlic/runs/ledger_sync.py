@@ -26,6 +26,7 @@ from batchlic.runs.folder import RunFolder, is_wanted_of_others
 from batchlic.runs.identity import left_by_a_run, refuse_changed_plan
 from batchlic.runs.staging import recovered_journal
 from batchlic.runs.states import state_frames_of, states_of
+from batchlic.runs.store_record import NamedStore
 
 
 def with_ledger(job: Job, folder: RunFolder, identity: RunIdentity | None = None) -> Job:
@@ -280,7 +281,10 @@ class LedgerSync:
                 continue  # at work, perhaps on another machine
             folder = _folder(entry)
             if not folder.path.is_dir():
-                raise _unreadable(self.ledger, entry, "its folder is gone, or on another machine")
+                if not _sent_nothing(self.ledger, entry):
+                    raise _unreadable(self.ledger, entry, "its folder is gone, or on another machine")
+                self.ledger.close_run(entry.run_id)
+                continue
             with ExitStack() as locks:
                 if not any(folder.path.samefile(own.path) for own in self.locked):
                     try:
@@ -342,6 +346,20 @@ def _record_killed(ledger: Ledger, entry: RunEntry, folder: RunFolder) -> None:
     except RunFolderError as error:
         raise _unreadable(ledger, entry, f"it can't be read: {error}") from error
     raise _unreadable(ledger, entry, "its folder holds another run")
+
+
+def _sent_nothing(ledger: Ledger, entry: RunEntry) -> bool:
+    """Whether a run whose folder can't be reached has sent nothing, by its journal in the store."""
+    lease = ledger.lease_of(entry.run_id)
+    if lease is None:
+        return False
+    named, folder = NamedStore.of_lease(*lease), Path(entry.folder or "")
+    with named.held(folder):
+        place = named.place(folder)
+        if not place.exists():
+            return True
+        with place.inspect() as journal:
+            return journal.identity.run_id == entry.run_id and next(journal.attempts(), None) is None
 
 
 def _unreadable(ledger: Ledger, entry: RunEntry, reason: str) -> RefusedToStart:

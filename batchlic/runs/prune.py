@@ -17,7 +17,7 @@ from batchlic.carrier.answers import Outcome
 from batchlic.chunker import DeviceStatus
 from batchlic.errors import BatchlicError, RefusedToStart, UsageError
 from batchlic.figures import counted, time_in_files, time_on_terminal
-from batchlic.journal import SANDBOX, Outline, RunIdentity
+from batchlic.journal import SANDBOX, Outline, RunIdentity, StorePlace
 from batchlic.ledger import Ledger
 from batchlic.ledger.files import open_existing
 from batchlic.reader.validation.reasons import Reason
@@ -224,7 +224,11 @@ class _Judge:
                     locks.enter_context(nested.locked())
                 for nested, listed in zip(tree, self._trees[run.run_dir], strict=True):
                     self._refuse_changed(nested, listed)
+                places = [nested.journal for nested in tree]
                 remove_whole(folder.path)
+                for place in places:
+                    if isinstance(place, StorePlace):
+                        place.delete()
         except RefusedToStart as error:
             raise _Keep(str(error)) from error
         except (BatchlicError, OSError) as error:

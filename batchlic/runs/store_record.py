@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from batchlic.database.leases import Lease
 
 
+_LEASE = "run:"
+"""What the keys of the leases of runs begin with."""
+
+
 @dataclass(frozen=True, slots=True)
 class NamedStore:
     """The store that has the journal of a run, and the run's key there.
@@ -31,6 +35,11 @@ class NamedStore:
 
     store: str
     key: str
+
+    @classmethod
+    def of_lease(cls, store: str, key: str) -> Self:
+        """The run whose lease has this key."""
+        return cls(store, key.removeprefix(_LEASE))
 
     def place(self, folder: Path) -> StorePlace:
         """Where the journal of the run in `folder` is."""
@@ -60,7 +69,7 @@ class NamedStore:
 
     @property
     def _lease_key(self) -> str:
-        return f"run:{self.key}"
+        return f"{_LEASE}{self.key}"
 
 
 @contextmanager

@@ -362,6 +362,16 @@ def test_a_run_that_died_on_another_machine_stops_others(tmp_path: Path, home: H
 
 
 @about_stores
+def test_a_run_on_another_machine_that_sent_nothing_stops_nobody(tmp_path: Path) -> None:
+    with carrier() as target:
+        killed(job_of(tmp_path, range(10)), tmp_path / "killed", target, [])
+        (tmp_path / "killed").rename(tmp_path / "elsewhere")
+        assert run(job_of(tmp_path, range(10)), tmp_path / "next", target) == {"accepted": 10}
+        with pytest.raises(RefusedToStart, match="run next has recorded 10 of the devices"):
+            resume(RunFolder(tmp_path / "elsewhere"), target)
+
+
+@about_stores
 def test_k_a_session_that_was_replaced_does_not_end_its_run_in_the_ledger(tmp_path: Path, home: Home) -> None:
     with carrier() as target:
         killed(job_of(tmp_path, range(10)), tmp_path / "run", target, [TAKEN])

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from batchlic import atomic
+from batchlic.callbacks.store import Store
 from batchlic.chunker import DeviceStatus
 from batchlic.errors import RefusedToStart, UsageError
 from batchlic.ledger import Ledger, RunEntry
@@ -18,6 +19,8 @@ from batchlic.runs.folder import RunFolder
 from batchlic.runs.history import _run_folders
 from batchlic.runs.listing import list_runs
 from batchlic.runs.prune import Pruning, _files, prune
+from batchlic.runs.reconcile import reconcile
+from tests.callbacks.builders import messages_of, submitted_run
 from tests.privileges import without_privileges
 from tests.runs.kept_runs import CARRIER, REQUESTS, begun, end, finished
 
@@ -62,6 +65,19 @@ def runs(tmp_path: Path) -> Path:
 
 
 # -- what is deleted ------------------------------------------------------------------------------------
+
+
+def test_a_deleted_run_leaves_no_journal_in_its_store(tmp_path: Path, empty_store: str) -> None:
+    folders = [submitted_run(tmp_path / "runs" / name, 2, store=empty_store) for name in ("first", "second")]
+    places = {folder.path.name: folder.journal for folder in folders}
+    with closing(Store.open(empty_store)) as store:
+        store.write(messages_of(folders[0]))
+        for folder in folders:
+            reconcile(folder, store)
+            (folder.path / "fleet.csv").unlink()
+    done = pruned(tmp_path / "runs", days=-1)
+    assert len(deleted(done)) == 1  # the other one is the last run of its job
+    assert [name for name, place in places.items() if not place.exists()] == deleted(done)
 
 
 def test_old_runs_are_deleted_with_their_rollbacks_and_nothing_else(runs: Path) -> None:
