@@ -8,7 +8,13 @@ import pytest
 from typer.main import get_command
 
 from batchlic.cli.app import app
-from batchlic.cli.arguments import find_new_run_folder, find_run_folder, find_runs_folder, path_on_disk
+from batchlic.cli.arguments import (
+    find_new_run_folder,
+    find_run_folder,
+    find_runs_folder,
+    ledger_location,
+    path_on_disk,
+)
 from batchlic.cli.runs import runs_folder
 from batchlic.errors import UsageError
 
@@ -46,8 +52,15 @@ def test_a_run_folder_may_be_an_address(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LEDGERS)
-def test_a_ledger_is_on_a_disk(name: str) -> None:
-    assert _parser(PARAMETERS[name]) is path_on_disk
+def test_a_ledger_is_on_a_disk_or_in_a_database(name: str) -> None:
+    assert _parser(PARAMETERS[name]) is ledger_location
+
+
+def test_a_ledger_is_not_in_an_object_store() -> None:
+    for given in ("ledger.db", "postgresql://me@db.example/licenses"):
+        assert ledger_location(given) == given
+    with pytest.raises(UsageError, match=r"s3://bucket/ledger.db: this can't be in an object store"):
+        ledger_location("s3://bucket/ledger.db")
 
 
 def test_an_address_is_not_taken_for_a_path() -> None:
