@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from batchlic.cli.callbacks import _store
+from batchlic.cli.options import WaitOptions
+from batchlic.errors import UsageError
+from batchlic.runs.folder import RunFolder
 from batchlic.sandbox.config import LatencyConfig, SandboxConfig
 from tests.endtoend.program import (
     ACCOUNT,
@@ -140,10 +144,14 @@ def test_a_run_without_a_store_for_the_journal_is_refused(machine: Machine, tmp_
     assert machine("status", new).code == 2
 
 
-def test_a_listener_without_a_database_for_callbacks_is_refused(machine: Machine, tmp_path: Path) -> None:
-    more = ["--wait-callbacks", "1s", "--listen-port", "0"]
-    ended = machine(*assign(f"s3://{BUCKET}/fleet/waiting", tmp_path, *more))
-    assert (ended.code, "--listen-port" in ended.err) == (2, True)
+def test_a_listener_without_a_database_for_callbacks_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("BATCHLIC_STORE", "BATCHLIC_LISTENER_STORE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("batchlic.objectstore.copies.is_copy", lambda _: True)
+    with pytest.raises(UsageError, match="--listen-port"):
+        _store(WaitOptions(wait_callbacks="1s", listen_port=0), RunFolder(tmp_path))
 
 
 @pytest.mark.parametrize(
