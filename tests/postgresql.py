@@ -81,17 +81,17 @@ class PostgreSQL:
 
 
 @contextmanager
-def running_server() -> Iterator[PostgreSQL]:
-    """Start a server of its own, and stop it when the block ends."""
+def running_server(**settings: str) -> Iterator[PostgreSQL]:
+    """Start a server of its own, and stop it when the block ends. `settings` replace those for tests."""
     folder = Path(tempfile.mkdtemp(prefix="batchlic-pg-"))
     try:
         start = _starter(folder)
         data, log = folder / "data", folder / "log"
         start("initdb", "-D", data, "-U", OWNER, "-E", "UTF8", "--no-sync", "--auth=trust")
         (data / "pg_hba.conf").write_text(_ACCESS)
-        settings = {**_SETTINGS, "unix_socket_directories": str(folder)}
+        in_force = {**_SETTINGS, **settings, "unix_socket_directories": str(folder)}
         with (data / "postgresql.conf").open("a") as file:
-            file.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
+            file.writelines(f"{name} = '{value}'\n" for name, value in in_force.items())
         server = PostgreSQL(folder, lambda: start("pg_ctl", "-D", data, "-l", log, "-w", "start"))
         server.start()
         try:

@@ -49,9 +49,9 @@ def main() -> None:
 
 def _cost(folder: Path, batches: int) -> None:
     """Print the time that the journal takes per batch, at 1,000 requests/s and 50 ms latency."""
-    bare = anyio.run(_paced, None, batches, backend_options={"use_uvloop": True})
-    with closing(_new(folder / "paced.db", batches)) as journal:
-        durable = anyio.run(_paced, journal, batches, backend_options={"use_uvloop": True})
+    bare = anyio.run(paced, None, batches, backend_options={"use_uvloop": True})
+    with closing(new_journal(folder / "paced.db", batches)) as journal:
+        durable = anyio.run(paced, journal, batches, backend_options={"use_uvloop": True})
     cpu = (durable.cpu - bare.cpu) / batches * 1000
     print(f"{batches:,} batches at {batches / durable.seconds:,.0f} requests/s, {WORKERS} workers")
     print(
@@ -59,23 +59,23 @@ def _cost(folder: Path, batches: int) -> None:
     )
     print(f"  CPU                   {cpu:8.3f} ms per batch: {cpu * RATE / 10:.0f}% of a core at 1,000/s")
     print(f"  elapsed               {durable.seconds:8.1f} s, without a journal {bare.seconds:.1f} s")
-    print(f"  one fsync by itself   {_fsync(folder / 'probe') * 1000:8.2f} ms")
+    print(f"  one fsync by itself   {fsync_s(folder / 'probe') * 1000:8.2f} ms")
 
 
-class _Measured:
+class Measured:
     def __init__(self) -> None:
         self.waited = self.seconds = self.cpu = 0.0
 
 
-async def _paced(journal: Journal | None, batches: int) -> _Measured:
-    measured, numbers = _Measured(), iter(range(1, batches + 1))
+async def paced(journal: Journal | None, batches: int) -> Measured:
+    measured, numbers = Measured(), iter(range(1, batches + 1))
     began, cpu = anyio.current_time(), time.process_time()
 
     async def work() -> None:
         for number in numbers:
             await anyio.sleep_until(began + number / RATE)
             before = anyio.current_time()
-            seq = await journal.intend(_intent(number)) if journal else 0
+            seq = await journal.intend(intent(number)) if journal else 0
             measured.waited += anyio.current_time() - before
             await anyio.sleep(LATENCY)
             before = anyio.current_time()
@@ -94,8 +94,8 @@ def _resume(folder: Path, batches: int) -> None:
     """Print the times of the steps of `resume`, for a run with all but the last LEFT batches accepted."""
     plan, path = folder / "plan.parquet", folder / "journal.db"
     _write_plan(plan, batches)
-    with closing(_new(path, batches)) as journal:
-        seconds, _ = _timed(lambda: anyio.run(_fill, journal, batches - LEFT))
+    with closing(new_journal(path, batches)) as journal:
+        seconds, _ = _timed(lambda: anyio.run(fill, journal, batches - LEFT))
         print(f"{batches - LEFT:,} batches without a limit: {(batches - LEFT) / seconds:,.0f} per second")
     print(f"resuming a run of {batches:,} batches, {LEFT:,} of them not sent yet")
     opened, journal = _timed(lambda: Journal.open(path))
@@ -121,12 +121,12 @@ def _resume(folder: Path, batches: int) -> None:
         print(f"  {file.stem:8} on disk      {size / 1e6:8.1f} MB, {size / batches:,.0f} bytes per batch")
 
 
-async def _fill(journal: Journal, batches: int) -> None:
+async def fill(journal: Journal, batches: int) -> None:
     numbers = iter(range(1, batches + 1))
 
     async def work() -> None:
         for number in numbers:
-            seq = await journal.intend(_intent(number))
+            seq = await journal.intend(intent(number))
             await journal.answer(seq, ACCEPTED, duration_ms=50.0, final=False)
 
     async with anyio.create_task_group() as tasks:
@@ -148,8 +148,13 @@ def _write_plan(path: Path, batches: int) -> None:
     ).write_parquet(path, compression_level=1, row_group_size=50_000)
 
 
-def _new(path: Path, batches: int) -> Journal:
-    identity = RunIdentity(
+def new_journal(path: Path, batches: int) -> Journal:
+    return Journal.create(path, identity_of(batches), created_at=0)
+
+
+def identity_of(batches: int) -> RunIdentity:
+    """The identity of a run with so many batches."""
+    return RunIdentity(
         run_id="bench",
         action=Action.ASSIGN,
         carrier="bench",
@@ -161,10 +166,9 @@ def _new(path: Path, batches: int) -> Journal:
         planned=batches * DEVICES_PER_BATCH,
         batches=batches,
     )
-    return Journal.create(path, identity, created_at=0)
 
 
-def _intent(batch: int) -> Intent:
+def intent(batch: int) -> Intent:
     return Intent(
         batch_id=batch,
         part="",
@@ -178,7 +182,7 @@ def _intent(batch: int) -> Intent:
     )
 
 
-def _fsync(path: Path) -> float:
+def fsync_s(path: Path) -> float:
     with path.open("wb") as file:
         began = time.perf_counter()
         for _ in range(100):
