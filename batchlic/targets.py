@@ -34,16 +34,23 @@ def open_target(
         secrets = tuple(settings.secrets())
         yield Target(settings.base_url, settings.base_url, credentials, secrets, settings.profile)
         return
-    from batchlic.carrier.credentials import Credentials, Secret
     from batchlic.job import EmbeddedSandbox
-    from batchlic.journal import SANDBOX
     from batchlic.sandbox import embedded
+
+    config = _config_of(sandbox) if isinstance(sandbox, EmbeddedSandbox) else sandbox
+    with embedded(config) as base_url:
+        yield sandbox_target(base_url)
+
+
+def sandbox_target(base_url: str) -> Target:
+    """The sandbox carrier at an address on this machine. It takes any credentials."""
+    from batchlic.carrier.credentials import Credentials, Secret
+    from batchlic.journal import SANDBOX
+    from batchlic.runs.target import Target
 
     name = Secret("sandbox")
     credentials = Credentials(client_id=name, client_secret=name, username=name, password=name)
-    config = _config_of(sandbox) if isinstance(sandbox, EmbeddedSandbox) else sandbox
-    with embedded(config) as base_url:
-        yield Target(SANDBOX, base_url, credentials, ())
+    return Target(SANDBOX, base_url, credentials, ())
 
 
 def _config_of(sandbox: EmbeddedSandbox) -> SandboxConfig:

@@ -42,6 +42,7 @@ class Panel(StrEnum):
     SYNC = "Sync"
     CANARY = "Canary"
     LIMITS = "Limits"
+    CLUSTER = "Workers"
     LEDGER = "Ledger"
     APPROVAL = "Approval"
     CALLBACKS = "Callbacks"

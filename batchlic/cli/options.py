@@ -612,6 +612,32 @@ class MetricsOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClusterOptions:
+    """Which processes send the run, if not this one alone."""
+
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=64,
+            metavar="N",
+            help="Send from so many processes on this machine (needs a store, and batchlic[dask]).",
+            show_default="this process sends",
+            rich_help_panel=Panel.CLUSTER,
+        ),
+    ] = None
+    dask: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Send from the workers of a Dask cluster, such as tcp://scheduler:8786 (needs a store, and "
+            "batchlic[dask]).",
+            rich_help_panel=Panel.CLUSTER,
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunOptions:
     """What to plan, how to send it, and how long to wait for callbacks."""
 
@@ -619,6 +645,7 @@ class RunOptions:
     send: SendOptions = SendOptions()
     wait: WaitOptions = WaitOptions()
     metrics: MetricsOptions = MetricsOptions()
+    cluster: ClusterOptions = ClusterOptions()
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be sent, send nothing, and leave no files.")
     ] = False

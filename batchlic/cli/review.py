@@ -10,6 +10,7 @@ from batchlic.cli.callbacks import check_wait_options, run_listener
 from batchlic.cli.help import Section, examples
 from batchlic.cli.observers import observers
 from batchlic.cli.options import (
+    ClusterOptions,
     Json,
     MetricsOptions,
     Notifying,
@@ -28,6 +29,7 @@ from batchlic.cli.output import (
     print_result,
 )
 from batchlic.cli.waiting import after_sending
+from batchlic.cli.workers import sending
 
 if TYPE_CHECKING:
     from batchlic.writer.summary import Summary
@@ -47,6 +49,7 @@ def apply(
     *,
     wait: WaitOptions,
     metrics: MetricsOptions,
+    cluster: ClusterOptions,
     yes: Yes = False,
     sandbox: OnSandbox = False,
     notify: Notifying = None,
@@ -72,6 +75,7 @@ def apply(
         def work() -> "Summary":
             check()
             with (
+                sending(cluster, folder, on_sandbox=sandbox) as send,
                 open_target(job.sandbox if sandbox else None) as target,
                 run_listener(wait, folder, on_sandbox=sandbox) as listener,
             ):
@@ -84,6 +88,7 @@ def apply(
                     listener=listener,
                     waits=wait.wait_callbacks is not None,
                     events=events,
+                    send=send,
                 )
                 return after_sending(wait, job, folder, target, summary, events=events)
 

@@ -19,6 +19,7 @@ from batchlic.cli.help import Panel, Section, examples
 from batchlic.cli.observers import observers
 from batchlic.cli.options import (
     SYNC_OPTIONS,
+    ClusterOptions,
     FlagValues,
     Json,
     MetricsOptions,
@@ -39,6 +40,7 @@ from batchlic.cli.output import (
 )
 from batchlic.cli.profiles import with_default_account
 from batchlic.cli.waiting import after_sending
+from batchlic.cli.workers import sending
 from batchlic.errors import UsageError
 
 if TYPE_CHECKING:
@@ -237,6 +239,7 @@ def resume(
         ),
     ] = None,
     metrics: MetricsOptions,
+    cluster: ClusterOptions,
     sandbox: OnSandbox = False,
     notify: Notifying = None,
     json: Json = False,
@@ -258,7 +261,10 @@ def resume(
 
         def work() -> "Summary":
             check()
-            with open_target(EmbeddedSandbox() if sandbox else None) as target:
+            with (
+                sending(cluster, folder, on_sandbox=sandbox) as send,
+                open_target(EmbeddedSandbox() if sandbox else None) as target,
+            ):
                 return resume_run(
                     folder,
                     target,
@@ -266,6 +272,7 @@ def resume(
                     canary_failures=canary_failures,
                     canary_confirmed=None if canary_failures is None else False,
                     events=events,
+                    send=send,
                 )
 
         summary = observed(events, work)
@@ -349,12 +356,20 @@ def _start(job: "Job", options: RunOptions) -> None:
             ready, folder = _prepared(job, options, run_id)
             paths.append(folder.path)
             with (
+                sending(options.cluster, folder, ready.store.url, on_sandbox=on_sandbox) as send,
                 open_target(job.sandbox if on_sandbox else None) as target,
                 run_listener(options.wait, folder, on_sandbox=on_sandbox) as listener,
             ):
                 ask = None if options.yes or on_sandbox else ask_on_terminal()
                 summary = start(
-                    ready, folder, target, run_id=run_id, ask=ask, listener=listener, events=events
+                    ready,
+                    folder,
+                    target,
+                    run_id=run_id,
+                    ask=ask,
+                    listener=listener,
+                    events=events,
+                    send=send,
                 )
                 return after_sending(options.wait, ready, folder, target, summary, events=events)
 

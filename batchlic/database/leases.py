@@ -5,6 +5,11 @@ renews its lease by a heartbeat. If it is not heard of for `lease_s` seconds, an
 Whoever records something checks the epoch in the same transaction (`refuse_lost`), so that a session that was
 paused, slow or cut off can't record any more. See Kleppmann, "How to do distributed locking" (2016), and Gray
 and Cheriton, "Leases" (1989).
+
+A session may share its work with others, whose keys are below its own: `run:K/shard:3` is below `run:K`. Such
+a lease lapses no later than the one above, nobody else can take the key above before it has lapsed, and who
+takes that key makes all epochs below it old. So the others need not check two epochs when they record: if all
+locked the row of the session above, its heartbeat would wait for them.
 """
 
 from __future__ import annotations
@@ -69,6 +74,8 @@ class Lease:
     """What messages call it, such as `run 20261130T…`."""
     epoch: int
     lease_s: float
+    above: tuple[str, int] | None
+    """Key and epoch of the lease on which this one depends; None if there is none."""
     _sure_until: float
     """Until when no other session can have taken over, in seconds of `_clock`."""
     _lost: str | None = None
@@ -118,12 +125,13 @@ class Lease:
 
     def _renew(self, connection: sa.Connection) -> None:
         began = _clock()
-        row = connection.execute(_RENEW, {"key": self.key, "epoch": self.epoch, "lease": self._span}).first()
+        parameters = {"key": self.key, "epoch": self.epoch, "lease": self._span} | _above(self.above)
+        row = connection.execute(_RENEW if self.above is None else _RENEW_BELOW, parameters).first()
         if row is None:
-            self.lose(_taken_by(connection, self.key))
+            self.lose(_taken_by(connection, self))
             return
         self._stop_requested = bool(row.stop_requested)
-        self._sure_until = began + self.lease_s
+        self._sure_until = began + float(row.left_s)
 
     def _release(self, connection: sa.Connection) -> None:
         connection.execute(_RELEASE, {"key": self.key, "epoch": self.epoch})
@@ -134,12 +142,25 @@ class Lease:
 
 
 @contextmanager
-def held(store: Store, key: str, *, what: str, holder: str, lease_s: float | None = None) -> Iterator[Lease]:
+def held(
+    store: Store,
+    key: str,
+    *,
+    what: str,
+    holder: str,
+    lease_s: float | None = None,
+    above: tuple[str, int] | None = None,
+) -> Iterator[Lease]:
     """Hold a key until the block ends, renewed by a thread. `holder` tells others who holds it.
 
-    Raises RefusedToStart that says who holds the key, and until when.
+    `above` are key and epoch of the lease on which this one depends. Raises RefusedToStart that says who
+    holds the key, and until when, and LeaseLost if the lease above is gone.
     """
-    lease = take(store, key, what=what, holder=holder, lease_s=lease_s or lease_of(store.name))
+    lease_s = lease_s or lease_of(store.name)
+    if above is None:
+        lease = take(store, key, what=what, holder=holder, lease_s=lease_s)
+    else:
+        lease = take_below(store, key, above, what=what, holder=holder, lease_s=lease_s)
     known = os.getpid(), store.name, key
     _held_here[known] = lease
     ended = threading.Event()
@@ -164,9 +185,46 @@ def take(store: Store, key: str, *, what: str, holder: str, lease_s: float) -> L
     with store.explained(f"the lease of {what}"), store.engine.begin() as connection:
         epoch = connection.execute(_TAKE, {"key": key, "holder": holder, "lease": span}).scalar()
         if epoch is None:
-            found = _holder(connection, key)
-            raise RefusedToStart(_conflict(what, found))
-    return Lease(store, key, what, epoch, lease_s, began + lease_s)
+            raise RefusedToStart(_conflict(what, _holder(connection, key)))
+        if (below := connection.execute(_HELD_BELOW, {"key": key}).first()) is not None:
+            raise RefusedToStart(_conflict(what, Holder(below[0], below[1], float(below[2]))))
+        connection.execute(_REPLACE_BELOW, {"key": key})
+    return Lease(store, key, what, epoch, lease_s, None, began + lease_s)
+
+
+def take_below(
+    store: Store, key: str, above: tuple[str, int], *, what: str, holder: str, lease_s: float
+) -> Lease:
+    """Take a key as `take` does, for as long as the lease above lasts. Raises LeaseLost if that is gone."""
+    began = _clock()
+    parameters = {"key": key, "holder": holder, "lease": timedelta(seconds=lease_s)} | _above(above)
+    with store.explained(f"the lease of {what}"), store.engine.begin() as connection:
+        row = connection.execute(_TAKE_BELOW, parameters).first()
+        if row is None:
+            if connection.execute(_IS_HELD, _above(above)).first() is None:
+                raise LeaseLost(f"{what}: the session that has started this work is gone; nothing was sent")
+            raise RefusedToStart(_conflict(what, _holder(connection, key)))
+    lease = Lease(store, key, what, row.epoch, lease_s, above, began + float(row.left_s))
+    lease._stop_requested = bool(row.stop_requested)  # noqa: SLF001 - one module
+    return lease
+
+
+def held_below(store: Store, key: str) -> int:
+    """How many keys below a key somebody holds now."""
+    with store.explained("the leases"), store.engine.connect() as connection:
+        return len(connection.execute(_HELD_BELOW, {"key": key}).all())
+
+
+def request_stop_below(store: Store, key: str) -> None:
+    """Ask all who hold a key below this one, or take one after them, to finish what is in flight and stop."""
+    with store.explained("the leases"), store.engine.begin() as connection:
+        connection.execute(_STOP_BELOW, {"key": key})
+
+
+def replace_below(store: Store, key: str) -> None:
+    """Let nobody record anything any more by the keys below a key. They stay held until they lapse."""
+    with store.explained("the leases"), store.engine.begin() as connection:
+        connection.execute(_REPLACE_BELOW, {"key": key})
 
 
 def refuse_unwritable(store: Store) -> None:
@@ -298,8 +356,14 @@ def _holder(connection: sa.Connection, key: str) -> Holder | None:
     return None if row is None else Holder(row[0], row[1], float(row[2]))
 
 
-def _taken_by(connection: sa.Connection, key: str) -> str:
-    found = _holder(connection, key)
+def _above(above: tuple[str, int] | None) -> dict[str, object]:
+    return {} if above is None else {"above": above[0], "above_epoch": above[1]}
+
+
+def _taken_by(connection: sa.Connection, lease: Lease) -> str:
+    if lease.above is not None and connection.execute(_IS_HELD, _above(lease.above)).first() is None:
+        return "the session that has started this work is gone"
+    found = _holder(connection, lease.key)
     return f"taken over by {found.holder}" if found and found.holder else "taken over by another session"
 
 
@@ -347,9 +411,51 @@ _WRITE_NOTHING = sa.text(
 _RENEW = sa.text(
     """
     UPDATE leases SET expires_at = clock_timestamp() + CAST(:lease AS interval)
-    WHERE key = :key AND epoch = :epoch RETURNING stop_requested
+    WHERE key = :key AND epoch = :epoch
+    RETURNING stop_requested, extract(epoch FROM CAST(:lease AS interval)) AS left_s
     """
 )
+
+_TAKE_BELOW = sa.text(
+    """
+    INSERT INTO leases AS held (key, epoch, holder, expires_at, stop_requested)
+    SELECT :key, 1, :holder, least(above.expires_at, clock_timestamp() + CAST(:lease AS interval)), false
+    FROM leases AS above
+    WHERE above.key = :above AND above.epoch = :above_epoch AND above.expires_at > clock_timestamp() FOR SHARE
+    ON CONFLICT (key) DO UPDATE SET
+        epoch = held.epoch + 1, holder = excluded.holder, expires_at = excluded.expires_at
+    WHERE held.expires_at <= clock_timestamp()
+    RETURNING epoch, stop_requested, extract(epoch FROM expires_at - clock_timestamp()) AS left_s
+    """
+)
+
+_RENEW_BELOW = sa.text(
+    """
+    UPDATE leases AS held
+    SET expires_at = least(above.expires_at, clock_timestamp() + CAST(:lease AS interval))
+    FROM leases AS above
+    WHERE held.key = :key AND held.epoch = :epoch
+        AND above.key = :above AND above.epoch = :above_epoch AND above.expires_at > clock_timestamp()
+    RETURNING held.stop_requested, extract(epoch FROM held.expires_at - clock_timestamp()) AS left_s
+    """
+)
+
+_IS_HELD = sa.text(
+    "SELECT 1 FROM leases WHERE key = :above AND epoch = :above_epoch AND expires_at > clock_timestamp()"
+)
+
+_BELOW = "starts_with(key, CAST(:key AS text) || '/')"
+
+_HELD_BELOW = sa.text(
+    "SELECT holder, expires_at, extract(epoch FROM expires_at - clock_timestamp()) FROM leases "  # noqa: S608
+    f"WHERE {_BELOW} AND expires_at > clock_timestamp() ORDER BY expires_at DESC"
+)
+
+_REPLACE_BELOW = sa.text(
+    f"UPDATE leases SET epoch = epoch + 1, stop_requested = false WHERE {_BELOW}"  # noqa: S608 - our own text
+)
+
+_STOP_BELOW = sa.text(f"UPDATE leases SET stop_requested = true WHERE {_BELOW}")  # noqa: S608 - as above
 
 _RELEASE = sa.text(
     "UPDATE leases SET expires_at = clock_timestamp(), holder = '' WHERE key = :key AND epoch = :epoch"

@@ -90,6 +90,16 @@ class Journal(JournalQueries):
         """Raise LeaseLost if another session may have taken over the run: then nothing may be sent."""
         self._database.check_held()
 
+    def catch_up(self) -> None:
+        """Take up what other sessions of the same run, which sent shards of it, have recorded meanwhile."""
+        self._last_seq = self._newest_seq()
+        self._next_seq = max(self._database.seqs.start, 1 + self._newest_seq(self._database.seqs))
+
+    @property
+    def next_seq(self) -> int:
+        """The number of the next entry."""
+        return self._next_seq
+
     async def intend(self, intent: Intent) -> int:
         """Make an intent durable, and return its number. Only then may the request be sent (promise B)."""
         seq = self._next_seq

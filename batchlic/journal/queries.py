@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from heapq import merge
 from operator import attrgetter
@@ -121,6 +121,14 @@ class JournalQueries:
         """All attempts, or those of some batches, in the order of `history`."""
         query = sa.select(*self._source.attempt_columns).select_from(self._source.attempts)
         return map(Attempt._make, self._rows(query, self._source.intents, batches))
+
+    def attempts_numbered(self, seqs: range, others: Collection[int] = ()) -> list[Attempt]:
+        """The attempts with these numbers, and those with the other numbers, in order of `seq`."""
+        seq = self._source.intents.c.seq
+        query = sa.select(*self._source.attempt_columns).select_from(self._source.attempts)
+        query = query.where(sa.or_(seq.between(seqs.start, seqs.stop - 1), seq.in_(others))).order_by(seq)
+        with self._reading() as connection:
+            return [Attempt._make(row) for row in connection.execute(query)]
 
     def refusals(self, batch_id: int, step: str | None, part: str) -> int:
         """How often the service has refused the request for a part.

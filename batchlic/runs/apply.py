@@ -48,6 +48,7 @@ from batchlic.runs.preflight import (
 )
 from batchlic.runs.run import assigned_skus, begin, notes_on_estimate, plan_only, question_of, resume
 from batchlic.runs.run_events import run_started
+from batchlic.runs.submit import Send
 from batchlic.runs.sync import is_short, sync_rules
 from batchlic.runs.target import Target
 from batchlic.writer.summary import Summary
@@ -131,16 +132,17 @@ def apply(
     listener: RunListener | None = None,
     waits: bool = False,
     events: EventStream | None = None,
+    send: Send | None = None,
 ) -> Summary:
     """Send the plan in `folder`, byte for byte as it was reviewed, or continue its run.
 
     Raises RefusedToStart if the plan was changed, lacks the approval that its job requires, or is out of
     date: if an inventory has changed, if the ledger has new records about its devices, or if licenses are too
-    few. `waits`: the caller waits for callbacks, and so does the canary of the plan. `ask`, `listener` and
-    `events` are those of `batchlic.runs.run.start`.
+    few. `waits`: the caller waits for callbacks, and so does the canary of the plan. `ask`, `listener`,
+    `events` and `send` are those of `batchlic.runs.run.start`.
     """
     if folder.journal.exists():
-        return resume(folder, target, canary_confirmed=waits or None, events=events)
+        return resume(folder, target, canary_confirmed=waits or None, events=events, send=send)
     events = events or EventStream()
     job = job_to_apply(folder)
     connections_for(job.limits.max_concurrency)  # raises if there are too few descriptors
@@ -184,6 +186,7 @@ def apply(
             record=record,
             approval=approval,
             notes=notes,
+            send=send,
         )
 
 

@@ -47,8 +47,8 @@ class Lanes:
 
         return self._lanes(self._accounts(batches), [left])
 
-    def of_migration(self, migration: Migration) -> Iterator[LanePlan]:
-        """The lanes of a migration."""
+    def of_migration(self, migration: Migration, batches: range | None = None) -> Iterator[LanePlan]:
+        """The lanes of a migration, or of those of its batches."""
 
         def between_steps(account: AccountBatches) -> Iterator[Iterable[Delivery]]:
             return migration.between_steps(account.__iter__, batches_per_read=account.batches_per_read)
@@ -57,7 +57,7 @@ class Lanes:
             return migration.others(account.__iter__, batches_per_read=account.batches_per_read)
 
         every_batch = range(1, self.journal.identity.batches + 1)
-        return self._lanes(self._accounts(every_batch), [between_steps, others])
+        return self._lanes(self._accounts(batches or every_batch), [between_steps, others])
 
     def earlier_waits(self, most_s: float, at: int) -> dict[str, float]:
         """Seconds, up to `most_s`, for which earlier sessions were asked to wait for each account.

@@ -9,10 +9,11 @@ from typing import NamedTuple
 import msgspec
 
 from batchlic.carrier.answers import Outcome
-from batchlic.chunker import DeviceStatus, Step
+from batchlic.chunker import DeviceStatus
 from batchlic.figures import time_on_terminal
 from batchlic.journal import Answered, RunIdentity, Settled
 from batchlic.pool.limiter.limiter import TOLD_TO_WAIT
+from batchlic.runs.counts import JournalCounts, was_sent
 from batchlic.runs.finalize import now
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.live_limits import LimitsInForce, limits_in_force
@@ -115,70 +116,37 @@ class LiveRun:
 
 
 class _Tally:
-    """Counts devices and requests as `batchlic.runs.observation` does, from the journal."""
+    """The figures of a run, from its journal."""
 
     def __init__(self, identity: RunIdentity) -> None:
-        self._excluded = sum(identity.excluded.values())
-        self._to_send = identity.planned - self._excluded
-        self._is_migration = identity.to_sku is not None
-        self._devices: Counter[str] = Counter()
-        self._in_doubt: dict[tuple[int, str | None, str], int] = {}
-        self._steps: dict[int, list[int]] = {}
-        """Of a migration: the devices of a batch that are unassigned, and those that are assigned."""
-        self._requests: Counter[str] = Counter()
+        self._counts = JournalCounts(identity)
         self._recent: deque[_Recent] = deque()
 
     def add(self, answered: list[Answered], settled: list[Settled]) -> None:
         for one in answered:
-            self._add(one)
+            done = self._counts.answered(one)
+            self._recent.append(_Recent(one.started_at, one.answered_at, done, int(was_sent(one))))
         for decision in settled:
-            self._in_doubt.pop((decision.batch_id, decision.step, decision.part), None)
-            if not self._is_migration:
-                self._devices[decision.status] += decision.device_count
+            self._counts.settled(decision)
         earliest = now() - 2 * INTERVALS * INTERVAL_S * 1_000_000
         while self._recent and self._recent[0].answered_at < earliest:
             self._recent.popleft()
-
-    def _add(self, one: Answered) -> None:
-        was_sent = one.outcome != Outcome.THROTTLED or one.http_status is not None
-        self._requests[one.outcome] += was_sent
-        part = (one.batch_id, one.step, one.part)
-        done = 0
-        if one.outcome == Outcome.AMBIGUOUS:
-            self._in_doubt.setdefault(part, one.device_count)
-        elif one.outcome == Outcome.ACCEPTED:
-            self._in_doubt.pop(part, None)
-            done = self._moved(one) if self._is_migration else one.device_count
-            self._devices[DeviceStatus.ACCEPTED] += done
-        elif one.outcome == Outcome.REFUSED and one.final and part not in self._in_doubt:
-            done = one.device_count if one.step in {None, Step.ASSIGN, Step.UNASSIGN} else 0
-            self._devices[DeviceStatus.FAILED] += done
-        self._recent.append(_Recent(one.started_at, one.answered_at, done, int(was_sent)))
-
-    def _moved(self, one: Answered) -> int:
-        """The devices of a migration that have both steps with this answer."""
-        steps = (Step.UNASSIGN.value, Step.ASSIGN.value)
-        if one.step not in steps:
-            return 0
-        counts = self._steps.setdefault(one.batch_id, [0, 0])
-        before = min(counts)
-        counts[steps.index(one.step)] += one.device_count
-        return min(counts) - before
 
     def figures(self, process: Process | None, found: str | None) -> LiveFigures:
         moment = now()
         rate, _ = self._rates(process, moment, SPAN_S)
         _, requests_per_second = self._rates(process, moment, RATE_SPAN_S)
-        left = self._to_send - self._devices[DeviceStatus.ACCEPTED] - self._devices[DeviceStatus.FAILED]
+        counts = self._counts
+        left = counts.to_send - counts.devices[DeviceStatus.ACCEPTED] - counts.devices[DeviceStatus.FAILED]
         return LiveFigures(
             process=process,
-            to_send=self._to_send,
-            excluded=self._excluded,
-            accepted=self._devices[DeviceStatus.ACCEPTED],
-            failed=self._devices[DeviceStatus.FAILED],
-            in_doubt=sum(self._in_doubt.values()),
-            requests=self._requests.total(),
-            throttled=self._requests[Outcome.THROTTLED],
+            to_send=counts.to_send,
+            excluded=counts.excluded,
+            accepted=counts.devices[DeviceStatus.ACCEPTED],
+            failed=counts.devices[DeviceStatus.FAILED],
+            in_doubt=counts.in_doubt,
+            requests=counts.requests.total(),
+            throttled=counts.requests[Outcome.THROTTLED],
             devices_per_second=rate,
             requests_per_second=requests_per_second,
             seconds_left=left / rate if rate else None,

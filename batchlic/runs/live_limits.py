@@ -9,8 +9,9 @@ import os
 import secrets
 import time
 from contextlib import suppress
+from math import ceil
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, Protocol, TypeVar
 
 import anyio
 import msgspec
@@ -107,15 +108,43 @@ class Changes(msgspec.Struct, frozen=True, kw_only=True):
 # -- the session ----------------------------------------------------------------------------------------
 
 
+class Limited(Protocol):
+    """Sends requests under limits that can be changed."""
+
+    def change(self, bounds: Bounds) -> None:
+        """Have these limits from now on."""
+
+
+class LimitedHere:
+    """Sends by the limiters of this process, which has a share of the rate and of the requests in flight."""
+
+    def __init__(self, limiters: Limiters, *, rate_sharers: int = 1, sharers: int = 1) -> None:
+        self._limiters = limiters
+        self._rate_sharers = rate_sharers
+        self._sharers = sharers
+
+    def change(self, bounds: Bounds) -> None:
+        """Have the share of these limits from now on."""
+        self._limiters.set_bounds(
+            max_rate=bounds.max_rate and bounds.max_rate / self._rate_sharers,
+            max_concurrency=ceil(bounds.max_concurrency / self._sharers),
+            headroom=as_share(bounds.headroom),
+        )
+        if bounds.is_paused:
+            self._limiters.stop()
+        else:
+            self._limiters.go_on()
+
+
 class LiveLimits:
     """Applies requests to the limiters of a session; the caller has locked the folder.
 
     A file that can't be read or written never stops the session: it goes on with the limits that it has.
     """
 
-    def __init__(self, folder: RunFolder, limits: Limits, limiters: Limiters, events: EventStream) -> None:
+    def __init__(self, folder: RunFolder, limits: Limits, limited: Limited, events: EventStream) -> None:
         self._folder = folder
-        self._limiters = limiters
+        self._limited = limited
         self._events = events
         self._seen: tuple[int, int, int] | None = None
         bounds = Bounds(
@@ -175,15 +204,8 @@ class LiveLimits:
         return _read(self._folder.limits_request, LimitsRequest)
 
     def _apply(self, bounds: Bounds) -> None:
-        self._limiters.set_bounds(
-            max_rate=bounds.max_rate,
-            max_concurrency=min(bounds.max_concurrency, self._in_force.began_with.max_concurrency),
-            headroom=as_share(bounds.headroom),
-        )
-        if bounds.is_paused:
-            self._limiters.stop()
-        else:
-            self._limiters.go_on()
+        most = min(bounds.max_concurrency, self._in_force.began_with.max_concurrency)
+        self._limited.change(msgspec.structs.replace(bounds, max_concurrency=most))
 
     def _remove(self) -> None:
         """Remove the files, unless they are those of a session that has taken over meanwhile."""

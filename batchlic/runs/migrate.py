@@ -62,9 +62,17 @@ def _denied(folder: RunFolder) -> dict[tuple[int, Step], list[int]]:
 
 
 async def reserve_licenses(
-    client: Carrier, job: Job, plan: Path, migration: Migration, events: EventStream
+    client: Carrier,
+    job: Job,
+    plan: Path,
+    migration: Migration,
+    events: EventStream,
+    *,
+    batches: range | None = None,
 ) -> None:
     """Ask the carrier how many licenses of the new SKU each account has, and keep them in `migration.spare`.
+
+    `batches`: only for the accounts of these batches of the plan, which are all that their accounts have.
 
     Batches that begin with the new license use these licenses. An account gets 0 if the job unassigns the old
     license first. It also gets 0 if the batch that began last on the account did so: `resume` keeps that
@@ -74,7 +82,7 @@ async def reserve_licenses(
     Raises RefusedToStart if there are too few licenses and the job does not restore the old ones: otherwise,
     devices would lose the old license and get no new one.
     """
-    for account, need in _needs(plan, migration).items():
+    for account, need in _needs(plan, migration, batches).items():
         if not need.fresh:
             continue
         if job.license.order == "unassign-first" or need.unassigns_first:
@@ -110,11 +118,13 @@ class _Need:
     """Whether that batch began with the old license."""
 
 
-def _needs(plan: Path, migration: Migration) -> Mapping[str, _Need]:
-    """The licenses that are still needed, by account."""
+def _needs(plan: Path, migration: Migration, batches: range | None) -> Mapping[str, _Need]:
+    """The licenses that are still needed, by account; `batches`: those of the plan that count."""
     first_seqs = _first_seqs(migration.journal)
     needs = defaultdict[str, _Need](_Need)
     for batch_id, account, devices in batch_sizes(plan):
+        if batches is not None and batch_id not in batches:
+            continue
         need = needs[account]
         assign, unassign = (first_seqs.get((batch_id, step)) for step in (Step.ASSIGN, Step.UNASSIGN))
         if assign is None and unassign is None:

@@ -55,7 +55,7 @@ from batchlic.runs.preflight import (
 from batchlic.runs.run_events import plan_ready, run_started
 from batchlic.runs.signals import finishing, raise_if_asked
 from batchlic.runs.staging import recovered_journal, remove_report
-from batchlic.runs.submit import submit
+from batchlic.runs.submit import Send, submit
 from batchlic.runs.sync import is_short, sync_rules
 from batchlic.runs.target import Target
 from batchlic.writer.summary import Summary, exit_code_of
@@ -126,13 +126,14 @@ def start(
     listener: RunListener | None = None,
     events: EventStream | None = None,
     retried: Retried | None = None,
+    send: Send | None = None,
 ) -> Summary:
     """Plan and submit, or continue the run in `folder` if it is the same one. A plan is made only once.
 
     Raises UsageError or RefusedToStart before anything is sent. `ask` gets the question to confirm, and may
     raise RefusedToStart. `listener` is one that this process started: it is registered with a sandbox here;
     with a real carrier it was registered before. `events` tells subscribers what happens. `retried` is the
-    run whose devices are sent again.
+    run whose devices are sent again. `send` is that of `submit`.
     """
     events = events or EventStream()
     connections_for(job.limits.max_concurrency)  # raises if there are too few descriptors
@@ -144,7 +145,7 @@ def start(
                 job = with_ledger(job, folder, journal.identity)
                 if job_of(journal.identity).canary.confirmed:
                     job = job.with_canary(confirmed=True)
-                summary = continue_run(job, folder, target, journal, events)
+                summary = continue_run(job, folder, target, journal, events, send=send)
                 return msgspec.structs.replace(summary, notes=[*summary.notes, *notes])
         refuse_used(folder)
         refuse_unapproved(job, folder)
@@ -187,6 +188,7 @@ def start(
             unrecorded=unrecorded,
             retried=retried,
             notes=notes_on_estimate(expected, target.name),
+            send=send,
         )
 
 
@@ -204,6 +206,7 @@ def begin(
     record: PlanRecord | None = None,
     approval: PlanApproval | msgspec.UnsetType = msgspec.UNSET,
     notes: Sequence[str] = (),
+    send: Send | None = None,
 ) -> Summary:
     """Make the journal of a new run, which is registered in the ledger, and submit its plan.
 
@@ -232,6 +235,7 @@ def begin(
             stopped=found.stopped,
             ready_at=found.ready_at,
             unrecorded=found.unanswered(unrecorded),
+            send=send,
         )
 
 
@@ -243,6 +247,7 @@ def resume(
     canary_failures: int | None = None,
     canary_confirmed: bool | None = None,
     events: EventStream | None = None,
+    send: Send | None = None,
 ) -> Summary:
     """Continue a run from the end of its journal. A finished run stays as it is.
 
@@ -267,11 +272,17 @@ def resume(
             job = job.with_canary(confirmed=canary_confirmed)
         named = folder.named_store
         with folder.job_lock(job.name, named.store if named else None):
-            return continue_run(job, folder, target, journal, events)
+            return continue_run(job, folder, target, journal, events, send=send)
 
 
 def continue_run(
-    job: Job, folder: RunFolder, target: Target, journal: Journal, events: EventStream
+    job: Job,
+    folder: RunFolder,
+    target: Target,
+    journal: Journal,
+    events: EventStream,
+    *,
+    send: Send | None = None,
 ) -> Summary:
     """Submit what is left of a run, if anything. The caller has locked the folder."""
     identity = journal.identity
@@ -308,6 +319,7 @@ def continue_run(
         stopped=found.stopped,
         ready_at=found.ready_at,
         unrecorded=unrecorded,
+        send=send,
     )
 
 

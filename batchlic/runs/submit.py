@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 import anyio
 
@@ -29,7 +30,7 @@ from batchlic.runs.finalize import finalize, is_bug, now
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.lanes import Lanes
 from batchlic.runs.learned import Memory
-from batchlic.runs.live_limits import LiveLimits
+from batchlic.runs.live_limits import LimitedHere, LiveLimits
 from batchlic.runs.migrate import migration_of, reserve_licenses
 from batchlic.runs.observation import Observation, limit_changed, parts_in_doubt, tally_of
 from batchlic.runs.preflight import compare_counts, refuse_new_ledger
@@ -45,6 +46,31 @@ from batchlic.runs.target import Target
 from batchlic.writer.summary import Summary
 
 
+class Send(Protocol):
+    """Sends what is left of a plan: in this process (`send_here`), or in several (batchlic.cluster)."""
+
+    async def __call__(
+        self,
+        job: Job,
+        folder: RunFolder,
+        target: Target,
+        journal: Journal,
+        events: EventStream,
+        *,
+        ready_at: float,
+        notes: list[str],
+        unrecorded: Sequence[PlanGroup],
+    ) -> None:
+        """Send what is left of the plan; adds `notes` for the summary. Raises what stopped the sending."""
+
+
+class Watched(Protocol):
+    """Whatever has an effect on a pool while it delivers."""
+
+    async def watch(self) -> None:
+        """Watch until cancelled."""
+
+
 def submit(
     job: Job,
     folder: RunFolder,
@@ -55,8 +81,11 @@ def submit(
     stopped: BatchlicError | None = None,
     ready_at: float = -math.inf,
     unrecorded: Sequence[PlanGroup] = (),
+    send: Send | None = None,
 ) -> Summary:
     """Send what is left of the plan unless the run is `stopped` already, and write the run's files.
+
+    `send` does the sending; by default, this process.
 
     The carrier gets no login before `ready_at`, a time of `time.monotonic`. `unrecorded` are groups of which
     the ledger has no record, if their license counts are not checked yet.
@@ -75,9 +104,8 @@ def submit(
             try:
                 _raise_if_stopped(stopped)
                 if identity.batches:
-                    job = _with_few_connections(job, events, notes)
-                    send = partial(
-                        _send,
+                    work = partial(
+                        send or send_here,
                         job,
                         folder,
                         target,
@@ -88,7 +116,7 @@ def submit(
                         unrecorded=unrecorded,
                     )
                     with events.phase(Phase.SENDING):
-                        run_in_loop(send, use_uvloop=True)
+                        run_in_loop(work, use_uvloop=True)
             except BatchlicError as error:
                 is_too_early = stopped is None and isinstance(error, NotConfirmed)  # for callbacks
                 stopped = error
@@ -111,7 +139,7 @@ def submit(
     return summary
 
 
-def _with_few_connections(job: Job, events: EventStream, notes: list[str]) -> Job:
+def with_few_connections(job: Job, events: EventStream, notes: list[str]) -> Job:
     """The job with as many requests in flight as this process can have connections."""
     connections = connections_for(job.limits.max_concurrency)
     if connections == job.limits.max_concurrency:
@@ -137,7 +165,7 @@ def _unexpected(error: Exception, folder: RunFolder) -> BatchlicError:
     )
 
 
-async def _send(
+async def send_here(
     job: Job,
     folder: RunFolder,
     target: Target,
@@ -149,10 +177,11 @@ async def _send(
     unrecorded: Sequence[PlanGroup],
 ) -> None:
     """Send what is left of the plan; adds `notes` for the summary. Raises what stopped the pool."""
+    job = with_few_connections(job, events, notes)
     memory = Memory(job, target.name, folder.plan, events)
-    limiters = _limiters(job, events, start_from=memory.recall())
+    limiters = limiters_of(job, events, start_from=memory.recall())
     lanes = Lanes(job, folder, journal)
-    login_delay_s = _obey_waits(job, journal, limiters, lanes, events, ready_at=ready_at)
+    login_delay_s = obey_waits(job, journal, limiters, lanes, events, ready_at=ready_at)
     in_doubt = parts_in_doubt(journal)
     observation = Observation(
         tally_of(journal, in_doubt), limiters, events, host=target.host, in_doubt=in_doubt
@@ -161,7 +190,7 @@ async def _send(
         target.base_url, target.credentials, max_connections=job.limits.max_concurrency
     ) as client:
         client.remember(journal.owners_of_request_ids())
-        session = _Session(
+        session = Sending(
             job=job,
             folder=folder,
             journal=journal,
@@ -169,7 +198,7 @@ async def _send(
             lanes=lanes,
             limiters=limiters,
             observation=observation,
-            live=LiveLimits(folder, job.limits, limiters, events),
+            live=LiveLimits(folder, job.limits, LimitedHere(limiters), events),
             login_delay_s=login_delay_s,
         )
 
@@ -184,14 +213,14 @@ async def _send(
         memory.keep(limiters.learned)
         notes += observation.warnings
         if stopped is None and not journal.identity.to_sku:  # a migration counts licenses before it sends
-            notes += await _counts_after(client, folder, journal)
+            notes += await counts_after(client, folder, journal)
         await client.logout()
     if stopped is not None:
         raise stopped
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Session:
+class Sending:
     """The parts of a session that sends."""
 
     job: Job
@@ -201,14 +230,25 @@ class _Session:
     lanes: Lanes
     limiters: Limiters
     observation: Observation
-    live: LiveLimits
+    live: Watched
     login_delay_s: float
     """Seconds before the first login."""
 
+    async def log_in(self, *, before: Callable[[], Awaitable[None]]) -> BatchlicError | None:
+        """Log in, and call `before`, but send nothing; returns what stopped the pool."""
+        return await self._deliver(self._pool(login_delay_s=self.login_delay_s), (), before=before)
+
     async def migrate(
-        self, events: EventStream, *, before: Callable[[], Awaitable[None]]
+        self,
+        events: EventStream,
+        *,
+        before: Callable[[], Awaitable[None]],
+        batches: range | None = None,
     ) -> BatchlicError | None:
-        """Send what is left of a migration; returns what stopped the pool."""
+        """Send what is left of a migration, or of those of its batches; returns what stopped the pool.
+
+        `batches` must be all that their accounts have, because the licenses of an account are counted.
+        """
         pool = self._pool(login_delay_s=self.login_delay_s)
         migration = migration_of(
             self.job,
@@ -220,9 +260,11 @@ class _Session:
 
         async def prepare() -> None:
             await before()
-            await reserve_licenses(self.client, self.job, self.folder.plan, migration, events)
+            await reserve_licenses(
+                self.client, self.job, self.folder.plan, migration, events, batches=batches
+            )
 
-        return await self._deliver(pool, self.lanes.of_migration(migration), before=prepare)
+        return await self._deliver(pool, self.lanes.of_migration(migration, batches), before=prepare)
 
     async def send_phases(
         self, notes: list[str], *, before: Callable[[], Awaitable[None]]
@@ -234,14 +276,23 @@ class _Session:
         gate = gate_of(self.job.canary, self.folder, self.journal)
         stopped: BatchlicError | None = None
         for number, batches in enumerate(self.lanes.phases()):
-            pool = self._pool(login_delay_s=0.0 if number else self.login_delay_s)
-            lanes = self.lanes.of_phase(batches, on_accepted=pool.refusals.accepted)
-            stopped = await self._deliver(pool, lanes, before=None if number else before)
+            stopped = await self.send_batches(batches, before=None if number else before)
             if stopped is None and gate is not None and number == 0:
-                stopped = _judged(gate, notes)
+                stopped = judged(gate, notes)
             if stopped is not None:  # the second phase counts on the first one
                 break
         return stopped
+
+    async def send_batches(
+        self, batches: range, *, before: Callable[[], Awaitable[None]] | None
+    ) -> BatchlicError | None:
+        """Send what is left of some batches of one phase; returns what stopped the pool.
+
+        `before` is called after the first login of the session; without it, there was one already.
+        """
+        pool = self._pool(login_delay_s=0.0 if before is None else self.login_delay_s)
+        lanes = self.lanes.of_phase(batches, on_accepted=pool.refusals.accepted)
+        return await self._deliver(pool, lanes, before=before)
 
     def _pool(self, *, login_delay_s: float) -> Pool:
         limits = self.job.limits
@@ -285,7 +336,7 @@ class _Session:
         return stopped
 
 
-def _obey_waits(
+def obey_waits(
     job: Job, journal: Journal, limiters: Limiters, lanes: Lanes, events: EventStream, *, ready_at: float
 ) -> float:
     """Obey what the carrier asked before this session sends; returns the seconds before the first login."""
@@ -301,7 +352,7 @@ def _obey_waits(
     return login_delay_s
 
 
-def _judged(gate: Gate, notes: list[str]) -> StoppedEarly | None:
+def judged(gate: Gate, notes: list[str]) -> StoppedEarly | None:
     """Why the devices after the canary are not sent; None, and a note, if they are."""
     objection = gate.objection()
     if objection is None:
@@ -309,7 +360,7 @@ def _judged(gate: Gate, notes: list[str]) -> StoppedEarly | None:
     return objection
 
 
-async def _counts_after(client: Carrier, folder: RunFolder, journal: Journal) -> list[str]:
+async def counts_after(client: Carrier, folder: RunFolder, journal: Journal) -> list[str]:
     """Notes about the license counts after the run. A signal ends the question, not the run."""
     try:
         return await unless_asked(partial(compare_counts, client, folder, journal))
@@ -317,7 +368,8 @@ async def _counts_after(client: Carrier, folder: RunFolder, journal: Journal) ->
         return [f"license counts after the run are unknown: {interrupted}"]
 
 
-def _limiters(job: Job, events: EventStream, *, start_from: Mapping[Scope, Learned]) -> Limiters:
+def limiters_of(job: Job, events: EventStream, *, start_from: Mapping[Scope, Learned]) -> Limiters:
+    """The limiters of a session, with the limits of the job; `start_from` is what earlier runs have learned."""
     limits = job.limits
 
     def new(scope: Scope, learned: Learned | None, slots: anyio.CapacityLimiter | None) -> Limiter:

@@ -1,0 +1,362 @@
+"""The coordinator's part of sending: it cuts the plan into shards, gives them to workers, watches and stops them.
+
+It logs in before any shard begins, and shards log in one after another: so a wrong login is tried once, and
+not by each worker (promise G).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+import anyio
+import anyio.to_thread
+import msgspec
+
+from batchlic.carrier.client import Carrier, open_client
+from batchlic.chunker import PlanGroup, phase_ranges
+from batchlic.cluster.figures import Figures
+from batchlic.cluster.messages import ShardEnd, ShardTask, Told
+from batchlic.cluster.shards import Shard, cut
+from batchlic.database import leases
+from batchlic.database.leases import Lease
+from batchlic.database.postgresql import Store
+from batchlic.errors import BatchlicError, CredentialsRejected, ExitCode, StoppedEarly
+from batchlic.events import EventStream, RateMeasured, Warned
+from batchlic.job import Job
+from batchlic.journal import SANDBOX, Journal
+from batchlic.runs.canary import gate_of
+from batchlic.runs.folder import RunFolder
+from batchlic.runs.identity import without_secrets
+from batchlic.runs.lanes import Lanes
+from batchlic.runs.live_limits import Bounds, LiveLimits
+from batchlic.runs.migrate import migration_of, reserve_licenses
+from batchlic.runs.observation import Observation, Tally
+from batchlic.runs.preflight import refuse_new_ledger
+from batchlic.runs.screen import tell
+from batchlic.runs.signals import asked
+from batchlic.runs.submit import Sending, counts_after, judged, limiters_of, obey_waits
+from batchlic.runs.target import Target
+
+if TYPE_CHECKING:
+    from distributed import Future
+
+    from batchlic.cluster.connection import Workers
+
+SEQS_PER_SHARD = 2**32
+"""Numbers for the entries of one shard in one session. So entries of a batch stay in the order of time."""
+LOOK_INTERVAL_S = 0.05
+"""Seconds between two looks at the shards."""
+ASK_INTERVAL_S = 1.0
+"""Seconds between two requests to stop: a shard may take its lease after one of them."""
+
+_T = TypeVar("_T")
+
+
+class Coordinator:
+    """Sends a run by workers: a `batchlic.runs.submit.Send`."""
+
+    def __init__(self, workers: Workers) -> None:
+        self._workers = workers
+
+    async def __call__(
+        self,
+        job: Job,
+        folder: RunFolder,
+        target: Target,
+        journal: Journal,
+        events: EventStream,
+        *,
+        ready_at: float,
+        notes: list[str],
+        unrecorded: Sequence[PlanGroup],
+    ) -> None:
+        """Send what is left of the plan; adds `notes` for the summary. Raises what stopped the sending."""
+        figures = Figures(journal, events)
+        session = _Session(self._workers, job, folder, target, journal, events, figures)
+        try:
+            stopped = await self._log_in(session, unrecorded, ready_at=ready_at, notes=notes)
+            if stopped is None:
+                stopped = await self._send_phases(session, notes)
+        finally:
+            await session.close()
+        notes += session.notes
+        journal.catch_up()
+        if stopped is not None:
+            raise stopped
+        if not journal.identity.to_sku:
+            async with open_client(target.base_url, target.credentials) as client:
+                notes += await counts_after(client, folder, journal)
+                await client.logout()
+
+    async def _log_in(
+        self, session: _Session, unrecorded: Sequence[PlanGroup], *, ready_at: float, notes: list[str]
+    ) -> BatchlicError | None:
+        """Check the login, and what a run checks after it, before any worker begins. Sends no batch."""
+        job, journal, events, target = session.job, session.journal, session.events, session.target
+        limiters, lanes = limiters_of(job, events, start_from={}), Lanes(job, folder, journal)
+        login_delay_s = obey_waits(job, journal, limiters, lanes, events, ready_at=ready_at)
+        async with open_client(target.base_url, target.credentials) as client:
+            here = Sending(
+                job=job,
+                folder=folder,
+                journal=journal,
+                client=client,
+                lanes=lanes,
+                limiters=limiters,
+                observation=Observation(Tally(0), limiters, EventStream(), host=target.host),
+                live=session.live,
+                login_delay_s=login_delay_s,
+            )
+
+            async def check() -> None:
+                if unrecorded:
+                    notes.extend(await refuse_new_ledger(client, unrecorded, job.ledger.path))
+                if journal.identity.to_sku:
+                    await _check_licenses(client, run)
+
+            stopped = await here.log_in(before=check)
+            await client.logout()
+        return stopped
+
+    async def _send_phases(self, session: _Session, notes: list[str]) -> BatchlicError | None:
+        """Send phase by phase: each ends before the next one begins. The canary is one shard."""
+        journal, folder, job = session.journal, session.folder, session.job
+        gate = gate_of(job.canary, folder, journal)
+        is_migration = journal.identity.to_sku is not None
+        phases = phase_ranges(folder.plan)
+        if is_migration:
+            phases = [range(phases[0].start, phases[-1].stop)]
+        for number, phase in enumerate(phases):
+            is_canary = gate is not None and number == 0
+            workers = 1 if is_canary else await session.in_thread(self._workers.count)
+            shards = cut(_accounts(job, folder, phase), max(1, workers), may_split=not is_migration)
+            stopped = await session.send(shards, at_once=min(max(1, workers), len(shards)))
+            journal.catch_up()
+            if stopped is None and gate is not None and is_canary:
+                stopped = judged(gate, notes)
+            if stopped is not None:
+                return stopped
+        return None
+
+
+async def _check_licenses(client: Carrier, session: _Session) -> None:
+    """Refuse a migration with too few licenses before any worker begins."""
+    migration = migration_of(
+        session.job, session.journal, session.folder, on_accepted=lambda _: None, on_end=lambda *_: None
+    )
+    await reserve_licenses(client, session.job, session.folder.plan, migration, session.events)
+
+
+class _Session:
+    """The shards of one session of a coordinator, phase after phase."""
+
+    def __init__(
+        self,
+        workers: Workers,
+        job: Job,
+        folder: RunFolder,
+        target: Target,
+        journal: Journal,
+        events: EventStream,
+        figures: Figures,
+    ) -> None:
+        self.job, self.folder, self.target = job, folder, target
+        self.journal, self.events = journal, events
+        self.notes: list[str] = []
+        self.bounds = _Bounds()
+        self.live = LiveLimits(folder, job.limits, self.bounds, events)
+        self._workers = workers
+        self._figures = figures
+        self._lease = _lease_of(folder)
+        self._first_seq = journal.next_seq
+        self._shards = 0
+        self._at_work: dict[int, Future[bytes]] = {}
+        self._starting: set[int] = set()
+        self._stopped: BatchlicError | None = None
+        self._is_aborted = False
+        self._topic = f"batchlic {self._name}"
+        workers.listen(self._topic, self._hear)
+
+    async def send(self, shards: Sequence[Shard], *, at_once: int) -> BatchlicError | None:
+        """Send these shards, so many at once; returns why they were stopped, if they were."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._stop_on_signal)
+            tasks.start_soon(self._guarded, self._figures.measure)
+            tasks.start_soon(self.live.watch)
+            await self._send(deque(shards), at_once)
+            tasks.cancel_scope.cancel()
+        await self._guarded(self._figures.read)
+        return self._stopped
+
+    async def close(self) -> None:
+        """Let no shard record anything any more: whatever it does from now on, the files stay right."""
+        with anyio.CancelScope(shield=True):
+            await self._guarded(partial(self.in_thread, partial(leases.replace_below, *self._place)))
+
+    async def in_thread(self, call: Callable[[], _T]) -> _T:
+        """Call a function that waits for others in a thread, so that signals are heard meanwhile."""
+        return await anyio.to_thread.run_sync(call)
+
+    async def _send(self, waiting: deque[Shard], at_once: int) -> None:
+        asked_at = -math.inf
+        while self._at_work or (waiting and self._stopped is None):
+            may_start = waiting and self._stopped is None and not self._starting
+            if may_start and len(self._at_work) < await self.in_thread(self._workers.count):
+                self._start(waiting.popleft(), at_once)
+            for number in [number for number, future in self._at_work.items() if future.done()]:
+                await self._end(number)
+            if self._stopped is not None and time.monotonic() - asked_at >= ASK_INTERVAL_S:
+                asked_at = time.monotonic()
+                await self._guarded(partial(self.in_thread, partial(leases.request_stop_below, *self._place)))
+            if not self._is_held() or self._is_aborted:
+                return
+            if (encoded := self.bounds.take_news()) is not None:
+                await self.in_thread(partial(self._workers.set_bounds, self._name, encoded))
+            await anyio.sleep(LOOK_INTERVAL_S)
+        await self._wait_for_lost_shards()
+
+    def _start(self, shard: Shard, at_once: int) -> None:
+        number = self._shards
+        self._shards += 1
+        start = self._first_seq + number * SEQS_PER_SHARD
+        task = ShardTask(
+            store=self._lease.store.name,
+            key=self._lease.key.removeprefix("run:"),
+            folder=str(self.folder.path.absolute()),
+            epoch=self._lease.epoch,
+            lease_s=self._lease.lease_s,
+            number=number,
+            first_batch=shard.batches.start,
+            end_batch=shard.batches.stop,
+            sharers=at_once,
+            rate_sharers=min(at_once, shard.parts) if self.run.job.limits.scope == "account" else at_once,
+            first_seq=start,
+            end_seq=start + SEQS_PER_SHARD,
+            carrier=self.target.name,
+            sandbox=self.target.base_url if self.target.name == SANDBOX else None,
+            profile=self.target.profile,
+            job=without_secrets(self.job).model_dump(mode="json"),
+            bounds=self.bounds.in_force,
+        )
+        self._figures.follow(task.seqs)
+        self._starting.add(number)
+        name = f"{self._topic} shard {number}"
+        self._at_work[number] = self._workers.start(name, msgspec.json.encode(task), self._topic)
+
+    async def _end(self, number: int) -> None:
+        """Take note of the end of a shard."""
+        future = self._at_work.pop(number)
+        self._starting.discard(number)
+        self._figures.rates.pop(number, None)
+        try:
+            end = msgspec.json.decode(await self.in_thread(future.result), type=ShardEnd)
+        except Exception as error:  # noqa: BLE001 - whatever happens to Dask, the shard can be sent again
+            reason = f"Dask has lost shard {number} of the run ({type(error).__name__}); resume the run"
+            self._stop(StoppedEarly(reason))
+            return
+        self.notes += [note for note in end.notes if note not in self.notes]
+        if end.exit_code is not None:
+            self._stop(_error_of(end))
+
+    async def _wait_for_lost_shards(self) -> None:
+        """Wait for shards that go on although Dask does not know them any more."""
+        while self._is_held() and not self._is_aborted:
+            try:
+                if not await self.in_thread(partial(leases.held_below, *self._place)):
+                    return
+                await self.in_thread(partial(leases.request_stop_below, *self._place))
+            except BatchlicError as error:
+                self._stop(error)
+                return
+            await anyio.sleep(LOOK_INTERVAL_S)
+
+    def _is_held(self) -> bool:
+        """Whether this session still holds the run. If not, its shards end by themselves."""
+        try:
+            self.journal.check_held()
+        except BatchlicError as error:
+            self._stopped = error
+            return False
+        return True
+
+    def _stop(self, error: BatchlicError) -> None:
+        """Start no shard any more, and let those at work finish what is in flight."""
+        self._stopped = self._stopped or error
+
+    async def _guarded(self, work: Callable[[], object]) -> None:
+        """Await something that needs the store; if that fails, stop."""
+        try:
+            await work()  # type: ignore[misc]
+        except BatchlicError as error:
+            self._stop(error)
+
+    async def _stop_on_signal(self) -> None:
+        self._stop(StoppedEarly(f"stopped by {await asked()}; continue with batchlic resume"))
+        tell("\nFinishing the requests in flight on all workers. Press Ctrl-C again to stop at once.")
+        await asked(2)
+        self._is_aborted = True
+
+    def _hear(self, encoded: str) -> None:
+        """Take what a shard tells; in a thread of Dask."""
+        told = msgspec.json.decode(encoded, type=Told)
+        if told.is_ready:
+            self._starting.discard(told.number)
+        if isinstance(told.event, RateMeasured):
+            self._figures.rates[told.number] = told.event
+        elif isinstance(told.event, Warned):
+            details = {**told.event.details, "shard": told.number}
+            self.events.emit(msgspec.structs.replace(told.event, details=details))
+        elif told.event is not None:
+            self.events.emit(told.event)
+
+    @property
+    def _place(self) -> tuple[Store, str]:
+        return self._lease.store, self._lease.key
+
+    @property
+    def _name(self) -> str:
+        return f"{self._lease.key}/{self._lease.epoch}"
+
+
+class _Bounds:
+    """Takes the limits that somebody changes while the run is at work, for the workers."""
+
+    def __init__(self) -> None:
+        self.in_force: Bounds | None = None
+        self._told: Bounds | None = None
+
+    def change(self, bounds: Bounds) -> None:
+        """Have these limits from now on."""
+        self.in_force = bounds
+
+    def take_news(self) -> bytes | None:
+        """The limits, encoded as JSON, if the workers do not know them yet."""
+        if self.in_force == self._told:
+            return None
+        self._told = self.in_force
+        return msgspec.json.encode(self.in_force)
+
+
+def _lease_of(folder: RunFolder) -> Lease:
+    """The lease that this process holds on the run in a folder."""
+    named = folder.named_store
+    if named is None:
+        raise StoppedEarly(
+            f"{folder.path}: the journal of this run is a file, so other processes can't send it"
+        )
+    return leases.held_here(named.store, f"run:{named.key}")
+
+
+def _error_of(end: ShardEnd) -> BatchlicError:
+    match end.exit_code:
+        case ExitCode.CREDENTIALS:
+            return CredentialsRejected(end.reason)
+        case ExitCode.BUG:
+            return BatchlicError(f"{end.reason}. What was sent is recorded; resume the run")
+        case _:
+            return StoppedEarly(end.reason)
