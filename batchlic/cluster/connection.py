@@ -1,4 +1,4 @@
-"""Connects to workers of Dask: processes that are started on this machine, or a cluster that is there already."""
+"""Connects to workers of Dask: processes that it starts on this machine, or a cluster that is there."""
 
 from __future__ import annotations
 
@@ -121,8 +121,8 @@ def _connected(spread: Spread) -> Iterator[Client]:
             raise UsageError(f"{spread.option}: {error.name} is not installed: {EXTRA}") from None
         except (OSError, TimeoutError) as error:
             raise RefusedToStart(
-                f"{spread.option}: the workers can't be reached, so nothing was sent ({type(error).__name__}): "
-                "check the address, and that the scheduler is running"
+                f"{spread.option}: no worker can be reached ({type(error).__name__}), so nothing was sent: "
+                "check the address, and that scheduler and workers are running"
             ) from None
         except ValueError as error:
             raise UsageError(f"{spread.option}: {error}") from None

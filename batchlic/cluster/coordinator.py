@@ -1,4 +1,4 @@
-"""The coordinator's part of sending: it cuts the plan into shards, gives them to workers, watches and stops them.
+"""The coordinator's part of sending: it cuts the plan into shards, which workers send, and watches them.
 
 It logs in before any shard begins, and shards log in one after another: so a wrong login is tried once, and
 not by each worker (promise G).
@@ -11,14 +11,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import anyio
 import anyio.to_thread
 import msgspec
 
+from batchlic.carrier.auth import CarrierUnreachable
 from batchlic.carrier.client import Carrier, open_client
-from batchlic.chunker import PlanGroup, phase_ranges
+from batchlic.chunker import PlanGroup, phase_ranges, read_accounts
 from batchlic.cluster.figures import Figures
 from batchlic.cluster.messages import ShardEnd, ShardTask, Told
 from batchlic.cluster.shards import Shard, cut
@@ -38,7 +39,7 @@ from batchlic.runs.migrate import migration_of, reserve_licenses
 from batchlic.runs.observation import Observation, Tally
 from batchlic.runs.preflight import refuse_new_ledger
 from batchlic.runs.screen import tell
-from batchlic.runs.signals import asked
+from batchlic.runs.signals import asked, unless_asked
 from batchlic.runs.submit import Sending, counts_after, judged, limiters_of, obey_waits
 from batchlic.runs.target import Target
 
@@ -76,8 +77,8 @@ class Coordinator:
         unrecorded: Sequence[PlanGroup],
     ) -> None:
         """Send what is left of the plan; adds `notes` for the summary. Raises what stopped the sending."""
-        figures = Figures(journal, events)
-        session = _Session(self._workers, job, folder, target, journal, events, figures)
+        run = _Run(job, folder, target, journal, events)
+        session = _Session(self._workers, run, Figures(journal, events))
         try:
             stopped = await self._log_in(session, unrecorded, ready_at=ready_at, notes=notes)
             if stopped is None:
@@ -89,15 +90,13 @@ class Coordinator:
         if stopped is not None:
             raise stopped
         if not journal.identity.to_sku:
-            async with open_client(target.base_url, target.credentials) as client:
-                notes += await counts_after(client, folder, journal)
-                await client.logout()
+            notes += await _counts_after(target, folder, journal)
 
     async def _log_in(
         self, session: _Session, unrecorded: Sequence[PlanGroup], *, ready_at: float, notes: list[str]
     ) -> BatchlicError | None:
         """Check the login, and what a run checks after it, before any worker begins. Sends no batch."""
-        job, journal, events, target = session.job, session.journal, session.events, session.target
+        job, folder, target, journal, events = run = session.run
         limiters, lanes = limiters_of(job, events, start_from={}), Lanes(job, folder, journal)
         login_delay_s = obey_waits(job, journal, limiters, lanes, events, ready_at=ready_at)
         async with open_client(target.base_url, target.credentials) as client:
@@ -125,7 +124,7 @@ class Coordinator:
 
     async def _send_phases(self, session: _Session, notes: list[str]) -> BatchlicError | None:
         """Send phase by phase: each ends before the next one begins. The canary is one shard."""
-        journal, folder, job = session.journal, session.folder, session.job
+        job, folder, _, journal, _ = session.run
         gate = gate_of(job.canary, folder, journal)
         is_migration = journal.identity.to_sku is not None
         phases = phase_ranges(folder.plan)
@@ -144,36 +143,54 @@ class Coordinator:
         return None
 
 
-async def _check_licenses(client: Carrier, session: _Session) -> None:
+def _accounts(job: Job, folder: RunFolder, batches: range) -> list[tuple[str, range]]:
+    """The accounts of these batches, in the order of the plan, with the batches that follow each other."""
+    accounts = read_accounts(folder.plan, job.inventory.id_kind, batches, most_at_once=1)
+    found = [(account.account, stretch.batches) for account in accounts for stretch in account.stretches]
+    return sorted(found, key=lambda one: one[1].start)
+
+
+async def _counts_after(target: Target, folder: RunFolder, journal: Journal) -> list[str]:
+    """Notes about the license counts after the run. The first login may have expired."""
+    async with open_client(target.base_url, target.credentials) as client:
+        try:
+            await unless_asked(client.login)
+        except (BatchlicError, CarrierUnreachable) as error:
+            return [f"license counts after the run are unknown: {error}"]
+        notes = await counts_after(client, folder, journal)
+        await client.logout()
+    return notes
+
+
+async def _check_licenses(client: Carrier, run: _Run) -> None:
     """Refuse a migration with too few licenses before any worker begins."""
-    migration = migration_of(
-        session.job, session.journal, session.folder, on_accepted=lambda _: None, on_end=lambda *_: None
-    )
-    await reserve_licenses(client, session.job, session.folder.plan, migration, session.events)
+    job, folder, _, journal, events = run
+    migration = migration_of(job, journal, folder, on_accepted=lambda _: None, on_end=lambda *_: None)
+    await reserve_licenses(client, job, folder.plan, migration, events)
+
+
+class _Run(NamedTuple):
+    """What the coordinator sends, and where."""
+
+    job: Job
+    folder: RunFolder
+    target: Target
+    journal: Journal
+    events: EventStream
 
 
 class _Session:
     """The shards of one session of a coordinator, phase after phase."""
 
-    def __init__(
-        self,
-        workers: Workers,
-        job: Job,
-        folder: RunFolder,
-        target: Target,
-        journal: Journal,
-        events: EventStream,
-        figures: Figures,
-    ) -> None:
-        self.job, self.folder, self.target = job, folder, target
-        self.journal, self.events = journal, events
+    def __init__(self, workers: Workers, run: _Run, figures: Figures) -> None:
+        self.run = run
         self.notes: list[str] = []
         self.bounds = _Bounds()
-        self.live = LiveLimits(folder, job.limits, self.bounds, events)
+        self.live = LiveLimits(run.folder, run.job.limits, self.bounds, run.events)
         self._workers = workers
         self._figures = figures
-        self._lease = _lease_of(folder)
-        self._first_seq = journal.next_seq
+        self._lease = _lease_of(run.folder)
+        self._first_seq = run.journal.next_seq
         self._shards = 0
         self._at_work: dict[int, Future[bytes]] = {}
         self._starting: set[int] = set()
@@ -227,7 +244,7 @@ class _Session:
         task = ShardTask(
             store=self._lease.store.name,
             key=self._lease.key.removeprefix("run:"),
-            folder=str(self.folder.path.absolute()),
+            folder=str(self.run.folder.path.absolute()),
             epoch=self._lease.epoch,
             lease_s=self._lease.lease_s,
             number=number,
@@ -237,10 +254,10 @@ class _Session:
             rate_sharers=min(at_once, shard.parts) if self.run.job.limits.scope == "account" else at_once,
             first_seq=start,
             end_seq=start + SEQS_PER_SHARD,
-            carrier=self.target.name,
-            sandbox=self.target.base_url if self.target.name == SANDBOX else None,
-            profile=self.target.profile,
-            job=without_secrets(self.job).model_dump(mode="json"),
+            carrier=self.run.target.name,
+            sandbox=self.run.target.base_url if self.run.target.name == SANDBOX else None,
+            profile=self.run.target.profile,
+            job=without_secrets(self.run.job).model_dump(mode="json"),
             bounds=self.bounds.in_force,
         )
         self._figures.follow(task.seqs)
@@ -278,7 +295,7 @@ class _Session:
     def _is_held(self) -> bool:
         """Whether this session still holds the run. If not, its shards end by themselves."""
         try:
-            self.journal.check_held()
+            self.run.journal.check_held()
         except BatchlicError as error:
             self._stopped = error
             return False
@@ -310,9 +327,9 @@ class _Session:
             self._figures.rates[told.number] = told.event
         elif isinstance(told.event, Warned):
             details = {**told.event.details, "shard": told.number}
-            self.events.emit(msgspec.structs.replace(told.event, details=details))
+            self.run.events.emit(msgspec.structs.replace(told.event, details=details))
         elif told.event is not None:
-            self.events.emit(told.event)
+            self.run.events.emit(told.event)
 
     @property
     def _place(self) -> tuple[Store, str]:

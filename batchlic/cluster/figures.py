@@ -129,6 +129,7 @@ def _answered(attempt: Attempt) -> Answered:
 
 def _ended(attempt: Attempt) -> AttemptEnded:
     return AttemptEnded(
+        at=attempt.started_at + round((attempt.duration_ms or 0.0) * 1000),
         batch_id=attempt.batch_id,
         step=None if attempt.step is None else Step(attempt.step),
         part=attempt.part,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import ceil
 
 SHARDS_PER_WORKER = 4
-"""Most shards a worker where there are many accounts: those of slow accounts do not keep the others waiting."""
+"""Most shards a worker, if there are many accounts: the others do not wait for those of slow accounts."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -369,7 +369,7 @@ async def counts_after(client: Carrier, folder: RunFolder, journal: Journal) -> 
 
 
 def limiters_of(job: Job, events: EventStream, *, start_from: Mapping[Scope, Learned]) -> Limiters:
-    """The limiters of a session, with the limits of the job; `start_from` is what earlier runs have learned."""
+    """The limiters of a session, with the limits of the job; `start_from`: what earlier runs have learned."""
     limits = job.limits
 
     def new(scope: Scope, learned: Learned | None, slots: anyio.CapacityLimiter | None) -> Limiter:

@@ -22,6 +22,7 @@ from batchlic.runs.live_limits import (
     Changes,
     LimitsInForce,
     LimitsRequest,
+    LimitedHere,
     LiveLimits,
     change_limits,
     limits_in_force,
@@ -40,7 +41,7 @@ class Session:
         self.folder = folder
         self.events = Events()
         self.limiter = Limiter(max_concurrency=limits.max_concurrency, max_rate=limits.max_rate)
-        self.live = LiveLimits(folder, limits, only(self.limiter), self.events)
+        self.live = LiveLimits(folder, limits, LimitedHere(only(self.limiter)), self.events)
 
     def request(self, *, session: str | None = None, bounds: Bounds = BOUNDS) -> LimitsRequest:
         session = session or str(self.folder.process)
