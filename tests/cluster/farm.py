@@ -25,7 +25,8 @@ if __name__ == "__main__":
     import dask
     from distributed import LocalCluster
     dask.config.set({{"distributed.scheduler.worker-ttl": "4s"}})
-    with LocalCluster({WORKERS}, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster:
+    with LocalCluster({WORKERS}, threads_per_worker=1, dashboard_address=None, silence_logs=50,
+                      preload="batchlic.cluster.tasks") as cluster:
         print(cluster.scheduler_address, flush=True)
         sys.stdin.read()
 """
@@ -43,6 +44,8 @@ class Farm:
 
     def workers(self) -> set[int]:
         """The processes that hold a shard now."""
+        if self.server.execute("SELECT to_regclass('leases')", self.database) == [(None,)]:
+            return set()
         holders = self.server.execute(
             "SELECT holder FROM leases WHERE key LIKE '%/shard:%' AND expires_at > clock_timestamp()",
             self.database,
@@ -51,7 +54,7 @@ class Farm:
 
     def kill_worker(self) -> int:
         """Kill a worker that sends something, by SIGKILL."""
-        until(lambda: len(self.workers()) == WORKERS)
+        until(lambda: bool(self.workers()))
         worker = min(self.workers())
         os.kill(worker, signal.SIGKILL)
         return worker
@@ -99,7 +102,17 @@ def inventory(folder: Path, first: int, devices: int, accounts: int = 1) -> list
 
 def assign(*options: str) -> tuple[str, ...]:
     """The arguments of a run of fleet.csv: batches of ten devices, few requests at once."""
-    fixed = ("--run-dir", "run", "--batch-size", "10", "--max-concurrency", "4", "--no-ledger", "--json")
+    fixed = (
+        "--run-dir",
+        "run",
+        "--batch-size",
+        "10",
+        "--max-concurrency",
+        "4",
+        "--no-ledger",
+        "--no-report",
+        "--json",
+    )
     return ("assign", "fleet.csv", "--sku", FLEXIBLE, *fixed, *options)
 
 
