@@ -16,7 +16,7 @@ HERE = BATCHLIC_STATE_DIR="$(CURDIR)/runs"
 .DEFAULT_GOAL := help
 .PHONY: help install demo test docs onboard migrate sandbox sample soak fuzz kill mutants replay \
 	bench bench-plan bench-keep bench-databases bench-submit bench-pace bench-limiter bench-journal bench-ledger \
-	bench-listener bench-report bench-runs plot-limiter demo-sync demo-callbacks test-callbacks docs-answers docs-schema screenshots \
+	bench-listener bench-report bench-runs plot-limiter demo-sync demo-callbacks demo-cluster test-callbacks docs-answers docs-schema screenshots \
 	man size dist audit image release-check \
 	lint coverage format lock clean
 
@@ -43,6 +43,9 @@ demo-callbacks: $(PROGRAM) ## run the demo, and wait for the callback of each de
 # The carrier of --sandbox starts empty, so this demo starts one that stays for all runs.
 demo-sync: $(PROGRAM) ## license a fleet at a sandbox, then sync a list that lacks some of its devices
 	@BATCHLIC="$(BIN)/batchlic" sh jobs/demo_sync.sh
+
+demo-cluster: $(INSTALLED) ## send from two workers with PostgreSQL, and kill one of them: nothing is lost or sent twice
+	@PYTHONPATH=. $(BIN)/python jobs/demo_cluster.py
 
 test: $(INSTALLED) ## run all tests
 	@$(BIN)/pytest -n $(WORKERS) --dist worksteal
