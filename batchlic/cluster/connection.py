@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from batchlic.cluster.coordinator import Coordinator
+from batchlic.cluster.coordinator import Coordinator, Task
 from batchlic.cluster.tasks import run_shard, set_bounds
 from batchlic.errors import RefusedToStart, UsageError
 from batchlic.runs.submit import Send
 
 if TYPE_CHECKING:
-    from distributed import Client, Future
+    from distributed import Client
 
 EXTRA = "pip install 'batchlic[dask]'"
 CONNECT_TIMEOUT_S = 10
@@ -74,11 +74,11 @@ def sending(spread: Spread, *, on_sandbox: bool = False) -> Iterator[Send | None
     if on_sandbox and spread.address is not None:
         raise UsageError(f"{spread.option}: the sandbox is on this machine: use --workers with --sandbox")
     with _connected(spread) as client:
-        yield Coordinator(Workers(client, spread))
+        yield Coordinator(DaskWorkers(client, spread))
 
 
-class Workers:
-    """The workers of a Dask cluster. Not for several threads at once."""
+class DaskWorkers:
+    """The workers of a Dask cluster."""
 
     def __init__(self, client: Client, spread: Spread) -> None:
         self._client = client
@@ -92,7 +92,7 @@ class Workers:
             return sum(self._client.nthreads().values())
         return 0
 
-    def start(self, name: str, encoded: bytes, topic: str) -> Future[bytes]:
+    def start(self, name: str, encoded: bytes, topic: str) -> Task:
         """Let a worker send a shard. If the worker dies, Dask lets another one do it again."""
         return self._client.submit(run_shard, encoded, topic, key=name, pure=False)
 

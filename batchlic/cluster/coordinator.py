@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -43,11 +43,6 @@ from batchlic.runs.signals import asked, unless_asked
 from batchlic.runs.submit import Sending, counts_after, judged, limiters_of, obey_waits
 from batchlic.runs.target import Target
 
-if TYPE_CHECKING:
-    from distributed import Future
-
-    from batchlic.cluster.connection import Workers
-
 SEQS_PER_SHARD = 2**32
 """Numbers for the entries of one shard in one session. So entries of a batch stay in the order of time."""
 LOOK_INTERVAL_S = 0.05
@@ -56,6 +51,32 @@ ASK_INTERVAL_S = 1.0
 """Seconds between two requests to stop: a shard may take its lease after one of them."""
 
 _T = TypeVar("_T")
+
+
+class Task(Protocol):
+    """A shard that a worker sends."""
+
+    def done(self) -> bool:
+        """Whether it has ended, or is lost."""
+
+    def result(self) -> bytes:
+        """Its ShardEnd, as JSON. Raises whatever Dask raises if it is lost."""
+
+
+class Workers(Protocol):
+    """Processes that send shards. Not for several threads at once."""
+
+    def count(self) -> int:
+        """How many shards can be at work at once."""
+
+    def start(self, name: str, encoded: bytes, topic: str) -> Task:
+        """Let a worker send a shard (a ShardTask, as JSON). If the worker dies, another one does it again."""
+
+    def listen(self, topic: str, hear: Callable[[str], None]) -> None:
+        """Call a function, in another thread, with all that shards tell: each a Told, as JSON."""
+
+    def set_bounds(self, session: str, encoded: bytes) -> None:
+        """Tell all workers other limits for a session. Those that can't be reached now don't get them."""
 
 
 class Coordinator:
@@ -192,7 +213,7 @@ class _Session:
         self._lease = _lease_of(run.folder)
         self._first_seq = run.journal.next_seq
         self._shards = 0
-        self._at_work: dict[int, Future[bytes]] = {}
+        self._at_work: dict[int, Task] = {}
         self._starting: set[int] = set()
         self._stopped: BatchlicError | None = None
         self._is_aborted = False
