@@ -136,7 +136,7 @@ def _local(workers: int) -> Iterator[Client]:
     from distributed import Client, LocalCluster  # noqa: PLC0415
 
     _be_quiet()
-    config = {"distributed.scheduler.allowed-failures": 3, "distributed.admin.tick.limit": "1h"}
+    config = {"distributed.scheduler.allowed-failures": 3, "distributed.scheduler.worker-ttl": "60s"}
     with dask.config.set(config), ExitStack() as opened:
         cluster = LocalCluster(
             n_workers=workers,

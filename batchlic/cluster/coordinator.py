@@ -30,6 +30,7 @@ from batchlic.errors import BatchlicError, CredentialsRejected, ExitCode, Stoppe
 from batchlic.events import EventStream, RateMeasured, Warned
 from batchlic.job import Job
 from batchlic.journal import SANDBOX, Journal
+from batchlic.objectstore.copies import address_of
 from batchlic.runs.canary import gate_of
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import without_secrets
@@ -265,7 +266,7 @@ class _Session:
         task = ShardTask(
             store=self._lease.store.name,
             key=self._lease.key.removeprefix("run:"),
-            folder=str(self.run.folder.path.absolute()),
+            folder=address_of(self.run.folder.path),
             epoch=self._lease.epoch,
             lease_s=self._lease.lease_s,
             number=number,

@@ -22,7 +22,7 @@ class ShardTask(msgspec.Struct, frozen=True, kw_only=True):
     key: str
     """The key of the run's journal in the store."""
     folder: str
-    """Path of the run folder."""
+    """Path of the run folder, or its address in an object store."""
     epoch: int
     """The epoch of the coordinator's lease."""
     lease_s: float

@@ -23,6 +23,8 @@ from batchlic.errors import BatchlicError, ExitCode, RefusedToStart, RunFolderEr
 from batchlic.events import EventStream, RunEvent
 from batchlic.job import Job
 from batchlic.journal import Journal, RunIdentity, StorePlace
+from batchlic.objectstore.addresses import is_remote
+from batchlic.objectstore.copies import local_run
 from batchlic.pool.limiter.limiters import Limiters
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import sha256_of
@@ -72,7 +74,7 @@ def _send(task: ShardTask, tell: Tell, notes: list[str]) -> None:
     settings = load_settings(task.profile)
     place = StorePlace(task.store, task.key, task.folder)
     identity, _ = place.identity()
-    _refuse_other_plan(RunFolder(Path(task.folder)), identity)
+    _refuse_other_plan(_folder_of(task), identity)
     if task.bounds is not None:
         _bounds.setdefault(task.session, task.bounds)
     with ExitStack() as opened:
@@ -95,7 +97,7 @@ class _Shard:
         self.stops = StopRequests()
         self._task = task
         self._job = _with_share(Job.model_validate(task.job), task)
-        self._folder = RunFolder(Path(task.folder))
+        self._folder = _folder_of(task)
         self._target = target
         self._journal = journal
         self._lease = lease
@@ -213,11 +215,19 @@ def _held(task: ShardTask) -> Iterator[Lease]:
         yield lease
 
 
+def _folder_of(task: ShardTask) -> RunFolder:
+    """The run folder, or of one in an object store a copy that has what a shard needs of it."""
+    if not is_remote(task.folder):
+        return RunFolder(Path(task.folder))
+    needed = {folder_file.name for folder_file in (RunFolder(Path()).plan, RunFolder(Path()).outcomes)}
+    return RunFolder(local_run(task.folder, needed.__contains__))
+
+
 def _refuse_other_plan(folder: RunFolder, identity: RunIdentity) -> None:
     """Raise RunFolderError unless this worker can read the plan of the run."""
     advice = (
         f"{folder.plan}: this worker can't read the plan of the run: workers on other machines need the run "
-        "folder at the same path, on a file system that they share"
+        "folder at the same path, on a file system that they share, or in an object store"
     )
     try:
         found = folder.plan.stat()

@@ -20,9 +20,9 @@ from batchlic.runs.folder import RunFolder
 from batchlic.runs.live_limits import (
     Bounds,
     Changes,
+    LimitedHere,
     LimitsInForce,
     LimitsRequest,
-    LimitedHere,
     LiveLimits,
     change_limits,
     limits_in_force,
