@@ -79,9 +79,9 @@ fuzz: $(INSTALLED) ## run property tests longer, and plan random files of all fo
 	@PYTHONPATH=. $(BIN)/python tests/reader/million_rows.py --rows $(or $(ROWS),1000000) $(if $(SEED),--seed $(SEED))
 
 kill: $(INSTALLED) ## kill and resume real processes many times, and recover on the store: make kill [KILLS=50]
-	@KILLS=$(or $(KILLS),50) STORE_KILLS=20 STRIDE=1 BACKEND=store $(BIN)/pytest -q tests/recovery \
+	@KILLS=$(or $(KILLS),50) STORE_KILLS=20 WORKER_KILLS=10 STRIDE=1 BACKEND=store $(BIN)/pytest -q tests/recovery \
 		tests/endtoend/test_interruptions.py tests/endtoend/test_migration.py tests/callbacks/test_killed.py \
-		tests/store/test_killed_server.py
+		tests/cluster/test_runs.py tests/store/test_killed_server.py
 
 mutants: $(INSTALLED) ## change the code that decides, and list what no test notices: make mutants [MODULE="journal/status …"]
 	@$(BIN)/python tests/mutation/run.py $(MODULE)

@@ -36,6 +36,7 @@ _FORKING.set_forkserver_preload(
         "batchlic.carrier.connections",
         "batchlic.chunker.canary",
         "batchlic.cli.run_tables",
+        "batchlic.cluster",
         "batchlic.reader.fleet",
         "batchlic.runs.apply",
         "batchlic.runs.export",

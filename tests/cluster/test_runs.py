@@ -3,17 +3,31 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.cluster.farm import Farm, assign, events, farm, inventory
-from tests.endtoend.program import batchlic, begin, books, end, statuses, summary, totals, until
+from tests.endtoend.program import (
+    batchlic,
+    begin,
+    begin_as_a_shell_does,
+    books,
+    end,
+    statuses,
+    summary,
+    totals,
+    until,
+)
 from tests.postgresql import PostgreSQL
 
 DEVICES = 600
+KILLS = int(os.environ.get("KILLS", "1"))
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +62,9 @@ def test_two_workers_license_each_device_once(at: Farm, tmp_path: Path) -> None:
     assert shards == set(range(1, DEVICES // 10 + 1))
 
 
-def test_a_killed_worker_is_replaced_and_nothing_is_sent_twice(at: Farm, tmp_path: Path) -> None:
-    devices = inventory(tmp_path, 1000, DEVICES)
+@pytest.mark.parametrize("turn", range(KILLS))
+def test_a_killed_worker_is_replaced_and_nothing_is_lost(at: Farm, tmp_path: Path, turn: int) -> None:
+    devices = inventory(tmp_path, 10_000 + 1000 * turn, DEVICES)
     with begin(*assign("--dask", at.address), settings=at.settings, cwd=tmp_path) as process:
         at.kill_worker()
         ended = end(process)
@@ -102,3 +117,51 @@ def test_a_worker_that_is_paused_beyond_its_lease_sends_nothing_more(at: Farm, t
         os.kill(paused, signal.SIGCONT)
     assert totals(at.url)["requests"] == before
     assert statuses(tmp_path / "run") == dict.fromkeys(devices, "accepted")
+
+
+def test_workers_on_this_machine_end_with_their_run(at: Farm, tmp_path: Path) -> None:
+    devices = inventory(tmp_path, 5000, 200)
+    process = begin_as_a_shell_does(*assign("--workers", "2"), settings=at.settings, cwd=tmp_path)
+    until(lambda: bool(at.workers()) or process.poll() is not None)
+    workers = at.workers()
+    ended = end(process)
+    assert ended.code == 0, ended.err
+    assert_whole(at, tmp_path, devices)
+    assert workers
+    assert not any(psutil.pid_exists(worker) for worker in workers)
+
+
+def test_ctrl_c_reaches_the_coordinator_alone(at: Farm, tmp_path: Path) -> None:
+    inventory(tmp_path, 6000, DEVICES)
+    environment = environment_of(at.settings, tmp_path)
+    command = [sys.executable, "-m", "batchlic", *assign("--workers", "2")]
+    process = subprocess.Popen(command, env=environment, cwd=tmp_path, start_new_session=True)
+    until(lambda: bool(at.workers()) or process.poll() is not None)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(PATIENCE) == 6
+    assert set(statuses(tmp_path / "run").values()) == {"accepted", "pending"}
+
+
+def test_workers_need_a_store(at: Farm, tmp_path: Path) -> None:
+    inventory(tmp_path, 0, 10)
+    settings = {name: value for name, value in at.settings.items() if name != "BATCHLIC_STORE"}
+    refused = batchlic(*assign("--workers", "2"), settings=settings, cwd=tmp_path)
+    assert refused.code == 2
+    assert "set BATCHLIC_STORE" in refused.err
+
+
+def test_workers_here_and_elsewhere_exclude_each_other(at: Farm, tmp_path: Path) -> None:
+    inventory(tmp_path, 0, 10)
+    both = assign("--workers", "2", "--dask", at.address)
+    refused = batchlic(*both, settings=at.settings, cwd=tmp_path)
+    assert refused.code == 2
+    assert "not both" in refused.err
+
+
+@pytest.mark.parametrize(("address", "code"), [("tcp://127.0.0.1:1", 4), ("nonsense://x", 2)])
+def test_a_cluster_that_cannot_be_reached_is_named(at: Farm, tmp_path: Path, address: str, code: int) -> None:
+    inventory(tmp_path, 0, 10)
+    refused = batchlic(*assign("--dask", address), settings=at.settings, cwd=tmp_path)
+    assert refused.code == code, refused.err
+    assert address in refused.err
+    assert not (tmp_path / "run").exists()
