@@ -14,11 +14,13 @@ import pytest
 
 from tests.cluster.farm import Farm, assign, events, farm, inventory
 from tests.endtoend.program import (
+    PATIENCE,
     batchlic,
     begin,
     begin_as_a_shell_does,
     books,
     end,
+    environment_of,
     statuses,
     summary,
     totals,
@@ -136,7 +138,8 @@ def test_ctrl_c_reaches_the_coordinator_alone(at: Farm, tmp_path: Path) -> None:
     environment = environment_of(at.settings, tmp_path)
     command = [sys.executable, "-m", "batchlic", *assign("--workers", "2")]
     process = subprocess.Popen(command, env=environment, cwd=tmp_path, start_new_session=True)
-    until(lambda: bool(at.workers()) or process.poll() is not None)
+    before = totals(at.url)["requests"]
+    until(lambda: totals(at.url)["requests"] != before or process.poll() is not None)
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(PATIENCE) == 6
     assert set(statuses(tmp_path / "run").values()) == {"accepted", "pending"}
