@@ -621,7 +621,7 @@ class ClusterOptions:
             min=1,
             max=64,
             metavar="N",
-            help="Send from so many processes on this machine (needs a store, and batchlic[dask]).",
+            help="Send from so many processes on this machine; needs a store, and the extra dask.",
             show_default="this process sends",
             rich_help_panel=Panel.CLUSTER,
         ),
@@ -630,8 +630,8 @@ class ClusterOptions:
         str | None,
         typer.Option(
             metavar="ADDRESS",
-            help="Send from the workers of a Dask cluster, such as tcp://scheduler:8786 (needs a store, and "
-            "batchlic[dask]).",
+            help="Send from the workers of a Dask cluster, such as tcp://scheduler:8786; needs a store, and "
+            "the extra dask.",
             rich_help_panel=Panel.CLUSTER,
         ),
     ] = None

@@ -29,7 +29,7 @@ from tests.endtoend.program import (
 from tests.postgresql import PostgreSQL
 
 DEVICES = 600
-KILLS = int(os.environ.get("KILLS", "1"))
+KILLS = int(os.environ.get("WORKER_KILLS", "1"))
 
 
 @pytest.fixture(scope="module")
