@@ -25,5 +25,5 @@ def either_backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
 
 
 def _use(backend: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = request.getfixturevalue("store") if backend == "store" else None
+    store = request.getfixturevalue("empty_store") if backend == "store" else None
     monkeypatch.setattr(builders, "STORE", store)

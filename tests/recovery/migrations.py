@@ -18,6 +18,7 @@ from batchlic.ledger import Ledger
 from batchlic.ledger.files import count_devices
 from batchlic.pool.lane import Lane, Lead
 from batchlic.pool.remaining import Delivery
+from tests.recovery import builders
 from tests.recovery.builders import ACCOUNT, FLEXIBLE, LIFETIME, Carrier, fleet, job, run
 
 NEW = "TS-BUNDLE-KTO-SIMSEC-MRC"
@@ -46,7 +47,7 @@ def held(at: Carrier) -> Counter[tuple[tuple[str, int], ...]]:
 
 def known(folder: Path) -> dict[str, tuple[int, int, int]]:
     """By SKU, how many devices are assigned, unassigned and in doubt by the ledger."""
-    with closing(Ledger(folder / "ledger.db")) as ledger:
+    with closing(Ledger(builders.STORE or folder / "ledger.db")) as ledger:
         return {
             found.sku_number: (found.assigned, found.unassigned, found.in_doubt)
             for found in count_devices(ledger)

@@ -22,6 +22,7 @@ from batchlic.runs.status import status
 from batchlic.runs.verify import verify
 from batchlic.sandbox.config import Fault, Poison, RuleConfig
 from batchlic.writer.export import Format, Selection
+from tests.recovery import builders
 from tests.recovery.builders import (
     BATCH_SIZE,
     DEVICES,
@@ -307,7 +308,10 @@ def test_only_the_order_may_change_between_sessions(tmp_path: Path) -> None:
     assert actions(tmp_path / "move")[0] == "unassign"
 
 
-def test_a_lost_ledger_is_rebuilt_from_results_of_a_migration(tmp_path: Path) -> None:
+def test_a_lost_ledger_is_rebuilt_from_results_of_a_migration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(builders, "STORE", None)  # only a file is lost alone
     with carrier() as at:
         run(tmp_path / "move", at, moving(onboarded(tmp_path, at)))
         before = known(tmp_path)

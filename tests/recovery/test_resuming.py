@@ -91,7 +91,7 @@ def test_a_run_without_its_plan_says_how_to_make_the_plan_again(tmp_path: Path) 
     inventory = fleet(tmp_path / "fleet.csv")
     with carrier() as at:
         run(tmp_path / "run", at, job(inventory))
-        run(tmp_path / "elsewhere" / "other", at, job(inventory, ledger={"allow_new": True}))
+        run(tmp_path / "elsewhere" / "other", at, job(inventory, ledger={"use": False}))
         mark_as_stopped(tmp_path / "run")
         (tmp_path / "run" / "plan.parquet").unlink()
         before = contents(tmp_path / "run")

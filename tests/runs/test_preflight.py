@@ -119,7 +119,7 @@ def test_devices_that_the_ledger_excludes_need_no_license(tmp_path: Path) -> Non
 def test_resume_counts_licenses_for_the_devices_left_to_send(tmp_path: Path) -> None:
     with carrier(100) as target:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("batchlic.runs.submit._send", unreachable)
+            patch.setattr("batchlic.runs.submit.send_here", unreachable)
             assert run_at(target, tmp_path / "killed", 60).statuses == {"pending": 60}
         others = tmp_path / "elsewhere"
         others.mkdir()
