@@ -85,7 +85,7 @@ class Figures:
         self._events.emit(
             RateMeasured(
                 requests_per_s=(total - throttled - before) / max(1.0, now - since),
-                found=", ".join(dict.fromkeys(rate.found for rate in rates)) or "no worker is sending",
+                found="; ".join(dict.fromkeys(rate.found for rate in rates)) or "no worker is sending",
                 in_flight=sum(rate.in_flight for rate in rates),
                 concurrency=sum(rate.concurrency for rate in rates),
                 is_paused=bool(rates) and all(rate.is_paused for rate in rates),

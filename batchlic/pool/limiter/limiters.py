@@ -126,12 +126,12 @@ class Limiters:
     def found(self) -> str:
         """The carrier's limits in words, as far as they are known."""
         findings = [limiter.found for limiter in self]
-        if len(findings) == 1:
-            return _in_words(findings[0])
+        if len(findings) <= 1:
+            return _in_words(findings[0] if findings else NoLimit())
         rates = [size(finding) for finding in findings if not isinstance(finding, NoLimit | Shut | Calls)]
         known = sum(not isinstance(finding, NoLimit | Shut) for finding in findings)
         together = f": {sum(rates):,.3g} requests a second together" if rates else ""
-        return f"limits of {known:,} of {len(findings):,} accounts found{together}"
+        return f"limits found for {known:,} of {len(findings):,} accounts{together}"
 
     def seconds_since(self, moment: float) -> float:
         """Seconds since a moment, without those for which a person has stopped everyone."""

@@ -97,7 +97,7 @@ async def test_the_limits_of_several_accounts_are_shown_together() -> None:
     limiters = limiters_of("A", "B", "C")
     has_found(limiters.of("A"), Rate(5.0))
     has_found(limiters.of("B"), Rate(20.0))
-    assert limiters.found == "limits of 2 of 3 accounts found: 25 requests a second together"
+    assert limiters.found == "limits found for 2 of 3 accounts: 25 requests a second together"
 
 
 async def test_the_limit_of_one_account_is_shown_as_it_is() -> None:
