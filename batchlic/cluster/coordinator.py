@@ -154,9 +154,11 @@ class Coordinator:
             phases = [range(phases[0].start, phases[-1].stop)]
         for number, phase in enumerate(phases):
             is_canary = gate is not None and number == 0
-            workers = 1 if is_canary else await session.in_thread(self._workers.count)
-            shards = cut(_accounts(job, folder, phase), max(1, workers), may_split=not is_migration)
-            stopped = await session.send(shards, at_once=min(max(1, workers), len(shards)))
+            workers = max(1, await session.in_thread(self._workers.count))
+            accounts = [] if is_canary else _accounts(job, folder, phase)
+            shards = [Shard(phase)] if is_canary else cut(accounts, workers, may_split=not is_migration)
+            at_once = min(workers, len(shards), job.limits.max_concurrency)
+            stopped = await session.send(shards, at_once=at_once)
             journal.catch_up()
             if stopped is None and gate is not None and is_canary:
                 stopped = judged(gate, notes)
@@ -222,7 +224,10 @@ class _Session:
         workers.listen(self._topic, self._hear)
 
     async def send(self, shards: Sequence[Shard], *, at_once: int) -> BatchlicError | None:
-        """Send these shards, so many at once; returns why they were stopped, if they were."""
+        """Send these shards, so many at once; returns why they were stopped, if they were.
+
+        Each shard gets its share of the limits, so there are never more at once, however many workers join.
+        """
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._stop_on_signal)
             tasks.start_soon(self._guarded, self._figures.measure)
@@ -245,7 +250,7 @@ class _Session:
         asked_at = -math.inf
         while self._at_work or (waiting and self._stopped is None):
             may_start = waiting and self._stopped is None and not self._starting
-            if may_start and len(self._at_work) < await self.in_thread(self._workers.count):
+            if may_start and len(self._at_work) < min(at_once, await self.in_thread(self._workers.count)):
                 self._start(waiting.popleft(), at_once)
             for number in [number for number, future in self._at_work.items() if future.done()]:
                 await self._end(number)

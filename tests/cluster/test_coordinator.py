@@ -99,6 +99,24 @@ def test_the_canary_is_one_shard_and_comes_first(home: Home) -> None:
     assert any("canary" in note for note in summary.notes)
 
 
+def test_the_canary_of_many_accounts_is_one_shard(home: Home) -> None:
+    home.run(home.job(90, accounts=3, canary={"devices": "45"}))
+    assert [task.first_batch for task in tasks(home) if task.sharers == 1] == [1]
+
+
+def test_workers_that_join_do_not_add_to_the_limits(home: Home) -> None:
+    home.workers.joining = 6
+    home.run(home.job(300, accounts=12, limits={"max_rate": 100}))
+    assert len(tasks(home)) > 2
+    assert home.workers.most_at_once <= 2
+
+
+def test_no_more_shards_than_requests_in_flight_are_at_work(home: Home) -> None:
+    home.run(home.job(300, limits={"max_concurrency": 1}))
+    assert {task.sharers for task in tasks(home)} == {1}
+    assert home.workers.most_at_once == 1
+
+
 def test_a_migration_moves_all_devices(home: Home, url: str) -> None:
     license = {"from_sku": FLEXIBLE, "to_sku": OTHER, "restore": True}
     summary = home.run(home.job(300, action="migrate", license=license))
