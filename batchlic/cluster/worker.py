@@ -8,7 +8,6 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import cache, partial
-from math import ceil
 from pathlib import Path
 from typing import TypeAlias
 
@@ -29,7 +28,7 @@ from batchlic.pool.limiter.limiters import Limiters
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import sha256_of
 from batchlic.runs.lanes import Lanes
-from batchlic.runs.live_limits import Bounds, LimitedHere
+from batchlic.runs.live_limits import Bounds, LimitedHere, share_of
 from batchlic.runs.observation import Observation, Tally
 from batchlic.runs.process import this_process
 from batchlic.runs.screen import no_screen
@@ -183,7 +182,7 @@ def _with_share(job: Job, task: ShardTask) -> Job:
     """The job with the shard's share of its limits."""
     limits = job.limits
     share = {
-        "max_concurrency": ceil(limits.max_concurrency / task.sharers),
+        "max_concurrency": share_of(limits.max_concurrency, task.sharers),
         "max_rate": limits.max_rate and limits.max_rate / task.rate_sharers,
         "fixed_rate": limits.fixed_rate and limits.fixed_rate / task.rate_sharers,
     }

@@ -13,6 +13,7 @@ from batchlic.chunker import DeviceStatus
 from batchlic.cluster.messages import ShardTask
 from batchlic.errors import ExitCode
 from batchlic.events import AttemptEnded, DevicesCounted
+from batchlic.runs.live_limits import share_of
 from batchlic.runs.verify import verify
 from batchlic.sandbox.config import SandboxConfig
 from tests.carrier.script import OAUTH, Exchange, take
@@ -115,6 +116,11 @@ def test_no_more_shards_than_requests_in_flight_are_at_work(home: Home) -> None:
     home.run(home.job(300, limits={"max_concurrency": 1}))
     assert {task.sharers for task in tasks(home)} == {1}
     assert home.workers.most_at_once == 1
+
+
+@pytest.mark.parametrize(("all_together", "sharers", "each"), [(10, 4, 2), (8, 4, 2), (3, 4, 1)])
+def test_shares_of_requests_in_flight_exceed_no_limit(all_together: int, sharers: int, each: int) -> None:
+    assert share_of(all_together, sharers) == each
 
 
 def test_a_migration_moves_all_devices(home: Home, url: str) -> None:
