@@ -17,7 +17,7 @@ import msgspec
 from batchlic.carrier.client import open_client
 from batchlic.cluster.messages import ShardEnd, ShardEvent, ShardTask, Told
 from batchlic.database import leases, postgresql
-from batchlic.database.leases import Lease, LeaseLost
+from batchlic.database.leases import Lease
 from batchlic.errors import BatchlicError, ExitCode, RefusedToStart, RunFolderError, UsageError
 from batchlic.events import EventStream, RunEvent
 from batchlic.job import Job
@@ -150,7 +150,7 @@ class _Shard:
 
 
 class _Watch:
-    """Passes on to a shard that it shall stop, that it has lost its lease, or that it has other limits."""
+    """Passes on to a shard that it shall stop, or that it has other limits."""
 
     def __init__(self, task: ShardTask, lease: Lease, stops: StopRequests, limiters: Limiters) -> None:
         self._task = task
@@ -160,15 +160,9 @@ class _Watch:
         self._in_force: Bounds | None = None
 
     async def watch(self) -> None:
-        """Look until the lease is lost, or until cancelled."""
+        """Look until cancelled."""
         is_asked = False
         while True:
-            try:
-                self._lease.check()
-            except LeaseLost:
-                self._stops.ask("the loss of its lease")
-                self._stops.ask("the loss of its lease")
-                return
             if self._lease.stop_requested and not is_asked:
                 is_asked = True
                 self._stops.ask("its coordinator")
