@@ -219,7 +219,6 @@ class _Session:
         self._at_work: dict[int, Task] = {}
         self._starting: set[int] = set()
         self._stopped: BatchlicError | None = None
-        self._is_aborted = False
         self._topic = f"batchlic {self._name}"
         workers.listen(self._topic, self._hear)
 
@@ -229,7 +228,7 @@ class _Session:
         Each shard gets its share of the limits, so there are never more at once, however many workers join.
         """
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._stop_on_signal)
+            tasks.start_soon(self._stop_on_signal, tasks.cancel_scope)
             tasks.start_soon(self._guarded, self._figures.measure)
             tasks.start_soon(self.live.watch)
             await self._send(deque(shards), at_once)
@@ -243,8 +242,11 @@ class _Session:
             await self._guarded(partial(self.in_thread, partial(leases.replace_below, *self._place)))
 
     async def in_thread(self, call: Callable[[], _T]) -> _T:
-        """Call a function that waits for others in a thread, so that signals are heard meanwhile."""
-        return await anyio.to_thread.run_sync(call)
+        """Call a function that waits for others in a thread, so that signals are heard meanwhile.
+
+        Others may never answer: the second signal ends the wait.
+        """
+        return await anyio.to_thread.run_sync(call, abandon_on_cancel=True)
 
     async def _send(self, waiting: deque[Shard], at_once: int) -> None:
         asked_at = -math.inf
@@ -257,7 +259,7 @@ class _Session:
             if self._stopped is not None and time.monotonic() - asked_at >= ASK_INTERVAL_S:
                 asked_at = time.monotonic()
                 await self._guarded(partial(self.in_thread, partial(leases.request_stop_below, *self._place)))
-            if not self._is_held() or self._is_aborted:
+            if not self._is_held():
                 return
             if (encoded := self.bounds.take_news()) is not None:
                 await self.in_thread(partial(self._workers.set_bounds, self._name, encoded))
@@ -309,7 +311,7 @@ class _Session:
 
     async def _wait_for_lost_shards(self) -> None:
         """Wait for shards that go on although Dask does not know them any more."""
-        while self._is_held() and not self._is_aborted:
+        while self._is_held():
             try:
                 if not await self.in_thread(partial(leases.held_below, *self._place)):
                     return
@@ -339,11 +341,11 @@ class _Session:
         except BatchlicError as error:
             self._stop(error)
 
-    async def _stop_on_signal(self) -> None:
+    async def _stop_on_signal(self, sending: anyio.CancelScope) -> None:
         self._stop(StoppedEarly(f"stopped by {await asked()}; continue with batchlic resume"))
         tell("\nFinishing the requests in flight on all workers. Press Ctrl-C again to stop at once.")
         await asked(2)
-        self._is_aborted = True
+        sending.cancel()
 
     def _hear(self, encoded: str) -> None:
         """Take what a shard tells; in a thread of Dask."""

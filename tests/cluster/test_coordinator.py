@@ -1,7 +1,9 @@
 """The coordinator: what it gives to workers, in which order, and what it makes of how they end."""
 
 import json
+import threading
 from collections.abc import Iterator
+from contextlib import closing
 from http import HTTPStatus
 from itertools import pairwise
 from pathlib import Path
@@ -14,12 +16,13 @@ from batchlic.cluster.messages import ShardTask
 from batchlic.errors import ExitCode
 from batchlic.events import AttemptEnded, DevicesCounted
 from batchlic.runs.live_limits import share_of
+from batchlic.runs.signals import StopRequests
 from batchlic.runs.verify import verify
 from batchlic.sandbox.config import SandboxConfig
 from tests.carrier.script import OAUTH, Exchange, take
 from tests.cluster.inline import Home
 from tests.endtoend.carrier import COUNTS, answering, say_counts
-from tests.endtoend.program import FLEXIBLE, books, statuses, totals
+from tests.endtoend.program import FLEXIBLE, PATIENCE, books, statuses, totals
 from tests.forking import serving
 from tests.postgresql import PostgreSQL
 
@@ -171,6 +174,25 @@ def test_a_worker_with_another_carrier_sends_nothing(home: Home, url: str) -> No
     assert summary.exit_code == ExitCode.STOPPED
     assert "BATCHLIC_BASE_URL of this worker" in (summary.stopped_because or "")
     assert totals(url)["requests"] == {}
+
+
+def test_a_second_signal_does_not_wait_for_a_scheduler(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    answered, waited = threading.Event(), list[bool]()
+    with closing(StopRequests()) as stops, stops.obeyed():
+
+        def count() -> int:
+            """Answer the first time, and then no more."""
+            if home.workers.sent:
+                stops.ask("test")
+                stops.ask("test")
+                waited.append(answered.wait(PATIENCE))
+            return 2
+
+        monkeypatch.setattr(home.workers, "count", count)
+        summary = home.run(home.job(300))
+        assert waited == []
+        answered.set()
+    assert summary.exit_code == ExitCode.STOPPED
 
 
 def test_a_bug_in_a_worker_does_not_show_what_it_read(home: Home) -> None:
