@@ -352,6 +352,7 @@ class _Session:
         told = msgspec.json.decode(encoded, type=Told)
         if told.is_ready:
             self._starting.discard(told.number)
+            self.bounds.tell_again()
         if isinstance(told.event, RateMeasured):
             self._figures.rates[told.number] = told.event
         elif isinstance(told.event, Warned):
@@ -379,6 +380,10 @@ class _Bounds:
     def change(self, bounds: Bounds) -> None:
         """Have these limits from now on."""
         self.in_force = bounds
+
+    def tell_again(self) -> None:
+        """Tell the workers once more: one that takes the place of another does not know the limits."""
+        self._told = None
 
     def take_news(self) -> bytes | None:
         """The limits, encoded as JSON, if the workers do not know them yet."""

@@ -12,10 +12,11 @@ import msgspec
 import pytest
 
 from batchlic.chunker import DeviceStatus
+from batchlic.cluster.coordinator import _Bounds
 from batchlic.cluster.messages import ShardTask
 from batchlic.errors import ExitCode
 from batchlic.events import AttemptEnded, DevicesCounted
-from batchlic.runs.live_limits import share_of
+from batchlic.runs.live_limits import Bounds, share_of
 from batchlic.runs.signals import StopRequests
 from batchlic.runs.verify import verify
 from batchlic.sandbox.config import SandboxConfig
@@ -193,6 +194,16 @@ def test_a_second_signal_does_not_wait_for_a_scheduler(home: Home, monkeypatch: 
         assert waited == []
         answered.set()
     assert summary.exit_code == ExitCode.STOPPED
+
+
+def test_a_worker_that_joins_late_hears_of_changed_limits(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    bounds = Bounds(max_rate=500.0, max_concurrency=8, headroom="0%")
+    monkeypatch.setattr(_Bounds, "in_force", bounds, raising=False)
+    monkeypatch.setattr(_Bounds, "__init__", lambda self: setattr(self, "_told", bounds))
+    monkeypatch.setattr(home.workers, "set_bounds", lambda session, _: told.append(session))
+    home.run(home.job(300))
+    assert told
 
 
 def test_a_bug_in_a_worker_does_not_show_what_it_read(home: Home) -> None:
