@@ -10,6 +10,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -48,6 +49,8 @@ SEQS_PER_SHARD = 2**32
 """Numbers for the entries of one shard in one session. So entries of a batch stay in the order of time."""
 LOOK_INTERVAL_S = 0.05
 """Seconds between two looks at the shards."""
+CANCEL_TIMEOUT_S = 5.0
+"""Seconds to wait for a scheduler that does not answer, when the session ends."""
 ASK_INTERVAL_S = 1.0
 """Seconds between two requests to stop: a shard may take its lease after one of them."""
 
@@ -62,6 +65,9 @@ class Task(Protocol):
 
     def result(self) -> bytes:
         """Its ShardEnd, as JSON. Raises whatever Dask raises if it is lost."""
+
+    def cancel(self) -> object:
+        """Let no worker begin it any more. One that is at work goes on."""
 
 
 class Workers(Protocol):
@@ -238,6 +244,8 @@ class _Session:
 
     async def close(self) -> None:
         """Let no shard record anything any more: whatever it does from now on, the files stay right."""
+        with anyio.move_on_after(CANCEL_TIMEOUT_S, shield=True):
+            await self.in_thread(partial(_cancel, list(self._at_work.values())))
         with anyio.CancelScope(shield=True):
             await self._guarded(partial(self.in_thread, partial(leases.replace_below, *self._place)))
 
@@ -259,6 +267,8 @@ class _Session:
             if self._stopped is not None and time.monotonic() - asked_at >= ASK_INTERVAL_S:
                 asked_at = time.monotonic()
                 await self._guarded(partial(self.in_thread, partial(leases.request_stop_below, *self._place)))
+                if not await self.in_thread(self._workers.count):
+                    break  # nobody is left who would end the others
             if not self._is_held():
                 return
             if (encoded := self.bounds.take_news()) is not None:
@@ -391,6 +401,12 @@ class _Bounds:
             return None
         self._told = self.in_force
         return msgspec.json.encode(self.in_force)
+
+
+def _cancel(tasks: Sequence[Task]) -> None:
+    for task in tasks:
+        with suppress(Exception):  # Dask has lost it already
+            task.cancel()
 
 
 def _lease_of(folder: RunFolder) -> Lease:

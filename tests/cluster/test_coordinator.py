@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import closing
 from http import HTTPStatus
 from itertools import pairwise
@@ -204,6 +205,26 @@ def test_a_worker_that_joins_late_hears_of_changed_limits(home: Home, monkeypatc
     monkeypatch.setattr(home.workers, "set_bounds", lambda session, _: told.append(session))
     home.run(home.job(300))
     assert told
+
+
+def test_a_signal_does_not_wait_for_workers_that_are_all_gone(
+    home: Home, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    tasks: list[Future[bytes]] = []
+    with closing(StopRequests()) as stops, stops.obeyed():
+
+        def begin(*_: object) -> Future[bytes]:
+            """Leave the shard to workers that do not come back."""
+            tasks.append(Future())
+            monkeypatch.setattr(home.workers, "count", lambda: 0)
+            stops.ask("test")
+            return tasks[-1]
+
+        monkeypatch.setattr(home.workers, "start", begin)
+        summary = home.run(home.job(300))
+    assert summary.exit_code == ExitCode.STOPPED
+    assert [task.cancelled() for task in tasks] == [True]
+    assert totals(url)["requests"] == {}
 
 
 def test_a_bug_in_a_worker_does_not_show_what_it_read(home: Home) -> None:
