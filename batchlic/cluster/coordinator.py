@@ -341,8 +341,12 @@ class _Session:
         return True
 
     def _stop(self, error: BatchlicError) -> None:
-        """Start no shard any more, and let those at work finish what is in flight."""
-        self._stopped = self._stopped or error
+        """Start no shard any more, and let those at work finish what is in flight.
+
+        Shards that stop because one of them was refused the login can end before that one.
+        """
+        if self._stopped is None or isinstance(error, CredentialsRejected):
+            self._stopped = error
 
     async def _guarded(self, work: Callable[[], object]) -> None:
         """Await something that needs the store; if that fails, stop."""

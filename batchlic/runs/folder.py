@@ -303,16 +303,17 @@ class RunFolder:
         for path in paths:
             with suppress(OSError, NoAccess):
                 is_itself = self.path.exists() and self.path.samefile(path)
-                if not is_itself and RunFolder(path)._may_have_run:
+                if not is_itself and RunFolder(path).may_have_run:
                     yield RunFolder(path)
 
     @property
-    def _may_have_run(self) -> bool:
+    def may_have_run(self) -> bool:
+        """Whether the folder holds a run, or has one whose store does not answer or is not known."""
         try:
             return self.has_run
         except NoAccess:
             raise
-        except BatchlicError:  # the store does not answer, or store.json is damaged
+        except BatchlicError:
             return True
 
     @contextmanager

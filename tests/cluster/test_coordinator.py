@@ -9,6 +9,7 @@ from http import HTTPStatus
 from itertools import pairwise
 from pathlib import Path
 
+import anyio
 import msgspec
 import pytest
 
@@ -197,7 +198,9 @@ def test_a_second_signal_does_not_wait_for_a_scheduler(home: Home, monkeypatch: 
     assert summary.exit_code == ExitCode.STOPPED
 
 
-def test_a_worker_that_joins_late_hears_of_changed_limits(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_joins_late_hears_of_changed_limits(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
     told: list[str] = []
     bounds = Bounds(max_rate=500.0, max_concurrency=8, headroom="0%")
     monkeypatch.setattr(_Bounds, "in_force", bounds, raising=False)
@@ -250,3 +253,36 @@ def test_a_login_that_one_worker_is_refused_is_not_tried_by_others(
         summary = home.run(home.job(100, accounts=1))
     assert summary.exit_code == ExitCode.CREDENTIALS
     assert len(carrier.paths(OAUTH)) == 3
+
+
+def test_a_login_rejected_in_the_middle_is_tried_once_by_all_workers(
+    tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    all_have_logged_in = anyio.Event()
+    """Preflight, coordinator and two workers have."""
+
+    async def grant(exchange: Exchange) -> None:
+        """Take a while to refuse all logins after those."""
+        if len(carrier.paths(OAUTH)) > 4:
+            await anyio.sleep(1)
+            await exchange.say(HTTPStatus.UNAUTHORIZED, {"error": "invalid_client"})
+            return
+        await exchange.say(200, {"access_token": "access", "expires_in": 3600})
+        if len(carrier.paths(OAUTH)) == 4:
+            all_have_logged_in.set()
+
+    async def reject(exchange: Exchange) -> None:
+        """Reject the access token of each request once all have logged in."""
+        if not exchange.request.path.endswith("/license/actions/assign"):
+            await answer(exchange)
+            return
+        await all_have_logged_in.wait()
+        fault = {"code": "900901", "message": "Invalid Credentials", "description": ""}
+        await exchange.say(HTTPStatus.UNAUTHORIZED, {"fault": fault})
+
+    with answering(reject) as carrier:
+        carrier.oauth_script = grant
+        home = Home(tmp_path, store, carrier.url, monkeypatch)
+        summary = home.run(home.job(100, accounts=1))
+    assert summary.exit_code == ExitCode.CREDENTIALS
+    assert len(carrier.paths(OAUTH)) == 5
