@@ -1,7 +1,9 @@
 """Logins and tokens: both tokens are fetched and renewed once for all workers (promise G)."""
 
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 from urllib.parse import urlencode
 
 import anyio
@@ -47,6 +49,10 @@ class _Login(NamedTuple):
 
 _OAUTH = _Login("OAuth", "access_token", "BATCHLIC_CLIENT_ID and BATCHLIC_CLIENT_SECRET")
 _SESSION = _Login("session", "sessionToken", "BATCHLIC_USERNAME and BATCHLIC_PASSWORD")
+
+
+AroundLogin: TypeAlias = Callable[[], AbstractAsyncContextManager[None]]
+"""What is entered around each login, such as a lock that processes share."""
 
 
 class CarrierUnreachable(StoppedEarly):
@@ -194,9 +200,10 @@ class TokenManager:
     needs no renewal: it uses the token that is there.
     """
 
-    def __init__(self, http: HttpClient, credentials: Credentials) -> None:
+    def __init__(self, http: HttpClient, credentials: Credentials, around_login: AroundLogin) -> None:
         self._http = http
         self._logins = Logins(http, credentials)
+        self._around_login = around_login
         self._can_fetch_access_token = credentials.can_fetch_access_token
         self._can_open_session = credentials.can_open_session
         self._lock = anyio.Lock()
@@ -216,10 +223,11 @@ class TokenManager:
         """Fetch missing tokens. Raises CredentialsRejected, CarrierUnreachable, StoppedEarly."""
         async with self._lock:
             self._logins.raise_if_rejected()
-            if not self._access:
-                await self._renew_access()
-            if not self._session:
-                await self._renew_session()
+            async with self._around_login():
+                if not self._access:
+                    await self._renew_access()
+                if not self._session:
+                    await self._renew_session()
 
     async def renew(self, rejected: RejectedToken) -> None:
         """Renew the rejected token, unless another worker already did. Raises as `login`.
@@ -231,20 +239,24 @@ class TokenManager:
             self._logins.raise_if_rejected()
             if self._is_renewed(rejected):
                 return
-            if rejected.kind is TokenKind.EITHER and self.have_worked and not self._can_open_session:
-                await self._renew_access(keep=not self._can_fetch_access_token)
-                return
-            kind = TokenKind.SESSION if self._must_be_session(rejected) else rejected.kind
-            if kind is TokenKind.SESSION or (kind is TokenKind.EITHER and not self._can_fetch_access_token):
-                await self._renew_session()
-                return
-            previous = self._access
-            await self._renew_access()
-            if self._access != previous:
-                return
-            if kind is TokenKind.ACCESS:
-                raise CarrierUnreachable("the OAuth login returns the access token that the carrier rejects")
-            await self._renew_session()  # the access token is still valid, so the session token is rejected
+            async with self._around_login():
+                await self._renew(rejected)
+
+    async def _renew(self, rejected: RejectedToken) -> None:
+        if rejected.kind is TokenKind.EITHER and self.have_worked and not self._can_open_session:
+            await self._renew_access(keep=not self._can_fetch_access_token)
+            return
+        kind = TokenKind.SESSION if self._must_be_session(rejected) else rejected.kind
+        if kind is TokenKind.SESSION or (kind is TokenKind.EITHER and not self._can_fetch_access_token):
+            await self._renew_session()
+            return
+        previous = self._access
+        await self._renew_access()
+        if self._access != previous:
+            return
+        if kind is TokenKind.ACCESS:
+            raise CarrierUnreachable("the OAuth login returns the access token that the carrier rejects")
+        await self._renew_session()  # the access token is still valid, so the session token is rejected
 
     def _must_be_session(self, rejected: RejectedToken) -> bool:
         """Whether an answer that does not say which token is rejected must mean the session token.

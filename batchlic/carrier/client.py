@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TypeVar
 from urllib.parse import quote
@@ -13,7 +13,7 @@ import msgspec
 
 from batchlic.carrier.already import Asked
 from batchlic.carrier.answers import Answer, Outcome, RejectedToken, Reply, TokenKind
-from batchlic.carrier.auth import CarrierUnreachable, TokenManager
+from batchlic.carrier.auth import AroundLogin, CarrierUnreachable, TokenManager
 from batchlic.carrier.bodies import DECODE_ERRORS, decode
 from batchlic.carrier.catalog import Action
 from batchlic.carrier.credentials import Credentials, Secret
@@ -98,9 +98,11 @@ class Carrier:
     `batchlic.CarrierClient` is the public client, for programs that only want single requests.
     """
 
-    def __init__(self, http: HttpClient, credentials: Credentials) -> None:
+    def __init__(
+        self, http: HttpClient, credentials: Credentials, around_login: AroundLogin = nullcontext
+    ) -> None:
         self._http = http
-        self._token_manager = TokenManager(http, credentials)
+        self._token_manager = TokenManager(http, credentials, around_login)
         self._licenses_url = http.url("/m2m/v1/devices/license/actions/assign")
         self._counted_as: dict[str, str] = {}
         self._request_ids = RequestIds()
@@ -290,16 +292,18 @@ async def open_client(
     transport: httpx.AsyncBaseTransport | None = None,
     timeouts: Timeouts | None = None,
     max_connections: int = 100,
+    around_login: AroundLogin = nullcontext,
 ) -> AsyncIterator[Carrier]:
     """Open a client of the carrier at `base_url`. This sends nothing.
 
-    `transport` replaces the network, for a carrier in the same process. Raises UsageError if the URL is
+    `transport` replaces the network, for a carrier in the same process. `around_login` is entered around each
+    login, and may raise. Raises UsageError if the URL is
     malformed or would send credentials unencrypted.
     """
     async with open_http_client(
         base_url, transport=transport, timeouts=timeouts or Timeouts(), max_connections=max_connections
     ) as http:
-        yield Carrier(http, credentials)
+        yield Carrier(http, credentials, around_login)
 
 
 def _sign_of_cache(headers: Mapping[str, str]) -> str | None:

@@ -90,7 +90,7 @@ def apply(
                     events=events,
                     send=send,
                 )
-                return after_sending(wait, job, folder, target, summary, events=events)
+                return after_sending(wait, job, folder, target, summary, events=events, send=send)
 
         summary = observed(events, work)
     exit_as(summary, run_dir, as_json=json)

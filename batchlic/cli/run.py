@@ -371,7 +371,7 @@ def _start(job: "Job", options: RunOptions) -> None:
                     events=events,
                     send=send,
                 )
-                return after_sending(options.wait, ready, folder, target, summary, events=events)
+                return after_sending(options.wait, ready, folder, target, summary, events=events, send=send)
 
         summary = observed(events, work)
     exit_as(summary, paths[0], as_json=options.plan.json)

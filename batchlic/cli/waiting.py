@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from batchlic.events import EventStream
     from batchlic.job import Job
     from batchlic.runs.folder import RunFolder
+    from batchlic.runs.submit import Send
     from batchlic.runs.target import Target
     from batchlic.writer.summary import Summary
 
@@ -21,10 +22,11 @@ def after_sending(
     summary: "Summary",
     *,
     events: "EventStream",
+    send: "Send | None",
 ) -> "Summary":
     """Wait for callbacks as the options say. After those of a canary, the other devices are sent.
 
-    `job` is that of the session that sent, and has the rules for the canary.
+    `job` is that of the session that sent, and has the rules for the canary. `send` is what sent its devices.
     """
     from batchlic.events import Phase
     from batchlic.runs.canary import awaits_callbacks
@@ -36,7 +38,12 @@ def after_sending(
         with events.phase(Phase.WAITING):
             wait_for_callbacks(wait, folder, is_over=lambda _: not awaits_callbacks(folder, job.canary))
         summary = resume(
-            folder, target, canary_failures=job.canary.failures, canary_confirmed=True, events=events
+            folder,
+            target,
+            canary_failures=job.canary.failures,
+            canary_confirmed=True,
+            events=events,
+            send=send,
         )
     if summary.stopped_because is not None:
         return summary

@@ -10,6 +10,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -48,6 +49,8 @@ SEQS_PER_SHARD = 2**32
 """Numbers for the entries of one shard in one session. So entries of a batch stay in the order of time."""
 LOOK_INTERVAL_S = 0.05
 """Seconds between two looks at the shards."""
+CANCEL_TIMEOUT_S = 5.0
+"""Seconds to wait for a scheduler that does not answer, when the session ends."""
 ASK_INTERVAL_S = 1.0
 """Seconds between two requests to stop: a shard may take its lease after one of them."""
 
@@ -62,6 +65,9 @@ class Task(Protocol):
 
     def result(self) -> bytes:
         """Its ShardEnd, as JSON. Raises whatever Dask raises if it is lost."""
+
+    def cancel(self) -> object:
+        """Let no worker begin it any more. One that is at work goes on."""
 
 
 class Workers(Protocol):
@@ -154,9 +160,11 @@ class Coordinator:
             phases = [range(phases[0].start, phases[-1].stop)]
         for number, phase in enumerate(phases):
             is_canary = gate is not None and number == 0
-            workers = 1 if is_canary else await session.in_thread(self._workers.count)
-            shards = cut(_accounts(job, folder, phase), max(1, workers), may_split=not is_migration)
-            stopped = await session.send(shards, at_once=min(max(1, workers), len(shards)))
+            workers = max(1, await session.in_thread(self._workers.count))
+            accounts = [] if is_canary else _accounts(job, folder, phase)
+            shards = [Shard(phase)] if is_canary else cut(accounts, workers, may_split=not is_migration)
+            at_once = min(workers, len(shards), job.limits.max_concurrency)
+            stopped = await session.send(shards, at_once=at_once)
             journal.catch_up()
             if stopped is None and gate is not None and is_canary:
                 stopped = judged(gate, notes)
@@ -217,14 +225,16 @@ class _Session:
         self._at_work: dict[int, Task] = {}
         self._starting: set[int] = set()
         self._stopped: BatchlicError | None = None
-        self._is_aborted = False
         self._topic = f"batchlic {self._name}"
         workers.listen(self._topic, self._hear)
 
     async def send(self, shards: Sequence[Shard], *, at_once: int) -> BatchlicError | None:
-        """Send these shards, so many at once; returns why they were stopped, if they were."""
+        """Send these shards, so many at once; returns why they were stopped, if they were.
+
+        Each shard gets its share of the limits, so there are never more at once, however many workers join.
+        """
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._stop_on_signal)
+            tasks.start_soon(self._stop_on_signal, tasks.cancel_scope)
             tasks.start_soon(self._guarded, self._figures.measure)
             tasks.start_soon(self.live.watch)
             await self._send(deque(shards), at_once)
@@ -234,25 +244,32 @@ class _Session:
 
     async def close(self) -> None:
         """Let no shard record anything any more: whatever it does from now on, the files stay right."""
+        with anyio.move_on_after(CANCEL_TIMEOUT_S, shield=True):
+            await self.in_thread(partial(_cancel, list(self._at_work.values())))
         with anyio.CancelScope(shield=True):
             await self._guarded(partial(self.in_thread, partial(leases.replace_below, *self._place)))
 
     async def in_thread(self, call: Callable[[], _T]) -> _T:
-        """Call a function that waits for others in a thread, so that signals are heard meanwhile."""
-        return await anyio.to_thread.run_sync(call)
+        """Call a function that waits for others in a thread, so that signals are heard meanwhile.
+
+        Others may never answer: the second signal ends the wait.
+        """
+        return await anyio.to_thread.run_sync(call, abandon_on_cancel=True)
 
     async def _send(self, waiting: deque[Shard], at_once: int) -> None:
         asked_at = -math.inf
         while self._at_work or (waiting and self._stopped is None):
             may_start = waiting and self._stopped is None and not self._starting
-            if may_start and len(self._at_work) < await self.in_thread(self._workers.count):
+            if may_start and len(self._at_work) < min(at_once, await self.in_thread(self._workers.count)):
                 self._start(waiting.popleft(), at_once)
             for number in [number for number, future in self._at_work.items() if future.done()]:
                 await self._end(number)
             if self._stopped is not None and time.monotonic() - asked_at >= ASK_INTERVAL_S:
                 asked_at = time.monotonic()
                 await self._guarded(partial(self.in_thread, partial(leases.request_stop_below, *self._place)))
-            if not self._is_held() or self._is_aborted:
+                if not await self.in_thread(self._workers.count):
+                    break  # nobody is left who would end the others
+            if not self._is_held():
                 return
             if (encoded := self.bounds.take_news()) is not None:
                 await self.in_thread(partial(self._workers.set_bounds, self._name, encoded))
@@ -304,7 +321,7 @@ class _Session:
 
     async def _wait_for_lost_shards(self) -> None:
         """Wait for shards that go on although Dask does not know them any more."""
-        while self._is_held() and not self._is_aborted:
+        while self._is_held():
             try:
                 if not await self.in_thread(partial(leases.held_below, *self._place)):
                     return
@@ -324,8 +341,12 @@ class _Session:
         return True
 
     def _stop(self, error: BatchlicError) -> None:
-        """Start no shard any more, and let those at work finish what is in flight."""
-        self._stopped = self._stopped or error
+        """Start no shard any more, and let those at work finish what is in flight.
+
+        Shards that stop because one of them was refused the login can end before that one.
+        """
+        if self._stopped is None or isinstance(error, CredentialsRejected):
+            self._stopped = error
 
     async def _guarded(self, work: Callable[[], object]) -> None:
         """Await something that needs the store; if that fails, stop."""
@@ -334,17 +355,18 @@ class _Session:
         except BatchlicError as error:
             self._stop(error)
 
-    async def _stop_on_signal(self) -> None:
+    async def _stop_on_signal(self, sending: anyio.CancelScope) -> None:
         self._stop(StoppedEarly(f"stopped by {await asked()}; continue with batchlic resume"))
         tell("\nFinishing the requests in flight on all workers. Press Ctrl-C again to stop at once.")
         await asked(2)
-        self._is_aborted = True
+        sending.cancel()
 
     def _hear(self, encoded: str) -> None:
         """Take what a shard tells; in a thread of Dask."""
         told = msgspec.json.decode(encoded, type=Told)
         if told.is_ready:
             self._starting.discard(told.number)
+            self.bounds.tell_again()
         if isinstance(told.event, RateMeasured):
             self._figures.rates[told.number] = told.event
         elif isinstance(told.event, Warned):
@@ -373,12 +395,22 @@ class _Bounds:
         """Have these limits from now on."""
         self.in_force = bounds
 
+    def tell_again(self) -> None:
+        """Tell the workers once more: one that takes the place of another does not know the limits."""
+        self._told = None
+
     def take_news(self) -> bytes | None:
         """The limits, encoded as JSON, if the workers do not know them yet."""
         if self.in_force == self._told:
             return None
         self._told = self.in_force
         return msgspec.json.encode(self.in_force)
+
+
+def _cancel(tasks: Sequence[Task]) -> None:
+    for task in tasks:
+        with suppress(Exception):  # Dask has lost it already
+            task.cancel()
 
 
 def _lease_of(folder: RunFolder) -> Lease:

@@ -5,21 +5,37 @@ import os
 import socket
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import (
+    AbstractContextManager,
+    ExitStack,
+    asynccontextmanager,
+    closing,
+    contextmanager,
+    suppress,
+)
 from functools import cache, partial
-from math import ceil
 from pathlib import Path
 from typing import TypeAlias
 
 import anyio
+import anyio.to_thread
 import msgspec
 
 from batchlic.carrier.client import open_client
 from batchlic.cluster.messages import ShardEnd, ShardEvent, ShardTask, Told
 from batchlic.database import leases, postgresql
-from batchlic.database.leases import Lease, LeaseLost
-from batchlic.errors import BatchlicError, ExitCode, RefusedToStart, RunFolderError, UsageError
+from batchlic.database.leases import Lease
+from batchlic.database.postgresql import Store
+from batchlic.errors import (
+    BatchlicError,
+    CredentialsRejected,
+    ExitCode,
+    RefusedToStart,
+    RunFolderError,
+    StoppedEarly,
+    UsageError,
+)
 from batchlic.events import EventStream, RunEvent
 from batchlic.job import Job
 from batchlic.journal import Journal, RunIdentity, StorePlace
@@ -29,7 +45,7 @@ from batchlic.pool.limiter.limiters import Limiters
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import sha256_of
 from batchlic.runs.lanes import Lanes
-from batchlic.runs.live_limits import Bounds, LimitedHere
+from batchlic.runs.live_limits import Bounds, LimitedHere, share_of
 from batchlic.runs.observation import Observation, Tally
 from batchlic.runs.process import this_process
 from batchlic.runs.screen import no_screen
@@ -120,7 +136,10 @@ class _Shard:
         obey_waits(job, self._journal, limiters, lanes, events, ready_at=-math.inf)
         observation = Observation(Tally(0), limiters, events, host=self._target.host)
         async with open_client(
-            self._target.base_url, self._target.credentials, max_connections=job.limits.max_concurrency
+            self._target.base_url,
+            self._target.credentials,
+            max_connections=job.limits.max_concurrency,
+            around_login=partial(_only_login, self._task, self._lease.store),
         ) as client:
             client.remember(self._journal.owners_of_request_ids())
             sending = Sending(
@@ -151,7 +170,7 @@ class _Shard:
 
 
 class _Watch:
-    """Passes on to a shard that it shall stop, that it has lost its lease, or that it has other limits."""
+    """Passes on to a shard that it shall stop, or that it has other limits."""
 
     def __init__(self, task: ShardTask, lease: Lease, stops: StopRequests, limiters: Limiters) -> None:
         self._task = task
@@ -161,15 +180,9 @@ class _Watch:
         self._in_force: Bounds | None = None
 
     async def watch(self) -> None:
-        """Look until the lease is lost, or until cancelled."""
+        """Look until cancelled."""
         is_asked = False
         while True:
-            try:
-                self._lease.check()
-            except LeaseLost:
-                self._stops.ask("the loss of its lease")
-                self._stops.ask("the loss of its lease")
-                return
             if self._lease.stop_requested and not is_asked:
                 is_asked = True
                 self._stops.ask("its coordinator")
@@ -183,7 +196,7 @@ def _with_share(job: Job, task: ShardTask) -> Job:
     """The job with the shard's share of its limits."""
     limits = job.limits
     share = {
-        "max_concurrency": ceil(limits.max_concurrency / task.sharers),
+        "max_concurrency": share_of(limits.max_concurrency, task.sharers),
         "max_rate": limits.max_rate and limits.max_rate / task.rate_sharers,
         "fixed_rate": limits.fixed_rate and limits.fixed_rate / task.rate_sharers,
     }
@@ -213,6 +226,43 @@ def _held(task: ShardTask) -> Iterator[Lease]:
                 break
             time.sleep(_AGAIN_S)
         yield lease
+
+
+@asynccontextmanager
+async def _only_login(task: ShardTask, store: Store) -> AsyncIterator[None]:
+    """Let one shard of the run at a time log in, and none after a rejected login (promise G).
+
+    The carrier locks a login after five failures, and the tokens of all workers can end at once. Raises
+    StoppedEarly if the session is to stop, and LeaseLost.
+    """
+    held = ExitStack()
+    lease: Lease | None = None
+    try:
+        while lease is None:
+            with suppress(RefusedToStart):
+                lease = await anyio.to_thread.run_sync(held.enter_context, _held_login(task, store))
+            await anyio.sleep(0 if lease else _AGAIN_S)
+        if lease.stop_requested:
+            raise StoppedEarly(f"{task.folder}: the session stops, so shard {task.number} does not log in")
+        yield
+    except CredentialsRejected:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(leases.request_stop_below, store, task.run_key)
+        raise
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(held.close)
+
+
+def _held_login(task: ShardTask, store: Store) -> AbstractContextManager[Lease]:
+    return leases.held(
+        store,
+        f"{task.run_key}/login",
+        what=f"{task.folder}, login",
+        holder=str(this_process()),
+        lease_s=task.lease_s,
+        above=(task.run_key, task.epoch),
+    )
 
 
 def _folder_of(task: ShardTask) -> RunFolder:

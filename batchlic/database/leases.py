@@ -227,6 +227,11 @@ def replace_below(store: Store, key: str) -> None:
         connection.execute(_REPLACE_BELOW, {"key": key})
 
 
+def forget_below(connection: sa.Connection, key: str) -> None:
+    """Delete the rows of the keys below a key, which nobody needs any more. The caller holds the key."""
+    connection.execute(_FORGET_BELOW, {"key": key})
+
+
 def refuse_unwritable(store: Store) -> None:
     """Raise StoppedEarly or UsageError if no session could begin a run: read-only, or no permission."""
     with store.explained(), store.engine.begin() as connection:
@@ -456,6 +461,8 @@ _REPLACE_BELOW = sa.text(
 )
 
 _STOP_BELOW = sa.text(f"UPDATE leases SET stop_requested = true WHERE {_BELOW}")  # noqa: S608 - as above
+
+_FORGET_BELOW = sa.text(f"DELETE FROM leases WHERE {_BELOW}")  # noqa: S608 - as above
 
 _RELEASE = sa.text(
     "UPDATE leases SET expires_at = clock_timestamp(), holder = '' WHERE key = :key AND epoch = :epoch"

@@ -120,6 +120,7 @@ class StorePlace:
             for table in BY_NAME.values():
                 connection.execute(table.delete().where(table.c.run == number))
             connection.execute(journals.delete().where(journals.c.number == number))
+            leases.forget_below(connection, self.lease_key)
 
     def _opened(self) -> Store:
         return open_store(self.store)

@@ -292,7 +292,10 @@ class RunFolder:
         return None
 
     def beside(self) -> Iterator["RunFolder"]:
-        """The other run folders in the parent folder. Folders of other users are left out."""
+        """The other run folders in the parent folder. Folders of other users are left out.
+
+        A folder whose store does not answer is one of them, so that its readers say what they can't read.
+        """
         paths: list[Path] = []
         copies.fetch_beside(self.path, is_wanted_of_others)
         with suppress(OSError):
@@ -300,8 +303,18 @@ class RunFolder:
         for path in paths:
             with suppress(OSError, NoAccess):
                 is_itself = self.path.exists() and self.path.samefile(path)
-                if RunFolder(path).has_run and not is_itself:
+                if not is_itself and RunFolder(path).may_have_run:
                     yield RunFolder(path)
+
+    @property
+    def may_have_run(self) -> bool:
+        """Whether the folder holds a run, or has one whose store does not answer or is not known."""
+        try:
+            return self.has_run
+        except NoAccess:
+            raise
+        except BatchlicError:
+            return True
 
     @contextmanager
     def quiet(self) -> Iterator[None]:

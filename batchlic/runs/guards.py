@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 
-from batchlic.errors import NoAccess, RefusedToStart, RunFolderError
+from batchlic.errors import BatchlicError, RefusedToStart
 from batchlic.figures import counted
 from batchlic.job import Job
 from batchlic.journal import RunIdentity
@@ -112,7 +112,7 @@ def _runs_beside(folder: RunFolder, notes: list[str]) -> Iterator[LastRun]:
     for beside in folder.beside():
         try:
             identity, created_at = beside.journal.identity()
-        except (RunFolderError, NoAccess, OSError) as error:
+        except (BatchlicError, OSError) as error:
             notes.append(f"not compared with an earlier run, which can't be read: {error}")
         else:
             yield LastRun(identity=identity, folder=beside, created_at=created_at)

@@ -9,7 +9,6 @@ import os
 import secrets
 import time
 from contextlib import suppress
-from math import ceil
 from pathlib import Path
 from typing import Annotated, Literal, Protocol, TypeVar
 
@@ -127,13 +126,18 @@ class LimitedHere:
         """Have the share of these limits from now on."""
         self._limiters.set_bounds(
             max_rate=bounds.max_rate and bounds.max_rate / self._rate_sharers,
-            max_concurrency=ceil(bounds.max_concurrency / self._sharers),
+            max_concurrency=share_of(bounds.max_concurrency, self._sharers),
             headroom=as_share(bounds.headroom),
         )
         if bounds.is_paused:
             self._limiters.stop()
         else:
             self._limiters.go_on()
+
+
+def share_of(max_concurrency: int, sharers: int) -> int:
+    """The requests in flight that each of some processes may have: at least one."""
+    return max(1, max_concurrency // sharers)
 
 
 class LiveLimits:

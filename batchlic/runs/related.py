@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from batchlic.chunker import DeviceStatus
-from batchlic.errors import NoAccess, RunFolderError
+from batchlic.errors import BatchlicError, NoAccess
 from batchlic.journal import RunIdentity
 from batchlic.runs.folder import RunFolder
 from batchlic.writer.summary import read_summary
@@ -60,7 +60,7 @@ def _origins(folder: RunFolder, identity: RunIdentity) -> Iterator[RelatedRun]:
         return
     if identity.retry_of is not None:
         for beside in folder.beside():
-            with suppress(RunFolderError, NoAccess, OSError):
+            with suppress(BatchlicError, OSError):
                 if beside.journal.identity()[0].run_id == identity.retry_of:
                     yield from _described(beside, Relation.RETRY_OF)
         return
@@ -78,7 +78,7 @@ def _rollbacks(folder: RunFolder) -> Iterator[RelatedRun]:
 def _followers(folder: RunFolder, identity: RunIdentity) -> Iterator[RelatedRun]:
     """The runs beside this one that are retries of it, or whose inventory is a file in its folder."""
     for beside in folder.beside():
-        with suppress(RunFolderError, NoAccess, OSError):
+        with suppress(BatchlicError, OSError):
             follower, _ = beside.journal.identity()
             if follower.retry_of is not None:
                 is_linked = follower.retry_of == identity.run_id
@@ -124,12 +124,12 @@ def _described(
     identity: RunIdentity | None = None,
     relation_if_other_action: Relation | None = None,
 ) -> Iterator[RelatedRun]:
-    with suppress(RunFolderError, NoAccess, OSError):
+    with suppress(BatchlicError, OSError):
         found, _ = other.journal.identity()
         if identity and relation_if_other_action and found.job_action != identity.job_action:
             relation = relation_if_other_action
         statuses = exit_code = None
-        with suppress(RunFolderError, NoAccess, OSError):
+        with suppress(BatchlicError, OSError):
             summary = read_summary(other.summary)
             statuses, exit_code = summary.statuses, summary.exit_code
         yield RelatedRun(

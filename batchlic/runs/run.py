@@ -15,7 +15,7 @@ from batchlic.chunker import DeviceStatus, Fit, Plan, PlanGroup, write_plan
 from batchlic.chunker.sync import SyncRules
 from batchlic.errors import ExitCode, RefusedToStart, UsageError
 from batchlic.events import EventStream, Phase
-from batchlic.job import Job
+from batchlic.job import Job, StoreUse
 from batchlic.journal import SANDBOX, Journal, PlanApproval
 from batchlic.ledger import Snapshot
 from batchlic.objectstore.copies import claim
@@ -104,8 +104,9 @@ def dry_run(job: Job, folder: RunFolder, guards: Guards, known: Snapshot | None 
             refuse_other_job(folder, job, journal.identity)
     else:
         refuse_used(folder)
+    without_store = job.model_copy(update={"store": StoreUse()})
     with TemporaryDirectory(prefix="batchlic-") as scratch:
-        return plan_only(job, RunFolder(Path(scratch)), guards, known)
+        return plan_only(without_store, RunFolder(Path(scratch)), guards, known)
 
 
 def expected_exit_code(job: Job, plan: Plan) -> ExitCode:

@@ -45,6 +45,9 @@ from batchlic.runs.signals import (
 from batchlic.runs.target import Target
 from batchlic.writer.summary import Summary
 
+LOOK_INTERVAL_S = 0.1
+"""Seconds between two looks whether another session may take over."""
+
 
 class Send(Protocol):
     """Sends what is left of a plan: in this process (`send_here`), or in several (batchlic.cluster)."""
@@ -325,6 +328,7 @@ class Sending:
         stopped: BatchlicError | None = None
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_stop_on_signal, pool)
+            tasks.start_soon(_abort_when_lost, pool, self.journal)
             tasks.start_soon(self.observation.measure)
             tasks.start_soon(self.live.watch)
             try:
@@ -428,3 +432,18 @@ async def _stop_on_signal(pool: Pool) -> None:
     tell("\nFinishing the requests in flight. Press Ctrl-C again to stop at once.")
     await asked(2)
     pool.abort()
+
+
+async def _abort_when_lost(pool: Pool, journal: Journal) -> None:
+    """Cut off the requests in flight when another session may take over (promise K).
+
+    Some of them may not have left yet, because they wait for a connection.
+    """
+    while True:
+        try:
+            journal.check_held()
+        except StoppedEarly as lost:
+            pool.fail(lost)
+            pool.abort()
+            return
+        await anyio.sleep(LOOK_INTERVAL_S)

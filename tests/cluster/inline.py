@@ -32,17 +32,26 @@ class InlineWorkers:
         self._count = count
         self._threads = ThreadPoolExecutor(count)
         self._hear: Callable[[str], None] = lambda _: None
+        self.joining = 0
+        """Workers that join after the first count."""
+        self._at_work: list[Future[bytes]] = []
+        self.most_at_once = 0
         self.sent: list[bytes] = []
         self.told: list[str] = []
         self.change: Callable[[bytes], bytes] = lambda encoded: encoded
         """Changes a task before a worker gets it."""
 
     def count(self) -> int:
-        return self._count
+        count, self._count = self._count, self._count + self.joining
+        self.joining = 0
+        return count
 
     def start(self, _name: str, encoded: bytes, _topic: str) -> Future[bytes]:
         self.sent.append(encoded)
-        return self._threads.submit(send_shard, self.change(encoded), self._tell)
+        task = self._threads.submit(send_shard, self.change(encoded), self._tell)
+        self._at_work = [other for other in self._at_work if not other.done()] + [task]
+        self.most_at_once = max(self.most_at_once, len(self._at_work))
+        return task
 
     def listen(self, _topic: str, hear: Callable[[str], None]) -> None:
         self._hear = hear

@@ -1,24 +1,31 @@
 """The coordinator: what it gives to workers, in which order, and what it makes of how they end."""
 
 import json
+import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import closing
 from http import HTTPStatus
 from itertools import pairwise
 from pathlib import Path
 
+import anyio
 import msgspec
 import pytest
 
 from batchlic.chunker import DeviceStatus
+from batchlic.cluster.coordinator import _Bounds
 from batchlic.cluster.messages import ShardTask
 from batchlic.errors import ExitCode
 from batchlic.events import AttemptEnded, DevicesCounted
+from batchlic.runs.live_limits import Bounds, share_of
+from batchlic.runs.signals import StopRequests
 from batchlic.runs.verify import verify
 from batchlic.sandbox.config import SandboxConfig
 from tests.carrier.script import OAUTH, Exchange, take
 from tests.cluster.inline import Home
 from tests.endtoend.carrier import COUNTS, answering, say_counts
-from tests.endtoend.program import FLEXIBLE, books, statuses, totals
+from tests.endtoend.program import FLEXIBLE, PATIENCE, books, statuses, totals
 from tests.forking import serving
 from tests.postgresql import PostgreSQL
 
@@ -99,6 +106,29 @@ def test_the_canary_is_one_shard_and_comes_first(home: Home) -> None:
     assert any("canary" in note for note in summary.notes)
 
 
+def test_the_canary_of_many_accounts_is_one_shard(home: Home) -> None:
+    home.run(home.job(90, accounts=3, canary={"devices": "45"}))
+    assert [task.first_batch for task in tasks(home) if task.sharers == 1] == [1]
+
+
+def test_workers_that_join_do_not_add_to_the_limits(home: Home) -> None:
+    home.workers.joining = 6
+    home.run(home.job(300, accounts=12, limits={"max_rate": 100}))
+    assert len(tasks(home)) > 2
+    assert home.workers.most_at_once <= 2
+
+
+def test_no_more_shards_than_requests_in_flight_are_at_work(home: Home) -> None:
+    home.run(home.job(300, limits={"max_concurrency": 1}))
+    assert {task.sharers for task in tasks(home)} == {1}
+    assert home.workers.most_at_once == 1
+
+
+@pytest.mark.parametrize(("all_together", "sharers", "each"), [(10, 4, 2), (8, 4, 2), (3, 4, 1)])
+def test_shares_of_requests_in_flight_exceed_no_limit(all_together: int, sharers: int, each: int) -> None:
+    assert share_of(all_together, sharers) == each
+
+
 def test_a_migration_moves_all_devices(home: Home, url: str) -> None:
     license = {"from_sku": FLEXIBLE, "to_sku": OTHER, "restore": True}
     summary = home.run(home.job(300, action="migrate", license=license))
@@ -149,6 +179,57 @@ def test_a_worker_with_another_carrier_sends_nothing(home: Home, url: str) -> No
     assert totals(url)["requests"] == {}
 
 
+def test_a_second_signal_does_not_wait_for_a_scheduler(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    answered, waited = threading.Event(), list[bool]()
+    with closing(StopRequests()) as stops, stops.obeyed():
+
+        def count() -> int:
+            """Answer the first time, and then no more."""
+            if home.workers.sent:
+                stops.ask("test")
+                stops.ask("test")
+                waited.append(answered.wait(PATIENCE))
+            return 2
+
+        monkeypatch.setattr(home.workers, "count", count)
+        summary = home.run(home.job(300))
+        assert waited == []
+        answered.set()
+    assert summary.exit_code == ExitCode.STOPPED
+
+
+def test_a_worker_that_joins_late_hears_of_changed_limits(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    bounds = Bounds(max_rate=500.0, max_concurrency=8, headroom="0%")
+    monkeypatch.setattr(_Bounds, "in_force", bounds, raising=False)
+    monkeypatch.setattr(_Bounds, "__init__", lambda self: setattr(self, "_told", bounds))
+    monkeypatch.setattr(home.workers, "set_bounds", lambda session, _: told.append(session))
+    home.run(home.job(300))
+    assert told
+
+
+def test_a_signal_does_not_wait_for_workers_that_are_all_gone(
+    home: Home, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    tasks: list[Future[bytes]] = []
+    with closing(StopRequests()) as stops, stops.obeyed():
+
+        def begin(*_: object) -> Future[bytes]:
+            """Leave the shard to workers that do not come back."""
+            tasks.append(Future())
+            monkeypatch.setattr(home.workers, "count", lambda: 0)
+            stops.ask("test")
+            return tasks[-1]
+
+        monkeypatch.setattr(home.workers, "start", begin)
+        summary = home.run(home.job(300))
+    assert summary.exit_code == ExitCode.STOPPED
+    assert [task.cancelled() for task in tasks] == [True]
+    assert totals(url)["requests"] == {}
+
+
 def test_a_bug_in_a_worker_does_not_show_what_it_read(home: Home) -> None:
     home.workers.change = lambda encoded: encoded.replace(b'"batch_size":10', b'"batch_size":"x-4711"')
     with pytest.raises(Exception, match="unexpected error") as raised:
@@ -172,3 +253,36 @@ def test_a_login_that_one_worker_is_refused_is_not_tried_by_others(
         summary = home.run(home.job(100, accounts=1))
     assert summary.exit_code == ExitCode.CREDENTIALS
     assert len(carrier.paths(OAUTH)) == 3
+
+
+def test_a_login_rejected_in_the_middle_is_tried_once_by_all_workers(
+    tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    all_have_logged_in = anyio.Event()
+    """Preflight, coordinator and two workers have."""
+
+    async def grant(exchange: Exchange) -> None:
+        """Take a while to refuse all logins after those."""
+        if len(carrier.paths(OAUTH)) > 4:
+            await anyio.sleep(1)
+            await exchange.say(HTTPStatus.UNAUTHORIZED, {"error": "invalid_client"})
+            return
+        await exchange.say(200, {"access_token": "access", "expires_in": 3600})
+        if len(carrier.paths(OAUTH)) == 4:
+            all_have_logged_in.set()
+
+    async def reject(exchange: Exchange) -> None:
+        """Reject the access token of each request once all have logged in."""
+        if not exchange.request.path.endswith("/license/actions/assign"):
+            await answer(exchange)
+            return
+        await all_have_logged_in.wait()
+        fault = {"code": "900901", "message": "Invalid Credentials", "description": ""}
+        await exchange.say(HTTPStatus.UNAUTHORIZED, {"fault": fault})
+
+    with answering(reject) as carrier:
+        carrier.oauth_script = grant
+        home = Home(tmp_path, store, carrier.url, monkeypatch)
+        summary = home.run(home.job(100, accounts=1))
+    assert summary.exit_code == ExitCode.CREDENTIALS
+    assert len(carrier.paths(OAUTH)) == 5

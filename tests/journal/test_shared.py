@@ -253,6 +253,17 @@ def test_a_deleted_journal_leaves_no_entry_and_no_other_run_changes(store: str) 
         assert len(list(kept.history())) == 1
 
 
+def test_a_deleted_journal_leaves_no_lease_of_a_shard(store: str) -> None:
+    place, shared = new_place(store), open_store(store)
+    with session(place) as (_, lease):
+        below = f"{place.lease_key}/shard:0"
+        leases.take_below(shared, below, lease.fence, what="shard", holder="worker", lease_s=30)
+        place.delete()
+    with shared.engine.connect() as connection:
+        query = sa.select(leases.leases.c.key).where(leases.leases.c.key == below)
+        assert connection.execute(query).all() == []
+
+
 def test_k_a_replaced_session_does_not_delete_the_journal(store: str) -> None:
     place = new_place(store)
     with session(place):

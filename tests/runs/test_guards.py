@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from batchlic.errors import RefusedToStart
+from batchlic.job import make_job
 from batchlic.runs.folder import RunFolder
-from batchlic.runs.guards import Guards, LastRun
+from batchlic.runs.guards import Guards, LastRun, guards_of
 from tests.journal.builders import identity
 
 
@@ -43,3 +44,13 @@ def test_as_many_rows_as_the_minimum_are_enough(rows: int) -> None:
 def test_fewer_rows_than_the_minimum_are_refused() -> None:
     with pytest.raises(RefusedToStart, match=r"^9 rows read, but --min-rows .* at least 10\."):
         Guards(min_rows=10).check(9, 9)
+
+
+def test_an_earlier_run_whose_store_does_not_answer_is_a_note(tmp_path: Path) -> None:
+    (tmp_path / "earlier").mkdir()
+    store_record = tmp_path / "earlier" / "store.json"
+    store_record.write_text('{"store": "postgresql://alice@127.0.0.1:1/none", "key": "4711"}')
+    content = {"action": "assign", "inventory": {"files": ["fleet.csv"]}, "license": {"sku": "SIMSec-IoT"}}
+    job = make_job(content | {"inventory": {"files": ["fleet.csv"], "max_change": "10%"}}, {}, where="test")
+    found = guards_of(job, RunFolder(tmp_path / "new"), "sandbox")
+    assert any("can't be read" in note and "127.0.0.1" in note for note in found.notes)

@@ -6,9 +6,16 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from batchlic.callbacks.store import Store
-from tests.endtoend.program import Ended, batchlic, end, keys, summary
+from batchlic.database import leases
+from batchlic.database.postgresql import open_store, remember
+from batchlic.job import make_job
+from batchlic.runs.folder import RunFolder
+from batchlic.runs.guards import Guards
+from batchlic.runs.run import dry_run
+from tests.endtoend.program import ACCOUNT, FLEXIBLE, Ended, batchlic, end, imei, keys, summary
 from tests.postgresql import PASSWORD, WITH_PASSWORD, PostgreSQL
 from tests.store.site import Site, assert_books_equal_results, site
 
@@ -114,3 +121,18 @@ def test_another_store_in_the_environment_does_not_hide_a_run(at: Site) -> None:
     assert at.finish().code == 0
     other = at.server.new_database(f"{at.database}_other")
     assert elsewhere(at, "status", str(at.folder), BATCHLIC_STORE=other).code == 0
+
+
+def test_a_dry_run_leaves_nothing_in_the_store(tmp_path: Path, postgresql: PostgreSQL) -> None:
+    store = remember(postgresql.new_database("dry"))
+    (tmp_path / "fleet.csv").write_text(f"imei\n{imei(1)}\n")
+    content = {
+        "action": "assign",
+        "inventory": {"files": [str(tmp_path / "fleet.csv")]},
+        "license": {"sku": FLEXIBLE, "account": ACCOUNT},
+        "store": {"url": store},
+    }
+    planned = dry_run(make_job(content, {}, where="test"), RunFolder(tmp_path / "run"), Guards())
+    assert planned.planned == 1
+    with open_store(store).engine.connect() as connection:
+        assert connection.execute(sa.select(sa.func.count()).select_from(leases.leases)).scalar() == 0
