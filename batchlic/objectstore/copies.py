@@ -60,13 +60,15 @@ def local_run(url: str, is_wanted: Callable[[str], bool] = lambda _: True) -> Pa
     """The local copy of the run folder at `url`, up to date; `is_wanted` says which files are needed.
 
     The copy does not exist if there is no such run folder. A folder inside a run, such as that of a rollback,
-    is in the copy of that run. Raises UsageError for a wrong address or missing access, and StoppedEarly.
+    is in the copy of that run. A copy that a session of this process writes is newer than the object store:
+    it stays as it is. Raises UsageError for a wrong address or missing access, and StoppedEarly.
     """
     address = FolderAddress.parse(url)
     with _copies.lock:
         found = next((copy for copy in _copies.by_folder.values() if copy.address == address), None)
         copy = found or _new_copy(address, _root(address.parent) / address.name)
-        copy.mirror.fetch(is_wanted)
+        if not copy.locks:
+            copy.mirror.fetch(is_wanted)
         inner = None if copy.mirror.exists else _in_a_run(address)
         return inner or copy.mirror.folder
 
@@ -193,7 +195,7 @@ def session(path: Path) -> Iterator[None]:
         yield
         return
     is_new = not copy.mirror.exists and copy.mirror.has_files
-    copy.mirror.fetch()
+    copy.mirror.begin()
     if is_new and copy.mirror.exists:
         raise RefusedToStart(f"{copy.address}: another session has begun a run there. Nothing was sent")
     copy.locks += 1

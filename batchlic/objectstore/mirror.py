@@ -11,7 +11,7 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable, Collection, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -65,6 +65,7 @@ class Mirror:
         self._version: Version | None = None
         self._held: dict[str, _Held] = {}
         self._is_replaced = False
+        self._unanswered: set[str] = set()
         self._lock = threading.RLock()
 
     def __str__(self) -> str:
@@ -82,10 +83,17 @@ class Mirror:
 
     # -- from the object store --------------------------------------------------------------------------
 
+    def begin(self) -> None:
+        """Begin a session: fetch all files. What replaced an earlier session of this process is known then."""
+        with self._lock:
+            self.fetch()
+            self._is_replaced = False
+
     def fetch(self, is_wanted: Callable[[str], bool] = lambda _: True) -> None:
         """Make the copy equal to the manifest, as far as files of these names go.
 
-        A folder without a manifest leaves the copy as it is. A file is in the copy whole or not at all.
+        A folder without a manifest leaves the copy as it is. The files change when all are downloaded, so that
+        others who read the copy meanwhile see files of one manifest.
         """
         with self._lock:
             for _ in range(ATTEMPTS):
@@ -109,8 +117,13 @@ class Mirror:
             if is_wanted(file.name) and not self._is_held(file.name, file.sha256)
         ]
         self._refuse_without_space(sum(file.size for file in needed))
-        for file in needed:
-            self._download(file)
+        with ExitStack() as leftovers:
+            downloaded = [(file, self._downloaded(file, leftovers)) for file in needed]
+            for file, temporary in downloaded:
+                path = self.folder / file.name
+                with explain_disk_errors(path):
+                    temporary.replace(path)
+                self._held[file.name] = _Held(file, _stamp(path))
         current = manifest.by_name
         for name, held in list(self._held.items()):
             if name in current and current[name].sha256 == held.stored.sha256:
@@ -124,25 +137,23 @@ class Mirror:
         held = self._held.get(name)
         return held is not None and held.stored.sha256 == sha256 and held.stamp == _stamp(self.folder / name)
 
-    def _download(self, file: StoredFile) -> None:
+    def _downloaded(self, file: StoredFile, leftovers: ExitStack) -> Path:
+        """The content of a file, beside its place in the copy. `leftovers` removes it if it stays there."""
         path = self.folder / file.name
         temporary = path.with_name(f".{path.name}.{os.getpid()}{_UNFINISHED}")
         digest = hashlib.sha256()
         with explain_disk_errors(path):
             make_private_folder(path.parent)
-            try:
-                with os.fdopen(os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb") as out:
-                    for chunk in self._objects.chunks(file.key):
-                        digest.update(chunk)
-                        out.write(chunk)
-                if digest.hexdigest() != file.sha256:
-                    raise RunFolderError(
-                        f"{self}/{file.key}: is damaged: it is not the {file.name} that the manifest names"
-                    )
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
-        self._held[file.name] = _Held(file, _stamp(path))
+            leftovers.callback(temporary.unlink, missing_ok=True)
+            with os.fdopen(os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb") as out:
+                for chunk in self._objects.chunks(file.key):
+                    digest.update(chunk)
+                    out.write(chunk)
+        if digest.hexdigest() != file.sha256:
+            raise RunFolderError(
+                f"{self}/{file.key}: is damaged: it is not the {file.name} that the manifest names"
+            )
+        return temporary
 
     def _refuse_without_space(self, size: int) -> None:
         """Raise StoppedEarly if the copy does not fit on its disk."""
@@ -221,28 +232,38 @@ class Mirror:
             written_by=f"pid {os.getpid()} on {socket.gethostname()}",
             files=sorted(files.values(), key=lambda file: file.name),
         )
-        try:
-            self._version = self._objects.write_if(MANIFEST, manifest.encoded(), self._version)
-        except Conflict:
-            self._version = self._version_of(manifest)
+        self._version = self._put(manifest)
         self.manifest = manifest
         self._held = {name: held for name, held in self._held.items() if name in files}
         outdated = {file.key for file in before.files} - {file.key for file in manifest.files}
         with suppress(BatchlicError):  # `clean` deletes them later
             self._objects.delete(sorted(outdated))
 
-    def _version_of(self, manifest: Manifest) -> "Version":
-        """The version of a manifest that is in place although its put seems to have failed: it was retried.
+    def _put(self, manifest: Manifest) -> "Version":
+        """Put a manifest in the place of the one that this process knows. Raises Replaced if there is another.
 
-        Raises Replaced if another one is in place.
+        A put whose answer is lost may have succeeded. So a manifest of this process that is in place although
+        its put seems to have failed is no conflict: it is the same put, repeated, or an earlier one.
         """
-        try:
-            content, version = self._objects.read(MANIFEST)
-        except Missing:
-            raise self._replaced() from None
-        if read_manifest(content, str(self)).id != manifest.id:
-            raise self._replaced()
-        return version
+        self._unanswered.add(manifest.id)
+        expected = self._version
+        for _ in range(ATTEMPTS):
+            with suppress(Conflict):
+                version = self._objects.write_if(MANIFEST, manifest.encoded(), expected)
+                self._unanswered.clear()
+                return version
+            try:
+                content, found = self._objects.read(MANIFEST)
+            except Missing:
+                raise self._replaced() from None
+            in_place = read_manifest(content, str(self)).id
+            if in_place == manifest.id:
+                self._unanswered.clear()
+                return found
+            if in_place not in self._unanswered:
+                raise self._replaced()
+            expected = found
+        raise self._replaced()
 
     def _replaced(self) -> Replaced:
         self._is_replaced = True

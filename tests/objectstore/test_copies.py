@@ -195,6 +195,14 @@ def test_the_log_is_saved_during_a_session(run: str, tmp_path: Path, monkeypatch
         assert {"run.log", "results.parquet"} & contents(reader.folder).keys() == {"run.log"}
 
 
+def test_who_reads_a_run_does_not_undo_what_a_session_here_writes(run: str) -> None:
+    folder = copies.local_run(run)
+    with copies.session(folder):
+        write_files(folder, {"summary.json": "new figures"})
+        assert contents(copies.local_run(run))["summary.json"] == "new figures"
+    assert on_another_machine(run)["summary.json"] == "new figures"
+
+
 def test_a_new_run_beside_a_copy_is_saved_too(run: str) -> None:
     new = copies.local_run(run).parent / "retry"
     with copies.session(new):

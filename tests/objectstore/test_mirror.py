@@ -197,6 +197,56 @@ def test_a_put_that_succeeded_before_it_was_repeated_is_no_conflict(stored: Stor
     assert fetched(stored, tmp_path / "other") == NEW
 
 
+class Unanswered(FakeObjects):
+    """The first manifest is put, but its answer is lost, as when the network fails at that moment."""
+
+    def write_if(self, key: str, content: bytes, version: "UpdateVersion | None") -> "UpdateVersion":
+        is_first = f"write {key} if" not in self.operations
+        put = super().write_if(key, content, version)
+        if is_first:
+            raise StoppedEarly("the object store does not answer")
+        return put
+
+
+def unanswered(stored: Stored, folder: Path) -> Mirror:
+    """A mirror of a process whose first put of a manifest got no answer."""
+    mirror = Mirror(Unanswered(stored), folder)
+    mirror.fetch()
+    write_files(folder, {"run.log": "longer"})
+    with pytest.raises(StoppedEarly, match="does not answer"):
+        mirror.save()
+    write_files(folder, NEW)
+    return mirror
+
+
+def test_a_session_goes_on_after_a_put_whose_answer_was_lost(stored: Stored, tmp_path: Path) -> None:
+    mirror = unanswered(stored, tmp_path / "copy")
+    mirror.save()
+    mirror.clean()
+    assert fetched(stored, tmp_path / "other") == NEW
+    assert len(stored.objects) == len(NEW) + 1
+
+
+def test_a_put_whose_answer_was_lost_excuses_no_other_session(stored: Stored, tmp_path: Path) -> None:
+    mirror = unanswered(stored, tmp_path / "copy")
+    changed(stored, tmp_path / "other").claim()
+    with pytest.raises(Replaced):
+        mirror.save()
+
+
+def test_a_process_that_was_replaced_may_begin_another_session(stored: Stored, tmp_path: Path) -> None:
+    mirror = changed(stored, tmp_path / "earlier")
+    other = Mirror(FakeObjects(stored), tmp_path / "later")
+    other.fetch()
+    other.claim()
+    with pytest.raises(Replaced):
+        mirror.save()
+    mirror.begin()
+    write_files(tmp_path / "earlier", NEW)
+    mirror.save()
+    assert fetched(stored, tmp_path / "third") == NEW
+
+
 def test_unchanged_files_are_not_uploaded_again(stored: Stored, tmp_path: Path) -> None:
     mirror = changed(stored, tmp_path / "copy")
     mirror.save()
@@ -272,6 +322,24 @@ def test_a_reader_whose_files_are_replaced_meanwhile_reads_anew(stored: Stored, 
 
     Mirror(Overtaken(stored), tmp_path / "reader").fetch()
     assert contents(tmp_path / "reader") == NEW
+
+
+def test_a_copy_changes_when_all_its_new_files_are_there(stored: Stored, tmp_path: Path) -> None:
+    seen: list[dict[str, str]] = []
+
+    class Watched(FakeObjects):
+        def chunks(self, key: str) -> Iterator[bytes]:
+            for chunk in super().chunks(key):
+                seen.append({name: text for name, text in contents(tmp_path / "reader").items() if name in NEW})
+                yield chunk
+
+    reader = Mirror(Watched(stored), tmp_path / "reader")
+    reader.fetch()
+    changed(stored, tmp_path / "writer").save()
+    seen.clear()
+    reader.fetch()
+    assert seen
+    assert [files for files in seen if files != OLD] == []
 
 
 def test_a_changed_object_is_found_by_its_hash(stored: Stored, tmp_path: Path) -> None:
