@@ -84,7 +84,7 @@ class Mirror:
     # -- from the object store --------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Begin a session: fetch all files. What replaced an earlier session of this process is known then."""
+        """Begin a session: fetch all files, and with them what has replaced an earlier session."""
         with self._lock:
             self.fetch()
             self._is_replaced = False
@@ -92,8 +92,8 @@ class Mirror:
     def fetch(self, is_wanted: Callable[[str], bool] = lambda _: True) -> None:
         """Make the copy equal to the manifest, as far as files of these names go.
 
-        A folder without a manifest leaves the copy as it is. The files change when all are downloaded, so that
-        others who read the copy meanwhile see files of one manifest.
+        A folder without a manifest leaves the copy as it is. The files change when all are downloaded: who
+        reads the copy meanwhile sees files of one manifest.
         """
         with self._lock:
             for _ in range(ATTEMPTS):
@@ -240,7 +240,7 @@ class Mirror:
             self._objects.delete(sorted(outdated))
 
     def _put(self, manifest: Manifest) -> "Version":
-        """Put a manifest in the place of the one that this process knows. Raises Replaced if there is another.
+        """Put a manifest in the place of the known one. Raises Replaced if there is another one.
 
         A put whose answer is lost may have succeeded. So a manifest of this process that is in place although
         its put seems to have failed is no conflict: it is the same put, repeated, or an earlier one.

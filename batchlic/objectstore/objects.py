@@ -205,7 +205,7 @@ def _explained_error(url: str, error: Exception) -> Exception:
             f"{url}: the object store refuses access: check the credentials of the environment, and their "
             "permissions (list, get, put, delete)"
         )
-    if "169.254.169.254" in text or "metadata" in text:
+    if any(host in text for host in _METADATA_HOSTS):
         return UsageError(f"{url}: the environment has no credentials for the object store: {_VARIABLES}")
     if kind in {"UnknownConfigurationKeyError", "InvalidPathError", "NotSupportedError"}:
         return UsageError(f"{url}: the client of object stores can't use this address or setting ({kind})")
@@ -216,6 +216,8 @@ def _explained_error(url: str, error: Exception) -> Exception:
     )
 
 
+_METADATA_HOSTS = ("169.254.169.254", "169.254.170.2", "metadata.google.internal")
+"""Where the clients look for the role of a machine or a container, if the environment has no credentials."""
 _HTTP_ERRORS = (429, 500, 502, 503, 504)
 _VARIABLES = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, GOOGLE_… or AZURE_…"
 _NO_BUCKET = "there is no such bucket: check the address, the region and the account"

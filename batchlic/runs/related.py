@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from batchlic.chunker import DeviceStatus
-from batchlic.errors import BatchlicError, NoAccess
+from batchlic.errors import BatchlicError
 from batchlic.journal import RunIdentity
 from batchlic.runs.folder import RunFolder
 from batchlic.writer.summary import read_summary
@@ -69,7 +69,7 @@ def _origins(folder: RunFolder, identity: RunIdentity) -> Iterator[RelatedRun]:
 
 
 def _rollbacks(folder: RunFolder) -> Iterator[RelatedRun]:
-    with suppress(NoAccess, OSError):
+    with suppress(BatchlicError, OSError):
         for path in sorted(folder.path.glob(f"{ROLLBACK_FOLDER}*")):
             if RunFolder(path).has_run:
                 yield from _described(RunFolder(path), Relation.ROLLED_BACK_BY)
@@ -92,7 +92,7 @@ def _sources(folder: RunFolder, identity: RunIdentity) -> Iterator[RunFolder]:
     """The run folders in which the inventories of a run are."""
     seen: list[Path] = []
     for given in (Path(file.name) for file in identity.inputs if file.sha256 is not None):
-        with suppress(NoAccess, OSError):
+        with suppress(BatchlicError, OSError):
             path = _run_of(given, folder)
             if path is not None and not any(path.samefile(other) for other in (folder.path, *seen)):
                 seen.append(path)

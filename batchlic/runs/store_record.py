@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 
 import msgspec
 
+from batchlic.aliases import shown
 from batchlic.atomic import explain_disk_errors, sync_folder
 from batchlic.errors import UsageError
 from batchlic.journal import StorePlace, store_record
@@ -43,7 +44,7 @@ class NamedStore:
 
     def place(self, folder: Path) -> StorePlace:
         """Where the journal of the run in `folder` is."""
-        return StorePlace(self.store, self.key, str(folder))
+        return StorePlace(self.store, self.key, shown(str(folder)))
 
     @contextmanager
     def held(self, folder: Path) -> Iterator[None]:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from batchlic.cli.callbacks import _store
@@ -98,6 +99,12 @@ def test_status_shows_the_run_on_another_machine(machine: Machine, url: str) -> 
     report = json.loads(ended.out)
     assert report["statuses"] == {"accepted": DEVICES}
     assert report["exit_code"] == 3
+
+
+def test_the_store_has_the_address_of_the_run(settings: dict[str, str], url: str) -> None:
+    with psycopg.connect(settings["BATCHLIC_STORE"]) as connection:
+        folders = [folder for (folder,) in connection.execute("SELECT folder FROM journals ORDER BY folder")]
+    assert folders[:1] == [url]
 
 
 def test_export_reads_the_rejects(machine: Machine, url: str) -> None:

@@ -330,7 +330,8 @@ def test_a_copy_changes_when_all_its_new_files_are_there(stored: Stored, tmp_pat
     class Watched(FakeObjects):
         def chunks(self, key: str) -> Iterator[bytes]:
             for chunk in super().chunks(key):
-                seen.append({name: text for name, text in contents(tmp_path / "reader").items() if name in NEW})
+                files = contents(tmp_path / "reader")
+                seen.append({name: text for name, text in files.items() if name in NEW})
                 yield chunk
 
     reader = Mirror(Watched(stored), tmp_path / "reader")

@@ -92,6 +92,7 @@ def test_a_server_that_does_not_answer_can_be_tried_again(s3: str, monkeypatch: 
         ("301 Moved: <Code>PermanentRedirect</Code>", UsageError, "AWS_REGION"),
         ("503 Service Unavailable: ", StoppedEarly, r"\(HTTP 503\)"),
         ("PUT http://169.254.169.254/latest", UsageError, "AWS_ACCESS_KEY_ID"),
+        ("500 Internal Server Error: s3://fleet/metadata/run", StoppedEarly, "run the command again"),
     ],
 )
 def test_an_answer_is_explained_without_its_text(answer: str, kind: type[BatchlicError], advice: str) -> None:

@@ -24,6 +24,7 @@ from batchlic.runs.guards import Guards
 from batchlic.runs.ledger_sync import with_ledger
 from batchlic.runs.run import expected_exit_code, plan_only, resume, start
 from batchlic.runs.status import status
+from batchlic.runs.store_record import name_store
 from batchlic.runs.submit import obey_earlier_retry_after
 from batchlic.runs.target import Target
 from batchlic.sandbox.config import Poison, SandboxConfig
@@ -50,6 +51,17 @@ def job_of(folder: Path, rows: list[str], *, action: str = "assign", **limits: f
         "limits": limits,
     }
     return make_job(content, {}, where="test")
+
+
+def test_a_run_beside_one_whose_store_is_gone_is_sent(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "old").mkdir(parents=True)
+    name_store(tmp_path / "runs" / "old" / "store.json", "postgresql://ann@127.0.0.1:1/gone")
+    job = job_of(tmp_path, [f"{imei(n)},{FLEXIBLE}" for n in range(10)])
+    guarded = make_job(job.model_dump(mode="json"), {"inventory": {"max_change": "10%"}}, where="test")
+    with carrier() as target:
+        ended = start(guarded, RunFolder(tmp_path / "runs" / "new"), target, run_id="new")
+    assert ended.exit_code == 0
+    assert any("postgresql://ann@127.0.0.1:1/gone can't be used now" in note for note in ended.notes)
 
 
 def test_unassign_takes_flexible_licenses_and_never_lifetime_ones(tmp_path: Path) -> None:
