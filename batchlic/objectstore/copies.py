@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from batchlic.aliases import shown, stand_for
-from batchlic.errors import BatchlicError, RefusedToStart, StoppedEarly
+from batchlic.atomic import make_private_folder
+from batchlic.errors import BatchlicError, RefusedToStart, RunFolderError, StoppedEarly
 from batchlic.objectstore.addresses import FolderAddress
 from batchlic.objectstore.manifest import MANIFEST, OBJECTS
 from batchlic.objectstore.mirror import Mirror, Replaced
@@ -32,11 +33,25 @@ _READERS = 8
 
 @dataclass
 class _Copy:
-    """A copy of a run folder. `locks` counts the locks on it that this process holds."""
+    """A copy of a run folder. `locks` counts the locks on it that this process holds.
+
+    `problem` is why the run could not be read when all runs around it were.
+    """
 
     address: FolderAddress
     mirror: Mirror
     locks: int = 0
+    problem: RunFolderError | None = None
+
+    def update(self, is_wanted: Callable[[str], bool]) -> None:
+        """Bring the copy up to date, unless this process writes it. Of a damaged run, keep the problem."""
+        self.problem = None
+        try:
+            if not self.locks:
+                self.mirror.fetch(is_wanted)
+        except RunFolderError as error:
+            self.problem = error
+            make_private_folder(self.mirror.folder)
 
 
 @dataclass
@@ -102,7 +117,10 @@ def _in_a_run(address: FolderAddress) -> Path | None:
 
 
 def local_runs(url: str, is_wanted: Callable[[str], bool] = lambda _: True) -> Path:
-    """A local folder with the copies of all runs below `url`, up to date. Raises as `local_run` does."""
+    """A local folder with the copies of all runs below `url`, up to date. Raises as `local_run` does.
+
+    One damaged run does not keep the others from being read: `problem_of` its copy says why.
+    """
     bucket_or_folder = url.rstrip("/")
     if bucket_or_folder.count("/") > 2:
         bucket_or_folder = FolderAddress.parse(url).url
@@ -115,7 +133,7 @@ def local_runs(url: str, is_wanted: Callable[[str], bool] = lambda _: True) -> P
                 shutil.rmtree(folder, ignore_errors=True)  # the run was deleted
                 del _copies.by_folder[folder]
         with ThreadPoolExecutor(_READERS) as readers:
-            list(readers.map(lambda copy: copy.locks or copy.mirror.fetch(is_wanted), copies))
+            list(readers.map(lambda copy: copy.update(is_wanted), copies))
         return root
 
 
@@ -138,6 +156,12 @@ def refresh(path: Path) -> None:
         local_runs(url)
     elif (copy := _copy_of(path)) is not None and not copy.locks:
         copy.mirror.fetch()
+
+
+def problem_of(path: Path) -> RunFolderError | None:
+    """Why the run could not be read whose copy is at a path; None if it could, and for another folder."""
+    copy = _copies.by_folder.get(path.absolute())
+    return None if copy is None else copy.problem
 
 
 def fetch_beside(path: Path, is_wanted: Callable[[str], bool]) -> None:

@@ -310,7 +310,7 @@ class RunFolder:
     def may_have_run(self) -> bool:
         """Whether the folder holds a run, or has one whose store does not answer or is not known."""
         try:
-            return self.has_run
+            return copies.problem_of(self.path) is not None or self.has_run
         except NoAccess:
             raise
         except BatchlicError:

@@ -17,6 +17,7 @@ from batchlic.errors import BatchlicError, RunFolderError, UsageError
 from batchlic.figures import time_in_files
 from batchlic.journal import Event, JournalQueries, Settlement
 from batchlic.journal.store_record import STORE_RECORD
+from batchlic.objectstore.copies import problem_of
 from batchlic.reader.scans import scan_parquet
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import inspected, left_by_a_run, refuse_changed_plan
@@ -96,7 +97,10 @@ def found_history(device: str, folders: Iterable[RunFolder]) -> FoundHistory:
 
 
 def _run_folders(runs: Path) -> Iterator[RunFolder]:
-    """The folders below `runs` in which a run was. Raises NoAccess if a folder can't be opened."""
+    """The folders below `runs` in which a run was.
+
+    Raises NoAccess if a folder can't be opened, and RunFolderError for a damaged run in an object store.
+    """
 
     def explain(error: OSError) -> None:
         if not isinstance(error, FileNotFoundError):
@@ -105,6 +109,8 @@ def _run_folders(runs: Path) -> Iterator[RunFolder]:
     for path, folders, files in os.walk(runs, onerror=explain):
         folders[:] = sorted(name for name in folders if not is_moved(name))
         folder = RunFolder(Path(path))
+        if (problem := problem_of(folder.path)) is not None:
+            raise problem
         if {folder.journal_file.name, STORE_RECORD} & set(files) or left_by_a_run(folder):
             yield folder
 

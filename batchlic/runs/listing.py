@@ -19,6 +19,7 @@ from batchlic.chunker import DeviceStatus
 from batchlic.errors import BatchlicError, ExitCode, NoAccess, OtherVersion, RunFolderError, UsageError
 from batchlic.figures import time_in_files
 from batchlic.journal import JournalQueries, Outline, RunIdentity
+from batchlic.objectstore.copies import problem_of
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import refuse_changed_plan, refuse_without_journal, sha256_of
 from batchlic.runs.plan_record import read_plan_record
@@ -185,7 +186,9 @@ def find_runs(folder: Path) -> Iterator[RunFolder | ListedRun]:
                 raise explained from error
             yield _unread(path, explained)
             continue
-        if _is_run(run, names):
+        if (problem := problem_of(path)) is not None:
+            yield _unread(path, problem)
+        elif _is_run(run, names):
             yield run
         paths += [path / name for name in inner if not name.startswith(".")]
 

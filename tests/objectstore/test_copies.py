@@ -6,9 +6,13 @@ from pathlib import Path
 import pytest
 
 from batchlic.aliases import shown
-from batchlic.errors import RefusedToStart, StoppedEarly
+from batchlic.errors import RefusedToStart, RunFolderError, StoppedEarly
 from batchlic.objectstore import copies
+from batchlic.objectstore.manifest import MANIFEST
 from batchlic.objectstore.mirror import Mirror
+from batchlic.runs.folder import RunFolder
+from batchlic.runs.history import device_history
+from batchlic.runs.listing import RunState, list_runs
 from tests.objectstore.builders import contents, write_files
 
 
@@ -224,6 +228,52 @@ def test_all_runs_below_an_address_are_found(run: str) -> None:
     copies.close()
     found = contents(copies.local_runs(root, lambda name: name == "plan.json"))
     assert found == {"runs/first/plan.json": "plan", "runs/2026/second/plan.json": "second"}
+
+
+@pytest.fixture
+def damaged(run: str) -> str:
+    """The address of a damaged run beside the first one."""
+    url = f"{run.removesuffix('first')}damaged"
+    copies.open_objects(url).write(MANIFEST, b"{")
+    return url
+
+
+@pytest.mark.usefixtures("damaged")
+def test_a_damaged_run_does_not_hide_the_others(run: str) -> None:
+    folder = copies.local_runs(run.removesuffix("/first"))
+    assert contents(folder / "first")["plan.json"] == "plan"
+    assert copies.problem_of(folder / "first") is None
+    assert "is damaged" in str(copies.problem_of(folder / "damaged"))
+
+
+def test_a_damaged_run_is_listed_with_its_problem(run: str, damaged: str) -> None:
+    folder = copies.local_runs(run.removesuffix("/first"))
+    [listed] = list_runs(folder)
+    assert listed.state is RunState.DAMAGED
+    assert shown(listed.problem or "").startswith(f"{damaged}/manifest.json: is damaged")
+
+
+@pytest.mark.usefixtures("damaged")
+def test_a_history_without_a_damaged_run_is_refused(run: str) -> None:
+    folder = copies.local_runs(run.removesuffix("/first"))
+    with pytest.raises(RunFolderError, match=r"manifest.json: is damaged"):
+        device_history("353456789012348", folder)
+
+
+@pytest.mark.usefixtures("damaged")
+def test_a_damaged_run_beside_a_new_one_is_seen_and_stops_nobody(run: str) -> None:
+    new = RunFolder(copies.local_run(f"{run.removesuffix('first')}new"))
+    beside = list(new.beside())
+    assert [folder.path.name for folder in beside] == ["damaged"]
+    with pytest.raises(RunFolderError):
+        beside[0].journal.identity()
+
+
+def test_a_run_that_was_repaired_is_read_again(run: str, damaged: str) -> None:
+    folder = copies.local_runs(run.removesuffix("/first"))
+    copies.open_objects(damaged).write(MANIFEST, b'{"format": 1}')
+    copies.refresh(folder)
+    assert copies.problem_of(folder / "damaged") is None
 
 
 def test_a_list_is_brought_up_to_date(run: str, tmp_path: Path) -> None:
