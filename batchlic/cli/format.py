@@ -16,6 +16,7 @@ from batchlic.job import as_share
 from batchlic.journal.store_state import StoreState
 from batchlic.ledger.files import Count, Forgotten, Imported
 from batchlic.logs import printable
+from batchlic.objectstore.copies import is_copy
 from batchlic.runs.estimate import Estimate, describe_licenses, describe_time
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.history import HistoryEvent
@@ -23,6 +24,7 @@ from batchlic.runs.live_limits import LimitsInForce
 from batchlic.runs.related import RelatedRun, Relation
 from batchlic.runs.status import AtWork, LastAnswer, StatusReport
 from batchlic.runs.verify import Verification
+from batchlic.writer.export import Selection
 from batchlic.writer.in_doubt import Doubt
 from batchlic.writer.summary import STOPS, Summary
 
@@ -33,6 +35,7 @@ UNJUDGED_SHOWN = 10
 """Most callbacks that could not be judged that are shown."""
 
 _FILES = {"rejected": "rejects.parquet", "failed": "results.parquet", "in_doubt": "results.parquet"}
+_SELECTIONS = {"rejected": Selection.REJECTS, "failed": Selection.FAILED, "in_doubt": Selection.IN_DOUBT}
 
 
 def describe(summary: Summary, folder: Path) -> str:
@@ -244,7 +247,7 @@ def describe_counts(counts: Sequence[Count]) -> str:
 
 def describe_store(state: StoreState) -> str:
     """The store in figures: server, schema, runs, and who holds a lease until when."""
-    schema = f"schema {state.schema_version}" if state.schema_version else "no tables yet"
+    schema = state.schema_version or "no tables yet"
     needed = f"; this version of batchlic needs {state.needed_schema_version}"
     is_current = state.schema_version == state.needed_schema_version
     lines = [
@@ -392,6 +395,13 @@ def _figures(summary: Summary) -> str:
     return ", ".join(filter(None, figures)) or "nothing to do"
 
 
+def _where(name: str, folder: Path) -> str:
+    """Where the devices or rows of a status are. An object store has the files under other names."""
+    if is_copy(folder):
+        return f"batchlic export {folder} --what {_SELECTIONS[name]}"
+    return f"see {folder}/{_FILES[name]}"
+
+
 def _next_steps(summary: Summary, folder: Path) -> list[str]:
     lines = [f"  Files: {folder}/"]
     is_at_work = False
@@ -399,7 +409,8 @@ def _next_steps(summary: Summary, folder: Path) -> list[str]:
         is_at_work = summary.at_work is not None
     report = RunFolder(folder).report
     if report.is_file() and not is_at_work:
-        lines.append(f"  Report: {report}")
+        command = f"batchlic report {folder} --to report.html"
+        lines.append(f"  Report: {command if is_copy(folder) else report}")
     if isinstance(summary, StatusReport):
         if summary.limits is not None and summary.limits.changed_by is not None:
             lines.append(f"  {describe_limits(summary.limits)}")
@@ -409,7 +420,7 @@ def _next_steps(summary: Summary, folder: Path) -> list[str]:
     trouble = {*summary.statuses, *(["rejected"] if summary.rejected else [])}
     if summary.unconfirmed:
         lines.append(f"  {_unconfirmed(summary.unconfirmed)}: batchlic reconcile {folder}")
-    lines += [f"  {name}: see {folder}/{file}" for name, file in _FILES.items() if name in trouble]
+    lines += [f"  {name}: {_where(name, folder)}" for name in _FILES if name in trouble]
     is_stopped = summary.exit_code in {ExitCode.STOPPED, ExitCode.CREDENTIALS, ExitCode.BUG, ExitCode.USAGE}
     is_resumable = bool(summary.statuses.get(DeviceStatus.PENDING)) or is_stopped
     has_advice = "batchlic resume" in (summary.stopped_because or "")

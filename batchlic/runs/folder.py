@@ -54,7 +54,8 @@ _LARGE = ("rejects.", "kept.", "retried.", "results.", "audit.", "report.", "run
 
 def missing_folder(path: Path) -> RunFolderError:
     """The error for a run folder that does not exist."""
-    return RunFolderError(f"{path}: there is no such run folder; `batchlic runs` lists the runs")
+    runs = f"batchlic runs {path.parent}" if copies.is_copy(path) else "batchlic runs"
+    return RunFolderError(f"{path}: there is no such run folder; `{runs}` lists the runs")
 
 
 @dataclass(frozen=True, slots=True)

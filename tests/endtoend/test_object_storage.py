@@ -101,6 +101,18 @@ def test_status_shows_the_run_on_another_machine(machine: Machine, url: str) -> 
     assert report["exit_code"] == 3
 
 
+def test_what_to_do_next_names_no_object_that_does_not_exist(machine: Machine, url: str) -> None:
+    ended = machine("status", url)
+    assert f"rejected: batchlic export {url} --what rejects" in ended.out
+    assert f"{url}/rejects.parquet" not in ended.out
+
+
+def test_a_run_that_does_not_exist_is_an_error_that_says_where_to_look(machine: Machine, url: str) -> None:
+    ended = machine("status", f"{url}-typo")
+    assert ended.code == 2
+    assert f"{url}-typo: there is no such run folder; `batchlic runs {url.rpartition('/')[0]}`" in ended.err
+
+
 def test_the_store_has_the_address_of_the_run(settings: dict[str, str], url: str) -> None:
     with psycopg.connect(settings["BATCHLIC_STORE"]) as connection:
         folders = [folder for (folder,) in connection.execute("SELECT folder FROM journals ORDER BY folder")]
