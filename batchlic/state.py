@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 LEDGER = "ledger.db"
 
 
+class _NoStateFolder(UsageError):
+    """No folder is known, as in a container whose user has no home folder."""
+
+
 def state_folder(settings: Settings | None = None) -> Path:
     """The state folder, relative to the current directory if it is inside. It may not exist yet.
 
@@ -84,17 +88,24 @@ def with_state(
     job = job.with_store(settings.store_name)
     if not ledger or job.ledger.path or not job.ledger.use or folder.journal.exists():
         return job
-    file = ledger_file(run_dir, settings)
     if job.store.url is None:
-        return job.with_ledger(file)
-    _refuse_split(job.store.url, file)
+        return job.with_ledger(ledger_file(run_dir, settings))
+    _refuse_split(job.store.url, run_dir, settings)
     return job.with_ledger(job.store.url)
 
 
-def _refuse_split(store: str, file: Path) -> None:
+def _refuse_split(store: str, run_dir: Path | None, settings: Settings) -> None:
     """Raise UsageError if a file has the ledger, and the store has none yet."""
     from batchlic.ledger.places import place_of  # noqa: PLC0415 - only runs in a store need it
 
+    try:
+        file = ledger_file(run_dir, settings)
+    except _NoStateFolder:
+        return
+    except UsageError:  # there are two files
+        if place_of(store).exists():
+            return
+        raise
     if file.exists() and not place_of(store).exists():
         raise UsageError(
             f"{store}: there is no ledger in this database yet, but {file} is one. Take it over: `batchlic "
@@ -146,7 +157,7 @@ def _candidates() -> list[Path]:
     folders = [_systemd_folder(), runs, _user_folder()]
     if candidates := [folder for folder in folders if folder is not None]:
         return candidates
-    raise UsageError("there is no home folder to keep runs and the ledger in: set BATCHLIC_STATE_DIR")
+    raise _NoStateFolder("there is no home folder to keep runs and the ledger in: set BATCHLIC_STATE_DIR")
 
 
 def _systemd_folder() -> Path | None:

@@ -134,6 +134,26 @@ def test_a_store_does_not_split_a_ledger_unnoticed(
     assert with_ledger_in_store(here) == empty_store
 
 
+def test_with_a_ledger_in_the_store_two_files_are_no_error(
+    here: Path, monkeypatch: pytest.MonkeyPatch, empty_store: str
+) -> None:
+    monkeypatch.setenv("BATCHLIC_STORE", empty_store)
+    for place in ("here/runs", "home/.local/state/batchlic"):
+        ledger_in(here.parent / place)
+    with pytest.raises(UsageError, match="two ledgers"):
+        with_ledger_in_store(here)
+    Ledger(empty_store).close()
+    assert with_ledger_in_store(here) == empty_store
+
+
+def test_a_container_without_a_home_has_its_ledger_in_the_store(
+    here: Path, monkeypatch: pytest.MonkeyPatch, empty_store: str
+) -> None:
+    monkeypatch.setenv("BATCHLIC_STORE", empty_store)
+    monkeypatch.setattr("pathlib.Path.home", _no_home)
+    assert with_ledger_in_store(here) == empty_store
+
+
 @pytest.mark.parametrize("run_dir", ["night", "deep/er/night", "../data/night", "runs/night"])
 def test_a_named_run_folder_takes_its_ledger_with_it(
     here: Path, monkeypatch: pytest.MonkeyPatch, run_dir: str
