@@ -12,6 +12,12 @@ from batchlic.database.postgresql import Store
 from batchlic.errors import RefusedToStart
 from batchlic.journal import shared_tables
 
+TABLES = (
+    leases.leases.name,
+    *(table.name for table in (shared_tables.journals, *shared_tables.BY_NAME.values())),
+    *("catalog", "runs", "records", "announced", "learned_limits", "messages"),
+)
+"""All tables of a store: also those of the ledger, the callbacks and the learned limits."""
 _PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE")
 
 
@@ -114,13 +120,18 @@ def _schema(connection: sa.Connection, found: str | None) -> list[str]:
     if found != postgresql.head():
         return [postgresql.other_schema(found)]
     user = connection.exec_driver_sql("SELECT current_user").scalar_one()
-    tables = [leases.leases, shared_tables.journals, *shared_tables.BY_NAME.values()]
-    lacking = [table.name for table in tables if not _may_use(connection, table.name)]
-    if not lacking:
-        return []
-    return [
-        f"{user} may not read and write {', '.join(lacking)}: GRANT {', '.join(_PRIVILEGES)} on the tables"
-    ]
+    problems = []
+    if lacking := [name for name in TABLES if not _may_use(connection, name)]:
+        granted = ", ".join(_PRIVILEGES)
+        problems.append(f"{user} may not read and write {', '.join(lacking)}: GRANT {granted} on the tables")
+    if not connection.execute(_MAY_NUMBER_MESSAGES).scalar():
+        problems.append(f"{user} may not number callbacks: GRANT USAGE on the sequence of messages.id")
+    return problems
+
+
+_MAY_NUMBER_MESSAGES = sa.text(
+    "SELECT coalesce(has_sequence_privilege(pg_get_serial_sequence('messages', 'id'), 'USAGE'), true)"
+)
 
 
 def _may_use(connection: sa.Connection, table: str) -> bool:

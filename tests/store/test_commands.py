@@ -1,16 +1,20 @@
 """`batchlic store check` and `upgrade`, and `batchlic check` where a store is set."""
 
 import json
+import re
 import secrets
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from batchlic.callbacks.store import Store as CallbackStore
 from batchlic.database import leases
 from batchlic.database import postgresql as shared
 from batchlic.errors import OtherVersion, RefusedToStart
-from batchlic.journal.store_state import upgrade
+from batchlic.journal.store_state import TABLES, upgrade
+from tests.callbacks.builders import message_about
 from tests.endtoend.program import batchlic, keys
 from tests.postgresql import PostgreSQL
 from tests.store.site import Site, site
@@ -96,6 +100,38 @@ def test_a_role_that_may_only_read_is_exit_3(at: Site) -> None:
     ended = at.batchlic("store", "check", BATCHLIC_STORE=at.server.url(at.database, reader))
     assert ended.code == 3
     assert f"{reader} may not read and write leases, journals" in ended.out
+
+
+def test_a_role_with_the_documented_grants_may_use_the_store(at: Site) -> None:
+    """The role can also store callbacks, whose numbers come from a sequence."""
+    role = f"runs_{secrets.token_hex(4)}"
+    at.batchlic("store", "upgrade")
+    at.ask(f"CREATE ROLE {role} LOGIN")
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "shared-state.md").read_text()
+    grants = re.findall(r"^GRANT .*;$", page, re.MULTILINE)
+    for grant in grants:
+        at.ask(grant.replace(" TO runs;", f" TO {role}"))
+    url = at.server.url(at.database, role)
+    assert at.batchlic("store", "check", BATCHLIC_STORE=url).code == 0
+    with closing(CallbackStore.open(url)) as callbacks:
+        callbacks.write([message_about("r1")])
+        assert callbacks.extent()[0] == 1
+
+
+def test_a_role_that_may_not_number_callbacks_is_exit_3(at: Site) -> None:
+    role = f"runs_{secrets.token_hex(4)}"
+    at.batchlic("store", "upgrade")
+    at.ask(f"CREATE ROLE {role} LOGIN")
+    at.ask(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}")
+    ended = at.batchlic("store", "check", BATCHLIC_STORE=at.server.url(at.database, role))
+    assert ended.code == 3
+    assert f"{role} may not number callbacks" in ended.out
+
+
+def test_the_check_knows_all_tables_of_a_store(at: Site) -> None:
+    at.batchlic("store", "upgrade")
+    tables = at.ask("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    assert {name for (name,) in tables} - {shared.VERSION_TABLE} == {*TABLES}
 
 
 def test_a_read_only_store_is_exit_3(at: Site) -> None:
