@@ -250,6 +250,8 @@ class RunFolder:
         """
         named = self.named_store
         if named is None and copies.is_copy(self.path):
+            if not self.path.is_dir():
+                raise missing_folder(self.path)
             raise UsageError(
                 f"{self.path}: a run in an object store needs a PostgreSQL database for its journal, because "
                 "SQLite and file locks do not work there: set BATCHLIC_STORE and begin a new run"

@@ -69,6 +69,12 @@ def test_a_run_that_does_not_exist_has_no_copy(s3: str) -> None:
     assert not copies.local_run(f"{s3}/nothing").exists()
 
 
+def test_a_run_that_does_not_exist_can_not_be_locked(s3: str) -> None:
+    folder = RunFolder(copies.local_run(f"{s3}/runs/typo"))
+    with pytest.raises(RunFolderError, match="there is no such run folder"), folder.locked():
+        pass
+
+
 def test_a_session_saves_what_it_changed_when_it_ends(run: str) -> None:
     folder = copies.local_run(run)
     with copies.session(folder):
