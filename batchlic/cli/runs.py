@@ -59,9 +59,9 @@ def runs_folder(given: str) -> Path:
     """The folder of runs, with what a list of them shows."""
     from batchlic.objectstore.addresses import is_remote
     from batchlic.objectstore.copies import local_runs
-    from batchlic.runs.folder import is_wanted_of_others
+    from batchlic.runs.folder import is_wanted_in_a_list
 
-    return local_runs(given, is_wanted_of_others) if is_remote(given) else Path(given)
+    return local_runs(given, is_wanted_in_a_list) if is_remote(given) else Path(given)
 
 
 Folder = Annotated[

@@ -128,9 +128,11 @@ def local_runs(url: str, is_wanted: Callable[[str], bool] = lambda _: True) -> P
         root = _root(bucket_or_folder)
         names = [key.removesuffix(MANIFEST).rstrip("/") for key in _manifests(bucket_or_folder)]
         copies = [_copy_below(bucket_or_folder, root, name) for name in names]
+        listed = {copy.mirror.folder for copy in copies}
         for folder in [folder for folder in _copies.by_folder if root in folder.parents]:
-            if folder not in {copy.mirror.folder for copy in copies} and not _copies.by_folder[folder].locks:
-                shutil.rmtree(folder, ignore_errors=True)  # the run was deleted
+            copy = _copies.by_folder[folder]
+            if folder not in listed and copy.mirror.exists and not copy.locks:  # the run was deleted
+                shutil.rmtree(folder, ignore_errors=True)
                 del _copies.by_folder[folder]
         with ThreadPoolExecutor(_READERS) as readers:
             list(readers.map(lambda copy: copy.update(is_wanted), copies))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
+from batchlic.aliases import shown
 from batchlic.errors import InventoryError, UsageError
 from batchlic.reader.columns.matching import did_you_mean, listed
 from batchlic.reader.devices import DEVICES, REJECTED, DeviceRows
@@ -119,7 +120,7 @@ class Fleet:
                 self._read(inventory)
 
     def _read(self, inventory: Inventory) -> None:
-        name, start = inventory.name, self.rows_read
+        name, start = shown(inventory.name), self.rows_read
         facts, is_last_rejected = Facts(), False
         for block in validated_blocks(inventory, self._options):
             if self.rows_read + block.height > MAX_ROWS:

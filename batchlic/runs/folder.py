@@ -43,9 +43,14 @@ _LOOK_S = 0.2
 """Longest time for which a look at a lock holds it, even on a busy machine."""
 
 
+def is_wanted_in_a_list(name: str) -> bool:
+    """Whether a list of runs needs a file of this name: of a run, or of a rollback in its folder."""
+    return not name.rpartition("/")[2].lstrip(".").startswith(_LARGE)
+
+
 def is_wanted_of_others(name: str) -> bool:
-    """Whether a list of runs, and what compares a run with others, need a file of this name."""
-    return "/" not in name and not name.lstrip(".").startswith(_LARGE)
+    """Whether what compares a run with others needs a file of this name of those."""
+    return "/" not in name and is_wanted_in_a_list(name)
 
 
 _LARGE = ("rejects.", "kept.", "retried.", "results.", "audit.", "report.", "run.log")

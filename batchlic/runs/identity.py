@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
+from batchlic import aliases
 from batchlic.atomic import explain_read_errors, staged_path
 from batchlic.chunker import Plan
 from batchlic.errors import BatchlicError, InventoryError, RunFolderError, UsageError
@@ -97,8 +98,8 @@ def recorded_job(folder: RunFolder) -> Job | None:
 
 
 def without_secrets(job: Job) -> Job:
-    """The job as the files of a run may hold it (promise F)."""
-    files = [shown(name) for name in job.inventory.files]
+    """The job as the files of a run may hold it (promise F), for any machine."""
+    files = [aliases.shown(shown(name)) for name in job.inventory.files]
     return job.model_copy(update={"inventory": job.inventory.model_copy(update={"files": files})})
 
 
@@ -127,7 +128,8 @@ def _input(
         return InventoryFile(name=name)
     path = Path(name)
     try:
-        return InventoryFile(name=name, size=path.stat().st_size, sha256=sha256_of(path))
+        size = path.stat().st_size
+        return InventoryFile(name=aliases.shown(name), size=size, sha256=sha256_of(path))
     except OSError as error:
         raise InventoryError(f"{name}: can't be read: {error.strerror}") from None
 

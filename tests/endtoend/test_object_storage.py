@@ -1,5 +1,6 @@
 """A whole run with its folder in an object store and its journal in PostgreSQL, on several machines."""
 
+import csv
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from batchlic.cli.callbacks import _store
 from batchlic.cli.options import WaitOptions
 from batchlic.errors import UsageError
 from batchlic.runs.folder import RunFolder
-from batchlic.sandbox.config import LatencyConfig, SandboxConfig
+from batchlic.sandbox.config import LatencyConfig, Poison, SandboxConfig
 from tests.endtoend.program import (
     ACCOUNT,
     FLEXIBLE,
@@ -153,6 +154,22 @@ def test_runs_lists_the_runs_below_an_address(machine: Machine, url: str) -> Non
 def test_a_retry_gets_a_folder_beside_the_run(machine: Machine, url: str) -> None:
     ended = machine("retry", url, "--sandbox")
     assert (ended.code, "nothing to retry" in ended.err) == (4, True)
+
+
+def test_a_retry_and_a_rollback_are_known_by_their_addresses(machine: Machine, tmp_path: Path) -> None:
+    first, again = (f"s3://{BUCKET}/failing/{name}" for name in ("first", "again"))
+    inventory = fleet(tmp_path / "fleet.csv", DEVICES)
+    options = ["--account", ACCOUNT, "--sku", FLEXIBLE, "--run-dir", first, "--no-ledger", "--no-report"]
+    with serving(SandboxConfig(poison=(Poison(identifier=imei(7)),))) as carrier:
+        assert machine("assign", inventory, *options, **keys(carrier)).code == 3
+        assert machine("retry", first, "--run-dir", again, **keys(carrier)).code == 3
+        assert machine("rollback", first, "--by", "device", "--yes", **keys(carrier)).code == 0
+    listed = json.loads(machine("runs", f"s3://{BUCKET}/failing", "--json").out)
+    assert {run["run_dir"] for run in listed} == {first, again, f"{first}/rollback-by-device"}
+    export = tmp_path / "again.csv"
+    assert machine("export", again, "--what", "all", "--to", export).code == 0
+    rows = csv.DictReader(export.read_text().splitlines())
+    assert [row["source"] for row in rows] == [f"{again}/retried.parquet"]
 
 
 def test_a_run_without_a_store_for_the_journal_is_refused(machine: Machine, tmp_path: Path) -> None:

@@ -293,6 +293,20 @@ def test_a_list_is_brought_up_to_date(run: str, tmp_path: Path) -> None:
     assert contents(folder) == {"second/plan.json": "second"}
 
 
+def test_a_list_keeps_a_new_run_that_is_not_in_the_object_store_yet(run: str) -> None:
+    new = copies.local_run(f"{run.removesuffix('first')}retry")
+    write_files(new, {"retried.parquet": "devices"})
+    copies.fetch_beside(new, lambda _: True)
+    assert contents(new) == {"retried.parquet": "devices"}
+
+
+def test_a_list_drops_a_run_that_was_deleted(run: str) -> None:
+    folder = copies.local_runs(run.removesuffix("/first"))
+    copies.open_objects(run).delete([MANIFEST])
+    copies.refresh(folder)
+    assert not (folder / "first").exists()
+
+
 def test_runs_beside_a_copy_are_fetched_into_its_parent(run: str) -> None:
     new = copies.local_run(f"{run.removesuffix('/first')}/second")
     copies.fetch_beside(new, lambda name: name == "plan.json")
