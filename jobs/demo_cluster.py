@@ -43,7 +43,8 @@ def main() -> None:
             devices = write_inventory(home / "fleet.csv")
             shutil.copy(HERE / "demo_cluster.toml", home)
             store = server.new_database("demo")
-            settings = {**os.environ, **settings_for(url, store, home)}
+            others = {name: value for name, value in os.environ.items() if not name.startswith("BATCHLIC_")}
+            settings = {**others, **settings_for(url, store, home)}
             send(server, home, settings)
             compare(home, url, settings, devices)
     finally:
