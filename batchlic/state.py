@@ -18,11 +18,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchlic.atomic import refuse_undecodable
-from batchlic.errors import UsageError
+from batchlic.errors import RunFolderError, UsageError
 from batchlic.objectstore.addresses import is_remote
 from batchlic.objectstore.copies import is_copy, local_run, local_runs
 from batchlic.settings import Settings, load_settings
@@ -86,6 +87,8 @@ def with_state(
     """
     settings = settings or load_settings()
     job = job.with_store(settings.store_name)
+    if job.store.url is not None:
+        _remember_lease(job.store.url, settings)
     if not ledger or job.ledger.path or not job.ledger.use or folder.journal.exists():
         return job
     if job.store.url is None:
@@ -120,9 +123,21 @@ def find_run(given: str, settings: Settings | None = None) -> Path:
     For an address in an object store, it is a local copy. Raises as `local_run` does.
     """
     found = local_run(given) if is_remote(given) else _find_run(given, settings)
-    if settings is None and (found / "store.json").exists():
-        load_settings()  # they may have the password of the store
+    if (found / "store.json").exists():
+        from batchlic.journal.store_record import read_store_record  # noqa: PLC0415 - SQLAlchemy
+
+        settings = settings or load_settings()  # they may have the password of the store
+        with suppress(RunFolderError):  # the command says what is wrong with the folder
+            if (record := read_store_record(found / "store.json")) is not None:
+                _remember_lease(record.store, settings)
     return found
+
+
+def _remember_lease(store: str, settings: Settings) -> None:
+    """Let sessions of this process hold what is in a store for as long as the settings say."""
+    from batchlic.database import postgresql  # noqa: PLC0415 - SQLAlchemy
+
+    postgresql.remember(store, what="[store] url", lease_s=settings.lease_s)
 
 
 def _find_run(given: str, settings: Settings | None) -> Path:

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from batchlic.database import postgresql
 from batchlic.errors import UsageError
 from batchlic.job import make_job
 from batchlic.ledger import Ledger
 from batchlic.runs.folder import RunFolder
+from batchlic.runs.store_record import name_store
 from batchlic.state import find_ledger, find_run, ledger_file, state_folder, with_state
 
 
@@ -121,6 +123,25 @@ def test_a_run_in_a_store_has_its_ledger_there(
     assert with_ledger_in_store(here) == empty_store
     own = str(here / "own.db")
     assert with_ledger_in_store(here, ledger={"path": own}) == own
+
+
+def test_the_lease_of_a_store_that_a_job_names_is_that_of_the_settings(
+    here: Path, monkeypatch: pytest.MonkeyPatch, empty_store: str
+) -> None:
+    monkeypatch.setenv("BATCHLIC_LEASE_S", "7")
+    with_ledger_in_store(here, store={"url": empty_store})
+    assert postgresql.lease_of(empty_store) == 7
+
+
+def test_the_lease_of_a_store_that_a_run_names_is_that_of_the_settings(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = "postgresql://me@db.example/named_by_a_run"
+    (here / "night").mkdir()
+    name_store(here / "night" / "store.json", store)
+    monkeypatch.setenv("BATCHLIC_LEASE_S", "7")
+    find_run("night")
+    assert postgresql.lease_of(store) == 7
 
 
 def test_a_store_does_not_split_a_ledger_unnoticed(
