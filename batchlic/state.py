@@ -133,6 +133,12 @@ def find_run(given: str, settings: Settings | None = None) -> Path:
     return found
 
 
+def remember_store() -> None:
+    """Let the journals in a store be read: the settings may have its password. Wrong settings do no harm."""
+    with suppress(UsageError):
+        load_settings()
+
+
 def _remember_lease(store: str, settings: Settings) -> None:
     """Let sessions of this process hold what is in a store for as long as the settings say."""
     from batchlic.database import postgresql  # noqa: PLC0415 - SQLAlchemy
@@ -160,6 +166,7 @@ def find_runs(given: str) -> Path:
 
     Of a run's own address, it is the copy of that run. Raises as `local_runs` does.
     """
+    remember_store()
     if not is_remote(given):
         return find_run(given)
     is_run = given.rstrip("/").count("/") > 2 and (run := local_run(given)).exists()

@@ -60,7 +60,9 @@ def runs_folder(given: str) -> Path:
     from batchlic.objectstore.addresses import is_remote
     from batchlic.objectstore.copies import local_runs
     from batchlic.runs.folder import is_wanted_in_a_list
+    from batchlic.state import remember_store
 
+    remember_store()
     return local_runs(given, is_wanted_in_a_list) if is_remote(given) else Path(given)
 
 

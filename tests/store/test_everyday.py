@@ -136,3 +136,14 @@ def test_a_dry_run_leaves_nothing_in_the_store(tmp_path: Path, postgresql: Postg
     assert planned.planned == 1
     with open_store(store).engine.connect() as connection:
         assert connection.execute(sa.select(sa.func.count()).select_from(leases.leases)).scalar() == 0
+
+
+def test_lists_find_the_password_of_the_store_in_the_settings(at: Site) -> None:
+    at.ask(f"ALTER DATABASE {at.database} OWNER TO {WITH_PASSWORD}")
+    guarded = at.server.url(at.database, f"{WITH_PASSWORD}:{PASSWORD}")
+    assert at.finish("runs/one", BATCHLIC_STORE=guarded).code == 0
+    listed = at.batchlic("runs", "runs", "--json", BATCHLIC_STORE=guarded)
+    assert [run["state"] for run in json.loads(listed.out)] == ["finished"]
+    history = at.batchlic("audit", "runs", "--device", imei(0), "--json", BATCHLIC_STORE=guarded)
+    assert [event["event"] for event in json.loads(history.out)] == ["planned", "sent", "answered"]
+    assert PASSWORD not in listed.out + history.out
