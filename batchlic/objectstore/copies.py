@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from batchlic.aliases import shown, stand_for
 from batchlic.atomic import make_private_folder
-from batchlic.errors import BatchlicError, RefusedToStart, RunFolderError, StoppedEarly
+from batchlic.errors import BatchlicError, RefusedToStart, RunFolderError, StoppedEarly, UsageError
 from batchlic.objectstore.addresses import FolderAddress
 from batchlic.objectstore.manifest import MANIFEST, OBJECTS
 from batchlic.objectstore.mirror import Mirror, Replaced
@@ -35,12 +35,14 @@ _READERS = 8
 class _Copy:
     """A copy of a run folder. `locks` counts the locks on it that this process holds.
 
-    `problem` is why the run could not be read when all runs around it were.
+    `is_claimed`: the session of this process may have sent something. `problem` is why the run could not be
+    read when all runs around it were.
     """
 
     address: FolderAddress
     mirror: Mirror
     locks: int = 0
+    is_claimed: bool = False
     problem: RunFolderError | None = None
 
     def update(self, is_wanted: Callable[[str], bool]) -> None:
@@ -52,6 +54,18 @@ class _Copy:
         except RunFolderError as error:
             self.problem = error
             make_private_folder(self.mirror.folder)
+
+    def save(self) -> None:
+        """Save the copy as `Mirror.save` does, but raise StoppedEarly instead of UsageError after a claim.
+
+        A session token may have expired meanwhile. The operator has to renew it, and to resume the run.
+        """
+        try:
+            self.mirror.save()
+        except UsageError as error:
+            if not self.is_claimed:
+                raise
+            raise StoppedEarly(f"{error}. Then resume the run: its journal has all that was sent") from None
 
 
 @dataclass
@@ -222,6 +236,7 @@ def session(path: Path) -> Iterator[None]:
         return
     is_new = not copy.mirror.exists and copy.mirror.has_files
     copy.mirror.begin()
+    copy.is_claimed = False
     if is_new and copy.mirror.exists:
         raise RefusedToStart(f"{copy.address}: another session has begun a run there. Nothing was sent")
     copy.locks += 1
@@ -236,7 +251,7 @@ def session(path: Path) -> Iterator[None]:
                 copy.mirror.save()
         raise
     else:
-        copy.mirror.save()
+        copy.save()
         with suppress(BatchlicError):
             copy.mirror.clean()
     finally:
@@ -253,12 +268,13 @@ def claim(path: Path) -> None:
             copy.mirror.claim()
         except Replaced as error:
             raise RefusedToStart(f"{error}. Nothing was sent") from None
+        copy.is_claimed = True
 
 
 def save(path: Path) -> None:
-    """Make the object store durable as the copy is. Raises what `Mirror.save` does."""
+    """Make the object store durable as the copy is. After a claim, raises nothing but StoppedEarly."""
     if (copy := _copy_of(path)) is not None:
-        copy.mirror.save()
+        copy.save()
 
 
 @contextmanager

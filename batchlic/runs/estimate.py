@@ -187,6 +187,11 @@ def _rate_of(folder: RunFolder, identity: RunIdentity, accounts: set[str]) -> _R
 
 
 def _changed_at(folder: RunFolder) -> float:
+    """When the run was at work last; of one in a store, when it ended or began."""
     with suppress(OSError):
         return folder.journal_file.stat().st_mtime
+    with suppress(OSError):
+        return folder.summary.stat().st_mtime
+    with suppress(OSError):
+        return folder.store_record.stat().st_mtime
     return 0.0

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from batchlic.aliases import shown
-from batchlic.errors import RefusedToStart, RunFolderError, StoppedEarly
+from batchlic.errors import RefusedToStart, RunFolderError, StoppedEarly, UsageError
 from batchlic.objectstore import copies
 from batchlic.objectstore.manifest import MANIFEST
 from batchlic.objectstore.mirror import Mirror
@@ -143,6 +143,32 @@ def test_a_new_run_that_is_refused_leaves_nothing_in_the_object_store(s3: str) -
     with pytest.raises(RefusedToStart, match="too few"):
         work()
     assert copies.open_objects(url).list_keys() == []
+
+
+def expired(_: Mirror) -> None:
+    raise UsageError("the session token has expired: renew it")
+
+
+def test_a_token_that_expires_after_a_claim_leaves_a_run_to_resume(
+    run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work() -> None:
+        folder = copies.local_run(run)
+        with copies.session(folder):
+            copies.claim(folder)
+            monkeypatch.setattr(Mirror, "save", expired)
+
+    with pytest.raises(StoppedEarly, match=r"expired: renew it\. Then resume the run"):
+        work()
+
+
+def test_a_token_that_has_expired_before_a_claim_is_a_usage_error(
+    run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Mirror, "save", expired)
+    folder = copies.local_run(run)
+    with pytest.raises(UsageError, match="expired"), copies.session(folder):
+        pass
 
 
 def test_a_session_that_was_replaced_overwrites_nothing(run: str, tmp_path: Path) -> None:

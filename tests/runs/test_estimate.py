@@ -1,6 +1,7 @@
 """What a plan is expected to need: requests, time at the rate of the last run, licenses."""
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -138,6 +139,15 @@ def test_the_limit_that_a_run_of_the_account_found_counts_most(
     assert expected_after(monkeypatch, runs, planned, group(100, OTHER)).requests_per_second == min(
         7.0, limits.get("max_rate", 7.0)
     )
+
+
+def test_runs_in_a_store_are_in_the_order_of_their_ends(tmp_path: Path) -> None:
+    for number, name in enumerate(("old", "new"), start=1):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "store.json").touch()
+        (tmp_path / name / "summary.json").touch()
+        os.utime(tmp_path / name / "summary.json", (number, number))
+    assert [module._changed_at(RunFolder(tmp_path / name)) for name in ("old", "new")] == [1, 2]
 
 
 def test_without_an_earlier_run_the_time_is_said_to_be_unknown(tmp_path: Path) -> None:
