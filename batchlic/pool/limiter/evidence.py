@@ -81,7 +81,7 @@ class Evidence:
         if isinstance(self._limit, Rate) and self._figures:
             latest = list(self._figures)[-_FIGURES:]
             per_s = statistics.median_high(latest)
-            return replace(self._limit, per_s=per_s, burst=self._burst_beyond(per_s))
+            return replace(self._limit, per_s=per_s, burst=self.burst_beyond(per_s))
         return self._limit
 
     def is_noise(self, now: float) -> bool:
@@ -95,7 +95,7 @@ class Evidence:
         agree = sum(abs(figure / median - 1) <= _ALIKE for figure in self._figures)
         return agree < _AGREE * len(self._figures)
 
-    def _burst_beyond(self, per_s: float) -> int:
+    def burst_beyond(self, per_s: float) -> int:
         """The burst that was let in at first. One that is known stays, unless fewer were let in."""
         if self._first is None:
             return self._known_burst or 0

@@ -1,7 +1,7 @@
 """Lets the next request start: one limiter for a login or an account, shared by all workers (promise J)."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import anyio
@@ -19,6 +19,7 @@ from batchlic.pool.limiter.retry_after import RetryAfter
 from batchlic.pool.limiter.samples import Ending, Sample, Samples
 from batchlic.pool.limiter.spacing import Spacing
 from batchlic.pool.limiter.transitions import estimator_for
+from batchlic.pool.limiter.turns import Member, Turns
 
 _CLOCK_S = 1e-6
 """Seconds that are as good as now: less than a clock tells apart."""
@@ -57,7 +58,7 @@ class Permit:
 
         False if it may not leave any more, since all workers have to wait meanwhile.
         """
-        self.sample.sent_at = self._limiter.now()
+        self.sample.sent_at = self._limiter.time()
         self.sample.was_sent = not (self._limiter.is_paused or self._limiter.is_stopped)
         return self.sample.was_sent
 
@@ -92,7 +93,7 @@ class Limiter:
     the rate instead of finding it. `headroom` is the share of the limit, 0 to 1, that is left to others.
     `start_from` is what an earlier run has found. `on_change` is called at each change that a person would
     want to read about. `slots` bounds the requests in flight of several limiters together. `clock` gives
-    seconds.
+    seconds. `turns` are those with other processes under the same limit.
     """
 
     def __init__(
@@ -106,11 +107,16 @@ class Limiter:
         on_change: Callable[[Change], None] | None = None,
         slots: anyio.CapacityLimiter | None = None,
         clock: Callable[[], float] = anyio.current_time,
+        turns: Turns | None = None,
     ) -> None:
         self.now = clock
+        self.turns = turns
+        self.time = clock if turns is None else turns.time
+        """The moment as the estimators see it: it stands still while other processes have their turn."""
+        self._is_bounded = max_rate is not None or fixed_rate is not None or headroom > 0
         self._on_change = on_change
         self._slots = slots
-        self._samples = samples = Samples(clock(), max_concurrency)
+        self._samples = samples = Samples(self.time(), max_concurrency)
         self._retry_after = RetryAfter(samples)
         self._latency = Latency(samples, max_concurrency)
         self._hypothesis: Estimator = (
@@ -152,7 +158,7 @@ class Limiter:
     @property
     def learned(self) -> Learned | None:
         """What to leave to the next run; None where this one has shown too little about a limit."""
-        limit, is_noise = self._evidence.limit or self._headroom.measured, self._evidence.is_noise(self.now())
+        limit, is_noise = self._evidence.limit or self._headroom.measured, self._evidence.is_noise(self.time())
         found = self._hypothesis.found()
         if is_noise and limit is None and isinstance(found, Calls | Rate | Window):
             limit = found
@@ -169,7 +175,7 @@ class Limiter:
     @property
     def is_paused(self) -> bool:
         """Whether all workers wait because the carrier asks for it."""
-        return self._retry_after.resume_at - self.now() > _CLOCK_S
+        return self._retry_after.resume_at - self.time() > _CLOCK_S
 
     @property
     def wait_s(self) -> float:
@@ -180,11 +186,11 @@ class Limiter:
     @property
     def held_s(self) -> float:
         """Seconds for which the carrier still asks everyone to wait; 0 if it does not."""
-        return max(0.0, self._retry_after.resume_at - self.now())
+        return max(0.0, self._retry_after.resume_at - self.time())
 
     def hold(self, seconds: float) -> None:
         """Let nobody start for so long: the carrier has told an earlier session of the run to wait."""
-        self._retry_after.hold(self.now() + seconds)
+        self._retry_after.hold(self.time() + seconds)
 
     @property
     def is_stopped(self) -> bool:
@@ -208,6 +214,7 @@ class Limiter:
     def set_bounds(self, *, max_rate: float | None, max_concurrency: int, headroom: float) -> None:
         """Change the bounds that a person has set; holds for the next request."""
         self._max_rate = min(max_rate or math.inf, self._fixed_rate)
+        self._is_bounded = self._max_rate < math.inf or headroom > 0
         self._headroom.set_share(headroom)
         self._latency.set_most(max_concurrency)
         self._samples.max_in_flight = self._latency.calls()
@@ -238,7 +245,14 @@ class Limiter:
 
     def delay(self) -> float:
         """Seconds until one more request may start; infinite if an answer has to come first."""
-        now = self._samples.now = self.now()
+        if self.turns is None:
+            return self._delay()
+        wait = self.turns.wait()
+        return wait if wait > _CLOCK_S else min(self._delay(), self.turns.left())
+
+    def _delay(self) -> float:
+        """The same in a turn of this process."""
+        now = self._samples.now = self.time()
         if (pause := self._retry_after.wait()) > _CLOCK_S:
             return pause
         if self._pauses.is_on or self._samples.in_flight >= self.concurrency:
@@ -247,9 +261,33 @@ class Limiter:
         self._spacing.rate = self.rate
         return max(wait, self._spacing.delay(now))
 
+    def tell(self, *, is_idle: bool | None = None) -> Member:
+        """What the processes under the same limit are to know. Only for a limiter with `turns`."""
+        assert self.turns is not None
+        found, samples = self._hypothesis.found(), self._samples
+        if is_idle is None:
+            is_idle = not self._head_of_line.locked() and not samples.in_flight
+        return self.turns.tell(
+            found,
+            burst=self._evidence.burst_beyond(found.per_s) if isinstance(found, Rate) else 0,
+            most=samples.max_in_flight / samples.round_trip / 2 if samples.round_trip else math.inf,
+            is_bounded=self._is_bounded,
+            is_costly=samples.refusals_are_costly,
+            is_idle=is_idle,
+        )
+
+    def agree(self, members: Sequence[Member], *, store_now: float) -> None:
+        """Take turns, or no more, as the processes under the same limit agree; see Turns."""
+        assert self.turns is not None
+        found = self.turns.agree(members, store_now=store_now)
+        if found is not None and not self._is_bounded:
+            self._samples.now = self.time()
+            self._hypothesis = estimator_for(found, self._samples)
+        self._changed.set()
+
     def take(self) -> Permit:
         """Start one request now, whatever the delay."""
-        self._samples.now = self.now()
+        self._samples.now = self.time()
         sample = self._samples.sent()
         self._spacing.take(sample.sent_at)
         self._hypothesis.on_sent(sample)
@@ -258,7 +296,7 @@ class Limiter:
     def ended(self, sample: Sample) -> None:
         """Free the slot of a request and learn from how it ended; its permit calls this."""
         samples = self._samples
-        samples.now = self.now()
+        samples.now = self.time()
         self._changed.set()
         if self._slots is not None:
             self._slots.release_on_behalf_of(self._slot_of.pop(sample))
