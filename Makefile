@@ -109,6 +109,7 @@ bench-pace: $(INSTALLED) ## measure the limiter under known kinds of limits, com
 
 bench-limiter: $(INSTALLED) ## measure the limiter under limits drawn at random: make bench-limiter [RANDOM=200] [SEED=1]
 	@PYTHONPATH=. $(BIN)/python -m tests.benchmarks.limiter --random $(or $(RANDOM),200) --seed $(or $(SEED),1)
+	@PYTHONPATH=. $(BIN)/python -m tests.benchmarks.limiter.sharing
 
 plot-limiter: $(INSTALLED) ## draw what the limiter does under each kind of limit, for docs/explanation/limiter.md
 	@PYTHONPATH=. $(BIN)/python -m tests.benchmarks.limiter.plots

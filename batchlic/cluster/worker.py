@@ -49,6 +49,7 @@ from batchlic.runs.live_limits import Bounds, LimitedHere, share_of
 from batchlic.runs.observation import Observation, Tally
 from batchlic.runs.process import this_process
 from batchlic.runs.screen import no_screen
+from batchlic.runs.shared_limits import SharedLimits
 from batchlic.runs.signals import StopRequests, run_in_loop
 from batchlic.runs.submit import Sending, limiters_of, obey_waits, with_few_connections
 from batchlic.runs.target import Target
@@ -132,7 +133,9 @@ class _Shard:
 
     async def _deliver(self, events: EventStream, tell_ready: Callable[[], None], notes: list[str]) -> None:
         job = with_few_connections(self._job, events, notes)
-        limiters, lanes = limiters_of(job, events, start_from={}), Lanes(job, self._folder, self._journal)
+        sharing = SharedLimits(self._task.store, self._target, events)
+        limiters = limiters_of(job, events, start_from={}, sharing=sharing)
+        lanes = Lanes(job, self._folder, self._journal)
         obey_waits(job, self._journal, limiters, lanes, events, ready_at=-math.inf)
         observation = Observation(Tally(0), limiters, events, host=self._target.host)
         async with open_client(
@@ -152,6 +155,7 @@ class _Shard:
                 observation=observation,
                 live=_Watch(self._task, self._lease, self.stops, limiters),
                 login_delay_s=0.0,
+                sharing=sharing,
             )
 
             async def before() -> None:

@@ -35,6 +35,7 @@ from batchlic.runs.migrate import migration_of, reserve_licenses
 from batchlic.runs.observation import Observation, limit_changed, parts_in_doubt, tally_of
 from batchlic.runs.preflight import compare_counts, refuse_new_ledger
 from batchlic.runs.screen import screen, tell
+from batchlic.runs.shared_limits import SharedLimits
 from batchlic.runs.signals import (
     Interrupted,
     asked,
@@ -182,7 +183,8 @@ async def send_here(
     """Send what is left of the plan; adds `notes` for the summary. Raises what stopped the pool."""
     job = with_few_connections(job, events, notes)
     memory = Memory(job, target.name, folder.plan, events)
-    limiters = limiters_of(job, events, start_from=memory.recall())
+    sharing = SharedLimits(job.store.url, target, events)
+    limiters = limiters_of(job, events, start_from=memory.recall(), sharing=sharing)
     lanes = Lanes(job, folder, journal)
     login_delay_s = obey_waits(job, journal, limiters, lanes, events, ready_at=ready_at)
     in_doubt = parts_in_doubt(journal)
@@ -203,6 +205,7 @@ async def send_here(
             observation=observation,
             live=LiveLimits(folder, job.limits, LimitedHere(limiters), events),
             login_delay_s=login_delay_s,
+            sharing=sharing,
         )
 
         async def check_ledger() -> None:
@@ -236,6 +239,8 @@ class Sending:
     live: Watched
     login_delay_s: float
     """Seconds before the first login."""
+    sharing: SharedLimits | None = None
+    """The limits that other processes share; None for a session that only logs in."""
 
     async def log_in(self, *, before: Callable[[], Awaitable[None]]) -> BatchlicError | None:
         """Log in, and call `before`, but send nothing; returns what stopped the pool."""
@@ -331,6 +336,8 @@ class Sending:
             tasks.start_soon(_abort_when_lost, pool, self.journal)
             tasks.start_soon(self.observation.measure)
             tasks.start_soon(self.live.watch)
+            if self.sharing is not None:
+                tasks.start_soon(self.sharing.keep, self.limiters)
             try:
                 await pool.deliver_lanes(lanes, before=before)
             except BatchlicError as error:
@@ -372,7 +379,13 @@ async def counts_after(client: Carrier, folder: RunFolder, journal: Journal) -> 
         return [f"license counts after the run are unknown: {interrupted}"]
 
 
-def limiters_of(job: Job, events: EventStream, *, start_from: Mapping[Scope, Learned]) -> Limiters:
+def limiters_of(
+    job: Job,
+    events: EventStream,
+    *,
+    start_from: Mapping[Scope, Learned],
+    sharing: SharedLimits | None = None,
+) -> Limiters:
     """The limiters of a session, with the limits of the job; `start_from`: what earlier runs have learned."""
     limits = job.limits
 
@@ -385,6 +398,7 @@ def limiters_of(job: Job, events: EventStream, *, start_from: Mapping[Scope, Lea
             start_from=learned or start_from.get(scope),
             on_change=lambda change: events.emit(limit_changed(change, scope)),
             slots=slots,
+            turns=sharing.turns(scope) if sharing is not None else None,
         )
 
     is_by_account = limits.scope == "account"

@@ -158,7 +158,10 @@ class Limiter:
     @property
     def learned(self) -> Learned | None:
         """What to leave to the next run; None where this one has shown too little about a limit."""
-        limit, is_noise = self._evidence.limit or self._headroom.measured, self._evidence.is_noise(self.time())
+        limit, is_noise = (
+            self._evidence.limit or self._headroom.measured,
+            self._evidence.is_noise(self.time()),
+        )
         found = self._hypothesis.found()
         if is_noise and limit is None and isinstance(found, Calls | Rate | Window):
             limit = found
@@ -261,26 +264,24 @@ class Limiter:
         self._spacing.rate = self.rate
         return max(wait, self._spacing.delay(now))
 
-    def tell(self, *, is_idle: bool | None = None) -> Member:
-        """What the processes under the same limit are to know. Only for a limiter with `turns`."""
-        assert self.turns is not None
+    def tell(self, turns: Turns, *, is_idle: bool | None = None) -> Member:
+        """What other processes under the same limit are to know. `is_idle` None: as far as workers wait."""
         found, samples = self._hypothesis.found(), self._samples
         if is_idle is None:
-            is_idle = not self._head_of_line.locked() and not samples.in_flight
-        return self.turns.tell(
+            is_idle = self.is_stopped or not (self._head_of_line.locked() or samples.in_flight)
+        return turns.tell(
             found,
             burst=self._evidence.burst_beyond(found.per_s) if isinstance(found, Rate) else 0,
-            most=samples.max_in_flight / samples.round_trip / 2 if samples.round_trip else math.inf,
+            most=samples.max_in_flight / samples.round_trip / 2 if samples.round_trip else 1e9,
             is_bounded=self._is_bounded,
             is_costly=samples.refusals_are_costly,
             is_idle=is_idle,
         )
 
-    def agree(self, members: Sequence[Member], *, store_now: float) -> None:
+    def agree(self, turns: Turns, members: Sequence[Member], *, store_now: float) -> None:
         """Take turns, or no more, as the processes under the same limit agree; see Turns."""
-        assert self.turns is not None
-        found = self.turns.agree(members, store_now=store_now)
-        if found is not None and not self._is_bounded:
+        found = turns.agree(members, store_now=store_now)
+        if found is not None:
             self._samples.now = self.time()
             self._hypothesis = estimator_for(found, self._samples)
         self._changed.set()

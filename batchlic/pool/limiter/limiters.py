@@ -95,6 +95,11 @@ class Limiters:
         return iter(self._at_work.values())
 
     @property
+    def by_scope(self) -> Mapping[Scope, Limiter]:
+        """The same, by what they are for."""
+        return self._at_work
+
+    @property
     def flow(self) -> float | None:
         """Requests/s that the carrier let in of late, of all limiters; None before it let any in."""
         flows = [limiter.flow for limiter in self]

@@ -52,7 +52,7 @@ class Member:
     """Whether it has nothing to send now."""
     burst: int = 0
     """Requests beyond the rate that were let in when it began."""
-    most: float = math.inf
+    most: float = 1e9
     """Requests/s that it can send."""
     takes_turns: bool = False
     turned_at: float = 0.0
@@ -123,7 +123,9 @@ class Turns:
         now = self._clock()
         if self._schedule is not None:
             before, after = self._looked_at + self._ahead_s, now + self._ahead_s
-            self._stood_s += (now - self._looked_at) - (self._schedule.had(after) - self._schedule.had(before))
+            self._stood_s += (now - self._looked_at) - (
+                self._schedule.had(after) - self._schedule.had(before)
+            )
             if now - self._agreed_at > LEASE_S:  # the store is gone: as without one
                 self._schedule = None
         self._looked_at = now
@@ -154,9 +156,7 @@ class Turns:
         return Member(
             name=self.name,
             per_s=found.per_s if isinstance(found, Rate) else None,
-            is_other=is_bounded
-            or is_costly
-            or (self._was_refused and not isinstance(found, Rate | Shut)),
+            is_other=is_bounded or is_costly or (self._was_refused and not isinstance(found, Rate | Shut)),
             is_new=not self._was_refused,
             is_idle=is_idle,
             burst=burst,
@@ -214,7 +214,9 @@ def shared_rate(members: Sequence[Member]) -> float | None:
     if takes_turns:
         per_s = max(known, key=lambda member: (member.turned_at, member.takes_turns)).per_s or 0.0
     else:
-        if any(member.is_new for member in members) or max(member.burst for member in members) < _BURST:
+        if any(member.is_new and not member.is_idle for member in members):
+            return None
+        if max(member.burst for member in members) < _BURST:
             return None
         per_s = sum(member.per_s or 0.0 for member in known)
     most = min(_MOST * margin, *(member.most for member in members))

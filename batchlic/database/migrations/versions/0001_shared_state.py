@@ -203,6 +203,20 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("carrier", "scope"),
     )
     op.create_table(
+        "limit_sharers",
+        sa.Column("carrier", sa.Text(), nullable=False, comment="base URL"),
+        sa.Column(
+            "scope",
+            sa.Text(),
+            nullable=False,
+            comment="what the limit is for: `account:`, `login:` and whose",
+        ),
+        sa.Column("name", sa.Text(), nullable=False, comment="of a limiter in a process, at random"),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("content", sa.Text(), nullable=False, comment="Member as JSON"),
+        sa.PrimaryKeyConstraint("carrier", "scope", "name"),
+    )
+    op.create_table(
         "messages",
         sa.Column("id", sa.BigInteger(), nullable=False),
         sa.Column("request_id", sa.Text(), nullable=False, comment="as it came"),
