@@ -1,0 +1,122 @@
+"""Sessions under the same limit tell each other in the store; nothing that goes wrong there stops a run."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import anyio
+import pytest
+import sqlalchemy as sa
+
+from batchlic.carrier.credentials import Credentials, Secret
+from batchlic.database.limits import limit_sharers
+from batchlic.database.postgresql import open_store
+from batchlic.events import EventStream, RunEvent, Warned
+from batchlic.journal import SANDBOX
+from batchlic.pool.limiter.limiter import Limiter
+from batchlic.pool.limiter.limiters import Limiters
+from batchlic.runs.shared_limits import SharedLimits, _member
+from batchlic.runs.target import Target
+
+URL = "https://thingspace.verizon.com/api"
+LOGIN = Credentials(
+    client_id=Secret("key"), client_secret=Secret("word"), username=Secret("anna"), password=Secret("pass")
+)
+TARGET = Target(name=URL, base_url=URL, credentials=LOGIN, secrets=())
+OTHER_LOGIN = replace(TARGET, credentials=replace(LOGIN, username=Secret("bert")))
+TOKENS = replace(TARGET, credentials=Credentials(access_token=Secret("a"), session_token=Secret("s")))
+
+
+class Session:
+    """A session that shares its limits, of some accounts or of its login."""
+
+    def __init__(self, store: str | None, *accounts: str, target: Target = TARGET) -> None:
+        self.events: list[RunEvent] = []
+        self._accounts = accounts
+        self._stream = EventStream()
+        self._shared = SharedLimits(store, target, self._stream)
+
+    def until(self, is_so: Callable[[], bool]) -> Limiters:
+        """Share until something is so."""
+        with self._stream.attached("test", self.events.append):
+            return anyio.run(self._until, is_so)
+
+    async def _until(self, is_so: Callable[[], bool]) -> Limiters:
+        limiters = Limiters(
+            lambda scope, *_: Limiter(max_concurrency=10, turns=self._shared.turns(scope)),
+            max_concurrency=10,
+            is_by_account=bool(self._accounts),
+        )
+        for account in self._accounts:
+            limiters.of(account)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._shared.keep, limiters)
+            with anyio.fail_after(30):
+                while not is_so():  # noqa: ASYNC110 - rows of a database tell nobody
+                    await anyio.sleep(0.01)
+            tasks.cancel_scope.cancel()
+        return limiters
+
+
+def rows(store: str) -> list[tuple[str, str]]:
+    """Scope and content of all rows."""
+    with open_store(store).engine.connect() as connection:
+        found = connection.execute(sa.select(limit_sharers.c.scope, limit_sharers.c.content))
+        return [(row.scope, row.content) for row in found]
+
+
+def scopes_of(store: str, session: Session) -> set[str]:
+    """What a session shares, once it has told."""
+    told: set[str] = set()
+
+    def has_told() -> bool:
+        told.update(scope for scope, _ in rows(store))
+        return bool(told)
+
+    session.until(has_told)
+    return told
+
+
+def test_f_a_login_is_told_by_a_digest_only(empty_store: str) -> None:
+    (scope,) = scopes_of(empty_store, Session(empty_store))
+    assert scope.startswith("login:")
+    assert not any(text in scope for text in ("anna", "key", "word", "pass"))
+
+
+def test_each_login_shares_a_limit_of_its_own(empty_store: str) -> None:
+    of_each = [
+        scopes_of(empty_store, Session(empty_store, target=target)) for target in (TARGET, OTHER_LOGIN)
+    ]
+    assert of_each[0] != of_each[1]
+
+
+def test_accounts_with_limits_of_their_own_are_shared_by_name(empty_store: str) -> None:
+    assert scopes_of(empty_store, Session(empty_store, "X", "Y")) == {"account:X", "account:Y"}
+
+
+def test_a_session_that_ends_shares_no_more(empty_store: str) -> None:
+    scopes_of(empty_store, Session(empty_store))
+    assert rows(empty_store) == []
+
+
+@pytest.mark.parametrize(
+    "target", [replace(TARGET, name=SANDBOX), TOKENS], ids=["a rehearsal", "tokens without a login"]
+)
+def test_what_no_other_process_can_share_has_no_turns(target: Target, store: str) -> None:
+    assert SharedLimits(store, target, EventStream()).turns(None) is None
+
+
+def test_without_a_store_there_are_no_turns() -> None:
+    assert SharedLimits(None, TARGET, EventStream()).turns(None) is None
+
+
+def test_a_store_that_does_not_answer_only_warns_once() -> None:
+    session = Session("postgresql://nobody@/gone?host=/nowhere")
+    for _ in range(2):
+        (limiter,) = session.until(lambda: len(session.events) > 0)
+        assert limiter.turns is not None
+        assert not limiter.turns.are_on
+    assert [type(event) for event in session.events] == [Warned]
+
+
+def test_a_row_of_another_version_means_no_turns() -> None:
+    assert _member('{"of": "tomorrow"}').is_other
