@@ -15,7 +15,7 @@ from batchlic.journal import shared_tables
 TABLES = (
     leases.leases.name,
     *(table.name for table in (shared_tables.journals, *shared_tables.BY_NAME.values())),
-    *("catalog", "runs", "records", "announced", "learned_limits", "messages"),
+    *("catalog", "runs", "records", "announced", "learned_limits", "limit_sharers", "messages"),
 )
 """All tables of a store: also those of the ledger, the callbacks and the learned limits."""
 _PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE")

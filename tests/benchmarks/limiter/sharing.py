@@ -1,5 +1,6 @@
 """Processes that share one limit, with and without a store: `python -m tests.benchmarks.limiter.sharing`."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from batchlic.pool.limiter.limiter import Limiter, Permit
@@ -71,7 +72,7 @@ class InTurns:
             started.success(retry_after)
 
 
-def with_store() -> NewClient:
+def with_store() -> Callable[[Clock], InTurns]:
     """Makes processes that share a new store."""
     store: dict[str, tuple[float, Member]] = {}
     return lambda clock: InTurns(clock, store)

@@ -188,7 +188,7 @@ def test_a_process_cut_off_from_the_store_in_turns_sends_on() -> None:
     new = with_store()
 
     def cut_off(clock: Clock) -> InTurns:
-        processes.append(process := new(clock))  # type: ignore[arg-type]
+        processes.append(process := new(clock))
         process.reaches_store = len(processes) == 1
         return process
 
