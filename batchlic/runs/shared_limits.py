@@ -63,26 +63,26 @@ class SharedLimits:
                     if limiter.turns is not None
                 }
                 if sharing:
-                    names = {told.name for told in await self._exchange(sharing)} or names
+                    names = {turns.name for _, turns in sharing.values()}
+                    await self._exchange(sharing)
                 await anyio.sleep(_pause_s(sharing))
         finally:
             with anyio.move_on_after(_LEAVING_S, shield=True):
                 await self._leave(names)
 
-    async def _exchange(self, sharing: Mapping[str, _Sharing]) -> list[Member]:
+    async def _exchange(self, sharing: Mapping[str, _Sharing]) -> None:
         told = {key: limiter.tell(turns) for key, (limiter, turns) in sharing.items()}
         mine = {key: (one.name, msgspec.json.encode(one).decode()) for key, one in told.items()}
         try:
             heard = await anyio.to_thread.run_sync(self._exchange_here, mine, abandon_on_cancel=True)
         except BatchlicError as error:
             self._warn(error)
-            return []
+            return
         if heard.unsure_s <= _SURE_S:
             store_now = time.monotonic() + heard.store_ahead_s
             for key, (limiter, turns) in sharing.items():
                 members = [_member(content) for content in heard.contents[key]]
                 limiter.agree(turns, members, store_now=store_now)
-        return list(told.values())
 
     def _exchange_here(self, mine: Mapping[str, tuple[str, str]]) -> Sharers:
         store = open_store(self._store or "")
