@@ -91,11 +91,14 @@ class SharedLimits:
     async def _leave(self, names: set[str]) -> None:
         if not names or self._store is None:
             return
-        leave = partial(limits.leave_sharers, open_store(self._store), self._carrier, sorted(names))
+        leave = partial(self._leave_here, sorted(names))
         try:
             await anyio.to_thread.run_sync(leave, abandon_on_cancel=True)
         except BatchlicError as error:
             self._warn(error)
+
+    def _leave_here(self, names: list[str]) -> None:
+        limits.leave_sharers(open_store(self._store or ""), self._carrier, names)
 
     def _key(self, scope: Scope) -> str:
         return f"login:{self._login}" if scope is None else f"account:{scope}"
