@@ -16,7 +16,7 @@ HERE = BATCHLIC_STATE_DIR="$(CURDIR)/runs"
 .DEFAULT_GOAL := help
 .PHONY: help install demo test docs onboard migrate sandbox sample soak fuzz kill mutants replay \
 	bench bench-plan bench-keep bench-databases bench-submit bench-pace bench-limiter bench-journal bench-ledger \
-	bench-listener bench-report bench-runs plot-limiter demo-sync demo-callbacks demo-cluster test-callbacks docs-answers docs-schema screenshots \
+	bench-listener bench-report bench-runs bench-scale plot-limiter demo-sync demo-callbacks demo-cluster test-callbacks docs-answers docs-schema screenshots \
 	man size dist audit image release-check \
 	lint coverage format lock clean
 
@@ -90,7 +90,7 @@ replay: $(INSTALLED) ## repeat the simulation of one seed: make replay SEED=… 
 	$(call need,SEED)
 	@SCENARIOS=1 SEED=$(SEED) $(BIN)/pytest tests/simulation
 
-bench: bench-plan bench-keep bench-databases bench-submit bench-pace bench-limiter bench-journal bench-ledger bench-listener bench-report bench-runs ## run all benchmarks
+bench: bench-plan bench-keep bench-databases bench-submit bench-pace bench-limiter bench-journal bench-ledger bench-listener bench-report bench-runs bench-scale ## run all benchmarks
 
 bench-plan: $(INSTALLED) ## measure planning, compared with a plain copy and DuckDB, and its formats: make bench-plan [ROWS=100000000]
 	@$(BIN)/python tests/benchmarks/plan.py $(ROWS)
@@ -128,6 +128,9 @@ bench-report: $(INSTALLED) ## measure the report of large runs: make bench-repor
 
 bench-runs: $(INSTALLED) ## measure listing many runs: make bench-runs [RUNS="100 1000"]
 	@PYTHONPATH=. $(BIN)/python tests/benchmarks/runs.py $(RUNS)
+
+bench-scale: $(INSTALLED) ## measure journals in PostgreSQL, take-over, workers, many accounts: make bench-scale [PARTS="journals takeover workers accounts"]
+	@PYTHONPATH=. $(BIN)/python -m tests.benchmarks.scale $(PARTS)
 
 test-callbacks: $(INSTALLED) ## test a whole run with callbacks: make test-callbacks [DEVICES=100000]
 	@LOOP_DEVICES=$(or $(DEVICES),100000) $(BIN)/pytest -q tests/callbacks/test_loop.py
