@@ -3,6 +3,7 @@
 import sqlalchemy as sa
 
 from batchlic.database import postgresql
+from batchlic.database.leases import leases
 from tests.postgresql import PostgreSQL
 
 
@@ -19,3 +20,12 @@ def empty(store: str) -> None:
     tables = [table for table in sa.inspect(engine).get_table_names() if table != postgresql.VERSION_TABLE]
     with engine.begin() as connection:
         connection.exec_driver_sql(f"TRUNCATE {', '.join(tables)}")
+
+
+def take_away(store: str, key: str) -> None:
+    """Make a lease old and its key free, as after a session that has taken over and ended."""
+    gone = leases.update().where(leases.c.key == key)
+    with postgresql.open_store(store).engine.begin() as connection:
+        connection.execute(
+            gone.values(epoch=leases.c.epoch + 1, expires_at=sa.func.clock_timestamp(), holder="")
+        )

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -20,7 +20,7 @@ import msgspec
 
 from batchlic.carrier.auth import CarrierUnreachable
 from batchlic.carrier.client import Carrier, open_client
-from batchlic.chunker import PlanGroup, phase_ranges, read_accounts
+from batchlic.chunker import phase_ranges, read_accounts
 from batchlic.cluster.figures import Figures
 from batchlic.cluster.messages import ShardEnd, ShardTask, Told
 from batchlic.cluster.shards import Shard, cut
@@ -30,7 +30,7 @@ from batchlic.database.postgresql import Store
 from batchlic.errors import BatchlicError, CredentialsRejected, ExitCode, StoppedEarly
 from batchlic.events import EventStream, RateMeasured, Warned
 from batchlic.job import Job
-from batchlic.journal import SANDBOX, Journal
+from batchlic.journal import SANDBOX
 from batchlic.objectstore.copies import address_of
 from batchlic.runs.canary import gate_of
 from batchlic.runs.folder import RunFolder
@@ -39,11 +39,9 @@ from batchlic.runs.lanes import Lanes
 from batchlic.runs.live_limits import Bounds, LiveLimits
 from batchlic.runs.migrate import migration_of, reserve_licenses
 from batchlic.runs.observation import Observation, Tally
-from batchlic.runs.preflight import refuse_new_ledger
 from batchlic.runs.screen import tell
 from batchlic.runs.signals import asked, unless_asked
-from batchlic.runs.submit import Sending, counts_after, judged, limiters_of, obey_waits
-from batchlic.runs.target import Target
+from batchlic.runs.submit import Sending, Session, counts_after, judged, limiters_of, obey_waits
 
 SEQS_PER_SHARD = 2**32
 """Numbers for the entries of one shard in one session. So entries of a batch stay in the order of time."""
@@ -92,41 +90,28 @@ class Coordinator:
     def __init__(self, workers: Workers) -> None:
         self._workers = workers
 
-    async def __call__(
-        self,
-        job: Job,
-        folder: RunFolder,
-        target: Target,
-        journal: Journal,
-        events: EventStream,
-        *,
-        ready_at: float,
-        notes: list[str],
-        unrecorded: Sequence[PlanGroup],
-    ) -> None:
-        """Send what is left of the plan; adds `notes` for the summary. Raises what stopped the sending."""
-        run = _Run(job, folder, target, journal, events)
-        session = _Session(self._workers, run, Figures(journal, events))
+    async def __call__(self, session: Session) -> None:
+        """Send what is left of the plan. Raises what stopped the sending."""
+        shards = _Shards(self._workers, session, Figures(session.journal, session.events))
         try:
-            stopped = await self._log_in(session, unrecorded, ready_at=ready_at, notes=notes)
+            stopped = await self._log_in(shards)
             if stopped is None:
-                stopped = await self._send_phases(session, notes)
+                stopped = await self._send_phases(shards)
         finally:
-            await session.close()
-        notes += session.notes
-        journal.catch_up()
+            await shards.close()
+        session.journal.catch_up()
         if stopped is not None:
             raise stopped
-        if not journal.identity.to_sku:
-            notes += await _counts_after(target, folder, journal)
+        if not session.journal.identity.to_sku:
+            session.notes.extend(await _counts_after(session))
 
-    async def _log_in(
-        self, session: _Session, unrecorded: Sequence[PlanGroup], *, ready_at: float, notes: list[str]
-    ) -> BatchlicError | None:
+    async def _log_in(self, shards: _Shards) -> BatchlicError | None:
         """Check the login, and what a run checks after it, before any worker begins. Sends no batch."""
-        job, folder, target, journal, events = run = session.run
+        session = shards.session
+        job, folder, target = session.job, session.folder, session.target
+        journal, events = session.journal, session.events
         limiters, lanes = limiters_of(job, events, start_from={}), Lanes(job, folder, journal)
-        login_delay_s = obey_waits(job, journal, limiters, lanes, events, ready_at=ready_at)
+        login_delay_s = obey_waits(job, journal, limiters, lanes, events, ready_at=session.ready_at)
         async with open_client(target.base_url, target.credentials) as client:
             here = Sending(
                 job=job,
@@ -136,23 +121,23 @@ class Coordinator:
                 lanes=lanes,
                 limiters=limiters,
                 observation=Observation(Tally(0), limiters, EventStream(), host=target.host),
-                live=session.live,
+                live=shards.live,
                 login_delay_s=login_delay_s,
             )
 
             async def check() -> None:
-                if unrecorded:
-                    notes.extend(await refuse_new_ledger(client, unrecorded, job.ledger.path))
+                await session.check_ledger(client)
                 if journal.identity.to_sku:
-                    await _check_licenses(client, run)
+                    await _check_licenses(client, session)
 
             stopped = await here.log_in(before=check)
             await client.logout()
         return stopped
 
-    async def _send_phases(self, session: _Session, notes: list[str]) -> BatchlicError | None:
+    async def _send_phases(self, shards: _Shards) -> BatchlicError | None:
         """Send phase by phase: each ends before the next one begins. The canary is one shard."""
-        job, folder, _, journal, _ = session.run
+        session = shards.session
+        job, folder, journal = session.job, session.folder, session.journal
         gate = gate_of(job.canary, folder, journal)
         is_migration = journal.identity.to_sku is not None
         phases = phase_ranges(folder.plan)
@@ -160,14 +145,14 @@ class Coordinator:
             phases = [range(phases[0].start, phases[-1].stop)]
         for number, phase in enumerate(phases):
             is_canary = gate is not None and number == 0
-            workers = max(1, await session.in_thread(self._workers.count))
+            workers = max(1, await shards.in_thread(self._workers.count))
             accounts = [] if is_canary else _accounts(job, folder, phase)
-            shards = [Shard(phase)] if is_canary else cut(accounts, workers, may_split=not is_migration)
-            at_once = min(workers, len(shards), job.limits.max_concurrency)
-            stopped = await session.send(shards, at_once=at_once)
+            of_phase = [Shard(phase)] if is_canary else cut(accounts, workers, may_split=not is_migration)
+            at_once = min(workers, len(of_phase), job.limits.max_concurrency)
+            stopped = await shards.send(of_phase, at_once=at_once)
             journal.catch_up()
             if stopped is None and gate is not None and is_canary:
-                stopped = judged(gate, notes)
+                stopped = judged(gate, session.notes)
             if stopped is not None:
                 return stopped
         return None
@@ -180,48 +165,38 @@ def _accounts(job: Job, folder: RunFolder, batches: range) -> list[tuple[str, ra
     return sorted(found, key=lambda one: one[1].start)
 
 
-async def _counts_after(target: Target, folder: RunFolder, journal: Journal) -> list[str]:
+async def _counts_after(session: Session) -> list[str]:
     """Notes about the license counts after the run. The first login may have expired."""
+    target = session.target
     async with open_client(target.base_url, target.credentials) as client:
         try:
             await unless_asked(client.login)
         except (BatchlicError, CarrierUnreachable) as error:
             return [f"license counts after the run are unknown: {error}"]
-        notes = await counts_after(client, folder, journal)
+        notes = await counts_after(client, session.folder, session.journal)
         await client.logout()
     return notes
 
 
-async def _check_licenses(client: Carrier, run: _Run) -> None:
+async def _check_licenses(client: Carrier, session: Session) -> None:
     """Refuse a migration with too few licenses before any worker begins."""
-    job, folder, _, journal, events = run
-    migration = migration_of(job, journal, folder, on_accepted=lambda _: None, on_end=lambda *_: None)
-    await reserve_licenses(client, job, folder.plan, migration, events)
+    job, folder = session.job, session.folder
+    migration = migration_of(job, session.journal, folder, on_accepted=lambda _: None, on_end=lambda *_: None)
+    await reserve_licenses(client, job, folder.plan, migration, session.events)
 
 
-class _Run(NamedTuple):
-    """What the coordinator sends, and where."""
+class _Shards:
+    """The shards of a session, phase after phase."""
 
-    job: Job
-    folder: RunFolder
-    target: Target
-    journal: Journal
-    events: EventStream
-
-
-class _Session:
-    """The shards of one session of a coordinator, phase after phase."""
-
-    def __init__(self, workers: Workers, run: _Run, figures: Figures) -> None:
-        self.run = run
-        self.notes: list[str] = []
+    def __init__(self, workers: Workers, session: Session, figures: Figures) -> None:
+        self.session = session
         self.bounds = _Bounds()
-        self.live = LiveLimits(run.folder, run.job.limits, self.bounds, run.events)
+        self.live = LiveLimits(session.folder, session.job.limits, self.bounds, session.events)
         self._workers = workers
         self._figures = figures
-        self._lease = _lease_of(run.folder)
-        self._first_seq = run.journal.next_seq
-        self._shards = 0
+        self._lease = _lease_of(session.folder)
+        self._first_seq = session.journal.next_seq
+        self._begun = 0
         self._at_work: dict[int, Task] = {}
         self._starting: set[int] = set()
         self._stopped: BatchlicError | None = None
@@ -277,26 +252,26 @@ class _Session:
         await self._wait_for_lost_shards()
 
     def _start(self, shard: Shard, at_once: int) -> None:
-        number = self._shards
-        self._shards += 1
+        number = self._begun
+        self._begun += 1
         start = self._first_seq + number * SEQS_PER_SHARD
         task = ShardTask(
             store=self._lease.store.name,
             key=self._lease.key.removeprefix("run:"),
-            folder=address_of(self.run.folder.path),
+            folder=address_of(self.session.folder.path),
             epoch=self._lease.epoch,
             lease_s=self._lease.lease_s,
             number=number,
             first_batch=shard.batches.start,
             end_batch=shard.batches.stop,
             sharers=at_once,
-            rate_sharers=min(at_once, shard.parts) if self.run.job.limits.scope == "account" else at_once,
+            rate_sharers=min(at_once, shard.parts) if self.session.job.limits.scope == "account" else at_once,
             first_seq=start,
             end_seq=start + SEQS_PER_SHARD,
-            carrier=self.run.target.name,
-            sandbox=self.run.target.base_url if self.run.target.name == SANDBOX else None,
-            profile=self.run.target.profile,
-            job=without_secrets(self.run.job).model_dump(mode="json"),
+            carrier=self.session.target.name,
+            sandbox=self.session.target.base_url if self.session.target.name == SANDBOX else None,
+            profile=self.session.target.profile,
+            job=without_secrets(self.session.job).model_dump(mode="json"),
             bounds=self.bounds.in_force,
         )
         self._figures.follow(task.seqs)
@@ -315,7 +290,8 @@ class _Session:
             reason = f"Dask has lost shard {number} of the run ({type(error).__name__}); resume the run"
             self._stop(StoppedEarly(reason))
             return
-        self.notes += [note for note in end.notes if note not in self.notes]
+        notes = self.session.notes
+        notes.extend(note for note in end.notes if note not in notes)
         if end.exit_code is not None:
             self._stop(_error_of(end))
 
@@ -334,7 +310,7 @@ class _Session:
     def _is_held(self) -> bool:
         """Whether this session still holds the run. If not, its shards end by themselves."""
         try:
-            self.run.journal.check_held()
+            self.session.journal.check_held()
         except BatchlicError as error:
             self._stopped = error
             return False
@@ -371,9 +347,9 @@ class _Session:
             self._figures.rates[told.number] = told.event
         elif isinstance(told.event, Warned):
             details = {**told.event.details, "shard": told.number}
-            self.run.events.emit(msgspec.structs.replace(told.event, details=details))
+            self.session.events.emit(msgspec.structs.replace(told.event, details=details))
         elif told.event is not None:
-            self.run.events.emit(told.event)
+            self.session.events.emit(told.event)
 
     @property
     def _place(self) -> tuple[Store, str]:

@@ -217,16 +217,7 @@ def _held(task: ShardTask) -> Iterator[Lease]:
     with ExitStack() as held:
         while True:
             with suppress(RefusedToStart):
-                lease = held.enter_context(
-                    leases.held(
-                        store,
-                        f"{task.run_key}/shard:{task.number}",
-                        what=f"{task.folder}, shard {task.number}",
-                        holder=str(this_process()),
-                        lease_s=task.lease_s,
-                        above=(task.run_key, task.epoch),
-                    )
-                )
+                lease = held.enter_context(_below_run(task, store, f"shard:{task.number}"))
                 break
             time.sleep(_AGAIN_S)
         yield lease
@@ -244,7 +235,7 @@ async def _only_login(task: ShardTask, store: Store) -> AsyncIterator[None]:
     try:
         while lease is None:
             with suppress(RefusedToStart):
-                lease = await anyio.to_thread.run_sync(held.enter_context, _held_login(task, store))
+                lease = await anyio.to_thread.run_sync(held.enter_context, _below_run(task, store, "login"))
             await anyio.sleep(0 if lease else _AGAIN_S)
         if lease.stop_requested:
             raise StoppedEarly(f"{task.folder}: the session stops, so shard {task.number} does not log in")
@@ -258,11 +249,12 @@ async def _only_login(task: ShardTask, store: Store) -> AsyncIterator[None]:
             await anyio.to_thread.run_sync(held.close)
 
 
-def _held_login(task: ShardTask, store: Store) -> AbstractContextManager[Lease]:
+def _below_run(task: ShardTask, store: Store, name: str) -> AbstractContextManager[Lease]:
+    """Hold a key below that of the run, as long as the coordinator holds the run."""
     return leases.held(
         store,
-        f"{task.run_key}/login",
-        what=f"{task.folder}, login",
+        f"{task.run_key}/{name}",
+        what=f"{task.folder}, {name}",
         holder=str(this_process()),
         lease_s=task.lease_s,
         above=(task.run_key, task.epoch),

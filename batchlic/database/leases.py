@@ -245,19 +245,6 @@ def holder_of(store: Store, key: str) -> Holder | None:
     return found if found is not None and found.holder and found.expires_in_s > 0 else None
 
 
-def request_stop(store: Store, keys: Sequence[str]) -> int:
-    """Ask the holders of some keys to finish what is in flight and to stop; returns how many there are."""
-    statement = leases.update().where(leases.c.key.in_(keys), leases.c.expires_at > _NOW)
-    with store.explained("the leases"), store.engine.begin() as connection:
-        return connection.execute(statement.values(stop_requested=True)).rowcount
-
-
-def revoke(connection: sa.Connection, keys: Sequence[str]) -> None:
-    """Take some keys away from their holders: whatever they record from now on is refused."""
-    statement = leases.update().where(leases.c.key.in_(keys))
-    connection.execute(statement.values(epoch=leases.c.epoch + 1, expires_at=_NOW, holder=""))
-
-
 def refuse_lost(connection: sa.Connection, held: Sequence[Lease]) -> None:
     """Raise LeaseLost unless all epochs are the newest; keep them so until the transaction ends.
 

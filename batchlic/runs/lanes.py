@@ -13,7 +13,7 @@ from batchlic.journal import Journal
 from batchlic.pool.delivery import MOST_LANES, LanePlan
 from batchlic.pool.migration import Migration
 from batchlic.pool.remaining import Delivery, remaining
-from batchlic.pool.turns import take_turns
+from batchlic.pool.round_robin import round_robin
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.signals import stopping_instead
 
@@ -94,4 +94,4 @@ class Lanes:
 def _in_order(passes: list[SequencesOf], accounts: list[AccountBatches]) -> Iterator[Iterable[Delivery]]:
     """One pass after the other; in each, the accounts take turns."""
     for sequences_of in passes:
-        yield from take_turns(map(sequences_of, accounts), most=MOST_LANES)
+        yield from round_robin(map(sequences_of, accounts), most=MOST_LANES)

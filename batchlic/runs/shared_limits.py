@@ -1,4 +1,4 @@
-"""Processes that share a store and a limit find it together: they tell each other there, and take turns.
+"""Processes that share a store and a limit find it together: they tell each other there, and have time slots.
 
 Nothing that goes wrong here stops a run: without the store, they even out by their refusals.
 """
@@ -23,17 +23,17 @@ from batchlic.events import EventStream, Warned
 from batchlic.journal import SANDBOX
 from batchlic.pool.limiter.limiter import Limiter
 from batchlic.pool.limiter.limiters import Limiters, Scope
-from batchlic.pool.limiter.turns import EXCHANGE_S, LEASE_S, Member, Turns
+from batchlic.pool.limiter.time_slots import EXCHANGE_S, LEASE_S, Member, TimeSlots
 from batchlic.runs.target import Target
 
 _SURE_S = 0.1
-"""Seconds by which the store's clock may be wrong: a turn takes longer by far."""
+"""Seconds by which the store's clock may be wrong: a time slot takes longer by far."""
 _FEW = 8
-"""Limits with an exchange at the end of each turn; more of them take part every other second only."""
+"""Limits with an exchange at the end of each time slot; more of them take part every other second only."""
 _LEAVING_S = 2.0
 """Seconds that a process takes to say that it shares no more; after that, its rows expire."""
 
-_Sharing: TypeAlias = tuple[Limiter, Turns]
+_Sharing: TypeAlias = tuple[Limiter, TimeSlots]
 
 
 class SharedLimits:
@@ -46,11 +46,11 @@ class SharedLimits:
         self._events = events
         self._has_warned = False
 
-    def turns(self, scope: Scope) -> Turns | None:
-        """The turns of a limiter; None if it shares nothing."""
+    def time_slots(self, scope: Scope) -> TimeSlots | None:
+        """The time slots of a limiter; None if it shares nothing."""
         if self._store is None or (scope is None and self._login is None):
             return None
-        return Turns(secrets.token_hex(8), anyio.current_time)
+        return TimeSlots(secrets.token_hex(8), anyio.current_time)
 
     async def keep(self, limiters: Limiters) -> None:
         """Exchange what is found until cancelled; then leave."""
@@ -58,12 +58,12 @@ class SharedLimits:
         try:
             while True:
                 sharing = {
-                    self._key(scope): (limiter, limiter.turns)
+                    self._key(scope): (limiter, limiter.time_slots)
                     for scope, limiter in limiters.by_scope.items()
-                    if limiter.turns is not None
+                    if limiter.time_slots is not None
                 }
                 if sharing:
-                    names = {turns.name for _, turns in sharing.values()}
+                    names = {time_slots.name for _, time_slots in sharing.values()}
                     await self._exchange(sharing)
                 await anyio.sleep(_pause_s(sharing))
         finally:
@@ -71,7 +71,7 @@ class SharedLimits:
                 await self._leave(names)
 
     async def _exchange(self, sharing: Mapping[str, _Sharing]) -> None:
-        told = {key: limiter.tell(turns) for key, (limiter, turns) in sharing.items()}
+        told = {key: limiter.tell(time_slots) for key, (limiter, time_slots) in sharing.items()}
         mine = {key: (one.name, msgspec.json.encode(one).decode()) for key, one in told.items()}
         try:
             heard = await anyio.to_thread.run_sync(self._exchange_here, mine, abandon_on_cancel=True)
@@ -80,9 +80,9 @@ class SharedLimits:
             return
         if heard.unsure_s <= _SURE_S:
             store_now = time.monotonic() + heard.store_ahead_s
-            for key, (limiter, turns) in sharing.items():
+            for key, (limiter, time_slots) in sharing.items():
                 members = [_member(content) for content in heard.contents[key]]
-                limiter.agree(turns, members, store_now=store_now)
+                limiter.agree(time_slots, members, store_now=store_now)
 
     def _exchange_here(self, mine: Mapping[str, tuple[str, str]]) -> Sharers:
         store = open_store(self._store or "")
@@ -106,7 +106,7 @@ class SharedLimits:
     def _warn(self, error: BatchlicError) -> None:
         if not self._has_warned:
             self._has_warned = True
-            message = f"{error}: processes with the same limit do not take turns until the store is back"
+            message = f"{error}: without the store, processes with the same limit have no time slots"
             self._events.emit(Warned(message=message))
 
 
@@ -119,7 +119,7 @@ def _login_of(target: Target) -> str | None:
 
 
 def _member(content: str) -> Member:
-    """What a process tells; one of another version of batchlic takes no turns."""
+    """What a process tells; with one of another version of batchlic there are no time slots."""
     try:
         return msgspec.json.decode(content, type=Member)
     except (ValueError, RecursionError):
@@ -129,4 +129,4 @@ def _member(content: str) -> Member:
 def _pause_s(sharing: Mapping[str, _Sharing]) -> float:
     if len(sharing) > _FEW:
         return EXCHANGE_S
-    return min((turns.next_exchange_s() for _, turns in sharing.values()), default=EXCHANGE_S)
+    return min((time_slots.next_exchange_s() for _, time_slots in sharing.values()), default=EXCHANGE_S)

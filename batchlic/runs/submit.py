@@ -3,9 +3,9 @@
 import math
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import anyio
 
@@ -50,22 +50,31 @@ LOOK_INTERVAL_S = 0.1
 """Seconds between two looks whether another session may take over."""
 
 
-class Send(Protocol):
-    """Sends what is left of a plan: in this process (`send_here`), or in several (batchlic.cluster)."""
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """A session of a run, which is to send what is left of the plan."""
 
-    async def __call__(
-        self,
-        job: Job,
-        folder: RunFolder,
-        target: Target,
-        journal: Journal,
-        events: EventStream,
-        *,
-        ready_at: float,
-        notes: list[str],
-        unrecorded: Sequence[PlanGroup],
-    ) -> None:
-        """Send what is left of the plan; adds `notes` for the summary. Raises what stopped the sending."""
+    job: Job
+    folder: RunFolder
+    target: Target
+    journal: Journal
+    events: EventStream
+    ready_at: float
+    """The carrier gets no login before this time of `time.monotonic`."""
+    unrecorded: Sequence[PlanGroup]
+    """Groups of which the ledger has no record, if their license counts are not checked yet."""
+    notes: list[str] = field(default_factory=list)
+    """What the sending adds to the summary."""
+
+    async def check_ledger(self, client: Carrier) -> None:
+        """Raise RefusedToStart if the carrier has licenses that a new ledger does not know."""
+        if self.unrecorded:
+            self.notes.extend(await refuse_new_ledger(client, self.unrecorded, self.job.ledger.path))
+
+
+Send: TypeAlias = Callable[[Session], Awaitable[None]]
+"""Sends what is left of a plan: in this process (`send_here`), or in several (batchlic.cluster). Raises what
+stopped the sending."""
 
 
 class Watched(Protocol):
@@ -89,14 +98,19 @@ def submit(
 ) -> Summary:
     """Send what is left of the plan unless the run is `stopped` already, and write the run's files.
 
-    `send` does the sending; by default, this process.
-
-    The carrier gets no login before `ready_at`, a time of `time.monotonic`. `unrecorded` are groups of which
-    the ledger has no record, if their license counts are not checked yet.
+    `ready_at` and `unrecorded` are those of a Session. `send` does the sending; by default, this process.
     After an unexpected error, the files are written, too; then BatchlicError is raised.
     """
     began = time.monotonic()
-    notes: list[str] = []
+    session = Session(
+        job=job,
+        folder=folder,
+        target=target,
+        journal=journal,
+        events=events,
+        ready_at=ready_at,
+        unrecorded=unrecorded,
+    )
     identity = journal.identity
     save(folder.path)
     with RunLog(folder.log, secrets=target.secrets, people=screen()) as log:
@@ -108,19 +122,8 @@ def submit(
             try:
                 _raise_if_stopped(stopped)
                 if identity.batches:
-                    work = partial(
-                        send or send_here,
-                        job,
-                        folder,
-                        target,
-                        journal,
-                        events,
-                        ready_at=ready_at,
-                        notes=notes,
-                        unrecorded=unrecorded,
-                    )
                     with events.phase(Phase.SENDING):
-                        run_in_loop(work, use_uvloop=True)
+                        run_in_loop(partial(send or send_here, session), use_uvloop=True)
             except BatchlicError as error:
                 is_too_early = stopped is None and isinstance(error, NotConfirmed)  # for callbacks
                 stopped = error
@@ -130,7 +133,7 @@ def submit(
                 logger.exception("unexpected error")
             journal.check_held()  # otherwise the files are those of another session
             with events.phase(Phase.FINALIZING):
-                summary = finalize(job, folder, journal, began=began, stopped=stopped, notes=notes)
+                summary = finalize(job, folder, journal, began=began, stopped=stopped, notes=session.notes)
             events.emit(
                 SessionEnded(
                     exit_code=ExitCode(summary.exit_code or 0),
@@ -169,24 +172,16 @@ def _unexpected(error: Exception, folder: RunFolder) -> BatchlicError:
     )
 
 
-async def send_here(
-    job: Job,
-    folder: RunFolder,
-    target: Target,
-    journal: Journal,
-    events: EventStream,
-    *,
-    ready_at: float,
-    notes: list[str],
-    unrecorded: Sequence[PlanGroup],
-) -> None:
-    """Send what is left of the plan; adds `notes` for the summary. Raises what stopped the pool."""
-    job = with_few_connections(job, events, notes)
+async def send_here(session: Session) -> None:
+    """Send what is left of the plan from this process. Raises what stopped the pool."""
+    folder, target, journal = session.folder, session.target, session.journal
+    events, notes = session.events, session.notes
+    job = with_few_connections(session.job, events, notes)
     memory = Memory(job, target.name, folder.plan, events)
     sharing = SharedLimits(job.store.url, target, events)
     limiters = limiters_of(job, events, start_from=memory.recall(), sharing=sharing)
     lanes = Lanes(job, folder, journal)
-    login_delay_s = obey_waits(job, journal, limiters, lanes, events, ready_at=ready_at)
+    login_delay_s = obey_waits(job, journal, limiters, lanes, events, ready_at=session.ready_at)
     in_doubt = parts_in_doubt(journal)
     observation = Observation(
         tally_of(journal, in_doubt), limiters, events, host=target.host, in_doubt=in_doubt
@@ -195,7 +190,7 @@ async def send_here(
         target.base_url, target.credentials, max_connections=job.limits.max_concurrency
     ) as client:
         client.remember(journal.owners_of_request_ids())
-        session = Sending(
+        sending = Sending(
             job=job,
             folder=folder,
             journal=journal,
@@ -208,14 +203,11 @@ async def send_here(
             sharing=sharing,
         )
 
-        async def check_ledger() -> None:
-            if unrecorded:
-                notes.extend(await refuse_new_ledger(client, unrecorded, job.ledger.path))
-
+        check_ledger = partial(session.check_ledger, client)
         if journal.identity.to_sku:
-            stopped = await session.migrate(events, before=check_ledger)
+            stopped = await sending.migrate(events, before=check_ledger)
         else:
-            stopped = await session.send_phases(notes, before=check_ledger)
+            stopped = await sending.send_phases(notes, before=check_ledger)
         memory.keep(limiters.learned)
         notes += observation.warnings
         if stopped is None and not journal.identity.to_sku:  # a migration counts licenses before it sends
@@ -398,7 +390,7 @@ def limiters_of(
             start_from=learned or start_from.get(scope),
             on_change=lambda change: events.emit(limit_changed(change, scope)),
             slots=slots,
-            turns=sharing.turns(scope) if sharing is not None else None,
+            time_slots=sharing.time_slots(scope) if sharing is not None else None,
         )
 
     is_by_account = limits.scope == "account"

@@ -153,32 +153,16 @@ def test_those_who_wait_are_told_once_when_a_lease_is_lost(shared: Store, key: s
 
 
 def test_a_holder_hears_with_its_heartbeat_that_it_shall_stop(shared: Store, key: str) -> None:
-    lease = take(shared, key)
+    above = take(shared, key)
+    lease = leases.take_below(
+        shared, f"{key}/shard:0", above.fence, what="shard 0", holder="one", lease_s=LEASE_S
+    )
     beat(lease)
     assert not lease.stop_requested
-    assert leases.request_stop(shared, [key]) == 1
+    leases.request_stop_below(shared, key)
     beat(lease)
     assert lease.stop_requested
     lease.check()
-
-
-def test_nobody_is_asked_to_stop_who_does_not_hold_it(shared: Store, key: str) -> None:
-    take(shared, key)
-    lapse(shared, key)
-    assert leases.request_stop(shared, [key]) == 0
-    take(shared, key)
-    again = take(shared, f"{key}/other")
-    beat(again)
-    assert not again.stop_requested
-
-
-def test_k_a_revoked_lease_is_refused_and_free(shared: Store, key: str) -> None:
-    lease = take(shared, key)
-    with shared.engine.begin() as connection:
-        leases.revoke(connection, [key])
-    with shared.engine.begin() as connection, pytest.raises(LeaseLost):
-        leases.refuse_lost(connection, [lease])
-    assert take(shared, key).epoch == 3
 
 
 def test_k_who_takes_over_waits_for_what_was_checked_before(shared: Store, key: str) -> None:

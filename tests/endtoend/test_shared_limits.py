@@ -1,4 +1,4 @@
-"""Two runs with one login and one store: they take turns under the limit of the login."""
+"""Two runs with one login and one store: they share the limit of the login by time slots."""
 
 import json
 from pathlib import Path
@@ -15,14 +15,16 @@ LIMITS = LimitConfig(rate=40.0, burst=40, retry_hint=RetryHint.NOTHING)
 
 
 def test_two_runs_take_turns_and_license_all_devices(postgresql: PostgreSQL, tmp_path: Path) -> None:
-    database = "taking_turns"
+    database = "time_slots"
     store = postgresql.new_database(database)
     with serving(SandboxConfig(limits=LIMITS, latency=LatencyConfig(base_s=0.05))) as url:
         settings = keys(url, BATCHLIC_STORE=store)
         runs = [
             begin("assign", *arguments(tmp_path, run), settings=settings, cwd=tmp_path) for run in range(2)
         ]
-        until(lambda: sum(member["turned_at"] > 0 for member in members(postgresql, database)) == len(runs))
+        until(
+            lambda: sum(member["slot_ended_at"] > 0 for member in members(postgresql, database)) == len(runs)
+        )
         assert [ended.code for ended in map(end, runs)] == [0, 0]
         assert len(books(url)) == 2 * DEVICES
     assert members(postgresql, database) == []

@@ -22,12 +22,12 @@ from batchlic.journal.shared import SharedDatabase
 from tests.journal.backends import figures, holding, new_place, session
 from tests.journal.builders import ACCEPTED, AMBIGUOUS, CREATED_AT, identity, intent
 from tests.postgresql import PASSWORD, WITH_PASSWORD, PostgreSQL
+from tests.stores import take_away
 
 
 def replace_holder(place: StorePlace) -> None:
     """Let another session take over, of which the holder has not heard yet."""
-    with open_store(place.store).engine.begin() as connection:
-        leases.revoke(connection, [place.lease_key])
+    take_away(place.store, place.lease_key)
 
 
 def contents(place: StorePlace) -> tuple[int, int, int]:

@@ -30,6 +30,7 @@ from batchlic.reader import ReadOptions
 from tests.ledger.test_ledger import CARRIER, OTHER, device_record, frame, record
 from tests.postgresql import PostgreSQL
 from tests.reader.builders import ACCOUNT, SKU
+from tests.stores import take_away
 
 CHANGED_ROWS = {
     "a dropped block": "DELETE FROM records WHERE id = (SELECT min(id) FROM records)",
@@ -154,8 +155,7 @@ def test_k_a_replaced_session_records_nothing_in_the_ledger(empty_store: str, le
     entry = RunEntry("run", CARRIER, "/runs/run", 1)
     with closing(Ledger(empty_store)) as ledger:
         ledger.register(entry, announcement=Announcement(lease))
-        with open_store(empty_store).engine.begin() as connection:
-            leases.revoke(connection, [lease.key])
+        take_away(empty_store, lease.key)
         frames = [frame([device_record((1, 1), "assigned")])]
         for write in (
             lambda: ledger.record("run", frames, lease=lease),

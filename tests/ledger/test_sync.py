@@ -40,6 +40,7 @@ from tests.endtoend.program import ACCOUNT, FLEXIBLE, LIFETIME, books, imei, tot
 from tests.forking import serving
 from tests.journal.builders import intent
 from tests.recovery.migrations import NEW
+from tests.stores import take_away
 
 
 @contextmanager
@@ -329,8 +330,7 @@ def at_work_elsewhere(folder: Path) -> Iterator[None]:
     key = f"run:{named.key}"
     leases.take(open_store(named.store), key, what="a run", holder="pid 1 on elsewhere", lease_s=600)
     yield
-    with open_store(named.store).engine.begin() as connection:
-        leases.revoke(connection, [key])
+    take_away(named.store, key)
 
 
 about_stores = pytest.mark.parametrize("home", ["store"], indirect=True)
@@ -378,8 +378,7 @@ def test_k_a_session_that_was_replaced_does_not_end_its_run_in_the_ledger(tmp_pa
         folder = RunFolder(tmp_path / "run")
         with folder.locked(), closing(folder.journal.open()) as journal:
             assert folder.lease is not None
-            with open_store(home.store or "").engine.begin() as connection:
-                leases.revoke(connection, [folder.lease.key])
+            take_away(home.store or "", folder.lease.key)
             sync = LedgerSync(home.ledger(tmp_path), job_of(tmp_path, range(10)), target.name, (folder,))
             with pytest.raises(leases.LeaseLost):
                 sync.record(folder, journal)

@@ -24,8 +24,8 @@ from batchlic.pool.limiter.limiters import Limiters, only
 from batchlic.pool.migration import Migration
 from batchlic.pool.remaining import Delivery, remaining, statuses_of
 from batchlic.pool.retry import RetryPolicy
+from batchlic.pool.round_robin import round_robin
 from batchlic.pool.sender import Sender
-from batchlic.pool.turns import take_turns
 from batchlic.sandbox.request_bodies import account_of
 from tests.pool.builders import ACCOUNT, FLEXIBLE
 from tests.writer.builders import journal_of
@@ -125,7 +125,7 @@ def lanes_of(
         by_account[one.account_name].append(one)
     if is_by_account:
         return [LanePlan(left(of), account) for account, of in by_account.items()]
-    return [LanePlan(take_turns(map(left, by_account.values()), most=100))]
+    return [LanePlan(round_robin(map(left, by_account.values()), most=100))]
 
 
 def run_session(

@@ -42,7 +42,7 @@ class Session:
 
     async def _until(self, is_so: Callable[[], bool]) -> Limiters:
         limiters = Limiters(
-            lambda scope, *_: Limiter(max_concurrency=10, turns=self._shared.turns(scope)),
+            lambda scope, *_: Limiter(max_concurrency=10, time_slots=self._shared.time_slots(scope)),
             max_concurrency=10,
             is_by_account=bool(self._accounts),
         )
@@ -101,22 +101,22 @@ def test_a_session_that_ends_shares_no_more(empty_store: str) -> None:
 @pytest.mark.parametrize(
     "target", [replace(TARGET, name=SANDBOX), TOKENS], ids=["a rehearsal", "tokens without a login"]
 )
-def test_what_no_other_process_can_share_has_no_turns(target: Target, store: str) -> None:
-    assert SharedLimits(store, target, EventStream()).turns(None) is None
+def test_what_no_other_process_can_share_has_no_slots(target: Target, store: str) -> None:
+    assert SharedLimits(store, target, EventStream()).time_slots(None) is None
 
 
-def test_without_a_store_there_are_no_turns() -> None:
-    assert SharedLimits(None, TARGET, EventStream()).turns(None) is None
+def test_without_a_store_there_are_no_slots() -> None:
+    assert SharedLimits(None, TARGET, EventStream()).time_slots(None) is None
 
 
 def test_a_store_that_does_not_answer_only_warns_once() -> None:
     session = Session("postgresql://nobody@/gone?host=/nowhere")
     for _ in range(2):
         (limiter,) = session.until(lambda: len(session.events) > 0)
-        assert limiter.turns is not None
-        assert not limiter.turns.are_on
+        assert limiter.time_slots is not None
+        assert not limiter.time_slots.are_on
     assert [type(event) for event in session.events] == [Warned]
 
 
-def test_a_row_of_another_version_means_no_turns() -> None:
+def test_a_row_of_another_version_means_no_slots() -> None:
     assert _member('{"of": "tomorrow"}').is_other

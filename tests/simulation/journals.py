@@ -24,6 +24,7 @@ from batchlic.journal.databases import SqliteDatabase
 from batchlic.journal.journal import Offload, create_tables
 from batchlic.journal.shared import SharedDatabase
 from batchlic.journal.shared_tables import journals
+from tests.stores import take_away
 
 BACKEND = os.environ.get("BACKEND", "")
 LEASE_S = 86_400
@@ -99,8 +100,7 @@ class _InStore:
         self._end_session = None
 
     def _take(self) -> Lease:
-        with self._store.engine.begin() as connection:
-            leases.revoke(connection, [self._key])
+        take_away(self._store.name, self._key)
         return leases.take(self._store, self._key, what="a run", holder="simulation", lease_s=LEASE_S)
 
 

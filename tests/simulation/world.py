@@ -36,8 +36,8 @@ from batchlic.pool.limiter.limiter import Limiter
 from batchlic.pool.limiter.limiters import Limiters
 from batchlic.pool.remaining import Delivery, remaining
 from batchlic.pool.retry import RetryPolicy
+from batchlic.pool.round_robin import round_robin
 from batchlic.pool.sender import Sender
-from batchlic.pool.turns import take_turns
 from batchlic.runs.preflight import count
 from batchlic.sandbox.app import Sandbox
 from batchlic.sandbox.config import (
@@ -574,7 +574,7 @@ def _lanes(
     if scenario.is_by_account:
         yield from (LanePlan(left(batches), account) for account, batches in by_account.items())
     else:
-        yield LanePlan(take_turns(map(left, by_account.values()), most=10))
+        yield LanePlan(round_robin(map(left, by_account.values()), most=10))
 
 
 def _offload_until_killed(lifetime: int | None, commit_s: float) -> Offload:

@@ -18,8 +18,8 @@ from batchlic.pool.limiter.recalled import Recalled
 from batchlic.pool.limiter.retry_after import RetryAfter
 from batchlic.pool.limiter.samples import Ending, Sample, Samples
 from batchlic.pool.limiter.spacing import Spacing
+from batchlic.pool.limiter.time_slots import Member, TimeSlots
 from batchlic.pool.limiter.transitions import estimator_for
-from batchlic.pool.limiter.turns import Member, Turns
 
 _CLOCK_S = 1e-6
 """Seconds that are as good as now: less than a clock tells apart."""
@@ -93,7 +93,7 @@ class Limiter:
     the rate instead of finding it. `headroom` is the share of the limit, 0 to 1, that is left to others.
     `start_from` is what an earlier run has found. `on_change` is called at each change that a person would
     want to read about. `slots` bounds the requests in flight of several limiters together. `clock` gives
-    seconds. `turns` are those with other processes under the same limit.
+    seconds. `time_slots` are those with other processes under the same limit.
     """
 
     def __init__(
@@ -107,12 +107,12 @@ class Limiter:
         on_change: Callable[[Change], None] | None = None,
         slots: anyio.CapacityLimiter | None = None,
         clock: Callable[[], float] = anyio.current_time,
-        turns: Turns | None = None,
+        time_slots: TimeSlots | None = None,
     ) -> None:
         self.now = clock
-        self.turns = turns
-        self.time = clock if turns is None else turns.time
-        """The moment as the estimators see it: it stands still while other processes have their turn."""
+        self.time_slots = time_slots
+        self.time = clock if time_slots is None else time_slots.time
+        """The moment as the estimators see it: it stands still in the time slots of other processes."""
         self._is_bounded = max_rate is not None or fixed_rate is not None or headroom > 0
         self._on_change = on_change
         self._slots = slots
@@ -248,13 +248,13 @@ class Limiter:
 
     def delay(self) -> float:
         """Seconds until one more request may start; infinite if an answer has to come first."""
-        if self.turns is None:
+        if self.time_slots is None:
             return self._delay()
-        wait = self.turns.wait()
-        return wait if wait > _CLOCK_S else min(self._delay(), self.turns.left())
+        wait = self.time_slots.wait()
+        return wait if wait > _CLOCK_S else min(self._delay(), self.time_slots.left())
 
     def _delay(self) -> float:
-        """The same in a turn of this process."""
+        """The same in a time slot of this process."""
         now = self._samples.now = self.time()
         if (pause := self._retry_after.wait()) > _CLOCK_S:
             return pause
@@ -264,12 +264,12 @@ class Limiter:
         self._spacing.rate = self.rate
         return max(wait, self._spacing.delay(now))
 
-    def tell(self, turns: Turns, *, is_idle: bool | None = None) -> Member:
+    def tell(self, time_slots: TimeSlots, *, is_idle: bool | None = None) -> Member:
         """What other processes under the same limit are to know. `is_idle` None: as far as workers wait."""
         found, samples = self._hypothesis.found(), self._samples
         if is_idle is None:
             is_idle = self.is_stopped or not (self._head_of_line.locked() or samples.in_flight)
-        return turns.tell(
+        return time_slots.tell(
             found,
             burst=self._evidence.burst_beyond(found.per_s) if isinstance(found, Rate) else 0,
             most=samples.max_in_flight / samples.round_trip / 2 if samples.round_trip else 1e9,
@@ -278,9 +278,9 @@ class Limiter:
             is_idle=is_idle,
         )
 
-    def agree(self, turns: Turns, members: Sequence[Member], *, store_now: float) -> None:
-        """Take turns, or no more, as the processes under the same limit agree; see Turns."""
-        found = turns.agree(members, store_now=store_now)
+    def agree(self, time_slots: TimeSlots, members: Sequence[Member], *, store_now: float) -> None:
+        """Share the limit by time slots, or no more, as its processes agree; see TimeSlots."""
+        found = time_slots.agree(members, store_now=store_now)
         if found is not None:
             self._samples.now = self.time()
             self._hypothesis = estimator_for(found, self._samples)

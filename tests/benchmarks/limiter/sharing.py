@@ -4,14 +4,15 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from batchlic.pool.limiter.limiter import Limiter, Permit
-from batchlic.pool.limiter.turns import LEASE_S, Member, Turns
+from batchlic.pool.limiter.time_slots import LEASE_S, Member, TimeSlots
 from tests.benchmarks.limiter.engine import WORKERS, Clock, NewClient, measure, shared
 from tests.benchmarks.limiter.hidden import Hidden, Hint, Part
+from tests.benchmarks.limiter.peers import Batchlic
 
 STORE_AHEAD_S = 1000.3
 """Seconds by which the store's clock is ahead of that of the processes."""
 FROM_S, UNTIL_S = 45.0, 109.0
-"""Between these, all processes are at work and deliver; that is eight rounds of turns of four processes."""
+"""Between these, all processes are at work and deliver; that is eight slots for each of four."""
 LIMITS = (
     Hidden((Part("bucket", 50.0, 50),), "50/s, burst 50", 4000),
     Hidden((Part("bucket", 50.0, 50),), "the same, doubled after 30 s", 4000, changes=((30.0, 2.0),)),
@@ -27,27 +28,13 @@ LIMITS = (
 )
 
 
-class Alone:
-    """A limiter that knows nothing of the other processes."""
-
-    def __init__(self, clock: Clock) -> None:
-        self.limiter = Limiter(max_concurrency=WORKERS, clock=clock)
-        self.delay, self.start = self.limiter.delay, self.limiter.take
-
-    def finish(self, started: Permit, *, throttled: bool, retry_after: float | None) -> None:
-        if throttled:
-            started.throttled(retry_after)
-        else:
-            started.success(retry_after)
-
-
-class InTurns:
+class InTimeSlots:
     """A limiter that tells the other processes of a store what it finds."""
 
     def __init__(self, clock: Clock, store: dict[str, tuple[float, Member]]) -> None:
         self._clock, self._store = clock, store
-        self.turns = Turns(str(len(store)), clock)
-        self.limiter = Limiter(max_concurrency=WORKERS, clock=clock, turns=self.turns)
+        self.time_slots = TimeSlots(str(len(store)), clock)
+        self.limiter = Limiter(max_concurrency=WORKERS, clock=clock, time_slots=self.time_slots)
         self.start = self.limiter.take
         self.reaches_store = True
         self.exchange()
@@ -55,10 +42,10 @@ class InTurns:
     def exchange(self) -> None:
         now = self._clock.now
         if self.reaches_store:
-            self._store[self.turns.name] = now, self.limiter.tell(self.turns, is_idle=False)
+            self._store[self.time_slots.name] = now, self.limiter.tell(self.time_slots, is_idle=False)
             members = [member for at, member in self._store.values() if now - at < LEASE_S]
-            self.limiter.agree(self.turns, members, store_now=now + STORE_AHEAD_S)
-        self._next = now + self.turns.next_exchange_s()
+            self.limiter.agree(self.time_slots, members, store_now=now + STORE_AHEAD_S)
+        self._next = now + self.time_slots.next_exchange_s()
 
     def delay(self) -> float:
         if self._clock.now >= self._next:
@@ -72,10 +59,10 @@ class InTurns:
             started.success(retry_after)
 
 
-def with_store() -> Callable[[Clock], InTurns]:
+def with_store() -> Callable[[Clock], InTimeSlots]:
     """Makes processes that share a new store."""
     store: dict[str, tuple[float, Member]] = {}
-    return lambda clock: InTurns(clock, store)
+    return lambda clock: InTimeSlots(clock, store)
 
 
 def fairness(hidden: Hidden, new_client: NewClient) -> float:
@@ -92,7 +79,7 @@ def main() -> None:
         for processes in (2, 4):
             of_all = replace(hidden, processes=processes)
             cells = ""
-            for new in (lambda: Alone, with_store):
+            for new in (lambda: Batchlic, with_store):
                 measured, largest = measure(of_all, new()), fairness(of_all, new())
                 cells += f"{measured.share:>10.3f}{measured.steady:>7.1%}{largest:>7.1f}"
             print(f"{hidden.name:32}{processes:>10}{cells}", flush=True)

@@ -1,8 +1,8 @@
-"""Processes that share one limit take turns, so that each one uses all of it alone for a while.
+"""Time slots of processes that share a limit: in its slot, each process uses all of the limit alone.
 
-Side by side, each process finds a share by being refused: the more processes, the more refusals. In turns,
-each one measures the whole limit, and the next one goes on with what was found. Time stands still for a
-limiter while others have their turn, so that its measurements are those of one process.
+Side by side, each process finds a share by being refused: the more processes, the more refusals. In its slot,
+a process measures the whole limit, and the next one goes on with what was found. Time stands still for a
+limiter in the slots of others, so that its measurements are those of one process.
 
 Only a rate is shared so: one that is not too low or high for it, with a burst, where a refusal costs little.
 All processes decide by the same rules, from the same rows (`Member`), and by the clock of the store.
@@ -14,25 +14,25 @@ from dataclasses import dataclass
 
 from batchlic.pool.limiter.findings import Finding, NoLimit, Rate, Shut
 
-TURN_S = 2.0
-"""Seconds of a turn."""
+SLOT_S = 2.0
+"""Seconds of a time slot."""
 EXCHANGE_S = 2.0
 """Seconds between two exchanges of a process, at most."""
 LEASE_S = 3 * EXCHANGE_S
-"""Seconds after which a process that was not heard of has no turn any more."""
+"""Seconds after which a process that was not heard of has no time slot any more."""
 AGAIN_S = 120.0
-"""Seconds without turns after the limit turned out to be of another kind."""
+"""Seconds without time slots after the limit turned out to be of another kind."""
 _LEAST, _MOST = 10.0, 300.0
-"""Requests/s at which turns begin: in a turn there must be something to measure, and one process must do."""
+"""Requests/s at which slots begin: a slot must have something to measure, and one process must do."""
 _MARGIN = 1.5
-"""Times by which the rate may go beyond these before turns end."""
+"""Times by which the rate may go beyond these before time slots end."""
 _BURST = 5
-"""Requests that the carrier let in at once when a process began, at least: at the beginning of a turn there
-may be one too early."""
+"""Requests that the carrier let in at once when a process began, at least: at the beginning of a slot
+there may be one too early."""
 _MEMBERS = 16
-"""Processes that take turns, at most: then each one has to wait for half a minute."""
+"""Processes with time slots, at most: then each one has to wait for half a minute."""
 _EDGE_S = 0.001
-"""Seconds before the end of a turn in which nothing starts, so that rounding can't begin a turn twice."""
+"""Seconds before the end of a time slot in which nothing starts, so that rounding can't begin it twice."""
 _RISEN = 1.05
 """How many times the rate another process must have found before one goes on with that."""
 
@@ -54,28 +54,28 @@ class Member:
     """Requests beyond the rate that were let in when it began."""
     most: float = 1e9
     """Requests/s that it can send."""
-    takes_turns: bool = False
-    turned_at: float = 0.0
-    """When its latest turn ended; 0 if it had none."""
+    has_slots: bool = False
+    slot_ended_at: float = 0.0
+    """When its latest time slot ended; 0 if it had none."""
     not_before: float = 0.0
-    """When turns may begin again."""
+    """When time slots may begin again."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Schedule:
-    """The turns of one process: `length` seconds from `begins` on, again in each `cycle`."""
+    """The time slots of one process: `length` seconds from `begins` on, again in each `cycle`."""
 
     cycle: float
     begins: float
     length: float
 
     def had(self, moment: float) -> float:
-        """Seconds of all turns before a moment."""
+        """Seconds of all time slots before a moment."""
         cycles, at = divmod(moment, self.cycle)
         return cycles * self.length + min(max(at - self.begins, 0.0), self.length)
 
     def wait(self, moment: float) -> float:
-        """Seconds until a turn begins; 0 in a turn, infinite if there is none."""
+        """Seconds until a time slot begins; 0 in a time slot, infinite if there is none."""
         if not self.length:
             return math.inf
         at = moment % self.cycle - self.begins
@@ -84,17 +84,17 @@ class _Schedule:
         return max(0.0, -at)
 
     def left(self, moment: float) -> float:
-        """Seconds until the turn ends, in a turn."""
+        """Seconds until the time slot ends that has begun."""
         return self.begins + self.length - moment % self.cycle
 
     def ended_at(self, moment: float) -> float:
-        """When the latest turn ended that is over."""
+        """When the latest time slot that is over ended."""
         end = moment - moment % self.cycle + self.begins + self.length
         return end if end <= moment else end - self.cycle
 
 
-class Turns:
-    """The turns of one process under one limit, and its time, which stands still between them.
+class TimeSlots:
+    """The time slots of one process under one limit, and its time, which stands still between them.
 
     `name` tells it from all others. `clock` gives seconds.
     """
@@ -109,17 +109,17 @@ class Turns:
         """Seconds by which the store's clock is ahead."""
         self._agreed_at = -math.inf
         self._began_at = math.inf
-        """When turns began, by the store's clock."""
+        """When time slots began, by the store's clock."""
         self._not_before = 0.0
         self._was_refused = False
 
     @property
     def are_on(self) -> bool:
-        """Whether the processes take turns now."""
+        """Whether the processes have time slots now."""
         return self._schedule is not None
 
     def time(self) -> float:
-        """Seconds on the clock, less those of the others' turns."""
+        """Seconds on the clock, less those of the others' time slots."""
         now = self._clock()
         if self._schedule is not None:
             before, after = self._looked_at + self._ahead_s, now + self._ahead_s
@@ -132,18 +132,18 @@ class Turns:
         return now - self._stood_s
 
     def wait(self) -> float:
-        """Seconds until requests may start; infinite if no turn is planned."""
+        """Seconds until requests may start; infinite if no time slot is planned."""
         self.time()
         schedule = self._schedule
         return 0.0 if schedule is None else schedule.wait(self._clock() + self._ahead_s)
 
     def left(self) -> float:
-        """Seconds until the turn ends; infinite without turns."""
+        """Seconds until the time slot ends; infinite without time slots."""
         schedule = self._schedule
         return math.inf if schedule is None else schedule.left(self._clock() + self._ahead_s)
 
     def next_exchange_s(self) -> float:
-        """Seconds until the next exchange: soon after a turn begins, and when it ends."""
+        """Seconds until the next exchange: soon after a time slot begins, and when it ends."""
         wait = self.wait()
         soon = wait + 0.05 if wait else self.left()
         return min(max(soon, 0.05), EXCHANGE_S)
@@ -161,18 +161,18 @@ class Turns:
             is_idle=is_idle,
             burst=burst,
             most=most,
-            takes_turns=self.are_on,
-            turned_at=self._turned_at(),
+            has_slots=self.are_on,
+            slot_ended_at=self._slot_ended_at(),
             not_before=self._not_before,
         )
 
     def agree(self, members: Sequence[Member], *, store_now: float) -> Rate | None:
-        """Decide about turns by what all processes tell, this one included, at a moment of the store's clock.
+        """Decide about time slots by what all processes tell, this one included.
 
-        Returns a rate from which this process is to go on.
+        `store_now` is a moment of the store's clock. Returns a rate from which this process is to go on.
         """
         self.time()
-        turned_at = self._turned_at()
+        slot_ended_at = self._slot_ended_at()
         now = self._clock()
         self._ahead_s, self._agreed_at = store_now - now, now
         was_on, per_s = self.are_on, shared_rate(members)
@@ -186,33 +186,35 @@ class Turns:
         if not was_on:
             self._began_at = store_now
         self._schedule = _schedule(self.name, working, per_s)
-        return self._to_go_on_from(members, per_s, turned_at)
+        return self._to_go_on_from(members, per_s, slot_ended_at)
 
-    def _turned_at(self) -> float:
+    def _slot_ended_at(self) -> float:
         if self._schedule is None or not self._schedule.length:
             return 0.0
         ended_at = self._schedule.ended_at(self._clock() + self._ahead_s)
         return ended_at if ended_at > self._began_at else 0.0
 
-    def _to_go_on_from(self, members: Iterable[Member], per_s: float, turned_at: float) -> Rate | None:
-        if turned_at:
+    def _to_go_on_from(self, members: Iterable[Member], per_s: float, slot_ended_at: float) -> Rate | None:
+        if slot_ended_at:
             mine = next(member.per_s for member in members if member.name == self.name)
             if mine is not None and per_s <= _RISEN * mine:
                 return None
-            if not any(member.turned_at > turned_at for member in members if member.name != self.name):
+            if not any(
+                member.slot_ended_at > slot_ended_at for member in members if member.name != self.name
+            ):
                 return None
         return Rate(per_s, is_no_window=True)
 
 
 def shared_rate(members: Sequence[Member]) -> float | None:
-    """The rate that processes share by turns; None if they are not to take turns."""
-    takes_turns = any(member.takes_turns for member in members)
+    """The rate that processes share by time slots; None if they have none."""
+    has_slots = any(member.has_slots for member in members)
     known = [member for member in members if member.per_s is not None]
     if not known or len(members) > _MEMBERS or any(member.is_other for member in members):
         return None
-    margin = _MARGIN if takes_turns else 1.0
-    if takes_turns:
-        per_s = max(known, key=lambda member: (member.turned_at, member.takes_turns)).per_s or 0.0
+    margin = _MARGIN if has_slots else 1.0
+    if has_slots:
+        per_s = max(known, key=lambda member: (member.slot_ended_at, member.has_slots)).per_s or 0.0
     else:
         if any(member.is_new and not member.is_idle for member in members):
             return None
@@ -224,8 +226,8 @@ def shared_rate(members: Sequence[Member]) -> float | None:
 
 
 def _schedule(name: str, working: Sequence[str], per_s: float) -> _Schedule:
-    """The turns of a process, a request's time apart from those of the one before."""
+    """The time slots of a process, a request's time apart from those of the one before."""
     if name not in working:
-        return _Schedule(TURN_S, 0.0, 0.0)
-    lead = min(1 / per_s, TURN_S / 4) if len(working) > 1 else 0.0
-    return _Schedule(len(working) * TURN_S, working.index(name) * TURN_S + lead, TURN_S - lead)
+        return _Schedule(SLOT_S, 0.0, 0.0)
+    lead = min(1 / per_s, SLOT_S / 4) if len(working) > 1 else 0.0
+    return _Schedule(len(working) * SLOT_S, working.index(name) * SLOT_S + lead, SLOT_S - lead)
