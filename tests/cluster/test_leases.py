@@ -7,10 +7,12 @@ import anyio
 import pytest
 import sqlalchemy as sa
 
+from batchlic.cluster.messages import ShardTask
+from batchlic.cluster.worker import _only_login
 from batchlic.database import leases
 from batchlic.database.leases import Lease, LeaseLost
 from batchlic.database.postgresql import Store, open_store, remember
-from batchlic.errors import RefusedToStart
+from batchlic.errors import CredentialsRejected, RefusedToStart, StoppedEarly
 from batchlic.journal import Journal, StorePlace
 from tests.journal.builders import identity, intent
 from tests.postgresql import PostgreSQL
@@ -154,3 +156,41 @@ def test_the_coordinator_counts_on_after_all_shards(store: Store) -> None:
         anyio.run(other.intend, intent())
         journal.catch_up()
         assert (journal.is_fresh, journal.next_seq) == (False, 2**32 + 1)
+
+
+def test_g_after_a_rejected_login_no_other_shard_logs_in(store: Store) -> None:
+    async def log_in(number: int) -> None:
+        async with _only_login(task(run, store, number), store):
+            tried.append(number)
+            raise CredentialsRejected("wrong password")
+
+    tried: list[int] = []
+    with leases.held(store, RUN, what="run", holder="one", lease_s=LEASE_S) as run:
+        with pytest.raises(CredentialsRejected):
+            anyio.run(log_in, 1)
+        with pytest.raises(StoppedEarly, match="does not log in"):
+            anyio.run(log_in, 2)
+    assert tried == [1]
+
+
+def task(run: Lease, store: Store, number: int) -> ShardTask:
+    """A shard of a run that is held."""
+    return ShardTask(
+        store=store.name,
+        key=RUN.removeprefix("run:"),
+        folder="runs/one",
+        epoch=run.epoch,
+        lease_s=LEASE_S,
+        number=number,
+        first_batch=1,
+        end_batch=2,
+        sharers=1,
+        rate_sharers=1,
+        first_seq=1,
+        end_seq=2,
+        carrier="sandbox",
+        sandbox=None,
+        profile=None,
+        job={},
+        bounds=None,
+    )

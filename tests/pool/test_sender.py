@@ -9,7 +9,9 @@ import pytest
 from batchlic.carrier.answers import Answer, Outcome, RejectedToken, TokenKind
 from batchlic.carrier.catalog import Action
 from batchlic.chunker import DeviceStatus, Step, StepRequest
+from batchlic.database.leases import LeaseLost
 from batchlic.errors import CredentialsRejected, StoppedEarly
+from batchlic.journal import Journal
 from batchlic.pool.sender import FIRST_TOKEN_PAUSE, MAX_USELESS_TOKENS
 from tests.pool.builders import (
     ACCEPTED,
@@ -89,6 +91,19 @@ def test_d_a_duplicate_of_a_request_never_sent_before_leaves_doubt(sku: str) -> 
     session = run_session(lambda _: DUPLICATE, [batch(8, sku=sku)])
     assert session.count(DeviceStatus.IN_DOUBT) == 8
     assert len(session.requests) == 1
+
+
+def test_k_a_session_that_was_replaced_after_its_intent_sends_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def lose(_: Journal) -> None:
+        raise LeaseLost("another session has taken over")
+
+    monkeypatch.setattr(Journal, "check_held", lose)
+    session = run_session(lambda _: ACCEPTED, [batch(8)])
+    assert session.requests == []
+    assert isinstance(session.stopped, LeaseLost)
+    assert session.count(DeviceStatus.IN_DOUBT) == 8  # its successor can't know that nothing was sent
 
 
 def rejected(generation: int) -> Answer:
