@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from batchlic.objectstore.objects import Version
 
 ATTEMPTS = 5
-"""How often a folder is read anew because another process has just replaced its manifest."""
+"""How often a folder is read again because another process has just replaced its manifest."""
 _SMALL_BYTES = 4 << 20
 _CHUNK_BYTES = 1 << 20
 _OF_THIS_MACHINE = (".lock", ".limits.request.json")

@@ -56,7 +56,7 @@ class Pool:
         self._workers = workers
         self._on_gave_up = on_gave_up
         self.refusals = RefusalWatch()
-        self.hired = 0
+        self.workers_in_all = 0
         """Workers of all lanes."""
         self._scope = anyio.CancelScope()
         self._failure: BatchlicError | None = None
@@ -146,7 +146,7 @@ class Pool:
 
     def may_grow(self) -> bool:
         """Whether a lane may have another worker."""
-        return self.hired < MOST_WORKERS * self._workers
+        return self.workers_in_all < MOST_WORKERS * self._workers
 
     def fail(self, error: BatchlicError) -> None:
         """Stop all lanes: requests in flight are finished, then `deliver` raises the first error."""

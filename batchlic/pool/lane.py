@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 _Work: TypeAlias = Callable[["Lead"], Awaitable[None]]
 
 
-class Crew(Protocol):
+class LanePool(Protocol):
     """What the lanes of a pool share."""
 
     sender: Sender
     refusals: RefusalWatch
-    hired: int
+    workers_in_all: int
     """Workers of all lanes."""
 
     def may_grow(self) -> bool:
@@ -56,16 +56,16 @@ class Lane:
     """Delivers sequences side by side by up to `workers` workers. `most_parked`: requests parked at once."""
 
     def __init__(
-        self, sequences: Iterable[Iterable[Delivery]], crew: Crew, *, workers: int, most_parked: int
+        self, sequences: Iterable[Iterable[Delivery]], pool: LanePool, *, workers: int, most_parked: int
     ) -> None:
         self._sequences = sequences
-        self._crew = crew
-        self._sender = crew.sender
+        self._pool = pool
+        self._sender = pool.sender
         self._most_workers = workers
         self._workers = 0
         self.failure: BatchlicError | None = None
         """Why nothing new begins in this lane."""
-        self.parked = Parked(crew.sender.suspicions, most=most_parked)
+        self.parked = Parked(pool.sender.suspicions, most=most_parked)
         self._scope = anyio.CancelScope()
         self._parked_is_next = True
         self._has_leader = False
@@ -85,7 +85,7 @@ class Lane:
             try:
                 plan = _Plan(self._sequences)
             except BatchlicError as error:
-                self._crew.fail(error)
+                self._pool.fail(error)
                 return
             async with anyio.create_task_group() as tasks:
                 self._start_worker(plan, tasks)
@@ -109,13 +109,13 @@ class Lane:
 
     def _start_worker(self, plan: _Plan, tasks: TaskGroup) -> None:
         self._workers += 1
-        self._crew.hired += 1
+        self._pool.workers_in_all += 1
         self._has_leader = True
         tasks.start_soon(self._work, plan, tasks)
 
     def _pass_lead(self, plan: _Plan, tasks: TaskGroup) -> None:
         self._has_leader = False
-        if self._workers < self._most_workers and self._crew.may_grow():
+        if self._workers < self._most_workers and self._pool.may_grow():
             self._start_worker(plan, tasks)
 
     async def _work(self, plan: _Plan, tasks: TaskGroup) -> None:
@@ -131,17 +131,17 @@ class Lane:
         except GaveUp as error:
             self.give_up(error)
         except BatchlicError as error:
-            self._crew.fail(error)
+            self._pool.fail(error)
         finally:
             self._workers -= 1
-            self._crew.hired -= 1
+            self._pool.workers_in_all -= 1
 
     async def _do(self, work: _Work, lead: Lead) -> None:
         self._busy += 1
         try:
             await work(lead)
         except RefusedTooMuch as refusals:
-            self._crew.refuse(refusals)
+            self._pool.refuse(refusals)
         finally:
             self._busy -= 1
             self._notify()
@@ -229,9 +229,9 @@ class Lane:
             self._sender.suspicions.end(delivery)
             self.parked.put(parts.parked, are_stuck=not parts.is_accepted)
             if (refusals := self._sender.suspicions.stopped) is not None:
-                self._crew.refuse(refusals)
+                self._pool.refuse(refusals)
         if parts.is_accepted:
-            self._crew.refusals.accepted(delivery.batch)
+            self._pool.refusals.accepted(delivery.batch)
         elif parts.last is not None and parts.last.next is Next.END:
             self._watch_refusal(delivery, parts.last.answer)
         return parts.parked
@@ -239,9 +239,9 @@ class Lane:
     def _watch_refusal(self, delivery: Delivery, answer: Answer) -> None:
         """Stop the run if too many batches were refused alike."""
         try:
-            self._crew.refusals.refused(delivery.batch, answer, delivery.position)
+            self._pool.refusals.refused(delivery.batch, answer, delivery.position)
         except RefusedTooMuch as refusals:
-            self._crew.refuse(refusals)
+            self._pool.refuse(refusals)
 
 
 class Lead:
