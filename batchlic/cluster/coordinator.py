@@ -31,6 +31,7 @@ from batchlic.errors import BatchlicError, CredentialsRejected, ExitCode, Stoppe
 from batchlic.events import EventStream, RateMeasured, Warned
 from batchlic.job import Job
 from batchlic.journal import SANDBOX
+from batchlic.journal.store_record import LEASE_OF_RUN
 from batchlic.objectstore.copies import address_of
 from batchlic.runs.canary import gate_of
 from batchlic.runs.folder import RunFolder
@@ -257,7 +258,7 @@ class _Shards:
         start = self._first_seq + number * SEQS_PER_SHARD
         task = ShardTask(
             store=self._lease.store.name,
-            key=self._lease.key.removeprefix("run:"),
+            key=self._lease.key.removeprefix(LEASE_OF_RUN),
             folder=address_of(self.session.folder.path),
             epoch=self._lease.epoch,
             lease_s=self._lease.lease_s,
@@ -396,7 +397,7 @@ def _lease_of(folder: RunFolder) -> Lease:
         raise StoppedEarly(
             f"{folder.path}: the journal of this run is a file, so other processes can't send it"
         )
-    return leases.held_here(named.store, f"run:{named.key}")
+    return named.lease
 
 
 def _error_of(end: ShardEnd) -> BatchlicError:

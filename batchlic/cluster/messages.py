@@ -5,6 +5,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from batchlic.events import LicensesCounted, LimitChanged, RateMeasured, Warned
+from batchlic.journal.store_record import LEASE_OF_RUN
 from batchlic.runs.live_limits import Bounds
 
 ShardEvent: TypeAlias = Warned | LimitChanged | RateMeasured | LicensesCounted
@@ -48,7 +49,7 @@ class ShardTask(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def run_key(self) -> str:
         """The key of the coordinator's lease."""
-        return f"run:{self.key}"
+        return f"{LEASE_OF_RUN}{self.key}"
 
     @property
     def session(self) -> str:

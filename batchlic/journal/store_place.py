@@ -21,6 +21,7 @@ from batchlic.journal.records import RunIdentity
 from batchlic.journal.shared import SharedDatabase
 from batchlic.journal.shared_tables import BY_NAME, answers, intents, journals
 from batchlic.journal.shared_tail import SharedTail
+from batchlic.journal.store_record import LEASE_OF_RUN
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class StorePlace:
     @property
     def lease_key(self) -> str:
         """The key of the lease that a session of the run holds."""
-        return f"run:{self.key}"
+        return f"{LEASE_OF_RUN}{self.key}"
 
     def exists(self) -> bool:
         """Whether the store has the journal."""

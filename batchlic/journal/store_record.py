@@ -10,6 +10,8 @@ from batchlic.atomic import explain_read_errors
 from batchlic.errors import RunFolderError
 
 STORE_RECORD = "store.json"
+LEASE_OF_RUN = "run:"
+"""What the key of the lease on a run begins with; the key of the run follows."""
 
 
 class StoreRecord(msgspec.Struct, frozen=True):

@@ -11,6 +11,7 @@ from batchlic.database import leases, postgresql
 from batchlic.database.postgresql import Store
 from batchlic.errors import RefusedToStart
 from batchlic.journal import shared_tables
+from batchlic.journal.store_record import LEASE_OF_RUN
 
 TABLES = (
     leases.leases.name,
@@ -143,7 +144,7 @@ def _leases(connection: sa.Connection) -> list[HeldLease]:
     """The leases that are held now. Those of runs are named by their folders."""
     table, journals = leases.leases, shared_tables.journals
     left = sa.extract("epoch", table.c.expires_at - sa.func.clock_timestamp())
-    rows = table.outerjoin(journals, table.c.key == sa.literal("run:") + journals.c.key)
+    rows = table.outerjoin(journals, table.c.key == sa.literal(LEASE_OF_RUN) + journals.c.key)
     query = sa.select(table.c.key, journals.c.folder, table.c.holder, table.c.expires_at, left)
     query = query.select_from(rows).where(left > 0, table.c.holder != "").order_by(table.c.key)
     return [

@@ -16,15 +16,11 @@ from batchlic.aliases import shown
 from batchlic.atomic import explain_disk_errors, sync_folder
 from batchlic.errors import UsageError
 from batchlic.journal import StorePlace, store_record
-from batchlic.journal.store_record import StoreRecord
+from batchlic.journal.store_record import LEASE_OF_RUN, StoreRecord
 from batchlic.runs.process import Process, this_process
 
 if TYPE_CHECKING:
     from batchlic.database.leases import Lease
-
-
-_LEASE = "run:"
-"""What the keys of the leases of runs begin with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +36,7 @@ class NamedStore:
     @classmethod
     def of_lease(cls, store: str, key: str) -> Self:
         """The run whose lease has this key."""
-        return cls(store, key.removeprefix(_LEASE))
+        return cls(store, key.removeprefix(LEASE_OF_RUN))
 
     def place(self, folder: Path) -> StorePlace:
         """Where the journal of the run in `folder` is."""
@@ -70,7 +66,7 @@ class NamedStore:
 
     @property
     def _lease_key(self) -> str:
-        return f"{_LEASE}{self.key}"
+        return f"{LEASE_OF_RUN}{self.key}"
 
 
 @contextmanager
