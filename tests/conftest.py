@@ -10,6 +10,7 @@ that saves a twentieth of the CPU time.
 import gc
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,14 @@ def pytest_sessionfinish() -> None:
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+@pytest.fixture(autouse=True)
+def no_program_is_left() -> Iterator[None]:
+    """A test that fails ends the programs it started, so that the next one does not fail for them."""
+    yield
+    if (forking := sys.modules.get("tests.forking")) is not None:
+        forking.end_what_was_left()
 
 
 @pytest.fixture(scope="session")

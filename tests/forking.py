@@ -64,6 +64,9 @@ _FORKING.set_forkserver_preload(
     ]
 )
 
+_started: list["Program"] = []
+"""The programs of a test."""
+
 
 @contextmanager
 def serving(config: SandboxConfig) -> Iterator[str]:
@@ -106,6 +109,7 @@ class Program:
         self._process.start()
         self.pid = self._process.pid or 0
         self.stdout, self.stderr = _text(out), _text(err)
+        _started.append(self)
         stdout.close()
         stderr.close()
 
@@ -145,6 +149,15 @@ class Program:
                 self.kill()
                 raise TimeoutExpired("batchlic", timeout or 0)
         return out.result(), err.result()
+
+
+def end_what_was_left() -> None:
+    """Kill the programs that a failed test did not wait for."""
+    while _started:
+        program = _started.pop()
+        program.kill()
+        with program:
+            pass
 
 
 def _read_to_end(stream: IO[str]) -> str:

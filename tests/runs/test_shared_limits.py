@@ -1,7 +1,9 @@
 """Sessions under the same limit tell each other in the store; nothing that goes wrong there stops a run."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from threading import Event
 
 import anyio
 import pytest
@@ -14,6 +16,7 @@ from batchlic.events import EventStream, RunEvent, Warned
 from batchlic.journal import SANDBOX
 from batchlic.pool.limiter.limiter import Limiter
 from batchlic.pool.limiter.limiters import Limiters
+from batchlic.pool.limiter.time_slots import Member, TimeSlots
 from batchlic.runs.shared_limits import SharedLimits, _member
 from batchlic.runs.target import Target
 
@@ -29,8 +32,15 @@ TOKENS = replace(TARGET, credentials=Credentials(access_token=Secret("a"), sessi
 class Session:
     """A session that shares its limits, of some accounts or of its login."""
 
-    def __init__(self, store: str | None, *accounts: str, target: Target = TARGET) -> None:
+    def __init__(
+        self,
+        store: str | None,
+        *accounts: str,
+        target: Target = TARGET,
+        limiter: type[Limiter] = Limiter,
+    ) -> None:
         self.events: list[RunEvent] = []
+        self._limiter = limiter
         self._accounts = accounts
         self._stream = EventStream()
         self._shared = SharedLimits(store, target, self._stream)
@@ -42,7 +52,7 @@ class Session:
 
     async def _until(self, is_so: Callable[[], bool]) -> Limiters:
         limiters = Limiters(
-            lambda scope, *_: Limiter(max_concurrency=10, time_slots=self._shared.time_slots(scope)),
+            lambda scope, *_: self._limiter(max_concurrency=10, time_slots=self._shared.time_slots(scope)),
             max_concurrency=10,
             is_by_account=bool(self._accounts),
         )
@@ -55,6 +65,14 @@ class Session:
                     await anyio.sleep(0.01)
             tasks.cancel_scope.cancel()
         return limiters
+
+
+class Refused(Limiter):
+    """A limiter that has found 25 requests/s, with a burst of 50."""
+
+    def tell(self, time_slots: TimeSlots, *, is_idle: bool | None = None) -> Member:
+        told = super().tell(time_slots, is_idle=is_idle)
+        return replace(told, per_s=25.0, burst=50, most=1000.0, is_new=False, is_idle=False)
 
 
 def rows(store: str) -> list[tuple[str, str]]:
@@ -91,6 +109,20 @@ def test_each_login_shares_a_limit_of_its_own(empty_store: str) -> None:
 
 def test_accounts_with_limits_of_their_own_are_shared_by_name(empty_store: str) -> None:
     assert scopes_of(empty_store, Session(empty_store, "X", "Y")) == {"account:X", "account:Y"}
+
+
+def test_sessions_that_found_a_rate_agree_on_time_slots(empty_store: str) -> None:
+    have_agreed = Event()
+
+    def both_have_slots() -> bool:
+        if [_member(content).has_slots for _, content in rows(empty_store)] == [True, True]:
+            have_agreed.set()
+        return have_agreed.is_set()
+
+    sessions = [Session(empty_store, limiter=Refused) for _ in range(2)]
+    with ThreadPoolExecutor() as threads:
+        runs = [threads.submit(session.until, both_have_slots) for session in sessions]
+        assert all(run.result() for run in runs)
 
 
 def test_a_session_that_ends_shares_no_more(empty_store: str) -> None:
