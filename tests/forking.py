@@ -65,7 +65,7 @@ _FORKING.set_forkserver_preload(
 )
 
 _started: list["Program"] = []
-"""The programs of a test."""
+"""The programs that fixtures have started, and those of the present test."""
 
 
 @contextmanager
@@ -151,13 +151,18 @@ class Program:
         return out.result(), err.result()
 
 
-def end_what_was_left() -> None:
-    """Kill the programs that a failed test did not wait for."""
-    while _started:
-        program = _started.pop()
-        program.kill()
-        with program:
-            pass
+@contextmanager
+def ending_programs() -> Iterator[None]:
+    """End the programs that are started in this block, and are not ended in it."""
+    before = len(_started)
+    try:
+        yield
+    finally:
+        while len(_started) > before:
+            program = _started.pop()
+            program.kill()
+            with program:
+                pass
 
 
 def _read_to_end(stream: IO[str]) -> str:
