@@ -10,9 +10,9 @@ A program that starts runs in threads of its own (`batchlic.api`) handles its si
 requests to stop with `StopRequests`, which only the runs in that thread see; no handler is set for them.
 
 A second request to stop is a SIGINT, SIGTERM or SIGQUIT. A SIGHUP is not: shell and kernel both send one when
-a terminal closes, and systemd can send one after SIGTERM. Neither is a SIGTERM right after another signal:
-`timeout` sends it to the process, and also to its group. A signal that the parent ignores stays ignored, as
-SIGHUP after `nohup`; SIGINT and SIGTERM are always heard.
+a terminal closes, and systemd can send one after SIGTERM. Neither is a SIGTERM within a second of another
+signal: `timeout` sends it to the process, and also to its group. A signal that the parent ignores stays
+ignored, as SIGHUP after `nohup`; SIGINT and SIGTERM are always heard.
 """
 
 import os
@@ -40,12 +40,9 @@ _OTHERS = (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal
 
 _INSISTING = {signal.SIGINT, signal.SIGTERM, signal.SIGQUIT}
 
-_SAME_REQUEST_S = 0.1
-"""Within this time, a SIGTERM repeats the request to stop."""
-
 _INSISTING_S = 1.0
 """Only a signal that comes later than this after another one interrupts files that are written, and what the
-other one ended: pressing Ctrl-C twice is no error."""
+other one ended: pressing Ctrl-C twice is no error. Earlier, a SIGTERM repeats the request to stop."""
 
 
 class Interrupted(StoppedEarly):
@@ -101,7 +98,7 @@ class _State:
         """Handle a signal; Python calls this in the main thread, between two instructions."""
         now = time.monotonic()
         since_last, self._last_at = now - self._last_at, now
-        is_same = number not in _INSISTING or (number == signal.SIGTERM and since_last < _SAME_REQUEST_S)
+        is_same = number not in _INSISTING or (number == signal.SIGTERM and since_last < _INSISTING_S)
         if self.requests and is_same:
             return
         self.count(signal.Signals(number).name)

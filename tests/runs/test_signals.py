@@ -174,7 +174,8 @@ def heard(*numbers: signal.Signals, pause: float, clock: list[float]) -> int:
     [
         ([signal.SIGINT, signal.SIGINT], 0.0, 2),
         ([signal.SIGTERM, signal.SIGTERM], 0.01, 1),  # as `timeout` sends them
-        ([signal.SIGTERM, signal.SIGTERM], 0.5, 2),
+        ([signal.SIGTERM, signal.SIGTERM], 0.9, 1),  # so on a busy machine
+        ([signal.SIGTERM, signal.SIGTERM], 1.1, 2),
         ([signal.SIGHUP, signal.SIGHUP], 5.0, 1),  # as a shell and the kernel send them
         ([signal.SIGTERM, signal.SIGHUP], 5.0, 1),  # as systemd sends them
         ([signal.SIGHUP, signal.SIGTERM], 5.0, 2),
