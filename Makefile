@@ -14,7 +14,7 @@ WORKERS = $(shell $(BIN)/python -c "import os; print(min(4, 1 + os.cpu_count()))
 HERE = BATCHLIC_STATE_DIR="$(CURDIR)/runs"
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test docs onboard migrate sandbox sample soak fuzz kill mutants replay \
+.PHONY: help install demo test test-slow docs onboard migrate sandbox sample soak fuzz kill mutants replay \
 	bench bench-plan bench-keep bench-databases bench-submit bench-pace bench-limiter bench-journal bench-ledger \
 	bench-listener bench-report bench-runs bench-scale plot-limiter demo-sync demo-callbacks demo-cluster test-callbacks docs-answers docs-schema screenshots \
 	man size dist audit image release-check \
@@ -47,8 +47,11 @@ demo-sync: $(PROGRAM) ## license a fleet at a sandbox, then sync a list that lac
 demo-cluster: $(INSTALLED) ## send from two workers with PostgreSQL, and kill one of them: nothing is lost or sent twice
 	@PYTHONPATH=. $(BIN)/python jobs/demo_cluster.py
 
-test: $(INSTALLED) ## run all tests
-	@$(BIN)/pytest -n $(WORKERS) --dist worksteal
+test: $(INSTALLED) ## run the tests, but those that are slow
+	@$(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not slow"
+
+test-slow: $(INSTALLED) ## run the slow tests: one in twenty, which takes a second or more
+	@$(BIN)/pytest -n $(WORKERS) --dist worksteal -m slow
 
 docs: $(INSTALLED) ## build the documentation site into site/: every warning ends the build
 	@PYTHONPATH=. $(BIN)/python -m docs.builder

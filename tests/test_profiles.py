@@ -207,6 +207,7 @@ def test_a_command_that_does_not_exist_is_named(home: Path, monkeypatch: pytest.
         load_settings().credentials()
 
 
+@pytest.mark.slow
 def test_commands_take_the_profile_and_resume_says_which_one(home: Path) -> None:
     fleet(home / "fleet.csv", 2)
     settings = {"XDG_CONFIG_HOME": str(home / "config")}

@@ -52,11 +52,13 @@ def refuse_if_unfinished(run: batchlic.Run) -> None:
     assert statuses.keys() == {"accepted", "pending"}
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_a_call_in_a_running_event_loop_works(settings: Settings) -> None:
     assert batchlic.assign(fleet(2), **TARGET, settings=settings).exit_code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_an_async_call_leaves_the_event_loop_free(settings: Settings) -> None:
     ticks: list[int] = []
@@ -74,6 +76,7 @@ async def test_an_async_call_leaves_the_event_loop_free(settings: Settings) -> N
     assert ticks
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_a_cancelled_call_ends_its_run_in_order(tmp_path: Path) -> None:
     token = anyio.lowlevel.current_token()
@@ -89,6 +92,7 @@ async def test_a_cancelled_call_ends_its_run_in_order(tmp_path: Path) -> None:
     assert (await run.resume_async()).exit_code == 0
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_run_in_order_and_is_raised(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -150,6 +154,7 @@ def test_a_coroutine_without_its_event_loop_ends_its_run(tmp_path: Path) -> None
     assert not (folder / "results.parquet").exists() or batchlic.Run(folder).exit_code == 6
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
     interrupts: list[int] = []
 
@@ -170,6 +175,7 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
     assert "the run was interrupted" in run.audit.select("error_message").collect().item()  # no time limit
 
 
+@pytest.mark.slow
 def test_a_second_cancellation_stops_at_once_and_waits_for_the_files(tmp_path: Path) -> None:
     cancellations: list[int] = []
 
@@ -195,6 +201,7 @@ def test_a_second_cancellation_stops_at_once_and_waits_for_the_files(tmp_path: P
         asyncio.run(cancel_twice(url))
 
 
+@pytest.mark.slow
 def test_an_exception_of_a_signal_handler_ends_the_run_in_order(tmp_path: Path) -> None:
     class TooLate(Exception):
         pass

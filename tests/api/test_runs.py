@@ -60,6 +60,7 @@ def test_a_run_is_in_the_state_folder_under_its_id(ended: batchlic.Run) -> None:
     assert (ended.folder.parent / "ledger.db").is_file()
 
 
+@pytest.mark.slow
 def test_a_report_that_is_missing_is_made(ended: batchlic.Run) -> None:
     ended.report().unlink()
     assert "<html" in ended.report().read_text()
@@ -193,6 +194,7 @@ def process_as_it_is() -> tuple[object, ...]:
     return mask, handlers, limits, gc.get_threshold(), logging_now, filters, environment
 
 
+@pytest.mark.slow
 def test_a_run_prints_nothing_and_leaves_the_process_as_it_is(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -121,6 +121,7 @@ def a_replay_to_another_account(url: str, messages: list[StoredMessage]) -> Iter
             yield post(url.replace(ACCOUNT, "0000999999-00001"), about(message, status=status))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("attack", "answers"),
     [

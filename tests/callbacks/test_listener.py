@@ -481,6 +481,7 @@ def is_open(host: str, port: int) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_a_listener_process_ends_with_its_run(tmp_path: Path) -> None:
     program = (
         "import os, sys; from batchlic.callbacks.server import *\n"
@@ -551,6 +552,7 @@ def test_a_wrong_setting_is_named_before_anything_listens(
         assert "w0rd" not in error
 
 
+@pytest.mark.slow
 def test_postgresql_stores_messages_as_sqlite_does(tmp_path: Path, postgresql: PostgreSQL) -> None:
     from batchlic.callbacks.store import Store  # noqa: PLC0415
     from batchlic.runs.reconcile import reconcile  # noqa: PLC0415

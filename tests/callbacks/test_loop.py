@@ -20,6 +20,8 @@ from tests.endtoend.program import Ended, batchlic, keys, until
 from tests.forking import serving
 from tests.loopback import NO_CERTIFICATES
 
+pytestmark = pytest.mark.slow
+
 FLEXIBLE, LIFETIME = "SIMSec-IoT", "SIMSec-IoT-Lt"
 DEVICES = int(os.environ.get("LOOP_DEVICES", "1000"))
 BATCH_SIZE = min(100, DEVICES // 50)

@@ -56,6 +56,8 @@ from tests.recovery.migrations import (
     with_limits,
 )
 
+pytestmark = pytest.mark.slow
+
 FIRST = imei(0)
 
 

@@ -93,6 +93,7 @@ def test_another_status_settles_nothing_and_is_shown(
     assert verify(folder).findings == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fields", "expected"), [({}, "confirmed"), (failure(), "failed")])
 def test_a_definite_message_wins_in_any_order(tmp_path: Path, fields: dict[str, Any], expected: str) -> None:
     folder = submitted_run(tmp_path / "template", 1)
@@ -108,6 +109,7 @@ def test_a_definite_message_wins_in_any_order(tmp_path: Path, fields: dict[str, 
         assert status(here).undecided == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "shown"),
     [
@@ -271,6 +273,7 @@ def test_a_requestid_that_is_no_guid_keeps_its_dashes(tmp_path: Path) -> None:
     assert status_of(folder, 1) == "confirmed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", [str.upper, lambda text: "{" + text + "}"])
 def test_a_known_request_of_another_run_is_known_in_any_case(
     tmp_path: Path, write: Callable[[str], str]
@@ -491,6 +494,7 @@ def test_reconcile_counts_what_callbacks_leave_open(tmp_path: Path) -> None:
     assert "2 messages could not be judged: see batchlic status run" in done.err
 
 
+@pytest.mark.slow
 def test_status_counts_what_callbacks_leave_open(tmp_path: Path) -> None:
     post_of_each_kind(tmp_path)
     command(tmp_path, "reconcile", "run", "--store", "store.db")

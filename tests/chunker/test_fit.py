@@ -35,6 +35,7 @@ def rejected_rows(folder: Path) -> pl.DataFrame:
     return pl.read_parquet(folder / "rejects.parquet").filter(pl.col("reason") == "no_license")
 
 
+@pytest.mark.slow
 @given(st.integers(0, 60), st.integers(0, 40), st.integers(0, 40), st.integers(1, 12))
 def test_the_first_devices_of_each_group_are_planned(
     tmp_path_factory: pytest.TempPathFactory, devices: int, flexible: int, lifetime: int, batch_size: int
@@ -138,6 +139,7 @@ write_plan(["fleet.csv"], job, batch_size=100, folder=Path(sys.argv[1]), fit=fit
 """
 
 
+@pytest.mark.slow
 def test_i_the_same_fit_gives_the_same_bytes_with_any_threads(tmp_path: Path) -> None:
     (tmp_path / "fleet.csv").write_bytes(csv_of([(imei(n), "") for n in range(120_000)]))
     contents = set()

@@ -41,6 +41,7 @@ def written(*words: str, path: str = "nightly.toml") -> Job:
     return load_job(Path(path), {})
 
 
+@pytest.mark.slow
 def test_options_alone_write_a_job_that_can_be_checked() -> None:
     job = written("--inventory", "fleet.csv", *LICENSE, "--yes")
     assert (job.name, job.action, job.inventory.files) == ("nightly", "assign", ["fleet.csv"])

@@ -55,6 +55,7 @@ def tasks(home: Home) -> list[ShardTask]:
     return [msgspec.json.decode(sent, type=ShardTask) for sent in home.workers.sent]
 
 
+@pytest.mark.slow
 def test_all_devices_are_sent_once_and_the_files_agree(home: Home, url: str) -> None:
     summary = home.run(home.job(300))
     assert summary.exit_code == ExitCode.OK
@@ -63,6 +64,7 @@ def test_all_devices_are_sent_once_and_the_files_agree(home: Home, url: str) -> 
     assert verify(home.folder).findings == []
 
 
+@pytest.mark.slow
 def test_events_and_figures_are_those_of_one_run(home: Home) -> None:
     home.run(home.job(300))
     ended = [event for event in home.events if isinstance(event, AttemptEnded)]
@@ -72,6 +74,7 @@ def test_events_and_figures_are_those_of_one_run(home: Home) -> None:
     assert counted[-1].admitted == 30
 
 
+@pytest.mark.slow
 def test_entries_of_each_shard_have_numbers_of_their_own(home: Home) -> None:
     home.run(home.job(300))
     seqs = [range(task.first_seq, task.end_seq) for task in tasks(home)]
@@ -79,11 +82,13 @@ def test_entries_of_each_shard_have_numbers_of_their_own(home: Home) -> None:
     assert seqs[0].start == 1
 
 
+@pytest.mark.slow
 def test_limits_of_a_login_are_divided_among_shards_at_work(home: Home) -> None:
     home.run(home.job(300, limits={"max_rate": 1000}))
     assert {(task.sharers, task.rate_sharers) for task in tasks(home)} == {(2, 2)}
 
 
+@pytest.mark.slow
 def test_an_account_in_one_shard_has_its_whole_rate(home: Home) -> None:
     home.run(home.job(300, limits={"max_rate": 1000, "scope": "account"}))
     assert {(task.sharers, task.rate_sharers) for task in tasks(home)} == {(2, 1)}
@@ -97,6 +102,7 @@ def test_an_account_in_two_shards_shares_its_rate(home: Home) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_the_canary_is_one_shard_and_comes_first(home: Home) -> None:
     summary = home.run(home.job(300, canary={"devices": "20"}))
     assert summary.exit_code == ExitCode.OK
@@ -106,11 +112,13 @@ def test_the_canary_is_one_shard_and_comes_first(home: Home) -> None:
     assert any("canary" in note for note in summary.notes)
 
 
+@pytest.mark.slow
 def test_the_canary_of_many_accounts_is_one_shard(home: Home) -> None:
     home.run(home.job(90, accounts=3, canary={"devices": "45"}))
     assert [task.first_batch for task in tasks(home) if task.sharers == 1] == [1]
 
 
+@pytest.mark.slow
 def test_workers_that_join_do_not_add_to_the_limits(home: Home) -> None:
     home.workers.joining = 6
     home.run(home.job(300, accounts=12, limits={"max_rate": 100}))
@@ -118,6 +126,7 @@ def test_workers_that_join_do_not_add_to_the_limits(home: Home) -> None:
     assert home.workers.most_at_once <= 2
 
 
+@pytest.mark.slow
 def test_no_more_shards_than_requests_in_flight_are_at_work(home: Home) -> None:
     home.run(home.job(300, limits={"max_concurrency": 1}))
     assert {task.sharers for task in tasks(home)} == {1}
@@ -129,6 +138,7 @@ def test_shares_of_requests_in_flight_exceed_no_limit(all_together: int, sharers
     assert share_of(all_together, sharers) == each
 
 
+@pytest.mark.slow
 def test_a_migration_moves_all_devices(home: Home, url: str) -> None:
     license = {"from_sku": FLEXIBLE, "to_sku": OTHER, "restore": True}
     summary = home.run(home.job(300, action="migrate", license=license))
@@ -198,6 +208,7 @@ def test_a_second_signal_does_not_wait_for_a_scheduler(home: Home, monkeypatch: 
     assert summary.exit_code == ExitCode.STOPPED
 
 
+@pytest.mark.slow
 def test_a_worker_that_joins_late_hears_of_changed_limits(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -255,6 +266,7 @@ def test_a_login_that_one_worker_is_refused_is_not_tried_by_others(
     assert len(carrier.paths(OAUTH)) == 3
 
 
+@pytest.mark.slow
 def test_a_login_rejected_in_the_middle_is_tried_once_by_all_workers(
     tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

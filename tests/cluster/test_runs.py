@@ -52,6 +52,7 @@ def assert_whole(at: Farm, home: Path, devices: list[str]) -> None:
     assert json.loads(verified.out)["findings"] == []
 
 
+@pytest.mark.slow
 def test_two_workers_license_each_device_once(at: Farm, tmp_path: Path) -> None:
     devices = inventory(tmp_path, 0, DEVICES, accounts=3)
     run = batchlic(*assign("--dask", at.address), settings=at.settings, cwd=tmp_path)
@@ -78,6 +79,7 @@ def test_a_killed_worker_is_replaced_and_nothing_is_lost(at: Farm, tmp_path: Pat
     assert len(resent) <= 4 * 10  # what the worker had in flight, of flexible licenses
 
 
+@pytest.mark.slow
 def test_one_signal_finishes_what_is_in_flight_everywhere(at: Farm, tmp_path: Path) -> None:
     devices = inventory(tmp_path, 2000, DEVICES)
     with begin(*assign("--dask", at.address), settings=at.settings, cwd=tmp_path) as process:
@@ -93,6 +95,7 @@ def test_one_signal_finishes_what_is_in_flight_everywhere(at: Farm, tmp_path: Pa
     assert_whole(at, tmp_path, devices)
 
 
+@pytest.mark.slow
 def test_a_killed_coordinator_stops_its_workers(at: Farm, tmp_path: Path) -> None:
     devices = inventory(tmp_path, 3000, DEVICES)
     with begin(*assign("--dask", at.address), settings=at.settings, cwd=tmp_path) as process:
@@ -106,6 +109,7 @@ def test_a_killed_coordinator_stops_its_workers(at: Farm, tmp_path: Path) -> Non
     assert totals(at.url)["requests"] != sent
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_paused_beyond_its_lease_sends_nothing_more(at: Farm, tmp_path: Path) -> None:
     devices = inventory(tmp_path, 4000, DEVICES)
     with begin(*assign("--dask", at.address), settings=at.settings, cwd=tmp_path) as process:
@@ -121,6 +125,7 @@ def test_a_worker_that_is_paused_beyond_its_lease_sends_nothing_more(at: Farm, t
     assert statuses(tmp_path / "run") == dict.fromkeys(devices, "accepted")
 
 
+@pytest.mark.slow
 def test_workers_on_this_machine_end_with_their_run(at: Farm, tmp_path: Path) -> None:
     devices = inventory(tmp_path, 5000, 200)
     process = begin_as_a_shell_does(*assign("--workers", "2"), settings=at.settings, cwd=tmp_path)
@@ -133,6 +138,7 @@ def test_workers_on_this_machine_end_with_their_run(at: Farm, tmp_path: Path) ->
     assert not any(psutil.pid_exists(worker) for worker in workers)
 
 
+@pytest.mark.slow
 def test_ctrl_c_reaches_the_coordinator_alone(at: Farm, tmp_path: Path) -> None:
     inventory(tmp_path, 6000, DEVICES)
     environment = environment_of(at.settings, tmp_path)
@@ -161,6 +167,7 @@ def test_workers_here_and_elsewhere_exclude_each_other(at: Farm, tmp_path: Path)
     assert "not both" in refused.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("address", "code"), [("tcp://127.0.0.1:1", 4), ("nonsense://x", 2)])
 def test_a_cluster_that_cannot_be_reached_is_named(at: Farm, tmp_path: Path, address: str, code: int) -> None:
     inventory(tmp_path, 0, 10)

@@ -101,12 +101,14 @@ def world(tmp_path: Path) -> Iterator[World]:
         made.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", TUTORIALS)
 def test_a_tutorial_prints_what_it_shows(page: str, world: World) -> None:
     """`python -m tests.docs.console PAGE` writes what the program prints now into the page."""
     assert unchanging(world.play(PAGES[page])) == unchanging(PAGES[page])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", sorted(name for name in PAGES if runs(name) and name not in TUTORIALS))
 def test_the_commands_and_snippets_of_a_page_run(page: str, world: World) -> None:
     for name in ("jobs", "sample_data"):

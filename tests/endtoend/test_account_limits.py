@@ -46,6 +46,7 @@ def sent_at(folder: Path) -> dict[str, list[int]]:
     }
 
 
+@pytest.mark.slow
 def test_every_device_of_all_accounts_has_its_license(run: tuple[Path, dict[str, Any]]) -> None:
     folder, carrier = run
     assert set(statuses(folder).values()) == {"accepted"}

@@ -62,6 +62,7 @@ def shown_secrets(folder: Path, *ended: Ended) -> list[tuple[str, str]]:
     return [(name, secret) for name, text in texts.items() for secret in SECRETS if secret.encode() in text]
 
 
+@pytest.mark.slow
 def test_f_no_file_or_stream_of_a_run_shows_a_secret_of_its_address(
     tmp_path: Path, web: Web, carrier: str
 ) -> None:
@@ -82,6 +83,7 @@ def test_f_no_file_or_stream_of_a_run_shows_a_secret_of_its_address(
     assert summary(tmp_path / "run")["sources"] == [{"name": f"{web.address}/fleet.csv", "rows": 31}]
 
 
+@pytest.mark.slow
 def test_a_stopped_run_of_an_address_is_resumed_without_it(tmp_path: Path, web: Web) -> None:
     with serving(SandboxConfig()) as carrier:
         stopped = batchlic(
@@ -98,6 +100,7 @@ def test_a_stopped_run_of_an_address_is_resumed_without_it(tmp_path: Path, web: 
     assert shown_secrets(tmp_path, stopped, ended) == []
 
 
+@pytest.mark.slow
 def test_the_same_command_again_continues_the_run_of_an_address(
     tmp_path: Path, web: Web, carrier: str
 ) -> None:
@@ -108,6 +111,7 @@ def test_the_same_command_again_continues_the_run_of_an_address(
     assert contents(tmp_path / "run") == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("now", "reason"),
     [
@@ -155,6 +159,7 @@ def test_addresses_are_read_from_a_job_file_beside_paths(tmp_path: Path, web: We
     assert shown_secrets(tmp_path / "run", ended) == []
 
 
+@pytest.mark.slow
 def test_a_signal_ends_a_download_that_waits(tmp_path: Path, web: Web) -> None:
     web.put("/fleet.csv", b"")
     web.silent.add("/fleet.csv")

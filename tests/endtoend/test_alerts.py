@@ -63,6 +63,7 @@ def titles(server: WebServer) -> list[str]:
     return [json.loads(body)["title"] for _, body in server.requests]
 
 
+@pytest.mark.slow
 def test_two_failed_nights_and_a_good_one_are_two_messages(
     carrier: str, messages: WebServer, switch: WebServer, tmp_path: Path
 ) -> None:
@@ -87,6 +88,7 @@ def test_two_failed_nights_and_a_good_one_are_two_messages(
     assert not [text for text in (*texts.values(), *streams) if SECRET.encode() in text]
 
 
+@pytest.mark.slow
 def test_a_message_that_fails_is_a_warning_and_changes_no_exit_code(carrier: str, tmp_path: Path) -> None:
     fleet(tmp_path / "fleet.csv", 3, "nonsense")
     ended = night(tmp_path, carrier, "--run-dir", "run", "--json", **urls(free_port(), free_port()))
@@ -103,6 +105,7 @@ def test_a_message_that_fails_is_a_warning_and_changes_no_exit_code(carrier: str
     assert SECRET not in ended.err + (tmp_path / "run" / "run.log").read_text()
 
 
+@pytest.mark.slow
 def test_a_wrong_notification_is_exit_2_and_the_heartbeat_reports_it(
     carrier: str, switch: WebServer, tmp_path: Path
 ) -> None:
@@ -122,6 +125,7 @@ def test_a_notify_table_without_any_url_is_exit_2_unless_it_is_off(carrier: str,
     assert night(tmp_path, carrier, "--no-notify").code == 0
 
 
+@pytest.mark.slow
 def test_a_rehearsal_sends_no_message_unless_asked_and_never_pings(
     carrier: str, messages: WebServer, switch: WebServer, tmp_path: Path
 ) -> None:

@@ -86,6 +86,7 @@ def waited(folder: Path, sandbox: str, *options: str) -> Ended:
     return batchlic("run", "job.toml", "--sandbox", "--run-dir", "run", *options, cwd=folder)
 
 
+@pytest.mark.slow
 def test_confirmed_canary_devices_are_followed_by_the_others(tmp_path: Path) -> None:
     ended = waited(tmp_path, "", *WAIT)
     assert ended.code == ExitCode.OK, ended.err
@@ -96,6 +97,7 @@ def test_confirmed_canary_devices_are_followed_by_the_others(tmp_path: Path) -> 
     assert '"level":"error"' not in (tmp_path / "run" / "run.log").read_text()
 
 
+@pytest.mark.slow
 def test_failures_that_callbacks_report_stop_the_run_after_its_canary(tmp_path: Path) -> None:
     ended = waited(tmp_path, "callback_failures = 1.0", *WAIT, "--json")
     written = json.loads(ended.out)
@@ -106,6 +108,7 @@ def test_failures_that_callbacks_report_stop_the_run_after_its_canary(tmp_path: 
     assert "the canary failed" in (tmp_path / "run" / "run.log").read_text()
 
 
+@pytest.mark.slow
 def test_outcomes_that_do_not_come_in_time_stop_the_run_after_its_canary(tmp_path: Path) -> None:
     wait = ("--wait-callbacks", "0.2", "--listen-port", "0")
     ended = waited(tmp_path, "callback_delay = 300", *wait, "--canary-failures", "9")
@@ -118,6 +121,7 @@ def test_outcomes_that_do_not_come_in_time_stop_the_run_after_its_canary(tmp_pat
     assert (decided.code, summary(tmp_path / "run")["statuses"]) == (0, {"accepted": 40})
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_and_after_its_canary_sends_it_first_and_once(tmp_path: Path) -> None:
     dice, devices = random.Random(6), 200
     fleet(tmp_path / "fleet.csv", devices)

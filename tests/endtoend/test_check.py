@@ -227,6 +227,7 @@ def test_damaged_and_read_only_files_are_found(tmp_path: Path, url: str) -> None
     assert (ended.code, levels(ended)["state folder"]) == (3, ["error"])
 
 
+@pytest.mark.slow
 def test_a_listener_is_looked_at_from_here(tmp_path: Path, url: str) -> None:
     job(tmp_path)
     listener = {"BATCHLIC_LISTENER_USERNAME": "planted-user", "BATCHLIC_LISTENER_PASSWORD": "planted"}

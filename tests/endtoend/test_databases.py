@@ -60,6 +60,7 @@ def test_the_summary_has_the_query_and_its_rows(tmp_path: Path) -> None:
     assert QUERY in (tmp_path / "run" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_only_with_the_same_query_and_rows(tmp_path: Path) -> None:
     sqlite_file(tmp_path / "fleet.db", DEVICES, TYPES)
     assert assign("fleet.db", tmp_path).code == 0
@@ -87,6 +88,7 @@ def test_a_plan_is_applied_only_while_the_rows_are_the_same(tmp_path: Path) -> N
     assert batchlic("apply", "../run", "--sandbox", cwd=tmp_path / "elsewhere").code == 0
 
 
+@pytest.mark.slow
 def test_f_no_file_or_stream_shows_the_password_of_a_database(tmp_path: Path, postgresql: PostgreSQL) -> None:
     postgresql_table(postgresql.new_database("secret_fleet"), DEVICES, TYPES)
     postgresql.execute(f"GRANT SELECT ON fleet TO {WITH_PASSWORD}", "secret_fleet")
@@ -112,6 +114,7 @@ def test_f_no_file_or_stream_shows_the_password_of_a_database(tmp_path: Path, po
     assert not any(PASSWORD.encode() in text for text in texts)
 
 
+@pytest.mark.slow
 def test_a_sync_with_a_query_that_ends_early_removes_nothing(tmp_path: Path, postgresql: PostgreSQL) -> None:
     """The queries end as the server ends, at a time limit, with an error, and without rows."""
     sqlite_file(tmp_path / "fleet.db", [(device, str(at)) for at, (device, _) in enumerate(DEVICES)], TYPES)

@@ -105,6 +105,7 @@ def test_a_refused_run_leaves_a_folder_that_was_there(tmp_path: Path) -> None:
 # -- change since the last run --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("then", "now", "allowed", "code"),
     [(100, 71, "0.29", 0), (2, 8, "250%", 4)],
@@ -122,6 +123,7 @@ def test_a_change_beyond_the_limit_is_exit_4_with_both_numbers(
         assert not (tmp_path / "runs/tonight").exists()
 
 
+@pytest.mark.slow
 def test_the_advice_of_a_refusal_lets_the_same_inventory_run(tmp_path: Path) -> None:
     job(tmp_path, "max_change = 0.1")
     assert nightly(tmp_path, 30, "1").code == 0
@@ -130,6 +132,7 @@ def test_the_advice_of_a_refusal_lets_the_same_inventory_run(tmp_path: Path) -> 
     assert nightly(tmp_path, 17, "2", "--max-change", "44%").code == 0
 
 
+@pytest.mark.slow
 def test_the_last_run_of_the_job_is_the_one_that_began_last(tmp_path: Path) -> None:
     job(tmp_path, 'max_change = "50%"')
     assert [nightly(tmp_path, devices, run).code for devices, run in ((10, "z"), (14, "m"), (20, "a"))] == [
@@ -140,6 +143,7 @@ def test_the_last_run_of_the_job_is_the_one_that_began_last(tmp_path: Path) -> N
     assert nightly(tmp_path, 9, "q").code == 4
 
 
+@pytest.mark.slow
 def test_a_run_of_another_job_is_not_compared(tmp_path: Path) -> None:
     fleet(tmp_path / "fleet.csv", 500)
     job(tmp_path).rename(tmp_path / "other.toml")
@@ -150,6 +154,7 @@ def test_a_run_of_another_job_is_not_compared(tmp_path: Path) -> None:
     assert (ended.code, "no earlier run of this job" in ended.out) == (0, True)
 
 
+@pytest.mark.slow
 def test_a_run_of_another_action_is_not_compared(tmp_path: Path) -> None:
     job(tmp_path)
     assert nightly(tmp_path, 100, "given").code == 0
@@ -157,6 +162,7 @@ def test_a_run_of_another_action_is_not_compared(tmp_path: Path) -> None:
     assert nightly(tmp_path, 5, "taken", *GUARD, "--max-rejects", "5").code in {0, 3}
 
 
+@pytest.mark.slow
 def test_jobs_without_a_name_are_the_same_with_one_account_and_sku(tmp_path: Path) -> None:
     fleet(tmp_path / "monday.csv", 100)
     fleet(tmp_path / "tuesday.csv", 10)
@@ -175,6 +181,7 @@ def test_valid_devices_that_vanish_are_a_change_even_if_the_rows_are_there(tmp_p
     assert (ended.code, "7 valid devices read, but 10 in" in ended.err) == (4, True)
 
 
+@pytest.mark.slow
 def test_an_empty_night_is_no_measure_for_the_next_one(tmp_path: Path) -> None:
     job(tmp_path, "allow_empty = true")
     assert [nightly(tmp_path, devices, f"{devices}").code for devices in (10, 0)] == [0, 0]
@@ -189,6 +196,7 @@ def test_without_an_earlier_run_a_note_says_so(tmp_path: Path) -> None:
     assert note.startswith("no earlier run of this job in ")
 
 
+@pytest.mark.slow
 def test_an_earlier_run_that_cannot_be_read_is_named_in_a_note(tmp_path: Path) -> None:
     job(tmp_path, 'max_change = "20%"')
     assert [nightly(tmp_path, 10, run).code for run in ("1", "2")] == [0, 0]
@@ -198,6 +206,7 @@ def test_an_earlier_run_that_cannot_be_read_is_named_in_a_note(tmp_path: Path) -
     assert "runs/2/journal.db" in note
 
 
+@pytest.mark.slow
 def test_a_real_run_is_compared_with_real_runs_rather_than_rehearsals(tmp_path: Path) -> None:
     job(tmp_path, 'max_change = "20%"')
     with serving(SandboxConfig()) as url:
@@ -216,6 +225,7 @@ def test_a_real_run_is_compared_with_real_runs_rather_than_rehearsals(tmp_path: 
         assert real(51, "2") == 0
 
 
+@pytest.mark.slow
 def test_a_run_that_continues_is_not_compared_again(tmp_path: Path) -> None:
     job(tmp_path)
     assert [nightly(tmp_path, devices, run).code for devices, run in ((10, "1"), (50, "2"))] == [0, 0]
@@ -317,6 +327,7 @@ def test_a_plan_without_consent_is_still_shown_and_kept(tmp_path: Path) -> None:
     assert (tmp_path / "plan/plan.parquet").exists()
 
 
+@pytest.mark.slow
 def test_a_dry_run_in_the_folder_of_another_run_is_refused_as_the_run(tmp_path: Path) -> None:
     fleet(tmp_path / "fleet.csv", 2)
     assert rehearse(tmp_path).code == 0

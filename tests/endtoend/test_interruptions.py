@@ -115,6 +115,7 @@ def assert_all_accepted_once(at: Home, ended: Ended) -> None:
     assert at.executions() == {imei(n): 1 for n in range(DEVICES)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_one_signal_finishes_requests_in_flight_without_doubt(tmp_path: Path, stop: signal.Signals) -> None:
     with home(tmp_path) as at:
@@ -133,6 +134,7 @@ def test_one_signal_finishes_requests_in_flight_without_doubt(tmp_path: Path, st
     assert json.loads(stopped.out) == written
 
 
+@pytest.mark.slow
 def test_a_stopped_run_resumes_and_licenses_each_device_once(tmp_path: Path) -> None:
     with home(tmp_path) as at:
         process = at.begin()
@@ -142,6 +144,7 @@ def test_a_stopped_run_resumes_and_licenses_each_device_once(tmp_path: Path) -> 
         assert_all_accepted_once(at, end(at.begin(max_concurrency=50)))
 
 
+@pytest.mark.slow
 def test_two_signals_stop_at_once_with_requests_in_doubt(tmp_path: Path) -> None:
     with home(tmp_path, LIFETIME, latency=1.0) as at:
         process = at.begin()
@@ -156,6 +159,7 @@ def test_two_signals_stop_at_once_with_requests_in_doubt(tmp_path: Path) -> None
         assert sum(counts.values()) == DEVICES
 
 
+@pytest.mark.slow
 def test_a_running_run_has_a_status_but_no_second_process(tmp_path: Path) -> None:
     with home(tmp_path, latency=0.1) as at:
         process = at.begin()
@@ -208,6 +212,7 @@ def test_a_run_killed_many_times_resends_only_flexible_licenses(
             assert 1 <= executed <= 1 + lost[batch]
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_exit_6_and_the_run_can_be_resumed(tmp_path: Path) -> None:
     with home(tmp_path) as at:
         process = at.begin()

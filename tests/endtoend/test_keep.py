@@ -111,6 +111,7 @@ def test_the_files_of_the_run_are_whole_and_its_own(ran: Home) -> None:
     _refuse_foreign_files(RunFolder(ran.folder / "run"))
 
 
+@pytest.mark.slow
 def test_a_retry_and_a_rollback_keep_them_too(ran: Home) -> None:
     assert ran("retry", "run", "--run-dir", "again", "--yes").code == 3
     assert ran.kept("again/results.parquet") == expected(3)
@@ -118,6 +119,7 @@ def test_a_retry_and_a_rollback_keep_them_too(ran: Home) -> None:
     assert ran.kept("run/rollback-by-device/results.parquet") == expected(0, 1, 2, 4)
 
 
+@pytest.mark.slow
 def test_they_come_from_the_run_after_a_kill_when_the_inventory_is_gone(tmp_path: Path) -> None:
     with home(tmp_path, latency=0.2) as at:
         at.fleet(*range(99, -1, -1))
@@ -131,6 +133,7 @@ def test_they_come_from_the_run_after_a_kill_when_the_inventory_is_gone(tmp_path
         assert at("audit", "run", "--verify").code == 0
 
 
+@pytest.mark.slow
 def test_other_columns_to_keep_neither_refuse_nor_change_a_run(tmp_path: Path) -> None:
     with home(tmp_path) as at:
         at.fleet(1, 2)
@@ -141,6 +144,7 @@ def test_other_columns_to_keep_neither_refuse_nor_change_a_run(tmp_path: Path) -
         assert at.kept() == expected(1, 2)
 
 
+@pytest.mark.slow
 def test_without_kept_parquet_a_run_ends_with_null_and_a_note_until_it_is_back(tmp_path: Path) -> None:
     with home(tmp_path) as at:
         at.fleet(1, 2)
@@ -175,6 +179,7 @@ def test_a_reviewed_plan_is_applied_with_them_unless_they_were_changed(tmp_path:
         assert at.kept() == expected(1, 2)
 
 
+@pytest.mark.slow
 def test_a_device_that_only_the_ledger_has_keeps_nothing(tmp_path: Path) -> None:
     with home(tmp_path) as at:
         at.fleet(1, 2, 3)
@@ -206,6 +211,7 @@ def test_a_job_file_keeps_columns_and_renames_them(tmp_path: Path) -> None:
     assert results.select("status", "Site, city", "state").rows() == [("accepted", "Reno", "in service")]
 
 
+@pytest.mark.slow
 def test_a_migration_keeps_them(tmp_path: Path) -> None:
     with home(tmp_path) as at:
         at.fleet(2, 1)

@@ -42,6 +42,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
         yield here
 
 
+@pytest.mark.slow
 def test_runs_in_the_default_folder_share_a_ledger(home: Home) -> None:
     [count] = home.counts("runs/ledger.db")
     assert count == {
@@ -77,6 +78,7 @@ def test_an_exported_ledger_can_be_imported(home: Home, form: str) -> None:
     assert first.equals(again)
 
 
+@pytest.mark.slow
 def test_a_lost_ledger_is_rebuilt_from_the_run_folders(home: Home) -> None:
     fleet(home.folder / "more.csv", 210)
     ledger = ("--ledger", "r/ledger.db")
@@ -109,6 +111,7 @@ def test_rows_of_runs_are_refused_as_a_list_of_licensed_devices(home: Home, name
     assert (refused.code, "holds results of runs" in refused.err) == (2, True)
 
 
+@pytest.mark.slow
 def test_each_import_of_a_list_makes_its_devices_assigned(home: Home) -> None:
     fleet(home.folder / "list.csv", 20)
     for command in ("import", "unassign", "import"):

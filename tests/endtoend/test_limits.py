@@ -8,9 +8,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from batchlic.sandbox.config import LatencyConfig, SandboxConfig
 from tests.endtoend.program import ACCOUNT, FLEXIBLE, batchlic, begin, end, fleet, keys, totals, until
 from tests.forking import serving
+
+pytestmark = pytest.mark.slow
 
 USER = pwd.getpwuid(os.getuid()).pw_name
 

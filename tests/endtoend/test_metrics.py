@@ -38,6 +38,7 @@ def assign(home: Path, carrier: str, devices: int, *options: str) -> Ended:
     return batchlic("assign", inventory, *arguments, settings=keys(carrier), cwd=home)
 
 
+@pytest.mark.slow
 def test_a_run_is_scraped_while_it_sends_and_leaves_a_file(tmp_path: Path, carrier: str) -> None:
     inventory = fleet(tmp_path / "fleet.csv", 4000)
     options = (
@@ -110,6 +111,7 @@ def test_an_option_that_can_never_work_is_exit_2(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_the_job_file_names_the_file_and_a_rehearsal_leaves_it_alone(tmp_path: Path, carrier: str) -> None:
     fleet(tmp_path / "fleet.csv", 10)
     (tmp_path / "jobs").mkdir()

@@ -71,6 +71,7 @@ def test_a_new_ledger_is_exit_4_with_the_count_and_advice(home: Home) -> None:
         assert not (home.folder / "new.db").exists()
 
 
+@pytest.mark.slow
 def test_an_empty_ledger_is_refused_like_a_missing_one(home: Home) -> None:
     (home.folder / "none.csv").write_text("IMEI\n12\n")
     home.run("ledger", "import", "none.csv", *LICENSE, "--ledger", "new.db")
@@ -78,6 +79,7 @@ def test_an_empty_ledger_is_refused_like_a_missing_one(home: Home) -> None:
     assert home.assign(run="again").code == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["option", "job file"])
 def test_the_operator_can_say_yes_to_a_new_ledger(home: Home, way: str) -> None:
     fleet(home.folder / "fleet.csv", DEVICES + 1)
@@ -91,6 +93,7 @@ def test_the_operator_can_say_yes_to_a_new_ledger(home: Home, way: str) -> None:
     assert home.run("run", "job.toml", "--run-dir", "again").code == 0
 
 
+@pytest.mark.slow
 def test_an_imported_list_makes_the_ledger_known(home: Home) -> None:
     assert home.run("ledger", "import", "fleet.csv", *LICENSE, "--ledger", "new.db").code == 0
     again = home.assign(run="again")
@@ -98,12 +101,14 @@ def test_an_imported_list_makes_the_ledger_known(home: Home) -> None:
     assert home.executions() == 2
 
 
+@pytest.mark.slow
 def test_licenses_of_other_accounts_and_skus_do_not_count(home: Home) -> None:
     for number, (account, sku) in enumerate([(OTHER_ACCOUNT, FLEXIBLE), (ACCOUNT, OTHER_SKU)]):
         options = ("--account", account, "--sku", sku, "--ledger", "first.db", "--run-dir", f"other-{number}")
         assert home.run("assign", "fleet.csv", *options).code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("account", "sku"), [(OTHER_ACCOUNT, FLEXIBLE), (ACCOUNT, OTHER_SKU)])
 def test_a_ledger_that_knows_others_only_is_refused(home: Home, account: str, sku: str) -> None:
     scope = ("assign", "fleet.csv", "--account", account, "--sku", sku)
@@ -112,11 +117,13 @@ def test_a_ledger_that_knows_others_only_is_refused(home: Home, account: str, sk
     assert (refused.code, f"{sku} assigned on account {account}" in refused.err) == (4, True), refused.err
 
 
+@pytest.mark.slow
 def test_an_unassign_run_takes_a_new_ledger(home: Home) -> None:
     taken = home.run("unassign", "fleet.csv", *LICENSE, "--ledger", "new.db", "--run-dir", "back")
     assert taken.code == 0, taken.err
 
 
+@pytest.mark.slow
 def test_a_run_without_a_ledger_is_not_asked(home: Home) -> None:
     assert home.run("assign", "fleet.csv", *LICENSE, "--no-ledger", "--run-dir", "again").code == 0
 
@@ -126,6 +133,7 @@ def test_a_dry_run_with_a_new_ledger_is_no_error(home: Home) -> None:
     assert not (home.folder / "new.db").exists()
 
 
+@pytest.mark.slow
 def test_a_migration_is_refused_for_licenses_of_the_new_sku(home: Home) -> None:
     move = ("migrate", "fleet.csv", "--account", ACCOUNT, "--from-sku", FLEXIBLE, "--to-sku", OTHER_SKU)
     assert home.run(*move, "--ledger", "first.db", "--run-dir", "move").code == 0
@@ -135,6 +143,7 @@ def test_a_migration_is_refused_for_licenses_of_the_new_sku(home: Home) -> None:
     assert home.executions() == before
 
 
+@pytest.mark.slow
 def test_too_few_licenses_are_told_beside_a_new_ledger(tmp_path: Path) -> None:
     fleet(tmp_path / "fleet.csv", 20)
     with serving(SandboxConfig(licenses={FLEXIBLE: 30})) as url:
@@ -151,6 +160,7 @@ def test_the_first_run_on_an_account_without_licenses_is_not_asked(tmp_path: Pat
         assert Home(tmp_path, url).assign(run="run").code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("answers", "code", "executions"), [("n\n", 4, 2), ("y\ny\n", 0, 4)])
 def test_on_a_terminal_it_is_asked(home: Home, answers: str, code: int, executions: int) -> None:
     ours, theirs = pty.openpty()
@@ -208,11 +218,13 @@ def start_at(carrier: Carrier, folder: Path, *commands: tuple[str, ...]) -> tupl
 ASSIGN = ("assign", "fleet.csv", *LICENSE, "--run-dir", "run")
 
 
+@pytest.mark.slow
 def test_an_outage_before_the_run_does_not_hide_the_licenses(tmp_path: Path) -> None:
     [ended], sent = start_at(Carrier(failures=2), tmp_path, ASSIGN)
     assert (ended.code, sent, "4,988 licenses" in ended.err) == (4, 0, True), ended.err
 
 
+@pytest.mark.slow
 def test_a_run_that_was_not_checked_is_checked_when_it_is_resumed(tmp_path: Path) -> None:
     carrier = Carrier(failures=1000)
     fleet(tmp_path / "fleet.csv", 3)
@@ -225,6 +237,7 @@ def test_a_run_that_was_not_checked_is_checked_when_it_is_resumed(tmp_path: Path
         assert not served.paths(LICENSES)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_can_be_told_yes(tmp_path: Path) -> None:
     commands = (ASSIGN, ("resume", "run"), ("resume", "run", "--new-ledger"))
     ended, sent = start_at(Carrier(failures=2), tmp_path, *commands)

@@ -231,6 +231,7 @@ def answered_on_a_terminal(
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), shown.decode(errors="replace")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*use of forkpty:DeprecationWarning")
 @pytest.mark.parametrize(
     ("keystrokes", "code", "said"),

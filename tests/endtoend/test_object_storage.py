@@ -94,6 +94,7 @@ def assign(url: str, folder: Path, *more: str) -> list[str | Path]:
     ]
 
 
+@pytest.mark.slow
 def test_status_shows_the_run_on_another_machine(machine: Machine, url: str) -> None:
     ended = machine("status", url, "--json")
     assert ended.code == 0, ended.err
@@ -126,6 +127,7 @@ def test_export_reads_the_rejects(machine: Machine, url: str) -> None:
     assert len(ended.out.splitlines()) == 2
 
 
+@pytest.mark.slow
 def test_report_is_made_from_the_run(machine: Machine, url: str, tmp_path: Path) -> None:
     ended = machine("report", url, "--to", tmp_path / "report.html")
     assert ended.code == 0, ended.err
@@ -156,6 +158,7 @@ def test_a_retry_gets_a_folder_beside_the_run(machine: Machine, url: str) -> Non
     assert (ended.code, "nothing to retry" in ended.err) == (4, True)
 
 
+@pytest.mark.slow
 def test_a_retry_and_a_rollback_are_known_by_their_addresses(machine: Machine, tmp_path: Path) -> None:
     first, again = (f"s3://{BUCKET}/failing/{name}" for name in ("first", "again"))
     inventory = fleet(tmp_path / "fleet.csv", DEVICES)
@@ -203,6 +206,7 @@ def test_what_needs_a_disk_says_so(machine: Machine, url: str, arguments: tuple[
     assert (ended.code, "in an object store" in ended.err, url in ended.err) == (2, True, True)
 
 
+@pytest.mark.slow
 def test_a_plan_is_sent_on_another_machine(machine: Machine, tmp_path: Path) -> None:
     new = f"s3://{BUCKET}/fleet/planned"
     inventory = fleet(tmp_path / "fleet.csv", DEVICES)
@@ -214,6 +218,7 @@ def test_a_plan_is_sent_on_another_machine(machine: Machine, tmp_path: Path) -> 
     assert machine("audit", new, "--verify").code == 0
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_resumed_on_another_machine(
     machine: Machine, settings: dict[str, str], tmp_path: Path
 ) -> None:
@@ -238,6 +243,7 @@ def test_a_killed_run_is_resumed_on_another_machine(
     assert machine("audit", new, "--verify").code == 0
 
 
+@pytest.mark.slow
 def test_two_runs_begun_at_one_address_send_each_device_once(
     settings: dict[str, str], tmp_path: Path
 ) -> None:

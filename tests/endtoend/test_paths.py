@@ -28,6 +28,7 @@ def assign(home: Path, url: str, *inventories: str, run_dir: str, ledger: str = 
     assert ended.code == 0, ended.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_command_takes_a_folder_of_any_name(tmp_path: Path, name: str) -> None:
     inside = tmp_path / name
@@ -55,6 +56,7 @@ def test_every_command_takes_a_folder_of_any_name(tmp_path: Path, name: str) -> 
     assert pl.read_parquet((inside / "ledger.parquet").read_bytes()).height == DEVICES
 
 
+@pytest.mark.slow
 def test_a_pattern_in_a_folder_name_reads_no_other_folder(tmp_path: Path) -> None:
     for number, name in enumerate(("a", "b", "[ab]")):
         (tmp_path / name).mkdir()

@@ -80,6 +80,7 @@ def test_settling_everything_without_a_terminal_is_refused_with_the_count(
     assert doubtful.statuses() == {outcome: 30}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("answer", "code", "status"), [("y", 0, "accepted"), ("n", 4, "in_doubt")])
 def test_settling_everything_on_a_terminal_asks(doubtful: Home, answer: str, code: int, status: str) -> None:
     screen = doubtful.on_terminal(*SETTLE, "accepted", typing={QUESTION: answer})
@@ -87,6 +88,7 @@ def test_settling_everything_on_a_terminal_asks(doubtful: Home, answer: str, cod
     assert doubtful.statuses() == {status: 30}
 
 
+@pytest.mark.slow
 def test_settling_named_batches_and_devices_asks_nothing(doubtful: Home) -> None:
     assert doubtful.batchlic(*SETTLE, "accepted", "--batch", "2").code == 3
     device = json.loads(doubtful.batchlic("status", "run", "--json").out)["doubts"][0]["devices"][0]
@@ -103,6 +105,7 @@ def test_sending_lifetime_licenses_again_wants_the_sku(doubtful: Home, typed: st
     assert doubtful.statuses() == {"pending" if code == 6 else "in_doubt": 30}
 
 
+@pytest.mark.slow
 def test_a_run_without_doubt_has_nothing_to_ask(home: Home) -> None:
     assert home.batchlic(*ASSIGN, "--sku", FLEXIBLE).code == 0
     refused = home.batchlic(*SETTLE, "accepted")
@@ -123,6 +126,7 @@ def test_assigning_lifetime_licenses_wants_the_sku(home: Home, typed: str, code:
     assert "cannot be undone" in screen.text
 
 
+@pytest.mark.slow
 def test_moving_devices_to_a_lifetime_sku_wants_the_new_sku(home: Home) -> None:
     assert home.batchlic(*ASSIGN, "--sku", FLEXIBLE).code == 0
     skus = ("--from-sku", FLEXIBLE, "--to-sku", LIFETIME, "--consent-lifetime")
@@ -159,6 +163,7 @@ def test_a_yes_option_asks_nothing_even_for_lifetime_licenses(home: Home) -> Non
 # -- plurals --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("devices", "text"), [(1, "1 device"), (3, "3 devices")])
 def test_the_nouns_of_a_run_fit_their_numbers(home: Home, devices: int, text: str) -> None:
     fleet(home.path / "fleet.csv", devices)
@@ -184,6 +189,7 @@ def test_forget_says_which_devices_stay_recorded(home: Home) -> None:
     assert f"3 devices of account {ACCOUNT}, SKU {FLEXIBLE}: the records stay" in forgotten.out
 
 
+@pytest.mark.slow
 def test_forget_of_an_unfinished_run_says_what_is_unknown(home: Home) -> None:
     rows = (home.path / "fleet.csv").read_text().split()[1:]
     second = "0000123456-00002"

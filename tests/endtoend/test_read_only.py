@@ -130,6 +130,7 @@ def test_the_log_of_a_killed_run_is_read_and_left(killed: Path, tmp_path: Path, 
         assert "accepted" in (home / "out.csv").read_text()
 
 
+@pytest.mark.slow
 def test_a_read_only_view_of_a_run_at_work_is_up_to_date(tmp_path: Path) -> None:
     with at_work(tmp_path):
         (tmp_path / "run").chmod(0o500)

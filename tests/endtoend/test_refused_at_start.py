@@ -54,6 +54,7 @@ async def test_the_right_url_is_found_from_every_wrong_path() -> None:
         assert found == [url] * len(paths)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "body"),
     [
@@ -75,6 +76,7 @@ def test_an_answer_that_may_be_an_outage_stays_exit_6(tmp_path: Path, status: in
     assert ended.code == 6, ended.err
 
 
+@pytest.mark.slow
 def test_an_unreachable_host_stays_exit_6(tmp_path: Path) -> None:
     assert assign_at("https://carrier.invalid/api", tmp_path).code == 6
 

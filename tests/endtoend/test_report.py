@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import pytest
+
 from batchlic.errors import ExitCode
 from tests.endtoend.program import ACCOUNT, FLEXIBLE, batchlic, fleet
 
 
+@pytest.mark.slow
 def test_a_run_ends_with_its_report_which_can_be_made_again(tmp_path: Path) -> None:
     inventory = fleet(tmp_path / "fleet.csv", 20)
     options = ("--account", ACCOUNT, "--sku", FLEXIBLE, "--sandbox", "--run-dir", "run")

@@ -34,6 +34,7 @@ def spool() -> Iterator[Path]:
         yield path
 
 
+@pytest.mark.slow
 @needs_users
 def test_a_member_of_the_group_approves_and_the_planner_sends(spool: Path) -> None:
     assert GROUP is not None
@@ -74,6 +75,7 @@ def test_a_job_file_requires_approval_of_every_command_that_sends(tmp_path: Path
     assert option.code == 4
 
 
+@pytest.mark.slow
 def test_a_plan_without_required_approval_is_applied_as_it_is(tmp_path: Path) -> None:
     fleet(tmp_path / "fleet.csv", 5)
     assert batchlic("plan", *OPTIONS, "--sandbox", cwd=tmp_path).code == 0

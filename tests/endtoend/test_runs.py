@@ -51,6 +51,7 @@ def home(tmp_path: Path) -> Iterator[Home]:
         yield Home(tmp_path, url)
 
 
+@pytest.mark.slow
 def test_the_list_has_the_figures_of_each_run(home: Home) -> None:
     assert home.batchlic("runs").code == 0  # there is no state folder yet
     assert home.batchlic(*ASSIGN, "--run-dir", "runs/first").code == 3
@@ -69,6 +70,7 @@ def test_the_list_has_the_figures_of_each_run(home: Home) -> None:
     assert set(home.listed("--failed", "--since", "1h")) == {"first", "damaged"}
 
 
+@pytest.mark.slow
 def test_a_run_at_work_is_listed_with_its_process_until_it_is_killed(home: Home) -> None:
     fleet(home.path / "fleet.csv", 400)
     options = ("--run-dir", "runs/one", "--batch-size", "10", "--max-rate", "5")
@@ -89,6 +91,7 @@ def test_a_run_at_work_is_listed_with_its_process_until_it_is_killed(home: Home)
     )
 
 
+@pytest.mark.slow
 def test_after_a_prune_the_ledger_still_knows_every_device(home: Home) -> None:
     for name in ("first", "second"):
         home.batchlic(*ASSIGN, "--run-dir", f"runs/{name}")

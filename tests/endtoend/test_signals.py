@@ -55,6 +55,7 @@ def stopped_while_sending(home: Path, *numbers: signal.Signals, command: tuple[s
         return end(process)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", LIKE_SIGTERM)
 def test_requests_in_flight_are_finished_whatever_the_signal(tmp_path: Path, number: signal.Signals) -> None:
     ended = stopped_while_sending(tmp_path, number)
@@ -78,6 +79,7 @@ def test_signals_that_come_in_pairs_are_one_request(
     assert "in_doubt" not in statuses(tmp_path / "run").values()
 
 
+@pytest.mark.slow
 def test_a_run_under_nohup_goes_on_when_its_terminal_closes(tmp_path: Path) -> None:
     fleet(tmp_path / "fleet.csv", DEVICES)
     with serving(SandboxConfig(latency=LatencyConfig(base_s=0.05))) as url:
@@ -94,6 +96,7 @@ def test_a_run_under_nohup_goes_on_when_its_terminal_closes(tmp_path: Path) -> N
     assert set(statuses(tmp_path / "run").values()) == {"accepted"}
 
 
+@pytest.mark.slow
 def test_a_migration_stops_between_two_requests(tmp_path: Path) -> None:
     skus = ("--from-sku", FLEXIBLE, "--to-sku", "TS-BUNDLE-KTO-SIMSEC-MRC")
     command = ("migrate", "fleet.csv", *skus, "--account", ACCOUNT, "--run-dir", "run")
@@ -173,6 +176,7 @@ def test_a_signal_ends_the_wait_for_callbacks_as_the_run_ended(
     assert "Finished: 300 accepted" in ended.out
 
 
+@pytest.mark.slow
 def test_a_signal_ends_reconcile_watch_as_the_run_ended(tmp_path: Path) -> None:
     fleet(tmp_path / "fleet.csv", DEVICES)
     with serving(SandboxConfig()) as url:

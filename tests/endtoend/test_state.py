@@ -40,6 +40,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
         yield Machine(tmp_path, url)
 
 
+@pytest.mark.slow
 def test_the_same_command_from_another_folder_licenses_nothing_twice(machine: Machine) -> None:
     assert machine.assign(cwd="first").code == 0
     again = machine.assign(cwd="second")
@@ -48,6 +49,7 @@ def test_the_same_command_from_another_folder_licenses_nothing_twice(machine: Ma
     assert (machine.folder / "home/.local/state/batchlic/ledger.db").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run_dir", ["deep/er/tonight", "./runs/tonight"])
 def test_a_named_run_folder_elsewhere_is_told_about_its_new_ledger(machine: Machine, run_dir: str) -> None:
     assert machine.assign("--run-dir", run_dir, cwd="first").code == 0
@@ -56,6 +58,7 @@ def test_a_named_run_folder_elsewhere_is_told_about_its_new_ledger(machine: Mach
     assert totals(machine.url)["executions"] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run_dir", ["deep/er/tonight", "./runs/tonight"])
 def test_with_the_variable_a_named_run_folder_keeps_the_ledger(machine: Machine, run_dir: str) -> None:
     state = {"BATCHLIC_STATE_DIR": str(machine.folder / "state")}
@@ -65,6 +68,7 @@ def test_with_the_variable_a_named_run_folder_keeps_the_ledger(machine: Machine,
     assert [path.parent.name for path in machine.folder.rglob("ledger.db")] == ["state"]
 
 
+@pytest.mark.slow
 def test_a_run_folder_with_a_ledger_beside_it_keeps_that_ledger(machine: Machine) -> None:
     assert machine.assign(cwd="first").code == 0
     assert machine.assign("--run-dir", "old/one", "--new-ledger", cwd="second").code == 0
@@ -78,6 +82,7 @@ def test_runs_in_the_folder_runs_go_on_there(machine: Machine) -> None:
     assert not (machine.folder / "home" / ".local").exists()
 
 
+@pytest.mark.slow
 def test_every_command_finds_runs_and_ledger_from_another_folder(machine: Machine) -> None:
     assert machine.assign(cwd="first").code == 0
     [run] = [path.name for path in (machine.folder / "home/.local/state/batchlic").glob("2*")]
@@ -104,6 +109,7 @@ def test_a_repeated_command_uses_the_ledger_that_its_run_began_with(machine: Mac
     assert machine.assign("--run-dir", folder, cwd="second").code == 0
 
 
+@pytest.mark.slow
 def test_two_ledgers_are_exit_2_and_nothing_is_sent(machine: Machine) -> None:
     assert machine.assign(cwd="first").code == 0
     (machine.folder / "second" / "runs").mkdir()
@@ -130,6 +136,7 @@ def test_a_ledger_that_can_not_be_written_is_exit_2(machine: Machine) -> None:
     assert totals(machine.url)["executions"] == 0
 
 
+@pytest.mark.slow
 def test_a_dry_run_skips_what_the_ledger_of_the_state_folder_has(machine: Machine) -> None:
     assert machine.assign(cwd="first").code == 0
     shown = machine.assign("--dry-run", "--json", cwd="second")

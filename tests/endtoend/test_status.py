@@ -33,6 +33,8 @@ from tests.endtoend.program import (
 )
 from tests.forking import Program, serving
 
+pytestmark = pytest.mark.slow
+
 TARGET = ("--account", ACCOUNT, "--sku", FLEXIBLE)
 BUNDLE = "TS-BUNDLE-KTO-SIMSEC-MRC"
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"

@@ -32,6 +32,8 @@ from tests.endtoend.program import (
 )
 from tests.forking import serving
 
+pytestmark = pytest.mark.slow
+
 DEVICES = 300
 ASSIGN = ("assign", "fleet.csv", "--account", ACCOUNT, "--sku", FLEXIBLE, "--run-dir", "run")
 

@@ -86,6 +86,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
 # -- the books ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_after_a_sync_the_books_equal_the_inventory(tmp_path: Path) -> None:
     with licensed_fleet(tmp_path, 200) as home:
         home.fleet(range(2, 230))
@@ -102,6 +103,7 @@ def test_after_a_sync_the_books_equal_the_inventory(tmp_path: Path) -> None:
         assert (refused.code, "a sync can't be rolled back" in refused.err) == (2, True)
 
 
+@pytest.mark.slow
 def test_a_sync_is_not_retried(guarded: Home) -> None:
     guarded.fleet(range(100))
     assert guarded.sync("--run-dir", "runs/nothing").code == 0
@@ -121,6 +123,7 @@ def planned(home: Home, *options: str) -> Path:
     return home.folder / "runs/next"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("licenses", "options", "first"), [(105, ("--licenses",), "unassign"), (1000, (), "assign")]
 )
@@ -141,6 +144,7 @@ def test_a_reviewed_sync_is_sent_in_both_phases_byte_for_byte_and_once(
     assert [attempt.action for attempt in attempts(folder)] == [first] * 8 + [second] * 8
 
 
+@pytest.mark.slow
 def test_a_reviewed_sync_that_assigns_first_is_refused_where_licenses_are_short(tmp_path: Path) -> None:
     with licensed_fleet(tmp_path, 100, licenses=105) as home:
         planned(home)
@@ -154,6 +158,7 @@ def test_a_reviewed_sync_that_assigns_first_is_refused_where_licenses_are_short(
         assert "batchlic plan --licenses" in refused.err
 
 
+@pytest.mark.slow
 def test_a_reviewed_sync_is_out_of_date_if_a_gone_device_lost_its_license(tmp_path: Path) -> None:
     with licensed_fleet(tmp_path, 100) as home:
         planned(home)
@@ -165,6 +170,7 @@ def test_a_reviewed_sync_is_out_of_date_if_a_gone_device_lost_its_license(tmp_pa
         assert "has recorded 1 of its devices since it was planned" in refused.err
 
 
+@pytest.mark.slow
 def test_results_and_history_say_what_was_done_with_each_device(tmp_path: Path) -> None:
     with licensed_fleet(tmp_path, 100) as home:
         home.fleet(range(1, 101))
@@ -184,6 +190,7 @@ def test_results_and_history_say_what_was_done_with_each_device(tmp_path: Path) 
         ]
 
 
+@pytest.mark.slow
 def test_licenses_are_taken_back_first_where_too_few_are_left(tmp_path: Path) -> None:
     with licensed_fleet(tmp_path, 100, licenses=105) as home:
         home.fleet(range(40, 140))
@@ -193,6 +200,7 @@ def test_licenses_are_taken_back_first_where_too_few_are_left(tmp_path: Path) ->
         assert actions == ["unassign"] * 8 + ["assign"] * 8
 
 
+@pytest.mark.slow
 def test_too_few_licenses_after_all_removals_are_exit_4(tmp_path: Path) -> None:
     with licensed_fleet(tmp_path, 100, licenses=105) as home:
         home.fleet(range(10, 120))
@@ -203,6 +211,7 @@ def test_too_few_licenses_after_all_removals_are_exit_4(tmp_path: Path) -> None:
         assert home.licensed() == devices(range(10, 115))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("licenses", [140, 1000])  # a request that is sent again may take another one
 def test_a_sync_killed_many_times_ends_with_the_books_of_the_inventory(tmp_path: Path, licenses: int) -> None:
     dice = random.Random(licenses)
@@ -294,6 +303,7 @@ def test_a_source_that_can_not_be_read_to_its_end_is_exit_2(guarded: Home) -> No
         assert guarded.run("sync", "fleet.csv", broken, *TARGET, "--yes", "--max-removals", "100%").code == 2
 
 
+@pytest.mark.slow
 def test_a_lifetime_license_is_assigned_with_consent_only_and_never_removed(tmp_path: Path) -> None:
     with licensed_fleet(tmp_path, 10) as home:
         target = ("--account", ACCOUNT, "--sku", LIFETIME)
@@ -307,6 +317,7 @@ def test_a_lifetime_license_is_assigned_with_consent_only_and_never_removed(tmp_
         assert home.licensed() == devices(range(10), range(20, 30))
 
 
+@pytest.mark.slow
 def test_a_sync_may_only_assign_or_only_remove(tmp_path: Path) -> None:
     with licensed_fleet(tmp_path, 10) as home:
         home.fleet(range(5, 12))
@@ -317,6 +328,7 @@ def test_a_sync_may_only_assign_or_only_remove(tmp_path: Path) -> None:
         assert (only_remove.code, home.licensed()) == (0, devices(range(5, 12)))
 
 
+@pytest.mark.slow
 def test_a_rejected_row_keeps_the_license_of_its_device(tmp_path: Path) -> None:
     with licensed_fleet(tmp_path, 10) as home:
         home.fleet(range(2, 10), more=f"{imei(0)[:-1]}X\n")
@@ -324,6 +336,7 @@ def test_a_rejected_row_keeps_the_license_of_its_device(tmp_path: Path) -> None:
         assert home.licensed() == devices(range(1), range(2, 10))
 
 
+@pytest.mark.slow
 def test_a_job_file_syncs_and_an_option_overrides_its_guard(tmp_path: Path) -> None:
     with licensed_fleet(tmp_path, 10) as home:
         home.fleet(range(3, 10))
@@ -345,6 +358,7 @@ def test_a_rehearsal_on_a_sandbox_assigns_all_and_removes_nothing(guarded: Home)
     assert summary(guarded.folder / "rehearsal")["statuses"] == {"accepted": 5}
 
 
+@pytest.mark.slow
 def test_a_check_counts_the_licenses_that_a_sync_takes_back(tmp_path: Path) -> None:
     with licensed_fleet(tmp_path, 20, licenses=20) as home:
         home.fleet(range(2, 22))

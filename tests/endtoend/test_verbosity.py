@@ -41,6 +41,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "says"),
     [
@@ -69,6 +70,7 @@ def run_of(folder: Path, *options: str, **settings: str) -> Ended:
     return batchlic(*options, *ASSIGN, "--sandbox", settings=settings, cwd=folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [("--quiet",), ("-q",)])
 def test_quiet_waits_for_callbacks_without_a_word(tmp_path: Path, options: tuple[str, ...]) -> None:
     waiting = ("--wait-callbacks", "60s", "--listen-port", "0")
@@ -115,6 +117,7 @@ def test_an_unknown_verbosity_is_a_usage_error(tmp_path: Path) -> None:
     assert (ended.code, "BATCHLIC_VERBOSITY" in ended.err) == (2, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [("status", "run"), ("runs", "."), ("--help",), ("schema",)])
 def test_a_reader_that_has_gone_is_no_error(home: Path, command: tuple[str, ...]) -> None:
     read, write = os.pipe()
@@ -142,6 +145,7 @@ def test_a_terminal_sees_colors_unless_it_wants_none(
         assert ("\x1b[" in screen.text) == has_colors, command
 
 
+@pytest.mark.slow
 def test_watching_ends_with_the_run_and_prints_a_line_for_each_change(tmp_path: Path) -> None:
     fleet(tmp_path / "fleet.csv", 60)
     with serving(SandboxConfig(latency=LatencyConfig(base_s=1.5))) as url:

@@ -48,6 +48,7 @@ def test_a_run_that_hears_of_no_callback_says_so(tmp_path: Path) -> None:
     assert "batchlic reconcile run" in ended.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "setting"),
     [
@@ -68,6 +69,7 @@ def test_unconfirmed_devices_are_exit_3_if_the_job_requires_confirmation(
     assert batchlic("audit", "run", "--verify", cwd=tmp_path).code == ExitCode.OK
 
 
+@pytest.mark.slow
 def test_confirmed_devices_are_exit_0_if_the_job_requires_confirmation(tmp_path: Path) -> None:
     fleet(tmp_path / "fleet.csv", 3)
     ended = batchlic(
@@ -79,6 +81,7 @@ def test_confirmed_devices_are_exit_0_if_the_job_requires_confirmation(tmp_path:
     assert summary(tmp_path / "run")["unconfirmed"] == 0
 
 
+@pytest.mark.slow
 def test_a_plan_of_a_job_that_requires_confirmation_is_exit_0(tmp_path: Path) -> None:
     setting = "[limits]\nrequire_confirmation = true"
     waited(tmp_path, "--wait-callbacks", "0s", setting=setting)

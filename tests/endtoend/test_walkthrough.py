@@ -16,6 +16,8 @@ import pytest
 from batchlic.settings import load_settings
 from tests.endtoend.program import PATIENCE, REPOSITORY, environment_of, summary
 
+pytestmark = pytest.mark.slow
+
 PAGE = (REPOSITORY / "docs" / "how-to" / "callbacks.md").read_text()
 SECTION = PAGE.split("## Try it on one machine\n")[1].split("\n## ")[0]
 FIRST, SECOND = re.findall(r"```console\n(.*?)```", SECTION, re.DOTALL)

@@ -101,6 +101,7 @@ def test_a_script_that_runs_twice_in_a_night_has_one_run(name: str, folder: Path
     assert ids[0] == ids[1]
 
 
+@pytest.mark.slow
 def test_the_dagster_asset_has_the_devices_by_status_as_metadata(folder: Path) -> None:
     example = loaded("dagster_asset")
     with dg.DagsterInstance.ephemeral() as instance:

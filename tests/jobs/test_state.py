@@ -127,6 +127,7 @@ def test_no_shipped_job_names_a_ledger(job: Path) -> None:
     assert "path" not in tomllib.loads(job.read_text()).get("ledger", {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["systemd", "cron", "airflow"])
 def test_the_command_as_shipped_writes_only_to_its_state_folder(tmp_path: Path, name: str) -> None:
     schedule = ALL[name]()

@@ -86,6 +86,7 @@ def with_flipped_bits(whole: bytes, count: int, *, seed: int) -> Iterator[bytes]
         yield flipped(whole, chosen.randrange(first, last))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_no_flipped_bit_leads_to_another_answer(tmp_path: Path, seed: int) -> None:
     path = tmp_path / "ledger.db"
@@ -94,6 +95,7 @@ def test_no_flipped_bit_leads_to_another_answer(tmp_path: Path, seed: int) -> No
     assert wrong_answers(path, with_flipped_bits(whole, 200, seed=seed), answers, expected) == []
 
 
+@pytest.mark.slow
 def test_no_flipped_bit_leads_to_another_answer_after_a_recording(tmp_path: Path) -> None:
     def write_and_read(path: Path) -> list[object]:
         write(path)

@@ -91,6 +91,7 @@ def test_several_processes_make_the_ledger_of_a_store_once(empty_store: str) -> 
         assert ledger.last_number == 0
 
 
+@pytest.mark.slow
 def test_two_processes_that_record_at_once_take_turns(empty_store: str) -> None:
     Ledger(empty_store).close()
     context = get_context("forkserver")

@@ -149,6 +149,7 @@ def reconciled(folder: Path, *, failed: Collection[str] = ()) -> Mapping[DeviceS
         return reconcile(RunFolder(folder), store).statuses
 
 
+@pytest.mark.slow
 def test_the_same_inventory_again_sends_nothing(tmp_path: Path) -> None:
     job = job_of(tmp_path, range(1000))
     with carrier() as target:
@@ -162,6 +163,7 @@ def test_the_same_inventory_again_sends_nothing(tmp_path: Path) -> None:
     assert results["attempts"].to_list() == [0] * 1000
 
 
+@pytest.mark.slow
 def test_a_larger_inventory_sends_only_the_new_devices(tmp_path: Path) -> None:
     with carrier() as target:
         run(job_of(tmp_path, range(1000)), tmp_path / "first", target)
@@ -172,6 +174,7 @@ def test_a_larger_inventory_sends_only_the_new_devices(tmp_path: Path) -> None:
     assert licenses == {1: 1010}
 
 
+@pytest.mark.slow
 def test_unassigned_devices_are_licensed_again(tmp_path: Path) -> None:
     with carrier() as target:
         run(job_of(tmp_path, range(10)), tmp_path / "give", target)
@@ -212,6 +215,7 @@ def test_a_run_without_a_ledger_is_resumed_settled_and_rolled_back(tmp_path: Pat
     assert not (tmp_path / "ledger.db").exists()
 
 
+@pytest.mark.slow
 @about_files
 def test_two_carriers_in_one_ledger_do_not_mix(tmp_path: Path) -> None:
     job = job_of(tmp_path, range(10), ledger={"path": str(tmp_path / "one.db")})
@@ -230,6 +234,7 @@ def test_a_run_against_an_embedded_sandbox_has_no_ledger(tmp_path: Path) -> None
     assert not (tmp_path / "ledger.db").exists()
 
 
+@pytest.mark.slow
 def test_the_next_run_records_a_killed_run_from_its_journal(tmp_path: Path) -> None:
     job = job_of(tmp_path, range(30), limits={"batch_size": 10})
     with carrier() as target:
@@ -237,6 +242,7 @@ def test_the_next_run_records_a_killed_run_from_its_journal(tmp_path: Path) -> N
         assert run(job, tmp_path / "next", target) == {"accepted": 10, "in_doubt": 10, "skipped": 10}
 
 
+@pytest.mark.slow
 def test_a_lifetime_license_in_doubt_after_a_kill_is_not_sent_again(tmp_path: Path) -> None:
     job = job_of(tmp_path, range(30), sku=LIFETIME, limits={"batch_size": 10})
     with carrier() as target:
@@ -249,6 +255,7 @@ def test_a_lifetime_license_in_doubt_after_a_kill_is_not_sent_again(tmp_path: Pa
     assert doubtful["error_message"].str.contains("resume or settle that").all()
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_not_resumed_after_another_sent_its_devices(tmp_path: Path) -> None:
     job = job_of(tmp_path, range(30), limits={"batch_size": 10})
     with carrier() as target:
@@ -260,6 +267,7 @@ def test_a_killed_run_is_not_resumed_after_another_sent_its_devices(tmp_path: Pa
         assert totals(target.base_url) == before
 
 
+@pytest.mark.slow
 @about_files
 def test_h_newer_records_are_compared_one_frame_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -289,6 +297,7 @@ def test_h_newer_records_are_compared_one_frame_at_a_time(
     assert events[events.index("next") :] == ["next", "compared", "compared"] * 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("action", "sku"), [("unassign", FLEXIBLE), ("assign", NEW)])
 def test_a_killed_migration_is_not_resumed_after_either_license_changed(
     tmp_path: Path, action: str, sku: str
@@ -302,6 +311,7 @@ def test_a_killed_migration_is_not_resumed_after_either_license_changed(
             resume(RunFolder(tmp_path / "move"), target)
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_resumed_if_no_other_sent_its_devices(tmp_path: Path) -> None:
     with carrier() as target:
         killed(job_of(tmp_path, range(30), limits={"batch_size": 10}), tmp_path / "killed", target, [TAKEN])
@@ -311,6 +321,7 @@ def test_a_killed_run_is_resumed_if_no_other_sent_its_devices(tmp_path: Path) ->
         assert run(job_of(tmp_path, range(40)), tmp_path / "all", target) == {"skipped": 40}
 
 
+@pytest.mark.slow
 def test_two_runs_at_work_do_not_share_a_device(tmp_path: Path) -> None:
     job = job_of(tmp_path, range(30))
     with carrier() as target:
@@ -336,6 +347,7 @@ def at_work_elsewhere(folder: Path) -> Iterator[None]:
 about_stores = pytest.mark.parametrize("home", ["store"], indirect=True)
 
 
+@pytest.mark.slow
 @about_stores
 def test_runs_at_work_on_two_machines_do_not_share_a_device(tmp_path: Path) -> None:
     with carrier() as target:
@@ -346,6 +358,7 @@ def test_runs_at_work_on_two_machines_do_not_share_a_device(tmp_path: Path) -> N
             assert run(job_of(tmp_path, range(50, 60)), tmp_path / "other", target) == {"accepted": 10}
 
 
+@pytest.mark.slow
 @about_stores
 def test_a_run_that_died_on_another_machine_stops_others(tmp_path: Path, home: Home) -> None:
     with carrier() as target:
@@ -361,6 +374,7 @@ def test_a_run_that_died_on_another_machine_stops_others(tmp_path: Path, home: H
             run(job_of(tmp_path, range(20, 30)), tmp_path / "next", target)
 
 
+@pytest.mark.slow
 @about_stores
 def test_a_run_on_another_machine_that_sent_nothing_stops_nobody(tmp_path: Path) -> None:
     with carrier() as target:
@@ -387,6 +401,7 @@ def test_k_a_session_that_was_replaced_does_not_end_its_run_in_the_ledger(tmp_pa
             assert ledger.scopes() == []
 
 
+@pytest.mark.slow
 def test_active_runs_may_share_devices_that_the_ledger_excludes(tmp_path: Path) -> None:
     with carrier() as target:
         run(job_of(tmp_path, range(10, 30)), tmp_path / "licensed", target)
@@ -396,6 +411,7 @@ def test_active_runs_may_share_devices_that_the_ledger_excludes(tmp_path: Path) 
     assert other == {"accepted": 10, "skipped": 20}
 
 
+@pytest.mark.slow
 def test_a_run_is_resumed_after_its_excluded_doubts_are_settled(tmp_path: Path) -> None:
     with carrier() as target:
         killed(job_of(tmp_path, range(10)), tmp_path / "doubtful", target, [None])
@@ -431,6 +447,7 @@ def test_an_import_waits_for_active_runs_and_not_for_lost_ones(tmp_path: Path, h
             refuse_at_work(ledger, target.name)
 
 
+@pytest.mark.slow
 def test_a_run_is_refused_if_another_sent_its_devices_since_planning(tmp_path: Path) -> None:
     with carrier() as target:
 
@@ -460,6 +477,7 @@ def test_a_run_with_a_missing_folder_stops_others_until_forgotten(tmp_path: Path
         assert run(job, tmp_path / "next", target) == {"accepted": 10}
 
 
+@pytest.mark.slow
 def test_a_lost_answer_is_recorded_as_in_doubt(tmp_path: Path) -> None:
     job = job_of(tmp_path, range(10), sku=LIFETIME)
     with carrier(faults={Fault.RESET_AFTER: 1.0}) as target:
@@ -468,6 +486,7 @@ def test_a_lost_answer_is_recorded_as_in_doubt(tmp_path: Path) -> None:
         assert {device["assigned"] for device in books(target.base_url).values()} == {1}
 
 
+@pytest.mark.slow
 def test_what_an_operator_settles_is_recorded(tmp_path: Path) -> None:
     job = job_of(tmp_path, range(10), limits={"resend_in_doubt": False})
     with carrier(faults={Fault.RESET_AFTER: 1.0}) as doubtful:
@@ -479,6 +498,7 @@ def test_what_an_operator_settles_is_recorded(tmp_path: Path) -> None:
         assert run(job, tmp_path / "again", doubtful) == {"skipped": 10}
 
 
+@pytest.mark.slow
 def test_devices_of_a_rollback_are_licensed_again(tmp_path: Path) -> None:
     job = job_of(tmp_path, range(10))
     with carrier() as target:
@@ -489,6 +509,7 @@ def test_devices_of_a_rollback_are_licensed_again(tmp_path: Path) -> None:
         assert {device["assigned"] for device in books(target.base_url).values()} == {2}
 
 
+@pytest.mark.slow
 def test_the_history_shows_a_skipped_device(tmp_path: Path) -> None:
     with carrier() as target:
         for name in ("first", "again"):
@@ -497,6 +518,7 @@ def test_the_history_shows_a_skipped_device(tmp_path: Path) -> None:
     assert events == [("planned", None), ("sent", None), ("answered", "accepted"), ("planned", "skipped")]
 
 
+@pytest.mark.slow
 def test_only_one_of_two_stopped_runs_with_the_same_devices_is_resumed(tmp_path: Path) -> None:
     job = job_of(tmp_path, range(30), sku=LIFETIME, limits={"batch_size": 10})
     with carrier() as target:
@@ -523,6 +545,7 @@ def rebuilt(folder: Path, carrier: str) -> Imported:
         return import_files(ledger, [str(folder)], ReadOptions(), carrier=carrier)
 
 
+@pytest.mark.slow
 def test_d_a_rebuilt_ledger_knows_what_a_killed_run_sent(tmp_path: Path) -> None:
     job = job_of(tmp_path, range(30), sku=LIFETIME, limits={"batch_size": 10})
     with carrier() as target:
@@ -532,6 +555,7 @@ def test_d_a_rebuilt_ledger_knows_what_a_killed_run_sent(tmp_path: Path) -> None
     assert (imported.devices, imported.unfinished_runs) == (0, ["killed"])
 
 
+@pytest.mark.slow
 def test_d_a_rebuilt_ledger_knows_what_a_resumed_run_sent_before_a_kill(tmp_path: Path) -> None:
     job = job_of(tmp_path, range(30), sku=LIFETIME, limits={"batch_size": 10})
     with carrier() as target:
@@ -542,6 +566,7 @@ def test_d_a_rebuilt_ledger_knows_what_a_resumed_run_sent_before_a_kill(tmp_path
         assert run(job, tmp_path / "next", target) == {"accepted": 10, "in_doubt": 10, "skipped": 10}
 
 
+@pytest.mark.slow
 def test_a_rebuilt_ledger_leaves_ended_and_forgotten_runs_closed(tmp_path: Path, home: Home) -> None:
     with carrier() as target:
         run(job_of(tmp_path, range(10)), tmp_path / "ended", target)
@@ -565,6 +590,7 @@ def test_a_ledger_is_not_rebuilt_without_the_journal_of_a_killed_run(tmp_path: P
             rebuilt(tmp_path, target.name)
 
 
+@pytest.mark.slow
 @about_files
 def test_a_resumed_run_uses_its_own_ledger_from_any_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -586,6 +612,7 @@ def test_a_resumed_run_uses_its_own_ledger_from_any_folder(
         assert {device["assigned"] for device in books(target.base_url).values()} == {1}
 
 
+@pytest.mark.slow
 def test_callbacks_for_an_assign_do_not_stop_a_later_unassign(tmp_path: Path) -> None:
     job = job_of(tmp_path, range(30), limits={"batch_size": 10})
     take = job_of(tmp_path, range(30), action="unassign", limits={"batch_size": 10})
@@ -596,6 +623,7 @@ def test_callbacks_for_an_assign_do_not_stop_a_later_unassign(tmp_path: Path) ->
         assert resume(RunFolder(tmp_path / "taken"), target).statuses == {"accepted": 30}
 
 
+@pytest.mark.slow
 def test_an_interrupted_rollback_is_resumed_after_a_reconcile(tmp_path: Path) -> None:
     job = job_of(tmp_path, range(30), limits={"batch_size": 10})
     with carrier() as target:
@@ -609,6 +637,7 @@ def test_an_interrupted_rollback_is_resumed_after_a_reconcile(tmp_path: Path) ->
     assert back.statuses == {"accepted": 30}
 
 
+@pytest.mark.slow
 def test_a_denied_unassign_stops_the_run_that_assigns_again(tmp_path: Path) -> None:
     job = job_of(tmp_path, range(10), limits={"batch_size": 10})
     with carrier() as target:
@@ -621,6 +650,7 @@ def test_a_denied_unassign_stops_the_run_that_assigns_again(tmp_path: Path) -> N
         assert run(job, tmp_path / "next", target) == {"accepted": 9, "skipped": 1}
 
 
+@pytest.mark.slow
 def test_a_refused_run_can_be_started_again(tmp_path: Path) -> None:
     job = job_of(tmp_path, range(30))
     with carrier() as target:
@@ -691,6 +721,7 @@ def test_a_first_run_notices_another_first_run_that_ended_meanwhile(tmp_path: Pa
         assert totals(target.base_url)["devices"] == 8
 
 
+@pytest.mark.slow
 def test_a_ledger_whose_first_run_is_at_work_is_not_new(tmp_path: Path) -> None:
     with carrier() as target:
         run(job_of(tmp_path, range(10), ledger={"use": False}), tmp_path / "unrecorded", target)
@@ -765,6 +796,7 @@ def test_a_damaged_ledger_is_not_blamed_on_a_killed_run(tmp_path: Path) -> None:
             run(job_of(tmp_path, range(50, 60)), tmp_path / "next", target)
 
 
+@pytest.mark.slow
 @about_files
 def test_a_ledger_that_is_damaged_during_a_run_is_a_note_of_the_run(tmp_path: Path) -> None:
     def damage_and_begin(*arguments: Any, **options: Any) -> Summary:  # noqa: ANN401

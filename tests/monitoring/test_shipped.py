@@ -99,6 +99,7 @@ def test_every_metric_is_documented() -> None:
     assert documented == {name for name in exported() if not name.endswith(parts)} | histograms
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool: it comes with Prometheus")
 def test_the_alerts_fire_when_they_should() -> None:
     rules = Path(__file__).with_name("alerts_test.yaml")

@@ -84,6 +84,7 @@ def first_process(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
+@pytest.mark.slow
 def test_batchlic_as_process_1_ends_at_sigterm(first_process: subprocess.Popen[str]) -> None:
     assert first_process.stdout is not None
     assert "base_url" in first_process.stdout.readline()

@@ -52,6 +52,7 @@ class AsksToWait:
         return replace(THROTTLED, retry_after_s=self.wait_s)
 
 
+@pytest.mark.slow
 def test_j_a_throttled_account_does_not_hold_back_the_others() -> None:
     script = AsksToWait()
     session = run_session(script, plan(400, SLOW, *OTHERS), workers=4, round_trip_s=0.05, is_by_account=True)
@@ -61,6 +62,7 @@ def test_j_a_throttled_account_does_not_hold_back_the_others() -> None:
     assert last[SLOW] > WAIT_S
 
 
+@pytest.mark.slow
 def test_j_no_request_of_an_account_leaves_while_it_is_to_wait() -> None:
     script = AsksToWait()
     session = run_session(script, plan(400, SLOW, *OTHERS), workers=4, round_trip_s=0.05, is_by_account=True)
@@ -70,6 +72,7 @@ def test_j_no_request_of_an_account_leaves_while_it_is_to_wait() -> None:
     assert not [at for at in late if answered_at < at < answered_at + WAIT_S - 1e-6]
 
 
+@pytest.mark.slow
 def test_j_with_one_limiter_for_the_login_all_accounts_wait() -> None:
     script = AsksToWait()
     session = run_session(script, plan(400, SLOW, *OTHERS), workers=4, round_trip_s=0.05)
@@ -80,6 +83,7 @@ def test_j_with_one_limiter_for_the_login_all_accounts_wait() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_an_account_that_waits_too_long_ends_without_the_others() -> None:
     session = run_session(
         AsksToWait(7200.0), plan(400, SLOW, *OTHERS), workers=4, round_trip_s=0.05, is_by_account=True
@@ -97,6 +101,7 @@ def test_several_accounts_that_wait_too_long_are_counted() -> None:
     assert str(session.stopped).endswith("; 2 other accounts wait too long, too")
 
 
+@pytest.mark.slow
 def test_an_account_without_progress_gives_up_while_the_others_go_on() -> None:
     def script(request: Request) -> Answer:
         return replace(THROTTLED, retry_after_s=5.0) if request.account == SLOW else ACCEPTED
@@ -123,6 +128,7 @@ def test_accounts_take_turns(*, is_by_account: bool) -> None:
     assert max(half.values()) - min(half.values()) <= 6
 
 
+@pytest.mark.slow
 def test_all_accounts_together_have_no_more_requests_in_flight_than_allowed() -> None:
     session = run_session(
         lambda _: ACCEPTED, plan(50, *map(str, range(10))), workers=3, round_trip_s=1.0, is_by_account=True
@@ -133,6 +139,7 @@ def test_all_accounts_together_have_no_more_requests_in_flight_than_allowed() ->
     assert session.seconds < 500 / 3 * 1.05
 
 
+@pytest.mark.slow
 def test_each_account_finds_its_own_limit() -> None:
     rates = {"first": 4.0, "second": 16.0, "third": 64.0}
     buckets = {account: TokenBucket(5, cost_when_throttled=0) for account in rates}
@@ -154,6 +161,7 @@ def test_each_account_finds_its_own_limit() -> None:
     assert len(session.requests) < 1.5 * len(batches)
 
 
+@pytest.mark.slow
 def test_refusals_of_one_account_stop_the_run() -> None:
     session = run_session(
         lambda request: REFUSED if request.account == SLOW else ACCEPTED,
@@ -225,6 +233,7 @@ async def deliver_for(
     return limiters
 
 
+@pytest.mark.slow
 def test_h_few_batches_of_an_account_that_waits_are_in_memory() -> None:
     lanes = Lanes(SLOW, *OTHERS)
 
@@ -259,6 +268,7 @@ def test_h_many_accounts_that_wait_hold_few_batches(monkeypatch: pytest.MonkeyPa
     assert lanes.taken.total() <= 120
 
 
+@pytest.mark.slow
 def test_an_account_that_is_done_leaves_only_what_it_learned() -> None:
     async def main() -> list[Limiter]:
         return list(await deliver_for(500.0, Lanes(*OTHERS), held=()))
@@ -266,6 +276,7 @@ def test_an_account_that_is_done_leaves_only_what_it_learned() -> None:
     assert trio.run(main, clock=MockClock(autojump_threshold=0)) == []
 
 
+@pytest.mark.slow
 def test_j_an_account_whose_wait_is_too_long_gives_up_at_once() -> None:
     lanes = Lanes(SLOW, *OTHERS)
 

@@ -285,6 +285,7 @@ def test_devices_get_their_old_license_back_if_the_new_one_is_always_refused(
     assert world.statuses(Step.ASSIGN).count(DeviceStatus.FAILED) <= max(100, size) + workers * size * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("restorable", [(), (OLD, NEW)])
 @pytest.mark.parametrize("refusal", [NONE_LEFT, REFUSED])
 def test_few_batches_lose_the_old_license_if_the_new_one_is_refused(

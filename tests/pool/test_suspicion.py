@@ -137,6 +137,7 @@ def test_bad_devices_fail_by_an_unknown_code_while_others_are_accepted(
         assert failed_devices(session, size) <= bad
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batches", [1 + WITNESSES, 1000])
 def test_an_unknown_code_costs_a_few_more_requests_a_device(batches: int) -> None:
     plan = [batch(100), *(batch(1, batch_id=n, first=n + 100) for n in range(2, batches + 1))]
@@ -146,6 +147,7 @@ def test_an_unknown_code_costs_a_few_more_requests_a_device(batches: int) -> Non
     assert len(session.requests) == len(known.requests) + EXPLAINED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("workers", "share", "refusal"),
     [(1, 0.2, REFUSED), (2, 0.5, REFUSED), (16, 0.2, REFUSED), (2, 0.2, BAD_ACCOUNT), (16, 0.5, BAD_ACCOUNT)],
@@ -170,6 +172,7 @@ def every_nth_refused(number: int, *bad: int) -> Script:
     return lambda request: REFUSED if next(requests) % number == 0 else is_bad(request)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [2, 3])
 @pytest.mark.parametrize("size", [1, 20])
 def test_a_server_that_stays_broken_behind_a_balancer_fails_no_device(number: int, size: int) -> None:
@@ -182,6 +185,7 @@ def test_a_server_that_stays_broken_behind_a_balancer_fails_no_device(number: in
     assert session.count(DeviceStatus.ACCEPTED) == 400 * size
 
 
+@pytest.mark.slow
 def test_a_bad_device_fails_even_while_others_are_refused_by_chance() -> None:
     batches = [batch(1, batch_id=n + 1, first=n) for n in range(1000)]
     carrier = every_nth_refused(3, 40)
@@ -191,6 +195,7 @@ def test_a_bad_device_fails_even_while_others_are_refused_by_chance() -> None:
     assert len([r for r in session.requests if identifier(40) in r.devices]) == REFUSALS_BY_CHANCE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("bad", "status"), [(40, DeviceStatus.PENDING), (990, DeviceStatus.FAILED)])
 def test_after_an_outage_a_device_fails_if_it_was_first_refused_since(bad: int, status: DeviceStatus) -> None:
     batches = [batch(1, batch_id=n + 1, first=n) for n in range(2000)]
@@ -422,6 +427,7 @@ def test_batches_that_are_always_refused_do_not_slow_down_the_others(batches: in
     assert max(first_sent.values()) <= 1.2 * batches * ROUND_TRIP_S / 4 + 0.1
 
 
+@pytest.mark.slow
 def test_repeated_requests_are_at_most_half_of_the_traffic() -> None:
     plan = [batch(1, batch_id=n + 1, first=n) for n in range(1000)]
     session = run_session(bad_devices(REFUSED, *range(0, 1000, 2)), plan, workers=4)

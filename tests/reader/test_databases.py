@@ -492,6 +492,7 @@ def test_a_server_that_is_absent_is_explained(tmp_path: Path, postgresql: Postgr
     assert 'role "none" does not exist' in refusal(tmp_path, postgresql.url(user="none"))
 
 
+@pytest.mark.slow
 def test_a_server_that_does_not_answer_is_given_up(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"postgresql://fleet@127.0.0.1:{silent.getsockname()[1]}/fleet"
@@ -616,6 +617,7 @@ def endless(postgresql: PostgreSQL, folder: Path) -> Iterator[tuple[str, str]]:
     yield duckdb_file(folder / "b.duckdb", []), "SELECT n AS imei FROM range(10000000000) AS r(n)"
 
 
+@pytest.mark.slow
 def test_h_rows_are_fetched_as_they_are_needed(tmp_path: Path, postgresql: PostgreSQL) -> None:
     for address, query in endless(postgresql, tmp_path):
         with query_result(found(address), replace(JOB, query=query)) as result:

@@ -153,6 +153,7 @@ def test_a_conflict_names_another_row_of_the_same_device(
     assert (verdicts["other"] != verdicts["ordinal"]).all()
 
 
+@pytest.mark.slow
 def test_small_ranges_and_spools_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = [n * 37 % 101 for n in range(300)]
     rows = [(imei(n), iccid(n + (n % 7 == 0) * at), "", SKU if n % 2 else "") for at, n in enumerate(numbers)]

@@ -53,6 +53,7 @@ def test_the_error_for_an_unclosed_quote_shows_where_it_opens(tmp_path: Path) ->
         plan_files(tmp_path, str(SAMPLES / "troubles/unclosed_quote.csv"))
 
 
+@pytest.mark.slow
 def test_the_generator_makes_the_fleet_of_the_demo(tmp_path: Path) -> None:
     write(25_000, 1, tmp_path / "fleet.csv.gz")
     made, shipped = tmp_path / "fleet.csv.gz", SAMPLES / "fleet.csv.gz"

@@ -147,6 +147,7 @@ def test_a_path_below_the_home_folder_is_relative(tmp_path: Path, sftp: Sftp) ->
     assert plan_files(tmp_path, sftp.address("/~/fleet.csv")).devices == DEVICES
 
 
+@pytest.mark.slow
 def test_a_large_file_is_read_whole(tmp_path: Path, sftp: Sftp) -> None:
     trust(tmp_path, sftp)
     (sftp.folder / "fleet.csv").write_bytes(csv_of((imei(n), "") for n in range(70_000)))

@@ -187,6 +187,7 @@ def test_a_far_cell_without_a_value_is_no_matter(tmp_path: Path, cell: str) -> N
     assert plan_bytes(tmp_path, far_xlsx(cell)("XFD", 1_048_576)).summary.planned == 1
 
 
+@pytest.mark.slow
 def test_a_far_cell_in_another_sheet_is_no_matter(tmp_path: Path) -> None:
     file = io.BytesIO()
     with xlsxwriter.Workbook(file) as book:

@@ -46,7 +46,7 @@ from tests.recovery.migrations import (
     with_limits,
 )
 
-pytestmark = pytest.mark.usefixtures("either_backend")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("either_backend")]
 
 
 def actions(folder: Path) -> list[str]:

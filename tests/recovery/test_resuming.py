@@ -23,6 +23,7 @@ def mark_as_stopped(folder: Path) -> None:
         journal.end(SessionEnd(0, 1, ExitCode.STOPPED))
 
 
+@pytest.mark.slow
 def test_the_same_command_resumes_its_own_run_and_plan(tmp_path: Path) -> None:
     inventory = fleet(tmp_path / "fleet.csv")
     with carrier() as at:
@@ -43,6 +44,7 @@ def test_the_same_command_on_a_finished_run_changes_nothing(tmp_path: Path) -> N
         assert contents(tmp_path / "run") == before
 
 
+@pytest.mark.slow
 def test_another_command_in_the_folder_is_refused_with_the_differences(tmp_path: Path) -> None:
     inventory = fleet(tmp_path / "fleet.csv")
     with carrier() as at:
@@ -60,6 +62,7 @@ def test_another_command_in_the_folder_is_refused_with_the_differences(tmp_path:
         assert contents(tmp_path / "run") == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["results.parquet", "audit.parquet", "summary.json"])
 def test_missing_files_of_a_finished_run_are_written_without_a_request(tmp_path: Path, name: str) -> None:
     with carrier() as at:
@@ -87,6 +90,7 @@ def test_without_a_journal_nothing_is_sent_and_the_error_names_files(tmp_path: P
         assert (contents(tmp_path / "run"), at.requests()) == (before, requests)
 
 
+@pytest.mark.slow
 def test_a_run_without_its_plan_says_how_to_make_the_plan_again(tmp_path: Path) -> None:
     inventory = fleet(tmp_path / "fleet.csv")
     with carrier() as at:
@@ -104,6 +108,7 @@ def test_a_run_without_its_plan_says_how_to_make_the_plan_again(tmp_path: Path) 
         assert resume(RunFolder(tmp_path / "run"), at.target).exit_code == ExitCode.OK
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["file"], indirect=True)
 def test_a_job_runs_once_at_a_time_whatever_its_folder(tmp_path: Path) -> None:
     inventory = fleet(tmp_path / "fleet.csv")
@@ -145,6 +150,7 @@ def test_only_unfinished_files_of_a_killed_process_are_removed(tmp_path: Path) -
     assert not {name for name in names if "17" in name or "scratch" in name}
 
 
+@pytest.mark.slow
 def test_j_a_retry_after_also_counts_for_later_sessions(tmp_path: Path) -> None:
     inventory = fleet(tmp_path / "fleet.csv")
     with carrier(limits=LimitConfig(rate=3 / 7200, kind=LimitKind.SLIDING_WINDOW, window_s=7200)) as at:

@@ -38,7 +38,7 @@ from tests.recovery.builders import (
 
 BAD = {imei(7), imei(42)}
 
-pytestmark = pytest.mark.usefixtures("backend")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("backend")]
 
 
 @pytest.fixture

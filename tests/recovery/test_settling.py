@@ -43,6 +43,7 @@ def doubtful(folder: Path) -> pl.DataFrame:
     return results(folder).filter(pl.col("status") == "in_doubt")
 
 
+@pytest.mark.slow
 def test_status_says_which_devices_are_in_doubt_and_why(tmp_path: Path, at: Carrier) -> None:
     summary = in_doubt(tmp_path, at)
     doubts = status(RunFolder(tmp_path / "run")).doubts
@@ -53,6 +54,7 @@ def test_status_says_which_devices_are_in_doubt_and_why(tmp_path: Path, at: Carr
     assert {"reset" in doubt.reason for doubt in doubts} == {True}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "code"), [(DeviceStatus.ACCEPTED, ExitCode.OK), (DeviceStatus.FAILED, ExitCode.INCOMPLETE)]
 )
@@ -77,6 +79,7 @@ def test_a_settled_status_is_in_every_file(
     assert at.requests() == requests
 
 
+@pytest.mark.slow
 def test_resume_changes_nothing_in_a_settled_run(tmp_path: Path, at: Carrier) -> None:
     in_doubt(tmp_path, at)
     settle(RunFolder(tmp_path / "run"), DeviceStatus.ACCEPTED, reason="the portal shows it")
@@ -85,6 +88,7 @@ def test_resume_changes_nothing_in_a_settled_run(tmp_path: Path, at: Carrier) ->
     assert (contents(tmp_path / "run"), at.requests()) == (before, requests)
 
 
+@pytest.mark.slow
 def test_one_device_and_one_batch_can_be_settled_alone(tmp_path: Path, at: Carrier) -> None:
     in_doubt(tmp_path, at)
     rows = doubtful(tmp_path)
@@ -98,6 +102,7 @@ def test_one_device_and_one_batch_can_be_settled_alone(tmp_path: Path, at: Carri
     assert len(doubtful(tmp_path)) == len(rows) - BATCH_SIZE - 1
 
 
+@pytest.mark.slow
 def test_e_a_lifetime_license_is_requested_again_only_with_consent(tmp_path: Path, at: Carrier) -> None:
     in_doubt(tmp_path, at, LIFETIME)
     folder, before = RunFolder(tmp_path / "run"), contents(tmp_path / "run")
@@ -117,6 +122,7 @@ def test_e_a_lifetime_license_is_requested_again_only_with_consent(tmp_path: Pat
     assert "pending" not in set(results(tmp_path)["status"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by_batch", [True, False])
 def test_a_decision_to_resend_can_be_corrected_before_the_next_session(
     tmp_path: Path, at: Carrier, *, by_batch: bool
@@ -130,6 +136,7 @@ def test_a_decision_to_resend_can_be_corrected_before_the_next_session(
     assert set(results(tmp_path)["status"]) == {"accepted"}
 
 
+@pytest.mark.slow
 def test_an_operator_can_correct_a_decision_but_not_an_answer(tmp_path: Path, at: Carrier) -> None:
     in_doubt(tmp_path, at)
     folder, device = RunFolder(tmp_path / "run"), doubtful(tmp_path)["imei"][0]
@@ -214,6 +221,7 @@ def test_nothing_is_settled_without_a_reason_or_in_an_active_run(tmp_path: Path,
         settle(RunFolder(tmp_path), DeviceStatus.FAILED, reason="x")
 
 
+@pytest.mark.slow
 def test_the_journal_records_user_time_and_reason_of_a_settlement(tmp_path: Path, at: Carrier) -> None:
     in_doubt(tmp_path, at)
     settle(RunFolder(tmp_path / "run"), DeviceStatus.FAILED, reason="the portal\nsays no")

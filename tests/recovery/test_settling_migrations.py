@@ -47,7 +47,7 @@ FIRST_STEP = {"auto": Step.ASSIGN, "unassign-first": Step.UNASSIGN}
 SECOND_STEP = {"auto": Step.UNASSIGN, "unassign-first": Step.ASSIGN}
 ORDERS = pytest.mark.parametrize("order", ["auto", "unassign-first"])
 
-pytestmark = pytest.mark.usefixtures("either_backend")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("either_backend")]
 
 
 def stopped_between_steps(

@@ -62,6 +62,7 @@ def test_apply_sends_the_reviewed_plan_byte_for_byte_and_once(tmp_path: Path) ->
     assert verify(folder).findings == []
 
 
+@pytest.mark.slow
 def test_apply_continues_a_run_that_stopped(tmp_path: Path) -> None:
     folder, job = RunFolder(tmp_path / "run"), job_of(tmp_path, rows(*range(300)), give_up_after=1)
     with carrier() as target:
@@ -140,6 +141,7 @@ def test_a_plan_for_which_licenses_became_too_few_is_refused_with_the_numbers(tm
         assert len(books(target.base_url)) == 3
 
 
+@pytest.mark.slow
 def test_what_does_not_touch_its_devices_leaves_a_plan_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     with carrier() as target:
@@ -151,6 +153,7 @@ def test_what_does_not_touch_its_devices_leaves_a_plan_as_it_is(tmp_path: Path) 
         assert apply(folder, target, run_id="run").statuses == {"skipped": 3, "accepted": 7}
 
 
+@pytest.mark.slow
 def test_a_skipped_device_that_lost_its_license_makes_a_plan_out_of_date(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     with carrier() as target:

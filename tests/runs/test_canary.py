@@ -68,6 +68,7 @@ def test_a_canary_that_comes_out_well_is_followed_by_the_others(tmp_path: Path) 
     assert sum(first) == 30
 
 
+@pytest.mark.slow
 def test_the_others_are_not_sent_if_a_canary_device_fails(tmp_path: Path) -> None:
     folder, job = RunFolder(tmp_path / "run"), with_canary(mixed(tmp_path), 30)
     with carrier(poison=bad(0, 249)) as target:
@@ -100,6 +101,7 @@ def test_as_many_canary_devices_as_the_job_says_may_fail(
         assert start(job, RunFolder(tmp_path / "run"), target, run_id="run").exit_code == code
 
 
+@pytest.mark.slow
 def test_a_canary_device_in_doubt_counts_as_failed_until_it_is_settled(tmp_path: Path) -> None:
     job = with_canary(job_of(tmp_path, rows(*range(200)), resend_in_doubt=False), 10)
     folder = RunFolder(tmp_path / "run")
@@ -113,6 +115,7 @@ def test_a_canary_device_in_doubt_counts_as_failed_until_it_is_settled(tmp_path:
         assert resume(folder, target).statuses == {"accepted": 10, "in_doubt": 190}
 
 
+@pytest.mark.slow
 def test_callbacks_about_the_canary_are_enough_whatever_else_is_in_doubt(tmp_path: Path) -> None:
     folder, failing = RunFolder(tmp_path / "run"), {Fault.ERROR_500_AFTER: 1.0}
     with carrier(faults=failing) as broken:
@@ -141,6 +144,7 @@ def test_callbacks_about_the_canary_are_enough_whatever_else_is_in_doubt(tmp_pat
         assert resume(folder, at).statuses == {"in_doubt": 3, "confirmed": 5, "accepted": 32}
 
 
+@pytest.mark.slow
 def test_a_run_that_dies_after_its_canary_judges_it_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,6 +166,7 @@ def test_a_run_that_dies_after_its_canary_judges_it_again(
         assert set(licensed(target).values()) == {249, 120, 3}
 
 
+@pytest.mark.slow
 def test_a_reviewed_plan_is_sent_with_its_canary_byte_for_byte(tmp_path: Path) -> None:
     folder, job = RunFolder(tmp_path / "run"), with_canary(job_of(tmp_path, rows(*range(300))), "10%")
     with carrier(poison=bad(0)) as target:
@@ -220,6 +225,7 @@ def test_a_later_session_waits_for_callbacks_by_its_own_rules(tmp_path: Path) ->
         assert resumed.stopped_because == again.stopped_because
 
 
+@pytest.mark.slow
 def test_apply_that_continues_waits_for_callbacks_if_its_caller_does(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     job = with_canary(job_of(tmp_path, rows(*range(40)), give_up_after=1), 5)
@@ -249,6 +255,7 @@ def test_a_decision_about_a_canary_is_refused_for_a_run_without_one(tmp_path: Pa
             resume(folder, target, canary_failures=1)
 
 
+@pytest.mark.slow
 def test_an_unassign_has_a_canary_and_a_ledger_that_skips_licensed_devices(tmp_path: Path) -> None:
     fleet = rows(*range(20))
     with carrier() as target:
@@ -263,6 +270,7 @@ def test_an_unassign_has_a_canary_and_a_ledger_that_skips_licensed_devices(tmp_p
         assert licensed(target).total() == 0
 
 
+@pytest.mark.slow
 def test_a_retry_has_the_canary_of_its_own_command(tmp_path: Path) -> None:
     folder, to = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "retry")
     job = with_canary(job_of(tmp_path, rows(*range(200))), "50%", failures=200)

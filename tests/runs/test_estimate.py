@@ -174,6 +174,7 @@ def test_the_licenses_that_a_sync_takes_back_are_not_needed(tmp_path: Path) -> N
     assert (found.devices, [need.needed for need in found.licenses]) == (15, [5])
 
 
+@pytest.mark.slow
 def test_a_run_says_before_it_sends_what_is_expected(tmp_path: Path) -> None:
     questions: list[str] = []
 

@@ -105,6 +105,7 @@ def test_enough_licenses_change_neither_plan_nor_notes(tmp_path: Path) -> None:
     assert [note for note in summary.notes if "licenses" in note] == []
 
 
+@pytest.mark.slow
 def test_devices_that_the_ledger_excludes_need_no_license(tmp_path: Path) -> None:
     with carrier(100) as target:
         assert run_at(target, tmp_path / "first", 60).statuses == {"accepted": 60}
@@ -293,6 +294,7 @@ async def test_devices_sent_again_are_named_when_counts_do_not_add_up(
     assert all("5 devices were sent again" in note and "--what resent" in note for note in found[1:])
 
 
+@pytest.mark.slow
 def test_the_counts_are_printed_as_a_table_and_as_json(capfd: pytest.CaptureFixture[str]) -> None:
     from batchlic.cli.app import app  # noqa: PLC0415
 

@@ -67,6 +67,7 @@ def runs(tmp_path: Path) -> Path:
 # -- what is deleted ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_deleted_run_leaves_no_journal_in_its_store(tmp_path: Path, empty_store: str) -> None:
     folders = [submitted_run(tmp_path / "runs" / name, 2, store=empty_store) for name in ("first", "second")]
     places = {folder.path.name: folder.journal for folder in folders}

@@ -179,6 +179,7 @@ def test_refused_and_unsent_devices_keep_their_status(tmp_path: Path) -> None:
     assert statuses(folder) == {"failed": 1, "pending": 1}
 
 
+@pytest.mark.slow
 @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 10_000), cut=st.integers(0, 12), repeat=st.integers(1, 2))
 def test_order_and_repetition_of_messages_change_nothing(
@@ -426,6 +427,7 @@ def test_a_part_in_doubt_depends_only_on_its_own_requests(tmp_path: Path) -> Non
     assert [row(folder, place)["status"] for place in (0, 1)] == ["failed", "in_doubt"]
 
 
+@pytest.mark.slow
 def test_a_callback_settles_nothing_again_that_an_earlier_one_settled(tmp_path: Path) -> None:
     folder = submitted_run(tmp_path / "run", 4, batch_size=2, answered=lost)
     served, failed, *_ = messages_of(folder, batch_size=2)
@@ -450,6 +452,7 @@ def test_an_unreadable_run_that_ended_days_ago_raises_no_doubt(tmp_path: Path) -
 # -- the ledger ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_ledger_records_what_callbacks_reported(tmp_path: Path) -> None:
     Ledger(tmp_path / "ledger.db").close()
     folder = submitted_run(tmp_path / "run", 3, carrier="https://carrier.example/api")
@@ -579,6 +582,7 @@ def test_following_ends_after_the_time_limit(tmp_path: Path, monkeypatch: pytest
     assert (summary.statuses, sleeps) == ({"accepted": 1}, [2, 2, 1])
 
 
+@pytest.mark.slow
 def test_following_without_a_limit_ends_when_all_is_settled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

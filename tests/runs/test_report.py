@@ -33,6 +33,7 @@ def doubtful(tmp_path: Path, lossy: Carrier) -> RunFolder:
     return RunFolder(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_run_leaves_a_report_that_no_other_file_depends_on(doubtful: RunFolder) -> None:
     text = doubtful.report.read_text()
     assert "devices in doubt" in text

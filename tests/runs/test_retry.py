@@ -29,6 +29,8 @@ from tests.endtoend.program import ACCOUNT, FLEXIBLE, LIFETIME, batchlic, books,
 from tests.forking import serving
 from tests.reader.databases import sqlite_file
 
+pytestmark = pytest.mark.slow
+
 BUNDLE = "TS-BUNDLE-KTO-SIMSEC-MRC"
 STATE, KIND = "INPUT_INVALID.DeviceState.Invalid", "INPUT_INVALID.Device.Kind.Invalid"
 POISON = (Poison(identifier=imei(3)), Poison(identifier=imei(7)), Poison(identifier=imei(9), error_code=KIND))

@@ -214,6 +214,7 @@ def test_j_a_session_waits_out_the_rest_of_a_retry_after(tmp_path: Path) -> None
     assert anyio.run(is_paused)
 
 
+@pytest.mark.slow
 def test_the_second_phase_of_a_sync_does_not_begin_if_the_first_one_stops(tmp_path: Path) -> None:
     kept, gone, new = range(300), range(300, 302), range(400, 500)
 

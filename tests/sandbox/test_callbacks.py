@@ -83,6 +83,7 @@ def licensed(
         return answer.json()["requestId"], totals
 
 
+@pytest.mark.slow
 def test_each_outcome_is_posted_once_with_the_registered_credentials() -> None:
     listener = RecordingListener()
     request_id, totals = licensed(listener, SandboxConfig())
@@ -110,12 +111,14 @@ def test_jitter_changes_the_order_of_outcomes() -> None:
     assert listener.imeis != IMEIS
 
 
+@pytest.mark.slow
 def test_an_acknowledged_outcome_can_be_repeated() -> None:
     listener = RecordingListener()
     licensed(listener, SandboxConfig(callbacks=CallbackConfig(repeat_share=1.0)))
     assert set(Counter(listener.imeis).values()) == {2}
 
 
+@pytest.mark.slow
 def test_early_outcomes_arrive_before_the_answer() -> None:
     listener = RecordingListener()
     early = serving(SandboxConfig(callbacks=CallbackConfig(early_share=1.0)))
@@ -126,6 +129,7 @@ def test_early_outcomes_arrive_before_the_answer() -> None:
         assert sorted(listener.imeis) == IMEIS
 
 
+@pytest.mark.slow
 def test_an_unacknowledged_outcome_is_posted_four_times() -> None:
     listener = RecordingListener(refuse_first=10_000)
     _, totals = licensed(listener, SandboxConfig(callbacks=CallbackConfig(retry_s=0.01)))

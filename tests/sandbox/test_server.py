@@ -49,6 +49,7 @@ def refuses_connections(url: str) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_an_embedded_sandbox_shows_its_books_until_the_block_ends() -> None:
     poison = (Poison(identifier=OTHER_IMEI, named=False),)
     with embedded(
@@ -72,6 +73,7 @@ def test_an_embedded_sandbox_shows_its_books_until_the_block_ends() -> None:
     assert refuses_connections(root)
 
 
+@pytest.mark.slow
 def test_an_embedded_sandbox_dies_with_the_process_that_started_it() -> None:
     program = """
 import os, signal
@@ -93,6 +95,7 @@ def test_ctrl_c_on_the_terminal_does_not_reach_an_embedded_sandbox() -> None:
         assert os.getpgid(server) != os.getpgid(0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_a_served_sandbox_ends_cleanly_while_a_call_hangs(stop: signal.Signals) -> None:
     program = """
@@ -133,6 +136,7 @@ def test_a_port_in_use_is_named() -> None:
             listen("127.0.0.1", port)
 
 
+@pytest.mark.slow
 def test_the_child_process_gets_the_whole_configuration() -> None:
     config = SandboxConfig(
         faults={Fault.EMPTY_503: 1.0}, limits=LimitConfig(changes=((1.0, 0.5),)), accounts=("acc",)

@@ -45,6 +45,7 @@ def test_upgrade_says_from_what_to_what_and_is_idempotent(at: Site) -> None:
     assert (first.code, second.code) == (0, 0)
 
 
+@pytest.mark.slow
 def test_check_shows_who_holds_a_lease_until_when(at: Site) -> None:
     process = at.assign(BATCHLIC_LEASE_S="3600")
     at.until_sent(4, process)
@@ -154,6 +155,7 @@ def test_a_server_that_does_not_answer_is_exit_6(at: Site) -> None:
     assert ended.code == 6
 
 
+@pytest.mark.slow
 def test_the_preflight_checks_the_store(at: Site) -> None:
     def finding(**changes: str) -> dict[str, str]:
         checks = json.loads(at.batchlic("check", "--no-login", "--json", **changes).out)["checks"]

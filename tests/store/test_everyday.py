@@ -19,6 +19,8 @@ from tests.endtoend.program import ACCOUNT, FLEXIBLE, Ended, batchlic, end, imei
 from tests.postgresql import PASSWORD, WITH_PASSWORD, PostgreSQL
 from tests.store.site import Site, assert_books_equal_results, site
 
+pytestmark = pytest.mark.slow
+
 LONG = "3600"
 """A lease that no busy machine lets lapse."""
 

@@ -4,6 +4,8 @@ import re
 import signal
 from pathlib import Path
 
+import pytest
+
 from tests.endtoend.program import end
 from tests.postgresql import PostgreSQL
 from tests.store.site import assert_books_equal_results, site
@@ -23,6 +25,7 @@ def test_of_two_sessions_of_a_run_one_works(tmp_path: Path, postgresql: PostgreS
         assert_books_equal_results(at)
 
 
+@pytest.mark.slow
 def test_of_two_runs_of_a_job_one_works(tmp_path: Path, postgresql: PostgreSQL) -> None:
     with site(tmp_path, postgresql, latency=0.02) as at:
         at.batchlic("store", "upgrade")
@@ -44,6 +47,7 @@ def test_of_two_runs_of_a_job_one_works(tmp_path: Path, postgresql: PostgreSQL) 
         assert re.search(HOLDER.format(pid=working), by.err), by.err
 
 
+@pytest.mark.slow
 def test_a_killed_session_is_named_until_its_lease_lapses(tmp_path: Path, postgresql: PostgreSQL) -> None:
     with site(tmp_path, postgresql) as at:
         killed = at.assign(BATCHLIC_LEASE_S="3600")
@@ -59,6 +63,7 @@ def test_a_killed_session_is_named_until_its_lease_lapses(tmp_path: Path, postgr
         assert_books_equal_results(at)
 
 
+@pytest.mark.slow
 def test_a_session_that_ends_frees_the_run_at_once(tmp_path: Path, postgresql: PostgreSQL) -> None:
     with site(tmp_path, postgresql) as at:
         stopped = at.assign(BATCHLIC_LEASE_S="3600")

@@ -2,9 +2,13 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.endtoend.program import end
 from tests.postgresql import PostgreSQL
 from tests.store.site import Site, assert_finished, site
+
+pytestmark = pytest.mark.slow
 
 NO_SPACE = """
 CREATE FUNCTION no_space() RETURNS trigger LANGUAGE plpgsql AS

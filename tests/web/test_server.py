@@ -76,6 +76,7 @@ def test_the_pages_are_served_over_tls_with_a_secure_cookie(tmp_path: Path) -> N
         assert "nightly" in browser.get("/").text
 
 
+@pytest.mark.slow
 def test_a_stream_sends_the_figures_and_ends_with_the_server(tmp_path: Path) -> None:
     folder = hostile_run(tmp_path / "run")
     with folder.locked(), httpx.Client(trust_env=False) as browser, serving(tmp_path) as url:

@@ -15,6 +15,7 @@ def run(rate: float, burst: int, *, seconds: float = 60, **conditions: object) -
     return measure(replace(hidden, **conditions), Batchlic)  # type: ignore[arg-type]  # fields of Hidden
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rate", "latency"), [(374.0, 0.05), (200.0, 0.09), (85.0, 0.23), (28.0, 0.22), (7.5, 0.35)]
 )
@@ -35,6 +36,7 @@ def test_a_penalty_box_that_tells_its_time_is_seldom_entered(rate: float, penalt
     assert run(rate, 15, seconds=200, penalty_s=penalty).share >= 0.7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rate", "penalty"), [(20.0, 10.0), (37.0, 10.3), (82.0, 9.4)])
 def test_a_silent_penalty_box_is_told_from_a_window(rate: float, penalty: float) -> None:
     found = run(rate, 15, seconds=200, penalty_s=penalty, hint=Hint.NOTHING)
@@ -42,6 +44,7 @@ def test_a_silent_penalty_box_is_told_from_a_window(rate: float, penalty: float)
     assert found.refused <= 0.03
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rate", "factor"), [(50.0, 2.0), (100.0, 2.0), (50.0, 0.5)])
 def test_a_limit_that_changes_is_found_again(rate: float, factor: float) -> None:
     found = run(rate, 10, seconds=200, changes=((30.0, factor),))

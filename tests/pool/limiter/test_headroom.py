@@ -25,6 +25,7 @@ def used(run: Measured, limit: float, since: float, until: float) -> float:
     return sum(since <= at - START < until for at in run.admitted) / (until - since) / limit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("hidden", "limit"),
     [(BUCKET, 50.0), (WINDOW, 50.0), (SLIDING, 20.0), (CALLS, 200.0), (PENALTY, 20.0)],
@@ -47,6 +48,7 @@ def test_what_an_earlier_run_has_found_is_not_exceeded_even_at_first() -> None:
     assert used(run, 50.0, 1.0, 40.0) == pytest.approx(0.6, abs=0.02)
 
 
+@pytest.mark.slow
 def test_a_limit_that_has_doubled_is_found_again_and_shared_again() -> None:
     hidden = replace(BUCKET, requests=40_000, changes=((100.0, 2.0),))
     run = measure(hidden, knowing(None, headroom=0.2), start=START)
@@ -54,6 +56,7 @@ def test_a_limit_that_has_doubled_is_found_again_and_shared_again() -> None:
     assert 1.4 <= used(run, 50.0, 400.0, 500.0) <= 1.72
 
 
+@pytest.mark.slow
 def test_spurious_refusals_do_not_wear_down_what_is_used() -> None:
     run = measure(replace(BUCKET, spurious=0.02), knowing(None, headroom=0.2), start=START)
     assert used(run, 50.0, 150.0, 200.0) >= 0.8 * used(run, 50.0, 30.0, 80.0)

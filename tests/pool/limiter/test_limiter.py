@@ -85,6 +85,7 @@ def in_virtual_time(test: Callable[[], Awaitable[None]]) -> None:
     trio.run(test, clock=MockClock(autojump_threshold=0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "least_share", "start"),
     [
@@ -109,6 +110,7 @@ def test_a_hidden_limit_is_found_and_kept_to(config: SandboxConfig, least_share:
     assert 1 <= len(run.changes) <= 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "least_share"),
     [
@@ -125,6 +127,7 @@ def test_where_each_refusal_costs_a_second_there_are_few(config: SandboxConfig, 
     assert len(run.carrier.throttled) <= 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "least_share"),
     [(BUCKET, 0.95), (WINDOW, 0.95), (SLIDING, 0.95)],
@@ -136,6 +139,7 @@ def test_refusals_that_take_as_long_as_answers_are_no_more(config: SandboxConfig
     assert run.throttled_share <= 0.06
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("told", "later"),
     [
@@ -167,6 +171,7 @@ def test_what_has_passed_leaves_no_mark(told: Ended, later: float) -> None:
     assert let_in >= 0.75 * 50 * 80
 
 
+@pytest.mark.slow
 def test_a_probe_that_never_left_is_not_waited_for() -> None:
     """For ten seconds half of the permits are given back; a quota raised later is found all the same."""
 
@@ -192,6 +197,7 @@ def test_a_probe_that_never_left_is_not_waited_for() -> None:
     in_virtual_time(main)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "least_share"),
     [
@@ -248,12 +254,14 @@ def test_five_a_minute_that_become_five_a_second_are_found_again() -> None:
     assert run.share >= 0.4
 
 
+@pytest.mark.slow
 def test_without_a_limit_all_workers_are_busy_after_a_few_round_trips() -> None:
     run = Run(PLAIN, 4000)
     assert run.share >= 0.93
     assert run.changes == []
 
 
+@pytest.mark.slow
 def test_a_quota_in_the_headers_is_kept_to_without_a_refusal() -> None:
     told = vary(WINDOW, rate=20.0, window_s=10.0, quota_headers=QuotaHeaders.RATELIMIT)
     run = Run(told, 1000, start=2.0)
@@ -262,6 +270,7 @@ def test_a_quota_in_the_headers_is_kept_to_without_a_refusal() -> None:
     assert Run(vary(BUCKET, quota_headers=QuotaHeaders.DRAFT), 2000).share >= 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "processes", "ratio"),
     [
@@ -382,6 +391,7 @@ def test_a_quota_that_is_used_up_again_and_again_is_not_believed() -> None:
     in_virtual_time(main)
 
 
+@pytest.mark.slow
 def test_nothing_grows_while_the_pool_has_little_to_send() -> None:
     """RFC 7661: what was never used says nothing about what is allowed."""
 

@@ -25,6 +25,7 @@ def slots_of(clock: Clock, *members: Member) -> TimeSlots:
     return time_slots
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [2, 4])
 def test_processes_in_turns_are_refused_at_most_half_as_often(processes: int) -> None:
     shared = replace(BUCKET, processes=processes)
@@ -33,11 +34,13 @@ def test_processes_in_turns_are_refused_at_most_half_as_often(processes: int) ->
     assert in_time_slots.share > alone.share - 0.005
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [2, 4])
 def test_processes_in_turns_deliver_the_same(processes: int) -> None:
     assert fairness(replace(BUCKET, processes=processes), with_store()) < 1.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", [0.5, 2.0])
 def test_a_limit_that_changes_is_found_in_slots(by: float) -> None:
     shared = replace(BUCKET, processes=4, changes=((30.0, by),))
