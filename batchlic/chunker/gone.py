@@ -24,8 +24,12 @@ from batchlic.reader.validation.rules import iccid_without_last_digit
 
 REMOVABLE = PENDING
 """The mark of a device that is to lose its license."""
-LEFT_ALONE, IRREVOCABLE, DOUBTFUL = 1, 2, 3
-"""The marks of others: not gone, or not licensed; gone with a Lifetime license; gone and in doubt."""
+LEFT_ALONE, IRREVOCABLE, DOUBTFUL, MAYBE_REJECTED = 1, 2, 3, 4
+"""The marks of others: not gone, or not licensed; gone with a Lifetime license; gone and in doubt; licensed,
+and in no row of the inventory but perhaps in rejected ones."""
+
+_IN_A_ROW, _IN_REJECTED_ROWS = 1, 2
+"""Where the inventory has a device that is not gone; perhaps, in the rejected rows."""
 
 
 class KnownDevices(Protocol):
@@ -49,6 +53,7 @@ class GoneDevices:
     removable: Sequence[int]
     irrevocable: Sequence[int]
     doubtful: Sequence[int]
+    maybe_rejected: Sequence[int]
 
     def sorted(self, mark: int) -> Iterator[pl.DataFrame]:
         """The rows with this mark, by target, IMEI and ICCID (columns DEVICES, `mark`, `rank`)."""
@@ -68,8 +73,9 @@ def find_gone(
     rows = _recorded(known, targets, scratch)
     _mark_superseded(rows)
     licensed = _count(rows, PENDING, targets, state=LicenseState.ASSIGNED)
-    _mark(rows, _with_same_devices(rows, _present(rows, fleet)), lifetime_skus, targets)
-    marks = (REMOVABLE, IRREVOCABLE, DOUBTFUL)
+    present = _with_same_devices(rows, _present(rows, fleet))
+    _mark(rows, _with_rejected(rows, fleet, present), lifetime_skus, targets)
+    marks = (REMOVABLE, IRREVOCABLE, DOUBTFUL, MAYBE_REJECTED)
     return GoneDevices(targets, rows, licensed, *(_count(rows, mark, targets) for mark in marks))
 
 
@@ -93,22 +99,23 @@ def _mark_superseded(rows: DeviceRows) -> None:
 
 
 def _present(rows: DeviceRows, fleet: Fleet) -> pl.Series:
-    """Whether an identifier of each record is in the inventories (UInt8, by ordinal)."""
+    """Where the inventories have an identifier of each record (UInt8, by ordinal), rejected rows aside."""
     present = pl.zeros(rows.height, dtype=pl.UInt8, eager=True)
     imei = (pl.col("imei_number") // 10).alias("imei")  # without its check digit
     for key_range in rows.ranges(imei):
         given = fleet.devices.select(key_range, imei)["imei"]
         records = rows.select(key_range, "ordinal", imei)
         found = records.filter(pl.col("imei").is_in(given.implode()))
-        present = present.scatter(found["ordinal"], 1)
+        present = present.scatter(found["ordinal"], _IN_A_ROW)
     iccid = pl.col("iccid_number").alias("iccid")
     for key_range in rows.ranges(iccid_key(iccid) // 100):  # the same for all lengths of an ICCID
         given = fleet.devices.select(key_range, iccid)["iccid"]
         records = rows.select(key_range, "ordinal", iccid)
         is_given = records["iccid"].is_in(given.implode())
         others = _of_another_length(records.filter(~is_given), given)
-        present = present.scatter(records["ordinal"].filter(is_given), 1).scatter(others, 1)
-    return _with_rejected(rows, fleet, present)
+        found_here = [records["ordinal"].filter(is_given), others]
+        present = present.scatter(pl.concat(found_here), _IN_A_ROW)
+    return present
 
 
 def _of_another_length(records: pl.DataFrame, given: pl.Series) -> pl.Series:
@@ -131,27 +138,34 @@ def _with_rejected(rows: DeviceRows, fleet: Fleet, present: pl.Series) -> pl.Ser
         (pl.col("imei_number"), possible.imeis),
         (iccid_key(pl.col("iccid_number")), possible.iccids),
     )
+    is_named = pl.zeros(rows.height, dtype=pl.UInt8, eager=True)
     for frame in rows.frames():
         for key, intervals in keys:
             keyed = frame.select("ordinal", key.alias("key")).drop_nulls()
             found = keyed["ordinal"].filter(intervals.contain(keyed["key"]))
-            present = present.scatter(found, 1)
-    return present
+            is_named = is_named.scatter(found, 1)
+    ordinals = ((is_named == 1) & (present == 0)).arg_true()
+    if ordinals.is_empty():
+        return present
+    return _with_same_devices(rows, present.scatter(ordinals, _IN_REJECTED_ROWS), where=_IN_REJECTED_ROWS)
 
 
-def _with_same_devices(rows: DeviceRows, present: pl.Series) -> pl.Series:
-    """`present`, with all records that share an identifier with a present one, directly or through others."""
+def _with_same_devices(rows: DeviceRows, present: pl.Series, *, where: int = _IN_A_ROW) -> pl.Series:
+    """`present`, with all records that share an identifier with one that is present there.
+
+    They share it directly or through others.
+    """
     is_growing = True
     while is_growing:
         is_growing = False
         for identifier in IDENTIFIERS:
             for key_range in rows.ranges(pl.col(identifier)):
                 records = rows.select(key_range, "ordinal", identifier)
-                is_present = present.gather(records["ordinal"]) == 1
-                values = records[identifier].filter(is_present)
-                more = records.filter(~is_present).filter(pl.col(identifier).is_in(values.implode()))
+                given = present.gather(records["ordinal"])
+                values = records[identifier].filter(given == where)
+                more = records.filter(given == 0).filter(pl.col(identifier).is_in(values.implode()))
                 if more.height:
-                    present = present.scatter(more["ordinal"], 1)
+                    present = present.scatter(more["ordinal"], where)
                     is_growing = True
     return present
 
@@ -168,7 +182,8 @@ def _mark(
     is_assigned = pl.col("state") == LicenseState.ASSIGNED
     is_in_doubt = pl.col("state") == LicenseState.IN_DOUBT
     marks = (
-        (pl.col("present") == 1, LEFT_ALONE),
+        (is_assigned & (pl.col("present") == _IN_REJECTED_ROWS), MAYBE_REJECTED),
+        (pl.col("present") > 0, LEFT_ALONE),
         (is_assigned & is_lifetime, IRREVOCABLE),
         (is_assigned, REMOVABLE),
         (is_in_doubt & ~is_lifetime, DOUBTFUL),

@@ -150,6 +150,10 @@ def _left_alone(gone: GoneDevices, fleet: Fleet, rules: SyncRules, not_assigned:
             f"{counted(doubtful, 'gone device')} not removed: in doubt since an earlier run; resume or "
             "settle that run"
         )
+    maybe_rejected = sum(gone.maybe_rejected)
+    if maybe_rejected and rules.removes:
+        devices = counted(maybe_rejected, "licensed device")
+        notes.append(f"{devices} not removed: in no row of the inventory, except perhaps in rejected ones")
     if not_assigned:
         devices = counted(not_assigned, "device")
         notes.append(f"{devices} without a license left as is, because the job assigns none")

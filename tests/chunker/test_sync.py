@@ -201,6 +201,18 @@ def test_a_device_that_a_rejected_row_may_name_keeps_its_license(
     synced = sync(tmp_path, known, [(*row(3), SKU), cells], header="IMEI,ICCID,SKU")
     assert sum(synced.summary.rejected.values()) == 1
     assert synced.removed == {"358240051111110"}
+    assert NOTE_ABOUT_ONE in synced.summary.notes
+
+
+NOTE_ABOUT_ONE = "1 licensed device not removed: in no row of the inventory, except perhaps in rejected ones"
+
+
+def test_devices_in_rows_are_not_counted_as_maybe_in_rejected_rows(tmp_path: Path) -> None:
+    rows = [row(1), ("8.6450803E+14", "")]
+    together = Record(ASSIGNED, imei(2), None), Record(ASSIGNED, imei(2), iccid(1))
+    synced = sync(tmp_path, [*licensed(3), *together], rows)
+    assert synced.removed == set()
+    assert NOTE_ABOUT_ONE in synced.summary.notes
 
 
 NAMED = imei(1), iccid(1)
