@@ -93,6 +93,7 @@ async def preflight(
     counts: list[LicenseCount] = []
     notes: list[str] = []
     unknown: list[str] = []
+    unheard: list[str] = []
     try:
         await client.login()
         by_account = attrgetter("account_name")
@@ -113,25 +114,34 @@ async def preflight(
                     unknown.append(f"account {account}: {error}")
                     continue
                 notes.append(f"account {account}: license counts are unknown: {error}")
-            if listeners:
-                notes += await _listening(client, account)
+            if listeners and await _is_unheard(client, account, notes):
+                unheard.append(account)
     except CarrierUnreachable as error:
         on_unreachable(str(error))
-        notes.append(f"license counts are unknown, and listeners, too: {error}")
+        notes += [*_unheard(unheard), f"license counts are unknown, and listeners, too: {error}"]
         ready_at = time.monotonic() + (error.retry_after_s or 0.0)
         return Findings(counts, notes, unreachable=error, unknown_accounts=tuple(unknown), ready_at=ready_at)
     except (CredentialsRejected, StoppedEarly) as error:
         return Findings([], [], stopped=error)
-    return Findings(counts, notes, unknown_accounts=tuple(unknown))
+    return Findings(counts, [*notes, *_unheard(unheard)], unknown_accounts=tuple(unknown))
 
 
-async def _listening(client: Carrier, account: str) -> list[str]:
-    """Notes about an account's listeners."""
+async def _is_unheard(client: Carrier, account: str, notes: list[str]) -> bool:
+    """Whether nothing receives the callbacks of an account; a note says if that is unknown."""
     try:
-        listens = any(found.service_name == CALLBACK_SERVICE for found in await client.listeners(account))
+        return all(found.service_name != CALLBACK_SERVICE for found in await client.listeners(account))
     except AccountError as error:
-        return [f"account {account}: its listeners are unknown: {error}"]
-    return [] if listens else [f"account {account}: {_NO_LISTENER}"]
+        notes.append(f"account {account}: its listeners are unknown: {error}")
+        return False
+
+
+def _unheard(accounts: Sequence[str]) -> list[str]:
+    """A note about accounts without a listener, if there are any."""
+    if not accounts:
+        return []
+    more = f" and {counted(len(accounts) - 1, 'other')}" if len(accounts) > 1 else ""
+    what = f"no listener for {CALLBACK_SERVICE} is registered, so the carrier reports no outcomes"
+    return [f"account {accounts[0]}{more}: {what}"]
 
 
 def ask_carrier(
@@ -443,6 +453,3 @@ def planned_groups(plan: Path) -> list[PlanGroup]:
         PlanGroup(**{**group, "action": Action(group["action"]) if "action" in group else None})
         for group in groups
     ]
-
-
-_NO_LISTENER = f"no listener for {CALLBACK_SERVICE} is registered, so the carrier reports no outcomes"

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -182,6 +183,19 @@ def test_a_run_with_a_listener_has_no_note_about_listeners(tmp_path: Path) -> No
 
 def test_a_run_without_a_listener_has_a_note(tmp_path: Path) -> None:
     assert [note for note in run(tmp_path, 1, 1).notes if "CarrierService" in note]
+
+
+def test_many_accounts_without_a_listener_have_one_note() -> None:
+    accounts = [ACCOUNT, *(f"0000123456-0000{n}" for n in range(2, 5))]
+    groups = [replace(GROUP, account_name=account) for account in accounts]
+
+    async def ask(target: Target) -> Findings:
+        async with open_client(target.base_url, target.credentials) as client:
+            return await preflight(client, groups, listeners=True)
+
+    with carrier(1) as target:
+        notes = anyio.run(ask, target).notes
+    assert [note.split(":")[0] for note in notes] == [f"account {ACCOUNT} and 3 others"]
 
 
 def test_each_group_has_its_own_license_count() -> None:
