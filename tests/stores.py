@@ -1,15 +1,22 @@
 """Stores for tests: a database with all tables, emptied between tests."""
 
+from itertools import count
+
 import sqlalchemy as sa
 
 from batchlic.database import postgresql
 from batchlic.database.leases import leases
 from tests.postgresql import PostgreSQL
 
+_numbers = count(1)
+
 
 def new_store(server: PostgreSQL, database: str) -> str:
-    """The name of a store in a new database."""
-    name = postgresql.remember(server.new_database(database))
+    """The name of a store in a new database.
+
+    Its name is new, too: stores stay open, and the fixtures of a module can be made twice.
+    """
+    name = postgresql.remember(server.new_database(f"{database}_{next(_numbers)}"))
     postgresql.open_store(name)
     return name
 

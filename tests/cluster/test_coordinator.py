@@ -28,13 +28,14 @@ from tests.endtoend.carrier import COUNTS, answering, say_counts
 from tests.endtoend.program import FLEXIBLE, PATIENCE, books, statuses, totals
 from tests.forking import serving
 from tests.postgresql import PostgreSQL
+from tests.stores import new_store
 
 PASSWORD = "planted-password-4711"
 
 
 @pytest.fixture(scope="module")
 def store(postgresql: PostgreSQL) -> str:
-    return postgresql.new_database("coordinator")
+    return new_store(postgresql, "coordinator")
 
 
 @pytest.fixture

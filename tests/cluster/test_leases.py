@@ -11,11 +11,12 @@ from batchlic.cluster.messages import ShardTask
 from batchlic.cluster.worker import _only_login
 from batchlic.database import leases
 from batchlic.database.leases import Lease, LeaseLost
-from batchlic.database.postgresql import Store, open_store, remember
+from batchlic.database.postgresql import Store, open_store
 from batchlic.errors import CredentialsRejected, RefusedToStart, StoppedEarly
 from batchlic.journal import Journal, StorePlace
 from tests.journal.builders import identity, intent
 from tests.postgresql import PostgreSQL
+from tests.stores import new_store
 
 LEASE_S = 30.0
 RUN = "run:4711"
@@ -24,7 +25,7 @@ SHARD = f"{RUN}/shard:1"
 
 @pytest.fixture(scope="module")
 def only_store(postgresql: PostgreSQL) -> Store:
-    return open_store(remember(postgresql.new_database("shards")))
+    return open_store(new_store(postgresql, "shards"))
 
 
 @pytest.fixture

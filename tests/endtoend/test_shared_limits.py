@@ -21,10 +21,17 @@ def test_two_runs_share_a_limit_and_license_all_devices(postgresql: PostgreSQL, 
         runs = [
             begin("assign", *arguments(tmp_path, run), settings=settings, cwd=tmp_path) for run in range(2)
         ]
-        until(lambda: sharers(postgresql, database) == len(runs))
+        seen: set[str] = set()
+
+        def has_ended() -> bool:
+            seen.update(sharers(postgresql, database))
+            return all(run.poll() is not None for run in runs)
+
+        until(has_ended)
         assert [ended.code for ended in map(end, runs)] == [0, 0]
         assert len(books(url)) == 2 * DEVICES
-    assert sharers(postgresql, database) == 0
+    assert len(seen) == len(runs)
+    assert sharers(postgresql, database) == []
 
 
 def arguments(folder: Path, run: int) -> list[str | Path]:
@@ -36,9 +43,9 @@ def arguments(folder: Path, run: int) -> list[str | Path]:
     return [inventory, *options, "--run-dir", f"run-{run}"]
 
 
-def sharers(server: PostgreSQL, database: str) -> int:
-    """How many processes share the limit of the login now."""
+def sharers(server: PostgreSQL, database: str) -> list[str]:
+    """The processes that share the limit of the login now."""
     if server.execute(f"SELECT to_regclass('{limit_sharers}')", database) == [(None,)]:
-        return 0
-    [(count,)] = server.execute(f"SELECT count(*) FROM {limit_sharers}", database)  # noqa: S608 - a constant
-    return int(count)
+        return []
+    rows = server.execute(f"SELECT name FROM {limit_sharers}", database)  # noqa: S608 - a constant
+    return [name for (name,) in rows]
