@@ -11,6 +11,9 @@ PROGRAM := .venv/.program
 # Many tests wait for other processes, so one worker more than there are cores.
 WORKERS = $(shell $(BIN)/python -c "import os; print(min(4, 1 + os.cpu_count()))")
 
+# Tests start many processes: these find compiled modules, whatever the environment says.
+export PYTHONDONTWRITEBYTECODE =
+
 HERE = BATCHLIC_STATE_DIR="$(CURDIR)/runs"
 
 .DEFAULT_GOAL := help
