@@ -58,6 +58,17 @@ def test_attempts_are_counted_by_outcome_and_timed() -> None:
     assert found["batchlic_request_duration_seconds_sum", None] == pytest.approx(2.54)
 
 
+def test_a_duration_is_in_each_bucket_whose_bound_it_does_not_exceed() -> None:
+    found = measured([started(), *(attempt(3, n, duration_ms=ms) for n, ms in enumerate((50, 51, 500_000)))])
+    name = "batchlic_request_duration_seconds"
+    counts = [found[f"{name}_bucket", bound] for bound in ("0.025", "0.05", "0.1", "120.0", "+Inf")]
+    assert (counts, found[f"{name}_count", None]) == ([0, 1, 2, 2, 3], 3)
+
+
+def test_no_metric_says_when_a_counter_began() -> None:
+    assert not [name for name, _ in measured([started(), attempt(3)]) if name.endswith("_created")]
+
+
 def test_a_run_at_work_shows_rate_phase_and_devices_that_add_up() -> None:
     phase = PhaseStarted(at=at(2), phase=Phase.SENDING)
     events: list[RunEvent] = [
