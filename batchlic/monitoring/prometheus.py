@@ -1,8 +1,10 @@
 """Metrics for Prometheus: in a file for node_exporter, and over HTTP while a run goes on."""
 
+import socket
 import threading
 from bisect import bisect_left
 from collections.abc import Iterable
+from contextlib import suppress
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -199,12 +201,14 @@ class MetricsServer:
 
     def close(self) -> None:
         """Stop serving."""
+        with suppress(OSError):  # some systems can't wake a socket that waits for connections
+            self._server.socket.shutdown(socket.SHUT_RDWR)
         self._server.shutdown()
         self._server.server_close()
 
 
 _POLL_S = 0.1
-"""Seconds until the server notices that it is to stop."""
+"""Seconds until the server notices that it is to stop, on a system that can't wake its socket."""
 
 
 class _Server(ThreadingWSGIServer):

@@ -201,3 +201,10 @@ def test_the_server_answers_on_this_machine_while_the_run_goes_on() -> None:
 def test_a_port_in_use_is_an_oserror() -> None:
     with closing(MetricsServer(0)) as server, pytest.raises(OSError, match="in use"):
         MetricsServer(int(server.url.split(":")[2].split("/")[0]))
+
+
+def test_the_port_is_free_again_once_the_server_is_closed() -> None:
+    with closing(MetricsServer(0)) as server:
+        port = int(server.url.split(":")[2].split("/")[0])
+    with closing(MetricsServer(port)) as server:
+        assert server.url.endswith(f":{port}/metrics")
