@@ -41,6 +41,7 @@ from batchlic.events import (
 from batchlic.figures import counted
 from batchlic.logs import Redaction
 from batchlic.monitoring.instruments import INSTRUMENTS, SECONDS, Instrument, Kind, label_names
+from batchlic.monitoring.plain_meter import PlainMeter
 from batchlic.monitoring.run_metrics import RunMetrics
 
 FLUSH_S = 4.0
@@ -237,7 +238,7 @@ class OtlpMetrics:
             within(FLUSH_S, self._provider.shutdown)
 
 
-class OtelMeter:
+class OtelMeter(PlainMeter):
     """Records measurements for OpenTelemetry, which reads counters and gauges when it sends them.
 
     The names of its instruments become those of Prometheus again in a collector, which adds `_total` and the
@@ -245,13 +246,12 @@ class OtelMeter:
     """
 
     def __init__(self, provider: MeterProvider) -> None:
+        super().__init__(INSTRUMENTS)
         meter = provider.get_meter("batchlic", version("batchlic"))
-        self._values: dict[str, dict[tuple[str, ...], float]] = {}
         self._histograms: dict[str, Histogram] = {}
         self._attributes: dict[tuple[str, ...], dict[str, str]] = {}
         for one in INSTRUMENTS:
             name, unit = _name_and_unit(one)
-            self._values[one.name] = {}
             match one.kind:
                 case Kind.COUNTER:
                     meter.create_observable_counter(name, [partial(self._observed, one)], unit, one.help)
@@ -262,23 +262,15 @@ class OtelMeter:
                         name, unit, one.help, explicit_bucket_boundaries_advisory=SECONDS
                     )
 
-    def add(self, instrument: Instrument, labels: tuple[str, ...], value: float = 1) -> None:
-        """Increase a counter."""
-        values = self._values[instrument.name]
-        values[labels] = values.get(labels, 0) + value
-
-    def set(self, instrument: Instrument, labels: tuple[str, ...], value: float) -> None:
-        """Set a gauge."""
-        self._values[instrument.name][labels] = value
-
     def observe(self, instrument: Instrument, labels: tuple[str, ...], value: float) -> None:
         """Add a value to a histogram."""
         self._histograms[instrument.name].record(value, self._named(instrument, labels))
 
     def _observed(self, instrument: Instrument, _options: CallbackOptions) -> list[Observation]:
         """The values of a counter or gauge. This is called in another thread."""
-        values = list(self._values[instrument.name].items())
-        return [Observation(value, self._named(instrument, labels)) for labels, value in values]
+        return [
+            Observation(value, self._named(instrument, labels)) for labels, value in self.values(instrument)
+        ]
 
     def _named(self, instrument: Instrument, labels: tuple[str, ...]) -> dict[str, str]:
         """The labels with their names."""

@@ -1,14 +1,23 @@
 """Metrics for Prometheus: in a file for node_exporter, and over HTTP while a run goes on."""
 
+import socket
 import threading
+from bisect import bisect_left
 from collections.abc import Iterable
+from contextlib import suppress
+from itertools import accumulate
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, make_wsgi_app
+from prometheus_client import CollectorRegistry, generate_latest, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
-from prometheus_client.metrics_core import Metric
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
@@ -25,75 +34,82 @@ from batchlic.monitoring.instruments import (
     Kind,
     label_names,
 )
+from batchlic.monitoring.plain_meter import PlainMeter
 from batchlic.monitoring.run_metrics import RunMetrics
 
 WRITE_INTERVAL_S = 10.0
 """Seconds between two versions of a metrics file while requests are sent."""
 HOST = "127.0.0.1"
 
-_Metric = TypeVar("_Metric", Counter, Gauge, Histogram)
-_Children = dict[tuple[str, tuple[str, ...]], _Metric]
-"""Metrics by name and label values; those without values are the parents of the others."""
+_MILESTONES = (RunStarted, PlanReady, PhaseStarted, PhaseEnded, RunEnded)
+"""Events after which a metrics file is written at once."""
 
 
-class PrometheusMeter:
-    """Keeps measurements in a registry of prometheus-client. `registry` is what to export."""
+class PrometheusMeter(PlainMeter, Collector):
+    """Shows measurements to prometheus-client when they are read. `registry` is what to export."""
 
     def __init__(self, instruments: Iterable[Instrument] = INSTRUMENTS) -> None:
-        inner = CollectorRegistry()
+        super().__init__(instruments)
+        self._instruments = tuple(instruments)
+        self._histograms: dict[str, dict[tuple[str, ...], _Histogram]] = {
+            one.name: {} for one in self._instruments
+        }
         self.registry = CollectorRegistry()
-        self.registry.register(_WithoutCreated(inner))
-        self._counters: _Children[Counter] = {}
-        self._gauges: _Children[Gauge] = {}
-        self._histograms: _Children[Histogram] = {}
-        for one in instruments:
-            name, labels = one.name, label_names(one)
-            match one.kind:
-                case Kind.COUNTER:
-                    self._counters[name, ()] = Counter(name, one.help, labels, registry=inner)
-                case Kind.GAUGE:
-                    self._gauges[name, ()] = Gauge(name, one.help, labels, registry=inner)
-                case Kind.HISTOGRAM:
-                    self._histograms[name, ()] = Histogram(
-                        name, one.help, labels, registry=inner, buckets=SECONDS
-                    )
-
-    def add(self, instrument: Instrument, labels: tuple[str, ...], value: float = 1) -> None:
-        """Increase a counter."""
-        _child(self._counters, instrument, labels).inc(value)
-
-    def set(self, instrument: Instrument, labels: tuple[str, ...], value: float) -> None:
-        """Set a gauge."""
-        _child(self._gauges, instrument, labels).set(value)
+        self.registry.register(self)
 
     def observe(self, instrument: Instrument, labels: tuple[str, ...], value: float) -> None:
         """Add a value to a histogram."""
-        _child(self._histograms, instrument, labels).observe(value)
+        histograms = self._histograms[instrument.name]
+        if labels not in histograms:
+            histograms[labels] = _Histogram()
+        histograms[labels].observe(value)
+
+    def collect(self) -> Iterable[Metric]:
+        """All metrics that have a value. The library calls this, perhaps in another thread."""
+        for one in self._instruments:
+            metric = self._family(one)
+            if metric.samples:
+                yield metric
 
     def exposition(self) -> bytes:
         """All measurements in the text format of Prometheus."""
         return generate_latest(self.registry)
 
+    def _family(self, one: Instrument) -> Metric:
+        names = label_names(one)
+        match one.kind:
+            case Kind.COUNTER:
+                counter = CounterMetricFamily(one.name, one.help, labels=names)
+                for labels, value in self.values(one):
+                    counter.add_metric(labels, value)
+                return counter
+            case Kind.GAUGE:
+                gauge = GaugeMetricFamily(one.name, one.help, labels=names)
+                for labels, value in self.values(one):
+                    gauge.add_metric(labels, value)
+                return gauge
+            case Kind.HISTOGRAM:
+                histogram = HistogramMetricFamily(one.name, one.help, labels=names)
+                for labels, found in list(self._histograms[one.name].items()):
+                    histogram.add_metric(labels, found.buckets(), found.total)
+                return histogram
 
-def _child(children: "_Children[_Metric]", instrument: Instrument, labels: tuple[str, ...]) -> _Metric:
-    """The metric with these labels. The library's own lookup takes longer than counting."""
-    key = (instrument.name, labels)
-    if key not in children:
-        children[key] = children[instrument.name, ()].labels(*labels)
-    return children[key]
 
+class _Histogram:
+    """Durations, counted by the smallest bound in SECONDS that they do not exceed."""
 
-class _WithoutCreated(Collector):
-    """Leaves out when each counter began: the library's extra metrics for that are no use for a batch job."""
+    def __init__(self) -> None:
+        self._counts = [0] * (len(SECONDS) + 1)
+        self.total = 0.0
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._registry = registry
+    def observe(self, seconds: float) -> None:
+        self._counts[bisect_left(SECONDS, seconds)] += 1
+        self.total += seconds
 
-    def collect(self) -> Iterable[Metric]:
-        for metric in self._registry.collect():
-            metric.samples = [one for one in metric.samples if not one.name.endswith("_created")]
-            if metric.samples:
-                yield metric
+    def buckets(self) -> list[tuple[str, float]]:
+        """How many durations do not exceed each bound."""
+        bounds = (*map(str, SECONDS), "+Inf")
+        return list(zip(bounds, accumulate(self._counts.copy()), strict=True))
 
 
 class MetricsFile:
@@ -126,9 +142,8 @@ class MetricsFile:
             is_other_at_work = self._restore().get((RUN_ACTIVE.name, self._labels)) == 1
             self._due_at = None if is_other_at_work else 0.0
         self._measure(event)
-        is_milestone = isinstance(event, RunStarted | PlanReady | PhaseStarted | PhaseEnded | RunEnded)
         now = event.at / 1e6
-        if self._due_at is not None and (is_milestone or now >= self._due_at):
+        if self._due_at is not None and (now >= self._due_at or isinstance(event, _MILESTONES)):
             self._due_at = now + WRITE_INTERVAL_S
             self._write()
 
@@ -186,12 +201,14 @@ class MetricsServer:
 
     def close(self) -> None:
         """Stop serving."""
+        with suppress(OSError):  # some systems can't wake a socket that waits for connections
+            self._server.socket.shutdown(socket.SHUT_RDWR)
         self._server.shutdown()
         self._server.server_close()
 
 
 _POLL_S = 0.1
-"""Seconds until the server notices that it is to stop."""
+"""Seconds until the server notices that it is to stop, on a system that can't wake its socket."""
 
 
 class _Server(ThreadingWSGIServer):

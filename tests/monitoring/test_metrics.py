@@ -58,6 +58,17 @@ def test_attempts_are_counted_by_outcome_and_timed() -> None:
     assert found["batchlic_request_duration_seconds_sum", None] == pytest.approx(2.54)
 
 
+def test_a_duration_is_in_each_bucket_whose_bound_it_does_not_exceed() -> None:
+    found = measured([started(), *(attempt(3, n, duration_ms=ms) for n, ms in enumerate((50, 51, 500_000)))])
+    name = "batchlic_request_duration_seconds"
+    counts = [found[f"{name}_bucket", bound] for bound in ("0.025", "0.05", "0.1", "120.0", "+Inf")]
+    assert (counts, found[f"{name}_count", None]) == ([0, 1, 2, 2, 3], 3)
+
+
+def test_no_metric_says_when_a_counter_began() -> None:
+    assert not [name for name, _ in measured([started(), attempt(3)]) if name.endswith("_created")]
+
+
 def test_a_run_at_work_shows_rate_phase_and_devices_that_add_up() -> None:
     phase = PhaseStarted(at=at(2), phase=Phase.SENDING)
     events: list[RunEvent] = [
@@ -190,3 +201,10 @@ def test_the_server_answers_on_this_machine_while_the_run_goes_on() -> None:
 def test_a_port_in_use_is_an_oserror() -> None:
     with closing(MetricsServer(0)) as server, pytest.raises(OSError, match="in use"):
         MetricsServer(int(server.url.split(":")[2].split("/")[0]))
+
+
+def test_the_port_is_free_again_once_the_server_is_closed() -> None:
+    with closing(MetricsServer(0)) as server:
+        port = int(server.url.split(":")[2].split("/")[0])
+    with closing(MetricsServer(port)) as server:
+        assert server.url.endswith(f":{port}/metrics")
