@@ -225,6 +225,7 @@ def test_an_exception_of_a_signal_handler_ends_the_run_in_order(tmp_path: Path) 
     refuse_if_unfinished(batchlic.Run(tmp_path / "run"))
 
 
+@pytest.mark.slow
 def test_two_threads_run_at_once(settings: Settings) -> None:
     runs: list[batchlic.Run] = []
 
@@ -248,6 +249,7 @@ def test_a_folder_that_this_process_uses_already_is_refused(settings: Settings, 
         batchlic.assign(fleet(2), **TARGET, run_dir=folder.path, settings=settings)
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_only_the_run_that_the_main_thread_waits_for(settings: Settings, tmp_path: Path) -> None:
     others: list[batchlic.Run] = []
 

@@ -37,6 +37,7 @@ def ended(url: str, tmp_path_factory: pytest.TempPathFactory) -> batchlic.Run:
     return batchlic.assign(ROWS, **TARGET, settings=login(url, tmp_path_factory.mktemp("state")))
 
 
+@pytest.mark.slow
 def test_a_run_with_failed_devices_is_returned(ended: batchlic.Run) -> None:
     assert (ended.status, ended.exit_code) == (RunState.FINISHED, 3)
     assert ended.summary.statuses == {DeviceStatus.ACCEPTED: 4, DeviceStatus.FAILED: 1}
@@ -210,6 +211,7 @@ def test_a_run_prints_nothing_and_leaves_the_process_as_it_is(
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_a_profile_is_used_without_a_change_of_the_environment(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -291,6 +293,7 @@ def test_a_table_that_the_api_does_not_use_is_a_warning(settings: Settings, tmp_
     assert "[notify] is for the command line" in run.warnings[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "act",
     [

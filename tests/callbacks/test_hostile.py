@@ -144,6 +144,7 @@ def test_hostile_messages_change_no_outcome(tmp_path: Path, attack: Attack, answ
     assert PASSWORD not in logged
 
 
+@pytest.mark.slow
 def test_no_outcome_is_changed_by_a_forged_source(tmp_path: Path) -> None:
     folder, messages = settled_run(tmp_path)
     before = pl.read_parquet(folder.results)

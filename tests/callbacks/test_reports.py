@@ -73,6 +73,7 @@ def status_of(folder: RunFolder, place: int) -> str:
 # -- other statuses -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "shown"),
     [
@@ -140,6 +141,7 @@ def test_the_latest_of_several_unknown_statuses_is_shown(tmp_path: Path) -> None
     assert status(folder).undecided == {"unknown status 'Parked'": 1}
 
 
+@pytest.mark.slow
 def test_what_is_undecided_outlives_the_store(tmp_path: Path) -> None:
     folder = submitted_run(tmp_path / "run", 1)
     [message] = messages_of(folder)
@@ -188,6 +190,7 @@ def test_a_device_refused_inside_an_accepted_batch_fails(
     assert status(folder).exit_code == ExitCode.INCOMPLETE
 
 
+@pytest.mark.slow
 def test_the_ledger_has_no_license_of_a_device_that_a_callback_failed(tmp_path: Path) -> None:
     Ledger(tmp_path / "ledger.db").close()
     folder = submitted_run(tmp_path / "run", 4, carrier="https://carrier.example/api")
@@ -283,6 +286,7 @@ def test_a_known_request_of_another_run_is_known_in_any_case(
     assert reconciled(folder, messages_of(folder)[0]._replace(request_id=write(GUID))) == {"in_doubt": 1}
 
 
+@pytest.mark.slow
 def test_one_lost_request_in_two_spellings_is_one_failure(tmp_path: Path) -> None:
     folder = submitted_run(tmp_path / "run", 1, answered=lambda _: [None, None])
     [message] = messages_of(folder, **failure())
@@ -293,6 +297,7 @@ def test_one_lost_request_in_two_spellings_is_one_failure(tmp_path: Path) -> Non
 # -- devices --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fields", [{}, failure(), {"status": "REQUEST_ONHOLD.X"}])
 @pytest.mark.parametrize("kind", ["imei", "iccid"])
 def test_a_message_is_about_each_device_that_it_names(
@@ -308,6 +313,7 @@ def test_a_message_is_about_each_device_that_it_names(
     assert sum(status(folder).undecided.values()) == (3 if expected == "accepted" else 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fields", "expected"), [({}, "confirmed"), (failure(), "failed")])
 @pytest.mark.parametrize("kind", ["imei", "iccid"])
 def test_a_message_is_also_about_devices_of_other_requests(
@@ -333,6 +339,7 @@ def test_a_message_about_other_requests_only_is_not_judged(tmp_path: Path) -> No
     assert [one.reason for one in status(folder).unjudged] == ["names no device of its request"]
 
 
+@pytest.mark.slow
 def test_a_device_in_doubt_is_not_settled_beside_one_of_another_request(tmp_path: Path) -> None:
     folder = submitted_run(
         tmp_path / "run", 2, batch_size=1, answered=lambda batch: accepted(1) if batch == 1 else lost(2)
@@ -350,6 +357,7 @@ def test_both_identifiers_of_one_device_are_one_device(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_the_identifiers_of_two_devices_in_pairs_are_two_devices(tmp_path: Path) -> None:
     folder = submitted_run(tmp_path / "run", 3)
     (imei, iccid), (other_imei, other_iccid) = device(folder, 0), device(folder, 1)
@@ -374,6 +382,7 @@ def test_an_iccid_that_may_be_a_new_sim_names_no_other_device(tmp_path: Path) ->
     assert [status_of(folder, place) for place in (0, 1)] == ["confirmed", "accepted"]
 
 
+@pytest.mark.slow
 def test_a_device_listed_by_iccid_only_is_found_beside_another_imei(tmp_path: Path) -> None:
     def by_one_identifier(path: Path, devices: int) -> Path:
         first, second = pl.read_csv(fleet(path, devices), infer_schema=False).iter_rows()
@@ -385,6 +394,7 @@ def test_a_device_listed_by_iccid_only_is_found_beside_another_imei(tmp_path: Pa
     assert reconciled(folder, message) == {"confirmed": 2}
 
 
+@pytest.mark.slow
 def test_each_device_of_a_message_about_a_lost_request_is_proven(tmp_path: Path) -> None:
     folder = submitted_run(tmp_path / "run", 3, answered=lost)
     (imei, _), (other, _) = device(folder, 0), device(folder, 1)
@@ -418,6 +428,7 @@ def test_an_imei_that_lost_its_leading_zero_as_a_number_is_found(tmp_path: Path)
 # -- what can't be judged -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
@@ -444,6 +455,7 @@ def test_a_message_about_an_unknown_request_is_not_about_the_run(tmp_path: Path)
     assert status(folder).unjudged == []
 
 
+@pytest.mark.slow
 def test_unjudged_messages_count_once_and_outlive_the_store(tmp_path: Path) -> None:
     folder = submitted_run(tmp_path / "run", 1)
     message = message_about("request-1")
@@ -485,6 +497,7 @@ def post_of_each_kind(tmp_path: Path) -> None:
     assert answers == [200] * len(bodies)
 
 
+@pytest.mark.slow
 def test_reconcile_counts_what_callbacks_leave_open(tmp_path: Path) -> None:
     post_of_each_kind(tmp_path)
     done = command(tmp_path, "reconcile", "run", "--store", "store.db", "--json")
@@ -508,6 +521,7 @@ def test_status_counts_what_callbacks_leave_open(tmp_path: Path) -> None:
     assert [one["reason"] for one in found["unjudged"]] == ["names no device"] * 2
 
 
+@pytest.mark.slow
 def test_callbacks_unjudged_lists_the_messages_as_they_came(tmp_path: Path) -> None:
     post_of_each_kind(tmp_path)
     done = command(tmp_path, "callbacks", "unjudged", "--store", "store.db")

@@ -116,6 +116,7 @@ def test_excluded_devices_need_no_license(tmp_path: Path) -> None:
     assert rejected_rows(tmp_path)["imei"].to_list() == [imei(n) for n in range(15, 30)]
 
 
+@pytest.mark.slow
 def test_small_ranges_and_spools_change_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan(tmp_path, 300, lambda groups: [group.devices // 2 for group in groups])
     whole = planned_rows(tmp_path), rejected_rows(tmp_path)

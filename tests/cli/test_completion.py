@@ -59,6 +59,7 @@ def test_bash_gets_what_it_asks_for(words: str, completed: list[str]) -> None:
     assert (ended.exit_code, ended.stdout.split(), ended.stderr) == (0, completed, "")
 
 
+@pytest.mark.slow
 def test_the_program_has_its_name_also_if_python_starts_it() -> None:
     asks = {"_BATCHLIC_COMPLETE": "complete_bash", "COMP_WORDS": "batchlic sta", "COMP_CWORD": "1"}
     done = subprocess.run(

@@ -18,6 +18,7 @@ with observers(MetricsUse()):
 """
 
 
+@pytest.mark.slow
 def test_nothing_is_imported_that_nobody_asked_for() -> None:
     done = subprocess.run([sys.executable, "-c", CHECK], capture_output=True, text=True, check=True, env={})
     assert (done.stdout, done.stderr) == ("[]\n", "")

@@ -95,6 +95,7 @@ def test_an_account_in_one_shard_has_its_whole_rate(home: Home) -> None:
     assert {(task.sharers, task.rate_sharers) for task in tasks(home)} == {(2, 1)}
 
 
+@pytest.mark.slow
 def test_an_account_in_two_shards_shares_its_rate(home: Home) -> None:
     home.run(home.job(100, accounts=1, limits={"scope": "account"}))
     assert [(task.batches, task.rate_sharers) for task in tasks(home)] == [
@@ -147,6 +148,7 @@ def test_a_migration_moves_all_devices(home: Home, url: str) -> None:
     assert {(record["assigned"], record["unassigned"]) for record in books(url).values()} == {(1, 1)}
 
 
+@pytest.mark.slow
 def test_a_migration_with_too_few_licenses_starts_no_worker(home: Home) -> None:
     license = {"from_sku": FLEXIBLE, "to_sku": OTHER}
     summary = home.run(home.job(600, action="migrate", license=license))
@@ -159,6 +161,7 @@ async def answer(exchange: Exchange) -> None:
     await (say_counts(exchange) if exchange.request.path == COUNTS else take(exchange))
 
 
+@pytest.mark.slow
 def test_workers_get_no_secret(tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with answering(answer) as carrier:
         home = Home(tmp_path, store, carrier.url, monkeypatch)
@@ -171,6 +174,7 @@ def test_workers_get_no_secret(tmp_path: Path, store: str, monkeypatch: pytest.M
     assert PASSWORD not in str(home.workers.sent) + str(home.workers.told)
 
 
+@pytest.mark.slow
 def test_a_worker_that_cannot_read_the_plan_sends_nothing(home: Home, url: str, tmp_path: Path) -> None:
     def elsewhere(encoded: bytes) -> bytes:
         return json.dumps(json.loads(encoded) | {"folder": str(tmp_path / "missing")}).encode()
@@ -182,6 +186,7 @@ def test_a_worker_that_cannot_read_the_plan_sends_nothing(home: Home, url: str, 
     assert totals(url)["requests"] == {}
 
 
+@pytest.mark.slow
 def test_a_worker_with_another_carrier_sends_nothing(home: Home, url: str) -> None:
     home.workers.change = lambda encoded: encoded.replace(b"/api", b"/other")
     summary = home.run(home.job(100))
@@ -190,6 +195,7 @@ def test_a_worker_with_another_carrier_sends_nothing(home: Home, url: str) -> No
     assert totals(url)["requests"] == {}
 
 
+@pytest.mark.slow
 def test_a_second_signal_does_not_wait_for_a_scheduler(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     answered, waited = threading.Event(), list[bool]()
     with closing(StopRequests()) as stops, stops.obeyed():
@@ -242,6 +248,7 @@ def test_a_signal_does_not_wait_for_workers_that_are_all_gone(
     assert totals(url)["requests"] == {}
 
 
+@pytest.mark.slow
 def test_a_bug_in_a_worker_does_not_show_what_it_read(home: Home) -> None:
     home.workers.change = lambda encoded: encoded.replace(b'"batch_size":10', b'"batch_size":"x-4711"')
     with pytest.raises(Exception, match="unexpected error") as raised:

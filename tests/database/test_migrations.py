@@ -64,6 +64,7 @@ def test_an_upgrade_of_the_newest_schema_changes_nothing(empty: Store) -> None:
         assert connection.exec_driver_sql("SELECT epoch FROM leases").scalars().all() == [7]
 
 
+@pytest.mark.slow
 def test_processes_that_upgrade_at_once_wait_for_each_other(empty: Store) -> None:
     errors: list[Exception] = []
 

@@ -141,6 +141,7 @@ def test_a_file_that_is_cut_off_leaves_no_run(tmp_path: Path, web: Web, carrier:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_addresses_are_read_from_a_job_file_beside_paths(tmp_path: Path, web: Web) -> None:
     (tmp_path / "more.csv").write_text(f"IMEI\n{imei(99)}\n")
     (tmp_path / "job.toml").write_text(

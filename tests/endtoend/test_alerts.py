@@ -117,6 +117,7 @@ def test_a_wrong_notification_is_exit_2_and_the_heartbeat_reports_it(
     assert SECRET not in ended.err
 
 
+@pytest.mark.slow
 def test_a_notify_table_without_any_url_is_exit_2_unless_it_is_off(carrier: str, tmp_path: Path) -> None:
     fleet(tmp_path / "fleet.csv", 3)
     ended = night(tmp_path, carrier)
@@ -137,6 +138,7 @@ def test_a_rehearsal_sends_no_message_unless_asked_and_never_pings(
     assert switch.paths == []
 
 
+@pytest.mark.slow
 def test_notify_test_says_which_target_took_the_message(messages: WebServer, tmp_path: Path) -> None:
     (tmp_path / "nightly.toml").write_text(JOB + 'to = ["ops", "mail"]\n')
     settings = {

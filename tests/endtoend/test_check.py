@@ -170,6 +170,7 @@ def test_too_few_licenses_for_the_inventory_are_named_with_the_numbers(
     assert f"20 licenses of {FLEXIBLE} left for 21 devices" in message(ended, "licenses", level)
 
 
+@pytest.mark.slow
 def test_what_a_run_would_refuse_is_an_error_with_its_advice(tmp_path: Path) -> None:
     async def count_7_assigned(exchange: Exchange) -> None:
         await say_counts(exchange, assigned=7)
@@ -204,6 +205,7 @@ def test_one_wrong_setting_hides_no_other_check(
     assert ended.code == (0 if check_name == "store" else 3)
 
 
+@pytest.mark.slow
 def test_a_job_file_or_inventory_that_is_missing_is_an_error(tmp_path: Path, url: str) -> None:
     ended, found = check(tmp_path, keys(url))
     assert (ended.code, found["job"], found["login"]) == (3, ["error"], ["ok"])
@@ -213,6 +215,7 @@ def test_a_job_file_or_inventory_that_is_missing_is_an_error(tmp_path: Path, url
     assert (ended.code, found["inventory"], found["licenses"]) == (3, ["error"], ["ok"])
 
 
+@pytest.mark.slow
 def test_damaged_and_read_only_files_are_found(tmp_path: Path, url: str) -> None:
     job(tmp_path)
     (tmp_path / "runs").mkdir(mode=0o700)

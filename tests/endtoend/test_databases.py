@@ -46,6 +46,7 @@ def change(path: Path, statement: str) -> None:
         connection.commit()
 
 
+@pytest.mark.slow
 def test_the_summary_has_the_query_and_its_rows(tmp_path: Path) -> None:
     sqlite_file(tmp_path / "fleet.db", [*DEVICES, (None, "south")], TYPES)
     (tmp_path / "more.csv").write_text(f"IMEI\n{imei(99)}\n")
@@ -74,6 +75,7 @@ def test_a_run_goes_on_only_with_the_same_query_and_rows(tmp_path: Path) -> None
         assert (again.code, reason in again.err) == (2, True), again.err
 
 
+@pytest.mark.slow
 def test_a_plan_is_applied_only_while_the_rows_are_the_same(tmp_path: Path) -> None:
     sqlite_file(tmp_path / "fleet.db", DEVICES, TYPES)
     plan = ("plan", "sqlite:///fleet.db", "--query", QUERY, *OPTIONS)
@@ -154,6 +156,7 @@ def test_a_sync_with_a_query_that_ends_early_removes_nothing(tmp_path: Path, pos
     assert licensed == {device for device, _ in DEVICES}
 
 
+@pytest.mark.slow
 def test_check_reads_the_query_of_a_job(tmp_path: Path) -> None:
     sqlite_file(tmp_path / "fleet.db", DEVICES, TYPES)
     job = tmp_path / "job.toml"

@@ -67,6 +67,7 @@ def test_fewer_rows_than_the_minimum_are_exit_4_with_both_numbers(
         assert "at least 10" in ended.err
 
 
+@pytest.mark.slow
 def test_the_minimum_of_a_job_counts_the_rows_of_all_files(tmp_path: Path) -> None:
     job(tmp_path, "min_rows = 1000").write_text(
         (tmp_path / "nightly.toml").read_text().replace('["fleet.csv"]', '["fleet.csv", "more.csv"]')
@@ -76,6 +77,7 @@ def test_the_minimum_of_a_job_counts_the_rows_of_all_files(tmp_path: Path) -> No
     assert nightly(tmp_path, 998, "enough").code == 0
 
 
+@pytest.mark.slow
 def test_an_option_overrides_the_minimum_of_a_job(tmp_path: Path) -> None:
     job(tmp_path, "min_rows = 1000")
     assert nightly(tmp_path, 5, "tonight").code == 4
@@ -172,6 +174,7 @@ def test_jobs_without_a_name_are_the_same_with_one_account_and_sku(tmp_path: Pat
     assert rehearse(tmp_path, *other, inventory="tuesday.csv", run="runs/2").code == 0
 
 
+@pytest.mark.slow
 def test_valid_devices_that_vanish_are_a_change_even_if_the_rows_are_there(tmp_path: Path) -> None:
     job(tmp_path, 'max_change = "20%"')
     assert nightly(tmp_path, 10, "1").code == 0
@@ -189,6 +192,7 @@ def test_an_empty_night_is_no_measure_for_the_next_one(tmp_path: Path) -> None:
     assert nightly(tmp_path, 2, "last", *GUARD).code == 4
 
 
+@pytest.mark.slow
 def test_without_an_earlier_run_a_note_says_so(tmp_path: Path) -> None:
     job(tmp_path, 'max_change = "20%"')
     assert nightly(tmp_path, 10, "1").code == 0
@@ -234,6 +238,7 @@ def test_a_run_that_continues_is_not_compared_again(tmp_path: Path) -> None:
     assert batchlic("resume", "runs/2", "--sandbox", cwd=tmp_path).code == 0
 
 
+@pytest.mark.slow
 def test_a_plan_is_no_run_to_compare_with(tmp_path: Path) -> None:
     job(tmp_path, 'max_change = "20%"')
     assert nightly(tmp_path, 100, "planned", command="plan").code == 0
@@ -279,6 +284,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_a_plan_and_a_dry_run_exit_as_the_run_does(tmp_path: Path, case: Case) -> None:
     if case.earlier:

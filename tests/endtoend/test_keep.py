@@ -76,6 +76,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
         yield at
 
 
+@pytest.mark.slow
 def test_results_and_rejects_have_the_cells_of_their_own_rows(ran: Home) -> None:
     assert ran.kept() == expected(*range(5))
     assert statuses(ran.folder / "run")[imei(3)] == "failed"
@@ -165,6 +166,7 @@ def test_without_kept_parquet_a_run_ends_with_null_and_a_note_until_it_is_back(t
         assert not any("kept.parquet" in note for note in summary(tmp_path / "run")["notes"])
 
 
+@pytest.mark.slow
 def test_a_reviewed_plan_is_applied_with_them_unless_they_were_changed(tmp_path: Path) -> None:
     with home(tmp_path) as at:
         at.fleet(2, 1)

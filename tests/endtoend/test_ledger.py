@@ -67,6 +67,7 @@ def test_a_device_is_shown_with_its_last_run_and_request(home: Home) -> None:
     assert "has no device" in home.run("ledger", "show", "--device", imei(999)).out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["parquet", "csv"])
 def test_an_exported_ledger_can_be_imported(home: Home, form: str) -> None:
     assert home.run("ledger", "export", "--to", f"all.{form}").code == 0
@@ -120,6 +121,7 @@ def test_each_import_of_a_list_makes_its_devices_assigned(home: Home) -> None:
     assert [count["assigned"] for count in home.counts("list.db")] == [20]
 
 
+@pytest.mark.slow
 def test_a_list_from_a_portal_is_read_like_an_inventory(home: Home) -> None:
     (home.folder / "portal.csv").write_text(
         "\n".join(
@@ -135,6 +137,7 @@ def test_a_list_from_a_portal_is_read_like_an_inventory(home: Home) -> None:
     assert totals(home.url) == before
 
 
+@pytest.mark.slow
 def test_a_plan_and_a_dry_run_skip_the_same_devices_as_a_run(home: Home) -> None:
     for command in (("plan", "--run-dir", "runs/look"), ("assign", "--dry-run")):
         shown = home.run(command[0], "fleet.csv", *LICENSE, *command[1:]).out

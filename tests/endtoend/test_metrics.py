@@ -82,6 +82,7 @@ def test_a_run_is_scraped_while_it_sends_and_leaves_a_file(tmp_path: Path, carri
     )
 
 
+@pytest.mark.slow
 def test_a_path_and_a_port_that_do_not_work_change_nothing_about_the_run(
     tmp_path: Path, carrier: str
 ) -> None:

@@ -60,6 +60,7 @@ def home(tmp_path: Path) -> Iterator[Home]:
         yield here
 
 
+@pytest.mark.slow
 def test_a_new_ledger_is_exit_4_with_the_count_and_advice(home: Home) -> None:
     counted = f"{DEVICES} licenses of {FLEXIBLE} assigned"
     for options in ((), ("--yes",), ("--allow-partial",)):
@@ -128,6 +129,7 @@ def test_a_run_without_a_ledger_is_not_asked(home: Home) -> None:
     assert home.run("assign", "fleet.csv", *LICENSE, "--no-ledger", "--run-dir", "again").code == 0
 
 
+@pytest.mark.slow
 def test_a_dry_run_with_a_new_ledger_is_no_error(home: Home) -> None:
     assert home.assign("--dry-run", run="again").code == 0
     assert not (home.folder / "new.db").exists()
@@ -154,6 +156,7 @@ def test_too_few_licenses_are_told_beside_a_new_ledger(tmp_path: Path) -> None:
     assert f"has 10 licenses of {FLEXIBLE} left for 20 devices" in refused.err
 
 
+@pytest.mark.slow
 def test_the_first_run_on_an_account_without_licenses_is_not_asked(tmp_path: Path) -> None:
     fleet(tmp_path / "fleet.csv", 3)
     with serving(SandboxConfig()) as url:
@@ -245,11 +248,13 @@ def test_a_resumed_run_can_be_told_yes(tmp_path: Path) -> None:
     assert set(statuses(tmp_path / "run").values()) == {"accepted"}
 
 
+@pytest.mark.slow
 def test_a_run_that_has_sent_is_resumed_without_a_question(home: Home) -> None:
     assert home.assign("--new-ledger", "--batch-size", "10", run="again").code == 0
     assert home.run("resume", "again").code == 0
 
 
+@pytest.mark.slow
 def test_other_devices_of_a_known_account_are_not_asked_about(home: Home) -> None:
     (home.folder / "more.csv").write_text("\n".join(["IMEI", *map(imei, range(500, 510)), ""]))
     more = ("assign", "more.csv", *LICENSE, "--ledger", "first.db", "--run-dir", "more")

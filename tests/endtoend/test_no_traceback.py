@@ -125,6 +125,7 @@ def test_a_link_to_itself_is_refused(home: Path, command: tuple[str, ...]) -> No
     assert_told(batchlic(*command, settings=keys("http://127.0.0.1:9/api"), cwd=home), 2, "loop")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [f"{ODD}.parquet", f"{ODD}"])
 def test_odd_names_beside_a_run_do_not_disturb_it(home: Path, name: str) -> None:
     (home / "run" / name).write_bytes(b"")

@@ -260,6 +260,7 @@ def test_two_runs_begun_at_one_address_send_each_device_once(
     assert assigned == {1}
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_left_as_it_is_by_resume(machine: Machine, url: str) -> None:
     ended = machine("resume", url, "--sandbox", "--json")
     assert ended.code == 3, ended.err

@@ -67,6 +67,7 @@ def test_a_pattern_in_a_folder_name_reads_no_other_folder(tmp_path: Path) -> Non
     assert len(statuses(tmp_path / "[ab]" / "run")) == DEVICES + 2
 
 
+@pytest.mark.slow
 def test_a_run_folder_may_be_named_by_its_link_and_its_dots(tmp_path: Path) -> None:
     (tmp_path / "real [1]").mkdir()
     (tmp_path / "link*").symlink_to(tmp_path / "real [1]")

@@ -68,6 +68,7 @@ SETTLE = ("settle", "run", "--reason", "the portal", "--as")
 QUESTION = "30 devices in doubt, in 3 batches"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outcome", ["accepted", "failed"])
 def test_settling_everything_without_a_terminal_is_refused_with_the_count(
     doubtful: Home, outcome: str
@@ -96,6 +97,7 @@ def test_settling_named_batches_and_devices_asks_nothing(doubtful: Home) -> None
     assert doubtful.statuses() == {"accepted": 10, "failed": 1, "in_doubt": 19}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("typed", "code"), [(LIFETIME.lower(), 4), (LIFETIME, 6)])
 def test_sending_lifetime_licenses_again_wants_the_sku(doubtful: Home, typed: str, code: int) -> None:
     command = (*SETTLE, "resend", "--consent-lifetime")
@@ -137,6 +139,7 @@ def test_moving_devices_to_a_lifetime_sku_wants_the_new_sku(home: Home) -> None:
     assert (moved.code, home.licensed(), home.licensed(FLEXIBLE)) == (0, 3, 0), moved.text
 
 
+@pytest.mark.slow
 def test_a_mixed_inventory_wants_only_the_lifetime_sku(home: Home) -> None:
     rows = (home.path / "fleet.csv").read_text().split()[1:]
     skus = (LIFETIME, FLEXIBLE, FLEXIBLE)
@@ -147,6 +150,7 @@ def test_a_mixed_inventory_wants_only_the_lifetime_sku(home: Home) -> None:
     assert screen.text.count("cannot be undone") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("command", "sku"), [("assign", FLEXIBLE), ("unassign", FLEXIBLE)])
 def test_flexible_licenses_want_a_yes(home: Home, command: str, sku: str) -> None:
     options = ("fleet.csv", "--account", ACCOUNT, "--sku", sku, "--run-dir", "run")
@@ -155,6 +159,7 @@ def test_flexible_licenses_want_a_yes(home: Home, command: str, sku: str) -> Non
     assert "cannot be undone" not in screen.text
 
 
+@pytest.mark.slow
 def test_a_yes_option_asks_nothing_even_for_lifetime_licenses(home: Home) -> None:
     screen = home.on_terminal(*ASSIGN, "--sku", LIFETIME, "--yes", typing={})
     assert (screen.code, home.licensed()) == (0, 3), screen.text
@@ -180,6 +185,7 @@ def test_the_nouns_of_a_run_fit_their_numbers(home: Home, devices: int, text: st
 # -- ledger forget --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_forget_says_which_devices_stay_recorded(home: Home) -> None:
     assert home.batchlic(*ASSIGN, "--sku", FLEXIBLE).code == 0
     run_id = summary(home.path / "run")["run_id"]

@@ -114,6 +114,7 @@ def test_a_look_writes_nothing_in_a_folder_that_can_be_written(
     assert files_of(home / "run") == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["status --json", "verify", "device", "export"])
 def test_the_log_of_a_killed_run_is_read_and_left(killed: Path, tmp_path: Path, name: str) -> None:
     home = copied(killed, tmp_path)

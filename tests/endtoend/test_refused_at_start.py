@@ -107,6 +107,7 @@ def test_a_refused_account_is_exit_4(tmp_path: Path, status: int, code: str, tex
     assert f"account {ACCOUNT}" in ended.err
 
 
+@pytest.mark.slow
 def test_a_login_that_may_not_manage_licenses_is_exit_5(tmp_path: Path) -> None:
     with serving(SandboxConfig(rules=RuleConfig(permission=False))) as url:
         ended = assign_at(url, tmp_path)
@@ -114,6 +115,7 @@ def test_a_login_that_may_not_manage_licenses_is_exit_5(tmp_path: Path) -> None:
     assert (ended.code, "permission" in ended.err) == (5, True), ended.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "body"),
     [
@@ -126,6 +128,7 @@ def test_a_refused_permission_is_exit_5(tmp_path: Path, status: int, body: Mappi
     assert (ended.code, sent) == (5, 0), ended.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "body"),
     [

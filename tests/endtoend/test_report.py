@@ -26,6 +26,7 @@ def test_a_run_ends_with_its_report_which_can_be_made_again(tmp_path: Path) -> N
     assert (tmp_path / "run" / "report.html").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_no_report_is_written_if_none_is_wanted(tmp_path: Path) -> None:
     inventory = fleet(tmp_path / "fleet.csv", 20)
     options = ("--account", ACCOUNT, "--sku", FLEXIBLE, "--sandbox", "--run-dir", "run", "--no-report")

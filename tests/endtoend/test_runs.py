@@ -149,6 +149,7 @@ def test_names_from_outside_cannot_write_to_the_terminal(tmp_path: Path) -> None
     assert "\x1b" not in ended.out + ended.err
 
 
+@pytest.mark.slow
 def test_a_folder_of_another_user_is_shown_among_the_others(home: Home) -> None:
     home.batchlic(*ASSIGN, "--run-dir", "runs/first")
     closed = home.path / "runs" / "closed"

@@ -123,6 +123,7 @@ def signaled_when(home: Path, script: Script, condition: Callable[[list[str]], b
         return end(process)
 
 
+@pytest.mark.slow
 def test_a_signal_during_the_preflight_ends_a_run_that_has_sent_nothing(tmp_path: Path) -> None:
     ended = signaled_when(tmp_path, hang, lambda paths: COUNTS in paths)
     written = summary(tmp_path / "run")
@@ -131,6 +132,7 @@ def test_a_signal_during_the_preflight_ends_a_run_that_has_sent_nothing(tmp_path
     assert len(statuses(tmp_path / "run")) == DEVICES
 
 
+@pytest.mark.slow
 def test_a_signal_during_the_last_question_leaves_a_finished_run(tmp_path: Path) -> None:
     ids = iter(range(DEVICES))
 
@@ -161,6 +163,7 @@ def test_a_signal_while_an_inventory_is_read_leaves_no_run(tmp_path: Path) -> No
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_wait_for_callbacks_as_the_run_ended(
     tmp_path: Path, number: signal.Signals
@@ -219,6 +222,7 @@ def totals_of(line: str) -> bool:
     return bool(totals(line.split('"')[3]))
 
 
+@pytest.mark.slow
 def test_files_are_published_although_a_signal_comes_while_they_are_written(tmp_path: Path) -> None:
     fleet(tmp_path / "fleet.csv", DEVICES)
     with serving(SandboxConfig()) as url:

@@ -75,6 +75,7 @@ def test_a_run_folder_with_a_ledger_beside_it_keeps_that_ledger(machine: Machine
     assert "skipped" in machine.assign("--run-dir", "old/two", cwd="second").out
 
 
+@pytest.mark.slow
 def test_runs_in_the_folder_runs_go_on_there(machine: Machine) -> None:
     (machine.folder / "first" / "runs").mkdir()
     assert machine.assign(cwd="first").code == 0
@@ -101,6 +102,7 @@ def test_every_command_finds_runs_and_ledger_from_another_folder(machine: Machin
     assert "has no device" not in machine.run("ledger", "show", "--device", imei(1), cwd="second").out
 
 
+@pytest.mark.slow
 def test_a_repeated_command_uses_the_ledger_that_its_run_began_with(machine: Machine) -> None:
     folder = str(machine.folder / "night")
     assert machine.assign("--run-dir", folder, cwd="first").code == 0
@@ -122,6 +124,7 @@ def test_two_ledgers_are_exit_2_and_nothing_is_sent(machine: Machine) -> None:
     assert (chosen.code, "skipped" in chosen.out) == (0, True)
 
 
+@pytest.mark.slow
 def test_a_rehearsal_needs_no_ledger(machine: Machine) -> None:
     assert machine.assign("--sandbox", cwd="first").code == 0
     assert not list(machine.folder.rglob("ledger.db"))

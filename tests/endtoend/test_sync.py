@@ -241,6 +241,7 @@ def test_a_sync_killed_many_times_ends_with_the_books_of_the_inventory(tmp_path:
 # -- guards ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kept", "options", "gone"),
     [
@@ -266,6 +267,7 @@ def test_too_many_removals_are_exit_4_with_the_numbers_and_the_way_out(
     assert (allowed.code, f"unassign {gone} device" in allowed.out) == (0, True)
 
 
+@pytest.mark.slow
 def test_a_dry_run_prints_the_difference_and_sends_nothing(guarded: Home) -> None:
     guarded.fleet(range(1, 104))
     requests = guarded.requests()
@@ -295,6 +297,7 @@ def test_bad_options_are_exit_2(guarded: Home, options: tuple[str, ...], code: i
     assert (refused.code, message in refused.err) == (code, True), refused.err
 
 
+@pytest.mark.slow
 def test_a_source_that_can_not_be_read_to_its_end_is_exit_2(guarded: Home) -> None:
     guarded.fleet(range(100))
     whole = gzip.compress((guarded.folder / "fleet.csv").read_bytes())
@@ -351,6 +354,7 @@ def test_a_job_file_syncs_and_an_option_overrides_its_guard(tmp_path: Path) -> N
         assert home.run("run", "nightly.toml", "--yes").code == 0  # compared with the rows of the last run
 
 
+@pytest.mark.slow
 def test_a_rehearsal_on_a_sandbox_assigns_all_and_removes_nothing(guarded: Home) -> None:
     guarded.fleet(range(5))
     ended = guarded.sync("--sandbox", "--run-dir", "rehearsal")

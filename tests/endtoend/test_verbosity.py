@@ -80,6 +80,7 @@ def test_quiet_waits_for_callbacks_without_a_word(tmp_path: Path, options: tuple
     assert "Finished: 3 confirmed" in ended.out
 
 
+@pytest.mark.slow
 def test_quiet_says_what_is_wrong(tmp_path: Path) -> None:
     fleet(tmp_path / "fleet.csv", 3)
     ended = batchlic(*ASSIGN, "--sandbox", "-q", "--metrics-file", "missing/x.prom", cwd=tmp_path)
@@ -88,6 +89,7 @@ def test_quiet_says_what_is_wrong(tmp_path: Path) -> None:
     assert (refused.code, refused.err.startswith("batchlic: nowhere: there is no such run")) == (2, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "settings"),
     [(("-v",), {}), ((), {"BATCHLIC_VERBOSITY": "verbose"}), (("-v",), {"BATCHLIC_VERBOSITY": "quiet"})],
@@ -103,6 +105,7 @@ def test_verbose_shows_each_event_of_the_log(
     assert "Finished: 30 accepted" in ended.out
 
 
+@pytest.mark.slow
 def test_verbose_shows_a_warning_once_and_no_secret(tmp_path: Path) -> None:
     with serving(SandboxConfig()) as url:
         fleet(tmp_path / "fleet.csv", 3)
@@ -136,6 +139,7 @@ def test_a_reader_that_has_gone_is_no_error(home: Path, command: tuple[str, ...]
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("settings", "has_colors"), [({}, True), ({"NO_COLOR": "1"}, False)])
 def test_a_terminal_sees_colors_unless_it_wants_none(
     home: Path, settings: dict[str, str], *, has_colors: bool
@@ -160,6 +164,7 @@ def test_watching_ends_with_the_run_and_prints_a_line_for_each_change(tmp_path: 
     assert "Finished: 60 accepted" in last
 
 
+@pytest.mark.slow
 def test_a_run_that_has_ended_is_shown_once(home: Path) -> None:
     assert batchlic("status", "run", "--watch", cwd=home) == batchlic("status", "run", cwd=home)
 

@@ -40,6 +40,7 @@ def waited(folder: Path, *options: str, setting: str = "") -> Ended:
     return batchlic(*command, cwd=folder)
 
 
+@pytest.mark.slow
 def test_a_run_that_hears_of_no_callback_says_so(tmp_path: Path) -> None:
     ended = waited(tmp_path, "--wait-callbacks", "0.1")
     assert ended.code == ExitCode.OK

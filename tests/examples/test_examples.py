@@ -86,12 +86,14 @@ def test_each_snippet_of_the_page_about_the_client_runs(
     assert capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["duckdb_query", "pandas_frame"])
 def test_a_script_ends_with_the_exit_status_of_its_run(name: str, folder: Path) -> None:
     assert exit_status_of(name) == batchlic.ExitCode.INCOMPLETE  # one row has no identifier
     assert run_of(folder).summary.statuses == {"accepted": 2}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["duckdb_query", "pandas_frame"])
 def test_a_script_that_runs_twice_in_a_night_has_one_run(name: str, folder: Path) -> None:
     ids = []
@@ -155,11 +157,13 @@ def airflow_failure(monkeypatch: pytest.MonkeyPatch) -> type[Exception]:
     return FailForGood
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("airflow_failure")
 def test_the_airflow_task_returns_the_devices_by_status() -> None:
     assert on_airflow(loaded("airflow_task"))() == {"accepted": 3}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("airflow_failure")
 @pytest.mark.parametrize(("name", "on"), [("airflow_task", on_airflow), ("dagster_asset", on_dagster)])
 def test_a_retry_continues_the_run_though_the_inventory_changed(
@@ -175,6 +179,7 @@ def test_a_retry_continues_the_run_though_the_inventory_changed(
     assert run_of(folder).id == first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "on"), [("airflow_task", on_airflow), ("dagster_asset", on_dagster)])
 def test_a_scheduler_retries_a_run_that_stopped_early_and_nothing_else(
     name: str,

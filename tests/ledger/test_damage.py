@@ -107,6 +107,7 @@ def test_no_flipped_bit_leads_to_another_answer_after_a_recording(tmp_path: Path
     assert wrong_answers(path, with_flipped_bits(whole, 60, seed=0), write_and_read, expected) == []
 
 
+@pytest.mark.slow
 def test_each_flipped_bit_of_stored_records_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     whole = make_ledger(path)

@@ -92,6 +92,7 @@ def test_a_ledger_of_another_schema_version_is_refused(tmp_path: Path, version: 
     assert "batchlic ledger import RUNS_DIR --ledger NEW_FILE" in message
 
 
+@pytest.mark.slow
 def test_several_processes_may_make_a_ledger_at_once(tmp_path: Path) -> None:
     for n in range(5):
         with ThreadPoolExecutor(8) as threads:

@@ -112,6 +112,7 @@ def record_often(store: str, run: int) -> None:
             record(ledger, run, [device_record((10 * run + n,) * 2, "assigned") for n in range(last)])
 
 
+@pytest.mark.slow
 def test_a_writer_that_is_killed_leaves_the_ledger_as_it_was(empty_store: str) -> None:
     make_ledger(empty_store)
     with closing(Ledger(empty_store)) as ledger:

@@ -185,6 +185,7 @@ def test_unassigned_devices_are_licensed_again(tmp_path: Path) -> None:
     assert again == {"accepted": 4, "skipped": 6}
 
 
+@pytest.mark.slow
 @about_files
 def test_a_run_without_a_ledger_neither_reads_nor_records(tmp_path: Path) -> None:
     job = job_of(tmp_path, range(10), ledger={"use": False})
@@ -204,6 +205,7 @@ def test_a_plan_without_a_ledger_leaves_nothing_out(tmp_path: Path) -> None:
     assert taken == {True: True, False: False}
 
 
+@pytest.mark.slow
 @about_files
 def test_a_run_without_a_ledger_is_resumed_settled_and_rolled_back(tmp_path: Path) -> None:
     job = job_of(tmp_path, range(30), limits={"batch_size": 10}, ledger={"use": False})
@@ -225,6 +227,7 @@ def test_two_carriers_in_one_ledger_do_not_mix(tmp_path: Path) -> None:
         assert run(job, tmp_path / "again", here) == {"skipped": 10}
 
 
+@pytest.mark.slow
 @about_files
 def test_a_run_against_an_embedded_sandbox_has_no_ledger(tmp_path: Path) -> None:
     job = job_of(tmp_path, range(10), ledger={"path": str(tmp_path / "ledger.db")})
@@ -385,6 +388,7 @@ def test_a_run_on_another_machine_that_sent_nothing_stops_nobody(tmp_path: Path)
             resume(RunFolder(tmp_path / "elsewhere"), target)
 
 
+@pytest.mark.slow
 @about_stores
 def test_k_a_session_that_was_replaced_does_not_end_its_run_in_the_ledger(tmp_path: Path, home: Home) -> None:
     with carrier() as target:
@@ -436,6 +440,7 @@ def test_h_accounts_and_skus_are_asked_for_once_each(tmp_path: Path, monkeypatch
     assert asked[-1] == [(ACCOUNT, FLEXIBLE)]
 
 
+@pytest.mark.slow
 def test_an_import_waits_for_active_runs_and_not_for_lost_ones(tmp_path: Path, home: Home) -> None:
     with carrier() as target:
         killed(job_of(tmp_path, range(10)), tmp_path / "at-work", target, [])
@@ -465,6 +470,7 @@ def test_a_run_is_refused_if_another_sent_its_devices_since_planning(tmp_path: P
         }
 
 
+@pytest.mark.slow
 def test_a_run_with_a_missing_folder_stops_others_until_forgotten(tmp_path: Path, home: Home) -> None:
     job = job_of(tmp_path, range(10))
     with carrier() as target:
@@ -661,6 +667,7 @@ def test_a_refused_run_can_be_started_again(tmp_path: Path) -> None:
         assert run(job, tmp_path / "tonight", target) == {"skipped": 30}
 
 
+@pytest.mark.slow
 def test_a_run_killed_before_its_journal_is_started_again_in_its_folder(tmp_path: Path) -> None:
     job = job_of(tmp_path, range(30))
     with carrier() as target:
@@ -672,6 +679,7 @@ def test_a_run_killed_before_its_journal_is_started_again_in_its_folder(tmp_path
     assert again.statuses == {"accepted": 30}
 
 
+@pytest.mark.slow
 def test_a_killed_run_can_be_rolled_back(tmp_path: Path) -> None:
     job = job_of(tmp_path, range(30), limits={"batch_size": 10})
     with carrier() as target:
@@ -692,6 +700,7 @@ def test_an_unreadable_killed_run_stops_others_until_forgotten(tmp_path: Path, l
             run(job_of(tmp_path, range(50, 60)), tmp_path / "next", target)
 
 
+@pytest.mark.slow
 @about_files
 def test_a_run_succeeds_even_if_the_ledger_can_not_be_written(tmp_path: Path) -> None:
     job = job_of(tmp_path, range(10), ledger={"path": str(tmp_path / "one.db")})
@@ -708,6 +717,7 @@ def _full_disk(*_: object, **__: object) -> None:
     raise StoppedEarly("the disk is full")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own", [range(10), range(5, 20)])
 def test_a_first_run_notices_another_first_run_that_ended_meanwhile(tmp_path: Path, own: range) -> None:
     job, other = job_of(tmp_path, own), job_of(tmp_path, range(8))
@@ -759,6 +769,7 @@ def damage(ledger: Path) -> None:
     ledger.write_bytes(whole)
 
 
+@pytest.mark.slow
 @about_files
 def test_a_damaged_ledger_stops_a_run_before_it_sends(tmp_path: Path) -> None:
     job = job_of(tmp_path, range(10))
@@ -771,6 +782,7 @@ def test_a_damaged_ledger_stops_a_run_before_it_sends(tmp_path: Path) -> None:
         assert totals(target.base_url) == before
 
 
+@pytest.mark.slow
 @about_files
 def test_a_damaged_ledger_stops_the_resumption_of_a_run(tmp_path: Path) -> None:
     job = job_of(tmp_path, range(30), limits={"batch_size": 10})
@@ -784,6 +796,7 @@ def test_a_damaged_ledger_stops_the_resumption_of_a_run(tmp_path: Path) -> None:
         assert totals(target.base_url) == before
 
 
+@pytest.mark.slow
 @about_files
 def test_a_damaged_ledger_is_not_blamed_on_a_killed_run(tmp_path: Path) -> None:
     job = job_of(tmp_path, range(30))

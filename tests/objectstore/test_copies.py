@@ -33,6 +33,7 @@ def run(s3: str) -> str:
     return url
 
 
+@pytest.mark.slow
 def test_the_copy_is_named_as_the_run(run: str) -> None:
     folder = copies.local_run(run)
     assert folder.name == "first"
@@ -103,6 +104,7 @@ def test_a_claim_stores_the_files_before_anything_is_sent(s3: str, tmp_path: Pat
         assert contents(reader.folder) == {"plan.json": "plan"}
 
 
+@pytest.mark.slow
 def test_of_two_sessions_on_an_address_one_is_refused_before_it_sends(run: str, tmp_path: Path) -> None:
     folder = copies.local_run(run)
     other = Mirror(copies.open_objects(run), tmp_path / "other")

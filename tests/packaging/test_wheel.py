@@ -244,6 +244,7 @@ def test_the_main_dependencies_are_those_of_the_lock(installed: Built) -> None:
 # -- that they run --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_installed_command_has_help(installed: Built) -> None:
     done = installed.batchlic("--help")
     assert (done.returncode, "Usage: batchlic " in done.stdout) == (0, True)

@@ -77,6 +77,7 @@ def test_good_devices_are_licensed_once_and_bad_ones_are_refused_alone(
     assert len(set(carrier.requests)) == len(carrier.requests)
 
 
+@pytest.mark.slow
 @given(refused(), st.sampled_from([0, 1, 100]))
 def test_finding_them_costs_no_more_than_binary_splitting(drawn: tuple[int, set[int]], naming: int) -> None:
     size, bad = drawn

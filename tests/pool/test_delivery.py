@@ -60,6 +60,7 @@ class Outstanding:
         self.answers += 1
 
 
+@pytest.mark.slow
 async def test_h_batches_are_taken_from_the_plan_as_they_are_needed(journal: Journal) -> None:
     outstanding = Outstanding()
     sender = Sender(

@@ -119,6 +119,7 @@ def test_an_account_without_progress_gives_up_while_the_others_go_on() -> None:
     assert max(request.at for request in session.requests if request.account == SLOW) < 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_by_account", [False, True])
 def test_accounts_take_turns(*, is_by_account: bool) -> None:
     session = run_session(

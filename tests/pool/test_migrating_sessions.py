@@ -165,6 +165,7 @@ def test_no_device_waits_for_one_of_its_batch_that_is_refused_in_the_first_step(
     assert_second_batch_is_sent_at_once(session.requests, bad)
 
 
+@pytest.mark.slow
 @ORDERS
 @pytest.mark.parametrize("resumes", [False, True])
 def test_one_broken_server_behind_a_balancer_fails_few_devices_of_a_migration(

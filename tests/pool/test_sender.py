@@ -246,6 +246,7 @@ def judging_each_id_once(script: Script, repetition: Answer | None) -> tuple[Scr
     return judge, repeated
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("repetition", [DUPLICATE, None])
 @pytest.mark.parametrize("sku", [FLEXIBLE, LIFETIME])
 def test_a_refused_device_is_judged_anew_by_a_carrier_that_deduplicates(
@@ -263,6 +264,7 @@ def test_a_refused_device_is_judged_anew_by_a_carrier_that_deduplicates(
     assert session.count(DeviceStatus.ACCEPTED) == 3999
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("repetition", [DUPLICATE, None])
 @pytest.mark.parametrize("refusal", [REFUSED, BAD_ACCOUNT])
 def test_an_outage_fails_no_device_at_a_carrier_that_deduplicates(

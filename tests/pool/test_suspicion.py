@@ -412,6 +412,7 @@ def test_bad_devices_that_nothing_explains_are_pending_and_named(workers: int, s
         assert session.seconds <= 1.5 * PATIENCE_S
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [3, 10])
 @pytest.mark.parametrize("batches", [100, 500])
 def test_batches_that_are_always_refused_do_not_slow_down_the_others(batches: int, every: int) -> None:

@@ -274,6 +274,7 @@ def test_columns_without_header_are_recognized_and_noted(tmp_path: Path) -> None
     assert "imei in column 4, iccid in column 2, account in column 5" in planned.summary.notes[0]
 
 
+@pytest.mark.slow
 def test_row_numbers_continue_across_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("batchlic.reader.formats.delimited.BLOCK_BYTES", 200)
     rows = [(imei(n), '"a\nnote"' if n % 3 == 0 else "", iccid(n)) for n in range(100)]

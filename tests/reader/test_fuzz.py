@@ -63,6 +63,7 @@ def assert_planned_or_refused(content: bytes) -> None:
         plan_bytes(Path(folder), content)  # asserts conservation
 
 
+@pytest.mark.slow
 @given(st.binary(max_size=400))
 def test_arbitrary_bytes_are_planned_or_refused(content: bytes) -> None:
     assert_planned_or_refused(content)
@@ -117,6 +118,7 @@ def test_rows_equal_those_of_a_csv_reader(rows: list[list[str]]) -> None:
     assert [row for row, reason in planned.reasons.items() if reason == "short_row"] == short
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("note", ['"a\n""b"""', 'a 5" antenna', '"Dallas, TX"', ""])
 @pytest.mark.parametrize("cut", [1, 7, 64, 1000])
 def test_the_size_of_blocks_changes_nothing(

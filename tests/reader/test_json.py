@@ -230,6 +230,7 @@ def test_numbers_keep_all_digits(tmp_path: Path) -> None:
     assert planned.reasons == {2: "mangled_number"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block_bytes", [100, 1 << 20])
 def test_a_nested_key_that_appears_late_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_bytes: int

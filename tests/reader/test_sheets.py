@@ -174,6 +174,7 @@ def test_a_sheet_with_a_far_cell_is_refused(
         plan_bytes(tmp_path, write(column, row))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", [FAR["xlsx"], far_xlsb, far_ods], ids=["xlsx", "xlsb", "ods"])
 @pytest.mark.parametrize(("column", "row"), [("XFD", 10), ("B", 50_000), ("AZ", 3)])
 def test_a_cell_that_is_not_too_far_is_a_row(

@@ -90,6 +90,7 @@ def test_a_file_that_is_cut_off_is_refused(tmp_path: Path, web: Web, kind: str, 
     assert not (tmp_path / "plan.parquet").exists()
 
 
+@pytest.mark.slow
 def test_a_file_that_is_cut_off_in_a_chunk_is_refused(tmp_path: Path, web: Web) -> None:
     chunk = b"%x\r\n%b\r\n" % (len(CSV), CSV)
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -99,6 +100,7 @@ def test_a_file_that_is_cut_off_in_a_chunk_is_refused(tmp_path: Path, web: Web) 
         assert "cut off" in refusal(tmp_path, web.put("/cut", head + cut))
 
 
+@pytest.mark.slow
 def test_rows_that_came_before_the_connection_broke_are_not_planned(tmp_path: Path, web: Web) -> None:
     rows = csv_of((imei(n), "") for n in range(30_000))
     assert "cut off" in refusal(tmp_path, web.put("/export", answer(rows, length=len(rows) + 1)))

@@ -35,6 +35,7 @@ def test_the_same_command_resumes_its_own_run_and_plan(tmp_path: Path) -> None:
         assert (at.requests(), (tmp_path / "run" / "plan.parquet").stat()) == (requests, plan)
 
 
+@pytest.mark.slow
 def test_the_same_command_on_a_finished_run_changes_nothing(tmp_path: Path) -> None:
     inventory = fleet(tmp_path / "fleet.csv")
     with carrier() as at:
@@ -75,6 +76,7 @@ def test_missing_files_of_a_finished_run_are_written_without_a_request(tmp_path:
         assert (tmp_path / "run" / name).is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["file"], indirect=True)
 def test_without_a_journal_nothing_is_sent_and_the_error_names_files(tmp_path: Path) -> None:
     inventory = fleet(tmp_path / "fleet.csv")
@@ -135,6 +137,7 @@ def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
         assert (tmp_path / ".lock").read_text().startswith(f"pid {os.getpid()}")
 
 
+@pytest.mark.slow
 def test_only_unfinished_files_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     inventory = fleet(tmp_path / "fleet.csv")
     folder = tmp_path / "run"

@@ -210,6 +210,7 @@ def test_a_device_whose_last_request_was_not_executed_cannot_be_settled(
         settle(folder, DeviceStatus.ACCEPTED, reason="x", devices=[device])
 
 
+@pytest.mark.slow
 def test_nothing_is_settled_without_a_reason_or_in_an_active_run(tmp_path: Path, at: Carrier) -> None:
     in_doubt(tmp_path, at)
     folder = RunFolder(tmp_path / "run")

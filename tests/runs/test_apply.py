@@ -107,6 +107,7 @@ def lose_ledger(folder: Path, _: Target) -> None:
     (folder / "ledger.db").unlink()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "difference"),
     [

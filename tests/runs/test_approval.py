@@ -54,6 +54,7 @@ def approved(folder: RunFolder, by: int = BOSS) -> Path:
     return path
 
 
+@pytest.mark.slow
 @needs_root
 def test_the_journal_the_audit_and_the_summary_have_the_approval(tmp_path: Path) -> None:
     with carrier() as target:

@@ -54,6 +54,7 @@ def licensed(target: Target) -> Counter[str]:
     return found
 
 
+@pytest.mark.slow
 def test_a_canary_that_comes_out_well_is_followed_by_the_others(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     with carrier() as target:
@@ -201,6 +202,7 @@ def test_a_canary_of_all_devices_is_a_plain_run(tmp_path: Path, whole: int | str
     assert folder.plan.read_bytes() == plain.plan.read_bytes()
 
 
+@pytest.mark.slow
 def test_the_same_command_may_allow_more_failures_but_no_other_canary(tmp_path: Path) -> None:
     folder, job = RunFolder(tmp_path / "run"), job_of(tmp_path, rows(*range(300)))
     with carrier(poison=bad(0)) as target:
@@ -237,6 +239,7 @@ def test_apply_that_continues_waits_for_callbacks_if_its_caller_does(tmp_path: P
     assert stopped.statuses == {"accepted": 5, "pending": 35}
 
 
+@pytest.mark.slow
 def test_a_run_starts_once_for_its_observers_whatever_its_sessions_are(tmp_path: Path) -> None:
     folder, events, seen = RunFolder(tmp_path / "run"), EventStream(), list[RunEvent]()
     job = with_canary(job_of(tmp_path, rows(*range(40))), 5, confirmed=True)
@@ -247,6 +250,7 @@ def test_a_run_starts_once_for_its_observers_whatever_its_sessions_are(tmp_path:
     assert [int(event.exit_code) for event in seen if isinstance(event, SessionEnded)] == [6, 0]
 
 
+@pytest.mark.slow
 def test_a_decision_about_a_canary_is_refused_for_a_run_without_one(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     with carrier() as target:

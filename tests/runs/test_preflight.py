@@ -90,6 +90,7 @@ def test_as_many_as_fit_are_licensed_and_the_others_are_rejected(tmp_path: Path)
     assert sorted([*rejects["row"], *plan["row"]]) == list(range(1, 251))
 
 
+@pytest.mark.slow
 def test_the_same_devices_fit_each_time(tmp_path: Path) -> None:
     plans = []
     for name in ("one", "two"):
@@ -118,6 +119,7 @@ def test_devices_that_the_ledger_excludes_need_no_license(tmp_path: Path) -> Non
     assert [note for note in summary.notes if "licenses" in note] == []
 
 
+@pytest.mark.slow
 def test_resume_counts_licenses_for_the_devices_left_to_send(tmp_path: Path) -> None:
     with carrier(100) as target:
         with pytest.MonkeyPatch.context() as patch:
@@ -135,6 +137,7 @@ async def unreachable(*_: object, **__: object) -> list[str]:
     raise CarrierUnreachable("test")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [AccountError("no"), CarrierUnreachable("no")])
 def test_a_run_continues_without_license_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
@@ -159,6 +162,7 @@ def test_license_counts_are_checked_without_a_list_of_listeners(
         run(tmp_path, 10, 5)
 
 
+@pytest.mark.slow
 def test_an_account_without_counts_counts_as_having_enough(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,6 +173,7 @@ def test_an_account_without_counts_counts_as_having_enough(
     assert run(tmp_path, 10, 10).statuses == {"accepted": 10}
 
 
+@pytest.mark.slow
 def test_a_run_with_a_listener_has_no_note_about_listeners(tmp_path: Path) -> None:
     async def listening(target: Target) -> None:
         async with open_client(target.base_url, target.credentials) as client:
@@ -181,6 +186,7 @@ def test_a_run_with_a_listener_has_no_note_about_listeners(tmp_path: Path) -> No
     assert [note for note in summary.notes if "CarrierService" in note] == []
 
 
+@pytest.mark.slow
 def test_a_run_without_a_listener_has_a_note(tmp_path: Path) -> None:
     assert [note for note in run(tmp_path, 1, 1).notes if "CarrierService" in note]
 
@@ -240,6 +246,7 @@ def test_j_the_preflight_reports_a_wait_that_the_carrier_asked_for(
     assert anyio.run(ask).ready_at >= began + 3600
 
 
+@pytest.mark.slow
 def test_j_the_login_of_a_run_waits_as_the_preflight_was_asked_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -255,6 +262,7 @@ def test_j_the_login_of_a_run_waits_as_the_preflight_was_asked_to(
     assert logins[0] >= ready_at
 
 
+@pytest.mark.slow
 def test_j_a_run_stops_if_the_preflight_was_asked_to_wait_too_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

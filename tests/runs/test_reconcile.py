@@ -96,6 +96,7 @@ def test_a_device_is_confirmed_or_failed_by_its_message(tmp_path: Path) -> None:
     assert failed["settled_at"] == datetime.fromtimestamp(BEGAN / 1e6 + 1, UTC)
 
 
+@pytest.mark.slow
 def test_status_says_that_the_outcomes_are_missing(tmp_path: Path) -> None:
     folder = submitted_run(tmp_path / "run", 2)
     settled(folder, *messages_of(folder))
@@ -105,6 +106,7 @@ def test_status_says_that_the_outcomes_are_missing(tmp_path: Path) -> None:
     assert note.startswith(f"{folder.outcomes} is missing")
 
 
+@pytest.mark.slow
 def test_outcomes_that_change_after_the_journal_was_read_are_not_damaged(tmp_path: Path) -> None:
     """As when `status` reads a run while `reconcile --watch` is at work."""
     folder = submitted_run(tmp_path / "run", 2)
@@ -196,6 +198,7 @@ def test_order_and_repetition_of_messages_change_nothing(
     assert pl.read_parquet(folder.outcomes).equals(pl.read_parquet(in_parts))
 
 
+@pytest.mark.slow
 def test_reconciling_again_changes_no_file(tmp_path: Path) -> None:
     folder = submitted_run(tmp_path / "run", 3)
     settled(folder, *messages_of(folder)[:2])
@@ -206,6 +209,7 @@ def test_reconciling_again_changes_no_file(tmp_path: Path) -> None:
     assert names in ([], ["outcomes.parquet"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["reconcile.write_reports", "reconcile.finalize", "finalize.write_summary"])
 @pytest.mark.parametrize("answered", [accepted, lost])
 def test_reconcile_completes_after_a_crash(
@@ -228,6 +232,7 @@ def test_reconcile_completes_after_a_crash(
     assert verify(folder).findings == []
 
 
+@pytest.mark.slow
 def test_outcomes_remain_without_the_store_of_callbacks(tmp_path: Path) -> None:
     folder = submitted_run(tmp_path / "run", 2)
     settled(folder, *messages_of(folder))
@@ -277,6 +282,7 @@ def test_no_message_of_another_account_time_or_device_ends_doubt(
     assert statuses(folder) == {"in_doubt": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [{}, failure()])
 def test_a_cut_answer_counts_as_a_lost_answer(tmp_path: Path, fault: dict[str, str]) -> None:
     cut = Answer(outcome=Outcome.AMBIGUOUS, http_status=200, request_id="cut")
@@ -313,6 +319,7 @@ def test_a_failed_repetition_does_not_settle_a_lost_request(tmp_path: Path) -> N
     assert statuses(folder) == {"failed": 1}
 
 
+@pytest.mark.slow
 def test_requests_of_other_or_unreadable_runs_prove_nothing(
     tmp_path: Path,
 ) -> None:
@@ -339,6 +346,7 @@ def test_a_request_with_devices_in_doubt_is_not_undone(tmp_path: Path) -> None:
         rollback(folder, By.REQUEST, target, run_id="back")
 
 
+@pytest.mark.slow
 def test_the_journal_records_a_settlement_by_callback_once(tmp_path: Path) -> None:
     folder = submitted_run(tmp_path / "run", 4, batch_size=2, answered=lost)
     served, failed, *_ = messages_of(folder, batch_size=2)
@@ -391,6 +399,7 @@ def test_a_request_of_another_run_proves_nothing_for_this_one(tmp_path: Path) ->
     assert statuses(folder) == {"in_doubt": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("request_id", "status"), [("request-1", "in_doubt"), ("strange", "confirmed")])
 def test_runs_in_one_store_know_the_requests_of_each_other(
     tmp_path: Path, empty_store: str, request_id: str, status: str
@@ -401,6 +410,7 @@ def test_runs_in_one_store_know_the_requests_of_each_other(
     assert statuses(folder) == {status: 1}
 
 
+@pytest.mark.slow
 def test_callbacks_of_one_store_reach_the_run_that_they_are_about(tmp_path: Path, empty_store: str) -> None:
     first = submitted_run(tmp_path / "a" / "run", 2, store=empty_store)
     second = submitted_run(tmp_path / "b" / "run", 2, answered=under("two"), store=empty_store)
@@ -416,6 +426,7 @@ def under(request_id: str) -> Callable[[int], list[Answer | None]]:
     return lambda _: [Answer(outcome=Outcome.ACCEPTED, http_status=200, request_id=request_id)]
 
 
+@pytest.mark.slow
 def test_a_part_in_doubt_depends_only_on_its_own_requests(tmp_path: Path) -> None:
     folder = submitted_run(tmp_path / "run", 2, answered=lambda _: [REFUSED])
     with closing(folder.journal.open()) as journal:
@@ -438,6 +449,7 @@ def test_a_callback_settles_nothing_again_that_an_earlier_one_settled(tmp_path: 
     assert [(one.part, one.status) for one in decided] == [("0", "accepted"), ("1", "failed")]
 
 
+@pytest.mark.slow
 def test_an_unreadable_run_that_ended_days_ago_raises_no_doubt(tmp_path: Path) -> None:
     other = submitted_run(tmp_path / "other", 1)
     folder = submitted_run(tmp_path / "run", 1, answered=lost)
@@ -467,6 +479,7 @@ def test_the_ledger_records_what_callbacks_reported(tmp_path: Path) -> None:
 # -- the run ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_reconciled_run_with_pending_devices_is_exit_6(tmp_path: Path) -> None:
     folder = submitted_run(
         tmp_path / "run", 2, batch_size=1, answered=lambda batch: accepted(batch) if batch == 1 else []
@@ -502,6 +515,7 @@ def ended(folder: RunFolder, *, stopped: BatchlicError | None = None) -> RunFold
     return folder
 
 
+@pytest.mark.slow
 def test_a_finished_run_with_a_device_in_doubt_stays_finished(tmp_path: Path) -> None:
     folder = ended(submitted_run(tmp_path / "run", 2, answered=lost))
     summary = settled(folder, messages_of(folder)[0]._replace(request_id="lost"))
@@ -509,6 +523,7 @@ def test_a_finished_run_with_a_device_in_doubt_stays_finished(tmp_path: Path) ->
     assert (summary.exit_code, summary.stopped_because) == (ExitCode.INCOMPLETE, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stopped", [StoppedEarly("a signal"), CredentialsRejected("the login is locked")])
 def test_a_stopped_run_stays_stopped_for_the_same_reason(tmp_path: Path, stopped: BatchlicError) -> None:
     sent_one = submitted_run(
@@ -592,6 +607,7 @@ def test_following_without_a_limit_ends_when_all_is_settled(
     assert (summary.statuses, len(sleeps)) == ({"confirmed": 2}, 30)
 
 
+@pytest.mark.slow
 def test_a_run_is_reconciled_again_only_if_messages_arrived(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

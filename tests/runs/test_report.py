@@ -44,6 +44,7 @@ def test_a_run_leaves_a_report_that_no_other_file_depends_on(doubtful: RunFolder
     assert verify(doubtful).findings == []
 
 
+@pytest.mark.slow
 def test_a_decision_of_the_operator_replaces_the_report(doubtful: RunFolder) -> None:
     settle(doubtful, DeviceStatus.ACCEPTED, reason="looked up")
     text = doubtful.report.read_text()
@@ -51,6 +52,7 @@ def test_a_decision_of_the_operator_replaces_the_report(doubtful: RunFolder) -> 
     assert "Finished: 100 devices accepted" in text
 
 
+@pytest.mark.slow
 def test_a_job_without_a_report_leaves_none(tmp_path: Path, lossy: Carrier) -> None:
     run(tmp_path / "run", lossy, job(fleet(tmp_path / "fleet.csv", 10)))
     assert not RunFolder(tmp_path / "run").report.exists()
@@ -71,6 +73,7 @@ def test_a_report_that_fails_is_a_note_and_leaves_no_outdated_one(
     assert json.loads(doubtful.summary.read_bytes())["exit_code"] == 3
 
 
+@pytest.mark.slow
 def test_a_session_that_is_killed_leaves_no_outdated_report(
     doubtful: RunFolder, lossy: Carrier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,6 +89,7 @@ def test_a_session_that_is_killed_leaves_no_outdated_report(
     assert not doubtful.report.exists()
 
 
+@pytest.mark.slow
 def test_the_report_of_a_run_without_its_results_is_computed(doubtful: RunFolder) -> None:
     finished = report(doubtful)
     doubtful.results.unlink()

@@ -53,6 +53,7 @@ def job_of(folder: Path, rows: list[str], *, action: str = "assign", **limits: f
     return make_job(content, {}, where="test")
 
 
+@pytest.mark.slow
 def test_a_run_beside_one_whose_store_is_gone_is_sent(tmp_path: Path) -> None:
     (tmp_path / "runs" / "old").mkdir(parents=True)
     name_store(tmp_path / "runs" / "old" / "store.json", "postgresql://ann@127.0.0.1:1/gone")
@@ -64,6 +65,7 @@ def test_a_run_beside_one_whose_store_is_gone_is_sent(tmp_path: Path) -> None:
     assert any("postgresql://ann@127.0.0.1:1/gone can't be used now" in note for note in ended.notes)
 
 
+@pytest.mark.slow
 def test_unassign_takes_flexible_licenses_and_never_lifetime_ones(tmp_path: Path) -> None:
     rows = [f"{imei(n)},{LIFETIME if n == 3 else FLEXIBLE}" for n in range(10)]
     with carrier() as target:
@@ -76,6 +78,7 @@ def test_unassign_takes_flexible_licenses_and_never_lifetime_ones(tmp_path: Path
     assert licenses == {imei(n): {LIFETIME: 1} if n == 3 else {} for n in range(10)}
 
 
+@pytest.mark.slow
 def test_every_request_carries_one_account_and_one_sku(tmp_path: Path) -> None:
     rows = [f"{imei(n)},{LIFETIME if n % 3 else FLEXIBLE}" for n in range(250)]
     with carrier() as target:
@@ -84,6 +87,7 @@ def test_every_request_carries_one_account_and_one_sku(tmp_path: Path) -> None:
     assert licenses == {imei(n): {LIFETIME if n % 3 else FLEXIBLE: 1} for n in range(250)}
 
 
+@pytest.mark.slow
 def test_a_run_whose_batches_get_the_same_refusal_stops_soon(tmp_path: Path) -> None:
     job = job_of(tmp_path, [f"{imei(n)}," for n in range(300)], batch_size=1, max_concurrency=2)
     code = "REQUEST_FAILED.AccountNotFound"
@@ -96,6 +100,7 @@ def test_a_run_whose_batches_get_the_same_refusal_stops_soon(tmp_path: Path) -> 
     assert ACCOUNT in stopped.stopped_because
 
 
+@pytest.mark.slow
 def test_a_run_resumes_only_with_its_own_carrier_and_plan(tmp_path: Path) -> None:
     folder, job = RunFolder(tmp_path / "run"), job_of(tmp_path, [f"{imei(n)}," for n in range(10)])
     with carrier() as target:
@@ -116,6 +121,7 @@ def test_a_run_resumes_only_with_its_own_carrier_and_plan(tmp_path: Path) -> Non
         assert sum(totals(target.base_url)["requests"].values()) == 1
 
 
+@pytest.mark.slow
 def test_the_question_names_devices_sku_account_and_carrier(tmp_path: Path) -> None:
     questions: list[str] = []
 
@@ -193,6 +199,7 @@ def test_a_lock_whose_file_was_removed_meanwhile_is_refused(
         pass
 
 
+@pytest.mark.slow
 def test_the_journal_has_the_whole_job(tmp_path: Path) -> None:
     folder, job = RunFolder(tmp_path / "run"), job_of(tmp_path, [f"{imei(1)},"], max_rate=50, max_rejects=7)
     with carrier() as target:

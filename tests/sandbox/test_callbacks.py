@@ -94,6 +94,7 @@ def test_each_outcome_is_posted_once_with_the_registered_credentials() -> None:
     assert totals["callbacks"] == {"posted": 40, "acknowledged": 40}
 
 
+@pytest.mark.slow
 def test_a_failed_device_has_no_license_and_a_reason() -> None:
     listener = RecordingListener()
     _, totals = licensed(listener, SandboxConfig(callbacks=CallbackConfig(failure_share=0.5), seed=3))
@@ -104,6 +105,7 @@ def test_a_failed_device_has_no_license_and_a_reason() -> None:
     assert all(message["faultResponse"]["faultcode"].startswith("UnifiedWebService.") for message in failed)
 
 
+@pytest.mark.slow
 def test_jitter_changes_the_order_of_outcomes() -> None:
     listener = RecordingListener()
     licensed(listener, SandboxConfig(callbacks=CallbackConfig(jitter_s=0.2)))
@@ -138,6 +140,7 @@ def test_an_unacknowledged_outcome_is_posted_four_times() -> None:
     assert totals["callbacks"] == {"posted": 160, "given-up": 40}
 
 
+@pytest.mark.slow
 def test_a_listener_that_recovers_gets_every_outcome() -> None:
     listener = RecordingListener(refuse_first=20)
     _, totals = licensed(listener, SandboxConfig(callbacks=CallbackConfig(retry_s=0.01)))
@@ -145,6 +148,7 @@ def test_a_listener_that_recovers_gets_every_outcome() -> None:
     assert set(listener.imeis) == set(IMEIS)
 
 
+@pytest.mark.slow
 def test_an_odd_outcome_is_the_same_outcome_in_an_unusual_form() -> None:
     listener = RecordingListener()
     config = CallbackConfig(failure_share=0.5, odd_share=1.0)
@@ -159,12 +163,14 @@ def test_an_odd_outcome_is_the_same_outcome_in_an_unusual_form() -> None:
     assert len(served) + len(failed) == len(IMEIS)
 
 
+@pytest.mark.slow
 def test_the_odd_share_is_that_of_the_outcomes() -> None:
     listener = RecordingListener()
     licensed(listener, SandboxConfig(callbacks=CallbackConfig(odd_share=0.5)))
     assert 5 < sum(body.startswith(b"{") for body in listener.bodies) < 35
 
 
+@pytest.mark.slow
 def test_nothing_is_posted_beyond_loopback() -> None:
     _, totals = licensed(RecordingListener(), SandboxConfig(), url="http://192.0.2.1/cb")
     assert totals["callbacks"] == {"no-listener": 40}
@@ -176,6 +182,7 @@ def test_a_share_above_one_is_refused(name: str) -> None:
         CallbackConfig(**{name: 1.5})
 
 
+@pytest.mark.slow
 def test_half_of_the_odd_outcomes_come_after_a_message_that_decides_nothing() -> None:
     listener = RecordingListener()
     licensed(listener, SandboxConfig(callbacks=CallbackConfig(failure_share=0.5, odd_share=1.0)))
@@ -185,6 +192,7 @@ def test_half_of_the_odd_outcomes_come_after_a_message_that_decides_nothing() ->
     assert len(listener.messages) == len(IMEIS) + len(interim)
 
 
+@pytest.mark.slow
 def test_odd_failures_can_be_canceled_requests() -> None:
     listener = RecordingListener()
     licensed(listener, SandboxConfig(callbacks=CallbackConfig(failure_share=1.0, odd_share=1.0)))

@@ -81,6 +81,7 @@ def test_every_form_of_a_fault_is_met(fault: Fault) -> None:
     }
 
 
+@pytest.mark.slow
 def test_the_same_seed_draws_the_same_forms() -> None:
     assert [a.content for a in answers(Fault.GATEWAY_404)] == [a.content for a in answers(Fault.GATEWAY_404)]
 
@@ -109,6 +110,7 @@ def test_headers_are_long_in_each_of_their_forms() -> None:
     assert all(answer.json().keys() == {"requestId"} for answer in met)
 
 
+@pytest.mark.slow
 def test_every_odd_form_asks_for_the_same_wait() -> None:
     met = answers(Fault.ODD_RETRY_AFTER)
     values = {tuple(answer.headers.get_list("retry-after")) for answer in met if "date" not in answer.headers}

@@ -193,6 +193,7 @@ def test_odd_waits_are_asked_for_in_headers_as_they_are() -> None:
     assert len(waits) >= 10
 
 
+@pytest.mark.slow
 def test_an_expired_token_is_reported_in_xml_html_and_text() -> None:
     with faulty({Fault.AUTH_XML: 1.0}) as (http, connection):
         answers = []

@@ -111,6 +111,7 @@ def test_a_restorable_device_without_doubt_always_has_a_license(seed: int) -> No
             assert result.licenses or is_open or restore_failed, device
 
 
+@pytest.mark.slow
 def test_a_batch_of_which_one_device_is_left_is_not_split() -> None:
     # After a lost answer and a refusal, one of three devices is sent again: a split would have an empty half.
     assert simulated_run(11300068).results

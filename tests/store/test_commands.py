@@ -59,6 +59,7 @@ def test_check_shows_who_holds_a_lease_until_when(at: Site) -> None:
     assert "runs    1" in shown
 
 
+@pytest.mark.slow
 def test_an_upgrade_is_refused_while_a_lease_is_held(at: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     name = with_older_schema(at, monkeypatch)
     store = shared.Store(name)
@@ -69,6 +70,7 @@ def test_an_upgrade_is_refused_while_a_lease_is_held(at: Site, monkeypatch: pyte
     assert at.ask("SELECT version_num FROM batchlic_schema") == [("0000",)]
 
 
+@pytest.mark.slow
 def test_an_older_schema_is_refused_and_says_how_to_upgrade(
     at: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,6 +105,7 @@ def test_a_role_that_may_only_read_is_exit_3(at: Site) -> None:
     assert f"{reader} may not read and write leases, journals" in ended.out
 
 
+@pytest.mark.slow
 def test_a_role_with_the_documented_grants_may_use_the_store(at: Site) -> None:
     """The role can also store callbacks, whose numbers come from a sequence."""
     role = f"runs_{secrets.token_hex(4)}"
@@ -119,6 +122,7 @@ def test_a_role_with_the_documented_grants_may_use_the_store(at: Site) -> None:
         assert callbacks.extent()[0] == 1
 
 
+@pytest.mark.slow
 def test_a_role_that_may_not_number_callbacks_is_exit_3(at: Site) -> None:
     role = f"runs_{secrets.token_hex(4)}"
     at.batchlic("store", "upgrade")
@@ -135,6 +139,7 @@ def test_the_check_knows_all_tables_of_a_store(at: Site) -> None:
     assert {name for (name,) in tables} - {shared.VERSION_TABLE} == {*TABLES}
 
 
+@pytest.mark.slow
 def test_a_read_only_store_is_exit_3(at: Site) -> None:
     at.batchlic("store", "upgrade")
     at.ask(f"ALTER DATABASE {at.database} SET default_transaction_read_only = on")

@@ -107,6 +107,7 @@ def test_a_newer_schema_is_exit_2(at: Site, folder: str) -> None:
     assert "newer than this version" in ended.err
 
 
+@pytest.mark.slow
 def test_a_password_is_in_no_file_of_a_run(at: Site, folder: str) -> None:
     at.batchlic("store", "upgrade")
     at.ask(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {WITH_PASSWORD}")

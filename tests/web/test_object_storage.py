@@ -13,6 +13,7 @@ from tests.runs.kept_runs import finished
 from tests.web.builders import client
 
 
+@pytest.mark.slow
 def test_the_pages_show_runs_at_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catalog, "FRESH_S", 0)
     monkeypatch.setattr(catalog, "_LIST_COST_FACTOR", 0)

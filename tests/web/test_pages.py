@@ -485,6 +485,7 @@ def test_metrics_take_the_token_of_a_scraper(folder: Path) -> None:
 # -- nothing is changed ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_pages_write_nothing_in_the_folder(tmp_path: Path) -> None:
     folder = runs_folder(tmp_path / "runs")
     ledger_of(folder)

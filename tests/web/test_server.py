@@ -58,6 +58,7 @@ def test_a_port_that_is_taken_is_exit_2(tmp_path: Path) -> None:
     assert port in ended.err
 
 
+@pytest.mark.slow
 def test_the_pages_are_served_over_tls_with_a_secure_cookie(tmp_path: Path) -> None:
     authority = trustme.CA()
     certificate = tmp_path / "server.pem"
@@ -89,6 +90,7 @@ def test_a_stream_sends_the_figures_and_ends_with_the_server(tmp_path: Path) -> 
     stream.close()
 
 
+@pytest.mark.slow
 def test_a_stream_says_when_the_run_is_over(tmp_path: Path) -> None:
     hostile_run(tmp_path / "run")
     with serving(tmp_path) as url, httpx.Client(trust_env=False) as browser:

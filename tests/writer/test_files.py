@@ -69,6 +69,7 @@ def test_an_error_while_writing_a_table_keeps_the_old_file(tmp_path: Path) -> No
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"table.parquet": before}
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "table.parquet"
     path.write_text("old")

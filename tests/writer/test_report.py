@@ -148,6 +148,7 @@ def test_the_page_loads_nothing_and_its_policy_forbids_scripts() -> None:
     assert policy.startswith("default-src 'none'; style-src 'unsafe-inline';")
 
 
+@pytest.mark.slow
 def test_every_plot_has_a_text_and_takes_colors_and_fonts_of_the_page() -> None:
     page = draw_and_render(everything("x"))
     shown = Elements(page)

@@ -22,6 +22,7 @@ def service(url: str) -> Service:
     return found
 
 
+@pytest.mark.slow
 def test_a_webhook_gets_title_text_and_level() -> None:
     with web_server() as server:
         assert service(f"json://127.0.0.1:{server.port}/hunter2").send(MESSAGE) is None

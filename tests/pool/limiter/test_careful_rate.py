@@ -23,6 +23,7 @@ def test_a_bucket_without_burst_is_no_limit_on_calls(rate: float, latency: float
     assert run(rate, 1, latency_s=latency).share >= 0.7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hint", [Hint.ROUNDED, Hint.DATE])
 @pytest.mark.parametrize(("rate", "burst"), [(20.0, 5), (100.0, 10), (200.0, 20)])
 def test_the_dearer_a_refusal_the_fewer_there_are(rate: float, burst: int, hint: Hint) -> None:

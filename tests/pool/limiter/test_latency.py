@@ -45,6 +45,7 @@ def test_in_flight_are_as_many_as_are_worth_it(
     assert least <= settled(answer_s) <= most
 
 
+@pytest.mark.slow
 def test_after_the_load_is_gone_there_are_more_again() -> None:
     assert settled(lambda n: max(0.05, n / 200)) < MOST
     calls = iter(range(10**6))

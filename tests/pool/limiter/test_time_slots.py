@@ -47,6 +47,7 @@ def test_a_limit_that_changes_is_found_in_slots(by: float) -> None:
     assert measure(shared, with_store()).share > 0.99
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "part",
     [Part("bucket", 20.0, 1), Part("fixed", 30.0, period_s=10.0), Part("calls", calls=8)],
