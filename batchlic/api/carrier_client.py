@@ -7,7 +7,7 @@ import os
 import re
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
-from concurrent.futures import wait
+from concurrent.futures import Future, wait
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -345,13 +345,16 @@ class CarrierClient(_Client):
     def _run(self, call: Callable[[_Requests], Awaitable[_Sent]]) -> _Sent:
         """Make a call in the background thread, and wait for it. An interrupted wait cancels the call."""
         running = self._started()
-        future = running.portal.start_task_soon(call, running.requests)
+        future: Future[_Sent] | None = None
         try:
+            future = running.portal.start_task_soon(call, running.requests)
             while not wait((future,), _LOOK_S).done:
                 pass
         except BaseException as interruption:
-            future.cancel()
-            interruption.add_note("batchlic: the license request may have been executed")
+            if future is not None:
+                future.cancel()
+            if future is not None or not isinstance(interruption, Exception):
+                interruption.add_note("batchlic: the license request may have been executed")
             raise
         return future.result()
 

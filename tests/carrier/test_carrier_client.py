@@ -16,6 +16,7 @@ from typing import Any
 import anyio
 import msgspec
 import pytest
+from anyio.from_thread import BlockingPortal
 
 import batchlic
 from batchlic import (
@@ -240,6 +241,18 @@ def test_ctrl_c_ends_a_wait_for_an_answer() -> None:
         thread.join()
     assert raised == [True]
     assert interruption.value.__notes__ == ["batchlic: the license request may have been executed"]
+
+
+def test_ctrl_c_as_a_request_begins_leaves_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with CarrierClient(base_url="http://127.0.0.1:1", **TOKENS) as client:
+        with monkeypatch.context() as patched:
+            patched.setattr(BlockingPortal, "start_task_soon", interrupted)
+            with pytest.raises(KeyboardInterrupt) as interruption:
+                client.assign_license_to_devices(request())
+        assert interruption.value.__notes__ == ["batchlic: the license request may have been executed"]
 
 
 @pytest.mark.anyio
