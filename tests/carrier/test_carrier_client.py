@@ -248,6 +248,8 @@ def test_ctrl_c_as_a_request_begins_leaves_doubt(monkeypatch: pytest.MonkeyPatch
         raise KeyboardInterrupt
 
     with CarrierClient(base_url="http://127.0.0.1:1", **TOKENS) as client:
+        with pytest.raises(CarrierUnreachable):
+            client.assign_license_to_devices(request())  # its background thread runs from now on
         with monkeypatch.context() as patched:
             patched.setattr(BlockingPortal, "start_task_soon", interrupted)
             with pytest.raises(KeyboardInterrupt) as interruption:
