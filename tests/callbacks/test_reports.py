@@ -245,6 +245,7 @@ def test_a_fault_about_one_device_is_no_fault_of_the_whole_request(tmp_path: Pat
 # -- requestIds -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", [GUID, GUID.upper(), f"{{{GUID}}}"])
 @pytest.mark.parametrize(
     "write",

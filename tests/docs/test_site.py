@@ -23,6 +23,8 @@ from docs.builder.reference import COLUMNS, TABLES, commands
 from tests.endtoend.program import REPOSITORY, until
 from tests.web.browser import chromium, executable
 
+pytestmark = pytest.mark.slow
+
 CHROMIUM = executable()
 LOADED = re.compile(r"<(?:script|link|img|iframe|source|video|audio|object|embed)\b[^>]*>")
 
@@ -50,7 +52,6 @@ def section(site: Path, page: str, heading: str) -> str:
     return unescape(re.sub(r"<[^>]+>", " ", found[1]))
 
 
-@pytest.mark.slow
 def test_every_page_is_in_the_navigation_and_is_built(site: Path) -> None:
     in_navigation = re.findall(r"^ +- (?:[\w ]+: )?(\S+\.md)$", CONFIG.read_text(), re.MULTILINE)
     sources = {path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "docs").rglob("*.md")}
@@ -116,7 +117,6 @@ def test_the_page_of_the_api_has_everything_public(site: Path) -> None:
     assert '<a href="../how-to/migrate.html">Move devices to another SKU</a>' in page
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 def test_axe_finds_no_barrier_and_nothing_overflows(
     site: Path, browser: Browser, width: int, scheme: str
@@ -138,7 +138,6 @@ def test_axe_finds_no_barrier_and_nothing_overflows(
     assert problems == []
 
 
-@pytest.mark.slow
 def test_search_and_diagrams_work_from_a_disk(site: Path, browser: Browser) -> None:
     page = browser.new_page()
     page.goto((site / "index.html").as_uri())

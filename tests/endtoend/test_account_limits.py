@@ -12,6 +12,8 @@ from batchlic.sandbox.config import LimitConfig, LimitScope, SandboxConfig
 from tests.endtoend.program import FLEXIBLE, batchlic, books, imei, keys, statuses, summary
 from tests.forking import serving
 
+pytestmark = pytest.mark.slow
+
 RATES = {"0000123456-00001": 5.0, "0000123456-00002": 20.0, "0000123456-00003": 80.0}
 DEVICES = {"0000123456-00001": 40, "0000123456-00002": 120, "0000123456-00003": 400}
 
@@ -46,7 +48,6 @@ def sent_at(folder: Path) -> dict[str, list[int]]:
     }
 
 
-@pytest.mark.slow
 def test_every_device_of_all_accounts_has_its_license(run: tuple[Path, dict[str, Any]]) -> None:
     folder, carrier = run
     assert set(statuses(folder).values()) == {"accepted"}

@@ -176,7 +176,7 @@ def test_a_running_run_has_a_status_but_no_second_process(tmp_path: Path) -> Non
         assert_all_accepted_once(at, end(process))
 
 
-@pytest.mark.parametrize("backend", ["file", "store"])
+@pytest.mark.parametrize("backend", ["file", pytest.param("store", marks=pytest.mark.slow)])
 def test_a_run_killed_many_times_resends_only_flexible_licenses(
     tmp_path: Path, backend: str, request: pytest.FixtureRequest
 ) -> None:

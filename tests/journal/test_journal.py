@@ -297,6 +297,7 @@ def rename_run_id(data: bytes) -> bytes:
 DAMAGES = [cut, overwrite, overwrite_end, overwrite_header, rename_run_id, lambda _: b""]
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 @pytest.mark.parametrize("damage", DAMAGES)
 async def test_a_damaged_journal_is_refused_and_not_changed(

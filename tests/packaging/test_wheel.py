@@ -23,6 +23,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 LOCK = ROOT / ".ci" / "requirements.txt"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -143,7 +145,6 @@ def contents(wheel: Path) -> dict[str, str]:
 # -- what is in them ------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_a_wheel_of_the_sdist_equals_that_of_the_checkout(built: Built) -> None:
     assert contents(built.wheel_of_sdist) == contents(built.wheel)
 
@@ -203,7 +204,6 @@ _NOT_INSTALLED = {"snowflake": ["snowflake-connector-python"], "pymysql": ["pymy
 _OF_LATER_PYTHONS = {"compression"}
 
 
-@pytest.mark.slow
 def test_every_import_is_of_a_dependency_or_an_extra() -> None:
     extras = [one for name, some in PROJECT["optional-dependencies"].items() if name != "all" for one in some]
     declared = {canonicalize_name(Requirement(one).name) for one in [*PROJECT["dependencies"], *extras]}
@@ -244,26 +244,22 @@ def test_the_main_dependencies_are_those_of_the_lock(installed: Built) -> None:
 # -- that they run --------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_the_installed_command_has_help(installed: Built) -> None:
     done = installed.batchlic("--help")
     assert (done.returncode, "Usage: batchlic " in done.stdout) == (0, True)
 
 
-@pytest.mark.slow
 def test_a_run_of_the_sample_leaves_its_files_and_a_report(run_folder: Path) -> None:
     files = {path.name for path in run_folder.iterdir()}
     assert {"results.parquet", "rejects.parquet", "audit.parquet", "summary.json", "report.html"} <= files
 
 
-@pytest.mark.slow
 def test_a_report_can_be_made_again(installed: Built, run_folder: Path) -> None:
     to = installed.outside / f"report-{os.getpid()}.html"
     done = installed.batchlic("report", str(run_folder), "--to", str(to))
     assert (done.returncode, to.read_text(encoding="utf-8").startswith("<!doctype html>")) == (0, True)
 
 
-@pytest.mark.slow
 def test_serve_has_its_pages_and_stylesheets(installed: Built, run_folder: Path) -> None:
     with subprocess.Popen(
         [installed.bin / "batchlic", "serve", str(run_folder.parent), "--port", "0"],
@@ -289,7 +285,6 @@ def test_serve_has_its_pages_and_stylesheets(installed: Built, run_folder: Path)
     assert process.returncode == 0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "extra"),
     [

@@ -119,6 +119,7 @@ def test_an_outage_that_lasts_stops_a_migration_that_ends_well_after_a_resume(
     assert books.licenses() == {MOVED: BATCHES * SIZE}
 
 
+@pytest.mark.slow
 @ORDERS
 @pytest.mark.parametrize("begin", [0.02, 0.06, 0.1])
 @pytest.mark.parametrize("seconds", [3, 15, 40, 100])

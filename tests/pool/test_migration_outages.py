@@ -188,6 +188,7 @@ def test_a_clear_is_not_over_while_no_unassign_is_accepted(refusal: Answer) -> N
     assert world.now <= 3 * PATIENCE_S
 
 
+@pytest.mark.slow
 @ORDERS
 @pytest.mark.parametrize("seconds", [40, 100, 300])
 @pytest.mark.parametrize("refusal", [NOT_FOUND, NONE_LEFT, NOT_ASSIGNED])

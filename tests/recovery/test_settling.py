@@ -168,6 +168,7 @@ def test_a_device_refused_for_an_unknown_reason_can_be_settled_by_name(tmp_path:
     assert summary.statuses == {"failed": 1, "pending": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("last", [PARKED, *NOT_EXECUTED])
 @pytest.mark.parametrize("status", [DeviceStatus.ACCEPTED, DeviceStatus.FAILED])
 def test_a_batch_stands_for_its_devices_in_doubt_only(

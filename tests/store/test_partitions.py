@@ -11,7 +11,7 @@ from tests.store.proxy import Proxy, proxied
 from tests.store.site import assert_finished, site
 
 
-@pytest.mark.parametrize("break_off", [Proxy.drop, Proxy.reset])
+@pytest.mark.parametrize("break_off", [Proxy.drop, pytest.param(Proxy.reset, marks=pytest.mark.slow)])
 def test_a_session_cut_off_from_the_store_exits_6_and_is_resumed(
     tmp_path: Path, postgresql: PostgreSQL, break_off: Callable[[Proxy], None]
 ) -> None:

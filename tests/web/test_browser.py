@@ -194,6 +194,7 @@ def test_hostile_texts_are_seen_as_text(page: Page, path: str) -> None:
     assert page.evaluate("document.querySelectorAll('main img, main script, [onerror]').length") == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path", ["/", "/runs/working", "/runs/run-1", f"/device?id={DEVICE}", "/device", "/nowhere", "/login"]
 )
