@@ -26,7 +26,6 @@ def sent_identifiers(body: bytes) -> list[list[tuple[str, str]]]:
     return [[(i.kind, i.id) for i in device.device_ids] for device in request.devices]
 
 
-@pytest.mark.slow
 @given(st.lists(st.integers(1, 7), max_size=30), st.integers(8, 20), st.integers(1, 12))
 def test_batches_are_whole_and_in_order_for_any_read_size(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[int], rows_per_read: int, first: int

@@ -44,7 +44,6 @@ def test_a_canary_is_spread_over_accounts_and_skus(data: st.DataObject, groups: 
         assert all(low[1] <= high[1] + 1 for low, high in pairwise(ranked))
 
 
-@pytest.mark.slow
 @given(
     st.lists(st.sampled_from([("", FLEXIBLE), ("", BUNDLE), ("0000123456-00002", FLEXIBLE)]), min_size=2),
     st.integers(1, 200),

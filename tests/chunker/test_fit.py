@@ -35,7 +35,6 @@ def rejected_rows(folder: Path) -> pl.DataFrame:
     return pl.read_parquet(folder / "rejects.parquet").filter(pl.col("reason") == "no_license")
 
 
-@pytest.mark.slow
 @given(st.integers(0, 60), st.integers(0, 40), st.integers(0, 40), st.integers(1, 12))
 def test_the_first_devices_of_each_group_are_planned(
     tmp_path_factory: pytest.TempPathFactory, devices: int, flexible: int, lifetime: int, batch_size: int

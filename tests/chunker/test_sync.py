@@ -131,7 +131,6 @@ def gone(recorded: Sequence[tuple[Pair, LicenseState]], rows: Sequence[Pair]) ->
     ]
 
 
-@pytest.mark.slow
 @given(
     st.lists(st.tuples(PAIRS, st.sampled_from(list(LicenseState))), max_size=12), st.lists(PAIRS, max_size=5)
 )

@@ -38,7 +38,6 @@ def summary(**changes: object) -> Summary:
     return Summary(**fields | changes)  # type: ignore[arg-type]  # a builder's fields
 
 
-@pytest.mark.slow
 @given(st.text())
 def test_only_printable_text_is_printed(text: str) -> None:
     assert printable(text).isprintable()

@@ -78,7 +78,6 @@ HISTORY = st.lists(
 )
 
 
-@pytest.mark.slow
 @HALF
 @given(HISTORY)
 def test_a_plan_leaves_out_what_the_newest_run_recorded_as_assigned(
@@ -180,7 +179,6 @@ def newer(ledger: Ledger, after: int) -> set[int]:
     return {serials[number] for newer in found for number in newer.records["imei_number"]}
 
 
-@pytest.mark.slow
 @HALF
 @given(st.lists(st.dictionaries(st.integers(0, 5), st.tuples(STATES, st.integers(1, 2))), max_size=6))
 def test_a_repeated_record_is_new_only_where_it_changed(
@@ -259,7 +257,6 @@ def test_a_run_that_sent_nothing_completes_other_records(tmp_path: Path, locatio
 PAIRINGS = st.lists(st.tuples(st.one_of(st.none(), st.integers(0, 9)), st.booleans()), max_size=12)
 
 
-@pytest.mark.slow
 @HALF
 @given(PAIRINGS, PAIRINGS)
 @example([(1, True)], [(1, False)])

@@ -30,7 +30,6 @@ def imei_as_number(text: str) -> int:
     return int(pl.select(imei_number(pl.lit(text))).item())
 
 
-@pytest.mark.slow
 @given(STATUSES, st.lists(st.integers(0, 20)), st.integers(1, 7))
 def test_frames_of_records_do_not_depend_on_frames_of_states(
     statuses: list[str], cuts: list[int], rows_per_frame: int

@@ -5,7 +5,6 @@ from dataclasses import replace
 from math import log2
 
 import anyio
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -64,7 +63,6 @@ def refused(draw: st.DrawFn) -> tuple[int, set[int]]:
     return size, draw(st.sets(st.integers(0, size - 1), min_size=1, max_size=size))
 
 
-@pytest.mark.slow
 @given(refused(), st.sampled_from([0, 1, 100]))
 def test_good_devices_are_licensed_once_and_bad_ones_are_refused_alone(
     drawn: tuple[int, set[int]], naming: int
@@ -77,7 +75,6 @@ def test_good_devices_are_licensed_once_and_bad_ones_are_refused_alone(
     assert len(set(carrier.requests)) == len(carrier.requests)
 
 
-@pytest.mark.slow
 @given(refused(), st.sampled_from([0, 1, 100]))
 def test_finding_them_costs_no_more_than_binary_splitting(drawn: tuple[int, set[int]], naming: int) -> None:
     size, bad = drawn

@@ -282,7 +282,6 @@ def test_what_an_operator_settles_as_accepted_takes_the_second_step() -> None:
     assert ends == {"moved": SIZE, "failed": 0}
 
 
-@pytest.mark.slow
 @given(st.data(), st.integers(1, 3), st.integers(0, 12), st.sampled_from([(), (FLEXIBLE, NEW)]))
 def test_stops_never_repeat_or_reorder_the_steps_of_a_device(
     data: st.DataObject, batches: int, spare: int, restorable: tuple[str, ...]

@@ -65,7 +65,6 @@ def carriers(history: list[Attempt], offset: int) -> list[Attempt]:
     return [a for a in history if not a.part or offset in parse_ranges(a.part)]
 
 
-@pytest.mark.slow
 @given(histories(), st.sampled_from([FLEXIBLE, LIFETIME]))
 def test_just_the_unsettled_devices_are_left_each_once(history: list[Attempt], sku: str) -> None:
     left = Counter(
@@ -115,7 +114,6 @@ def test_only_a_lost_unassign_is_sent_again_in_part(step: Step, action: Action) 
     assert len(left) == (action is Action.UNASSIGN)
 
 
-@pytest.mark.slow
 @given(histories())
 def test_c_what_was_refused_as_it_stands_is_never_sent_as_it_stood(history: list[Attempt]) -> None:
     for delivery in remaining_of(batch(SIZE), history, {FLEXIBLE}):

@@ -336,7 +336,6 @@ def table_of(*notes: str) -> Table:
     return Table([], "IMEI", "ICCID", ["Notes", "IMEI", "ICCID"], rows, [*range(len(notes))])
 
 
-@pytest.mark.slow
 @FEW
 @given(delimited())
 @example(
@@ -352,7 +351,6 @@ def test_text_loses_no_row(written: tuple[Table, bytes]) -> None:
         assert_conserved(planned, table)
 
 
-@pytest.mark.slow
 @FEW
 @given(in_json())
 def test_json_loses_no_row(written: tuple[Table, bytes]) -> None:
@@ -361,7 +359,6 @@ def test_json_loses_no_row(written: tuple[Table, bytes]) -> None:
         assert_conserved(planned, table)
 
 
-@pytest.mark.slow
 @FEW
 @given(workbooks())
 def test_workbooks_lose_no_row(written: tuple[Table, bytes]) -> None:
@@ -370,7 +367,6 @@ def test_workbooks_lose_no_row(written: tuple[Table, bytes]) -> None:
         assert_conserved(planned, table)
 
 
-@pytest.mark.slow
 @FEW
 @given(typed())
 def test_typed_tables_lose_no_row(written: tuple[Table, bytes]) -> None:
@@ -379,7 +375,6 @@ def test_typed_tables_lose_no_row(written: tuple[Table, bytes]) -> None:
         assert_conserved(planned, table)
 
 
-@pytest.mark.slow
 @FEW
 @given(any_format(PLAIN).filter(lambda written: bool(written[0].rows)))
 def test_plain_rows_of_any_format_are_not_refused(written: tuple[Table, bytes]) -> None:
@@ -412,7 +407,6 @@ def as_zip(files: dict[str, bytes]) -> bytes:
     return packed.getvalue()
 
 
-@pytest.mark.slow
 @FEW
 @given(st.data())
 def test_archives_lose_no_row(data: st.DataObject) -> None:
@@ -554,7 +548,6 @@ def test_damaged_json_has_all_rows_that_another_reader_finds(data: st.DataObject
         assert planned.summary.rows_read == expected
 
 
-@pytest.mark.slow
 @FEW
 @given(st.data())
 def test_damaged_csv_has_all_rows_that_another_reader_finds(data: st.DataObject) -> None:

@@ -123,7 +123,6 @@ ROWS = st.lists(
 )
 
 
-@pytest.mark.slow
 @given(ROWS)
 def test_verdicts_equal_those_of_a_graph_search(
     rows: list[tuple[int | None, int | None, int]],
@@ -140,7 +139,6 @@ def test_verdicts_equal_those_of_a_graph_search(
     assert found == oracle(rows)
 
 
-@pytest.mark.slow
 @given(ROWS)
 def test_a_conflict_names_another_row_of_the_same_device(
     rows: list[tuple[int | None, int | None, int]],

@@ -63,19 +63,16 @@ def assert_planned_or_refused(content: bytes) -> None:
         plan_bytes(Path(folder), content)  # asserts conservation
 
 
-@pytest.mark.slow
 @given(st.binary(max_size=400))
 def test_arbitrary_bytes_are_planned_or_refused(content: bytes) -> None:
     assert_planned_or_refused(content)
 
 
-@pytest.mark.slow
 @given(damaged())
 def test_damaged_inventories_are_planned_or_refused(content: bytes) -> None:
     assert_planned_or_refused(content)
 
 
-@pytest.mark.slow
 @given(st.lists(FRAGMENTS, max_size=40).map("".join))
 @example('IMEI,ICCID\n5" x,1\n6" x,2\n')
 @example('IMEI\n"a"b\n')
@@ -89,7 +86,6 @@ CELL = st.one_of(
 )
 
 
-@pytest.mark.slow
 @given(
     st.lists(
         st.lists(

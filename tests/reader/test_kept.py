@@ -228,7 +228,6 @@ TEXT = st.text(ODD, max_size=9)
 ROWS = st.lists(st.tuples(st.integers(0, 12), TEXT, TEXT), min_size=1, max_size=60)
 
 
-@pytest.mark.slow
 @settings(max_examples=max(1, settings().max_examples // 2))
 @given(ROWS, st.sampled_from(["csv", "json", "xlsx"]))
 def test_each_row_keeps_its_own_cells_whatever_the_order_is(

@@ -181,7 +181,6 @@ def test_refused_and_unsent_devices_keep_their_status(tmp_path: Path) -> None:
     assert statuses(folder) == {"failed": 1, "pending": 1}
 
 
-@pytest.mark.slow
 @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 10_000), cut=st.integers(0, 12), repeat=st.integers(1, 2))
 def test_order_and_repetition_of_messages_change_nothing(
