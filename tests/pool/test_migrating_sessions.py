@@ -218,6 +218,7 @@ def refusing_alone(refusal: Answer, bad: str) -> Callable[[Request], Answer]:
     return answer
 
 
+@pytest.mark.slow
 @ORDERS
 @REFUSALS
 @pytest.mark.parametrize("requests", [4, 5, 6, 9, 10_000])

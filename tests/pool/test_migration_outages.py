@@ -63,6 +63,7 @@ def test_an_outage_at_any_moment_fails_only_bad_devices(seed: int, spare: dict[s
     assert all(held == [OLD if device in bad else NEW] for device, held in world.licenses.items())
 
 
+@pytest.mark.slow
 @ORDERS
 @pytest.mark.parametrize(
     ("restorable", "refusal", "workers", "seconds"),

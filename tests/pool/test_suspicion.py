@@ -49,6 +49,7 @@ def bad_devices(refusal: Answer, *places: int) -> Script:
     return lambda request: refusal if bad.intersection(request.devices) else ACCEPTED
 
 
+@pytest.mark.slow
 @WORKERS
 @pytest.mark.parametrize("refusal", [REFUSED, NOT_FOUND, BAD_ACCOUNT])
 @pytest.mark.parametrize("begin", [0.05, 0.1])
@@ -121,6 +122,7 @@ def failed_devices(session: Session, size: int) -> set[int]:
     return {(number - 1) * size + place for number, place in failed}
 
 
+@pytest.mark.slow
 @WORKERS
 @pytest.mark.parametrize("size", [1, 3, 20])
 @pytest.mark.parametrize("bad", [{0}, {19}, {30, 31, 32}, {3, 7, 58}, {1, 59}, set(range(40))])

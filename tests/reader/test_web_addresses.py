@@ -72,6 +72,7 @@ def sources(planned: Planned) -> list[str]:
     return [source.name for source in planned.summary.sources]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FORMATS)
 def test_a_file_of_any_format_is_read_from_an_address(tmp_path: Path, web: Web, kind: str) -> None:
     address = web.put_file("/export", FORMATS[kind])
@@ -80,6 +81,7 @@ def test_a_file_of_any_format_is_read_from_an_address(tmp_path: Path, web: Web, 
     assert sources(planned) == [address]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("sent", ["half", "all but a byte", "nothing"])
 def test_a_file_that_is_cut_off_is_refused(tmp_path: Path, web: Web, kind: str, sent: str) -> None:
@@ -408,6 +410,7 @@ def test_an_error_of_a_format_names_the_address(tmp_path: Path, web: Web) -> Non
         plan_files(tmp_path, f"{address}?s3cr3t")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FORMATS)
 def test_size_and_hash_are_those_of_the_whole_file(tmp_path: Path, web: Web, kind: str) -> None:
     body = FORMATS[kind]
