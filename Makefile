@@ -53,8 +53,8 @@ demo-cluster: $(INSTALLED) ## send from two workers with PostgreSQL, and kill on
 test: $(INSTALLED) ## run the tests, but those that are slow
 	@$(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not slow"
 
-test-slow: $(INSTALLED) ## run the slow tests, one in eight, and the property tests with more examples
-	@EXAMPLES=50 $(BIN)/pytest -n $(WORKERS) --dist worksteal -m "slow or hypothesis"
+test-slow: $(INSTALLED) ## run the slow tests, one in eight
+	@$(BIN)/pytest -n $(WORKERS) --dist worksteal -m slow
 
 docs: $(INSTALLED) ## build the documentation site into site/: every warning ends the build
 	@PYTHONPATH=. $(BIN)/python -m docs.builder

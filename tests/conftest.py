@@ -3,7 +3,7 @@
 A shell lets its background jobs ignore SIGQUIT, nohup does so with SIGHUP, and children inherit that. Here,
 signals are as usual.
 
-Property tests have few examples by default; `make test-slow` and `make fuzz` run more (EXAMPLES). Garbage is
+Property tests have few examples by default; `make fuzz` runs more (EXAMPLES). Garbage is
 collected rarely: that saves a twentieth of the CPU time.
 """
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 settings.register_profile(
     "batchlic",
-    max_examples=int(os.environ.get("EXAMPLES", "10")),
+    max_examples=int(os.environ.get("EXAMPLES", "20")),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
