@@ -353,7 +353,7 @@ class CarrierClient(_Client):
         except BaseException as interruption:
             if future is not None:
                 future.cancel()
-            if future is not None or not isinstance(interruption, Exception):
+            if future is not None or not isinstance(interruption, Exception):  # Ctrl-C as the call began
                 interruption.add_note("batchlic: the license request may have been executed")
             raise
         return future.result()

@@ -206,6 +206,22 @@ def test_a_device_that_a_rejected_row_may_name_keeps_its_license(
 NOTE_ABOUT_ONE = "1 licensed device not removed: in no row of the inventory, except perhaps in rejected ones"
 
 
+NAMES_ONE = f"{imei(1)[:8]}_{imei(1)[8:]}#", ""
+"""Cells of a rejected row that name a device."""
+
+
+def test_a_device_keeps_its_license_if_a_rejected_row_names_its_earlier_identifier(tmp_path: Path) -> None:
+    known = [Record(ASSIGNED, imei(1), iccid(5)), Record(ASSIGNED, imei(9), iccid(5)), *licensed(2)]
+    synced = sync(tmp_path, known, [row(3), NAMES_ONE])
+    assert synced.removed == {imei(2)}
+    assert NOTE_ABOUT_ONE in synced.summary.notes
+
+
+def test_a_device_in_doubt_that_a_rejected_row_may_name_is_not_gone(tmp_path: Path) -> None:
+    synced = sync(tmp_path, [Record(IN_DOUBT, imei(1), iccid(1))], [row(3), NAMES_ONE])
+    assert not any("in doubt" in note for note in synced.summary.notes)
+
+
 def test_devices_in_rows_are_not_counted_as_maybe_in_rejected_rows(tmp_path: Path) -> None:
     rows = [row(1), ("8.6450803E+14", "")]
     together = Record(ASSIGNED, imei(2), None), Record(ASSIGNED, imei(2), iccid(1))

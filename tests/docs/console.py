@@ -27,8 +27,8 @@ BLOCK = re.compile(r'^( *)```([a-z]+)(?: title="([^"]+)")?\n(.*?)^ *```$', re.DO
 PORT: Final = "8641"
 """The port of the sandbox as the pages have it."""
 
-_OPERATORS = {"|", "<", ">", "2>", "&", "&&", "||"}
-"""Words that only a shell understands."""
+_FOR_SHELLS = {"|", "<", ">", "2>", "&", "&&", "||", "--install-completion"}
+"""Words that only a shell understands, and an option that is about the shell."""
 
 _BATCHLIC = f'batchlic() {{ {shlex.quote(sys.executable)} -m batchlic "$@"; }}'
 """The command, for a shell."""
@@ -129,7 +129,7 @@ class World:
             return ""  # the targets have tests of their own, and most install packages
         if words[0] == "python":
             return self._shell(shlex.join([sys.executable, *words[1:]]))
-        if words[0] != "batchlic" or _OPERATORS & set(words):
+        if words[0] != "batchlic" or _FOR_SHELLS & set(words):
             return self._shell(line)
         ended = end(begin(*map(self.with_port, words[1:]), settings=self._environment(), cwd=self.folder))
         self.exit_codes.append((line, ended.code))
@@ -148,7 +148,7 @@ class World:
 
     def _shell(self, line: str) -> str:
         done = subprocess.run(
-            ["/bin/sh", "-c", f"{_BATCHLIC}\n{self.with_port(line)}"],
+            ["/bin/bash", "-c", f"{_BATCHLIC}\n{self.with_port(line)}"],
             cwd=self.folder,
             env=environment_of(self._environment(), self.folder),
             stdin=subprocess.DEVNULL,
