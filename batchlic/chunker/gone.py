@@ -151,7 +151,7 @@ def _with_rejected(rows: DeviceRows, fleet: Fleet, present: pl.Series) -> pl.Ser
 
 
 def _with_same_devices(rows: DeviceRows, present: pl.Series, *, where: int = _IN_A_ROW) -> pl.Series:
-    """Give `where` to all records that share an identifier with one that has it, directly or through others."""
+    """Give `where` to all records that share an identifier with one that has it, or through others."""
     is_growing = True
     while is_growing:
         is_growing = False
