@@ -130,6 +130,7 @@ class Limiter:
         self._fixed_rate = fixed_rate or math.inf
         self._max_rate = min(max_rate or math.inf, self._fixed_rate)
         self._spacing = Spacing(self._max_rate)
+        self._held_until = self.time()
         self._reported = self._hypothesis.found()
         self._slot_of: dict[Sample, object] = {}
         self._head_of_line = anyio.Lock(fast_acquire=True)
@@ -257,11 +258,14 @@ class Limiter:
         """The same in a time slot of this process."""
         now = self._samples.now = self.time()
         if (pause := self._retry_after.wait()) > _CLOCK_S:
+            self._held_until = now + pause
             return pause
         if self._pauses.is_on or self._samples.in_flight >= self.concurrency:
             return math.inf
         wait = self._hypothesis.wait()
         self._spacing.rate = self.rate
+        if wait > _CLOCK_S:
+            self._held_until = now + wait
         return max(wait, self._spacing.delay(now))
 
     def tell(self, time_slots: TimeSlots, *, is_idle: bool | None = None) -> Member:
@@ -290,7 +294,7 @@ class Limiter:
         """Start one request now, whatever the delay."""
         self._samples.now = self.time()
         sample = self._samples.sent()
-        self._spacing.take(sample.sent_at)
+        self._spacing.take(sample.sent_at, self._held_until)
         self._hypothesis.on_sent(sample)
         return Permit(self, sample)
 
