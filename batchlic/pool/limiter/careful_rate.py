@@ -11,7 +11,7 @@ from batchlic.pool.limiter.estimator import Hypothesis
 from batchlic.pool.limiter.findings import Finding, NoLimit, Rate
 from batchlic.pool.limiter.samples import Sample, Samples
 
-_PRICE = 6.0
+_PRICE = 12.0
 """Pauses that pass for each e-fold of the gap, before the rate is tried again that was refused."""
 _GAP = 0.1
 """Least gap between the two rates, as a logarithm: limits rise."""
@@ -49,7 +49,8 @@ class CarefulRate(Hypothesis):
     def rate(self) -> float:
         """See Estimator."""
         elapsed = (self._left_at - self._grows_since) / self._climb_s
-        return self._surely * math.exp(min(self._gap * elapsed**_STEEP, _MOST))
+        grown = 1 - (1 - elapsed) ** 2 if elapsed < 1 else 1 + (elapsed - 1) ** 2
+        return self._surely * math.exp(min(self._gap * grown, _MOST))
 
     def found(self) -> Finding:
         """See Estimator."""
