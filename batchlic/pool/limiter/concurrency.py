@@ -57,6 +57,8 @@ class Concurrency(Hypothesis):
         if sample.sent_at <= self._changed_at:
             return None
         self._changed_at = samples.now
+        if not samples.is_limit_on_calls(self._cap):
+            return self._as_rate()
         if self._more:
             self._more, self._next_more = 0, 1
             self._more_at = samples.now + 0.5 + 100 * samples.round_trip / self._cap + samples.patience
@@ -66,6 +68,10 @@ class Concurrency(Hypothesis):
         self._cap = max(1, self._cap - max(1, self._cap // 8))
         if self._refuted < (1 if samples.refusals_are_costly else _REFUTATIONS):
             return None
+        return self._as_rate()
+
+    def _as_rate(self) -> Rate:
+        samples = self._samples
         elapsed = samples.now - samples.opened_at
         so_far = samples.left_since(samples.opened_at) / elapsed if elapsed > 20 * samples.round_trip else 0.0
         return Rate(max(so_far, self._cap / samples.round_trip / 2))

@@ -7,7 +7,7 @@ import math
 from collections import deque
 from dataclasses import dataclass
 from enum import Enum
-from itertools import dropwhile, takewhile
+from itertools import dropwhile, islice, takewhile
 
 from batchlic.carrier.rate_limits import Quota
 
@@ -23,6 +23,10 @@ _LOG_LENGTH = 100_000
 """Requests that are remembered."""
 _BURSTS = 8
 """Bursts between two pauses that are remembered."""
+_LATEST = 30
+"""Refusals that tell a limit on requests in flight from others."""
+_FEWER = 2
+"""Times as many requests in flight as when one was refused that are not let in under such a limit."""
 _FLOW_S = 10.0
 """Time over which the rate that flows is averaged."""
 
@@ -82,8 +86,8 @@ class Samples:
         """The latest times from the end of a pause that everyone was told to the next refusal."""
         self._log: deque[Sample] = deque(maxlen=_LOG_LENGTH)
         """Requests let in or in flight, in the order in which they left."""
-        self._refusals: deque[float] = deque(maxlen=_LOG_LENGTH)
-        """When requests left that were refused, in the order of the refusals."""
+        self._refusals: deque[tuple[float, int]] = deque(maxlen=_LOG_LENGTH)
+        """When requests left that were refused, and how many were in flight, in the order of the refusals."""
         self._unanswered: set[Sample] = set()
         self._answers: deque[float] = deque(maxlen=_LOG_LENGTH)
         """When admitted requests were answered, of late."""
@@ -130,7 +134,12 @@ class Samples:
 
     def refused_from(self, moment: float) -> int:
         """Requests refused that left from a moment on."""
-        return sum(1 for _ in takewhile(lambda sent_at: sent_at >= moment, reversed(self._refusals)))
+        return sum(1 for _ in takewhile(lambda refusal: refusal[0] >= moment, reversed(self._refusals)))
+
+    def is_limit_on_calls(self, calls: int) -> bool:
+        """Whether a limit on requests in flight explains the latest refusals, if as many were let in."""
+        latest = islice(reversed(self._refusals), _LATEST)
+        return calls <= _FEWER * min((calls for _, calls in latest), default=calls) + 1
 
     @property
     def refusals_are_costly(self) -> bool:
@@ -190,7 +199,7 @@ class Samples:
         self.round_trip = self.round_trip or max(_SHORTEST_S, self.now - sample.sent_at)
         self.pause = pause
         self.refused_at = max(self.refused_at, sample.sent_at)
-        self._refusals.append(sample.sent_at)
+        self._refusals.append((sample.sent_at, sample.in_flight))
         self._forget(sample)
         if sample.sent_at > self._latest_admitted:
             earlier = self.refused_since if self.refused_in_a_row else sample.sent_at

@@ -44,7 +44,9 @@ class SlowStart(Hypothesis):
         if not samples.has_admitted:
             self._concurrency = max(1, samples.in_flight)
             return None
-        return Calls(sample.in_flight - 1) if sample.in_flight > 1 else Rate(1 / samples.round_trip)
+        if sample.in_flight > 1 and samples.is_limit_on_calls(sample.in_flight - 1):
+            return Calls(sample.in_flight - 1)
+        return Rate(max(1, sample.in_flight - 1) / samples.round_trip)
 
     def _shown_at_a_cost(self, sample: Sample) -> Finding:
         """What the first refusal shows, where each one stops everyone."""

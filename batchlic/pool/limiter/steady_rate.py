@@ -112,7 +112,7 @@ class SteadyRate(Hypothesis):
         if not is_measured:
             return None
         self._refused_above = self._refused_above + 1 if sample.in_flight > self._most_in_flight else 0
-        if self._refused_above == _CALLS:
+        if self._refused_above == _CALLS and samples.is_limit_on_calls(self._most_in_flight):
             return Calls(sample.in_flight - 1)
         self._refused_rate = max(self.rate(), self._measured())
         self._probe_around(self._measured())
