@@ -13,6 +13,8 @@ from batchlic.pool.limiter.samples import Sample, Samples
 
 _PRICE = 12.0
 """Pauses that pass for each e-fold of the gap, before the rate is tried again that was refused."""
+_HOLD = 6.0
+"""The same for the least gap."""
 _GAP = 0.1
 """Least gap between the two rates, as a logarithm: limits rise."""
 _UNKNOWN = 30.0
@@ -27,8 +29,9 @@ _FALL = 1 / 3
 """Share of a refused rate that is tried at least, where the limit has fallen."""
 _DOUBT = 1.0
 """Requests that show too little: one of a few may be refused because of others."""
-_STEEP = 2.0
-"""Exponent of the growth: slow at first, to make sure; then ever faster, to find a limit that has risen."""
+_RISE, _STEEP = 5.0, 2.0
+"""Factor and exponent of the growth beyond the refused rate: slow at first, to make sure; then ever faster,
+to find a limit that has risen."""
 _MOST = 20.0
 """Most e-folds of growth, against overflow."""
 _LATE_S = 0.005
@@ -36,7 +39,7 @@ _LATE_S = 0.005
 
 
 class CarefulRate(Hypothesis):
-    """Grows from the rate that surely flows to the one that was refused, and beyond."""
+    """Grows evenly from the rate that surely flows to the one that was refused, and then beyond."""
 
     def __init__(self, samples: Samples, found: Rate) -> None:
         super().__init__(samples)
@@ -49,7 +52,7 @@ class CarefulRate(Hypothesis):
     def rate(self) -> float:
         """See Estimator."""
         elapsed = (self._left_at - self._grows_since) / self._climb_s
-        grown = 1 - (1 - elapsed) ** 2 if elapsed < 1 else 1 + (elapsed - 1) ** 2
+        grown = elapsed if elapsed < 1 else 1 + (_RISE * (elapsed - 1)) ** _STEEP
         return self._surely * math.exp(min(self._gap * grown, _MOST))
 
     def found(self) -> Finding:
@@ -90,7 +93,8 @@ class CarefulRate(Hypothesis):
         samples = self._samples
         surely = max(surely, 1 / samples.pause)  # after each pause, one may always start
         at_most = max(at_most, surely)
-        self._surely, self._gap = surely, max(math.log(at_most / surely), _GAP)
+        gap = math.log(at_most / surely)
+        self._surely, self._gap = surely, max(gap, _GAP)
         lag = self._gap * (_LAG * samples.round_trip + 1 / surely)
-        self._climb_s = max(_PRICE * samples.pause / self._gap, lag)
+        self._climb_s = max((_PRICE if gap > _GAP else _HOLD) * samples.pause / self._gap, lag)
         self._grows_since = self._left_at = samples.now

@@ -27,6 +27,8 @@ _MEASURABLE = 10
 """Requests let in from which on their rate is a measurement."""
 _EVEN = 4
 """The same where the requests leave evenly and singly, as at low rates."""
+_LEAST_OPEN = 0.1
+"""Share of the time of a measurement, at least, that is taken for time without gaps and pauses."""
 _ESTABLISHED = 5
 """Measurements after which it is known that this is no window."""
 _RISEN = 1.1
@@ -37,6 +39,8 @@ _SHORTEST_GAP, _LONGEST_GAP = 2, 4
 """Requests that are left out after refusals in a row, so that a late one is not refused for being late."""
 _CALLS = 3
 """Refusals in a row with more in flight than was ever let in, which show a limit on calls."""
+_EARLY, _LOWER = 2, 0.92
+"""Refusals, each after a gap, before a rate could be measured; and the share of it that is tried then."""
 _PROBE_S, _PROBE_ROUND_TRIPS = 0.3, 4.0
 """Probing time, at least: seconds, and round trips besides."""
 _PROBE_ROOT = 6.4
@@ -48,7 +52,8 @@ _PATIENCE = 0.6
 class SteadyRate(Hypothesis):
     """The rate at which requests were let in since the last refusal, with CUBIC's probing around it.
 
-    After a refusal there is a gap, twice as long with each one more in a row, so that a bucket refills.
+    After a refusal there is a gap, twice as long with each one more in a row, so that a bucket refills. A
+    rate that is refused after such gaps again and again, before it can be measured, is too high.
     """
 
     def __init__(self, samples: Samples, found: Rate) -> None:
@@ -60,12 +65,17 @@ class SteadyRate(Hypothesis):
         self._resume_at = samples.now
         self._gap_s = 0.0
         self._since = self._latest = self._grows_since = self._left_at = samples.now
-        self._let_in = self._most_in_flight = 0
+        self._let_in = self._most_in_flight = self._refused_early = 0
+        self._shut_s = 0.0
+        """Seconds since the last measurement in which nothing was sent, because of refusals."""
         self._probe_around(found.per_s)
 
     def rate(self) -> float:
         """See Estimator."""
-        elapsed = min((self._left_at - self._grows_since) / self._probe_s, _LONGEST) - _DIP_TIME
+        return self._rate_at(self._left_at)
+
+    def _rate_at(self, moment: float) -> float:
+        elapsed = min((moment - self._grows_since) / self._probe_s, _LONGEST) - _DIP_TIME
         if elapsed < _GONE:
             return self._peak * (1 + elapsed**3)
         return self._peak * (1 + _GONE**3) * math.exp(_GONE_GROWTH * (elapsed - _GONE))
@@ -98,38 +108,58 @@ class SteadyRate(Hypothesis):
 
     def _on_refused(self, sample: Sample) -> Finding | None:
         samples = self._samples
-        is_measured = self._let_in >= _MEASURABLE
         if samples.all_is_refused:
-            known = self._measured() if self._let_in >= _EVEN else (1 - _DIP) * self._peak
-            return Shut(known if self._is_no_window or self._measurements >= _ESTABLISHED else None)
-        if sample.sent_at >= self._resume_at:
-            self._gap_s = min(max(2 * self._gap_s, _SHORTEST_GAP / self._peak), _LONGEST_GAP / self._peak)
-            self._resume_at = samples.now + self._gap_s
+            is_known = self._let_in >= _EVEN
+            rate = self._measured(self._rate_at(sample.sent_at)) if is_known else (1 - _DIP) * self._peak
+            return Shut(rate if self._is_no_window or self._measurements >= _ESTABLISHED else None)
+        gap_ended = self._resume_at
+        if sample.sent_at >= gap_ended:
+            self._leave_gap(sample)
         if sample.sent_at <= self._since:
             return None
         if samples.refusals_are_costly:
             return Rate(self._peak, is_no_window=self._is_no_window)
-        if not is_measured:
+        if self._let_in < _MEASURABLE:
+            self._refused_early += sample.sent_at >= gap_ended > self._since
+            if self._refused_early == _EARLY:
+                self._probe_around(_LOWER * self._peak)
             return None
         self._refused_above = self._refused_above + 1 if sample.in_flight > self._most_in_flight else 0
-        if self._refused_above == _CALLS and samples.is_limit_on_calls(self._most_in_flight):
+        if self._refused_above >= _CALLS and samples.is_limit_on_calls(self._most_in_flight):
             return Calls(sample.in_flight - 1)
-        self._refused_rate = max(self.rate(), self._measured())
-        self._probe_around(self._measured())
+        refused_rate = self._rate_at(sample.sent_at)
+        measured = self._measured(refused_rate)
+        self._refused_rate = max(refused_rate, measured)
+        self._probe_around(measured)
         return None
 
-    def _measured(self) -> float:
-        """Requests/s let in since the last refusal; if the limit has risen, it lies above that."""
-        measured = self._let_in / (self._latest - self._since)
-        present = self.rate()
-        return math.sqrt(measured * present) if present > _RISEN * self._peak else measured
+    def _leave_gap(self, sample: Sample) -> None:
+        now = self._samples.now
+        self._gap_s = min(max(2 * self._gap_s, _SHORTEST_GAP / self._peak), _LONGEST_GAP / self._peak)
+        self._resume_at = now + max(self._gap_s, sample.retry_after_s)
+        self._shut_s += self._resume_at - now
+
+    def _measured(self, refused_rate: float) -> float:
+        """Requests/s let in since the last measurement; if the limit has risen, it lies above that.
+
+        A bucket fills while nothing is sent, and one without a burst does not. So gaps and pauses may count
+        or not, and what was known before decides between the two.
+        """
+        elapsed = self._latest - self._since
+        least, most = (
+            self._let_in / elapsed,
+            self._let_in / max(elapsed - self._shut_s, _LEAST_OPEN * elapsed),
+        )
+        measured = min(max((1 - _DIP) * self._peak, least), most)
+        return math.sqrt(measured * refused_rate) if refused_rate > _RISEN * self._peak else measured
 
     def _probe_around(self, peak: float) -> None:
         samples = self._samples
         self._peak = peak
         self._measurements += 1
         self._since = self._latest = self._grows_since = self._left_at = samples.now
-        self._let_in = self._most_in_flight = 0
+        self._let_in = self._most_in_flight = self._refused_early = 0
+        self._shut_s = max(0.0, self._resume_at - samples.now)
         self._probe_s = (
             _PROBE_S
             + _PROBE_ROOT / math.sqrt(peak)

@@ -10,7 +10,7 @@ from tests.benchmarks.limiter.hidden import Hidden, Hint, Part
 SLOWEST, FASTEST = 0.2, 500.0
 """Requests/s."""
 WORK_S, LONG_WORK_S = 60.0, 200.0
-"""Seconds that the work takes at the limit; longer where each refusal shuts the client out."""
+"""Seconds that the work takes at the limit, after the burst; longer where each refusal shuts everyone out."""
 FEWEST_REQUESTS, MOST_REQUESTS = 30, 12_000
 """Bounds of the work: enough to find a limit, and not more CPU than that is worth."""
 PLAIN = "plain"
@@ -47,7 +47,8 @@ def _requests(hidden: Hidden) -> int:
     rates = [part.rate for part in hidden.parts if part.rate] or [math.inf]
     rate = min(hidden.nodes * min(rates), 64 * hidden.processes / (hidden.latency_s + hidden.network_s))
     lasts = LONG_WORK_S if hidden.penalty_s else max(WORK_S, *(4 * part.period_s for part in hidden.parts))
-    return max(FEWEST_REQUESTS, min(MOST_REQUESTS, round(rate * lasts)))
+    burst = hidden.nodes * max(part.burst for part in hidden.parts)
+    return max(FEWEST_REQUESTS, min(MOST_REQUESTS, round(rate * lasts))) + burst
 
 
 def _log(rng: random.Random, least: float, most: float) -> float:

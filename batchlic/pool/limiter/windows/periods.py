@@ -4,12 +4,19 @@ import math
 
 _FEWEST = 5
 """Requests that a window lets in, at least."""
+_ROUNDED_S = 2.5
+"""Seconds that a window lasts at least if waits in whole seconds are to show how long it is."""
 _USUAL_WINDOWS_S = (1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 60.0, 300.0, 600.0, 900.0, 1800.0, 3600.0)
 
 
 def is_window(quota: int, period: float, round_trip: float) -> bool:
     """Whether it makes sense to wait for such a window, rather than to send at its rate."""
     return quota >= _FEWEST and period * min(2, quota / 20) >= 8 * round_trip
+
+
+def is_told(period: float, pause: float) -> bool:
+    """Whether a wait that the carrier tells is precise enough to know such a window by it."""
+    return pause % 1 > 0 or period >= _ROUNDED_S
 
 
 def enclosing(took: float, pause: float) -> float:
