@@ -4,7 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from batchlic.pool.limiter.careful_rate import CarefulRate
+from batchlic.pool.limiter.findings import Rate
 from batchlic.pool.limiter.limiter import Limiter
+from batchlic.pool.limiter.samples import Samples
 from tests.benchmarks.limiter.engine import Clock, Measured, measure
 from tests.benchmarks.limiter.hidden import Hidden, Hint, Part
 from tests.benchmarks.limiter.peers import Batchlic
@@ -63,3 +66,19 @@ def test_after_each_told_pause_one_request_may_start_at_once(pause: float) -> No
         clock.now += 0.05
         permit.throttled(pause)
         assert limiter.delay() <= 1.25**4 * pause
+
+
+def test_the_rate_grows_evenly_to_the_one_that_was_refused() -> None:
+    samples = Samples(100.0, 64)
+    samples.pause, samples.round_trip = 1.0, 0.05
+    estimator = CarefulRate(samples, Rate(10.0, refused_per_s=40.0))
+    began = samples.now
+    reached: dict[float, float] = {}
+    while estimator.rate() < 41.0:
+        samples.now += 0.01
+        estimator.on_sent(samples.sent())
+        for rate in (20.0, 40.0):
+            if estimator.rate() >= rate:
+                reached.setdefault(rate, samples.now - began)
+    assert reached[40.0] == pytest.approx(2 * reached[20.0], rel=0.02)
+    assert reached[40.0] > 5 * samples.pause

@@ -31,3 +31,17 @@ def test_after_a_pause_no_two_start_at_once(pause: float) -> None:
     last = started(spacing, 5.0, 10)[-1]
     first, second = started(spacing, last + pause, 2)
     assert second - first == pytest.approx(1 / 500)
+
+
+def test_a_start_that_something_else_held_is_not_late() -> None:
+    spacing = Spacing(100.0)
+    spacing.take(5.0)
+    spacing.take(5.03, held_until=5.03)
+    assert spacing.delay(5.03) == pytest.approx(0.01)
+
+
+def test_a_start_is_late_only_after_what_held_it() -> None:
+    spacing = Spacing(100.0)
+    spacing.take(5.0)
+    spacing.take(5.033, held_until=5.03)
+    assert spacing.delay(5.033) == pytest.approx(0.007)

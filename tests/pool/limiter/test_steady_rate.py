@@ -1,0 +1,97 @@
+"""Where a refusal costs little, a rate is measured, and other limits are told from it."""
+
+import pytest
+
+from batchlic.pool.limiter.findings import Calls, Rate
+from batchlic.pool.limiter.samples import Ending, Sample, Samples
+from batchlic.pool.limiter.steady_rate import SteadyRate
+from tests.benchmarks.limiter.engine import Measured, measure
+from tests.benchmarks.limiter.hidden import Hidden, Hint, Part
+from tests.benchmarks.limiter.peers import Batchlic
+
+ROUND_TRIP_S = 0.05
+
+
+class Requests:
+    """Requests one after another, as an estimator sees them."""
+
+    def __init__(self, rate: float) -> None:
+        self.samples = Samples(100.0, 64)
+        self._end(self._leave(), Ending.ADMITTED)
+        self.samples.sent()  # one that stays in flight, so that a refusal does not mean that all is refused
+        self.estimator = SteadyRate(self.samples, Rate(rate))
+
+    def send(self, ending: Ending, *, after: float) -> None:
+        """Send one so many seconds after the latest answer or pause."""
+        self.samples.now += after
+        self._end(self._leave(), ending)
+
+    def wait(self) -> None:
+        self.samples.now += max(0.0, self.estimator.wait())
+
+    @property
+    def found(self) -> float:
+        found = self.estimator.found()
+        assert isinstance(found, Rate)
+        return found.per_s
+
+    def _leave(self) -> Sample:
+        sample = self.samples.sent()
+        if hasattr(self, "estimator"):
+            self.estimator.on_sent(sample)
+        return sample
+
+    def _end(self, sample: Sample, ending: Ending) -> None:
+        self.samples.now += ROUND_TRIP_S
+        sample.ending = ending
+        self.samples.ended(sample)
+        if hasattr(self, "estimator"):
+            self.estimator.on_sample(sample)
+
+
+def test_a_rate_that_is_refused_after_each_gap_is_lowered() -> None:
+    requests = Requests(4.0)
+    for _ in range(12):
+        requests.send(Ending.ADMITTED, after=0.2)
+    requests.send(Ending.REFUSED, after=0.2)
+    at_first = requests.found
+    for _ in range(3):
+        requests.wait()
+        requests.send(Ending.ADMITTED, after=0.0)
+        requests.send(Ending.REFUSED, after=0.2)
+    assert 0.8 * at_first < requests.found < 0.95 * at_first
+
+
+def test_the_time_of_gaps_need_not_count() -> None:
+    """With a gap for each few requests, what was let in / all of the time is far below the limit."""
+    requests = Requests(4.0)
+    for _ in range(6):
+        for _ in range(4):
+            requests.send(Ending.ADMITTED, after=0.2)
+        requests.send(Ending.REFUSED, after=0.2)
+        requests.wait()
+    assert requests.found > 3.4
+
+
+def run(part: Part, **conditions: object) -> Measured:
+    return measure(Hidden((part,), requests=round(part.rate * 60), **conditions), Batchlic)  # type: ignore[arg-type]  # fields of Hidden
+
+
+@pytest.mark.parametrize(
+    ("rate", "latency", "least"), [(70.5, 0.147, 0.75), (114.0, 0.5, 0.7), (41.0, 0.1, 0.75)]
+)
+def test_requests_that_must_keep_their_distance_are_no_limit_in_flight(
+    rate: float, latency: float, least: float
+) -> None:
+    found = run(Part("bucket", rate, burst=1), latency_s=latency)
+    client = found.clients[0]
+    assert isinstance(client, Batchlic)
+    assert not isinstance(client.limiter.found, Calls)
+    assert found.share >= least
+
+
+@pytest.mark.parametrize("rate", [37.0, 42.5])
+def test_after_a_told_wait_the_next_two_keep_their_distance(rate: float) -> None:
+    found = run(Part("bucket", rate, burst=1), latency_s=0.2, hint=Hint.EXACT)
+    assert found.share >= 0.8
+    assert found.refused <= 0.08
