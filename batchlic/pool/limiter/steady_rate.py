@@ -37,7 +37,7 @@ _LATE_S = 0.005
 """Seconds by which timers of event loops may be late."""
 _SHORTEST_GAP, _LONGEST_GAP = 2, 4
 """Requests that are left out after refusals in a row, so that a late one is not refused for being late."""
-_CALLS = 3
+_CALLS = 8
 """Refusals in a row with more in flight than was ever let in, which show a limit on calls."""
 _EARLY, _LOWER = 2, 0.92
 """Refusals, each after a gap, before a rate could be measured; and the share of it that is tried then."""

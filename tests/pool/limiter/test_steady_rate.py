@@ -95,3 +95,12 @@ def test_after_a_told_wait_the_next_two_keep_their_distance(rate: float) -> None
     found = run(Part("bucket", rate, burst=1), latency_s=0.2, hint=Hint.EXACT)
     assert found.share >= 0.8
     assert found.refused <= 0.08
+
+
+@pytest.mark.parametrize("seed", [1, 3, 5])
+def test_a_bucket_is_found_to_be_a_rate(seed: int) -> None:
+    found = run(Part("bucket", 200.0, burst=20), seed=seed)
+    client = found.clients[0]
+    assert isinstance(client, Batchlic)
+    assert isinstance(client.limiter.found, Rate)
+    assert client.limiter.found.per_s == pytest.approx(200.0, rel=0.05)
