@@ -12,9 +12,12 @@ from batchlic.pool.limiter.findings import Finding, NoLimit, Rate
 from batchlic.pool.limiter.samples import Sample, Samples
 
 _PRICE = 12.0
-"""Pauses that pass for each e-fold of the gap, before the rate is tried again that was refused."""
+"""Pauses that pass before the refused rate is tried again, if it is e times the one that surely flows.
+
+Of a wider gap, fewer pass.
+"""
 _HOLD = 6.0
-"""The same for the least gap."""
+"""The same at the least gap."""
 _GAP = 0.1
 """Least gap between the two rates, as a logarithm: limits rise."""
 _UNKNOWN = 30.0
@@ -39,7 +42,9 @@ _LATE_S = 0.005
 
 
 class CarefulRate(Hypothesis):
-    """Grows evenly from the rate that surely flows to the one that was refused, and then beyond."""
+    """Grows by the same factor in equal times, from the rate that surely flows to the one that was refused;
+    then beyond.
+    """
 
     def __init__(self, samples: Samples, found: Rate) -> None:
         super().__init__(samples)

@@ -264,8 +264,7 @@ class Limiter:
             return math.inf
         wait = self._hypothesis.wait()
         self._spacing.rate = self.rate
-        if wait > _CLOCK_S:
-            self._held_until = now + wait
+        self._held_until = now + wait if wait > _CLOCK_S else min(self._held_until, now)
         return max(wait, self._spacing.delay(now))
 
     def tell(self, time_slots: TimeSlots, *, is_idle: bool | None = None) -> Member:

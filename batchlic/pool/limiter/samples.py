@@ -26,7 +26,7 @@ _BURSTS = 8
 _LATEST = 30
 """Refusals that tell a limit on requests in flight from others."""
 _FEWER = 2
-"""Times as many requests in flight as when one was refused that are not let in under such a limit."""
+"""If more than so many times the fewest in flight at a refusal were let in, it is no such limit."""
 _FLOW_S = 10.0
 """Time over which the rate that flows is averaged."""
 
@@ -136,10 +136,11 @@ class Samples:
         """Requests refused that left from a moment on."""
         return sum(1 for _ in takewhile(lambda refusal: refusal[0] >= moment, reversed(self._refusals)))
 
-    def is_limit_on_calls(self, calls: int) -> bool:
-        """Whether a limit on requests in flight explains the latest refusals, if as many were let in."""
+    def is_limit_on_calls(self, let_in: int) -> bool:
+        """Whether a limit on requests in flight can explain the latest refusals, if `let_in` went through."""
         latest = islice(reversed(self._refusals), _LATEST)
-        return calls <= _FEWER * min((calls for _, calls in latest), default=calls) + 1
+        fewest = min((in_flight for _, in_flight in latest), default=let_in)
+        return let_in <= _FEWER * fewest + 1
 
     @property
     def refusals_are_costly(self) -> bool:

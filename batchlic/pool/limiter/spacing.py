@@ -26,7 +26,7 @@ class Spacing:
         return max(0.0, self._latest + 1.0 / self.rate - now)
 
     def take(self, now: float, held_until: float = -math.inf) -> None:
-        """Count one start at `now`; one that something else held until a moment is late only after it."""
+        """Count one start at `now`; if something else held it, only the time after that is lateness."""
         tolerance = min(_TOLERANCE_S, (_MOST_AT_ONCE - 1) / self.rate)
         due = max(self._latest + 1.0 / self.rate, min(held_until, now))
         self._latest = max(due, now - tolerance) if now - due <= _PAUSE_S else now

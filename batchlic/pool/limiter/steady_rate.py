@@ -40,7 +40,7 @@ _SHORTEST_GAP, _LONGEST_GAP = 2, 4
 _CALLS = 8
 """Refusals in a row with more in flight than was ever let in, which show a limit on calls."""
 _EARLY, _LOWER = 2, 0.92
-"""Refusals, each after a gap, before a rate could be measured; and the share of it that is tried then."""
+"""Refusals after a gap that lower the rate before it can be measured, and the factor."""
 _PROBE_S, _PROBE_ROUND_TRIPS = 0.3, 4.0
 """Probing time, at least: seconds, and round trips besides."""
 _PROBE_ROOT = 6.4
@@ -50,7 +50,7 @@ _PATIENCE = 0.6
 
 
 class SteadyRate(Hypothesis):
-    """The rate at which requests were let in since the last refusal, with CUBIC's probing around it.
+    """The rate at which requests were let in since the last measurement, with CUBIC's probing around it.
 
     After a refusal there is a gap, twice as long with each one more in a row, so that a bucket refills. A
     rate that is refused after such gaps again and again, before it can be measured, is too high.
@@ -142,8 +142,8 @@ class SteadyRate(Hypothesis):
     def _measured(self, refused_rate: float) -> float:
         """Requests/s let in since the last measurement; if the limit has risen, it lies above that.
 
-        A bucket fills while nothing is sent, and one without a burst does not. So gaps and pauses may count
-        or not, and what was known before decides between the two.
+        A bucket refills during gaps and pauses; a limit without a burst does not. So the rate lies between
+        those with and without their time, and the rate known before decides.
         """
         elapsed = self._latest - self._since
         least, most = (

@@ -12,7 +12,7 @@ SLOWEST, FASTEST = 0.2, 500.0
 WORK_S, LONG_WORK_S = 60.0, 200.0
 """Seconds that the work takes at the limit, after the burst; longer where each refusal shuts everyone out."""
 FEWEST_REQUESTS, MOST_REQUESTS = 30, 12_000
-"""Bounds of the work: enough to find a limit, and not more CPU than that is worth."""
+"""Bounds of the work after the burst: enough to find a limit, and not more CPU than that is worth."""
 PLAIN = "plain"
 """A bucket or a window, with or without hints, for one process or two."""
 

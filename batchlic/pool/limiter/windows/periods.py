@@ -15,7 +15,7 @@ def is_window(quota: int, period: float, round_trip: float) -> bool:
 
 
 def is_told(period: float, pause: float) -> bool:
-    """Whether a wait that the carrier tells is precise enough to know such a window by it."""
+    """Whether the told wait is precise enough to show a window of this length."""
     return pause % 1 > 0 or period >= _ROUNDED_S
 
 
