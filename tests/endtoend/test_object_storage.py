@@ -27,7 +27,7 @@ from tests.endtoend.program import (
     until,
 )
 from tests.forking import serving
-from tests.objectstore.builders import BUCKET, environment_of, s3_server
+from tests.objectstore.builders import BUCKET, environment_of, request, s3_server
 from tests.postgresql import PostgreSQL
 
 DEVICES = 250
@@ -37,8 +37,13 @@ Machine = Callable[..., Ended]
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[int]:
-    """The port of an S3-compatible server with an empty bucket."""
+    """The port of an S3-compatible server with an empty bucket.
+
+    The fixtures of a module can be made twice, and all servers of a process have the same objects.
+    """
     with s3_server() as port:
+        request(port, "POST", "/moto-api/reset")
+        request(port, "PUT", f"/{BUCKET}/")
         yield port
 
 
