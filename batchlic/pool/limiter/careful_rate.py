@@ -14,7 +14,7 @@ from batchlic.pool.limiter.samples import Sample, Samples
 _PRICE = 12.0
 """Pauses that pass before the refused rate is tried again, if it is e times the one that surely flows.
 
-Of a wider gap, fewer pass.
+The wider the gap, the fewer pass.
 """
 _HOLD = 6.0
 """The same at the least gap."""
@@ -42,9 +42,7 @@ _LATE_S = 0.005
 
 
 class CarefulRate(Hypothesis):
-    """Grows by the same factor in equal times, from the rate that surely flows to the one that was refused;
-    then beyond.
-    """
+    """Grows exponentially from the rate that surely flows to the one that was refused, and then beyond."""
 
     def __init__(self, samples: Samples, found: Rate) -> None:
         super().__init__(samples)

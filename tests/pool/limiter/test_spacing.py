@@ -2,7 +2,10 @@
 
 import pytest
 
+from batchlic.carrier.rate_limits import Quota
+from batchlic.pool.limiter.limiter import Limiter
 from batchlic.pool.limiter.spacing import Spacing
+from tests.benchmarks.limiter.engine import Clock
 
 
 def started(spacing: Spacing, at: float, count: int, *, late_s: float = 0.0) -> list[float]:
@@ -45,3 +48,20 @@ def test_a_start_is_late_only_after_what_held_it() -> None:
     spacing.take(5.0)
     spacing.take(5.033, held_until=5.03)
     assert spacing.delay(5.033) == pytest.approx(0.007)
+
+
+def test_a_wait_that_was_taken_back_holds_nothing() -> None:
+    """A quota that is used up, and proves false: lateness is caught up as before."""
+    clock = Clock(100.0)
+    limiter = Limiter(max_concurrency=8, fixed_rate=100.0, clock=clock)
+    used_up = Quota(limit=100, remaining=0, reset_s=3600.0)
+    first, second = limiter.take(), limiter.take()
+    clock.now += 0.05
+    first.success(quota=used_up)
+    assert limiter.delay() == pytest.approx(3600.0)
+    second.success(quota=used_up)
+    began = clock.now
+    for _ in range(100):
+        clock.now += limiter.delay() + 0.002
+        limiter.take().success()
+    assert clock.now - began == pytest.approx(1.0, abs=0.02)

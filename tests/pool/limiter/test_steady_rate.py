@@ -2,7 +2,7 @@
 
 import pytest
 
-from batchlic.pool.limiter.findings import Calls, Rate
+from batchlic.pool.limiter.findings import Finding, Rate
 from batchlic.pool.limiter.samples import Ending, Sample, Samples
 from batchlic.pool.limiter.steady_rate import SteadyRate
 from tests.benchmarks.limiter.engine import Measured, measure
@@ -17,14 +17,17 @@ class Requests:
 
     def __init__(self, rate: float) -> None:
         self.samples = Samples(100.0, 64)
-        self._end(self._leave(), Ending.ADMITTED)
+        self._answer(self.samples.sent(), Ending.ADMITTED)
         self.samples.sent()  # one that stays in flight, so that a refusal does not mean that all is refused
         self.estimator = SteadyRate(self.samples, Rate(rate))
 
     def send(self, ending: Ending, *, after: float) -> None:
         """Send one so many seconds after the latest answer or pause."""
         self.samples.now += after
-        self._end(self._leave(), ending)
+        sample = self.samples.sent()
+        self.estimator.on_sent(sample)
+        self._answer(sample, ending)
+        self.estimator.on_sample(sample)
 
     def wait(self) -> None:
         self.samples.now += max(0.0, self.estimator.wait())
@@ -35,18 +38,10 @@ class Requests:
         assert isinstance(found, Rate)
         return found.per_s
 
-    def _leave(self) -> Sample:
-        sample = self.samples.sent()
-        if hasattr(self, "estimator"):
-            self.estimator.on_sent(sample)
-        return sample
-
-    def _end(self, sample: Sample, ending: Ending) -> None:
+    def _answer(self, sample: Sample, ending: Ending) -> None:
         self.samples.now += ROUND_TRIP_S
         sample.ending = ending
         self.samples.ended(sample)
-        if hasattr(self, "estimator"):
-            self.estimator.on_sample(sample)
 
 
 def test_a_rate_that_is_refused_after_each_gap_is_lowered() -> None:
@@ -77,6 +72,12 @@ def run(part: Part, **conditions: object) -> Measured:
     return measure(Hidden((part,), requests=round(part.rate * 60), **conditions), Batchlic)  # type: ignore[arg-type]  # fields of Hidden
 
 
+def limit(measured: Measured) -> Finding:
+    client = measured.clients[0]
+    assert isinstance(client, Batchlic)
+    return client.limiter.found
+
+
 @pytest.mark.parametrize(
     ("rate", "latency", "least"), [(70.5, 0.147, 0.75), (114.0, 0.5, 0.7), (41.0, 0.1, 0.75)]
 )
@@ -84,9 +85,7 @@ def test_requests_that_must_keep_their_distance_are_no_limit_in_flight(
     rate: float, latency: float, least: float
 ) -> None:
     found = run(Part("bucket", rate, burst=1), latency_s=latency)
-    client = found.clients[0]
-    assert isinstance(client, Batchlic)
-    assert not isinstance(client.limiter.found, Calls)
+    assert isinstance(limit(found), Rate)
     assert found.share >= least
 
 
@@ -99,8 +98,6 @@ def test_after_a_told_wait_the_next_two_keep_their_distance(rate: float) -> None
 
 @pytest.mark.parametrize("seed", [1, 3, 5])
 def test_a_bucket_is_found_to_be_a_rate(seed: int) -> None:
-    found = run(Part("bucket", 200.0, burst=20), seed=seed)
-    client = found.clients[0]
-    assert isinstance(client, Batchlic)
-    assert isinstance(client.limiter.found, Rate)
-    assert client.limiter.found.per_s == pytest.approx(200.0, rel=0.05)
+    found = limit(run(Part("bucket", 200.0, burst=20), seed=seed))
+    assert isinstance(found, Rate)
+    assert found.per_s == pytest.approx(200.0, rel=0.05)
