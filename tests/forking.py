@@ -46,7 +46,7 @@ _FORKING.set_forkserver_preload(
         "batchlic.cli.format",
         "batchlic.settings",
         "batchlic.ledger.files",
-        "batchlic.monitoring.otel_settings",
+        "batchlic.monitoring.otel.settings",
         "batchlic.monitoring.progress",
         "batchlic.state",
         "alembic.command",

@@ -13,7 +13,9 @@ from batchlic.cli.verbosity import QUIET, VERBOSE, verbosity
 if TYPE_CHECKING:
     from batchlic.events import EventStream, RunEvent
     from batchlic.job import Job, MetricsUse
-    from batchlic.monitoring.otel import OtlpMetrics, RunTraces
+    from batchlic.monitoring.otel.metrics import OtlpMetrics
+    from batchlic.monitoring.otel.traces import RunTraces
+    from batchlic.monitoring.prometheus import PrometheusMeter
 
 
 @contextmanager
@@ -30,8 +32,7 @@ def observers(metrics: "MetricsUse", job: "Job | None" = None) -> Iterator["Even
         with (
             _progress(events),
             _details(events),
-            _metrics_file(events, metrics.file, job),
-            _metrics_server(events, metrics.port),
+            _metrics(events, metrics, job),
             _opentelemetry(events),
         ):
             yield events
@@ -80,26 +81,32 @@ def _possible(metrics: "MetricsUse") -> "MetricsUse":
 
 
 @contextmanager
-def _metrics_file(events: "EventStream", path: str | None, job: "Job | None") -> Iterator[None]:
-    """Write the metrics of the block to a file."""
-    if path is None:
+def _metrics(events: "EventStream", metrics: "MetricsUse", job: "Job | None") -> Iterator[None]:
+    """Measure the block once, for a file and for a server."""
+    if metrics.file is None and metrics.port is None:
         yield
         return
     from pathlib import Path
 
-    from batchlic.monitoring.prometheus import MetricsFile
+    from batchlic.monitoring.prometheus import MetricsFile, PrometheusMeter
+    from batchlic.monitoring.run_metrics import RunMetrics
 
     labels = (job.name or job.action, job.action) if job is not None else ()
-    subscriber = MetricsFile(Path(path), labels)
+    meter = PrometheusMeter()
+    if metrics.file is None:
+        with _metrics_server(events, meter, metrics.port), events.attached("metrics", RunMetrics(meter)):
+            yield
+        return
+    file = MetricsFile(Path(metrics.file), meter, labels)
     try:
-        with events.attached("metrics file", subscriber):
+        with _metrics_server(events, meter, metrics.port), events.attached("metrics", file):
             yield
     finally:
-        events.problems += subscriber.problems
+        events.problems += file.problems
 
 
 @contextmanager
-def _metrics_server(events: "EventStream", port: int | None) -> Iterator[None]:
+def _metrics_server(events: "EventStream", meter: "PrometheusMeter", port: int | None) -> Iterator[None]:
     """Serve the metrics of the block on this machine. A port that is in use is a problem, not an error."""
     if port is None:
         yield
@@ -109,20 +116,20 @@ def _metrics_server(events: "EventStream", port: int | None) -> Iterator[None]:
     from batchlic.monitoring.prometheus import HOST, MetricsServer
 
     try:
-        subscriber = MetricsServer(port)
+        server = MetricsServer(meter, port)
     except OSError as error:
         events.problems.append(f"--metrics-port {port}: can't listen on {HOST}: {error.strerror}")
         yield
         return
-    print_notice(f"Metrics of this run: {subscriber.url}")
-    with closing(subscriber), events.attached("metrics server", subscriber):
+    print_notice(f"Metrics of this run: {server.url}")
+    with closing(server):
         yield
 
 
 @contextmanager
 def _opentelemetry(events: "EventStream") -> Iterator[None]:
     """Send what the standard variables of OpenTelemetry ask for. What is wrong with them is no error."""
-    from batchlic.monitoring.otel_settings import wanted
+    from batchlic.monitoring.otel.settings import wanted
 
     traces, metrics = wanted("traces", os.environ), wanted("metrics", os.environ)
     events.problems += dict.fromkeys(filter(None, (traces.problem, metrics.problem)))
@@ -171,14 +178,16 @@ class _Late:
 
 
 def _traces(secrets: list[str], began_at: int) -> "RunTraces":
-    from batchlic.monitoring.otel import RunTraces, silence_library
+    from batchlic.monitoring.otel.endpoint import silence_library
+    from batchlic.monitoring.otel.traces import RunTraces
 
     silence_library()
     return RunTraces(secrets=secrets, began_at=began_at)
 
 
 def _otlp_metrics() -> "OtlpMetrics":
-    from batchlic.monitoring.otel import OtlpMetrics, silence_library
+    from batchlic.monitoring.otel.endpoint import silence_library
+    from batchlic.monitoring.otel.metrics import OtlpMetrics
 
     silence_library()
     return OtlpMetrics()

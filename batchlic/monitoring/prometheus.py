@@ -2,7 +2,6 @@
 
 import socket
 import threading
-from bisect import bisect_left
 from collections.abc import Iterable
 from contextlib import suppress
 from itertools import accumulate
@@ -34,7 +33,7 @@ from batchlic.monitoring.instruments import (
     Kind,
     label_names,
 )
-from batchlic.monitoring.plain_meter import PlainMeter
+from batchlic.monitoring.plain_meter import Histogram, PlainMeter
 from batchlic.monitoring.run_metrics import RunMetrics
 
 WRITE_INTERVAL_S = 10.0
@@ -50,23 +49,12 @@ class PrometheusMeter(PlainMeter, Collector):
 
     def __init__(self, instruments: Iterable[Instrument] = INSTRUMENTS) -> None:
         super().__init__(instruments)
-        self._instruments = tuple(instruments)
-        self._histograms: dict[str, dict[tuple[str, ...], _Histogram]] = {
-            one.name: {} for one in self._instruments
-        }
         self.registry = CollectorRegistry()
         self.registry.register(self)
 
-    def observe(self, instrument: Instrument, labels: tuple[str, ...], value: float) -> None:
-        """Add a value to a histogram."""
-        histograms = self._histograms[instrument.name]
-        if labels not in histograms:
-            histograms[labels] = _Histogram()
-        histograms[labels].observe(value)
-
     def collect(self) -> Iterable[Metric]:
         """All metrics that have a value. The library calls this, perhaps in another thread."""
-        for one in self._instruments:
+        for one in self.instruments:
             metric = self._family(one)
             if metric.samples:
                 yield metric
@@ -90,26 +78,15 @@ class PrometheusMeter(PlainMeter, Collector):
                 return gauge
             case Kind.HISTOGRAM:
                 histogram = HistogramMetricFamily(one.name, one.help, labels=names)
-                for labels, found in list(self._histograms[one.name].items()):
-                    histogram.add_metric(labels, found.buckets(), found.total)
+                for labels, found in self.histograms(one):
+                    histogram.add_metric(labels, _buckets(found), found.total)
                 return histogram
 
 
-class _Histogram:
-    """Durations, counted by the smallest bound in SECONDS that they do not exceed."""
-
-    def __init__(self) -> None:
-        self._counts = [0] * (len(SECONDS) + 1)
-        self.total = 0.0
-
-    def observe(self, seconds: float) -> None:
-        self._counts[bisect_left(SECONDS, seconds)] += 1
-        self.total += seconds
-
-    def buckets(self) -> list[tuple[str, float]]:
-        """How many durations do not exceed each bound."""
-        bounds = (*map(str, SECONDS), "+Inf")
-        return list(zip(bounds, accumulate(self._counts.copy()), strict=True))
+def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
+    """How many durations do not exceed each bound."""
+    bounds = (*map(str, SECONDS), "+Inf")
+    return list(zip(bounds, accumulate(histogram.counts), strict=True))
 
 
 class MetricsFile:
@@ -119,11 +96,11 @@ class MetricsFile:
     of the job, if they are known before the run begins.
     """
 
-    def __init__(self, path: Path, labels: tuple[str, ...] = ()) -> None:
+    def __init__(self, path: Path, meter: PrometheusMeter, labels: tuple[str, ...] = ()) -> None:
         self._path = path
         self._labels = labels
-        self._meter = PrometheusMeter()
-        self._measure = RunMetrics(self._meter, labels)
+        self._meter = meter
+        self._measure = RunMetrics(meter, labels)
         self._due_at: float | None = None
         """When to write again, in seconds since 1970; None before the run began."""
         self._problems: dict[str, str] = {}
@@ -184,20 +161,14 @@ class MetricsFile:
 
 
 class MetricsServer:
-    """A subscriber whose measurements are served over HTTP on this machine. Raises OSError without a port."""
+    """Serves measurements over HTTP on this machine. Raises OSError without a port."""
 
-    def __init__(self, port: int) -> None:
-        meter = PrometheusMeter()
-        self._measure = RunMetrics(meter)
+    def __init__(self, meter: PrometheusMeter, port: int) -> None:
         self._server = make_server(HOST, port, make_wsgi_app(meter.registry), _Server, _SilentHandler)
         self.url = f"http://{HOST}:{self._server.server_port}/metrics"
         threading.Thread(
             target=self._server.serve_forever, args=(_POLL_S,), name="batchlic metrics server", daemon=True
         ).start()
-
-    def __call__(self, event: RunEvent) -> None:
-        """Measure what an event says."""
-        self._measure(event)
 
     def close(self) -> None:
         """Stop serving."""

@@ -40,7 +40,10 @@ class RunMetrics:
 
     def __call__(self, event: RunEvent) -> None:
         """Measure what an event says."""
-        if isinstance(event, RunStarted):
+        if isinstance(event, AttemptEnded) and self._started is not None:
+            self._meter.add(of.REQUESTS, (*self._labels, event.outcome.value))
+            self._meter.observe(of.REQUEST_DURATION, self._labels, event.duration_ms / 1000)
+        elif isinstance(event, RunStarted):
             self._begin(event)
         elif self._started is not None:
             self._measure(event, self._started)
@@ -49,9 +52,6 @@ class RunMetrics:
 
     def _measure(self, event: RunEvent, started: RunStarted) -> None:
         match event:
-            case AttemptEnded():
-                self._meter.add(of.REQUESTS, (*self._labels, event.outcome.value))
-                self._meter.observe(of.REQUEST_DURATION, self._labels, event.duration_ms / 1000)
             case RateMeasured():
                 self._measure_rate(event)
             case DevicesCounted():

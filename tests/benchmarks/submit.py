@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 
 import anyio
@@ -47,9 +48,11 @@ of httpx, of own: devices/s of the program divided by those of httpx's loop and 
 written, sent: devices/s of the program's sending and writing, and of its sending alone (from the first
 request to the last answer), divided by those of the own client's loop.
 memory, CPU, own: peak memory and CPU seconds of the program, and CPU seconds of the own client's loop.
-observers: seconds and CPU seconds of the program with a metrics file and port (metrics), and with
-OpenTelemetry beside them (all), divided by those of the program without; the best of three runs each."""
+observers: seconds of the program with a metrics file and port (metrics), and with OpenTelemetry beside them
+(all), divided by those of the program without; and CPU seconds of the program with the threads of these
+observers, divided by those of its other threads in the same run. Medians of three runs each."""
 OBSERVED_RUNS = 3
+OBSERVED = Path(__file__).with_name("observed.py")
 FLEET = "fleet.csv"
 
 
@@ -118,27 +121,29 @@ def _program(inventory: Path, run_dir: Path) -> list[str]:
 
 
 def _cost_of_observers(folder: Path, inventory: Path, latency: float) -> str:
-    """Seconds and CPU seconds with observers, divided by those without; runs of all kinds alternate."""
-    measured = defaultdict[str, list[Measured]](list)
+    """What observers cost: the median of some runs; runs with and without them alternate."""
+    ratios, shares = defaultdict[str, list[float]](list), defaultdict[str, list[float]](list)
     observed = ["--metrics-file", str(folder / "run.prom"), "--metrics-port", "0"]
     with _otlp_receiver() as endpoint:
         kinds = {"none": ([], ""), "metrics": (observed, ""), "all": (observed, endpoint)}
         for number in range(OBSERVED_RUNS):
+            seconds = {}
             for kind, (options, where) in kinds.items():
                 os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = where
                 run_dir = folder / f"{kind}-{number}"
+                command = [str(OBSERVED), *_program(inventory, run_dir)[2:], "--no-ledger", *options]
                 with _sandbox(latency):
-                    measured[kind].append(_measure([*_program(inventory, run_dir), "--no-ledger", *options]))
+                    run = _measure(command)
+                observers, cpu = map(float, run.output.splitlines()[-1].split())
+                seconds[kind] = run.seconds
+                ratios[kind].append(run.seconds / seconds["none"])
+                shares[kind].append(observers / (cpu - observers))
                 shutil.rmtree(run_dir)
-    best = {
-        kind: (min(run.seconds for run in runs), min(run.cpu for run in runs))
-        for kind, runs in measured.items()
-    }
-    seconds, cpu = best.pop("none")
-    ratios = (
-        f"{kind} {own / seconds:.3f} (CPU {own_cpu / cpu:.3f})" for kind, (own, own_cpu) in best.items()
+    costs = (
+        f"{kind} {median(ratios[kind]):.3f} (CPU {1 + median(shares[kind]):.3f})"
+        for kind in ("metrics", "all")
     )
-    return f"    observers: {', '.join(ratios)}"
+    return f"    observers: {', '.join(costs)}"
 
 
 @contextmanager

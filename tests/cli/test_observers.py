@@ -28,7 +28,7 @@ def test_a_missing_extra_is_named_and_no_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")
-    monkeypatch.setitem(sys.modules, "batchlic.monitoring.otel", None)
+    monkeypatch.setitem(sys.modules, "batchlic.monitoring.otel.endpoint", None)
     with observers(MetricsUse()) as events:
         events.emit(Warned(message="x"))
     [problem] = events.problems

@@ -42,7 +42,7 @@ def measured(events: Iterable[RunEvent]) -> Values:
 
 
 def file_after(path: Path, *events: RunEvent) -> MetricsFile:
-    write = MetricsFile(path)
+    write = MetricsFile(path, PrometheusMeter())
     for event in events:
         write(event)
     return write
@@ -128,7 +128,7 @@ def test_a_file_keeps_the_last_success_of_another_job(tmp_path: Path) -> None:
 def test_a_run_that_is_refused_before_it_begins_is_a_failure_of_its_job(tmp_path: Path) -> None:
     path = tmp_path / "night.prom"
     file_after(path, started(), ended(60))
-    MetricsFile(path, ("night", "assign"))(ended(86_400, 2, reason="no credentials"))
+    MetricsFile(path, PrometheusMeter(), ("night", "assign"))(ended(86_400, 2, reason="no credentials"))
     found = values(path.read_text())
     assert (found["batchlic_last_run_exit_code", None], found[SUCCESS]) == (2, at(60) / 1e6)
 
@@ -137,7 +137,9 @@ def test_a_run_that_is_refused_because_another_is_active_leaves_its_file_alone(t
     path = tmp_path / "night.prom"
     file_after(path, started(), plan())
     before = path.read_bytes()
-    MetricsFile(path, ("night", "assign"))(ended(1, 4, reason="another run of the job is active"))
+    MetricsFile(path, PrometheusMeter(), ("night", "assign"))(
+        ended(1, 4, reason="another run of the job is active")
+    )
     assert path.read_bytes() == before
 
 
@@ -184,9 +186,11 @@ def test_a_damaged_file_is_replaced_and_named(tmp_path: Path, content: bytes) ->
 
 
 def test_the_server_answers_on_this_machine_while_the_run_goes_on() -> None:
-    with closing(MetricsServer(0)) as server:
+    meter = PrometheusMeter()
+    measure = RunMetrics(meter)
+    with closing(MetricsServer(meter, 0)) as server:
         for event in (started(), plan(), attempt(3)):
-            server(event)
+            measure(event)
         with build_opener(ProxyHandler({})).open(server.url) as answer:
             served = answer.read().decode()
         request = Request(server.url, headers={"Accept": "application/openmetrics-text;version=1.0.0"})  # noqa: S310
@@ -199,12 +203,12 @@ def test_the_server_answers_on_this_machine_while_the_run_goes_on() -> None:
 
 
 def test_a_port_in_use_is_an_oserror() -> None:
-    with closing(MetricsServer(0)) as server, pytest.raises(OSError, match="in use"):
-        MetricsServer(int(server.url.split(":")[2].split("/")[0]))
+    with closing(MetricsServer(PrometheusMeter(), 0)) as server, pytest.raises(OSError, match="in use"):
+        MetricsServer(PrometheusMeter(), int(server.url.split(":")[2].split("/")[0]))
 
 
 def test_the_port_is_free_again_once_the_server_is_closed() -> None:
-    with closing(MetricsServer(0)) as server:
+    with closing(MetricsServer(PrometheusMeter(), 0)) as server:
         port = int(server.url.split(":")[2].split("/")[0])
-    with closing(MetricsServer(port)) as server:
+    with closing(MetricsServer(PrometheusMeter(), port)) as server:
         assert server.url.endswith(f":{port}/metrics")

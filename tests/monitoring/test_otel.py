@@ -6,13 +6,18 @@ from itertools import pairwise
 from time import time_ns
 
 import pytest
+from opentelemetry.sdk.metrics.export import AggregationTemporality, Histogram, HistogramDataPoint
 
 from batchlic.carrier.answers import Outcome
 from batchlic.errors import ExitCode
 from batchlic.events import RunEvent, Warned
-from batchlic.monitoring import otel
-from batchlic.monitoring.otel import OtlpMetrics, RunTraces
-from batchlic.monitoring.otel_settings import wanted
+from batchlic.monitoring.instruments import REQUEST_DURATION
+from batchlic.monitoring.otel import endpoint
+from batchlic.monitoring.otel import traces as traces_module
+from batchlic.monitoring.otel.endpoint import silence_library
+from batchlic.monitoring.otel.metrics import OtelMeter, OtlpMetrics
+from batchlic.monitoring.otel.settings import wanted
+from batchlic.monitoring.otel.traces import RunTraces
 from tests.monitoring.builders import at, attempt, ended, small_run, started
 from tests.monitoring.otlp import Received, attributes, receiving
 
@@ -25,7 +30,7 @@ def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     """No variable of OpenTelemetry is set, and its log is silent as in the command."""
     for name in ("ENDPOINT", "HEADERS"):
         monkeypatch.delenv(f"OTEL_EXPORTER_OTLP_{name}", raising=False)
-    otel.silence_library()
+    silence_library()
 
 
 @pytest.fixture
@@ -92,7 +97,7 @@ def test_a_batch_without_a_final_answer_ends_with_the_sending(receiver: Received
 
 
 def test_open_batches_are_bounded(receiver: Received, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(otel, "MOST_OPEN_BATCHES", 2)
+    monkeypatch.setattr(traces_module, "MOST_OPEN_BATCHES", 2)
     trace(small_run(*(attempt(3 + n, n, Outcome.UNAVAILABLE) for n in range(5))))
     ends = sorted(batch.end_time_unix_nano for batch in receiver.named("batch"))
     assert ends == [at(second) * 1000 for second in (5, 6, 7, 50, 50)]
@@ -102,7 +107,7 @@ def test_open_batches_are_bounded(receiver: Received, monkeypatch: pytest.Monkey
 def test_in_a_large_plan_some_plain_batches_stand_for_all_and_troubles_are_kept(
     receiver: Received, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(otel, "MOST_PLAIN_BATCHES", 2)  # the plan has 3 batches
+    monkeypatch.setattr(traces_module, "MOST_PLAIN_BATCHES", 2)  # the plan has 3 batches
     throttled = [attempt(4, 1, Outcome.THROTTLED), attempt(5, 1, attempt=2)]
     trace(small_run(attempt(3, 0), *throttled, attempt(6, 2), attempt(7, 3)))
     spans = [attributes(batch.attributes)["batch_id"] for batch in receiver.named("batch")]
@@ -166,14 +171,55 @@ def test_metrics_arrive_at_the_end_of_the_run(receiver: Received) -> None:
     assert receiver.value("batchlic.last_success_timestamp") == pytest.approx(at(60) / 1e6)
     [durations] = receiver.metrics["batchlic.request_duration"].histogram.data_points
     assert (durations.count, receiver.metrics["batchlic.request_duration"].unit) == (3, "s")
+    assert sum(durations.bucket_counts) == 3
+    assert durations.min <= durations.sum / 3 <= durations.max
     assert metrics.problems == []
+
+
+@pytest.mark.parametrize(
+    ("preference", "temporality"),
+    [("cumulative", AggregationTemporality.CUMULATIVE), ("delta", AggregationTemporality.DELTA)],
+)
+def test_durations_are_sent_with_the_preferred_temporality(
+    receiver: Received,
+    monkeypatch: pytest.MonkeyPatch,
+    preference: str,
+    temporality: AggregationTemporality,
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", preference)
+    metrics = OtlpMetrics()
+    for event in small_run(attempt(3)):
+        metrics(event)
+    assert (
+        receiver.metrics["batchlic.request_duration"].histogram.aggregation_temporality == temporality.value
+    )
+
+
+def test_durations_are_all_or_those_since_the_last_time() -> None:
+    assert [point.count for point in measured_three_times(AggregationTemporality.CUMULATIVE)] == [2, 3, 3]
+    first, second = measured_three_times(AggregationTemporality.DELTA)
+    assert (first.count, second.count) == (2, 1)
+    assert second.start_time_unix_nano == first.time_unix_nano
+
+
+def measured_three_times(temporality: AggregationTemporality) -> list[HistogramDataPoint]:
+    """What is sent after two durations, after one more, and after none."""
+    meter = OtelMeter()
+    points: list[HistogramDataPoint] = []
+    for durations in ([0.02, 0.2], [0.4], []):
+        for seconds in durations:
+            meter.observe(REQUEST_DURATION, ("night", "assign"), seconds)
+        [metric] = meter.durations(temporality)
+        assert isinstance(metric.data, Histogram)
+        points += metric.data.data_points
+    return points
 
 
 @pytest.mark.parametrize("what", ["refused connection", "error", "silence"])
 def test_an_endpoint_that_does_not_work_delays_no_event_and_is_named(
     monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    monkeypatch.setattr(otel, "FLUSH_S", 0.3)
+    monkeypatch.setattr(endpoint, "FLUSH_S", 0.3)
     with receiving(status=400) as received, socket.create_server(("127.0.0.1", 0)) as silent:
         where = {"error": received.url, "silence": f"http://127.0.0.1:{silent.getsockname()[1]}"}
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", where.get(what, "http://127.0.0.1:1"))

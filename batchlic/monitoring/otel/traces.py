@@ -1,4 +1,4 @@
-"""Traces and metrics by OpenTelemetry, sent by OTLP over HTTP. Needs the extra `otel`.
+"""The trace of a run.
 
 A run is a span. It has a span for each phase, and the sending phase has one for each batch, whose attempts
 are its events. A trace that the environment names (TRACEPARENT) is continued. Endpoint, headers, sampling and
@@ -6,20 +6,12 @@ limits are those of the standard variables. No attribute holds a secret (promise
 """
 
 import os
-import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
-from logging import NullHandler, getLogger
 from typing import Any
 
-from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.metrics import CallbackOptions, Histogram, Observation
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import MetricExportResult, MetricsData, PeriodicExportingMetricReader
-from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
 from opentelemetry.trace import Span, SpanKind, StatusCode, set_span_in_context
@@ -40,15 +32,11 @@ from batchlic.events import (
 )
 from batchlic.figures import counted
 from batchlic.logs import Redaction
-from batchlic.monitoring.instruments import INSTRUMENTS, SECONDS, Instrument, Kind, label_names
-from batchlic.monitoring.plain_meter import PlainMeter
-from batchlic.monitoring.run_metrics import RunMetrics
+from batchlic.monitoring.otel.endpoint import flush, resource
 
-FLUSH_S = 4.0
-"""Seconds that the end of a run waits for the endpoint: less than what an event stream gives a subscriber."""
 MOST_OPEN_BATCHES = 2000
 """Spans of batches that may be open. Beyond that, the oldest one ends."""
-MOST_PLAIN_BATCHES = 500
+MOST_PLAIN_BATCHES = 200
 """Spans of batches that were accepted at once. In a larger plan, evenly spread ones stand for all of them:
 100,000 spans would slow the run, and tracing systems cut off such a trace."""
 _TEXT_LENGTH = 200
@@ -63,7 +51,7 @@ class RunTraces:
         """`began_at` is when the run began, in nanoseconds since 1970."""
         self._redact = Redaction(secrets)
         self._exporter = _SpanExporter()
-        self._provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
+        self._provider = TracerProvider(resource=resource(), shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
         self._tracer = self._provider.get_tracer("batchlic", version("batchlic"))
         names = ("traceparent", "tracestate")
@@ -185,7 +173,7 @@ class RunTraces:
         if event.exit_code != ExitCode.OK:
             self._run.set_status(StatusCode.ERROR, self._text(event.reason or f"exit code {event.exit_code}"))
         self._run.end(event.at * 1000)
-        within(FLUSH_S, self._provider.shutdown)
+        flush(self._provider.shutdown)
 
     def _text(self, text: str) -> str:
         """A text that may hold anything, without secrets and not too long."""
@@ -213,90 +201,8 @@ class _OpenBatch:
         self.span.end(at * 1000)
 
 
-class OtlpMetrics:
-    """A subscriber that measures a run, and sends the metrics every minute and at the end."""
-
-    def __init__(self) -> None:
-        self._exporter = _MetricExporter()
-        self._provider = MeterProvider(
-            [PeriodicExportingMetricReader(self._exporter)], resource=_resource(), shutdown_on_exit=False
-        )
-        self._measure = RunMetrics(OtelMeter(self._provider))
-
-    @property
-    def problems(self) -> list[str]:
-        """Whether the last metrics did not arrive, as a sentence."""
-        if self._exporter.is_delivered:
-            return []
-        return ["OpenTelemetry: the last metrics of the run did not arrive at the endpoint"]
-
-    def __call__(self, event: RunEvent) -> None:
-        """Measure what an event says."""
-        self._measure(event)
-        if isinstance(event, RunEnded):
-            self._exporter.is_delivered = False
-            within(FLUSH_S, self._provider.shutdown)
-
-
-class OtelMeter(PlainMeter):
-    """Records measurements for OpenTelemetry, which reads counters and gauges when it sends them.
-
-    The names of its instruments become those of Prometheus again in a collector, which adds `_total` and the
-    unit.
-    """
-
-    def __init__(self, provider: MeterProvider) -> None:
-        super().__init__(INSTRUMENTS)
-        meter = provider.get_meter("batchlic", version("batchlic"))
-        self._histograms: dict[str, Histogram] = {}
-        self._attributes: dict[tuple[str, ...], dict[str, str]] = {}
-        for one in INSTRUMENTS:
-            name, unit = _name_and_unit(one)
-            match one.kind:
-                case Kind.COUNTER:
-                    meter.create_observable_counter(name, [partial(self._observed, one)], unit, one.help)
-                case Kind.GAUGE:
-                    meter.create_observable_gauge(name, [partial(self._observed, one)], unit, one.help)
-                case Kind.HISTOGRAM:
-                    self._histograms[one.name] = meter.create_histogram(
-                        name, unit, one.help, explicit_bucket_boundaries_advisory=SECONDS
-                    )
-
-    def observe(self, instrument: Instrument, labels: tuple[str, ...], value: float) -> None:
-        """Add a value to a histogram."""
-        self._histograms[instrument.name].record(value, self._named(instrument, labels))
-
-    def _observed(self, instrument: Instrument, _options: CallbackOptions) -> list[Observation]:
-        """The values of a counter or gauge. This is called in another thread."""
-        return [
-            Observation(value, self._named(instrument, labels)) for labels, value in self.values(instrument)
-        ]
-
-    def _named(self, instrument: Instrument, labels: tuple[str, ...]) -> dict[str, str]:
-        """The labels with their names."""
-        key = (instrument.name, *labels)
-        if key not in self._attributes:
-            self._attributes[key] = dict(zip(label_names(instrument), labels, strict=True))
-        return self._attributes[key]
-
-
-def _name_and_unit(instrument: Instrument) -> tuple[str, str]:
-    """`batchlic_request_duration_seconds` is `batchlic.request_duration` in `s`."""
-    name = instrument.name.removesuffix("_total").replace("batchlic_", "batchlic.", 1)
-    return (name.removesuffix("_seconds"), "s") if name.endswith("_seconds") else (name, "")
-
-
 def _prefixed(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return {f"batchlic.{name}": value for name, value in attributes.items() if value is not None}
-
-
-def _resource() -> Resource:
-    """What sends: by OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES.
-
-    Other detectors don't run: they may add the command line, which can hold the address of an inventory.
-    """
-    own = Resource({"service.name": "batchlic", "service.version": version("batchlic")})
-    return own.merge(OTELResourceDetector().detect())
 
 
 class _SpanExporter(OTLPSpanExporter):
@@ -309,33 +215,3 @@ class _SpanExporter(OTLPSpanExporter):
         if result is SpanExportResult.SUCCESS:
             self.delivered += len(spans)
         return result
-
-
-class _MetricExporter(OTLPMetricExporter):
-    """Remembers whether the last metrics arrived."""
-
-    is_delivered = True
-
-    def export(
-        self,
-        metrics_data: MetricsData,
-        timeout_millis: float | None = 10000,
-        **kwargs: Any,  # noqa: ANN401 - as OTLPMetricExporter
-    ) -> MetricExportResult:
-        result = super().export(metrics_data, timeout_millis, **kwargs)
-        self.is_delivered = result is MetricExportResult.SUCCESS
-        return result
-
-
-def within(seconds: float, work: Callable[[], object]) -> None:
-    """Do some work, but wait for it only so long: the endpoint may be down."""
-    thread = threading.Thread(target=work, name="batchlic OpenTelemetry flush", daemon=True)
-    thread.start()
-    thread.join(seconds)
-
-
-def silence_library() -> None:
-    """Keep OpenTelemetry's own log off the terminal: it may quote an address with a password (promise F)."""
-    logger = getLogger("opentelemetry")
-    logger.propagate = False
-    logger.addHandler(NullHandler())

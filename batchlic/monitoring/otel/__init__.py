@@ -1,0 +1,1 @@
+"""Traces and metrics by OpenTelemetry, sent by OTLP over HTTP. Needs the extra `otel`."""
