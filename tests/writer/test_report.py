@@ -162,7 +162,7 @@ def test_every_plot_has_a_text_and_takes_colors_and_fonts_of_the_page() -> None:
 
 
 def test_without_the_extra_tables_take_the_place_of_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "altair", None)
+    monkeypatch.setitem(sys.modules, "vl_convert", None)
     page = draw_and_render(report(timeline=course(), latency=times()))
     assert 'class="plot"' not in page
     assert "batchlic[report]" in Elements(page).text
