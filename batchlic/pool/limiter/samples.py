@@ -137,9 +137,12 @@ class Samples:
         return sum(1 for _ in takewhile(lambda refusal: refusal[0] >= moment, reversed(self._refusals)))
 
     def is_limit_on_calls(self, let_in: int) -> bool:
-        """Whether a limit on requests in flight can explain the latest refusals, if `let_in` went through."""
-        latest = islice(reversed(self._refusals), _LATEST)
-        fewest = min((in_flight for _, in_flight in latest), default=let_in)
+        """Whether a limit on requests in flight can explain the latest refusals, if `let_in` went through.
+
+        Refusals before the carrier opened again don't count.
+        """
+        latest = takewhile(lambda refusal: refusal[0] >= self.opened_at, reversed(self._refusals))
+        fewest = min((in_flight for _, in_flight in islice(latest, _LATEST)), default=let_in)
         return let_in <= _FEWER * fewest + 1
 
     @property
