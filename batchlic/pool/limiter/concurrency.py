@@ -9,6 +9,9 @@ _SOON = 150
 _REFUTATIONS = 4
 """Refusals of a number in flight that had gone through, after which the limit is another one."""
 
+_AMPLE = 1.25
+_AMPLE_WHILE_ASKING = 1.05
+
 
 class Concurrency(Hypothesis):
     """A number of requests in flight that goes through; now and then one more, then twice as many more.
@@ -27,7 +30,8 @@ class Concurrency(Hypothesis):
 
     def rate(self) -> float:
         """See Estimator."""
-        return 1.25 * self.calls() / self._samples.round_trip
+        ample = _AMPLE_WHILE_ASKING if self._more else _AMPLE
+        return ample * self.calls() / self._samples.round_trip
 
     def calls(self) -> int:
         """See Estimator."""

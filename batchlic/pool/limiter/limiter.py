@@ -261,6 +261,7 @@ class Limiter:
             self._held_until = now + pause
             return pause
         if self._pauses.is_on or self._samples.in_flight >= self.concurrency:
+            self._held_until = math.inf
             return math.inf
         wait = self._hypothesis.wait()
         self._spacing.rate = self.rate
