@@ -9,7 +9,8 @@ import polars as pl
 
 from batchlic.aliases import shown
 from batchlic.errors import InventoryError, UsageError
-from batchlic.reader.columns.matching import did_you_mean, listed
+from batchlic.reader.columns.contents import ACCOUNT_IN_WORDS
+from batchlic.reader.columns.matching import did_you_mean, ignores_accounts, listed
 from batchlic.reader.devices import DEVICES, REJECTED, DeviceRows
 from batchlic.reader.formats import typed
 from batchlic.reader.formats.databases.reading import query_result
@@ -22,7 +23,7 @@ from batchlic.reader.inventory import Inventory, no_rows, no_rows_error
 from batchlic.reader.kept_cells import KeptCells
 from batchlic.reader.options import ReadOptions, Source
 from batchlic.reader.reading import validated_blocks
-from batchlic.reader.roles import TARGETS, kept_cell
+from batchlic.reader.roles import IDENTIFIERS, TARGETS, Role, kept_cell
 from batchlic.reader.spool import Spool
 from batchlic.reader.streaming import Schema
 from batchlic.reader.targets import TargetTable
@@ -125,6 +126,7 @@ class Fleet:
         for block in validated_blocks(inventory, self._options):
             if self.rows_read + block.height > MAX_ROWS:
                 raise InventoryError(f"{name}: more than {MAX_ROWS:,} rows in all: use several runs")
+            self._refuse_section(block, inventory, rows_before=self.rows_read - start)
             self._add(block, name, rows_before=self.rows_read - start)
             facts.add(block)
             if block.height:
@@ -180,6 +182,21 @@ class Fleet:
                 f"{inventory.name}: its rows have no {absent}: there is no such column. Give {options}, or "
                 f"set {' and '.join(missing)} in the job's [license]; or name the column, such as "
                 f"--column {missing[0]}=HEADER"
+            )
+
+    def _refuse_section(self, block: ValidatedBlock, inventory: Inventory, *, rows_before: int) -> None:
+        """Raise InventoryError if a line between devices names another account, as above a group of them."""
+        if Role.ACCOUNT in inventory.roles or ignores_accounts(self._options):
+            return
+        named = [pl.col(role).str.extract(ACCOUNT_IN_WORDS) for role in IDENTIFIERS]
+        accounts = block.rejects.select(ROW, pl.coalesce(named).alias("account")).drop_nulls()
+        for row, account in (
+            accounts.filter(pl.col("account") != (self._options.account or "")).head(1).iter_rows()
+        ):
+            raise InventoryError(
+                f"{shown(inventory.name)}: row {rows_before + row + 1} names the account {account}, perhaps "
+                f"for the rows below it: write the account into a column of its own, or ignore it with "
+                f"--column account=-"
             )
 
     def _add(self, block: ValidatedBlock, name: str, *, rows_before: int) -> None:

@@ -153,3 +153,34 @@ def test_an_error_shortens_long_headers(tmp_path: Path) -> None:
     with pytest.raises(InventoryError) as raised:
         plan_rows(tmp_path, [("a",)], JOB, header="x" * 10_000)
     assert len(str(raised.value)) < 1_000
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "0000654321\uff0d00002",
+        "\uff10\uff10\uff10\uff10\uff16\uff15\uff14\uff13\uff12\uff11-00002",
+        "0000654321\u00a000002",
+        "0000654321--00002",
+        "0000654321:00002",
+        '"0000654321,00002"',
+        "(0000654321) 00002",
+        "00006 54321-00002",
+        "ACME 0000654321\u201300002",
+        "oooo654321-oooo2",
+    ],
+)
+def test_a_damaged_account_of_the_carrier_is_rejected(tmp_path: Path, cell: str) -> None:
+    assert plan_rows(tmp_path, [(imei(1), cell)], JOB, header="IMEI,Account").reasons == {1: "bad_account"}
+
+
+@pytest.mark.parametrize("cell", ["jdoe0", "5f1e9a7b", "ACME North", "0015g00000XyZ12", "123456789"])
+def test_an_account_of_another_platform_is_none_of_the_carrier(tmp_path: Path, cell: str) -> None:
+    planned = plan_rows(tmp_path, [(imei(1), cell)], JOB, header="IMEI,Account")
+    assert planned.plan["account_name"].to_list() == [ACCOUNT]
+
+
+def test_an_account_column_beside_a_known_export_is_not_passed_over(tmp_path: Path) -> None:
+    rows = [(iccid(1), imei(1), "x", "y", "0000654321-00002")]
+    with pytest.raises(InventoryError, match="column 5 'account' has accounts of the carrier"):
+        plan_rows(tmp_path, rows, JOB, header="iccid,imei,ratePlan,communicationPlan,account")

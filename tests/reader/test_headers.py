@@ -179,14 +179,35 @@ DAMAGED = [
 
 
 @pytest.mark.parametrize("cell", DAMAGED)
-@pytest.mark.parametrize("first", [["imei", "note"], ["x", "imei"]])
-def test_a_damaged_device_between_two_headers_is_rejected(
-    tmp_path: Path, cell: str, first: list[str]
-) -> None:
-    damaged = [cell, "x"] if first[0] == "imei" else ["x", cell]
+def test_a_damaged_device_between_two_headers_is_rejected(tmp_path: Path, cell: str) -> None:
     rows = [[imei(n), iccid(n)] for n in range(3)]
-    planned = plan_bytes(tmp_path, as_csv([first, damaged, damaged, ["imei", "iccid"], *rows]))
-    assert {1, 2} <= planned.reasons.keys()
+    records = [["x", "imei"], ["x", cell], ["x", cell], ["imei", "iccid"], *rows]
+    assert {1, 2} <= plan_bytes(tmp_path, as_csv(records)).reasons.keys()
+
+
+@pytest.mark.parametrize("form", ["CSV", "quoted", "JSON", "workbook"])
+@pytest.mark.parametrize(
+    "header", [["IMEI", "SKU"], ["IMEI", "Site", "Account"], ["IMEI"], ["IMEI", "", "Site"]]
+)
+def test_a_header_with_other_columns_below_the_first_one_is_refused(
+    tmp_path: Path, form: str, header: list[str]
+) -> None:
+    records = [["IMEI", "Site"], [imei(0), "a"], header, [imei(1), "SIMSec-IoT-Lt"]]
+    content = {
+        "CSV": as_csv(records),
+        "quoted": as_csv([[f'"{cell}"' for cell in record] for record in records]),
+        "JSON": json.dumps(records).encode(),
+        "workbook": as_sheet(records),
+    }[form]
+    with pytest.raises(
+        InventoryError, match="a row below the header is a header with other columns: 1 'IMEI'"
+    ):
+        plan_bytes(tmp_path, content)
+
+
+def test_the_same_header_again_is_left_out(tmp_path: Path) -> None:
+    records = [["IMEI", "Site"], [imei(0), "IMEI"], ["IMEI", "site", ""], ["imei", "Site"], [imei(1), "b"]]
+    assert plan_bytes(tmp_path, as_csv(records)).devices == [(imei(0), None), (imei(1), None)]
 
 
 @pytest.mark.parametrize("cell", ["12345", "A00000ABCDEFFF", "35990710000001"])
@@ -232,6 +253,45 @@ def test_another_account_above_the_header_is_refused(tmp_path: Path) -> None:
     content = as_csv([["Account:", OTHER], ["IMEI", "ICCID"], [imei(1), iccid(1)]])
     with pytest.raises(InventoryError, match=f"a line above the header names the account {OTHER}"):
         plan_bytes(tmp_path, content)
+
+
+def test_another_account_above_the_header_is_refused_beside_an_empty_column_too(tmp_path: Path) -> None:
+    content = as_csv([["Bill to", OTHER], ["IMEI", "Account"], [imei(1), ""]])
+    with pytest.raises(InventoryError, match=f"a line above the header names the account {OTHER}"):
+        plan_bytes(tmp_path, content)
+
+
+def test_an_account_in_the_words_of_a_title_is_no_device(tmp_path: Path) -> None:
+    rows = [["IMEI", "ICCID"], [imei(1), iccid(1)]]
+    assert plan_bytes(tmp_path, as_csv([[f"Account: {ACCOUNT}"], *rows])).devices == [(imei(1), iccid(1))]
+    with pytest.raises(InventoryError, match=f"a line above the header names the account {OTHER}"):
+        plan_bytes(tmp_path, as_csv([[f"Devices of {OTHER}, October"], *rows]))
+
+
+@pytest.mark.parametrize("line", [f"Account {OTHER}", OTHER, f"{OTHER}: North"])
+def test_a_line_between_devices_that_names_another_account_is_refused(tmp_path: Path, line: str) -> None:
+    content = as_csv([["IMEI", "ICCID"], [imei(0), iccid(0)], [line, ""], [imei(1), iccid(1)]])
+    with pytest.raises(InventoryError, match=f"row 2 names the account {OTHER}, perhaps for the rows below"):
+        plan_bytes(tmp_path, content)
+    without = ReadOptions(account=ACCOUNT, sku=SKU, columns={"account": "-"})
+    assert plan_bytes(tmp_path, content, options=without).reasons.keys() == {2}
+
+
+def test_a_line_between_devices_that_names_the_same_account_is_one_reject(tmp_path: Path) -> None:
+    content = as_csv([["IMEI", "ICCID"], [imei(0), iccid(0)], [f"Account {ACCOUNT}", ""]])
+    assert plan_bytes(tmp_path, content).reasons == {2: "not_digits"}
+
+
+def test_a_damaged_number_with_dashes_is_no_account(tmp_path: Path) -> None:
+    content = as_csv([["IMEI", "ICCID"], [imei(0), "8914800000-00104-7291"]])
+    assert plan_bytes(tmp_path, content).reasons.keys() == {1}
+
+
+def test_a_column_of_identifiers_that_is_not_read_is_noted_without_a_header_too(tmp_path: Path) -> None:
+    content = as_csv([[imei(n), imei(n + 10)] for n in range(3)])
+    options = ReadOptions(account=ACCOUNT, sku=SKU, columns={"imei": "1"})
+    notes = plan_bytes(tmp_path, content, options=options).summary.notes
+    assert any("column 2 '2' has IMEIs, too, and is not read" in note for note in notes)
 
 
 @pytest.mark.parametrize("other", ["Device IMEI", "Serial"])

@@ -112,6 +112,10 @@ def test_a_list_of_identifiers_is_an_inventory(tmp_path: Path, content: bytes) -
         ),
         (pretty({"m1": {"imei": imei(1)}, "m2": {"iccid": iccid(2)}}), "under keys of their own"),
         (pretty({imei(n): ROWS[n] for n in range(3)}), "under keys of their own"),
+        (pretty({"devices": {"a": {"imei": imei(1)}, "b": {"iccid": iccid(2)}}}), "under keys of their own"),
+        (lines({"data": {"devices": {"a": ROWS[0], "b": ROWS[1]}}, "n": 2}), "under keys of their own"),
+        (pretty({"0000654321-00002": ROWS}), "the devices are under the account 0000654321-00002"),
+        (pretty({"by": {"0000654321-00002": ROWS}}), "the devices are under the account 0000654321-00002"),
         (lines({"account": OTHER_ACCOUNT, "imeis": [imei(1)]}), "'account' is beside a list of texts"),
         (b'{"a\tb": [1', "not JSON"),
         (

@@ -67,8 +67,19 @@ def test_without_a_header_the_widest_of_the_first_rows_counts(tmp_path: Path) ->
 
 
 def test_long_rows_are_read_where_check_digits_show_a_shift(tmp_path: Path) -> None:
-    rows = [[imei(0), iccid(0), "more"], [imei(1), "x", iccid(1)]]
+    rows = [[imei(0), iccid(0), "more"], [imei(1), "x", "y"]]
     assert plan_bytes(tmp_path, csv_of(rows)).reasons == {2: "not_digits"}
+
+
+@pytest.mark.parametrize("beyond", [[imei(5), iccid(5)], [f" {iccid(5)}F"], ["x", OTHER]])
+@pytest.mark.parametrize("form", ["CSV", "much longer", "marked", "JSON"])
+def test_a_device_or_an_account_beyond_the_header_is_not_lost(
+    tmp_path: Path, beyond: list[str], form: str
+) -> None:
+    more = ["x"] * 20 if form == "much longer" else ["\x1e"] if form == "marked" else []
+    rows = [["IMEI", "ICCID"], [imei(0), iccid(0)], [imei(1), iccid(1), *beyond, *more]]
+    content = json.dumps(rows).encode() if form == "JSON" else csv_of(rows[1:])
+    assert plan_bytes(tmp_path, content).reasons == {2: "long_row"}
 
 
 def test_a_long_list_of_cells_in_json_is_rejected(tmp_path: Path) -> None:

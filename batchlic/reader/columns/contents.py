@@ -11,7 +11,18 @@ _IDENTIFIER_FORMS: dict[Role, re.Pattern[str]] = {
     Role.ICCID: re.compile(r"89\d{16,18}F?", re.IGNORECASE),
 }
 _ACCOUNT_FORM = re.compile(r"\d{10}-\d{5}")
+ACCOUNT_IN_WORDS = r"(?:^|[^\d-])(\d{10}-\d{5})(?:[^\d-]|$)"
+"""An account of the carrier in a text, and not a part of a longer number."""
 _DECORATION = re.compile(r"[\s\-.='\"\0\ufeff]")
+
+
+BEYOND_HEADER = r"^\s*(?:\d{15,16}|89\d{16,18}[Ff]?|\d{10}-\d{5})\s*$"
+"""An identifier or an account, in a cell that has no header."""
+
+
+def is_beyond_header(cell: str) -> bool:
+    """Whether a cell that has no header holds an identifier or an account."""
+    return re.search(BEYOND_HEADER, cell) is not None
 
 
 def columns_of(sample: Sequence[Sequence[str]], width: int) -> list[list[str]]:
@@ -22,6 +33,11 @@ def columns_of(sample: Sequence[Sequence[str]], width: int) -> list[list[str]]:
 def accounts_in(text: str) -> list[str]:
     """The accounts of the carrier in a text."""
     return _ACCOUNT_FORM.findall(text)
+
+
+def without_accounts(text: str) -> str:
+    """A text without the accounts of the carrier in it."""
+    return _ACCOUNT_FORM.sub("", text)
 
 
 def is_account(cell: str) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from batchlic.errors import InventoryError
 from batchlic.reader.columns import contents, matching
+from batchlic.reader.columns.headers import fold
 from batchlic.reader.columns.matching import Columns
 from batchlic.reader.options import ReadOptions
 from batchlic.reader.roles import IDENTIFIERS, Role, kept_cell
@@ -46,6 +47,32 @@ class Layout:
             return {}
         return {role: self.headers[position] for role, position in self.columns.positions.items()}
 
+    @property
+    def repeated_at(self) -> int:
+        """The position of the identifier whose header shows that a record is a header, too; or -1."""
+        positions = self.columns.positions
+        found = [positions[role] for role in IDENTIFIERS if role in positions]
+        return found[0] if self.headers and found else -1
+
+    def refuse_other_header(self, name: str, record: Sequence[str]) -> None:
+        """Raise InventoryError if a record is a header whose columns are not those of this table.
+
+        Call this only for records with the header at `repeated_at`: tables that were joined into one file.
+        """
+        if _folded(record) != _folded(self.headers):
+            raise InventoryError(
+                f"{name}: a row below the header is a header with other columns: "
+                f"{matching.listed(record, range(len(record)))}: write the rows below it into another file"
+            )
+
+
+def _folded(headers: Sequence[str]) -> list[str]:
+    """Folded headers without empty ones at the end."""
+    folded = list(map(fold, headers))
+    while folded and not folded[-1]:
+        folded.pop()
+    return folded
+
 
 def find(name: str, records: Sequence[Sequence[str]], options: ReadOptions, where: str = "") -> Layout:
     """The layout of a table whose first records are `records` (at least one).
@@ -63,7 +90,7 @@ def _found(name: str, records: Sequence[Sequence[str]], options: ReadOptions, wh
         rows = records[known.first_row :]
         found = matching.by_header(name, known.headers, options, sample=rows)
         above = records[: known.first_row - known.lines]
-        if Role.ACCOUNT not in found.positions:
+        if not _has_accounts(found, rows):
             matching.refuse_other_accounts(name, [cell for record in above for cell in record], options)
         return Layout(known.first_row, known.headers, found, (*_left_out(name, above), *found.notes))
     first = records[0]
@@ -75,6 +102,12 @@ def _found(name: str, records: Sequence[Sequence[str]], options: ReadOptions, wh
         raise matching.no_identifier_error(name, first, records[1:], where)
     taken = f"{name}: row 1 is taken for the header: {matching.listed(first, range(len(first)))}"
     return Layout(1, first, found, (taken, *found.notes))
+
+
+def _has_accounts(found: Columns, rows: Sequence[Sequence[str]]) -> bool:
+    """Whether there is a column of accounts, with a cell that is not empty."""
+    at = found.positions.get(Role.ACCOUNT)
+    return at is not None and any(row[at].strip() for row in rows if at < len(row))
 
 
 def _is_first_row(first: Sequence[str], options: ReadOptions) -> bool:
@@ -157,9 +190,7 @@ _MIN_DIGITS = 10
 
 def _could_be_device(cell: str) -> bool:
     """Whether a cell holds a number that could be an identifier, perhaps a damaged one."""
-    bare = cell.strip()
-    if contents.is_account(bare):
-        return False
+    bare = contents.without_accounts(cell).strip()
     long = _LONG_NUMBER.search(bare)
     digits = sum(map(str.isdigit, long[0])) if long else 0
     return digits >= _MIN_DIGITS or _is_mangled(bare) or (bare.isdigit() and len(bare) >= _MIN_DIGITS)

@@ -88,7 +88,8 @@ def by_header(
     accounts of the carrier are in a column that would not be read.
     """
     cells = contents.columns_of(sample, len(headers))
-    found, done = _named_columns(name, headers, options)
+    found, named = _named_columns(name, headers, options)
+    done = set(named)
     profile = profiles.named(options.profile) if options.profile else profiles.recognized(headers)
     notes: list[str] = []
     if profile is not None:
@@ -105,7 +106,7 @@ def by_header(
     columns = Columns({role: found[role] for role in Role if role in found})
     if columns.has_identifier:
         notes.extend(_unread_identifiers(name, headers, cells, columns))
-        if Role.ACCOUNT not in done:
+        if Role.ACCOUNT not in named:
             _refuse_unread_accounts(name, headers, cells, columns, options)
     return replace(columns, notes=tuple(notes))
 
@@ -142,11 +143,16 @@ def refuse_other_accounts(name: str, cells: Sequence[str], options: ReadOptions)
     others = [
         account for cell in cells for account in contents.accounts_in(cell) if account != options.account
     ]
-    if others and options.columns.get(Role.ACCOUNT) != LEFT_OUT:
+    if others and not ignores_accounts(options):
         raise InventoryError(
             f"{name}: a line above the header names the account {others[0]}: give it with --account, or "
             f"ignore it with --column account=-"
         )
+
+
+def ignores_accounts(options: ReadOptions) -> bool:
+    """Whether no account of an inventory is read, because the operator says so."""
+    return options.columns.get(Role.ACCOUNT) == LEFT_OUT
 
 
 def _unread_identifiers(
@@ -340,13 +346,13 @@ def by_content(name: str, records: Sequence[Sequence[str]], options: ReadOptions
         for role, column in _named(options)
         if role not in left_out
     }
-    columns = [[record[at] for record in records if at < len(record)] for at in range(len(numbers))]
+    by_position = [[record[at] for record in records if at < len(record)] for at in range(len(numbers))]
     for role in Role:
         if role in found or role in left_out:
             continue
         candidates = [
             position
-            for position, cells in enumerate(columns)
+            for position, cells in enumerate(by_position)
             if position not in found.values() and contents.mostly_look_like(role, cells, options)
         ]
         if len(candidates) > 1:
@@ -360,4 +366,7 @@ def by_content(name: str, records: Sequence[Sequence[str]], options: ReadOptions
     if not any(role in found for role in IDENTIFIERS):
         raise no_identifier_error(name, records[0])
     shown = ", ".join(f"{role} in column {position + 1}" for role, position in found.items())
-    return Columns(found, (f"{name}: no header: columns recognized by content: {shown}",))
+    columns = Columns(found)
+    cells = contents.columns_of(records, len(numbers))
+    others = _unread_identifiers(name, numbers, cells, columns)
+    return replace(columns, notes=(f"{name}: no header: columns recognized by content: {shown}", *others))

@@ -6,7 +6,7 @@ Blocks of whole records keep memory bounded, and work for any stream of bytes.
 import csv
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import BinaryIO
@@ -15,6 +15,7 @@ import polars as pl
 
 from batchlic.errors import InventoryError
 from batchlic.reader.columns import layout
+from batchlic.reader.columns.contents import BEYOND_HEADER, is_beyond_header
 from batchlic.reader.columns.layout import Layout
 from batchlic.reader.inputs import streams
 from batchlic.reader.inputs.encodings import decoded, with_newlines
@@ -49,7 +50,7 @@ def inventory(text: streams.Opened, options: ReadOptions) -> Inventory:
     table = _sniff(source, options)
     if table is None:
         return empty(name)
-    parser = _Parser(name, table.dialect, table.layout.cells)
+    parser = _Parser(name, table.dialect, table.layout)
 
     ending = Ending()
 
@@ -216,12 +217,18 @@ class _Parser:
 
     name: str
     dialect: _Dialect
-    columns: Mapping[str, int]
+    layout: Layout
+
+    @property
+    def columns(self) -> Mapping[str, int]:
+        """The positions of the columns of a block."""
+        return self.layout.cells
 
     def parse(self, block: bytes) -> pl.DataFrame:
         """The rows of a block that ends with a newline."""
         if not block.isascii():
             block = decoded(block).encode()
+        self._refuse_other_header(block)
         if MARK.encode() in block:
             return self._parse_slowly(block)
         marked = block.replace(b"\n", self._mark.encode() + b"\n")
@@ -232,6 +239,17 @@ class _Parser:
             rows = None
         return self._parse_slowly(block) if rows is None else rows
 
+    def _refuse_other_header(self, block: bytes) -> None:
+        """Raise InventoryError if a line is a header with other columns than that of the file."""
+        at = self.layout.repeated_at
+        if at < 0:
+            return
+        header = self.layout.headers[at]
+        for line in _lines_with(header.encode(), block):
+            if line.split(self.dialect.separator)[at : at + 1] in ([header], [f'"{header}"']):
+                [record] = csv.reader([line], delimiter=self.dialect.separator)
+                self.layout.refuse_other_header(self.name, record)
+
     @property
     def _mark(self) -> str:
         return self.dialect.separator + MARK
@@ -241,7 +259,7 @@ class _Parser:
 
     @property
     def _has_targets(self) -> bool:
-        """Whether a long row matters, because all its cells may be shifted.
+        """Whether any long row matters, because all its cells may be shifted.
 
         An account or a SKU has no check digit that would show this.
         """
@@ -286,11 +304,11 @@ class _Parser:
             return None
         cells = [self._unmarked(pl.col(str(position))) for position in range(width + extra)]
         is_blank = (pl.col("end") <= 1) & pl.col("0").str.strip_chars(BLANKS).is_in(["", MARK])
-        is_long = pl.any_horizontal(
-            pl.lit(value=False), *(cell.str.strip_chars(BLANKS + "\n") != "" for cell in cells[width:])
-        ).fill_null(value=False)
+        beyond = cells[width:]
+        is_long = _any(cell.str.strip_chars(BLANKS + "\n") != "" for cell in beyond)
+        matters = is_long if self._has_targets else _any(cell.str.contains(BEYOND_HEADER) for cell in beyond)
         rows = rows.filter(~is_blank).with_columns(
-            (pl.col("end") < width).alias(SHORT), is_long.alias(SHIFTED)
+            (pl.col("end") < width).alias(SHORT), is_long.alias(SHIFTED), matters.alias(LONG)
         )
         is_uneven = pl.col(SHORT) | pl.col(SHIFTED)
         has_uneven = rows.select(is_uneven.any()).item()
@@ -301,7 +319,7 @@ class _Parser:
             *map(self._unmarked, self._cells()),
             SHORT,
             SHIFTED,
-            (pl.col(SHIFTED) & self._has_targets).alias(LONG),
+            LONG,
             pl.when(is_uneven).then(text).alias(UNEVEN),
         )
 
@@ -331,6 +349,7 @@ class _Parser:
         width = self.dialect.width
         are_short = [len(row) < width for row in rows]
         are_long = [any(cell.strip(BLANKS + "\n") for cell in row[width:]) for row in rows]
+        matter = are_long if self._has_targets else [any(map(is_beyond_header, row[width:])) for row in rows]
         texts = [
             "\n".join(row) if is_short or is_long else None
             for row, is_short, is_long in zip(rows, are_short, are_long, strict=True)
@@ -342,8 +361,22 @@ class _Parser:
                     for name, values in zip(self.columns, cells, strict=True)
                 ),
                 pl.Series(SHORT, are_short, pl.Boolean),
-                pl.Series(LONG, [self._has_targets and is_long for is_long in are_long], pl.Boolean),
+                pl.Series(LONG, matter, pl.Boolean),
                 pl.Series(SHIFTED, are_long, pl.Boolean),
                 pl.Series(UNEVEN, texts, pl.String),
             ]
         )
+
+
+def _lines_with(text: bytes, block: bytes) -> Iterator[str]:
+    """The lines of a block that contain a text."""
+    end = 0
+    while (found := block.find(text, end)) >= 0:
+        begin = block.rfind(b"\n", 0, found) + 1
+        end = block.find(b"\n", found)
+        yield block[begin:end].decode()
+
+
+def _any(conditions: Iterable[pl.Expr]) -> pl.Expr:
+    """Whether any of some conditions holds for a row; false if there is none."""
+    return pl.any_horizontal(pl.lit(value=False), *conditions).fill_null(value=False)

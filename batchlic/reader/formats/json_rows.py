@@ -151,6 +151,9 @@ class Devices(Protocol):
     def is_device(self, value: Object) -> bool:
         """Whether an object is a device, and not an object around a list of devices."""
 
+    def refuse_account_among(self, path: Path, name: str) -> None:
+        """Raise InventoryError if the list of devices of the text `name` is under another account."""
+
     def of_all(self, value: Object) -> Object:
         """The keys of an object around devices that hold for all of them, such as their account."""
 
@@ -165,6 +168,7 @@ def blocks(text: JsonText, devices: Devices, notes: list[str]) -> Iterator[list[
     wrapper = _Wrapper(path, devices, notes)
     if wrapper.path:
         notes.append(f"{text.name}: the devices are in {'.'.join(wrapper.path)!r}")
+        devices.refuse_account_among(wrapper.path, text.name)
     while first := text.next():
         text.fill()
         if values := _lines(text) or _whole_values(text):
@@ -418,14 +422,27 @@ def _columns_error(text: JsonText) -> InventoryError:
 
 def _refuse_keyed(text: JsonText, value: Object, devices: Devices, *, is_alone: bool) -> None:
     """Raise InventoryError if the only object of a text has its devices under keys of their own."""
-    inner = [item for item in value.values() if isinstance(item, dict)]
-    is_keyed = len(inner) == len(value) and len(inner) > 1 and sum(map(devices.is_device, inner)) > 1
-    if is_alone and is_keyed:
-        shown = ", ".join(map(repr, list(value)[:3]))
+    keyed = next((one for one in _objects_in(value) if _is_keyed(one, devices)), None)
+    if is_alone and keyed is not None:
+        shown = ", ".join(map(repr, list(keyed)[:3]))
         raise InventoryError(
             f"{text.name}: the devices are under keys of their own ({shown}, …): write them as a list of "
             f"objects"
         )
+
+
+def _objects_in(value: Object) -> Iterator[Object]:
+    """An object, and the objects in it."""
+    yield value
+    for inner in value.values():
+        if isinstance(inner, dict):
+            yield from _objects_in(inner)
+
+
+def _is_keyed(value: Object, devices: Devices) -> bool:
+    """Whether an object has nothing but objects, and at least two of them are devices."""
+    inner = [item for item in value.values() if isinstance(item, dict)]
+    return len(inner) == len(value) and len(inner) > 1 and sum(map(devices.is_device, inner)) > 1
 
 
 def _lists_in(value: Object, path: Path = ()) -> Iterator[tuple[Path, list[object]]]:

@@ -47,6 +47,15 @@ class _Devices:
         """Whether an object has a key for an identifier."""
         return matching.names_identifier(list(paths_of(value)), self._options)
 
+    def refuse_account_among(self, path: Path, name: str) -> None:
+        """Raise InventoryError if the list of devices of the text `name` is under another account."""
+        others = [account for key in path for account in contents.accounts_in(key)]
+        if others and others[0] != self._options.account and not matching.ignores_accounts(self._options):
+            raise InventoryError(
+                f"{name}: the devices are under the account {others[0]}: give it with --account, or "
+                f"ignore it with --column account=-"
+            )
+
     def of_all(self, value: Object) -> Object:
         """The account and the SKU in an object around devices, and whatever else names an account."""
         found: Object = {}
@@ -282,13 +291,17 @@ def _of_cells(name: str, blocks: Iterator[list[object]], options: ReadOptions, n
     found = layout.find(name, [[cell or "" for cell in row] for row in first[:SAMPLE]], options)
     positions = found.columns.positions
     width = len(found.headers) or max(map(len, first))
+    at_header = found.repeated_at
     may_be_shifted = not positions.keys().isdisjoint(TARGETS)
 
     def frames() -> Iterator[Block]:
         for rows in chain([first[found.first_row :]], (_records(name, block) for block in blocks)):
+            for row in rows:
+                if at_header >= 0 and row[at_header : at_header + 1] == [found.headers[at_header]]:
+                    found.refuse_other_header(name, [cell or "" for cell in row])
             cells = [[row[at] if at < len(row) else None for at in found.cells.values()] for row in rows]
             are_shifted = [any(row[width:]) for row in rows]
-            are_long = [may_be_shifted and is_shifted for is_shifted in are_shifted]
+            are_long = are_shifted if may_be_shifted else [_is_longer(row[width:]) for row in rows]
             yield block_of(cells, tuple(found.cells), are_long, are_shifted)
 
     return Inventory(
@@ -300,6 +313,11 @@ def _of_cells(name: str, blocks: Iterator[list[object]], options: ReadOptions, n
         kept=found.kept,
         available=found.available,
     )
+
+
+def _is_longer(beyond: Sequence[str | None]) -> bool:
+    """Whether cells that have no header hold an identifier or an account."""
+    return any(contents.is_beyond_header(cell or "") for cell in beyond)
 
 
 def _records(name: str, rows: list[object]) -> list[list[str | None]]:

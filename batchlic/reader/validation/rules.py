@@ -202,8 +202,9 @@ def table(options: ReadOptions) -> tuple[Rule, ...]:
             reason=Reason.LONG_ROW,
             broken=pl.col(LONG),
             message=pl.lit(
-                "the row has more cells than the header, so its account or SKU may be in the wrong column: "
-                "put quotes around a cell that contains the separator, or remove the extra cells"
+                "the row has more cells than the header, so an identifier, an account or a SKU may be lost "
+                "or in the wrong column: put quotes around a cell that contains the separator, or remove "
+                "extra cells"
             ),
         ),
         *_imei_rules(options),

@@ -69,7 +69,7 @@ def inventory(source: streams.Opened, options: ReadOptions) -> Inventory:
     merged = _MergedCells(sheet, ranges, at_once)
 
     def blocks() -> Iterator[Block]:
-        data = chain(sample[found.first_row :], rows)
+        data = _checked(source.name, chain(sample[found.first_row :], rows), found)
         while block := merged.picked(islice(data, BLOCK_ROWS)):
             columns = merged.filled(block)
             if has_dates and found.kept:
@@ -86,6 +86,16 @@ def inventory(source: streams.Opened, options: ReadOptions) -> Inventory:
         kept=found.kept,
         available=found.available,
     )
+
+
+def _checked(name: str, rows: Iterator[_Row], found: layout.Layout) -> Iterator[_Row]:
+    """The rows. Raises InventoryError if one of them is a header with other columns."""
+    at = found.repeated_at
+    header = found.headers[at] if at >= 0 else None
+    for number, cells in rows:
+        if header is not None and cells[at] == header:
+            found.refuse_other_header(name, list(map(_text, cells)))
+        yield number, cells
 
 
 @contextmanager
