@@ -1,6 +1,7 @@
 """The arguments that commands share."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -15,8 +16,13 @@ Inventories = Annotated[
 JobFile = Annotated[Path, typer.Argument(metavar="JOB.toml", help="Job file; `batchlic init` writes one.")]
 
 
-def refuse_unusable_target(path: Path) -> None:
-    """Raise UsageError if no file can be written at `path`, because its folder is missing, for example."""
+def refuse_unusable_target(path: Path, own_files: Sequence[Path] = ()) -> None:
+    """Raise UsageError if no file can be written at `path`, because its folder is missing, for example.
+
+    `own_files` are files of a run, which nothing else may take the place of.
+    """
+    if path.resolve() in {own.resolve() for own in own_files}:
+        raise UsageError(f"--to {path}: this is a file of the run itself; give another path")
     folder = path.parent
     if path.is_dir():
         raise UsageError(f"--to {path}: this is a folder; give the name of a file")

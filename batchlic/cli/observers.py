@@ -33,7 +33,7 @@ def observers(metrics: "MetricsUse", job: "Job | None" = None) -> Iterator["Even
             _progress(events),
             _details(events),
             _metrics(events, metrics, job),
-            _opentelemetry(events),
+            _opentelemetry(events, _labels(job)),
         ):
             yield events
     finally:
@@ -88,26 +88,43 @@ def _metrics(events: "EventStream", metrics: "MetricsUse", job: "Job | None") ->
         return
     from pathlib import Path
 
+    from batchlic.events import EventStream
     from batchlic.monitoring.prometheus import MetricsFile, PrometheusMeter
     from batchlic.monitoring.run_metrics import RunMetrics
 
-    labels = (job.name or job.action, job.action) if job is not None else ()
     meter = PrometheusMeter()
-    if metrics.file is None:
-        with _metrics_server(events, meter, metrics.port), events.attached("metrics", RunMetrics(meter)):
-            yield
-        return
-    file = MetricsFile(Path(metrics.file), meter, labels)
-    try:
-        with _metrics_server(events, meter, metrics.port), events.attached("metrics", file):
-            yield
-    finally:
-        events.problems += file.problems
+    measure = RunMetrics(meter, _labels(job))
+    with _metrics_server(meter, metrics.port):
+        if metrics.file is None:
+            with events.attached("metrics", measure):
+                yield
+            return
+        file = MetricsFile(Path(metrics.file), meter, _labels(job))
+        measured = EventStream()  # a disk that hangs must not hold back what the server shows
+
+        def pass_on(event: "RunEvent") -> None:
+            measure(event)
+            if file.is_due(event):
+                measured.emit(event)
+
+        try:
+            with (
+                measured.attached(f"--metrics-file {metrics.file}", file),
+                events.attached("metrics", pass_on),
+            ):
+                yield
+        finally:
+            events.problems += [*measured.problems, *file.problems]
+
+
+def _labels(job: "Job | None") -> tuple[str, ...]:
+    """The values of JOB_LABELS, if the job is known."""
+    return (job.name or job.action, job.action) if job is not None else ()
 
 
 @contextmanager
-def _metrics_server(events: "EventStream", meter: "PrometheusMeter", port: int | None) -> Iterator[None]:
-    """Serve the metrics of the block on this machine. A port that is in use is a problem, not an error."""
+def _metrics_server(meter: "PrometheusMeter", port: int | None) -> Iterator[None]:
+    """Serve the metrics of the block on this machine. A port that is in use is a warning, not an error."""
     if port is None:
         yield
         return
@@ -118,7 +135,7 @@ def _metrics_server(events: "EventStream", meter: "PrometheusMeter", port: int |
     try:
         server = MetricsServer(meter, port)
     except OSError as error:
-        events.problems.append(f"--metrics-port {port}: can't listen on {HOST}: {error.strerror}")
+        print_warning(f"--metrics-port {port}: can't listen on {HOST}: {error.strerror}")
         yield
         return
     print_notice(f"Metrics of this run: {server.url}")
@@ -127,7 +144,7 @@ def _metrics_server(events: "EventStream", meter: "PrometheusMeter", port: int |
 
 
 @contextmanager
-def _opentelemetry(events: "EventStream") -> Iterator[None]:
+def _opentelemetry(events: "EventStream", labels: tuple[str, ...]) -> Iterator[None]:
     """Send what the standard variables of OpenTelemetry ask for. What is wrong with them is no error."""
     from batchlic.monitoring.otel.settings import wanted
 
@@ -135,7 +152,7 @@ def _opentelemetry(events: "EventStream") -> Iterator[None]:
     events.problems += dict.fromkeys(filter(None, (traces.problem, metrics.problem)))
     subscribers = [
         *([_Late(partial(_traces, _secrets(), time_ns()))] if traces.is_on else []),
-        *([_Late(_otlp_metrics)] if metrics.is_on else []),
+        *([_Late(partial(_otlp_metrics, labels))] if metrics.is_on else []),
     ]
     try:
         with ExitStack() as attached:
@@ -185,12 +202,12 @@ def _traces(secrets: list[str], began_at: int) -> "RunTraces":
     return RunTraces(secrets=secrets, began_at=began_at)
 
 
-def _otlp_metrics() -> "OtlpMetrics":
+def _otlp_metrics(labels: tuple[str, ...]) -> "OtlpMetrics":
     from batchlic.monitoring.otel.endpoint import silence_library
     from batchlic.monitoring.otel.metrics import OtlpMetrics
 
     silence_library()
-    return OtlpMetrics()
+    return OtlpMetrics(labels)
 
 
 def _secrets() -> list[str]:

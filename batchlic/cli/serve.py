@@ -75,6 +75,16 @@ def serve(
     address = Address(host=host, port=port, tls_cert=tls_cert, tls_key=tls_key)
     signals.end_server_at_signals()
     signals.ignore_sighup()
-    if token is None:
-        print_notice("Pages without a login, for this machine only. Ctrl-C stops.")
-    serve_pages(runs, known, address, token=token or None, public_hosts=tuple(public_host or ()))
+
+    def on_listening() -> None:
+        if token is None:
+            print_notice("Pages without a login, for this machine only. Ctrl-C stops.")
+
+    serve_pages(
+        runs,
+        known,
+        address,
+        token=token or None,
+        public_hosts=tuple(public_host or ()),
+        on_listening=on_listening,
+    )

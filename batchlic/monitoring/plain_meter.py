@@ -47,6 +47,11 @@ class PlainMeter:
             one.name: {} for one in self.instruments if one.kind is Kind.HISTOGRAM
         }
 
+    @property
+    def has_values(self) -> bool:
+        """Whether anything was measured."""
+        return any(self._values.values())
+
     def add(self, instrument: Instrument, labels: tuple[str, ...], value: float = 1) -> None:
         """Increase a counter."""
         values = self._values[instrument.name]
@@ -56,10 +61,14 @@ class PlainMeter:
         """Set a gauge."""
         self._values[instrument.name][labels] = value
 
+    def set_default(self, instrument: Instrument, labels: tuple[str, ...], value: float) -> None:
+        """Set a gauge that has no value yet."""
+        self._values[instrument.name].setdefault(labels, value)
+
     def observe(self, instrument: Instrument, labels: tuple[str, ...], value: float) -> None:
         """Add a value to a histogram."""
-        histograms = self._histograms[instrument.name]
         with self._lock:
+            histograms = self._histograms[instrument.name]
             if labels not in histograms:
                 histograms[labels] = Histogram()
             histograms[labels].observe(value)

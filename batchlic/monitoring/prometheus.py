@@ -34,7 +34,6 @@ from batchlic.monitoring.instruments import (
     label_names,
 )
 from batchlic.monitoring.plain_meter import Histogram, PlainMeter
-from batchlic.monitoring.run_metrics import RunMetrics
 
 WRITE_INTERVAL_S = 10.0
 """Seconds between two versions of a metrics file while requests are sent."""
@@ -90,19 +89,20 @@ def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
 
 
 class MetricsFile:
-    """A subscriber that writes a file for the textfile collector of node_exporter.
+    """A subscriber that writes measurements to a file for the textfile collector of node_exporter.
 
-    The metrics in LAST are kept from the file as another run left it, for all jobs in it. `labels` are those
-    of the job, if they are known before the run begins.
+    It takes the events that `is_due` picks, after they are measured. The metrics in LAST are kept from the
+    file as another run left it, for all jobs in it. `labels` are those of the job, if they are known before
+    the run begins.
     """
 
     def __init__(self, path: Path, meter: PrometheusMeter, labels: tuple[str, ...] = ()) -> None:
         self._path = path
         self._labels = labels
         self._meter = meter
-        self._measure = RunMetrics(meter, labels)
-        self._due_at: float | None = None
-        """When to write again, in seconds since 1970; None before the run began."""
+        self._due_at = 0.0
+        """When to write again, in seconds since 1970."""
+        self._has_begun = False
         self._problems: dict[str, str] = {}
 
     @property
@@ -110,18 +110,22 @@ class MetricsFile:
         """What is wrong with the file, as sentences."""
         return list(self._problems.values())
 
+    def is_due(self, event: RunEvent) -> bool:
+        """Whether to write the file after this event: from time to time, and at the milestones of a run."""
+        now = event.at / 1e6
+        is_due = now >= self._due_at or isinstance(event, _MILESTONES)
+        if is_due:
+            self._due_at = now + WRITE_INTERVAL_S
+        return is_due
+
     def __call__(self, event: RunEvent) -> None:
-        """Measure what an event says, and write the file from time to time."""
+        """Write the file. If the run was refused before it began, only its end is written."""
         if isinstance(event, RunStarted):
             self._restore()
-            self._due_at = 0.0
-        elif isinstance(event, RunEnded) and self._due_at is None and self._labels:
-            is_other_at_work = self._restore().get((RUN_ACTIVE.name, self._labels)) == 1
-            self._due_at = None if is_other_at_work else 0.0
-        self._measure(event)
-        now = event.at / 1e6
-        if self._due_at is not None and (now >= self._due_at or isinstance(event, _MILESTONES)):
-            self._due_at = now + WRITE_INTERVAL_S
+            self._has_begun = True
+        elif isinstance(event, RunEnded) and not self._has_begun and self._labels:
+            self._has_begun = self._restore().get((RUN_ACTIVE.name, self._labels)) != 1
+        if self._has_begun:
             self._write()
 
     def _restore(self) -> dict[tuple[str, tuple[str, ...]], float]:
@@ -144,7 +148,7 @@ class MetricsFile:
         for instrument in LAST:
             for (name, labels), value in found.items():
                 if name == instrument.name:
-                    self._meter.set(instrument, labels, value)
+                    self._meter.set_default(instrument, labels, value)
         return found
 
     def _write(self) -> None:

@@ -94,7 +94,7 @@ class RunMetrics:
     def _measure_rate(self, event: RateMeasured) -> None:
         self._set(of.LIMITER_RATE, event.requests_per_s)
         self._set(of.LIMITER_CONCURRENCY, event.concurrency)
-        self._set(of.LIMITER_PAUSED, event.is_paused)
+        self._set(of.LIMITER_PAUSED, int(event.is_paused))
         self._set(of.REQUESTS_IN_FLIGHT, event.in_flight)
 
     def _count_devices(self, statuses: Mapping[str, int]) -> None:

@@ -195,6 +195,24 @@ class RunFolder:
         return self.outcomes, *self.session_files
 
     @property
+    def own_files(self) -> tuple[Path, ...]:
+        """The files of the run that nobody else may write."""
+        return (
+            self.plan,
+            self.plan_record,
+            self.rejects,
+            self.kept,
+            self.retried,
+            self.journal_file,
+            self.store_record,
+            *self.published_files,
+            self.log,
+            self.limits,
+            self.limits_request,
+            self.lock,
+        )
+
+    @property
     def parent(self) -> Path:
         """The parent folder."""
         return Path(os.path.abspath(self.path)).parent  # noqa: PTH100 - the parent of a link, not of its target

@@ -233,7 +233,7 @@ class _Pages:
 
     async def _entry(self, request: Request) -> Entry:
         entry = await anyio.to_thread.run_sync(self._catalog.find, request.path_params["key"])
-        if entry is None:
+        if entry is None or (entry.folder is not None and not entry.folder.path.is_dir()):
             raise HTTPException(404)
         return entry
 

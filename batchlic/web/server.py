@@ -1,5 +1,6 @@
 """`batchlic serve`: serves the pages over TCP until a signal ends the server."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -24,6 +25,7 @@ def serve(
     *,
     token: str | None,
     public_hosts: tuple[str, ...] = (),
+    on_listening: Callable[[], None],
 ) -> None:
     """Serve until SIGTERM or Ctrl-C. Raises UsageError, NoAccess or StoppedEarly before it listens."""
     check_token(token, address.host, public_hosts)
@@ -38,7 +40,12 @@ def serve(
         is_tls=address.tls_cert is not None,
     )
     app = create_app(options, is_stopping=lambda: server.is_stopping)
-    server.run(app, _announce)
+
+    def announce(url: str) -> None:
+        on_listening()
+        print(msgspec.json.encode(PagesAddress(f"{url}/")).decode(), flush=True)  # noqa: T201 - the result
+
+    server.run(app, announce)
 
 
 def check_token(token: str | None, host: str, public_hosts: tuple[str, ...]) -> None:
@@ -54,7 +61,3 @@ def check_token(token: str | None, host: str, public_hosts: tuple[str, ...]) -> 
         )
     if len(token) < MIN_TOKEN:
         raise UsageError(f"{setting} has {len(token)} characters: it needs at least {MIN_TOKEN}")
-
-
-def _announce(url: str) -> None:
-    print(msgspec.json.encode(PagesAddress(f"{url}/")).decode(), flush=True)  # noqa: T201 - the result

@@ -1,6 +1,8 @@
 """Metrics: what a run measures, the file for node_exporter, and the server for a scraper."""
 
 import stat
+import sys
+import threading
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
@@ -12,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from batchlic.carrier.answers import Outcome
 from batchlic.events import Phase, PhaseStarted, RunEvent
+from batchlic.monitoring.instruments import REQUEST_DURATION
 from batchlic.monitoring.prometheus import WRITE_INTERVAL_S, MetricsFile, MetricsServer, PrometheusMeter
 from batchlic.monitoring.run_metrics import RunMetrics
 from tests.monitoring.builders import at, attempt, counted, ended, plan, rate, small_run, started
@@ -41,8 +44,26 @@ def measured(events: Iterable[RunEvent]) -> Values:
     return values(meter.exposition().decode())
 
 
-def file_after(path: Path, *events: RunEvent) -> MetricsFile:
-    write = MetricsFile(path, PrometheusMeter())
+class Written:
+    """A metrics file, and what is measured for it."""
+
+    def __init__(self, path: Path, labels: tuple[str, ...] = ()) -> None:
+        meter = PrometheusMeter()
+        self._measure = RunMetrics(meter, labels)
+        self._file = MetricsFile(path, meter, labels)
+
+    @property
+    def problems(self) -> list[str]:
+        return self._file.problems
+
+    def __call__(self, event: RunEvent) -> None:
+        self._measure(event)
+        if self._file.is_due(event):
+            self._file(event)
+
+
+def file_after(path: Path, *events: RunEvent) -> Written:
+    write = Written(path)
     for event in events:
         write(event)
     return write
@@ -128,7 +149,7 @@ def test_a_file_keeps_the_last_success_of_another_job(tmp_path: Path) -> None:
 def test_a_run_that_is_refused_before_it_begins_is_a_failure_of_its_job(tmp_path: Path) -> None:
     path = tmp_path / "night.prom"
     file_after(path, started(), ended(60))
-    MetricsFile(path, PrometheusMeter(), ("night", "assign"))(ended(86_400, 2, reason="no credentials"))
+    Written(path, ("night", "assign"))(ended(86_400, 2, reason="no credentials"))
     found = values(path.read_text())
     assert (found["batchlic_last_run_exit_code", None], found[SUCCESS]) == (2, at(60) / 1e6)
 
@@ -137,9 +158,7 @@ def test_a_run_that_is_refused_because_another_is_active_leaves_its_file_alone(t
     path = tmp_path / "night.prom"
     file_after(path, started(), plan())
     before = path.read_bytes()
-    MetricsFile(path, PrometheusMeter(), ("night", "assign"))(
-        ended(1, 4, reason="another run of the job is active")
-    )
+    Written(path, ("night", "assign"))(ended(1, 4, reason="another run of the job is active"))
     assert path.read_bytes() == before
 
 
@@ -212,3 +231,27 @@ def test_the_port_is_free_again_once_the_server_is_closed() -> None:
         port = int(server.url.split(":")[2].split("/")[0])
     with closing(MetricsServer(PrometheusMeter(), port)) as server:
         assert server.url.endswith(f":{port}/metrics")
+
+
+def test_a_duration_is_counted_once_whenever_it_is_taken() -> None:
+    meter, labels = PrometheusMeter(), ("night", "assign")
+    taken = []
+    is_done = threading.Event()
+
+    def take() -> None:
+        while not is_done.is_set():
+            taken.extend(meter.take_histograms(REQUEST_DURATION))
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    taker = threading.Thread(target=take)
+    taker.start()
+    try:
+        for _ in range(20_000):
+            meter.observe(REQUEST_DURATION, labels, 0.02)
+    finally:
+        is_done.set()
+        taker.join()
+        sys.setswitchinterval(interval)
+    taken += meter.take_histograms(REQUEST_DURATION)
+    assert sum(sum(histogram.counts) for _, histogram in taken) == 20_000

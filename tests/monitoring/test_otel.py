@@ -3,7 +3,7 @@
 import socket
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
-from time import time_ns
+from time import monotonic, sleep, time_ns
 
 import pytest
 from opentelemetry.sdk.metrics.export import AggregationTemporality, Histogram, HistogramDataPoint
@@ -18,7 +18,7 @@ from batchlic.monitoring.otel.endpoint import silence_library
 from batchlic.monitoring.otel.metrics import OtelMeter, OtlpMetrics
 from batchlic.monitoring.otel.settings import wanted
 from batchlic.monitoring.otel.traces import RunTraces
-from tests.monitoring.builders import at, attempt, ended, small_run, started
+from tests.monitoring.builders import at, attempt, ended, rate, small_run, started
 from tests.monitoring.otlp import Received, attributes, receiving
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -193,6 +193,29 @@ def test_durations_are_sent_with_the_preferred_temporality(
     assert (
         receiver.metrics["batchlic.request_duration"].histogram.aggregation_temporality == temporality.value
     )
+
+
+def test_metrics_are_sent_while_the_run_goes_on(receiver: Received, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "50")
+    metrics = OtlpMetrics()
+    for event in (started(), attempt(3), rate(4)):
+        metrics(event)
+    deadline = monotonic() + 20
+    while "batchlic.request_duration" not in receiver.metrics and monotonic() < deadline:
+        sleep(0.02)
+    assert receiver.value("batchlic.requests", outcome="accepted") == 1
+    assert receiver.value("batchlic.limiter_paused") == 1
+    metrics(ended(60))
+
+
+def test_a_run_that_was_refused_before_it_began_is_sent_if_its_job_is_known(receiver: Received) -> None:
+    unknown = OtlpMetrics()
+    unknown(ended(60, 2, reason="no such run"))
+    assert (unknown.problems, receiver.metrics) == ([], {})
+    known = OtlpMetrics(("night", "assign"))
+    known(ended(60, 2, reason="no credentials"))
+    assert known.problems == []
+    assert receiver.value("batchlic.last_run_exit_code", job_name="night") == 2
 
 
 def test_durations_are_all_or_those_since_the_last_time() -> None:

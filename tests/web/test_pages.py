@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -213,6 +214,15 @@ def test_a_spreadsheet_does_not_run_a_downloaded_cell(browser: httpx.Client) -> 
 )
 def test_other_paths_are_not_found(browser: httpx.Client, path: str) -> None:
     assert browser.get(path).status_code == 404
+
+
+def test_a_run_that_was_just_deleted_has_no_page(tmp_path: Path) -> None:
+    finished(tmp_path / "gone", run_id="gone")
+    browser = client(tmp_path)
+    assert browser.get("/").status_code == 200
+    shutil.rmtree(tmp_path / "gone")
+    assert browser.get("/runs/gone").status_code == 404
+    assert browser.get("/runs/gone/rejects.csv").status_code == 404
 
 
 def test_runs_with_the_same_id_have_addresses_of_their_own(tmp_path: Path) -> None:

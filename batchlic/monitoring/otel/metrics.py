@@ -31,14 +31,16 @@ from batchlic.monitoring.run_metrics import RunMetrics
 class OtlpMetrics:
     """A subscriber that measures a run, and sends the metrics every minute and at the end."""
 
-    def __init__(self) -> None:
+    def __init__(self, labels: tuple[str, ...] = ()) -> None:
+        """`labels` are those of the job, if they are known before the run begins."""
         meter = OtelMeter()
+        self._meter = meter
         self._exporter = _MetricExporter(meter)
         self._provider = MeterProvider(
             [PeriodicExportingMetricReader(self._exporter)], resource=resource(), shutdown_on_exit=False
         )
         meter.register(self._provider)
-        self._measure = RunMetrics(meter)
+        self._measure = RunMetrics(meter, labels)
 
     @property
     def problems(self) -> list[str]:
@@ -51,7 +53,7 @@ class OtlpMetrics:
         """Measure what an event says."""
         self._measure(event)
         if isinstance(event, RunEnded):
-            self._exporter.is_delivered = False
+            self._exporter.is_delivered = not self._meter.has_values
             flush(self._provider.shutdown)
 
 
@@ -150,7 +152,15 @@ class _MetricExporter(OTLPMetricExporter):
     def _completed(self, data: MetricsData) -> MetricsData:
         preferred = (self._preferred_temporality or {}).get(HistogramInstrument)
         durations = self._meter.durations(preferred or AggregationTemporality.CUMULATIVE)
-        [measured] = data.resource_metrics
-        [scope] = measured.scope_metrics
-        scope = replace(scope, metrics=[*scope.metrics, *durations])
-        return MetricsData([replace(measured, scope_metrics=[scope])])
+        return MetricsData(
+            [
+                replace(
+                    measured,
+                    scope_metrics=[
+                        replace(scope, metrics=[*scope.metrics, *durations])
+                        for scope in measured.scope_metrics
+                    ],
+                )
+                for measured in data.resource_metrics
+            ]
+        )
