@@ -144,9 +144,11 @@ def _decode(body: bytes) -> tuple[Fields, bool]:
     except DECODE_ERRORS:
         text = decode_text(body)
         try:
-            content, _ = _LENIENT.raw_decode(text, max(text.find("{"), 0))
+            content, end = _LENIENT.raw_decode(text, max(text.find("{"), 0))
         except (ValueError, RecursionError):
             return {}, False
+        if "{" in text[end:]:  # a second message, which must not be lost
+            return {}, True
     while isinstance(content, list) and len(content) == 1:
         [content] = content
     return by_lower_name(content) if isinstance(content, dict) else {}, True

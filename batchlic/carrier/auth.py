@@ -335,13 +335,14 @@ def _is_rejected(reply: Reply, answer: Answer, login: _Login) -> bool:
     """
     if reply.status == _LOCKED:
         return True
-    if answer.outcome is Outcome.THROTTLED or not 400 <= reply.status < 500:
+    if answer.outcome is Outcome.THROTTLED or not (200 <= reply.status < 300 or 400 <= reply.status < 500):
         return False
     if login is _SESSION and _is_about_access_token(answer):
         return False
     body = read_body(reply)
     code = body.code  # not `answer.error_code`: hiding a short secret can change it
-    if answer.outcome is Outcome.REFUSED:
+    is_told_in_2xx = reply.status < 300 and bool(body.service_code)
+    if answer.outcome is Outcome.REFUSED or is_told_in_2xx:
         return bool(code) and code not in _NOT_A_REFUSAL
     is_coded = bool(body.service_code) or code.startswith("9009")
     is_unauthorized = answer.outcome is Outcome.UNAUTHORIZED and (reply.status == 401 or is_coded)

@@ -352,9 +352,12 @@ OTHER_REQUEST_AT_WORK = WordRule(
 
 _REJECTED = r"(?:expired|invalid|not valid|timed out|missing|revoked)"
 _ACCESS = r"(?:jwt|(?:access|bearer|oauth) token)"
-_SESSION = r"(?:session(?: token)?|vz m2m token)"
-_ENDED = r"(?:ended|closed|terminated|not found|unknown|no longer (?:valid|active|exists))"
-_LOG_IN = r"(?:log ?in|sign ?in|authenticate)"
+_SESSION = r"(?:session(?: token)?|vz m2 ?m token(?: header)?)"
+_ENDED = (
+    r"(?:ended|closed|terminated|(?:could )?not (?:be )?found|unknown|no longer (?:valid|active|exists)|"
+    r"time ?out|inactive|not active|(?:does not|doesn ?t) exist)"
+)
+_LOG_IN = r"(?:re ?)?(?:log ?in|sign ?in|authenticate)"
 
 TOKEN_WORDS: Sequence[WordRule] = (
     WordRule(
@@ -368,12 +371,17 @@ TOKEN_WORDS: Sequence[WordRule] = (
     ),
     WordRule(
         "the session, unless it is one of a device",
-        _any(rf"{_SESSION}(?: (?:has|is|was|been|id))* {_ENDED}", r"no (?:active |valid )?session"),
-        _any(_DEVICE),
+        _any(
+            rf"{_SESSION}(?: (?:has|is|was|been|id))* {_ENDED}",
+            rf"{_SESSION}(?: \w+){{1,4}} no longer (?:valid|active|exists)",
+            rf"(?:unknown|bad|wrong|inactive|unauthori[sz]ed|unrecogni[sz]ed) {_SESSION}",
+            r"no (?:active |valid )?session",
+        ),
+        _any(_DEVICE, "data session"),
         BAD_SESSION,
         (400, 401, 403),
         "Tokens are checked before the request is executed.",
-        ("The session has ended", "No active session"),
+        ("The session has ended", "No active session", "Session timeout"),
     ),
     WordRule(
         "the access token",
@@ -393,6 +401,8 @@ TOKEN_WORDS: Sequence[WordRule] = (
         "a token, or the login",
         _any(
             r"token (?:has |is |was )?(?:already )?(?:expired|revoked|no longer valid)",
+            r"token (?:is )?(?:invalid|not valid|inactive|not active)",
+            r"login (?:has )?expired",
             r"not (?:logged in|signed in|authenticated)",
             rf"(?:please|must|need to|have to) {_LOG_IN}",
             r"(?:authentication|login) (?:is )?required",

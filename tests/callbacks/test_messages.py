@@ -126,6 +126,14 @@ def test_a_message_that_is_not_quite_json_is_read(content: bytes) -> None:
     assert (message.request_id, message.imei, message.status) == ("r1", IMEI, "Success")
 
 
+@pytest.mark.parametrize("between", ["", "\n", ",", "\r\n\r\n"])
+def test_two_messages_in_one_body_are_kept_and_read_as_none_of_them(between: str) -> None:
+    first, second = (json.dumps(body(requestId=name)) for name in ("r1", "r2"))
+    message = stored(f"{first}{between}{second}".encode())
+    assert (message.imei, message.status) == (stored([body(), body()]).imei, stored([body(), body()]).status)
+    assert "r2" in message.raw
+
+
 def test_the_spelling_of_the_carrier_counts_more_than_another_one() -> None:
     assert read_body(json.dumps(body() | {"Username": "x"}).encode()).username == USERNAME
 

@@ -167,6 +167,8 @@ REJECTIONS = [
     (423, b""),
     *((400, {"error": error}) for error in ("invalid_client", "unauthorized_client", "invalid_grant")),
     (401, {"error": "invalid_client"}),
+    (200, {"error": "invalid_client"}),
+    (200, BAD_LOGIN),
 ]
 
 
@@ -216,7 +218,8 @@ OUTAGES = [
     (400, {"errorCode": "UnifiedWebService.REQUEST_FAILED.UnexpectedError"}, ()),
     (413, b"<html>nginx</html>", ()),
     (200, b"<html>Sign in</html>", ()),
-    (200, {"error": "invalid_client"}, ()),
+    (200, {"errorCode": "UnifiedWebService.REQUEST_FAILED.UnexpectedError"}, ()),
+    (200, {"error": "temporarily_unavailable"}, ()),
 ]
 
 

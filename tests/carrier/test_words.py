@@ -66,6 +66,17 @@ def test_a_duplicate_of_the_request_is_ambiguous(status: int, body: object) -> N
         ("User is not logged in", TokenKind.EITHER),
         ("Please log in again", TokenKind.EITHER),
         ("AuthenticationRequired", TokenKind.EITHER),
+        ("Session timeout", TokenKind.SESSION),
+        ("Session is not active", TokenKind.SESSION),
+        ("Session token could not be found", TokenKind.SESSION),
+        ("Session does not exist", TokenKind.SESSION),
+        ("Unknown session", TokenKind.SESSION),
+        ("The session you are using is no longer valid", TokenKind.SESSION),
+        ("The VZ-M2M-Token header is invalid", TokenKind.SESSION),
+        ("The token is invalid or has expired", TokenKind.EITHER),
+        ("Token inactive", TokenKind.EITHER),
+        ("Login expired", TokenKind.EITHER),
+        ("Please re-authenticate", TokenKind.EITHER),
     ],
 )
 @pytest.mark.parametrize("status", [400, 401, 403])
@@ -85,6 +96,9 @@ def test_words_about_a_session_or_a_token_reject_it(status: int, message: str, t
         "Device 359907100000010 has no active session",
         "Data session not found for ICCID 89148000003762633662",
         "The session of the SIM was closed",
+        "Data session timeout",
+        "The data session is not active",
+        "The activation token of the device is invalid",
     ],
 )
 def test_other_words_reject_no_token(message: str) -> None:
