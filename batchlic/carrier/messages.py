@@ -123,7 +123,7 @@ class Subscriptions(Message, frozen=True):
 Count: TypeAlias = int | float | str | None
 """A number of licenses as gateways of different kinds write it: 10, 10.0, "10" or "1,000"."""
 
-_COUNT = re.compile(r"\d{1,3}(?:,\d{3})+|\d{1,15}")
+_COUNT = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d{1,15})")
 
 
 class ReceivedSubscription(Message, frozen=True):

@@ -30,12 +30,12 @@ class InventoryFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LicenseCount(msgspec.Struct, frozen=True):
-    """The numbers of licenses of one SKU on one account, at one moment."""
+    """The numbers of licenses of one SKU on one account, at one moment; None where one is unknown."""
 
     account_name: str
     sku_number: str
-    assigned: int
-    available: int
+    assigned: int | None
+    available: int | None
 
 
 class PlanApproval(msgspec.Struct, frozen=True, kw_only=True):

@@ -222,8 +222,10 @@ def _missing_licenses(job: Job, record: PlanRecord, found: Findings) -> list[str
     """Groups of the plan for which too few licenses are left when their turn comes, in words."""
     if job.request_action is not Action.ASSIGN:
         return []
-    then = {(one.account_name, one.sku_number): one.available for one in record.licenses}
-    left = {(one.account_name, one.sku_number): one.available for one in found.counts}
+    then, left = (
+        {(one.account_name, one.sku_number): one.available for one in counts if one.available is not None}
+        for counts in (record.licenses, found.counts)
+    )
     freed: dict[tuple[str, str], int] = {}
     short: dict[tuple[str, str], str] = {}
     for group in record.plan.groups:

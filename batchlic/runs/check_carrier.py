@@ -219,17 +219,19 @@ def _check_licenses(
     sku = job.license.to_sku or group.sku_number
     is_taken = group.action is Action.UNASSIGN if job.sync is not None else job.action != "assign"
     is_given = group.action is not Action.UNASSIGN and job.action != "unassign"
-    if is_taken and (count := by_sku.get(group.sku_number)) is not None:
+    count = by_sku.get(group.sku_number)
+    if is_taken and count is not None and count.assigned is not None:
         text = f"{group.account_name}: {counted(count.assigned, 'license')} of {group.sku_number} assigned"
         if count.assigned < max(group.devices, 1):
             needed = counted(group.devices, "device") if group.devices else "the inventory"
             yield warning("licenses", f"{text}, for {needed}: check account and SKU of the inventory")
         else:
             yield ok("licenses", text)
-    if not is_given or job.license.order == "unassign-first" or sku not in by_sku:
+    available = by_sku[sku].available if sku in by_sku else None
+    if not is_given or job.license.order == "unassign-first" or available is None:
         return
-    left = f"{group.account_name}: {counted(by_sku[sku].available, 'license')} of {sku} left"
-    if not group.devices and not by_sku[sku].available:
+    left = f"{group.account_name}: {counted(available, 'license')} of {sku} left"
+    if not group.devices and not available:
         yield warning("licenses", f"{left}: buy more, or check the SKU")
         return
     try:

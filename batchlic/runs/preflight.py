@@ -99,7 +99,9 @@ async def preflight(
         by_account = attrgetter("account_name")
         for account, some in groupby(sorted(groups, key=by_account), key=by_account):
             try:
-                counts += await count(client, list(some))
+                found = await count(client, of_account := list(some))
+                counts += found
+                notes += _uncounted(account, of_account, found)
                 if (name := client.counted_as(account)) != account:
                     notes.append(
                         f"account {account}: the carrier gives its license counts under the name {name}"
@@ -124,6 +126,20 @@ async def preflight(
     except (CredentialsRejected, StoppedEarly) as error:
         return Findings([], [], stopped=error)
     return Findings(counts, [*notes, *_unheard(unheard)], unknown_accounts=tuple(unknown))
+
+
+def _uncounted(account: str, groups: Sequence[PlanGroup], counts: Sequence[LicenseCount]) -> list[str]:
+    """A note for each SKU of an account of which the carrier's answer has no number, or only one."""
+    known = {one.sku_number: one for one in counts}
+    skus = dict.fromkeys(group.sku_number for group in groups)
+    if not known:
+        return [f"account {account}: license counts are unknown: the carrier gave none"] if skus else []
+    return [
+        f"account {account}: the number of {what} licenses of {sku} is unknown: the carrier gave none"
+        for sku in skus
+        for what in ("assigned", "available")
+        if sku not in known or getattr(known[sku], what) is None
+    ]
 
 
 async def _is_unheard(client: Carrier, account: str, notes: list[str]) -> bool:
@@ -206,7 +222,7 @@ async def register(client: Carrier, accounts: Iterable[str], listener: RunListen
 async def count(client: Carrier, groups: Sequence[PlanGroup]) -> list[LicenseCount]:
     """The license counts of each group's account and SKU; 0 for a SKU that the account does not have.
 
-    An account without any counts is left out, and also a SKU whose counts are unknown.
+    An account without any counts is left out, and also a SKU whose counts are both unknown.
     """
     counts = []
     for account in dict.fromkeys(group.account_name for group in groups):
@@ -214,7 +230,7 @@ async def count(client: Carrier, groups: Sequence[PlanGroup]) -> list[LicenseCou
         for sku in (group.sku_number for group in groups if known and group.account_name == account):
             found = known.get(sku)
             assigned, available = (found.license_assigned, found.license_available) if found else (0, 0)
-            if assigned is not None and available is not None:
+            if assigned is not None or available is not None:
                 counts.append(LicenseCount(account, sku, assigned=assigned, available=available))
     return counts
 
@@ -272,7 +288,9 @@ def confirm_new_ledger(
     assigned = [
         f"{counted(found.assigned, 'license')} of {found.sku_number} assigned on account {found.account_name}"
         for found in counts
-        if found.assigned > 0 and (found.account_name, found.sku_number) in groups
+        if found.assigned is not None
+        and found.assigned > 0
+        and (found.account_name, found.sku_number) in groups
     ]
     if not assigned:
         return
@@ -399,7 +417,10 @@ def count_mismatches(
     for found in after:
         key = found.account_name, found.sku_number
         statuses = sent.get(key, {})
-        change = sign * (found.assigned - then.get(key, found.assigned))
+        was = then.get(key, found.assigned)
+        if found.assigned is None or was is None:
+            continue
+        change = sign * (found.assigned - was)
         counted_statuses = (DeviceStatus.ACCEPTED, DeviceStatus.IN_DOUBT)
         accepted, lost = (statuses.get(status, 0) for status in counted_statuses)
         back, lost_back = ((removed or {}).get(key, {}).get(status, 0) for status in counted_statuses)
@@ -428,6 +449,7 @@ def devices_that_fit(
         key: found.available + (freed or {}).get(key, 0)
         for found in counts
         for key in [(found.account_name, found.sku_number)]
+        if found.available is not None
     }
     return [
         min(group.devices, max(0, available.get((group.account_name, group.sku_number), group.devices)))

@@ -66,6 +66,8 @@ async def test_license_counts_can_be_asked_for_one_sku() -> None:
         ("1.000", None),
         ("1,00", None),
         (10.5, None),
+        ("-5", -5),
+        ("-1,000", -1000),
     ],
 )
 async def test_license_counts_are_read_in_all_their_forms(sent: object, count: int | None) -> None:

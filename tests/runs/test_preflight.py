@@ -25,6 +25,7 @@ from batchlic.runs.folder import RunFolder
 from batchlic.runs.preflight import (
     Findings,
     compare_counts,
+    confirm_new_ledger,
     count_mismatches,
     devices_that_fit,
     preflight,
@@ -160,6 +161,43 @@ def test_license_counts_are_checked_without_a_list_of_listeners(
     monkeypatch.setattr(Carrier, "listeners", refuse)
     with pytest.raises(RefusedToStart, match="too few licenses"):
         run(tmp_path, 10, 5)
+
+
+def one_count(assigned: int | None, available: int | None) -> Callable[..., object]:
+    async def answer(*_: object) -> list[Subscription]:
+        return [Subscription(SKU, "Flexible", None, assigned, available)]
+
+    return answer
+
+
+def test_one_number_is_enough_to_see_that_there_are_too_few_licenses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Carrier, "subscriptions", one_count(None, 5))
+    with pytest.raises(RefusedToStart, match=f"{ACCOUNT} has 5 licenses of {SKU} left for 10 devices"):
+        run(tmp_path, 10, 10)
+
+
+def test_one_number_is_enough_to_see_that_the_ledger_has_no_record() -> None:
+    counts = [LicenseCount(ACCOUNT, SKU, assigned=5000, available=None)]
+    with pytest.raises(RefusedToStart, match="the carrier counts 5,000 licenses of"):
+        confirm_new_ledger([GROUP], counts, "ledger.db")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("assigned", "available"), [(None, 10), (0, None), (None, None)])
+def test_a_number_that_the_carrier_does_not_give_is_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, assigned: int | None, available: int | None
+) -> None:
+    monkeypatch.setattr(Carrier, "subscriptions", one_count(assigned, available))
+    summary = run(tmp_path, 10, 10)
+    assert summary.statuses == {"accepted": 10}
+    noted = "\n".join(summary.notes)
+    if assigned is available is None:
+        assert "license counts are unknown: the carrier gave none" in noted
+    else:
+        unknown = "assigned" if assigned is None else "available"
+        assert f"the number of {unknown} licenses of {SKU} is unknown" in noted
 
 
 @pytest.mark.slow

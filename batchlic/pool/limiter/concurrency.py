@@ -10,7 +10,9 @@ _REFUTATIONS = 4
 """Refusals of a number in flight that had gone through, after which the limit is another one."""
 
 _AMPLE = 1.25
+"""Times the rate that keeps so many in flight on average: round trips differ."""
 _AMPLE_WHILE_ASKING = 1.05
+"""The same while one more is tried: a refusal must come from the number in flight, and not from haste."""
 
 
 class Concurrency(Hypothesis):
