@@ -9,11 +9,6 @@ _SOON = 150
 _REFUTATIONS = 4
 """Refusals of a number in flight that had gone through, after which the limit is another one."""
 
-_AMPLE = 1.25
-"""Times the rate that keeps so many in flight on average: round trips differ."""
-_AMPLE_WHILE_ASKING = 1.05
-"""The same while one more is tried: a refusal must come from the number in flight, and not from haste."""
-
 
 class Concurrency(Hypothesis):
     """A number of requests in flight that goes through; now and then one more, then twice as many more.
@@ -32,8 +27,7 @@ class Concurrency(Hypothesis):
 
     def rate(self) -> float:
         """See Estimator."""
-        ample = _AMPLE_WHILE_ASKING if self._more else _AMPLE
-        return ample * self.calls() / self._samples.round_trip
+        return 1.25 * self.calls() / self._samples.round_trip
 
     def calls(self) -> int:
         """See Estimator."""
