@@ -147,11 +147,20 @@ def _decode(body: bytes) -> tuple[Fields, bool]:
             content, end = _LENIENT.raw_decode(text, max(text.find("{"), 0))
         except (ValueError, RecursionError):
             return {}, False
-        if "{" in text[end:]:  # a second message, which must not be lost
-            return {}, True
+        if _has_another(text[end:], content):
+            return {}, True  # a second message must not be lost
     while isinstance(content, list) and len(content) == 1:
         [content] = content
     return by_lower_name(content) if isinstance(content, dict) else {}, True
+
+
+def _has_another(rest: str, first: object) -> bool:
+    """Whether the text after a message holds another one."""
+    at = rest.find("{")
+    try:
+        return at >= 0 and _LENIENT.raw_decode(rest, at)[0] != first
+    except (ValueError, RecursionError):
+        return False
 
 
 # -- any text -------------------------------------------------------------------------------------------

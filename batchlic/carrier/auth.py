@@ -34,6 +34,9 @@ LOGIN_REFUSED = frozenset(
 _NOT_A_REFUSAL = frozenset({"REQUEST_FAILED.UnexpectedError"})
 """Codes of the service that say nothing about the credentials."""
 
+_INPUT_INVALID = "INPUT_INVALID."
+"""What the service's codes about the content of a request begin with."""
+
 _LOCKED = 423
 
 _LOGOUT_TIMEOUT_S = 5.0
@@ -341,7 +344,7 @@ def _is_rejected(reply: Reply, answer: Answer, login: _Login) -> bool:
         return False
     body = read_body(reply)
     code = body.code  # not `answer.error_code`: hiding a short secret can change it
-    is_told_in_2xx = reply.status < 300 and bool(body.service_code)
+    is_told_in_2xx = reply.status < 300 and code.startswith(_INPUT_INVALID)
     if answer.outcome is Outcome.REFUSED or is_told_in_2xx:
         return bool(code) and code not in _NOT_A_REFUSAL
     is_coded = bool(body.service_code) or code.startswith("9009")

@@ -161,4 +161,4 @@ def main() -> None:
             print_error(str(error))
             sys.exit(error.exit_code)
         finally:
-            gc.freeze()  # else the end of the process takes 0.2 s to look through all that it has imported
+            gc.freeze()  # otherwise the collector scans all imported modules at the end, for 0.2 s

@@ -19,7 +19,7 @@ JobFile = Annotated[Path, typer.Argument(metavar="JOB.toml", help="Job file; `ba
 def refuse_unusable_target(path: Path, own_files: Sequence[Path] = ()) -> None:
     """Raise UsageError if no file can be written at `path`, because its folder is missing, for example.
 
-    `own_files` are files of a run, which nothing else may take the place of.
+    `own_files` are files of a run, which must not be replaced.
     """
     if path.resolve() in {own.resolve() for own in own_files}:
         raise UsageError(f"--to {path}: this is a file of the run itself; give another path")

@@ -83,7 +83,7 @@ class PlainMeter:
             return [(labels, one.copy()) for labels, one in self._histograms[instrument.name].items()]
 
     def take_histograms(self, instrument: Instrument) -> list[tuple[tuple[str, ...], Histogram]]:
-        """As `histograms`; then they begin anew."""
+        """As `histograms`, and reset them."""
         with self._lock:
             taken, self._histograms[instrument.name] = self._histograms[instrument.name], {}
         return list(taken.items())

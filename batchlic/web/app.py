@@ -232,10 +232,16 @@ class _Pages:
         return StreamingResponse(_content(file), media_type=_FORMATS[form], headers=headers)
 
     async def _entry(self, request: Request) -> Entry:
-        entry = await anyio.to_thread.run_sync(self._catalog.find, request.path_params["key"])
-        if entry is None or (entry.folder is not None and not entry.folder.path.is_dir()):
+        entry = await anyio.to_thread.run_sync(self._find, request.path_params["key"])
+        if entry is None:
             raise HTTPException(404)
         return entry
+
+    def _find(self, key: str) -> Entry | None:
+        """A run that is still there: the list is a few seconds old."""
+        entry = self._catalog.find(key)
+        is_gone = entry is not None and entry.folder is not None and not entry.folder.path.is_dir()
+        return None if is_gone else entry
 
     # -- one device -------------------------------------------------------------------------------------
 

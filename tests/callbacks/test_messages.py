@@ -134,6 +134,13 @@ def test_two_messages_in_one_body_are_kept_and_read_as_none_of_them(between: str
     assert "r2" in message.raw
 
 
+@pytest.mark.parametrize("rest", [" // {note}", "<script>if (x) { y }</script>", None])
+def test_what_follows_a_message_and_is_none_does_no_harm(rest: str | None) -> None:
+    sent = json.dumps(body())
+    message = stored(f"{sent}{rest if rest is not None else sent}".encode())
+    assert (message.imei, message.status) == (IMEI, "Success")
+
+
 def test_the_spelling_of_the_carrier_counts_more_than_another_one() -> None:
     assert read_body(json.dumps(body() | {"Username": "x"}).encode()).username == USERNAME
 

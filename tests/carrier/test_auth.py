@@ -220,6 +220,10 @@ OUTAGES = [
     (200, b"<html>Sign in</html>", ()),
     (200, {"errorCode": "UnifiedWebService.REQUEST_FAILED.UnexpectedError"}, ()),
     (200, {"error": "temporarily_unavailable"}, ()),
+    (200, {"errorCode": 0}, ()),
+    (200, {"errorCode": "SUCCESS"}, ()),
+    (200, {"errorCode": "503", "errorMessage": "Service unavailable"}, ()),
+    (200, {"errorCode": "UnifiedWebService.REQUEST_FAILED.Timeout"}, ()),
 ]
 
 

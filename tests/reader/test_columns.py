@@ -174,7 +174,18 @@ def test_a_damaged_account_of_the_carrier_is_rejected(tmp_path: Path, cell: str)
     assert plan_rows(tmp_path, [(imei(1), cell)], JOB, header="IMEI,Account").reasons == {1: "bad_account"}
 
 
-@pytest.mark.parametrize("cell", ["jdoe0", "5f1e9a7b", "ACME North", "0015g00000XyZ12", "123456789"])
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "jdoe0",
+        "5f1e9a7b",
+        "ACME North",
+        "0015g00000XyZ12",
+        "123456789",
+        "John_123456 789",
+        "SAP-0001234567/001",
+    ],
+)
 def test_an_account_of_another_platform_is_none_of_the_carrier(tmp_path: Path, cell: str) -> None:
     planned = plan_rows(tmp_path, [(imei(1), cell)], JOB, header="IMEI,Account")
     assert planned.plan["account_name"].to_list() == [ACCOUNT]

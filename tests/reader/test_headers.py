@@ -199,10 +199,41 @@ def test_a_header_with_other_columns_below_the_first_one_is_refused(
         "JSON": json.dumps(records).encode(),
         "workbook": as_sheet(records),
     }[form]
-    with pytest.raises(
-        InventoryError, match="a row below the header is a header with other columns: 1 'IMEI'"
-    ):
+    with pytest.raises(InventoryError, match="there is a second header with other columns, 1 'IMEI'"):
         plan_bytes(tmp_path, content)
+
+
+@pytest.mark.parametrize("form", ["CSV", "JSON", "workbook"])
+def test_an_identifier_without_a_header_of_its_own_repeats_none(tmp_path: Path, form: str) -> None:
+    records = [["Name", "", "ICCID"], ["a", imei(0), iccid(0)], ["b", "", iccid(1)]]
+    content = {
+        "CSV": as_csv(records),
+        "JSON": json.dumps(records).encode(),
+        "workbook": as_sheet(records),
+    }[form]
+    options = ReadOptions(account=ACCOUNT, sku=SKU, columns={"imei": "2"})
+    planned = plan_bytes(tmp_path, content, options=options)
+    assert planned.devices == [(imei(0), iccid(0)), (None, iccid(1))]
+
+
+def test_a_header_with_a_line_break_may_come_again(tmp_path: Path) -> None:
+    header = ["IMEI", '"Rate\nplan"', "Site"]
+    content = as_csv([header, [imei(0), "a", "b"], header, [imei(1), "c", "d"]])
+    assert [device for device, _ in plan_bytes(tmp_path, content).devices] == [imei(0), imei(1)]
+
+
+def test_the_second_line_of_a_header_may_come_again(tmp_path: Path) -> None:
+    header = [["", "Account", ""], ["IMEI", "number", "Level"]]
+    rows = [[imei(0), ACCOUNT, "x"], [imei(1), ACCOUNT, "y"]]
+    planned = plan_bytes(tmp_path, as_csv([*header, rows[0], *header, rows[1]]))
+    assert [device for device, _ in planned.devices] == [imei(0), imei(1)]
+
+
+def test_an_identifier_with_dashes_above_a_header_is_no_title(tmp_path: Path) -> None:
+    number = iccid(1)
+    dashed = f"{number[:11]}-{number[11:]}"
+    content = as_csv([["a", dashed], ["Name", "ICCID"], ["b", iccid(2)]])
+    assert {device for _, device in plan_bytes(tmp_path, content).devices} >= {number}
 
 
 def test_the_same_header_again_is_left_out(tmp_path: Path) -> None:

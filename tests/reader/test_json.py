@@ -331,3 +331,15 @@ def test_devices_in_several_lists_are_refused_with_what_to_do(tmp_path: Path, ke
         InventoryError, match=r"write all of them as one list, and whatever .* as a key of each"
     ):
         plan_bytes(tmp_path, json.dumps(value).encode())
+
+
+def test_accounts_of_the_devices_count_more_than_the_key_above_them(tmp_path: Path) -> None:
+    other = "0000654321-00002"
+    content = json.dumps({other: [{"imei": imei(1), "account": other}]}).encode()
+    assert plan_bytes(tmp_path, content).plan["account_name"].to_list() == [other]
+
+
+def test_the_cards_of_one_device_are_no_devices_of_their_own(tmp_path: Path) -> None:
+    slots = {"1": {"iccid": iccid(1)}, "2": {"state": "empty"}}
+    content = json.dumps({"imei": imei(1), "slots": slots}).encode()
+    assert plan_bytes(tmp_path, content).plan["imei"].to_list() == [imei(1)]

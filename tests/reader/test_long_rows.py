@@ -86,3 +86,8 @@ def test_a_long_list_of_cells_in_json_is_rejected(tmp_path: Path) -> None:
     rows = [["imei", "site", "account"], [imei(0), "a", ACCOUNT], [imei(1), "a", OTHER, ACCOUNT]]
     rows.append([imei(2), "a", ACCOUNT, ""])
     assert plan_bytes(tmp_path, json.dumps(rows).encode()).reasons == {2: "long_row"}
+
+
+@pytest.mark.parametrize("beyond", ["310170123456789", "note", "12345"])
+def test_other_cells_beyond_the_header_do_no_harm(tmp_path: Path, beyond: str) -> None:
+    assert plan_bytes(tmp_path, csv_of([[imei(0), iccid(0), beyond]])).reasons == {}

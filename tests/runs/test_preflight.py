@@ -194,7 +194,7 @@ def test_a_number_that_the_carrier_does_not_give_is_noted(
     assert summary.statuses == {"accepted": 10}
     noted = "\n".join(summary.notes)
     if assigned is available is None:
-        assert "license counts are unknown: the carrier gave none" in noted
+        assert "license counts are unknown: they are missing" in noted
     else:
         unknown = "assigned" if assigned is None else "available"
         assert f"the number of {unknown} licenses of {SKU} is unknown" in noted

@@ -1,4 +1,4 @@
-"""What traces and metrics have in common on their way to the endpoint."""
+"""What traces and metrics share: the resource, the last flush, and the library's log."""
 
 import threading
 from collections.abc import Callable
@@ -12,7 +12,7 @@ FLUSH_S = 4.0
 
 
 def resource() -> Resource:
-    """What sends: by OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES.
+    """The resource that describes this process, from OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES.
 
     Other detectors don't run: they may add the command line, which can hold the address of an inventory.
     """

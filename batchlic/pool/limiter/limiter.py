@@ -261,7 +261,6 @@ class Limiter:
             self._held_until = now + pause
             return pause
         if self._pauses.is_on or self._samples.in_flight >= self.concurrency:
-            self._held_until = math.inf  # nothing is late while an answer has to come first
             return math.inf
         wait = self._hypothesis.wait()
         self._spacing.rate = self.rate

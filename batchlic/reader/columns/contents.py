@@ -10,14 +10,15 @@ _IDENTIFIER_FORMS: dict[Role, re.Pattern[str]] = {
     Role.IMEI: re.compile(r"\d{15}(\d)?"),
     Role.ICCID: re.compile(r"89\d{16,18}F?", re.IGNORECASE),
 }
-_ACCOUNT_FORM = re.compile(r"\d{10}-\d{5}")
+_ACCOUNT_FORM = re.compile(r"(?<![\d-])\d{10}-\d{5}(?![\d-])")
 ACCOUNT_IN_WORDS = r"(?:^|[^\d-])(\d{10}-\d{5})(?:[^\d-]|$)"
 """An account of the carrier in a text, and not a part of a longer number."""
 _DECORATION = re.compile(r"[\s\-.='\"\0\ufeff]")
 
 
-BEYOND_HEADER = r"^\s*(?:\d{15,16}|89\d{16,18}[Ff]?|\d{10}-\d{5})\s*$"
-"""An identifier or an account, in a cell that has no header."""
+BEYOND_HEADER = r"^\s*(?:(?:01|35|86|99)\d{13,14}|89\d{16,18}[Ff]?|\d{10}-\d{5})\s*$"
+"""An identifier or an account, in a cell that has no header. IMSIs have as many digits as IMEIs, and begin
+with other ones."""
 
 
 def is_beyond_header(cell: str) -> bool:

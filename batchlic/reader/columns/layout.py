@@ -25,6 +25,7 @@ class Layout:
 
     `headers`: the headers by position; empty if the table has no header. `available`: the same, or the
     positions of a table without header. `kept`: the positions of the columns to keep, by their names.
+    `header_line`: the record above the first row of data, if it is a header or the second line of one.
     """
 
     first_row: int
@@ -33,6 +34,7 @@ class Layout:
     notes: tuple[str, ...] = ()
     available: Sequence[str] = ()
     kept: Mapping[str, int] = field(default_factory=dict)
+    header_line: Sequence[str] = ()
 
     @property
     def cells(self) -> dict[str, int]:
@@ -51,18 +53,20 @@ class Layout:
     def repeated_at(self) -> int:
         """The position of the identifier whose header shows that a record is a header, too; or -1."""
         positions = self.columns.positions
-        found = [positions[role] for role in IDENTIFIERS if role in positions]
-        return found[0] if self.headers and found else -1
+        at = next((positions[role] for role in IDENTIFIERS if role in positions), -1)
+        is_known = 0 <= at < len(self.header_line) and bool(self.header_line[at].strip())
+        return at if is_known else -1
 
     def refuse_other_header(self, name: str, record: Sequence[str]) -> None:
         """Raise InventoryError if a record is a header whose columns are not those of this table.
 
         Call this only for records with the header at `repeated_at`: tables that were joined into one file.
         """
-        if _folded(record) != _folded(self.headers):
+        if _folded(record) not in (_folded(self.headers), _folded(self.header_line)):
             raise InventoryError(
-                f"{name}: a row below the header is a header with other columns: "
-                f"{matching.listed(record, range(len(record)))}: write the rows below it into another file"
+                f"{name}: there is a second header with other columns, "
+                f"{matching.listed(record, range(len(record)))}: move it and the rows below it to another "
+                f"file"
             )
 
 
@@ -92,7 +96,8 @@ def _found(name: str, records: Sequence[Sequence[str]], options: ReadOptions, wh
         above = records[: known.first_row - known.lines]
         if not _has_accounts(found, rows):
             matching.refuse_other_accounts(name, [cell for record in above for cell in record], options)
-        return Layout(known.first_row, known.headers, found, (*_left_out(name, above), *found.notes))
+        notes = (*_left_out(name, above), *found.notes)
+        return Layout(known.first_row, known.headers, found, notes, header_line=records[known.first_row - 1])
     first = records[0]
     if _is_first_row(first, options):
         found = matching.by_content(name, records, options)
@@ -101,7 +106,7 @@ def _found(name: str, records: Sequence[Sequence[str]], options: ReadOptions, wh
     if not found.has_identifier:
         raise matching.no_identifier_error(name, first, records[1:], where)
     taken = f"{name}: row 1 is taken for the header: {matching.listed(first, range(len(first)))}"
-    return Layout(1, first, found, (taken, *found.notes))
+    return Layout(1, first, found, (taken, *found.notes), header_line=first)
 
 
 def _has_accounts(found: Columns, rows: Sequence[Sequence[str]]) -> bool:

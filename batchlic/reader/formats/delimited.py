@@ -27,6 +27,8 @@ SEPARATORS = ",;\t|"
 BLOCK_BYTES = 4 << 20
 MAX_RECORD_BYTES = 16 << 20
 """If a record is longer, batchlic reports a quote that is not closed."""
+_LONGEST_HEADER = 1 << 16
+"""Bytes of a header, at most, that is compared with the one of the file."""
 EXTRA_CELLS = 8
 """Cells beyond the header that polars parses. If a row has more of them, Python parses its block."""
 SAMPLE = 200
@@ -244,10 +246,14 @@ class _Parser:
         at = self.layout.repeated_at
         if at < 0:
             return
-        header = self.layout.headers[at]
-        for line in _lines_with(header.encode(), block):
-            if line.split(self.dialect.separator)[at : at + 1] in ([header], [f'"{header}"']):
-                [record] = csv.reader([line], delimiter=self.dialect.separator)
+        header = self.layout.header_line[at]
+        for begin in _lines_with(header.encode(), block, self.dialect.separator.encode()):
+            text = io.StringIO(block[begin : begin + _LONGEST_HEADER].decode(errors="replace"), newline="")
+            try:
+                record = next(csv.reader(text, delimiter=self.dialect.separator))
+            except csv.Error:
+                continue
+            if record[at : at + 1] == [header]:
                 self.layout.refuse_other_header(self.name, record)
 
     @property
@@ -368,13 +374,16 @@ class _Parser:
         )
 
 
-def _lines_with(text: bytes, block: bytes) -> Iterator[str]:
-    """The lines of a block that contain a text."""
-    end = 0
-    while (found := block.find(text, end)) >= 0:
+def _lines_with(cell: bytes, block: bytes, separator: bytes) -> Iterator[int]:
+    """Where the lines of a block begin that have a cell, with or without quotes."""
+    ends = (separator, b'"', b"\n", b"\r", b"")
+    found = block.find(cell)
+    while found >= 0:
+        after = found + len(cell)
         begin = block.rfind(b"\n", 0, found) + 1
-        end = block.find(b"\n", found)
-        yield block[begin:end].decode()
+        if block[after : after + 1] in ends and (found == begin or block[found - 1 : found] in ends):
+            yield begin
+        found = block.find(cell, after)
 
 
 def _any(conditions: Iterable[pl.Expr]) -> pl.Expr:

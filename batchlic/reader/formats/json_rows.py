@@ -151,8 +151,8 @@ class Devices(Protocol):
     def is_device(self, value: Object) -> bool:
         """Whether an object is a device, and not an object around a list of devices."""
 
-    def refuse_account_among(self, path: Path, name: str) -> None:
-        """Raise InventoryError if the list of devices of the text `name` is under another account."""
+    def found_under(self, path: Path) -> None:
+        """Learn under which keys the list of devices is."""
 
     def of_all(self, value: Object) -> Object:
         """The keys of an object around devices that hold for all of them, such as their account."""
@@ -168,7 +168,7 @@ def blocks(text: JsonText, devices: Devices, notes: list[str]) -> Iterator[list[
     wrapper = _Wrapper(path, devices, notes)
     if wrapper.path:
         notes.append(f"{text.name}: the devices are in {'.'.join(wrapper.path)!r}")
-        devices.refuse_account_among(wrapper.path, text.name)
+        devices.found_under(wrapper.path)
     while first := text.next():
         text.fill()
         if values := _lines(text) or _whole_values(text):
@@ -422,7 +422,7 @@ def _columns_error(text: JsonText) -> InventoryError:
 
 def _refuse_keyed(text: JsonText, value: Object, devices: Devices, *, is_alone: bool) -> None:
     """Raise InventoryError if the only object of a text has its devices under keys of their own."""
-    keyed = next((one for one in _objects_in(value) if _is_keyed(one, devices)), None)
+    keyed = next((one for one in _objects_in(value, devices) if _is_keyed(one, devices)), None)
     if is_alone and keyed is not None:
         shown = ", ".join(map(repr, list(keyed)[:3]))
         raise InventoryError(
@@ -431,12 +431,14 @@ def _refuse_keyed(text: JsonText, value: Object, devices: Devices, *, is_alone: 
         )
 
 
-def _objects_in(value: Object) -> Iterator[Object]:
-    """An object, and the objects in it."""
+def _objects_in(value: Object, devices: Devices) -> Iterator[Object]:
+    """An object, and the objects in it that are no part of a device."""
     yield value
+    if any(devices.is_device({key: ""}) for key in value):
+        return
     for inner in value.values():
         if isinstance(inner, dict):
-            yield from _objects_in(inner)
+            yield from _objects_in(inner, devices)
 
 
 def _is_keyed(value: Object, devices: Devices) -> bool:

@@ -28,12 +28,16 @@ SAMPLE = 200
 def inventory(source: Opened, options: ReadOptions) -> Inventory:
     """Open JSON text. Raises InventoryError if it is no JSON, or if its rows are not all of one kind."""
     notes: list[str] = []
-    rows = blocks(JsonText(source.name, source.stream), _Devices(options), notes)
+    devices = _Devices(options)
+    rows = blocks(JsonText(source.name, source.stream), devices, notes)
     first = next((block for block in rows if block), [])
     if not first:
         return empty(source.name)
     if isinstance(first[0], dict):
-        return _of_objects(source.name, chain([first], rows), options, notes)
+        inventory = _of_objects(source.name, chain([first], rows), options, notes)
+        if Role.ACCOUNT not in inventory.roles:
+            devices.refuse_other_account(source.name)
+        return inventory
     return _of_cells(source.name, chain([first], rows), options, notes)
 
 
@@ -42,14 +46,19 @@ class _Devices:
 
     def __init__(self, options: ReadOptions) -> None:
         self._options = options
+        self._path: Path = ()
 
     def is_device(self, value: Object) -> bool:
         """Whether an object has a key for an identifier."""
         return matching.names_identifier(list(paths_of(value)), self._options)
 
-    def refuse_account_among(self, path: Path, name: str) -> None:
+    def found_under(self, path: Path) -> None:
+        """Learn under which keys the list of devices is."""
+        self._path = path
+
+    def refuse_other_account(self, name: str) -> None:
         """Raise InventoryError if the list of devices of the text `name` is under another account."""
-        others = [account for key in path for account in contents.accounts_in(key)]
+        others = [account for key in self._path for account in contents.accounts_in(key)]
         if others and others[0] != self._options.account and not matching.ignores_accounts(self._options):
             raise InventoryError(
                 f"{name}: the devices are under the account {others[0]}: give it with --account, or "
@@ -297,7 +306,7 @@ def _of_cells(name: str, blocks: Iterator[list[object]], options: ReadOptions, n
     def frames() -> Iterator[Block]:
         for rows in chain([first[found.first_row :]], (_records(name, block) for block in blocks)):
             for row in rows:
-                if at_header >= 0 and row[at_header : at_header + 1] == [found.headers[at_header]]:
+                if at_header >= 0 and row[at_header : at_header + 1] == [found.header_line[at_header]]:
                     found.refuse_other_header(name, [cell or "" for cell in row])
             cells = [[row[at] if at < len(row) else None for at in found.cells.values()] for row in rows]
             are_shifted = [any(row[width:]) for row in rows]

@@ -50,7 +50,7 @@ EXPLANATIONS = (
     Explanation(
         (Reason.LONG_ROW,),
         "the row has more cells than the header, and account or SKU are read from the file: they may be "
-        "shifted",
+        "shifted; or a cell beyond the header is an identifier or an account",
         "quote the cell that contains the separator, or remove the extra cells",
     ),
     Explanation(

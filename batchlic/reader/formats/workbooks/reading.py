@@ -91,7 +91,7 @@ def inventory(source: streams.Opened, options: ReadOptions) -> Inventory:
 def _checked(name: str, rows: Iterator[_Row], found: layout.Layout) -> Iterator[_Row]:
     """The rows. Raises InventoryError if one of them is a header with other columns."""
     at = found.repeated_at
-    header = found.headers[at] if at >= 0 else None
+    header = found.header_line[at] if at >= 0 else None
     for number, cells in rows:
         if header is not None and cells[at] == header:
             found.refuse_other_header(name, list(map(_text, cells)))
