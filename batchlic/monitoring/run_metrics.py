@@ -40,7 +40,7 @@ class RunMetrics:
 
     def __call__(self, event: RunEvent) -> None:
         """Measure what an event says."""
-        if isinstance(event, AttemptEnded) and self._started is not None:
+        if isinstance(event, AttemptEnded) and self._started is not None:  # first: most events are attempts
             self._meter.add(of.REQUESTS, (*self._labels, event.outcome.value))
             self._meter.observe(of.REQUEST_DURATION, self._labels, event.duration_ms / 1000)
         elif isinstance(event, RunStarted):

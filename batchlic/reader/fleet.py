@@ -126,7 +126,7 @@ class Fleet:
         for block in validated_blocks(inventory, self._options):
             if self.rows_read + block.height > MAX_ROWS:
                 raise InventoryError(f"{name}: more than {MAX_ROWS:,} rows in all: use several runs")
-            self._refuse_section(block, inventory, rows_before=self.rows_read - start)
+            self._refuse_account_between(block, inventory, rows_before=self.rows_read - start)
             self._add(block, name, rows_before=self.rows_read - start)
             facts.add(block)
             if block.height:
@@ -184,15 +184,17 @@ class Fleet:
                 f"--column {missing[0]}=HEADER"
             )
 
-    def _refuse_section(self, block: ValidatedBlock, inventory: Inventory, *, rows_before: int) -> None:
-        """Raise InventoryError if a line between devices names another account, as above a group of them."""
+    def _refuse_account_between(
+        self, block: ValidatedBlock, inventory: Inventory, *, rows_before: int
+    ) -> None:
+        """Raise InventoryError if a line between devices names another account: it may be for those below."""
         if Role.ACCOUNT in inventory.roles or ignores_accounts(self._options):
             return
         named = [pl.col(role).str.extract(ACCOUNT_IN_WORDS) for role in IDENTIFIERS]
         accounts = block.rejects.select(ROW, pl.coalesce(named).alias("account")).drop_nulls()
-        for row, account in (
-            accounts.filter(pl.col("account") != (self._options.account or "")).head(1).iter_rows()
-        ):
+        others = accounts.filter(pl.col("account") != (self._options.account or ""))
+        if others.height:
+            row, account = others.row(0)
             raise InventoryError(
                 f"{shown(inventory.name)}: row {rows_before + row + 1} names the account {account}, perhaps "
                 f"for the rows below it: write the account into a column of its own, or ignore it with "

@@ -133,11 +133,7 @@ def _uncounted(account: str, groups: Sequence[PlanGroup], counts: Sequence[Licen
     known = {one.sku_number: one for one in counts}
     skus = dict.fromkeys(group.sku_number for group in groups)
     if not known:
-        return (
-            [f"account {account}: license counts are unknown: they are missing from the carrier's answer"]
-            if skus
-            else []
-        )
+        return [f"account {account}: license counts are unknown: they are missing from the carrier's answer"]
     return [
         f"account {account}: the number of {what} licenses of {sku} is unknown: the carrier's answer lacks it"
         for sku in skus

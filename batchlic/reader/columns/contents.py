@@ -11,19 +11,20 @@ _IDENTIFIER_FORMS: dict[Role, re.Pattern[str]] = {
     Role.ICCID: re.compile(r"89\d{16,18}F?", re.IGNORECASE),
 }
 _ACCOUNT_FORM = re.compile(r"(?<![\d-])\d{10}-\d{5}(?![\d-])")
-ACCOUNT_IN_WORDS = r"(?:^|[^\d-])(\d{10}-\d{5})(?:[^\d-]|$)"
 """An account of the carrier in a text, and not a part of a longer number."""
+ACCOUNT_IN_WORDS = r"(?:^|[^\d-])(\d{10}-\d{5})(?:[^\d-]|$)"
+"""The same for polars, which has no look-around."""
 _DECORATION = re.compile(r"[\s\-.='\"\0\ufeff]")
 
 
-BEYOND_HEADER = r"^\s*(?:(?:01|35|86|99)\d{13,14}|89\d{16,18}[Ff]?|\d{10}-\d{5})\s*$"
-"""An identifier or an account, in a cell that has no header. IMSIs have as many digits as IMEIs, and begin
-with other ones."""
+IDENTIFIER_OR_ACCOUNT = r"^\s*(?:(?:01|35|86|99)\d{13,14}|89\d{16,18}[Ff]?|\d{10}-\d{5})\s*$"
+"""What a cell without a header must not hold, since it is not read. IMSIs have as many digits as IMEIs, but
+begin with other ones."""
 
 
-def is_beyond_header(cell: str) -> bool:
-    """Whether a cell that has no header holds an identifier or an account."""
-    return re.search(BEYOND_HEADER, cell) is not None
+def is_identifier_or_account(cell: str) -> bool:
+    """Whether a cell without a header holds an identifier or an account."""
+    return re.search(IDENTIFIER_OR_ACCOUNT, cell) is not None
 
 
 def columns_of(sample: Sequence[Sequence[str]], width: int) -> list[list[str]]:

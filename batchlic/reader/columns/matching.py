@@ -163,7 +163,8 @@ def _unread_identifiers(
         for role in IDENTIFIERS:
             is_read = position in found.positions.values()
             if not is_read and cells[position] and contents.are_identifiers(role, cells[position]):
-                column = f"column {position + 1} {header[:40]!r}"
+                shown = "" if header == str(position + 1) else f" {header[:40]!r}"
+                column = f"column {position + 1}{shown}"
                 yield f"{name}: {column} has {role.upper()}s, too, and is not read"
 
 

@@ -15,7 +15,7 @@ import polars as pl
 
 from batchlic.errors import InventoryError
 from batchlic.reader.columns import layout
-from batchlic.reader.columns.contents import BEYOND_HEADER, is_beyond_header
+from batchlic.reader.columns.contents import IDENTIFIER_OR_ACCOUNT, is_identifier_or_account
 from batchlic.reader.columns.layout import Layout
 from batchlic.reader.inputs import streams
 from batchlic.reader.inputs.encodings import decoded, with_newlines
@@ -312,7 +312,11 @@ class _Parser:
         is_blank = (pl.col("end") <= 1) & pl.col("0").str.strip_chars(BLANKS).is_in(["", MARK])
         beyond = cells[width:]
         is_long = _any(cell.str.strip_chars(BLANKS + "\n") != "" for cell in beyond)
-        matters = is_long if self._has_targets else _any(cell.str.contains(BEYOND_HEADER) for cell in beyond)
+        matters = (
+            is_long
+            if self._has_targets
+            else _any(cell.str.contains(IDENTIFIER_OR_ACCOUNT) for cell in beyond)
+        )
         rows = rows.filter(~is_blank).with_columns(
             (pl.col("end") < width).alias(SHORT), is_long.alias(SHIFTED), matters.alias(LONG)
         )
@@ -355,7 +359,11 @@ class _Parser:
         width = self.dialect.width
         are_short = [len(row) < width for row in rows]
         are_long = [any(cell.strip(BLANKS + "\n") for cell in row[width:]) for row in rows]
-        matter = are_long if self._has_targets else [any(map(is_beyond_header, row[width:])) for row in rows]
+        matter = (
+            are_long
+            if self._has_targets
+            else [any(map(is_identifier_or_account, row[width:])) for row in rows]
+        )
         texts = [
             "\n".join(row) if is_short or is_long else None
             for row, is_short, is_long in zip(rows, are_short, are_long, strict=True)

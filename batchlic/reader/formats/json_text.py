@@ -34,10 +34,10 @@ def inventory(source: Opened, options: ReadOptions) -> Inventory:
     if not first:
         return empty(source.name)
     if isinstance(first[0], dict):
-        inventory = _of_objects(source.name, chain([first], rows), options, notes)
-        if Role.ACCOUNT not in inventory.roles:
+        found = _of_objects(source.name, chain([first], rows), options, notes)
+        if Role.ACCOUNT not in found.roles:
             devices.refuse_other_account(source.name)
-        return inventory
+        return found
     return _of_cells(source.name, chain([first], rows), options, notes)
 
 
@@ -325,8 +325,8 @@ def _of_cells(name: str, blocks: Iterator[list[object]], options: ReadOptions, n
 
 
 def _is_longer(beyond: Sequence[str | None]) -> bool:
-    """Whether cells that have no header hold an identifier or an account."""
-    return any(contents.is_beyond_header(cell or "") for cell in beyond)
+    """Whether one of some cells without a header holds an identifier or an account."""
+    return any(contents.is_identifier_or_account(cell or "") for cell in beyond)
 
 
 def _records(name: str, rows: list[object]) -> list[list[str | None]]:
