@@ -124,8 +124,8 @@ class Pool:
             raise _all_of(self._given_up)
         if len(self._left):
             raise RefusedTooMuch(
-                "the carrier refuses some devices for an unknown reason. No device counts as failed for this "
-                f"reason: resume the run to send them again; {self._left.description()}"
+                f"{self._left.reason}. No device counts as failed for this reason: resume the run to send "
+                f"them again; {self._left.description()}"
             )
 
     @property

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
     from batchlic.chunker import Batch
 
+MORE_WORKERS = WITNESSES
+"""Workers beyond those of the lane, one after the other, if the requests of all of them stall."""
+
 _Work: TypeAlias = Callable[["Lead"], Awaitable[None]]
 
 
@@ -70,10 +73,8 @@ class Lane:
         self._parked_is_next = True
         self._has_leader = False
         """Whether a worker is the leader."""
-        self._busy = 0
-        """Workers that are sending something."""
-        self._witnesses = 0
-        """Those of them that are sending a witness."""
+        self._busy: set[Lead] = set()
+        """Those of the workers that are sending something."""
         self._stopping = anyio.Event()
         """Is set when refusals stop the run."""
         self._changed = anyio.Event()
@@ -118,11 +119,20 @@ class Lane:
         if self._workers < self._most_workers and self._pool.may_grow():
             self._start_worker(plan, tasks)
 
+    def _replace_stalled(self, plan: _Plan, tasks: TaskGroup) -> None:
+        """Let others go on without a worker that stalls; if all of them do, start one more."""
+        self._notify()
+        are_all_stalled = len(self._busy) == self._workers and all(lead.is_stalled for lead in self._busy)
+        may_grow = self._workers < self._most_workers + MORE_WORKERS and self._pool.may_grow()
+        if are_all_stalled and may_grow:
+            self._start_worker(plan, tasks)
+
     async def _work(self, plan: _Plan, tasks: TaskGroup) -> None:
         """One worker, which is the leader: do what is next, until another worker is."""
         try:
             while (work := await self._next_work(plan)) is not None:
-                lead = Lead(partial(self._pass_lead, plan, tasks))
+                pass_on, replace_stalled = self._pass_lead, self._replace_stalled
+                lead = Lead(partial(pass_on, plan, tasks), partial(replace_stalled, plan, tasks))
                 await self._do(work, lead)
                 if lead.is_over and self._has_leader:
                     return
@@ -137,13 +147,13 @@ class Lane:
             self._pool.workers_in_all -= 1
 
     async def _do(self, work: _Work, lead: Lead) -> None:
-        self._busy += 1
+        self._busy.add(lead)
         try:
             await work(lead)
         except RefusedTooMuch as refusals:
             self._pool.refuse(refusals)
         finally:
-            self._busy -= 1
+            self._busy.remove(lead)
             self._notify()
 
     async def _next_work(self, plan: _Plan) -> _Work | None:
@@ -164,8 +174,12 @@ class Lane:
         self._parked_is_next = True
         if not plan.has_only_witnesses:
             return partial(self._deliver_all, next(plan))
-        waits_for = self._busy if self.parked.needs_evidence else self._busy - self._witnesses
-        return None if waits_for else partial(self._deliver_witness, next(plan))
+        must_wait = any(map(self._is_before_witness, self._busy))
+        return None if must_wait else partial(self._deliver_witness, next(plan))
+
+    def _is_before_witness(self, lead: Lead) -> bool:
+        """Whether the next witness waits until a worker is done."""
+        return self.parked.needs_evidence if lead.is_witness else not lead.is_stalled
 
     def _parked_work(self, plan: _Plan) -> _Work | None:
         """A parked delivery, if one is next."""
@@ -190,11 +204,8 @@ class Lane:
             await self._deliver(delivery, lead)
 
     async def _deliver_witness(self, sequence: Iterable[Delivery], lead: Lead) -> None:
-        self._witnesses += 1
-        try:
-            await self._deliver_all(sequence, lead)
-        finally:
-            self._witnesses -= 1
+        lead.is_witness = True
+        await self._deliver_all(sequence, lead)
 
     async def _send_again(self, parked: Delivery, lead: Lead) -> None:
         """Send a parked delivery when it is due, and go on with those of its devices that are not parked."""
@@ -245,17 +256,28 @@ class Lane:
 
 
 class Lead:
-    """That a worker is the leader; it ends once."""
+    """That a worker is the leader, while it sends one thing. The lead ends once."""
 
-    def __init__(self, pass_on: Callable[[], None]) -> None:
+    def __init__(self, pass_on: Callable[[], None], replace_stalled: Callable[[], None]) -> None:
         self._pass_on = pass_on
+        self._replace_stalled = replace_stalled
         self.is_over = False
+        self.is_witness = False
+        """Whether the worker sends a witness."""
+        self.is_stalled = False
+        """Whether its request does not reach the service, again and again."""
 
     def end(self) -> None:
         """Let another worker be the leader, unless this is over already."""
         if not self.is_over:
             self.is_over = True
             self._pass_on()
+
+    def stall(self) -> None:
+        """Let others go on without the worker."""
+        if not self.is_stalled:
+            self.is_stalled = True
+            self._replace_stalled()
 
 
 class _Plan:
@@ -303,7 +325,9 @@ class _Parts:
         delivery = self._delivery
         if part is not delivery.batch:
             delivery = Delivery(part, is_part=True, position=delivery.position, then=delivery.then)
-        verdict, delivery = await self._sender.send(delivery, on_begun=self._lead.end)
+        lead = self._lead
+        verdict, delivery = await self._sender.send(delivery, on_begun=lead.end, on_stalled=lead.stall)
+        lead.is_stalled = False
         self.last = verdict
         is_accepted = verdict.answer.outcome is Outcome.ACCEPTED
         self.is_accepted |= is_accepted

@@ -1,12 +1,15 @@
 """Requests that were refused without a known reason and are sent again later, after growing pauses.
 
+So are requests that a gateway refuses while it passes on others: see rule 7 of `suspicion`.
+
 1. A parked request is sent again once its last refusal is explained, at most one for each new sequence. If
    its refusal can't count whatever else is accepted, it waits for the end of the plan.
 2. Devices that are parked leave the sequence of their batch: the others take their next step without them.
 3. No new sequence begins while `MOST_STUCK` batches wait between two steps of a migration, except those whose
    devices are between two steps already.
-4. The last `WITNESSES` sequences of the plan wait until all others are answered. If parked requests need
-   evidence then, a witness is sent each time that no refusal is explained: its acceptance explains them all.
+4. The last `WITNESSES` sequences of the plan wait until all others are answered, except those that did not
+   reach the service `MANY_UNAVAILABLE` times. If parked requests need evidence then, a witness is sent each
+   time that no refusal is explained: its acceptance explains them all.
 5. After the plan, there is one last round: each parked request is sent again until it ends, or until it is
    given up. Then the run stops, and names the devices. They are pending.
 6. While `MOST_PARKED` requests are in memory, no new sequence begins, either: they are sent again. Those that
@@ -131,13 +134,22 @@ class Parked:
         )
         return is_full or (len(self._stuck) >= MOST_STUCK and not is_between_steps)
 
+    @property
+    def reason(self) -> str:
+        """Why they are parked."""
+        if self._deliveries and all(one.unavailable.count for one in self._deliveries):
+            return (
+                "some requests did not reach the license service, while others did: a gateway may refuse them"
+            )
+        return "the carrier refuses some devices for an unknown reason"
+
     def description(self) -> str:
         """The devices that are parked, the last answer to one of them, and what the operator can do."""
         parked = sorted(self._deliveries, key=lambda one: (one.batch.batch_id, one.batch.offsets[0]))
         devices = sum(len(one.batch.offsets) for one in parked) + self.left_out
         names = list(dict.fromkeys(map(_name, parked)))
         named = ", ".join(names[:MOST_NAMES]) + (", …" if len(names) > MOST_NAMES or self.left_out else "")
-        last = max(parked, key=lambda one: one.refusals.last_at).refusals.last
+        last = max((one.setbacks for one in parked), key=lambda setbacks: setbacks.last_at).last
         counted = "1 device" if devices == 1 else f"{devices:,} devices"
         return f"pending: {counted} ({named}); last answer: {last}{_advice(parked)}"
 
@@ -154,7 +166,7 @@ def _advice(parked: Sequence[Delivery]) -> str:
 
 
 def _can_count(delivery: Delivery) -> bool:
-    return can_be_proven(delivery, blames_all=delivery.refusals.blames_all)
+    return not delivery.unavailable.count and can_be_proven(delivery, blames_all=delivery.refusals.blames_all)
 
 
 def _key(delivery: Delivery) -> tuple[int, Step | None]:

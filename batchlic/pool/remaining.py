@@ -53,6 +53,24 @@ class Refusals:
 NO_REFUSALS = Refusals()
 
 
+@dataclass(frozen=True, slots=True)
+class Unavailable:
+    """Answers to one delivery that say that its request did not reach the service.
+
+    - `count`, `first_at`, `last_at`, `last`: as in `Refusals`. They begin anew with a refusal.
+    - `parked`: how often the delivery was parked because of them.
+    """
+
+    count: int = 0
+    first_at: float = math.inf
+    last_at: float = math.inf
+    last: str = ""
+    parked: int = 0
+
+
+NEVER_UNAVAILABLE = Unavailable()
+
+
 def _nothing(_: Collection[int]) -> Iterator["Delivery"]:
     return iter(())
 
@@ -65,7 +83,7 @@ class Delivery:
     - `is_refused`: the last of them was refused as a whole, so that only parts may be sent.
     - `is_in_doubt`: the answer to one of them was lost, and nobody has settled the devices since.
     - `is_part`: it was split off a batch that was refused in this session.
-    - `refusals`: those of exactly these devices in this session.
+    - `refusals`, `unavailable`: such answers for exactly these devices in this session.
     - `then`: returns the deliveries that follow for the devices at some offsets, if they are sent apart from
       the other devices of their batch.
     """
@@ -76,6 +94,7 @@ class Delivery:
     is_in_doubt: bool = False
     is_part: bool = False
     refusals: Refusals = NO_REFUSALS
+    unavailable: Unavailable = NEVER_UNAVAILABLE
     position: Position = Position.FIRST
     then: Callable[[Collection[int]], Iterator["Delivery"]] = field(default=_nothing, compare=False)
 
@@ -83,6 +102,11 @@ class Delivery:
     def is_new_part(self) -> bool:
         """Whether it was split off a batch that was refused a moment ago."""
         return self.is_part and not self.refusals.count
+
+    @property
+    def setbacks(self) -> Refusals | Unavailable:
+        """The answers for which it was parked: those of the kind that came last."""
+        return self.unavailable if self.unavailable.count else self.refusals
 
     @property
     def is_bounded(self) -> bool:

@@ -18,9 +18,9 @@ from batchlic.journal import Intent, Journal
 from batchlic.pool.breaker import CircuitBreaker
 from batchlic.pool.limiter.limiter import Limiter, Permit
 from batchlic.pool.limiter.limiters import Limiters
-from batchlic.pool.remaining import Delivery
+from batchlic.pool.remaining import NEVER_UNAVAILABLE, Delivery
 from batchlic.pool.retry import RetryPolicy
-from batchlic.pool.suspicion import Suspicions
+from batchlic.pool.suspicion import MANY_UNAVAILABLE, Suspicions
 from batchlic.pool.verdict import Next, Verdict, judge
 
 if TYPE_CHECKING:
@@ -104,10 +104,17 @@ class Sender:
         for exchange in self._in_flight:
             exchange.cancel()
 
-    async def send(self, delivery: Delivery, *, on_begun: Callable[[], None] = lambda: None) -> Sent:
+    async def send(
+        self,
+        delivery: Delivery,
+        *,
+        on_begun: Callable[[], None] = lambda: None,
+        on_stalled: Callable[[], None] = lambda: None,
+    ) -> Sent:
         """Send a delivery until an answer settles it, or nothing more is to be sent for it now.
 
         `on_begun` is called when it does not wait for its limiter any more: others may queue up there.
+        `on_stalled` is called when it did not reach the service so often that others need not wait for it.
         """
         batch = delivery.batch
         body = batch.body() if batch.undoes is None else None
@@ -123,6 +130,7 @@ class Sender:
             self.limiters.of(batch.account_name),
             batch.account_name if self.limiters.is_by_account else None,
             on_begun,
+            on_stalled,
         )
 
         async def attempt() -> Verdict:
@@ -211,9 +219,23 @@ class Sender:
         self.suspicions.learn(delivery, answer, sent_at=sent_at)
         if answer.outcome is Outcome.REFUSED:
             refusals = self.suspicions.refused(delivery, answer, sent_at=sent_at)
-            course.delivery = replace(delivery, refusals=refusals)
+            course.delivery = replace(delivery, refusals=refusals, unavailable=NEVER_UNAVAILABLE)
         elif verdict.answer.outcome is Outcome.AMBIGUOUS:
             course.delivery = replace(delivery, is_in_doubt=True)
+        elif verdict.answer.outcome is Outcome.UNAVAILABLE:
+            return self._judge_unavailable(course, verdict, sent_at=sent_at)
+        return verdict
+
+    def _judge_unavailable(self, course: _Course, verdict: Verdict, *, sent_at: float) -> Verdict:
+        """Park a request that does not reach the service while others do."""
+        unavailable = self.suspicions.unavailable(course.delivery, verdict.answer, sent_at=sent_at)
+        course.delivery = replace(course.delivery, unavailable=unavailable)
+        if self.suspicions.is_out_of_reach(course.delivery):
+            parked = replace(unavailable, parked=unavailable.parked + 1)
+            course.delivery = replace(course.delivery, unavailable=parked)
+            return replace(verdict, next=Next.PARK)
+        if unavailable.count >= MANY_UNAVAILABLE:
+            course.on_stalled()
         return verdict
 
     def _begin_to_wait(self, course: _Course) -> None:
@@ -255,6 +277,7 @@ class _Course:
     account: str | None
     """The account whose limiter that is; None if it is that of the login."""
     on_begun: Callable[[], None]
+    on_stalled: Callable[[], None]
 
     @property
     def whose(self) -> str:

@@ -24,11 +24,14 @@ An outage can look like refusals: a gateway that lost its routes, a service that
    run stops, and no device fails: after `PATIENCE_S`, or soon if this session had nothing of the scope
    accepted, and no device would stay between two steps. Bounded requests are not held back by this, and
    don't stop the run: they are sent until they end, so that a run does not stop between two steps.
+7. A gateway may refuse single requests while it passes on others. A request that is answered with
+   "unavailable" `MANY_UNAVAILABLE` times is parked if the carrier has accepted any other request meanwhile.
+   Bounded requests, and those in doubt, are not.
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import anyio
@@ -38,7 +41,7 @@ from batchlic.carrier.catalog import Action
 from batchlic.chunker import Batch, Step
 from batchlic.pool.breaker import growing_pause
 from batchlic.pool.refusals import RefusedTooMuch, advice
-from batchlic.pool.remaining import Delivery, Position, Refusals
+from batchlic.pool.remaining import Delivery, Position, Refusals, Unavailable
 from batchlic.pool.verdict import can_be_proven, is_definite
 
 MANY_BATCHES = 5
@@ -53,6 +56,9 @@ REFUSALS_BY_CHANCE = 16
 """So many refusals count even if the carrier has accepted other refused requests unchanged."""
 MOST_REFUSALS = 8
 """After so many refusals, over two minutes, nothing more is expected of a request in this session."""
+MANY_UNAVAILABLE = 8
+"""After so many answers that a request did not reach the service, over half a minute or more, others need not
+wait for it."""
 PATIENCE_S = 120.0
 """Seconds without an acceptance before the run stops, if this session had requests accepted before, or if
 devices would stay between two steps of a migration."""
@@ -108,6 +114,8 @@ class Suspicions:
     def __init__(self) -> None:
         self._accepted_at: dict[_Scope, float] = {}
         """When the newest request that this session got accepted was sent."""
+        self._any_accepted_at = -math.inf
+        """The same, whatever its scope."""
         self._reversed_at: dict[_Scope, float] = {}
         """When the newest request was sent that had been refused before, and was accepted unchanged."""
         self._suspicions: dict[_Scope, _Suspicion] = {}
@@ -132,6 +140,23 @@ class Suspicions:
             last=answer.summary,
         )
 
+    def unavailable(self, delivery: Delivery, answer: Answer, *, sent_at: float) -> Unavailable:
+        """The "unavailable" answers to a delivery after one more, to a request sent at `sent_at`."""
+        before = delivery.unavailable
+        return replace(
+            before,
+            count=before.count + 1,
+            first_at=min(before.first_at, sent_at),
+            last_at=sent_at,
+            last=answer.summary,
+        )
+
+    def is_out_of_reach(self, delivery: Delivery) -> bool:
+        """Whether the request of a delivery does not reach the service, while others do."""
+        do_others = self._any_accepted_at > delivery.unavailable.first_at
+        is_often = delivery.unavailable.count >= MANY_UNAVAILABLE
+        return is_often and do_others and not (delivery.is_bounded or delivery.is_in_doubt)
+
     def is_proven(self, delivery: Delivery) -> bool:
         """Whether one more refusal of the delivery is about its devices."""
         explained = delivery.refusals.explained + self.is_explained(delivery)
@@ -155,8 +180,11 @@ class Suspicions:
     def is_given_up(self, delivery: Delivery) -> bool:
         """Whether sending a parked delivery once more in this session is useless.
 
-        If a refusal can't count, one that is repeated after others were accepted is enough.
+        If a refusal can't count, one that is repeated after others were accepted is enough. A request that
+        did not reach the service is sent once more.
         """
+        if delivery.unavailable.count:
+            return delivery.unavailable.parked > 1
         refusals = delivery.refusals
         if not can_be_proven(delivery, blames_all=refusals.blames_all) and refusals.explained:
             return True
@@ -210,6 +238,7 @@ class Suspicions:
                 self._accepted_at[wider] = max(sent_at, self._accepted_at.get(wider, sent_at))
                 if delivery.refusals.count:
                     self._reversed_at[wider] = sent_at
+            self._any_accepted_at = max(sent_at, self._any_accepted_at)
             if (suspicion := self._suspicions.pop(scope, None)) is not None:
                 suspicion.wake_waiting()
         elif self.is_suspect(delivery, answer):
@@ -251,7 +280,7 @@ class Suspicions:
 
 def due_at(delivery: Delivery) -> float:
     """When a parked delivery may be sent again, in seconds of the event loop's clock."""
-    return delivery.refusals.last_at + growing_pause(delivery.refusals.count)
+    return delivery.setbacks.last_at + growing_pause(delivery.setbacks.count)
 
 
 def _scope(batch: Batch) -> _Scope:
