@@ -20,7 +20,7 @@ from batchlic.writer.summary import Summary
 from docs.builder.__main__ import CONFIG, build
 from docs.builder.pages import ELSEWHERE, page_of
 from docs.builder.reference import COLUMNS, TABLES, commands
-from tests.endtoend.program import REPOSITORY, until
+from tests.endtoend.program import REPOSITORY
 from tests.web.browser import chromium, executable
 
 pytestmark = pytest.mark.slow
@@ -143,11 +143,7 @@ def test_search_and_diagrams_work_from_a_disk(site: Path, browser: Browser) -> N
     page.goto((site / "index.html").as_uri())
     page.wait_for_function("document.querySelector('div.mermaid')?.clientHeight > 50")
     page.get_by_role("button", name="Search").click()
-    page.keyboard.type("canary")
-
-    def follows_the_first_result() -> bool:
-        page.keyboard.press("Enter")
-        return "?h=canary" in page.url
-
-    until(follows_the_first_result)
+    page.get_by_role("combobox").fill("canary")
+    page.get_by_role("option").first.click()
+    page.wait_for_url(lambda url: "?h=canary" in url)
     page.close()
