@@ -76,6 +76,14 @@ def test_the_first_cycle_asks_whether_the_next_window_is_open_already() -> None:
     assert first.question_due(8.5) == pytest.approx(0.5)
 
 
+def test_a_question_may_be_asked_after_all_were_dropped() -> None:
+    sliding = cycle()
+    sliding.ask(doubtful=False)
+    sliding.ask_nothing()
+    sliding.asked()
+    assert sliding.question_due(0.0) == math.inf
+
+
 def test_a_confirmed_cycle_halves_what_it_may_be_late_by() -> None:
     later = cycle(late=8 * LATE_S)
     later.begin(10.0, 0, by_plan=True)

@@ -3,6 +3,9 @@
 from batchlic.pool.limiter.findings import Rate, Window
 from batchlic.pool.limiter.samples import Ending, Sample, Samples
 from batchlic.pool.limiter.transitions import estimator_for
+from tests.benchmarks.limiter.engine import measure
+from tests.benchmarks.limiter.hidden import Hidden, Part
+from tests.benchmarks.limiter.peers import PEERS
 
 ROUND_TRIP = 0.05
 
@@ -23,3 +26,17 @@ def test_a_quota_of_which_nothing_is_let_in_becomes_a_rate_above_zero() -> None:
     found = windowed.on_sample(ended(samples, 10.0, Ending.REFUSED))
     assert isinstance(found, Rate)
     assert estimator_for(found, samples).rate() > 0
+
+
+def test_a_planned_question_may_be_dropped_before_it_leaves() -> None:
+    """Two processes under a slow bucket: what looks like a window turns out to open at any time."""
+    slow = Hidden(
+        (Part("bucket", rate=0.3553842254513956, burst=81),),
+        requests=111,
+        latency_s=0.19393193651130075,
+        jitter_s=0.09696596825565038,
+        network_s=0.020279278788686305,
+        processes=2,
+        seed=29,
+    )
+    assert len(measure(slow, PEERS["batchlic"]).admitted) == slow.requests

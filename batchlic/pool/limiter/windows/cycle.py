@@ -70,5 +70,5 @@ class Cycle:
         return self._questions[0] - now if self._questions else math.inf
 
     def asked(self) -> None:
-        """The question that was due is asked."""
-        self._questions.pop(0)
+        """The question that was due is asked, unless it was dropped since then."""
+        del self._questions[:1]
