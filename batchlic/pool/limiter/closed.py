@@ -1,13 +1,15 @@
 """Nothing is let in: when that is over, and what it was."""
 
 from batchlic.pool.limiter.estimator import Hypothesis
-from batchlic.pool.limiter.findings import Finding, NoLimit, Rate, Shut, Window
+from batchlic.pool.limiter.findings import Finding, NoLimit, Rate, Reopened, Shut, Window
 from batchlic.pool.limiter.samples import Sample, Samples
 from batchlic.pool.limiter.windows.attempts import Attempts
 from batchlic.pool.limiter.windows.periods import configured, is_window
 
 _EDGE_S = 0.002
 """Least seconds between two requests from which a rate is taken."""
+_LONG_SILENCE_S = 2.0
+"""Seconds of silence after which it may be the silence that the carrier wanted, and no window opened."""
 _OUTAGE_S = 60.0
 """Seconds after which nothing let in from the start is no low limit but something that has passed."""
 
@@ -54,8 +56,11 @@ class Closed(Hypothesis):
         quota = max(1, samples.left_since(samples.opened_at) - 1)
         waited = sample.sent_at - samples.refused_since
         silence = sample.sent_at - samples.refused_at
+        window = Window(quota, configured(elapsed), self._attempts.step)
+        if silence > _LONG_SILENCE_S:
+            return Reopened(window, took_s=elapsed - waited, shut_s=waited, silence_s=silence)
         if is_window(quota, elapsed, samples.round_trip) and waited > 0.1 * elapsed:
-            return Window(quota, configured(elapsed), self._attempts.step, silence_s=silence)
+            return window
         if samples.has_reopened or waited < _OUTAGE_S:
             return Rate(quota / elapsed, is_no_window=True)
         return NoLimit()

@@ -71,8 +71,6 @@ class Window:
     late: float = 0.0
     includes_in_flight: bool = False
     is_fixed: bool | None = None
-    silence_s: float = 0.0
-    """How long nothing had been sent when it opened: that may be why it did, and then it is no window."""
     is_recalled: bool = False
     """Whether an earlier run has found it, and nothing shows yet that it still holds."""
 
@@ -84,16 +82,33 @@ class Window:
         return f"{self.quota:,} requests in {self.period:,.3g} s, {kind}"
 
 
+@dataclass(frozen=True, slots=True)
+class Reopened:
+    """Something was let in after a long silence: a window has opened, or the silence is why; in seconds.
+
+    The quota of the `window` was used in `took_s`. Then everything was refused for `shut_s`, and nothing was
+    sent for the last `silence_s` of these.
+    """
+
+    window: Window
+    took_s: float
+    shut_s: float
+    silence_s: float
+
+    def __str__(self) -> str:
+        return str(self.window)
+
+
 Limit: TypeAlias = Calls | Rate | Window
 """A limit that has a figure."""
-Finding: TypeAlias = NoLimit | Shut | Limit
+Finding: TypeAlias = NoLimit | Shut | Reopened | Limit
 """What the limit is, as the answers so far show it."""
 
 
 def size(finding: Finding) -> float:
     """The figure of a finding: two of a kind differ by their sizes."""
     match finding:
-        case NoLimit() | Shut():
+        case NoLimit() | Shut() | Reopened():
             return 1.0
         case Calls(calls):
             return float(calls)

@@ -14,16 +14,20 @@ A 429 says that there is a limit, but not of which kind. What happens next tells
                       ▼
                   Windowed      a quota for each window, fixed or sliding; also where Retry-After says so
                                 (a sliding one that others use, too, is a SteadyRate again)
+
+After a long silence, Closed goes on to AfterSilence: a window has opened, or the carrier wants silence after
+each refusal. Then it is a CarefulRate.
 """
 
 from batchlic.pool.limiter.careful_rate import CarefulRate
 from batchlic.pool.limiter.closed import Closed
 from batchlic.pool.limiter.concurrency import Concurrency
 from batchlic.pool.limiter.estimator import Estimator
-from batchlic.pool.limiter.findings import Calls, Finding, NoLimit, Rate, Shut, Window
+from batchlic.pool.limiter.findings import Calls, Finding, NoLimit, Rate, Reopened, Shut, Window
 from batchlic.pool.limiter.samples import Samples
 from batchlic.pool.limiter.slow_start import SlowStart
 from batchlic.pool.limiter.steady_rate import SteadyRate
+from batchlic.pool.limiter.windows.after_silence import AfterSilence
 from batchlic.pool.limiter.windows.windowed import Windowed
 
 
@@ -40,3 +44,5 @@ def estimator_for(found: Finding, samples: Samples) -> Estimator:
             return Closed(samples, rate)
         case Window():
             return Windowed(samples, found)
+        case Reopened():
+            return AfterSilence(samples, found)

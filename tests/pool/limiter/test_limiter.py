@@ -277,7 +277,7 @@ def test_a_quota_in_the_headers_is_kept_to_without_a_refusal() -> None:
         (BUCKET, 2, 2.0),
         (BUCKET, 4, 2.0),
         (WINDOW, 2, 1.5),
-        (WINDOW, 4, 2.5),
+        (WINDOW, 4, 6.0),
         (SLIDING, 2, 3.0),
         (SLIDING, 4, 6.0),
     ],

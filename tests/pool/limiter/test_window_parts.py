@@ -69,7 +69,7 @@ def test_a_refusal_of_an_earlier_request_is_no_attempt() -> None:
 
 def test_the_first_cycle_asks_whether_the_next_window_is_open_already() -> None:
     first = cycle()
-    first.ask(doubtful=False)
+    first.ask()
     assert first.question_due(0.0) == 5.0
     assert first.question_due(8.5) == pytest.approx(-0.5)  # of those that were missed, the latest
     first.asked()
@@ -78,7 +78,7 @@ def test_the_first_cycle_asks_whether_the_next_window_is_open_already() -> None:
 
 def test_a_question_may_be_asked_after_all_were_dropped() -> None:
     sliding = cycle()
-    sliding.ask(doubtful=False)
+    sliding.ask()
     sliding.ask_nothing()
     sliding.asked()
     assert sliding.question_due(0.0) == math.inf
@@ -88,10 +88,10 @@ def test_a_confirmed_cycle_halves_what_it_may_be_late_by() -> None:
     later = cycle(late=8 * LATE_S)
     later.begin(10.0, 0, by_plan=True)
     later.admitted(Sample(sent_at=10.1, in_flight=1))
-    later.ask(doubtful=False)
+    later.ask()
     assert later.question_due(10.0) == pytest.approx(10.0 - 4 * LATE_S)
     later.late = LATE_S
-    later.ask(doubtful=False)
+    later.ask()
     assert later.question_due(10.0) == math.inf
 
 

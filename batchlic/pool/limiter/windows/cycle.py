@@ -4,9 +4,8 @@ import math
 
 from batchlic.pool.limiter.samples import Sample
 
-_FIRST_QUESTION = 0.1
 _QUESTIONS = (0.5, 0.6, 0.7, 0.8, 0.9)
-"""Shares of a period after which a question is asked: has a window opened? The first where it may be none."""
+"""Shares of a period after which a question is asked: has a window opened?"""
 LATE_S = 0.005
 """Seconds by which timers of event loops may be late, and requests overtake each other."""
 
@@ -48,11 +47,10 @@ class Cycle:
         if self._is_by_plan:
             self.opened, self._is_by_plan = self._before, False
 
-    def ask(self, *, doubtful: bool) -> None:
+    def ask(self) -> None:
         """Plan the questions of this cycle."""
         if not self.is_confirmed:
-            shares = (_FIRST_QUESTION, *_QUESTIONS) if doubtful else _QUESTIONS
-            self._questions = [self.opened + share * self.period for share in shares]
+            self._questions = [self.opened + share * self.period for share in _QUESTIONS]
         elif self.late > 2 * LATE_S:
             self.late /= 2
             self._questions = [self.opened + self.period - self.late]

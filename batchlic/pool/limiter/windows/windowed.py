@@ -13,10 +13,6 @@ from batchlic.pool.limiter.windows.shape import Shape
 from batchlic.pool.limiter.windows.sharing import Sharing
 from batchlic.pool.limiter.windows.unexpected import Unexpected
 
-_LONG_SILENCE_S = 2.0
-"""Seconds of silence after which it may be the silence that the carrier wanted, and no window opened."""
-_TOO_EARLY = 0.4
-"""Share of a period after which a window cannot have opened again, however late it was noticed."""
 _HOLDS = 0.5
 """Share of its quota that the first window lets in at least if what is known of it still holds."""
 _BURST = 20.0
@@ -44,8 +40,6 @@ class Windowed(Hypothesis):
         opened, now = samples.opened_at, samples.now
         self._cycle = Cycle(opened, found.period, samples.left_since(opened), found.late)
         self._quota = found.quota
-        self._is_doubtful = found.silence_s > _LONG_SILENCE_S
-        self._silence_s = found.silence_s
         self._is_recalled = found.is_recalled
         self._in_flight_until = now if found.includes_in_flight else -math.inf
         self._shape = Shape()
@@ -133,8 +127,6 @@ class Windowed(Hypothesis):
             self._probe_admitted(sample)
         elif sample is extras.question:
             took = sample.sent_at - cycle.opened
-            if self._is_doubtful and not cycle.is_confirmed and took < _TOO_EARLY * cycle.period:
-                return Rate(self._quota / took, is_no_window=True, pause_s=self._silence_s)
             self._opens(sample)
             self._suppose_fixed(configured(took), sample.sent_at)
             self._plan_questions()
@@ -214,7 +206,8 @@ class Windowed(Hypothesis):
             self._learn(max(admitted, 3 * self._quota // 4))
         else:
             self._less_is_let_in(admitted)
-            self._learn(max(min(self._quota - 2**unexpected.lowered, admitted), self._quota // 2))
+            least = self._quota // 2 if self._is_contended else max(self._quota // 2, cycle.used)
+            self._learn(max(min(self._quota - 2**unexpected.lowered, admitted), least))
             unexpected.lowered += 1
         return self._shared()
 
@@ -302,7 +295,7 @@ class Windowed(Hypothesis):
         if self._samples.refusals_are_costly or self._shape.is_sliding:
             self._cycle.ask_nothing()
         else:
-            self._cycle.ask(doubtful=self._is_doubtful)
+            self._cycle.ask()
 
     def _learn(self, quota: int) -> None:
         self._quota = max(1, quota)
