@@ -304,9 +304,16 @@ class _Judge:
 def _may_be_settled(run: ListedRun) -> bool:
     """Whether callbacks may still decide about a request of a run whose answer was lost."""
     undecided = (DeviceStatus.PENDING, DeviceStatus.IN_DOUBT, DeviceStatus.ACCEPTED)
+    if _sent_nothing(run):
+        return False
     if run.state is RunState.FINISHED:
         return bool(run.requests.get(Outcome.AMBIGUOUS)) and any(map(run.statuses.get, undecided))
     return run.state is not RunState.PLANNED
+
+
+def _sent_nothing(run: ListedRun) -> bool:
+    """Whether it is known that a run sent no request: its credentials were rejected, for example."""
+    return run.requests.get("total") == 0
 
 
 _Span: TypeAlias = tuple[float, float]
@@ -320,6 +327,8 @@ def _refuse_evidence(tree: Sequence[ListedRun], open_runs: Sequence[tuple[Listed
     of all runs that sent requests at that time, in order to know theirs (callbacks.matching).
     """
     for run in tree:
+        if _sent_nothing(run):
+            continue
         span = _span(run)
         for other, other_span in open_runs:
             if run.carrier == (other.carrier or run.carrier) and _may_meet(span, other_span):

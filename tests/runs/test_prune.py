@@ -253,6 +253,14 @@ def test_a_run_beside_an_undecided_one_is_evidence(runs: Path, days: float, *, i
     assert is_needed == ("run doubt" in reasons(done).get("beside", ""))
 
 
+@pytest.mark.parametrize("silent", ["doubt", "beside"])
+def test_a_run_that_sent_nothing_needs_no_evidence_and_is_none(runs: Path, silent: str) -> None:
+    of_doubt, of_beside = ({"total": 0} if silent == name else REQUESTS for name in ("doubt", "beside"))
+    finished(runs / "doubt", days=40, exit_code=3, statuses=IN_DOUBT, requests=of_doubt | {"ambiguous": 1})
+    finished(runs / "beside", days=40.5, requests=of_beside)
+    assert deleted(pruned(runs)) == ["beside"]
+
+
 def test_links_are_not_followed(runs: Path, tmp_path: Path) -> None:
     elsewhere = finished(tmp_path / "elsewhere" / "run")
     (runs / "link").symlink_to(elsewhere)
