@@ -28,6 +28,7 @@ from aiohttp.tracing import Trace
 from httpx_aiohttp import AiohttpTransport
 from multidict import CIMultiDict, CIMultiDictProxy
 
+from batchlic.carrier.idle_time import IdleTime
 from batchlic.carrier.response_reader import NotHttpError, ResponseReader
 
 _NO_HEADERS: CIMultiDictProxy[str] = CIMultiDictProxy(CIMultiDict())
@@ -91,11 +92,16 @@ class _Connection(ResponseHandler):
     """A connection for one request at a time. Bytes that no request asked for close it."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, all_connections: "weakref.WeakSet[_Connection]"
+        self,
+        loop: asyncio.AbstractEventLoop,
+        all_connections: "weakref.WeakSet[_Connection]",
+        idle_time: IdleTime,
     ) -> None:
         super().__init__(loop)
         self._exchange: Exchange | None = None
-        self._awaits_answer = False
+        self._awaits_answer = self._has_answer = self._is_closed_by_server = False
+        self._idle_time = idle_time
+        self._was_idle_s = 0.0
         self._idle_since: tuple[float, float] | None = None
         self._idle_s = 0.0
         self._poll: select.poll | None = None
@@ -119,6 +125,8 @@ class _Connection(ResponseHandler):
 
     def begin(self, exchange: Exchange) -> None:
         """Start an exchange."""
+        self._has_answer = False
+        self._was_idle_s = self._idle_for()
         self._exchange = exchange
         exchange.connection = self
 
@@ -140,10 +148,18 @@ class _Connection(ResponseHandler):
             self.set_exception(ConnectionAbortedError("the server sent data before the request"))
             return
         if data and self._exchange is not None:
+            self._has_answer = True
             self._exchange.received()
         super().data_received(data)
 
+    def eof_received(self) -> None:
+        self._is_closed_by_server = True
+        super().eof_received()
+
     def connection_lost(self, exc: BaseException | None) -> None:
+        is_closed_by_server = self._is_closed_by_server or exc is not None
+        if self._awaits_answer and is_closed_by_server and not (self.is_new or self._has_answer):
+            self._idle_time.was_too_long(self._was_idle_s)
         if isinstance(self._parser, _Parser):
             for message in self._parser.close(clean=exc is None):
                 self.feed_data(message)
@@ -170,9 +186,12 @@ class _Connection(ResponseHandler):
         self.abort()
 
     def _is_expired(self) -> bool:
-        """Whether it was idle for too long, by the wall clock: that runs while a machine is suspended."""
+        return self._idle_for() > min(self._idle_s, self._idle_time.most_s)
+
+    def _idle_for(self) -> float:
+        """Seconds since the last answer, by the wall clock, too: that runs while a machine is suspended."""
         monotonic, wall = self._idle_since or (0.0, 0.0)
-        return max(time.monotonic() - monotonic, time.time() - wall) > self._idle_s
+        return max(time.monotonic() - monotonic, time.time() - wall)
 
     def _is_readable(self) -> bool:
         """Whether bytes, or the end of the connection, wait in the socket."""
@@ -264,7 +283,8 @@ class _Connector(aiohttp.TCPConnector):
         super().__init__(ssl=context, limit=limit, keepalive_timeout=keepalive_s)
         connections = weakref.WeakSet[_Connection]()
         self._factory = cast(
-            "functools.partial[ResponseHandler]", functools.partial(_Connection, self._loop, connections)
+            "functools.partial[ResponseHandler]",
+            functools.partial(_Connection, self._loop, connections, IdleTime()),
         )
 
     async def connect(

@@ -1,6 +1,7 @@
 """An answer belongs to its request: bytes that no request asked for are no answer."""
 
 import asyncio
+import math
 import socket
 import time
 import weakref
@@ -16,6 +17,7 @@ from batchlic.carrier.answers import Outcome
 from batchlic.carrier.catalog import Action
 from batchlic.carrier.connections import Exchange as ConnectionExchange
 from batchlic.carrier.connections import _Connection
+from batchlic.carrier.idle_time import IdleTime
 from tests.carrier.script import GUID, Exchange, client_of, response, submission
 
 pytestmark = pytest.mark.anyio
@@ -130,7 +132,7 @@ async def connected(
     ours, theirs = socket.socketpair()
     everything = beside._all_connections if beside is not None else weakref.WeakSet[_Connection]()
     with ours, theirs:
-        connection = _Connection(asyncio.get_running_loop(), everything)
+        connection = _Connection(asyncio.get_running_loop(), everything, IdleTime())
         connection.connection_made(Wire(ours))
         if is_used:
             ask(connection)
@@ -312,6 +314,70 @@ async def test_a_connection_is_not_used_after_its_keep_alive_timeout(
         monkeypatch.setattr(time, "time", lambda: now() + idle_s)
         await client.submit(submission())
     assert carrier.connections == (1 if is_kept else 2)
+
+
+class ClosesIdleConnections:
+    """Closes a connection without a word when it is used again after `idle_s` or more."""
+
+    def __init__(self, idle_s: float) -> None:
+        self._idle_s = idle_s
+        self._answered_at: dict[object, float] = {}
+
+    async def __call__(self, exchange: Exchange) -> None:
+        now, stream = time.monotonic(), exchange.stream
+        if now - self._answered_at.get(stream, now) >= self._idle_s:
+            await stream.aclose()
+            return
+        await exchange.say(200, {"requestId": GUID})
+        self._answered_at[stream] = time.monotonic()
+
+
+@ON_ASYNCIO
+async def test_connections_are_used_for_less_time_after_a_server_closed_one() -> None:
+    async with client_of(ClosesIdleConnections(0.2)) as (client, carrier):
+        outcomes = []
+        for pause_s in (0.0, 0.3, 0.0, 0.3, 0.0, 0.3):
+            await anyio.sleep(pause_s)
+            outcomes.append((await client.submit(submission())).outcome)
+    assert outcomes == [Outcome.ACCEPTED, Outcome.AMBIGUOUS, *[Outcome.ACCEPTED] * 4]
+    assert carrier.connections == 4  # a connection that was idle for no time is used again
+
+
+@pytest.mark.parametrize(("silence_s", "is_kept"), [(0.1, True), (0.3, False)])
+@ON_ASYNCIO
+async def test_the_idle_time_that_is_safe_is_half_of_what_was_too_long(
+    silence_s: float, *, is_kept: bool
+) -> None:
+    async with client_of(ClosesIdleConnections(0.35)) as (client, carrier):
+        outcomes = []
+        for pause_s in (0.0, 0.4, 0.0, silence_s):
+            await anyio.sleep(pause_s)
+            outcomes.append((await client.submit(submission())).outcome)
+    assert outcomes[-1] is Outcome.ACCEPTED
+    assert carrier.connections == (2 if is_kept else 3)
+
+
+def test_after_a_break_at_once_each_connection_has_one_request() -> None:
+    idle_time = IdleTime()
+    idle_time.was_too_long(0.001)
+    assert idle_time.most_s == 0.0
+
+
+def test_a_break_is_forgotten_after_ten_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    idle_time, now = IdleTime(), time.monotonic()
+    idle_time.was_too_long(4.0)
+    idle_time.was_too_long(6.0)
+    assert idle_time.most_s == 2.0
+    monkeypatch.setattr(time, "monotonic", lambda: now + 601)
+    assert idle_time.most_s == math.inf
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_connection_that_the_client_closed_was_not_idle_for_too_long() -> None:
+    async with connected(is_used=True) as (connection, _):
+        ask(connection)
+        connection.connection_lost(None)
+        assert connection._idle_time.most_s == math.inf
 
 
 @pytest.mark.parametrize("anyio_backend", ["trio"])
