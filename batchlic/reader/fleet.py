@@ -9,8 +9,7 @@ import polars as pl
 
 from batchlic.aliases import shown
 from batchlic.errors import InventoryError, UsageError
-from batchlic.reader.columns.contents import ACCOUNT_IN_WORDS
-from batchlic.reader.columns.matching import did_you_mean, ignores_accounts, listed
+from batchlic.reader.columns.matching import did_you_mean, listed
 from batchlic.reader.devices import DEVICES, REJECTED, DeviceRows
 from batchlic.reader.formats import typed
 from batchlic.reader.formats.databases.reading import query_result
@@ -19,15 +18,16 @@ from batchlic.reader.inputs.addresses import Address, Download, Downloaded, down
 from batchlic.reader.inputs.databases import Database, refuse_without_query
 from batchlic.reader.inputs.frames import Frame
 from batchlic.reader.inputs.sources import expanded
-from batchlic.reader.inventory import Inventory, no_rows, no_rows_error
+from batchlic.reader.inventory import WHOLE, Inventory, no_rows, no_rows_error
 from batchlic.reader.kept_cells import KeptCells
 from batchlic.reader.options import ReadOptions, Source
 from batchlic.reader.reading import validated_blocks
-from batchlic.reader.roles import IDENTIFIERS, TARGETS, Role, kept_cell
+from batchlic.reader.roles import TARGETS, kept_cell
 from batchlic.reader.spool import Spool
 from batchlic.reader.streaming import Schema
 from batchlic.reader.targets import TargetTable
 from batchlic.reader.validation import duplicates, rules
+from batchlic.reader.validation.account_lines import AccountLines
 from batchlic.reader.validation.validator import (
     CELL_COLUMNS,
     CELLS,
@@ -49,7 +49,7 @@ PLAN_ORDER = pl.coalesce(pl.col("imei_number") + -(2**63), "iccid_number")
 
 _ORDINAL: Schema = {"ordinal": pl.UInt32()}
 _ORIGINAL_CELLS: Schema = _ORDINAL | CELL_COLUMNS
-_UNEVEN: Schema = {"cells": pl.String()}
+_WHOLE: Schema = {WHOLE: pl.String()}
 _REJECTS: Schema = _ORDINAL | {"source": pl.String()} | REJECT_COLUMNS
 
 
@@ -94,7 +94,7 @@ class Fleet:
         self._available: dict[str, None] = {}
         self._original_cells = Spool(scratch / "cells", _ORIGINAL_CELLS, TEXTS_BYTES)
         self._invalid = Spool(scratch / "invalid", _REJECTS, TEXTS_BYTES)
-        self._uneven = Spool(scratch / "uneven", _UNEVEN, TEXTS_BYTES)
+        self._whole = Spool(scratch / "whole", _WHOLE, TEXTS_BYTES)
         self._duplicates = Spool(scratch / "duplicates", _REJECTS, TEXTS_BYTES)
 
     def read(self, name: str | Address | Database | Frame) -> None:
@@ -122,18 +122,20 @@ class Fleet:
 
     def _read(self, inventory: Inventory) -> None:
         name, start = shown(inventory.name), self.rows_read
-        facts, is_last_rejected = Facts(), False
+        facts, is_last_rejected = Facts(self._options), False
+        account_lines = AccountLines(inventory, self._options)
         for block in validated_blocks(inventory, self._options):
             if self.rows_read + block.height > MAX_ROWS:
                 raise InventoryError(f"{name}: more than {MAX_ROWS:,} rows in all: use several runs")
-            self._refuse_account_between(block, inventory, rows_before=self.rows_read - start)
+            account_lines.refuse(block, rows_before=self.rows_read - start)
             self._add(block, name, rows_before=self.rows_read - start)
             facts.add(block)
             if block.height:
                 is_last_rejected = block.rejects[ROW].max() == block.height - 1
         facts.refuse_cut_columns(inventory)
         self._refuse_missing_target(inventory)
-        notes = [*inventory.notes, *facts.notes(name, self._options)]
+        facts.refuse_other_places(inventory)
+        notes = [*inventory.notes, *inventory.ending.notes, *facts.notes(name)]
         if self.rows_read == start:
             if not self._options.allow_empty:
                 raise no_rows_error(inventory)
@@ -184,23 +186,6 @@ class Fleet:
                 f"--column {missing[0]}=HEADER"
             )
 
-    def _refuse_account_between(
-        self, block: ValidatedBlock, inventory: Inventory, *, rows_before: int
-    ) -> None:
-        """Raise InventoryError if a line between devices names another account: it may be for those below."""
-        if Role.ACCOUNT in inventory.roles or ignores_accounts(self._options):
-            return
-        named = [pl.col(role).str.extract(ACCOUNT_IN_WORDS) for role in IDENTIFIERS]
-        accounts = block.rejects.select(ROW, pl.coalesce(named).alias("account")).drop_nulls()
-        others = accounts.filter(pl.col("account") != (self._options.account or ""))
-        if others.height:
-            row, account = others.row(0)
-            raise InventoryError(
-                f"{shown(inventory.name)}: row {rows_before + row + 1} names the account {account}, perhaps "
-                f"for the rows below it: write the account into a column of its own, or ignore it with "
-                f"--column account=-"
-            )
-
     def _add(self, block: ValidatedBlock, name: str, *, rows_before: int) -> None:
         ordinal = (pl.col(ROW) + self.rows_read).cast(pl.UInt32).alias("ordinal")
         place = [pl.lit(name).alias("source"), (pl.col(ROW) + rows_before + 1).cast(pl.UInt32).alias("row")]
@@ -209,7 +194,7 @@ class Fleet:
         self._original_cells.append(block.original_cells.select(ordinal, *CELLS))
         self.kept.append(block.kept)
         self._invalid.append(block.rejects.select(ordinal, *place, *CELLS, "reason", "message"))
-        self._uneven.append(block.uneven.to_frame("cells"))
+        self._whole.append(block.whole.select(WHOLE))
         self.rejected.update(block.rejects["reason"].to_list())
         self.rows_read += block.height
 
@@ -273,12 +258,13 @@ class Fleet:
     def invalid_cells(self) -> Iterator[pl.DataFrame]:
         """The cells (String) of the rejects that are no device rows, as they are in the file.
 
-        Of a row with fewer or more cells than the header, these are all cells: an identifier may be in any.
+        Of a row with fewer or more cells than the header, or without an identifier, these are all cells: an
+        identifier may be in any.
         """
         for frame in self._invalid.frames():
             yield frame.select(*CELLS)
-        for frame in self._uneven.frames():
-            yield frame.select(pl.col("cells").str.split("\n").explode(empty_as_null=True, keep_nulls=False))
+        for frame in self._whole.frames():
+            yield frame.select(pl.col(WHOLE).str.split("\n").explode(empty_as_null=True, keep_nulls=False))
 
     def rejects(self) -> pl.LazyFrame:
         """The rejected rows in input order (columns of REJECT_COLUMNS, `source`, `ordinal`)."""

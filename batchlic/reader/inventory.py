@@ -15,8 +15,11 @@ LONG = "long"
 """Optional columns of a block (Boolean): the row has fewer cells than the header, or more and they matter."""
 SHIFTED = "shifted"
 """Optional column of a block (Boolean): the row has more cells than the header, so cells may be shifted."""
-UNEVEN = "uneven"
-"""Optional column of a block (String): all cells, one a line, of a row with fewer or more than the header."""
+WHOLE = "whole"
+"""Optional column of a block (String): all cells, one a line, of a row with fewer or more cells than the
+header, or without an identifier; null or empty for other rows."""
+SHORTEST = 14
+"""Characters of an identifier, at least, so that a row whose cells are shorter has none."""
 
 NO_VALUE = "#FORMULA"
 """Begins the text of a formula whose value the workbook does not have."""
@@ -29,11 +32,13 @@ Block: TypeAlias = Callable[[], pl.DataFrame]
 class Ending:
     """How a text ends: known after its last block. A text that was cut off rarely ends with a newline.
 
-    `is_short`: its last line has fewer cells than the header.
+    `is_short`: its last line has fewer cells than the header. `notes`: what was found on the way, for the
+    operator.
     """
 
     has_newline: bool = True
     is_short: bool = False
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +50,8 @@ class Inventory:
     all rows. `notes`: facts for the operator about how the inventory is read. `ending`: how a text ends.
     `kept`: the names of the columns to keep that it has. `available`: the names of all its columns. Both may
     grow until the last block.
-    `is_query`: whether the rows are those of a query.
+    `places`: the names of its folders, archives, file and sheet. `is_query`: whether the rows are those of a
+    query.
     """
 
     name: str
@@ -57,6 +63,7 @@ class Inventory:
     ending: Ending = field(default_factory=Ending)
     kept: Collection[str] = ()
     available: Collection[str] = ()
+    places: Sequence[str] = ()
     is_query: bool = False
 
 

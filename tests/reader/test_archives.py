@@ -7,6 +7,7 @@ import lzma
 import tarfile
 import zipfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -14,7 +15,18 @@ import pytest
 
 from batchlic.errors import InventoryError
 from batchlic.reader import ReadOptions
-from tests.reader.builders import ACCOUNT, SKU, as_sheet, csv_of, iccid, imei, plan_bytes, plan_files
+from tests.reader.builders import (
+    ACCOUNT,
+    JOB,
+    SKU,
+    as_sheet,
+    as_workbook,
+    csv_of,
+    iccid,
+    imei,
+    plan_bytes,
+    plan_files,
+)
 
 DEVICES: list[tuple[str | None, str | None]] = [(imei(n), iccid(n)) for n in range(3)]
 PARTS = [csv_of([(imei(n), iccid(n))]) for n in range(3)]
@@ -150,6 +162,24 @@ def test_a_glob_leaves_out_what_is_no_inventory(tmp_path: Path) -> None:
     assert plan_files(tmp_path, f"{tmp_path}/*").devices == DEVICES
 
 
+@pytest.mark.parametrize("name", ["north.csv", "north", "day/north.csv"])
+def test_a_broken_link_in_a_folder_is_refused(tmp_path: Path, name: str) -> None:
+    link = tmp_path / "data" / name
+    link.parent.mkdir(parents=True)
+    (tmp_path / "data/south.csv").write_bytes(WHOLE)
+    link.symlink_to("nowhere")
+    with pytest.raises(InventoryError, match=f"{name}.*No such file"):
+        plan_files(tmp_path, str(tmp_path / "data"))
+
+
+def test_a_broken_link_that_is_hidden_is_left_out(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "fleet.csv").write_bytes(WHOLE)
+    (folder / ".#fleet.csv").symlink_to("me@host.4711")  # the lock of an editor
+    assert plan_files(tmp_path, str(folder)).devices == DEVICES
+
+
 def test_the_folders_of_earlier_runs_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "fleet.csv").write_bytes(WHOLE)
     (tmp_path / "runs/first").mkdir(parents=True)
@@ -201,6 +231,54 @@ def test_the_account_of_a_folder_can_be_left_out(tmp_path: Path) -> None:
     folder.mkdir()
     options = ReadOptions(account=ACCOUNT, sku=SKU, columns={"account": "-"})
     assert plan_bytes(folder, WHOLE, options=options).plan["account_name"].unique().to_list() == [ACCOUNT]
+
+
+PLACES = ["{}.csv", "{}/fleet.csv", "fleet_{}-2026-11.csv", "all/north {}/fleet.csv"]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_name_with_another_account_is_refused(tmp_path: Path, place: str) -> None:
+    path = tmp_path / "data" / place.format(OTHER)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(WHOLE)
+    with pytest.raises(InventoryError, match=f"contains the account {OTHER}, but 3 rows without an account"):
+        plan_files(tmp_path, str(tmp_path / "data"))
+    for options in (ReadOptions(account=OTHER, sku=SKU), replace(JOB, columns={"account": "-"})):
+        assert plan_files(tmp_path, str(path), options=options).devices == DEVICES
+
+
+def test_a_name_in_an_archive_with_another_account_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InventoryError, match=f"contains the account {OTHER}"):
+        plan_bytes(tmp_path, as_zip({f"{OTHER}/fleet.csv": WHOLE}))
+
+
+def test_a_sheet_with_another_account_is_refused(tmp_path: Path) -> None:
+    rows = [["IMEI"], [imei(0)]]
+    with pytest.raises(InventoryError, match=f"the name '{OTHER}' contains the account"):
+        plan_bytes(tmp_path, as_workbook({OTHER: rows, ACCOUNT: rows}))
+    options = replace(JOB, sheet=ACCOUNT)
+    assert plan_bytes(tmp_path, as_workbook({OTHER: rows, ACCOUNT: rows}), options=options).plan.height == 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        f"{ACCOUNT}.csv",
+        f"from {OTHER} to {ACCOUNT}.csv",
+        f"{OTHER}7.csv",
+        "1-2.csv",
+        "e-1764526219-48213.csv",  # a time and a process
+        "1764547200-00001.csv",
+        "PO_4500012345-00010.csv",
+    ],
+)
+def test_a_name_without_another_account_is_no_matter(tmp_path: Path, name: str) -> None:
+    assert plan_bytes(tmp_path, WHOLE, name).devices == DEVICES
+
+
+def test_the_account_of_a_row_wins_over_that_of_a_name(tmp_path: Path) -> None:
+    content = csv_of([(imei(0), ACCOUNT), (imei(1), OTHER)], "IMEI,Account")
+    assert plan_bytes(tmp_path, content, f"{OTHER}.csv").plan["account_name"].to_list() == [ACCOUNT, OTHER]
 
 
 @pytest.mark.parametrize(

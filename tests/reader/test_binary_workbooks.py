@@ -1,5 +1,6 @@
 """XLSB and XLS are read as XLSX is: errors are cells, and numbers are read as they are stored."""
 
+import struct
 from pathlib import Path
 
 import pytest
@@ -117,3 +118,25 @@ def test_a_binary_workbook_that_is_cut_off_loses_no_row(tmp_path: Path, write: W
         except InventoryError:
             continue
         assert planned.summary.rows_read == rows
+
+
+def with_stream_called(xls: bytes, name: str) -> bytes:
+    """A compound file whose stream with the records is called otherwise."""
+    old, new = (
+        struct.pack("<64sH", text.encode("utf-16-le"), 2 * len(text) + 2) for text in ("Workbook", name)
+    )
+    return xls.replace(old, new)
+
+
+@pytest.mark.parametrize(
+    ("locked", "complaint"),
+    [
+        (with_stream_called(as_xls([["IMEI"]]), "EncryptedPackage"), "it has a password: open it in"),
+        (as_xls([["IMEI"]]).replace(b"\xe0\0\x14\0", b"\x2f\0\x14\0"), "it has a password: open it in"),
+        (with_stream_called(as_xls([["IMEI"]]), "WordDocument"), "the file is not a workbook"),
+    ],
+    ids=["XLSX", "XLS", "DOC"],
+)
+def test_a_workbook_with_a_password_says_what_to_do(tmp_path: Path, locked: bytes, complaint: str) -> None:
+    with pytest.raises(InventoryError, match=complaint):
+        plan_bytes(tmp_path, locked)

@@ -24,6 +24,8 @@ WRITTEN = {
     "quotes too many": '"""{}"""',
     "trailing .0": "{}.0",
     "trailing ,00": '"{},00"',
+    "separator at the end": '"{}; "',
+    "separators at the end": "'{};|",
 }
 
 
@@ -68,7 +70,11 @@ def test_an_imei_may_begin_with_zeros(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "word", ["", "N/A", "n/a", "NULL", "null", "-", "--", "none", "None", "#N/A", "nan", " ", "\u2014"]
+    "word",
+    [
+        *["", "N/A", "n/a", "NULL", "null", "-", "--", "none", "None", "#N/A", "nan", " ", "\u2014"],
+        *["\\N", "(null)", "[NULL]", "<null>", "<NA>"],
+    ],
 )
 def test_null_words_are_empty_cells(tmp_path: Path, word: str) -> None:
     planned = plan_rows(tmp_path, [(word, ICCID), (word, word)])
@@ -83,6 +89,7 @@ def test_null_words_are_empty_cells(tmp_path: Path, word: str) -> None:
         ("8.64508030109877E+14", "mangled_number"),
         ("8,64508e14", "mangled_number"),
         ("8E+14", "mangled_number"),
+        (f"{IMEI[:14]}.{IMEI[14]};", "mangled_number"),
         (IMEI[:14], "bad_length"),
         (IMEI[1:], "bad_length"),
         (IMEI[:12], "bad_length"),
@@ -102,7 +109,7 @@ def test_null_words_are_empty_cells(tmp_path: Path, word: str) -> None:
 def test_a_wrong_imei_is_rejected_with_its_reason(tmp_path: Path, cell: str, reason: str) -> None:
     planned = plan_rows(tmp_path, [(f'"{cell}"', ICCID), (IMEI, "")])
     assert planned.reasons == {1: reason}
-    assert cell.lstrip("-") in planned.message(1)
+    assert cell.lstrip("-").rstrip(";") in planned.message(1)
 
 
 @pytest.mark.parametrize(

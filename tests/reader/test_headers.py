@@ -21,6 +21,10 @@ ABOVE: dict[str, list[list[str]]] = {
     "instructions": [[f"{number}. Fill in column {number}"] for number in range(1, 25)],
     "an account": [["Account:", "0000123456-00001"]],
     "key figures": [["Devices", "3"], ["Total", "1234567"]],
+    "a purchase order": [["Purchase order", "4500012345"]],
+    "a number alone": [["45000123456"]],
+    "a time": [["Created 20261130163810"], ["20261130 1638"], ["As of", "2026-11-30 16.38.10"]],
+    "a phone number": [["Support: +1 908 555 0100 4477"], ["Fax", "+49 (221) 5550100-4477"]],
 }
 
 
@@ -107,6 +111,13 @@ def test_the_error_for_unknown_headers_suggests_columns(tmp_path: Path, content:
         plan_bytes(tmp_path, content)
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_the_error_for_lines_in_quotes_says_so(tmp_path: Path, separator: str) -> None:
+    lines = as_csv([["IMEI", "ICCID"], *(row[:2] for row in ROWS)], separator).decode().splitlines()
+    with pytest.raises(InventoryError, match="each line seems to be in quotes as a whole"):
+        plan_bytes(tmp_path, "".join(f'"{line}"\n' for line in lines).encode())
+
+
 def test_the_error_for_a_sheet_without_devices_names_the_others(tmp_path: Path) -> None:
     book = as_workbook(
         {"Instructions": [["How to fill in"], ["One SIM a row"]], "SIMs": [["IMEI"], [imei(1)]]}
@@ -169,7 +180,10 @@ def test_rows_with_mixed_newlines_are_all_read(tmp_path: Path) -> None:
 
 
 DAMAGED = [
+    "359907100000",
     "35990710000001",
+    "+359907100000507",
+    "A10000123456AB",
     "IMEI:359907100000507",
     "89148000000000010",
     "A1000012345678",
@@ -271,6 +285,21 @@ def test_an_account_of_the_carrier_in_an_unknown_column_is_refused(
     assert plan_bytes(tmp_path, content, options=with_it).plan["account_name"].unique().to_list() == [OTHER]
 
 
+DECORATED = ['="{}"', "'{}'", '"{}"', " {}\u200b"]
+
+
+@pytest.mark.parametrize("cell", [*(form.format(OTHER) for form in DECORATED), OTHER.replace("-", "\u2013")])
+def test_a_decorated_account_in_an_unknown_column_is_refused(tmp_path: Path, cell: str) -> None:
+    with pytest.raises(InventoryError, match=f"has accounts of the carrier, such as {OTHER}"):
+        plan_bytes(tmp_path, as_csv([["IMEI", "Konto"], [imei(1), cell]]))
+
+
+@pytest.mark.parametrize("form", DECORATED)
+def test_the_column_of_decorated_accounts_is_read(tmp_path: Path, form: str) -> None:
+    rows = [["IMEI", "Account", "Account Number"], [imei(1), "acme", form.format(OTHER)]]
+    assert plan_bytes(tmp_path, as_csv(rows)).plan["account_name"].to_list() == [OTHER]
+
+
 def test_an_unread_column_of_the_same_account_is_no_matter(tmp_path: Path) -> None:
     assert plan_bytes(tmp_path, as_csv([["IMEI", "BAN"], [imei(1), ACCOUNT]])).summary.planned == 1
 
@@ -284,6 +313,33 @@ def test_another_account_above_the_header_is_refused(tmp_path: Path) -> None:
     content = as_csv([["Account:", OTHER], ["IMEI", "ICCID"], [imei(1), iccid(1)]])
     with pytest.raises(InventoryError, match=f"a line above the header names the account {OTHER}"):
         plan_bytes(tmp_path, content)
+
+
+SHORT_OTHER = OTHER.lstrip("0")
+DAMAGED_LINES = [
+    ["Account " + OTHER.replace("-", "\u2013"), ""],
+    [f"Account {SHORT_OTHER}", ""],
+    ["Acct. no.: " + SHORT_OTHER.replace("-", "\u2212"), ""],
+]
+
+
+@pytest.mark.parametrize("line", [*DAMAGED_LINES, ["Account:", SHORT_OTHER]])
+def test_another_damaged_account_above_the_header_is_refused(tmp_path: Path, line: list[str]) -> None:
+    with pytest.raises(InventoryError, match=f"a line above the header names the account {OTHER}"):
+        plan_bytes(tmp_path, as_csv([line, ["IMEI", "ICCID"], [imei(1), iccid(1)]]))
+
+
+@pytest.mark.parametrize("line", DAMAGED_LINES)
+def test_a_line_between_devices_with_a_damaged_account_is_refused(tmp_path: Path, line: list[str]) -> None:
+    content = as_csv([["IMEI", "ICCID"], [imei(0), iccid(0)], line, [imei(1), iccid(1)]])
+    with pytest.raises(InventoryError, match=f"row 2 names the account {OTHER}"):
+        plan_bytes(tmp_path, content)
+
+
+@pytest.mark.parametrize("title", ["Account 123456-00001", f"Order {SHORT_OTHER}", "Account \u2013 2026-11"])
+def test_a_title_that_names_no_other_account_is_left_out(tmp_path: Path, title: str) -> None:
+    content = as_csv([[title], ["IMEI", "ICCID"], [imei(1), iccid(1)]])
+    assert plan_bytes(tmp_path, content).devices == [(imei(1), iccid(1))]
 
 
 def test_another_account_above_the_header_is_refused_beside_an_empty_column_too(tmp_path: Path) -> None:
@@ -302,10 +358,102 @@ def test_an_account_in_the_words_of_a_title_is_no_device(tmp_path: Path) -> None
 @pytest.mark.parametrize("line", [f"Account {OTHER}", OTHER, f"{OTHER}: North"])
 def test_a_line_between_devices_that_names_another_account_is_refused(tmp_path: Path, line: str) -> None:
     content = as_csv([["IMEI", "ICCID"], [imei(0), iccid(0)], [line, ""], [imei(1), iccid(1)]])
-    with pytest.raises(InventoryError, match=f"row 2 names the account {OTHER}, perhaps for the rows below"):
+    with pytest.raises(
+        InventoryError, match=f"row 2 names the account {OTHER}, and the rows below it have none"
+    ):
         plan_bytes(tmp_path, content)
     without = ReadOptions(account=ACCOUNT, sku=SKU, columns={"account": "-"})
     assert plan_bytes(tmp_path, content, options=without).reasons.keys() == {2}
+
+
+OUTLINES = {
+    "beside the identifiers": [["Site", "IMEI"], ["A", imei(0)], [f"Account {OTHER}", ""], ["B", imei(1)]],
+    "in the account column": [["Account", "IMEI"], ["", imei(0)], [OTHER, ""], ["", imei(1)]],
+    "beside an account column": [["IMEI", "Account"], [imei(0), ""], [f"Account {OTHER}", ""], [imei(1), ""]],
+    "above another line": [
+        ["Site", "IMEI", "Account"],
+        ["A", imei(0), ""],
+        [OTHER, "", ""],
+        ["B", "", ""],
+        ["C", imei(1), ""],
+    ],
+}
+
+
+@pytest.mark.parametrize("form", ["CSV", "quoted", "short", "workbook"])
+@pytest.mark.parametrize("records", OUTLINES.values(), ids=OUTLINES)
+def test_an_outline_with_another_account_is_refused(
+    tmp_path: Path, records: list[list[str]], form: str
+) -> None:
+    stripped = [",".join(record).rstrip(",") + "\n" for record in records]
+    content = {
+        "CSV": as_csv(records),
+        "quoted": as_csv([*records, ['"a\x1e"', "", ""]]),
+        "short": "".join(stripped).encode(),
+        "workbook": as_sheet(records),
+    }[form]
+    row = next(at for at, record in enumerate(records) if OTHER in "".join(record))
+    with pytest.raises(InventoryError, match=f"row {row} names the account {OTHER}, and the rows below"):
+        plan_bytes(tmp_path, content)
+    without = ReadOptions(account=ACCOUNT, sku=SKU, columns={"account": "-"})
+    assert {imei for imei, _ in plan_bytes(tmp_path, content, options=without).devices} == {imei(0), imei(1)}
+
+
+def test_an_outline_is_found_where_a_block_of_rows_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batchlic.reader.formats.delimited.BLOCK_BYTES", 40)
+    records = [["IMEI", "Account"], [imei(0), ""], [f"Account {OTHER}", ""], ["x", ""], [imei(1), ""]]
+    with pytest.raises(InventoryError, match=f"row 2 names the account {OTHER}"):
+        plan_bytes(tmp_path, as_csv(records))
+
+
+def test_a_line_with_another_account_above_rows_with_accounts_is_one_reject(tmp_path: Path) -> None:
+    records = [["IMEI", "Account"], [f"Account {OTHER}", ""], [imei(0), OTHER], ["", OTHER], [imei(1), OTHER]]
+    planned = plan_bytes(tmp_path, as_csv(records))
+    assert planned.reasons == {1: "not_digits", 3: "missing_identifier"}
+
+
+def test_a_row_without_identifier_is_no_line_about_the_rows_below(tmp_path: Path) -> None:
+    records = [["IMEI", "Site", "Account"], ["", "Dallas", OTHER], [imei(0), "Tulsa", ""]]
+    assert plan_bytes(tmp_path, as_csv(records)).reasons == {1: "missing_identifier"}
+
+
+def test_rows_without_an_account_among_rows_of_another_one_are_noted(tmp_path: Path) -> None:
+    records = [["IMEI", "Account"], [imei(0), OTHER], [imei(1), ""], [imei(2), ""], [imei(3), ACCOUNT]]
+    notes = plan_bytes(tmp_path, as_csv(records)).summary.notes
+    assert any(f"2 rows without an account, planned under {ACCOUNT}" in note for note in notes)
+    notes = plan_bytes(tmp_path, as_csv([*records[:1], *records[2:]])).summary.notes
+    assert not any("without an account" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    "line", [["", "", f"moved to {OTHER}"], [f"Account {OTHER}", "", ""], ["Total", "", OTHER]]
+)
+def test_a_last_line_that_names_another_account_is_one_reject(tmp_path: Path, line: list[str]) -> None:
+    records = [["IMEI", "ICCID", "Remark"], [imei(0), iccid(0), "x"], [imei(1), iccid(1), "x"], line]
+    planned = plan_bytes(tmp_path, as_csv(records))
+    assert planned.summary.planned == 2
+    assert planned.reasons.keys() == {3}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Account Report 261130-00001",
+        "Account: Acme, Postal code 10115-12345",
+        "Exported by account manager J. Doe tel. 55512-34567",
+    ],
+)
+def test_numbers_that_no_word_names_are_no_accounts(tmp_path: Path, line: str) -> None:
+    content = as_csv([[line, ""], ["IMEI", "ICCID"], [imei(0), iccid(0)]])
+    assert plan_bytes(tmp_path, content).summary.planned == 1
+
+
+@pytest.mark.parametrize("cell", ["01.12.2025-31.12.2026", "35 000 000 000 000 0"])
+def test_dates_and_amounts_beyond_the_header_are_no_devices(tmp_path: Path, cell: str) -> None:
+    content = as_csv([["IMEI", "ICCID"], [imei(0), iccid(0), cell], [imei(1), iccid(1), cell]])
+    assert plan_bytes(tmp_path, content).summary.planned == 2
 
 
 def test_a_line_between_devices_that_names_the_same_account_is_one_reject(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """JSON inventories: whatever the framing, each row is planned or rejected, or the file is refused."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -215,6 +216,60 @@ def test_an_account_after_a_long_list_is_refused(tmp_path: Path, monkeypatch: py
         plan_bytes(tmp_path, lines({"devices": ROWS, "accountName": OTHER_ACCOUNT}))
 
 
+@pytest.mark.parametrize("key", ["hasMoreData", "has_more", "continues"])
+@pytest.mark.parametrize("block_bytes", [60, 1 << 20])
+def test_a_page_that_says_that_more_follow_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, block_bytes: int
+) -> None:
+    monkeypatch.setattr("batchlic.reader.formats.json_rows.BLOCK_BYTES", block_bytes)
+    for around in ({key: True, "devices": ROWS}, {"data": {"devices": ROWS, key: True}}):
+        with pytest.raises(InventoryError, match=f"'{key}' is true: this is one page of a longer list"):
+            plan_bytes(tmp_path, lines(around))
+    pages = lines({key: True, "devices": PAGES[0]}, {key: False, "devices": PAGES[1]})
+    assert plan_bytes(tmp_path, pages).summary.planned == sum(map(len, PAGES))
+
+
+@pytest.mark.parametrize(
+    ("more", "note"),
+    [
+        ({"nextPageToken": "abc"}, "'nextPageToken' names a next page"),
+        ({"@odata.nextLink": "https://graph.example/devices?skip=3"}, "'@odata.nextLink' names a next page"),
+        ({"meta": {"next": "https://api.example/devices?offset=3"}}, "'next' names a next page"),
+        ({"links": {"next": {"href": "/devices?offset=3"}}}, "'next' names a next page"),
+        ({"total": 4000}, f"'total' is 4,000, but the list has {len(ROWS)} rows"),
+        ({"meta": {"total_results": "4000"}}, f"'total_results' is 4,000, but the list has {len(ROWS)} rows"),
+    ],
+)
+@pytest.mark.parametrize("block_bytes", [60, 1 << 20])
+def test_a_list_that_seems_to_be_one_of_several_pages_is_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, object], note: str, block_bytes: int
+) -> None:
+    monkeypatch.setattr("batchlic.reader.formats.json_rows.BLOCK_BYTES", block_bytes)
+    planned = plan_bytes(tmp_path, lines({"devices": ROWS, **more}))
+    assert any(one.endswith(note) for one in planned.summary.notes)
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        {"nextPageToken": ""},
+        {"meta": {"next": None, "total": len(ROWS)}},
+        {"links": {"next": {"href": None}}},
+        {"count": "3"},
+        {"total": None},
+        {"plan": {"total": 500}},
+    ],
+)
+def test_a_list_that_is_whole_has_no_note(tmp_path: Path, around: dict[str, object]) -> None:
+    notes = plan_bytes(tmp_path, lines({**around, "devices": ROWS})).summary.notes
+    assert not any("next page" in note or "but the list has" in note for note in notes)
+
+
+def test_a_list_in_an_object_without_identifiers_is_no_list_of_devices(tmp_path: Path) -> None:
+    rows = [{"name": "x", "history": [ROWS[0]]}, *ROWS]
+    assert plan_bytes(tmp_path, lines(rows)).summary.planned == len(ROWS)
+
+
 def test_a_list_that_is_not_read_is_noted(tmp_path: Path) -> None:
     planned = plan_bytes(tmp_path, lines({"devices": ROWS, "links": [{"rel": "next"}]}))
     assert any("the list 'links' is not read" in note for note in planned.summary.notes)
@@ -337,6 +392,16 @@ def test_accounts_of_the_devices_count_more_than_the_key_above_them(tmp_path: Pa
     other = "0000654321-00002"
     content = json.dumps({other: [{"imei": imei(1), "account": other}]}).encode()
     assert plan_bytes(tmp_path, content).plan["account_name"].to_list() == [other]
+
+
+@pytest.mark.parametrize("around", [lambda items: items, lambda items: {"accounts": items}])
+def test_lists_of_devices_in_a_list_are_refused_with_what_to_do(
+    tmp_path: Path, around: Callable[[list[object]], object]
+) -> None:
+    items: list[object] = [{"accountName": OTHER_ACCOUNT, "devices": page} for page in PAGES]
+    with pytest.raises(InventoryError, match="under 'devices': write one of these items per line"):
+        plan_bytes(tmp_path, json.dumps(around(items)).encode())
+    assert plan_bytes(tmp_path, lines(*items)).plan["account_name"].unique().to_list() == [OTHER_ACCOUNT]
 
 
 def test_the_cards_of_one_device_are_no_devices_of_their_own(tmp_path: Path) -> None:

@@ -71,7 +71,18 @@ def test_long_rows_are_read_where_check_digits_show_a_shift(tmp_path: Path) -> N
     assert plan_bytes(tmp_path, csv_of(rows)).reasons == {2: "not_digits"}
 
 
-@pytest.mark.parametrize("beyond", [[imei(5), iccid(5)], [f" {iccid(5)}F"], ["x", OTHER]])
+@pytest.mark.parametrize(
+    "beyond",
+    [
+        [imei(5), iccid(5)],
+        [f" {iccid(5)}F"],
+        ["x", OTHER],
+        [f'="{imei(5)}"'],
+        [f"'{iccid(5)}"],
+        [f"{imei(5)}.0"],
+        [f'="{OTHER}"'],
+    ],
+)
 @pytest.mark.parametrize("form", ["CSV", "much longer", "marked", "JSON"])
 def test_a_device_or_an_account_beyond_the_header_is_not_lost(
     tmp_path: Path, beyond: list[str], form: str
@@ -88,6 +99,6 @@ def test_a_long_list_of_cells_in_json_is_rejected(tmp_path: Path) -> None:
     assert plan_bytes(tmp_path, json.dumps(rows).encode()).reasons == {2: "long_row"}
 
 
-@pytest.mark.parametrize("beyond", ["310170123456789", "note", "12345"])
+@pytest.mark.parametrize("beyond", ["310170123456789", "note", "12345", "+1 908 555 0100"])
 def test_other_cells_beyond_the_header_do_no_harm(tmp_path: Path, beyond: str) -> None:
     assert plan_bytes(tmp_path, csv_of([[imei(0), iccid(0), beyond]])).reasons == {}

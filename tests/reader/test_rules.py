@@ -47,7 +47,7 @@ def stripped(cell: str) -> str | None:
         bare = formula[1]
     if quoted := re.fullmatch("""['\u2018\u2019"]+(.*?)["']*""", bare):
         bare = quoted[1]
-    bare = bare.strip()
+    bare = re.sub(r"[\s;,|]+$", "", bare.strip())
     return None if bare.lower() in NULL_WORDS else bare
 
 
@@ -61,7 +61,9 @@ def reason_by_oracle(cell: str, kind: Role) -> str | None:
         return "mangled_number"
     if fraction := re.fullmatch(r"([0-9]+)[.,]([0-9]+)", shown):
         whole, rest = fraction.groups()
-        if (int(rest) and len(whole) >= 10) or (not int(rest) and len(whole) >= 17):
+        if (int(rest) and len(whole) >= 10 and len(rest.rstrip("0")) < 12) or (
+            not int(rest) and len(whole) >= 17
+        ):
             return "mangled_number"
         shown = whole if not int(rest) else shown
     digits = re.sub(r"[\s\-.\u2010-\u2015\u2212]", "", shown)

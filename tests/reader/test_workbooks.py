@@ -246,6 +246,16 @@ def test_another_document_is_named(tmp_path: Path, part: str, complaint: str) ->
         plan_bytes(tmp_path, packed.getvalue(), "fleet.xlsx")
 
 
+@pytest.mark.parametrize("named", ["3", "ICCID"])
+def test_a_position_counts_from_the_first_column_of_the_sheet(tmp_path: Path, named: str) -> None:
+    content = as_sheet([["", "IMEI", "ICCID", "Site"], ["", imei(0), iccid(0), "x"], ["", imei(1), "", "y"]])
+    options = ReadOptions(account=ACCOUNT, sku=SKU, columns={"imei": "2", "iccid": named})
+    planned = plan_bytes(tmp_path, content, options=options)
+    assert planned.devices == [(imei(0), iccid(0)), (imei(1), None)]
+    with pytest.raises(InventoryError, match=r"The columns are 1 '', 2 'IMEI'"):
+        plan_bytes(tmp_path, content, options=ReadOptions(columns={"imei": "9"}))
+
+
 def test_a_merge_that_begins_in_an_empty_column_has_no_value(tmp_path: Path) -> None:
     file = io.BytesIO()
     with xlsxwriter.Workbook(file) as book:

@@ -1,7 +1,10 @@
 """Tells what a column holds by the form of its cells."""
 
 import re
+import unicodedata
 from collections.abc import Sequence
+
+import polars as pl
 
 from batchlic.reader.options import ReadOptions
 from batchlic.reader.roles import IDENTIFIERS, Role
@@ -10,16 +13,32 @@ _IDENTIFIER_FORMS: dict[Role, re.Pattern[str]] = {
     Role.IMEI: re.compile(r"\d{15}(\d)?"),
     Role.ICCID: re.compile(r"89\d{16,18}F?", re.IGNORECASE),
 }
-_ACCOUNT_FORM = re.compile(r"(?<![\d-])\d{10}-\d{5}(?![\d-])")
+ACCOUNT_LENGTH = 16
+"""Characters of an account of the carrier."""
+_DASHES = r"\-\u2010-\u2015\u2212\ufe58\ufe63\uff0d"
+_ACCOUNT = rf"\d{{10}}\s?[{_DASHES}]\s?\d{{5}}"
+_ACCOUNT_FORM = re.compile(rf"(?<![\d-]){_ACCOUNT}(?![\d-])")
 """An account of the carrier in a text, and not a part of a longer number."""
-ACCOUNT_IN_WORDS = r"(?:^|[^\d-])(\d{10}-\d{5})(?:[^\d-]|$)"
-"""The same for polars, which has no look-around."""
+_LABEL = r"(?i:\b(?:account|acct)(?:[\s.:=#_-]|name|number|no|nr|id){0,8})"
+"""A word that names an account, right before it."""
+_ACCOUNT_IN_NAME = re.compile(rf"(?:^(?!1)|{_LABEL}|(?<![0-9A-Za-z])(?=0))({_ACCOUNT})(?![0-9A-Za-z])")
+"""The same in the name of a file, whose words dashes may join. Times and order numbers have this form, too.
+So an account begins with a zero, or the name with it (but not with a 1, as times do), or a word names it."""
+_SHORT = rf"{_LABEL}(\d{{5,9}}[{_DASHES}]\d{{5}})"
+_SHORT_ACCOUNT = re.compile(rf"{_SHORT}(?![\d-])")
+"""An account that lost leading zeros. A word must name it: other numbers have this form, too."""
+_ACCOUNT_IN_WORDS = rf"(?:^|[^\d-])({_ACCOUNT})(?:[^\d-]|$)"
+"""_ACCOUNT_FORM for polars, which has no look-around."""
+_SHORT_ACCOUNT_IN_WORDS = rf"{_SHORT}(?:[^\d-]|$)"
 _DECORATION = re.compile(r"[\s\-.='\"\0\ufeff]")
-
-
-IDENTIFIER_OR_ACCOUNT = r"^\s*(?:(?:01|35|86|99)\d{13,14}|89\d{16,18}[Ff]?|\d{10}-\d{5})\s*$"
+_AROUND = r"[\s='\"\x00\u00ad\u2018\u2019\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]*"
+"""What people and spreadsheets put around an identifier or an account."""
+_IMEI = r"(?:01|35|86|99)(?:\d{13,14}|-\d{6}-\d{6}-\d{1,2})"
+_ICCID = r"89(?:\d{16,18}[Ff]?|\d\d(?: \d{4}){3,4}(?: \d{1,3})?)"
+IDENTIFIER_OR_ACCOUNT = rf"^{_AROUND}(?:(?:{_IMEI}|{_ICCID})(?:[.,]0+)?|{_ACCOUNT}){_AROUND}$"
 """What a cell without a header must not hold, since it is not read. IMSIs have as many digits as IMEIs, but
 begin with other ones."""
+_ACCOUNT_ALONE = re.compile(rf"{_AROUND}({_ACCOUNT}){_AROUND}")
 
 
 def is_identifier_or_account(cell: str) -> bool:
@@ -33,8 +52,26 @@ def columns_of(sample: Sequence[Sequence[str]], width: int) -> list[list[str]]:
 
 
 def accounts_in(text: str) -> list[str]:
-    """The accounts of the carrier in a text."""
-    return _ACCOUNT_FORM.findall(text)
+    """The accounts of the carrier in a text, as the carrier writes them."""
+    return [_plain(found) for found in (*_ACCOUNT_FORM.findall(text), *_SHORT_ACCOUNT.findall(text))]
+
+
+def accounts_in_name(name: str) -> list[str]:
+    """The accounts of the carrier in the name of a file, folder or sheet."""
+    return list(map(_plain, _ACCOUNT_IN_NAME.findall(name)))
+
+
+def account_in_words(cell: pl.Expr) -> pl.Expr:
+    """The first account of the carrier in a text, as the carrier writes it; null if there is none."""
+    found = pl.coalesce(cell.str.extract(_ACCOUNT_IN_WORDS), cell.str.extract(_SHORT_ACCOUNT_IN_WORDS))
+    plain = found.str.normalize("NFKC").str.replace_all(rf"\s?[{_DASHES}]\s?", "-")
+    return plain.str.zfill(ACCOUNT_LENGTH)
+
+
+def _plain(account: str) -> str:
+    """An account with ASCII digits, a plain dash, and leading zeros."""
+    halves = re.split(rf"\s?[{_DASHES}]\s?", unicodedata.normalize("NFKC", account))
+    return "-".join(halves).zfill(ACCOUNT_LENGTH)
 
 
 def without_accounts(text: str) -> str:
@@ -42,9 +79,15 @@ def without_accounts(text: str) -> str:
     return _ACCOUNT_FORM.sub("", text)
 
 
+def account_alone(cell: str) -> str | None:
+    """The account of the carrier that is all of a cell, as the carrier writes it; otherwise None."""
+    found = _ACCOUNT_ALONE.fullmatch(cell)
+    return _plain(found[1]) if found else None
+
+
 def is_account(cell: str) -> bool:
     """Whether a cell has the form of the carrier's accounts."""
-    return _ACCOUNT_FORM.fullmatch(cell) is not None
+    return _ACCOUNT_ALONE.fullmatch(cell) is not None
 
 
 def are_accounts(cells: Sequence[str]) -> bool:

@@ -95,7 +95,7 @@ def _found(name: str, records: Sequence[Sequence[str]], options: ReadOptions, wh
         found = matching.by_header(name, known.headers, options, sample=rows)
         above = records[: known.first_row - known.lines]
         if not _has_accounts(found, rows):
-            matching.refuse_other_accounts(name, [cell for record in above for cell in record], options)
+            matching.refuse_other_accounts(name, list(map(" ".join, above)), options)
         notes = (*_left_out(name, above), *found.notes)
         return Layout(known.first_row, known.headers, found, notes, header_line=records[known.first_row - 1])
     first = records[0]
@@ -190,15 +190,22 @@ _MANGLED = re.compile(r"\d([.,]\d*)?[eE]\+?1\d")
 """A number with 11 to 20 digits as a spreadsheet shows it."""
 _LONG_NUMBER = re.compile(r"(?<![\dA-Fa-f])[\dA-Fa-f](?:[ \-.]?[\dA-Fa-f]){12,}(?![\dA-Fa-f])")
 _MIN_DIGITS = 10
-"""Digits of a number that could be a damaged identifier."""
+"""Digits of a long number, perhaps hexadecimal, that could be a damaged identifier."""
+_MIN_DECIMAL_DIGITS = 12
+"""Digits of a decimal number that could be one: purchase orders and the like have fewer."""
+_TIME = re.compile(
+    r"(?<!\d)(19|20)\d\d[-. ]?(0[1-9]|1[0-2])[-. ]?(0[1-9]|[12]\d|3[01])"
+    r"[T _-]?([01]\d|2[0-3])[:. ]?[0-5]\d([:. ]?[0-5]\d)?(?!\d)"
+)
+_PHONE = re.compile(r"\+\d{1,3}[ (.-][\d ().-]+")
 
 
 def _could_be_device(cell: str) -> bool:
     """Whether a cell holds a number that could be an identifier, perhaps a damaged one."""
-    bare = contents.without_accounts(cell).strip()
+    bare = _PHONE.sub("", _TIME.sub("", contents.without_accounts(cell))).strip()
     long = _LONG_NUMBER.search(bare)
     digits = sum(map(str.isdigit, long[0])) if long else 0
-    return digits >= _MIN_DIGITS or _is_mangled(bare) or (bare.isdigit() and len(bare) >= _MIN_DIGITS)
+    return digits >= _MIN_DIGITS or _is_mangled(bare) or (bare.isdigit() and len(bare) >= _MIN_DECIMAL_DIGITS)
 
 
 def _is_mangled(cell: str) -> bool:

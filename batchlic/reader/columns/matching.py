@@ -129,7 +129,8 @@ def _refuse_unread_accounts(
     for position, header in enumerate(headers):
         if position in found.positions.values() or not contents.are_accounts(cells[position]):
             continue
-        others = sorted(set(filter(contents.is_account, cells[position])) - {options.account})
+        accounts = set(filter(None, map(contents.account_alone, cells[position])))
+        others = sorted(accounts - {options.account})
         if others:
             raise InventoryError(
                 f"{name}: column {position + 1} {header[:40]!r} has accounts of the carrier, such as "
@@ -138,10 +139,10 @@ def _refuse_unread_accounts(
             )
 
 
-def refuse_other_accounts(name: str, cells: Sequence[str], options: ReadOptions) -> None:
-    """Raise InventoryError if cells above the header name another account of the carrier than the job's."""
+def refuse_other_accounts(name: str, lines: Sequence[str], options: ReadOptions) -> None:
+    """Raise InventoryError if lines above the header name another account of the carrier than the job's."""
     others = [
-        account for cell in cells for account in contents.accounts_in(cell) if account != options.account
+        account for line in lines for account in contents.accounts_in(line) if account != options.account
     ]
     if others and not ignores_accounts(options):
         raise InventoryError(
@@ -317,6 +318,8 @@ def no_identifier_error(
         for position in range(len(headers))
         if contents.mostly_look_like(role, [row[position] for row in sample if position < len(row)])
     ]
+    if len(headers) == 1 and any(spelled(re.split(r"[,;\t|]", headers[0]), role) for role in IDENTIFIERS):
+        hints.append("each line seems to be in quotes as a whole: remove the quotes around the lines")
     return InventoryError(
         f"{name}: no known header for IMEIs or ICCIDs{where}; the columns are "
         f"{listed(headers, range(len(headers)))}; name one with --column imei=HEADER or "

@@ -19,9 +19,9 @@ from batchlic.reader.columns.contents import IDENTIFIER_OR_ACCOUNT, is_identifie
 from batchlic.reader.columns.layout import Layout
 from batchlic.reader.inputs import streams
 from batchlic.reader.inputs.encodings import decoded, with_newlines
-from batchlic.reader.inventory import LONG, SHIFTED, SHORT, UNEVEN, Block, Ending, Inventory, empty
+from batchlic.reader.inventory import LONG, SHIFTED, SHORT, SHORTEST, WHOLE, Block, Ending, Inventory, empty
 from batchlic.reader.options import ReadOptions
-from batchlic.reader.roles import TARGETS
+from batchlic.reader.roles import IDENTIFIERS, TARGETS
 
 SEPARATORS = ",;\t|"
 BLOCK_BYTES = 4 << 20
@@ -212,9 +212,10 @@ def _unclosed_error(name: str, where: str) -> InventoryError:
 
 @dataclass(frozen=True, slots=True)
 class _Parser:
-    """Parses blocks of whole records: a column per role and kept column; more if rows differ in width.
+    """Parses blocks of whole records: a column per role and kept column; more if rows differ in width, or if
+    one has no identifier.
 
-    These are SHORT, LONG, SHIFTED and UNEVEN.
+    These are SHORT, LONG, SHIFTED and WHOLE.
     """
 
     name: str
@@ -264,6 +265,11 @@ class _Parser:
         return [pl.col(str(position)).alias(name) for name, position in self.columns.items()]
 
     @property
+    def _identifiers(self) -> list[int]:
+        """The positions of the identifiers."""
+        return [self.columns[role] for role in IDENTIFIERS if role in self.columns]
+
+    @property
     def _has_targets(self) -> bool:
         """Whether any long row matters, because all its cells may be shifted.
 
@@ -283,17 +289,18 @@ class _Parser:
         )
 
     def _parse_even(self, marked: bytes, lines: int) -> pl.DataFrame | None:
-        """The cells of a block if every line is a row as wide as the first; otherwise None."""
+        """The cells of a block if every line is a row as wide as the first, with an identifier; or None."""
         last = pl.col(str(self.dialect.width)) == MARK
         cells = self._cells()
         rows = self._scan(marked).select(*cells, last.alias("even")).collect(engine="streaming")
         one_column = self.dialect.width == 1  # then a blank line is as wide as a row
         if rows.height != lines or one_column or not rows["even"].all():
             return None
-        return rows.drop("even")
+        lacks_identifier = _are_short(pl.col(role) for role in IDENTIFIERS if role in rows.columns)
+        return None if rows.select(lacks_identifier.any()).item() else rows.drop("even")
 
     def _parse_uneven(self, marked: bytes) -> pl.DataFrame | None:
-        """The cells of a block with short, long or blank lines, or with rows of several lines.
+        """The cells of a block with short, long or blank lines, rows of several lines, or without identifier.
 
         The mark shows where each row ends. None if a row has many more cells than the header.
         """
@@ -320,17 +327,16 @@ class _Parser:
         rows = rows.filter(~is_blank).with_columns(
             (pl.col("end") < width).alias(SHORT), is_long.alias(SHIFTED), matters.alias(LONG)
         )
-        is_uneven = pl.col(SHORT) | pl.col(SHIFTED)
-        has_uneven = rows.select(is_uneven.any()).item()
-        text = (
-            pl.concat_str(cells, separator="\n", ignore_nulls=True) if has_uneven else pl.lit(None, pl.String)
-        )
+        lacks_identifier = _are_short(self._unmarked(pl.col(str(at))) for at in self._identifiers)
+        is_odd = pl.col(SHORT) | pl.col(SHIFTED) | lacks_identifier
+        has_odd = rows.select(is_odd.any()).item()
+        text = pl.concat_str(cells, separator="\n", ignore_nulls=True) if has_odd else pl.lit(None, pl.String)
         return rows.select(
             *map(self._unmarked, self._cells()),
             SHORT,
             SHIFTED,
             LONG,
-            pl.when(is_uneven).then(text).alias(UNEVEN),
+            pl.when(is_odd).then(text).alias(WHOLE),
         )
 
     def _unmarked(self, cell: pl.Expr) -> pl.Expr:
@@ -364,10 +370,11 @@ class _Parser:
             if self._has_targets
             else [any(map(is_identifier_or_account, row[width:])) for row in rows]
         )
-        texts = [
-            "\n".join(row) if is_short or is_long else None
-            for row, is_short, is_long in zip(rows, are_short, are_long, strict=True)
+        lack_identifier = [
+            all(len(cell) < SHORTEST for at in self._identifiers for cell in row[at : at + 1]) for row in rows
         ]
+        are_odd = map(any, zip(are_short, are_long, lack_identifier, strict=True))
+        texts = ["\n".join(row) if is_odd else None for row, is_odd in zip(rows, are_odd, strict=True)]
         return pl.DataFrame(
             [
                 *(
@@ -377,7 +384,7 @@ class _Parser:
                 pl.Series(SHORT, are_short, pl.Boolean),
                 pl.Series(LONG, matter, pl.Boolean),
                 pl.Series(SHIFTED, are_long, pl.Boolean),
-                pl.Series(UNEVEN, texts, pl.String),
+                pl.Series(WHOLE, texts, pl.String),
             ]
         )
 
@@ -392,6 +399,11 @@ def _lines_with(cell: bytes, block: bytes, separator: bytes) -> Iterator[int]:
         if block[after : after + 1] in ends and (found == begin or block[found - 1 : found] in ends):
             yield begin
         found = block.find(cell, after)
+
+
+def _are_short(cells: Iterable[pl.Expr]) -> pl.Expr:
+    """Whether all cells are too short for an identifier."""
+    return pl.all_horizontal((cell.str.len_bytes() < SHORTEST).fill_null(value=True) for cell in cells)
 
 
 def _any(conditions: Iterable[pl.Expr]) -> pl.Expr:

@@ -12,6 +12,7 @@ from typing import BinaryIO, Protocol, TypeAlias
 import msgspec
 
 from batchlic.errors import InventoryError
+from batchlic.reader.formats.json_pages import Pages
 
 BLOCK_BYTES = 4 << 20
 MAX_VALUE_BYTES = 64 << 20
@@ -158,14 +159,17 @@ class Devices(Protocol):
         """The keys of an object around devices that hold for all of them, such as their account."""
 
 
-def blocks(text: JsonText, devices: Devices, notes: list[str]) -> Iterator[list[object]]:
+def blocks(
+    text: JsonText, devices: Devices, notes: list[str], late_notes: list[str]
+) -> Iterator[list[object]]:
     """The rows of a text: its values, the items of its arrays, or of the list of devices in its objects.
 
-    `notes` gets how the rows were found. Raises InventoryError.
+    `notes` gets how the rows were found, and `late_notes` what was found until the end. Raises
+    InventoryError.
     """
     text.fill()
     path = _path_of_list(text, devices) if text.next() == b"{" else ()
-    wrapper = _Wrapper(path, devices, notes)
+    wrapper = _Wrapper(path, devices, late_notes)
     if wrapper.path:
         notes.append(f"{text.name}: the devices are in {'.'.join(wrapper.path)!r}")
         devices.found_under(wrapper.path)
@@ -183,6 +187,7 @@ def blocks(text: JsonText, devices: Devices, notes: list[str]) -> Iterator[list[
             raise text.error(f"not JSON: {shown!r}")
         elif not text.more():
             raise text.error("the object is cut off")
+    late_notes.extend(wrapper.pages.notes(text.name))
 
 
 def _lines(text: JsonText) -> list[object]:
@@ -280,6 +285,7 @@ class _Wrapper:
 
     def __init__(self, path: Path, devices: Devices, notes: list[str]) -> None:
         self.path = path
+        self.pages = Pages()
         self._devices = devices
         self._notes = notes
 
@@ -297,6 +303,7 @@ class _Wrapper:
             path = ".".join(self.path)
             raise InventoryError(f"{text.name}: some objects are devices, and have devices in {path!r}, too")
         self._note_other_lists(text, value)
+        self._add_page(value, len(inner))
         return _with(text, self._of_all(outer), inner)
 
     def streamed(self, text: JsonText) -> Iterator[list[object]]:
@@ -307,7 +314,9 @@ class _Wrapper:
         before = text.decoded(start, b"%b]" + b"}" * len(self.path))
         of_all = self._of_all(_along(before, self.path)[:-1])
         opening, text.at = text.buffer[text.at : start], start
+        count = 0
         for rows in _items(text):
+            count += len(rows)
             yield _with(text, of_all, rows)
         while (end := _end_of_value(text.buffer, text.at, depth=len(self.path))) is None:
             if not text.more():
@@ -316,6 +325,7 @@ class _Wrapper:
         text.at = end
         if isinstance(around, dict):
             self._note_other_lists(text, around)
+            self._add_page(around, count)
         if late := self._of_all(_along(around, self.path)[:-1]).keys() - of_all.keys():
             raise text.error(
                 f"{min(late)!r} comes after the list of devices that it is about: move it to the start"
@@ -327,6 +337,12 @@ class _Wrapper:
             if isinstance(value, dict):
                 found |= self._devices.of_all(_without(value, key))
         return found
+
+    def _add_page(self, around: Object, rows: int) -> None:
+        levels = zip(_along(around, self.path), self.path, strict=False)
+        found = [_without(level, key) for level, key in levels if isinstance(level, dict)]
+        self.pages.last = {key: value for level in found for key, value in level.items()}
+        self.pages.rows += rows
 
     def _note_other_lists(self, text: JsonText, value: Object) -> None:
         """Note the other lists in an object. Raises InventoryError if one of them has devices, too."""

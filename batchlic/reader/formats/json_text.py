@@ -6,6 +6,7 @@ names identifiers, is read as an object: `deviceIds.imei`.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 
@@ -15,7 +16,7 @@ from batchlic.errors import InventoryError
 from batchlic.reader.columns import contents, layout, matching
 from batchlic.reader.formats.json_rows import JsonText, Number, Object, Path, blocks, is_json
 from batchlic.reader.inputs.streams import Opened
-from batchlic.reader.inventory import Block, Inventory, block_of, empty
+from batchlic.reader.inventory import Block, Ending, Inventory, block_of, empty
 from batchlic.reader.options import ReadOptions
 from batchlic.reader.roles import TARGETS, Role, kept_cell
 
@@ -29,16 +30,19 @@ def inventory(source: Opened, options: ReadOptions) -> Inventory:
     """Open JSON text. Raises InventoryError if it is no JSON, or if its rows are not all of one kind."""
     notes: list[str] = []
     devices = _Devices(options)
-    rows = blocks(JsonText(source.name, source.stream), devices, notes)
+    ending = Ending()
+    rows = blocks(JsonText(source.name, source.stream), devices, notes, ending.notes)
     first = next((block for block in rows if block), [])
     if not first:
         return empty(source.name)
     if isinstance(first[0], dict):
+        devices.refuse_lists_in(source.name, first)
         found = _of_objects(source.name, chain([first], rows), options, notes)
         if Role.ACCOUNT not in found.roles:
             devices.refuse_other_account(source.name)
-        return found
-    return _of_cells(source.name, chain([first], rows), options, notes)
+    else:
+        found = _of_cells(source.name, chain([first], rows), options, notes)
+    return replace(found, ending=ending)
 
 
 class _Devices:
@@ -55,6 +59,19 @@ class _Devices:
     def found_under(self, path: Path) -> None:
         """Learn under which keys the list of devices is."""
         self._path = path
+
+    def refuse_lists_in(self, name: str, block: Sequence[object]) -> None:
+        """Raise InventoryError if no row of the text `name` is a device, and the first has a list of them."""
+        rows = [row for row in block if isinstance(row, dict)]
+        if any(map(self.is_device, rows)):
+            return
+        for key, value in rows[0].items():
+            items = value[:1] if isinstance(value, list) else []
+            if any(isinstance(item, dict) and self.is_device(item) for item in items):
+                raise InventoryError(
+                    f"{name}: each item of the list has its own list of devices, under {key!r}: write one of "
+                    "these items per line, without the list around them"
+                )
 
     def refuse_other_account(self, name: str) -> None:
         """Raise InventoryError if the list of devices of the text `name` is under another account."""

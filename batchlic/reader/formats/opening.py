@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import PurePath
 
 from batchlic.errors import InventoryError
 from batchlic.objectstore.addresses import is_remote
@@ -35,12 +36,18 @@ def inventories(name: str | Download, options: ReadOptions, files: ExitStack) ->
     is missing, empty or in an unknown format, if no column is usable, or if two columns fit one role.
     """
     if isinstance(name, str) and is_remote(name) and (stored := typed.from_store(name, options)):
-        yield with_folders(stored, options)
+        yield with_folders(_placed(stored), options)
         return
     for source in unpacking.opened(name, files):
         inventory = _inventory(source, options)
         whole = replace(inventory, notes=[*source.notes, *inventory.notes])
-        yield with_folders(whole, options, source.inside)
+        yield with_folders(_placed(whole, source.inside), options, source.inside)
+
+
+def _placed(inventory: Inventory, inside: str = "") -> Inventory:
+    """The inventory with all `places`; `inside` is its path in archives."""
+    parts = (*PurePath(inventory.name).parts, *PurePath(inside).parts)
+    return replace(inventory, places=(*parts, *inventory.places))
 
 
 def _inventory(source: streams.Opened, options: ReadOptions) -> Inventory:

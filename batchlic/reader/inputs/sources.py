@@ -161,7 +161,7 @@ def _files(folder: Path, inputs: Inputs) -> Iterator[Path]:
                 inputs.left_out.append(str(path))
             else:
                 yield from _files(path, inputs)
-        elif path.is_file():
+        elif path.is_file() or (path.is_symlink() and not path.exists()):  # a broken link is refused later
             yield path
 
 

@@ -12,12 +12,17 @@ NULL_WORDS = (
     "nil",
     "none",
     "nan",
+    "\\n",
+    "(null)",
+    "[null]",
+    "<null>",
+    "<na>",
     "-",
     "--",
     "\u2013",
     "\u2014",
 )
-"""Cells that count as empty, in lower case."""
+"""Cells that count as empty, in lower case: as people, spreadsheets, databases and pandas write them."""
 
 _INVISIBLE = "[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]"
 _PADDING = r"^\x00+|\x00+$"
@@ -27,7 +32,8 @@ _SEPARATORS = r"[\s\-.\u2010-\u2015\u2212]"
 
 
 def text(cell: pl.Expr) -> pl.Expr:
-    """A cell (String) without quotes, invisible characters and surrounding space; null for NULL_WORDS."""
+    """A cell (String) without quotes, invisible characters, surrounding space, and separators of lists at its
+    end; null for NULL_WORDS."""
     bare = (
         cell.str.replace_all(_INVISIBLE, "")
         .str.replace_all(_PADDING, "")
@@ -35,6 +41,7 @@ def text(cell: pl.Expr) -> pl.Expr:
         .str.replace(r'^=\s*"(.*)"$', "$1")
         .str.replace(r"""^['\u2018\u2019"]+(.*?)["']*$""", "$1")
         .str.strip_chars()
+        .str.replace(r"[\s;,|]+$", "")
     )
     return pl.when(~bare.str.to_lowercase().is_in(NULL_WORDS)).then(bare)
 
@@ -55,7 +62,7 @@ def is_mangled(cell: pl.Expr) -> pl.Expr:
     Such a number has an exponent, a fraction or a sign, or a spreadsheet wrote it and it is above 2**53.
     """
     exponent = r"^[+-]?[0-9]+([.,][0-9]*)?[eE][+-]?[0-9]+$"
-    fraction = r"^[0-9]{10,}[.,][0-9]*[1-9][0-9]*$"
+    fraction = r"^[0-9]{10,}[.,][0-9]{0,10}[1-9]0*$"  # more digits are those of a second identifier
     too_large = r"^[0-9]{17,}[.,]0+$"
     negative = r"^[-\u2212][0-9]+$"
     number = f"{exponent}|{fraction}|{too_large}|{negative}"

@@ -27,6 +27,7 @@ class LookAlike(NamedTuple):
         return fits & digits.str.len_bytes().is_in(self.lengths) if self.lengths else fits
 
 
+_PHONE = "it looks like a phone number: give the ICCID, or --column iccid=- if the column has no ICCIDs"
 _HEXADECIMAL = "^[0-9]*[A-Fa-f][0-9A-Fa-f]*$"
 _COMMON = (
     LookAlike(
@@ -84,6 +85,8 @@ _OF_ROLES = {
             "it has 15 digits, as an IMEI or IMSI; give the ICCID, or name the IMEI's column with "
             "--column imei=HEADER",
         ),
+        LookAlike(Reason.BAD_LENGTH, "^[0-9]{7,13}$", _PHONE),
+        LookAlike(Reason.NOT_DIGITS, r"^\+[0-9]{7,15}$", _PHONE),
     ),
 }
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from batchlic.reader.columns.headers import fold
-from batchlic.reader.inventory import LONG, SHIFTED, SHORT, UNEVEN
+from batchlic.reader.inventory import LONG, SHIFTED, SHORT, WHOLE
 from batchlic.reader.options import ReadOptions
 from batchlic.reader.roles import IDENTIFIERS, TARGETS, Role, kept_cell
 from batchlic.reader.streaming import Schema
@@ -17,6 +17,7 @@ CELLS = (*IDENTIFIERS, *TARGETS)
 
 CELL_COLUMNS: Schema = {ROW: pl.UInt32(), **dict.fromkeys(CELLS, pl.String())}
 """The cells of a row as they are in the file."""
+_WHOLE_ROWS: Schema = {ROW: pl.UInt32(), WHOLE: pl.String()}
 REJECT_COLUMNS: Schema = CELL_COLUMNS | {"reason": pl.String(), "message": pl.String()}
 
 
@@ -31,7 +32,8 @@ class ValidatedBlock:
     role and number of digits. `height`: the number of valid and rejected rows, without repeated header lines.
     `kept`: the cells of the columns to keep, of all rows in order; null for empty cells, and for the
     `shifted` rows, whose cells may belong to other columns.
-    `uneven` (String): all cells of the rejects that have fewer or more cells than the header.
+    `whole` (ROW, and WHOLE with all cells): the rejects with fewer or more cells than the header, or without
+    an identifier.
     """
 
     height: int
@@ -42,7 +44,7 @@ class ValidatedBlock:
     wrong_check_digits: Mapping[tuple[Role, int], int]
     kept: pl.DataFrame
     shifted: int = 0
-    uneven: pl.Series = field(default_factory=lambda: pl.Series(dtype=pl.String))
+    whole: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=_WHOLE_ROWS))
 
 
 class Validator:
@@ -96,7 +98,7 @@ class Validator:
             self._wrong_check_digits(unproven),
             kept,
             self._shifted(block),
-            uneven=_texts_of(rejects[ROW], frame),
+            whole=_whole_rows(rejects[ROW], frame),
         )
 
     def _kept(self, block: pl.DataFrame) -> pl.DataFrame:
@@ -160,11 +162,12 @@ class Validator:
         return counts
 
 
-def _texts_of(rejected: pl.Series, frame: pl.DataFrame) -> pl.Series:
-    """UNEVEN of the rejected rows, copied: see `_copied`."""
-    if UNEVEN not in frame.columns:
-        return pl.Series(dtype=pl.String)
-    return frame.filter(pl.col(ROW).is_in(rejected.implode()))[UNEVEN].drop_nulls() + ""
+def _whole_rows(rejected: pl.Series, frame: pl.DataFrame) -> pl.DataFrame:
+    """ROW and WHOLE of the rejected rows that have it, copied: see `_copied`."""
+    if WHOLE not in frame.columns:
+        return pl.DataFrame(schema=_WHOLE_ROWS)
+    rows = frame.filter(pl.col(ROW).is_in(rejected.implode()) & (pl.col(WHOLE) != ""))
+    return rows.select(ROW, pl.col(WHOLE) + "")
 
 
 def _copied(column: str) -> pl.Expr:

@@ -4,7 +4,10 @@ from collections import Counter
 
 import polars as pl
 
+from batchlic.aliases import shown
 from batchlic.errors import InventoryError
+from batchlic.reader.columns.contents import accounts_in_name
+from batchlic.reader.columns.matching import ignores_accounts
 from batchlic.reader.inventory import Inventory
 from batchlic.reader.options import ReadOptions
 from batchlic.reader.roles import Role
@@ -13,15 +16,21 @@ from batchlic.reader.validation.validator import ValidatedBlock
 MIN_WRONG = 3
 """Fewer wrong check digits are mistyped numbers. Of numbers without check digits, one in ten seems right."""
 
+_GIVE_ACCOUNT = "give the account with --account, or ignore it with --column account=-"
+
 
 class Facts:
     """Counts over the blocks of one inventory."""
 
-    def __init__(self) -> None:
+    def __init__(self, options: ReadOptions) -> None:
+        self._account = options.account
+        self._ignores_accounts = ignores_accounts(options)
         self._right: Counter[tuple[Role, int]] = Counter()
         self._wrong: Counter[tuple[Role, int]] = Counter()
         self._foreign_accounts = 0
         self._foreign_account = ""
+        self._rows_without_account = 0
+        self._names_other_account = False
         self._shifted = 0
 
     def add(self, block: ValidatedBlock) -> None:
@@ -29,6 +38,11 @@ class Facts:
         self._right.update(right_check_digits(block.valid))
         self._wrong.update(block.wrong_check_digits)
         self._shifted += block.shifted
+        accounts = block.valid["account"]
+        self._rows_without_account += accounts.null_count() - len(block.foreign_accounts)
+        self._names_other_account = self._names_other_account or bool(
+            (accounts != (self._account or "")).any()
+        )
         if len(block.foreign_accounts):
             self._foreign_account = self._foreign_account or block.foreign_accounts[0]
             self._foreign_accounts += len(block.foreign_accounts)
@@ -48,13 +62,32 @@ class Facts:
                 f"with --column {role}=-, or take the numbers as they are with --no-check-digit"
             )
 
-    def notes(self, name: str, options: ReadOptions) -> list[str]:
+    def refuse_other_places(self, inventory: Inventory) -> None:
+        """Raise InventoryError if rows get the job's account, and the name of a place has another one."""
+        rows = self._rows_without_account + self._foreign_accounts
+        if self._ignores_accounts or not rows:
+            return
+        for place in inventory.places:
+            accounts = accounts_in_name(place)
+            if accounts and self._account not in accounts:
+                has_column = Role.ACCOUNT in inventory.roles
+                raise InventoryError(
+                    f"{shown(inventory.name)}: the name {place!r} contains the account {accounts[0]}, but "
+                    f"{_rows(rows)} without an account would be planned under {self._account}: "
+                    + ("fill the account column in each row, or rename it" if has_column else _GIVE_ACCOUNT)
+                )
+
+    def notes(self, name: str) -> list[str]:
         """Notes for the operator about the rows of the inventory called `name`."""
         notes = []
         if self._foreign_accounts:
-            shown = f"{_rows(self._foreign_accounts)} with another account, such as"
-            shown = f"{shown} {self._foreign_account[:60]!r}, which is none of the carrier's"
-            notes.append(f"{name}: {shown}: planned under {options.account}")
+            rows = f"{_rows(self._foreign_accounts)} with another account, such as"
+            rows = f"{rows} {self._foreign_account[:60]!r}, which is none of the carrier's"
+            notes.append(f"{name}: {rows}: planned under {self._account}")
+        if self._rows_without_account and self._names_other_account:
+            rows = _rows(self._rows_without_account)
+            where = f"planned under {self._account}; other rows name a different account"
+            notes.append(f"{name}: {rows} without an account, {where}")
         if self._shifted:
             notes.append(
                 f"{name}: {_rows(self._shifted)} with more cells than the header: their kept columns are "

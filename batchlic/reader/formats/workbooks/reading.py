@@ -25,14 +25,18 @@ from batchlic.reader.columns import layout
 from batchlic.reader.formats.workbooks.rewriting import plain_copy
 from batchlic.reader.formats.workbooks.tables import Range, refuse_replaced
 from batchlic.reader.inputs import streams
-from batchlic.reader.inventory import NO_VALUE, Block, Inventory, empty
+from batchlic.reader.inventory import NO_VALUE, SHORTEST, WHOLE, Block, Inventory, empty
 from batchlic.reader.options import ReadOptions
+from batchlic.reader.roles import IDENTIFIERS
 
 BLOCK_ROWS = 20_000
 SAMPLE = 200
 """Rows in which the header is found."""
 EXACT = 2**53
 """Spreadsheets store numbers as double floats: larger ones have lost digits, mostly after the 15th."""
+
+_WHOLE_AT = -1
+"""The position of the cell for WHOLE."""
 
 Cells: TypeAlias = Sequence[object]
 _Row: TypeAlias = tuple[int, Cells]
@@ -59,14 +63,15 @@ def inventory(source: streams.Opened, options: ReadOptions) -> Inventory:
     found = layout.find(source.name, records, options, where)
     positions = found.columns.positions
     ranges = tables[sheet.name].merged if sheet.name in tables else sheet.merged_cell_ranges or []
-    at_once = list(found.cells.values())
+    at_once = [_WHOLE_AT, *found.cells.values()]
     dated: Iterator[_Row] = iter(())
     if has_dates and found.kept:
-        at_once = list(positions.values())
+        at_once = [_WHOLE_AT, *positions.values()]
         dated_sheet = _with_dates(source, stored, sheet.name)
         dated = islice(_rows(source.name, dated_sheet), found.first_row, None)
-        merged_dates = _MergedCells(dated_sheet, ranges, list(found.kept.values()))
-    merged = _MergedCells(sheet, ranges, at_once)
+        merged_dates = _MergedCells(ranges, list(found.kept.values()))
+    merged = _MergedCells(ranges, at_once)
+    names = [WHOLE, *found.cells]
 
     def blocks() -> Iterator[Block]:
         data = _checked(source.name, chain(sample[found.first_row :], rows), found)
@@ -74,7 +79,7 @@ def inventory(source: streams.Opened, options: ReadOptions) -> Inventory:
             columns = merged.filled(block)
             if has_dates and found.kept:
                 columns += merged_dates.filled(merged_dates.picked(islice(dated, len(block))))
-            yield partial(_frame, dict(zip(found.cells, columns, strict=True)), len(positions))
+            yield partial(_frame, dict(zip(names, columns, strict=True)), 1 + len(positions))
 
     unread = _others(book, sheet.name, f"only the sheet {sheet.name!r} is read, not {{}}")
     return Inventory(
@@ -85,17 +90,31 @@ def inventory(source: streams.Opened, options: ReadOptions) -> Inventory:
         notes=(*([f"{source.name}: {unread}"] if unread and not options.sheet else []), *found.notes),
         kept=found.kept,
         available=found.available,
+        places=(sheet.name,),
     )
 
 
 def _checked(name: str, rows: Iterator[_Row], found: layout.Layout) -> Iterator[_Row]:
-    """The rows. Raises InventoryError if one of them is a header with other columns."""
+    """The rows, each with a last cell for WHOLE.
+
+    Raises InventoryError if one of them is a header with other columns.
+    """
+    identifiers = [found.cells[role] for role in IDENTIFIERS if role in found.cells]
     at = found.repeated_at
     header = found.header_line[at] if at >= 0 else None
     for number, cells in rows:
         if header is not None and cells[at] == header:
             found.refuse_other_header(name, list(map(_text, cells)))
-        yield number, cells
+        yield number, [*cells, "" if _may_be_device(cells, identifiers) else "\n".join(map(_text, cells))]
+
+
+def _may_be_device(cells: Cells, identifiers: Sequence[int]) -> bool:
+    """Whether a cell may hold an identifier."""
+    for at in identifiers:
+        cell = cells[at]
+        if not isinstance(cell, str) or len(cell) >= SHORTEST:
+            return True
+    return False
 
 
 @contextmanager
@@ -143,13 +162,17 @@ def _others(book: CalamineWorkbook, read: str, template: str) -> str:
 
 
 def _rows(name: str, sheet: CalamineSheet) -> Iterator[_Row]:
-    """The rows without those of empty cells, which count as blank lines."""
+    """The rows without those of empty cells, which count as blank lines.
+
+    Empty columns before the first one with cells are cells, too: calamine leaves them out.
+    """
     rows = cast("Iterator[Cells]", sheet.iter_rows())
+    left = [""] * (sheet.start[1] if sheet.start else 0)
     number = -1
     try:
         for number, cells in enumerate(rows):
             if any(cells) or any(cell != "" for cell in cells):
-                yield number, cells
+                yield number, [*left, *cells] if left else cells
     except (OverflowError, ValueError) as error:  # a date that Python does not have
         raise InventoryError(
             f"{name}: row {number + 2} of the sheet {sheet.name!r} has a cell that can't be read "
@@ -163,17 +186,14 @@ class _MergedCells:
     `columns`: the columns that are read, and then those of the first cells.
     """
 
-    def __init__(self, sheet: CalamineSheet, ranges: Sequence[Range], positions: Sequence[int]) -> None:
-        """`positions`: the columns that are read, from the first column of the sheet that has cells."""
+    def __init__(self, ranges: Sequence[Range], positions: Sequence[int]) -> None:
         self._positions = positions
-        left = sheet.start[1] if sheet.start else 0
         self._ranges = [
             (rows, columns)
             for (top, first), (bottom, last) in ranges
             if (rows := range(top, bottom + 1))
-            and (columns := range(first - left, last - left + 1))
+            and (columns := range(first, last + 1))
             and any(position in columns for position in positions)
-            and first >= left  # or else the first cell is empty
         ]
         self.columns = [*positions, *sorted({columns.start for _, columns in self._ranges} - {*positions})]
         self._values: dict[int, object] = {}

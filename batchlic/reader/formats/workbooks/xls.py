@@ -14,16 +14,18 @@ _STREAMS = ("workbook", "book")
 _BOF, _EOF, _SHEET, _PASSWORD, _FORMAT = 0x0809, 0x000A, 0x0085, 0x002F, 0x00E0
 _FORMULA, _LABEL, _BOOL_OR_ERROR = 0x0006, 0x0204, 0x0205
 _BIFF8 = 0x0600
+_NO_WORKBOOK = "the file is not a workbook (for example, it is a Word document)"
+_LOCKED = "it has a password: open it in a spreadsheet program, and save it without one"
 
 
 def rewritten(file: bytes, *, shows_dates: bool = False) -> bytes:
     """A compound file with the rewritten records only; `file` itself if there is nothing to rewrite.
 
-    With `shows_dates`, the formats of dates stay. Raises ValueError if the file is damaged.
+    With `shows_dates`, the formats of dates stay. Raises ValueError if the file is damaged or has a password.
     """
     try:
         stream = _stream(file)
-        plain = stream and _plain(stream, shows_dates=shows_dates)
+        plain = _plain(stream, shows_dates=shows_dates)
     except (struct.error, IndexError) as error:
         raise ValueError(f"the file is cut off ({error})") from None
     return file if plain == stream else _compound_file(plain)
@@ -65,7 +67,7 @@ def _plain(stream: bytes, *, shows_dates: bool) -> bytes:
         is_hidden = is_date and not shows_dates
         book += _packed(kind, body[:2] + bytes(2) + body[4:] if is_hidden else body)
         if kind == _PASSWORD:
-            return stream
+            raise ValueError(_LOCKED)
         if kind == _BOF:
             biff = struct.unpack_from("<H", body)[0]
         elif kind == _SHEET:
@@ -133,7 +135,7 @@ _SECTOR = 4096
 
 
 def _stream(file: bytes) -> bytes:
-    """The stream with the records; empty if the file has none, because it has a password."""
+    """The stream with the records. Raises ValueError if the file has none."""
     shift = struct.unpack_from("<H", file, 30)[0]
     if shift not in {9, 12}:
         raise ValueError("the compound file has an unknown form")
@@ -160,7 +162,8 @@ def _stream(file: bytes) -> bytes:
         if len(stream) < entry.size:
             raise ValueError("the file is cut off")
         return stream[: entry.size]
-    return b""
+    names = {_Entry.at(entries, place).name for place in range(0, len(entries), _ENTRY)}
+    raise ValueError(_LOCKED if "EncryptedPackage" in names else _NO_WORKBOOK)
 
 
 def _refuse_joined(file: bytes, fat: tuple[int, ...], sector: int) -> None:
