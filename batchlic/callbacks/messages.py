@@ -1,12 +1,12 @@
 """The message that the store keeps of a callback."""
 
-import json
 import re
 from collections.abc import Collection
 from typing import NamedTuple
 
 from batchlic.callbacks.bodies import Body, Fields, as_text, by_lower_name, objects_with_id
 from batchlic.callbacks.verdicts import FAILURE, SUCCESS, verdict_of
+from batchlic.carrier.hiding import hide
 from batchlic.carrier.messages import strip_service_name
 
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -18,8 +18,6 @@ _MAX_DIGITS = 32
 
 _MAX_TEXT = 500
 """Characters of a requestId, an account, a status, a code or an error text that are stored."""
-
-_HIDDEN = "[hidden]"
 
 
 class StoredMessage(NamedTuple):
@@ -53,7 +51,7 @@ def stored_message(
     imei, iccid, further_ids = _identifiers(fields)
     error_code, error_message = _fault(fields.get("faultresponse"))
     status = _clean(_status(fields.get("status")))
-    verdict = verdict_of(status, has_fault=bool(error_code or error_message))
+    verdict = verdict_of(status, error_code, error_message)
     is_judged = bool(imei or iccid) and verdict in {SUCCESS, FAILURE}
     return StoredMessage(
         request_id=_clean(body.request_id),
@@ -64,7 +62,7 @@ def stored_message(
         status=status,
         error_code=error_code,
         error_message=error_message,
-        raw="" if is_judged else _printable(_without(body.text, secrets)),
+        raw="" if is_judged else _printable(hide(body.text, secrets)),
         received_at=received_at,
     )
 
@@ -109,13 +107,6 @@ def _status(value: object) -> str:
         return ""
     text = as_text(value)
     return "(not a text)" if text is None else text
-
-
-def _without(text: str, secrets: Collection[str]) -> str:
-    for secret in secrets:
-        for form in (json.dumps(secret)[1:-1], secret):
-            text = text.replace(form, _HIDDEN)
-    return text
 
 
 def _printable(text: str) -> str:

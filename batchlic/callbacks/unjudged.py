@@ -37,6 +37,6 @@ def unjudged_callbacks(store: Store) -> list[UnjudgedCallback]:
 
 
 def _reason(message: StoredMessage) -> str:
-    verdict = verdict_of(message.status, has_fault=bool(message.error_code or message.error_message))
+    verdict = verdict_of(message.status, message.error_code, message.error_message)
     what = {FAILURE: "failure", SUCCESS: "success"}.get(verdict, verdict)
     return what if message.imei or message.iccid else f"names no IMEI and no ICCID, {what}"

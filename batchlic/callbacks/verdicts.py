@@ -1,8 +1,11 @@
 """What a message reports of the devices that it names.
 
-A fault (a `faultResponse` with a code or a text) is a failure, whatever the status. Without a fault, only the
-statuses Success and Failed decide anything. The carrier documents no other status, so any other one settles
-nothing, and is shown as it came.
+A fault (a `faultResponse` that names an error) is a failure, whatever the status. There is one exception:
+beside the status Success, a fault without a code of the carrier settles nothing, because one of the two is
+wrong.
+
+Without a fault, only the statuses Success and Failed decide anything. The carrier documents no other status,
+so any other one settles nothing, and is shown as it came.
 """
 
 import re
@@ -11,6 +14,7 @@ import polars as pl
 
 from batchlic.carrier.answers import Blame
 from batchlic.carrier.messages import strip_service_name
+from batchlic.carrier.named_errors import names_error
 from batchlic.carrier.rules import CODES
 
 SUCCESS, FAILURE = "success", "failure"
@@ -26,15 +30,21 @@ WHOLE_REQUEST_CODES = frozenset(
 _DECIDING = {"success": SUCCESS, "failed": FAILURE}
 _BY_LETTERS = {"onhold": ON_HOLD, "canceled": CANCELED, "cancelled": CANCELED}
 _BY_CLASS = {"REQUEST_ONHOLD": ON_HOLD, "REQUEST_CANCELLED": CANCELED, "REQUEST_CANCELED": CANCELED}
+_CODE_OF_CARRIER = re.compile(r"\b(?:INPUT_INVALID|REQUEST_FAILED)\b", re.IGNORECASE)
+"""A code of the carrier: some programs put it into the text of the fault."""
+
+_SUCCESS_WITH_FAULT = "status Success with a fault"
 _NO_STATUS = "no status"
 _SHOWN = 50
 """Characters of an unknown status that are shown."""
 
 
-def verdict_of(status: str, *, has_fault: bool) -> str:
+def verdict_of(status: str, error_code: str, error_message: str) -> str:
     """Return SUCCESS, FAILURE, or what to show of a message that decides nothing."""
-    if has_fault:
+    if _CODE_OF_CARRIER.search(f"{error_code} {error_message}"):
         return FAILURE
+    if names_error(error_code) or names_error(error_message):
+        return _SUCCESS_WITH_FAULT if _DECIDING.get(status.lower()) == SUCCESS else FAILURE
     letters = re.sub(r"[\s_-]", "", status).lower()
     code_class = strip_service_name(f"{status.upper()}.").partition(".")[0]
     known = _DECIDING.get(status.lower()) or _BY_LETTERS.get(letters) or _BY_CLASS.get(code_class)
@@ -44,10 +54,15 @@ def verdict_of(status: str, *, has_fault: bool) -> str:
 
 
 def with_verdicts(messages: pl.DataFrame) -> pl.DataFrame:
-    """Add the column `verdict` to messages, from `status`, `error_code` and `error_message`."""
-    has_fault = (pl.col("error_code") != "") | (pl.col("error_message") != "")
-    verdicts = {status: verdict_of(status, has_fault=False) for status in messages["status"].unique()}
-    of_status = pl.col("status").replace_strict(verdicts, return_dtype=pl.String)
-    return messages.with_columns(
-        pl.when(has_fault).then(pl.lit(FAILURE)).otherwise(of_status).alias("verdict")
-    )
+    """Add the column `verdict` to messages, from `status`, `error_code` and `error_message`.
+
+    Millions of failures may each have a text of their own, so those with a code of the carrier are judged by
+    an expression, as `verdict_of` does.
+    """
+    fault = pl.concat_str("error_code", "error_message", separator=" ")
+    is_coded = fault.str.contains(f"(?i){_CODE_OF_CARRIER.pattern}")
+    judged_by = ["status", "error_code", "error_message"]
+    distinct = messages.filter(~is_coded).select(judged_by).unique()
+    verdicts = pl.Series("verdict", [verdict_of(*row) for row in distinct.iter_rows()], pl.String)
+    judged = messages.join(distinct.with_columns(verdicts), on=judged_by, how="left", maintain_order="left")
+    return judged.with_columns(pl.when(is_coded).then(pl.lit(FAILURE)).otherwise("verdict").alias("verdict"))

@@ -70,6 +70,8 @@ class Answer:
     - `is_inferred`: the answer only suggests its meaning. The request was probably not executed, but the
       service could also have sent the answer: a license that can't be taken back stays in doubt. Or it is
       probably a duplicate, but the answer may be about another request: this one may not have been executed.
+    - `is_partial`: the answer has a requestId, but says that some devices were not accepted. The outcome is
+      ambiguous: the request was executed, and only callbacks report each device.
     - `says_already`: a refusal says that what the request asks for is done already: this license is assigned,
       or removed. An earlier sending of the same request may have done it.
     - `rejected`: a token to renew, after `unauthorized` and some ambiguous answers.
@@ -88,6 +90,7 @@ class Answer:
     is_known: bool = False
     is_duplicate: bool = False
     is_inferred: bool = False
+    is_partial: bool = False
     says_already: bool = False
     rejected: RejectedToken | None = None
     quota: Quota | None = None
@@ -97,10 +100,15 @@ class Answer:
     def summary(self) -> str:
         """Status, code and text for people, such as "HTTP 503 with an empty body"."""
         text, code = self.error_message or "", self.error_code or ""
-        if text.startswith("HTTP "):
+        if text and not self.has_text:
             return text if code in text else f"{text} ({code})"
         status = f"HTTP {self.http_status}:" if self.http_status else ""
         return " ".join(filter(None, (status, code, text))) or self.outcome.value
+
+    @property
+    def has_text(self) -> bool:
+        """Whether the message is a text of the carrier, instead of batchlic's description of the answer."""
+        return bool(self.error_message) and not str(self.error_message).startswith("HTTP ")
 
     @property
     def credentials_generation(self) -> int:

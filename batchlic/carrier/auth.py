@@ -1,5 +1,6 @@
 """Logins and tokens: both tokens are fetched and renewed once for all workers (promise G)."""
 
+import re
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ import httpx
 import msgspec
 
 from batchlic.carrier.answers import Answer, Outcome, RejectedToken, Reply, TokenKind
-from batchlic.carrier.bodies import DECODE_ERRORS, decode_text, parse, read_body
+from batchlic.carrier.bodies import DECODE_ERRORS, Body, decode_text, parse, read_body
 from batchlic.carrier.credentials import Credentials, is_header_value, revealed
 from batchlic.carrier.http_client import COMMON_HEADERS, Headers, HttpClient, ProxyLoginRequired
 from batchlic.carrier.interpretation import answer_from_error, answer_from_reply
@@ -38,6 +39,9 @@ _INPUT_INVALID = "INPUT_INVALID."
 """What the service's codes about the content of a request begin with."""
 
 _LOCKED = 423
+
+_OF_LOGIN = re.compile(r"password|user|log[ -]?in|lock|credential|attempt", re.IGNORECASE)
+"""Words about the credentials of a login."""
 
 _LOGOUT_TIMEOUT_S = 5.0
 
@@ -95,7 +99,8 @@ class Logins:
         self._credentials = credentials
         self._rejection: str | None = None
         self._unanswered = 0
-        self._password_accepted = False
+        self.password_accepted = False
+        """Whether a login with this password has succeeded."""
         self.secrets = credentials.texts_to_hide()
 
     def raise_if_rejected(self) -> None:
@@ -122,7 +127,7 @@ class Logins:
         """Send one session login. Raises CredentialsRejected, CarrierUnreachable, StoppedEarly."""
         if not self._credentials.can_open_session:
             raise self._rejected("BATCHLIC_SESSION_TOKEN is rejected or has expired; give a new one")
-        if self._unanswered >= MAX_UNANSWERED_LOGINS and not self._password_accepted:
+        if self._unanswered >= MAX_UNANSWERED_LOGINS and not self.password_accepted:
             raise StoppedEarly(
                 f"{self._unanswered} logins in a row had no answer and "
                 "another one could lock the login: try later"
@@ -151,7 +156,7 @@ class Logins:
         token = _token(reply, _SESSION.token)
         if token is None:
             raise self._failed(reply, _SESSION)
-        self._password_accepted = True
+        self.password_accepted = True
         return self._hidden(token)
 
     async def _post(self, path: str, headers: Headers, body: bytes) -> Reply:
@@ -161,8 +166,8 @@ class Logins:
             raise self._rejected(str(error)) from None
         except httpx.RequestError as error:
             answer = answer_from_error(error, secrets=self.secrets)
-        was_sent = answer.outcome is not Outcome.UNAVAILABLE
-        raise (CarrierUnreachable if was_sent else LoginNotSent)(f"the login failed: {answer.error_message}")
+        kind = LoginNotSent if answer.outcome is Outcome.UNAVAILABLE else CarrierUnreachable
+        raise kind(f"the login failed: {answer.error_message}", answer.retry_after_s)
 
     def _failed(self, reply: Reply, login: _Login) -> CredentialsRejected | CarrierUnreachable:
         """Return the error for a login whose answer has no token."""
@@ -172,7 +177,7 @@ class Logins:
                 f"the carrier rejected the {login.name} login ({answer.summary}); check {login.settings}"
             )
         reason = answer.summary
-        if 200 <= reply.status < 300 and (answer.error_message or "HTTP ").startswith("HTTP "):
+        if 200 <= reply.status < 300 and not answer.has_text:
             reason = f"HTTP {reply.status} without a usable {login.token}"
         return CarrierUnreachable(
             f"the {login.name} login failed ({reason})", answer.retry_after_s, reply.status
@@ -295,12 +300,25 @@ class TokenManager:
 
     async def _renew_session(self) -> None:
         reply = await self._logins.request_session(self._access)
-        rejected = answer_from_reply(reply).rejected
-        if rejected is not None and rejected.kind is TokenKind.ACCESS:
+        if self._may_be_about_access_token(reply):
+            previous = self._access
             await self._renew_access()
-            reply = await self._logins.request_session(self._access)
+            if self._access != previous:
+                reply = await self._logins.request_session(self._access)
         self._session = self._logins.session_token(reply)
         self._session_since = self._next_generation()
+
+    def _may_be_about_access_token(self, reply: Reply) -> bool:
+        """Whether a login may have been refused because the access token has expired.
+
+        A 401 that gives no reason is more likely about this token than about a password that worked before.
+        """
+        answer = answer_from_reply(reply)
+        if answer.rejected is None or answer.rejected.kind is TokenKind.ACCESS:
+            return answer.rejected is not None
+        is_either = answer.outcome is Outcome.UNAUTHORIZED and answer.rejected.kind is TokenKind.EITHER
+        has_worked = self._logins.password_accepted and self._can_fetch_access_token
+        return is_either and has_worked and _gives_no_reason(read_body(reply))
 
     def _next_generation(self) -> int:
         self.tokens = Tokens(self.tokens.generation + 1, self._headers())
@@ -350,6 +368,11 @@ def _is_rejected(reply: Reply, answer: Answer, login: _Login) -> bool:
     is_coded = bool(body.service_code) or code.startswith("9009")
     is_unauthorized = answer.outcome is Outcome.UNAUTHORIZED and (reply.status == 401 or is_coded)
     return is_unauthorized or code in LOGIN_REFUSED
+
+
+def _gives_no_reason(body: Body) -> bool:
+    """Whether a 401 to a login names no code of its own, and does not mention what was sent to log in."""
+    return body.code in {"", "401"} and _OF_LOGIN.search(body.text) is None
 
 
 def _was_not_checked(reply: Reply) -> bool:

@@ -17,8 +17,9 @@ from batchlic.carrier.auth import AroundLogin, CarrierUnreachable, TokenManager
 from batchlic.carrier.bodies import DECODE_ERRORS, decode
 from batchlic.carrier.catalog import Action
 from batchlic.carrier.credentials import Credentials, Secret
+from batchlic.carrier.hiding import hide
 from batchlic.carrier.http_client import HttpClient, ProxyLoginRequired, Timeouts, open_http_client
-from batchlic.carrier.interpretation import answer_from_error, answer_from_reply, hide
+from batchlic.carrier.interpretation import answer_from_error, answer_from_reply
 from batchlic.carrier.messages import (
     AssignLicenseRequest,
     CallbackListener,
@@ -279,7 +280,7 @@ class Carrier:
         try:
             result = decode(reply.body, kind)
         except DECODE_ERRORS:
-            return answer, None
+            return _unreadable(answer), None
         self._token_manager.have_worked = True
         return answer, result
 
@@ -312,6 +313,16 @@ def _sign_of_cache(headers: Mapping[str, str]) -> str | None:
         return f"Age: {age[:40]}"
     found = ((name, headers[name]) for name in _CACHES if name in headers)
     return next((f"{name}: {value[:80]}" for name, value in found if _HIT.search(value)), None)
+
+
+def _unreadable(answer: Answer) -> Answer:
+    """An answer to a question in an unknown form.
+
+    If it has no error text, the message says that its form is unknown.
+    """
+    if answer.has_text:
+        return answer
+    return replace(answer, error_message=f"HTTP {answer.http_status} in an unknown form")
 
 
 def _callbacks_path(account: str) -> str:

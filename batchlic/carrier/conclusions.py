@@ -14,6 +14,7 @@ class Conclusion(NamedTuple):
     is_known: bool = False
     is_duplicate: bool = False
     is_inferred: bool = False
+    is_partial: bool = False
 
 
 BAD_DEVICE = Conclusion(Outcome.REFUSED, blame=Blame.DEVICE, is_known=True)
@@ -25,6 +26,7 @@ PERHAPS_THROTTLED = Conclusion(Outcome.THROTTLED, is_inferred=True)
 UNAVAILABLE = Conclusion(Outcome.UNAVAILABLE)
 PERHAPS_UNAVAILABLE = Conclusion(Outcome.UNAVAILABLE, is_inferred=True)
 AMBIGUOUS = Conclusion(Outcome.AMBIGUOUS)
+PARTIAL = Conclusion(Outcome.AMBIGUOUS, is_partial=True)
 DUPLICATE = Conclusion(Outcome.AMBIGUOUS, is_duplicate=True)
 PERHAPS_DUPLICATE = Conclusion(Outcome.AMBIGUOUS, is_duplicate=True, is_inferred=True)
 BAD_ACCESS = Conclusion(Outcome.UNAUTHORIZED, rejected=TokenKind.ACCESS)

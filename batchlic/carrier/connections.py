@@ -28,7 +28,9 @@ from aiohttp.tracing import Trace
 from httpx_aiohttp import AiohttpTransport
 from multidict import CIMultiDict, CIMultiDictProxy
 
+from batchlic.carrier.http_client import ProxyRefused
 from batchlic.carrier.idle_time import IdleTime
+from batchlic.carrier.rate_limits import read_retry_after
 from batchlic.carrier.response_reader import NotHttpError, ResponseReader
 
 _NO_HEADERS: CIMultiDictProxy[str] = CIMultiDictProxy(CIMultiDict())
@@ -305,7 +307,8 @@ class _Connector(aiohttp.TCPConnector):
                 if protocol.is_new:
                     raise failure  # noqa: TRY301 - reported like all others
         except aiohttp.ClientHttpProxyError as error:
-            raise httpx.ProxyError(f"{error.status} {error.message}") from error
+            headers = {name.lower(): value for name, value in (error.headers or {}).items()}
+            raise ProxyRefused(f"{error.status} {error.message}", read_retry_after(headers)) from error
         except Exception as error:
             raise httpx.ConnectError(str(error) or "no connection in time") from error
 

@@ -58,6 +58,14 @@ class Timeouts:
     total: float = 600.0
 
 
+class ProxyRefused(httpx.ProxyError):
+    """A proxy does not connect to the carrier. `retry_after_s`: seconds that it asks to wait, if it does."""
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 class ProxyLoginRequired(httpx.ProxyError):
     """A proxy answered 407: it requires a login, or rejects the one in the setting. Nothing was sent on."""
 
@@ -122,7 +130,9 @@ class HttpClient:
         """Name the proxy that refused to connect. Error texts of both transports begin with its status."""
         if str(error).startswith("407"):
             return ProxyLoginRequired(_requires_login(self._proxy))
-        return httpx.ProxyError(f"{self._proxy or 'the proxy'} does not connect to the carrier: {error}")
+        retry_after_s = error.retry_after_s if isinstance(error, ProxyRefused) else None
+        proxy = self._proxy or "the proxy"
+        return ProxyRefused(f"{proxy} does not connect to the carrier: {error}", retry_after_s)
 
 
 class _Body:

@@ -4,32 +4,35 @@ What is concluded and why is in tables: `rules`, `words` and `signs`; docs/refer
 Every exchange gives an `Answer`, however malformed its body is.
 """
 
-import json
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
-from html import escape
+from collections.abc import Callable, Collection, Iterable, Iterator
 from urllib.parse import urlsplit
 
 import httpx
-import msgspec
 
+from batchlic.carrier.acceptance import Acceptance, read_acceptance
 from batchlic.carrier.already import Asked, says_already
 from batchlic.carrier.answers import Answer, Outcome, RejectedToken, Reply
-from batchlic.carrier.bodies import DECODE_ERRORS, Body, Form, as_words, decode_text, parse, read_body
+from batchlic.carrier.bodies import Body, Form, as_words, read_body
 from batchlic.carrier.conclusions import (
     AMBIGUOUS,
     BAD_TOKEN,
     FAILURES,
+    PARTIAL,
     PERHAPS_THROTTLED,
     THROTTLED,
     TOO_MANY,
     Conclusion,
 )
+from batchlic.carrier.hiding import hide
+from batchlic.carrier.http_client import ProxyRefused
 from batchlic.carrier.rate_limits import (
+    is_number,
     is_quota_used_up,
     read_quota,
     read_retry_after,
     read_wait_in_words,
+    with_milliseconds,
 )
 from batchlic.carrier.rules import BY_ERROR, BY_STATUS, CODE_PATTERNS, RETRY_LATER, by_code
 from batchlic.carrier.signs import SIGNS, Sign
@@ -48,44 +51,31 @@ from batchlic.carrier.words import (
 FAR_RESET_S = 60.0
 """A quota that is used up for more than so many seconds is a wait; the limiter handles shorter ones."""
 
+_NOT_EXECUTED = frozenset({Outcome.THROTTLED, Outcome.UNAUTHORIZED, Outcome.UNAVAILABLE})
 _MAX_TEXT = 500
 _MAX_CODE = 100
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]+")
-_REQUEST_ID = re.compile(r"[\w.:{}-]{1,128}", re.ASCII)
-_WAIT_FIELDS = ("nextAccessTime", "retryAfter", "retry_after", "retryAfterSeconds")
-_ERROR_FIELDS = (
-    "errorcode",
-    "error",
-    "errors",
-    "fault",
-    "faultcode",
-    "faultstring",
-    "faultresponse",
-    "exception",
+_WAIT_FIELDS = (
+    "nextAccessTime",
+    *("retryAfter", "retry_after", "retry-after", "retryAfterSeconds", "retry_after_seconds"),
+    *("retryAfterSecs", "retryAfterInSeconds", "retry_after_in_seconds", "waitSeconds", "wait_seconds"),
 )
-_NO_ERROR = frozenset({"", "0", "00", "200", "ok", "success", "none", "false", "[]", "{}"})
-_SUCCESS_FIELDS = ("success", "successful", "ok", "accepted")
-_STATE_FIELDS = ("status", "state", "result", "outcome")
-_FAILED = re.compile(r"fail|error|reject|den(?:y|ied)|refus|abort|cancel", re.IGNORECASE)
-_NUMBER_FIELDS = ("code", "status", "statuscode", "httpstatus", "resultcode", "returncode")
-_ERROR_NUMBER = re.compile(r"[3-9]\d\d|\d{6}")
-"""An HTTP status, or a code of a gateway."""
-
-
-class _Taken(msgspec.Struct, forbid_unknown_fields=True):
-    """An acceptance in the carrier's own form."""
-
-    requestId: str  # noqa: N815 - the carrier's name
-
-
-_taken = msgspec.json.Decoder(_Taken)
+_MILLISECOND_FIELDS = (
+    *("retryAfterMs", "retry_after_ms", "retryAfterMillis", "retry_after_millis", "retryAfterMilliseconds"),
+    *("retryAfterInMs", "retryAfterInMillis", "waitMs", "wait_ms"),
+)
+_UNITLESS_FIELDS = ("waitTime", "wait_time", "wait", "retryIn", "retry_in")
+"""Fields that different programs fill with seconds or milliseconds: they count if the value has a unit."""
 
 
 def answer_from_error(error: httpx.RequestError, *, secrets: Collection[str] = ()) -> Answer:
     """Interpret an exchange that brought no status. `secrets` are hidden in the message (promise F)."""
     rule = next(rule for rule in BY_ERROR if isinstance(error, rule.error))
-    message = _clean(str(error) or type(error).__name__, secrets, _MAX_TEXT)
-    return Answer(outcome=rule.conclusion.outcome, error_message=message)
+    return Answer(
+        outcome=rule.conclusion.outcome,
+        error_message=_clean(str(error) or type(error).__name__, secrets, _MAX_TEXT),
+        retry_after_s=error.retry_after_s if isinstance(error, ProxyRefused) else None,
+    )
 
 
 def answer_from_reply(
@@ -100,25 +90,31 @@ def answer_from_reply(
     `asked` returns what a license request asks for; it is called only for a refusal. `secrets` are hidden in
     the answer (promise F). `token_generation` is that of the tokens that the request carried.
     """
-    request_id, is_sure = _request_id(reply, secrets) if 200 <= reply.status < 300 else (None, False)
+    is_success = 200 <= reply.status < 300
+    acceptance, request_id = read_acceptance(reply, secrets) if is_success else (Acceptance.NONE, None)
     quota = read_quota(reply.headers)
-    if is_sure:
+    if acceptance is Acceptance.WHOLE:
+        if quota is not None and quota.limit == 0:  # contradicts the acceptance
+            quota = None
         return Answer(outcome=Outcome.ACCEPTED, http_status=reply.status, request_id=request_id, quota=quota)
     body = read_body(reply)
-    concluded = conclude(reply, body)
+    concluded = PARTIAL if acceptance is Acceptance.PARTIAL else conclude(reply, body)
+    if request_id is not None and concluded.outcome in _NOT_EXECUTED:  # the requestId says the opposite
+        concluded = concluded._replace(is_inferred=True)
     request = asked() if concluded.outcome is Outcome.REFUSED else None
     return Answer(
         outcome=concluded.outcome,
         http_status=reply.status,
         request_id=request_id,
         error_code=_clean(body.code, secrets, _MAX_CODE),
-        error_message=_clean(_text(reply, body), secrets, _MAX_TEXT),
+        error_message=_clean(_text(reply, body, acceptance), secrets, _MAX_TEXT),
         retry_after_s=_wait(reply, body, concluded),
         blame=concluded.blame,
         named_devices=_named_devices(body.text, request.identifiers) if request else (),
         is_known=concluded.is_known,
         is_duplicate=concluded.is_duplicate,
         is_inferred=concluded.is_inferred,
+        is_partial=concluded.is_partial,
         says_already=request is not None and not concluded.is_known and says_already(body.words, request),
         rejected=RejectedToken(concluded.rejected, token_generation) if concluded.rejected else None,
         quota=quota,
@@ -185,7 +181,7 @@ def _by_limit(reply: Reply, body: Body) -> Conclusion | None:
     )
     if not is_limit:
         return None
-    return PERHAPS_THROTTLED if reply.status >= 500 or NAMES_ID.search(said) else THROTTLED
+    return PERHAPS_THROTTLED if reply.status in FAILURES or NAMES_ID.search(said) else THROTTLED
 
 
 def _words_of_headers(reply: Reply) -> str:
@@ -235,7 +231,7 @@ def _by_status(reply: Reply, body: Body) -> Conclusion:
 
 def _wait(reply: Reply, body: Body, concluded: Conclusion) -> float | None:
     """Seconds to wait by the best hint: a header, a field of the body, the body's words, a used-up quota."""
-    wait = read_retry_after(reply.headers, *(body.first(field) for field in _WAIT_FIELDS))
+    wait = read_retry_after(reply.headers, *_hints(body))
     if wait is not None or concluded.outcome is not Outcome.THROTTLED:
         return wait
     if (wait := read_wait_in_words(body.plain)) is not None:
@@ -246,55 +242,21 @@ def _wait(reply: Reply, body: Body, concluded: Conclusion) -> float | None:
     return quota.reset_s if reply.status != 429 or quota.reset_s > FAR_RESET_S else None
 
 
-def _request_id(reply: Reply, secrets: Collection[str]) -> tuple[str | None, bool]:
-    """The requestId of a 2xx, and whether the answer is an acceptance: complete and without an error."""
-    try:
-        fields: Mapping[str, object] = {"requestid": _taken.decode(reply.body).requestId}
-    except DECODE_ERRORS:
-        fields = _read_tolerantly(reply)
-    request_id = fields.get("requestid")
-    request_id = request_id.strip() if isinstance(request_id, str) else ""
-    if not _REQUEST_ID.fullmatch(request_id) or request_id in secrets:
-        return None, False
-    return request_id, reply.complete and not _is_failure(fields)
+def _hints(body: Body) -> Iterator[object]:
+    """The values of the fields for a wait."""
+    yield from (body.first(field) for field in _WAIT_FIELDS)
+    yield from (with_milliseconds(body.first(field)) for field in _MILLISECOND_FIELDS)
+    yield from (value for field in _UNITLESS_FIELDS if not is_number(value := body.first(field)))
 
 
-def _read_tolerantly(reply: Reply) -> Mapping[str, object]:
-    """The fields of the JSON object that the body begins with, by their names in lower case.
-
-    Text after the object is ignored, unless it mentions a requestId or an error.
-    """
-    try:
-        value, rest = parse(decode_text(reply.body, reply.headers.get("content-type", "")))
-    except DECODE_ERRORS:
-        return {}
-    if not isinstance(value, dict) or re.search(r"requestid|errorcode|fault", rest, re.IGNORECASE):
-        return {}
-    fields = {str(name).lower(): inner for name, inner in value.items()}
-    return fields if len(fields) == len(value) else {}
+def _text(reply: Reply, body: Body, acceptance: Acceptance) -> str:
+    if acceptance is Acceptance.PARTIAL:
+        what = f"HTTP {reply.status} with a requestId, but not all devices were accepted"
+        return f"{what}: {body.message}" if body.message else what
+    return body.message or _description(reply, body, acceptance)
 
 
-def _is_failure(fields: Mapping[str, object]) -> bool:
-    """Whether an object says that something failed, although it has a requestId."""
-    if "errormessage" in fields and "errorcode" not in fields and _is_error(fields["errormessage"]):
-        return True
-    return (
-        any(_is_error(fields.get(name)) for name in _ERROR_FIELDS)
-        or any(fields.get(name) is False for name in _SUCCESS_FIELDS)
-        or any(_FAILED.match(str(fields.get(name)).strip()) for name in _STATE_FIELDS)
-        or any(_ERROR_NUMBER.fullmatch(str(fields.get(name)).strip()) for name in _NUMBER_FIELDS)
-    )
-
-
-def _is_error(value: object) -> bool:
-    return value is not None and str(value).strip().lower() not in _NO_ERROR
-
-
-def _text(reply: Reply, body: Body) -> str:
-    return body.message or _description(reply, body)
-
-
-def _description(reply: Reply, body: Body) -> str:
+def _description(reply: Reply, body: Body, acceptance: Acceptance) -> str:
     """Describe an answer without an error text. A cut body is not quoted: it may end in half a secret."""
     status = f"HTTP {reply.status}"
     if 300 <= reply.status < 400 and (target := _target(reply.headers.get("location", ""))):
@@ -305,8 +267,11 @@ def _description(reply: Reply, body: Body) -> str:
         case Form.EMPTY:
             return f"{status} with an empty body"
         case Form.JSON:
+            if reply.status >= 300:
+                return f"{status} without an error text"
+            is_failure = acceptance is Acceptance.FAILED
             return (
-                f"{status} without a requestId" if reply.status < 300 else f"{status} without an error text"
+                f"{status} with a requestId and an error" if is_failure else f"{status} without a requestId"
             )
         case Form.PAGE:
             text = body.title or body.plain
@@ -328,20 +293,6 @@ def _target(location: str) -> str:
 def _named_devices(text: str, identifiers: Iterable[str]) -> tuple[str, ...]:
     numbers = set(re.findall(r"[0-9]+", text))
     return tuple(identifier for identifier in identifiers if identifier in numbers)
-
-
-def hide(text: str, secrets: Collection[str]) -> str:
-    """Replace the secrets in a text, however JSON, HTML or a wrong encoding spells them (promise F)."""
-    for secret in secrets:
-        for spelling in _spellings(secret):
-            text = text.replace(spelling, "[hidden]")
-    return text
-
-
-def _spellings(secret: str) -> set[str]:
-    misread = secret.encode(errors="replace").decode("latin-1")
-    in_json = (json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1])
-    return {secret, misread, *in_json, escape(secret)}
 
 
 def _clean(text: str, secrets: Collection[str], length: int) -> str | None:

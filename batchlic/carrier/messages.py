@@ -5,7 +5,7 @@ Attribute names are the carrier's field names in snake case; the JSON has camel 
 
 import re
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -104,7 +104,10 @@ class SubscriptionsRequest(Message, frozen=True):
 
 
 class Subscription(Message, frozen=True):
-    """License counts of one SKU, in licenses; None: the carrier does not say."""
+    """License counts of one SKU, in licenses; None: the carrier does not say.
+
+    `sku_number` is empty for an entry that can't be read.
+    """
 
     sku_number: str
     license_type: str
@@ -120,49 +123,44 @@ class Subscriptions(Message, frozen=True):
     subscription_list: list[Subscription]
 
 
-Count: TypeAlias = int | float | str | None
-"""A number of licenses as gateways of different kinds write it: 10, 10.0, "10" or "1,000"."""
-
 _COUNT = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d{1,15})")
 
 
-class ReceivedSubscription(Message, frozen=True):
-    """A Subscription as it is received."""
-
-    sku_number: str
-    license_type: str | None = None
-    license_purchased: Count = None
-    license_assigned: Count = None
-    license_available: Count = None
-
-
 class ReceivedSubscriptions(Message, frozen=True):
-    """Subscriptions as they are received."""
+    """Subscriptions as they are received: some gateways send a single entry without its list."""
 
-    subscription_list: list[ReceivedSubscription] | None
+    subscription_list: list[Any] | dict[str, Any] | None
 
     def read(self) -> list[Subscription]:
-        """The license counts as numbers."""
-        return [
-            Subscription(
-                received.sku_number,
-                received.license_type or "",
-                read_count(received.license_purchased),
-                read_count(received.license_assigned),
-                read_count(received.license_available),
-            )
-            for received in self.subscription_list or ()
-        ]
+        """The license counts as numbers. An entry without a readable SKU has an empty one, and no counts."""
+        listed = self.subscription_list
+        entries = [listed] if isinstance(listed, dict) else listed or ()
+        return [_subscription(entry) for entry in entries if entry is not None]
 
 
-def read_count(count: Count) -> int | None:
-    """A number of licenses; None if it is missing or not a whole number."""
+def _subscription(entry: object) -> Subscription:
+    if not isinstance(entry, dict) or not isinstance(sku := entry.get("skuNumber"), str):
+        return Subscription("", "", None, None, None)
+    return Subscription(
+        sku,
+        str(entry.get("licenseType") or ""),
+        read_count(entry.get("licensePurchased")),
+        read_count(entry.get("licenseAssigned")),
+        read_count(entry.get("licenseAvailable")),
+    )
+
+
+def read_count(count: object) -> int | None:
+    """A number of licenses as gateways of different kinds write it: 10, 10.0, "10" or "1,000".
+
+    None if it is missing or not a whole number.
+    """
     if isinstance(count, float):
         return int(count) if count.is_integer() else None
     if isinstance(count, str):
         whole = count.strip().removesuffix(".0").removesuffix(".00")
         return int(whole.replace(",", "")) if _COUNT.fullmatch(whole) else None
-    return count
+    return count if isinstance(count, int) and not isinstance(count, bool) else None
 
 
 class CallbackRegistration(SecretMessage, frozen=True):

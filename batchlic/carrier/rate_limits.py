@@ -25,23 +25,72 @@ _PREFIXES = ("ratelimit-", "x-ratelimit-", "x-rate-limit-")
 _PARAMETER = re.compile(r"([a-z]+)\s*=\s*(\d{1,18})", re.IGNORECASE)
 _LONG_NAMES = {"q": "limit", "r": "remaining", "t": "reset"}
 
-_IN_SECONDS = ("retry-after", "x-retry-after", "x-ratelimit-retry-after")
-_IN_MILLISECONDS = ("retry-after-ms", "x-ms-retry-after-ms")
+_WAIT_HEADER = re.compile(
+    r"(?:x-)?(?:ms-)?(?:rate-?limit-)?retry-after(?:-in)?(?:-(?:s|secs?|seconds?|(ms|millis|milliseconds)))?"
+)
+"""Names of headers with a wait. The group is there if its unit is a millisecond."""
 
 _ELEMENT = re.compile(r"(?:mon|tue|wed|thu|fri|sat|sun)[a-z]*\s*,[^,]*|[^,]+", re.IGNORECASE)
 """An element of a list. An HTTP date such as "Sat, 21 Nov 2026 19:20:00 GMT" has a comma of its own."""
 
-_NUMBER = re.compile(r"[+-]?[0-9]{1,18}(?:\.[0-9]{1,9})?")
+_NUMBER = re.compile(r"[+-]?(?:[0-9]{1,18}(?:\.[0-9]{0,9})?|\.[0-9]{1,9})")
 _PART = (
-    r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*"
-    r"(milliseconds?|msecs?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h)(?![a-z])"
+    r"\+?([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*"
+    r"(milliseconds?|msecs?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|days?|d)(?![a-su-z]|t(?!\d))"
 )
-_DURATION = re.compile(rf"(?:pt)?(?:\s*{_PART})+", re.IGNORECASE)
+_DURATION = re.compile(rf"(?:pt?)?\s*{_PART}(?:t?\s*{_PART})*", re.IGNORECASE)
 _DURATION_PART = re.compile(_PART, re.IGNORECASE)
-_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
-_IN_WORDS = re.compile(rf"(?:again|retry|wait)\s+(?:in|after|for)\s+(?:about\s+)?{_PART}", re.IGNORECASE)
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_CLOCK = re.compile(r"([0-9]{1,3}):([0-5][0-9]):([0-5][0-9](?:\.[0-9]{1,9})?)")
+"""A duration as .NET writes it: hours, minutes, seconds."""
 
-_DATE_FORMATS = ("%Y-%b-%d %H:%M:%S%z", "%Y-%b-%d %H:%M:%S", "%a %b %d %H:%M:%S UTC %Y")
+_PARTS = rf"{_PART}(?:\s*(?:,|and|,\s*and)?\s*{_PART})*"
+_AGAIN = re.compile(
+    rf"\b(?:again|retry)\s+(?:after\s+(?:about\s+)?(?P<after>{_PARTS})|"
+    rf"(?:in|for)\s+(?:about\s+)?(?P<wait>{_CLOCK.pattern}|{_PARTS}))",
+    re.IGNORECASE,
+)
+"""A time such as 14:30:00 is a duration after "in", but perhaps a time of day after "after"."""
+
+_WAIT = re.compile(
+    r"(?:(?:^|[.!?;:]\s)\s*wait|\b(?:please|must|should|have\s+to)\s+wait|\bwait\s+(?=for\b)|"
+    r"\bnext\s+(?:request|call|access)(?:\s+is)?\s+(?:allowed|available)\s+in)\s*"
+    rf"\b(?:for\s+)?(?:about\s+)?(?P<wait>{_CLOCK.pattern}|{_PARTS})",
+    re.IGNORECASE,
+)
+"""An instruction to wait: a sentence may also mention the waits of others, or the size of a limit."""
+
+_IN_BARE_SECONDS = re.compile(
+    r"(?:again|retry)[\s_-]*after(?:[\s_-]*in)?(?:[\s_-]*seconds?)?[\s\"':=]*([0-9]{1,9}(?:\.[0-9]{1,9})?)"
+    r"(?=\s*(?:$|[;!)\]}\"'|]|[.,](?![0-9])))",
+    re.IGNORECASE,
+)
+"""A number without a unit, at the end of a sentence: "retry after 60." """
+
+_DATE_FORMATS = (
+    "%Y-%b-%d %H:%M:%S%z",
+    "%Y-%b-%d %H:%M:%S",
+    "%a %b %d %H:%M:%S UTC %Y",
+    "%a %b %d %H:%M:%S %z %Y",
+)
+_ZONES = {
+    "WET": "+0000",
+    "WEST": "+0100",
+    "BST": "+0100",
+    "CET": "+0100",
+    "MET": "+0100",
+    "CEST": "+0200",
+    "MEST": "+0200",
+    "EET": "+0200",
+    "EEST": "+0300",
+    "MSK": "+0300",
+    "JST": "+0900",
+}
+"""Names of time zones besides those of RFC 5322, which Python knows."""
+
+_RFC_ZONES = frozenset({"GMT", "UTC", "UT", "Z", "EST", "EDT", "CST", "CDT", "MST", "MDT", "PST", "PDT"})
+_ZONE = re.compile(r"(?<=\d) ([A-Z]{1,5})\b(?= \d{4}$|$)", re.IGNORECASE)
+_NAME_OF_OFFSET = re.compile(r"(?<=[+-]\d{4}) [A-Z]{1,5}$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +115,10 @@ def read_retry_after(headers: Mapping[str, str], *hints: object) -> float | None
     clock = _clock(headers)
     waits = [
         wait
-        for name in _IN_SECONDS
-        for value in _elements(headers.get(name, ""))
-        if (wait := _wait(value, clock)) is not None
-    ]
-    waits += [
-        milliseconds / 1000
-        for name in _IN_MILLISECONDS
-        for value in _elements(headers.get(name, ""))
-        if (milliseconds := _number(value)) is not None
+        for name, values in headers.items()
+        if (named := _WAIT_HEADER.fullmatch(name))
+        for value in _elements(values)
+        if (wait := _wait(with_milliseconds(value) if named[1] else value, clock)) is not None
     ]
     if waits:
         return _plausible(max(waits))
@@ -84,8 +128,12 @@ def read_retry_after(headers: Mapping[str, str], *hints: object) -> float | None
 
 def read_wait_in_words(text: str) -> float | None:
     """Seconds in a sentence such as "Try again in 5 seconds."; None if there is none."""
-    found = _IN_WORDS.search(text)
-    return None if found is None else _plausible(_duration(found.group()))
+    if found := _AGAIN.search(text):
+        return _plausible(_duration_in_words(found["after"] or found["wait"]))
+    if found := _IN_BARE_SECONDS.search(text):
+        return _plausible(float(found[1]))
+    found = _WAIT.search(text)
+    return None if found is None else _plausible(_duration_in_words(found["wait"]))
 
 
 def read_quota(headers: Mapping[str, str]) -> Quota | None:
@@ -106,6 +154,16 @@ def read_quota(headers: Mapping[str, str]) -> Quota | None:
     if limit is None and remaining is None and reset is None:
         return None
     return Quota(limit, remaining, None if reset is None else _plausible(reset))
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a number, or a text with nothing but a number."""
+    return isinstance(value, int | float) or (isinstance(value, str) and _number(value) is not None)
+
+
+def with_milliseconds(value: object) -> object:
+    """A number of milliseconds as a text with its unit; any other value as it is."""
+    return f"{value} ms" if is_number(value) else value
 
 
 def is_quota_used_up(headers: Mapping[str, str]) -> bool:
@@ -164,6 +222,8 @@ def _wait(value: object, clock: Callable[[float], float]) -> float | None:
         return clock(_epoch_seconds(number)) if number >= _EPOCH_FROM else number
     if _DURATION.fullmatch(text):
         return _duration(text)
+    if (duration := _clock_duration(text)) is not None:
+        return duration
     moment = _moment(text)
     return None if moment is None else clock(moment)
 
@@ -189,13 +249,32 @@ def _duration(text: str) -> float:
     return seconds
 
 
+def _clock_duration(text: str) -> float | None:
+    found = _CLOCK.fullmatch(text)
+    return None if found is None else int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3])
+
+
+def _duration_in_words(text: str) -> float:
+    wait = _clock_duration(text)
+    return _duration(text) if wait is None else wait
+
+
 def _number(text: str) -> float | None:
     return float(text) if _NUMBER.fullmatch(text := text.strip()) else None
 
 
 def _moment(text: str) -> float | None:
-    """Seconds since 1970 of a date: ISO 8601, as in HTTP, the gateway's or Java's. UTC if it has no zone."""
-    plain = text.strip().removesuffix("UTC").removesuffix("GMT").strip()
+    """Seconds since 1970 of a date: ISO 8601, as in HTTP, the gateway's or Java's. UTC if it has no zone.
+
+    None if the date has a zone with an unknown name.
+    """
+    text = _NAME_OF_OFFSET.sub("", text.strip())
+    if zone := _ZONE.search(text):
+        name = zone[1].upper()
+        if name not in _ZONES and name not in _RFC_ZONES:
+            return None
+        text = f"{text[: zone.start()]} {_ZONES.get(name, zone[1])}{text[zone.end() :]}"
+    plain = text.removesuffix("UTC").removesuffix("GMT").strip()
     readers: list[Callable[[], datetime]] = [
         partial(datetime.fromisoformat, plain),
         *(partial(datetime.strptime, plain, date_format) for date_format in _DATE_FORMATS),

@@ -20,6 +20,7 @@ from batchlic.carrier.conclusions import (
     PERHAPS_BAD_ACCESS,
     PERHAPS_BAD_TOKEN,
     PERHAPS_THROTTLED,
+    PERHAPS_UNAVAILABLE,
     REFUSED,
     REFUSED_ALL,
     SERVER_ERRORS,
@@ -260,7 +261,14 @@ BY_STATUS: Sequence[StatusRule] = (
         "Statuses of some gateways for a session or token that has expired.",
     ),
     StatusRule(
-        (402, 403, 405, 406, 411, 412, 415),
+        (406,),
+        REFUSED_ALL,
+        PERHAPS_UNAVAILABLE,
+        "Some frameworks choose the form of the answer after they executed the request, and send 406 if "
+        "none fits.",
+    ),
+    StatusRule(
+        (402, 403, 405, 411, 412, 415),
         REFUSED_ALL,
         UNAVAILABLE,
         "The service refuses the request, whatever devices are in it. Without its code, a gateway answered.",
@@ -269,9 +277,9 @@ BY_STATUS: Sequence[StatusRule] = (
     StatusRule(
         (408,),
         AMBIGUOUS,
-        UNAVAILABLE,
-        "The server gave up waiting for the request (RFC 9110, 15.5.9). The service itself may have waited "
-        "for something else.",
+        PERHAPS_UNAVAILABLE,
+        "The server gave up waiting for the request (RFC 9110, 15.5.9). Some frameworks send 408 when the "
+        "service takes too long, and let it go on.",
     ),
     StatusRule(
         (409,),

@@ -41,7 +41,15 @@ the tables, then run `make docs-answers`. A test compares the page with the tabl
 | ambiguous | perhaps | The devices are in doubt (promise D). |
 
 An answer is **accepted** only if it is a complete 2xx whose JSON has a readable `requestId` and no error. A
-byte order mark, control characters, NaN, a letter in Latin-1 or text after the JSON do not matter.
+byte order mark, control characters, NaN, a letter in Latin-1 or text after the JSON do not matter. An error
+field with only nulls, zeros or words such as "Success" is not an error.
+
+An answer may have a `requestId` but say that some devices were not accepted: `"status": "PartialFailure"`, a
+list or a number of failed devices, or an error of one device. It is ambiguous, and the batch is not sent
+again: callbacks report each device.
+
+An answer with a `requestId` may look throttled, unavailable or unauthorized. That only suggests that the
+request was not executed: a Lifetime license stays in doubt.
 
 An answer that is **refused** blames a device, the whole request, or nothing known. If it blames the whole
 request, splitting the batch does not help, and no device fails. Otherwise the batch is split. A documented
@@ -59,13 +67,20 @@ damaged or cut short), XML, HTML and plain text, in UTF-8, UTF-16 or Latin-1.
 _HINTS = """\
 ## How long to wait
 
-The longest of the headers `Retry-After`, `X-Retry-After`, `Retry-After-Ms` and `X-Ms-Retry-After-Ms` counts.
-Without one, the first of these counts: `nextAccessTime` or `retryAfter` anywhere in the body; words such as
-"Try again in 5 seconds"; the reset time of a used-up quota.
+The longest of the headers `Retry-After`, `X-Retry-After` and `X-RateLimit-Retry-After` counts. Their names
+may have a unit: `Retry-After-Ms`, `X-Rate-Limit-Retry-After-Seconds`. A proxy that does not connect may send
+them, too. Without one, the first of these counts:
 
-A wait is a number of seconds, a duration (`4s`, `PT4S`, `2 minutes`), a date (as in HTTP, ISO 8601, Java or
-the gateway's form) or a time since 1970 in seconds or smaller units. Quotes, a sign and lists are allowed.
-Moments are compared with the answer's own `Date`, or with the local clock if `Date` gives no plausible wait.
+- `nextAccessTime`, `retryAfter`, `retryAfterMs` and their other spellings, anywhere in the body,
+- `waitTime` anywhere in the body, if its value has a unit,
+- words such as "Try again in 5 seconds", "Please wait 8 seconds" or "Retry after 60",
+- the reset time of a used-up quota.
+
+A wait is a number of seconds, a duration (`4s`, `PT4S`, `2 minutes`, `1 day`, `00:05:00`), a date (as in
+HTTP, ISO 8601, Java or the gateway's form) or a time since 1970 in seconds or smaller units. Quotes, a sign
+and lists are allowed. A date with a time zone of an unknown name is not read, nor is a time of day in words
+("Retry after 14:30:00"). Moments are compared with the answer's own `Date`, or with the local clock if `Date`
+gives no plausible wait.
 A wait of more than a day counts as one day.
 """
 
@@ -136,8 +151,9 @@ def _limits() -> str:
     throttled, retry_later = _said(THROTTLED), _statuses(RETRY_LATER)
     return _section(
         "## Limits",
-        f"Words count in the body and in {_listed(_title(name) for name in LIMIT_HEADERS)}. At a 5xx, "
-        "or about the id of the request, they only suggest throttling: a Lifetime license stays in doubt.",
+        f"Words count in the body and in {_listed(_title(name) for name in LIMIT_HEADERS)}. At a 408 "
+        "or a 5xx, or about the id of the request, they only suggest throttling: a Lifetime license stays in "
+        "doubt.",
         ("shown by", "at", "conclusion", "why"),
         (
             *map(_words, (TOO_MANY_REQUESTS, LIMIT_REACHED, OTHER_REQUEST_AT_WORK)),

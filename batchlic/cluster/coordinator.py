@@ -40,6 +40,7 @@ from batchlic.runs.lanes import Lanes
 from batchlic.runs.live_limits import Bounds, LiveLimits
 from batchlic.runs.migrate import migration_of, reserve_licenses
 from batchlic.runs.observation import Observation, Tally
+from batchlic.runs.patience import warn
 from batchlic.runs.screen import tell
 from batchlic.runs.signals import asked, unless_asked
 from batchlic.runs.submit import Sending, Session, counts_after, judged, limiters_of, obey_waits
@@ -174,7 +175,7 @@ async def _counts_after(session: Session) -> list[str]:
             await unless_asked(client.login)
         except (BatchlicError, CarrierUnreachable) as error:
             return [f"license counts after the run are unknown: {error}"]
-        notes = await counts_after(client, session.folder, session.journal)
+        notes = await counts_after(client, session.folder, session.journal, warn(session.events))
         await client.logout()
     return notes
 

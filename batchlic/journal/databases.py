@@ -73,7 +73,7 @@ class SqliteDatabase:
     @contextmanager
     def explained(self) -> Iterator[None]:
         """Raise database errors as StoppedEarly, or as RunFolderError if the file is damaged."""
-        with explain_database_errors("the journal"):
+        with explain_database_errors(f"the journal {self.engine.url.database}"):
             yield
 
     def insert(self, insertions: Sequence[Insertion]) -> None:

@@ -65,7 +65,7 @@ class Journal(JournalQueries):
     @classmethod
     def create(cls, path: Path, identity: RunIdentity, *, created_at: int) -> Journal:
         """Create the journal of a new run, durably. Only the owner can read the file (mode 0600)."""
-        with explain_database_errors("the journal"), replacing(path) as temporary:
+        with explain_database_errors(f"the journal {path}"), replacing(path) as temporary:
             write_format(temporary, FILE_FORMAT)
             engine = sqlite(temporary)
             create_tables(engine, identity, created_at=created_at)

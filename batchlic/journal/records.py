@@ -29,13 +29,17 @@ class InventoryFile(msgspec.Struct, frozen=True, kw_only=True):
     query: str | msgspec.UnsetType = msgspec.UNSET
 
 
-class LicenseCount(msgspec.Struct, frozen=True):
-    """The numbers of licenses of one SKU on one account, at one moment; None where one is unknown."""
+class LicenseCount(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The numbers of licenses of one SKU on one account, at one moment; None where one is unknown.
+
+    `listed_instead`: the SKUs that the carrier lists, if this one is not among them.
+    """
 
     account_name: str
     sku_number: str
     assigned: int | None
     available: int | None
+    listed_instead: tuple[str, ...] = ()
 
 
 class PlanApproval(msgspec.Struct, frozen=True, kw_only=True):

@@ -54,7 +54,7 @@ def judge(
         return Verdict(replace(answer, outcome=Outcome.ACCEPTED), Next.END)
     if answer.outcome is Outcome.REFUSED:
         return _judge_refusal(delivery, answer, is_proven=is_proven)
-    if answer.is_duplicate:
+    if answer.is_duplicate or answer.is_partial:
         return Verdict(answer, Next.LEAVE_IN_DOUBT)
     return Verdict(answer, Next.END if answer.outcome is Outcome.ACCEPTED else Next.REPEAT)
 

@@ -6,7 +6,7 @@ import anyio
 
 from batchlic.carrier.answers import Answer, Outcome
 from batchlic.pool.limiter.limiters import Limiters
-from batchlic.runs.outage import SILENCE_S, Outage
+from batchlic.runs.outage import PERHAPS_EXECUTED, SILENCE_S, TRYING_AGAIN, Outage
 
 GRACE_S = 2.0
 """Seconds without a good answer before failures are reported; none if there was no good answer yet."""
@@ -53,7 +53,8 @@ class Health:
         """Report a failure if no good answer came for a while: a single failure is not reported."""
         if self._failing is None or anyio.current_time() - self._well_at < GRACE_S:
             return
+        then = PERHAPS_EXECUTED if self._failing.outcome is Outcome.AMBIGUOUS else TRYING_AGAIN
         if self._failing.http_status is None:
-            self._outage.unreachable(self._failing.summary)
+            self._outage.unreachable(self._failing.summary, then)
         else:
-            self._outage.failing(self._failing.summary)
+            self._outage.failing(self._failing.summary, then)

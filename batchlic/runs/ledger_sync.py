@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -250,7 +250,7 @@ class LedgerSync:
         if self.ledger is None:
             return
         run_id = journal.identity.run_id
-        self.catch_up()
+        self.catch_up(resumed={run_id: folder})
         entry = self._entry(run_id, folder, journal.created_at)
         self.ledger.register(entry, announcement=_announcement(folder, _announced_devices(folder)))
         with _closed_if_refused(self.ledger, run_id):
@@ -269,8 +269,11 @@ class LedgerSync:
             self.reopen(folder, journal)
             _record(self.ledger, folder, journal)
 
-    def catch_up(self) -> None:
+    def catch_up(self, *, resumed: Mapping[str, RunFolder] | None = None) -> None:
         """Record the runs that were killed before they could do so, from their journals.
+
+        `resumed`: the folder of the run in hand, by its run_id. It counts if the folder has moved since the
+        run was registered.
 
         Raises RefusedToStart where such a run can't be read: its plan is only in its folder.
         """
@@ -280,6 +283,8 @@ class LedgerSync:
             if self.ledger.holder(entry.run_id) is not None:
                 continue  # at work, perhaps on another machine
             folder = _folder(entry)
+            if not folder.path.is_dir():
+                folder = (resumed or {}).get(entry.run_id, folder)
             if not folder.path.is_dir():
                 if not _sent_nothing(self.ledger, entry):
                     raise _unreadable(self.ledger, entry, "its folder is gone, or on another machine")

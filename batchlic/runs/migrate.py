@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -10,6 +11,7 @@ import polars as pl
 from batchlic.carrier.auth import CarrierUnreachable
 from batchlic.carrier.catalog import LicenseType
 from batchlic.carrier.client import AccountError, Carrier
+from batchlic.carrier.license_counts import total_of
 from batchlic.chunker import Batch, DeviceStatus, Step, batch_sizes
 from batchlic.errors import RefusedToStart
 from batchlic.events import EventStream, LicensesCounted
@@ -19,6 +21,7 @@ from batchlic.journal import Journal
 from batchlic.pool.migration import Migration
 from batchlic.reader.scans import scan_parquet
 from batchlic.runs.folder import RunFolder
+from batchlic.runs.patience import OnWait, patiently, warn
 from batchlic.writer.callback_outcomes import read_outcomes
 
 
@@ -88,7 +91,7 @@ async def reserve_licenses(
         if job.license.order == "unassign-first" or need.unassigns_first:
             migration.spare[account] = 0
             continue
-        available = await _available(client, account, migration.to_sku)
+        available = await _available(client, account, migration.to_sku, warn(events))
         sku = migration.to_sku
         events.emit(LicensesCounted(account=account, sku=sku, available=available, needed=need.fresh))
         if available is None:
@@ -146,10 +149,11 @@ def _first_seqs(journal: Journal) -> dict[tuple[int, str | None], int]:
     return first
 
 
-async def _available(client: Carrier, account: str, sku: str) -> int | None:
+async def _available(client: Carrier, account: str, sku: str, on_wait: OnWait) -> int | None:
     """The licenses left of a SKU; None if the carrier does not report the count."""
     try:
-        counts = await client.subscriptions(account, sku)
+        listed = await patiently(partial(client.subscriptions, account, sku), on_wait)
     except (AccountError, CarrierUnreachable):
         return None
-    return next((found.license_available for found in counts if found.sku_number == sku), None)
+    found = total_of(listed, sku)
+    return found.license_available if found is not None else None

@@ -9,6 +9,7 @@ from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 
+import anyio
 import polars as pl
 
 from batchlic.callbacks.registration import registration_url
@@ -22,6 +23,8 @@ from batchlic.carrier.client import (
     open_client,
 )
 from batchlic.carrier.credentials import Secret
+from batchlic.carrier.license_counts import total_of
+from batchlic.carrier.messages import Subscription
 from batchlic.carrier.refused_questions import RefusalReason
 from batchlic.chunker import DeviceStatus, PlanGroup
 from batchlic.errors import BatchlicError, CredentialsRejected, RefusedToStart, StoppedEarly, UsageError
@@ -33,11 +36,15 @@ from batchlic.reader.scans import scan_parquet
 from batchlic.runs.asking import Ask
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.outage import Outage
+from batchlic.runs.patience import OnWait, is_long_wait, patiently, say_nothing
 from batchlic.runs.screen import tell
 from batchlic.runs.signals import Interrupted, run_in_loop, unless_asked
 from batchlic.runs.target import Target
 from batchlic.writer.device_states import request_totals
 from batchlic.writer.resent import resent_devices
+
+_MAX_SKUS = 5
+"""SKUs that a refusal names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,49 +90,118 @@ async def preflight(
     groups: Sequence[PlanGroup],
     *,
     listeners: bool,
+    on_wait: OnWait = say_nothing,
     on_unreachable: Callable[[str], None] = lambda _: None,
 ) -> Findings:
     """Ask for the license counts of a plan's groups and, with `listeners`, who receives their callbacks.
 
-    A carrier that is down, or does not answer such questions, does not stop the run here: `on_unreachable`
-    gets the reason.
+    If the carrier asks to wait before it answers a question, this waits, and asks again; `on_wait` gets the
+    seconds and the reason. A login is not repeated (promise G). A carrier that is down, or does not answer
+    such questions, does not stop the run here: `on_unreachable` gets the reason.
     """
-    counts: list[LicenseCount] = []
-    notes: list[str] = []
-    unknown: list[str] = []
-    unheard: list[str] = []
+    questions = _Questions(client, on_wait, listeners=listeners)
+    by_account = attrgetter("account_name")
+    grouped = groupby(sorted(groups, key=by_account), key=by_account)
+    waiting = {account: list(some) for account, some in grouped}
     try:
         await client.login()
-        by_account = attrgetter("account_name")
-        for account, some in groupby(sorted(groups, key=by_account), key=by_account):
-            try:
-                found = await count(client, of_account := list(some))
-                counts += found
-                notes += _uncounted(account, of_account, found)
-                if (name := client.counted_as(account)) != account:
-                    notes.append(
-                        f"account {account}: the carrier gives its license counts under the name {name}"
-                    )
-            except AccountError as error:
-                if error.reason is RefusalReason.PERMISSION:
-                    raise CredentialsRejected(
-                        f"this login may not manage the licenses of account {account}: {error}. Ask the "
-                        "carrier for the permission, or use another login"
-                    ) from error
-                if error.reason is RefusalReason.ACCOUNT:
-                    unknown.append(f"account {account}: {error}")
-                    continue
-                notes.append(f"account {account}: license counts are unknown: {error}")
-            if listeners and await _is_unheard(client, account, notes):
-                unheard.append(account)
+        for account in list(waiting):
+            is_known = await questions.ask_for_counts(account, waiting[account])
+            del waiting[account]
+            if is_known:
+                await questions.ask_for_listeners(account)
     except CarrierUnreachable as error:
         on_unreachable(str(error))
-        notes += [*_unheard(unheard), f"license counts are unknown, and listeners, too: {error}"]
+        found = questions.findings()
+        notes = [*found.notes, _unasked(list(waiting), error)] if waiting or not groups else found.notes
         ready_at = time.monotonic() + (error.retry_after_s or 0.0)
-        return Findings(counts, notes, unreachable=error, unknown_accounts=tuple(unknown), ready_at=ready_at)
+        return replace(found, notes=notes, unreachable=error, ready_at=ready_at)
     except (CredentialsRejected, StoppedEarly) as error:
         return Findings([], [], stopped=error)
-    return Findings(counts, [*notes, *_unheard(unheard)], unknown_accounts=tuple(unknown))
+    return questions.findings()
+
+
+class _Questions:
+    """Asks about one account after the other, and keeps what the carrier answered."""
+
+    def __init__(self, client: Carrier, on_wait: OnWait, *, listeners: bool) -> None:
+        self._client = client
+        self._on_wait = on_wait
+        self._asks_for_listeners = listeners
+        self._counts: list[LicenseCount] = []
+        self._notes: list[str] = []
+        self._unknown: list[str] = []
+        self._unheard: list[str] = []
+
+    def findings(self) -> Findings:
+        """What the carrier answered until now."""
+        notes = [*self._notes, *_unheard(self._unheard)]
+        return Findings(self._counts, notes, unknown_accounts=tuple(self._unknown))
+
+    async def ask_for_counts(self, account: str, groups: Sequence[PlanGroup]) -> bool:
+        """Ask for the license counts of an account. Returns whether the carrier knows the account.
+
+        Raises CredentialsRejected if the login has no permission, and what `Carrier.subscriptions` raises but
+        AccountError.
+        """
+        try:
+            found = await count(self._client, groups, self._on_wait)
+        except AccountError as error:
+            if error.reason is RefusalReason.PERMISSION:
+                raise CredentialsRejected(
+                    f"this login may not manage the licenses of account {account}: {error}. Ask the "
+                    "carrier for the permission, or use another login"
+                ) from error
+            if error.reason is RefusalReason.ACCOUNT:
+                self._unknown.append(f"account {account}: {error}")
+                return False
+            self._notes.append(f"account {account}: license counts are unknown: {error}")
+            return True
+        self._counts += found
+        self._notes += _uncounted(account, groups, found)
+        if (name := self._client.counted_as(account)) != account:
+            self._notes.append(
+                f"account {account}: the carrier gives its license counts under the name {name}"
+            )
+        return True
+
+    async def ask_for_listeners(self, account: str) -> None:
+        """Note if nothing receives the callbacks of an account, or if that is unknown.
+
+        After a failure, no more listeners are asked for: the license counts of other accounts matter more. A
+        wait that the carrier asks for counts for them, too. Raises CarrierUnreachable if it is too long.
+        """
+        if not self._asks_for_listeners:
+            return
+        try:
+            found = await patiently(partial(self._client.listeners, account), self._on_wait)
+        except AccountError as error:
+            self._notes.append(f"account {account}: its listeners are unknown: {error}")
+        except CarrierUnreachable as error:
+            self._asks_for_listeners = False
+            self._notes.append(
+                f"account {account}: its listeners and those of later accounts are unknown: {error}"
+            )
+            if is_long_wait(error):
+                raise
+            if error.retry_after_s:
+                self._on_wait(error.retry_after_s, str(error))
+                await anyio.sleep(error.retry_after_s)
+        else:
+            if all(one.service_name != CALLBACK_SERVICE for one in found):
+                self._unheard.append(account)
+
+
+def _unasked(accounts: Sequence[str], error: CarrierUnreachable) -> str:
+    """A note about the accounts whose license counts and listeners the carrier did not answer."""
+    if not accounts:
+        return f"license counts and listeners are unknown: {error}"
+    return f"{_accounts(accounts)}: license counts and listeners are unknown: {error}"
+
+
+def _accounts(accounts: Sequence[str]) -> str:
+    more = f" and {counted(len(accounts) - 1, 'other')}" if len(accounts) > 1 else ""
+    return f"account {accounts[0]}{more}"
 
 
 def _uncounted(account: str, groups: Sequence[PlanGroup], counts: Sequence[LicenseCount]) -> list[str]:
@@ -142,22 +218,12 @@ def _uncounted(account: str, groups: Sequence[PlanGroup], counts: Sequence[Licen
     ]
 
 
-async def _is_unheard(client: Carrier, account: str, notes: list[str]) -> bool:
-    """Whether nothing receives the callbacks of an account; a note says if that is unknown."""
-    try:
-        return all(found.service_name != CALLBACK_SERVICE for found in await client.listeners(account))
-    except AccountError as error:
-        notes.append(f"account {account}: its listeners are unknown: {error}")
-        return False
-
-
 def _unheard(accounts: Sequence[str]) -> list[str]:
     """A note about accounts without a listener, if there are any."""
     if not accounts:
         return []
-    more = f" and {counted(len(accounts) - 1, 'other')}" if len(accounts) > 1 else ""
     what = f"no listener for {CALLBACK_SERVICE} is registered, so the carrier reports no outcomes"
-    return [f"account {accounts[0]}{more}: {what}"]
+    return [f"{_accounts(accounts)}: {what}"]
 
 
 def ask_carrier(
@@ -174,7 +240,13 @@ def ask_carrier(
         async with open_client(target.base_url, target.credentials) as client:
             if listener is not None:
                 await register(client, (group.account_name for group in groups), listener)
-            found = await preflight(client, groups, listeners=listeners, on_unreachable=outage.unreachable)
+            found = await preflight(
+                client,
+                groups,
+                listeners=listeners,
+                on_wait=outage.waits,
+                on_unreachable=outage.unanswered,
+            )
             await client.logout()
         if found.unreachable is not None and found.unreachable.may_be_wrong_url:
             other_roots.append(await find_root(target.base_url))
@@ -219,20 +291,31 @@ async def register(client: Carrier, accounts: Iterable[str], listener: RunListen
         )
 
 
-async def count(client: Carrier, groups: Sequence[PlanGroup]) -> list[LicenseCount]:
+async def count(
+    client: Carrier, groups: Sequence[PlanGroup], on_wait: OnWait = say_nothing
+) -> list[LicenseCount]:
     """The license counts of each group's account and SKU; 0 for a SKU that the account does not have.
 
+    A SKU that is not listed is unknown if an entry of the list can't be read: it may be in that entry.
+    `on_wait` gets the seconds and the reason of each wait before a question is asked again.
     An account without any counts is left out, and also a SKU whose counts are both unknown.
     """
     counts = []
     for account in dict.fromkeys(group.account_name for group in groups):
-        known = {found.sku_number: found for found in await client.subscriptions(account)}
-        for sku in (group.sku_number for group in groups if known and group.account_name == account):
-            found = known.get(sku)
-            assigned, available = (found.license_assigned, found.license_available) if found else (0, 0)
-            if assigned is not None or available is not None:
-                counts.append(LicenseCount(account, sku, assigned=assigned, available=available))
-    return counts
+        listed = await patiently(partial(client.subscriptions, account), on_wait)
+        skus = (group.sku_number for group in groups if listed and group.account_name == account)
+        counts += [_count(account, sku, listed) for sku in skus]
+    return [one for one in counts if one.assigned is not None or one.available is not None]
+
+
+def _count(account: str, sku: str, listed: Sequence[Subscription]) -> LicenseCount:
+    found = total_of(listed, sku)
+    if found is not None:
+        return LicenseCount(account, sku, found.license_assigned, found.license_available)
+    skus = tuple(sorted({one.sku_number for one in listed}))
+    if "" in skus:
+        return LicenseCount(account, sku, assigned=None, available=None)
+    return LicenseCount(account, sku, assigned=0, available=0, listed_instead=skus)
 
 
 def fit_to_licenses(
@@ -309,11 +392,11 @@ def confirm_new_ledger(
 
 
 async def refuse_new_ledger(
-    client: Carrier, unrecorded: Sequence[PlanGroup], ledger: str | None
+    client: Carrier, unrecorded: Sequence[PlanGroup], ledger: str | None, on_wait: OnWait = say_nothing
 ) -> list[str]:
     """The check of `confirm_new_ledger`, where the carrier did not answer before. Returns notes."""
     try:
-        counts = await count(client, unrecorded)
+        counts = await count(client, unrecorded, on_wait)
     except (CarrierUnreachable, AccountError) as error:
         return [f"the ledger is new, and whether licenses are assigned already is unknown: {error}"]
     confirm_new_ledger(unrecorded, counts, ledger)
@@ -329,19 +412,27 @@ def refuse_too_few(
 
     `freed`: the licenses by account and SKU that the run takes back before.
     """
+    listed_instead = {(one.account_name, one.sku_number): one.listed_instead for one in counts}
     short = []
     for group, fit in zip(groups, devices_that_fit(groups, counts, freed), strict=True):
         if fit < group.devices:
-            back = (freed or {}).get((group.account_name, group.sku_number), 0)
+            key = group.account_name, group.sku_number
+            back = (freed or {}).get(key, 0)
             removed = f" (with {back:,} of gone devices)" if back else ""
             short.append(
                 f"account {group.account_name} has {counted(fit, 'license')} of {group.sku_number} left"
-                f"{removed} for {counted(group.devices, 'device')}"
+                f"{removed} for {counted(group.devices, 'device')}{_instead(listed_instead.get(key, ()))}"
             )
     if short:
         raise RefusedToStart(
             f"too few licenses: {'; '.join(short)}. Buy more, or license as many as possible: --allow-partial"
         )
+
+
+def _instead(skus: Sequence[str]) -> str:
+    """The SKUs that the carrier lists instead of the one that is asked for."""
+    more = f" and {counted(len(skus) - _MAX_SKUS, 'other')}" if len(skus) > _MAX_SKUS else ""
+    return f" (the carrier lists {', '.join(skus[:_MAX_SKUS])}{more})" if skus else ""
 
 
 def still_to_license(job: Job, plan: Path, journal: Journal) -> list[PlanGroup]:
@@ -369,7 +460,9 @@ def _still_to_send(plan: Path, journal: Journal, action: Action | None) -> list[
     return groups
 
 
-async def compare_counts(client: Carrier, folder: RunFolder, journal: Journal) -> list[str]:
+async def compare_counts(
+    client: Carrier, folder: RunFolder, journal: Journal, on_wait: OnWait = say_nothing
+) -> list[str]:
     """Notes about license counts that did not change as the run's answers say, and what may be the reason."""
     before = journal.identity.licenses
     groups = [
@@ -377,7 +470,7 @@ async def compare_counts(client: Carrier, folder: RunFolder, journal: Journal) -
         for one in before
     ]
     try:
-        after = await count(client, groups)
+        after = await count(client, groups, on_wait)
     except (StoppedEarly, AccountError, CredentialsRejected) as error:
         return [f"license counts after the run are unknown: {error}"]
     action = journal.identity.action

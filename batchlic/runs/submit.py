@@ -33,6 +33,7 @@ from batchlic.runs.learned import Memory
 from batchlic.runs.live_limits import LimitedHere, LiveLimits
 from batchlic.runs.migrate import migration_of, reserve_licenses
 from batchlic.runs.observation import Observation, limit_changed, parts_in_doubt, tally_of
+from batchlic.runs.patience import OnWait, warn
 from batchlic.runs.preflight import compare_counts, refuse_new_ledger
 from batchlic.runs.screen import screen, tell
 from batchlic.runs.shared_limits import SharedLimits
@@ -69,7 +70,8 @@ class Session:
     async def check_ledger(self, client: Carrier) -> None:
         """Raise RefusedToStart if the carrier has licenses that a new ledger does not know."""
         if self.unrecorded:
-            self.notes.extend(await refuse_new_ledger(client, self.unrecorded, self.job.ledger.path))
+            ledger = self.job.ledger.path
+            self.notes.extend(await refuse_new_ledger(client, self.unrecorded, ledger, warn(self.events)))
 
 
 Send: TypeAlias = Callable[[Session], Awaitable[None]]
@@ -211,7 +213,7 @@ async def send_here(session: Session) -> None:
         memory.keep(limiters.learned)
         notes += observation.warnings
         if stopped is None and not journal.identity.to_sku:  # a migration counts licenses before it sends
-            notes += await counts_after(client, folder, journal)
+            notes += await counts_after(client, folder, journal, warn(events))
         await client.logout()
     if stopped is not None:
         raise stopped
@@ -363,10 +365,10 @@ def judged(gate: Gate, notes: list[str]) -> StoppedEarly | None:
     return objection
 
 
-async def counts_after(client: Carrier, folder: RunFolder, journal: Journal) -> list[str]:
+async def counts_after(client: Carrier, folder: RunFolder, journal: Journal, on_wait: OnWait) -> list[str]:
     """Notes about the license counts after the run. A signal ends the question, not the run."""
     try:
-        return await unless_asked(partial(compare_counts, client, folder, journal))
+        return await unless_asked(partial(compare_counts, client, folder, journal, on_wait))
     except Interrupted as interrupted:
         return [f"license counts after the run are unknown: {interrupted}"]
 

@@ -3,11 +3,12 @@
 import json
 from typing import Any
 
+import polars as pl
 import pytest
 
 from batchlic.callbacks.bodies import read_body
 from batchlic.callbacks.messages import StoredMessage, stored_message
-from batchlic.callbacks.verdicts import CANCELED, FAILURE, ON_HOLD, SUCCESS, verdict_of
+from batchlic.callbacks.verdicts import CANCELED, FAILURE, ON_HOLD, SUCCESS, verdict_of, with_verdicts
 from tests.callbacks.builders import PASSWORD, USERNAME, body
 
 IMEI, ICCID = "864508030109877", "89148000000800139708"
@@ -162,25 +163,83 @@ def test_f_no_credential_is_in_what_is_kept_or_shown() -> None:
 # -- what is reported -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("status", ["Failed", "Success", "Completed", "REQUEST_ONHOLD.Review", "", None, 7])
-@pytest.mark.parametrize(
-    ("fault", "expected"),
-    [
-        (FAULT, ("INPUT_INVALID.Device.Account.Invalid", "Not yours.")),
-        ({"faultcode": "REQUEST_FAILED.X"}, ("REQUEST_FAILED.X", "")),
-        ({"faultstring": "no license"}, ("", "no license")),
-        ({"faultCode": 400, "FaultString": None}, ("400", "")),
-        ("no license", ("", "no license")),
-        ([FAULT], ("INPUT_INVALID.Device.Account.Invalid", "Not yours.")),
-    ],
-)
+def verdict(message: StoredMessage) -> str:
+    return verdict_of(message.status, message.error_code, message.error_message)
+
+
+CODED = [
+    (FAULT, ("INPUT_INVALID.Device.Account.Invalid", "Not yours.")),
+    ({"faultcode": "REQUEST_FAILED.X"}, ("REQUEST_FAILED.X", "")),
+    ([FAULT], ("INPUT_INVALID.Device.Account.Invalid", "Not yours.")),
+    ({"faultcode": "REQUEST_FAILED.X", "faultstring": "Success"}, ("REQUEST_FAILED.X", "Success")),
+    ("UnifiedWebService.REQUEST_FAILED.X", ("", "UnifiedWebService.REQUEST_FAILED.X")),
+    (
+        {"faultstring": "UnifiedWebService.REQUEST_FAILED.X: no"},
+        ("", "UnifiedWebService.REQUEST_FAILED.X: no"),
+    ),
+    ({"faultcode": "env:Server", "faultstring": "INPUT_INVALID.X"}, ("env:Server", "INPUT_INVALID.X")),
+    ({"faultcode": "REQUEST_FAILED", "faultstring": "no"}, ("REQUEST_FAILED", "no")),
+]
+OTHER = [
+    ({"faultstring": "no license"}, ("", "no license")),
+    ({"faultCode": 400, "FaultString": None}, ("400", "")),
+    ("no license", ("", "no license")),
+    ({"faultcode": "0", "faultstring": "not active"}, ("0", "not active")),
+]
+
+
+@pytest.mark.parametrize("status", ["Failed", "Completed", "REQUEST_ONHOLD.Review", "", None, 7])
+@pytest.mark.parametrize(("fault", "expected"), [*CODED, *OTHER])
 def test_a_fault_is_a_failure_whatever_the_status(
     status: object, fault: object, expected: tuple[str, str]
 ) -> None:
     message = stored(body(status=status, faultResponse=fault))
     assert (message.error_code, message.error_message) == expected
-    assert verdict_of(message.status, has_fault=any(expected)) == FAILURE
+    assert verdict(message) == FAILURE
     assert message.raw == ""
+
+
+@pytest.mark.parametrize("status", ["Success", " SUCCESS"])
+@pytest.mark.parametrize("fault", [fault for fault, _ in CODED])
+def test_a_code_of_the_carrier_counts_more_than_the_status(status: str, fault: object) -> None:
+    assert verdict(stored(body(status=status, faultResponse=fault))) == FAILURE
+
+
+@pytest.mark.parametrize("fault", [fault for fault, _ in OTHER])
+def test_d_a_success_with_another_fault_settles_nothing(fault: object) -> None:
+    message = stored(body(status="Success", faultResponse=fault))
+    assert verdict(message) == "status Success with a fault"
+    assert message.raw != ""
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"faultcode": "0", "faultstring": "Success"},
+        {"faultcode": 0, "faultstring": None},
+        {"faultcode": "200", "faultstring": "OK"},
+        {"faultcode": "null", "faultstring": "null"},
+        {"faultcode": "None", "faultstring": "No error"},
+        {"faultstring": "N/A"},
+        {"faultcode": "0000", "faultstring": "Request completed successfully."},
+        "null",
+        [{"faultcode": "0"}],
+    ],
+    ids=str,
+)
+def test_d_a_fault_that_names_no_error_is_no_fault(fault: object) -> None:
+    assert verdict(stored(body(status="Success", faultResponse=fault))) == SUCCESS
+    assert verdict(stored(body(status="Failed", faultResponse=fault))) == FAILURE
+    assert verdict(stored(body(status="Parked", faultResponse=fault))) == "unknown status 'Parked'"
+
+
+def test_messages_in_a_frame_have_the_same_verdicts() -> None:
+    faults = [None, *(fault for fault, _ in [*CODED, *OTHER]), {"faultcode": "0", "faultstring": "Success"}]
+    statuses = ["Success", "Failed", "Parked", ""]
+    messages = [stored(body(status=status, faultResponse=fault)) for status in statuses for fault in faults]
+    names = ["status", "error_code", "error_message"]
+    frame = pl.DataFrame([message._asdict() for message in messages]).select(names)
+    assert with_verdicts(frame)["verdict"].to_list() == [verdict(message) for message in messages]
 
 
 @pytest.mark.parametrize("fault", [None, {}, [], "", {"faultcode": "", "faultstring": " "}, 0, True])
@@ -217,5 +276,5 @@ def test_an_empty_fault_is_no_fault(fault: object) -> None:
 )
 def test_without_a_fault_only_success_and_failed_decide(status: object, expected: str) -> None:
     message = stored(body(status=status))
-    assert verdict_of(message.status, has_fault=False) == expected
+    assert verdict(message) == expected
     assert (message.raw == "") == (expected in {SUCCESS, FAILURE})

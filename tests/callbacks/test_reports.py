@@ -176,7 +176,6 @@ def test_a_device_on_hold_is_not_listed_as_unconfirmed(tmp_path: Path) -> None:
     [
         {"error_code": "INPUT_INVALID.Device.Account.Invalid"},
         {"error_code": "INPUT_INVALID.DeviceState.Invalid", "error_message": "not active"},
-        {"error_message": "no license"},
     ],
 )
 def test_a_device_refused_inside_an_accepted_batch_fails(
@@ -188,6 +187,15 @@ def test_a_device_refused_inside_an_accepted_batch_fails(
     found = pl.read_parquet(folder.results).row(1, named=True)
     assert {name: found[name] or "" for name in fault} == fault
     assert status(folder).exit_code == ExitCode.INCOMPLETE
+
+
+def test_d_a_vague_fault_beside_a_success_fails_no_device(tmp_path: Path) -> None:
+    folder = submitted_run(tmp_path / "run", 3)
+    no_error, vague, _ = messages_of(folder)
+    no_error = no_error._replace(status="Success", error_code="0", error_message="Success")
+    vague = vague._replace(status="Success", error_code="17", error_message="see the log")
+    assert reconciled(folder, no_error, vague) == {"accepted": 2, "confirmed": 1}
+    assert status(folder).undecided == {"status Success with a fault": 1}
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from batchlic.carrier.answers import Answer, Blame, Outcome, TokenKind
 from batchlic.carrier.catalog import Action
 from batchlic.carrier.client import open_client
 from batchlic.carrier.http_client import Timeouts
+from batchlic.carrier.rate_limits import Quota
 from tests.carrier.script import (
     GUID,
     IMEIS,
@@ -96,9 +97,66 @@ FINE: Sequence[dict[str, object]] = (
     {"status": 202, "success": True},
     {"status": "Pending", "code": 0, "message": "queued"},
     {"accountName": "0000123456-00001", "eta": 3.5},
+    {"fault": {"code": None, "message": None, "description": None}},
+    {"error": {"code": 0, "message": ""}},
+    {"errors": [None, {}], "faultResponse": {"faultcode": "0", "faultstring": "Success"}},
+    {"errorCode": "0000", "errorMessage": "N/A"},
+    {"errorCode": "SUCCESS", "errorMessage": "words"},
+    {"errorMessage": "Request accepted successfully"},
+    {"errorMessage": "No error"},
+    {"failedDevices": [], "failedCount": 0, "failures": None, "status": "Accepted"},
+    {"message": "Failed devices are reported by callback", "results": [{"status": "Accepted", "code": 0}]},
+    {"results": [{"status": 200, "errorCode": None, "success": True}]},
+    {"errors": "[]", "error": "{}"},
+    {"message": "Failed: 0, accepted: 3"},
+    {"message": "Rejected: 0; accepted: 3"},
+    {"message": "Rejected: 0. See INPUT_INVALID.SessionToken.Invalid"},
+    {"message": "Request rejected: 0, request accepted: 3"},
+    {"message": "Failed (0), accepted (3)"},
+    {"message": "Invalid: 0, valid: 3"},
+    {"message": "Error: none"},
+    {"message": "Not processed, queued"},
+    {"message": "Rejected, failed and accepted devices are reported by callback"},
+    {"message": "Partial failures are reported by callback"},
+    {"message": "Partial success is reported by callback"},
+    {"message": "Request accepted. Partially processed requests are reported by callback."},
+    {"status": "No partial failures"},
+    {"failed": 0.0, "rejected": "no", "failedDevices": "[]", "invalid": False},
+    {"failedDevices": "{}", "failures": "No failures"},
+    {"failedDevices": {"total": 3, "failed": 0}, "failures": [None, {}, []]},
+    {"failureReason": "-", "failureMessage": "No error", "failureCode": "200"},
+    {"failureReason": "Success"},
+    {"retryPolicy": {"failureCount": 4}},
+    {"_links": {"errors": {"href": "/x"}}, "links": {"failed": "/x"}},
+    {"data": {"code": "123456", "order": {"status": "Failed"}}, "events": [{"status": "Failed"}]},
+    {"history": [{"id": "earlier-request", "status": "Failed"}]},
+    {"errorCode": None, "errorMessage": "Your request is being processed"},
+)
+PARTLY: Sequence[dict[str, object]] = (
+    {"status": "PartialFailure"},
+    {"status": "Partially accepted"},
+    {"result": "PARTIAL_SUCCESS"},
+    {"message": "Batch partially processed"},
+    {"failedDevices": [{"id": IMEIS[0], "kind": "IMEI"}]},
+    {"failed_device_ids": [IMEIS[0]]},
+    {"failedCount": 200},
+    {"numberOfFailedDevices": "3"},
+    {"results": [{"id": IMEIS[0], "errorCode": "429"}]},
+    {"results": [{"id": IMEIS[0], "errorCode": "INPUT_INVALID.DeviceState.Invalid"}, {"status": "Success"}]},
+    {"devices": [{"id": IMEIS[0], "Status": "Rejected"}]},
+    {"data": {"devices": [{"id": IMEIS[0], "success": False}]}},
+    {"responses": [{"statusCode": 404}, {"statusCode": 200}]},
+    {"devices": [{"id": IMEIS[0], "errorMessage": "Device not found"}]},
+    {"lines": [{"deviceId": IMEIS[0], "accepted": False}, {"id": IMEIS[1], "accepted": True}]},
+    {"lines": [{"id": IMEIS[0], "status": "Failed"}]},
+    {"message": "Request partially accepted: 97 of 100"},
+    {"data": {"status": "PartialFailure"}},
+    {"failedDevices": {"total": 3, "failed": 1}},
+    {"failureReason": "Device not active"},
 )
 FAILURES: Sequence[dict[str, object]] = (
     {"errorMessage": "could not queue"},
+    {"errorMessage": "Request not processed"},
     {"error": "internal"},
     {"errors": [{"errorMessage": "words"}]},
     {"Fault": {"code": "101504"}},
@@ -109,6 +167,22 @@ FAILURES: Sequence[dict[str, object]] = (
     {"result": "error"},
     {"statusCode": 502},
     {"code": "500"},
+    {"status": "Unsuccessful"},
+    {"status": "NotAccepted"},
+    {"state": "INVALID"},
+    {"status": "Throttled"},
+    {"message": "Request rejected"},
+    {"message": "The request was not accepted: try later"},
+    {"fault": {"code": "0", "message": "Device not active"}},
+    {"errorMessage": "Not accepted"},
+    {"errorCode": None, "errorMessage": "Device not active"},
+    {"errorMessage": "Successfully processed 40 of 100 devices"},
+    {"message": "Request rejected: no license is left"},
+    {"message": "Your request could not be processed"},
+    {"message": "Rejected."},
+    {"data": {"success": False, "message": "words"}},
+    {"result": {"status": "FAILED"}},
+    {"response": {"status": 500}},
 )
 NESTED = b"[" * 60_000
 HUGE = b'{"requestId":"' + GUID.encode() + b'","x":"' + b"y" * 100_000 + b'"}'
@@ -428,6 +502,37 @@ async def test_an_answer_has_the_outcome_in_the_table(row: Row) -> None:
     assert len(carrier.requests) == 1
 
 
+@pytest.mark.parametrize("status", [200, 202, 207])
+@pytest.mark.parametrize("said", PARTLY, ids=str)
+async def test_d_an_answer_that_leaves_out_devices_is_in_doubt(said: dict[str, object], status: int) -> None:
+    answer = await answer_to(says(status, TAKEN | said))
+    assert (answer.outcome, answer.is_partial, answer.request_id) == (Outcome.AMBIGUOUS, True, GUID)
+    assert "not all devices were accepted" in answer.summary
+
+
+@pytest.mark.parametrize("word", ["fail", "partial", "success ", "accepted", "request ", "with-"])
+async def test_a_long_status_is_read_at_once(word: str) -> None:
+    """With a pattern that is worse than linear, this test does not end."""
+    said = {"status": f"partial{word * 2000}!", "message": f"{word * 2000}!"}
+    assert (await answer_to(says(200, TAKEN | said))).request_id == GUID
+
+
+@pytest.mark.parametrize(
+    ("said", "outcome"),
+    [
+        ({"code": "429"}, Outcome.THROTTLED),
+        ({"status": "Throttled", "nextAccessTime": "2026-Nov-30 18:00:00+0000"}, Outcome.THROTTLED),
+        ({"errorCode": "INPUT_INVALID.SessionToken.Invalid"}, Outcome.UNAUTHORIZED),
+    ],
+    ids=str,
+)
+async def test_d_beside_a_request_id_nothing_proves_that_no_license_is_taken(
+    said: dict[str, object], outcome: Outcome
+) -> None:
+    answer = await answer_to(says(200, TAKEN | said))
+    assert (answer.outcome, answer.is_inferred) == (outcome, True)
+
+
 @pytest.mark.parametrize("row", IN_DOUBT, ids=lambda row: row.name)
 async def test_an_unassign_in_doubt_reaches_the_carrier_once(row: Row) -> None:
     async with client_of(row.script, timeouts=row.timeouts) as (client, carrier):
@@ -572,6 +677,33 @@ async def test_a_throttled_answer_has_the_wait_and_the_quota() -> None:
     assert answer.retry_after_s == 7
     assert answer.quota is not None
     assert (answer.quota.limit, answer.quota.remaining, answer.quota.reset_s) == (200, 0, 7)
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        ({"retryAfterMs": 8000}, 8),
+        ({"retry_after_ms": "8000"}, 8),
+        ({"retry_after_seconds": 8}, 8),
+        ({"retryAfterInSeconds": "8"}, 8),
+        ({"details": {"retryAfterMillis": 8000}}, 8),
+        ({"waitTime": "8s"}, 8),
+        ({"waitTime": "8000 ms"}, 8),
+        ({"waitTime": 8000}, None),
+        ({"waitTime": "8000"}, None),
+        ({"retryAfterMs": "soon"}, None),
+        ({"errorMessage": "Rate limit exceeded. Please wait 8 seconds before retrying."}, 8),
+    ],
+    ids=str,
+)
+async def test_a_wait_in_the_body_is_read(said: dict[str, object], seconds: float | None) -> None:
+    assert (await answer_to(says(429, {"errorCode": "429"} | said))).retry_after_s == seconds
+
+
+async def test_an_accepted_answer_contradicts_a_limit_of_0() -> None:
+    headers = ("X-RateLimit-Limit: 0", "X-RateLimit-Remaining: 0", "X-RateLimit-Reset: 86400")
+    assert (await answer_to(says(200, TAKEN, *headers))).quota is None
+    assert (await answer_to(says(429, TAKEN, *headers))).quota == Quota(0, 0, 86400)
 
 
 async def test_an_accepted_answer_has_the_quota() -> None:

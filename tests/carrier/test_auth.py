@@ -521,6 +521,86 @@ async def test_an_expired_ready_access_token_is_renewed_for_the_login_too() -> N
             assert (await client.submit(submission())).outcome is Outcome.ACCEPTED
 
 
+def expects(access: Callable[[], str], refusal: tuple[int, object]) -> Callable[[Exchange], Awaitable[None]]:
+    """A login that refuses any other access token."""
+    numbers = itertools.count(1)
+
+    async def login(exchange: Exchange) -> None:
+        if exchange.request.headers["authorization"] == f"Bearer {access()}":
+            await exchange.say(200, {"sessionToken": f"session-{next(numbers)}"})
+        else:
+            await exchange.say(*refusal)
+
+    return login
+
+
+VAGUE_401: list[object] = [b"", {"errorCode": "401", "errorMessage": "Unauthorized"}, b"<html>no</html>"]
+
+
+@pytest.mark.parametrize("body", VAGUE_401)
+async def test_g_a_vague_401_to_a_login_that_worked_renews_the_access_token(body: object) -> None:
+    valid = "access-1"
+    async with scripted(only(session="session-2")) as carrier, open_client(carrier.url, KEYS) as client:
+        carrier.login_script = expects(lambda: valid, (401, body))
+        await client.login()
+        valid = "access-2"
+        assert (await submit_until_taken(client)).outcome is Outcome.ACCEPTED
+    assert (len(carrier.paths(LOGIN)), len(carrier.paths(OAUTH))) == (3, 2)
+
+
+@pytest.mark.parametrize(("body", "logins"), [*((body, 3) for body in VAGUE_401), (BAD_LOGIN, 2)])
+async def test_g_a_login_that_stays_rejected_is_repeated_at_most_once(body: object, logins: int) -> None:
+    valid = "access-1"
+    async with scripted(only(session="session-2")) as carrier, open_client(carrier.url, KEYS) as client:
+        carrier.login_script = expects(lambda: valid, (401, body))
+        await client.login()
+        valid = "never"
+        for _ in range(2):
+            with pytest.raises(CredentialsRejected, match="BATCHLIC_PASSWORD"):
+                await submit_until_taken(client)
+    assert len(carrier.paths(LOGIN)) == logins
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"errorCode": "401", "errorMessage": "Invalid username or password"},
+        {"errorCode": "REQUEST_FAILED.LoginFailed", "errorMessage": "words"},
+        {"errorCode": "REQUEST_FAILED.Login.AccountLocked", "errorMessage": "4 failed attempts"},
+        {"message": "Bad credentials"},
+        b"<html>The account is locked</html>",
+    ],
+    ids=str,
+)
+async def test_g_a_401_about_the_password_is_not_repeated(body: object) -> None:
+    async with scripted(only(session="session-2")) as carrier, open_client(carrier.url, KEYS) as client:
+        await client.login()
+        carrier.login_script = always(401, body)
+        with pytest.raises(CredentialsRejected, match="BATCHLIC_PASSWORD"):
+            await submit_until_taken(client)
+    assert (len(carrier.paths(LOGIN)), len(carrier.paths(OAUTH))) == (2, 1)
+
+
+@pytest.mark.parametrize("body", VAGUE_401)
+async def test_g_a_login_is_not_repeated_with_the_same_access_token(body: object) -> None:
+    async with scripted(only(session="session-2")) as carrier, open_client(carrier.url, KEYS) as client:
+        carrier.oauth_script = always(200, {"access_token": "access-1"})
+        await client.login()
+        carrier.login_script = always(401, body)
+        with pytest.raises(CredentialsRejected, match="BATCHLIC_PASSWORD"):
+            await submit_until_taken(client)
+    assert len(carrier.paths(LOGIN)) == 2
+
+
+@pytest.mark.parametrize("body", VAGUE_401)
+async def test_g_a_vague_401_to_the_first_login_is_not_repeated(body: object) -> None:
+    async with scripted() as carrier, open_client(carrier.url, KEYS) as client:
+        carrier.login_script = always(401, body)
+        with pytest.raises(CredentialsRejected, match="BATCHLIC_PASSWORD"):
+            await client.login()
+    assert len(carrier.paths(LOGIN)) == 1
+
+
 @pytest.mark.parametrize(
     "body", [{"sessionToken": "two\nlines"}, {"sessionToken": ""}, b"<html>", b"[" * 60_000]
 )

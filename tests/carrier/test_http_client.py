@@ -173,6 +173,16 @@ async def test_a_proxy_that_does_not_connect_leaves_no_doubt(
     assert "planted" not in repr(answer)
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # httpcore keeps no headers of such an answer
+@pytest.mark.parametrize("status", [b"429 Too Many Requests", b"503 Busy"])
+async def test_j_a_wait_that_a_proxy_asks_for_is_read(monkeypatch: pytest.MonkeyPatch, status: bytes) -> None:
+    proxy = Proxy(0, b"HTTP/1.1 " + status + b"\r\nRetry-After: 6\r\nContent-Length: 0\r\n\r\n")
+    async with proxied(proxy) as port:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
+        answer = await submit_to("https://carrier.test")
+    assert (answer.outcome, answer.retry_after_s) == (Outcome.UNAVAILABLE, 6)
+
+
 @contextmanager
 def through(
     port: int, login: str, monkeypatch: pytest.MonkeyPatch, variable: str = "HTTPS_PROXY"

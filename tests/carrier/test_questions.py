@@ -76,6 +76,12 @@ async def test_license_counts_are_read_in_all_their_forms(sent: object, count: i
         assert await client.subscriptions(ACCOUNT) == [Subscription("S", "", None, None, count)]
 
 
+async def test_an_answer_in_an_unknown_form_is_not_said_to_lack_a_request_id() -> None:
+    async with client_of(says(200, {})) as (client, _):
+        with pytest.raises(CarrierUnreachable, match="HTTP 200 in an unknown form"):
+            await client.subscriptions(ACCOUNT)
+
+
 async def test_an_answer_with_a_byte_order_mark_is_read() -> None:
     body = b"\xef\xbb\xbf" + msgspec.json.encode(COUNTS)
     async with client_of(says(200, body)) as (client, _):

@@ -101,6 +101,18 @@ def test_d_a_rejected_token_at_a_5xx_is_renewed_and_leaves_doubt(status: int, bo
     assert found.rejected is not None
 
 
+@pytest.mark.parametrize("status", [406, 408])
+@pytest.mark.parametrize("body", ["", '{"status":0,"message":"words"}', "<html><h1>words</h1></html>"])
+def test_d_an_answer_that_may_follow_the_execution_leaves_doubt(status: int, body: str) -> None:
+    found = answer(status, body)
+    lifetime, flexible = (
+        judge(Delivery(batch(1)), found, is_proven=True, is_resendable=resendable, trusts_duplicates=True)
+        for resendable in (False, True)
+    )
+    assert lifetime.answer.outcome is Outcome.AMBIGUOUS
+    assert flexible.answer.outcome is Outcome.UNAVAILABLE
+
+
 def test_d_a_lost_answer_is_no_limit_whatever_its_page_says() -> None:
     page = "<html><h1>504 Gateway Time-out</h1><p>too many requests upstream</p></html>"
     assert answer(504, page).outcome is Outcome.AMBIGUOUS
@@ -119,6 +131,12 @@ def test_d_a_lost_answer_is_no_limit_whatever_its_page_says() -> None:
             True,
         ),
         (500, "Too many requests", {}, True),
+        (408, "Too many requests", {}, True),
+        (408, "", {}, True),
+        (408, '{"statusCode":408,"message":"Request Timeout"}', {}, True),
+        (406, "", {}, True),
+        (406, "<title>406 Not Acceptable</title>", {}, True),
+        (406, '{"status":406,"error":"Not Acceptable","path":"/m2m/v1"}', {}, True),
         (503, "no healthy upstream", {}, False),
         (429, "", {}, False),
         (403, "Developer Over Rate", {}, False),

@@ -351,7 +351,7 @@ async def test_a_full_disk_stops_the_run_and_loses_nothing(tmp_path: Path) -> No
                 await journal.intend(intent())
                 written += 1
 
-        with pytest.raises(StoppedEarly, match=r"full.*resume"):
+        with pytest.raises(StoppedEarly, match=r"journal\.db can't be written.*full.*resume"):
             await write_until_full()
         assert len(list(journal.attempts())) == written > 0
         writing(journal).exec_driver_sql("PRAGMA max_page_count = 1000000")

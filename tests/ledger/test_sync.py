@@ -325,6 +325,15 @@ def test_a_killed_run_is_resumed_if_no_other_sent_its_devices(tmp_path: Path) ->
 
 
 @pytest.mark.slow
+def test_a_killed_run_is_resumed_where_its_folder_has_moved_to(tmp_path: Path) -> None:
+    with carrier() as target:
+        killed(job_of(tmp_path, range(30), limits={"batch_size": 10}), tmp_path / "killed", target, [TAKEN])
+        (tmp_path / "killed").rename(tmp_path / "archive")
+        assert resume(RunFolder(tmp_path / "archive"), target).statuses == {"accepted": 30}
+        assert run(job_of(tmp_path, range(40)), tmp_path / "next", target) == {"skipped": 30, "accepted": 10}
+
+
+@pytest.mark.slow
 def test_two_runs_at_work_do_not_share_a_device(tmp_path: Path) -> None:
     job = job_of(tmp_path, range(30))
     with carrier() as target:

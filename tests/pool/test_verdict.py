@@ -22,6 +22,7 @@ from tests.pool.builders import (
 )
 
 DUPLICATE = replace(AMBIGUOUS, is_duplicate=True, http_status=409)
+PARTIAL = replace(AMBIGUOUS, is_partial=True, http_status=207)
 MANY, ONE = Delivery(batch(8)), Delivery(batch(1))
 
 
@@ -57,6 +58,16 @@ def test_an_acceptance_ends_a_delivery(delivery: Delivery) -> None:
 def test_what_is_not_definite_is_repeated(delivery: Delivery, answer: Answer) -> None:
     assert verdict(delivery, answer) == Verdict(answer, Next.REPEAT)
     assert not verdict(delivery, answer).is_final
+
+
+@pytest.mark.parametrize("is_resendable", [False, True])
+@pytest.mark.parametrize("delivery", [MANY, ONE, in_doubt(MANY)])
+def test_d_a_batch_that_is_partly_accepted_is_not_sent_again(
+    delivery: Delivery, *, is_resendable: bool
+) -> None:
+    found = verdict(delivery, PARTIAL, is_resendable=is_resendable)
+    assert found == Verdict(PARTIAL, Next.LEAVE_IN_DOUBT)
+    assert found.is_final
 
 
 @pytest.mark.parametrize("refusal", [BAD_DEVICE, REFUSED])

@@ -1,6 +1,7 @@
 """What people are told about a carrier in trouble, and how often."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import anyio
 import pytest
@@ -57,6 +58,12 @@ def test_a_report_of_silence_has_its_seconds() -> None:
     ]
 
 
+def test_a_wait_before_a_question_has_its_seconds_and_its_reason() -> None:
+    assert told_over(1, lambda outage: outage.waits(2.0, "HTTP 429")) == [
+        "batchlic waits 2 s before it asks carrier.example again: HTTP 429"
+    ]
+
+
 class Watched:
     """The health of a carrier at a clock that the test sets, and what is told about it."""
 
@@ -89,8 +96,15 @@ def test_the_first_failure_is_reported_at_once_with_its_words(watched: Watched) 
 
 
 def test_a_status_is_reported_with_the_words_of_the_answer(watched: Watched) -> None:
-    watched.answer(BROKEN)
+    watched.answer(replace(BROKEN, outcome=Outcome.UNAVAILABLE))
     assert watched.lines == ["carrier.example reports an error: HTTP 503: upstream is down; trying again"]
+
+
+@pytest.mark.parametrize("status", [503, None])
+def test_a_request_in_doubt_is_not_said_to_be_tried_again(watched: Watched, status: int | None) -> None:
+    watched.answer(replace(BROKEN, http_status=status))
+    [line] = watched.lines
+    assert line.endswith("upstream is down; the request may have been executed")
 
 
 def test_a_failed_login_is_reported(watched: Watched) -> None:
