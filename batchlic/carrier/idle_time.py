@@ -4,18 +4,18 @@ import math
 import time
 
 _SAFE = 0.5
-"""Share of the idle time after which the server closed a connection: that long, others are used again."""
+"""Share of the idle time after which the server closed a connection. Later, others are not used again."""
 _SHORTEST_S = 0.1
-"""Seconds below which that is zero: requests take as long to arrive, so each connection has one request."""
+"""If the idle time was shorter, each connection has one request: requests take as long to arrive."""
 _FORGET_S = 600.0
-"""Seconds for which that holds: the server may have closed the connection for another reason."""
+"""Seconds for which these rules hold: the server may have closed the connection for another reason."""
 
 
 class IdleTime:
     """The idle time of all connections of a client.
 
-    A server that closes an idle connection while a request is on its way leaves the request in doubt. So
-    connections are used for less time than the server allows, and the server may allow less than it says.
+    A server that closes an idle connection while a request is on its way leaves the request in doubt. After
+    that, connections that were idle for nearly as long are not used again.
     """
 
     def __init__(self) -> None:

@@ -256,7 +256,7 @@ class Lane:
 
 
 class Lead:
-    """That a worker is the leader, while it sends one thing. The lead ends once."""
+    """What a worker does since it became the leader. Its lead ends once: then another worker may lead."""
 
     def __init__(self, pass_on: Callable[[], None], replace_stalled: Callable[[], None]) -> None:
         self._pass_on = pass_on

@@ -5,7 +5,7 @@
 | accepted | never | |
 | refused | never unchanged, or later: see `verdict` | |
 | throttled | until the run gives up | when the limiter permits |
-| unavailable | until the run gives up | exponential backoff with full jitter |
+| unavailable | until the run gives up, or later: see `suspicion` | exponential backoff with full jitter |
 | unauthorized | after renewing the token | at once |
 | ambiguous | flexible licenses only, `max_resends` times (promise D) | exponential backoff |
 """

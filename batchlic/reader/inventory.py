@@ -19,7 +19,7 @@ WHOLE = "whole"
 """Optional column of a block (String): all cells, one a line, of a row with fewer or more cells than the
 header, or without an identifier; null or empty for other rows."""
 SHORTEST = 14
-"""Characters of an identifier, at least, so that a row whose cells are shorter has none."""
+"""Characters below which a cell holds no identifier."""
 
 NO_VALUE = "#FORMULA"
 """Begins the text of a formula whose value the workbook does not have."""
@@ -65,6 +65,11 @@ class Inventory:
     available: Collection[str] = ()
     places: Sequence[str] = ()
     is_query: bool = False
+
+
+def is_too_short(cell: pl.Expr) -> pl.Expr:
+    """Whether a cell (String) is null, or too short for an identifier (Boolean)."""
+    return (cell.str.len_bytes() < SHORTEST).fill_null(value=True)
 
 
 def block_of(

@@ -10,10 +10,9 @@ from batchlic.carrier.conclusions import TOO_MANY
 from batchlic.events import EventStream, Warned
 
 TIMES_ASKED_AGAIN = 3
-LONGEST_WAIT_S = 60.0
-"""After a longer wait, a run goes on without the answer."""
-
-SHORTEST_WAIT_S = 1.0
+"""After so many waits, a run goes on without the answer."""
+SHORTEST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0
+"""Seconds to wait at least, and at most: if the carrier asks for more, a run goes on without the answer."""
 UNTOLD_WAIT_S = 2.0
 """Seconds to wait if the carrier does not say how long."""
 

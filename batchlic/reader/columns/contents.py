@@ -13,10 +13,11 @@ _IDENTIFIER_FORMS: dict[Role, re.Pattern[str]] = {
     Role.IMEI: re.compile(r"\d{15}(\d)?"),
     Role.ICCID: re.compile(r"89\d{16,18}F?", re.IGNORECASE),
 }
-ACCOUNT_LENGTH = 16
+_ACCOUNT_LENGTH = 16
 """Characters of an account of the carrier."""
 _DASHES = r"\-\u2010-\u2015\u2212\ufe58\ufe63\uff0d"
-_ACCOUNT = rf"\d{{10}}\s?[{_DASHES}]\s?\d{{5}}"
+_DASH = rf"\s?[{_DASHES}]\s?"
+_ACCOUNT = rf"\d{{10}}{_DASH}\d{{5}}"
 _ACCOUNT_FORM = re.compile(rf"(?<![\d-]){_ACCOUNT}(?![\d-])")
 """An account of the carrier in a text, and not a part of a longer number."""
 _LABEL = r"(?i:\b(?:account|acct)(?:[\s.:=#_-]|name|number|no|nr|id){0,8})"
@@ -64,14 +65,14 @@ def accounts_in_name(name: str) -> list[str]:
 def account_in_words(cell: pl.Expr) -> pl.Expr:
     """The first account of the carrier in a text, as the carrier writes it; null if there is none."""
     found = pl.coalesce(cell.str.extract(_ACCOUNT_IN_WORDS), cell.str.extract(_SHORT_ACCOUNT_IN_WORDS))
-    plain = found.str.normalize("NFKC").str.replace_all(rf"\s?[{_DASHES}]\s?", "-")
-    return plain.str.zfill(ACCOUNT_LENGTH)
+    plain = found.str.normalize("NFKC").str.replace_all(_DASH, "-")
+    return plain.str.zfill(_ACCOUNT_LENGTH)
 
 
 def _plain(account: str) -> str:
     """An account with ASCII digits, a plain dash, and leading zeros."""
-    halves = re.split(rf"\s?[{_DASHES}]\s?", unicodedata.normalize("NFKC", account))
-    return "-".join(halves).zfill(ACCOUNT_LENGTH)
+    halves = re.split(_DASH, unicodedata.normalize("NFKC", account))
+    return "-".join(halves).zfill(_ACCOUNT_LENGTH)
 
 
 def without_accounts(text: str) -> str:

@@ -19,7 +19,18 @@ from batchlic.reader.columns.contents import IDENTIFIER_OR_ACCOUNT, is_identifie
 from batchlic.reader.columns.layout import Layout
 from batchlic.reader.inputs import streams
 from batchlic.reader.inputs.encodings import decoded, with_newlines
-from batchlic.reader.inventory import LONG, SHIFTED, SHORT, SHORTEST, WHOLE, Block, Ending, Inventory, empty
+from batchlic.reader.inventory import (
+    LONG,
+    SHIFTED,
+    SHORT,
+    SHORTEST,
+    WHOLE,
+    Block,
+    Ending,
+    Inventory,
+    empty,
+    is_too_short,
+)
 from batchlic.reader.options import ReadOptions
 from batchlic.reader.roles import IDENTIFIERS, TARGETS
 
@@ -403,7 +414,7 @@ def _lines_with(cell: bytes, block: bytes, separator: bytes) -> Iterator[int]:
 
 def _are_short(cells: Iterable[pl.Expr]) -> pl.Expr:
     """Whether all cells are too short for an identifier."""
-    return pl.all_horizontal((cell.str.len_bytes() < SHORTEST).fill_null(value=True) for cell in cells)
+    return pl.all_horizontal(map(is_too_short, cells))
 
 
 def _any(conditions: Iterable[pl.Expr]) -> pl.Expr:

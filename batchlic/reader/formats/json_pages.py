@@ -13,13 +13,13 @@ _NEXT = frozenset(
     {"next", "nexttoken", "nextcursor", "nextpage", "nextpagetoken", "nextpageurl", "nextpageuri", "nexturl"}
     | {"nexturi", "nextlink", "odatanextlink"}
 )
-_AROUND = frozenset({"meta", "metadata", "pagination", "paging", "page", "pageinfo", "links"})
-"""Folded keys of objects that describe the page."""
 _TOTALS = frozenset(
     {"count", "total", "totalcount", "totalresults", "totalrows", "totalrecords", "totalelements"}
     | {"totalsize", "resulttotalrows"}
 )
 """Folded keys that say that there are more devices: by true, by the place of the next page, by a number."""
+_AROUND = frozenset({"meta", "metadata", "pagination", "paging", "page", "pageinfo", "links"})
+"""Folded keys of objects that describe the page."""
 
 
 @dataclass(slots=True)
@@ -32,7 +32,7 @@ class Pages:
     def notes(self, name: str) -> list[str]:
         """Notes that the text called `name` seems to lack devices.
 
-        Raises InventoryError if its last page says so beyond doubt: a sync would take them for gone.
+        Raises InventoryError if its last page says so beyond doubt: a sync would remove their licenses.
         """
         keys = list(_keys(self.last))
         flags = (key for key, value in keys if fold(key) in _FLAGS and str(value).lower() == "true")

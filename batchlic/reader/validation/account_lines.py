@@ -9,7 +9,7 @@ from batchlic.aliases import shown
 from batchlic.errors import InventoryError
 from batchlic.reader.columns.contents import account_in_words
 from batchlic.reader.columns.matching import ignores_accounts
-from batchlic.reader.inventory import SHORTEST, WHOLE, Inventory
+from batchlic.reader.inventory import WHOLE, Inventory, is_too_short
 from batchlic.reader.options import ReadOptions
 from batchlic.reader.roles import IDENTIFIERS, Role
 from batchlic.reader.validation.validator import ROW, ValidatedBlock
@@ -47,8 +47,7 @@ class AccountLines:
         """The lines: ROW, `account`, and `has_default`: whether the next device has no account of its own."""
         cells = [pl.col(role) for role in IDENTIFIERS]
         is_no_device = pl.all_horizontal(
-            cell.is_null() | (cell.str.len_bytes() < SHORTEST) | account_in_words(cell).is_not_null()
-            for cell in cells
+            is_too_short(cell) | account_in_words(cell).is_not_null() for cell in cells
         )
         text = pl.coalesce(WHOLE, pl.concat_str(cells, separator="\n", ignore_nulls=True))
         is_alone = pl.col(Role.ACCOUNT).is_null() | (text.str.strip_chars() == pl.col(Role.ACCOUNT))
