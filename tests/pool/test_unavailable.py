@@ -9,8 +9,9 @@ from batchlic.carrier.answers import Answer
 from batchlic.chunker import DeviceStatus
 from batchlic.errors import StoppedEarly
 from batchlic.pool.parked import WITNESSES
-from batchlic.pool.suspicion import MANY_UNAVAILABLE, PATIENCE_S
-from tests.pool.builders import ACCEPTED, LIFETIME, REFUSED, UNAVAILABLE, batch, identifier
+from batchlic.pool.remaining import NEVER_UNAVAILABLE, Delivery, Position
+from batchlic.pool.suspicion import MANY_UNAVAILABLE, PATIENCE_S, Suspicions
+from tests.pool.builders import ACCEPTED, AMBIGUOUS, LIFETIME, REFUSED, UNAVAILABLE, batch, identifier
 from tests.pool.virtual import Request, Session, run_session
 
 PAGE = replace(UNAVAILABLE, http_status=403, error_message="a page instead of an answer")
@@ -129,3 +130,27 @@ def test_unavailable_answers_do_not_count_as_refusals() -> None:
     plan = [batch(1, batch_id=n + 1, first=n) for n in range(30)]
     session = run_session(script, plan, workers=2)
     assert session.count(DeviceStatus.ACCEPTED) == 30
+
+
+def doubtful(number: int) -> Callable[[Request], Answer]:
+    """The first answer about a device is lost; later requests about it are refused by a gateway."""
+    lost = iter([AMBIGUOUS])
+    return lambda request: next(lost, PAGE) if identifier(number) in request.devices else ACCEPTED
+
+
+def test_d_a_batch_in_doubt_is_not_set_aside_as_if_nothing_was_sent() -> None:
+    plan = [batch(2, batch_id=n + 1, first=2 * n) for n in range(20)]
+    session = run_session(doubtful(0), plan, workers=2, give_up_after=600.0)
+    of_first = [request for request in session.requests if identifier(0) in request.devices]
+    assert len(of_first) > MANY_UNAVAILABLE + 2
+    assert session.count(DeviceStatus.ACCEPTED) == 38
+
+
+def test_devices_between_two_steps_are_not_set_aside() -> None:
+    """A license that was taken back and can't be given again is restored however often a gateway refuses."""
+    suspicions = Suspicions()
+    often = replace(NEVER_UNAVAILABLE, count=MANY_UNAVAILABLE, first_at=1.0)
+    suspicions.learn(Delivery(batch(1)), ACCEPTED, sent_at=2.0)
+    for position in Position:
+        delivery = Delivery(batch(1), position=position, unavailable=often)
+        assert suspicions.is_out_of_reach(delivery) != delivery.is_bounded
