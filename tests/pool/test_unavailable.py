@@ -154,3 +154,10 @@ def test_devices_between_two_steps_are_not_set_aside() -> None:
     for position in Position:
         delivery = Delivery(batch(1), position=position, unavailable=often)
         assert suspicions.is_out_of_reach(delivery) != delivery.is_bounded
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_h_an_outage_takes_few_more_batches_than_there_are_workers_from_the_plan(workers: int) -> None:
+    plan = [batch(2, batch_id=n + 1, first=2 * n) for n in range(100)]
+    session = run_session(lambda _: PAGE, plan, workers=workers, give_up_after=24 * 3600.0)
+    assert len({request.devices for request in session.requests}) <= workers + 3
