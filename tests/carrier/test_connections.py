@@ -373,6 +373,16 @@ def test_a_break_is_forgotten_after_ten_minutes(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_connection_that_breaks_within_an_answer_was_not_idle_for_too_long() -> None:
+    async with connected(is_used=True) as (connection, _):
+        ask(connection)
+        connection.data_received(TAKEN[:30])
+        connection.eof_received()
+        connection.connection_lost(None)
+        assert connection._idle_time.most_s == math.inf
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_a_connection_that_the_client_closed_was_not_idle_for_too_long() -> None:
     async with connected(is_used=True) as (connection, _):
         ask(connection)
