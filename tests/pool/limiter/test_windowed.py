@@ -1,5 +1,7 @@
 """A quota for each window that is refuted by what the carrier lets in."""
 
+import pytest
+
 from batchlic.pool.limiter.findings import Rate, Window
 from batchlic.pool.limiter.samples import Ending, Sample, Samples
 from batchlic.pool.limiter.transitions import estimator_for
@@ -40,3 +42,10 @@ def test_a_planned_question_may_be_dropped_before_it_leaves() -> None:
         seed=29,
     )
     assert len(measure(slow, PEERS["batchlic"]).admitted) == slow.requests
+
+
+@pytest.mark.parametrize(("start", "seed"), [(14.706181803975374, 217), (22.7001712348657, 292)])
+def test_a_quota_measured_over_two_fixed_windows_is_corrected(start: float, seed: int) -> None:
+    """The quota is used up just before the next window opens, so twice as many seem to be allowed."""
+    window = Hidden((Part("fixed", rate=200.0, period_s=1.0),), requests=4000, seed=seed)
+    assert measure(window, PEERS["batchlic"], start=start).share >= 0.9
