@@ -45,6 +45,8 @@ class LearnedLimit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     refused_per_s: _Positive | None = None
     burst: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Requests beyond that rate that were let in when a run began."""
+    is_spaced: bool = False
+    """Whether each request must keep a distance from the one before: there is no burst."""
     quota: Annotated[int, msgspec.Meta(ge=1)] | None = None
     period_s: _Positive | None = None
     calls: Annotated[int, msgspec.Meta(ge=1)] | None = None
@@ -71,8 +73,8 @@ class LearnedLimit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
                 return replace(entry, calls=calls)
             case Window(quota, period):
                 return replace(entry, quota=quota, period_s=period)
-            case Rate(per_s, pause_s=silent_s, refused_per_s=refused, burst=burst):
-                entry = replace(entry, per_s=per_s, burst=burst, silent_s=silent_s)
+            case Rate(per_s, pause_s=silent_s, refused_per_s=refused, burst=burst, is_spaced=is_spaced):
+                entry = replace(entry, per_s=per_s, burst=burst, is_spaced=is_spaced, silent_s=silent_s)
                 return replace(entry, refused_per_s=refused if math.isfinite(refused) else None)
 
     def learned(self, at: datetime) -> Learned | None:
@@ -90,7 +92,13 @@ class LearnedLimit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         if self.per_s is None:
             return None
         refused = (self.refused_per_s or math.inf) * RISES_DAILY ** (age / timedelta(days=1))
-        return Rate(self.per_s, pause_s=self.silent_s, refused_per_s=refused, burst=self.burst)
+        return Rate(
+            self.per_s,
+            pause_s=self.silent_s,
+            refused_per_s=refused,
+            burst=self.burst,
+            is_spaced=self.is_spaced,
+        )
 
 
 class LearnedLimits(msgspec.Struct, frozen=True, kw_only=True):

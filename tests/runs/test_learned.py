@@ -22,6 +22,7 @@ BUCKET = Learned(limit=Rate(50.0, refused_per_s=52.0, burst=9))
 LEARNED = [
     BUCKET,
     Learned(limit=Rate(20.0, pause_s=10.2, refused_per_s=20.5), refusal_s=10.2),
+    Learned(limit=Rate(20.0, refused_per_s=20.5, is_spaced=True)),
     Learned(limit=Window(300, 60.0)),
     Learned(limit=Calls(10), refusal_s=1.0),
 ]

@@ -48,10 +48,22 @@ class Closed(Hypothesis):
     def _on_admitted(self, sample: Sample) -> Finding | None:
         if sample.sent_at < self._attempts.since:
             return None
+        if self._rate is None:
+            return self._as_spaced(sample) or self._as_window(sample)
+        shown = 1 / max(sample.sent_at - self._samples.left_at(2), _EDGE_S)
+        return Rate(max(shown, self._rate * 0.93**self._attempts.in_vain), is_no_window=True)
+
+    def _as_spaced(self, sample: Sample) -> Finding | None:
+        """Only one was let in before all was refused: there may be no burst."""
         samples = self._samples
-        if self._rate is not None:
-            shown = 1 / max(sample.sent_at - samples.left_at(2), _EDGE_S)
-            return Rate(max(shown, self._rate * 0.93**self._attempts.in_vain), is_no_window=True)
+        before, refused_at = samples.left_at(2), samples.refused_at
+        is_second = samples.left_since(samples.opened_at) == 2 and before < refused_at
+        if not is_second or sample.sent_at - refused_at > _LONG_SILENCE_S:
+            return None
+        return Rate(1 / (sample.sent_at - before), refused_per_s=1 / (refused_at - before), is_spaced=True)
+
+    def _as_window(self, sample: Sample) -> Finding:
+        samples = self._samples
         elapsed = sample.sent_at - samples.opened_at
         quota = max(1, samples.left_since(samples.opened_at) - 1)
         waited = sample.sent_at - samples.refused_since

@@ -40,11 +40,14 @@ class Rate:
     """Requests/s at which some were refused; infinite if unknown."""
     burst: int = 0
     """Requests beyond the rate that were let in when a run began, before any was refused."""
+    is_spaced: bool = False
+    """Whether each request must keep a distance from the one before: there is no burst."""
 
     def __str__(self) -> str:
+        spaced = ", without a burst" if self.is_spaced else ""
         for seconds, name in _PERIODS.items():
             if self.per_s * seconds >= 1 or name == "a day":
-                return f"{self.per_s * seconds:,.3g} requests {name}"
+                return f"{self.per_s * seconds:,.3g} requests {name}{spaced}"
         raise AssertionError
 
 

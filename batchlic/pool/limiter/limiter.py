@@ -82,7 +82,7 @@ class Permit:
             return
         self._is_held = False
         self.sample.ending, self.sample.quota = ending, quota
-        self.sample.retry_after_s = retry_after or 0.0
+        self.sample.told_s = self.sample.retry_after_s = retry_after or 0.0
         self._limiter.ended(self.sample)
 
 

@@ -23,6 +23,8 @@ _LOG_LENGTH = 100_000
 """Requests that are remembered."""
 _BURSTS = 8
 """Bursts between two pauses that are remembered."""
+_FIRST = 10
+"""Requests let in or in flight from which on the first ones tell nothing more."""
 _LATEST = 30
 """Refusals that tell a limit on requests in flight from others."""
 _FEWER = 2
@@ -51,8 +53,10 @@ class Sample:
     was_sent: bool = False
     ending: Ending | None = None
     """None while it is in flight."""
-    retry_after_s: float = 0.0
+    told_s: float = 0.0
     """Seconds that the answer told everyone to wait."""
+    retry_after_s: float = 0.0
+    """Seconds for which everyone waits because of it: longer, where the told wait has proved too short."""
     quota: Quota | None = None
     """What headers said of the carrier's quota."""
 
@@ -80,6 +84,8 @@ class Samples:
         """When the latest that was refused left."""
         self.pause = 0.0
         """How long the latest refusal told everyone to wait."""
+        self.is_exact = False
+        """Whether that was told in fractions of a second, rather than rounded up."""
         self.resumed_at = now
         """When the latest pause ends that everyone was told."""
         self._bursts: deque[tuple[float, float]] = deque(maxlen=_BURSTS)
@@ -110,6 +116,10 @@ class Samples:
         """When the request that was let in so many requests ago left; minus infinity if there was none."""
         return self._log[-back].sent_at if back <= len(self._log) else -math.inf
 
+    def before(self, sample: Sample) -> Sample | None:
+        """The latest request let in, or in flight, that left before one."""
+        return next((other for other in reversed(self._log) if other.sent_at < sample.sent_at), None)
+
     def left_since(self, moment: float) -> int:
         """Requests let in that left from a moment on, as far as the log goes back."""
         return sum(1 for _ in takewhile(lambda sample: sample.sent_at >= moment, reversed(self._log)))
@@ -135,6 +145,20 @@ class Samples:
     def refused_from(self, moment: float) -> int:
         """Requests refused that left from a moment on."""
         return sum(1 for _ in takewhile(lambda refusal: refusal[0] >= moment, reversed(self._refusals)))
+
+    @property
+    def first_distance(self) -> float | None:
+        """Seconds between the first requests let in, where only one was of many that left together at first.
+
+        None once enough have left to know better.
+        """
+        if len(self._log) > _FIRST:
+            return None
+        first, *others = [sample.sent_at for sample in self._log]
+        refused = sum(1 for sent_at, _ in self._refusals if sent_at == first)
+        if refused < _TELLING_REFUSALS or first in others:
+            return None
+        return others[0] - first if others else max(self.round_trip, self.pause)
 
     def is_limit_on_calls(self, let_in: int) -> bool:
         """Whether a limit on requests in flight can explain the latest refusals, if `let_in` went through.
@@ -201,7 +225,7 @@ class Samples:
             self._bursts.append((self.resumed_at, sample.sent_at))
             self.resumed_at = self.now + pause
         self.round_trip = self.round_trip or max(_SHORTEST_S, self.now - sample.sent_at)
-        self.pause = pause
+        self.pause, self.is_exact = pause, sample.told_s % 1 > 0
         self.refused_at = max(self.refused_at, sample.sent_at)
         self._refusals.append((sample.sent_at, sample.in_flight))
         self._forget(sample)

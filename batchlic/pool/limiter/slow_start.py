@@ -31,6 +31,8 @@ class SlowStart(Hypothesis):
 
     def _on_admitted(self, sample: Sample) -> Finding | None:
         self._most_in_flight = max(self._most_in_flight, sample.in_flight)
+        if (distance := self._samples.first_distance) is not None:
+            return Rate(1 / distance, is_spaced=True)
         if 2 * sample.in_flight > self._concurrency:
             self._concurrency = min(self._concurrency + 1, self._samples.max_in_flight)
         return None

@@ -7,6 +7,7 @@ A 429 says that there is a limit, but not of which kind. What happens next tells
         │             ▼
         │         SteadyRate    some are refused, some are let in: a rate, as of a token bucket
         │         CarefulRate   (the careful one, where a refusal stops everyone for long)
+        │         MinimumSpacing  (where of many sent at once only one is let in: there is no burst)
         │             │ nothing is let in any more
         │             ▼
         └──────▶  Closed        until something is let in: a window has opened
@@ -24,6 +25,7 @@ from batchlic.pool.limiter.closed import Closed
 from batchlic.pool.limiter.concurrency import Concurrency
 from batchlic.pool.limiter.estimator import Estimator
 from batchlic.pool.limiter.findings import Calls, Finding, NoLimit, Rate, Reopened, Shut, Window
+from batchlic.pool.limiter.minimum_spacing import MinimumSpacing
 from batchlic.pool.limiter.samples import Samples
 from batchlic.pool.limiter.slow_start import SlowStart
 from batchlic.pool.limiter.steady_rate import SteadyRate
@@ -39,10 +41,16 @@ def estimator_for(found: Finding, samples: Samples) -> Estimator:
         case Calls(calls):
             return Concurrency(samples, calls)
         case Rate():
-            return CarefulRate(samples, found) if samples.refusals_are_costly else SteadyRate(samples, found)
+            return _for_rate(found, samples)
         case Shut(rate):
             return Closed(samples, rate)
         case Window():
             return Windowed(samples, found)
         case Reopened():
             return AfterSilence(samples, found)
+
+
+def _for_rate(found: Rate, samples: Samples) -> Estimator:
+    if found.is_spaced and (samples.is_exact or not samples.refusals_are_costly):
+        return MinimumSpacing(samples, found)
+    return CarefulRate(samples, found) if samples.refusals_are_costly else SteadyRate(samples, found)

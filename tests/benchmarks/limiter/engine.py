@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from tests.benchmarks.limiter.hidden import Counter, Gate, Hidden, Latency, ideal_seconds
+from tests.benchmarks.limiter.hidden import LATER_S, Counter, Gate, Hidden, Latency, ideal_seconds
 
 WORKERS = 64
 """Requests that a process has in flight, at most."""
@@ -16,8 +16,6 @@ NOW_S = 1e-6
 LONGEST = 12.0
 """Times the ideal after which a limiter is stopped."""
 STEADY_AFTER_S = 5.0
-LATER_S = 1.0
-"""Seconds between the starts of two processes."""
 
 
 class Clock:
@@ -77,7 +75,7 @@ class _Process:
 def measure(hidden: Hidden, new_client: NewClient, *, start: float = 0.3) -> Measured:
     """Let one client per process do the work of `hidden` together, from the moment `start` on."""
     began = time.process_time()
-    ideal = ideal_seconds(hidden, workers=WORKERS * hidden.processes, start=start)
+    ideal = ideal_seconds(hidden, workers=WORKERS, start=start)
     simulation = Simulation(hidden, new_client, start)
     simulation.run(until=start + LONGEST * ideal)
     took = (simulation.ended_at if simulation.done == hidden.requests else LONGEST * ideal + start) - start

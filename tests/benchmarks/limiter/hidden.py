@@ -15,6 +15,8 @@ from typing import Protocol
 
 _CALLS_HINT_S = 1.0
 """The wait that a limit on calls tells: it cannot know."""
+LATER_S = 1.0
+"""Seconds between the starts of two processes."""
 EPSILON = 1e-9
 """A moment after a limit opens, so that rounding cannot make it too early."""
 
@@ -332,7 +334,8 @@ class Latency:
 def ideal_seconds(hidden: Hidden, *, workers: int, start: float) -> float:
     """The least seconds for the work, by search: each request leaves at the first moment that admits it.
 
-    For a carrier that slows down under load, the best number in flight is searched for as well.
+    Each process has so many workers; each of them waits for an answer before it sends again. For a carrier
+    that slows down under load, the best number in flight is searched for as well.
     """
     if hidden.growth_s:
         flat = replace(hidden, growth_s=0.0)
@@ -344,15 +347,14 @@ def ideal_seconds(hidden: Hidden, *, workers: int, start: float) -> float:
 def _greedy(hidden: Hidden, workers: int, start: float) -> float:
     gate, latency = Gate(hidden, start, ideal=True), Latency(hidden)
     leaving: list[tuple[float, int, Sequence[Counter]]] = []
+    free_at = [start + number * LATER_S for number in range(hidden.processes) for _ in range(workers)]
     changes = [start + at for at, _ in hidden.changes]
     now = last = start
     for number in range(hidden.requests):
+        now = max(now, heapq.heappop(free_at))
         while True:
             while leaving and leaving[0][0] <= now:
                 gate.finish(heapq.heappop(leaving)[2])
-            if len(leaving) >= workers:
-                now = leaving[0][0]
-                continue
             wait, counters = gate.admit(now)
             if wait <= 0:
                 break
@@ -361,4 +363,5 @@ def _greedy(hidden: Hidden, workers: int, start: float) -> float:
         end = now + latency.draw(gate.inside)
         last = max(last, end)
         heapq.heappush(leaving, (end, number, counters))
+        heapq.heappush(free_at, end + hidden.network_s)
     return last - start + hidden.network_s

@@ -16,6 +16,7 @@ PLOTS: dict[str, tuple[str, Hidden, float]] = {
     "bucket": ("200/s token bucket that halves after 10 s", Hidden(_BUCKET, changes=((10.0, 0.5),)), 0.25),
     "window": ("200 requests a second, fixed window", Hidden((Part("fixed", 200.0, period_s=1.0),)), 0.25),
     "calls": ("10 requests at a time", Hidden((Part("calls", calls=10),)), 0.25),
+    "spacing": ("20/s without a burst", Hidden((Part("bucket", 20.0, burst=1),), requests=600), 0.5),
     "careful": (
         "20/s token bucket, and each refusal tells everyone to wait 1 s",
         Hidden((Part("bucket", 20.0, burst=5),), hint=Hint.ROUNDED, requests=800),

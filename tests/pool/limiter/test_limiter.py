@@ -296,7 +296,7 @@ def test_processes_that_share_a_limit_end_near_equal_shares(
             counts[process] += not ended.throttled and anyio.current_time() > 30
             return ended
 
-        with anyio.move_on_after(45):
+        with anyio.move_on_after(70):
             async with anyio.create_task_group() as tasks:
                 for process in range(processes):
                     limiter = Limiter(max_concurrency=16)
@@ -305,7 +305,7 @@ def test_processes_that_share_a_limit_end_near_equal_shares(
                     await anyio.sleep(1.0)
 
     in_virtual_time(main)
-    assert sum(counts) >= 0.9 * 200 * 15
+    assert sum(counts) >= 0.9 * 200 * 40
     assert max(counts) <= ratio * min(counts)
 
 
