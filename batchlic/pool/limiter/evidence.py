@@ -17,6 +17,8 @@ _MEASUREMENTS, _FIGURES = 8, 5
 """Latest measurements by which the figure is judged, if there are half as many; and those that make it."""
 _ALIKE = 0.25
 """Share by which a measurement may differ from the median of the latest ones and still agree with it."""
+_SEARCHED = 1.1
+"""Factor between a rate and the refused one above which a distance is still searched for."""
 _AGREE = 0.5
 """Share of the measurements that must agree; with fewer, most of what is seen is noise."""
 _KINDS, _STOOD = 12, 0.25
@@ -67,6 +69,8 @@ class Evidence:
         if type(found) is not self._kind:
             self.begin(type(found), now)
             self._changes += 1
+        if isinstance(found, Rate) and found.is_spaced and found.refused_per_s > _SEARCHED * found.per_s:
+            return
         if sample.ending is Ending.ADMITTED:
             self._let_in += 1
         elif sample.ending is Ending.REFUSED:

@@ -70,8 +70,9 @@ class MinimumSpacing(Hypothesis):
 
     def found(self) -> Finding:
         """See Estimator."""
-        refused_per_s = 1 / self._too_short if self._too_short else math.inf
-        return Rate(1 / self._enough, is_no_window=True, refused_per_s=refused_per_s, is_spaced=True)
+        if not self._too_short:
+            return NoLimit()
+        return Rate(1 / self._enough, is_no_window=True, refused_per_s=1 / self._too_short, is_spaced=True)
 
     def on_sent(self, sample: Sample) -> None:
         """See Estimator."""
