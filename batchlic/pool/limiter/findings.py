@@ -74,6 +74,8 @@ class Window:
     late: float = 0.0
     includes_in_flight: bool = False
     is_fixed: bool | None = None
+    opened_at: float | None = None
+    """When the present one opened, if that was not when the carrier opened."""
     is_recalled: bool = False
     """Whether an earlier run has found it, and nothing shows yet that it still holds."""
 
@@ -102,16 +104,26 @@ class Reopened:
         return str(self.window)
 
 
+@dataclass(frozen=True, slots=True)
+class ToldToWait:
+    """The first refusal told everyone to wait for so many seconds, and nothing else is known yet."""
+
+    wait_s: float
+
+    def __str__(self) -> str:
+        return f"the carrier asks for a wait of {self.wait_s:.3g} s"
+
+
 Limit: TypeAlias = Calls | Rate | Window
 """A limit that has a figure."""
-Finding: TypeAlias = NoLimit | Shut | Reopened | Limit
+Finding: TypeAlias = NoLimit | Shut | Reopened | ToldToWait | Limit
 """What the limit is, as the answers so far show it."""
 
 
 def size(finding: Finding) -> float:
     """The figure of a finding: two of a kind differ by their sizes."""
     match finding:
-        case NoLimit() | Shut() | Reopened():
+        case NoLimit() | Shut() | Reopened() | ToldToWait():
             return 1.0
         case Calls(calls):
             return float(calls)

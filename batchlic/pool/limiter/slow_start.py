@@ -3,10 +3,12 @@
 import math
 
 from batchlic.pool.limiter.estimator import Hypothesis
-from batchlic.pool.limiter.findings import Calls, Finding, NoLimit, Rate, Shut, Window
+from batchlic.pool.limiter.findings import Calls, Finding, NoLimit, Rate, Shut, ToldToWait, Window
 from batchlic.pool.limiter.samples import Sample, Samples
 from batchlic.pool.limiter.windows.periods import enclosing
 
+_LONG_S = 2.5
+"""Seconds of a told wait that is worth to be understood, and hardly longer because of rounding."""
 _ROUNDS = 3
 """Times as many let in as are in flight that show a quota, rather than a limit on calls."""
 
@@ -53,6 +55,8 @@ class SlowStart(Hypothesis):
     def _shown_at_a_cost(self, sample: Sample) -> Finding:
         """What the first refusal shows, where each one stops everyone."""
         samples = self._samples
+        if samples.pause >= _LONG_S:
+            return ToldToWait(samples.pause)
         if not samples.has_admitted:
             return Rate(1 / samples.pause)
         took, let_in = samples.now - samples.opened_at, samples.left_since(samples.opened_at)

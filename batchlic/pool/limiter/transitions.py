@@ -17,19 +17,20 @@ A 429 says that there is a limit, but not of which kind. What happens next tells
                                 (a sliding one that others use, too, is a SteadyRate again)
 
 After a long silence, Closed goes on to AfterSilence: a window has opened, or the carrier wants silence after
-each refusal. Then it is a CarefulRate.
+each refusal. Then it is a CarefulRate. Where the first refusal tells a long wait, AfterToldWait asks the same.
 """
 
 from batchlic.pool.limiter.careful_rate import CarefulRate
 from batchlic.pool.limiter.closed import Closed
 from batchlic.pool.limiter.concurrency import Concurrency
 from batchlic.pool.limiter.estimator import Estimator
-from batchlic.pool.limiter.findings import Calls, Finding, NoLimit, Rate, Reopened, Shut, Window
+from batchlic.pool.limiter.findings import Calls, Finding, NoLimit, Rate, Reopened, Shut, ToldToWait, Window
 from batchlic.pool.limiter.minimum_spacing import MinimumSpacing
 from batchlic.pool.limiter.samples import Samples
 from batchlic.pool.limiter.slow_start import SlowStart
 from batchlic.pool.limiter.steady_rate import SteadyRate
 from batchlic.pool.limiter.windows.after_silence import AfterSilence
+from batchlic.pool.limiter.windows.after_told_wait import AfterToldWait
 from batchlic.pool.limiter.windows.windowed import Windowed
 
 
@@ -42,15 +43,22 @@ def estimator_for(found: Finding, samples: Samples) -> Estimator:
             return Concurrency(samples, calls)
         case Rate():
             return _for_rate(found, samples)
-        case Shut(rate):
-            return Closed(samples, rate)
         case Window():
             return Windowed(samples, found)
-        case Reopened():
-            return AfterSilence(samples, found)
+    return _for_silence(found, samples)
 
 
 def _for_rate(found: Rate, samples: Samples) -> Estimator:
     if found.is_spaced and (samples.is_exact or not samples.refusals_are_costly):
         return MinimumSpacing(samples, found)
     return CarefulRate(samples, found) if samples.refusals_are_costly else SteadyRate(samples, found)
+
+
+def _for_silence(found: Shut | Reopened | ToldToWait, samples: Samples) -> Estimator:
+    match found:
+        case Shut(rate):
+            return Closed(samples, rate)
+        case Reopened():
+            return AfterSilence(samples, found)
+        case ToldToWait():
+            return AfterToldWait(samples, found)

@@ -57,6 +57,10 @@ class Cycle:
         else:
             self._questions = []
 
+    def ask_earlier(self, by_s: float) -> None:
+        """Plan to ask whether the next window opens that much earlier."""
+        self._questions = [self.opened + self.period - by_s]
+
     def ask_nothing(self) -> None:
         """Drop the questions of this cycle."""
         self._questions = []

@@ -6,6 +6,10 @@ _FEWEST = 5
 """Requests that a window lets in, at least."""
 _ROUNDED_S = 2.5
 """Seconds that a window lasts at least if waits in whole seconds are to show how long it is."""
+_TOLD_LATE_S = 2.0
+"""Seconds by which a told wait is too long at most: whole seconds, or an HTTP date."""
+_TOLD_SHARE = 0.7
+"""Share of it that is right at least, for a window of usual length."""
 _USUAL_WINDOWS_S = (1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 60.0, 300.0, 600.0, 900.0, 1800.0, 3600.0)
 
 
@@ -25,6 +29,18 @@ def enclosing(took: float, pause: float) -> float:
     if pause % 1 > 0:
         return longest
     return next((usual for usual in _USUAL_WINDOWS_S if longest - 1 <= usual <= longest), longest)
+
+
+def renewed(first: float, second: float, *, is_exact: bool) -> float:
+    """The window that ended twice, so many seconds after the first request of a burst, as far as was told.
+
+    The first burst may have begun within a window, the second one began when it opened, or soon after.
+    """
+    longest = max(first, second)
+    if is_exact:
+        return longest
+    shortest = max(longest - _TOLD_LATE_S, _TOLD_SHARE * longest)
+    return max((usual for usual in _USUAL_WINDOWS_S if shortest <= usual <= longest), default=longest)
 
 
 def configured(period: float) -> float:

@@ -17,6 +17,8 @@ _HOLDS = 0.5
 """Share of its quota that the first window lets in at least if what is known of it still holds."""
 _BURST = 20.0
 """How much faster than its average a quota is used, so that the last window is done early."""
+_EARLIER_S, _SHORTEST_ASKED_S = 1.0, 1.5
+"""Seconds by which a window may open earlier than told, and that it lasts at least if that is asked."""
 _EDGE_S = 0.002
 """Seconds by which a window is entered late, so as not to be early."""
 _YIELD = 0.04
@@ -37,7 +39,8 @@ class Windowed(Hypothesis):
 
     def __init__(self, samples: Samples, found: Window) -> None:
         super().__init__(samples)
-        opened, now = samples.opened_at, samples.now
+        now = samples.now
+        opened = samples.opened_at if found.opened_at is None else found.opened_at
         self._cycle = Cycle(opened, found.period, samples.left_since(opened), found.late)
         self._quota = found.quota
         self._is_recalled = found.is_recalled
@@ -47,6 +50,10 @@ class Windowed(Hypothesis):
         self._extras = Extras(probe_at=now + samples.patience)
         self._unexpected = Unexpected(now)
         self._blocked: Attempts | None = None
+        self._earlier = 0
+        """Windows that were open when one asked."""
+        self._is_told_late = samples.refusals_are_costly and not samples.is_exact
+        """Whether the next window may open before the moment that was told, in whole seconds."""
         self._plan_questions()
 
     def found(self) -> Finding:
@@ -126,10 +133,7 @@ class Windowed(Hypothesis):
         if sample in extras.probes:
             self._probe_admitted(sample)
         elif sample is extras.question:
-            took = sample.sent_at - cycle.opened
-            self._opens(sample)
-            self._suppose_fixed(configured(took), sample.sent_at)
-            self._plan_questions()
+            self._answered(sample)
         elif self._blocked and sample.sent_at >= self._blocked.since:
             self._readmitted(sample, self._blocked)
         else:
@@ -139,6 +143,15 @@ class Windowed(Hypothesis):
         if self._quota / cycle.period > 2 * samples.max_in_flight / samples.round_trip:
             return NoLimit(samples.max_in_flight)
         return self._settled() or self._shared()
+
+    def _answered(self, sample: Sample) -> None:
+        """The next window is open already: the period is shorter, or the present one had opened before."""
+        took = sample.sent_at - self._cycle.opened
+        self._opens(sample)
+        self._earlier += 1
+        if not self._is_told_late or self._earlier > 1:
+            self._suppose_fixed(configured(took), sample.sent_at)
+        self._plan_questions()
 
     def _probe_admitted(self, sample: Sample) -> None:
         """The quota is more by now or, if it was not used up, the window may be a fixed one."""
@@ -161,7 +174,7 @@ class Windowed(Hypothesis):
             self._shape.probe_refused()
             self._rest()
         elif sample is extras.question:
-            extras.question = None
+            extras.question, self._is_told_late = None, False
         elif self._blocked:
             self._blocked.refused(sample)
             if samples.now - self._blocked.since > 1.5 * cycle.period:
@@ -292,7 +305,9 @@ class Windowed(Hypothesis):
 
     def _plan_questions(self) -> None:
         self._extras.question = None
-        if self._samples.refusals_are_costly or self._shape.is_sliding:
+        if self._is_told_late and self._cycle.period > _SHORTEST_ASKED_S:
+            self._cycle.ask_earlier(_EARLIER_S)
+        elif self._samples.refusals_are_costly or self._shape.is_sliding:
             self._cycle.ask_nothing()
         else:
             self._cycle.ask()

@@ -1,0 +1,143 @@
+"""After a long told wait: a window has opened, a bucket has one more, or the wait was a penalty."""
+
+import pytest
+
+from batchlic.pool.limiter.findings import Finding, Rate, ToldToWait, Window
+from batchlic.pool.limiter.samples import Ending, Sample, Samples
+from batchlic.pool.limiter.windows.after_told_wait import AfterToldWait
+from batchlic.pool.limiter.windows.periods import renewed
+from tests.benchmarks.limiter.engine import measure
+from tests.benchmarks.limiter.hidden import Hidden, Hint, Part
+from tests.benchmarks.limiter.peers import Batchlic
+
+BEGAN_S, ROUND_TRIP_S, EACH_S = 100.0, 0.05, 0.01
+
+
+class Wait:
+    """A quota was let in, one each 10 ms; then one was refused, and everyone told to wait."""
+
+    def __init__(self, quota: int, wait_s: float) -> None:
+        self.samples = Samples(BEGAN_S, 64)
+        for _ in range(quota):
+            self._send(Ending.ADMITTED)
+        self._send(Ending.REFUSED, wait_s)
+        self.samples.now += wait_s
+        self.estimator = AfterToldWait(self.samples, ToldToWait(wait_s))
+        self.left_at: list[float] = []
+
+    def send(self, ending: Ending, told_s: float = 0.0) -> Finding | None:
+        """Send one as soon as the estimator lets it."""
+        self.samples.now += max(0.0, self.estimator.wait())
+        return self.estimator.on_sample(self._send(ending, told_s, estimator=self.estimator))
+
+    def admitted(self, count: int) -> None:
+        for _ in range(count):
+            assert self.send(Ending.ADMITTED) is None
+
+    def _send(self, ending: Ending, told_s: float = 0.0, *, estimator: AfterToldWait | None = None) -> Sample:
+        sample = self.samples.sent()
+        if estimator is not None:
+            estimator.on_sent(sample)
+            self.left_at.append(sample.sent_at)
+        self.samples.now += EACH_S
+        sample.was_sent, sample.ending, sample.told_s, sample.retry_after_s = True, ending, told_s, told_s
+        self.samples.ended(sample)
+        return sample
+
+
+def test_one_beyond_the_quota_that_is_refused_shows_a_window() -> None:
+    wait = Wait(20, 35.5)
+    wait.admitted(20)
+    found = wait.send(Ending.REFUSED, told_s=32.5)
+    assert isinstance(found, Window)
+    assert (found.quota, found.opened_at) == (20, wait.left_at[0])
+    assert found.period == pytest.approx(wait.left_at[-1] - wait.left_at[0] + 32.5, abs=0.5)
+
+
+def test_all_of_them_leave_later_than_before() -> None:
+    wait = Wait(100, 60.0)
+    wait.admitted(100)
+    assert wait.left_at[99] - wait.left_at[0] >= 5.0
+
+
+@pytest.mark.parametrize(("told_s", "period"), [(23.5, 30.7), (53.25, 60.0)])
+def test_a_window_of_which_an_earlier_run_had_used_a_part(told_s: float, period: float) -> None:
+    wait = Wait(20, 30.5)
+    wait.admitted(45)
+    found = wait.send(Ending.REFUSED, told_s=told_s)
+    assert isinstance(found, Window)
+    assert found.quota == 45
+    assert found.period == pytest.approx(period, abs=0.5)
+
+
+def test_a_bucket_lets_in_one_after_it_has_told_how_long_that_takes() -> None:
+    wait = Wait(20, 5.0)
+    wait.admitted(1)
+    found = wait.send(Ending.REFUSED, told_s=5.0)
+    assert isinstance(found, Rate)
+    assert 0.18 <= found.per_s <= 0.2
+
+
+def test_a_penalty_is_as_long_whenever_it_is_told() -> None:
+    wait = Wait(20, 10.0)
+    wait.admitted(60)
+    found = wait.send(Ending.REFUSED, told_s=10.0)
+    assert isinstance(found, Rate)
+    assert found.is_no_window
+    assert found.per_s >= 20 / 10.2
+
+
+def test_what_is_let_in_until_the_next_window_may_be_open_is_a_rate() -> None:
+    wait = Wait(20, 10.0)
+    findings = [wait.send(Ending.ADMITTED) for _ in range(400)]
+    found = next(found for found in findings if found is not None)
+    assert isinstance(found, Rate)
+    assert found.per_s >= 10
+
+
+def test_requests_that_are_lost_hold_up_nothing() -> None:
+    wait = Wait(5, 10.0)
+    for _ in range(20):
+        assert wait.send(Ending.LOST) is None
+    assert wait.estimator.wait() <= 1.0
+
+
+def test_a_first_request_that_is_refused_is_waited_for() -> None:
+    wait = Wait(0, 10.0)
+    assert wait.send(Ending.ADMITTED) is None
+    assert wait.estimator.wait() > 0
+    assert isinstance(wait.send(Ending.REFUSED, told_s=9.0), Rate)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "is_exact", "period"),
+    [
+        (3.29, 3.59, True, 3.59),  # the first burst began within a fixed window
+        (6.2, 4.5, False, 5.0),  # HTTP dates are up to 2 s late
+        (11.0, 10.4, False, 10.0),
+        (8.6, 8.1, False, 8.6),  # no usual length
+        (2.9, 2.2, False, 2.9),  # it may as well be one of 2.9 s
+        (61.0, 60.2, False, 60.0),
+    ],
+)
+def test_the_period_lies_within_what_was_told(
+    first: float, second: float, *, is_exact: bool, period: float
+) -> None:
+    assert renewed(first, second, is_exact=is_exact) == period
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("part", "hint"),
+    [
+        (Part("fixed", 1.74, period_s=36.1), Hint.ROUNDED),
+        (Part("fixed", 2.2, period_s=26.2), Hint.DATE),
+        (Part("fixed", 18.0, period_s=3.59), Hint.EXACT),
+        (Part("sliding", 9.0, period_s=60.0), Hint.EXACT),
+        (Part("sliding", 75.0, period_s=10.0), Hint.EXACT),
+        (Part("bucket", 0.3, burst=20), Hint.ROUNDED),
+    ],
+)
+def test_a_told_limit_is_used_up(part: Part, hint: Hint) -> None:
+    requests = round(part.rate * max(60.0, 4 * part.period_s)) + part.burst
+    assert measure(Hidden((part,), requests=requests, hint=hint), Batchlic).share >= 0.9
