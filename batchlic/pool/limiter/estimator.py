@@ -23,6 +23,9 @@ class Estimator(Protocol):
     def wait(self) -> float:
         """Seconds until the next request may start, whatever rate and calls allow."""
 
+    def shut(self) -> float:
+        """Seconds for which the carrier lets nothing in; the rest of `wait` only spreads the requests."""
+
     def on_sent(self, sample: Sample) -> None:
         """Learn that a request leaves."""
 
@@ -50,6 +53,10 @@ class Hypothesis:
     def wait(self) -> float:
         """See Estimator."""
         return 0.0
+
+    def shut(self) -> float:
+        """See Estimator."""
+        return self.wait()
 
     def on_sent(self, sample: Sample) -> None:
         """See Estimator."""

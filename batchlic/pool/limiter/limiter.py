@@ -184,7 +184,7 @@ class Limiter:
     @property
     def wait_s(self) -> float:
         """Seconds until the carrier lets requests start again; 0 if it does now, or if nobody knows when."""
-        opens = self._hypothesis.wait()
+        opens = self._hypothesis.shut()
         return max(self.held_s, opens if math.isfinite(opens) else 0.0)
 
     @property

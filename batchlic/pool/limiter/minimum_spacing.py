@@ -68,6 +68,10 @@ class MinimumSpacing(Hypothesis):
             return self._latest_at + _COUNTS * self._enough - samples.now
         return samples.left_at(1) + (self._tried if self._tries else self._enough) - samples.now
 
+    def shut(self) -> float:
+        """See Estimator."""
+        return 0.0
+
     def found(self) -> Finding:
         """See Estimator."""
         if not self._too_short:

@@ -55,7 +55,8 @@ class RetryAfter(Hypothesis):
         elif sample.ending is Ending.ADMITTED and sample.sent_at >= self._resume_at and not self._is_proven:
             self._is_proven = True
             self._longer = 1 + _FORGETS * (self._longer - 1)
-        self.hold(now + sample.retry_after_s)
+        if sample.retry_after_s:
+            self.hold(now + sample.retry_after_s)
         self._believe(sample)
 
     def _lengthen(self, sample: Sample) -> None:

@@ -55,8 +55,8 @@ class SlowStart(Hypothesis):
     def _shown_at_a_cost(self, sample: Sample) -> Finding:
         """What the first refusal shows, where each one stops everyone."""
         samples = self._samples
-        if samples.pause >= _LONG_S:
-            return ToldToWait(samples.pause)
+        if sample.told_s >= _LONG_S:
+            return ToldToWait(sample.told_s)
         if not samples.has_admitted:
             return Rate(1 / samples.pause)
         took, let_in = samples.now - samples.opened_at, samples.left_since(samples.opened_at)

@@ -17,7 +17,7 @@ A 429 says that there is a limit, but not of which kind. What happens next tells
                                 (a sliding one that others use, too, is a SteadyRate again)
 
 After a long silence, Closed goes on to AfterSilence: a window has opened, or the carrier wants silence after
-each refusal. Then it is a CarefulRate. Where the first refusal tells a long wait, AfterToldWait asks the same.
+each refusal. Then it is a CarefulRate. If the first refusal tells a long wait, AfterToldWait asks the same.
 """
 
 from batchlic.pool.limiter.careful_rate import CarefulRate

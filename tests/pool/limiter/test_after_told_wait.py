@@ -2,7 +2,7 @@
 
 import pytest
 
-from batchlic.pool.limiter.findings import Finding, Rate, ToldToWait, Window
+from batchlic.pool.limiter.findings import Finding, NoLimit, Rate, ToldToWait, Window
 from batchlic.pool.limiter.samples import Ending, Sample, Samples
 from batchlic.pool.limiter.windows.after_told_wait import AfterToldWait
 from batchlic.pool.limiter.windows.periods import renewed
@@ -60,7 +60,7 @@ def test_all_of_them_leave_later_than_before() -> None:
     assert wait.left_at[99] - wait.left_at[0] >= 5.0
 
 
-@pytest.mark.parametrize(("told_s", "period"), [(23.5, 30.7), (53.25, 60.0)])
+@pytest.mark.parametrize(("told_s", "period"), [(23.5, 30.7), (53.25, 58.6)])
 def test_a_window_of_which_an_earlier_run_had_used_a_part(told_s: float, period: float) -> None:
     wait = Wait(20, 30.5)
     wait.admitted(45)
@@ -87,12 +87,14 @@ def test_a_penalty_is_as_long_whenever_it_is_told() -> None:
     assert found.per_s >= 20 / 10.2
 
 
-def test_what_is_let_in_until_the_next_window_may_be_open_is_a_rate() -> None:
-    wait = Wait(20, 10.0)
-    findings = [wait.send(Ending.ADMITTED) for _ in range(400)]
-    found = next(found for found in findings if found is not None)
-    assert isinstance(found, Rate)
-    assert found.per_s >= 10
+@pytest.mark.parametrize("quota", [2, 20, 400])
+def test_if_ever_more_is_let_in_there_is_no_limit_any_more(quota: int) -> None:
+    wait = Wait(quota, 300.0)
+    found = None
+    while found is None:
+        found = wait.send(Ending.ADMITTED)
+    assert isinstance(found, NoLimit | Rate)
+    assert wait.samples.now - BEGAN_S < 650.0
 
 
 def test_requests_that_are_lost_hold_up_nothing() -> None:
@@ -102,10 +104,10 @@ def test_requests_that_are_lost_hold_up_nothing() -> None:
     assert wait.estimator.wait() <= 1.0
 
 
-def test_a_first_request_that_is_refused_is_waited_for() -> None:
+def test_if_nothing_was_let_in_before_all_begins_again() -> None:
+    wait = Wait(0, 300.0)
+    assert wait.send(Ending.ADMITTED) == NoLimit(1)
     wait = Wait(0, 10.0)
-    assert wait.send(Ending.ADMITTED) is None
-    assert wait.estimator.wait() > 0
     assert isinstance(wait.send(Ending.REFUSED, told_s=9.0), Rate)
 
 

@@ -1,7 +1,7 @@
 """The first refusal told everyone to wait for long: until a window opens, or as a penalty."""
 
 from batchlic.pool.limiter.estimator import Hypothesis
-from batchlic.pool.limiter.findings import Finding, Rate, ToldToWait, Window
+from batchlic.pool.limiter.findings import Finding, NoLimit, Rate, ToldToWait, Window
 from batchlic.pool.limiter.samples import Sample, Samples
 from batchlic.pool.limiter.windows.periods import is_window, renewed
 
@@ -36,9 +36,13 @@ class AfterToldWait(Hypothesis):
         """See Estimator."""
         if not self._sent:
             return 0.0
-        last = min(self._sent, len(self._due) - 1)
-        due_s = self._due[last] + (self._sent - last) * self._each_s
-        return self._began_at + due_s - self._samples.now
+        if self._sent < len(self._due):
+            return self._began_at + self._due[self._sent] - self._samples.now
+        return self._samples.left_at(1) + self._gap_s - self._samples.now
+
+    def shut(self) -> float:
+        """See Estimator."""
+        return 0.0
 
     def found(self) -> Finding:
         """See Estimator."""
@@ -62,25 +66,37 @@ class AfterToldWait(Hypothesis):
         ]
 
     @property
+    def _gap_s(self) -> float:
+        """Seconds between two requests beyond the quota: ever fewer, for there may be no limit any more."""
+        return self._each_s * len(self._due) / max(self._sent, 1)
+
+    @property
     def _quota(self) -> int:
         """Requests that were let in before the wait."""
         return max(1, len(self._due) - 1)
 
     def _on_admitted(self, sample: Sample) -> Finding | None:
-        if not self._sent or sample.sent_at - self._began_at <= _MOST * self._ends_s:
+        samples = self._samples
+        if not self._sent or sample.sent_at < self._began_at:
             return None
-        return Rate(self._flowed(self._samples.left_between(self._began_at, sample.sent_at), sample))
+        if len(self._due) == 1:  # nothing was let in before, so nothing is known of a limit
+            return NoLimit(1)
+        if self._gap_s < samples.round_trip / (2 * samples.max_in_flight):
+            return NoLimit(samples.max_in_flight)
+        if sample.sent_at - self._began_at <= _MOST * self._ends_s:
+            return None
+        return Rate(self._flowed(samples.left_between(self._began_at, sample.sent_at), sample))
 
     def _on_refused(self, sample: Sample) -> Finding | None:
         samples = self._samples
         if not self._sent or sample.sent_at < self._began_at:
             return None
         let_in = samples.left_between(self._began_at, sample.sent_at)
-        if let_in > self._quota and abs(samples.pause - self._found.wait_s) < _PENALTY_S:
+        if let_in > self._quota and abs(sample.told_s - self._found.wait_s) < _PENALTY_S:
             return Rate(self._flowed(let_in, sample), is_no_window=True)
         if let_in < min(_FEW + 1, self._quota):
             return Rate(max(1, let_in) / self._ends_s)
-        ends_s = sample.sent_at - self._began_at + samples.pause
+        ends_s = sample.sent_at - self._began_at + sample.told_s
         period = renewed(self._ends_s, ends_s, is_exact=samples.is_exact)
         if is_window(let_in, period, samples.round_trip):
             return Window(let_in, period, opened_at=self._began_at)
