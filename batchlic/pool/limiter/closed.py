@@ -1,8 +1,10 @@
 """Nothing is let in: when that is over, and what it was."""
 
+import math
+
 from batchlic.pool.limiter.estimator import Hypothesis
 from batchlic.pool.limiter.findings import Finding, NoLimit, Rate, Reopened, Shut, Window
-from batchlic.pool.limiter.samples import Sample, Samples
+from batchlic.pool.limiter.samples import Ending, Sample, Samples
 from batchlic.pool.limiter.windows.attempts import Attempts
 from batchlic.pool.limiter.windows.periods import configured, is_window
 
@@ -56,11 +58,15 @@ class Closed(Hypothesis):
     def _as_spaced(self, sample: Sample) -> Finding | None:
         """Only one was let in before all was refused: there may be no burst."""
         samples = self._samples
-        before, refused_at = samples.left_at(2), samples.refused_at
-        is_second = samples.left_since(samples.opened_at) == 2 and before < refused_at
+        previous, refused_at = samples.before(sample), samples.refused_at
+        if previous is None or previous.ending is not Ending.ADMITTED:
+            return None
+        is_second = samples.left_since(samples.opened_at) == 2 and previous.sent_at <= refused_at
         if not is_second or sample.sent_at - refused_at > _LONG_SILENCE_S:
             return None
-        return Rate(1 / (sample.sent_at - before), refused_per_s=1 / (refused_at - before), is_spaced=True)
+        too_short = refused_at - previous.sent_at
+        refused_per_s = 1 / too_short if too_short else math.inf
+        return Rate(1 / (sample.sent_at - previous.sent_at), refused_per_s=refused_per_s, is_spaced=True)
 
     def _as_window(self, sample: Sample) -> Finding:
         samples = self._samples

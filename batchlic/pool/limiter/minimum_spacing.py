@@ -28,6 +28,8 @@ _COUNTS = 2
 """Refusals in a row that are explained by a carrier that counts refused requests."""
 _FALLS = 8
 """Refusals in a row after which nothing is let in any more; fewer show by how much the limit has fallen."""
+_ONE_CALL = 2
+"""Most in flight where one at a time is let in: its answer may be on the way."""
 _SETTLED = 10
 """Requests let in from which on this is no window of one request."""
 
@@ -47,6 +49,8 @@ class MinimumSpacing(Hypothesis):
         self._try_at = self._known_from = samples.now
         self._rest_s = _FIRST_REST_S
         self._latest_at = self._refused_at = -math.inf
+        self._most_in_flight = 0
+        """Most in flight at which one was let in."""
         self._let_in = self._since_refuted = self._refuted = self._in_a_row = 0
         self._surely = 0.0
         """The distance that was let in after the latest refusals at one that had been enough."""
@@ -105,6 +109,7 @@ class MinimumSpacing(Hypothesis):
     def _on_admitted(self, sample: Sample) -> Finding | None:
         samples = self._samples
         self._let_in += 1
+        self._most_in_flight = max(self._most_in_flight, sample.in_flight)
         self._since_refuted += 1
         before = samples.before(sample)
         if before is not None and before.ending is Ending.ADMITTED:
@@ -128,7 +133,7 @@ class MinimumSpacing(Hypothesis):
 
     def _shorten(self, distance: float) -> None:
         """A shorter distance was let in."""
-        self._enough = distance
+        self._enough = min(self._enough, distance)
         if distance <= self._too_short:  # the limit has risen, or the refused ones before had counted
             self._too_short, self._rest_s = 0.0, _FIRST_REST_S
 
@@ -196,5 +201,6 @@ class MinimumSpacing(Hypothesis):
         if self._in_a_row >= (_FALLS if self._let_in else 1):
             return Shut(1 / self._enough if self._let_in >= _SETTLED else None)
         if self._refuted >= _REFUTATIONS:
-            return Calls(1) if self._is_one_call else Rate(1 / self._enough, is_no_window=True)
+            is_one_call = self._is_one_call and self._most_in_flight <= _ONE_CALL
+            return Calls(1) if is_one_call else Rate(1 / self._enough, is_no_window=True)
         return None

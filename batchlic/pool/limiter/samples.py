@@ -25,6 +25,8 @@ _BURSTS = 8
 """Bursts between two pauses that are remembered."""
 _FIRST = 10
 """Requests let in or in flight from which on the first ones tell nothing more."""
+_TOGETHER = 0.25
+"""Round trips within which requests leave together: each of them is written to disk before it leaves."""
 _LATEST = 30
 """Refusals that tell a limit on requests in flight from others."""
 _FEWER = 2
@@ -137,6 +139,11 @@ class Samples:
         """When each request left that was let in during the latest bursts, and last the refused one."""
         return [self._let_in_during(*burst) for burst in self._bursts]
 
+    @property
+    def latest_burst(self) -> list[float]:
+        """The latest of these; only the refused one, if a pause that was told before hides when it began."""
+        return self._let_in_during(*self._bursts[-1]) if self._bursts else [self.refused_at]
+
     def _let_in_during(self, first: float, last: float) -> list[float]:
         late = dropwhile(lambda sample: sample.sent_at > last, reversed(self._log))
         of_burst = takewhile(lambda sample: sample.sent_at >= first, late)
@@ -155,8 +162,9 @@ class Samples:
         if len(self._log) > _FIRST:
             return None
         first, *others = [sample.sent_at for sample in self._log]
-        refused = sum(1 for sent_at, _ in self._refusals if sent_at == first)
-        if refused < _TELLING_REFUSALS or first in others:
+        together_s = _TOGETHER * self.round_trip
+        refused = sum(1 for sent_at, _ in self._refusals if abs(sent_at - first) <= together_s)
+        if refused < _TELLING_REFUSALS or any(other - first <= together_s for other in others):
             return None
         return others[0] - first if others else max(self.round_trip, self.pause)
 

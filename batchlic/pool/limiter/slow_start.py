@@ -9,6 +9,8 @@ from batchlic.pool.limiter.windows.periods import enclosing
 
 _LONG_S = 2.5
 """Seconds of a told wait that is worth to be understood, and hardly longer because of rounding."""
+_LONGEST_BURST = 3.0
+"""Times as long as the told wait that the requests before it take, at most, if a window was used up."""
 _ROUNDS = 3
 """Times as many let in as are in flight that show a quota, rather than a limit on calls."""
 
@@ -55,14 +57,16 @@ class SlowStart(Hypothesis):
     def _shown_at_a_cost(self, sample: Sample) -> Finding:
         """What the first refusal shows, where each one stops everyone."""
         samples = self._samples
-        if sample.told_s >= _LONG_S:
+        burst = samples.latest_burst
+        is_long = burst[-1] - burst[0] > _LONGEST_BURST * samples.pause
+        if sample.told_s >= _LONG_S and not is_long:
             return ToldToWait(sample.told_s)
         if not samples.has_admitted:
             return Rate(1 / samples.pause)
         took, let_in = samples.now - samples.opened_at, samples.left_since(samples.opened_at)
         period = enclosing(took, samples.pause)
-        if let_in > _ROUNDS * sample.in_flight and took <= period:
+        if let_in > _ROUNDS * sample.in_flight and took <= period and not is_long:
             return Window(let_in, period, includes_in_flight=True)
         if max(self._most_in_flight, NoLimit().calls) < sample.in_flight:
             return Calls(sample.in_flight - 1)
-        return Rate(max(len(samples.bursts()[-1]) - 1, 1) / (samples.pause + took))
+        return Rate(max(len(burst) - 1, 1) / (samples.pause + took))

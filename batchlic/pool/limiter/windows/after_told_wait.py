@@ -30,6 +30,8 @@ class AfterToldWait(Hypothesis):
         self._began_at = self._ends_s = self._each_s = 0.0
         self._due: list[float] = []
         """When requests may leave, in seconds after the first one."""
+        self._late_s = 0.0
+        """Seconds by which they leave later, because there was nothing to send."""
         self._sent = 0
 
     def wait(self) -> float:
@@ -37,7 +39,7 @@ class AfterToldWait(Hypothesis):
         if not self._sent:
             return 0.0
         if self._sent < len(self._due):
-            return self._began_at + self._due[self._sent] - self._samples.now
+            return self._began_at + self._late_s + self._due[self._sent] - self._samples.now
         return self._samples.left_at(1) + self._gap_s - self._samples.now
 
     def shut(self) -> float:
@@ -52,12 +54,13 @@ class AfterToldWait(Hypothesis):
         """See Estimator."""
         if not self._sent:
             self._begin(sample)
+        self._late_s += max(0.0, -self.wait())  # nothing that is late is caught up
         self._sent += 1
 
     def _begin(self, sample: Sample) -> None:
         """The wait is over, and everyone has been answered."""
         samples = self._samples
-        burst = samples.bursts()[-1]
+        burst = samples.latest_burst
         took = burst[-1] - burst[0]
         self._began_at, self._ends_s = sample.sent_at, took + self._found.wait_s
         self._each_s = max(_SPREAD * self._ends_s, _SLOWER * samples.round_trip) / len(burst)
