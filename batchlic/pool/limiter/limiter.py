@@ -9,7 +9,17 @@ import anyio
 from batchlic.carrier.rate_limits import Quota
 from batchlic.pool.limiter.estimator import Estimator
 from batchlic.pool.limiter.evidence import Evidence, Learned
-from batchlic.pool.limiter.findings import Calls, Finding, Limit, NoLimit, Rate, Shut, Window, size
+from batchlic.pool.limiter.findings import (
+    Calls,
+    Finding,
+    Limit,
+    NoLimit,
+    Rate,
+    Shut,
+    ToldToWait,
+    Window,
+    size,
+)
 from batchlic.pool.limiter.fixed import Fixed
 from batchlic.pool.limiter.headroom import Headroom
 from batchlic.pool.limiter.latency import Latency
@@ -320,6 +330,8 @@ class Limiter:
             self._hypothesis = estimator_for(finding, samples)
         found = self._hypothesis.found()
         self._consider(found, sample)
+        if isinstance(found, ToldToWait):
+            return  # the wait itself is reported already
         if type(found) is not type(self._reported) or abs(size(found) / size(self._reported) - 1) > _NOTABLE:
             self._reported = found
             self._report(str(found))

@@ -180,7 +180,6 @@ class MinimumSpacing(Hypothesis):
             self._known_from = samples.now
         if told_s:
             self._enough = min(self._enough, max(_EDGE * (distance + told_s), self._too_short))
-            self._too_short = max(self._too_short, (distance + told_s) / _EDGE)
         self._try_at = samples.now
         if self._is_precise:
             self._try_at += self._rest_s + _REST_REQUESTS * self._enough

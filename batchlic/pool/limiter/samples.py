@@ -162,7 +162,7 @@ class Samples:
         if len(self._log) > _FIRST:
             return None
         first, *others = [sample.sent_at for sample in self._log]
-        together_s = _TOGETHER * self.round_trip
+        together_s = min(_TOGETHER * self.round_trip, self.pause / 2 if self.is_exact else math.inf)
         refused = sum(1 for sent_at, _ in self._refusals if abs(sent_at - first) <= together_s)
         if refused < _TELLING_REFUSALS or any(other - first <= together_s for other in others):
             return None

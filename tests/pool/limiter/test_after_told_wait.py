@@ -3,10 +3,11 @@
 import pytest
 
 from batchlic.pool.limiter.findings import Finding, NoLimit, Rate, ToldToWait, Window
+from batchlic.pool.limiter.limiter import TOLD_TO_WAIT, Change, Limiter
 from batchlic.pool.limiter.samples import Ending, Sample, Samples
 from batchlic.pool.limiter.windows.after_told_wait import AfterToldWait
 from batchlic.pool.limiter.windows.periods import renewed
-from tests.benchmarks.limiter.engine import measure
+from tests.benchmarks.limiter.engine import Clock, measure
 from tests.benchmarks.limiter.hidden import Hidden, Hint, Part
 from tests.benchmarks.limiter.peers import Batchlic
 
@@ -126,6 +127,17 @@ def test_the_period_lies_within_what_was_told(
     first: float, second: float, *, is_exact: bool, period: float
 ) -> None:
     assert renewed(first, second, is_exact=is_exact) == period
+
+
+def test_a_long_wait_is_reported_once() -> None:
+    clock = Clock(100.0)
+    changes: list[Change] = []
+    limiter = Limiter(max_concurrency=4, clock=clock, on_change=changes.append)
+    let_in, refused = limiter.take(), limiter.take()
+    clock.now += ROUND_TRIP_S
+    let_in.success()
+    refused.throttled(30.0)
+    assert [change.found for change in changes] == [f"{TOLD_TO_WAIT} 30 s: the carrier asks for it"]
 
 
 @pytest.mark.slow
