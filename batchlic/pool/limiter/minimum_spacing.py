@@ -25,7 +25,8 @@ _SOON, _REFUTATIONS = 100, 3
 _AT_ONCE = 3
 """Requests let in within which a distance that proves too short again is far too short."""
 _COUNTS = 2
-"""Refusals in a row that are explained by a carrier that counts refused requests."""
+"""Times the distance after a refusal that is enough if refused requests count; and refusals in a row that this
+explains."""
 _FALLS = 8
 """Refusals in a row after which nothing is let in any more; fewer show by how much the limit has fallen."""
 _ONE_CALL = 2
@@ -46,7 +47,9 @@ class MinimumSpacing(Hypothesis):
         self._enough = _EDGE / found.per_s
         self._too_short = 1 / found.refused_per_s
         self._trial: Sample | None = None
-        self._try_at = self._known_from = samples.now
+        self._try_at = samples.now
+        self._known_from = samples.now
+        """Whatever left until then knew nothing of the latest refusal: that it is refused is nothing new."""
         self._rest_s = _FIRST_REST_S
         self._latest_at = self._refused_at = -math.inf
         self._most_in_flight = 0
