@@ -25,8 +25,7 @@ _SOON, _REFUTATIONS = 100, 3
 _AT_ONCE = 3
 """Requests let in within which a distance that proves too short again is far too short."""
 _COUNTS = 2
-"""Times the distance after a refusal that is enough if refused requests count; and refusals in a row that this
-explains."""
+"""Refusals in a row that show no fall if refused requests count; twice the distance is enough after them."""
 _FALLS = 8
 """Refusals in a row after which nothing is let in any more; fewer show by how much the limit has fallen."""
 _ONE_CALL = 2
