@@ -22,10 +22,14 @@ _REST_REQUESTS, _FIRST_REST_S, _LONGEST_REST_S = 20.0, 2.0, 30.0
 """Requests and seconds until the next trial after one in vain; the seconds double each time."""
 _SOON, _REFUTATIONS = 100, 3
 """It is another limit if, within so many requests each, that many distances prove too short after all."""
+_STANDS = 30
+"""Requests let in before which one such distance is enough: others use up the limit, too."""
 _AT_ONCE = 3
 """Requests let in within which a distance that proves too short again is far too short."""
 _COUNTS = 2
 """Refusals in a row that show no fall if refused requests count; twice the distance is enough after them."""
+_SHARE = 0.5
+"""Share of the limit that is used first if it is another one: others may use it, too."""
 _FALLS = 8
 """Refusals in a row after which nothing is let in any more; fewer show by how much the limit has fallen."""
 _ONE_CALL = 2
@@ -201,7 +205,7 @@ class MinimumSpacing(Hypothesis):
         """What the limit is instead, if it is not this one."""
         if self._in_a_row >= (_FALLS if self._let_in else 1):
             return Shut(1 / self._enough if self._let_in >= _SETTLED else None)
-        if self._refuted >= _REFUTATIONS:
+        if self._refuted >= (_REFUTATIONS if self._let_in >= _STANDS else 1):
             is_one_call = self._is_one_call and self._most_in_flight <= _ONE_CALL
-            return Calls(1) if is_one_call else Rate(1 / self._enough, is_no_window=True)
+            return Calls(1) if is_one_call else Rate(_SHARE / self._enough, is_no_window=True)
         return None

@@ -1,5 +1,7 @@
 """Without a burst, the distance that requests must keep is found; other limits are told from it."""
 
+import statistics
+
 import pytest
 
 from batchlic.pool.limiter.evidence import Evidence
@@ -7,7 +9,7 @@ from batchlic.pool.limiter.findings import Calls, Finding, NoLimit, Rate, Shut
 from batchlic.pool.limiter.minimum_spacing import MinimumSpacing
 from batchlic.pool.limiter.samples import Ending, Sample, Samples
 from batchlic.pool.limiter.transitions import estimator_for
-from tests.benchmarks.limiter.engine import Measured, measure
+from tests.benchmarks.limiter.engine import Measured, measure, shared
 from tests.benchmarks.limiter.hidden import Hidden, Hint, Part
 from tests.benchmarks.limiter.peers import Batchlic
 
@@ -95,7 +97,7 @@ def test_a_limit_that_rises_is_found_again() -> None:
 @pytest.mark.parametrize("distance", [0.21, 0.8])
 def test_a_limit_that_falls_is_found_again(distance: float) -> None:
     carrier = Carrier(0.2, known=Rate(4.0))
-    carrier.requests(30)
+    carrier.requests(60)
     carrier.distance = distance
     carrier.requests(40)
     assert distance <= found_by(carrier) <= 1.05 * distance
@@ -207,6 +209,29 @@ def test_other_limits_are_told_from_it(part: Part) -> None:
     assert measured.share >= 0.9
     if part.kind == "calls":
         assert limit_of(measured) == Calls(1)
+
+
+def test_a_distance_that_is_refused_so_soon_is_taken_by_others() -> None:
+    carrier = Carrier(0.2, known=Rate(4.0))
+    carrier.requests(10)
+    carrier.distance = 0.4
+    found = None
+    while found is None:
+        found = carrier.request()
+    assert isinstance(found, Rate)
+    assert not found.is_spaced
+    assert found.per_s < 2.6
+
+
+@pytest.mark.slow
+def test_a_process_that_begins_later_takes_no_more_than_its_share() -> None:
+    """To it, a bucket that another one uses up looks like one without a burst."""
+    ratios = []
+    for seed in (1, 2, 3):
+        bucket = Hidden((Part("bucket", 20.0, burst=20),), processes=2, seed=seed)
+        shares = shared(bucket, Batchlic, since=30.0, until=75.0)
+        ratios.append(max(shares) / max(1, min(shares)))
+    assert statistics.median(ratios) <= 1.5
 
 
 @pytest.mark.slow
