@@ -68,8 +68,8 @@ def window_shown(samples: Samples) -> Window | None:
     quick, slow = min(bursts, key=took), bursts[-1]
     if took(slow) < max(2 * took(quick), took(quick) + samples.round_trip):
         return None
-    quota, period = len(quick) - 1, enclosing(took(slow), samples.pause)
-    if not is_told(period, samples.pause):
+    quota, period = len(quick) - 1, enclosing(took(slow), samples.pause, is_exact=samples.is_exact)
+    if not is_told(period, is_exact=samples.is_exact):
         return None
     if not (1 - _ALIKE) * len(quick) <= len(slow) <= (1 + _ALIKE) * len(quick) + 1:
         return None

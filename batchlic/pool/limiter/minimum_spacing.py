@@ -173,8 +173,8 @@ class MinimumSpacing(Hypothesis):
         self._known_from = samples.now
         if not self._in_a_row:
             self._is_provoked = not is_first
-        if not self._in_a_row and is_first:
-            self._refute(distance, told_s)
+            if is_first:
+                self._refute(distance, told_s)
         self._in_a_row += 1
         return self._refuted_as()
 

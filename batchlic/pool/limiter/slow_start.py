@@ -64,7 +64,7 @@ class SlowStart(Hypothesis):
         if not samples.has_admitted:
             return Rate(1 / samples.pause)
         took, let_in = samples.now - samples.opened_at, samples.left_since(samples.opened_at)
-        period = enclosing(took, samples.pause)
+        period = enclosing(took, samples.pause, is_exact=samples.is_exact)
         if let_in > _ROUNDS * sample.in_flight and took <= period and not is_long:
             return Window(let_in, period, includes_in_flight=True)
         if max(self._most_in_flight, NoLimit().calls) < sample.in_flight:

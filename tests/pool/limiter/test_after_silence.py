@@ -86,3 +86,17 @@ def test_only_after_a_long_silence_it_may_be_the_silence(silent_s: float, kind: 
     admitted.ending = Ending.ADMITTED
     samples.ended(admitted)
     assert isinstance(closed.on_sample(admitted), kind)
+
+
+def test_what_left_before_nothing_was_let_in_shows_no_distance() -> None:
+    """The journal was slow: two more leave after everything was refused, and are let in."""
+    samples = Samples(OPENED_S, 8)
+    samples.round_trip = ROUND_TRIP_S
+    estimator = Closed(samples)
+    first, second = samples.sent(), samples.sent()
+    first.sent_at, second.sent_at = OPENED_S + 1.0, OPENED_S + 1.1
+    samples.now, first.ending = OPENED_S + 1.05, Ending.ADMITTED
+    samples.ended(first)
+    found = estimator.on_sample(first)
+    assert found is not None
+    assert not (isinstance(found, Rate) and found.is_spaced)

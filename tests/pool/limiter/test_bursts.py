@@ -52,7 +52,7 @@ def observed(admits: Admits, *speeds: float, pause: float) -> Samples:
             is_let_in = admits(at)
             samples.now = at + ROUND_TRIP
             sample.ending = Ending.ADMITTED if is_let_in else Ending.REFUSED
-            sample.retry_after_s = 0.0 if is_let_in else pause
+            sample.told_s = sample.retry_after_s = 0.0 if is_let_in else pause
             samples.ended(sample)
             at += 1 / speed
         at = samples.now + pause

@@ -44,3 +44,18 @@ def test_j_a_told_pause_that_proves_too_short_is_lengthened() -> None:
 
 def test_j_a_told_pause_that_suffices_stays_as_it_is() -> None:
     assert lengths_of_pauses(lets_in_after=9.0) == pytest.approx([10.0])
+
+
+def test_j_a_told_pause_that_sufficed_is_not_lengthened_at_a_later_refusal() -> None:
+    clock = Clock(100.0)
+    limiter = Limiter(max_concurrency=8, clock=clock)
+    limiter.take().throttled(10.0)
+    clock.now += 10.0 - 5e-7  # as good as the end of the pause
+    for _ in range(5):  # while others are answered
+        first, second = limiter.take(), limiter.take()
+        clock.now += 0.1
+        first.success()
+        clock.now += 0.1
+        second.success()
+    limiter.take().throttled(10.0)
+    assert limiter.held_s == pytest.approx(10.0)

@@ -36,9 +36,10 @@ def test_an_unusual_period_is_tried_a_little_early() -> None:
 
 
 def test_a_pause_in_whole_seconds_was_rounded_up_to_the_end_of_a_usual_window() -> None:
-    assert enclosing(took=0.4, pause=60.0) == 60.0
-    assert enclosing(took=0.4, pause=42.0) == pytest.approx(42.4)
-    assert enclosing(took=0.4, pause=59.25) == pytest.approx(59.65)
+    assert enclosing(took=0.4, pause=60.0, is_exact=False) == 60.0
+    assert enclosing(took=0.4, pause=42.0, is_exact=False) == pytest.approx(42.4)
+    assert enclosing(took=0.4, pause=59.75, is_exact=False) == 60.0  # lengthened since
+    assert enclosing(took=0.4, pause=59.75, is_exact=True) == pytest.approx(60.15)
 
 
 def test_few_requests_or_a_short_period_are_no_window_to_wait_for() -> None:

@@ -18,15 +18,15 @@ def is_window(quota: int, period: float, round_trip: float) -> bool:
     return quota >= _FEWEST and period * min(2, quota / 20) >= 8 * round_trip
 
 
-def is_told(period: float, pause: float) -> bool:
+def is_told(period: float, *, is_exact: bool) -> bool:
     """Whether the told wait is precise enough to show a window of this length."""
-    return pause % 1 > 0 or period >= _ROUNDED_S
+    return is_exact or period >= _ROUNDED_S
 
 
-def enclosing(took: float, pause: float) -> float:
-    """The window that probably ends after a pause; one in whole seconds was probably rounded up."""
+def enclosing(took: float, pause: float, *, is_exact: bool) -> float:
+    """The window that probably ends after a pause; one that is not exact was probably rounded up."""
     longest = took + pause
-    if pause % 1 > 0:
+    if is_exact:
         return longest
     return next((usual for usual in _USUAL_WINDOWS_S if longest - 1 <= usual <= longest), longest)
 
