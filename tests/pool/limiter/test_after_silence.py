@@ -95,7 +95,10 @@ def test_what_left_before_nothing_was_let_in_shows_no_distance() -> None:
     estimator = Closed(samples)
     first, second = samples.sent(), samples.sent()
     first.sent_at, second.sent_at = OPENED_S + 1.0, OPENED_S + 1.1
-    samples.now, first.ending = OPENED_S + 1.05, Ending.ADMITTED
+    refused = samples.sent()
+    refused.sent_at, refused.ending = OPENED_S + 1.2, Ending.REFUSED
+    samples.ended(refused)
+    samples.now, first.ending = OPENED_S + 1.3, Ending.ADMITTED
     samples.ended(first)
     found = estimator.on_sample(first)
     assert found is not None

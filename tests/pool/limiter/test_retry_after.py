@@ -51,11 +51,11 @@ def test_j_a_told_pause_that_sufficed_is_not_lengthened_at_a_later_refusal() -> 
     limiter = Limiter(max_concurrency=8, clock=clock)
     limiter.take().throttled(10.0)
     clock.now += 10.0 - 5e-7  # as good as the end of the pause
-    for _ in range(5):  # while others are answered
-        first, second = limiter.take(), limiter.take()
+    others = [limiter.take()]
+    for _ in range(5):
         clock.now += 0.1
-        first.success()
+        others.append(limiter.take())
         clock.now += 0.1
-        second.success()
+        others.pop(0).success()  # after the next one has left
     limiter.take().throttled(10.0)
     assert limiter.held_s == pytest.approx(10.0)
