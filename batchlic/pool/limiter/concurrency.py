@@ -52,8 +52,8 @@ class Concurrency(Hypothesis):
 
     def _on_refused(self, sample: Sample) -> Finding | None:
         samples = self._samples
-        if samples.all_is_refused:
-            return Shut()
+        if (other := self._other_limit()) is not None:
+            return other
         if sample.sent_at <= self._changed_at:
             return None
         self._changed_at = samples.now
@@ -69,6 +69,15 @@ class Concurrency(Hypothesis):
         if self._refuted < (1 if samples.refusals_are_costly else _REFUTATIONS):
             return None
         return self._as_rate()
+
+    def _other_limit(self) -> Finding | None:
+        """What is refused where requests in flight are not the limit."""
+        samples = self._samples
+        if samples.all_is_refused:
+            return Shut()
+        if not samples.refusals_are_costly and (distance := samples.first_distance) is not None:
+            return Rate(1 / distance, is_spaced=True)
+        return None
 
     def _as_rate(self) -> Rate:
         samples = self._samples

@@ -4,6 +4,7 @@ import statistics
 
 import pytest
 
+from batchlic.pool.limiter.concurrency import Concurrency
 from batchlic.pool.limiter.evidence import Evidence
 from batchlic.pool.limiter.findings import Calls, Finding, NoLimit, Rate, Shut
 from batchlic.pool.limiter.minimum_spacing import MinimumSpacing
@@ -221,6 +222,21 @@ def test_a_distance_that_is_refused_so_soon_is_taken_by_others() -> None:
     assert isinstance(found, Rate)
     assert not found.is_spaced
     assert found.per_s < 2.6
+
+
+def test_one_of_many_is_let_in_though_its_answer_comes_before_the_refusals() -> None:
+    samples = Samples(0.0, 64)
+    first, *others = [samples.sent() for _ in range(10)]
+    samples.now, first.ending = ROUND_TRIP_S, Ending.ADMITTED
+    samples.ended(first)
+    estimator = Concurrency(samples, 9)
+    findings = []
+    for other in others:
+        other.ending = Ending.REFUSED
+        samples.ended(other)
+        findings.append(estimator.on_sample(other))
+    found = next(found for found in findings if found is not None)
+    assert found == Rate(1 / ROUND_TRIP_S, is_spaced=True)
 
 
 @pytest.mark.slow
