@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from batchlic.pool.limiter.findings import Window
 from batchlic.pool.limiter.samples import Samples
-from batchlic.pool.limiter.windows.periods import enclosing, is_told, is_window
+from batchlic.pool.limiter.windows.periods import enclosing, is_window
 
 Burst: TypeAlias = Sequence[float]
 """When each request of a burst left that was let in, and last the refused one; in seconds."""
@@ -69,8 +69,6 @@ def window_shown(samples: Samples) -> Window | None:
     if took(slow) < max(2 * took(quick), took(quick) + samples.round_trip):
         return None
     quota, period = len(quick) - 1, enclosing(took(slow), samples.pause, is_exact=samples.is_exact)
-    if not is_told(period, is_exact=samples.is_exact):
-        return None
     if not (1 - _ALIKE) * len(quick) <= len(slow) <= (1 + _ALIKE) * len(quick) + 1:
         return None
     could_flow = (max(0, len(slow) - len(quick)) + 1) / (took(slow) - took(quick))

@@ -17,7 +17,7 @@ _MEASUREMENTS, _FIGURES = 8, 5
 """Latest measurements by which the figure is judged, if there are half as many; and those that make it."""
 _ALIKE = 0.25
 """Share by which a measurement may differ from the median of the latest ones and still agree with it."""
-_SEARCHED = 1.1
+_SEARCHED = 1.5
 """Factor between a rate and the refused one above which a distance is still searched for."""
 _AGREE = 0.5
 """Share of the measurements that must agree; with fewer, most of what is seen is noise."""

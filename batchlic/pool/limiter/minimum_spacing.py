@@ -12,6 +12,8 @@ from batchlic.pool.limiter.samples import Ending, Sample, Samples
 
 _PRECISE = 1.02
 """Factor between a distance that is too short and one that is enough at which the search ends."""
+_PRECISE_AT_A_COST = 1.1
+"""The same where each refusal costs a wait in whole seconds."""
 _SHORTER = 0.97
 """Share of the distance that is tried then, now and then: limits rise."""
 _EDGE = 1.002
@@ -28,6 +30,8 @@ _AT_ONCE = 3
 """Requests let in within which a distance that proves too short again is far too short."""
 _COUNTS = 2
 """Refusals in a row that show no fall if refused requests count; twice the distance is enough after them."""
+_CONFIRMED = 3
+"""Requests let in at a distance before a shorter one is tried at a cost."""
 _SHARE = 0.5
 """Share of the limit that is used first if it is another one: others may use it, too."""
 _FALLS = 8
@@ -49,6 +53,10 @@ class MinimumSpacing(Hypothesis):
         super().__init__(samples)
         self._enough = _EDGE / found.per_s
         self._too_short = 1 / found.refused_per_s
+        self._longer = self._enough
+        """The distance that was enough before this one."""
+        self._at_this = _CONFIRMED
+        """Requests let in since this distance is enough."""
         self._trial: Sample | None = None
         self._try_at = samples.now
         self._known_from = samples.now
@@ -98,8 +106,10 @@ class MinimumSpacing(Hypothesis):
     @property
     def _tries(self) -> bool:
         """Whether the next request tries a shorter distance."""
-        is_free = self._trial is None and not self._in_a_row and self._samples.now >= self._try_at
-        return is_free and self._samples.left_at(1) > self._refused_at
+        samples = self._samples
+        is_free = self._trial is None and not self._in_a_row and samples.now >= self._try_at
+        is_confirmed = self._at_this >= _CONFIRMED or not self._is_costly
+        return is_free and is_confirmed and samples.left_at(1) > self._refused_at
 
     @property
     def _tried(self) -> float:
@@ -110,13 +120,20 @@ class MinimumSpacing(Hypothesis):
 
     @property
     def _is_precise(self) -> bool:
-        return self._enough <= _PRECISE * self._too_short
+        precise = _PRECISE_AT_A_COST if self._is_costly else _PRECISE
+        return self._enough <= precise * self._too_short
+
+    @property
+    def _is_costly(self) -> bool:
+        """Whether each refusal tells everyone to wait for whole seconds, which is longer than needed."""
+        return self._samples.pause > 0 and not self._samples.is_exact
 
     def _on_admitted(self, sample: Sample) -> Finding | None:
         samples = self._samples
         self._let_in += 1
         self._most_in_flight = max(self._most_in_flight, sample.in_flight)
         self._since_refuted += 1
+        self._at_this += 1
         before = samples.before(sample)
         if before is not None and before.ending is Ending.ADMITTED:
             distance = sample.sent_at - before.sent_at
@@ -139,7 +156,7 @@ class MinimumSpacing(Hypothesis):
 
     def _shorten(self, distance: float) -> None:
         """A shorter distance was let in."""
-        self._enough = min(self._enough, distance)
+        self._longer, self._enough, self._at_this = self._enough, min(self._enough, distance), 0
         if distance <= self._too_short:  # the limit has risen, or the refused ones before had counted
             self._too_short, self._rest_s = 0.0, _FIRST_REST_S
 
@@ -157,8 +174,6 @@ class MinimumSpacing(Hypothesis):
     def _on_refused(self, sample: Sample) -> Finding | None:
         samples = self._samples
         self._is_one_call &= sample.in_flight > 1
-        if samples.refusals_are_costly and not samples.is_exact:
-            return Rate(1 / self._enough, is_no_window=True)
         before = samples.before(sample)
         left_at = before.sent_at if before else sample.sent_at - self._enough
         distance = sample.sent_at - left_at
@@ -171,6 +186,8 @@ class MinimumSpacing(Hypothesis):
         if sample.sent_at <= self._known_from or distance < self._enough / _PRECISE:
             return None
         self._known_from = samples.now
+        if self._is_costly:
+            return self._refuted_at_a_cost(distance)
         if not self._in_a_row:
             self._is_provoked = not is_first
             if is_first:
@@ -188,8 +205,17 @@ class MinimumSpacing(Hypothesis):
             self._enough = min(self._enough, max(_EDGE * (distance + told_s), self._too_short))
         self._try_at = samples.now
         if self._is_precise:
-            self._try_at += self._rest_s + _REST_REQUESTS * self._enough
+            self._try_at += max(self._rest_s + _REST_REQUESTS * self._enough, samples.patience)
             self._rest_s = min(2 * self._rest_s, _LONGEST_REST_S)
+
+    def _refuted_at_a_cost(self, distance: float) -> Finding | None:
+        """A distance was too short that had been enough: by chance, as of a fixed window, or of others."""
+        self._refuted += 1
+        if self._enough == self._longer and self._refuted < _REFUTATIONS:
+            return None
+        is_known = self._enough < self._longer and self._too_short
+        refused_per_s = 1 / distance if is_known else math.inf
+        return Rate(1 / self._longer, is_no_window=True, refused_per_s=refused_per_s)
 
     def _refute(self, distance: float, told_s: float) -> None:
         """A distance was too short that had been enough: the limit has fallen, or it is another one."""

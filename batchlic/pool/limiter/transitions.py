@@ -49,7 +49,7 @@ def estimator_for(found: Finding, samples: Samples) -> Estimator:
 
 
 def _for_rate(found: Rate, samples: Samples) -> Estimator:
-    if found.is_spaced and (samples.is_exact or not samples.refusals_are_costly):
+    if found.is_spaced:
         return MinimumSpacing(samples, found)
     return CarefulRate(samples, found) if samples.refusals_are_costly else SteadyRate(samples, found)
 

@@ -155,3 +155,32 @@ def test_a_long_wait_is_reported_once() -> None:
 def test_a_told_limit_is_used_up(part: Part, hint: Hint) -> None:
     requests = round(part.rate * max(60.0, 4 * part.period_s)) + part.burst
     assert measure(Hidden((part,), requests=requests, hint=hint), Batchlic).share >= 0.9
+
+
+def test_a_large_quota_let_in_at_once_is_no_sign_that_there_is_no_limit() -> None:
+    wait = Wait(400, 3.0)
+    wait.samples.max_in_flight = 2  # two are faster than they need to be
+    wait.admitted(400)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hint", [Hint.ROUNDED, Hint.DATE])
+@pytest.mark.parametrize(
+    "part",
+    [
+        Part("fixed", 60.0, period_s=0.25),
+        Part("fixed", 35.0, period_s=1.0),
+        Part("sliding", 72.0, period_s=1.0),
+        Part("sliding", 16.0, period_s=1.0),
+        Part("fixed", 19.0, period_s=1.56),
+    ],
+)
+def test_windows_much_shorter_than_their_told_wait_are_used_up(part: Part, hint: Hint) -> None:
+    hidden = Hidden((part,), requests=round(60 * part.rate), hint=hint, latency_s=0.04)
+    assert measure(hidden, Batchlic).share >= 0.8
+
+
+@pytest.mark.slow
+def test_a_bucket_taken_for_a_window_is_used_up() -> None:
+    bucket = Hidden((Part("bucket", 480.0, burst=69),), requests=12069, hint=Hint.ROUNDED, network_s=0.018)
+    assert measure(bucket, Batchlic).share >= 0.5

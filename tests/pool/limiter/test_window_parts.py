@@ -3,6 +3,8 @@
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from batchlic.pool.limiter.samples import Ending, Sample, Samples
 from batchlic.pool.limiter.windows.attempts import Attempts
@@ -11,6 +13,7 @@ from batchlic.pool.limiter.windows.extras import Extras
 from batchlic.pool.limiter.windows.periods import configured, enclosing, is_window
 from batchlic.pool.limiter.windows.shape import Shape
 from batchlic.pool.limiter.windows.sharing import Sharing
+from batchlic.pool.limiter.windows.shorter import Shorter
 from batchlic.pool.limiter.windows.unexpected import Unexpected
 
 
@@ -179,3 +182,41 @@ def test_refusals_of_requests_before_a_judgment_are_part_of_it() -> None:
     unexpected.settle(1.5)
     assert not unexpected.is_new(Sample(sent_at=1.4, in_flight=1))
     assert unexpected.is_new(Sample(sent_at=1.6, in_flight=1))
+
+
+def search(period: float, told: float, *, is_on: bool = True) -> tuple[float, int]:
+    """The length found in 60 windows that open if they are as long as `period`, and refusals until then."""
+    shorter, length, refused = Shorter(told, is_on=is_on), told, 0
+    for _ in range(60):
+        if length >= period:
+            length = shorter.fits(length)
+        else:
+            refused += 1
+            longer = shorter.fails(length)
+            assert longer is not None
+            assert length < longer <= told
+            length = longer
+    return length, refused
+
+
+@given(told=st.floats(0.5, 4.0), share=st.floats(0.05, 1.0))
+def test_a_window_shorter_than_told_is_found_at_the_cost_of_few_refusals(told: float, share: float) -> None:
+    period = max(share * told, told - 1.99)
+    length, refused = search(period, told)
+    assert period <= length <= 1.42 * period
+    assert refused <= 3
+
+
+def test_a_window_that_was_told_exactly_is_not_searched_for() -> None:
+    assert search(0.1, 1.0, is_on=False) == (1.0, 0)
+    assert Shorter(1.0, is_on=False).fails(0.5) is None
+
+
+def test_a_length_that_opened_several_times_by_chance_is_a_little_too_short() -> None:
+    shorter = Shorter(1.0, is_on=True)
+    shorter.fits(1.0)
+    assert (half := shorter.fits(1.0)) == 0.5
+    for _ in range(4):
+        assert shorter.fits(half) == half
+    assert shorter.fails(half) == pytest.approx(0.5 * 5 / 4)
+    assert shorter.fails(1.0) is None  # the told length is long enough: it is another limit

@@ -80,11 +80,14 @@ class AfterToldWait(Hypothesis):
 
     def _on_admitted(self, sample: Sample) -> Finding | None:
         samples = self._samples
+        if (distance := samples.first_distance) is not None:
+            return Rate(1 / distance, is_spaced=True)
         if not self._sent or sample.sent_at < self._began_at:
             return None
         if len(self._due) == 1:  # nothing was let in before, so nothing is known of a limit
             return NoLimit(1)
-        if self._gap_s < samples.round_trip / (2 * samples.max_in_flight):
+        is_fast = self._gap_s < samples.round_trip / (2 * samples.max_in_flight)
+        if is_fast and samples.left_between(self._began_at, sample.sent_at) > len(self._due):
             return NoLimit(samples.max_in_flight)
         if sample.sent_at - self._began_at <= _MOST * self._ends_s:
             return None

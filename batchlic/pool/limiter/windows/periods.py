@@ -4,8 +4,6 @@ import math
 
 _FEWEST = 5
 """Requests that a window lets in, at least."""
-_ROUNDED_S = 2.5
-"""Seconds that a window lasts at least if waits in whole seconds are to show how long it is."""
 _TOLD_LATE_S = 2.0
 """Seconds by which a told wait is too long at most: whole seconds, or an HTTP date."""
 _TOLD_SHARE = 0.7
@@ -18,9 +16,9 @@ def is_window(quota: int, period: float, round_trip: float) -> bool:
     return quota >= _FEWEST and period * min(2, quota / 20) >= 8 * round_trip
 
 
-def is_told(period: float, *, is_exact: bool) -> bool:
-    """Whether the told wait is precise enough to show a window of this length."""
-    return is_exact or period >= _ROUNDED_S
+def is_usual(period: float) -> bool:
+    """Whether carriers configure windows of this length."""
+    return period in _USUAL_WINDOWS_S
 
 
 def enclosing(took: float, pause: float, *, is_exact: bool) -> float:

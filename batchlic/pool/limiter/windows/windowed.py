@@ -11,6 +11,7 @@ from batchlic.pool.limiter.windows.extras import Extras
 from batchlic.pool.limiter.windows.periods import configured, is_window
 from batchlic.pool.limiter.windows.shape import Shape
 from batchlic.pool.limiter.windows.sharing import Sharing
+from batchlic.pool.limiter.windows.shorter import Shorter
 from batchlic.pool.limiter.windows.unexpected import Unexpected
 
 _HOLDS = 0.5
@@ -19,6 +20,8 @@ _BURST = 20.0
 """How much faster than its average a quota is used, so that the last window is done early."""
 _EARLIER_S, _SHORTEST_ASKED_S = 1.0, 1.5
 """Seconds by which a window may open earlier than told, and that it lasts at least if that is asked."""
+_OPEN = 0.7
+"""Share of its quota that a window lets in at least if it has opened when it was expected."""
 _EDGE_S = 0.002
 """Seconds by which a window is entered late, so as not to be early."""
 _YIELD = 0.04
@@ -54,6 +57,7 @@ class Windowed(Hypothesis):
         """Windows that were open when one asked."""
         self._is_told_late = samples.refusals_are_costly and not samples.is_exact
         """Whether the next window may open before the moment that was told, in whole seconds."""
+        self._shorter = Shorter(found.period, is_on=self._is_told_late)
         self._plan_questions()
 
     def found(self) -> Finding:
@@ -202,11 +206,11 @@ class Windowed(Hypothesis):
         admitted = samples.left_between(since, refused_at)
         cycle.used = samples.left_since(cycle.opened)
         unexpected.settle(samples.now)
-        if self._shape.fails_trial(cycle, self._quota):
+        if self._shape.fails_trial(cycle, self._quota) or self._came_too_early():
             return None
         if self._is_recalled and cycle.used < _HOLDS * self._quota:
             return NoLimit()
-        if unexpected.is_one_too_many() or not is_window(self._quota, cycle.period, samples.round_trip):
+        if unexpected.is_one_too_many() or not self._makes_sense:
             return self._as_rate()
         if cycle.used >= 0.9 * self._quota:
             if admitted < self._quota - 1:
@@ -223,6 +227,21 @@ class Windowed(Hypothesis):
             self._learn(max(min(self._quota - 2**unexpected.lowered, admitted), least))
             unexpected.lowered += 1
         return self._shared()
+
+    @property
+    def _makes_sense(self) -> bool:
+        return is_window(self._quota, self._cycle.period, self._samples.round_trip)
+
+    def _came_too_early(self) -> bool:
+        """Whether a shorter window was tried that did not open; then it is as long as before."""
+        cycle = self._cycle
+        if cycle.used >= _OPEN * self._quota and self._makes_sense:
+            return False
+        if (longer := self._shorter.fails(cycle.period)) is None:
+            return False
+        cycle.has_not_begun()
+        cycle.period = longer
+        return True
 
     def _is_inexplicable(self, difference: float) -> bool:
         """Whether refused requests that count, and one at the very edge of a window, do not explain it."""
@@ -295,6 +314,7 @@ class Windowed(Hypothesis):
         if self._cycle.used >= 0.9 * self._quota:
             self._shape.end_trial()
             self._unexpected.fits()
+            self._cycle.period = self._shorter.fits(self._cycle.period)
         used = 0 if by_plan else self._samples.left_since(sample.sent_at)
         self._cycle.begin(sample.sent_at, used, by_plan=by_plan)
         self._shape.opened(sample.sent_at)
