@@ -2,6 +2,8 @@
 
 Every answer is exact here: a distance at which one was refused is too short, and one at which one was let in
 is enough. So bisection finds the distance in a few requests, each of which may be refused.
+
+Only fixed windows of one request, and other processes, let some in by chance. That is then a rate.
 """
 
 import math

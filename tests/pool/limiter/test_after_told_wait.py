@@ -79,6 +79,21 @@ def test_a_bucket_lets_in_one_after_it_has_told_how_long_that_takes() -> None:
     assert 0.18 <= found.per_s <= 0.2
 
 
+def test_one_let_in_each_time_shows_a_minimum_spacing() -> None:
+    wait = Wait(1, 3.0)
+    wait.admitted(1)
+    found = wait.send(Ending.REFUSED, told_s=3.0)
+    assert isinstance(found, Rate)
+    assert found.is_spaced
+    assert 1 / found.per_s == pytest.approx(3.0, abs=0.2)
+
+
+def test_a_window_of_which_one_was_left_is_not_taken_for_a_minimum_spacing() -> None:
+    wait = Wait(1, 3000.0)
+    wait.admitted(5)
+    assert wait.left_at[-1] - wait.left_at[0] < 1000
+
+
 def test_a_penalty_is_as_long_whenever_it_is_told() -> None:
     wait = Wait(20, 10.0)
     wait.admitted(60)

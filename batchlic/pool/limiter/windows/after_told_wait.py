@@ -80,8 +80,6 @@ class AfterToldWait(Hypothesis):
 
     def _on_admitted(self, sample: Sample) -> Finding | None:
         samples = self._samples
-        if (distance := samples.first_distance) is not None:
-            return Rate(1 / distance, is_spaced=True)
         if not self._sent or sample.sent_at < self._began_at:
             return None
         if len(self._due) == 1:  # nothing was let in before, so nothing is known of a limit
@@ -106,7 +104,7 @@ class AfterToldWait(Hypothesis):
         period = renewed(self._ends_s, ends_s, is_exact=samples.is_exact)
         if is_window(let_in, period, samples.round_trip):
             return Window(let_in, period, opened_at=self._began_at)
-        return Rate(let_in / period, is_no_window=True)
+        return Rate(let_in / period, is_no_window=True, is_spaced=let_in == 1)
 
     def _flowed(self, let_in: int, sample: Sample) -> float:
         """Requests/s: at least that at which the quota was let in, and what has flowed in since."""
