@@ -4,7 +4,7 @@ import math
 
 _FEWEST = 5
 """Requests that a window lets in, at least."""
-_TOLD_LATE_S = 2.0
+TOLD_LATE_S = 2.0
 """Seconds by which a told wait is too long at most: whole seconds, or an HTTP date."""
 _TOLD_SHARE = 0.7
 """Share of it that is right at least, for a window of usual length."""
@@ -37,7 +37,7 @@ def renewed(first: float, second: float, *, is_exact: bool) -> float:
     longest = max(first, second)
     if is_exact:
         return longest
-    shortest = max(longest - _TOLD_LATE_S, _TOLD_SHARE * longest)
+    shortest = max(longest - TOLD_LATE_S, _TOLD_SHARE * longest)
     return max((usual for usual in _USUAL_WINDOWS_S if shortest <= usual <= longest), default=longest)
 
 

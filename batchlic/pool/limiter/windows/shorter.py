@@ -2,10 +2,8 @@
 
 import math
 
-from batchlic.pool.limiter.windows.periods import is_usual
+from batchlic.pool.limiter.windows.periods import TOLD_LATE_S, is_usual
 
-_TOLD_LATE_S = 2.0
-"""Seconds by which a told wait is too long at most: whole seconds, or an HTTP date."""
 _SHORTEST = 1 / 4
 """Share of a length that is enough below which none is tried that may be too short."""
 _PRECISE = 1.42
@@ -25,7 +23,7 @@ class Shorter:
     def __init__(self, period: float, *, is_on: bool) -> None:
         self._is_on = is_on
         self._told = self._longer = self._enough = period
-        self._too_short = max(0.0, period - _TOLD_LATE_S)
+        self._too_short = max(0.0, period - TOLD_LATE_S)
         self._in_a_row = 0
         """Windows of the present length that let their quota in since one did not."""
 
