@@ -72,8 +72,8 @@ class CarefulRate(Hypothesis):
 
     def _on_admitted(self, sample: Sample) -> Finding | None:  # noqa: ARG002 - the rate counts, not which
         samples = self._samples
-        if not self._is_no_window and (distance := samples.first_distance) is not None:
-            return Rate(1 / distance, is_spaced=True)
+        if not self._is_no_window and (spaced := self._as_spaced()):
+            return spaced
         is_beyond = self.rate() > 2 * samples.max_in_flight / samples.round_trip
         return NoLimit(samples.max_in_flight) if is_beyond else None
 

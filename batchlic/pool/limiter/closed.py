@@ -12,6 +12,10 @@ _EDGE_S = 0.002
 """Least seconds between two requests from which a rate is taken."""
 _LONG_SILENCE_S = 2.0
 """Seconds of silence after which it may be the silence that the carrier wanted, and no window opened."""
+_TOO_LONG = 20.0
+"""Requests that a known rate would have let in meanwhile, so that it is no rate but a window."""
+_SHORTER = 0.87
+"""Share of the measured length that a window has at least: refused requests that count keep it shut."""
 _OUTAGE_S = 60.0
 """Seconds after which nothing let in from the start is no low limit but something that has passed."""
 
@@ -51,18 +55,24 @@ class Closed(Hypothesis):
         if sample.sent_at < self._attempts.since:
             return None
         if self._rate is None:
-            return self._as_spaced(sample) or self._as_window(sample)
+            spaced = None if self._was_silent(sample) else self._as_spaced() or self._second(sample)
+            return spaced or self._as_window(sample)
+        if self._rate * (sample.sent_at - self._attempts.since) > _TOO_LONG and not self._was_silent(sample):
+            return NoLimit()
         shown = 1 / max(sample.sent_at - self._samples.left_at(2), _EDGE_S)
         return Rate(max(shown, self._rate * 0.93**self._attempts.in_vain), is_no_window=True)
 
-    def _as_spaced(self, sample: Sample) -> Finding | None:
+    def _was_silent(self, sample: Sample) -> bool:
+        """Whether nothing was sent for so long before it that this may be why it was let in."""
+        return sample.sent_at - self._samples.refused_at > _LONG_SILENCE_S
+
+    def _second(self, sample: Sample) -> Rate | None:
         """Only one was let in before all was refused: there may be no burst."""
         samples = self._samples
         previous, refused_at = samples.before(sample), samples.refused_at
         if previous is None or previous.ending is not Ending.ADMITTED:
             return None
-        is_second = samples.left_since(samples.opened_at) == 2 and previous.sent_at <= refused_at
-        if not is_second or sample.sent_at - refused_at > _LONG_SILENCE_S:
+        if previous.sent_at > refused_at or samples.left_since(samples.opened_at) > 2:
             return None
         too_short = refused_at - previous.sent_at
         refused_per_s = 1 / too_short if too_short else math.inf
@@ -73,9 +83,12 @@ class Closed(Hypothesis):
         elapsed = sample.sent_at - samples.opened_at
         quota = max(1, samples.left_since(samples.opened_at) - 1)
         waited = sample.sent_at - samples.refused_since
-        silence = sample.sent_at - samples.refused_at
-        window = Window(quota, configured(elapsed), self._attempts.step)
-        if silence > _LONG_SILENCE_S:
+        late = self._attempts.step
+        most = elapsed + late if samples.has_reopened else math.inf  # the first one may have begun before
+        period = configured(elapsed, least=min(elapsed - late, _SHORTER * elapsed), most=most)
+        window = Window(quota, period, late)
+        if self._was_silent(sample):
+            silence = sample.sent_at - samples.refused_at
             return Reopened(window, took_s=elapsed - waited, shut_s=waited, silence_s=silence)
         if is_window(quota, elapsed, samples.round_trip) and waited > 0.1 * elapsed:
             return window

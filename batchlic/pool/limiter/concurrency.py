@@ -75,9 +75,7 @@ class Concurrency(Hypothesis):
         samples = self._samples
         if samples.all_is_refused:
             return Shut()
-        if not samples.refusals_are_costly and (distance := samples.first_distance) is not None:
-            return Rate(1 / distance, is_spaced=True)
-        return None
+        return None if samples.refusals_are_costly else self._as_spaced()
 
     def _as_rate(self) -> Rate:
         samples = self._samples

@@ -7,7 +7,7 @@ bounds.
 import math
 from typing import Protocol
 
-from batchlic.pool.limiter.findings import Finding, NoLimit
+from batchlic.pool.limiter.findings import Finding, NoLimit, Rate
 from batchlic.pool.limiter.samples import Ending, Sample, Samples
 
 
@@ -73,6 +73,11 @@ class Hypothesis:
     def found(self) -> Finding:
         """See Estimator."""
         return NoLimit()
+
+    def _as_spaced(self) -> Rate | None:
+        """A limit without a burst, if the first requests let in show one."""
+        distance = self._samples.first_distance
+        return None if distance is None else Rate(1 / distance, is_spaced=True)
 
     def _on_admitted(self, sample: Sample) -> Finding | None:  # noqa: ARG002 - for those that learn
         return None

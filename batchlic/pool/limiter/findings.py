@@ -78,6 +78,8 @@ class Window:
     """When the present one opened, if that was not when the carrier opened."""
     is_recalled: bool = False
     """Whether an earlier run has found it, and nothing shows yet that it still holds."""
+    is_told: bool = False
+    """Whether exact waits have told it: a sliding window, or a fixed one that is used like one."""
 
     def __str__(self) -> str:
         kind = "window" if self.is_fixed is None else "fixed window" if self.is_fixed else "sliding window"

@@ -30,6 +30,7 @@ from batchlic.pool.limiter.samples import Ending, Sample, Samples
 from batchlic.pool.limiter.spacing import Spacing
 from batchlic.pool.limiter.time_slots import Member, TimeSlots
 from batchlic.pool.limiter.transitions import estimator_for
+from batchlic.pool.limiter.windows.told import ToldWindow
 
 _CLOCK_S = 1e-6
 """Seconds that are as good as now: less than a clock tells apart."""
@@ -128,6 +129,7 @@ class Limiter:
         self._slots = slots
         self._samples = samples = Samples(self.time(), max_concurrency)
         self._retry_after = RetryAfter(samples)
+        self._told_window = ToldWindow(samples)
         self._latency = Latency(samples, max_concurrency)
         self._hypothesis: Estimator = (
             estimator_for(NoLimit(), samples) if fixed_rate is None else Fixed(samples)
@@ -322,6 +324,7 @@ class Limiter:
         self._latency.on_sample(sample)
         samples.max_in_flight = self._latency.calls()
         finding = self._hypothesis.on_sample(sample)
+        finding = self._told_window.on_sample(sample) or finding
         if finding is not None:
             if isinstance(self._hypothesis.found(), Shut) and sample.ending is Ending.ADMITTED:
                 samples.reopened(sample.sent_at)

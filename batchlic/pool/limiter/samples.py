@@ -5,6 +5,7 @@ Only the limiter writes here; the estimators read.
 
 import math
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from itertools import dropwhile, islice, takewhile
@@ -117,6 +118,10 @@ class Samples:
     def left_at(self, back: int) -> float:
         """When the request that was let in so many requests ago left; minus infinity if there was none."""
         return self._log[-back].sent_at if back <= len(self._log) else -math.inf
+
+    def left_latest(self) -> Iterator[float]:
+        """When the requests left that were let in, the latest first."""
+        return (sample.sent_at for sample in reversed(self._log))
 
     def before(self, sample: Sample) -> Sample | None:
         """The latest request let in, or in flight, that left before one."""

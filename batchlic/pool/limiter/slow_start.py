@@ -35,8 +35,8 @@ class SlowStart(Hypothesis):
 
     def _on_admitted(self, sample: Sample) -> Finding | None:
         self._most_in_flight = max(self._most_in_flight, sample.in_flight)
-        if (distance := self._samples.first_distance) is not None:
-            return Rate(1 / distance, is_spaced=True)
+        if spaced := self._as_spaced():
+            return spaced
         if 2 * sample.in_flight > self._concurrency:
             self._concurrency = min(self._concurrency + 1, self._samples.max_in_flight)
         return None
@@ -63,7 +63,7 @@ class SlowStart(Hypothesis):
             return ToldToWait(sample.told_s)
         if not samples.has_admitted:
             return Rate(1 / samples.pause)
-        took, let_in = samples.now - samples.opened_at, samples.left_since(samples.opened_at)
+        took, let_in = samples.now - burst[0], samples.left_since(burst[0])
         period = enclosing(took, samples.pause, is_exact=samples.is_exact)
         if let_in > _ROUNDS * sample.in_flight and took <= period and not is_long:
             return Window(let_in, period, includes_in_flight=True)

@@ -103,6 +103,8 @@ class SteadyRate(Hypothesis):
         if sample.sent_at >= self._resume_at:
             self._gap_s = 0.0
         samples = self._samples
+        if not self._is_no_window and (spaced := self._as_spaced()):
+            return spaced
         is_beyond = self.rate() > 2 * samples.max_in_flight / samples.round_trip
         return NoLimit(samples.max_in_flight) if is_beyond else None
 

@@ -44,7 +44,7 @@ def test_processes_in_turns_deliver_the_same(processes: int) -> None:
 @pytest.mark.parametrize("by", [0.5, 2.0])
 def test_a_limit_that_changes_is_found_in_slots(by: float) -> None:
     shared = replace(BUCKET, processes=4, changes=((30.0, by),))
-    assert measure(shared, with_store()).share > 0.99
+    assert measure(shared, with_store()).share > 0.98
 
 
 @pytest.mark.slow

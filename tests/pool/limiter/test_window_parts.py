@@ -38,6 +38,13 @@ def test_an_unusual_period_is_tried_a_little_early() -> None:
     assert configured(150.0) == pytest.approx(0.94 * 150)
 
 
+def test_a_usual_period_is_taken_only_where_the_measurement_allows_it() -> None:
+    assert configured(7.76) == 10.0
+    assert configured(7.76, most=8.0) == pytest.approx(0.94 * 7.76)
+    assert configured(37.6) == 30.0
+    assert configured(37.6, least=32.7) == pytest.approx(0.94 * 37.6)
+
+
 def test_a_pause_in_whole_seconds_was_rounded_up_to_the_end_of_a_usual_window() -> None:
     assert enclosing(took=0.4, pause=60.0, is_exact=False) == 60.0
     assert enclosing(took=0.4, pause=42.0, is_exact=False) == pytest.approx(42.4)

@@ -8,6 +8,10 @@ TOLD_LATE_S = 2.0
 """Seconds by which a told wait is too long at most: whole seconds, or an HTTP date."""
 _TOLD_SHARE = 0.7
 """Share of it that is right at least, for a window of usual length."""
+_NEAR = 0.3
+"""Share of its length by which a usual window may differ from what was measured."""
+_EARLY = 0.94
+"""Share of a measured length after which a window that has no usual one is expected."""
 _USUAL_WINDOWS_S = (1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 60.0, 300.0, 600.0, 900.0, 1800.0, 3600.0)
 
 
@@ -41,7 +45,11 @@ def renewed(first: float, second: float, *, is_exact: bool) -> float:
     return max((usual for usual in _USUAL_WINDOWS_S if shortest <= usual <= longest), default=longest)
 
 
-def configured(period: float) -> float:
-    """The window that was probably configured; one of no usual length is tried a little early."""
-    usual = min(_USUAL_WINDOWS_S, key=lambda usual: abs(math.log(usual / period)))
-    return usual if abs(usual - period) < 0.3 * usual else 0.94 * period
+def configured(measured: float, *, least: float = 0.0, most: float = math.inf) -> float:
+    """The window that was probably configured, of a length between two, in seconds.
+
+    It is a usual one that is not far from what was measured; otherwise a little less than that.
+    """
+    near = [usual for usual in _USUAL_WINDOWS_S if abs(usual - measured) < _NEAR * usual]
+    possible = [usual for usual in near if least <= usual <= most]
+    return min(possible, key=lambda usual: abs(math.log(usual / measured)), default=_EARLY * measured)

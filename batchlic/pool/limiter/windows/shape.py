@@ -14,9 +14,9 @@ _TWICE_WITHIN = 0.9
 class Shape:
     """Fixed, sliding, or not known yet. A window is taken for a fixed one on trial."""
 
-    def __init__(self) -> None:
-        self.is_fixed: bool | None = None
-        self.is_sliding = False
+    def __init__(self, *, is_sliding: bool = False) -> None:
+        self.is_fixed: bool | None = False if is_sliding else None
+        self.is_sliding = is_sliding
         """Whether it was taken for a fixed one, wrongly."""
         self.opens_anytime = False
         """Whether it has opened twice within its length."""

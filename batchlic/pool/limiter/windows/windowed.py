@@ -22,6 +22,8 @@ _EARLIER_S, _SHORTEST_ASKED_S = 1.0, 1.5
 """Seconds by which a window may open earlier than told, and that it lasts at least if that is asked."""
 _OPEN = 0.7
 """Share of its quota that a window lets in at least if it has opened when it was expected."""
+_TOLD_LESS = 0.02
+"""Share of a told quota by which less may be let in: any less refutes it."""
 _EDGE_S = 0.002
 """Seconds by which a window is entered late, so as not to be early."""
 _YIELD = 0.04
@@ -48,7 +50,8 @@ class Windowed(Hypothesis):
         self._quota = found.quota
         self._is_recalled = found.is_recalled
         self._in_flight_until = now if found.includes_in_flight else -math.inf
-        self._shape = Shape()
+        self._is_told = found.is_told
+        self._shape = Shape(is_sliding=found.is_told)
         self._sharing = Sharing()
         self._extras = Extras(probe_at=now + samples.patience)
         self._unexpected = Unexpected(now)
@@ -210,7 +213,8 @@ class Windowed(Hypothesis):
             return None
         if self._is_recalled and cycle.used < _HOLDS * self._quota:
             return NoLimit()
-        if unexpected.is_one_too_many() or not self._makes_sense:
+        is_refuted = self._is_told and admitted < (1 - _TOLD_LESS) * self._quota - 1
+        if is_refuted or unexpected.is_one_too_many() or not self._makes_sense:
             return self._as_rate()
         if cycle.used >= 0.9 * self._quota:
             if admitted < self._quota - 1:
@@ -230,7 +234,7 @@ class Windowed(Hypothesis):
 
     @property
     def _makes_sense(self) -> bool:
-        return is_window(self._quota, self._cycle.period, self._samples.round_trip)
+        return self._is_told or is_window(self._quota, self._cycle.period, self._samples.round_trip)
 
     def _came_too_early(self) -> bool:
         """Whether a shorter window was tried that did not open; then it is as long as before."""
@@ -302,7 +306,7 @@ class Windowed(Hypothesis):
         samples, cycle = self._samples, self._cycle
         took = sample.sent_at - cycle.opened
         if not cycle.is_confirmed and took > 1.1 * cycle.period:
-            cycle.period = configured(took)
+            cycle.period = configured(took, least=took - attempts.step, most=took + cycle.late)
         if not self._shape.is_fixed:
             self._learn(min(self._quota, samples.left_since(sample.sent_at - cycle.period)))
         self._blocked, cycle.late = None, attempts.step
