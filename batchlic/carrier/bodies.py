@@ -232,6 +232,11 @@ def as_words(text: str) -> str:
     return " ".join(re.sub(r"[^a-z0-9|]+", " ", sentences.lower()).split())
 
 
+def is_service_code(value: object) -> bool:
+    """Whether a value is a code of the carrier's services, such as `INPUT_INVALID.DeviceState.Invalid`."""
+    return isinstance(value, str) and bool(_SERVICE_CODE.fullmatch(strip_service_name(value.strip())))
+
+
 def _values(value: object) -> Iterator[tuple[str, Scalar]]:
     """The scalar values of an object and of what it contains, the outer ones first."""
     waiting, found = deque([("", value)]), 0

@@ -41,12 +41,20 @@ the tables, then run `make docs-answers`. A test compares the page with the tabl
 | ambiguous | perhaps | The devices are in doubt (promise D). |
 
 An answer is **accepted** only if it is a complete 2xx whose JSON has a readable `requestId` and no error. A
-byte order mark, control characters, NaN, a letter in Latin-1 or text after the JSON do not matter. An error
-field with only nulls, zeros or words such as "Success" is not an error.
+byte order mark, control characters, NaN, a letter in Latin-1 or text after the JSON do not matter. A second
+JSON object or a page after the JSON does. The text `null` or a GUID of zeros is no `requestId`. Errors are:
+
+- an error field, `"errorCode"` or `"soap:Fault"`, unless its value is null, zero or a word such as "Success",
+- a field that denies success: `"success": "false"`,
+- a status, a code or a text that names a failure: `"status": "TIMED_OUT"`, `"responseCode": 500`,
+  `"message": "Bad Request"`.
+
+Names of fields count in any spelling: `errorCode`, `error_code`, `ns2:ErrorCode`.
 
 An answer may have a `requestId` but say that some devices were not accepted: `"status": "PartialFailure"`, a
-list or a number of failed devices, or an error of one device. It is ambiguous, and the batch is not sent
-again: callbacks report each device.
+list or a number of failed devices (also in a summary: `"results": {"failed": 2}`), an error of one device, or
+a value that is an error code of the service. It is ambiguous, and the batch is not sent again: callbacks
+report each device.
 
 An answer with a `requestId` may look throttled, unavailable or unauthorized. That only suggests that the
 request was not executed: a Lifetime license stays in doubt.
