@@ -179,9 +179,7 @@ def _is_false_or_0(value: object) -> bool:
 
 def _is_failed_state(value: object) -> bool:
     state = _state(value)
-    return state in _ERROR_PHRASES or (
-        _FAILED.search(state) is not None and not _PARTLY.search(state) and not _NONE.search(state)
-    )
+    return state in _ERROR_PHRASES or (_says(_FAILED, state) and not _says(_PARTLY, state))
 
 
 def _is_failed_sentence(value: object) -> bool:
@@ -193,6 +191,12 @@ def _state(value: object) -> str:
     """The first words of a state. A longer text may go on about how failures are reported."""
     first = re.split(r" - |[,;(]", _text(value), maxsplit=1)[0]
     return " ".join(as_words(first).split()[:5])
+
+
+def _says(words: re.Pattern[str], state: str) -> bool:
+    """Whether a state has these words, without a word such as "no" in front of them."""
+    found = words.search(state)
+    return found is not None and not _NONE.search(state, 0, found.end())
 
 
 def _text(value: object) -> str:
@@ -233,7 +237,7 @@ def _has_failed_partly(fields: Fields) -> bool:
 
 def _is_partly(name: str, value: object) -> bool:
     if _STATE_FIELD.fullmatch(name):
-        return _PARTLY.search(state := _state(value)) is not None and not _NONE.search(state)
+        return _says(_PARTLY, _state(value))
     return _TEXT_FIELD.fullmatch(name) is not None and _SAYS_PARTLY.match(_text(value)) is not None
 
 
