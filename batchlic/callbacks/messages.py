@@ -8,6 +8,7 @@ from batchlic.callbacks.bodies import Body, Fields, as_text, by_lower_name, obje
 from batchlic.callbacks.verdicts import FAILURE, SUCCESS, verdict_of
 from batchlic.carrier.hiding import hide
 from batchlic.carrier.messages import strip_service_name
+from batchlic.carrier.named_errors import names_error
 
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 """Control characters and lone surrogates: not every database can store them."""
@@ -26,7 +27,7 @@ class StoredMessage(NamedTuple):
     - `imei`, `iccid`: the first of each kind.
     - `further_ids`: all other identifiers, as `KIND:id`, separated by spaces.
     - `account_name`: from the path of the URL that the callback was sent to.
-    - `error_code`, `error_message`: from the fault; both are empty without a fault.
+    - `error_code`, `error_message`: from the fault, or from fields of these names; empty if there are none.
     - `raw`: the body; empty if the message names a device and reports its success or failure.
     - `received_at`: microseconds since 1970, UTC.
     """
@@ -49,7 +50,7 @@ def stored_message(
     """Return the message to store for a callback. `secrets` are hidden in its body (promise F)."""
     fields = body.fields
     imei, iccid, further_ids = _identifiers(fields)
-    error_code, error_message = _fault(fields.get("faultresponse"))
+    error_code, error_message = _error(fields)
     status = _clean(_status(fields.get("status")))
     verdict = verdict_of(status, error_code, error_message)
     is_judged = bool(imei or iccid) and verdict in {SUCCESS, FAILURE}
@@ -88,6 +89,16 @@ def _identifiers(fields: Fields) -> tuple[str, str, str]:
 
 def _is_number(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS
+
+
+def _error(fields: Fields) -> tuple[str, str]:
+    """The code and the text of a message's fault, or those that the answers to requests have.
+
+    The carrier's pages say that errors of answers also arrive in callbacks.
+    """
+    of_answers = {"faultcode": fields.get("errorcode"), "faultstring": fields.get("errormessage")}
+    fault, error = _fault(fields.get("faultresponse")), _fault(of_answers)
+    return error if any(map(names_error, error)) and not any(map(names_error, fault)) else fault
 
 
 def _fault(value: object) -> tuple[str, str]:

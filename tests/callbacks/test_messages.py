@@ -233,6 +233,28 @@ def test_d_a_fault_that_names_no_error_is_no_fault(fault: object) -> None:
     assert verdict(stored(body(status="Parked", faultResponse=fault))) == "unknown status 'Parked'"
 
 
+@pytest.mark.parametrize("status", ["Success", "Failed", None])
+@pytest.mark.parametrize("fault", [None, {}, {"faultcode": "0", "faultstring": "Success"}])
+def test_d_an_error_in_the_form_of_answers_is_a_failure(status: object, fault: object) -> None:
+    error = {"errorCode": FAULT["faultcode"], "errorMessage": FAULT["faultstring"]}
+    message = stored(body(status=status, faultResponse=fault) | error)
+    assert (message.error_code, message.error_message) == (
+        "INPUT_INVALID.Device.Account.Invalid",
+        "Not yours.",
+    )
+    assert verdict(message) == FAILURE
+
+
+def test_the_fault_of_a_message_counts_more_than_another_error() -> None:
+    message = stored(body(status="Failed", faultResponse=FAULT) | {"errorCode": "500"})
+    assert message.error_code == "INPUT_INVALID.Device.Account.Invalid"
+
+
+@pytest.mark.parametrize("code", [None, "", "0", "SUCCESS"])
+def test_an_error_code_that_names_no_error_is_no_failure(code: object) -> None:
+    assert verdict(stored(body(status="Success") | {"errorCode": code, "errorMessage": None})) == SUCCESS
+
+
 def test_messages_in_a_frame_have_the_same_verdicts() -> None:
     faults = [None, *(fault for fault, _ in [*CODED, *OTHER]), {"faultcode": "0", "faultstring": "Success"}]
     statuses = ["Success", "Failed", "Parked", ""]
