@@ -76,10 +76,13 @@ class _Requests:
         )
 
     async def _send(self, submission: Submission) -> _Sent:
-        """Send a request; if a token is rejected, renew the token and send the request once more."""
+        """Send a request; if a token is rejected, renew the token and send the request once more.
+
+        An answer that only suggests that a token was rejected proves too little for that.
+        """
         await self._carrier.login()
         answer, reply = await self._carrier.exchange(submission)
-        if answer.outcome is Outcome.UNAUTHORIZED:
+        if answer.outcome is Outcome.UNAUTHORIZED and not answer.is_inferred:
             try:
                 await self._carrier.renew(answer)
             except CredentialsRejected as rejection:

@@ -387,6 +387,15 @@ async def test_a_lost_answer_is_in_doubt_and_the_request_is_sent_once() -> None:
 
 
 @pytest.mark.anyio
+async def test_d_a_rejected_token_beside_a_request_id_is_in_doubt_and_sent_once() -> None:
+    async with at(saying(200, {"requestId": GUID} | EXPIRED)) as (client, carrier):
+        with pytest.raises(RequestInDoubt) as raised:
+            await client.assign_license_to_devices(request())
+    assert raised.value.request_id == GUID
+    assert len(carrier.paths(LICENSES)) == 1
+
+
+@pytest.mark.anyio
 async def test_without_a_connection_nothing_is_in_doubt() -> None:
     async with scripted() as carrier:
         url = carrier.url
