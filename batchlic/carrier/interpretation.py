@@ -26,6 +26,7 @@ from batchlic.carrier.conclusions import (
 )
 from batchlic.carrier.hiding import hide
 from batchlic.carrier.http_client import ProxyRefused
+from batchlic.carrier.named_errors import names_error
 from batchlic.carrier.rate_limits import (
     is_number,
     is_quota_used_up,
@@ -43,6 +44,7 @@ from batchlic.carrier.words import (
     LIMITS,
     NAMES_ID,
     OTHER_REQUEST_AT_WORK,
+    PERHAPS_EXECUTED,
     REQUEST_WORDS,
     TOKEN_WORDS,
     TOO_MANY_REQUESTS,
@@ -52,6 +54,9 @@ FAR_RESET_S = 60.0
 """A quota that is used up for more than so many seconds is a wait; the limiter handles shorter ones."""
 
 _NOT_EXECUTED = frozenset({Outcome.THROTTLED, Outcome.UNAUTHORIZED, Outcome.UNAVAILABLE})
+_SIGNS_OF_ACCEPTANCE = ("requestId", "request_id", "id", "deviceId", "imei", "iccid")
+"""Names of fields. With one of these, a 2xx may be about an accepted request, or about single devices."""
+
 _MAX_TEXT = 500
 _MAX_CODE = 100
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]+")
@@ -99,7 +104,7 @@ def answer_from_reply(
         return Answer(outcome=Outcome.ACCEPTED, http_status=reply.status, request_id=request_id, quota=quota)
     body = read_body(reply)
     concluded = PARTIAL if acceptance is Acceptance.PARTIAL else conclude(reply, body)
-    if request_id is not None and concluded.outcome in _NOT_EXECUTED:  # the requestId says the opposite
+    if is_success and concluded.outcome in _NOT_EXECUTED and any(map(body.first, _SIGNS_OF_ACCEPTANCE)):
         concluded = concluded._replace(is_inferred=True)
     request = asked() if concluded.outcome is Outcome.REFUSED else None
     return Answer(
@@ -134,6 +139,7 @@ def conclude(reply: Reply, body: Body) -> Conclusion:
         or (sign if sign is AMBIGUOUS else None)
         or _by_limit(reply, body)
         or _by_other_request(reply, body)
+        or next((rule.conclusion for rule in PERHAPS_EXECUTED if rule.fits(reply.status, body.words)), None)
         or _by_code_pattern(reply, body)
         or sign
         or _by_status(reply, body)
@@ -174,7 +180,7 @@ def _by_limit(reply: Reply, body: Body) -> Conclusion | None:
     is_limit = (
         TOO_MANY_REQUESTS.fits(reply.status, said)
         or (is_about_requests and LIMIT_REACHED.fits(reply.status, said))
-        or body.first("nextAccessTime") is not None
+        or names_error(body.first("nextAccessTime"))
         or (reply.status >= 400 and "x-envoy-ratelimited" in reply.headers)
         or (reply.status in RETRY_LATER and read_retry_after(reply.headers) is not None)
         or (_may_be_limit(reply, body) and is_quota_used_up(reply.headers))

@@ -20,6 +20,7 @@ from batchlic.carrier.words import (
     LIMIT_HEADERS,
     LIMIT_REACHED,
     OTHER_REQUEST_AT_WORK,
+    PERHAPS_EXECUTED,
     TOKEN_WORDS,
     TOO_MANY_REQUESTS,
     WordRule,
@@ -56,8 +57,8 @@ list or a number of failed devices (also in a summary: `"results": {"failed": 2}
 a value that is an error code of the service. It is ambiguous, and the batch is not sent again: callbacks
 report each device.
 
-An answer with a `requestId` may look throttled, unavailable or unauthorized. That only suggests that the
-request was not executed: a Lifetime license stays in doubt.
+A 2xx with a `requestId` or an identifier of a device in any place may look throttled, unavailable or
+unauthorized. That only suggests that the request was not executed: a Lifetime license stays in doubt.
 
 An answer that is **refused** blames a device, the whole request, or nothing known. If it blames the whole
 request, splitting the batch does not help, and no device fails. Otherwise the batch is split. A documented
@@ -111,6 +112,7 @@ def page() -> str:
         _words_of_tokens,
         _words_of_duplicates,
         _limits,
+        _words_of_an_execution,
         _vague_codes,
         _signs,
         _by_status,
@@ -175,6 +177,15 @@ def _limits() -> str:
                 "The quota is used up.",
             ),
         ),
+    )
+
+
+def _words_of_an_execution() -> str:
+    return _section(
+        "## Words of a request that was perhaps executed",
+        "They count at a 4xx, if no table above decides.",
+        ("about", "for example", "at", "conclusion", "why"),
+        ((rule.about, *_words(rule)) for rule in PERHAPS_EXECUTED),
     )
 
 

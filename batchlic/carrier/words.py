@@ -9,10 +9,12 @@ from collections.abc import Container, Sequence
 from typing import NamedTuple
 
 from batchlic.carrier.conclusions import (
+    AMBIGUOUS,
     ANY_STATUS,
     BAD_ACCESS,
     BAD_SESSION,
     BAD_TOKEN,
+    CLIENT_ERRORS,
     DUPLICATE,
     PERHAPS_DUPLICATE,
     PERHAPS_THROTTLED,
@@ -349,6 +351,42 @@ OTHER_REQUEST_AT_WORK = WordRule(
         "The account has a pending job",
     ),
 )
+
+_DONE_TO_SOME = r"(?:accepted|processed|completed|assigned|unassigned|licensed)"
+_SOME_OF_ALL = r"[1-9]\d* (?:out )?of (?:the )?\d+"
+
+PERHAPS_EXECUTED: Sequence[WordRule] = (
+    WordRule(
+        "an answer that was lost behind the service",
+        _any(
+            r"timed out",
+            r"(?<!set )time ?out",
+            r"connection (?:was |has been )?(?:reset|closed|aborted|lost)",
+            r"broken pipe",
+            r"unexpected end of (?:file|stream) from server",
+        ),
+        _any(r"sessions?"),
+        AMBIGUOUS,
+        tuple(status for status in CLIENT_ERRORS if status != 408),
+        "What answers here lost the answer of a system behind it, which may have executed the request.",
+        ("Read timed out", "REQUEST_FAILED.Timeout", "Connection reset"),
+    ),
+    WordRule(
+        "a part of the request",
+        _any(
+            rf"part(?:ial(?:ly)?|ly) {_DONE_TO_SOME}",
+            rf"{_DONE_TO_SOME} {_SOME_OF_ALL}",
+            rf"{_SOME_OF_ALL} (?:(?:devices?|lines?|items?) )?(?:(?:were|was|have been|has been) )?"
+            rf"(?:successfully )?{_DONE_TO_SOME}",
+        ),
+        None,
+        AMBIGUOUS,
+        CLIENT_ERRORS,
+        "The service executed a part of the request before it failed.",
+        ("Partially processed", "40 of 100 devices were assigned"),
+    ),
+)
+"""Words of a 4xx that does not prove that nothing was executed. A documented code counts more."""
 
 _REJECTED = r"(?:expired|invalid|not valid|timed out|missing|revoked)"
 _ACCESS = r"(?:jwt|(?:access|bearer|oauth) token)"

@@ -282,3 +282,70 @@ def test_a_wait_proves_nothing_beside_a_page_of_a_lost_answer(headers: dict[str,
     page = b"<html><title>503 Backend fetch failed</title><h3>Guru Meditation:</h3></html>"
     assert answer(503, page, headers).outcome is Outcome.AMBIGUOUS
     assert answer(503, b"<html>Please come back later</html>", headers).outcome is Outcome.AMBIGUOUS
+
+
+@pytest.mark.parametrize("status", [400, 404, 409, 424])
+@pytest.mark.parametrize(
+    "body",
+    [
+        licenses("UnifiedWebService.REQUEST_FAILED.Timeout"),
+        licenses("UnifiedWebService.REQUEST_FAILED.UnexpectedError", "I/O error: Read timed out"),
+        licenses("400", "Upstream request timeout"),
+        licenses("400", "I/O error on POST request: Connection reset"),
+        licenses("UnifiedWebService.REQUEST_FAILED.X", "The request was partially processed"),
+        licenses("400", "40 of 100 devices were assigned"),
+        licenses("400", "Successfully processed 40 out of 100 devices"),
+        {"message": "Endpoint request timed out"},
+        b"<html><h1>Read timed out</h1></html>",
+    ],
+    ids=str,
+)
+def test_d_a_refusal_after_a_lost_answer_or_a_part_leaves_doubt(status: int, body: object) -> None:
+    found = answer(status, body)
+    assert (found.outcome, found.is_inferred) == (Outcome.AMBIGUOUS, False)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        licenses("UnifiedWebService.INPUT_INVALID.DeviceState.Invalid", "2 of 3 devices were processed"),
+        licenses("400", "2 of 3 devices were not found"),
+        licenses("400", "2 of 3 devices have already been assigned"),
+        licenses("400", "0 of 3 devices were assigned"),
+        licenses("400", "Data session timeout"),
+    ],
+    ids=str,
+)
+def test_a_refusal_that_names_what_is_wrong_leaves_no_doubt(body: object) -> None:
+    assert answer(400, body).outcome is Outcome.REFUSED
+
+
+def test_a_script_of_a_page_says_nothing_about_a_timeout() -> None:
+    page = b"<html><script>setTimeout(reload, 5)</script><h1>Access Denied</h1></html>"
+    assert answer(403, page).outcome is Outcome.UNAVAILABLE
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"devices": [{"id": "355555050301009", "errorCode": "429"}, {"status": "Success"}]},
+        {"results": [{"deviceId": "355555050301009", "code": "900901"}]},
+        {"data": {"requestId": "c3f3d17c"}, "code": 401},
+    ],
+    ids=str,
+)
+def test_d_an_error_of_a_device_is_no_proof_about_the_request(body: object) -> None:
+    found = answer(200, body)
+    assert found.outcome is Outcome.AMBIGUOUS or found.is_inferred
+
+
+@pytest.mark.parametrize("body", [{"errorCode": "429"}, {"fault": {"code": "900800"}}], ids=str)
+def test_an_error_of_the_request_in_a_200_leaves_no_doubt(body: object) -> None:
+    found = answer(200, body)
+    assert (found.outcome, found.is_inferred) == (Outcome.THROTTLED, False)
+
+
+@pytest.mark.parametrize("empty", ["", 0, "null", None])
+def test_an_empty_next_access_time_is_no_throttling(empty: object) -> None:
+    assert answer(400, licenses("400", "no") | {"nextAccessTime": empty}).outcome is Outcome.REFUSED
+    assert answer(200, {"nextAccessTime": empty}).outcome is Outcome.AMBIGUOUS
