@@ -1,5 +1,6 @@
 """Reads when the carrier wants the next request: `Retry-After`, `nextAccessTime`, and rate-limit headers."""
 
+import math
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +25,14 @@ _NAMES = ("ratelimit", "x-ratelimit-", "x-rate-limit-")
 _PREFIXES = ("ratelimit-", "x-ratelimit-", "x-rate-limit-")
 _PARAMETER = re.compile(r"([a-z]+)\s*=\s*(\d{1,18})", re.IGNORECASE)
 _LONG_NAMES = {"q": "limit", "r": "remaining", "t": "reset"}
+_POLICY = re.compile(
+    r'("[^"]{0,99}"|[^\s;,="]{1,99})((?:\s*;\s*[a-z*][\w.*-]{0,99}\s*(?:=\s*(?:"[^"]*"|[^;,"\s]+))?)+)',
+    re.IGNORECASE,
+)
+"""A policy of the IETF draft (draft-ietf-httpapi-ratelimit-headers): its name and its parameters."""
+
+_OTHER_UNIT = re.compile(r';\s*qu\s*=\s*"(?!requests")', re.IGNORECASE)
+"""A policy that counts bytes or concurrent requests."""
 
 _WAIT_HEADER = re.compile(
     r"(?:x-)?(?:ms-)?(?:rate-?limit-)?retry-after(?:-in)?(?:-(?:s|secs?|seconds?|(ms|millis|milliseconds)))?"
@@ -146,11 +155,14 @@ def read_quota(headers: Mapping[str, str]) -> Quota | None:
         for prefix in _PREFIXES
         if name.startswith(prefix)
     }
-    for header in ("ratelimit", "ratelimit-policy"):
-        for name, value in _PARAMETER.findall(headers.get(header, "")):
-            named.setdefault(_LONG_NAMES.get(name.lower(), name.lower()), value)
-    limit, remaining = (_count(named.get(key, "")) for key in ("limit", "remaining"))
-    reset = _wait(next(_elements(named.get("reset", named.get("reset-after", ""))), None), _clock(headers))
+    for name, value in _PARAMETER.findall(_tightest_policy(headers)):
+        named.setdefault(_LONG_NAMES.get(name.lower(), name.lower()), value)
+    left = [_count(element) for element in _elements(named.get("remaining", ""))]
+    remaining = min((count for count in left if count is not None), default=None)
+    place = left.index(remaining) if remaining in left else 0
+    limit = _count(_element(named.get("limit", ""), place, len(left)))
+    reset_at = _element(named.get("reset", named.get("reset-after", "")), place, len(left))
+    reset = _wait(reset_at, _clock(headers))
     if limit is None and remaining is None and reset is None:
         return None
     return Quota(limit, remaining, None if reset is None else _plausible(reset))
@@ -171,7 +183,7 @@ def is_quota_used_up(headers: Mapping[str, str]) -> bool:
     if (quota := read_quota(headers)) is not None and quota.remaining == 0:
         return True
     return any(
-        _count(value) == 0
+        0 in map(_count, _elements(value))
         for name, value in headers.items()
         if name.startswith(_PREFIXES) and "remaining" in name
     )
@@ -189,9 +201,34 @@ def _elements(value: str) -> Iterator[str]:
     )
 
 
+def _tightest_policy(headers: Mapping[str, str]) -> str:
+    """The parameters of the policy that leaves the fewest requests, and of these the longest time.
+
+    An older version of the draft has no policies in `RateLimit`: then all that the header has comes first.
+    """
+    state = headers.get("ratelimit", "")[:_MAX_HEADER]
+    limits: dict[str, str] = dict(_POLICY.findall(headers.get("ratelimit-policy", "")[:_MAX_HEADER]))
+    left: dict[str, str] = dict(_POLICY.findall(state))
+    both = {name: left.get(name, "") + limits.get(name, "") for name in (left or limits)}
+    of_requests = [parameters for parameters in both.values() if not _OTHER_UNIT.search(parameters)]
+    tightest = min(of_requests, key=_tightness, default="")
+    return tightest if left else f"{state};{tightest}"
+
+
+def _tightness(parameters: str) -> tuple[float, int]:
+    found = {name.lower(): int(value) for name, value in _PARAMETER.findall(parameters)}
+    return found.get("r", math.inf), -found.get("t", 0)
+
+
 def _count(value: str) -> int | None:
-    number = _number(next(_elements(value), ""))
+    number = _number(value)
     return None if number is None or number < 0 else int(number)
+
+
+def _element(value: str, place: int, length: int) -> str:
+    """The element at a place of a list of this length; the first element of any other list."""
+    elements = list(_elements(value))
+    return elements[place] if len(elements) == length > place else next(iter(elements), "")
 
 
 def _clock(headers: Mapping[str, str]) -> Callable[[float], float]:

@@ -85,6 +85,9 @@ them, too. Without one, the first of these counts:
 - words such as "Try again in 5 seconds", "Please wait 8 seconds" or "Retry after 60",
 - the reset time of a used-up quota.
 
+Rate-limit headers may have several policies or lists. The one that leaves the fewest requests counts.
+Policies that count bytes or concurrent requests don't.
+
 A wait is a number of seconds, a duration (`4s`, `PT4S`, `2 minutes`, `1 day`, `00:05:00`), a date (as in
 HTTP, ISO 8601, Java or the gateway's form) or a time since 1970 in seconds or smaller units. Quotes, a sign
 and lists are allowed. A date with a time zone of an unknown name is not read, nor is a time of day in words
