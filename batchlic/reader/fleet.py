@@ -134,6 +134,7 @@ class Fleet:
                 is_last_rejected = block.rejects[ROW].max() == block.height - 1
         facts.refuse_cut_columns(inventory)
         self._refuse_missing_target(inventory)
+        facts.refuse_cut_account(inventory)
         facts.refuse_other_places(inventory)
         notes = [*inventory.notes, *inventory.ending.notes, *facts.notes(name)]
         if self.rows_read == start:

@@ -6,7 +6,7 @@ import pytest
 
 from batchlic.errors import InventoryError
 from batchlic.reader import ReadOptions
-from tests.reader.builders import ACCOUNT, JOB, SKU, iccid, imei, plan_rows
+from tests.reader.builders import ACCOUNT, JOB, SKU, csv_of, iccid, imei, plan_bytes, plan_rows
 
 UNCHECKED = ReadOptions(account=ACCOUNT, sku=SKU, check_digit=False)
 WITHOUT_ICCID = ReadOptions(account=ACCOUNT, sku=SKU, columns={"iccid": "-"})
@@ -76,6 +76,10 @@ def test_the_option_wins_over_a_foreign_account(tmp_path: Path, account: str) ->
         "000065432100002",
         "65432100002",
         "123465432100002",
+        "12365432100002",
+        "1265432100002",
+        "126543200002",
+        "0000654321-",
         "6.54321E+13",
         "#REF!",
         "Acct 0000654321-00002",
@@ -85,6 +89,21 @@ def test_the_option_wins_over_a_foreign_account(tmp_path: Path, account: str) ->
 )
 def test_a_damaged_account_is_rejected(tmp_path: Path, account: str) -> None:
     assert plan_rows(tmp_path, [(imei(1), account)], header="IMEI,Account").reasons == {1: "bad_account"}
+
+
+@pytest.mark.parametrize("lost", [6, 9, 15, 16, 17])
+def test_a_file_that_ends_within_an_account_is_refused(tmp_path: Path, lost: int) -> None:
+    content = csv_of([(imei(n), OTHER) for n in range(3)], "IMEI,Account").removesuffix(b"\n")[:-lost]
+    with pytest.raises(InventoryError, match="cut off: only its last row has no whole account"):
+        plan_bytes(tmp_path, content)
+
+
+@pytest.mark.parametrize("last", ["", "jdoe"])
+def test_a_last_row_without_account_is_planned_if_the_file_is_whole(tmp_path: Path, last: str) -> None:
+    rows = [(imei(1), OTHER), (imei(2), last)]
+    assert plan_rows(tmp_path, rows, header="IMEI,Account").summary.planned == 2
+    content = csv_of([*rows[1:], *rows], "IMEI,Account").removesuffix(b"\n")
+    assert plan_bytes(tmp_path, content).summary.planned == 2
 
 
 def test_without_option_an_account_of_another_form_counts(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from batchlic.reader.columns.matching import ignores_accounts
 from batchlic.reader.inventory import Inventory
 from batchlic.reader.options import ReadOptions
 from batchlic.reader.roles import Role
-from batchlic.reader.validation.validator import ValidatedBlock
+from batchlic.reader.validation.validator import ROW, ValidatedBlock
 
 MIN_WRONG = 3
 """Fewer wrong check digits are mistyped numbers. Of numbers without check digits, one in ten seems right."""
@@ -31,6 +31,7 @@ class Facts:
         self._foreign_account = ""
         self._rows_without_account = 0
         self._names_other_account = False
+        self._ends_without_account = False
         self._shifted = 0
 
     def add(self, block: ValidatedBlock) -> None:
@@ -43,6 +44,9 @@ class Facts:
         self._names_other_account = self._names_other_account or bool(
             (accounts != (self._account or "")).any()
         )
+        if block.height:
+            last = block.valid.tail(1).filter(pl.col(ROW) == block.height - 1)
+            self._ends_without_account = last["account"].null_count() == 1
         if len(block.foreign_accounts):
             self._foreign_account = self._foreign_account or block.foreign_accounts[0]
             self._foreign_accounts += len(block.foreign_accounts)
@@ -60,6 +64,20 @@ class Facts:
                 f"{inventory.name}: {column} looks cut: {share} ({wrong:,} of {total:,} numbers with "
                 f"{digits} digits). Export the whole numbers, leave the column out "
                 f"with --column {role}=-, or take the numbers as they are with --no-check-digit"
+            )
+
+    def refuse_cut_account(self, inventory: Inventory) -> None:
+        """Raise InventoryError if a text has an account in all rows but the last, and no newline at its end.
+
+        The last row would be planned under the job's account, while other rows name another one.
+        """
+        is_only_one = self._rows_without_account + self._foreign_accounts == 1
+        may_be_cut = self._ends_without_account and not inventory.ending.has_newline
+        if self._names_other_account and is_only_one and may_be_cut:
+            raise InventoryError(
+                f"{shown(inventory.name)}: the file seems to be cut off: only its last row has no whole "
+                "account, and no newline follows. Export the file again. If it is whole, fill the account or "
+                "end the file with a newline"
             )
 
     def refuse_other_places(self, inventory: Inventory) -> None:
