@@ -77,11 +77,14 @@ def block_of(
     columns: Sequence[str],
     are_long: Sequence[bool],
     are_shifted: Sequence[bool],
+    wholes: Sequence[str | None],
 ) -> Block:
     """A block of rows that are already parsed, with their cells in the order of `columns`."""
     frame = pl.DataFrame(rows, schema=dict.fromkeys(map(str, columns), pl.String), orient="row")
     frame = frame.with_columns(
-        pl.Series(LONG, are_long, pl.Boolean), pl.Series(SHIFTED, are_shifted, pl.Boolean)
+        pl.Series(LONG, are_long, pl.Boolean),
+        pl.Series(SHIFTED, are_shifted, pl.Boolean),
+        pl.Series(WHOLE, wholes, pl.String),
     )
     return lambda: frame
 

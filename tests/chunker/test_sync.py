@@ -1,5 +1,6 @@
 """A sync assigns licenses to devices without one, and removes those of devices that are gone."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -248,6 +249,20 @@ def test_a_device_in_a_row_whose_cells_are_shifted_keeps_its_license(
     whole = ",".join(cells.get(name, "x") for name in header.split(","))
     synced = sync(tmp_path, licensed(1, 2), f"{header}\n{line}\n{whole}\n".encode())
     assert synced.removed == {imei(2)}
+
+
+@pytest.mark.parametrize("form", ["CSV", "JSON objects", "JSON lists", "parquet"])
+def test_a_device_named_in_another_column_keeps_its_license(tmp_path: Path, form: str) -> None:
+    header, rows = ("imei", "iccid", "remark"), [("", "", f"was {imei(1)}"), (*row(3), "x")]
+    frame = pl.DataFrame(rows, schema=header, orient="row")
+    frame.write_parquet(tmp_path / "fleet.parquet")
+    content = {
+        "CSV": csv_of(rows, ",".join(header)),
+        "JSON objects": json.dumps(frame.rows(named=True)).encode(),
+        "JSON lists": json.dumps([header, *rows]).encode(),
+        "parquet": (tmp_path / "fleet.parquet").read_bytes(),
+    }[form]
+    assert sync(tmp_path, licensed(1, 2), content).removed == {imei(2)}
 
 
 SIM = "8914800000000000006", "89148000000000000068"

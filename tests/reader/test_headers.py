@@ -1,13 +1,25 @@
 """Headers are found below titles, on two lines, or not at all; no device is taken for a header."""
 
+import io
 import json
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from batchlic.errors import InventoryError
 from batchlic.reader import ReadOptions
-from tests.reader.builders import ACCOUNT, SKU, as_sheet, as_workbook, iccid, imei, plan_bytes
+from tests.reader.builders import (
+    ACCOUNT,
+    SKU,
+    as_sheet,
+    as_workbook,
+    iccid,
+    imei,
+    plan_bytes,
+    plan_files,
+)
+from tests.reader.databases import sqlite_file
 
 ROWS = [[imei(n), iccid(n), "x"] for n in range(3)]
 DEVICES: list[tuple[str | None, str | None]] = [(imei(n), iccid(n)) for n in range(3)]
@@ -380,7 +392,15 @@ OUTLINES = {
 }
 
 
-@pytest.mark.parametrize("form", ["CSV", "quoted", "short", "workbook"])
+def as_parquet(records: list[list[str]]) -> bytes:
+    file = io.BytesIO()
+    pl.DataFrame(records[1:], schema=dict.fromkeys(records[0], pl.String), orient="row").write_parquet(file)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "form", ["CSV", "quoted", "short", "workbook", "JSON lists", "JSON objects", "parquet"]
+)
 @pytest.mark.parametrize("records", OUTLINES.values(), ids=OUTLINES)
 def test_an_outline_with_another_account_is_refused(
     tmp_path: Path, records: list[list[str]], form: str
@@ -391,12 +411,23 @@ def test_an_outline_with_another_account_is_refused(
         "quoted": as_csv([*records, ['"a\x1e"', "", ""]]),
         "short": "".join(stripped).encode(),
         "workbook": as_sheet(records),
+        "JSON lists": json.dumps(records).encode(),
+        "JSON objects": json.dumps([dict(zip(records[0], row, strict=True)) for row in records[1:]]).encode(),
+        "parquet": as_parquet(records),
     }[form]
     row = next(at for at, record in enumerate(records) if OTHER in "".join(record))
     with pytest.raises(InventoryError, match=f"row {row} names the account {OTHER}, and the rows below"):
         plan_bytes(tmp_path, content)
     without = ReadOptions(account=ACCOUNT, sku=SKU, columns={"account": "-"})
     assert {imei for imei, _ in plan_bytes(tmp_path, content, options=without).devices} == {imei(0), imei(1)}
+
+
+@pytest.mark.parametrize("records", OUTLINES.values(), ids=OUTLINES)
+def test_an_outline_in_a_database_is_refused(tmp_path: Path, records: list[list[str]]) -> None:
+    address = sqlite_file(tmp_path / "fleet.sqlite", records[1:], ", ".join(records[0]))
+    options = ReadOptions(account=ACCOUNT, sku=SKU, query="SELECT * FROM fleet")
+    with pytest.raises(InventoryError, match=f"names the account {OTHER}, and the rows below"):
+        plan_files(tmp_path, address, options=options)
 
 
 def test_an_outline_is_found_where_a_block_of_rows_ends(

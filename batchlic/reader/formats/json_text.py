@@ -16,9 +16,18 @@ from batchlic.errors import InventoryError
 from batchlic.reader.columns import contents, layout, matching
 from batchlic.reader.formats.json_rows import JsonText, Number, Object, Path, blocks, is_json
 from batchlic.reader.inputs.streams import Opened
-from batchlic.reader.inventory import Block, Ending, Inventory, block_of, empty
+from batchlic.reader.inventory import (
+    SHORTEST,
+    WHOLE,
+    Block,
+    Ending,
+    Inventory,
+    block_of,
+    empty,
+    is_too_short,
+)
 from batchlic.reader.options import ReadOptions
-from batchlic.reader.roles import TARGETS, Role, kept_cell
+from batchlic.reader.roles import IDENTIFIERS, TARGETS, Role, kept_cell
 
 __all__ = ["inventory", "is_json"]
 
@@ -269,8 +278,19 @@ def _of_kind(identifiers: list[object], kind: str) -> object:
 
 
 def _frame(rows: Sequence[Object], paths: Mapping[str, Path]) -> pl.DataFrame:
-    """The cells under the paths as text."""
-    return pl.DataFrame([_column(name, rows, path) for name, path in paths.items()])
+    """The cells under the paths as text, and WHOLE if some rows lack an identifier."""
+    frame = pl.DataFrame([_column(name, rows, path) for name, path in paths.items()])
+    are_short = map(is_too_short, (pl.col(role) for role in IDENTIFIERS if role in paths))
+    lack_identifier = frame.select(pl.all_horizontal(are_short)).to_series()
+    if not lack_identifier.any():
+        return frame
+    whole = [_whole(row) if lacks else None for row, lacks in zip(rows, lack_identifier, strict=True)]
+    return frame.with_columns(pl.Series(WHOLE, whole, dtype=pl.String))
+
+
+def _whole(row: Object) -> str:
+    """All cells of a row, one a line."""
+    return "\n".join(_text(_value(row, path)) or "" for path in paths_of(row).values())
 
 
 def _column(name: str, rows: Sequence[Object], path: Path) -> pl.Series:
@@ -318,6 +338,7 @@ def _of_cells(name: str, blocks: Iterator[list[object]], options: ReadOptions, n
     positions = found.columns.positions
     width = len(found.headers) or max(map(len, first))
     at_header = found.repeated_at
+    identifiers = [positions[role] for role in IDENTIFIERS if role in positions]
     may_be_shifted = not positions.keys().isdisjoint(TARGETS)
 
     def frames() -> Iterator[Block]:
@@ -328,7 +349,15 @@ def _of_cells(name: str, blocks: Iterator[list[object]], options: ReadOptions, n
             cells = [[row[at] if at < len(row) else None for at in found.cells.values()] for row in rows]
             are_shifted = [any(row[width:]) for row in rows]
             are_long = are_shifted if may_be_shifted else [_is_longer(row[width:]) for row in rows]
-            yield block_of(cells, tuple(found.cells), are_long, are_shifted)
+            lack_identifier = [
+                all(len(cell or "") < SHORTEST for at in identifiers for cell in row[at : at + 1])
+                for row in rows
+            ]
+            wholes = [
+                "\n".join(cell or "" for cell in row) if len(row) != width or lacks else None
+                for row, lacks in zip(rows, lack_identifier, strict=True)
+            ]
+            yield block_of(cells, tuple(found.cells), are_long, are_shifted, wholes)
 
     return Inventory(
         name=name,

@@ -17,9 +17,9 @@ from batchlic.reader.formats import arrow_stream
 from batchlic.reader.inputs import streams
 from batchlic.reader.inputs.encodings import decoded
 from batchlic.reader.inputs.frames import Frame
-from batchlic.reader.inventory import Block, Inventory
+from batchlic.reader.inventory import WHOLE, Block, Inventory, is_too_short
 from batchlic.reader.options import ReadOptions
-from batchlic.reader.roles import Role, kept_cell
+from batchlic.reader.roles import IDENTIFIERS, Role, kept_cell
 
 BLOCK_ROWS = 100_000
 SAMPLE = 200
@@ -81,7 +81,7 @@ def from_frames(
     def blocks() -> Iterator[Block]:
         with _readable(name):
             for frame in chain([first], frames):
-                yield partial(frame.select, read.cells)
+                yield partial(read.block, name, frame.lazy().select(read.cells), frame.lazy())
 
     return replace(read.inventory(name, blocks), is_query=is_query)
 
@@ -107,11 +107,13 @@ def _inventory(name: str, frame: pl.LazyFrame, options: ReadOptions) -> Inventor
 
     def blocks() -> Iterator[Block]:
         cells = frame.select(read.cells)
+        start = 0
         with _readable(name):
             for block in cells.collect_batches(
                 chunk_size=BLOCK_ROWS, maintain_order=True, engine="streaming"
             ):
-                yield block.clone
+                yield partial(read.block, name, block.lazy(), frame.slice(start, block.height))
+                start += block.height
 
     return read.inventory(name, blocks)
 
@@ -120,11 +122,13 @@ def _inventory(name: str, frame: pl.LazyFrame, options: ReadOptions) -> Inventor
 class _Columns:
     """The columns that are read: their headers by role, their cells as text, and notes.
 
-    `kept`: the names of the columns to keep. `available`: all headers.
+    `whole`: all cells of a row, one a line. `kept`: the names of the columns to keep. `available`: all
+    headers.
     """
 
     headers: Mapping[Role, str]
     cells: list[pl.Expr]
+    whole: pl.Expr
     notes: tuple[str, ...]
     kept: Collection[str]
     available: Sequence[str]
@@ -140,6 +144,20 @@ class _Columns:
             kept=self.kept,
             available=self.available,
         )
+
+    def block(self, name: str, cells: pl.LazyFrame, rows: pl.LazyFrame) -> pl.DataFrame:
+        """A block of cells, with WHOLE if one of its rows lacks an identifier.
+
+        `rows`: the same rows with all their columns.
+        """
+        are_short = map(is_too_short, (pl.col(role) for role in IDENTIFIERS if role in self.headers))
+        with _readable(name):
+            block = cells.collect()
+            lack_identifier = block.select(pl.all_horizontal(are_short)).to_series()
+            if not lack_identifier.any():
+                return block
+            whole = rows.select(self.whole).collect().to_series()
+        return block.with_columns(pl.when(lack_identifier).then(whole).alias(WHOLE))
 
 
 def _columns(name: str, table: pl.LazyFrame, options: ReadOptions) -> _Columns:
@@ -174,7 +192,9 @@ def _columns(name: str, table: pl.LazyFrame, options: ReadOptions) -> _Columns:
                 f"{kept_name!r} from the columns to keep"
             )
         cells.append(_unchanged(cell, dtype).alias(kept_cell(kept_name)))
-    return _Columns(read, cells, found.notes, kept, headers)
+    texts = [as_text(cell, dtype) for cell, dtype in found_leaves.values() if not dtype.is_nested()]
+    whole = pl.concat_str(texts, separator="\n", ignore_nulls=True)
+    return _Columns(read, cells, whole, found.notes, kept, headers)
 
 
 class Leaf(NamedTuple):
