@@ -147,11 +147,12 @@ def xls_cell(row: int, column: int, cell: Cell) -> bytes:
     raise NotImplementedError(cell)
 
 
-def as_xls(rows: Sequence[Sequence[Cell]], merged: bytes = b"") -> bytes:
+def as_xls(rows: Sequence[Sequence[Cell]], merged: bytes = b"", hidden: Sequence[int] = ()) -> bytes:
     """One sheet as XLS (BIFF8) after one with an error. Its second cell format is that of dates.
 
-    `merged`: the body of the record of merged cells.
+    `merged`: the body of the record of merged cells. `hidden`: the numbers of hidden rows, from 0.
     """
+    hidden_rows = b"".join(biff(0x0208, struct.pack("<6HI", row, 0, 9, 0, 0, 0, 0x120)) for row in hidden)
     formats = b"".join(biff(0x00E0, struct.pack("<HH16x", 0, number)) for number in (0, 14))
     sheets = [
         biff(0x0809, struct.pack("<HHHHII", 0x0600, 0x0010, 0, 0, 0, 0))
@@ -160,6 +161,7 @@ def as_xls(rows: Sequence[Sequence[Cell]], merged: bytes = b"") -> bytes:
             xls_cell(row, column, cell) for row, line in enumerate(cells) for column, cell in enumerate(line)
         )
         + (biff(0x00E5, merged) if merged and cells is rows else b"")
+        + (hidden_rows if cells is rows else b"")
         + biff(0x000A)
         for cells in (rows, [[Error("#REF!")]])
     ]

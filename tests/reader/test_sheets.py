@@ -99,6 +99,69 @@ def test_the_merged_cells_of_another_table_do_not_count(tmp_path: Path) -> None:
     assert planned.plan["account_name"].to_list().count(OTHER) == 1
 
 
+# -- hidden rows ----------------------------------------------------------------------------------------
+
+SHOWN_AND_HIDDEN = [HEADER, *ROWS]
+
+
+def hidden_xlsx(rows: range) -> bytes:
+    file = io.BytesIO()
+    with xlsxwriter.Workbook(file) as book:
+        book.add_worksheet("Cover").set_row(1, options={"hidden": True})
+        sheet = book.add_worksheet("Fleet & more")
+        for number, row in enumerate(SHOWN_AND_HIDDEN):
+            sheet.write_row(number, 0, row)
+        sheet.set_column("A:A", options={"hidden": True})
+        for number in (*rows, 100):
+            sheet.set_row(number, options={"hidden": True})
+    return file.getvalue()
+
+
+def hidden_xlsb(rows: range) -> bytes:
+    def hide(part: bytes) -> bytes:
+        for number in rows:
+            row = struct.pack("<IIHBB", number, 0, 300, 0, 0)
+            part = part.replace(row, row[:-1] + b"\x10")
+        return part
+
+    return with_content(as_xlsb([[cell or None for cell in row] for row in SHOWN_AND_HIDDEN]), hide)
+
+
+def hidden_ods(rows: range) -> bytes:
+    start = b"<table:table-row>"
+    hidden = b'<table:table-row table:visibility="filter">'
+
+    def hide(part: bytes) -> bytes:
+        first, *others = part.split(start)
+        starts = (hidden if number in rows else start for number in range(len(others)))
+        return first + b"".join(begin + rest for begin, rest in zip(starts, others, strict=True))
+
+    return with_content(as_ods(SHOWN_AND_HIDDEN), hide)
+
+
+def hidden_xls(rows: range) -> bytes:
+    return as_xls([[cell or None for cell in row] for row in SHOWN_AND_HIDDEN], hidden=rows)
+
+
+HIDDEN = {"xlsx": hidden_xlsx, "xlsb": hidden_xlsb, "xls": hidden_xls, "ods": hidden_ods}
+
+
+@pytest.mark.parametrize("write", HIDDEN.values(), ids=HIDDEN)
+@pytest.mark.parametrize(
+    ("rows", "said"), [(range(2, 5), "3 rows are hidden"), (range(5, 6), "1 row is hidden"), (range(1), "")]
+)
+def test_hidden_rows_are_read_with_a_note(
+    tmp_path: Path, write: Callable[[range], bytes], rows: range, said: str
+) -> None:
+    sheet = "Fleet & more" if write is hidden_xlsx else "Fleet"
+    options = ReadOptions(account=ACCOUNT, sku=SKU, sheet=sheet)
+    planned = plan_bytes(tmp_path, write(rows), options=options)
+    notes = [note for note in planned.summary.notes if "hidden" in note]
+    assert planned.summary.planned == len(ROWS)
+    assert len(notes) == bool(said)
+    assert not said or f"{said} in the sheet {sheet!r}" in notes[0]
+
+
 # -- far cells ------------------------------------------------------------------------------------------
 
 

@@ -1,10 +1,10 @@
-"""Finds the merged cells and the size of each table of an ODS file, which calamine does not tell."""
+"""Finds the merged cells, hidden rows and size of each table of an ODS file, which calamine does not tell."""
 
 import re
 from collections.abc import Iterable
 from html import unescape
 
-from batchlic.reader.formats.workbooks.tables import Table
+from batchlic.reader.formats.workbooks.tables import MAX_ROWS, Table
 
 _TAG = re.compile(
     rb"<(/?)table:(table|table-row|table-cell|covered-table-cell)(?![\w:-])"
@@ -14,6 +14,7 @@ _NAME = re.compile(rb"""\stable:name\s*=\s*(?:"([^"]*)"|'([^']*)')""")
 _NUMBER = re.compile(rb"""\stable:number-(columns|rows)-(repeated|spanned)\s*=\s*["'](\d+)["']""")
 _HAS_VALUE = re.compile(rb"\s(office:([a-z]+-)?value|office:value-type|table:formula)\s*=")
 
+_HIDDEN = re.compile(rb"""\stable:visibility\s*=\s*["'](?:filter|collapse)["']""")
 _SPANS = re.compile(rb"""-spanned\s*=\s*["'](?!1["'])""")
 _GAPS = re.compile(
     rb"""-columns-repeated\s*=\s*["']\d{2,}["'][^<>]*(?:(?<!/)>|/>(?!\s*</table:table-row>))"""
@@ -23,9 +24,14 @@ _GAPS = re.compile(
 
 
 def matters(piece: bytes) -> bool:
-    """Whether a piece of XML has merged cells, or gaps between cells."""
+    """Whether a piece of XML has merged cells, hidden rows, or gaps between cells."""
     has_spans = b"-spanned" in piece and _SPANS.search(piece) is not None
-    return has_spans or (b"-repeated" in piece and _GAPS.search(piece) is not None)
+    return has_spans or b":visibility" in piece or (b"-repeated" in piece and _GAPS.search(piece) is not None)
+
+
+def _hidden_rows(attributes: bytes, row: int, count: int) -> range:
+    """Those of some equal rows, from `row` on, that are hidden: all or none."""
+    return range(row, min(row + count, MAX_ROWS) if _HIDDEN.search(attributes) else row)
 
 
 def tables(pieces: Iterable[bytes]) -> dict[str, Table]:
@@ -44,6 +50,7 @@ def tables(pieces: Iterable[bytes]) -> dict[str, Table]:
         elif kind == b"table-row":
             if not closing:
                 column, row_count = 0, numbers.get((b"rows", b"repeated"), 1)
+                table.hidden.update(_hidden_rows(attributes, row, row_count))
             if closing or is_closed:
                 row += row_count
         elif not closing:

@@ -25,7 +25,7 @@ from batchlic.reader.columns import layout
 from batchlic.reader.formats.workbooks.rewriting import plain_copy
 from batchlic.reader.formats.workbooks.tables import Range, refuse_replaced
 from batchlic.reader.inputs import streams
-from batchlic.reader.inventory import NO_VALUE, SHORTEST, WHOLE, Block, Inventory, empty
+from batchlic.reader.inventory import NO_VALUE, SHORTEST, WHOLE, Block, Ending, Inventory, empty
 from batchlic.reader.options import ReadOptions
 from batchlic.reader.roles import IDENTIFIERS
 
@@ -47,7 +47,7 @@ def inventory(source: streams.Opened, options: ReadOptions) -> Inventory:
     """Open a workbook. Raises InventoryError if it is damaged or locked, or lacks the named sheet."""
     with _readable(source.name):
         stored = streams.in_a_file(source)
-        file, tables, has_dates = plain_copy(stored, source.files)
+        file, tables, hidden_by_sheet, has_dates = plain_copy(stored, source.files)
         for table_name, table in tables.items():
             if table.extent.is_too_large:
                 raise table.extent.error(source.name, table_name)
@@ -72,14 +72,20 @@ def inventory(source: streams.Opened, options: ReadOptions) -> Inventory:
         merged_dates = _MergedCells(ranges, list(found.kept.values()))
     merged = _MergedCells(ranges, at_once)
     names = [WHOLE, *found.cells]
+    ending = Ending()
+    hidden = hidden_by_sheet.get(sheet.name, frozenset())
 
     def blocks() -> Iterator[Block]:
         data = _checked(source.name, chain(sample[found.first_row :], rows), found)
+        hidden_rows = 0
         while block := merged.picked(islice(data, BLOCK_ROWS)):
+            hidden_rows += sum(number in hidden for number, _ in block)
             columns = merged.filled(block)
             if has_dates and found.kept:
                 columns += merged_dates.filled(merged_dates.picked(islice(dated, len(block))))
             yield partial(_frame, dict(zip(names, columns, strict=True)), 1 + len(positions))
+        if hidden_rows:
+            ending.notes.append(_hidden_note(source.name, sheet.name, hidden_rows))
 
     unread = _others(book, sheet.name, f"only the sheet {sheet.name!r} is read, not {{}}")
     return Inventory(
@@ -87,10 +93,19 @@ def inventory(source: streams.Opened, options: ReadOptions) -> Inventory:
         roles=positions.keys(),
         headers=found.headers_by_role,
         blocks=blocks,
+        ending=ending,
         notes=(*([f"{source.name}: {unread}"] if unread and not options.sheet else []), *found.notes),
         kept=found.kept,
         available=found.available,
         places=(sheet.name,),
+    )
+
+
+def _hidden_note(name: str, sheet: str, rows: int) -> str:
+    are_hidden = "1 row is hidden" if rows == 1 else f"{rows:,} rows are hidden"
+    return (
+        f"{name}: {are_hidden} in the sheet {sheet!r}, by a filter or by hand, and read like the others: to "
+        "leave hidden rows out, delete them, or copy the visible ones to another sheet"
     )
 
 

@@ -10,7 +10,7 @@ import re
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -21,13 +21,15 @@ from batchlic.reader.formats.workbooks.xml_parts import Rewrite
 
 
 class PlainCopy(NamedTuple):
-    """A workbook for calamine, and what it does not tell of the sheets of ODS and XLSB, by their names.
+    """A workbook for calamine, and what it does not tell of the sheets, by their names.
 
-    `has_dates`: whether some of its numbers may be formatted as dates.
+    `tables`: those of ODS and XLSB. `hidden`: the hidden rows, in all formats, from 0. `has_dates`: whether
+    some of its numbers may be formatted as dates.
     """
 
     file: IO[bytes]
     tables: Mapping[str, Table]
+    hidden: Mapping[str, Set[int]]
     has_dates: bool
 
 
@@ -41,6 +43,7 @@ def plain_copy(file: Path | IO[bytes], files: ExitStack, *, shows_dates: bool = 
     original = files.enter_context(file.open("rb")) if isinstance(file, Path) else file
     copy = original
     tables: Mapping[str, Table] = {}
+    hidden: dict[str, set[int]] = {}
     has_dates = False
     if zipfile.is_zipfile(original):
         with zipfile.ZipFile(original) as book:
@@ -50,6 +53,11 @@ def plain_copy(file: Path | IO[bytes], files: ExitStack, *, shows_dates: bool = 
             }
             tables = _tables_of_ods(book) or {
                 name: found[part] for part, name in xlsb.sheet_names(book).items() if part in found
+            }
+            hidden = {name: table.hidden for name, table in tables.items()} or {
+                name: found[part].hidden
+                for part, name in xml_parts.sheet_names(book).items()
+                if part in found
             }
             has_dates = any(map(_STYLES.fullmatch, changes))
             if shows_dates:
@@ -62,11 +70,11 @@ def plain_copy(file: Path | IO[bytes], files: ExitStack, *, shows_dates: bool = 
         if original.read(len(xls.MAGIC)) == xls.MAGIC:
             original.seek(0)
             content = original.read()  # calamine reads all of it, too; such files have at most 65,536 rows
-            rewritten = xls.rewritten(content, shows_dates=shows_dates)
+            rewritten = xls.rewritten(content, hidden, shows_dates=shows_dates)
             has_dates = True
             copy = original if rewritten == content else io.BytesIO(rewritten)
     copy.seek(0)
-    return PlainCopy(copy, tables, has_dates)
+    return PlainCopy(copy, tables, hidden, has_dates)
 
 
 _STYLES = re.compile(r"/?xl[/\\]styles\.(xml|bin)", re.IGNORECASE)

@@ -48,10 +48,12 @@ Range: TypeAlias = tuple[tuple[int, int], tuple[int, int]]
 
 @dataclass(slots=True)
 class Table:
-    """A sheet: the size of its part with cells, and its merged cells if calamine does not tell them."""
+    """A sheet: the size of its part with cells, its merged cells if calamine does not tell them, and its
+    hidden rows, from 0."""
 
     extent: Extent = field(default_factory=Extent)
     merged: list[Range] = field(default_factory=list)
+    hidden: set[int] = field(default_factory=set)
 
 
 def refuse_replaced(name: str, sheet: str, cell: object) -> None:

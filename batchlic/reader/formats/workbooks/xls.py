@@ -18,14 +18,15 @@ _NO_WORKBOOK = "the file is not a workbook (for example, it is a Word document)"
 _LOCKED = "it has a password: open it in a spreadsheet program, and save it without one"
 
 
-def rewritten(file: bytes, *, shows_dates: bool = False) -> bytes:
+def rewritten(file: bytes, hidden: dict[str, set[int]], *, shows_dates: bool = False) -> bytes:
     """A compound file with the rewritten records only; `file` itself if there is nothing to rewrite.
 
-    With `shows_dates`, the formats of dates stay. Raises ValueError if the file is damaged or has a password.
+    `hidden` gets the hidden rows of each sheet. With `shows_dates`, the formats of dates stay. Raises
+    ValueError if the file is damaged or has a password.
     """
     try:
         stream = _stream(file)
-        plain = _plain(stream, shows_dates=shows_dates)
+        plain = _plain(stream, hidden, shows_dates=shows_dates)
     except (struct.error, IndexError) as error:
         raise ValueError(f"the file is cut off ({error})") from None
     return file if plain == stream else _compound_file(plain)
@@ -60,8 +61,8 @@ def _records(stream: bytes, at: int) -> Iterator[_Record]:
         at += 4 + size
 
 
-def _plain(stream: bytes, *, shows_dates: bool) -> bytes:
-    book, sheets, biff = bytearray(), list[int](), _BIFF8
+def _plain(stream: bytes, hidden: dict[str, set[int]], *, shows_dates: bool) -> bytes:
+    book, sheets, biff = bytearray(), dict[int, str](), _BIFF8
     for kind, body, _ in _records(stream, 0):
         is_date = kind == _FORMAT and struct.unpack_from("<H", body, 2)[0] not in NOT_DATES
         is_hidden = is_date and not shows_dates
@@ -71,13 +72,15 @@ def _plain(stream: bytes, *, shows_dates: bool) -> bytes:
         if kind == _BOF:
             biff = struct.unpack_from("<H", body)[0]
         elif kind == _SHEET:
-            sheets.append(len(book) - len(body))
+            sheets[len(book) - len(body)] = _name(body, biff)
     is_changed = book != stream[: len(book)]
-    for place in sheets:
+    for place, name in sheets.items():
         start = struct.unpack_from("<I", book, place)[0]
         struct.pack_into("<I", book, place, len(book))
         for record in _records(stream, start):
             _refuse_far_cells(record)
+            if record.kind == _ROW and len(record.body) > _FLAGS and record.body[_FLAGS] & _HIDDEN:
+                hidden.setdefault(name, set()).add(struct.unpack_from("<H", record.body)[0])
             if (error := _error(record)) is None:
                 book += _packed(record.kind, record.body)
                 continue
@@ -85,6 +88,17 @@ def _plain(stream: bytes, *, shows_dates: bool) -> bytes:
             text = struct.pack("<H", len(error)) + (b"\0" if biff == _BIFF8 else b"") + error.encode()
             book += _packed(_LABEL, record.body[:6] + text)
     return bytes(book) if is_changed else stream
+
+
+_ROW, _FLAGS, _HIDDEN = 0x0208, 12, 0x20
+"""A row, where it has its flags, and the one of hidden rows (fDyZero)."""
+
+
+def _name(sheet: bytes, biff: int) -> str:
+    """The name in the record of a sheet."""
+    if biff != _BIFF8:
+        return sheet[7:].decode("cp1252", "replace")
+    return sheet[8:].decode("utf-16-le" if sheet[7] & 1 else "latin-1", "replace")
 
 
 _SIZE = 0x0200

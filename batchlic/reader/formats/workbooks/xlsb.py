@@ -4,7 +4,6 @@ Cells with errors, rich text, and cells without a column number (the next column
 calamine reads. Formats become the general one, so that no number is taken for a date.
 """
 
-import posixpath
 import re
 import struct
 import zipfile
@@ -12,7 +11,7 @@ from collections.abc import Iterator
 from typing import IO, NamedTuple
 
 from batchlic.reader.formats.workbooks.tables import MAX_ROWS, Table
-from batchlic.reader.formats.workbooks.xml_parts import NOT_DATES, PIECE_BYTES, Rewrite
+from batchlic.reader.formats.workbooks.xml_parts import NOT_DATES, PIECE_BYTES, Rewrite, linked_parts
 
 ERRORS = {
     0x00: "#NULL!",
@@ -34,8 +33,6 @@ _RICH_TEXT, _CELLS, _END_OF_CELLS = 62, 145, 146
 _SHEET_START, _SHEET_END, _SIZE, _MERGED = 129, 130, 148, 176
 _BOOK, _BOOK_LINKS = "xl/workbook.bin", "xl/_rels/workbook.bin.rels"
 _BOOK_SHEET = 156
-_LINK = re.compile(r"<Relationship\s[^<>]*>")
-_LINK_ATTRIBUTE = re.compile(r"""\b(Id|Target)\s*=\s*["']([^"']*)["']""")
 _SHORT = {13: _RK, 14: _ERROR, 15: _BOOL, 16: _REAL, 17: _TEXT, 18: _SHARED_TEXT}
 """Cells without a column number, and the same cells with one. 12 is an empty cell."""
 _BLANK, _SHORT_BLANK = 1, 12
@@ -44,14 +41,17 @@ _FORMAT = 47
 """BrtXF: which number format the cells of one style have."""
 
 _PLAIN = re.compile(
-    rb"((\x00\x19.{25}|\x00\x21.{33})"
+    rb"((\x00\x19.{11}S.{13}|\x00\x21.{11}S.{21})"
     rb"|(?:\x01\x08(?=C).{8}|\x02\x0c(?=C).{12}|\x05\x10(?=C).{16}|\x07\x0c(?=C).{12}))+".replace(
         b"C", rb"[\x00-\x1f]\x00\x00\x00"
-    ),
+    ).replace(b"S", rb"[\x00-\x0f\x20-\x2f\x40-\x4f\x60-\x6f\x80-\x8f\xa0-\xaf\xc0-\xcf\xe0-\xef]"),
     re.DOTALL,
 )
-"""Rows, and cells of one size in the first columns that stay as they are: nearly all of most sheets."""
+"""Rows that are shown, and cells of one size in the first columns that stay as they are: nearly all of most
+sheets."""
 _PLAIN_COLUMNS = 32
+_FLAGS, _HIDDEN = 11, 0x10
+"""Where a row has its flags, and the one of hidden rows (fDyZero)."""
 
 
 def rewrite_of(part: str) -> Rewrite | None:
@@ -104,7 +104,7 @@ def _with_all_cells(content: IO[bytes], table: Table) -> Iterator[tuple[bytes, b
             in_cells = record.kind == _CELLS or (in_cells and record.kind != _END_OF_CELLS)
             if in_cells and (record.kind <= _MAX_CELL or record.kind == _RICH_TEXT):
                 body = piece[record.body : record.end]
-                row = struct.unpack_from("<I", body)[0] if record.kind == _ROW else row
+                row = _added_row(body, table) if record.kind == _ROW else row
                 column, cell = _rewritten_cell(record.kind, body, column)
                 if record.kind not in {_ROW, _BLANK, _SHORT_BLANK}:
                     table.extent.add(min(row + 1, MAX_ROWS), column + 1)
@@ -118,6 +118,14 @@ def _with_all_cells(content: IO[bytes], table: Table) -> Iterator[tuple[bytes, b
         yield piece[:at], b"".join(changed) + piece[kept:at]
         rest = piece[at:]
     yield rest, rest
+
+
+def _added_row(body: bytes, table: Table) -> int:
+    """The number of a row, which is added to the hidden ones if it is hidden."""
+    row = int(struct.unpack_from("<I", body)[0])
+    if body[_FLAGS] & _HIDDEN:
+        table.hidden.add(row)
+    return row
 
 
 def _rewritten_cell(kind: int, body: bytes, column: int) -> tuple[int, bytes | None]:
@@ -151,11 +159,7 @@ def sheet_names(book: zipfile.ZipFile) -> dict[str, str]:
     """The names of the sheets by their parts; empty if the workbook is no XLSB, or has odd parts."""
     if not {_BOOK, _BOOK_LINKS} <= set(book.namelist()):
         return {}
-    links = (
-        dict(_LINK_ATTRIBUTE.findall(link))
-        for link in _LINK.findall(book.read(_BOOK_LINKS).decode("utf-8", "replace"))
-    )
-    parts = {link.get("Id"): posixpath.join("/xl", link.get("Target", "")).lstrip("/") for link in links}
+    parts = linked_parts(book, _BOOK_LINKS)
     content, at = book.read(_BOOK), 0
     names: dict[str, str] = {}
     while record := _record(content, at):

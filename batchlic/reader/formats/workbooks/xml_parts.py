@@ -1,8 +1,11 @@
 """Rewrites the XML of workbooks (XLSX, ODS) for calamine, piece by piece."""
 
+import posixpath
 import re
+import zipfile
 from collections.abc import Callable, Iterator
 from functools import partial
+from html import unescape
 from typing import IO, TypeAlias
 from xml.sax.saxutils import escape
 
@@ -40,6 +43,8 @@ def _rewritten_sheet(content: IO[bytes], table: Table) -> Iterator[tuple[bytes, 
     row = 0
     for piece in pieces(content):
         is_usual = _is_usual(piece)
+        if b"hidden" in piece:
+            table.hidden.update(int(number) - 1 for number in _HIDDEN_ROW.findall(piece))
         row = _add_bounds(piece, table.extent, row, is_usual=is_usual)
         yield piece, _with_errors_and_formulas(_plain_text(piece), is_usual=is_usual)
 
@@ -74,6 +79,19 @@ def _plain_text(piece: bytes) -> bytes:
     return _CDATA.sub(lambda section: escape(section[1].decode("utf-8", "replace")).encode(), piece)
 
 
+_LINK = re.compile(r"<Relationship\s[^<>]*>")
+_LINK_ATTRIBUTE = re.compile(r"""\b(Id|Target)\s*=\s*["']([^"']*)["']""")
+
+
+def linked_parts(book: zipfile.ZipFile, links: str) -> dict[str, str]:
+    """The parts of a workbook by the ids of the links to them."""
+    found = (
+        dict(_LINK_ATTRIBUTE.findall(link))
+        for link in _LINK.findall(book.read(links).decode("utf-8", "replace"))
+    )
+    return {link.get("Id", ""): posixpath.join("/xl", link.get("Target", "")).lstrip("/") for link in found}
+
+
 # -- XLSX -----------------------------------------------------------------------------------------------
 
 _COLUMN = re.compile(rb"""\br\s*=\s*["']([A-Z]{2,3})\d""")
@@ -81,9 +99,32 @@ _COLUMN = re.compile(rb"""\br\s*=\s*["']([A-Z]{2,3})\d""")
 _NARROW = 26
 LOOKED_AT = 1 << 16
 _ROW_START = re.compile(rb"""<(?:\w+:)?row\b(?:[^<>]*?\sr\s*=\s*["'](\d{1,9})["'])?""")
+_HIDDEN_ROW = re.compile(
+    rb"""<(?:\w+:)?row\b(?=[^<>]*\shidden\s*=\s*["'](?:1|true)["'])[^<>]*?\sr\s*=\s*["'](\d{1,9})["']"""
+)
 _CELL_WITH_VALUE = re.compile(
     rb"""<(?:\w+:)?c\b[^<>]*?\sr\s*=\s*["']([A-Z]{1,3})(\d{1,9})["'][^<>]*(?<!/)>\s*<"""
 )
+
+
+_BOOK, _BOOK_LINKS = "xl/workbook.xml", "xl/_rels/workbook.xml.rels"
+_BOOK_SHEET = re.compile(r"<(?:\w+:)?sheet\s[^<>]*>")
+_SHEET_ATTRIBUTE = re.compile(r"""\s(name|\w+:id)\s*=\s*(?:"([^"]*)"|'([^']*)')""")
+
+
+def sheet_names(book: zipfile.ZipFile) -> dict[str, str]:
+    """The names of the sheets by their parts; empty if the workbook is no XLSX, or has odd parts."""
+    if not {_BOOK, _BOOK_LINKS} <= set(book.namelist()):
+        return {}
+    parts = linked_parts(book, _BOOK_LINKS)
+    names: dict[str, str] = {}
+    for sheet in _BOOK_SHEET.findall(book.read(_BOOK).decode("utf-8", "replace")):
+        found = {
+            "name" if key == "name" else "id": unescape(one or other)
+            for key, one, other in _SHEET_ATTRIBUTE.findall(sheet)
+        }
+        names[parts.get(found.get("id", ""), "")] = found.get("name", "")
+    return names
 
 
 def _is_usual(sheet: bytes) -> bool:
