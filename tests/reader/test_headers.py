@@ -36,6 +36,10 @@ ABOVE: dict[str, list[list[str]]] = {
     "a purchase order": [["Purchase order", "4500012345"]],
     "a number alone": [["45000123456"]],
     "a time": [["Created 20261130163810"], ["20261130 1638"], ["As of", "2026-11-30 16.38.10"]],
+    "a number of an order": [["Order no. 450001234567890"], ["Contract", "12345678901234567"]],
+    "a time in milliseconds": [["Export ID 1764547200000"], ["20261130163810123"]],
+    "a product code": [["UPC 012345678905"], ["EAN", "4006381333931"]],
+    "hexadecimal numbers": [["Report f47ac10b-58cc-4372-a567-0e02b2c3d479"], ["Ticket INC000012345678"]],
     "a phone number": [["Support: +1 908 555 0100 4477"], ["Fax", "+49 (221) 5550100-4477"]],
 }
 
@@ -93,6 +97,26 @@ def test_a_damaged_first_device_is_no_header(tmp_path: Path, first: str, reason:
     planned = plan_bytes(tmp_path, as_csv(rows, ";"), options=options)
     assert planned.summary.planned == 3
     assert planned.reasons == {1: reason}
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "Report on IMEI 864508030000019",
+        "IMEI:359907100000507",
+        "35990710000001",
+        "89148000000000010",
+        "8914 8000 0000 0000 0019",
+        "98410800000000000091",
+        "A1000012345678",
+        "8" * 32,
+        "3.59907E+14",
+    ],
+)
+def test_a_number_like_an_identifier_above_a_header_is_no_title(tmp_path: Path, cell: str) -> None:
+    planned = plan_bytes(tmp_path, as_csv([[cell], ["IMEI", "ICCID", "Site"], *ROWS]))
+    assert planned.devices == DEVICES
+    assert planned.reasons.keys() == {1, 2}
 
 
 def test_devices_above_a_header_are_not_left_out(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Finds the header of a table, and with it the columns and the first row of data.
 
 Exports have titles, instructions and comments above the header, or a header on two lines. A line above a
-known header is left out only if it holds no number that could be a device; otherwise the table has no header.
+known header is left out only if it holds no number like an identifier; otherwise the table has no header.
 """
 
 import re
@@ -142,7 +142,7 @@ def known_header(records: Sequence[Sequence[str]], options: ReadOptions) -> Head
     best: Header | None = None
     above: Sequence[str] = ()
     for number, record in enumerate(records[: LINES_ABOVE + 1]):
-        if any(map(_could_be_device, record)):
+        if any(map(_is_like_device, record)):
             break
         for header in (
             Header(number + 1, record, roles=_roles(record, options)),
@@ -181,7 +181,7 @@ def _joined(above: Sequence[str], below: Sequence[str]) -> list[str]:
 def _left_out(name: str, above: Sequence[Sequence[str]]) -> tuple[str, ...]:
     if not above:
         return ()
-    first = next((cell for cell in above[0] if cell.strip()), "")
+    first = " ".join(cell for cell in above[0] if cell.strip())
     lines = "1 line" if len(above) == 1 else f"{len(above)} lines"
     return (f"{name}: {lines} above the header left out: {first[:60]!r}{' …' if len(above) > 1 else ''}",)
 
@@ -200,9 +200,35 @@ _TIME = re.compile(
 _PHONE = re.compile(r"\+\d{1,3}[ (.-][\d ().-]+")
 
 
+_DECIMAL = re.compile(r"(?<!\d)\d(?:[ \-.]?\d){13,}(?!\d)")
+_LIKE_IDENTIFIER = re.compile(
+    r"(?:01|35|86|99)\d{12,14}|1\d{13}"  # an IMEI, perhaps without its first zero or its check digit
+    r"|89\d{12,18}|98\d{16,18}"  # an ICCID, perhaps cut, or with its digits swapped in pairs
+    r"|\d{32}"  # an EID
+)
+_LIKE_MEID = re.compile(
+    r"(?<![0-9A-Za-z])(?=\d*[A-Fa-f])(?=(?:[A-Fa-f]*\d){10})[0-9A-Fa-f]{14,17}(?![0-9A-Za-z])"
+)
+
+
+def _is_like_device(cell: str) -> bool:
+    """Whether a cell above a known header holds an identifier, perhaps a damaged one.
+
+    Numbers of orders and reports are as long, but they begin with other digits.
+    """
+    bare = _bare(cell)
+    numbers = (re.sub(r"\D", "", found) for found in _DECIMAL.findall(bare))
+    return _is_mangled(bare) or bool(_LIKE_MEID.search(bare)) or any(map(_LIKE_IDENTIFIER.fullmatch, numbers))
+
+
+def _bare(cell: str) -> str:
+    """A cell without accounts, times and phone numbers."""
+    return _PHONE.sub("", _TIME.sub("", contents.without_accounts(cell))).strip()
+
+
 def _could_be_device(cell: str) -> bool:
     """Whether a cell holds a number that could be an identifier, perhaps a damaged one."""
-    bare = _PHONE.sub("", _TIME.sub("", contents.without_accounts(cell))).strip()
+    bare = _bare(cell)
     long = _LONG_NUMBER.search(bare)
     digits = sum(map(str.isdigit, long[0])) if long else 0
     return digits >= _MIN_DIGITS or _is_mangled(bare) or (bare.isdigit() and len(bare) >= _MIN_DECIMAL_DIGITS)

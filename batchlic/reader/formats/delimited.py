@@ -6,6 +6,7 @@ Blocks of whole records keep memory bounded, and work for any stream of bytes.
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -155,9 +156,9 @@ def _fit(records: list[_Record], options: ReadOptions) -> tuple[bool, bool, floa
     cells = [record.cells for record in records]
     header = layout.known_header(cells, options)
     rows = cells[header.first_row - 1 :] if header else cells
-    width = len(rows[0])
-    same_width = sum(len(row) == width for row in rows) / len(rows)
-    return header is not None, width > 1, round(same_width, 1), width
+    widths = Counter(map(len, rows))
+    width = len(rows[0]) if header else widths.most_common(1)[0][0]
+    return header is not None, width > 1, round(widths[width] / len(rows), 1), width
 
 
 def _is_row(record: list[str]) -> bool:
