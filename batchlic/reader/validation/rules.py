@@ -328,16 +328,16 @@ def _target_rules(options: ReadOptions) -> tuple[Rule, ...]:
         ),
         Rule(
             reason=Reason.BAD_ACCOUNT,
-            broken=~ACCOUNT.str.contains(f"^{ACCOUNT_FORM}$"),
-            message=format_message("account {} is not 3 to 32 letters, digits and dashes", ACCOUNT),
+            broken=accounts.is_damaged(ACCOUNT, options),
+            message=format_message(
+                "account {} is not 10 digits, a hyphen (-) and 5 digits: a spreadsheet may have changed it",
+                ACCOUNT,
+            ),
         ),
         Rule(
             reason=Reason.BAD_ACCOUNT,
-            broken=accounts.is_damaged(ACCOUNT, options),
-            message=format_message(
-                "account {} is not 10 digits, a dash and 5 digits: it may have lost zeros to a spreadsheet",
-                ACCOUNT,
-            ),
+            broken=~ACCOUNT.str.contains(f"^{ACCOUNT_FORM}$"),
+            message=format_message("account {} is not 3 to 32 letters, digits and dashes", ACCOUNT),
         ),
         Rule(
             reason=Reason.MISSING_SKU,
