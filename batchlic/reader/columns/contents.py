@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 
 import polars as pl
@@ -114,6 +115,12 @@ def holds_identifier(record: Sequence[str]) -> bool:
 def mostly_look_like(role: Role, cells: Sequence[str], options: ReadOptions | None = None) -> bool:
     """Whether more than half of the cells that are not empty look like a role."""
     return 2 * sum(looks_like(role, cell, options) for cell in cells) > sum(map(bool, cells))
+
+
+def are_of_both_kinds(cells: Sequence[str]) -> bool:
+    """Whether most cells are identifiers, some of them IMEIs and some ICCIDs."""
+    kinds = Counter(next((role for role in IDENTIFIERS if looks_like(role, cell)), None) for cell in cells)
+    return all(kinds[role] for role in IDENTIFIERS) and 2 * kinds[None] < len(cells)
 
 
 def looks_like(role: Role, cell: str, options: ReadOptions | None = None) -> bool:

@@ -100,7 +100,7 @@ def _found(name: str, records: Sequence[Sequence[str]], options: ReadOptions, wh
         return Layout(known.first_row, known.headers, found, notes, header_line=records[known.first_row - 1])
     first = records[0]
     if _is_first_row(first, options):
-        found = matching.by_content(name, records, options)
+        found = matching.by_content(name, records, options, where)
         return Layout(0, (), found, found.notes)
     found = matching.by_header(name, first, options, sample=records[1:])
     if not found.has_identifier:

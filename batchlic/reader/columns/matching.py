@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import shlex
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
@@ -312,14 +313,23 @@ def no_identifier_error(
     The error suggests the columns whose cells, in the rows of `sample`, mostly look like identifiers. `where`
     says which part of the file was searched.
     """
+    columns = contents.columns_of(sample, len(headers))
     hints = [
+        f"column {position + 1} has IMEIs and ICCIDs: write them into two columns"
+        for position, cells in enumerate(columns)
+        if contents.are_of_both_kinds(cells)
+    ] or [
         f"column {position + 1} looks like {role.upper()}s: --column {role}={_short_name(headers, position)}"
         for role in IDENTIFIERS
-        for position in range(len(headers))
-        if contents.mostly_look_like(role, [row[position] for row in sample if position < len(row)])
+        for position, cells in enumerate(columns)
+        if contents.mostly_look_like(role, cells)
     ]
-    if len(headers) == 1 and any(spelled(re.split(r"[,;\t|]", headers[0]), role) for role in IDENTIFIERS):
-        hints.append("each line seems to be in quotes as a whole: remove the quotes around the lines")
+    if len(headers) == 1 and _is_line(headers[0]):
+        hints.append(
+            "each line seems to be in one cell: split the column in the spreadsheet program"
+            if where
+            else "each line seems to be in quotes as a whole: remove the quotes around the lines"
+        )
     return InventoryError(
         f"{name}: no known header for IMEIs or ICCIDs{where}; the columns are "
         f"{listed(headers, range(len(headers)))}; name one with --column imei=HEADER or "
@@ -327,9 +337,16 @@ def no_identifier_error(
     )
 
 
+def _is_line(cell: str) -> bool:
+    """Whether a cell holds a whole line of a text: known headers, or an identifier among other cells."""
+    cells = re.split(r"[,;\t|^~]", cell)
+    is_known = any(spelled(cells, role) for role in IDENTIFIERS) or contents.holds_identifier(cells)
+    return len(cells) > 1 and is_known
+
+
 def _short_name(headers: Sequence[str], position: int) -> str:
-    """A path into nested objects by its name, any other column by its position."""
-    return headers[position] if "." in headers[position] else str(position + 1)
+    """A path into nested objects by its name, quoted for a shell; any other column by its position."""
+    return shlex.quote(headers[position]) if "." in headers[position] else str(position + 1)
 
 
 def listed(headers: Sequence[str], positions: Sequence[int]) -> str:
@@ -338,10 +355,11 @@ def listed(headers: Sequence[str], positions: Sequence[int]) -> str:
     return ", ".join(shown) + (f" and {len(positions) - 20} more" if len(positions) > 20 else "")
 
 
-def by_content(name: str, records: Sequence[Sequence[str]], options: ReadOptions) -> Columns:
+def by_content(name: str, records: Sequence[Sequence[str]], options: ReadOptions, where: str = "") -> Columns:
     """The columns of a file without header, by the form of most cells.
 
-    Raises InventoryError if two columns look like one role, or if no column looks like an identifier.
+    Raises InventoryError if two columns look like one role, or if no column looks like an identifier. `where`
+    says for that error which part of the file was searched.
     """
     numbers = [str(position + 1) for position in range(max(map(len, records)))]
     left_out = {role for role, column in _named(options) if column == LEFT_OUT}
@@ -364,11 +382,12 @@ def by_content(name: str, records: Sequence[Sequence[str]], options: ReadOptions
                 f"{name}: the file has no header, and its columns "
                 f"{', '.join(numbers[position] for position in candidates)} "
                 f"all look like the {role}; choose one with --column {role}={numbers[candidates[0]]}"
+                f"{'; if each is a device, write one per line' if len(records) == 1 else ''}"
             )
         if candidates:
             found[role] = candidates[0]
     if not any(role in found for role in IDENTIFIERS):
-        raise no_identifier_error(name, records[0])
+        raise no_identifier_error(name, records[0], records, where)
     shown = ", ".join(f"{role} in column {position + 1}" for role, position in found.items())
     columns = Columns(found)
     cells = contents.columns_of(records, len(numbers))

@@ -1,4 +1,4 @@
-"""Reads inventories in delimited text (comma, semicolon, tab, pipe) in blocks, several at once.
+"""Reads inventories in delimited text (comma, semicolon, tab and others) in blocks, several at once.
 
 Blocks of whole records keep memory bounded, and work for any stream of bytes.
 """
@@ -35,7 +35,7 @@ from batchlic.reader.inventory import (
 from batchlic.reader.options import ReadOptions
 from batchlic.reader.roles import IDENTIFIERS, TARGETS
 
-SEPARATORS = ",;\t|"
+SEPARATORS = ",;\t|^~"
 BLOCK_BYTES = 4 << 20
 MAX_RECORD_BYTES = 16 << 20
 """If a record is longer, batchlic reports a quote that is not closed."""
@@ -55,7 +55,8 @@ The column of this cell shows the width of the row. Without this cell, polars wo
 long ones silently.
 """
 
-_SEPARATOR_HINT = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
+_NAMED_SEPARATOR = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
+_AFTER_IDENTIFIER = re.compile(r"(?<!\d)(?:\d{15}|89\d{16,18})(?!\d)[\"']?([^\w\"'\n]+)(?=[\w\"'])")
 
 
 def inventory(text: streams.Opened, options: ReadOptions) -> Inventory:
@@ -116,7 +117,12 @@ def _sniff(source: streams.Opened, options: ReadOptions) -> _Table | None:
     start = next((number for number, line in enumerate(lines) if line.strip("\n" + BLANKS)), None)
     if start is None:
         return None
-    hint = _SEPARATOR_HINT.fullmatch(lines[start])
+    hint = _NAMED_SEPARATOR.fullmatch(lines[start])
+    if hint and (not hint[1].isascii() or hint[1].isalnum()):
+        raise InventoryError(
+            f"{source.name}: line {start + 1} names {hint[1]!r} as the separator, which batchlic can't use: "
+            "write the file with commas"
+        )
     start += 1 if hint else 0
     candidates = {
         separator: _records(lines, start, separator) for separator in (hint[1] if hint else SEPARATORS)
@@ -125,10 +131,41 @@ def _sniff(source: streams.Opened, options: ReadOptions) -> _Table | None:
         return None
     separator, records = max(candidates.items(), key=lambda candidate: _fit(candidate[1], options))
     cells = [record.cells for record in records]
-    found = layout.find(source.name, cells, options)
+    try:
+        found = layout.find(source.name, cells, options)
+    except InventoryError:
+        _refuse_unknown_separator(source.name, lines[start:], cells)
+        raise
+    _refuse_other_separator(source.name, separator, lines[start:], cells[found.first_row :])
     preamble = records[found.first_row - 1].end if found.first_row else start
     width = len(found.headers) or max(map(len, cells))
     return _Table(_Dialect(separator, width, preamble), found)
+
+
+def _refuse_unknown_separator(name: str, lines: list[str], records: list[list[str]]) -> None:
+    """Raise InventoryError if all records have one cell, and an unknown separator seems to be in it."""
+    separator = _usual_separator(lines)
+    if separator and set(separator).isdisjoint(SEPARATORS) and max(map(len, records)) == 1:
+        can_be_named = len(separator) == 1 and "!" <= separator <= "~"
+        advice = f"add the line sep={separator} at the top" if can_be_named else "write the file with commas"
+        raise InventoryError(f"{name}: the cells seem to be separated by {separator!r}: {advice}")
+
+
+def _refuse_other_separator(name: str, separator: str, lines: list[str], rows: list[list[str]]) -> None:
+    """Raise InventoryError if another character separates the cells of the first rows below a header."""
+    other = _usual_separator(lines)
+    if other and separator not in other and rows and max(map(len, rows)) == 1:
+        raise InventoryError(
+            f"{name}: the header has {separator!r} between its cells, and the rows below it have {other!r}: "
+            "use one of them in all lines"
+        )
+
+
+def _usual_separator(lines: list[str]) -> str:
+    """What is between the first identifier and the next word in most lines; empty if there is nothing."""
+    found = Counter(after[1] for line in lines[:SAMPLE] if (after := _AFTER_IDENTIFIER.search(line)))
+    separator, count = found.most_common(1)[0] if found else ("", 0)
+    return separator if 2 * count > len(lines[:SAMPLE]) - 2 else ""
 
 
 def _records(lines: list[str], start: int, separator: str) -> list[_Record]:

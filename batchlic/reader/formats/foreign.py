@@ -64,7 +64,7 @@ _TEXTS = {
     r"BEGIN:VCARD": f"a vCard file: {_CSV}",
     r"BEGIN:VCALENDAR": f"a calendar file: {_CSV}",
     r"(?:version:\s*1\s+)?dn:{1,2}\s*\S": f"an LDIF file: {_CSV}",
-    r"%YAML|---\s*\n|(?:#[^\n]*\n\s*)*(?:-\s+[\w\"'-]+:|[\w\"'-]+:[ \t]*(?:\n|[^\n]*\n\s*[\w\"'-]+:))": (
+    r"%YAML|---\s*\n|(?:#[^\n]*\n\s*)*(?:-\s+[\w\"'-]+:|[\w\"'-]+:(?:[ \t]*\n|[ \t][^\n]*\n\s*[\w\"'-]+:))": (
         "a YAML file: write it as JSON or CSV"
     ),
     r"(?:/\*.*?\*/\s*)?[A-Za-z_$][\w$.]*\(\s*[\[{]": (
