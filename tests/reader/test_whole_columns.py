@@ -48,6 +48,15 @@ def test_a_cut_column_can_be_left_out_or_taken_as_it_is(tmp_path: Path) -> None:
     assert plan_rows(tmp_path, rows, UNCHECKED).devices == [(imei(n), cut(n)) for n in range(50)]
 
 
+@pytest.mark.parametrize(("rows", "is_noted"), [(69, False), (98, True), (99, True), (101, False)])
+def test_as_many_rows_as_fit_into_a_sheet_are_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int, *, is_noted: bool
+) -> None:
+    monkeypatch.setattr("batchlic.reader.validation.whole_columns.SHEETS_END_AT", (100,))
+    planned = plan_rows(tmp_path, [(imei(n),) for n in range(rows)], header="IMEI")
+    assert any("as many as fit into a sheet" in note for note in planned.summary.notes) == is_noted
+
+
 def test_mistyped_numbers_in_a_good_column_are_rejected_one_by_one(tmp_path: Path) -> None:
     rows = [(imei(n) if n % 3 else imei(n)[:-1] + str((int(imei(n)[-1]) + 1) % 10), "") for n in range(30)]
     assert plan_rows(tmp_path, rows).summary.rejected == {"bad_check_digit": 10}

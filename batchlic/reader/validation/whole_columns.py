@@ -7,6 +7,7 @@ import polars as pl
 from batchlic.aliases import shown
 from batchlic.errors import InventoryError
 from batchlic.reader.columns.contents import accounts_in_name
+from batchlic.reader.columns.layout import LINES_ABOVE
 from batchlic.reader.columns.matching import ignores_accounts
 from batchlic.reader.inventory import Inventory
 from batchlic.reader.options import ReadOptions
@@ -16,6 +17,9 @@ from batchlic.reader.validation.validator import ROW, ValidatedBlock
 MIN_WRONG = 3
 """Fewer wrong check digits are mistyped numbers. Of numbers without check digits, one in ten seems right."""
 
+SHEETS_END_AT = (65_536, 1_048_576)
+"""Rows of a sheet in spreadsheet programs, the header included. They cut off longer lists."""
+
 _GIVE_ACCOUNT = "give the account with --account, or ignore it with --column account=-"
 
 
@@ -24,6 +28,7 @@ class Facts:
 
     def __init__(self, options: ReadOptions) -> None:
         self._account = options.account
+        self._rows = 0
         self._ignores_accounts = ignores_accounts(options)
         self._right: Counter[tuple[Role, int]] = Counter()
         self._wrong: Counter[tuple[Role, int]] = Counter()
@@ -36,6 +41,7 @@ class Facts:
 
     def add(self, block: ValidatedBlock) -> None:
         """Count the rows of one more block."""
+        self._rows += block.height
         self._right.update(right_check_digits(block.valid))
         self._wrong.update(block.wrong_check_digits)
         self._shifted += block.shifted
@@ -97,7 +103,12 @@ class Facts:
 
     def notes(self, name: str) -> list[str]:
         """Notes for the operator about the rows of the inventory called `name`."""
-        notes = []
+        notes = [
+            f"{name}: {self._rows:,} rows, as many as fit into a sheet ({limit:,} with the header). If a "
+            "spreadsheet program wrote them, compare their number with the source: it cuts off all others"
+            for limit in SHEETS_END_AT
+            if limit - LINES_ABOVE <= self._rows <= limit
+        ]
         if self._foreign_accounts:
             rows = f"{_rows(self._foreign_accounts)} with another account, such as"
             rows = f"{rows} {self._foreign_account[:60]!r}, which is none of the carrier's"
