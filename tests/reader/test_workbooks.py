@@ -222,6 +222,7 @@ def test_an_error_in_ods_is_a_cell(tmp_path: Path) -> None:
         (b'<?xml version="1.0"?>\n<Workbook xmlns="urn:schemas-microsoft-com"/>', "XML"),
         (b'<?xml version="1.0"?><html xmlns="http://www.w3.org/1999/xhtml"/>', "HTML"),
         (b"%PDF-1.7\n...", "a PDF"),
+        (b"PARE\x00\x01\x02PARE", "a parquet file with encrypted metadata"),
     ],
 )
 def test_what_only_looks_like_a_workbook_is_named(tmp_path: Path, content: bytes, complaint: str) -> None:
@@ -235,6 +236,7 @@ def test_what_only_looks_like_a_workbook_is_named(tmp_path: Path, content: bytes
         ("word/document.xml", "Word"),
         ("ppt/presentation.xml", "PowerPoint"),
         ("Index/Document.iwa", "Numbers"),
+        ("encrypted-package", "a workbook with a password: save it without one"),
     ],
 )
 def test_another_document_is_named(tmp_path: Path, part: str, complaint: str) -> None:
@@ -244,6 +246,18 @@ def test_another_document_is_named(tmp_path: Path, part: str, complaint: str) ->
         target.writestr(part, "")
     with pytest.raises(InventoryError, match=complaint):
         plan_bytes(tmp_path, packed.getvalue(), "fleet.xlsx")
+
+
+def test_an_ods_file_with_a_password_is_named(tmp_path: Path) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as target:
+        target.writestr("mimetype", "application/vnd.oasis.opendocument.spreadsheet")
+        target.writestr("META-INF/manifest.xml", "<manifest:manifest><manifest:encryption-data/>")
+        target.writestr("content.xml", b"\x01\x02")
+    with pytest.raises(
+        InventoryError, match="it has a password: open it in a spreadsheet program, and save it"
+    ):
+        plan_bytes(tmp_path, packed.getvalue(), "fleet.ods")
 
 
 @pytest.mark.parametrize("named", ["3", "ICCID"])

@@ -7,6 +7,7 @@ _OPEN = "open it in a spreadsheet program and save it as XLSX or CSV"
 _STARTS = {
     b"%PDF": "a PDF: export the list as CSV or XLSX",
     b"SQLite format 3\0": "a SQLite database: name its file itself, and say with --query which rows to read",
+    b"PARE": "a parquet file with encrypted metadata: save it without encryption",
     b"Obj\x01": "an Avro file: export it as parquet or CSV",
     b"ORC": "an ORC file: export it as parquet or CSV",
     b"\x80\x04\x95": "a Python pickle, which batchlic never loads: save it as parquet or CSV",

@@ -184,6 +184,7 @@ def _is_workbook(outer: Opened) -> bool:
 _DOCUMENTS = {
     "word/": "a Word document: save its table as CSV or XLSX",
     "ppt/": "a PowerPoint document: save its table as CSV or XLSX",
+    "encrypted-package": "a workbook with a password: save it without one in a spreadsheet program",
     "index/document.iwa": "an Apple Numbers document: export it as CSV or XLSX",
     "index.zip": "an Apple Numbers document: export it as CSV or XLSX",
 }

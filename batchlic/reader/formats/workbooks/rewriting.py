@@ -47,6 +47,7 @@ def plain_copy(file: Path | IO[bytes], files: ExitStack, *, shows_dates: bool = 
     has_dates = False
     if zipfile.is_zipfile(original):
         with zipfile.ZipFile(original) as book:
+            _refuse_encrypted(book)
             found = {part: Table() for part in book.namelist()}
             changes = {
                 part: change for part, table in found.items() if (change := _change(book, part, table))
@@ -99,6 +100,13 @@ def _change(book: zipfile.ZipFile, part: str, table: Table) -> Rewrite | bytes |
         table.extent = Extent()
         return replacement
     return rewrite if is_changed else None
+
+
+def _refuse_encrypted(book: zipfile.ZipFile) -> None:
+    """Raise ValueError if an ODS file has a password."""
+    manifest = "META-INF/manifest.xml"
+    if manifest in book.namelist() and b":encryption-data" in book.read(manifest):
+        raise ValueError(xls.LOCKED)
 
 
 def _tables_of_ods(book: zipfile.ZipFile) -> Mapping[str, Table]:

@@ -15,7 +15,7 @@ _BOF, _EOF, _SHEET, _PASSWORD, _FORMAT = 0x0809, 0x000A, 0x0085, 0x002F, 0x00E0
 _FORMULA, _LABEL, _BOOL_OR_ERROR = 0x0006, 0x0204, 0x0205
 _BIFF8 = 0x0600
 _NO_WORKBOOK = "the file is not a workbook (for example, it is a Word document)"
-_LOCKED = "it has a password: open it in a spreadsheet program, and save it without one"
+LOCKED = "it has a password: open it in a spreadsheet program, and save it without one"
 
 
 def rewritten(file: bytes, hidden: dict[str, set[int]], *, shows_dates: bool = False) -> bytes:
@@ -68,7 +68,7 @@ def _plain(stream: bytes, hidden: dict[str, set[int]], *, shows_dates: bool) -> 
         is_hidden = is_date and not shows_dates
         book += _packed(kind, body[:2] + bytes(2) + body[4:] if is_hidden else body)
         if kind == _PASSWORD:
-            raise ValueError(_LOCKED)
+            raise ValueError(LOCKED)
         if kind == _BOF:
             biff = struct.unpack_from("<H", body)[0]
         elif kind == _SHEET:
@@ -177,7 +177,7 @@ def _stream(file: bytes) -> bytes:
             raise ValueError("the file is cut off")
         return stream[: entry.size]
     names = {_Entry.at(entries, place).name for place in range(0, len(entries), _ENTRY)}
-    raise ValueError(_LOCKED if "EncryptedPackage" in names else _NO_WORKBOOK)
+    raise ValueError(LOCKED if "EncryptedPackage" in names else _NO_WORKBOOK)
 
 
 def _refuse_joined(file: bytes, fat: tuple[int, ...], sector: int) -> None:
