@@ -340,6 +340,21 @@ def test_an_unread_column_of_the_same_account_is_no_matter(tmp_path: Path) -> No
     assert plan_bytes(tmp_path, as_csv([["IMEI", "BAN"], [imei(1), ACCOUNT]])).summary.planned == 1
 
 
+HIDDEN_HEADER = [["Report 359907100000001"], ["IMEI", "Site", "Account"]]
+
+
+@pytest.mark.parametrize(("above", "others"), [([], "jdoe"), (HIDDEN_HEADER, "jdoe"), (HIDDEN_HEADER, "")])
+def test_an_account_in_a_table_without_known_header_is_not_passed_over(
+    tmp_path: Path, above: list[list[str]], others: str
+) -> None:
+    content = as_csv([*above, *([imei(n), "x", OTHER if n == 4 else others] for n in range(6))])
+    with pytest.raises(InventoryError, match=f"column 3 has accounts of the carrier, such as {OTHER}"):
+        plan_bytes(tmp_path, content)
+    for column, accounts in (("3", {ACCOUNT, OTHER}), ("-", {ACCOUNT})):
+        options = ReadOptions(account=ACCOUNT, sku=SKU, columns={"account": column})
+        assert {*plan_bytes(tmp_path, content, options=options).plan["account_name"]} == accounts
+
+
 def test_the_column_of_the_carriers_accounts_is_read(tmp_path: Path) -> None:
     rows = [["Account", "Account Name", "IMEI"], ["ACME", OTHER, imei(1)], ["ACME", OTHER, imei(2)]]
     assert plan_bytes(tmp_path, as_csv(rows)).plan["account_name"].unique().to_list() == [OTHER]

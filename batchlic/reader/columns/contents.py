@@ -92,6 +92,11 @@ def is_account(cell: str) -> bool:
     return _ACCOUNT_ALONE.fullmatch(cell) is not None
 
 
+def has_account(cells: Sequence[str]) -> bool:
+    """Whether a cell of a column is an account of the carrier."""
+    return any(map(is_account, cells))
+
+
 def are_accounts(cells: Sequence[str]) -> bool:
     """Whether most cells of a column are accounts of the carrier."""
     return 2 * sum(map(is_account, cells)) > len(cells)

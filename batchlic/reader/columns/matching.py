@@ -124,17 +124,23 @@ def _named_columns(
 
 
 def _refuse_unread_accounts(
-    name: str, headers: Sequence[str], cells: Sequence[Sequence[str]], found: Columns, options: ReadOptions
+    name: str,
+    headers: Sequence[str],
+    cells: Sequence[Sequence[str]],
+    found: Columns,
+    options: ReadOptions,
+    *,
+    are_accounts: Callable[[Sequence[str]], bool] = contents.are_accounts,
 ) -> None:
     """Raise InventoryError if a column that is not read has other accounts of the carrier than the job's."""
-    for position, header in enumerate(headers):
-        if position in found.positions.values() or not contents.are_accounts(cells[position]):
+    for position in range(len(headers)):
+        if position in found.positions.values() or not are_accounts(cells[position]):
             continue
         accounts = set(filter(None, map(contents.account_alone, cells[position])))
         others = sorted(accounts - {options.account})
         if others:
             raise InventoryError(
-                f"{name}: column {position + 1} {header[:40]!r} has accounts of the carrier, such as "
+                f"{name}: {_column(headers, position)} has accounts of the carrier, such as "
                 f"{others[0]}, and is not read: read it with --column account="
                 f"{_short_name(headers, position)}, or leave it out with --column account=-"
             )
@@ -161,13 +167,17 @@ def _unread_identifiers(
     name: str, headers: Sequence[str], cells: Sequence[Sequence[str]], found: Columns
 ) -> Iterator[str]:
     """A note for each column of identifiers that is not read."""
-    for position, header in enumerate(headers):
+    for position in range(len(headers)):
         for role in IDENTIFIERS:
             is_read = position in found.positions.values()
             if not is_read and cells[position] and contents.are_identifiers(role, cells[position]):
-                shown = "" if header == str(position + 1) else f" {header[:40]!r}"
-                column = f"column {position + 1}{shown}"
-                yield f"{name}: {column} has {role.upper()}s, too, and is not read"
+                yield f"{name}: {_column(headers, position)} has {role.upper()}s, too, and is not read"
+
+
+def _column(headers: Sequence[str], position: int) -> str:
+    """A column for messages: by its position, and its header if there is one."""
+    number, header = str(position + 1), headers[position]
+    return f"column {number}" if header == number else f"column {number} {header[:40]!r}"
 
 
 def _add_nested(
@@ -391,5 +401,7 @@ def by_content(name: str, records: Sequence[Sequence[str]], options: ReadOptions
     shown = ", ".join(f"{role} in column {position + 1}" for role, position in found.items())
     columns = Columns(found)
     cells = contents.columns_of(records, len(numbers))
+    if Role.ACCOUNT not in {role for role, _ in _named(options)}:  # one account may be that of a row
+        _refuse_unread_accounts(name, numbers, cells, columns, options, are_accounts=contents.has_account)
     others = _unread_identifiers(name, numbers, cells, columns)
     return replace(columns, notes=(f"{name}: no header: columns recognized by content: {shown}", *others))
