@@ -146,7 +146,7 @@ def is_same(found: tuple[str, str], written: Sequence[str]) -> bool:
 
 
 def as_csv(written: Rows, random: Random) -> bytes:
-    separator = random.choice(",;\t|")
+    separator = random.choice(",;\t|^~")
     special = random.choice((f'{separator}"\r\n', ""))
     lines = [separator.join(quoted(cell, special) for cell in row) for row in (HEADERS, *written)]
     text = "\n".join(lines) + random.choice(("\n", ""))

@@ -170,7 +170,7 @@ def quoted(cell: str, special: str) -> str:
 def delimited(draw: st.DrawFn, notes: st.SearchStrategy[str] = ODD) -> tuple[Table, bytes]:
     """CSV with any separator, newline, quoting and encoding."""
     table = draw(tables(notes))
-    separator = draw(st.sampled_from(",;\t|"))
+    separator = draw(st.sampled_from(",;\t|^~"))
     newline = draw(st.sampled_from(["\n", "\r\n", "\r", "\r\r\n", "\x85"]))
     special = draw(st.sampled_from([f'{separator}"\r\n', ""]))
     text = f"sep={separator}\n" if draw(st.booleans()) else ""
