@@ -146,7 +146,7 @@ def read_at_rest(path: Path, read: Callable[[sqlite3.Connection], T]) -> T | Non
     before = _version(path)
     if before.log:
         return None
-    uri = f"file://{quote(os.fsencode(path.absolute()))}?immutable=1"
+    uri = f"file://{quote(os.fsencode(path.absolute()))}?mode=ro&immutable=1"
     try:
         with closing(sqlite3.connect(uri, uri=True)) as connection:
             result = read(connection)
@@ -248,7 +248,7 @@ _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - files are made there by `tempf
 
 def _tables(path: Path) -> set[str]:
     """The tables of a SQLite file, without its log; none if it can't be read. Writes nothing."""
-    uri = f"file://{quote(os.fsencode(path.absolute()))}?immutable=1"
+    uri = f"file://{quote(os.fsencode(path.absolute()))}?mode=ro&immutable=1"
     try:
         with closing(sqlite3.connect(uri, uri=True)) as connection:
             return {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}

@@ -237,10 +237,11 @@ def read_identity(path: Path) -> tuple[RunIdentity, int]:
     Does not write, and does not check the rest of the journal, so that many runs can be compared. Raises
     RunFolderError if the identity can't be read.
     """
+    refuse_missing(path)
     check_format(path, FILE_FORMAT)
     try:
         # The identity never changes, and was in the file itself before any log was beside it.
-        with _read_only(path, "immutable=1") as connection:
+        with _read_only(path, "mode=ro&immutable=1") as connection:
             [(identity, created_at)] = connection.execute("SELECT identity, created_at FROM run")
             return msgspec.json.decode(identity, type=RunIdentity), int(created_at)
     except (sqlite3.DatabaseError, msgspec.MsgspecError, ValueError, TypeError) as error:

@@ -25,6 +25,7 @@ from batchlic.chunker import DeviceStatus
 from batchlic.errors import RunFolderError, StoppedEarly
 from batchlic.journal import Journal, LostAnswers, Part, SessionEnd, Settlement
 from batchlic.journal.databases import ROWS_PER_STATEMENT, SqliteDatabase
+from batchlic.journal.journal import read_identity
 from tests.journal.backends import Backend
 from tests.journal.builders import (
     ACCEPTED,
@@ -430,3 +431,9 @@ def settle(journal: Journal, *parts: Part) -> None:
     journal.settle(
         parts, DeviceStatus.PENDING, settled_by="alice", reason="the portal says no", settled_at=CREATED_AT
     )
+
+
+def test_asking_for_the_identity_of_a_missing_journal_makes_no_file(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match=r"journal\.db: there is no journal$"):
+        read_identity(tmp_path / "journal.db")
+    assert list(tmp_path.iterdir()) == []
