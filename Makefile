@@ -132,7 +132,7 @@ bench-listener: $(INSTALLED) ## measure the listener, compared with one that doe
 bench-report: $(INSTALLED) ## measure the report of large runs: make bench-report [DEVICES="1000000 10000000"]
 	@PYTHONPATH=. $(BIN)/python tests/benchmarks/report.py $(DEVICES)
 
-bench-runs: $(INSTALLED) ## measure listing many runs: make bench-runs [RUNS="100 1000"]
+bench-runs: $(INSTALLED) ## measure listing many runs, and searching a device in them: make bench-runs [RUNS="100 1000"]
 	@PYTHONPATH=. $(BIN)/python tests/benchmarks/runs.py $(RUNS)
 
 bench-scale: $(INSTALLED) ## measure journals in PostgreSQL, take-over, workers, many accounts: make bench-scale [PARTS="journals takeover workers accounts"]

@@ -59,6 +59,7 @@ class Journal(JournalQueries):
 
     def __init__(self, database: JournalDatabase, *, offload: Offload = anyio.to_thread.run_sync) -> None:
         super().__init__(database)
+        self._last_seq = self._newest_seq()
         self._next_seq = max(database.seqs.start, 1 + self._newest_seq(database.seqs))
         self._group_commit: GroupCommit[Insertion] = GroupCommit(self._commit, offload=offload)
 

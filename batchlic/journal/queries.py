@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from heapq import merge
 from operator import attrgetter
 from typing import Any
@@ -37,18 +38,22 @@ class JournalQueries:
     def __init__(self, database: JournalDatabase) -> None:
         self._database = database
         self._source = database.source
-        self._last_seq = self._newest_seq()
+
+    @cached_property
+    def _last_seq(self) -> int:
+        """The number of the newest entry, asked for once: readers see the journal of one moment."""
+        return self._newest_seq()
 
     # -- the run ----------------------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def identity(self) -> RunIdentity:
         """The run that this journal belongs to."""
         return msgspec.json.decode(
             self._scalar(sa.select(self._source.run.c.identity)) or "", type=RunIdentity
         )
 
-    @property
+    @cached_property
     def created_at(self) -> int:
         """When the journal was created, in microseconds since 1970, UTC."""
         return int(self._scalar(sa.select(self._source.run.c.created_at)))

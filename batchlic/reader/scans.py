@@ -4,7 +4,7 @@ polars reads `*`, `?` and `[` in a path as a pattern, a leading `~` as the home 
 An absolute path, opened without patterns, is a path only.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Literal
 
@@ -24,6 +24,18 @@ def scan_parquet(
         hive_partitioning=False,
         schema=None if schema is None else dict(schema),
         missing_columns=missing_columns,
+    )
+
+
+def scan_parquets(paths: Sequence[Path], schema: Mapping[str, pl.DataType]) -> pl.LazyFrame:
+    """The rows of many parquet files: the columns of `schema`, and the absolute `path` of the file."""
+    return pl.scan_parquet(
+        [path.absolute() for path in paths],
+        glob=False,
+        hive_partitioning=False,
+        schema=dict(schema),
+        extra_columns="ignore",
+        include_file_paths="path",
     )
 
 

@@ -32,7 +32,7 @@ def export(folder: RunFolder, selection: Selection, form: Format, to: Path | Bin
         raise RunFolderError(f"{folder.path}: no device has a status yet: this run has sent nothing")
     with inspected(folder) as journal:
         refuse_changed_plan(folder, journal.identity)
-        kept = kept_of(folder, journal)
+        kept = kept_of(folder, journal.identity)
         states = states_of(folder, journal, kept)
         if selection is Selection.RESENT:
             states = states.join(resent_devices(journal).lazy(), on=list(PLACES), how="semi")

@@ -106,7 +106,7 @@ def _stage(
 ) -> Summary:
     """Stage the files of the run, and record them in the journal."""
     outcomes = _staged_or_published(folder.outcomes)
-    kept = kept_of(folder, journal)
+    kept = kept_of(folder, journal.identity)
     states = device_states(folder.plan, journal, read_outcomes(outcomes), kept)
     statuses = write_results(staged_path(folder.results), states, kept)
     write_audit(staged_path(folder.audit), journal)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,14 @@ from batchlic.chunker import DeviceStatus, Step, parse_ranges
 from batchlic.chunker.schema import REJECTS
 from batchlic.errors import BatchlicError, RunFolderError, UsageError
 from batchlic.figures import time_in_files
-from batchlic.journal import Event, JournalQueries, Settlement
+from batchlic.journal import Event, JournalQueries, RunIdentity, Settlement
 from batchlic.journal.store_record import STORE_RECORD
 from batchlic.objectstore.copies import problem_of
 from batchlic.reader.scans import scan_parquet
 from batchlic.runs.folder import RunFolder
-from batchlic.runs.identity import inspected, left_by_a_run, refuse_changed_plan
+from batchlic.runs.identity import identity_of, inspected, left_by_a_run, refuse_changed_plan
 from batchlic.runs.kept import kept_of
+from batchlic.runs.search import is_planned, is_rejected, runs_to_read
 from batchlic.runs.states import recorded_reports, rejects_of
 from batchlic.writer.callback_outcomes import outcomes_of
 
@@ -72,7 +74,7 @@ def device_history(device: str, runs: Path) -> list[HistoryEvent]:
     folders = list(_run_folders(runs))
     if not folders:
         raise UsageError(f"{runs}: there is no run in this folder")
-    events = [event for folder in folders for event in _events_of_run(device, folder)]
+    events = [event for folder in runs_to_read(device, folders) for event in _events_of_run(device, folder)]
     return sorted(events, key=lambda event: event.at)
 
 
@@ -87,7 +89,7 @@ def found_history(device: str, folders: Iterable[RunFolder]) -> FoundHistory:
     """The events of an IMEI or ICCID in some runs, in order of time. Runs without a journal have none."""
     events: list[HistoryEvent] = []
     problems: list[str] = []
-    for folder in folders:
+    for folder in runs_to_read(device, list(folders)):
         try:
             if folder.journal.exists() or left_by_a_run(folder):
                 events += _events_of_run(device, folder)
@@ -116,94 +118,88 @@ def _run_folders(runs: Path) -> Iterator[RunFolder]:
 
 
 def _events_of_run(device: str, folder: RunFolder) -> Iterator[HistoryEvent]:
-    with inspected(folder) as journal:
-        refuse_changed_plan(folder, journal.identity)
-        try:
-            yield from _rejections(device, folder, journal)
-            plan = scan_parquet(folder.plan).with_row_index("plan_row")
-            is_device = (pl.col("imei") == device) | (pl.col("iccid") == device)
-            for row in plan.filter(is_device).collect().iter_rows(named=True):
-                planned = _PlannedDevice(row, folder, journal)
-                yield planned.planned()
-                if row["batch_id"] is not None:
-                    first_row = plan.filter(pl.col("batch_id") == row["batch_id"]).select("plan_row").first()
-                    offset = row["plan_row"] - int(first_row.collect().item())
-                    yield from planned.requests(offset)
-                    yield from planned.callbacks()
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise RunFolderError(f"{folder.plan}: can't be read ({str(error).splitlines()[0]})") from error
+    run = _Run(folder, *identity_of(folder))
+    refuse_changed_plan(folder, run.identity)
+    try:
+        yield from _rejections(device, run)
+        plan = scan_parquet(folder.plan).with_row_index("plan_row")
+        for row in plan.filter(is_planned(device)).collect().iter_rows(named=True):
+            planned = _PlannedDevice(row, run)
+            yield planned.planned()
+            if row["batch_id"] is not None:
+                first_row = plan.filter(pl.col("batch_id") == row["batch_id"]).select("plan_row").first()
+                offset = row["plan_row"] - int(first_row.collect().item())
+                with inspected(folder) as journal:
+                    yield from planned.requests(journal, offset)
+                    yield from planned.callbacks(journal)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise RunFolderError(f"{folder.plan}: can't be read ({str(error).splitlines()[0]})") from error
 
 
-def _rejections(device: str, folder: RunFolder, journal: JournalQueries) -> Iterator[HistoryEvent]:
-    """The rows of the inventories that name the device and were rejected, with the reasons.
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A run, and what its journal says at its beginning. `created_at`: microseconds since 1970."""
 
-    A rejected cell is as it is in the file, such as `86-450803-010987-7`: only its digits are compared.
-    """
-    with explain_read_errors(folder.rejects):
-        if not folder.rejects.exists():
+    folder: RunFolder
+    identity: RunIdentity
+    created_at: int
+
+    @property
+    def fields(self) -> dict[str, object]:
+        """The fields that all events of the run share."""
+        return {
+            "run_dir": str(self.folder.path),
+            "run_id": self.identity.run_id,
+            "carrier": self.identity.carrier,
+            "action": self.identity.job_action,
+        }
+
+
+def _rejections(device: str, run: _Run) -> Iterator[HistoryEvent]:
+    """The rows of the inventories that name the device and were rejected, with the reasons."""
+    rejects = run.folder.rejects
+    with explain_read_errors(rejects):
+        if not rejects.exists():
             return
-    digits = _digits(pl.lit(device))
-    is_device = pl.any_horizontal(
-        (pl.col(name) == device) | ((_digits(pl.col(name)) == digits) & (digits.str.len_bytes() > 0))
-        for name in ("imei", "iccid")
-    )
-    found = rejects_of(folder).filter(is_device.fill_null(value=False)).collect()
-    for row in found.iter_rows(named=True):
+    for row in rejects_of(run.folder).filter(is_rejected(device)).collect().iter_rows(named=True):
         names = ("account_name", "sku_number", "source", "row", "reason", "message")
-        fields = _run_fields(folder, journal) | {name: row[name] for name in names}
+        fields = run.fields | {name: row[name] for name in names}
         kept = _without_empty(row, [name for name in row if name not in REJECTS])
-        yield _event(journal.created_at, "rejected", fields | {"batch_id": None, "kept": kept})
+        yield _event(run.created_at, "rejected", fields | {"batch_id": None, "kept": kept})
 
 
 def _without_empty(row: Mapping[str, Any], names: Iterable[str]) -> dict[str, str]:
     return {name: row[name] for name in names if row[name] is not None}
 
 
-def _digits(cell: pl.Expr) -> pl.Expr:
-    return cell.str.replace_all(r"\D", "")
-
-
-def _run_fields(folder: RunFolder, journal: JournalQueries) -> dict[str, object]:
-    """The fields that all events of a run share."""
-    identity = journal.identity
-    return {
-        "run_dir": str(folder.path),
-        "run_id": identity.run_id,
-        "carrier": identity.carrier,
-        "action": identity.job_action,
-    }
-
-
 class _PlannedDevice:
     """The events of one row of a plan."""
 
-    def __init__(self, row: dict[str, Any], folder: RunFolder, journal: JournalQueries) -> None:
+    def __init__(self, row: dict[str, Any], run: _Run) -> None:
         self._row = row
-        self._folder = folder
-        self._journal = journal
-        self._identity = journal.identity
+        self._run = run
         placed = {name: row[name] for name in ("batch_id", "account_name", "sku_number")}
         action = {"action": row["action"]} if row.get("action") else {}  # of a device in a sync
-        self._common = _run_fields(folder, journal) | placed | action
+        self._common = run.fields | placed | action
 
     def planned(self) -> HistoryEvent:
         """The event that the run planned or excluded the device."""
         fields = {"source": self._row["source"], "row": self._row["row"], "outcome": self._row.get("held")}
-        kept = kept_of(self._folder, self._journal).rows(self._row["plan_row"], 1)
+        kept = kept_of(self._run.folder, self._run.identity).rows(self._row["plan_row"], 1)
         cells = {"kept": _without_empty(kept.row(0, named=True), kept.columns) if kept.columns else {}}
-        return _event(self._journal.created_at, "planned", self._common | fields | cells)
+        return _event(self._run.created_at, "planned", self._common | fields | cells)
 
-    def requests(self, offset: int) -> Iterator[HistoryEvent]:
+    def requests(self, journal: JournalQueries, offset: int) -> Iterator[HistoryEvent]:
         """The requests, answers and settlements of the device, which is at `offset` in its batch."""
         batch_id = self._row["batch_id"]
-        for event in self._journal.history(batches=range(batch_id, batch_id + 1)):
+        for event in journal.history(batches=range(batch_id, batch_id + 1)):
             if not event.part or offset in parse_ranges(event.part):
                 yield from _events_of(event, self._common | self._license_of(event))
 
-    def callbacks(self) -> Iterator[HistoryEvent]:
+    def callbacks(self, journal: JournalQueries) -> Iterator[HistoryEvent]:
         """The callbacks about the device."""
         is_device = pl.col("plan_row") == self._row["plan_row"]
-        reports = recorded_reports(self._folder, self._journal).filter(is_device)
+        reports = recorded_reports(self._run.folder, journal).filter(is_device)
         for outcome in outcomes_of(reports).collect().iter_rows(named=True):
             fields = {name: outcome[name] for name in ("request_id", "error_code", "error_message")}
             if outcome["step"] is not None:
@@ -222,7 +218,7 @@ class _PlannedDevice:
         return {"action": event.action} | self._sku(new=is_about_new)
 
     def _sku(self, *, new: bool) -> dict[str, object]:
-        return {"sku_number": self._identity.to_sku} if new else {}
+        return {"sku_number": self._run.identity.to_sku} if new else {}
 
 
 _SETTLED_AS = {DeviceStatus.PENDING.value: "resend"}

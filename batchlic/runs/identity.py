@@ -150,6 +150,15 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def identity_of(folder: RunFolder) -> tuple[RunIdentity, int]:
+    """The identity of the run in a folder, and when the run began (microseconds since 1970).
+
+    Checks nothing else of the journal. Raises RunFolderError as `inspected` does.
+    """
+    with _explained(folder):
+        return folder.journal.identity()
+
+
 def open_journal(folder: RunFolder) -> Journal:
     """The journal of a folder that the caller has locked. Raises RunFolderError as `inspected` does."""
     with _explained(folder):

@@ -7,7 +7,7 @@ from msgspec import UNSET
 from batchlic.chunker.schema import PLAN, REJECTS, SYNC
 from batchlic.errors import UsageError
 from batchlic.job import Job
-from batchlic.journal import JournalQueries, RunIdentity
+from batchlic.journal import RunIdentity
 from batchlic.reader.columns.headers import fold
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import sha256_of
@@ -31,11 +31,11 @@ def refuse_own_names(job: Job) -> None:
             )
 
 
-def kept_of(folder: RunFolder, journal: JournalQueries) -> Kept:
+def kept_of(folder: RunFolder, identity: RunIdentity) -> Kept:
     """The kept columns of a run; a file that is not the one that the run recorded is not read."""
-    if not journal.identity.kept_columns:
+    if not identity.kept_columns:
         return NOTHING_KEPT
-    return Kept(journal.identity.kept_columns, folder.kept if is_recorded(folder, journal.identity) else None)
+    return Kept(identity.kept_columns, folder.kept if is_recorded(folder, identity) else None)
 
 
 def is_recorded(folder: RunFolder, identity: RunIdentity) -> bool:

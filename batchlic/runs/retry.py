@@ -138,7 +138,7 @@ def _devices(
 ) -> tuple[pl.LazyFrame, tuple[str, ...]]:
     """The devices to retry (columns: DEVICE_STATES), and notes. Raises RefusedToStart if there are none."""
     identity = journal.identity
-    failed = states_of(folder, journal, kept_of(folder, journal)).filter(
+    failed = states_of(folder, journal, kept_of(folder, journal.identity)).filter(
         pl.col("status") == DeviceStatus.FAILED.value
     )
     found: dict[str | None, int] = dict(

@@ -82,7 +82,7 @@ def rollback(
         with back.made(named.store if named else None), back.locked():
             refuse_used(back)
             events.emit(run_started(job, back, target.name, run_id))
-            kept = kept_of(folder, journal)
+            kept = kept_of(folder, journal.identity)
             plan = write_rollback_plan(
                 lambda: state_frames_of(folder, journal, kept),
                 back.path,

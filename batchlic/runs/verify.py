@@ -95,7 +95,7 @@ def _findings(folder: RunFolder, journal: JournalQueries) -> Iterator[Finding]:
     for path in changed:
         yield Finding(path.name, "missing, or not the file that the journal recorded")
     if has_ended and folder.outcomes not in changed:
-        kept = kept_of(folder, journal)
+        kept = kept_of(folder, journal.identity)
         kept = kept if kept.path else NOTHING_KEPT
         states = states_of(folder, journal, kept)
         results = recorded_path(folder.results, journal)
