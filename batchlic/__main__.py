@@ -1,5 +1,5 @@
 """`python -m batchlic`."""
 
-from batchlic.cli.app import main
+from batchlic.cli.start import main
 
 main()

@@ -30,6 +30,7 @@ from batchlic.cli.help import WIDEST, Command, Group, Section, examples
 from batchlic.cli.options import offer
 from batchlic.cli.output import print_error
 from batchlic.cli.profiles import ProfileName
+from batchlic.cli.start import COMPLETES
 from batchlic.cli.streams import guard_standard_streams
 from batchlic.cli.verbosity import Quiet, Verbose
 from batchlic.errors import BatchlicError, ExitCode
@@ -42,9 +43,10 @@ class _Commands(Group):
     """The commands; typer itself would turn a signal into exit code 130 before `main` sees it."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - the class is private to typer
-        for argument in args:
-            refuse_undecodable(argument)
-        return super().parse_args(ctx, args)
+        with explained():
+            for argument in args:
+                refuse_undecodable(argument)
+            return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> object:  # noqa: ANN401 - as above
         try:
@@ -155,7 +157,9 @@ def main() -> None:
     with signals.hearing():
         try:
             app(prog_name="batchlic")  # also as `python -m batchlic`: completion is installed by this name
-        except KeyboardInterrupt:  # while a shell completes, for example: commands raise Interrupted
+        except KeyboardInterrupt:  # before a command begins: commands raise Interrupted
+            if COMPLETES not in os.environ:
+                print_error(str(signals.interruption()))
             sys.exit(ExitCode.STOPPED)
         except BatchlicError as error:
             print_error(str(error))

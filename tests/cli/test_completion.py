@@ -78,5 +78,12 @@ program.main()
 
 
 def test_ctrl_c_ends_a_completion_without_a_traceback() -> None:
-    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, check=False, text=True)
+    asks = {"_BATCHLIC_COMPLETE": "complete_bash"}
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED],
+        env=os.environ | asks,
+        capture_output=True,
+        check=False,
+        text=True,
+    )
     assert (done.returncode, done.stdout, done.stderr) == (6, "", "")
