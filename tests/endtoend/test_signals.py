@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -158,7 +157,6 @@ def test_a_signal_while_an_inventory_is_read_leaves_no_run(tmp_path: Path) -> No
     with serving(SandboxConfig()) as url:
         process = begin(*ASSIGN, "--sku", FLEXIBLE, settings=keys(url), cwd=tmp_path)
         with (tmp_path / "fleet.csv").open("w"):  # opens when the other end does
-            time.sleep(0.3)  # a signal right before a read is noticed only after it: wait until it reads
             process.send_signal(signal.SIGTERM)
             ended = end(process)
     assert (ended.code, ended.err) == (6, "batchlic: stopped by SIGTERM\n")

@@ -6,11 +6,14 @@ import io
 import json
 import lzma
 import os
+import select
+import stat
 import sys
 import threading
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import polars as pl
 import pytest
@@ -177,6 +180,30 @@ def test_a_named_pipe_is_an_inventory(tmp_path: Path) -> None:
     writer.start()
     assert plan_files(tmp_path, str(pipe)).devices == DEVICES
     writer.join()
+
+
+def test_a_signal_right_before_the_wait_for_a_pipe_is_handled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Poll:
+        """Waits in vain, and a signal comes before it waits again."""
+
+        waits = 0
+
+        def register(self, file: BinaryIO, events: int) -> None:
+            assert (stat.S_ISFIFO(os.fstat(file.fileno()).st_mode), events) == (True, select.POLLIN)
+
+        def poll(self, milliseconds: int) -> list[object]:
+            self.waits += 1
+            if self.waits == 3:
+                raise KeyboardInterrupt
+            assert milliseconds <= 1000
+            return []
+
+    monkeypatch.setattr("batchlic.reader.inputs.streams.select.poll", Poll)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(KeyboardInterrupt):
+        plan_files(tmp_path, str(tmp_path / "pipe"))
 
 
 def test_several_files_globs_and_folders_are_read_in_order(

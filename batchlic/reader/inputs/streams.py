@@ -5,7 +5,10 @@ import gzip
 import io
 import itertools
 import lzma
+import os
+import select
 import shutil
+import stat
 import sys
 import tempfile
 import zipfile
@@ -30,6 +33,8 @@ else:
 STDIN = "-"
 HEAD_BYTES = 1 << 18
 CHUNK_BYTES = 1 << 20
+HEARD_WITHIN_MS = 500
+"""Longest wait for a pipe before a signal is handled."""
 
 DAMAGED = (
     EOFError,
@@ -74,13 +79,13 @@ def opened(name: str | Download, files: ExitStack) -> Opened:
     if is_remote(name):
         return with_head(name, _remote_text(name), files)
     if name == STDIN:
-        return with_head(name, chunks(name, sys.stdin.buffer), files)
+        return with_head(name, chunks(name, _awaited(sys.stdin.buffer)), files)
     try:
-        file = files.enter_context(Path(name).open("rb"))  # noqa: SIM115 - the stack closes it
+        file = files.enter_context(open(name, "rb", opener=_open))  # noqa: SIM115 - the stack closes it
     except OSError as error:
         raise InventoryError(f"{name}: can't be read: {error.strerror}") from None
     stored = Path(name) if Path(name).is_file() else None  # a pipe does not seek
-    return with_head(name, chunks(name, file), files, stored)
+    return with_head(name, chunks(name, _awaited(file)), files, stored)
 
 
 def in_a_file(source: Opened) -> Path | IO[bytes]:
@@ -91,6 +96,40 @@ def in_a_file(source: Opened) -> Path | IO[bytes]:
     shutil.copyfileobj(source.stream, copy, CHUNK_BYTES)
     copy.seek(0)
     return copy
+
+
+def _open(name: str, flags: int) -> int:
+    """Open a file; on Linux, a named pipe before it has a writer. `_awaited` waits for that, too."""
+    is_pipe = sys.platform == "linux" and stat.S_ISFIFO(os.stat(name).st_mode)  # noqa: PTH116 - as opened
+    descriptor = os.open(name, flags | os.O_NONBLOCK if is_pipe else flags)
+    os.set_blocking(descriptor, True)
+    return descriptor
+
+
+@dataclass(frozen=True, slots=True)
+class _Awaited:
+    """A file of the system that is read as soon as it has bytes, or ends.
+
+    Python handles a signal between two instructions: one that comes right before a system call waits for its
+    end. So no call waits long.
+    """
+
+    file: io.BufferedReader
+    ready: select.poll
+
+    def read(self, size: int, /) -> bytes:
+        """What is there, at most so many bytes."""
+        while not self.ready.poll(HEARD_WITHIN_MS):
+            pass
+        return self.file.read1(size)
+
+
+def _awaited(file: BinaryIO) -> Readable:
+    if not isinstance(file, io.BufferedReader):
+        return file  # in memory
+    ready = select.poll()
+    ready.register(file, select.POLLIN)
+    return _Awaited(file, ready)
 
 
 def _remote_text(name: str) -> Iterator[bytes]:
