@@ -63,6 +63,11 @@ class JournalQueries:
         """Whether the journal has neither intents nor settlements."""
         return self._last_seq == 0
 
+    def request_times(self) -> set[int]:
+        """When the requests were about to leave, in microseconds since 1970, UTC."""
+        with self._reading() as connection:
+            return set(connection.execute(sa.select(self._source.intents.c.started_at)).scalars())
+
     def integrity_errors(self) -> list[str]:
         """The errors that SQLite finds in the database, indexes included; empty if there are none."""
         return self._database.integrity_errors()

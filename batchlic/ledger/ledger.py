@@ -204,6 +204,17 @@ class Ledger:
                     counts[key] = counts.get(key, 0) + block.devices
         return dict(sorted(counts.items()))
 
+    def request_times(self, run_id: str) -> set[int]:
+        """When the requests left of which a run has records, in microseconds since 1970, UTC."""
+        times: set[int] = set()
+        with self._reading() as catalog:
+            run = catalog.find_run(run_id)
+            for block in catalog.blocks.values():
+                if run is not None and block.run == run.number:
+                    at = read_content(catalog.content(block), ["at"])["at"]
+                    times.update(at.drop_nulls().unique().dt.epoch("us"))
+        return times
+
     def planned_after(self, run_id: str) -> int:
         """The number of the newest records when a run was planned; 0 where that is not known."""
         with self._reading() as catalog:

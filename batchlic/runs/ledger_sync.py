@@ -13,6 +13,7 @@ import polars as pl
 from batchlic.chunker import DeviceStatus, PlanGroup
 from batchlic.chunker.exclusion import LicenseState
 from batchlic.errors import BatchlicError, RefusedToStart, RunFolderError
+from batchlic.figures import time_in_files
 from batchlic.job import Job
 from batchlic.journal import SANDBOX, Journal, RunIdentity
 from batchlic.ledger import IDENTIFIERS, SCOPE, Announcement, Ledger, RunEntry, RunRecords, Snapshot
@@ -245,12 +246,13 @@ class LedgerSync:
         """Register a run that is resumed.
 
         Raises RefusedToStart where another run is at work on devices that are still to be sent, or has
-        recorded some since this run was planned.
+        recorded some since this run was planned, and where the folder is an outdated copy of the run.
         """
         if self.ledger is None:
             return
         run_id = journal.identity.run_id
         self.catch_up(resumed={run_id: folder})
+        _refuse_outdated(self.ledger, folder, journal)
         entry = self._entry(run_id, folder, journal.created_at)
         self.ledger.register(entry, announcement=_announcement(folder, _announced_devices(folder)))
         with _closed_if_refused(self.ledger, run_id):
@@ -258,16 +260,20 @@ class LedgerSync:
             self._refuse_shared(self.ledger, unsent, run_id, folder, self.ledger.planned_after(run_id))
 
     def reopen(self, folder: RunFolder, journal: Journal) -> None:
-        """Note that the run may do more than it has recorded."""
+        """Note that the run may do more than it has recorded. Raises RefusedToStart in an outdated copy."""
         if self.ledger is not None:
-            entry = self._entry(journal.identity.run_id, folder, journal.created_at)
-            self.ledger.register(entry, announcement=_announcement(folder))
+            _refuse_outdated(self.ledger, folder, journal)
+            self._reopen(self.ledger, folder, journal)
 
     def record(self, folder: RunFolder, journal: Journal) -> None:
         """Replace what the run recorded before by its device states, and close it."""
         if self.ledger is not None:
-            self.reopen(folder, journal)
+            self._reopen(self.ledger, folder, journal)
             _record(self.ledger, folder, journal)
+
+    def _reopen(self, ledger: Ledger, folder: RunFolder, journal: Journal) -> None:
+        entry = self._entry(journal.identity.run_id, folder, journal.created_at)
+        ledger.register(entry, announcement=_announcement(folder))
 
     def catch_up(self, *, resumed: Mapping[str, RunFolder] | None = None) -> None:
         """Record the runs that were killed before they could do so, from their journals.
@@ -275,7 +281,8 @@ class LedgerSync:
         `resumed`: the folder of the run in hand, by its run_id. It counts if the folder has moved since the
         run was registered.
 
-        Raises RefusedToStart where such a run can't be read: its plan is only in its folder.
+        Raises RefusedToStart where such a run can't be read: its plan is only in its folder. Also where the
+        run in hand is at work in another folder.
         """
         if self.ledger is None:
             return
@@ -294,7 +301,9 @@ class LedgerSync:
                 if not any(folder.path.samefile(own.path) for own in self.locked):
                     try:
                         locks.enter_context(folder.locked())
-                    except RefusedToStart:
+                    except RefusedToStart as error:
+                        if (copy := (resumed or {}).get(entry.run_id)) is not None:
+                            raise RefusedToStart(f"{copy.path}: a copy of a run at work: {error}") from error
                         continue  # at work: `register` refuses other runs with the same devices
                 _record_killed(self.ledger, entry, folder)
 
@@ -382,6 +391,21 @@ def _closed_if_refused(ledger: Ledger, run_id: str) -> Iterator[None]:
     except BatchlicError:
         ledger.close_run(run_id)
         raise
+
+
+def _refuse_outdated(ledger: Ledger, folder: RunFolder, journal: Journal) -> None:
+    """Raise RefusedToStart where the run has recorded requests that its journal does not have."""
+    run_id = journal.identity.run_id
+    entry = ledger.find_entry(run_id)
+    unknown = ledger.request_times(run_id) - journal.request_times()
+    if entry is None or entry.folder is None or not unknown:  # without a folder: an import
+        return
+    raise RefusedToStart(
+        f"{folder.path}: an outdated copy of run {run_id}: by the ledger, the run sent requests that are not "
+        f"in this journal, the last one at {time_in_files(max(unknown))}. Continue the run in its newest "
+        f"folder ({entry.folder}), or restore its newest journal. If both are lost, run the inventory again: "
+        "the ledger has the devices that the run recorded"
+    )
 
 
 # -- shared devices -------------------------------------------------------------------------------------

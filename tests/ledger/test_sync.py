@@ -1,5 +1,6 @@
 """Runs that share a ledger, against a sandbox over TCP: no device is licensed twice, none is forgotten."""
 
+import shutil
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
@@ -331,6 +332,59 @@ def test_a_killed_run_is_resumed_where_its_folder_has_moved_to(tmp_path: Path) -
         (tmp_path / "killed").rename(tmp_path / "archive")
         assert resume(RunFolder(tmp_path / "archive"), target).statuses == {"accepted": 30}
         assert run(job_of(tmp_path, range(40)), tmp_path / "next", target) == {"skipped": 30, "accepted": 10}
+
+
+@about_files
+@pytest.mark.parametrize("is_moved", [False, True])
+def test_an_outdated_copy_of_a_run_sends_nothing(tmp_path: Path, is_moved: bool) -> None:  # noqa: FBT001
+    with carrier() as target:
+        killed(job_of(tmp_path, range(30), limits={"batch_size": 10}), tmp_path / "killed", target, [TAKEN])
+        shutil.copytree(tmp_path / "killed", tmp_path / "copy")
+        resume(RunFolder(tmp_path / "killed"), target)
+        before = totals(target.base_url)
+        if is_moved:
+            (tmp_path / "killed").rename(tmp_path / "archive")
+        with pytest.raises(RefusedToStart, match=r"copy: an outdated copy of run killed: .*/killed\)"):
+            resume(RunFolder(tmp_path / "copy"), target)
+        assert totals(target.base_url) == before
+        assert run(job_of(tmp_path, range(40)), tmp_path / "next", target) == {"skipped": 30, "accepted": 10}
+
+
+@about_files
+def test_an_outdated_copy_is_told_also_if_the_clock_went_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with carrier() as target:
+        killed(job_of(tmp_path, range(30), limits={"batch_size": 10}), tmp_path / "killed", target, [TAKEN])
+        shutil.copytree(tmp_path / "killed", tmp_path / "copy")
+        with monkeypatch.context() as patch:
+            now = time.time_ns
+            patch.setattr("batchlic.pool.sender.time.time_ns", lambda: now() - 10**17)
+            resume(RunFolder(tmp_path / "killed"), target)
+        with pytest.raises(RefusedToStart, match="copy: an outdated copy of run killed"):
+            resume(RunFolder(tmp_path / "copy"), target)
+
+
+@about_files
+def test_a_copy_is_not_resumed_while_its_run_is_at_work(tmp_path: Path) -> None:
+    with carrier() as target:
+        killed(job_of(tmp_path, range(30), limits={"batch_size": 10}), tmp_path / "killed", target, [TAKEN])
+        shutil.copytree(tmp_path / "killed", tmp_path / "copy")
+        before = totals(target.base_url)
+        why = pytest.raises(RefusedToStart, match=r"copy: a copy of a run at work: .*/killed: another")
+        with RunFolder(tmp_path / "killed").locked(), why:
+            resume(RunFolder(tmp_path / "copy"), target)
+        assert totals(target.base_url) == before
+
+
+@about_files
+def test_an_outdated_copy_is_not_settled(tmp_path: Path) -> None:
+    with carrier() as target:
+        killed(job_of(tmp_path, range(30), limits={"batch_size": 10}), tmp_path / "killed", target, [None])
+        shutil.copytree(tmp_path / "killed", tmp_path / "copy")
+        resume(RunFolder(tmp_path / "killed"), target)
+        with pytest.raises(RefusedToStart, match="copy: an outdated copy of run killed"):
+            settle(RunFolder(tmp_path / "copy"), DeviceStatus.FAILED, reason="the portal says no")
 
 
 @pytest.mark.slow
