@@ -29,7 +29,8 @@ def explain_database_errors(
     except (sa.exc.DatabaseError, sqlite3.DatabaseError, UnicodeDecodeError, Damage) as error:
         if is_of_the_system(error):
             raise StoppedEarly(
-                f"{what} can't be written or read ({first_line(error)}): fix the cause, then resume the run"
+                f"{what} can't be written or read ({first_line(error)}): fix the cause, then run the command "
+                "again"
             ) from error
         raise damaged(f"{what} is damaged ({first_line(error)}): {advice}") from error
 
