@@ -29,6 +29,8 @@ _MAGIC = b"SQLite format 3\x00"
 _HEADER_BYTES = 100
 _LOG_HEADER_BYTES = 32
 _CHUNK_BYTES = 1 << 20
+_MAX_PATH_BYTES = 504
+"""SQLite opens no path of 512 bytes (MAX_PATHNAME in os_unix.c), with `-journal` at its end."""
 _COPIES = 20
 """Copies of a database that a busy process may spoil before its reader gives up."""
 
@@ -100,8 +102,9 @@ def write_format(path: Path, file_format: FileFormat) -> None:
     """Declare the format in the header of the SQLite file at `path`, if the file is empty.
 
     The file must not be in write-ahead mode yet: otherwise the log beside it has the format, and not the
-    header itself.
+    header itself. Raises UsageError as `check_format` does.
     """
+    _refuse_long(path)
     with closing(sqlite3.connect(path.absolute(), timeout=PATIENCE, isolation_level=None)) as connection:
         connection.execute("BEGIN EXCLUSIVE")  # another process may be creating the same file
         ((tables,),) = connection.execute("SELECT count(*) FROM sqlite_master")
@@ -115,9 +118,11 @@ def write_format(path: Path, file_format: FileFormat) -> None:
 def check_format(path: Path, file_format: FileFormat) -> None:
     """Raise RunFolderError if the file at `path` is of another kind or another version.
 
+    Raises UsageError if its path is too long for SQLite, which would only say that it can't open the file.
     The function only reads the header (https://sqlite.org/fileformat2.html#the_database_header), so that it
     does not change the file.
     """
+    _refuse_long(path)
     application_id, version = _numbers(_header(path))
     if not application_id and file_format.tables and file_format.tables <= _tables(path):
         raise OtherVersion(
@@ -130,6 +135,15 @@ def check_format(path: Path, file_format: FileFormat) -> None:
         raise OtherVersion(
             f"{path} was written by another version of batchlic (schema {version}; this one reads "
             f"{file_format.version}): use that version of batchlic, or {file_format.advice}"
+        )
+
+
+def _refuse_long(path: Path) -> None:
+    length = len(os.path.realpath(os.fsencode(path)))  # pathlib raises in a loop of links
+    if length > _MAX_PATH_BYTES:
+        raise UsageError(
+            f"{path.parent}: this path is too long for SQLite, which opens paths of up to {_MAX_PATH_BYTES} "
+            f"bytes ({path.name} would have {length}): choose a folder with a shorter path"
         )
 
 

@@ -20,7 +20,7 @@ from batchlic.database import (
     snapshot,
     sqlite,
 )
-from batchlic.errors import RunFolderError, StoppedEarly
+from batchlic.errors import RunFolderError, StoppedEarly, UsageError
 
 LEDGER = FileFormat("ledger", application_id=int.from_bytes(b"BLxx"), version=4)
 OLDER = FileFormat("ledger", application_id=LEDGER.application_id, version=3)
@@ -103,6 +103,25 @@ def test_checking_a_missing_file_refuses_it_and_makes_none(tmp_path: Path) -> No
     with pytest.raises(RunFolderError):
         check_format(tmp_path / "ledger.db", LEDGER)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_path_that_is_too_long_for_sqlite_is_refused_with_its_folder(tmp_path: Path) -> None:
+    folder = tmp_path.joinpath(*["x" * 200] * 3)
+    folder.mkdir(parents=True)
+    with pytest.raises(UsageError, match=r"^/.*/x{200}: this path is too long for SQLite"):
+        create_or_check(folder / "ledger.db", LEDGER)
+    assert list(folder.iterdir()) == []
+
+
+def test_the_longest_path_that_is_not_refused_can_be_opened(tmp_path: Path) -> None:
+    folder = tmp_path / ("x" * 220)
+    folder.mkdir()
+    path = folder / ("y" * (504 - 1 - len(str(folder.resolve()))))
+    create_or_check(path, LEDGER)
+    engine = sqlite(path)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE x (y)")
+    engine.dispose()
 
 
 def test_an_interrupted_creation_is_completed(tmp_path: Path) -> None:
@@ -189,7 +208,9 @@ def test_a_failing_disk_or_a_lock_is_no_damage(tmp_path: Path, failure: Callable
     create_or_check(path, JOURNAL)
     add_table(path)
     with (
-        pytest.raises(StoppedEarly, match="the journal can't be written or read"),
+        pytest.raises(
+            StoppedEarly, match=r"the journal can't be written or read \(.*, then run the command again$"
+        ),
         explain_database_errors("the journal"),
     ):
         failure(path)
