@@ -9,8 +9,6 @@ from batchlic.pool.limiter.windows.periods import enclosing
 
 _LONG_S = 2.5
 """Seconds of a told wait that is worth to be understood, and hardly longer because of rounding."""
-_LONGEST_BURST = 3.0
-"""Times as long as the told wait that the requests before it take, at most, if a window was used up."""
 _ROUNDS = 3
 """Times as many let in as are in flight that show a quota, rather than a limit on calls."""
 
@@ -58,7 +56,7 @@ class SlowStart(Hypothesis):
         """What the first refusal shows, where each one stops everyone."""
         samples = self._samples
         burst = samples.latest_burst
-        is_long = burst[-1] - burst[0] > _LONGEST_BURST * samples.pause
+        is_long = burst[-1] - burst[0] > samples.pause  # a window would hardly end so soon after that
         if sample.told_s >= _LONG_S and not is_long:
             return ToldToWait(sample.told_s)
         if not samples.has_admitted:
