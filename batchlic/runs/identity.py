@@ -1,6 +1,7 @@
 """Checks that a folder holds the run of a command: journal, plan, job, inventories and carrier."""
 
 import hashlib
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -128,8 +129,10 @@ def _input(
         return InventoryFile(name=name)
     path = Path(name)
     try:
-        size = path.stat().st_size
-        return InventoryFile(name=aliases.shown(name), size=size, sha256=sha256_of(path))
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe is read once
+            return InventoryFile(name=aliases.shown(name))
+        return InventoryFile(name=aliases.shown(name), size=status.st_size, sha256=sha256_of(path))
     except OSError as error:
         raise InventoryError(f"{name}: can't be read: {error.strerror}") from None
 

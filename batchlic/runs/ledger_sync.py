@@ -355,6 +355,7 @@ def _record_killed(ledger: Ledger, entry: RunEntry, folder: RunFolder) -> None:
         with closing(recovered_journal(folder)) as journal:
             if journal.identity.run_id == entry.run_id:
                 refuse_changed_plan(folder, journal.identity)
+                _refuse_outdated(ledger, folder, journal)  # its records would replace newer ones
                 _record(ledger, folder, journal)
                 return
     except RunFolderError as error:

@@ -63,7 +63,7 @@ def _naming(paths: Sequence[Path], condition: pl.Expr) -> Iterator[Path]:
     try:
         rows = scan_parquets(paths, _IDENTIFIERS).filter(condition).select(pl.col("path").unique())
         yield from map(Path, rows.collect(engine="streaming")["path"])
-    except (*UNREADABLE, OSError):
+    except (*UNREADABLE, OSError, TypeError):  # TypeError: a path that is not UTF-8
         if len(paths) == 1:
             yield paths[0].absolute()
             return

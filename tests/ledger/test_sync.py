@@ -366,6 +366,29 @@ def test_an_outdated_copy_is_told_also_if_the_clock_went_back(
 
 
 @about_files
+def test_an_outdated_copy_of_a_run_that_was_killed_again_replaces_no_newer_records(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "killed")
+    with carrier() as target:
+        job = job_of(tmp_path, range(30), limits={"batch_size": 10})
+        killed(job, folder.path, target, [TAKEN])
+        shutil.copytree(folder.path, tmp_path / "copy")
+        resume(folder, target)
+        with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+            entry = ledger.find_entry("killed")
+            assert entry is not None
+            ledger.register(entry)  # a later session, which was killed as well
+        shutil.rmtree(folder.path)
+        shutil.copytree(tmp_path / "copy", folder.path)
+        before = totals(target.base_url)
+        for _ in range(2):
+            with pytest.raises(RefusedToStart, match="killed: an outdated copy of run killed"):
+                resume(folder, target)
+        with pytest.raises(RefusedToStart, match="an outdated copy of run killed"):
+            run(job_of(tmp_path, range(40)), tmp_path / "next", target)
+        assert totals(target.base_url) == before
+
+
+@about_files
 def test_a_copy_is_not_resumed_while_its_run_is_at_work(tmp_path: Path) -> None:
     with carrier() as target:
         killed(job_of(tmp_path, range(30), limits={"batch_size": 10}), tmp_path / "killed", target, [TAKEN])

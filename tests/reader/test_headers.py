@@ -6,6 +6,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from stdnum import luhn
 
 from batchlic.errors import InventoryError
 from batchlic.reader import ReadOptions
@@ -558,3 +559,14 @@ def test_rows_with_other_line_ends_are_refused(tmp_path: Path, end: str, header:
     content = header.replace("{}", end) + end.join(f"{a},{b}" for a, b, _ in ROWS) + "\n"
     with pytest.raises(InventoryError, match=r"form feed, NEL or the like near|no known header"):
         plan_bytes(tmp_path, content.encode())
+
+
+@pytest.mark.parametrize("first", ["49", "45", "52", "91"])
+def test_devices_above_a_later_header_are_not_left_out(tmp_path: Path, first: str) -> None:
+    above = [(body := f"{first}{n:012}") + luhn.calc_check_digit(body) for n in range(5)]
+    rows = [
+        *([number, ACCOUNT] for number in above),
+        ["IMEI", "Account"],
+        *([imei(n), ACCOUNT] for n in range(5)),
+    ]
+    assert plan_bytes(tmp_path, as_csv(rows)).summary.planned == 10

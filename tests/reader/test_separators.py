@@ -89,3 +89,9 @@ def test_the_error_for_lines_in_the_cells_of_a_sheet_says_so(
 def test_a_suggested_column_is_quoted_for_a_shell(tmp_path: Path) -> None:
     with pytest.raises(InventoryError, match=r"--column imei='No\. IMEI'"):
         plan_bytes(tmp_path, csv_of(ROWS, "No. IMEI,Card,Site"))
+
+
+@pytest.mark.parametrize("remark", [" (truck 1)", "/01", " 01", " F"])
+def test_remarks_behind_identifiers_are_no_separators(tmp_path: Path, remark: str) -> None:
+    planned = plan_bytes(tmp_path, csv_of([(f"{imei(n)}{remark}",) for n in range(4)], "IMEI"))
+    assert len(planned.reasons) + planned.summary.planned == 4

@@ -106,6 +106,11 @@ def test_the_message_for_a_damaged_account_names_its_form(tmp_path: Path, accoun
     assert f"account {account} is not 10 digits, a hyphen (-) and 5 digits" in planned.message(1)
 
 
+@pytest.mark.parametrize("account", ["4711000815042", "12345678901234", "1001.", "77_", "100200300 "])
+def test_a_number_of_another_platform_is_no_damaged_account(tmp_path: Path, account: str) -> None:
+    assert plan_rows(tmp_path, [(imei(1), account)], header="IMEI,Account").summary.planned == 1
+
+
 @pytest.mark.parametrize("lost", [6, 9, 15, 16, 17])
 def test_a_file_that_ends_within_an_account_is_refused(tmp_path: Path, lost: int) -> None:
     content = csv_of([(imei(n), OTHER) for n in range(3)], "IMEI,Account").removesuffix(b"\n")[:-lost]

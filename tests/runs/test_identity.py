@@ -1,11 +1,14 @@
 """A run is compared with the inventories of its command."""
 
+import os
+import threading
 from pathlib import Path
 
 import pytest
 
 from batchlic.errors import InventoryError, UsageError
 from batchlic.job import make_job
+from batchlic.journal import InventoryFile
 from batchlic.runs.folder import RunFolder
 from batchlic.runs.identity import inputs_of, job_of, recorded_job, refuse_other_job
 from tests.journal.builders import identity
@@ -45,3 +48,14 @@ def test_a_folder_without_a_readable_run_has_no_recorded_job(tmp_path: Path) -> 
     assert recorded_job(RunFolder(tmp_path / "gone")) is None
     (tmp_path / "journal.db").write_text("nonsense")
     assert recorded_job(RunFolder(tmp_path)) is None
+
+
+def test_a_pipe_is_not_opened_again_after_it_was_read(tmp_path: Path) -> None:
+    os.mkfifo(pipe := tmp_path / "fleet.csv")
+    content = {"name": "a", "action": "assign", "inventory": {"files": [str(pipe)]}}
+    job = make_job(content, {}, where="job")
+    found: list[list[InventoryFile]] = []
+    thread = threading.Thread(target=lambda: found.append(inputs_of(job)), daemon=True)
+    thread.start()
+    thread.join(20)
+    assert found == [[InventoryFile(name=str(pipe))]]

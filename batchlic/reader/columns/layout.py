@@ -214,9 +214,11 @@ _LIKE_MEID = re.compile(
 def _is_like_device(cell: str) -> bool:
     """Whether a cell above a known header holds an identifier, perhaps a damaged one.
 
-    Numbers of orders and reports are as long, but they begin with other digits.
+    Numbers of orders and reports are as long, but they begin with other digits and have no check digit.
     """
     bare = _bare(cell)
+    if any(contents.are_identifiers(role, [bare]) for role in IDENTIFIERS):  # alone in its cell
+        return True
     numbers = (re.sub(r"\D", "", found) for found in _DECIMAL.findall(bare))
     return _is_mangled(bare) or bool(_LIKE_MEID.search(bare)) or any(map(_LIKE_IDENTIFIER.fullmatch, numbers))
 

@@ -136,7 +136,8 @@ def _sniff(source: streams.Opened, options: ReadOptions) -> _Table | None:
     except InventoryError:
         _refuse_unknown_separator(source.name, lines[start:], cells)
         raise
-    _refuse_other_separator(source.name, separator, lines[start:], cells[found.first_row :])
+    if len(found.headers) > 1:
+        _refuse_other_separator(source.name, separator, lines[start:], cells[found.first_row :])
     preamble = records[found.first_row - 1].end if found.first_row else start
     width = len(found.headers) or max(map(len, cells))
     return _Table(_Dialect(separator, width, preamble), found)

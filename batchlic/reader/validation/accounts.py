@@ -12,12 +12,13 @@ from batchlic.reader.options import ACCOUNT_FORM, ReadOptions
 
 FORM = "^[0-9]{10}-[0-9]{5}$"
 _DAMAGED = (
-    r"^[0-9]+ *[-\u2010-\u2015\u2212_./ ] *[0-9]*$"  # lost zeros, the end, or another dash
+    r"^[0-9]+ *[-\u2010-\u2015\u2212_./ ] *[0-9]+$"  # lost zeros, or another dash
+    r"|^[0-9]{6,} *[-\u2010-\u2015\u2212]$"  # lost the end
     r"|[0-9]{6,}-[0-9]{3,}"  # in a longer text
     r"|(^|\D)\d{8,10}[\W_]{1,3}\d{4,5}(\D|$)"  # with other signs between, or digits of other scripts
     r"|^(\d *){9,10}[\W_]{1,3}(\d *){4,5}$"  # a space among the digits
     r"|^[0-9Oo]{10}-[0-9Oo]{5}$"  # letters O for zeros
-    r"|^([0-9]{11}|[0-9]{7}000[0-9]{2}|[0-9]{13,15})$"  # lost its dash, and up to four zeros
+    r"|^([0-9]{11}|[0-9]{7,9}000[0-9]{2}|[0-9]{15})$"  # lost its dash, and up to four zeros
     r"|^[0-9]([.,][0-9]*)?[eE]\+?[0-9]+$"
     r"|^#"  # an error of a spreadsheet
 )
