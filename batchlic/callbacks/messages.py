@@ -5,7 +5,7 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from batchlic.callbacks.bodies import Body, Fields, as_text, by_lower_name, objects_with_id
-from batchlic.callbacks.verdicts import FAILURE, SUCCESS, verdict_of
+from batchlic.callbacks.verdicts import CODE_OF_CARRIER, FAILURE, SUCCESS, verdict_of
 from batchlic.carrier.hiding import hide
 from batchlic.carrier.messages import strip_service_name
 from batchlic.carrier.named_errors import names_error
@@ -94,11 +94,16 @@ def _is_number(text: str) -> bool:
 def _error(fields: Fields) -> tuple[str, str]:
     """The code and the text of a message's fault, or those that the answers to requests have.
 
-    The carrier's pages say that errors of answers also arrive in callbacks.
+    The carrier's pages say that errors of answers also arrive in callbacks. The text beside a code such as 0
+    is no error, unless it has a code of the carrier.
     """
     of_answers = {"faultcode": fields.get("errorcode"), "faultstring": fields.get("errormessage")}
     fault, error = _fault(fields.get("faultresponse")), _fault(of_answers)
-    return error if any(map(names_error, error)) and not any(map(names_error, fault)) else fault
+    code, text = error
+    has_error = names_error(code) or (
+        names_error(text) and (not code or CODE_OF_CARRIER.search(text) is not None)
+    )
+    return error if has_error and not any(map(names_error, fault)) else fault
 
 
 def _fault(value: object) -> tuple[str, str]:

@@ -30,7 +30,7 @@ WHOLE_REQUEST_CODES = frozenset(
 _DECIDING = {"success": SUCCESS, "failed": FAILURE}
 _BY_LETTERS = {"onhold": ON_HOLD, "canceled": CANCELED, "cancelled": CANCELED}
 _BY_CLASS = {"REQUEST_ONHOLD": ON_HOLD, "REQUEST_CANCELLED": CANCELED, "REQUEST_CANCELED": CANCELED}
-_CODE_OF_CARRIER = re.compile(r"\b(?:INPUT_INVALID|REQUEST_FAILED)\b", re.IGNORECASE)
+CODE_OF_CARRIER = re.compile(r"\b(?:INPUT_INVALID|REQUEST_FAILED)\b", re.IGNORECASE)
 """A code of the carrier: some programs put it into the text of the fault."""
 
 _SUCCESS_WITH_FAULT = "status Success with a fault"
@@ -41,7 +41,7 @@ _SHOWN = 50
 
 def verdict_of(status: str, error_code: str, error_message: str) -> str:
     """Return SUCCESS, FAILURE, or what to show of a message that decides nothing."""
-    if _CODE_OF_CARRIER.search(f"{error_code} {error_message}"):
+    if CODE_OF_CARRIER.search(f"{error_code} {error_message}"):
         return FAILURE
     if names_error(error_code) or names_error(error_message):
         return _SUCCESS_WITH_FAULT if _DECIDING.get(status.lower()) == SUCCESS else FAILURE
@@ -60,7 +60,7 @@ def with_verdicts(messages: pl.DataFrame) -> pl.DataFrame:
     an expression, as `verdict_of` does.
     """
     fault = pl.concat_str("error_code", "error_message", separator=" ")
-    is_coded = fault.str.contains(f"(?i){_CODE_OF_CARRIER.pattern}")
+    is_coded = fault.str.contains(f"(?i){CODE_OF_CARRIER.pattern}")
     judged_by = ["status", "error_code", "error_message"]
     distinct = messages.filter(~is_coded).select(judged_by).unique()
     verdicts = pl.Series("verdict", [verdict_of(*row) for row in distinct.iter_rows()], pl.String)

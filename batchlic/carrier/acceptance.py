@@ -33,21 +33,26 @@ _STATE_FIELD = re.compile(rf"{_OF}(?:status|state|result|outcome)(?:text)?")
 _TEXT_FIELD = re.compile(rf"{_OF}(?:status)?(?:message|msg|description)|detail|title|reason")
 _NUMBER_FIELD = re.compile(r"(?:http|request|resp(?:onse)?|result|return)?(?:status|code|statuscode)")
 
-_ERROR_STATUS = re.compile(r"[45]\d\d(?: [A-Za-z -]+)?")
-_ERROR_NUMBER = re.compile(rf"{_ERROR_STATUS.pattern}|[3-9]\d\d|\d{{6}}")
+_ERROR_STATUS = re.compile(r"[45]\d\d")
+_ERROR_NUMBER = re.compile(r"[3-9]\d\d|[1-9]\d{5}")
 """An HTTP status, or a code of a gateway."""
 
 _ERROR_PHRASES = frozenset(as_words(status.phrase) for status in HTTPStatus if status >= 400)
 """Such as "bad request" or "service unavailable"."""
 
+_STATUS_LINE = re.compile(r"[45]\d\d (?P<phrase>[A-Za-z -]{1,99})")
+"""An HTTP status with words, such as "400 Bad Request". In "500 devices accepted" the number is none."""
+
+_MAX_STATE = 500
+"""Characters that are read of a state."""
+
 _FAILED = re.compile(
-    r"\b(?:fail|error|fault|exception|reject|den(?:y|ied)|declin|refus|abort|cancel|invalid|throttl|expired|"
-    r"time ?out|timed out|un(?:success|accept|author|able|available)|"
-    r"not (?:success|accept|author|ok\b|valid(?!at)|allowed|found)|(?:ko|nok|false)\b)"
+    r"\b(?:fail|error|fault|exception|reject|den(?:y|ied)|declin|refus|abort|invalid|throttl|expired|"
+    r"time ?out|timed ?out|un(?:success|accept|author|able|available)|"
+    r"not ?(?:success|accept|author|ok\b|valid(?!at)|allowed|found)|(?:ko|nok|false)\b)|"
+    r"^(?:(?:request|operation|transaction|order|batch|job) )?cancel"
 )
-_PARTLY = re.compile(
-    r"\bpart(?:ial|ly\b|\b)|\b(?:with|some)(?: \w{1,20})? (?:error|fail|fault|reject)|^mixed\b"
-)
+_PARTLY = re.compile(r"\bpart(?:ial|ly\b)|\b(?:with|some)(?: \w{1,20})? (?:error|fail|fault|reject)|^mixed\b")
 _NONE = re.compile(r"\b(?:no|none|0|zero|without)\b")
 _REQUEST = (
     r"(?:(?:the|your|this) )?(?:licen[cs]e )?(?:request|operation|transaction|batch)"
@@ -81,6 +86,12 @@ _OF_FAILED = re.compile(
 )
 """Names of fields for the devices that were not accepted, or for their number."""
 
+_COUNT = re.compile(
+    r"(?:failed|failures?|rejected|refused|skipped|pending|queued|waiting|submitted|running|processing|"
+    rf"inprogress){_COUNTED}?"
+)
+"""Names of fields that, with a number, show that a "success" beside them is a number of devices."""
+
 _HOW_MANY = re.compile(r"(?:device)?(?:devices|ids|imeis|iccids|items|count|number)")
 _REASON = re.compile(r"(?:fail(?:ure)?|reject(?:ion)?)(?:reasons?|codes?|messages?)")
 _SOME = re.compile(r"0*(?:\.0*)?[1-9]|true\b", re.IGNORECASE)
@@ -92,7 +103,9 @@ _SUMMARY = re.compile(
 _ENVELOPE = re.compile(rf"{_OF}(?:data|body|meta|header|status)|result|response")
 """Objects that some gateways put around the whole answer, or around a part of it."""
 
-_BY_DEVICE = re.compile(r"(?:device)?(?:devices|results?|responses?|status(?:es)?|list|items|outcomes?)")
+_BY_DEVICE = re.compile(
+    r"(?:device)?(?:devices|results?|responses?|outcomes?)|device(?:status(?:es)?|list|items)"
+)
 _DEVICE_ID = re.compile(r"[0-9]{14,20}")
 _DEVICE_FIELDS = frozenset({"device", "deviceid", "deviceids", "imei", "iccid"})
 
@@ -124,9 +137,14 @@ def read_acceptance(reply: Reply, secrets: Collection[str]) -> tuple[Acceptance,
     request_id, fields = _read(reply)
     if not _REQUEST_ID.fullmatch(request_id) or _NO_REQUEST_ID.fullmatch(request_id) or request_id in secrets:
         return Acceptance.NONE, None
-    if not reply.complete or _has_failed(fields):
+    if not reply.complete:
         return Acceptance.FAILED, request_id
-    return Acceptance.PARTIAL if _has_failed_partly(fields) else Acceptance.WHOLE, request_id
+    if _has_failed_partly(fields):
+        return Acceptance.PARTIAL, request_id
+    if _has_failed(fields):
+        return Acceptance.FAILED, request_id
+    has_code = any(map(is_service_code, scalars([value for _, value in fields])))
+    return Acceptance.PARTIAL if has_code else Acceptance.WHOLE, request_id
 
 
 def _read(reply: Reply) -> tuple[str, Fields]:
@@ -165,6 +183,10 @@ def _says_failure(fields: Fields, number: re.Pattern[str] = _ERROR_STATUS) -> bo
         return True
     if any(number.fullmatch(_text(value)) for name, value in fields if _NUMBER_FIELD.fullmatch(name)):
         return True
+    if not any(_COUNT.fullmatch(name) and _text(value).isdecimal() for name, value in fields) and any(
+        _text(value) == "0" for name, value in fields if _SUCCESS_FIELD.fullmatch(name)
+    ):
+        return True
     has_code = any(_ERROR_CODE.fullmatch(name) and value not in (None, "") for name, value in fields)
     return not has_code and any(names_error(value) for name, value in fields if _ERROR_TEXT.fullmatch(name))
 
@@ -173,8 +195,9 @@ def _is_false(value: object) -> bool:
     return _text(value).lower() in {"false", "no"}
 
 
-def _is_false_or_0(value: object) -> bool:
-    return _is_false(value) or _text(value) == "0"
+def _is_status_line(value: object) -> bool:
+    found = _STATUS_LINE.fullmatch(_text(value))
+    return found is not None and _is_failed_state(found["phrase"])
 
 
 def _is_failed_state(value: object) -> bool:
@@ -189,7 +212,7 @@ def _is_failed_sentence(value: object) -> bool:
 
 def _state(value: object) -> str:
     """The first words of a state. A longer text may go on about how failures are reported."""
-    first = re.split(r" - |[,;(]", _text(value), maxsplit=1)[0]
+    first = re.split(r" - |[,;(]|[.!](?=\s)", _text(value)[:_MAX_STATE], maxsplit=1)[0]
     return " ".join(as_words(first).split()[:5])
 
 
@@ -205,11 +228,12 @@ def _text(value: object) -> str:
 
 _FAILURES: Sequence[tuple[re.Pattern[str], Callable[[object], bool]]] = (
     (_ERROR_FIELD, names_error),
-    (_SUCCESS_FIELD, _is_false_or_0),
+    (_SUCCESS_FIELD, _is_false),
     (_ENDED_WELL_FIELD, _is_false),
     (_STATE_FIELD, _is_failed_state),
     (_TEXT_FIELD, _is_failed_sentence),
     (_NUMBER_FIELD, is_service_code),
+    (_NUMBER_FIELD, _is_status_line),
 )
 """Names of fields, and which of their values say that what the object is about failed."""
 
@@ -223,7 +247,7 @@ def _has_failed_partly(fields: Fields) -> bool:
     Only the answer itself, its envelopes, summaries and lists count: other objects in it may be about
     anything. A value that is a code of the license service counts wherever it is.
     """
-    return any(map(is_service_code, scalars([value for _, value in fields]))) or any(
+    return any(
         any(_is_partly(name, value) for name, value in part)
         or _has_failed_devices(part)
         or any(

@@ -104,7 +104,11 @@ def answer_from_reply(
         return Answer(outcome=Outcome.ACCEPTED, http_status=reply.status, request_id=request_id, quota=quota)
     body = read_body(reply)
     concluded = PARTIAL if acceptance is Acceptance.PARTIAL else conclude(reply, body)
-    if is_success and concluded.outcome in _NOT_EXECUTED and any(map(body.first, _SIGNS_OF_ACCEPTANCE)):
+    if (
+        is_success
+        and concluded.outcome in _NOT_EXECUTED
+        and (request_id is not None or any(map(body.first, _SIGNS_OF_ACCEPTANCE)))
+    ):
         concluded = concluded._replace(is_inferred=True)
     request = asked() if concluded.outcome is Outcome.REFUSED else None
     return Answer(

@@ -4,8 +4,9 @@ import re
 from collections.abc import Iterator
 
 _NO_ERROR = re.compile(
-    r"0*(?:\.0+)?|0x0+|20[0-2]|ok|success(?:ful(?:ly)?)?|none|null|nil|n\.?/?a\.?|not applicable|-+|false|"
-    r"\[\]|\{\}|no(?:[ _-]?(?:errors?|faults?|failures?))?"
+    r"0*(?:\.0+)?|0x0+|20[0-2]|ok|n|success(?:ful(?:ly)?)?|none|null|nil|n\.?/?a\.?|not applicable|-+|false|"
+    r"\[\]|\{\}|no(?:[ _-]?(?:errors?|faults?|failures?)"
+    r"(?: (?:(?:was|were|has been|have been) )?(?:found|occurred|detected))?[.!]?)?"
 )
 _DONE = r"(?:accepted|received|submitted|queued|completed|process(?:ed|ing)|success(?:ful(?:ly)?)?)"
 _WORD = (

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
+from itertools import islice
 
 MAX_WAIT_S = 24 * 3600.0
 """Longer waits are cut to this: no carrier asks for a pause of more than a day."""
@@ -26,7 +27,7 @@ _PREFIXES = ("ratelimit-", "x-ratelimit-", "x-rate-limit-")
 _PARAMETER = re.compile(r"([a-z]+)\s*=\s*(\d{1,18})", re.IGNORECASE)
 _LONG_NAMES = {"q": "limit", "r": "remaining", "t": "reset"}
 _POLICY = re.compile(
-    r'("[^"]{0,99}"|[^\s;,="]{1,99})((?:\s*;\s*[a-z*][\w.*-]{0,99}\s*(?:=\s*(?:"[^"]*"|[^;,"\s]+))?)+)',
+    r'(?<![=\w])("[^"]{0,99}"|[^\s;,="]{1,99})((?:\s*;\s*[a-z*][\w.*-]{0,99}\s*(?:=\s*(?:"[^"]*"|[^;,"\s]+))?)+)',
     re.IGNORECASE,
 )
 """A policy of the IETF draft (draft-ietf-httpapi-ratelimit-headers): its name and its parameters."""
@@ -42,6 +43,7 @@ _WAIT_HEADER = re.compile(
 _ELEMENT = re.compile(r"(?:mon|tue|wed|thu|fri|sat|sun)[a-z]*\s*,[^,]*|[^,]+", re.IGNORECASE)
 """An element of a list. An HTTP date such as "Sat, 21 Nov 2026 19:20:00 GMT" has a comma of its own."""
 
+_THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]{1,18}(?:\.[0-9]{0,9})?|\.[0-9]{1,9})")
 _PART = (
     r"\+?([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*"
@@ -157,7 +159,7 @@ def read_quota(headers: Mapping[str, str]) -> Quota | None:
     }
     for name, value in _PARAMETER.findall(_tightest_policy(headers)):
         named.setdefault(_LONG_NAMES.get(name.lower(), name.lower()), value)
-    left = [_count(element) for element in _elements(named.get("remaining", ""))]
+    left = list(_counts(named.get("remaining", "")))
     remaining = min((count for count in left if count is not None), default=None)
     place = left.index(remaining) if remaining in left else 0
     limit = _count(_element(named.get("limit", ""), place, len(left)))
@@ -183,7 +185,7 @@ def is_quota_used_up(headers: Mapping[str, str]) -> bool:
     if (quota := read_quota(headers)) is not None and quota.remaining == 0:
         return True
     return any(
-        0 in map(_count, _elements(value))
+        0 in _counts(value)
         for name, value in headers.items()
         if name.startswith(_PREFIXES) and "remaining" in name
     )
@@ -223,6 +225,12 @@ def _tightness(parameters: str) -> tuple[float, int]:
 def _count(value: str) -> int | None:
     number = _number(value)
     return None if number is None or number < 0 else int(number)
+
+
+def _counts(value: str) -> Iterator[int | None]:
+    """The numbers of a list. Of a number such as "10,000", only the first digits are read."""
+    elements = _elements(value)
+    return map(_count, islice(elements, 1) if _THOUSANDS.fullmatch(value.strip()) else elements)
 
 
 def _element(value: str, place: int, length: int) -> str:

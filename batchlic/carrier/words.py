@@ -16,6 +16,7 @@ from batchlic.carrier.conclusions import (
     BAD_TOKEN,
     CLIENT_ERRORS,
     DUPLICATE,
+    EXPIRED,
     PERHAPS_DUPLICATE,
     PERHAPS_THROTTLED,
     THROTTLED,
@@ -353,7 +354,15 @@ OTHER_REQUEST_AT_WORK = WordRule(
 )
 
 _DONE_TO_SOME = r"(?:accepted|processed|completed|assigned|unassigned|licensed)"
-_SOME_OF_ALL = r"[1-9]\d* (?:out )?of (?:the )?\d+"
+
+
+def _some_of_all(name: str) -> str:
+    """Two numbers such as "40 of 100", unless they are equal. The name is that of a group."""
+    return rf"(?!(?P<{name}>\d+) (?:out )?of (?:the )?(?P={name})\b)[1-9]\d* (?:out )?of (?:the )?\d+"
+
+
+_WERE = r"(?:(?:were|was|have been|has been) )?(?:successfully )?"
+_OF_REQUEST = r"(?:requests?|calls?|reads?|responses?|upstream|gateway|endpoint|backend|transactions?)"
 
 PERHAPS_EXECUTED: Sequence[WordRule] = (
     WordRule(
@@ -365,25 +374,40 @@ PERHAPS_EXECUTED: Sequence[WordRule] = (
             r"broken pipe",
             r"unexpected end of (?:file|stream) from server",
         ),
-        _any(r"sessions?"),
+        _any(r"sessions?", r"tokens?", r"log ?in", r"authentication"),
         AMBIGUOUS,
-        tuple(status for status in CLIENT_ERRORS if status != 408),
+        tuple(status for status in CLIENT_ERRORS if status not in {407, 408, 421, 425, *EXPIRED}),
         "What answers here lost the answer of a system behind it, which may have executed the request.",
         ("Read timed out", "REQUEST_FAILED.Timeout", "Connection reset"),
+        unless_beside=re.compile(
+            rf"^(?!.*\b{_OF_REQUEST}\b).*\b{_DEVICE}\b|"
+            r"\b(?:fields?|param(?:eter)?s?|headers?|attributes?|propert(?:y|ies))\b"
+        ),
     ),
     WordRule(
         "a part of the request",
         _any(
             rf"part(?:ial(?:ly)?|ly) {_DONE_TO_SOME}",
-            rf"{_DONE_TO_SOME} {_SOME_OF_ALL}",
-            rf"{_SOME_OF_ALL} (?:(?:devices?|lines?|items?) )?(?:(?:were|was|have been|has been) )?"
-            rf"(?:successfully )?{_DONE_TO_SOME}",
+            rf"{_some_of_all('some')} (?:devices?|lines?|items?) {_WERE}{_DONE_TO_SOME}"
+            r"(?! to another account)",
         ),
         None,
         AMBIGUOUS,
         CLIENT_ERRORS,
         "The service executed a part of the request before it failed.",
         ("Partially processed", "40 of 100 devices were assigned"),
+    ),
+    WordRule(
+        "a part of the request, unless it is one of the licenses",
+        _any(
+            rf"{_DONE_TO_SOME} {_some_of_all('first')}",
+            rf"{_some_of_all('second')} {_WERE}{_DONE_TO_SOME}",
+        ),
+        _any(r"licen[cs]es", r"licen[cs]e not available", r"insufficient", r"another account"),
+        AMBIGUOUS,
+        CLIENT_ERRORS,
+        "The service executed a part of the request before it failed.",
+        ("Processed 40 out of 100", "40 of 100 were assigned"),
     ),
 )
 """Words of a 4xx that does not prove that nothing was executed. A documented code counts more."""

@@ -255,6 +255,23 @@ def test_an_error_code_that_names_no_error_is_no_failure(code: object) -> None:
     assert verdict(stored(body(status="Success") | {"errorCode": code, "errorMessage": None})) == SUCCESS
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"errorCode": "0", "errorMessage": "License assigned"},
+        {"errorCode": "200", "errorMessage": "License assigned"},
+        {"errorMessage": "No errors."},
+    ],
+)
+def test_a_text_beside_a_code_that_names_no_error_is_no_failure(fields: dict[str, str]) -> None:
+    assert verdict(stored(body(status="Success") | fields)) == SUCCESS
+
+
+def test_d_a_code_of_the_carrier_in_a_text_beside_another_code_is_a_failure() -> None:
+    fields = {"errorCode": "0", "errorMessage": "REQUEST_FAILED.X: no"}
+    assert verdict(stored(body(status="Success") | fields)) == FAILURE
+
+
 def test_messages_in_a_frame_have_the_same_verdicts() -> None:
     faults = [None, *(fault for fault, _ in [*CODED, *OTHER]), {"faultcode": "0", "faultstring": "Success"}]
     statuses = ["Success", "Failed", "Parked", ""]

@@ -50,6 +50,13 @@ FAILED: Sequence[Said] = (
     {"statusDescription": "Request failed"},
     {"title": "Bad Request"},
     {"detail": "The request was rejected."},
+    {"status": "Canceled"},
+    {"status": "REQUEST_CANCELLED"},
+    {"status": "notaccepted"},
+    {"status": "timedout"},
+    {"code": "503 Service Unavailable"},
+    {"success": 0, "code": 17},
+    {"success": "0", "total": 3},
 )
 PARTLY: Sequence[Said] = (
     {"results": {"failed": 2}},
@@ -77,6 +84,13 @@ PARTLY: Sequence[Said] = (
     {"results": [{"result": {"status": "Failed"}}]},
     {"warnings": [{"code": CODE, "message": "words"}]},
     {"notes": {"first": CODE}},
+    {"hasErrors": True, "failedCount": 2},
+    {"success": False, "summary": {"accepted": 98, "rejected": 2}},
+    {"status": "PARTIAL", "error_message": "2 of 3 devices failed"},
+    {"responseStatus": "Failed", "failedDevices": [IMEIS[0]]},
+    {"errorCode": "429", "failedDevices": [IMEIS[0]]},
+    {"deviceItems": [{"status": "Failed"}]},
+    {"success": 0, "failed": 3},
 )
 FINE: Sequence[Said] = (
     {"results": {"failed": 0, "accepted": 3}},
@@ -96,6 +110,21 @@ FINE: Sequence[Said] = (
     {"devices": {IMEIS[0]: "Accepted"}, "failedDevices": {}},
     {"results": {IMEIS[0]: {"status": "Queued", "code": 0}}},
     {"warnings": ["This version of the API ends in 2031"]},
+    {"code": "000000", "responseCode": "000000"},
+    {"status": "Accepted. Failures are reported by callback"},
+    {"success": 0, "failed": 0},
+    {"success": 0, "pending": 100},
+    {"accepted": 0, "inProgress": "100"},
+    {"items": [{"name": "callback", "status": "Failed"}]},
+    {"list": [{"success": False}]},
+    {"statuses": [{"name": "Failed", "state": "Failed"}]},
+    {"error": "No errors found", "errorMessage": "No errors."},
+    {"errors": ["No error occurred."], "fault": "No faults detected"},
+    {"hasErrors": "N", "error": "n"},
+    {"status": "License canceled"},
+    {"responseCode": "500 devices accepted"},
+    {"status": "Part 1 of 2"},
+    {"status": "A" * 500 + " failed"},
 )
 
 
@@ -113,6 +142,12 @@ def test_d_a_failure_beside_a_request_id_is_no_acceptance(said: Said) -> None:
 def test_d_a_failure_of_some_devices_is_no_acceptance(said: Said) -> None:
     found = answer(said)
     assert (found.outcome, found.is_partial, found.request_id) == (Outcome.AMBIGUOUS, True, GUID)
+
+
+def test_d_an_error_in_a_long_answer_with_a_request_id_is_no_proof() -> None:
+    said = {"errorCode": "429"} | {f"field{number}": number for number in range(1200)} | {"requestId": GUID}
+    found = answer_from_reply(Reply(200, {}, msgspec.json.encode(said)))
+    assert (found.request_id, found.is_inferred) == (GUID, True)
 
 
 @pytest.mark.parametrize("said", FINE, ids=str)

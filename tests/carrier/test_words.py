@@ -295,6 +295,10 @@ def test_a_wait_proves_nothing_beside_a_page_of_a_lost_answer(headers: dict[str,
         licenses("UnifiedWebService.REQUEST_FAILED.X", "The request was partially processed"),
         licenses("400", "40 of 100 devices were assigned"),
         licenses("400", "Successfully processed 40 out of 100 devices"),
+        licenses("400", "Processed 10 of 100, 1 invalid"),
+        licenses("400", "40 of 100 devices were assigned: insufficient licenses"),
+        licenses("400", "The request for 3 devices timed out"),
+        licenses("400", "Partially processed: 2 devices belong to another account"),
         {"message": "Endpoint request timed out"},
         b"<html><h1>Read timed out</h1></html>",
     ],
@@ -313,11 +317,35 @@ def test_d_a_refusal_after_a_lost_answer_or_a_part_leaves_doubt(status: int, bod
         licenses("400", "2 of 3 devices have already been assigned"),
         licenses("400", "0 of 3 devices were assigned"),
         licenses("400", "Data session timeout"),
+        licenses("400", "No license left: 100 of 100 assigned"),
+        licenses("400", "Processed 3 of 3 devices, 1 invalid"),
+        licenses("400", "3 of 3 devices were processed, 1 is invalid"),
+        licenses("400", "Insufficient licenses: 40 of 50 assigned"),
+        licenses("400", "2 of 3 devices assigned to another account"),
+        licenses("400", "Device timed out"),
+        licenses("400", "Device 359907100000010 timed out"),
+        licenses("400", "Invalid field timeout"),
+        licenses("UnifiedWebService.REQUEST_FAILED.DeviceTimeout"),
     ],
     ids=str,
 )
 def test_a_refusal_that_names_what_is_wrong_leaves_no_doubt(body: object) -> None:
     assert answer(400, body).outcome is Outcome.REFUSED
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (403, "Authentication timed out"),
+        (400, "Token timed out"),
+        (403, "Login timeout"),
+        (407, "Proxy connection timed out"),
+        (419, "Page timed out"),
+        (440, "Time-out"),
+    ],
+)
+def test_a_timeout_of_the_login_leaves_no_doubt(status: int, message: str) -> None:
+    assert answer(status, licenses(str(status), message)).outcome is not Outcome.AMBIGUOUS
 
 
 def test_a_script_of_a_page_says_nothing_about_a_timeout() -> None:
