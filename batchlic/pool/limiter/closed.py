@@ -55,7 +55,7 @@ class Closed(Hypothesis):
         if sample.sent_at < self._attempts.since:
             return None
         if self._rate is None:
-            spaced = None if self._was_silent(sample) else self._as_spaced() or self._second(sample)
+            spaced = None if self._was_silent(sample) else self._second(sample) or self._as_spaced()
             return spaced or self._as_window(sample)
         if self._rate * (sample.sent_at - self._attempts.since) > _TOO_LONG and not self._was_silent(sample):
             return NoLimit()
