@@ -50,7 +50,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         Poison(identifier=imei(8), named=False),
         Poison(identifier=imei(950), error_code="REQUEST_FAILED.DeviceNotFound"),
     )
-    config = SandboxConfig(poison=poison, limits=LimitConfig(rate=100, burst=3, kind=LimitKind.TOKEN_BUCKET))
+    config = SandboxConfig(poison=poison, limits=LimitConfig(rate=10, burst=2, kind=LimitKind.TOKEN_BUCKET))
     with serving(config) as url:
         options = ("--account", ACCOUNT, "--sku", FLEXIBLE, "--run-dir", "run", "--json")
         ended = batchlic("assign", inventory.name, *options, settings=keys(url), cwd=home)

@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 
+from batchlic.errors import ExitCode
 from batchlic.sandbox.config import LatencyConfig, SandboxConfig
 from tests.endtoend.program import (
     ACCOUNT,
@@ -68,6 +69,15 @@ class Site:
     def finish(self, folder: str = "run", **changes: str) -> Ended:
         """Let a session begin a run, or continue it, and send it to its end."""
         return end(self.assign(folder, concurrency=FAST, **changes))
+
+    def finish_once_lapsed(self, **changes: str) -> Ended:
+        """Do so when nobody holds the run: a renewal may arrive after the lease has lapsed."""
+        self.until_lapsed()
+        ended = self.finish(**changes)
+        if ended.code == ExitCode.REFUSED:
+            self.until_lapsed()
+            ended = self.finish(**changes)
+        return ended
 
     def begin(self, *arguments: str, **changes: str) -> Program:
         process = begin(*arguments, settings=self.settings(**changes), cwd=self.path)

@@ -24,5 +24,4 @@ def test_a_session_cut_off_from_the_store_exits_6_and_is_resumed(
         assert ended.code == 6
         assert "Traceback" not in ended.err
         proxy.heal()
-        at.until_lapsed()
-        assert_finished(at, at.finish(BATCHLIC_STORE=address))
+        assert_finished(at, at.finish_once_lapsed(BATCHLIC_STORE=address))
