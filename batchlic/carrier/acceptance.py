@@ -143,7 +143,7 @@ def read_acceptance(reply: Reply, secrets: Collection[str]) -> tuple[Acceptance,
         return Acceptance.PARTIAL, request_id
     if _has_failed(fields):
         return Acceptance.FAILED, request_id
-    has_code = any(map(is_service_code, scalars([value for _, value in fields])))
+    has_code = any(map(is_service_code, scalars([value for _, value in fields])))  # wherever it is
     return Acceptance.PARTIAL if has_code else Acceptance.WHOLE, request_id
 
 
@@ -245,7 +245,7 @@ def _has_failed_partly(fields: Fields) -> bool:
     """Whether an answer says that some devices were not accepted.
 
     Only the answer itself, its envelopes, summaries and lists count: other objects in it may be about
-    anything. A value that is a code of the license service counts wherever it is.
+    anything.
     """
     return any(
         any(_is_partly(name, value) for name, value in part)

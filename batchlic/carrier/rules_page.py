@@ -57,7 +57,7 @@ list or a number of failed devices (also in a summary: `"results": {"failed": 2}
 a value that is an error code of the service. It is ambiguous, and the batch is not sent again: callbacks
 report each device.
 
-A 2xx with a `requestId` or an identifier of a device in any place may look throttled, unavailable or
+A 2xx with a `requestId`, or with a field that names a device, may look throttled, unavailable or
 unauthorized. That only suggests that the request was not executed: a Lifetime license stays in doubt.
 
 An answer that is **refused** blames a device, the whole request, or nothing known. If it blames the whole

@@ -410,7 +410,7 @@ PERHAPS_EXECUTED: Sequence[WordRule] = (
         ("Processed 40 out of 100", "40 of 100 were assigned"),
     ),
 )
-"""Words of a 4xx that does not prove that nothing was executed. A documented code counts more."""
+"""Words of a 4xx that does not prove that nothing was executed. The tables before it count more."""
 
 _REJECTED = r"(?:expired|invalid|not valid|timed out|missing|revoked)"
 _ACCESS = r"(?:jwt|(?:access|bearer|oauth) token)"

@@ -55,7 +55,7 @@ class Closed(Hypothesis):
         if sample.sent_at < self._attempts.since:
             return None
         if self._rate is None:
-            spaced = None if self._was_silent(sample) else self._second(sample) or self._as_spaced()
+            spaced = None if self._was_silent(sample) else self._by_the_second(sample) or self._as_spaced()
             return spaced or self._as_window(sample)
         if self._rate * (sample.sent_at - self._attempts.since) > _TOO_LONG and not self._was_silent(sample):
             return NoLimit()
@@ -66,8 +66,8 @@ class Closed(Hypothesis):
         """Whether nothing was sent for so long before it that this may be why it was let in."""
         return sample.sent_at - self._samples.refused_at > _LONG_SILENCE_S
 
-    def _second(self, sample: Sample) -> Rate | None:
-        """Only one was let in before all was refused: there may be no burst."""
+    def _by_the_second(self, sample: Sample) -> Rate | None:
+        """Only one was let in before all was refused: there may be no burst. This one shows the distance."""
         samples = self._samples
         previous, refused_at = samples.before(sample), samples.refused_at
         if previous is None or previous.ending is not Ending.ADMITTED:

@@ -45,12 +45,12 @@ class ToldWindow(Hypothesis):
 
     def _fit(self) -> tuple[int, float]:
         """The quota and the length in seconds that all of the latest refusals tell; a quota of 0 if none."""
-        fits = self._ages(*self._told[0]) if len(self._told) == _REFUSALS else {}
-        for sent_at, opens_at in self._told:
-            ages = self._ages(sent_at, opens_at)
-            fits = {
-                quota: age for quota, age in ages.items() if abs(age - fits.get(quota, 0.0)) <= _ALIKE * age
-            }
+        if len(self._told) < _REFUSALS:
+            return 0, 0.0
+        fits, *others = (self._ages(sent_at, opens_at) for sent_at, opens_at in self._told)
+        for ages in others:
+            shared = fits.keys() & ages.keys()
+            fits = {quota: ages[quota] for quota in shared if abs(ages[quota] / fits[quota] - 1) <= _ALIKE}
         if not fits or max(fits.values()) - min(fits.values()) > 2 * _ALIKE * max(fits.values()):
             return 0, 0.0
         quota = max(fits)
