@@ -221,7 +221,7 @@ def test_a_full_disk_is_exit_6_and_the_run_can_be_resumed(tmp_path: Path) -> Non
         stopped = end(process)
         assert stopped.code == 6
         assert "Traceback" not in stopped.err
-        assert "resume" in stopped.err
+        assert "then run the command again" in stopped.err
         ended = end(at.begin(max_concurrency=50))
         assert ended.code == 0, ended.err
         assert set(statuses(at.folder).values()) == {"accepted"}
