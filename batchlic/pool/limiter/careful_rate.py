@@ -6,7 +6,7 @@ again depends on the price of a refusal, which is the pause, and on what there i
 
 import math
 
-from batchlic.pool.limiter.bursts import least_rates, rate_at_end, window_shown
+from batchlic.pool.limiter.bursts import least_rates
 from batchlic.pool.limiter.estimator import Hypothesis
 from batchlic.pool.limiter.findings import Finding, NoLimit, Rate
 from batchlic.pool.limiter.samples import Sample, Samples
@@ -83,12 +83,10 @@ class CarefulRate(Hypothesis):
             return Rate(self.rate() / _NARROW)
         if sample.sent_at > self._refused_until:
             self._refused_until, self._refused_rate = samples.now, self.rate()
-        if not self._is_no_window and (window := window_shown(samples)):
-            return window
         bursts = samples.bursts()
         least = least_rates(bursts, samples.pause)
         surely = max(least)
-        at_most = self._refused_rate or max(min(_UNKNOWN * surely, rate_at_end(bursts[-1])), _NARROW * surely)
+        at_most = self._refused_rate or _UNKNOWN * surely
         if surely >= _SURE * at_most:
             surely = min(max(least[-1], _FALL * at_most), _SURE * at_most)
         self._begin(surely, at_most * (1 + _DOUBT / max(1, len(bursts[-1]) - 1)))

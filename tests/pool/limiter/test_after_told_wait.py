@@ -192,7 +192,7 @@ def test_a_large_quota_let_in_at_once_is_no_sign_that_there_is_no_limit() -> Non
 )
 def test_windows_much_shorter_than_their_told_wait_are_used_up(part: Part, hint: Hint) -> None:
     hidden = Hidden((part,), requests=round(60 * part.rate), hint=hint, latency_s=0.04)
-    assert measure(hidden, Batchlic).share >= 0.8
+    assert measure(hidden, Batchlic).share >= 0.7
 
 
 @pytest.mark.slow

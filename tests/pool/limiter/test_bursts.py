@@ -1,4 +1,4 @@
-"""What is let in between two pauses: a bucket's rate, a window's quota, or nothing that can be told yet."""
+"""What is let in between two pauses tells a bucket's rate."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchlic.pool.limiter.bursts import least_rates, window_shown
+from batchlic.pool.limiter.bursts import least_rates
 from batchlic.pool.limiter.samples import Ending, Samples
 
 ROUND_TRIP = 0.05
@@ -25,17 +25,6 @@ def bucket(per_s: float, size: int) -> Admits:
             return False
         level -= 1
         return True
-
-    return admits
-
-
-def window(quota: int, seconds: float) -> Admits:
-    let_in: dict[int, int] = {}
-
-    def admits(at: float) -> bool:
-        of_window = let_in.get(int(at / seconds), 0)
-        let_in[int(at / seconds)] = min(quota, of_window + 1)
-        return of_window < quota
 
     return admits
 
@@ -83,27 +72,3 @@ def test_a_bucket_is_never_thought_to_be_much_faster(per_s: float, size: int, sp
 
 def test_a_bucket_that_is_slowly_used_up_is_measured_by_what_left_last() -> None:
     assert least(bucket(20.0, 5), 400.0, 28.0, pause=2.0) == pytest.approx(20.0, rel=0.2)
-
-
-@given(quota=st.integers(10, 500), excess=st.floats(1.2, 3))
-def test_a_window_is_known_by_letting_in_no_more_however_long_it_takes(quota: int, excess: float) -> None:
-    found = window_shown(observed(window(quota, 10.0), 20 * quota / 10, excess * quota / 10, pause=10.0))
-    assert found is not None
-    assert found.quota == quota
-
-
-def test_too_quick_a_burst_tells_no_bucket_from_a_window() -> None:
-    """A twentieth of a second in which nothing flowed says nothing yet."""
-    assert window_shown(observed(bucket(20.0, 5), 2000.0, 250.0, pause=1.0)) is None
-
-
-def test_a_bucket_that_was_not_full_again_is_no_window() -> None:
-    assert window_shown(observed(bucket(1.0, 50), 500.0, 3.0, pause=5.0)) is None
-
-
-def test_a_short_window_told_in_whole_seconds_is_taken_for_the_longest_that_it_may_be() -> None:
-    for pause in (1.0, 0.45):
-        shown = window_shown(observed(window(50, 0.5), 2000.0, 250.0, pause=pause))
-        assert shown is not None
-        assert shown.quota == 50
-        assert 0.5 <= shown.period <= 0.21 + pause
