@@ -65,14 +65,12 @@ class Shut:
 class Window:
     """A quota for each period of so many seconds; when one opened is known to `late` seconds.
 
-    `includes_in_flight` where the quota counts requests in flight, some of which may be refused yet.
     `is_fixed` is None while it is not known whether the window is fixed or sliding.
     """
 
     quota: int
     period: float
     late: float = 0.0
-    includes_in_flight: bool = False
     is_fixed: bool | None = None
     opened_at: float | None = None
     """When the present one opened, if that was not when the carrier opened."""

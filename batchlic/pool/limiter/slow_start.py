@@ -64,7 +64,7 @@ class SlowStart(Hypothesis):
         took, let_in = samples.now - burst[0], samples.left_since(burst[0])
         period = enclosing(took, samples.pause, is_exact=samples.is_exact)
         if let_in > _ROUNDS * sample.in_flight and took <= period and not is_long:
-            return Window(let_in, period, includes_in_flight=True)
+            return Window(let_in, period)
         if max(self._most_in_flight, NoLimit().calls) < sample.in_flight:
             return Calls(sample.in_flight - 1)
         return Rate(max(len(burst) - 1, 1) / (samples.pause + took))

@@ -125,7 +125,7 @@ def test_a_hidden_limit_is_found_and_kept_to(config: SandboxConfig, least_share:
 def test_where_each_refusal_costs_a_second_there_are_few(config: SandboxConfig, least_share: float) -> None:
     run = Run(config, 2000)
     assert run.share >= least_share - 0.1  # half the work, the same search
-    assert len(run.carrier.throttled) <= 8  # a window is asked once whether it is shorter than told
+    assert len(run.carrier.throttled) <= 10  # a window is asked once whether it is shorter than told
 
 
 @pytest.mark.slow

@@ -14,8 +14,6 @@ class Unexpected:
         """When the refused request left; None if nothing is to be judged."""
         self.held_until = self.settled_at = now
         """Until when nothing is sent, and when the latest refusal was judged."""
-        self.lowered = 0
-        """Times in a row that the quota was lowered."""
         self._misfits = 0
 
     def is_new(self, sample: Sample) -> bool:
@@ -29,11 +27,6 @@ class Unexpected:
     def settle(self, now: float) -> None:
         """The refusal is judged now."""
         self.refused_at, self.held_until, self.settled_at = None, now, now
-
-    def admitted(self, sample: Sample) -> None:
-        """A request was let in: if it left since the judgment, that one was right."""
-        if sample.sent_at >= self.settled_at:
-            self.lowered = 0
 
     def is_one_too_many(self) -> bool:
         """Count a refusal that does not fit a window. Returns whether there were too many."""

@@ -49,7 +49,6 @@ class Windowed(Hypothesis):
         self._cycle = Cycle(opened, found.period, samples.left_since(opened), found.late)
         self._quota = found.quota
         self._is_recalled = found.is_recalled
-        self._in_flight_until = now if found.includes_in_flight else -math.inf
         self._is_told = found.is_told
         self._shape = Shape(is_sliding=found.is_told)
         self._sharing = Sharing()
@@ -145,7 +144,6 @@ class Windowed(Hypothesis):
             self._readmitted(sample, self._blocked)
         else:
             cycle.admitted(sample)
-        self._unexpected.admitted(sample)
         self._shape.compare(sample, samples, cycle)
         if self._quota / cycle.period > 2 * samples.max_in_flight / samples.round_trip:
             return NoLimit(samples.max_in_flight)
@@ -186,8 +184,6 @@ class Windowed(Hypothesis):
             self._blocked.refused(sample)
             if samples.now - self._blocked.since > 1.5 * cycle.period:
                 return Shut()
-        elif sample.sent_at <= self._in_flight_until:
-            self._learn(self._quota - 1)
         elif self._unexpected.is_new(sample):
             self._unexpected.hold(sample, samples.now + 1.5 * samples.round_trip)
             extras.drop()
@@ -228,8 +224,7 @@ class Windowed(Hypothesis):
         else:
             self._less_is_let_in(admitted)
             least = self._quota // 2 if self._is_contended else max(self._quota // 2, cycle.used)
-            self._learn(max(min(self._quota - 2**unexpected.lowered, admitted), least))
-            unexpected.lowered += 1
+            self._learn(max(min(self._quota - 1, admitted), least))
         return self._shared()
 
     @property
