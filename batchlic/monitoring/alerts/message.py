@@ -10,10 +10,11 @@ from typing import Literal, NamedTuple
 
 from batchlic.chunker import DeviceStatus
 from batchlic.errors import ExitCode
-from batchlic.events import RunEnded, RunStarted
+from batchlic.events import PlanReady, RunEnded, RunStarted
 from batchlic.figures import counted, noun_for
 from batchlic.logs import masked, printable
 from batchlic.monitoring.alerts.troubles import Kind, News, Troubles
+from batchlic.objectstore.addresses import is_remote
 
 MAX_REASON = 500
 """Most characters of a reason."""
@@ -52,6 +53,24 @@ class Origin:
     is_rehearsal: bool = False
 
 
+class Begun(NamedTuple):
+    """A run that began. Before it has a plan, nothing of it can be resumed."""
+
+    started: RunStarted
+    plan: PlanReady | None = None
+
+    @property
+    def folder(self) -> str:
+        """The run's folder: an absolute path, or an address in an object store."""
+        folder = self.started.folder
+        return folder if is_remote(folder) else str(Path(folder).absolute())
+
+    @property
+    def earlier_doubts(self) -> int:
+        """The devices that are in doubt since an earlier run, where they can be settled."""
+        return self.plan.excluded.get(DeviceStatus.IN_DOUBT, 0) if self.plan is not None else 0
+
+
 class Message(NamedTuple):
     """A message in plain text."""
 
@@ -60,19 +79,17 @@ class Message(NamedTuple):
     level: Literal["success", "warning", "failure"]
 
 
-def compose(
-    news: News, troubles: Troubles, ended: RunEnded, started: RunStarted | None, origin: Origin
-) -> Message:
-    """The message about the end of a run. `started` is None if the run was refused before it began."""
+def compose(news: News, troubles: Troubles, ended: RunEnded, begun: Begun | None, origin: Origin) -> Message:
+    """The message about the end of a run. `begun` is None if the run was refused before it began."""
     rehearsal = "Rehearsal: " if origin.is_rehearsal else ""
     lines = [
         sentence(ended, origin.secrets),
         *_all_clear(news),
         *figures(ended),
         "",
-        *_places(started, origin),
+        *_places(begun, origin),
     ]
-    lines += [f"Next: {command}" for command in next_commands(troubles, ended, started, origin)]
+    lines += [f"Next: {command}" for command in next_commands(troubles, ended, begun, origin)]
     title = f"{rehearsal}{origin.job}: {_headline(news, ended, troubles)}"
     body = "\n".join(printable(masked(line, origin.secrets)) for line in lines)
     level: Literal["warning", "failure"] = "failure" if Kind.FAILURE in troubles else "warning"
@@ -107,24 +124,26 @@ def figures(ended: RunEnded) -> list[str]:
     return lines
 
 
-def next_commands(
-    troubles: Troubles, ended: RunEnded, started: RunStarted | None, origin: Origin
-) -> list[str]:
+def next_commands(troubles: Troubles, ended: RunEnded, begun: Begun | None, origin: Origin) -> list[str]:
     """The commands that help now, the most urgent first."""
+    is_over = ended.exit_code in {ExitCode.OK, ExitCode.INCOMPLETE}
+    if begun is None or begun.plan is None:
+        return [] if is_over else [f"{origin.command}   (after the cause is fixed)"]
+    folder = shlex.quote(begun.folder)
     commands = []
-    has_journal = started is not None and _is_file(_folder(started) / "journal.db")
-    folder = shlex.quote(str(_folder(started))) if started is not None else ""
-    if ended.exit_code not in {ExitCode.OK, ExitCode.INCOMPLETE}:
-        again = f"{origin.command}   (after the cause is fixed)"
-        commands.append(f"batchlic resume {folder}" if has_journal else again)
-    if not has_journal:
-        return commands
+    if not is_over:
+        commands.append(f"batchlic resume {folder}{' --sandbox' if origin.is_rehearsal else ''}")
     if (doubt := troubles.get(Kind.DOUBT)) is not None:
         if doubt.cause == "confirmations":
             commands.append(f"batchlic reconcile {folder}")
-        else:
+        if ended.statuses.get(DeviceStatus.IN_DOUBT, 0) > begun.earlier_doubts:
             commands.append(f"batchlic status {folder}")
             commands.append(f"batchlic settle {folder} --as accepted|failed|resend --reason …")
+        if begun.earlier_doubts:
+            commands.append(f"batchlic export {folder} --what in_doubt --to in-doubt.csv")
+            commands.append(
+                "batchlic ledger show --device DEVICE   (names the earlier run: resume or settle that one)"
+            )
     if ended.statuses.get(DeviceStatus.FAILED):
         commands.append(f"batchlic export {folder} --what failed --to failed.csv")
     if Kind.REJECTS in troubles:
@@ -153,21 +172,19 @@ def _all_clear(news: News) -> list[str]:
     return [f"Since the last message: {', '.join(over)}."] if over else []
 
 
-def _places(started: RunStarted | None, origin: Origin) -> list[str]:
-    if started is None:
+def _places(begun: Begun | None, origin: Origin) -> list[str]:
+    if begun is None:
         return [f"Host: {origin.host}"]
-    folder = _folder(started)
+    started, folder = begun.started, begun.folder
     lines = [f"Run: {started.run_id} at {as_data(started.carrier, origin.secrets)}, on {origin.host}"]
-    lines += [f"Folder: {folder}"] if _is_file(folder / "journal.db") else []
-    return [*lines, f"Report: {folder / REPORT}"] if _is_file(folder / REPORT) else lines
-
-
-def _folder(started: RunStarted) -> Path:
-    return Path(started.folder).absolute()
-
-
-def _is_file(path: Path) -> bool:
-    return os.path.isfile(path)  # noqa: PTH113 - no error without access
+    if begun.plan is None:
+        return lines
+    lines.append(f"Folder: {folder}")
+    if is_remote(folder):
+        lines.append(f"Report: batchlic report {shlex.quote(folder)} --to {REPORT}")
+    elif os.path.isfile(Path(folder, REPORT)):  # noqa: PTH113 - no error without access
+        lines.append(f"Report: {Path(folder, REPORT)}")
+    return lines
 
 
 def _largest(counts: Mapping[str, int]) -> str:

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from batchlic.events import RunEnded, RunEvent, RunStarted
+from batchlic.events import PlanReady, RunEnded, RunEvent, RunStarted
 from batchlic.monitoring.alerts.bounded import all_within, seconds_left
 from batchlic.monitoring.alerts.memory import read_told, write_told
-from batchlic.monitoring.alerts.message import Message, Origin, compose
+from batchlic.monitoring.alerts.message import Begun, Message, Origin, compose
 from batchlic.monitoring.alerts.services import Service
 from batchlic.monitoring.alerts.troubles import Kind, Trouble, has_figures, news, troubles_of
 
@@ -35,15 +35,22 @@ class Notifier:
         self._policy = policy
         self._origin = origin
         self._memory = memory
-        self.started: RunStarted | None = None
+        self._begun: Begun | None = None
         self.problems: list[str] = []
         """The messages that did not arrive, as sentences."""
+
+    @property
+    def started(self) -> RunStarted | None:
+        """The beginning of the run; None if it was refused before that."""
+        return self._begun.started if self._begun is not None else None
 
     def __call__(self, event: RunEvent) -> None:
         """Take an event of the run."""
         match event:
             case RunStarted():
-                self.started = event
+                self._begun = Begun(event)
+            case PlanReady() if self._begun is not None:
+                self._begun = self._begun._replace(plan=event)
             case RunEnded(is_by_person=False):
                 self._tell(event)
             case _:
@@ -62,7 +69,7 @@ class Notifier:
                 on=self._policy.on,
             )
             if update:
-                message = compose(update, found, ended, self.started, self._origin)
+                message = compose(update, found, ended, self._begun, self._origin)
                 due.append((service, message, known))
             else:
                 told.targets[service.label] = known

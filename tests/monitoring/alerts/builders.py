@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from batchlic.chunker import DeviceStatus
-from batchlic.events import RunEnded, RunStarted
+from batchlic.events import PlanReady, RunEnded, RunStarted
 from batchlic.monitoring.alerts.bounded import Problem
 from batchlic.monitoring.alerts.message import Message, Origin
 from batchlic.monitoring.alerts.services import Service
@@ -13,7 +13,7 @@ ORIGIN = Origin(job="nightly", host="batch-1", command="batchlic run job.toml", 
 RUN_ID = "20261129T020000Z-0a1b2c3d"
 
 
-def started(folder: Path = Path("no-such-folder"), run_id: str = RUN_ID) -> RunStarted:
+def started(folder: Path | str = "no-such-folder", run_id: str = RUN_ID) -> RunStarted:
     return RunStarted(
         run_id=run_id,
         job="nightly",
@@ -22,6 +22,12 @@ def started(folder: Path = Path("no-such-folder"), run_id: str = RUN_ID) -> RunS
         folder=str(folder),
         is_resumed=False,
     )
+
+
+def plan(earlier_doubts: int = 0) -> PlanReady:
+    """A plan; some of its devices are in doubt since an earlier run."""
+    excluded = {DeviceStatus.IN_DOUBT.value: earlier_doubts} if earlier_doubts else {}
+    return PlanReady(rows_read=1000, rejected={}, planned=1000, excluded=excluded, batches=10, notes=())
 
 
 def ended(

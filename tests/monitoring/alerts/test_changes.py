@@ -8,7 +8,7 @@ import pytest
 from batchlic.events import RunEnded
 from batchlic.monitoring.alerts.notifier import Notifier, Policy
 from batchlic.monitoring.alerts.troubles import Kind
-from tests.monitoring.alerts.builders import ORIGIN, FakeService, ended, started
+from tests.monitoring.alerts.builders import ORIGIN, FakeService, ended, plan, started
 
 ALL = list(Kind)
 OK = ended(0)
@@ -141,3 +141,12 @@ def test_f_the_memory_holds_no_text_of_a_reason(tmp_path: Path) -> None:
     notified(FakeService(), memory, ended(6, "password-like words"))
     assert "password" not in memory.read_text()
     assert memory.stat().st_mode & 0o077 == 0
+
+
+def test_the_message_about_a_planned_run_names_its_folder_wherever_its_journal_is(tmp_path: Path) -> None:
+    service = FakeService()
+    notifier = Notifier([service], Policy(on=ALL, max_rejects=10), ORIGIN, None)
+    for event in (started(tmp_path), plan(), ended(6, DOWN)):
+        notifier(event)
+    (message,) = service.messages
+    assert message.body.splitlines()[-2:] == [f"Folder: {tmp_path}", f"Next: batchlic resume {tmp_path}"]

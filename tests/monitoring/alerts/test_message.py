@@ -4,19 +4,30 @@ from pathlib import Path
 
 import pytest
 
-from batchlic.events import RunEnded
-from batchlic.monitoring.alerts.message import MAX_REASON, Message, Origin, compose
+from batchlic.events import PlanReady, RunEnded
+from batchlic.monitoring.alerts.message import MAX_REASON, Begun, Message, Origin, compose
 from batchlic.monitoring.alerts.troubles import Kind, News, troubles_of
-from tests.monitoring.alerts.builders import ORIGIN, RUN_ID, ended, started
+from tests.monitoring.alerts.builders import ORIGIN, RUN_ID, ended, plan, started
 
+PLAN = plan()
 FAILURE = News(frozenset({Kind.FAILURE}), frozenset())
 
 
 def message(
-    night: RunEnded, folder: Path | None = None, origin: Origin = ORIGIN, news: News = FAILURE
+    night: RunEnded,
+    folder: Path | str | None = None,
+    origin: Origin = ORIGIN,
+    news: News = FAILURE,
+    planned: PlanReady | None = PLAN,
 ) -> Message:
-    beginning = None if folder is None else started(folder)
-    return compose(news, troubles_of(night, max_rejects=0), night, beginning, origin)
+    begun = None if folder is None else Begun(started(folder), planned)
+    return compose(news, troubles_of(night, max_rejects=0), night, begun, origin)
+
+
+def next_of(made: Message) -> list[str]:
+    """The commands that a message suggests."""
+    lines = made.body.splitlines()
+    return [line.removeprefix("Next: ") for line in lines if line.startswith("Next: ")]
 
 
 @pytest.fixture
@@ -24,7 +35,6 @@ def folder(tmp_path: Path) -> Path:
     """The folder of a run, with a space in its name."""
     path = tmp_path / "night 1"
     path.mkdir()
-    (path / "journal.db").touch()
     return path
 
 
@@ -60,13 +70,41 @@ def test_a_message_has_figures_paths_and_the_next_commands(folder: Path) -> None
     ],
 )
 def test_the_next_command_is_that_for_the_end_of_the_run(night: RunEnded, command: str, folder: Path) -> None:
-    (line,) = [line for line in message(night, folder).body.splitlines() if line.startswith("Next: ")]
-    assert line.startswith(f"Next: {command} '{folder}'")
+    (line,) = next_of(message(night, folder))
+    assert line.startswith(f"{command} '{folder}'")
+
+
+def test_a_rehearsal_that_stopped_is_resumed_on_the_sandbox(folder: Path) -> None:
+    origin = Origin(job="nightly", host="h", command="c", is_rehearsal=True)
+    assert next_of(message(ended(6), folder, origin)) == [f"batchlic resume '{folder}' --sandbox"]
+
+
+def test_a_run_in_an_object_store_is_resumed_and_reported_by_its_address() -> None:
+    url = "s3://bucket/runs/night"
+    made = message(ended(6, "down"), url)
+    assert next_of(made) == [f"batchlic resume {url}"]
+    assert made.body.splitlines()[-3:-1] == [
+        f"Folder: {url}",
+        f"Report: batchlic report {url} --to report.html",
+    ]
+
+
+def test_doubts_of_an_earlier_run_are_not_settled_in_this_one(folder: Path) -> None:
+    night = ended(3, in_doubt=2)
+    export, show = next_of(message(night, folder, planned=plan(earlier_doubts=2)))
+    assert export == f"batchlic export '{folder}' --what in_doubt --to in-doubt.csv"
+    assert show.startswith("batchlic ledger show --device DEVICE ")
+
+
+def test_doubts_of_this_run_are_settled_in_it_beside_those_of_an_earlier_one(folder: Path) -> None:
+    commands = next_of(message(ended(3, in_doubt=3), folder, planned=plan(earlier_doubts=2)))
+    assert [command.split()[1] for command in commands] == ["status", "settle", "export", "ledger"]
 
 
 @pytest.mark.parametrize("has_begun", [False, True])
 def test_a_run_that_left_nothing_is_to_be_run_again(tmp_path: Path, *, has_begun: bool) -> None:
-    body = message(ended(4, "too few licenses"), tmp_path / "gone" if has_begun else None).body
+    folder = tmp_path / "gone" if has_begun else None
+    body = message(ended(4, "too few licenses"), folder, planned=None).body
     assert "The run was refused: too few licenses" in body
     assert "Next: batchlic run job.toml" in body
     assert "resume" not in body
