@@ -339,7 +339,7 @@ def _silence(options: WaitOptions, folder: "RunFolder", accepted: int) -> str:
     return (
         f"No callback about this run came within {options.wait_callbacks}: {devices} accepted, and not "
         f"confirmed. Is a listener registered for the account (batchlic callbacks list){own}? "
-        f"If callbacks come later: batchlic reconcile {folder.path}"
+        f"If callbacks come later: batchlic reconcile {folder.argument}"
     )
 
 
@@ -380,7 +380,7 @@ def _print_open_ends(run_dir: Path) -> None:
         print_notice(f"Devices with neither success nor failure: {figures}")
     if unjudged := unjudged_messages(reports):
         messages = counted(len(unjudged), "message")
-        print_notice(f"{messages} could not be judged: see batchlic status {run_dir}")
+        print_notice(f"{messages} could not be judged: see batchlic status {folder.argument}")
 
 
 def _ask_carrier(question: "Callable[[Carrier], Awaitable[T]]", *, on_sandbox: bool = False) -> "T":

@@ -128,7 +128,9 @@ def describe_doubts(doubts: Sequence[Doubt], folder: Path) -> str:
         )
     if len(doubts) > DOUBTS_SHOWN:
         lines.append(f"  and {counted(len(doubts) - DOUBTS_SHOWN, 'more request')}: --json shows all")
-    lines.append(f"  Settle: batchlic settle {folder} --as accepted|failed|resend --reason …")
+    lines.append(
+        f"  Settle: batchlic settle {RunFolder(folder).argument} --as accepted|failed|resend --reason …"
+    )
     return "\n".join(lines)
 
 
@@ -398,7 +400,7 @@ def _figures(summary: Summary) -> str:
 def _where(name: str, folder: Path) -> str:
     """Where the devices or rows of a status are. An object store has the files under other names."""
     if is_copy(folder):
-        return f"batchlic export {folder} --what {_SELECTIONS[name]}"
+        return f"batchlic export {RunFolder(folder).argument} --what {_SELECTIONS[name]}"
     return f"see {folder}/{_FILES[name]}"
 
 
@@ -407,10 +409,10 @@ def _next_steps(summary: Summary, folder: Path) -> list[str]:
     is_at_work = False
     if isinstance(summary, StatusReport):
         is_at_work = summary.at_work is not None
-    report = RunFolder(folder).report
-    if report.is_file() and not is_at_work:
-        command = f"batchlic report {folder} --to report.html"
-        lines.append(f"  Report: {command if is_copy(folder) else report}")
+    run = RunFolder(folder)
+    if run.report.is_file() and not is_at_work:
+        command = f"batchlic report {run.argument} --to report.html"
+        lines.append(f"  Report: {command if is_copy(folder) else run.report}")
     if isinstance(summary, StatusReport):
         if summary.limits is not None and summary.limits.changed_by is not None:
             lines.append(f"  {describe_limits(summary.limits)}")
@@ -419,13 +421,13 @@ def _next_steps(summary: Summary, folder: Path) -> list[str]:
             lines.append(_last_answer_line(summary.last_answer))
     trouble = {*summary.statuses, *(["rejected"] if summary.rejected else [])}
     if summary.unconfirmed:
-        lines.append(f"  {_unconfirmed(summary.unconfirmed)}: batchlic reconcile {folder}")
+        lines.append(f"  {_unconfirmed(summary.unconfirmed)}: batchlic reconcile {run.argument}")
     lines += [f"  {name}: {_where(name, folder)}" for name in _FILES if name in trouble]
     is_stopped = summary.exit_code in {ExitCode.STOPPED, ExitCode.CREDENTIALS, ExitCode.BUG, ExitCode.USAGE}
     is_resumable = bool(summary.statuses.get(DeviceStatus.PENDING)) or is_stopped
-    has_advice = "batchlic resume" in (summary.stopped_because or "")
+    has_advice = "batchlic resume " in (summary.stopped_because or "")  # with the folder
     if is_resumable and not is_at_work and not has_advice:
-        lines.append(f"  Continue: batchlic resume {folder}")
+        lines.append(f"  Continue: {run.resuming(summary.carrier)}")
     return lines
 
 

@@ -126,4 +126,4 @@ def approve(run_dir: RunDirectory, *, yes: Yes = False, json: Json = False) -> N
     if json:
         print_json(approval)
     else:
-        print_result(f"Approved by {approval.approver}. Send it: batchlic apply {run_dir}")
+        print_result(f"Approved by {approval.approver}. Send it: batchlic apply {folder.argument}")

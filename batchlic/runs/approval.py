@@ -73,16 +73,16 @@ def share_with_approvers(job: Job, folder: RunFolder) -> None:
 def refuse_unapproved(job: Job, folder: RunFolder) -> None:
     """Raise RefusedToStart if a run must not start without an approved plan."""
     how = (
-        f"plan it (batchlic plan … --run-dir {folder.path}), let another user approve it (batchlic approve "
-        f"{folder.path}), then send it (batchlic apply {folder.path})"
+        f"plan it (batchlic plan … --run-dir {folder.argument}), let another user approve it "
+        f"(batchlic approve {folder.argument}), then send it (batchlic apply {folder.argument})"
     )
     if job.approval.required:
         raise RefusedToStart(f"this job requires the approval of a second person; nothing was sent: {how}")
     if folder.plan_record.exists() and read_plan_record(folder)[0].planned_job.approval.required:
         raise RefusedToStart(
             f"{folder.path}: holds a plan that requires the approval of a second person; nothing was sent. "
-            f"Approve it (batchlic approve {folder.path}) and send it (batchlic apply {folder.path}), or "
-            "give another folder with --run-dir"
+            f"Approve it (batchlic approve {folder.argument}) and send it "
+            f"(batchlic apply {folder.argument}), or give another folder with --run-dir"
         )
 
 
@@ -163,7 +163,7 @@ def find_approval(folder: RunFolder, record: PlanRecord, record_sha256: str) -> 
     found = f" ({'; '.join(reasons)})" if reasons else ""
     raise RefusedToStart(
         f"{folder.path}: this plan is not approved{found}; nothing was sent. Another user has to approve it: "
-        f"batchlic approve {folder.path}"
+        f"batchlic approve {folder.argument}"
     )
 
 

@@ -58,7 +58,7 @@ class Gate:
         devices = counted(statuses.total(), "device")
         failed, in_doubt = statuses[DeviceStatus.FAILED], statuses[DeviceStatus.IN_DOUBT]
         bad = failed if rules.confirmed else failed + in_doubt
-        resume = f"batchlic resume {self.folder.path}"
+        resume = self.folder.resuming(self.journal.identity.carrier)
         anyway = f"{resume} --canary-failures {failed + in_doubt}"
         if bad > rules.failures:
             doubt = f" and {in_doubt:,} in doubt" if in_doubt else ""

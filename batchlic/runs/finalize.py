@@ -149,7 +149,7 @@ def _write_report(job: Job, folder: RunFolder, journal: Journal, summary: Summar
         write_at_end(job, folder, journal, summary, made_at=now())
     except Exception as error:  # noqa: BLE001 - drawing and rendering never stop a run
         reason = str(error) if isinstance(error, BatchlicError) else type(error).__name__
-        note = f"report.html could not be written; `batchlic report {folder.path}` tries again: {reason}"
+        note = f"report.html could not be written; `batchlic report {folder.argument}` tries again: {reason}"
         return msgspec.structs.replace(summary, notes=[*summary.notes, note])
     return summary
 

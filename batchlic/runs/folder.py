@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -22,7 +23,7 @@ from batchlic.atomic import (
     sync_folder,
 )
 from batchlic.errors import BatchlicError, NoAccess, RefusedToStart, RunFolderError, UsageError
-from batchlic.journal import FilePlace, JournalPlace
+from batchlic.journal import SANDBOX, FilePlace, JournalPlace
 from batchlic.journal.store_record import STORE_RECORD
 from batchlic.objectstore import copies
 from batchlic.runs.process import Process, this_process
@@ -138,6 +139,15 @@ class RunFolder:
     def has_run(self) -> bool:
         """Whether the folder holds a run."""
         return self.journal_file.is_file() or (self.store_record.is_file() and self.journal.exists())
+
+    @property
+    def argument(self) -> str:
+        """The folder in a command that can be pasted into a shell."""
+        return shlex.quote(str(self.path))
+
+    def resuming(self, carrier: str | None) -> str:
+        """The command that continues the run at its carrier."""
+        return f"batchlic resume {self.argument}{' --sandbox' if carrier == SANDBOX else ''}"
 
     @property
     def results(self) -> Path:

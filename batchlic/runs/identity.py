@@ -311,7 +311,7 @@ def hint_at_order(file: InventoryFile) -> str:
 
 
 def _what_to_do(folder: RunFolder) -> str:
-    return f"continue it with `batchlic resume {folder.path}`, or give another folder with --run-dir"
+    return f"continue it with `batchlic resume {folder.argument}`, or give another folder with --run-dir"
 
 
 def left_by_a_run(folder: RunFolder) -> list[Path]:

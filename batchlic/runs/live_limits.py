@@ -273,7 +273,7 @@ def _limits_of_session(folder: RunFolder) -> LimitsInForce:
     if process is None:
         raise RefusedToStart(
             f"{folder.path}: no session is at work on this run, so there are no limits to change. A session "
-            f"begins with the limits of its job: batchlic resume {folder.path}"
+            f"begins with the limits of its job: batchlic resume {folder.argument}"
         )
     with explain_read_errors(folder.limits), suppress(FileNotFoundError, ValueError):
         limits = _read(folder.limits, LimitsInForce)

@@ -486,7 +486,7 @@ async def compare_counts(
         licenses = " and may hold two licenses" if action is Action.ASSIGN else ""
         notes.append(
             f"{devices} sent again after lost answers{licenses}: "
-            f"`batchlic export {folder.path} --what resent` lists them"
+            f"`batchlic export {folder.argument} --what resent` lists them"
         )
     return notes
 

@@ -263,7 +263,8 @@ class _Judge:
         if run.state is RunState.PLANNED:
             raise _Keep("it is only a plan, which may still be sent")
         if run.state is not RunState.FINISHED or run.statuses.get(DeviceStatus.PENDING):
-            raise _Keep(f"not finished: batchlic resume {run.run_dir}")
+            resume = RunFolder(Path(run.run_dir)).resuming(run.carrier)
+            raise _Keep(f"not finished: {resume}")
         if run.problem is not None:
             raise _Keep(run.problem, is_trouble=True)
         if run.ended_at is None or run.ended_at >= self._cutoff:
@@ -277,7 +278,7 @@ class _Judge:
             excluded = outline.identity.excluded
             in_doubt = run.statuses.get(DeviceStatus.IN_DOUBT, 0) - excluded.get(DeviceStatus.IN_DOUBT, 0)
             if in_doubt:
-                raise _Keep(f"{counted(in_doubt, 'device')} in doubt: batchlic settle {run.run_dir}")
+                raise _Keep(f"{counted(in_doubt, 'device')} in doubt: batchlic settle {folder.argument}")
             self._refuse_unconfirmed(run, folder, outline)
             self._ledgers.refuse_needed(outline.identity)
             _refuse_foreign_files(folder)
@@ -290,10 +291,10 @@ class _Judge:
             return
         devices = f"{counted(accepted, 'accepted device')} not confirmed"
         if recorded_job(outline.identity).limits.require_confirmation:
-            raise _Keep(f"{devices}, and its job requires that: batchlic reconcile {run.run_dir}")
+            raise _Keep(f"{devices}, and its job requires that: batchlic reconcile {folder.argument}")
         is_reconciled = folder.outcomes.name in outline.file_hashes
         if not is_reconciled and (self._has_store or (folder.path / CALLBACK_STORE).exists()):
-            raise _Keep(f"{devices}, and its callbacks were never read: batchlic reconcile {run.run_dir}")
+            raise _Keep(f"{devices}, and its callbacks were never read: batchlic reconcile {folder.argument}")
         if time.time() - outline.session_ends[-1].ended_at / 1e6 < WINDOW.total_seconds():
             raise _Keep(f"{devices}: callbacks may still come")
 

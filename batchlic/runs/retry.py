@@ -59,11 +59,11 @@ def refuse_other_status(where: str, folder: RunFolder) -> None:
         return
     if value.strip() == "rejected":
         raise UsageError(
-            f"--where {where}: rejected rows were never planned: correct them (batchlic export {folder.path} "
-            "--what rejects), and run the corrected file"
+            f"--where {where}: rejected rows were never planned: correct them "
+            f"(batchlic export {folder.argument} --what rejects), and run the corrected file"
         )
     try:
-        hint = _HINTS[DeviceStatus(value.strip())].format(run=folder.path)
+        hint = _HINTS[DeviceStatus(value.strip())].format(run=folder.argument)
     except ValueError:
         hint = f"there is no such status; known: {', '.join(DeviceStatus)}"
     raise UsageError(f"--where {where}: {hint}")
@@ -124,7 +124,8 @@ def _refuse_unsuited(folder: RunFolder, target: Target, identity: RunIdentity) -
     if is_rollback(folder):
         raise UsageError(
             f"{folder.path}: a rollback is not retried. To take back the licenses that are left: "
-            f"batchlic export {folder.path} --what failed --to failed.csv, then batchlic unassign failed.csv"
+            f"batchlic export {folder.argument} --what failed --to failed.csv, then "
+            "batchlic unassign failed.csv"
         )
     if job_of(identity).sync is not None:  # the failed devices alone would be an inventory without the rest
         raise UsageError(f"{folder.path}: a sync is not retried. Run it again: it sends what is missing")

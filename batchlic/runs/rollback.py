@@ -1,5 +1,6 @@
 """Rolls back a run: a new run takes back the licenses that the first run assigned."""
 
+import shlex
 from contextlib import closing
 from dataclasses import replace
 from enum import StrEnum
@@ -121,7 +122,7 @@ def _refuse_unsuited(folder: RunFolder, by: By, identity: RunIdentity) -> None:
         if other is not by and earlier.journal.exists():
             raise UsageError(
                 f"{folder.path}: already rolled back by {other}, in {earlier.path}. To unassign the rest: "
-                f"batchlic unassign {earlier.results}"
+                f"batchlic unassign {shlex.quote(str(earlier.results))}"
             )
 
 

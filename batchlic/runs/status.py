@@ -103,7 +103,7 @@ def _notes_on_missing_outcomes(folder: RunFolder, journal: JournalQueries) -> li
         return []
     note = (
         f"{folder.outcomes} is missing, so the devices are shown as if no callback had come. Restore it, or "
-        f"make it again from the store of callbacks: batchlic reconcile {folder.path}"
+        f"make it again from the store of callbacks: batchlic reconcile {folder.argument}"
     )
     return [note]
 

@@ -131,7 +131,7 @@ def submit(
                 stopped = error
                 events.emit(Warned(message=str(error)) if is_too_early else Stopped(reason=str(error)))
             except Exception as error:
-                stopped = _unexpected(error, folder)
+                stopped = _unexpected(error, folder, target)
                 logger.exception("unexpected error")
             journal.check_held()  # otherwise the files are those of another session
             with events.phase(Phase.FINALIZING):
@@ -164,13 +164,13 @@ def _raise_if_stopped(stopped: BatchlicError | None) -> None:
     raise_if_asked()
 
 
-def _unexpected(error: Exception, folder: RunFolder) -> BatchlicError:
+def _unexpected(error: Exception, folder: RunFolder, target: Target) -> BatchlicError:
     """The error for a bug. Its text names only a type: the text of the bug's error may hold a secret."""
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
     return BatchlicError(
         f"unexpected error ({type(error).__name__}): {folder.log} has the details. What was sent is "
-        f"recorded; continue with batchlic resume {folder.path}"
+        f"recorded; continue with {folder.resuming(target.name)}"
     )
 
 

@@ -1,5 +1,6 @@
 """summary.json: one run in figures."""
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -113,6 +114,7 @@ def read_summary(path: Path) -> Summary:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Summary)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        resume = f"batchlic resume {shlex.quote(str(path.parent))}"
         raise RunFolderError(
-            f"{path}: is damaged ({error}); move it away, and `batchlic resume {path.parent}` writes it again"
+            f"{path}: is damaged ({error}); move it away, and `{resume}` writes it again"
         ) from error

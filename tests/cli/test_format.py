@@ -22,7 +22,7 @@ def summary(**changes: object) -> Summary:
         "run_id": "run-1",
         "job": "nightly",
         "action": "assign",
-        "carrier": "sandbox",
+        "carrier": "https://carrier.example/api",
         "sources": [InventoryRows("fleet.csv", 12)],
         "rows_read": 12,
         "rejected": {"duplicate": 2},
@@ -93,6 +93,21 @@ def test_the_headline_says_how_a_run_ended_and_what_to_do(changes: dict[str, obj
 def test_a_reason_that_says_how_to_resume_is_the_only_advice() -> None:
     reason = "the canary failed: batchlic resume runs/r --canary-failures 1"
     assert "Continue" not in describe(summary(exit_code=6, stopped_because=reason), Path("runs/r"))
+
+
+def test_a_reason_without_the_folder_is_followed_by_the_whole_command() -> None:
+    reason = "stopped by SIGTERM; continue with batchlic resume"
+    text = describe(summary(exit_code=6, stopped_because=reason), Path("runs/r"))
+    assert "  Continue: batchlic resume runs/r\n" in f"{text}\n"
+
+
+def test_a_rehearsal_continues_on_the_sandbox() -> None:
+    text = describe(summary(exit_code=6, carrier="sandbox"), Path("runs/r"))
+    assert "  Continue: batchlic resume runs/r --sandbox\n" in f"{text}\n"
+
+
+def test_a_folder_with_a_space_can_be_pasted_with_its_command() -> None:
+    assert "batchlic resume 'my runs/r'" in describe(summary(exit_code=6), Path("my runs/r"))
 
 
 def test_the_output_names_the_file_of_each_problem() -> None:

@@ -12,6 +12,7 @@ from batchlic import atomic
 from batchlic.callbacks.store import Store
 from batchlic.chunker import DeviceStatus
 from batchlic.errors import RefusedToStart, UsageError
+from batchlic.journal import SANDBOX
 from batchlic.ledger import Ledger, RunEntry
 from batchlic.ledger.files import _files_below
 from batchlic.runs.asking import Ask
@@ -65,6 +66,16 @@ def runs(tmp_path: Path) -> Path:
 
 
 # -- what is deleted ------------------------------------------------------------------------------------
+
+
+def test_the_command_that_a_kept_run_needs_can_be_pasted(tmp_path: Path) -> None:
+    runs = tmp_path / "my runs"
+    finished(runs / "stopped", exit_code=6)
+    finished(runs / "rehearsal", exit_code=6, carrier=SANDBOX)
+    assert reasons(pruned(runs)) == {
+        "stopped": f"not finished: batchlic resume '{runs}/stopped'",
+        "rehearsal": f"not finished: batchlic resume '{runs}/rehearsal' --sandbox",
+    }
 
 
 @pytest.mark.slow
