@@ -54,7 +54,8 @@ def settle(
         refuse_changed_plan(folder, journal.identity)
         job = job_of(journal.identity)
         began, had_ended = monotonic(), has_ended(journal)
-        chosen = _chosen(_candidates(folder, journal), batches, devices)
+        earlier = journal.identity.excluded.get(DeviceStatus.IN_DOUBT, 0)
+        chosen = _chosen(_candidates(folder, journal), batches, devices, earlier)
         if status is DeviceStatus.PENDING:
             _require_consent(job, chosen, consent_lifetime=consent_lifetime)
         if ask is not None:
@@ -86,9 +87,18 @@ def _candidates(folder: RunFolder, journal: Journal) -> pl.DataFrame:
     return states_of(folder, journal).filter(can_be_settled, is_of_this_run).collect()
 
 
-def _chosen(candidates: pl.DataFrame, batches: Collection[int], devices: Collection[str]) -> pl.DataFrame:
+def _chosen(
+    candidates: pl.DataFrame, batches: Collection[int], devices: Collection[str], earlier: int
+) -> pl.DataFrame:
+    """The devices to settle. `earlier`: those in doubt since an earlier run."""
     if not batches and not devices:
         chosen = candidates.filter(_IS_IN_DOUBT)
+        if chosen.is_empty() and earlier:
+            those = f"{counted(earlier, 'device')} {'is' if earlier == 1 else 'are'}"
+            raise UsageError(
+                f"nothing is in doubt in this run itself: {those} in doubt since an earlier run. Resume "
+                "or settle that one: batchlic ledger show --device DEVICE names it"
+            )
         if chosen.is_empty():
             raise UsageError("nothing is in doubt in this run, so there is nothing to settle")
         return chosen

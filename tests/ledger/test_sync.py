@@ -584,7 +584,7 @@ def test_what_an_operator_settles_is_recorded(tmp_path: Path) -> None:
     with carrier(faults={Fault.RESET_AFTER: 1.0}) as doubtful:
         assert run(job, tmp_path / "first", doubtful) == {"in_doubt": 10}
         assert run(job, tmp_path / "held", doubtful) == {"in_doubt": 10}
-        with pytest.raises(UsageError, match="nothing is in doubt"):
+        with pytest.raises(UsageError, match="itself: 10 devices are in doubt since an earlier run"):
             settle(RunFolder(tmp_path / "held"), DeviceStatus.ACCEPTED, reason="looked it up")
         settle(RunFolder(tmp_path / "first"), DeviceStatus.ACCEPTED, reason="looked it up")
         assert run(job, tmp_path / "again", doubtful) == {"skipped": 10}

@@ -225,6 +225,14 @@ def test_a_run_at_work_is_not_to_be_resumed() -> None:
     assert "batchlic status /runs/run-1" in text
 
 
+def test_doubts_of_an_earlier_run_come_with_the_commands_that_find_it() -> None:
+    doubts = Doubts(devices=0, requests=0, earlier=2, shown=[])
+    page = Elements(render(report(summary(exit_code=3), doubts=doubts)))
+    assert "batchlic ledger show --device DEVICE" in page.text
+    assert "--what in_doubt --to in-doubt.csv" in page.text
+    assert "batchlic settle" not in page.text
+
+
 def test_resending_a_lifetime_license_needs_consent_in_the_command() -> None:
     doubts = Doubts(devices=1, requests=1, earlier=0, shown=[], is_lifetime=True)
     text = Elements(render(report(summary(exit_code=3), doubts=doubts))).text
