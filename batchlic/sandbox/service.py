@@ -1,6 +1,7 @@
 """Executes license requests on the books, or refuses them by the carrier's rules."""
 
 import re
+import uuid
 from array import array
 from collections.abc import Callable
 from dataclasses import replace
@@ -58,7 +59,13 @@ class LicenseService:
         licensed = _without(numbers, failed)
         account.assign(request.sku_number, licensed)
         execution = Execution(
-            self._new_id(), x_request_id, Action.ASSIGN, account.name, request.sku_number, licensed, now
+            self._request_id(x_request_id),
+            x_request_id,
+            Action.ASSIGN,
+            account.name,
+            request.sku_number,
+            licensed,
+            now,
         )
         return self._record(execution, request, failed)
 
@@ -77,7 +84,13 @@ class LicenseService:
         licensed = _without(numbers, failed)
         account.unassign(request.sku_number, licensed)
         execution = Execution(
-            self._new_id(), x_request_id, Action.UNASSIGN, account.name, request.sku_number, licensed, now
+            self._request_id(x_request_id),
+            x_request_id,
+            Action.UNASSIGN,
+            account.name,
+            request.sku_number,
+            licensed,
+            now,
         )
         return self._record(execution, request, failed)
 
@@ -102,6 +115,13 @@ class LicenseService:
         account, request_id = execution.account_name, execution.request_id
         self._callbacks.schedule(account, request_id, request.devices, failed, execution.at)
         return request_id
+
+    def _request_id(self, x_request_id: str | None) -> str:
+        """A requestId: the same for the same requests under the same seed, and for no other request.
+
+        A rehearsal that is resumed has a new sandbox, which must not use the ids of the first one again.
+        """
+        return str(uuid.uuid5(uuid.UUID(self._new_id()), x_request_id or ""))
 
     def _decode(self, body: bytes) -> tuple[LicenseBody, AccountBook, "array[int]"]:
         request = decode_body(body, _LICENSE_BODY)
@@ -138,7 +158,7 @@ class LicenseService:
         executed = self._books.executed(Action.ASSIGN, x_request_id)
         for execution in executed:
             _check_revocable(execution.sku_number)
-        request_id = self._new_id()
+        request_id = self._request_id(x_request_id)
         for execution in executed:
             numbers = self._books.account(execution.account_name).undo(execution)
             undone = replace(

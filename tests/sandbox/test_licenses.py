@@ -44,6 +44,14 @@ async def test_an_accepted_assign_has_a_request_id_and_is_in_the_books() -> None
     assert (record.imei, record.iccid, record.sku_number, record.assigned) == (IMEI, ICCID, SKU, 1)
 
 
+async def test_a_sandbox_that_is_started_again_gives_other_requests_other_ids() -> None:
+    ids = []
+    for transaction in ("1-1234", "1-1235", "1-1234"):
+        async with caller_of(Sandbox(SandboxConfig(seed=7))) as caller:
+            ids.append((await caller.assign(ONE, transaction)).json()["requestId"])
+    assert (ids[0] == ids[1], ids[0] == ids[2]) == (False, True)
+
+
 async def test_a_repeated_assign_is_executed_again_and_costs_a_second_license() -> None:
     sandbox = Sandbox()
     async with caller_of(sandbox) as caller:
