@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from batchlic.atomic import replacing
-from batchlic.errors import StoppedEarly
+from batchlic.errors import ExitCode, StoppedEarly
 from batchlic.events import PhaseEnded, PhaseStarted, PlanReady, RunEnded, RunEvent, RunStarted
 from batchlic.monitoring.instruments import (
     INSTRUMENTS,
@@ -124,7 +124,8 @@ class MetricsFile:
             self._restore()
             self._has_begun = True
         elif isinstance(event, RunEnded) and not self._has_begun and self._labels:
-            self._has_begun = self._restore().get((RUN_ACTIVE.name, self._labels)) != 1
+            is_marked = self._restore().get((RUN_ACTIVE.name, self._labels)) == 1  # also after a kill
+            self._has_begun = not is_marked or event.exit_code != ExitCode.REFUSED
         if self._has_begun:
             self._write()
 

@@ -162,6 +162,16 @@ def test_a_run_that_is_refused_because_another_is_active_leaves_its_file_alone(t
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize("exit_code", [1, 2, 5, 6])
+def test_a_killed_run_does_not_hide_that_the_next_one_could_not_begin(tmp_path: Path, exit_code: int) -> None:
+    path = tmp_path / "night.prom"
+    file_after(path, started(), plan())
+    Written(path, ("night", "assign"))(ended(86_400, exit_code))
+    found = values(path.read_text())
+    assert found["batchlic_last_run_exit_code", None] == exit_code
+    assert ("batchlic_run_active", None) not in found
+
+
 def test_the_file_is_written_every_few_seconds_while_requests_are_sent(tmp_path: Path) -> None:
     path = tmp_path / "night.prom"
     write = file_after(path, started(), plan(), attempt(3))
