@@ -64,7 +64,8 @@ class Heartbeat:
 
     def _post(self, suffix: str, body: str, timeout: float) -> Problem:
         """Send one ping, twice if the first attempt fails for a reason that may pass."""
-        url = self._url.copy_with(path=self._url.path.rstrip("/") + suffix)
+        path, *query = self._url.raw_path.split(b"?", 1)  # as it was given: %2F is no slash
+        url = self._url.copy_with(raw_path=b"?".join([path.rstrip(b"/") + suffix.encode(), *query]))
         if self.started is not None:
             url = url.copy_merge_params({"rid": str(uuid.uuid5(_RUN_IDS, self.started.run_id))})
         is_local = url.scheme == "http"

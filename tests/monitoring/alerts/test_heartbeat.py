@@ -69,6 +69,13 @@ def test_pings_of_a_run_have_its_uuid_and_others_have_another() -> None:
     assert server.requests[0][0].startswith("/key/slug/start?create=1&rid=")
 
 
+@pytest.mark.parametrize("path", ["/team%2Fsite/key", "/50%25", "/what%3F", "/a%20b", "/%E4"])
+def test_a_path_is_pinged_as_it_is_written(path: str) -> None:
+    with web_server() as server:
+        assert pinged(server.port, started(), ended(0), path=f"{path}/?x=1%2B1") == []
+    assert server.paths == [f"{path}/start", path]
+
+
 @pytest.mark.parametrize(
     ("statuses", "text", "requests", "problem"),
     [
