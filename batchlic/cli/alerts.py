@@ -1,5 +1,6 @@
 """Attaches notifications and heartbeat to a run, and sends a test message."""
 
+import re
 import shlex
 import socket
 import sys
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from batchlic.settings import Settings
 
 app = typer.Typer()
+
+_PASSWORD = re.compile(r"(://[^/@:]*:).*(?=@)|(password=)[^&]*", re.IGNORECASE)
+"""A password in a URL, before the host or as a parameter."""
 
 PATIENCE_S = 30.0
 """Seconds to wait for the targets of a test message."""
@@ -180,8 +184,11 @@ def _origin(job: "Job", settings: "Settings", *, on_sandbox: bool) -> "Origin":
 
 
 def _command_line() -> str:
-    """This command, as it can be pasted on this host."""
-    command = shlex.join(["batchlic", *sys.argv[1:]])
+    """This command, as it can be pasted on this host once passwords in URLs are filled in (promise F)."""
+    from batchlic.logs import REDACTED
+
+    arguments = [_PASSWORD.sub(rf"\g<1>\g<2>{REDACTED}", argument) for argument in sys.argv[1:]]
+    command = shlex.join(["batchlic", *arguments])
     with suppress(OSError):
         return f"cd {shlex.quote(str(Path.cwd()))} && {command}"
     return command
