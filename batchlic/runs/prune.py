@@ -3,7 +3,7 @@
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from datetime import datetime
 from pathlib import Path
@@ -182,9 +182,11 @@ class _Judge:
         self._trees = trees
         self._ledgers = ledgers
         self._has_store = has_store
+        self._retry_of: dict[str, str] = {}
+        """The id of the run that a run retries, by the folder of the retry."""
 
     def all(self) -> tuple[list[PrunedRun], list[KeptRun]]:
-        """The runs to delete, and those to keep."""
+        """The runs to delete, a run before its retries, and those to keep."""
         kept: dict[str, _Keep] = {}
         chosen: dict[str, PrunedRun] = {}
         newest = self._newest_of_jobs()
@@ -202,6 +204,13 @@ class _Judge:
             except _Keep as reason:
                 kept[path] = reason
                 del chosen[path]
+        for path in sorted(chosen, key=lambda path: self._trees[path][0].began_at or ""):
+            run = chosen.pop(path)
+            try:
+                self._refuse_retry(path, lambda retried: retried not in chosen)
+                chosen[path] = run
+            except _Keep as reason:
+                kept[path] = reason
         return list(chosen.values()), [_kept(self._trees[path][0], reason) for path, reason in kept.items()]
 
     def _refuse(self, tree: Sequence[ListedRun], *, is_newest: bool) -> None:
@@ -222,6 +231,7 @@ class _Judge:
             with ExitStack() as locks:
                 for nested in tree:
                     locks.enter_context(nested.locked())
+                self._refuse_retry(run.run_dir, lambda retried: Path(retried).exists())
                 for nested, listed in zip(tree, self._trees[run.run_dir], strict=True):
                     self._refuse_changed(nested, listed)
                 places = [nested.journal for nested in tree]
@@ -276,6 +286,8 @@ class _Judge:
         try:
             outline = folder.journal.outline()
             excluded = outline.identity.excluded
+            if outline.identity.retry_of is not None:
+                self._retry_of[run.run_dir] = outline.identity.retry_of
             in_doubt = run.statuses.get(DeviceStatus.IN_DOUBT, 0) - excluded.get(DeviceStatus.IN_DOUBT, 0)
             if in_doubt:
                 raise _Keep(f"{counted(in_doubt, 'device')} in doubt: batchlic settle {folder.argument}")
@@ -284,6 +296,19 @@ class _Judge:
             _refuse_foreign_files(folder)
         except (BatchlicError, OSError) as error:
             raise _Keep(f"can't be read: {error}", is_trouble=True) from error
+
+    def _refuse_retry(self, path: str, is_kept: Callable[[str], bool]) -> None:
+        """Raise _Keep if a run retries one beside it that is kept.
+
+        Another retry of that run leaves out the devices that this one planned (runs.retry).
+        """
+        run_id = self._retry_of.get(path)
+        for beside, tree in self._trees.items() if run_id is not None else ():
+            is_retried = tree[0].run_id == run_id and Path(beside).parent == Path(path).parent
+            if is_retried and is_kept(beside):
+                raise _Keep(
+                    f"it is a retry of run {run_id}, which is kept: another retry of that one needs it"
+                )
 
     def _refuse_unconfirmed(self, run: ListedRun, folder: RunFolder, outline: Outline) -> None:
         accepted = run.statuses.get(DeviceStatus.ACCEPTED, 0)

@@ -92,6 +92,34 @@ def test_a_deleted_run_leaves_no_journal_in_its_store(tmp_path: Path, empty_stor
     assert [name for name, place in places.items() if not place.exists()] == deleted(done)
 
 
+def test_a_retry_is_deleted_with_the_run_that_it_retries(runs: Path) -> None:
+    for name, days, of in (("a-retry", 39, "b-first"), ("b-first", 40, None), ("c-other", 38, "elsewhere")):
+        finished(runs / name, days=days, retry_of=of)
+    assert deleted(pruned(runs)) == ["b-first", "a-retry", "c-other"]
+
+
+def test_a_retry_is_kept_while_another_retry_of_the_same_run_may_send_its_devices(tmp_path: Path) -> None:
+    for name, days, of in (("first", 40, None), ("again", 39, "first"), ("and-again", 38, "again")):
+        finished(tmp_path / name, days=days, retry_of=of)
+    why = "it is a retry of run {}, which is kept: another retry of that one needs it"
+    done = pruned(tmp_path)
+    assert deleted(done) == []
+    assert reasons(done)["again"] == why.format("first")
+    assert reasons(done)["and-again"] == why.format("again")
+
+
+def test_a_retry_is_kept_if_the_run_that_it_retries_can_not_be_deleted_after_all(runs: Path) -> None:
+    finished(runs / "first")
+    finished(runs / "again", days=39, retry_of="first")
+
+    def change(_: str, /, *, typed: str | None = None) -> None:  # noqa: ARG001 - as Ask
+        (runs / "first" / "notes.txt").touch()
+
+    done = pruned(runs, ask=change)
+    assert deleted(done) == []
+    assert reasons(done).keys() == {"last", "first", "again"}
+
+
 def test_old_runs_are_deleted_with_their_rollbacks_and_nothing_else(runs: Path) -> None:
     for name, days, job in (("young", 29, "other"), ("old", 40, "nightly"), ("older", 50, "nightly")):
         finished(runs / name, days=days, job=job, exit_code=3, statuses={DeviceStatus.FAILED: 10})
